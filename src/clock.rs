@@ -1,0 +1,115 @@
+//! The only place that asks what time it is.
+//!
+//! Everything else receives a [`Clock`] or a [`Deadline`], so that a test decides what time it is
+//! and a remaining budget can never be confused with a point in time.
+
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+/// Tells the present instant.
+pub trait Clock: Debug + Send + Sync {
+    /// The present instant, in UTC.
+    fn now(&self) -> DateTime<Utc>;
+}
+
+/// The machine's clock.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    #[expect(clippy::disallowed_methods, reason = "the one place that asks the system")]
+    fn now(&self) -> DateTime<Utc> {
+        Utc::now()
+    }
+}
+
+/// A clock that stands where it was put: `tallymark run --at TIME` and tests.
+#[derive(Clone, Debug)]
+pub struct ManualClock(Arc<Mutex<DateTime<Utc>>>);
+
+impl ManualClock {
+    /// A clock that stands at `now`.
+    #[must_use]
+    pub fn new(now: DateTime<Utc>) -> Self {
+        Self(Arc::new(Mutex::new(now)))
+    }
+
+    /// Moves the clock forwards by `by`.
+    pub fn advance(&self, by: Duration) {
+        let mut now = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *now += TimeDelta::from_std(by).unwrap_or(TimeDelta::MAX);
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> DateTime<Utc> {
+        *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// The instant by which an invocation must have ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Deadline(DateTime<Utc>);
+
+impl Deadline {
+    /// The deadline `at`.
+    #[must_use]
+    pub const fn at(at: DateTime<Utc>) -> Self {
+        Self(at)
+    }
+
+    /// The deadline `budget` from now.
+    #[must_use]
+    pub fn after(clock: &dyn Clock, budget: Duration) -> Self {
+        Self(clock.now() + TimeDelta::from_std(budget).unwrap_or(TimeDelta::MAX))
+    }
+
+    /// The instant itself.
+    #[must_use]
+    pub const fn instant(self) -> DateTime<Utc> {
+        self.0
+    }
+
+    /// What is left until the deadline; zero once it has passed. Zero means "no time", never "no
+    /// limit".
+    #[must_use]
+    pub fn remaining(self, clock: &dyn Clock) -> Duration {
+        (self.0 - clock.now()).to_std().unwrap_or(Duration::ZERO)
+    }
+}
+
+/// Measures how long something took, by the monotonic clock.
+#[derive(Clone, Copy, Debug)]
+pub struct Stopwatch(std::time::Instant);
+
+impl Stopwatch {
+    /// Starts measuring.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "the one place that asks the system")]
+    pub fn start() -> Self {
+        Self(std::time::Instant::now())
+    }
+
+    /// The time since the start.
+    #[must_use]
+    pub fn elapsed(self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_passed_deadline_has_no_time_left() {
+        let clock = ManualClock::new(DateTime::UNIX_EPOCH);
+        let deadline = Deadline::after(&clock, Duration::from_secs(2));
+        assert_eq!(deadline.remaining(&clock), Duration::from_secs(2));
+        clock.advance(Duration::from_secs(3));
+        assert_eq!(deadline.remaining(&clock), Duration::ZERO);
+    }
+}

@@ -1,0 +1,169 @@
+//! What a rollup is: which source rows, grouped how, measured how, into which table.
+
+use std::fmt;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
+use sha2::{Digest, Sha256};
+
+use crate::slice::{Calendar, Width};
+
+/// A rollup: the definition of one table of statistics.
+#[derive(Clone, Debug)]
+pub struct Rollup {
+    /// The name: the table's name in the target schema and the checkpoint's partition key.
+    pub name: String,
+    /// The source table or view.
+    pub from: TableName,
+    /// The column that places a row in time.
+    pub time: TimeColumn,
+    /// History begins here; no slice before it exists. Aligned to the calendar.
+    pub start: DateTime<Utc>,
+    /// How time is cut into slices.
+    pub calendar: Calendar,
+    /// The output's time resolution; divides the slice.
+    pub bucket: Width,
+    /// How long after a slice's end, by the database's clock, its rows may still arrive.
+    pub grace: Duration,
+    /// How many of the newest slices run again whenever a newer one has ended.
+    pub lookback: u32,
+    /// SQL condition that a source row must meet.
+    pub filter: Option<String>,
+    /// The dimensions: source columns to group by.
+    pub group_by: Vec<String>,
+    /// What is computed for each group, in the order of the definition file.
+    pub measures: Vec<Measure>,
+    /// Least share of the rows counted before that a recomputation must still find, 0 to 1.
+    pub shrink_guard: f64,
+    /// Slices that start before this instant are never recomputed.
+    pub seal_before: Option<DateTime<Utc>>,
+}
+
+/// A table or view: an optional schema and a name, both exactly as PostgreSQL stores them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableName {
+    /// The schema; `None` leaves it to the connection's `search_path`.
+    pub schema: Option<String>,
+    /// The name.
+    pub name: String,
+}
+
+/// The column that places a source row in time, and how to read it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TimeColumn {
+    /// The column's name exactly as PostgreSQL stores it.
+    pub column: String,
+    /// The zone of a `timestamp` or `date` column; `None`: UTC for `timestamp`, the rollup's zone
+    /// for `date`.
+    pub zone: Option<Tz>,
+    /// The unit of an integer column.
+    pub unit: Option<EpochUnit>,
+}
+
+/// The unit of an integer time column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EpochUnit {
+    /// Seconds since 1970-01-01T00:00:00Z.
+    Seconds,
+    /// Milliseconds since 1970-01-01T00:00:00Z.
+    Milliseconds,
+}
+
+/// One measure: a name, what is computed, and over which rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Measure {
+    /// The column's name in the rollup table (for `avg` the stem of three columns).
+    pub name: String,
+    /// What is computed.
+    pub aggregate: Aggregate,
+    /// SQL condition that a row must meet to be counted here.
+    pub filter: Option<String>,
+}
+
+/// What a measure computes; the text is the source column.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Aggregate {
+    /// Number of rows.
+    Count,
+    /// Sum of a column.
+    Sum(String),
+    /// Least value of a column.
+    Min(String),
+    /// Greatest value of a column.
+    Max(String),
+    /// Mean of a column, kept as sum and count.
+    Avg(String),
+    /// Exact number of different values of a column; NULL is not a value.
+    Distinct(String),
+}
+
+impl Aggregate {
+    /// The word for it in the configuration.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Count => "count",
+            Self::Sum(_) => "sum",
+            Self::Min(_) => "min",
+            Self::Max(_) => "max",
+            Self::Avg(_) => "avg",
+            Self::Distinct(_) => "distinct",
+        }
+    }
+
+    /// The source column that it reads; `None` for `count`.
+    #[must_use]
+    pub fn column(&self) -> Option<&str> {
+        match self {
+            Self::Count => None,
+            Self::Sum(column)
+            | Self::Min(column)
+            | Self::Max(column)
+            | Self::Avg(column)
+            | Self::Distinct(column) => Some(column),
+        }
+    }
+}
+
+impl fmt::Display for TableName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.schema {
+            Some(schema) => write!(f, "{schema}.{}", self.name),
+            None => f.write_str(&self.name),
+        }
+    }
+}
+
+impl Rollup {
+    /// Hash of everything that decides which numbers the rollup holds: 16 hexadecimal digits.
+    ///
+    /// Settings that only decide when or how carefully a slice is computed (`start`, `grace`,
+    /// `lookback`, `shrink_guard`, `seal_before`) are left out: changing them makes nothing stale.
+    #[must_use]
+    pub fn definition(&self) -> String {
+        let text = serde_json::json!({
+            "from": [self.from.schema, self.from.name],
+            "time": [
+                self.time.column,
+                self.time.zone.map(Tz::name),
+                self.time.unit.map(|unit| format!("{unit:?}")),
+            ],
+            "slice": self.calendar.width().to_string(),
+            "bucket": self.bucket.to_string(),
+            "zone": self.calendar.zone().name(),
+            "where": self.filter,
+            "group_by": self.group_by,
+            "measures": self.measures.iter().map(|measure| serde_json::json!([
+                measure.name,
+                measure.aggregate.word(),
+                measure.aggregate.column(),
+                measure.filter,
+            ])).collect::<Vec<_>>(),
+        });
+        Sha256::digest(text.to_string().as_bytes())[..8]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
+    }
+}
