@@ -8,6 +8,7 @@ pub mod ddl;
 mod replace;
 mod stage;
 mod statement;
+mod verify;
 
 use std::time::Duration;
 
@@ -16,8 +17,9 @@ use crate::rollup::Rollup;
 use crate::source::shape::Shape;
 use crate::sql::ident;
 
-pub use replace::{Difference, Replaced, verify};
-pub use stage::Progress;
+pub use replace::{Guard, Replaced};
+pub use stage::{Chunk, Progress};
+pub use verify::{Difference, Verification};
 
 /// The target database and where in it the rollup tables are.
 #[derive(Clone, Debug)]

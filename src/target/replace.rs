@@ -107,7 +107,7 @@ impl Target {
         slice: Slice,
         form: Form,
     ) -> Result<Replaced, DbError> {
-        let input = merged(rollup, shape, slice, form);
+        let input = merged(&Self::stage(rollup), shape, slice, form);
         self.replace(tx, rollup, shape, slice, &input).await
     }
 
@@ -226,87 +226,4 @@ pub(super) async fn finish(
     .await?;
     tx.commit().await?;
     Ok(replaced)
-}
-
-/// One group in which the rollup differs from the source.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Difference {
-    /// `missing` from the rollup, `extra` in it, or `differs`.
-    pub difference: String,
-    /// The group: bucket and dimensions.
-    pub key: serde_json::Value,
-    /// The measures as the source gives them; null for `extra`.
-    pub expected: Option<serde_json::Value>,
-    /// The measures in the rollup table; null for `missing`.
-    pub actual: Option<serde_json::Value>,
-}
-
-/// Compares a slice's rows with `input`, the SELECT of what they should be; returns how many
-/// groups differ and the first `limit` of them. Writes nothing.
-///
-/// # Errors
-/// Trouble with the server.
-pub async fn verify(
-    tx: &mut Tx,
-    table: &str,
-    shape: &Shape,
-    slice: Slice,
-    input: &str,
-    limit: usize,
-) -> Result<(u64, Vec<Difference>), DbError> {
-    let object = |alias: &str, names: &[String]| {
-        let pairs: Vec<String> = names
-            .iter()
-            .map(|name| format!("{}, {alias}.{}", literal(name), ident(name)))
-            .collect();
-        format!("json_build_object({})", pairs.join(", "))
-    };
-    let fields: Vec<String> = shape.fields.iter().map(|field| field.name.clone()).collect();
-    let keys: Vec<String> = std::iter::once("bucket".to_owned())
-        .chain(shape.dimensions.iter().map(|dimension| dimension.name.clone()))
-        .collect();
-    let key = format!(
-        "CASE WHEN n.bucket IS NULL THEN {} ELSE {} END",
-        object("o", &keys),
-        object("n", &keys)
-    );
-    let sql = format!(
-        include_str!("verify.sql"),
-        key = format_args!("({key})::text"),
-        expected = format_args!("{}::text", object("n", &fields)),
-        actual = format_args!("{}::text", object("o", &fields)),
-        input = input,
-        rollup = table,
-        start = timestamptz(slice.start()),
-        end = timestamptz(slice.end()),
-        same_group = same_group(shape),
-        differs = differs(shape),
-        limit = limit,
-    );
-    let rows = tx.rows("comparing the slice", sql).await?;
-    let mut differences = Vec::with_capacity(rows.len());
-    let mut total = 0;
-    for row in &rows {
-        let read = || {
-            let json = |text: Option<String>| {
-                text.map(|text| {
-                    serde_json::from_str(&text).unwrap_or(serde_json::Value::String(text))
-                })
-            };
-            Ok::<_, sqlx::Error>((
-                row.try_get::<i64, _>("differences")?,
-                Difference {
-                    difference: row.try_get("difference")?,
-                    key: json(row.try_get("key")?).unwrap_or_default(),
-                    expected: json(row.try_get("expected")?),
-                    actual: json(row.try_get("actual")?),
-                },
-            ))
-        };
-        let (count, difference) =
-            read().map_err(|source| tx.error("reading the differences", source))?;
-        total = count.unsigned_abs();
-        differences.push(difference);
-    }
-    Ok((total, differences))
 }

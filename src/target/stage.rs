@@ -1,5 +1,7 @@
 //! Chunks of a slice that one statement cannot read: staged under the fence, merged at the end.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt as _;
 use sqlx::Row as _;
@@ -151,7 +153,9 @@ impl Target {
         let rows = match source {
             None => insert(&mut tx, rollup, shape, slice, &select).await?,
             Some(source) => {
-                copy(source, &mut tx, chunk, &select, guard).await?;
+                let stage = Self::stage(rollup);
+                let about = (slice, guard.timeout, &*slice.id(&rollup.name));
+                copy(source, &mut tx, &stage, shape, &select, about).await?;
                 self.count_staged(&mut tx, rollup, shape, slice).await? - progress.rows_read
             }
         };
@@ -182,7 +186,8 @@ impl Target {
         let marker = fence(&mut tx, lease, rollup, slice).await?;
         let bounds = (slice.start(), slice.start(), slice.end());
         let select = read::select(rollup, shape, Form::Whole, bounds, true);
-        copy(source, &mut tx, chunk, &select, guard).await?;
+        let about = (slice, guard.timeout, &*slice.id(&rollup.name));
+        copy(source, &mut tx, &Self::stage(rollup), shape, &select, about).await?;
         let statement_ms = millis(watch);
         let replaced = self.replace_staged(&mut tx, rollup, shape, slice, Form::Whole).await?;
         Progress::forget(&mut tx, rollup, slice).await?;
@@ -248,26 +253,22 @@ async fn insert(
         .map_err(|source| tx.error("staging a chunk", source))
 }
 
-/// Moves what `select` yields on the source into the stage, as COPY streams: memory stays flat
-/// whatever the number of groups.
-async fn copy(
+/// Moves what `select` yields on the source into the table `stage`, as COPY streams: memory stays
+/// flat whatever the number of groups.
+pub(super) async fn copy(
     source: &Db,
     target: &mut Tx,
-    chunk: &Chunk<'_>,
+    stage: &str,
+    shape: &Shape,
     select: &str,
-    guard: Guard,
+    (slice, timeout, label): (Slice, Duration, &str),
 ) -> Result<(), DbError> {
-    let Chunk { rollup, shape, slice, .. } = *chunk;
-    let mut reader = source.begin(Access::ReadOnly, guard.timeout, &slice.id(&rollup.name)).await?;
+    let mut reader = source.begin(Access::ReadOnly, timeout, label).await?;
     let out = format!(
         "COPY (SELECT {}, x.* FROM (\n{select}\n) x) TO STDOUT",
         timestamptz(slice.start())
     );
-    let into = format!(
-        "COPY {} ({}) FROM STDIN",
-        Target::stage(rollup),
-        stage_columns(shape).join(", ")
-    );
+    let into = format!("COPY {stage} ({}) FROM STDIN", stage_columns(shape).join(", "));
     let (source_side, target_side) = (source.side(), target.side());
     let reading = |error| DbError::new(source_side, "reading a chunk", error);
     let staging = |error| DbError::new(target_side, "staging a chunk", error);

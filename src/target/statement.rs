@@ -1,11 +1,9 @@
 //! The pieces of SQL that replace, verify and stage share.
 
-use crate::rollup::Rollup;
 use crate::slice::Slice;
 use crate::source::read::{self, Form, ROWS, TAG, value_column};
 use crate::source::shape::Shape;
 use crate::sql::{ident, timestamptz};
-use crate::target::Target;
 
 /// The columns of the rollup table that are written: bucket, dimensions, fields.
 pub fn columns(shape: &Shape) -> Vec<String> {
@@ -52,8 +50,8 @@ pub fn differs(shape: &Shape) -> String {
     format!("ROW({}) IS DISTINCT FROM ROW({})", side("o"), side("n"))
 }
 
-/// The slice's final groups, merged from the stage.
-pub fn merged(rollup: &Rollup, shape: &Shape, slice: Slice, form: Form) -> String {
+/// The slice's final groups, merged from the table `stage`.
+pub fn merged(stage: &str, shape: &Shape, slice: Slice, form: Form) -> String {
     let keys: Vec<String> = columns(shape)[..=shape.dimensions.len()].to_vec();
     let fields = shape
         .fields
@@ -62,9 +60,8 @@ pub fn merged(rollup: &Rollup, shape: &Shape, slice: Slice, form: Form) -> Strin
     let rows = format!("{} AS {ROWS}", read::merge_rows(shape, form));
     let select: Vec<String> = keys.iter().cloned().chain(fields).chain([rows]).collect();
     format!(
-        "SELECT {} FROM {} WHERE slice_start = {} GROUP BY {}",
+        "SELECT {} FROM {stage} WHERE slice_start = {} GROUP BY {}",
         select.join(", "),
-        Target::stage(rollup),
         timestamptz(slice.start()),
         keys.join(", "),
     )
