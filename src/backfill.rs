@@ -213,8 +213,8 @@ impl Worker {
         let report = self
             .work_through(rollup, &plan.slices, &plan.reopen, "backfill", batch, listener)
             .await?;
-        let standing = self.plan(rollup, self.clock.now()).await?;
-        self.move_watermark(rollup, &standing, 1).await?;
+        let standings = self.plan(rollup, self.clock.now()).await?;
+        self.move_watermark(rollup, &standings, 1).await?;
         Ok(report)
     }
 
@@ -268,8 +268,7 @@ impl Worker {
             // A little more: the lease must be over by the claim's clock.
             tokio::time::sleep(wait + Duration::from_millis(50)).await;
         }
-        report.left =
-            slices.len() - report.succeeded - report.failed.len() - report.refused.len();
+        report.left = slices.len() - report.succeeded - report.failed.len() - report.refused.len();
         Ok(report)
     }
 

@@ -103,13 +103,9 @@ impl Db {
         label: &str,
     ) -> Result<Tx, DbError> {
         let begin = begin_sql(self.side, access, statement_timeout, label);
-        let inner = self
-            .pool
-            .begin_with(AssertSqlSafe(begin))
-            .await
-            .map_err(|source| {
-                DbError::new(self.side, format!("connecting to {}", self.address), source)
-            })?;
+        let inner = self.pool.begin_with(AssertSqlSafe(begin)).await.map_err(|source| {
+            DbError::new(self.side, format!("connecting to {}", self.address), source)
+        })?;
         Ok(Tx { inner, side: self.side })
     }
 

@@ -121,11 +121,7 @@ impl Worker {
         Ok(matches!(restored, Restored::Restored(_)))
     }
 
-    async fn markers(
-        &self,
-        rollup: &Rollup,
-        from: DateTime<Utc>,
-    ) -> Result<Vec<Marker>, DbError> {
+    async fn markers(&self, rollup: &Rollup, from: DateTime<Utc>) -> Result<Vec<Marker>, DbError> {
         let mut tx =
             self.target.db.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
         let sql = format!(

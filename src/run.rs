@@ -453,9 +453,8 @@ pub(crate) async fn estimate_rows(
         read::condition(rollup, shape, start, end),
     );
     let row = tx.row("estimating the rows", sql).await?;
-    let text: String = row
-        .try_get_unchecked(0)
-        .map_err(|source| tx.error("estimating the rows", source))?;
+    let text: String =
+        row.try_get_unchecked(0).map_err(|source| tx.error("estimating the rows", source))?;
     let plan: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
     Ok(plan.pointer("/0/Plan/Plan Rows").and_then(serde_json::Value::as_f64).unwrap_or(0.0))
 }

@@ -4,6 +4,7 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
+use crate::checkpoint::Watermark;
 use crate::clock::Deadline;
 use crate::plan::{Plan, horizon, plan};
 use crate::report::{Outcome, SliceReport};
@@ -18,6 +19,15 @@ const BEGIN_MIN: std::time::Duration = RESERVE.saturating_mul(3);
 /// The watermark is written when it has moved on by this many slices, so that a slice in the
 /// normal case costs its two writes and a sixteenth.
 const WATERMARK_STEP: usize = 16;
+
+/// How a rollup's slices stand, and the watermark that was read before them.
+#[derive(Debug)]
+pub struct Standings {
+    /// The stored watermark.
+    pub seen: Watermark,
+    /// The slices from the watermark on.
+    pub plan: Plan,
+}
 
 /// What a tick did.
 #[derive(Debug, Default, Serialize)]
@@ -60,10 +70,11 @@ impl Worker {
     ///
     /// # Errors
     /// The checkpoints cannot be read.
-    pub async fn plan(&self, rollup: &Rollup, now: DateTime<Utc>) -> Result<Plan, WorkError> {
-        let stored = self.checkpoints.watermark(&rollup.name).await?;
-        let from = horizon(rollup, stored, now);
-        self.plan_range(rollup, from, now, now).await
+    pub async fn plan(&self, rollup: &Rollup, now: DateTime<Utc>) -> Result<Standings, WorkError> {
+        let seen = self.checkpoints.watermark(&rollup.name).await?;
+        let from = horizon(rollup, seen.until(), now);
+        let plan = self.plan_range(rollup, from, now, now).await?;
+        Ok(Standings { seen, plan })
     }
 
     /// How the slices of `rollup` that start in `[from, to)` stand.
@@ -99,13 +110,12 @@ impl Worker {
             if only.is_some_and(|only| only.name != rollup.name) {
                 continue;
             }
-            let plan = self.plan(rollup, now).await?;
-            self.move_watermark(rollup, &plan, WATERMARK_STEP).await?;
-            let mut due: Vec<(Slice, bool)> = plan
+            let standings = self.plan(rollup, now).await?;
+            self.move_watermark(rollup, &standings, WATERMARK_STEP).await?;
+            let mut due: Vec<(Slice, bool)> = standings
+                .plan
                 .due()
-                .map(|planned| {
-                    (planned.slice, planned.standing == crate::plan::Standing::Lookback)
-                })
+                .map(|planned| (planned.slice, planned.standing == crate::plan::Standing::Lookback))
                 .collect();
             due.reverse();
             queues.push((rollup, due));
@@ -157,13 +167,19 @@ impl Worker {
     pub async fn move_watermark(
         &self,
         rollup: &Rollup,
-        plan: &Plan,
+        standings: &Standings,
         step: usize,
     ) -> Result<(), WorkError> {
-        let passed =
-            plan.slices.iter().filter(|planned| planned.slice.end() <= plan.watermark).count();
+        let Standings { seen, plan } = standings;
+        let stored = seen.until().unwrap_or(rollup.start);
+        let passed = plan
+            .slices
+            .iter()
+            .map(|planned| planned.slice)
+            .filter(|slice| slice.start() >= stored && slice.end() <= plan.watermark)
+            .count();
         if passed >= step {
-            self.checkpoints.advance_watermark(&rollup.name, plan.watermark).await?;
+            self.checkpoints.advance_watermark(&rollup.name, seen, plan.watermark).await?;
         }
         Ok(())
     }

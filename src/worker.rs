@@ -75,9 +75,9 @@ impl WorkError {
             | Self::Ddl(DdlError::Incompatible { .. } | DdlError::NotReady { .. }) => {
                 Severity::Usage
             }
-            Self::Shape(ShapeError::Db(error)) | Self::Ddl(DdlError::Db(error)) | Self::Db(error) => {
-                severity(error)
-            }
+            Self::Shape(ShapeError::Db(error))
+            | Self::Ddl(DdlError::Db(error))
+            | Self::Db(error) => severity(error),
             Self::Checkpoint(error) if error.is_unreachable() => Severity::Unreachable,
             Self::Checkpoint(_) => Severity::Failed,
         }
@@ -112,19 +112,14 @@ impl Worker {
         clock: Arc<dyn Clock>,
         concurrency: u32,
     ) -> Result<Self, WorkError> {
-        let checkpoints = Checkpoints::connect(
-            config.checkpoint.table.clone(),
-            config.checkpoint.failures_max,
-        )
-        .await?;
+        let checkpoints =
+            Checkpoints::connect(config.checkpoint.table.clone(), config.checkpoint.failures_max)
+                .await?;
         // A slice holds one connection of each side at a time.
         let connections_max = concurrency + 1;
         let source = Db::new(&config.source.url, Side::Source, connections_max)?;
-        let is_source = config
-            .target
-            .url
-            .as_ref()
-            .is_none_or(|url| url.expose() == config.source.url.expose());
+        let is_source =
+            config.target.url.as_ref().is_none_or(|url| url.expose() == config.source.url.expose());
         let target_url = config.target.url.as_ref().unwrap_or(&config.source.url);
         let target = Target {
             db: Db::new(target_url, Side::Target, connections_max)?,
@@ -151,8 +146,7 @@ impl Worker {
         if let Some(shape) = lock(&self.shapes).get(&rollup.name) {
             return Ok(Arc::clone(shape));
         }
-        let mut tx =
-            self.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
+        let mut tx = self.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
         let shape = shape::inspect(&mut tx, rollup, self.target.is_source).await?;
         Ok(Arc::new(shape))
     }

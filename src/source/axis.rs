@@ -5,7 +5,7 @@ use chrono::{DateTime, NaiveDateTime, Offset as _, TimeDelta, TimeZone as _, Utc
 use chrono_tz::Tz;
 
 use crate::rollup::{EpochUnit, Rollup};
-use crate::slice::{boundaries, Width};
+use crate::slice::{Width, boundaries};
 use crate::sql::{ident, literal, timestamptz};
 
 /// Clocks change by at most a day (Pacific/Apia 2011), so an offset that is the same this far

@@ -116,7 +116,8 @@ mod tests {
                 pace.learn(at(start), end, Duration::from_secs_f64(width as f64 / 1728.0));
                 start += width;
             }
-            let width = (pace.chunk_end(at(start), at(864_000_000), WANTED) - at(start)).num_seconds();
+            let width =
+                (pace.chunk_end(at(start), at(864_000_000), WANTED) - at(start)).num_seconds();
             assert!((800..=900).contains(&width), "{width} s");
         }
     }

@@ -155,8 +155,7 @@ pub async fn inspect(
         }
     }
     check_privilege(tx, rollup).await?;
-    let mut shape =
-        Shape { axis, dimensions, fields: vec![], distinct: vec![], generated: vec![] };
+    let mut shape = Shape { axis, dimensions, fields: vec![], distinct: vec![], generated: vec![] };
     let types = measure_types(tx, rollup).await?;
     for (measure, sql_type) in rollup.measures.iter().zip(types) {
         let column = measure
@@ -320,10 +319,8 @@ fn add_measure(
     sql_type: String,
     same_database: bool,
 ) -> Result<(), String> {
-    let known = |column: &Column| if same_database {
-        Some(column.sql_type.clone())
-    } else {
-        abroad(column)
+    let known = |column: &Column| {
+        if same_database { Some(column.sql_type.clone()) } else { abroad(column) }
     };
     let field = |name: String, sql_type: &str, stage_type: &str, content| Field {
         name,
@@ -365,9 +362,7 @@ fn add_measure(
             shape.fields.push(field(name, &sql_type, &sql_type, content));
         }
         Aggregate::Distinct(column) => {
-            let Some(stage_type) =
-                source.filter(|column| column.comparable).and_then(known)
-            else {
+            let Some(stage_type) = source.filter(|column| column.comparable).and_then(known) else {
                 return Err(format!(
                     "measures.{name}: column `{column}` is of a type whose values cannot be told \
                      apart here; cast it in a view"

@@ -78,7 +78,9 @@ pub async fn plan(
     let found = existing(tx, &stage).await?;
     let fits = found.as_ref().is_some_and(|found| {
         found.len() == wanted.len()
-            && wanted.iter().all(|column| found.contains(&(column.name.clone(), column.sql_type.clone())))
+            && wanted
+                .iter()
+                .all(|column| found.contains(&(column.name.clone(), column.sql_type.clone())))
     });
     if !fits {
         // Partials are of use to one definition only; `progress` forgets them by its hash.
@@ -123,14 +125,16 @@ fn rollup_columns(shape: &Shape) -> Vec<Wanted> {
         rest: " NOT NULL".into(),
         may_be_added: false,
     }];
-    wanted.extend(shape.dimensions.iter().map(|dimension| Wanted {
-        name: dimension.name.clone(),
-        sql_type: dimension.sql_type.clone(),
-        rest: dimension
-            .collation
-            .as_ref()
-            .map_or_else(String::new, |collation| format!(" COLLATE {collation}")),
-        may_be_added: false,
+    wanted.extend(shape.dimensions.iter().map(|dimension| {
+        Wanted {
+            name: dimension.name.clone(),
+            sql_type: dimension.sql_type.clone(),
+            rest: dimension
+                .collation
+                .as_ref()
+                .map_or_else(String::new, |collation| format!(" COLLATE {collation}")),
+            may_be_added: false,
+        }
     }));
     wanted.extend(shape.fields.iter().map(|field| Wanted {
         name: field.name.clone(),
@@ -155,13 +159,8 @@ fn stage_wanted(shape: &Shape) -> Vec<Wanted> {
         may_be_added: false,
     };
     let mut wanted = vec![plain("slice_start", "timestamp with time zone", " NOT NULL")];
-    wanted.extend(
-        rollup_columns(shape)
-            .into_iter()
-            .take(1 + shape.dimensions.len()),
-    );
-    wanted
-        .extend(shape.fields.iter().map(|field| plain(&field.name, &field.stage_type, "")));
+    wanted.extend(rollup_columns(shape).into_iter().take(1 + shape.dimensions.len()));
+    wanted.extend(shape.fields.iter().map(|field| plain(&field.name, &field.stage_type, "")));
     wanted.push(plain(ROWS, "bigint", " NOT NULL"));
     wanted.push(plain(TAG, "integer", " NOT NULL"));
     wanted.extend(

@@ -92,8 +92,7 @@ impl Target {
     ) -> Result<Replaced, TargetError> {
         let mut tx = self.write(guard.timeout, &slice.id(&rollup.name)).await?;
         let marker = fence(&mut tx, lease, rollup, slice).await?;
-        let replaced =
-            self.replace_staged(&mut tx, rollup, shape, slice, Form::Partial).await?;
+        let replaced = self.replace_staged(&mut tx, rollup, shape, slice, Form::Partial).await?;
         Progress::forget(&mut tx, rollup, slice).await?;
         finish(tx, lease, rollup, slice, guard, &marker, replaced).await
     }

@@ -12,7 +12,7 @@ use super::statement::stage_columns;
 use super::{Target, TargetError};
 use crate::checkpoint::Lease;
 use crate::clock::Stopwatch;
-use crate::db::{Access, Db, DbError, Tx};
+use crate::db::{Access, Db, DbError, Side, Tx};
 use crate::rollup::Rollup;
 use crate::slice::Slice;
 use crate::source::read::{self, Form, ROWS, TAG};
@@ -97,8 +97,11 @@ impl Progress {
     pub(super) async fn forget(tx: &mut Tx, rollup: &Rollup, slice: Slice) -> Result<(), DbError> {
         let start = timestamptz(slice.start());
         let stage = Target::stage(rollup);
-        tx.execute("emptying the stage", format!("DELETE FROM {stage} WHERE slice_start = {start}"))
-            .await?;
+        tx.execute(
+            "emptying the stage",
+            format!("DELETE FROM {stage} WHERE slice_start = {start}"),
+        )
+        .await?;
         let rollup = literal(&rollup.name);
         tx.execute(
             "forgetting the progress",
@@ -269,9 +272,8 @@ pub(super) async fn copy(
         timestamptz(slice.start())
     );
     let into = format!("COPY {stage} ({}) FROM STDIN", stage_columns(shape).join(", "));
-    let (source_side, target_side) = (source.side(), target.side());
-    let reading = |error| DbError::new(source_side, "reading a chunk", error);
-    let staging = |error| DbError::new(target_side, "staging a chunk", error);
+    let reading = |error| DbError::new(Side::Source, "reading a chunk", error);
+    let staging = |error| DbError::new(Side::Target, "staging a chunk", error);
     let connection: &mut PgConnection = reader.connection();
     let mut stream = connection.copy_out_raw(&out).await.map_err(reading)?;
     let mut sink = target.connection().copy_in_raw(&into).await.map_err(staging)?;

@@ -125,9 +125,8 @@ pub struct Difference {
 
 impl Difference {
     fn read(row: &sqlx::postgres::PgRow) -> Result<Self, sqlx::Error> {
-        let json = |text: String| {
-            serde_json::from_str(&text).unwrap_or(serde_json::Value::String(text))
-        };
+        let json =
+            |text: String| serde_json::from_str(&text).unwrap_or(serde_json::Value::String(text));
         Ok(Self {
             difference: row.try_get("difference")?,
             key: json(row.try_get("key")?),
