@@ -17,11 +17,17 @@ pub(super) fn read(node: &Node<'_>, range: RangeInclusive<Duration>) -> Option<D
         return Some(duration);
     }
     let (least, most) = (range.start(), range.end());
-    node.wrong(format!("{} is out of range; use {least:?} to {}", shown(text), spoken(*most)))
+    node.wrong(format!(
+        "{} is out of range; use {} to {}",
+        shown(text),
+        spoken(*least),
+        spoken(*most)
+    ))
 }
 
 fn spoken(duration: Duration) -> String {
     match duration.as_secs() {
+        0 if duration.is_zero() => "0s".to_owned(),
         seconds if seconds >= DAY && seconds % DAY == 0 => format!("{} days", seconds / DAY),
         _ => format!("{duration:?}"),
     }

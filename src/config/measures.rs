@@ -20,12 +20,20 @@ impl Columns {
         // PostgreSQL gives each table these; a column may not be called so.
         let system = ["tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"]
             .map(|name| (name.to_owned(), "a column that PostgreSQL keeps for itself"));
-        let own = [("bucket".to_owned(), "the column of the bucket's start")];
+        let own =
+            [("bucket", "the column of the bucket's start"), ("slice_start", "the stage's key")]
+                .map(|(name, by)| (name.to_owned(), by));
         Self(system.into_iter().chain(own).collect())
     }
 
     /// Takes `column`, or notes at `node` by what it is taken already.
     fn take(&mut self, node: &Node<'_>, column: &str, by: &'static str) -> Option<()> {
+        if column.starts_with("__") {
+            return node.wrong(format!(
+                "the column {} begins with `__`, as Tallymark's own do; choose another name",
+                shown(column)
+            ));
+        }
         if let Some(taken) = self.0.get(column) {
             return node.wrong(format!(
                 "the column {} is already taken by {taken}; choose another name",
@@ -121,12 +129,13 @@ fn aggregate(node: &Node<'_>) -> Option<Aggregate> {
             }),
         };
     }
-    let section = node.section(FORM)?;
+    let mut section = node.section(FORM)?;
     section.only(&["count", "sum", "min", "max", "avg", "distinct", "where"], NONE_LATER);
     let given: Vec<_> =
         section.entries().into_iter().filter(|(key, _)| AGGREGATES.contains(key)).collect();
     match given.as_slice() {
         [(word, value)] => computed(word, value),
+        [] if section.has_typos() => None,
         [] => section.wrong(format!(
             "says nothing to compute; give one of {}",
             listed(AGGREGATES.into_iter())
@@ -159,7 +168,6 @@ fn computed(word: &str, value: &Node<'_>) -> Option<Aggregate> {
 }
 
 /// Reads the optional `where` of a rollup or measure.
-
 pub(super) fn condition(section: &Section<'_>) -> Option<Option<String>> {
     let Some(node) = section.get("where") else { return Some(None) };
     let text = node.string(r#"an SQL condition such as "kind <> 'test'""#)?;

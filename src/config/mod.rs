@@ -116,10 +116,10 @@ impl Config {
         for fault in &faults {
             // Only the message: the whole error quotes the line, which may hold a password.
             let at = fault.span().map(|span| span.start);
-            document.note(at, "", format!("not TOML: {}", fault.message()));
+            document.note(at, "", format!("not TOML: {}", in_words(fault.message())));
         }
         let config = if faults.is_empty() {
-            read(path, &Section::root(&document, table.get_ref()), env)
+            read(path, Section::root(&document, table.get_ref()), env)
         } else {
             None
         };
@@ -141,10 +141,24 @@ impl Config {
     }
 }
 
+/// The parser's message, where it misleads with a remedy instead.
+fn in_words(message: &str) -> String {
+    match message {
+        // A bare word is taken for the number `nan`, or nothing at all for a string.
+        "invalid float, expected `nan`"
+        | "invalid float, expected `inf`"
+        | "string values must be quoted, expected literal string" => {
+            "not a value; put text in double quotes".to_owned()
+        }
+        "duplicate key" => "a key or table is there twice; remove one".to_owned(),
+        message => message.to_owned(),
+    }
+}
+
 /// A section without keys of later versions.
 const NONE_LATER: (&[&str], &str) = (&[], "");
 
-fn read(path: &Path, root: &Section<'_>, env: Env<'_>) -> Option<Config> {
+fn read(path: &Path, mut root: Section<'_>, env: Env<'_>) -> Option<Config> {
     root.only(&["source", "target", "checkpoint", "rollup"], NONE_LATER);
     let source = root
         .need("source", r#"add [source] with url = { env = "SOURCE_DATABASE_URL" }"#)
@@ -190,7 +204,7 @@ fn source(node: &Node<'_>, env: Env<'_>) -> Option<Source> {
         "quiet_hours",
         "wake_per_hour",
     ];
-    let section = node.section("a table: [source]")?;
+    let mut section = node.section("a table: [source]")?;
     section.only(&["url", "chunk_time"], (&GOVERNOR, "remove it"));
     let url = section
         .need("url", r#"write url = { env = "SOURCE_DATABASE_URL" }"#)
@@ -205,7 +219,7 @@ fn source(node: &Node<'_>, env: Env<'_>) -> Option<Source> {
 const SCHEMA_DEFAULT: &str = "stats";
 
 fn target(node: &Node<'_>, env: Env<'_>) -> Option<Target> {
-    let section = node.section("a table: [target]")?;
+    let mut section = node.section("a table: [target]")?;
     section.only(&["url", "schema"], NONE_LATER);
     let url = match section.get("url") {
         Some(node) => url::read(&node, env).map(Some),
@@ -236,7 +250,7 @@ const CHECKPOINT_TABLE_DEFAULT: &str = "tallymark";
 const FAILURES_MAX_DEFAULT: u32 = 5;
 
 fn checkpoint(node: &Node<'_>) -> Option<Checkpoint> {
-    let section = node.section("a table: [checkpoint]")?;
+    let mut section = node.section("a table: [checkpoint]")?;
     section.only(&["table", "failures_max"], NONE_LATER);
     let table = match section.get("table") {
         Some(node) => checkpoint_table(&node),

@@ -52,11 +52,13 @@ pub(super) struct Section<'d> {
     /// Where it is written; `None` for the whole file.
     at: Option<usize>,
     table: &'d DeTable<'d>,
+    /// Known keys that an unknown one was taken for: they are not noted as missing too.
+    meant: Vec<String>,
 }
 
 impl<'d> Section<'d> {
     pub(super) fn root(document: &'d Document<'d>, table: &'d DeTable<'d>) -> Self {
-        Self { document, key: String::new(), at: None, table }
+        Self { document, key: String::new(), at: None, table, meant: Vec::new() }
     }
 
     /// Notes a problem of the table as a whole.
@@ -74,7 +76,7 @@ impl<'d> Section<'d> {
     /// The value of `key`; its absence is noted with `remedy`.
     pub(super) fn need(&self, key: &str, remedy: &str) -> Option<Node<'d>> {
         let found = self.get(key);
-        if found.is_none() {
+        if found.is_none() && !self.meant.iter().any(|meant| meant == key) {
             self.document.note(self.at, &self.child(key), format!("missing; {remedy}"));
         }
         found
@@ -95,17 +97,25 @@ impl<'d> Section<'d> {
 
     /// Notes every key which is not `known`; `later` are keys that only a later version knows,
     /// and what to say of them.
-    pub(super) fn only(&self, known: &[&str], (later, remedy): (&[&str], &str)) {
+    pub(super) fn only(&mut self, known: &[&str], (later, remedy): (&[&str], &str)) {
         for (key, node) in self.entries() {
             if later.contains(&key) {
                 node.wrong::<()>(format!("not in this version: {remedy}"));
             } else if !known.contains(&key) {
                 node.wrong::<()>(match nearest(key, known.iter().copied()) {
-                    Some(near) => format!("unknown key; did you mean `{near}`?"),
+                    Some(near) => {
+                        self.meant.push(near.to_owned());
+                        format!("unknown key; did you mean `{near}`?")
+                    }
                     None => format!("unknown key; use {}", listed(known.iter().copied())),
                 });
             }
         }
+    }
+
+    /// Whether an unknown key was taken for a known one.
+    pub(super) fn has_typos(&self) -> bool {
+        !self.meant.is_empty()
     }
 
     fn node(&self, key: &str, span: Range<usize>, value: &'d DeValue<'d>) -> Node<'d> {
@@ -167,7 +177,13 @@ impl<'d> Node<'d> {
     /// The table, if it is one.
     pub(super) fn as_section(&self) -> Option<Section<'d>> {
         let table = self.value.as_table()?;
-        Some(Section { document: self.document, key: self.key.clone(), at: Some(self.at), table })
+        Some(Section {
+            document: self.document,
+            key: self.key.clone(),
+            at: Some(self.at),
+            table,
+            meant: Vec::new(),
+        })
     }
 
     /// A string; `expected` describes it.
@@ -222,6 +238,22 @@ impl<'d> Node<'d> {
         match text.parse::<f64>() {
             Ok(number) if range.contains(&number) => Some(number),
             _ => self.wrong(format!("expected {expected}, found {text}")),
+        }
+    }
+
+    /// Notes that `text` was refused as `fault` says, which quotes it as it stands; a text that
+    /// cannot be shown so is described by `remedy` instead.
+    pub(super) fn refused<T>(
+        &self,
+        text: &str,
+        fault: &impl std::fmt::Display,
+        remedy: &str,
+    ) -> Option<T> {
+        let shown = shown(text);
+        if shown.trim_matches('"') == text {
+            self.wrong(fault.to_string())
+        } else {
+            self.wrong(format!("{shown} cannot be used here; {remedy}"))
         }
     }
 

@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use chrono_tz::{TZ_VARIANTS, Tz};
 
 use crate::rollup::{EpochUnit, Rollup, TableName, TimeColumn};
-use crate::slice::{Calendar, Width};
+use crate::slice::{Calendar, Width, boundaries};
 
 use super::error::{nearest, shown};
 use super::measures::condition;
@@ -47,11 +47,11 @@ pub(super) fn read_all(node: &Node<'_>) -> Option<Vec<Rollup>> {
 
 fn read(node: &Node<'_>, names: &mut HashSet<String>) -> Option<Rollup> {
     let mut section = node.section("a table: [[rollup]]")?;
-    let name = name(&section, names);
-    if let Some(name) = &name {
+    if let Some(name) = section.get("name").and_then(|node| node.as_str()).filter(is_name) {
         section.key = format!("rollup.{name}");
     }
     section.only(&KEYS, NONE_LATER);
+    let name = name(&section, names);
     late(&section);
     let from = section.need("from", r#"write from = "public.events""#).and_then(|n| table(&n));
     let time = section.need("time", r#"write time = "created_at""#).and_then(|n| time(&n));
@@ -106,8 +106,7 @@ fn name(section: &Section<'_>, names: &mut HashSet<String>) -> Option<String> {
     const BYTES_MAX: usize = 48;
     let node = section.need("name", r#"write name = "entity_daily""#)?;
     let name = node.string(r#"a name such as "entity_daily""#)?;
-    let allowed = |character: char| matches!(character, 'a'..='z' | '0'..='9' | '_');
-    if !name.starts_with(|first: char| first.is_ascii_lowercase()) || !name.chars().all(allowed) {
+    if !is_name(&name) {
         return node.wrong(format!(
             "{} cannot name a table; use a-z, 0-9 and _, and begin with a letter",
             shown(name)
@@ -122,13 +121,18 @@ fn name(section: &Section<'_>, names: &mut HashSet<String>) -> Option<String> {
     Some(name.to_owned())
 }
 
+fn is_name(name: &&str) -> bool {
+    let allowed = |character: char| matches!(character, 'a'..='z' | '0'..='9' | '_');
+    name.starts_with(|first: char| first.is_ascii_lowercase()) && name.chars().all(allowed)
+}
+
 /// Notes ways of settling that only a later version knows.
 fn late(section: &Section<'_>) -> Option<()> {
     let node = section.get("late")?;
     match node.string(r#"the string "grace""#)? {
         "grace" => Some(()),
         known @ ("capture" | "clock") => node.wrong(format!(
-            r#""{known}" is not in this version: this version settles by `grace` only; write late = "grace" or remove the key"#
+            r#""{known}" belongs to a later version; this version settles by `grace` only: write late = "grace" or remove the key"#
         )),
         other => node.wrong(format!(
             r#"{} is unknown; this version settles by `grace` only: write late = "grace" or remove the key"#,
@@ -199,7 +203,7 @@ fn quoted_part(text: &str) -> Option<(String, &str)> {
 
 fn time(node: &Node<'_>) -> Option<TimeColumn> {
     const COLUMN: &str = r#"the name of a column such as "created_at""#;
-    let Some(section) = node.as_section() else {
+    let Some(mut section) = node.as_section() else {
         let expected = r#"a column such as "created_at", or { column = "created_at" }"#;
         let column = node.identifier(expected)?.to_owned();
         return Some(TimeColumn { column, zone: None, unit: None });
@@ -273,26 +277,24 @@ const BUCKETS_MAX: usize = 3_000;
 fn has_too_many_buckets(calendar: &Calendar, bucket: Width) -> bool {
     /// 2025-10-15T12:00:00Z: a month of 31 days, of which one has 25 hours in much of the world.
     const LONG_MONTH: i64 = 1_760_529_600;
-    let sample = DateTime::from_timestamp(LONG_MONTH, 0).unwrap_or_default();
-    let slice = calendar.containing(sample);
-    let buckets = Calendar::new(bucket, calendar.zone());
-    let mut at = slice.start();
-    let mut count = 0;
-    while at < slice.end() && count <= BUCKETS_MAX {
-        at = buckets.containing(at).end();
-        count += 1;
-    }
-    count > BUCKETS_MAX
+    let slice = calendar.containing(DateTime::from_timestamp(LONG_MONTH, 0).unwrap_or_default());
+    boundaries(bucket, calendar.zone(), slice.start(), slice.end()).len() > BUCKETS_MAX
 }
 
 fn width(node: &Node<'_>) -> Option<Width> {
     let text = node.string(r#"a width such as "1 day" or "15 minutes""#)?;
-    text.parse().map_or_else(|fault| node.wrong(format!("{fault}")), Some)
+    match text.parse::<Width>() {
+        Ok(width) => Some(width),
+        Err(fault) => node.refused(text, &fault, r#"write a width such as "1 day""#),
+    }
 }
 
 fn instant(node: &Node<'_>, calendar: &Calendar) -> Option<DateTime<Utc>> {
     let text = node.instant_text(r#"a date such as "2025-01-01""#)?;
-    calendar.instant(&text).map_or_else(|fault| node.wrong(format!("{fault}")), Some)
+    match calendar.instant(&text) {
+        Ok(instant) => Some(instant),
+        Err(fault) => node.refused(&text, &fault, r#"write a date such as "2025-01-01""#),
+    }
 }
 
 /// Reads where history begins: the start of a slice.

@@ -8,7 +8,10 @@ use chrono_tz::Tz;
 use proptest::prelude::*;
 
 use super::{Config, ConfigError};
+
 use crate::rollup::{Aggregate, EpochUnit, Measure, TableName, TimeColumn};
+
+mod cases;
 
 /// Every error below is this file with one piece replaced, so its lines can be counted here.
 const GOOD: &str = r#"[source]
@@ -202,163 +205,155 @@ fn with(piece: &str, by: &str) -> String {
     GOOD.replace(piece, by)
 }
 
-/// A piece of the good file, what it is replaced with, and the whole error.
-type Case = (&'static str, &'static str, &'static str);
-
-fn holds(cases: &[Case]) {
+/// Holds when each case's file is refused with exactly its error.
+fn holds(cases: &[cases::Case]) {
     let mut faults = Vec::new();
     for (piece, by, expected) in cases {
         let found = match parse(&with(piece, by)) {
             Ok(_) => "no error".to_owned(),
-            Err(error) => error.to_string().replace("tallymark.toml:", ":"),
+            Err(error) => error.to_string(),
         };
         if found != *expected {
-            faults.push(format!("({piece:?}, {by:?},\nr##\"{found}\"##),"));
+            faults.push(format!("{piece:?} replaced by {by:?}:\n{found}\ninstead of:\n{expected}"));
         }
     }
-    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    assert!(faults.is_empty(), "{}", faults.join("\n\n"));
 }
 
 #[test]
 fn mistakes_in_source_are_told_with_line_key_and_remedy() {
-    holds(SOURCE);
+    holds(cases::SOURCE);
 }
 
 #[test]
 fn mistakes_in_target_and_checkpoint_are_told_with_line_key_and_remedy() {
-    holds(TARGET);
+    holds(cases::TARGET);
 }
 
 #[test]
 fn mistakes_in_a_rollup_are_told_with_line_key_and_remedy() {
-    holds(ROLLUP);
+    holds(cases::ROLLUP);
 }
 
 #[test]
 fn mistakes_in_measures_are_told_with_line_key_and_remedy() {
-    holds(MEASURES);
+    holds(cases::MEASURES);
 }
 
 #[test]
 fn mistakes_in_toml_are_told_with_their_lines() {
-    holds(SYNTAX);
+    holds(cases::SYNTAX);
 }
-const SOURCE: &[Case] = &[
-    ("[source]", "[sauce]", ""),
-    ("chunk_time", "chunktime", ""),
-    ("chunk_time = \"250ms\"", "slots = 2\nmax_load = { active = 40 }\nwindow = \"x\"", ""),
-    ("\"250ms\"", "250", ""),
-    ("\"250ms\"", "\"quick\"", ""),
-    ("\"250ms\"", "\"2 minutes\"", ""),
-    ("\"250ms\"", "\"9 ms\"", ""),
-    ("url = { env = \"SOURCE_DATABASE_URL\" }\n", "", ""),
-    ("{ env = \"SOURCE_DATABASE_URL\" }", "{ env = \"SOURCE_URL\" }", ""),
-    ("{ env = \"SOURCE_DATABASE_URL\" }", "{ env = \"EMPTY\" }", ""),
-    ("{ env = \"SOURCE_DATABASE_URL\" }", "{ env = \"OTHER\" }", ""),
-    ("{ env = \"SOURCE_DATABASE_URL\" }", "{ env = \"postgres://app:hunter2@db/x\" }", ""),
-    ("{ env = \"SOURCE_DATABASE_URL\" }", "{ env = \"1 X\" }", ""),
-    ("{ env = \"SOURCE_DATABASE_URL\" }", "{ en = \"SOURCE_DATABASE_URL\" }", ""),
-    ("{ env = \"SOURCE_DATABASE_URL\" }", "{ parameter = \"/app/db\" }", ""),
-    (
-        "{ env = \"SOURCE_DATABASE_URL\" }",
-        "{ secret = \"arn\", env = \"SOURCE_DATABASE_URL\" }",
-        "",
-    ),
-    ("{ env = \"SOURCE_DATABASE_URL\" }", "{}", ""),
-    ("{ env = \"SOURCE_DATABASE_URL\" }", "5", ""),
-    ("{ env = \"SOURCE_DATABASE_URL\" }", "\"app:hunter2@db\"", ""),
-    ("{ env = \"SOURCE_DATABASE_URL\" }", "\"postgres://app:hun/ter2@db/x\"", ""),
-];
-const TARGET: &[Case] = &[
-    ("[target]", "[[target]]", ""),
-    ("\"numbers\"", "\"tallymark\"", ""),
-    ("\"numbers\"", "\"pg_stats\"", ""),
-    ("\"numbers\"", "\"\"", ""),
-    ("\"numbers\"", "1.5", ""),
-    ("\"numbers\"", "\"a23456789012345678901234567890123456789012345678901234567890123x\"", ""),
-    ("schema", "shema", ""),
-    ("failures_max = 3", "failures_max = 0", ""),
-    ("failures_max = 3", "failures_max = \"3\"", ""),
-    ("failures_max = 3", "failures_max = 99999999999999999999", ""),
-    ("failures_max = 3", "colour = 3", ""),
-    ("\"tallymark-test\"", "\"t!\"", ""),
-];
-const ROLLUP: &[Case] = &[
-    ("name = \"hits\"", "name = \"Hits\"", ""),
-    ("name = \"hits\"\n", "", ""),
-    ("name = \"hits\"", "name = \"entity_daily\"", ""),
-    ("name = \"hits\"", "name = \"a234567890123456789012345678901234567890123456789\"", ""),
-    ("from = \"hits\"", "from = \"a.b.c\"", ""),
-    ("from = \"hits\"", "from = \"a.\"", ""),
-    ("from = \"hits\"", "from = ['a']", ""),
-    ("from = \"hits\"", "form = \"hits\"", ""),
-    ("\"at_ms\", unit", "\"at_ms\", zone = \"UTC\", unit", ""),
-    ("\"milliseconds\"", "\"ms\"", ""),
-    ("\"Europe/Berlin\"", "\"Europe/Berlni\"", ""),
-    ("timezone = \"UTC\"", "timezone = \"berlin\"", ""),
-    ("timezone = \"UTC\"", "timezone = \"Mars/Olympus_Mons\"", ""),
-    ("time = { column = \"at_ms\", unit = \"milliseconds\" }", "time = { unit = \"seconds\" }", ""),
-    ("time = { column = \"at_ms\", unit = \"milliseconds\" }", "time = 5", ""),
-    ("start = \"2025-01-01\"", "start = \"January\"", ""),
-    ("start = \"2025-01-01\"", "start = \"2025-01-01T12:30:00Z\"", ""),
-    ("start = 2025-01-01", "start = 2025-01-01T00:30:00Z", ""),
-    ("start = 2025-01-01", "start = 2025", ""),
-    ("start = 2025-01-01\n", "", ""),
-    ("slice = \"1 hour\"", "slice = \"1 fortnight\"", ""),
-    ("slice = \"1 hour\"\n", "", ""),
-    ("bucket = \"1 hour\"", "bucket = \"7 hours\"", ""),
-    ("slice = \"1 hour\"", "slice = \"1 hour\"\nbucket = \"1 day\"", ""),
-    ("slice = \"1 day\"\nbucket = \"1 hour\"", "slice = \"1 month\"\nbucket = \"10 minutes\"", ""),
-    ("\"10 minutes\"", "\"10 fortnights\"", ""),
-    ("\"10 minutes\"", "\"400 days\"", ""),
-    ("lookback = 2", "lookback = 367", ""),
-    ("lookback = 2", "lookback = -1", ""),
-    ("late = \"grace\"", "late = \"capture\"", ""),
-    ("late = \"grace\"", "late = \"never\"", ""),
-    ("\"kind <> 'test'\"", "\"true) OR (true\"", ""),
-    ("\"kind <> 'test'\"", "\" \"", ""),
-    ("[\"entity_id\", \"kind\"]", "[\"kind\", \"kind\"]", ""),
-    ("[\"entity_id\", \"kind\"]", "[\"bucket\", 5, \"\"]", ""),
-    ("[\"entity_id\", \"kind\"]", "\"kind\"", ""),
-    ("shrink_guard = 0.25", "shrink_guard = 50", ""),
-    ("shrink_guard = 0.25", "shrink_guard = nan", ""),
-    ("\"2025-02-01\"", "\"soon\"", ""),
-];
-const MEASURES: &[Case] = &[
-    ("events = \"count\"", "events = \"sum\"", ""),
-    ("events = \"count\"", "events = \"conut\"", ""),
-    ("events = \"count\"", "events = \"average\"", ""),
-    ("events = \"count\"", "events = \"median\"", ""),
-    ("events = \"count\"", "events = 5", ""),
-    ("events = \"count\"", "events = {}", ""),
-    ("events = \"count\"", "events = { sum = \"a\", max = \"b\" }", ""),
-    ("events = \"count\"", "events = { summ = \"a\" }", ""),
-    ("events = \"count\"", "events = { count = \"a\" }", ""),
-    ("events = \"count\"", "events = { sum = true }", ""),
-    ("events = \"count\"", "events = { count = true, where = \"a;\" }", ""),
-    ("events = \"count\"", "kind = \"count\"", ""),
-    ("events = \"count\"", "bucket = \"count\"", ""),
-    ("events = \"count\"", "xmin = \"count\"", ""),
-    ("events = \"count\"", "price_sum = \"count\"", ""),
-    ("events = \"count\"", "\"\" = \"count\"", ""),
-    ("events = \"count\"", "\"a\\u0000\" = \"count\"", ""),
-    ("events = \"count\"", "a234567890123456789012345678901234567890123456789 = \"count\"", ""),
-    (
-        "measures = { hits = \"count\", \"höchst %\" = { max = \"ms\" }, least = { min = \"ms\" } }",
-        "measures = {}",
-        "",
-    ),
-    (
-        "measures = { hits = \"count\", \"höchst %\" = { max = \"ms\" }, least = { min = \"ms\" } }",
-        "",
-        "",
-    ),
-    ("\"höchst %\" = { max = \"ms\" }", "\"höchst %\" = { max = \"\" }", ""),
-];
-const SYNTAX: &[Case] = &[
-    ("[source]", "[source", ""),
-    ("\"numbers\"", "\"numbers", ""),
-    ("\"numbers\"", "numbers", ""),
-    ("failures_max = 3", "failures_max = 3\nfailures_max = 4", ""),
-    ("lookback = 2", "lookback =", ""),
-];
+
+#[test]
+fn all_mistakes_of_a_file_are_told_in_the_order_of_its_lines() {
+    let text = GOOD
+        .replace("\"250ms\"", "\"quick\"")
+        .replace("\"numbers\"", "\"pg_x\"")
+        .replace("name = \"hits\"", "name = \"Hits\"")
+        .replace("lookback = 2", "lookback = 1000")
+        .replace("\"UTC\"", "\"UCT+1\"")
+        .replace("{ sum = \"amount\" }", "\"sum\"");
+    let error = parse(&text).unwrap_err();
+    let told: Vec<_> =
+        error.problems().iter().map(|p| (p.line.unwrap_or(0), p.key.as_str())).collect();
+    assert_eq!(
+        told,
+        [
+            (3, "source.chunk_time"),
+            (7, "target.schema"),
+            (20, "rollup.entity_daily.timezone"),
+            (22, "rollup.entity_daily.lookback"),
+            (30, "rollup.entity_daily.measures.revenue"),
+            (37, "rollup[1].name"),
+        ]
+    );
+}
+
+#[test]
+fn an_empty_file_is_answered_with_what_it_needs() {
+    assert_eq!(
+        parse("").unwrap_err().to_string(),
+        "tallymark.toml: source: missing; add [source] with \
+         url = { env = \"SOURCE_DATABASE_URL\" }\n\
+         tallymark.toml: rollup: missing; add at least one [[rollup]], as the README shows"
+    );
+}
+
+/// Puts an address where any text or key stands, and looks for its password in what is said.
+#[test]
+fn a_password_is_never_shown_wherever_it_was_pasted() {
+    for secret in [
+        "postgres://app:hunter2@db.example.com/shop",
+        "app:hunter2@db.example.com",
+        "host=db password=hunter2",
+    ] {
+        for (at, _) in GOOD.match_indices('"').step_by(2) {
+            let end = at + 1 + GOOD[at + 1..].find('"').unwrap();
+            let text = format!("{}\"{secret}\"{}", &GOOD[..at], &GOOD[end + 1..]);
+            match parse(&text) {
+                // A condition or column may say anything; what is shown is the addresses.
+                Ok(config) => {
+                    assert!(!format!("{:?}", (config.source, config.target)).contains("hunter2"));
+                }
+                Err(error) => {
+                    assert!(!error.to_string().contains("hunter2"), "{error}");
+                    assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+                }
+            }
+        }
+        let text = format!("\"{secret}\" = 1\n{GOOD}");
+        assert!(!parse(&text).unwrap_err().to_string().contains("hunter2"));
+    }
+    assert!(!format!("{:?}", parse(GOOD).unwrap()).contains("hunter2"));
+}
+
+/// A file is read, or told about: at least one line, each one beginning with the file's name.
+fn survives(text: &str) -> Result<(), TestCaseError> {
+    if let Err(error) = parse(text) {
+        prop_assert!(!error.problems().is_empty());
+        for line in error.to_string().split('\n') {
+            prop_assert!(line.starts_with("tallymark.toml:"), "{line:?}");
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_read_or_told_about(text in any::<String>()) {
+        survives(&text)?;
+    }
+
+    #[test]
+    fn toml_without_sense_is_read_or_told_about(
+        text in "(\\[|\\]|\\{|\\}|=|\"|'|\n|\\.|,|#|rollup|source|measures|name|url|1|-|\\\\| ){0,40}"
+    ) {
+        survives(&text)?;
+    }
+
+    #[test]
+    fn a_mutilated_good_file_is_read_or_told_about(
+        cuts in prop::collection::vec((0..GOOD.len(), 0..40_usize, "\\PC{0,3}"), 1..4)
+    ) {
+        let mut bytes = GOOD.as_bytes().to_vec();
+        for (at, length, insert) in cuts {
+            let at = at.min(bytes.len());
+            let end = (at + length).min(bytes.len());
+            bytes.splice(at..end, insert.into_bytes());
+        }
+        survives(&String::from_utf8_lossy(&bytes))?;
+    }
+
+    #[test]
+    fn any_string_as_any_value_is_read_or_told_about(
+        place in 0..GOOD.matches('"').count() / 2,
+        value in any::<String>(),
+    ) {
+        let (at, _) = GOOD.match_indices('"').nth(place * 2).unwrap();
+        let end = at + 1 + GOOD[at + 1..].find('"').unwrap();
+        // TOML's escapes, for every character.
+        let escaped: String = value.chars().map(|c| format!("\\U{:08X}", u32::from(c))).collect();
+        survives(&format!("{}\"{escaped}\"{}", &GOOD[..at], &GOOD[end + 1..]))?;
+    }
+}

@@ -48,6 +48,11 @@ impl DatabaseUrl {
     #[must_use]
     pub fn is_loopback(&self) -> bool {
         let Ok(parts) = split(&self.0) else { return false };
+        let mut options = parts.query.into_iter().flat_map(|query| query.split('&'));
+        if options.any(|option| option.split('=').next().is_some_and(|key| key.contains('%'))) {
+            // The driver decodes the options' names: this one may be `host`.
+            return false;
+        }
         let host = effective_host(&parts);
         let is_socket =
             host.starts_with('/') || host.get(..3).is_some_and(|h| h.eq_ignore_ascii_case("%2f"));
@@ -131,7 +136,7 @@ fn effective_host<'u>(parts: &Parts<'u>) -> &'u str {
         .filter_map(|option| option.split_once('='))
         .filter(|(key, _)| matches!(*key, "host" | "hostaddr"))
         .map(|(_, value)| value)
-        .last()
+        .next_back()
         .unwrap_or(parts.host)
 }
 
@@ -141,7 +146,7 @@ pub(super) fn read(node: &Node<'_>, env: &dyn Fn(&str) -> Option<String>) -> Opt
     if let Some(text) = node.as_str() {
         return DatabaseUrl::new(text).map_or_else(|fault| node.wrong(fault), Some);
     }
-    let section = node.section(r#"{ env = "NAME" } or a string "postgres://…""#)?;
+    let mut section = node.section(r#"{ env = "NAME" } or a string "postgres://…""#)?;
     section.only(&["env"], (&LATER, r#"use { env = "NAME" }"#));
     if section.get("env").is_none() && LATER.iter().any(|key| section.get(key).is_some()) {
         // Already said.
@@ -231,6 +236,7 @@ mod tests {
             "postgres://localhost@db.example.com/x",
             "postgres://app@localhost.example.com/x",
             "postgres://app@localhost/x?host=db.example.com",
+            "postgres://app@localhost/x?ho%73t=db.example.com",
             "postgres://app@10.0.0.1/x",
             "postgres://app@[::2]/x",
         ] {

@@ -50,7 +50,7 @@ fn change(zone: Tz, after: i64, until: i64) -> Option<Change> {
     }
     let (mut before, mut at) = (after, until);
     while at - before > 1 {
-        let middle = before + (at - before) / 2;
+        let middle = i64::midpoint(before, at);
         if offset(zone, middle) == offset_before {
             before = middle;
         } else {
