@@ -19,6 +19,8 @@
 
 pub mod backfill;
 pub mod checkpoint;
+#[cfg(all(feature = "cli", feature = "embedded"))]
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod db;
@@ -33,6 +35,7 @@ pub mod slice;
 pub mod source;
 pub mod sql;
 pub mod target;
+pub mod telemetry;
 pub mod tick;
 pub mod verify;
 pub mod worker;
