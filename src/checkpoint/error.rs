@@ -162,14 +162,16 @@ impl CheckpointError {
         let Some(code) = error.as_service_error().and_then(|error| error.code()) else {
             let problem = root_cause(&error);
             // The SDK has no type of its own for this; without credentials no request is sent.
-            let unsigned = matches!(error, SdkError::DispatchFailure(_));
+            if matches!(error, SdkError::DispatchFailure(_)) {
+                let problem = format!(
+                    "no usable AWS credentials ({problem}); set AWS_PROFILE, or AWS_ACCESS_KEY_ID \
+                     and AWS_SECRET_ACCESS_KEY (any values for a local endpoint)"
+                );
+                return Self::Denied { operation, table, problem, source: error.into() };
+            }
             let retryable = server_fault || matches!(error, SdkError::ResponseError(_));
             let source = error.into();
-            return if unsigned {
-                Self::Denied { operation, table, problem, source }
-            } else {
-                Self::Other { operation, table, problem, code: None, retryable, source }
-            };
+            return Self::Other { operation, table, problem, code: None, retryable, source };
         };
         let message = error.message().unwrap_or("no message");
         let problem = format!("{message} ({code})");
@@ -302,10 +304,12 @@ fn instant(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::AutoSi, true)
 }
 
-/// The SDK's own texts ("dispatch failure", "service error") say nothing; the innermost one does.
+/// The SDK's own texts ("dispatch failure", "service error") say nothing; the innermost one does,
+/// in its first line.
 fn root_cause(mut error: &(dyn Error + 'static)) -> String {
     while let Some(source) = error.source() {
         error = source;
     }
-    error.to_string()
+    let text = error.to_string();
+    text.lines().next().unwrap_or_default().trim_end_matches(". Attempted:").to_owned()
 }

@@ -118,15 +118,15 @@ fn replacing(found: Option<&Checkpoint>, restored: &Checkpoint) -> Update {
     let key = key(&restored.rollup, restored.slice_start);
     let update = match found {
         None => Update::new(key, "attribute_not_exists(#pk)"),
-        Some(found) => Update::new(
-            key,
-            "#state = :state AND #attempt = :attempt \
-             AND (#dirty = :dirty OR (attribute_not_exists(#dirty) AND :dirty = :zero))",
-        )
-        .bind("state", text(found.state.word()))
-        .bind("attempt", number(found.attempt))
-        .bind("dirty", number(found.dirty))
-        .bind("zero", number(0)),
+        Some(found) => {
+            let undirtied = if found.dirty == 0 { "attribute_not_exists(#dirty) OR " } else { "" };
+            let unchanged =
+                format!("#state = :state AND #attempt = :attempt AND ({undirtied}#dirty = :dirty)");
+            Update::new(key, &unchanged)
+                .bind("state", text(found.state.word()))
+                .bind("attempt", number(found.attempt))
+                .bind("dirty", number(found.dirty))
+        }
     };
     let item = restored.to_item();
     let gone = ["lease_until", "retry_at", "error", "reason", UNFINISHED];

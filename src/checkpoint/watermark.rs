@@ -61,12 +61,15 @@ impl Checkpoints {
         if seen.until.is_some_and(|until| until >= to) {
             return Ok(true);
         }
-        let condition = "(attribute_not_exists(#watermark) OR #watermark < :to) \
-            AND (#version = :seen OR (attribute_not_exists(#version) AND :seen = :zero))";
-        let update = Update::new(watermark_key(rollup), condition)
+        // No reopening yet: the version may not have been written either.
+        let unchanged = match seen.version {
+            0 => "(attribute_not_exists(#version) OR #version = :seen)",
+            _ => "#version = :seen",
+        };
+        let forwards = "(attribute_not_exists(#watermark) OR #watermark < :to)";
+        let update = Update::new(watermark_key(rollup), &format!("{forwards} AND {unchanged}"))
             .bind("to", instant(to))
             .bind("seen", number(seen.version))
-            .bind("zero", number(0))
             .compute(WATERMARK, ":to");
         match self.send(update, "advance watermark").await? {
             Written::Done(_) => Ok(true),
