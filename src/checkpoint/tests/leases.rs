@@ -263,7 +263,12 @@ async fn an_advance_loses_against_a_reopening_that_it_did_not_see() {
     assert!(!checkpoints.advance_watermark(ROLLUP, &unknown, to).await.unwrap());
     assert_eq!(checkpoints.watermark(ROLLUP).await.unwrap().until(), None);
 
-    fixture.succeed(2).await;
     let seen = checkpoints.watermark(ROLLUP).await.unwrap();
+    fixture.succeed(2).await;
+    checkpoints.reopen(ROLLUP, start(), "late data again", at(3)).await.unwrap();
+    assert!(!checkpoints.advance_watermark(ROLLUP, &seen, to).await.unwrap());
+
+    let seen = checkpoints.watermark(ROLLUP).await.unwrap();
+    fixture.succeed(4).await;
     assert!(checkpoints.advance_watermark(ROLLUP, &seen, to).await.unwrap());
 }
