@@ -59,7 +59,7 @@ impl Verify {
         Err(Failure::told(
             Severity::Failed,
             format!(
-                "{} differ from the source, in {}; `tallymark replay` puts them right",
+                "{} found to differ from the source, in {}; `tallymark replay` puts them right",
                 ui::counted(verified.drifted.len(), "slice"),
                 ui::counted(usize::try_from(differences).unwrap_or(usize::MAX), "group"),
             ),
