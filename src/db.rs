@@ -102,7 +102,7 @@ impl Db {
         statement_timeout: Duration,
         label: &str,
     ) -> Result<Tx, DbError> {
-        let begin = begin_sql(self.side, access, statement_timeout, label);
+        let begin = begin_sql(access, statement_timeout, label);
         let inner = self.pool.begin_with(AssertSqlSafe(begin)).await.map_err(|source| {
             DbError::new(self.side, format!("connecting to {}", self.address), source)
         })?;
@@ -116,7 +116,7 @@ impl Db {
 }
 
 /// The statements that open a transaction, sent in one round trip.
-fn begin_sql(side: Side, access: Access, statement_timeout: Duration, label: &str) -> String {
+fn begin_sql(access: Access, statement_timeout: Duration, label: &str) -> String {
     let statement_ms = statement_timeout.as_millis().max(1);
     let lock_ms = statement_timeout.min(LOCK_TIMEOUT_MAX).as_millis().max(1);
     let mut sql = String::from(match access {
@@ -140,10 +140,8 @@ fn begin_sql(side: Side, access: Access, statement_timeout: Duration, label: &st
     ] {
         let _ = write!(sql, "; SET LOCAL {name} = {}", literal(&value));
     }
-    if side == Side::Source {
-        // Under row-level security a role without BYPASSRLS would count 0 rows without an error.
-        sql.push_str("; SET LOCAL row_security = off");
-    }
+    // Under row-level security a role without BYPASSRLS would count 0 rows without an error.
+    sql.push_str("; SET LOCAL row_security = off");
     // PostgreSQL 14 and later notice that a killed client has gone.
     sql.push_str(
         "; SELECT CASE WHEN current_setting('server_version_num')::int >= 140000 \
@@ -339,7 +337,7 @@ mod tests {
 
     #[test]
     fn a_label_cannot_leave_its_quotes() {
-        let sql = begin_sql(Side::Source, Access::ReadOnly, Duration::from_secs(1), "a'; DROP");
+        let sql = begin_sql(Access::ReadOnly, Duration::from_secs(1), "a'; DROP");
         assert!(sql.starts_with("BEGIN READ ONLY; SET LOCAL statement_timeout = '1000ms'"));
         assert!(sql.contains("application_name = 'tallymark a''; DROP'"));
         assert!(sql.contains("row_security = off"));

@@ -64,6 +64,7 @@ impl From<DbError> for Stop {
     fn from(error: DbError) -> Self {
         match error.kind() {
             DbErrorKind::Unreachable | DbErrorKind::Login => Self::Unreachable(error),
+            DbErrorKind::Contended => Self::Yield { reason: error.to_string(), retry_at: None },
             _ => Self::Fail { error: error.to_string(), retryable: true },
         }
     }
@@ -139,9 +140,21 @@ impl Worker {
 impl Work<'_> {
     async fn process(&self) -> Result<Done, Stop> {
         let mut pace = self.worker.pace(self.rollup);
-        self.settle(&mut pace).await?;
-        let done = self.read_and_replace(&mut pace).await;
+        let work = async {
+            self.settle(&mut pace).await?;
+            self.read_and_replace(&mut pace).await
+        };
+        // The servers end their statements themselves; this is for one that is cut off.
+        let limit = self.time_left().saturating_sub(RESERVE / 2);
+        let done = tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
+            let reason = "budget spent: a server did not answer in time".into();
+            Err(Stop::Yield { reason, retry_at: None })
+        });
         self.worker.set_pace(self.rollup, pace);
+        if matches!(done, Err(Stop::Fail { .. })) {
+            // Perhaps the source or the tables have changed.
+            self.worker.forget(self.rollup);
+        }
         done
     }
 

@@ -165,6 +165,11 @@ impl Worker {
         Ok(shape)
     }
 
+    /// Forgets what was asked about `rollup`'s source and tables, so that it is asked again.
+    pub fn forget(&self, rollup: &Rollup) {
+        lock(&self.shapes).remove(&rollup.name);
+    }
+
     /// What has been learned about how fast `rollup`'s source can be read.
     #[must_use]
     pub fn pace(&self, rollup: &Rollup) -> Pace {

@@ -150,15 +150,20 @@ impl Target {
         let Chunk { source, lease, rollup, shape, slice } = *chunk;
         let watch = Stopwatch::start();
         let mut tx = self.write(guard.timeout, &slice.id(&rollup.name)).await?;
-        fence(&mut tx, lease, rollup, slice).await?;
         let bounds = (slice.start(), progress.cursor, end);
         let select = read::select(rollup, shape, Form::Partial, bounds, true);
         let rows = match source {
-            None => insert(&mut tx, rollup, shape, slice, &select).await?,
+            None => {
+                fence(&mut tx, lease, rollup, slice).await?;
+                insert(&mut tx, rollup, shape, slice, &select).await?
+            }
             Some(source) => {
+                // The marker is taken after the copy: no timeout of the server ends a COPY whose
+                // client is frozen, and the next attempt must not wait for it.
                 let stage = Self::stage(rollup);
                 let about = (slice, guard.timeout, &*slice.id(&rollup.name));
                 copy(source, &mut tx, &stage, shape, &select, about).await?;
+                fence(&mut tx, lease, rollup, slice).await?;
                 self.count_staged(&mut tx, rollup, shape, slice).await? - progress.rows_read
             }
         };
@@ -186,12 +191,12 @@ impl Target {
         let Chunk { lease, rollup, shape, slice, .. } = *chunk;
         let watch = Stopwatch::start();
         let mut tx = self.write(guard.timeout, &slice.id(&rollup.name)).await?;
-        let marker = fence(&mut tx, lease, rollup, slice).await?;
         let bounds = (slice.start(), slice.start(), slice.end());
         let select = read::select(rollup, shape, Form::Whole, bounds, true);
         let about = (slice, guard.timeout, &*slice.id(&rollup.name));
         copy(source, &mut tx, &Self::stage(rollup), shape, &select, about).await?;
         let statement_ms = millis(watch);
+        let marker = fence(&mut tx, lease, rollup, slice).await?;
         let replaced = self.replace_staged(&mut tx, rollup, shape, slice, Form::Whole).await?;
         Progress::forget(&mut tx, rollup, slice).await?;
         let replaced = Replaced { statement_ms, ..replaced };
@@ -241,7 +246,6 @@ async fn insert(
     slice: Slice,
     select: &str,
 ) -> Result<u64, DbError> {
-    tx.execute("asking for all rows", "SET LOCAL row_security = off".into()).await?;
     let sql = format!(
         "WITH staged AS (INSERT INTO {} ({}) SELECT {}, x.* FROM (\n{select}\n) x \
          RETURNING {ROWS}, {TAG}) SELECT coalesce({}, 0)::bigint FROM staged",

@@ -59,8 +59,10 @@ pub fn merged(stage: &str, shape: &Shape, slice: Slice, form: Form) -> String {
         .map(|field| format!("{} AS {}", read::merge(field, shape, form), ident(&field.name)));
     let rows = format!("{} AS {ROWS}", read::merge_rows(shape, form));
     let select: Vec<String> = keys.iter().cloned().chain(fields).chain([rows]).collect();
+    // Partials that lost checkpoints left behind are no part of a whole slice.
+    let tag = if form == Form::Whole { format!(" AND {TAG} = -1") } else { String::new() };
     format!(
-        "SELECT {} FROM {stage} WHERE slice_start = {} GROUP BY {}",
+        "SELECT {} FROM {stage} WHERE slice_start = {}{tag} GROUP BY {}",
         select.join(", "),
         timestamptz(slice.start()),
         keys.join(", "),
