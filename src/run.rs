@@ -171,6 +171,7 @@ impl Work<'_> {
             row.try_get(0).map_err(|source| tx.error("asking for the time", source))?;
         let readable_at = readable_at(self.rollup, self.slice);
         if now < readable_at {
+            tx.rollback().await?;
             return Err(Stop::Yield {
                 reason: format!("not settled: readable at {readable_at:?} by the source's clock"),
                 retry_at: Some(readable_at),

@@ -161,6 +161,7 @@ impl Worker {
         }
         let mut tx = self.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
         let shape = shape::inspect(&mut tx, rollup, self.target.is_source).await?;
+        tx.rollback().await?;
         Ok(Arc::new(shape))
     }
 
