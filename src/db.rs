@@ -104,9 +104,8 @@ impl Db {
         label: &str,
     ) -> Result<Tx, DbError> {
         let begin = begin_sql(access, statement_timeout, label);
-        let refused = |source| {
-            DbError::new(self.side, format!("connecting to {}", self.address), source)
-        };
+        let refused =
+            |source| DbError::new(self.side, format!("connecting to {}", self.address), source);
         let connection = self.pool.acquire().await.map_err(refused)?;
         let mut tx = Tx { connection, side: self.side, ended: false };
         tx.simple(begin).await.map_err(refused)?;

@@ -54,6 +54,7 @@ impl From<TargetError> for Stop {
     fn from(error: TargetError) -> Self {
         match error {
             TargetError::Fenced { .. } => Self::Fenced(error.to_string()),
+            TargetError::Forgotten => Self::Yield { reason: error.to_string(), retry_at: None },
             TargetError::Shrunk { .. } => Self::Fail { error: error.to_string(), retryable: false },
             TargetError::Db(error) => error.into(),
         }

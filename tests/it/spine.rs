@@ -5,9 +5,7 @@ use std::sync::Arc;
 use tallymark::clock::Deadline;
 use tallymark::report::Outcome;
 
-use crate::support::world::{
-    BUDGET, EVENTS, Setup, World, batch, clock, instant, random_events,
-};
+use crate::support::world::{BUDGET, EVENTS, Setup, World, batch, clock, instant, random_events};
 
 async fn events(days: u32, count: u32) -> World {
     let sql = format!("{EVENTS}; {}", random_events(days, count));
