@@ -252,13 +252,16 @@ impl Worker {
         let mut reopen = reopen.clone();
         for _ in 0..PASSES_MAX {
             let pass = self.pass(rollup, &todo, &reopen, reason, batch, listener, &mut report);
-            let Pass { again, hopeless, earliest } = pass.await?;
+            let Pass { again, hopeless, at_once, earliest } = pass.await?;
             reopen.clear();
             todo = again;
             if todo.is_empty() || hopeless {
                 break;
             }
-            let Some((until, why)) = earliest else { continue };
+            if batch.deadline.is_some_and(|deadline| deadline.remaining(&*self.clock).is_zero()) {
+                break;
+            }
+            let Some((until, why)) = earliest.filter(|_| !at_once) else { continue };
             let now = self.clock.now();
             let wait = (until - now).to_std().unwrap_or_default();
             if batch.deadline.is_some_and(|deadline| deadline.instant() <= until) {
@@ -300,8 +303,9 @@ impl Worker {
             match ended.outcome {
                 // Held: another worker has it, or had it until it died.
                 Outcome::Yielded | Outcome::Stale | Outcome::Held => {
-                    if let Some(until) = ended.retry_at {
-                        pass.wait(until, ended.reason.unwrap_or_default());
+                    match ended.retry_at {
+                        Some(until) => pass.wait(until, ended.reason.unwrap_or_default()),
+                        None => pass.at_once = true,
                     }
                     pass.again.push(slice);
                 }
@@ -338,6 +342,8 @@ impl Worker {
 struct Pass {
     again: Vec<Slice>,
     hopeless: bool,
+    /// A slice can go on at once, whatever the others wait for.
+    at_once: bool,
     earliest: Option<(DateTime<Utc>, String)>,
 }
 
