@@ -20,6 +20,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Idle connections are closed after this, so that a scale-to-zero database can go to sleep.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// A transaction may be idle for two statements of the other database, and this much more.
+const IDLE_SLACK: Duration = Duration::from_secs(1);
+
 /// Longest wait for a lock held by somebody else (DDL on the source, another writer's marker).
 const LOCK_TIMEOUT_MAX: Duration = Duration::from_secs(5);
 
@@ -121,6 +124,8 @@ impl Db {
 /// The statements that open a transaction, sent in one round trip.
 fn begin_sql(access: Access, statement_timeout: Duration, label: &str) -> String {
     let statement_ms = statement_timeout.as_millis().max(1);
+    // While one database works, the transaction on the other is idle.
+    let idle_ms = 2 * statement_ms + IDLE_SLACK.as_millis();
     let lock_ms = statement_timeout.min(LOCK_TIMEOUT_MAX).as_millis().max(1);
     let mut sql = String::from(match access {
         Access::ReadOnly => "BEGIN READ ONLY",
@@ -130,7 +135,7 @@ fn begin_sql(access: Access, statement_timeout: Duration, label: &str) -> String
         ("statement_timeout", format!("{statement_ms}ms")),
         ("lock_timeout", format!("{lock_ms}ms")),
         // A frozen Lambda must not sit on an open transaction.
-        ("idle_in_transaction_session_timeout", format!("{statement_ms}ms")),
+        ("idle_in_transaction_session_timeout", format!("{idle_ms}ms")),
         ("application_name", format!("tallymark {label}")),
         // What COPY writes as text must read the same on the other side.
         ("TimeZone", "UTC".into()),

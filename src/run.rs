@@ -31,6 +31,9 @@ const CHUNK_OVERRUN: u32 = 10;
 /// ... but not before this: a cold cache must not look like a chunk that is too wide.
 const CHUNK_TIMEOUT_MIN: Duration = Duration::from_secs(2);
 
+/// ... and one try takes at most this part of the time left: nine tries narrow a day to a second.
+const CHUNK_TRIES: u32 = 6;
+
 /// A budget has room for this many chunks, or none would ever end in time.
 const CHUNKS_MIN: u32 = 4;
 
@@ -310,7 +313,7 @@ impl Work<'_> {
         }
         if end - start > CHUNK_MIN {
             pace.too_slow(start, end, self.chunk_time);
-            if self.time_left() > RESERVE * 2 {
+            if self.time_left() > RESERVE + self.chunk_time * 2 {
                 return Ok(());
             }
         }
@@ -362,9 +365,9 @@ impl Work<'_> {
         if end - start <= CHUNK_MIN {
             return Ok(all);
         }
-        // Two narrower tries must still fit into what is left.
-        let third = (all / 3).max(self.chunk_time);
-        Ok(all.min((self.chunk_time * CHUNK_OVERRUN).max(CHUNK_TIMEOUT_MIN)).min(third))
+        // Many narrower tries must still fit into what is left: the first guess can be far off.
+        let share = (all / CHUNK_TRIES).max(self.chunk_time);
+        Ok(all.min((self.chunk_time * CHUNK_OVERRUN).max(CHUNK_TIMEOUT_MIN)).min(share))
     }
 
     fn guard(&self, timeout: Duration) -> Guard {

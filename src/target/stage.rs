@@ -1,7 +1,5 @@
 //! Chunks of a slice that one statement cannot read: staged under the fence, merged at the end.
 
-use std::time::Duration;
-
 use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt as _;
 use sqlx::Row as _;
@@ -160,20 +158,24 @@ impl Target {
     ) -> Result<Progress, TargetError> {
         let Chunk { source, lease, rollup, shape, slice } = *chunk;
         let watch = Stopwatch::start();
-        let mut tx = self.write(guard.timeout, &slice.id(&rollup.name)).await?;
+        let label = slice.id(&rollup.name);
+        let reader = match source {
+            Some(source) => Some(source.begin(Access::ReadOnly, guard.timeout, &label).await?),
+            None => None,
+        };
+        let mut tx = self.write(guard.timeout, &label).await?;
         let bounds = (slice.start(), progress.cursor, end);
         let select = read::select(rollup, shape, Form::Partial, bounds, true);
-        let rows = match source {
+        let rows = match reader {
             None => {
                 fence(&mut tx, lease, rollup, slice).await?;
                 insert(&mut tx, rollup, shape, slice, &select).await?
             }
-            Some(source) => {
+            Some(reader) => {
                 // The marker is taken after the copy: no timeout of the server ends a COPY whose
                 // client is frozen, and the next attempt must not wait for it.
                 let stage = Self::stage(rollup);
-                let about = (slice, guard.timeout, &*slice.id(&rollup.name));
-                copy(source, &mut tx, &stage, shape, &select, about).await?;
+                copy(reader, &mut tx, &stage, shape, &select, slice).await?;
                 fence(&mut tx, lease, rollup, slice).await?;
                 let staged = self.count_staged(&mut tx, rollup, shape, slice).await?;
                 // Less than before: a crash emptied the stage, as writing the progress will tell.
@@ -204,11 +206,12 @@ impl Target {
     ) -> Result<Replaced, TargetError> {
         let Chunk { lease, rollup, shape, slice, .. } = *chunk;
         let watch = Stopwatch::start();
-        let mut tx = self.write(guard.timeout, &slice.id(&rollup.name)).await?;
+        let label = slice.id(&rollup.name);
+        let reader = source.begin(Access::ReadOnly, guard.timeout, &label).await?;
+        let mut tx = self.write(guard.timeout, &label).await?;
         let bounds = (slice.start(), slice.start(), slice.end());
         let select = read::select(rollup, shape, Form::Whole, bounds, true);
-        let about = (slice, guard.timeout, &*slice.id(&rollup.name));
-        copy(source, &mut tx, &Self::stage(rollup), shape, &select, about).await?;
+        copy(reader, &mut tx, &Self::stage(rollup), shape, &select, slice).await?;
         let statement_ms = millis(watch);
         let marker = fence(&mut tx, lease, rollup, slice).await?;
         let replaced = self.replace_staged(&mut tx, rollup, shape, slice, Form::Whole).await?;
@@ -274,17 +277,16 @@ async fn insert(
         .map_err(|source| tx.error("staging a chunk", source))
 }
 
-/// Moves what `select` yields on the source into the table `stage`, as COPY streams: memory stays
-/// flat whatever the number of groups.
+/// Moves what `select` yields on the source, and ends the transaction there, into the table `stage`,
+/// as COPY streams: memory stays flat whatever the number of groups.
 pub(super) async fn copy(
-    source: &Db,
+    mut reader: Tx,
     target: &mut Tx,
     stage: &str,
     shape: &Shape,
     select: &str,
-    (slice, timeout, label): (Slice, Duration, &str),
+    slice: Slice,
 ) -> Result<(), DbError> {
-    let mut reader = source.begin(Access::ReadOnly, timeout, label).await?;
     let out = format!(
         "COPY (SELECT {}, x.* FROM (\n{select}\n) x) TO STDOUT",
         timestamptz(slice.start())
@@ -314,8 +316,9 @@ pub(super) async fn copy(
             }
         }
     }
+    drop(stream);
+    reader.commit().await?;
     sink.send(buffer.as_slice()).await.map_err(staging)?;
     sink.finish().await.map_err(staging)?;
-    drop(stream);
-    reader.commit().await
+    Ok(())
 }
