@@ -1,0 +1,178 @@
+//! Reads the columns of a rollup table: `group_by` and `[rollup.measures]`.
+
+use std::collections::HashMap;
+
+use crate::rollup::{Aggregate, Measure};
+
+use super::error::{listed, nearest, shown};
+use super::raw::{Node, Section};
+use super::{NONE_LATER, predicate};
+
+const AGGREGATES: [&str; 6] = ["count", "sum", "min", "max", "avg", "distinct"];
+const FORM: &str = r#""count", or a table such as { sum = "amount" }"#;
+
+/// The columns of a rollup table that are taken, and by what.
+#[derive(Debug)]
+pub(super) struct Columns(HashMap<String, &'static str>);
+
+impl Columns {
+    fn new() -> Self {
+        // PostgreSQL gives each table these; a column may not be called so.
+        let system = ["tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"]
+            .map(|name| (name.to_owned(), "a column that PostgreSQL keeps for itself"));
+        let own =
+            [("bucket", "the column of the bucket's start"), ("slice_start", "the stage's key")]
+                .map(|(name, by)| (name.to_owned(), by));
+        Self(system.into_iter().chain(own).collect())
+    }
+
+    /// Takes `column`, or notes at `node` by what it is taken already.
+    fn take(&mut self, node: &Node<'_>, column: &str, by: &'static str) -> Option<()> {
+        if column.starts_with("__") {
+            return node.wrong(format!(
+                "the column {} begins with `__`, as Tallymark's own do; choose another name",
+                shown(column)
+            ));
+        }
+        if let Some(taken) = self.0.get(column) {
+            return node.wrong(format!(
+                "the column {} is already taken by {taken}; choose another name",
+                shown(column)
+            ));
+        }
+        self.0.insert(column.to_owned(), by);
+        Some(())
+    }
+}
+
+/// Reads the dimensions and the measures.
+pub(super) fn read(section: &Section<'_>) -> Option<(Vec<String>, Vec<Measure>)> {
+    let mut columns = Columns::new();
+    let dimensions = match section.get("group_by") {
+        Some(node) => dimensions(&node, &mut columns),
+        None => Some(Vec::new()),
+    };
+    let measures = section
+        .need("measures", r#"add [rollup.measures] with a line such as events = "count""#)
+        .and_then(|node| measures(&node, &mut columns));
+    Some((dimensions?, measures?))
+}
+
+fn dimensions(node: &Node<'_>, columns: &mut Columns) -> Option<Vec<String>> {
+    let read = |node: Node<'_>| {
+        let name = node.identifier(r#"the name of a column such as "entity_id""#)?;
+        columns.take(&node, name, "group_by")?;
+        Some(name.to_owned())
+    };
+    let nodes = node.array(r#"an array of columns such as ["entity_id", "kind"]"#)?;
+    // Each is read before the first failure counts, so that all are told.
+    nodes.into_iter().map(read).collect::<Vec<_>>().into_iter().collect()
+}
+
+fn measures(node: &Node<'_>, columns: &mut Columns) -> Option<Vec<Measure>> {
+    let section = node.section(r#"a table such as { events = "count" }"#)?;
+    let entries = section.entries();
+    if entries.is_empty() {
+        return section.wrong(r#"is empty; add a line such as events = "count""#);
+    }
+    let read = |(name, node): (&str, Node<'_>)| {
+        let named = name_of(name, &node);
+        let aggregate = aggregate(&node);
+        let filter = match node.as_section() {
+            Some(section) => condition(&section),
+            None => Some(None),
+        };
+        let aggregate = aggregate?;
+        named?;
+        let made: &[&str] = match aggregate {
+            Aggregate::Avg(_) => &["", "_sum", "_count"],
+            _ => &[""],
+        };
+        let taken: Vec<_> = made
+            .iter()
+            .map(|suffix| columns.take(&node, &format!("{name}{suffix}"), "another measure"))
+            .collect();
+        taken.into_iter().collect::<Option<()>>()?;
+        Some(Measure { name: name.to_owned(), aggregate, filter: filter? })
+    };
+    entries.into_iter().map(read).collect::<Vec<_>>().into_iter().collect()
+}
+
+/// Notes why `name` cannot be a measure's name.
+fn name_of(name: &str, node: &Node<'_>) -> Option<()> {
+    /// PostgreSQL's 63, less room for `_count` and what later versions may append.
+    const BYTES_MAX: usize = 48;
+    if name.is_empty() {
+        node.wrong("the measure's name is empty; it becomes the column's name")
+    } else if name.contains('\0') {
+        node.wrong("the measure's name contains a NUL character; remove it")
+    } else if name.len() > BYTES_MAX {
+        node.wrong(format!("the measure's name has {} bytes; {BYTES_MAX} is the most", name.len()))
+    } else {
+        Some(())
+    }
+}
+
+fn aggregate(node: &Node<'_>) -> Option<Aggregate> {
+    if let Some(word) = node.as_str() {
+        return match word {
+            "count" => Some(Aggregate::Count),
+            word if AGGREGATES.contains(&word) => {
+                node.wrong(format!(r#""{word}" needs a column; write {{ {word} = "column" }}"#))
+            }
+            word => node.wrong(match nearest(word, AGGREGATES.into_iter()) {
+                Some("count") => format!(r#"{} is unknown; did you mean "count"?"#, shown(word)),
+                Some(near) => {
+                    format!(r#"{} is unknown; did you mean {{ {near} = "column" }}?"#, shown(word))
+                }
+                None => format!("{} is unknown; use {FORM}", shown(word)),
+            }),
+        };
+    }
+    let mut section = node.section(FORM)?;
+    section.only(&["count", "sum", "min", "max", "avg", "distinct", "where"], NONE_LATER);
+    let given: Vec<_> =
+        section.entries().into_iter().filter(|(key, _)| AGGREGATES.contains(key)).collect();
+    match given.as_slice() {
+        [(word, value)] => computed(word, value),
+        [] if section.has_typos() => None,
+        [] => section.wrong(format!(
+            "says nothing to compute; give one of {}",
+            listed(AGGREGATES.into_iter())
+        )),
+        several => section.wrong(format!(
+            "computes {}; give each a measure of its own",
+            listed(several.iter().map(|(word, _)| *word))
+        )),
+    }
+}
+
+fn computed(word: &str, value: &Node<'_>) -> Option<Aggregate> {
+    if word == "count" {
+        return match value.as_bool() {
+            Some(true) => Some(Aggregate::Count),
+            _ => value.wrong(
+                "`count` counts rows and takes only `true`; \
+                 to count values write { count = true, where = \"column IS NOT NULL\" }",
+            ),
+        };
+    }
+    let column = value.identifier(r#"the name of a column such as "amount""#)?.to_owned();
+    Some(match word {
+        "sum" => Aggregate::Sum(column),
+        "min" => Aggregate::Min(column),
+        "max" => Aggregate::Max(column),
+        "avg" => Aggregate::Avg(column),
+        _ => Aggregate::Distinct(column),
+    })
+}
+
+/// Reads the optional `where` of a rollup or measure.
+pub(super) fn condition(section: &Section<'_>) -> Option<Option<String>> {
+    let Some(node) = section.get("where") else { return Some(None) };
+    let text = node.string(r#"an SQL condition such as "kind <> 'test'""#)?;
+    match predicate::check(text) {
+        Ok(()) => Some(Some(text.to_owned())),
+        Err(fault) => node.wrong(fault.to_string()),
+    }
+}

@@ -1,0 +1,278 @@
+//! Reads `tallymark.toml`, the file that defines the rollups.
+//!
+//! Nothing in the file is ignored: an unknown key is an error, and all errors are told at once.
+//!
+//! | module | part |
+//! |---|---|
+//! | `raw` | TOML values with their lines; notes problems and goes on |
+//! | `rollup` | `[[rollup]]` → [`Rollup`] |
+//! | `measures` | `[rollup.measures]` → [`Measure`](crate::rollup::Measure) |
+//! | `url`, `duration`, `predicate` | texts with a form of their own |
+//! | `error` | what is wrong, with line, key and remedy |
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use toml::de::DeTable;
+
+use crate::rollup::Rollup;
+
+mod duration;
+mod error;
+mod measures;
+pub mod predicate;
+mod raw;
+mod rollup;
+#[cfg(test)]
+mod tests;
+mod url;
+
+pub use error::{ConfigError, Problem, UnknownRollup};
+pub use url::DatabaseUrl;
+
+use error::shown;
+use raw::{Document, Node, Section, line_at};
+
+/// A whole definition file.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where it was read from.
+    pub path: PathBuf,
+    /// The database that is counted.
+    pub source: Source,
+    /// Where the rollup tables are.
+    pub target: Target,
+    /// Where the checkpoints are, and how often a slice may fail.
+    pub checkpoint: Checkpoint,
+    /// The rollups, in the order of the file; at least one.
+    pub rollups: Vec<Rollup>,
+}
+
+/// The database that is counted: `[source]`.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Its address.
+    pub url: DatabaseUrl,
+    /// About how long one reading statement may last.
+    pub chunk_time: Duration,
+}
+
+/// The database that holds the rollup tables: `[target]`.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Its address; `None`: the source's database.
+    pub url: Option<DatabaseUrl>,
+    /// The schema of the rollup tables.
+    pub schema: String,
+}
+
+/// The DynamoDB side: `[checkpoint]`.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    /// The DynamoDB table.
+    pub table: String,
+    /// How many failures in a row exhaust a slice.
+    pub failures_max: u32,
+}
+
+/// Looks up an environment variable.
+pub type Env<'e> = &'e dyn Fn(&str) -> Option<String>;
+
+impl Config {
+    /// Reads the file at `path`; addresses given as `{ env = … }` are looked up in `env`.
+    ///
+    /// # Errors
+    /// All that is wrong with the file, one line each.
+    pub fn load(path: &Path, env: Env<'_>) -> Result<Self, ConfigError> {
+        let bytes = std::fs::read(path).map_err(|error| {
+            ConfigError::file(
+                path,
+                None,
+                match error.kind() {
+                    std::io::ErrorKind::NotFound => "there is no such file; give its place with \
+                    --config PATH, write one as the README shows, or try `tallymark demo`, which \
+                    needs none"
+                        .to_owned(),
+                    _ => {
+                        format!("cannot be read: {error}; give a readable file with --config PATH")
+                    }
+                },
+            )
+        })?;
+        let text = std::str::from_utf8(&bytes).map_err(|error| {
+            let line = line_at(&bytes, error.valid_up_to());
+            ConfigError::file(path, Some(line), "is not UTF-8 text; save it as UTF-8".to_owned())
+        })?;
+        Self::parse(path, text, env)
+    }
+
+    /// Reads `text`, the content of the file at `path`.
+    ///
+    /// # Errors
+    /// All that is wrong with the file, one line each.
+    pub fn parse(path: &Path, text: &str, env: Env<'_>) -> Result<Self, ConfigError> {
+        let document = Document::new(text);
+        let (table, faults) = DeTable::parse_recoverable(text);
+        for fault in &faults {
+            // Only the message: the whole error quotes the line, which may hold a password.
+            let at = fault.span().map(|span| span.start);
+            document.note(at, "", format!("not TOML: {}", in_words(fault.message())));
+        }
+        let config = if faults.is_empty() {
+            read(path, Section::root(&document, table.get_ref()), env)
+        } else {
+            None
+        };
+        match config {
+            Some(config) if document.is_sound() => Ok(config),
+            _ => Err(ConfigError::new(path, document.into_problems())),
+        }
+    }
+
+    /// The rollup called `name`.
+    ///
+    /// # Errors
+    /// The names there are.
+    pub fn rollup(&self, name: &str) -> Result<&Rollup, UnknownRollup> {
+        self.rollups.iter().find(|rollup| rollup.name == name).ok_or_else(|| UnknownRollup {
+            name: name.to_owned(),
+            known: self.rollups.iter().map(|rollup| rollup.name.clone()).collect(),
+        })
+    }
+}
+
+/// The parser's message, where it misleads with a remedy instead.
+fn in_words(message: &str) -> String {
+    match message {
+        // A bare word is taken for the number `nan`, or nothing at all for a string.
+        "invalid float, expected `nan`"
+        | "invalid float, expected `inf`"
+        | "string values must be quoted, expected literal string" => {
+            "not a value; put text in double quotes".to_owned()
+        }
+        "duplicate key" => "a key or table is there twice; remove one".to_owned(),
+        message => message.to_owned(),
+    }
+}
+
+/// A section without keys of later versions.
+const NONE_LATER: (&[&str], &str) = (&[], "");
+
+fn read(path: &Path, mut root: Section<'_>, env: Env<'_>) -> Option<Config> {
+    root.only(&["source", "target", "checkpoint", "rollup"], NONE_LATER);
+    let source = root
+        .need("source", r#"add [source] with url = { env = "SOURCE_DATABASE_URL" }"#)
+        .and_then(|node| source(&node, env));
+    let target = match root.get("target") {
+        Some(node) => target(&node, env),
+        None => Some(Target { url: None, schema: SCHEMA_DEFAULT.to_owned() }),
+    };
+    let checkpoint = match root.get("checkpoint") {
+        Some(node) => checkpoint(&node),
+        None => Some(Checkpoint {
+            table: CHECKPOINT_TABLE_DEFAULT.to_owned(),
+            failures_max: FAILURES_MAX_DEFAULT,
+        }),
+    };
+    let rollups = root
+        .need("rollup", "add at least one [[rollup]], as the README shows")
+        .and_then(|node| rollup::read_all(&node));
+    Some(Config {
+        path: path.to_owned(),
+        source: source?,
+        target: target?,
+        checkpoint: checkpoint?,
+        rollups: rollups?,
+    })
+}
+
+fn source(node: &Node<'_>, env: Env<'_>) -> Option<Source> {
+    /// Half a second: long enough to be worth a statement, short enough not to be felt.
+    const CHUNK_TIME_DEFAULT: Duration = Duration::from_millis(500);
+    /// Below, the round trips cost more than the work; above, a budget of minutes cannot be kept.
+    const CHUNK_TIME_RANGE: std::ops::RangeInclusive<Duration> =
+        Duration::from_millis(10)..=Duration::from_secs(60);
+    /// The governor's settings. Accepting them without a governor would promise a protection
+    /// that is not there.
+    const GOVERNOR: [&str; 8] = [
+        "slots",
+        "nice_ratio",
+        "max_load",
+        "critical_load",
+        "throttle_query",
+        "window",
+        "quiet_hours",
+        "wake_per_hour",
+    ];
+    let mut section = node.section("a table: [source]")?;
+    section.only(&["url", "chunk_time"], (&GOVERNOR, "remove it"));
+    let url = section
+        .need("url", r#"write url = { env = "SOURCE_DATABASE_URL" }"#)
+        .and_then(|node| url::read(&node, env));
+    let chunk_time = match section.get("chunk_time") {
+        Some(node) => duration::read(&node, CHUNK_TIME_RANGE),
+        None => Some(CHUNK_TIME_DEFAULT),
+    };
+    Some(Source { url: url?, chunk_time: chunk_time? })
+}
+
+const SCHEMA_DEFAULT: &str = "stats";
+
+fn target(node: &Node<'_>, env: Env<'_>) -> Option<Target> {
+    let mut section = node.section("a table: [target]")?;
+    section.only(&["url", "schema"], NONE_LATER);
+    let url = match section.get("url") {
+        Some(node) => url::read(&node, env).map(Some),
+        None => Some(None),
+    };
+    let schema = match section.get("schema") {
+        Some(node) => schema(&node),
+        None => Some(SCHEMA_DEFAULT.to_owned()),
+    };
+    Some(Target { url: url?, schema: schema? })
+}
+
+fn schema(node: &Node<'_>) -> Option<String> {
+    let name = node.identifier(r#"the name of a schema such as "stats""#)?;
+    if name == "tallymark" {
+        return node.wrong(r#""tallymark" is where the markers are; use another such as "stats""#);
+    }
+    if name.starts_with("pg_") || name == "information_schema" {
+        return node.wrong(format!(
+            "{} is reserved by PostgreSQL; use another such as \"stats\"",
+            shown(name)
+        ));
+    }
+    Some(name.to_owned())
+}
+
+const CHECKPOINT_TABLE_DEFAULT: &str = "tallymark";
+const FAILURES_MAX_DEFAULT: u32 = 5;
+
+fn checkpoint(node: &Node<'_>) -> Option<Checkpoint> {
+    let mut section = node.section("a table: [checkpoint]")?;
+    section.only(&["table", "failures_max"], NONE_LATER);
+    let table = match section.get("table") {
+        Some(node) => checkpoint_table(&node),
+        None => Some(CHECKPOINT_TABLE_DEFAULT.to_owned()),
+    };
+    let failures_max = match section.get("failures_max") {
+        Some(node) => node.integer(1..=100),
+        None => Some(FAILURES_MAX_DEFAULT),
+    };
+    Some(Checkpoint { table: table?, failures_max: failures_max? })
+}
+
+fn checkpoint_table(node: &Node<'_>) -> Option<String> {
+    let name = node.string(r#"the name of a DynamoDB table such as "tallymark""#)?;
+    let allowed =
+        |character: char| character.is_ascii_alphanumeric() || matches!(character, '_' | '-' | '.');
+    // DynamoDB's own rule.
+    if !(3..=255).contains(&name.len()) || !name.chars().all(allowed) {
+        return node.wrong(format!(
+            "{} is not a DynamoDB table name; use 3 to 255 of a-z A-Z 0-9 _ - .",
+            shown(name)
+        ));
+    }
+    Some(name.to_owned())
+}

@@ -1,0 +1,267 @@
+//! Checks that a `where` is one self-contained piece of SQL.
+//!
+//! The text is put between parentheses into a statement. PostgreSQL checks what it says; checked
+//! here is only that it cannot end those parentheses, or the statement, early.
+
+use thiserror::Error;
+
+/// Why a condition was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum PredicateError {
+    /// Nothing, or nothing but comments.
+    #[error("is empty; write an SQL condition, or remove the key")]
+    Empty,
+    /// A NUL character, which PostgreSQL refuses anywhere.
+    #[error("contains a NUL character; remove it")]
+    Nul,
+    /// A `;` outside quotes.
+    #[error("contains `;`; write one condition, not statements")]
+    Semicolon,
+    /// A `)` without its `(`.
+    #[error("closes a `)` that it did not open; balance the parentheses")]
+    Unopened,
+    /// A `(` without its `)`.
+    #[error("leaves a `(` open; balance the parentheses")]
+    Unclosed,
+    /// A quoted string, name or dollar-quoted string without an end.
+    #[error("leaves a {0} open; close it")]
+    Unterminated(&'static str),
+    /// `\'` in a plain string: whether it ends there depends on a setting of the server.
+    #[error(r"has a backslash before a quote in a plain string; write it as E'\\' or E'\''")]
+    Backslash,
+    /// `$1` and the like.
+    #[error("contains `$` outside quotes; conditions take no parameters, write the value")]
+    Dollar,
+}
+
+/// Checks that `text`, put between `(\n` and `\n)`, stays inside of them.
+///
+/// # Errors
+/// The first reason why it might not.
+pub fn check(text: &str) -> Result<(), PredicateError> {
+    if text.contains('\0') {
+        return Err(PredicateError::Nul);
+    }
+    let mut depth = 0_usize;
+    let mut empty = true;
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        if let Some(after) = skip_comment(rest)? {
+            rest = after;
+            continue;
+        }
+        empty = empty && first.is_ascii_whitespace();
+        rest = match first {
+            ';' => return Err(PredicateError::Semicolon),
+            '(' => {
+                depth += 1;
+                &rest[1..]
+            }
+            ')' => {
+                depth = depth.checked_sub(1).ok_or(PredicateError::Unopened)?;
+                &rest[1..]
+            }
+            '\'' => skip_plain_string(&rest[1..])?,
+            '"' => skip_quoted_name(&rest[1..])?,
+            '$' => skip_dollar_string(rest)?,
+            _ if begins_word(first) => skip_word(rest)?,
+            _ => &rest[first.len_utf8()..],
+        };
+    }
+    match (depth, empty) {
+        (0, false) => Ok(()),
+        (0, true) => Err(PredicateError::Empty),
+        _ => Err(PredicateError::Unclosed),
+    }
+}
+
+/// Like PostgreSQL, which takes every byte beyond ASCII for a letter.
+fn begins_word(character: char) -> bool {
+    character.is_ascii_alphabetic() || character == '_' || !character.is_ascii()
+}
+
+fn continues_word(character: char) -> bool {
+    begins_word(character) || character.is_ascii_digit() || character == '$'
+}
+
+/// What follows the comment at the start of `text`; `None`: no comment.
+fn skip_comment(text: &str) -> Result<Option<&str>, PredicateError> {
+    if let Some(comment) = text.strip_prefix("--") {
+        // A carriage return ends the comment too.
+        return Ok(Some(comment.find(['\n', '\r']).map_or("", |end| &comment[end..])));
+    }
+    let Some(mut rest) = text.strip_prefix("/*") else { return Ok(None) };
+    let mut depth = 1_usize;
+    while depth > 0 {
+        let next = rest.find(['*', '/']).ok_or(PredicateError::Unterminated("comment"))?;
+        rest = &rest[next..];
+        if let Some(after) = rest.strip_prefix("/*") {
+            depth += 1;
+            rest = after;
+        } else if let Some(after) = rest.strip_prefix("*/") {
+            depth -= 1;
+            rest = after;
+        } else {
+            rest = &rest[1..];
+        }
+    }
+    Ok(Some(rest))
+}
+
+/// What follows a `'…'` whose first quote is already passed.
+///
+/// With `standard_conforming_strings = off`, or as the continuation of an `E'…'`, a backslash
+/// escapes. Strings that would then end elsewhere are refused, so that all readings agree.
+fn skip_plain_string(text: &str) -> Result<&str, PredicateError> {
+    let mut rest = text;
+    loop {
+        let end = rest.find('\'').ok_or(PredicateError::Unterminated("string"))?;
+        let backslashes = rest[..end].bytes().rev().take_while(|byte| *byte == b'\\').count();
+        if backslashes % 2 == 1 {
+            return Err(PredicateError::Backslash);
+        }
+        rest = &rest[end + 1..];
+        match rest.strip_prefix('\'') {
+            Some(after) => rest = after,
+            None => return Ok(rest),
+        }
+    }
+}
+
+/// What follows an `E'…'` whose first quote is already passed.
+fn skip_escape_string(text: &str) -> Result<&str, PredicateError> {
+    let mut characters = text.char_indices();
+    while let Some((at, character)) = characters.next() {
+        match character {
+            '\\' => drop(characters.next()),
+            '\'' if text[at + 1..].starts_with('\'') => drop(characters.next()),
+            '\'' => return Ok(&text[at + 1..]),
+            _ => {}
+        }
+    }
+    Err(PredicateError::Unterminated("string"))
+}
+
+/// What follows a `"…"` whose first quote is already passed.
+fn skip_quoted_name(text: &str) -> Result<&str, PredicateError> {
+    // A doubled quote reads as the end of one name and the start of the next, with the same end.
+    text.split_once('"').map(|(_, after)| after).ok_or(PredicateError::Unterminated("quoted name"))
+}
+
+/// What follows the `$tag$…$tag$` at the start of `text`.
+fn skip_dollar_string(text: &str) -> Result<&str, PredicateError> {
+    let (tag, body) = text[1..].split_once('$').ok_or(PredicateError::Dollar)?;
+    let mut characters = tag.chars();
+    let is_tag = characters.next().is_none_or(begins_word) && characters.all(continues_word);
+    if !is_tag {
+        return Err(PredicateError::Dollar);
+    }
+    let delimiter = format!("${tag}$");
+    body.split_once(delimiter.as_str())
+        .map(|(_, after)| after)
+        .ok_or(PredicateError::Unterminated("dollar-quoted string"))
+}
+
+/// What follows the word at the start of `text`, and the string if the word is its prefix `E`.
+fn skip_word(text: &str) -> Result<&str, PredicateError> {
+    let end = text.find(|character| !continues_word(character)).unwrap_or(text.len());
+    let (word, rest) = text.split_at(end);
+    match rest.strip_prefix('\'') {
+        Some(after) if word.eq_ignore_ascii_case("e") => skip_escape_string(after),
+        _ => Ok(rest),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::PredicateError as E;
+    use super::*;
+
+    #[test]
+    fn ordinary_conditions_pass() {
+        for text in [
+            "kind <> 'test'",
+            "(a = 1 OR b = 2) AND NOT (c)",
+            "note = 'it''s; (fine'",
+            r#""Odd ""name"" ;)" = 1"#,
+            "body ~ '\\d+'",
+            "path like 'a\\_%' escape E'\\\\'",
+            "path = 'C:\\\\'",
+            "e = E'\\'; ('",
+            "x = $$ ; ) ' $$",
+            "x = $tag$ ; $$ ) $tag$",
+            "a /* ; ) /* nested ' */ ' */ > 1",
+            "a > 1 -- only ); the 'good' ones",
+            "price$net > 1 AND a$$ = 2",
+            "tags ? 'x' AND data @> '{\"a\": 1}'",
+            "id IN (SELECT id FROM allowed)",
+            "größe > 1",
+        ] {
+            assert_eq!(check(text), Ok(()), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_could_break_out_is_refused() {
+        for (text, error) in [
+            ("", E::Empty),
+            (" \n\t", E::Empty),
+            ("-- nothing", E::Empty),
+            ("/* nothing */", E::Empty),
+            ("a = '\0'", E::Nul),
+            ("true; DROP TABLE x", E::Semicolon),
+            ("true) OR (true", E::Unopened),
+            ("true) -- ", E::Unopened),
+            ("a = '(' )", E::Unopened),
+            ("-- comment\r) ; DROP TABLE x --", E::Unopened),
+            ("-- comment\n) OR (true", E::Unopened),
+            ("(a = 1", E::Unclosed),
+            ("(a = ')'", E::Unclosed),
+            ("(a -- )", E::Unclosed),
+            ("a = 'x", E::Unterminated("string")),
+            ("a = '''", E::Unterminated("string")),
+            ("a = E'x\\'", E::Unterminated("string")),
+            ("a = E'\\", E::Unterminated("string")),
+            ("\"a", E::Unterminated("quoted name")),
+            ("\"a\"\"", E::Unterminated("quoted name")),
+            ("true /*", E::Unterminated("comment")),
+            ("true /* /* */", E::Unterminated("comment")),
+            ("true /*/", E::Unterminated("comment")),
+            ("a = $$x", E::Unterminated("dollar-quoted string")),
+            ("a = $t$ x $$", E::Unterminated("dollar-quoted string")),
+            ("a = $t$ x $T$", E::Unterminated("dollar-quoted string")),
+            ("a = $1", E::Dollar),
+            ("a = $1 and b = $2", E::Dollar),
+            ("a = $", E::Dollar),
+            ("a = 'x\\' OR b = ') OR (true'", E::Backslash),
+            ("a = E'x'\n'\\'); DROP TABLE x --'", E::Backslash),
+            ("a = type'\\'", E::Backslash),
+            ("a = 1$$;$$) OR (1", E::Unopened),
+        ] {
+            assert_eq!(check(text), Err(error), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in "\\PC*") {
+            let _ = check(&text);
+        }
+
+        /// Dense in what matters, and with an oracle: an accepted text cannot absorb or lose the
+        /// parenthesis that follows it.
+        #[test]
+        fn an_accepted_text_ends_where_it_ends(
+            text in "(\\(|\\)|'|\"|\\$|\\$t\\$|E'|\\\\|--|/\\*|\\*/|\n|\r|;|a|1|é| ){0,16}"
+        ) {
+            if check(&text).is_ok() {
+                prop_assert_eq!(check(&format!("(\n{text}\n)")), Ok(()));
+                prop_assert_eq!(check(&format!("(\n{text}\n))")), Err(E::Unopened));
+                prop_assert_eq!(check(&format!("(\n{text}\n);")), Err(E::Semicolon));
+                prop_assert_eq!(check(&format!("({text}\n")), Err(E::Unclosed));
+            }
+        }
+    }
+}

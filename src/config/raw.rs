@@ -1,0 +1,283 @@
+//! A reader over TOML that goes on after a mistake: it notes what is wrong, with line and dotted
+//! key, and answers `None`.
+//!
+//! Derived deserialisation would stop at the first mistake.
+
+use std::cell::RefCell;
+use std::ops::{Range, RangeInclusive};
+
+use toml::de::{DeTable, DeValue};
+
+use super::error::{Problem, listed, nearest, shown};
+
+/// The text of a file and what was found wrong in it so far.
+#[derive(Debug)]
+pub(super) struct Document<'d> {
+    text: &'d str,
+    problems: RefCell<Vec<Problem>>,
+}
+
+impl<'d> Document<'d> {
+    pub(super) fn new(text: &'d str) -> Self {
+        Self { text, problems: RefCell::default() }
+    }
+
+    /// Notes a problem at the byte `offset`; `None` where no line is to blame.
+    pub(super) fn note(&self, offset: Option<usize>, key: &str, message: impl Into<String>) {
+        let line = offset.map(|offset| line_at(self.text.as_bytes(), offset));
+        let problem = Problem { line, key: key.to_owned(), message: message.into() };
+        self.problems.borrow_mut().push(problem);
+    }
+
+    pub(super) fn is_sound(&self) -> bool {
+        self.problems.borrow().is_empty()
+    }
+
+    pub(super) fn into_problems(self) -> Vec<Problem> {
+        self.problems.into_inner()
+    }
+}
+
+/// The line of the byte `offset`, from 1.
+pub(super) fn line_at(bytes: &[u8], offset: usize) -> usize {
+    1 + bytes[..offset.min(bytes.len())].iter().filter(|byte| **byte == b'\n').count()
+}
+
+/// A table of the file.
+#[derive(Clone, Debug)]
+pub(super) struct Section<'d> {
+    document: &'d Document<'d>,
+    /// The dotted key; empty for the whole file.
+    pub(super) key: String,
+    /// Where it is written; `None` for the whole file.
+    at: Option<usize>,
+    table: &'d DeTable<'d>,
+    /// Known keys that an unknown one was taken for: they are not noted as missing too.
+    meant: Vec<String>,
+}
+
+impl<'d> Section<'d> {
+    pub(super) fn root(document: &'d Document<'d>, table: &'d DeTable<'d>) -> Self {
+        Self { document, key: String::new(), at: None, table, meant: Vec::new() }
+    }
+
+    /// Notes a problem of the table as a whole.
+    pub(super) fn wrong<T>(&self, message: impl Into<String>) -> Option<T> {
+        self.document.note(self.at, &self.key, message);
+        None
+    }
+
+    /// The value of `key`, if it is there.
+    pub(super) fn get(&self, key: &str) -> Option<Node<'d>> {
+        let (found, value) = self.table.get_key_value(key)?;
+        Some(self.node(found.get_ref(), found.span(), value.get_ref()))
+    }
+
+    /// The value of `key`; its absence is noted with `remedy`.
+    pub(super) fn need(&self, key: &str, remedy: &str) -> Option<Node<'d>> {
+        let found = self.get(key);
+        if found.is_none() && !self.meant.iter().any(|meant| meant == key) {
+            self.document.note(self.at, &self.child(key), format!("missing; {remedy}"));
+        }
+        found
+    }
+
+    /// All values, in the order of the file.
+    pub(super) fn entries(&self) -> Vec<(&'d str, Node<'d>)> {
+        let mut entries: Vec<_> = self
+            .table
+            .iter()
+            .map(|(key, value)| {
+                (key.get_ref().as_ref(), self.node(key.get_ref(), key.span(), value.get_ref()))
+            })
+            .collect();
+        entries.sort_by_key(|(_, node)| node.at);
+        entries
+    }
+
+    /// Notes every key which is not `known`; `later` are keys that only a later version knows,
+    /// and what to say of them.
+    pub(super) fn only(&mut self, known: &[&str], (later, remedy): (&[&str], &str)) {
+        for (key, node) in self.entries() {
+            if later.contains(&key) {
+                node.wrong::<()>(format!("not in this version: {remedy}"));
+            } else if !known.contains(&key) {
+                node.wrong::<()>(match nearest(key, known.iter().copied()) {
+                    Some(near) => {
+                        self.meant.push(near.to_owned());
+                        format!("unknown key; did you mean `{near}`?")
+                    }
+                    None => format!("unknown key; use {}", listed(known.iter().copied())),
+                });
+            }
+        }
+    }
+
+    /// Whether an unknown key was taken for a known one.
+    pub(super) fn has_typos(&self) -> bool {
+        !self.meant.is_empty()
+    }
+
+    fn node(&self, key: &str, span: Range<usize>, value: &'d DeValue<'d>) -> Node<'d> {
+        Node { document: self.document, key: self.child(key), at: span.start, value }
+    }
+
+    fn child(&self, key: &str) -> String {
+        let bare =
+            |character: char| character.is_ascii_alphanumeric() || matches!(character, '_' | '-');
+        let key = match key {
+            "" => "\"\"".to_owned(),
+            key if key.chars().all(bare) => key.to_owned(),
+            key => shown(key),
+        };
+        if self.key.is_empty() { key } else { format!("{}.{key}", self.key) }
+    }
+}
+
+/// A value of the file.
+#[derive(Clone, Debug)]
+pub(super) struct Node<'d> {
+    document: &'d Document<'d>,
+    /// The dotted key.
+    pub(super) key: String,
+    at: usize,
+    value: &'d DeValue<'d>,
+}
+
+impl<'d> Node<'d> {
+    /// Notes that the value is wrong.
+    pub(super) fn wrong<T>(&self, message: impl Into<String>) -> Option<T> {
+        self.document.note(Some(self.at), &self.key, message);
+        None
+    }
+
+    fn unexpected<T>(&self, expected: &str) -> Option<T> {
+        let found = match self.value {
+            DeValue::String(_) => "a string",
+            DeValue::Integer(_) => "an integer",
+            DeValue::Float(_) => "a float",
+            DeValue::Boolean(_) => "a boolean",
+            DeValue::Datetime(_) => "a date or time",
+            DeValue::Array(_) => "an array",
+            DeValue::Table(_) => "a table",
+        };
+        self.wrong(format!("expected {expected}, found {found}"))
+    }
+
+    /// The string, if it is one.
+    pub(super) fn as_str(&self) -> Option<&'d str> {
+        self.value.as_str()
+    }
+
+    /// The boolean, if it is one.
+    pub(super) fn as_bool(&self) -> Option<bool> {
+        self.value.as_bool()
+    }
+
+    /// The table, if it is one.
+    pub(super) fn as_section(&self) -> Option<Section<'d>> {
+        let table = self.value.as_table()?;
+        Some(Section {
+            document: self.document,
+            key: self.key.clone(),
+            at: Some(self.at),
+            table,
+            meant: Vec::new(),
+        })
+    }
+
+    /// A string; `expected` describes it.
+    pub(super) fn string(&self, expected: &str) -> Option<&'d str> {
+        self.as_str().or_else(|| self.unexpected(expected))
+    }
+
+    /// A table; `expected` describes it.
+    pub(super) fn section(&self, expected: &str) -> Option<Section<'d>> {
+        self.as_section().or_else(|| self.unexpected(expected))
+    }
+
+    /// An array; `expected` describes it.
+    pub(super) fn array(&self, expected: &str) -> Option<Vec<Node<'d>>> {
+        let Some(array) = self.value.as_array() else { return self.unexpected(expected) };
+        let nodes = array.iter().enumerate().map(|(index, item)| Node {
+            document: self.document,
+            key: format!("{}[{index}]", self.key),
+            at: item.span().start,
+            value: item.get_ref(),
+        });
+        Some(nodes.collect())
+    }
+
+    /// The text of a date or time, quoted or bare; `expected` describes it.
+    pub(super) fn instant_text(&self, expected: &str) -> Option<String> {
+        match self.value {
+            DeValue::String(text) => Some(text.to_string()),
+            DeValue::Datetime(bare) => Some(bare.to_string()),
+            _ => self.unexpected(expected),
+        }
+    }
+
+    /// An integer in `range`.
+    pub(super) fn integer(&self, range: RangeInclusive<u32>) -> Option<u32> {
+        let expected = format!("an integer from {} to {}", range.start(), range.end());
+        let DeValue::Integer(number) = self.value else { return self.unexpected(&expected) };
+        match u32::from_str_radix(number.as_str(), number.radix()) {
+            Ok(number) if range.contains(&number) => Some(number),
+            _ => self.wrong(format!("expected {expected}, found {}", number.as_str())),
+        }
+    }
+
+    /// A number in `range`, with or without a fraction.
+    pub(super) fn number(&self, range: RangeInclusive<f64>) -> Option<f64> {
+        let expected = format!("a number from {} to {}", range.start(), range.end());
+        let text = match self.value {
+            DeValue::Integer(number) if number.radix() == 10 => number.as_str(),
+            DeValue::Float(number) => number.as_str(),
+            _ => return self.unexpected(&expected),
+        };
+        match text.parse::<f64>() {
+            Ok(number) if range.contains(&number) => Some(number),
+            _ => self.wrong(format!("expected {expected}, found {text}")),
+        }
+    }
+
+    /// Notes that `text` was refused as `fault` says, which quotes it as it stands; a text that
+    /// cannot be shown so is described by `remedy` instead.
+    pub(super) fn refused<T>(
+        &self,
+        text: &str,
+        fault: &impl std::fmt::Display,
+        remedy: &str,
+    ) -> Option<T> {
+        let shown = shown(text);
+        if shown.trim_matches('"') == text {
+            self.wrong(fault.to_string())
+        } else {
+            self.wrong(format!("{shown} cannot be used here; {remedy}"))
+        }
+    }
+
+    /// The name of a column, table or schema in PostgreSQL.
+    pub(super) fn identifier(&self, expected: &str) -> Option<&'d str> {
+        let name = self.string(expected)?;
+        match identifier_fault(name) {
+            Some(fault) => self.wrong(format!("{} {fault}", shown(name))),
+            None => Some(name),
+        }
+    }
+}
+
+/// Why `name` cannot be an identifier in PostgreSQL.
+pub(super) fn identifier_fault(name: &str) -> Option<&'static str> {
+    /// PostgreSQL's NAMEDATALEN less one; it would cut off the rest without an error.
+    const BYTES_MAX: usize = 63;
+    if name.is_empty() {
+        Some("is empty; write the name as PostgreSQL stores it")
+    } else if name.len() > BYTES_MAX {
+        Some("is longer than the 63 bytes that PostgreSQL keeps of a name; shorten it")
+    } else if name.contains('\0') {
+        Some("contains a NUL character; remove it")
+    } else {
+        None
+    }
+}

@@ -1,0 +1,326 @@
+//! Reads `[[rollup]]`.
+
+use std::collections::HashSet;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use chrono_tz::{TZ_VARIANTS, Tz};
+
+use crate::rollup::{EpochUnit, Rollup, TableName, TimeColumn};
+use crate::slice::{Calendar, Width, boundaries};
+
+use super::error::{nearest, shown};
+use super::measures::condition;
+use super::raw::{Node, Section, identifier_fault};
+use super::{NONE_LATER, duration, measures};
+
+const KEYS: [&str; 15] = [
+    "name",
+    "from",
+    "time",
+    "start",
+    "slice",
+    "bucket",
+    "timezone",
+    "grace",
+    "lookback",
+    "late",
+    "where",
+    "group_by",
+    "measures",
+    "shrink_guard",
+    "seal_before",
+];
+
+/// Reads all rollups.
+pub(super) fn read_all(node: &Node<'_>) -> Option<Vec<Rollup>> {
+    let nodes = node.array("an array of tables: [[rollup]] with double brackets")?;
+    if nodes.is_empty() {
+        return node.wrong("is empty; add at least one [[rollup]], as the README shows");
+    }
+    let mut names = HashSet::new();
+    let read = |node| read(&node, &mut names);
+    // Each is read before the first failure counts, so that all are told.
+    nodes.into_iter().map(read).collect::<Vec<_>>().into_iter().collect()
+}
+
+fn read(node: &Node<'_>, names: &mut HashSet<String>) -> Option<Rollup> {
+    let mut section = node.section("a table: [[rollup]]")?;
+    if let Some(name) = section.get("name").and_then(|node| node.as_str()).filter(is_name) {
+        section.key = format!("rollup.{name}");
+    }
+    section.only(&KEYS, NONE_LATER);
+    let name = name(&section, names);
+    late(&section);
+    let from = section.need("from", r#"write from = "public.events""#).and_then(|n| table(&n));
+    let time = section.need("time", r#"write time = "created_at""#).and_then(|n| time(&n));
+    let cut = cut(&section);
+    let start = section
+        .need("start", r#"write the day when history begins: start = "2025-01-01""#)
+        .zip(cut.as_ref())
+        .and_then(|(node, (calendar, _))| start(&node, calendar));
+    let seal_before = match (section.get("seal_before"), &cut) {
+        (Some(node), Some((calendar, _))) => instant(&node, calendar).map(Some),
+        (Some(_), None) => None,
+        (None, _) => Some(None),
+    };
+    let grace = match section.get("grace") {
+        Some(node) => duration::read(&node, GRACE_RANGE),
+        None => Some(GRACE_DEFAULT),
+    };
+    let lookback = section.get("lookback").map_or(Some(0), |node| node.integer(0..=LOOKBACK_MAX));
+    let shrink_guard = section
+        .get("shrink_guard")
+        .map_or(Some(SHRINK_GUARD_DEFAULT), |node| node.number(0.0..=1.0));
+    let filter = condition(&section);
+    let columns = measures::read(&section);
+    let ((calendar, bucket), (group_by, measures)) = (cut?, columns?);
+    Some(Rollup {
+        name: name?,
+        from: from?,
+        time: time?,
+        start: start?,
+        calendar,
+        bucket,
+        grace: grace?,
+        lookback: lookback?,
+        filter: filter?,
+        group_by,
+        measures,
+        shrink_guard: shrink_guard?,
+        seal_before: seal_before?,
+    })
+}
+
+const GRACE_DEFAULT: Duration = Duration::from_secs(2 * 60);
+/// A year: what arrives later still is a case for `replay`.
+const GRACE_RANGE: RangeInclusive<Duration> =
+    Duration::ZERO..=Duration::from_secs(366 * 24 * 60 * 60);
+/// A year of days; each is read again whenever a newer slice has ended.
+const LOOKBACK_MAX: u32 = 366;
+const SHRINK_GUARD_DEFAULT: f64 = 0.5;
+
+fn name(section: &Section<'_>, names: &mut HashSet<String>) -> Option<String> {
+    /// PostgreSQL's 63, less room for what is put before and behind it.
+    const BYTES_MAX: usize = 48;
+    let node = section.need("name", r#"write name = "entity_daily""#)?;
+    let name = node.string(r#"a name such as "entity_daily""#)?;
+    if !is_name(&name) {
+        return node.wrong(format!(
+            "{} cannot name a table; use a-z, 0-9 and _, and begin with a letter",
+            shown(name)
+        ));
+    }
+    if name.len() > BYTES_MAX {
+        return node.wrong(format!("the name has {} bytes; {BYTES_MAX} is the most", name.len()));
+    }
+    if !names.insert(name.to_owned()) {
+        return node.wrong(format!("{name:?} is the name of an earlier rollup; choose another"));
+    }
+    Some(name.to_owned())
+}
+
+fn is_name(name: &&str) -> bool {
+    let allowed = |character: char| matches!(character, 'a'..='z' | '0'..='9' | '_');
+    name.starts_with(|first: char| first.is_ascii_lowercase()) && name.chars().all(allowed)
+}
+
+/// Notes ways of settling that only a later version knows.
+fn late(section: &Section<'_>) -> Option<()> {
+    let node = section.get("late")?;
+    match node.string(r#"the string "grace""#)? {
+        "grace" => Some(()),
+        known @ ("capture" | "clock") => node.wrong(format!(
+            r#""{known}" belongs to a later version; this version settles by `grace` only: write late = "grace" or remove the key"#
+        )),
+        other => node.wrong(format!(
+            r#"{} is unknown; this version settles by `grace` only: write late = "grace" or remove the key"#,
+            shown(other)
+        )),
+    }
+}
+
+fn table(node: &Node<'_>) -> Option<TableName> {
+    let text = node.string(r#"a table such as "public.events""#)?;
+    let fault = match parts(text).as_deref() {
+        Some([name]) => match identifier_fault(name) {
+            None => return Some(TableName { schema: None, name: name.clone() }),
+            Some(fault) => fault,
+        },
+        Some([schema, name]) => match identifier_fault(schema).or(identifier_fault(name)) {
+            None => {
+                return Some(TableName { schema: Some(schema.clone()), name: name.clone() });
+            }
+            Some(fault) => fault,
+        },
+        _ => "is not a table; write schema.name, and a part with dots or quotes in double quotes",
+    };
+    node.wrong(format!("{} {fault}", shown(text)))
+}
+
+/// Splits `public."Order.Items"` at its dots; `None` if a part is malformed.
+fn parts(text: &str) -> Option<Vec<String>> {
+    let mut parts = Vec::new();
+    let mut rest = text;
+    loop {
+        let part;
+        (part, rest) = match rest.strip_prefix('"') {
+            Some(quoted) => quoted_part(quoted)?,
+            None => {
+                let (part, rest) = rest.split_at(rest.find('.').unwrap_or(rest.len()));
+                // White space at an end is a slip of the hand, not a part of the name.
+                if part.is_empty() || part.contains('"') || part.trim() != part {
+                    return None;
+                }
+                (part.to_owned(), rest)
+            }
+        };
+        parts.push(part);
+        if rest.is_empty() {
+            return Some(parts);
+        }
+        rest = rest.strip_prefix('.')?;
+    }
+}
+
+/// The name in double quotes whose first quote is already passed, and what follows it.
+fn quoted_part(text: &str) -> Option<(String, &str)> {
+    let mut name = String::new();
+    let mut rest = text;
+    loop {
+        let (before, after) = rest.split_once('"')?;
+        name.push_str(before);
+        match after.strip_prefix('"') {
+            Some(after) => {
+                name.push('"');
+                rest = after;
+            }
+            None => return Some((name, after)),
+        }
+    }
+}
+
+fn time(node: &Node<'_>) -> Option<TimeColumn> {
+    const COLUMN: &str = r#"the name of a column such as "created_at""#;
+    let Some(mut section) = node.as_section() else {
+        let expected = r#"a column such as "created_at", or { column = "created_at" }"#;
+        let column = node.identifier(expected)?.to_owned();
+        return Some(TimeColumn { column, zone: None, unit: None });
+    };
+    section.only(&["column", "zone", "unit"], NONE_LATER);
+    let column = section
+        .need("column", r#"write { column = "created_at" }"#)
+        .and_then(|node| node.identifier(COLUMN).map(str::to_owned));
+    let zone = section.get("zone").map_or(Some(None), |node| zone(&node).map(Some));
+    let unit = section.get("unit").map_or(Some(None), |node| unit(&node).map(Some));
+    if let (Some(_), Some(node)) = (section.get("zone"), section.get("unit")) {
+        return node.wrong("an integer column has no zone; remove `zone` or `unit`");
+    }
+    Some(TimeColumn { column: column?, zone: zone?, unit: unit? })
+}
+
+fn unit(node: &Node<'_>) -> Option<EpochUnit> {
+    const FORM: &str = r#""seconds" or "milliseconds""#;
+    match node.string(FORM)? {
+        "seconds" => Some(EpochUnit::Seconds),
+        "milliseconds" => Some(EpochUnit::Milliseconds),
+        other => node.wrong(format!("{} is not a unit; use {FORM}", shown(other))),
+    }
+}
+
+fn zone(node: &Node<'_>) -> Option<Tz> {
+    let text = node.string(r#"a time zone such as "Europe/Berlin""#)?;
+    if let Ok(zone) = text.parse() {
+        return Some(zone);
+    }
+    // `Berlin` is meant as often as `Europe/Berlni` is mistyped.
+    let names = || TZ_VARIANTS.iter().map(|zone| zone.name());
+    let city = names()
+        .find(|name| name.rsplit('/').next().is_some_and(|city| city.eq_ignore_ascii_case(text)));
+    node.wrong(match city.or_else(|| nearest(text, names())) {
+        Some(near) => format!("{} is not a time zone; did you mean `{near}`?", shown(text)),
+        None => {
+            format!("{} is not a time zone; use an IANA name such as `Europe/Berlin`", shown(text))
+        }
+    })
+}
+
+/// Reads how time is cut: the calendar of slices, and the bucket.
+fn cut(section: &Section<'_>) -> Option<(Calendar, Width)> {
+    let zone = section.get("timezone").map_or(Some(Tz::UTC), |node| zone(&node));
+    let slice = section.need("slice", r#"write slice = "1 day""#).and_then(|n| width(&n));
+    let bucket = match section.get("bucket") {
+        Some(node) => width(&node).map(|width| (Some(node), width)),
+        None => slice.map(|width| (None, width)),
+    };
+    let (zone, slice, (node, bucket)) = (zone?, slice?, bucket?);
+    let calendar = Calendar::new(slice, zone);
+    let Some(node) = node else { return Some((calendar, bucket)) };
+    if !bucket.divides(slice) {
+        return node.wrong(format!(
+            r#""{bucket}" does not divide the slice of "{slice}"; use one that does, or remove the key"#
+        ));
+    }
+    if has_too_many_buckets(&calendar, bucket) {
+        return node.wrong(format!(
+            r#""{bucket}" cuts the slice of "{slice}" into more than {BUCKETS_MAX} buckets; use a wider bucket or a narrower slice"#
+        ));
+    }
+    Some((calendar, bucket))
+}
+
+/// The boundaries of all buckets of a slice travel in its statement; a month of quarter hours is
+/// the most that it should carry.
+const BUCKETS_MAX: usize = 3_000;
+
+fn has_too_many_buckets(calendar: &Calendar, bucket: Width) -> bool {
+    /// 2025-10-15T12:00:00Z: a month of 31 days, of which one has 25 hours in much of the world.
+    const LONG_MONTH: i64 = 1_760_529_600;
+    let slice = calendar.containing(DateTime::from_timestamp(LONG_MONTH, 0).unwrap_or_default());
+    boundaries(bucket, calendar.zone(), slice.start(), slice.end()).len() > BUCKETS_MAX
+}
+
+fn width(node: &Node<'_>) -> Option<Width> {
+    let text = node.string(r#"a width such as "1 day" or "15 minutes""#)?;
+    match text.parse::<Width>() {
+        Ok(width) => Some(width),
+        Err(fault) => node.refused(text, &fault, r#"write a width such as "1 day""#),
+    }
+}
+
+fn instant(node: &Node<'_>, calendar: &Calendar) -> Option<DateTime<Utc>> {
+    let text = node.instant_text(r#"a date such as "2025-01-01""#)?;
+    match calendar.instant(&text) {
+        Ok(instant) => Some(instant),
+        Err(fault) => node.refused(&text, &fault, r#"write a date such as "2025-01-01""#),
+    }
+}
+
+/// Reads where history begins: the start of a slice.
+fn start(node: &Node<'_>, calendar: &Calendar) -> Option<DateTime<Utc>> {
+    let at = instant(node, calendar)?;
+    match calendar.starting(at) {
+        Ok(_) => Some(at),
+        Err(fault) => node.wrong(format!("{fault}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_taken_exactly_as_written_and_quotes_protect_dots() {
+        let read = |text| parts(text).unwrap().join("|");
+        assert_eq!(read("events"), "events");
+        assert_eq!(read("Public.Events"), "Public|Events");
+        assert_eq!(read(r#"public."Order.Items""#), "public|Order.Items");
+        assert_eq!(read(r#""a""b".c d"#), r#"a"b|c d"#);
+        assert_eq!(read(r#""x".y.z"#), "x|y|z");
+        for text in ["", ".", "a.", ".a", "a..b", r#"a"b"#, r#""a"#, r#""a"b"#, "a. b", r#"a."b"""#]
+        {
+            assert_eq!(parts(text), None, "{text}");
+        }
+    }
+}

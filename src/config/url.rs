@@ -1,0 +1,246 @@
+//! A database's address, which holds a password and never shows it.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use super::error::shown;
+use super::raw::Node;
+
+/// The address of a PostgreSQL database: `postgres://user:password@host:5432/database`.
+///
+/// `Debug` and `Display` hide the password and all options.
+#[derive(Clone, PartialEq, Eq)]
+pub struct DatabaseUrl(String);
+
+/// The parts of an address that matter here, undecoded.
+struct Parts<'u> {
+    user: Option<&'u str>,
+    has_password: bool,
+    host: &'u str,
+    port: Option<&'u str>,
+    database: &'u str,
+    query: Option<&'u str>,
+}
+
+impl DatabaseUrl {
+    /// Checks `text`; the error is a sentence without a word of the value.
+    ///
+    /// # Errors
+    /// What an address must look like.
+    pub fn new(text: impl Into<String>) -> Result<Self, &'static str> {
+        let text = text.into();
+        let parts = split(&text)?;
+        if effective_host(&parts).is_empty() {
+            return Err(
+                "the address names no host; write postgres://user:password@host:5432/database",
+            );
+        }
+        Ok(Self(text))
+    }
+
+    /// The address with its password, for the driver.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether the server is this machine: a loopback address, `localhost` or a Unix socket.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        let Ok(parts) = split(&self.0) else { return false };
+        let mut options = parts.query.into_iter().flat_map(|query| query.split('&'));
+        if options.any(|option| option.split('=').next().is_some_and(|key| key.contains('%'))) {
+            // The driver decodes the options' names: this one may be `host`.
+            return false;
+        }
+        let host = effective_host(&parts);
+        let is_socket =
+            host.starts_with('/') || host.get(..3).is_some_and(|h| h.eq_ignore_ascii_case("%2f"));
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        is_socket
+            || host.eq_ignore_ascii_case("localhost")
+            || bare.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+    }
+}
+
+impl fmt::Display for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Ok(parts) = split(&self.0) else { return f.write_str("postgres://***") };
+        f.write_str("postgres://")?;
+        if let Some(user) = parts.user {
+            write!(f, "{user}{}@", if parts.has_password { ":***" } else { "" })?;
+        }
+        f.write_str(parts.host)?;
+        if let Some(port) = parts.port {
+            write!(f, ":{port}")?;
+        }
+        if !parts.database.is_empty() {
+            write!(f, "/{}", parts.database)?;
+        }
+        // Options may hold a password too.
+        f.write_str(if parts.query.is_some() { "?…" } else { "" })
+    }
+}
+
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DatabaseUrl({self})")
+    }
+}
+
+fn split(text: &str) -> Result<Parts<'_>, &'static str> {
+    if text.contains(|character: char| character.is_whitespace() || character.is_control()) {
+        return Err("the address contains white space; remove it, or write it as %20");
+    }
+    let rest = ["postgres://", "postgresql://"]
+        .iter()
+        .find_map(|scheme| text.strip_prefix(scheme))
+        .ok_or("the address must begin with postgres:// or postgresql://")?;
+    let (authority, tail) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    // A raw `/`, `?` or `#` in the password would cut it in two and put one half in the open.
+    if tail.contains(['@', '#']) {
+        return Err(
+            "the address has `@` or `#` after the host; write special characters of the password \
+             as %40 (@), %2F (/), %3F (?), %23 (#)",
+        );
+    }
+    let (user, server) = match authority.rsplit_once('@') {
+        Some((user, server)) => (Some(user), server),
+        None => (None, authority),
+    };
+    let (user, has_password) = match user.map(|user| user.split_once(':').ok_or(user)) {
+        Some(Ok((user, _))) => (Some(user), true),
+        Some(Err(user)) => (Some(user), false),
+        None => (None, false),
+    };
+    let bracket = server.find(']').unwrap_or(0);
+    let (host, port) = match server[bracket..].find(':') {
+        Some(colon) => (&server[..bracket + colon], Some(&server[bracket + colon + 1..])),
+        None => (server, None),
+    };
+    if port.is_some_and(|port| port.parse::<u16>().is_err()) {
+        return Err("the address has no port number after the host's `:`; write host:5432");
+    }
+    let (path, query) = match tail.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (tail, None),
+    };
+    let database = path.strip_prefix('/').unwrap_or(path);
+    Ok(Parts { user, has_password, host, port, database, query })
+}
+
+/// The host that the driver will use: options win over the host's own place.
+fn effective_host<'u>(parts: &Parts<'u>) -> &'u str {
+    let options = parts.query.into_iter().flat_map(|query| query.split('&'));
+    options
+        .filter_map(|option| option.split_once('='))
+        .filter(|(key, _)| matches!(*key, "host" | "hostaddr"))
+        .map(|(_, value)| value)
+        .next_back()
+        .unwrap_or(parts.host)
+}
+
+/// Reads an address: `{ env = "NAME" }`, or the address itself.
+pub(super) fn read(node: &Node<'_>, env: &dyn Fn(&str) -> Option<String>) -> Option<DatabaseUrl> {
+    const LATER: [&str; 2] = ["parameter", "secret"];
+    if let Some(text) = node.as_str() {
+        return DatabaseUrl::new(text).map_or_else(|fault| node.wrong(fault), Some);
+    }
+    let mut section = node.section(r#"{ env = "NAME" } or a string "postgres://…""#)?;
+    section.only(&["env"], (&LATER, r#"use { env = "NAME" }"#));
+    if section.get("env").is_none() && LATER.iter().any(|key| section.get(key).is_some()) {
+        // Already said.
+        return None;
+    }
+    let entry = section.need("env", r#"write { env = "NAME" }"#)?;
+    let name = entry.string(r#"the name of an environment variable such as "DATABASE_URL""#)?;
+    let is_name = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+        && name.starts_with(|c: char| !c.is_ascii_digit());
+    if !is_name {
+        return entry.wrong(format!(
+            "{} is not the name of an environment variable; use letters, digits and _",
+            shown(name)
+        ));
+    }
+    match env(name).filter(|value| !value.is_empty()) {
+        Some(value) => match DatabaseUrl::new(value) {
+            Ok(url) => Some(url),
+            Err(fault) => entry.wrong(format!("in the environment variable {name}, {fault}")),
+        },
+        None => entry.wrong(format!(
+            "the environment variable {name} is not set or empty; \
+             export {name}=postgres://user:password@host:5432/database"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(text: &str) -> DatabaseUrl {
+        DatabaseUrl::new(text).unwrap()
+    }
+
+    #[test]
+    fn neither_debug_nor_display_shows_a_password() {
+        for (text, display) in [
+            ("postgres://app:hunter2@db:5432/x?sslmode=require", "postgres://app:***@db:5432/x?…"),
+            ("postgresql://app:hun@ter2@db/x", "postgres://app:***@db/x"),
+            ("postgres://app:hun:ter2@[::1]:5432/x", "postgres://app:***@[::1]:5432/x"),
+            ("postgres://app@db", "postgres://app@db"),
+            ("postgres://db/x?password=hunter2", "postgres://db/x?…"),
+            ("postgres://:hunter2@db/x", "postgres://:***@db/x"),
+        ] {
+            assert_eq!(url(text).to_string(), display);
+            assert_eq!(format!("{:?}", url(text)), format!("DatabaseUrl({display})"));
+            assert_eq!(url(text).expose(), text);
+        }
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_split_safely_is_refused() {
+        for text in [
+            "",
+            "mysql://app:hunter2@db/x",
+            "app:hunter2@db/x",
+            "postgres://app:hun/ter2@db/x",
+            "postgres://app:12?ter2@db/x",
+            "postgres://app:12#ter2@db/x",
+            "postgres://app:12#ter2",
+            "postgres://app:hunter2@db:port/x",
+            "postgres://app:hunter2@db:/x",
+            "postgres://app:hunter2@/x",
+            "postgres:///x",
+            "postgres://app:hun ter2@db/x",
+            "postgres://app:hunter2@db/x\n",
+        ] {
+            let fault = DatabaseUrl::new(text).unwrap_err();
+            assert!(!fault.contains("ter2"), "{fault}");
+        }
+    }
+
+    #[test]
+    fn a_loopback_server_is_recognised_wherever_the_host_is_named() {
+        for text in [
+            "postgres://app@localhost/x",
+            "postgres://app@127.0.0.1:5432/x",
+            "postgres://app@127.8.0.1/x",
+            "postgres://app@[::1]:5432/x",
+            "postgres://app@%2Fvar%2Frun%2Fpostgresql/x",
+            "postgres:///x?host=/var/run/postgresql",
+        ] {
+            assert!(url(text).is_loopback(), "{text}");
+        }
+        for text in [
+            "postgres://localhost@db.example.com/x",
+            "postgres://app@localhost.example.com/x",
+            "postgres://app@localhost/x?host=db.example.com",
+            "postgres://app@localhost/x?ho%73t=db.example.com",
+            "postgres://app@10.0.0.1/x",
+            "postgres://app@[::2]/x",
+        ] {
+            assert!(!url(text).is_loopback(), "{text}");
+        }
+    }
+}
