@@ -8,9 +8,7 @@
 //! | [`slice`] | a calendar cuts time into slices and buckets |
 //! | [`checkpoint`] | the DynamoDB item of each slice: states, leases, watermark |
 
-pub mod checkpoint;
 pub mod clock;
-pub mod config;
 pub mod rollup;
 pub mod slice;
 pub mod sql;

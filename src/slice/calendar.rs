@@ -1,0 +1,310 @@
+//! The calendar: which slice holds an instant, which is next, and how people name instants.
+
+use std::iter;
+
+use chrono::{DateTime, Datelike, Months, NaiveDate, NaiveDateTime, Timelike, Utc};
+use chrono_tz::Tz;
+use thiserror::Error;
+
+use super::wall::{self, Reading};
+use super::width::Unit;
+use super::{Slice, Width, rfc3339};
+
+const SECONDS_PER_DAY: i64 = 86_400;
+
+/// Cuts time into slices of one width by the local time of one zone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Calendar {
+    width: Width,
+    zone: Tz,
+}
+
+/// An instant at which no slice starts.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error(
+    "{} is not the start of a slice; the neighbours are {} and {}",
+    rfc3339(*.instant), rfc3339(*.before), rfc3339(*.after)
+)]
+pub struct Misaligned {
+    /// The instant asked for.
+    pub instant: DateTime<Utc>,
+    /// The last start before it.
+    pub before: DateTime<Utc>,
+    /// The first start after it.
+    pub after: DateTime<Utc>,
+}
+
+/// A text that names no instant, or two.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum InstantError {
+    /// None of the forms.
+    #[error(
+        "`{text}` is not a date or time; write `2025-01-01` or `2025-01-01T06:00` (in {zone}), \
+         or `2025-01-01T06:00:00Z`, or with an offset `2025-01-01T06:00:00+01:00`"
+    )]
+    Unreadable {
+        /// The text.
+        text: String,
+        /// The zone in which a time without an offset is read.
+        zone: Tz,
+    },
+    /// A local time that clocks show twice.
+    #[error("`{text}` occurs twice in {zone}; write `{first}` or `{second}`")]
+    Ambiguous {
+        /// The text.
+        text: String,
+        /// The zone in which it is ambiguous.
+        zone: Tz,
+        /// The earlier instant, with its offset.
+        first: String,
+        /// The later instant, with its offset.
+        second: String,
+    },
+}
+
+impl Calendar {
+    /// The calendar of slices of `width` by the local time of `zone`.
+    #[must_use]
+    pub const fn new(width: Width, zone: Tz) -> Self {
+        Self { width, zone }
+    }
+
+    /// The width of the slices.
+    #[must_use]
+    pub const fn width(&self) -> Width {
+        self.width
+    }
+
+    /// The zone whose local time they follow.
+    #[must_use]
+    pub const fn zone(&self) -> Tz {
+        self.zone
+    }
+
+    /// The slice in which `t` lies.
+    #[must_use]
+    pub fn containing(&self, t: DateTime<Utc>) -> Slice {
+        let t = t.timestamp();
+        let (start, end) = match self.width.unit() {
+            Unit::Minutes(minutes) => {
+                let width = i64::from(minutes) * 60;
+                (wall::piece_start(self.zone, width, t), wall::piece_end(self.zone, width, t))
+            }
+            unit @ (Unit::Day | Unit::Week | Unit::Month) => self.period(unit, t),
+        };
+        Slice { start: wall::utc(start), end: wall::utc(end) }
+    }
+
+    /// Start and end of the day, week or month in which `t` lies.
+    fn period(&self, unit: Unit, t: i64) -> (i64, i64) {
+        let start_of = |day: i64| wall::reached(self.zone, day * SECONDS_PER_DAY);
+        let mut day = first_day(unit, wall::local(self.zone, t).div_euclid(SECONDS_PER_DAY));
+        // Clocks may show a date that they are yet to fall back from.
+        while start_of(day) > t {
+            day = first_day(unit, day - 1);
+        }
+        let start = start_of(day);
+        loop {
+            day = first_day_after(unit, day);
+            let end = start_of(day);
+            // A date that the zone skips is over as soon as it begins.
+            if end > start {
+                return (start, end);
+            }
+        }
+    }
+
+    /// The slice that starts at `t`.
+    ///
+    /// # Errors
+    ///
+    /// [`Misaligned`] if none does.
+    pub fn starting(&self, t: DateTime<Utc>) -> Result<Slice, Misaligned> {
+        let slice = self.containing(t);
+        if slice.start == t {
+            Ok(slice)
+        } else {
+            Err(Misaligned { instant: t, before: slice.start, after: slice.end })
+        }
+    }
+
+    /// The slice after `slice`.
+    #[must_use]
+    pub fn next(&self, slice: Slice) -> Slice {
+        self.containing(slice.end)
+    }
+
+    /// The slice before `slice`.
+    #[must_use]
+    pub fn previous(&self, slice: Slice) -> Slice {
+        self.containing(wall::utc(slice.start.timestamp() - 1))
+    }
+
+    /// All slices that start in `[from, to)`, in order, computed as they are asked for.
+    pub fn slices(
+        &self,
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+    ) -> impl Iterator<Item = Slice> + use<> {
+        self.slices_from(from).take_while(move |slice| slice.start < to)
+    }
+
+    /// All slices that start at or after `from` and end at or before `t`, in order, computed as
+    /// they are asked for.
+    pub fn slices_ended_by(
+        &self,
+        from: DateTime<Utc>,
+        t: DateTime<Utc>,
+    ) -> impl Iterator<Item = Slice> + use<> {
+        self.slices_from(from).take_while(move |slice| slice.end <= t)
+    }
+
+    fn slices_from(&self, from: DateTime<Utc>) -> impl Iterator<Item = Slice> + use<> {
+        let calendar = *self;
+        let slice = calendar.containing(from);
+        let first = if slice.start < from { calendar.next(slice) } else { slice };
+        // At the end of chrono's years the next slice is the last one again.
+        iter::successors(Some(first), move |&slice| {
+            Some(calendar.next(slice)).filter(|next| next.start > slice.start)
+        })
+    }
+
+    /// How many slices start in `[from, to)`.
+    #[must_use]
+    pub fn count(&self, from: DateTime<Utc>, to: DateTime<Utc>) -> usize {
+        self.slices(from, to).count()
+    }
+
+    /// The instant that a person names: a date (its first instant in the zone), a local time of
+    /// the zone, or a time with an offset. A local time that clocks skip means the first instant
+    /// after the gap.
+    ///
+    /// # Errors
+    ///
+    /// [`InstantError`] if the text has none of these forms, or names a local time that clocks
+    /// show twice.
+    pub fn instant(&self, text: &str) -> Result<DateTime<Utc>, InstantError> {
+        let trimmed = text.trim();
+        let instant = if let Some(date) = date(trimmed) {
+            Some(wall::utc(wall::reached(self.zone, midnight(date))))
+        } else if let Some(time) = local_time(trimmed) {
+            Some(self.local_instant(trimmed, time)?)
+        } else {
+            DateTime::parse_from_rfc3339(trimmed).ok().map(|instant| instant.to_utc())
+        };
+        instant
+            .filter(|instant| !is_leap_second(instant))
+            .ok_or_else(|| InstantError::Unreadable { text: text.to_owned(), zone: self.zone })
+    }
+
+    /// The instant at which clocks show `time`, written as `text`.
+    fn local_instant(
+        &self,
+        text: &str,
+        time: NaiveDateTime,
+    ) -> Result<DateTime<Utc>, InstantError> {
+        match wall::reading(self.zone, time.and_utc().timestamp()) {
+            Reading::Once(t) | Reading::Skipped(t) => Ok(wall::utc(t)),
+            Reading::Twice(first, second) => {
+                let with_offset = |t| wall::utc(t).with_timezone(&self.zone).to_rfc3339();
+                Err(InstantError::Ambiguous {
+                    text: text.to_owned(),
+                    zone: self.zone,
+                    first: with_offset(first),
+                    second: with_offset(second),
+                })
+            }
+        }
+    }
+
+    /// A short name of `slice` for people: its local date, for slices of less than a day its local
+    /// time, with the offset from UTC only where clocks show that time twice.
+    #[must_use]
+    pub fn label(&self, slice: &Slice) -> String {
+        let start = slice.start.timestamp();
+        let local = wall::local(self.zone, start);
+        let shown = wall::utc(local);
+        if !self.width.is_sub_day() {
+            shown.format("%Y-%m-%d").to_string()
+        } else if matches!(wall::reading(self.zone, local), Reading::Twice(..)) {
+            slice.start.with_timezone(&self.zone).format("%Y-%m-%d %H:%M%:z").to_string()
+        } else {
+            shown.format("%Y-%m-%d %H:%M").to_string()
+        }
+    }
+}
+
+/// The starts of all buckets in `[start, end)`. The first is `start` itself, even if it lies inside
+/// a bucket.
+#[must_use]
+pub fn boundaries(
+    bucket: Width,
+    zone: Tz,
+    start: DateTime<Utc>,
+    end: DateTime<Utc>,
+) -> Vec<DateTime<Utc>> {
+    let calendar = Calendar::new(bucket, zone);
+    let later = calendar.slices(start, end).map(|slice| slice.start).filter(|t| *t > start);
+    iter::once(start).filter(|start| *start < end).chain(later).collect()
+}
+
+/// The day, counted from 1970-01-01, on which the period begins in which `day` lies.
+fn first_day(unit: Unit, day: i64) -> i64 {
+    match unit {
+        Unit::Minutes(_) | Unit::Day => day,
+        // 1970-01-01 was a Thursday.
+        Unit::Week => day - (day + 3).rem_euclid(7),
+        Unit::Month => day - i64::from(wall::utc(day * SECONDS_PER_DAY).day0()),
+    }
+}
+
+/// The day on which the period after the one that begins on `first` begins.
+fn first_day_after(unit: Unit, first: i64) -> i64 {
+    match unit {
+        Unit::Minutes(_) | Unit::Day => first + 1,
+        Unit::Week => first + 7,
+        Unit::Month => {
+            let first_date = wall::utc(first * SECONDS_PER_DAY).date_naive();
+            let next = first_date.checked_add_months(Months::new(1));
+            next.map_or(first + 31, |next| midnight(next) / SECONDS_PER_DAY)
+        }
+    }
+}
+
+/// The local time at which `date` begins.
+fn midnight(date: NaiveDate) -> i64 {
+    date.and_time(chrono::NaiveTime::MIN).and_utc().timestamp()
+}
+
+fn date(text: &str) -> Option<NaiveDate> {
+    has_shape(text, "0000-00-00").then(|| text.parse().ok()).flatten()
+}
+
+/// `2025-01-01T06:00`, with a space for the T, with or without seconds.
+fn local_time(text: &str) -> Option<NaiveDateTime> {
+    let text = text.replacen(' ', "T", 1);
+    let format = if has_shape(&text, "0000-00-00T00:00") {
+        "%Y-%m-%dT%H:%M"
+    } else if has_shape(&text, "0000-00-00T00:00:00") {
+        "%Y-%m-%dT%H:%M:%S"
+    } else {
+        return None;
+    };
+    let time = NaiveDateTime::parse_from_str(&text, format).ok()?;
+    Some(time).filter(|time| !is_leap_second(time))
+}
+
+/// chrono reads `23:59:60`; PostgreSQL's time has no such second.
+fn is_leap_second(time: &impl Timelike) -> bool {
+    time.nanosecond() >= 1_000_000_000
+}
+
+/// Whether `text` is `shape` with any digit for each 0. chrono alone would read `25-1-1` as a date
+/// of the year 25.
+fn has_shape(text: &str, shape: &str) -> bool {
+    text.len() == shape.len()
+        && text.bytes().zip(shape.bytes()).all(|(byte, expected)| match expected {
+            b'0' => byte.is_ascii_digit(),
+            _ => byte == expected,
+        })
+}
