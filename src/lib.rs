@@ -9,6 +9,7 @@
 //! | [`checkpoint`] | the DynamoDB item of each slice: states, leases, watermark |
 
 pub mod clock;
+pub mod config;
 pub mod rollup;
 pub mod slice;
 pub mod sql;
