@@ -6,10 +6,36 @@
 //! |---|---|
 //! | [`config`] | `tallymark.toml` → [`rollup`] definitions |
 //! | [`slice`] | a calendar cuts time into slices and buckets |
+//! | [`plan`] | checkpoints and the time → which slices are due; pure |
+//! | [`tick`], [`backfill`] | a trigger's due slices, one after another or several at once |
+//! | [`run`] | the spine: one slice from claim to checkpoint |
 //! | [`checkpoint`] | the DynamoDB item of each slice: states, leases, watermark |
+//! | [`source`] | statements that aggregate a chunk of the source |
+//! | [`target`] | stage, fence and replace in the rollup tables |
+//! | [`report`] | what is said about it |
+//! | [`verify`], [`repair`] | proofs and repairs |
+//!
+//! [`worker::Worker`] owns the clients that all of them borrow.
 
+pub mod backfill;
+pub mod checkpoint;
+#[cfg(all(feature = "cli", feature = "embedded"))]
+pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod db;
+#[cfg(feature = "embedded")]
+pub mod embedded;
+pub mod plan;
+pub mod repair;
+pub mod report;
 pub mod rollup;
+pub mod run;
 pub mod slice;
+pub mod source;
 pub mod sql;
+pub mod target;
+pub mod telemetry;
+pub mod tick;
+pub mod verify;
+pub mod worker;

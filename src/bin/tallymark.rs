@@ -1,2 +1,8 @@
-//! x
-fn main() {}
+//! The command line `tallymark`.
+
+use std::process::ExitCode;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    tallymark::cli::main().await
+}

@@ -27,6 +27,7 @@ mod rollup;
 mod tests;
 mod url;
 
+pub use duration::parse as parse_duration;
 pub use error::{ConfigError, Problem, UnknownRollup};
 pub use url::DatabaseUrl;
 

@@ -1,0 +1,350 @@
+//! Many slices in one process: backfill a range, or replay chosen slices.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use futures_util::StreamExt as _;
+use serde::Serialize;
+
+use crate::clock::Deadline;
+use crate::plan::Standing;
+use crate::report::{Outcome, SliceReport};
+use crate::rollup::Rollup;
+use crate::run::RunOptions;
+use crate::slice::Slice;
+use crate::worker::{Severity, WorkError, Worker};
+
+/// How often the slices that did not end are gone through again. A slice that yields makes
+/// progress each time, and a dead worker's lease ends within one budget.
+const PASSES_MAX: usize = 1000;
+
+/// Work stops after this many slices have failed in a row: what fails them all is not theirs.
+const FAILURES_IN_A_ROW_MAX: usize = 20;
+
+/// Which end of history comes first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// The newest slice first.
+    #[default]
+    NewestFirst,
+    /// The oldest slice first.
+    OldestFirst,
+}
+
+/// How a batch of slices is worked on.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch {
+    /// Slices at once.
+    pub concurrency: usize,
+    /// Longest time for one slice before it yields; its lease lasts a little longer.
+    pub budget: Duration,
+    /// When all work must have ended.
+    pub deadline: Option<Deadline>,
+    /// What holds for each slice.
+    pub options: RunOptions,
+}
+
+/// What a batch did.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct BatchReport {
+    /// Slices that succeeded.
+    pub succeeded: usize,
+    /// Slices that failed, with their reports.
+    pub failed: Vec<SliceReport>,
+    /// Slices that could not be worked on, with their reports.
+    pub refused: Vec<SliceReport>,
+    /// Slices that were not reached, or gave up their turn.
+    pub left: usize,
+    /// Source rows counted.
+    pub rows_read: u64,
+    /// Groups of all slices.
+    pub groups: u64,
+    /// Groups that were new.
+    pub inserted: u64,
+    /// Groups whose measures changed.
+    pub updated: u64,
+    /// Groups that vanished.
+    pub deleted: u64,
+    /// Groups that were right already.
+    pub unchanged: u64,
+    /// Milliseconds in statements on the source.
+    pub source_ms: u64,
+}
+
+impl BatchReport {
+    fn add(&mut self, report: SliceReport) {
+        if let Some(done) = &report.completion {
+            self.rows_read += done.rows_read;
+            self.groups += done.groups;
+            self.inserted += done.inserted;
+            self.updated += done.updated;
+            self.deleted += done.deleted;
+            self.unchanged += done.unchanged;
+            self.source_ms += done.source_ms;
+        }
+        match report.outcome {
+            Outcome::Succeeded | Outcome::AlreadySucceeded => self.succeeded += 1,
+            Outcome::Failed => self.failed.push(report),
+            _ => self.refused.push(report),
+        }
+    }
+
+    /// What went wrong, if anything.
+    #[must_use]
+    pub fn severity(&self) -> Option<Severity> {
+        let wrong = !self.failed.is_empty() || !self.refused.is_empty() || self.left > 0;
+        wrong.then_some(Severity::Failed)
+    }
+}
+
+/// Hears of a batch's progress.
+pub trait Listener: Send + Sync {
+    /// A slice's run ended.
+    fn ended(&self, report: &SliceReport);
+    /// Nothing can be done before `until`.
+    fn waiting(&self, until: DateTime<Utc>, reason: &str);
+}
+
+/// Hears nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Silent;
+
+impl Listener for Silent {
+    fn ended(&self, _: &SliceReport) {}
+    fn waiting(&self, _: DateTime<Utc>, _: &str) {}
+}
+
+/// The slices that a backfill would work on, and how many it leaves alone.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct BackfillPlan {
+    /// The slices, in the order of work.
+    pub slices: Vec<Slice>,
+    /// Those of them that succeeded and are to be reopened first.
+    pub reopen: BTreeSet<Slice>,
+    /// Slices of the range that succeeded already under this definition.
+    pub done: usize,
+    /// Slices that are sealed.
+    pub sealed: usize,
+    /// Slices that failed too often; only a replay reopens them.
+    pub exhausted: usize,
+    /// Bounds of the range.
+    pub from: DateTime<Utc>,
+    /// Bounds of the range.
+    pub to: DateTime<Utc>,
+}
+
+impl Worker {
+    /// Plans a backfill of the slices that start in `[from, to)`: those without success under the
+    /// present definition, or all of them with `force`.
+    ///
+    /// # Errors
+    /// The range is empty or begins before the rollup's `start`; the checkpoints cannot be read.
+    pub async fn plan_backfill(
+        &self,
+        rollup: &Rollup,
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+        order: Order,
+        force: bool,
+    ) -> Result<BackfillPlan, WorkError> {
+        if from < rollup.start {
+            return Err(WorkError::Usage(format!(
+                "from {} is before the start of rollup `{}`, {}; lower `start` in the \
+                 configuration first",
+                from.to_rfc3339(),
+                rollup.name,
+                rollup.start.to_rfc3339()
+            )));
+        }
+        if from >= to {
+            return Err(WorkError::Usage(format!(
+                "the range is empty: from {} is not before to {}",
+                from.to_rfc3339(),
+                to.to_rfc3339()
+            )));
+        }
+        let from = rollup.calendar.containing(from).start();
+        let now = self.clock.now();
+        let definition = rollup.definition();
+        let checkpoints = self.checkpoints.range(&rollup.name, from, to).await?;
+        let other: BTreeSet<DateTime<Utc>> = checkpoints
+            .iter()
+            .filter(|checkpoint| checkpoint.definition.as_deref() != Some(&definition))
+            .map(|checkpoint| checkpoint.slice_start)
+            .collect();
+        let limit = self.config.checkpoint.failures_max;
+        let plan = crate::plan::plan(rollup, &checkpoints, from, to, now, limit);
+        let mut backfill = BackfillPlan { from, to, ..BackfillPlan::default() };
+        for planned in plan.slices {
+            let slice = planned.slice;
+            match planned.standing {
+                Standing::Succeeded | Standing::Lookback
+                    if force || other.contains(&slice.start()) =>
+                {
+                    backfill.reopen.insert(slice);
+                    backfill.slices.push(slice);
+                }
+                Standing::Succeeded | Standing::Lookback => backfill.done += 1,
+                Standing::Sealed => backfill.sealed += 1,
+                Standing::Exhausted => backfill.exhausted += 1,
+                Standing::NotEnded => {}
+                _ => backfill.slices.push(slice),
+            }
+        }
+        if order == Order::NewestFirst {
+            backfill.slices.reverse();
+        }
+        Ok(backfill)
+    }
+
+    /// Works through a backfill and moves the watermark.
+    ///
+    /// # Errors
+    /// Trouble that is not one slice's. What was done stays done; the same backfill goes on.
+    pub async fn backfill(
+        &self,
+        rollup: &Rollup,
+        plan: &BackfillPlan,
+        batch: Batch,
+        listener: &dyn Listener,
+    ) -> Result<BatchReport, WorkError> {
+        let report = self
+            .work_through(rollup, &plan.slices, &plan.reopen, "backfill", batch, listener)
+            .await?;
+        let standings = self.plan(rollup, self.clock.now()).await?;
+        self.move_watermark(rollup, &standings, 1).await?;
+        Ok(report)
+    }
+
+    /// Reopens `slices`, whatever their state, and works on them.
+    ///
+    /// # Errors
+    /// As [`Worker::backfill`].
+    pub async fn replay(
+        &self,
+        rollup: &Rollup,
+        slices: &[Slice],
+        reason: &str,
+        batch: Batch,
+        listener: &dyn Listener,
+    ) -> Result<BatchReport, WorkError> {
+        let reopen = slices.iter().copied().collect();
+        self.work_through(rollup, slices, &reopen, reason, batch, listener).await
+    }
+
+    async fn work_through(
+        &self,
+        rollup: &Rollup,
+        slices: &[Slice],
+        reopen: &BTreeSet<Slice>,
+        reason: &str,
+        batch: Batch,
+        listener: &dyn Listener,
+    ) -> Result<BatchReport, WorkError> {
+        let mut report = BatchReport::default();
+        if slices.is_empty() {
+            return Ok(report);
+        }
+        self.ready(rollup).await?;
+        let mut todo: Vec<Slice> = slices.to_vec();
+        let mut reopen = reopen.clone();
+        for _ in 0..PASSES_MAX {
+            let pass = self.pass(rollup, &todo, &reopen, reason, batch, listener, &mut report);
+            let Pass { again, hopeless, earliest } = pass.await?;
+            reopen.clear();
+            todo = again;
+            if todo.is_empty() || hopeless {
+                break;
+            }
+            let Some((until, why)) = earliest else { continue };
+            let now = self.clock.now();
+            let wait = (until - now).to_std().unwrap_or_default();
+            if batch.deadline.is_some_and(|deadline| deadline.instant() <= until) {
+                break;
+            }
+            listener.waiting(until, &why);
+            // A little more: the lease must be over by the claim's clock.
+            tokio::time::sleep(wait + Duration::from_millis(50)).await;
+        }
+        report.left = slices.len() - report.succeeded - report.failed.len() - report.refused.len();
+        Ok(report)
+    }
+
+    /// Goes through `slices` once.
+    #[expect(clippy::too_many_arguments, reason = "one call site; a struct would only rename it")]
+    async fn pass(
+        &self,
+        rollup: &Rollup,
+        slices: &[Slice],
+        reopen: &BTreeSet<Slice>,
+        reason: &str,
+        batch: Batch,
+        listener: &dyn Listener,
+        report: &mut BatchReport,
+    ) -> Result<Pass, WorkError> {
+        let mut runs = futures_util::stream::iter(slices.iter().copied())
+            .map(|slice| async move {
+                let run = self.run_in_batch(rollup, slice, reopen.contains(&slice), reason, batch);
+                (slice, run.await)
+            })
+            .buffer_unordered(batch.concurrency.max(1));
+        let mut pass = Pass::default();
+        let mut failures_in_a_row = 0;
+        while let Some((slice, result)) = runs.next().await {
+            let ended = result?;
+            listener.ended(&ended);
+            failures_in_a_row =
+                if ended.outcome == Outcome::Failed { failures_in_a_row + 1 } else { 0 };
+            match ended.outcome {
+                // Held: another worker has it, or had it until it died.
+                Outcome::Yielded | Outcome::Stale | Outcome::Held => {
+                    if let Some(until) = ended.retry_at {
+                        pass.wait(until, ended.reason.unwrap_or_default());
+                    }
+                    pass.again.push(slice);
+                }
+                _ => report.add(ended),
+            }
+            if failures_in_a_row >= FAILURES_IN_A_ROW_MAX {
+                pass.hopeless = true;
+                break;
+            }
+        }
+        Ok(pass)
+    }
+
+    async fn run_in_batch(
+        &self,
+        rollup: &Rollup,
+        slice: Slice,
+        reopen: bool,
+        reason: &str,
+        batch: Batch,
+    ) -> Result<SliceReport, WorkError> {
+        let now = self.clock.now();
+        if reopen {
+            self.checkpoints.reopen(&rollup.name, slice.start(), reason, now).await?;
+        }
+        let own = Deadline::after(&*self.clock, batch.budget);
+        let deadline = batch.deadline.map_or(own, |all| own.min(all));
+        self.run(rollup, slice, deadline, batch.options).await
+    }
+}
+
+/// What one pass left over.
+#[derive(Default)]
+struct Pass {
+    again: Vec<Slice>,
+    hopeless: bool,
+    earliest: Option<(DateTime<Utc>, String)>,
+}
+
+impl Pass {
+    fn wait(&mut self, until: DateTime<Utc>, why: String) {
+        if self.earliest.as_ref().is_none_or(|(earliest, _)| until < *earliest) {
+            self.earliest = Some((until, why));
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! Taking the lease on a slice.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::dynamodb::Checkpoints;
+use super::error::{CheckpointError, ClaimError, ClaimRefused};
+use super::item::{
+    Checkpoint, Item, UNFINISHED, epoch_ms, instant, key, label, number, text, whole_ms,
+};
+use super::state::{self, Event, Illegal, State};
+use super::update::{Update, Written};
+
+/// How long a lease outlives the deadline of its invocation. Lambda kills at the deadline; the rest
+/// is for clocks that disagree.
+pub const LEASE_MARGIN: TimeDelta = TimeDelta::seconds(5);
+
+/// Mirrors `claimable` in [`state`].
+const CLAIMABLE: &str = "attribute_not_exists(#pk) \
+    OR #state IN (:yielded, :stale) \
+    OR (#state = :running AND #lease_until <= :now) \
+    OR (#state = :failed AND #failures < :failures_max \
+        AND (attribute_not_exists(#retry_at) OR #retry_at <= :now))";
+
+/// A worker's wish to work on a slice.
+#[derive(Clone, Copy, Debug)]
+pub struct Claim<'a> {
+    /// The rollup.
+    pub rollup: &'a str,
+    /// The slice's start.
+    pub slice_start: DateTime<Utc>,
+    /// The fingerprint of the rollup's definition that the worker will compute.
+    pub definition: &'a str,
+    /// The present instant.
+    pub now: DateTime<Utc>,
+    /// When the worker's invocation ends.
+    pub deadline: DateTime<Utc>,
+}
+
+/// The right to work on a slice until an instant. Only [`Checkpoints::claim`] makes one, and it
+/// cannot be copied.
+#[derive(Debug)]
+pub struct Lease {
+    /// The slice's checkpoint as the claim left it.
+    checkpoint: Checkpoint,
+    owner: String,
+    until: DateTime<Utc>,
+}
+
+impl Lease {
+    fn new(item: &Item) -> Result<Self, CheckpointError> {
+        let checkpoint = Checkpoint::from_item(item)?;
+        let owner = checkpoint.owner.clone().unwrap_or_default();
+        // A running checkpoint always has it, or reading it would have failed.
+        let until = checkpoint.lease_until.unwrap_or_default();
+        Ok(Self { checkpoint, owner, until })
+    }
+
+    /// The rollup.
+    #[must_use]
+    pub fn rollup(&self) -> &str {
+        &self.checkpoint.rollup
+    }
+
+    /// The slice's start.
+    #[must_use]
+    pub const fn slice_start(&self) -> DateTime<Utc> {
+        self.checkpoint.slice_start
+    }
+
+    /// The fencing token.
+    #[must_use]
+    pub const fn attempt(&self) -> u64 {
+        self.checkpoint.attempt
+    }
+
+    /// The random token of the claim.
+    #[must_use]
+    pub fn owner(&self) -> &str {
+        &self.owner
+    }
+
+    /// Until when the lease holds.
+    #[must_use]
+    pub const fn until(&self) -> DateTime<Utc> {
+        self.until
+    }
+
+    /// The fingerprint of the definition that was claimed.
+    #[must_use]
+    pub fn definition(&self) -> &str {
+        self.checkpoint.definition.as_deref().unwrap_or_default()
+    }
+
+    /// How often the slice had been reopened when it was claimed.
+    #[must_use]
+    pub const fn dirty_seen(&self) -> u64 {
+        self.checkpoint.dirty_seen
+    }
+
+    /// Failures since the last success or reopening.
+    #[must_use]
+    pub const fn failures(&self) -> u32 {
+        self.checkpoint.failures
+    }
+
+    /// The state in which the claim found the slice; `None`: it had no checkpoint.
+    #[must_use]
+    pub const fn claimed_from(&self) -> Option<State> {
+        self.checkpoint.claimed_from
+    }
+
+    /// Whether the worker before never reported how it ended: it was killed, or it is a zombie.
+    #[must_use]
+    pub fn is_takeover(&self) -> bool {
+        self.claimed_from() == Some(State::Running)
+    }
+
+    /// The slice's checkpoint as the claim left it; it still tells of the attempts before.
+    #[must_use]
+    pub const fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
+    }
+}
+
+impl Checkpoints {
+    /// Takes the lease on a slice.
+    ///
+    /// # Errors
+    /// [`ClaimError::Refused`] if the slice is not to be had now; [`ClaimError::Checkpoint`] if the
+    /// call failed.
+    pub async fn claim(&self, request: &Claim<'_>) -> Result<Lease, ClaimError> {
+        if request.deadline <= request.now {
+            return Err(ClaimRefused::NoTimeLeft.into());
+        }
+        // Of its own for each call: a retried Lambda invocation keeps its request's ID.
+        let owner = format!("{:032x}", fastrand::u128(..));
+        self.claim_as(&owner, request).await
+    }
+
+    /// A claim by a known owner: the part that an SDK repeats when a reply is lost.
+    pub(super) async fn claim_as(
+        &self,
+        owner: &str,
+        request: &Claim<'_>,
+    ) -> Result<Lease, ClaimError> {
+        let lease_until = whole_ms(request.deadline + LEASE_MARGIN);
+        let update = self.claim_update(owner, request, lease_until);
+        let written = match self.send(update, "claim").await {
+            // Wrong types in an item make the expression itself invalid; reading the item says
+            // which attribute it is.
+            Err(error) if error.is_validation() => {
+                self.get(request.rollup, request.slice_start).await?;
+                return Err(error.into());
+            }
+            written => written?,
+        };
+        let found = match written {
+            Written::Done(item) => return Ok(Lease::new(&item)?),
+            Written::Refused(Some(item)) => item,
+            // The item vanished between the condition and its copy; nobody holds it.
+            Written::Refused(None) => return Err(contended(request)),
+        };
+        let found = Checkpoint::from_item(&found)?;
+        let mine = found.owner.as_deref() == Some(owner) && found.state == State::Running;
+        if mine {
+            return Ok(Lease::new(&found.to_item())?);
+        }
+        let event = Event::Claim { lease_until };
+        match state::next(Some(&found.standing()), event, whole_ms(request.now), self.failures_max)
+        {
+            Err(illegal) => Err(refusal(illegal, found).into()),
+            Ok(_) => Err(contended(request)),
+        }
+    }
+
+    fn claim_update(&self, owner: &str, request: &Claim<'_>, lease_until: DateTime<Utc>) -> Update {
+        Update::new(key(request.rollup, request.slice_start), CLAIMABLE)
+            .bind("running", text(State::Running.word()))
+            .bind("failed", text(State::Failed.word()))
+            .bind("yielded", text(State::Yielded.word()))
+            .bind("stale", text(State::Stale.word()))
+            .bind("now", epoch_ms(whole_ms(request.now)))
+            .bind("failures_max", number(self.failures_max.into()))
+            .bind("zero", number(0))
+            .bind("one", number(1))
+            .bind("absent", text("absent"))
+            .compute("claimed_from", "if_not_exists(#state, :absent)")
+            .compute("attempt", "if_not_exists(#attempt, :zero) + :one")
+            .compute("failures", "if_not_exists(#failures, :zero)")
+            .compute("dirty", "if_not_exists(#dirty, :zero)")
+            .compute("dirty_seen", "if_not_exists(#dirty, :zero)")
+            .compute("state", ":running")
+            .set("owner", text(owner))
+            .set("lease_until", epoch_ms(lease_until))
+            .set("definition", text(request.definition))
+            .set("started_at", instant(request.now))
+            .set(UNFINISHED, text(request.rollup))
+            .remove(&["retry_at", "finished_at"])
+    }
+}
+
+fn contended(request: &Claim<'_>) -> ClaimError {
+    let slice = label(request.rollup, request.slice_start);
+    CheckpointError::Contended { operation: "claim", slice }.into()
+}
+
+fn refusal(illegal: Illegal, found: Checkpoint) -> ClaimRefused {
+    match illegal {
+        Illegal::Held { until } => {
+            ClaimRefused::Held { owner: found.owner.unwrap_or_default(), until }
+        }
+        Illegal::Backoff { retry_at, failures } => ClaimRefused::Backoff { retry_at, failures },
+        Illegal::Exhausted { failures } => {
+            ClaimRefused::Exhausted { failures, error: found.error.unwrap_or_default() }
+        }
+        // A claim never reports a result, so it cannot be refused as somebody else's.
+        Illegal::Succeeded | Illegal::NotHolder { .. } => ClaimRefused::Succeeded,
+    }
+}

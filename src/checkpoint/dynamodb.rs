@@ -1,0 +1,216 @@
+//! The connection to DynamoDB, and the reads.
+
+use std::env;
+use std::time::Duration;
+
+use aws_config::BehaviorVersion;
+use aws_config::environment::EnvironmentVariableRegionProvider;
+use aws_config::meta::region::RegionProviderChain;
+use aws_config::profile::ProfileFileRegionProvider;
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::Region;
+use chrono::{DateTime, Utc};
+
+use super::error::CheckpointError;
+use super::item::{Checkpoint, Item, PK, SK, UNFINISHED, key, sort_key, text};
+use super::table::INDEX;
+use super::update::{Update, Written, names_in};
+
+/// Tries of one call, the first included. A write whose reply was lost is recognised as our own.
+const ATTEMPTS_MAX: u32 = 3;
+/// Wait before the first retry; DynamoDB answers within milliseconds, so the SDK's usual second
+/// would waste an invocation's time.
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+/// DynamoDB is in the same region: a connection that takes longer is not coming.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// An answer takes milliseconds; a try that lasts this long is better made again.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Bounds one call with all its retries.
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(6);
+/// An endpoint of one's own (a local server) has no regions, but requests are signed for one.
+const LOCAL_REGION: &str = "us-east-1";
+
+/// The checkpoints of all rollups: a DynamoDB table.
+#[derive(Clone, Debug)]
+pub struct Checkpoints {
+    pub(super) client: Client,
+    pub(super) table: String,
+    pub(super) failures_max: u32,
+}
+
+impl Checkpoints {
+    /// The checkpoints in `table`, through a client made elsewhere. A slice is exhausted after
+    /// `failures_max` failures.
+    #[must_use]
+    pub fn new(client: Client, table: impl Into<String>, failures_max: u32) -> Self {
+        // With 0 every slice would be exhausted before its first failure.
+        Self { client, table: table.into(), failures_max: failures_max.max(1) }
+    }
+
+    /// The checkpoints in `table`, found as every AWS SDK finds them: region, credentials, and
+    /// `AWS_ENDPOINT_URL_DYNAMODB`. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// [`CheckpointError::NoRegion`] if there is neither a region nor an endpoint.
+    pub async fn connect(
+        table: impl Into<String>,
+        failures_max: u32,
+    ) -> Result<Self, CheckpointError> {
+        let configured = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
+            .or_else(ProfileFileRegionProvider::new());
+        let region = if has_own_endpoint() {
+            configured.or_else(Region::from_static(LOCAL_REGION))
+        } else {
+            configured.or_default_provider()
+        };
+        let shared = aws_config::defaults(BehaviorVersion::latest()).region(region).load().await;
+        if shared.region().is_none() {
+            return Err(CheckpointError::NoRegion);
+        }
+        let config = aws_sdk_dynamodb::config::Builder::from(&shared)
+            .retry_config(retries())
+            .timeout_config(timeouts())
+            .build();
+        Ok(Self::new(Client::from_conf(config), table, failures_max))
+    }
+
+    /// The table's name.
+    #[must_use]
+    pub fn table(&self) -> &str {
+        &self.table
+    }
+
+    /// Failures after which a slice is exhausted.
+    #[must_use]
+    pub const fn failures_max(&self) -> u32 {
+        self.failures_max
+    }
+
+    /// The checkpoint of a slice, if it has one.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if the call fails or the item is malformed.
+    pub async fn get(
+        &self,
+        rollup: &str,
+        slice_start: DateTime<Utc>,
+    ) -> Result<Option<Checkpoint>, CheckpointError> {
+        let item = self.item(key(rollup, slice_start)).await?;
+        item.as_ref().map(Checkpoint::from_item).transpose()
+    }
+
+    /// The checkpoints of all slices that start in `[from, to)`, in their order.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if a call fails or an item is malformed.
+    pub async fn range(
+        &self,
+        rollup: &str,
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+    ) -> Result<Vec<Checkpoint>, CheckpointError> {
+        // DynamoDB refuses an empty range as invalid.
+        if from >= to {
+            return Ok(Vec::new());
+        }
+        let condition = format!("#{PK} = :rollup AND #{SK} BETWEEN :from AND :to");
+        let query = self
+            .client
+            .query()
+            .table_name(&self.table)
+            .consistent_read(true)
+            .set_expression_attribute_names(Some(names_in(&condition).collect()))
+            .key_condition_expression(condition)
+            .expression_attribute_values(":rollup", text(rollup))
+            .expression_attribute_values(":from", text(&sort_key(from)))
+            .expression_attribute_values(":to", text(&sort_key(to)));
+        let mut pages = query.into_paginator().items().send();
+        let mut found = Vec::new();
+        while let Some(item) = pages.next().await {
+            let item = item.map_err(|error| self.error("query", error))?;
+            let checkpoint = Checkpoint::from_item(&item)?;
+            // BETWEEN includes both of its ends.
+            if checkpoint.slice_start >= from && checkpoint.slice_start < to {
+                found.push(checkpoint);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The checkpoints of all slices that have not succeeded, in their order. Costs what there is
+    /// of them, however long the history. The index may lag behind by about a second.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if a call fails or an item is malformed.
+    pub async fn unfinished(&self, rollup: &str) -> Result<Vec<Checkpoint>, CheckpointError> {
+        let query = self
+            .client
+            .query()
+            .table_name(&self.table)
+            .index_name(INDEX)
+            .key_condition_expression("#unfinished = :rollup")
+            .expression_attribute_names("#unfinished", UNFINISHED)
+            .expression_attribute_values(":rollup", text(rollup));
+        let mut pages = query.into_paginator().items().send();
+        let mut found = Vec::new();
+        while let Some(item) = pages.next().await {
+            let item = item.map_err(|error| self.error("query", error))?;
+            found.push(Checkpoint::from_item(&item)?);
+        }
+        Ok(found)
+    }
+
+    /// One item, read consistently.
+    pub(super) async fn item(&self, key: Item) -> Result<Option<Item>, CheckpointError> {
+        let request = self.client.get_item().table_name(&self.table).consistent_read(true);
+        let answer = request.set_key(Some(key)).send().await;
+        answer.map(|output| output.item).map_err(|error| self.error("get", error))
+    }
+
+    /// One conditional write.
+    pub(super) async fn send(
+        &self,
+        update: Update,
+        operation: &'static str,
+    ) -> Result<Written, CheckpointError> {
+        update.send(&self.client, &self.table, operation).await
+    }
+
+    /// What the SDK's error means.
+    pub(super) fn error<E>(
+        &self,
+        operation: &'static str,
+        error: aws_sdk_dynamodb::error::SdkError<E>,
+    ) -> CheckpointError
+    where
+        E: aws_sdk_dynamodb::error::ProvideErrorMetadata
+            + std::error::Error
+            + Send
+            + Sync
+            + 'static,
+    {
+        CheckpointError::from_sdk(operation, &self.table, error)
+    }
+}
+
+fn has_own_endpoint() -> bool {
+    ["AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL"]
+        .into_iter()
+        .any(|name| env::var_os(name).is_some_and(|value| !value.is_empty()))
+}
+
+/// How calls are retried.
+pub(crate) fn retries() -> RetryConfig {
+    RetryConfig::standard().with_max_attempts(ATTEMPTS_MAX).with_initial_backoff(RETRY_FIRST)
+}
+
+/// How long calls may take.
+pub(crate) fn timeouts() -> TimeoutConfig {
+    TimeoutConfig::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .operation_attempt_timeout(ATTEMPT_TIMEOUT)
+        .operation_timeout(OPERATION_TIMEOUT)
+        .build()
+}

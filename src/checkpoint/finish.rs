@@ -1,0 +1,202 @@
+//! Ending an attempt: complete, fail, yield. Each is refused unless the lease still holds.
+
+use chrono::{DateTime, Utc};
+
+use super::claim::Lease;
+use super::dynamodb::Checkpoints;
+use super::error::{CheckpointError, Found, LostLease};
+use super::item::{
+    Checkpoint, Completion, UNFINISHED, epoch_ms, instant, key, number, text, whole_ms,
+};
+use super::state::{self, Event, State};
+use super::update::{Update, Written};
+
+/// Longest error or reason kept: enough for PostgreSQL's message with its detail and hint, far from
+/// DynamoDB's 400 KB and within the 1 KB steps that writes are priced by.
+const TEXT_BYTES_MAX: usize = 2048;
+
+/// Mirrors `held_by` in [`state`]. The owner is asked for as well: an item that was deleted and
+/// made anew counts its attempts from 1 again.
+const MINE: &str = "#state = :running AND #attempt = :attempt AND #owner = :owner";
+
+/// What a failure led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The slice's state: failed, or stale where it was reopened since.
+    pub state: State,
+    /// Failures since the last success or reopening.
+    pub failures: u32,
+    /// When it is tried again; `None`: the failures are exhausted.
+    pub retry_at: Option<DateTime<Utc>>,
+}
+
+impl Checkpoints {
+    /// Records that the lease's attempt has committed the slice's result. The slice has succeeded,
+    /// or is stale if it was reopened meanwhile.
+    ///
+    /// # Errors
+    /// [`CheckpointError::LostLease`] if a newer attempt has the slice.
+    pub async fn complete(
+        &self,
+        lease: &Lease,
+        outcome: &Completion,
+        now: DateTime<Utc>,
+    ) -> Result<State, CheckpointError> {
+        let clean = self
+            .completion(lease, outcome, now, State::Succeeded)
+            .bind("dirty_seen", number(lease.dirty_seen()))
+            .remove(&[UNFINISHED, "reason"]);
+        let Some(found) = self.end(clean, lease, "complete").await? else {
+            return Ok(State::Succeeded);
+        };
+        if is_mine(&found, lease) && found.state == State::Running {
+            let dirty = self
+                .completion(lease, outcome, now, State::Stale)
+                .bind("dirty_seen", number(lease.dirty_seen()))
+                .set(UNFINISHED, text(lease.rollup()));
+            return match self.end(dirty, lease, "complete").await? {
+                None => Ok(State::Stale),
+                Some(found) => already(&found, lease, State::Succeeded),
+            };
+        }
+        already(&found, lease, State::Succeeded)
+    }
+
+    /// Records that the lease's attempt failed. `retryable` says whether trying again can help; if
+    /// not, the failures are exhausted at once.
+    ///
+    /// # Errors
+    /// [`CheckpointError::LostLease`] if a newer attempt has the slice.
+    pub async fn fail(
+        &self,
+        lease: &Lease,
+        error: &str,
+        retryable: bool,
+        now: DateTime<Utc>,
+    ) -> Result<Failure, CheckpointError> {
+        let event = Event::Fail { attempt: lease.attempt(), retryable, jitter: fastrand::f64() };
+        let standing = lease.checkpoint().standing();
+        let after = state::next(Some(&standing), event, now, self.failures_max)
+            .map_err(|_| lost(lease, None))?;
+        let retry_at = after.retry_at.map(whole_ms);
+        let update = ending(lease, now, State::Failed, MINE)
+            .set("failures", number(after.failures.into()))
+            .set("error", text(shortened(error)))
+            .set_or_remove("retry_at", retry_at.map(epoch_ms))
+            .set(UNFINISHED, text(lease.rollup()));
+        match self.end(update, lease, "fail").await? {
+            None => Ok(Failure { state: State::Failed, failures: after.failures, retry_at }),
+            Some(found) => {
+                let state = already(&found, lease, State::Failed)?;
+                Ok(Failure { state, failures: found.failures, retry_at: found.retry_at })
+            }
+        }
+    }
+
+    /// Records that the lease's attempt gives up its turn without having failed. `retry_at` tells
+    /// the planner when it is worth trying again; a claim may come earlier.
+    ///
+    /// # Errors
+    /// [`CheckpointError::LostLease`] if a newer attempt has the slice.
+    pub async fn yield_(
+        &self,
+        lease: &Lease,
+        reason: &str,
+        retry_at: Option<DateTime<Utc>>,
+        now: DateTime<Utc>,
+    ) -> Result<State, CheckpointError> {
+        let update = ending(lease, now, State::Yielded, MINE)
+            .set("reason", text(shortened(reason)))
+            .set_or_remove("retry_at", retry_at.map(epoch_ms))
+            .set(UNFINISHED, text(lease.rollup()));
+        match self.end(update, lease, "yield").await? {
+            None => Ok(State::Yielded),
+            Some(found) => already(&found, lease, State::Yielded),
+        }
+    }
+
+    fn completion(
+        &self,
+        lease: &Lease,
+        outcome: &Completion,
+        now: DateTime<Utc>,
+        state: State,
+    ) -> Update {
+        let dirty = if state == State::Succeeded { "=" } else { "<>" };
+        let condition = format!("{MINE} AND #dirty {dirty} :dirty_seen");
+        outcome
+            .attributes()
+            .into_iter()
+            .fold(ending(lease, now, state, &condition), |update, (name, value)| {
+                update.set(name, value)
+            })
+            .set("failures", number(0))
+            .remove(&["error", "retry_at"])
+    }
+
+    /// Sends an ending. `None`: it was written; otherwise the checkpoint that refused it.
+    async fn end(
+        &self,
+        update: Update,
+        lease: &Lease,
+        operation: &'static str,
+    ) -> Result<Option<Checkpoint>, CheckpointError> {
+        match self.send(update, operation).await? {
+            Written::Done(_) => Ok(None),
+            Written::Refused(Some(item)) => Checkpoint::from_item(&item).map(Some),
+            Written::Refused(None) => Err(lost(lease, None)),
+        }
+    }
+}
+
+fn ending(lease: &Lease, now: DateTime<Utc>, state: State, condition: &str) -> Update {
+    Update::new(key(lease.rollup(), lease.slice_start()), condition)
+        .bind("running", text(State::Running.word()))
+        .bind("attempt", number(lease.attempt()))
+        .bind("owner", text(lease.owner()))
+        .set("state", text(state.word()))
+        .set("finished_at", instant(now))
+        .remove(&["lease_until"])
+}
+
+fn is_mine(found: &Checkpoint, lease: &Lease) -> bool {
+    found.attempt == lease.attempt() && found.owner.as_deref() == Some(lease.owner())
+}
+
+/// A refusal that shows the wanted state under my own token was my earlier success, whose reply was
+/// lost. Stale: it was, and the slice has been reopened since.
+fn already(found: &Checkpoint, lease: &Lease, wanted: State) -> Result<State, CheckpointError> {
+    if is_mine(found, lease) && (found.state == wanted || found.state == State::Stale) {
+        return Ok(found.state);
+    }
+    Err(lost(lease, Some(found)))
+}
+
+fn lost(lease: &Lease, found: Option<&Checkpoint>) -> CheckpointError {
+    let found = found.map(|found| Found {
+        state: found.state,
+        attempt: found.attempt,
+        held_by: found.owner.clone(),
+        until: found.lease_until,
+    });
+    let rollup = lease.rollup().to_owned();
+    let (slice_start, attempt) = (lease.slice_start(), lease.attempt());
+    LostLease { rollup, slice_start, attempt, found }.into()
+}
+
+/// The text, cut where it would make the item too large.
+pub(super) fn shortened(text: &str) -> &str {
+    &text[..text.floor_char_boundary(TEXT_BYTES_MAX)]
+}
+
+#[cfg(test)]
+mod unit {
+    use super::*;
+
+    #[test]
+    fn a_long_error_is_cut_between_characters() {
+        assert_eq!(shortened("short"), "short");
+        let long = "é".repeat(TEXT_BYTES_MAX);
+        assert_eq!(shortened(&format!("x{long}")).len(), TEXT_BYTES_MAX - 1);
+    }
+}

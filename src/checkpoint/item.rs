@@ -1,0 +1,413 @@
+//! The DynamoDB item of one slice, typed.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use chrono::{DateTime, SecondsFormat, SubsecRound, Utc};
+
+use super::error::CheckpointError;
+use super::state::{Standing, State};
+
+/// An item as DynamoDB sends it.
+pub(super) type Item = HashMap<String, AttributeValue>;
+
+/// The partition key: the rollup's name.
+pub(super) const PK: &str = "pk";
+/// The sort key: the slice's start, or [`WATERMARK`].
+pub(super) const SK: &str = "sk";
+/// The attribute that puts an item into the sparse index: the rollup's name, absent once the slice
+/// has succeeded.
+pub(super) const UNFINISHED: &str = "unfinished";
+/// The sort key of the rollup's watermark. Sorts behind every slice, as those begin with a digit.
+pub(super) const WATERMARK: &str = "watermark";
+
+/// What is recorded of one slice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// The rollup.
+    pub rollup: String,
+    /// The slice's start.
+    pub slice_start: DateTime<Utc>,
+    /// The state.
+    pub state: State,
+    /// The fencing token: how often the slice was claimed. Never restarts.
+    pub attempt: u64,
+    /// Random token of the latest claim; `None` before the first.
+    pub owner: Option<String>,
+    /// Until when the lease of a running slice holds.
+    pub lease_until: Option<DateTime<Utc>>,
+    /// The state that the latest claim found; `None` if there was no checkpoint.
+    pub claimed_from: Option<State>,
+    /// Failures since the last success or reopening.
+    pub failures: u32,
+    /// When it is worth trying again.
+    pub retry_at: Option<DateTime<Utc>>,
+    /// How often the slice was reopened.
+    pub dirty: u64,
+    /// The value of `dirty` that the latest claim saw.
+    pub dirty_seen: u64,
+    /// The fingerprint of the rollup's definition at the latest claim.
+    pub definition: Option<String>,
+    /// Why the slice yielded or was reopened.
+    pub reason: Option<String>,
+    /// What the latest failure said; kept until the slice succeeds.
+    pub error: Option<String>,
+    /// What the latest completed attempt did.
+    pub outcome: Option<Completion>,
+    /// When the slice was last reopened.
+    pub reopened_at: Option<DateTime<Utc>>,
+    /// When the latest claim was made.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When the latest attempt ended.
+    pub finished_at: Option<DateTime<Utc>>,
+}
+
+/// What a completed attempt did.
+#[derive(serde::Serialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Completion {
+    /// Source rows counted.
+    pub rows_read: u64,
+    /// Groups in the result.
+    pub groups: u64,
+    /// Rows of the rollup inserted.
+    pub inserted: u64,
+    /// Rows of the rollup changed.
+    pub updated: u64,
+    /// Rows of the rollup deleted, as their groups vanished.
+    pub deleted: u64,
+    /// Rows of the rollup that were right already.
+    pub unchanged: u64,
+    /// Statements that read the source.
+    pub chunks: u64,
+    /// How long the source was busy with them.
+    pub source_ms: u64,
+    /// How long the attempt took.
+    pub elapsed_ms: u64,
+    /// How the slice was known to be settled: `capture`, `clock` or `grace`.
+    pub settled_by: String,
+}
+
+impl Checkpoint {
+    /// The part that decides what may happen next.
+    #[must_use]
+    pub const fn standing(&self) -> Standing {
+        Standing {
+            state: self.state,
+            attempt: self.attempt,
+            lease_until: self.lease_until,
+            failures: self.failures,
+            retry_at: self.retry_at,
+            dirty: self.dirty,
+            dirty_seen: self.dirty_seen,
+        }
+    }
+
+    /// Reads an item.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Malformed`], naming the item and the attribute, if somebody edited it
+    /// into something that no worker writes.
+    pub fn from_item(item: &HashMap<String, AttributeValue>) -> Result<Self, CheckpointError> {
+        let read = Reader { item };
+        let state = read.state("state")?.ok_or_else(|| read.missing("state"))?;
+        let lease_until = read.epoch_ms("lease_until")?;
+        if state == State::Running && lease_until.is_none() {
+            return Err(read.missing("lease_until"));
+        }
+        Ok(Self {
+            rollup: read.text(PK)?.ok_or_else(|| read.missing(PK))?,
+            slice_start: read.instant(SK)?.ok_or_else(|| read.missing(SK))?,
+            state,
+            attempt: read.required("attempt")?,
+            owner: read.text("owner")?,
+            lease_until,
+            claimed_from: read.state("claimed_from")?,
+            failures: read.number("failures")?.unwrap_or(0),
+            retry_at: read.epoch_ms("retry_at")?,
+            dirty: read.number("dirty")?.unwrap_or(0),
+            dirty_seen: read.number("dirty_seen")?.unwrap_or(0),
+            definition: read.text("definition")?,
+            reason: read.text("reason")?,
+            error: read.text("error")?,
+            outcome: Completion::read(&read)?,
+            reopened_at: read.instant("reopened_at")?,
+            started_at: read.instant("started_at")?,
+            finished_at: read.instant("finished_at")?,
+        })
+    }
+
+    /// The item that [`Checkpoint::from_item`] reads.
+    #[must_use]
+    pub fn to_item(&self) -> HashMap<String, AttributeValue> {
+        let mut item = key(&self.rollup, self.slice_start);
+        let mut put = |name: &str, value: Option<AttributeValue>| {
+            item.extend(value.map(|value| (name.to_owned(), value)));
+        };
+        put("state", Some(text(self.state.word())));
+        put("attempt", Some(number(self.attempt)));
+        put("owner", self.owner.as_deref().map(text));
+        put("lease_until", self.lease_until.map(epoch_ms));
+        put("claimed_from", self.claimed_from.map(|state| text(state.word())));
+        put("failures", Some(number(self.failures.into())));
+        put("retry_at", self.retry_at.map(epoch_ms));
+        put("dirty", Some(number(self.dirty)));
+        put("dirty_seen", Some(number(self.dirty_seen)));
+        put("definition", self.definition.as_deref().map(text));
+        put("reason", self.reason.as_deref().map(text));
+        put("error", self.error.as_deref().map(text));
+        put("reopened_at", self.reopened_at.map(instant));
+        put("started_at", self.started_at.map(instant));
+        put("finished_at", self.finished_at.map(instant));
+        put(UNFINISHED, (self.state != State::Succeeded).then(|| text(&self.rollup)));
+        for (name, value) in self.outcome.iter().flat_map(Completion::attributes) {
+            put(name, Some(value));
+        }
+        item
+    }
+}
+
+impl Completion {
+    /// The attributes that record it.
+    pub(super) fn attributes(&self) -> [(&'static str, AttributeValue); 10] {
+        [
+            ("rows_read", number(self.rows_read)),
+            ("groups", number(self.groups)),
+            ("inserted", number(self.inserted)),
+            ("updated", number(self.updated)),
+            ("deleted", number(self.deleted)),
+            ("unchanged", number(self.unchanged)),
+            ("chunks", number(self.chunks)),
+            ("source_ms", number(self.source_ms)),
+            ("elapsed_ms", number(self.elapsed_ms)),
+            ("settled_by", text(&self.settled_by)),
+        ]
+    }
+
+    fn read(read: &Reader<'_>) -> Result<Option<Self>, CheckpointError> {
+        if !read.item.contains_key("rows_read") {
+            return Ok(None);
+        }
+        Ok(Some(Self {
+            rows_read: read.required("rows_read")?,
+            groups: read.required("groups")?,
+            inserted: read.required("inserted")?,
+            updated: read.required("updated")?,
+            deleted: read.required("deleted")?,
+            unchanged: read.required("unchanged")?,
+            chunks: read.required("chunks")?,
+            source_ms: read.required("source_ms")?,
+            elapsed_ms: read.required("elapsed_ms")?,
+            settled_by: read.text("settled_by")?.ok_or_else(|| read.missing("settled_by"))?,
+        }))
+    }
+}
+
+/// The key of a slice's item.
+pub(super) fn key(rollup: &str, slice_start: DateTime<Utc>) -> Item {
+    HashMap::from([(PK.into(), text(rollup)), (SK.into(), text(&sort_key(slice_start)))])
+}
+
+/// The sort key of the slice that starts at this instant. Whole seconds, always in UTC: the order
+/// of the texts is the order of the instants.
+pub(super) fn sort_key(slice_start: DateTime<Utc>) -> String {
+    slice_start.to_rfc3339_opts(SecondsFormat::Secs, true)
+}
+
+/// How a slice is written for people: `entity_daily@2026-02-10T00:00:00Z`.
+pub(super) fn label(rollup: &str, slice_start: DateTime<Utc>) -> String {
+    format!("{rollup}@{}", sort_key(slice_start))
+}
+
+pub(super) fn text(value: &str) -> AttributeValue {
+    AttributeValue::S(value.to_owned())
+}
+
+pub(super) fn number(value: u64) -> AttributeValue {
+    AttributeValue::N(value.to_string())
+}
+
+/// An instant that DynamoDB's conditions compare.
+pub(super) fn epoch_ms(at: DateTime<Utc>) -> AttributeValue {
+    AttributeValue::N(at.timestamp_millis().to_string())
+}
+
+/// An instant that people read.
+pub(super) fn instant(at: DateTime<Utc>) -> AttributeValue {
+    AttributeValue::S(at.to_rfc3339_opts(SecondsFormat::Millis, true))
+}
+
+/// The instant that survives being stored: whole milliseconds.
+pub(super) fn whole_ms(at: DateTime<Utc>) -> DateTime<Utc> {
+    at.trunc_subsecs(3)
+}
+
+/// Reads attributes, and says which one is wrong.
+pub(super) struct Reader<'a> {
+    pub(super) item: &'a Item,
+}
+
+impl Reader<'_> {
+    /// The error for an attribute that must be there.
+    pub(super) fn missing(&self, attribute: &'static str) -> CheckpointError {
+        self.malformed(attribute, "is missing")
+    }
+
+    pub(super) fn text(&self, name: &'static str) -> Result<Option<String>, CheckpointError> {
+        match self.item.get(name) {
+            None => Ok(None),
+            Some(AttributeValue::S(value)) => Ok(Some(value.clone())),
+            Some(_) => Err(self.malformed(name, "is not a string (S)")),
+        }
+    }
+
+    pub(super) fn number<N>(&self, name: &'static str) -> Result<Option<N>, CheckpointError>
+    where
+        N: std::str::FromStr,
+    {
+        let value = match self.item.get(name) {
+            None => return Ok(None),
+            Some(AttributeValue::N(value)) => value,
+            Some(_) => return Err(self.malformed(name, "is not a number (N)")),
+        };
+        let wrong = |_| self.malformed(name, format!("holds {value}, which is out of its range"));
+        value.parse().map(Some).map_err(wrong)
+    }
+
+    pub(super) fn instant(
+        &self,
+        name: &'static str,
+    ) -> Result<Option<DateTime<Utc>>, CheckpointError> {
+        let Some(value) = self.text(name)? else { return Ok(None) };
+        let wrong = |_| self.malformed(name, format!("holds {value:?}, not an RFC 3339 instant"));
+        DateTime::parse_from_rfc3339(&value).map(|at| Some(at.to_utc())).map_err(wrong)
+    }
+
+    fn required(&self, name: &'static str) -> Result<u64, CheckpointError> {
+        self.number(name)?.ok_or_else(|| self.missing(name))
+    }
+
+    fn state(&self, name: &'static str) -> Result<Option<State>, CheckpointError> {
+        let Some(word) = self.text(name)? else { return Ok(None) };
+        let wrong = || {
+            let words = State::ALL.map(State::word).join(", ");
+            self.malformed(name, format!("holds {word:?}, which is none of {words}"))
+        };
+        match word.as_str() {
+            "absent" if name == "claimed_from" => Ok(None),
+            _ => State::parse(&word).map(Some).ok_or_else(wrong),
+        }
+    }
+
+    fn epoch_ms(&self, name: &'static str) -> Result<Option<DateTime<Utc>>, CheckpointError> {
+        let Some(ms) = self.number::<i64>(name)? else { return Ok(None) };
+        let wrong = || self.malformed(name, format!("holds {ms}, which is out of its range"));
+        DateTime::from_timestamp_millis(ms).map(Some).ok_or_else(wrong)
+    }
+
+    fn malformed(&self, attribute: &'static str, problem: impl fmt::Display) -> CheckpointError {
+        let part = |name| match self.item.get(name) {
+            Some(AttributeValue::S(value)) => value.as_str(),
+            _ => "?",
+        };
+        CheckpointError::Malformed {
+            item: format!("{}@{}", part(PK), part(SK)),
+            attribute,
+            problem: problem.to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp_millis(1_770_681_600_000 + ms).unwrap()
+    }
+
+    fn full() -> Checkpoint {
+        Checkpoint {
+            rollup: "entity_daily".into(),
+            slice_start: at(0),
+            state: State::Running,
+            attempt: u64::MAX,
+            owner: Some("4f1c".into()),
+            lease_until: Some(at(5_001)),
+            claimed_from: Some(State::Stale),
+            failures: 2,
+            retry_at: Some(at(-1)),
+            dirty: 3,
+            dirty_seen: 2,
+            definition: Some("0123456789abcdef".into()),
+            reason: Some("replay".into()),
+            error: Some("refused".into()),
+            outcome: Some(Completion {
+                rows_read: 9,
+                settled_by: "clock".into(),
+                ..Default::default()
+            }),
+            reopened_at: Some(at(6)),
+            started_at: Some(at(7)),
+            finished_at: Some(at(8)),
+        }
+    }
+
+    fn complaint(name: &str, value: Option<AttributeValue>) -> String {
+        let mut item = full().to_item();
+        match value {
+            Some(value) => item.insert(name.into(), value),
+            None => item.remove(name),
+        };
+        Checkpoint::from_item(&item).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_checkpoint_reads_the_item_it_writes() {
+        let bare = Checkpoint {
+            state: State::Succeeded,
+            owner: None,
+            lease_until: None,
+            claimed_from: None,
+            retry_at: None,
+            definition: None,
+            reason: None,
+            error: None,
+            outcome: None,
+            reopened_at: None,
+            started_at: None,
+            finished_at: None,
+            ..full()
+        };
+        for checkpoint in [full(), bare] {
+            assert_eq!(Checkpoint::from_item(&checkpoint.to_item()).unwrap(), checkpoint);
+        }
+    }
+
+    #[test]
+    fn only_a_succeeded_slice_is_absent_from_the_sparse_index() {
+        for state in State::ALL {
+            let item = Checkpoint { state, ..full() }.to_item();
+            assert_eq!(item.contains_key(UNFINISHED), state != State::Succeeded);
+        }
+    }
+
+    #[test]
+    fn an_item_edited_by_hand_is_refused_with_its_key_and_attribute() {
+        let message = complaint("lease_until", Some(text("tomorrow")));
+        assert!(message.contains("entity_daily@2026-02-10T00:00:00Z"), "{message}");
+        assert!(message.contains("`lease_until` is not a number"), "{message}");
+        let message = complaint("state", Some(text("done")));
+        assert!(message.contains("`state` holds \"done\""), "{message}");
+        let message = complaint("attempt", Some(AttributeValue::N("-1".into())));
+        assert!(message.contains("`attempt` holds -1"), "{message}");
+        let message = complaint("started_at", Some(text("noon")));
+        assert!(message.contains("`started_at` holds \"noon\""), "{message}");
+        let message = complaint("sk", Some(text("yesterday")));
+        assert!(message.contains("entity_daily@yesterday"), "{message}");
+        for name in ["pk", "sk", "state", "attempt", "lease_until", "groups", "settled_by"] {
+            let message = complaint(name, None);
+            assert!(message.contains(&format!("`{name}` is missing")), "{message}");
+        }
+    }
+}

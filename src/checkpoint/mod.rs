@@ -1,0 +1,41 @@
+//! The checkpoint of each slice: one DynamoDB item that says what happened to it and who may work
+//! on it now.
+//!
+//! | module | part |
+//! |---|---|
+//! | [`state`] | the states and the one function between them |
+//! | [`item`] | the item, typed |
+//! | `dynamodb`, `table` | the connection and the table |
+//! | `claim`, `finish`, `reopen`, `watermark`, `restore` | the conditional writes |
+//!
+//! In the normal case a slice costs two writes: [`Checkpoints::claim`] and
+//! [`Checkpoints::complete`].
+
+mod claim;
+mod dynamodb;
+mod error;
+mod finish;
+pub mod item;
+mod reopen;
+mod restore;
+pub mod state;
+mod table;
+mod update;
+mod watermark;
+
+// Two attributes: clippy knows a test module by exactly the first.
+#[cfg(test)]
+#[cfg(feature = "embedded")]
+mod tests;
+
+pub use claim::{Claim, LEASE_MARGIN, Lease};
+pub use dynamodb::Checkpoints;
+#[cfg(feature = "embedded")]
+pub(crate) use dynamodb::{retries, timeouts};
+pub use error::{CheckpointError, ClaimError, ClaimRefused, LostLease};
+pub use finish::Failure;
+pub use item::{Checkpoint, Completion};
+pub use restore::{Marker, Restored};
+pub use state::State;
+pub use table::{Created, TableSummary};
+pub use watermark::Watermark;

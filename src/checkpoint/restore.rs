@@ -1,0 +1,138 @@
+//! Rebuilding a lost checkpoint from the marker that the target holds.
+
+use chrono::{DateTime, Utc};
+
+use super::dynamodb::Checkpoints;
+use super::error::CheckpointError;
+use super::finish::shortened;
+use super::item::{Checkpoint, Completion, PK, SK, UNFINISHED, key, label, number, text};
+use super::reopen::LOOKS_MAX;
+use super::state::State;
+use super::update::{Update, Written};
+
+/// A committed marker: the truth about what the rollup holds of a slice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Marker {
+    /// The rollup.
+    pub rollup: String,
+    /// The slice's start.
+    pub slice_start: DateTime<Utc>,
+    /// The attempt that committed.
+    pub attempt: u64,
+    /// The fingerprint of the definition that it computed.
+    pub definition: String,
+    /// What it did.
+    pub outcome: Completion,
+    /// When it committed.
+    pub committed_at: DateTime<Utc>,
+    /// Why the slice must run again in spite of it, such as a definition changed since.
+    pub stale: Option<String>,
+}
+
+/// What [`Checkpoints::restore`] found to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Restored {
+    /// The checkpoint follows the marker now, in this state.
+    Restored(State),
+    /// The checkpoint says so already, or it is newer than the marker.
+    Kept(Box<Checkpoint>),
+}
+
+impl Checkpoints {
+    /// Makes a slice's checkpoint follow its committed marker. A newer attempt, a running lease,
+    /// and a reopening that no attempt has seen yet are never overwritten.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if a call fails.
+    pub async fn restore(
+        &self,
+        marker: &Marker,
+        now: DateTime<Utc>,
+    ) -> Result<Restored, CheckpointError> {
+        for _ in 0..LOOKS_MAX {
+            let found = self.get(&marker.rollup, marker.slice_start).await?;
+            let restored = match found {
+                Some(found) if must_keep(&found, marker, now) => {
+                    return Ok(Restored::Kept(Box::new(found)));
+                }
+                ref found => follow(found.as_ref(), marker),
+            };
+            let update = replacing(found.as_ref(), &restored);
+            if let Written::Done(_) = self.send(update, "restore").await? {
+                if restored.state == State::Stale {
+                    self.lower_watermark(&marker.rollup, marker.slice_start).await?;
+                }
+                return Ok(Restored::Restored(restored.state));
+            }
+        }
+        let slice = label(&marker.rollup, marker.slice_start);
+        Err(CheckpointError::Contended { operation: "restore", slice })
+    }
+}
+
+fn must_keep(found: &Checkpoint, marker: &Marker, now: DateTime<Utc>) -> bool {
+    let same_attempt = found.attempt == marker.attempt;
+    let says_so_already = match found.state {
+        State::Running => found.lease_until.is_some_and(|until| until > now),
+        State::Succeeded => same_attempt && marker.stale.is_none(),
+        State::Stale => same_attempt,
+        State::Failed | State::Yielded => false,
+    };
+    found.attempt > marker.attempt || says_so_already
+}
+
+/// The checkpoint that the marker calls for.
+fn follow(found: Option<&Checkpoint>, marker: &Marker) -> Checkpoint {
+    let (dirty, dirty_seen) = found.map_or((0, 0), |found| (found.dirty, found.dirty_seen));
+    let reopens = u64::from(marker.stale.is_some());
+    let stale = dirty + reopens != dirty_seen;
+    let reason = match &marker.stale {
+        Some(reason) => Some(shortened(reason).to_owned()),
+        None if stale => found.and_then(|found| found.reason.clone()),
+        None => None,
+    };
+    Checkpoint {
+        rollup: marker.rollup.clone(),
+        slice_start: marker.slice_start,
+        state: if stale { State::Stale } else { State::Succeeded },
+        attempt: marker.attempt,
+        owner: found.and_then(|found| found.owner.clone()),
+        lease_until: None,
+        claimed_from: found.and_then(|found| found.claimed_from),
+        failures: 0,
+        retry_at: None,
+        dirty: dirty + reopens,
+        dirty_seen,
+        definition: Some(marker.definition.clone()),
+        reason,
+        error: None,
+        outcome: Some(marker.outcome.clone()),
+        reopened_at: found.and_then(|found| found.reopened_at),
+        started_at: found.and_then(|found| found.started_at),
+        finished_at: Some(marker.committed_at),
+    }
+}
+
+/// The write that replaces what was found, provided that it has not changed since.
+fn replacing(found: Option<&Checkpoint>, restored: &Checkpoint) -> Update {
+    let key = key(&restored.rollup, restored.slice_start);
+    let update = match found {
+        None => Update::new(key, "attribute_not_exists(#pk)"),
+        Some(found) => {
+            let undirtied = if found.dirty == 0 { "attribute_not_exists(#dirty) OR " } else { "" };
+            let unchanged =
+                format!("#state = :state AND #attempt = :attempt AND ({undirtied}#dirty = :dirty)");
+            Update::new(key, &unchanged)
+                .bind("state", text(found.state.word()))
+                .bind("attempt", number(found.attempt))
+                .bind("dirty", number(found.dirty))
+        }
+    };
+    let item = restored.to_item();
+    let gone = ["lease_until", "retry_at", "error", "reason", UNFINISHED];
+    let gone: Vec<_> = gone.into_iter().filter(|name| !item.contains_key(*name)).collect();
+    item.into_iter()
+        .filter(|(name, _)| name != PK && name != SK)
+        .fold(update, |update, (name, value)| update.set(&name, value))
+        .remove(&gone)
+}

@@ -1,0 +1,74 @@
+//! The checkpoints against a real DynamoDB API over HTTP.
+
+mod conformance;
+mod faults;
+mod leases;
+mod model;
+mod repair;
+mod table;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::{Checkpoints, Claim, ClaimError, ClaimRefused, Completion, Lease};
+use crate::embedded::dynamodb::EmbeddedDynamo;
+
+const ROLLUP: &str = "entity_daily";
+const FAILURES_MAX: u32 = 3;
+
+/// A table of its own for each test.
+struct Fixture {
+    server: EmbeddedDynamo,
+    checkpoints: Checkpoints,
+}
+
+impl Fixture {
+    async fn new() -> Self {
+        let server = EmbeddedDynamo::start(None).await.unwrap();
+        let checkpoints = Checkpoints::new(server.client(), "tallymark", FAILURES_MAX);
+        checkpoints.create_table().await.unwrap();
+        Self { server, checkpoints }
+    }
+
+    /// Claims the slice `start()` at second `now` for a minute.
+    async fn claim(&self, now: i64) -> Result<Lease, ClaimRefused> {
+        claim(&self.checkpoints, now).await
+    }
+
+    /// Runs the slice `start()` to its success.
+    async fn succeed(&self, now: i64) -> Lease {
+        let lease = self.claim(now).await.unwrap();
+        self.checkpoints.complete(&lease, &outcome(), at(now)).await.unwrap();
+        lease
+    }
+}
+
+async fn claim(checkpoints: &Checkpoints, now: i64) -> Result<Lease, ClaimRefused> {
+    match checkpoints.claim(&wish(now)).await {
+        Ok(lease) => Ok(lease),
+        Err(ClaimError::Refused(refused)) => Err(refused),
+        Err(ClaimError::Checkpoint(error)) => panic!("{error}"),
+    }
+}
+
+fn wish(now: i64) -> Claim<'static> {
+    Claim {
+        rollup: ROLLUP,
+        slice_start: start(),
+        definition: "0123456789abcdef",
+        now: at(now),
+        deadline: at(now + 60),
+    }
+}
+
+fn start() -> DateTime<Utc> {
+    DateTime::from_timestamp(1_770_681_600, 0).unwrap()
+}
+
+/// A second of the day on which the slice is processed.
+fn at(seconds: i64) -> DateTime<Utc> {
+    start() + TimeDelta::days(1) + TimeDelta::seconds(seconds)
+}
+
+fn outcome() -> Completion {
+    Completion { rows_read: 1_000, groups: 24, settled_by: "capture".into(), ..Default::default() }
+}

@@ -1,0 +1,202 @@
+//! A network and a DynamoDB that misbehave: a proxy that answers with errors or loses replies.
+
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
+use super::{FAILURES_MAX, Fixture, ROLLUP, at, claim, outcome, start};
+use crate::checkpoint::{CheckpointError, Checkpoints, State};
+use crate::embedded::dynamodb::client_of;
+
+/// What happens to the next request; once the script has ended, nothing does.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    /// It is answered with this status and error type, and never forwarded.
+    Answer(u16, &'static str),
+    /// It is forwarded, and the connection is closed in place of the reply.
+    LoseReply,
+}
+
+const THROTTLED: Fault = Fault::Answer(400, "ProvisionedThroughputExceededException");
+const BROKEN: Fault = Fault::Answer(500, "InternalServerError");
+const DENIED: Fault = Fault::Answer(400, "AccessDeniedException");
+
+/// A proxy in front of the fixture's server.
+struct Proxy {
+    checkpoints: Checkpoints,
+    script: Arc<Mutex<VecDeque<Fault>>>,
+}
+
+impl Proxy {
+    fn new(fixture: &Fixture) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let upstream = fixture.server.endpoint().replace("http://", "");
+        let script = Arc::new(Mutex::new(VecDeque::new()));
+        let shared = Arc::clone(&script);
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let (script, upstream) = (Arc::clone(&shared), upstream.clone());
+                // An error means that one side closed its connection.
+                std::thread::spawn(move || relay(client, &upstream, &script).unwrap_or(()));
+            }
+        });
+        let checkpoints = Checkpoints::new(client_of(&endpoint), "tallymark", FAILURES_MAX);
+        Self { checkpoints, script }
+    }
+
+    fn plan<const N: usize>(&self, faults: [Fault; N]) {
+        self.script.lock().unwrap().extend(faults);
+    }
+
+    fn is_over(&self) -> bool {
+        self.script.lock().unwrap().is_empty()
+    }
+}
+
+fn relay(
+    client: TcpStream,
+    upstream: &str,
+    script: &Mutex<VecDeque<Fault>>,
+) -> std::io::Result<()> {
+    let mut requests = BufReader::new(client.try_clone()?);
+    let mut client = client;
+    let mut server = TcpStream::connect(upstream)?;
+    let mut replies = BufReader::new(server.try_clone()?);
+    loop {
+        let request = message(&mut requests)?;
+        let fault = script.lock().unwrap().pop_front();
+        if let Some(Fault::Answer(status, code)) = fault {
+            let body = format!(
+                r#"{{"__type":"com.amazonaws.dynamodb.v20120810#{code}","message":"so planned"}}"#
+            );
+            write!(
+                client,
+                "HTTP/1.1 {status} Fault\r\ncontent-type: application/x-amz-json-1.0\r\n\
+                 content-length: {}\r\n\r\n{body}",
+                body.len()
+            )?;
+            continue;
+        }
+        server.write_all(&request)?;
+        let reply = message(&mut replies)?;
+        if fault.is_some() {
+            return Ok(());
+        }
+        client.write_all(&reply)?;
+    }
+}
+
+/// One HTTP message: its head and a body of the length that the head tells.
+fn message(from: &mut impl BufRead) -> std::io::Result<Vec<u8>> {
+    let (mut bytes, mut length) = (Vec::new(), 0);
+    loop {
+        let mut line = String::new();
+        if from.read_line(&mut line)? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        bytes.extend_from_slice(line.as_bytes());
+        let line = line.trim_end().to_ascii_lowercase();
+        if let Some(value) = line.strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap();
+        }
+        if line.is_empty() {
+            break;
+        }
+    }
+    from.take(length).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+#[tokio::test]
+async fn throttling_and_internal_errors_are_retried() {
+    let fixture = Fixture::new().await;
+    let proxy = Proxy::new(&fixture);
+    for fault in [THROTTLED, BROKEN] {
+        proxy.plan([fault, fault]);
+        assert_eq!(proxy.checkpoints.get(ROLLUP, start()).await.unwrap(), None);
+        assert!(proxy.is_over());
+    }
+}
+
+#[tokio::test]
+async fn throttling_that_does_not_end_is_reported_as_retryable() {
+    let fixture = Fixture::new().await;
+    let proxy = Proxy::new(&fixture);
+    proxy.plan([THROTTLED; 3]);
+    let error = proxy.checkpoints.get(ROLLUP, start()).await.unwrap_err();
+    assert!(matches!(error, CheckpointError::Throttled { .. }), "{error}");
+    assert!(error.is_retryable() && !error.is_unreachable());
+    assert!(error.to_string().contains("so planned"), "{error}");
+    assert!(std::error::Error::source(&error).is_some());
+
+    proxy.plan([BROKEN; 3]);
+    let error = proxy.checkpoints.get(ROLLUP, start()).await.unwrap_err();
+    assert!(matches!(error, CheckpointError::Other { .. }) && error.is_retryable(), "{error}");
+}
+
+#[tokio::test]
+async fn a_denial_is_reported_at_once_and_not_retryable() {
+    let fixture = Fixture::new().await;
+    let proxy = Proxy::new(&fixture);
+    proxy.plan([DENIED]);
+    let error = proxy.checkpoints.get(ROLLUP, start()).await.unwrap_err();
+    assert!(matches!(error, CheckpointError::Denied { .. }) && !error.is_retryable(), "{error}");
+}
+
+#[tokio::test]
+async fn a_claim_whose_reply_was_lost_still_gives_the_lease() {
+    let fixture = Fixture::new().await;
+    let proxy = Proxy::new(&fixture);
+    proxy.plan([Fault::LoseReply]);
+    let lease = claim(&proxy.checkpoints, 0).await.unwrap();
+    assert!(proxy.is_over());
+    assert_eq!((lease.attempt(), lease.claimed_from()), (1, None));
+}
+
+/// The takeover must not look like a takeover of itself.
+#[tokio::test]
+async fn a_takeover_whose_reply_was_lost_still_tells_what_it_took_over() {
+    let fixture = Fixture::new().await;
+    let proxy = Proxy::new(&fixture);
+    fixture.claim(0).await.unwrap();
+    proxy.plan([Fault::LoseReply, Fault::LoseReply]);
+    let lease = claim(&proxy.checkpoints, 100).await.unwrap();
+    assert_eq!((lease.attempt(), lease.is_takeover()), (2, true));
+}
+
+#[tokio::test]
+async fn an_ending_whose_reply_was_lost_is_a_success() {
+    let fixture = Fixture::new().await;
+    let proxy = Proxy::new(&fixture);
+    let checkpoints = &proxy.checkpoints;
+
+    let lease = fixture.claim(0).await.unwrap();
+    proxy.plan([Fault::LoseReply]);
+    let state = checkpoints.yield_(&lease, "not settled", None, at(1)).await.unwrap();
+    assert_eq!(state, State::Yielded);
+
+    let lease = fixture.claim(2).await.unwrap();
+    proxy.plan([Fault::LoseReply]);
+    let failure = checkpoints.fail(&lease, "refused", true, at(3)).await.unwrap();
+    assert_eq!((failure.state, failure.failures), (State::Failed, 1));
+
+    let lease = fixture.claim(1_000).await.unwrap();
+    proxy.plan([Fault::LoseReply]);
+    let state = checkpoints.complete(&lease, &outcome(), at(1_001)).await.unwrap();
+    assert_eq!(state, State::Succeeded);
+    assert!(proxy.is_over());
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_unreachable_in_one_line() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let nowhere = Checkpoints::new(client_of(&endpoint), "tallymark", FAILURES_MAX);
+    let error = nowhere.get(ROLLUP, start()).await.unwrap_err();
+    assert!(error.is_unreachable() && error.is_retryable(), "{error}");
+    assert!(error.to_string().contains("refused"), "{error}");
+    assert!(!error.to_string().contains('\n'), "{error}");
+}

@@ -1,0 +1,116 @@
+//! The watermark: every slice of a rollup that starts before it has succeeded.
+//!
+//! Whoever advances it has read slices, seen that they succeeded, and writes the result a moment
+//! later; a slice reopened in that moment would be lost behind the watermark. So every reopening
+//! first marks the slice and then raises the watermark's version, and an advance counts only
+//! against the version that was read before the slices. Whichever comes second sees the other.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+
+use super::dynamodb::Checkpoints;
+use super::error::CheckpointError;
+use super::item::{Item, PK, Reader, SK, WATERMARK, instant, label, number, text};
+use super::reopen::LOOKS_MAX;
+use super::update::{Update, Written};
+
+/// A rollup's watermark as it was read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Watermark {
+    until: Option<DateTime<Utc>>,
+    version: u64,
+}
+
+impl Watermark {
+    /// Every slice that starts before this instant has succeeded. `None`: nothing is known.
+    #[must_use]
+    pub const fn until(&self) -> Option<DateTime<Utc>> {
+        self.until
+    }
+
+    fn read(item: &Item) -> Result<Self, CheckpointError> {
+        let read = Reader { item };
+        let version = read.number("version")?.unwrap_or(0);
+        Ok(Self { until: read.instant(WATERMARK)?, version })
+    }
+}
+
+impl Checkpoints {
+    /// The rollup's watermark. Read it before the slices whose success shall advance it.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if the call fails or the item is malformed.
+    pub async fn watermark(&self, rollup: &str) -> Result<Watermark, CheckpointError> {
+        let item = self.item(watermark_key(rollup)).await?;
+        item.as_ref().map_or_else(|| Ok(Watermark::default()), Watermark::read)
+    }
+
+    /// Moves the watermark forwards to `to`, as every slice before it was seen to have succeeded
+    /// after `seen` was read. Returns whether the watermark is there or further now; if not, a
+    /// slice was reopened since, and whoever comes next looks again.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if the call fails.
+    pub async fn advance_watermark(
+        &self,
+        rollup: &str,
+        seen: &Watermark,
+        to: DateTime<Utc>,
+    ) -> Result<bool, CheckpointError> {
+        if seen.until.is_some_and(|until| until >= to) {
+            return Ok(true);
+        }
+        // No reopening yet: the version may not have been written either.
+        let unchanged = match seen.version {
+            0 => "(attribute_not_exists(#version) OR #version = :seen)",
+            _ => "#version = :seen",
+        };
+        let forwards = "(attribute_not_exists(#watermark) OR #watermark < :to)";
+        let update = Update::new(watermark_key(rollup), &format!("{forwards} AND {unchanged}"))
+            .bind("to", instant(to))
+            .bind("seen", number(seen.version))
+            .compute(WATERMARK, ":to");
+        match self.send(update, "advance watermark").await? {
+            Written::Done(_) => Ok(true),
+            Written::Refused(Some(item)) => {
+                Ok(Watermark::read(&item)?.until.is_some_and(|until| until >= to))
+            }
+            Written::Refused(None) => Ok(false),
+        }
+    }
+
+    /// Moves the watermark back to `to` where it is past it, and in any case spoils the advances
+    /// of those who read it before.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if a call fails.
+    pub async fn lower_watermark(
+        &self,
+        rollup: &str,
+        to: DateTime<Utc>,
+    ) -> Result<(), CheckpointError> {
+        let raised = |condition: &str| {
+            Update::new(watermark_key(rollup), condition)
+                .bind("to", instant(to))
+                .bind("zero", number(0))
+                .bind("one", number(1))
+                .compute("version", "if_not_exists(#version, :zero) + :one")
+        };
+        for _ in 0..LOOKS_MAX {
+            let past = raised("#watermark > :to").compute(WATERMARK, ":to");
+            if let Written::Done(_) = self.send(past, "lower watermark").await? {
+                return Ok(());
+            }
+            let before = raised("attribute_not_exists(#watermark) OR #watermark <= :to");
+            if let Written::Done(_) = self.send(before, "lower watermark").await? {
+                return Ok(());
+            }
+        }
+        Err(CheckpointError::Contended { operation: "lower watermark", slice: label(rollup, to) })
+    }
+}
+
+fn watermark_key(rollup: &str) -> Item {
+    HashMap::from([(PK.into(), text(rollup)), (SK.into(), text(WATERMARK))])
+}

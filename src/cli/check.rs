@@ -1,0 +1,270 @@
+use clap::Args;
+use serde_json::json;
+use sqlx::Row as _;
+
+use super::{Failure, Global, rollups, ui};
+use crate::db::{Access, Db, DbError};
+use crate::rollup::Rollup;
+use crate::source::shape::Shape;
+use crate::sql::{literal, table};
+use crate::target::ddl::{self, DdlError};
+use crate::worker::{CATALOGUE_TIMEOUT, Severity, WorkError, Worker};
+
+/// Look for what would keep the rollups from working, each finding with its fix.
+#[derive(Debug, Args)]
+pub struct Check {
+    /// Only this rollup
+    rollup: Option<String>,
+}
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Grade {
+    Good,
+    Note,
+    Bad,
+}
+
+/// Something that was looked at.
+#[derive(Debug, serde::Serialize)]
+struct Finding {
+    grade: Grade,
+    subject: String,
+    finding: String,
+    #[serde(skip)]
+    severity: Option<Severity>,
+}
+
+/// Collects findings.
+#[derive(Default)]
+struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn add(&mut self, grade: Grade, subject: &str, finding: impl Into<String>) {
+        let severity = (grade == Grade::Bad).then_some(Severity::Usage);
+        self.0.push(Finding { grade, subject: subject.into(), finding: finding.into(), severity });
+    }
+
+    fn trouble(&mut self, subject: &str, error: &WorkError) {
+        let (subject, finding) = (subject.into(), error.to_string());
+        let severity = Some(error.severity());
+        self.0.push(Finding { grade: Grade::Bad, subject, finding, severity });
+    }
+}
+
+impl Check {
+    pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
+        let worker = global.worker(1).await?;
+        let mut findings = Findings::default();
+        if let Err(error) = server(&worker.source, &mut findings).await {
+            findings.trouble("source", &error.into());
+        }
+        if !worker.target.is_source {
+            if let Err(error) = server(&worker.target.db, &mut findings).await {
+                findings.trouble("target", &error.into());
+            }
+        }
+        match worker.checkpoints.describe().await {
+            Ok(summary) => findings.add(
+                Grade::Good,
+                "checkpoints",
+                format!("table {} is {}", worker.checkpoints.table(), summary.status),
+            ),
+            Err(error) => findings.trouble("checkpoints", &error.into()),
+        }
+        for chosen in rollups(&worker, self.rollup.as_deref())? {
+            if let Err(error) = rollup(&worker, chosen, &mut findings).await {
+                findings.trouble(&chosen.name, &error);
+            }
+        }
+        let findings = findings.0;
+        global.print(&json!({ "findings": findings }), || text(&findings));
+        let bad = findings.iter().filter(|finding| finding.grade == Grade::Bad);
+        let worst = bad.clone().filter_map(|finding| finding.severity).max_by_key(|it| *it as u8);
+        match worst {
+            None => Ok(()),
+            Some(severity) => Err(Failure::told(
+                severity,
+                format!("{} to put right", ui::counted(bad.count(), "finding")),
+            )),
+        }
+    }
+}
+
+/// Connection, version, TLS, pooler and clock of one server.
+async fn server(db: &Db, findings: &mut Findings) -> Result<(), DbError> {
+    let subject = db.side().to_string();
+    let question = "SELECT current_setting('server_version_num')::int AS version, \
+         coalesce((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), false) AS tls, \
+         current_user::text AS role, pg_backend_pid() AS pid, \
+         host(inet_server_addr()) AS address, pg_is_in_recovery() AS replica";
+    let mut pids = Vec::new();
+    for round in 0..2 {
+        let mut tx = db.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, "check").await?;
+        let row = tx.row("looking at the server", question.into()).await?;
+        let read = || {
+            Ok::<_, sqlx::Error>((
+                row.try_get::<i32, _>("version")?,
+                row.try_get::<bool, _>("tls")?,
+                row.try_get::<String, _>("role")?,
+                row.try_get::<i32, _>("pid")?,
+                row.try_get::<Option<String>, _>("address")?,
+                row.try_get::<bool, _>("replica")?,
+            ))
+        };
+        let (version, tls, role, pid, address, replica) =
+            read().map_err(|source| tx.error("looking at the server", source))?;
+        tx.rollback().await?;
+        pids.push(pid);
+        if round > 0 {
+            continue;
+        }
+        let (major, minor) = (version / 10_000, version % 10_000);
+        let answer = format!("PostgreSQL {major}.{minor}, connected as {role}");
+        if version < 130_000 {
+            findings.add(Grade::Bad, &subject, format!("{answer}; PostgreSQL 13 or later is needed"));
+        } else {
+            findings.add(Grade::Good, &subject, answer);
+        }
+        let local = address.is_none_or(|address| address == "127.0.0.1" || address == "::1");
+        match (tls, local) {
+            (true, _) => findings.add(Grade::Good, &subject, "the connection is encrypted"),
+            (false, true) => {
+                findings.add(Grade::Good, &subject, "not encrypted, but on this machine");
+            }
+            (false, false) => findings.add(
+                Grade::Note,
+                &subject,
+                "the connection is not encrypted; remove sslmode=disable from the URL",
+            ),
+        }
+        if replica {
+            findings.add(
+                Grade::Note,
+                &subject,
+                "a replica: the writers of the primary cannot be seen from here, so allow for its \
+                 replay lag in `grace`",
+            );
+        }
+    }
+    if pids[0] != pids[1] {
+        findings.add(
+            Grade::Good,
+            &subject,
+            "behind a transaction pooler (two transactions had two backends); nothing here needs \
+             a session",
+        );
+    }
+    Ok(())
+}
+
+/// The definition against source and target.
+async fn rollup(
+    worker: &Worker,
+    rollup: &Rollup,
+    findings: &mut Findings,
+) -> Result<(), WorkError> {
+    let subject = &rollup.name;
+    let shape = worker.shape(rollup).await?;
+    findings.add(
+        Grade::Good,
+        subject,
+        format!(
+            "{} can be read: {}, {}",
+            rollup.from,
+            ui::counted(shape.dimensions.len(), "dimension"),
+            ui::counted(shape.fields.len(), "measure column"),
+        ),
+    );
+    index(worker, rollup, &shape, findings).await?;
+    let mut tx = worker.target.db.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, subject).await?;
+    match ddl::plan(&mut tx, &worker.target, rollup, &shape).await {
+        Ok(missing) if missing.is_empty() => {
+            findings.add(Grade::Good, subject, format!("{} is ready", worker.target.table(rollup)));
+        }
+        Ok(missing) => findings.add(
+            Grade::Bad,
+            subject,
+            format!(
+                "{} of `tallymark init` are still to run; `init --dry-run` prints them",
+                ui::counted(missing.len(), "statement")
+            ),
+        ),
+        Err(DdlError::Db(error)) => return Err(error.into()),
+        Err(error) => findings.add(Grade::Bad, subject, error.to_string()),
+    }
+    findings.add(
+        Grade::Note,
+        subject,
+        format!(
+            "settles by grace: rows that become visible more than {} after their slice's end, and \
+             later changes, are found by lookback ({}) or replay only",
+            ui::duration(rollup.grace),
+            ui::counted(rollup.lookback as usize, "slice"),
+        ),
+    );
+    Ok(())
+}
+
+/// Whether an index can find the rows of a slice. A view has none of its own: the plan tells.
+async fn index(
+    worker: &Worker,
+    rollup: &Rollup,
+    shape: &Shape,
+    findings: &mut Findings,
+) -> Result<(), WorkError> {
+    let newest = crate::plan::newest(rollup, worker.clock.now());
+    let slice = newest.unwrap_or_else(|| rollup.calendar.containing(rollup.start));
+    let mut tx = worker.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
+    let size = format!(
+        "SELECT coalesce(pg_total_relation_size(to_regclass({})), 0)",
+        literal(&table(&rollup.from))
+    );
+    let bytes: i64 = tx
+        .row("asking for the table's size", size)
+        .await?
+        .try_get(0)
+        .map_err(|source| tx.error("asking for the table's size", source))?;
+    let condition =
+        crate::source::read::condition(rollup, shape, slice.start(), slice.end());
+    let sql = format!("EXPLAIN SELECT FROM {} WHERE {condition}", table(&rollup.from));
+    let lines = tx.rows("explaining a slice", sql).await?;
+    let plan: Vec<String> = lines.iter().filter_map(|row| row.try_get(0).ok()).collect();
+    let column = crate::sql::ident(shape.axis.column());
+    let create = format!("CREATE INDEX CONCURRENTLY ON {} ({column})", table(&rollup.from));
+    if !plan.iter().any(|line| line.contains("Seq Scan")) {
+        findings.add(Grade::Good, &rollup.name, "an index finds the rows of a slice");
+    } else if bytes > SMALL_BYTES {
+        findings.add(
+            Grade::Bad,
+            &rollup.name,
+            format!("a slice would read the whole of {}; as its owner: {create}", rollup.from),
+        );
+    } else {
+        let advice = format!(
+            "a slice reads the whole of {}, which is small; should it grow: {create}",
+            rollup.from
+        );
+        findings.add(Grade::Note, &rollup.name, advice);
+    }
+    Ok(())
+}
+
+/// PostgreSQL rightly scans a table of this size rather than use an index.
+const SMALL_BYTES: i64 = 16 * 1024 * 1024;
+
+fn text(findings: &[Finding]) -> String {
+    findings
+        .iter()
+        .map(|finding| {
+            let mark = match finding.grade {
+                Grade::Good => console::style("ok  ").green(),
+                Grade::Note => console::style("note").yellow(),
+                Grade::Bad => console::style("bad ").red().bold(),
+            };
+            format!("{mark}  {}: {}", finding.subject, finding.finding)
+        })
+        .collect::<Vec<_>>()
+        .join("\n")
+}

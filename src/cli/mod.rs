@@ -1,0 +1,233 @@
+//! The command line. Each command decodes its arguments, calls the library, and prints.
+
+mod backfill;
+mod check;
+mod demo;
+mod init;
+mod plan;
+mod repair;
+mod replay;
+mod run;
+mod status;
+pub mod ui;
+mod verify;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use serde_json::json;
+
+use crate::clock::{Clock, SystemClock};
+use crate::config::{Config, ConfigError};
+use crate::rollup::Rollup;
+use crate::slice::Slice;
+use crate::worker::{Severity, WorkError, Worker};
+
+/// Accurate, rerunnable statistics of a PostgreSQL that offers no replication.
+#[derive(Debug, Parser)]
+#[command(name = "tallymark", version, max_term_width = 80)]
+#[command(after_help = "Exit codes: 0 done; 1 the work ran and something failed or differs; \
+    2 wrong usage or configuration; 3 a server could not be reached.")]
+struct Arguments {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Clone, Debug, Args)]
+struct Global {
+    /// The configuration file
+    #[arg(long, global = true, default_value = "tallymark.toml", env = "TALLYMARK_CONFIG")]
+    config: PathBuf,
+    /// Print one JSON document (docs/CLI.md) on stdout; logs go to stderr
+    #[arg(long, global = true)]
+    json: bool,
+    /// Log what is done; twice: every step
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show the main job on embedded servers: nothing to configure or install
+    Demo(demo::Demo),
+    /// Create the checkpoint table, the schemas and the rollup tables
+    Init(init::Init),
+    /// Look for what would keep the rollups from working, each finding with its fix
+    Check(check::Check),
+    /// Show what is due, or what a backfill would do
+    Plan(plan::Plan),
+    /// Work on what is due now: one tick, in this process
+    Run(run::Run),
+    /// Compute a range of slices, several at once
+    Backfill(backfill::Backfill),
+    /// Recompute slices, whatever their state
+    Replay(replay::Replay),
+    /// Show how the slices stand, what failed and why
+    Status(status::Status),
+    /// Recompute and compare; write nothing
+    Verify(verify::Verify),
+    /// Rebuild lost checkpoints from the target's markers
+    Repair(repair::Repair),
+    /// Print the completions for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Why a command ended without success, as a line for a person and an exit code.
+#[derive(Debug)]
+pub struct Failure {
+    severity: Severity,
+    message: String,
+    /// Whether the command's JSON document has been printed and tells of it.
+    told: bool,
+}
+
+impl Failure {
+    /// Wrong usage or configuration.
+    #[must_use]
+    pub const fn usage(message: String) -> Self {
+        Self { severity: Severity::Usage, message, told: false }
+    }
+
+    /// The work ran, and something failed or differs, as the result that was printed tells.
+    const fn told(severity: Severity, message: String) -> Self {
+        Self { severity, message, told: true }
+    }
+}
+
+impl From<WorkError> for Failure {
+    fn from(error: WorkError) -> Self {
+        Self { severity: error.severity(), message: error.to_string(), told: false }
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::usage(error.to_string())
+    }
+}
+
+/// Runs the command line and returns its exit code.
+pub async fn main() -> ExitCode {
+    let Arguments { global, command } = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { Severity::Usage as u8 } else { 0 });
+        }
+    };
+    crate::telemetry::cli(global.verbose);
+    match dispatch(&global, command).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure { severity, message, told }) => {
+            if global.json && !told {
+                ui::json(&json!({ "error": message, "exit": severity as u8 }));
+            }
+            let error = console::style("error:").red().bold().for_stderr();
+            for line in message.lines() {
+                ui::note(format!("{error} {line}"));
+            }
+            ExitCode::from(severity as u8)
+        }
+    }
+}
+
+async fn dispatch(global: &Global, command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Demo(command) => command.run(global).await,
+        Command::Init(command) => command.run(global).await,
+        Command::Check(command) => command.run(global).await,
+        Command::Plan(command) => command.run(global).await,
+        Command::Run(command) => command.run(global).await,
+        Command::Backfill(command) => command.run(global).await,
+        Command::Replay(command) => command.run(global).await,
+        Command::Status(command) => command.run(global).await,
+        Command::Verify(command) => command.run(global).await,
+        Command::Repair(command) => command.run(global).await,
+        Command::Completions { shell } => {
+            let mut command = Arguments::command();
+            clap_complete::generate(shell, &mut command, "tallymark", &mut std::io::stdout());
+            Ok(())
+        }
+    }
+}
+
+impl Global {
+    /// A worker for the configuration file, for `concurrency` slices at once.
+    async fn worker(&self, concurrency: u32) -> Result<Worker, Failure> {
+        let environment = |name: &str| std::env::var(name).ok();
+        let config = Config::load(&self.config, &environment)?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        Ok(Worker::new(config, clock, concurrency).await?)
+    }
+
+    /// Prints the result: `document` with `--json`, else `text`.
+    fn print(&self, document: &impl serde::Serialize, text: impl FnOnce() -> String) {
+        if self.json {
+            ui::json(document);
+        } else {
+            ui::say(text());
+        }
+    }
+}
+
+/// A range of slices as commands take it.
+#[derive(Debug, Args)]
+struct Range {
+    /// First slice: a date in the rollup's zone, or an instant
+    #[arg(long, value_name = "TIME")]
+    from: Option<String>,
+    /// End of the range, itself not part of it [default: now]
+    #[arg(long, value_name = "TIME")]
+    to: Option<String>,
+}
+
+impl Range {
+    /// The range for `rollup`, by default from its start until now.
+    fn bounds(
+        &self,
+        rollup: &Rollup,
+        now: DateTime<Utc>,
+    ) -> Result<(DateTime<Utc>, DateTime<Utc>), Failure> {
+        let at = |option: &str, text: &Option<String>, default| {
+            text.as_ref().map_or(Ok(default), |text| {
+                rollup
+                    .calendar
+                    .instant(text)
+                    .map_err(|error| Failure::usage(format!("--{option}: {error}")))
+            })
+        };
+        Ok((at("from", &self.from, rollup.start)?, at("to", &self.to, now)?))
+    }
+}
+
+/// The slice that begins at what the user wrote.
+fn slice_starting(rollup: &Rollup, text: &str) -> Result<Slice, Failure> {
+    let usage = |error: String| Failure::usage(format!("--slice: {error}"));
+    // A whole name, as status and logs print it, is welcome too.
+    let start = text.strip_prefix(&format!("{}@", rollup.name)).unwrap_or(text);
+    let instant = rollup.calendar.instant(start).map_err(|error| usage(error.to_string()))?;
+    rollup.calendar.starting(instant).map_err(|error| usage(error.to_string()))
+}
+
+/// The rollups that a command is for: the named one, or all.
+fn rollups<'a>(worker: &'a Worker, name: Option<&str>) -> Result<Vec<&'a Rollup>, Failure> {
+    match name {
+        Some(name) => Ok(vec![worker.rollup(name)?]),
+        None => Ok(worker.config.rollups.iter().collect()),
+    }
+}
+
+/// Reads `500ms`, `30s`, `5 minutes` for an option.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    crate::config::parse_duration(text)
+        .ok_or_else(|| "write a duration such as 30s, 5 minutes or 1 hour".to_owned())
+}

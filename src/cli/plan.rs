@@ -1,0 +1,128 @@
+use std::collections::BTreeMap;
+
+use clap::Args;
+use serde_json::json;
+
+use super::backfill::describe;
+use super::{Failure, Global, Range, rollups, run::name, ui};
+use crate::backfill::Order;
+use crate::db::Access;
+use crate::plan::Standing;
+use crate::rollup::Rollup;
+use crate::run::estimate_rows;
+use crate::worker::{CATALOGUE_TIMEOUT, WorkError, Worker};
+
+/// Show what is due, or what a backfill would do.
+#[derive(Debug, Args)]
+pub struct Plan {
+    /// Only this rollup
+    rollup: Option<String>,
+    #[command(flatten)]
+    range: Range,
+    /// Plan to recompute what succeeded already, too
+    #[arg(long, requires = "from")]
+    force: bool,
+}
+
+impl Plan {
+    pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
+        let worker = global.worker(1).await?;
+        let mut documents = Vec::new();
+        let mut texts = Vec::new();
+        for rollup in rollups(&worker, self.rollup.as_deref())? {
+            let (document, text) = if self.range.from.is_some() {
+                self.backfill(&worker, rollup).await?
+            } else {
+                due(&worker, rollup).await?
+            };
+            documents.push(document);
+            texts.push(text);
+        }
+        global.print(&json!({ "rollups": documents }), || texts.join("\n\n"));
+        Ok(())
+    }
+
+    async fn backfill(
+        &self,
+        worker: &Worker,
+        rollup: &Rollup,
+    ) -> Result<(serde_json::Value, String), Failure> {
+        let (from, to) = self.range.bounds(rollup, worker.clock.now())?;
+        let plan =
+            worker.plan_backfill(rollup, from, to, Order::OldestFirst, self.force).await?;
+        let rows = match (plan.slices.first(), plan.slices.last()) {
+            (Some(first), Some(last)) => {
+                let shape = worker.shape(rollup).await?;
+                let mut tx = worker
+                    .source
+                    .begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name)
+                    .await
+                    .map_err(WorkError::from)?;
+                estimate_rows(&mut tx, rollup, &shape, first.start(), last.end())
+                    .await
+                    .map_err(WorkError::from)?
+            }
+            _ => 0.0,
+        };
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an estimate")]
+        let rows = rows as u64;
+        let document = json!({
+            "rollup": rollup.name,
+            "from": plan.from,
+            "to": plan.to,
+            "slices": plan.slices.len(),
+            "reopened": plan.reopen.len(),
+            "succeeded": plan.done,
+            "sealed": plan.sealed,
+            "exhausted": plan.exhausted,
+            "rows_estimated": rows,
+        });
+        let text = format!(
+            "{}\n  about {} source rows, by the planner's statistics",
+            describe(rollup, &plan),
+            ui::number(rows)
+        );
+        Ok((document, text))
+    }
+}
+
+/// What the next tick would find.
+async fn due(
+    worker: &Worker,
+    rollup: &Rollup,
+) -> Result<(serde_json::Value, String), Failure> {
+    /// So many due slices are named in the text; the JSON names all.
+    const NAMED_MAX: usize = 5;
+    let plan = worker.plan(rollup, worker.clock.now()).await?.plan;
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for planned in plan.slices.iter().filter(|planned| planned.standing != Standing::Succeeded) {
+        *counts.entry(planned.standing.word()).or_default() += 1;
+    }
+    let due: Vec<_> = plan.due().collect();
+    let document = json!({
+        "rollup": rollup.name,
+        "watermark": plan.watermark,
+        "due": due.iter().map(|planned| json!({
+            "slice": name(&rollup.name, planned.slice.start()),
+            "why": planned.standing,
+        })).collect::<Vec<_>>(),
+        "standings": counts,
+    });
+    let mut text = match due.len() {
+        0 => format!("{}: nothing is due", rollup.name),
+        many => format!("{}: {} due, newest first", rollup.name, ui::counted(many, "slice")),
+    };
+    for planned in due.iter().take(NAMED_MAX) {
+        let label = rollup.calendar.label(&planned.slice);
+        text.push_str(&format!("\n  {label}  {}", planned.standing.word()));
+    }
+    if due.len() > NAMED_MAX {
+        text.push_str(&format!("\n  … and {}", ui::counted(due.len() - NAMED_MAX, "more slice")));
+    }
+    for word in ["running", "waiting", "exhausted"] {
+        if let Some(count) = counts.get(word) {
+            text.push_str(&format!("\n  {} {word}", ui::counted(*count, "slice")));
+        }
+    }
+    Ok((document, text))
+}

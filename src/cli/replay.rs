@@ -1,0 +1,87 @@
+use clap::Args;
+
+use super::backfill::{Pace, finish};
+use super::ui::{self, Progress, counted};
+use super::{Failure, Global, Range, slice_starting};
+use crate::backfill::BatchReport;
+use crate::checkpoint::State;
+use crate::clock::Stopwatch;
+use crate::rollup::Rollup;
+use crate::run::RunOptions;
+use crate::slice::Slice;
+use crate::worker::{WorkError, Worker};
+
+/// Recompute slices, whatever their state.
+#[derive(Debug, Args)]
+pub struct Replay {
+    /// The rollup
+    rollup: String,
+    /// This slice
+    #[arg(long, value_name = "START", conflicts_with_all = ["failed", "from", "to"])]
+    slice: Option<String>,
+    /// All slices that failed, exhausted ones too
+    #[arg(long, conflicts_with_all = ["from", "to"])]
+    failed: bool,
+    #[command(flatten)]
+    range: Range,
+    /// Why, kept in the checkpoint
+    #[arg(long, default_value = "replayed by hand")]
+    reason: String,
+    /// Take the result even if most of the source's rows are gone
+    #[arg(long)]
+    allow_shrink: bool,
+    #[command(flatten)]
+    pace: Pace,
+}
+
+impl Replay {
+    pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
+        let worker = global.worker(self.pace.concurrency).await?;
+        let rollup = worker.rollup(&self.rollup)?;
+        let slices = self.slices(&worker, rollup).await?;
+        if slices.is_empty() {
+            global.print(&BatchReport::default(), || "nothing to replay".into());
+            return Ok(());
+        }
+        if !global.json {
+            ui::say(format!(
+                "replay of {}: {} to recompute, {} to {}",
+                rollup.name,
+                counted(slices.len(), "slice"),
+                slices.first().map_or_else(String::new, |slice| rollup.calendar.label(slice)),
+                slices.last().map_or_else(String::new, |slice| rollup.calendar.label(slice)),
+            ));
+        }
+        ui::confirm("Recompute them?", self.pace.yes || global.json)?;
+        let watch = Stopwatch::start();
+        let progress = Progress::new(&rollup.name, slices.len());
+        let batch = self.pace.batch(RunOptions { allow_shrink: self.allow_shrink });
+        let report = worker.replay(rollup, &slices, &self.reason, batch, &progress).await;
+        progress.finish();
+        finish(global, rollup, &report?, watch)
+    }
+
+    async fn slices(&self, worker: &Worker, rollup: &Rollup) -> Result<Vec<Slice>, Failure> {
+        if let Some(start) = &self.slice {
+            return Ok(vec![slice_starting(rollup, start)?]);
+        }
+        if self.failed {
+            let unfinished =
+                worker.checkpoints.unfinished(&rollup.name).await.map_err(WorkError::from)?;
+            return Ok(unfinished
+                .iter()
+                .filter(|checkpoint| checkpoint.state == State::Failed)
+                .map(|checkpoint| rollup.calendar.containing(checkpoint.slice_start))
+                .collect());
+        }
+        if self.range.from.is_none() {
+            return Err(Failure::usage(
+                "say what to replay: --slice START, --failed, or --from TIME [--to TIME]".into(),
+            ));
+        }
+        let now = worker.clock.now();
+        let (from, to) = self.range.bounds(rollup, now)?;
+        let plan = worker.plan_range(rollup, from, to, now).await?;
+        Ok(plan.slices.iter().map(|planned| planned.slice).collect())
+    }
+}

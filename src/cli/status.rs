@@ -1,0 +1,258 @@
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Datelike as _, TimeDelta, Timelike as _, Utc};
+use clap::Args;
+use console::Style;
+use serde_json::json;
+
+use super::run::name;
+use super::{Failure, Global, rollups, ui};
+use crate::checkpoint::Checkpoint;
+use crate::plan::{Planned, Standing};
+use crate::rollup::Rollup;
+use crate::worker::{WorkError, Worker};
+
+/// So many unfinished slices are listed with their reason; the JSON lists all.
+const LISTED_MAX: usize = 10;
+
+/// Show how the slices stand, what failed and why.
+#[derive(Debug, Args)]
+pub struct Status {
+    /// Only this rollup
+    rollup: Option<String>,
+    /// How many lines of the calendar to show, newest last
+    #[arg(long, value_name = "N", default_value_t = 14)]
+    lines: usize,
+}
+
+/// How one rollup stands.
+struct Standings {
+    watermark: DateTime<Utc>,
+    lag: TimeDelta,
+    slices: Vec<Planned>,
+    unfinished: Vec<Checkpoint>,
+}
+
+impl Status {
+    pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
+        let worker = global.worker(1).await?;
+        let mut documents = Vec::new();
+        let mut texts = Vec::new();
+        for rollup in rollups(&worker, self.rollup.as_deref())? {
+            let standings = self.standings(&worker, rollup).await?;
+            documents.push(document(rollup, &standings));
+            texts.push(self.text(rollup, &standings));
+        }
+        global.print(&json!({ "rollups": documents }), || texts.join("\n\n"));
+        Ok(())
+    }
+
+    async fn standings(&self, worker: &Worker, rollup: &Rollup) -> Result<Standings, WorkError> {
+        let now = worker.clock.now();
+        let known = worker.plan(rollup, now).await?.plan;
+        // The calendar shows the newest lines, which may begin before the watermark.
+        let line = Line::of(rollup);
+        let lines = u32::try_from(self.lines).unwrap_or(u32::MAX).clamp(1, 1000);
+        let from = (now - line.span() * i32::try_from(lines).unwrap_or(1000)).max(rollup.start);
+        let from = rollup.calendar.containing(from).start();
+        let slices = worker.plan_range(rollup, from, now, now).await?.slices;
+        let unfinished = worker.checkpoints.unfinished(&rollup.name).await?;
+        let lag = now - known.watermark;
+        Ok(Standings { watermark: known.watermark, lag, slices, unfinished })
+    }
+
+    fn text(&self, rollup: &Rollup, standings: &Standings) -> String {
+        let calendar = &rollup.calendar;
+        let lag = ui::duration(standings.lag.to_std().unwrap_or_default());
+        let mut lines = vec![
+            format!(
+                "{}  slices of {} in {}, from {}",
+                console::style(&rollup.name).bold(),
+                calendar.width(),
+                calendar.zone(),
+                rollup.from
+            ),
+            format!(
+                "watermark {}, {lag} ago: every slice before it has succeeded",
+                ui::instant(standings.watermark)
+            ),
+        ];
+        lines.extend(self.grid(rollup, &standings.slices));
+        lines.push(legend(&standings.slices));
+        if !standings.unfinished.is_empty() {
+            let rows: Vec<Vec<String>> =
+                standings.unfinished.iter().rev().take(LISTED_MAX).map(unfinished_row).collect();
+            lines.push(String::new());
+            lines.push(ui::table(&["unfinished slice", "state", ">attempt", "why"], &rows));
+            if standings.unfinished.len() > LISTED_MAX {
+                let more = standings.unfinished.len() - LISTED_MAX;
+                lines.push(format!("… and {}", ui::counted(more, "more slice")));
+            }
+        }
+        lines.join("\n")
+    }
+
+    /// The calendar of slices: a line a month (or day, or year), a letter a slice.
+    fn grid(&self, rollup: &Rollup, slices: &[Planned]) -> Vec<String> {
+        let line = Line::of(rollup);
+        let mut rows: BTreeMap<String, BTreeMap<usize, Standing>> = BTreeMap::new();
+        for planned in slices {
+            let local = planned.slice.start().with_timezone(&rollup.calendar.zone());
+            let (label, place) = line.place(rollup, local.naive_local());
+            let row = rows.entry(label).or_default();
+            // An hour that occurs twice takes the next place.
+            let place = if row.contains_key(&place) { place + 1 } else { place };
+            row.insert(place, planned.standing);
+        }
+        let shown = rows.len().saturating_sub(self.lines.max(1));
+        rows.into_iter()
+            .skip(shown)
+            .map(|(label, cells)| {
+                let width = cells.keys().max().map_or(0, |last| last + 1);
+                let cells: String = (0..width)
+                    .map(|place| match cells.get(&place) {
+                        Some(standing) => {
+                            style(*standing).apply_to(letter(*standing)).to_string()
+                        }
+                        None => " ".into(),
+                    })
+                    .collect();
+                format!("{label}  {cells}")
+            })
+            .collect()
+    }
+}
+
+/// What a line of the calendar holds.
+#[derive(Clone, Copy)]
+enum Line {
+    HalfDay,
+    Day,
+    Month,
+    Year,
+}
+
+impl Line {
+    fn of(rollup: &Rollup) -> Self {
+        let width = rollup.calendar.width().approximate();
+        match width.as_secs() {
+            0..1200 => Self::HalfDay,
+            1200..86_400 => Self::Day,
+            86_400 => Self::Month,
+            _ => Self::Year,
+        }
+    }
+
+    fn span(self) -> TimeDelta {
+        match self {
+            Self::HalfDay => TimeDelta::hours(12),
+            Self::Day => TimeDelta::days(1),
+            Self::Month => TimeDelta::days(31),
+            Self::Year => TimeDelta::days(366),
+        }
+    }
+
+    /// The line's label and the slice's place in it.
+    fn place(self, rollup: &Rollup, local: chrono::NaiveDateTime) -> (String, usize) {
+        let width = rollup.calendar.width().approximate().as_secs().max(1);
+        let second = u64::from(local.time().num_seconds_from_midnight());
+        let nth = |second: u64| usize::try_from(second / width).unwrap_or(0);
+        match self {
+            Self::HalfDay => {
+                let half = if local.hour() < 12 { "am" } else { "pm" };
+                (format!("{} {half}", local.date()), nth(second % (12 * 3600)))
+            }
+            Self::Day => (local.date().to_string(), nth(second)),
+            Self::Month => (local.format("%Y-%m").to_string(), local.day0() as usize),
+            Self::Year if width > 8 * 86_400 => (local.year().to_string(), local.month0() as usize),
+            Self::Year => {
+                let week = local.iso_week();
+                (week.year().to_string(), week.week0() as usize)
+            }
+        }
+    }
+}
+
+const fn letter(standing: Standing) -> char {
+    match standing {
+        Standing::Succeeded => '#',
+        Standing::Missing => '.',
+        Standing::Running => 'R',
+        Standing::LeaseOver => 'L',
+        Standing::Retry => 'F',
+        Standing::Waiting => 'W',
+        Standing::Exhausted => 'X',
+        Standing::Yielded => 'Y',
+        Standing::Stale => 'S',
+        Standing::Lookback => 'B',
+        Standing::Sealed => '-',
+        Standing::NotEnded => ' ',
+    }
+}
+
+fn style(standing: Standing) -> Style {
+    let style = Style::new();
+    match standing {
+        Standing::Succeeded => style.green(),
+        Standing::Missing | Standing::Sealed | Standing::NotEnded => style.dim(),
+        Standing::Running | Standing::Yielded | Standing::Lookback => style.cyan(),
+        Standing::Waiting | Standing::LeaseOver | Standing::Stale => style.yellow(),
+        Standing::Retry | Standing::Exhausted => style.red().bold(),
+    }
+}
+
+/// The letters that occur, each with its word and how often.
+fn legend(slices: &[Planned]) -> String {
+    let mut counts: BTreeMap<&str, (Standing, usize)> = BTreeMap::new();
+    for planned in slices {
+        let standing = planned.standing;
+        counts.entry(standing.word()).or_insert((standing, 0)).1 += 1;
+    }
+    let mut counts: Vec<(Standing, usize)> = counts.into_values().collect();
+    counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    counts
+        .into_iter()
+        .map(|(standing, count)| {
+            let letter = style(standing).apply_to(letter(standing));
+            format!("{letter} {} {}", ui::count(count), standing.word())
+        })
+        .collect::<Vec<_>>()
+        .join("   ")
+}
+
+fn unfinished_row(checkpoint: &Checkpoint) -> Vec<String> {
+    let why = checkpoint.error.as_deref().or(checkpoint.reason.as_deref()).unwrap_or_default();
+    vec![
+        ui::instant(checkpoint.slice_start),
+        checkpoint.state.to_string(),
+        checkpoint.attempt.to_string(),
+        why.to_owned(),
+    ]
+}
+
+fn document(rollup: &Rollup, standings: &Standings) -> serde_json::Value {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for planned in &standings.slices {
+        *counts.entry(planned.standing.word()).or_default() += 1;
+    }
+    json!({
+        "rollup": rollup.name,
+        "watermark": standings.watermark,
+        "lag_seconds": standings.lag.num_seconds(),
+        "standings": counts,
+        "slices": standings.slices.iter().map(|planned| json!({
+            "slice": name(&rollup.name, planned.slice.start()),
+            "standing": planned.standing,
+        })).collect::<Vec<_>>(),
+        "unfinished": standings.unfinished.iter().map(|checkpoint| json!({
+            "slice": name(&rollup.name, checkpoint.slice_start),
+            "state": checkpoint.state,
+            "attempt": checkpoint.attempt,
+            "failures": checkpoint.failures,
+            "reason": checkpoint.reason,
+            "error": checkpoint.error,
+            "retry_at": checkpoint.retry_at,
+            "lease_until": checkpoint.lease_until,
+        })).collect::<Vec<_>>(),
+    })
+}

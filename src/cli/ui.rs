@@ -1,0 +1,232 @@
+//! What a person sees: tables, numbers with units, progress, questions.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use console::{Style, measure_text_width};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::Failure;
+use crate::backfill::Listener;
+use crate::clock::Stopwatch;
+use crate::report::SliceReport;
+
+/// Where there is no terminal, progress is a line at most this often.
+const LINE_EVERY: Duration = Duration::from_secs(5);
+
+/// Prints a line of a command's result.
+pub fn say(text: impl AsRef<str>) {
+    // A closed pipe (`tallymark status | head`) is no reason to panic.
+    let _ = writeln!(std::io::stdout(), "{}", text.as_ref());
+}
+
+/// Prints a line about the work, not part of its result.
+pub fn note(text: impl AsRef<str>) {
+    let _ = writeln!(std::io::stderr(), "{}", text.as_ref());
+}
+
+/// Prints `value` as the command's one JSON document.
+pub fn json(value: &impl serde::Serialize) {
+    say(serde_json::to_string_pretty(value).unwrap_or_else(|error| error.to_string()));
+}
+
+/// A number with its thousands set apart: `1,234,567`.
+#[must_use]
+pub fn number(value: impl Into<u64>) -> String {
+    let digits = value.into().to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A count that is a `usize`.
+#[must_use]
+pub fn count(value: usize) -> String {
+    number(value as u64)
+}
+
+/// A count and its noun: `1 slice`, `2 slices`.
+#[must_use]
+pub fn counted(value: usize, noun: &str) -> String {
+    format!("{} {noun}{}", count(value), if value == 1 { "" } else { "s" })
+}
+
+/// A length of time in the two units that matter.
+#[must_use]
+pub fn duration(value: Duration) -> String {
+    let seconds = value.as_secs();
+    match seconds {
+        0 => format!("{} ms", value.as_millis()),
+        1..60 => format!("{:.1} s", value.as_secs_f64()),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3600),
+    }
+}
+
+/// An instant as in slice names: `2026-02-10T00:00:00Z`.
+#[must_use]
+pub fn instant(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Secs, true)
+}
+
+/// Rows under a heading, in columns as wide as needed; numbers (`>` before the heading) to the
+/// right. The last column is cut to what a line of 80 columns leaves.
+#[must_use]
+pub fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
+    const LINE: usize = 80;
+    let right: Vec<bool> = heading.iter().map(|title| title.starts_with('>')).collect();
+    let titles: Vec<String> =
+        heading.iter().map(|title| title.trim_start_matches('>').to_owned()).collect();
+    let mut widths: Vec<usize> = titles.iter().map(|title| measure_text_width(title)).collect();
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(measure_text_width(cell));
+        }
+    }
+    let last = widths.len() - 1;
+    let before: usize = widths[..last].iter().map(|width| width + 2).sum();
+    widths[last] = widths[last].min(LINE.saturating_sub(before).max(10));
+    let mut text = String::new();
+    let line = |text: &mut String, cells: &[String], style: &Style| {
+        let mut line = String::new();
+        for (place, cell) in cells.iter().enumerate() {
+            let cell = console::truncate_str(cell, widths[place], "…");
+            let gap = widths[place].saturating_sub(measure_text_width(&cell));
+            let (left, after) = if right[place] { (gap, 0) } else { (0, gap) };
+            let _ = write!(line, "{:left$}{cell}{:after$}  ", "", "");
+        }
+        let _ = writeln!(text, "{}", style.apply_to(line.trim_end()));
+    };
+    line(&mut text, &titles, &Style::new().bold());
+    for row in rows {
+        line(&mut text, row, &Style::new());
+    }
+    text.trim_end().to_owned()
+}
+
+/// Asks a question that must be answered with yes.
+///
+/// # Errors
+/// The answer was no, or nobody is there to answer.
+pub fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
+    use std::io::IsTerminal as _;
+    if yes {
+        return Ok(());
+    }
+    if !std::io::stdin().is_terminal() {
+        return Err(Failure::usage(format!("{question} Nobody is there to ask; pass --yes")));
+    }
+    let mut error = std::io::stderr();
+    let _ = write!(error, "{question} [y/N] ");
+    let _ = error.flush();
+    let mut answer = String::new();
+    let _ = std::io::stdin().read_line(&mut answer);
+    if matches!(answer.trim(), "y" | "Y" | "yes") {
+        Ok(())
+    } else {
+        Err(Failure::usage("nothing was done".into()))
+    }
+}
+
+/// The progress of a batch: a bar on a terminal, a line now and then in a log.
+pub struct Progress {
+    bar: ProgressBar,
+    state: Mutex<State>,
+}
+
+struct State {
+    done: u64,
+    rows: u64,
+    total: u64,
+    printed: Stopwatch,
+}
+
+impl Progress {
+    /// The progress of `total` slices of what is called `title`.
+    #[must_use]
+    pub fn new(title: &str, total: usize) -> Self {
+        let total = total as u64;
+        let bar = if console::user_attended_stderr() {
+            let style = ProgressStyle::with_template(
+                "{prefix} {bar:30.green} {pos}/{len} slices, {msg} {elapsed}, {eta} left",
+            );
+            let bar = ProgressBar::new(total);
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            bar.set_prefix(title.to_owned());
+            bar
+        } else {
+            note(format!("{title}: {} to do", counted(usize::try_from(total).unwrap_or(0), "slice")));
+            ProgressBar::hidden()
+        };
+        let printed = Stopwatch::start();
+        Self { bar, state: Mutex::new(State { done: 0, rows: 0, total, printed }) }
+    }
+
+    /// Takes the bar away.
+    pub fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+
+    fn tell(&self, text: &str) {
+        if self.bar.is_hidden() {
+            note(text);
+        } else {
+            self.bar.println(text);
+        }
+    }
+}
+
+impl Listener for Progress {
+    fn ended(&self, report: &SliceReport) {
+        let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        state.rows += report.completion.as_ref().map_or(0, |done| done.rows_read);
+        if report.is_success() {
+            state.done += 1;
+            self.bar.inc(1);
+        } else {
+            let reason = report.reason.as_deref().unwrap_or_default();
+            let (start, outcome) = (instant(report.start), report.outcome.word());
+            self.tell(&format!("{}@{start} {outcome}: {reason}", report.rollup));
+        }
+        self.bar.set_message(format!("{} rows,", number(state.rows)));
+        if self.bar.is_hidden() && state.printed.elapsed() >= LINE_EVERY {
+            state.printed = Stopwatch::start();
+            let (done, total, rows) = (number(state.done), number(state.total), number(state.rows));
+            note(format!("{done} of {total} slices, {rows} rows"));
+        }
+    }
+
+    fn waiting(&self, until: DateTime<Utc>, reason: &str) {
+        self.tell(&format!("waiting until {}: {reason}", instant(until)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thousands_are_set_apart() {
+        assert_eq!(
+            [0_u64, 999, 1000, 15_000_000].map(number),
+            ["0", "999", "1,000", "15,000,000"]
+        );
+    }
+
+    #[test]
+    fn a_table_fits_80_columns() {
+        console::set_colors_enabled(false);
+        let rows = vec![vec!["a".repeat(30), "12".into(), "x".repeat(100)]];
+        let text = table(&["name", ">count", "reason"], &rows);
+        assert!(text.lines().all(|line| measure_text_width(line) <= 80), "{text}");
+    }
+}

@@ -1,0 +1,345 @@
+//! A PostgreSQL server, reached lazily, one bounded transaction at a time.
+//!
+//! Nothing runs outside a transaction and nothing is prepared under a name, so that a transaction
+//! pooler (PgBouncer, Supavisor, Neon's `-pooler`) may hand every transaction another backend.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
+use sqlx::{AssertSqlSafe, PgPool, Postgres, Transaction};
+
+use crate::config::DatabaseUrl;
+use crate::sql::literal;
+
+/// How long a connection may take: a suspended Neon wakes in a few hundred milliseconds, and a
+/// server that has not answered after this long is reported as unreachable.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Idle connections are closed after this, so that a scale-to-zero database can go to sleep.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Longest wait for a lock held by somebody else (DDL on the source, another writer's marker).
+const LOCK_TIMEOUT_MAX: Duration = Duration::from_secs(5);
+
+/// Which of the two databases; the word stands in errors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The application's database, which is read.
+    Source,
+    /// The database that holds the rollup tables.
+    Target,
+}
+
+impl std::fmt::Display for Side {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Source => "source",
+            Self::Target => "target",
+        })
+    }
+}
+
+/// What a transaction may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// `BEGIN READ ONLY`.
+    ReadOnly,
+    /// Reads and writes.
+    ReadWrite,
+}
+
+/// A PostgreSQL server and the credentials for it. Connects when first used.
+#[derive(Clone, Debug)]
+pub struct Db {
+    pool: PgPool,
+    side: Side,
+    address: String,
+}
+
+impl Db {
+    /// Prepares the connection to `url`, with at most `connections_max` at once.
+    ///
+    /// A remote host without an `sslmode` in its URL is verified in full (certificate and name);
+    /// less must be asked for explicitly.
+    ///
+    /// # Errors
+    /// The URL cannot be read.
+    pub fn new(url: &DatabaseUrl, side: Side, connections_max: u32) -> Result<Self, DbError> {
+        let mut options: PgConnectOptions = url
+            .expose()
+            .parse()
+            .map_err(|source| DbError::new(side, "reading the connection URL", source))?;
+        let address = format!("{}:{}", options.get_host(), options.get_port());
+        // A pooler refuses startup parameters it does not know; the transaction sets its own.
+        options = options.extra_float_digits(None).application_name("tallymark");
+        if !url.expose().contains("sslmode=") && !url.is_loopback() {
+            options = options.ssl_mode(PgSslMode::VerifyFull);
+        }
+        let pool = PgPoolOptions::new()
+            .max_connections(connections_max)
+            .acquire_timeout(CONNECT_TIMEOUT)
+            .idle_timeout(IDLE_TIMEOUT)
+            .connect_lazy_with(options.statement_cache_capacity(0));
+        Ok(Self { pool, side, address })
+    }
+
+    /// Which database this is.
+    #[must_use]
+    pub const fn side(&self) -> Side {
+        self.side
+    }
+
+    /// Begins a transaction whose every statement ends within `statement_timeout`.
+    ///
+    /// `label` names the work in `pg_stat_activity` (at most 63 bytes are kept by the server).
+    ///
+    /// # Errors
+    /// The server cannot be reached or refuses.
+    pub async fn begin(
+        &self,
+        access: Access,
+        statement_timeout: Duration,
+        label: &str,
+    ) -> Result<Tx, DbError> {
+        let begin = begin_sql(access, statement_timeout, label);
+        let inner = self.pool.begin_with(AssertSqlSafe(begin)).await.map_err(|source| {
+            DbError::new(self.side, format!("connecting to {}", self.address), source)
+        })?;
+        Ok(Tx { inner, side: self.side })
+    }
+
+    /// Closes all connections.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+/// The statements that open a transaction, sent in one round trip.
+fn begin_sql(access: Access, statement_timeout: Duration, label: &str) -> String {
+    let statement_ms = statement_timeout.as_millis().max(1);
+    let lock_ms = statement_timeout.min(LOCK_TIMEOUT_MAX).as_millis().max(1);
+    let mut sql = String::from(match access {
+        Access::ReadOnly => "BEGIN READ ONLY",
+        Access::ReadWrite => "BEGIN",
+    });
+    for (name, value) in [
+        ("statement_timeout", format!("{statement_ms}ms")),
+        ("lock_timeout", format!("{lock_ms}ms")),
+        // A frozen Lambda must not sit on an open transaction.
+        ("idle_in_transaction_session_timeout", format!("{statement_ms}ms")),
+        ("application_name", format!("tallymark {label}")),
+        // What COPY writes as text must read the same on the other side.
+        ("TimeZone", "UTC".into()),
+        ("DateStyle", "ISO".into()),
+        ("IntervalStyle", "postgres".into()),
+        ("extra_float_digits", "1".into()),
+        ("bytea_output", "hex".into()),
+        // Compiling costs more than these short statements take.
+        ("jit", "off".into()),
+    ] {
+        let _ = write!(sql, "; SET LOCAL {name} = {}", literal(&value));
+    }
+    // Under row-level security a role without BYPASSRLS would count 0 rows without an error.
+    sql.push_str("; SET LOCAL row_security = off");
+    // PostgreSQL 14 and later notice that a killed client has gone.
+    sql.push_str(
+        "; SELECT CASE WHEN current_setting('server_version_num')::int >= 140000 \
+         THEN set_config('client_connection_check_interval', '1s', true) END",
+    );
+    sql
+}
+
+/// A transaction; dropped without [`Tx::commit`] it is rolled back.
+#[derive(Debug)]
+pub struct Tx {
+    inner: Transaction<'static, Postgres>,
+    side: Side,
+}
+
+impl Tx {
+    /// The connection, for queries; wrap their errors with [`Tx::error`].
+    pub fn connection(&mut self) -> &mut sqlx::PgConnection {
+        &mut self.inner
+    }
+
+    /// `source`, said to have happened while `doing` something here.
+    #[must_use]
+    pub fn error(&self, doing: impl Into<String>, source: sqlx::Error) -> DbError {
+        DbError::new(self.side, doing, source)
+    }
+
+    /// Runs one statement, which may not hide a second one, and returns the rows affected.
+    ///
+    /// # Errors
+    /// The server refuses, or the connection breaks, while `doing` it.
+    pub async fn execute(&mut self, doing: &str, sql: String) -> Result<u64, DbError> {
+        sqlx::query(AssertSqlSafe(sql))
+            .persistent(false)
+            .execute(&mut *self.inner)
+            .await
+            .map(|done| done.rows_affected())
+            .map_err(|source| DbError::new(self.side, doing, source))
+    }
+
+    /// Runs one statement and returns its only row.
+    ///
+    /// # Errors
+    /// As [`Tx::execute`]; no row is an error too.
+    pub async fn row(
+        &mut self,
+        doing: &str,
+        sql: String,
+    ) -> Result<sqlx::postgres::PgRow, DbError> {
+        sqlx::query(AssertSqlSafe(sql))
+            .persistent(false)
+            .fetch_one(&mut *self.inner)
+            .await
+            .map_err(|source| DbError::new(self.side, doing, source))
+    }
+
+    /// Runs one statement and returns its rows, all in memory.
+    ///
+    /// # Errors
+    /// As [`Tx::execute`].
+    pub async fn rows(
+        &mut self,
+        doing: &str,
+        sql: String,
+    ) -> Result<Vec<sqlx::postgres::PgRow>, DbError> {
+        sqlx::query(AssertSqlSafe(sql))
+            .persistent(false)
+            .fetch_all(&mut *self.inner)
+            .await
+            .map_err(|source| DbError::new(self.side, doing, source))
+    }
+
+    /// Commits.
+    ///
+    /// # Errors
+    /// The server refuses or the connection breaks; it is then unknown whether the commit
+    /// happened, and only the marker tells.
+    pub async fn commit(self) -> Result<(), DbError> {
+        self.inner.commit().await.map_err(|source| DbError::new(self.side, "committing", source))
+    }
+
+    /// Rolls back and waits until that is done.
+    ///
+    /// # Errors
+    /// The connection breaks; the server rolls back by itself then.
+    pub async fn rollback(self) -> Result<(), DbError> {
+        self.inner
+            .rollback()
+            .await
+            .map_err(|source| DbError::new(self.side, "rolling back", source))
+    }
+}
+
+/// What kind of trouble a database reported, as far as the caller would act differently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DbErrorKind {
+    /// No connection, or it broke, or the server is starting, stopping or full: try again later.
+    Unreachable,
+    /// The server refused the login, or there is no such database.
+    Login,
+    /// The statement ran into its time limit or was cancelled.
+    Cancelled,
+    /// A lock was not free in time, a deadlock or a serialisation failure: try again.
+    Contended,
+    /// The role lacks a privilege.
+    Denied,
+    /// Row-level security would hide rows from this role.
+    RowSecurity,
+    /// A table, column, function or type is not there.
+    Missing,
+    /// Any other refusal.
+    Refused,
+}
+
+/// Trouble with a PostgreSQL server, in one line.
+#[derive(Debug, thiserror::Error)]
+#[error("{side} database: {doing}: {}", text(source))]
+pub struct DbError {
+    side: Side,
+    doing: String,
+    source: sqlx::Error,
+}
+
+impl DbError {
+    pub(crate) fn new(side: Side, doing: impl Into<String>, source: sqlx::Error) -> Self {
+        Self { side, doing: doing.into(), source }
+    }
+
+    /// Which database.
+    #[must_use]
+    pub const fn side(&self) -> Side {
+        self.side
+    }
+
+    /// What kind of trouble.
+    #[must_use]
+    pub fn kind(&self) -> DbErrorKind {
+        kind(&self.source)
+    }
+}
+
+/// Sorts by SQLSTATE (PostgreSQL's appendix A).
+fn kind(error: &sqlx::Error) -> DbErrorKind {
+    let Some(code) = error.as_database_error().and_then(|error| error.code()) else {
+        return match error {
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::WorkerCrashed => DbErrorKind::Unreachable,
+            _ => DbErrorKind::Refused,
+        };
+    };
+    match &*code {
+        "57014" => DbErrorKind::Cancelled,
+        "42501" => {
+            let text = error.as_database_error().map_or("", |error| error.message());
+            if text.contains("row-level security") {
+                DbErrorKind::RowSecurity
+            } else {
+                DbErrorKind::Denied
+            }
+        }
+        "42P01" | "42703" | "42883" | "42704" | "3F000" => DbErrorKind::Missing,
+        "3D000" => DbErrorKind::Login,
+        "40001" | "40P01" | "55P03" => DbErrorKind::Contended,
+        "53300" | "25P03" => DbErrorKind::Unreachable,
+        code if code.starts_with("08") || code.starts_with("57P") => DbErrorKind::Unreachable,
+        code if code.starts_with("28") => DbErrorKind::Login,
+        _ => DbErrorKind::Refused,
+    }
+}
+
+/// The server's own words, or the driver's.
+fn text(error: &sqlx::Error) -> String {
+    let said = match error.as_database_error() {
+        Some(error) => error.message().to_owned(),
+        None => match error {
+            sqlx::Error::Io(error) => error.to_string(),
+            sqlx::Error::PoolTimedOut => {
+                format!("no connection within {} s", CONNECT_TIMEOUT.as_secs())
+            }
+            error => error.to_string(),
+        },
+    };
+    said.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_cannot_leave_its_quotes() {
+        let sql = begin_sql(Access::ReadOnly, Duration::from_secs(1), "a'; DROP");
+        assert!(sql.starts_with("BEGIN READ ONLY; SET LOCAL statement_timeout = '1000ms'"));
+        assert!(sql.contains("application_name = 'tallymark a''; DROP'"));
+        assert!(sql.contains("row_security = off"));
+    }
+}

@@ -1,0 +1,192 @@
+//! An in-process DynamoDB: the same API over HTTP, kept in SQLite by dynoxide.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
+use dynoxide::Database;
+use tokio::sync::oneshot;
+
+use crate::checkpoint::{retries, timeouts};
+
+/// Why the embedded DynamoDB did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum EmbeddedDynamoError {
+    /// The path is not text.
+    #[error("embedded dynamodb: {} is not valid UTF-8; choose another path", .path.display())]
+    Path {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The file cannot be opened.
+    #[error("embedded dynamodb: {place} cannot be opened: {problem}")]
+    Open {
+        /// The file, or memory.
+        place: String,
+        /// What SQLite said.
+        problem: String,
+    },
+    /// No port, or no thread.
+    #[error("embedded dynamodb cannot listen on 127.0.0.1")]
+    Listen(#[from] std::io::Error),
+    /// The thread ended before it said anything.
+    #[error("embedded dynamodb ended while starting")]
+    Ended,
+}
+
+/// A running in-process DynamoDB. Stops when dropped.
+///
+/// It has a thread and a runtime of its own: each request runs SQLite to its end without yielding,
+/// which would hold up whatever else runs on the caller's.
+#[derive(Debug)]
+pub struct EmbeddedDynamo {
+    address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl EmbeddedDynamo {
+    /// Starts it on a free port, with its tables in the file at `path`, or in memory.
+    ///
+    /// # Errors
+    /// [`EmbeddedDynamoError`] if the file cannot be opened or there is no port.
+    pub async fn start(path: Option<&Path>) -> Result<Self, EmbeddedDynamoError> {
+        let path = path.map(as_text).transpose()?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        let (stop, stopped) = oneshot::channel();
+        let (ready, started) = oneshot::channel();
+        let thread = std::thread::Builder::new()
+            .name("embedded-dynamodb".into())
+            .spawn(move || serve(path.as_deref(), listener, ready, stopped))?;
+        let server = Self { address, stop: Some(stop), thread: Some(thread) };
+        started.await.map_err(|_| EmbeddedDynamoError::Ended)??;
+        Ok(server)
+    }
+
+    /// The value for `AWS_ENDPOINT_URL_DYNAMODB`.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// A client of it. The credentials are made up: nothing verifies them.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        client_of(&self.endpoint())
+    }
+}
+
+impl Drop for EmbeddedDynamo {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic there was reported there.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A client of an embedded DynamoDB at this endpoint, with the time limits of the real one.
+pub(crate) fn client_of(endpoint: &str) -> Client {
+    let config = aws_sdk_dynamodb::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .endpoint_url(endpoint)
+        .region(Region::from_static("us-east-1"))
+        .credentials_provider(Credentials::new("embedded", "embedded", None, None, "embedded"))
+        .retry_config(retries())
+        .timeout_config(timeouts())
+        .build();
+    Client::from_conf(config)
+}
+
+fn as_text(path: &Path) -> Result<String, EmbeddedDynamoError> {
+    let text = path.to_str().map(str::to_owned);
+    text.ok_or_else(|| EmbeddedDynamoError::Path { path: path.to_owned() })
+}
+
+/// The thread: opens the database, says that it is ready, and serves until stopped.
+fn serve(
+    path: Option<&str>,
+    listener: TcpListener,
+    ready: oneshot::Sender<Result<(), EmbeddedDynamoError>>,
+    stopped: oneshot::Receiver<()>,
+) {
+    let opened = open(path).and_then(|database| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let listener = {
+            let _entered = runtime.enter();
+            tokio::net::TcpListener::from_std(listener)?
+        };
+        Ok((database, runtime, listener))
+    });
+    let (database, runtime, listener) = match opened {
+        Ok(opened) => opened,
+        Err(error) => {
+            // Nobody listening any more: the caller gave up, and so does the thread.
+            let _ = ready.send(Err(error));
+            return;
+        }
+    };
+    if ready.send(Ok(())).is_err() {
+        return;
+    }
+    runtime.block_on(async {
+        // Not the server's own graceful end: that waits for clients that keep a request half sent.
+        // A request runs to its end within one poll, so none is cut in its middle.
+        tokio::select! {
+            served = dynoxide::server::serve_with_shutdown(listener, database, std::future::pending()) => {
+                if let Err(problem) = served {
+                    tracing::error!(error = %problem, "the embedded dynamodb ended");
+                }
+            }
+            _ = stopped => {}
+        }
+    });
+}
+
+fn open(path: Option<&str>) -> Result<Database, EmbeddedDynamoError> {
+    let opened = path.map_or_else(Database::memory, Database::new);
+    opened.map_err(|error| EmbeddedDynamoError::Open {
+        place: path.unwrap_or("memory").to_owned(),
+        problem: error.to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::{Checkpoints, Created};
+
+    #[tokio::test]
+    async fn a_file_keeps_its_tables_over_a_restart() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("checkpoints.db");
+        for expected in [Created::Created, Created::AlreadyThere] {
+            let server = EmbeddedDynamo::start(Some(&path)).await.unwrap();
+            let checkpoints = Checkpoints::new(server.client(), "tallymark", 5);
+            assert_eq!(checkpoints.create_table().await.unwrap(), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_answers_once_it_was_dropped() {
+        let server = EmbeddedDynamo::start(None).await.unwrap();
+        let checkpoints = Checkpoints::new(server.client(), "tallymark", 5);
+        checkpoints.create_table().await.unwrap();
+        drop(server);
+        let error = checkpoints.describe().await.unwrap_err();
+        assert!(error.is_unreachable(), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_cannot_be_opened_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("absent").join("checkpoints.db");
+        let error = EmbeddedDynamo::start(Some(&path)).await.unwrap_err().to_string();
+        assert!(error.contains("absent"), "{error}");
+    }
+}

@@ -1,0 +1,212 @@
+//! Which slices are due: a pure function of the definition, the checkpoints and the time.
+//!
+//! Work comes from checkpoints with absolute bounds, never from the source: whatever the reason
+//! that a slice has no success, the next tick finds it.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::checkpoint::{Checkpoint, State};
+use crate::rollup::Rollup;
+use crate::slice::Slice;
+
+/// Why a slice is to run, or how it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    /// Never tried.
+    Missing,
+    /// Failed before; its time to retry has come.
+    Retry,
+    /// Gave up its turn without failing.
+    Yielded,
+    /// Its worker died: the lease is over.
+    LeaseOver,
+    /// Succeeded, and must run again.
+    Stale,
+    /// Among the newest slices, which run again for late rows (`lookback`).
+    Lookback,
+    /// Somebody works on it.
+    Running,
+    /// Waits until its time to retry.
+    Waiting,
+    /// Failed too often; only a replay reopens it.
+    Exhausted,
+    /// Done.
+    Succeeded,
+    /// Starts before `seal_before`: never recomputed.
+    Sealed,
+    /// Its end, or its grace, is not over.
+    NotEnded,
+}
+
+impl Standing {
+    /// Whether the slice should be worked on now.
+    #[must_use]
+    pub const fn is_due(self) -> bool {
+        matches!(
+            self,
+            Self::Missing
+                | Self::Retry
+                | Self::Yielded
+                | Self::LeaseOver
+                | Self::Stale
+                | Self::Lookback
+        )
+    }
+
+    /// The word for it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Retry => "retry",
+            Self::Yielded => "yielded",
+            Self::LeaseOver => "lease over",
+            Self::Stale => "stale",
+            Self::Lookback => "lookback",
+            Self::Running => "running",
+            Self::Waiting => "waiting",
+            Self::Exhausted => "exhausted",
+            Self::Succeeded => "succeeded",
+            Self::Sealed => "sealed",
+            Self::NotEnded => "not ended",
+        }
+    }
+}
+
+/// A slice and how it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Planned {
+    /// The slice.
+    pub slice: Slice,
+    /// How it stands.
+    pub standing: Standing,
+}
+
+/// A rollup's slices over a range, and the watermark that follows from them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Every slice of the range, oldest first.
+    pub slices: Vec<Planned>,
+    /// Every slice before this instant has succeeded (or is sealed).
+    pub watermark: DateTime<Utc>,
+}
+
+impl Plan {
+    /// The due slices, newest first: fresh numbers before history.
+    pub fn due(&self) -> impl Iterator<Item = &Planned> {
+        self.slices.iter().rev().filter(|planned| planned.standing.is_due())
+    }
+}
+
+/// When a slice's rows may be read: its end and the grace after it.
+#[must_use]
+pub fn readable_at(rollup: &Rollup, slice: Slice) -> DateTime<Utc> {
+    slice.end() + TimeDelta::from_std(rollup.grace).unwrap_or(TimeDelta::MAX)
+}
+
+/// The newest slice that ended, with its grace, by `now`; `None` if there is none yet.
+#[must_use]
+pub fn newest(rollup: &Rollup, now: DateTime<Utc>) -> Option<Slice> {
+    let grace = TimeDelta::from_std(rollup.grace).unwrap_or(TimeDelta::MAX);
+    let running = rollup.calendar.containing(now - grace);
+    let newest = rollup.calendar.previous(running);
+    (newest.start() >= rollup.start).then_some(newest)
+}
+
+/// The instant from which the checkpoints must be read to know what is due: the watermark, or
+/// earlier where slices are to run again for late rows.
+#[must_use]
+pub fn horizon(
+    rollup: &Rollup,
+    watermark: Option<DateTime<Utc>>,
+    now: DateTime<Utc>,
+) -> DateTime<Utc> {
+    let watermark = watermark.unwrap_or(rollup.start).max(rollup.start);
+    let Some(mut slice) = newest(rollup, now) else { return watermark };
+    for _ in 0..rollup.lookback {
+        slice = rollup.calendar.previous(slice);
+    }
+    watermark.min(slice.start().max(rollup.start))
+}
+
+/// Judges every slice that starts in `[from, to)` and has ended by `now`.
+///
+/// `checkpoints` are those of the range, in any order; `failures_max` is the configured limit.
+#[must_use]
+pub fn plan(
+    rollup: &Rollup,
+    checkpoints: &[Checkpoint],
+    from: DateTime<Utc>,
+    to: DateTime<Utc>,
+    now: DateTime<Utc>,
+    failures_max: u32,
+) -> Plan {
+    let known: BTreeMap<DateTime<Utc>, &Checkpoint> =
+        checkpoints.iter().map(|checkpoint| (checkpoint.slice_start, checkpoint)).collect();
+    let mut slices = Vec::new();
+    let mut watermark = from;
+    let mut unbroken = true;
+    let mut slice = rollup.calendar.containing(from);
+    while slice.start() < to && readable_at(rollup, slice) <= now {
+        let checkpoint = known.get(&slice.start()).copied();
+        let standing = judge(rollup, checkpoint, slice, now, failures_max);
+        unbroken &= matches!(standing, Standing::Succeeded | Standing::Lookback | Standing::Sealed);
+        if unbroken {
+            watermark = slice.end();
+        }
+        slices.push(Planned { slice, standing });
+        slice = rollup.calendar.next(slice);
+    }
+    Plan { slices, watermark }
+}
+
+/// How one slice that has ended stands.
+#[must_use]
+pub fn judge(
+    rollup: &Rollup,
+    checkpoint: Option<&Checkpoint>,
+    slice: Slice,
+    now: DateTime<Utc>,
+    failures_max: u32,
+) -> Standing {
+    if rollup.seal_before.is_some_and(|seal| slice.start() < seal) {
+        return Standing::Sealed;
+    }
+    if readable_at(rollup, slice) > now {
+        return Standing::NotEnded;
+    }
+    let Some(checkpoint) = checkpoint else { return Standing::Missing };
+    let waits = checkpoint.retry_at.is_some_and(|retry_at| retry_at > now);
+    match checkpoint.state {
+        State::Running if checkpoint.lease_until.is_some_and(|until| until > now) => {
+            Standing::Running
+        }
+        State::Running => Standing::LeaseOver,
+        State::Failed if checkpoint.failures >= failures_max => Standing::Exhausted,
+        State::Failed | State::Yielded if waits => Standing::Waiting,
+        State::Failed => Standing::Retry,
+        State::Yielded => Standing::Yielded,
+        State::Stale => Standing::Stale,
+        State::Succeeded if wants_lookback(rollup, checkpoint, slice, now) => Standing::Lookback,
+        State::Succeeded => Standing::Succeeded,
+    }
+}
+
+/// Whether one of the `lookback` slices after this one has become readable since it last ran.
+fn wants_lookback(
+    rollup: &Rollup,
+    checkpoint: &Checkpoint,
+    slice: Slice,
+    now: DateTime<Utc>,
+) -> bool {
+    let Some(finished_at) = checkpoint.finished_at else { return false };
+    let mut later = slice;
+    (0..rollup.lookback).any(|_| {
+        later = rollup.calendar.next(later);
+        let readable_at = readable_at(rollup, later);
+        finished_at < readable_at && readable_at <= now
+    })
+}

@@ -1,0 +1,145 @@
+//! What is said about work that was done: one summary a slice, in logs, JSON and responses.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use crate::checkpoint::Completion;
+use crate::rollup::Rollup;
+use crate::slice::Slice;
+
+/// How a slice's run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Its rows are right and its checkpoint says so.
+    Succeeded,
+    /// Its rows were replaced, but something was reported changed meanwhile: it runs again.
+    Stale,
+    /// It gave up its turn without failing; a later run goes on.
+    Yielded,
+    /// It failed; the checkpoint tells when it is tried again.
+    Failed,
+    /// It had succeeded already; nothing was done.
+    AlreadySucceeded,
+    /// Another worker holds its lease.
+    Held,
+    /// It failed before, and its time to retry has not come.
+    Waiting,
+    /// It failed too often; only a replay reopens it.
+    Exhausted,
+    /// It starts before `seal_before`.
+    Sealed,
+    /// A newer attempt has the slice; this one wrote nothing.
+    Fenced,
+}
+
+impl Outcome {
+    /// The word for it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Stale => "stale",
+            Self::Yielded => "yielded",
+            Self::Failed => "failed",
+            Self::AlreadySucceeded => "already_succeeded",
+            Self::Held => "held",
+            Self::Waiting => "waiting",
+            Self::Exhausted => "exhausted",
+            Self::Sealed => "sealed",
+            Self::Fenced => "fenced",
+        }
+    }
+}
+
+/// The summary of one slice's run.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SliceReport {
+    /// The rollup.
+    pub rollup: String,
+    /// The slice's start.
+    pub start: DateTime<Utc>,
+    /// The slice's end.
+    pub end: DateTime<Utc>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The fencing token; absent where nothing was claimed.
+    pub attempt: Option<u64>,
+    /// Why it did not succeed.
+    pub reason: Option<String>,
+    /// When it is worth trying again.
+    pub retry_at: Option<DateTime<Utc>>,
+    /// What was counted and rewritten.
+    #[serde(flatten)]
+    pub completion: Option<Completion>,
+    /// Milliseconds from claim to checkpoint, where `completion` does not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub elapsed_ms: Option<u64>,
+}
+
+impl SliceReport {
+    /// A report of success, to be completed or corrected.
+    #[must_use]
+    pub fn of(rollup: &Rollup, slice: Slice, attempt: u64, elapsed_ms: u64) -> Self {
+        Self {
+            rollup: rollup.name.clone(),
+            start: slice.start(),
+            end: slice.end(),
+            outcome: Outcome::Succeeded,
+            attempt: Some(attempt),
+            reason: None,
+            retry_at: None,
+            completion: None,
+            elapsed_ms: Some(elapsed_ms),
+        }
+    }
+
+    /// The report of a slice that was not claimed.
+    #[must_use]
+    pub fn refused(
+        rollup: &Rollup,
+        slice: Slice,
+        outcome: Outcome,
+        reason: String,
+        retry_at: Option<DateTime<Utc>>,
+    ) -> Self {
+        Self {
+            outcome,
+            attempt: None,
+            reason: Some(reason),
+            retry_at,
+            ..Self::of(rollup, slice, 0, 0)
+        }
+    }
+
+    /// Whether the slice's rows are known to be right now.
+    #[must_use]
+    pub fn is_success(&self) -> bool {
+        matches!(self.outcome, Outcome::Succeeded | Outcome::AlreadySucceeded)
+    }
+
+    /// Logs the summary line.
+    pub fn log(&self) {
+        let none = Completion::default();
+        let done = self.completion.as_ref().unwrap_or(&none);
+        tracing::info!(
+            rollup = self.rollup,
+            slice.start = %self.start.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true),
+            attempt = self.attempt,
+            outcome = self.outcome.word(),
+            reason = self.reason,
+            rows_read = done.rows_read,
+            groups = done.groups,
+            inserted = done.inserted,
+            updated = done.updated,
+            deleted = done.deleted,
+            unchanged = done.unchanged,
+            chunks = done.chunks,
+            source_ms = done.source_ms,
+            elapsed_ms = self.elapsed_ms.unwrap_or(done.elapsed_ms),
+            settled_by = done.settled_by,
+            "slice {}",
+            self.outcome.word()
+        );
+    }
+}

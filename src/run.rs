@@ -1,0 +1,473 @@
+//! The spine: one slice's way from claim to checkpoint.
+//!
+//! claim → settle → read chunks → stage partials → replace with the fence → complete → summary
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use sqlx::Row as _;
+
+use crate::checkpoint::{
+    CheckpointError, Claim, ClaimError, ClaimRefused, Completion, Lease, State,
+};
+use crate::clock::{Deadline, Stopwatch};
+use crate::db::{Access, DbError, DbErrorKind};
+use crate::plan::readable_at;
+use crate::report::{Outcome, SliceReport};
+use crate::rollup::Rollup;
+use crate::slice::Slice;
+use crate::source::pace::{CHUNK_MIN, Pace};
+use crate::source::read;
+use crate::source::shape::Shape;
+use crate::target::{Chunk, Guard, Progress, Replaced, TargetError};
+use crate::worker::{WorkError, Worker};
+
+/// Time kept back to record how the attempt ended.
+pub const RESERVE: Duration = Duration::from_millis(500);
+
+/// A chunk's statement is cancelled after this many times `chunk_time`, and cut narrower.
+const CHUNK_OVERRUN: u32 = 10;
+
+/// ... but not before this: a cold cache must not look like a chunk that is too wide.
+const CHUNK_TIMEOUT_MIN: Duration = Duration::from_secs(2);
+
+/// What a caller may decide about a slice's run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RunOptions {
+    /// Take the result even if most of the source's rows are gone.
+    pub allow_shrink: bool,
+}
+
+/// How the work on a slice ended, short of success.
+enum Stop {
+    /// Give up the turn, without a failure.
+    Yield { reason: String, retry_at: Option<DateTime<Utc>> },
+    /// The slice failed.
+    Fail { error: String, retryable: bool },
+    /// A newer attempt has the slice.
+    Fenced(String),
+    /// A server is out of reach: nobody's failure.
+    Unreachable(DbError),
+}
+
+impl From<TargetError> for Stop {
+    fn from(error: TargetError) -> Self {
+        match error {
+            TargetError::Fenced { .. } => Self::Fenced(error.to_string()),
+            TargetError::Shrunk { .. } => Self::Fail { error: error.to_string(), retryable: false },
+            TargetError::Db(error) => error.into(),
+        }
+    }
+}
+
+impl From<DbError> for Stop {
+    fn from(error: DbError) -> Self {
+        match error.kind() {
+            DbErrorKind::Unreachable | DbErrorKind::Login => Self::Unreachable(error),
+            DbErrorKind::Contended => Self::Yield { reason: error.to_string(), retry_at: None },
+            _ => Self::Fail { error: error.to_string(), retryable: true },
+        }
+    }
+}
+
+/// What a finished slice counted.
+struct Done {
+    replaced: Replaced,
+    chunks: u32,
+    source_ms: u64,
+}
+
+/// One slice being worked on.
+struct Work<'a> {
+    worker: &'a Worker,
+    rollup: &'a Rollup,
+    shape: &'a Shape,
+    slice: Slice,
+    lease: &'a Lease,
+    deadline: Deadline,
+    options: RunOptions,
+}
+
+impl Worker {
+    /// Works on one slice until it is done or the deadline is near, and logs one summary line.
+    ///
+    /// # Errors
+    /// Trouble that is not this slice's; whatever concerns the slice is in the report.
+    pub async fn run(
+        &self,
+        rollup: &Rollup,
+        slice: Slice,
+        deadline: Deadline,
+        options: RunOptions,
+    ) -> Result<SliceReport, WorkError> {
+        let watch = Stopwatch::start();
+        if rollup.seal_before.is_some_and(|seal| slice.start() < seal) {
+            let reason = "starts before seal_before; history there is never recomputed".into();
+            return Ok(SliceReport::refused(rollup, slice, Outcome::Sealed, reason, None));
+        }
+        let shape = self.ready(rollup).await?;
+        let request = Claim {
+            rollup: &rollup.name,
+            slice_start: slice.start(),
+            definition: &rollup.definition(),
+            now: self.clock.now(),
+            deadline: deadline.instant(),
+        };
+        let lease = match self.checkpoints.claim(&request).await {
+            Ok(lease) => lease,
+            Err(ClaimError::Refused(refused)) => {
+                let reason = refused.to_string();
+                let (outcome, until) = match refused {
+                    ClaimRefused::Held { until, .. } => (Outcome::Held, Some(until)),
+                    ClaimRefused::Backoff { retry_at, .. } => (Outcome::Waiting, Some(retry_at)),
+                    ClaimRefused::Succeeded => (Outcome::AlreadySucceeded, None),
+                    ClaimRefused::Exhausted { .. } => (Outcome::Exhausted, None),
+                    ClaimRefused::NoTimeLeft => (Outcome::Yielded, None),
+                };
+                return Ok(SliceReport::refused(rollup, slice, outcome, reason, until));
+            }
+            Err(ClaimError::Checkpoint(error)) => return Err(error.into()),
+        };
+        let work =
+            Work { worker: self, rollup, shape: &shape, slice, lease: &lease, deadline, options };
+        let result = work.process().await;
+        let report = work.record(result, watch).await?;
+        report.log();
+        Ok(report)
+    }
+}
+
+impl Work<'_> {
+    async fn process(&self) -> Result<Done, Stop> {
+        let mut pace = self.worker.pace(self.rollup);
+        let work = async {
+            self.settle(&mut pace).await?;
+            self.read_and_replace(&mut pace).await
+        };
+        // The servers end their statements themselves; this is for one that is cut off.
+        let limit = self.time_left().saturating_sub(RESERVE / 2);
+        let done = tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
+            let reason = "budget spent: a server did not answer in time".into();
+            Err(Stop::Yield { reason, retry_at: None })
+        });
+        self.worker.set_pace(self.rollup, pace);
+        if matches!(done, Err(Stop::Fail { .. })) {
+            // Perhaps the source or the tables have changed.
+            self.worker.forget(self.rollup);
+        }
+        done
+    }
+
+    /// Waits for nothing: a slice whose grace is not over by the database's clock is given up
+    /// until then. Asks for the planner's estimate where nothing is known of the rollup's pace.
+    async fn settle(&self, pace: &mut Pace) -> Result<(), Stop> {
+        let mut tx = self
+            .worker
+            .source
+            .begin(Access::ReadOnly, self.statement_timeout()?, &self.label())
+            .await?;
+        let row = tx.row("asking for the time", "SELECT clock_timestamp()".into()).await?;
+        let now: DateTime<Utc> =
+            row.try_get(0).map_err(|source| tx.error("asking for the time", source))?;
+        let readable_at = readable_at(self.rollup, self.slice);
+        if now < readable_at {
+            return Err(Stop::Yield {
+                reason: format!("not settled: readable at {readable_at:?} by the source's clock"),
+                retry_at: Some(readable_at),
+            });
+        }
+        if pace.is_unknown() {
+            let (start, end) = (self.slice.start(), self.slice.end());
+            let rows = estimate_rows(&mut tx, self.rollup, self.shape, start, end).await?;
+            pace.guess(rows, start, end, self.chunk_time());
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Reads the slice whole if one statement can, else chunk by chunk.
+    async fn read_and_replace(&self, pace: &mut Pace) -> Result<Done, Stop> {
+        let target = &self.worker.target;
+        let source = (!target.is_source).then_some(&self.worker.source);
+        let Self { lease, rollup, shape, slice, .. } = *self;
+        let chunk = Chunk { source, lease, rollup, shape, slice };
+        // An earlier attempt may have staged chunks.
+        let mut progress = if lease.attempt() > 1 {
+            target.resume(lease, rollup, slice, self.guard(self.statement_timeout()?)).await?
+        } else {
+            Progress::at_start(slice)
+        };
+        let resumed_at = progress.cursor;
+        // Bounded: a chunk either moves the cursor or is quartered, down to CHUNK_MIN.
+        while progress.cursor < slice.end() {
+            let (start, end) = (progress.cursor, self.chunk_end(pace, progress.cursor));
+            if self.time_left() < pace.expected(start, end) + RESERVE {
+                return Err(self.budget_spent(&progress));
+            }
+            let guard = self.guard(self.chunk_timeout(start, end)?);
+            let watch = Stopwatch::start();
+            let read = if start == slice.start() && end == slice.end() {
+                self.replace_whole(&chunk, guard).await.map(Some)
+            } else {
+                if progress.chunks == 0 {
+                    // Nothing of an attempt before may be left where partials are summed up.
+                    progress = target.resume(lease, rollup, slice, guard).await?;
+                }
+                match target.stage_chunk(&chunk, progress, end, guard).await {
+                    Ok(staged) => {
+                        progress = staged;
+                        Ok(None)
+                    }
+                    Err(error) => Err(error),
+                }
+            };
+            match read {
+                Ok(Some(done)) => {
+                    pace.learn(start, end, watch.elapsed());
+                    return Ok(done);
+                }
+                Ok(None) => pace.learn(start, end, watch.elapsed()),
+                Err(error) => self.narrow(error, pace, start, end, &progress, resumed_at)?,
+            }
+        }
+        self.merge(&progress, resumed_at).await
+    }
+
+    async fn replace_whole(&self, chunk: &Chunk<'_>, guard: Guard) -> Result<Done, TargetError> {
+        let target = &self.worker.target;
+        let Chunk { lease, rollup, shape, slice, .. } = *chunk;
+        let replaced = match chunk.source {
+            None => target.replace_from_source(lease, rollup, shape, slice, guard).await?,
+            Some(source) => target.replace_by_copy(chunk, source, guard).await?,
+        };
+        Ok(Done { chunks: 1, source_ms: replaced.statement_ms, replaced })
+    }
+
+    /// Replaces the slice by its staged partials.
+    async fn merge(&self, progress: &Progress, resumed_at: DateTime<Utc>) -> Result<Done, Stop> {
+        let Self { lease, rollup, shape, slice, .. } = *self;
+        let guard = self.guard(self.statement_timeout()?);
+        match self.worker.target.replace_from_stage(lease, rollup, shape, slice, guard).await {
+            Ok(replaced) => {
+                Ok(Done { replaced, chunks: progress.chunks, source_ms: progress.source_ms })
+            }
+            Err(TargetError::Db(error))
+                if error.kind() == DbErrorKind::Cancelled && resumed_at < slice.end() =>
+            {
+                Err(self.budget_spent(progress))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Decides what a chunk that did not end in time means.
+    fn narrow(
+        &self,
+        error: TargetError,
+        pace: &mut Pace,
+        start: DateTime<Utc>,
+        end: DateTime<Utc>,
+        progress: &Progress,
+        resumed_at: DateTime<Utc>,
+    ) -> Result<(), Stop> {
+        let TargetError::Db(cancelled) = &error else { return Err(error.into()) };
+        if cancelled.kind() != DbErrorKind::Cancelled {
+            return Err(error.into());
+        }
+        if end - start > CHUNK_MIN {
+            pace.too_slow(start, end, self.chunk_time());
+            if self.time_left() > RESERVE * 2 {
+                return Ok(());
+            }
+        }
+        if progress.cursor > resumed_at {
+            return Err(self.budget_spent(progress));
+        }
+        Err(Stop::Fail {
+            error: format!(
+                "reading {} of the source did not end within the budget; `tallymark check` looks \
+                 for an index on the time column",
+                span(end - start)
+            ),
+            retryable: true,
+        })
+    }
+
+    fn chunk_end(&self, pace: &Pace, start: DateTime<Utc>) -> DateTime<Utc> {
+        let end = pace.chunk_end(start, self.slice.end(), self.chunk_time());
+        if end == self.slice.end() {
+            return end;
+        }
+        let axis = &self.shape.axis;
+        axis.cut(start, end)
+            .or_else(|| axis.cut(start, start + CHUNK_MIN))
+            .or_else(|| axis.cut(start, start + TimeDelta::days(2)))
+            .map_or(self.slice.end(), |cut| cut.min(self.slice.end()))
+    }
+
+    fn chunk_time(&self) -> Duration {
+        self.worker.config.source.chunk_time
+    }
+
+    fn time_left(&self) -> Duration {
+        self.deadline.remaining(&*self.worker.clock)
+    }
+
+    fn label(&self) -> String {
+        self.slice.id(&self.rollup.name)
+    }
+
+    /// All of the remaining time but the reserve.
+    fn statement_timeout(&self) -> Result<Duration, Stop> {
+        let left = self.time_left().saturating_sub(RESERVE);
+        if left.is_zero() {
+            return Err(Stop::Yield { reason: "budget spent".into(), retry_at: None });
+        }
+        Ok(left)
+    }
+
+    /// The limit of a chunk's statement: tight while the chunk can still be cut narrower.
+    fn chunk_timeout(&self, start: DateTime<Utc>, end: DateTime<Utc>) -> Result<Duration, Stop> {
+        let all = self.statement_timeout()?;
+        if end - start <= CHUNK_MIN {
+            return Ok(all);
+        }
+        // Two narrower tries must still fit into what is left.
+        let third = (all / 3).max(self.chunk_time());
+        Ok(all.min((self.chunk_time() * CHUNK_OVERRUN).max(CHUNK_TIMEOUT_MIN)).min(third))
+    }
+
+    fn guard(&self, timeout: Duration) -> Guard {
+        let shrink = (!self.options.allow_shrink).then_some(self.rollup.shrink_guard);
+        Guard { shrink, timeout }
+    }
+
+    fn budget_spent(&self, progress: &Progress) -> Stop {
+        Stop::Yield {
+            reason: format!(
+                "budget spent after {} chunks, {} rows; goes on at {:?}",
+                progress.chunks, progress.rows_read, progress.cursor
+            ),
+            retry_at: None,
+        }
+    }
+
+    /// Writes the outcome to the checkpoint.
+    async fn record(
+        &self,
+        result: Result<Done, Stop>,
+        watch: Stopwatch,
+    ) -> Result<SliceReport, WorkError> {
+        let checkpoints = &self.worker.checkpoints;
+        let now = self.worker.clock.now();
+        let elapsed_ms = u64::try_from(watch.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let mut report = SliceReport::of(self.rollup, self.slice, self.lease.attempt(), elapsed_ms);
+        let lost = match result {
+            Ok(done) => {
+                let completion = completion(&done, elapsed_ms);
+                report.elapsed_ms = None;
+                let ended = checkpoints.complete(self.lease, &completion, now).await;
+                report.completion = Some(completion);
+                match ended {
+                    Ok(State::Stale) => {
+                        report.outcome = Outcome::Stale;
+                        report.reason = Some("changed while it was read; runs again".into());
+                        None
+                    }
+                    Ok(_) => None,
+                    Err(error) => Some(error),
+                }
+            }
+            Err(Stop::Yield { reason, retry_at }) => {
+                report.outcome = Outcome::Yielded;
+                report.retry_at = retry_at;
+                let ended = checkpoints.yield_(self.lease, &reason, retry_at, now).await;
+                report.reason = Some(reason);
+                ended.err()
+            }
+            Err(Stop::Fail { error, retryable }) => {
+                report.outcome = Outcome::Failed;
+                let ended = checkpoints.fail(self.lease, &error, retryable, now).await;
+                report.reason = Some(error);
+                match ended {
+                    Ok(failure) => {
+                        report.retry_at = failure.retry_at;
+                        None
+                    }
+                    Err(error) => Some(error),
+                }
+            }
+            Err(Stop::Fenced(reason)) => {
+                report.outcome = Outcome::Fenced;
+                // If a newer attempt has the checkpoint too, this is refused, and that is right.
+                // If not, the checkpoints were lost, and the failure says so to whoever looks.
+                let hint = format!("{reason}; if checkpoints were lost, run `tallymark repair`");
+                let ended = checkpoints.fail(self.lease, &hint, true, now).await;
+                report.reason = Some(reason);
+                ended.err()
+            }
+            Err(Stop::Unreachable(error)) => {
+                let reason = error.to_string();
+                let ended = checkpoints.yield_(self.lease, &reason, None, now).await;
+                if let Err(error) = ended {
+                    tracing::warn!(%error, "could not give the slice back; its lease runs out");
+                }
+                return Err(error.into());
+            }
+        };
+        match lost {
+            None => Ok(report),
+            Some(CheckpointError::LostLease(lost)) => {
+                report.outcome = Outcome::Fenced;
+                report.reason.get_or_insert_with(|| lost.to_string());
+                Ok(report)
+            }
+            Some(error) => Err(error.into()),
+        }
+    }
+}
+
+/// A span of time in words.
+fn span(span: TimeDelta) -> String {
+    match span.num_seconds() {
+        seconds if seconds < 120 => format!("{seconds} s"),
+        seconds if seconds < 7200 => format!("{} min", seconds / 60),
+        seconds => format!("{} h", seconds / 3600),
+    }
+}
+
+fn completion(done: &Done, elapsed_ms: u64) -> Completion {
+    let Replaced { rows_read, groups, inserted, updated, deleted, .. } = done.replaced;
+    Completion {
+        rows_read,
+        groups,
+        inserted,
+        updated,
+        deleted,
+        unchanged: done.replaced.unchanged(),
+        chunks: done.chunks.into(),
+        source_ms: done.source_ms,
+        elapsed_ms,
+        settled_by: "grace".into(),
+    }
+}
+
+/// The planner's estimate of the rows between `start` and `end`; reads none of them.
+pub(crate) async fn estimate_rows(
+    tx: &mut crate::db::Tx,
+    rollup: &Rollup,
+    shape: &Shape,
+    start: DateTime<Utc>,
+    end: DateTime<Utc>,
+) -> Result<f64, DbError> {
+    let sql = format!(
+        "EXPLAIN (FORMAT JSON) SELECT FROM {} WHERE {}",
+        crate::sql::table(&rollup.from),
+        read::condition(rollup, shape, start, end),
+    );
+    let row = tx.row("estimating the rows", sql).await?;
+    let text: String =
+        row.try_get_unchecked(0).map_err(|source| tx.error("estimating the rows", source))?;
+    let plan: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+    Ok(plan.pointer("/0/Plan/Plan Rows").and_then(serde_json::Value::as_f64).unwrap_or(0.0))
+}

@@ -1,0 +1,231 @@
+//! The time axis of a source table: how its time column is compared with an instant, and cut into
+//! buckets, so that an index on the bare column can be used.
+
+use chrono::{DateTime, NaiveDateTime, Offset as _, TimeDelta, TimeZone as _, Utc};
+use chrono_tz::Tz;
+
+use crate::rollup::{EpochUnit, Rollup};
+use crate::slice::{Width, boundaries};
+use crate::sql::{ident, literal, timestamptz};
+
+/// Clocks change by at most a day (Pacific/Apia 2011), so an offset that is the same this far
+/// before and after an instant did not change near it.
+const NEAR_TRANSITION: TimeDelta = TimeDelta::hours(26);
+
+/// The types that a time column can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimeType {
+    /// `timestamp with time zone`: an instant.
+    Timestamptz,
+    /// `timestamp without time zone`: local time in a zone that the configuration names.
+    Timestamp,
+    /// `date`: a local day.
+    Date,
+    /// `smallint`, `integer` or `bigint`: seconds or milliseconds since 1970.
+    Integer,
+}
+
+impl TimeType {
+    /// Reads PostgreSQL's name of a type; the error is that name.
+    ///
+    /// # Errors
+    /// No time can be read from this type.
+    pub fn parse(sql_type: &str) -> Result<Self, String> {
+        match sql_type {
+            "timestamp with time zone" => Ok(Self::Timestamptz),
+            "timestamp without time zone" => Ok(Self::Timestamp),
+            "date" => Ok(Self::Date),
+            "smallint" | "integer" | "bigint" => Ok(Self::Integer),
+            other => Err(other.to_owned()),
+        }
+    }
+}
+
+/// How one rollup's time column is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// The column is the instant.
+    Instant,
+    /// The column is local time in this zone.
+    Local(Tz),
+    /// The column is a local day in this zone.
+    Day(Tz),
+    /// The column counts this unit since 1970.
+    Epoch(EpochUnit),
+}
+
+/// The time axis of one rollup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Axis {
+    column: String,
+    reading: Reading,
+    bucket: Width,
+    zone: Tz,
+}
+
+impl Axis {
+    /// The axis of `rollup`, whose time column has the type `time`.
+    ///
+    /// # Errors
+    /// The type does not fit the definition; the text says what would.
+    pub fn new(rollup: &Rollup, time: Result<TimeType, String>) -> Result<Self, String> {
+        let column = &rollup.time.column;
+        let zone = rollup.calendar.zone();
+        let reading = match time {
+            Ok(TimeType::Timestamptz) => Reading::Instant,
+            Ok(TimeType::Timestamp) => Reading::Local(rollup.time.zone.unwrap_or(Tz::UTC)),
+            Ok(TimeType::Date) => {
+                let day = rollup.time.zone.unwrap_or(zone);
+                if rollup.bucket.is_sub_day() || day != zone {
+                    return Err(format!(
+                        "time: column `{column}` is a date, which has no hours; slice and bucket \
+                         must be 1 day or wider, in the date's own zone"
+                    ));
+                }
+                Reading::Day(day)
+            }
+            Ok(TimeType::Integer) => Reading::Epoch(rollup.time.unit.ok_or_else(|| {
+                format!(
+                    "time: column `{column}` is an integer; say what it counts: time = {{ column \
+                     = \"{column}\", unit = \"seconds\" }} or \"milliseconds\""
+                )
+            })?),
+            Err(other) => {
+                return Err(format!(
+                    "time: column `{column}` is of type {other}; it must be timestamptz, \
+                     timestamp, date, or an integer with a unit"
+                ));
+            }
+        };
+        if rollup.time.unit.is_some() && !matches!(reading, Reading::Epoch(_)) {
+            return Err(format!("time: `unit` is for integers, and `{column}` is none; remove it"));
+        }
+        if rollup.time.zone.is_some() && matches!(reading, Reading::Instant | Reading::Epoch(_)) {
+            return Err(format!(
+                "time: column `{column}` holds instants, which need no `zone`; remove it"
+            ));
+        }
+        Ok(Self { column: column.clone(), reading, bucket: rollup.bucket, zone })
+    }
+
+    /// The column's name.
+    #[must_use]
+    pub fn column(&self) -> &str {
+        &self.column
+    }
+
+    /// The condition that a row's time lies in `[start, end)`.
+    #[must_use]
+    pub fn between(&self, start: DateTime<Utc>, end: DateTime<Utc>) -> String {
+        let column = ident(&self.column);
+        let (low, high) = match self.reading {
+            Reading::Instant => (timestamptz(start), timestamptz(end)),
+            Reading::Local(zone) => return self.between_local(zone, start, end),
+            Reading::Day(zone) => (day(zone, start), day(zone, end)),
+            Reading::Epoch(unit) => (epoch(unit, start), epoch(unit, end)),
+        };
+        format!("{column} >= {low} AND {column} < {high}")
+    }
+
+    /// Local time runs twice through an hour when clocks go back. PostgreSQL reads each local time
+    /// as one instant; that reading decides, and the bounds on the bare column only have to be
+    /// wide enough to let an index find the rows.
+    fn between_local(&self, zone: Tz, start: DateTime<Utc>, end: DateTime<Utc>) -> String {
+        let column = ident(&self.column);
+        let (low, low_slack) = local(zone, start);
+        let (high, high_slack) = local(zone, end);
+        let bounds = format!(
+            "{column} >= {} AND {column} < {}",
+            timestamp(low - low_slack),
+            timestamp(high + high_slack)
+        );
+        if low_slack.is_zero() && high_slack.is_zero() {
+            return bounds;
+        }
+        let instant = format!("({column} AT TIME ZONE {})", literal(zone.name()));
+        let (start, end) = (timestamptz(start), timestamptz(end));
+        format!("{bounds} AND {instant} >= {start} AND {instant} < {end}")
+    }
+
+    /// The expression of the bucket that a row of the chunk `[start, end)` belongs to: the
+    /// bucket's start, as a `timestamptz`. A constant where there is only one; otherwise looked up
+    /// by binary search among the calendar's own boundaries from `slice_start` on, so that
+    /// PostgreSQL and the calendar cannot disagree.
+    #[must_use]
+    pub fn bucket(
+        &self,
+        slice_start: DateTime<Utc>,
+        start: DateTime<Utc>,
+        end: DateTime<Utc>,
+    ) -> String {
+        let starts = boundaries(self.bucket, self.zone, slice_start, end);
+        // The first bucket is the one that `start` lies in; it may begin before `start`.
+        let first = starts.partition_point(|bucket| *bucket <= start).saturating_sub(1);
+        let starts = &starts[first..];
+        if let [only] = starts {
+            return timestamptz(*only);
+        }
+        let column = ident(&self.column);
+        let list = |item: &dyn Fn(DateTime<Utc>) -> String| {
+            starts.iter().map(|start| item(*start)).collect::<Vec<_>>().join(",")
+        };
+        let instants = list(&|start| literal(&start.to_rfc3339()));
+        let place = match self.reading {
+            Reading::Instant => {
+                format!("width_bucket({column}, ARRAY[{instants}]::timestamptz[])")
+            }
+            Reading::Local(zone) => format!(
+                "width_bucket({column} AT TIME ZONE {}, ARRAY[{instants}]::timestamptz[])",
+                literal(zone.name())
+            ),
+            Reading::Day(zone) => {
+                let days = list(&|start| day(zone, start));
+                format!("width_bucket({column}, ARRAY[{days}]::date[])")
+            }
+            Reading::Epoch(unit) => {
+                let counts = list(&|start| epoch(unit, start));
+                format!("width_bucket({column}::bigint, ARRAY[{counts}]::bigint[])")
+            }
+        };
+        format!("(ARRAY[{instants}]::timestamptz[])[{place}]")
+    }
+
+    /// The latest instant in `(start, wanted]` at which the axis can be cut, or `None` if that is
+    /// not after `start`. Whole seconds; days for a date.
+    #[must_use]
+    pub fn cut(&self, start: DateTime<Utc>, wanted: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let cut = match self.reading {
+            Reading::Day(zone) => {
+                let calendar = crate::slice::Calendar::new(Width::DAY, zone);
+                calendar.containing(wanted).start()
+            }
+            _ => Utc.timestamp_opt(wanted.timestamp(), 0).single()?,
+        };
+        (cut > start).then_some(cut)
+    }
+}
+
+/// Local time at `instant`, and how much a change of clocks nearby may move it.
+fn local(zone: Tz, instant: DateTime<Utc>) -> (NaiveDateTime, TimeDelta) {
+    let offset = |at: DateTime<Utc>| {
+        i64::from(zone.offset_from_utc_datetime(&at.naive_utc()).fix().local_minus_utc())
+    };
+    let here = instant.with_timezone(&zone).naive_local();
+    let moved = (offset(instant - NEAR_TRANSITION) - offset(instant + NEAR_TRANSITION)).abs();
+    (here, TimeDelta::seconds(moved))
+}
+
+fn timestamp(local: NaiveDateTime) -> String {
+    format!("'{}'::timestamp", local.format("%Y-%m-%dT%H:%M:%S%.f"))
+}
+
+fn day(zone: Tz, instant: DateTime<Utc>) -> String {
+    format!("'{}'::date", instant.with_timezone(&zone).date_naive())
+}
+
+fn epoch(unit: EpochUnit, instant: DateTime<Utc>) -> String {
+    match unit {
+        EpochUnit::Seconds => instant.timestamp().to_string(),
+        EpochUnit::Milliseconds => instant.timestamp_millis().to_string(),
+    }
+}

@@ -1,0 +1,9 @@
+//! The source: the application's PostgreSQL, which is only read.
+//!
+//! [`shape`] asks the catalogue once what a rollup's columns are; [`read`] writes the statements
+//! that aggregate a time range; [`pace`] decides how wide that range is.
+
+pub mod axis;
+pub mod pace;
+pub mod read;
+pub mod shape;

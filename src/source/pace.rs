@@ -1,0 +1,131 @@
+//! How wide the next chunk may be, so that its statement lasts about `chunk_time`.
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+/// A chunk may be this many times longer than `chunk_time` when that lets a slice be read whole:
+/// one statement and no stage is cheaper for the source than two statements and a stage.
+const WHOLE_SLACK: f64 = 1.5;
+
+/// A chunk grows or shrinks at most by this factor at a time, so that one lucky or unlucky
+/// statement does not decide the next one.
+const STEP_MAX: f64 = 4.0;
+
+/// The narrowest chunk. Time is cut at whole seconds.
+pub const CHUNK_MIN: TimeDelta = TimeDelta::seconds(1);
+
+/// Rows that the first chunk of an unknown rollup may hold, by the planner's estimate: about
+/// 100 ms of counting on a small server.
+pub const FIRST_CHUNK_ROWS: f64 = 200_000.0;
+
+/// What has been learned about one rollup: how long its source takes for a stretch of time.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Pace {
+    /// Milliseconds of statement per second of source time; `None` before the first chunk.
+    rate: Option<f64>,
+}
+
+impl Pace {
+    /// Whether nothing has been learned yet.
+    #[must_use]
+    pub const fn is_unknown(&self) -> bool {
+        self.rate.is_none()
+    }
+
+    /// Takes the planner's estimate of the rows between `start` and `end` as a first guess.
+    pub fn guess(&mut self, rows: f64, start: DateTime<Utc>, end: DateTime<Utc>, wanted: Duration) {
+        let statement = wanted.as_secs_f64() * 1e3 * (rows / FIRST_CHUNK_ROWS);
+        self.rate = Some(statement / seconds(end - start));
+    }
+
+    /// Learns that the chunk `[start, end)` took `elapsed`.
+    pub fn learn(&mut self, start: DateTime<Utc>, end: DateTime<Utc>, elapsed: Duration) {
+        let seen = elapsed.as_secs_f64() * 1e3 / seconds(end - start);
+        self.rate = Some(match self.rate {
+            Some(rate) => seen.clamp(rate / STEP_MAX, rate * STEP_MAX),
+            None => seen,
+        });
+    }
+
+    /// Learns that the chunk `[start, end)` did not end in time: the next is a quarter of it.
+    pub fn too_slow(&mut self, start: DateTime<Utc>, end: DateTime<Utc>, wanted: Duration) {
+        let quarter = seconds(end - start) / STEP_MAX;
+        self.rate = Some(wanted.as_secs_f64() * 1e3 / quarter);
+    }
+
+    /// Where the chunk that begins at `start` should end, at most at `slice_end`.
+    #[must_use]
+    pub fn chunk_end(
+        &self,
+        start: DateTime<Utc>,
+        slice_end: DateTime<Utc>,
+        wanted: Duration,
+    ) -> DateTime<Utc> {
+        let Some(rate) = self.rate else { return slice_end };
+        let wanted_ms = wanted.as_secs_f64() * 1e3;
+        let left = seconds(slice_end - start);
+        if left * rate <= wanted_ms * WHOLE_SLACK {
+            return slice_end;
+        }
+        let width = (wanted_ms / rate).clamp(seconds(CHUNK_MIN), left);
+        #[expect(clippy::cast_possible_truncation, reason = "at most the length of a slice")]
+        let width = TimeDelta::seconds(width as i64);
+        (start + width).min(slice_end)
+    }
+
+    /// How long the chunk `[start, end)` should take.
+    #[must_use]
+    pub fn expected(&self, start: DateTime<Utc>, end: DateTime<Utc>) -> Duration {
+        Duration::from_secs_f64(self.rate.unwrap_or(0.0) * seconds(end - start) / 1e3)
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "chunks last years at most")]
+fn seconds(span: TimeDelta) -> f64 {
+    (span.num_milliseconds() as f64 / 1e3).max(1e-3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WANTED: Duration = Duration::from_millis(500);
+
+    fn at(second: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(second, 0).expect("in range")
+    }
+
+    #[test]
+    fn a_slice_that_fits_is_one_chunk() {
+        let mut pace = Pace::default();
+        pace.guess(150_000.0, at(0), at(86_400), WANTED);
+        assert_eq!(pace.chunk_end(at(0), at(86_400), WANTED), at(86_400));
+    }
+
+    #[test]
+    fn chunks_approach_the_wanted_time_from_both_sides() {
+        for first_rows in [1.0, 1e9] {
+            let mut pace = Pace::default();
+            pace.guess(first_rows, at(0), at(86_400), WANTED);
+            // The truth: a day takes 50 s, so a chunk of 500 ms is 864 s wide.
+            let mut start = 0;
+            for _ in 0..20 {
+                let end = pace.chunk_end(at(start), at(864_000_000), WANTED);
+                let width = (end - at(start)).num_seconds();
+                pace.learn(at(start), end, Duration::from_secs_f64(width as f64 / 1728.0));
+                start += width;
+            }
+            let width =
+                (pace.chunk_end(at(start), at(864_000_000), WANTED) - at(start)).num_seconds();
+            assert!((800..=900).contains(&width), "{width} s");
+        }
+    }
+
+    #[test]
+    fn a_chunk_that_timed_out_is_quartered() {
+        let mut pace = Pace::default();
+        pace.too_slow(at(0), at(4000), WANTED);
+        assert_eq!(pace.chunk_end(at(0), at(4000), WANTED), at(1000));
+    }
+}

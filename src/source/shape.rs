@@ -1,0 +1,416 @@
+//! What the source's catalogue says about a rollup: the types of its columns, and whether this
+//! role may read them. Asked once per process and rollup, before anything is claimed.
+
+use sqlx::Row as _;
+
+use super::axis::{Axis, TimeType};
+use crate::db::{DbError, DbErrorKind, Side, Tx};
+use crate::rollup::{Aggregate, Measure, Rollup};
+use crate::sql::{ident, literal, table};
+
+/// A rollup's definition together with the types that PostgreSQL gives its columns.
+#[derive(Clone, Debug)]
+pub struct Shape {
+    /// How the time column is compared and cut.
+    pub axis: Axis,
+    /// The dimensions, in the order of `group_by`.
+    pub dimensions: Vec<Dimension>,
+    /// The columns of the rollup table that hold measures.
+    pub fields: Vec<Field>,
+    /// The source columns whose different values are counted, each once.
+    pub distinct: Vec<DistinctColumn>,
+    /// Generated columns: name, type and expression.
+    pub generated: Vec<Generated>,
+}
+
+/// A column to group by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dimension {
+    /// Its name, in source and rollup table.
+    pub name: String,
+    /// Its type in the rollup table.
+    pub sql_type: String,
+    /// Its collation where that is not the type's own, quoted.
+    pub collation: Option<String>,
+    /// The type to cast it to, where another database would not know the source's own.
+    pub cast: Option<String>,
+    /// Whether the column is an array, whose NULL and empty values need telling apart.
+    pub is_array: bool,
+}
+
+/// A column of the rollup table that holds a measure, or half of one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Field {
+    /// Its name.
+    pub name: String,
+    /// Its type in the rollup table.
+    pub sql_type: String,
+    /// Its type in the stage table, exact where the final type is not.
+    pub stage_type: String,
+    /// What it holds.
+    pub content: Content,
+    /// The measure's own condition.
+    pub filter: Option<String>,
+}
+
+/// What a [`Field`] holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// Number of rows, or of rows where the column is not NULL.
+    Count(Option<String>),
+    /// Sum of a column.
+    Sum {
+        /// The column.
+        column: String,
+        /// A float is summed as exact decimals: floating sums depend on the order of rows.
+        exact: bool,
+    },
+    /// Least value of a column.
+    Min(String),
+    /// Greatest value of a column.
+    Max(String),
+    /// Number of different values of the column at this place in [`Shape::distinct`].
+    Distinct(usize),
+    /// Number of different values of a column that is a dimension too: 1, or 0 for NULL.
+    DistinctKey(String),
+}
+
+/// A source column whose different values are counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DistinctColumn {
+    /// Its name in the source.
+    pub column: String,
+    /// Its type in the stage table.
+    pub stage_type: String,
+}
+
+/// A column that PostgreSQL computes from others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Generated {
+    /// Its name.
+    pub name: String,
+    /// Its type.
+    pub sql_type: String,
+    /// The expression.
+    pub expression: String,
+}
+
+/// Why a rollup cannot be computed from its source as things stand.
+#[derive(Debug, thiserror::Error)]
+pub enum ShapeError {
+    /// The source does not fit the definition: a table, column, type or privilege.
+    #[error("rollup `{rollup}`: {problem}")]
+    Unfit {
+        /// The rollup's name.
+        rollup: String,
+        /// What is wrong and what would be right.
+        problem: String,
+    },
+    /// The source could not be asked.
+    #[error(transparent)]
+    Db(#[from] DbError),
+}
+
+/// A column as the catalogue describes it.
+#[derive(Clone, Debug)]
+struct Column {
+    name: String,
+    /// `format_type` without modifiers, except where the bare name means something narrower.
+    sql_type: String,
+    base_type: String,
+    portable: bool,
+    is_enum: bool,
+    is_array: bool,
+    comparable: bool,
+    collation: Option<String>,
+    deterministic: bool,
+}
+
+/// Asks the source about `rollup`; `same_database` says whether the target is the same database.
+///
+/// # Errors
+/// The source does not fit the definition, or cannot be asked.
+pub async fn inspect(
+    tx: &mut Tx,
+    rollup: &Rollup,
+    same_database: bool,
+) -> Result<Shape, ShapeError> {
+    let unfit = |problem: String| ShapeError::Unfit { rollup: rollup.name.clone(), problem };
+    let columns = columns(tx, rollup).await?;
+    let find = |key: &str, name: &str| {
+        columns.iter().find(|column| column.name == name).ok_or_else(|| {
+            let nearest = nearest(name, &columns);
+            unfit(format!("{key}: `{}` has no column `{name}`{nearest}", rollup.from))
+        })
+    };
+    let time = find("time", &rollup.time.column)?;
+    let axis = Axis::new(rollup, TimeType::parse(&time.base_type)).map_err(&unfit)?;
+    let mut dimensions = Vec::with_capacity(rollup.group_by.len());
+    for name in &rollup.group_by {
+        dimensions.push(dimension(find("group_by", name)?, same_database).map_err(&unfit)?);
+    }
+    for measure in &rollup.measures {
+        if let Some(column) = measure.aggregate.column() {
+            find(&format!("measures.{}", measure.name), column)?;
+        }
+    }
+    check_privilege(tx, rollup).await?;
+    let mut shape = Shape { axis, dimensions, fields: vec![], distinct: vec![], generated: vec![] };
+    let types = measure_types(tx, rollup).await?;
+    for (measure, sql_type) in rollup.measures.iter().zip(types) {
+        let column = measure
+            .aggregate
+            .column()
+            .and_then(|column| columns.iter().find(|known| known.name == column));
+        add_measure(&mut shape, measure, column, sql_type, same_database).map_err(&unfit)?;
+    }
+    Ok(shape)
+}
+
+/// A hint at the nearest column name, or all of them.
+fn nearest(name: &str, columns: &[Column]) -> String {
+    columns
+        .iter()
+        .map(|column| (strsim::jaro_winkler(name, &column.name), &column.name))
+        .filter(|(similarity, _)| *similarity > 0.7)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map_or_else(String::new, |(_, name)| format!("; did you mean `{name}`?"))
+}
+
+/// Reads the columns of the rollup's table or view.
+async fn columns(tx: &mut Tx, rollup: &Rollup) -> Result<Vec<Column>, ShapeError> {
+    let name = table(&rollup.from);
+    let sql = format!(include_str!("columns.sql"), relation = literal(&name));
+    let rows = tx.rows(&format!("looking up {name}"), sql).await?;
+    if rows.is_empty() {
+        return Err(ShapeError::Unfit {
+            rollup: rollup.name.clone(),
+            problem: format!(
+                "from: there is no table or view `{}` that this role can see; write \
+                 `schema.table` exactly as PostgreSQL stores the names",
+                rollup.from
+            ),
+        });
+    }
+    rows.iter()
+        .map(|row| {
+            Ok(Column {
+                name: row.try_get("name")?,
+                sql_type: row.try_get("sql_type")?,
+                base_type: row.try_get("base_type")?,
+                portable: row.try_get("portable")?,
+                is_enum: row.try_get("is_enum")?,
+                is_array: row.try_get("is_array")?,
+                comparable: row.try_get("comparable")?,
+                collation: row.try_get("collation")?,
+                deterministic: row.try_get("deterministic")?,
+            })
+        })
+        .collect::<Result<_, sqlx::Error>>()
+        .map_err(|source| tx.error("reading the catalogue", source).into())
+}
+
+fn dimension(column: &Column, same_database: bool) -> Result<Dimension, String> {
+    if !column.comparable {
+        return Err(format!(
+            "group_by: column `{}` is of type {}, which PostgreSQL cannot group by exactly; \
+             cast it in a view",
+            column.name, column.sql_type
+        ));
+    }
+    if !same_database && !column.deterministic {
+        return Err(format!(
+            "group_by: column `{}` has a nondeterministic collation, which another database does \
+             not know; keep the target in the source's database or cast the column in a view",
+            column.name
+        ));
+    }
+    let sql_type = if same_database {
+        column.sql_type.clone()
+    } else {
+        abroad(column).ok_or_else(|| {
+            format!(
+                "group_by: column `{}` is of type {}, which another database does not know; keep \
+                 the target in the source's database or cast the column in a view",
+                column.name, column.sql_type
+            )
+        })?
+    };
+    Ok(Dimension {
+        name: column.name.clone(),
+        cast: (sql_type != column.sql_type).then(|| sql_type.clone()),
+        collation: if same_database { column.collation.clone() } else { None },
+        is_array: column.is_array,
+        sql_type,
+    })
+}
+
+/// The type that a column has in another database, where that groups its values alike: its own, a
+/// domain's base, text for an enum.
+fn abroad(column: &Column) -> Option<String> {
+    if column.is_enum {
+        Some("text".into())
+    } else if column.portable && column.sql_type == column.base_type {
+        Some(column.sql_type.clone())
+    } else if column.portable {
+        Some(column.base_type.clone())
+    } else {
+        None
+    }
+}
+
+/// Row-level security and privileges, asked before the first slice is claimed.
+async fn check_privilege(tx: &mut Tx, rollup: &Rollup) -> Result<(), ShapeError> {
+    let name = table(&rollup.from);
+    let columns: Vec<String> = std::iter::once(rollup.time.column.as_str())
+        .chain(rollup.group_by.iter().map(String::as_str))
+        .chain(rollup.measures.iter().filter_map(|measure| measure.aggregate.column()))
+        .map(ident)
+        .collect();
+    // Planning checks nothing; opening the plan checks privileges and row-level security, and
+    // reads no row.
+    let probe = format!("SELECT {} FROM {name} LIMIT 0", columns.join(", "));
+    let Err(error) = tx.execute(&format!("reading {name}"), probe).await else { return Ok(()) };
+    let remedy = match error.kind() {
+        DbErrorKind::RowSecurity => format!(
+            "row-level security on {name} hides rows from this role, so its counts would be \
+             wrong; use a role with BYPASSRLS or the table's owner"
+        ),
+        DbErrorKind::Denied => {
+            format!("this role may not read {name}; as its owner: GRANT SELECT ON {name} TO …")
+        }
+        _ => return Err(error.into()),
+    };
+    Err(ShapeError::Unfit { rollup: rollup.name.clone(), problem: remedy })
+}
+
+/// The type that PostgreSQL gives each measure; also proves that every expression is valid.
+async fn measure_types(tx: &mut Tx, rollup: &Rollup) -> Result<Vec<String>, ShapeError> {
+    let select: Vec<String> = rollup
+        .measures
+        .iter()
+        .map(|measure| match &measure.aggregate {
+            Aggregate::Count | Aggregate::Distinct(_) => "'bigint'".into(),
+            Aggregate::Sum(column) | Aggregate::Avg(column) => {
+                format!("pg_typeof(sum({}))::text", ident(column))
+            }
+            Aggregate::Min(column) => format!("pg_typeof(min({}))::text", ident(column)),
+            Aggregate::Max(column) => format!("pg_typeof(max({}))::text", ident(column)),
+        })
+        .collect();
+    // A false condition: PostgreSQL answers from the types alone.
+    let sql = format!("SELECT {} FROM {} WHERE false", select.join(", "), table(&rollup.from));
+    let row = tx.row("typing the measures", sql).await.map_err(|error| match error.kind() {
+        DbErrorKind::Missing | DbErrorKind::Refused => {
+            ShapeError::Unfit { rollup: rollup.name.clone(), problem: format!("measures: {error}") }
+        }
+        _ => error.into(),
+    })?;
+    (0..rollup.measures.len())
+        .map(|index| row.try_get(index))
+        .collect::<Result<_, _>>()
+        .map_err(|source| tx.error("typing the measures", source).into())
+}
+
+fn add_measure(
+    shape: &mut Shape,
+    measure: &Measure,
+    source: Option<&Column>,
+    sql_type: String,
+    same_database: bool,
+) -> Result<(), String> {
+    let known = |column: &Column| {
+        if same_database { Some(column.sql_type.clone()) } else { abroad(column) }
+    };
+    let field = |name: String, sql_type: &str, stage_type: &str, content| Field {
+        name,
+        sql_type: sql_type.into(),
+        stage_type: stage_type.into(),
+        content,
+        filter: measure.filter.clone(),
+    };
+    let name = measure.name.clone();
+    match &measure.aggregate {
+        Aggregate::Count => {
+            shape.fields.push(field(name, "bigint", "bigint", Content::Count(None)));
+        }
+        Aggregate::Sum(column) => {
+            let (sql_type, stage_type, exact) = sum_types(&sql_type);
+            let content = Content::Sum { column: column.clone(), exact };
+            shape.fields.push(field(name, sql_type, stage_type, content));
+        }
+        Aggregate::Avg(column) => {
+            let (sum_type, stage_type, exact) = sum_types(&sql_type);
+            let content = Content::Sum { column: column.clone(), exact };
+            let (sum, count) = (format!("{name}_sum"), format!("{name}_count"));
+            shape.generated.push(mean(&name, &sum, &count, sum_type));
+            shape.fields.push(field(sum, sum_type, stage_type, content));
+            let content = Content::Count(Some(column.clone()));
+            shape.fields.push(field(count, "bigint", "bigint", content));
+        }
+        Aggregate::Min(column) | Aggregate::Max(column) => {
+            if !same_database && source.is_some_and(|column| !column.portable) {
+                return Err(format!(
+                    "measures.{name}: type {sql_type} exists only in the source's database and \
+                     cannot be compared in another one; cast it in a view"
+                ));
+            }
+            let content = match &measure.aggregate {
+                Aggregate::Min(_) => Content::Min(column.clone()),
+                _ => Content::Max(column.clone()),
+            };
+            shape.fields.push(field(name, &sql_type, &sql_type, content));
+        }
+        Aggregate::Distinct(column) => {
+            let Some(stage_type) = source.filter(|column| column.comparable).and_then(known) else {
+                return Err(format!(
+                    "measures.{name}: column `{column}` is of a type whose values cannot be told \
+                     apart here; cast it in a view"
+                ));
+            };
+            if shape.dimensions.iter().any(|dimension| &dimension.name == column) {
+                let content = Content::DistinctKey(column.clone());
+                shape.fields.push(field(name, "bigint", "bigint", content));
+                return Ok(());
+            }
+            let place = shape.distinct.iter().position(|known| &known.column == column);
+            let place = place.unwrap_or_else(|| {
+                shape.distinct.push(DistinctColumn { column: column.clone(), stage_type });
+                shape.distinct.len() - 1
+            });
+            shape.fields.push(field(name, "bigint", "bigint", Content::Distinct(place)));
+        }
+    }
+    Ok(())
+}
+
+/// Final type, stage type and whether the sum is taken over exact decimals.
+fn sum_types(sum: &str) -> (&str, &str, bool) {
+    match sum {
+        "real" | "double precision" => ("double precision", "numeric", true),
+        other => (other, other, false),
+    }
+}
+
+fn mean(name: &str, sum: &str, count: &str, sum_type: &str) -> Generated {
+    let (sum, count) = (ident(sum), ident(count));
+    let (sql_type, expression) = match sum_type {
+        "bigint" => ("numeric", format!("{sum}::numeric / nullif({count}, 0)")),
+        other => (other, format!("{sum} / nullif({count}, 0)")),
+    };
+    Generated { name: name.to_owned(), sql_type: sql_type.to_owned(), expression }
+}
+
+impl ShapeError {
+    /// Whether the source could not be reached at all.
+    #[must_use]
+    pub fn is_unreachable(&self) -> bool {
+        match self {
+            Self::Unfit { .. } => false,
+            Self::Db(error) => {
+                debug_assert_eq!(error.side(), Side::Source);
+                matches!(error.kind(), DbErrorKind::Unreachable | DbErrorKind::Login)
+            }
+        }
+    }
+}

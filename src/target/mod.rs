@@ -1,0 +1,101 @@
+//! The target: the PostgreSQL that holds the rollup tables, and the fence that guards them.
+//!
+//! Schema `tallymark` holds one marker per slice (`slice`), the registry (`rollup`), and, for
+//! slices that take several chunks, how far they are (`progress`) and their partials
+//! (`stage_<rollup>`), both UNLOGGED: a crash of the server forgets them together.
+
+pub mod ddl;
+mod replace;
+mod stage;
+mod statement;
+mod verify;
+
+use std::time::Duration;
+
+use crate::db::{Access, Db, DbError, Tx};
+use crate::rollup::Rollup;
+use crate::source::shape::Shape;
+use crate::sql::ident;
+
+pub use replace::{Guard, Replaced};
+pub use stage::{Chunk, Progress};
+pub use verify::{Difference, Verification};
+
+/// The target database and where in it the rollup tables are.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The server.
+    pub db: Db,
+    /// The schema of the rollup tables.
+    pub schema: String,
+    /// Whether it is the source's database, reached by the same URL: then groups need not travel.
+    pub is_source: bool,
+}
+
+/// Why the target did not take a slice's rows.
+#[derive(Debug, thiserror::Error)]
+pub enum TargetError {
+    /// A newer attempt holds the marker; nothing was written.
+    #[error("fenced: attempt {mine} came too late, attempt {newest} has the slice's marker")]
+    Fenced {
+        /// The attempt that was refused.
+        mine: u64,
+        /// The attempt in the marker.
+        newest: u64,
+    },
+    /// The source's rows seem to have been purged; nothing was written.
+    #[error(
+        "the source now holds {found} rows of this slice where {before} were counted before, less \
+         than shrink_guard = {guard} allows; nothing was changed. If they were deleted on purpose, \
+         replay with --allow-shrink; if old rows are purged, set seal_before"
+    )]
+    Shrunk {
+        /// Rows found now.
+        found: u64,
+        /// Rows counted when the slice was last replaced.
+        before: u64,
+        /// The share that must remain.
+        guard: f64,
+    },
+    /// The server refuses, or cannot be reached.
+    #[error(transparent)]
+    Db(#[from] DbError),
+}
+
+impl Target {
+    /// The rollup's table, quoted.
+    #[must_use]
+    pub fn table(&self, rollup: &Rollup) -> String {
+        format!("{}.{}", ident(&self.schema), ident(&rollup.name))
+    }
+
+    /// The rollup's stage table, quoted.
+    #[must_use]
+    pub fn stage(rollup: &Rollup) -> String {
+        format!("tallymark.{}", ident(&format!("stage_{}", rollup.name)))
+    }
+
+    /// Checks, once per process and rollup, that `init` made the tables for this definition.
+    ///
+    /// # Errors
+    /// They are missing or made for another definition, or the server cannot be asked.
+    pub async fn check(
+        &self,
+        rollup: &Rollup,
+        shape: &Shape,
+        timeout: Duration,
+    ) -> Result<(), ddl::DdlError> {
+        let mut tx = self.db.begin(Access::ReadOnly, timeout, &rollup.name).await?;
+        let missing = ddl::plan(&mut tx, self, rollup, shape).await?;
+        tx.rollback().await?;
+        match missing.first() {
+            None => Ok(()),
+            Some(_) => Err(ddl::DdlError::NotReady { rollup: rollup.name.clone() }),
+        }
+    }
+
+    /// Begins a transaction that writes.
+    async fn write(&self, timeout: Duration, label: &str) -> Result<Tx, DbError> {
+        self.db.begin(Access::ReadWrite, timeout, label).await
+    }
+}

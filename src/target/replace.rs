@@ -1,0 +1,226 @@
+//! The fence, and the statement that makes a slice's rows equal to the new result.
+
+use sqlx::Row as _;
+
+use super::statement::{columns, differs, merged, same_group};
+use super::{Target, TargetError};
+use crate::checkpoint::Lease;
+use crate::clock::Stopwatch;
+use crate::db::{DbError, Tx};
+use crate::rollup::Rollup;
+use crate::slice::Slice;
+use crate::source::read::{self, Form};
+use crate::source::shape::Shape;
+use crate::sql::{ident, literal, timestamptz};
+use crate::target::stage::Progress;
+
+/// What a replacement did to the rollup table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Replaced {
+    /// Source rows that were counted.
+    pub rows_read: u64,
+    /// Groups of the slice.
+    pub groups: u64,
+    /// Groups that are new.
+    pub inserted: u64,
+    /// Groups whose measures changed.
+    pub updated: u64,
+    /// Groups that vanished.
+    pub deleted: u64,
+    /// Milliseconds in the statement that read the source or the stage.
+    pub statement_ms: u64,
+}
+
+impl Replaced {
+    /// Groups that were found as they should be, and not rewritten.
+    #[must_use]
+    pub const fn unchanged(&self) -> u64 {
+        self.groups.saturating_sub(self.inserted + self.updated)
+    }
+}
+
+/// How a slice may be replaced.
+#[derive(Clone, Copy, Debug)]
+pub struct Guard {
+    /// Least share of the rows counted before; `None` allows any shrinking.
+    pub shrink: Option<f64>,
+    /// Statements end within this.
+    pub timeout: std::time::Duration,
+}
+
+/// What the marker said before this attempt took it.
+pub(super) struct Marker {
+    /// Rows that the slice's data was counted from; `None`: it has no data of this definition.
+    rows_read: Option<i64>,
+}
+
+impl Target {
+    /// Replaces a slice in one statement that reads the source, which is this same database.
+    ///
+    /// # Errors
+    /// Fenced, shrunk, or trouble with the server; nothing was written then, except that a lost
+    /// reply to COMMIT leaves it open: a retry finds out.
+    pub async fn replace_from_source(
+        &self,
+        lease: &Lease,
+        rollup: &Rollup,
+        shape: &Shape,
+        slice: Slice,
+        guard: Guard,
+    ) -> Result<Replaced, TargetError> {
+        let bounds = (slice.start(), slice.start(), slice.end());
+        let input = read::select(rollup, shape, Form::Whole, bounds, false);
+        let mut tx = self.write(guard.timeout, &slice.id(&rollup.name)).await?;
+        let marker = fence(&mut tx, lease, rollup, slice).await?;
+        let replaced = self.replace(&mut tx, rollup, shape, slice, &input).await?;
+        finish(tx, lease, rollup, slice, guard, &marker, replaced).await
+    }
+
+    /// Replaces a slice by what its chunks left in the stage, and empties the stage.
+    ///
+    /// # Errors
+    /// As [`Target::replace_from_source`].
+    pub async fn replace_from_stage(
+        &self,
+        lease: &Lease,
+        rollup: &Rollup,
+        shape: &Shape,
+        slice: Slice,
+        guard: Guard,
+    ) -> Result<Replaced, TargetError> {
+        let mut tx = self.write(guard.timeout, &slice.id(&rollup.name)).await?;
+        let marker = fence(&mut tx, lease, rollup, slice).await?;
+        let replaced = self.replace_staged(&mut tx, rollup, shape, slice, Form::Partial).await?;
+        Progress::forget(&mut tx, rollup, slice).await?;
+        finish(tx, lease, rollup, slice, guard, &marker, replaced).await
+    }
+
+    /// Replaces the slice's rows by the merged stage, inside `tx`.
+    pub(super) async fn replace_staged(
+        &self,
+        tx: &mut Tx,
+        rollup: &Rollup,
+        shape: &Shape,
+        slice: Slice,
+        form: Form,
+    ) -> Result<Replaced, DbError> {
+        let input = merged(&Self::stage(rollup), shape, slice, form);
+        self.replace(tx, rollup, shape, slice, &input).await
+    }
+
+    async fn replace(
+        &self,
+        tx: &mut Tx,
+        rollup: &Rollup,
+        shape: &Shape,
+        slice: Slice,
+        input: &str,
+    ) -> Result<Replaced, DbError> {
+        let assignments: Vec<String> = shape
+            .fields
+            .iter()
+            .map(|field| ident(&field.name))
+            .map(|name| format!("{name} = d.{name}"))
+            .collect();
+        let sql = format!(
+            include_str!("replace.sql"),
+            differs = differs(shape),
+            input = input,
+            rollup = self.table(rollup),
+            start = timestamptz(slice.start()),
+            end = timestamptz(slice.end()),
+            same_group = same_group(shape),
+            columns = columns(shape).join(", "),
+            assignments = assignments.join(", "),
+        );
+        let watch = Stopwatch::start();
+        let row = tx.row("replacing the slice", sql).await?;
+        let count = |column: &str| row.try_get::<i64, _>(column).map(i64::unsigned_abs);
+        let counts = || {
+            Ok::<_, sqlx::Error>(Replaced {
+                rows_read: count("rows_read")?,
+                groups: count("groups")?,
+                inserted: count("inserted")?,
+                updated: count("updated")?,
+                deleted: count("deleted")?,
+                statement_ms: millis(watch),
+            })
+        };
+        counts().map_err(|source| tx.error("reading the counts", source))
+    }
+}
+
+/// Milliseconds since `watch` began.
+pub(super) fn millis(watch: Stopwatch) -> u64 {
+    u64::try_from(watch.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Takes the slice's marker for the lease's attempt.
+pub(super) async fn fence(
+    tx: &mut Tx,
+    lease: &Lease,
+    rollup: &Rollup,
+    slice: Slice,
+) -> Result<Marker, TargetError> {
+    let sql = format!(
+        include_str!("fence.sql"),
+        rollup = literal(&rollup.name),
+        start = timestamptz(slice.start()),
+        end = timestamptz(slice.end()),
+        attempt = lease.attempt(),
+        definition = literal(lease.definition()),
+    );
+    if let Some(row) = tx.rows("taking the marker", sql).await?.first() {
+        let rows_read = row.try_get("rows_read");
+        let rows_read = rows_read.map_err(|source| tx.error("reading the marker", source))?;
+        return Ok(Marker { rows_read });
+    }
+    let newest = tx
+        .row(
+            "reading the marker",
+            format!(
+                "SELECT attempt FROM tallymark.slice WHERE rollup = {} AND slice_start = {}",
+                literal(&rollup.name),
+                timestamptz(slice.start()),
+            ),
+        )
+        .await?
+        .try_get::<i64, _>(0)
+        .map_err(|source| tx.error("reading the marker", source))?;
+    Err(TargetError::Fenced { mine: lease.attempt(), newest: newest.unsigned_abs() })
+}
+
+/// Checks the result against the marker, writes the marker, and commits.
+pub(super) async fn finish(
+    mut tx: Tx,
+    lease: &Lease,
+    rollup: &Rollup,
+    slice: Slice,
+    guard: Guard,
+    marker: &Marker,
+    replaced: Replaced,
+) -> Result<Replaced, TargetError> {
+    if let (Some(shrink), Some(before)) = (guard.shrink, marker.rows_read) {
+        let before = before.unsigned_abs();
+        #[expect(clippy::cast_precision_loss, reason = "a share of a count of rows")]
+        if (replaced.rows_read as f64) < before as f64 * shrink {
+            tx.rollback().await?;
+            return Err(TargetError::Shrunk { found: replaced.rows_read, before, guard: shrink });
+        }
+    }
+    tx.execute(
+        "writing the marker",
+        format!(
+            "UPDATE tallymark.slice SET definition = {}, rows_read = {}, groups = {}, \
+             replaced_at = clock_timestamp() WHERE rollup = {} AND slice_start = {}",
+            literal(lease.definition()),
+            replaced.rows_read,
+            replaced.groups,
+            literal(&rollup.name),
+            timestamptz(slice.start()),
+        ),
+    )
+    .await?;
+    tx.commit().await?;
+    Ok(replaced)
+}

@@ -1,0 +1,307 @@
+//! Chunks of a slice that one statement cannot read: staged under the fence, merged at the end.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use futures_util::TryStreamExt as _;
+use sqlx::Row as _;
+use sqlx::postgres::PgConnection;
+
+use super::replace::{Guard, Replaced, fence, finish, millis};
+use super::statement::stage_columns;
+use super::{Target, TargetError};
+use crate::checkpoint::Lease;
+use crate::clock::Stopwatch;
+use crate::db::{Access, Db, DbError, Side, Tx};
+use crate::rollup::Rollup;
+use crate::slice::Slice;
+use crate::source::read::{self, Form, ROWS, TAG};
+use crate::source::shape::Shape;
+use crate::sql::{literal, timestamptz};
+
+/// COPY arrives in one message a row; they are passed on in pieces of about this many bytes.
+const COPY_BYTES: usize = 64 * 1024;
+
+/// How far the chunks of a slice are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Everything before this instant is staged.
+    pub cursor: DateTime<Utc>,
+    /// Source rows staged so far.
+    pub rows_read: u64,
+    /// Chunks staged so far.
+    pub chunks: u32,
+    /// Milliseconds that the source worked for them.
+    pub source_ms: u64,
+}
+
+impl Progress {
+    /// Nothing is staged yet.
+    #[must_use]
+    pub const fn at_start(slice: Slice) -> Self {
+        Self { cursor: slice.start(), rows_read: 0, chunks: 0, source_ms: 0 }
+    }
+
+    /// What an earlier attempt staged, if this attempt may go on from it: the same definition, and
+    /// no change reported since.
+    async fn read(
+        tx: &mut Tx,
+        lease: &Lease,
+        rollup: &Rollup,
+        slice: Slice,
+    ) -> Result<Option<Self>, DbError> {
+        let sql = format!(
+            "SELECT cursor, rows_read, chunks, source_ms FROM tallymark.progress \
+             WHERE rollup = {} AND slice_start = {} AND definition = {} AND dirty = {}",
+            literal(&rollup.name),
+            timestamptz(slice.start()),
+            literal(lease.definition()),
+            lease.dirty_seen(),
+        );
+        let rows = tx.rows("reading the progress", sql).await?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        let progress = || {
+            Ok(Self {
+                cursor: row.try_get("cursor")?,
+                rows_read: row.try_get::<i64, _>("rows_read")?.unsigned_abs(),
+                chunks: row.try_get::<i32, _>("chunks")?.unsigned_abs(),
+                source_ms: row.try_get::<i64, _>("source_ms")?.unsigned_abs(),
+            })
+        };
+        progress().map(Some).map_err(|source| tx.error("reading the progress", source))
+    }
+
+    async fn write(
+        self,
+        tx: &mut Tx,
+        lease: &Lease,
+        rollup: &Rollup,
+        slice: Slice,
+    ) -> Result<(), DbError> {
+        let sql = format!(
+            include_str!("progress.sql"),
+            rollup = literal(&rollup.name),
+            start = timestamptz(slice.start()),
+            attempt = lease.attempt(),
+            definition = literal(lease.definition()),
+            dirty = lease.dirty_seen(),
+            cursor = timestamptz(self.cursor),
+            rows_read = self.rows_read,
+            chunks = self.chunks,
+            source_ms = self.source_ms,
+        );
+        tx.execute("writing the progress", sql).await.map(drop)
+    }
+
+    /// Forgets progress and partials.
+    pub(super) async fn forget(tx: &mut Tx, rollup: &Rollup, slice: Slice) -> Result<(), DbError> {
+        let start = timestamptz(slice.start());
+        let stage = Target::stage(rollup);
+        tx.execute(
+            "emptying the stage",
+            format!("DELETE FROM {stage} WHERE slice_start = {start}"),
+        )
+        .await?;
+        let rollup = literal(&rollup.name);
+        tx.execute(
+            "forgetting the progress",
+            format!(
+                "DELETE FROM tallymark.progress WHERE rollup = {rollup} AND slice_start = {start}"
+            ),
+        )
+        .await
+        .map(drop)
+    }
+}
+
+impl Target {
+    /// Takes the marker and finds out where to go on; forgets what cannot be used.
+    ///
+    /// # Errors
+    /// Fenced, or trouble with the server.
+    pub async fn resume(
+        &self,
+        lease: &Lease,
+        rollup: &Rollup,
+        slice: Slice,
+        guard: Guard,
+    ) -> Result<Progress, TargetError> {
+        let mut tx = self.write(guard.timeout, &slice.id(&rollup.name)).await?;
+        fence(&mut tx, lease, rollup, slice).await?;
+        let progress = Progress::read(&mut tx, lease, rollup, slice).await?;
+        if progress.is_none() {
+            Progress::forget(&mut tx, rollup, slice).await?;
+        }
+        tx.commit().await?;
+        Ok(progress.unwrap_or(Progress::at_start(slice)))
+    }
+
+    /// Stages the chunk from `progress.cursor` to `end`, and the progress with it.
+    ///
+    /// # Errors
+    /// Fenced, or trouble with one of the servers; nothing was staged then.
+    pub async fn stage_chunk(
+        &self,
+        chunk: &Chunk<'_>,
+        progress: Progress,
+        end: DateTime<Utc>,
+        guard: Guard,
+    ) -> Result<Progress, TargetError> {
+        let Chunk { source, lease, rollup, shape, slice } = *chunk;
+        let watch = Stopwatch::start();
+        let mut tx = self.write(guard.timeout, &slice.id(&rollup.name)).await?;
+        let bounds = (slice.start(), progress.cursor, end);
+        let select = read::select(rollup, shape, Form::Partial, bounds, true);
+        let rows = match source {
+            None => {
+                fence(&mut tx, lease, rollup, slice).await?;
+                insert(&mut tx, rollup, shape, slice, &select).await?
+            }
+            Some(source) => {
+                // The marker is taken after the copy: no timeout of the server ends a COPY whose
+                // client is frozen, and the next attempt must not wait for it.
+                let stage = Self::stage(rollup);
+                let about = (slice, guard.timeout, &*slice.id(&rollup.name));
+                copy(source, &mut tx, &stage, shape, &select, about).await?;
+                fence(&mut tx, lease, rollup, slice).await?;
+                self.count_staged(&mut tx, rollup, shape, slice).await? - progress.rows_read
+            }
+        };
+        let progress = Progress {
+            cursor: end,
+            rows_read: progress.rows_read + rows,
+            chunks: progress.chunks + 1,
+            source_ms: progress.source_ms + millis(watch),
+        };
+        progress.write(&mut tx, lease, rollup, slice).await?;
+        tx.commit().await?;
+        Ok(progress)
+    }
+
+    /// Reads a whole slice from another database and replaces it, in one transaction here.
+    ///
+    /// # Errors
+    /// As [`Target::replace_from_source`].
+    pub async fn replace_by_copy(
+        &self,
+        chunk: &Chunk<'_>,
+        source: &Db,
+        guard: Guard,
+    ) -> Result<Replaced, TargetError> {
+        let Chunk { lease, rollup, shape, slice, .. } = *chunk;
+        let watch = Stopwatch::start();
+        let mut tx = self.write(guard.timeout, &slice.id(&rollup.name)).await?;
+        let bounds = (slice.start(), slice.start(), slice.end());
+        let select = read::select(rollup, shape, Form::Whole, bounds, true);
+        let about = (slice, guard.timeout, &*slice.id(&rollup.name));
+        copy(source, &mut tx, &Self::stage(rollup), shape, &select, about).await?;
+        let statement_ms = millis(watch);
+        let marker = fence(&mut tx, lease, rollup, slice).await?;
+        let replaced = self.replace_staged(&mut tx, rollup, shape, slice, Form::Whole).await?;
+        Progress::forget(&mut tx, rollup, slice).await?;
+        let replaced = Replaced { statement_ms, ..replaced };
+        finish(tx, lease, rollup, slice, guard, &marker, replaced).await
+    }
+
+    async fn count_staged(
+        &self,
+        tx: &mut Tx,
+        rollup: &Rollup,
+        shape: &Shape,
+        slice: Slice,
+    ) -> Result<u64, DbError> {
+        let sql = format!(
+            "SELECT coalesce({}, 0)::bigint FROM {} WHERE slice_start = {}",
+            read::merge_rows(shape, Form::Partial),
+            Self::stage(rollup),
+            timestamptz(slice.start()),
+        );
+        let row = tx.row("counting the stage", sql).await?;
+        row.try_get::<i64, _>(0)
+            .map(i64::unsigned_abs)
+            .map_err(|source| tx.error("counting the stage", source))
+    }
+}
+
+/// What a chunk is read for.
+#[derive(Clone, Copy, Debug)]
+pub struct Chunk<'a> {
+    /// The source, where it is another database than the target.
+    pub source: Option<&'a Db>,
+    /// The right to write.
+    pub lease: &'a Lease,
+    /// The definition.
+    pub rollup: &'a Rollup,
+    /// Its types.
+    pub shape: &'a Shape,
+    /// The slice.
+    pub slice: Slice,
+}
+
+/// Stages inside one database; returns the source rows counted.
+async fn insert(
+    tx: &mut Tx,
+    rollup: &Rollup,
+    shape: &Shape,
+    slice: Slice,
+    select: &str,
+) -> Result<u64, DbError> {
+    let sql = format!(
+        "WITH staged AS (INSERT INTO {} ({}) SELECT {}, x.* FROM (\n{select}\n) x \
+         RETURNING {ROWS}, {TAG}) SELECT coalesce({}, 0)::bigint FROM staged",
+        Target::stage(rollup),
+        stage_columns(shape).join(", "),
+        timestamptz(slice.start()),
+        read::merge_rows(shape, Form::Partial),
+    );
+    let row = tx.row("staging a chunk", sql).await?;
+    row.try_get::<i64, _>(0)
+        .map(i64::unsigned_abs)
+        .map_err(|source| tx.error("staging a chunk", source))
+}
+
+/// Moves what `select` yields on the source into the table `stage`, as COPY streams: memory stays
+/// flat whatever the number of groups.
+pub(super) async fn copy(
+    source: &Db,
+    target: &mut Tx,
+    stage: &str,
+    shape: &Shape,
+    select: &str,
+    (slice, timeout, label): (Slice, Duration, &str),
+) -> Result<(), DbError> {
+    let mut reader = source.begin(Access::ReadOnly, timeout, label).await?;
+    let out = format!(
+        "COPY (SELECT {}, x.* FROM (\n{select}\n) x) TO STDOUT",
+        timestamptz(slice.start())
+    );
+    let into = format!("COPY {stage} ({}) FROM STDIN", stage_columns(shape).join(", "));
+    let reading = |error| DbError::new(Side::Source, "reading a chunk", error);
+    let staging = |error| DbError::new(Side::Target, "staging a chunk", error);
+    let connection: &mut PgConnection = reader.connection();
+    let mut stream = connection.copy_out_raw(&out).await.map_err(reading)?;
+    let mut sink = target.connection().copy_in_raw(&into).await.map_err(staging)?;
+    let mut buffer = Vec::with_capacity(2 * COPY_BYTES);
+    loop {
+        match stream.try_next().await {
+            Ok(Some(bytes)) => {
+                buffer.extend_from_slice(&bytes);
+                if buffer.len() < COPY_BYTES {
+                    continue;
+                }
+                sink.send(buffer.as_slice()).await.map_err(staging)?;
+                buffer.clear();
+            }
+            Ok(None) => break,
+            Err(error) => {
+                // The target must hear of it, or its connection waits for more.
+                sink.abort("the source failed").await.map_err(staging)?;
+                return Err(reading(error));
+            }
+        }
+    }
+    sink.send(buffer.as_slice()).await.map_err(staging)?;
+    sink.finish().await.map_err(staging)?;
+    drop(stream);
+    reader.commit().await
+}

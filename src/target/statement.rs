@@ -1,0 +1,70 @@
+//! The pieces of SQL that replace, verify and stage share.
+
+use crate::slice::Slice;
+use crate::source::read::{self, Form, ROWS, TAG, value_column};
+use crate::source::shape::Shape;
+use crate::sql::{ident, timestamptz};
+
+/// The columns of the rollup table that are written: bucket, dimensions, fields.
+pub fn columns(shape: &Shape) -> Vec<String> {
+    std::iter::once("bucket".to_owned())
+        .chain(shape.dimensions.iter().map(|dimension| ident(&dimension.name)))
+        .chain(shape.fields.iter().map(|field| ident(&field.name)))
+        .collect()
+}
+
+/// The columns of the stage table, in the order that a staged [`read::select`] yields them.
+pub fn stage_columns(shape: &Shape) -> Vec<String> {
+    let values = (0..shape.distinct.len()).map(value_column);
+    std::iter::once("slice_start".to_owned())
+        .chain(columns(shape))
+        .chain([ROWS.to_owned(), TAG.to_owned()])
+        .chain(values)
+        .collect()
+}
+
+/// The condition that `n` and `o` are the same group.
+pub fn same_group(shape: &Shape) -> String {
+    let mut terms = vec!["o.bucket = n.bucket".to_owned()];
+    for dimension in &shape.dimensions {
+        let name = ident(&dimension.name);
+        terms.push(format!("ARRAY[o.{name}] = ARRAY[n.{name}]"));
+        if dimension.is_array {
+            // ARRAY[NULL::text[]] is empty, like ARRAY['{}'::text[]].
+            terms.push(format!("(o.{name} IS NULL) = (n.{name} IS NULL)"));
+        }
+    }
+    terms.join(" AND ")
+}
+
+/// The condition that the measures of `n` and `o` differ.
+pub fn differs(shape: &Shape) -> String {
+    let side = |alias: &str| {
+        shape
+            .fields
+            .iter()
+            .map(|field| format!("{alias}.{}", ident(&field.name)))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    format!("ROW({}) IS DISTINCT FROM ROW({})", side("o"), side("n"))
+}
+
+/// The slice's final groups, merged from the table `stage`.
+pub fn merged(stage: &str, shape: &Shape, slice: Slice, form: Form) -> String {
+    let keys: Vec<String> = columns(shape)[..=shape.dimensions.len()].to_vec();
+    let fields = shape
+        .fields
+        .iter()
+        .map(|field| format!("{} AS {}", read::merge(field, shape, form), ident(&field.name)));
+    let rows = format!("{} AS {ROWS}", read::merge_rows(shape, form));
+    let select: Vec<String> = keys.iter().cloned().chain(fields).chain([rows]).collect();
+    // Partials that lost checkpoints left behind are no part of a whole slice.
+    let tag = if form == Form::Whole { format!(" AND {TAG} = -1") } else { String::new() };
+    format!(
+        "SELECT {} FROM {stage} WHERE slice_start = {}{tag} GROUP BY {}",
+        select.join(", "),
+        timestamptz(slice.start()),
+        keys.join(", "),
+    )
+}

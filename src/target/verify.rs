@@ -1,0 +1,137 @@
+//! The comparison of a slice's rows with what they should be.
+
+use std::time::Duration;
+
+use sqlx::Row as _;
+
+use super::Target;
+use super::stage::copy;
+use super::statement::{differs, merged, same_group};
+use crate::db::{Access, Db, DbError, Tx};
+use crate::rollup::Rollup;
+use crate::slice::Slice;
+use crate::source::read::{self, Form};
+use crate::source::shape::Shape;
+use crate::sql::{ident, literal, timestamptz};
+
+/// Where the comparison takes what comes from another database; gone at its end.
+const TEMP_STAGE: &str = "pg_temp.verify_stage";
+
+/// What to compare.
+#[derive(Clone, Copy, Debug)]
+pub struct Verification<'a> {
+    /// The definition.
+    pub rollup: &'a Rollup,
+    /// Its types.
+    pub shape: &'a Shape,
+    /// The slice.
+    pub slice: Slice,
+    /// Every statement ends within this.
+    pub timeout: Duration,
+    /// How many differing groups to return.
+    pub limit: usize,
+}
+
+impl Target {
+    /// How many groups of a slice differ from what `source` gives now, and the first of them.
+    /// Writes nothing.
+    ///
+    /// # Errors
+    /// Trouble with one of the servers.
+    pub async fn verify(
+        &self,
+        source: &Db,
+        what: &Verification<'_>,
+    ) -> Result<(u64, Vec<Difference>), DbError> {
+        let Verification { rollup, shape, slice, timeout, .. } = *what;
+        let bounds = (slice.start(), slice.start(), slice.end());
+        let label = slice.id(&rollup.name);
+        if self.is_source {
+            let input = read::select(rollup, shape, Form::Whole, bounds, false);
+            let mut tx = source.begin(Access::ReadOnly, timeout, &label).await?;
+            return self.compare(&mut tx, what, &input).await;
+        }
+        // Rolled back at the end, so that nothing is written.
+        let mut tx = self.db.begin(Access::ReadWrite, timeout, &label).await?;
+        let stage = Self::stage(rollup);
+        let sql = format!("CREATE TEMP TABLE verify_stage (LIKE {stage}) ON COMMIT DROP");
+        tx.execute("making a temporary stage", sql).await?;
+        let select = read::select(rollup, shape, Form::Whole, bounds, true);
+        copy(source, &mut tx, TEMP_STAGE, shape, &select, (slice, timeout, &label)).await?;
+        let input = merged(TEMP_STAGE, shape, slice, Form::Whole);
+        let found = self.compare(&mut tx, what, &input).await?;
+        tx.rollback().await?;
+        Ok(found)
+    }
+
+    async fn compare(
+        &self,
+        tx: &mut Tx,
+        what: &Verification<'_>,
+        input: &str,
+    ) -> Result<(u64, Vec<Difference>), DbError> {
+        let sql = self.comparison(what, input);
+        let rows = tx.rows("comparing the slice", sql).await?;
+        let total = rows.first().map_or(Ok(0), |row| row.try_get::<i64, _>("differences"));
+        let read = |error| tx.error("reading the differences", error);
+        let total = total.map_err(read)?.unsigned_abs();
+        let differences =
+            rows.iter().map(Difference::read).collect::<Result<_, _>>().map_err(read)?;
+        Ok((total, differences))
+    }
+
+    fn comparison(&self, what: &Verification<'_>, input: &str) -> String {
+        let Verification { rollup, shape, slice, limit, .. } = *what;
+        let object = |alias: &str, names: &[&str]| {
+            let pairs: Vec<String> = names
+                .iter()
+                .map(|name| format!("{}, {alias}.{}", literal(name), ident(name)))
+                .collect();
+            format!("json_build_object({})", pairs.join(", "))
+        };
+        let fields: Vec<&str> = shape.fields.iter().map(|field| field.name.as_str()).collect();
+        let keys: Vec<&str> = std::iter::once("bucket")
+            .chain(shape.dimensions.iter().map(|dimension| dimension.name.as_str()))
+            .collect();
+        format!(
+            include_str!("verify.sql"),
+            key_extra = object("o", &keys),
+            key = object("n", &keys),
+            expected = object("n", &fields),
+            actual = object("o", &fields),
+            input = input,
+            rollup = self.table(rollup),
+            start = timestamptz(slice.start()),
+            end = timestamptz(slice.end()),
+            same_group = same_group(shape),
+            differs = differs(shape),
+            limit = limit,
+        )
+    }
+}
+
+/// One group in which the rollup differs from the source.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Difference {
+    /// `missing` from the rollup, `extra` in it, or `differs`.
+    pub difference: String,
+    /// The group: bucket and dimensions.
+    pub key: serde_json::Value,
+    /// The measures as the source gives them; null for `extra`.
+    pub expected: Option<serde_json::Value>,
+    /// The measures in the rollup table; null for `missing`.
+    pub actual: Option<serde_json::Value>,
+}
+
+impl Difference {
+    fn read(row: &sqlx::postgres::PgRow) -> Result<Self, sqlx::Error> {
+        let json =
+            |text: String| serde_json::from_str(&text).unwrap_or(serde_json::Value::String(text));
+        Ok(Self {
+            difference: row.try_get("difference")?,
+            key: json(row.try_get("key")?),
+            expected: row.try_get::<Option<String>, _>("expected")?.map(json),
+            actual: row.try_get::<Option<String>, _>("actual")?.map(json),
+        })
+    }
+}

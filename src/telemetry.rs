@@ -1,0 +1,4 @@
+//! Logs.
+
+/// Logs as text on stderr.
+pub fn cli(_verbosity: u8) {}

@@ -1,0 +1,186 @@
+//! A tick: the due slices of all rollups, newest first, one after another until the budget is
+//! spent. What is left over is found again by the next tick.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use crate::checkpoint::Watermark;
+use crate::clock::Deadline;
+use crate::plan::{Plan, horizon, plan};
+use crate::report::{Outcome, SliceReport};
+use crate::rollup::Rollup;
+use crate::run::{RESERVE, RunOptions};
+use crate::slice::Slice;
+use crate::worker::{Severity, WorkError, Worker};
+
+/// A slice is not begun with less time than this: it would only be claimed and given back.
+const BEGIN_MIN: std::time::Duration = RESERVE.saturating_mul(3);
+
+/// The watermark is written when it has moved on by this many slices, so that a slice in the
+/// normal case costs its two writes and a sixteenth.
+const WATERMARK_STEP: usize = 16;
+
+/// How a rollup's slices stand, and the watermark that was read before them.
+#[derive(Debug)]
+pub struct Standings {
+    /// The stored watermark.
+    pub seen: Watermark,
+    /// The slices from the watermark on.
+    pub plan: Plan,
+}
+
+/// What a tick did.
+#[derive(Debug, Default, Serialize)]
+pub struct TickReport {
+    /// The slices that were worked on.
+    pub slices: Vec<SliceReport>,
+    /// Due slices that were left to the next tick.
+    pub left: usize,
+    /// Rollups that could not be worked on.
+    pub problems: Vec<Problem>,
+}
+
+/// Why a rollup could not be worked on.
+#[derive(Debug, Serialize)]
+pub struct Problem {
+    /// The rollup.
+    pub rollup: String,
+    /// What is wrong.
+    pub error: String,
+    #[serde(skip)]
+    severity: Option<Severity>,
+}
+
+impl TickReport {
+    /// The worst of what went wrong; `None` if nothing did.
+    #[must_use]
+    pub fn severity(&self) -> Option<Severity> {
+        let failed = self
+            .slices
+            .iter()
+            .any(|slice| matches!(slice.outcome, Outcome::Failed))
+            .then_some(Severity::Failed);
+        let problems = self.problems.iter().filter_map(|problem| problem.severity);
+        problems.chain(failed).max_by_key(|severity| *severity as u8)
+    }
+}
+
+impl Worker {
+    /// How the slices of `rollup` stand, by its checkpoints alone.
+    ///
+    /// # Errors
+    /// The checkpoints cannot be read.
+    pub async fn plan(&self, rollup: &Rollup, now: DateTime<Utc>) -> Result<Standings, WorkError> {
+        let seen = self.checkpoints.watermark(&rollup.name).await?;
+        let from = horizon(rollup, seen.until(), now);
+        let plan = self.plan_range(rollup, from, now, now).await?;
+        Ok(Standings { seen, plan })
+    }
+
+    /// How the slices of `rollup` that start in `[from, to)` stand.
+    ///
+    /// # Errors
+    /// The checkpoints cannot be read.
+    pub async fn plan_range(
+        &self,
+        rollup: &Rollup,
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+        now: DateTime<Utc>,
+    ) -> Result<Plan, WorkError> {
+        let checkpoints = self.checkpoints.range(&rollup.name, from, to).await?;
+        let failures_max = self.config.checkpoint.failures_max;
+        Ok(plan(rollup, &checkpoints, from, to, now, failures_max))
+    }
+
+    /// Works on whatever is due as of `now`, until `deadline`. With nothing due, no database is
+    /// connected.
+    ///
+    /// # Errors
+    /// The checkpoints cannot be read; whatever concerns one rollup or slice is in the report.
+    pub async fn tick(
+        &self,
+        now: DateTime<Utc>,
+        deadline: Deadline,
+        only: Option<&Rollup>,
+    ) -> Result<TickReport, WorkError> {
+        let mut report = TickReport::default();
+        let mut queues = Vec::new();
+        for rollup in &self.config.rollups {
+            if only.is_some_and(|only| only.name != rollup.name) {
+                continue;
+            }
+            let standings = self.plan(rollup, now).await?;
+            self.move_watermark(rollup, &standings, WATERMARK_STEP).await?;
+            let mut due: Vec<(Slice, bool)> = standings
+                .plan
+                .due()
+                .map(|planned| (planned.slice, planned.standing == crate::plan::Standing::Lookback))
+                .collect();
+            due.reverse();
+            queues.push((rollup, due));
+        }
+        // Round robin: no rollup's history keeps another's newest slice waiting.
+        while queues.iter().any(|(_, due)| !due.is_empty()) {
+            for (rollup, due) in &mut queues {
+                let Some((slice, again)) = due.pop() else { continue };
+                if deadline.remaining(&*self.clock) < BEGIN_MIN {
+                    report.left += due.len() + 1;
+                    due.clear();
+                    continue;
+                }
+                match self.run_due(rollup, slice, again, deadline).await {
+                    Ok(slice) => report.slices.push(slice),
+                    Err(error) => {
+                        report.left += due.len() + 1;
+                        due.clear();
+                        report.problems.push(Problem {
+                            rollup: rollup.name.clone(),
+                            error: error.to_string(),
+                            severity: Some(error.severity()),
+                        });
+                    }
+                }
+            }
+        }
+        Ok(report)
+    }
+
+    async fn run_due(
+        &self,
+        rollup: &Rollup,
+        slice: Slice,
+        again: bool,
+        deadline: Deadline,
+    ) -> Result<SliceReport, WorkError> {
+        if again {
+            let now = self.clock.now();
+            self.checkpoints.reopen(&rollup.name, slice.start(), "lookback", now).await?;
+        }
+        self.run(rollup, slice, deadline, RunOptions::default()).await
+    }
+
+    /// Writes the watermark if it has moved on by at least `step` slices.
+    ///
+    /// # Errors
+    /// The write fails.
+    pub async fn move_watermark(
+        &self,
+        rollup: &Rollup,
+        standings: &Standings,
+        step: usize,
+    ) -> Result<(), WorkError> {
+        let Standings { seen, plan } = standings;
+        let stored = seen.until().unwrap_or(rollup.start);
+        let passed = plan
+            .slices
+            .iter()
+            .map(|planned| planned.slice)
+            .filter(|slice| slice.start() >= stored && slice.end() <= plan.watermark)
+            .count();
+        if passed >= step {
+            self.checkpoints.advance_watermark(&rollup.name, seen, plan.watermark).await?;
+        }
+        Ok(())
+    }
+}

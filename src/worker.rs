@@ -1,0 +1,193 @@
+//! A worker: the clients, built once, and what it has learned about each rollup.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::checkpoint::{CheckpointError, Checkpoints};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::db::{Access, Db, DbError, DbErrorKind, Side};
+use crate::rollup::Rollup;
+use crate::source::pace::Pace;
+use crate::source::shape::{self, Shape, ShapeError};
+use crate::target::ddl::DdlError;
+use crate::target::{Target, TargetError};
+
+/// How long a question to a catalogue may take.
+pub const CATALOGUE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The clients and the configuration of one process. Cheap to share, connects when first used.
+#[derive(Debug)]
+pub struct Worker {
+    /// The configuration.
+    pub config: Config,
+    /// The source.
+    pub source: Db,
+    /// The target.
+    pub target: Target,
+    /// The checkpoints.
+    pub checkpoints: Checkpoints,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    shapes: Mutex<HashMap<String, Arc<Shape>>>,
+    paces: Mutex<HashMap<String, Pace>>,
+}
+
+/// Trouble that is not one slice's: a rollup that cannot be computed, a server out of reach.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkError {
+    /// The source does not fit the definition.
+    #[error(transparent)]
+    Shape(#[from] ShapeError),
+    /// The target's tables do not fit the definition.
+    #[error(transparent)]
+    Ddl(#[from] DdlError),
+    /// A database refused or could not be reached.
+    #[error(transparent)]
+    Db(#[from] DbError),
+    /// DynamoDB refused or could not be reached.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// What was asked for makes no sense; the text says what would.
+    #[error("{0}")]
+    Usage(String),
+}
+
+/// What trouble means for whoever started the work; the number is the command line's exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// The work ran and something failed or differs.
+    Failed = 1,
+    /// Wrong usage or configuration.
+    Usage = 2,
+    /// A server could not be reached.
+    Unreachable = 3,
+}
+
+impl WorkError {
+    /// What it means for whoever started the work.
+    #[must_use]
+    pub fn severity(&self) -> Severity {
+        match self {
+            Self::Usage(_) => Severity::Usage,
+            Self::Shape(ShapeError::Unfit { .. })
+            | Self::Ddl(DdlError::Incompatible { .. } | DdlError::NotReady { .. }) => {
+                Severity::Usage
+            }
+            Self::Shape(ShapeError::Db(error))
+            | Self::Ddl(DdlError::Db(error))
+            | Self::Db(error) => severity(error),
+            Self::Checkpoint(error) if error.is_unreachable() => Severity::Unreachable,
+            Self::Checkpoint(_) => Severity::Failed,
+        }
+    }
+}
+
+fn severity(error: &DbError) -> Severity {
+    match error.kind() {
+        DbErrorKind::Unreachable | DbErrorKind::Login => Severity::Unreachable,
+        DbErrorKind::Denied | DbErrorKind::RowSecurity | DbErrorKind::Missing => Severity::Usage,
+        DbErrorKind::Cancelled | DbErrorKind::Contended | DbErrorKind::Refused => Severity::Failed,
+    }
+}
+
+impl From<TargetError> for WorkError {
+    fn from(error: TargetError) -> Self {
+        match error {
+            TargetError::Db(error) => Self::Db(error),
+            other => Self::Usage(other.to_string()),
+        }
+    }
+}
+
+impl Worker {
+    /// Builds the clients for `config`, for at most `concurrency` slices at once. Nothing is
+    /// connected yet.
+    ///
+    /// # Errors
+    /// A connection URL cannot be read, or no AWS region is configured.
+    pub async fn new(
+        config: Config,
+        clock: Arc<dyn Clock>,
+        concurrency: u32,
+    ) -> Result<Self, WorkError> {
+        let checkpoints =
+            Checkpoints::connect(config.checkpoint.table.clone(), config.checkpoint.failures_max)
+                .await?;
+        // A slice holds one connection of each side at a time.
+        let connections_max = concurrency + 1;
+        let source = Db::new(&config.source.url, Side::Source, connections_max)?;
+        let is_source =
+            config.target.url.as_ref().is_none_or(|url| url.expose() == config.source.url.expose());
+        let target_url = config.target.url.as_ref().unwrap_or(&config.source.url);
+        let target = Target {
+            db: Db::new(target_url, Side::Target, connections_max)?,
+            schema: config.target.schema.clone(),
+            is_source,
+        };
+        let (shapes, paces) = (Mutex::default(), Mutex::default());
+        Ok(Self { config, source, target, checkpoints, clock, shapes, paces })
+    }
+
+    /// The rollup of this name.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn rollup(&self, name: &str) -> Result<&Rollup, WorkError> {
+        self.config.rollup(name).map_err(|error| WorkError::Usage(error.to_string()))
+    }
+
+    /// What the source's catalogue says about `rollup`, asked once per process.
+    ///
+    /// # Errors
+    /// The source does not fit the definition, or cannot be reached.
+    pub async fn shape(&self, rollup: &Rollup) -> Result<Arc<Shape>, WorkError> {
+        if let Some(shape) = lock(&self.shapes).get(&rollup.name) {
+            return Ok(Arc::clone(shape));
+        }
+        let mut tx = self.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
+        let shape = shape::inspect(&mut tx, rollup, self.target.is_source).await?;
+        Ok(Arc::new(shape))
+    }
+
+    /// As [`Worker::shape`], and the target's tables are there and fit.
+    ///
+    /// # Errors
+    /// As [`Worker::shape`]; the tables are missing or made for another definition.
+    pub async fn ready(&self, rollup: &Rollup) -> Result<Arc<Shape>, WorkError> {
+        if let Some(shape) = lock(&self.shapes).get(&rollup.name) {
+            return Ok(Arc::clone(shape));
+        }
+        let shape = self.shape(rollup).await?;
+        self.target.check(rollup, &shape, CATALOGUE_TIMEOUT).await?;
+        lock(&self.shapes).insert(rollup.name.clone(), Arc::clone(&shape));
+        Ok(shape)
+    }
+
+    /// Forgets what was asked about `rollup`'s source and tables, so that it is asked again.
+    pub fn forget(&self, rollup: &Rollup) {
+        lock(&self.shapes).remove(&rollup.name);
+    }
+
+    /// What has been learned about how fast `rollup`'s source can be read.
+    #[must_use]
+    pub fn pace(&self, rollup: &Rollup) -> Pace {
+        lock(&self.paces).get(&rollup.name).copied().unwrap_or_default()
+    }
+
+    /// Remembers what has been learned.
+    pub fn set_pace(&self, rollup: &Rollup, pace: Pace) {
+        lock(&self.paces).insert(rollup.name.clone(), pace);
+    }
+
+    /// Closes all connections.
+    pub async fn close(&self) {
+        self.source.close().await;
+        self.target.db.close().await;
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,6 @@
+//! The integration tests: one binary, one PostgreSQL server for all of them.
+#![cfg(feature = "embedded")]
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
+
+mod embedded_postgres;
+mod support;
