@@ -5,6 +5,7 @@
 //! | module | part |
 //! |---|---|
 //! | [`config`] | `tallymark.toml` → [`rollup`] definitions |
+//! | [`event`] | the JSON that starts work → a trigger |
 //! | [`slice`] | a calendar cuts time into slices and buckets |
 //! | [`plan`] | checkpoints and the time → which slices are due; pure |
 //! | [`tick`], [`backfill`] | a trigger's due slices, one after another or several at once |
@@ -24,6 +25,7 @@ pub mod config;
 pub mod db;
 #[cfg(feature = "embedded")]
 pub mod embedded;
+pub mod event;
 pub mod plan;
 pub mod repair;
 pub mod report;
