@@ -13,7 +13,8 @@
 //! | [`checkpoint`] | the DynamoDB item of each slice: states, leases, watermark |
 //! | [`source`] | statements that aggregate a chunk of the source |
 //! | [`target`] | stage, fence and replace in the rollup tables |
-//! | [`report`] | what is said about it |
+//! | [`report`], [`telemetry`] | what is said about it, and where |
+//! | [`lambda`] | event → work → response |
 //! | [`verify`], [`repair`] | proofs and repairs |
 //!
 //! [`worker::Worker`] owns the clients that all of them borrow.
@@ -26,6 +27,7 @@ pub mod db;
 #[cfg(feature = "embedded")]
 pub mod embedded;
 pub mod event;
+pub mod lambda;
 pub mod plan;
 pub mod repair;
 pub mod report;
@@ -35,6 +37,7 @@ pub mod slice;
 pub mod source;
 pub mod sql;
 pub mod target;
+pub mod telemetry;
 pub mod tick;
 pub mod verify;
 pub mod worker;
