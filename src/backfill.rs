@@ -253,13 +253,13 @@ impl Worker {
         let mut reopen = reopen.clone();
         for _ in 0..PASSES_MAX {
             let pass = self.pass(rollup, &todo, &reopen, reason, batch, listener, &mut report);
-            let Pass { again, hopeless, out_of_time, earliest } = pass.await?;
+            let Pass { again, hopeless, out_of_time, at_once, earliest } = pass.await?;
             reopen.clear();
             todo = again;
             if todo.is_empty() || hopeless || out_of_time {
                 break;
             }
-            let Some((until, why)) = earliest else { continue };
+            let Some((until, why)) = earliest.filter(|_| !at_once) else { continue };
             let now = self.clock.now();
             let wait = (until - now).to_std().unwrap_or_default();
             if batch.deadline.is_some_and(|deadline| deadline.instant() <= until) {
@@ -304,8 +304,9 @@ impl Worker {
             match ended.outcome {
                 // Held: another worker has it, or had it until it died.
                 Outcome::Yielded | Outcome::Stale | Outcome::Held => {
-                    if let Some(until) = ended.retry_at {
-                        pass.wait(until, ended.reason.unwrap_or_default());
+                    match ended.retry_at {
+                        Some(until) => pass.wait(until, ended.reason.unwrap_or_default()),
+                        None => pass.at_once = true,
                     }
                     pass.again.push(slice);
                 }
@@ -348,6 +349,8 @@ struct Pass {
     again: Vec<Slice>,
     hopeless: bool,
     out_of_time: bool,
+    /// A slice can go on at once, whatever the others wait for.
+    at_once: bool,
     earliest: Option<(DateTime<Utc>, String)>,
 }
 
