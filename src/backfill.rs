@@ -13,6 +13,7 @@ use crate::report::{Outcome, SliceReport};
 use crate::rollup::Rollup;
 use crate::run::RunOptions;
 use crate::slice::Slice;
+use crate::tick::BEGIN_MIN;
 use crate::worker::{Severity, WorkError, Worker};
 
 /// How often the slices that did not end are gone through again. A slice that yields makes
@@ -252,13 +253,10 @@ impl Worker {
         let mut reopen = reopen.clone();
         for _ in 0..PASSES_MAX {
             let pass = self.pass(rollup, &todo, &reopen, reason, batch, listener, &mut report);
-            let Pass { again, hopeless, at_once, earliest } = pass.await?;
+            let Pass { again, hopeless, out_of_time, at_once, earliest } = pass.await?;
             reopen.clear();
             todo = again;
-            if todo.is_empty() || hopeless {
-                break;
-            }
-            if batch.deadline.is_some_and(|deadline| deadline.remaining(&*self.clock).is_zero()) {
+            if todo.is_empty() || hopeless || out_of_time {
                 break;
             }
             let Some((until, why)) = earliest.filter(|_| !at_once) else { continue };
@@ -296,7 +294,10 @@ impl Worker {
         let mut pass = Pass::default();
         let mut failures_in_a_row = 0;
         while let Some((slice, result)) = runs.next().await {
-            let ended = result?;
+            let Some(ended) = result? else {
+                pass.out_of_time = true;
+                continue;
+            };
             listener.ended(&ended);
             failures_in_a_row =
                 if ended.outcome == Outcome::Failed { failures_in_a_row + 1 } else { 0 };
@@ -319,6 +320,7 @@ impl Worker {
         Ok(pass)
     }
 
+    /// `None`: too little time is left to begin it.
     async fn run_in_batch(
         &self,
         rollup: &Rollup,
@@ -326,14 +328,18 @@ impl Worker {
         reopen: bool,
         reason: &str,
         batch: Batch,
-    ) -> Result<SliceReport, WorkError> {
+    ) -> Result<Option<SliceReport>, WorkError> {
+        let is_late = |deadline: Deadline| deadline.remaining(&*self.clock) < BEGIN_MIN;
+        if batch.deadline.is_some_and(is_late) {
+            return Ok(None);
+        }
         let now = self.clock.now();
         if reopen {
             self.checkpoints.reopen(&rollup.name, slice.start(), reason, now).await?;
         }
         let own = Deadline::after(&*self.clock, batch.budget);
         let deadline = batch.deadline.map_or(own, |all| own.min(all));
-        self.run(rollup, slice, deadline, batch.options).await
+        self.run(rollup, slice, deadline, batch.options).await.map(Some)
     }
 }
 
@@ -342,6 +348,7 @@ impl Worker {
 struct Pass {
     again: Vec<Slice>,
     hopeless: bool,
+    out_of_time: bool,
     /// A slice can go on at once, whatever the others wait for.
     at_once: bool,
     earliest: Option<(DateTime<Utc>, String)>,
