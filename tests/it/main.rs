@@ -3,4 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
 
 mod embedded_postgres;
+#[cfg(feature = "lambda")]
+mod lambda;
 mod support;
