@@ -1,6 +1,7 @@
 //! The real `bootstrap` behind a Lambda Runtime API: events in, responses and errors out.
 
-use std::collections::BTreeSet;
+mod events;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,129 +14,12 @@ use tallymark::clock::{Clock, SystemClock};
 use crate::support::fixture::{Fixture, PASSWORD};
 use crate::support::runtime_api::{Answer, Function};
 
-/// What is to be true of a file in `events/`, on twelve days of which none has been processed.
-struct Case {
-    name: &'static str,
-    expected: Expected,
-    /// The days that are right afterwards, and no others are there.
-    days: Option<(&'static str, &'static str)>,
-    /// The slices that were worked on: one summary line each.
-    slices: usize,
-}
-
-enum Expected {
-    /// A response with at least this in it.
-    Response(Value),
-    /// An error of this type with these words.
-    Error(&'static str, &'static str),
-}
-
-fn malformed(name: &'static str, words: &'static str) -> Case {
-    let expected = Expected::Error("EventNotUnderstood", words);
-    Case { name, expected, days: None, slices: 0 }
-}
-
-fn good(
-    name: &'static str,
-    days: (&'static str, &'static str),
-    slices: usize,
-    response: Value,
-) -> Case {
-    Case { name, expected: Expected::Response(response), days: Some(days), slices }
-}
-
-fn cases() -> Vec<Case> {
-    let all = ("2026-02-01Z", "2026-02-13Z");
-    let tenth = ("2026-02-10Z", "2026-02-11Z");
-    let schedule = json!({
-        "trigger": "schedule", "as_of": "2026-02-13T00:05:00Z", "outcomes": { "succeeded": 12 },
-        "unlisted": 0, "left": 0,
-    });
-    let slice = |start: &str| {
-        json!({
-            "rollup": "entity_daily", "start": start, "outcome": "succeeded", "attempt": 1,
-            "rows_read": 144, "chunks": 1, "settled_by": "grace",
-        })
-    };
-    let ended = json!({ "failed": [], "refused": [], "unlisted": 0, "left": 0 });
-    let second = json!({ "itemIdentifier": "2e1424d4-f796-459a-8184-9c92662be6da" });
-    vec![
-        good("schedule-eventbridge", all, 12, schedule.clone()),
-        good("schedule", all, 12, schedule),
-        good(
-            "slice",
-            tenth,
-            1,
-            json!({
-                "trigger": "slice", "backfill": null, "slice": slice("2026-02-10T00:00:00Z"),
-            }),
-        ),
-        good(
-            "slice-backfill",
-            ("2026-02-03Z", "2026-02-04Z"),
-            1,
-            json!({
-                "trigger": "slice", "backfill": "2026-02-history",
-                "slice": slice("2026-02-03T00:00:00Z"),
-            }),
-        ),
-        good("sqs-batch", ("2026-02-10Z", "2026-02-12Z"), 2, json!({ "batchItemFailures": [] })),
-        good(
-            "backfill",
-            all,
-            12,
-            merged(
-                &ended,
-                json!({
-                    "trigger": "backfill", "rollup": "entity_daily", "from": "2026-02-01T00:00:00Z",
-                    "to": "2026-02-13T00:00:00Z", "planned": 12, "reopened": 0, "done": 0, "sealed": 0,
-                    "exhausted": 0, "succeeded": 12, "rows_read": 1728, "deleted": 0,
-                }),
-            ),
-        ),
-        good(
-            "replay",
-            tenth,
-            1,
-            json!({
-                "trigger": "replay", "slice": slice("2026-02-10T00:00:00Z"),
-            }),
-        ),
-        good(
-            "replay-failed",
-            ("2026-02-05Z", "2026-02-07Z"),
-            2,
-            merged(
-                &ended,
-                json!({
-                    "trigger": "replay", "rollup": "entity_daily", "reopened": 2, "succeeded": 2,
-                }),
-            ),
-        ),
-        good("malformed-sqs-body", tenth, 1, json!({ "batchItemFailures": [second] })),
-        malformed("malformed-unknown-trigger", "unknown trigger \"slcie\"; did you mean `slice`?"),
-        malformed("malformed-missing-start", "`start` is missing; write the start of a slice"),
-        malformed(
-            "malformed-misaligned-start",
-            "the neighbours are 2026-02-10T00:00:00Z and 2026-02-11T00:00:00Z",
-        ),
-        malformed("malformed-unknown-rollup", "did you mean `entity_daily`?"),
-        malformed("malformed-unknown-key", "unknown key \"form\"; did you mean `from`?"),
-        malformed("malformed-not-an-object", "the event is a list, not an object"),
-    ]
-}
-
-fn merged(one: &Value, mut other: Value) -> Value {
-    other.as_object_mut().unwrap().extend(one.as_object().unwrap().clone());
-    other
-}
-
-fn events() -> PathBuf {
+fn events_directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("events")
 }
 
 fn event(name: &str) -> Value {
-    let text = fs::read_to_string(events().join(format!("{name}.json"))).unwrap();
+    let text = fs::read_to_string(events_directory().join(format!("{name}.json"))).unwrap();
     serde_json::from_str(&text).unwrap()
 }
 
@@ -231,39 +115,6 @@ fn back(answer: &Answer) -> Vec<&str> {
     failures.iter().map(|failure| failure["itemIdentifier"].as_str().unwrap()).collect()
 }
 
-/// A file without a case and a case without a file are both failures.
-#[tokio::test]
-async fn lambda_answers_every_event_file_as_documented() {
-    let files: BTreeSet<String> = fs::read_dir(events())
-        .unwrap()
-        .map(|entry| entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
-        .collect();
-    let named: BTreeSet<String> = cases().iter().map(|case| case.name.to_owned()).collect();
-    assert_eq!(files, named);
-    for case in cases() {
-        println!("events/{}.json", case.name);
-        let fixture = Fixture::create().await;
-        if case.name == "replay-failed" {
-            fail(&fixture, "2026-02-05T00:00:00Z", true).await;
-            fail(&fixture, "2026-02-06T00:00:00Z", false).await;
-        }
-        let mut function = start(&fixture);
-        let answer = function.invoke(&event(case.name));
-        match case.expected {
-            Expected::Response(wanted) => assert_has(answer.response(), &wanted),
-            Expected::Error(kind, words) => {
-                let (found, message) = answer.error();
-                assert!(found == kind && message.contains(words), "{found}: {message}");
-            }
-        }
-        let (from, to) = case.days.unwrap_or(("2026-02-01Z", "2026-02-01Z"));
-        assert_eq!(fixture.drift(from, to).await, 0, "{}", case.name);
-        let summaries = stop(function);
-        let slices: BTreeSet<_> = summaries.iter().collect();
-        assert_eq!((summaries.len(), slices.len()), (case.slices, case.slices), "{summaries:?}");
-    }
-}
-
 /// Random JSON, built from Tallymark's words and others.
 fn random_json(random: &mut fastrand::Rng, depth: usize) -> Value {
     const WORDS: [&str; 14] = [
@@ -354,7 +205,7 @@ async fn lambda_claims_nothing_when_its_deadline_is_near() {
 async fn lambda_answers_each_invocation_with_what_is_wrong_in_the_configuration() {
     let directory = tempfile::tempdir().unwrap();
     let mut function = Function::start(&[("LAMBDA_TASK_ROOT", directory.path().to_str().unwrap())]);
-    println!("startup to first poll: {:?} (debug build)", function.startup);
+    eprintln!("startup to first poll: {:?} (debug build)", function.startup);
     for _ in 0..2 {
         let answer = function.invoke(&event("slice"));
         let (kind, message) = answer.error();
