@@ -5,5 +5,7 @@
 mod embedded_postgres;
 mod pooler;
 mod spine;
+#[cfg(feature = "lambda")]
+mod lambda;
 mod support;
 mod versions;

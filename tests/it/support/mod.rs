@@ -1,6 +1,10 @@
 //! What the integration tests share: one PostgreSQL server, and a fresh database for each test.
 
 pub mod world;
+#[cfg(feature = "lambda")]
+pub mod fixture;
+#[cfg(feature = "lambda")]
+pub mod runtime_api;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

@@ -1,0 +1,222 @@
+//! A small Lambda Runtime API on loopback, and the real `bootstrap` behind it.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use serde_json::Value;
+use tallymark::clock::{Clock, Stopwatch, SystemClock};
+
+/// Longer than any invocation of these tests lasts on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What the function answered.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// `POST …/response`.
+    Response(Value),
+    /// `POST …/error`.
+    Error(Value),
+}
+
+impl Answer {
+    /// The response of an invocation that succeeded.
+    pub fn response(&self) -> &Value {
+        match self {
+            Self::Response(value) => value,
+            Self::Error(error) => panic!("an error instead of a response: {error}"),
+        }
+    }
+
+    /// Type and message of an invocation that failed.
+    pub fn error(&self) -> (&str, &str) {
+        match self {
+            Self::Error(error) => {
+                (error["errorType"].as_str().unwrap(), error["errorMessage"].as_str().unwrap())
+            }
+            Self::Response(value) => panic!("a response instead of an error: {value}"),
+        }
+    }
+}
+
+struct Invocation {
+    id: String,
+    body: Vec<u8>,
+    deadline_ms: i64,
+}
+
+/// The running function.
+pub struct Function {
+    child: Child,
+    invocations: Sender<Invocation>,
+    answers: Receiver<(String, Answer)>,
+    output: [JoinHandle<Vec<String>>; 2],
+    invoked: usize,
+    /// The time from spawning the process to its first poll.
+    pub startup: Duration,
+}
+
+/// What a function that was stopped had written.
+pub struct Output {
+    /// The lines of stdout.
+    pub stdout: Vec<String>,
+    /// The lines of stderr.
+    pub stderr: Vec<String>,
+}
+
+impl Function {
+    /// Starts `bootstrap` with this environment and no other, and waits for its first poll.
+    pub fn start(environment: &[(&str, &str)]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (invocations, queue) = channel();
+        let (polled, polls) = channel();
+        let (answered, answers) = channel();
+        let api = Arc::new(Api { queue: Mutex::new(queue), polled, answered });
+        // Ends with the test's process: one thread that waits in `accept`.
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let api = Arc::clone(&api);
+                thread::spawn(move || api.serve(&stream));
+            }
+        });
+        let spawned = Stopwatch::start();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_bootstrap"))
+            .env_clear()
+            .envs(environment.iter().copied())
+            .env("AWS_LAMBDA_RUNTIME_API", address)
+            .env("AWS_LAMBDA_FUNCTION_NAME", "tallymark")
+            .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256")
+            .env("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let output = [lines(child.stdout.take().unwrap()), lines(child.stderr.take().unwrap())];
+        polls.recv_timeout(PATIENCE).expect("a first poll");
+        let startup = spawned.elapsed();
+        Self { child, invocations, answers, output, invoked: 0, startup }
+    }
+
+    /// Invokes the function with a budget of 30 s.
+    pub fn invoke(&mut self, event: &Value) -> Answer {
+        self.invoke_with(event.to_string().into_bytes(), Duration::from_secs(30))
+    }
+
+    /// Invokes the function with a body that may be anything, and this budget.
+    pub fn invoke_with(&mut self, body: Vec<u8>, budget: Duration) -> Answer {
+        self.invoked += 1;
+        let id = format!("invocation-{}", self.invoked);
+        let budget = i64::try_from(budget.as_millis()).unwrap();
+        let deadline_ms = SystemClock.now().timestamp_millis() + budget;
+        self.invocations.send(Invocation { id: id.clone(), body, deadline_ms }).unwrap();
+        let (answered, answer) = self.answers.recv_timeout(PATIENCE).expect("an answer");
+        assert_eq!(answered, id, "one answer an invocation");
+        answer
+    }
+
+    /// Stops the process, which must still be alive, and returns what it wrote.
+    pub fn stop(mut self) -> Output {
+        let ended = self.child.try_wait().unwrap();
+        assert!(ended.is_none(), "the process ended by itself: {ended:?}");
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        assert!(self.answers.try_recv().is_err(), "an answer too many");
+        let [stdout, stderr] = self.output.map(|lines| lines.join().unwrap());
+        Output { stdout, stderr }
+    }
+}
+
+impl Output {
+    /// The lines of stdout, each of them JSON.
+    pub fn log(&self) -> Vec<Value> {
+        let parse = |line: &String| {
+            serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line}"))
+        };
+        self.stdout.iter().map(parse).collect()
+    }
+}
+
+fn lines(pipe: impl Read + Send + 'static) -> JoinHandle<Vec<String>> {
+    thread::spawn(move || BufReader::new(pipe).lines().map_while(Result::ok).collect())
+}
+
+/// The server's side.
+struct Api {
+    queue: Mutex<Receiver<Invocation>>,
+    polled: Sender<()>,
+    answered: Sender<(String, Answer)>,
+}
+
+impl Api {
+    /// Serves one connection until either side is gone.
+    fn serve(&self, stream: &TcpStream) -> Option<()> {
+        let mut reader = BufReader::new(stream);
+        loop {
+            let (path, body) = read_request(&mut reader)?;
+            let path = path.strip_prefix("/2018-06-01/runtime/").expect("a known version");
+            if path == "invocation/next" {
+                let _ = self.polled.send(());
+                let next = self.queue.lock().unwrap().recv().ok()?;
+                respond(stream, "200 OK", &next.headers(), &next.body)?;
+                continue;
+            }
+            let body = serde_json::from_slice(&body).expect("an answer in JSON");
+            let (id, answer) = match path.split('/').collect::<Vec<_>>()[..] {
+                ["invocation", id, "response"] => (id, Answer::Response(body)),
+                ["invocation", id, "error"] => (id, Answer::Error(body)),
+                _ => panic!("unexpected request to {path}: {body}"),
+            };
+            // Before the answer is known: nobody may kill the process while it waits for this.
+            respond(stream, "202 Accepted", "", b"{}")?;
+            self.answered.send((id.to_owned(), answer)).ok()?;
+        }
+    }
+}
+
+impl Invocation {
+    fn headers(&self) -> String {
+        format!(
+            "Lambda-Runtime-Aws-Request-Id: {}\r\n\
+             Lambda-Runtime-Deadline-Ms: {}\r\n\
+             Lambda-Runtime-Invoked-Function-Arn: \
+             arn:aws:lambda:eu-central-1:123456789012:function:tallymark\r\n\
+             Lambda-Runtime-Trace-Id: Root=1-5759e988-bd862e3fe1be46a994272793;Sampled=0\r\n\
+             Content-Type: application/json\r\n",
+            self.id, self.deadline_ms
+        )
+    }
+}
+
+/// The path and the body of the next request; `None` at the connection's end.
+fn read_request(reader: &mut BufReader<&TcpStream>) -> Option<(String, Vec<u8>)> {
+    let mut line = String::new();
+    reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
+    let path = line.split(' ').nth(1)?.to_owned();
+    let mut headers = HashMap::new();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
+        let Some((name, value)) = line.trim().split_once(':') else { break };
+        headers.insert(name.to_lowercase(), value.trim().to_owned());
+    }
+    let mut body = Vec::new();
+    if let Some(length) = headers.get("content-length") {
+        body.resize(length.parse().ok()?, 0);
+        reader.read_exact(&mut body).ok()?;
+    } else {
+        assert!(!headers.contains_key("transfer-encoding"), "a body of unknown length");
+    }
+    Some((path, body))
+}
+
+fn respond(mut stream: &TcpStream, status: &str, headers: &str, body: &[u8]) -> Option<()> {
+    let length = body.len();
+    let head = format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {length}\r\n\r\n");
+    stream.write_all(&[head.as_bytes(), body].concat()).ok()
+}
