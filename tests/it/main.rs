@@ -3,4 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
 
 mod embedded_postgres;
+mod pooler;
+mod spine;
 mod support;
+mod versions;
