@@ -2,6 +2,7 @@
 #![cfg(feature = "embedded")]
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
 
+mod docs;
 mod embedded_postgres;
 mod pooler;
 mod spine;

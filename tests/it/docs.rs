@@ -1,0 +1,84 @@
+//! What the documentation shows is true.
+
+use std::fs;
+use std::path::Path;
+
+use tallymark::config::Config;
+
+const ADDRESS: &str = "postgres://app:secret@db.example.com:5432/shop";
+
+fn read(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+}
+
+/// Reads `text` as a configuration, whatever environment variables it asks for.
+fn parse(name: &str, text: &str) -> Config {
+    let env = |_: &str| Some(ADDRESS.to_owned());
+    match Config::parse(Path::new(name), text, &env) {
+        Ok(config) => config,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// The fenced blocks of a Markdown text in this language.
+fn blocks<'t>(text: &'t str, language: &str) -> Vec<&'t str> {
+    let fence = format!("```{language}\n");
+    text.split(&fence).skip(1).filter_map(|rest| rest.split("\n```").next()).collect()
+}
+
+#[test]
+fn the_example_is_a_good_configuration() {
+    let config = parse("examples/tallymark.toml", &read("examples/tallymark.toml"));
+    let [daily, requests] = &config.rollups[..] else { panic!("two rollups") };
+    assert_eq!(daily.measures.len(), 7);
+    assert_eq!(requests.bucket.to_string(), "15 minutes");
+}
+
+/// Takes the `#` from the defaults: the file must be as good, and mean the same.
+#[test]
+fn the_defaults_that_the_example_names_are_the_defaults() {
+    let text = read("examples/tallymark.toml");
+    let named = text.replace("\n# chunk_time", "\nchunk_time");
+    let named = ["schema", "table", "failures_max", "grace", "late", "shrink_guard"]
+        .iter()
+        .fold(named, |text, key| text.replace(&format!("\n# {key} ="), &format!("\n{key} =")));
+    assert_eq!(named.matches("\n# ").count() + 7, text.matches("\n# ").count());
+    let (left, right) = (parse("left", &text), parse("right", &named));
+    assert_eq!(left.source.chunk_time, right.source.chunk_time);
+    assert_eq!(left.target.schema, right.target.schema);
+    assert_eq!(left.checkpoint.table, right.checkpoint.table);
+    assert_eq!(left.checkpoint.failures_max, right.checkpoint.failures_max);
+    assert_eq!(format!("{:?}", left.rollups), format!("{:?}", right.rollups));
+}
+
+#[test]
+fn the_configuration_in_the_readme_is_a_good_one() {
+    let readme = read("README.md");
+    let shown = blocks(&readme, "toml");
+    assert!(!shown.is_empty());
+    for text in shown {
+        parse("README.md", text);
+    }
+}
+
+/// Every link to a file of this repository, from the README and from `docs`.
+#[test]
+fn no_link_is_broken() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut pages = vec![root.join("README.md"), root.join("CONTRIBUTING.md")];
+    for directory in ["docs", "docs/adr"] {
+        let entries = fs::read_dir(root.join(directory)).unwrap();
+        pages.extend(entries.map(|entry| entry.unwrap().path()));
+    }
+    let mut broken = Vec::new();
+    for page in pages.iter().filter(|page| page.extension().is_some_and(|suffix| suffix == "md")) {
+        let text = fs::read_to_string(page).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next()) {
+            let is_local = !link.is_empty() && !link.contains("://");
+            if is_local && !page.parent().unwrap().join(link).exists() {
+                broken.push(format!("{}: {link}", page.display()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
