@@ -2,5 +2,7 @@
 #![cfg(feature = "embedded")]
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
 
+mod cli;
 mod embedded_postgres;
+mod kill;
 mod support;
