@@ -58,14 +58,15 @@ fn text(report: &TickReport) -> String {
     if report.slices.is_empty() && report.left == 0 {
         return "nothing is due".into();
     }
-    let mut text = slices(&report.slices);
-    if report.left > 0 {
-        text.push_str(&format!(
-            "\n{} due and left to the next tick",
-            ui::counted(report.left, "more slice")
-        ));
+    let mut parts = Vec::new();
+    if !report.slices.is_empty() {
+        parts.push(slices(&report.slices));
     }
-    text
+    if report.left > 0 {
+        let more = if report.slices.is_empty() { "slice" } else { "more slice" };
+        parts.push(format!("{} due and left to the next tick", ui::counted(report.left, more)));
+    }
+    parts.join("\n")
 }
 
 /// The slices of a tick or batch as a table, at most so many lines of it.

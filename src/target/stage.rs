@@ -71,13 +71,15 @@ impl Progress {
         progress().map(Some).map_err(|source| tx.error("reading the progress", source))
     }
 
+    /// Writes the progress, which was `before` when its newest chunk began.
     async fn write(
         self,
         tx: &mut Tx,
         lease: &Lease,
         rollup: &Rollup,
         slice: Slice,
-    ) -> Result<(), DbError> {
+        before: Self,
+    ) -> Result<(), TargetError> {
         let sql = format!(
             include_str!("progress.sql"),
             rollup = literal(&rollup.name),
@@ -89,12 +91,21 @@ impl Progress {
             rows_read = self.rows_read,
             chunks = self.chunks,
             source_ms = self.source_ms,
+            is_first = before.chunks == 0,
+            before = timestamptz(before.cursor),
         );
-        tx.execute("writing the progress", sql).await.map(drop)
+        match tx.execute("writing the progress", sql).await? {
+            0 => Err(TargetError::Forgotten),
+            _ => Ok(()),
+        }
     }
 
-    /// Forgets progress and partials.
-    pub(super) async fn forget(tx: &mut Tx, rollup: &Rollup, slice: Slice) -> Result<(), DbError> {
+    /// Forgets progress and partials; says whether there was any progress.
+    pub(super) async fn forget(
+        tx: &mut Tx,
+        rollup: &Rollup,
+        slice: Slice,
+    ) -> Result<bool, DbError> {
         let start = timestamptz(slice.start());
         let stage = Target::stage(rollup);
         tx.execute(
@@ -110,7 +121,7 @@ impl Progress {
             ),
         )
         .await
-        .map(drop)
+        .map(|forgotten| forgotten > 0)
     }
 }
 
@@ -139,7 +150,7 @@ impl Target {
     /// Stages the chunk from `progress.cursor` to `end`, and the progress with it.
     ///
     /// # Errors
-    /// Fenced, or trouble with one of the servers; nothing was staged then.
+    /// Fenced, forgotten, or trouble with one of the servers; nothing was staged then.
     pub async fn stage_chunk(
         &self,
         chunk: &Chunk<'_>,
@@ -164,16 +175,19 @@ impl Target {
                 let about = (slice, guard.timeout, &*slice.id(&rollup.name));
                 copy(source, &mut tx, &stage, shape, &select, about).await?;
                 fence(&mut tx, lease, rollup, slice).await?;
-                self.count_staged(&mut tx, rollup, shape, slice).await? - progress.rows_read
+                let staged = self.count_staged(&mut tx, rollup, shape, slice).await?;
+                // Less than before: a crash emptied the stage, as writing the progress will tell.
+                staged.saturating_sub(progress.rows_read)
             }
         };
+        let before = progress;
         let progress = Progress {
             cursor: end,
             rows_read: progress.rows_read + rows,
             chunks: progress.chunks + 1,
             source_ms: progress.source_ms + millis(watch),
         };
-        progress.write(&mut tx, lease, rollup, slice).await?;
+        progress.write(&mut tx, lease, rollup, slice, before).await?;
         tx.commit().await?;
         Ok(progress)
     }

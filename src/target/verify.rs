@@ -49,7 +49,9 @@ impl Target {
         if self.is_source {
             let input = read::select(rollup, shape, Form::Whole, bounds, false);
             let mut tx = source.begin(Access::ReadOnly, timeout, &label).await?;
-            return self.compare(&mut tx, what, &input).await;
+            let found = self.compare(&mut tx, what, &input).await?;
+            tx.rollback().await?;
+            return Ok(found);
         }
         // Rolled back at the end, so that nothing is written.
         let mut tx = self.db.begin(Access::ReadWrite, timeout, &label).await?;

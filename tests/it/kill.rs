@@ -11,6 +11,12 @@ use tallymark::embedded::postgres::{Binaries, EmbeddedPostgres, Options};
 use crate::support::cli::{Ended, Place, ended, execute, lines, with_password};
 use crate::support::{Database, cache, options, server_directory};
 
+/// Where only an hour is wanted, this one.
+const SLICE: &str = "2026-02-25T23:00:00Z";
+
+/// The end of a shorter history, and its slices.
+const SOON: (&str, usize) = ("2026-02-06T00:00:00Z", 5 * 24);
+
 /// Slices of an hour, from here ...
 const START: &str = "2026-02-01T00:00:00Z";
 /// ... to here.
@@ -148,8 +154,6 @@ async fn slow_place(target: &str, source: &str, interval: &str) -> Place {
     place
 }
 
-const SLICE: &str = "2026-02-25T23:00:00Z";
-
 /// Every row and marker of the target with the transaction that wrote it.
 async fn versions(place: &Place) -> Vec<String> {
     let rows = "SELECT xmin::text, r::text FROM stats.hourly r UNION ALL \
@@ -269,16 +273,17 @@ async fn a_dynamodb_that_goes_away_is_told_and_its_return_makes_all_good() {
     let database = Database::create().await;
     let mut place =
         Place::new(&database.url(), &database.url(), &hourly("public.events", START)).await;
-    place.sql(SEED).await;
+    place.sql(&SEED.replace("2026-02-25", "2026-02-05")).await;
     place.run(&["init"]).good();
-    let backfill = ["backfill", "hourly", "--from", START, "--to", END, "--budget", "1s", "--yes"];
+    let backfill =
+        ["backfill", "hourly", "--from", START, "--to", SOON.0, "--budget", "1s", "--yes"];
     let child = place.command(&backfill).stderr(Stdio::piped()).stdout(Stdio::null()).spawn();
     until(&place, "SELECT 1 FROM tallymark.slice").await;
     place.stop_dynamo();
     cut_off(child.unwrap(), &["dynamodb could not be reached"]);
     place.start_dynamo().await;
     place.run(&backfill).good();
-    is_done(&place, SLICES).await;
+    is_done(&place, SOON.1).await;
 }
 
 /// Waits for the end of a worker whose server went away.
@@ -298,9 +303,10 @@ async fn a_postgresql_that_crashes_is_told_and_its_return_makes_all_good() {
     let server = start();
     let url = server.url("postgres");
     let mut place = Place::new(&url, &url, &hourly("public.events", START)).await;
-    place.sql(SEED).await;
+    place.sql(&SEED.replace("2026-02-25", "2026-02-05")).await;
     place.run(&["init"]).good();
-    let backfill = ["backfill", "hourly", "--from", START, "--to", END, "--budget", "1s", "--yes"];
+    let backfill =
+        ["backfill", "hourly", "--from", START, "--to", SOON.0, "--budget", "1s", "--yes"];
     let child = place.command(&backfill).stderr(Stdio::piped()).stdout(Stdio::null()).spawn();
     until(&place, "SELECT 1 FROM tallymark.slice").await;
     let file = std::fs::read_to_string(directory.join("data/postmaster.pid")).unwrap();
@@ -312,7 +318,7 @@ async fn a_postgresql_that_crashes_is_told_and_its_return_makes_all_good() {
     let url = with_password(&server.url("postgres"));
     (place.source_url, place.target_url) = (url.clone(), url);
     place.run(&backfill).good();
-    is_done(&place, SLICES).await;
+    is_done(&place, SOON.1).await;
     execute(&place.source_url, "CHECKPOINT").await;
     drop(server);
     std::fs::remove_dir_all(&directory).unwrap();

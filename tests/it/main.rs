@@ -5,4 +5,7 @@
 mod cli;
 mod embedded_postgres;
 mod kill;
+mod pooler;
+mod spine;
 mod support;
+mod versions;
