@@ -206,9 +206,10 @@ pub fn ended(command: &mut Command) -> Ended {
     ended
 }
 
-/// The URL with the planted password.
+/// The URL with the planted password, unless its server asks for another.
 pub fn with_password(url: &str) -> String {
-    url.replacen('@', &format!(":{PASSWORD}@"), 1)
+    let has_password = url.split_once('@').is_some_and(|(user, _)| user.matches(':').count() > 1);
+    if has_password { url.to_owned() } else { url.replacen('@', &format!(":{PASSWORD}@"), 1) }
 }
 
 /// The rollup `daily` over the last `days` days.
