@@ -72,16 +72,15 @@ impl Backfill {
         let rollup = worker.rollup(&self.rollup)?;
         let (from, to) = self.range.bounds(rollup, worker.clock.now())?;
         let plan = worker.plan_backfill(rollup, from, to, self.order.into(), self.force).await?;
-        if !global.json {
-            ui::say(describe(rollup, &plan));
-        }
+        global.tell(describe(rollup, &plan));
+        let watch = Stopwatch::start();
         if plan.slices.is_empty() {
             if global.json {
-                ui::json(&BatchReport::default());
+                ui::json(&document(rollup, &BatchReport::default(), watch));
             }
             return Ok(());
         }
-        ui::confirm("Compute them?", self.pace.yes || global.json)?;
+        ui::confirm("Compute them?", self.pace.yes)?;
         let watch = Stopwatch::start();
         let progress = Progress::new(&rollup.name, plan.slices.len());
         let batch = self.pace.batch(RunOptions::default());
@@ -95,12 +94,12 @@ impl Backfill {
 pub(super) fn describe(rollup: &Rollup, plan: &BackfillPlan) -> String {
     let label = |at| rollup.calendar.label(&rollup.calendar.containing(at));
     let mut text = format!(
-        "backfill of {} from {} to {}: {} of {} to compute",
+        "backfill of {} from {} to {}, slices of {}\n  {} to compute",
         rollup.name,
         label(plan.from),
         label(plan.to),
-        counted(plan.slices.len(), "slice"),
         rollup.calendar.width(),
+        number(plan.slices.len() as u64),
     );
     for (count, what) in [
         (plan.reopen.len(), "succeeded before and run again"),
@@ -122,21 +121,7 @@ pub(super) fn finish(
     report: &BatchReport,
     watch: Stopwatch,
 ) -> Result<(), Failure> {
-    let document = json!({
-        "rollup": rollup.name,
-        "succeeded": report.succeeded,
-        "failed": report.failed,
-        "refused": report.refused,
-        "left": report.left,
-        "rows_read": report.rows_read,
-        "groups": report.groups,
-        "inserted": report.inserted,
-        "updated": report.updated,
-        "deleted": report.deleted,
-        "unchanged": report.unchanged,
-        "source_ms": report.source_ms,
-        "elapsed_ms": u64::try_from(watch.elapsed().as_millis()).unwrap_or(u64::MAX),
-    });
+    let document = document(rollup, report, watch);
     global.print(&document, || summary(report, watch));
     let Some(severity) = report.severity() else { return Ok(()) };
     let parts: Vec<String> = [
@@ -161,18 +146,41 @@ pub(super) fn finish(
     Err(Failure::told(severity, message))
 }
 
+/// What `--json` prints of a batch.
+pub(super) fn document(
+    rollup: &Rollup,
+    report: &BatchReport,
+    watch: Stopwatch,
+) -> serde_json::Value {
+    json!({
+        "rollup": rollup.name,
+        "succeeded": report.succeeded,
+        "failed": report.failed,
+        "refused": report.refused,
+        "left": report.left,
+        "rows_read": report.rows_read,
+        "groups": report.groups,
+        "inserted": report.inserted,
+        "updated": report.updated,
+        "deleted": report.deleted,
+        "unchanged": report.unchanged,
+        "source_ms": report.source_ms,
+        "elapsed_ms": u64::try_from(watch.elapsed().as_millis()).unwrap_or(u64::MAX),
+    })
+}
+
 fn summary(report: &BatchReport, watch: Stopwatch) -> String {
     format!(
-        "{} succeeded in {}: {} rows read, {} groups ({} inserted, {} updated, {} deleted, {} \
-         unchanged), {} of statements on the source",
+        "{} succeeded in {}, {} of it in statements on the source\n  {} rows read\n  \
+         {} groups: {} inserted, {} updated, {} deleted, {} unchanged",
         counted(report.succeeded, "slice"),
         ui::duration(watch.elapsed()),
+        ui::duration(Duration::from_millis(report.source_ms)),
         number(report.rows_read),
         number(report.groups),
         number(report.inserted),
         number(report.updated),
         number(report.deleted),
         number(report.unchanged),
-        ui::duration(Duration::from_millis(report.source_ms)),
     )
 }

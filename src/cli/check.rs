@@ -3,7 +3,7 @@ use serde_json::json;
 use sqlx::Row as _;
 
 use super::{Failure, Global, rollups, ui};
-use crate::db::{Access, Db, DbError};
+use crate::db::{Access, Db, DbError, Side};
 use crate::rollup::Rollup;
 use crate::source::shape::Shape;
 use crate::sql::{literal, table};
@@ -48,7 +48,7 @@ impl Findings {
 
     fn trouble(&mut self, subject: &str, error: &WorkError) {
         let (subject, finding) = (subject.into(), error.to_string());
-        let severity = Some(error.severity());
+        let severity = Some(super::severity(error));
         self.0.push(Finding { grade: Grade::Bad, subject, finding, severity });
     }
 }
@@ -57,11 +57,11 @@ impl Check {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
         let worker = global.worker(1).await?;
         let mut findings = Findings::default();
-        if let Err(error) = server(&worker.source, &mut findings).await {
+        if let Err(error) = server(&alone(&worker, Side::Source)?, &mut findings).await {
             findings.trouble("source", &error.into());
         }
         if !worker.target.is_source {
-            if let Err(error) = server(&worker.target.db, &mut findings).await {
+            if let Err(error) = server(&alone(&worker, Side::Target)?, &mut findings).await {
                 findings.trouble("target", &error.into());
             }
         }
@@ -92,7 +92,18 @@ impl Check {
     }
 }
 
-/// Connection, version, TLS, pooler and clock of one server.
+/// A connection of its own to one server: two transactions on it have two backends only behind a
+/// pooler.
+fn alone(worker: &Worker, side: Side) -> Result<Db, WorkError> {
+    let (source, target) = (&worker.config.source.url, &worker.config.target.url);
+    let url = match side {
+        Side::Source => source,
+        Side::Target => target.as_ref().unwrap_or(source),
+    };
+    Ok(Db::new(url, side, 1)?)
+}
+
+/// Connection, version, TLS and pooler of one server.
 async fn server(db: &Db, findings: &mut Findings) -> Result<(), DbError> {
     let subject = db.side().to_string();
     let question = "SELECT current_setting('server_version_num')::int AS version, \
@@ -266,7 +277,7 @@ fn text(findings: &[Finding]) -> String {
                 Grade::Note => console::style("note").yellow(),
                 Grade::Bad => console::style("bad ").red().bold(),
             };
-            format!("{mark}  {}: {}", finding.subject, finding.finding)
+            ui::wrapped(&format!("{mark}  {}: {}", finding.subject, finding.finding), 6)
         })
         .collect::<Vec<_>>()
         .join("\n")

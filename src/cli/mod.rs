@@ -21,11 +21,15 @@ use chrono::{DateTime, Utc};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use serde_json::json;
 
+use crate::checkpoint::CheckpointError;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, ConfigError};
 use crate::rollup::Rollup;
 use crate::slice::Slice;
 use crate::worker::{Severity, WorkError, Worker};
+
+/// The heading of the options that every command takes.
+const EVERYWHERE: &str = "Options of every command";
 
 /// Accurate, rerunnable statistics of a PostgreSQL that offers no replication.
 #[derive(Debug, Parser)]
@@ -42,23 +46,24 @@ struct Arguments {
 #[derive(Clone, Debug, Args)]
 struct Global {
     /// The configuration file
-    #[arg(long, global = true, default_value = "tallymark.toml", env = "TALLYMARK_CONFIG")]
+    #[arg(long, global = true, value_name = "FILE", default_value = "tallymark.toml",
+          env = "TALLYMARK_CONFIG", hide_env_values = true, help_heading = EVERYWHERE)]
     config: PathBuf,
     /// Print one JSON document (docs/CLI.md) on stdout; logs go to stderr
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = EVERYWHERE)]
     json: bool,
     /// Log what is done; twice: every step
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = EVERYWHERE)]
     verbose: u8,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show the main job on embedded servers: nothing to configure or install
+    /// Show the main job on embedded servers; nothing to install
     Demo(demo::Demo),
     /// Create the checkpoint table, the schemas and the rollup tables
     Init(init::Init),
-    /// Look for what would keep the rollups from working, each finding with its fix
+    /// Look for what would keep the rollups from working, and its fix
     Check(check::Check),
     /// Show what is due, or what a backfill would do
     Plan(plan::Plan),
@@ -105,7 +110,21 @@ impl Failure {
 
 impl From<WorkError> for Failure {
     fn from(error: WorkError) -> Self {
-        Self { severity: error.severity(), message: error.to_string(), told: false }
+        Self { severity: severity(&error), message: error.to_string(), told: false }
+    }
+}
+
+/// As [`WorkError::severity`]; a checkpoint table that is absent, foreign or closed to us is a
+/// matter of configuration too.
+fn severity(error: &WorkError) -> Severity {
+    match error {
+        WorkError::Checkpoint(
+            CheckpointError::NoTable { .. }
+            | CheckpointError::WrongTable { .. }
+            | CheckpointError::NoRegion
+            | CheckpointError::Denied { .. },
+        ) => Severity::Usage,
+        error => error.severity(),
     }
 }
 
@@ -153,8 +172,10 @@ async fn dispatch(global: &Global, command: Command) -> Result<(), Failure> {
         Command::Verify(command) => command.run(global).await,
         Command::Repair(command) => command.run(global).await,
         Command::Completions { shell } => {
-            let mut command = Arguments::command();
-            clap_complete::generate(shell, &mut command, "tallymark", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "tallymark", &mut script);
+            // Written by us, because the generator panics at a closed pipe.
+            ui::say(String::from_utf8_lossy(&script).trim_end());
             Ok(())
         }
     }
@@ -167,6 +188,11 @@ impl Global {
         let config = Config::load(&self.config, &environment)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         Ok(Worker::new(config, clock, concurrency).await?)
+    }
+
+    /// Prints what a command is about to do; with `--json` stdout is for the document alone.
+    fn tell(&self, text: impl AsRef<str>) {
+        if self.json { ui::note(text) } else { ui::say(text) }
     }
 
     /// Prints the result: `document` with `--json`, else `text`.

@@ -30,7 +30,7 @@ impl Plan {
         let mut documents = Vec::new();
         let mut texts = Vec::new();
         for rollup in rollups(&worker, self.rollup.as_deref())? {
-            let (document, text) = if self.range.from.is_some() {
+            let (document, text) = if self.range.from.is_some() || self.range.to.is_some() {
                 self.backfill(&worker, rollup).await?
             } else {
                 due(&worker, rollup).await?

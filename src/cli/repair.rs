@@ -27,11 +27,12 @@ impl Repair {
                 .iter()
                 .map(|report| {
                     format!(
-                        "{}: {} compared; {} {would}restored, {} without a marker {would}reopened",
+                        "{}: {} compared\n  {} {would}restored\n  {} without a marker \
+                         {would}reopened",
                         report.rollup,
                         ui::counted(report.markers, "marker"),
                         ui::counted(report.restored.len(), "checkpoint"),
-                        report.reopened.len(),
+                        ui::counted(report.reopened.len(), "checkpoint"),
                     )
                 })
                 .collect::<Vec<_>>()

@@ -1,6 +1,6 @@
 use clap::Args;
 
-use super::backfill::{Pace, finish};
+use super::backfill::{Pace, document, finish};
 use super::ui::{self, Progress, counted};
 use super::{Failure, Global, Range, slice_starting};
 use crate::backfill::BatchReport;
@@ -40,19 +40,20 @@ impl Replay {
         let rollup = worker.rollup(&self.rollup)?;
         let slices = self.slices(&worker, rollup).await?;
         if slices.is_empty() {
-            global.print(&BatchReport::default(), || "nothing to replay".into());
+            let document = document(rollup, &BatchReport::default(), Stopwatch::start());
+            global.print(&document, || "nothing to replay".into());
             return Ok(());
         }
-        if !global.json {
-            ui::say(format!(
-                "replay of {}: {} to recompute, {} to {}",
-                rollup.name,
-                counted(slices.len(), "slice"),
-                slices.first().map_or_else(String::new, |slice| rollup.calendar.label(slice)),
-                slices.last().map_or_else(String::new, |slice| rollup.calendar.label(slice)),
-            ));
-        }
-        ui::confirm("Recompute them?", self.pace.yes || global.json)?;
+        let label = |slice: Option<&Slice>| slice.map(|slice| rollup.calendar.label(slice));
+        let (first, last) = (label(slices.first()), label(slices.last()));
+        global.tell(format!(
+            "replay of {}: {} to recompute, {}{}",
+            rollup.name,
+            counted(slices.len(), "slice"),
+            first.clone().unwrap_or_default(),
+            last.filter(|_| slices.len() > 1).map(|last| format!(" to {last}")).unwrap_or_default(),
+        ));
+        ui::confirm("Recompute them?", self.pace.yes)?;
         let watch = Stopwatch::start();
         let progress = Progress::new(&rollup.name, slices.len());
         let batch = self.pace.batch(RunOptions { allow_shrink: self.allow_shrink });

@@ -46,10 +46,8 @@ impl Run {
             None => Ok(()),
             Some(Severity::Failed) if report.problems.is_empty() => {
                 let failed = report.slices.iter().filter(|slice| slice.outcome == Outcome::Failed);
-                Err(Failure::told(
-                    Severity::Failed,
-                    format!("{} failed", ui::counted(failed.count(), "slice")),
-                ))
+                let failed = ui::counted(failed.count(), "slice");
+                Err(Failure::told(Severity::Failed, format!("{failed} failed, as said above")))
             }
             Some(severity) => Err(Failure::told(severity, reason().collect::<Vec<_>>().join("\n"))),
         }
@@ -60,14 +58,15 @@ fn text(report: &TickReport) -> String {
     if report.slices.is_empty() && report.left == 0 {
         return "nothing is due".into();
     }
-    let mut text = slices(&report.slices);
-    if report.left > 0 {
-        text.push_str(&format!(
-            "\n{} due and left to the next tick",
-            ui::counted(report.left, "more slice")
-        ));
+    let mut parts = Vec::new();
+    if !report.slices.is_empty() {
+        parts.push(slices(&report.slices));
     }
-    text
+    if report.left > 0 {
+        let more = if report.slices.is_empty() { "slice" } else { "more slice" };
+        parts.push(format!("{} due and left to the next tick", ui::counted(report.left, more)));
+    }
+    parts.join("\n")
 }
 
 /// The slices of a tick or batch as a table, at most so many lines of it.
@@ -80,24 +79,34 @@ pub(super) fn slices(reports: &[SliceReport]) -> String {
             let none = crate::checkpoint::Completion::default();
             let done = report.completion.as_ref().unwrap_or(&none);
             vec![
-                format!("{}@{}", report.rollup, ui::instant(report.start)),
+                named(&report.rollup, report.start),
                 report.outcome.word().replace('_', " "),
                 ui::number(done.rows_read),
                 ui::number(done.groups),
                 ui::number(done.inserted + done.updated + done.deleted),
-                report.reason.clone().unwrap_or_default(),
             ]
         })
         .collect();
-    let heading = ["slice", "outcome", ">rows", ">groups", ">rewritten", ""];
+    let heading = ["slice", "outcome", ">rows", ">groups", ">rewritten"];
     let mut text = ui::table(&heading, &rows);
     if reports.len() > LINES_MAX {
         text.push_str(&format!("\n… and {}", ui::counted(reports.len() - LINES_MAX, "more slice")));
     }
+    for report in reports.iter().filter(|report| !report.is_success()).take(LINES_MAX) {
+        let reason = report.reason.as_deref().unwrap_or_default();
+        let line = format!("{}: {reason}", named(&report.rollup, report.start));
+        text.push('\n');
+        text.push_str(&ui::wrapped(&line, 2));
+    }
     text
+}
+
+/// A slice's name, as everywhere: `entity_daily@2026-02-10T00:00:00Z`.
+pub(super) fn named(rollup: &str, start: DateTime<Utc>) -> String {
+    format!("{rollup}@{}", ui::instant(start))
 }
 
 /// What `--json` prints for a slice that is only named.
 pub(super) fn name(rollup: &str, start: DateTime<Utc>) -> serde_json::Value {
-    json!(format!("{rollup}@{}", ui::instant(start)))
+    json!(named(rollup, start))
 }

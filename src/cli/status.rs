@@ -5,9 +5,9 @@ use clap::Args;
 use console::Style;
 use serde_json::json;
 
-use super::run::name;
+use super::run::{name, named};
 use super::{Failure, Global, rollups, ui};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, State};
 use crate::plan::{Planned, Standing};
 use crate::rollup::Rollup;
 use crate::worker::{WorkError, Worker};
@@ -73,17 +73,17 @@ impl Status {
                 rollup.from
             ),
             format!(
-                "watermark {}, {lag} ago: every slice before it has succeeded",
+                "watermark {} ({lag} ago): all before it succeeded",
                 ui::instant(standings.watermark)
             ),
         ];
         lines.extend(self.grid(rollup, &standings.slices));
         lines.push(legend(&standings.slices));
         if !standings.unfinished.is_empty() {
-            let rows: Vec<Vec<String>> =
-                standings.unfinished.iter().rev().take(LISTED_MAX).map(unfinished_row).collect();
             lines.push(String::new());
-            lines.push(ui::table(&["unfinished slice", "state", ">attempt", "why"], &rows));
+            lines.push(console::style("unfinished, newest first").bold().to_string());
+            let listed = standings.unfinished.iter().rev().take(LISTED_MAX);
+            lines.extend(listed.map(|checkpoint| unfinished(rollup, checkpoint)));
             if standings.unfinished.len() > LISTED_MAX {
                 let more = standings.unfinished.len() - LISTED_MAX;
                 lines.push(format!("… and {}", ui::counted(more, "more slice")));
@@ -218,14 +218,21 @@ fn legend(slices: &[Planned]) -> String {
         .join("   ")
 }
 
-fn unfinished_row(checkpoint: &Checkpoint) -> Vec<String> {
-    let why = checkpoint.error.as_deref().or(checkpoint.reason.as_deref()).unwrap_or_default();
-    vec![
-        ui::instant(checkpoint.slice_start),
-        checkpoint.state.to_string(),
-        checkpoint.attempt.to_string(),
-        why.to_owned(),
-    ]
+/// `entity_daily@2026-02-10T00:00:00Z  failed, attempt 3, again at …: why`.
+fn unfinished(rollup: &Rollup, checkpoint: &Checkpoint) -> String {
+    let slice = named(&rollup.name, checkpoint.slice_start);
+    let mut line = format!("{slice}  {}, attempt {}", checkpoint.state, checkpoint.attempt);
+    match (checkpoint.lease_until, checkpoint.retry_at) {
+        (Some(until), _) => line.push_str(&format!(", lease until {}", ui::instant(until))),
+        (None, Some(at)) => line.push_str(&format!(", again at {}", ui::instant(at))),
+        (None, None) => {}
+    }
+    // A running attempt has no reason yet; what it carries is of the attempts before.
+    let why = checkpoint.error.as_deref().or(checkpoint.reason.as_deref());
+    if let Some(why) = why.filter(|_| checkpoint.state != State::Running) {
+        line.push_str(&format!(": {why}"));
+    }
+    ui::wrapped(&line, 2)
 }
 
 fn document(rollup: &Rollup, standings: &Standings) -> serde_json::Value {

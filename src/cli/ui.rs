@@ -14,6 +14,9 @@ use crate::backfill::Listener;
 use crate::clock::Stopwatch;
 use crate::report::SliceReport;
 
+/// Columns of a terminal that everything must fit.
+const LINE: usize = 80;
+
 /// Where there is no terminal, progress is a line at most this often.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
@@ -21,6 +24,30 @@ const LINE_EVERY: Duration = Duration::from_secs(5);
 pub fn say(text: impl AsRef<str>) {
     // A closed pipe (`tallymark status | head`) is no reason to panic.
     let _ = writeln!(std::io::stdout(), "{}", text.as_ref());
+}
+
+/// Words in lines of 80 columns, all but the first indented; in one line where no person reads.
+#[must_use]
+pub fn wrapped(text: &str, indent: usize) -> String {
+    if console::user_attended() { fold(text, indent) } else { text.to_owned() }
+}
+
+fn fold(text: &str, indent: usize) -> String {
+    let mut lines = String::new();
+    let mut width = 0;
+    for word in text.split(' ') {
+        let more = measure_text_width(word);
+        if width > 0 && width + 1 + more > LINE {
+            let _ = write!(lines, "\n{:indent$}", "");
+            width = indent;
+        } else if width > 0 {
+            lines.push(' ');
+            width += 1;
+        }
+        lines.push_str(word);
+        width += more;
+    }
+    lines
 }
 
 /// Prints a line about the work, not part of its result.
@@ -82,7 +109,6 @@ pub fn instant(at: DateTime<Utc>) -> String {
 /// right. The last column is cut to what a line of 80 columns leaves.
 #[must_use]
 pub fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
-    const LINE: usize = 80;
     let right: Vec<bool> = heading.iter().map(|title| title.starts_with('>')).collect();
     let titles: Vec<String> =
         heading.iter().map(|title| title.trim_start_matches('>').to_owned()).collect();
@@ -157,11 +183,12 @@ impl Progress {
         let total = total as u64;
         let bar = if console::user_attended_stderr() {
             let style = ProgressStyle::with_template(
-                "{prefix} {bar:30.green} {pos}/{len} slices, {msg} {elapsed}, {eta} left",
+                "{prefix} {wide_bar:.green} {pos}/{len}, {msg} {elapsed}, {eta} left",
             );
             let bar = ProgressBar::new(total);
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-            bar.set_prefix(title.to_owned());
+            bar.set_prefix(console::truncate_str(title, 24, "…").into_owned());
+            bar.set_message("0 rows,");
             bar
         } else {
             note(format!(
@@ -220,6 +247,15 @@ mod tests {
     #[test]
     fn thousands_are_set_apart() {
         assert_eq!([0_u64, 999, 1000, 15_000_000].map(number), ["0", "999", "1,000", "15,000,000"]);
+    }
+
+    #[test]
+    fn folded_lines_fit_80_columns_and_keep_every_word() {
+        let text = "ok    a finding of many words ".repeat(9);
+        let folded = fold(&text, 6);
+        assert!(folded.lines().all(|line| line.len() <= 80), "{folded}");
+        assert!(folded.lines().skip(1).all(|line| line.starts_with("      ")), "{folded}");
+        assert_eq!(folded.replace("\n      ", " "), text);
     }
 
     #[test]

@@ -59,7 +59,7 @@ impl Verify {
         Err(Failure::told(
             Severity::Failed,
             format!(
-                "{} found to differ from the source, in {}; `tallymark replay` puts them right",
+                "{} found to differ from the source, in {}; see `tallymark replay`",
                 ui::counted(verified.drifted.len(), "slice"),
                 ui::counted(usize::try_from(differences).unwrap_or(usize::MAX), "group"),
             ),
@@ -126,7 +126,9 @@ pub(super) fn text(verified: &Verified) -> String {
     let mut lines = Vec::new();
     for slice in &verified.drifted {
         let start = ui::instant(slice.start);
-        lines.push(format!("{}@{start}: {} groups differ", slice.rollup, slice.differences));
+        let many = usize::try_from(slice.differences).unwrap_or(usize::MAX);
+        let differ = if many == 1 { "differs" } else { "differ" };
+        lines.push(format!("{}@{start}: {} {differ}", slice.rollup, ui::counted(many, "group")));
         for example in &slice.examples {
             let show = |value: &Option<serde_json::Value>| {
                 value.as_ref().map_or_else(|| "nothing".to_owned(), ToString::to_string)

@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
 
 mod docs;
+mod cli;
 mod embedded_postgres;
+mod kill;
 mod pooler;
 mod spine;
 #[cfg(feature = "lambda")]

@@ -1,5 +1,6 @@
 //! What the integration tests share: one PostgreSQL server, and a fresh database for each test.
 
+pub mod cli;
 pub mod world;
 #[cfg(feature = "lambda")]
 pub mod fixture;

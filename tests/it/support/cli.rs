@@ -1,0 +1,245 @@
+//! The real binary as a child process, with a configuration file and servers of its own.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use tallymark::checkpoint::Checkpoints;
+use tallymark::embedded::dynamodb::EmbeddedDynamo;
+use tempfile::TempDir;
+
+use super::Database;
+
+/// In every URL, and never in any output. The shared server does not ask for it.
+pub const PASSWORD: &str = "pl4nted-s3cret";
+
+/// How a command ended.
+#[derive(Debug)]
+pub struct Ended {
+    pub code: Option<i32>,
+    pub out: String,
+    pub err: String,
+}
+
+impl Ended {
+    /// The only line on stderr that tells of an error.
+    pub fn error(&self) -> &str {
+        let lines: Vec<&str> =
+            self.err.lines().filter(|line| line.starts_with("error: ")).collect();
+        assert_eq!(lines.len(), 1, "one error line: {self:?}");
+        lines[0]
+    }
+
+    /// Demands this exit code and, in the error line, these words.
+    pub fn refused(&self, code: i32, words: &[&str]) {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        for word in words {
+            assert!(self.error().contains(word), "`{word}` is not in {self:?}");
+        }
+    }
+
+    /// Demands success.
+    pub fn good(self) -> Self {
+        assert_eq!(self.code, Some(0), "{self:?}");
+        self
+    }
+
+    /// The JSON document on stdout.
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+/// A place to run commands in: databases, checkpoints and a configuration file.
+#[derive(Debug)]
+pub struct Place {
+    directory: TempDir,
+    dynamo: Option<EmbeddedDynamo>,
+    endpoint: String,
+    pub source_url: String,
+    pub target_url: String,
+}
+
+impl Place {
+    /// A place whose source and target are these databases, with `rollups` as configured.
+    pub async fn new(source_url: &str, target_url: &str, rollups: &str) -> Self {
+        let directory = TempDir::new().unwrap();
+        let mut place = Self {
+            directory,
+            dynamo: None,
+            endpoint: String::new(),
+            source_url: with_password(source_url),
+            target_url: with_password(target_url),
+        };
+        place.start_dynamo().await;
+        place.configure(rollups);
+        place
+    }
+
+    /// A place with one database and a table of events: `days` days until today, of which each
+    /// has 240 events of three kinds.
+    pub async fn with_events(days: u32) -> (Self, Database) {
+        let database = Database::create().await;
+        let place = Self::new(&database.url(), &database.url(), &daily(days)).await;
+        place.seed(days).await;
+        (place, database)
+    }
+
+    pub async fn seed(&self, days: u32) {
+        let today = today();
+        self.sql(&format!(
+            "CREATE TABLE events AS \
+             SELECT at, (ARRAY['view', 'click', NULL])[1 + n % 3] AS kind, \
+                    (n % 7)::numeric(10, 2) AS amount \
+             FROM generate_series('{today}'::timestamptz - interval '{days} days', \
+                    '{today}'::timestamptz - interval '1 second', '6 minutes') \
+                    WITH ORDINALITY AS series (at, n); \
+             CREATE INDEX ON events (at); ANALYZE events"
+        ))
+        .await;
+    }
+
+    /// Writes the configuration file.
+    pub fn configure(&self, rollups: &str) {
+        let text = format!(
+            "[source]\nurl = {{ env = \"SOURCE_DATABASE_URL\" }}\nchunk_time = \"200ms\"\n\
+             [target]\nurl = {{ env = \"TARGET_DATABASE_URL\" }}\n{rollups}"
+        );
+        fs::write(self.config(), text).unwrap();
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.directory.path().join("tallymark.toml")
+    }
+
+    /// Starts DynamoDB, or starts it again on the same file.
+    pub async fn start_dynamo(&mut self) {
+        let file = self.directory.path().join("checkpoints.db");
+        let dynamo = EmbeddedDynamo::start(Some(&file)).await.unwrap();
+        self.endpoint = dynamo.endpoint();
+        self.dynamo = Some(dynamo);
+    }
+
+    pub fn stop_dynamo(&mut self) {
+        self.dynamo = None;
+    }
+
+    /// DynamoDB's own API.
+    pub fn dynamo(&self) -> aws_sdk_dynamodb::Client {
+        self.dynamo.as_ref().unwrap().client()
+    }
+
+    pub fn checkpoints(&self) -> Checkpoints {
+        Checkpoints::new(self.dynamo(), "tallymark", 5)
+    }
+
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tallymark"));
+        command
+            .args(arguments)
+            .current_dir(self.directory.path())
+            .env_remove("TALLYMARK_CONFIG")
+            .env_remove("AWS_PROFILE")
+            .env("AWS_ENDPOINT_URL_DYNAMODB", &self.endpoint)
+            .env("AWS_REGION", "us-east-1")
+            .env("AWS_ACCESS_KEY_ID", "test")
+            .env("AWS_SECRET_ACCESS_KEY", "test")
+            .env("SOURCE_DATABASE_URL", &self.source_url)
+            .env("TARGET_DATABASE_URL", &self.target_url)
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a command to its end.
+    pub fn run(&self, arguments: &[&str]) -> Ended {
+        ended(&mut self.command(arguments))
+    }
+
+    /// Runs a command that must succeed, with `--json`, and returns its document.
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        self.run(&[arguments, &["--json"]].concat()).good().json()
+    }
+
+    /// Starts a batch and waits until it has begun.
+    pub fn begin(&self, arguments: &[&str]) -> Child {
+        let mut child =
+            self.command(arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.as_mut().unwrap()).lines();
+        let begun = lines.by_ref().map_while(Result::ok).any(|line| line.contains("to do"));
+        assert!(begun, "{:?}", child.wait());
+        child
+    }
+
+    /// Runs statements in the source as the superuser.
+    pub async fn sql(&self, sql: &str) {
+        execute(&self.source_url, sql).await;
+    }
+}
+
+/// Runs statements as the superuser of `url`.
+pub async fn execute(url: &str, sql: &str) {
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+}
+
+/// The rows that a query yields, each as one text.
+pub async fn lines(url: &str, sql: &str) -> Vec<String> {
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    let sql = format!("SELECT x::text FROM ({sql}) x ORDER BY x::text COLLATE \"C\"");
+    let rows = sqlx::query_scalar(AssertSqlSafe(sql)).fetch_all(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+    rows
+}
+
+/// Runs a command to its end and looks for the password in what it says.
+pub fn ended(command: &mut Command) -> Ended {
+    let output = command.output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    let ended =
+        Ended { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) };
+    assert!(!ended.out.contains(PASSWORD) && !ended.err.contains(PASSWORD), "{ended:?}");
+    assert!(!ended.err.contains("panicked"), "{ended:?}");
+    ended
+}
+
+/// The URL with the planted password, unless its server asks for another.
+pub fn with_password(url: &str) -> String {
+    let has_password = url.split_once('@').is_some_and(|(user, _)| user.matches(':').count() > 1);
+    if has_password { url.to_owned() } else { url.replacen('@', &format!(":{PASSWORD}@"), 1) }
+}
+
+/// The rollup `daily` over the last `days` days.
+pub fn daily(days: u32) -> String {
+    let start = today() - chrono::Days::new(days.into());
+    format!(
+        "[[rollup]]\nname = \"daily\"\nfrom = \"public.events\"\ntime = \"at\"\n\
+         start = \"{start}\"\nslice = \"1 day\"\ngroup_by = [\"kind\"]\n\
+         [rollup.measures]\nevents = \"count\"\nrevenue = {{ sum = \"amount\" }}\n"
+    )
+}
+
+/// The day whose slice is the first that has not ended, grace included.
+pub fn today() -> chrono::NaiveDate {
+    use tallymark::clock::{Clock as _, SystemClock};
+    (SystemClock.now() - chrono::TimeDelta::minutes(3)).date_naive()
+}
+
+/// The day `days` before today.
+pub fn day(days: u64) -> chrono::NaiveDate {
+    today() - chrono::Days::new(days)
+}
+
+/// The documentation's JSON examples below the heading of a command.
+pub fn documented(heading: &str) -> Vec<Value> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/CLI.md");
+    let text = fs::read_to_string(path).unwrap();
+    let begin = format!("\n## {heading}\n");
+    let section = text.split(&begin).nth(1).unwrap_or_else(|| panic!("no section {heading}"));
+    let section = section.split("\n## ").next().unwrap();
+    let blocks = section.split("```json\n").skip(1);
+    blocks.map(|block| serde_json::from_str(block.split("```").next().unwrap()).unwrap()).collect()
+}
