@@ -237,7 +237,7 @@ impl Work<'_> {
                 return Err(self.budget_spent(&progress));
             }
             let guard = self.guard(self.chunk_timeout(start, end)?);
-            let watch = Stopwatch::start();
+            let before = progress.source_ms;
             let read = if start == slice.start() && end == slice.end() {
                 self.replace_whole(&chunk, guard).await.map(Some)
             } else {
@@ -260,10 +260,14 @@ impl Work<'_> {
             };
             match read {
                 Ok(Some(done)) => {
-                    pace.learn(start, end, watch.elapsed());
+                    pace.learn(start, end, Duration::from_millis(done.source_ms));
                     return Ok(done);
                 }
-                Ok(None) => pace.learn(start, end, watch.elapsed()),
+                // The statement alone: the round trips around it do not shrink with the chunk.
+                Ok(None) => {
+                    let took = Duration::from_millis(progress.source_ms - before);
+                    pace.learn(start, end, took);
+                }
                 Err(error) => self.narrow(error, pace, start, end, &progress, resumed_at)?,
             }
         }

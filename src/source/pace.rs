@@ -15,6 +15,13 @@ const STEP_MAX: f64 = 4.0;
 /// The narrowest chunk. Time is cut at whole seconds.
 pub const CHUNK_MIN: TimeDelta = TimeDelta::seconds(1);
 
+/// A chunk is at least this part of what is left of its slice: where a statement takes longer than
+/// `chunk_time` however little it reads, narrower chunks would only multiply it.
+const CHUNKS_MAX: f64 = 1000.0;
+
+/// Least milliseconds per second that are believed, so that the rate can grow again.
+const RATE_MIN: f64 = 1e-6;
+
 /// Rows that the first chunk of an unknown rollup may hold, by the planner's estimate: about
 /// 100 ms of counting on a small server.
 pub const FIRST_CHUNK_ROWS: f64 = 200_000.0;
@@ -36,15 +43,15 @@ impl Pace {
     /// Takes the planner's estimate of the rows between `start` and `end` as a first guess.
     pub fn guess(&mut self, rows: f64, start: DateTime<Utc>, end: DateTime<Utc>, wanted: Duration) {
         let statement = wanted.as_secs_f64() * 1e3 * (rows / FIRST_CHUNK_ROWS);
-        self.rate = Some(statement / seconds(end - start));
+        self.rate = Some((statement / seconds(end - start)).max(RATE_MIN));
     }
 
     /// Learns that the chunk `[start, end)` took `elapsed`.
     pub fn learn(&mut self, start: DateTime<Utc>, end: DateTime<Utc>, elapsed: Duration) {
         let seen = elapsed.as_secs_f64() * 1e3 / seconds(end - start);
         self.rate = Some(match self.rate {
-            Some(rate) => seen.clamp(rate / STEP_MAX, rate * STEP_MAX),
-            None => seen,
+            Some(rate) => seen.clamp(rate / STEP_MAX, rate * STEP_MAX).max(RATE_MIN),
+            None => seen.max(RATE_MIN),
         });
     }
 
@@ -68,7 +75,7 @@ impl Pace {
         if left * rate <= wanted_ms * WHOLE_SLACK {
             return slice_end;
         }
-        let width = (wanted_ms / rate).clamp(seconds(CHUNK_MIN), left);
+        let width = (wanted_ms / rate).clamp(seconds(CHUNK_MIN).max(left / CHUNKS_MAX), left);
         #[expect(clippy::cast_possible_truncation, reason = "at most the length of a slice")]
         let width = TimeDelta::seconds(width as i64);
         (start + width).min(slice_end)

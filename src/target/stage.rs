@@ -157,7 +157,6 @@ impl Target {
         guard: Guard,
     ) -> Result<Progress, TargetError> {
         let Chunk { source, lease, rollup, shape, slice } = *chunk;
-        let watch = Stopwatch::start();
         let label = slice.id(&rollup.name);
         let reader = match source {
             Some(source) => Some(source.begin(Access::ReadOnly, guard.timeout, &label).await?),
@@ -166,20 +165,24 @@ impl Target {
         let mut tx = self.write(guard.timeout, &label).await?;
         let bounds = (slice.start(), progress.cursor, end);
         let select = read::select(rollup, shape, Form::Partial, bounds, true);
-        let rows = match reader {
+        let (rows, source_ms) = match reader {
             None => {
                 fence(&mut tx, lease, rollup, slice).await?;
-                insert(&mut tx, rollup, shape, slice, &select).await?
+                let watch = Stopwatch::start();
+                let rows = insert(&mut tx, rollup, shape, slice, &select).await?;
+                (rows, millis(watch))
             }
             Some(reader) => {
                 // The marker is taken after the copy: no timeout of the server ends a COPY whose
                 // client is frozen, and the next attempt must not wait for it.
                 let stage = Self::stage(rollup);
+                let watch = Stopwatch::start();
                 copy(reader, &mut tx, &stage, shape, &select, slice).await?;
+                let source_ms = millis(watch);
                 fence(&mut tx, lease, rollup, slice).await?;
                 let staged = self.count_staged(&mut tx, rollup, shape, slice).await?;
                 // Less than before: a crash emptied the stage, as writing the progress will tell.
-                staged.saturating_sub(progress.rows_read)
+                (staged.saturating_sub(progress.rows_read), source_ms)
             }
         };
         let before = progress;
@@ -187,7 +190,7 @@ impl Target {
             cursor: end,
             rows_read: progress.rows_read + rows,
             chunks: progress.chunks + 1,
-            source_ms: progress.source_ms + millis(watch),
+            source_ms: progress.source_ms + source_ms,
         };
         progress.write(&mut tx, lease, rollup, slice, before).await?;
         tx.commit().await?;

@@ -1,14 +1,15 @@
 //! The integration tests: one binary, one PostgreSQL server for all of them.
 #![cfg(feature = "embedded")]
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
+#![allow(clippy::print_stdout, reason = "a seed must be seen where a test fails")]
 
-mod docs;
 mod cli;
+mod docs;
 mod embedded_postgres;
 mod kill;
-mod pooler;
-mod spine;
 #[cfg(feature = "lambda")]
 mod lambda;
+mod pooler;
+mod spine;
 mod support;
 mod versions;

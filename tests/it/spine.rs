@@ -11,11 +11,11 @@ use tallymark::report::Outcome;
 use tallymark::run::RunOptions;
 use tallymark::target::{Chunk, Guard, Progress, TargetError};
 
+use crate::support::Database;
 use crate::support::world::{
     BUDGET, DAILY, EVENTS, Setup, Urls, World, batch, clock, daily_expected, instant,
     random_events, records,
 };
-use crate::support::Database;
 
 /// Four groups of one hour of 2026-01-01.
 const FOUR_GROUPS: &str = "INSERT INTO events (created_at, kind, entity_id, user_id, amount) \

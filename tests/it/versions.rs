@@ -30,7 +30,7 @@ async fn spine(major: u16) {
     for (urls, source) in [(one, ""), (urls, "chunk_time = \"10ms\"")] {
         let world = World::at(urls, Setup { source, ..Setup::default() }).await;
         world
-            .sql(&format!("DROP TABLE IF EXISTS events; {EVENTS}; {}", random_events(6, 20_000)))
+            .sql(&format!("DROP TABLE IF EXISTS events; {EVENTS}; {}", random_events(6, 5_000)))
             .await;
         world.init().await.unwrap();
         assert_eq!(world.backfill("2026-01-07", false).await.succeeded, 6);

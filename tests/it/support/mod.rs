@@ -1,11 +1,11 @@
 //! What the integration tests share: one PostgreSQL server, and a fresh database for each test.
 
 pub mod cli;
-pub mod world;
 #[cfg(feature = "lambda")]
 pub mod fixture;
 #[cfg(feature = "lambda")]
 pub mod runtime_api;
+pub mod world;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
