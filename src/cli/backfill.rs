@@ -71,8 +71,7 @@ impl Backfill {
         let worker = global.worker(self.pace.concurrency).await?;
         let rollup = worker.rollup(&self.rollup)?;
         let (from, to) = self.range.bounds(rollup, worker.clock.now())?;
-        let plan =
-            worker.plan_backfill(rollup, from, to, self.order.into(), self.force).await?;
+        let plan = worker.plan_backfill(rollup, from, to, self.order.into(), self.force).await?;
         if !global.json {
             ui::say(describe(rollup, &plan));
         }

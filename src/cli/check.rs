@@ -123,7 +123,11 @@ async fn server(db: &Db, findings: &mut Findings) -> Result<(), DbError> {
         let (major, minor) = (version / 10_000, version % 10_000);
         let answer = format!("PostgreSQL {major}.{minor}, connected as {role}");
         if version < 130_000 {
-            findings.add(Grade::Bad, &subject, format!("{answer}; PostgreSQL 13 or later is needed"));
+            findings.add(
+                Grade::Bad,
+                &subject,
+                format!("{answer}; PostgreSQL 13 or later is needed"),
+            );
         } else {
             findings.add(Grade::Good, &subject, answer);
         }
@@ -226,8 +230,7 @@ async fn index(
         .await?
         .try_get(0)
         .map_err(|source| tx.error("asking for the table's size", source))?;
-    let condition =
-        crate::source::read::condition(rollup, shape, slice.start(), slice.end());
+    let condition = crate::source::read::condition(rollup, shape, slice.start(), slice.end());
     let sql = format!("EXPLAIN SELECT FROM {} WHERE {condition}", table(&rollup.from));
     let lines = tx.rows("explaining a slice", sql).await?;
     let plan: Vec<String> = lines.iter().filter_map(|row| row.try_get(0).ok()).collect();

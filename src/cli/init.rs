@@ -57,11 +57,8 @@ impl Init {
         let mut done: Vec<String> = Vec::new();
         for rollup in &worker.config.rollups {
             let shape = worker.shape(rollup).await?;
-            let mut tx = worker
-                .target
-                .db
-                .begin(Access::ReadWrite, CATALOGUE_TIMEOUT, &rollup.name)
-                .await?;
+            let mut tx =
+                worker.target.db.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, &rollup.name).await?;
             for statement in ddl::plan(&mut tx, &worker.target, rollup, &shape).await? {
                 // Without running them, the next rollup finds the shared tables missing again.
                 if done.contains(&statement) {

@@ -48,8 +48,7 @@ impl Plan {
         rollup: &Rollup,
     ) -> Result<(serde_json::Value, String), Failure> {
         let (from, to) = self.range.bounds(rollup, worker.clock.now())?;
-        let plan =
-            worker.plan_backfill(rollup, from, to, Order::OldestFirst, self.force).await?;
+        let plan = worker.plan_backfill(rollup, from, to, Order::OldestFirst, self.force).await?;
         let rows = match (plan.slices.first(), plan.slices.last()) {
             (Some(first), Some(last)) => {
                 let shape = worker.shape(rollup).await?;
@@ -87,10 +86,7 @@ impl Plan {
 }
 
 /// What the next tick would find.
-async fn due(
-    worker: &Worker,
-    rollup: &Rollup,
-) -> Result<(serde_json::Value, String), Failure> {
+async fn due(worker: &Worker, rollup: &Rollup) -> Result<(serde_json::Value, String), Failure> {
     /// So many due slices are named in the text; the JSON names all.
     const NAMED_MAX: usize = 5;
     let plan = worker.plan(rollup, worker.clock.now()).await?.plan;

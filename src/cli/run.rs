@@ -51,9 +51,7 @@ impl Run {
                     format!("{} failed", ui::counted(failed.count(), "slice")),
                 ))
             }
-            Some(severity) => {
-                Err(Failure::told(severity, reason().collect::<Vec<_>>().join("\n")))
-            }
+            Some(severity) => Err(Failure::told(severity, reason().collect::<Vec<_>>().join("\n"))),
         }
     }
 }

@@ -111,9 +111,7 @@ impl Status {
                 let width = cells.keys().max().map_or(0, |last| last + 1);
                 let cells: String = (0..width)
                     .map(|place| match cells.get(&place) {
-                        Some(standing) => {
-                            style(*standing).apply_to(letter(*standing)).to_string()
-                        }
+                        Some(standing) => style(*standing).apply_to(letter(*standing)).to_string(),
                         None => " ".into(),
                     })
                     .collect();

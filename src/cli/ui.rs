@@ -164,7 +164,10 @@ impl Progress {
             bar.set_prefix(title.to_owned());
             bar
         } else {
-            note(format!("{title}: {} to do", counted(usize::try_from(total).unwrap_or(0), "slice")));
+            note(format!(
+                "{title}: {} to do",
+                counted(usize::try_from(total).unwrap_or(0), "slice")
+            ));
             ProgressBar::hidden()
         };
         let printed = Stopwatch::start();
@@ -216,10 +219,7 @@ mod tests {
 
     #[test]
     fn thousands_are_set_apart() {
-        assert_eq!(
-            [0_u64, 999, 1000, 15_000_000].map(number),
-            ["0", "999", "1,000", "15,000,000"]
-        );
+        assert_eq!([0_u64, 999, 1000, 15_000_000].map(number), ["0", "999", "1,000", "15,000,000"]);
     }
 
     #[test]

@@ -11,6 +11,9 @@ use super::{NONE_LATER, predicate};
 const AGGREGATES: [&str; 6] = ["count", "sum", "min", "max", "avg", "distinct"];
 const FORM: &str = r#""count", or a table such as { sum = "amount" }"#;
 
+/// What takes a column named in `group_by`.
+const DIMENSION: &str = "group_by";
+
 /// The columns of a rollup table that are taken, and by what.
 #[derive(Debug)]
 pub(super) struct Columns(HashMap<String, &'static str>);
@@ -28,15 +31,19 @@ impl Columns {
 
     /// Takes `column`, or notes at `node` by what it is taken already.
     fn take(&mut self, node: &Node<'_>, column: &str, by: &'static str) -> Option<()> {
+        let remedy = match by {
+            DIMENSION => "leave it out, or read from a view in which it has another name",
+            _ => "choose another name",
+        };
         if column.starts_with("__") {
             return node.wrong(format!(
-                "the column {} begins with `__`, as Tallymark's own do; choose another name",
+                "the column {} begins with `__`, as Tallymark's own do; {remedy}",
                 shown(column)
             ));
         }
         if let Some(taken) = self.0.get(column) {
             return node.wrong(format!(
-                "the column {} is already taken by {taken}; choose another name",
+                "the column {} is already taken by {taken}; {remedy}",
                 shown(column)
             ));
         }
@@ -61,7 +68,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<(Vec<String>, Vec<Measure>)>
 fn dimensions(node: &Node<'_>, columns: &mut Columns) -> Option<Vec<String>> {
     let read = |node: Node<'_>| {
         let name = node.identifier(r#"the name of a column such as "entity_id""#)?;
-        columns.take(&node, name, "group_by")?;
+        columns.take(&node, name, DIMENSION)?;
         Some(name.to_owned())
     };
     let nodes = node.array(r#"an array of columns such as ["entity_id", "kind"]"#)?;

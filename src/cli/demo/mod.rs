@@ -129,7 +129,9 @@ impl Stage {
 
     /// The acts, in order.
     async fn play(&self) -> Result<(), Failure> {
-        act("Create the tables. Then the first tick: newest days first, until its budget is spent.");
+        act(
+            "Create the tables. Then the first tick: newest days first, until its budget is spent.",
+        );
         self.call(&["init"]).await?;
         self.call(&["run", "--budget", "3s"]).await?;
 
@@ -139,7 +141,9 @@ impl Stage {
         self.kill(&backfill).await?;
         self.call(&["status"]).await?;
 
-        act("Run the same backfill again. The dead worker's lease runs out, nothing is done twice.");
+        act(
+            "Run the same backfill again. The dead worker's lease runs out, nothing is done twice.",
+        );
         self.call(&backfill).await?;
 
         act("The application changes its past: a day's purchases are refunded. Verify sees it ...");
@@ -169,7 +173,10 @@ impl Stage {
 
     fn command(&self, arguments: &[&str]) -> Result<Command, Failure> {
         let program = std::env::current_exe().map_err(|error| broken("this program", error))?;
-        ui::note(format!("\n{}", console::style(format!("$ tallymark {}", arguments.join(" "))).bold()));
+        ui::note(format!(
+            "\n{}",
+            console::style(format!("$ tallymark {}", arguments.join(" "))).bold()
+        ));
         let mut command = Command::new(program);
         command
             .arg("--config")
@@ -196,11 +203,8 @@ impl Stage {
 
     async fn call_expecting(&self, arguments: &[&str], wanted: i32) -> Result<(), Failure> {
         let command = arguments.join(" ");
-        let status = self
-            .command(arguments)?
-            .status()
-            .await
-            .map_err(|error| broken(&command, error))?;
+        let status =
+            self.command(arguments)?.status().await.map_err(|error| broken(&command, error))?;
         if status.code() == Some(wanted) {
             return Ok(());
         }

@@ -1,7 +1,8 @@
 //! The directory of a server: its cluster, log and lock.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -75,7 +76,15 @@ impl Cluster {
 
     /// Creates the cluster unless it exists. The lock goes to `initdb` too, which may live on
     /// after we were killed.
-    pub(super) fn create(&self, binaries: &Binaries, lock: &File) -> Result<(), Error> {
+    ///
+    /// A cluster that stays asks for a password, or every user of this machine would be its
+    /// superuser; a throwaway holds nothing but tests.
+    pub(super) fn create(
+        &self,
+        binaries: &Binaries,
+        lock: &File,
+        throwaway: bool,
+    ) -> Result<(), Error> {
         let version = self.data().join("PG_VERSION");
         match fs::read_to_string(&version) {
             Ok(theirs) if theirs.trim() == binaries.major().to_string() => return Ok(()),
@@ -97,10 +106,46 @@ impl Cluster {
         let lock = lock.try_clone().map_err(Error::io("share", &self.directory))?;
         let mut initdb = self.user.command(binaries.bin().join("initdb"));
         initdb.arg("-D").arg(&unfinished).arg("-U").arg(SUPERUSER);
-        initdb.args(["--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]);
+        initdb.args(["--encoding=UTF8", "--locale=C", "--no-sync"]);
+        if throwaway {
+            initdb.arg("--auth=trust");
+        } else {
+            initdb.arg("--auth=scram-sha-256").arg("--pwfile").arg(self.write_password()?);
+        }
         clean_environment(&mut initdb);
         run(initdb.stdin(lock), CREATE).map_err(Error::Program)?;
         fs::rename(&unfinished, self.data()).map_err(Error::io("create", self.data()))
+    }
+
+    /// Where the superuser's password is.
+    fn password_file(&self) -> PathBuf {
+        self.directory.join("password")
+    }
+
+    /// The superuser's password; `None`: none is asked for.
+    pub(super) fn password(&self) -> Option<String> {
+        let text = fs::read_to_string(self.password_file()).ok()?;
+        Some(text.trim().to_owned())
+    }
+
+    /// Makes up a password, in a file that only the server's user can read.
+    fn write_password(&self) -> Result<PathBuf, Error> {
+        let path = self.password_file();
+        let mut bytes = [0_u8; 16];
+        File::open("/dev/urandom")
+            .and_then(|mut random| random.read_exact(&mut bytes))
+            .map_err(Error::io("read", "/dev/urandom"))?;
+        let password: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let _ = fs::remove_file(&path);
+        OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .and_then(|mut file| writeln!(file, "{password}"))
+            .map_err(Error::io("write", &path))?;
+        self.user.own(&path)?;
+        Ok(path)
     }
 
     /// Removes what a killed server left. We hold the lock, so there is no other; PostgreSQL itself

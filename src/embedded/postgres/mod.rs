@@ -76,7 +76,7 @@ impl EmbeddedPostgres {
         let cluster = Cluster::open(&options)?;
         // Held by the server and its watchdog from here on, so that it is free when both are gone.
         let lock = cluster.lock()?;
-        cluster.create(&binaries, &lock)?;
+        cluster.create(&binaries, &lock, options.throwaway)?;
         for _ in 1..PORTS {
             match Self::start_on(free_port()?, &binaries, &options, &cluster, &lock) {
                 Err(Error::PortTaken) => {}
@@ -145,7 +145,8 @@ impl EmbeddedPostgres {
     /// The URL of `database` for the superuser.
     #[must_use]
     pub fn url(&self, database: &str) -> String {
-        format!("postgres://{SUPERUSER}@127.0.0.1:{}/{database}", self.port)
+        let password = self.cluster.password().map_or_else(String::new, |text| format!(":{text}"));
+        format!("postgres://{SUPERUSER}{password}@127.0.0.1:{}/{database}", self.port)
     }
 
     /// The port on 127.0.0.1.

@@ -53,6 +53,14 @@ impl User {
         }
     }
 
+    /// Makes `path` this user's.
+    pub(super) fn own(self, path: &Path) -> Result<(), Error> {
+        match self {
+            Self::Own => Ok(()),
+            Self::Other { uid, gid } => chown(path, uid, gid),
+        }
+    }
+
     /// A command that will be run as this user, in a directory that everybody can enter.
     pub(super) fn command(self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);

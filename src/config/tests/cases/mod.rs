@@ -1,0 +1,10 @@
+//! Mistakes, and the whole text that tells them.
+
+mod rollup;
+mod settings;
+
+pub(super) use rollup::{MEASURES, ROLLUP};
+pub(super) use settings::{SOURCE, SYNTAX, TARGET};
+
+/// A piece of the good file, what it is replaced with, and the error.
+pub(super) type Case = (&'static str, &'static str, &'static str);

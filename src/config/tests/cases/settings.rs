@@ -1,0 +1,206 @@
+//! Mistakes outside of rollups.
+
+use super::Case;
+
+/// `[source]`.
+pub(in crate::config::tests) const SOURCE: &[Case] = &[
+    (
+        "[source]",
+        "[checkpoint.source]",
+        r#"tallymark.toml: source: missing; add [source] with url = { env = "SOURCE_DATABASE_URL" }
+tallymark.toml:1: checkpoint.source: unknown key; use `table`, `failures_max`"#,
+    ),
+    ("[source]", "[sauce]", r#"tallymark.toml:1: sauce: unknown key; did you mean `source`?"#),
+    (
+        "chunk_time",
+        "chunktime",
+        r#"tallymark.toml:3: source.chunktime: unknown key; did you mean `chunk_time`?"#,
+    ),
+    (
+        "chunk_time = \"250ms\"",
+        "slots = 2\nmax_load = { active = 40 }\nwindow = \"x\"",
+        r#"tallymark.toml:3: source.slots: not in this version: remove it
+tallymark.toml:4: source.max_load: not in this version: remove it
+tallymark.toml:5: source.window: not in this version: remove it"#,
+    ),
+    (
+        "\"250ms\"",
+        "250",
+        r#"tallymark.toml:3: source.chunk_time: expected a duration such as "500ms", "30s", "2 minutes" or "1 hour", found an integer"#,
+    ),
+    (
+        "\"250ms\"",
+        "\"quick\"",
+        r#"tallymark.toml:3: source.chunk_time: "quick" is not a duration; write one such as "500ms", "30s", "2 minutes" or "1 hour""#,
+    ),
+    (
+        "\"250ms\"",
+        "\"2 minutes\"",
+        r#"tallymark.toml:3: source.chunk_time: "2 minutes" is out of range; use 10ms to 60s"#,
+    ),
+    (
+        "\"250ms\"",
+        "\"9 ms\"",
+        r#"tallymark.toml:3: source.chunk_time: "9 ms" is out of range; use 10ms to 60s"#,
+    ),
+    (
+        "url = { env = \"SOURCE_DATABASE_URL\" }\n",
+        "",
+        r#"tallymark.toml:1: source.url: missing; write url = { env = "SOURCE_DATABASE_URL" }"#,
+    ),
+    (
+        "{ env = \"SOURCE_DATABASE_URL\" }",
+        "{ env = \"SOURCE_URL\" }",
+        r#"tallymark.toml:2: source.url.env: the environment variable SOURCE_URL is not set or empty; export SOURCE_URL=postgres://user:password@host:5432/database"#,
+    ),
+    (
+        "{ env = \"SOURCE_DATABASE_URL\" }",
+        "{ env = \"EMPTY\" }",
+        r#"tallymark.toml:2: source.url.env: the environment variable EMPTY is not set or empty; export EMPTY=postgres://user:password@host:5432/database"#,
+    ),
+    (
+        "{ env = \"SOURCE_DATABASE_URL\" }",
+        "{ env = \"OTHER\" }",
+        r#"tallymark.toml:2: source.url.env: in the environment variable OTHER, the address must begin with postgres:// or postgresql://"#,
+    ),
+    (
+        "{ env = \"SOURCE_DATABASE_URL\" }",
+        "{ env = \"postgres://app:hunter2@db/x\" }",
+        r#"tallymark.toml:2: source.url.env: the value (not shown: it may hold a password) is not the name of an environment variable; use letters, digits and _"#,
+    ),
+    (
+        "{ env = \"SOURCE_DATABASE_URL\" }",
+        "{ env = \"1 X\" }",
+        r#"tallymark.toml:2: source.url.env: "1 X" is not the name of an environment variable; use letters, digits and _"#,
+    ),
+    (
+        "{ env = \"SOURCE_DATABASE_URL\" }",
+        "{ en = \"SOURCE_DATABASE_URL\" }",
+        r#"tallymark.toml:2: source.url.en: unknown key; did you mean `env`?"#,
+    ),
+    (
+        "{ env = \"SOURCE_DATABASE_URL\" }",
+        "{ parameter = \"/app/db\" }",
+        r#"tallymark.toml:2: source.url.parameter: not in this version: use { env = "NAME" }"#,
+    ),
+    (
+        "{ env = \"SOURCE_DATABASE_URL\" }",
+        "{ secret = \"arn\", env = \"SOURCE_DATABASE_URL\" }",
+        r#"tallymark.toml:2: source.url.secret: not in this version: use { env = "NAME" }"#,
+    ),
+    (
+        "{ env = \"SOURCE_DATABASE_URL\" }",
+        "{}",
+        r#"tallymark.toml:2: source.url.env: missing; write { env = "NAME" }"#,
+    ),
+    (
+        "{ env = \"SOURCE_DATABASE_URL\" }",
+        "5",
+        r#"tallymark.toml:2: source.url: expected { env = "NAME" } or a string "postgres://…", found an integer"#,
+    ),
+    (
+        "{ env = \"SOURCE_DATABASE_URL\" }",
+        "\"app:hunter2@db\"",
+        r#"tallymark.toml:2: source.url: the address must begin with postgres:// or postgresql://"#,
+    ),
+    (
+        "{ env = \"SOURCE_DATABASE_URL\" }",
+        "\"postgres://app:hun/ter2@db/x\"",
+        r#"tallymark.toml:2: source.url: the address has `@` or `#` after the host; write special characters of the password as %40 (@), %2F (/), %3F (?), %23 (#)"#,
+    ),
+];
+
+/// `[target]` and `[checkpoint]`.
+pub(in crate::config::tests) const TARGET: &[Case] = &[
+    (
+        "[target]",
+        "[[target]]",
+        r#"tallymark.toml:5: target: expected a table: [target], found an array"#,
+    ),
+    (
+        "\"numbers\"",
+        "\"tallymark\"",
+        r#"tallymark.toml:7: target.schema: "tallymark" is where the markers are; use another such as "stats""#,
+    ),
+    (
+        "\"numbers\"",
+        "\"pg_stats\"",
+        r#"tallymark.toml:7: target.schema: "pg_stats" is reserved by PostgreSQL; use another such as "stats""#,
+    ),
+    (
+        "\"numbers\"",
+        "\"\"",
+        r#"tallymark.toml:7: target.schema: "" is empty; write the name as PostgreSQL stores it"#,
+    ),
+    (
+        "\"numbers\"",
+        "1.5",
+        r#"tallymark.toml:7: target.schema: expected the name of a schema such as "stats", found a float"#,
+    ),
+    (
+        "\"numbers\"",
+        "\"a23456789012345678901234567890123456789012345678901234567890123x\"",
+        r#"tallymark.toml:7: target.schema: "a23456789012345678901234567890123456789012345678901234567890123x" is longer than the 63 bytes that PostgreSQL keeps of a name; shorten it"#,
+    ),
+    ("schema", "shema", r#"tallymark.toml:7: target.shema: unknown key; did you mean `schema`?"#),
+    (
+        "failures_max = 3",
+        "failures_max = 0",
+        r#"tallymark.toml:11: checkpoint.failures_max: expected an integer from 1 to 100, found 0"#,
+    ),
+    (
+        "failures_max = 3",
+        "failures_max = \"3\"",
+        r#"tallymark.toml:11: checkpoint.failures_max: expected an integer from 1 to 100, found a string"#,
+    ),
+    (
+        "failures_max = 3",
+        "failures_max = 99999999999999999999",
+        r#"tallymark.toml:11: checkpoint.failures_max: expected an integer from 1 to 100, found 99999999999999999999"#,
+    ),
+    (
+        "failures_max = 3",
+        "colour = 3",
+        r#"tallymark.toml:11: checkpoint.colour: unknown key; use `table`, `failures_max`"#,
+    ),
+    (
+        "\"tallymark-test\"",
+        "\"t!\"",
+        r#"tallymark.toml:10: checkpoint.table: "t!" is not a DynamoDB table name; use 3 to 255 of a-z A-Z 0-9 _ - ."#,
+    ),
+];
+
+/// TOML itself.
+pub(in crate::config::tests) const SYNTAX: &[Case] = &[
+    (
+        "url = { env = \"SOURCE_DATABASE_URL\" }",
+        "url = \"postgres://app:hunter2@db/x",
+        r#"tallymark.toml:2: not TOML: invalid basic string, expected `"`"#,
+    ),
+    (
+        "[checkpoint]",
+        "[target]",
+        r#"tallymark.toml:9: not TOML: a key or table is there twice; remove one"#,
+    ),
+    ("[source]", "[source", r#"tallymark.toml:1: not TOML: unclosed table, expected `]`"#),
+    (
+        "\"numbers\"",
+        "\"numbers",
+        r#"tallymark.toml:7: not TOML: invalid basic string, expected `"`"#,
+    ),
+    (
+        "\"numbers\"",
+        "numbers",
+        r#"tallymark.toml:7: not TOML: not a value; put text in double quotes"#,
+    ),
+    (
+        "failures_max = 3",
+        "failures_max = 3\nfailures_max = 4",
+        r#"tallymark.toml:12: not TOML: a key or table is there twice; remove one"#,
+    ),
+    (
+        "lookback = 2",
+        "lookback =",
+        r#"tallymark.toml:22: not TOML: not a value; put text in double quotes"#,
+    ),
+];
