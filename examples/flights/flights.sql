@@ -1,4 +1,5 @@
 -- The source table, empty: load.sh fills it in the same transaction.
+SET LOCAL client_min_messages = warning; -- no notices that they exist
 CREATE TABLE IF NOT EXISTS flights (
     scheduled timestamptz NOT NULL, -- departure as planned
     carrier text NOT NULL,
