@@ -13,6 +13,7 @@ use crate::report::{Outcome, SliceReport};
 use crate::rollup::Rollup;
 use crate::run::RunOptions;
 use crate::slice::Slice;
+use crate::tick::BEGIN_MIN;
 use crate::worker::{Severity, WorkError, Worker};
 
 /// How often the slices that did not end are gone through again. A slice that yields makes
@@ -252,13 +253,13 @@ impl Worker {
         let mut reopen = reopen.clone();
         for _ in 0..PASSES_MAX {
             let pass = self.pass(rollup, &todo, &reopen, reason, batch, listener, &mut report);
-            let Pass { again, hopeless, earliest } = pass.await?;
+            let Pass { again, hopeless, out_of_time, at_once, earliest } = pass.await?;
             reopen.clear();
             todo = again;
-            if todo.is_empty() || hopeless {
+            if todo.is_empty() || hopeless || out_of_time {
                 break;
             }
-            let Some((until, why)) = earliest else { continue };
+            let Some((until, why)) = earliest.filter(|_| !at_once) else { continue };
             let now = self.clock.now();
             let wait = (until - now).to_std().unwrap_or_default();
             if batch.deadline.is_some_and(|deadline| deadline.instant() <= until) {
@@ -293,15 +294,19 @@ impl Worker {
         let mut pass = Pass::default();
         let mut failures_in_a_row = 0;
         while let Some((slice, result)) = runs.next().await {
-            let ended = result?;
+            let Some(ended) = result? else {
+                pass.out_of_time = true;
+                continue;
+            };
             listener.ended(&ended);
             failures_in_a_row =
                 if ended.outcome == Outcome::Failed { failures_in_a_row + 1 } else { 0 };
             match ended.outcome {
                 // Held: another worker has it, or had it until it died.
                 Outcome::Yielded | Outcome::Stale | Outcome::Held => {
-                    if let Some(until) = ended.retry_at {
-                        pass.wait(until, ended.reason.unwrap_or_default());
+                    match ended.retry_at {
+                        Some(until) => pass.wait(until, ended.reason.unwrap_or_default()),
+                        None => pass.at_once = true,
                     }
                     pass.again.push(slice);
                 }
@@ -315,6 +320,7 @@ impl Worker {
         Ok(pass)
     }
 
+    /// `None`: too little time is left to begin it.
     async fn run_in_batch(
         &self,
         rollup: &Rollup,
@@ -322,14 +328,18 @@ impl Worker {
         reopen: bool,
         reason: &str,
         batch: Batch,
-    ) -> Result<SliceReport, WorkError> {
+    ) -> Result<Option<SliceReport>, WorkError> {
+        let is_late = |deadline: Deadline| deadline.remaining(&*self.clock) < BEGIN_MIN;
+        if batch.deadline.is_some_and(is_late) {
+            return Ok(None);
+        }
         let now = self.clock.now();
         if reopen {
             self.checkpoints.reopen(&rollup.name, slice.start(), reason, now).await?;
         }
         let own = Deadline::after(&*self.clock, batch.budget);
         let deadline = batch.deadline.map_or(own, |all| own.min(all));
-        self.run(rollup, slice, deadline, batch.options).await
+        self.run(rollup, slice, deadline, batch.options).await.map(Some)
     }
 }
 
@@ -338,6 +348,9 @@ impl Worker {
 struct Pass {
     again: Vec<Slice>,
     hopeless: bool,
+    out_of_time: bool,
+    /// A slice can go on at once, whatever the others wait for.
+    at_once: bool,
     earliest: Option<(DateTime<Utc>, String)>,
 }
 

@@ -6,8 +6,9 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
-use sqlx::{AssertSqlSafe, PgPool, Postgres, Transaction};
+use sqlx::{AssertSqlSafe, PgPool, Postgres};
 
 use crate::config::DatabaseUrl;
 use crate::sql::literal;
@@ -18,6 +19,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Idle connections are closed after this, so that a scale-to-zero database can go to sleep.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A transaction may be idle for two statements of the other database, and this much more.
+const IDLE_SLACK: Duration = Duration::from_secs(1);
 
 /// Longest wait for a lock held by somebody else (DDL on the source, another writer's marker).
 const LOCK_TIMEOUT_MAX: Duration = Duration::from_secs(5);
@@ -103,10 +107,12 @@ impl Db {
         label: &str,
     ) -> Result<Tx, DbError> {
         let begin = begin_sql(access, statement_timeout, label);
-        let inner = self.pool.begin_with(AssertSqlSafe(begin)).await.map_err(|source| {
-            DbError::new(self.side, format!("connecting to {}", self.address), source)
-        })?;
-        Ok(Tx { inner, side: self.side })
+        let refused =
+            |source| DbError::new(self.side, format!("connecting to {}", self.address), source);
+        let connection = self.pool.acquire().await.map_err(refused)?;
+        let mut tx = Tx { connection, side: self.side, ended: false };
+        tx.simple(begin).await.map_err(refused)?;
+        Ok(tx)
     }
 
     /// Closes all connections.
@@ -118,6 +124,8 @@ impl Db {
 /// The statements that open a transaction, sent in one round trip.
 fn begin_sql(access: Access, statement_timeout: Duration, label: &str) -> String {
     let statement_ms = statement_timeout.as_millis().max(1);
+    // While one database works, the transaction on the other is idle.
+    let idle_ms = 2 * statement_ms + IDLE_SLACK.as_millis();
     let lock_ms = statement_timeout.min(LOCK_TIMEOUT_MAX).as_millis().max(1);
     let mut sql = String::from(match access {
         Access::ReadOnly => "BEGIN READ ONLY",
@@ -127,7 +135,7 @@ fn begin_sql(access: Access, statement_timeout: Duration, label: &str) -> String
         ("statement_timeout", format!("{statement_ms}ms")),
         ("lock_timeout", format!("{lock_ms}ms")),
         // A frozen Lambda must not sit on an open transaction.
-        ("idle_in_transaction_session_timeout", format!("{statement_ms}ms")),
+        ("idle_in_transaction_session_timeout", format!("{idle_ms}ms")),
         ("application_name", format!("tallymark {label}")),
         // What COPY writes as text must read the same on the other side.
         ("TimeZone", "UTC".into()),
@@ -150,17 +158,35 @@ fn begin_sql(access: Access, statement_timeout: Duration, label: &str) -> String
     sql
 }
 
-/// A transaction; dropped without [`Tx::commit`] it is rolled back.
+/// A transaction. Dropped before [`Tx::commit`] or [`Tx::rollback`] it takes its connection with it,
+/// and the server rolls back.
+///
+/// The connection of a statement that broke off cannot be used again: a `COPY` that failed to begin,
+/// or whose reader went away, leaves messages in it that the next statement would take for its own.
 #[derive(Debug)]
 pub struct Tx {
-    inner: Transaction<'static, Postgres>,
+    connection: PoolConnection<Postgres>,
     side: Side,
+    ended: bool,
+}
+
+impl Drop for Tx {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.connection.close_on_drop();
+        }
+    }
 }
 
 impl Tx {
     /// The connection, for queries; wrap their errors with [`Tx::error`].
     pub fn connection(&mut self) -> &mut sqlx::PgConnection {
-        &mut self.inner
+        &mut self.connection
+    }
+
+    /// Runs statements that take no parameters and return nothing.
+    async fn simple(&mut self, sql: impl Into<String>) -> Result<(), sqlx::Error> {
+        sqlx::raw_sql(AssertSqlSafe(sql.into())).execute(&mut *self.connection).await.map(drop)
     }
 
     /// `source`, said to have happened while `doing` something here.
@@ -176,7 +202,7 @@ impl Tx {
     pub async fn execute(&mut self, doing: &str, sql: String) -> Result<u64, DbError> {
         sqlx::query(AssertSqlSafe(sql))
             .persistent(false)
-            .execute(&mut *self.inner)
+            .execute(&mut *self.connection)
             .await
             .map(|done| done.rows_affected())
             .map_err(|source| DbError::new(self.side, doing, source))
@@ -193,7 +219,7 @@ impl Tx {
     ) -> Result<sqlx::postgres::PgRow, DbError> {
         sqlx::query(AssertSqlSafe(sql))
             .persistent(false)
-            .fetch_one(&mut *self.inner)
+            .fetch_one(&mut *self.connection)
             .await
             .map_err(|source| DbError::new(self.side, doing, source))
     }
@@ -209,7 +235,7 @@ impl Tx {
     ) -> Result<Vec<sqlx::postgres::PgRow>, DbError> {
         sqlx::query(AssertSqlSafe(sql))
             .persistent(false)
-            .fetch_all(&mut *self.inner)
+            .fetch_all(&mut *self.connection)
             .await
             .map_err(|source| DbError::new(self.side, doing, source))
     }
@@ -220,7 +246,7 @@ impl Tx {
     /// The server refuses or the connection breaks; it is then unknown whether the commit
     /// happened, and only the marker tells.
     pub async fn commit(self) -> Result<(), DbError> {
-        self.inner.commit().await.map_err(|source| DbError::new(self.side, "committing", source))
+        self.end("committing", "COMMIT").await
     }
 
     /// Rolls back and waits until that is done.
@@ -228,10 +254,13 @@ impl Tx {
     /// # Errors
     /// The connection breaks; the server rolls back by itself then.
     pub async fn rollback(self) -> Result<(), DbError> {
-        self.inner
-            .rollback()
-            .await
-            .map_err(|source| DbError::new(self.side, "rolling back", source))
+        self.end("rolling back", "ROLLBACK").await
+    }
+
+    async fn end(mut self, doing: &str, sql: &str) -> Result<(), DbError> {
+        let ended = self.simple(sql).await;
+        self.ended = ended.is_ok();
+        ended.map_err(|source| DbError::new(self.side, doing, source))
     }
 }
 

@@ -5,6 +5,7 @@
 //! | module | part |
 //! |---|---|
 //! | [`config`] | `tallymark.toml` → [`rollup`] definitions |
+//! | [`event`] | the JSON that starts work → a trigger |
 //! | [`slice`] | a calendar cuts time into slices and buckets |
 //! | [`plan`] | checkpoints and the time → which slices are due; pure |
 //! | [`tick`], [`backfill`] | a trigger's due slices, one after another or several at once |
@@ -12,7 +13,8 @@
 //! | [`checkpoint`] | the DynamoDB item of each slice: states, leases, watermark |
 //! | [`source`] | statements that aggregate a chunk of the source |
 //! | [`target`] | stage, fence and replace in the rollup tables |
-//! | [`report`] | what is said about it |
+//! | [`report`], [`telemetry`] | what is said about it, and where |
+//! | [`lambda`] | event → work → response |
 //! | [`verify`], [`repair`] | proofs and repairs |
 //!
 //! [`worker::Worker`] owns the clients that all of them borrow.
@@ -26,6 +28,8 @@ pub mod config;
 pub mod db;
 #[cfg(feature = "embedded")]
 pub mod embedded;
+pub mod event;
+pub mod lambda;
 pub mod plan;
 pub mod repair;
 pub mod report;

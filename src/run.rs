@@ -31,6 +31,15 @@ const CHUNK_OVERRUN: u32 = 10;
 /// ... but not before this: a cold cache must not look like a chunk that is too wide.
 const CHUNK_TIMEOUT_MIN: Duration = Duration::from_secs(2);
 
+/// ... and one try takes at most this part of the time left: nine tries narrow a day to a second.
+const CHUNK_TRIES: u32 = 6;
+
+/// A budget has room for this many chunks, or none would ever end in time.
+const CHUNKS_MIN: u32 = 4;
+
+/// ... however small it is.
+const CHUNK_TIME_MIN: Duration = Duration::from_millis(10);
+
 /// What a caller may decide about a slice's run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RunOptions {
@@ -54,6 +63,7 @@ impl From<TargetError> for Stop {
     fn from(error: TargetError) -> Self {
         match error {
             TargetError::Fenced { .. } => Self::Fenced(error.to_string()),
+            TargetError::Forgotten => Self::Yield { reason: error.to_string(), retry_at: None },
             TargetError::Shrunk { .. } => Self::Fail { error: error.to_string(), retryable: false },
             TargetError::Db(error) => error.into(),
         }
@@ -86,6 +96,8 @@ struct Work<'a> {
     lease: &'a Lease,
     deadline: Deadline,
     options: RunOptions,
+    /// About how long a chunk may take: as configured, but several must fit into the budget.
+    chunk_time: Duration,
 }
 
 impl Worker {
@@ -128,8 +140,23 @@ impl Worker {
             }
             Err(ClaimError::Checkpoint(error)) => return Err(error.into()),
         };
-        let work =
-            Work { worker: self, rollup, shape: &shape, slice, lease: &lease, deadline, options };
+        let chunk_time = self
+            .config
+            .source
+            .chunk_time
+            .min(deadline.remaining(&*self.clock).saturating_sub(RESERVE) / CHUNKS_MIN)
+            .max(CHUNK_TIME_MIN);
+        let lease = &lease;
+        let work = Work {
+            worker: self,
+            rollup,
+            shape: &shape,
+            slice,
+            lease,
+            deadline,
+            options,
+            chunk_time,
+        };
         let result = work.process().await;
         let report = work.record(result, watch).await?;
         report.log();
@@ -171,6 +198,7 @@ impl Work<'_> {
             row.try_get(0).map_err(|source| tx.error("asking for the time", source))?;
         let readable_at = readable_at(self.rollup, self.slice);
         if now < readable_at {
+            tx.rollback().await?;
             return Err(Stop::Yield {
                 reason: format!("not settled: readable at {readable_at:?} by the source's clock"),
                 retry_at: Some(readable_at),
@@ -179,7 +207,7 @@ impl Work<'_> {
         if pace.is_unknown() {
             let (start, end) = (self.slice.start(), self.slice.end());
             let rows = estimate_rows(&mut tx, self.rollup, self.shape, start, end).await?;
-            pace.guess(rows, start, end, self.chunk_time());
+            pace.guess(rows, start, end, self.chunk_time);
         }
         tx.commit().await?;
         Ok(())
@@ -197,11 +225,15 @@ impl Work<'_> {
         } else {
             Progress::at_start(slice)
         };
-        let resumed_at = progress.cursor;
+        let mut resumed_at = progress.cursor;
         // Bounded: a chunk either moves the cursor or is quartered, down to CHUNK_MIN.
         while progress.cursor < slice.end() {
             let (start, end) = (progress.cursor, self.chunk_end(pace, progress.cursor));
-            if self.time_left() < pace.expected(start, end) + RESERVE {
+            let expected = pace.expected(start, end);
+            // A wrong guess must not keep a slice from ever being tried.
+            let is_guess = progress.cursor == resumed_at;
+            let needed = if is_guess { expected.min(self.chunk_time) } else { expected };
+            if self.time_left() < needed + RESERVE {
                 return Err(self.budget_spent(&progress));
             }
             let guard = self.guard(self.chunk_timeout(start, end)?);
@@ -212,6 +244,11 @@ impl Work<'_> {
                 if progress.chunks == 0 {
                     // Nothing of an attempt before may be left where partials are summed up.
                     progress = target.resume(lease, rollup, slice, guard).await?;
+                    if progress.cursor > start {
+                        // A first attempt after checkpoints were lost.
+                        resumed_at = progress.cursor;
+                        continue;
+                    }
                 }
                 match target.stage_chunk(&chunk, progress, end, guard).await {
                     Ok(staged) => {
@@ -275,8 +312,8 @@ impl Work<'_> {
             return Err(error.into());
         }
         if end - start > CHUNK_MIN {
-            pace.too_slow(start, end, self.chunk_time());
-            if self.time_left() > RESERVE * 2 {
+            pace.too_slow(start, end, self.chunk_time);
+            if self.time_left() > RESERVE + self.chunk_time * 2 {
                 return Ok(());
             }
         }
@@ -294,7 +331,7 @@ impl Work<'_> {
     }
 
     fn chunk_end(&self, pace: &Pace, start: DateTime<Utc>) -> DateTime<Utc> {
-        let end = pace.chunk_end(start, self.slice.end(), self.chunk_time());
+        let end = pace.chunk_end(start, self.slice.end(), self.chunk_time);
         if end == self.slice.end() {
             return end;
         }
@@ -303,10 +340,6 @@ impl Work<'_> {
             .or_else(|| axis.cut(start, start + CHUNK_MIN))
             .or_else(|| axis.cut(start, start + TimeDelta::days(2)))
             .map_or(self.slice.end(), |cut| cut.min(self.slice.end()))
-    }
-
-    fn chunk_time(&self) -> Duration {
-        self.worker.config.source.chunk_time
     }
 
     fn time_left(&self) -> Duration {
@@ -332,9 +365,9 @@ impl Work<'_> {
         if end - start <= CHUNK_MIN {
             return Ok(all);
         }
-        // Two narrower tries must still fit into what is left.
-        let third = (all / 3).max(self.chunk_time());
-        Ok(all.min((self.chunk_time() * CHUNK_OVERRUN).max(CHUNK_TIMEOUT_MIN)).min(third))
+        // Many narrower tries must still fit into what is left: the first guess can be far off.
+        let share = (all / CHUNK_TRIES).max(self.chunk_time);
+        Ok(all.min((self.chunk_time * CHUNK_OVERRUN).max(CHUNK_TIMEOUT_MIN)).min(share))
     }
 
     fn guard(&self, timeout: Duration) -> Guard {

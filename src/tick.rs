@@ -14,7 +14,7 @@ use crate::slice::Slice;
 use crate::worker::{Severity, WorkError, Worker};
 
 /// A slice is not begun with less time than this: it would only be claimed and given back.
-const BEGIN_MIN: std::time::Duration = RESERVE.saturating_mul(3);
+pub(crate) const BEGIN_MIN: std::time::Duration = RESERVE.saturating_mul(3);
 
 /// The watermark is written when it has moved on by this many slices, so that a slice in the
 /// normal case costs its two writes and a sixteenth.

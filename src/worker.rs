@@ -115,6 +115,19 @@ impl Worker {
         let checkpoints =
             Checkpoints::connect(config.checkpoint.table.clone(), config.checkpoint.failures_max)
                 .await?;
+        Self::with_checkpoints(config, checkpoints, clock, concurrency)
+    }
+
+    /// As [`Worker::new`], with `checkpoints` made elsewhere.
+    ///
+    /// # Errors
+    /// A connection URL cannot be read.
+    pub fn with_checkpoints(
+        config: Config,
+        checkpoints: Checkpoints,
+        clock: Arc<dyn Clock>,
+        concurrency: u32,
+    ) -> Result<Self, WorkError> {
         // A slice holds one connection of each side at a time.
         let connections_max = concurrency + 1;
         let source = Db::new(&config.source.url, Side::Source, connections_max)?;
@@ -148,6 +161,7 @@ impl Worker {
         }
         let mut tx = self.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
         let shape = shape::inspect(&mut tx, rollup, self.target.is_source).await?;
+        tx.rollback().await?;
         Ok(Arc::new(shape))
     }
 

@@ -124,7 +124,7 @@ pub async fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { Severity::Usage as u8 } else { 0 });
         }
     };
-    crate::telemetry::cli(global.verbose);
+    crate::telemetry::cli(global.verbose, console::colors_enabled_stderr());
     match dispatch(&global, command).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { severity, message, told }) => {

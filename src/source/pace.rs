@@ -110,11 +110,15 @@ mod tests {
             pace.guess(first_rows, at(0), at(86_400), WANTED);
             // The truth: a day takes 50 s, so a chunk of 500 ms is 864 s wide.
             let mut start = 0;
-            for _ in 0..20 {
+            for _ in 0..40 {
                 let end = pace.chunk_end(at(start), at(864_000_000), WANTED);
                 let width = (end - at(start)).num_seconds();
-                pace.learn(at(start), end, Duration::from_secs_f64(width as f64 / 1728.0));
-                start += width;
+                if width > 8640 {
+                    pace.too_slow(at(start), end, WANTED);
+                } else {
+                    pace.learn(at(start), end, Duration::from_secs_f64(width as f64 / 1728.0));
+                    start += width;
+                }
             }
             let width =
                 (pace.chunk_end(at(start), at(864_000_000), WANTED) - at(start)).num_seconds();

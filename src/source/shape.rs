@@ -47,6 +47,8 @@ pub struct Field {
     pub sql_type: String,
     /// Its type in the stage table, exact where the final type is not.
     pub stage_type: String,
+    /// The collation by which its values are compared, where that is not the type's own, quoted.
+    pub collation: Option<String>,
     /// What it holds.
     pub content: Content,
     /// The measure's own condition.
@@ -326,6 +328,7 @@ fn add_measure(
         name,
         sql_type: sql_type.into(),
         stage_type: stage_type.into(),
+        collation: None,
         content,
         filter: measure.filter.clone(),
     };
@@ -359,7 +362,10 @@ fn add_measure(
                 Aggregate::Min(_) => Content::Min(column.clone()),
                 _ => Content::Max(column.clone()),
             };
-            shape.fields.push(field(name, &sql_type, &sql_type, content));
+            let collation =
+                source.filter(|_| same_database).and_then(|column| column.collation.clone());
+            let field = field(name, &sql_type, &sql_type, content);
+            shape.fields.push(Field { collation, ..field });
         }
         Aggregate::Distinct(column) => {
             let Some(stage_type) = source.filter(|column| column.comparable).and_then(known) else {

@@ -83,9 +83,11 @@ pub async fn plan(
                 .all(|column| found.contains(&(column.name.clone(), column.sql_type.clone())))
     });
     if !fits {
-        // Partials are of use to one definition only; `progress` forgets them by its hash.
         if found.is_some() {
             statements.push(format!("DROP TABLE {stage}"));
+            // The definition may be the same: a column of the source can change its type.
+            let rollup = literal(&rollup.name);
+            statements.push(format!("DELETE FROM tallymark.progress WHERE rollup = {rollup}"));
         }
         statements.push(create("UNLOGGED TABLE", &stage, &wanted));
         statements.push(format!("CREATE INDEX ON {stage} (slice_start)"));
@@ -118,6 +120,10 @@ async fn schemas(tx: &mut Tx, target: &Target) -> Result<Vec<String>, DbError> {
     Ok(statements)
 }
 
+fn collate(collation: Option<&String>) -> String {
+    collation.map_or_else(String::new, |collation| format!(" COLLATE {collation}"))
+}
+
 fn rollup_columns(shape: &Shape) -> Vec<Wanted> {
     let mut wanted = vec![Wanted {
         name: "bucket".into(),
@@ -125,21 +131,16 @@ fn rollup_columns(shape: &Shape) -> Vec<Wanted> {
         rest: " NOT NULL".into(),
         may_be_added: false,
     }];
-    wanted.extend(shape.dimensions.iter().map(|dimension| {
-        Wanted {
-            name: dimension.name.clone(),
-            sql_type: dimension.sql_type.clone(),
-            rest: dimension
-                .collation
-                .as_ref()
-                .map_or_else(String::new, |collation| format!(" COLLATE {collation}")),
-            may_be_added: false,
-        }
+    wanted.extend(shape.dimensions.iter().map(|dimension| Wanted {
+        name: dimension.name.clone(),
+        sql_type: dimension.sql_type.clone(),
+        rest: collate(dimension.collation.as_ref()),
+        may_be_added: false,
     }));
     wanted.extend(shape.fields.iter().map(|field| Wanted {
         name: field.name.clone(),
         sql_type: field.sql_type.clone(),
-        rest: String::new(),
+        rest: collate(field.collation.as_ref()),
         may_be_added: true,
     }));
     wanted.extend(shape.generated.iter().map(|generated| Wanted {
@@ -160,7 +161,12 @@ fn stage_wanted(shape: &Shape) -> Vec<Wanted> {
     };
     let mut wanted = vec![plain("slice_start", "timestamp with time zone", " NOT NULL")];
     wanted.extend(rollup_columns(shape).into_iter().take(1 + shape.dimensions.len()));
-    wanted.extend(shape.fields.iter().map(|field| plain(&field.name, &field.stage_type, "")));
+    wanted.extend(
+        shape
+            .fields
+            .iter()
+            .map(|field| plain(&field.name, &field.stage_type, &collate(field.collation.as_ref()))),
+    );
     wanted.push(plain(ROWS, "bigint", " NOT NULL"));
     wanted.push(plain(TAG, "integer", " NOT NULL"));
     wanted.extend(

@@ -57,6 +57,9 @@ pub enum TargetError {
         /// The share that must remain.
         guard: f64,
     },
+    /// The partials of earlier chunks are gone; nothing was written.
+    #[error("the target forgot the slice's partials (it crashed); the slice starts again")]
+    Forgotten,
     /// The server refuses, or cannot be reached.
     #[error(transparent)]
     Db(#[from] DbError),

@@ -1,7 +1,13 @@
 -- How far the chunks of a slice are; UNLOGGED like the stage, so that a crash forgets both.
+-- No row is written when a crash has forgotten the chunks before this one.
+WITH found AS (
+    SELECT FROM tallymark.progress
+    WHERE rollup = {rollup} AND slice_start = {start} AND cursor = {before}
+)
 INSERT INTO tallymark.progress
     (rollup, slice_start, attempt, definition, dirty, cursor, rows_read, chunks, source_ms)
-VALUES ({rollup}, {start}, {attempt}, {definition}, {dirty}, {cursor}, {rows_read}, {chunks}, {source_ms})
+SELECT {rollup}, {start}, {attempt}, {definition}, {dirty}, {cursor}, {rows_read}, {chunks}, {source_ms}
+WHERE {is_first} OR EXISTS (SELECT FROM found)
 ON CONFLICT (rollup, slice_start) DO UPDATE SET
     attempt = excluded.attempt, definition = excluded.definition, dirty = excluded.dirty,
     cursor = excluded.cursor, rows_read = excluded.rows_read, chunks = excluded.chunks,

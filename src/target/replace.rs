@@ -79,7 +79,7 @@ impl Target {
     /// Replaces a slice by what its chunks left in the stage, and empties the stage.
     ///
     /// # Errors
-    /// As [`Target::replace_from_source`].
+    /// As [`Target::replace_from_source`]; forgotten.
     pub async fn replace_from_stage(
         &self,
         lease: &Lease,
@@ -91,7 +91,10 @@ impl Target {
         let mut tx = self.write(guard.timeout, &slice.id(&rollup.name)).await?;
         let marker = fence(&mut tx, lease, rollup, slice).await?;
         let replaced = self.replace_staged(&mut tx, rollup, shape, slice, Form::Partial).await?;
-        Progress::forget(&mut tx, rollup, slice).await?;
+        if !Progress::forget(&mut tx, rollup, slice).await? {
+            // An empty stage would have erased the slice.
+            return Err(TargetError::Forgotten);
+        }
         finish(tx, lease, rollup, slice, guard, &marker, replaced).await
     }
 

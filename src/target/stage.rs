@@ -1,7 +1,5 @@
 //! Chunks of a slice that one statement cannot read: staged under the fence, merged at the end.
 
-use std::time::Duration;
-
 use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt as _;
 use sqlx::Row as _;
@@ -71,13 +69,15 @@ impl Progress {
         progress().map(Some).map_err(|source| tx.error("reading the progress", source))
     }
 
+    /// Writes the progress, which was `before` when its newest chunk began.
     async fn write(
         self,
         tx: &mut Tx,
         lease: &Lease,
         rollup: &Rollup,
         slice: Slice,
-    ) -> Result<(), DbError> {
+        before: Self,
+    ) -> Result<(), TargetError> {
         let sql = format!(
             include_str!("progress.sql"),
             rollup = literal(&rollup.name),
@@ -89,12 +89,21 @@ impl Progress {
             rows_read = self.rows_read,
             chunks = self.chunks,
             source_ms = self.source_ms,
+            is_first = before.chunks == 0,
+            before = timestamptz(before.cursor),
         );
-        tx.execute("writing the progress", sql).await.map(drop)
+        match tx.execute("writing the progress", sql).await? {
+            0 => Err(TargetError::Forgotten),
+            _ => Ok(()),
+        }
     }
 
-    /// Forgets progress and partials.
-    pub(super) async fn forget(tx: &mut Tx, rollup: &Rollup, slice: Slice) -> Result<(), DbError> {
+    /// Forgets progress and partials; says whether there was any progress.
+    pub(super) async fn forget(
+        tx: &mut Tx,
+        rollup: &Rollup,
+        slice: Slice,
+    ) -> Result<bool, DbError> {
         let start = timestamptz(slice.start());
         let stage = Target::stage(rollup);
         tx.execute(
@@ -110,7 +119,7 @@ impl Progress {
             ),
         )
         .await
-        .map(drop)
+        .map(|forgotten| forgotten > 0)
     }
 }
 
@@ -139,7 +148,7 @@ impl Target {
     /// Stages the chunk from `progress.cursor` to `end`, and the progress with it.
     ///
     /// # Errors
-    /// Fenced, or trouble with one of the servers; nothing was staged then.
+    /// Fenced, forgotten, or trouble with one of the servers; nothing was staged then.
     pub async fn stage_chunk(
         &self,
         chunk: &Chunk<'_>,
@@ -149,31 +158,38 @@ impl Target {
     ) -> Result<Progress, TargetError> {
         let Chunk { source, lease, rollup, shape, slice } = *chunk;
         let watch = Stopwatch::start();
-        let mut tx = self.write(guard.timeout, &slice.id(&rollup.name)).await?;
+        let label = slice.id(&rollup.name);
+        let reader = match source {
+            Some(source) => Some(source.begin(Access::ReadOnly, guard.timeout, &label).await?),
+            None => None,
+        };
+        let mut tx = self.write(guard.timeout, &label).await?;
         let bounds = (slice.start(), progress.cursor, end);
         let select = read::select(rollup, shape, Form::Partial, bounds, true);
-        let rows = match source {
+        let rows = match reader {
             None => {
                 fence(&mut tx, lease, rollup, slice).await?;
                 insert(&mut tx, rollup, shape, slice, &select).await?
             }
-            Some(source) => {
+            Some(reader) => {
                 // The marker is taken after the copy: no timeout of the server ends a COPY whose
                 // client is frozen, and the next attempt must not wait for it.
                 let stage = Self::stage(rollup);
-                let about = (slice, guard.timeout, &*slice.id(&rollup.name));
-                copy(source, &mut tx, &stage, shape, &select, about).await?;
+                copy(reader, &mut tx, &stage, shape, &select, slice).await?;
                 fence(&mut tx, lease, rollup, slice).await?;
-                self.count_staged(&mut tx, rollup, shape, slice).await? - progress.rows_read
+                let staged = self.count_staged(&mut tx, rollup, shape, slice).await?;
+                // Less than before: a crash emptied the stage, as writing the progress will tell.
+                staged.saturating_sub(progress.rows_read)
             }
         };
+        let before = progress;
         let progress = Progress {
             cursor: end,
             rows_read: progress.rows_read + rows,
             chunks: progress.chunks + 1,
             source_ms: progress.source_ms + millis(watch),
         };
-        progress.write(&mut tx, lease, rollup, slice).await?;
+        progress.write(&mut tx, lease, rollup, slice, before).await?;
         tx.commit().await?;
         Ok(progress)
     }
@@ -190,11 +206,12 @@ impl Target {
     ) -> Result<Replaced, TargetError> {
         let Chunk { lease, rollup, shape, slice, .. } = *chunk;
         let watch = Stopwatch::start();
-        let mut tx = self.write(guard.timeout, &slice.id(&rollup.name)).await?;
+        let label = slice.id(&rollup.name);
+        let reader = source.begin(Access::ReadOnly, guard.timeout, &label).await?;
+        let mut tx = self.write(guard.timeout, &label).await?;
         let bounds = (slice.start(), slice.start(), slice.end());
         let select = read::select(rollup, shape, Form::Whole, bounds, true);
-        let about = (slice, guard.timeout, &*slice.id(&rollup.name));
-        copy(source, &mut tx, &Self::stage(rollup), shape, &select, about).await?;
+        copy(reader, &mut tx, &Self::stage(rollup), shape, &select, slice).await?;
         let statement_ms = millis(watch);
         let marker = fence(&mut tx, lease, rollup, slice).await?;
         let replaced = self.replace_staged(&mut tx, rollup, shape, slice, Form::Whole).await?;
@@ -260,17 +277,16 @@ async fn insert(
         .map_err(|source| tx.error("staging a chunk", source))
 }
 
-/// Moves what `select` yields on the source into the table `stage`, as COPY streams: memory stays
-/// flat whatever the number of groups.
+/// Moves what `select` yields on the source, and ends the transaction there, into the table `stage`,
+/// as COPY streams: memory stays flat whatever the number of groups.
 pub(super) async fn copy(
-    source: &Db,
+    mut reader: Tx,
     target: &mut Tx,
     stage: &str,
     shape: &Shape,
     select: &str,
-    (slice, timeout, label): (Slice, Duration, &str),
+    slice: Slice,
 ) -> Result<(), DbError> {
-    let mut reader = source.begin(Access::ReadOnly, timeout, label).await?;
     let out = format!(
         "COPY (SELECT {}, x.* FROM (\n{select}\n) x) TO STDOUT",
         timestamptz(slice.start())
@@ -300,8 +316,9 @@ pub(super) async fn copy(
             }
         }
     }
+    drop(stream);
+    reader.commit().await?;
     sink.send(buffer.as_slice()).await.map_err(staging)?;
     sink.finish().await.map_err(staging)?;
-    drop(stream);
-    reader.commit().await
+    Ok(())
 }

@@ -49,15 +49,18 @@ impl Target {
         if self.is_source {
             let input = read::select(rollup, shape, Form::Whole, bounds, false);
             let mut tx = source.begin(Access::ReadOnly, timeout, &label).await?;
-            return self.compare(&mut tx, what, &input).await;
+            let found = self.compare(&mut tx, what, &input).await?;
+            tx.rollback().await?;
+            return Ok(found);
         }
         // Rolled back at the end, so that nothing is written.
+        let reader = source.begin(Access::ReadOnly, timeout, &label).await?;
         let mut tx = self.db.begin(Access::ReadWrite, timeout, &label).await?;
         let stage = Self::stage(rollup);
         let sql = format!("CREATE TEMP TABLE verify_stage (LIKE {stage}) ON COMMIT DROP");
         tx.execute("making a temporary stage", sql).await?;
         let select = read::select(rollup, shape, Form::Whole, bounds, true);
-        copy(source, &mut tx, TEMP_STAGE, shape, &select, (slice, timeout, &label)).await?;
+        copy(reader, &mut tx, TEMP_STAGE, shape, &select, slice).await?;
         let input = merged(TEMP_STAGE, shape, slice, Form::Whole);
         let found = self.compare(&mut tx, what, &input).await?;
         tx.rollback().await?;

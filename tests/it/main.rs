@@ -4,4 +4,7 @@
 
 mod embedded_postgres;
 mod flights;
+mod pooler;
+mod spine;
 mod support;
+mod versions;

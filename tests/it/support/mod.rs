@@ -1,5 +1,7 @@
 //! What the integration tests share: one PostgreSQL server, and a fresh database for each test.
 
+pub mod world;
+
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, id};

@@ -1,0 +1,342 @@
+//! What starts work: the JSON of an event → [`Trigger`].
+//!
+//! Total: whatever is not understood is an error that says what would be right, so that it reaches
+//! a dead-letter queue and is never acknowledged away. Unknown keys are refused in Tallymark's own
+//! events; the envelopes of AWS may grow.
+//!
+//! Times that depend on a rollup's calendar stay text here, until [`slice_of`] and [`instant_of`]
+//! are given the rollup. docs/EVENTS.md lists every event with its response.
+
+mod error;
+#[cfg(test)]
+mod tests;
+
+use chrono::{DateTime, Utc};
+use serde_json::{Map, Value};
+
+use crate::backfill::Order;
+use crate::rollup::Rollup;
+use crate::slice::Slice;
+
+pub use error::EventError;
+
+use error::{KEYS_FIRST, TRIGGERS, kind_of, suggestion};
+
+/// What an event asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Trigger {
+    /// Find and process the due slices of all rollups, as of this time.
+    Schedule {
+        /// The scheduled time.
+        time: DateTime<Utc>,
+    },
+    /// Process one slice.
+    Slice(SliceRequest),
+    /// Messages of a queue, each asking for one slice.
+    Batch(Vec<Message>),
+    /// Process the slices of a range.
+    Backfill(BackfillRequest),
+    /// Process slices again.
+    Replay(ReplayRequest),
+}
+
+/// One slice, as an event names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SliceRequest {
+    /// The rollup's name.
+    pub rollup: String,
+    /// The slice's start, as it was written.
+    pub start: String,
+    /// The backfill that asked for it, if one did.
+    pub backfill: Option<String>,
+}
+
+/// A message of an SQS batch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Message {
+    /// SQS's name for it: what goes into `batchItemFailures`.
+    pub id: String,
+    /// What it asks for. One message that is not understood must not hold up the others.
+    pub request: Result<SliceRequest, EventError>,
+}
+
+/// A range of slices, as an event names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackfillRequest {
+    /// The rollup's name.
+    pub rollup: String,
+    /// Where the range begins, as it was written.
+    pub from: String,
+    /// Where it ends, as it was written; `None`: now.
+    pub to: Option<String>,
+    /// Which end comes first.
+    pub order: Order,
+    /// Whether slices that have succeeded are processed too.
+    pub force: bool,
+}
+
+/// Slices to process again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplayRequest {
+    /// The rollup's name.
+    pub rollup: String,
+    /// Which slices.
+    pub which: Which,
+    /// Why; kept in the checkpoint.
+    pub reason: String,
+    /// Take the result even if most of the source's rows are gone.
+    pub allow_shrink: bool,
+}
+
+/// Which slices a replay processes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// The one that starts here, as it was written.
+    Start(String),
+    /// All that failed, the exhausted ones included.
+    Failed,
+}
+
+/// Reads an event.
+///
+/// # Errors
+/// It is not one of Tallymark's; the text says what would be right.
+pub fn parse(event: &Value) -> Result<Trigger, EventError> {
+    let Value::Object(fields) = event else {
+        return Err(EventError::NotAnObject { found: kind_of(event) });
+    };
+    if let Some(trigger) = fields.get("trigger") {
+        return own(trigger, fields);
+    }
+    if let Some(records) = fields.get("Records") {
+        return batch(records);
+    }
+    if fields.contains_key("source") || fields.contains_key("detail-type") {
+        return scheduled(fields);
+    }
+    let known = || KEYS_FIRST.into_iter();
+    let hint = fields.keys().find_map(|key| suggestion(key, known()));
+    Err(EventError::NoTrigger { hint })
+}
+
+/// The slice of `rollup` that starts at `text`: a time with its offset, or a local one.
+///
+/// # Errors
+/// No slice starts there, or none before the rollup's `start`.
+pub fn slice_of(rollup: &Rollup, text: &str) -> Result<Slice, EventError> {
+    let name = || rollup.name.clone();
+    let start = instant_of(rollup, "start", text)?;
+    let slice = rollup
+        .calendar
+        .starting(start)
+        .map_err(|source| EventError::Misaligned { rollup: name(), source })?;
+    if slice.start() < rollup.start {
+        return Err(EventError::BeforeStart { rollup: name(), start, first: rollup.start });
+    }
+    Ok(slice)
+}
+
+/// The instant that `text`, the value of `key`, names in the zone of `rollup`.
+///
+/// # Errors
+/// It names none, or two.
+pub fn instant_of(
+    rollup: &Rollup,
+    key: &'static str,
+    text: &str,
+) -> Result<DateTime<Utc>, EventError> {
+    let rollup_name = || rollup.name.clone();
+    rollup.calendar.instant(text).map_err(|source| EventError::Instant {
+        rollup: rollup_name(),
+        key,
+        source,
+    })
+}
+
+/// An event of Tallymark's own.
+fn own(trigger: &Value, fields: &Map<String, Value>) -> Result<Trigger, EventError> {
+    let event = |event| Fields { event, fields };
+    match trigger.as_str() {
+        Some("schedule") => schedule(&event("schedule")),
+        Some("slice") => slice(&event("slice")).map(Trigger::Slice),
+        Some("backfill") => backfill(&event("backfill")),
+        Some("replay") => replay(&event("replay")),
+        _ => Err(EventError::UnknownTrigger {
+            found: error::shown(trigger),
+            hint: trigger.as_str().and_then(|word| suggestion(word, TRIGGERS.into_iter())),
+        }),
+    }
+}
+
+fn schedule(fields: &Fields<'_>) -> Result<Trigger, EventError> {
+    fields.only(&["trigger", "time"])?;
+    Ok(Trigger::Schedule { time: fields.time()? })
+}
+
+/// EventBridge's scheduled event, of a rule (`aws.events`) or of a Scheduler without an input of
+/// its own (`aws.scheduler`).
+fn scheduled(fields: &Map<String, Value>) -> Result<Trigger, EventError> {
+    let word = |key| fields.get(key).and_then(Value::as_str).unwrap_or_default();
+    let is_ours = matches!(word("source"), "aws.events" | "aws.scheduler")
+        && word("detail-type") == "Scheduled Event";
+    if !is_ours {
+        let show = |key| fields.get(key).map_or_else(|| "nothing".to_owned(), error::shown);
+        return Err(EventError::Foreign {
+            origin: format!("source {}, detail-type {}", show("source"), show("detail-type")),
+        });
+    }
+    let time = Fields { event: "Scheduled Event", fields }.time()?;
+    Ok(Trigger::Schedule { time })
+}
+
+fn slice(fields: &Fields<'_>) -> Result<SliceRequest, EventError> {
+    fields.only(&["trigger", "rollup", "start", "backfill"])?;
+    Ok(SliceRequest {
+        rollup: fields.rollup()?,
+        start: fields.text("start", START)?,
+        backfill: fields.text_or_none("backfill", "the backfill's id, or null")?,
+    })
+}
+
+fn backfill(fields: &Fields<'_>) -> Result<Trigger, EventError> {
+    fields.only(&["trigger", "rollup", "from", "to", "order", "force"])?;
+    let order = match fields.text_or_none("order", ORDER)?.as_deref() {
+        None | Some("newest_first") => Order::NewestFirst,
+        Some("oldest_first") => Order::OldestFirst,
+        Some(_) => return Err(fields.wrong("order", ORDER)),
+    };
+    Ok(Trigger::Backfill(BackfillRequest {
+        rollup: fields.rollup()?,
+        from: fields.text("from", INSTANT)?,
+        to: fields.text_or_none("to", INSTANT)?,
+        order,
+        force: fields.flag("force")?,
+    }))
+}
+
+fn replay(fields: &Fields<'_>) -> Result<Trigger, EventError> {
+    fields.only(&["trigger", "rollup", "start", "failed", "reason", "allow_shrink"])?;
+    let start = fields.text_or_none("start", START)?;
+    let which = match (start, fields.flag("failed")?) {
+        (Some(start), false) => Which::Start(start),
+        (None, true) => Which::Failed,
+        (start, _) => return Err(EventError::EitherOr { both: start.is_some() }),
+    };
+    Ok(Trigger::Replay(ReplayRequest {
+        rollup: fields.rollup()?,
+        which,
+        reason: fields.text("reason", "a sentence that is kept in the checkpoint")?,
+        allow_shrink: fields.flag("allow_shrink")?,
+    }))
+}
+
+fn batch(records: &Value) -> Result<Trigger, EventError> {
+    let Some(records) = records.as_array().filter(|records| !records.is_empty()) else {
+        return Err(EventError::NoRecords { found: error::shown(records) });
+    };
+    records.iter().map(message).collect::<Result<_, _>>().map(Trigger::Batch)
+}
+
+/// A message without an id fails the whole batch: there is no way to send it back alone.
+fn message(record: &Value) -> Result<Message, EventError> {
+    let word = |key| record.get(key).and_then(Value::as_str);
+    if word("eventSource") != Some("aws:sqs") {
+        let origin = record.get("eventSource").map_or_else(|| "nothing".to_owned(), error::shown);
+        return Err(EventError::Foreign { origin: format!("a record with eventSource {origin}") });
+    }
+    let Some(id) = word("messageId").filter(|id| !id.is_empty()) else {
+        return Err(EventError::Missing {
+            event: "SQS message",
+            key: "messageId",
+            right: "the message's id",
+        });
+    };
+    let body = word("body").unwrap_or_default();
+    Ok(Message { id: id.to_owned(), request: read_body(body) })
+}
+
+fn read_body(body: &str) -> Result<SliceRequest, EventError> {
+    let not_json =
+        |error: serde_json::Error| EventError::BodyNotJson { problem: error.to_string() };
+    match parse(&serde_json::from_str(body).map_err(not_json)?)? {
+        Trigger::Slice(request) => Ok(request),
+        _ => Err(EventError::BodyNotSlice),
+    }
+}
+
+const START: &str = "the start of a slice such as \"2026-02-10T00:00:00Z\"";
+const INSTANT: &str = "a date or time such as \"2026-02-01\" or \"2026-02-01T00:00:00Z\"";
+const ORDER: &str = "\"newest_first\" or \"oldest_first\"";
+
+/// Longest text of an event: far more than a name, a time or a reason needs, and short enough to be
+/// repeated in an error.
+const TEXT_BYTES_MAX: usize = 2048;
+
+/// The keys of one event.
+struct Fields<'e> {
+    event: &'static str,
+    fields: &'e Map<String, Value>,
+}
+
+impl Fields<'_> {
+    /// Refuses any other key.
+    fn only(&self, known: &[&'static str]) -> Result<(), EventError> {
+        let Some(key) = self.fields.keys().find(|key| !known.contains(&key.as_str())) else {
+            return Ok(());
+        };
+        Err(EventError::UnknownKey {
+            event: self.event,
+            key: error::shown(&Value::from(key.as_str())),
+            hint: suggestion(key, known.iter().copied()),
+            known: known.join(", "),
+        })
+    }
+
+    fn rollup(&self) -> Result<String, EventError> {
+        self.text("rollup", "the name of a rollup")
+    }
+
+    fn time(&self) -> Result<DateTime<Utc>, EventError> {
+        const TIME: &str = "a time with its offset such as \"2026-02-13T00:05:00Z\"";
+        let text = self.text("time", TIME)?;
+        let time = DateTime::parse_from_rfc3339(&text).map_err(|_| self.wrong("time", TIME))?;
+        Ok(time.to_utc())
+    }
+
+    /// A text that must be there.
+    fn text(&self, key: &'static str, right: &'static str) -> Result<String, EventError> {
+        let missing = || EventError::Missing { event: self.event, key, right };
+        self.text_or_none(key, right)?.ok_or_else(missing)
+    }
+
+    /// A text; null is as good as nothing.
+    fn text_or_none(
+        &self,
+        key: &'static str,
+        right: &'static str,
+    ) -> Result<Option<String>, EventError> {
+        match self.fields.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text))
+                if !text.trim().is_empty() && text.len() <= TEXT_BYTES_MAX =>
+            {
+                Ok(Some(text.clone()))
+            }
+            Some(_) => Err(self.wrong(key, right)),
+        }
+    }
+
+    /// `true` or `false`, which is the default.
+    fn flag(&self, key: &'static str) -> Result<bool, EventError> {
+        match self.fields.get(key) {
+            None | Some(Value::Null) => Ok(false),
+            Some(Value::Bool(flag)) => Ok(*flag),
+            Some(_) => Err(self.wrong(key, "true or false")),
+        }
+    }
+
+    fn wrong(&self, key: &'static str, right: &'static str) -> EventError {
+        let found = self.fields.get(key).map_or_else(String::new, error::shown);
+        EventError::Wrong { event: self.event, key, found, right }
+    }
+}

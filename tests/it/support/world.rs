@@ -1,0 +1,323 @@
+//! A world for one test: databases, checkpoints and a worker, and a second opinion on its numbers.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use sqlx::{AssertSqlSafe, PgPool};
+use tallymark::backfill::{Batch, BatchReport, Order, Silent};
+use tallymark::checkpoint::{Checkpoint, Checkpoints};
+use tallymark::clock::{Clock, Deadline, ManualClock, SystemClock};
+use tallymark::config::Config;
+use tallymark::db::Access;
+use tallymark::embedded::dynamodb::EmbeddedDynamo;
+use tallymark::report::SliceReport;
+use tallymark::rollup::Rollup;
+use tallymark::run::RunOptions;
+use tallymark::slice::Slice;
+use tallymark::target::ddl;
+use tallymark::worker::{WorkError, Worker};
+use tokio::sync::OnceCell;
+
+use super::Database;
+
+/// Longest time for one slice, unless the test is about budgets.
+pub const BUDGET: Duration = Duration::from_secs(30);
+
+/// The table that most tests count.
+pub const EVENTS: &str = "CREATE TABLE events (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, \
+    created_at timestamptz, kind text, entity_id int, user_id int, amount numeric); \
+    CREATE INDEX ON events (created_at)";
+
+/// The rollup that most tests keep: one slice a day, one row an hour, kind and entity.
+pub const DAILY: &str = r#"
+[[rollup]]
+name = "daily"
+from = "public.events"
+time = "created_at"
+start = "2026-01-01"
+slice = "1 day"
+bucket = "1 hour"
+group_by = ["kind", "entity_id"]
+[rollup.measures]
+events = "count"
+revenue = { sum = "amount" }
+low = { min = "amount" }
+high = { max = "amount" }
+users = { distinct = "user_id" }
+"#;
+
+/// What [`DAILY`] should hold up to an instant, written without Tallymark.
+pub fn daily_expected(until: &str) -> String {
+    format!(
+        "SELECT date_trunc('hour', created_at, 'UTC'), kind, entity_id, count(*), sum(amount), \
+         min(amount), max(amount), count(DISTINCT user_id) FROM events \
+         WHERE created_at >= '2026-01-01Z' AND created_at < '{until}Z' GROUP BY 1, 2, 3"
+    )
+}
+
+/// `count` random events per day, over `days` from 2026-01-01 on; some dimensions and values NULL.
+pub fn random_events(days: u32, count: u32) -> String {
+    let rows = days * count;
+    format!(
+        "INSERT INTO events (created_at, kind, entity_id, user_id, amount) \
+         SELECT '2026-01-01Z'::timestamptz + random() * interval '{days} days', \
+             (ARRAY['view', 'click', 'buy', NULL])[1 + (random() * 4)::int % 4], \
+             nullif((random() * 3)::int, 3), nullif((random() * 20)::int, 20), \
+             round((random() * 1000)::numeric, 2) \
+         FROM generate_series(1, {rows})"
+    )
+}
+
+/// One in-process DynamoDB for all tests; each has a table of its own.
+async fn dynamo() -> &'static EmbeddedDynamo {
+    static SERVER: OnceCell<EmbeddedDynamo> = OnceCell::const_new();
+    SERVER.get_or_init(|| async { EmbeddedDynamo::start(None).await.unwrap() }).await
+}
+
+/// A checkpoint table of one's own, not created yet.
+pub async fn checkpoints() -> Checkpoints {
+    Checkpoints::new(dynamo().await.client(), format!("test-{:016x}", fastrand::u64(..)), 5)
+}
+
+/// Where the databases of a world are.
+#[derive(Clone, Debug)]
+pub struct Urls {
+    pub source: String,
+    pub target: Option<String>,
+}
+
+/// A configuration of these databases and these further texts.
+pub fn config(urls: &Urls, source: &str, rollups: &str) -> Config {
+    let target = if urls.target.is_some() { "[target]\nurl = { env = \"TARGET\" }" } else { "" };
+    let text = format!("[source]\nurl = {{ env = \"SOURCE\" }}\n{source}\n{target}\n{rollups}");
+    let env = |name: &str| match name {
+        "SOURCE" => Some(urls.source.clone()),
+        _ => urls.target.clone(),
+    };
+    Config::parse(Path::new("tallymark.toml"), &text, &env).unwrap()
+}
+
+/// How a world is to be made.
+#[derive(Debug)]
+pub struct Setup<'s> {
+    /// What follows `[source]`.
+    pub source: &'s str,
+    /// The `[[rollup]]`s.
+    pub rollups: &'s str,
+    /// Whether the target is a database of its own.
+    pub across: bool,
+    /// The worker's clock.
+    pub clock: Arc<dyn Clock>,
+    /// Slices at once.
+    pub concurrency: u32,
+}
+
+impl Default for Setup<'_> {
+    fn default() -> Self {
+        let clock = Arc::new(SystemClock);
+        Self { source: "", rollups: DAILY, across: false, clock, concurrency: 4 }
+    }
+}
+
+/// Databases, checkpoints and a worker.
+#[derive(Debug)]
+pub struct World {
+    pub urls: Urls,
+    /// The source, as the superuser.
+    pub pool: PgPool,
+    /// The target, as the superuser.
+    pub target: PgPool,
+    pub worker: Worker,
+}
+
+impl World {
+    /// A world whose source ran `sql`, and whose tables are ready.
+    pub async fn new(sql: &str, setup: Setup<'_>) -> Self {
+        let world = Self::bare(sql, setup).await;
+        world.init().await.unwrap();
+        world
+    }
+
+    /// As [`World::new`], with the checkpoint table only.
+    pub async fn bare(sql: &str, setup: Setup<'_>) -> Self {
+        let source = Database::create().await;
+        let target = if setup.across { Some(Database::create().await) } else { None };
+        let target_url = target.as_ref().map(Database::url);
+        let urls = Urls { source: source.url(), target: target_url };
+        let pool = source.pool().await;
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&pool).await.unwrap();
+        Self::at(urls, setup).await
+    }
+
+    /// A world of databases that are there already.
+    pub async fn at(urls: Urls, setup: Setup<'_>) -> Self {
+        let checkpoints = checkpoints().await;
+        checkpoints.create_table().await.unwrap();
+        let config = config(&urls, setup.source, setup.rollups);
+        let Setup { clock, concurrency, .. } = setup;
+        let worker = Worker::with_checkpoints(config, checkpoints, clock, concurrency).unwrap();
+        let pool = PgPool::connect_lazy(&urls.source).unwrap();
+        let target = PgPool::connect_lazy(urls.target.as_ref().unwrap_or(&urls.source)).unwrap();
+        Self { urls, pool, target, worker }
+    }
+
+    /// Creates the rollup tables.
+    pub async fn init(&self) -> Result<(), WorkError> {
+        init(&self.worker).await
+    }
+
+    /// The same databases and checkpoints, seen by another process with other rollups.
+    pub fn redefined(&self, rollups: &str) -> Self {
+        self.changed("", rollups, Arc::clone(&self.worker.clock))
+    }
+
+    /// The same databases and checkpoints, seen by another process.
+    pub fn changed(&self, source: &str, rollups: &str, clock: Arc<dyn Clock>) -> Self {
+        let config = config(&self.urls, source, rollups);
+        let checkpoints = self.worker.checkpoints.clone();
+        let worker = Worker::with_checkpoints(config, checkpoints, clock, 4).unwrap();
+        let (pool, target) = (self.pool.clone(), self.target.clone());
+        Self { urls: self.urls.clone(), pool, target, worker }
+    }
+
+    /// Runs statements on the source.
+    pub async fn sql(&self, sql: &str) {
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&self.pool).await.unwrap();
+    }
+
+    /// Runs statements on the target.
+    pub async fn target_sql(&self, sql: &str) {
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&self.target).await.unwrap();
+    }
+
+    /// The only value of the only row that `sql` gives on the target, as text.
+    pub async fn target_value(&self, sql: &str) -> String {
+        let sql = format!("SELECT (SELECT x FROM ({sql}) AS one(x))::text");
+        let value: Option<String> =
+            sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&self.target).await.unwrap();
+        value.unwrap_or_default()
+    }
+
+    /// The first rollup.
+    pub fn rollup(&self) -> &Rollup {
+        &self.worker.config.rollups[0]
+    }
+
+    /// The slice of the first rollup that starts at `start`.
+    pub fn slice(&self, start: &str) -> Slice {
+        self.rollup().calendar.starting(instant(start)).unwrap()
+    }
+
+    /// Runs one slice of the first rollup.
+    pub async fn run(&self, start: &str) -> SliceReport {
+        self.try_run(start).await.unwrap()
+    }
+
+    /// As [`World::run`], where it may not work.
+    pub async fn try_run(&self, start: &str) -> Result<SliceReport, WorkError> {
+        let deadline = Deadline::after(&*self.worker.clock, BUDGET);
+        let slice = self.slice(start);
+        self.worker.run(self.rollup(), slice, deadline, RunOptions::default()).await
+    }
+
+    /// Reopens one slice of the first rollup and runs it.
+    pub async fn replay(&self, start: &str) -> SliceReport {
+        self.reopen(start).await;
+        self.run(start).await
+    }
+
+    /// Reopens one slice of the first rollup.
+    pub async fn reopen(&self, start: &str) {
+        let now = self.worker.clock.now();
+        let (name, start) = (&self.rollup().name, instant(start));
+        self.worker.checkpoints.reopen(name, start, "test", now).await.unwrap();
+    }
+
+    /// Backfills the first rollup up to `to`.
+    pub async fn backfill(&self, to: &str, force: bool) -> BatchReport {
+        let (from, to) = (self.rollup().start, instant(to));
+        let order = Order::NewestFirst;
+        let rollup = self.rollup();
+        let plan = self.worker.plan_backfill(rollup, from, to, order, force).await.unwrap();
+        self.worker.backfill(rollup, &plan, batch(), &Silent).await.unwrap()
+    }
+
+    /// The checkpoint of one slice of the first rollup.
+    pub async fn checkpoint(&self, start: &str) -> Option<Checkpoint> {
+        self.worker.checkpoints.get(&self.rollup().name, instant(start)).await.unwrap()
+    }
+
+    /// The first rollup's rows, each as PostgreSQL writes a record, in order.
+    pub async fn rows(&self) -> Vec<String> {
+        records(&self.target, &format!("SELECT * FROM stats.{}", self.rollup().name)).await
+    }
+
+    /// The first rollup's rows are exactly what `expected` gives on the source: an independent
+    /// `GROUP BY`, its columns in the order of the table.
+    pub async fn assert_rows(&self, expected: &str) {
+        let (expected, found) = (records(&self.pool, expected).await, self.rows().await);
+        let missing: Vec<_> = expected.iter().filter(|row| !found.contains(row)).collect();
+        let extra: Vec<_> = found.iter().filter(|row| !expected.contains(row)).collect();
+        assert!(missing.is_empty() && extra.is_empty(), "missing {missing:?}, extra {extra:?}");
+        assert_eq!(expected.len(), found.len());
+    }
+
+    /// The [`DAILY`] rollup is right up to `until` by an independent `GROUP BY`, and
+    /// [`Worker::verify`] thinks so too.
+    pub async fn verify_all(&self, until: &str) {
+        self.assert_rows(&daily_expected(until)).await;
+        self.assert_verified(until).await;
+    }
+
+    /// [`Worker::verify`] finds no difference in any slice of the first rollup up to `until`.
+    pub async fn assert_verified(&self, until: &str) {
+        let rollup = self.rollup();
+        for slice in rollup.calendar.slices(rollup.start, instant(until)) {
+            let found = self.worker.verify(rollup, slice, BUDGET, 3).await.unwrap();
+            assert_eq!(found.differences, 0, "{slice}: {:?}", found.examples);
+        }
+    }
+}
+
+/// Creates the rollup tables of a worker's configuration.
+pub async fn init(worker: &Worker) -> Result<(), WorkError> {
+    for rollup in &worker.config.rollups {
+        let shape = worker.shape(rollup).await?;
+        let target = &worker.target;
+        let mut tx = target.db.begin(Access::ReadWrite, BUDGET, &rollup.name).await?;
+        for statement in ddl::plan(&mut tx, target, rollup, &shape).await? {
+            tx.execute("creating the tables", statement).await?;
+        }
+        tx.commit().await?;
+    }
+    Ok(())
+}
+
+/// Four slices at once, within [`BUDGET`] each.
+pub fn batch() -> Batch {
+    Batch { concurrency: 4, budget: BUDGET, deadline: None, options: RunOptions::default() }
+}
+
+/// The rows that `sql` gives, each as PostgreSQL writes a record, in order.
+pub async fn records(pool: &PgPool, sql: &str) -> Vec<String> {
+    let sql = format!("SELECT x::text FROM ({sql}) x");
+    let mut tx = pool.begin().await.unwrap();
+    sqlx::query("SET LOCAL TimeZone = 'UTC'").execute(&mut *tx).await.unwrap();
+    let mut rows: Vec<String> =
+        sqlx::query_scalar(AssertSqlSafe(sql)).fetch_all(&mut *tx).await.unwrap();
+    rows.sort();
+    rows
+}
+
+/// An instant, from a date or a time with an offset.
+pub fn instant(text: &str) -> DateTime<Utc> {
+    let text = if text.len() == 10 { format!("{text}T00:00:00Z") } else { text.to_owned() };
+    text.parse().unwrap()
+}
+
+/// A clock that stands at `text` until it is moved.
+pub fn clock(text: &str) -> ManualClock {
+    ManualClock::new(instant(text))
+}
