@@ -9,6 +9,7 @@ mod embedded_postgres;
 mod kill;
 #[cfg(feature = "lambda")]
 mod lambda;
+mod flights;
 mod pooler;
 mod spine;
 mod support;

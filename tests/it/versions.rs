@@ -22,13 +22,12 @@ async fn server(major: u16) -> (EmbeddedPostgres, Urls) {
     (server, urls)
 }
 
-/// Backfill, an unchanged rerun and a change of the past, whole and in chunks, within one database
-/// and across two.
+/// Backfill, an unchanged rerun and a change of the past, within one database and across two.
 async fn spine(major: u16) {
     let (_server, urls) = server(major).await;
     let one = Urls { target: None, ..urls.clone() };
-    for (urls, source) in [(one, ""), (urls, "chunk_time = \"10ms\"")] {
-        let world = World::at(urls, Setup { source, ..Setup::default() }).await;
+    for urls in [one, urls] {
+        let world = World::at(urls, Setup::default()).await;
         world
             .sql(&format!("DROP TABLE IF EXISTS events; {EVENTS}; {}", random_events(6, 5_000)))
             .await;
