@@ -226,7 +226,7 @@ impl Work<'_> {
             Progress::at_start(slice)
         };
         let mut resumed_at = progress.cursor;
-        // Bounded: a chunk either moves the cursor or is quartered, down to CHUNK_MIN.
+        // Bounded: a chunk either moves the cursor or is cut narrower, down to CHUNK_MIN.
         while progress.cursor < slice.end() {
             let (start, end) = (progress.cursor, self.chunk_end(pace, progress.cursor));
             let expected = pace.expected(start, end);

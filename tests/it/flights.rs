@@ -71,7 +71,7 @@ async fn the_flights_of_2013_give_the_published_numbers() {
     load(connection).await;
     tallymark(&database, &dynamo, &["init"]).await;
     for rollup in ["carrier_daily", "dest_hourly"] {
-        let backfill = ["backfill", rollup, "--from", "2013-01-01", "--to", "2014-01-01"];
+        let backfill = ["backfill", rollup, "--from", "2013-01-01", "--to", "2014-01-01", "--yes"];
         let report = tallymark(&database, &dynamo, &backfill).await;
         assert_eq!((&report["succeeded"], &report["rows_read"]), (&365.into(), &336_776.into()));
     }
