@@ -6,10 +6,10 @@
 mod cli;
 mod docs;
 mod embedded_postgres;
+mod flights;
 mod kill;
 #[cfg(feature = "lambda")]
 mod lambda;
-mod flights;
 mod pooler;
 mod spine;
 mod support;
