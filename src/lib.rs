@@ -6,7 +6,7 @@
 //! |---|---|
 //! | [`config`] | `tallymark.toml` → [`rollup`] definitions |
 //! | [`event`] | the JSON that starts work → a trigger |
-//! | [`slice`] | a calendar cuts time into slices and buckets |
+//! | [`mod@slice`] | a calendar cuts time into slices and buckets |
 //! | [`plan`] | checkpoints and the time → which slices are due; pure |
 //! | [`tick`], [`backfill`] | a trigger's due slices, one after another or several at once |
 //! | [`run`] | the spine: one slice from claim to checkpoint |

@@ -12,7 +12,7 @@ pub const FILTER: &str = "TALLYMARK_LOG";
 
 /// The SDK retries, the pool reconnects: what matters of that is in our own errors. sqlx's warning
 /// of a slow statement repeats the statement.
-const LIBRARIES: &str = "aws=warn,hyper=warn,sqlx=error,lambda_runtime=warn";
+const LIBRARIES: &str = "aws=warn,dynoxide=error,hyper=warn,sqlx=error,lambda_runtime=warn";
 
 /// At TRACE the Lambda runtime quotes each event as text, and ends the process over one that is
 /// none.

@@ -58,8 +58,8 @@ impl Pace {
         });
     }
 
-    /// Learns that the chunk `[start, end)` did not end in time: the next is [`CUT`] times
-    /// narrower.
+    /// Learns that the chunk `[start, end)` did not end in time: the next is a sixteenth
+    /// of it.
     pub fn too_slow(&mut self, start: DateTime<Utc>, end: DateTime<Utc>, wanted: Duration) {
         self.rate = Some(wanted.as_secs_f64() * 1e3 * CUT / seconds(end - start));
     }
