@@ -60,10 +60,10 @@ impl Check {
         if let Err(error) = server(&alone(&worker, Side::Source)?, &mut findings).await {
             findings.trouble("source", &error.into());
         }
-        if !worker.target.is_source {
-            if let Err(error) = server(&alone(&worker, Side::Target)?, &mut findings).await {
-                findings.trouble("target", &error.into());
-            }
+        if !worker.target.is_source
+            && let Err(error) = server(&alone(&worker, Side::Target)?, &mut findings).await
+        {
+            findings.trouble("target", &error.into());
         }
         match worker.checkpoints.describe().await {
             Ok(summary) => findings.add(
