@@ -12,7 +12,7 @@ use crate::support::cli::{Ended, Place, ended, execute, lines, with_password};
 use crate::support::{Database, cache, options, server_directory};
 
 /// Where only an hour is wanted, this one.
-const SLICE: &str = "2026-02-25T23:00:00Z";
+const SLICE: &str = "2026-02-15T23:00:00Z";
 
 /// The end of a shorter history, and its slices.
 const SOON: (&str, usize) = ("2026-02-06T00:00:00Z", 5 * 24);
@@ -20,8 +20,8 @@ const SOON: (&str, usize) = ("2026-02-06T00:00:00Z", 5 * 24);
 /// Slices of an hour, from here ...
 const START: &str = "2026-02-01T00:00:00Z";
 /// ... to here.
-const END: &str = "2026-02-26T00:00:00Z";
-const SLICES: usize = 25 * 24;
+const END: &str = "2026-02-16T00:00:00Z";
+const SLICES: usize = 15 * 24;
 
 fn hourly(from: &str, start: &str) -> String {
     format!(
@@ -35,7 +35,7 @@ fn hourly(from: &str, start: &str) -> String {
 /// Events from START to END, one every 20 s.
 const SEED: &str = "CREATE TABLE events AS \
     SELECT at, n % 5 AS entity, (n % 7)::numeric(10, 2) AS amount, n * n % 11 AS person \
-    FROM generate_series('2026-02-01Z'::timestamptz, '2026-02-25T23:59:59Z', '20 seconds') \
+    FROM generate_series('2026-02-01Z'::timestamptz, '2026-02-15T23:59:59Z', '20 seconds') \
     WITH ORDINALITY AS series (at, n); CREATE INDEX ON events (at); ANALYZE events";
 
 /// What one GROUP BY over the source gives.
@@ -88,7 +88,7 @@ async fn checkpoints(place: &Place) -> Vec<Checkpoint> {
 async fn killed_25_times(place: &Place) {
     let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(|| fastrand::u64(..));
-    println!("SEED={seed}");
+    eprintln!("SEED={seed}");
     let mut random = fastrand::Rng::with_seed(seed);
     place.run(&["init"]).good();
     let backfill = [
@@ -111,12 +111,14 @@ async fn killed_25_times(place: &Place) {
         child.kill().unwrap();
         child.wait().unwrap();
     }
-    let ended = place.run(&backfill).good();
+    // The killed leases are as short as before; this one shall end even on a busy machine.
+    let last = backfill.map(|word| if word == "1s" { "10s" } else { word });
+    let ended = place.run(&last).good();
     let checkpoints = checkpoints(place).await;
     assert_eq!(checkpoints.len(), SLICES);
     let taken_over = checkpoints.iter().filter(|checkpoint| checkpoint.attempt > 1).count();
     assert!(taken_over > 0, "no kill hit a slice: {ended:?}");
-    println!("{taken_over} slices were taken over from killed workers");
+    eprintln!("{taken_over} slices were taken over from killed workers");
     is_done(place, SLICES).await;
 }
 
@@ -144,11 +146,11 @@ fn signal(child: &Child, name: &str) {
 /// A place whose only slice takes about 7 s to read, in many chunks.
 async fn slow_place(target: &str, source: &str, interval: &str) -> Place {
     let place =
-        Place::new(source, target, &hourly("public.slow_events", "2026-02-25T23:00:00Z")).await;
+        Place::new(source, target, &hourly("public.slow_events", "2026-02-15T23:00:00Z")).await;
     place
         .sql(&format!(
             "{}; {SLOW}",
-            SEED.replace("2026-02-01Z", "2026-02-25T23:00:00Z").replace("20 seconds", interval)
+            SEED.replace("2026-02-01Z", "2026-02-15T23:00:00Z").replace("20 seconds", interval)
         ))
         .await;
     place.run(&["init"]).good();
@@ -278,10 +280,10 @@ async fn a_dynamodb_that_goes_away_is_told_and_its_return_makes_all_good() {
     let database = Database::create().await;
     let mut place =
         Place::new(&database.url(), &database.url(), &hourly("public.events", START)).await;
-    place.sql(&SEED.replace("2026-02-25", "2026-02-05")).await;
+    place.sql(&SEED.replace("2026-02-15", "2026-02-05")).await;
     place.run(&["init"]).good();
     let backfill =
-        ["backfill", "hourly", "--from", START, "--to", SOON.0, "--budget", "1s", "--yes"];
+        ["backfill", "hourly", "--from", START, "--to", SOON.0, "--budget", "3s", "--yes"];
     let child = place.command(&backfill).stderr(Stdio::piped()).stdout(Stdio::null()).spawn();
     until(&place, "SELECT 1 FROM tallymark.slice").await;
     place.stop_dynamo();
@@ -308,10 +310,11 @@ async fn a_postgresql_that_crashes_is_told_and_its_return_makes_all_good() {
     let server = start();
     let url = server.url("postgres");
     let mut place = Place::new(&url, &url, &hourly("public.events", START)).await;
-    place.sql(&SEED.replace("2026-02-25", "2026-02-05")).await;
+    place.sql(&SEED.replace("2026-02-15", "2026-02-05")).await;
     place.run(&["init"]).good();
+    // Longer than a connection may take: that the server is gone must be found out within it.
     let backfill =
-        ["backfill", "hourly", "--from", START, "--to", SOON.0, "--budget", "1s", "--yes"];
+        ["backfill", "hourly", "--from", START, "--to", SOON.0, "--budget", "10s", "--yes"];
     let child = place.command(&backfill).stderr(Stdio::piped()).stdout(Stdio::null()).spawn();
     until(&place, "SELECT 1 FROM tallymark.slice").await;
     let file = std::fs::read_to_string(directory.join("data/postmaster.pid")).unwrap();
