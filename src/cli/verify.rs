@@ -151,7 +151,11 @@ pub(super) fn text(verified: &Verified) -> String {
             ui::counted(all, "slice")
         ),
         (all, drifted) => {
-            format!("{} compared with the source, {drifted} differ", ui::counted(all, "slice"))
+            format!(
+                "{} compared with the source, {drifted} {}",
+                ui::counted(all, "slice"),
+                if drifted == 1 { "differs" } else { "differ" }
+            )
         }
     });
     lines.join("\n")
