@@ -152,9 +152,9 @@ pub(super) fn text(verified: &Verified) -> String {
         ),
         (all, drifted) => {
             format!(
-                "{} compared with the source, {} of them found to differ",
+                "{} compared with the source, {drifted} {}",
                 ui::counted(all, "slice"),
-                ui::count(drifted)
+                if drifted == 1 { "differs" } else { "differ" }
             )
         }
     });
