@@ -109,7 +109,11 @@ impl Db {
         let begin = begin_sql(access, statement_timeout, label);
         let refused =
             |source| DbError::new(self.side, format!("connecting to {}", self.address), source);
-        let connection = self.pool.acquire().await.map_err(refused)?;
+        // Within the caller's time: whoever has less than the pool's patience must hear why.
+        let connection = tokio::time::timeout(statement_timeout, self.pool.acquire())
+            .await
+            .unwrap_or(Err(sqlx::Error::PoolTimedOut))
+            .map_err(refused)?;
         let mut tx = Tx { connection, side: self.side, ended: false };
         tx.simple(begin).await.map_err(refused)?;
         Ok(tx)
@@ -337,8 +341,9 @@ fn kind(error: &sqlx::Error) -> DbErrorKind {
         }
         "42P01" | "42703" | "42883" | "42704" | "3F000" => DbErrorKind::Missing,
         "3D000" => DbErrorKind::Login,
-        "40001" | "40P01" | "55P03" => DbErrorKind::Contended,
-        "53300" | "25P03" => DbErrorKind::Unreachable,
+        // 25P03: this client was too slow, which says nothing about the server.
+        "25P03" | "40001" | "40P01" | "55P03" => DbErrorKind::Contended,
+        "53300" => DbErrorKind::Unreachable,
         code if code.starts_with("08") || code.starts_with("57P") => DbErrorKind::Unreachable,
         code if code.starts_with("28") => DbErrorKind::Login,
         _ => DbErrorKind::Refused,
@@ -352,7 +357,7 @@ fn text(error: &sqlx::Error) -> String {
         None => match error {
             sqlx::Error::Io(error) => error.to_string(),
             sqlx::Error::PoolTimedOut => {
-                format!("no connection within {} s", CONNECT_TIMEOUT.as_secs())
+                format!("no connection in time (at most {} s)", CONNECT_TIMEOUT.as_secs())
             }
             error => error.to_string(),
         },

@@ -446,10 +446,11 @@ impl Work<'_> {
             Err(Stop::Unreachable(error)) => {
                 let reason = error.to_string();
                 let ended = checkpoints.yield_(self.lease, &reason, None, now).await;
-                if let Err(error) = ended {
-                    tracing::warn!(%error, "could not give the slice back; its lease runs out");
+                match ended.err() {
+                    // The connection may have broken because this attempt came too late.
+                    Some(lost @ CheckpointError::LostLease(_)) => Some(lost),
+                    trouble => return Err(unreachable(error, trouble)),
                 }
-                return Err(error.into());
             }
         };
         match lost {
@@ -462,6 +463,14 @@ impl Work<'_> {
             Some(error) => Err(error.into()),
         }
     }
+}
+
+/// The error of a slice whose server went away; `trouble` kept it from being given back.
+fn unreachable(error: DbError, trouble: Option<CheckpointError>) -> WorkError {
+    if let Some(trouble) = trouble {
+        tracing::warn!(error = %trouble, "could not give the slice back; its lease runs out");
+    }
+    error.into()
 }
 
 /// A span of time in words.
