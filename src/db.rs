@@ -132,8 +132,9 @@ fn begin_sql(access: Access, statement_timeout: Duration, label: &str) -> String
     let idle_ms = 2 * statement_ms + IDLE_SLACK.as_millis();
     let lock_ms = statement_timeout.min(LOCK_TIMEOUT_MAX).as_millis().max(1);
     let mut sql = String::from(match access {
-        Access::ReadOnly => "BEGIN READ ONLY",
-        Access::ReadWrite => "BEGIN",
+        // A snapshot for each statement, whatever the database's default is: settling relies on it.
+        Access::ReadOnly => "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY",
+        Access::ReadWrite => "BEGIN ISOLATION LEVEL READ COMMITTED",
     });
     for (name, value) in [
         ("statement_timeout", format!("{statement_ms}ms")),
@@ -372,7 +373,9 @@ mod tests {
     #[test]
     fn a_label_cannot_leave_its_quotes() {
         let sql = begin_sql(Access::ReadOnly, Duration::from_secs(1), "a'; DROP");
-        assert!(sql.starts_with("BEGIN READ ONLY; SET LOCAL statement_timeout = '1000ms'"));
+        assert!(sql.starts_with(
+            "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; SET LOCAL statement_timeout = '1000ms'"
+        ));
         assert!(sql.contains("application_name = 'tallymark a''; DROP'"));
         assert!(sql.contains("row_security = off"));
     }

@@ -9,6 +9,7 @@
 //! | [`mod@slice`] | a calendar cuts time into slices and buckets |
 //! | [`plan`] | checkpoints and the time → which slices are due; pure |
 //! | [`tick`], [`backfill`] | a trigger's due slices, one after another or several at once |
+//! | [`late`] | late changes of the source → slices that run again |
 //! | [`run`] | the spine: one slice from claim to checkpoint |
 //! | [`checkpoint`] | the DynamoDB item of each slice: states, leases, watermark |
 //! | [`source`] | statements that aggregate a chunk of the source |
@@ -29,7 +30,9 @@ pub mod db;
 #[cfg(feature = "embedded")]
 pub mod embedded;
 pub mod event;
+pub mod faults;
 pub mod lambda;
+pub mod late;
 pub mod plan;
 pub mod repair;
 pub mod report;

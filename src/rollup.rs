@@ -28,6 +28,8 @@ pub struct Rollup {
     pub grace: Duration,
     /// How many of the newest slices run again whenever a newer one has ended.
     pub lookback: u32,
+    /// How changes of rows are noticed whose slice has been read already.
+    pub late: Late,
     /// SQL condition that a source row must meet.
     pub filter: Option<String>,
     /// The dimensions: source columns to group by.
@@ -59,6 +61,44 @@ pub struct TimeColumn {
     pub zone: Option<Tz>,
     /// The unit of an integer column.
     pub unit: Option<EpochUnit>,
+}
+
+/// How changes of source rows are noticed whose slice has been read already. What each way
+/// guarantees, and what it needs: docs/ACCURACY.md.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Late {
+    /// Not at all, but by `lookback`, a replay or `verify`.
+    #[default]
+    Grace,
+    /// There are none: the database stamps rows, and nobody changes them. A slice is read when
+    /// every transaction has ended that began before its end.
+    Clock,
+    /// By a trigger on the source table, which marks the hours of late changes.
+    Capture,
+    /// By a column that holds when a row was written last, and has an index.
+    Column(TimeColumn),
+}
+
+impl Late {
+    /// The word for it in the configuration, in checkpoints and in reports.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Grace => "grace",
+            Self::Clock => "clock",
+            Self::Capture => "capture",
+            Self::Column(_) => "column",
+        }
+    }
+
+    /// The column that holds when a row was written last.
+    #[must_use]
+    pub fn column(&self) -> Option<&str> {
+        match self {
+            Self::Column(column) => Some(&column.column),
+            Self::Grace | Self::Clock | Self::Capture => None,
+        }
+    }
 }
 
 /// The unit of an integer time column.
@@ -96,6 +136,26 @@ pub enum Aggregate {
     Avg(String),
     /// Exact number of different values of a column; NULL is not a value.
     Distinct(String),
+}
+
+impl EpochUnit {
+    /// The word for it in the configuration.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Seconds => "seconds",
+            Self::Milliseconds => "milliseconds",
+        }
+    }
+
+    /// How many of it make a second.
+    #[must_use]
+    pub const fn per_second(self) -> i64 {
+        match self {
+            Self::Seconds => 1,
+            Self::Milliseconds => 1000,
+        }
+    }
 }
 
 impl Aggregate {
@@ -139,7 +199,8 @@ impl Rollup {
     /// Hash of everything that decides which numbers the rollup holds: 16 hexadecimal digits.
     ///
     /// Settings that only decide when or how carefully a slice is computed (`start`, `grace`,
-    /// `lookback`, `shrink_guard`, `seal_before`) are left out: changing them makes nothing stale.
+    /// `lookback`, `late`, `shrink_guard`, `seal_before`) are left out: changing them makes nothing
+    /// stale.
     #[must_use]
     pub fn definition(&self) -> String {
         let text = serde_json::json!({

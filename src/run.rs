@@ -8,16 +8,16 @@ use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::Row as _;
 
 use crate::checkpoint::{
-    CheckpointError, Claim, ClaimError, ClaimRefused, Completion, Lease, State,
+    CheckpointError, Claim, ClaimError, ClaimRefused, Completion, Lease, State, Yield,
 };
 use crate::clock::{Deadline, Stopwatch};
 use crate::db::{Access, DbError, DbErrorKind};
-use crate::plan::readable_at;
 use crate::report::{Outcome, SliceReport};
 use crate::rollup::Rollup;
 use crate::slice::Slice;
 use crate::source::pace::{CHUNK_MIN, Pace};
 use crate::source::read;
+use crate::source::settle::{Settled, settle};
 use crate::source::shape::Shape;
 use crate::target::{Chunk, Guard, Progress, Replaced, TargetError};
 use crate::worker::{WorkError, Worker};
@@ -40,6 +40,10 @@ const CHUNKS_MIN: u32 = 4;
 /// ... however small it is.
 const CHUNK_TIME_MIN: Duration = Duration::from_millis(10);
 
+/// Open transactions are waited for during at most this part of the time left: other slices want
+/// theirs.
+const SETTLE_SHARE: u32 = 10;
+
 /// What a caller may decide about a slice's run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RunOptions {
@@ -50,7 +54,7 @@ pub struct RunOptions {
 /// How the work on a slice ended, short of success.
 enum Stop {
     /// Give up the turn, without a failure.
-    Yield { reason: String, retry_at: Option<DateTime<Utc>> },
+    Yield(Yield),
     /// The slice failed.
     Fail { error: String, retryable: bool },
     /// A newer attempt has the slice.
@@ -59,11 +63,18 @@ enum Stop {
     Unreachable(DbError),
 }
 
+impl Stop {
+    /// Gives up the turn, to go on whenever the next one comes.
+    fn yields(reason: impl Into<String>) -> Self {
+        Self::Yield(Yield { reason: reason.into(), ..Yield::default() })
+    }
+}
+
 impl From<TargetError> for Stop {
     fn from(error: TargetError) -> Self {
         match error {
             TargetError::Fenced { .. } => Self::Fenced(error.to_string()),
-            TargetError::Forgotten => Self::Yield { reason: error.to_string(), retry_at: None },
+            TargetError::Forgotten => Self::yields(error.to_string()),
             TargetError::Shrunk { .. } => Self::Fail { error: error.to_string(), retryable: false },
             TargetError::Db(error) => error.into(),
         }
@@ -74,7 +85,7 @@ impl From<DbError> for Stop {
     fn from(error: DbError) -> Self {
         match error.kind() {
             DbErrorKind::Unreachable | DbErrorKind::Login => Self::Unreachable(error),
-            DbErrorKind::Contended => Self::Yield { reason: error.to_string(), retry_at: None },
+            DbErrorKind::Contended => Self::yields(error.to_string()),
             _ => Self::Fail { error: error.to_string(), retryable: true },
         }
     }
@@ -85,6 +96,7 @@ struct Done {
     replaced: Replaced,
     chunks: u32,
     source_ms: u64,
+    settled_by: &'static str,
 }
 
 /// One slice being worked on.
@@ -168,15 +180,15 @@ impl Work<'_> {
     async fn process(&self) -> Result<Done, Stop> {
         let mut pace = self.worker.pace(self.rollup);
         let work = async {
-            self.settle(&mut pace).await?;
-            self.read_and_replace(&mut pace).await
+            let settled_by = self.settle(&mut pace).await?;
+            let done = self.read_and_replace(&mut pace).await?;
+            Ok(Done { settled_by, ..done })
         };
         // The servers end their statements themselves; this is for one that is cut off.
         let limit = self.time_left().saturating_sub(RESERVE / 2);
-        let done = tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
-            let reason = "budget spent: a server did not answer in time".into();
-            Err(Stop::Yield { reason, retry_at: None })
-        });
+        let done = tokio::time::timeout(limit, work)
+            .await
+            .unwrap_or_else(|_| Err(Stop::yields("budget spent: a server did not answer in time")));
         self.worker.set_pace(self.rollup, pace);
         if matches!(done, Err(Stop::Fail { .. })) {
             // Perhaps the source or the tables have changed.
@@ -185,32 +197,32 @@ impl Work<'_> {
         done
     }
 
-    /// Waits for nothing: a slice whose grace is not over by the database's clock is given up
-    /// until then. Asks for the planner's estimate where nothing is known of the rollup's pace.
-    async fn settle(&self, pace: &mut Pace) -> Result<(), Stop> {
+    /// Makes sure that no row of the slice can appear unseen any more, and says how that is known;
+    /// gives up the slice until it is. Asks for the planner's estimate where nothing is known of
+    /// the rollup's pace.
+    async fn settle(&self, pace: &mut Pace) -> Result<&'static str, Stop> {
         let mut tx = self
             .worker
             .source
             .begin(Access::ReadOnly, self.statement_timeout()?, &self.label())
             .await?;
-        let row = tx.row("asking for the time", "SELECT clock_timestamp()".into()).await?;
-        let now: DateTime<Utc> =
-            row.try_get(0).map_err(|source| tx.error("asking for the time", source))?;
-        let readable_at = readable_at(self.rollup, self.slice);
-        if now < readable_at {
-            tx.rollback().await?;
-            return Err(Stop::Yield {
-                reason: format!("not settled: readable at {readable_at:?} by the source's clock"),
-                retry_at: Some(readable_at),
-            });
-        }
+        let what = (self.rollup, self.shape, self.slice);
+        let wait = self.worker.settle_wait_max.min(self.time_left() / SETTLE_SHARE);
+        let horizon = self.lease.checkpoint().horizon;
+        let by = match settle(&mut tx, what, horizon, wait).await? {
+            Settled::By(by) => by,
+            Settled::NotYet { reason, retry_at, horizon } => {
+                tx.rollback().await?;
+                return Err(Stop::Yield(Yield { reason, retry_at, horizon }));
+            }
+        };
         if pace.is_unknown() {
             let (start, end) = (self.slice.start(), self.slice.end());
             let rows = estimate_rows(&mut tx, self.rollup, self.shape, start, end).await?;
             pace.guess(rows, start, end, self.chunk_time);
         }
         tx.commit().await?;
-        Ok(())
+        Ok(by)
     }
 
     /// Reads the slice whole if one statement can, else chunk by chunk.
@@ -281,7 +293,8 @@ impl Work<'_> {
             None => target.replace_from_source(lease, rollup, shape, slice, guard).await?,
             Some(source) => target.replace_by_copy(chunk, source, guard).await?,
         };
-        Ok(Done { chunks: 1, source_ms: replaced.statement_ms, replaced })
+        let source_ms = replaced.statement_ms;
+        Ok(Done { replaced, chunks: 1, source_ms, settled_by: "" })
     }
 
     /// Replaces the slice by its staged partials.
@@ -290,7 +303,8 @@ impl Work<'_> {
         let guard = self.guard(self.statement_timeout()?);
         match self.worker.target.replace_from_stage(lease, rollup, shape, slice, guard).await {
             Ok(replaced) => {
-                Ok(Done { replaced, chunks: progress.chunks, source_ms: progress.source_ms })
+                let Progress { chunks, source_ms, .. } = *progress;
+                Ok(Done { replaced, chunks, source_ms, settled_by: "" })
             }
             Err(TargetError::Db(error))
                 if error.kind() == DbErrorKind::Cancelled && resumed_at < slice.end() =>
@@ -358,7 +372,7 @@ impl Work<'_> {
     fn statement_timeout(&self) -> Result<Duration, Stop> {
         let left = self.time_left().saturating_sub(RESERVE);
         if left.is_zero() {
-            return Err(Stop::Yield { reason: "budget spent".into(), retry_at: None });
+            return Err(Stop::yields("budget spent"));
         }
         Ok(left)
     }
@@ -380,13 +394,10 @@ impl Work<'_> {
     }
 
     fn budget_spent(&self, progress: &Progress) -> Stop {
-        Stop::Yield {
-            reason: format!(
-                "budget spent after {} chunks, {} rows; goes on at {:?}",
-                progress.chunks, progress.rows_read, progress.cursor
-            ),
-            retry_at: None,
-        }
+        Stop::yields(format!(
+            "budget spent after {} chunks, {} rows; goes on at {:?}",
+            progress.chunks, progress.rows_read, progress.cursor
+        ))
     }
 
     /// Writes the outcome to the checkpoint.
@@ -415,11 +426,11 @@ impl Work<'_> {
                     Err(error) => Some(error),
                 }
             }
-            Err(Stop::Yield { reason, retry_at }) => {
+            Err(Stop::Yield(turn)) => {
                 report.outcome = Outcome::Yielded;
-                report.retry_at = retry_at;
-                let ended = checkpoints.yield_(self.lease, &reason, retry_at, now).await;
-                report.reason = Some(reason);
+                report.retry_at = turn.retry_at;
+                let ended = checkpoints.yield_(self.lease, &turn, now).await;
+                report.reason = Some(turn.reason);
                 ended.err()
             }
             Err(Stop::Fail { error, retryable }) => {
@@ -444,8 +455,8 @@ impl Work<'_> {
                 ended.err()
             }
             Err(Stop::Unreachable(error)) => {
-                let reason = error.to_string();
-                let ended = checkpoints.yield_(self.lease, &reason, None, now).await;
+                let turn = Yield { reason: error.to_string(), ..Yield::default() };
+                let ended = checkpoints.yield_(self.lease, &turn, now).await;
                 match ended.err() {
                     // The connection may have broken because this attempt came too late.
                     Some(lost @ CheckpointError::LostLease(_)) => Some(lost),
@@ -494,7 +505,7 @@ fn completion(done: &Done, elapsed_ms: u64) -> Completion {
         chunks: done.chunks.into(),
         source_ms: done.source_ms,
         elapsed_ms,
-        settled_by: "grace".into(),
+        settled_by: done.settled_by.into(),
     }
 }
 

@@ -51,6 +51,15 @@ pub struct Problem {
     severity: Option<Severity>,
 }
 
+impl Problem {
+    /// What kept `rollup` from being worked on.
+    #[must_use]
+    pub fn new(rollup: &str, error: &WorkError) -> Self {
+        let (rollup, severity) = (rollup.to_owned(), Some(error.severity()));
+        Self { rollup, error: error.to_string(), severity }
+    }
+}
+
 impl TickReport {
     /// The worst of what went wrong; `None` if nothing did.
     #[must_use]
@@ -104,7 +113,8 @@ impl Worker {
         deadline: Deadline,
         only: Option<&Rollup>,
     ) -> Result<TickReport, WorkError> {
-        let mut report = TickReport::default();
+        let mut report =
+            TickReport { problems: self.notice_late(deadline).await, ..TickReport::default() };
         let mut queues = Vec::new();
         for rollup in &self.config.rollups {
             if only.is_some_and(|only| only.name != rollup.name) {
@@ -134,11 +144,7 @@ impl Worker {
                     Err(error) => {
                         report.left += due.len() + 1;
                         due.clear();
-                        report.problems.push(Problem {
-                            rollup: rollup.name.clone(),
-                            error: error.to_string(),
-                            severity: Some(error.severity()),
-                        });
+                        report.problems.push(Problem::new(&rollup.name, &error));
                     }
                 }
             }

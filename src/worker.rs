@@ -14,6 +14,10 @@ use crate::source::shape::{self, Shape, ShapeError};
 use crate::target::ddl::DdlError;
 use crate::target::{Target, TargetError};
 
+/// Transactions that were writing at a slice's end are waited for this long: most last less. Longer
+/// ones are left to a later run, which does not count as a failure.
+const SETTLE_WAIT_MAX: Duration = Duration::from_secs(2);
+
 /// How long a question to a catalogue may take.
 pub const CATALOGUE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -30,6 +34,8 @@ pub struct Worker {
     pub checkpoints: Checkpoints,
     /// The clock.
     pub clock: Arc<dyn Clock>,
+    /// How long, at most, an attempt waits for transactions that were writing at its slice's end.
+    pub settle_wait_max: Duration,
     shapes: Mutex<HashMap<String, Arc<Shape>>>,
     paces: Mutex<HashMap<String, Pace>>,
 }
@@ -140,7 +146,8 @@ impl Worker {
             is_source,
         };
         let (shapes, paces) = (Mutex::default(), Mutex::default());
-        Ok(Self { config, source, target, checkpoints, clock, shapes, paces })
+        let settle_wait_max = SETTLE_WAIT_MAX;
+        Ok(Self { config, source, target, checkpoints, clock, settle_wait_max, shapes, paces })
     }
 
     /// The rollup of this name.

@@ -30,6 +30,17 @@ pub struct Failure {
     pub retry_at: Option<DateTime<Utc>>,
 }
 
+/// How an attempt gives up its turn.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Yield {
+    /// Why.
+    pub reason: String,
+    /// When it is worth trying again, for the planner; a claim may come earlier.
+    pub retry_at: Option<DateTime<Utc>>,
+    /// The transaction ID that the slice waits for on the source; `None` keeps what is known.
+    pub horizon: Option<u64>,
+}
+
 impl Checkpoints {
     /// Records that the lease's attempt has committed the slice's result. The slice has succeeded,
     /// or is stale if it was reopened meanwhile.
@@ -93,21 +104,21 @@ impl Checkpoints {
         }
     }
 
-    /// Records that the lease's attempt gives up its turn without having failed. `retry_at` tells
-    /// the planner when it is worth trying again; a claim may come earlier.
+    /// Records that the lease's attempt gives up its turn without having failed.
     ///
     /// # Errors
     /// [`CheckpointError::LostLease`] if a newer attempt has the slice.
     pub async fn yield_(
         &self,
         lease: &Lease,
-        reason: &str,
-        retry_at: Option<DateTime<Utc>>,
+        turn: &Yield,
         now: DateTime<Utc>,
     ) -> Result<State, CheckpointError> {
+        let horizon = turn.horizon.or(lease.checkpoint().horizon);
         let update = ending(lease, now, State::Yielded, MINE)
-            .set("reason", text(shortened(reason)))
-            .set_or_remove("retry_at", retry_at.map(epoch_ms))
+            .set("reason", text(shortened(&turn.reason)))
+            .set_or_remove("retry_at", turn.retry_at.map(epoch_ms))
+            .set_or_remove("horizon", horizon.map(number))
             .set(UNFINISHED, text(lease.rollup()));
         match self.end(update, lease, "yield").await? {
             None => Ok(State::Yielded),
@@ -131,7 +142,7 @@ impl Checkpoints {
                 update.set(name, value)
             })
             .set("failures", number(0))
-            .remove(&["error", "retry_at"])
+            .remove(&["error", "horizon", "retry_at"])
     }
 
     /// Sends an ending. `None`: it was written; otherwise the checkpoint that refused it.

@@ -49,6 +49,9 @@ pub struct Checkpoint {
     pub dirty_seen: u64,
     /// The fingerprint of the rollup's definition at the latest claim.
     pub definition: Option<String>,
+    /// The transaction ID that a slice which was not settled waits for on the source; kept until
+    /// it succeeds.
+    pub horizon: Option<u64>,
     /// Why the slice yielded or was reopened.
     pub reason: Option<String>,
     /// What the latest failure said; kept until the slice succeeds.
@@ -84,7 +87,7 @@ pub struct Completion {
     pub source_ms: u64,
     /// How long the attempt took.
     pub elapsed_ms: u64,
-    /// How the slice was known to be settled: `capture`, `clock` or `grace`.
+    /// How the slice was known to be settled: `capture`, `clock`, `column` or `grace`.
     pub settled_by: String,
 }
 
@@ -128,6 +131,7 @@ impl Checkpoint {
             dirty: read.number("dirty")?.unwrap_or(0),
             dirty_seen: read.number("dirty_seen")?.unwrap_or(0),
             definition: read.text("definition")?,
+            horizon: read.number("horizon")?,
             reason: read.text("reason")?,
             error: read.text("error")?,
             outcome: Completion::read(&read)?,
@@ -154,6 +158,7 @@ impl Checkpoint {
         put("dirty", Some(number(self.dirty)));
         put("dirty_seen", Some(number(self.dirty_seen)));
         put("definition", self.definition.as_deref().map(text));
+        put("horizon", self.horizon.map(number));
         put("reason", self.reason.as_deref().map(text));
         put("error", self.error.as_deref().map(text));
         put("reopened_at", self.reopened_at.map(instant));
@@ -340,6 +345,7 @@ mod tests {
             dirty: 3,
             dirty_seen: 2,
             definition: Some("0123456789abcdef".into()),
+            horizon: Some(725),
             reason: Some("replay".into()),
             error: Some("refused".into()),
             outcome: Some(Completion {
@@ -371,6 +377,7 @@ mod tests {
             claimed_from: None,
             retry_at: None,
             definition: None,
+            horizon: None,
             reason: None,
             error: None,
             outcome: None,

@@ -6,11 +6,12 @@
 //! | [`state`] | the states and the one function between them |
 //! | [`item`] | the item, typed |
 //! | `dynamodb`, `table` | the connection and the table |
-//! | `claim`, `finish`, `reopen`, `watermark`, `restore` | the conditional writes |
+//! | `claim`, `finish`, `reopen`, `watermark`, `changes`, `restore` | the conditional writes |
 //!
 //! In the normal case a slice costs two writes: [`Checkpoints::claim`] and
 //! [`Checkpoints::complete`].
 
+mod changes;
 mod claim;
 mod dynamodb;
 mod error;
@@ -33,7 +34,7 @@ pub use dynamodb::Checkpoints;
 #[cfg(feature = "embedded")]
 pub(crate) use dynamodb::{retries, timeouts};
 pub use error::{CheckpointError, ClaimError, ClaimRefused, LostLease};
-pub use finish::Failure;
+pub use finish::{Failure, Yield};
 pub use item::{Checkpoint, Completion};
 pub use restore::{Marker, Restored};
 pub use state::State;

@@ -1,6 +1,7 @@
 //! Reopening a slice: late data, a changed definition, a replay.
 
 use chrono::{DateTime, Utc};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::dynamodb::Checkpoints;
 use super::error::CheckpointError;
@@ -12,6 +13,9 @@ use super::update::{Update, Written};
 /// Looks at a slice before giving up. Each further look means that a worker claimed or ended it in
 /// the milliseconds between two calls.
 pub(super) const LOOKS_MAX: usize = 5;
+
+/// Slices reopened at the same time: enough to hide the network, few for the table.
+const REOPENED_AT_ONCE: usize = 8;
 
 /// Every slice that nobody works on, one without a checkpoint included.
 const IDLE: &str = "attribute_not_exists(#pk) OR #state <> :running";
@@ -34,6 +38,27 @@ impl Checkpoints {
         // After the item, never before: see `Watermark`.
         self.lower_watermark(rollup, slice_start).await?;
         Ok(reopened)
+    }
+
+    /// Makes many slices run again, as [`Checkpoints::reopen`] does one by one.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if a call fails; some slices may be marked then without the watermark
+    /// having fallen back, and all of them must be reopened again.
+    pub async fn reopen_all(
+        &self,
+        rollup: &str,
+        starts: &[DateTime<Utc>],
+        reason: &str,
+        now: DateTime<Utc>,
+    ) -> Result<(), CheckpointError> {
+        let Some(first) = starts.iter().min() else { return Ok(()) };
+        stream::iter(starts)
+            .map(|start| self.mark_dirty(rollup, *start, reason, now))
+            .buffer_unordered(REOPENED_AT_ONCE)
+            .try_for_each(|_| async { Ok(()) })
+            .await?;
+        self.lower_watermark(rollup, *first).await
     }
 
     async fn mark_dirty(

@@ -104,6 +104,7 @@ fn follow(found: Option<&Checkpoint>, marker: &Marker) -> Checkpoint {
         dirty: dirty + reopens,
         dirty_seen,
         definition: Some(marker.definition.clone()),
+        horizon: None,
         reason,
         error: None,
         outcome: Some(marker.outcome.clone()),
@@ -129,7 +130,7 @@ fn replacing(found: Option<&Checkpoint>, restored: &Checkpoint) -> Update {
         }
     };
     let item = restored.to_item();
-    let gone = ["lease_until", "retry_at", "error", "reason", UNFINISHED];
+    let gone = ["lease_until", "retry_at", "error", "reason", "horizon", UNFINISHED];
     let gone: Vec<_> = gone.into_iter().filter(|name| !item.contains_key(*name)).collect();
     item.into_iter()
         .filter(|(name, _)| name != PK && name != SK)

@@ -9,7 +9,7 @@ mod table;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{Checkpoints, Claim, ClaimError, ClaimRefused, Completion, Lease};
+use super::{Checkpoints, Claim, ClaimError, ClaimRefused, Completion, Lease, Yield};
 use crate::embedded::dynamodb::EmbeddedDynamo;
 
 const ROLLUP: &str = "entity_daily";
@@ -67,6 +67,10 @@ fn start() -> DateTime<Utc> {
 /// A second of the day on which the slice is processed.
 fn at(seconds: i64) -> DateTime<Utc> {
     start() + TimeDelta::days(1) + TimeDelta::seconds(seconds)
+}
+
+fn turn(reason: &str, retry_at: Option<DateTime<Utc>>) -> Yield {
+    Yield { reason: reason.into(), retry_at, horizon: None }
 }
 
 fn outcome() -> Completion {

@@ -4,8 +4,9 @@ use sqlx::Row as _;
 
 use super::{Failure, Global, rollups, ui};
 use crate::db::{Access, Db, DbError, Side};
-use crate::rollup::Rollup;
+use crate::rollup::{Late, Rollup};
 use crate::source::shape::Shape;
+use crate::source::{capture, settle};
 use crate::sql::{literal, table};
 use crate::target::ddl::{self, DdlError};
 use crate::worker::{CATALOGUE_TIMEOUT, Severity, WorkError, Worker};
@@ -209,16 +210,61 @@ async fn rollup(
         Err(DdlError::Db(error)) => return Err(error.into()),
         Err(error) => findings.add(Grade::Bad, subject, error.to_string()),
     }
-    findings.add(
-        Grade::Note,
-        subject,
-        format!(
-            "settles by grace: rows that become visible more than {} after their slice's end, and \
-             later changes, are found by lookback ({}) or replay only",
-            ui::duration(rollup.grace),
-            ui::counted(rollup.lookback as usize, "slice"),
+    late(worker, rollup, &shape, findings).await?;
+    Ok(())
+}
+
+/// How late changes are noticed, and whether that can work.
+async fn late(
+    worker: &Worker,
+    rollup: &Rollup,
+    shape: &Shape,
+    findings: &mut Findings,
+) -> Result<(), WorkError> {
+    let subject = &rollup.name;
+    let mut tx = worker.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, subject).await?;
+    let (grade, finding) = match &rollup.late {
+        Late::Grace => (
+            Grade::Note,
+            format!(
+                "late = \"grace\": rows that become visible more than {} after their slice's end, \
+                 and later changes, are found by lookback, replay or verify only",
+                ui::duration(rollup.grace),
+            ),
         ),
-    );
+        Late::Clock => (
+            Grade::Good,
+            "late = \"clock\": exact if the database stamps the rows and nobody changes them"
+                .into(),
+        ),
+        Late::Capture => {
+            let standing = capture::standing(&mut tx, rollup, shape).await?;
+            match standing.problem {
+                None => (Grade::Good, "late = \"capture\": every late change is marked".into()),
+                Some(problem) => (Grade::Bad, problem),
+            }
+        }
+        Late::Column(column) if settle::sees_all(&mut tx).await? => (
+            Grade::Good,
+            format!(
+                "late: inserts and updates are found by `{}`, if the database stamps it; deletes \
+                 are not",
+                column.column
+            ),
+        ),
+        Late::Column(column) => (
+            Grade::Note,
+            format!(
+                "late: inserts and updates are found by `{}` only of transactions that last no \
+                 longer than the grace ({}), as this role cannot see when others began; GRANT \
+                 pg_read_all_stats to it",
+                column.column,
+                ui::duration(rollup.grace),
+            ),
+        ),
+    };
+    tx.rollback().await?;
+    findings.add(grade, subject, finding);
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! The command line. Each command decodes its arguments, calls the library, and prints.
 
 mod backfill;
+mod capture;
 mod check;
 mod demo;
 mod init;
@@ -65,6 +66,8 @@ enum Command {
     Init(init::Init),
     /// Look for what would keep the rollups from working, and its fix
     Check(check::Check),
+    /// Install, remove or look at the triggers that mark late changes
+    Capture(capture::CaptureCommand),
     /// Show what is due, or what a backfill would do
     Plan(plan::Plan),
     /// Work on what is due now: one tick, in this process
@@ -164,6 +167,7 @@ async fn dispatch(global: &Global, command: Command) -> Result<(), Failure> {
         Command::Demo(command) => command.run(global).await,
         Command::Init(command) => command.run(global).await,
         Command::Check(command) => command.run(global).await,
+        Command::Capture(command) => command.run(global).await,
         Command::Plan(command) => command.run(global).await,
         Command::Run(command) => command.run(global).await,
         Command::Backfill(command) => command.run(global).await,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use chrono_tz::{TZ_VARIANTS, Tz};
 
-use crate::rollup::{EpochUnit, Rollup, TableName, TimeColumn};
+use crate::rollup::{EpochUnit, Late, Rollup, TableName, TimeColumn};
 use crate::slice::{Calendar, Width, boundaries};
 
 use super::error::{nearest, shown};
@@ -52,7 +52,7 @@ fn read(node: &Node<'_>, names: &mut HashSet<String>) -> Option<Rollup> {
     }
     section.only(&KEYS, NONE_LATER);
     let name = name(&section, names);
-    late(&section);
+    let late = section.get("late").map_or(Some(Late::default()), |node| late(&node));
     let from = section.need("from", r#"write from = "public.events""#).and_then(|n| table(&n));
     let time = section.need("time", r#"write time = "created_at""#).and_then(|n| time(&n));
     let cut = cut(&section);
@@ -75,6 +75,13 @@ fn read(node: &Node<'_>, names: &mut HashSet<String>) -> Option<Rollup> {
         .map_or(Some(SHRINK_GUARD_DEFAULT), |node| node.number(0.0..=1.0));
     let filter = condition(&section);
     let columns = measures::read(&section);
+    if late == Some(Late::Capture)
+        && let (Some(TableName { schema: None, name }), Some(node)) = (&from, section.get("from"))
+    {
+        return node.wrong(format!(
+            "a captured table needs its schema: write schema.{name}, such as public.{name}"
+        ));
+    }
     let ((calendar, bucket), (group_by, measures)) = (cut?, columns?);
     Some(Rollup {
         name: name?,
@@ -85,6 +92,7 @@ fn read(node: &Node<'_>, names: &mut HashSet<String>) -> Option<Rollup> {
         bucket,
         grace: grace?,
         lookback: lookback?,
+        late: late?,
         filter: filter?,
         group_by,
         measures,
@@ -126,18 +134,21 @@ fn is_name(name: &&str) -> bool {
     name.starts_with(|first: char| first.is_ascii_lowercase()) && name.chars().all(allowed)
 }
 
-/// Notes ways of settling that only a later version knows.
-fn late(section: &Section<'_>) -> Option<()> {
-    let node = section.get("late")?;
-    match node.string(r#"the string "grace""#)? {
-        "grace" => Some(()),
-        known @ ("capture" | "clock") => node.wrong(format!(
-            r#""{known}" belongs to a later version; this version settles by `grace` only: write late = "grace" or remove the key"#
-        )),
-        other => node.wrong(format!(
-            r#"{} is unknown; this version settles by `grace` only: write late = "grace" or remove the key"#,
-            shown(other)
-        )),
+/// Reads how late changes are noticed.
+fn late(node: &Node<'_>) -> Option<Late> {
+    const FORM: &str =
+        r#""grace", "clock", "capture", or { column = "updated_at" } with an indexed change time"#;
+    if node.as_section().is_some() {
+        return time(node).map(Late::Column);
+    }
+    match node.string(FORM)? {
+        "grace" => Some(Late::Grace),
+        "clock" => Some(Late::Clock),
+        "capture" => Some(Late::Capture),
+        "column" => node.wrong(r#"say which: late = { column = "updated_at" }"#),
+        other => {
+            node.wrong(format!("{} is not a way to notice late changes; use {FORM}", shown(other)))
+        }
     }
 }
 

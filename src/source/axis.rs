@@ -4,7 +4,7 @@
 use chrono::{DateTime, NaiveDateTime, Offset as _, TimeDelta, TimeZone as _, Utc};
 use chrono_tz::Tz;
 
-use crate::rollup::{EpochUnit, Rollup};
+use crate::rollup::{EpochUnit, Rollup, TimeColumn};
 use crate::slice::{Width, boundaries};
 use crate::sql::{ident, literal, timestamptz};
 
@@ -63,6 +63,47 @@ pub struct Axis {
     zone: Tz,
 }
 
+impl Reading {
+    /// How `column`, of the type `time`, is read; `key` is the setting that names it, and
+    /// `day_zone` the zone of a date without one.
+    fn of(
+        key: &str,
+        column: &TimeColumn,
+        time: Result<TimeType, String>,
+        day_zone: Tz,
+    ) -> Result<Self, String> {
+        let TimeColumn { column, zone, unit } = column;
+        let reading = match time {
+            Ok(TimeType::Timestamptz) => Self::Instant,
+            Ok(TimeType::Timestamp) => Self::Local(zone.unwrap_or(Tz::UTC)),
+            Ok(TimeType::Date) => Self::Day(zone.unwrap_or(day_zone)),
+            Ok(TimeType::Integer) => Self::Epoch(unit.ok_or_else(|| {
+                format!(
+                    "{key}: column `{column}` is an integer; say what it counts: {key} = {{ column \
+                     = \"{column}\", unit = \"seconds\" }} or \"milliseconds\""
+                )
+            })?),
+            Err(other) => {
+                return Err(format!(
+                    "{key}: column `{column}` is of type {other}; it must be timestamptz, \
+                     timestamp, date, or an integer with a unit"
+                ));
+            }
+        };
+        if unit.is_some() && !matches!(reading, Self::Epoch(_)) {
+            return Err(format!(
+                "{key}: `unit` is for integers, and `{column}` is none; remove it"
+            ));
+        }
+        if zone.is_some() && matches!(reading, Self::Instant | Self::Epoch(_)) {
+            return Err(format!(
+                "{key}: column `{column}` holds instants, which need no `zone`; remove it"
+            ));
+        }
+        Ok(reading)
+    }
+}
+
 impl Axis {
     /// The axis of `rollup`, whose time column has the type `time`.
     ///
@@ -71,47 +112,119 @@ impl Axis {
     pub fn new(rollup: &Rollup, time: Result<TimeType, String>) -> Result<Self, String> {
         let column = &rollup.time.column;
         let zone = rollup.calendar.zone();
-        let reading = match time {
-            Ok(TimeType::Timestamptz) => Reading::Instant,
-            Ok(TimeType::Timestamp) => Reading::Local(rollup.time.zone.unwrap_or(Tz::UTC)),
-            Ok(TimeType::Date) => {
-                let day = rollup.time.zone.unwrap_or(zone);
-                if rollup.bucket.is_sub_day() || day != zone {
-                    return Err(format!(
-                        "time: column `{column}` is a date, which has no hours; slice and bucket \
-                         must be 1 day or wider, in the date's own zone"
-                    ));
-                }
-                Reading::Day(day)
-            }
-            Ok(TimeType::Integer) => Reading::Epoch(rollup.time.unit.ok_or_else(|| {
-                format!(
-                    "time: column `{column}` is an integer; say what it counts: time = {{ column \
-                     = \"{column}\", unit = \"seconds\" }} or \"milliseconds\""
-                )
-            })?),
-            Err(other) => {
-                return Err(format!(
-                    "time: column `{column}` is of type {other}; it must be timestamptz, \
-                     timestamp, date, or an integer with a unit"
-                ));
-            }
-        };
-        if rollup.time.unit.is_some() && !matches!(reading, Reading::Epoch(_)) {
-            return Err(format!("time: `unit` is for integers, and `{column}` is none; remove it"));
-        }
-        if rollup.time.zone.is_some() && matches!(reading, Reading::Instant | Reading::Epoch(_)) {
+        let reading = Reading::of("time", &rollup.time, time, zone)?;
+        if matches!(reading, Reading::Day(day) if rollup.bucket.is_sub_day() || day != zone) {
             return Err(format!(
-                "time: column `{column}` holds instants, which need no `zone`; remove it"
+                "time: column `{column}` is a date, which has no hours; slice and bucket must be \
+                 1 day or wider, in the date's own zone"
             ));
         }
         Ok(Self { column: column.clone(), reading, bucket: rollup.bucket, zone })
+    }
+
+    /// The axis of the column that holds when a row was written last.
+    ///
+    /// # Errors
+    /// The type does not fit; the text says what would.
+    pub fn of_changes(
+        rollup: &Rollup,
+        column: &TimeColumn,
+        time: Result<TimeType, String>,
+    ) -> Result<Self, String> {
+        let zone = rollup.calendar.zone();
+        let reading = Reading::of("late", column, time, zone)?;
+        if matches!(reading, Reading::Day(_)) {
+            return Err(format!(
+                "late: column `{}` is a date, which cannot tell when in a day a row was written; \
+                 use a timestamptz",
+                column.column
+            ));
+        }
+        Ok(Self { column: column.column.clone(), reading, bucket: rollup.bucket, zone })
     }
 
     /// The column's name.
     #[must_use]
     pub fn column(&self) -> &str {
         &self.column
+    }
+
+    /// How the column is read, in one word or two: part of what a capture trigger is made for.
+    #[must_use]
+    pub fn reading(&self) -> String {
+        match self.reading {
+            Reading::Instant => "instant".into(),
+            Reading::Local(zone) => format!("local {}", zone.name()),
+            Reading::Day(zone) => format!("day {}", zone.name()),
+            Reading::Epoch(unit) => format!("epoch {}", unit.word()),
+        }
+    }
+
+    /// The condition that the time of `row` (`NEW`, `OLD`) is over, to its last instant, before
+    /// `cutoff`, an SQL expression of an instant. Never true for NULL, and never an error, whatever
+    /// the column holds: it stands in a trigger of the application's table.
+    #[must_use]
+    pub fn is_before(&self, row: &str, cutoff: &str) -> String {
+        let column = format!("{row}.{}", ident(&self.column));
+        match self.reading {
+            Reading::Instant => format!("{column} < {cutoff}"),
+            Reading::Epoch(unit) => {
+                let scale = unit.per_second();
+                format!("{column} < ceil(extract(epoch FROM {cutoff}) * {scale})::bigint")
+            }
+            Reading::Local(_) => format!("{} < {cutoff}", self.first_instant(&column)),
+            Reading::Day(_) => format!("{} < {cutoff}", self.last_instant(&column)),
+        }
+    }
+
+    /// The hours since 1970 that hold the time of a row: expressions of the first and the last.
+    /// Whatever the column holds, they are no error; for NULL they mean nothing.
+    #[must_use]
+    pub fn hours(&self, row: Option<&str>) -> (String, String) {
+        let column = match row {
+            Some(row) => format!("{row}.{}", ident(&self.column)),
+            None => ident(&self.column),
+        };
+        let hour = |instant| format!("floor(extract(epoch FROM {instant}) / 3600)::bigint");
+        (hour(self.first_instant(&column)), hour(self.last_instant(&column)))
+    }
+
+    /// The instant of `column`, or the first instant of its day, kept within the years that can be
+    /// moved between zones.
+    fn first_instant(&self, column: &str) -> String {
+        let within = |low: &str, high: &str| format!("greatest(least({column}, {high}), {low})");
+        match self.reading {
+            Reading::Instant => within("'0002-01-01Z'::timestamptz", "'9998-01-01Z'::timestamptz"),
+            Reading::Local(zone) => {
+                let local = within("'0002-01-01'::timestamp", "'9998-01-01'::timestamp");
+                format!("({local} AT TIME ZONE {})", literal(zone.name()))
+            }
+            Reading::Day(zone) => {
+                let day = within("'0002-01-01'::date", "'9998-01-01'::date");
+                format!("({day}::timestamp AT TIME ZONE {})", literal(zone.name()))
+            }
+            Reading::Epoch(unit) => {
+                // The same years in seconds.
+                let scale = unit.per_second();
+                let (low, high) = (-62_104_060_800_i64 * scale, 253_339_228_800_i64 * scale);
+                let count = format!("greatest(least({column}::bigint, {high}), {low})");
+                format!("to_timestamp({count} / {scale}.0)")
+            }
+        }
+    }
+
+    /// The last instant, by the microsecond, of a day; of anything else the instant itself.
+    fn last_instant(&self, column: &str) -> String {
+        match self.reading {
+            Reading::Day(zone) => {
+                let day =
+                    format!("greatest(least({column}, '9998-01-01'::date), '0002-01-01'::date)");
+                let next =
+                    format!("(({day} + 1)::timestamp AT TIME ZONE {})", literal(zone.name()));
+                format!("({next} - interval '1 microsecond')")
+            }
+            _ => self.first_instant(column),
+        }
     }
 
     /// The condition that a row's time lies in `[start, end)`.

@@ -4,6 +4,10 @@
 //! that aggregate a time range; [`pace`] decides how wide that range is.
 
 pub mod axis;
+pub mod capture;
+pub mod changes;
+pub mod marks;
 pub mod pace;
 pub mod read;
+pub mod settle;
 pub mod shape;

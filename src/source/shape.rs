@@ -4,8 +4,9 @@
 use sqlx::Row as _;
 
 use super::axis::{Axis, TimeType};
+use super::settle;
 use crate::db::{DbError, DbErrorKind, Side, Tx};
-use crate::rollup::{Aggregate, Measure, Rollup};
+use crate::rollup::{Aggregate, Late, Measure, Rollup};
 use crate::sql::{ident, literal, table};
 
 /// A rollup's definition together with the types that PostgreSQL gives its columns.
@@ -13,6 +14,8 @@ use crate::sql::{ident, literal, table};
 pub struct Shape {
     /// How the time column is compared and cut.
     pub axis: Axis,
+    /// How the column that holds a row's last change is compared, where `late` names one.
+    pub changes: Option<Axis>,
     /// The dimensions, in the order of `group_by`.
     pub dimensions: Vec<Dimension>,
     /// The columns of the rollup table that hold measures.
@@ -147,6 +150,13 @@ pub async fn inspect(
     };
     let time = find("time", &rollup.time.column)?;
     let axis = Axis::new(rollup, TimeType::parse(&time.base_type)).map_err(&unfit)?;
+    let changes = match &rollup.late {
+        Late::Column(column) => {
+            let time = TimeType::parse(&find("late", &column.column)?.base_type);
+            Some(Axis::of_changes(rollup, column, time).map_err(&unfit)?)
+        }
+        Late::Grace | Late::Clock | Late::Capture => None,
+    };
     let mut dimensions = Vec::with_capacity(rollup.group_by.len());
     for name in &rollup.group_by {
         dimensions.push(dimension(find("group_by", name)?, same_database).map_err(&unfit)?);
@@ -157,7 +167,9 @@ pub async fn inspect(
         }
     }
     check_privilege(tx, rollup).await?;
-    let mut shape = Shape { axis, dimensions, fields: vec![], distinct: vec![], generated: vec![] };
+    check_late(tx, rollup).await?;
+    let mut shape =
+        Shape { axis, changes, dimensions, fields: vec![], distinct: vec![], generated: vec![] };
     let types = measure_types(tx, rollup).await?;
     for (measure, sql_type) in rollup.measures.iter().zip(types) {
         let column = measure
@@ -267,6 +279,7 @@ async fn check_privilege(tx: &mut Tx, rollup: &Rollup) -> Result<(), ShapeError>
     let columns: Vec<String> = std::iter::once(rollup.time.column.as_str())
         .chain(rollup.group_by.iter().map(String::as_str))
         .chain(rollup.measures.iter().filter_map(|measure| measure.aggregate.column()))
+        .chain(rollup.late.column())
         .map(ident)
         .collect();
     // Planning checks nothing; opening the plan checks privileges and row-level security, and
@@ -284,6 +297,31 @@ async fn check_privilege(tx: &mut Tx, rollup: &Rollup) -> Result<(), ShapeError>
         _ => return Err(error.into()),
     };
     Err(ShapeError::Unfit { rollup: rollup.name.clone(), problem: remedy })
+}
+
+/// Whether this server and role can notice late changes in the way that is configured.
+async fn check_late(tx: &mut Tx, rollup: &Rollup) -> Result<(), ShapeError> {
+    let unfit = |problem: String| ShapeError::Unfit { rollup: rollup.name.clone(), problem };
+    if rollup.late == Late::Grace {
+        return Ok(());
+    }
+    let (_, is_replica) = settle::now(tx).await?;
+    if is_replica {
+        return Err(unfit(format!(
+            "late: the source is a replica, which does not know of open transactions, so that \
+             \"{}\" cannot work; use the primary's address, or late = \"grace\"",
+            rollup.late.word()
+        )));
+    }
+    if rollup.late == Late::Clock && !settle::sees_all(tx).await? {
+        return Err(unfit(
+            "late: \"clock\" needs to see when other roles' transactions began; GRANT \
+             pg_read_all_stats TO this role, or use another way: \"capture\", { column = … }, \
+             \"grace\""
+                .into(),
+        ));
+    }
+    Ok(())
 }
 
 /// The type that PostgreSQL gives each measure; also proves that every expression is valid.

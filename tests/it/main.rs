@@ -7,6 +7,8 @@ mod cli;
 mod docs;
 mod embedded_postgres;
 mod flights;
+#[cfg(feature = "faults")]
+mod histories;
 mod kill;
 #[cfg(feature = "lambda")]
 mod lambda;

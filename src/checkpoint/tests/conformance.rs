@@ -207,6 +207,7 @@ fn large(n: i64) -> Checkpoint {
         dirty: 0,
         dirty_seen: 0,
         definition: None,
+        horizon: None,
         reason: None,
         error: Some("x".repeat(2_000)),
         outcome: None,

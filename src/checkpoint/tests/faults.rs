@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
-use super::{FAILURES_MAX, Fixture, ROLLUP, at, claim, outcome, start};
+use super::{FAILURES_MAX, Fixture, ROLLUP, at, claim, outcome, start, turn};
 use crate::checkpoint::{CheckpointError, Checkpoints, State};
 use crate::embedded::dynamodb::client_of;
 
@@ -174,7 +174,7 @@ async fn an_ending_whose_reply_was_lost_is_a_success() {
 
     let lease = fixture.claim(0).await.unwrap();
     proxy.plan([Fault::LoseReply]);
-    let state = checkpoints.yield_(&lease, "not settled", None, at(1)).await.unwrap();
+    let state = checkpoints.yield_(&lease, &turn("not settled", None), at(1)).await.unwrap();
     assert_eq!(state, State::Yielded);
 
     let lease = fixture.claim(2).await.unwrap();

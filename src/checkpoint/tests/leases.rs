@@ -2,7 +2,7 @@
 
 use chrono::TimeDelta;
 
-use super::{Fixture, ROLLUP, at, claim, outcome, start, wish};
+use super::{Fixture, ROLLUP, at, claim, outcome, start, turn, wish};
 use crate::checkpoint::{CheckpointError, Claim, ClaimError, ClaimRefused, LEASE_MARGIN, State};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -66,7 +66,7 @@ async fn a_stale_attempt_can_end_nothing() {
     let refused = [
         checkpoints.complete(&zombie, &outcome(), at(101)).await.unwrap_err(),
         checkpoints.fail(&zombie, "late", true, at(101)).await.unwrap_err(),
-        checkpoints.yield_(&zombie, "late", None, at(101)).await.unwrap_err(),
+        checkpoints.yield_(&zombie, &turn("late", None), at(101)).await.unwrap_err(),
     ];
     for error in refused {
         let message = error.to_string();
@@ -126,9 +126,10 @@ async fn an_ending_told_twice_is_a_success_twice() {
     let fixture = Fixture::new().await;
     let checkpoints = &fixture.checkpoints;
     let lease = fixture.claim(0).await.unwrap();
-    let first = checkpoints.yield_(&lease, "not settled", Some(at(30)), at(1)).await.unwrap();
+    let first =
+        checkpoints.yield_(&lease, &turn("not settled", Some(at(30))), at(1)).await.unwrap();
     assert_eq!(
-        checkpoints.yield_(&lease, "not settled", Some(at(30)), at(1)).await.unwrap(),
+        checkpoints.yield_(&lease, &turn("not settled", Some(at(30))), at(1)).await.unwrap(),
         first
     );
 

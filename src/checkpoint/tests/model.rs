@@ -7,7 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-use super::{FAILURES_MAX, Fixture, ROLLUP, at, outcome, start};
+use super::{FAILURES_MAX, Fixture, ROLLUP, at, outcome, start, turn};
 use crate::checkpoint::state::{self, Event, Illegal, Standing};
 use crate::checkpoint::{
     CheckpointError, Checkpoints, Claim, ClaimError, ClaimRefused, LEASE_MARGIN, Lease, State,
@@ -140,7 +140,7 @@ impl World<'_> {
         let Some(lease) = &self.leases[worker] else { return };
         let now = self.clock.now();
         let retry_at = retry_in.map(|seconds| now + TimeDelta::seconds(seconds));
-        let told = self.checkpoints.yield_(lease, "not settled", retry_at, now).await;
+        let told = self.checkpoints.yield_(lease, &turn("not settled", retry_at), now).await;
         match self.expect(Event::Yield { attempt: lease.attempt(), retry_at }) {
             Ok(expected) => {
                 assert_eq!(told.unwrap(), expected.state);

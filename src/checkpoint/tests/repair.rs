@@ -1,6 +1,6 @@
 //! Restoring checkpoints from markers.
 
-use super::{Fixture, ROLLUP, at, outcome, start};
+use super::{Fixture, ROLLUP, at, outcome, start, turn};
 use crate::checkpoint::{Marker, Restored, State};
 
 fn marker(attempt: u64) -> Marker {
@@ -86,6 +86,6 @@ async fn a_reopening_that_the_committed_attempt_did_not_see_survives() {
     let fixture = Fixture::new().await;
     let lease = fixture.claim(0).await.unwrap();
     fixture.checkpoints.reopen(ROLLUP, start(), "late data", at(1)).await.unwrap();
-    fixture.checkpoints.yield_(&lease, "commit unknown", None, at(2)).await.unwrap();
+    fixture.checkpoints.yield_(&lease, &turn("commit unknown", None), at(2)).await.unwrap();
     assert_eq!(restore(&fixture, &marker(1), 3).await, Restored::Restored(State::Stale));
 }

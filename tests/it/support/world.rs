@@ -76,6 +76,11 @@ async fn dynamo() -> &'static EmbeddedDynamo {
     SERVER.get_or_init(|| async { EmbeddedDynamo::start(None).await.unwrap() }).await
 }
 
+/// The client of the shared DynamoDB.
+pub async fn dynamo_client() -> aws_sdk_dynamodb::Client {
+    dynamo().await.client()
+}
+
 /// A checkpoint table of one's own, not created yet.
 pub async fn checkpoints() -> Checkpoints {
     Checkpoints::new(dynamo().await.client(), format!("test-{:016x}", fastrand::u64(..)), 5)

@@ -48,7 +48,7 @@ tallymark.toml:25: rollup.entity_daily.group_by[1]: the column "__rows" begins w
     (
         "late = \"grace\"",
         "late = true",
-        r#"tallymark.toml:23: rollup.entity_daily.late: expected the string "grace", found a boolean"#,
+        r#"tallymark.toml:23: rollup.entity_daily.late: expected "grace", "clock", "capture", or { column = "updated_at" } with an indexed change time, found a boolean"#,
     ),
     (
         "time = { column = \"at_ms\", unit = \"milliseconds\" }",
@@ -202,13 +202,13 @@ tallymark.toml:25: rollup.entity_daily.group_by[1]: the column "__rows" begins w
     ),
     (
         "late = \"grace\"",
-        "late = \"capture\"",
-        r#"tallymark.toml:23: rollup.entity_daily.late: "capture" belongs to a later version; this version settles by `grace` only: write late = "grace" or remove the key"#,
+        "late = \"column\"",
+        r#"tallymark.toml:23: rollup.entity_daily.late: say which: late = { column = "updated_at" }"#,
     ),
     (
         "late = \"grace\"",
         "late = \"never\"",
-        r#"tallymark.toml:23: rollup.entity_daily.late: "never" is unknown; this version settles by `grace` only: write late = "grace" or remove the key"#,
+        r#"tallymark.toml:23: rollup.entity_daily.late: "never" is not a way to notice late changes; use "grace", "clock", "capture", or { column = "updated_at" } with an indexed change time"#,
     ),
     (
         "\"kind <> 'test'\"",

@@ -1,0 +1,244 @@
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+use sqlx::Row as _;
+
+use super::{Failure, Global, ui};
+use crate::config::DatabaseUrl;
+use crate::db::{Access, Db, DbError, DbErrorKind, Side};
+use crate::rollup::{Late, TableName};
+use crate::source::capture::{Capture, Standing};
+use crate::source::marks;
+use crate::worker::{CATALOGUE_TIMEOUT, Severity, WorkError, Worker};
+
+/// A trigger is made under a lock that writers queue behind: one that is not to be had at once is
+/// given up and asked for again.
+const LOCK_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// How often.
+const LOCK_TRIES_MAX: u32 = 50;
+
+/// Between two tries writers have the table to themselves.
+const LOCK_PAUSE: Duration = Duration::from_millis(400);
+
+/// Install, remove or look at the triggers that mark late changes (late = "capture").
+#[derive(Debug, Args)]
+pub struct CaptureCommand {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Make the triggers on every source table whose rollups say late = "capture"
+    Install(Change),
+    /// Take the triggers and their marks away
+    Remove(Change),
+    /// Show how each captured table stands
+    Status,
+}
+
+#[derive(Debug, Args)]
+struct Change {
+    /// Print what would be run, for the table's owner, and run nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Environment variable with the address of a role that owns the tables [default: the source's]
+    #[arg(long, value_name = "NAME")]
+    owner_env: Option<String>,
+}
+
+/// The captures of a configuration, and the role that reads the source.
+struct Captures {
+    captures: Vec<Capture>,
+    reader: String,
+}
+
+impl CaptureCommand {
+    pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
+        let worker = global.worker(1).await?;
+        let captures = Captures::of(&worker).await?;
+        match self.action {
+            Action::Status => captures.status(&worker, global).await,
+            Action::Install(change) => captures.change(&worker, global, &change, true).await,
+            Action::Remove(change) => captures.change(&worker, global, &change, false).await,
+        }
+    }
+}
+
+impl Captures {
+    async fn of(worker: &Worker) -> Result<Self, Failure> {
+        let begin = worker.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, "capture");
+        let mut ready = Vec::new();
+        for rollup in worker.config.rollups.iter().filter(|rollup| rollup.late == Late::Capture) {
+            ready.push((rollup, worker.shape(rollup).await?));
+        }
+        let mut tables: Vec<&TableName> = Vec::new();
+        for (rollup, _) in &ready {
+            if !tables.contains(&&rollup.from) {
+                tables.push(&rollup.from);
+            }
+        }
+        let captures: Vec<Capture> = tables
+            .iter()
+            .map(|table| {
+                let of_table = ready.iter().filter(|(rollup, _)| rollup.from == **table);
+                let of_table: Vec<_> =
+                    of_table.map(|(rollup, shape)| (*rollup, &**shape)).collect();
+                Capture::new(table, &of_table)
+            })
+            .collect();
+        if captures.is_empty() {
+            return Err(Failure::usage("no rollup says late = \"capture\"".into()));
+        }
+        let mut tx = begin.await.map_err(WorkError::from)?;
+        let asked = tx.row("asking for the role", "SELECT current_user::text".into()).await;
+        let asked = asked.map_err(WorkError::from)?;
+        let reader = asked.try_get(0).map_err(|error| tx.error("asking for the role", error));
+        let reader = reader.map_err(WorkError::from)?;
+        Ok(Self { captures, reader })
+    }
+
+    async fn status(&self, worker: &Worker, global: &Global) -> Result<(), Failure> {
+        let (mut tables, mut lines, mut broken) = (Vec::new(), Vec::new(), 0);
+        for capture in &self.captures {
+            let (standing, marks) = look(worker, capture).await.map_err(WorkError::from)?;
+            broken += usize::from(!standing.is_whole());
+            let table = capture.table.to_string();
+            lines.push(match (&standing.problem, marks) {
+                (Some(problem), _) => format!("{table}: {problem}"),
+                (None, marks) => format!(
+                    "{table}: every late change is marked; {} waiting for the next tick",
+                    ui::counted(usize::try_from(marks.unwrap_or(0)).unwrap_or(0), "mark")
+                ),
+            });
+            let problem = standing.problem;
+            tables.push(json!({ "table": table, "problem": problem, "marks": marks }));
+        }
+        global.print(&json!({ "tables": tables }), || lines.join("\n"));
+        if broken == 0 {
+            return Ok(());
+        }
+        let text = format!("late changes of {} are missed", ui::counted(broken, "table"));
+        Err(Failure::told(Severity::Failed, text))
+    }
+
+    async fn change(
+        &self,
+        worker: &Worker,
+        global: &Global,
+        change: &Change,
+        install: bool,
+    ) -> Result<(), Failure> {
+        let owner = change.owner(worker)?;
+        let mut statements = Vec::new();
+        for capture in &self.captures {
+            let run = self.change_one(&owner, capture, change, install).await?;
+            statements.extend(run);
+        }
+        owner.close().await;
+        let document = json!({ "dry_run": change.dry_run, "statements": statements });
+        global.print(&document, || match (change.dry_run, statements.len()) {
+            (_, 0) if install => "capture: installed already".into(),
+            (_, 0) => "capture: there is none".into(),
+            (true, _) => {
+                let lines: Vec<String> = statements.iter().map(|sql| format!("{sql};")).collect();
+                format!("BEGIN;\n{}\nCOMMIT;", lines.join("\n"))
+            }
+            (false, run) if install => format!(
+                "capture: installed, {} run\nhint: late changes from before are not marked; \
+                 `tallymark verify` finds them",
+                ui::counted(run, "statement")
+            ),
+            (false, run) => format!("capture: removed, {} run", ui::counted(run, "statement")),
+        });
+        Ok(())
+    }
+
+    /// One table, in one transaction; asked for again while its lock is not to be had.
+    async fn change_one(
+        &self,
+        owner: &Db,
+        capture: &Capture,
+        change: &Change,
+        install: bool,
+    ) -> Result<Vec<String>, Failure> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.try_one(owner, capture, change, install).await {
+                Ok(Ok(statements)) => return Ok(statements),
+                Ok(Err(problem)) => return Err(Failure::usage(problem)),
+                Err(error) if error.kind() == DbErrorKind::Contended && tries < LOCK_TRIES_MAX => {
+                    if tries == 1 {
+                        ui::note(format!(
+                            "{}: waiting for a moment without writers",
+                            capture.table
+                        ));
+                    }
+                    tokio::time::sleep(LOCK_PAUSE).await;
+                }
+                Err(error) => return Err(WorkError::from(error).into()),
+            }
+        }
+    }
+
+    async fn try_one(
+        &self,
+        owner: &Db,
+        capture: &Capture,
+        change: &Change,
+        install: bool,
+    ) -> Result<Result<Vec<String>, String>, DbError> {
+        let mut tx = owner.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, "capture").await?;
+        let limit = format!("SET LOCAL lock_timeout = '{}ms'", LOCK_TIMEOUT.as_millis());
+        tx.execute("limiting the wait for locks", limit).await?;
+        let statements = if install {
+            match capture.install(&mut tx, &self.reader).await? {
+                Ok(statements) => statements,
+                Err(problem) => return Ok(Err(problem)),
+            }
+        } else {
+            capture.remove(&mut tx).await?
+        };
+        if change.dry_run {
+            tx.rollback().await?;
+            return Ok(Ok(statements));
+        }
+        for statement in &statements {
+            tx.execute("changing the capture", statement.clone()).await?;
+        }
+        tx.commit().await?;
+        Ok(Ok(statements))
+    }
+}
+
+/// How a capture stands, and how many marks wait.
+async fn look(worker: &Worker, capture: &Capture) -> Result<(Standing, Option<u64>), DbError> {
+    let mut tx = worker.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, "capture").await?;
+    let standing = capture.standing(&mut tx).await?;
+    let marks = match &standing.key {
+        Some(key) if standing.is_whole() => Some(marks::count(&mut tx, key).await?),
+        _ => None,
+    };
+    tx.rollback().await?;
+    Ok((standing, marks))
+}
+
+impl Change {
+    /// A connection of the role that may make triggers.
+    fn owner(&self, worker: &Worker) -> Result<Db, Failure> {
+        let url = match &self.owner_env {
+            None => worker.config.source.url.clone(),
+            Some(name) => {
+                let url = std::env::var(name).map_err(|_| {
+                    Failure::usage(format!("--owner-env: the variable {name} is not set"))
+                })?;
+                DatabaseUrl::new(url)
+                    .map_err(|error| Failure::usage(format!("--owner-env {name}: {error}")))?
+            }
+        };
+        Ok(Db::new(&url, Side::Source, 1).map_err(WorkError::from)?)
+    }
+}

@@ -1,0 +1,47 @@
+//! Guards that tests can take away, to see that something then breaks. Nothing of it is in a build
+//! without the feature `faults`.
+
+/// A part of the reasoning that the results rest on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guard {
+    /// A slice is read after every transaction has ended that had an ID at its end.
+    Horizon,
+    /// The transactions that began before a slice's end are waited for (`late = "clock"`), or kept
+    /// out of what counts as seen (`late = { column = … }`).
+    Oldest,
+    /// A mark is deleted after its slices were reopened, never before.
+    MarksLast,
+}
+
+/// Whether a test took this guard away from the work under way.
+#[cfg(not(feature = "faults"))]
+#[must_use]
+pub const fn is_removed(_: Guard) -> bool {
+    false
+}
+
+#[cfg(feature = "faults")]
+pub use removal::{is_removed, without};
+
+#[cfg(feature = "faults")]
+mod removal {
+    use super::Guard;
+
+    tokio::task_local! {
+        static REMOVED: Guard;
+    }
+
+    /// Whether a test took this guard away from the work under way.
+    #[must_use]
+    pub fn is_removed(guard: Guard) -> bool {
+        REMOVED.try_with(|removed| *removed == guard).unwrap_or(false)
+    }
+
+    /// Does `work` without a guard.
+    pub async fn without<F: Future>(guard: Option<Guard>, work: F) -> F::Output {
+        match guard {
+            Some(guard) => REMOVED.scope(guard, work).await,
+            None => work.await,
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! Late changes of the source: from marks and change times to slices that run again.
+//!
+//! What was found is recorded in the checkpoints first and forgotten on the source after: a worker
+//! that is killed in between finds it again, and a slice that is reopened twice runs once.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+use crate::checkpoint::State;
+use crate::clock::Deadline;
+use crate::db::{Access, DbErrorKind};
+use crate::faults::Guard;
+use crate::plan::newest;
+use crate::rollup::{Late, Rollup};
+use crate::source::capture::{self, Capture};
+use crate::source::marks::{self, Hours, Mark};
+use crate::source::shape::Shape;
+use crate::source::{changes, settle};
+use crate::tick::{BEGIN_MIN, Problem};
+use crate::worker::{CATALOGUE_TIMEOUT, WorkError, Worker};
+
+/// Batches of marks taken in one go; what is left comes with the next tick.
+const BATCHES_MAX: usize = 20;
+
+/// Ranges of slices that lie closer than this many slices are looked up in one query.
+const GAP_MAX: i32 = 64;
+
+/// Transactions that were writing are waited for this long before change times are looked through.
+const WAIT: Duration = Duration::from_millis(500);
+
+/// How often the stretch of change times to look through is halved when reading it takes too long:
+/// from a year to less than a second.
+const HALVINGS_MAX: usize = 25;
+
+/// A rollup with what the source says of it.
+type Ready<'a> = (&'a Rollup, Arc<Shape>);
+
+impl Worker {
+    /// Finds late changes of all rollups that ask for it, and reopens the slices that they are in.
+    /// Returns what kept it from doing so, an alarm for each.
+    pub async fn notice_late(&self, deadline: Deadline) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let mut captured = BTreeMap::<String, Vec<&Rollup>>::new();
+        for rollup in &self.config.rollups {
+            match rollup.late {
+                Late::Capture => captured.entry(rollup.from.to_string()).or_default().push(rollup),
+                Late::Column(_) => {
+                    if let Err(error) = self.notice_changes(rollup, deadline).await {
+                        problems.push(Problem::new(&rollup.name, &error));
+                    }
+                }
+                Late::Grace | Late::Clock => {}
+            }
+        }
+        for rollups in captured.values() {
+            if let Err(error) = self.notice_marks(rollups, deadline).await {
+                problems.push(Problem::new(&rollups[0].name, &error));
+            }
+        }
+        problems
+    }
+
+    /// Moves the marks of one table into the checkpoints of the rollups that count it.
+    async fn notice_marks(&self, rollups: &[&Rollup], deadline: Deadline) -> Result<(), WorkError> {
+        let mut ready = Vec::new();
+        for rollup in rollups {
+            ready.push((*rollup, self.ready(rollup).await?));
+        }
+        let label = format!("late changes of {}", rollups[0].from);
+        let pairs: Vec<_> = ready.iter().map(|(rollup, shape)| (*rollup, &**shape)).collect();
+        let capture = Capture::new(&rollups[0].from, &pairs);
+        let mut standing = None;
+        for _ in 0..BATCHES_MAX {
+            let mut tx = self.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &label).await?;
+            let (now, _) = settle::now(&mut tx).await?;
+            let found = standing.insert(capture.standing(&mut tx).await?);
+            let (marks, has_more) = match &found.key {
+                Some(key) => marks::read(&mut tx, key).await?,
+                None => (Vec::new(), false),
+            };
+            tx.rollback().await?;
+            if !marks.is_empty() && !self.move_marks(&ready, &marks, now, deadline, &label).await? {
+                break;
+            }
+            if !has_more {
+                break;
+            }
+        }
+        // What was marked counts, even if the capture has broken since.
+        match standing.and_then(|standing| standing.problem) {
+            Some(problem) => Err(WorkError::Usage(problem)),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether there was time for all.
+    async fn move_marks(
+        &self,
+        rollups: &[Ready<'_>],
+        marks: &[Mark],
+        now: DateTime<Utc>,
+        deadline: Deadline,
+        label: &str,
+    ) -> Result<bool, WorkError> {
+        if crate::faults::is_removed(Guard::MarksLast) {
+            self.delete_marks(marks, label).await?;
+        }
+        for (rollup, shape) in rollups {
+            let axis = capture::axis_key(&shape.axis);
+            let hours = marks.iter().filter(|mark| mark.axis == axis).map(|mark| mark.hours);
+            let hours: Vec<Hours> = hours.collect();
+            if !self.reopen_hours(rollup, &hours, now, deadline, "late change").await? {
+                return Ok(false);
+            }
+        }
+        if !crate::faults::is_removed(Guard::MarksLast) {
+            self.delete_marks(marks, label).await?;
+        }
+        Ok(true)
+    }
+
+    async fn delete_marks(&self, marks: &[Mark], label: &str) -> Result<(), WorkError> {
+        let mut tx = self.source.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, label).await?;
+        marks::delete(&mut tx, marks).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// Looks through the change times since the last look.
+    async fn notice_changes(&self, rollup: &Rollup, deadline: Deadline) -> Result<(), WorkError> {
+        let shape = self.ready(rollup).await?;
+        let Some(axis) = &shape.changes else { return Ok(()) };
+        let from = self.checkpoints.changes_until(&rollup.name).await?;
+        let label = format!("late changes of {}", rollup.from);
+        let mut tx = self.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &label).await?;
+        let (now, _) = settle::now(&mut tx).await?;
+        let until = changes::seen_until(&mut tx, rollup, WAIT).await?;
+        tx.rollback().await?;
+        // With a transaction under way that keeps it from being told, the next look sees more.
+        let Some(mut until) = until else { return Ok(()) };
+        let Some(from) = from else {
+            // Slices that are read from now on see all that was stamped before.
+            return Ok(self.checkpoints.set_changes_until(&rollup.name, until).await?);
+        };
+        for _ in 0..HALVINGS_MAX {
+            if from >= until || deadline.remaining(&*self.clock) < BEGIN_MIN {
+                return Ok(());
+            }
+            let mut tx = self.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &label).await?;
+            match changes::hours(&mut tx, rollup, &shape, axis, (from, until)).await {
+                Ok(hours) => {
+                    tx.rollback().await?;
+                    if self.reopen_hours(rollup, &hours, now, deadline, "late change").await? {
+                        self.checkpoints.set_changes_until(&rollup.name, until).await?;
+                    }
+                    return Ok(());
+                }
+                Err(error) if error.kind() == DbErrorKind::Cancelled => {
+                    until = from + (until - from) / 2
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(WorkError::Usage(format!(
+            "late: looking for changes since {from} takes longer than {} s; column `{}` needs an \
+             index: CREATE INDEX CONCURRENTLY ON {} ({})",
+            CATALOGUE_TIMEOUT.as_secs(),
+            axis.column(),
+            crate::sql::table(&rollup.from),
+            crate::sql::ident(axis.column()),
+        )))
+    }
+
+    /// Reopens every slice that was read and holds one of these hours, by the source's clock `now`;
+    /// says whether there was time for all.
+    async fn reopen_hours(
+        &self,
+        rollup: &Rollup,
+        hours: &[Hours],
+        now: DateTime<Utc>,
+        deadline: Deadline,
+        reason: &str,
+    ) -> Result<bool, WorkError> {
+        // A slice whose time has not come will be read after these changes.
+        let Some(newest) = newest(rollup, now) else { return Ok(true) };
+        let from = rollup.seal_before.unwrap_or(rollup.start).max(rollup.start);
+        let calendar = &rollup.calendar;
+        let mut ranges: Vec<_> =
+            hours.iter().filter_map(|hours| hours.within(from, newest.end())).collect();
+        for (start, end) in &mut ranges {
+            *start = calendar.containing(*start).start().max(from);
+            *end = (*end).min(newest.end());
+        }
+        ranges.sort_unstable();
+        for group in groups(&ranges, (newest.end() - newest.start()) * GAP_MAX) {
+            if deadline.remaining(&*self.clock) < BEGIN_MIN {
+                return Ok(false);
+            }
+            let bounds =
+                (group[0].0, group.iter().map(|range| range.1).max().unwrap_or(group[0].1));
+            let found = self.checkpoints.range(&rollup.name, bounds.0, bounds.1).await?;
+            let is_hit =
+                |at: DateTime<Utc>| group.iter().any(|(start, end)| *start <= at && at < *end);
+            let hit = found.into_iter().filter(|checkpoint| is_hit(checkpoint.slice_start));
+            // A slice that waits to run again needs no second reason; but the worker that gave the
+            // first may have died before the watermark had fallen back.
+            let (waiting, to_reopen): (Vec<_>, Vec<_>) =
+                hit.partition(|checkpoint| checkpoint.state == State::Stale);
+            let starts: Vec<_> =
+                to_reopen.iter().map(|checkpoint| checkpoint.slice_start).collect();
+            self.checkpoints.reopen_all(&rollup.name, &starts, reason, self.clock.now()).await?;
+            if let Some(first) = waiting.first() {
+                self.checkpoints.lower_watermark(&rollup.name, first.slice_start).await?;
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Sorted ranges in groups between which there are gaps of more than `gap`.
+fn groups(
+    ranges: &[(DateTime<Utc>, DateTime<Utc>)],
+    gap: chrono::TimeDelta,
+) -> Vec<&[(DateTime<Utc>, DateTime<Utc>)]> {
+    ranges.chunk_by(|one, other| other.0 - one.1 <= gap).collect()
+}

@@ -1,0 +1,394 @@
+//! Capture: a trigger on the source table marks the hours of late changes.
+//!
+//! A row counts as late when its time is already older than the grace at the moment at which it is
+//! written. A row that is not marked was written before its slice's end and grace were over, by a
+//! transaction that had an ID then; [`super::settle`] waits for those. So every change is either
+//! seen when its slice is read, or marked. Marks are rows of a table without any rule between them:
+//! no writer waits for another because of us.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use sqlx::Row as _;
+
+use super::axis::Axis;
+use super::shape::Shape;
+use crate::db::{DbError, Tx};
+use crate::rollup::{Rollup, TableName};
+use crate::sql::{ident, literal, table};
+
+/// The triggers of a captured table, each with what it fires for. The names sort behind most others:
+/// the application's own triggers come first.
+const TRIGGERS: [(&str, Fires); 4] = [
+    ("tallymark_delete", Fires::Row { event: "DELETE", rows: &["OLD"] }),
+    ("tallymark_insert", Fires::Row { event: "INSERT", rows: &["NEW"] }),
+    ("tallymark_truncate", Fires::Truncate),
+    ("tallymark_update", Fires::Row { event: "UPDATE", rows: &["OLD", "NEW"] }),
+];
+
+/// A trigger's list of the hours that it has marked in a transaction may have this many bytes before
+/// it marks whole days: some 400 hours. Searching it takes about as long as the rest of the call.
+const LIST_BYTES_MAX: usize = 4096;
+
+/// When a trigger fires.
+#[derive(Clone, Copy, Debug)]
+enum Fires {
+    /// After each late row.
+    Row { event: &'static str, rows: &'static [&'static str] },
+    /// After the statement.
+    Truncate,
+}
+
+/// What a table's triggers are made for; kept as the comment of their function.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Purpose {
+    /// Raised when the function itself changes.
+    version: u32,
+    /// A row is late when it is older than this when written, in milliseconds.
+    grace_ms: u64,
+    /// The time columns, and how each is read.
+    axes: BTreeMap<String, String>,
+}
+
+/// The version of the function below.
+const VERSION: u32 = 1;
+
+/// A source table whose late changes are to be captured, for all rollups that count it.
+#[derive(Clone, Debug)]
+pub struct Capture {
+    /// The table, as the rollups name it.
+    pub table: TableName,
+    axes: Vec<Axis>,
+    grace: Duration,
+}
+
+/// How a table stands to its capture.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The name under which its marks are kept; `None`: it never was captured.
+    pub key: Option<String>,
+    /// What keeps the capture from being whole, with the remedy; `None`: nothing.
+    pub problem: Option<String>,
+}
+
+impl Standing {
+    /// Whether every late change is marked.
+    #[must_use]
+    pub const fn is_whole(&self) -> bool {
+        self.problem.is_none()
+    }
+}
+
+/// A table, partition or child table.
+#[derive(Debug)]
+struct Relation {
+    name: String,
+    kind: String,
+    is_partition: bool,
+    /// Our triggers on it, and how each is enabled.
+    triggers: BTreeMap<String, String>,
+    function: Option<String>,
+    description: Option<String>,
+    has_marks: bool,
+}
+
+impl Capture {
+    /// The capture of `table` for these rollups that count it, of which there is one at least.
+    #[must_use]
+    pub fn new(table: &TableName, rollups: &[(&Rollup, &Shape)]) -> Self {
+        let mut axes: Vec<Axis> = Vec::new();
+        for (_, shape) in rollups {
+            if !axes.iter().any(|known| is_same(known, &shape.axis)) {
+                axes.push(shape.axis.clone());
+            }
+        }
+        axes.sort_by_key(axis_key);
+        let grace = rollups.iter().map(|(rollup, _)| rollup.grace).min().unwrap_or_default();
+        Self { table: table.clone(), axes, grace }
+    }
+
+    fn purpose(&self) -> Purpose {
+        Purpose {
+            version: VERSION,
+            grace_ms: u64::try_from(self.grace.as_millis()).unwrap_or(u64::MAX),
+            axes: self.axes.iter().map(|axis| (axis_key(axis), axis.reading())).collect(),
+        }
+    }
+
+    /// How the table stands.
+    ///
+    /// # Errors
+    /// The server refuses or cannot be reached.
+    pub async fn standing(&self, tx: &mut Tx) -> Result<Standing, DbError> {
+        let relations = relations(tx, &self.table).await?;
+        Ok(self.judge(&relations))
+    }
+
+    fn judge(&self, relations: &[Relation]) -> Standing {
+        let key = relations.first().and_then(|root| root.function.clone());
+        Standing { problem: self.problem(relations), key }
+    }
+
+    fn problem(&self, relations: &[Relation]) -> Option<String> {
+        const REMEDY: &str = "run `tallymark capture install`, then `tallymark verify`";
+        let Some(root) = relations.first() else {
+            return Some(format!("there is no table {}", table(&self.table)));
+        };
+        if let Some(unfit) = relations.iter().find(|relation| !relation.can_be_captured()) {
+            return Some(format!(
+                "{} is no table of this database, so its changes cannot be captured; use late = \
+                 \"grace\"",
+                unfit.name
+            ));
+        }
+        let Some(description) = &root.description else {
+            return Some(format!("{} has no capture triggers; {REMEDY}", root.name));
+        };
+        if !root.has_marks {
+            return Some(format!("the table tallymark.mark is gone; {REMEDY}"));
+        }
+        let made_for = serde_json::from_str::<Purpose>(description).ok();
+        if !made_for.is_some_and(|made_for| made_for.serves(&self.purpose())) {
+            return Some(format!(
+                "the capture triggers of {} were made for other settings; {REMEDY}",
+                root.name
+            ));
+        }
+        let found = relations.iter().find_map(|relation| {
+            relation.wanted().find_map(|name| {
+                match relation.triggers.get(name).map(String::as_str) {
+                    Some("A") => None,
+                    Some(_) => {
+                        Some(format!("trigger {name} of {} is not enabled always", relation.name))
+                    }
+                    None => Some(format!("{} has no trigger {name}", relation.name)),
+                }
+            })
+        })?;
+        Some(format!("late changes are not captured: {found}; {REMEDY}"))
+    }
+
+    /// The statements that make the capture whole, in order; none if it is. `reader` is the role
+    /// that reads the source and takes the marks.
+    ///
+    /// # Errors
+    /// The server refuses or cannot be reached; the text of what cannot be captured.
+    pub async fn install(
+        &self,
+        tx: &mut Tx,
+        reader: &str,
+    ) -> Result<Result<Vec<String>, String>, DbError> {
+        let relations = relations(tx, &self.table).await?;
+        if self.problem(&relations).is_none() {
+            return Ok(Ok(Vec::new()));
+        }
+        if relations.is_empty() || relations.iter().any(|relation| !relation.can_be_captured()) {
+            return Ok(Err(self.problem(&relations).unwrap_or_default()));
+        }
+        let name = match relations.first().and_then(|root| root.function.clone()) {
+            Some(name) => name,
+            None => function_name(&relations[0].name),
+        };
+        let mut sql = shared(tx, relations[0].has_marks).await?;
+        sql.push(self.function(&name));
+        let purpose = serde_json::to_string(&self.purpose()).unwrap_or_default();
+        let function = format!("tallymark.{}()", ident(&name));
+        sql.push(format!("COMMENT ON FUNCTION {function} IS {}", literal(&purpose)));
+        sql.push(format!("REVOKE ALL ON FUNCTION {function} FROM PUBLIC"));
+        for relation in &relations {
+            for trigger in relation.own() {
+                sql.push(format!("DROP TRIGGER IF EXISTS {} ON {}", trigger.0, relation.name));
+                sql.push(self.trigger(trigger, &relation.name, &function));
+            }
+        }
+        for relation in &relations {
+            for name in relation.wanted() {
+                sql.push(format!("ALTER TABLE {} ENABLE ALWAYS TRIGGER {name}", relation.name));
+            }
+        }
+        sql.push(format!("GRANT USAGE ON SCHEMA tallymark TO {}", ident(reader)));
+        sql.push(format!("GRANT SELECT, UPDATE, DELETE ON tallymark.mark TO {}", ident(reader)));
+        Ok(Ok(sql))
+    }
+
+    /// The statements that take the capture away, with the marks that nobody will read; none if
+    /// there is none.
+    ///
+    /// # Errors
+    /// The server refuses or cannot be reached.
+    pub async fn remove(&self, tx: &mut Tx) -> Result<Vec<String>, DbError> {
+        let relations = relations(tx, &self.table).await?;
+        let mut sql = Vec::new();
+        for relation in &relations {
+            for name in relation.own().map(|(name, _)| name) {
+                if relation.triggers.contains_key(name) {
+                    sql.push(format!("DROP TRIGGER {name} ON {}", relation.name));
+                }
+            }
+        }
+        if let Some(root) = relations.first()
+            && let Some(name) = &root.function
+        {
+            sql.push(format!("DROP FUNCTION tallymark.{}()", ident(name)));
+            if root.has_marks {
+                let name = literal(name);
+                sql.push(format!("DELETE FROM tallymark.mark WHERE capture = {name}"));
+            }
+        }
+        Ok(sql)
+    }
+
+    fn function(&self, name: &str) -> String {
+        let mut axes = String::new();
+        for (place, axis) in self.axes.iter().enumerate() {
+            for row in ["OLD", "NEW"] {
+                let (first_hour, last_hour) = axis.hours(Some(row));
+                axes.push_str(&format!(
+                    include_str!("capture_axis.sql"),
+                    value = format!("{row}.{}", ident(axis.column())),
+                    first_hour = first_hour,
+                    last_hour = last_hour,
+                    place = place,
+                    name = literal(name),
+                    axis = literal(&axis_key(axis)),
+                ));
+            }
+        }
+        let mut columns: Vec<&str> = self.axes.iter().map(Axis::column).collect();
+        columns.dedup();
+        let everything: Vec<String> = self
+            .axes
+            .iter()
+            .map(|axis| format!("({}, {})", literal(name), literal(&axis_key(axis))))
+            .collect();
+        let quoted: Vec<String> = columns.iter().map(|column| literal(column)).collect();
+        format!(
+            include_str!("capture_function.sql"),
+            name = name,
+            columns_max = columns.len(),
+            columns = quoted.join(", "),
+            everything = everything.join(", "),
+            list_max = LIST_BYTES_MAX,
+            axes = axes.trim_end(),
+        )
+        .trim_end()
+        .to_owned()
+    }
+
+    fn trigger(&self, (name, fires): (&str, Fires), relation: &str, function: &str) -> String {
+        let Fires::Row { event, rows } = fires else {
+            return format!(
+                "CREATE TRIGGER {name} AFTER TRUNCATE ON {relation} FOR EACH STATEMENT EXECUTE \
+                 FUNCTION {function}"
+            );
+        };
+        let cutoff = format!("clock_timestamp() - interval '{} ms'", self.grace.as_millis());
+        let when: Vec<String> = self
+            .axes
+            .iter()
+            .flat_map(|axis| rows.iter().map(|row| axis.is_before(row, &cutoff)))
+            .collect();
+        format!(
+            "CREATE TRIGGER {name} AFTER {event} ON {relation} FOR EACH ROW WHEN ({}) EXECUTE \
+             FUNCTION {function}",
+            when.join(" OR ")
+        )
+    }
+}
+
+/// How the table of one rollup stands, as far as this rollup needs it.
+///
+/// # Errors
+/// The server refuses or cannot be reached.
+pub async fn standing(tx: &mut Tx, rollup: &Rollup, shape: &Shape) -> Result<Standing, DbError> {
+    Capture::new(&rollup.from, &[(rollup, shape)]).standing(tx).await
+}
+
+/// How marks name an axis: a column may be read in several zones.
+#[must_use]
+pub fn axis_key(axis: &Axis) -> String {
+    match axis.reading().as_str() {
+        "instant" => axis.column().to_owned(),
+        reading => format!("{} {reading}", axis.column()),
+    }
+}
+
+fn is_same(one: &Axis, other: &Axis) -> bool {
+    axis_key(one) == axis_key(other)
+}
+
+impl Purpose {
+    /// Whether triggers made for this do what `wanted` needs: all of its columns, and no row taken
+    /// for fresh that is late to it.
+    fn serves(&self, wanted: &Self) -> bool {
+        self.version == wanted.version
+            && self.grace_ms <= wanted.grace_ms
+            && wanted.axes.iter().all(|(axis, reading)| self.axes.get(axis) == Some(reading))
+    }
+}
+
+impl Relation {
+    fn can_be_captured(&self) -> bool {
+        matches!(self.kind.as_str(), "r" | "p")
+    }
+
+    /// The triggers that must be on it.
+    fn wanted(&self) -> impl Iterator<Item = &'static str> {
+        TRIGGERS.into_iter().map(|(name, _)| name)
+    }
+
+    /// The triggers that are made on it: a partition has those for rows from its parent.
+    fn own(&self) -> impl Iterator<Item = (&'static str, Fires)> {
+        let inherits = self.is_partition;
+        TRIGGERS.into_iter().filter(move |(_, fires)| match fires {
+            Fires::Row { .. } => !inherits,
+            Fires::Truncate => true,
+        })
+    }
+}
+
+/// The name of a new capture's function: the table's name may change later.
+fn function_name(relation: &str) -> String {
+    let hash = Sha256::digest(relation.as_bytes());
+    let hex: String = hash[..6].iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("capture_{hex}")
+}
+
+/// The schema and the table of marks.
+async fn shared(tx: &mut Tx, has_marks: bool) -> Result<Vec<String>, DbError> {
+    let mut sql = Vec::new();
+    let schema = "SELECT FROM pg_namespace WHERE nspname = 'tallymark'";
+    if tx.rows("looking for schemas", schema.into()).await?.is_empty() {
+        sql.push("CREATE SCHEMA tallymark".to_owned());
+    }
+    if !has_marks {
+        sql.push(include_str!("mark.sql").trim().to_owned());
+        sql.push("REVOKE ALL ON tallymark.mark FROM PUBLIC".to_owned());
+    }
+    Ok(sql)
+}
+
+/// The table, first, with its partitions or children; none if there is no such table.
+async fn relations(tx: &mut Tx, name: &TableName) -> Result<Vec<Relation>, DbError> {
+    let doing = format!("looking at the triggers of {}", table(name));
+    let sql = format!(include_str!("capture_state.sql"), relation = literal(&table(name)));
+    let rows = tx.rows(&doing, sql).await?;
+    rows.iter()
+        .map(|row| {
+            let triggers: String = row.try_get("triggers")?;
+            let pairs = triggers.split(',').filter_map(|pair| pair.split_once('='));
+            Ok(Relation {
+                name: row.try_get("name")?,
+                kind: row.try_get("kind")?,
+                is_partition: row.try_get("is_partition")?,
+                triggers: pairs.map(|(name, how)| (name.to_owned(), how.to_owned())).collect(),
+                function: row.try_get("function")?,
+                description: row.try_get("description")?,
+                has_marks: row.try_get("has_marks")?,
+            })
+        })
+        .collect::<Result<_, sqlx::Error>>()
+        .map_err(|source| tx.error(doing, source))
+}

@@ -1,0 +1,22 @@
+-- A table with its partitions or children, and how each stands to the capture of late changes.
+WITH RECURSIVE tree AS (
+    SELECT to_regclass({relation})::oid AS oid
+    UNION
+    SELECT i.inhrelid FROM pg_inherits i JOIN tree ON i.inhparent = tree.oid
+)
+SELECT c.oid::bigint AS oid,
+       quote_ident(n.nspname) || '.' || quote_ident(c.relname) AS name,
+       c.relkind::text AS kind,
+       c.relispartition AS is_partition,
+       coalesce((SELECT string_agg(t.tgname || '=' || t.tgenabled, ',')
+                 FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
+                 WHERE t.tgrelid = c.oid AND p.pronamespace = to_regnamespace('tallymark')), '')
+           AS triggers,
+       (SELECT min(p.proname)::text FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
+        WHERE t.tgrelid = c.oid AND p.pronamespace = to_regnamespace('tallymark')) AS function,
+       (SELECT min(obj_description(p.oid, 'pg_proc')) FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
+        WHERE t.tgrelid = c.oid AND p.pronamespace = to_regnamespace('tallymark')) AS description,
+       to_regclass('tallymark.mark') IS NOT NULL AS has_marks
+
+FROM tree JOIN pg_class c ON c.oid = tree.oid JOIN pg_namespace n ON n.oid = c.relnamespace
+ORDER BY c.oid <> to_regclass({relation})::oid, n.nspname, c.relname

@@ -1,0 +1,73 @@
+//! Change times: which hours hold rows that were written since the last look.
+
+use std::time::Duration;
+
+use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
+use sqlx::Row as _;
+
+use super::axis::Axis;
+use super::marks::Hours;
+use super::settle::{now, pass, sees_all};
+use super::shape::Shape;
+use crate::db::{DbError, Tx};
+use crate::faults::Guard;
+use crate::rollup::Rollup;
+use crate::sql::table;
+
+/// The instant before which no change time can appear unseen any more, by the database's clock and
+/// in whole milliseconds; `None`: a transaction is under way of which that cannot be told.
+///
+/// # Errors
+/// The server refuses or cannot be reached.
+pub async fn seen_until(
+    tx: &mut Tx,
+    rollup: &Rollup,
+    wait: Duration,
+) -> Result<Option<DateTime<Utc>>, DbError> {
+    let (now, _) = now(tx).await?;
+    let until = now - TimeDelta::from_std(rollup.grace).unwrap_or(TimeDelta::MAX);
+    if crate::faults::is_removed(Guard::Oldest) {
+        return Ok(Some(until.trunc_subsecs(3)));
+    }
+    if !sees_all(tx).await? {
+        // Transactions that last longer than the grace before they write can be missed.
+        let passed = pass(tx, None, wait).await?.is_ok();
+        return Ok(passed.then(|| until.trunc_subsecs(3)));
+    }
+    let row = tx.row("looking for older transactions", include_str!("oldest_start.sql").into());
+    let row = row.await?;
+    let read = || {
+        Ok::<_, sqlx::Error>((
+            row.try_get::<Option<DateTime<Utc>>, _>("since")?,
+            row.try_get::<bool, _>("prepared")?,
+        ))
+    };
+    let (since, is_prepared) =
+        read().map_err(|source| tx.error("looking for older transactions", source))?;
+    let until = since.map_or(until, |since| since.min(until));
+    Ok((!is_prepared).then(|| until.trunc_subsecs(3)))
+}
+
+/// The hours of the rows whose change time lies in `[from, to)`. Reads the index of that column, and
+/// the rows that it finds.
+///
+/// # Errors
+/// The server refuses or cannot be reached.
+pub async fn hours(
+    tx: &mut Tx,
+    rollup: &Rollup,
+    shape: &Shape,
+    changes: &Axis,
+    (from, to): (DateTime<Utc>, DateTime<Utc>),
+) -> Result<Vec<Hours>, DbError> {
+    let (first, last) = shape.axis.hours(None);
+    let sql = format!(
+        "SELECT DISTINCT {first} AS first_hour, {last} AS last_hour FROM {} WHERE {} AND {} IS NOT NULL",
+        table(&rollup.from),
+        changes.between(from, to),
+        crate::sql::ident(shape.axis.column()),
+    );
+    let rows = tx.rows("looking for changed rows", sql).await?;
+    let hours = rows.iter().map(Hours::read).collect::<Result<_, _>>();
+    hours.map_err(|source| tx.error("looking for changed rows", source))
+}

@@ -1,0 +1,106 @@
+//! The marks that the capture triggers left: read, then deleted once their slices were reopened.
+
+use chrono::{DateTime, Utc};
+use sqlx::Row as _;
+
+use crate::db::{DbError, Tx};
+use crate::sql::literal;
+
+/// Marks read at a time; bounds the memory for their IDs.
+pub const MARKS_MAX: usize = 50_000;
+
+/// Hours since 1970 in UTC, the last one included; `None`: all of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hours(Option<(i64, i64)>);
+
+impl Hours {
+    /// Reads the columns `first_hour` and `last_hour`.
+    ///
+    /// # Errors
+    /// They are not there or of another type.
+    pub fn read(row: &sqlx::postgres::PgRow) -> Result<Self, sqlx::Error> {
+        let first: Option<i64> = row.try_get("first_hour")?;
+        let last: Option<i64> = row.try_get("last_hour")?;
+        Ok(Self(first.zip(last)))
+    }
+
+    /// The instants `[start, end)`, within `[from, to)`; `None` if there are none.
+    #[must_use]
+    pub fn within(
+        self,
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+    ) -> Option<(DateTime<Utc>, DateTime<Utc>)> {
+        let (start, end) = match self.0 {
+            None => (from, to),
+            Some((first, last)) => {
+                (begin_of(first).max(from), begin_of(last.saturating_add(1)).min(to))
+            }
+        };
+        (start < end).then_some((start, end))
+    }
+}
+
+/// The first instant of an hour, or the end of time on its side.
+fn begin_of(hour: i64) -> DateTime<Utc> {
+    let beyond = if hour < 0 { DateTime::<Utc>::MIN_UTC } else { DateTime::<Utc>::MAX_UTC };
+    DateTime::from_timestamp(hour.saturating_mul(3600), 0).unwrap_or(beyond)
+}
+
+/// Marks of the same hours, on the same axis.
+#[derive(Clone, Debug)]
+pub struct Mark {
+    /// The axis, as [`super::capture::axis_key`] names it.
+    pub axis: String,
+    /// The hours.
+    pub hours: Hours,
+    /// The marks themselves.
+    ids: Vec<i64>,
+}
+
+/// Marks of the capture `key`; says too whether there are more.
+///
+/// # Errors
+/// The server refuses or cannot be reached.
+pub async fn read(tx: &mut Tx, key: &str) -> Result<(Vec<Mark>, bool), DbError> {
+    let sql = format!(
+        "SELECT axis, first_hour, last_hour, array_agg(id) AS ids FROM (SELECT * FROM \
+         tallymark.mark WHERE capture = {} LIMIT {MARKS_MAX}) m GROUP BY axis, first_hour, \
+         last_hour",
+        literal(key)
+    );
+    let rows = tx.rows("reading the marks", sql).await?;
+    let mark = |row: &sqlx::postgres::PgRow| {
+        Ok(Mark { axis: row.try_get("axis")?, hours: Hours::read(row)?, ids: row.try_get("ids")? })
+    };
+    let marks: Vec<Mark> = rows
+        .iter()
+        .map(mark)
+        .collect::<Result<_, sqlx::Error>>()
+        .map_err(|source| tx.error("reading the marks", source))?;
+    let has_more = marks.iter().map(|mark| mark.ids.len()).sum::<usize>() >= MARKS_MAX;
+    Ok((marks, has_more))
+}
+
+/// Deletes marks that were read. Only after their slices were reopened.
+///
+/// # Errors
+/// The server refuses or cannot be reached.
+pub async fn delete(tx: &mut Tx, marks: &[Mark]) -> Result<(), DbError> {
+    let ids: Vec<String> =
+        marks.iter().flat_map(|mark| &mark.ids).map(ToString::to_string).collect();
+    let sql =
+        format!("DELETE FROM tallymark.mark WHERE id = ANY('{{{}}}'::bigint[])", ids.join(","));
+    tx.execute("deleting the marks", sql).await.map(drop)
+}
+
+/// How many marks of the capture `key` wait.
+///
+/// # Errors
+/// The server refuses or cannot be reached.
+pub async fn count(tx: &mut Tx, key: &str) -> Result<u64, DbError> {
+    let sql = format!("SELECT count(*) FROM tallymark.mark WHERE capture = {}", literal(key));
+    let row = tx.row("counting the marks", sql).await?;
+    let count = row.try_get::<i64, _>(0).map(i64::unsigned_abs);
+    count.map_err(|source| tx.error("counting the marks", source))
+}

@@ -1,0 +1,10 @@
+-- The oldest transaction of this database that began before an instant. Vacuum and replication write
+-- no row that is counted. A prepared transaction has an ID, for which the horizon waited.
+SELECT xact_start AS since,
+       format('the transaction of pid %s (%s, role %s; SELECT * FROM pg_stat_activity WHERE pid = %s)',
+              pid, coalesce(nullif(application_name, ''), 'no application_name'), usename, pid) AS who
+FROM pg_stat_activity
+WHERE xact_start < {before} AND datname = current_database() AND pid <> pg_backend_pid()
+  AND backend_type NOT IN ('autovacuum worker', 'autovacuum launcher', 'walsender')
+ORDER BY xact_start
+LIMIT 1

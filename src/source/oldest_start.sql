@@ -1,0 +1,7 @@
+-- When the oldest transaction of this database began, and whether there are prepared ones, which do
+-- not tell when they began. Vacuum and replication write no row that is counted.
+SELECT min(xact_start) AS since,
+       EXISTS (SELECT FROM pg_prepared_xacts WHERE database = current_database()) AS prepared
+FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid()
+  AND backend_type NOT IN ('autovacuum worker', 'autovacuum launcher', 'walsender')

@@ -1,0 +1,209 @@
+//! Whether a slice is settled: no row of it can appear unseen any more.
+//!
+//! PostgreSQL gives a transaction its ID at its first write, while `now()` is its start: a
+//! transaction may sit idle, and then insert a row stamped before the end of a slice that was read
+//! already. What is asked, in this order, by the database's clock; docs/ACCURACY.md has the proofs:
+//!
+//! 1. the slice's end and its grace are over;
+//! 2. every transaction that had an ID then, the *horizon*, has ended;
+//! 3. and for those that come later: a trigger marks what they do (`capture`), or none of them began
+//!    before the slice's end (`clock`), or a change time tells of it (`column`), or nothing (`grace`).
+
+use std::time::Duration;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use sqlx::Row as _;
+
+use super::capture;
+use super::shape::Shape;
+use crate::clock::Stopwatch;
+use crate::db::{DbError, Tx};
+use crate::faults::Guard;
+use crate::plan::readable_at;
+use crate::rollup::{Late, Rollup};
+use crate::slice::Slice;
+use crate::sql::timestamptz;
+
+/// The time by the database's clock, and whether this is a replica.
+const NOW: &str = "SELECT clock_timestamp() AS now, pg_is_in_recovery() AS replica";
+
+/// The ID of the oldest transaction that is under way, the first ID that no ended transaction had,
+/// and an ID of our own: whoever had one before has a lower one. Taking it is allowed when
+/// read-only. `pg_snapshot_xmax` in its place would not do: it is one more than the newest ID that
+/// *ended*, and passes by transactions with newer IDs that are writing.
+const IDS: &str = "SELECT pg_snapshot_xmin(s)::text::bigint AS oldest, \
+                   pg_snapshot_xmax(s)::text::bigint AS next, \
+                   pg_current_xact_id()::text::bigint AS own FROM pg_current_snapshot() s";
+
+/// Whether other roles' transactions can be seen; to others PostgreSQL shows them without a start.
+const SEES_ALL: &str = "SELECT pg_has_role(current_user, 'pg_read_all_stats', 'usage')";
+
+/// Between two looks at whether the transactions before the horizon have ended.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// A transaction ID: whoever wrote before it was read has a lower one.
+pub type Horizon = u64;
+
+/// Whether a slice may be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// It may; how that is known: `capture`, `clock`, `column` or `grace`.
+    By(&'static str),
+    /// Its time has not come, or a transaction has not ended.
+    NotYet {
+        /// Who is waited for, and how to find it.
+        reason: String,
+        /// When it is worth asking again.
+        retry_at: Option<DateTime<Utc>>,
+        /// The horizon that holds for the next attempt too.
+        horizon: Option<Horizon>,
+    },
+}
+
+/// Asks whether `slice` is settled, and waits at most `wait` for transactions to end. `horizon` is
+/// what an earlier attempt found.
+///
+/// # Errors
+/// The server refuses or cannot be reached.
+pub async fn settle(
+    tx: &mut Tx,
+    (rollup, shape, slice): (&Rollup, &Shape, Slice),
+    horizon: Option<Horizon>,
+    wait: Duration,
+) -> Result<Settled, DbError> {
+    let readable_at = readable_at(rollup, slice);
+    let (now, is_replica) = now(tx).await?;
+    if now < readable_at {
+        return Ok(Settled::NotYet {
+            reason: format!("not settled: readable at {} by the source's clock", iso(readable_at)),
+            retry_at: Some(readable_at),
+            horizon: None,
+        });
+    }
+    if is_replica {
+        // It does not know of the primary's transactions, and cannot take an ID.
+        return Ok(Settled::By("grace"));
+    }
+    if let Err(horizon) = pass(tx, horizon, wait).await? {
+        let reason = format!("not settled: {} has not ended", blocker(tx, horizon).await?);
+        return Ok(Settled::NotYet { reason, retry_at: None, horizon: Some(horizon) });
+    }
+    match &rollup.late {
+        Late::Grace => Ok(Settled::By("grace")),
+        Late::Clock => settle_by_clock(tx, slice).await,
+        Late::Column(_) if sees_all(tx).await? => Ok(Settled::By("column")),
+        // Nobody can tell how old an open transaction's change times will be.
+        Late::Column(_) => Ok(Settled::By("grace")),
+        Late::Capture => {
+            let standing = capture::standing(tx, rollup, shape).await?;
+            // A trigger that is missing is an alarm of the tick; the slice says what it has.
+            Ok(Settled::By(if standing.is_whole() { "capture" } else { "grace" }))
+        }
+    }
+}
+
+/// The time by the database's clock, and whether it is a replica. What a later statement reads is
+/// younger.
+///
+/// # Errors
+/// The server refuses or cannot be reached.
+pub async fn now(tx: &mut Tx) -> Result<(DateTime<Utc>, bool), DbError> {
+    let row = tx.row("asking for the time", NOW.into()).await?;
+    let read = || Ok::<_, sqlx::Error>((row.try_get("now")?, row.try_get("replica")?));
+    read().map_err(|source| tx.error("asking for the time", source))
+}
+
+/// Waits until every transaction below the horizon has ended, at most for `wait`; the error is the
+/// horizon that is still not passed. Without a `horizon` it is the present.
+///
+/// # Errors
+/// The server refuses or cannot be reached.
+pub async fn pass(
+    tx: &mut Tx,
+    horizon: Option<Horizon>,
+    wait: Duration,
+) -> Result<Result<(), Horizon>, DbError> {
+    if crate::faults::is_removed(Guard::Horizon) {
+        return Ok(Ok(()));
+    }
+    let watch = Stopwatch::start();
+    let mut ids = ids(tx).await?;
+    // A horizon of another cluster, which this one replaced, would never be passed.
+    let horizon = horizon.filter(|horizon| *horizon <= ids.next).unwrap_or(ids.own);
+    while ids.oldest < horizon {
+        if watch.elapsed() >= wait {
+            return Ok(Err(horizon));
+        }
+        tokio::time::sleep(LOOK_EVERY.min(wait)).await;
+        ids = self::ids(tx).await?;
+    }
+    Ok(Ok(()))
+}
+
+struct Ids {
+    oldest: Horizon,
+    next: Horizon,
+    own: Horizon,
+}
+
+async fn ids(tx: &mut Tx) -> Result<Ids, DbError> {
+    let row = tx.row("looking at the transactions", IDS.into()).await?;
+    let read = |name| row.try_get::<i64, _>(name).map(i64::unsigned_abs);
+    let all = || {
+        Ok::<_, sqlx::Error>(Ids {
+            oldest: read("oldest")?,
+            next: read("next")?,
+            own: read("own")?,
+        })
+    };
+    all().map_err(|source| tx.error("looking at the transactions", source))
+}
+
+/// Whether this role sees when other roles' transactions began.
+///
+/// # Errors
+/// The server refuses or cannot be reached.
+pub async fn sees_all(tx: &mut Tx) -> Result<bool, DbError> {
+    let row = tx.row("asking for a privilege", SEES_ALL.into()).await?;
+    row.try_get(0).map_err(|source| tx.error("asking for a privilege", source))
+}
+
+/// The transaction that keeps the horizon from being passed, in words.
+async fn blocker(tx: &mut Tx, horizon: Horizon) -> Result<String, DbError> {
+    let sql = format!(include_str!("blocker.sql"), horizon = horizon);
+    let rows = tx.rows("looking for the open transaction", sql).await?;
+    let Some(row) = rows.first() else {
+        // It has ended since, or it is on another server.
+        return Ok("a transaction that was writing at the slice's end".into());
+    };
+    in_words(row).map_err(|source| tx.error("looking for the open transaction", source))
+}
+
+async fn settle_by_clock(tx: &mut Tx, slice: Slice) -> Result<Settled, DbError> {
+    if crate::faults::is_removed(Guard::Oldest) {
+        return Ok(Settled::By("clock"));
+    }
+    let sql = format!(include_str!("oldest.sql"), before = timestamptz(slice.end()));
+    let rows = tx.rows("looking for older transactions", sql).await?;
+    let Some(row) = rows.first() else { return Ok(Settled::By("clock")) };
+    let who = in_words(row).map_err(|source| tx.error("looking for older transactions", source))?;
+    Ok(Settled::NotYet {
+        reason: format!("not settled: {who} began before the slice's end and has not ended"),
+        retry_at: None,
+        horizon: None,
+    })
+}
+
+/// `the transaction of pid 4711 (web, role app) since 2026-02-10T00:00:00Z`
+fn in_words(row: &sqlx::postgres::PgRow) -> Result<String, sqlx::Error> {
+    let since: Option<DateTime<Utc>> = row.try_get("since")?;
+    let who: String = row.try_get("who")?;
+    Ok(match since {
+        Some(since) => format!("{who}, since {},", iso(since)),
+        None => who,
+    })
+}
+
+fn iso(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::AutoSi, true)
+}
