@@ -8,7 +8,7 @@ SELECT c.oid::bigint AS oid,
        quote_ident(n.nspname) || '.' || quote_ident(c.relname) AS name,
        c.relkind::text AS kind,
        c.relispartition AS is_partition,
-       coalesce((SELECT string_agg(t.tgname || '=' || t.tgenabled, ',')
+       coalesce((SELECT string_agg(t.tgname || '=' || t.tgenabled::text, ',')
                  FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
                  WHERE t.tgrelid = c.oid AND p.pronamespace = to_regnamespace('tallymark')), '')
            AS triggers,

@@ -84,8 +84,8 @@ pub async fn settle(
         // It does not know of the primary's transactions, and cannot take an ID.
         return Ok(Settled::By("grace"));
     }
-    if let Err(horizon) = pass(tx, horizon, wait).await? {
-        let reason = format!("not settled: {} has not ended", blocker(tx, horizon).await?);
+    if let Err(Blocker { horizon, who }) = pass(tx, horizon, wait).await? {
+        let reason = format!("not settled: {who} has not ended");
         return Ok(Settled::NotYet { reason, retry_at: None, horizon: Some(horizon) });
     }
     match &rollup.late {
@@ -113,8 +113,17 @@ pub async fn now(tx: &mut Tx) -> Result<(DateTime<Utc>, bool), DbError> {
     read().map_err(|source| tx.error("asking for the time", source))
 }
 
-/// Waits until every transaction below the horizon has ended, at most for `wait`; the error is the
-/// horizon that is still not passed. Without a `horizon` it is the present.
+/// A transaction below the horizon that has not ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blocker {
+    /// The horizon.
+    pub horizon: Horizon,
+    /// Who it is, since when, and how to find it.
+    pub who: String,
+}
+
+/// Waits until every transaction of this database below the horizon has ended, at most for `wait`.
+/// Without a `horizon` it is the present.
 ///
 /// # Errors
 /// The server refuses or cannot be reached.
@@ -122,22 +131,25 @@ pub async fn pass(
     tx: &mut Tx,
     horizon: Option<Horizon>,
     wait: Duration,
-) -> Result<Result<(), Horizon>, DbError> {
+) -> Result<Result<(), Blocker>, DbError> {
     if crate::faults::is_removed(Guard::Horizon) {
         return Ok(Ok(()));
     }
     let watch = Stopwatch::start();
-    let mut ids = ids(tx).await?;
+    let ids = ids(tx).await?;
     // A horizon of another cluster, which this one replaced, would never be passed.
     let horizon = horizon.filter(|horizon| *horizon <= ids.next).unwrap_or(ids.own);
-    while ids.oldest < horizon {
+    if ids.oldest >= horizon {
+        return Ok(Ok(()));
+    }
+    // Something is under way in this cluster; perhaps in another database of it.
+    loop {
+        let Some(who) = blocker(tx, horizon).await? else { return Ok(Ok(())) };
         if watch.elapsed() >= wait {
-            return Ok(Err(horizon));
+            return Ok(Err(Blocker { horizon, who }));
         }
         tokio::time::sleep(LOOK_EVERY.min(wait)).await;
-        ids = self::ids(tx).await?;
     }
-    Ok(Ok(()))
 }
 
 struct Ids {
@@ -169,14 +181,11 @@ pub async fn sees_all(tx: &mut Tx) -> Result<bool, DbError> {
 }
 
 /// The transaction that keeps the horizon from being passed, in words.
-async fn blocker(tx: &mut Tx, horizon: Horizon) -> Result<String, DbError> {
+async fn blocker(tx: &mut Tx, horizon: Horizon) -> Result<Option<String>, DbError> {
     let sql = format!(include_str!("blocker.sql"), horizon = horizon);
-    let rows = tx.rows("looking for the open transaction", sql).await?;
-    let Some(row) = rows.first() else {
-        // It has ended since, or it is on another server.
-        return Ok("a transaction that was writing at the slice's end".into());
-    };
-    in_words(row).map_err(|source| tx.error("looking for the open transaction", source))
+    let rows = tx.rows("looking for open transactions", sql).await?;
+    let who = rows.first().map(in_words).transpose();
+    who.map_err(|source| tx.error("looking for open transactions", source))
 }
 
 async fn settle_by_clock(tx: &mut Tx, slice: Slice) -> Result<Settled, DbError> {
