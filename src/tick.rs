@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::checkpoint::Watermark;
 use crate::clock::Deadline;
-use crate::plan::{Plan, horizon, plan};
+use crate::plan::{Plan, Planned, Standing, horizon, plan};
 use crate::report::{Outcome, SliceReport};
 use crate::rollup::Rollup;
 use crate::run::{RESERVE, RunOptions};
@@ -51,7 +51,21 @@ pub struct Problem {
     severity: Option<Severity>,
 }
 
+/// The due slices of one rollup, the first at the end, and whether to reopen them first.
+struct Queue<'r> {
+    rollup: &'r Rollup,
+    due: Vec<(Slice, bool)>,
+}
+
 impl TickReport {
+    fn problem(&mut self, rollup: &Rollup, error: &WorkError) {
+        self.problems.push(Problem {
+            rollup: rollup.name.clone(),
+            error: error.to_string(),
+            severity: Some(error.severity()),
+        });
+    }
+
     /// The worst of what went wrong; `None` if nothing did.
     #[must_use]
     pub fn severity(&self) -> Option<Severity> {
@@ -97,7 +111,7 @@ impl Worker {
     /// connected.
     ///
     /// # Errors
-    /// The checkpoints cannot be read; whatever concerns one rollup or slice is in the report.
+    /// There are no checkpoints to be had; whatever concerns one rollup or slice is in the report.
     pub async fn tick(
         &self,
         now: DateTime<Utc>,
@@ -110,21 +124,44 @@ impl Worker {
             if only.is_some_and(|only| only.name != rollup.name) {
                 continue;
             }
-            let standings = self.plan(rollup, now).await?;
-            self.move_watermark(rollup, &standings, WATERMARK_STEP).await?;
-            let mut due: Vec<(Slice, bool)> = standings
-                .plan
-                .due()
-                .map(|planned| (planned.slice, planned.standing == crate::plan::Standing::Lookback))
-                .collect();
-            due.reverse();
-            queues.push((rollup, due));
+            match self.queue(rollup, now).await {
+                Ok(queue) => queues.push(queue),
+                // Nor could any slice be claimed.
+                Err(error) if error.is_for_all() => return Err(error),
+                Err(error) => report.problem(rollup, &error),
+            }
         }
-        // Round robin: no rollup's history keeps another's newest slice waiting.
-        while queues.iter().any(|(_, due)| !due.is_empty()) {
-            for (rollup, due) in &mut queues {
+        self.work_off(queues, deadline, &mut report).await;
+        Ok(report)
+    }
+
+    /// The due slices of one rollup.
+    async fn queue<'r>(
+        &self,
+        rollup: &'r Rollup,
+        now: DateTime<Utc>,
+    ) -> Result<Queue<'r>, WorkError> {
+        let standings = self.plan(rollup, now).await?;
+        self.move_watermark(rollup, &standings, WATERMARK_STEP).await?;
+        let again = |planned: &Planned| planned.standing == Standing::Lookback;
+        let mut due: Vec<_> =
+            standings.plan.due().map(|planned| (planned.slice, again(planned))).collect();
+        due.reverse();
+        Ok(Queue { rollup, due })
+    }
+
+    /// Round robin: no rollup's history keeps another's newest slice waiting.
+    async fn work_off(
+        &self,
+        mut queues: Vec<Queue<'_>>,
+        deadline: Deadline,
+        report: &mut TickReport,
+    ) {
+        let mut is_over = false;
+        while queues.iter().any(|queue| !queue.due.is_empty()) {
+            for Queue { rollup, due } in &mut queues {
                 let Some((slice, again)) = due.pop() else { continue };
-                if deadline.remaining(&*self.clock) < BEGIN_MIN {
+                if is_over || deadline.remaining(&*self.clock) < BEGIN_MIN {
                     report.left += due.len() + 1;
                     due.clear();
                     continue;
@@ -134,16 +171,13 @@ impl Worker {
                     Err(error) => {
                         report.left += due.len() + 1;
                         due.clear();
-                        report.problems.push(Problem {
-                            rollup: rollup.name.clone(),
-                            error: error.to_string(),
-                            severity: Some(error.severity()),
-                        });
+                        report.problem(rollup, &error);
+                        // Each further rollup would only wait for the same.
+                        is_over = error.is_for_all();
                     }
                 }
             }
         }
-        Ok(report)
     }
 
     async fn run_due(
