@@ -126,7 +126,7 @@ pub fn horizon(
 ) -> DateTime<Utc> {
     let watermark = watermark.unwrap_or(rollup.start).max(rollup.start);
     let Some(mut slice) = newest(rollup, now) else { return watermark };
-    for _ in 0..rollup.lookback {
+    for _ in 0..rollup.lookback.last().copied().unwrap_or(0) {
         slice = rollup.calendar.previous(slice);
     }
     watermark.min(slice.start().max(rollup.start))
@@ -195,7 +195,8 @@ pub fn judge(
     }
 }
 
-/// Whether one of the `lookback` slices after this one has become readable since it last ran.
+/// Whether one of the slices that `lookback` names, counted from this one, has become readable
+/// since it last ran.
 fn wants_lookback(
     rollup: &Rollup,
     checkpoint: &Checkpoint,
@@ -203,10 +204,20 @@ fn wants_lookback(
     now: DateTime<Utc>,
 ) -> bool {
     let Some(finished_at) = checkpoint.finished_at else { return false };
+    let Some(newest) = newest(rollup, now).filter(|_| !rollup.lookback.is_empty()) else {
+        return false;
+    };
+    // The usual case, without a walk along the calendar: nothing became readable since.
+    if finished_at >= readable_at(rollup, newest) {
+        return false;
+    }
     let mut later = slice;
-    (0..rollup.lookback).any(|_| {
-        later = rollup.calendar.next(later);
-        let readable_at = readable_at(rollup, later);
-        finished_at < readable_at && readable_at <= now
+    let mut walked = 0;
+    rollup.lookback.iter().any(|&offset| {
+        while walked < offset && later <= newest {
+            later = rollup.calendar.next(later);
+            walked += 1;
+        }
+        later <= newest && finished_at < readable_at(rollup, later)
     })
 }

@@ -214,9 +214,12 @@ async fn rollup(
         subject,
         format!(
             "settles by grace: rows that become visible more than {} after their slice's end, and \
-             later changes, are found by lookback ({}) or replay only",
+             later changes, are found by {} only",
             ui::duration(rollup.grace),
-            ui::counted(rollup.lookback as usize, "slice"),
+            match rollup.lookback.len() {
+                0 => "replay (there is no lookback)".to_owned(),
+                many => format!("lookback ({} of each slice) or replay", ui::counted(many, "rerun")),
+            },
         ),
     );
     Ok(())
