@@ -154,6 +154,8 @@ pub struct BackfillPlan {
     pub sealed: usize,
     /// Slices that failed too often; only a replay reopens them.
     pub exhausted: usize,
+    /// Slices before the source's first row: there is nothing to compute.
+    pub empty: usize,
     /// Bounds of the range.
     pub from: DateTime<Utc>,
     /// Bounds of the range.
@@ -162,10 +164,11 @@ pub struct BackfillPlan {
 
 impl Worker {
     /// Plans a backfill of the slices that start in `[from, to)`: those without success under the
-    /// present definition, or all of them with `force`.
+    /// present definition, or all of them with `force`. Asks the source where its rows begin.
     ///
     /// # Errors
-    /// The range is empty or begins before the rollup's `start`; the checkpoints cannot be read.
+    /// The range is empty or begins before the rollup's `start`; the source cannot be asked, or the
+    /// checkpoints cannot be read.
     pub async fn plan_backfill(
         &self,
         rollup: &Rollup,
@@ -193,14 +196,14 @@ impl Worker {
         let from = rollup.calendar.containing(from).start();
         let now = self.clock.now();
         let definition = rollup.definition();
+        let seen = self.probe(rollup).await?;
         let checkpoints = self.checkpoints.range(&rollup.name, from, to).await?;
         let other: BTreeSet<DateTime<Utc>> = checkpoints
             .iter()
             .filter(|checkpoint| checkpoint.definition.as_deref() != Some(&definition))
             .map(|checkpoint| checkpoint.slice_start)
             .collect();
-        let limit = self.config.checkpoint.failures_max;
-        let plan = crate::plan::plan(rollup, &checkpoints, from, to, now, limit);
+        let plan = self.view(rollup, &seen, now).plan(&checkpoints, from, to);
         let mut backfill = BackfillPlan { from, to, ..BackfillPlan::default() };
         for planned in plan.slices {
             let slice = planned.slice;
@@ -213,6 +216,7 @@ impl Worker {
                 }
                 Standing::Succeeded | Standing::Lookback => backfill.done += 1,
                 Standing::Sealed => backfill.sealed += 1,
+                Standing::Empty => backfill.empty += 1,
                 Standing::Exhausted => backfill.exhausted += 1,
                 Standing::NotEnded => {}
                 _ => backfill.slices.push(slice),

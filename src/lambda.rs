@@ -247,6 +247,7 @@ async fn backfill(
             "planned": plan.slices.len(),
             "reopened": reopen.len(),
             "done": plan.done,
+            "empty": plan.empty,
             "sealed": plan.sealed,
             "exhausted": plan.exhausted,
         }),

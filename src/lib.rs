@@ -31,6 +31,7 @@ pub mod embedded;
 pub mod event;
 pub mod lambda;
 pub mod plan;
+pub mod probe;
 pub mod repair;
 pub mod report;
 pub mod rollup;

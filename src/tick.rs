@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::checkpoint::Watermark;
 use crate::clock::Deadline;
-use crate::plan::{Plan, Planned, Standing, horizon, plan};
+use crate::plan::{Plan, Planned, Standing, View, horizon};
 use crate::report::{Outcome, SliceReport};
 use crate::rollup::Rollup;
 use crate::run::{RESERVE, RunOptions};
@@ -86,9 +86,31 @@ impl Worker {
     /// The checkpoints cannot be read.
     pub async fn plan(&self, rollup: &Rollup, now: DateTime<Utc>) -> Result<Standings, WorkError> {
         let seen = self.checkpoints.watermark(&rollup.name).await?;
+        self.plan_after(rollup, seen, now).await
+    }
+
+    /// As [`Worker::plan`], of a watermark that was read just now.
+    pub(crate) async fn plan_after(
+        &self,
+        rollup: &Rollup,
+        seen: Watermark,
+        now: DateTime<Utc>,
+    ) -> Result<Standings, WorkError> {
         let from = horizon(rollup, seen.until(), now);
-        let plan = self.plan_range(rollup, from, now, now).await?;
+        let checkpoints = self.checkpoints.range(&rollup.name, from, now).await?;
+        let plan = self.view(rollup, &seen, now).plan(&checkpoints, from, now);
         Ok(Standings { seen, plan })
+    }
+
+    /// What beside the checkpoints decides how slices stand.
+    pub(crate) const fn view<'r>(
+        &self,
+        rollup: &'r Rollup,
+        seen: &Watermark,
+        now: DateTime<Utc>,
+    ) -> View<'r> {
+        let failures_max = self.config.checkpoint.failures_max;
+        View { rollup, now, failures_max, begin: seen.begin() }
     }
 
     /// How the slices of `rollup` that start in `[from, to)` stand.
@@ -102,9 +124,9 @@ impl Worker {
         to: DateTime<Utc>,
         now: DateTime<Utc>,
     ) -> Result<Plan, WorkError> {
+        let seen = self.checkpoints.watermark(&rollup.name).await?;
         let checkpoints = self.checkpoints.range(&rollup.name, from, to).await?;
-        let failures_max = self.config.checkpoint.failures_max;
-        Ok(plan(rollup, &checkpoints, from, to, now, failures_max))
+        Ok(self.view(rollup, &seen, now).plan(&checkpoints, from, to))
     }
 
     /// Works on whatever is due as of `now`, until `deadline`. With nothing due, no database is
@@ -141,7 +163,8 @@ impl Worker {
         rollup: &'r Rollup,
         now: DateTime<Utc>,
     ) -> Result<Queue<'r>, WorkError> {
-        let standings = self.plan(rollup, now).await?;
+        let seen = self.watermark_for_tick(rollup, now).await?;
+        let standings = self.plan_after(rollup, seen, now).await?;
         self.move_watermark(rollup, &standings, WATERMARK_STEP).await?;
         let again = |planned: &Planned| planned.standing == Standing::Lookback;
         let mut due: Vec<_> =

@@ -15,11 +15,21 @@ use super::item::{Item, PK, Reader, SK, WATERMARK, instant, label, number, text}
 use super::reopen::LOOKS_MAX;
 use super::update::{Update, Written};
 
-/// A rollup's watermark as it was read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// A rollup's watermark as it was read, and what else is known of the rollup as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Watermark {
     until: Option<DateTime<Utc>>,
     version: u64,
+    begin: Option<SourceBegin>,
+}
+
+/// Where the source's rows begin, as it was found when it was last asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SourceBegin {
+    /// No row is earlier than this instant; `None`: there was no row at all.
+    pub first_row: Option<DateTime<Utc>>,
+    /// When the source was asked.
+    pub probed_at: DateTime<Utc>,
 }
 
 impl Watermark {
@@ -29,10 +39,19 @@ impl Watermark {
         self.until
     }
 
+    /// Where the source's rows begin. `None`: nobody has asked yet.
+    #[must_use]
+    pub const fn begin(&self) -> Option<SourceBegin> {
+        self.begin
+    }
+
     fn read(item: &Item) -> Result<Self, CheckpointError> {
         let read = Reader { item };
         let version = read.number("version")?.unwrap_or(0);
-        Ok(Self { until: read.instant(WATERMARK)?, version })
+        let first_row = read.instant("first_row")?;
+        let probed_at = read.instant("probed_at")?;
+        let begin = probed_at.map(|probed_at| SourceBegin { first_row, probed_at });
+        Ok(Self { until: read.instant(WATERMARK)?, version, begin })
     }
 }
 
@@ -80,6 +99,27 @@ impl Checkpoints {
         }
     }
 
+    /// Remembers where the source's rows begin. `lower_to` is where slices begin that were taken
+    /// for empty and are not: the watermark falls back to it in the same write, as whoever dies
+    /// between two would leave them behind it.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if a call fails.
+    pub async fn remember_begin(
+        &self,
+        rollup: &str,
+        begin: SourceBegin,
+        lower_to: Option<DateTime<Utc>>,
+    ) -> Result<(), CheckpointError> {
+        if let Some(to) = lower_to {
+            return self.lower(rollup, to, Some(begin)).await;
+        }
+        let newer = "attribute_not_exists(#probed_at) OR #probed_at <= :set_probed_at";
+        let update = remembering(Update::new(watermark_key(rollup), newer), begin);
+        // Refused: somebody asked later than we did, and knows better.
+        self.send(update, "remember the first row").await.map(drop)
+    }
+
     /// Moves the watermark back to `to` where it is past it, and in any case spoils the advances
     /// of those who read it before.
     ///
@@ -90,12 +130,25 @@ impl Checkpoints {
         rollup: &str,
         to: DateTime<Utc>,
     ) -> Result<(), CheckpointError> {
+        self.lower(rollup, to, None).await
+    }
+
+    async fn lower(
+        &self,
+        rollup: &str,
+        to: DateTime<Utc>,
+        begin: Option<SourceBegin>,
+    ) -> Result<(), CheckpointError> {
         let raised = |condition: &str| {
-            Update::new(watermark_key(rollup), condition)
+            let update = Update::new(watermark_key(rollup), condition)
                 .bind("to", instant(to))
                 .bind("zero", number(0))
                 .bind("one", number(1))
-                .compute("version", "if_not_exists(#version, :zero) + :one")
+                .compute("version", "if_not_exists(#version, :zero) + :one");
+            match begin {
+                Some(begin) => remembering(update, begin),
+                None => update,
+            }
         };
         for _ in 0..LOOKS_MAX {
             let past = raised("#watermark > :to").compute(WATERMARK, ":to");
@@ -109,6 +162,12 @@ impl Checkpoints {
         }
         Err(CheckpointError::Contended { operation: "lower watermark", slice: label(rollup, to) })
     }
+}
+
+fn remembering(update: Update, begin: SourceBegin) -> Update {
+    update
+        .set("probed_at", instant(begin.probed_at))
+        .set_or_remove("first_row", begin.first_row.map(instant))
 }
 
 fn watermark_key(rollup: &str) -> Item {

@@ -104,6 +104,7 @@ pub(super) fn describe(rollup: &Rollup, plan: &BackfillPlan) -> String {
     for (count, what) in [
         (plan.reopen.len(), "succeeded before and run again"),
         (plan.done, "succeeded already, left alone"),
+        (plan.empty, "before the source's first row, cost nothing"),
         (plan.sealed, "before seal_before, never recomputed"),
         (plan.exhausted, "failed too often; `tallymark replay --failed` reopens them"),
     ] {
