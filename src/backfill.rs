@@ -1,6 +1,8 @@
 //! Many slices in one process: backfill a range, or replay chosen slices.
 
 use std::collections::BTreeSet;
+use std::future::ready;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -92,11 +94,33 @@ impl BatchReport {
         }
     }
 
+    /// Slices that need no further pass.
+    fn ended(&self) -> usize {
+        self.succeeded + self.failed.len() + self.refused.len()
+    }
+
     /// What went wrong, if anything.
     #[must_use]
     pub fn severity(&self) -> Option<Severity> {
         let wrong = !self.failed.is_empty() || !self.refused.is_empty() || self.left > 0;
         wrong.then_some(Severity::Failed)
+    }
+}
+
+/// A batch that ended early: trouble that is not one slice's, and what was done in spite of it.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct Interrupted {
+    /// What ended it.
+    pub error: WorkError,
+    /// What was done before, and what is left.
+    pub report: BatchReport,
+}
+
+/// Nothing was done yet.
+impl From<WorkError> for Interrupted {
+    fn from(error: WorkError) -> Self {
+        Self { error, report: BatchReport::default() }
     }
 }
 
@@ -130,6 +154,8 @@ pub struct BackfillPlan {
     pub sealed: usize,
     /// Slices that failed too often; only a replay reopens them.
     pub exhausted: usize,
+    /// Slices before the source's first row: there is nothing to compute.
+    pub empty: usize,
     /// Bounds of the range.
     pub from: DateTime<Utc>,
     /// Bounds of the range.
@@ -138,10 +164,11 @@ pub struct BackfillPlan {
 
 impl Worker {
     /// Plans a backfill of the slices that start in `[from, to)`: those without success under the
-    /// present definition, or all of them with `force`.
+    /// present definition, or all of them with `force`. Asks the source where its rows begin.
     ///
     /// # Errors
-    /// The range is empty or begins before the rollup's `start`; the checkpoints cannot be read.
+    /// The range is empty or begins before the rollup's `start`; the source cannot be asked, or the
+    /// checkpoints cannot be read.
     pub async fn plan_backfill(
         &self,
         rollup: &Rollup,
@@ -169,14 +196,14 @@ impl Worker {
         let from = rollup.calendar.containing(from).start();
         let now = self.clock.now();
         let definition = rollup.definition();
+        let seen = self.probe(rollup).await?;
         let checkpoints = self.checkpoints.range(&rollup.name, from, to).await?;
         let other: BTreeSet<DateTime<Utc>> = checkpoints
             .iter()
             .filter(|checkpoint| checkpoint.definition.as_deref() != Some(&definition))
             .map(|checkpoint| checkpoint.slice_start)
             .collect();
-        let limit = self.config.checkpoint.failures_max;
-        let plan = crate::plan::plan(rollup, &checkpoints, from, to, now, limit);
+        let plan = self.view(rollup, &seen, now).plan(&checkpoints, from, to);
         let mut backfill = BackfillPlan { from, to, ..BackfillPlan::default() };
         for planned in plan.slices {
             let slice = planned.slice;
@@ -189,6 +216,7 @@ impl Worker {
                 }
                 Standing::Succeeded | Standing::Lookback => backfill.done += 1,
                 Standing::Sealed => backfill.sealed += 1,
+                Standing::Empty => backfill.empty += 1,
                 Standing::Exhausted => backfill.exhausted += 1,
                 Standing::NotEnded => {}
                 _ => backfill.slices.push(slice),
@@ -203,20 +231,27 @@ impl Worker {
     /// Works through a backfill and moves the watermark.
     ///
     /// # Errors
-    /// Trouble that is not one slice's. What was done stays done; the same backfill goes on.
+    /// Trouble that is not one slice's. No slice is begun after it, and those in flight end. What
+    /// was done stays done; the same backfill goes on.
     pub async fn backfill(
         &self,
         rollup: &Rollup,
         plan: &BackfillPlan,
         batch: Batch,
         listener: &dyn Listener,
-    ) -> Result<BatchReport, WorkError> {
+    ) -> Result<BatchReport, Interrupted> {
         let report = self
             .work_through(rollup, &plan.slices, &plan.reopen, "backfill", batch, listener)
             .await?;
+        match self.move_watermark_now(rollup).await {
+            Ok(()) => Ok(report),
+            Err(error) => Err(Interrupted { error, report }),
+        }
+    }
+
+    async fn move_watermark_now(&self, rollup: &Rollup) -> Result<(), WorkError> {
         let standings = self.plan(rollup, self.clock.now()).await?;
-        self.move_watermark(rollup, &standings, 1).await?;
-        Ok(report)
+        self.move_watermark(rollup, &standings, 1).await
     }
 
     /// Reopens `slices`, whatever their state, and works on them.
@@ -230,7 +265,7 @@ impl Worker {
         reason: &str,
         batch: Batch,
         listener: &dyn Listener,
-    ) -> Result<BatchReport, WorkError> {
+    ) -> Result<BatchReport, Interrupted> {
         let reopen = slices.iter().copied().collect();
         self.work_through(rollup, slices, &reopen, reason, batch, listener).await
     }
@@ -243,7 +278,7 @@ impl Worker {
         reason: &str,
         batch: Batch,
         listener: &dyn Listener,
-    ) -> Result<BatchReport, WorkError> {
+    ) -> Result<BatchReport, Interrupted> {
         let mut report = BatchReport::default();
         if slices.is_empty() {
             return Ok(report);
@@ -253,7 +288,11 @@ impl Worker {
         let mut reopen = reopen.clone();
         for _ in 0..PASSES_MAX {
             let pass = self.pass(rollup, &todo, &reopen, reason, batch, listener, &mut report);
-            let Pass { again, hopeless, out_of_time, at_once, earliest } = pass.await?;
+            let Pass { again, hopeless, out_of_time, at_once, earliest, trouble } = pass.await;
+            report.left = slices.len() - report.ended();
+            if let Some(error) = trouble {
+                return Err(Interrupted { error, report });
+            }
             reopen.clear();
             todo = again;
             if todo.is_empty() || hopeless || out_of_time {
@@ -269,11 +308,12 @@ impl Worker {
             // A little more: the lease must be over by the claim's clock.
             tokio::time::sleep(wait + Duration::from_millis(50)).await;
         }
-        report.left = slices.len() - report.succeeded - report.failed.len() - report.refused.len();
         Ok(report)
     }
 
-    /// Goes through `slices` once.
+    /// Goes through `slices` once. After trouble that is not one slice's no further one is begun,
+    /// but those in flight end, at their deadline at the latest: dropped, their leases would keep
+    /// the next run waiting.
     #[expect(clippy::too_many_arguments, reason = "one call site; a struct would only rename it")]
     async fn pass(
         &self,
@@ -284,8 +324,10 @@ impl Worker {
         batch: Batch,
         listener: &dyn Listener,
         report: &mut BatchReport,
-    ) -> Result<Pass, WorkError> {
+    ) -> Pass {
+        let stop = AtomicBool::new(false);
         let mut runs = futures_util::stream::iter(slices.iter().copied())
+            .take_while(|_| ready(!stop.load(Ordering::Relaxed)))
             .map(|slice| async move {
                 let run = self.run_in_batch(rollup, slice, reopen.contains(&slice), reason, batch);
                 (slice, run.await)
@@ -294,9 +336,17 @@ impl Worker {
         let mut pass = Pass::default();
         let mut failures_in_a_row = 0;
         while let Some((slice, result)) = runs.next().await {
-            let Some(ended) = result? else {
-                pass.out_of_time = true;
-                continue;
+            let ended = match result {
+                Ok(Some(ended)) => ended,
+                Ok(None) => {
+                    pass.out_of_time = true;
+                    continue;
+                }
+                Err(error) => {
+                    stop.store(true, Ordering::Relaxed);
+                    pass.stop(error);
+                    continue;
+                }
             };
             listener.ended(&ended);
             failures_in_a_row =
@@ -314,10 +364,10 @@ impl Worker {
             }
             if failures_in_a_row >= FAILURES_IN_A_ROW_MAX {
                 pass.hopeless = true;
-                break;
+                stop.store(true, Ordering::Relaxed);
             }
         }
-        Ok(pass)
+        pass
     }
 
     /// `None`: too little time is left to begin it.
@@ -352,9 +402,19 @@ struct Pass {
     /// A slice can go on at once, whatever the others wait for.
     at_once: bool,
     earliest: Option<(DateTime<Utc>, String)>,
+    /// The first trouble that is not one slice's.
+    trouble: Option<WorkError>,
 }
 
 impl Pass {
+    /// Keeps the first error; what the slices in flight still meet is only logged.
+    fn stop(&mut self, error: WorkError) {
+        match &self.trouble {
+            None => self.trouble = Some(error),
+            Some(_) => tracing::warn!(error = %error, "trouble of a slice that was in flight"),
+        }
+    }
+
     fn wait(&mut self, until: DateTime<Utc>, why: String) {
         if self.earliest.as_ref().is_none_or(|(earliest, _)| until < *earliest) {
             self.earliest = Some((until, why));

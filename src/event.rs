@@ -11,7 +11,10 @@ mod error;
 #[cfg(test)]
 mod tests;
 
+use aws_lambda_events::eventbridge::EventBridgeEvent;
+use aws_lambda_events::sqs::{SqsEvent, SqsMessage};
 use chrono::{DateTime, Utc};
+use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
 use crate::backfill::Order;
@@ -109,10 +112,10 @@ pub fn parse(event: &Value) -> Result<Trigger, EventError> {
         return own(trigger, fields);
     }
     if let Some(records) = fields.get("Records") {
-        return batch(records);
+        return batch(event, records);
     }
     if fields.contains_key("source") || fields.contains_key("detail-type") {
-        return scheduled(fields);
+        return scheduled(event);
     }
     let known = || KEYS_FIRST.into_iter();
     let hint = fields.keys().find_map(|key| suggestion(key, known()));
@@ -175,18 +178,21 @@ fn schedule(fields: &Fields<'_>) -> Result<Trigger, EventError> {
 
 /// EventBridge's scheduled event, of a rule (`aws.events`) or of a Scheduler without an input of
 /// its own (`aws.scheduler`).
-fn scheduled(fields: &Map<String, Value>) -> Result<Trigger, EventError> {
-    let word = |key| fields.get(key).and_then(Value::as_str).unwrap_or_default();
-    let is_ours = matches!(word("source"), "aws.events" | "aws.scheduler")
-        && word("detail-type") == "Scheduled Event";
+fn scheduled(event: &Value) -> Result<Trigger, EventError> {
+    // An event made by hand need not have a detail.
+    let read = EventBridgeEvent::<Option<Value>>::deserialize(event);
+    let event = read.map_err(|error| EventError::envelope("EventBridge event", &error))?;
+    let is_ours = matches!(event.source.as_str(), "aws.events" | "aws.scheduler")
+        && event.detail_type == "Scheduled Event";
     if !is_ours {
-        let show = |key| fields.get(key).map_or_else(|| "nothing".to_owned(), error::shown);
+        let show = |text: &str| error::shown(&Value::from(text));
+        let (source, detail_type) = (show(&event.source), show(&event.detail_type));
         return Err(EventError::Foreign {
-            origin: format!("source {}, detail-type {}", show("source"), show("detail-type")),
+            origin: format!("source {source}, detail-type {detail_type}"),
         });
     }
-    let time = Fields { event: "Scheduled Event", fields }.time()?;
-    Ok(Trigger::Schedule { time })
+    let missing = EventError::Missing { event: "Scheduled Event", key: "time", right: TIME };
+    Ok(Trigger::Schedule { time: event.time.ok_or(missing)? })
 }
 
 fn slice(fields: &Fields<'_>) -> Result<SliceRequest, EventError> {
@@ -230,29 +236,30 @@ fn replay(fields: &Fields<'_>) -> Result<Trigger, EventError> {
     }))
 }
 
-fn batch(records: &Value) -> Result<Trigger, EventError> {
-    let Some(records) = records.as_array().filter(|records| !records.is_empty()) else {
+fn batch(event: &Value, records: &Value) -> Result<Trigger, EventError> {
+    let read = SqsEvent::deserialize(event);
+    let event = read.map_err(|error| EventError::envelope("SQS batch", &error))?;
+    if event.records.is_empty() {
         return Err(EventError::NoRecords { found: error::shown(records) });
-    };
-    records.iter().map(message).collect::<Result<_, _>>().map(Trigger::Batch)
+    }
+    event.records.into_iter().map(message).collect::<Result<_, _>>().map(Trigger::Batch)
 }
 
 /// A message without an id fails the whole batch: there is no way to send it back alone.
-fn message(record: &Value) -> Result<Message, EventError> {
-    let word = |key| record.get(key).and_then(Value::as_str);
-    if word("eventSource") != Some("aws:sqs") {
-        let origin = record.get("eventSource").map_or_else(|| "nothing".to_owned(), error::shown);
+fn message(record: SqsMessage) -> Result<Message, EventError> {
+    if record.event_source.as_deref() != Some("aws:sqs") {
+        let source = record.event_source.map(Value::from);
+        let origin = source.as_ref().map_or_else(|| "nothing".to_owned(), error::shown);
         return Err(EventError::Foreign { origin: format!("a record with eventSource {origin}") });
     }
-    let Some(id) = word("messageId").filter(|id| !id.is_empty()) else {
+    let Some(id) = record.message_id.filter(|id| !id.is_empty()) else {
         return Err(EventError::Missing {
             event: "SQS message",
             key: "messageId",
             right: "the message's id",
         });
     };
-    let body = word("body").unwrap_or_default();
-    Ok(Message { id: id.to_owned(), request: read_body(body) })
+    Ok(Message { id, request: read_body(&record.body.unwrap_or_default()) })
 }
 
 fn read_body(body: &str) -> Result<SliceRequest, EventError> {
@@ -265,6 +272,7 @@ fn read_body(body: &str) -> Result<SliceRequest, EventError> {
 }
 
 const START: &str = "the start of a slice such as \"2026-02-10T00:00:00Z\"";
+const TIME: &str = "a time with its offset such as \"2026-02-13T00:05:00Z\"";
 const INSTANT: &str = "a date or time such as \"2026-02-01\" or \"2026-02-01T00:00:00Z\"";
 const ORDER: &str = "\"newest_first\" or \"oldest_first\"";
 
@@ -297,7 +305,6 @@ impl Fields<'_> {
     }
 
     fn time(&self) -> Result<DateTime<Utc>, EventError> {
-        const TIME: &str = "a time with its offset such as \"2026-02-13T00:05:00Z\"";
         let text = self.text("time", TIME)?;
         let time = DateTime::parse_from_rfc3339(&text).map_err(|_| self.wrong("time", TIME))?;
         Ok(time.to_utc())

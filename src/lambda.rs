@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use aws_lambda_events::sqs::SqsBatchResponse;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json};
 
@@ -173,8 +174,9 @@ async fn batch(worker: &Worker, messages: &[Message], deadline: Deadline) -> Val
             }
         }
     }
-    let back: Vec<_> = back.iter().map(|id| json!({ "itemIdentifier": id })).collect();
-    json!({ "batchItemFailures": back })
+    let mut response = SqsBatchResponse::default();
+    response.set_failures(back);
+    json!(response)
 }
 
 /// Whether another delivery of the message could change nothing. An exhausted slice is remembered
@@ -211,17 +213,11 @@ async fn run_one(
     deadline: Deadline,
     options: RunOptions,
 ) -> Result<SliceReport, HandleError> {
-    let report = if deadline.remaining(&*worker.clock) < BEGIN_MIN {
+    if deadline.remaining(&*worker.clock) < BEGIN_MIN {
         let reason = "too little time left to begin".to_owned();
-        SliceReport::refused(rollup, slice, Outcome::Yielded, reason, None)
-    } else {
-        worker.run(rollup, slice, deadline, options).await?
-    };
-    if report.attempt.is_none() {
-        // Only what was claimed has its summary line yet.
-        report.log();
+        return Ok(SliceReport::refused(rollup, slice, Outcome::Yielded, reason, None).logged());
     }
-    Ok(report)
+    Ok(worker.run(rollup, slice, deadline, options).await?)
 }
 
 /// Works through a range until the budget is spent.
@@ -251,6 +247,7 @@ async fn backfill(
             "planned": plan.slices.len(),
             "reopened": reopen.len(),
             "done": plan.done,
+            "empty": plan.empty,
             "sealed": plan.sealed,
             "exhausted": plan.exhausted,
         }),
@@ -347,7 +344,8 @@ async fn work_through(
 ) -> Result<BatchReport, WorkError> {
     let budget = deadline.remaining(&*worker.clock);
     let batch = Batch { concurrency: 1, budget, deadline: Some(deadline), options };
-    worker.backfill(rollup, plan, batch, &Silent).await
+    // What was done has its lines in the log.
+    worker.backfill(rollup, plan, batch, &Silent).await.map_err(|interrupted| interrupted.error)
 }
 
 /// What was asked for, and what became of it.

@@ -13,7 +13,7 @@ use crate::checkpoint::State;
 use crate::clock::Deadline;
 use crate::db::{Access, DbErrorKind};
 use crate::faults::Guard;
-use crate::plan::newest;
+use crate::plan::{Standing, View, newest};
 use crate::rollup::{Late, Rollup};
 use crate::source::capture::{self, Capture};
 use crate::source::marks::{self, Hours, Mark};
@@ -185,44 +185,100 @@ impl Worker {
     ) -> Result<bool, WorkError> {
         // A slice whose time has not come will be read after these changes.
         let Some(newest) = newest(rollup, now) else { return Ok(true) };
+        let seen = self.checkpoints.watermark(&rollup.name).await?;
+        let lateness = Lateness { rollup, view: self.view(rollup, &seen, now), reason };
         let from = rollup.seal_before.unwrap_or(rollup.start).max(rollup.start);
-        let calendar = &rollup.calendar;
-        let mut ranges: Vec<_> =
-            hours.iter().filter_map(|hours| hours.within(from, newest.end())).collect();
-        for (start, end) in &mut ranges {
-            *start = calendar.containing(*start).start().max(from);
-            *end = (*end).min(newest.end());
+        if hours.contains(&Hours::ALL) {
+            // Nothing was there before the first row that was read, and nothing is now.
+            self.reopen_range(&lateness, &[(from, newest.end())], false).await?;
         }
-        ranges.sort_unstable();
-        for group in groups(&ranges, (newest.end() - newest.start()) * GAP_MAX) {
+        let some = hours.iter().filter(|hours| **hours != Hours::ALL);
+        let ranges = some.filter_map(|hours| hours.within(from, newest.end()));
+        let ranges = merged(
+            ranges
+                .map(|(start, end)| (rollup.calendar.containing(start).start().max(from), end))
+                .collect(),
+        );
+        let gap = (newest.end() - newest.start()) * GAP_MAX;
+        for group in ranges.chunk_by(|one, other| other.0 - one.1 <= gap) {
             if deadline.remaining(&*self.clock) < BEGIN_MIN {
                 return Ok(false);
             }
-            let bounds =
-                (group[0].0, group.iter().map(|range| range.1).max().unwrap_or(group[0].1));
-            let found = self.checkpoints.range(&rollup.name, bounds.0, bounds.1).await?;
-            let is_hit =
-                |at: DateTime<Utc>| group.iter().any(|(start, end)| *start <= at && at < *end);
-            let hit = found.into_iter().filter(|checkpoint| is_hit(checkpoint.slice_start));
-            // A slice that waits to run again needs no second reason; but the worker that gave the
-            // first may have died before the watermark had fallen back.
-            let (waiting, to_reopen): (Vec<_>, Vec<_>) =
-                hit.partition(|checkpoint| checkpoint.state == State::Stale);
-            let starts: Vec<_> =
-                to_reopen.iter().map(|checkpoint| checkpoint.slice_start).collect();
-            self.checkpoints.reopen_all(&rollup.name, &starts, reason, self.clock.now()).await?;
-            if let Some(first) = waiting.first() {
-                self.checkpoints.lower_watermark(&rollup.name, first.slice_start).await?;
-            }
+            self.reopen_range(&lateness, group, true).await?;
         }
         Ok(true)
     }
+
+    /// Reopens what was read of some ranges that lie close together; with `empty_too` also what was
+    /// taken for empty and not read at all.
+    async fn reopen_range(
+        &self,
+        lateness: &Lateness<'_>,
+        ranges: &[Span],
+        empty_too: bool,
+    ) -> Result<(), WorkError> {
+        let Lateness { rollup, view, reason } = *lateness;
+        let bounds = (ranges[0].0, ranges[ranges.len() - 1].1);
+        let found = self.checkpoints.range(&rollup.name, bounds.0, bounds.1).await?;
+        let found: BTreeMap<_, _> = found.iter().map(|it| (it.slice_start, it)).collect();
+        let (mut first_due, mut to_reopen) = (None, Vec::new());
+        for slice in ranges.iter().flat_map(|(start, end)| rollup.calendar.slices(*start, *end)) {
+            let is_due = match found.get(&slice.start()) {
+                // Waits to run again already; but the worker that saw to it may have died before
+                // the watermark had fallen back.
+                Some(known) => known.state == State::Stale,
+                None => !empty_too || view.judge(None, slice) != Standing::Empty,
+            };
+            if is_due {
+                first_due.get_or_insert(slice.start());
+            } else {
+                to_reopen.push(slice.start());
+            }
+        }
+        let now = self.clock.now();
+        self.checkpoints.reopen_all(&rollup.name, &to_reopen, reason, now).await?;
+        if let Some(first) = first_due {
+            // Also for slices without a checkpoint: whoever asks at this moment where the source's
+            // rows begin has not seen these.
+            self.checkpoints.lower_watermark(&rollup.name, first).await?;
+        }
+        Ok(())
+    }
 }
 
-/// Sorted ranges in groups between which there are gaps of more than `gap`.
-fn groups(
-    ranges: &[(DateTime<Utc>, DateTime<Utc>)],
-    gap: chrono::TimeDelta,
-) -> Vec<&[(DateTime<Utc>, DateTime<Utc>)]> {
-    ranges.chunk_by(|one, other| other.0 - one.1 <= gap).collect()
+/// From an instant to another, which is not part of it.
+type Span = (DateTime<Utc>, DateTime<Utc>);
+
+/// What the reopening of late slices needs to know.
+#[derive(Clone, Copy)]
+struct Lateness<'a> {
+    rollup: &'a Rollup,
+    view: View<'a>,
+    reason: &'a str,
+}
+
+/// The same stretches in order, without overlaps.
+fn merged(mut ranges: Vec<Span>) -> Vec<Span> {
+    ranges.sort_unstable();
+    let mut merged: Vec<Span> = Vec::new();
+    for (start, end) in ranges {
+        match merged.last_mut() {
+            Some(last) if start <= last.1 => last.1 = last.1.max(end),
+            _ => merged.push((start, end)),
+        }
+    }
+    merged
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overlapping_and_touching_stretches_become_one() {
+        let at = |hour: i64| DateTime::from_timestamp(hour * 3600, 0).unwrap();
+        let span = |start, end| (at(start), at(end));
+        let ranges = vec![span(7, 9), span(1, 2), span(2, 3), span(8, 8), span(0, 1)];
+        assert_eq!(merged(ranges), [span(0, 3), span(7, 9)]);
+    }
 }

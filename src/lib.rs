@@ -34,6 +34,7 @@ pub mod faults;
 pub mod lambda;
 pub mod late;
 pub mod plan;
+pub mod probe;
 pub mod repair;
 pub mod report;
 pub mod rollup;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::checkpoint::{Checkpoint, State};
+use crate::checkpoint::{Checkpoint, SourceBegin, State};
 use crate::rollup::Rollup;
 use crate::slice::Slice;
 
@@ -37,6 +37,8 @@ pub enum Standing {
     Succeeded,
     /// Starts before `seal_before`: never recomputed.
     Sealed,
+    /// Ended before the source's first row: there is nothing to compute.
+    Empty,
     /// Its end, or its grace, is not over.
     NotEnded,
 }
@@ -56,6 +58,12 @@ impl Standing {
         )
     }
 
+    /// Whether the watermark may pass it: nothing is missing from its rows.
+    #[must_use]
+    pub const fn is_done(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Lookback | Self::Sealed | Self::Empty)
+    }
+
     /// The word for it.
     #[must_use]
     pub const fn word(self) -> &'static str {
@@ -71,6 +79,7 @@ impl Standing {
             Self::Exhausted => "exhausted",
             Self::Succeeded => "succeeded",
             Self::Sealed => "sealed",
+            Self::Empty => "empty",
             Self::NotEnded => "not ended",
         }
     }
@@ -126,76 +135,91 @@ pub fn horizon(
 ) -> DateTime<Utc> {
     let watermark = watermark.unwrap_or(rollup.start).max(rollup.start);
     let Some(mut slice) = newest(rollup, now) else { return watermark };
-    for _ in 0..rollup.lookback {
+    for _ in 0..rollup.lookback.last().copied().unwrap_or(0) {
         slice = rollup.calendar.previous(slice);
     }
     watermark.min(slice.start().max(rollup.start))
 }
 
-/// Judges every slice that starts in `[from, to)` and has ended by `now`.
-///
-/// `checkpoints` are those of the range, in any order; `failures_max` is the configured limit.
-#[must_use]
-pub fn plan(
-    rollup: &Rollup,
-    checkpoints: &[Checkpoint],
-    from: DateTime<Utc>,
-    to: DateTime<Utc>,
-    now: DateTime<Utc>,
-    failures_max: u32,
-) -> Plan {
-    let known: BTreeMap<DateTime<Utc>, &Checkpoint> =
-        checkpoints.iter().map(|checkpoint| (checkpoint.slice_start, checkpoint)).collect();
-    let mut slices = Vec::new();
-    let mut watermark = from;
-    let mut unbroken = true;
-    let mut slice = rollup.calendar.containing(from);
-    while slice.start() < to && readable_at(rollup, slice) <= now {
-        let checkpoint = known.get(&slice.start()).copied();
-        let standing = judge(rollup, checkpoint, slice, now, failures_max);
-        unbroken &= matches!(standing, Standing::Succeeded | Standing::Lookback | Standing::Sealed);
-        if unbroken {
-            watermark = slice.end();
-        }
-        slices.push(Planned { slice, standing });
-        slice = rollup.calendar.next(slice);
-    }
-    Plan { slices, watermark }
+/// What beside its checkpoint decides how a slice stands.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'r> {
+    /// The definition.
+    pub rollup: &'r Rollup,
+    /// The present instant.
+    pub now: DateTime<Utc>,
+    /// The configured limit of failures.
+    pub failures_max: u32,
+    /// Where the source's rows begin, if that is known.
+    pub begin: Option<SourceBegin>,
 }
 
-/// How one slice that has ended stands.
-#[must_use]
-pub fn judge(
-    rollup: &Rollup,
-    checkpoint: Option<&Checkpoint>,
-    slice: Slice,
-    now: DateTime<Utc>,
-    failures_max: u32,
-) -> Standing {
-    if rollup.seal_before.is_some_and(|seal| slice.start() < seal) {
-        return Standing::Sealed;
-    }
-    if readable_at(rollup, slice) > now {
-        return Standing::NotEnded;
-    }
-    let Some(checkpoint) = checkpoint else { return Standing::Missing };
-    let waits = checkpoint.retry_at.is_some_and(|retry_at| retry_at > now);
-    match checkpoint.state {
-        State::Running if checkpoint.lease_until.is_some_and(|until| until > now) => {
-            Standing::Running
+impl View<'_> {
+    /// Judges every slice that starts in `[from, to)` and has ended. `checkpoints` are those of the
+    /// range, in any order.
+    #[must_use]
+    pub fn plan(&self, checkpoints: &[Checkpoint], from: DateTime<Utc>, to: DateTime<Utc>) -> Plan {
+        let calendar = &self.rollup.calendar;
+        let known: BTreeMap<DateTime<Utc>, &Checkpoint> =
+            checkpoints.iter().map(|checkpoint| (checkpoint.slice_start, checkpoint)).collect();
+        let mut slices = Vec::new();
+        let mut watermark = from;
+        let mut unbroken = true;
+        let mut slice = calendar.containing(from);
+        while slice.start() < to && readable_at(self.rollup, slice) <= self.now {
+            let standing = self.judge(known.get(&slice.start()).copied(), slice);
+            unbroken &= standing.is_done();
+            if unbroken {
+                watermark = slice.end();
+            }
+            slices.push(Planned { slice, standing });
+            slice = calendar.next(slice);
         }
-        State::Running => Standing::LeaseOver,
-        State::Failed if checkpoint.failures >= failures_max => Standing::Exhausted,
-        State::Failed | State::Yielded if waits => Standing::Waiting,
-        State::Failed => Standing::Retry,
-        State::Yielded => Standing::Yielded,
-        State::Stale => Standing::Stale,
-        State::Succeeded if wants_lookback(rollup, checkpoint, slice, now) => Standing::Lookback,
-        State::Succeeded => Standing::Succeeded,
+        Plan { slices, watermark }
+    }
+
+    /// How one slice stands.
+    #[must_use]
+    pub fn judge(&self, checkpoint: Option<&Checkpoint>, slice: Slice) -> Standing {
+        let Self { rollup, now, failures_max, .. } = *self;
+        if rollup.seal_before.is_some_and(|seal| slice.start() < seal) {
+            return Standing::Sealed;
+        }
+        if readable_at(rollup, slice) > now {
+            return Standing::NotEnded;
+        }
+        let Some(checkpoint) = checkpoint else {
+            return if self.is_empty(slice) { Standing::Empty } else { Standing::Missing };
+        };
+        let waits = checkpoint.retry_at.is_some_and(|retry_at| retry_at > now);
+        match checkpoint.state {
+            State::Running if checkpoint.lease_until.is_some_and(|until| until > now) => {
+                Standing::Running
+            }
+            State::Running => Standing::LeaseOver,
+            State::Failed if checkpoint.failures >= failures_max => Standing::Exhausted,
+            State::Failed | State::Yielded if waits => Standing::Waiting,
+            State::Failed => Standing::Retry,
+            State::Yielded => Standing::Yielded,
+            State::Stale => Standing::Stale,
+            State::Succeeded if wants_lookback(rollup, checkpoint, slice, now) => {
+                Standing::Lookback
+            }
+            State::Succeeded => Standing::Succeeded,
+        }
+    }
+
+    /// Whether the slice was over, grace included, when the source was found to begin after it.
+    fn is_empty(&self, slice: Slice) -> bool {
+        self.begin.is_some_and(|begin| {
+            readable_at(self.rollup, slice) <= begin.probed_at
+                && begin.first_row.is_none_or(|first| slice.end() <= first)
+        })
     }
 }
 
-/// Whether one of the `lookback` slices after this one has become readable since it last ran.
+/// Whether one of the slices that `lookback` names, counted from this one, has become readable
+/// since it last ran.
 fn wants_lookback(
     rollup: &Rollup,
     checkpoint: &Checkpoint,
@@ -203,10 +227,20 @@ fn wants_lookback(
     now: DateTime<Utc>,
 ) -> bool {
     let Some(finished_at) = checkpoint.finished_at else { return false };
+    let Some(newest) = newest(rollup, now).filter(|_| !rollup.lookback.is_empty()) else {
+        return false;
+    };
+    // The usual case, without a walk along the calendar: nothing became readable since.
+    if finished_at >= readable_at(rollup, newest) {
+        return false;
+    }
     let mut later = slice;
-    (0..rollup.lookback).any(|_| {
-        later = rollup.calendar.next(later);
-        let readable_at = readable_at(rollup, later);
-        finished_at < readable_at && readable_at <= now
+    let mut walked = 0;
+    rollup.lookback.iter().any(|&offset| {
+        while walked < offset && later <= newest {
+            later = rollup.calendar.next(later);
+            walked += 1;
+        }
+        later <= newest && finished_at < readable_at(rollup, later)
     })
 }

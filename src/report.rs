@@ -94,7 +94,8 @@ impl SliceReport {
         }
     }
 
-    /// The report of a slice that was not claimed.
+    /// The report of a slice that was not claimed. Its summary line is for whoever returns it
+    /// ([`SliceReport::logged`]).
     #[must_use]
     pub fn refused(
         rollup: &Rollup,
@@ -118,8 +119,15 @@ impl SliceReport {
         matches!(self.outcome, Outcome::Succeeded | Outcome::AlreadySucceeded)
     }
 
+    /// Logs the summary line and returns the report.
+    #[must_use]
+    pub fn logged(self) -> Self {
+        self.log();
+        self
+    }
+
     /// Logs the summary line.
-    pub fn log(&self) {
+    fn log(&self) {
         let none = Completion::default();
         let done = self.completion.as_ref().unwrap_or(&none);
         tracing::info!(

@@ -26,8 +26,8 @@ pub struct Rollup {
     pub bucket: Width,
     /// How long after a slice's end, by the database's clock, its rows may still arrive.
     pub grace: Duration,
-    /// How many of the newest slices run again whenever a newer one has ended.
-    pub lookback: u32,
+    /// A slice runs again whenever the slice so many slices later has become readable. Ascending.
+    pub lookback: Vec<u32>,
     /// How changes of rows are noticed whose slice has been read already.
     pub late: Late,
     /// SQL condition that a source row must meet.

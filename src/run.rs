@@ -113,7 +113,8 @@ struct Work<'a> {
 }
 
 impl Worker {
-    /// Works on one slice until it is done or the deadline is near, and logs one summary line.
+    /// Works on one slice until it is done or the deadline is near, and logs one summary line,
+    /// also of a slice that was not to be had.
     ///
     /// # Errors
     /// Trouble that is not this slice's; whatever concerns the slice is in the report.
@@ -127,7 +128,7 @@ impl Worker {
         let watch = Stopwatch::start();
         if rollup.seal_before.is_some_and(|seal| slice.start() < seal) {
             let reason = "starts before seal_before; history there is never recomputed".into();
-            return Ok(SliceReport::refused(rollup, slice, Outcome::Sealed, reason, None));
+            return Ok(SliceReport::refused(rollup, slice, Outcome::Sealed, reason, None).logged());
         }
         let shape = self.ready(rollup).await?;
         let request = Claim {
@@ -148,7 +149,7 @@ impl Worker {
                     ClaimRefused::Exhausted { .. } => (Outcome::Exhausted, None),
                     ClaimRefused::NoTimeLeft => (Outcome::Yielded, None),
                 };
-                return Ok(SliceReport::refused(rollup, slice, outcome, reason, until));
+                return Ok(SliceReport::refused(rollup, slice, outcome, reason, until).logged());
             }
             Err(ClaimError::Checkpoint(error)) => return Err(error.into()),
         };
@@ -170,9 +171,7 @@ impl Worker {
             chunk_time,
         };
         let result = work.process().await;
-        let report = work.record(result, watch).await?;
-        report.log();
-        Ok(report)
+        Ok(work.record(result, watch).await?.logged())
     }
 }
 
@@ -395,8 +394,11 @@ impl Work<'_> {
 
     fn budget_spent(&self, progress: &Progress) -> Stop {
         Stop::yields(format!(
-            "budget spent after {} chunks, {} rows; goes on at {:?}",
-            progress.chunks, progress.rows_read, progress.cursor
+            "budget spent after {} {}, {} rows; goes on at {:?}",
+            progress.chunks,
+            if progress.chunks == 1 { "chunk" } else { "chunks" },
+            progress.rows_read,
+            progress.cursor
         ))
     }
 

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::checkpoint::Watermark;
 use crate::clock::Deadline;
-use crate::plan::{Plan, horizon, plan};
+use crate::plan::{Plan, Planned, Standing, View, horizon};
 use crate::report::{Outcome, SliceReport};
 use crate::rollup::Rollup;
 use crate::run::{RESERVE, RunOptions};
@@ -60,7 +60,17 @@ impl Problem {
     }
 }
 
+/// The due slices of one rollup, the first at the end, and whether to reopen them first.
+struct Queue<'r> {
+    rollup: &'r Rollup,
+    due: Vec<(Slice, bool)>,
+}
+
 impl TickReport {
+    fn problem(&mut self, rollup: &Rollup, error: &WorkError) {
+        self.problems.push(Problem::new(&rollup.name, error));
+    }
+
     /// The worst of what went wrong; `None` if nothing did.
     #[must_use]
     pub fn severity(&self) -> Option<Severity> {
@@ -81,9 +91,31 @@ impl Worker {
     /// The checkpoints cannot be read.
     pub async fn plan(&self, rollup: &Rollup, now: DateTime<Utc>) -> Result<Standings, WorkError> {
         let seen = self.checkpoints.watermark(&rollup.name).await?;
+        self.plan_after(rollup, seen, now).await
+    }
+
+    /// As [`Worker::plan`], of a watermark that was read just now.
+    pub(crate) async fn plan_after(
+        &self,
+        rollup: &Rollup,
+        seen: Watermark,
+        now: DateTime<Utc>,
+    ) -> Result<Standings, WorkError> {
         let from = horizon(rollup, seen.until(), now);
-        let plan = self.plan_range(rollup, from, now, now).await?;
+        let checkpoints = self.checkpoints.range(&rollup.name, from, now).await?;
+        let plan = self.view(rollup, &seen, now).plan(&checkpoints, from, now);
         Ok(Standings { seen, plan })
+    }
+
+    /// What beside the checkpoints decides how slices stand.
+    pub(crate) const fn view<'r>(
+        &self,
+        rollup: &'r Rollup,
+        seen: &Watermark,
+        now: DateTime<Utc>,
+    ) -> View<'r> {
+        let failures_max = self.config.checkpoint.failures_max;
+        View { rollup, now, failures_max, begin: seen.begin() }
     }
 
     /// How the slices of `rollup` that start in `[from, to)` stand.
@@ -97,16 +129,16 @@ impl Worker {
         to: DateTime<Utc>,
         now: DateTime<Utc>,
     ) -> Result<Plan, WorkError> {
+        let seen = self.checkpoints.watermark(&rollup.name).await?;
         let checkpoints = self.checkpoints.range(&rollup.name, from, to).await?;
-        let failures_max = self.config.checkpoint.failures_max;
-        Ok(plan(rollup, &checkpoints, from, to, now, failures_max))
+        Ok(self.view(rollup, &seen, now).plan(&checkpoints, from, to))
     }
 
     /// Works on whatever is due as of `now`, until `deadline`. With nothing due, no database is
     /// connected.
     ///
     /// # Errors
-    /// The checkpoints cannot be read; whatever concerns one rollup or slice is in the report.
+    /// There are no checkpoints to be had; whatever concerns one rollup or slice is in the report.
     pub async fn tick(
         &self,
         now: DateTime<Utc>,
@@ -120,21 +152,45 @@ impl Worker {
             if only.is_some_and(|only| only.name != rollup.name) {
                 continue;
             }
-            let standings = self.plan(rollup, now).await?;
-            self.move_watermark(rollup, &standings, WATERMARK_STEP).await?;
-            let mut due: Vec<(Slice, bool)> = standings
-                .plan
-                .due()
-                .map(|planned| (planned.slice, planned.standing == crate::plan::Standing::Lookback))
-                .collect();
-            due.reverse();
-            queues.push((rollup, due));
+            match self.queue(rollup, now).await {
+                Ok(queue) => queues.push(queue),
+                // Nor could any slice be claimed.
+                Err(error) if error.is_for_all() => return Err(error),
+                Err(error) => report.problem(rollup, &error),
+            }
         }
-        // Round robin: no rollup's history keeps another's newest slice waiting.
-        while queues.iter().any(|(_, due)| !due.is_empty()) {
-            for (rollup, due) in &mut queues {
+        self.work_off(queues, deadline, &mut report).await;
+        Ok(report)
+    }
+
+    /// The due slices of one rollup.
+    async fn queue<'r>(
+        &self,
+        rollup: &'r Rollup,
+        now: DateTime<Utc>,
+    ) -> Result<Queue<'r>, WorkError> {
+        let seen = self.watermark_for_tick(rollup, now).await?;
+        let standings = self.plan_after(rollup, seen, now).await?;
+        self.move_watermark(rollup, &standings, WATERMARK_STEP).await?;
+        let again = |planned: &Planned| planned.standing == Standing::Lookback;
+        let mut due: Vec<_> =
+            standings.plan.due().map(|planned| (planned.slice, again(planned))).collect();
+        due.reverse();
+        Ok(Queue { rollup, due })
+    }
+
+    /// Round robin: no rollup's history keeps another's newest slice waiting.
+    async fn work_off(
+        &self,
+        mut queues: Vec<Queue<'_>>,
+        deadline: Deadline,
+        report: &mut TickReport,
+    ) {
+        let mut is_over = false;
+        while queues.iter().any(|queue| !queue.due.is_empty()) {
+            for Queue { rollup, due } in &mut queues {
                 let Some((slice, again)) = due.pop() else { continue };
-                if deadline.remaining(&*self.clock) < BEGIN_MIN {
+                if is_over || deadline.remaining(&*self.clock) < BEGIN_MIN {
                     report.left += due.len() + 1;
                     due.clear();
                     continue;
@@ -144,12 +200,13 @@ impl Worker {
                     Err(error) => {
                         report.left += due.len() + 1;
                         due.clear();
-                        report.problems.push(Problem::new(&rollup.name, &error));
+                        report.problem(rollup, &error);
+                        // Each further rollup would only wait for the same.
+                        is_over = error.is_for_all();
                     }
                 }
             }
         }
-        Ok(report)
     }
 
     async fn run_due(

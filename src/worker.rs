@@ -72,6 +72,21 @@ pub enum Severity {
 }
 
 impl WorkError {
+    /// Whether it would meet every rollup in the same way: there are no checkpoints to be had.
+    #[must_use]
+    pub const fn is_for_all(&self) -> bool {
+        matches!(
+            self,
+            Self::Checkpoint(
+                CheckpointError::Unreachable { .. }
+                    | CheckpointError::NoTable { .. }
+                    | CheckpointError::WrongTable { .. }
+                    | CheckpointError::NotActive { .. }
+                    | CheckpointError::NoRegion
+            )
+        )
+    }
+
     /// What it means for whoever started the work.
     #[must_use]
     pub fn severity(&self) -> Severity {
@@ -85,6 +100,13 @@ impl WorkError {
             | Self::Ddl(DdlError::Db(error))
             | Self::Db(error) => severity(error),
             Self::Checkpoint(error) if error.is_unreachable() => Severity::Unreachable,
+            // A table that is absent, foreign or closed to us is a matter of configuration.
+            Self::Checkpoint(
+                CheckpointError::NoTable { .. }
+                | CheckpointError::WrongTable { .. }
+                | CheckpointError::NoRegion
+                | CheckpointError::Denied { .. },
+            ) => Severity::Usage,
             Self::Checkpoint(_) => Severity::Failed,
         }
     }

@@ -39,4 +39,4 @@ pub use item::{Checkpoint, Completion};
 pub use restore::{Marker, Restored};
 pub use state::State;
 pub use table::{Created, TableSummary};
-pub use watermark::Watermark;
+pub use watermark::{SourceBegin, Watermark};

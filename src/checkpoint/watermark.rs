@@ -15,11 +15,21 @@ use super::item::{Item, PK, Reader, SK, WATERMARK, instant, label, number, text}
 use super::reopen::LOOKS_MAX;
 use super::update::{Update, Written};
 
-/// A rollup's watermark as it was read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// A rollup's watermark as it was read, and what else is known of the rollup as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Watermark {
     until: Option<DateTime<Utc>>,
     version: u64,
+    begin: Option<SourceBegin>,
+}
+
+/// Where the source's rows begin, as it was found when it was last asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SourceBegin {
+    /// No row is earlier than this instant; `None`: there was no row at all.
+    pub first_row: Option<DateTime<Utc>>,
+    /// When the source was asked.
+    pub probed_at: DateTime<Utc>,
 }
 
 impl Watermark {
@@ -29,10 +39,28 @@ impl Watermark {
         self.until
     }
 
+    /// Where the source's rows begin. `None`: nobody has asked yet.
+    #[must_use]
+    pub const fn begin(&self) -> Option<SourceBegin> {
+        self.begin
+    }
+
+    /// The condition that no slice was reopened since.
+    const fn unchanged(&self) -> &'static str {
+        match self.version {
+            // No reopening yet: the version may not have been written either.
+            0 => "(attribute_not_exists(#version) OR #version = :seen)",
+            _ => "#version = :seen",
+        }
+    }
+
     fn read(item: &Item) -> Result<Self, CheckpointError> {
         let read = Reader { item };
         let version = read.number("version")?.unwrap_or(0);
-        Ok(Self { until: read.instant(WATERMARK)?, version })
+        let first_row = read.instant("first_row")?;
+        let probed_at = read.instant("probed_at")?;
+        let begin = probed_at.map(|probed_at| SourceBegin { first_row, probed_at });
+        Ok(Self { until: read.instant(WATERMARK)?, version, begin })
     }
 }
 
@@ -61,11 +89,7 @@ impl Checkpoints {
         if seen.until.is_some_and(|until| until >= to) {
             return Ok(true);
         }
-        // No reopening yet: the version may not have been written either.
-        let unchanged = match seen.version {
-            0 => "(attribute_not_exists(#version) OR #version = :seen)",
-            _ => "#version = :seen",
-        };
+        let unchanged = seen.unchanged();
         let forwards = "(attribute_not_exists(#watermark) OR #watermark < :to)";
         let update = Update::new(watermark_key(rollup), &format!("{forwards} AND {unchanged}"))
             .bind("to", instant(to))
@@ -78,6 +102,38 @@ impl Checkpoints {
             }
             Written::Refused(None) => Ok(false),
         }
+    }
+
+    /// Remembers where the source's rows begin, asked after `seen` was read. `lower_to` is where
+    /// slices begin that were taken for empty and are not: the watermark falls back to it in the same
+    /// write, as whoever dies between two would leave them behind it.
+    ///
+    /// Nothing is remembered if a slice was reopened since, or somebody asked later: a late row may
+    /// have been reported that the answer did not see.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if a call fails.
+    pub async fn remember_begin(
+        &self,
+        rollup: &str,
+        seen: &Watermark,
+        begin: SourceBegin,
+        lower_to: Option<DateTime<Utc>>,
+    ) -> Result<(), CheckpointError> {
+        let newer = "(attribute_not_exists(#probed_at) OR #probed_at <= :set_probed_at)";
+        let condition = format!("{newer} AND {}", seen.unchanged());
+        let remembering = |condition: &str| {
+            Update::new(watermark_key(rollup), condition)
+                .bind("seen", number(seen.version))
+                .set("probed_at", instant(begin.probed_at))
+                .set_or_remove("first_row", begin.first_row.map(instant))
+        };
+        if let Some(to) = lower_to.filter(|to| seen.until.is_some_and(|until| until > *to)) {
+            let lowering = remembering(&condition).set(WATERMARK, instant(to));
+            let lowering = lowering.set("version", number(seen.version + 1));
+            return self.send(lowering, "remember the first row").await.map(drop);
+        }
+        self.send(remembering(&condition), "remember the first row").await.map(drop)
     }
 
     /// Moves the watermark back to `to` where it is past it, and in any case spoils the advances

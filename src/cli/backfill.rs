@@ -5,11 +5,11 @@ use serde_json::json;
 
 use super::ui::{self, Progress, counted, number};
 use super::{Failure, Global, Range, parse_duration};
-use crate::backfill::{BackfillPlan, Batch, BatchReport, Order};
+use crate::backfill::{BackfillPlan, Batch, BatchReport, Interrupted, Order};
 use crate::clock::Stopwatch;
 use crate::rollup::Rollup;
 use crate::run::RunOptions;
-use crate::worker::Severity;
+use crate::worker::{Severity, WorkError};
 
 /// Compute a range of slices, several at once.
 #[derive(Debug, Args)]
@@ -76,7 +76,7 @@ impl Backfill {
         let watch = Stopwatch::start();
         if plan.slices.is_empty() {
             if global.json {
-                ui::json(&document(rollup, &BatchReport::default(), watch));
+                ui::json(&document(rollup, &BatchReport::default(), None, watch));
             }
             return Ok(());
         }
@@ -86,7 +86,7 @@ impl Backfill {
         let batch = self.pace.batch(RunOptions::default());
         let report = worker.backfill(rollup, &plan, batch, &progress).await;
         progress.finish();
-        finish(global, rollup, &report?, watch)
+        finish(global, rollup, report, watch)
     }
 }
 
@@ -104,6 +104,7 @@ pub(super) fn describe(rollup: &Rollup, plan: &BackfillPlan) -> String {
     for (count, what) in [
         (plan.reopen.len(), "succeeded before and run again"),
         (plan.done, "succeeded already, left alone"),
+        (plan.empty, "before the source's first row, cost nothing"),
         (plan.sealed, "before seal_before, never recomputed"),
         (plan.exhausted, "failed too often; `tallymark replay --failed` reopens them"),
     ] {
@@ -118,11 +119,21 @@ pub(super) fn describe(rollup: &Rollup, plan: &BackfillPlan) -> String {
 pub(super) fn finish(
     global: &Global,
     rollup: &Rollup,
-    report: &BatchReport,
+    result: Result<BatchReport, Interrupted>,
     watch: Stopwatch,
 ) -> Result<(), Failure> {
-    let document = document(rollup, report, watch);
-    global.print(&document, || summary(report, watch));
+    let (report, trouble) = match result {
+        Ok(report) => (report, None),
+        Err(Interrupted { report, error }) => (report, Some(error)),
+    };
+    let document = document(rollup, &report, trouble.as_ref(), watch);
+    // Of a batch that could not even begin the error alone is said.
+    if global.json || trouble.is_none() || report.succeeded > 0 || !report.failed.is_empty() {
+        global.print(&document, || summary(&report, watch));
+    }
+    if let Some(error) = trouble {
+        return Err(Failure::told(error.severity(), error.to_string()));
+    }
     let Some(severity) = report.severity() else { return Ok(()) };
     let parts: Vec<String> = [
         (report.failed.len(), "failed"),
@@ -150,6 +161,7 @@ pub(super) fn finish(
 pub(super) fn document(
     rollup: &Rollup,
     report: &BatchReport,
+    trouble: Option<&WorkError>,
     watch: Stopwatch,
 ) -> serde_json::Value {
     json!({
@@ -166,6 +178,7 @@ pub(super) fn document(
         "unchanged": report.unchanged,
         "source_ms": report.source_ms,
         "elapsed_ms": u64::try_from(watch.elapsed().as_millis()).unwrap_or(u64::MAX),
+        "error": trouble.map(ToString::to_string),
     })
 }
 

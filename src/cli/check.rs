@@ -228,8 +228,14 @@ async fn late(
             Grade::Note,
             format!(
                 "late = \"grace\": rows that become visible more than {} after their slice's end, \
-                 and later changes, are found by lookback, replay or verify only",
+                 and later changes, are found by {} only",
                 ui::duration(rollup.grace),
+                match rollup.lookback.len() {
+                    0 => "replay or verify (there is no lookback)".to_owned(),
+                    many => {
+                        format!("lookback ({} of each slice)", ui::counted(many, "rerun"))
+                    }
+                },
             ),
         ),
         Late::Clock => (

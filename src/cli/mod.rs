@@ -22,7 +22,6 @@ use chrono::{DateTime, Utc};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use serde_json::json;
 
-use crate::checkpoint::CheckpointError;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, ConfigError};
 use crate::rollup::Rollup;
@@ -102,7 +101,11 @@ impl Failure {
     /// Wrong usage or configuration.
     #[must_use]
     pub const fn usage(message: String) -> Self {
-        Self { severity: Severity::Usage, message, told: false }
+        Self::of(Severity::Usage, message)
+    }
+
+    const fn of(severity: Severity, message: String) -> Self {
+        Self { severity, message, told: false }
     }
 
     /// The work ran, and something failed or differs, as the result that was printed tells.
@@ -113,21 +116,7 @@ impl Failure {
 
 impl From<WorkError> for Failure {
     fn from(error: WorkError) -> Self {
-        Self { severity: severity(&error), message: error.to_string(), told: false }
-    }
-}
-
-/// As [`WorkError::severity`]; a checkpoint table that is absent, foreign or closed to us is a
-/// matter of configuration too.
-fn severity(error: &WorkError) -> Severity {
-    match error {
-        WorkError::Checkpoint(
-            CheckpointError::NoTable { .. }
-            | CheckpointError::WrongTable { .. }
-            | CheckpointError::NoRegion
-            | CheckpointError::Denied { .. },
-        ) => Severity::Usage,
-        error => error.severity(),
+        Self { severity: error.severity(), message: error.to_string(), told: false }
     }
 }
 

@@ -1,16 +1,18 @@
 use std::collections::BTreeMap;
 
+use chrono::{DateTime, Utc};
 use clap::Args;
 use serde_json::json;
 
 use super::backfill::describe;
 use super::{Failure, Global, Range, rollups, run::name, ui};
 use crate::backfill::Order;
+use crate::checkpoint::SourceBegin;
 use crate::db::Access;
 use crate::plan::Standing;
 use crate::rollup::Rollup;
 use crate::run::estimate_rows;
-use crate::worker::{CATALOGUE_TIMEOUT, WorkError, Worker};
+use crate::worker::{CATALOGUE_TIMEOUT, Severity, WorkError, Worker};
 
 /// Show what is due, or what a backfill would do.
 #[derive(Debug, Args)]
@@ -72,6 +74,7 @@ impl Plan {
             "slices": plan.slices.len(),
             "reopened": plan.reopen.len(),
             "succeeded": plan.done,
+            "empty": plan.empty,
             "sealed": plan.sealed,
             "exhausted": plan.exhausted,
             "rows_estimated": rows,
@@ -89,7 +92,17 @@ impl Plan {
 async fn due(worker: &Worker, rollup: &Rollup) -> Result<(serde_json::Value, String), Failure> {
     /// So many due slices are named in the text; the JSON names all.
     const NAMED_MAX: usize = 5;
-    let plan = worker.plan(rollup, worker.clock.now()).await?.plan;
+    let now = worker.clock.now();
+    let begin = match worker.probe(rollup).await {
+        Ok(seen) => seen.begin(),
+        // What is due is found without the source; only rows before its first may go unnoticed.
+        Err(error) if error.severity() == Severity::Unreachable && !error.is_for_all() => {
+            ui::note(format!("the source was not asked for its first row: {error}"));
+            None
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let plan = worker.plan(rollup, now).await?.plan;
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for planned in plan.slices.iter().filter(|planned| planned.standing != Standing::Succeeded) {
         *counts.entry(planned.standing.word()).or_default() += 1;
@@ -104,6 +117,7 @@ async fn due(worker: &Worker, rollup: &Rollup) -> Result<(serde_json::Value, Str
         })).collect::<Vec<_>>(),
         "standings": counts,
     });
+    let empty = begin.map_or(0, |begin| empty_slices(rollup, begin, now));
     let mut text = match due.len() {
         0 => format!("{}: nothing is due", rollup.name),
         many => format!("{}: {} due, newest first", rollup.name, ui::counted(many, "slice")),
@@ -120,5 +134,16 @@ async fn due(worker: &Worker, rollup: &Rollup) -> Result<(serde_json::Value, Str
             text.push_str(&format!("\n  {} {word}", ui::counted(*count, "slice")));
         }
     }
+    if empty > 0 {
+        let slices = ui::counted(empty, "slice");
+        text.push_str(&format!("\n  {slices} before the first source row cost nothing"));
+    }
     Ok((document, text))
+}
+
+/// How many slices since the rollup's start ended before the source's first row.
+fn empty_slices(rollup: &Rollup, begin: SourceBegin, now: DateTime<Utc>) -> usize {
+    let first = begin.first_row.unwrap_or(begin.probed_at).min(begin.probed_at).min(now);
+    let end = rollup.calendar.containing(first).start();
+    if end <= rollup.start { 0 } else { rollup.calendar.count(rollup.start, end) }
 }

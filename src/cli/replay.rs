@@ -40,7 +40,7 @@ impl Replay {
         let rollup = worker.rollup(&self.rollup)?;
         let slices = self.slices(&worker, rollup).await?;
         if slices.is_empty() {
-            let document = document(rollup, &BatchReport::default(), Stopwatch::start());
+            let document = document(rollup, &BatchReport::default(), None, Stopwatch::start());
             global.print(&document, || "nothing to replay".into());
             return Ok(());
         }
@@ -59,7 +59,7 @@ impl Replay {
         let batch = self.pace.batch(RunOptions { allow_shrink: self.allow_shrink });
         let report = worker.replay(rollup, &slices, &self.reason, batch, &progress).await;
         progress.finish();
-        finish(global, rollup, &report?, watch)
+        finish(global, rollup, report, watch)
     }
 
     async fn slices(&self, worker: &Worker, rollup: &Rollup) -> Result<Vec<Slice>, Failure> {

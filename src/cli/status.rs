@@ -184,6 +184,7 @@ const fn letter(standing: Standing) -> char {
         Standing::Stale => 'S',
         Standing::Lookback => 'B',
         Standing::Sealed => '-',
+        Standing::Empty => '_',
         Standing::NotEnded => ' ',
     }
 }
@@ -192,7 +193,7 @@ fn style(standing: Standing) -> Style {
     let style = Style::new();
     match standing {
         Standing::Succeeded => style.green(),
-        Standing::Missing | Standing::Sealed | Standing::NotEnded => style.dim(),
+        Standing::Missing | Standing::Sealed | Standing::Empty | Standing::NotEnded => style.dim(),
         Standing::Running | Standing::Yielded | Standing::Lookback => style.cyan(),
         Standing::Waiting | Standing::LeaseOver | Standing::Stale => style.yellow(),
         Standing::Retry | Standing::Exhausted => style.red().bold(),

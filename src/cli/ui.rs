@@ -225,7 +225,12 @@ impl Listener for Progress {
         } else {
             let reason = report.reason.as_deref().unwrap_or_default();
             let (start, outcome) = (instant(report.start), report.outcome.word());
-            self.tell(&format!("{}@{start} {outcome}: {reason}", report.rollup));
+            // Many reasons begin with the word for the outcome: `held by …`, `failed 3 times …`.
+            let why = match reason.starts_with(outcome) {
+                true => reason.to_owned(),
+                false => format!("{outcome}: {reason}"),
+            };
+            self.tell(&format!("{}@{start} {why}", report.rollup));
         }
         self.bar.set_message(format!("{} rows,", number(state.rows)));
         if self.bar.is_hidden() && state.printed.elapsed() >= LINE_EVERY {

@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::{Failure, Global, Range, parse_duration, rollups, slice_starting, ui};
-use crate::plan::Standing;
+use crate::plan::{Planned, Standing};
 use crate::rollup::Rollup;
 use crate::slice::Slice;
 use crate::verify::SliceVerification;
@@ -78,6 +78,8 @@ impl Verify {
         }
         let now = worker.clock.now();
         let (from, to) = self.range.bounds(rollup, now)?;
+        // Rows that were added before all others must be found to be missing.
+        worker.probe(rollup).await?;
         let (slices, unfinished) = succeeded(worker, rollup, (from, to)).await?;
         verified.unfinished += unfinished;
         Ok(slices)
@@ -91,7 +93,8 @@ pub(super) async fn succeeded(
     (from, to): (chrono::DateTime<chrono::Utc>, chrono::DateTime<chrono::Utc>),
 ) -> Result<(Vec<Slice>, usize), Failure> {
     let plan = worker.plan_range(rollup, from, to, worker.clock.now()).await?;
-    let all = plan.slices.len();
+    let is_empty = |planned: &&Planned| planned.standing == Standing::Empty;
+    let all = plan.slices.len() - plan.slices.iter().filter(is_empty).count();
     let slices: Vec<Slice> = plan
         .slices
         .into_iter()

@@ -196,6 +196,11 @@ impl<'d> Node<'d> {
         self.as_section().or_else(|| self.unexpected(expected))
     }
 
+    /// Whether it is an array.
+    pub(super) fn is_array(&self) -> bool {
+        self.value.is_array()
+    }
+
     /// An array; `expected` describes it.
     pub(super) fn array(&self, expected: &str) -> Option<Vec<Node<'d>>> {
         let Some(array) = self.value.as_array() else { return self.unexpected(expected) };

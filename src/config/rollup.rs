@@ -69,7 +69,7 @@ fn read(node: &Node<'_>, names: &mut HashSet<String>) -> Option<Rollup> {
         Some(node) => duration::read(&node, GRACE_RANGE),
         None => Some(GRACE_DEFAULT),
     };
-    let lookback = section.get("lookback").map_or(Some(0), |node| node.integer(0..=LOOKBACK_MAX));
+    let lookback = section.get("lookback").map_or(Some(Vec::new()), |node| lookback(&node));
     let shrink_guard = section
         .get("shrink_guard")
         .map_or(Some(SHRINK_GUARD_DEFAULT), |node| node.number(0.0..=1.0));
@@ -105,8 +105,10 @@ const GRACE_DEFAULT: Duration = Duration::from_secs(2 * 60);
 /// A year: what arrives later still is a case for `replay`.
 const GRACE_RANGE: RangeInclusive<Duration> =
     Duration::ZERO..=Duration::from_secs(366 * 24 * 60 * 60);
-/// A year of days; each is read again whenever a newer slice has ended.
+/// A year of days: so far behind the newest slice the checkpoints are read at every tick.
 const LOOKBACK_MAX: u32 = 366;
+/// More reruns of one slice are better made by `verify` and `replay`.
+const LOOKBACK_ENTRIES_MAX: usize = 16;
 const SHRINK_GUARD_DEFAULT: f64 = 0.5;
 
 fn name(section: &Section<'_>, names: &mut HashSet<String>) -> Option<String> {
@@ -132,6 +134,32 @@ fn name(section: &Section<'_>, names: &mut HashSet<String>) -> Option<String> {
 fn is_name(name: &&str) -> bool {
     let allowed = |character: char| matches!(character, 'a'..='z' | '0'..='9' | '_');
     name.starts_with(|first: char| first.is_ascii_lowercase()) && name.chars().all(allowed)
+}
+
+/// Reads after how many slices a slice runs again: `2` is `[1, 2]`.
+fn lookback(node: &Node<'_>) -> Option<Vec<u32>> {
+    if !node.is_array() {
+        return node.integer(0..=LOOKBACK_MAX).map(|slices| (1..=slices).collect());
+    }
+    let entries = node.array("an array such as [1, 2, 7, 28]")?;
+    if entries.is_empty() {
+        return node.wrong("is empty; write such as [1, 2, 7, 28], or remove the key");
+    }
+    if entries.len() > LOOKBACK_ENTRIES_MAX {
+        return node
+            .wrong(format!("has {} entries; {LOOKBACK_ENTRIES_MAX} is the most", entries.len()));
+    }
+    let read: Option<Vec<u32>> =
+        entries.iter().map(|entry| entry.integer(1..=LOOKBACK_MAX)).collect();
+    let offsets = read?;
+    if let Some(place) = offsets.windows(2).position(|pair| pair[0] >= pair[1]) {
+        return entries[place + 1].wrong(format!(
+            "{} does not come after {}; write each number once, in ascending order",
+            offsets[place + 1],
+            offsets[place]
+        ));
+    }
+    Some(offsets)
 }
 
 /// Reads how late changes are noticed.

@@ -98,7 +98,7 @@ fn a_good_file_is_read_completely() {
     assert_eq!(daily.calendar.width().to_string(), "1 day");
     assert_eq!(daily.bucket, "1 hour".parse().unwrap());
     assert_eq!(daily.grace, Duration::from_secs(600));
-    assert_eq!(daily.lookback, 2);
+    assert_eq!(daily.lookback, [1, 2]);
     assert_eq!(daily.filter.as_deref(), Some("kind <> 'test'"));
     assert_eq!(daily.group_by, ["entity_id", "kind"]);
     assert!((daily.shrink_guard - 0.25).abs() < f64::EPSILON);
@@ -156,7 +156,7 @@ fn what_may_be_left_out_has_the_documented_default() {
     assert_eq!(rollup.bucket, rollup.calendar.width());
     assert_eq!(rollup.calendar.zone(), Tz::UTC);
     assert_eq!(rollup.grace, Duration::from_secs(120));
-    assert_eq!(rollup.lookback, 0);
+    assert!(rollup.lookback.is_empty());
     assert_eq!(rollup.filter, None);
     assert!(rollup.group_by.is_empty());
     assert!((rollup.shrink_guard - 0.5).abs() < f64::EPSILON);

@@ -84,6 +84,14 @@ pub enum EventError {
         /// What it is.
         found: String,
     },
+    /// An envelope of AWS of another form than AWS gives it.
+    #[error("the {envelope} cannot be read ({problem}); send it as AWS does, or {FORMS}")]
+    Envelope {
+        /// Which one it seems to be.
+        envelope: &'static str,
+        /// What the reader said.
+        problem: String,
+    },
     /// An event of AWS that nobody meant for Tallymark.
     #[error(
         "the event is not for tallymark ({origin}); remove the trigger that sends it, or {FORMS}"
@@ -143,6 +151,18 @@ pub enum EventError {
         /// The slice's start.
         start: DateTime<Utc>,
     },
+}
+
+impl EventError {
+    /// The error of an envelope that could not be read; what the reader says may repeat a value.
+    pub(super) fn envelope(envelope: &'static str, error: &serde_json::Error) -> Self {
+        /// Enough for a key and a short value.
+        const BYTES_MAX: usize = 200;
+        let said = error.to_string();
+        let is_fit = said.len() <= BYTES_MAX && !said.contains("://") && said.lines().count() == 1;
+        let problem = if is_fit { said } else { "a value of another type than AWS sends".into() };
+        Self::Envelope { envelope, problem }
+    }
 }
 
 /// What would be understood.

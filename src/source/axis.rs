@@ -303,6 +303,29 @@ impl Axis {
         format!("(ARRAY[{instants}]::timestamptz[])[{place}]")
     }
 
+    /// An expression over all rows: seconds since 1970 before which no row lies; NULL without a
+    /// row. One look into an index on the bare column answers it.
+    #[must_use]
+    pub fn earliest(&self) -> String {
+        let first = format!("min({})", ident(&self.column));
+        match self.reading {
+            Reading::Instant => format!("floor(extract(epoch FROM {first}))::float8"),
+            // Near a change of clocks the least local time need not be the earliest instant.
+            Reading::Local(zone) => format!(
+                "floor(extract(epoch FROM {first} AT TIME ZONE {}))::float8 - {}",
+                literal(zone.name()),
+                NEAR_TRANSITION.num_seconds()
+            ),
+            Reading::Day(zone) => format!(
+                "floor(extract(epoch FROM {first}::timestamp AT TIME ZONE {}))::float8 - {}",
+                literal(zone.name()),
+                NEAR_TRANSITION.num_seconds()
+            ),
+            Reading::Epoch(EpochUnit::Seconds) => format!("{first}::float8"),
+            Reading::Epoch(EpochUnit::Milliseconds) => format!("floor({first} / 1000.0)::float8"),
+        }
+    }
+
     /// The latest instant in `(start, wanted]` at which the axis can be cut, or `None` if that is
     /// not after `start`. Whole seconds; days for a date.
     #[must_use]

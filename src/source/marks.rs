@@ -14,6 +14,9 @@ pub const MARKS_MAX: usize = 50_000;
 pub struct Hours(Option<(i64, i64)>);
 
 impl Hours {
+    /// All of time.
+    pub const ALL: Self = Self(None);
+
     /// Reads the columns `first_hour` and `last_hour`.
     ///
     /// # Errors

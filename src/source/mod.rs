@@ -4,6 +4,7 @@
 //! that aggregate a time range; [`pace`] decides how wide that range is.
 
 pub mod axis;
+pub mod begin;
 pub mod capture;
 pub mod changes;
 pub mod marks;

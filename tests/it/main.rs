@@ -5,6 +5,7 @@
 
 mod cli;
 mod docs;
+mod due;
 mod embedded_postgres;
 mod flights;
 #[cfg(feature = "faults")]

@@ -15,6 +15,7 @@ use super::{Failure, Global, ui};
 use crate::clock::{Clock as _, Stopwatch, SystemClock};
 use crate::embedded::dynamodb::EmbeddedDynamo;
 use crate::embedded::postgres::{Binaries, EmbeddedPostgres, Options};
+use crate::worker::Severity;
 
 /// All state of the demo is below this directory.
 const HOME: &str = ".tallymark";
@@ -57,8 +58,22 @@ impl Demo {
     }
 }
 
+/// Work that went wrong.
 fn broken(what: &str, error: impl std::fmt::Display) -> Failure {
-    Failure::usage(format!("{what}: {error}"))
+    Failure::of(Severity::Failed, format!("{what}: {error}"))
+}
+
+/// A server that did not start.
+fn absent(what: &str, error: impl std::fmt::Display) -> Failure {
+    Failure::of(Severity::Unreachable, format!("{what}: {error}"))
+}
+
+/// A statement that failed, or its server is gone.
+fn refused(what: &str, error: &sqlx::Error) -> Failure {
+    match error {
+        sqlx::Error::Database(_) => broken(what, error),
+        _ => absent(what, error),
+    }
 }
 
 impl Stage {
@@ -83,8 +98,8 @@ impl Stage {
             )
         })
         .await
-        .map_err(|error| broken("PostgreSQL", error))?
-        .map_err(|error| broken("PostgreSQL", error))?;
+        .map_err(|error| absent("PostgreSQL", error))?
+        .map_err(|error| absent("PostgreSQL", error))?;
         let checkpoints = home.join("dynamodb.sqlite");
         for suffix in ["", "-wal", "-shm"] {
             // The demo begins anew; what is not there need not be removed.
@@ -92,10 +107,10 @@ impl Stage {
         }
         let dynamo = EmbeddedDynamo::start(Some(&checkpoints))
             .await
-            .map_err(|error| broken("DynamoDB", error))?;
+            .map_err(|error| absent("DynamoDB", error))?;
         let config = home.join("tallymark.toml");
         let stage = Self { postgres, dynamo, config };
-        stage.seed().await.map_err(|error| broken("seeding the source", error))?;
+        stage.seed().await.map_err(|error| refused("seeding the source", &error))?;
         let first_day = today() - Days::new(365);
         let text = include_str!("tallymark.toml")
             .replace("{url}", &stage.url())
@@ -129,9 +144,7 @@ impl Stage {
 
     /// The acts, in order.
     async fn play(&self) -> Result<(), Failure> {
-        act(
-            "Create the tables. Then the first tick: newest days first, until its budget is spent.",
-        );
+        act("The tables, then the first tick: newest days first, within its budget.");
         self.call(&["init"]).await?;
         self.call(&["run", "--budget", "3s"]).await?;
 
@@ -141,22 +154,20 @@ impl Stage {
         self.kill(&backfill).await?;
         self.call(&["status"]).await?;
 
-        act(
-            "Run the same backfill again. The dead worker's lease runs out, nothing is done twice.",
-        );
+        act("The same backfill again: the dead worker's lease ends, nothing is done twice.");
         self.call(&backfill).await?;
 
-        act("The application changes its past: a day's purchases are refunded. Verify sees it ...");
+        act("The application changes its past: refunds. Verify sees it ...");
         let day = (today() - Days::new(30)).date_naive().to_string();
         let refund = format!(
             "DELETE FROM events WHERE kind = 'purchase' \
              AND created_at >= '{day}T00:00:00Z' AND created_at < '{day}T00:00:00Z'::timestamptz + interval '1 day'"
         );
-        let mut source = self.connect().await.map_err(|error| broken("connecting", error))?;
+        let mut source = self.connect().await.map_err(|error| refused("connecting", &error))?;
         sqlx::query(AssertSqlSafe(refund))
             .execute(&mut source)
             .await
-            .map_err(|error| broken("deleting the purchases", error))?;
+            .map_err(|error| refused("deleting the purchases", &error))?;
         self.call_expecting(&["verify", "--limit", "1"], 1).await?;
 
         act("... and a replay of that day puts it right.");
@@ -164,7 +175,7 @@ impl Stage {
         self.call(&replay).await?;
 
         act("What the rollup table says.");
-        let chart = chart::draw(&mut source).await.map_err(|error| broken("charting", error))?;
+        let chart = chart::draw(&mut source).await.map_err(|error| refused("charting", &error))?;
         ui::say(chart);
 
         act("The proof: every number equals a GROUP BY over the source.");
@@ -208,7 +219,11 @@ impl Stage {
         if status.code() == Some(wanted) {
             return Ok(());
         }
-        Err(broken(&command, format!("ended with {status}, not with exit code {wanted}")))
+        let ended = format!("ended with {status}, not with exit code {wanted}");
+        match status.code() {
+            Some(code) if code == Severity::Unreachable as i32 => Err(absent(&command, ended)),
+            _ => Err(broken(&command, ended)),
+        }
     }
 
     /// Starts a command, lets it work for a while, and kills it as the kernel would.

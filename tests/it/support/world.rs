@@ -71,7 +71,7 @@ pub fn random_events(days: u32, count: u32) -> String {
 }
 
 /// One in-process DynamoDB for all tests; each has a table of its own.
-async fn dynamo() -> &'static EmbeddedDynamo {
+pub async fn dynamo() -> &'static EmbeddedDynamo {
     static SERVER: OnceCell<EmbeddedDynamo> = OnceCell::const_new();
     SERVER.get_or_init(|| async { EmbeddedDynamo::start(None).await.unwrap() }).await
 }

@@ -201,6 +201,26 @@ tallymark.toml:25: rollup.entity_daily.group_by[1]: the column "__rows" begins w
         r#"tallymark.toml:22: rollup.entity_daily.lookback: expected an integer from 0 to 366, found -1"#,
     ),
     (
+        "lookback = 2",
+        "lookback = []",
+        r#"tallymark.toml:22: rollup.entity_daily.lookback: is empty; write such as [1, 2, 7, 28], or remove the key"#,
+    ),
+    (
+        "lookback = 2",
+        "lookback = [1, 0]",
+        r#"tallymark.toml:22: rollup.entity_daily.lookback[1]: expected an integer from 1 to 366, found 0"#,
+    ),
+    (
+        "lookback = 2",
+        "lookback = [1, 7, 7]",
+        r#"tallymark.toml:22: rollup.entity_daily.lookback[2]: 7 does not come after 7; write each number once, in ascending order"#,
+    ),
+    (
+        "lookback = 2",
+        "lookback = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17]",
+        r#"tallymark.toml:22: rollup.entity_daily.lookback: has 17 entries; 16 is the most"#,
+    ),
+    (
         "late = \"grace\"",
         "late = \"column\"",
         r#"tallymark.toml:23: rollup.entity_daily.late: say which: late = { column = "updated_at" }"#,
