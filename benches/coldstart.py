@@ -54,10 +54,11 @@ def start():
             if not request.startswith(POLL):
                 sys.exit(f"not a first poll: {request[:80]!r}")
             memory = peak_mib(process.pid)
-            connection.close()
         finally:
+            # Before the connection ends, about which it would complain.
             process.kill()
             process.wait()
+        connection.close()
     return elapsed * 1e3, memory
 
 
