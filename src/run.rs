@@ -15,7 +15,7 @@ use crate::db::{Access, DbError, DbErrorKind};
 use crate::report::{Outcome, SliceReport};
 use crate::rollup::Rollup;
 use crate::slice::Slice;
-use crate::source::pace::{CHUNK_MIN, Pace};
+use crate::source::pace::{CHUNK_MIN, Excess, Pace};
 use crate::source::read;
 use crate::source::settle::{Settled, settle};
 use crate::source::shape::Shape;
@@ -240,7 +240,8 @@ impl Work<'_> {
         // Bounded: a chunk either moves the cursor or is cut narrower, down to CHUNK_MIN.
         while progress.cursor < slice.end() {
             let (start, end) = (progress.cursor, self.chunk_end(pace, progress.cursor));
-            let expected = pace.expected(start, end);
+            let excess = self.excess(start, end);
+            let expected = pace.expected(start, end, excess);
             // A wrong guess must not keep a slice from ever being tried.
             let is_guess = progress.cursor == resumed_at;
             let needed = if is_guess { expected.min(self.chunk_time) } else { expected };
@@ -271,13 +272,13 @@ impl Work<'_> {
             };
             match read {
                 Ok(Some(done)) => {
-                    pace.learn(start, end, Duration::from_millis(done.source_ms));
+                    pace.learn(start, end, Duration::from_millis(done.source_ms), excess);
                     return Ok(done);
                 }
                 // The statement alone: the round trips around it do not shrink with the chunk.
                 Ok(None) => {
                     let took = Duration::from_millis(progress.source_ms - before);
-                    pace.learn(start, end, took);
+                    pace.learn(start, end, took, excess);
                 }
                 Err(error) => self.narrow(error, pace, start, end, &progress, resumed_at)?,
             }
@@ -329,7 +330,7 @@ impl Work<'_> {
             return Err(error.into());
         }
         if end - start > CHUNK_MIN {
-            pace.too_slow(start, end, self.chunk_time);
+            pace.too_slow(start, end, self.chunk_time, self.excess(start, end));
             if self.time_left() > RESERVE + self.chunk_time * 2 {
                 return Ok(());
             }
@@ -348,15 +349,27 @@ impl Work<'_> {
     }
 
     fn chunk_end(&self, pace: &Pace, start: DateTime<Utc>) -> DateTime<Utc> {
-        let end = pace.chunk_end(start, self.slice.end(), self.chunk_time);
-        if end == self.slice.end() {
+        let slice_end = self.slice.end();
+        let (whole, partial) = (self.excess(start, slice_end), self.excess(start, start));
+        let end = pace.chunk_end(start, slice_end, self.chunk_time, whole);
+        if end == slice_end {
             return end;
         }
+        let end = pace.chunk_end(start, slice_end, self.chunk_time, partial);
         let axis = &self.shape.axis;
         axis.cut(start, end)
             .or_else(|| axis.cut(start, start + CHUNK_MIN))
             .or_else(|| axis.cut(start, start + TimeDelta::days(2)))
             .map_or(self.slice.end(), |cut| cut.min(self.slice.end()))
+    }
+
+    /// Partials cost more than a slice that is read whole.
+    fn excess(&self, start: DateTime<Utc>, end: DateTime<Utc>) -> Excess {
+        if start == self.slice.start() && end == self.slice.end() {
+            Excess::NONE
+        } else {
+            Excess::of_partials(self.shape.distinct.len())
+        }
     }
 
     fn time_left(&self) -> Duration {

@@ -32,8 +32,27 @@ pub const FIRST_CHUNK_ROWS: f64 = 200_000.0;
 /// What has been learned about one rollup: how long its source takes for a stretch of time.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Pace {
-    /// Milliseconds of statement per second of source time; `None` before the first chunk.
+    /// Milliseconds of statement per second of source time, if it is read whole; `None` before the
+    /// first chunk. Always of whole reading: what partials cost must not decide whether they are
+    /// needed, or one slow moment of the source would lead to the dear way for ever.
     rate: Option<f64>,
+}
+
+/// How many times dearer a statement is than reading the same rows as a whole slice.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Excess(f64);
+
+impl Excess {
+    /// Of a statement that reads its slice whole.
+    pub const NONE: Self = Self(1.0);
+
+    /// Of a statement that yields partials, with this many distinct columns: each is one more
+    /// grouping set, and fills the stage with its values.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "a number of columns")]
+    pub const fn of_partials(distinct: usize) -> Self {
+        Self(1.0 + distinct as f64)
+    }
 }
 
 impl Pace {
@@ -50,8 +69,14 @@ impl Pace {
     }
 
     /// Learns that the chunk `[start, end)` took `elapsed`.
-    pub fn learn(&mut self, start: DateTime<Utc>, end: DateTime<Utc>, elapsed: Duration) {
-        let seen = elapsed.as_secs_f64() * 1e3 / seconds(end - start);
+    pub fn learn(
+        &mut self,
+        start: DateTime<Utc>,
+        end: DateTime<Utc>,
+        elapsed: Duration,
+        Excess(excess): Excess,
+    ) {
+        let seen = elapsed.as_secs_f64() * 1e3 / seconds(end - start) / excess;
         self.rate = Some(match self.rate {
             Some(rate) => seen.clamp(rate / STEP_MAX, rate * STEP_MAX).max(RATE_MIN),
             None => seen.max(RATE_MIN),
@@ -60,8 +85,14 @@ impl Pace {
 
     /// Learns that the chunk `[start, end)` did not end in time: the next is a sixteenth
     /// of it.
-    pub fn too_slow(&mut self, start: DateTime<Utc>, end: DateTime<Utc>, wanted: Duration) {
-        self.rate = Some(wanted.as_secs_f64() * 1e3 * CUT / seconds(end - start));
+    pub fn too_slow(
+        &mut self,
+        start: DateTime<Utc>,
+        end: DateTime<Utc>,
+        wanted: Duration,
+        Excess(excess): Excess,
+    ) {
+        self.rate = Some(wanted.as_secs_f64() * 1e3 * CUT / seconds(end - start) / excess);
     }
 
     /// Where the chunk that begins at `start` should end, at most at `slice_end`.
@@ -71,8 +102,9 @@ impl Pace {
         start: DateTime<Utc>,
         slice_end: DateTime<Utc>,
         wanted: Duration,
+        Excess(excess): Excess,
     ) -> DateTime<Utc> {
-        let Some(rate) = self.rate else { return slice_end };
+        let Some(rate) = self.rate.map(|rate| rate * excess) else { return slice_end };
         let wanted_ms = wanted.as_secs_f64() * 1e3;
         let left = seconds(slice_end - start);
         if left * rate <= wanted_ms * WHOLE_SLACK {
@@ -86,8 +118,13 @@ impl Pace {
 
     /// How long the chunk `[start, end)` should take.
     #[must_use]
-    pub fn expected(&self, start: DateTime<Utc>, end: DateTime<Utc>) -> Duration {
-        Duration::from_secs_f64(self.rate.unwrap_or(0.0) * seconds(end - start) / 1e3)
+    pub fn expected(
+        &self,
+        start: DateTime<Utc>,
+        end: DateTime<Utc>,
+        Excess(excess): Excess,
+    ) -> Duration {
+        Duration::from_secs_f64(self.rate.unwrap_or(0.0) * excess * seconds(end - start) / 1e3)
     }
 }
 
@@ -110,7 +147,7 @@ mod tests {
     fn a_slice_that_fits_is_one_chunk() {
         let mut pace = Pace::default();
         pace.guess(150_000.0, at(0), at(86_400), WANTED);
-        assert_eq!(pace.chunk_end(at(0), at(86_400), WANTED), at(86_400));
+        assert_eq!(pace.chunk_end(at(0), at(86_400), WANTED, Excess::NONE), at(86_400));
     }
 
     #[test]
@@ -121,16 +158,22 @@ mod tests {
             // The truth: a day takes 50 s, so a chunk of 500 ms is 864 s wide.
             let mut start = 0;
             for _ in 0..40 {
-                let end = pace.chunk_end(at(start), at(200_000), WANTED);
+                let end = pace.chunk_end(at(start), at(200_000), WANTED, Excess::NONE);
                 let width = (end - at(start)).num_seconds();
                 if width > 8640 {
-                    pace.too_slow(at(start), end, WANTED);
+                    pace.too_slow(at(start), end, WANTED, Excess::NONE);
                 } else {
-                    pace.learn(at(start), end, Duration::from_secs_f64(width as f64 / 1728.0));
+                    pace.learn(
+                        at(start),
+                        end,
+                        Duration::from_secs_f64(width as f64 / 1728.0),
+                        Excess::NONE,
+                    );
                     start += width;
                 }
             }
-            let width = (pace.chunk_end(at(start), at(200_000), WANTED) - at(start)).num_seconds();
+            let width = (pace.chunk_end(at(start), at(200_000), WANTED, Excess::NONE) - at(start))
+                .num_seconds();
             assert!((800..=900).contains(&width), "{width} s");
         }
     }
@@ -138,7 +181,24 @@ mod tests {
     #[test]
     fn a_chunk_that_timed_out_is_cut_to_a_sixteenth() {
         let mut pace = Pace::default();
-        pace.too_slow(at(0), at(4000), WANTED);
-        assert_eq!(pace.chunk_end(at(0), at(4000), WANTED), at(250));
+        pace.too_slow(at(0), at(4000), WANTED, Excess::NONE);
+        assert_eq!(pace.chunk_end(at(0), at(4000), WANTED, Excess::NONE), at(250));
+    }
+
+    /// A day takes 340 ms whole and 2.4 times that in partials; once, the source was slow.
+    #[test]
+    fn a_slow_moment_does_not_lead_to_partials_for_ever() {
+        let excess = Excess::of_partials(1);
+        let (start, end) = (at(0), at(86_400));
+        let mut pace = Pace::default();
+        pace.learn(start, end, Duration::from_millis(900), Excess::NONE);
+        let cut = pace.chunk_end(start, end, WANTED, Excess::NONE);
+        assert!(cut < end, "a day that takes 900 ms is cut");
+        for _ in 0..4 {
+            let cut = pace.chunk_end(start, end, WANTED, excess);
+            let took = 0.340 * 2.4 * (cut - start).num_seconds() as f64 / 86_400.0;
+            pace.learn(start, cut, Duration::from_secs_f64(took), excess);
+        }
+        assert_eq!(pace.chunk_end(start, end, WANTED, Excess::NONE), end);
     }
 }

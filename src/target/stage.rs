@@ -177,12 +177,10 @@ impl Target {
                 // client is frozen, and the next attempt must not wait for it.
                 let stage = Self::stage(rollup);
                 let watch = Stopwatch::start();
-                copy(reader, &mut tx, &stage, shape, &select, slice).await?;
+                let rows = copy(reader, &mut tx, &stage, shape, &select, slice).await?;
                 let source_ms = millis(watch);
                 fence(&mut tx, lease, rollup, slice).await?;
-                let staged = self.count_staged(&mut tx, rollup, shape, slice).await?;
-                // Less than before: a crash emptied the stage, as writing the progress will tell.
-                (staged.saturating_sub(progress.rows_read), source_ms)
+                (rows, source_ms)
             }
         };
         let before = progress;
@@ -221,25 +219,6 @@ impl Target {
         Progress::forget(&mut tx, rollup, slice).await?;
         let replaced = Replaced { statement_ms, ..replaced };
         finish(tx, lease, rollup, slice, guard, &marker, replaced).await
-    }
-
-    async fn count_staged(
-        &self,
-        tx: &mut Tx,
-        rollup: &Rollup,
-        shape: &Shape,
-        slice: Slice,
-    ) -> Result<u64, DbError> {
-        let sql = format!(
-            "SELECT coalesce({}, 0)::bigint FROM {} WHERE slice_start = {}",
-            read::merge_rows(shape, Form::Partial),
-            Self::stage(rollup),
-            timestamptz(slice.start()),
-        );
-        let row = tx.row("counting the stage", sql).await?;
-        row.try_get::<i64, _>(0)
-            .map(i64::unsigned_abs)
-            .map_err(|source| tx.error("counting the stage", source))
     }
 }
 
@@ -281,7 +260,7 @@ async fn insert(
 }
 
 /// Moves what `select` yields on the source, and ends the transaction there, into the table `stage`,
-/// as COPY streams: memory stays flat whatever the number of groups.
+/// as COPY streams: memory stays flat whatever the number of groups. Returns the source rows counted.
 pub(super) async fn copy(
     mut reader: Tx,
     target: &mut Tx,
@@ -289,7 +268,7 @@ pub(super) async fn copy(
     shape: &Shape,
     select: &str,
     slice: Slice,
-) -> Result<(), DbError> {
+) -> Result<u64, DbError> {
     let out = format!(
         "COPY (SELECT {}, x.* FROM (\n{select}\n) x) TO STDOUT",
         timestamptz(slice.start())
@@ -301,10 +280,12 @@ pub(super) async fn copy(
     let mut stream = connection.copy_out_raw(&out).await.map_err(reading)?;
     let mut sink = target.connection().copy_in_raw(&into).await.map_err(staging)?;
     let mut buffer = Vec::with_capacity(2 * COPY_BYTES);
+    let mut rows = 0;
     loop {
         match stream.try_next().await {
-            Ok(Some(bytes)) => {
-                buffer.extend_from_slice(&bytes);
+            Ok(Some(row)) => {
+                rows += rows_behind(&row, shape);
+                buffer.extend_from_slice(&row);
                 if buffer.len() < COPY_BYTES {
                     continue;
                 }
@@ -323,5 +304,19 @@ pub(super) async fn copy(
     reader.commit().await?;
     sink.send(buffer.as_slice()).await.map_err(staging)?;
     sink.finish().await.map_err(staging)?;
-    Ok(())
+    Ok(rows)
+}
+
+/// The source rows behind one row of the stage, as COPY writes it: no tab stands inside a value.
+/// None behind the row of one distinct value, whose group's own row counts them already.
+fn rows_behind(row: &[u8], shape: &Shape) -> u64 {
+    // Before them: slice_start, bucket, dimensions and fields.
+    let place = 2 + shape.dimensions.len() + shape.fields.len();
+    let mut columns = row.trim_ascii_end().split(|byte| *byte == b'\t').skip(place);
+    let mut next = || str::from_utf8(columns.next()?).ok()?.parse::<i64>().ok();
+    let all = (1_i64 << shape.distinct.len()) - 1;
+    match (next(), next()) {
+        (Some(rows), Some(tag)) if tag == all || tag == -1 => rows.unsigned_abs(),
+        _ => 0,
+    }
 }

@@ -284,6 +284,10 @@ async fn run_in_small_budgets(world: &World) -> usize {
         let found = world.target_value("SELECT cursor FROM tallymark.progress").await;
         cursor = DateTime::parse_from_str(&found, "%Y-%m-%d %H:%M:%S%#z").unwrap().to_utc();
         assert!(cursor > before, "no progress: {report:?}");
+        let counted = world.target_value("SELECT rows_read FROM tallymark.progress").await;
+        let staged = format!("SELECT count(*) FROM events WHERE created_at < '{found}'");
+        let staged = records(&world.pool, &staged).await;
+        assert_eq!(format!("({counted})"), staged[0], "each row before the cursor counts once");
     }
     panic!("the slice never ended");
 }
