@@ -49,7 +49,7 @@ impl Findings {
 
     fn trouble(&mut self, subject: &str, error: &WorkError) {
         let (subject, finding) = (subject.into(), error.to_string());
-        let severity = Some(super::severity(error));
+        let severity = Some(error.severity());
         self.0.push(Finding { grade: Grade::Bad, subject, finding, severity });
     }
 }

@@ -117,5 +117,5 @@ async fn a_slice_runs_again_on_a_decaying_schedule() {
     let again = starts(&tick(&missed).await);
     assert_eq!(again.iter().min(), Some(&instant("2026-01-05")), "7 before the 12th");
     assert_eq!(again.len(), 16);
-    assert_eq!(starts(&tick(&missed).await), [], "one run makes up for all that was missed");
+    assert!(tick(&missed).await.is_empty(), "one run makes up for all that was missed");
 }
