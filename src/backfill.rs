@@ -10,7 +10,7 @@ use futures_util::StreamExt as _;
 use serde::Serialize;
 
 use crate::clock::Deadline;
-use crate::plan::Standing;
+use crate::plan::{Standing, View};
 use crate::report::{Outcome, SliceReport};
 use crate::rollup::Rollup;
 use crate::run::RunOptions;
@@ -156,6 +156,8 @@ pub struct BackfillPlan {
     pub exhausted: usize,
     /// Slices before the source's first row: there is nothing to compute.
     pub empty: usize,
+    /// Slices with a slice of the finer rollup that is not done.
+    pub blocked: usize,
     /// Bounds of the range.
     pub from: DateTime<Utc>,
     /// Bounds of the range.
@@ -203,7 +205,9 @@ impl Worker {
             .filter(|checkpoint| checkpoint.definition.as_deref() != Some(&definition))
             .map(|checkpoint| checkpoint.slice_start)
             .collect();
-        let plan = self.view(rollup, &seen, now).plan(&checkpoints, from, to);
+        let fed = self.fed(rollup, now).await?;
+        let view = View { fed: fed.as_ref(), ..self.view(rollup, &seen, now) };
+        let plan = view.plan(&checkpoints, from, to);
         let mut backfill = BackfillPlan { from, to, ..BackfillPlan::default() };
         for planned in plan.slices {
             let slice = planned.slice;
@@ -211,6 +215,10 @@ impl Worker {
                 Standing::Succeeded | Standing::Lookback
                     if force || other.contains(&slice.start()) =>
                 {
+                    if view.is_blocked(slice) {
+                        backfill.blocked += 1;
+                        continue;
+                    }
                     backfill.reopen.insert(slice);
                     backfill.slices.push(slice);
                 }
@@ -218,6 +226,7 @@ impl Worker {
                 Standing::Sealed => backfill.sealed += 1,
                 Standing::Empty => backfill.empty += 1,
                 Standing::Exhausted => backfill.exhausted += 1,
+                Standing::Blocked => backfill.blocked += 1,
                 Standing::NotEnded => {}
                 _ => backfill.slices.push(slice),
             }

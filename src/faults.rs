@@ -11,6 +11,8 @@ pub enum Guard {
     Oldest,
     /// A mark is deleted after its slices were reopened, never before.
     MarksLast,
+    /// A coarse slice is reopened before its finer slice is complete, never after.
+    CoarseFirst,
 }
 
 /// Whether a test took this guard away from the work under way.

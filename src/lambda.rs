@@ -250,6 +250,7 @@ async fn backfill(
             "empty": plan.empty,
             "sealed": plan.sealed,
             "exhausted": plan.exhausted,
+            "blocked": plan.blocked,
         }),
         report,
     ))

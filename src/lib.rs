@@ -9,6 +9,7 @@
 //! | [`mod@slice`] | a calendar cuts time into slices and buckets |
 //! | [`plan`] | checkpoints and the time → which slices are due; pure |
 //! | [`tick`], [`backfill`] | a trigger's due slices, one after another or several at once |
+//! | [`compose`] | rollups of rollups: what a coarse slice waits for, and what makes it run again |
 //! | [`late`] | late changes of the source → slices that run again |
 //! | [`run`] | the spine: one slice from claim to checkpoint |
 //! | [`checkpoint`] | the DynamoDB item of each slice: states, leases, watermark |
@@ -25,6 +26,7 @@ pub mod checkpoint;
 #[cfg(all(feature = "cli", feature = "embedded"))]
 pub mod cli;
 pub mod clock;
+pub mod compose;
 pub mod config;
 pub mod db;
 #[cfg(feature = "embedded")]

@@ -9,7 +9,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::checkpoint::{Checkpoint, SourceBegin, State};
 use crate::rollup::Rollup;
-use crate::slice::Slice;
+use crate::slice::{Calendar, Slice};
 
 /// Why a slice is to run, or how it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -39,6 +39,8 @@ pub enum Standing {
     Sealed,
     /// Ended before the source's first row: there is nothing to compute.
     Empty,
+    /// A slice of the finer rollup that it consists of is not done.
+    Blocked,
     /// Its end, or its grace, is not over.
     NotEnded,
 }
@@ -80,6 +82,7 @@ impl Standing {
             Self::Succeeded => "succeeded",
             Self::Sealed => "sealed",
             Self::Empty => "empty",
+            Self::Blocked => "blocked",
             Self::NotEnded => "not ended",
         }
     }
@@ -141,6 +144,38 @@ pub fn horizon(
     watermark.min(slice.start().max(rollup.start))
 }
 
+/// How far a finer rollup is, for the coarse slices that consist of its own.
+#[derive(Clone, Debug)]
+pub struct Fed {
+    calendar: Calendar,
+    /// What has ended up to here is done, but for `undone`, oldest first.
+    until: DateTime<Utc>,
+    undone: Vec<Planned>,
+}
+
+impl Fed {
+    /// Reads it from the finer rollup's own plan.
+    #[must_use]
+    pub fn new(fine: &Rollup, plan: &Plan) -> Self {
+        let until = plan.slices.last().map_or(plan.watermark, |last| last.slice.end());
+        let undone = plan.slices.iter().filter(|planned| !planned.standing.is_done());
+        Self { calendar: fine.calendar, until, undone: undone.cloned().collect() }
+    }
+
+    /// The first finer slice in `slice` that is not done.
+    #[must_use]
+    pub fn waits_for(&self, slice: Slice) -> Option<Planned> {
+        let first = self.undone.partition_point(|finer| finer.slice.start() < slice.start());
+        let undone = self.undone.get(first).filter(|finer| finer.slice.start() < slice.end());
+        undone.cloned().or_else(|| {
+            (self.until < slice.end()).then(|| {
+                let slice = self.calendar.containing(self.until.max(slice.start()));
+                Planned { slice, standing: Standing::NotEnded }
+            })
+        })
+    }
+}
+
 /// What beside its checkpoint decides how a slice stands.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'r> {
@@ -152,6 +187,8 @@ pub struct View<'r> {
     pub failures_max: u32,
     /// Where the source's rows begin, if that is known.
     pub begin: Option<SourceBegin>,
+    /// How far the finer rollup is; `None`: there is none, or nobody has asked yet.
+    pub fed: Option<&'r Fed>,
 }
 
 impl View<'_> {
@@ -167,7 +204,10 @@ impl View<'_> {
         let mut unbroken = true;
         let mut slice = calendar.containing(from);
         while slice.start() < to && readable_at(self.rollup, slice) <= self.now {
-            let standing = self.judge(known.get(&slice.start()).copied(), slice);
+            let standing = match self.judge(known.get(&slice.start()).copied(), slice) {
+                due if due.is_due() && self.is_blocked(slice) => Standing::Blocked,
+                standing => standing,
+            };
             unbroken &= standing.is_done();
             if unbroken {
                 watermark = slice.end();
@@ -178,7 +218,13 @@ impl View<'_> {
         Plan { slices, watermark }
     }
 
-    /// How one slice stands.
+    /// Whether a finer slice in `slice` is not done.
+    #[must_use]
+    pub fn is_blocked(&self, slice: Slice) -> bool {
+        self.fed.is_some_and(|fed| fed.waits_for(slice).is_some())
+    }
+
+    /// How one slice stands, by its own checkpoint.
     #[must_use]
     pub fn judge(&self, checkpoint: Option<&Checkpoint>, slice: Slice) -> Standing {
         let Self { rollup, now, failures_max, .. } = *self;

@@ -77,6 +77,11 @@ impl Worker {
             if known.is_some_and(|known| known.attempt >= marker.attempt) {
                 continue;
             }
+            if !dry_run {
+                // Perhaps the attempt that committed it died before it had told the coarse slices.
+                let slice = rollup.calendar.containing(marker.start);
+                self.reopen_coarse(rollup, slice).await?;
+            }
             if dry_run || self.restore(rollup, marker).await? {
                 report.restored.push(marker.start);
             }
@@ -100,6 +105,7 @@ impl Worker {
     async fn restore(&self, rollup: &Rollup, marker: &Marker) -> Result<bool, WorkError> {
         let stale = match (marker.replaced_at, &marker.definition) {
             (None, _) => Some("its attempt never replaced its rows".to_owned()),
+            _ if rollup.fine.is_some() => Some("finer slices may have changed since".to_owned()),
             (_, Some(definition)) if *definition == rollup.definition() => None,
             _ => Some("the definition has changed since".to_owned()),
         };
@@ -111,7 +117,7 @@ impl Worker {
             outcome: Completion {
                 rows_read: marker.rows_read,
                 groups: marker.groups,
-                settled_by: "grace".into(),
+                settled_by: if rollup.fine.is_some() { "rollup" } else { "grace" }.into(),
                 ..Completion::default()
             },
             committed_at: marker.replaced_at.unwrap_or(marker.start),

@@ -1,6 +1,7 @@
 //! What a rollup is: which source rows, grouped how, measured how, into which table.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -14,8 +15,10 @@ use crate::slice::{Calendar, Width};
 pub struct Rollup {
     /// The name: the table's name in the target schema and the checkpoint's partition key.
     pub name: String,
-    /// The source table or view.
+    /// The source table or view; of a coarse rollup the finer one's table in the target.
     pub from: TableName,
+    /// The finer rollup that this coarse one is computed from, instead of the source.
+    pub fine: Option<Arc<Self>>,
     /// The column that places a row in time.
     pub time: TimeColumn,
     /// History begins here; no slice before it exists. Aligned to the calendar.
@@ -203,7 +206,7 @@ impl Rollup {
     /// stale.
     #[must_use]
     pub fn definition(&self) -> String {
-        let text = serde_json::json!({
+        let mut text = serde_json::json!({
             "from": [self.from.schema, self.from.name],
             "time": [
                 self.time.column,
@@ -222,9 +225,25 @@ impl Rollup {
                 measure.filter,
             ])).collect::<Vec<_>>(),
         });
+        if let Some(fine) = &self.fine {
+            // Other numbers there are other numbers here.
+            text["fine"] = fine.definition().into();
+        }
         Sha256::digest(text.to_string().as_bytes())[..8]
             .iter()
             .map(|byte| format!("{byte:02x}"))
             .collect()
+    }
+
+    /// Whether it is computed directly from `fine`.
+    #[must_use]
+    pub fn is_computed_from(&self, fine: &Self) -> bool {
+        self.fine.as_ref().is_some_and(|own| own.name == fine.name)
+    }
+
+    /// How many rollups stand between it and the source.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        self.fine.as_ref().map_or(0, |fine| 1 + fine.depth())
     }
 }

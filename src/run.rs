@@ -44,6 +44,10 @@ const CHUNK_TIME_MIN: Duration = Duration::from_millis(10);
 /// theirs.
 const SETTLE_SHARE: u32 = 10;
 
+/// When it is worth looking again at a slice whose finer slices are not done. Their completion makes
+/// it due sooner; this is for a batch that has nothing else to do.
+const BLOCKED_RETRY: TimeDelta = TimeDelta::seconds(30);
+
 /// What a caller may decide about a slice's run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RunOptions {
@@ -130,6 +134,11 @@ impl Worker {
             let reason = "starts before seal_before; history there is never recomputed".into();
             return Ok(SliceReport::refused(rollup, slice, Outcome::Sealed, reason, None).logged());
         }
+        if let Some(reason) = self.waits_for(rollup, slice).await? {
+            let until = Some(self.clock.now() + BLOCKED_RETRY);
+            let yielded = SliceReport::refused(rollup, slice, Outcome::Yielded, reason, until);
+            return Ok(yielded.logged());
+        }
         let shape = self.ready(rollup).await?;
         let request = Claim {
             rollup: &rollup.name,
@@ -200,15 +209,18 @@ impl Work<'_> {
     /// gives up the slice until it is. Asks for the planner's estimate where nothing is known of
     /// the rollup's pace.
     async fn settle(&self, pace: &mut Pace) -> Result<&'static str, Stop> {
-        let mut tx = self
-            .worker
-            .source
-            .begin(Access::ReadOnly, self.statement_timeout()?, &self.label())
-            .await?;
+        let source = self.worker.source_of(self.rollup);
+        let mut tx =
+            source.begin(Access::ReadOnly, self.statement_timeout()?, &self.label()).await?;
         let what = (self.rollup, self.shape, self.slice);
         let wait = self.worker.settle_wait_max.min(self.time_left() / SETTLE_SHARE);
         let horizon = self.lease.checkpoint().horizon;
-        let by = match settle(&mut tx, what, horizon, wait).await? {
+        let settled = match &self.rollup.fine {
+            // The finer slices were, or this one would not have been claimed.
+            Some(_) => Settled::By("rollup"),
+            None => settle(&mut tx, what, horizon, wait).await?,
+        };
+        let by = match settled {
             Settled::By(by) => by,
             Settled::NotYet { reason, retry_at, horizon } => {
                 tx.rollback().await?;
@@ -227,8 +239,8 @@ impl Work<'_> {
     /// Reads the slice whole if one statement can, else chunk by chunk.
     async fn read_and_replace(&self, pace: &mut Pace) -> Result<Done, Stop> {
         let target = &self.worker.target;
-        let source = (!target.is_source).then_some(&self.worker.source);
         let Self { lease, rollup, shape, slice, .. } = *self;
+        let source = (!target.holds_source_of(rollup)).then_some(&self.worker.source);
         let chunk = Chunk { source, lease, rollup, shape, slice };
         // An earlier attempt may have staged chunks.
         let mut progress = if lease.attempt() > 1 {
@@ -415,6 +427,27 @@ impl Work<'_> {
         ))
     }
 
+    /// Reopens the coarse slices that this one is part of, and completes it, in this order: see
+    /// [`compose`](crate::compose).
+    async fn complete(
+        &self,
+        replaced: &Replaced,
+        completion: &Completion,
+        now: DateTime<Utc>,
+    ) -> Result<State, CheckpointError> {
+        let Self { worker, rollup, slice, lease, .. } = *self;
+        let has_changed = replaced.rewritten() > 0 || lease.attempt() > 1;
+        let is_last = crate::faults::is_removed(crate::faults::Guard::CoarseFirst);
+        if has_changed && !is_last {
+            worker.reopen_coarse(rollup, slice).await?;
+        }
+        let state = worker.checkpoints.complete(lease, completion, now).await?;
+        if has_changed && is_last {
+            worker.reopen_coarse(rollup, slice).await?;
+        }
+        Ok(state)
+    }
+
     /// Writes the outcome to the checkpoint.
     async fn record(
         &self,
@@ -429,7 +462,7 @@ impl Work<'_> {
             Ok(done) => {
                 let completion = completion(&done, elapsed_ms);
                 report.elapsed_ms = None;
-                let ended = checkpoints.complete(self.lease, &completion, now).await;
+                let ended = self.complete(&done.replaced, &completion, now).await;
                 report.completion = Some(completion);
                 match ended {
                     Ok(State::Stale) => {

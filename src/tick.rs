@@ -103,7 +103,7 @@ impl Worker {
     ) -> Result<Standings, WorkError> {
         let from = horizon(rollup, seen.until(), now);
         let checkpoints = self.checkpoints.range(&rollup.name, from, now).await?;
-        let plan = self.view(rollup, &seen, now).plan(&checkpoints, from, now);
+        let plan = self.judged(self.view(rollup, &seen, now), &checkpoints, from, now).await?;
         Ok(Standings { seen, plan })
     }
 
@@ -115,7 +115,7 @@ impl Worker {
         now: DateTime<Utc>,
     ) -> View<'r> {
         let failures_max = self.config.checkpoint.failures_max;
-        View { rollup, now, failures_max, begin: seen.begin() }
+        View { rollup, now, failures_max, begin: seen.begin(), fed: None }
     }
 
     /// How the slices of `rollup` that start in `[from, to)` stand.
@@ -131,7 +131,7 @@ impl Worker {
     ) -> Result<Plan, WorkError> {
         let seen = self.checkpoints.watermark(&rollup.name).await?;
         let checkpoints = self.checkpoints.range(&rollup.name, from, to).await?;
-        Ok(self.view(rollup, &seen, now).plan(&checkpoints, from, to))
+        self.judged(self.view(rollup, &seen, now), &checkpoints, from, to).await
     }
 
     /// Works on whatever is due as of `now`, until `deadline`. With nothing due, no database is
@@ -159,7 +159,9 @@ impl Worker {
                 Err(error) => report.problem(rollup, &error),
             }
         }
-        self.work_off(queues, deadline, &mut report).await;
+        // Finer rollups first: the coarse are computed from them.
+        queues.sort_by_key(|queue| queue.rollup.depth());
+        self.work_off(queues, now, deadline, &mut report).await;
         Ok(report)
     }
 
@@ -183,12 +185,15 @@ impl Worker {
     async fn work_off(
         &self,
         mut queues: Vec<Queue<'_>>,
+        now: DateTime<Utc>,
         deadline: Deadline,
         report: &mut TickReport,
     ) {
         let mut is_over = false;
         while queues.iter().any(|queue| !queue.due.is_empty()) {
-            for Queue { rollup, due } in &mut queues {
+            for place in 0..queues.len() {
+                let Queue { rollup, due } = &mut queues[place];
+                let rollup = *rollup;
                 let Some((slice, again)) = due.pop() else { continue };
                 if is_over || deadline.remaining(&*self.clock) < BEGIN_MIN {
                     report.left += due.len() + 1;
@@ -196,8 +201,15 @@ impl Worker {
                     continue;
                 }
                 match self.run_due(rollup, slice, again, deadline).await {
-                    Ok(slice) => report.slices.push(slice),
+                    Ok(ended) => {
+                        let is_success = ended.is_success();
+                        report.slices.push(ended);
+                        if is_success {
+                            self.feed(&mut queues, place, slice, now, report).await;
+                        }
+                    }
                     Err(error) => {
+                        let due = &mut queues[place].due;
                         report.left += due.len() + 1;
                         due.clear();
                         report.problem(rollup, &error);
@@ -205,6 +217,36 @@ impl Worker {
                         is_over = error.is_for_all();
                     }
                 }
+            }
+        }
+    }
+
+    /// Adds the coarse slices that may be computed now that `slice` of the queue at `place` is done.
+    async fn feed(
+        &self,
+        queues: &mut [Queue<'_>],
+        place: usize,
+        slice: Slice,
+        now: DateTime<Utc>,
+        report: &mut TickReport,
+    ) {
+        let fine = queues[place].rollup;
+        for coarse in 0..queues.len() {
+            let rollup = queues[coarse].rollup;
+            if !rollup.is_computed_from(fine) {
+                continue;
+            }
+            let fed = rollup.calendar.containing(slice.start());
+            let waits = queues[place].due.iter().any(|(other, _)| fed.contains(other.start()));
+            let is_known = queues[coarse].due.iter().any(|(due, _)| *due == fed);
+            // Only where it was the last: the usual finer slice asks nothing.
+            if fed.end() > now || fed.start() < rollup.start || waits || is_known {
+                continue;
+            }
+            match self.plan_range(rollup, fed.start(), fed.end(), now).await {
+                Ok(plan) if plan.due().next().is_some() => queues[coarse].due.push((fed, false)),
+                Ok(_) => {}
+                Err(error) => report.problem(rollup, &error),
             }
         }
     }

@@ -23,7 +23,7 @@ pub struct SliceVerification {
 }
 
 impl Worker {
-    /// Compares `slice` with what one `GROUP BY` over the source gives now; returns at most
+    /// Compares `slice` with what one `GROUP BY` over the source, or over the finer rollup, gives now; returns at most
     /// `limit` of the groups that differ. Every statement ends within `timeout`.
     ///
     /// # Errors
@@ -37,7 +37,7 @@ impl Worker {
     ) -> Result<SliceVerification, WorkError> {
         let shape = self.ready(rollup).await?;
         let what = Verification { rollup, shape: &shape, slice, timeout, limit };
-        let (differences, examples) = self.target.verify(&self.source, &what).await?;
+        let (differences, examples) = self.target.verify(self.source_of(rollup), &what).await?;
         let (rollup, start) = (rollup.name.clone(), slice.start());
         Ok(SliceVerification { rollup, start, differences, examples })
     }

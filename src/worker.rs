@@ -9,6 +9,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::db::{Access, Db, DbError, DbErrorKind, Side};
 use crate::rollup::Rollup;
+use crate::source::fine;
 use crate::source::pace::Pace;
 use crate::source::shape::{self, Shape, ShapeError};
 use crate::target::ddl::DdlError;
@@ -180,6 +181,13 @@ impl Worker {
         self.config.rollup(name).map_err(|error| WorkError::Usage(error.to_string()))
     }
 
+    /// The database that `rollup` is computed from: the source, or the target, where the finer
+    /// rollup's table is.
+    #[must_use]
+    pub const fn source_of(&self, rollup: &Rollup) -> &Db {
+        if rollup.fine.is_some() { &self.target.db } else { &self.source }
+    }
+
     /// What the source's catalogue says about `rollup`, asked once per process.
     ///
     /// # Errors
@@ -188,7 +196,17 @@ impl Worker {
         if let Some(shape) = lock(&self.shapes).get(&rollup.name) {
             return Ok(Arc::clone(shape));
         }
-        let mut tx = self.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
+        let source = self.source_of(rollup);
+        let mut tx = source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
+        if let Some(finer) = &rollup.fine {
+            let mut columns = fine::found(&mut tx, rollup).await?;
+            tx.rollback().await?;
+            if fine::lacks(rollup, &columns) {
+                // Before `init`: what it will make.
+                columns = fine::foreseen(&*Box::pin(self.shape(finer)).await?);
+            }
+            return Ok(Arc::new(fine::shape(rollup, &columns)?));
+        }
         let shape = shape::inspect(&mut tx, rollup, self.target.is_source).await?;
         tx.rollback().await?;
         Ok(Arc::new(shape))

@@ -107,6 +107,7 @@ pub(super) fn describe(rollup: &Rollup, plan: &BackfillPlan) -> String {
         (plan.empty, "before the source's first row, cost nothing"),
         (plan.sealed, "before seal_before, never recomputed"),
         (plan.exhausted, "failed too often; `tallymark replay --failed` reopens them"),
+        (plan.blocked, "wait for finer slices; backfill the finer rollup first"),
     ] {
         if count > 0 {
             text.push_str(&format!("\n  {} {what}", number(count as u64)));

@@ -55,7 +55,10 @@ impl Init {
     /// Runs what is missing, rollup by rollup, each in one transaction.
     async fn tables(&self, worker: &Worker) -> Result<Vec<String>, WorkError> {
         let mut done: Vec<String> = Vec::new();
-        for rollup in &worker.config.rollups {
+        let mut rollups: Vec<_> = worker.config.rollups.iter().collect();
+        // The finer first, whose tables the coarse are computed from.
+        rollups.sort_by_key(|rollup| rollup.depth());
+        for rollup in rollups {
             let shape = worker.shape(rollup).await?;
             let mut tx =
                 worker.target.db.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, &rollup.name).await?;

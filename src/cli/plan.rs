@@ -55,7 +55,7 @@ impl Plan {
             (Some(first), Some(last)) => {
                 let shape = worker.shape(rollup).await?;
                 let mut tx = worker
-                    .source
+                    .source_of(rollup)
                     .begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name)
                     .await
                     .map_err(WorkError::from)?;
@@ -77,6 +77,7 @@ impl Plan {
             "empty": plan.empty,
             "sealed": plan.sealed,
             "exhausted": plan.exhausted,
+            "blocked": plan.blocked,
             "rows_estimated": rows,
         });
         let text = format!(
@@ -129,7 +130,7 @@ async fn due(worker: &Worker, rollup: &Rollup) -> Result<(serde_json::Value, Str
     if due.len() > NAMED_MAX {
         text.push_str(&format!("\n  … and {}", ui::counted(due.len() - NAMED_MAX, "more slice")));
     }
-    for word in ["running", "waiting", "exhausted"] {
+    for word in ["running", "waiting", "blocked", "exhausted"] {
         if let Some(count) = counts.get(word) {
             text.push_str(&format!("\n  {} {word}", ui::counted(*count, "slice")));
         }

@@ -185,6 +185,7 @@ const fn letter(standing: Standing) -> char {
         Standing::Lookback => 'B',
         Standing::Sealed => '-',
         Standing::Empty => '_',
+        Standing::Blocked => '~',
         Standing::NotEnded => ' ',
     }
 }
@@ -195,7 +196,9 @@ fn style(standing: Standing) -> Style {
         Standing::Succeeded => style.green(),
         Standing::Missing | Standing::Sealed | Standing::Empty | Standing::NotEnded => style.dim(),
         Standing::Running | Standing::Yielded | Standing::Lookback => style.cyan(),
-        Standing::Waiting | Standing::LeaseOver | Standing::Stale => style.yellow(),
+        Standing::Waiting | Standing::LeaseOver | Standing::Stale | Standing::Blocked => {
+            style.yellow()
+        }
         Standing::Retry | Standing::Exhausted => style.red().bold(),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::rollup::{Aggregate, Measure};
+use crate::rollup::{Aggregate, Measure, Rollup};
 
 use super::error::{listed, nearest, shown};
 use super::raw::{Node, Section};
@@ -61,8 +61,136 @@ pub(super) fn read(section: &Section<'_>) -> Option<(Vec<String>, Vec<Measure>)>
     };
     let measures = section
         .need("measures", r#"add [rollup.measures] with a line such as events = "count""#)
-        .and_then(|node| measures(&node, &mut columns));
+        .and_then(|node| measures(&node, &mut columns, &|_, aggregate| Some(aggregate)));
     Some((dimensions?, measures?))
+}
+
+/// Reads the dimensions and the measures of a rollup that is computed from `fine`.
+pub(super) fn read_merged(
+    section: &Section<'_>,
+    fine: &Rollup,
+) -> Option<(Vec<String>, Vec<Measure>)> {
+    let mut columns = Columns::new();
+    let dimensions = match section.get("group_by") {
+        Some(node) => dimensions(&node, &mut columns).and_then(|it| subset(&node, it, fine)),
+        None => Some(Vec::new()),
+    };
+    let measures = section
+        .need("measures", r#"name measures of the finer rollup: measures = ["events"]"#)
+        .and_then(|node| {
+            if node.is_array() {
+                return named(&node, &mut columns, fine);
+            }
+            measures(&node, &mut columns, &|node, aggregate| merging(node, aggregate, fine))
+        });
+    Some((dimensions?, measures?))
+}
+
+/// Holds the dimensions against those of the finer rollup.
+fn subset(node: &Node<'_>, dimensions: Vec<String>, fine: &Rollup) -> Option<Vec<String>> {
+    let nodes = node.array("an array of columns")?;
+    let unknown: Vec<_> =
+        nodes.iter().zip(&dimensions).filter(|(_, name)| !fine.group_by.contains(name)).collect();
+    for (node, name) in &unknown {
+        node.wrong::<()>(format!(
+            "{} is no dimension of `{}`; {}, or add it there",
+            shown(name),
+            fine.name,
+            match fine.group_by.as_slice() {
+                [] => "leave it out".to_owned(),
+                some => format!("use {}", listed(some.iter().map(String::as_str))),
+            }
+        ));
+    }
+    unknown.is_empty().then_some(dimensions)
+}
+
+/// Reads measures that are only named: each is merged in its own way.
+fn named(node: &Node<'_>, columns: &mut Columns, fine: &Rollup) -> Option<Vec<Measure>> {
+    let nodes = node.array("an array of measures")?;
+    if nodes.is_empty() {
+        return node.wrong(r#"is empty; name a measure of the finer rollup, such as "events""#);
+    }
+    let mut read = |node: Node<'_>| {
+        let name = node.string(r#"the name of a measure such as "events""#)?;
+        let aggregate = own_way(&node, name, fine)?;
+        take(columns, &node, name, &aggregate)?;
+        Some(Measure { name: name.to_owned(), aggregate, filter: None })
+    };
+    nodes.into_iter().map(&mut read).collect::<Vec<_>>().into_iter().collect()
+}
+
+/// How the measure `name` of the finer rollup is merged, or a note that it cannot be.
+fn own_way(node: &Node<'_>, name: &str, fine: &Rollup) -> Option<Aggregate> {
+    let names = || fine.measures.iter().map(|measure| measure.name.as_str());
+    let Some(measure) = fine.measures.iter().find(|measure| measure.name == name) else {
+        return node.wrong(match nearest(name, names()) {
+            Some(near) => {
+                format!("{} is no measure of `{}`; did you mean `{near}`?", shown(name), fine.name)
+            }
+            None => {
+                format!("{} is no measure of `{}`; use {}", shown(name), fine.name, listed(names()))
+            }
+        });
+    };
+    let name = name.to_owned();
+    match &measure.aggregate {
+        Aggregate::Count | Aggregate::Sum(_) => Some(Aggregate::Sum(name)),
+        Aggregate::Min(_) => Some(Aggregate::Min(name)),
+        Aggregate::Max(_) => Some(Aggregate::Max(name)),
+        Aggregate::Avg(_) => Some(Aggregate::Avg(name)),
+        Aggregate::Distinct(column) => node.wrong(format!(
+            "numbers of different values cannot be merged, as a value may occur in several buckets; \
+             compute {{ distinct = {0} }} from the source in a rollup with this bucket, or group \
+             `{1}` by {0} and write {{ distinct = {0} }} here",
+            shown(column),
+            fine.name,
+        )),
+    }
+}
+
+/// Whether `aggregate` merges its column of the finer rollup rightly.
+fn merging(node: &Node<'_>, aggregate: Aggregate, fine: &Rollup) -> Option<Aggregate> {
+    if let Some(condition) = node.as_section().and_then(|section| section.get("where")) {
+        return condition.wrong(format!(
+            "rows of `{}` stand for many rows of its source; give it a measure with this condition",
+            fine.name
+        ));
+    }
+    let Some(column) = aggregate.column() else {
+        return node.wrong(format!(
+            "would count the rows of `{}`, not those of its source; sum up one of its counts: \
+             {{ sum = \"events\" }}",
+            fine.name
+        ));
+    };
+    // Every row of the finer rollup has one value of it.
+    if matches!(aggregate, Aggregate::Distinct(_)) && fine.group_by.iter().any(|it| it == column) {
+        return Some(aggregate);
+    }
+    let own = own_way(node, column, fine)?;
+    if own != aggregate {
+        return node.wrong(format!(
+            "`{}` does not merge {}; write {{ {} = {1} }}",
+            aggregate.word(),
+            shown(column),
+            own.word(),
+        ));
+    }
+    Some(own)
+}
+
+/// Takes all columns that a measure makes.
+fn take(columns: &mut Columns, node: &Node<'_>, name: &str, aggregate: &Aggregate) -> Option<()> {
+    let made: &[&str] = match aggregate {
+        Aggregate::Avg(_) => &["", "_sum", "_count"],
+        _ => &[""],
+    };
+    let taken: Vec<_> = made
+        .iter()
+        .map(|suffix| columns.take(node, &format!("{name}{suffix}"), "another measure"))
+        .collect();
+    taken.into_iter().collect()
 }
 
 fn dimensions(node: &Node<'_>, columns: &mut Columns) -> Option<Vec<String>> {
@@ -76,7 +204,12 @@ fn dimensions(node: &Node<'_>, columns: &mut Columns) -> Option<Vec<String>> {
     nodes.into_iter().map(read).collect::<Vec<_>>().into_iter().collect()
 }
 
-fn measures(node: &Node<'_>, columns: &mut Columns) -> Option<Vec<Measure>> {
+/// Reads a table of measures; `check` may refuse what one computes.
+fn measures(
+    node: &Node<'_>,
+    columns: &mut Columns,
+    check: &dyn Fn(&Node<'_>, Aggregate) -> Option<Aggregate>,
+) -> Option<Vec<Measure>> {
     let section = node.section(r#"a table such as { events = "count" }"#)?;
     let entries = section.entries();
     if entries.is_empty() {
@@ -84,22 +217,14 @@ fn measures(node: &Node<'_>, columns: &mut Columns) -> Option<Vec<Measure>> {
     }
     let read = |(name, node): (&str, Node<'_>)| {
         let named = name_of(name, &node);
-        let aggregate = aggregate(&node);
+        let aggregate = aggregate(&node).and_then(|it| check(&node, it));
         let filter = match node.as_section() {
             Some(section) => condition(&section),
             None => Some(None),
         };
         let aggregate = aggregate?;
         named?;
-        let made: &[&str] = match aggregate {
-            Aggregate::Avg(_) => &["", "_sum", "_count"],
-            _ => &[""],
-        };
-        let taken: Vec<_> = made
-            .iter()
-            .map(|suffix| columns.take(&node, &format!("{name}{suffix}"), "another measure"))
-            .collect();
-        taken.into_iter().collect::<Option<()>>()?;
+        take(columns, &node, name, &aggregate)?;
         Some(Measure { name: name.to_owned(), aggregate, filter: filter? })
     };
     entries.into_iter().map(read).collect::<Vec<_>>().into_iter().collect()

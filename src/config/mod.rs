@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `raw` | TOML values with their lines; notes problems and goes on |
 //! | `rollup` | `[[rollup]]` → [`Rollup`] |
+//! | `compose` | `from = { rollup = … }`: a rollup that is computed from a finer one |
 //! | `measures` | `[rollup.measures]` → [`Measure`](crate::rollup::Measure) |
 //! | `url`, `duration`, `predicate` | texts with a form of their own |
 //! | `error` | what is wrong, with line, key and remedy |
@@ -17,6 +18,7 @@ use toml::de::DeTable;
 
 use crate::rollup::Rollup;
 
+mod compose;
 mod duration;
 mod error;
 mod measures;
@@ -175,9 +177,11 @@ fn read(path: &Path, mut root: Section<'_>, env: Env<'_>) -> Option<Config> {
             failures_max: FAILURES_MAX_DEFAULT,
         }),
     };
-    let rollups = root
-        .need("rollup", "add at least one [[rollup]], as the README shows")
-        .and_then(|node| rollup::read_all(&node));
+    let rollups =
+        root.need("rollup", "add at least one [[rollup]], as the README shows").and_then(|node| {
+            let schema = target.as_ref().map_or(SCHEMA_DEFAULT, |target| &target.schema);
+            compose::read_all(&node, schema)
+        });
     Some(Config {
         path: path.to_owned(),
         source: source?,

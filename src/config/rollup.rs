@@ -33,48 +33,42 @@ const KEYS: [&str; 15] = [
     "seal_before",
 ];
 
-/// Reads all rollups.
-pub(super) fn read_all(node: &Node<'_>) -> Option<Vec<Rollup>> {
-    let nodes = node.array("an array of tables: [[rollup]] with double brackets")?;
-    if nodes.is_empty() {
-        return node.wrong("is empty; add at least one [[rollup]], as the README shows");
-    }
-    let mut names = HashSet::new();
-    let read = |node| read(&node, &mut names);
-    // Each is read before the first failure counts, so that all are told.
-    nodes.into_iter().map(read).collect::<Vec<_>>().into_iter().collect()
+/// A rollup of which the name alone was read.
+pub(super) struct Draft<'d> {
+    pub(super) section: Section<'d>,
+    pub(super) name: Option<String>,
 }
 
-fn read(node: &Node<'_>, names: &mut HashSet<String>) -> Option<Rollup> {
+/// Reads a rollup's name, and notes the keys that no rollup has.
+pub(super) fn draft<'d>(node: &Node<'d>, names: &mut HashSet<String>) -> Option<Draft<'d>> {
     let mut section = node.section("a table: [[rollup]]")?;
     if let Some(name) = section.get("name").and_then(|node| node.as_str()).filter(is_name) {
         section.key = format!("rollup.{name}");
     }
     section.only(&KEYS, NONE_LATER);
     let name = name(&section, names);
+    Some(Draft { section, name })
+}
+
+/// Reads a rollup of a table.
+pub(super) fn read(Draft { section, name }: &Draft<'_>) -> Option<Rollup> {
     let late = section.get("late").map_or(Some(Late::default()), |node| late(&node));
     let from = section.need("from", r#"write from = "public.events""#).and_then(|n| table(&n));
     let time = section.need("time", r#"write time = "created_at""#).and_then(|n| time(&n));
-    let cut = cut(&section);
+    let cut = cut(section, Tz::UTC);
     let start = section
         .need("start", r#"write the day when history begins: start = "2025-01-01""#)
         .zip(cut.as_ref())
         .and_then(|(node, (calendar, _))| start(&node, calendar));
-    let seal_before = match (section.get("seal_before"), &cut) {
-        (Some(node), Some((calendar, _))) => instant(&node, calendar).map(Some),
-        (Some(_), None) => None,
-        (None, _) => Some(None),
-    };
+    let seal_before = seal_before(section, cut.as_ref());
     let grace = match section.get("grace") {
         Some(node) => duration::read(&node, GRACE_RANGE),
         None => Some(GRACE_DEFAULT),
     };
     let lookback = section.get("lookback").map_or(Some(Vec::new()), |node| lookback(&node));
-    let shrink_guard = section
-        .get("shrink_guard")
-        .map_or(Some(SHRINK_GUARD_DEFAULT), |node| node.number(0.0..=1.0));
-    let filter = condition(&section);
-    let columns = measures::read(&section);
+    let shrink_guard = shrink_guard(section);
+    let filter = condition(section);
+    let columns = measures::read(section);
     if late == Some(Late::Capture)
         && let (Some(TableName { schema: None, name }), Some(node)) = (&from, section.get("from"))
     {
@@ -84,8 +78,9 @@ fn read(node: &Node<'_>, names: &mut HashSet<String>) -> Option<Rollup> {
     }
     let ((calendar, bucket), (group_by, measures)) = (cut?, columns?);
     Some(Rollup {
-        name: name?,
+        name: name.clone()?,
         from: from?,
+        fine: None,
         time: time?,
         start: start?,
         calendar,
@@ -110,6 +105,22 @@ const LOOKBACK_MAX: u32 = 366;
 /// More reruns of one slice are better made by `verify` and `replay`.
 const LOOKBACK_ENTRIES_MAX: usize = 16;
 const SHRINK_GUARD_DEFAULT: f64 = 0.5;
+
+/// Reads before when nothing is computed.
+pub(super) fn seal_before(
+    section: &Section<'_>,
+    cut: Option<&(Calendar, Width)>,
+) -> Option<Option<DateTime<Utc>>> {
+    match (section.get("seal_before"), cut) {
+        (Some(node), Some((calendar, _))) => instant(&node, calendar).map(Some),
+        (Some(_), None) => None,
+        (None, _) => Some(None),
+    }
+}
+
+pub(super) fn shrink_guard(section: &Section<'_>) -> Option<f64> {
+    section.get("shrink_guard").map_or(Some(SHRINK_GUARD_DEFAULT), |node| node.number(0.0..=1.0))
+}
 
 fn name(section: &Section<'_>, names: &mut HashSet<String>) -> Option<String> {
     /// PostgreSQL's 63, less room for what is put before and behind it.
@@ -285,9 +296,9 @@ fn zone(node: &Node<'_>) -> Option<Tz> {
     })
 }
 
-/// Reads how time is cut: the calendar of slices, and the bucket.
-fn cut(section: &Section<'_>) -> Option<(Calendar, Width)> {
-    let zone = section.get("timezone").map_or(Some(Tz::UTC), |node| zone(&node));
+/// Reads how time is cut: the calendar of slices, by default in the zone `default`, and the bucket.
+pub(super) fn cut(section: &Section<'_>, default: Tz) -> Option<(Calendar, Width)> {
+    let zone = section.get("timezone").map_or(Some(default), |node| zone(&node));
     let slice = section.need("slice", r#"write slice = "1 day""#).and_then(|n| width(&n));
     let bucket = match section.get("bucket") {
         Some(node) => width(&node).map(|width| (Some(node), width)),
@@ -337,7 +348,7 @@ fn instant(node: &Node<'_>, calendar: &Calendar) -> Option<DateTime<Utc>> {
 }
 
 /// Reads where history begins: the start of a slice.
-fn start(node: &Node<'_>, calendar: &Calendar) -> Option<DateTime<Utc>> {
+pub(super) fn start(node: &Node<'_>, calendar: &Calendar) -> Option<DateTime<Utc>> {
     let at = instant(node, calendar)?;
     match calendar.starting(at) {
         Ok(_) => Some(at),

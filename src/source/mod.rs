@@ -1,12 +1,14 @@
 //! The source: the application's PostgreSQL, which is only read.
 //!
 //! [`shape`] asks the catalogue once what a rollup's columns are; [`read`] writes the statements
-//! that aggregate a time range; [`pace`] decides how wide that range is.
+//! that aggregate a time range; [`pace`] decides how wide that range is. Of a coarse rollup the source
+//! is a finer one's table: [`fine`].
 
 pub mod axis;
 pub mod begin;
 pub mod capture;
 pub mod changes;
+pub mod fine;
 pub mod marks;
 pub mod pace;
 pub mod read;

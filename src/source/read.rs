@@ -114,7 +114,10 @@ fn aggregate(field: &Field, shape: &Shape, form: Form, staged: bool) -> String {
     match &field.content {
         Content::Count(None) => format!("count(*){filter}"),
         Content::Count(Some(column)) => format!("count({}){filter}", ident(column)),
-        Content::Sum { column, exact: false } => format!("sum({}){filter}", ident(column)),
+        // A sum of bigints, where counts of a finer rollup are merged, is a bigint too.
+        Content::Sum { column, exact: false } => {
+            format!("(sum({}){filter})::{}", ident(column), field.sql_type)
+        }
         Content::Sum { column, exact: true } => {
             let sum = format!("sum({}::text::numeric){filter}", ident(column));
             if staged { sum } else { format!("({sum})::{}", field.sql_type) }

@@ -5,8 +5,8 @@ use sqlx::Row as _;
 
 use super::axis::{Axis, TimeType};
 use super::settle;
-use crate::db::{DbError, DbErrorKind, Side, Tx};
-use crate::rollup::{Aggregate, Late, Measure, Rollup};
+use crate::db::{DbError, DbErrorKind, Tx};
+use crate::rollup::{Aggregate, Late, Measure, Rollup, TableName};
 use crate::sql::{ident, literal, table};
 
 /// A rollup's definition together with the types that PostgreSQL gives its columns.
@@ -118,16 +118,16 @@ pub enum ShapeError {
 
 /// A column as the catalogue describes it.
 #[derive(Clone, Debug)]
-struct Column {
-    name: String,
+pub(super) struct Column {
+    pub(super) name: String,
     /// `format_type` without modifiers, except where the bare name means something narrower.
-    sql_type: String,
+    pub(super) sql_type: String,
     base_type: String,
     portable: bool,
     is_enum: bool,
-    is_array: bool,
+    pub(super) is_array: bool,
     comparable: bool,
-    collation: Option<String>,
+    pub(super) collation: Option<String>,
     deterministic: bool,
 }
 
@@ -193,10 +193,8 @@ fn nearest(name: &str, columns: &[Column]) -> String {
 
 /// Reads the columns of the rollup's table or view.
 async fn columns(tx: &mut Tx, rollup: &Rollup) -> Result<Vec<Column>, ShapeError> {
-    let name = table(&rollup.from);
-    let sql = format!(include_str!("columns.sql"), relation = literal(&name));
-    let rows = tx.rows(&format!("looking up {name}"), sql).await?;
-    if rows.is_empty() {
+    let columns = catalogue(tx, &rollup.from).await?;
+    if columns.is_empty() {
         return Err(ShapeError::Unfit {
             rollup: rollup.name.clone(),
             problem: format!(
@@ -206,6 +204,14 @@ async fn columns(tx: &mut Tx, rollup: &Rollup) -> Result<Vec<Column>, ShapeError
             ),
         });
     }
+    Ok(columns)
+}
+
+/// What the catalogue says about the columns of a table; none: there is no such table.
+pub(super) async fn catalogue(tx: &mut Tx, from: &TableName) -> Result<Vec<Column>, DbError> {
+    let name = table(from);
+    let sql = format!(include_str!("columns.sql"), relation = literal(&name));
+    let rows = tx.rows(&format!("looking up {name}"), sql).await?;
     rows.iter()
         .map(|row| {
             Ok(Column {
@@ -221,7 +227,7 @@ async fn columns(tx: &mut Tx, rollup: &Rollup) -> Result<Vec<Column>, ShapeError
             })
         })
         .collect::<Result<_, sqlx::Error>>()
-        .map_err(|source| tx.error("reading the catalogue", source).into())
+        .map_err(|source| tx.error("reading the catalogue", source))
 }
 
 fn dimension(column: &Column, same_database: bool) -> Result<Dimension, String> {
@@ -429,14 +435,14 @@ fn add_measure(
 }
 
 /// Final type, stage type and whether the sum is taken over exact decimals.
-fn sum_types(sum: &str) -> (&str, &str, bool) {
+pub(super) fn sum_types(sum: &str) -> (&str, &str, bool) {
     match sum {
         "real" | "double precision" => ("double precision", "numeric", true),
         other => (other, other, false),
     }
 }
 
-fn mean(name: &str, sum: &str, count: &str, sum_type: &str) -> Generated {
+pub(super) fn mean(name: &str, sum: &str, count: &str, sum_type: &str) -> Generated {
     let (sum, count) = (ident(sum), ident(count));
     let (sql_type, expression) = match sum_type {
         "bigint" => ("numeric", format!("{sum}::numeric / nullif({count}, 0)")),
@@ -452,7 +458,6 @@ impl ShapeError {
         match self {
             Self::Unfit { .. } => false,
             Self::Db(error) => {
-                debug_assert_eq!(error.side(), Side::Source);
                 matches!(error.kind(), DbErrorKind::Unreachable | DbErrorKind::Login)
             }
         }

@@ -66,6 +66,12 @@ pub enum TargetError {
 }
 
 impl Target {
+    /// Whether what `rollup` is computed from is in this database: then groups need not travel.
+    #[must_use]
+    pub const fn holds_source_of(&self, rollup: &Rollup) -> bool {
+        self.is_source || rollup.fine.is_some()
+    }
+
     /// The rollup's table, quoted.
     #[must_use]
     pub fn table(&self, rollup: &Rollup) -> String {

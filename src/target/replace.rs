@@ -37,6 +37,12 @@ impl Replaced {
     pub const fn unchanged(&self) -> u64 {
         self.groups.saturating_sub(self.inserted + self.updated)
     }
+
+    /// Groups that are new, changed or vanished.
+    #[must_use]
+    pub const fn rewritten(&self) -> u64 {
+        self.inserted + self.updated + self.deleted
+    }
 }
 
 /// How a slice may be replaced.

@@ -46,7 +46,7 @@ impl Target {
         let Verification { rollup, shape, slice, timeout, .. } = *what;
         let bounds = (slice.start(), slice.start(), slice.end());
         let label = slice.id(&rollup.name);
-        if self.is_source {
+        if self.holds_source_of(rollup) {
             let input = read::select(rollup, shape, Form::Whole, bounds, false);
             let mut tx = source.begin(Access::ReadOnly, timeout, &label).await?;
             let found = self.compare(&mut tx, what, &input).await?;

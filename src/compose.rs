@@ -1,0 +1,93 @@
+//! Rollups of rollups: a coarse slice is computed from the rows of finer ones.
+//!
+//! It is due when all finer slices in it are done ([`Fed`]), and it runs again when one of them has
+//! changed. Whoever replaces the rows of a finer slice does, in this order:
+//!
+//! 1. commits the rows;
+//! 2. reads the checkpoint of the coarse slice and, if there is one, reopens it;
+//! 3. completes the finer slice's checkpoint.
+//!
+//! Whoever computes the coarse slice claims it first, which makes its checkpoint, and reads after.
+//! So either its checkpoint is there at 2, and it is reopened: what it may have read too early is
+//! read again, as its `dirty` is past the `dirty_seen` of its claim. Or its checkpoint is not there,
+//! and it claims after 2 and reads after 1.
+//!
+//! A worker that dies between 1 and 3 leaves a finer slice that is not complete. The attempt after it
+//! finds the rows unchanged, and cannot know whether they were so before; so an attempt that is not
+//! the first reopens whatever it changed. The first attempt reopens if it changed anything: of a slice
+//! that never ran, in a coarse one that never ran, that costs one read and no write.
+
+use chrono::{DateTime, Utc};
+
+use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::plan::{Fed, Plan, View};
+use crate::rollup::Rollup;
+use crate::slice::Slice;
+use crate::worker::{WorkError, Worker};
+
+impl Worker {
+    /// How far the finer rollup is; `None` where there is none.
+    pub(crate) async fn fed(
+        &self,
+        rollup: &Rollup,
+        now: DateTime<Utc>,
+    ) -> Result<Option<Fed>, WorkError> {
+        let Some(fine) = &rollup.fine else { return Ok(None) };
+        let standings = Box::pin(self.plan(fine, now)).await?;
+        Ok(Some(Fed::new(fine, &standings.plan)))
+    }
+
+    /// As [`View::plan`], with a look at the finer rollup if anything would be due.
+    pub(crate) async fn judged(
+        &self,
+        view: View<'_>,
+        checkpoints: &[Checkpoint],
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+    ) -> Result<Plan, WorkError> {
+        let plan = view.plan(checkpoints, from, to);
+        if plan.due().next().is_none() {
+            return Ok(plan);
+        }
+        match self.fed(view.rollup, view.now).await? {
+            Some(fed) => Ok(View { fed: Some(&fed), ..view }.plan(checkpoints, from, to)),
+            None => Ok(plan),
+        }
+    }
+
+    /// Which finer slice `slice` waits for, in words. Asked to keep numbers of half a day from being
+    /// shown as those of a day; that they are right in the end does not depend on it.
+    pub(crate) async fn waits_for(
+        &self,
+        rollup: &Rollup,
+        slice: Slice,
+    ) -> Result<Option<String>, WorkError> {
+        let Some(fed) = self.fed(rollup, self.clock.now()).await? else { return Ok(None) };
+        Ok(fed.waits_for(slice).map(|finer| {
+            let fine = rollup.fine.as_ref().map_or("", |fine| &fine.name);
+            format!("waits for {}, which is {}", finer.slice.id(fine), finer.standing.word())
+        }))
+    }
+
+    /// Makes every coarse slice run again that `slice` is part of and that has been claimed.
+    pub(crate) async fn reopen_coarse(
+        &self,
+        rollup: &Rollup,
+        slice: Slice,
+    ) -> Result<(), CheckpointError> {
+        let computed = |coarse: &&Rollup| coarse.is_computed_from(rollup);
+        for coarse in self.config.rollups.iter().filter(computed) {
+            let start = coarse.calendar.containing(slice.start()).start();
+            let is_sealed = coarse.seal_before.is_some_and(|seal| start < seal);
+            if start < coarse.start || is_sealed {
+                continue;
+            }
+            if self.checkpoints.get(&coarse.name, start).await?.is_some() {
+                let reason = format!("{} changed", slice.id(&rollup.name));
+                let now = self.clock.now();
+                self.checkpoints.reopen(&coarse.name, start, &reason, now).await?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,204 @@
+//! Reads all rollups, those that are computed from finer ones (`from = { rollup = … }`) after these.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+use crate::rollup::{Late, Rollup, TableName, TimeColumn};
+use crate::slice::{Calendar, Width};
+
+use super::error::{listed, nearest, shown};
+use super::raw::{Node, Section};
+use super::rollup::{self, Draft};
+use super::{NONE_LATER, measures};
+
+/// What a coarse rollup does not decide, and why.
+const FINER_DECIDES: [(&str, &str); 5] = [
+    ("time", "a row of a rollup stands in its bucket's time; remove the key"),
+    ("late", "the finer rollup notices late changes, and passes them on; remove the key"),
+    (
+        "grace",
+        "a slice is due when all finer ones in it are done, which have waited; remove the key",
+    ),
+    ("lookback", "a slice runs again whenever a finer one in it changed; remove the key"),
+    ("where", "which source rows count is decided by the finer rollup; put the condition there"),
+];
+
+/// Where a rollup's rows come from.
+enum Origin<'d> {
+    Table,
+    /// The finer rollup's name, and where it stands.
+    Rollup(Node<'d>, &'d str),
+    Unreadable,
+}
+
+/// Reads all rollups; their tables are in `schema`.
+pub(super) fn read_all(node: &Node<'_>, schema: &str) -> Option<Vec<Rollup>> {
+    let nodes = node.array("an array of tables: [[rollup]] with double brackets")?;
+    if nodes.is_empty() {
+        return node.wrong("is empty; add at least one [[rollup]], as the README shows");
+    }
+    let mut names = HashSet::new();
+    let drafts: Vec<_> = nodes.iter().map(|node| rollup::draft(node, &mut names)).collect();
+    let origins: Vec<_> = drafts.iter().map(|draft| draft.as_ref().map(origin)).collect();
+    // `None`: not read yet; `Some(None)`: something is wrong with it.
+    let mut read: Vec<Option<Option<Rollup>>> = drafts.iter().map(|_| None).collect();
+    // Each pass reads those whose finer rollup an earlier one has read: a pass for each is enough.
+    for _ in 0..drafts.len() {
+        for (place, draft) in drafts.iter().enumerate().filter(|(_, draft)| draft.is_some()) {
+            if let (Some(draft), Some(origin), None) = (draft, &origins[place], &read[place]) {
+                read[place] = read_one(draft, origin, &drafts, &read, schema);
+            }
+        }
+    }
+    for ((draft, origin), read) in drafts.iter().zip(&origins).zip(&read) {
+        if let (Some(draft), Some(Origin::Rollup(node, fine)), None) = (draft, origin, read) {
+            is_circular(node, draft, fine);
+        }
+    }
+    // All are read before the first failure counts, so that all mistakes are told.
+    read.into_iter().map(Option::flatten).collect()
+}
+
+/// Reads one rollup, or `None` while its finer one is not read.
+fn read_one(
+    draft: &Draft<'_>,
+    origin: &Origin<'_>,
+    drafts: &[Option<Draft<'_>>],
+    read: &[Option<Option<Rollup>>],
+    schema: &str,
+) -> Option<Option<Rollup>> {
+    let (node, name) = match origin {
+        Origin::Table => return Some(rollup::read(draft)),
+        Origin::Unreadable => return Some(None),
+        Origin::Rollup(node, name) => (node, *name),
+    };
+    let names = || drafts.iter().flatten().filter_map(|draft| draft.name.as_deref());
+    let is_fine = |draft: &Option<Draft<'_>>| {
+        draft.as_ref().is_some_and(|draft| draft.name.as_deref() == Some(name))
+    };
+    let Some(place) = drafts.iter().position(is_fine) else {
+        let hint = match nearest(name, names()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("the rollups are {}", listed(names())),
+        };
+        return Some(node.wrong(format!("{} is no rollup of this file; {hint}", shown(name))));
+    };
+    // What is wrong with the finer one is told; this one cannot be held against it.
+    read[place].as_ref().map(|fine| coarse(draft, fine.as_ref()?, schema))
+}
+
+fn origin<'d>(draft: &Draft<'d>) -> Origin<'d> {
+    let Some(mut section) = draft.section.get("from").and_then(|node| node.as_section()) else {
+        return Origin::Table;
+    };
+    section.only(&["rollup"], NONE_LATER);
+    let form = r#"the name of another rollup such as "entity_hourly""#;
+    let node = section.need("rollup", r#"write from = { rollup = "entity_hourly" }"#);
+    let name = node.and_then(|node| node.string(form).map(|name| (node, name)));
+    name.map_or(Origin::Unreadable, |(node, name)| Origin::Rollup(node, name))
+}
+
+/// Notes why a rollup could not be read: there is no first in its row.
+fn is_circular(node: &Node<'_>, draft: &Draft<'_>, fine: &str) {
+    let problem = if draft.name.as_deref() == Some(fine) {
+        "is this rollup itself; name a finer one".to_owned()
+    } else {
+        format!("{} is computed, by way of others, from itself", shown(fine))
+    };
+    let remedy = r#"one of a row must read a table: from = "public.events""#;
+    node.wrong::<()>(format!("{problem}; {remedy}"));
+}
+
+/// Reads a rollup that is computed from `fine`.
+fn coarse(Draft { section, name }: &Draft<'_>, fine: &Rollup, schema: &str) -> Option<Rollup> {
+    for (key, why) in FINER_DECIDES {
+        if let Some(node) = section.get(key) {
+            node.wrong::<()>(why);
+        }
+    }
+    let cut = rollup::cut(section, fine.calendar.zone()).and_then(|cut| fits(section, cut, fine));
+    let start = cut.as_ref().and_then(|(calendar, _)| start(section, calendar, fine));
+    let seal_before = rollup::seal_before(section, cut.as_ref());
+    let shrink_guard = rollup::shrink_guard(section);
+    let columns = measures::read_merged(section, fine);
+    let ((calendar, bucket), (group_by, measures)) = (cut?, columns?);
+    Some(Rollup {
+        name: name.clone()?,
+        from: TableName { schema: Some(schema.to_owned()), name: fine.name.clone() },
+        fine: Some(Arc::new(fine.clone())),
+        time: TimeColumn { column: "bucket".to_owned(), zone: None, unit: None },
+        start: start?,
+        calendar,
+        bucket,
+        grace: Duration::ZERO,
+        lookback: Vec::new(),
+        late: Late::Grace,
+        filter: None,
+        group_by,
+        measures,
+        shrink_guard: shrink_guard?,
+        seal_before: seal_before?,
+    })
+}
+
+/// Holds the calendar against the finer rollup's: slices and buckets consist of whole finer ones.
+fn fits(
+    section: &Section<'_>,
+    (calendar, bucket): (Calendar, Width),
+    fine: &Rollup,
+) -> Option<(Calendar, Width)> {
+    let name = &fine.name;
+    let (zone, width) = (fine.calendar.zone(), fine.calendar.width());
+    let wrong = |key: &str, message: String| {
+        section.get(key).and_then(|node| node.wrong::<(Calendar, Width)>(message))
+    };
+    if calendar.zone() != zone {
+        return wrong(
+            "timezone",
+            format!(
+                "the buckets of `{name}` follow {zone}, and need not fill those of {}; remove the \
+                 key, or compute this rollup from the source",
+                calendar.zone()
+            ),
+        );
+    }
+    if !width.divides(calendar.width()) {
+        return wrong(
+            "slice",
+            format!(
+                r#""{}" does not consist of whole slices of `{name}`, of "{width}"; use a wider one"#,
+                calendar.width()
+            ),
+        );
+    }
+    if !fine.bucket.divides(bucket) {
+        return wrong(
+            "bucket",
+            format!(
+                r#""{bucket}" does not consist of whole buckets of `{name}`, of "{}"; use a wider one"#,
+                fine.bucket
+            ),
+        );
+    }
+    Some((calendar, bucket))
+}
+
+/// Where history begins: as given, or with the first slice that the finer rollup fills.
+fn start(section: &Section<'_>, calendar: &Calendar, fine: &Rollup) -> Option<DateTime<Utc>> {
+    let Some(node) = section.get("start") else {
+        let first = calendar.containing(fine.start);
+        return Some(if first.start() == fine.start { fine.start } else { first.end() });
+    };
+    let start = rollup::start(&node, calendar)?;
+    if start < fine.start {
+        return node.wrong(format!(
+            "is before the start of `{}`, {}; use a later one, or remove the key",
+            fine.name,
+            fine.start.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true)
+        ));
+    }
+    Some(start)
+}
