@@ -148,7 +148,10 @@ impl Worker {
         let mut report =
             TickReport { problems: self.notice_late(deadline).await, ..TickReport::default() };
         let mut queues = Vec::new();
-        for rollup in &self.config.rollups {
+        let mut rollups: Vec<_> = self.config.rollups.iter().collect();
+        // The finer first: what is found out about them decides what is due of the coarse.
+        rollups.sort_by_key(|rollup| rollup.depth());
+        for rollup in rollups {
             if only.is_some_and(|only| only.name != rollup.name) {
                 continue;
             }
@@ -159,8 +162,6 @@ impl Worker {
                 Err(error) => report.problem(rollup, &error),
             }
         }
-        // Finer rollups first: the coarse are computed from them.
-        queues.sort_by_key(|queue| queue.rollup.depth());
         self.work_off(queues, now, deadline, &mut report).await;
         Ok(report)
     }

@@ -101,15 +101,14 @@ fn origin<'d>(draft: &Draft<'d>) -> Origin<'d> {
     name.map_or(Origin::Unreadable, |(node, name)| Origin::Rollup(node, name))
 }
 
-/// Notes why a rollup could not be read: there is no first in its row.
+/// Notes why a rollup could not be read: there is no first one.
 fn is_circular(node: &Node<'_>, draft: &Draft<'_>, fine: &str) {
-    let problem = if draft.name.as_deref() == Some(fine) {
-        "is this rollup itself; name a finer one".to_owned()
+    node.wrong::<()>(if draft.name.as_deref() == Some(fine) {
+        r#"is this rollup itself; name a finer one, or read a table: from = "public.events""#
     } else {
-        format!("{} is computed, by way of others, from itself", shown(fine))
-    };
-    let remedy = r#"one of a row must read a table: from = "public.events""#;
-    node.wrong::<()>(format!("{problem}; {remedy}"));
+        "leads round in a circle and never to a table; let one of the rollups on it read one: \
+         from = \"public.events\""
+    });
 }
 
 /// Reads a rollup that is computed from `fine`.

@@ -165,8 +165,18 @@ fn merging(node: &Node<'_>, aggregate: Aggregate, fine: &Rollup) -> Option<Aggre
         ));
     };
     // Every row of the finer rollup has one value of it.
-    if matches!(aggregate, Aggregate::Distinct(_)) && fine.group_by.iter().any(|it| it == column) {
-        return Some(aggregate);
+    if matches!(aggregate, Aggregate::Distinct(_)) {
+        if fine.group_by.iter().any(|dimension| dimension == column) {
+            return Some(aggregate);
+        }
+        if fine.measures.iter().all(|measure| measure.name != column) {
+            return node.wrong(format!(
+                "of `{0}` only the different values of its dimensions can be counted; group it by \
+                 {1}, or compute {{ distinct = {1} }} from the source in a rollup with this bucket",
+                fine.name,
+                shown(column)
+            ));
+        }
     }
     let own = own_way(node, column, fine)?;
     if own != aggregate {

@@ -12,6 +12,7 @@ use super::{Config, ConfigError};
 use crate::rollup::{Aggregate, EpochUnit, Measure, TableName, TimeColumn};
 
 mod cases;
+mod compose;
 
 /// Every error below is this file with one piece replaced, so its lines can be counted here.
 const GOOD: &str = r#"[source]
@@ -199,17 +200,17 @@ fn a_missing_file_is_answered_with_how_to_make_one() {
     assert_eq!(Config::load(&path, &env).unwrap().path, path);
 }
 
-/// Replaces `piece` of the good file.
-fn with(piece: &str, by: &str) -> String {
-    assert_eq!(GOOD.matches(piece).count(), 1, "{piece} occurs once");
-    GOOD.replace(piece, by)
-}
-
 /// Holds when each case's file is refused with exactly its error.
 fn holds(cases: &[cases::Case]) {
+    holds_of(GOOD, cases);
+}
+
+/// As [`holds`], with another good file.
+fn holds_of(good: &str, cases: &[cases::Case]) {
     let mut faults = Vec::new();
     for (piece, by, expected) in cases {
-        let found = match parse(&with(piece, by)) {
+        assert_eq!(good.matches(piece).count(), 1, "{piece} occurs once");
+        let found = match parse(&good.replace(piece, by)) {
             Ok(_) => "no error".to_owned(),
             Err(error) => error.to_string(),
         };

@@ -61,6 +61,16 @@ fn the_configuration_in_the_readme_is_a_good_one() {
     }
 }
 
+#[test]
+fn the_rollups_of_rollups_in_the_reference_are_good_ones() {
+    let reference = read("docs/CONFIG.md");
+    let shown = blocks(&reference, "toml");
+    let text = shown.iter().find(|text| text.contains("from = { rollup = ")).unwrap();
+    let config = parse("docs/CONFIG.md", &format!("source.url = {{ env = \"URL\" }}\n{text}"));
+    let [hourly, daily, monthly] = &config.rollups[..] else { panic!("three rollups") };
+    assert!(daily.is_computed_from(hourly) && monthly.is_computed_from(daily));
+}
+
 /// Every link to a file of this repository, from the README and from `docs`.
 #[test]
 fn no_link_is_broken() {

@@ -4,6 +4,8 @@
 #![allow(clippy::print_stdout, reason = "a seed must be seen where a test fails")]
 
 mod cli;
+#[cfg(feature = "faults")]
+mod compose;
 mod docs;
 mod due;
 mod embedded_postgres;
