@@ -17,6 +17,8 @@ use tallymark::run::RunOptions;
 use tallymark::slice::Slice;
 use tallymark::target::{Chunk, Guard, Progress};
 
+use crate::support::Database;
+use crate::support::cli::{Place, daily, day, execute};
 use crate::support::world::{BUDGET, EVENTS, Setup, World, checkpoints, clock, instant, records};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -371,6 +373,7 @@ async fn killed_at_every_await(guard: Option<Removed>) -> Option<usize> {
             return Some(polls);
         }
         if ended {
+            println!("killed at {} awaits", polls - 1);
             is_february(&world).await;
             return None;
         }
@@ -449,4 +452,45 @@ async fn hours_that_were_deleted_do_not_erase_a_day() {
     assert_eq!((report.outcome, report.retry_at), (Outcome::Failed, None));
     assert!(report.reason.unwrap().contains("the source now holds 0 rows"));
     is_february(&world).await;
+}
+
+/// The commands, with a source of its own: `total` stands before the rollup that it is computed from.
+#[tokio::test]
+async fn a_coarse_rollup_needs_no_source_once_its_finer_one_is_done() {
+    let (source, target) = (Database::create().await, Database::create().await);
+    let total = |measures: &str| {
+        format!(
+            "[[rollup]]\nname = \"total\"\nfrom = {{ rollup = \"daily\" }}\nslice = \"1 day\"\n\
+             measures = [{measures}]\n"
+        )
+    };
+    let before = format!("{}{}", total(r#""events""#), daily(3));
+    let mut place = Place::new(&source.url(), &target.url(), &before).await;
+    place.seed(3).await;
+    let printed = place.run(&["init", "--dry-run"]).good().out;
+    execute(&place.target_url, &printed).await;
+    assert!(place.run(&["init"]).good().out.ends_with("rollup tables: all there\n"));
+    place.run(&["check"]).good();
+    assert_eq!(place.json(&["run"])["slices"].as_array().unwrap().len(), 6);
+    assert_eq!(place.json(&["verify"])["differences"], 0);
+
+    // A further measure, of which neither table has a column yet.
+    let after = total(r#""events", "dearest""#);
+    place.configure(&format!("{after}{}dearest = {{ max = \"amount\" }}\n", daily(3)));
+    assert!(place.run(&["init", "--dry-run"]).good().out.contains("\"dearest\""));
+    place.run(&["init"]).good();
+    for name in ["daily", "total"] {
+        assert_eq!(place.json(&["backfill", name, "--yes"])["succeeded"], 3, "{name}");
+    }
+    assert_eq!(place.json(&["verify"])["differences"], 0);
+
+    place.source_url = "postgres://nobody@127.0.0.1:1/nothing".into();
+    let start = day(1).to_string();
+    place.run(&["replay", "total", "--slice", &start, "--yes"]).good();
+    let plan = place.json(&["plan", "total", "--from", &day(3).to_string(), "--force"]);
+    assert_eq!(
+        (&plan["rollups"][0]["slices"], &plan["rollups"][0]["blocked"]),
+        (&3.into(), &0.into())
+    );
+    assert!(place.run(&["status", "total"]).good().out.contains("from stats.daily"));
 }
