@@ -26,6 +26,9 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// Ticks until all must be quiet.
 const QUIET_MAX: usize = 20;
 
+/// A mutation must be found within this many sweeps.
+const SWEEPS_MAX: usize = 5;
+
 /// Awaits of one slice's run, with room to spare: a sweep over all of them must end.
 const POLLS_MAX: usize = 2_000;
 
@@ -362,7 +365,8 @@ async fn killed_at_every_await(guard: Option<Removed>) -> Option<usize> {
                 if polled > polls {
                     return Poll::Ready(false);
                 }
-                work.as_mut().poll(context).map(|_| true)
+                // What a killed worker left open may keep this one from ending well.
+                work.as_mut().poll(context).map(|report| report.unwrap().is_success())
             })
             .await
         };
@@ -388,8 +392,13 @@ async fn a_worker_killed_between_commit_and_reopening_loses_nothing() {
 
 #[tokio::test]
 async fn with_hours_completed_before_days_are_reopened_a_change_is_missed() {
-    let guard = Some(Removed::CoarseFirst);
-    assert!(killed_at_every_await(guard).await.is_some(), "no counterexample");
+    // Awaits are not quite the same in each run: one sweep may step over the only one that matters.
+    for _ in 0..SWEEPS_MAX {
+        if killed_at_every_await(Some(Removed::CoarseFirst)).await.is_some() {
+            return;
+        }
+    }
+    panic!("no counterexample");
 }
 
 /// In chunks, as a slice that is larger than its budget.
