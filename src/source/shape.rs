@@ -338,8 +338,10 @@ async fn measure_types(tx: &mut Tx, rollup: &Rollup) -> Result<Vec<String>, Shap
             Aggregate::Max(column) => format!("pg_typeof(max({}))::text", ident(column)),
         })
         .collect();
-    // A false condition: PostgreSQL answers from the types alone.
-    let sql = format!("SELECT {} FROM {} WHERE false", select.join(", "), table(&rollup.from));
+    // A false condition: PostgreSQL answers from the types alone. The count makes it one row, also
+    // where no measure is an aggregate here.
+    let (select, name) = (select.join(", "), table(&rollup.from));
+    let sql = format!("SELECT {select}, count(*) FROM {name} WHERE false");
     let row = tx.row("typing the measures", sql).await.map_err(|error| match error.kind() {
         DbErrorKind::Missing | DbErrorKind::Refused => {
             ShapeError::Unfit { rollup: rollup.name.clone(), problem: format!("measures: {error}") }

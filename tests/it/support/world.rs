@@ -16,6 +16,7 @@ use tallymark::report::SliceReport;
 use tallymark::rollup::Rollup;
 use tallymark::run::RunOptions;
 use tallymark::slice::Slice;
+use tallymark::source::capture::Capture;
 use tallymark::target::ddl;
 use tallymark::worker::{WorkError, Worker};
 use tokio::sync::OnceCell;
@@ -284,6 +285,20 @@ impl World {
             assert_eq!(found.differences, 0, "{slice}: {:?}", found.examples);
         }
     }
+}
+
+/// Installs the capture of the first rollup's table.
+pub async fn install_capture(worker: &Worker) {
+    let rollup = &worker.config.rollups[0];
+    let shape = worker.ready(rollup).await.unwrap();
+    let capture = Capture::new(&rollup.from, &[(rollup, &shape)]);
+    let mut tx = worker.source.begin(Access::ReadWrite, BUDGET, "install").await.unwrap();
+    for sql in capture.install(&mut tx, "tallymark").await.unwrap().unwrap() {
+        tx.execute("installing", sql).await.unwrap();
+    }
+    let standing = capture.standing(&mut tx).await.unwrap();
+    assert!(standing.is_whole(), "{standing:?}");
+    tx.commit().await.unwrap();
 }
 
 /// Creates the rollup tables of a worker's configuration.
