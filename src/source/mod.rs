@@ -5,5 +5,6 @@
 
 pub mod axis;
 pub mod pace;
+mod probe;
 pub mod read;
 pub mod shape;

@@ -174,7 +174,10 @@ fn stage_wanted(shape: &Shape) -> Vec<Wanted> {
             .distinct
             .iter()
             .enumerate()
-            .map(|(place, distinct)| plain(&value_column(place), &distinct.stage_type, "")),
+            .map(|(place, it)| {
+                (value_column(place), &it.stage_type, collate(it.collation.as_ref()))
+            })
+            .map(|(name, sql_type, rest)| plain(&name, sql_type, &rest)),
     );
     wanted
 }
@@ -217,7 +220,7 @@ fn create_rollup(
 /// Names and types of a table's columns; `None` if there is no such table.
 async fn existing(tx: &mut Tx, table: &str) -> Result<Option<Vec<(String, String)>>, DbError> {
     let sql = format!(
-        "SELECT a.attname::text, CASE WHEN t.typname IN ('bit', 'bpchar') \
+        "SELECT a.attname::text, CASE WHEN t.typname IN ('bit', 'bpchar', '_bit', '_bpchar') \
          THEN format_type(a.atttypid, a.atttypmod) ELSE format_type(a.atttypid, NULL) END \
          FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid \
          WHERE a.attrelid = to_regclass({}) AND a.attnum > 0 AND NOT a.attisdropped \
