@@ -113,11 +113,20 @@ async fn schemas(tx: &mut Tx, target: &Target) -> Result<Vec<String>, DbError> {
         ("tallymark.progress", include_str!("progress_table.sql")),
         ("tallymark.rollup", include_str!("registry.sql")),
     ] {
-        if existing(tx, table).await?.is_none() {
-            statements.push(sql.trim().to_owned());
+        match existing(tx, table).await? {
+            None => statements.push(sql.trim().to_owned()),
+            // Made before it had this column, which then says nothing about the rows that are there.
+            Some(found) if table == "tallymark.slice" && !has(&found, "replaced_by") => {
+                statements.push(format!("ALTER TABLE {table} ADD COLUMN replaced_by bigint"));
+            }
+            Some(_) => {}
         }
     }
     Ok(statements)
+}
+
+fn has(columns: &[(String, String)], name: &str) -> bool {
+    columns.iter().any(|(known, _)| known == name)
 }
 
 fn collate(collation: Option<&String>) -> String {
@@ -313,7 +322,7 @@ fn alter_rollup(
     }
     let mut statements = Vec::new();
     for column in wanted {
-        if found.iter().any(|(name, _)| name == &column.name) {
+        if has(found, &column.name) {
             continue;
         }
         if !column.may_be_added {
