@@ -3,14 +3,19 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
 #![allow(clippy::print_stdout, reason = "a seed must be seen where a test fails")]
 
+mod calendars;
 mod cli;
 mod docs;
 mod embedded_postgres;
+mod faults;
 mod flights;
 mod kill;
 #[cfg(feature = "lambda")]
 mod lambda;
 mod pooler;
+mod repair;
+mod sources;
 mod spine;
 mod support;
+mod types;
 mod versions;
