@@ -113,11 +113,20 @@ async fn schemas(tx: &mut Tx, target: &Target) -> Result<Vec<String>, DbError> {
         ("tallymark.progress", include_str!("progress_table.sql")),
         ("tallymark.rollup", include_str!("registry.sql")),
     ] {
-        if existing(tx, table).await?.is_none() {
-            statements.push(sql.trim().to_owned());
+        match existing(tx, table).await? {
+            None => statements.push(sql.trim().to_owned()),
+            // Made before it had this column, which then says nothing about the rows that are there.
+            Some(found) if table == "tallymark.slice" && !has(&found, "replaced_by") => {
+                statements.push(format!("ALTER TABLE {table} ADD COLUMN replaced_by bigint"));
+            }
+            Some(_) => {}
         }
     }
     Ok(statements)
+}
+
+fn has(columns: &[(String, String)], name: &str) -> bool {
+    columns.iter().any(|(known, _)| known == name)
 }
 
 fn collate(collation: Option<&String>) -> String {
@@ -174,7 +183,10 @@ fn stage_wanted(shape: &Shape) -> Vec<Wanted> {
             .distinct
             .iter()
             .enumerate()
-            .map(|(place, distinct)| plain(&value_column(place), &distinct.stage_type, "")),
+            .map(|(place, it)| {
+                (value_column(place), &it.stage_type, collate(it.collation.as_ref()))
+            })
+            .map(|(name, sql_type, rest)| plain(&name, sql_type, &rest)),
     );
     wanted
 }
@@ -217,7 +229,7 @@ fn create_rollup(
 /// Names and types of a table's columns; `None` if there is no such table.
 async fn existing(tx: &mut Tx, table: &str) -> Result<Option<Vec<(String, String)>>, DbError> {
     let sql = format!(
-        "SELECT a.attname::text, CASE WHEN t.typname IN ('bit', 'bpchar') \
+        "SELECT a.attname::text, CASE WHEN t.typname IN ('bit', 'bpchar', '_bit', '_bpchar') \
          THEN format_type(a.atttypid, a.atttypmod) ELSE format_type(a.atttypid, NULL) END \
          FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid \
          WHERE a.attrelid = to_regclass({}) AND a.attnum > 0 AND NOT a.attisdropped \
@@ -310,7 +322,7 @@ fn alter_rollup(
     }
     let mut statements = Vec::new();
     for column in wanted {
-        if found.iter().any(|(name, _)| name == &column.name) {
+        if has(found, &column.name) {
             continue;
         }
         if !column.may_be_added {

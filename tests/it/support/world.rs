@@ -243,9 +243,13 @@ impl World {
 
     /// Backfills the first rollup up to `to`.
     pub async fn backfill(&self, to: &str, force: bool) -> BatchReport {
-        let (from, to) = (self.rollup().start, instant(to));
+        self.backfill_one(self.rollup(), to, force).await
+    }
+
+    /// Backfills `rollup` up to `to`.
+    pub async fn backfill_one(&self, rollup: &Rollup, to: &str, force: bool) -> BatchReport {
+        let (from, to) = (rollup.start, instant(to));
         let order = Order::NewestFirst;
-        let rollup = self.rollup();
         let plan = self.worker.plan_backfill(rollup, from, to, order, force).await.unwrap();
         self.worker.backfill(rollup, &plan, batch(), &Silent).await.unwrap()
     }
@@ -279,7 +283,11 @@ impl World {
 
     /// [`Worker::verify`] finds no difference in any slice of the first rollup up to `until`.
     pub async fn assert_verified(&self, until: &str) {
-        let rollup = self.rollup();
+        self.assert_one_verified(self.rollup(), until).await;
+    }
+
+    /// As [`World::assert_verified`], of any rollup.
+    pub async fn assert_one_verified(&self, rollup: &Rollup, until: &str) {
         for slice in rollup.calendar.slices(rollup.start, instant(until)) {
             let found = self.worker.verify(rollup, slice, BUDGET, 3).await.unwrap();
             assert_eq!(found.differences, 0, "{slice}: {:?}", found.examples);
