@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, Utc};
-use tallymark::checkpoint::{Checkpoint, Claim, Lease, State};
+use tallymark::checkpoint::{Checkpoint, Claim, Lease, State, Yield};
 use tallymark::clock::{Clock as _, Deadline, ManualClock};
 use tallymark::repair::RepairReport;
 use tallymark::report::Outcome;
@@ -214,7 +214,7 @@ async fn a_running_lease_and_a_newer_attempt_are_never_overwritten() {
     let running = claim(&world, "2026-01-02", 60).await;
     for _ in 0..2 {
         let lease = claim(&world, "2026-01-04", 60).await;
-        world.worker.checkpoints.yield_(&lease, "test", None, clock.now()).await.unwrap();
+        world.worker.checkpoints.yield_(&lease, &Yield::default(), clock.now()).await.unwrap();
     }
     let newer = world.checkpoint("2026-01-04").await.unwrap();
     let mine = world.checkpoint("2026-01-02").await.unwrap();
