@@ -32,6 +32,7 @@ pub mod event;
 pub mod lambda;
 pub mod plan;
 pub mod probe;
+pub mod rename;
 pub mod repair;
 pub mod report;
 pub mod rollup;

@@ -48,7 +48,7 @@ impl Findings {
 
     fn trouble(&mut self, subject: &str, error: &WorkError) {
         let (subject, finding) = (subject.into(), error.to_string());
-        let severity = Some(super::severity(error));
+        let severity = Some(error.severity());
         self.0.push(Finding { grade: Grade::Bad, subject, finding, severity });
     }
 }
@@ -218,7 +218,8 @@ async fn rollup(
             ui::duration(rollup.grace),
             match rollup.lookback.len() {
                 0 => "replay (there is no lookback)".to_owned(),
-                many => format!("lookback ({} of each slice) or replay", ui::counted(many, "rerun")),
+                many =>
+                    format!("lookback ({} of each slice) or replay", ui::counted(many, "rerun")),
             },
         ),
     );

@@ -138,10 +138,8 @@ fn lookback(node: &Node<'_>) -> Option<Vec<u32>> {
         return node.wrong("is empty; write such as [1, 2, 7, 28], or remove the key");
     }
     if entries.len() > LOOKBACK_ENTRIES_MAX {
-        return node.wrong(format!(
-            "has {} entries; {LOOKBACK_ENTRIES_MAX} is the most",
-            entries.len()
-        ));
+        return node
+            .wrong(format!("has {} entries; {LOOKBACK_ENTRIES_MAX} is the most", entries.len()));
     }
     let read: Option<Vec<u32>> =
         entries.iter().map(|entry| entry.integer(1..=LOOKBACK_MAX)).collect();

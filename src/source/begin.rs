@@ -44,10 +44,8 @@ pub async fn ask(
     let read = |error| DbError::new(crate::db::Side::Source, DOING, error);
     let probed_at: DateTime<Utc> = row.try_get(0).map_err(read)?;
     let newest: String = row.try_get(1).map_err(read)?;
-    let sql = format!(
-        "SELECT pg_snapshot_xmin(pg_current_snapshot()) >= {}::xid8",
-        literal(&newest)
-    );
+    let sql =
+        format!("SELECT pg_snapshot_xmin(pg_current_snapshot()) >= {}::xid8", literal(&newest));
     let mut looks = 0;
     while !tx.row(DOING, sql.clone()).await?.try_get::<bool, _>(0).map_err(read)? {
         looks += 1;

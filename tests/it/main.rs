@@ -12,6 +12,7 @@ mod kill;
 #[cfg(feature = "lambda")]
 mod lambda;
 mod pooler;
+mod rollup;
 mod spine;
 mod support;
 mod versions;
