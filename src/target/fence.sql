@@ -9,4 +9,4 @@ VALUES ({rollup}, {start}, {end}, {attempt})
 ON CONFLICT (rollup, slice_start) DO UPDATE SET attempt = excluded.attempt
 WHERE marker.attempt <= excluded.attempt
 RETURNING CASE WHEN left(marker.definition, 8) = left({definition}, 8) THEN marker.rows_read
-               ELSE least(marker.rows_read, 1) END AS rows_read
+               WHEN marker.rows_read > 0 THEN 1 END AS rows_read

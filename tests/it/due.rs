@@ -120,7 +120,7 @@ async fn a_slice_runs_again_on_a_decaying_schedule() {
     let again = starts(&tick(&missed).await);
     assert_eq!(again.iter().min(), Some(&instant("2026-01-05")), "7 before the 12th");
     assert_eq!(again.len(), 16);
-    assert_eq!(starts(&tick(&missed).await), [], "one run makes up for all that was missed");
+    assert!(tick(&missed).await.is_empty(), "one run makes up for all that was missed");
 }
 
 /// Asks until no transaction of any other test is in the way of an answer.
@@ -222,13 +222,13 @@ async fn empty_stretches_before_the_first_row_cost_nothing() {
     assert_eq!(items.len(), 3);
     let standings = world.worker.plan(rollup, now).await.unwrap();
     assert_eq!(standings.plan.watermark, instant("2026-02-13"));
-    assert_eq!(starts(&tick(&world).await), []);
+    assert!(tick(&world).await.is_empty());
     let all = world.worker.plan_range(rollup, rollup.start, now, now).await.unwrap();
     let empty = all.slices.iter().filter(|planned| planned.standing == Standing::Empty);
     assert_eq!(empty.count(), 40);
 
     world.sql("INSERT INTO events (created_at, kind) VALUES ('2026-01-20T09:00Z', 'buy')").await;
-    assert_eq!(starts(&tick(&world).await), [], "a late row, like any other");
+    assert!(tick(&world).await.is_empty(), "a late row, like any other");
     // A transaction of another test may be in the way of one look.
     let mut known = begin;
     while known.first_row != Some(instant("2026-01-20T09:00:00Z")) {
@@ -248,9 +248,9 @@ async fn the_first_rows_of_an_empty_source_are_found() {
     let clock = clock("2026-01-10T12:00:00Z");
     let world = world_at(&clock, "SELECT", DAILY).await;
     assert_eq!(probed(&world).await.begin().unwrap().first_row, None);
-    assert_eq!(starts(&tick(&world).await), []);
+    assert!(tick(&world).await.is_empty());
     world.sql("INSERT INTO events (created_at, kind) VALUES ('2026-01-05T09:00Z', 'buy')").await;
-    assert_eq!(starts(&tick(&world).await), [], "no further slice has ended");
+    assert!(tick(&world).await.is_empty(), "no further slice has ended");
     clock.advance(DAY);
     let mut found = BTreeSet::new();
     for _ in 0..300 {
