@@ -285,7 +285,8 @@ async fn measure_types(tx: &mut Tx, rollup: &Rollup) -> Result<Vec<String>, Shap
         .measures
         .iter()
         .map(|measure| match &measure.aggregate {
-            Aggregate::Count | Aggregate::Distinct(_) => "'bigint'".into(),
+            // An aggregate in any case: without one there would be no row to read.
+            Aggregate::Count | Aggregate::Distinct(_) => "pg_typeof(count(*))::text".into(),
             Aggregate::Sum(column) | Aggregate::Avg(column) => {
                 format!("pg_typeof(sum({}))::text", ident(column))
             }

@@ -298,17 +298,25 @@ fn alter_rollup(
         table: table.to_owned(),
         problem,
     };
+    let is_wanted = |name: &String| wanted.iter().any(|column| &column.name == name);
+    // From the last on: a mean is generated from the columns before it.
+    let surplus: Vec<String> = found
+        .iter()
+        .rev()
+        .filter(|(name, _)| !is_wanted(name))
+        .map(|(name, _)| format!("DROP COLUMN {}", ident(name)))
+        .collect();
+    if let Some((name, _)) = found.iter().find(|(name, _)| !is_wanted(name)) {
+        return Err(incompatible(format!(
+            "has a column {} that the definition lacks; put it back, or give the changed rollup a \
+             new name, or, if a measure is no longer wanted: ALTER TABLE {table} {}; then run \
+             `tallymark init`",
+            ident(name),
+            surplus.join(", "),
+        )));
+    }
     for (name, sql_type) in found {
         match wanted.iter().find(|column| &column.name == name) {
-            None => {
-                return Err(incompatible(format!(
-                    "has a column {} that the definition lacks; put it back, or give the changed \
-                     rollup a new name, or, if the column is no longer wanted: \
-                     ALTER TABLE {table} DROP COLUMN {}",
-                    ident(name),
-                    ident(name)
-                )));
-            }
             Some(column) if &column.sql_type != sql_type => {
                 return Err(incompatible(format!(
                     "has column {} of type {sql_type}, the definition now gives {}; give the \
@@ -317,7 +325,7 @@ fn alter_rollup(
                     column.sql_type
                 )));
             }
-            Some(_) => {}
+            _ => {}
         }
     }
     let mut statements = Vec::new();

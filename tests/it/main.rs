@@ -18,6 +18,7 @@ mod kill;
 mod lambda;
 mod pooler;
 mod repair;
+mod rollup;
 mod sources;
 mod spine;
 mod support;
