@@ -96,7 +96,7 @@ async fn a_connection_that_is_cut_is_told_and_a_later_run_makes_all_good() {
     let (source, target) = ("source", "target");
     // The first: the slice is committed, and nobody hears of it.
     let cases = [
-        (target, "COMMIT", 0),
+        (target, "COMMIT\0", 0),
         (source, "READ COMMITTED READ ONLY", 0),
         (source, "clock_timestamp", 1),
         (source, "COPY (", 0),
