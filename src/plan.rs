@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::checkpoint::{Checkpoint, SourceBegin, State};
+use crate::checkpoint::{Checkpoint, SourceBegin, State, Watermark};
 use crate::rollup::Rollup;
 use crate::slice::{Calendar, Slice};
 
@@ -27,6 +27,9 @@ pub enum Standing {
     Stale,
     /// Among the newest slices, which run again for late rows (`lookback`).
     Lookback,
+    /// Succeeded by another definition, and is to be computed by the present one when nothing else
+    /// is due.
+    Redefined,
     /// Somebody works on it.
     Running,
     /// Waits until its time to retry.
@@ -57,13 +60,27 @@ impl Standing {
                 | Self::LeaseOver
                 | Self::Stale
                 | Self::Lookback
+                | Self::Redefined
         )
+    }
+
+    /// Why a slice that has succeeded must be reopened before it runs; `None`: it need not be.
+    #[must_use]
+    pub const fn reopening(self) -> Option<&'static str> {
+        match self {
+            Self::Lookback => Some("lookback"),
+            Self::Redefined => Some("the definition has changed"),
+            _ => None,
+        }
     }
 
     /// Whether the watermark may pass it: nothing is missing from its rows.
     #[must_use]
     pub const fn is_done(self) -> bool {
-        matches!(self, Self::Succeeded | Self::Lookback | Self::Sealed | Self::Empty)
+        matches!(
+            self,
+            Self::Succeeded | Self::Lookback | Self::Redefined | Self::Sealed | Self::Empty
+        )
     }
 
     /// The word for it.
@@ -76,6 +93,7 @@ impl Standing {
             Self::LeaseOver => "lease over",
             Self::Stale => "stale",
             Self::Lookback => "lookback",
+            Self::Redefined => "redefined",
             Self::Running => "running",
             Self::Waiting => "waiting",
             Self::Exhausted => "exhausted",
@@ -102,14 +120,34 @@ pub struct Planned {
 pub struct Plan {
     /// Every slice of the range, oldest first.
     pub slices: Vec<Planned>,
-    /// Every slice before this instant has succeeded (or is sealed).
+    /// Every slice before this instant has succeeded (or is sealed, or empty).
     pub watermark: DateTime<Utc>,
+    /// The first slice whose checkpoint tells of another definition, whatever its standing.
+    pub other_definition: Option<Slice>,
 }
 
 impl Plan {
-    /// The due slices, newest first: fresh numbers before history.
+    /// The due slices, newest first: fresh numbers before history; and last of all what succeeded
+    /// by another definition.
     pub fn due(&self) -> impl Iterator<Item = &Planned> {
-        self.slices.iter().rev().filter(|planned| planned.standing.is_due())
+        let due = |redefined: bool| {
+            self.slices.iter().rev().filter(move |planned| {
+                let standing = planned.standing;
+                standing.is_due() && (standing == Standing::Redefined) == redefined
+            })
+        };
+        due(false).chain(due(true))
+    }
+
+    /// The slices that succeeded by another definition.
+    pub fn redefined(&self) -> impl Iterator<Item = &Planned> {
+        self.slices.iter().filter(|planned| planned.standing == Standing::Redefined)
+    }
+
+    /// Whether every slice before the watermark holds the present definition.
+    #[must_use]
+    pub fn is_of_one_definition(&self) -> bool {
+        self.other_definition.is_none_or(|first| first.start() >= self.watermark)
     }
 }
 
@@ -129,13 +167,14 @@ pub fn newest(rollup: &Rollup, now: DateTime<Utc>) -> Option<Slice> {
 }
 
 /// The instant from which the checkpoints must be read to know what is due: the watermark, or
-/// earlier where slices are to run again for late rows.
+/// earlier where slices are to run again for late rows, or the whole history where not all of it
+/// holds the present definition.
 #[must_use]
-pub fn horizon(
-    rollup: &Rollup,
-    watermark: Option<DateTime<Utc>>,
-    now: DateTime<Utc>,
-) -> DateTime<Utc> {
+pub fn horizon(rollup: &Rollup, seen: &Watermark, now: DateTime<Utc>) -> DateTime<Utc> {
+    let watermark = match seen.definition() {
+        Some(definition) if definition == rollup.definition() => seen.until(),
+        _ => None,
+    };
     let watermark = watermark.unwrap_or(rollup.start).max(rollup.start);
     let Some(mut slice) = newest(rollup, now) else { return watermark };
     for _ in 0..rollup.lookback.last().copied().unwrap_or(0) {
@@ -158,7 +197,10 @@ impl Fed {
     #[must_use]
     pub fn new(fine: &Rollup, plan: &Plan) -> Self {
         let until = plan.slices.last().map_or(plan.watermark, |last| last.slice.end());
-        let undone = plan.slices.iter().filter(|planned| !planned.standing.is_done());
+        // What a finer slice held by another definition is not what is to be merged.
+        let undone = plan.slices.iter().filter(|planned| {
+            !planned.standing.is_done() || planned.standing == Standing::Redefined
+        });
         Self { calendar: fine.calendar, until, undone: undone.cloned().collect() }
     }
 
@@ -177,7 +219,7 @@ impl Fed {
 }
 
 /// What beside its checkpoint decides how a slice stands.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct View<'r> {
     /// The definition.
     pub rollup: &'r Rollup,
@@ -189,6 +231,8 @@ pub struct View<'r> {
     pub begin: Option<SourceBegin>,
     /// How far the finer rollup is; `None`: there is none, or nobody has asked yet.
     pub fed: Option<&'r Fed>,
+    /// The hash of the present definition.
+    pub definition: String,
 }
 
 impl View<'_> {
@@ -202,12 +246,20 @@ impl View<'_> {
         let mut slices = Vec::new();
         let mut watermark = from;
         let mut unbroken = true;
+        let mut other_definition = None;
         let mut slice = calendar.containing(from);
         while slice.start() < to && readable_at(self.rollup, slice) <= self.now {
-            let standing = match self.judge(known.get(&slice.start()).copied(), slice) {
+            let checkpoint = known.get(&slice.start()).copied();
+            let standing = match self.judge(checkpoint, slice) {
                 due if due.is_due() && self.is_blocked(slice) => Standing::Blocked,
                 standing => standing,
             };
+            let is_other = |checkpoint: &Checkpoint| {
+                checkpoint.definition.as_deref() != Some(&*self.definition)
+            };
+            if standing != Standing::Sealed && checkpoint.is_some_and(is_other) {
+                other_definition.get_or_insert(slice);
+            }
             unbroken &= standing.is_done();
             if unbroken {
                 watermark = slice.end();
@@ -215,7 +267,7 @@ impl View<'_> {
             slices.push(Planned { slice, standing });
             slice = calendar.next(slice);
         }
-        Plan { slices, watermark }
+        Plan { slices, watermark, other_definition }
     }
 
     /// Whether a finer slice in `slice` is not done.
@@ -227,7 +279,7 @@ impl View<'_> {
     /// How one slice stands, by its own checkpoint.
     #[must_use]
     pub fn judge(&self, checkpoint: Option<&Checkpoint>, slice: Slice) -> Standing {
-        let Self { rollup, now, failures_max, .. } = *self;
+        let &Self { rollup, now, failures_max, .. } = self;
         if rollup.seal_before.is_some_and(|seal| slice.start() < seal) {
             return Standing::Sealed;
         }
@@ -250,6 +302,9 @@ impl View<'_> {
             State::Stale => Standing::Stale,
             State::Succeeded if wants_lookback(rollup, checkpoint, slice, now) => {
                 Standing::Lookback
+            }
+            State::Succeeded if checkpoint.definition.as_deref() != Some(&*self.definition) => {
+                Standing::Redefined
             }
             State::Succeeded => Standing::Succeeded,
         }

@@ -29,6 +29,8 @@ pub struct Status {
 struct Standings {
     watermark: DateTime<Utc>,
     lag: TimeDelta,
+    /// Slices that hold another definition, of so many.
+    redefined: (usize, usize),
     slices: Vec<Planned>,
     unfinished: Vec<Checkpoint>,
 }
@@ -58,7 +60,9 @@ impl Status {
         let slices = worker.plan_range(rollup, from, now, now).await?.slices;
         let unfinished = worker.checkpoints.unfinished(&rollup.name).await?;
         let lag = now - known.watermark;
-        Ok(Standings { watermark: known.watermark, lag, slices, unfinished })
+        // Whoever has any is read from the start.
+        let redefined = (known.redefined().count(), known.slices.len());
+        Ok(Standings { watermark: known.watermark, lag, redefined, slices, unfinished })
     }
 
     fn text(&self, rollup: &Rollup, standings: &Standings) -> String {
@@ -77,6 +81,10 @@ impl Status {
                 ui::instant(standings.watermark)
             ),
         ];
+        if let (old @ 1.., all) = standings.redefined {
+            let (old, all) = (ui::count(old), ui::counted(all, "slice"));
+            lines.push(format!("{old} of {all} still hold an old definition"));
+        }
         lines.extend(self.grid(rollup, &standings.slices));
         lines.push(legend(&standings.slices));
         if !standings.unfinished.is_empty() {
@@ -183,6 +191,7 @@ const fn letter(standing: Standing) -> char {
         Standing::Yielded => 'Y',
         Standing::Stale => 'S',
         Standing::Lookback => 'B',
+        Standing::Redefined => 'D',
         Standing::Sealed => '-',
         Standing::Empty => '_',
         Standing::Blocked => '~',
@@ -195,7 +204,9 @@ fn style(standing: Standing) -> Style {
     match standing {
         Standing::Succeeded => style.green(),
         Standing::Missing | Standing::Sealed | Standing::Empty | Standing::NotEnded => style.dim(),
-        Standing::Running | Standing::Yielded | Standing::Lookback => style.cyan(),
+        Standing::Running | Standing::Yielded | Standing::Lookback | Standing::Redefined => {
+            style.cyan()
+        }
         Standing::Waiting | Standing::LeaseOver | Standing::Stale | Standing::Blocked => {
             style.yellow()
         }
@@ -248,6 +259,7 @@ fn document(rollup: &Rollup, standings: &Standings) -> serde_json::Value {
         "rollup": rollup.name,
         "watermark": standings.watermark,
         "lag_seconds": standings.lag.num_seconds(),
+        "redefined": standings.redefined.0,
         "standings": counts,
         "slices": standings.slices.iter().map(|planned| json!({
             "slice": name(&rollup.name, planned.slice.start()),

@@ -200,6 +200,12 @@ fn a_missing_file_is_answered_with_how_to_make_one() {
     assert_eq!(Config::load(&path, &env).unwrap().path, path);
 }
 
+/// Replaces `piece` of the good file.
+fn with(piece: &str, by: &str) -> String {
+    assert_eq!(GOOD.matches(piece).count(), 1, "{piece} occurs once");
+    GOOD.replace(piece, by)
+}
+
 /// Holds when each case's file is refused with exactly its error.
 fn holds(cases: &[cases::Case]) {
     holds_of(GOOD, cases);
@@ -239,6 +245,20 @@ fn mistakes_in_a_rollup_are_told_with_line_key_and_remedy() {
 #[test]
 fn mistakes_in_measures_are_told_with_line_key_and_remedy() {
     holds(cases::MEASURES);
+}
+
+/// PostgreSQL's GROUPING, by which a chunk's rows are told apart, takes 31 columns.
+#[test]
+fn more_columns_to_count_by_distinct_than_grouping_takes_are_refused() {
+    let counted = |columns: u32| {
+        let line = |n: u32| format!("m{n} = {{ distinct = \"c{n}\" }}\n");
+        let lines: String = (2..=columns).map(line).collect();
+        parse(&with("users = {", &format!("{lines}kinds = {{ distinct = \"kind\" }}\nusers = {{")))
+    };
+    assert!(counted(31).is_ok());
+    let error = counted(32).unwrap_err().to_string();
+    assert!(error.contains("rollup.entity_daily.measures: `distinct` counts"), "{error}");
+    assert!(error.contains("32 columns; 31 is the most"), "{error}");
 }
 
 #[test]

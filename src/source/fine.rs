@@ -162,7 +162,8 @@ fn distinct(shape: &mut Shape, column: &str, fine: &FineColumn) -> Content {
     let place = shape.distinct.iter().position(|known| known.column == column);
     Content::Distinct(place.unwrap_or_else(|| {
         let stage_type = fine.sql_type.clone();
-        shape.distinct.push(DistinctColumn { column: column.to_owned(), stage_type });
+        let (column, collation) = (column.to_owned(), fine.collation.clone());
+        shape.distinct.push(DistinctColumn { column, stage_type, collation });
         shape.distinct.len() - 1
     }))
 }

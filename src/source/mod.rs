@@ -11,6 +11,7 @@ pub mod changes;
 pub mod fine;
 pub mod marks;
 pub mod pace;
+mod probe;
 pub mod read;
 pub mod settle;
 pub mod shape;

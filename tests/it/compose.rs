@@ -1,6 +1,6 @@
 //! Rollups of rollups: hours to days to months, without touching the source again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -449,6 +449,30 @@ async fn after_a_repair_coarse_slices_run_again() {
     }
     tick(&world).await;
     is_february(&world).await;
+}
+
+/// A measure of the hours gets a condition: the ticks recompute hours, days and months, in this order,
+/// and no slice twice.
+#[tokio::test]
+async fn a_changed_definition_of_hours_reaches_days_and_months() {
+    let (_, world) = february(false).await;
+    let edited = rollups("UTC", "2024-02-01").replace(
+        "high = { max = \"amount\" }",
+        "high = { max = \"amount\", where = \"kind = 'buy'\" }",
+    );
+    let world = world.redefined(&edited);
+    let done = told(&tick(&world).await);
+    let distinct: BTreeSet<_> = done.iter().collect();
+    assert_eq!(distinct.len(), done.len(), "{done:?}");
+    assert!(done.iter().all(|told| told.ends_with("succeeded")), "{done:?}");
+    assert_eq!(done.last().unwrap(), "monthly@2024-02-01T00:00:00Z succeeded");
+    assert!(tick(&world).await.is_empty());
+    for (name, slices) in [("daily", 29), ("monthly", 1)] {
+        let kinds = format!("SELECT DISTINCT kind FROM stats.{name} WHERE high IS NOT NULL");
+        assert_eq!(records(&world.target, &kinds).await, ["(buy)"]);
+        let again = done.iter().filter(|told| told.starts_with(name));
+        assert_eq!(again.count(), slices);
+    }
 }
 
 /// The months of a table whose hours are gone: kept, and said.

@@ -3,12 +3,15 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
 #![allow(clippy::print_stdout, reason = "a seed must be seen where a test fails")]
 
+mod calendars;
+mod capture;
 mod cli;
 #[cfg(feature = "faults")]
 mod compose;
 mod docs;
 mod due;
 mod embedded_postgres;
+mod faults;
 mod flights;
 #[cfg(feature = "faults")]
 mod histories;
@@ -16,6 +19,10 @@ mod kill;
 #[cfg(feature = "lambda")]
 mod lambda;
 mod pooler;
+mod repair;
+mod rollup;
+mod sources;
 mod spine;
 mod support;
+mod types;
 mod versions;
