@@ -6,7 +6,7 @@
 //! | [`state`] | the states and the one function between them |
 //! | [`item`] | the item, typed |
 //! | `dynamodb`, `table` | the connection and the table |
-//! | `claim`, `finish`, `reopen`, `watermark`, `changes`, `restore` | the conditional writes |
+//! | `claim`, `finish`, `reopen`, `watermark`, `changes`, `scrub`, `restore` | the conditional writes |
 //!
 //! In the normal case a slice costs two writes: [`Checkpoints::claim`] and
 //! [`Checkpoints::complete`].
@@ -19,6 +19,7 @@ mod finish;
 pub mod item;
 mod reopen;
 mod restore;
+mod scrub;
 pub mod state;
 mod table;
 mod update;
@@ -37,6 +38,7 @@ pub use error::{CheckpointError, ClaimError, ClaimRefused, LostLease};
 pub use finish::{Failure, Yield};
 pub use item::{Checkpoint, Completion};
 pub use restore::{Marker, Restored};
+pub use scrub::{DRIFT_MAX, Drift, PAGE, Scrub};
 pub use state::State;
 pub use table::{Created, TableSummary};
 pub use watermark::{SourceBegin, Watermark};

@@ -14,6 +14,7 @@ mod kill;
 #[cfg(feature = "lambda")]
 mod lambda;
 mod pooler;
+mod scrub;
 mod spine;
 mod support;
 mod versions;
