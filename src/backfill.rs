@@ -112,15 +112,21 @@ impl BatchReport {
 #[error("{error}")]
 pub struct Interrupted {
     /// What ended it.
-    pub error: WorkError,
+    pub error: Box<WorkError>,
     /// What was done before, and what is left.
-    pub report: BatchReport,
+    pub report: Box<BatchReport>,
+}
+
+impl Interrupted {
+    fn after(report: BatchReport, error: WorkError) -> Self {
+        Self { error: Box::new(error), report: Box::new(report) }
+    }
 }
 
 /// Nothing was done yet.
 impl From<WorkError> for Interrupted {
     fn from(error: WorkError) -> Self {
-        Self { error, report: BatchReport::default() }
+        Self::after(BatchReport::default(), error)
     }
 }
 
@@ -195,9 +201,10 @@ impl Worker {
         }
         let from = rollup.calendar.containing(from).start();
         let now = self.clock.now();
-        let definition = rollup.definition();
         let seen = self.probe(rollup).await?;
         let checkpoints = self.checkpoints.range(&rollup.name, from, to).await?;
+        let definition = rollup.definition();
+        // A slice in the reach of lookback may hold another definition too.
         let other: BTreeSet<DateTime<Utc>> = checkpoints
             .iter()
             .filter(|checkpoint| checkpoint.definition.as_deref() != Some(&definition))
@@ -208,13 +215,15 @@ impl Worker {
         for planned in plan.slices {
             let slice = planned.slice;
             match planned.standing {
-                Standing::Succeeded | Standing::Lookback
+                Standing::Succeeded | Standing::Lookback | Standing::Redefined
                     if force || other.contains(&slice.start()) =>
                 {
                     backfill.reopen.insert(slice);
                     backfill.slices.push(slice);
                 }
-                Standing::Succeeded | Standing::Lookback => backfill.done += 1,
+                Standing::Succeeded | Standing::Lookback | Standing::Redefined => {
+                    backfill.done += 1;
+                }
                 Standing::Sealed => backfill.sealed += 1,
                 Standing::Empty => backfill.empty += 1,
                 Standing::Exhausted => backfill.exhausted += 1,
@@ -245,7 +254,7 @@ impl Worker {
             .await?;
         match self.move_watermark_now(rollup).await {
             Ok(()) => Ok(report),
-            Err(error) => Err(Interrupted { error, report }),
+            Err(error) => Err(Interrupted::after(report, error)),
         }
     }
 
@@ -291,7 +300,7 @@ impl Worker {
             let Pass { again, hopeless, out_of_time, at_once, earliest, trouble } = pass.await;
             report.left = slices.len() - report.ended();
             if let Some(error) = trouble {
-                return Err(Interrupted { error, report });
+                return Err(Interrupted::after(report, error));
             }
             reopen.clear();
             todo = again;

@@ -148,6 +148,7 @@ fn begin_sql(access: Access, statement_timeout: Duration, label: &str) -> String
         ("IntervalStyle", "postgres".into()),
         ("extra_float_digits", "1".into()),
         ("bytea_output", "hex".into()),
+        ("lc_monetary", "C".into()),
         // Compiling costs more than these short statements take.
         ("jit", "off".into()),
     ] {

@@ -346,7 +346,7 @@ async fn work_through(
     let budget = deadline.remaining(&*worker.clock);
     let batch = Batch { concurrency: 1, budget, deadline: Some(deadline), options };
     // What was done has its lines in the log.
-    worker.backfill(rollup, plan, batch, &Silent).await.map_err(|interrupted| interrupted.error)
+    worker.backfill(rollup, plan, batch, &Silent).await.map_err(|interrupted| *interrupted.error)
 }
 
 /// What was asked for, and what became of it.

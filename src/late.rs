@@ -217,7 +217,7 @@ impl Worker {
         ranges: &[Span],
         empty_too: bool,
     ) -> Result<(), WorkError> {
-        let Lateness { rollup, view, reason } = *lateness;
+        let Lateness { rollup, view, reason } = lateness;
         let bounds = (ranges[0].0, ranges[ranges.len() - 1].1);
         let found = self.checkpoints.range(&rollup.name, bounds.0, bounds.1).await?;
         let found: BTreeMap<_, _> = found.iter().map(|it| (it.slice_start, it)).collect();
@@ -250,7 +250,6 @@ impl Worker {
 type Span = (DateTime<Utc>, DateTime<Utc>);
 
 /// What the reopening of late slices needs to know.
-#[derive(Clone, Copy)]
 struct Lateness<'a> {
     rollup: &'a Rollup,
     view: View<'a>,

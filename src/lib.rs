@@ -35,6 +35,7 @@ pub mod lambda;
 pub mod late;
 pub mod plan;
 pub mod probe;
+pub mod rename;
 pub mod repair;
 pub mod report;
 pub mod rollup;

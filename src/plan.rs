@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::checkpoint::{Checkpoint, SourceBegin, State};
+use crate::checkpoint::{Checkpoint, SourceBegin, State, Watermark};
 use crate::rollup::Rollup;
 use crate::slice::Slice;
 
@@ -27,6 +27,9 @@ pub enum Standing {
     Stale,
     /// Among the newest slices, which run again for late rows (`lookback`).
     Lookback,
+    /// Succeeded by another definition, and is to be computed by the present one when nothing else
+    /// is due.
+    Redefined,
     /// Somebody works on it.
     Running,
     /// Waits until its time to retry.
@@ -55,13 +58,27 @@ impl Standing {
                 | Self::LeaseOver
                 | Self::Stale
                 | Self::Lookback
+                | Self::Redefined
         )
+    }
+
+    /// Why a slice that has succeeded must be reopened before it runs; `None`: it need not be.
+    #[must_use]
+    pub const fn reopening(self) -> Option<&'static str> {
+        match self {
+            Self::Lookback => Some("lookback"),
+            Self::Redefined => Some("the definition has changed"),
+            _ => None,
+        }
     }
 
     /// Whether the watermark may pass it: nothing is missing from its rows.
     #[must_use]
     pub const fn is_done(self) -> bool {
-        matches!(self, Self::Succeeded | Self::Lookback | Self::Sealed | Self::Empty)
+        matches!(
+            self,
+            Self::Succeeded | Self::Lookback | Self::Redefined | Self::Sealed | Self::Empty
+        )
     }
 
     /// The word for it.
@@ -74,6 +91,7 @@ impl Standing {
             Self::LeaseOver => "lease over",
             Self::Stale => "stale",
             Self::Lookback => "lookback",
+            Self::Redefined => "redefined",
             Self::Running => "running",
             Self::Waiting => "waiting",
             Self::Exhausted => "exhausted",
@@ -99,14 +117,34 @@ pub struct Planned {
 pub struct Plan {
     /// Every slice of the range, oldest first.
     pub slices: Vec<Planned>,
-    /// Every slice before this instant has succeeded (or is sealed).
+    /// Every slice before this instant has succeeded (or is sealed, or empty).
     pub watermark: DateTime<Utc>,
+    /// The first slice whose checkpoint tells of another definition, whatever its standing.
+    pub other_definition: Option<Slice>,
 }
 
 impl Plan {
-    /// The due slices, newest first: fresh numbers before history.
+    /// The due slices, newest first: fresh numbers before history; and last of all what succeeded
+    /// by another definition.
     pub fn due(&self) -> impl Iterator<Item = &Planned> {
-        self.slices.iter().rev().filter(|planned| planned.standing.is_due())
+        let due = |redefined: bool| {
+            self.slices.iter().rev().filter(move |planned| {
+                let standing = planned.standing;
+                standing.is_due() && (standing == Standing::Redefined) == redefined
+            })
+        };
+        due(false).chain(due(true))
+    }
+
+    /// The slices that succeeded by another definition.
+    pub fn redefined(&self) -> impl Iterator<Item = &Planned> {
+        self.slices.iter().filter(|planned| planned.standing == Standing::Redefined)
+    }
+
+    /// Whether every slice before the watermark holds the present definition.
+    #[must_use]
+    pub fn is_of_one_definition(&self) -> bool {
+        self.other_definition.is_none_or(|first| first.start() >= self.watermark)
     }
 }
 
@@ -126,13 +164,14 @@ pub fn newest(rollup: &Rollup, now: DateTime<Utc>) -> Option<Slice> {
 }
 
 /// The instant from which the checkpoints must be read to know what is due: the watermark, or
-/// earlier where slices are to run again for late rows.
+/// earlier where slices are to run again for late rows, or the whole history where not all of it
+/// holds the present definition.
 #[must_use]
-pub fn horizon(
-    rollup: &Rollup,
-    watermark: Option<DateTime<Utc>>,
-    now: DateTime<Utc>,
-) -> DateTime<Utc> {
+pub fn horizon(rollup: &Rollup, seen: &Watermark, now: DateTime<Utc>) -> DateTime<Utc> {
+    let watermark = match seen.definition() {
+        Some(definition) if definition == rollup.definition() => seen.until(),
+        _ => None,
+    };
     let watermark = watermark.unwrap_or(rollup.start).max(rollup.start);
     let Some(mut slice) = newest(rollup, now) else { return watermark };
     for _ in 0..rollup.lookback.last().copied().unwrap_or(0) {
@@ -142,7 +181,7 @@ pub fn horizon(
 }
 
 /// What beside its checkpoint decides how a slice stands.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct View<'r> {
     /// The definition.
     pub rollup: &'r Rollup,
@@ -152,6 +191,8 @@ pub struct View<'r> {
     pub failures_max: u32,
     /// Where the source's rows begin, if that is known.
     pub begin: Option<SourceBegin>,
+    /// The hash of the present definition.
+    pub definition: String,
 }
 
 impl View<'_> {
@@ -165,9 +206,17 @@ impl View<'_> {
         let mut slices = Vec::new();
         let mut watermark = from;
         let mut unbroken = true;
+        let mut other_definition = None;
         let mut slice = calendar.containing(from);
         while slice.start() < to && readable_at(self.rollup, slice) <= self.now {
-            let standing = self.judge(known.get(&slice.start()).copied(), slice);
+            let checkpoint = known.get(&slice.start()).copied();
+            let standing = self.judge(checkpoint, slice);
+            let is_other = |checkpoint: &Checkpoint| {
+                checkpoint.definition.as_deref() != Some(&*self.definition)
+            };
+            if standing != Standing::Sealed && checkpoint.is_some_and(is_other) {
+                other_definition.get_or_insert(slice);
+            }
             unbroken &= standing.is_done();
             if unbroken {
                 watermark = slice.end();
@@ -175,13 +224,13 @@ impl View<'_> {
             slices.push(Planned { slice, standing });
             slice = calendar.next(slice);
         }
-        Plan { slices, watermark }
+        Plan { slices, watermark, other_definition }
     }
 
     /// How one slice stands.
     #[must_use]
     pub fn judge(&self, checkpoint: Option<&Checkpoint>, slice: Slice) -> Standing {
-        let Self { rollup, now, failures_max, .. } = *self;
+        let &Self { rollup, now, failures_max, .. } = self;
         if rollup.seal_before.is_some_and(|seal| slice.start() < seal) {
             return Standing::Sealed;
         }
@@ -204,6 +253,9 @@ impl View<'_> {
             State::Stale => Standing::Stale,
             State::Succeeded if wants_lookback(rollup, checkpoint, slice, now) => {
                 Standing::Lookback
+            }
+            State::Succeeded if checkpoint.definition.as_deref() != Some(&*self.definition) => {
+                Standing::Redefined
             }
             State::Succeeded => Standing::Succeeded,
         }

@@ -34,6 +34,8 @@ struct Marker {
     rows_read: u64,
     groups: u64,
     replaced_at: Option<DateTime<Utc>>,
+    /// The attempt whose rows they are; `None` where an older version wrote them.
+    replaced_by: Option<u64>,
 }
 
 impl Worker {
@@ -77,7 +79,14 @@ impl Worker {
             if known.is_some_and(|known| known.attempt >= marker.attempt) {
                 continue;
             }
-            if dry_run || self.restore(rollup, marker).await? {
+            let found = Self::found(rollup, marker);
+            let is_kept = if dry_run {
+                known.is_some_and(|known| known.must_keep(&found, now))
+            } else {
+                let restored = self.checkpoints.restore(&found, now).await?;
+                matches!(restored, Restored::Kept(_))
+            };
+            if !is_kept {
                 report.restored.push(marker.start);
             }
         }
@@ -96,14 +105,17 @@ impl Worker {
         Ok(())
     }
 
-    /// Makes the checkpoint follow the marker; false if it is newer than the marker after all.
-    async fn restore(&self, rollup: &Rollup, marker: &Marker) -> Result<bool, WorkError> {
+    /// What the marker says to the checkpoints.
+    fn found(rollup: &Rollup, marker: &Marker) -> checkpoint::Marker {
+        // Whatever that attempt was for (late data, a replay) is still to be done.
+        let overtaken = marker.replaced_by.is_some_and(|attempt| attempt != marker.attempt);
         let stale = match (marker.replaced_at, &marker.definition) {
             (None, _) => Some("its attempt never replaced its rows".to_owned()),
+            _ if overtaken => Some("its newest attempt never replaced its rows".to_owned()),
             (_, Some(definition)) if *definition == rollup.definition() => None,
             _ => Some("the definition has changed since".to_owned()),
         };
-        let found = checkpoint::Marker {
+        checkpoint::Marker {
             rollup: rollup.name.clone(),
             slice_start: marker.start,
             attempt: marker.attempt,
@@ -116,9 +128,7 @@ impl Worker {
             },
             committed_at: marker.replaced_at.unwrap_or(marker.start),
             stale,
-        };
-        let restored = self.checkpoints.restore(&found, self.clock.now()).await?;
-        Ok(matches!(restored, Restored::Restored(_)))
+        }
     }
 
     async fn markers(&self, rollup: &Rollup, from: DateTime<Utc>) -> Result<Vec<Marker>, DbError> {
@@ -126,7 +136,7 @@ impl Worker {
             self.target.db.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
         let sql = format!(
             "SELECT slice_start, attempt, definition, coalesce(rows_read, 0) AS rows_read, \
-             coalesce(groups, 0) AS groups, replaced_at FROM tallymark.slice \
+             coalesce(groups, 0) AS groups, replaced_at, replaced_by FROM tallymark.slice \
              WHERE rollup = {} AND slice_start >= {} ORDER BY slice_start LIMIT {PAGE}",
             literal(&rollup.name),
             timestamptz(from),
@@ -142,6 +152,9 @@ impl Worker {
                     rows_read: row.try_get::<i64, _>("rows_read")?.unsigned_abs(),
                     groups: row.try_get::<i64, _>("groups")?.unsigned_abs(),
                     replaced_at: row.try_get("replaced_at")?,
+                    replaced_by: row
+                        .try_get::<Option<i64>, _>("replaced_by")?
+                        .map(i64::unsigned_abs),
                 })
             })
             .collect::<Result<_, sqlx::Error>>()

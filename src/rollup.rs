@@ -196,14 +196,17 @@ impl fmt::Display for TableName {
 }
 
 impl Rollup {
-    /// Hash of everything that decides which numbers the rollup holds: 16 hexadecimal digits.
+    /// Hash of everything that decides which numbers the rollup holds: 16 hexadecimal digits, of
+    /// which the first 8 are a hash of what decides which source rows are counted in which slice.
+    /// Two definitions that share them must find equally many rows, so that the shrink guard can
+    /// tell a purged source where a measure was added.
     ///
     /// Settings that only decide when or how carefully a slice is computed (`start`, `grace`,
     /// `lookback`, `late`, `shrink_guard`, `seal_before`) are left out: changing them makes nothing
     /// stale.
     #[must_use]
     pub fn definition(&self) -> String {
-        let text = serde_json::json!({
+        let rows = serde_json::json!({
             "from": [self.from.schema, self.from.name],
             "time": [
                 self.time.column,
@@ -211,9 +214,12 @@ impl Rollup {
                 self.time.unit.map(|unit| format!("{unit:?}")),
             ],
             "slice": self.calendar.width().to_string(),
-            "bucket": self.bucket.to_string(),
             "zone": self.calendar.zone().name(),
             "where": self.filter,
+        });
+        let all = serde_json::json!({
+            "rows": rows,
+            "bucket": self.bucket.to_string(),
             "group_by": self.group_by,
             "measures": self.measures.iter().map(|measure| serde_json::json!([
                 measure.name,
@@ -222,8 +228,9 @@ impl Rollup {
                 measure.filter,
             ])).collect::<Vec<_>>(),
         });
-        Sha256::digest(text.to_string().as_bytes())[..8]
+        [rows, all]
             .iter()
+            .flat_map(|text| Sha256::digest(text.to_string().as_bytes())[..4].to_vec())
             .map(|byte| format!("{byte:02x}"))
             .collect()
     }

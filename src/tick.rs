@@ -41,6 +41,9 @@ pub struct TickReport {
     pub problems: Vec<Problem>,
     /// Old slices that were verified once all due work was done.
     pub scrub: ScrubReport,
+    /// Whether there are no checkpoints to be had any more.
+    #[serde(skip)]
+    pub(crate) is_over: bool,
 }
 
 /// Why a rollup could not be worked on.
@@ -63,10 +66,10 @@ impl Problem {
     }
 }
 
-/// The due slices of one rollup, the first at the end, and whether to reopen them first.
+/// The due slices of one rollup, the first at the end, and why they are to be reopened first.
 struct Queue<'r> {
     rollup: &'r Rollup,
-    due: Vec<(Slice, bool)>,
+    due: Vec<(Slice, Option<&'static str>)>,
 }
 
 impl TickReport {
@@ -101,21 +104,22 @@ impl Worker {
         seen: Watermark,
         now: DateTime<Utc>,
     ) -> Result<Standings, WorkError> {
-        let from = horizon(rollup, seen.until(), now);
+        let from = horizon(rollup, &seen, now);
         let checkpoints = self.checkpoints.range(&rollup.name, from, now).await?;
         let plan = self.view(rollup, &seen, now).plan(&checkpoints, from, now);
         Ok(Standings { seen, plan })
     }
 
     /// What beside the checkpoints decides how slices stand.
-    pub(crate) const fn view<'r>(
+    pub(crate) fn view<'r>(
         &self,
         rollup: &'r Rollup,
         seen: &Watermark,
         now: DateTime<Utc>,
     ) -> View<'r> {
         let failures_max = self.config.checkpoint.failures_max;
-        View { rollup, now, failures_max, begin: seen.begin() }
+        let (begin, definition) = (seen.begin(), rollup.definition());
+        View { rollup, now, failures_max, begin, definition }
     }
 
     /// How the slices of `rollup` that start in `[from, to)` stand.
@@ -147,39 +151,50 @@ impl Worker {
     ) -> Result<TickReport, WorkError> {
         let mut report =
             TickReport { problems: self.notice_late(deadline).await, ..TickReport::default() };
-        let mut queues = Vec::new();
+        let (mut fresh, mut redefined) = (Vec::new(), Vec::new());
         for rollup in &self.config.rollups {
             if only.is_some_and(|only| only.name != rollup.name) {
                 continue;
             }
-            match self.queue(rollup, now).await {
-                Ok(queue) => queues.push(queue),
+            match self.queues(rollup, now).await {
+                Ok([due, old]) => {
+                    fresh.push(due);
+                    redefined.push(old);
+                }
                 // Nor could any slice be claimed.
                 Err(error) if error.is_for_all() => return Err(error),
                 Err(error) => report.problem(rollup, &error),
             }
         }
-        self.work_off(queues, deadline, &mut report).await;
-        if let Some(settings) = self.config.scrub.filter(|_| report.left == 0) {
+        // An edit of the configuration must not keep any rollup's fresh numbers waiting.
+        for queues in [fresh, redefined] {
+            self.work_off(queues, deadline, &mut report).await;
+        }
+        // With time left, whatever is left is of rollups in trouble, which are not scrubbed either.
+        let has_time = !report.is_over && deadline.remaining(&*self.clock) >= BEGIN_MIN;
+        if let Some(settings) = self.config.scrub.filter(|_| has_time) {
             self.scrub(settings, only, deadline, &mut report).await;
         }
         Ok(report)
     }
 
-    /// The due slices of one rollup.
-    async fn queue<'r>(
+    /// The due slices of one rollup, and those that succeeded by another definition.
+    async fn queues<'r>(
         &self,
         rollup: &'r Rollup,
         now: DateTime<Utc>,
-    ) -> Result<Queue<'r>, WorkError> {
+    ) -> Result<[Queue<'r>; 2], WorkError> {
         let seen = self.watermark_for_tick(rollup, now).await?;
         let standings = self.plan_after(rollup, seen, now).await?;
         self.move_watermark(rollup, &standings, WATERMARK_STEP).await?;
-        let again = |planned: &Planned| planned.standing == Standing::Lookback;
-        let mut due: Vec<_> =
-            standings.plan.due().map(|planned| (planned.slice, again(planned))).collect();
+        let (mut due, mut old) = (Vec::new(), Vec::new());
+        for Planned { slice, standing } in standings.plan.due() {
+            let queue = if *standing == Standing::Redefined { &mut old } else { &mut due };
+            queue.push((*slice, standing.reopening()));
+        }
         due.reverse();
-        Ok(Queue { rollup, due })
+        old.reverse();
+        Ok([Queue { rollup, due }, Queue { rollup, due: old }])
     }
 
     /// Round robin: no rollup's history keeps another's newest slice waiting.
@@ -189,23 +204,29 @@ impl Worker {
         deadline: Deadline,
         report: &mut TickReport,
     ) {
-        let mut is_over = false;
+        for Queue { rollup, due } in &mut queues {
+            // What keeps its fresh slices from being computed keeps the others too.
+            if report.problems.iter().any(|problem| problem.rollup == rollup.name) {
+                report.left += due.len();
+                due.clear();
+            }
+        }
         while queues.iter().any(|queue| !queue.due.is_empty()) {
             for Queue { rollup, due } in &mut queues {
-                let Some((slice, again)) = due.pop() else { continue };
-                if is_over || deadline.remaining(&*self.clock) < BEGIN_MIN {
+                let Some((slice, reopening)) = due.pop() else { continue };
+                if report.is_over || deadline.remaining(&*self.clock) < BEGIN_MIN {
                     report.left += due.len() + 1;
                     due.clear();
                     continue;
                 }
-                match self.run_due(rollup, slice, again, deadline).await {
+                match self.run_due(rollup, slice, reopening, deadline).await {
                     Ok(slice) => report.slices.push(slice),
                     Err(error) => {
                         report.left += due.len() + 1;
                         due.clear();
                         report.problem(rollup, &error);
                         // Each further rollup would only wait for the same.
-                        is_over = error.is_for_all();
+                        report.is_over = error.is_for_all();
                     }
                 }
             }
@@ -216,17 +237,18 @@ impl Worker {
         &self,
         rollup: &Rollup,
         slice: Slice,
-        again: bool,
+        reopening: Option<&str>,
         deadline: Deadline,
     ) -> Result<SliceReport, WorkError> {
-        if again {
+        if let Some(reason) = reopening {
             let now = self.clock.now();
-            self.checkpoints.reopen(&rollup.name, slice.start(), "lookback", now).await?;
+            self.checkpoints.reopen(&rollup.name, slice.start(), reason, now).await?;
         }
         self.run(rollup, slice, deadline, RunOptions::default()).await
     }
 
-    /// Writes the watermark if it has moved on by at least `step` slices.
+    /// Writes the watermark if it has moved on by at least `step` slices, or if it can be told now
+    /// which definition all before it holds, or cannot be told any more.
     ///
     /// # Errors
     /// The write fails.
@@ -244,8 +266,12 @@ impl Worker {
             .map(|planned| planned.slice)
             .filter(|slice| slice.start() >= stored && slice.end() <= plan.watermark)
             .count();
-        if passed >= step {
-            self.checkpoints.advance_watermark(&rollup.name, seen, plan.watermark).await?;
+        let definition = plan.is_of_one_definition().then(|| rollup.definition());
+        let definition = definition.as_deref();
+        let is_news = plan.watermark > rollup.start && seen.definition() != definition;
+        if passed >= step || is_news {
+            let (name, to) = (&rollup.name, plan.watermark);
+            self.checkpoints.advance_watermark(name, seen, to, definition).await?;
         }
         Ok(())
     }

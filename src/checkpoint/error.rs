@@ -151,7 +151,10 @@ impl CheckpointError {
         let table = table.to_owned();
         let unreachable = match &error {
             SdkError::TimeoutError(_) => true,
-            SdkError::DispatchFailure(failure) => failure.is_io() || failure.is_timeout(),
+            // Of another kind and transient: the connection was closed in place of the reply.
+            SdkError::DispatchFailure(failure) => {
+                failure.is_io() || failure.is_timeout() || failure.as_other().is_some()
+            }
             _ => false,
         };
         if unreachable {

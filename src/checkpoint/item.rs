@@ -304,7 +304,10 @@ impl Reader<'_> {
         }
     }
 
-    fn epoch_ms(&self, name: &'static str) -> Result<Option<DateTime<Utc>>, CheckpointError> {
+    pub(super) fn epoch_ms(
+        &self,
+        name: &'static str,
+    ) -> Result<Option<DateTime<Utc>>, CheckpointError> {
         let Some(ms) = self.number::<i64>(name)? else { return Ok(None) };
         let wrong = || self.malformed(name, format!("holds {ms}, which is out of its range"));
         DateTime::from_timestamp_millis(ms).map(Some).ok_or_else(wrong)

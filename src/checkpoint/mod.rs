@@ -7,6 +7,7 @@
 //! | [`item`] | the item, typed |
 //! | `dynamodb`, `table` | the connection and the table |
 //! | `claim`, `finish`, `reopen`, `watermark`, `changes`, `scrub`, `restore` | the conditional writes |
+//! | `moving` | all items of a rollup at once: another name, or none |
 //!
 //! In the normal case a slice costs two writes: [`Checkpoints::claim`] and
 //! [`Checkpoints::complete`].
@@ -17,6 +18,7 @@ mod dynamodb;
 mod error;
 mod finish;
 pub mod item;
+mod moving;
 mod reopen;
 mod restore;
 mod scrub;
@@ -37,6 +39,7 @@ pub(crate) use dynamodb::{retries, timeouts};
 pub use error::{CheckpointError, ClaimError, ClaimRefused, LostLease};
 pub use finish::{Failure, Yield};
 pub use item::{Checkpoint, Completion};
+pub use moving::Items;
 pub use restore::{Marker, Restored};
 pub use scrub::{DRIFT_MAX, Drift, PAGE, Scrub};
 pub use state::State;

@@ -52,7 +52,7 @@ impl Checkpoints {
         for _ in 0..LOOKS_MAX {
             let found = self.get(&marker.rollup, marker.slice_start).await?;
             let restored = match found {
-                Some(found) if must_keep(&found, marker, now) => {
+                Some(found) if found.must_keep(marker, now) => {
                     return Ok(Restored::Kept(Box::new(found)));
                 }
                 ref found => follow(found.as_ref(), marker),
@@ -70,15 +70,19 @@ impl Checkpoints {
     }
 }
 
-fn must_keep(found: &Checkpoint, marker: &Marker, now: DateTime<Utc>) -> bool {
-    let same_attempt = found.attempt == marker.attempt;
-    let says_so_already = match found.state {
-        State::Running => found.lease_until.is_some_and(|until| until > now),
-        State::Succeeded => same_attempt && marker.stale.is_none(),
-        State::Stale => same_attempt,
-        State::Failed | State::Yielded => false,
-    };
-    found.attempt > marker.attempt || says_so_already
+impl Checkpoint {
+    /// Whether [`Checkpoints::restore`] leaves this checkpoint as it is.
+    #[must_use]
+    pub fn must_keep(&self, marker: &Marker, now: DateTime<Utc>) -> bool {
+        let same_attempt = self.attempt == marker.attempt;
+        let says_so_already = match self.state {
+            State::Running => self.lease_until.is_some_and(|until| until > now),
+            State::Succeeded => same_attempt && marker.stale.is_none(),
+            State::Stale => same_attempt,
+            State::Failed | State::Yielded => false,
+        };
+        self.attempt > marker.attempt || says_so_already
+    }
 }
 
 /// The checkpoint that the marker calls for.

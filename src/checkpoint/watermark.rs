@@ -21,6 +21,7 @@ pub struct Watermark {
     until: Option<DateTime<Utc>>,
     version: u64,
     begin: Option<SourceBegin>,
+    definition: Option<String>,
 }
 
 /// Where the source's rows begin, as it was found when it was last asked.
@@ -54,13 +55,21 @@ impl Watermark {
         }
     }
 
+    /// The definition by which every slice before the watermark was computed. `None`: not all by
+    /// the same, or nothing is known.
+    #[must_use]
+    pub fn definition(&self) -> Option<&str> {
+        self.definition.as_deref()
+    }
+
     fn read(item: &Item) -> Result<Self, CheckpointError> {
         let read = Reader { item };
         let version = read.number("version")?.unwrap_or(0);
         let first_row = read.instant("first_row")?;
         let probed_at = read.instant("probed_at")?;
         let begin = probed_at.map(|probed_at| SourceBegin { first_row, probed_at });
-        Ok(Self { until: read.instant(WATERMARK)?, version, begin })
+        let (until, definition) = (read.instant(WATERMARK)?, read.text("definition")?);
+        Ok(Self { until, version, begin, definition })
     }
 }
 
@@ -75,8 +84,12 @@ impl Checkpoints {
     }
 
     /// Moves the watermark forwards to `to`, as every slice before it was seen to have succeeded
-    /// after `seen` was read. Returns whether the watermark is there or further now; if not, a
-    /// slice was reopened since, and whoever comes next looks again.
+    /// after `seen` was read, by `definition` if it was one for all of them. Returns whether the
+    /// watermark is there or further now; if not, a slice was reopened since, and whoever comes
+    /// next looks again.
+    ///
+    /// The definition stays true: whatever is recomputed by another one is reopened first, and so
+    /// is not before the watermark any more.
     ///
     /// # Errors
     /// [`CheckpointError`] if the call fails.
@@ -85,16 +98,19 @@ impl Checkpoints {
         rollup: &str,
         seen: &Watermark,
         to: DateTime<Utc>,
+        definition: Option<&str>,
     ) -> Result<bool, CheckpointError> {
-        if seen.until.is_some_and(|until| until >= to) {
+        let is_there = seen.until.is_some_and(|until| until >= to);
+        if is_there && (seen.until != Some(to) || seen.definition() == definition) {
             return Ok(true);
         }
         let unchanged = seen.unchanged();
-        let forwards = "(attribute_not_exists(#watermark) OR #watermark < :to)";
+        let forwards = "(attribute_not_exists(#watermark) OR #watermark <= :to)";
         let update = Update::new(watermark_key(rollup), &format!("{forwards} AND {unchanged}"))
             .bind("to", instant(to))
             .bind("seen", number(seen.version))
-            .compute(WATERMARK, ":to");
+            .compute(WATERMARK, ":to")
+            .set_or_remove("definition", definition.map(text));
         match self.send(update, "advance watermark").await? {
             Written::Done(_) => Ok(true),
             Written::Refused(Some(item)) => {

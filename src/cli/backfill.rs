@@ -124,7 +124,7 @@ pub(super) fn finish(
 ) -> Result<(), Failure> {
     let (report, trouble) = match result {
         Ok(report) => (report, None),
-        Err(Interrupted { report, error }) => (report, Some(error)),
+        Err(Interrupted { report, error }) => (*report, Some(*error)),
     };
     let document = document(rollup, &report, trouble.as_ref(), watch);
     // Of a batch that could not even begin the error alone is said.

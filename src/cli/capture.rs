@@ -179,6 +179,12 @@ impl Captures {
                     }
                     tokio::time::sleep(LOCK_PAUSE).await;
                 }
+                Err(error) if error.kind() == DbErrorKind::Denied => {
+                    return Err(Failure::usage(format!(
+                        "{error}; the table's owner must do this: give its address by --owner-env \
+                         NAME, or let it run what --dry-run prints"
+                    )));
+                }
                 Err(error) => return Err(WorkError::from(error).into()),
             }
         }

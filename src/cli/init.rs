@@ -30,8 +30,13 @@ impl Init {
             Some(Created::Created) => "created",
             Some(Created::AlreadyThere) => "already there",
         };
+        let redefined = if self.dry_run { Vec::new() } else { redefined(&worker).await? };
         let document = json!({
             "dry_run": self.dry_run,
+            "redefined": redefined
+                .iter()
+                .map(|(rollup, slices)| json!({ "rollup": rollup, "slices": slices }))
+                .collect::<Vec<_>>(),
             "checkpoint_table": { "name": table, "state": checkpoints },
             "statements": statements,
         });
@@ -47,7 +52,15 @@ impl Init {
                 0 => "rollup tables: all there".to_owned(),
                 done => format!("rollup tables: {} run", ui::counted(done, "statement")),
             };
-            format!("checkpoint table {table}: {checkpoints}\n{tables}")
+            let mut text = format!("checkpoint table {table}: {checkpoints}\n{tables}");
+            for (rollup, slices) in &redefined {
+                text.push_str(&format!(
+                    "\n{rollup}: {} of an old definition; each tick recomputes some, behind all \
+                     else\n  (to do it now: tallymark backfill {rollup})",
+                    ui::counted(*slices, "slice")
+                ));
+            }
+            text
         });
         Ok(())
     }
@@ -73,4 +86,17 @@ impl Init {
         }
         Ok(done)
     }
+}
+
+/// The rollups that hold slices of another definition, and how many.
+async fn redefined(worker: &Worker) -> Result<Vec<(String, usize)>, WorkError> {
+    let mut found = Vec::new();
+    for rollup in &worker.config.rollups {
+        let plan = worker.plan(rollup, worker.clock.now()).await?.plan;
+        let old = plan.redefined().count();
+        if old > 0 {
+            found.push((rollup.name.clone(), old));
+        }
+    }
+    Ok(found)
 }

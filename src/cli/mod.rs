@@ -8,6 +8,7 @@ mod init;
 mod plan;
 mod repair;
 mod replay;
+mod rollup;
 mod run;
 mod status;
 pub mod ui;
@@ -81,6 +82,11 @@ enum Command {
     Verify(verify::Verify),
     /// Rebuild lost checkpoints from the target's markers
     Repair(repair::Repair),
+    /// Give a rollup another name, or drop it
+    Rollup {
+        #[command(subcommand)]
+        command: rollup::Command,
+    },
     /// Print the completions for a shell
     Completions {
         /// The shell
@@ -164,6 +170,7 @@ async fn dispatch(global: &Global, command: Command) -> Result<(), Failure> {
         Command::Status(command) => command.run(global).await,
         Command::Verify(command) => command.run(global).await,
         Command::Repair(command) => command.run(global).await,
+        Command::Rollup { command } => command.run(global).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "tallymark", &mut script);

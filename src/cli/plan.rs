@@ -129,6 +129,11 @@ async fn due(worker: &Worker, rollup: &Rollup) -> Result<(serde_json::Value, Str
     if due.len() > NAMED_MAX {
         text.push_str(&format!("\n  … and {}", ui::counted(due.len() - NAMED_MAX, "more slice")));
     }
+    let old = plan.redefined().count();
+    if old > 0 {
+        let all = ui::counted(plan.slices.len(), "slice");
+        text.push_str(&format!("\n  {} of {all} still hold an old definition", ui::count(old)));
+    }
     for word in ["running", "waiting", "exhausted"] {
         if let Some(count) = counts.get(word) {
             text.push_str(&format!("\n  {} {word}", ui::counted(*count, "slice")));

@@ -39,6 +39,8 @@ struct Scrubbed {
 struct Standings {
     watermark: DateTime<Utc>,
     lag: TimeDelta,
+    /// Slices that hold another definition, of so many.
+    redefined: (usize, usize),
     slices: Vec<Planned>,
     unfinished: Vec<Checkpoint>,
     scrub: Option<Scrubbed>,
@@ -69,8 +71,10 @@ impl Status {
         let slices = worker.plan_range(rollup, from, now, now).await?.slices;
         let unfinished = worker.checkpoints.unfinished(&rollup.name).await?;
         let lag = now - known.watermark;
+        // Whoever has any is read from the start.
+        let redefined = (known.redefined().count(), known.slices.len());
         let scrub = scrubbed(worker, rollup, now).await?;
-        Ok(Standings { watermark: known.watermark, lag, slices, unfinished, scrub })
+        Ok(Standings { watermark: known.watermark, lag, redefined, slices, unfinished, scrub })
     }
 
     fn text(&self, rollup: &Rollup, standings: &Standings) -> String {
@@ -89,6 +93,10 @@ impl Status {
                 ui::instant(standings.watermark)
             ),
         ];
+        if let (old @ 1.., all) = standings.redefined {
+            let (old, all) = (ui::count(old), ui::counted(all, "slice"));
+            lines.push(format!("{old} of {all} still hold an old definition"));
+        }
         lines.extend(standings.scrub.iter().flat_map(|scrub| scrub.lines(rollup)));
         lines.extend(self.grid(rollup, &standings.slices));
         lines.push(legend(&standings.slices));
@@ -196,6 +204,7 @@ const fn letter(standing: Standing) -> char {
         Standing::Yielded => 'Y',
         Standing::Stale => 'S',
         Standing::Lookback => 'B',
+        Standing::Redefined => 'D',
         Standing::Sealed => '-',
         Standing::Empty => '_',
         Standing::NotEnded => ' ',
@@ -207,7 +216,9 @@ fn style(standing: Standing) -> Style {
     match standing {
         Standing::Succeeded => style.green(),
         Standing::Missing | Standing::Sealed | Standing::Empty | Standing::NotEnded => style.dim(),
-        Standing::Running | Standing::Yielded | Standing::Lookback => style.cyan(),
+        Standing::Running | Standing::Yielded | Standing::Lookback | Standing::Redefined => {
+            style.cyan()
+        }
         Standing::Waiting | Standing::LeaseOver | Standing::Stale => style.yellow(),
         Standing::Retry | Standing::Exhausted => style.red().bold(),
     }
@@ -258,6 +269,7 @@ fn document(rollup: &Rollup, standings: &Standings) -> serde_json::Value {
         "rollup": rollup.name,
         "watermark": standings.watermark,
         "lag_seconds": standings.lag.num_seconds(),
+        "redefined": standings.redefined.0,
         "standings": counts,
         "slices": standings.slices.iter().map(|planned| json!({
             "slice": name(&rollup.name, planned.slice.start()),

@@ -132,7 +132,8 @@ impl Verify {
                 Standing::Succeeded | Standing::Lookback | Standing::Stale => {
                     slices.push(planned.slice);
                 }
-                Standing::Empty => {}
+                // Nothing to compare, or only what is known: another definition gives other numbers.
+                Standing::Empty | Standing::Redefined => {}
                 _ => verified.unfinished += 1,
             }
         }
@@ -185,7 +186,7 @@ impl Verify {
             let progress = ui::Progress::new(&rollup.name, slices.len());
             let report = worker.replay(rollup, &slices, "verify", batch, &progress).await;
             progress.finish();
-            let report = report.map_err(|Interrupted { error, .. }| error)?;
+            let report = report.map_err(|Interrupted { error, .. }| *error)?;
             repaired.succeeded += report.succeeded;
             repaired.failed.extend(report.failed.into_iter().chain(report.refused));
             chosen.extend(slices.into_iter().map(|slice| (rollup, slice)));

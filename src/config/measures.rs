@@ -1,6 +1,6 @@
 //! Reads the columns of a rollup table: `group_by` and `[rollup.measures]`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::rollup::{Aggregate, Measure};
 
@@ -62,8 +62,28 @@ pub(super) fn read(section: &Section<'_>) -> Option<(Vec<String>, Vec<Measure>)>
     let measures = section
         .need("measures", r#"add [rollup.measures] with a line such as events = "count""#)
         .and_then(|node| measures(&node, &mut columns));
-    Some((dimensions?, measures?))
+    let (dimensions, measures) = (dimensions?, measures?);
+    let counted: HashSet<&String> = measures
+        .iter()
+        .filter_map(|measure| match &measure.aggregate {
+            Aggregate::Distinct(column) => Some(column),
+            _ => None,
+        })
+        .filter(|column| !dimensions.contains(column))
+        .collect();
+    if counted.len() > DISTINCT_MAX {
+        let problem = format!(
+            "`distinct` counts the values of {} columns; {DISTINCT_MAX} is the most, put the rest \
+             into another rollup",
+            counted.len()
+        );
+        return section.get("measures")?.wrong(problem);
+    }
+    Some((dimensions, measures))
 }
+
+/// PostgreSQL's `GROUPING`, which tells the rows of a chunk apart, takes no more columns.
+const DISTINCT_MAX: usize = 31;
 
 fn dimensions(node: &Node<'_>, columns: &mut Columns) -> Option<Vec<String>> {
     let read = |node: Node<'_>| {

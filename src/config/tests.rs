@@ -250,6 +250,20 @@ fn mistakes_in_measures_are_told_with_line_key_and_remedy() {
     holds(cases::MEASURES);
 }
 
+/// PostgreSQL's GROUPING, by which a chunk's rows are told apart, takes 31 columns.
+#[test]
+fn more_columns_to_count_by_distinct_than_grouping_takes_are_refused() {
+    let counted = |columns: u32| {
+        let line = |n: u32| format!("m{n} = {{ distinct = \"c{n}\" }}\n");
+        let lines: String = (2..=columns).map(line).collect();
+        parse(&with("users = {", &format!("{lines}kinds = {{ distinct = \"kind\" }}\nusers = {{")))
+    };
+    assert!(counted(31).is_ok());
+    let error = counted(32).unwrap_err().to_string();
+    assert!(error.contains("rollup.entity_daily.measures: `distinct` counts"), "{error}");
+    assert!(error.contains("32 columns; 31 is the most"), "{error}");
+}
+
 #[test]
 fn mistakes_in_toml_are_told_with_their_lines() {
     holds(cases::SYNTAX);

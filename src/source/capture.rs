@@ -67,7 +67,7 @@ pub struct Capture {
 /// How a table stands to its capture.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
-    /// The name under which its marks are kept; `None`: it never was captured.
+    /// The name under which its marks are kept; `None`: there cannot be any.
     pub key: Option<String>,
     /// What keeps the capture from being whole, with the remedy; `None`: nothing.
     pub problem: Option<String>,
@@ -127,7 +127,8 @@ impl Capture {
     }
 
     fn judge(&self, relations: &[Relation]) -> Standing {
-        let key = relations.first().and_then(|root| root.function.clone());
+        let root = relations.first().filter(|root| root.has_marks);
+        let key = root.and_then(|root| root.function.clone());
         Standing { problem: self.problem(relations), key }
     }
 

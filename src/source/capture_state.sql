@@ -16,7 +16,8 @@ SELECT c.oid::bigint AS oid,
         WHERE t.tgrelid = c.oid AND p.pronamespace = to_regnamespace('tallymark')) AS function,
        (SELECT min(obj_description(p.oid, 'pg_proc')) FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
         WHERE t.tgrelid = c.oid AND p.pronamespace = to_regnamespace('tallymark')) AS description,
-       to_regclass('tallymark.mark') IS NOT NULL AS has_marks
+       EXISTS (SELECT FROM pg_class m WHERE m.relnamespace = to_regnamespace('tallymark')
+               AND m.relname = 'mark') AS has_marks
 
 FROM tree JOIN pg_class c ON c.oid = tree.oid JOIN pg_namespace n ON n.oid = c.relnamespace
 ORDER BY c.oid <> to_regclass({relation})::oid, n.nspname, c.relname

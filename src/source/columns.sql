@@ -1,34 +1,59 @@
 -- The columns of one table or view. `sql_type` leaves out modifiers (a widened varchar must not
 -- break the rollup), except for bit and character, whose bare names mean one bit, one character.
+WITH RECURSIVE base AS (
+    -- A domain's base may be a domain itself; only the last one has a modifier.
+    SELECT attnum, atttypid AS typid, atttypmod AS typmod FROM pg_attribute
+    WHERE attrelid = to_regclass({relation}) AND attnum > 0 AND NOT attisdropped
+    UNION ALL
+    SELECT b.attnum, d.typbasetype, d.typtypmod FROM base b
+    JOIN pg_type d ON d.oid = b.typid AND d.typtype = 'd'
+)
 SELECT a.attname::text AS name,
-       CASE WHEN t.typname IN ('bit', 'bpchar')
+       CASE WHEN t.typname IN ('bit', 'bpchar', '_bit', '_bpchar')
             THEN format_type(a.atttypid, a.atttypmod)
             ELSE format_type(a.atttypid, NULL) END AS sql_type,
-       CASE WHEN t.typtype = 'd' THEN format_type(t.typbasetype, NULL)
-            ELSE format_type(a.atttypid, NULL) END AS base_type,
-       CASE WHEN t.typtype = 'd' THEN (SELECT b.typnamespace FROM pg_type b WHERE b.oid = t.typbasetype)
-            ELSE t.typnamespace END = 'pg_catalog'::regnamespace AS portable,
-       t.typtype = 'e' AS is_enum,
+       CASE WHEN bt.typname IN ('bit', 'bpchar', '_bit', '_bpchar')
+            THEN format_type(b.typid, b.typmod)
+            ELSE format_type(b.typid, NULL) END AS base_type,
+       bt.typnamespace = 'pg_catalog'::regnamespace AS portable,
+       bt.typtype = 'e' AS is_enum,
        t.typcategory = 'A' AS is_array,
-       -- Array equality is how NULL groups are matched, so the type must be comparable.
+       -- Array equality is how NULL groups are matched, so the type must be comparable. What arrays
+       -- and composites are made of is left to `check_comparable`.
        (t.typarray <> 0 OR t.typcategory = 'A') AND EXISTS (
            SELECT FROM pg_opclass c JOIN pg_am m ON m.oid = c.opcmethod
            WHERE m.amname = 'btree' AND c.opcdefault
-             AND (c.opcintype = CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.oid END
-                  OR (t.typtype = 'e' AND c.opcintype = 'anyenum'::regtype)
-                  OR (t.typtype = 'r' AND c.opcintype = 'anyrange'::regtype)
-                  OR (t.typtype = 'm' AND c.opcintype = to_regtype('anymultirange'))
-                  OR (t.typtype = 'c' AND c.opcintype = 'record'::regtype)
-                  OR (t.typcategory = 'A' AND c.opcintype = 'anyarray'::regtype)
-                  OR EXISTS (SELECT FROM pg_cast b
-                             WHERE b.castsource = CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.oid END
-                               AND b.casttarget = c.opcintype AND b.castmethod = 'b'))) AS comparable,
+             AND (c.opcintype = bt.oid
+                  OR (bt.typtype = 'e' AND c.opcintype = 'anyenum'::regtype)
+                  OR (bt.typtype = 'r' AND c.opcintype = 'anyrange'::regtype)
+                  OR (bt.typtype = 'm' AND c.opcintype = to_regtype('anymultirange'))
+                  OR (bt.typtype = 'c' AND c.opcintype = 'record'::regtype)
+                  OR (bt.typcategory = 'A' AND c.opcintype = 'anyarray'::regtype)
+                  OR EXISTS (SELECT FROM pg_cast k
+                             WHERE k.castsource = bt.oid
+                               AND k.casttarget = c.opcintype AND k.castmethod = 'b'))) AS comparable,
        CASE WHEN a.attcollation <> 0 AND a.attcollation <> t.typcollation
             THEN quote_ident(n.nspname) || '.' || quote_ident(o.collname) END AS collation,
-       coalesce(o.collisdeterministic, true) AS deterministic
+       coalesce(o.collisdeterministic, true) AS deterministic,
+       -- The order of the column's values by a name that other databases know too. For the default
+       -- of this database that is the collation which says the same (`en_US.UTF-8`: "en_US.utf8").
+       CASE WHEN a.attcollation <> 0 AND n.nspname <> 'pg_catalog' THEN NULL
+            WHEN o.collname <> 'default' THEN 'pg_catalog.' || quote_ident(o.collname)
+            ELSE (SELECT 'pg_catalog.' || quote_ident(c.collname)
+                  FROM pg_database d, pg_collation c
+                  WHERE d.datname = current_database() AND a.attcollation <> 0
+                    AND c.collnamespace = 'pg_catalog'::regnamespace AND c.collname <> 'default'
+                    AND c.collencoding IN (-1, d.encoding)
+                    -- Only version 15 and later have a choice of provider.
+                    AND c.collprovider::text = coalesce(to_jsonb(d) ->> 'datlocprovider', 'c')
+                    AND lower(replace(c.collcollate, '-', '')) = lower(replace(d.datcollate, '-', ''))
+                  ORDER BY c.collname LIMIT 1) END AS order_abroad,
+       a.attcollation <> 0 AND n.nspname <> 'pg_catalog' AS own_order
 FROM pg_attribute a
 JOIN pg_type t ON t.oid = a.atttypid
+JOIN base b ON b.attnum = a.attnum
+JOIN pg_type bt ON bt.oid = b.typid AND bt.typtype <> 'd'
 LEFT JOIN pg_collation o ON o.oid = a.attcollation
 LEFT JOIN pg_namespace n ON n.oid = o.collnamespace
-WHERE a.attrelid = to_regclass({relation}) AND a.attnum > 0 AND NOT a.attisdropped
+WHERE a.attrelid = to_regclass({relation})
 ORDER BY a.attnum

@@ -9,6 +9,7 @@ pub mod capture;
 pub mod changes;
 pub mod marks;
 pub mod pace;
+mod probe;
 pub mod read;
 pub mod settle;
 pub mod shape;

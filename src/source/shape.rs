@@ -4,7 +4,7 @@
 use sqlx::Row as _;
 
 use super::axis::{Axis, TimeType};
-use super::settle;
+use super::probe::{check_comparable, check_late, check_privilege};
 use crate::db::{DbError, DbErrorKind, Side, Tx};
 use crate::rollup::{Aggregate, Late, Measure, Rollup};
 use crate::sql::{ident, literal, table};
@@ -87,6 +87,8 @@ pub struct DistinctColumn {
     pub column: String,
     /// Its type in the stage table.
     pub stage_type: String,
+    /// The collation by which values are equal, where that is not the type's own, quoted.
+    pub collation: Option<String>,
 }
 
 /// A column that PostgreSQL computes from others.
@@ -129,6 +131,10 @@ struct Column {
     comparable: bool,
     collation: Option<String>,
     deterministic: bool,
+    /// Its collation by a name that every database knows, quoted.
+    order_abroad: Option<String>,
+    /// Whether its collation was made in this database.
+    own_order: bool,
 }
 
 /// Asks the source about `rollup`; `same_database` says whether the target is the same database.
@@ -168,6 +174,8 @@ pub async fn inspect(
     }
     check_privilege(tx, rollup).await?;
     check_late(tx, rollup).await?;
+    let comparable = |name: &str| columns.iter().any(|it| it.name == name && it.comparable);
+    check_comparable(tx, rollup, comparable).await?;
     let mut shape =
         Shape { axis, changes, dimensions, fields: vec![], distinct: vec![], generated: vec![] };
     let types = measure_types(tx, rollup).await?;
@@ -218,6 +226,8 @@ async fn columns(tx: &mut Tx, rollup: &Rollup) -> Result<Vec<Column>, ShapeError
                 comparable: row.try_get("comparable")?,
                 collation: row.try_get("collation")?,
                 deterministic: row.try_get("deterministic")?,
+                order_abroad: row.try_get("order_abroad")?,
+                own_order: row.try_get("own_order")?,
             })
         })
         .collect::<Result<_, sqlx::Error>>()
@@ -264,64 +274,9 @@ fn dimension(column: &Column, same_database: bool) -> Result<Dimension, String> 
 fn abroad(column: &Column) -> Option<String> {
     if column.is_enum {
         Some("text".into())
-    } else if column.portable && column.sql_type == column.base_type {
-        Some(column.sql_type.clone())
-    } else if column.portable {
-        Some(column.base_type.clone())
     } else {
-        None
+        column.portable.then(|| column.base_type.clone())
     }
-}
-
-/// Row-level security and privileges, asked before the first slice is claimed.
-async fn check_privilege(tx: &mut Tx, rollup: &Rollup) -> Result<(), ShapeError> {
-    let name = table(&rollup.from);
-    let columns: Vec<String> = std::iter::once(rollup.time.column.as_str())
-        .chain(rollup.group_by.iter().map(String::as_str))
-        .chain(rollup.measures.iter().filter_map(|measure| measure.aggregate.column()))
-        .chain(rollup.late.column())
-        .map(ident)
-        .collect();
-    // Planning checks nothing; opening the plan checks privileges and row-level security, and
-    // reads no row.
-    let probe = format!("SELECT {} FROM {name} LIMIT 0", columns.join(", "));
-    let Err(error) = tx.execute(&format!("reading {name}"), probe).await else { return Ok(()) };
-    let remedy = match error.kind() {
-        DbErrorKind::RowSecurity => format!(
-            "row-level security on {name} hides rows from this role, so its counts would be \
-             wrong; use a role with BYPASSRLS or the table's owner"
-        ),
-        DbErrorKind::Denied => {
-            format!("this role may not read {name}; as its owner: GRANT SELECT ON {name} TO …")
-        }
-        _ => return Err(error.into()),
-    };
-    Err(ShapeError::Unfit { rollup: rollup.name.clone(), problem: remedy })
-}
-
-/// Whether this server and role can notice late changes in the way that is configured.
-async fn check_late(tx: &mut Tx, rollup: &Rollup) -> Result<(), ShapeError> {
-    let unfit = |problem: String| ShapeError::Unfit { rollup: rollup.name.clone(), problem };
-    if rollup.late == Late::Grace {
-        return Ok(());
-    }
-    let (_, is_replica) = settle::now(tx).await?;
-    if is_replica {
-        return Err(unfit(format!(
-            "late: the source is a replica, which does not know of open transactions, so that \
-             \"{}\" cannot work; use the primary's address, or late = \"grace\"",
-            rollup.late.word()
-        )));
-    }
-    if rollup.late == Late::Clock && !settle::sees_all(tx).await? {
-        return Err(unfit(
-            "late: \"clock\" needs to see when other roles' transactions began; GRANT \
-             pg_read_all_stats TO this role, or use another way: \"capture\", { column = … }, \
-             \"grace\""
-                .into(),
-        ));
-    }
-    Ok(())
 }
 
 /// The type that PostgreSQL gives each measure; also proves that every expression is valid.
@@ -330,7 +285,8 @@ async fn measure_types(tx: &mut Tx, rollup: &Rollup) -> Result<Vec<String>, Shap
         .measures
         .iter()
         .map(|measure| match &measure.aggregate {
-            Aggregate::Count | Aggregate::Distinct(_) => "'bigint'".into(),
+            // An aggregate in any case: without one there would be no row to read.
+            Aggregate::Count | Aggregate::Distinct(_) => "pg_typeof(count(*))::text".into(),
             Aggregate::Sum(column) | Aggregate::Avg(column) => {
                 format!("pg_typeof(sum({}))::text", ident(column))
             }
@@ -338,8 +294,10 @@ async fn measure_types(tx: &mut Tx, rollup: &Rollup) -> Result<Vec<String>, Shap
             Aggregate::Max(column) => format!("pg_typeof(max({}))::text", ident(column)),
         })
         .collect();
-    // A false condition: PostgreSQL answers from the types alone.
-    let sql = format!("SELECT {} FROM {} WHERE false", select.join(", "), table(&rollup.from));
+    // A false condition: PostgreSQL answers from the types alone. The count makes it one row, also
+    // where no measure is an aggregate here.
+    let (select, name) = (select.join(", "), table(&rollup.from));
+    let sql = format!("SELECT {select}, count(*) FROM {name} WHERE false");
     let row = tx.row("typing the measures", sql).await.map_err(|error| match error.kind() {
         DbErrorKind::Missing | DbErrorKind::Refused => {
             ShapeError::Unfit { rollup: rollup.name.clone(), problem: format!("measures: {error}") }
@@ -347,9 +305,19 @@ async fn measure_types(tx: &mut Tx, rollup: &Rollup) -> Result<Vec<String>, Shap
         _ => error.into(),
     })?;
     (0..rollup.measures.len())
-        .map(|index| row.try_get(index))
+        .map(|index| row.try_get(index).map(any_length))
         .collect::<Result<_, _>>()
         .map_err(|source| tx.error("typing the measures", source).into())
+}
+
+/// The name of `sql_type` without a length: PostgreSQL calls the result of `min` over `char(9)`
+/// `character`, which in a table would mean one character.
+fn any_length(sql_type: String) -> String {
+    match sql_type.as_str() {
+        "character" => "bpchar".into(),
+        "character[]" => "bpchar[]".into(),
+        _ => sql_type,
+    }
 }
 
 fn add_measure(
@@ -390,18 +358,11 @@ fn add_measure(
             shape.fields.push(field(count, "bigint", "bigint", content));
         }
         Aggregate::Min(column) | Aggregate::Max(column) => {
-            if !same_database && source.is_some_and(|column| !column.portable) {
-                return Err(format!(
-                    "measures.{name}: type {sql_type} exists only in the source's database and \
-                     cannot be compared in another one; cast it in a view"
-                ));
-            }
             let content = match &measure.aggregate {
                 Aggregate::Min(_) => Content::Min(column.clone()),
                 _ => Content::Max(column.clone()),
             };
-            let collation =
-                source.filter(|_| same_database).and_then(|column| column.collation.clone());
+            let collation = order(&name, source, &sql_type, same_database)?;
             let field = field(name, &sql_type, &sql_type, content);
             shape.fields.push(Field { collation, ..field });
         }
@@ -412,6 +373,13 @@ fn add_measure(
                      apart here; cast it in a view"
                 ));
             };
+            if !same_database && source.is_some_and(|column| !column.deterministic) {
+                return Err(format!(
+                    "measures.{name}: column `{column}` has a nondeterministic collation, which \
+                     another database does not know; keep the target in the source's database or \
+                     cast the column in a view"
+                ));
+            }
             if shape.dimensions.iter().any(|dimension| &dimension.name == column) {
                 let content = Content::DistinctKey(column.clone());
                 shape.fields.push(field(name, "bigint", "bigint", content));
@@ -419,13 +387,45 @@ fn add_measure(
             }
             let place = shape.distinct.iter().position(|known| &known.column == column);
             let place = place.unwrap_or_else(|| {
-                shape.distinct.push(DistinctColumn { column: column.clone(), stage_type });
+                let collation =
+                    source.filter(|_| same_database).and_then(|column| column.collation.clone());
+                let column = column.clone();
+                shape.distinct.push(DistinctColumn { column, stage_type, collation });
                 shape.distinct.len() - 1
             });
             shape.fields.push(field(name, "bigint", "bigint", Content::Distinct(place)));
         }
     }
     Ok(())
+}
+
+/// The collation by which `min` and `max` of a column are compared; partials are compared again in
+/// the target, whose own order may be another.
+fn order(
+    measure: &str,
+    source: Option<&Column>,
+    sql_type: &str,
+    same_database: bool,
+) -> Result<Option<String>, String> {
+    let Some(column) = source else { return Ok(None) };
+    if same_database {
+        return Ok(column.collation.clone());
+    }
+    if !column.portable {
+        return Err(format!(
+            "measures.{measure}: type {sql_type} exists only in the source's database and \
+             cannot be compared in another one; cast it in a view"
+        ));
+    }
+    if column.own_order {
+        return Err(format!(
+            "measures.{measure}: column `{}` has a collation that another database does not know; \
+             keep the target in the source's database or give the column another one in a view, \
+             such as COLLATE \"C\"",
+            column.name
+        ));
+    }
+    Ok(column.order_abroad.clone())
 }
 
 /// Final type, stage type and whether the sum is taken over exact decimals.

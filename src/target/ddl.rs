@@ -113,11 +113,20 @@ async fn schemas(tx: &mut Tx, target: &Target) -> Result<Vec<String>, DbError> {
         ("tallymark.progress", include_str!("progress_table.sql")),
         ("tallymark.rollup", include_str!("registry.sql")),
     ] {
-        if existing(tx, table).await?.is_none() {
-            statements.push(sql.trim().to_owned());
+        match existing(tx, table).await? {
+            None => statements.push(sql.trim().to_owned()),
+            // Made before it had this column, which then says nothing about the rows that are there.
+            Some(found) if table == "tallymark.slice" && !has(&found, "replaced_by") => {
+                statements.push(format!("ALTER TABLE {table} ADD COLUMN replaced_by bigint"));
+            }
+            Some(_) => {}
         }
     }
     Ok(statements)
+}
+
+fn has(columns: &[(String, String)], name: &str) -> bool {
+    columns.iter().any(|(known, _)| known == name)
 }
 
 fn collate(collation: Option<&String>) -> String {
@@ -174,7 +183,10 @@ fn stage_wanted(shape: &Shape) -> Vec<Wanted> {
             .distinct
             .iter()
             .enumerate()
-            .map(|(place, distinct)| plain(&value_column(place), &distinct.stage_type, "")),
+            .map(|(place, it)| {
+                (value_column(place), &it.stage_type, collate(it.collation.as_ref()))
+            })
+            .map(|(name, sql_type, rest)| plain(&name, sql_type, &rest)),
     );
     wanted
 }
@@ -217,7 +229,7 @@ fn create_rollup(
 /// Names and types of a table's columns; `None` if there is no such table.
 async fn existing(tx: &mut Tx, table: &str) -> Result<Option<Vec<(String, String)>>, DbError> {
     let sql = format!(
-        "SELECT a.attname::text, CASE WHEN t.typname IN ('bit', 'bpchar') \
+        "SELECT a.attname::text, CASE WHEN t.typname IN ('bit', 'bpchar', '_bit', '_bpchar') \
          THEN format_type(a.atttypid, a.atttypmod) ELSE format_type(a.atttypid, NULL) END \
          FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid \
          WHERE a.attrelid = to_regclass({}) AND a.attnum > 0 AND NOT a.attisdropped \
@@ -286,17 +298,25 @@ fn alter_rollup(
         table: table.to_owned(),
         problem,
     };
+    let is_wanted = |name: &String| wanted.iter().any(|column| &column.name == name);
+    // From the last on: a mean is generated from the columns before it.
+    let surplus: Vec<String> = found
+        .iter()
+        .rev()
+        .filter(|(name, _)| !is_wanted(name))
+        .map(|(name, _)| format!("DROP COLUMN {}", ident(name)))
+        .collect();
+    if let Some((name, _)) = found.iter().find(|(name, _)| !is_wanted(name)) {
+        return Err(incompatible(format!(
+            "has a column {} that the definition lacks; put it back, or give the changed rollup a \
+             new name, or, if a measure is no longer wanted: ALTER TABLE {table} {}; then run \
+             `tallymark init`",
+            ident(name),
+            surplus.join(", "),
+        )));
+    }
     for (name, sql_type) in found {
         match wanted.iter().find(|column| &column.name == name) {
-            None => {
-                return Err(incompatible(format!(
-                    "has a column {} that the definition lacks; put it back, or give the changed \
-                     rollup a new name, or, if the column is no longer wanted: \
-                     ALTER TABLE {table} DROP COLUMN {}",
-                    ident(name),
-                    ident(name)
-                )));
-            }
             Some(column) if &column.sql_type != sql_type => {
                 return Err(incompatible(format!(
                     "has column {} of type {sql_type}, the definition now gives {}; give the \
@@ -305,12 +325,12 @@ fn alter_rollup(
                     column.sql_type
                 )));
             }
-            Some(_) => {}
+            _ => {}
         }
     }
     let mut statements = Vec::new();
     for column in wanted {
-        if found.iter().any(|(name, _)| name == &column.name) {
+        if has(found, &column.name) {
             continue;
         }
         if !column.may_be_added {

@@ -215,10 +215,11 @@ pub(super) async fn finish(
         "writing the marker",
         format!(
             "UPDATE tallymark.slice SET definition = {}, rows_read = {}, groups = {}, \
-             replaced_at = clock_timestamp() WHERE rollup = {} AND slice_start = {}",
+             replaced_at = clock_timestamp(), replaced_by = {} WHERE rollup = {} AND slice_start = {}",
             literal(lease.definition()),
             replaced.rows_read,
             replaced.groups,
+            lease.attempt(),
             literal(&rollup.name),
             timestamptz(slice.start()),
         ),

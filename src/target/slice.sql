@@ -7,5 +7,6 @@ CREATE TABLE tallymark.slice (
     rows_read bigint,
     groups bigint,
     replaced_at timestamptz,
+    replaced_by bigint,
     PRIMARY KEY (rollup, slice_start)
 )

@@ -12,7 +12,7 @@ use crate::rollup::Rollup;
 use crate::slice::Slice;
 use crate::source::read::{self, Form};
 use crate::source::shape::Shape;
-use crate::sql::{ident, literal, timestamptz};
+use crate::sql::{ident, timestamptz};
 
 /// Where the comparison takes what comes from another database; gone at its end.
 const TEMP_STAGE: &str = "pg_temp.verify_stage";
@@ -86,11 +86,10 @@ impl Target {
     fn comparison(&self, what: &Verification<'_>, input: &str) -> String {
         let Verification { rollup, shape, slice, limit, .. } = *what;
         let object = |alias: &str, names: &[&str]| {
-            let pairs: Vec<String> = names
-                .iter()
-                .map(|name| format!("{}, {alias}.{}", literal(name), ident(name)))
-                .collect();
-            format!("json_build_object({})", pairs.join(", "))
+            let columns: Vec<String> =
+                names.iter().map(|name| format!("{alias}.{}", ident(name))).collect();
+            // Not json_build_object, which takes no more than 50 columns.
+            format!("(SELECT row_to_json(k) FROM (SELECT {}) k)", columns.join(", "))
         };
         let fields: Vec<&str> = shape.fields.iter().map(|field| field.name.as_str()).collect();
         let keys: Vec<&str> = std::iter::once("bucket")

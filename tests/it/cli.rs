@@ -9,7 +9,7 @@ use tallymark::embedded::postgres::{Binaries, EmbeddedPostgres};
 use crate::support::cli::{PASSWORD, Place, daily, day, documented, ended, execute, lines, today};
 use crate::support::{cache, options, server_directory};
 
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 12] = [
     "demo",
     "init",
     "check",
@@ -20,6 +20,7 @@ const COMMANDS: [&str; 11] = [
     "status",
     "verify",
     "repair",
+    "rollup",
     "completions",
 ];
 
@@ -94,6 +95,8 @@ async fn every_command_does_what_the_manual_says() {
     let run = place.json(&["run", "daily", "--slice", &slice]);
     is_documented(&run, "run", 0);
     assert_eq!(run["slices"][0]["rows_read"], 240);
+    let logged = place.run(&["-v", "run", "daily", "--slice", &slice]).good().err;
+    assert_eq!(logged.matches("slice already_succeeded").count(), 1, "{logged}");
     let again = place.json(&["run", "daily", "--slice", &slice]);
     assert_eq!(again["slices"][0]["outcome"], "already_succeeded");
 
@@ -332,6 +335,20 @@ async fn a_wrong_password_is_told_and_not_shown() {
     (place.source_url, place.target_url) = good;
     place.run(&["run"]).good();
     is_right(&place).await;
+}
+
+/// A directory that cannot be made is failed work, a server that cannot be started is out of reach.
+#[tokio::test]
+async fn a_demo_that_cannot_go_on_tells_why_by_its_exit_code() {
+    let (place, _database) = Place::with_events(1).await;
+    place.run(&["demo", "--json"]).refused(2, &["no --json"]);
+    let mut demo = place.command(&["demo"]);
+    demo.env("TALLYMARK_POSTGRES_BIN", "/nonexistent");
+    ended(&mut demo).refused(3, &["PostgreSQL"]);
+    let home = place.config().with_file_name(".tallymark");
+    std::fs::remove_dir_all(&home).unwrap();
+    std::fs::write(&home, "in the way").unwrap();
+    place.run(&["demo"]).refused(1, &[".tallymark"]);
 }
 
 #[test]

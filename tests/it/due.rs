@@ -1,17 +1,20 @@
 //! What is due: found by the checkpoints alone, whatever happened to them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, Utc};
 use tallymark::backfill::{Order, Silent};
-use tallymark::checkpoint::State;
+use tallymark::checkpoint::{Claim, SourceBegin, State, Watermark, Yield};
 use tallymark::clock::{Clock, Deadline, ManualClock};
+use tallymark::plan::{Standing, View};
 use tallymark::report::SliceReport;
+use tallymark::worker::Worker;
 
 use crate::support::world::{
-    BUDGET, DAILY, EVENTS, Setup, World, batch, clock, dynamo, instant, random_events,
+    BUDGET, DAILY, EVENTS, Setup, Urls, World, batch, clock, config, dynamo, instant, random_events,
 };
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -118,4 +121,168 @@ async fn a_slice_runs_again_on_a_decaying_schedule() {
     assert_eq!(again.iter().min(), Some(&instant("2026-01-05")), "7 before the 12th");
     assert_eq!(again.len(), 16);
     assert!(tick(&missed).await.is_empty(), "one run makes up for all that was missed");
+}
+
+/// Asks until no transaction of any other test is in the way of an answer.
+async fn probed(world: &World) -> Watermark {
+    /// Other tests hold transactions open for some seconds.
+    const ASKED_MAX: usize = 300;
+    for _ in 0..ASKED_MAX {
+        let seen = world.worker.probe(world.rollup()).await.unwrap();
+        if seen.begin().is_some() {
+            return seen;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("the source was never settled");
+}
+
+/// Deletes one item of the first rollup.
+async fn forget(world: &World, sk: &str) {
+    let text = |value: &str| AttributeValue::S(value.to_owned());
+    let delete = dynamo().await.client().delete_item();
+    let delete = delete.table_name(world.worker.checkpoints.table());
+    delete.key("pk", text("daily")).key("sk", text(sk)).send().await.unwrap();
+}
+
+/// Sixty succeeded slices meet every accident there is; a worker that cannot reach the source finds
+/// exactly those without success, and a tick makes all good.
+#[tokio::test]
+async fn every_slice_without_success_is_found_without_asking_the_source() {
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let clock = clock("2026-03-02T12:00:00Z");
+    let world = world_at(&clock, &random_events(60, 20), DAILY).await;
+    assert_eq!(world.backfill("2026-03-02", false).await.succeeded, 60);
+    // Whoever loses checkpoints loses the watermark too; behind it nothing is looked for.
+    forget(&world, "watermark").await;
+    let (rollup, checkpoints) = (world.rollup(), &world.worker.checkpoints);
+    let mut expected = BTreeSet::new();
+    for slice in rollup.calendar.slices(rollup.start, instant("2026-03-02")) {
+        let accident = random.u8(0..8);
+        match accident {
+            0 => forget(&world, &slice.to_string()).await,
+            1..=4 => world.reopen(&slice.to_string()).await,
+            _ => continue,
+        }
+        expected.insert(slice.start());
+        if accident < 2 {
+            continue;
+        }
+        let now = clock.now();
+        let claim = Claim {
+            rollup: "daily",
+            slice_start: slice.start(),
+            definition: &rollup.definition(),
+            now,
+            deadline: now + chrono::TimeDelta::minutes(1),
+        };
+        let lease = checkpoints.claim(&claim).await.unwrap();
+        match accident {
+            2 => drop(checkpoints.fail(&lease, "disk full", true, now).await.unwrap()),
+            3 => drop(checkpoints.yield_(&lease, &Yield::default(), now).await.unwrap()),
+            // Its worker died.
+            _ => {}
+        }
+    }
+    clock.advance(DAY / 12);
+    let urls = Urls { source: "postgres://nobody@127.0.0.1:1/nothing".into(), target: None };
+    let blind = config(&urls, "", DAILY);
+    let blind =
+        Worker::with_checkpoints(blind, checkpoints.clone(), Arc::new(clock.clone()), 1).unwrap();
+    let plan = blind.plan(&blind.config.rollups[0], clock.now()).await.unwrap().plan;
+    let found: BTreeSet<_> = plan.due().map(|planned| planned.slice.start()).collect();
+    assert_eq!(found, expected);
+    let done = tick(&world).await;
+    assert_eq!(starts(&done).into_iter().collect::<BTreeSet<_>>(), expected);
+    assert!(done.iter().all(SliceReport::is_success), "{done:?}");
+    world.verify_all("2026-03-02").await;
+}
+
+/// Three days of rows behind forty empty ones.
+const LATE_BEGIN: &str = "INSERT INTO events (created_at, kind) \
+    SELECT '2026-02-10T00:00Z'::timestamptz + n * interval '6 hours', 'view' \
+    FROM generate_series(0, 11) n";
+
+/// No item, no claim, and yet the watermark passes them. A row that is added before the first one
+/// is found by whoever asks the source again, and then by the tick.
+#[tokio::test]
+async fn empty_stretches_before_the_first_row_cost_nothing() {
+    let clock = clock("2026-02-13T12:00:00Z");
+    let world = world_at(&clock, LATE_BEGIN, DAILY).await;
+    let begin = probed(&world).await.begin().unwrap();
+    assert_eq!(begin.first_row, Some(instant("2026-02-10")));
+    assert_eq!(
+        starts(&tick(&world).await),
+        ["2026-02-12", "2026-02-11", "2026-02-10"].map(instant)
+    );
+    let (rollup, now) = (world.rollup(), clock.now());
+    let items = world.worker.checkpoints.range("daily", rollup.start, now).await.unwrap();
+    assert_eq!(items.len(), 3);
+    let standings = world.worker.plan(rollup, now).await.unwrap();
+    assert_eq!(standings.plan.watermark, instant("2026-02-13"));
+    assert!(tick(&world).await.is_empty());
+    let all = world.worker.plan_range(rollup, rollup.start, now, now).await.unwrap();
+    let empty = all.slices.iter().filter(|planned| planned.standing == Standing::Empty);
+    assert_eq!(empty.count(), 40);
+
+    world.sql("INSERT INTO events (created_at, kind) VALUES ('2026-01-20T09:00Z', 'buy')").await;
+    assert!(tick(&world).await.is_empty(), "a late row, like any other");
+    // A transaction of another test may be in the way of one look.
+    let mut known = begin;
+    while known.first_row != Some(instant("2026-01-20T09:00:00Z")) {
+        known = probed(&world).await.begin().unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let again = starts(&tick(&world).await);
+    assert_eq!(again.last(), Some(&instant("2026-01-20")));
+    assert_eq!(again.len(), 21, "from there on until the first that was known");
+    world.verify_all("2026-02-13").await;
+}
+
+/// Everything is empty until a row appears; then the next slice that ends makes the tick look, and
+/// it finds history that was loaded meanwhile.
+#[tokio::test]
+async fn the_first_rows_of_an_empty_source_are_found() {
+    let clock = clock("2026-01-10T12:00:00Z");
+    let world = world_at(&clock, "SELECT", DAILY).await;
+    assert_eq!(probed(&world).await.begin().unwrap().first_row, None);
+    assert!(tick(&world).await.is_empty());
+    world.sql("INSERT INTO events (created_at, kind) VALUES ('2026-01-05T09:00Z', 'buy')").await;
+    assert!(tick(&world).await.is_empty(), "no further slice has ended");
+    clock.advance(DAY);
+    let mut found = BTreeSet::new();
+    for _ in 0..300 {
+        found.extend(starts(&tick(&world).await));
+        if found.contains(&instant("2026-01-05")) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(found.len(), 6, "{found:?}");
+    world.verify_all("2026-01-11").await;
+}
+
+/// A slice that was still to end, or whose grace was, when the source was asked is not called empty.
+#[test]
+fn only_what_was_over_when_the_source_was_asked_is_empty() {
+    let config = config(&Urls { source: "postgres://a@b/c".into(), target: None }, "", DAILY);
+    let rollup = &config.rollups[0];
+    let judge = |probed_at: &str, first_row: Option<&str>| {
+        let begin =
+            SourceBegin { first_row: first_row.map(instant), probed_at: instant(probed_at) };
+        let view = View {
+            rollup,
+            now: instant("2026-02-01"),
+            failures_max: 5,
+            begin: Some(begin),
+            definition: rollup.definition(),
+        };
+        view.judge(None, rollup.calendar.containing(instant("2026-01-10")))
+    };
+    assert_eq!(judge("2026-01-11T00:01:59Z", None), Standing::Missing, "its grace is not over");
+    assert_eq!(judge("2026-01-11T00:02:00Z", None), Standing::Empty);
+    assert_eq!(judge("2026-01-20", Some("2026-01-11")), Standing::Empty);
+    assert_eq!(judge("2026-01-20", Some("2026-01-10T23:59:59Z")), Standing::Missing);
 }

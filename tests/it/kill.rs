@@ -12,18 +12,18 @@ use crate::support::cli::{Ended, Place, ended, execute, lines, with_password};
 use crate::support::{Database, cache, options, server_directory};
 
 /// Where only an hour is wanted, this one.
-const SLICE: &str = "2026-02-15T23:00:00Z";
+pub(crate) const SLICE: &str = "2026-02-15T23:00:00Z";
 
 /// The end of a shorter history, and its slices.
-const SOON: (&str, usize) = ("2026-02-06T00:00:00Z", 5 * 24);
+pub(crate) const SOON: (&str, usize) = ("2026-02-06T00:00:00Z", 5 * 24);
 
 /// Slices of an hour, from here ...
-const START: &str = "2026-02-01T00:00:00Z";
+pub(crate) const START: &str = "2026-02-01T00:00:00Z";
 /// ... to here.
 const END: &str = "2026-02-16T00:00:00Z";
 const SLICES: usize = 15 * 24;
 
-fn hourly(from: &str, start: &str) -> String {
+pub(crate) fn hourly(from: &str, start: &str) -> String {
     format!(
         "[[rollup]]\nname = \"hourly\"\nfrom = \"{from}\"\ntime = \"at\"\nstart = \"{start}\"\n\
          slice = \"1 hour\"\nbucket = \"15 minutes\"\ngroup_by = [\"entity\"]\n\
@@ -33,7 +33,7 @@ fn hourly(from: &str, start: &str) -> String {
 }
 
 /// Events from START to END, one every 20 s.
-const SEED: &str = "CREATE TABLE events AS \
+pub(crate) const SEED: &str = "CREATE TABLE events AS \
     SELECT at, n % 5 AS entity, (n % 7)::numeric(10, 2) AS amount, n * n % 11 AS person \
     FROM generate_series('2026-02-01Z'::timestamptz, '2026-02-15T23:59:59Z', '20 seconds') \
     WITH ORDINALITY AS series (at, n); CREATE INDEX ON events (at); ANALYZE events";
@@ -54,7 +54,7 @@ const SLOW: &str = "CREATE FUNCTION slow(timestamptz) RETURNS SETOF boolean LANG
     CREATE VIEW slow_events AS SELECT e.* FROM events e CROSS JOIN LATERAL slow(e.at)";
 
 /// The rollup has what the source gives, nothing is half done, and the checkpoints say so.
-async fn is_done(place: &Place, slices: usize) {
+pub(crate) async fn is_done(place: &Place, slices: usize) {
     let found = lines(&place.target_url, ROLLUP).await;
     let wanted = lines(&place.source_url, &truth("events")).await;
     let differ = found.iter().zip(&wanted).find(|(found, wanted)| found != wanted);
@@ -144,7 +144,7 @@ fn signal(child: &Child, name: &str) {
 }
 
 /// A place whose only slice takes about 7 s to read, in many chunks.
-async fn slow_place(target: &str, source: &str, interval: &str) -> Place {
+pub(crate) async fn slow_place(target: &str, source: &str, interval: &str) -> Place {
     let place =
         Place::new(source, target, &hourly("public.slow_events", "2026-02-15T23:00:00Z")).await;
     place

@@ -3,10 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
 #![allow(clippy::print_stdout, reason = "a seed must be seen where a test fails")]
 
+mod calendars;
+mod capture;
 mod cli;
 mod docs;
 mod due;
 mod embedded_postgres;
+mod faults;
 mod flights;
 #[cfg(feature = "faults")]
 mod histories;
@@ -14,7 +17,11 @@ mod kill;
 #[cfg(feature = "lambda")]
 mod lambda;
 mod pooler;
+mod repair;
+mod rollup;
 mod scrub;
+mod sources;
 mod spine;
 mod support;
+mod types;
 mod versions;

@@ -241,8 +241,8 @@ async fn the_watermark_moves_forwards_unless_a_slice_is_reopened() {
     let day = |n: i64| start() + TimeDelta::days(n);
     let unknown = checkpoints.watermark(ROLLUP).await.unwrap();
     assert_eq!(unknown.until(), None);
-    assert!(checkpoints.advance_watermark(ROLLUP, &unknown, day(3)).await.unwrap());
-    assert!(checkpoints.advance_watermark(ROLLUP, &unknown, day(2)).await.unwrap());
+    assert!(checkpoints.advance_watermark(ROLLUP, &unknown, day(3), None).await.unwrap());
+    assert!(checkpoints.advance_watermark(ROLLUP, &unknown, day(2), None).await.unwrap());
     let seen = checkpoints.watermark(ROLLUP).await.unwrap();
     assert_eq!(seen.until(), Some(day(3)));
 
@@ -261,15 +261,15 @@ async fn an_advance_loses_against_a_reopening_that_it_did_not_see() {
     fixture.succeed(0).await;
     checkpoints.reopen(ROLLUP, start(), "late data", at(1)).await.unwrap();
     let to = start() + TimeDelta::days(1);
-    assert!(!checkpoints.advance_watermark(ROLLUP, &unknown, to).await.unwrap());
+    assert!(!checkpoints.advance_watermark(ROLLUP, &unknown, to, None).await.unwrap());
     assert_eq!(checkpoints.watermark(ROLLUP).await.unwrap().until(), None);
 
     let seen = checkpoints.watermark(ROLLUP).await.unwrap();
     fixture.succeed(2).await;
     checkpoints.reopen(ROLLUP, start(), "late data again", at(3)).await.unwrap();
-    assert!(!checkpoints.advance_watermark(ROLLUP, &seen, to).await.unwrap());
+    assert!(!checkpoints.advance_watermark(ROLLUP, &seen, to, None).await.unwrap());
 
     let seen = checkpoints.watermark(ROLLUP).await.unwrap();
     fixture.succeed(4).await;
-    assert!(checkpoints.advance_watermark(ROLLUP, &seen, to).await.unwrap());
+    assert!(checkpoints.advance_watermark(ROLLUP, &seen, to, None).await.unwrap());
 }

@@ -11,12 +11,9 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _, PgConnection};
 use tallymark::checkpoint::Checkpoints;
 use tallymark::clock::{Clock as _, Deadline, ManualClock, Stopwatch};
-use tallymark::db::Access;
 use tallymark::faults::{Guard, without};
 use tallymark::rollup::Late;
-use tallymark::source::capture::Capture;
 use tallymark::tick::TickReport;
-use tallymark::worker::CATALOGUE_TIMEOUT;
 
 use crate::support::world::{self, Setup, clock, instant};
 
@@ -157,22 +154,9 @@ impl World {
         let client = world::dynamo_client().await;
         let world = Self { inner, clock, now_ms: BEGIN_MS, control, sessions, client, guard };
         if matches!(world.inner.rollup().late, Late::Capture) {
-            world.install().await;
+            world::install_capture(&world.inner.worker).await;
         }
         world
-    }
-
-    async fn install(&self) {
-        let (worker, rollup) = (&self.inner.worker, self.inner.rollup());
-        let shape = worker.ready(rollup).await.unwrap();
-        let capture = Capture::new(&rollup.from, &[(rollup, &shape)]);
-        let begin = worker.source.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, "install");
-        let mut tx = begin.await.unwrap();
-        for sql in capture.install(&mut tx, "tallymark").await.unwrap().unwrap() {
-            tx.execute("installing", sql).await.unwrap();
-        }
-        assert!(capture.standing(&mut tx).await.unwrap().is_whole());
-        tx.commit().await.unwrap();
     }
 
     /// Runs statements beside the application.

@@ -123,6 +123,11 @@ impl Place {
         self.dynamo = Some(dynamo);
     }
 
+    /// Where the commands find DynamoDB; something else may be put in front of it.
+    pub fn endpoint(&mut self) -> &mut String {
+        &mut self.endpoint
+    }
+
     pub fn stop_dynamo(&mut self) {
         self.dynamo = None;
     }

@@ -16,6 +16,7 @@ use tallymark::report::SliceReport;
 use tallymark::rollup::Rollup;
 use tallymark::run::RunOptions;
 use tallymark::slice::Slice;
+use tallymark::source::capture::Capture;
 use tallymark::target::ddl;
 use tallymark::worker::{WorkError, Worker};
 use tokio::sync::OnceCell;
@@ -242,9 +243,13 @@ impl World {
 
     /// Backfills the first rollup up to `to`.
     pub async fn backfill(&self, to: &str, force: bool) -> BatchReport {
-        let (from, to) = (self.rollup().start, instant(to));
+        self.backfill_one(self.rollup(), to, force).await
+    }
+
+    /// Backfills `rollup` up to `to`.
+    pub async fn backfill_one(&self, rollup: &Rollup, to: &str, force: bool) -> BatchReport {
+        let (from, to) = (rollup.start, instant(to));
         let order = Order::NewestFirst;
-        let rollup = self.rollup();
         let plan = self.worker.plan_backfill(rollup, from, to, order, force).await.unwrap();
         self.worker.backfill(rollup, &plan, batch(), &Silent).await.unwrap()
     }
@@ -278,12 +283,30 @@ impl World {
 
     /// [`Worker::verify`] finds no difference in any slice of the first rollup up to `until`.
     pub async fn assert_verified(&self, until: &str) {
-        let rollup = self.rollup();
+        self.assert_one_verified(self.rollup(), until).await;
+    }
+
+    /// As [`World::assert_verified`], of any rollup.
+    pub async fn assert_one_verified(&self, rollup: &Rollup, until: &str) {
         for slice in rollup.calendar.slices(rollup.start, instant(until)) {
             let found = self.worker.verify(rollup, slice, BUDGET, 3).await.unwrap();
             assert_eq!(found.differences, 0, "{slice}: {:?}", found.examples);
         }
     }
+}
+
+/// Installs the capture of the first rollup's table.
+pub async fn install_capture(worker: &Worker) {
+    let rollup = &worker.config.rollups[0];
+    let shape = worker.ready(rollup).await.unwrap();
+    let capture = Capture::new(&rollup.from, &[(rollup, &shape)]);
+    let mut tx = worker.source.begin(Access::ReadWrite, BUDGET, "install").await.unwrap();
+    for sql in capture.install(&mut tx, "tallymark").await.unwrap().unwrap() {
+        tx.execute("installing", sql).await.unwrap();
+    }
+    let standing = capture.standing(&mut tx).await.unwrap();
+    assert!(standing.is_whole(), "{standing:?}");
+    tx.commit().await.unwrap();
 }
 
 /// Creates the rollup tables of a worker's configuration.

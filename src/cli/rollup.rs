@@ -1,0 +1,105 @@
+use clap::Subcommand;
+use serde_json::json;
+
+use super::{Failure, Global, ui};
+use crate::rename::Holdings;
+
+/// Give a rollup another name, or drop it.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Give tables, markers and checkpoints the name that the configuration has now
+    Rename {
+        /// The name until now
+        old: String,
+        /// The name in the configuration
+        new: String,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+    /// Drop the tables, markers and checkpoints of a rollup
+    Drop {
+        /// The rollup, in the configuration or not
+        name: String,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+}
+
+impl Command {
+    pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
+        match self {
+            Self::Rename { old, new, yes } => rename(global, &old, &new, yes).await,
+            Self::Drop { name, yes } => drop(global, &name, yes).await,
+        }
+    }
+}
+
+async fn rename(global: &Global, old: &str, new: &str, yes: bool) -> Result<(), Failure> {
+    let worker = global.worker(1).await?;
+    worker.rollup(new).map_err(|error| {
+        let file = global.config.display();
+        let message = format!("{error}; write the new name into {file} first, name = {new:?}");
+        Failure::usage(message)
+    })?;
+    if worker.rollup(old).is_ok() {
+        let file = global.config.display();
+        return Err(Failure::usage(format!(
+            "{file} has both `{old}` and `{new}`; rename one into the other there first"
+        )));
+    }
+    let (from, to) = (worker.holdings(old).await?, worker.holdings(new).await?);
+    if from.is_nothing() && to.is_nothing() {
+        return Err(Failure::usage(format!("there is nothing of a rollup `{old}`")));
+    }
+    global.tell(format!("rename of {old} to {new}\n{}", described(&from)));
+    if from.is_nothing() {
+        global.tell("  it has that name already");
+    } else {
+        ui::confirm("Rename it?", yes)?;
+        worker.rename(old, new).await?;
+    }
+    let document = json!({ "action": "rename", "to": new, "holdings": from });
+    global.print(&document, || format!("{old} is called {new} now"));
+    Ok(())
+}
+
+async fn drop(global: &Global, name: &str, yes: bool) -> Result<(), Failure> {
+    let worker = global.worker(1).await?;
+    let holdings = worker.holdings(name).await?;
+    global.tell(format!("drop of {name}\n{}", described(&holdings)));
+    if !holdings.is_nothing() {
+        ui::confirm("Drop all of it, for good?", yes)?;
+        worker.drop_rollup(name).await?;
+    }
+    let document = json!({ "action": "drop", "to": null, "holdings": holdings });
+    global.print(&document, || {
+        let mut text = match holdings.is_nothing() {
+            true => format!("there is nothing of a rollup {name}"),
+            false => format!("{name} is gone"),
+        };
+        if worker.rollup(name).is_ok() {
+            let file = global.config.display();
+            text.push_str(&format!(
+                "\nit is still in {file}: `tallymark init` would make it anew, empty"
+            ));
+        }
+        text
+    });
+    Ok(())
+}
+
+fn described(holdings: &Holdings) -> String {
+    let count =
+        |many: u64, noun: &str| ui::counted(usize::try_from(many).unwrap_or(usize::MAX), noun);
+    format!(
+        "  {}\n  {}\n  {} in DynamoDB",
+        match &holdings.table {
+            Some(table) => format!("the table {table}"),
+            None => "no table".to_owned(),
+        },
+        count(holdings.markers, "marker"),
+        ui::counted(holdings.checkpoints, "item"),
+    )
+}

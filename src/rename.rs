@@ -1,0 +1,194 @@
+//! A rollup as a whole: another name for it, or its end. Tables, markers and checkpoints follow.
+//!
+//! Both can be killed anywhere and run again: the target changes in one transaction, and what is in
+//! DynamoDB is copied before it, copied again after it (somebody may have worked meanwhile), and
+//! deleted last.
+
+use serde::Serialize;
+use sqlx::Row as _;
+
+use crate::checkpoint::Items;
+use crate::db::{Access, DbError, Tx};
+use crate::sql::{ident, literal};
+use crate::worker::{CATALOGUE_TIMEOUT, WorkError, Worker};
+
+/// What there is of a rollup, whether or not the configuration still has it.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Holdings {
+    /// The rollup's name.
+    pub rollup: String,
+    /// Its table in the target, quoted; `None`: no table is registered.
+    pub table: Option<String>,
+    /// Its markers.
+    pub markers: u64,
+    /// Its items in DynamoDB.
+    pub checkpoints: usize,
+}
+
+impl Holdings {
+    /// Whether there is nothing.
+    #[must_use]
+    pub const fn is_nothing(&self) -> bool {
+        self.table.is_none() && self.markers == 0 && self.checkpoints == 0
+    }
+}
+
+impl Worker {
+    /// What there is of `rollup`.
+    ///
+    /// # Errors
+    /// The target or DynamoDB cannot be asked; a worker holds one of its slices.
+    pub async fn holdings(&self, rollup: &str) -> Result<Holdings, WorkError> {
+        let checkpoints = self.idle_items(rollup).await?.len();
+        let mut tx = self.target.db.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, rollup).await?;
+        let (table, markers) = registered(&mut tx, rollup).await?;
+        tx.rollback().await?;
+        Ok(Holdings { rollup: rollup.to_owned(), table, markers, checkpoints })
+    }
+
+    /// Gives what is called `old` the name `new`. What was done of it already stays done.
+    ///
+    /// # Errors
+    /// Both have a table, or neither; a worker holds a slice of one; a server refuses.
+    pub async fn rename(&self, old: &str, new: &str) -> Result<(), WorkError> {
+        self.idle_items(new).await?;
+        self.checkpoints.copy_items(&self.idle_items(old).await?, new).await?;
+        let mut tx = self.target.db.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, new).await?;
+        let (from, to) = (registered(&mut tx, old).await?.0, registered(&mut tx, new).await?.0);
+        match (from, to) {
+            (Some(table), None) => {
+                for statement in renaming(&mut tx, &table, old, new).await? {
+                    tx.execute("renaming the tables", statement).await?;
+                }
+                tx.commit().await?;
+            }
+            // An earlier run was killed after this step.
+            (None, Some(_)) => tx.rollback().await?,
+            (Some(one), Some(other)) => {
+                return Err(WorkError::Usage(format!(
+                    "{one} of rollup `{old}` and {other} of rollup `{new}` are both there; \
+                     `tallymark rollup drop` one of them first"
+                )));
+            }
+            (None, None) => {
+                return Err(WorkError::Usage(format!(
+                    "neither rollup `{old}` nor `{new}` has a table in the target"
+                )));
+            }
+        }
+        // Whoever worked on a slice between the copy and the commit cannot any more.
+        let items = self.checkpoints.items(old).await?;
+        self.checkpoints.copy_items(&items, new).await?;
+        self.checkpoints.delete_items(&items).await?;
+        Ok(())
+    }
+
+    /// Drops tables, markers and checkpoints of `rollup`.
+    ///
+    /// # Errors
+    /// A worker holds one of its slices; something else needs its table; a server refuses.
+    pub async fn drop_rollup(&self, rollup: &str) -> Result<(), WorkError> {
+        self.idle_items(rollup).await?;
+        let mut tx = self.target.db.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, rollup).await?;
+        if has_registry(&mut tx).await? {
+            let table = registered(&mut tx, rollup).await?.0;
+            for statement in dropping(table.as_deref(), rollup) {
+                tx.execute("dropping the tables", statement).await?;
+            }
+        }
+        tx.commit().await?;
+        let items = self.checkpoints.items(rollup).await?;
+        self.checkpoints.delete_items(&items).await?;
+        Ok(())
+    }
+
+    /// The items of `rollup`, on none of which anybody works.
+    async fn idle_items(&self, rollup: &str) -> Result<Items, WorkError> {
+        let items = self.checkpoints.items(rollup).await?;
+        match items.leased_until(self.clock.now())? {
+            None => Ok(items),
+            Some(until) => Err(WorkError::Usage(format!(
+                "a worker holds a slice of rollup `{rollup}` until {}; stop the schedule, wait, \
+                 and run the command again",
+                until.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
+            ))),
+        }
+    }
+}
+
+async fn has_registry(tx: &mut Tx) -> Result<bool, DbError> {
+    const DOING: &str = "looking for the registry";
+    let sql = "SELECT to_regclass('tallymark.rollup') IS NOT NULL".to_owned();
+    tx.row(DOING, sql).await?.try_get(0).map_err(|source| tx.error(DOING, source))
+}
+
+/// The table that is registered for `rollup`, and the number of its markers.
+async fn registered(tx: &mut Tx, rollup: &str) -> Result<(Option<String>, u64), DbError> {
+    const DOING: &str = "reading the registry";
+    if !has_registry(tx).await? {
+        return Ok((None, 0));
+    }
+    let name = literal(rollup);
+    let sql = format!(
+        "SELECT (SELECT target_table FROM tallymark.rollup WHERE rollup = {name}), \
+         (SELECT count(*) FROM tallymark.slice WHERE rollup = {name})"
+    );
+    let row = tx.row(DOING, sql).await?;
+    let markers = row.try_get::<i64, _>(1).map_err(|source| tx.error(DOING, source))?;
+    let table = row.try_get(0).map_err(|source| tx.error(DOING, source))?;
+    Ok((table, markers.unsigned_abs()))
+}
+
+fn stage(rollup: &str) -> String {
+    ident(&format!("stage_{rollup}"))
+}
+
+/// The statements that rename `table` and everything beside it.
+async fn renaming(
+    tx: &mut Tx,
+    table: &str,
+    old: &str,
+    new: &str,
+) -> Result<Vec<String>, WorkError> {
+    const DOING: &str = "looking up the table";
+    let sql = format!(
+        "SELECT n.nspname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+         WHERE c.oid = to_regclass({})",
+        literal(table)
+    );
+    let rows = tx.rows(DOING, sql).await?;
+    let Some(row) = rows.first() else {
+        return Err(WorkError::Usage(format!(
+            "rollup `{old}`: its table {table} is registered, but it is not there; \
+             `tallymark rollup drop {old}` forgets it"
+        )));
+    };
+    let schema: String = row.try_get(0).map_err(|source| tx.error(DOING, source))?;
+    let renamed = format!("{}.{}", ident(&schema), ident(new));
+    let (from, to) = (literal(old), literal(new));
+    let mut statements = vec![
+        format!("ALTER TABLE {table} RENAME TO {}", ident(new)),
+        format!("ALTER TABLE IF EXISTS tallymark.{} RENAME TO {}", stage(old), stage(new)),
+    ];
+    for table in ["slice", "progress", "rollup"] {
+        statements
+            .push(format!("UPDATE tallymark.{table} SET rollup = {to} WHERE rollup = {from}"));
+    }
+    statements.push(format!(
+        "UPDATE tallymark.rollup SET target_table = {} WHERE rollup = {to}",
+        literal(&renamed)
+    ));
+    Ok(statements)
+}
+
+/// The statements that drop a rollup, of which there may be no table any more.
+fn dropping(table: Option<&str>, rollup: &str) -> Vec<String> {
+    let mut statements: Vec<String> =
+        table.map(|table| format!("DROP TABLE IF EXISTS {table}")).into_iter().collect();
+    statements.push(format!("DROP TABLE IF EXISTS tallymark.{}", stage(rollup)));
+    for table in ["slice", "progress", "rollup"] {
+        let name = literal(rollup);
+        statements.push(format!("DELETE FROM tallymark.{table} WHERE rollup = {name}"));
+    }
+    statements
+}

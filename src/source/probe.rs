@@ -1,0 +1,93 @@
+//! Questions that the catalogue does not answer, so PostgreSQL is asked to plan a statement: whether
+//! this role may read the columns, and whether they can be grouped by.
+
+use super::settle;
+use super::shape::ShapeError;
+use crate::db::{DbErrorKind, Tx};
+use crate::rollup::{Aggregate, Late, Rollup};
+use crate::sql::{ident, table};
+
+/// Row-level security and privileges, asked before the first slice is claimed.
+pub(super) async fn check_privilege(tx: &mut Tx, rollup: &Rollup) -> Result<(), ShapeError> {
+    let name = table(&rollup.from);
+    let columns: Vec<String> = std::iter::once(rollup.time.column.as_str())
+        .chain(rollup.group_by.iter().map(String::as_str))
+        .chain(rollup.measures.iter().filter_map(|measure| measure.aggregate.column()))
+        .chain(rollup.late.column())
+        .map(ident)
+        .collect();
+    // Planning checks nothing; opening the plan checks privileges and row-level security, and
+    // reads no row. Only a count comes back: the driver would look up the types of the columns, which
+    // it cannot do for all of them, nor without losing an unnamed statement.
+    let probe = format!(
+        "SELECT count(*) FROM (SELECT {} FROM {name} LIMIT 0) AS probe",
+        columns.join(", ")
+    );
+    let Err(error) = tx.execute(&format!("reading {name}"), probe).await else { return Ok(()) };
+    let remedy = match error.kind() {
+        DbErrorKind::RowSecurity => format!(
+            "row-level security on {name} hides rows from this role, so its counts would be \
+             wrong; use a role with BYPASSRLS or the table's owner"
+        ),
+        DbErrorKind::Denied => {
+            format!("this role may not read {name}; as its owner: GRANT SELECT ON {name} TO …")
+        }
+        _ => return Err(error.into()),
+    };
+    Err(ShapeError::Unfit { rollup: rollup.name.clone(), problem: remedy })
+}
+
+/// Whether PostgreSQL can group by, and order, all that is grouped by or counted as different: the
+/// catalogue does not say it of an array of `json`, or of a composite that holds one.
+pub(super) async fn check_comparable(
+    tx: &mut Tx,
+    rollup: &Rollup,
+    is_comparable: impl Fn(&str) -> bool,
+) -> Result<(), ShapeError> {
+    let distinct = rollup.measures.iter().filter_map(|measure| match &measure.aggregate {
+        Aggregate::Distinct(column) => Some(column),
+        _ => None,
+    });
+    let keys = rollup.group_by.iter().chain(distinct).filter(|name| is_comparable(name));
+    let keys: Vec<String> = keys.map(|name| ident(name)).collect();
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let keys = keys.join(", ");
+    let name = table(&rollup.from);
+    // A false condition: PostgreSQL answers from the types alone.
+    let sql = format!("SELECT FROM {name} WHERE false GROUP BY {keys} ORDER BY {keys}");
+    let Err(error) = tx.execute(&format!("grouping {name}"), sql).await else { return Ok(()) };
+    match error.kind() {
+        DbErrorKind::Missing | DbErrorKind::Refused => Err(ShapeError::Unfit {
+            rollup: rollup.name.clone(),
+            problem: format!("cannot group by all of {keys}: {error}; cast the column in a view"),
+        }),
+        _ => Err(error.into()),
+    }
+}
+
+/// Whether this server and role can notice late changes in the way that is configured.
+pub(super) async fn check_late(tx: &mut Tx, rollup: &Rollup) -> Result<(), ShapeError> {
+    let unfit = |problem: String| ShapeError::Unfit { rollup: rollup.name.clone(), problem };
+    if rollup.late == Late::Grace {
+        return Ok(());
+    }
+    let (_, is_replica) = settle::now(tx).await?;
+    if is_replica {
+        return Err(unfit(format!(
+            "late: the source is a replica, which does not know of open transactions, so that \
+             \"{}\" cannot work; use the primary's address, or late = \"grace\"",
+            rollup.late.word()
+        )));
+    }
+    if rollup.late == Late::Clock && !settle::sees_all(tx).await? {
+        return Err(unfit(
+            "late: \"clock\" needs to see when other roles' transactions began; GRANT \
+             pg_read_all_stats TO this role, or use another way: \"capture\", { column = … }, \
+             \"grace\""
+                .into(),
+        ));
+    }
+    Ok(())
+}

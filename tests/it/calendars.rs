@@ -1,0 +1,195 @@
+//! Slices and buckets of every width over days on which clocks change: no row is lost, none is
+//! counted twice, and PostgreSQL's own calendar gives the same buckets.
+
+use crate::support::world::{Setup, World, instant, records};
+
+/// One stretch of time in one zone.
+struct Case {
+    name: &'static str,
+    zone: &'static str,
+    slice: &'static str,
+    bucket: &'static str,
+    /// First slice and end of the last, as dates of the zone.
+    from: &'static str,
+    to: &'static str,
+}
+
+const fn case(
+    name: &'static str,
+    zone: &'static str,
+    [slice, bucket]: [&'static str; 2],
+    [from, to]: [&'static str; 2],
+) -> Case {
+    Case { name, zone, slice, bucket, from, to }
+}
+
+const NEW_YORK: &str = "America/New_York";
+const PRAGUE: &str = "Europe/Prague";
+const KATHMANDU: &str = "Asia/Kathmandu";
+const APIA: &str = "Pacific/Apia";
+
+const CASES: &[Case] = &[
+    case("spring", NEW_YORK, ["1 day", "1 hour"], ["2025-03-08", "2025-03-11"]),
+    case("autumn", NEW_YORK, ["1 day", "15 minutes"], ["2025-11-01", "2025-11-04"]),
+    case("quarters", NEW_YORK, ["15 minutes", "15 minutes"], ["2025-11-02", "2025-11-03"]),
+    case("hours", NEW_YORK, ["1 hour", "15 minutes"], ["2025-03-09", "2025-03-10"]),
+    case("week_of_autumn", NEW_YORK, ["1 week", "1 hour"], ["2025-10-27", "2025-11-10"]),
+    case("month_of_spring", NEW_YORK, ["1 month", "1 day"], ["2025-03-01", "2025-05-01"]),
+    case("prague_spring", PRAGUE, ["1 day", "1 day"], ["2025-03-29", "2025-04-01"]),
+    case("prague_autumn", PRAGUE, ["1 hour", "1 hour"], ["2025-10-26", "2025-10-27"]),
+    case("prague_weeks", PRAGUE, ["1 week", "1 week"], ["2025-10-13", "2025-11-03"]),
+    case("prague_months", PRAGUE, ["1 month", "1 month"], ["2025-10-01", "2025-12-01"]),
+    case("kathmandu", KATHMANDU, ["1 day", "1 hour"], ["2025-03-08", "2025-03-11"]),
+    case("kathmandu_hours", KATHMANDU, ["1 hour", "15 minutes"], ["2025-03-08", "2025-03-09"]),
+    case("kathmandu_forward", KATHMANDU, ["1 day", "1 day"], ["1985-12-30", "1986-01-03"]),
+    case("apia", APIA, ["1 day", "1 hour"], ["2011-12-28", "2012-01-02"]),
+    case("apia_month", APIA, ["1 month", "1 day"], ["2011-12-01", "2012-01-01"]),
+    case("apia_week", APIA, ["1 week", "1 day"], ["2011-12-26", "2012-01-02"]),
+];
+
+impl Case {
+    fn rollup(&self, suffix: &str, from: &str, time: &str) -> String {
+        format!(
+            "[[rollup]]\nname = \"{}{suffix}\"\nfrom = \"{from}\"\ntime = {time}\nstart = \"{}\"\n\
+             slice = \"{}\"\nbucket = \"{}\"\ntimezone = \"{}\"\n\
+             [rollup.measures]\nn = \"count\"\nids = {{ sum = \"id\" }}\n",
+            self.name, self.from, self.slice, self.bucket, self.zone
+        )
+    }
+
+    /// The bucket of `instant` by PostgreSQL's calendar. All offsets here are whole quarter hours.
+    fn truncated(&self, instant: &str) -> String {
+        match self.bucket.split_once(' ').unwrap() {
+            ("15", _) => format!("date_bin('15 minutes', {instant}, '2000-01-01Z')"),
+            (_, unit) => format!("date_trunc('{unit}', {instant}, '{}')", self.zone),
+        }
+    }
+
+    fn bound(&self, date: &str) -> String {
+        format!("'{date}'::timestamp AT TIME ZONE '{}'", self.zone)
+    }
+
+    /// What a GROUP BY over PostgreSQL's calendar gives.
+    fn expected(&self, instant: &str) -> String {
+        format!(
+            "SELECT {}, count(*), sum(id) FROM events WHERE {instant} >= {} AND {instant} < {} GROUP BY 1",
+            self.truncated(instant),
+            self.bound(self.from),
+            self.bound(self.to)
+        )
+    }
+}
+
+/// Rows about every 11 minutes around each stretch, one at each border and one right before it; and
+/// `local`, what clocks in New York show.
+fn events() -> String {
+    let stretches: Vec<String> = CASES
+        .iter()
+        .map(|it| {
+            format!(
+                "SELECT at FROM generate_series({0} - interval '3 hours', {1} + interval '3 hours', \
+                 '11 minutes 7.123456 seconds') at UNION ALL \
+                 SELECT at + shift FROM generate_series({0}, {1}, '6 hours') at, \
+                 unnest(ARRAY['0', '-0.000001 seconds', '15 minutes']::interval[]) shift",
+                it.bound(it.from),
+                it.bound(it.to)
+            )
+        })
+        .collect();
+    format!(
+        "CREATE TABLE events (id bigint GENERATED ALWAYS AS IDENTITY, at timestamptz, local timestamp); \
+         INSERT INTO events (at, local) SELECT at, at AT TIME ZONE '{NEW_YORK}' FROM ({}) rows (at) \
+         ORDER BY at; CREATE INDEX ON events (at); ANALYZE events; \
+         CREATE FUNCTION much() RETURNS SETOF boolean LANGUAGE plpgsql VOLATILE ROWS 10000 \
+         AS 'BEGIN RETURN NEXT true; END'; \
+         CREATE VIEW vast AS SELECT e.* FROM events e CROSS JOIN LATERAL much()",
+        stretches.join(" UNION ")
+    )
+}
+
+/// Computes `case`'s rollup up to its end and holds it against `expected`.
+async fn is_right(world: &World, name: &str, case: &Case, expected: &str) {
+    let rollup = world.worker.rollup(name).unwrap();
+    let end = rollup.calendar.instant(case.to).unwrap().to_rfc3339();
+    let slices = rollup.calendar.count(rollup.start, instant(&end));
+    let report = world.backfill_one(rollup, &end, false).await;
+    assert_eq!((report.succeeded, report.left), (slices, 0), "{name}: {report:?}");
+    let found = records(&world.target, &format!("SELECT * FROM stats.{name}")).await;
+    let wanted = records(&world.pool, expected).await;
+    let differ: Vec<_> =
+        found.iter().zip(&wanted).filter(|(found, wanted)| found != wanted).collect();
+    assert!(
+        found == wanted && !found.is_empty(),
+        "{name}: {} of {}: {differ:?}",
+        found.len(),
+        wanted.len()
+    );
+    let counted = format!("SELECT (SELECT sum(n) FROM stats.{name}) - {}", report.rows_read);
+    assert_eq!(world.target_value(&counted).await, "0", "{name}");
+    world.assert_one_verified(rollup, &end).await;
+}
+
+#[tokio::test]
+async fn buckets_are_those_of_postgresql_when_clocks_change() {
+    let rollups: String = CASES
+        .iter()
+        .flat_map(|case| ["", "_vast"].map(|suffix| (case, suffix)))
+        // Hundreds of slices in chunks would show nothing that the wide ones do not.
+        .filter(|(case, suffix)| suffix.is_empty() || !case.slice.contains("minutes"))
+        .map(|(case, suffix)| {
+            case.rollup(suffix, if suffix.is_empty() { "events" } else { "vast" }, "\"at\"")
+        })
+        .collect();
+    let world = World::new(&events(), Setup { rollups: &rollups, ..Setup::default() }).await;
+    for rollup in &world.worker.config.rollups {
+        let name = rollup.name.trim_end_matches("_vast");
+        let case = CASES.iter().find(|case| case.name == name).unwrap();
+        is_right(&world, &rollup.name, case, &case.expected("at")).await;
+    }
+    let (spring, autumn) =
+        (world.worker.rollup("spring").unwrap(), world.worker.rollup("autumn").unwrap());
+    let hours = |rollup: &tallymark::rollup::Rollup, day: &str| {
+        let day = rollup.calendar.instant(day).unwrap();
+        rollup.calendar.starting(day).unwrap().duration().num_hours()
+    };
+    assert_eq!((hours(spring, "2025-03-09"), hours(autumn, "2025-11-02")), (23, 25));
+    let apia = world.worker.rollup("apia").unwrap();
+    // Four slices from the 28th to the 1st: there was no 30th.
+    let days = "SELECT count(*) FROM tallymark.slice WHERE rollup = 'apia'";
+    assert_eq!(world.target_value(days).await, "4");
+    assert_eq!(hours(apia, "2011-12-29"), 24);
+}
+
+/// A `timestamp` of a zone whose clocks show an hour twice, or skip one: PostgreSQL takes each for
+/// one instant, and every row lies in one slice and one bucket, whatever zone the slices follow.
+#[tokio::test]
+async fn local_times_shown_twice_or_never_are_counted_once() {
+    let time = format!("{{ column = \"local\", zone = \"{NEW_YORK}\" }}");
+    let chosen = ["spring", "autumn", "quarters", "hours", "week_of_autumn", "month_of_spring"];
+    let mut cases: Vec<Case> = Vec::new();
+    for case in CASES.iter().filter(|case| chosen.contains(&case.name)) {
+        cases.push(Case { ..*case });
+    }
+    cases.push(case("elsewhere", PRAGUE, ["1 day", "1 hour"], ["2025-11-01", "2025-11-04"]));
+    cases.push(case("elsewhere_hours", PRAGUE, ["1 hour", "1 hour"], ["2025-03-09", "2025-03-10"]));
+    let rollups: String = cases
+        .iter()
+        .map(|case| {
+            let vast =
+                if case.slice == "1 hour" { "" } else { &case.rollup("_vast", "vast", &time) };
+            case.rollup("", "events", &time) + vast
+        })
+        .collect();
+    // 02:30 of 2025-03-09 never was, 01:30 of 2025-11-02 was twice.
+    let odd = "INSERT INTO events (local) SELECT '2025-03-09 01:55'::timestamp + n * interval '5 minutes' \
+        FROM generate_series(0, 15) n; INSERT INTO events (local) \
+        SELECT '2025-11-02 00:55'::timestamp + n * interval '5 minutes' FROM generate_series(0, 30) n";
+    let sql = format!("{}; {odd}; ANALYZE events", events());
+    let world = World::new(&sql, Setup { rollups: &rollups, ..Setup::default() }).await;
+    for rollup in &world.worker.config.rollups {
+        let name = rollup.name.trim_end_matches("_vast");
+        let case = cases.iter().find(|case| case.name == name).unwrap();
+        let expected = case.expected(&format!("(local AT TIME ZONE '{NEW_YORK}')"));
+        is_right(&world, &rollup.name, case, &expected).await;
+    }
+}

@@ -1,0 +1,244 @@
+//! Servers that fail in the middle: a backend that an administrator ends, a connection cut by the
+//! network, a DynamoDB that throttles, breaks or loses its replies. Each gives one line and the
+//! documented exit code, and a later run makes all good. (kill.rs has servers that go away.)
+
+use std::process::Stdio;
+
+use tallymark::clock::Stopwatch;
+
+use crate::kill::{SEED, SLICE, SOON, START, hourly, is_done, slow_place};
+use crate::support::Database;
+use crate::support::cli::{Ended, Place, execute, lines};
+use crate::support::proxy::{Cut, Cutter, Fault, Plan, Unreliable};
+
+const RUN: [&str; 5] = ["run", "hourly", "--slice", SLICE, "--json"];
+const REPLAY: [&str; 6] = ["replay", "hourly", "--slice", SLICE, "--yes", "--json"];
+
+/// A backend of `url`'s database that works on the slice and whose newest statement holds `text`.
+fn backend(text: &str, state: &str) -> String {
+    format!(
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND state = '{state}' \
+         AND application_name LIKE 'tallymark hourly@%' AND query LIKE '%{text}%'"
+    )
+}
+
+/// Replays the slice, ends the backend while it is at `text`, and lets a later run end it.
+async fn terminated(place: &Place, url: &str, side: &str, (text, state): (&str, &str)) {
+    let mut command = place.command(&[&REPLAY[..], &["--budget", "30s"]].concat());
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let found = backend(text, state);
+    let watch = Stopwatch::start();
+    while lines(url, &format!("SELECT pg_terminate_backend(pid) FROM ({found}) found")).await
+        != ["(t)"]
+    {
+        assert!(watch.elapsed().as_secs() < 20, "no backend was at {text}");
+    }
+    let output = child.wait_with_output().unwrap();
+    let [out, err] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+    let ended = Ended { code: output.status.code(), out, err };
+    ended.refused(3, &[&format!("{side} database: ")]);
+    assert_eq!(ended.json()["exit"], 3);
+    let again = place.run(&RUN).good().json();
+    assert_eq!(again["slices"][0]["outcome"], "succeeded", "{again}");
+    is_done(place, 1).await;
+}
+
+/// Replacing takes a second, so that it can be met.
+const SLOW_REPLACE: &str = "CREATE FUNCTION pause() RETURNS trigger LANGUAGE plpgsql \
+    AS 'BEGIN PERFORM pg_sleep(0.3); RETURN NULL; END'; \
+    CREATE TRIGGER pause AFTER INSERT OR UPDATE ON stats.hourly EXECUTE FUNCTION pause()";
+
+#[tokio::test]
+async fn a_backend_that_is_ended_in_one_database_is_told_and_a_later_run_makes_all_good() {
+    let database = Database::create().await;
+    let place = slow_place(&database.url(), &database.url(), "12 seconds").await;
+    execute(&place.target_url, SLOW_REPLACE).await;
+    let url = place.target_url.clone();
+    for moment in [("WITH staged AS", "active"), ("WITH diff AS", "active")] {
+        terminated(&place, &url, "target", moment).await;
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_is_ended_on_either_side_is_told_and_a_later_run_makes_all_good() {
+    let (source, target) = (Database::create().await, Database::create().await);
+    let place = slow_place(&target.url(), &source.url(), "12 seconds").await;
+    execute(&place.target_url, SLOW_REPLACE).await;
+    let (source, target) = (place.source_url.clone(), place.target_url.clone());
+    terminated(&place, &source, "source", ("COPY (SELECT", "active")).await;
+    terminated(&place, &target, "target", ("COPY tallymark", "active")).await;
+    terminated(&place, &target, "target", ("WITH diff AS", "active")).await;
+}
+
+/// A source of 3600 groups, read whole in a few hundred kilobytes, and another database.
+async fn many_groups() -> (Place, [Database; 2]) {
+    let (source, target) = (Database::create().await, Database::create().await);
+    let rollup = hourly("public.events", SLICE);
+    let place = Place::new(&source.url(), &target.url(), &rollup).await;
+    let seed = SEED.replace("2026-02-01Z", SLICE).replace("20 seconds", "1 second");
+    place.sql(&seed.replace("n % 5", "n")).await;
+    place.run(&["init"]).good();
+    (place, [source, target])
+}
+
+/// The URL with the port of a proxy in front of its server.
+fn through(url: &str, cut: Cut) -> (String, Cutter) {
+    let (before, rest) = url.rsplit_once(':').unwrap();
+    let (port, path) = rest.split_once('/').unwrap();
+    let cutter = Cutter::start(format!("127.0.0.1:{port}"), cut);
+    (format!("{before}:{}/{path}", cutter.port), cutter)
+}
+
+#[tokio::test]
+async fn a_connection_that_is_cut_is_told_and_a_later_run_makes_all_good() {
+    let (mut place, _databases) = many_groups().await;
+    let good = (place.source_url.clone(), place.target_url.clone());
+    let (source, target) = ("source", "target");
+    // The first: the slice is committed, and nobody hears of it.
+    let cases = [
+        (target, "COMMIT", 0),
+        (source, "BEGIN READ ONLY", 0),
+        (source, "clock_timestamp", 1),
+        (source, "COPY (", 0),
+        (source, "COPY (", 100_000),
+        (target, "FROM STDIN", 0),
+        (target, "ON CONFLICT", 1),
+        (target, "WITH diff AS", 1),
+    ];
+    for (index, (side, said, bytes)) in cases.into_iter().enumerate() {
+        let url = if side == source { &mut place.source_url } else { &mut place.target_url };
+        let (proxied, cutter) = through(url, Cut { said, bytes });
+        *url = proxied;
+        let ended = place.run(if index == 0 { &RUN[..] } else { &REPLAY });
+        assert!(cutter.has_cut(), "{said}: {ended:?}");
+        ended.refused(3, &[&format!("{side} database: ")]);
+        (place.source_url, place.target_url) = good.clone();
+        let again = place.run(&RUN).good().json();
+        let again = &again["slices"][0];
+        // The slice is reopened after its tables were looked at.
+        let outcome = if said == "BEGIN READ ONLY" { "already_succeeded" } else { "succeeded" };
+        assert_eq!(again["outcome"], outcome, "{said}: {again}");
+        let rewritten = ["inserted", "updated"].map(|key| again[key].as_u64().unwrap_or(0));
+        assert_eq!(rewritten, [0, 0], "{said}: {again}");
+        is_done(&place, 1).await;
+    }
+}
+
+const THROTTLED: Fault = Fault::Answer(400, "ProvisionedThroughputExceededException");
+const THROTTLED_TOO: Fault = Fault::Answer(400, "ThrottlingException");
+const BROKEN: Fault = Fault::Answer(500, "InternalServerError");
+
+/// Puts an unreliable proxy in front of DynamoDB. `said` tells claims (`claimed_from`) from
+/// completions (`rows_read`).
+fn unreliable(
+    place: &mut Place,
+    fault: Fault,
+    said: &'static str,
+    [skip, count]: [usize; 2],
+) -> Unreliable {
+    let proxy = Unreliable::start(place.endpoint(), Plan { fault, said, skip, count });
+    place.endpoint().clone_from(&proxy.endpoint);
+    proxy
+}
+
+#[tokio::test]
+async fn a_dynamodb_that_recovers_within_its_retries_is_not_noticed() {
+    let (mut place, _databases) = many_groups().await;
+    let good = place.endpoint().clone();
+    for (fault, said, count) in [
+        (THROTTLED, "claimed_from", 2),
+        (THROTTLED_TOO, "rows_read", 2),
+        (BROKEN, "UpdateItem", 2),
+        (Fault::LoseReply, "claimed_from", 1),
+        (Fault::LoseReply, "rows_read", 1),
+        (Fault::LoseReply, "reopened_at", 1),
+    ] {
+        let proxy = unreliable(&mut place, fault, said, [0, count]);
+        let ended = place.run(&REPLAY).good().json();
+        assert_eq!((&ended["succeeded"], proxy.met()), (&1.into(), count), "{fault:?}: {ended}");
+        place.endpoint().clone_from(&good);
+        is_done(&place, 1).await;
+    }
+}
+
+/// Runs the slice until nobody holds it any more, which takes what is left of a lease.
+fn after_the_lease(place: &Place) -> serde_json::Value {
+    let watch = Stopwatch::start();
+    loop {
+        let ended = place.run(&RUN).good().json()["slices"][0].clone();
+        if ended["outcome"] != "held" {
+            return ended;
+        }
+        assert!(watch.elapsed().as_secs() < 20, "{ended}");
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+}
+
+#[tokio::test]
+async fn a_dynamodb_that_goes_on_failing_is_told_and_a_later_run_makes_all_good() {
+    let (mut place, _databases) = many_groups().await;
+    let run = [&RUN[..], &["--budget", "2s"]].concat();
+    let good = place.endpoint().clone();
+    let endless = [0, usize::MAX];
+
+    let proxy = unreliable(&mut place, THROTTLED, "claimed_from", endless);
+    place.run(&run).refused(1, &["dynamodb throttled claim on table `tallymark`"]);
+    assert_eq!(lines(&place.target_url, "SELECT 1 FROM tallymark.slice").await.len(), 0);
+    proxy.recover();
+    place.run(&run).good();
+    is_done(&place, 1).await;
+    place.endpoint().clone_from(&good);
+
+    // The slice is committed, and its success cannot be recorded.
+    for (fault, word) in [(THROTTLED_TOO, "throttled complete"), (BROKEN, "complete on table")] {
+        let _proxy = unreliable(&mut place, fault, "rows_read", endless);
+        place.run(&[&REPLAY[..], &["--budget", "2s"]].concat()).refused(1, &[word]);
+        place.endpoint().clone_from(&good);
+        let again = after_the_lease(&place);
+        assert_eq!(
+            (&again["outcome"], &again["updated"]),
+            (&"succeeded".into(), &0.into()),
+            "{again}"
+        );
+        is_done(&place, 1).await;
+    }
+
+    let _proxy = unreliable(&mut place, BROKEN, "Query", endless);
+    place
+        .run(&["run", "hourly"])
+        .refused(1, &["query on table `tallymark` failed", "InternalServerError"]);
+    place.run(&["status"]).refused(1, &["InternalServerError"]);
+    place.endpoint().clone_from(&good);
+    let _lost = unreliable(&mut place, Fault::LoseReply, "GetItem", endless);
+    place.run(&["run", "hourly"]).refused(3, &["dynamodb could not be reached"]);
+}
+
+#[tokio::test]
+async fn a_backfill_that_dynamodb_throttles_goes_on_where_it_stopped() {
+    let database = Database::create().await;
+    let rollup = hourly("public.events", START);
+    let mut place = Place::new(&database.url(), &database.url(), &rollup).await;
+    place.sql(&SEED.replace("2026-02-15", "2026-02-05")).await;
+    place.run(&["init"]).good();
+    let backfill = [
+        "backfill",
+        "hourly",
+        "--from",
+        START,
+        "--to",
+        SOON.0,
+        "--budget",
+        "2s",
+        "--concurrency",
+        "4",
+        "--yes",
+    ];
+    // Longer than four workers' retries.
+    let proxy = unreliable(&mut place, THROTTLED, "UpdateItem", [40, 12]);
+    place.run(&backfill).refused(1, &["dynamodb throttled"]);
+    // One call and its retries, and what the others did meanwhile.
+    assert!((3..=12).contains(&proxy.met()), "{}", proxy.met());
+    proxy.recover();
+    place.run(&backfill).good();
+    is_done(&place, SOON.1).await;
+}

@@ -1,0 +1,298 @@
+//! Repair: checkpoints that were lost, wholly or in part, or that are older than the markers, follow
+//! the markers again; what is newer than a marker stays; and after it a tick does what is left to do.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use chrono::{DateTime, Utc};
+use tallymark::checkpoint::{Checkpoint, Claim, Lease, State, Yield};
+use tallymark::clock::{Clock as _, Deadline, ManualClock};
+use tallymark::repair::RepairReport;
+use tallymark::report::Outcome;
+
+use crate::support::world::{
+    BUDGET, DAILY, EVENTS, Setup, World, clock, daily_expected, dynamo, instant, random_events,
+};
+
+/// Five days that have ended, and a clock that stands in the sixth.
+async fn computed() -> (World, Arc<ManualClock>) {
+    let clock = Arc::new(clock("2026-01-06T12:00:00Z"));
+    let sql = format!("{EVENTS}; {}", random_events(5, 60));
+    let setup = Setup { clock: clock.clone(), ..Setup::default() };
+    let world = World::new(&sql, setup).await;
+    assert_eq!(world.backfill("2026-01-06", false).await.succeeded, 5);
+    (world, clock)
+}
+
+const DAYS: [&str; 5] = ["2026-01-01", "2026-01-02", "2026-01-03", "2026-01-04", "2026-01-05"];
+
+fn starts(days: &[&str]) -> Vec<DateTime<Utc>> {
+    days.iter().map(|day| instant(day)).collect()
+}
+
+/// The same databases, whose checkpoints are all gone.
+async fn without_checkpoints(world: &World) -> World {
+    let checkpoints = &world.worker.checkpoints;
+    for day in DAYS {
+        delete(world, day).await;
+    }
+    assert!(
+        checkpoints
+            .range("daily", instant(DAYS[0]), world.worker.clock.now())
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    delete(world, "watermark").await;
+    world.redefined(DAILY)
+}
+
+/// The key of a day's checkpoint, or of the watermark.
+fn key(item: &str) -> HashMap<String, AttributeValue> {
+    let sk = if item == "watermark" { item.to_owned() } else { format!("{item}T00:00:00Z") };
+    [("pk", "daily".to_owned()), ("sk", sk)]
+        .map(|(name, value)| (name.to_owned(), AttributeValue::S(value)))
+        .into()
+}
+
+/// Deletes one item, as a person at the console would.
+async fn delete(world: &World, item: &str) {
+    let delete = dynamo().await.client().delete_item().set_key(Some(key(item)));
+    delete.table_name(world.worker.checkpoints.table()).send().await.unwrap();
+}
+
+/// Repairs, after a dry run that must promise the same and change nothing.
+async fn repair(world: &World) -> RepairReport {
+    let before = checkpoints(world).await;
+    let promised = world.worker.repair(world.rollup(), true).await.unwrap();
+    assert_eq!(checkpoints(world).await, before);
+    let repaired = world.worker.repair(world.rollup(), false).await.unwrap();
+    assert_eq!(repaired, promised);
+    let again = world.worker.repair(world.rollup(), false).await.unwrap();
+    assert!(again.restored.is_empty() && again.reopened.is_empty(), "{again:?}");
+    repaired
+}
+
+async fn checkpoints(world: &World) -> Vec<Checkpoint> {
+    let now = world.worker.clock.now();
+    world.worker.checkpoints.range("daily", instant(DAYS[0]), now).await.unwrap()
+}
+
+/// States and attempts by day.
+async fn standing(world: &World) -> BTreeMap<String, (State, u64)> {
+    let day = |found: &Checkpoint| found.slice_start.format("%Y-%m-%d").to_string();
+    checkpoints(world).await.iter().map(|it| (day(it), (it.state, it.attempt))).collect()
+}
+
+/// What a tick does, newest first, each with its attempt; all of it must succeed.
+async fn tick(world: &World) -> Vec<(DateTime<Utc>, u64)> {
+    let clock = &world.worker.clock;
+    let deadline = Deadline::after(&**clock, BUDGET);
+    let report = world.worker.tick(clock.now(), deadline, None).await.unwrap();
+    assert!(report.problems.is_empty() && report.left == 0, "{report:?}");
+    assert!(report.slices.iter().all(|it| it.outcome == Outcome::Succeeded), "{report:?}");
+    report.slices.iter().map(|it| (it.start, it.attempt.unwrap())).collect()
+}
+
+async fn claim(world: &World, day: &str, seconds: u64) -> Lease {
+    let now = world.worker.clock.now();
+    let claim = Claim {
+        rollup: "daily",
+        slice_start: instant(day),
+        definition: &world.rollup().definition(),
+        now,
+        deadline: now + Duration::from_secs(seconds),
+    };
+    world.worker.checkpoints.claim(&claim).await.unwrap()
+}
+
+#[tokio::test]
+async fn checkpoints_lost_wholly_come_back_with_their_numbers() {
+    let (world, clock) = computed().await;
+    world.replay("2026-01-02").await;
+    world.replay("2026-01-04").await;
+    let before = checkpoints(&world).await;
+    let world = without_checkpoints(&world).await;
+    let repaired = repair(&world).await;
+    assert_eq!((repaired.markers, &repaired.restored), (5, &starts(&DAYS)));
+    assert!(repaired.reopened.is_empty());
+    let facts = |it: &Checkpoint| {
+        let outcome = it.outcome.clone().unwrap();
+        (
+            it.slice_start,
+            it.state,
+            it.attempt,
+            it.definition.clone(),
+            outcome.rows_read,
+            outcome.groups,
+        )
+    };
+    let after: Vec<_> = checkpoints(&world).await.iter().map(facts).collect();
+    assert_eq!(after, before.iter().map(facts).collect::<Vec<_>>());
+    assert_eq!(tick(&world).await, []);
+    assert!(world.worker.checkpoints.unfinished("daily").await.unwrap().is_empty());
+
+    // The numbering goes on: no attempt is fenced by a marker of before.
+    world.sql("DELETE FROM events WHERE kind = 'buy'").await;
+    let report = world.replay("2026-01-02").await;
+    assert_eq!((report.outcome, report.attempt), (Outcome::Succeeded, Some(3)));
+    let forced = world.backfill("2026-01-06", true).await;
+    assert_eq!((forced.succeeded, forced.refused.len()), (5, 0));
+    world.verify_all("2026-01-06").await;
+    clock.advance(Duration::from_secs(24 * 60 * 60));
+    assert_eq!(tick(&world).await, [(instant("2026-01-06"), 1)]);
+}
+
+/// Two are gone; one was tried again before anybody repaired it, and was fenced.
+#[tokio::test]
+async fn checkpoints_lost_in_part_come_back_and_a_fenced_attempt_is_forgiven() {
+    let (world, _clock) = computed().await;
+    for day in ["2026-01-02", "2026-01-03", "2026-01-03"] {
+        world.replay(day).await;
+    }
+    delete(&world, "2026-01-02").await;
+    delete(&world, "2026-01-03").await;
+    let fenced = world.run("2026-01-03").await;
+    assert_eq!((fenced.outcome, fenced.attempt), (Outcome::Fenced, Some(1)));
+    let checkpoint = world.checkpoint("2026-01-03").await.unwrap();
+    assert!(checkpoint.error.unwrap().contains("tallymark repair"));
+    let kept = checkpoints(&world).await;
+    let repaired = repair(&world).await;
+    assert_eq!(repaired.restored, starts(&["2026-01-02", "2026-01-03"]));
+    let found = checkpoints(&world).await;
+    assert!(kept.iter().filter(|it| it.state == State::Succeeded).all(|it| found.contains(it)));
+    let standing = standing(&world).await;
+    assert_eq!(
+        (standing["2026-01-02"], standing["2026-01-03"]),
+        ((State::Succeeded, 2), (State::Succeeded, 3))
+    );
+    assert_eq!(tick(&world).await, []);
+    assert_eq!(world.replay("2026-01-03").await.attempt, Some(4));
+    world.verify_all("2026-01-06").await;
+}
+
+/// A backup was put back: the checkpoint of a day knows nothing of its two newest attempts, and that
+/// of another claims a success that the target never had.
+#[tokio::test]
+async fn checkpoints_older_or_newer_than_the_markers_are_put_right() {
+    let (world, _clock) = computed().await;
+    let (client, table) = (dynamo().await.client(), world.worker.checkpoints.table());
+    let old = client.get_item().table_name(table).set_key(Some(key("2026-01-03"))).send();
+    let old = old.await.unwrap().item;
+    world.replay("2026-01-03").await;
+    world.sql("UPDATE events SET amount = amount + 1 WHERE created_at < '2026-01-04Z'").await;
+    world.replay("2026-01-03").await;
+    client.put_item().table_name(table).set_item(old).send().await.unwrap();
+    assert_eq!(standing(&world).await["2026-01-03"], (State::Succeeded, 1));
+    // The target was put back too, to a time before the fifth day.
+    world
+        .target_sql(
+            "DELETE FROM tallymark.slice WHERE slice_start = '2026-01-05Z'; \
+        DELETE FROM stats.daily WHERE bucket >= '2026-01-05Z'",
+        )
+        .await;
+    let repaired = repair(&world).await;
+    assert_eq!((repaired.markers, repaired.restored), (4, starts(&["2026-01-03"])));
+    assert_eq!(repaired.reopened, starts(&["2026-01-05"]));
+    assert_eq!(standing(&world).await["2026-01-03"], (State::Succeeded, 3));
+    assert_eq!(tick(&world).await, [(instant("2026-01-05"), 2)]);
+    let others = world.backfill("2026-01-06", true).await;
+    assert_eq!(others.succeeded, 5);
+    world.verify_all("2026-01-06").await;
+}
+
+#[tokio::test]
+async fn a_running_lease_and_a_newer_attempt_are_never_overwritten() {
+    let (world, clock) = computed().await;
+    for day in ["2026-01-02", "2026-01-03"] {
+        world.replay(day).await;
+    }
+    // After the loss: a worker has begun the second day, another has failed on the fourth.
+    let world = without_checkpoints(&world).await;
+    let running = claim(&world, "2026-01-02", 60).await;
+    for _ in 0..2 {
+        let lease = claim(&world, "2026-01-04", 60).await;
+        world.worker.checkpoints.yield_(&lease, &Yield::default(), clock.now()).await.unwrap();
+    }
+    let newer = world.checkpoint("2026-01-04").await.unwrap();
+    let mine = world.checkpoint("2026-01-02").await.unwrap();
+    let repaired = repair(&world).await;
+    assert_eq!(repaired.restored, starts(&["2026-01-01", "2026-01-03", "2026-01-05"]));
+    assert_eq!(world.checkpoint("2026-01-02").await.unwrap(), mine);
+    assert_eq!(world.checkpoint("2026-01-04").await.unwrap(), newer);
+    assert_eq!(running.attempt(), 1);
+    // Only what is newer than its marker is left to do. The running attempt will be fenced; once its
+    // lease is over, repair puts it right.
+    assert_eq!(tick(&world).await, [(instant("2026-01-04"), 3)]);
+    clock.advance(Duration::from_secs(66));
+    assert_eq!(repair(&world).await.restored, starts(&["2026-01-02"]));
+    let late = world.worker.checkpoints.fail(&running, "late", true, clock.now()).await;
+    assert!(late.is_err());
+    assert_eq!(standing(&world).await["2026-01-02"], (State::Succeeded, 2));
+    assert_eq!(tick(&world).await, []);
+    assert_eq!(world.replay("2026-01-02").await.attempt, Some(3));
+    world.verify_all("2026-01-06").await;
+}
+
+/// The rows of a lost checkpoint are those of another definition: they are counted anew.
+#[tokio::test]
+async fn a_definition_that_changed_in_between_makes_the_slice_stale() {
+    let (world, _clock) = computed().await;
+    delete(&world, "2026-01-02").await;
+    delete(&world, "2026-01-05").await;
+    let changed = world.redefined(&DAILY.replace("bucket =", "where = \"user_id < 15\"\nbucket ="));
+    let repaired = repair(&changed).await;
+    assert_eq!(repaired.restored, starts(&["2026-01-02", "2026-01-05"]));
+    let found = standing(&changed).await;
+    assert_eq!(
+        (found["2026-01-02"], found["2026-01-01"]),
+        ((State::Stale, 1), (State::Succeeded, 1))
+    );
+    let reason = changed.checkpoint("2026-01-02").await.unwrap().reason.unwrap();
+    assert!(reason.contains("definition has changed"), "{reason}");
+    let (second, fifth) = (instant("2026-01-02"), instant("2026-01-05"));
+    assert_eq!(tick(&changed).await, [(fifth, 2), (second, 2)]);
+    assert_eq!(tick(&changed).await, []);
+    assert_eq!(changed.backfill("2026-01-06", false).await.succeeded, 3);
+    let expected = daily_expected("2026-01-06")
+        .replace("FROM events WHERE", "FROM events WHERE user_id < 15 AND");
+    changed.assert_rows(&expected).await;
+    changed.assert_verified("2026-01-06").await;
+}
+
+/// A replay died after it had taken the marker, and all checkpoints were lost: that it was wanted is
+/// known from the marker alone, whose data is an older attempt's.
+#[tokio::test]
+async fn an_attempt_that_took_the_marker_and_never_replaced_is_not_taken_for_a_success() {
+    let (world, _clock) = computed().await;
+    world.sql("DELETE FROM events WHERE kind = 'buy'").await;
+    world.reopen("2026-01-03").await;
+    let lease = claim(&world, "2026-01-03", 60).await;
+    let (slice, guard) =
+        (world.slice("2026-01-03"), tallymark::target::Guard { shrink: None, timeout: BUDGET });
+    world.worker.target.resume(&lease, world.rollup(), slice, guard).await.unwrap();
+    let world = without_checkpoints(&world).await;
+    repair(&world).await;
+    assert_eq!(standing(&world).await["2026-01-03"].0, State::Stale);
+    assert_eq!(tick(&world).await, [(instant("2026-01-03"), 3)]);
+}
+
+/// A first attempt that died while it staged chunks left a marker without data.
+#[tokio::test]
+async fn a_marker_without_data_is_no_success() {
+    let (world, _clock) = computed().await;
+    world
+        .target_sql(
+            "UPDATE tallymark.slice SET replaced_at = NULL, definition = NULL, rows_read = NULL, \
+        groups = NULL WHERE slice_start = '2026-01-04Z'; DELETE FROM stats.daily \
+        WHERE bucket >= '2026-01-04Z' AND bucket < '2026-01-05Z'",
+        )
+        .await;
+    let world = without_checkpoints(&world).await;
+    assert_eq!(repair(&world).await.restored.len(), 5);
+    assert_eq!(standing(&world).await["2026-01-04"], (State::Stale, 1));
+    assert_eq!(tick(&world).await, [(instant("2026-01-04"), 2)]);
+    world.verify_all("2026-01-06").await;
+}

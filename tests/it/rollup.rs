@@ -1,0 +1,305 @@
+//! A rollup whose definition, name or existence changes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::json;
+use tallymark::checkpoint::{Claim, Yield};
+use tallymark::clock::{Clock, Deadline, ManualClock, SystemClock};
+use tallymark::report::Outcome;
+use tallymark::tick::TickReport;
+
+use crate::support::cli::{Place, daily, day, documented, lines};
+use crate::support::world::{EVENTS, Setup, World, clock, instant, records};
+
+/// A clock by which every look takes some time, so that budgets end without anybody's waiting.
+#[derive(Debug)]
+struct Stepping(ManualClock);
+
+impl Clock for Stepping {
+    fn now(&self) -> DateTime<Utc> {
+        self.0.advance(Duration::from_millis(20));
+        self.0.now()
+    }
+}
+
+/// A year of days, of which each has two groups.
+const YEAR: &str = "INSERT INTO events (created_at, kind, amount) \
+    SELECT '2025-01-01T06:00Z'::timestamptz + n * interval '8 hours', \
+        (ARRAY['view', 'buy'])[1 + n % 2], n FROM generate_series(0, 365 * 3 + 2) n";
+
+const BEFORE: &str = r#"
+[[rollup]]
+name = "daily"
+from = "public.events"
+time = "created_at"
+start = "2025-01-01"
+slice = "1 day"
+group_by = ["kind"]
+measures = { events = "count" }
+"#;
+
+/// The same with a measure more, and beside it a new rollup of ten days.
+const AFTER: &str = r#"
+[[rollup]]
+name = "daily"
+from = "public.events"
+time = "created_at"
+start = "2025-01-01"
+slice = "1 day"
+group_by = ["kind"]
+measures = { events = "count", revenue = { sum = "amount" } }
+
+[[rollup]]
+name = "fresh"
+from = "public.events"
+time = "created_at"
+start = "2025-12-22"
+slice = "1 day"
+measures = { events = "count" }
+"#;
+
+const OLD_NUMBERS: &str =
+    "SELECT bucket, kind, events FROM stats.daily WHERE bucket < '2026-01-01Z'";
+
+async fn tick(world: &World, budget: Duration) -> TickReport {
+    let clock = &*world.worker.clock;
+    let deadline = Deadline::after(clock, budget);
+    let report = world.worker.tick(clock.now(), deadline, None).await.unwrap();
+    assert!(report.problems.is_empty(), "{:?}", report.problems);
+    report
+}
+
+/// Demands that what is fresh came before what is of the old definition, each newest first.
+fn assert_order(report: &TickReport) {
+    let new_year = instant("2026-01-01");
+    let is_old =
+        |slice: &&tallymark::report::SliceReport| slice.rollup == "daily" && slice.start < new_year;
+    let fresh = report.slices.iter().take_while(|slice| !is_old(slice)).count();
+    let old = &report.slices[fresh..];
+    assert!(old.iter().all(|slice| is_old(&slice)), "{report:?}");
+    assert!(old.is_sorted_by(|one, other| one.start > other.start), "{report:?}");
+}
+
+/// Readers see the old numbers throughout; fresh slices of all rollups come first; every old slice
+/// is recomputed once, and of its rows only the new column changes.
+#[tokio::test]
+async fn a_new_measure_is_computed_for_a_year_of_history_behind_all_else() {
+    let manual = clock("2026-01-01T12:00:00Z");
+    let stepping: Arc<dyn Clock> = Arc::new(Stepping(manual.clone()));
+    let setup = Setup { rollups: BEFORE, clock: Arc::clone(&stepping), ..Setup::default() };
+    let world = World::new(&format!("{EVENTS}; {YEAR}"), setup).await;
+    assert_eq!(world.backfill("2026-01-01", false).await.succeeded, 365);
+    let before = records(&world.target, OLD_NUMBERS).await;
+    assert_eq!(before.len(), 365 * 2);
+
+    let world = world.changed("", AFTER, Arc::clone(&stepping));
+    world.init().await.unwrap();
+    assert_eq!(records(&world.target, OLD_NUMBERS).await, before);
+    manual.advance(Duration::from_secs(24 * 60 * 60));
+    let redefined = async || {
+        let plan = world.worker.plan(world.rollup(), manual.now()).await.unwrap().plan;
+        assert_eq!(plan.redefined().count() > 0, !plan.is_of_one_definition());
+        plan.redefined().count()
+    };
+    assert_eq!(redefined().await, 365);
+    let mut runs: BTreeMap<DateTime<Utc>, usize> = BTreeMap::new();
+    let mut left = 365;
+    // Bounded: a tick of this budget recomputes some dozens.
+    for round in 0..40 {
+        let report = tick(&world, Duration::from_secs(30)).await;
+        assert_order(&report);
+        if round == 0 {
+            let first = &report.slices[0];
+            assert_eq!((&*first.rollup, first.start), ("daily", instant("2026-01-01")));
+            assert_eq!(report.slices.iter().filter(|slice| slice.rollup == "fresh").count(), 11);
+            assert!(report.left > 0, "one budget is not enough");
+        }
+        let old = report.slices.iter().filter(|slice| slice.start < instant("2026-01-01"));
+        for slice in old.filter(|slice| slice.rollup == "daily") {
+            assert_eq!(slice.outcome, Outcome::Succeeded);
+            let done = slice.completion.as_ref().unwrap();
+            assert_eq!((done.inserted, done.deleted, done.updated), (0, 0, 2), "{slice:?}");
+            *runs.entry(slice.start).or_default() += 1;
+        }
+        assert_eq!(records(&world.target, OLD_NUMBERS).await, before);
+        left = redefined().await;
+        assert_eq!(left + runs.len(), 365, "progress is visible");
+        if left == 0 {
+            break;
+        }
+    }
+    assert_eq!(left, 0);
+    assert!(runs.values().all(|times| *times == 1), "{runs:?}");
+    world
+        .assert_rows(
+            "SELECT date_trunc('day', created_at, 'UTC'), kind, count(*), sum(amount) FROM events \
+             WHERE created_at < '2026-01-02Z' GROUP BY 1, 2",
+        )
+        .await;
+    assert!(tick(&world, Duration::from_secs(30)).await.slices.is_empty());
+    let seen = world.worker.checkpoints.watermark("daily").await.unwrap();
+    assert_eq!(seen.until(), Some(instant("2026-01-02")));
+    assert_eq!(seen.definition(), Some(&*world.rollup().definition()), "ticks are cheap again");
+}
+
+/// A source that keeps no history: what cannot be recomputed is left as it is.
+#[tokio::test]
+async fn a_new_definition_does_not_erase_what_the_source_has_purged() {
+    let clock = Arc::new(clock("2025-01-05T12:00:00Z"));
+    let setup = Setup { rollups: BEFORE, clock: clock.clone(), ..Setup::default() };
+    let world = World::new(&format!("{EVENTS}; {YEAR}"), setup).await;
+    assert_eq!(tick(&world, Duration::from_secs(60)).await.slices.len(), 4);
+    let before = records(&world.target, OLD_NUMBERS).await;
+    world.sql("DELETE FROM events WHERE created_at < '2025-01-03Z'").await;
+    // One that counts other rows, and one that counts the same rows otherwise.
+    let narrower = BEFORE.replace("measures =", "where = \"kind <> 'test'\"\nmeasures =");
+    let more =
+        BEFORE.replace("events = \"count\"", "events = \"count\", high = { max = \"amount\" }");
+    for rollups in [narrower, more] {
+        let world = world.changed("", &rollups, clock.clone());
+        world.init().await.unwrap();
+        let report = tick(&world, Duration::from_secs(60)).await;
+        let failed = report.slices.iter().filter(|slice| slice.outcome == Outcome::Failed);
+        for slice in failed.clone() {
+            assert!(slice.reason.as_ref().unwrap().contains("shrink_guard"), "{slice:?}");
+        }
+        assert!(report.slices.len() - failed.count() == 2, "{report:?}");
+        assert_eq!(records(&world.target, OLD_NUMBERS).await, before);
+    }
+}
+
+/// The statement that the refusal shows is run as it is, a mean's three columns included.
+#[tokio::test]
+async fn a_removed_measure_is_refused_with_a_remedy_that_works() {
+    let with = BEFORE.replace(
+        "events = \"count\"",
+        "events = \"count\", mean = { avg = \"amount\" }, low = { min = \"amount\" }",
+    );
+    let setup = Setup {
+        rollups: &with,
+        clock: Arc::new(clock("2025-01-05T12:00:00Z")),
+        ..Setup::default()
+    };
+    let world = World::new(&format!("{EVENTS}; {YEAR}"), setup).await;
+    tick(&world, Duration::from_secs(60)).await;
+    let world = world.redefined(BEFORE);
+    let refused = world.init().await.unwrap_err().to_string();
+    let begin = refused.find("ALTER TABLE").unwrap_or_else(|| panic!("{refused}"));
+    let end = refused.find("; then run `tallymark init`").unwrap_or_else(|| panic!("{refused}"));
+    world.target_sql(&refused[begin..end]).await;
+    world.init().await.unwrap();
+    let report = tick(&world, Duration::from_secs(60)).await;
+    assert!(report.slices.iter().all(|slice| slice.outcome == Outcome::Succeeded), "{report:?}");
+    assert_eq!(report.slices.len(), 4);
+    world
+        .assert_rows(
+            "SELECT date_trunc('day', created_at, 'UTC'), kind, count(*) FROM events \
+             WHERE created_at < '2025-01-05Z' GROUP BY 1, 2",
+        )
+        .await;
+}
+
+/// The file of `days` days with the rollup under another name.
+fn visits(days: u32) -> String {
+    daily(days).replace("name = \"daily\"", "name = \"visits\"")
+}
+
+async fn count(place: &Place, sql: &str) -> String {
+    lines(&place.target_url, sql).await.join(" ")
+}
+
+#[tokio::test]
+async fn a_renamed_rollup_keeps_its_rows_its_progress_and_its_attempts() {
+    let (place, _database) = Place::with_events(4).await;
+    place.run(&["init"]).good();
+    place.run(&["run"]).good();
+    place.run(&["replay", "daily", "--slice", &day(2).to_string(), "--yes"]).good();
+    let rows = count(&place, "SELECT * FROM stats.daily").await;
+    place.run(&["rollup", "rename", "daily", "visits", "--yes"]).refused(2, &["name = \"visits\""]);
+    place.configure(&visits(4));
+    place.run(&["run"]).refused(2, &["visits", "not ready"]);
+    place.run(&["rollup", "rename", "daily", "visits"]).refused(2, &["--yes"]);
+
+    let lease = claim(&place, "daily", 0).await;
+    place.run(&["rollup", "rename", "daily", "visits", "--yes"]).refused(2, &["holds a slice"]);
+    let now = SystemClock.now();
+    place.checkpoints().yield_(&lease, &Yield::default(), now).await.unwrap();
+
+    // Killed after the copy.
+    let old = place.checkpoints().items("daily").await.unwrap();
+    place.checkpoints().copy_items(&old, "visits").await.unwrap();
+    let document = place.json(&["rollup", "rename", "daily", "visits", "--yes"]);
+    assert_eq!(document["holdings"]["markers"], 4);
+    let example = &documented("rollup")[0];
+    let keys =
+        |value: &serde_json::Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(keys(&document), keys(example));
+    assert_eq!(keys(&document["holdings"]), keys(&example["holdings"]));
+    assert_eq!(count(&place, "SELECT * FROM stats.visits").await, rows);
+    assert_eq!(count(&place, "SELECT to_regclass('stats.daily') IS NULL").await, "(t)");
+    assert!(place.checkpoints().items("daily").await.unwrap().is_empty());
+    let replayed = instant(&format!("{}T00:00:00Z", day(2)));
+    let kept = place.checkpoints().get("visits", replayed).await.unwrap().unwrap();
+    assert_eq!((kept.attempt, &*kept.rollup), (2, "visits"));
+
+    // Killed before the old items were deleted; the new ones have gone on since.
+    place.run(&["replay", "visits", "--slice", &day(2).to_string(), "--yes"]).good();
+    place.checkpoints().copy_items(&old, "daily").await.unwrap();
+    place.run(&["rollup", "rename", "daily", "visits", "--yes"]).good();
+    assert!(place.checkpoints().items("daily").await.unwrap().is_empty());
+    let kept = place.checkpoints().get("visits", replayed).await.unwrap().unwrap();
+    assert_eq!(kept.attempt, 3);
+    let again = place.run(&["rollup", "rename", "daily", "visits", "--yes"]).good();
+    assert!(again.out.contains("already"), "{again:?}");
+    place.run(&["run"]).good();
+    assert_eq!(place.run(&["run"]).good().out, "nothing is due\n");
+    place.run(&["verify"]).good();
+}
+
+/// Takes a lease on a slice far in the past, which no tick looks at.
+async fn claim(place: &Place, rollup: &str, day: i64) -> tallymark::checkpoint::Lease {
+    let now = SystemClock.now();
+    let claim = Claim {
+        rollup,
+        slice_start: instant("2020-01-01") + TimeDelta::days(day),
+        definition: "a test",
+        now,
+        deadline: now + TimeDelta::minutes(2),
+    };
+    place.checkpoints().claim(&claim).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_dropped_rollup_leaves_nothing_behind() {
+    let (place, _database) = Place::with_events(3).await;
+    let all = format!("{}\n{}", daily(3), visits(3));
+    place.configure(&all);
+    place.run(&["init"]).good();
+    place.run(&["run"]).good();
+    place.configure(&daily(3));
+    place.run(&["rollup", "drop", "visits"]).refused(2, &["--yes"]);
+    place.sql("CREATE VIEW report AS SELECT * FROM stats.visits").await;
+    place.run(&["rollup", "drop", "visits", "--yes"]).refused(1, &["depend"]);
+    place.sql("DROP VIEW report").await;
+    let lease = claim(&place, "visits", 0).await;
+    place.run(&["rollup", "drop", "visits", "--yes"]).refused(2, &["holds a slice"]);
+    place.checkpoints().yield_(&lease, &Yield::default(), SystemClock.now()).await.unwrap();
+
+    let document = place.json(&["rollup", "drop", "visits", "--yes"]);
+    assert_eq!((&document["action"], &document["to"]), (&json!("drop"), &json!(null)));
+    let gone = "SELECT to_regclass('stats.visits'), to_regclass('tallymark.stage_visits'), \
+                (SELECT count(*) FROM tallymark.slice WHERE rollup = 'visits'), \
+                (SELECT count(*) FROM tallymark.rollup WHERE rollup = 'visits')";
+    assert_eq!(count(&place, gone).await, "(,,0,0)");
+    assert!(place.checkpoints().items("visits").await.unwrap().is_empty());
+    place.run(&["rollup", "drop", "visits", "--yes"]).good();
+    assert_eq!(place.run(&["run"]).good().out, "nothing is due\n");
+
+    place.configure(&all);
+    place.run(&["run"]).refused(2, &["not ready"]);
+    place.run(&["init"]).good();
+    assert_eq!(place.json(&["run"])["slices"].as_array().unwrap().len(), 3);
+}

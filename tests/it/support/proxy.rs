@@ -1,0 +1,210 @@
+//! What stands between a worker and its servers, and fails on demand: a TCP proxy that cuts a
+//! connection, and an HTTP proxy that answers in DynamoDB's place or loses its reply. Threads, because
+//! the tests wait for child processes meanwhile.
+
+use std::io::{BufRead, BufReader, ErrorKind, Read, Result, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+/// When a connection to PostgreSQL is cut.
+#[derive(Clone, Copy, Debug)]
+pub struct Cut {
+    /// After the client has said this ...
+    pub said: &'static str,
+    /// ... and so many more bytes have come back (0: the reply is lost).
+    pub bytes: usize,
+}
+
+/// A proxy in front of a PostgreSQL server. It cuts one connection, once.
+#[derive(Debug)]
+pub struct Cutter {
+    pub port: u16,
+    armed: Arc<AtomicBool>,
+}
+
+impl Cutter {
+    pub fn start(upstream: String, cut: Cut) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let armed = Arc::new(AtomicBool::new(true));
+        let shared = Arc::clone(&armed);
+        // Ends with the test's process.
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let server = TcpStream::connect(&upstream).unwrap();
+                relay(client, server, cut, &shared).unwrap();
+            }
+        });
+        Self { port, armed }
+    }
+
+    /// Whether it has cut its connection.
+    pub fn has_cut(&self) -> bool {
+        !self.armed.load(Ordering::SeqCst)
+    }
+}
+
+fn relay(client: TcpStream, server: TcpStream, cut: Cut, armed: &Arc<AtomicBool>) -> Result<()> {
+    let said = Arc::new(AtomicBool::new(false));
+    let (mut from, mut to) = (client.try_clone()?, server.try_clone()?);
+    let heard = Arc::clone(&said);
+    thread::spawn(move || {
+        let mut buffer = [0; 8192];
+        // An error or nothing more to read: one side has gone.
+        while let Ok(count @ 1..) = from.read(&mut buffer) {
+            if buffer[..count].windows(cut.said.len()).any(|part| part == cut.said.as_bytes()) {
+                heard.store(true, Ordering::SeqCst);
+            }
+            if to.write_all(&buffer[..count]).is_err() {
+                break;
+            }
+        }
+        let _ = to.shutdown(Shutdown::Both);
+    });
+    let (mut from, mut to, armed) = (server, client, Arc::clone(armed));
+    thread::spawn(move || {
+        let (mut buffer, mut since) = ([0; 8192], 0);
+        while let Ok(count @ 1..) = from.read(&mut buffer) {
+            if said.load(Ordering::SeqCst) {
+                if since >= cut.bytes && armed.swap(false, Ordering::SeqCst) {
+                    break;
+                }
+                since += count;
+            }
+            if to.write_all(&buffer[..count]).is_err() {
+                break;
+            }
+        }
+        let _ = to.shutdown(Shutdown::Both);
+        let _ = from.shutdown(Shutdown::Both);
+    });
+    Ok(())
+}
+
+/// What happens to a request to DynamoDB.
+#[derive(Clone, Copy, Debug)]
+pub enum Fault {
+    /// It is answered with this status and error type, and never forwarded.
+    Answer(u16, &'static str),
+    /// It is forwarded, and the connection is closed in place of the reply.
+    LoseReply,
+}
+
+/// Which requests a fault meets: of those that hold `said`, `count` after the first `skip`.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    pub fault: Fault,
+    pub said: &'static str,
+    pub skip: usize,
+    pub count: usize,
+}
+
+/// A proxy in front of a DynamoDB.
+#[derive(Debug)]
+pub struct Unreliable {
+    pub endpoint: String,
+    plan: Arc<Mutex<Option<Plan>>>,
+    met: Arc<AtomicUsize>,
+}
+
+impl Unreliable {
+    pub fn start(upstream: &str, plan: Plan) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let upstream = upstream.replace("http://", "");
+        let (plan, met) = (Arc::new(Mutex::new(Some(plan))), Arc::new(AtomicUsize::new(0)));
+        let (shared, count) = (Arc::clone(&plan), Arc::clone(&met));
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let (plan, met) = (Arc::clone(&shared), Arc::clone(&count));
+                let server = TcpStream::connect(&upstream).unwrap();
+                // An error means that one side closed its connection.
+                thread::spawn(move || serve(client, server, &plan, &met).unwrap_or(()));
+            }
+        });
+        Self { endpoint, plan, met }
+    }
+
+    /// No faults from now on.
+    pub fn recover(&self) {
+        *self.plan.lock().unwrap() = None;
+    }
+
+    /// How many requests met the fault.
+    pub fn met(&self) -> usize {
+        self.met.load(Ordering::SeqCst)
+    }
+}
+
+/// The fault that this request meets, and the plan for the ones after it.
+fn next(plan: &Mutex<Option<Plan>>, request: &[u8]) -> Option<Fault> {
+    let mut plan = plan.lock().unwrap();
+    let plan = plan.as_mut()?;
+    if !String::from_utf8_lossy(request).contains(plan.said) {
+        return None;
+    }
+    if plan.skip > 0 {
+        plan.skip -= 1;
+        return None;
+    }
+    plan.count = plan.count.checked_sub(1)?;
+    Some(plan.fault)
+}
+
+fn serve(
+    mut client: TcpStream,
+    mut server: TcpStream,
+    plan: &Mutex<Option<Plan>>,
+    met: &AtomicUsize,
+) -> Result<()> {
+    let mut requests = BufReader::new(client.try_clone()?);
+    let mut replies = BufReader::new(server.try_clone()?);
+    loop {
+        let request = message(&mut requests)?;
+        let fault = next(plan, &request);
+        if fault.is_some() {
+            met.fetch_add(1, Ordering::SeqCst);
+        }
+        if let Some(Fault::Answer(status, code)) = fault {
+            let body = format!(
+                r#"{{"__type":"com.amazonaws.dynamodb.v20120810#{code}","message":"as planned"}}"#
+            );
+            write!(
+                client,
+                "HTTP/1.1 {status} Fault\r\ncontent-type: application/x-amz-json-1.0\r\n\
+                 content-length: {}\r\n\r\n{body}",
+                body.len()
+            )?;
+            continue;
+        }
+        server.write_all(&request)?;
+        let reply = message(&mut replies)?;
+        if fault.is_some() {
+            return Ok(());
+        }
+        client.write_all(&reply)?;
+    }
+}
+
+/// One HTTP message: its head and a body of the length that the head tells.
+fn message(from: &mut impl BufRead) -> Result<Vec<u8>> {
+    let (mut bytes, mut length) = (Vec::new(), 0);
+    loop {
+        let mut line = String::new();
+        if from.read_line(&mut line)? == 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        bytes.extend_from_slice(line.as_bytes());
+        let line = line.trim_end().to_ascii_lowercase();
+        if let Some(value) = line.strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap();
+        }
+        if line.is_empty() {
+            break;
+        }
+    }
+    from.take(length).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
