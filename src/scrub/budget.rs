@@ -96,7 +96,7 @@ mod tests {
     }
 
     fn every(minutes: i64, days: i64) -> impl Iterator<Item = DateTime<Utc>> {
-        let begin: DateTime<Utc> = "2026-03-01T00:03:00Z".parse().unwrap();
+        let begin: DateTime<Utc> = "2026-03-01T00:00:00Z".parse().unwrap();
         (0..days * 24 * 60 / minutes).map(move |n| begin + TimeDelta::minutes(minutes * n))
     }
 
