@@ -9,6 +9,8 @@ SELECT since, who FROM (
            ({horizon} - backend_xid::text::bigint) & 4294967295 AS distance
     FROM pg_stat_activity
     WHERE backend_xid IS NOT NULL AND datname = current_database() AND pid <> pg_backend_pid()
+  -- Tallymark's own transactions write to rollup tables only.
+  AND NOT (application_name LIKE 'tallymark %' AND usename = current_user)
     UNION ALL
     SELECT prepared, format('the prepared transaction %L (SELECT * FROM pg_prepared_xacts)', gid),
            ({horizon} - transaction::text::bigint) & 4294967295

@@ -5,6 +5,8 @@ SELECT xact_start AS since,
               pid, coalesce(nullif(application_name, ''), 'no application_name'), usename, pid) AS who
 FROM pg_stat_activity
 WHERE xact_start < {before} AND datname = current_database() AND pid <> pg_backend_pid()
+  -- Tallymark's own transactions write to rollup tables only.
+  AND NOT (application_name LIKE 'tallymark %' AND usename = current_user)
   AND backend_type NOT IN ('autovacuum worker', 'autovacuum launcher', 'walsender')
 ORDER BY xact_start
 LIMIT 1

@@ -4,4 +4,6 @@ SELECT min(xact_start) AS since,
        EXISTS (SELECT FROM pg_prepared_xacts WHERE database = current_database()) AS prepared
 FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid()
+  -- Tallymark's own transactions write to rollup tables only.
+  AND NOT (application_name LIKE 'tallymark %' AND usename = current_user)
   AND backend_type NOT IN ('autovacuum worker', 'autovacuum launcher', 'walsender')

