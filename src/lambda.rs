@@ -130,6 +130,7 @@ async fn schedule(
         "slices": report.slices,
         "unlisted": unlisted,
         "left": report.left,
+        "scrub": report.scrub,
     }))
 }
 

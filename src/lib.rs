@@ -17,7 +17,7 @@
 //! | [`target`] | stage, fence and replace in the rollup tables |
 //! | [`report`], [`telemetry`] | what is said about it, and where |
 //! | [`lambda`] | event → work → response |
-//! | [`verify`], [`repair`] | proofs and repairs |
+//! | [`verify`], [`scrub`], [`repair`] | proofs and repairs |
 //!
 //! [`worker::Worker`] owns the clients that all of them borrow.
 
@@ -42,6 +42,7 @@ pub mod repair;
 pub mod report;
 pub mod rollup;
 pub mod run;
+pub mod scrub;
 pub mod slice;
 pub mod source;
 pub mod sql;

@@ -10,6 +10,7 @@ use crate::plan::{Plan, Planned, Standing, View, horizon};
 use crate::report::{Outcome, SliceReport};
 use crate::rollup::Rollup;
 use crate::run::{RESERVE, RunOptions};
+use crate::scrub::ScrubReport;
 use crate::slice::Slice;
 use crate::worker::{Severity, WorkError, Worker};
 
@@ -38,6 +39,8 @@ pub struct TickReport {
     pub left: usize,
     /// Rollups that could not be worked on.
     pub problems: Vec<Problem>,
+    /// Old slices that were verified once all due work was done.
+    pub scrub: ScrubReport,
     /// Whether there are no checkpoints to be had any more.
     #[serde(skip)]
     pub(crate) is_over: bool,
@@ -77,11 +80,8 @@ impl TickReport {
     /// The worst of what went wrong; `None` if nothing did.
     #[must_use]
     pub fn severity(&self) -> Option<Severity> {
-        let failed = self
-            .slices
-            .iter()
-            .any(|slice| matches!(slice.outcome, Outcome::Failed))
-            .then_some(Severity::Failed);
+        let has_failed = self.slices.iter().any(|slice| matches!(slice.outcome, Outcome::Failed));
+        let failed = (has_failed || self.scrub.differing > 0).then_some(Severity::Failed);
         let problems = self.problems.iter().filter_map(|problem| problem.severity);
         problems.chain(failed).max_by_key(|severity| *severity as u8)
     }
@@ -172,6 +172,11 @@ impl Worker {
         // An edit of the configuration must not keep any rollup's fresh numbers waiting.
         for queues in [fresh, redefined] {
             self.work_off(queues, now, deadline, &mut report).await;
+        }
+        // With time left, whatever is left is of rollups in trouble, which are not scrubbed either.
+        let has_time = !report.is_over && deadline.remaining(&*self.clock) >= BEGIN_MIN;
+        if let Some(settings) = self.config.scrub.filter(|_| has_time) {
+            self.scrub(settings, only, deadline, &mut report).await;
         }
         Ok(report)
     }

@@ -6,7 +6,7 @@
 //! | [`state`] | the states and the one function between them |
 //! | [`item`] | the item, typed |
 //! | `dynamodb`, `table` | the connection and the table |
-//! | `claim`, `finish`, `reopen`, `watermark`, `changes`, `restore` | the conditional writes |
+//! | `claim`, `finish`, `reopen`, `watermark`, `changes`, `scrub`, `restore` | the conditional writes |
 //! | `moving` | all items of a rollup at once: another name, or none |
 //!
 //! In the normal case a slice costs two writes: [`Checkpoints::claim`] and
@@ -21,6 +21,7 @@ pub mod item;
 mod moving;
 mod reopen;
 mod restore;
+mod scrub;
 pub mod state;
 mod table;
 mod update;
@@ -40,6 +41,7 @@ pub use finish::{Failure, Yield};
 pub use item::{Checkpoint, Completion};
 pub use moving::Items;
 pub use restore::{Marker, Restored};
+pub use scrub::{DRIFT_MAX, Drift, PAGE, Scrub};
 pub use state::State;
 pub use table::{Created, TableSummary};
 pub use watermark::{SourceBegin, Watermark};

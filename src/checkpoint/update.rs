@@ -76,10 +76,11 @@ impl Update {
         table: &str,
         operation: &'static str,
     ) -> Result<Written, CheckpointError> {
-        let mut update = format!("SET {}", self.set.join(", "));
-        if !self.remove.is_empty() {
-            update.push_str(&format!(" REMOVE {}", self.remove.join(", ")));
-        }
+        let clauses = [("SET", &self.set), ("REMOVE", &self.remove)];
+        let clauses = clauses.iter().filter(|(_, parts)| !parts.is_empty());
+        let clauses: Vec<String> =
+            clauses.map(|(verb, parts)| format!("{verb} {}", parts.join(", "))).collect();
+        let update = clauses.join(" ");
         let names = names_in(&update).chain(names_in(&self.condition)).collect();
         let answer = client
             .update_item()
@@ -88,7 +89,8 @@ impl Update {
             .update_expression(&update)
             .condition_expression(&self.condition)
             .set_expression_attribute_names(Some(names))
-            .set_expression_attribute_values(Some(self.values))
+            // None at all, where nothing is bound: DynamoDB refuses an empty map.
+            .set_expression_attribute_values(Some(self.values).filter(|values| !values.is_empty()))
             .return_values(ReturnValue::AllNew)
             .return_values_on_condition_check_failure(OnFailure::AllOld)
             .send()

@@ -4,10 +4,11 @@ use chrono::{DateTime, Utc};
 use clap::Args;
 use serde_json::json;
 
-use super::{Failure, Global, parse_duration, slice_starting, ui};
+use super::{Failure, Global, parse_duration, slice_starting, ui, verify};
 use crate::clock::Deadline;
 use crate::report::{Outcome, SliceReport};
 use crate::run::RunOptions;
+use crate::scrub::ScrubReport;
 use crate::tick::TickReport;
 use crate::worker::Severity;
 
@@ -45,17 +46,26 @@ impl Run {
         match report.severity() {
             None => Ok(()),
             Some(Severity::Failed) if report.problems.is_empty() => {
-                let failed = report.slices.iter().filter(|slice| slice.outcome == Outcome::Failed);
-                let failed = ui::counted(failed.count(), "slice");
-                Err(Failure::told(Severity::Failed, format!("{failed} failed, as said above")))
+                Err(Failure::told(Severity::Failed, format!("{}, as said above", wrong(&report))))
             }
             Some(severity) => Err(Failure::told(severity, reason().collect::<Vec<_>>().join("\n"))),
         }
     }
 }
 
+/// What failed and what differs.
+fn wrong(report: &TickReport) -> String {
+    let failed = report.slices.iter().filter(|slice| slice.outcome == Outcome::Failed).count();
+    [(failed, "failed"), (report.scrub.differing, "found to differ from the source")]
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{} {what}", ui::counted(*count, "slice")))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
 fn text(report: &TickReport) -> String {
-    if report.slices.is_empty() && report.left == 0 {
+    if report.slices.is_empty() && report.left == 0 && report.scrub.is_nothing() {
         return "nothing is due".into();
     }
     let mut parts = Vec::new();
@@ -66,7 +76,27 @@ fn text(report: &TickReport) -> String {
         let more = if report.slices.is_empty() { "slice" } else { "more slice" };
         parts.push(format!("{} due and left to the next tick", ui::counted(report.left, more)));
     }
+    parts.extend(scrub(&report.scrub));
     parts.join("\n")
+}
+
+/// What the scrub did, if it did anything.
+fn scrub(report: &ScrubReport) -> Vec<String> {
+    let ScrubReport { verified, differing, drifted, passed_over } = report;
+    let mut lines: Vec<String> =
+        drifted.iter().flat_map(|drifted| verify::difference(&drifted.found)).collect();
+    lines.extend(verify::not_compared(passed_over));
+    let reopened = drifted.iter().filter(|drifted| drifted.reopened).count();
+    if *verified > 0 {
+        let differ = if *differing == 1 { "differs" } else { "differ" };
+        let mut line = format!("scrub: {} verified, ", ui::counted(*verified, "slice"));
+        line.push_str(&format!("{} {differ}", ui::count(*differing)));
+        if reopened > 0 {
+            line.push_str(&format!(", {} reopened", ui::count(reopened)));
+        }
+        lines.push(line);
+    }
+    lines
 }
 
 /// The slices of a tick or batch as a table, at most so many lines of it.

@@ -7,9 +7,10 @@ use serde_json::json;
 
 use super::run::{name, named};
 use super::{Failure, Global, rollups, ui};
-use crate::checkpoint::{Checkpoint, State};
+use crate::checkpoint::{Checkpoint, Drift, Scrub, State};
 use crate::plan::{Planned, Standing};
 use crate::rollup::Rollup;
+use crate::scrub::scrubbed_range;
 use crate::worker::{WorkError, Worker};
 
 /// So many unfinished slices are listed with their reason; the JSON lists all.
@@ -25,6 +26,15 @@ pub struct Status {
     lines: usize,
 }
 
+/// How a rollup's scrub stands.
+struct Scrubbed {
+    scrub: Scrub,
+    /// Slices that it goes round.
+    slices: usize,
+    /// Where it found drift that is still there, as far as is known.
+    drift: Vec<(DateTime<Utc>, Drift)>,
+}
+
 /// How one rollup stands.
 struct Standings {
     watermark: DateTime<Utc>,
@@ -33,6 +43,7 @@ struct Standings {
     redefined: (usize, usize),
     slices: Vec<Planned>,
     unfinished: Vec<Checkpoint>,
+    scrub: Option<Scrubbed>,
 }
 
 impl Status {
@@ -62,7 +73,8 @@ impl Status {
         let lag = now - known.watermark;
         // Whoever has any is read from the start.
         let redefined = (known.redefined().count(), known.slices.len());
-        Ok(Standings { watermark: known.watermark, lag, redefined, slices, unfinished })
+        let scrub = scrubbed(worker, rollup, now).await?;
+        Ok(Standings { watermark: known.watermark, lag, redefined, slices, unfinished, scrub })
     }
 
     fn text(&self, rollup: &Rollup, standings: &Standings) -> String {
@@ -85,6 +97,7 @@ impl Status {
             let (old, all) = (ui::count(old), ui::counted(all, "slice"));
             lines.push(format!("{old} of {all} still hold an old definition"));
         }
+        lines.extend(standings.scrub.iter().flat_map(|scrub| scrub.lines(rollup)));
         lines.extend(self.grid(rollup, &standings.slices));
         lines.push(legend(&standings.slices));
         if !standings.unfinished.is_empty() {
@@ -275,5 +288,66 @@ fn document(rollup: &Rollup, standings: &Standings) -> serde_json::Value {
             "retry_at": checkpoint.retry_at,
             "lease_until": checkpoint.lease_until,
         })).collect::<Vec<_>>(),
+        "scrub": standings.scrub.as_ref().map(|scrub| scrub.document(rollup)),
     })
+}
+
+/// How the scrub stands; `None` if there was none yet.
+async fn scrubbed(
+    worker: &Worker,
+    rollup: &Rollup,
+    now: DateTime<Utc>,
+) -> Result<Option<Scrubbed>, WorkError> {
+    let scrub = worker.checkpoints.scrub(&rollup.name).await?;
+    if scrub.round == 0 {
+        return Ok(None);
+    }
+    let first_row = worker.checkpoints.watermark(&rollup.name).await?.begin();
+    let first_row = first_row.and_then(|begin| begin.first_row);
+    let slices = scrubbed_range(rollup, now).map_or(0, |(begin, end)| {
+        let begin = first_row.map_or(begin, |first| begin.max(first));
+        let begin = rollup.calendar.containing(begin).start();
+        rollup.calendar.slices(begin, end).count()
+    });
+    let drift = worker.open_drift(rollup, &scrub).await?;
+    Ok(Some(Scrubbed { scrub, slices, drift }))
+}
+
+impl Scrubbed {
+    fn lines(&self, rollup: &Rollup) -> Vec<String> {
+        let Self { scrub, slices, drift } = self;
+        let last = scrub.verified_at.map_or_else(|| "never".into(), ui::instant);
+        let all = ui::counted(*slices, "slice");
+        let done = ui::number(scrub.verified_in_round());
+        let mut lines =
+            vec![format!("scrub: {done} of {all} in round {}, last {last}", scrub.round)];
+        lines.extend(drift.iter().map(|(start, drift)| {
+            let groups = usize::try_from(drift.groups).unwrap_or(usize::MAX);
+            let line = format!(
+                "drift in {}: {} found at {}",
+                named(&rollup.name, *start),
+                ui::counted(groups, "group"),
+                ui::instant(drift.found_at)
+            );
+            ui::wrapped(&console::style(line).red().to_string(), 2)
+        }));
+        lines
+    }
+
+    fn document(&self, rollup: &Rollup) -> serde_json::Value {
+        let Self { scrub, slices, drift } = self;
+        json!({
+            "round": scrub.round,
+            "round_started_at": scrub.round_started_at,
+            "verified": scrub.verified_in_round(),
+            "slices": slices,
+            "verified_in_all": scrub.verified,
+            "verified_at": scrub.verified_at,
+            "drift": drift.iter().map(|(start, drift)| json!({
+                "slice": name(&rollup.name, *start),
+                "groups": drift.groups,
+                "found_at": drift.found_at,
+            })).collect::<Vec<_>>(),
+        })
+    }
 }

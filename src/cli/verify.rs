@@ -1,14 +1,23 @@
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
 
+use super::run::named;
 use super::{Failure, Global, Range, parse_duration, rollups, slice_starting, ui};
-use crate::plan::{Planned, Standing};
+use crate::backfill::{Batch, Interrupted};
+use crate::plan::Standing;
+use crate::report::SliceReport;
 use crate::rollup::Rollup;
+use crate::run::RunOptions;
 use crate::slice::Slice;
-use crate::verify::SliceVerification;
-use crate::worker::{Severity, Worker};
+use crate::verify::{Compared, Pending, SliceVerification};
+use crate::worker::{Severity, WorkError, Worker};
+
+/// So many slices that were not compared are listed; the JSON lists all.
+const LISTED_MAX: usize = 10;
 
 /// Recompute and compare; write nothing.
 #[derive(Debug, Args)]
@@ -20,50 +29,85 @@ pub struct Verify {
     slice: Option<String>,
     #[command(flatten)]
     range: Range,
+    /// Only so many slices, chosen at random
+    #[arg(long, value_name = "N", conflicts_with = "slice",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    sample: Option<u32>,
+    /// Choose as the run did that printed this seed
+    #[arg(long, value_name = "SEED", requires = "sample")]
+    seed: Option<u32>,
     /// Longest time for the statement that recomputes one slice
     #[arg(long, value_name = "DURATION", default_value = "5 minutes", value_parser = parse_duration)]
     timeout: Duration,
     /// How many differing groups to list for each slice
     #[arg(long, value_name = "N", default_value_t = 3)]
     limit: usize,
+    /// Recompute the slices that differ, and compare them again
+    #[arg(long)]
+    repair: bool,
+    /// Do not ask before the repair
+    #[arg(long, short, requires = "repair")]
+    yes: bool,
 }
 
 /// What was compared.
 #[derive(Debug, Default)]
-pub(super) struct Verified {
-    pub slices: usize,
+struct Verified {
+    slices: usize,
     /// Slices without success, which have nothing to compare yet.
-    pub unfinished: usize,
-    pub drifted: Vec<SliceVerification>,
+    unfinished: usize,
+    /// Slices that are to run again, or changed while they were compared.
+    pending: Vec<Pending>,
+    drifted: Vec<SliceVerification>,
 }
+
+/// The slices of a random choice, and what they were chosen of.
+struct Sample {
+    seed: u32,
+    of: usize,
+}
+
+/// What became of the slices that differed.
+#[derive(Debug, Default)]
+struct Repaired {
+    succeeded: usize,
+    failed: Vec<SliceReport>,
+    /// The second comparison.
+    again: Verified,
+}
+
+/// Slices in the order in which they are compared.
+type Chosen<'r> = Vec<(&'r Rollup, Slice)>;
 
 impl Verify {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
         let worker = global.worker(1).await?;
         let mut verified = Verified::default();
+        let mut chosen = Chosen::new();
         for rollup in rollups(&worker, self.rollup.as_deref())? {
             let slices = self.slices(&worker, rollup, &mut verified).await?;
-            compare(&worker, rollup, &slices, (self.timeout, self.limit), &mut verified).await?;
+            chosen.extend(slices.into_iter().map(|slice| (rollup, slice)));
         }
-        let differences: u64 = verified.drifted.iter().map(|slice| slice.differences).sum();
-        let document = json!({
-            "slices": verified.slices,
-            "unfinished": verified.unfinished,
-            "differences": differences,
-            "drifted": verified.drifted,
+        let sample = self.sample.map(|count| {
+            let (seed, of) = (self.seed.unwrap_or_else(|| fastrand::u32(..)), chosen.len());
+            choose(&mut chosen, count, seed);
+            global.tell(format!(
+                "{} of {}, chosen by --seed {seed}",
+                ui::count(chosen.len()),
+                ui::counted(of, "slice")
+            ));
+            Sample { seed, of }
         });
-        global.print(&document, || text(&verified));
-        if verified.drifted.is_empty() {
-            return Ok(());
+        self.compare(&worker, &chosen, &mut verified).await?;
+        if !self.repair || verified.drifted.is_empty() {
+            global.print(&document(&verified, sample.as_ref(), None), || text(&verified));
+            return found(&verified);
         }
-        Err(Failure::told(
-            Severity::Failed,
-            format!(
-                "{} found to differ from the source, in {}; see `tallymark replay`",
-                ui::counted(verified.drifted.len(), "slice"),
-                ui::counted(usize::try_from(differences).unwrap_or(usize::MAX), "group"),
-            ),
-        ))
+        global.tell(text(&verified));
+        ui::confirm("Recompute what differs?", self.yes)?;
+        let repaired = self.repair(&worker, &verified).await?;
+        global.print(&document(&verified, sample.as_ref(), Some(&repaired)), || told(&repaired));
+        left(&repaired)
     }
 
     /// The slices to compare: the given one, or all of the range that have succeeded.
@@ -80,88 +124,265 @@ impl Verify {
         let (from, to) = self.range.bounds(rollup, now)?;
         // Rows that were added before all others must be found to be missing.
         worker.probe(rollup).await?;
-        let (slices, unfinished) = succeeded(worker, rollup, (from, to)).await?;
-        verified.unfinished += unfinished;
+        let plan = worker.plan_range(rollup, from, to, now).await?;
+        let mut slices = Vec::new();
+        for planned in plan.slices {
+            match planned.standing {
+                // Which of them can be compared is told when it is their turn.
+                Standing::Succeeded | Standing::Lookback | Standing::Stale => {
+                    slices.push(planned.slice);
+                }
+                // Nothing to compare, or only what is known: another definition gives other numbers.
+                Standing::Empty | Standing::Redefined => {}
+                _ => verified.unfinished += 1,
+            }
+        }
         Ok(slices)
     }
+
+    /// Compares slices one after another.
+    async fn compare(
+        &self,
+        worker: &Worker,
+        chosen: &[(&Rollup, Slice)],
+        verified: &mut Verified,
+    ) -> Result<(), Failure> {
+        let mut noted = BTreeMap::new();
+        for (rollup, slice) in chosen {
+            let name = &rollup.name;
+            if !noted.contains_key(name) {
+                let scrub = worker.checkpoints.scrub(name).await.map_err(WorkError::from)?;
+                noted.insert(name, scrub.drift);
+            }
+            match worker.compare(rollup, *slice, self.timeout, self.limit).await? {
+                Compared::Pending(pending) => {
+                    verified.pending.push(pending);
+                    continue;
+                }
+                Compared::Drift(_, found) => verified.drifted.push(found),
+                Compared::Same if noted[name].contains_key(&slice.start()) => {
+                    // What a scrub found there once is no longer true.
+                    let right = [slice.start()];
+                    let forget = worker.checkpoints.forget_drift(name, &right);
+                    forget.await.map_err(WorkError::from)?;
+                }
+                Compared::Same => {}
+            }
+            verified.slices += 1;
+        }
+        Ok(())
+    }
+
+    /// Recomputes what differs, and compares it again.
+    async fn repair(&self, worker: &Worker, verified: &Verified) -> Result<Repaired, Failure> {
+        let mut repaired = Repaired::default();
+        let mut chosen = Chosen::new();
+        for slices in verified.drifted.chunk_by(|one, other| one.rollup == other.rollup) {
+            let rollup = worker.rollup(&slices[0].rollup)?;
+            let slices: Vec<Slice> =
+                slices.iter().map(|found| rollup.calendar.containing(found.start)).collect();
+            let (budget, options) = (self.timeout, RunOptions::default());
+            let batch = Batch { concurrency: 1, budget, deadline: None, options };
+            let progress = ui::Progress::new(&rollup.name, slices.len());
+            let report = worker.replay(rollup, &slices, "verify", batch, &progress).await;
+            progress.finish();
+            let report = report.map_err(|Interrupted { error, .. }| *error)?;
+            repaired.succeeded += report.succeeded;
+            repaired.failed.extend(report.failed.into_iter().chain(report.refused));
+            chosen.extend(slices.into_iter().map(|slice| (rollup, slice)));
+        }
+        self.compare(worker, &chosen, &mut repaired.again).await?;
+        Ok(repaired)
+    }
 }
 
-/// The slices of a range that have succeeded, and how many have not.
-pub(super) async fn succeeded(
-    worker: &Worker,
-    rollup: &Rollup,
-    (from, to): (chrono::DateTime<chrono::Utc>, chrono::DateTime<chrono::Utc>),
-) -> Result<(Vec<Slice>, usize), Failure> {
-    let plan = worker.plan_range(rollup, from, to, worker.clock.now()).await?;
-    // Nothing to compare, or only what is known: that another definition gives other numbers.
-    let is_other =
-        |planned: &&Planned| matches!(planned.standing, Standing::Empty | Standing::Redefined);
-    let all = plan.slices.len() - plan.slices.iter().filter(is_other).count();
-    let slices: Vec<Slice> = plan
-        .slices
-        .into_iter()
-        .filter(|planned| {
-            matches!(planned.standing, Standing::Succeeded | Standing::Lookback | Standing::Stale)
+/// Keeps `count` of the slices, the same for the same seed. A slice that has come or gone since
+/// changes at most one of the others.
+fn choose(slices: &mut Chosen<'_>, count: u32, seed: u32) {
+    let mut ranked: Vec<_> = slices
+        .drain(..)
+        .enumerate()
+        .map(|(place, (rollup, slice))| {
+            let rank = Sha256::digest(format!("{seed} {}", slice.id(&rollup.name)).as_bytes());
+            (rank, place, (rollup, slice))
         })
-        .map(|planned| planned.slice)
         .collect();
-    let unfinished = all - slices.len();
-    Ok((slices, unfinished))
+    ranked.sort_by_key(|(rank, place, _)| (*rank, *place));
+    ranked.truncate(usize::try_from(count).unwrap_or(usize::MAX));
+    ranked.sort_by_key(|(_, place, _)| *place);
+    slices.extend(ranked.into_iter().map(|(_, _, slice)| slice));
 }
 
-/// Compares `slices` one after another.
-pub(super) async fn compare(
-    worker: &Worker,
-    rollup: &Rollup,
-    slices: &[Slice],
-    (timeout, limit): (Duration, usize),
-    verified: &mut Verified,
-) -> Result<(), Failure> {
-    for slice in slices {
-        let found = worker.verify(rollup, *slice, timeout, limit).await?;
-        verified.slices += 1;
-        if found.differences > 0 {
-            verified.drifted.push(found);
-        }
-    }
-    Ok(())
+fn differences(verified: &Verified) -> u64 {
+    verified.drifted.iter().map(|slice| slice.differences).sum()
 }
 
-pub(super) fn text(verified: &Verified) -> String {
-    let mut lines = Vec::new();
-    for slice in &verified.drifted {
-        let start = ui::instant(slice.start);
-        let many = usize::try_from(slice.differences).unwrap_or(usize::MAX);
-        let differ = if many == 1 { "differs" } else { "differ" };
-        lines.push(format!("{}@{start}: {} {differ}", slice.rollup, ui::counted(many, "group")));
-        for example in &slice.examples {
-            let show = |value: &Option<serde_json::Value>| {
-                value.as_ref().map_or_else(|| "nothing".to_owned(), ToString::to_string)
-            };
-            lines.push(format!("  {} {}", example.difference, example.key));
-            lines.push(format!("    source {}", show(&example.expected)));
-            lines.push(format!("    rollup {}", show(&example.actual)));
-        }
+fn document(
+    verified: &Verified,
+    sample: Option<&Sample>,
+    repaired: Option<&Repaired>,
+) -> serde_json::Value {
+    json!({
+        "slices": verified.slices,
+        "unfinished": verified.unfinished,
+        "pending": verified.pending,
+        "differences": differences(verified),
+        "drifted": verified.drifted,
+        "sample": sample.map(|Sample { seed, of }| json!({ "seed": seed, "of": of })),
+        "repair": repaired.map(|repaired| json!({
+            "succeeded": repaired.succeeded,
+            "failed": repaired.failed,
+            "pending": repaired.again.pending,
+            "drifted": repaired.again.drifted,
+        })),
+    })
+}
+
+/// The exit code of a comparison.
+fn found(verified: &Verified) -> Result<(), Failure> {
+    if verified.drifted.is_empty() {
+        return Ok(());
     }
+    let groups = usize::try_from(differences(verified)).unwrap_or(usize::MAX);
+    Err(Failure::told(
+        Severity::Failed,
+        format!(
+            "{} found to differ from the source, in {}; see `tallymark verify --repair` and \
+             `tallymark replay`",
+            ui::counted(verified.drifted.len(), "slice"),
+            ui::counted(groups, "group"),
+        ),
+    ))
+}
+
+/// The exit code of a repair: all must be well in the end.
+fn left(Repaired { failed, again, .. }: &Repaired) -> Result<(), Failure> {
+    let parts: Vec<String> = [
+        (failed.len(), "could not be recomputed"),
+        (again.drifted.len(), "still found to differ"),
+        (again.pending.len(), "not compared again"),
+    ]
+    .iter()
+    .filter(|(count, _)| *count > 0)
+    .map(|(count, what)| format!("{} {what}", ui::counted(*count, "slice")))
+    .collect();
+    if parts.is_empty() {
+        return Ok(());
+    }
+    let mut message = parts.join(", ");
+    if let Some(first) = failed.first() {
+        let reason = first.reason.as_deref().unwrap_or_default();
+        message.push_str(&format!("; the first, {}: {reason}", named(&first.rollup, first.start)));
+    }
+    Err(Failure::told(Severity::Failed, message))
+}
+
+fn told(repaired: &Repaired) -> String {
+    format!("{} recomputed, {}", ui::counted(repaired.succeeded, "slice"), text(&repaired.again))
+}
+
+/// One slice that differs, with its groups.
+pub(super) fn difference(slice: &SliceVerification) -> Vec<String> {
+    let many = usize::try_from(slice.differences).unwrap_or(usize::MAX);
+    let differ = if many == 1 { "differs" } else { "differ" };
+    let name = named(&slice.rollup, slice.start);
+    let mut lines = vec![format!("{name}: {} {differ}", ui::counted(many, "group"))];
+    for example in &slice.examples {
+        let show = |value: &Option<serde_json::Value>| {
+            value.as_ref().map_or_else(|| "nothing".to_owned(), ToString::to_string)
+        };
+        lines.push(format!("  {} {}", example.difference, example.key));
+        lines.push(format!("    source {}", show(&example.expected)));
+        lines.push(format!("    rollup {}", show(&example.actual)));
+    }
+    lines
+}
+
+/// Slices that were not compared, each with the reason.
+pub(super) fn not_compared(pending: &[Pending]) -> Vec<String> {
+    let line = |it: &Pending| {
+        ui::wrapped(&format!("{} not compared: {}", named(&it.rollup, it.start), it.why), 2)
+    };
+    let mut lines: Vec<String> = pending.iter().take(LISTED_MAX).map(line).collect();
+    if pending.len() > LISTED_MAX {
+        let more = ui::counted(pending.len() - LISTED_MAX, "more slice");
+        lines.push(format!("… and {more} not compared"));
+    }
+    lines
+}
+
+fn text(verified: &Verified) -> String {
+    let mut lines: Vec<String> = verified.drifted.iter().flat_map(difference).collect();
+    lines.extend(not_compared(&verified.pending));
     if verified.unfinished > 0 {
         lines.push(format!(
             "{} not computed yet, not compared",
             ui::counted(verified.unfinished, "slice")
         ));
     }
+    let all = ui::counted(verified.slices, "slice");
     lines.push(match (verified.slices, verified.drifted.len()) {
         (0, _) => "nothing to verify yet".into(),
-        (all, 0) => format!(
-            "{} compared with the source, 0 differences: every slice verified",
-            ui::counted(all, "slice")
-        ),
-        (all, drifted) => {
-            format!(
-                "{} compared with the source, {drifted} {}",
-                ui::counted(all, "slice"),
-                if drifted == 1 { "differs" } else { "differ" }
-            )
+        (_, 0) => {
+            format!("{all} compared with the source, 0 differences: every slice verified")
+        }
+        (_, drifted) => {
+            let differ = if drifted == 1 { "differs" } else { "differ" };
+            format!("{all} compared with the source, {drifted} {differ}")
         }
     });
     lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rollup() -> Rollup {
+        let text = "[source]\nurl = \"postgres://app@localhost/shop\"\n[[rollup]]\nname = \"daily\"\n\
+                    from = \"events\"\ntime = \"at\"\nstart = \"2026-01-01\"\nslice = \"1 day\"\n\
+                    measures = { events = \"count\" }\n";
+        let path = std::path::Path::new("tallymark.toml");
+        let config = crate::config::Config::parse(path, text, &|_| None).unwrap();
+        config.rollups[0].clone()
+    }
+
+    fn chosen(rollup: &Rollup, days: i64, count: u32, seed: u32) -> Vec<Slice> {
+        let end = rollup.start + chrono::TimeDelta::days(days);
+        let mut slices: Chosen<'_> =
+            rollup.calendar.slices(rollup.start, end).map(|slice| (rollup, slice)).collect();
+        choose(&mut slices, count, seed);
+        slices.into_iter().map(|(_, slice)| slice).collect()
+    }
+
+    #[test]
+    fn a_seed_chooses_the_same_slices_and_another_one_others() {
+        let rollup = rollup();
+        let first = chosen(&rollup, 100, 10, 7);
+        assert_eq!(first.len(), 10);
+        assert!(first.is_sorted());
+        assert_eq!(first, chosen(&rollup, 100, 10, 7));
+        assert_ne!(first, chosen(&rollup, 100, 10, 8));
+        assert_eq!(chosen(&rollup, 5, 10, 7).len(), 5);
+    }
+
+    #[test]
+    fn one_slice_more_changes_at_most_one_of_a_sample() {
+        let rollup = rollup();
+        for seed in 0..50 {
+            let (one, other) = (chosen(&rollup, 100, 10, seed), chosen(&rollup, 101, 10, seed));
+            assert!(one.iter().filter(|slice| !other.contains(slice)).count() <= 1, "{seed}");
+        }
+    }
+
+    #[test]
+    fn every_slice_is_chosen_about_as_often() {
+        let rollup = rollup();
+        let mut counts = BTreeMap::<Slice, u32>::new();
+        for slice in (0..1000).flat_map(|seed| chosen(&rollup, 20, 5, seed)) {
+            *counts.entry(slice).or_default() += 1;
+        }
+        assert_eq!(counts.len(), 20);
+        assert!(counts.values().all(|count| (190..=310).contains(count)), "{counts:?}");
+    }
 }

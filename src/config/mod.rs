@@ -47,6 +47,8 @@ pub struct Config {
     pub target: Target,
     /// Where the checkpoints are, and how often a slice may fail.
     pub checkpoint: Checkpoint,
+    /// How old slices are verified; `None`: not at all.
+    pub scrub: Option<Scrub>,
     /// The rollups, in the order of the file; at least one.
     pub rollups: Vec<Rollup>,
 }
@@ -76,6 +78,15 @@ pub struct Checkpoint {
     pub table: String,
     /// How many failures in a row exhaust a slice.
     pub failures_max: u32,
+}
+
+/// The verification of old slices: `[scrub]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scrub {
+    /// How many a day, over all rollups.
+    pub slices_per_day: u32,
+    /// Whether a slice that differs is made to run again.
+    pub repair: bool,
 }
 
 /// Looks up an environment variable.
@@ -162,7 +173,7 @@ fn in_words(message: &str) -> String {
 const NONE_LATER: (&[&str], &str) = (&[], "");
 
 fn read(path: &Path, mut root: Section<'_>, env: Env<'_>) -> Option<Config> {
-    root.only(&["source", "target", "checkpoint", "rollup"], NONE_LATER);
+    root.only(&["source", "target", "checkpoint", "scrub", "rollup"], NONE_LATER);
     let source = root
         .need("source", r#"add [source] with url = { env = "SOURCE_DATABASE_URL" }"#)
         .and_then(|node| source(&node, env));
@@ -177,6 +188,10 @@ fn read(path: &Path, mut root: Section<'_>, env: Env<'_>) -> Option<Config> {
             failures_max: FAILURES_MAX_DEFAULT,
         }),
     };
+    let scrub = match root.get("scrub") {
+        Some(node) => scrub(&node).map(Some),
+        None => Some(None),
+    };
     let rollups =
         root.need("rollup", "add at least one [[rollup]], as the README shows").and_then(|node| {
             let schema = target.as_ref().map_or(SCHEMA_DEFAULT, |target| &target.schema);
@@ -187,6 +202,7 @@ fn read(path: &Path, mut root: Section<'_>, env: Env<'_>) -> Option<Config> {
         source: source?,
         target: target?,
         checkpoint: checkpoint?,
+        scrub: scrub?,
         rollups: rollups?,
     })
 }
@@ -266,6 +282,21 @@ fn checkpoint(node: &Node<'_>) -> Option<Checkpoint> {
         None => Some(FAILURES_MAX_DEFAULT),
     };
     Some(Checkpoint { table: table?, failures_max: failures_max? })
+}
+
+fn scrub(node: &Node<'_>) -> Option<Scrub> {
+    /// More than that is a `tallymark verify` every night.
+    const SLICES_PER_DAY: std::ops::RangeInclusive<u32> = 1..=10_000;
+    let mut section = node.section("a table: [scrub]")?;
+    section.only(&["slices_per_day", "repair"], NONE_LATER);
+    let slices_per_day = section
+        .need("slices_per_day", "write slices_per_day = 20")
+        .and_then(|node| node.integer(SLICES_PER_DAY));
+    let repair = match section.get("repair") {
+        Some(node) => node.boolean(),
+        None => Some(false),
+    };
+    Some(Scrub { slices_per_day: slices_per_day?, repair: repair? })
 }
 
 fn checkpoint_table(node: &Node<'_>) -> Option<String> {

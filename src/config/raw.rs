@@ -174,6 +174,11 @@ impl<'d> Node<'d> {
         self.value.as_bool()
     }
 
+    /// `true` or `false`.
+    pub(super) fn boolean(&self) -> Option<bool> {
+        self.as_bool().or_else(|| self.unexpected("true or false"))
+    }
+
     /// The table, if it is one.
     pub(super) fn as_section(&self) -> Option<Section<'d>> {
         let table = self.value.as_table()?;

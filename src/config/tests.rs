@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use proptest::prelude::*;
 
-use super::{Config, ConfigError};
+use super::{Config, ConfigError, Scrub};
 
 use crate::rollup::{Aggregate, EpochUnit, Measure, TableName, TimeColumn};
 
@@ -57,6 +57,10 @@ time = { column = "at_ms", unit = "milliseconds" }
 start = 2025-01-01
 slice = "1 hour"
 measures = { hits = "count", "höchst %" = { max = "ms" }, least = { min = "ms" } }
+
+[scrub]
+slices_per_day = 20
+repair = true
 "#;
 
 fn env(name: &str) -> Option<String> {
@@ -87,6 +91,7 @@ fn a_good_file_is_read_completely() {
     assert_eq!(config.target.schema, "numbers");
     assert_eq!(config.checkpoint.table, "tallymark-test");
     assert_eq!(config.checkpoint.failures_max, 3);
+    assert_eq!(config.scrub, Some(Scrub { slices_per_day: 20, repair: true }));
 
     let [daily, hits] = &config.rollups[..] else { panic!("two rollups") };
     assert_eq!(daily.name, "entity_daily");
@@ -235,6 +240,11 @@ fn mistakes_in_source_are_told_with_line_key_and_remedy() {
 #[test]
 fn mistakes_in_target_and_checkpoint_are_told_with_line_key_and_remedy() {
     holds(cases::TARGET);
+}
+
+#[test]
+fn mistakes_in_scrub_are_told_with_line_key_and_remedy() {
+    holds(cases::SCRUB);
 }
 
 #[test]

@@ -107,3 +107,25 @@ pub async fn count(tx: &mut Tx, key: &str) -> Result<u64, DbError> {
     let count = row.try_get::<i64, _>(0).map(i64::unsigned_abs);
     count.map_err(|source| tx.error("counting the marks", source))
 }
+
+/// Whether a mark of the capture `key` and this axis waits that tells of an instant in `[from, to)`.
+///
+/// # Errors
+/// The server refuses or cannot be reached.
+pub async fn touches(
+    tx: &mut Tx,
+    key: &str,
+    axis: &str,
+    (from, to): (DateTime<Utc>, DateTime<Utc>),
+) -> Result<bool, DbError> {
+    let first = from.timestamp().div_euclid(3600);
+    let last = (to.timestamp() - 1).div_euclid(3600);
+    let sql = format!(
+        "SELECT EXISTS (SELECT FROM tallymark.mark WHERE capture = {} AND axis = {} AND \
+         (first_hour IS NULL OR first_hour <= {last} AND last_hour >= {first}))",
+        literal(key),
+        literal(axis),
+    );
+    let row = tx.row("looking for marks", sql).await?;
+    row.try_get(0).map_err(|source| tx.error("looking for marks", source))
+}

@@ -21,6 +21,7 @@ mod lambda;
 mod pooler;
 mod repair;
 mod rollup;
+mod scrub;
 mod sources;
 mod spine;
 mod support;

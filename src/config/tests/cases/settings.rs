@@ -170,6 +170,35 @@ pub(in crate::config::tests) const TARGET: &[Case] = &[
     ),
 ];
 
+/// `[scrub]`.
+pub(in crate::config::tests) const SCRUB: &[Case] = &[
+    (
+        "slices_per_day = 20",
+        "slices_per_day = 0",
+        r#"tallymark.toml:45: scrub.slices_per_day: expected an integer from 1 to 10000, found 0"#,
+    ),
+    (
+        "slices_per_day = 20",
+        "slices_per_day = 10001",
+        r#"tallymark.toml:45: scrub.slices_per_day: expected an integer from 1 to 10000, found 10001"#,
+    ),
+    (
+        "slices_per_day = 20\n",
+        "",
+        r#"tallymark.toml:44: scrub.slices_per_day: missing; write slices_per_day = 20"#,
+    ),
+    (
+        "repair = true",
+        "repair = \"yes\"",
+        r#"tallymark.toml:46: scrub.repair: expected true or false, found a string"#,
+    ),
+    (
+        "repair = true",
+        "repare = true",
+        r#"tallymark.toml:46: scrub.repare: unknown key; did you mean `repair`?"#,
+    ),
+];
+
 /// TOML itself.
 pub(in crate::config::tests) const SYNTAX: &[Case] = &[
     (

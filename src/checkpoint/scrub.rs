@@ -1,0 +1,290 @@
+//! Where the scrub stands: one item a rollup, and one for what all of them have spent.
+
+use std::collections::{BTreeMap, HashMap};
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use chrono::{DateTime, NaiveDateTime, Utc};
+
+use super::dynamodb::Checkpoints;
+use super::error::CheckpointError;
+use super::item::{Checkpoint, Item, PK, Reader, SK, instant, number, sort_key, text, whole_ms};
+use super::update::{Update, Written, names_in};
+use crate::scrub::Budget;
+
+/// The sort key of the item. Sorts behind every slice, as those begin with a digit.
+const SCRUB: &str = "scrub";
+
+/// The partition key of what all rollups have spent. No rollup can have this name.
+const ALL: &str = "*";
+
+/// What the attributes begin with that tell of one slice's drift.
+const DRIFT: &str = "drift_";
+
+/// How the slice's start is written behind it: in expressions only letters, digits and `_` can stand.
+const DRIFT_START: &str = "%Y%m%dT%H%M%SZ";
+
+/// Slices of which drift is remembered, for each rollup: an item holds 400 KB, and whoever has more
+/// has another problem. The log and the tick's report tell of all.
+pub const DRIFT_MAX: usize = 100;
+
+/// Checkpoints read at a time when looking for the next slice to verify: most often the first will do.
+pub const PAGE: usize = 16;
+
+/// Where a rollup's scrub stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scrub {
+    /// Raised with each slice that is taken.
+    version: u64,
+    /// The round under way; 0 before the first.
+    pub round: u64,
+    /// Slices that start before this instant have been taken in this round.
+    pub cursor: Option<DateTime<Utc>>,
+    /// When the round began.
+    pub round_started_at: Option<DateTime<Utc>>,
+    /// When the round before it began.
+    pub last_round_started_at: Option<DateTime<Utc>>,
+    /// Slices verified so far, in all rounds.
+    pub verified: u64,
+    /// As many of them before this round.
+    pub verified_before: u64,
+    /// When the latest was.
+    pub verified_at: Option<DateTime<Utc>>,
+    /// The slices that were found to differ, by their start.
+    pub drift: BTreeMap<DateTime<Utc>, Drift>,
+}
+
+/// A slice that was found to differ from the source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drift {
+    /// When.
+    pub found_at: DateTime<Utc>,
+    /// In how many groups.
+    pub groups: u64,
+    /// The attempt that had computed it.
+    pub attempt: u64,
+}
+
+impl Drift {
+    /// Whether the slice was computed again since.
+    #[must_use]
+    pub fn is_over(&self, checkpoint: Option<&Checkpoint>) -> bool {
+        checkpoint
+            .is_some_and(|now| now.attempt > self.attempt && now.state == super::State::Succeeded)
+    }
+
+    fn to_attribute(self) -> AttributeValue {
+        AttributeValue::M(HashMap::from([
+            ("found_at".to_owned(), instant(self.found_at)),
+            ("groups".to_owned(), number(self.groups)),
+            ("attempt".to_owned(), number(self.attempt)),
+        ]))
+    }
+}
+
+impl Scrub {
+    /// Slices verified in this round.
+    #[must_use]
+    pub const fn verified_in_round(&self) -> u64 {
+        self.verified.saturating_sub(self.verified_before)
+    }
+
+    /// As it is once the slice that ends at `cursor` is taken at `now`, the first of a new round or
+    /// not.
+    #[must_use]
+    pub fn after(&self, cursor: DateTime<Utc>, new_round: bool, now: DateTime<Utc>) -> Self {
+        let mut next = Self { version: self.version + 1, cursor: Some(cursor), ..self.clone() };
+        if new_round || self.round == 0 {
+            next.round += 1;
+            next.last_round_started_at = self.round_started_at;
+            next.round_started_at = Some(whole_ms(now));
+            next.verified_before = self.verified;
+        }
+        next
+    }
+
+    fn read(item: &Item) -> Result<Self, CheckpointError> {
+        let read = Reader { item };
+        let count = |name| Ok::<_, CheckpointError>(read.number::<u64>(name)?.unwrap_or(0));
+        let mut drift = BTreeMap::new();
+        for (name, value) in item {
+            let Some(start) = name.strip_prefix(DRIFT) else { continue };
+            // What somebody else left there tells nothing.
+            let Ok(start) = NaiveDateTime::parse_from_str(start, DRIFT_START) else { continue };
+            let AttributeValue::M(fields) = value else { continue };
+            let read = Reader { item: fields };
+            let found_at = read.instant("found_at")?.ok_or_else(|| read.missing("found_at"))?;
+            let groups = read.number("groups")?.unwrap_or(0);
+            let attempt = read.number("attempt")?.unwrap_or(0);
+            drift.insert(start.and_utc(), Drift { found_at, groups, attempt });
+        }
+        Ok(Self {
+            version: count("version")?,
+            round: count("round")?,
+            cursor: read.instant("cursor")?,
+            round_started_at: read.instant("round_started_at")?,
+            last_round_started_at: read.instant("last_round_started_at")?,
+            verified: count("verified")?,
+            verified_before: count("verified_before")?,
+            verified_at: read.instant("verified_at")?,
+            drift,
+        })
+    }
+}
+
+impl Checkpoints {
+    /// Where the scrub of `rollup` stands.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if the call fails or the item is malformed.
+    pub async fn scrub(&self, rollup: &str) -> Result<Scrub, CheckpointError> {
+        let item = self.item(scrub_key(rollup)).await?;
+        item.as_ref().map_or_else(|| Ok(Scrub::default()), Scrub::read)
+    }
+
+    /// Takes the slice after which the scrub stands at `next`; returns whether it was ours. If not,
+    /// another worker took one since `seen` was read.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if the call fails.
+    pub async fn take_scrub(
+        &self,
+        rollup: &str,
+        seen: &Scrub,
+        next: &Scrub,
+    ) -> Result<bool, CheckpointError> {
+        let unchanged = match seen.version {
+            0 => Update::new(scrub_key(rollup), "attribute_not_exists(#version)"),
+            seen => Update::new(scrub_key(rollup), "#version = :seen").bind("seen", number(seen)),
+        };
+        let update = unchanged
+            .set("version", number(next.version))
+            .set("round", number(next.round))
+            .set("verified_before", number(next.verified_before))
+            .set_or_remove("cursor", next.cursor.map(instant))
+            .set_or_remove("round_started_at", next.round_started_at.map(instant))
+            .set_or_remove("last_round_started_at", next.last_round_started_at.map(instant));
+        Ok(matches!(self.send(update, "take a slice to scrub").await?, Written::Done(_)))
+    }
+
+    /// Records that a slice was verified at `now`, and whether it differs.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if the call fails.
+    pub async fn record_scrub(
+        &self,
+        rollup: &str,
+        slice_start: DateTime<Utc>,
+        drift: Option<Drift>,
+        now: DateTime<Utc>,
+    ) -> Result<(), CheckpointError> {
+        let update = Update::new(scrub_key(rollup), "attribute_exists(#pk)")
+            .bind("zero", number(0))
+            .bind("one", number(1))
+            .compute("verified", "if_not_exists(#verified, :zero) + :one")
+            .set("verified_at", instant(now))
+            .set_or_remove(&drift_name(slice_start), drift.map(Drift::to_attribute));
+        self.send(update, "record a scrub").await.map(drop)
+    }
+
+    /// Forgets the drift of slices that are right again.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if the call fails.
+    pub async fn forget_drift(
+        &self,
+        rollup: &str,
+        starts: &[DateTime<Utc>],
+    ) -> Result<(), CheckpointError> {
+        if starts.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<String> = starts.iter().map(|start| drift_name(*start)).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let update = Update::new(scrub_key(rollup), "attribute_exists(#pk)").remove(&names);
+        self.send(update, "forget drift").await.map(drop)
+    }
+
+    /// The first checkpoints of slices that start in `[from, to)`, in their order, at most [`PAGE`].
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if the call fails or an item is malformed.
+    pub async fn page(
+        &self,
+        rollup: &str,
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+    ) -> Result<Vec<Checkpoint>, CheckpointError> {
+        // DynamoDB refuses an empty range as invalid.
+        if from >= to {
+            return Ok(Vec::new());
+        }
+        let condition = format!("#{PK} = :rollup AND #{SK} BETWEEN :from AND :to");
+        let query = self
+            .client
+            .query()
+            .table_name(&self.table)
+            .consistent_read(true)
+            .limit(i32::try_from(PAGE).unwrap_or(i32::MAX))
+            .set_expression_attribute_names(Some(names_in(&condition).collect()))
+            .key_condition_expression(condition)
+            .expression_attribute_values(":rollup", text(rollup))
+            .expression_attribute_values(":from", text(&sort_key(from)))
+            .expression_attribute_values(":to", text(&sort_key(to)));
+        let found = query.send().await.map_err(|error| self.error("query", error))?;
+        found.items().iter().map(Checkpoint::from_item).collect()
+    }
+
+    /// What the scrubs of all rollups have spent; `None`: nothing yet.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if the call fails or the item is malformed.
+    pub async fn scrub_budget(&self) -> Result<Option<Budget>, CheckpointError> {
+        self.item(scrub_key(ALL)).await?.as_ref().map(read_budget).transpose()
+    }
+
+    /// Spends of the budget that was `seen`, so that `next` is left; returns what is left now, and
+    /// whether that was our doing. If not, another worker spent some since.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if the call fails or the item is malformed.
+    pub async fn spend_scrub_budget(
+        &self,
+        seen: Option<&Budget>,
+        next: &Budget,
+    ) -> Result<(Option<Budget>, bool), CheckpointError> {
+        let key = scrub_key(ALL);
+        // Whoever spends moves this instant.
+        let unchanged = match seen {
+            None => Update::new(key, "attribute_not_exists(#paid_until)"),
+            Some(seen) => Update::new(key, "#paid_until = :seen AND #verified_today = :today")
+                .bind("seen", instant(seen.paid_until))
+                .bind("today", number(seen.verified_today.into())),
+        };
+        let update = unchanged
+            .set("day", text(&next.day.to_string()))
+            .set("verified_today", number(next.verified_today.into()))
+            .set("paid_until", instant(next.paid_until));
+        match self.send(update, "spend of the scrub's budget").await? {
+            Written::Done(item) => Ok((Some(read_budget(&item)?), true)),
+            Written::Refused(item) => Ok((item.as_ref().map(read_budget).transpose()?, false)),
+        }
+    }
+}
+
+fn read_budget(item: &Item) -> Result<Budget, CheckpointError> {
+    let read = Reader { item };
+    let day = read.text("day")?.and_then(|day| day.parse().ok());
+    Ok(Budget {
+        day: day.ok_or_else(|| read.missing("day"))?,
+        verified_today: read.number("verified_today")?.unwrap_or(0),
+        paid_until: read.instant("paid_until")?.ok_or_else(|| read.missing("paid_until"))?,
+    })
+}
+
+fn scrub_key(rollup: &str) -> Item {
+    HashMap::from([(PK.into(), text(rollup)), (SK.into(), text(SCRUB))])
+}
+
+fn drift_name(slice_start: DateTime<Utc>) -> String {
+    format!("{DRIFT}{}", slice_start.format(DRIFT_START))
+}

@@ -1,0 +1,385 @@
+//! Scrub: a tick with time left verifies a few old slices, as a storage pool is scrubbed.
+//!
+//! Each rollup has a cursor that goes round its slices, oldest first; the rollup whose next slice was
+//! verified longest ago comes first. A slice is paid for, then taken, then compared: whatever is killed
+//! in between, no day sees more than its slices, and a slice that cannot be compared stops nobody.
+
+mod budget;
+mod round;
+
+use std::time::Duration;
+
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use serde::Serialize;
+
+pub use budget::{Budget, Due, due};
+pub use round::scrubbed_range;
+
+use round::last_verified;
+
+use crate::checkpoint::{Checkpoint, DRIFT_MAX, Drift, PAGE, Scrub};
+use crate::clock::Deadline;
+use crate::config;
+use crate::db::DbErrorKind;
+use crate::plan::Standing;
+use crate::rollup::Rollup;
+use crate::run::RESERVE;
+use crate::slice::Slice;
+use crate::tick::{BEGIN_MIN, Problem, TickReport};
+use crate::verify::{Compared, Pending, SliceVerification};
+use crate::worker::{WorkError, Worker};
+
+/// A scrub is never urgent: no statement of it keeps a snapshot open for longer.
+const STATEMENT_MAX: Duration = Duration::from_secs(60);
+
+/// Comparing a slice takes up to so many times as long as reading it did.
+const COMPARING: u32 = 2;
+
+/// Groups shown of a slice that differs.
+const EXAMPLES: usize = 3;
+
+/// Bytes of them in a log line: keys can be long texts.
+const EXAMPLES_BYTES_MAX: usize = 4096;
+
+/// Slices listed in a tick's report; all are counted, and the log has a line for each.
+const LISTED_MAX: usize = 100;
+
+/// Pages of checkpoints looked through for the next slice: some 4,000 in a row that have not
+/// succeeded are somebody's work to do, not the scrub's to find a way around.
+const PAGES_MAX: usize = 256;
+
+/// No slice is verified again before this time, however few there are.
+const ROUND_MIN: TimeDelta = TimeDelta::days(1);
+
+/// What a tick's scrub did.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct ScrubReport {
+    /// Slices compared with the source.
+    pub verified: usize,
+    /// How many of them differ.
+    pub differing: usize,
+    /// The first of these.
+    pub drifted: Vec<Drifted>,
+    /// Slices that were due and could not be compared.
+    pub passed_over: Vec<Pending>,
+}
+
+/// A slice that differs from the source though nothing is known to have changed.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Drifted {
+    /// What differs.
+    #[serde(flatten)]
+    pub found: SliceVerification,
+    /// Whether it was made to run again.
+    pub reopened: bool,
+}
+
+impl ScrubReport {
+    /// Whether nothing was due.
+    #[must_use]
+    pub const fn is_nothing(&self) -> bool {
+        self.verified == 0 && self.passed_over.is_empty()
+    }
+
+    fn pass_over(&mut self, pending: Pending) {
+        tracing::info!(
+            rollup = pending.rollup,
+            slice.start = %rfc3339(pending.start),
+            reason = pending.why,
+            "slice not compared"
+        );
+        if self.passed_over.len() < LISTED_MAX {
+            self.passed_over.push(pending);
+        }
+    }
+}
+
+/// A rollup and where its scrub stands.
+struct Track<'r> {
+    rollup: &'r Rollup,
+    scrub: Scrub,
+    /// There is nothing to verify, or trouble.
+    is_idle: bool,
+}
+
+/// The slice to verify next.
+struct Candidate {
+    /// Its rollup's place.
+    track: usize,
+    slice: Slice,
+    /// How long it may take.
+    needs: Duration,
+    /// Where the scrub stands once it is taken.
+    next: Scrub,
+}
+
+impl Worker {
+    /// Verifies the old slices that are due by now, as long as there is time, and adds what it did to
+    /// the tick's report.
+    pub(crate) async fn scrub(
+        &self,
+        settings: config::Scrub,
+        only: Option<&Rollup>,
+        deadline: Deadline,
+        report: &mut TickReport,
+    ) {
+        let has_trouble =
+            |rollup: &&Rollup| report.problems.iter().any(|problem| problem.rollup == rollup.name);
+        let wanted = |rollup: &&Rollup| only.is_none_or(|only| only.name == rollup.name);
+        let rollups: Vec<&Rollup> =
+            self.config.rollups.iter().filter(wanted).filter(|it| !has_trouble(it)).collect();
+        let Some(first) = rollups.first() else { return };
+        if let Err(error) = self.scrub_all(settings, &rollups, deadline, report).await {
+            report.problems.push(Problem::new(&first.name, &error));
+        }
+    }
+
+    async fn scrub_all(
+        &self,
+        settings: config::Scrub,
+        rollups: &[&Rollup],
+        deadline: Deadline,
+        report: &mut TickReport,
+    ) -> Result<(), WorkError> {
+        let per_day = settings.slices_per_day;
+        let whole = deadline.remaining(&*self.clock);
+        let mut spent = self.checkpoints.scrub_budget().await?;
+        let (mut tracks, mut is_paid) = (Vec::new(), false);
+        // A turn takes a slice or finds that another worker did; none has more than the day's.
+        for _ in 0..=2 * per_day {
+            let next = match due(spent.as_ref(), self.clock.now(), per_day) {
+                _ if is_paid => None,
+                Due::Later => break,
+                Due::One(next) => Some(next),
+                Due::Enough(next) => {
+                    self.checkpoints.spend_scrub_budget(spent.as_ref(), &next).await?;
+                    break;
+                }
+            };
+            if tracks.is_empty() {
+                tracks = self.tracks(rollups).await?;
+            }
+            let Some(candidate) = self.candidate(&mut tracks, report).await else {
+                // Or all that was not needed would be spent at once when something is.
+                if let (Some(next), true) = (next, report.problems.is_empty()) {
+                    self.checkpoints.spend_scrub_budget(spent.as_ref(), &next.unused()).await?;
+                }
+                break;
+            };
+            let Candidate { track, slice, needs, next: taken } = candidate;
+            let Track { rollup, scrub, is_idle } = &mut tracks[track];
+            // One that would not fit into a whole budget either is passed over.
+            if deadline.remaining(&*self.clock) < needs.min(whole).max(BEGIN_MIN) {
+                break;
+            }
+            if let Err(error) = self.ready(rollup).await {
+                report.problems.push(Problem::new(&rollup.name, &error));
+                *is_idle = true;
+                continue;
+            }
+            if let Some(next) = next {
+                (spent, is_paid) =
+                    self.checkpoints.spend_scrub_budget(spent.as_ref(), &next).await?;
+                if !is_paid {
+                    continue;
+                }
+            }
+            if !self.checkpoints.take_scrub(&rollup.name, scrub, &taken).await? {
+                *scrub = self.checkpoints.scrub(&rollup.name).await?;
+                continue;
+            }
+            (*scrub, is_paid) = (taken, false);
+            let scrubbed = self.scrub_slice(rollup, slice, scrub, (settings, deadline), report);
+            if let Err(error) = scrubbed.await {
+                report.problems.push(Problem::new(&rollup.name, &error));
+                *is_idle = true;
+            }
+        }
+        Ok(())
+    }
+
+    async fn tracks<'r>(&self, rollups: &[&'r Rollup]) -> Result<Vec<Track<'r>>, WorkError> {
+        let mut tracks = Vec::new();
+        for rollup in rollups {
+            let mut scrub = self.checkpoints.scrub(&rollup.name).await?;
+            if scrub.drift.len() >= DRIFT_MAX {
+                // Room for what is found now.
+                let over = self.split_drift(rollup, &scrub).await?.1;
+                self.checkpoints.forget_drift(&rollup.name, &over).await?;
+                scrub.drift.retain(|start, _| !over.contains(start));
+            }
+            tracks.push(Track { rollup, scrub, is_idle: false });
+        }
+        Ok(tracks)
+    }
+
+    /// The drift that was found in slices of `rollup` and is still there, as far as is known.
+    ///
+    /// # Errors
+    /// The checkpoints cannot be read.
+    pub async fn open_drift(
+        &self,
+        rollup: &Rollup,
+        scrub: &Scrub,
+    ) -> Result<Vec<(DateTime<Utc>, Drift)>, WorkError> {
+        Ok(self.split_drift(rollup, scrub).await?.0)
+    }
+
+    /// The drift that is still there, and the slices that were computed again since.
+    async fn split_drift(
+        &self,
+        rollup: &Rollup,
+        scrub: &Scrub,
+    ) -> Result<(Vec<(DateTime<Utc>, Drift)>, Vec<DateTime<Utc>>), WorkError> {
+        let (mut open, mut over) = (Vec::new(), Vec::new());
+        for (start, drift) in &scrub.drift {
+            let checkpoint = self.checkpoints.get(&rollup.name, *start).await?;
+            if drift.is_over(checkpoint.as_ref()) {
+                over.push(*start);
+            } else {
+                open.push((*start, *drift));
+            }
+        }
+        Ok((open, over))
+    }
+
+    /// The slice of all rollups that was verified longest ago. A rollup that has none, or whose
+    /// checkpoints cannot be read, is not asked again.
+    async fn candidate(
+        &self,
+        tracks: &mut [Track<'_>],
+        report: &mut TickReport,
+    ) -> Option<Candidate> {
+        let now = self.clock.now();
+        for _ in 0..tracks.len() {
+            let waiting = tracks.iter().enumerate().filter(|(_, track)| !track.is_idle);
+            let (place, _) =
+                waiting.min_by_key(|(_, track)| last_verified(track.rollup, &track.scrub, now))?;
+            let track = &mut tracks[place];
+            match self.next_slice(track, now).await {
+                Ok(Some((slice, needs, next))) => {
+                    return Some(Candidate { track: place, slice, needs, next });
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    report.problems.push(Problem::new(&track.rollup.name, &error));
+                }
+            }
+            track.is_idle = true;
+        }
+        None
+    }
+
+    /// The slice at the cursor or after it that can be compared, or else the first of a new round.
+    async fn next_slice(
+        &self,
+        track: &Track<'_>,
+        now: DateTime<Utc>,
+    ) -> Result<Option<(Slice, Duration, Scrub)>, WorkError> {
+        let Track { rollup, scrub, .. } = track;
+        let Some((begin, end)) = scrubbed_range(rollup, now) else { return Ok(None) };
+        let cursor = scrub.cursor.unwrap_or(begin).max(begin);
+        for (mut from, is_new_round) in [(cursor, false), (begin, true)] {
+            let started_at = scrub.round_started_at;
+            if is_new_round && started_at.is_some_and(|started| started > now - ROUND_MIN) {
+                break;
+            }
+            for _ in 0..PAGES_MAX {
+                let page = self.checkpoints.page(&rollup.name, from, end).await?;
+                let found = page.iter().filter(|it| it.slice_start < end).find_map(|checkpoint| {
+                    let slice = self.comparable(rollup, checkpoint)?;
+                    let outcome = checkpoint.outcome.as_ref();
+                    let read = Duration::from_millis(outcome.map_or(0, |it| it.source_ms));
+                    let next = scrub.after(slice.end(), is_new_round, now);
+                    Some((slice, BEGIN_MIN + read.saturating_mul(COMPARING), next))
+                });
+                if found.is_some() {
+                    return Ok(found);
+                }
+                match page.last() {
+                    Some(last) if page.len() >= PAGE => {
+                        from = last.slice_start + TimeDelta::seconds(1);
+                    }
+                    _ => break,
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The slice of a checkpoint that promises its rows to be right.
+    fn comparable(&self, rollup: &Rollup, checkpoint: &Checkpoint) -> Option<Slice> {
+        // Checkpoints of another width that the rollup once had are no slices.
+        let slice = rollup.calendar.starting(checkpoint.slice_start).ok()?;
+        let is_right = self.standing_of(rollup, checkpoint, slice) == Standing::Succeeded
+            && checkpoint.definition.as_deref() == Some(&*rollup.definition());
+        is_right.then_some(slice)
+    }
+
+    /// Compares one slice and says what was found wherever somebody may look.
+    async fn scrub_slice(
+        &self,
+        rollup: &Rollup,
+        slice: Slice,
+        scrub: &Scrub,
+        (settings, deadline): (config::Scrub, Deadline),
+        report: &mut TickReport,
+    ) -> Result<(), WorkError> {
+        let left = deadline.remaining(&*self.clock);
+        let timeout = left.saturating_sub(RESERVE).min(STATEMENT_MAX);
+        // The servers end their statements themselves; this is for one that is cut off.
+        let limit = left.saturating_sub(RESERVE / 2);
+        let compared = tokio::time::timeout(limit, self.compare(rollup, slice, timeout, EXAMPLES));
+        let too_slow = || {
+            let why = format!("not compared within {} s", timeout.as_secs());
+            Compared::Pending(Pending { rollup: rollup.name.clone(), start: slice.start(), why })
+        };
+        let compared = match compared.await {
+            Ok(Err(WorkError::Db(error))) if error.kind() == DbErrorKind::Cancelled => too_slow(),
+            Ok(compared) => compared?,
+            Err(_) => too_slow(),
+        };
+        let (name, start, now) = (&rollup.name, slice.start(), self.clock.now());
+        match compared {
+            Compared::Pending(pending) => report.scrub.pass_over(pending),
+            Compared::Same => {
+                report.scrub.verified += 1;
+                self.checkpoints.record_scrub(name, start, None, now).await?;
+            }
+            Compared::Drift(attempt, found) => {
+                tell(&found);
+                let drift = Drift { found_at: now, groups: found.differences, attempt };
+                let is_known = scrub.drift.contains_key(&start);
+                let noted = (is_known || scrub.drift.len() < DRIFT_MAX).then_some(drift);
+                report.scrub.verified += 1;
+                report.scrub.differing += 1;
+                if report.scrub.drifted.len() < LISTED_MAX {
+                    let reopened = settings.repair;
+                    report.scrub.drifted.push(Drifted { found, reopened });
+                }
+                self.checkpoints.record_scrub(name, start, noted, now).await?;
+                if settings.repair {
+                    self.checkpoints.reopen(name, start, "scrub", now).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Logs drift: keys and measures of the first groups, nothing else of any row.
+fn tell(found: &SliceVerification) {
+    let examples = serde_json::to_string(&found.examples).unwrap_or_default();
+    let shown = &examples[..examples.floor_char_boundary(EXAMPLES_BYTES_MAX)];
+    tracing::error!(
+        rollup = found.rollup,
+        slice.start = %rfc3339(found.start),
+        groups = found.differences,
+        examples = shown,
+        "slice differs from the source"
+    );
+}
+
+fn rfc3339(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::AutoSi, true)
+}

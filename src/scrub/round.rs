@@ -1,0 +1,45 @@
+//! What a scrub goes round, and which rollup's turn it is.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::checkpoint::Scrub;
+use crate::plan::newest;
+use crate::rollup::Rollup;
+
+/// The slices that a scrub goes round start in `[begin, end)`: those that no `lookback` is still to
+/// run again, and never the newest, which is hardly computed.
+#[must_use]
+pub fn scrubbed_range(
+    rollup: &Rollup,
+    now: DateTime<Utc>,
+) -> Option<(DateTime<Utc>, DateTime<Utc>)> {
+    let mut slice = newest(rollup, now)?;
+    for _ in 0..rollup.lookback.last().copied().unwrap_or(0) {
+        slice = rollup.calendar.previous(slice);
+    }
+    let begin = rollup.seal_before.unwrap_or(rollup.start).max(rollup.start);
+    (begin < slice.start()).then(|| (begin, slice.start()))
+}
+
+/// About when the slice at the cursor was last verified, if the round before went evenly; and how far
+/// this round is.
+pub(super) fn last_verified(
+    rollup: &Rollup,
+    scrub: &Scrub,
+    now: DateTime<Utc>,
+) -> (DateTime<Utc>, i64) {
+    const WHOLE: i64 = 1000;
+    let Scrub { cursor, round_started_at, last_round_started_at, .. } = *scrub;
+    let Some((begin, end)) = scrubbed_range(rollup, now) else {
+        return (DateTime::<Utc>::MAX_UTC, WHOLE);
+    };
+    let length = (end - begin).num_seconds().max(1);
+    let done = cursor.map_or(0, |cursor| (cursor - begin).num_seconds().clamp(0, length));
+    let part = done.saturating_mul(WHOLE) / length;
+    let Some(started) = round_started_at else { return (DateTime::<Utc>::MIN_UTC, 0) };
+    if done >= length {
+        return (started, 0);
+    }
+    let Some(last) = last_round_started_at else { return (DateTime::<Utc>::MIN_UTC, part) };
+    (last + TimeDelta::seconds((started - last).num_seconds() * part / WHOLE), part)
+}
