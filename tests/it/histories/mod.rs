@@ -11,8 +11,8 @@ use tallymark::faults::Guard;
 /// Histories that must all end well, in one run: enough that each mutation below is found many times.
 const HISTORIES: u32 = 2_000;
 
-/// A mutation must be found within this many histories.
-const SEARCHED_MAX: u32 = 2_000;
+/// A mutation must be found within this many histories; the rarest shows in about one of 400.
+const SEARCHED_MAX: u32 = 10_000;
 
 /// With a trigger, whatever the application does is counted in the end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -38,7 +38,8 @@ async fn with_a_change_column_inserts_and_updates_are_all_counted() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_waiting_for_open_transactions_a_row_is_missed() {
     let guard = Some(Guard::Horizon);
-    let found = search("capture", SEARCHED_MAX, async |_: &World| {}, Ways::ANY, guard).await;
+    // Rows that are fresh when written: no mark makes up for the missing wait.
+    let found = search("capture", SEARCHED_MAX, async |_: &World| {}, Ways::STAMPED, guard).await;
     assert!(found.is_some(), "no counterexample");
 }
 
