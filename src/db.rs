@@ -151,6 +151,8 @@ fn begin_sql(access: Access, statement_timeout: Duration, label: &str) -> String
         ("lc_monetary", "C".into()),
         // Compiling costs more than these short statements take.
         ("jit", "off".into()),
+        // One statement is one processor: a chunk must not take the server's others.
+        ("max_parallel_workers_per_gather", "0".into()),
     ] {
         let _ = write!(sql, "; SET LOCAL {name} = {}", literal(&value));
     }

@@ -43,6 +43,8 @@ pub struct Rollup {
     pub shrink_guard: f64,
     /// Slices that start before this instant are never recomputed.
     pub seal_before: Option<DateTime<Utc>>,
+    /// Whether a slice is refused whose statement would read far more rows than it holds.
+    pub plan_guard: bool,
 }
 
 /// A table or view: an optional schema and a name, both exactly as PostgreSQL stores them.
@@ -205,7 +207,7 @@ impl Rollup {
     /// tell a purged source where a measure was added.
     ///
     /// Settings that only decide when or how carefully a slice is computed (`start`, `grace`,
-    /// `lookback`, `late`, `shrink_guard`, `seal_before`) are left out: changing them makes nothing
+    /// `lookback`, `late`, `shrink_guard`, `seal_before`, `plan_guard`) are left out: changing them makes nothing
     /// stale.
     #[must_use]
     pub fn definition(&self) -> String {

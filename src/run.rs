@@ -5,7 +5,6 @@
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use sqlx::Row as _;
 
 use crate::checkpoint::{
     CheckpointError, Claim, ClaimError, ClaimRefused, Completion, Lease, State, Yield,
@@ -16,7 +15,7 @@ use crate::report::{Outcome, SliceReport};
 use crate::rollup::Rollup;
 use crate::slice::Slice;
 use crate::source::pace::{CHUNK_MIN, Excess, Pace};
-use crate::source::read;
+use crate::source::plan_guard;
 use crate::source::settle::{Settled, settle};
 use crate::source::shape::Shape;
 use crate::target::{Chunk, Guard, Progress, Replaced, TargetError};
@@ -206,8 +205,7 @@ impl Work<'_> {
     }
 
     /// Makes sure that no row of the slice can appear unseen any more, and says how that is known;
-    /// gives up the slice until it is. Asks for the planner's estimate where nothing is known of
-    /// the rollup's pace.
+    /// gives up the slice until it is. Asks how it would be read, and refuses what the plan guard does.
     async fn settle(&self, pace: &mut Pace) -> Result<&'static str, Stop> {
         let source = self.worker.source_of(self.rollup);
         let mut tx =
@@ -227,10 +225,17 @@ impl Work<'_> {
                 return Err(Stop::Yield(Yield { reason, retry_at, horizon }));
             }
         };
-        if pace.is_unknown() {
+        if self.rollup.plan_guard || pace.is_unknown() {
             let (start, end) = (self.slice.start(), self.slice.end());
-            let rows = estimate_rows(&mut tx, self.rollup, self.shape, start, end).await?;
-            pace.guess(rows, start, end, self.chunk_time);
+            let reading = plan_guard::inspect(&mut tx, self.rollup, self.shape, start, end).await?;
+            if let Some(error) = reading.refusal.filter(|_| self.rollup.plan_guard) {
+                tx.rollback().await?;
+                // Retried: the index may be made meanwhile.
+                return Err(Stop::Fail { error, retryable: true });
+            }
+            if pace.is_unknown() {
+                pace.guess(reading.rows, start, end, self.chunk_time);
+            }
         }
         tx.commit().await?;
         Ok(by)
@@ -555,24 +560,4 @@ fn completion(done: &Done, elapsed_ms: u64) -> Completion {
         elapsed_ms,
         settled_by: done.settled_by.into(),
     }
-}
-
-/// The planner's estimate of the rows between `start` and `end`; reads none of them.
-pub(crate) async fn estimate_rows(
-    tx: &mut crate::db::Tx,
-    rollup: &Rollup,
-    shape: &Shape,
-    start: DateTime<Utc>,
-    end: DateTime<Utc>,
-) -> Result<f64, DbError> {
-    let sql = format!(
-        "EXPLAIN (FORMAT JSON) SELECT FROM {} WHERE {}",
-        crate::sql::table(&rollup.from),
-        read::condition(rollup, shape, start, end),
-    );
-    let row = tx.row("estimating the rows", sql).await?;
-    let text: String =
-        row.try_get_unchecked(0).map_err(|source| tx.error("estimating the rows", source))?;
-    let plan: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-    Ok(plan.pointer("/0/Plan/Plan Rows").and_then(serde_json::Value::as_f64).unwrap_or(0.0))
 }

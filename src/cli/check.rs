@@ -5,9 +5,9 @@ use sqlx::Row as _;
 use super::{Failure, Global, rollups, ui};
 use crate::db::{Access, Db, DbError, Side};
 use crate::rollup::{Late, Rollup};
+use crate::source::plan_guard::{self, Reading};
 use crate::source::shape::Shape;
 use crate::source::{capture, settle};
-use crate::sql::{literal, table};
 use crate::target::ddl::{self, DdlError};
 use crate::worker::{CATALOGUE_TIMEOUT, Severity, WorkError, Worker};
 
@@ -283,7 +283,7 @@ async fn late(
     Ok(())
 }
 
-/// Whether an index can find the rows of a slice. A view has none of its own: the plan tells.
+/// How a slice would be read: what the plan guard sees.
 async fn index(
     worker: &Worker,
     rollup: &Rollup,
@@ -293,41 +293,33 @@ async fn index(
     let newest = crate::plan::newest(rollup, worker.clock.now());
     let slice = newest.unwrap_or_else(|| rollup.calendar.containing(rollup.start));
     let mut tx = worker.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
-    let size = format!(
-        "SELECT coalesce(pg_total_relation_size(to_regclass({})), 0)",
-        literal(&table(&rollup.from))
-    );
-    let bytes: i64 = tx
-        .row("asking for the table's size", size)
-        .await?
-        .try_get(0)
-        .map_err(|source| tx.error("asking for the table's size", source))?;
-    let condition = crate::source::read::condition(rollup, shape, slice.start(), slice.end());
-    let sql = format!("EXPLAIN SELECT FROM {} WHERE {condition}", table(&rollup.from));
-    let lines = tx.rows("explaining a slice", sql).await?;
-    let plan: Vec<String> = lines.iter().filter_map(|row| row.try_get(0).ok()).collect();
-    let column = crate::sql::ident(shape.axis.column());
-    let create = format!("CREATE INDEX CONCURRENTLY ON {} ({column})", table(&rollup.from));
-    if !plan.iter().any(|line| line.contains("Seq Scan")) {
-        findings.add(Grade::Good, &rollup.name, "an index finds the rows of a slice");
-    } else if bytes > SMALL_BYTES {
-        findings.add(
-            Grade::Bad,
-            &rollup.name,
-            format!("a slice would read the whole of {}; as its owner: {create}", rollup.from),
-        );
-    } else {
-        let advice = format!(
-            "a slice reads the whole of {}, which is small; should it grow: {create}",
-            rollup.from
-        );
-        findings.add(Grade::Note, &rollup.name, advice);
-    }
+    let Reading { rows, scans, refusal } =
+        plan_guard::inspect(&mut tx, rollup, shape, slice.start(), slice.end()).await?;
+    tx.rollback().await?;
+    let label = rollup.calendar.label(&slice);
+    let rows = plan_guard::about(rows);
+    let seen: Vec<String> = scans
+        .iter()
+        .map(|scan| {
+            let index = scan.index.as_ref().map_or_else(String::new, |name| format!(" by {name}"));
+            let size = match scan.is_bounded {
+                true => String::new(),
+                false => {
+                    format!(", all of it ({})", indicatif::HumanBytes(scan.bytes.unsigned_abs()))
+                }
+            };
+            format!("{} of {}{index}{size}", scan.method, scan.table)
+        })
+        .collect();
+    let seen = format!("slice {label} holds about {rows} rows: {}", seen.join("; "));
+    let (grade, finding) = match refusal {
+        None => (Grade::Good, seen),
+        Some(refusal) if rollup.plan_guard => (Grade::Bad, refusal),
+        Some(_) => (Grade::Note, format!("{seen}; allowed by plan_guard = false")),
+    };
+    findings.add(grade, &rollup.name, finding);
     Ok(())
 }
-
-/// PostgreSQL rightly scans a table of this size rather than use an index.
-const SMALL_BYTES: i64 = 16 * 1024 * 1024;
 
 fn text(findings: &[Finding]) -> String {
     findings

@@ -11,7 +11,7 @@ use crate::checkpoint::SourceBegin;
 use crate::db::Access;
 use crate::plan::Standing;
 use crate::rollup::Rollup;
-use crate::run::estimate_rows;
+use crate::source::plan_guard;
 use crate::worker::{CATALOGUE_TIMEOUT, Severity, WorkError, Worker};
 
 /// Show what is due, or what a backfill would do.
@@ -59,7 +59,7 @@ impl Plan {
                     .begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name)
                     .await
                     .map_err(WorkError::from)?;
-                estimate_rows(&mut tx, rollup, &shape, first.start(), last.end())
+                plan_guard::estimate(&mut tx, rollup, &shape, first.start(), last.end())
                     .await
                     .map_err(WorkError::from)?
             }

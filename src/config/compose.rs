@@ -15,7 +15,7 @@ use super::rollup::{self, Draft};
 use super::{NONE_LATER, measures};
 
 /// What a coarse rollup does not decide, and why.
-const FINER_DECIDES: [(&str, &str); 5] = [
+const FINER_DECIDES: [(&str, &str); 6] = [
     ("time", "a row of a rollup stands in its bucket's time; remove the key"),
     ("late", "the finer rollup notices late changes, and passes them on; remove the key"),
     (
@@ -23,6 +23,7 @@ const FINER_DECIDES: [(&str, &str); 5] = [
         "a slice is due when all finer ones in it are done, which have waited; remove the key",
     ),
     ("lookback", "a slice runs again whenever a finer one in it changed; remove the key"),
+    ("plan_guard", "the finer rollup's table has the index that this needs; remove the key"),
     ("where", "which source rows count is decided by the finer rollup; put the condition there"),
 ];
 
@@ -140,6 +141,7 @@ fn coarse(Draft { section, name }: &Draft<'_>, fine: &Rollup, schema: &str) -> O
         measures,
         shrink_guard: shrink_guard?,
         seal_before: seal_before?,
+        plan_guard: false,
     })
 }
 

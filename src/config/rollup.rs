@@ -15,7 +15,7 @@ use super::measures::condition;
 use super::raw::{Node, Section, identifier_fault};
 use super::{NONE_LATER, duration, measures};
 
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 16] = [
     "name",
     "from",
     "time",
@@ -31,6 +31,7 @@ const KEYS: [&str; 15] = [
     "measures",
     "shrink_guard",
     "seal_before",
+    "plan_guard",
 ];
 
 /// A rollup of which the name alone was read.
@@ -67,6 +68,7 @@ pub(super) fn read(Draft { section, name }: &Draft<'_>) -> Option<Rollup> {
     };
     let lookback = section.get("lookback").map_or(Some(Vec::new()), |node| lookback(&node));
     let shrink_guard = shrink_guard(section);
+    let plan_guard = section.get("plan_guard").map_or(Some(true), |node| node.boolean());
     let filter = condition(section);
     let columns = measures::read(section);
     if late == Some(Late::Capture)
@@ -93,6 +95,7 @@ pub(super) fn read(Draft { section, name }: &Draft<'_>) -> Option<Rollup> {
         measures,
         shrink_guard: shrink_guard?,
         seal_before: seal_before?,
+        plan_guard: plan_guard?,
     })
 }
 

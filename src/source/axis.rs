@@ -240,6 +240,24 @@ impl Axis {
         format!("{column} >= {low} AND {column} < {high}")
     }
 
+    /// How PostgreSQL shows the bounds of [`Axis::between`] in a plan, as far as they are the same for
+    /// every type that the column may have; in UTC, in the ISO style.
+    #[must_use]
+    pub fn bounds_shown(&self, start: DateTime<Utc>, end: DateTime<Utc>) -> [String; 2] {
+        const SHOWN: &str = "%Y-%m-%d %H:%M:%S";
+        match self.reading {
+            Reading::Instant => [start, end].map(|at| at.format(SHOWN).to_string()),
+            Reading::Local(zone) => {
+                let ((low, low_slack), (high, high_slack)) = (local(zone, start), local(zone, end));
+                [low - low_slack, high + high_slack].map(|at| at.format(SHOWN).to_string())
+            }
+            Reading::Day(zone) => {
+                [start, end].map(|at| at.with_timezone(&zone).date_naive().to_string())
+            }
+            Reading::Epoch(unit) => [epoch(unit, start), epoch(unit, end)],
+        }
+    }
+
     /// Local time runs twice through an hour when clocks go back. PostgreSQL reads each local time
     /// as one instant; that reading decides, and the bounds on the bare column only have to be
     /// wide enough to let an index find the rows.

@@ -18,6 +18,7 @@ mod histories;
 mod kill;
 #[cfg(feature = "lambda")]
 mod lambda;
+mod plan_guard;
 mod pooler;
 mod repair;
 mod rollup;

@@ -1,0 +1,410 @@
+//! The plan guard: asks PostgreSQL how it would read a slice, and refuses a scan that would read far
+//! more rows than the slice holds. Nothing is read to find out.
+//!
+//! The statement is explained as it will run, with its real bounds. Every scan in the plan is one of
+//!
+//! - *bounded*: an index finds the rows by the time column, so that it reads what the slice holds;
+//! - *a lookup*: rows of another table of a view, found by a join;
+//! - *unbounded*: all of a table, an index or a partition, whatever the slice holds.
+//!
+//! The unbounded ones are weighed against the slice. A partition that the slice covers, a slice that is
+//! most of its table, and tables of a few megabytes pass.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde_json::Value;
+use sqlx::Row as _;
+
+use super::read::{self, Form};
+use super::shape::Shape;
+use crate::db::{DbError, Tx};
+use crate::rollup::Rollup;
+use crate::sql::{ident, literal, table};
+
+/// Unbounded scans may read this many times the rows that the slice holds. PostgreSQL itself rightly
+/// prefers to read a table whole from about a tenth of it on.
+const ROWS_RATIO_MAX: f64 = 10.0;
+
+/// ... or so little altogether that nobody feels it.
+const BYTES_MAX: i64 = 16 * 1024 * 1024;
+
+/// Bytes of a row where no statistics tell: a short event.
+const ROW_BYTES: f64 = 100.0;
+
+/// How a slice would be read.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Reading {
+    /// Rows that the slice holds, by the planner's statistics.
+    pub rows: f64,
+    /// The scans of tables, in the plan's order.
+    pub scans: Vec<Scan>,
+    /// Why it is refused.
+    pub refusal: Option<String>,
+}
+
+/// One scan of a table or index.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Scan {
+    /// The plan's word: `Seq Scan`, `Index Scan`, ….
+    pub method: String,
+    /// The table.
+    pub table: String,
+    /// The index, if one is used.
+    pub index: Option<String>,
+    /// Whether it reads only rows of the slice, or of a join.
+    pub is_bounded: bool,
+    /// Rows, or entries of the index, that it would read.
+    pub rows: f64,
+    /// Bytes of what it would read, if it is not bounded.
+    pub bytes: i64,
+}
+
+/// A scan as the plan shows it.
+#[derive(Clone, Debug)]
+struct Node {
+    method: String,
+    schema: String,
+    table: String,
+    alias: String,
+    index: Option<String>,
+    /// What bounds the index.
+    condition: String,
+    /// What is tested row by row.
+    filter: String,
+    rows: f64,
+}
+
+/// A table or index as the catalogue shows it.
+#[derive(Clone, Debug)]
+struct Relation {
+    rows: Option<f64>,
+    bytes: i64,
+    method: String,
+    keys: Vec<String>,
+}
+
+type Catalogue = BTreeMap<(String, String), Relation>;
+
+/// Explains how `[start, end)` would be read. In `tx` no statement may run in parallel, as plans show
+/// the rows of one worker then.
+///
+/// # Errors
+/// The server refuses, or cannot be reached.
+pub async fn inspect(
+    tx: &mut Tx,
+    rollup: &Rollup,
+    shape: &Shape,
+    start: DateTime<Utc>,
+    end: DateTime<Utc>,
+) -> Result<Reading, DbError> {
+    let select = read::select(rollup, shape, Form::Whole, (start, start, end), false);
+    let plan = explain(tx, &select).await?;
+    let mut nodes = Vec::new();
+    walk(&plan, None, &mut nodes);
+    let bounds = shape.axis.bounds_shown(start, end);
+    let catalogue = catalogue(tx, &nodes).await?;
+    let of_slice = nodes.iter().filter(|node| node.mentions(&bounds));
+    let mut rows: f64 = of_slice.map(|node| node.rows).sum();
+    let mut scans: Vec<Scan> =
+        nodes.iter().map(|node| node.weigh(&nodes, &catalogue, &bounds)).collect();
+    let is_refused = |scans: &[Scan], rows: f64| {
+        let unbounded = scans.iter().filter(|scan| !scan.is_bounded);
+        let (read, bytes) =
+            unbounded.fold((0.0, 0), |(rows, bytes), scan| (rows + scan.rows, bytes + scan.bytes));
+        bytes > BYTES_MAX && read > ROWS_RATIO_MAX * rows.max(1.0)
+    };
+    if is_refused(&scans, rows) {
+        // Those estimates leave out what the rollup's own conditions do; the slice alone decides.
+        let all =
+            format!("SELECT FROM {} WHERE {}", table(&rollup.from), shape.axis.between(start, end));
+        let alone = explain(tx, &all).await?;
+        let without = alone["Plan Rows"].as_f64().unwrap_or(0.0).max(1.0);
+        for (scan, node) in scans.iter_mut().zip(&nodes) {
+            if !scan.is_bounded && !node.condition.is_empty() && !node.mentions_in_index(&bounds) {
+                // An index on something else, and time tested row by row: as many more rows as the
+                // slice is a part of all.
+                let share = (without / scan.rows.max(1.0)).min(1.0);
+                scan.rows = scan.rows.min(node.rows / share);
+            }
+        }
+        rows = rows.max(without);
+    }
+    let refusal = is_refused(&scans, rows).then(|| refusal(rollup, rows, &scans, &nodes, &bounds));
+    Ok(Reading { rows, scans, refusal })
+}
+
+/// The planner's estimate of the rows between `start` and `end`; reads none of them.
+///
+/// # Errors
+/// As [`inspect`].
+pub async fn estimate(
+    tx: &mut Tx,
+    rollup: &Rollup,
+    shape: &Shape,
+    start: DateTime<Utc>,
+    end: DateTime<Utc>,
+) -> Result<f64, DbError> {
+    let condition = read::condition(rollup, shape, start, end);
+    let plan =
+        explain(tx, &format!("SELECT FROM {} WHERE {condition}", table(&rollup.from))).await?;
+    Ok(plan["Plan Rows"].as_f64().unwrap_or(0.0))
+}
+
+/// The plan of `sql`, which is not run.
+async fn explain(tx: &mut Tx, sql: &str) -> Result<Value, DbError> {
+    const DOING: &str = "explaining a slice";
+    let row = tx.row(DOING, format!("EXPLAIN (VERBOSE, FORMAT JSON) {sql}")).await?;
+    let text: String = row.try_get_unchecked(0).map_err(|source| tx.error(DOING, source))?;
+    let mut plan: Value = serde_json::from_str(&text)
+        .map_err(|source| tx.error(DOING, sqlx::Error::Decode(source.into())))?;
+    Ok(plan.pointer_mut("/0/Plan").map(Value::take).unwrap_or_default())
+}
+
+/// Collects the scans below `plan`; `heap` is the table whose bitmap is being made.
+fn walk(plan: &Value, heap: Option<&Value>, nodes: &mut Vec<Node>) {
+    let text = |value: &Value, key: &str| value[key].as_str().unwrap_or_default().to_owned();
+    let method = text(plan, "Node Type");
+    // The scans of its indexes stand for it.
+    let is_bitmap_heap = method == "Bitmap Heap Scan";
+    let of = if method == "Bitmap Index Scan" { heap.unwrap_or(plan) } else { plan };
+    if !is_bitmap_heap && of["Relation Name"].is_string() {
+        nodes.push(Node {
+            schema: text(of, "Schema"),
+            table: text(of, "Relation Name"),
+            alias: text(of, "Alias"),
+            index: plan["Index Name"].as_str().map(str::to_owned),
+            condition: text(plan, "Index Cond"),
+            filter: text(of, "Filter"),
+            rows: plan["Plan Rows"].as_f64().unwrap_or(0.0),
+            method,
+        });
+    }
+    let heap = if is_bitmap_heap { Some(plan) } else { heap };
+    for below in plan["Plans"].as_array().into_iter().flatten() {
+        walk(below, heap, nodes);
+    }
+}
+
+async fn catalogue(tx: &mut Tx, nodes: &[Node]) -> Result<Catalogue, DbError> {
+    const DOING: &str = "asking for the tables of a plan";
+    if nodes.is_empty() {
+        return Ok(Catalogue::new());
+    }
+    let names: Vec<String> = nodes
+        .iter()
+        .flat_map(|node| {
+            let relations = std::iter::once(&node.table).chain(&node.index);
+            relations.map(|name| format!("({}, {})", literal(&node.schema), literal(name)))
+        })
+        .collect();
+    let sql = format!(include_str!("plan_guard.sql"), names = names.join(", "));
+    let rows = tx.rows(DOING, sql).await?;
+    let relation = |row: &sqlx::postgres::PgRow| {
+        Ok::<_, sqlx::Error>((
+            (row.try_get("schema")?, row.try_get("name")?),
+            Relation {
+                rows: row.try_get("rows")?,
+                bytes: row.try_get("bytes")?,
+                method: row.try_get::<Option<String>, _>("method")?.unwrap_or_default(),
+                keys: row.try_get("keys")?,
+            },
+        ))
+    };
+    rows.iter().map(relation).collect::<Result<_, _>>().map_err(|source| tx.error(DOING, source))
+}
+
+impl Node {
+    /// Whether the slice's time is tested here.
+    fn mentions(&self, bounds: &[String; 2]) -> bool {
+        self.mentions_in_index(bounds) || bounds.iter().any(|bound| self.filter.contains(bound))
+    }
+
+    fn mentions_in_index(&self, bounds: &[String; 2]) -> bool {
+        bounds.iter().any(|bound| self.condition.contains(bound))
+    }
+
+    /// What it would read.
+    fn weigh(&self, all: &[Self], catalogue: &Catalogue, bounds: &[String; 2]) -> Scan {
+        let find = |name: &String| catalogue.get(&(self.schema.clone(), name.clone()));
+        let whole = find(&self.table);
+        let index = self.index.as_ref().and_then(find);
+        let is_bounded = match index {
+            None => self.index.is_some() || !self.method.ends_with("Seq Scan"),
+            Some(index) if self.mentions_in_index(bounds) => self.is_bounded_by(index, bounds),
+            Some(_) => self.is_lookup(all),
+        };
+        let bytes = whole.map_or(0, |relation| relation.bytes);
+        #[expect(clippy::cast_precision_loss, reason = "a size")]
+        let guessed = bytes as f64 / ROW_BYTES;
+        let held = index.or(whole).and_then(|relation| relation.rows).unwrap_or(guessed);
+        Scan {
+            method: self.method.clone(),
+            table: format!("{}.{}", self.schema, self.table),
+            index: self.index.clone(),
+            is_bounded,
+            rows: if is_bounded { self.rows } else { held.max(self.rows) },
+            bytes: if is_bounded { 0 } else { bytes },
+        }
+    }
+
+    /// Whether `index` reads only what lies between the bounds: the time is its first key, or all keys
+    /// before it are given. Only a B-tree reads its entries in the order of the keys; the others were
+    /// chosen by what they would read.
+    fn is_bounded_by(&self, index: &Relation, bounds: &[String; 2]) -> bool {
+        if index.method != "btree" || index.keys.len() == 1 {
+            return true;
+        }
+        let condition = self.unqualified(&self.condition);
+        for key in &index.keys {
+            if condition.contains(&format!("({key} = ")) {
+                continue;
+            }
+            let parts = condition.split(" AND ");
+            return parts
+                .filter(|part| part.contains(&format!("({key} ")))
+                .any(|part| bounds.iter().any(|bound| part.contains(bound)));
+        }
+        false
+    }
+
+    /// Whether the rows are found one by one, by values of another table.
+    fn is_lookup(&self, all: &[Self]) -> bool {
+        all.iter().any(|other| {
+            other.alias != self.alias
+                && [format!(" = {}.", other.alias), format!(" = {}.", ident(&other.alias))]
+                    .iter()
+                    .any(|column| self.condition.contains(column))
+        })
+    }
+
+    fn unqualified(&self, condition: &str) -> String {
+        condition
+            .replace(&format!("{}.", ident(&self.alias)), "")
+            .replace(&format!("{}.", self.alias), "")
+    }
+
+    /// The column, or the expression, that an index would have to begin with.
+    fn column(&self, bounds: &[String; 2]) -> Option<String> {
+        let tested = self.unqualified(&format!("{} AND {}", self.condition, self.filter));
+        let part = tested
+            .split(" AND ")
+            .find(|part| bounds.iter().any(|bound| part.contains(bound)))?
+            .split(" >= ")
+            .next()?
+            .trim_start_matches('(')
+            .to_owned();
+        let is_column = part.starts_with('"') || !part.contains(['(', ' ', ':']);
+        Some(if is_column { part } else { format!("({part})") })
+    }
+}
+
+fn refusal(
+    rollup: &Rollup,
+    rows: f64,
+    scans: &[Scan],
+    nodes: &[Node],
+    bounds: &[String; 2],
+) -> String {
+    let unbounded = scans.iter().zip(nodes).filter(|(scan, _)| !scan.is_bounded);
+    let Some((worst, node)) = unbounded.max_by_key(|(scan, _)| scan.bytes) else {
+        return String::new();
+    };
+    let name = format!("{}.{}", quoted(&node.schema), quoted(&node.table));
+    let by = match &worst.index {
+        Some(index) => format!("all of index {index}"),
+        None => "the whole of it".to_owned(),
+    };
+    let remedy = match node.column(bounds) {
+        Some(column) => format!(
+            "as its owner: CREATE INDEX CONCURRENTLY ON {name} ({column}); ANALYZE {name}; if there \
+             is such an index, ANALYZE may be all that is missing"
+        ),
+        None => format!("an index on the columns of {name} by which it is joined is missing"),
+    };
+    format!(
+        "plan guard: a slice of rollup `{}` holds about {} rows, and to find them PostgreSQL would read \
+         about {} of {} ({by}, {} MB); {remedy}. If reading so much is meant, set plan_guard = false in \
+         the rollup",
+        rollup.name,
+        about(rows),
+        about(worst.rows),
+        worst.table,
+        worst.bytes / (1024 * 1024),
+    )
+}
+
+/// A name as PostgreSQL would need it: quoted where it is not plain.
+fn quoted(name: &str) -> String {
+    let is_plain = name.starts_with(|first: char| first.is_ascii_lowercase() || first == '_')
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    if is_plain { name.to_owned() } else { ident(name) }
+}
+
+/// A number of rows, as precisely as an estimate deserves.
+#[must_use]
+pub fn about(rows: f64) -> String {
+    match rows {
+        rows if rows >= 9.95e6 => format!("{:.0} million", rows / 1e6),
+        rows if rows >= 9.95e5 => format!("{:.1} million", rows / 1e6),
+        rows if rows >= 9.95e2 => format!("{:.0} thousand", rows / 1e3),
+        rows => format!("{rows:.0}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(alias: &str, condition: &str) -> Node {
+        Node {
+            method: "Index Scan".into(),
+            schema: "public".into(),
+            table: "events".into(),
+            alias: alias.into(),
+            index: Some("i".into()),
+            condition: condition.into(),
+            filter: String::new(),
+            rows: 5.0,
+        }
+    }
+
+    fn btree(keys: &[&str]) -> Relation {
+        let keys = keys.iter().map(|&key| key.into()).collect();
+        Relation { rows: None, bytes: 0, method: "btree".into(), keys }
+    }
+
+    const BOUNDS: [&str; 2] = ["2026-01-01 00:00:00", "2026-01-02 00:00:00"];
+
+    /// Keys before the time must be given, or the whole index is read.
+    #[test]
+    fn an_index_is_bounded_by_time_only_behind_given_keys() {
+        let bounds = BOUNDS.map(str::to_owned);
+        let time = "(e.at >= '2026-01-01 00:00:00+00') AND (e.at < '2026-01-02 00:00:00+00')";
+        let given = format!("((e.tenant = 5) AND {time})");
+        for (condition, keys, is_bounded) in [
+            (time, &["at"][..], true),
+            (time, &["at", "tenant"], true),
+            (time, &["tenant", "at"], false),
+            (&given, &["tenant", "at"], true),
+            (&given, &["kind", "tenant", "at"], false),
+        ] {
+            let is = node("e", condition).is_bounded_by(&btree(keys), &bounds);
+            assert_eq!(is, is_bounded, "{condition} {keys:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_as_precise_as_estimates_deserve() {
+        for (rows, text) in [
+            (0.0, "0"),
+            (812.0, "812"),
+            (164_333.0, "164 thousand"),
+            (1.24e6, "1.2 million"),
+            (1.5e7, "15 million"),
+        ] {
+            assert_eq!(about(rows), text);
+        }
+    }
+}

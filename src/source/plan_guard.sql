@@ -1,0 +1,17 @@
+-- What the plan guard has to know of the tables and indexes in a plan.
+SELECT n.nspname AS schema,
+       c.relname AS name,
+       -- Since the last ANALYZE the table may have grown; the planner scales in the same way.
+       CASE WHEN c.reltuples > 0 AND c.relpages > 0
+            THEN c.reltuples::float8 * pg_relation_size(c.oid)
+                 / current_setting('block_size')::float8 / c.relpages
+       END AS rows,
+       pg_relation_size(c.oid) AS bytes,
+       a.amname::text AS method,
+       ARRAY(SELECT pg_get_indexdef(c.oid, k, true) FROM generate_series(1, i.indnkeyatts) AS k)
+           AS keys
+FROM pg_class c
+JOIN pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_am a ON a.oid = c.relam
+LEFT JOIN pg_index i ON i.indexrelid = c.oid
+WHERE (n.nspname::text, c.relname::text) IN ({names})
