@@ -105,8 +105,7 @@ pub async fn inspect(
     walk(&plan, None, &mut nodes);
     let bounds = shape.axis.bounds_shown(start, end);
     let catalogue = catalogue(tx, &nodes).await?;
-    let of_slice = nodes.iter().filter(|node| node.mentions(&bounds));
-    let mut rows: f64 = of_slice.map(|node| node.rows).sum();
+    let mut rows = input_rows(&plan);
     let mut scans: Vec<Scan> =
         nodes.iter().map(|node| node.weigh(&nodes, &catalogue, &bounds)).collect();
     let is_refused = |scans: &[Scan], rows: f64| {
@@ -122,7 +121,7 @@ pub async fn inspect(
         let alone = explain(tx, &all).await?;
         let without = alone["Plan Rows"].as_f64().unwrap_or(0.0).max(1.0);
         for (scan, node) in scans.iter_mut().zip(&nodes) {
-            if !scan.is_bounded && !node.condition.is_empty() && !node.mentions_in_index(&bounds) {
+            if !scan.is_bounded && !node.condition.is_empty() && !node.is_by_time(&bounds) {
                 // An index on something else, and time tested row by row: as many more rows as the
                 // slice is a part of all.
                 let share = (without / scan.rows.max(1.0)).min(1.0);
@@ -160,6 +159,15 @@ async fn explain(tx: &mut Tx, sql: &str) -> Result<Value, DbError> {
     let mut plan: Value = serde_json::from_str(&text)
         .map_err(|source| tx.error(DOING, sqlx::Error::Decode(source.into())))?;
     Ok(plan.pointer_mut("/0/Plan").map(Value::take).unwrap_or_default())
+}
+
+/// The rows that are grouped.
+fn input_rows(mut plan: &Value) -> f64 {
+    const ABOVE: [&str; 4] = ["Aggregate", "Group", "Sort", "Incremental Sort"];
+    while plan["Node Type"].as_str().is_some_and(|method| ABOVE.contains(&method)) {
+        plan = &plan["Plans"][0];
+    }
+    plan["Plan Rows"].as_f64().unwrap_or(0.0)
 }
 
 /// Collects the scans below `plan`; `heap` is the table whose bitmap is being made.
@@ -216,12 +224,8 @@ async fn catalogue(tx: &mut Tx, nodes: &[Node]) -> Result<Catalogue, DbError> {
 }
 
 impl Node {
-    /// Whether the slice's time is tested here.
-    fn mentions(&self, bounds: &[String; 2]) -> bool {
-        self.mentions_in_index(bounds) || bounds.iter().any(|bound| self.filter.contains(bound))
-    }
-
-    fn mentions_in_index(&self, bounds: &[String; 2]) -> bool {
+    /// Whether the slice's time bounds the index.
+    fn is_by_time(&self, bounds: &[String; 2]) -> bool {
         bounds.iter().any(|bound| self.condition.contains(bound))
     }
 
@@ -232,7 +236,7 @@ impl Node {
         let index = self.index.as_ref().and_then(find);
         let is_bounded = match index {
             None => self.index.is_some() || !self.method.ends_with("Seq Scan"),
-            Some(index) if self.mentions_in_index(bounds) => self.is_bounded_by(index, bounds),
+            Some(index) if self.is_by_time(bounds) => self.is_bounded_by(index, bounds),
             Some(_) => self.is_lookup(all),
         };
         let bytes = whole.map_or(0, |relation| relation.bytes);
