@@ -10,6 +10,7 @@ use futures_util::StreamExt as _;
 use serde::Serialize;
 
 use crate::clock::Deadline;
+use crate::governor::Hold;
 use crate::plan::{Standing, View};
 use crate::report::{Outcome, SliceReport};
 use crate::rollup::Rollup;
@@ -24,6 +25,12 @@ const PASSES_MAX: usize = 1000;
 
 /// Work stops after this many slices have failed in a row: what fails them all is not theirs.
 const FAILURES_IN_A_ROW_MAX: usize = 20;
+
+/// Work that is held back is asked for again at least so often ...
+const HOLD_POLL: Duration = Duration::from_secs(60);
+
+/// ... and so many times: more than a week of pauses.
+const HOLDS_MAX: usize = 200_000;
 
 /// Which end of history comes first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, Serialize)]
@@ -132,7 +139,7 @@ impl From<WorkError> for Interrupted {
 
 /// Hears of a batch's progress.
 pub trait Listener: Send + Sync {
-    /// A slice's run ended.
+    /// A slice's run ended, other than by being held back.
     fn ended(&self, report: &SliceReport);
     /// Nothing can be done before `until`.
     fn waiting(&self, until: DateTime<Utc>, reason: &str);
@@ -305,16 +312,23 @@ impl Worker {
         let mut todo: Vec<Slice> = slices.to_vec();
         let mut reopen = reopen.clone();
         for _ in 0..PASSES_MAX {
-            let pass = self.pass(rollup, &todo, &reopen, reason, batch, listener, &mut report);
-            let Pass { again, hopeless, out_of_time, at_once, earliest, trouble } = pass.await;
+            let pass = self.pass(rollup, &todo, &mut reopen, reason, batch, listener, &mut report);
+            let Pass { again, hopeless, out_of_time, at_once, earliest, trouble, hold } =
+                pass.await;
             report.left = slices.len() - report.ended();
             if let Some(error) = trouble {
                 return Err(Interrupted::after(report, error));
             }
-            reopen.clear();
             todo = again;
             if todo.is_empty() || hopeless || out_of_time {
                 break;
+            }
+            if let Some(hold) = hold {
+                match self.wait_out(rollup, hold, batch, listener).await {
+                    Ok(true) => continue,
+                    Ok(false) => break,
+                    Err(error) => return Err(Interrupted::after(report, error)),
+                }
             }
             let Some((until, why)) = earliest.filter(|_| !at_once) else { continue };
             let now = self.clock.now();
@@ -329,6 +343,36 @@ impl Worker {
         Ok(report)
     }
 
+    /// Waits as long as the work is held back; whether it may go on then.
+    async fn wait_out(
+        &self,
+        rollup: &Rollup,
+        mut hold: Hold,
+        batch: Batch,
+        listener: &dyn Listener,
+    ) -> Result<bool, WorkError> {
+        let mut told = None;
+        for _ in 0..HOLDS_MAX {
+            if hold.is_over {
+                return Ok(false);
+            }
+            if batch.deadline.is_some_and(|deadline| deadline.instant() <= hold.until) {
+                return Ok(false);
+            }
+            if told.as_ref() != Some(&hold.reason) {
+                listener.waiting(hold.until, &hold.reason);
+                told = Some(hold.reason);
+            }
+            let wait = (hold.until - self.clock.now()).to_std().unwrap_or_default();
+            tokio::time::sleep(wait.clamp(Duration::from_millis(50), HOLD_POLL)).await;
+            match self.may_work(rollup, batch.options.backfill).await? {
+                Ok(_) => return Ok(true),
+                Err(next) => hold = next,
+            }
+        }
+        Ok(false)
+    }
+
     /// Goes through `slices` once. After trouble that is not one slice's no further one is begun,
     /// but those in flight end, at their deadline at the latest: dropped, their leases would keep
     /// the next run waiting.
@@ -337,17 +381,20 @@ impl Worker {
         &self,
         rollup: &Rollup,
         slices: &[Slice],
-        reopen: &BTreeSet<Slice>,
+        reopen: &mut BTreeSet<Slice>,
         reason: &str,
         batch: Batch,
         listener: &dyn Listener,
         report: &mut BatchReport,
     ) -> Pass {
         let stop = AtomicBool::new(false);
+        let (mut ended_here, reopening) = (BTreeSet::new(), reopen.clone());
+        let reopening = &reopening;
         let mut runs = futures_util::stream::iter(slices.iter().copied())
             .take_while(|_| ready(!stop.load(Ordering::Relaxed)))
             .map(|slice| async move {
-                let run = self.run_in_batch(rollup, slice, reopen.contains(&slice), reason, batch);
+                let run =
+                    self.run_in_batch(rollup, slice, reopening.contains(&slice), reason, batch);
                 (slice, run.await)
             })
             .buffer_unordered(batch.concurrency.max(1));
@@ -366,25 +413,34 @@ impl Worker {
                     continue;
                 }
             };
+            reopen.remove(&slice);
+            if let Some(hold) = ended.hold {
+                // What holds one slice back holds them all.
+                stop.store(true, Ordering::Relaxed);
+                pass.hold = Some(hold);
+                continue;
+            }
             listener.ended(&ended);
             failures_in_a_row =
                 if ended.outcome == Outcome::Failed { failures_in_a_row + 1 } else { 0 };
             match ended.outcome {
                 // Held: another worker has it, or had it until it died.
-                Outcome::Yielded | Outcome::Stale | Outcome::Held => {
-                    match ended.retry_at {
-                        Some(until) => pass.wait(until, ended.reason.unwrap_or_default()),
-                        None => pass.at_once = true,
-                    }
-                    pass.again.push(slice);
+                Outcome::Yielded | Outcome::Stale | Outcome::Held => match ended.retry_at {
+                    Some(until) => pass.wait(until, ended.reason.unwrap_or_default()),
+                    None => pass.at_once = true,
+                },
+                _ => {
+                    ended_here.insert(slice);
+                    report.add(ended);
                 }
-                _ => report.add(ended),
             }
             if failures_in_a_row >= FAILURES_IN_A_ROW_MAX {
                 pass.hopeless = true;
                 stop.store(true, Ordering::Relaxed);
             }
         }
+        drop(runs);
+        pass.again = slices.iter().copied().filter(|slice| !ended_here.contains(slice)).collect();
         pass
     }
 
@@ -422,6 +478,8 @@ struct Pass {
     earliest: Option<(DateTime<Utc>, String)>,
     /// The first trouble that is not one slice's.
     trouble: Option<WorkError>,
+    /// What held the rest back.
+    hold: Option<Hold>,
 }
 
 impl Pass {

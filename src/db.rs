@@ -161,7 +161,7 @@ fn begin_sql(access: Access, statement_timeout: Duration, label: &str) -> String
     // PostgreSQL 14 and later notice that a killed client has gone.
     sql.push_str(
         "; SELECT CASE WHEN current_setting('server_version_num')::int >= 140000 \
-         THEN set_config('client_connection_check_interval', '1s', true) END",
+         THEN set_config('client_connection_check_interval', '500ms', true) END",
     );
     sql
 }

@@ -130,6 +130,7 @@ async fn schedule(
         "slices": report.slices,
         "unlisted": unlisted,
         "left": report.left,
+        "held": report.held,
         "scrub": report.scrub,
     }))
 }
@@ -238,7 +239,8 @@ async fn backfill(
         plan.slices.iter().copied().filter(|slice| plan.reopen.contains(slice)).collect();
     reopen_all(worker, rollup, &reopen, "backfill", deadline).await?;
     plan.reopen.clear();
-    let report = work_through(worker, rollup, &plan, deadline, RunOptions::default()).await?;
+    let options = RunOptions { backfill: Some(worker.clock.now()), ..RunOptions::default() };
+    let report = work_through(worker, rollup, &plan, deadline, options).await?;
     Ok(batch_response(
         json!({
             "trigger": "backfill",
@@ -264,7 +266,7 @@ async fn replay(
     deadline: Deadline,
 ) -> Result<Value, HandleError> {
     let rollup = known(worker, &request.rollup)?;
-    let options = RunOptions { allow_shrink: request.allow_shrink };
+    let options = RunOptions { allow_shrink: request.allow_shrink, backfill: None };
     match &request.which {
         Which::Start(start) => {
             let slice = begun(worker, rollup, start)?;

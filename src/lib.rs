@@ -12,6 +12,8 @@
 //! | [`compose`] | rollups of rollups: what a coarse slice waits for, and what makes it run again |
 //! | [`late`] | late changes of the source → slices that run again |
 //! | [`run`] | the spine: one slice from claim to checkpoint |
+//! | [`hold`] | what a person or the hours forbid |
+//! | [`governor`] | whether the source can take another chunk now |
 //! | [`checkpoint`] | the DynamoDB item of each slice: states, leases, watermark |
 //! | [`source`] | statements that aggregate a chunk of the source |
 //! | [`target`] | stage, fence and replace in the rollup tables |
@@ -33,6 +35,8 @@ pub mod db;
 pub mod embedded;
 pub mod event;
 pub mod faults;
+pub mod governor;
+pub mod hold;
 pub mod lambda;
 pub mod late;
 pub mod plan;

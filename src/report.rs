@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::checkpoint::Completion;
+use crate::governor::Hold;
 use crate::rollup::Rollup;
 use crate::slice::Slice;
 
@@ -72,6 +73,9 @@ pub struct SliceReport {
     /// What was counted and rewritten.
     #[serde(flatten)]
     pub completion: Option<Completion>,
+    /// What holds it and every other slice back.
+    #[serde(skip)]
+    pub hold: Option<Hold>,
     /// Milliseconds from claim to checkpoint, where `completion` does not say.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub elapsed_ms: Option<u64>,
@@ -90,6 +94,7 @@ impl SliceReport {
             reason: None,
             retry_at: None,
             completion: None,
+            hold: None,
             elapsed_ms: Some(elapsed_ms),
         }
     }
@@ -111,6 +116,14 @@ impl SliceReport {
             retry_at,
             ..Self::of(rollup, slice, 0, 0)
         }
+    }
+
+    /// The report of a slice that was not claimed because of `hold`.
+    #[must_use]
+    pub fn held_back(rollup: &Rollup, slice: Slice, hold: Hold) -> Self {
+        let (reason, until) = (hold.reason.clone(), Some(hold.until));
+        let refused = Self::refused(rollup, slice, Outcome::Yielded, reason, until);
+        Self { hold: Some(hold), ..refused }
     }
 
     /// Whether the slice's rows are known to be right now.

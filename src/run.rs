@@ -11,27 +11,23 @@ use crate::checkpoint::{
 };
 use crate::clock::{Deadline, Stopwatch};
 use crate::db::{Access, DbError, DbErrorKind};
+use crate::governor::{Governor, Hold};
 use crate::report::{Outcome, SliceReport};
 use crate::rollup::Rollup;
 use crate::slice::Slice;
-use crate::source::pace::{CHUNK_MIN, Excess, Pace};
+use crate::source::pace::Pace;
 use crate::source::plan_guard;
 use crate::source::settle::{Settled, settle};
 use crate::source::shape::Shape;
-use crate::target::{Chunk, Guard, Progress, Replaced, TargetError};
+use crate::target::{Guard, Replaced, TargetError};
 use crate::worker::{WorkError, Worker};
+
+mod chunks;
+
+use chunks::Chunks;
 
 /// Time kept back to record how the attempt ended.
 pub const RESERVE: Duration = Duration::from_millis(500);
-
-/// A chunk's statement is cancelled after this many times `chunk_time`, and cut narrower.
-const CHUNK_OVERRUN: u32 = 10;
-
-/// ... but not before this: a cold cache must not look like a chunk that is too wide.
-const CHUNK_TIMEOUT_MIN: Duration = Duration::from_secs(2);
-
-/// ... and one try takes at most this part of the time left: nine tries narrow a day to a second.
-const CHUNK_TRIES: u32 = 6;
 
 /// A budget has room for this many chunks, or none would ever end in time.
 const CHUNKS_MIN: u32 = 4;
@@ -52,12 +48,16 @@ const BLOCKED_RETRY: TimeDelta = TimeDelta::seconds(30);
 pub struct RunOptions {
     /// Take the result even if most of the source's rows are gone.
     pub allow_shrink: bool,
+    /// When the backfill began that the slice is part of.
+    pub backfill: Option<DateTime<Utc>>,
 }
 
 /// How the work on a slice ended, short of success.
 enum Stop {
     /// Give up the turn, without a failure.
     Yield(Yield),
+    /// Give up the turn, as all others must.
+    Hold(Hold),
     /// The slice failed.
     Fail { error: String, retryable: bool },
     /// A newer attempt has the slice.
@@ -78,6 +78,7 @@ impl From<TargetError> for Stop {
         match error {
             TargetError::Fenced { .. } => Self::Fenced(error.to_string()),
             TargetError::Forgotten => Self::yields(error.to_string()),
+            TargetError::Busy(refusal) => Self::yields(refusal.reason),
             TargetError::Shrunk { .. } => Self::Fail { error: error.to_string(), retryable: false },
             TargetError::Db(error) => error.into(),
         }
@@ -113,6 +114,8 @@ struct Work<'a> {
     options: RunOptions,
     /// About how long a chunk may take: as configured, but several must fit into the budget.
     chunk_time: Duration,
+    /// What a person set in place of the configured `nice_ratio`.
+    nice_ratio: Option<f64>,
 }
 
 impl Worker {
@@ -138,6 +141,10 @@ impl Worker {
             let yielded = SliceReport::refused(rollup, slice, Outcome::Yielded, reason, until);
             return Ok(yielded.logged());
         }
+        let nice_ratio = match self.may_work(rollup, options.backfill).await? {
+            Ok(nice_ratio) => nice_ratio,
+            Err(hold) => return Ok(SliceReport::held_back(rollup, slice, hold).logged()),
+        };
         let shape = self.ready(rollup).await?;
         let request = Claim {
             rollup: &rollup.name,
@@ -177,6 +184,7 @@ impl Worker {
             deadline,
             options,
             chunk_time,
+            nice_ratio,
         };
         let result = work.process().await;
         Ok(work.record(result, watch).await?.logged())
@@ -188,7 +196,7 @@ impl Work<'_> {
         let mut pace = self.worker.pace(self.rollup);
         let work = async {
             let settled_by = self.settle(&mut pace).await?;
-            let done = self.read_and_replace(&mut pace).await?;
+            let done = Chunks::new(self).read(&mut pace).await?;
             Ok(Done { settled_by, ..done })
         };
         // The servers end their statements themselves; this is for one that is cut off.
@@ -241,152 +249,9 @@ impl Work<'_> {
         Ok(by)
     }
 
-    /// Reads the slice whole if one statement can, else chunk by chunk.
-    async fn read_and_replace(&self, pace: &mut Pace) -> Result<Done, Stop> {
-        let target = &self.worker.target;
-        let Self { lease, rollup, shape, slice, .. } = *self;
-        let source = (!target.holds_source_of(rollup)).then_some(&self.worker.source);
-        let chunk = Chunk { source, lease, rollup, shape, slice };
-        // An earlier attempt may have staged chunks.
-        let mut progress = if lease.attempt() > 1 {
-            target.resume(lease, rollup, slice, self.guard(self.statement_timeout()?)).await?
-        } else {
-            Progress::at_start(slice)
-        };
-        let mut resumed_at = progress.cursor;
-        // Bounded: a chunk either moves the cursor or is cut narrower, down to CHUNK_MIN.
-        while progress.cursor < slice.end() {
-            let (start, end) = (progress.cursor, self.chunk_end(pace, progress.cursor));
-            let excess = self.excess(start, end);
-            let expected = pace.expected(start, end, excess);
-            // A wrong guess must not keep a slice from ever being tried.
-            let is_guess = progress.cursor == resumed_at;
-            let needed = if is_guess { expected.min(self.chunk_time) } else { expected };
-            if self.time_left() < needed + RESERVE {
-                return Err(self.budget_spent(&progress));
-            }
-            let guard = self.guard(self.chunk_timeout(start, end)?);
-            let before = progress.source_ms;
-            let read = if start == slice.start() && end == slice.end() {
-                self.replace_whole(&chunk, guard).await.map(Some)
-            } else {
-                if progress.chunks == 0 {
-                    // Nothing of an attempt before may be left where partials are summed up.
-                    progress = target.resume(lease, rollup, slice, guard).await?;
-                    if progress.cursor > start {
-                        // A first attempt after checkpoints were lost.
-                        resumed_at = progress.cursor;
-                        continue;
-                    }
-                }
-                match target.stage_chunk(&chunk, progress, end, guard).await {
-                    Ok(staged) => {
-                        progress = staged;
-                        Ok(None)
-                    }
-                    Err(error) => Err(error),
-                }
-            };
-            match read {
-                Ok(Some(done)) => {
-                    pace.learn(start, end, Duration::from_millis(done.source_ms), excess);
-                    return Ok(done);
-                }
-                // The statement alone: the round trips around it do not shrink with the chunk.
-                Ok(None) => {
-                    let took = Duration::from_millis(progress.source_ms - before);
-                    pace.learn(start, end, took, excess);
-                }
-                Err(error) => self.narrow(error, pace, start, end, &progress, resumed_at)?,
-            }
-        }
-        self.merge(&progress, resumed_at).await
-    }
-
-    async fn replace_whole(&self, chunk: &Chunk<'_>, guard: Guard) -> Result<Done, TargetError> {
-        let target = &self.worker.target;
-        let Chunk { lease, rollup, shape, slice, .. } = *chunk;
-        let replaced = match chunk.source {
-            None => target.replace_from_source(lease, rollup, shape, slice, guard).await?,
-            Some(source) => target.replace_by_copy(chunk, source, guard).await?,
-        };
-        let source_ms = replaced.statement_ms;
-        Ok(Done { replaced, chunks: 1, source_ms, settled_by: "" })
-    }
-
-    /// Replaces the slice by its staged partials.
-    async fn merge(&self, progress: &Progress, resumed_at: DateTime<Utc>) -> Result<Done, Stop> {
-        let Self { lease, rollup, shape, slice, .. } = *self;
-        let guard = self.guard(self.statement_timeout()?);
-        match self.worker.target.replace_from_stage(lease, rollup, shape, slice, guard).await {
-            Ok(replaced) => {
-                let Progress { chunks, source_ms, .. } = *progress;
-                Ok(Done { replaced, chunks, source_ms, settled_by: "" })
-            }
-            Err(TargetError::Db(error))
-                if error.kind() == DbErrorKind::Cancelled && resumed_at < slice.end() =>
-            {
-                Err(self.budget_spent(progress))
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Decides what a chunk that did not end in time means.
-    fn narrow(
-        &self,
-        error: TargetError,
-        pace: &mut Pace,
-        start: DateTime<Utc>,
-        end: DateTime<Utc>,
-        progress: &Progress,
-        resumed_at: DateTime<Utc>,
-    ) -> Result<(), Stop> {
-        let TargetError::Db(cancelled) = &error else { return Err(error.into()) };
-        if cancelled.kind() != DbErrorKind::Cancelled {
-            return Err(error.into());
-        }
-        if end - start > CHUNK_MIN {
-            pace.too_slow(start, end, self.chunk_time, self.excess(start, end));
-            if self.time_left() > RESERVE + self.chunk_time * 2 {
-                return Ok(());
-            }
-        }
-        if progress.cursor > resumed_at {
-            return Err(self.budget_spent(progress));
-        }
-        Err(Stop::Fail {
-            error: format!(
-                "reading {} of the source did not end within the budget; `tallymark check` looks \
-                 for an index on the time column",
-                span(end - start)
-            ),
-            retryable: true,
-        })
-    }
-
-    fn chunk_end(&self, pace: &Pace, start: DateTime<Utc>) -> DateTime<Utc> {
-        let slice_end = self.slice.end();
-        let (whole, partial) = (self.excess(start, slice_end), self.excess(start, start));
-        let end = pace.chunk_end(start, slice_end, self.chunk_time, whole);
-        if end == slice_end {
-            return end;
-        }
-        let end = pace.chunk_end(start, slice_end, self.chunk_time, partial);
-        let axis = &self.shape.axis;
-        axis.cut(start, end)
-            .or_else(|| axis.cut(start, start + CHUNK_MIN))
-            .or_else(|| axis.cut(start, start + TimeDelta::days(2)))
-            .map_or(self.slice.end(), |cut| cut.min(self.slice.end()))
-    }
-
-    /// Partials cost more than a slice that is read whole.
-    fn excess(&self, start: DateTime<Utc>, end: DateTime<Utc>) -> Excess {
-        if start == self.slice.start() && end == self.slice.end() {
-            Excess::NONE
-        } else {
-            Excess::of_partials(self.shape.distinct.len())
-        }
+    /// The governor of what is read, if that is the application's database.
+    fn governor(&self) -> Option<&Governor> {
+        self.worker.governor_of(self.rollup)
     }
 
     fn time_left(&self) -> Duration {
@@ -406,30 +271,9 @@ impl Work<'_> {
         Ok(left)
     }
 
-    /// The limit of a chunk's statement: tight while the chunk can still be cut narrower.
-    fn chunk_timeout(&self, start: DateTime<Utc>, end: DateTime<Utc>) -> Result<Duration, Stop> {
-        let all = self.statement_timeout()?;
-        if end - start <= CHUNK_MIN {
-            return Ok(all);
-        }
-        // Many narrower tries must still fit into what is left: the first guess can be far off.
-        let share = (all / CHUNK_TRIES).max(self.chunk_time);
-        Ok(all.min((self.chunk_time * CHUNK_OVERRUN).max(CHUNK_TIMEOUT_MIN)).min(share))
-    }
-
-    fn guard(&self, timeout: Duration) -> Guard {
+    fn guard(&self, timeout: Duration) -> Guard<'_> {
         let shrink = (!self.options.allow_shrink).then_some(self.rollup.shrink_guard);
-        Guard { shrink, timeout }
-    }
-
-    fn budget_spent(&self, progress: &Progress) -> Stop {
-        Stop::yields(format!(
-            "budget spent after {} {}, {} rows; goes on at {:?}",
-            progress.chunks,
-            if progress.chunks == 1 { "chunk" } else { "chunks" },
-            progress.rows_read,
-            progress.cursor
-        ))
+        Guard { shrink, timeout, governor: self.governor() }
     }
 
     /// Reopens the coarse slices that this one is part of, and completes it, in this order: see
@@ -451,6 +295,20 @@ impl Work<'_> {
             worker.reopen_coarse(rollup, slice).await?;
         }
         Ok(state)
+    }
+
+    /// Gives up the turn; returns what kept that from being written.
+    async fn give_back(
+        &self,
+        report: &mut SliceReport,
+        turn: Yield,
+        now: DateTime<Utc>,
+    ) -> Option<CheckpointError> {
+        report.outcome = Outcome::Yielded;
+        report.retry_at = turn.retry_at;
+        let ended = self.worker.checkpoints.yield_(self.lease, &turn, now).await;
+        report.reason = Some(turn.reason);
+        ended.err()
     }
 
     /// Writes the outcome to the checkpoint.
@@ -479,12 +337,12 @@ impl Work<'_> {
                     Err(error) => Some(error),
                 }
             }
-            Err(Stop::Yield(turn)) => {
-                report.outcome = Outcome::Yielded;
-                report.retry_at = turn.retry_at;
-                let ended = checkpoints.yield_(self.lease, &turn, now).await;
-                report.reason = Some(turn.reason);
-                ended.err()
+            Err(Stop::Yield(turn)) => self.give_back(&mut report, turn, now).await,
+            Err(Stop::Hold(hold)) => {
+                let (reason, retry_at) = (hold.reason.clone(), Some(hold.until));
+                report.hold = Some(hold);
+                let turn = Yield { reason, retry_at, ..Yield::default() };
+                self.give_back(&mut report, turn, now).await
             }
             Err(Stop::Fail { error, retryable }) => {
                 report.outcome = Outcome::Failed;
@@ -535,15 +393,6 @@ fn unreachable(error: DbError, trouble: Option<CheckpointError>) -> WorkError {
         tracing::warn!(error = %trouble, "could not give the slice back; its lease runs out");
     }
     error.into()
-}
-
-/// A span of time in words.
-fn span(span: TimeDelta) -> String {
-    match span.num_seconds() {
-        seconds if seconds < 120 => format!("{seconds} s"),
-        seconds if seconds < 7200 => format!("{} min", seconds / 60),
-        seconds => format!("{} h", seconds / 3600),
-    }
 }
 
 fn completion(done: &Done, elapsed_ms: u64) -> Completion {

@@ -1,14 +1,14 @@
 //! A tick: the due slices of all rollups, newest first, one after another until the budget is
 //! spent. What is left over is found again by the next tick.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
 use crate::checkpoint::Watermark;
 use crate::clock::Deadline;
 use crate::plan::{Plan, Planned, Standing, View, horizon};
 use crate::report::{Outcome, SliceReport};
-use crate::rollup::Rollup;
+use crate::rollup::{Late, Rollup};
 use crate::run::{RESERVE, RunOptions};
 use crate::scrub::ScrubReport;
 use crate::slice::Slice;
@@ -37,6 +37,8 @@ pub struct TickReport {
     pub slices: Vec<SliceReport>,
     /// Due slices that were left to the next tick.
     pub left: usize,
+    /// Rollups that a person, the hours or the source's load held back.
+    pub held: Vec<Held>,
     /// Rollups that could not be worked on.
     pub problems: Vec<Problem>,
     /// Old slices that were verified once all due work was done.
@@ -44,6 +46,17 @@ pub struct TickReport {
     /// Whether there are no checkpoints to be had any more.
     #[serde(skip)]
     pub(crate) is_over: bool,
+}
+
+/// Why a rollup's due slices were left.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct Held {
+    /// The rollup.
+    pub rollup: String,
+    /// Why.
+    pub reason: String,
+    /// How many slices were due.
+    pub left: usize,
 }
 
 /// Why a rollup could not be worked on.
@@ -73,6 +86,15 @@ struct Queue<'r> {
 }
 
 impl TickReport {
+    /// Leaves all that is left in `queue`, and `more`.
+    fn hold(&mut self, queue: &mut Queue<'_>, more: usize, reason: String) {
+        let left = queue.due.len() + more;
+        queue.due.clear();
+        self.left += left;
+        tracing::info!(rollup = queue.rollup.name, reason, left, "held back");
+        self.held.push(Held { rollup: queue.rollup.name.clone(), reason, left });
+    }
+
     fn problem(&mut self, rollup: &Rollup, error: &WorkError) {
         self.problems.push(Problem::new(&rollup.name, error));
     }
@@ -149,16 +171,16 @@ impl Worker {
         deadline: Deadline,
         only: Option<&Rollup>,
     ) -> Result<TickReport, WorkError> {
+        if let Some(reason) = self.must_sleep(only, now).await? {
+            return self.left_asleep(only, now, &reason).await;
+        }
         let mut report =
             TickReport { problems: self.notice_late(deadline).await, ..TickReport::default() };
         let (mut fresh, mut redefined) = (Vec::new(), Vec::new());
-        let mut rollups: Vec<_> = self.config.rollups.iter().collect();
+        let mut rollups: Vec<_> = self.chosen(only).collect();
         // The finer first: what is found out about them decides what is due of the coarse.
         rollups.sort_by_key(|rollup| rollup.depth());
         for rollup in rollups {
-            if only.is_some_and(|only| only.name != rollup.name) {
-                continue;
-            }
             match self.queues(rollup, now).await {
                 Ok([due, old]) => {
                     fresh.push(due);
@@ -170,8 +192,8 @@ impl Worker {
             }
         }
         // An edit of the configuration must not keep any rollup's fresh numbers waiting.
-        for queues in [fresh, redefined] {
-            self.work_off(queues, now, deadline, &mut report).await;
+        for (queues, is_backfill) in [(fresh, false), (redefined, true)] {
+            self.work_off(queues, is_backfill, now, deadline, &mut report).await;
         }
         // With time left, whatever is left is of rollups in trouble, which are not scrubbed either.
         let has_time = !report.is_over && deadline.remaining(&*self.clock) >= BEGIN_MIN;
@@ -179,6 +201,61 @@ impl Worker {
             self.scrub(settings, only, deadline, &mut report).await;
         }
         Ok(report)
+    }
+
+    /// Why the source is not to be woken now, or not worth it.
+    async fn must_sleep(
+        &self,
+        only: Option<&Rollup>,
+        now: DateTime<Utc>,
+    ) -> Result<Option<String>, WorkError> {
+        let Some(per_hour) = self.governor.settings().wake_per_hour else { return Ok(None) };
+        let interval = TimeDelta::hours(1) / i32::try_from(per_hour).unwrap_or(1).max(1);
+        let clock_now = self.clock.now();
+        let since = clock_now - interval;
+        let woken_at = self.checkpoints.control().await?.woken_at();
+        let asleep = |woken_at: DateTime<Utc>| {
+            let until = (woken_at + interval).to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+            Some(format!("the source sleeps until {until} (wake_per_hour = {per_hour})"))
+        };
+        if let Some(woken_at) = woken_at.filter(|woken_at| *woken_at > since) {
+            return Ok(asleep(woken_at));
+        }
+        let mut is_due = false;
+        for rollup in self.chosen(only) {
+            // Marks and change times are on the source; nobody knows of them without asking.
+            is_due |= matches!(rollup.late, Late::Capture | Late::Column(_))
+                || self.plan(rollup, now).await?.plan.due().next().is_some();
+        }
+        match is_due && !self.checkpoints.wake(since, clock_now).await? {
+            // Another tick has woken it, and works.
+            true => Ok(asleep(clock_now)),
+            false => Ok(None),
+        }
+    }
+
+    /// What a tick leaves that lets the source sleep.
+    async fn left_asleep(
+        &self,
+        only: Option<&Rollup>,
+        now: DateTime<Utc>,
+        reason: &str,
+    ) -> Result<TickReport, WorkError> {
+        let mut report = TickReport::default();
+        for rollup in self.chosen(only) {
+            let left = self.plan(rollup, now).await?.plan.due().count();
+            if left > 0 {
+                let mut queue = Queue { rollup, due: Vec::new() };
+                report.hold(&mut queue, left, reason.to_owned());
+            }
+        }
+        Ok(report)
+    }
+
+    /// The rollups that a tick is for.
+    fn chosen<'r>(&'r self, only: Option<&'r Rollup>) -> impl Iterator<Item = &'r Rollup> {
+        let is_chosen = move |rollup: &&Rollup| only.is_none_or(|only| only.name == rollup.name);
+        self.config.rollups.iter().filter(is_chosen)
     }
 
     /// The due slices of one rollup, and those that succeeded by another definition.
@@ -204,6 +281,7 @@ impl Worker {
     async fn work_off(
         &self,
         mut queues: Vec<Queue<'_>>,
+        is_backfill: bool,
         now: DateTime<Utc>,
         deadline: Deadline,
         report: &mut TickReport,
@@ -225,7 +303,15 @@ impl Worker {
                     due.clear();
                     continue;
                 }
-                match self.run_due(rollup, slice, reopening, deadline).await {
+                let backfill = is_backfill.then_some(now);
+                match self.run_due(rollup, slice, reopening, deadline, backfill).await {
+                    Ok(ended) if ended.hold.is_some() => {
+                        let reason = ended.reason.clone().unwrap_or_default();
+                        // One that was claimed tells itself what became of it.
+                        let is_told = ended.attempt.is_some();
+                        report.hold(&mut queues[place], usize::from(!is_told), reason);
+                        report.slices.extend(is_told.then_some(ended));
+                    }
                     Ok(ended) => {
                         let is_success = ended.is_success();
                         report.slices.push(ended);
@@ -284,12 +370,18 @@ impl Worker {
         slice: Slice,
         reopening: Option<&str>,
         deadline: Deadline,
+        backfill: Option<DateTime<Utc>>,
     ) -> Result<SliceReport, WorkError> {
         if let Some(reason) = reopening {
+            // Nothing is marked that is not begun.
+            if let Err(hold) = self.may_work(rollup, backfill).await? {
+                return Ok(SliceReport::held_back(rollup, slice, hold));
+            }
             let now = self.clock.now();
             self.checkpoints.reopen(&rollup.name, slice.start(), reason, now).await?;
         }
-        self.run(rollup, slice, deadline, RunOptions::default()).await
+        let options = RunOptions { backfill, ..RunOptions::default() };
+        self.run(rollup, slice, deadline, options).await
     }
 
     /// Writes the watermark if it has moved on by at least `step` slices, or if it can be told now

@@ -8,6 +8,7 @@ use crate::checkpoint::{CheckpointError, Checkpoints};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::db::{Access, Db, DbError, DbErrorKind, Side};
+use crate::governor::Governor;
 use crate::rollup::Rollup;
 use crate::source::fine;
 use crate::source::pace::Pace;
@@ -33,6 +34,8 @@ pub struct Worker {
     pub target: Target,
     /// The checkpoints.
     pub checkpoints: Checkpoints,
+    /// Decides when the source can take another chunk.
+    pub governor: Governor,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// How long, at most, an attempt waits for transactions that were writing at its slice's end.
@@ -170,7 +173,18 @@ impl Worker {
         };
         let (shapes, paces) = (Mutex::default(), Mutex::default());
         let settle_wait_max = SETTLE_WAIT_MAX;
-        Ok(Self { config, source, target, checkpoints, clock, settle_wait_max, shapes, paces })
+        let governor = Governor::new(config.source.governor.clone());
+        Ok(Self {
+            config,
+            source,
+            target,
+            checkpoints,
+            governor,
+            clock,
+            settle_wait_max,
+            shapes,
+            paces,
+        })
     }
 
     /// The rollup of this name.
@@ -186,6 +200,12 @@ impl Worker {
     #[must_use]
     pub const fn source_of(&self, rollup: &Rollup) -> &Db {
         if rollup.fine.is_some() { &self.target.db } else { &self.source }
+    }
+
+    /// The governor of what `rollup` is computed from, if that is the application's database.
+    #[must_use]
+    pub fn governor_of(&self, rollup: &Rollup) -> Option<&Governor> {
+        (rollup.fine.is_none() || self.target.is_source).then_some(&self.governor)
     }
 
     /// What the source's catalogue says about `rollup`, asked once per process.

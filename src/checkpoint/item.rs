@@ -14,6 +14,8 @@ pub(super) type Item = HashMap<String, AttributeValue>;
 
 /// The partition key: the rollup's name.
 pub(super) const PK: &str = "pk";
+/// The partition key of what concerns all rollups. No rollup can have this name.
+pub(super) const ALL: &str = "*";
 /// The sort key: the slice's start, or [`WATERMARK`].
 pub(super) const SK: &str = "sk";
 /// The attribute that puts an item into the sparse index: the rollup's name, absent once the slice

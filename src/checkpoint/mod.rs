@@ -7,6 +7,7 @@
 //! | [`item`] | the item, typed |
 //! | `dynamodb`, `table` | the connection and the table |
 //! | `claim`, `finish`, `reopen`, `watermark`, `changes`, `scrub`, `restore` | the conditional writes |
+//! | `control` | what a person said: pauses, speed, cancelled backfills |
 //! | `moving` | all items of a rollup at once: another name, or none |
 //!
 //! In the normal case a slice costs two writes: [`Checkpoints::claim`] and
@@ -14,6 +15,7 @@
 
 mod changes;
 mod claim;
+mod control;
 mod dynamodb;
 mod error;
 mod finish;
@@ -33,6 +35,7 @@ mod watermark;
 mod tests;
 
 pub use claim::{Claim, LEASE_MARGIN, Lease};
+pub use control::{Control, Pause, Scope};
 pub use dynamodb::Checkpoints;
 #[cfg(feature = "embedded")]
 pub(crate) use dynamodb::{retries, timeouts};

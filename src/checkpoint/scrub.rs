@@ -7,15 +7,14 @@ use chrono::{DateTime, NaiveDateTime, Utc};
 
 use super::dynamodb::Checkpoints;
 use super::error::CheckpointError;
-use super::item::{Checkpoint, Item, PK, Reader, SK, instant, number, sort_key, text, whole_ms};
+use super::item::{
+    ALL, Checkpoint, Item, PK, Reader, SK, instant, number, sort_key, text, whole_ms,
+};
 use super::update::{Update, Written, names_in};
 use crate::scrub::Budget;
 
 /// The sort key of the item. Sorts behind every slice, as those begin with a digit.
 const SCRUB: &str = "scrub";
-
-/// The partition key of what all rollups have spent. No rollup can have this name.
-const ALL: &str = "*";
 
 /// What the attributes begin with that tell of one slice's drift.
 const DRIFT: &str = "drift_";

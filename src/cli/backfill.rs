@@ -83,7 +83,8 @@ impl Backfill {
         ui::confirm("Compute them?", self.pace.yes)?;
         let watch = Stopwatch::start();
         let progress = Progress::new(&rollup.name, plan.slices.len());
-        let batch = self.pace.batch(RunOptions::default());
+        let options = RunOptions { backfill: Some(worker.clock.now()), ..RunOptions::default() };
+        let batch = self.pace.batch(options);
         let report = worker.backfill(rollup, &plan, batch, &progress).await;
         progress.finish();
         finish(global, rollup, report, watch)

@@ -3,6 +3,7 @@
 mod backfill;
 mod capture;
 mod check;
+mod control;
 mod demo;
 mod init;
 mod plan;
@@ -76,6 +77,14 @@ enum Command {
     Backfill(backfill::Backfill),
     /// Recompute slices, whatever their state
     Replay(replay::Replay),
+    /// Let all workers stop before their next chunk
+    Pause(control::Pause),
+    /// End a pause
+    Resume(control::Resume),
+    /// Let workers rest longer or shorter between chunks
+    Speed(control::Speed),
+    /// End a rollup's backfills that are under way
+    Cancel(control::Cancel),
     /// Show how the slices stand, what failed and why
     Status(status::Status),
     /// Recompute and compare; write nothing
@@ -167,6 +176,10 @@ async fn dispatch(global: &Global, command: Command) -> Result<(), Failure> {
         Command::Run(command) => command.run(global).await,
         Command::Backfill(command) => command.run(global).await,
         Command::Replay(command) => command.run(global).await,
+        Command::Pause(command) => command.run(global).await,
+        Command::Resume(command) => command.run(global).await,
+        Command::Speed(command) => command.run(global).await,
+        Command::Cancel(command) => command.run(global).await,
         Command::Status(command) => command.run(global).await,
         Command::Verify(command) => command.run(global).await,
         Command::Repair(command) => command.run(global).await,

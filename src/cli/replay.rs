@@ -56,7 +56,7 @@ impl Replay {
         ui::confirm("Recompute them?", self.pace.yes)?;
         let watch = Stopwatch::start();
         let progress = Progress::new(&rollup.name, slices.len());
-        let batch = self.pace.batch(RunOptions { allow_shrink: self.allow_shrink });
+        let batch = self.pace.batch(RunOptions { allow_shrink: self.allow_shrink, backfill: None });
         let report = worker.replay(rollup, &slices, &self.reason, batch, &progress).await;
         progress.finish();
         finish(global, rollup, report, watch)

@@ -72,6 +72,10 @@ fn text(report: &TickReport) -> String {
     if !report.slices.is_empty() {
         parts.push(slices(&report.slices));
     }
+    for held in &report.held {
+        let line = format!("{} is held back: {}", held.rollup, held.reason);
+        parts.push(ui::wrapped(&line, 2));
+    }
     if report.left > 0 {
         let more = if report.slices.is_empty() { "slice" } else { "more slice" };
         parts.push(format!("{} due and left to the next tick", ui::counted(report.left, more)));

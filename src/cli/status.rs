@@ -6,7 +6,7 @@ use console::Style;
 use serde_json::json;
 
 use super::run::{name, named};
-use super::{Failure, Global, rollups, ui};
+use super::{Failure, Global, control, rollups, ui};
 use crate::checkpoint::{Checkpoint, Drift, Scrub, State};
 use crate::plan::{Planned, Standing};
 use crate::rollup::Rollup;
@@ -56,7 +56,14 @@ impl Status {
             documents.push(document(rollup, &standings));
             texts.push(self.text(rollup, &standings));
         }
-        global.print(&json!({ "rollups": documents }), || texts.join("\n\n"));
+        let control = worker.checkpoints.control().await.map_err(WorkError::from)?;
+        let mut document = control::document(&worker, &control);
+        document["rollups"] = documents.into();
+        global.print(&document, || {
+            let lines = control::lines(&worker, &control).join("\n");
+            texts.extend(Some(lines).filter(|lines| !lines.is_empty()));
+            texts.join("\n\n")
+        });
         Ok(())
     }
 

@@ -8,6 +8,7 @@
 //! | `rollup` | `[[rollup]]` → [`Rollup`] |
 //! | `compose` | `from = { rollup = … }`: a rollup that is computed from a finer one |
 //! | `measures` | `[rollup.measures]` → [`Measure`](crate::rollup::Measure) |
+//! | `governor` | what `[source]` says of the load it can bear |
 //! | `url`, `duration`, `predicate` | texts with a form of their own |
 //! | `error` | what is wrong, with line, key and remedy |
 
@@ -16,11 +17,13 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
+use crate::governor::Settings;
 use crate::rollup::Rollup;
 
 mod compose;
 mod duration;
 mod error;
+mod governor;
 mod measures;
 pub mod predicate;
 mod raw;
@@ -60,6 +63,8 @@ pub struct Source {
     pub url: DatabaseUrl,
     /// About how long one reading statement may last.
     pub chunk_time: Duration,
+    /// What load it can bear.
+    pub governor: Settings,
 }
 
 /// The database that holds the rollup tables: `[target]`.
@@ -213,20 +218,9 @@ fn source(node: &Node<'_>, env: Env<'_>) -> Option<Source> {
     /// Below, the round trips cost more than the work; above, a budget of minutes cannot be kept.
     const CHUNK_TIME_RANGE: std::ops::RangeInclusive<Duration> =
         Duration::from_millis(10)..=Duration::from_secs(60);
-    /// The governor's settings. Accepting them without a governor would promise a protection
-    /// that is not there.
-    const GOVERNOR: [&str; 8] = [
-        "slots",
-        "nice_ratio",
-        "max_load",
-        "critical_load",
-        "throttle_query",
-        "window",
-        "quiet_hours",
-        "wake_per_hour",
-    ];
     let mut section = node.section("a table: [source]")?;
-    section.only(&["url", "chunk_time"], (&GOVERNOR, "remove it"));
+    let known: Vec<&str> = ["url", "chunk_time"].into_iter().chain(governor::KEYS).collect();
+    section.only(&known, NONE_LATER);
     let url = section
         .need("url", r#"write url = { env = "SOURCE_DATABASE_URL" }"#)
         .and_then(|node| url::read(&node, env));
@@ -234,7 +228,8 @@ fn source(node: &Node<'_>, env: Env<'_>) -> Option<Source> {
         Some(node) => duration::read(&node, CHUNK_TIME_RANGE),
         None => Some(CHUNK_TIME_DEFAULT),
     };
-    Some(Source { url: url?, chunk_time: chunk_time? })
+    let governor = governor::read(&section);
+    Some(Source { url: url?, chunk_time: chunk_time?, governor: governor? })
 }
 
 const SCHEMA_DEFAULT: &str = "stats";

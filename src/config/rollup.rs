@@ -282,7 +282,7 @@ fn unit(node: &Node<'_>) -> Option<EpochUnit> {
     }
 }
 
-fn zone(node: &Node<'_>) -> Option<Tz> {
+pub(super) fn zone(node: &Node<'_>) -> Option<Tz> {
     let text = node.string(r#"a time zone such as "Europe/Berlin""#)?;
     if let Ok(zone) = text.parse() {
         return Some(zone);

@@ -13,6 +13,7 @@ mod verify;
 use std::time::Duration;
 
 use crate::db::{Access, Db, DbError, Tx};
+use crate::governor::Refusal;
 use crate::rollup::Rollup;
 use crate::source::shape::Shape;
 use crate::sql::ident;
@@ -60,6 +61,9 @@ pub enum TargetError {
     /// The partials of earlier chunks are gone; nothing was written.
     #[error("the target forgot the slice's partials (it crashed); the slice starts again")]
     Forgotten,
+    /// The source cannot take another chunk now; nothing was read or written.
+    #[error("{}", .0.reason)]
+    Busy(Refusal),
     /// The server refuses, or cannot be reached.
     #[error(transparent)]
     Db(#[from] DbError),

@@ -7,6 +7,7 @@ use super::{Target, TargetError};
 use crate::checkpoint::Lease;
 use crate::clock::Stopwatch;
 use crate::db::{DbError, Tx};
+use crate::governor::Governor;
 use crate::rollup::Rollup;
 use crate::slice::Slice;
 use crate::source::read::{self, Form};
@@ -47,11 +48,27 @@ impl Replaced {
 
 /// How a slice may be replaced.
 #[derive(Clone, Copy, Debug)]
-pub struct Guard {
+pub struct Guard<'g> {
     /// Least share of the rows counted before; `None` allows any shrinking.
     pub shrink: Option<f64>,
     /// Statements end within this.
     pub timeout: std::time::Duration,
+    /// Who says whether the source can be read now; `None`: it is not read.
+    pub governor: Option<&'g Governor>,
+}
+
+impl Guard<'_> {
+    /// Takes a slot for `tx`, which is about to read the source.
+    pub(super) async fn enter(&self, mut tx: Tx) -> Result<Tx, TargetError> {
+        let Some(governor) = self.governor else { return Ok(tx) };
+        match governor.enter(&mut tx).await? {
+            Ok(()) => Ok(tx),
+            Err(refusal) => {
+                tx.rollback().await?;
+                Err(TargetError::Busy(refusal))
+            }
+        }
+    }
 }
 
 /// What the marker said before this attempt took it.
@@ -72,11 +89,11 @@ impl Target {
         rollup: &Rollup,
         shape: &Shape,
         slice: Slice,
-        guard: Guard,
+        guard: Guard<'_>,
     ) -> Result<Replaced, TargetError> {
         let bounds = (slice.start(), slice.start(), slice.end());
         let input = read::select(rollup, shape, Form::Whole, bounds, false);
-        let mut tx = self.write(guard.timeout, &slice.id(&rollup.name)).await?;
+        let mut tx = guard.enter(self.write(guard.timeout, &slice.id(&rollup.name)).await?).await?;
         let marker = fence(&mut tx, lease, rollup, slice).await?;
         let replaced = self.replace(&mut tx, rollup, shape, slice, &input).await?;
         finish(tx, lease, rollup, slice, guard, &marker, replaced).await
@@ -92,7 +109,7 @@ impl Target {
         rollup: &Rollup,
         shape: &Shape,
         slice: Slice,
-        guard: Guard,
+        guard: Guard<'_>,
     ) -> Result<Replaced, TargetError> {
         let mut tx = self.write(guard.timeout, &slice.id(&rollup.name)).await?;
         let marker = fence(&mut tx, lease, rollup, slice).await?;
@@ -205,7 +222,7 @@ pub(super) async fn finish(
     lease: &Lease,
     rollup: &Rollup,
     slice: Slice,
-    guard: Guard,
+    guard: Guard<'_>,
     marker: &Marker,
     replaced: Replaced,
 ) -> Result<Replaced, TargetError> {

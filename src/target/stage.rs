@@ -133,7 +133,7 @@ impl Target {
         lease: &Lease,
         rollup: &Rollup,
         slice: Slice,
-        guard: Guard,
+        guard: Guard<'_>,
     ) -> Result<Progress, TargetError> {
         let mut tx = self.write(guard.timeout, &slice.id(&rollup.name)).await?;
         fence(&mut tx, lease, rollup, slice).await?;
@@ -154,15 +154,21 @@ impl Target {
         chunk: &Chunk<'_>,
         progress: Progress,
         end: DateTime<Utc>,
-        guard: Guard,
+        guard: Guard<'_>,
     ) -> Result<Progress, TargetError> {
         let Chunk { source, lease, rollup, shape, slice } = *chunk;
         let label = slice.id(&rollup.name);
         let reader = match source {
-            Some(source) => Some(source.begin(Access::ReadOnly, guard.timeout, &label).await?),
+            Some(source) => {
+                let reader = source.begin(Access::ReadOnly, guard.timeout, &label).await?;
+                Some(guard.enter(reader).await?)
+            }
             None => None,
         };
         let mut tx = self.write(guard.timeout, &label).await?;
+        if reader.is_none() {
+            tx = guard.enter(tx).await?;
+        }
         let bounds = (slice.start(), progress.cursor, end);
         let select = read::select(rollup, shape, Form::Partial, bounds, true);
         let (rows, source_ms) = match reader {
@@ -203,12 +209,13 @@ impl Target {
         &self,
         chunk: &Chunk<'_>,
         source: &Db,
-        guard: Guard,
+        guard: Guard<'_>,
     ) -> Result<Replaced, TargetError> {
         let Chunk { lease, rollup, shape, slice, .. } = *chunk;
         let watch = Stopwatch::start();
         let label = slice.id(&rollup.name);
         let reader = source.begin(Access::ReadOnly, guard.timeout, &label).await?;
+        let reader = guard.enter(reader).await?;
         let mut tx = self.write(guard.timeout, &label).await?;
         let bounds = (slice.start(), slice.start(), slice.end());
         let select = read::select(rollup, shape, Form::Whole, bounds, true);

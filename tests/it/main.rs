@@ -13,6 +13,7 @@ mod due;
 mod embedded_postgres;
 mod faults;
 mod flights;
+mod governor;
 #[cfg(feature = "faults")]
 mod histories;
 mod kill;

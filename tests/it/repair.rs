@@ -271,8 +271,10 @@ async fn an_attempt_that_took_the_marker_and_never_replaced_is_not_taken_for_a_s
     world.sql("DELETE FROM events WHERE kind = 'buy'").await;
     world.reopen("2026-01-03").await;
     let lease = claim(&world, "2026-01-03", 60).await;
-    let (slice, guard) =
-        (world.slice("2026-01-03"), tallymark::target::Guard { shrink: None, timeout: BUDGET });
+    let (slice, guard) = (
+        world.slice("2026-01-03"),
+        tallymark::target::Guard { shrink: None, timeout: BUDGET, governor: None },
+    );
     world.worker.target.resume(&lease, world.rollup(), slice, guard).await.unwrap();
     let world = without_checkpoints(&world).await;
     repair(&world).await;

@@ -150,7 +150,7 @@ async fn a_purged_source_does_not_erase_history() {
     assert_eq!(world.run("2026-01-01").await.outcome, Outcome::Exhausted);
 
     let slices = [world.slice("2026-01-01")];
-    let batch = Batch { options: RunOptions { allow_shrink: true }, ..batch() };
+    let batch = Batch { options: RunOptions { allow_shrink: true, backfill: None }, ..batch() };
     let rollup = world.rollup();
     let report = world.worker.replay(rollup, &slices, "meant", batch, &Silent).await.unwrap();
     assert_eq!((report.succeeded, report.deleted), (1, 3));
@@ -376,7 +376,7 @@ async fn a_stale_attempt_is_fenced() {
     let before = physical(&world).await;
 
     let shape = world.worker.ready(rollup).await.unwrap();
-    let guard = Guard { shrink: None, timeout: BUDGET };
+    let guard = Guard { shrink: None, timeout: BUDGET, governor: None };
     let target = &world.worker.target;
     let late = target.replace_from_source(&lease, rollup, &shape, slice, guard).await;
     assert!(matches!(late, Err(TargetError::Fenced { mine: 1, newest: 2 })), "{late:?}");

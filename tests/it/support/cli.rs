@@ -104,8 +104,13 @@ impl Place {
 
     /// Writes the configuration file.
     pub fn configure(&self, rollups: &str) {
+        self.configure_source("nice_ratio = 0", rollups);
+    }
+
+    /// As [`Place::configure`], with more of `[source]`.
+    pub fn configure_source(&self, source: &str, rollups: &str) {
         let text = format!(
-            "[source]\nurl = {{ env = \"SOURCE_DATABASE_URL\" }}\nchunk_time = \"200ms\"\n\
+            "[source]\nurl = {{ env = \"SOURCE_DATABASE_URL\" }}\nchunk_time = \"200ms\"\n{source}\n\
              [target]\nurl = {{ env = \"TARGET_DATABASE_URL\" }}\n{rollups}"
         );
         fs::write(self.config(), text).unwrap();

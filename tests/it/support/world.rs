@@ -97,7 +97,10 @@ pub struct Urls {
 /// A configuration of these databases and these further texts.
 pub fn config(urls: &Urls, source: &str, rollups: &str) -> Config {
     let target = if urls.target.is_some() { "[target]\nurl = { env = \"TARGET\" }" } else { "" };
-    let text = format!("[source]\nurl = {{ env = \"SOURCE\" }}\n{source}\n{target}\n{rollups}");
+    // Tests that are not about rests take none.
+    let nice = if source.contains("nice_ratio") { "" } else { "nice_ratio = 0" };
+    let text =
+        format!("[source]\nurl = {{ env = \"SOURCE\" }}\n{nice}\n{source}\n{target}\n{rollups}");
     let env = |name: &str| match name {
         "SOURCE" => Some(urls.source.clone()),
         _ => urls.target.clone(),

@@ -18,10 +18,11 @@ tallymark.toml:1: checkpoint.source: unknown key; use `table`, `failures_max`"#,
     ),
     (
         "chunk_time = \"250ms\"",
-        "slots = 2\nmax_load = { active = 40 }\nwindow = \"x\"",
-        r#"tallymark.toml:3: source.slots: not in this version: remove it
-tallymark.toml:4: source.max_load: not in this version: remove it
-tallymark.toml:5: source.window: not in this version: remove it"#,
+        "slots = 0\nmax_load = { activ = 40 }\nwindow = \"22-6\"\nthrottle_query = \"SELECT 1; SELECT 2\"",
+        r#"tallymark.toml:3: source.slots: expected an integer from 1 to 64, found 0
+tallymark.toml:4: source.max_load.activ: unknown key; did you mean `active`?
+tallymark.toml:5: source.window: "22-6" are not hours of a day; write hours such as "22:00-06:00"
+tallymark.toml:6: source.throttle_query: contains `;`; write one condition, not statements"#,
     ),
     (
         "\"250ms\"",

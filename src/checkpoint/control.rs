@@ -1,0 +1,231 @@
+//! What a person said about the work: one item for all rollups, read before every chunk.
+
+use std::collections::{BTreeMap, HashMap};
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use chrono::{DateTime, Utc};
+
+use super::dynamodb::Checkpoints;
+use super::error::CheckpointError;
+use super::item::{ALL, Item, PK, Reader, SK, instant, text};
+use super::update::{Update, Written};
+
+/// The sort key of the item.
+const CONTROL: &str = "control";
+
+const PAUSE: &str = "pause";
+const NICE: &str = "nice_ratio";
+const CANCEL: &str = "cancel";
+const WOKEN: &str = "woken_at";
+
+/// What a word of a person is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope<'s> {
+    /// All that reads the source.
+    Source,
+    /// All work on a rollup.
+    Rollup(&'s str),
+    /// Backfills of a rollup.
+    Backfill(&'s str),
+}
+
+impl Scope<'_> {
+    /// The attribute of this `kind` of word.
+    fn attribute(self, kind: &str) -> String {
+        match self {
+            Self::Source => kind.to_owned(),
+            Self::Rollup(name) => format!("{kind}_rollup_{name}"),
+            Self::Backfill(name) => format!("{kind}_backfill_{name}"),
+        }
+    }
+}
+
+impl std::fmt::Display for Scope<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Source => f.write_str("all work"),
+            Self::Rollup(name) => f.write_str(name),
+            Self::Backfill(name) => write!(f, "backfills of {name}"),
+        }
+    }
+}
+
+/// A pause.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pause {
+    /// When it was asked for.
+    pub at: DateTime<Utc>,
+    /// Why.
+    pub reason: String,
+    /// When it ends by itself.
+    pub until: Option<DateTime<Utc>>,
+}
+
+/// All that people said.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Control {
+    pauses: BTreeMap<String, Pause>,
+    nice_ratios: BTreeMap<String, f64>,
+    cancelled: BTreeMap<String, DateTime<Utc>>,
+    woken_at: Option<DateTime<Utc>>,
+}
+
+impl Control {
+    /// The pause of exactly this scope, if it lasts at `now`.
+    #[must_use]
+    pub fn pause_of(&self, scope: Scope<'_>, now: DateTime<Utc>) -> Option<&Pause> {
+        let pause = self.pauses.get(&scope.attribute(PAUSE))?;
+        pause.until.is_none_or(|until| now < until).then_some(pause)
+    }
+
+    /// The pause that holds work on `rollup` at `now`, of a backfill or not.
+    #[must_use]
+    pub fn paused(&self, rollup: &str, is_backfill: bool, now: DateTime<Utc>) -> Option<&Pause> {
+        scopes(rollup, is_backfill).find_map(|scope| self.pause_of(scope, now))
+    }
+
+    /// The `nice_ratio` of exactly this scope.
+    #[must_use]
+    pub fn nice_ratio_of(&self, scope: Scope<'_>) -> Option<f64> {
+        self.nice_ratios.get(&scope.attribute(NICE)).copied()
+    }
+
+    /// The `nice_ratio` that was set for `rollup`, the narrowest scope first.
+    #[must_use]
+    pub fn nice_ratio(&self, rollup: &str, is_backfill: bool) -> Option<f64> {
+        scopes(rollup, is_backfill).find_map(|scope| self.nice_ratio_of(scope))
+    }
+
+    /// When backfills of `rollup` were cancelled: those that had begun are over.
+    #[must_use]
+    pub fn cancelled(&self, rollup: &str) -> Option<DateTime<Utc>> {
+        self.cancelled.get(&Scope::Backfill(rollup).attribute(CANCEL)).copied()
+    }
+
+    /// When a tick woke the source the last time.
+    #[must_use]
+    pub const fn woken_at(&self) -> Option<DateTime<Utc>> {
+        self.woken_at
+    }
+
+    fn read(item: &Item) -> Result<Self, CheckpointError> {
+        let mut control = Self { woken_at: Reader { item }.instant(WOKEN)?, ..Self::default() };
+        for (name, value) in item {
+            match value {
+                AttributeValue::M(fields) if name.starts_with(PAUSE) => {
+                    let read = Reader { item: fields };
+                    let pause = Pause {
+                        at: read.instant("at")?.ok_or_else(|| read.missing("at"))?,
+                        reason: read.text("reason")?.unwrap_or_default(),
+                        until: read.instant("until")?,
+                    };
+                    control.pauses.insert(name.clone(), pause);
+                }
+                AttributeValue::N(number) if name.starts_with(NICE) => {
+                    // What cannot be read must not make work faster: it is left out, and logged.
+                    match number.parse() {
+                        Ok(nice_ratio) => {
+                            control.nice_ratios.insert(name.clone(), nice_ratio);
+                        }
+                        Err(_) => tracing::warn!(name, number, "not a nice_ratio"),
+                    }
+                }
+                AttributeValue::S(at) if name.starts_with(CANCEL) => {
+                    if let Ok(at) = at.parse() {
+                        control.cancelled.insert(name.clone(), at);
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(control)
+    }
+}
+
+/// The scopes that work on `rollup` belongs to, the narrowest first.
+fn scopes(rollup: &str, is_backfill: bool) -> impl Iterator<Item = Scope<'_>> {
+    let backfill = is_backfill.then_some(Scope::Backfill(rollup));
+    backfill.into_iter().chain([Scope::Rollup(rollup), Scope::Source])
+}
+
+impl Checkpoints {
+    /// What people said about the work.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if the call fails or the item is malformed.
+    pub async fn control(&self) -> Result<Control, CheckpointError> {
+        let item = self.item(control_key()).await?;
+        item.as_ref().map_or_else(|| Ok(Control::default()), Control::read)
+    }
+
+    /// Pauses, or goes on with `None`.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if the call fails.
+    pub async fn set_pause(
+        &self,
+        scope: Scope<'_>,
+        pause: Option<&Pause>,
+    ) -> Result<(), CheckpointError> {
+        let value = pause.map(|pause| {
+            let mut fields = HashMap::from([
+                ("at".to_owned(), instant(pause.at)),
+                ("reason".to_owned(), text(&pause.reason)),
+            ]);
+            fields.extend(pause.until.map(|until| ("until".to_owned(), instant(until))));
+            AttributeValue::M(fields)
+        });
+        self.say(&scope.attribute(PAUSE), value).await
+    }
+
+    /// Uses another `nice_ratio` than the configured one, or that one again with `None`.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if the call fails.
+    pub async fn set_nice_ratio(
+        &self,
+        scope: Scope<'_>,
+        nice_ratio: Option<f64>,
+    ) -> Result<(), CheckpointError> {
+        let value = nice_ratio.map(|nice_ratio| AttributeValue::N(nice_ratio.to_string()));
+        self.say(&scope.attribute(NICE), value).await
+    }
+
+    /// Ends the backfills of `rollup` that have begun by `now`.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if the call fails.
+    pub async fn cancel(&self, rollup: &str, now: DateTime<Utc>) -> Result<(), CheckpointError> {
+        self.say(&Scope::Backfill(rollup).attribute(CANCEL), Some(instant(now))).await
+    }
+
+    /// Wakes the source at `now`, unless that was done after `since`; says whether it may be.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if the call fails.
+    pub async fn wake(
+        &self,
+        since: DateTime<Utc>,
+        now: DateTime<Utc>,
+    ) -> Result<bool, CheckpointError> {
+        let condition = "attribute_not_exists(#woken_at) OR #woken_at <= :since";
+        let update = Update::new(control_key(), condition)
+            .bind("since", instant(since))
+            .set(WOKEN, instant(now));
+        Ok(matches!(self.send(update, "wake the source").await?, Written::Done(_)))
+    }
+
+    async fn say(
+        &self,
+        attribute: &str,
+        value: Option<AttributeValue>,
+    ) -> Result<(), CheckpointError> {
+        let always = "attribute_exists(#pk) OR attribute_not_exists(#pk)";
+        let update = Update::new(control_key(), always).set_or_remove(attribute, value);
+        self.send(update, "write the control item").await.map(drop)
+    }
+}
+
+fn control_key() -> Item {
+    HashMap::from([(PK.into(), text(ALL)), (SK.into(), text(CONTROL))])
+}

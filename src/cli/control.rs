@@ -1,0 +1,185 @@
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use clap::Args;
+use serde_json::json;
+
+use super::{Failure, Global, parse_duration, ui};
+use crate::checkpoint::{Control, Pause as Word, Scope};
+use crate::worker::{WorkError, Worker};
+
+/// Let all workers stop before their next chunk, until `resume`.
+#[derive(Debug, Args)]
+pub struct Pause {
+    #[command(flatten)]
+    scope: ScopeArgs,
+    /// Why, for those who wonder
+    #[arg(long, default_value = "")]
+    reason: String,
+    /// End the pause by itself after this
+    #[arg(long = "for", value_name = "DURATION", value_parser = parse_duration)]
+    length: Option<Duration>,
+}
+
+/// End a pause.
+#[derive(Debug, Args)]
+pub struct Resume {
+    #[command(flatten)]
+    scope: ScopeArgs,
+}
+
+/// Let workers rest longer or shorter between chunks than `nice_ratio` in the configuration.
+#[derive(Debug, Args)]
+pub struct Speed {
+    /// How many times as long as its chunk took a worker rests: 0 to 100, or "default"
+    #[arg(value_name = "NICE_RATIO", value_parser = nice_ratio)]
+    nice_ratio: Ratio,
+    #[command(flatten)]
+    scope: ScopeArgs,
+}
+
+/// End the backfills of a rollup that are under way; what they did stays.
+#[derive(Debug, Args)]
+pub struct Cancel {
+    /// The rollup
+    rollup: String,
+}
+
+#[derive(Debug, Args)]
+struct ScopeArgs {
+    /// Only this rollup [default: all work on the source]
+    rollup: Option<String>,
+    /// Only backfills of the rollup
+    #[arg(long, requires = "rollup")]
+    backfill: bool,
+}
+
+/// A `nice_ratio`, or the configured one.
+#[derive(Clone, Copy, Debug)]
+struct Ratio(Option<f64>);
+
+fn nice_ratio(text: &str) -> Result<Ratio, String> {
+    if text == "default" {
+        return Ok(Ratio(None));
+    }
+    match text.parse::<f64>() {
+        Ok(ratio) if (0.0..=100.0).contains(&ratio) => Ok(Ratio(Some(ratio))),
+        _ => Err("write a number from 0 to 100, or `default`".to_owned()),
+    }
+}
+
+impl ScopeArgs {
+    fn scope<'w>(&'w self, worker: &'w Worker) -> Result<Scope<'w>, WorkError> {
+        let Some(name) = &self.rollup else { return Ok(Scope::Source) };
+        let name = &worker.rollup(name)?.name;
+        Ok(if self.backfill { Scope::Backfill(name) } else { Scope::Rollup(name) })
+    }
+}
+
+impl Pause {
+    pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
+        let worker = global.worker(1).await?;
+        let scope = self.scope.scope(&worker)?;
+        let at = worker.clock.now();
+        let until = self.length.and_then(|length| Some(at + TimeDelta::from_std(length).ok()?));
+        let pause = Word { at, reason: self.reason, until };
+        worker.checkpoints.set_pause(scope, Some(&pause)).await.map_err(WorkError::from)?;
+        let until = until.map_or_else(
+            || "until `tallymark resume`".to_owned(),
+            |until| format!("until {}", ui::instant(until)),
+        );
+        said(global, &worker, format!("{scope} paused {until}; chunks that are being read end"))
+            .await
+    }
+}
+
+impl Resume {
+    pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
+        let worker = global.worker(1).await?;
+        let scope = self.scope.scope(&worker)?;
+        let before = worker.checkpoints.control().await.map_err(WorkError::from)?;
+        let was_paused = before.pause_of(scope, worker.clock.now()).is_some();
+        worker.checkpoints.set_pause(scope, None).await.map_err(WorkError::from)?;
+        let text = if was_paused { "may go on" } else { "was not paused" };
+        said(global, &worker, format!("{scope} {text}")).await
+    }
+}
+
+impl Speed {
+    pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
+        let worker = global.worker(1).await?;
+        let scope = self.scope.scope(&worker)?;
+        let Ratio(ratio) = self.nice_ratio;
+        worker.checkpoints.set_nice_ratio(scope, ratio).await.map_err(WorkError::from)?;
+        let configured = worker.governor.settings().nice_ratio;
+        let text = match ratio {
+            Some(ratio) => format!("nice_ratio {ratio} in place of {configured}"),
+            None => format!("nice_ratio {configured}, as configured"),
+        };
+        said(global, &worker, format!("{scope}: {text}")).await
+    }
+}
+
+impl Cancel {
+    pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
+        let worker = global.worker(1).await?;
+        let name = &worker.rollup(&self.rollup)?.name;
+        worker.checkpoints.cancel(name, worker.clock.now()).await.map_err(WorkError::from)?;
+        said(global, &worker, format!("backfills of {name} end before their next chunk")).await
+    }
+}
+
+/// Prints `text`, or how everything stands now.
+async fn said(global: &Global, worker: &Worker, text: String) -> Result<(), Failure> {
+    let control = worker.checkpoints.control().await.map_err(WorkError::from)?;
+    global.print(&document(worker, &control), || text);
+    Ok(())
+}
+
+/// Every word that is in force.
+pub(super) fn document(worker: &Worker, control: &Control) -> serde_json::Value {
+    let now = worker.clock.now();
+    let words = scopes(worker).into_iter().filter_map(|(name, is_backfill, scope)| {
+        let (pause, ratio) = (control.pause_of(scope, now), control.nice_ratio_of(scope));
+        (pause.is_some() || ratio.is_some()).then(|| {
+            json!({
+                "rollup": name,
+                "backfill": is_backfill,
+                "paused_since": pause.map(|pause| pause.at),
+                "paused_until": pause.and_then(|pause| pause.until),
+                "reason": pause.map(|pause| &pause.reason),
+                "nice_ratio": ratio,
+            })
+        })
+    });
+    json!({ "control": words.collect::<Vec<_>>() })
+}
+
+/// Every word that is in force, a line each.
+pub(super) fn lines(worker: &Worker, control: &Control) -> Vec<String> {
+    let now = worker.clock.now();
+    let mut lines = Vec::new();
+    for (_, _, scope) in scopes(worker) {
+        if let Some(pause) = control.pause_of(scope, now) {
+            let until =
+                pause.until.map_or_else(String::new, |it| format!(" until {}", ui::instant(it)));
+            let why = if pause.reason.is_empty() { "" } else { ": " };
+            let since = ui::instant(pause.at);
+            lines.push(format!("{scope} paused since {since}{until}{why}{}", pause.reason));
+        }
+        if let Some(ratio) = control.nice_ratio_of(scope) {
+            lines.push(format!("{scope}: nice_ratio {ratio}, by `tallymark speed`"));
+        }
+    }
+    lines
+}
+
+/// All that a word can be about: the rollup, whether it is about its backfills only, the scope.
+fn scopes(worker: &Worker) -> Vec<(Option<&str>, bool, Scope<'_>)> {
+    let mut scopes = vec![(None, false, Scope::Source)];
+    for rollup in &worker.config.rollups {
+        scopes.push((Some(rollup.name.as_str()), false, Scope::Rollup(&rollup.name)));
+        scopes.push((Some(rollup.name.as_str()), true, Scope::Backfill(&rollup.name)));
+    }
+    scopes
+}

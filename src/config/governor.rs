@@ -1,0 +1,99 @@
+//! Reads what `[source]` says of the load that it can bear.
+
+use std::ops::RangeInclusive;
+
+use chrono_tz::Tz;
+
+use super::NONE_LATER;
+use super::error::shown;
+use super::predicate;
+use super::raw::{Node, Section};
+use super::rollup::zone;
+use crate::governor::{Hours, Limits, Settings, Signal};
+
+/// The keys of the governor.
+pub(super) const KEYS: [&str; 9] = [
+    "slots",
+    "nice_ratio",
+    "max_load",
+    "critical_load",
+    "throttle_query",
+    "window",
+    "quiet_hours",
+    "timezone",
+    "wake_per_hour",
+];
+
+/// More chunks at once than that are a load by themselves.
+const SLOTS: RangeInclusive<u32> = 1..=64;
+
+/// A hundred times as long as the chunk took: a hundredth of the speed.
+pub(super) const NICE_RATIO: RangeInclusive<f64> = 0.0..=100.0;
+
+/// Once a minute is as often as a tick makes sense.
+const WAKE_PER_HOUR: RangeInclusive<u32> = 1..=60;
+
+/// Reads the governor's settings.
+pub(super) fn read(section: &Section<'_>) -> Option<Settings> {
+    let default = Settings::default();
+    let hours_zone = section.get("timezone").map_or(Some(Tz::UTC), |node| zone(&node));
+    let slots = section.get("slots").map_or(Some(default.slots), |node| node.integer(SLOTS));
+    let nice_ratio =
+        section.get("nice_ratio").map_or(Some(default.nice_ratio), |node| node.number(NICE_RATIO));
+    let limits = |key: &str| section.get(key).map_or(Some(Limits::default()), |node| limits(&node));
+    let (max_load, critical_load) = (limits("max_load"), limits("critical_load"));
+    let throttle_query = optional(section, "throttle_query", query);
+    let hours = |key: &str| optional(section, key, |node| hours(node, hours_zone?));
+    let (window, quiet_hours) = (hours("window"), hours("quiet_hours"));
+    let wake_per_hour = optional(section, "wake_per_hour", |node| node.integer(WAKE_PER_HOUR));
+    Some(Settings {
+        slots: slots?,
+        nice_ratio: nice_ratio?,
+        max_load: max_load?,
+        critical_load: critical_load?,
+        throttle_query: throttle_query?,
+        window: window?,
+        quiet_hours: quiet_hours?,
+        wake_per_hour: wake_per_hour?,
+    })
+}
+
+/// A key that may be left out.
+fn optional<T>(
+    section: &Section<'_>,
+    key: &str,
+    read: impl Fn(&Node<'_>) -> Option<T>,
+) -> Option<Option<T>> {
+    section.get(key).map_or(Some(None), |node| read(&node).map(Some))
+}
+
+fn limits(node: &Node<'_>) -> Option<Limits> {
+    let mut section = node.section("a table such as { active = 40, probe_ms = 50 }")?;
+    section.only(&Signal::ALL.map(Signal::key), NONE_LATER);
+    if section.entries().is_empty() {
+        return node
+            .wrong("is empty; write such as { active = 40, probe_ms = 50 }, or remove the key");
+    }
+    let known =
+        Signal::ALL.into_iter().filter_map(|signal| Some((signal, section.get(signal.key())?)));
+    let read: Option<Vec<_>> =
+        known.map(|(signal, node)| Some((signal, node.number(0.0..=1e12)?))).collect();
+    read.map(Limits)
+}
+
+fn query(node: &Node<'_>) -> Option<String> {
+    let text = node.string("a question such as \"SELECT count(*) > 100 FROM queue\"")?;
+    match predicate::check(text) {
+        Ok(()) => Some(text.to_owned()),
+        Err(fault) => node.refused(text, &fault, "write one SELECT without a semicolon"),
+    }
+}
+
+fn hours(node: &Node<'_>, zone: Tz) -> Option<Hours> {
+    const FORM: &str = "hours such as \"22:00-06:00\"";
+    let text = node.string(FORM)?;
+    match Hours::parse(text, zone) {
+        Some(hours) => Some(hours),
+        None => node.wrong(format!("{} are not hours of a day; write {FORM}", shown(text))),
+    }
+}

@@ -1,0 +1,14 @@
+-- What the governor asks in the transaction that is about to read a chunk: a slot, and the signals
+-- that are configured. A slot is an advisory lock of the transaction, so that it is free again when the
+-- transaction has ended, however it ends; the tries stop at the first that is free.
+SELECT (SELECT slot
+        FROM (SELECT (k + {first}) % {slots} AS slot FROM generate_series(0, {slots} - 1) AS k) AS s
+        WHERE pg_try_advisory_xact_lock({class}, slot) LIMIT 1) AS slot,
+       current_user::text AS role,
+       pg_has_role(current_user, 'pg_read_all_stats', 'usage') AS sees_all,
+       extract(epoch FROM clock_timestamp())::float8 AS now,
+       {active}::float8 AS active,
+       {waiting}::float8 AS waiting,
+       {transactions}::float8 AS transactions,
+       {blocks}::float8 AS blocks,
+       {replica_lag_ms}::float8 AS replica_lag_ms

@@ -1,0 +1,219 @@
+//! The signals of the source's load, and the limits that they are held against.
+
+use std::fmt;
+
+use sqlx::Row as _;
+use sqlx::postgres::PgRow;
+
+/// Something that tells how busy the source is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Signal {
+    /// Client connections that run a statement, those of Tallymark's own role for Tallymark left out.
+    Active,
+    /// ... of them those that wait for a lock.
+    Waiting,
+    /// Transactions that ended per second, of all databases of the server.
+    Transactions,
+    /// Blocks per second that were not in the server's cache, of all databases, ours included.
+    Blocks,
+    /// Milliseconds that the server took to answer the governor's own question.
+    ProbeMs,
+    /// Milliseconds that the slowest replica is behind.
+    ReplicaLagMs,
+}
+
+impl Signal {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Active,
+        Self::Waiting,
+        Self::Transactions,
+        Self::Blocks,
+        Self::ProbeMs,
+        Self::ReplicaLagMs,
+    ];
+
+    /// Its key in the configuration.
+    #[must_use]
+    pub const fn key(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Waiting => "waiting",
+            Self::Transactions => "transactions",
+            Self::Blocks => "blocks",
+            Self::ProbeMs => "probe_ms",
+            Self::ReplicaLagMs => "replica_lag_ms",
+        }
+    }
+
+    /// What its number counts.
+    const fn unit(self) -> &'static str {
+        match self {
+            Self::Active => "active backends",
+            Self::Waiting => "backends waiting for a lock",
+            Self::Transactions => "transactions/s",
+            Self::Blocks => "blocks read/s",
+            Self::ProbeMs => "ms to answer",
+            Self::ReplicaLagMs => "ms of replica lag",
+        }
+    }
+
+    /// The expression that asks for it; `NULL` where it is not asked for, or not by a statement.
+    pub(super) const fn sql(self) -> &'static str {
+        const OTHERS: &str = "(SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' \
+             AND state = 'active' AND pid <> pg_backend_pid() \
+             AND NOT (usename = current_user AND application_name LIKE 'tallymark%'))";
+        const WAITING: &str = "(SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' \
+             AND state = 'active' AND wait_event_type = 'Lock' \
+             AND NOT (usename = current_user AND application_name LIKE 'tallymark%'))";
+        match self {
+            Self::Active => OTHERS,
+            Self::Waiting => WAITING,
+            Self::Transactions => "(SELECT sum(xact_commit + xact_rollback) FROM pg_stat_database)",
+            Self::Blocks => "(SELECT sum(blks_read) FROM pg_stat_database)",
+            Self::ProbeMs => "NULL",
+            Self::ReplicaLagMs => {
+                "(SELECT coalesce(max(extract(epoch FROM replay_lag)), 0) * 1000 FROM pg_stat_replication)"
+            }
+        }
+    }
+
+    /// Whether other roles' sessions show it only to a member of `pg_read_all_stats`.
+    const fn is_privileged(self) -> bool {
+        matches!(self, Self::Active | Self::Waiting | Self::ReplicaLagMs)
+    }
+
+    /// Whether it is the growth of a counter.
+    const fn is_rate(self) -> bool {
+        matches!(self, Self::Transactions | Self::Blocks)
+    }
+}
+
+/// The most that signals may show.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Limits(pub Vec<(Signal, f64)>);
+
+impl Limits {
+    /// Whether `signal` has a limit.
+    #[must_use]
+    pub fn has(&self, signal: Signal) -> bool {
+        self.0.iter().any(|(other, _)| *other == signal)
+    }
+}
+
+/// What the source said.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sample {
+    /// The slot that the transaction has now.
+    pub slot: Option<i32>,
+    /// The server's clock, in seconds.
+    at: f64,
+    role: String,
+    sees_all: bool,
+    values: Vec<(Signal, Option<f64>)>,
+}
+
+impl Sample {
+    pub(super) fn read(row: &PgRow, probe_ms: f64) -> Result<Self, sqlx::Error> {
+        let mut values = Vec::new();
+        for signal in Signal::ALL {
+            let value = match signal {
+                Signal::ProbeMs => Some(probe_ms),
+                _ => row.try_get(signal.key())?,
+            };
+            values.push((signal, value));
+        }
+        Ok(Self {
+            slot: row.try_get("slot")?,
+            at: row.try_get("now")?,
+            role: row.try_get("role")?,
+            sees_all: row.try_get("sees_all")?,
+            values,
+        })
+    }
+
+    fn value(&self, signal: Signal) -> Option<f64> {
+        self.values.iter().find(|(other, _)| *other == signal).and_then(|(_, value)| *value)
+    }
+
+    /// The signal now, where `before` is an older sample.
+    fn signal(&self, signal: Signal, before: Option<&Self>) -> Result<f64, Unreadable> {
+        if signal.is_privileged() && !self.sees_all {
+            return Err(Unreadable::Denied { signal, role: self.role.clone() });
+        }
+        let value = self.value(signal).ok_or(Unreadable::Empty { signal })?;
+        if !signal.is_rate() {
+            return Ok(value);
+        }
+        let before = before.ok_or(Unreadable::NotYet)?;
+        let old = before.value(signal).ok_or(Unreadable::NotYet)?;
+        // After a reset of the statistics the counter begins anew.
+        Ok(((value - old) / (self.at - before.at).max(1e-3)).max(0.0))
+    }
+
+    /// Seconds since `before`.
+    pub(super) fn since(&self, before: &Self) -> f64 {
+        self.at - before.at
+    }
+
+    /// The first limit that is passed, in words.
+    pub(super) fn passed(
+        &self,
+        before: Option<&Self>,
+        limits: &Limits,
+    ) -> Result<Option<String>, Unreadable> {
+        for (signal, limit) in &limits.0 {
+            let value = self.signal(*signal, before)?;
+            if value > *limit {
+                return Ok(Some(format!("{value:.0} {} > {limit}", signal.unit())));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Every signal that has one of `limits`, in words.
+    pub(super) fn described(&self, before: Option<&Self>, limits: &[&Limits]) -> Vec<String> {
+        let wanted = |signal: &Signal| limits.iter().any(|limits| limits.has(*signal));
+        let describe = |signal: Signal| match self.signal(signal, before) {
+            Ok(value) => format!("{value:.0} {}", signal.unit()),
+            Err(error) => error.to_string(),
+        };
+        Signal::ALL.into_iter().filter(wanted).map(describe).collect()
+    }
+}
+
+/// Why a signal is not known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Unreadable {
+    /// A rate needs two looks.
+    NotYet,
+    /// The role may not see it.
+    Denied {
+        /// The signal.
+        signal: Signal,
+        /// The role.
+        role: String,
+    },
+    /// The server has no answer.
+    Empty {
+        /// The signal.
+        signal: Signal,
+    },
+}
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotYet => f.write_str("a rate needs a second look"),
+            Self::Denied { signal, role } => write!(
+                f,
+                "`{}` cannot be read: role {role} does not see other roles' sessions; GRANT \
+                 pg_read_all_stats TO {role}, or remove the limit",
+                signal.key()
+            ),
+            Self::Empty { signal } => {
+                write!(f, "`{}` cannot be read: the server has no answer", signal.key())
+            }
+        }
+    }
+}

@@ -1,0 +1,409 @@
+//! The governor: decides whether the source can take another chunk now.
+//!
+//! Before every chunk it looks, in this order, at what a person said (`tallymark pause`), at the hours,
+//! at the owner's own question (`throttle_query`), at the rest that the last chunk earned, and, inside
+//! the transaction that reads, at the source's load and for one of its slots. It waits where waiting
+//! helps, and gives up the turn where it does not. What it cannot read counts as too much.
+//!
+//! Slots are advisory locks on the source itself: however many workers run, and wherever, no more
+//! chunks than slots are read at once, and a worker that dies frees its slot with its transaction.
+
+mod hours;
+mod load;
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use sqlx::Row as _;
+
+use crate::clock::Stopwatch;
+use crate::db::{Access, Db, DbError, Tx};
+use crate::sql::literal;
+
+pub use hours::Hours;
+pub use load::{Limits, Signal};
+
+use load::{Sample, Unreadable};
+
+/// The first key of the slots' advisory locks: "tall".
+const SLOT_CLASS: i32 = 0x7461_6c6c;
+
+/// Statistics that are read more often than this show the same numbers.
+const RATE_SECONDS_MIN: f64 = 1.0;
+
+/// Rates over more than twice this are no news.
+const RATE_SECONDS_MAX: f64 = 30.0;
+
+/// How long `throttle_query` may take: a question, not a report.
+const THROTTLE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Under pressure chunks are narrower and pauses longer, by at most this factor.
+const PRESSURE_MAX: f64 = 8.0;
+
+/// How much of it is taken back by each chunk that the source could take.
+const PRESSURE_STEP: f64 = 0.25;
+
+/// A busy source is asked again after this, twice as long each time ...
+const WAIT_FIRST: Duration = Duration::from_millis(100);
+
+/// ... up to this.
+const WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// After a turn was given up the slice may be tried again this much later.
+pub const RETRY: TimeDelta = TimeDelta::seconds(15);
+
+/// What is configured: `[source]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Chunks that may be read at once, over all workers.
+    pub slots: u32,
+    /// A worker rests this many times as long as its chunk took.
+    pub nice_ratio: f64,
+    /// Past one of these no chunk begins.
+    pub max_load: Limits,
+    /// Past one of these the slice is given up, for a later turn.
+    pub critical_load: Limits,
+    /// A question of the owner's: anything but false, 0, NULL or an empty text means wait.
+    pub throttle_query: Option<String>,
+    /// Backfills run at these hours only.
+    pub window: Option<Hours>,
+    /// Nothing is read at these hours.
+    pub quiet_hours: Option<Hours>,
+    /// How often in an hour ticks may wake a sleeping source.
+    pub wake_per_hour: Option<u32>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            slots: 2,
+            nice_ratio: 0.5,
+            max_load: Limits::default(),
+            critical_load: Limits::default(),
+            throttle_query: None,
+            window: None,
+            quiet_hours: None,
+            wake_per_hour: None,
+        }
+    }
+}
+
+/// Why no chunk may be read now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// In words.
+    pub reason: String,
+    /// Whether the turn is given up at once.
+    pub is_critical: bool,
+}
+
+impl Refusal {
+    fn wait(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), is_critical: false }
+    }
+
+    fn give_up(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), is_critical: true }
+    }
+}
+
+/// Why work is held back before it begins, and until when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// In words.
+    pub reason: String,
+    /// When it is worth asking again.
+    pub until: DateTime<Utc>,
+    /// Whether it will never go on: the backfill was cancelled.
+    pub is_over: bool,
+}
+
+/// The governor of one source, in one process.
+#[derive(Debug)]
+pub struct Governor {
+    settings: Settings,
+    state: Mutex<State>,
+    waits: tokio::sync::watch::Sender<Option<String>>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// The latest sample that rates are told from, and the one before it.
+    samples: [Option<Sample>; 2],
+    /// How much narrower chunks are and longer pauses: doubled when the source is busy, taken back
+    /// step by step when it is not, as congestion is controlled in networks.
+    pressure: f64,
+    /// The rests that chunks have earned: since when, and how long. As many as chunks at once.
+    rests: Vec<(Stopwatch, Duration)>,
+}
+
+impl Governor {
+    /// A governor by `settings`.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        let state = State { samples: [None, None], pressure: 1.0, rests: vec![] };
+        let (waits, _) = tokio::sync::watch::channel(None);
+        Self { settings, state: Mutex::new(state), waits }
+    }
+
+    /// What is configured.
+    #[must_use]
+    pub const fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Tells why the process waits, whenever that changes.
+    #[must_use]
+    pub fn waits(&self) -> tokio::sync::watch::Receiver<Option<String>> {
+        self.waits.subscribe()
+    }
+
+    /// Whether the hours forbid work at `now`, of a backfill or not.
+    #[must_use]
+    pub fn closed(&self, now: DateTime<Utc>, is_backfill: bool) -> Option<Hold> {
+        let hold = |reason: String, until| Some(Hold { reason, until, is_over: false });
+        if let Some(quiet) = self.settings.quiet_hours.filter(|hours| hours.contain(now)) {
+            return hold(format!("quiet_hours {quiet}"), quiet.next_change(now));
+        }
+        match self.settings.window.filter(|hours| is_backfill && !hours.contain(now)) {
+            Some(window) => hold(format!("outside of window {window}"), window.next_change(now)),
+            None => None,
+        }
+    }
+
+    /// About how long a chunk may take, where `configured` is what an idle source can bear.
+    #[must_use]
+    pub fn chunk_time(&self, configured: Duration) -> Duration {
+        configured.div_f64(self.state().pressure)
+    }
+
+    /// Takes the shortest of the rests that are due, and says what is left of it.
+    #[must_use]
+    pub fn take_rest(&self) -> Duration {
+        let mut state = self.state();
+        let left = |(watch, rest): &(Stopwatch, Duration)| rest.saturating_sub(watch.elapsed());
+        let shortest = (0..state.rests.len()).min_by_key(|place| left(&state.rests[*place]));
+        shortest.map_or(Duration::ZERO, |place| left(&state.rests.swap_remove(place)))
+    }
+
+    /// A chunk was read in `took`: rest for it, by `nice_ratio` in place of the configured one if a
+    /// person set one, and trust the source a little more.
+    pub fn chunk_read(&self, took: Duration, nice_ratio: Option<f64>) {
+        let mut state = self.state();
+        let nice_ratio = nice_ratio.unwrap_or(self.settings.nice_ratio);
+        let rest = took.mul_f64(nice_ratio * state.pressure);
+        if !rest.is_zero() {
+            state.rests.push((Stopwatch::start(), rest));
+        }
+        state.pressure = (state.pressure - PRESSURE_STEP).max(1.0);
+        drop(state);
+        self.tell(None);
+    }
+
+    /// How long to wait before the source is asked the `tries`th time again.
+    #[must_use]
+    pub fn wait(&self, tries: u32, refusal: &Refusal) -> Duration {
+        self.tell(Some(&refusal.reason));
+        let wait = WAIT_FIRST.saturating_mul(1 << tries.min(8)).min(WAIT_MAX);
+        // Workers that were refused together must not come back together.
+        wait.mul_f64(0.5 + fastrand::f64() / 2.0)
+    }
+
+    /// Tells why the process waits, or that it does not.
+    fn tell(&self, reason: Option<&str>) {
+        self.waits.send_if_modified(|told| {
+            if told.as_deref() == reason {
+                return false;
+            }
+            if let Some(reason) = reason {
+                tracing::info!(reason, "waiting for the source");
+            }
+            *told = reason.map(str::to_owned);
+            true
+        });
+    }
+
+    /// Asks the owner's own question, if there is one.
+    ///
+    /// # Errors
+    /// It says wait; or it failed, and then the turn is given up.
+    pub async fn throttled(&self, source: &Db) -> Result<(), Refusal> {
+        let Some(query) = &self.settings.throttle_query else { return Ok(()) };
+        let answer = throttle_answer(source, query).await;
+        match answer {
+            Ok(None) => Ok(()),
+            Ok(Some(answer)) => {
+                self.busy();
+                Err(Refusal::wait(format!("throttle_query says {answer}")))
+            }
+            Err(error) => Err(Refusal::give_up(format!("throttle_query failed: {error}"))),
+        }
+    }
+
+    /// Takes a slot for `tx`, which is about to read a chunk, if the source's load allows it.
+    ///
+    /// # Errors
+    /// A [`Refusal`] inside, whose transaction is to be rolled back; outside, trouble with the server.
+    pub async fn enter(&self, tx: &mut Tx) -> Result<Result<(), Refusal>, DbError> {
+        let sample = self.sample(tx).await?;
+        let verdict = self.judge(&sample);
+        Ok(match verdict {
+            Err(refusal) => Err(refusal),
+            Ok(()) if sample.slot.is_some() => Ok(()),
+            Ok(()) => Err(Refusal::wait(match self.settings.slots {
+                1 => "the source's only slot is taken".to_owned(),
+                slots => format!("all {slots} slots of the source are taken"),
+            })),
+        })
+    }
+
+    /// What the source says of every signal that has a limit, in words. For people.
+    ///
+    /// # Errors
+    /// Trouble with the server.
+    pub async fn look(&self, tx: &mut Tx) -> Result<(Vec<String>, Option<Refusal>), DbError> {
+        let sample = self.sample(tx).await?;
+        let refusal = self.judge(&sample).err();
+        let limits = [&self.settings.max_load, &self.settings.critical_load];
+        let before = self.state().samples[0].clone();
+        Ok((sample.described(before.as_ref(), &limits), refusal))
+    }
+
+    async fn sample(&self, tx: &mut Tx) -> Result<Sample, DbError> {
+        const DOING: &str = "asking for the load";
+        let Settings { slots, max_load, critical_load, .. } = &self.settings;
+        let asked = |signal: Signal| match max_load.has(signal) || critical_load.has(signal) {
+            true => signal.sql(),
+            false => "NULL",
+        };
+        let sql = format!(
+            include_str!("enter.sql"),
+            first = fastrand::u32(0..*slots),
+            slots = slots,
+            class = SLOT_CLASS,
+            active = asked(Signal::Active),
+            waiting = asked(Signal::Waiting),
+            transactions = asked(Signal::Transactions),
+            blocks = asked(Signal::Blocks),
+            replica_lag_ms = asked(Signal::ReplicaLagMs),
+        );
+        let watch = Stopwatch::start();
+        let row = tx.row(DOING, sql).await?;
+        let probe_ms = watch.elapsed().as_secs_f64() * 1e3;
+        Sample::read(&row, probe_ms).map_err(|source| tx.error(DOING, source))
+    }
+
+    /// Holds the sample against the limits, and remembers it for the next rate.
+    fn judge(&self, sample: &Sample) -> Result<(), Refusal> {
+        let mut state = self.state();
+        let is_due = |before: &Sample| sample.since(before) >= RATE_SECONDS_MIN;
+        if state.samples[1].as_ref().is_some_and(|old| sample.since(old) > RATE_SECONDS_MAX) {
+            // The mean since then says little about now.
+            state.samples = [None, None];
+        }
+        if state.samples[1].as_ref().is_none_or(is_due) {
+            state.samples.swap(0, 1);
+            state.samples[1] = Some(sample.clone());
+        }
+        // While the newest is this one or too young, the one before it.
+        let before = state.samples[0].clone();
+        drop(state);
+        let unreadable = |error: &Unreadable| match error {
+            Unreadable::NotYet => Refusal::wait(error.to_string()),
+            _ => Refusal::give_up(error.to_string()),
+        };
+        let critical = sample.passed(before.as_ref(), &self.settings.critical_load);
+        if let Some(passed) = critical.map_err(|error| unreadable(&error))? {
+            self.busy();
+            return Err(Refusal::give_up(format!("{passed} (critical_load)")));
+        }
+        let max = sample.passed(before.as_ref(), &self.settings.max_load);
+        if let Some(passed) = max.map_err(|error| unreadable(&error))? {
+            self.busy();
+            return Err(Refusal::wait(passed));
+        }
+        Ok(())
+    }
+
+    fn busy(&self) {
+        let mut state = self.state();
+        state.pressure = (state.pressure * 2.0).min(PRESSURE_MAX);
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What `query` answers, if that means wait.
+async fn throttle_answer(source: &Db, query: &str) -> Result<Option<String>, DbError> {
+    const DOING: &str = "asking throttle_query";
+    let mut tx = source.begin(Access::ReadOnly, THROTTLE_TIMEOUT, "throttle_query").await?;
+    // As text, whatever its type.
+    let sql = format!("SELECT (SELECT x FROM (\n{query}\n) AS one(x))::text AS answer");
+    let row = tx.row(DOING, sql).await?;
+    let answer: Option<String> = row.try_get("answer").map_err(|source| tx.error(DOING, source))?;
+    tx.rollback().await?;
+    let is_go = |answer: &str| match answer.parse::<f64>() {
+        Ok(number) => number <= 0.0,
+        Err(_) => matches!(answer, "" | "f" | "false"),
+    };
+    Ok(answer.filter(|answer| !is_go(answer)).map(|answer| literal(&answer)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nice(nice_ratio: f64) -> Governor {
+        Governor::new(Settings { nice_ratio, ..Settings::default() })
+    }
+
+    #[test]
+    fn a_chunk_earns_one_rest() {
+        let governor = nice(2.0);
+        assert_eq!(governor.take_rest(), Duration::ZERO);
+        governor.chunk_read(Duration::from_secs(100), None);
+        let rest = governor.take_rest();
+        assert!(rest > Duration::from_secs(190) && rest <= Duration::from_secs(200), "{rest:?}");
+        assert_eq!(governor.take_rest(), Duration::ZERO);
+        governor.chunk_read(Duration::from_secs(100), Some(0.0));
+        assert_eq!(governor.take_rest(), Duration::ZERO);
+    }
+
+    #[test]
+    fn pressure_doubles_and_is_taken_back_step_by_step() {
+        let (governor, second) = (nice(1.0), Duration::from_secs(1));
+        for _ in 0..9 {
+            governor.busy();
+        }
+        assert_eq!(governor.chunk_time(second), second.div_f64(PRESSURE_MAX));
+        for _ in 0..4 {
+            governor.chunk_read(Duration::ZERO, None);
+        }
+        assert_eq!(governor.chunk_time(second), second.div_f64(PRESSURE_MAX - 1.0));
+        for _ in 0..99 {
+            governor.chunk_read(Duration::ZERO, None);
+        }
+        assert_eq!(governor.chunk_time(second), second);
+    }
+
+    #[test]
+    fn quiet_hours_hold_all_and_the_window_holds_backfills() {
+        let hours = |text| Hours::parse(text, chrono_tz::Tz::UTC);
+        let governor = Governor::new(Settings {
+            window: hours("22:00-06:00"),
+            quiet_hours: hours("02:00-03:00"),
+            ..Settings::default()
+        });
+        let closed = |time: &str, is_backfill| {
+            governor
+                .closed(format!("2026-01-01T{time}:00Z").parse().unwrap(), is_backfill)
+                .is_some()
+        };
+        assert_eq!((closed("01:00", true), closed("01:00", false)), (false, false));
+        assert_eq!((closed("02:30", true), closed("02:30", false)), (true, true));
+        assert_eq!((closed("12:00", true), closed("12:00", false)), (true, false));
+    }
+}

@@ -1,0 +1,51 @@
+//! What holds work back before it begins: a person's word, or the hours.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::governor::Hold;
+use crate::rollup::Rollup;
+use crate::worker::{WorkError, Worker};
+
+/// A pause is looked at again this much later.
+pub const POLL: TimeDelta = TimeDelta::seconds(5);
+
+impl Worker {
+    /// Whether work on `rollup` may go on, and then by which `nice_ratio`, where a person set one;
+    /// or why not. `backfill` says when the backfill began that the work is part of.
+    ///
+    /// # Errors
+    /// The checkpoints cannot be read: nothing goes on then.
+    pub async fn may_work(
+        &self,
+        rollup: &Rollup,
+        backfill: Option<DateTime<Utc>>,
+    ) -> Result<Result<Option<f64>, Hold>, WorkError> {
+        let now = self.clock.now();
+        let governor = self.governor_of(rollup);
+        if let Some(hold) = governor.and_then(|it| it.closed(now, backfill.is_some())) {
+            return Ok(Err(hold));
+        }
+        let control = self.checkpoints.control().await?;
+        let name = &rollup.name;
+        if let Some((at, begun)) = control.cancelled(name).zip(backfill)
+            && begun <= at
+        {
+            let reason = format!("cancelled at {}", rfc3339(at));
+            return Ok(Err(Hold { reason, until: now, is_over: true }));
+        }
+        if let Some(pause) = control.paused(name, backfill.is_some(), now) {
+            let why = match &*pause.reason {
+                "" => String::new(),
+                reason => format!(": {reason}"),
+            };
+            let reason = format!("paused since {}{why}", rfc3339(pause.at));
+            let until = pause.until.map_or(now + POLL, |until| until.min(now + POLL));
+            return Ok(Err(Hold { reason, until, is_over: false }));
+        }
+        Ok(Ok(control.nice_ratio(name, backfill.is_some())))
+    }
+}
+
+fn rfc3339(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
+}

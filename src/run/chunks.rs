@@ -1,0 +1,287 @@
+//! The chunks of one slice: how wide, when, and what a chunk that did not end in time means.
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::{CHUNK_TIME_MIN, Done, RESERVE, Stop, Work};
+use crate::db::DbErrorKind;
+use crate::governor::{self, Governor, Hold, Refusal};
+use crate::source::pace::{CHUNK_MIN, Excess, Pace};
+use crate::target::{Chunk, Progress, TargetError};
+
+/// A chunk's statement is cancelled after this many times `chunk_time`, and cut narrower.
+const CHUNK_OVERRUN: u32 = 10;
+
+/// ... but not before this: a cold cache must not look like a chunk that is too wide.
+const CHUNK_TIMEOUT_MIN: Duration = Duration::from_secs(2);
+
+/// ... and one try takes at most this part of the time left: nine tries narrow a day to a second.
+const CHUNK_TRIES: u32 = 6;
+
+/// A slice being read.
+pub(super) struct Chunks<'w> {
+    work: &'w Work<'w>,
+    progress: Progress,
+    /// Where this attempt began.
+    resumed_at: DateTime<Utc>,
+    /// How often the source had no room for the next chunk.
+    refusals: u32,
+    /// What a person set in place of the configured `nice_ratio`.
+    nice_ratio: Option<f64>,
+}
+
+impl<'w> Chunks<'w> {
+    pub(super) fn new(work: &'w Work<'w>) -> Self {
+        let progress = Progress::at_start(work.slice);
+        let (resumed_at, nice_ratio) = (progress.cursor, work.nice_ratio);
+        Self { work, progress, resumed_at, refusals: 0, nice_ratio }
+    }
+
+    /// Reads the slice whole if one statement can, else chunk by chunk, and replaces it.
+    pub(super) async fn read(mut self, pace: &mut Pace) -> Result<Done, Stop> {
+        let Work { worker, lease, rollup, slice, .. } = *self.work;
+        // An earlier attempt may have staged chunks.
+        if lease.attempt() > 1 {
+            let guard = self.work.guard(self.work.statement_timeout()?);
+            self.progress = worker.target.resume(lease, rollup, slice, guard).await?;
+            self.resumed_at = self.progress.cursor;
+        }
+        // Bounded by the deadline: a chunk moves the cursor, or is cut narrower, down to CHUNK_MIN,
+        // or is waited for.
+        while self.progress.cursor < slice.end() {
+            if let Some(done) = self.next(pace).await? {
+                return Ok(done);
+            }
+        }
+        self.merge().await
+    }
+
+    /// Reads the next chunk, or finds out why not; what is done if it was the whole slice.
+    async fn next(&mut self, pace: &mut Pace) -> Result<Option<Done>, Stop> {
+        let start = self.progress.cursor;
+        let end = self.end(pace, start);
+        let excess = self.excess(start, end);
+        let expected = pace.expected(start, end, excess);
+        // A wrong guess must not keep a slice from ever being tried.
+        let is_first = start == self.resumed_at;
+        let needed = if is_first { expected.min(self.work.chunk_time) } else { expected };
+        if !self.admitted(needed).await? {
+            return Ok(None);
+        }
+        let before = self.progress.source_ms;
+        let read = self.read_one(start, end).await;
+        // The statement alone: the round trips around it do not shrink with the chunk.
+        let took = match &read {
+            Ok(Some(done)) => done.source_ms,
+            _ => self.progress.source_ms - before,
+        };
+        match read {
+            Ok(done) => {
+                // Nothing was read where another attempt's progress was found.
+                if self.progress.cursor > start || done.is_some() {
+                    let took = Duration::from_millis(took);
+                    self.refusals = 0;
+                    pace.learn(start, end, took, excess);
+                    if let Some(governor) = self.work.governor() {
+                        governor.chunk_read(took, self.nice_ratio);
+                    }
+                }
+                Ok(done)
+            }
+            Err(TargetError::Busy(refusal)) => {
+                self.wait(refusal, needed).await?;
+                Ok(None)
+            }
+            Err(error) => {
+                self.narrow(error, pace, start, end)?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Rests, and asks whether the next chunk may be read; `false`: not yet, but it was waited.
+    async fn admitted(&mut self, needed: Duration) -> Result<bool, Stop> {
+        let work = self.work;
+        let rest = work.governor().map_or(Duration::ZERO, Governor::take_rest);
+        if work.time_left() < rest + needed + RESERVE {
+            return Err(self.budget_spent());
+        }
+        tokio::time::sleep(rest).await;
+        // For the first chunk it was asked before the claim.
+        if self.progress.chunks > 0 || self.refusals > 0 {
+            self.nice_ratio = match work.worker.may_work(work.rollup, work.options.backfill).await {
+                Ok(Ok(nice_ratio)) => nice_ratio,
+                Ok(Err(hold)) => return Err(Stop::Hold(hold)),
+                // What cannot be read counts as no; the slice is given back if that can be written.
+                Err(error) => return Err(Stop::yields(error.to_string())),
+            };
+        }
+        if let Some(governor) = work.governor()
+            && let Err(refusal) = governor.throttled(work.worker.source_of(work.rollup)).await
+        {
+            self.wait(refusal, needed).await?;
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    /// Waits until the source is asked again, or gives up the turn.
+    async fn wait(&mut self, refusal: Refusal, needed: Duration) -> Result<(), Stop> {
+        let work = self.work;
+        let wait = work.governor().map_or(Duration::ZERO, |it| it.wait(self.refusals, &refusal));
+        self.refusals += 1;
+        if !refusal.is_critical && work.time_left() > wait + needed + RESERVE {
+            tokio::time::sleep(wait).await;
+            return Ok(());
+        }
+        let reason = match self.progress.chunks {
+            0 => refusal.reason,
+            _ => format!("{}; goes on at {:?}", refusal.reason, self.progress.cursor),
+        };
+        let until = work.worker.clock.now() + governor::RETRY;
+        Err(Stop::Hold(Hold { reason, until, is_over: false }))
+    }
+
+    /// Replaces the slice by one statement, or stages one chunk of it.
+    async fn read_one(
+        &mut self,
+        start: DateTime<Utc>,
+        end: DateTime<Utc>,
+    ) -> Result<Option<Done>, TargetError> {
+        let Work { worker, lease, rollup, shape, slice, .. } = *self.work;
+        let target = &worker.target;
+        let source = (!target.holds_source_of(rollup)).then_some(&worker.source);
+        let chunk = Chunk { source, lease, rollup, shape, slice };
+        let guard = self.work.guard(self.timeout(start, end));
+        if start == slice.start() && end == slice.end() {
+            let replaced = match source {
+                None => target.replace_from_source(lease, rollup, shape, slice, guard).await?,
+                Some(source) => target.replace_by_copy(&chunk, source, guard).await?,
+            };
+            let source_ms = replaced.statement_ms;
+            return Ok(Some(Done { replaced, chunks: 1, source_ms, settled_by: "" }));
+        }
+        if self.progress.chunks == 0 {
+            // Nothing of an attempt before may be left where partials are summed up.
+            self.progress = target.resume(lease, rollup, slice, guard).await?;
+            if self.progress.cursor > start {
+                // A first attempt after checkpoints were lost.
+                self.resumed_at = self.progress.cursor;
+                return Ok(None);
+            }
+        }
+        self.progress = target.stage_chunk(&chunk, self.progress, end, guard).await?;
+        Ok(None)
+    }
+
+    /// Replaces the slice by its staged partials.
+    async fn merge(&self) -> Result<Done, Stop> {
+        let Work { worker, lease, rollup, shape, slice, .. } = *self.work;
+        let guard = self.work.guard(self.work.statement_timeout()?);
+        match worker.target.replace_from_stage(lease, rollup, shape, slice, guard).await {
+            Ok(replaced) => {
+                let Progress { chunks, source_ms, .. } = self.progress;
+                Ok(Done { replaced, chunks, source_ms, settled_by: "" })
+            }
+            Err(TargetError::Db(error))
+                if error.kind() == DbErrorKind::Cancelled && self.resumed_at < slice.end() =>
+            {
+                Err(self.budget_spent())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Decides what a chunk that did not end in time means.
+    fn narrow(
+        &self,
+        error: TargetError,
+        pace: &mut Pace,
+        start: DateTime<Utc>,
+        end: DateTime<Utc>,
+    ) -> Result<(), Stop> {
+        let TargetError::Db(cancelled) = &error else { return Err(error.into()) };
+        if cancelled.kind() != DbErrorKind::Cancelled {
+            return Err(error.into());
+        }
+        let chunk_time = self.work.chunk_time;
+        if end - start > CHUNK_MIN {
+            pace.too_slow(start, end, chunk_time, self.excess(start, end));
+            if self.work.time_left() > RESERVE + chunk_time * 2 {
+                return Ok(());
+            }
+        }
+        if self.progress.cursor > self.resumed_at {
+            return Err(self.budget_spent());
+        }
+        Err(Stop::Fail {
+            error: format!(
+                "reading {} of the source did not end within the budget; `tallymark check` shows \
+                 how it is read",
+                span(end - start)
+            ),
+            retryable: true,
+        })
+    }
+
+    /// Where the next chunk ends; it is narrower while the source is busy.
+    fn end(&self, pace: &Pace, start: DateTime<Utc>) -> DateTime<Utc> {
+        let configured = self.work.chunk_time;
+        let chunk_time = self
+            .work
+            .governor()
+            .map_or(configured, |governor| governor.chunk_time(configured))
+            .max(CHUNK_TIME_MIN);
+        let slice_end = self.work.slice.end();
+        let (whole, partial) = (self.excess(start, slice_end), self.excess(start, start));
+        let end = pace.chunk_end(start, slice_end, chunk_time, whole);
+        if end == slice_end {
+            return end;
+        }
+        let end = pace.chunk_end(start, slice_end, chunk_time, partial);
+        let axis = &self.work.shape.axis;
+        axis.cut(start, end)
+            .or_else(|| axis.cut(start, start + CHUNK_MIN))
+            .or_else(|| axis.cut(start, start + TimeDelta::days(2)))
+            .map_or(slice_end, |cut| cut.min(slice_end))
+    }
+
+    /// Partials cost more than a slice that is read whole.
+    fn excess(&self, start: DateTime<Utc>, end: DateTime<Utc>) -> Excess {
+        if start == self.work.slice.start() && end == self.work.slice.end() {
+            Excess::NONE
+        } else {
+            Excess::of_partials(self.work.shape.distinct.len())
+        }
+    }
+
+    /// The limit of a chunk's statement: tight while the chunk can still be cut narrower.
+    fn timeout(&self, start: DateTime<Utc>, end: DateTime<Utc>) -> Duration {
+        let all = self.work.time_left().saturating_sub(RESERVE);
+        if end - start <= CHUNK_MIN {
+            return all;
+        }
+        // Many narrower tries must still fit into what is left: the first guess can be far off.
+        let chunk_time = self.work.chunk_time;
+        let share = (all / CHUNK_TRIES).max(chunk_time);
+        all.min((chunk_time * CHUNK_OVERRUN).max(CHUNK_TIMEOUT_MIN)).min(share)
+    }
+
+    fn budget_spent(&self) -> Stop {
+        let Progress { chunks, rows_read, cursor, .. } = self.progress;
+        Stop::yields(format!(
+            "budget spent after {chunks} {}, {rows_read} rows; goes on at {cursor:?}",
+            if chunks == 1 { "chunk" } else { "chunks" },
+        ))
+    }
+}
+
+/// A span of time in words.
+fn span(span: TimeDelta) -> String {
+    match span.num_seconds() {
+        seconds if seconds < 120 => format!("{seconds} s"),
+        seconds if seconds < 7200 => format!("{} min", seconds / 60),
+        seconds => format!("{} h", seconds / 3600),
+    }
+}
