@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::future::ready;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::clock::Deadline;
 use crate::governor::Hold;
 use crate::plan::{Standing, View};
+use crate::price::Dollars;
 use crate::report::{Outcome, SliceReport};
 use crate::rollup::Rollup;
 use crate::run::RunOptions;
@@ -54,6 +55,46 @@ pub struct Batch {
     pub deadline: Option<Deadline>,
     /// What holds for each slice.
     pub options: RunOptions,
+    /// What it may take.
+    pub limits: Limits,
+}
+
+/// What a batch may take at most. No slice is begun that would lead past it, as far as those before it
+/// tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Limits {
+    /// Source rows.
+    pub rows: Option<u64>,
+    /// Dollars, by the price of slices in Lambda invocations of their own.
+    pub dollars: Option<f64>,
+}
+
+impl Limits {
+    /// What would be passed by one more slice beside `in_flight` others, as dear as the mean of those in
+    /// `report`.
+    fn passed(&self, report: &BatchReport, in_flight: usize) -> Option<String> {
+        #[expect(clippy::cast_precision_loss, reason = "estimates")]
+        let (done, more, rows, work_ms) = (
+            report.succeeded as f64,
+            (in_flight + 1) as f64,
+            report.rows_read as f64,
+            report.work_ms as f64,
+        );
+        if done < 1.0 {
+            return None;
+        }
+        let grown = (done + more) / done;
+        if let Some(max) = self.rows {
+            #[expect(clippy::cast_precision_loss, reason = "estimates")]
+            let is_passed = rows * grown > max as f64;
+            if is_passed {
+                return Some(format!("{max} rows are the most it may read"));
+            }
+        }
+        let dollars = Dollars::of(done * grown, work_ms * grown).total();
+        let max = self.dollars.filter(|max| dollars > *max)?;
+        Some(format!("{max} dollars are the most it may cost"))
+    }
 }
 
 /// What a batch did.
@@ -81,6 +122,10 @@ pub struct BatchReport {
     pub unchanged: u64,
     /// Milliseconds in statements on the source.
     pub source_ms: u64,
+    /// Milliseconds from claims to checkpoints.
+    pub work_ms: u64,
+    /// Why it stopped before all slices were done, if that was asked for.
+    pub stopped: Option<String>,
 }
 
 impl BatchReport {
@@ -93,6 +138,7 @@ impl BatchReport {
             self.deleted += done.deleted;
             self.unchanged += done.unchanged;
             self.source_ms += done.source_ms;
+            self.work_ms += done.elapsed_ms;
         }
         match report.outcome {
             Outcome::Succeeded | Outcome::AlreadySucceeded => self.succeeded += 1,
@@ -320,7 +366,7 @@ impl Worker {
                 return Err(Interrupted::after(report, error));
             }
             todo = again;
-            if todo.is_empty() || hopeless || out_of_time {
+            if todo.is_empty() || hopeless || out_of_time || report.stopped.is_some() {
                 break;
             }
             if let Some(hold) = hold {
@@ -390,8 +436,12 @@ impl Worker {
         let stop = AtomicBool::new(false);
         let (mut ended_here, reopening) = (BTreeSet::new(), reopen.clone());
         let reopening = &reopening;
+        let in_flight = AtomicUsize::new(0);
         let mut runs = futures_util::stream::iter(slices.iter().copied())
             .take_while(|_| ready(!stop.load(Ordering::Relaxed)))
+            .inspect(|_| {
+                in_flight.fetch_add(1, Ordering::Relaxed);
+            })
             .map(|slice| async move {
                 let run =
                     self.run_in_batch(rollup, slice, reopening.contains(&slice), reason, batch);
@@ -401,6 +451,7 @@ impl Worker {
         let mut pass = Pass::default();
         let mut failures_in_a_row = 0;
         while let Some((slice, result)) = runs.next().await {
+            let others = in_flight.fetch_sub(1, Ordering::Relaxed) - 1;
             let ended = match result {
                 Ok(Some(ended)) => ended,
                 Ok(None) => {
@@ -433,6 +484,12 @@ impl Worker {
                     ended_here.insert(slice);
                     report.add(ended);
                 }
+            }
+            if report.stopped.is_none() {
+                report.stopped = batch.limits.passed(report, others);
+            }
+            if report.stopped.is_some() {
+                stop.store(true, Ordering::Relaxed);
             }
             if failures_in_a_row >= FAILURES_IN_A_ROW_MAX {
                 pass.hopeless = true;

@@ -9,7 +9,7 @@ use aws_lambda_events::sqs::SqsBatchResponse;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json};
 
-use crate::backfill::{BackfillPlan, Batch, BatchReport, Silent};
+use crate::backfill::{BackfillPlan, Batch, BatchReport, Limits, Silent};
 use crate::checkpoint::State;
 use crate::clock::Deadline;
 use crate::event::{
@@ -347,7 +347,8 @@ async fn work_through(
     options: RunOptions,
 ) -> Result<BatchReport, WorkError> {
     let budget = deadline.remaining(&*worker.clock);
-    let batch = Batch { concurrency: 1, budget, deadline: Some(deadline), options };
+    let limits = Limits::default();
+    let batch = Batch { concurrency: 1, budget, deadline: Some(deadline), options, limits };
     // What was done has its lines in the log.
     worker.backfill(rollup, plan, batch, &Silent).await.map_err(|interrupted| *interrupted.error)
 }

@@ -8,6 +8,7 @@
 //! | [`event`] | the JSON that starts work → a trigger |
 //! | [`mod@slice`] | a calendar cuts time into slices and buckets |
 //! | [`plan`] | checkpoints and the time → which slices are due; pure |
+//! | [`estimate`], [`price`] | what a backfill will take and cost |
 //! | [`tick`], [`backfill`] | a trigger's due slices, one after another or several at once |
 //! | [`compose`] | rollups of rollups: what a coarse slice waits for, and what makes it run again |
 //! | [`late`] | late changes of the source → slices that run again |
@@ -33,6 +34,7 @@ pub mod config;
 pub mod db;
 #[cfg(feature = "embedded")]
 pub mod embedded;
+pub mod estimate;
 pub mod event;
 pub mod faults;
 pub mod governor;
@@ -40,6 +42,7 @@ pub mod hold;
 pub mod lambda;
 pub mod late;
 pub mod plan;
+pub mod price;
 pub mod probe;
 pub mod rename;
 pub mod repair;

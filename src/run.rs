@@ -233,6 +233,7 @@ impl Work<'_> {
                 return Err(Stop::Yield(Yield { reason, retry_at, horizon }));
             }
         };
+        let mut rows = None;
         if self.rollup.plan_guard || pace.is_unknown() {
             let (start, end) = (self.slice.start(), self.slice.end());
             let reading = plan_guard::inspect(&mut tx, self.rollup, self.shape, start, end).await?;
@@ -241,11 +242,16 @@ impl Work<'_> {
                 // Retried: the index may be made meanwhile.
                 return Err(Stop::Fail { error, retryable: true });
             }
-            if pace.is_unknown() {
-                pace.guess(reading.rows, start, end, self.chunk_time);
-            }
+            rows = Some(reading.rows);
         }
         tx.commit().await?;
+        if let Some(rows) = rows.filter(|_| pace.is_unknown()) {
+            // As dear as it was for the slices of other processes; nothing is lost without.
+            let learned = self.worker.learned(self.rollup).await.ok().flatten();
+            let ms_per_row = learned.map(|learned| learned.ms_per_row);
+            let (start, end) = (self.slice.start(), self.slice.end());
+            pace.guess(rows, start, end, self.chunk_time, ms_per_row);
+        }
         Ok(by)
     }
 

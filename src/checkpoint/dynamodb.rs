@@ -29,6 +29,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bounds one call with all its retries.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(6);
+/// Slices that tell how fast a rollup is: one read of DynamoDB.
+const RECENT: i32 = 32;
 /// An endpoint of one's own (a local server) has no regions, but requests are signed for one.
 const LOCAL_REGION: &str = "us-east-1";
 
@@ -137,6 +139,27 @@ impl Checkpoints {
             }
         }
         Ok(found)
+    }
+
+    /// The checkpoints of the newest slices that have any, at most [`RECENT`] of them.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if the call fails or an item is malformed.
+    pub async fn recent(&self, rollup: &str) -> Result<Vec<Checkpoint>, CheckpointError> {
+        // Slices begin with a digit, everything else with a letter.
+        let condition = format!("#{PK} = :rollup AND #{SK} < :letters");
+        let query = self
+            .client
+            .query()
+            .table_name(&self.table)
+            .scan_index_forward(false)
+            .limit(RECENT)
+            .set_expression_attribute_names(Some(names_in(&condition).collect()))
+            .key_condition_expression(condition)
+            .expression_attribute_values(":rollup", text(rollup))
+            .expression_attribute_values(":letters", text("A"));
+        let found = query.send().await.map_err(|error| self.error("query", error))?;
+        found.items().iter().map(Checkpoint::from_item).collect()
     }
 
     /// The checkpoints of all slices that have not succeeded, in their order. Costs what there is

@@ -5,11 +5,12 @@ use serde_json::json;
 
 use super::ui::{self, Progress, counted, number};
 use super::{Failure, Global, Range, parse_duration};
-use crate::backfill::{BackfillPlan, Batch, BatchReport, Interrupted, Order};
-use crate::clock::Stopwatch;
+use crate::backfill::{BackfillPlan, Batch, BatchReport, Interrupted, Limits, Order};
+use crate::clock::{Deadline, Stopwatch};
+use crate::estimate::Estimate;
 use crate::rollup::Rollup;
 use crate::run::RunOptions;
-use crate::worker::{Severity, WorkError};
+use crate::worker::{Severity, WorkError, Worker};
 
 /// Compute a range of slices, several at once.
 #[derive(Debug, Args)]
@@ -24,6 +25,15 @@ pub struct Backfill {
     /// Recompute what succeeded already, too
     #[arg(long)]
     force: bool,
+    /// Stop before more source rows are read than that
+    #[arg(long, value_name = "N")]
+    max_rows: Option<u64>,
+    /// Stop after so many hours
+    #[arg(long, value_name = "HOURS", value_parser = positive)]
+    max_hours: Option<f64>,
+    /// Stop before it would have cost more on AWS, by list prices
+    #[arg(long, value_name = "DOLLARS", value_parser = positive)]
+    max_dollars: Option<f64>,
     #[command(flatten)]
     pace: Pace,
 }
@@ -47,7 +57,8 @@ pub(super) struct Pace {
 impl Pace {
     pub(super) fn batch(&self, options: RunOptions) -> Batch {
         let concurrency = self.concurrency as usize;
-        Batch { concurrency, budget: self.budget, deadline: None, options }
+        let limits = Limits::default();
+        Batch { concurrency, budget: self.budget, deadline: None, options, limits }
     }
 }
 
@@ -72,23 +83,80 @@ impl Backfill {
         let rollup = worker.rollup(&self.rollup)?;
         let (from, to) = self.range.bounds(rollup, worker.clock.now())?;
         let plan = worker.plan_backfill(rollup, from, to, self.order.into(), self.force).await?;
-        global.tell(describe(rollup, &plan));
         let watch = Stopwatch::start();
         if plan.slices.is_empty() {
+            global.tell(describe(rollup, &plan));
             if global.json {
                 ui::json(&document(rollup, &BatchReport::default(), None, watch));
             }
             return Ok(());
         }
+        let estimate = worker.estimate(rollup, &plan, self.pace.concurrency).await?;
+        global.tell(format!("{}{}", describe(rollup, &plan), foreseen(&worker, &estimate)));
         ui::confirm("Compute them?", self.pace.yes)?;
         let watch = Stopwatch::start();
         let progress = Progress::new(&rollup.name, plan.slices.len());
         let options = RunOptions { backfill: Some(worker.clock.now()), ..RunOptions::default() };
-        let batch = self.pace.batch(options);
-        let report = worker.backfill(rollup, &plan, batch, &progress).await;
+        let limits = Limits { rows: self.max_rows, dollars: self.max_dollars };
+        let deadline = self.max_hours.map(|hours| {
+            Deadline::after(&*worker.clock, Duration::from_secs_f64((hours * 3600.0).min(1e9)))
+        });
+        let batch = Batch { limits, deadline, ..self.pace.batch(options) };
+        let work = worker.backfill(rollup, &plan, batch, &progress);
+        let report = progress.during(worker.governor.waits(), work).await;
         progress.finish();
-        finish(global, rollup, report, watch)
+        finish(global, rollup, report, watch, Some(&estimate))
     }
+}
+
+/// Reads a number above 0.
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number > 0.0 && number.is_finite() => Ok(number),
+        _ => Err("write a number above 0".to_owned()),
+    }
+}
+
+/// What a backfill will take, behind what it will do.
+pub(super) fn foreseen(worker: &Worker, estimate: &Estimate) -> String {
+    let Estimate { rows, blocks, source_ms, elapsed_ms, .. } = *estimate;
+    let dollars = &estimate.dollars;
+    let ms = |ms| ui::duration(Duration::from_millis(ms));
+    let how = match estimate.is_learned {
+        true => "as its newest slices",
+        false => "a guess: no slice has been computed yet",
+    };
+    format!(
+        "\n  about {} source rows in {} blocks, by the planner's statistics\n  about {} in statements \
+         on the source, {} in all ({how})\n  done by {} at nice_ratio {}, {}\n  on AWS about ${:.2}: \
+         Lambda {:.2}, DynamoDB {:.2}, SQS {:.2}, logs {:.2} (list prices of {})",
+        number(rows),
+        number(blocks),
+        ms(source_ms),
+        ms(elapsed_ms),
+        ui::instant(estimate.finish_at),
+        worker.governor.settings().nice_ratio,
+        ui::counted(worker.governor.settings().slots as usize, "slot"),
+        dollars.total(),
+        dollars.lambda,
+        dollars.dynamodb,
+        dollars.sqs,
+        dollars.logs,
+        crate::price::PRICES_OF,
+    )
+}
+
+/// What a backfill will take, as `plan` and `backfill` print it with `--json`.
+pub(super) fn foreseen_document(estimate: &Estimate) -> serde_json::Value {
+    json!({
+        "rows": estimate.rows,
+        "blocks": estimate.blocks,
+        "source_ms": estimate.source_ms,
+        "elapsed_ms": estimate.elapsed_ms,
+        "finish_at": estimate.finish_at,
+        "learned": estimate.is_learned,
+        "dollars": estimate.dollars,
+    })
 }
 
 /// What a backfill would do.
@@ -123,15 +191,17 @@ pub(super) fn finish(
     rollup: &Rollup,
     result: Result<BatchReport, Interrupted>,
     watch: Stopwatch,
+    estimate: Option<&Estimate>,
 ) -> Result<(), Failure> {
     let (report, trouble) = match result {
         Ok(report) => (report, None),
         Err(Interrupted { report, error }) => (*report, Some(*error)),
     };
-    let document = document(rollup, &report, trouble.as_ref(), watch);
+    let mut document = document(rollup, &report, trouble.as_ref(), watch);
+    document["estimate"] = estimate.map_or(serde_json::Value::Null, foreseen_document);
     // Of a batch that could not even begin the error alone is said.
     if global.json || trouble.is_none() || report.succeeded > 0 || !report.failed.is_empty() {
-        global.print(&document, || summary(&report, watch));
+        global.print(&document, || summary(&report, watch, estimate));
     }
     if let Some(error) = trouble {
         return Err(Failure::told(error.severity(), error.to_string()));
@@ -147,6 +217,9 @@ pub(super) fn finish(
     .map(|(count, what)| format!("{} {what}", counted(*count, "slice")))
     .collect();
     let mut message = parts.join(", ");
+    if let Some(why) = &report.stopped {
+        message.push_str(&format!(": {why}; the same backfill goes on"));
+    }
     if let Some(first) = report.failed.iter().chain(&report.refused).next() {
         let reason = first.reason.as_deref().unwrap_or_default();
         message.push_str(&format!(
@@ -179,19 +252,30 @@ pub(super) fn document(
         "deleted": report.deleted,
         "unchanged": report.unchanged,
         "source_ms": report.source_ms,
+        "stopped": report.stopped,
         "elapsed_ms": u64::try_from(watch.elapsed().as_millis()).unwrap_or(u64::MAX),
         "error": trouble.map(ToString::to_string),
+        "estimate": null,
     })
 }
 
-fn summary(report: &BatchReport, watch: Stopwatch) -> String {
+/// The estimate is put beside what was, if all was done.
+fn summary(report: &BatchReport, watch: Stopwatch, estimate: Option<&Estimate>) -> String {
+    let estimate = estimate.filter(|_| report.severity().is_none());
+    let ms = |ms| ui::duration(Duration::from_millis(ms));
+    let beside = |text: &dyn Fn(&Estimate) -> String| {
+        estimate.map_or_else(String::new, |estimate| format!(" (about {})", text(estimate)))
+    };
     format!(
-        "{} succeeded in {}, {} of it in statements on the source\n  {} rows read\n  \
+        "{} succeeded in {}{}, {}{} of it in statements on the source\n  {} rows read{}\n  \
          {} groups: {} inserted, {} updated, {} deleted, {} unchanged",
         counted(report.succeeded, "slice"),
         ui::duration(watch.elapsed()),
-        ui::duration(Duration::from_millis(report.source_ms)),
+        beside(&|it| ms(it.elapsed_ms)),
+        ms(report.source_ms),
+        beside(&|it| ms(it.source_ms)),
         number(report.rows_read),
+        beside(&|it| number(it.rows)),
         number(report.groups),
         number(report.inserted),
         number(report.updated),

@@ -4,6 +4,7 @@ use sqlx::Row as _;
 
 use super::{Failure, Global, rollups, ui};
 use crate::db::{Access, Db, DbError, Side};
+use crate::governor::Refusal;
 use crate::rollup::{Late, Rollup};
 use crate::source::plan_guard::{self, Reading};
 use crate::source::shape::Shape;
@@ -59,6 +60,9 @@ impl Check {
         let worker = global.worker(1).await?;
         let mut findings = Findings::default();
         if let Err(error) = server(&alone(&worker, Side::Source)?, &mut findings).await {
+            findings.trouble("source", &error.into());
+        }
+        if let Err(error) = load(&worker, &mut findings).await {
             findings.trouble("source", &error.into());
         }
         if !worker.target.is_source
@@ -171,6 +175,51 @@ async fn server(db: &Db, findings: &mut Findings) -> Result<(), DbError> {
             "behind a transaction pooler (two transactions had two backends); nothing here needs \
              a session",
         );
+    }
+    Ok(())
+}
+
+/// What the governor can see, and what it would say now.
+async fn load(worker: &Worker, findings: &mut Findings) -> Result<(), DbError> {
+    /// Rates need two looks this far apart.
+    const BETWEEN: std::time::Duration = std::time::Duration::from_millis(1100);
+    let governor = &worker.governor;
+    let look = async || {
+        let mut tx = worker.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, "check").await?;
+        let seen = governor.look(&mut tx).await?;
+        tx.rollback().await?;
+        Ok::<_, DbError>(seen)
+    };
+    let (mut signals, mut refusal) = look().await?;
+    if !signals.is_empty() {
+        tokio::time::sleep(BETWEEN).await;
+        (signals, refusal) = look().await?;
+    }
+    if refusal.is_none() {
+        refusal = governor.throttled(&worker.source).await.err();
+    }
+    let settings = governor.settings();
+    let (slots, nice) = (settings.slots, settings.nice_ratio);
+    let mut finding = format!(
+        "governor: at most {} at once, rests {nice} × as long as each took",
+        ui::counted(slots as usize, "chunk")
+    );
+    finding.push_str(&match signals.is_empty() {
+        true => "; no max_load is set".to_owned(),
+        false => format!("; load now: {}", signals.join(", ")),
+    });
+    match refusal {
+        None => findings.add(Grade::Good, "source", finding),
+        Some(Refusal { reason, is_critical: true })
+            if reason.contains("cannot be read") || reason.contains("failed") =>
+        {
+            findings.add(Grade::Bad, "source", format!("governor: {reason}"));
+        }
+        Some(Refusal { reason, .. }) => findings.add(
+            Grade::Note,
+            "source",
+            format!("{finding}; nothing would be read now: {reason}"),
+        ),
     }
     Ok(())
 }

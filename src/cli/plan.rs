@@ -4,15 +4,13 @@ use chrono::{DateTime, Utc};
 use clap::Args;
 use serde_json::json;
 
-use super::backfill::describe;
+use super::backfill::{describe, foreseen, foreseen_document};
 use super::{Failure, Global, Range, rollups, run::name, ui};
 use crate::backfill::Order;
 use crate::checkpoint::SourceBegin;
-use crate::db::Access;
 use crate::plan::Standing;
 use crate::rollup::Rollup;
-use crate::source::plan_guard;
-use crate::worker::{CATALOGUE_TIMEOUT, Severity, WorkError, Worker};
+use crate::worker::{Severity, Worker};
 
 /// Show what is due, or what a backfill would do.
 #[derive(Debug, Args)]
@@ -24,6 +22,10 @@ pub struct Plan {
     /// Plan to recompute what succeeded already, too
     #[arg(long, requires = "from")]
     force: bool,
+    /// Foresee a backfill of so many slices at once
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "from",
+          value_parser = clap::value_parser!(u32).range(1..=64))]
+    concurrency: u32,
 }
 
 impl Plan {
@@ -51,22 +53,7 @@ impl Plan {
     ) -> Result<(serde_json::Value, String), Failure> {
         let (from, to) = self.range.bounds(rollup, worker.clock.now())?;
         let plan = worker.plan_backfill(rollup, from, to, Order::OldestFirst, self.force).await?;
-        let rows = match (plan.slices.first(), plan.slices.last()) {
-            (Some(first), Some(last)) => {
-                let shape = worker.shape(rollup).await?;
-                let mut tx = worker
-                    .source_of(rollup)
-                    .begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name)
-                    .await
-                    .map_err(WorkError::from)?;
-                plan_guard::estimate(&mut tx, rollup, &shape, first.start(), last.end())
-                    .await
-                    .map_err(WorkError::from)?
-            }
-            _ => 0.0,
-        };
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an estimate")]
-        let rows = rows as u64;
+        let estimate = worker.estimate(rollup, &plan, self.concurrency).await?;
         let document = json!({
             "rollup": rollup.name,
             "from": plan.from,
@@ -78,13 +65,12 @@ impl Plan {
             "sealed": plan.sealed,
             "exhausted": plan.exhausted,
             "blocked": plan.blocked,
-            "rows_estimated": rows,
+            "estimate": foreseen_document(&estimate),
         });
-        let text = format!(
-            "{}\n  about {} source rows, by the planner's statistics",
-            describe(rollup, &plan),
-            ui::number(rows)
-        );
+        let mut text = describe(rollup, &plan);
+        if !plan.slices.is_empty() {
+            text.push_str(&foreseen(worker, &estimate));
+        }
         Ok((document, text))
     }
 }

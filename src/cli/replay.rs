@@ -57,9 +57,10 @@ impl Replay {
         let watch = Stopwatch::start();
         let progress = Progress::new(&rollup.name, slices.len());
         let batch = self.pace.batch(RunOptions { allow_shrink: self.allow_shrink, backfill: None });
-        let report = worker.replay(rollup, &slices, &self.reason, batch, &progress).await;
+        let work = worker.replay(rollup, &slices, &self.reason, batch, &progress);
+        let report = progress.during(worker.governor.waits(), work).await;
         progress.finish();
-        finish(global, rollup, report, watch)
+        finish(global, rollup, report, watch, None)
     }
 
     async fn slices(&self, worker: &Worker, rollup: &Rollup) -> Result<Vec<Slice>, Failure> {

@@ -174,6 +174,7 @@ struct State {
     rows: u64,
     total: u64,
     printed: Stopwatch,
+    waits: Option<String>,
 }
 
 impl Progress {
@@ -198,12 +199,51 @@ impl Progress {
             ProgressBar::hidden()
         };
         let printed = Stopwatch::start();
-        Self { bar, state: Mutex::new(State { done: 0, rows: 0, total, printed }) }
+        Self { bar, state: Mutex::new(State { done: 0, rows: 0, total, printed, waits: None }) }
     }
 
     /// Takes the bar away.
     pub fn finish(&self) {
         self.bar.finish_and_clear();
+    }
+
+    /// Does `work`, and shows what it waits for.
+    pub async fn during<T>(
+        &self,
+        mut waits: tokio::sync::watch::Receiver<Option<String>>,
+        work: impl Future<Output = T>,
+    ) -> T {
+        let mut work = std::pin::pin!(work);
+        // In a log a wait is worth a line only now and then; the first one at once.
+        let mut told: Option<Stopwatch> = None;
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                Ok(()) = waits.changed() => {
+                    let reason = waits.borrow_and_update().clone();
+                    if !self.bar.is_hidden() {
+                        self.state().waits = reason;
+                        self.show();
+                    } else if let Some(reason) = reason
+                        && told.is_none_or(|told| told.elapsed() >= LINE_EVERY)
+                    {
+                        told = Some(Stopwatch::start());
+                        note(format!("waiting: {reason}"));
+                    }
+                }
+            }
+        }
+    }
+
+    fn show(&self) {
+        let state = self.state();
+        let waits = state.waits.as_ref();
+        let waits = waits.map_or_else(String::new, |reason| format!(" waiting: {reason},"));
+        self.bar.set_message(format!("{} rows,{waits}", number(state.rows)));
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn tell(&self, text: &str) {
@@ -217,7 +257,7 @@ impl Progress {
 
 impl Listener for Progress {
     fn ended(&self, report: &SliceReport) {
-        let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut state = self.state();
         state.rows += report.completion.as_ref().map_or(0, |done| done.rows_read);
         if report.is_success() {
             state.done += 1;
@@ -232,7 +272,9 @@ impl Listener for Progress {
             };
             self.tell(&format!("{}@{start} {why}", report.rollup));
         }
-        self.bar.set_message(format!("{} rows,", number(state.rows)));
+        drop(state);
+        self.show();
+        let mut state = self.state();
         if self.bar.is_hidden() && state.printed.elapsed() >= LINE_EVERY {
             state.printed = Stopwatch::start();
             let (done, total, rows) = (number(state.done), number(state.total), number(state.rows));

@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::run::named;
 use super::{Failure, Global, Range, parse_duration, rollups, slice_starting, ui};
-use crate::backfill::{Batch, Interrupted};
+use crate::backfill::{Batch, Interrupted, Limits};
 use crate::plan::Standing;
 use crate::report::SliceReport;
 use crate::rollup::Rollup;
@@ -182,7 +182,8 @@ impl Verify {
             let slices: Vec<Slice> =
                 slices.iter().map(|found| rollup.calendar.containing(found.start)).collect();
             let (budget, options) = (self.timeout, RunOptions::default());
-            let batch = Batch { concurrency: 1, budget, deadline: None, options };
+            let limits = Limits::default();
+            let batch = Batch { concurrency: 1, budget, deadline: None, options, limits };
             let progress = ui::Progress::new(&rollup.name, slices.len());
             let report = worker.replay(rollup, &slices, "verify", batch, &progress).await;
             progress.finish();

@@ -62,9 +62,18 @@ impl Pace {
         self.rate.is_none()
     }
 
-    /// Takes the planner's estimate of the rows between `start` and `end` as a first guess.
-    pub fn guess(&mut self, rows: f64, start: DateTime<Utc>, end: DateTime<Utc>, wanted: Duration) {
-        let statement = wanted.as_secs_f64() * 1e3 * (rows / FIRST_CHUNK_ROWS);
+    /// Takes the planner's estimate of the rows between `start` and `end` as a first guess, each of
+    /// them as dear as it was for others, or so that [`FIRST_CHUNK_ROWS`] are what is wanted.
+    pub fn guess(
+        &mut self,
+        rows: f64,
+        start: DateTime<Utc>,
+        end: DateTime<Utc>,
+        wanted: Duration,
+        ms_per_row: Option<f64>,
+    ) {
+        let ms_per_row = ms_per_row.unwrap_or(wanted.as_secs_f64() * 1e3 / FIRST_CHUNK_ROWS);
+        let statement = rows * ms_per_row;
         self.rate = Some((statement / seconds(end - start)).max(RATE_MIN));
     }
 
@@ -146,15 +155,23 @@ mod tests {
     #[test]
     fn a_slice_that_fits_is_one_chunk() {
         let mut pace = Pace::default();
-        pace.guess(150_000.0, at(0), at(86_400), WANTED);
+        pace.guess(150_000.0, at(0), at(86_400), WANTED, None);
         assert_eq!(pace.chunk_end(at(0), at(86_400), WANTED, Excess::NONE), at(86_400));
+    }
+
+    #[test]
+    fn what_others_took_decides_how_wide_the_first_chunk_is() {
+        let mut pace = Pace::default();
+        // 1 ms a row: 500 of 86,400 rows.
+        pace.guess(86_400.0, at(0), at(86_400), WANTED, Some(1.0));
+        assert_eq!(pace.chunk_end(at(0), at(86_400), WANTED, Excess::NONE), at(500));
     }
 
     #[test]
     fn chunks_approach_the_wanted_time_from_both_sides() {
         for first_rows in [1.0, 1e9] {
             let mut pace = Pace::default();
-            pace.guess(first_rows, at(0), at(86_400), WANTED);
+            pace.guess(first_rows, at(0), at(86_400), WANTED, None);
             // The truth: a day takes 50 s, so a chunk of 500 ms is 864 s wide.
             let mut start = 0;
             for _ in 0..40 {

@@ -81,6 +81,8 @@ struct Node {
 struct Relation {
     rows: Option<f64>,
     bytes: i64,
+    blocks: f64,
+    correlation: Option<f64>,
     method: String,
     keys: Vec<String>,
 }
@@ -104,7 +106,7 @@ pub async fn inspect(
     let mut nodes = Vec::new();
     walk(&plan, None, &mut nodes);
     let bounds = shape.axis.bounds_shown(start, end);
-    let catalogue = catalogue(tx, &nodes).await?;
+    let catalogue = catalogue(tx, &nodes, "NULL").await?;
     let mut rows = input_rows(&plan);
     let mut scans: Vec<Scan> =
         nodes.iter().map(|node| node.weigh(&nodes, &catalogue, &bounds)).collect();
@@ -116,9 +118,7 @@ pub async fn inspect(
     };
     if is_refused(&scans, rows) {
         // Those estimates leave out what the rollup's own conditions do; the slice alone decides.
-        let all =
-            format!("SELECT FROM {} WHERE {}", table(&rollup.from), shape.axis.between(start, end));
-        let alone = explain(tx, &all).await?;
+        let alone = explain(tx, &alone(rollup, shape, start, end)).await?;
         let without = alone["Plan Rows"].as_f64().unwrap_or(0.0).max(1.0);
         for (scan, node) in scans.iter_mut().zip(&nodes) {
             if !scan.is_bounded && !node.condition.is_empty() && !node.is_by_time(&bounds) {
@@ -132,6 +132,50 @@ pub async fn inspect(
     }
     let refusal = is_refused(&scans, rows).then(|| refusal(rollup, rows, &scans, &nodes, &bounds));
     Ok(Reading { rows, scans, refusal })
+}
+
+/// All rows of a slice, whatever the rollup's own conditions.
+fn alone(rollup: &Rollup, shape: &Shape, start: DateTime<Utc>, end: DateTime<Utc>) -> String {
+    format!("SELECT FROM {} WHERE {}", table(&rollup.from), shape.axis.between(start, end))
+}
+
+/// How much a slice is to read.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Volume {
+    /// Rows that are grouped.
+    pub rows: f64,
+    /// Blocks of tables and indexes that are looked at.
+    pub blocks: f64,
+}
+
+/// The rows and blocks between `start` and `end`, by statistics and the plan; reads none of them.
+///
+/// # Errors
+/// As [`inspect`].
+pub async fn volume(
+    tx: &mut Tx,
+    rollup: &Rollup,
+    shape: &Shape,
+    start: DateTime<Utc>,
+    end: DateTime<Utc>,
+) -> Result<Volume, DbError> {
+    let select = read::select(rollup, shape, Form::Whole, (start, start, end), false);
+    let plan = explain(tx, &select).await?;
+    let mut nodes = Vec::new();
+    walk(&plan, None, &mut nodes);
+    if rollup.filter.is_some() {
+        // What the condition leaves out is looked at too.
+        let alone = explain(tx, &alone(rollup, shape, start, end)).await?;
+        let more = alone["Plan Rows"].as_f64().unwrap_or(0.0) / input_rows(&plan).max(1.0);
+        let bounds = shape.axis.bounds_shown(start, end);
+        for node in nodes.iter_mut().filter(|node| node.is_by_time(&bounds)) {
+            node.rows *= more.max(1.0);
+        }
+    }
+    let correlation = include_str!("correlation.sql");
+    let catalogue = catalogue(tx, &nodes, correlation).await?;
+    let blocks = nodes.iter().map(|node| node.blocks(&catalogue)).sum();
+    Ok(Volume { rows: input_rows(&plan), blocks })
 }
 
 /// The planner's estimate of the rows between `start` and `end`; reads none of them.
@@ -195,7 +239,7 @@ fn walk(plan: &Value, heap: Option<&Value>, nodes: &mut Vec<Node>) {
     }
 }
 
-async fn catalogue(tx: &mut Tx, nodes: &[Node]) -> Result<Catalogue, DbError> {
+async fn catalogue(tx: &mut Tx, nodes: &[Node], correlation: &str) -> Result<Catalogue, DbError> {
     const DOING: &str = "asking for the tables of a plan";
     if nodes.is_empty() {
         return Ok(Catalogue::new());
@@ -207,7 +251,8 @@ async fn catalogue(tx: &mut Tx, nodes: &[Node]) -> Result<Catalogue, DbError> {
             relations.map(|name| format!("({}, {})", literal(&node.schema), literal(name)))
         })
         .collect();
-    let sql = format!(include_str!("plan_guard.sql"), names = names.join(", "));
+    let names = names.join(", ");
+    let sql = format!(include_str!("plan_guard.sql"), names = names, correlation = correlation);
     let rows = tx.rows(DOING, sql).await?;
     let relation = |row: &sqlx::postgres::PgRow| {
         Ok::<_, sqlx::Error>((
@@ -215,6 +260,8 @@ async fn catalogue(tx: &mut Tx, nodes: &[Node]) -> Result<Catalogue, DbError> {
             Relation {
                 rows: row.try_get("rows")?,
                 bytes: row.try_get("bytes")?,
+                blocks: row.try_get("blocks")?,
+                correlation: row.try_get("correlation")?,
                 method: row.try_get::<Option<String>, _>("method")?.unwrap_or_default(),
                 keys: row.try_get("keys")?,
             },
@@ -251,6 +298,24 @@ impl Node {
             rows: if is_bounded { self.rows } else { held.max(self.rows) },
             bytes: if is_bounded { 0 } else { bytes },
         }
+    }
+
+    /// The blocks that it looks at. Where rows lie in the index's order, its rows fill blocks; where they
+    /// lie in none, nearly each row is in a block of its own. Between them by the square of the correlation,
+    /// as the planner's `cost_index` does.
+    fn blocks(&self, catalogue: &Catalogue) -> f64 {
+        let find = |name: &String| catalogue.get(&(self.schema.clone(), name.clone()));
+        let Some(whole) = find(&self.table) else { return 0.0 };
+        let Some(index) = self.index.as_ref().and_then(find) else { return whole.blocks };
+        let all = whole.rows.unwrap_or(self.rows).max(1.0);
+        let share = (self.rows / all).min(1.0);
+        let entries = index.rows.unwrap_or(all).max(1.0);
+        let leaves = index.blocks * (self.rows / entries).min(1.0);
+        let in_order = share * whole.blocks;
+        let scattered = whole.blocks * (1.0 - (-self.rows / whole.blocks.max(1.0)).exp());
+        let correlation = index.correlation.unwrap_or(0.0).powi(2);
+        let heap = scattered + correlation * (in_order - scattered);
+        leaves + if self.method == "Index Only Scan" { 0.0 } else { heap }
     }
 
     /// Whether `index` reads only what lies between the bounds: the time is its first key, or all keys
@@ -376,7 +441,14 @@ mod tests {
 
     fn btree(keys: &[&str]) -> Relation {
         let keys = keys.iter().map(|&key| key.into()).collect();
-        Relation { rows: None, bytes: 0, method: "btree".into(), keys }
+        Relation {
+            rows: None,
+            bytes: 0,
+            blocks: 0.0,
+            correlation: None,
+            method: "btree".into(),
+            keys,
+        }
     }
 
     const BOUNDS: [&str; 2] = ["2026-01-01 00:00:00", "2026-01-02 00:00:00"];

@@ -7,6 +7,8 @@ SELECT n.nspname AS schema,
                  / current_setting('block_size')::float8 / c.relpages
        END AS rows,
        pg_relation_size(c.oid) AS bytes,
+       pg_relation_size(c.oid)::float8 / current_setting('block_size')::float8 AS blocks,
+       {correlation}::float8 AS correlation,
        a.amname::text AS method,
        ARRAY(SELECT pg_get_indexdef(c.oid, k, true) FROM generate_series(1, i.indnkeyatts) AS k)
            AS keys

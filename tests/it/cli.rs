@@ -89,7 +89,7 @@ async fn every_command_does_what_the_manual_says() {
     let priced = place.json(&["plan", "--from", &day(4).to_string()]);
     is_documented(&priced, "plan", 1);
     assert_eq!(priced["rollups"][0]["slices"], 4);
-    assert!(priced["rollups"][0]["rows_estimated"].as_u64().unwrap() > 500, "{priced}");
+    assert!(priced["rollups"][0]["estimate"]["rows"].as_u64().unwrap() > 500, "{priced}");
 
     let slice = format!("daily@{}T00:00:00Z", day(1));
     let run = place.json(&["run", "daily", "--slice", &slice]);

@@ -11,6 +11,7 @@ mod compose;
 mod docs;
 mod due;
 mod embedded_postgres;
+mod estimate;
 mod faults;
 mod flights;
 mod governor;

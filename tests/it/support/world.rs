@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use sqlx::{AssertSqlSafe, PgPool};
-use tallymark::backfill::{Batch, BatchReport, Order, Silent};
+use tallymark::backfill::{Batch, BatchReport, Limits, Order, Silent};
 use tallymark::checkpoint::{Checkpoint, Checkpoints};
 use tallymark::clock::{Clock, Deadline, ManualClock, SystemClock};
 use tallymark::config::Config;
@@ -328,7 +328,8 @@ pub async fn init(worker: &Worker) -> Result<(), WorkError> {
 
 /// Four slices at once, within [`BUDGET`] each.
 pub fn batch() -> Batch {
-    Batch { concurrency: 4, budget: BUDGET, deadline: None, options: RunOptions::default() }
+    let (options, limits) = (RunOptions::default(), Limits::default());
+    Batch { concurrency: 4, budget: BUDGET, deadline: None, options, limits }
 }
 
 /// The rows that `sql` gives, each as PostgreSQL writes a record, in order.

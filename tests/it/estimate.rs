@@ -1,0 +1,110 @@
+//! What a backfill is told to take, beside what it takes.
+
+use sqlx::Row as _;
+use tallymark::backfill::{Order, Silent};
+use tallymark::source::read::{self, Form};
+
+use crate::support::cli::Place;
+use crate::support::world::{Setup, World, batch, instant};
+
+/// 60 days of 3,000 rows, ever more towards the end.
+const GROWING: &str = "CREATE TABLE T AS SELECT '2026-01-01Z'::timestamptz + sqrt(n / 180000.0) * interval '60 days' AS at, \
+    n % 40 AS entity_id, (ARRAY['view', 'click', 'buy'])[1 + n % 3] AS kind, repeat('x', 60) AS pad \
+    FROM generate_series(0, 179999) n ORDER";
+
+fn table(name: &str, order: &str) -> String {
+    let sql = format!("{GROWING} BY {order}; CREATE INDEX ON T (at); VACUUM ANALYZE T");
+    sql.replace(" T ", &format!(" {name} ")).replace("ANALYZE T", &format!("ANALYZE {name}"))
+}
+
+fn rollup(name: &str, rest: &str) -> String {
+    format!(
+        "[[rollup]]\nname = \"{name}\"\nfrom = \"public.{name}\"\ntime = \"at\"\nstart = \"2026-01-01\"\n\
+         slice = \"1 day\"\ngroup_by = [\"entity_id\"]\n{rest}\n[rollup.measures]\nn = \"count\"\n"
+    )
+}
+
+/// The blocks that the slices' own statements look at, by PostgreSQL's count.
+async fn blocks(
+    world: &World,
+    rollup: &tallymark::rollup::Rollup,
+    slices: &[tallymark::slice::Slice],
+) -> u64 {
+    let shape = world.worker.shape(rollup).await.unwrap();
+    let mut blocks = 0;
+    for slice in slices {
+        let bounds = (slice.start(), slice.start(), slice.end());
+        let select = read::select(rollup, &shape, Form::Whole, bounds, false);
+        let sql = format!("EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) {select}");
+        let row = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_one(&world.pool).await.unwrap();
+        let text: String = row.try_get_unchecked(0).unwrap();
+        let plan: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let of = |key: &str| plan[0]["Plan"][key].as_u64().unwrap();
+        blocks += of("Shared Hit Blocks") + of("Shared Read Blocks");
+    }
+    blocks
+}
+
+/// In the order of time, in none, and under a condition: rows and blocks within a quarter, from
+/// statistics and plans alone.
+#[tokio::test]
+async fn rows_and_blocks_are_foreseen_within_a_quarter() {
+    let rollups = rollup("ordered", "")
+        + &rollup("shuffled", "")
+        + &rollup("part", "where = \"kind = 'buy'\"");
+    let world = World::bare("SELECT 1", Setup { rollups: &rollups, ..Setup::default() }).await;
+    for (name, order) in [("ordered", "n"), ("shuffled", "md5(n::text)"), ("part", "n")] {
+        for statement in table(name, order).split("; ") {
+            world.sql(statement).await;
+        }
+    }
+    crate::support::world::init(&world.worker).await.unwrap();
+    for rollup in &world.worker.config.rollups {
+        let (from, to) = (instant("2026-01-11"), instant("2026-03-01"));
+        let worker = &world.worker;
+        let plan = worker.plan_backfill(rollup, from, to, Order::NewestFirst, false).await.unwrap();
+        let estimate = worker.estimate(rollup, &plan, 1).await.unwrap();
+        assert_eq!((estimate.slices, estimate.is_learned), (49, false));
+        let found = worker.backfill(rollup, &plan, batch(), &Silent).await.unwrap();
+        let blocks = blocks(&world, rollup, &plan.slices).await;
+        for (foreseen, found) in [(estimate.rows, found.rows_read), (estimate.blocks, blocks)] {
+            let (low, high) = (found * 3 / 4, found * 5 / 4);
+            assert!((low..=high).contains(&foreseen), "{}: {foreseen} for {found}", rollup.name);
+        }
+        // From now on it is known how long a row takes.
+        assert!(worker.estimate(rollup, &plan, 1).await.unwrap().is_learned);
+    }
+}
+
+#[tokio::test]
+async fn a_backfill_is_priced_first_and_stops_where_it_was_told_to() {
+    let (place, _database) = Place::with_events(6).await;
+    place.run(&["init"]).good();
+    let from = crate::support::cli::day(6).to_string();
+    let plan = place.json(&["plan", "daily", "--from", &from]);
+    let estimate = &plan["rollups"][0]["estimate"];
+    assert_eq!(
+        (estimate["rows"].as_u64(), estimate["learned"].as_bool()),
+        (Some(1440), Some(false)),
+        "{plan}"
+    );
+    let shown = place.run(&["plan", "daily", "--from", &from]).good().out;
+    assert!(shown.contains("on AWS about $0.00") && shown.contains("a guess"), "{shown}");
+    // 240 rows a slice: two more would be too many.
+    let limited = place.run(&["backfill", "daily", "--max-rows", "1000", "--yes", "--json"]);
+    let document = limited.json();
+    assert_eq!(
+        (limited.code, document["succeeded"].as_u64(), document["left"].as_u64()),
+        (Some(1), Some(4), Some(2))
+    );
+    assert!(limited.err.contains("1000 rows are the most it may read"), "{limited:?}");
+    let limited = place.run(&["backfill", "daily", "--max-dollars", "0.0000001", "--yes"]);
+    limited.refused(1, &["1 slice left", "dollars are the most"]);
+    let rest = place.run(&["backfill", "daily", "--max-hours", "1", "--yes"]).good();
+    assert!(
+        rest.out.contains("1 slice succeeded in") && rest.out.contains("240 rows read (about 240)"),
+        "{rest:?}"
+    );
+    place.run(&["backfill", "daily", "--max-hours", "0", "--yes"]).refused(2, &["above 0"]);
+    place.run(&["verify"]).good();
+}
