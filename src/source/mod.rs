@@ -15,3 +15,4 @@ mod probe;
 pub mod read;
 pub mod settle;
 pub mod shape;
+mod triggers;
