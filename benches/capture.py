@@ -3,8 +3,8 @@
 
 Starts a PostgreSQL of its own (the newest installed one that has pgbench) in a temporary directory, makes equal tables, one
 of them captured, and lets pgbench write to them at random, transaction by transaction over one connection, so that whatever
-else the machine does meets all of them alike. Each figure is a ratio of median latencies, over all rounds and (least to most)
-of single rounds. Usage: capture.py [ROUNDS] [SECONDS]
+else the machine does meets all of them alike. Each figure is the ratio of a round's median latencies: the
+median of all rounds, and least to most. Usage: capture.py [ROUNDS] [SECONDS]
 """
 
 import glob
@@ -41,7 +41,7 @@ BULK = [
     ("10,000 fresh rows by COPY", "COPY {t} (created_at, kind, amount) FROM '{dir}/fresh.csv' (FORMAT csv);"),
     ("10,000 late rows of one day", ROWS % "'2026-01-01Z'::timestamptz + n * interval '8 seconds'"),
     ("10,000 late rows by COPY", "COPY {t} (created_at, kind, amount) FROM '{dir}/late.csv' (FORMAT csv);"),
-    ("10,000 late rows, at random in 9 days", ROWS % "'2025-01-01Z'::timestamptz + random() * interval '9 days'"),
+    ("10,000 late rows, at random in a week", ROWS % "'2025-01-01Z'::timestamptz + random() * interval '7 days'"),
     ("10,000 late rows, at random in a year", ROWS % "'2025-01-01Z'::timestamptz + random() * interval '365 days'"),
 ]
 CASES = SINGLE + [(name, "off", 1, "prepared", sql) for name, sql in BULK]
@@ -128,9 +128,8 @@ def latencies(bin_dir, home, case):
 
 
 def ratios(rounds, table):
-    middle = lambda which, name: statistics.median(time for seen in which for time in seen[name])
-    single = [middle([seen], table) / middle([seen], "plain") for seen in rounds]
-    return f"{middle(rounds, table) / middle(rounds, 'plain'):6.3f} ({min(single):.2f}-{max(single):.2f})"
+    single = [statistics.median(seen[table]) / statistics.median(seen["plain"]) for seen in rounds]
+    return f"{statistics.median(single):6.3f} ({min(single):.2f}-{max(single):.2f})"
 
 
 def measure(bin_dir, home):

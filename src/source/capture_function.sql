@@ -10,12 +10,13 @@ LANGUAGE plpgsql SECURITY DEFINER AS $capture$
 -- path that the session could choose. What is done with the owner's rights is {name}_mark's.
 DECLARE
     seen pg_catalog.text := pg_catalog.current_setting('tallymark.{name}', true);
-    key pg_catalog.text;
 BEGIN
-    IF seen OPERATOR(pg_catalog.=) '*' THEN
-        RETURN NULL;
-    END IF;
-    IF seen IS NULL OR seen OPERATOR(pg_catalog.=) '' OR TG_OP OPERATOR(pg_catalog.=) 'TRUNCATE' THEN
+    IF seen IS NULL OR seen OPERATOR(pg_catalog.=) '' OR seen OPERATOR(pg_catalog.=) '*'
+        OR TG_OP OPERATOR(pg_catalog.=) 'TRUNCATE'
+    THEN
+        IF seen OPERATOR(pg_catalog.=) '*' THEN
+            RETURN NULL;
+        END IF;
         seen := tallymark.{name}_mark(
             CASE WHEN TG_OP OPERATOR(pg_catalog.<>) 'TRUNCATE' THEN TG_RELID END, NULL, NULL, NULL, NULL);
         IF seen OPERATOR(pg_catalog.=) '*' THEN

@@ -19,8 +19,8 @@ pub(super) const TRIGGERS: [(&str, Fires); 4] = [
 ];
 
 /// A transaction's list of the hours that it has marked may have this many bytes before it goes on
-/// with days: some 220 hours. Each further late row is looked up in it.
-const HOURS_BYTES_MAX: usize = 2048;
+/// with days: some 170 hours, a week. Each further late row is looked up in it.
+const HOURS_BYTES_MAX: usize = 1536;
 
 /// ... and its list of days, before it goes on with stretches of 32 days: some 125 days.
 const DAYS_BYTES_MAX: usize = 1024;
@@ -64,10 +64,11 @@ pub(super) fn function(name: &str, axes: &[Axis]) -> String {
                     unit_of(last)
                 ),
             };
+            let key =
+                format!("',{place}:' OPERATOR(pg_catalog.||) {key} OPERATOR(pg_catalog.||) ','");
             looks.push_str(&format!(
                 include_str!("capture_axis.sql"),
                 value = format!("{row}.{}", ident(axis.column())),
-                place = place,
                 key = key,
                 name = name,
                 axis = literal(&axis_key(axis)),
