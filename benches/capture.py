@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
 """What late = "capture" costs the application's writers, as a ratio with and without its triggers.
 
-Starts a PostgreSQL of its own (the newest installed one that has pgbench) in a temporary directory, makes two equal tables,
-one of them captured, and lets pgbench write to both in alternating rounds. Usage: capture.py [ROUNDS] [SECONDS]
+Starts a PostgreSQL of its own (the newest installed one that has pgbench) in a temporary directory, makes equal tables, one
+of them captured, and lets pgbench write to them at random, transaction by transaction over one connection, so that whatever
+else the machine does meets all of them alike. Each figure is the ratio of a round's median latencies: the
+median of all rounds, and least to most. Usage: capture.py [ROUNDS] [SECONDS]
 """
 
 import glob
 import json
 import os
 import pathlib
-import re
 import shutil
 import statistics
 import subprocess
@@ -17,24 +18,39 @@ import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-ROUNDS = int(sys.argv[1]) if len(sys.argv) > 1 else 11
-SECONDS = int(sys.argv[2]) if len(sys.argv) > 2 else 3
+ROUNDS = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+SECONDS = int(sys.argv[2]) if len(sys.argv) > 2 else 6
 PORT = "54997"
 
-# name, and the script for table {t}; `now` is what the application stamps.
-CASES = [
-    ("single inserts", "INSERT INTO {t} (created_at, kind, amount) VALUES (now(), 'view', 1);"),
-    ("10,000 fresh rows in one statement",
-     "INSERT INTO {t} (created_at, kind, amount) SELECT now(), 'view', n FROM generate_series(1, 10000) n;"),
-    ("10,000 late rows of one day",
-     "INSERT INTO {t} (created_at, kind, amount) SELECT '2026-01-01Z'::timestamptz + n * interval '8 seconds', 'view', n"
-     " FROM generate_series(1, 10000) n;"),
-    ("10,000 late rows, at random in a year",
-     "INSERT INTO {t} (created_at, kind, amount) SELECT '2025-01-01Z'::timestamptz + random() * interval '365 days', 'view',"
-     " n FROM generate_series(1, 10000) n;"),
-    ("10,000 fresh rows by COPY", "COPY {t} (created_at, kind, amount) FROM '{dir}/fresh.csv' (FORMAT csv);"),
-    ("10,000 late rows by COPY", "COPY {t} (created_at, kind, amount) FROM '{dir}/late.csv' (FORMAT csv);"),
+INSERT = "INSERT INTO {t} (created_at, kind, amount) VALUES (now(), 'view', 1);"
+UPDATE = "\\set n random(1, 1000)\nUPDATE {t} SET amount = amount + 1 WHERE id = :n;"
+ROWS = "INSERT INTO {t} (created_at, kind, amount) SELECT %s, 'view', n FROM generate_series(1, 10000) n;"
+
+# Name, settings of the sessions, clients, protocol, and the script for table {t}; `now` is what the application stamps.
+SINGLE = [
+    ("single inserts", "on", 1, "prepared", INSERT),
+    ("single inserts, simple protocol", "on", 1, "simple", INSERT),
+    ("single inserts, 4 clients", "on", 4, "prepared", INSERT),
+    ("single updates", "on", 1, "prepared", UPDATE),
+    ("single inserts, commit not waited for", "off", 1, "prepared", INSERT),
+    ("the same, simple protocol", "off", 1, "simple", INSERT),
+    ("single updates, commit not waited for", "off", 1, "prepared", UPDATE),
 ]
+BULK = [
+    ("10,000 fresh rows in one statement", ROWS % "now()"),
+    ("10,000 fresh rows by COPY", "COPY {t} (created_at, kind, amount) FROM '{dir}/fresh.csv' (FORMAT csv);"),
+    ("10,000 late rows of one day", ROWS % "'2026-01-01Z'::timestamptz + n * interval '8 seconds'"),
+    ("10,000 late rows by COPY", "COPY {t} (created_at, kind, amount) FROM '{dir}/late.csv' (FORMAT csv);"),
+    ("10,000 late rows, at random in a week", ROWS % "'2025-01-01Z'::timestamptz + random() * interval '7 days'"),
+    ("10,000 late rows, at random in a year", ROWS % "'2025-01-01Z'::timestamptz + random() * interval '365 days'"),
+]
+CASES = SINGLE + [(name, "off", 1, "prepared", sql) for name, sql in BULK]
+# `idle` has a trigger that never fires: what any trigger costs a statement.
+TABLES = ("plain", "idle", "captured")
+IDLE = (
+    "CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';"
+    "CREATE TRIGGER idle AFTER INSERT OR UPDATE ON idle FOR EACH ROW WHEN (false) EXECUTE FUNCTION nothing();"
+)
 TABLE = (
     "CREATE TABLE {t} (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, created_at timestamptz NOT NULL,"
     " kind text, amount numeric); CREATE INDEX ON {t} (created_at);"
@@ -72,7 +88,7 @@ def main():
     run = lambda *words: subprocess.run([*as_user, *map(str, words)], check=True, stdout=subprocess.DEVNULL)
     run(bin_dir / "initdb", "-D", home / "data", "-A", "trust", "-U", "postgres")
     options = f"-p {PORT} -c listen_addresses=127.0.0.1 -k {home} -c shared_buffers=512MB -c autovacuum=off" \
-        " -c max_wal_size=8GB -c synchronous_commit=off"
+        " -c max_wal_size=8GB"
     run(bin_dir / "pg_ctl", "-D", home / "data", "-w", "-l", home / "log", "-o", options, "start")
     try:
         measure(bin_dir, home)
@@ -86,11 +102,34 @@ def psql(bin_dir, sql):
     subprocess.run([*map(str, words), "-c", sql], check=True, stdout=subprocess.DEVNULL)
 
 
-def tps(bin_dir, script):
-    words = [bin_dir / "pgbench", "-n", "-h", "127.0.0.1", "-p", PORT, "-U", "postgres", "-c", "1", "-T", SECONDS,
-             "-M", "prepared", "-f", script, "postgres"]
-    out = subprocess.run([*map(str, words)], check=True, capture_output=True, text=True).stdout
-    return float(re.search(r"tps = ([0-9.]+)", out).group(1))
+def latencies(bin_dir, home, case):
+    """Microseconds of each transaction of one round, by table."""
+    _, commit, clients, protocol, sql = case
+    scripts = []
+    for table in TABLES:
+        rows = "SELECT now() + interval '1 hour' FROM generate_series(1, 1000)"
+        psql(bin_dir, f"TRUNCATE {table} RESTART IDENTITY; INSERT INTO {table} (created_at) {rows}")
+        script = home / f"{table}.sql"
+        script.write_text(sql.format(t=table, dir=home) + "\n")
+        scripts += ["-f", script]
+    psql(bin_dir, "TRUNCATE tallymark.mark")
+    psql(bin_dir, "CHECKPOINT")
+    words = [bin_dir / "pgbench", "-n", "-h", "127.0.0.1", "-p", PORT, "-U", "postgres", "-c", clients, "-T", SECONDS,
+             "-M", protocol, "-l", "--log-prefix", home / "times", *scripts, "postgres"]
+    environment = {**os.environ, "PGOPTIONS": f"-c synchronous_commit={commit}"}
+    subprocess.run([*map(str, words)], check=True, capture_output=True, env=environment)
+    seen = {table: [] for table in TABLES}
+    for log in home.glob("times.*"):
+        for line in log.read_text().splitlines():
+            fields = line.split()
+            seen[TABLES[int(fields[3])]].append(int(fields[2]))
+        log.unlink()
+    return seen
+
+
+def ratios(rounds, table):
+    single = [statistics.median(seen[table]) / statistics.median(seen["plain"]) for seen in rounds]
+    return f"{statistics.median(single):6.3f} ({min(single):.2f}-{max(single):.2f})"
 
 
 def measure(bin_dir, home):
@@ -99,8 +138,9 @@ def measure(bin_dir, home):
         rows = (f"2026-01-{1 + n * 8 // 86400:02}T{n * 8 % 86400 // 3600:02}:{n * 8 % 3600 // 60:02}:{n * 8 % 60:02}Z"
                 if step else first for n in range(10000))
         (home / f"{name}.csv").write_text("".join(f"{at},view,{n}\n" for n, at in enumerate(rows)))
-    for table in ("plain", "captured"):
+    for table in TABLES:
         psql(bin_dir, TABLE.format(t=table))
+    psql(bin_dir, IDLE)
     config = home / "tallymark.toml"
     config.write_text(CONFIG)
     binary = os.environ.get("TALLYMARK", str(ROOT / "target/debug/tallymark"))
@@ -108,21 +148,11 @@ def measure(bin_dir, home):
     installed = subprocess.run([binary, "--config", str(config), "--json", "capture", "install"], check=True,
                                capture_output=True, text=True, env=environment)
     assert json.loads(installed.stdout)["statements"]
-    print(f"{'writes':40} {'without':>10} {'with':>10} {'time with / without':>20}")
-    for name, sql in CASES:
-        seen = {"plain": [], "captured": []}
-        for turn in range(ROUNDS):
-            order = ["plain", "captured"] if turn % 2 == 0 else ["captured", "plain"]
-            for table in order:
-                psql(bin_dir, f"TRUNCATE {table}; CHECKPOINT")
-                script = home / f"{table}.sql"
-                script.write_text(sql.format(t=table, dir=home) + "\n")
-                seen[table].append(tps(bin_dir, script))
-            psql(bin_dir, "TRUNCATE tallymark.mark")
-        ratios = [without / with_ for without, with_ in zip(seen["plain"], seen["captured"])]
-        middle = statistics.median
-        print(f"{name:40} {middle(seen['plain']):8.0f}/s {middle(seen['captured']):8.0f}/s"
-              f" {middle(ratios):12.3f} ({min(ratios):.2f}-{max(ratios):.2f})", flush=True)
+    print(f"{'writes':40} {'without':>11} {'with / without':>22} {'idle trigger / without':>24}")
+    for case in CASES:
+        rounds = [latencies(bin_dir, home, case) for _ in range(ROUNDS)]
+        without = statistics.median(time for seen in rounds for time in seen["plain"])
+        print(f"{case[0]:40} {without:8.0f} µs {ratios(rounds, 'captured'):>22} {ratios(rounds, 'idle'):>24}", flush=True)
 
 
 main()

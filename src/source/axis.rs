@@ -160,33 +160,61 @@ impl Axis {
         }
     }
 
-    /// The condition that the time of `row` (`NEW`, `OLD`) is over, to its last instant, before
-    /// `cutoff`, an SQL expression of an instant. Never true for NULL, and never an error, whatever
-    /// the column holds: it stands in a trigger of the application's table.
+    /// The condition that the time of one of `rows` (`NEW`, `OLD`) is over, to its last instant,
+    /// before `cutoff`, an SQL expression of an instant. Never true for NULL, and never an error,
+    /// whatever the column holds: it stands in a trigger of the application's table. PostgreSQL
+    /// reads it anew for each statement, so it is as short as can be.
     #[must_use]
-    pub fn is_before(&self, row: &str, cutoff: &str) -> String {
-        let column = format!("{row}.{}", ident(&self.column));
+    pub fn is_before(&self, rows: &[&str], cutoff: &str) -> String {
+        let value = |row: &&str| {
+            let column = format!("{row}.{}", ident(&self.column));
+            match self.reading {
+                Reading::Instant | Reading::Epoch(_) => column,
+                Reading::Local(_) => self.first_instant(&column),
+                Reading::Day(_) => self.last_instant(&column),
+            }
+        };
+        let values: Vec<String> = rows.iter().map(value).collect();
+        let earliest = match &values[..] {
+            [only] => only.clone(),
+            several => format!("least({})", several.join(", ")),
+        };
         match self.reading {
-            Reading::Instant => format!("{column} < {cutoff}"),
             Reading::Epoch(unit) => {
                 let scale = unit.per_second();
-                format!("{column} < ceil(extract(epoch FROM {cutoff}) * {scale})::bigint")
+                format!("{earliest} < ceil(extract(epoch FROM {cutoff}) * {scale})::bigint")
             }
-            Reading::Local(_) => format!("{} < {cutoff}", self.first_instant(&column)),
-            Reading::Day(_) => format!("{} < {cutoff}", self.last_instant(&column)),
+            _ => format!("{earliest} < {cutoff}"),
         }
     }
 
     /// The hours since 1970 that hold the time of a row: expressions of the first and the last.
     /// Whatever the column holds, they are no error; for NULL they mean nothing.
     #[must_use]
-    pub fn hours(&self, row: Option<&str>) -> (String, String) {
-        let column = match row {
-            Some(row) => format!("{row}.{}", ident(&self.column)),
-            None => ident(&self.column),
-        };
+    pub fn hours(&self) -> (String, String) {
+        let column = ident(&self.column);
         let hour = |instant| format!("floor(extract(epoch FROM {instant}) / 3600)::bigint");
         (hour(self.first_instant(&column)), hour(self.last_instant(&column)))
+    }
+
+    /// The seconds since 1970 of the time of `row` (`NEW`, `OLD`): expressions of the first and, for
+    /// a day, the last. They are fast, and safe where the session's `search_path` is anybody's:
+    /// every name in them has its schema. Whatever the column holds, they are no error.
+    #[must_use]
+    pub fn seconds(&self, row: &str) -> (String, Option<String>) {
+        let column = format!("{row}.{}", ident(&self.column));
+        let of = |instant| format!("pg_catalog.date_part('epoch', {instant})");
+        match self.reading {
+            Reading::Instant => (of(column), None),
+            Reading::Local(_) => (of(self.first_instant(&column)), None),
+            Reading::Day(_) => {
+                (of(self.first_instant(&column)), Some(of(self.last_instant(&column))))
+            }
+            Reading::Epoch(unit) => {
+                let scale = unit.per_second();
+                (format!("{column}::double precision OPERATOR(pg_catalog./) {scale}"), None)
+            }
+        }
     }
 
     /// The instant of `column`, or the first instant of its day, kept within the years that can be
@@ -200,7 +228,7 @@ impl Axis {
                 format!("({local} AT TIME ZONE {})", literal(zone.name()))
             }
             Reading::Day(zone) => {
-                let day = within("'0002-01-01'::date", "'9998-01-01'::date");
+                let day = within("'0002-01-01'::pg_catalog.date", "'9998-01-01'::pg_catalog.date");
                 format!("({day}::timestamp AT TIME ZONE {})", literal(zone.name()))
             }
             Reading::Epoch(unit) => {
@@ -217,11 +245,15 @@ impl Axis {
     fn last_instant(&self, column: &str) -> String {
         match self.reading {
             Reading::Day(zone) => {
-                let day =
-                    format!("greatest(least({column}, '9998-01-01'::date), '0002-01-01'::date)");
-                let next =
-                    format!("(({day} + 1)::timestamp AT TIME ZONE {})", literal(zone.name()));
-                format!("({next} - interval '1 microsecond')")
+                let day = format!(
+                    "greatest(least({column}, '9998-01-01'::pg_catalog.date), \
+                     '0002-01-01'::pg_catalog.date)"
+                );
+                let next = format!(
+                    "(({day} OPERATOR(pg_catalog.+) 1)::timestamp AT TIME ZONE {})",
+                    literal(zone.name())
+                );
+                format!("({next} OPERATOR(pg_catalog.-) interval '1 microsecond')")
             }
             _ => self.first_instant(column),
         }

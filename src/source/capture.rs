@@ -15,31 +15,10 @@ use sqlx::Row as _;
 
 use super::axis::Axis;
 use super::shape::Shape;
+use super::triggers::{self, Fires, TRIGGERS};
 use crate::db::{DbError, Tx};
 use crate::rollup::{Rollup, TableName};
 use crate::sql::{ident, literal, table};
-
-/// The triggers of a captured table, each with what it fires for. The names sort behind most others:
-/// the application's own triggers come first.
-const TRIGGERS: [(&str, Fires); 4] = [
-    ("tallymark_delete", Fires::Row { event: "DELETE", rows: &["OLD"] }),
-    ("tallymark_insert", Fires::Row { event: "INSERT", rows: &["NEW"] }),
-    ("tallymark_truncate", Fires::Truncate),
-    ("tallymark_update", Fires::Row { event: "UPDATE", rows: &["OLD", "NEW"] }),
-];
-
-/// A trigger's list of the hours that it has marked in a transaction may have this many bytes before
-/// it marks whole days: some 400 hours. Searching it takes about as long as the rest of the call.
-const LIST_BYTES_MAX: usize = 4096;
-
-/// When a trigger fires.
-#[derive(Clone, Copy, Debug)]
-enum Fires {
-    /// After each late row.
-    Row { event: &'static str, rows: &'static [&'static str] },
-    /// After the statement.
-    Truncate,
-}
 
 /// What a table's triggers are made for; kept as the comment of their function.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,8 +31,8 @@ pub struct Purpose {
     axes: BTreeMap<String, String>,
 }
 
-/// The version of the function below.
-const VERSION: u32 = 1;
+/// The version of the functions and triggers in [`super::triggers`].
+const VERSION: u32 = 2;
 
 /// A source table whose late changes are to be captured, for all rollups that count it.
 #[derive(Clone, Debug)]
@@ -92,6 +71,8 @@ struct Relation {
     function: Option<String>,
     description: Option<String>,
     has_marks: bool,
+    /// Whether the function that its triggers call finds the one that marks.
+    has_mark_function: bool,
 }
 
 impl Capture {
@@ -157,6 +138,13 @@ impl Capture {
                 root.name
             ));
         }
+        if !root.has_mark_function {
+            return Some(format!(
+                "the function that marks late changes of {} is gone, and the application cannot \
+                 write them; {REMEDY}",
+                root.name
+            ));
+        }
         let found = relations.iter().find_map(|relation| {
             relation.wanted().find_map(|name| {
                 match relation.triggers.get(name).map(String::as_str) {
@@ -193,15 +181,18 @@ impl Capture {
             None => function_name(&relations[0].name),
         };
         let mut sql = shared(tx, relations[0].has_marks).await?;
-        sql.push(self.function(&name));
+        sql.push(triggers::mark_function(&name, &self.axes));
+        sql.push(triggers::function(&name, &self.axes));
         let purpose = serde_json::to_string(&self.purpose()).unwrap_or_default();
-        let function = format!("tallymark.{}()", ident(&name));
+        let [function, mark] = triggers::signatures(&name);
         sql.push(format!("COMMENT ON FUNCTION {function} IS {}", literal(&purpose)));
-        sql.push(format!("REVOKE ALL ON FUNCTION {function} FROM PUBLIC"));
+        sql.push(format!("REVOKE ALL ON FUNCTION {function}, {mark} FROM PUBLIC"));
         for relation in &relations {
             for trigger in relation.own() {
                 sql.push(format!("DROP TRIGGER IF EXISTS {} ON {}", trigger.0, relation.name));
-                sql.push(self.trigger(trigger, &relation.name, &function));
+                let made =
+                    triggers::trigger(trigger, &relation.name, &function, &self.axes, self.grace);
+                sql.push(made);
             }
         }
         for relation in &relations {
@@ -232,70 +223,15 @@ impl Capture {
         if let Some(root) = relations.first()
             && let Some(name) = &root.function
         {
-            sql.push(format!("DROP FUNCTION tallymark.{}()", ident(name)));
+            let [function, mark] = triggers::signatures(name);
+            sql.push(format!("DROP FUNCTION {function}"));
+            sql.push(format!("DROP FUNCTION IF EXISTS {mark}"));
             if root.has_marks {
                 let name = literal(name);
                 sql.push(format!("DELETE FROM tallymark.mark WHERE capture = {name}"));
             }
         }
         Ok(sql)
-    }
-
-    fn function(&self, name: &str) -> String {
-        let mut axes = String::new();
-        for (place, axis) in self.axes.iter().enumerate() {
-            for row in ["OLD", "NEW"] {
-                let (first_hour, last_hour) = axis.hours(Some(row));
-                axes.push_str(&format!(
-                    include_str!("capture_axis.sql"),
-                    value = format!("{row}.{}", ident(axis.column())),
-                    first_hour = first_hour,
-                    last_hour = last_hour,
-                    place = place,
-                    name = literal(name),
-                    axis = literal(&axis_key(axis)),
-                ));
-            }
-        }
-        let mut columns: Vec<&str> = self.axes.iter().map(Axis::column).collect();
-        columns.dedup();
-        let everything: Vec<String> = self
-            .axes
-            .iter()
-            .map(|axis| format!("({}, {})", literal(name), literal(&axis_key(axis))))
-            .collect();
-        let quoted: Vec<String> = columns.iter().map(|column| literal(column)).collect();
-        format!(
-            include_str!("capture_function.sql"),
-            name = name,
-            columns_max = columns.len(),
-            columns = quoted.join(", "),
-            everything = everything.join(", "),
-            list_max = LIST_BYTES_MAX,
-            axes = axes.trim_end(),
-        )
-        .trim_end()
-        .to_owned()
-    }
-
-    fn trigger(&self, (name, fires): (&str, Fires), relation: &str, function: &str) -> String {
-        let Fires::Row { event, rows } = fires else {
-            return format!(
-                "CREATE TRIGGER {name} AFTER TRUNCATE ON {relation} FOR EACH STATEMENT EXECUTE \
-                 FUNCTION {function}"
-            );
-        };
-        let cutoff = format!("clock_timestamp() - interval '{} ms'", self.grace.as_millis());
-        let when: Vec<String> = self
-            .axes
-            .iter()
-            .flat_map(|axis| rows.iter().map(|row| axis.is_before(row, &cutoff)))
-            .collect();
-        format!(
-            "CREATE TRIGGER {name} AFTER {event} ON {relation} FOR EACH ROW WHEN ({}) EXECUTE \
-             FUNCTION {function}",
-            when.join(" OR ")
-        )
     }
 }
 
@@ -388,6 +324,7 @@ async fn relations(tx: &mut Tx, name: &TableName) -> Result<Vec<Relation>, DbErr
                 function: row.try_get("function")?,
                 description: row.try_get("description")?,
                 has_marks: row.try_get("has_marks")?,
+                has_mark_function: row.try_get("has_mark_function")?,
             })
         })
         .collect::<Result<_, sqlx::Error>>()

@@ -17,7 +17,10 @@ SELECT c.oid::bigint AS oid,
        (SELECT min(obj_description(p.oid, 'pg_proc')) FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
         WHERE t.tgrelid = c.oid AND p.pronamespace = to_regnamespace('tallymark')) AS description,
        EXISTS (SELECT FROM pg_class m WHERE m.relnamespace = to_regnamespace('tallymark')
-               AND m.relname = 'mark') AS has_marks
-
+               AND m.relname = 'mark') AS has_marks,
+       EXISTS (SELECT FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
+               JOIN pg_proc m ON m.pronamespace = p.pronamespace AND m.proname = p.proname || '_mark'
+               WHERE t.tgrelid = c.oid AND p.pronamespace = to_regnamespace('tallymark'))
+           AS has_mark_function
 FROM tree JOIN pg_class c ON c.oid = tree.oid JOIN pg_namespace n ON n.oid = c.relnamespace
 ORDER BY c.oid <> to_regclass({relation})::oid, n.nspname, c.relname

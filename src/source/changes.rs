@@ -60,7 +60,7 @@ pub async fn hours(
     changes: &Axis,
     (from, to): (DateTime<Utc>, DateTime<Utc>),
 ) -> Result<Vec<Hours>, DbError> {
-    let (first, last) = shape.axis.hours(None);
+    let (first, last) = shape.axis.hours();
     let sql = format!(
         "SELECT DISTINCT {first} AS first_hour, {last} AS last_hour FROM {} WHERE {} AND {} IS NOT NULL",
         table(&rollup.from),

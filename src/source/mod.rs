@@ -17,3 +17,4 @@ mod probe;
 pub mod read;
 pub mod settle;
 pub mod shape;
+mod triggers;

@@ -16,7 +16,7 @@ fn captured() -> String {
 }
 
 /// The second day of 2026 is over, and was computed.
-async fn world(sql: &str) -> World {
+pub(crate) async fn world(sql: &str) -> World {
     let rollups = captured();
     let clock = Arc::new(clock("2026-01-03T12:00:00Z"));
     let setup = Setup { rollups: &rollups, clock, ..Setup::default() };
@@ -27,20 +27,20 @@ async fn world(sql: &str) -> World {
     world
 }
 
-async fn tick(world: &World) -> TickReport {
+pub(crate) async fn tick(world: &World) -> TickReport {
     let worker = &world.worker;
     let deadline = Deadline::after(&*worker.clock, BUDGET);
     worker.tick(worker.clock.now(), deadline, None).await.unwrap()
 }
 
-async fn marks(world: &World) -> String {
+pub(crate) async fn marks(world: &World) -> String {
     let sql = "SELECT string_agg(coalesce(first_hour::text, 'all') || '+' || \
                coalesce(last_hour - first_hour + 1, 0), ',' ORDER BY first_hour) FROM tallymark.mark";
     world.target_value(sql).await
 }
 
 /// Hours since 1970 of 2026-01-01T00:00Z.
-const HOUR: i64 = 490_896;
+pub(crate) const HOUR: i64 = 490_896;
 
 const ROWS: &str = "INSERT INTO events (created_at, kind) SELECT '2026-01-01T05:10Z'::timestamptz + n * \
                     interval '1 minute', 'a' FROM generate_series(1, 5) n";

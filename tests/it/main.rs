@@ -5,6 +5,7 @@
 
 mod calendars;
 mod capture;
+mod capture_functions;
 mod cli;
 #[cfg(feature = "faults")]
 mod compose;

@@ -298,11 +298,16 @@ impl World {
     }
 }
 
-/// Installs the capture of the first rollup's table.
+/// Installs the capture of the first rollup's table, for all rollups that count it alike.
 pub async fn install_capture(worker: &Worker) {
-    let rollup = &worker.config.rollups[0];
-    let shape = worker.ready(rollup).await.unwrap();
-    let capture = Capture::new(&rollup.from, &[(rollup, &shape)]);
+    let first = &worker.config.rollups[0];
+    let alike = |rollup: &&Rollup| rollup.from == first.from && rollup.late == first.late;
+    let mut shapes = Vec::new();
+    for rollup in worker.config.rollups.iter().filter(alike) {
+        shapes.push((rollup, worker.ready(rollup).await.unwrap()));
+    }
+    let counting: Vec<_> = shapes.iter().map(|(rollup, shape)| (*rollup, &**shape)).collect();
+    let capture = Capture::new(&first.from, &counting);
     let mut tx = worker.source.begin(Access::ReadWrite, BUDGET, "install").await.unwrap();
     for sql in capture.install(&mut tx, "tallymark").await.unwrap().unwrap() {
         tx.execute("installing", sql).await.unwrap();

@@ -1,0 +1,145 @@
+//! The triggers of a captured table and the functions behind them, as SQL.
+//!
+//! What they must keep true is told in [`super::capture`]; what they cost, and why they look like this,
+//! in docs/BENCHMARKS.md.
+
+use std::time::Duration;
+
+use super::axis::Axis;
+use super::capture::axis_key;
+use crate::sql::{ident, literal};
+
+/// The triggers of a captured table, each with what it fires for. The names sort behind most others:
+/// the application's own triggers come first.
+pub(super) const TRIGGERS: [(&str, Fires); 4] = [
+    ("tallymark_delete", Fires::Row { event: "DELETE", rows: &["OLD"] }),
+    ("tallymark_insert", Fires::Row { event: "INSERT", rows: &["NEW"] }),
+    ("tallymark_truncate", Fires::Truncate),
+    ("tallymark_update", Fires::Row { event: "UPDATE", rows: &["OLD", "NEW"] }),
+];
+
+/// A transaction's list of the hours that it has marked may have this many bytes before it goes on
+/// with days: some 170 hours, a week. Each further late row is looked up in it.
+const HOURS_BYTES_MAX: usize = 1536;
+
+/// ... and its list of days, before it goes on with stretches of 32 days: some 125 days.
+const DAYS_BYTES_MAX: usize = 1024;
+
+/// Seconds since 1970 of 1900 and of 2100, between which hours are told apart: there, fractions of
+/// seconds divided by 3600 in floating point never round up to the next hour. What lies beyond counts
+/// as one stretch on either side.
+const SECONDS: [i64; 2] = [-2_208_988_800, 4_102_444_800];
+
+/// When a trigger fires.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Fires {
+    /// After each late row.
+    Row { event: &'static str, rows: &'static [&'static str] },
+    /// After the statement.
+    Truncate,
+}
+
+/// The functions of the capture `name`: the one that the triggers call, and the one that marks.
+pub(super) fn signatures(name: &str) -> [String; 2] {
+    let mark = ident(&format!("{name}_mark"));
+    [
+        format!("tallymark.{}()", ident(name)),
+        format!("tallymark.{mark}(oid, text, text, double precision, double precision)"),
+    ]
+}
+
+/// The statement that makes the function that the triggers call.
+pub(super) fn function(name: &str, axes: &[Axis]) -> String {
+    let mut looks = String::new();
+    for (place, axis) in axes.iter().enumerate() {
+        for row in ["OLD", "NEW"] {
+            let (first, last) = axis.seconds(row);
+            let (first, last) = (within(&first), last.as_deref().map(within));
+            // Days of the same first unit may differ in their last one, where clocks change.
+            let key = match &last {
+                None => unit_of(&first),
+                Some(last) => format!(
+                    "{} OPERATOR(pg_catalog.||) '-' OPERATOR(pg_catalog.||) {}",
+                    unit_of(&first),
+                    unit_of(last)
+                ),
+            };
+            let key =
+                format!("',{place}:' OPERATOR(pg_catalog.||) {key} OPERATOR(pg_catalog.||) ','");
+            looks.push_str(&format!(
+                include_str!("capture_axis.sql"),
+                value = format!("{row}.{}", ident(axis.column())),
+                key = key,
+                name = name,
+                axis = literal(&axis_key(axis)),
+                first = first,
+                last = last.as_ref().unwrap_or(&first),
+            ));
+        }
+    }
+    format!(include_str!("capture_function.sql"), name = name, axes = looks.trim_end())
+        .trim_end()
+        .to_owned()
+}
+
+/// `seconds`, an expression, kept within [`SECONDS`].
+fn within(seconds: &str) -> String {
+    let [low, high] = SECONDS;
+    format!("greatest(least({seconds}, {high}), {low})")
+}
+
+/// The unit that the `seconds` lie in: the unit's length stands in front of the list.
+fn unit_of(seconds: &str) -> String {
+    format!(
+        "pg_catalog.floor({seconds} OPERATOR(pg_catalog./) pg_catalog.split_part(seen, ',', \
+         1)::double precision)::bigint"
+    )
+}
+
+/// The statement that makes the function that marks.
+pub(super) fn mark_function(name: &str, axes: &[Axis]) -> String {
+    let mut columns: Vec<&str> = axes.iter().map(Axis::column).collect();
+    columns.dedup();
+    let quoted: Vec<String> = columns.iter().map(|column| literal(column)).collect();
+    let everything: Vec<String> = axes
+        .iter()
+        .map(|axis| format!("({}, {})", literal(name), literal(&axis_key(axis))))
+        .collect();
+    let [low, high] = SECONDS;
+    format!(
+        include_str!("capture_mark.sql"),
+        name = name,
+        columns_max = columns.len(),
+        columns = quoted.join(", "),
+        everything = everything.join(", "),
+        hours_max = HOURS_BYTES_MAX,
+        days_max = DAYS_BYTES_MAX,
+        low = low,
+        high = high,
+    )
+    .trim_end()
+    .to_owned()
+}
+
+/// The statement that makes one trigger on `relation`.
+pub(super) fn trigger(
+    (name, fires): (&str, Fires),
+    relation: &str,
+    function: &str,
+    axes: &[Axis],
+    grace: Duration,
+) -> String {
+    let Fires::Row { event, rows } = fires else {
+        return format!(
+            "CREATE TRIGGER {name} AFTER TRUNCATE ON {relation} FOR EACH STATEMENT EXECUTE \
+             FUNCTION {function}"
+        );
+    };
+    let cutoff = format!("clock_timestamp() - interval '{} ms'", grace.as_millis());
+    let when: Vec<String> = axes.iter().map(|axis| axis.is_before(rows, &cutoff)).collect();
+    format!(
+        "CREATE TRIGGER {name} AFTER {event} ON {relation} FOR EACH ROW WHEN ({}) EXECUTE FUNCTION \
+         {function}",
+        when.join(" OR ")
+    )
+}
