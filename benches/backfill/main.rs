@@ -97,6 +97,7 @@ async fn main() -> Result<()> {
     println!("backfill: {first}, ratio {:.2}", first.median() / floor.median());
     println!("again: {again}, ratio {:.2}", again.median() / floor.median());
     println!("peak memory of the backfill's process: {}", mib(memory));
+    foreseen(&mut place).await?;
     wide(&mut place).await
 }
 
@@ -127,6 +128,34 @@ async fn round_of_tallymark(place: &mut Place, more: &[&str]) -> Result<(Duratio
     place.empty().await?;
     place.rest().await?;
     place.backfill("daily", more)
+}
+
+/// What was foreseen of a backfill, beside what was: across two databases, so that only reading counts.
+async fn foreseen(place: &mut Place) -> Result<()> {
+    place.across(true);
+    place.empty().await?;
+    place.rest().await?;
+    place.backfill("daily", &[])?;
+    let before = place.blocks().await?;
+    let document = place.backfill_again()?;
+    let blocks = place.blocks().await? - before;
+    let estimate = &document["estimate"];
+    for (what, foreseen, found) in [
+        ("rows", &estimate["rows"], &document["rows_read"]),
+        ("blocks", &estimate["blocks"], &serde_json::json!(blocks)),
+        ("ms in statements on the source", &estimate["source_ms"], &document["source_ms"]),
+        ("ms in all", &estimate["elapsed_ms"], &document["elapsed_ms"]),
+    ] {
+        let (Some(foreseen), Some(found)) = (foreseen.as_f64(), found.as_f64()) else {
+            return Err(format!("no {what} in {document}").into());
+        };
+        println!(
+            "foreseen {foreseen} {what}, found {found}: {:+.0} %",
+            (foreseen / found - 1.0) * 100.0
+        );
+    }
+    place.across(false);
+    Ok(())
 }
 
 /// One slice with very many groups, within one database and across two.

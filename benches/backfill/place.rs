@@ -182,6 +182,23 @@ impl Place {
         run(&mut self.command(&arguments))
     }
 
+    /// As [`Place::backfill`] of everything once more; the document that it prints.
+    pub fn backfill_again(&self) -> Result<serde_json::Value> {
+        let words = "backfill daily --to 2026-04-01 --force --yes --json";
+        let arguments: Vec<&str> = words.split(' ').collect();
+        let output = self.command(&arguments).output()?;
+        Ok(serde_json::from_slice(&output.stdout)?)
+    }
+
+    /// The blocks that statements looked at in the source so far, by PostgreSQL's statistics.
+    pub async fn blocks(&self) -> Result<i64> {
+        // They are told within a second.
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        let sql = "SELECT sum(heap_blks_read + heap_blks_hit + idx_blks_read + idx_blks_hit)::bigint \
+            FROM pg_statio_user_tables WHERE relname = 'events'";
+        Ok(sqlx::query_scalar(sql).fetch_one(&mut self.connect().await?).await?)
+    }
+
     fn command(&self, arguments: &[&str]) -> Command {
         let endpoint = self.relay.as_ref().map_or_else(|| self.dynamo.endpoint(), Relay::endpoint);
         let mut command = Command::new(&self.binary);

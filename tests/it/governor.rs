@@ -13,6 +13,7 @@ use tallymark::run::RunOptions;
 use crate::kill::{SLICE, is_done, slow_place};
 use crate::support::Database;
 use crate::support::cli::{Place, lines};
+use crate::support::proxy::Unreliable;
 use crate::support::world::{BUDGET, Setup, Urls, World, clock, instant};
 
 /// 40 hours with 20 rows each, and a view whose every row takes 5 ms to read.
@@ -363,4 +364,29 @@ async fn a_pause_is_obeyed_before_the_next_chunk_and_cancel_ends_a_backfill() {
     place.run(&["pause", "--for", "1s"]).good();
     place.run(&["resume", "daily", "--backfill"]).good();
     place.run(&["backfill", "daily", "--force", "--yes"]).good();
+}
+
+/// A sleeping source stays asleep, and DynamoDB is asked for the watermark and what comes after it.
+#[tokio::test]
+async fn a_tick_with_nothing_due_asks_two_questions_and_connects_to_no_database() {
+    let (mut place, _database) = Place::with_events(5).await;
+    place.run(&["init"]).good();
+    place.run(&["run"]).good();
+    let counting = Unreliable::counting(place.endpoint());
+    *place.endpoint() = counting.endpoint.clone();
+    // Whoever connects to these is refused, and says so.
+    let nowhere = "postgres://nobody@127.0.0.1:1/nothing".to_owned();
+    let urls =
+        (std::mem::replace(&mut place.source_url, nowhere.clone()), place.target_url.clone());
+    place.target_url = nowhere;
+    assert_eq!(place.run(&["run"]).good().out, "nothing is due\n");
+    assert_eq!(counting.asked(), ["GetItem", "Query"]);
+    // A slice: claim and complete, and what people said.
+    (place.source_url, place.target_url) = urls;
+    place.run(&["backfill", "daily", "--force", "--yes"]).good();
+    let asked = counting.asked();
+    let count = |name: &str| asked.iter().filter(|asked| *asked == name).count();
+    // 5 slices, each reopened by --force, which also lowers the watermark; and the watermark at the end.
+    assert!(count("UpdateItem") <= 5 * (2 + 2) + 2, "{asked:?}");
+    assert!(count("GetItem") + count("Query") <= 5 + 8, "{asked:?}");
 }

@@ -24,6 +24,7 @@ mod lambda;
 mod plan_guard;
 mod pooler;
 mod repair;
+mod roles;
 mod rollup;
 mod scrub;
 mod sources;

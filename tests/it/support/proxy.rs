@@ -107,24 +107,41 @@ pub struct Unreliable {
     pub endpoint: String,
     plan: Arc<Mutex<Option<Plan>>>,
     met: Arc<AtomicUsize>,
+    asked: Arc<Mutex<Vec<String>>>,
 }
 
 impl Unreliable {
+    /// One without faults, that only counts.
+    pub fn counting(upstream: &str) -> Self {
+        let plan = Plan { fault: Fault::LoseReply, said: "", skip: 0, count: 0 };
+        let counting = Self::start(upstream, plan);
+        counting.recover();
+        counting
+    }
+
+    /// The operations that were asked for since this was asked last, in their order.
+    pub fn asked(&self) -> Vec<String> {
+        std::mem::take(&mut self.asked.lock().unwrap())
+    }
+
     pub fn start(upstream: &str, plan: Plan) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let upstream = upstream.replace("http://", "");
         let (plan, met) = (Arc::new(Mutex::new(Some(plan))), Arc::new(AtomicUsize::new(0)));
         let (shared, count) = (Arc::clone(&plan), Arc::clone(&met));
+        let asked = Arc::default();
+        let all = Arc::clone(&asked);
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let (plan, met) = (Arc::clone(&shared), Arc::clone(&count));
+                let asked = Arc::clone(&all);
                 let server = TcpStream::connect(&upstream).unwrap();
                 // An error means that one side closed its connection.
-                thread::spawn(move || serve(client, server, &plan, &met).unwrap_or(()));
+                thread::spawn(move || serve(client, server, &plan, &met, &asked).unwrap_or(()));
             }
         });
-        Self { endpoint, plan, met }
+        Self { endpoint, plan, met, asked }
     }
 
     /// No faults from now on.
@@ -158,11 +175,15 @@ fn serve(
     mut server: TcpStream,
     plan: &Mutex<Option<Plan>>,
     met: &AtomicUsize,
+    asked: &Mutex<Vec<String>>,
 ) -> Result<()> {
     let mut requests = BufReader::new(client.try_clone()?);
     let mut replies = BufReader::new(server.try_clone()?);
     loop {
         let request = message(&mut requests)?;
+        let head = String::from_utf8_lossy(&request);
+        let name = head.split("DynamoDB_20120810.").nth(1).and_then(|it| it.lines().next());
+        asked.lock().unwrap().extend(name.map(str::to_owned));
         let fault = next(plan, &request);
         if fault.is_some() {
             met.fetch_add(1, Ordering::SeqCst);

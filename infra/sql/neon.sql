@@ -1,0 +1,17 @@
+-- A role of its own for Tallymark, on Neon and Vercel Postgres. Run as the role that owns the tables, in the database that holds the events.
+-- Put the tables that your rollups name in the place of public.events. It can read those, see how busy the
+-- server is, and nothing else of yours.
+-- Then set a password with psql's `\password tallymark`, and use postgres://tallymark:PASSWORD@HOST/DATABASE;
+-- with or without `-pooler` in HOST. Set wake_per_hour in [source], so that the database can sleep.
+CREATE ROLE tallymark LOGIN CONNECTION LIMIT 20;
+GRANT USAGE ON SCHEMA public TO tallymark;
+GRANT SELECT ON public.events TO tallymark;
+-- To see other roles' sessions: late = "clock" and "column", and the limits `active` and `waiting`, need it.
+GRANT pg_read_all_stats TO tallymark;
+-- Seat belts: Tallymark sets stricter limits for each statement itself.
+ALTER ROLE tallymark SET statement_timeout = '60s';
+ALTER ROLE tallymark SET lock_timeout = '5s';
+ALTER ROLE tallymark SET idle_in_transaction_session_timeout = '2min';
+
+-- Only where the rollup tables are to live in this same database: leave this out if [target] is another one.
+DO $$ BEGIN EXECUTE format('GRANT CREATE ON DATABASE %I TO tallymark', current_database()); END $$;

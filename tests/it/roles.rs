@@ -1,0 +1,58 @@
+//! The shipped recipes for a role of Tallymark's own, as they are written.
+
+use std::fs;
+use std::path::Path;
+
+use crate::support::cli::{Place, execute, lines};
+
+const EVENTS: &str = "CREATE TABLE secrets (x int); INSERT INTO secrets VALUES (1); \
+    ALTER TABLE events ENABLE ROW LEVEL SECURITY";
+
+/// With each of them the whole job works, and nothing else can be read or changed. One after another:
+/// they all make the same role.
+#[tokio::test]
+async fn with_each_recipe_the_job_works_and_nothing_else_is_allowed() {
+    for provider in ["rds", "supabase", "neon", "heroku"] {
+        let (mut place, database) = Place::with_events(3).await;
+        let admin = place.source_url.clone();
+        // Only Supabase's recipe copes with it.
+        place
+            .sql(if provider == "supabase" {
+                EVENTS
+            } else {
+                EVENTS.split("; ALTER").next().unwrap()
+            })
+            .await;
+        if provider == "heroku" {
+            place.sql("CREATE ROLE tallymark_recipe LOGIN").await;
+        }
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("infra/sql/{provider}.sql"));
+        // The tests' superuser has the name that the recipe gives to the role.
+        let recipe = fs::read_to_string(path).unwrap().replace("tallymark", "tallymark_recipe");
+        place.sql(&recipe).await;
+        place.source_url = database.url_of("tallymark_recipe");
+        place.target_url = place.source_url.clone();
+        place.run(&["init"]).good();
+        let check = place.run(&["check"]).good();
+        assert!(!check.out.contains("bad "), "{provider}: {}", check.out);
+        place.run(&["backfill", "daily", "--yes"]).good();
+        place.run(&["verify"]).good();
+        let sees_all = "SELECT pg_has_role(current_user, 'pg_read_all_stats', 'usage')";
+        let expected = if provider == "heroku" { "(f)" } else { "(t)" };
+        assert_eq!(lines(&place.source_url, sees_all).await, [expected], "{provider}");
+        for forbidden in ["TABLE secrets", "DELETE FROM events", "CREATE TABLE public.mine ()"] {
+            let refused = try_execute(&place.source_url, forbidden).await.unwrap_err();
+            assert!(refused.contains("permission denied"), "{provider}: {forbidden}: {refused}");
+        }
+        let gone = "REASSIGN OWNED BY tallymark_recipe TO CURRENT_USER; \
+            DROP OWNED BY tallymark_recipe; DROP ROLE tallymark_recipe";
+        execute(&admin, gone).await;
+    }
+}
+
+async fn try_execute(url: &str, sql: &str) -> Result<(), String> {
+    use sqlx::Connection as _;
+    let mut connection = sqlx::PgConnection::connect(url).await.unwrap();
+    let done = sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(&mut connection).await;
+    done.map(drop).map_err(|error| error.to_string())
+}
