@@ -332,7 +332,8 @@ impl Worker {
         let compared = tokio::time::timeout(limit, self.compare(rollup, slice, timeout, EXAMPLES));
         let too_slow = || {
             let why = format!("not compared within {} s", timeout.as_secs());
-            Compared::Pending(Pending { rollup: rollup.name.clone(), start: slice.start(), why })
+            let (rollup, start) = (rollup.name.clone(), slice.start());
+            Compared::Pending(Pending { rollup, start, why, is_too_large: true })
         };
         let compared = match compared.await {
             Ok(Err(WorkError::Db(error))) if error.kind() == DbErrorKind::Cancelled => too_slow(),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use sqlx::Row as _;
 
 use super::Target;
@@ -26,14 +27,16 @@ pub struct Verification<'a> {
     pub shape: &'a Shape,
     /// The slice.
     pub slice: Slice,
+    /// Which of its buckets: from the start of one to that of another, or to the slice's end.
+    pub buckets: (DateTime<Utc>, DateTime<Utc>),
     /// Every statement ends within this.
     pub timeout: Duration,
-    /// How many differing groups to return.
+    /// How many differing groups to return, at least one: they bring their number.
     pub limit: usize,
 }
 
 impl Target {
-    /// How many groups of a slice differ from what `source` gives now, and the first of them.
+    /// How many groups of these buckets differ from what `source` gives now, and the first of them.
     /// Writes nothing.
     ///
     /// # Errors
@@ -43,8 +46,8 @@ impl Target {
         source: &Db,
         what: &Verification<'_>,
     ) -> Result<(u64, Vec<Difference>), DbError> {
-        let Verification { rollup, shape, slice, timeout, .. } = *what;
-        let bounds = (slice.start(), slice.start(), slice.end());
+        let Verification { rollup, shape, slice, timeout, buckets, .. } = *what;
+        let bounds = (slice.start(), buckets.0, buckets.1);
         let label = slice.id(&rollup.name);
         if self.holds_source_of(rollup) {
             let input = read::select(rollup, shape, Form::Whole, bounds, false);
@@ -84,7 +87,7 @@ impl Target {
     }
 
     fn comparison(&self, what: &Verification<'_>, input: &str) -> String {
-        let Verification { rollup, shape, slice, limit, .. } = *what;
+        let Verification { rollup, shape, buckets: (start, end), limit, .. } = *what;
         let object = |alias: &str, names: &[&str]| {
             let columns: Vec<String> =
                 names.iter().map(|name| format!("{alias}.{}", ident(name))).collect();
@@ -103,11 +106,11 @@ impl Target {
             actual = object("o", &fields),
             input = input,
             rollup = self.table(rollup),
-            start = timestamptz(slice.start()),
-            end = timestamptz(slice.end()),
+            start = timestamptz(start),
+            end = timestamptz(end),
             same_group = same_group(shape),
             differs = differs(shape),
-            limit = limit,
+            limit = limit.max(1),
         )
     }
 }
