@@ -3,9 +3,7 @@
 use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::Poll;
-use std::thread;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::{AttributeValue, DeleteRequest, WriteRequest};
@@ -13,16 +11,13 @@ use chrono::{DateTime, TimeDelta, Utc};
 use fastrand::Rng;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _, PgConnection};
-use tallymark::clock::{Clock as _, Deadline, ManualClock, Stopwatch};
-use tallymark::faults::{Guard, without};
+use tallymark::clock::{Clock as _, Deadline, ManualClock};
+use tallymark::faults::without;
 use tallymark::rollup::{Late, Rollup};
 use tallymark::tick::TickReport;
-use tokio::runtime::Builder;
 
+use super::search::Kind;
 use crate::support::world::{self, Setup, clock};
-
-/// Histories run side by side, each lane in a database of its own.
-const LANES: u32 = 2;
 
 /// What the application does in one history, at most.
 const STEPS_MAX: usize = 24;
@@ -43,50 +38,6 @@ const AHEAD_MAX_MS: i64 = 60 * 60_000;
 /// The grace of the rollup by the hour.
 const GRACE: TimeDelta = TimeDelta::minutes(2);
 
-/// What an application may do.
-#[derive(Clone, Copy, Debug)]
-pub struct Ways {
-    /// Rows carry any time; otherwise that of their transaction's begin.
-    any_time: bool,
-    /// Rows are changed.
-    updates: bool,
-    /// ... and moved to another time, deleted, truncated.
-    moves: bool,
-}
-
-impl Ways {
-    pub const ANY: Self = Self { any_time: true, updates: true, moves: true };
-    pub const STAMPED: Self = Self { any_time: false, updates: false, moves: false };
-    pub const CHANGED: Self = Self { any_time: true, updates: true, moves: false };
-}
-
-/// Which histories, and what is kept of them.
-#[derive(Clone, Copy, Debug)]
-pub struct Kind {
-    /// How late rows are noticed.
-    pub late: &'static str,
-    /// What the application does.
-    pub ways: Ways,
-    /// What Tallymark has to do without.
-    pub without: Option<Guard>,
-    /// Whether two coarser rollups are computed from the one by the hour.
-    pub is_composed: bool,
-}
-
-impl Kind {
-    pub const fn new(late: &'static str, ways: Ways) -> Self {
-        Self { late, ways, without: None, is_composed: false }
-    }
-
-    pub const fn without(self, guard: Guard) -> Self {
-        Self { without: Some(guard), ..self }
-    }
-
-    pub const fn composed(self) -> Self {
-        Self { is_composed: true, ..self }
-    }
-}
-
 /// A database whose clock can be moved, the application's two sessions, and a worker.
 pub struct World {
     inner: world::World,
@@ -103,48 +54,6 @@ struct Session {
     name: &'static str,
     is_open: bool,
     begun_ms: i64,
-}
-
-/// One history that did not end well: its seed, its steps, and the rows that differ.
-pub type Counterexample = (u64, Vec<String>);
-
-/// Runs up to `count` histories and returns the first that does not end well.
-pub fn search<S>(kind: Kind, count: u32, spoil: S) -> Option<Counterexample>
-where
-    S: AsyncFn(&World) + Sync,
-{
-    let seed: u64 = std::env::var("SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok())
-        .unwrap_or_else(|| fastrand::u64(..1 << 32));
-    println!("SEED={seed} {kind:?}");
-    let watch = Stopwatch::start();
-    let (next, is_found) = (AtomicU32::new(0), AtomicBool::new(false));
-    let lane = async || {
-        let mut world = World::new(kind).await;
-        spoil(&world).await;
-        loop {
-            let place = next.fetch_add(1, Ordering::Relaxed);
-            if place >= count || is_found.load(Ordering::Relaxed) {
-                return None;
-            }
-            if place.is_multiple_of(100) {
-                println!("{place} histories in {:?}", watch.elapsed());
-            }
-            let seed = seed + u64::from(place);
-            if let Some(found) = world.history(seed).await {
-                is_found.store(true, Ordering::Relaxed);
-                println!("history {place}, SEED={seed}:\n  {}", found.join("\n  "));
-                return Some((seed, found));
-            }
-        }
-    };
-    // A thread that waits for nobody but servers: to wake another one costs more than its work.
-    let run = || Builder::new_current_thread().enable_all().build().unwrap().block_on(lane());
-    thread::scope(|scope| {
-        let lanes: Vec<_> = (0..LANES).map(|_| scope.spawn(run)).collect();
-        lanes.into_iter().filter_map(|lane| lane.join().unwrap()).next()
-    })
 }
 
 /// The rollups of an hour and, if asked for, of two and of four: `BUCKETS` says how their rows are cut.
@@ -184,7 +93,7 @@ const BUCKETS: [(&str, &str); 3] =
     [("hourly", "30 minutes"), ("two_hourly", "2 hours"), ("four_hourly", "4 hours")];
 
 impl World {
-    async fn new(kind: Kind) -> Self {
+    pub async fn new(kind: Kind) -> Self {
         let clock = clock(BEGIN);
         let sql = format!(
             "{}; DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = virtual, \
@@ -219,7 +128,7 @@ impl World {
     }
 
     /// One history from its seed; what differs in the end, after the steps that led there.
-    async fn history(&mut self, seed: u64) -> Option<Vec<String>> {
+    pub async fn history(&mut self, seed: u64) -> Option<Vec<String>> {
         self.reset().await;
         let mut random = Rng::with_seed(seed);
         let mut steps = Vec::new();

@@ -4,8 +4,10 @@
 //! `GROUP BY` over its source. With one guard taken away, some history must show that it does not.
 
 mod driver;
+mod search;
 
-use driver::{Kind, Ways, World, search};
+use driver::World;
+use search::{Kind, Ways, search};
 use tallymark::faults::Guard;
 
 /// Histories that must all end well, in one run: enough that each mutation below is found many times.
