@@ -49,7 +49,7 @@ impl Worker {
                 Late::Capture => captured.entry(rollup.from.to_string()).or_default().push(rollup),
                 Late::Column(_) => {
                     if let Err(error) = self.notice_changes(rollup, deadline).await {
-                        problems.push(Problem::new(&rollup.name, &error));
+                        problems.push(Problem::of_late_changes(&rollup.name, &error));
                     }
                 }
                 Late::Grace | Late::Clock => {}
@@ -57,7 +57,7 @@ impl Worker {
         }
         for rollups in captured.values() {
             if let Err(error) = self.notice_marks(rollups, deadline).await {
-                problems.push(Problem::new(&rollups[0].name, &error));
+                problems.push(Problem::of_late_changes(&rollups[0].name, &error));
             }
         }
         problems

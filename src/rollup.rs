@@ -223,7 +223,8 @@ impl Rollup {
             "where": self.filter,
         });
         if let Some(fine) = &self.fine {
-            // Other rows there are other rows here.
+            // Other rows there are other rows here; another name of the same rows is none.
+            rows["from"] = serde_json::Value::Null;
             rows["fine"] = fine.definition().into();
         }
         let all = serde_json::json!({

@@ -39,7 +39,7 @@ pub struct TickReport {
     pub left: usize,
     /// Rollups that a person, the hours or the source's load held back.
     pub held: Vec<Held>,
-    /// Rollups that could not be worked on.
+    /// Rollups that could not be worked on, or whose late changes cannot be told.
     pub problems: Vec<Problem>,
     /// Old slices that were verified once all due work was done.
     pub scrub: ScrubReport,
@@ -68,6 +68,9 @@ pub struct Problem {
     pub error: String,
     #[serde(skip)]
     severity: Option<Severity>,
+    /// Whether fresh slices can be computed all the same.
+    #[serde(skip)]
+    is_alarm: bool,
 }
 
 impl Problem {
@@ -75,7 +78,14 @@ impl Problem {
     #[must_use]
     pub fn new(rollup: &str, error: &WorkError) -> Self {
         let (rollup, severity) = (rollup.to_owned(), Some(error.severity()));
-        Self { rollup, error: error.to_string(), severity }
+        Self { rollup, error: error.to_string(), severity, is_alarm: false }
+    }
+
+    /// What kept late changes of `rollup` from being noticed. Where it is the source's triggers or its
+    /// index, and not a server, nothing else is held up: those slices say that they settled by `grace`.
+    #[must_use]
+    pub fn of_late_changes(rollup: &str, error: &WorkError) -> Self {
+        Self { is_alarm: matches!(error, WorkError::Usage(_)), ..Self::new(rollup, error) }
     }
 }
 
@@ -288,7 +298,8 @@ impl Worker {
     ) {
         for Queue { rollup, due } in &mut queues {
             // What keeps its fresh slices from being computed keeps the others too.
-            if report.problems.iter().any(|problem| problem.rollup == rollup.name) {
+            let blocks = |problem: &Problem| problem.rollup == rollup.name && !problem.is_alarm;
+            if report.problems.iter().any(blocks) {
                 report.left += due.len();
                 due.clear();
             }

@@ -6,13 +6,14 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
 use crate::checkpoint::{Checkpoint, State, Watermark};
-use crate::db::{Access, DbErrorKind};
+use crate::clock::Stopwatch;
+use crate::db::{Access, Db, DbErrorKind};
 use crate::plan::Standing;
 use crate::rollup::{Late, Rollup};
-use crate::slice::Slice;
+use crate::slice::{Slice, boundaries};
 use crate::source::shape::Shape;
 use crate::source::{capture, changes, marks, settle};
-use crate::target::{Difference, Verification};
+use crate::target::{Difference, TargetError, Verification};
 use crate::worker::{CATALOGUE_TIMEOUT, WorkError, Worker};
 
 /// How one slice compares.
@@ -37,6 +38,9 @@ pub struct Pending {
     pub start: DateTime<Utc>,
     /// Why.
     pub why: String,
+    /// Whether the source could not give one of its buckets in time.
+    #[serde(skip)]
+    pub is_too_large: bool,
 }
 
 /// What a comparison says.
@@ -54,12 +58,17 @@ pub enum Compared {
 /// A change time may be ahead of the server's clock by as much and is still looked at.
 const STAMP_AHEAD: TimeDelta = TimeDelta::hours(1);
 
+/// A comparison that was cancelled is tried again with so many times fewer buckets. Each try costs the
+/// whole time limit.
+const NARROWER: usize = 4;
+
 impl Worker {
-    /// Compares `slice` with what one `GROUP BY` over the source, or over the finer rollup, gives now; returns at most
-    /// `limit` of the groups that differ. Every statement ends within `timeout`.
+    /// Compares `slice` with what one `GROUP BY` over the source, or over the finer rollup, gives now;
+    /// returns at most `limit` of the groups that differ. Every statement ends within `timeout`: where
+    /// that is not enough for the slice, its buckets are compared in several.
     ///
     /// # Errors
-    /// The databases cannot be asked, or do not fit the definition.
+    /// The databases cannot be asked, or do not fit the definition; a single bucket takes too long.
     pub async fn verify(
         &self,
         rollup: &Rollup,
@@ -67,11 +76,80 @@ impl Worker {
         timeout: Duration,
         limit: usize,
     ) -> Result<SliceVerification, WorkError> {
+        self.verify_in(rollup, slice, 1, (timeout, limit)).await
+    }
+
+    /// As [`Worker::verify`], in about so many `pieces` from the outset.
+    async fn verify_in(
+        &self,
+        rollup: &Rollup,
+        slice: Slice,
+        pieces: u64,
+        (timeout, limit): (Duration, usize),
+    ) -> Result<SliceVerification, WorkError> {
         let shape = self.ready(rollup).await?;
-        let what = Verification { rollup, shape: &shape, slice, timeout, limit };
-        let (differences, examples) = self.target.verify(self.source_of(rollup), &what).await?;
-        let (rollup, start) = (rollup.name.clone(), slice.start());
-        Ok(SliceVerification { rollup, start, differences, examples })
+        let source = self.source_of(rollup);
+        let (zone, start) = (rollup.calendar.zone(), slice.start());
+        let mut cut = boundaries(rollup.bucket, zone, start, slice.end());
+        cut.retain(|bucket| *bucket == start || shape.axis.cut(start, *bucket) == Some(*bucket));
+        let mut step = cut.len().div_ceil(usize::try_from(pieces.max(1)).unwrap_or(usize::MAX));
+        let (mut place, mut differences, mut examples) = (0, 0, Vec::new());
+        // Bounded: a statement moves on by a bucket or more, or the next one takes fewer.
+        while place < cut.len() {
+            let next = place + step;
+            let buckets = (cut[place], cut.get(next).copied().unwrap_or(slice.end()));
+            let limit = limit.saturating_sub(examples.len());
+            let governor = self.governor_of(rollup);
+            let what =
+                Verification { rollup, shape: &shape, slice, buckets, timeout, limit, governor };
+            let watch = Stopwatch::start();
+            match self.admitted_verify(source, &what).await {
+                Ok((count, found)) => {
+                    differences += count;
+                    examples.extend(found.into_iter().take(limit));
+                    place = next;
+                    if let Some(governor) = governor {
+                        governor.chunk_read(watch.elapsed(), None);
+                    }
+                }
+                Err(WorkError::Db(error))
+                    if error.kind() == DbErrorKind::Cancelled && step > 1 =>
+                {
+                    step = step.min(cut.len() - place).div_ceil(NARROWER);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(SliceVerification { rollup: rollup.name.clone(), start, differences, examples })
+    }
+
+    /// Compares as soon as the governor lets it, which is waited for no longer than a statement may take.
+    async fn admitted_verify(
+        &self,
+        source: &Db,
+        what: &Verification<'_>,
+    ) -> Result<(u64, Vec<Difference>), WorkError> {
+        let Some(governor) = what.governor else {
+            return Ok(self.target.verify(source, what).await?);
+        };
+        tokio::time::sleep(governor.take_rest()).await;
+        let watch = Stopwatch::start();
+        let mut tries = 0;
+        loop {
+            let refusal = match governor.throttled(source).await {
+                Err(refusal) => refusal,
+                Ok(()) => match self.target.verify(source, what).await {
+                    Err(TargetError::Busy(refusal)) => refusal,
+                    found => return Ok(found?),
+                },
+            };
+            let wait = governor.wait(tries, &refusal);
+            if refusal.is_critical || watch.elapsed() + wait > what.timeout {
+                return Err(WorkError::Busy(refusal.reason));
+            }
+            tries += 1;
+            tokio::time::sleep(wait).await;
+        }
     }
 
     /// As [`Worker::verify`], and a difference counts as drift only if the slice's checkpoint
@@ -87,15 +165,25 @@ impl Worker {
         timeout: Duration,
         limit: usize,
     ) -> Result<Compared, WorkError> {
-        let pending = |why: &str| {
+        let because = |why: &str| {
             let (rollup, start) = (rollup.name.clone(), slice.start());
-            Ok(Compared::Pending(Pending { rollup, start, why: why.to_owned() }))
+            Pending { rollup, start, why: why.to_owned(), is_too_large: false }
         };
+        let pending = |why: &str| Ok(Compared::Pending(because(why)));
         let before = match self.promise(rollup, slice).await? {
             Ok(before) => before,
             Err(why) => return pending(why),
         };
-        let found = self.verify(rollup, slice, timeout, limit).await?;
+        // What was read in chunks is compared in as many pieces.
+        let chunks = before.outcome.as_ref().map_or(1, |outcome| outcome.chunks);
+        let found = match self.verify_in(rollup, slice, chunks, (timeout, limit)).await {
+            Err(WorkError::Db(error)) if error.kind() == DbErrorKind::Cancelled => {
+                let why = format!("not compared within {} s", timeout.as_secs());
+                return Ok(Compared::Pending(Pending { is_too_large: true, ..because(&why) }));
+            }
+            Err(WorkError::Busy(why)) => return pending(&format!("the source is busy: {why}")),
+            found => found?,
+        };
         if found.differences == 0 {
             return Ok(Compared::Same);
         }

@@ -59,6 +59,9 @@ pub enum WorkError {
     /// DynamoDB refused or could not be reached.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// The source cannot bear it now.
+    #[error("the source is busy: {0}")]
+    Busy(String),
     /// What was asked for makes no sense; the text says what would.
     #[error("{0}")]
     Usage(String),
@@ -111,7 +114,7 @@ impl WorkError {
                 | CheckpointError::NoRegion
                 | CheckpointError::Denied { .. },
             ) => Severity::Usage,
-            Self::Checkpoint(_) => Severity::Failed,
+            Self::Checkpoint(_) | Self::Busy(_) => Severity::Failed,
         }
     }
 }
@@ -128,6 +131,7 @@ impl From<TargetError> for WorkError {
     fn from(error: TargetError) -> Self {
         match error {
             TargetError::Db(error) => Self::Db(error),
+            TargetError::Busy(refusal) => Self::Busy(refusal.reason),
             other => Self::Usage(other.to_string()),
         }
     }

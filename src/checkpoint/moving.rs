@@ -13,6 +13,9 @@ use super::state::State;
 const IS_NEWER: &str = "attribute_not_exists(#pk) OR #attempt < :attempt \
     OR (#attempt = :attempt AND #dirty < :dirty)";
 
+/// Where the scrub stands has no attempt, but a number that is raised with each slice it takes.
+const IS_NO_OLDER: &str = "attribute_not_exists(#pk) OR #version <= :version";
+
 /// Items of one rollup.
 #[derive(Clone, Debug, Default)]
 pub struct Items {
@@ -89,18 +92,20 @@ impl Checkpoints {
             if read.text(SK)?.as_deref() == Some(WATERMARK) {
                 continue;
             }
+            let put = self.client.put_item().table_name(&self.table).set_item(Some(copy));
+            let put = put.expression_attribute_names("#pk", PK);
             let count = |name| read.number(name).map(|count| number(count.unwrap_or(0)));
-            let put = self
-                .client
-                .put_item()
-                .table_name(&self.table)
-                .set_item(Some(copy))
-                .condition_expression(IS_NEWER)
-                .expression_attribute_names("#pk", PK)
-                .expression_attribute_names("#attempt", "attempt")
-                .expression_attribute_names("#dirty", "dirty")
-                .expression_attribute_values(":attempt", count("attempt")?)
-                .expression_attribute_values(":dirty", count("dirty")?);
+            let put = if item.contains_key("version") {
+                put.condition_expression(IS_NO_OLDER)
+                    .expression_attribute_names("#version", "version")
+                    .expression_attribute_values(":version", count("version")?)
+            } else {
+                put.condition_expression(IS_NEWER)
+                    .expression_attribute_names("#attempt", "attempt")
+                    .expression_attribute_names("#dirty", "dirty")
+                    .expression_attribute_values(":attempt", count("attempt")?)
+                    .expression_attribute_values(":dirty", count("dirty")?)
+            };
             match put.send().await {
                 Ok(_) => {}
                 Err(error)

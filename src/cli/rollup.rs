@@ -3,6 +3,7 @@ use serde_json::json;
 
 use super::{Failure, Global, ui};
 use crate::rename::Holdings;
+use crate::rollup::Rollup;
 
 /// Give a rollup another name, or drop it.
 #[derive(Debug, Subcommand)]
@@ -67,6 +68,14 @@ async fn rename(global: &Global, old: &str, new: &str, yes: bool) -> Result<(), 
 
 async fn drop(global: &Global, name: &str, yes: bool) -> Result<(), Failure> {
     let worker = global.worker(1).await?;
+    let of_this = |coarse: &&Rollup| coarse.fine.as_ref().is_some_and(|fine| fine.name == name);
+    if let Some(coarse) = worker.config.rollups.iter().find(of_this) {
+        let (file, coarse) = (global.config.display(), &coarse.name);
+        return Err(Failure::usage(format!(
+            "rollup `{coarse}` is computed from `{name}`; remove `{coarse}` from {file} first, and \
+             drop it too if its numbers are not to stay as they are"
+        )));
+    }
     let holdings = worker.holdings(name).await?;
     global.tell(format!("drop of {name}\n{}", described(&holdings)));
     if !holdings.is_nothing() {

@@ -126,8 +126,16 @@ impl Worker {
         let has_trouble =
             |rollup: &&Rollup| report.problems.iter().any(|problem| problem.rollup == rollup.name);
         let wanted = |rollup: &&Rollup| only.is_none_or(|only| only.name == rollup.name);
-        let rollups: Vec<&Rollup> =
+        let mut rollups: Vec<&Rollup> =
             self.config.rollups.iter().filter(wanted).filter(|it| !has_trouble(it)).collect();
+        // As a backfill: it can wait for its hours, and for a person's word.
+        let mut held = BTreeSet::new();
+        for rollup in &rollups {
+            if !matches!(self.may_work(rollup, Some(self.clock.now())).await, Ok(Ok(_))) {
+                held.insert(rollup.name.clone());
+            }
+        }
+        rollups.retain(|rollup| !held.contains(&rollup.name));
         let Some(first) = rollups.first() else { return };
         if let Err(error) = self.scrub_all(settings, &rollups, deadline, report).await {
             report.problems.push(Problem::new(&first.name, &error));
@@ -332,7 +340,8 @@ impl Worker {
         let compared = tokio::time::timeout(limit, self.compare(rollup, slice, timeout, EXAMPLES));
         let too_slow = || {
             let why = format!("not compared within {} s", timeout.as_secs());
-            Compared::Pending(Pending { rollup: rollup.name.clone(), start: slice.start(), why })
+            let (rollup, start) = (rollup.name.clone(), slice.start());
+            Compared::Pending(Pending { rollup, start, why, is_too_large: true })
         };
         let compared = match compared.await {
             Ok(Err(WorkError::Db(error))) if error.kind() == DbErrorKind::Cancelled => too_slow(),

@@ -346,6 +346,32 @@ fn assert_tiles(calendar: &Calendar, slice: Slice) {
     assert_eq!(calendar.containing(last), slice, "{}", case());
 }
 
+/// Events every eleven minutes, and at the slice's last instant, summed up by the bucket that the
+/// boundaries give them (as `width_bucket` does in SQL) are what each bucket of the calendar holds,
+/// and add up to all of the slice.
+fn assert_bucket_totals(calendar: &Calendar, slice: Slice, bucket: Width) {
+    const STEP: TimeDelta = TimeDelta::minutes(11);
+    let case = || format!("{bucket} of {} of {} at {slice}", calendar.width(), calendar.zone());
+    let cut = boundaries(bucket, calendar.zone(), slice.start(), slice.end());
+    let last = slice.end() - TimeDelta::nanoseconds(1);
+    let mut events: Vec<_> =
+        std::iter::successors(Some(slice.start()), |at| Some(*at + STEP).filter(|at| *at < last))
+            .collect();
+    events.push(last);
+    let mut totals = BTreeMap::<DateTime<Utc>, usize>::new();
+    for at in &events {
+        let place = cut.partition_point(|start| start <= at);
+        *totals.entry(cut[place - 1]).or_default() += 1;
+    }
+    let buckets = Calendar::new(bucket, calendar.zone());
+    for held in buckets.slices(slice.start(), slice.end()) {
+        let before = |instant| events.partition_point(|at| *at < instant);
+        let expected = before(held.end()) - before(held.start());
+        assert_eq!(totals.remove(&held.start()).unwrap_or(0), expected, "{}", case());
+    }
+    assert!(totals.is_empty(), "{}: {totals:?}", case());
+}
+
 /// Of the changes of one zone that differ in nothing but the date, one is enough.
 #[test]
 fn slices_tile_time_around_the_changes_of_every_zone() {
@@ -360,6 +386,10 @@ fn slices_tile_time_around_the_changes_of_every_zone() {
                 let before = calendar.containing(at(t - 1));
                 assert_tiles(&calendar, before);
                 assert_tiles(&calendar, calendar.next(before));
+            }
+            let day = calendar("1 day", zone);
+            for slice in [day.containing(at(t - 1)), day.containing(at(t))] {
+                assert_bucket_totals(&day, slice, Width::HOUR);
             }
         }
     }
@@ -394,6 +424,7 @@ proptest! {
 
         let bucket: Width = bucket.parse().unwrap();
         if bucket.divides(calendar.width()) {
+            assert_bucket_totals(&calendar, slice, bucket);
             let cut = boundaries(bucket, zone, slice.start(), slice.end());
             prop_assert_eq!(cut[0], slice.start());
             prop_assert!(cut.is_sorted_by(|a, b| a < b));

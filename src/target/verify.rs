@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use sqlx::Row as _;
 
-use super::Target;
+use super::replace::Guard;
 use super::stage::copy;
 use super::statement::{differs, merged, same_group};
+use super::{Target, TargetError};
 use crate::db::{Access, Db, DbError, Tx};
+use crate::governor::Governor;
 use crate::rollup::Rollup;
 use crate::slice::Slice;
 use crate::source::read::{self, Form};
@@ -26,35 +29,40 @@ pub struct Verification<'a> {
     pub shape: &'a Shape,
     /// The slice.
     pub slice: Slice,
+    /// Which of its buckets: from the start of one to that of another, or to the slice's end.
+    pub buckets: (DateTime<Utc>, DateTime<Utc>),
     /// Every statement ends within this.
     pub timeout: Duration,
-    /// How many differing groups to return.
+    /// How many differing groups to return, at least one: they bring their number.
     pub limit: usize,
+    /// Who says whether the source can be read now; `None`: it is not read.
+    pub governor: Option<&'a Governor>,
 }
 
 impl Target {
-    /// How many groups of a slice differ from what `source` gives now, and the first of them.
+    /// How many groups of these buckets differ from what `source` gives now, and the first of them.
     /// Writes nothing.
     ///
     /// # Errors
-    /// Trouble with one of the servers.
+    /// The source is busy; trouble with one of the servers.
     pub async fn verify(
         &self,
         source: &Db,
         what: &Verification<'_>,
-    ) -> Result<(u64, Vec<Difference>), DbError> {
-        let Verification { rollup, shape, slice, timeout, .. } = *what;
-        let bounds = (slice.start(), slice.start(), slice.end());
+    ) -> Result<(u64, Vec<Difference>), TargetError> {
+        let Verification { rollup, shape, slice, timeout, buckets, governor, .. } = *what;
+        let guard = Guard { shrink: None, timeout, governor };
+        let bounds = (slice.start(), buckets.0, buckets.1);
         let label = slice.id(&rollup.name);
         if self.holds_source_of(rollup) {
             let input = read::select(rollup, shape, Form::Whole, bounds, false);
-            let mut tx = source.begin(Access::ReadOnly, timeout, &label).await?;
+            let mut tx = guard.enter(source.begin(Access::ReadOnly, timeout, &label).await?).await?;
             let found = self.compare(&mut tx, what, &input).await?;
             tx.rollback().await?;
             return Ok(found);
         }
         // Rolled back at the end, so that nothing is written.
-        let reader = source.begin(Access::ReadOnly, timeout, &label).await?;
+        let reader = guard.enter(source.begin(Access::ReadOnly, timeout, &label).await?).await?;
         let mut tx = self.db.begin(Access::ReadWrite, timeout, &label).await?;
         let stage = Self::stage(rollup);
         let sql = format!("CREATE TEMP TABLE verify_stage (LIKE {stage}) ON COMMIT DROP");
@@ -84,7 +92,7 @@ impl Target {
     }
 
     fn comparison(&self, what: &Verification<'_>, input: &str) -> String {
-        let Verification { rollup, shape, slice, limit, .. } = *what;
+        let Verification { rollup, shape, buckets: (start, end), limit, .. } = *what;
         let object = |alias: &str, names: &[&str]| {
             let columns: Vec<String> =
                 names.iter().map(|name| format!("{alias}.{}", ident(name))).collect();
@@ -103,11 +111,11 @@ impl Target {
             actual = object("o", &fields),
             input = input,
             rollup = self.table(rollup),
-            start = timestamptz(slice.start()),
-            end = timestamptz(slice.end()),
+            start = timestamptz(start),
+            end = timestamptz(end),
             same_group = same_group(shape),
             differs = differs(shape),
-            limit = limit,
+            limit = limit.max(1),
         )
     }
 }

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallymark::clock::Deadline;
+use chrono::NaiveDate;
+use tallymark::clock::{Clock as _, Deadline, SystemClock};
 use tallymark::tick::TickReport;
 
 use crate::support::cli::{Place, daily, day};
@@ -287,6 +288,24 @@ async fn an_open_writer_is_waited_for_and_named() {
     later.rollback().await.unwrap();
 }
 
+/// A tick without the triggers, which says `alarm`; the slices that it computed, all by `grace`.
+fn ran_without_capture(place: &Place, alarm: &str) -> Vec<NaiveDate> {
+    let ended = place.run(&["run", "--json"]);
+    ended.refused(2, &[alarm, "tallymark capture install"]);
+    let report = ended.json();
+    let error = report["problems"][0]["error"].as_str().unwrap();
+    assert!(error.contains(alarm) && report["problems"].as_array().unwrap().len() == 1, "{report}");
+    assert_eq!(report["left"], 0);
+    let slices = report["slices"].as_array().unwrap().iter().map(|slice| {
+        let how = (&slice["outcome"], &slice["settled_by"]);
+        assert_eq!(how, (&"succeeded".into(), &"grace".into()), "{slice}");
+        slice["start"].as_str().unwrap()[..10].parse().unwrap()
+    });
+    let mut starts: Vec<NaiveDate> = slices.collect();
+    starts.sort_unstable();
+    starts
+}
+
 /// By the command line: what it prints can be run by hand, it does nothing twice, and it can be undone.
 #[tokio::test]
 async fn the_command_installs_shows_and_removes() {
@@ -294,12 +313,14 @@ async fn the_command_installs_shows_and_removes() {
     place.configure(&daily(3).replace("slice =", "late = \"capture\"\nslice ="));
     place.run(&["init"]).good();
     place.run(&["capture", "status"]).refused(1, &["1 table"]);
-    place.run(&["run"]).refused(2, &["no capture triggers", "tallymark capture install"]);
+    // An alarm, and fresh slices all the same, which say what they are.
+    assert_eq!(ran_without_capture(&place, "no capture triggers"), [day(3), day(2), day(1)]);
+    assert!(ran_without_capture(&place, "no capture triggers").is_empty(), "nothing is due");
     let printed = place.run(&["capture", "install", "--dry-run"]).good().out;
     place.sql(&printed).await;
     assert_eq!(place.run(&["capture", "install"]).good().out, "capture: installed already\n");
     place.run(&["capture", "status"]).good();
-    place.run(&["run"]).good();
+    assert_eq!(place.run(&["run"]).good().out, "nothing is due\n");
     place.sql(&format!("INSERT INTO events VALUES ('{}T05:00Z', 'late', 1)", day(2))).await;
     let status = place.json(&["capture", "status"]);
     assert_eq!(status["tables"][0]["marks"], 1);
@@ -310,6 +331,14 @@ async fn the_command_installs_shows_and_removes() {
     );
     place.run(&["verify"]).good();
     place.run(&["check"]).good();
+    // The same for one trigger of four, and a day that was asked for again.
+    place.sql("ALTER TABLE events DISABLE TRIGGER tallymark_update").await;
+    let lookup = day(1).and_time(chrono::NaiveTime::MIN).and_utc();
+    let now = SystemClock.now();
+    place.checkpoints().reopen("daily", lookup, "test", now).await.unwrap();
+    assert_eq!(ran_without_capture(&place, "tallymark_update"), [day(1)]);
+    place.run(&["capture", "install"]).good();
+    assert_eq!(place.run(&["run"]).good().out, "nothing is due\n");
     place.run(&["capture", "remove"]).good();
     assert_eq!(place.run(&["capture", "remove"]).good().out, "capture: there is none\n");
     let left = "SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'tallymark%'";

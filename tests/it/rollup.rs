@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
-use tallymark::checkpoint::{Claim, Yield};
+use tallymark::checkpoint::{Claim, Drift, Yield};
 use tallymark::clock::{Clock, Deadline, ManualClock, SystemClock};
 use tallymark::report::Outcome;
 use tallymark::tick::TickReport;
@@ -302,4 +302,70 @@ async fn a_dropped_rollup_leaves_nothing_behind() {
     place.run(&["run"]).refused(2, &["not ready"]);
     place.run(&["init"]).good();
     assert_eq!(place.json(&["run"])["slices"].as_array().unwrap().len(), 3);
+}
+
+/// Fifteen days with a rollup by the week that is computed from it.
+fn with_weeks(fine: &str) -> String {
+    let days = daily(15).replace("name = \"daily\"", &format!("name = \"{fine}\""));
+    format!(
+        "{days}[[rollup]]\nname = \"weekly\"\nfrom = {{ rollup = \"{fine}\" }}\nslice = \"1 week\"\n\
+         group_by = [\"kind\"]\nmeasures = [\"events\", \"revenue\"]\n"
+    )
+}
+
+/// Takes the next slice of the scrub of `rollup`, and finds that it differs.
+async fn scrub(place: &Place, rollup: &str, days: u64) {
+    let (checkpoints, now) = (place.checkpoints(), SystemClock.now());
+    let start = day(days).and_time(chrono::NaiveTime::MIN).and_utc();
+    let seen = checkpoints.scrub(rollup).await.unwrap();
+    let next = seen.after(start + TimeDelta::days(1), false, now);
+    assert!(checkpoints.take_scrub(rollup, &seen, &next).await.unwrap());
+    let drift = Drift { found_at: now, groups: 1, attempt: 1 };
+    checkpoints.record_scrub(rollup, start, Some(drift), now).await.unwrap();
+}
+
+/// Weeks that are computed from it neither lose it nor are computed again, and a late change under
+/// the new name reaches them. The scrub goes on where it stood.
+#[tokio::test]
+async fn a_finer_rollup_is_renamed_under_its_coarse_one_and_is_not_dropped() {
+    let (place, _database) = Place::with_events(15).await;
+    place.configure(&with_weeks("daily"));
+    place.run(&["init"]).good();
+    place.run(&["run"]).good();
+    let weeks = count(&place, "SELECT * FROM stats.weekly").await;
+    assert!(!weeks.is_empty());
+    place
+        .run(&["rollup", "drop", "daily", "--yes"])
+        .refused(2, &["`weekly` is computed from `daily`"]);
+
+    // Killed after the copy, while the schedule still ran.
+    scrub(&place, "daily", 12).await;
+    let old = place.checkpoints().items("daily").await.unwrap();
+    place.checkpoints().copy_items(&old, "visits").await.unwrap();
+    scrub(&place, "daily", 11).await;
+    let stood = place.checkpoints().scrub("daily").await.unwrap();
+    assert_eq!((stood.verified, stood.drift.len()), (2, 2));
+    place.configure(&with_weeks("visits"));
+    place.run(&["rollup", "rename", "daily", "visits", "--yes"]).good();
+    assert_eq!(place.checkpoints().scrub("visits").await.unwrap(), stood);
+    assert!(place.checkpoints().items("daily").await.unwrap().is_empty());
+    // Killed before the old items were deleted; the new ones have gone on since.
+    scrub(&place, "visits", 10).await;
+    place.checkpoints().copy_items(&old, "visits").await.unwrap();
+    assert_eq!(place.checkpoints().scrub("visits").await.unwrap().verified, 3);
+
+    assert_eq!(place.run(&["run"]).good().out, "nothing is due\n");
+    assert_eq!(count(&place, "SELECT * FROM stats.weekly").await, weeks);
+    place.sql("INSERT INTO events SELECT min(bucket), 'late', 1 FROM stats.weekly").await;
+    let start = count(&place, "SELECT min(bucket)::date FROM stats.weekly").await;
+    let start = start.trim_matches(['(', ')']);
+    place.run(&["replay", "visits", "--slice", start, "--yes"]).good();
+    let ran = place.json(&["run"]);
+    let names: Vec<_> = ran["slices"].as_array().unwrap().iter().map(|it| &it["rollup"]).collect();
+    assert_eq!(names, ["weekly"]);
+    place.run(&["verify"]).good();
+
+    place.configure(&visits(15));
+    place.run(&["rollup", "drop", "visits", "--yes"]).good();
+    assert!(place.checkpoints().items("visits").await.unwrap().is_empty(), "nor its scrub");
 }

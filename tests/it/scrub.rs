@@ -292,3 +292,52 @@ async fn drift_is_in_the_exit_code_and_in_status_until_a_verify_is_clean() {
     place.run(&["verify"]).good();
     assert_eq!(scrub(&place)["drift"], json!([]));
 }
+
+/// Each row of the source takes its time. A day is compared by parts of it then, one that takes too
+/// long is told, and of how many groups differ does not depend on how many are listed.
+#[tokio::test]
+async fn what_one_statement_cannot_compare_is_compared_in_several() {
+    let slow = |ms: u32| {
+        format!(
+            "CREATE OR REPLACE FUNCTION public.slow() RETURNS boolean LANGUAGE plpgsql VOLATILE COST 100000 \
+             AS 'BEGIN PERFORM pg_sleep({ms} / 1000.0); RETURN true; END'"
+        )
+    };
+    let limit = Duration::from_secs(1);
+    for across in [false, true] {
+        let rollups = SECOND.replace("slice =", "bucket = \"4 hours\"\nslice =");
+        let rollups = rollups.replace("public.events", "public.slowly");
+        let clock = Arc::new(clock("2026-01-02T12:00:00Z"));
+        let setup = Setup { rollups: &rollups, across, clock, ..Setup::default() };
+        let sql = format!(
+            "{EVENTS}; {}; CREATE VIEW slowly AS SELECT * FROM events WHERE slow(); \
+             INSERT INTO events (created_at, amount) SELECT at, 1 FROM \
+             generate_series('2026-01-01T00:30Z'::timestamptz, '2026-01-01T23:30Z', '1 hour') at",
+            slow(0)
+        );
+        let world = World::new(&sql, setup).await;
+        world.run("2026-01-01").await;
+        let (rollup, slice) = (world.rollup(), world.slice("2026-01-01"));
+        world
+            .target_sql("UPDATE stats.second SET events = 5 WHERE extract(hour FROM bucket AT TIME ZONE 'UTC') IN (4, 20)")
+            .await;
+        world.sql(&slow(60)).await;
+        let found = world.worker.verify(rollup, slice, limit, 3).await.unwrap();
+        assert_eq!((found.differences, found.examples.len()), (2, 2));
+        world.sql(&slow(0)).await;
+        for listed in [0, 1] {
+            let found = world.worker.verify(rollup, slice, limit, listed).await.unwrap();
+            assert_eq!((found.differences, found.examples.len()), (2, listed));
+        }
+        if across {
+            continue;
+        }
+        world.sql(&slow(3000)).await;
+        let Compared::Pending(pending) =
+            world.worker.compare(rollup, slice, limit, 3).await.unwrap()
+        else {
+            panic!("four hours cannot be compared in {limit:?}")
+        };
+        assert!(pending.is_too_large && pending.why.contains("within 1 s"), "{pending:?}");
+    }
+}

@@ -1,27 +1,29 @@
 //! What a history is made of, and what it is held against.
 
+use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
+use aws_sdk_dynamodb::types::{AttributeValue, DeleteRequest, WriteRequest};
+use chrono::{DateTime, TimeDelta, Utc};
 use fastrand::Rng;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _, PgConnection};
-use tallymark::checkpoint::Checkpoints;
-use tallymark::clock::{Clock as _, Deadline, ManualClock, Stopwatch};
-use tallymark::faults::{Guard, without};
-use tallymark::rollup::Late;
+use tallymark::clock::{Clock as _, Deadline, ManualClock};
+use tallymark::faults::without;
+use tallymark::rollup::{Late, Rollup};
 use tallymark::tick::TickReport;
 
-use crate::support::world::{self, Setup, clock, instant};
-
-/// Histories run side by side, each lane in a database of its own.
-const LANES: u32 = 2;
+use super::search::Kind;
+use crate::support::world::{self, Setup, clock};
 
 /// What the application does in one history, at most.
 const STEPS_MAX: usize = 24;
+
+/// A tick of these histories is done within this many polls, most often, and killed before.
+const POLLS_MAX: usize = 120;
 
 /// Ticks until all must be quiet; a killed worker's lease ends within a few of them.
 const QUIET_MAX: usize = 60;
@@ -30,32 +32,21 @@ const QUIET_MAX: usize = 60;
 const BEGIN: &str = "2026-01-01T02:10:00Z";
 const BEGIN_MS: i64 = 130 * 60 * 1000;
 
-/// What an application may do.
-#[derive(Clone, Copy, Debug)]
-pub struct Ways {
-    /// Rows carry any time; otherwise that of their transaction's begin.
-    any_time: bool,
-    /// Rows are changed.
-    updates: bool,
-    /// ... and moved to another time, deleted, truncated.
-    moves: bool,
-}
+/// How far ahead of the clock rows are stamped: into the next slice.
+const AHEAD_MAX_MS: i64 = 60 * 60_000;
 
-impl Ways {
-    pub const ANY: Self = Self { any_time: true, updates: true, moves: true };
-    pub const STAMPED: Self = Self { any_time: false, updates: false, moves: false };
-    pub const CHANGED: Self = Self { any_time: true, updates: true, moves: false };
-}
+/// The grace of the rollup by the hour.
+const GRACE: TimeDelta = TimeDelta::minutes(2);
 
 /// A database whose clock can be moved, the application's two sessions, and a worker.
 pub struct World {
     inner: world::World,
+    kind: Kind,
     clock: ManualClock,
     now_ms: i64,
     control: PgConnection,
     sessions: [Session; 2],
     client: aws_sdk_dynamodb::Client,
-    guard: Option<Guard>,
 }
 
 struct Session {
@@ -65,79 +56,51 @@ struct Session {
     begun_ms: i64,
 }
 
-/// One history that did not end well: its seed, its steps, and the rows that differ.
-pub type Counterexample = (u64, Vec<String>);
-
-/// Runs up to `count` histories and returns the first that does not end well.
-pub async fn search<S>(
-    late: &str,
-    count: u32,
-    spoil: S,
-    ways: Ways,
-    guard: Option<Guard>,
-) -> Option<Counterexample>
-where
-    S: AsyncFn(&World),
-{
-    let seed: u64 = std::env::var("SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok())
-        .unwrap_or_else(|| fastrand::u64(..1 << 32));
-    println!("SEED={seed} late={late} {ways:?} without {guard:?}");
-    let watch = Stopwatch::start();
-    let (next, is_found) = (AtomicU32::new(0), AtomicBool::new(false));
-    let mut worlds = Vec::new();
-    for _ in 0..LANES {
-        let world = World::new(late, guard).await;
-        spoil(&world).await;
-        worlds.push(world);
-    }
-    let lanes = worlds.into_iter().map(async |mut world: World| {
-        loop {
-            let place = next.fetch_add(1, Ordering::Relaxed);
-            if place >= count || is_found.load(Ordering::Relaxed) {
-                return None;
-            }
-            if place.is_multiple_of(100) {
-                println!("{place} histories in {:?}", watch.elapsed());
-            }
-            let seed = seed + u64::from(place);
-            if let Some(found) = world.history(seed, ways).await {
-                is_found.store(true, Ordering::Relaxed);
-                println!("history {place}, SEED={seed}:\n  {}", found.join("\n  "));
-                return Some((seed, found));
-            }
-        }
-    });
-    futures_util::future::join_all(lanes).await.into_iter().flatten().next()
-}
-
-fn rollups(late: &str) -> String {
-    let late = match late {
+/// The rollups of an hour and, if asked for, of two and of four: `BUCKETS` says how their rows are cut.
+fn rollups(kind: Kind) -> String {
+    let late = match kind.late {
         "column" => "{ column = \"updated_at\" }".to_owned(),
         word => format!("\"{word}\""),
     };
-    format!(
+    let coarse = |name, fine, slice| {
+        format!(
+            "[[rollup]]\nname = \"{name}\"\nfrom = {{ rollup = \"{fine}\" }}\nslice = \"{slice}\"\n\
+             shrink_guard = 0.0\ngroup_by = [\"kind\"]\nmeasures = [\"events\", \"total\"]\n"
+        )
+    };
+    let hourly = format!(
         "[[rollup]]\nname = \"hourly\"\nfrom = \"public.events\"\ntime = \"at\"\n\
          start = \"2026-01-01\"\nslice = \"1 hour\"\nbucket = \"30 minutes\"\nlate = {late}\n\
-         shrink_guard = 0.0\ngroup_by = [\"kind\"]\n[rollup.measures]\nevents = \"count\"\n\
+         grace = \"2 minutes\"\nshrink_guard = 0.0\ngroup_by = [\"kind\"]\n[rollup.measures]\nevents = \"count\"\n\
          total = {{ sum = \"amount\" }}\n"
-    )
+    );
+    if !kind.is_composed {
+        return hourly;
+    }
+    let (two, four) =
+        (coarse("two_hourly", "hourly", "2 hours"), coarse("four_hourly", "two_hourly", "4 hours"));
+    format!("{hourly}{two}{four}")
 }
 
-const TRUTH: &str = "SELECT date_bin('30 minutes', at, '2026-01-01Z') AS bucket, kind, \
-    count(*) AS events, sum(amount) AS total FROM public.events \
-    WHERE at >= '2026-01-01Z' AND at < $1::timestamptz GROUP BY 1, 2";
+/// An instant by the virtual clock.
+fn literal(ms: i64) -> String {
+    let at = world::instant("2026-01-01") + TimeDelta::milliseconds(ms);
+    format!("'{}'::timestamptz", at.to_rfc3339())
+}
+
+/// Each rollup with the width of its buckets.
+const BUCKETS: [(&str, &str); 3] =
+    [("hourly", "30 minutes"), ("two_hourly", "2 hours"), ("four_hourly", "4 hours")];
 
 impl World {
-    async fn new(late: &str, guard: Option<Guard>) -> Self {
+    pub async fn new(kind: Kind) -> Self {
         let clock = clock(BEGIN);
         let sql = format!(
             "{}; DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = virtual, \
              pg_catalog, public', current_database()); END $$",
             include_str!("virtual.sql")
         );
-        let rollups = rollups(late);
+        let rollups = rollups(kind);
         let setup = Setup { rollups: &rollups, clock: Arc::new(clock.clone()), ..Setup::default() };
         let mut inner = world::World::bare(&sql, setup).await;
         inner.init().await.unwrap();
@@ -152,7 +115,7 @@ impl World {
         let sessions = [session("app_a").await, session("app_b").await];
         let control = connect("control").await;
         let client = world::dynamo_client().await;
-        let world = Self { inner, clock, now_ms: BEGIN_MS, control, sessions, client, guard };
+        let world = Self { inner, kind, clock, now_ms: BEGIN_MS, control, sessions, client };
         if matches!(world.inner.rollup().late, Late::Capture) {
             world::install_capture(&world.inner.worker).await;
         }
@@ -165,12 +128,12 @@ impl World {
     }
 
     /// One history from its seed; what differs in the end, after the steps that led there.
-    async fn history(&mut self, seed: u64, ways: Ways) -> Option<Vec<String>> {
-        self.reset(seed).await;
+    pub async fn history(&mut self, seed: u64) -> Option<Vec<String>> {
+        self.reset().await;
         let mut random = Rng::with_seed(seed);
         let mut steps = Vec::new();
         for _ in 0..random.usize(STEPS_MAX / 3..=STEPS_MAX) {
-            steps.push(self.step(&mut random, ways).await);
+            steps.push(self.step(&mut random).await);
         }
         let quiet = self.settle_down(&mut random).await;
         steps.extend(quiet.as_ref().err().cloned());
@@ -182,25 +145,43 @@ impl World {
         Some(steps)
     }
 
-    async fn reset(&mut self, seed: u64) {
+    /// Empties the tables and the checkpoints: a table of its own for each history would be the
+    /// dearest part of it.
+    async fn reset(&mut self) {
         self.clock = clock(BEGIN);
         self.inner.worker.clock = Arc::new(self.clock.clone());
         self.now_ms = BEGIN_MS;
         self.show_clock().await;
-        let table = format!("history-{seed:x}-{:08x}", fastrand::u32(..));
-        let checkpoints = Checkpoints::new(self.client.clone(), table, 5);
-        checkpoints.create_table().await.unwrap();
-        self.inner.worker.checkpoints = checkpoints;
-        let marks = match self.inner.rollup().late {
-            Late::Capture => "DELETE FROM tallymark.mark;",
-            _ => "",
-        };
-        let sql = format!(
-            "DELETE FROM public.events; {marks} DELETE FROM stats.hourly; \
-             DELETE FROM tallymark.slice; DELETE FROM tallymark.progress; \
-             DELETE FROM tallymark.stage_hourly"
-        );
+        self.empty_checkpoints().await;
+        let mut sql = "DELETE FROM public.events; DELETE FROM tallymark.slice; \
+                       DELETE FROM tallymark.progress;"
+            .to_owned();
+        if matches!(self.inner.rollup().late, Late::Capture) {
+            sql.push_str("DELETE FROM tallymark.mark;");
+        }
+        for Rollup { name, .. } in &self.inner.worker.config.rollups {
+            sql.push_str(&format!("DELETE FROM stats.{name}; DELETE FROM tallymark.stage_{name};"));
+        }
         self.control.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await.unwrap();
+    }
+
+    async fn empty_checkpoints(&self) {
+        // What one call can delete.
+        const DELETED_MAX: usize = 25;
+        let table = self.inner.worker.checkpoints.table();
+        let scan = self.client.scan().table_name(table).projection_expression("pk, sk");
+        let items = scan.send().await.unwrap();
+        assert!(items.last_evaluated_key().is_none(), "a history fits into one page");
+        let delete = |key: &HashMap<String, AttributeValue>| {
+            let delete = DeleteRequest::builder().set_key(Some(key.clone())).build().unwrap();
+            WriteRequest::builder().delete_request(delete).build()
+        };
+        for keys in items.items().chunks(DELETED_MAX) {
+            let batch = self.client.batch_write_item();
+            let batch = batch.request_items(table, keys.iter().map(delete).collect());
+            let done = batch.send().await.unwrap();
+            assert!(done.unprocessed_items().is_none_or(HashMap::is_empty));
+        }
     }
 
     async fn show_clock(&mut self) {
@@ -214,11 +195,11 @@ impl World {
         self.show_clock().await;
     }
 
-    async fn step(&mut self, random: &mut Rng, ways: Ways) -> String {
+    async fn step(&mut self, random: &mut Rng) -> String {
         match random.u32(0..10) {
             0..=5 => {
                 let which = random.usize(0..2);
-                let sql = self.statement(random, which, ways);
+                let sql = self.statement(random, which);
                 let outcome = self.application(which, &sql).await;
                 format!("{}: {sql}{outcome}", self.sessions[which].name)
             }
@@ -228,20 +209,21 @@ impl World {
                 format!("-- {minutes} minutes pass: {}", self.clock.now())
             }
             _ => {
-                let polls = random.bool().then(|| random.usize(1..120));
+                let polls = random.bool().then(|| random.usize(1..POLLS_MAX));
                 self.tick(polls).await
             }
         }
     }
 
     /// What the application's session does next.
-    fn statement(&self, random: &mut Rng, which: usize, ways: Ways) -> String {
+    fn statement(&self, random: &mut Rng, which: usize) -> String {
+        let ways = self.kind.ways;
         let session = &self.sessions[which];
         let begun = if session.is_open { session.begun_ms } else { self.now_ms };
-        let any = random.i64(self.now_ms - 150 * 60_000..self.now_ms + 90 * 60_000);
+        let any = random.i64(self.now_ms - 150 * 60_000..self.now_ms + AHEAD_MAX_MS);
         let at_ms =
             if ways.any_time { [begun, self.now_ms, any, any][random.usize(0..4)] } else { begun };
-        let (at, stamp) = (format!("virtual.at({at_ms})"), format!("virtual.at({begun})"));
+        let (at, stamp) = (literal(at_ms), literal(begun));
         let amount = random.i32(1..100);
         let kind = ["'view'", "'click'", "NULL"][random.usize(0..3)];
         let some = format!("id % 3 = {}", random.u32(0..3));
@@ -298,7 +280,8 @@ impl World {
     async fn tick(&mut self, polls: Option<usize>) -> String {
         let deadline = Deadline::after(&self.clock, Duration::from_secs(20));
         let now = self.clock.now();
-        let mut work = pin!(without(self.guard, self.inner.worker.tick(now, deadline, None)));
+        let mut work =
+            pin!(without(self.kind.without, self.inner.worker.tick(now, deadline, None)));
         let mut polled = 0;
         let ended: Option<TickReport> = std::future::poll_fn(|context| {
             polled += 1;
@@ -327,38 +310,57 @@ impl World {
             let end = if random.bool() { "COMMIT" } else { "ROLLBACK" };
             self.application(which, end).await;
         }
-        // Times reach 90 minutes ahead.
-        self.advance(180).await;
+        // Whatever has a time ahead is history then.
+        self.advance(2 * u64::try_from(AHEAD_MAX_MS / 60_000).unwrap()).await;
         for _ in 0..QUIET_MAX {
             self.advance(1).await;
             let deadline = Deadline::after(&self.clock, Duration::from_secs(60));
             let now = self.clock.now();
             let work = self.inner.worker.tick(now, deadline, None);
-            let report = without(self.guard, work).await.unwrap();
+            let report = without(self.kind.without, work).await.unwrap();
             assert!(report.problems.is_empty(), "{:?}", report.problems);
-            let standings = self.inner.worker.plan(self.inner.rollup(), now).await.unwrap();
-            if report.slices.is_empty()
-                && standings.plan.watermark >= instant("2026-01-01T05:00:00Z")
-            {
+            if report.slices.is_empty() && self.is_complete().await {
                 return Ok(());
             }
-            last = format!("{report:?}, watermark {}", standings.plan.watermark);
+            last = format!("{report:?}");
         }
         Err(format!("-- never quiet: {last}"))
     }
 
+    /// Until when `rollup` must be done: whatever ended longer ago than its grace.
+    fn due_until(&self, rollup: &Rollup) -> DateTime<Utc> {
+        rollup.calendar.containing(self.clock.now() - GRACE).start()
+    }
+
+    async fn is_complete(&self) -> bool {
+        let worker = &self.inner.worker;
+        for rollup in &worker.config.rollups {
+            let standings = worker.plan(rollup, self.clock.now()).await.unwrap();
+            if standings.plan.watermark < self.due_until(rollup) {
+                return false;
+            }
+        }
+        true
+    }
+
     async fn differing(&mut self) -> Vec<String> {
-        let until = self.inner.rollup().calendar.containing(self.clock.now()).start();
-        let sql = format!(
-            "WITH wanted AS ({TRUTH}), found AS (SELECT bucket, kind, events, total FROM stats.hourly \
-             WHERE bucket < $1::timestamptz) \
-             SELECT 'missing ' || x::text FROM (TABLE wanted EXCEPT TABLE found) x UNION ALL \
-             SELECT 'extra ' || x::text FROM (TABLE found EXCEPT TABLE wanted) x"
-        );
-        sqlx::query_scalar(AssertSqlSafe(sql))
-            .bind(until)
-            .fetch_all(&mut self.control)
-            .await
-            .unwrap()
+        let mut differing = Vec::new();
+        for rollup in &self.inner.worker.config.rollups {
+            let name = &rollup.name;
+            let bucket = BUCKETS.iter().find(|(other, _)| other == name).unwrap().1;
+            let until = self.due_until(rollup);
+            let sql = format!(
+                "WITH wanted AS (SELECT date_bin('{bucket}', at, '2026-01-01Z'), kind, count(*), \
+                 sum(amount) FROM public.events WHERE at >= '2026-01-01Z' AND \
+                 at < $1::timestamptz GROUP BY 1, 2), found AS (SELECT bucket, kind, events, total \
+                 FROM stats.{name} WHERE bucket < $1::timestamptz) \
+                 SELECT '{name} misses ' || x::text FROM (TABLE wanted EXCEPT TABLE found) x \
+                 UNION ALL \
+                 SELECT '{name} has ' || x::text FROM (TABLE found EXCEPT TABLE wanted) x"
+            );
+            let query = sqlx::query_scalar(AssertSqlSafe(sql)).bind(until);
+            differing.extend(query.fetch_all(&mut self.control).await.unwrap());
+        }
+        differing
     }
 }

@@ -4,8 +4,10 @@
 //! `GROUP BY` over its source. With one guard taken away, some history must show that it does not.
 
 mod driver;
+mod search;
 
-use driver::{Ways, World, search};
+use driver::World;
+use search::{Kind, Ways, search};
 use tallymark::faults::Guard;
 
 /// Histories that must all end well, in one run: enough that each mutation below is found many times.
@@ -14,45 +16,48 @@ const HISTORIES: u32 = 2_000;
 /// A mutation must be found within this many histories; the rarest shows in about one of 400.
 const SEARCHED_MAX: u32 = 10_000;
 
+/// Leaves a world as it was made.
+async fn as_is(_: &World) {}
+
 /// With a trigger, whatever the application does is counted in the end.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_capture_any_history_ends_exact() {
-    let found = search("capture", HISTORIES, async |_: &World| {}, Ways::ANY, None).await;
+#[test]
+fn with_capture_any_history_ends_exact() {
+    let found = search(Kind::new("capture", Ways::ANY), HISTORIES, as_is);
     assert_eq!(found, None);
 }
 
 /// Rows that the database stamps and nobody changes, of transactions however long and idle.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_clock_stamped_rows_are_all_counted() {
-    let found = search("clock", HISTORIES / 4, async |_: &World| {}, Ways::STAMPED, None).await;
+#[test]
+fn with_clock_stamped_rows_are_all_counted() {
+    let found = search(Kind::new("clock", Ways::STAMPED), HISTORIES / 4, as_is);
     assert_eq!(found, None);
 }
 
 /// Inserts with any time and updates that leave it, whose change time the database stamps.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_a_change_column_inserts_and_updates_are_all_counted() {
-    let found = search("column", HISTORIES / 4, async |_: &World| {}, Ways::CHANGED, None).await;
+#[test]
+fn with_a_change_column_inserts_and_updates_are_all_counted() {
+    let found = search(Kind::new("column", Ways::CHANGED), HISTORIES / 4, as_is);
     assert_eq!(found, None);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_waiting_for_open_transactions_a_row_is_missed() {
-    let guard = Some(Guard::Horizon);
+#[test]
+fn without_waiting_for_open_transactions_a_row_is_missed() {
     // Rows that are fresh when written: no mark makes up for the missing wait.
-    let found = search("capture", SEARCHED_MAX, async |_: &World| {}, Ways::STAMPED, guard).await;
+    let kind = Kind::new("capture", Ways::STAMPED).without(Guard::Horizon);
+    let found = search(kind, SEARCHED_MAX, as_is);
     assert!(found.is_some(), "no counterexample");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_marks_deleted_before_slices_are_reopened_a_change_is_missed() {
-    let guard = Some(Guard::MarksLast);
-    let found = search("capture", SEARCHED_MAX, async |_: &World| {}, Ways::ANY, guard).await;
+#[test]
+fn with_marks_deleted_before_slices_are_reopened_a_change_is_missed() {
+    let kind = Kind::new("capture", Ways::ANY).without(Guard::MarksLast);
+    let found = search(kind, SEARCHED_MAX, as_is);
     assert!(found.is_some(), "no counterexample");
 }
 
 /// The trigger's condition asks for an age that is an hour too high.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_a_trigger_that_takes_late_rows_for_fresh_a_change_is_missed() {
+#[test]
+fn with_a_trigger_that_takes_late_rows_for_fresh_a_change_is_missed() {
     let spoil = async |world: &World| {
         for (event, row) in [("insert", "NEW"), ("update", "NEW"), ("delete", "OLD")] {
             world
@@ -67,22 +72,37 @@ async fn with_a_trigger_that_takes_late_rows_for_fresh_a_change_is_missed() {
                 .await;
         }
     };
-    let found = search("capture", SEARCHED_MAX, spoil, Ways::ANY, None).await;
+    let found = search(Kind::new("capture", Ways::ANY), SEARCHED_MAX, spoil);
     assert!(found.is_some(), "no counterexample");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_looking_for_older_transactions_a_stamped_row_is_missed() {
+#[test]
+fn without_looking_for_older_transactions_a_stamped_row_is_missed() {
     for (late, ways) in [("clock", Ways::STAMPED), ("column", Ways::CHANGED)] {
-        let guard = Some(Guard::Oldest);
-        let found = search(late, SEARCHED_MAX, async |_: &World| {}, ways, guard).await;
+        let kind = Kind::new(late, ways).without(Guard::Oldest);
+        let found = search(kind, SEARCHED_MAX, as_is);
         assert!(found.is_some(), "no counterexample for {late}");
     }
 }
 
 /// The documented limit of `grace`: it promises nothing about late rows, and says so.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_grace_alone_late_rows_are_missed() {
-    let found = search("grace", SEARCHED_MAX, async |_: &World| {}, Ways::ANY, None).await;
+#[test]
+fn with_grace_alone_late_rows_are_missed() {
+    let found = search(Kind::new("grace", Ways::ANY), SEARCHED_MAX, as_is);
+    assert!(found.is_some(), "no counterexample");
+}
+
+/// Hours, and from them two hours, and from these four: whatever reaches the first reaches all.
+#[test]
+fn with_rollups_of_rollups_any_history_ends_exact() {
+    let kind = Kind::new("capture", Ways::ANY).composed();
+    let found = search(kind, HISTORIES / 8, as_is);
+    assert_eq!(found, None);
+}
+
+#[test]
+fn with_finer_slices_done_before_coarse_ones_are_reopened_a_change_is_missed() {
+    let kind = Kind::new("capture", Ways::ANY).composed().without(Guard::CoarseFirst);
+    let found = search(kind, SEARCHED_MAX, as_is);
     assert!(found.is_some(), "no counterexample");
 }

@@ -8,8 +8,9 @@ CREATE SEQUENCE virtual.begin_a MINVALUE 0;
 CREATE SEQUENCE virtual.begin_b MINVALUE 0;
 CREATE FUNCTION virtual.at(ms bigint) RETURNS timestamptz LANGUAGE sql IMMUTABLE
     AS $$ SELECT '2026-01-01Z'::timestamptz + ms * interval '1 millisecond' $$;
-CREATE FUNCTION virtual.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE
-    AS $$ SELECT virtual.at(last_value) FROM virtual.now $$;
+-- In PL/pgSQL, which keeps its plan: every statement of every history asks for the time.
+CREATE FUNCTION virtual.clock_timestamp() RETURNS timestamptz LANGUAGE plpgsql VOLATILE
+    AS $$ BEGIN RETURN (SELECT virtual.at(last_value) FROM virtual.now); END $$;
 -- When the application's two sessions began, by that clock.
 CREATE VIEW virtual.pg_stat_activity AS
     SELECT a.pid, a.usename, a.application_name, a.datname, a.backend_type, a.backend_xid,

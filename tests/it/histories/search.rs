@@ -1,0 +1,99 @@
+//! Runs histories until one does not end well.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
+
+use tallymark::clock::Stopwatch;
+use tallymark::faults::Guard;
+use tokio::runtime::Builder;
+
+use super::driver::World;
+
+/// Histories run side by side, each lane in a database of its own.
+const LANES: u32 = 2;
+
+/// What an application may do.
+#[derive(Clone, Copy, Debug)]
+pub struct Ways {
+    /// Rows carry any time; otherwise that of their transaction's begin.
+    pub any_time: bool,
+    /// Rows are changed.
+    pub updates: bool,
+    /// ... and moved to another time, deleted, truncated.
+    pub moves: bool,
+}
+
+impl Ways {
+    pub const ANY: Self = Self { any_time: true, updates: true, moves: true };
+    pub const STAMPED: Self = Self { any_time: false, updates: false, moves: false };
+    pub const CHANGED: Self = Self { any_time: true, updates: true, moves: false };
+}
+
+/// Which histories, and what is kept of them.
+#[derive(Clone, Copy, Debug)]
+pub struct Kind {
+    /// How late rows are noticed.
+    pub late: &'static str,
+    /// What the application does.
+    pub ways: Ways,
+    /// What Tallymark has to do without.
+    pub without: Option<Guard>,
+    /// Whether two coarser rollups are computed from the one by the hour.
+    pub is_composed: bool,
+}
+
+impl Kind {
+    pub const fn new(late: &'static str, ways: Ways) -> Self {
+        Self { late, ways, without: None, is_composed: false }
+    }
+
+    pub const fn without(self, guard: Guard) -> Self {
+        Self { without: Some(guard), ..self }
+    }
+
+    pub const fn composed(self) -> Self {
+        Self { is_composed: true, ..self }
+    }
+}
+
+/// One history that did not end well: its seed, its steps, and the rows that differ.
+pub type Counterexample = (u64, Vec<String>);
+
+/// Runs up to `count` histories and returns the first that does not end well.
+pub fn search<S>(kind: Kind, count: u32, spoil: S) -> Option<Counterexample>
+where
+    S: AsyncFn(&World) + Sync,
+{
+    let seed: u64 = std::env::var("SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or_else(|| fastrand::u64(..1 << 32));
+    println!("SEED={seed} {kind:?}");
+    let watch = Stopwatch::start();
+    let (next, is_found) = (AtomicU32::new(0), AtomicBool::new(false));
+    let lane = async || {
+        let mut world = World::new(kind).await;
+        spoil(&world).await;
+        loop {
+            let place = next.fetch_add(1, Ordering::Relaxed);
+            if place >= count || is_found.load(Ordering::Relaxed) {
+                return None;
+            }
+            if place.is_multiple_of(100) {
+                println!("{place} histories in {:?}", watch.elapsed());
+            }
+            let seed = seed + u64::from(place);
+            if let Some(found) = world.history(seed).await {
+                is_found.store(true, Ordering::Relaxed);
+                println!("history {place}, SEED={seed}:\n  {}", found.join("\n  "));
+                return Some((seed, found));
+            }
+        }
+    };
+    // A thread that waits for nobody but servers: to wake another one costs more than its work.
+    let run = || Builder::new_current_thread().enable_all().build().unwrap().block_on(lane());
+    thread::scope(|scope| {
+        let lanes: Vec<_> = (0..LANES).map(|_| scope.spawn(run)).collect();
+        lanes.into_iter().filter_map(|lane| lane.join().unwrap()).next()
+    })
+}
