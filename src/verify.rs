@@ -112,9 +112,7 @@ impl Worker {
                         governor.chunk_read(watch.elapsed(), None);
                     }
                 }
-                Err(WorkError::Db(error))
-                    if error.kind() == DbErrorKind::Cancelled && step > 1 =>
-                {
+                Err(WorkError::Db(error)) if error.kind() == DbErrorKind::Cancelled && step > 1 => {
                     step = step.min(cut.len() - place).div_ceil(NARROWER);
                 }
                 Err(error) => return Err(error),

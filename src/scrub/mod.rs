@@ -126,16 +126,8 @@ impl Worker {
         let has_trouble =
             |rollup: &&Rollup| report.problems.iter().any(|problem| problem.rollup == rollup.name);
         let wanted = |rollup: &&Rollup| only.is_none_or(|only| only.name == rollup.name);
-        let mut rollups: Vec<&Rollup> =
+        let rollups: Vec<&Rollup> =
             self.config.rollups.iter().filter(wanted).filter(|it| !has_trouble(it)).collect();
-        // As a backfill: it can wait for its hours, and for a person's word.
-        let mut held = BTreeSet::new();
-        for rollup in &rollups {
-            if !matches!(self.may_work(rollup, Some(self.clock.now())).await, Ok(Ok(_))) {
-                held.insert(rollup.name.clone());
-            }
-        }
-        rollups.retain(|rollup| !held.contains(&rollup.name));
         let Some(first) = rollups.first() else { return };
         if let Err(error) = self.scrub_all(settings, &rollups, deadline, report).await {
             report.problems.push(Problem::new(&first.name, &error));
@@ -209,6 +201,10 @@ impl Worker {
     async fn tracks<'r>(&self, rollups: &[&'r Rollup]) -> Result<Vec<Track<'r>>, WorkError> {
         let mut tracks = Vec::new();
         for rollup in rollups {
+            // As a backfill, it waits for its hours, and for a person's word.
+            if self.may_work(rollup, Some(self.clock.now())).await?.is_err() {
+                continue;
+            }
             let mut scrub = self.checkpoints.scrub(&rollup.name).await?;
             if scrub.drift.len() >= DRIFT_MAX {
                 // Room for what is found now.

@@ -56,7 +56,8 @@ impl Target {
         let label = slice.id(&rollup.name);
         if self.holds_source_of(rollup) {
             let input = read::select(rollup, shape, Form::Whole, bounds, false);
-            let mut tx = guard.enter(source.begin(Access::ReadOnly, timeout, &label).await?).await?;
+            let mut tx =
+                guard.enter(source.begin(Access::ReadOnly, timeout, &label).await?).await?;
             let found = self.compare(&mut tx, what, &input).await?;
             tx.rollback().await?;
             return Ok(found);

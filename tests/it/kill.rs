@@ -260,7 +260,8 @@ async fn a_slice_ten_times_the_budget_ends_over_several_invocations() {
         let watch = Stopwatch::start();
         let ended = place.run(&run).good().json();
         let elapsed = watch.elapsed();
-        assert!(elapsed < Duration::from_secs(5), "invocation {invocation}: {elapsed:?}");
+        // Without its budget it would be one of 20 s; a busy machine may take some for the start.
+        assert!(elapsed < Duration::from_secs(15), "invocation {invocation}: {elapsed:?}");
         if ended["slices"][0]["outcome"] == "succeeded" {
             assert_eq!(ended["slices"][0]["rows_read"], 3600, "{ended}");
             break;
