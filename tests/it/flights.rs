@@ -40,7 +40,7 @@ async fn tallymark(
     let Output { status, stdout, stderr } = Command::new(env!("CARGO_BIN_EXE_tallymark"))
         .args(["--json", "--config", &format!("{EXAMPLE}/tallymark.toml")])
         .args(arguments)
-        .env("SOURCE_DATABASE_URL", database.url())
+        .env("SOURCE_DATABASE_URL", crate::support::pooler::pooled(&database.url()))
         .env("AWS_ENDPOINT_URL_DYNAMODB", dynamo.endpoint())
         .env("AWS_REGION", "us-east-1")
         .env("AWS_ACCESS_KEY_ID", "test")

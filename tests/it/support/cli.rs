@@ -12,6 +12,7 @@ use tallymark::embedded::dynamodb::EmbeddedDynamo;
 use tempfile::TempDir;
 
 use super::Database;
+use super::pooler::pooled;
 
 /// In every URL, and never in any output. The shared server does not ask for it.
 pub const PASSWORD: &str = "pl4nted-s3cret";
@@ -157,8 +158,8 @@ impl Place {
             .env("AWS_REGION", "us-east-1")
             .env("AWS_ACCESS_KEY_ID", "test")
             .env("AWS_SECRET_ACCESS_KEY", "test")
-            .env("SOURCE_DATABASE_URL", &self.source_url)
-            .env("TARGET_DATABASE_URL", &self.target_url)
+            .env("SOURCE_DATABASE_URL", pooled(&self.source_url))
+            .env("TARGET_DATABASE_URL", pooled(&self.target_url))
             .stdin(Stdio::null());
         command
     }

@@ -93,7 +93,7 @@ impl Fixture {
     pub fn environment(&self) -> Vec<(&'static str, String)> {
         vec![
             ("TALLYMARK_CONFIG", self.config_path().to_str().unwrap().to_owned()),
-            ("SOURCE_DATABASE_URL", self.url()),
+            ("SOURCE_DATABASE_URL", crate::support::pooler::pooled(&self.url())),
             ("AWS_ENDPOINT_URL_DYNAMODB", self.dynamo.endpoint()),
             ("AWS_ACCESS_KEY_ID", "test".to_owned()),
             ("AWS_SECRET_ACCESS_KEY", "test".to_owned()),

@@ -3,6 +3,7 @@
 pub mod cli;
 #[cfg(feature = "lambda")]
 pub mod fixture;
+pub mod pooler;
 pub mod proxy;
 #[cfg(feature = "lambda")]
 pub mod runtime_api;

@@ -22,6 +22,7 @@ use tallymark::worker::{WorkError, Worker};
 use tokio::sync::OnceCell;
 
 use super::Database;
+use super::pooler::pooled;
 
 /// Longest time for one slice, unless the test is about budgets.
 pub const BUDGET: Duration = Duration::from_secs(30);
@@ -102,8 +103,8 @@ pub fn config(urls: &Urls, source: &str, rollups: &str) -> Config {
     let text =
         format!("[source]\nurl = {{ env = \"SOURCE\" }}\n{nice}\n{source}\n{target}\n{rollups}");
     let env = |name: &str| match name {
-        "SOURCE" => Some(urls.source.clone()),
-        _ => urls.target.clone(),
+        "SOURCE" => Some(pooled(&urls.source)),
+        _ => urls.target.as_deref().map(pooled),
     };
     Config::parse(Path::new("tallymark.toml"), &text, &env).unwrap()
 }
