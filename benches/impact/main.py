@@ -226,4 +226,5 @@ def main():
     print(f"\n{chart}")
 
 
-main()
+if __name__ == "__main__":
+    main()
