@@ -20,7 +20,7 @@ import time
 
 import contenders
 import figures
-from measure import App, Counters, stat, tree
+from measure import App, Counters, busy, stat, tree
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -37,6 +37,8 @@ SETTINGS = {"work_mem": "16MB", "max_wal_size": "8GB", "checkpoint_timeout": "1h
 START_SECONDS_MAX = 90
 # ... and has begun when so many rows were read.
 START_ROWS = 50_000
+# The machine is quiet if others take less than that.
+BUSY_CORES_MAX = 0.25
 
 
 class Place:
@@ -142,13 +144,17 @@ def one_round(place, app, contender, seconds):
 
 
 @contextlib.contextmanager
-def quiet(lock):
-    """Keeps those away who take the same lock for their heavy work."""
-    if not lock:
-        yield
-        return
-    with open(lock, "a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+def quiet(lock, patience):
+    """Keeps those away who take the same lock for their heavy work, and waits for the others a while."""
+    with contextlib.ExitStack() as stack:
+        if lock:
+            fcntl.flock(stack.enter_context(open(lock, "a")), fcntl.LOCK_EX)
+        end = time.monotonic() + patience
+        while time.monotonic() < end:
+            before = busy()
+            time.sleep(1)
+            if busy() - before < BUSY_CORES_MAX:
+                break
         yield
 
 
@@ -164,7 +170,7 @@ def rounds(place, arguments, setup, out):
     seen = []
     for repetition in range(arguments.repetitions):
         for contender in random.sample(found, len(found)):
-            with quiet(arguments.lock):
+            with quiet(arguments.lock, arguments.patience):
                 line = one_round(place, app, contender, arguments.seconds)
             line |= {"setup": setup, "repetition": repetition, "rate": app.rate, "capacity": app.capacity, "total": place.rows}
             seen.append(line)
@@ -208,9 +214,13 @@ def main():
                         help="one more contender: Tallymark with these lines of [source], divided by ;")
     parser.add_argument("--binary", type=pathlib.Path, default=ROOT / "target/release/tallymark")
     parser.add_argument("--lock", help="a file that is locked during each round, where others lock it for theirs")
+    parser.add_argument("--patience", type=float, default=0, help="seconds to wait for a quiet machine before a round")
     parser.add_argument("--chart", type=pathlib.Path, help="where to write the SVG")
     arguments = parser.parse_args()
     chosen = list(SETUPS) if arguments.setup == "both" else [arguments.setup]
+    # Whoever ends it ends its servers with it.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: sys.exit("ended"))
     seen = []
     (ROOT / "target/impact").mkdir(parents=True, exist_ok=True)
     with open(ROOT / f"target/impact/rounds-{int(time.time())}.jsonl", "w") as out:

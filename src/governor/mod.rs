@@ -208,13 +208,13 @@ impl Governor {
         if self.settings.naps { 1.0 + nice_ratio * self.state().pressure } else { 1.0 }
     }
 
-    /// A chunk was read by `work`, and `slept` in naps: rest for it, by `nice_ratio` in place of the
+    /// A chunk was read by `work`: rest for it, if it did not nap, by `nice_ratio` in place of the
     /// configured one if a person set one, and trust the source a little more.
-    pub fn chunk_read(&self, work: Duration, slept: Duration, nice_ratio: Option<f64>) {
+    pub fn chunk_read(&self, work: Duration, has_napped: bool, nice_ratio: Option<f64>) {
         let mut state = self.state();
         let nice_ratio = nice_ratio.unwrap_or(self.settings.nice_ratio);
-        let rest = work.mul_f64(nice_ratio * state.pressure).saturating_sub(slept);
-        if !rest.is_zero() {
+        let rest = work.mul_f64(nice_ratio * state.pressure);
+        if !rest.is_zero() && !has_napped {
             state.rests.push((Stopwatch::start(), rest));
         }
         state.pressure = (state.pressure - PRESSURE_STEP).max(1.0);
@@ -385,11 +385,11 @@ mod tests {
     fn a_chunk_earns_one_rest() {
         let governor = nice(2.0);
         assert_eq!(governor.take_rest(), Duration::ZERO);
-        governor.chunk_read(Duration::from_secs(100), Duration::ZERO, None);
+        governor.chunk_read(Duration::from_secs(100), false, None);
         let rest = governor.take_rest();
         assert!(rest > Duration::from_secs(190) && rest <= Duration::from_secs(200), "{rest:?}");
         assert_eq!(governor.take_rest(), Duration::ZERO);
-        governor.chunk_read(Duration::from_secs(100), Duration::ZERO, Some(0.0));
+        governor.chunk_read(Duration::from_secs(100), false, Some(0.0));
         assert_eq!(governor.take_rest(), Duration::ZERO);
     }
 
@@ -401,11 +401,11 @@ mod tests {
         }
         assert_eq!(governor.chunk_time(second), second.div_f64(PRESSURE_MAX));
         for _ in 0..4 {
-            governor.chunk_read(Duration::ZERO, Duration::ZERO, None);
+            governor.chunk_read(Duration::ZERO, false, None);
         }
         assert_eq!(governor.chunk_time(second), second.div_f64(PRESSURE_MAX - 1.0));
         for _ in 0..99 {
-            governor.chunk_read(Duration::ZERO, Duration::ZERO, None);
+            governor.chunk_read(Duration::ZERO, false, None);
         }
         assert_eq!(governor.chunk_time(second), second);
     }

@@ -71,16 +71,13 @@ impl<'w> Chunks<'w> {
         if !self.admitted(needed).await? {
             return Ok(None);
         }
-        let before = self.progress;
+        let before = self.progress.source_ms;
         let nap = self.work.governor().and_then(|governor| governor.nap(self.nice_ratio));
         let read = self.read_one(start, end, nap).await;
         // The statement's work alone: the round trips around it do not shrink with the chunk.
-        let (took, rows) = match &read {
-            Ok(Some(done)) => (done.source_ms, done.replaced.rows_read),
-            _ => (
-                self.progress.source_ms - before.source_ms,
-                self.progress.rows_read - before.rows_read,
-            ),
+        let took = match &read {
+            Ok(Some(done)) => done.source_ms,
+            _ => self.progress.source_ms - before,
         };
         match read {
             Ok(done) => {
@@ -90,9 +87,7 @@ impl<'w> Chunks<'w> {
                     self.refusals = 0;
                     pace.learn(start, end, took, excess);
                     if let Some(governor) = self.work.governor() {
-                        let slept =
-                            nap.map_or(Duration::ZERO, |nap| nap.slept(rows, Duration::MAX));
-                        governor.chunk_read(took, slept, self.nice_ratio);
+                        governor.chunk_read(took, nap.is_some(), self.nice_ratio);
                     }
                 }
                 Ok(done)

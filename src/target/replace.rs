@@ -60,10 +60,10 @@ pub struct Guard<'g> {
 }
 
 impl Guard<'_> {
-    /// What of `elapsed_ms`, in which `rows` were read, was not naps.
-    pub(super) fn work_ms(&self, elapsed_ms: u64, rows: u64) -> u64 {
+    /// What of `elapsed_ms` was not naps.
+    pub(super) fn work_ms(&self, elapsed_ms: u64) -> u64 {
         let elapsed = std::time::Duration::from_millis(elapsed_ms);
-        let slept = self.nap.map_or_else(Default::default, |nap| nap.slept(rows, elapsed));
+        let slept = self.nap.map_or_else(Default::default, |nap| nap.slept(elapsed));
         u64::try_from((elapsed - slept).as_millis()).unwrap_or(u64::MAX)
     }
 
@@ -105,7 +105,7 @@ impl Target {
         let mut tx = guard.enter(self.write(guard.timeout, &slice.id(&rollup.name)).await?).await?;
         let marker = fence(&mut tx, lease, rollup, slice).await?;
         let replaced = self.replace(&mut tx, rollup, shape, slice, &input).await?;
-        let statement_ms = guard.work_ms(replaced.statement_ms, replaced.rows_read);
+        let statement_ms = guard.work_ms(replaced.statement_ms);
         let replaced = Replaced { statement_ms, ..replaced };
         finish(tx, lease, rollup, slice, guard, &marker, replaced).await
     }

@@ -194,7 +194,7 @@ impl Target {
             cursor: end,
             rows_read: progress.rows_read + rows,
             chunks: progress.chunks + 1,
-            source_ms: progress.source_ms + guard.work_ms(source_ms, rows),
+            source_ms: progress.source_ms + guard.work_ms(source_ms),
         };
         progress.write(&mut tx, lease, rollup, slice, before).await?;
         tx.commit().await?;
@@ -224,7 +224,7 @@ impl Target {
         let marker = fence(&mut tx, lease, rollup, slice).await?;
         let replaced = self.replace_staged(&mut tx, rollup, shape, slice, Form::Whole).await?;
         Progress::forget(&mut tx, rollup, slice).await?;
-        let statement_ms = guard.work_ms(statement_ms, replaced.rows_read);
+        let statement_ms = guard.work_ms(statement_ms);
         let replaced = Replaced { statement_ms, ..replaced };
         finish(tx, lease, rollup, slice, guard, &marker, replaced).await
     }

@@ -12,7 +12,7 @@ use tallymark::run::RunOptions;
 
 use crate::kill::{SLICE, is_done, slow_place};
 use crate::support::Database;
-use crate::support::cli::{Place, lines};
+use crate::support::cli::{Place, daily, lines};
 use crate::support::world::{BUDGET, Setup, Urls, World, clock, instant};
 
 /// 40 hours with 20 rows each, and a view whose every row takes 5 ms to read.
@@ -363,4 +363,23 @@ async fn a_pause_is_obeyed_before_the_next_chunk_and_cancel_ends_a_backfill() {
     place.run(&["pause", "--for", "1s"]).good();
     place.run(&["resume", "daily", "--backfill"]).good();
     place.run(&["backfill", "daily", "--force", "--yes"]).good();
+}
+
+/// Rests within the statement are a condition that every row fulfils: within one database and across two.
+#[tokio::test]
+async fn naps_leave_no_row_out() {
+    let (source, target) = (Database::create().await, Database::create().await);
+    for target in [&source, &target] {
+        let place = Place::new(&source.url(), &target.url(), &daily(3)).await;
+        if target.url() == source.url() {
+            place.seed(3).await;
+        }
+        // A row in 50 sleeps 2 ms.
+        place.configure_source("nice_ratio = 20", &daily(3));
+        place.run(&["init"]).good();
+        place.run(&["backfill", "daily", "--yes"]).good();
+        let counted = lines(&place.target_url, "SELECT sum(rows_read) FROM tallymark.slice").await;
+        assert_eq!(counted, ["(720)"]);
+        place.run(&["verify"]).good();
+    }
 }
