@@ -7,7 +7,6 @@ else the machine does meets all of them alike. Each figure is the ratio of a rou
 median of all rounds, and least to most. Usage: capture.py [ROUNDS] [SECONDS]
 """
 
-import glob
 import json
 import os
 import pathlib
@@ -16,6 +15,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
+
+from postgres import Server
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 ROUNDS = int(sys.argv[1]) if len(sys.argv) > 1 else 5
@@ -70,54 +71,32 @@ measures = { events = "count" }
 """ % PORT
 
 
-def binaries():
-    found = sorted(glob.glob("/usr/lib/postgresql/*/bin/pgbench"), key=lambda p: int(p.split("/")[4]))
-    found = found or ([shutil.which("pgbench")] if shutil.which("pgbench") else [])
-    if not found:
-        sys.exit("pgbench is not installed (Debian: postgresql-contrib)")
-    return pathlib.Path(found[-1]).parent
-
-
 def main():
-    bin_dir = binaries()
     home = pathlib.Path(tempfile.mkdtemp(prefix="tallymark-bench-"))
-    as_user = []
-    if os.geteuid() == 0:
-        shutil.chown(home, "postgres")
-        as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
-    run = lambda *words: subprocess.run([*as_user, *map(str, words)], check=True, stdout=subprocess.DEVNULL)
-    run(bin_dir / "initdb", "-D", home / "data", "-A", "trust", "-U", "postgres")
-    options = f"-p {PORT} -c listen_addresses=127.0.0.1 -k {home} -c shared_buffers=512MB -c autovacuum=off" \
-        " -c max_wal_size=8GB"
-    run(bin_dir / "pg_ctl", "-D", home / "data", "-w", "-l", home / "log", "-o", options, "start")
+    settings = {"shared_buffers": "512MB", "autovacuum": "off", "max_wal_size": "8GB"}
     try:
-        measure(bin_dir, home)
+        with Server(home, PORT, settings) as server:
+            measure(server, home)
     finally:
-        run(bin_dir / "pg_ctl", "-D", home / "data", "-w", "-m", "immediate", "stop")
         shutil.rmtree(home, ignore_errors=True)
 
 
-def psql(bin_dir, sql):
-    words = [bin_dir / "psql", "-q", "-h", "127.0.0.1", "-p", PORT, "-U", "postgres", "-v", "ON_ERROR_STOP=1"]
-    subprocess.run([*map(str, words), "-c", sql], check=True, stdout=subprocess.DEVNULL)
-
-
-def latencies(bin_dir, home, case):
+def latencies(server, home, case):
     """Microseconds of each transaction of one round, by table."""
     _, commit, clients, protocol, sql = case
     scripts = []
     for table in TABLES:
         rows = "SELECT now() + interval '1 hour' FROM generate_series(1, 1000)"
-        psql(bin_dir, f"TRUNCATE {table} RESTART IDENTITY; INSERT INTO {table} (created_at) {rows}")
+        server.psql(f"TRUNCATE {table} RESTART IDENTITY; INSERT INTO {table} (created_at) {rows}")
         script = home / f"{table}.sql"
         script.write_text(sql.format(t=table, dir=home) + "\n")
         scripts += ["-f", script]
-    psql(bin_dir, "TRUNCATE tallymark.mark")
-    psql(bin_dir, "CHECKPOINT")
-    words = [bin_dir / "pgbench", "-n", "-h", "127.0.0.1", "-p", PORT, "-U", "postgres", "-c", clients, "-T", SECONDS,
-             "-M", protocol, "-l", "--log-prefix", home / "times", *scripts, "postgres"]
+    server.psql("TRUNCATE tallymark.mark")
+    server.psql("CHECKPOINT")
+    words = server.client("pgbench", "-n", "-c", clients, "-T", SECONDS, "-M", protocol, "-l", "--log-prefix",
+                          home / "times", *scripts, server.database)
     environment = {**os.environ, "PGOPTIONS": f"-c synchronous_commit={commit}"}
-    subprocess.run([*map(str, words)], check=True, capture_output=True, env=environment)
+    subprocess.run(words, check=True, capture_output=True, env=environment)
     seen = {table: [] for table in TABLES}
     for log in home.glob("times.*"):
         for line in log.read_text().splitlines():
@@ -132,15 +111,15 @@ def ratios(rounds, table):
     return f"{statistics.median(single):6.3f} ({min(single):.2f}-{max(single):.2f})"
 
 
-def measure(bin_dir, home):
+def measure(server, home):
     os.chmod(home, 0o755)
     for name, first, step in [("fresh", "2100-01-01T00:00:00Z", 0), ("late", "2026-01-01T00:00:00Z", 8)]:
         rows = (f"2026-01-{1 + n * 8 // 86400:02}T{n * 8 % 86400 // 3600:02}:{n * 8 % 3600 // 60:02}:{n * 8 % 60:02}Z"
                 if step else first for n in range(10000))
         (home / f"{name}.csv").write_text("".join(f"{at},view,{n}\n" for n, at in enumerate(rows)))
     for table in TABLES:
-        psql(bin_dir, TABLE.format(t=table))
-    psql(bin_dir, IDLE)
+        server.psql(TABLE.format(t=table))
+    server.psql(IDLE)
     config = home / "tallymark.toml"
     config.write_text(CONFIG)
     binary = os.environ.get("TALLYMARK", str(ROOT / "target/debug/tallymark"))
@@ -150,7 +129,7 @@ def measure(bin_dir, home):
     assert json.loads(installed.stdout)["statements"]
     print(f"{'writes':40} {'without':>11} {'with / without':>22} {'idle trigger / without':>24}")
     for case in CASES:
-        rounds = [latencies(bin_dir, home, case) for _ in range(ROUNDS)]
+        rounds = [latencies(server, home, case) for _ in range(ROUNDS)]
         without = statistics.median(time for seen in rounds for time in seen["plain"])
         print(f"{case[0]:40} {without:8.0f} µs {ratios(rounds, 'captured'):>22} {ratios(rounds, 'idle'):>24}", flush=True)
 

@@ -98,7 +98,12 @@ impl Worker {
         let slices = plan.slices.len() as f64;
         let settings = self.governor.settings();
         let at_once = f64::from(concurrency);
-        let reading = (at_once / (1.0 + settings.nice_ratio)).min(f64::from(settings.slots));
+        // Who naps keeps the slot, who rests afterwards does not.
+        let slots = f64::from(settings.slots);
+        let reading = match settings.naps {
+            true => at_once.min(slots) / (1.0 + settings.nice_ratio),
+            false => (at_once / (1.0 + settings.nice_ratio)).min(slots),
+        };
         let elapsed_ms = source_ms / reading + slices * overhead_ms / at_once;
         let work_ms = source_ms * (1.0 + settings.nice_ratio) + slices * overhead_ms;
         Ok(Estimate {

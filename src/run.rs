@@ -168,11 +168,13 @@ impl Worker {
             }
             Err(ClaimError::Checkpoint(error)) => return Err(error.into()),
         };
+        let stretch = self.governor_of(rollup).map_or(1.0, |it| it.stretch(nice_ratio));
+        let left = deadline.remaining(&*self.clock).saturating_sub(RESERVE);
         let chunk_time = self
             .config
             .source
             .chunk_time
-            .min(deadline.remaining(&*self.clock).saturating_sub(RESERVE) / CHUNKS_MIN)
+            .min(left.div_f64(f64::from(CHUNKS_MIN) * stretch))
             .max(CHUNK_TIME_MIN);
         let lease = &lease;
         let work = Work {
@@ -279,7 +281,7 @@ impl Work<'_> {
 
     fn guard(&self, timeout: Duration) -> Guard<'_> {
         let shrink = (!self.options.allow_shrink).then_some(self.rollup.shrink_guard);
-        Guard { shrink, timeout, governor: self.governor() }
+        Guard { shrink, timeout, governor: self.governor(), nap: None }
     }
 
     /// Reopens the coarse slices that this one is part of, and completes it, in this order: see

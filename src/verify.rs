@@ -109,7 +109,7 @@ impl Worker {
                     examples.extend(found.into_iter().take(limit));
                     place = next;
                     if let Some(governor) = governor {
-                        governor.chunk_read(watch.elapsed(), None);
+                        governor.chunk_read(watch.elapsed(), false, None);
                     }
                 }
                 Err(WorkError::Db(error)) if error.kind() == DbErrorKind::Cancelled && step > 1 => {

@@ -12,9 +12,10 @@ use super::rollup::zone;
 use crate::governor::{Hours, Limits, Settings, Signal};
 
 /// The keys of the governor.
-pub(super) const KEYS: [&str; 9] = [
+pub(super) const KEYS: [&str; 10] = [
     "slots",
     "nice_ratio",
+    "naps",
     "max_load",
     "critical_load",
     "throttle_query",
@@ -40,6 +41,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<Settings> {
     let slots = section.get("slots").map_or(Some(default.slots), |node| node.integer(SLOTS));
     let nice_ratio =
         section.get("nice_ratio").map_or(Some(default.nice_ratio), |node| node.number(NICE_RATIO));
+    let naps = section.get("naps").map_or(Some(default.naps), |node| node.boolean());
     let limits = |key: &str| section.get(key).map_or(Some(Limits::default()), |node| limits(&node));
     let (max_load, critical_load) = (limits("max_load"), limits("critical_load"));
     let throttle_query = optional(section, "throttle_query", query);
@@ -49,6 +51,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<Settings> {
     Some(Settings {
         slots: slots?,
         nice_ratio: nice_ratio?,
+        naps: naps?,
         max_load: max_load?,
         critical_load: critical_load?,
         throttle_query: throttle_query?,

@@ -10,6 +10,7 @@
 
 mod hours;
 mod load;
+mod nap;
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -23,6 +24,7 @@ use crate::sql::literal;
 
 pub use hours::Hours;
 pub use load::{Limits, Signal};
+pub use nap::Nap;
 
 use load::{Sample, Unreadable};
 
@@ -60,6 +62,8 @@ pub struct Settings {
     pub slots: u32,
     /// A worker rests this many times as long as its chunk took.
     pub nice_ratio: f64,
+    /// Whether it rests within the statement, a millisecond at a time, and not only after it.
+    pub naps: bool,
     /// Past one of these no chunk begins.
     pub max_load: Limits,
     /// Past one of these the slice is given up, for a later turn.
@@ -79,6 +83,7 @@ impl Default for Settings {
         Self {
             slots: 2,
             nice_ratio: 0.5,
+            naps: true,
             max_load: Limits::default(),
             critical_load: Limits::default(),
             throttle_query: None,
@@ -187,13 +192,29 @@ impl Governor {
         shortest.map_or(Duration::ZERO, |place| left(&state.rests.swap_remove(place)))
     }
 
-    /// A chunk was read in `took`: rest for it, by `nice_ratio` in place of the configured one if a
-    /// person set one, and trust the source a little more.
-    pub fn chunk_read(&self, took: Duration, nice_ratio: Option<f64>) {
+    /// The naps of the next chunk's statement, by `nice_ratio` in place of the configured one if a person
+    /// set one.
+    #[must_use]
+    pub fn nap(&self, nice_ratio: Option<f64>) -> Option<Nap> {
+        let nice_ratio = nice_ratio.unwrap_or(self.settings.nice_ratio);
+        let ratio = nice_ratio * self.state().pressure;
+        Nap::by_ratio(ratio).filter(|_| self.settings.naps)
+    }
+
+    /// How many times longer a statement takes than its work.
+    #[must_use]
+    pub fn stretch(&self, nice_ratio: Option<f64>) -> f64 {
+        let nice_ratio = nice_ratio.unwrap_or(self.settings.nice_ratio);
+        if self.settings.naps { 1.0 + nice_ratio * self.state().pressure } else { 1.0 }
+    }
+
+    /// A chunk was read by `work`: rest for it, if it did not nap, by `nice_ratio` in place of the
+    /// configured one if a person set one, and trust the source a little more.
+    pub fn chunk_read(&self, work: Duration, has_napped: bool, nice_ratio: Option<f64>) {
         let mut state = self.state();
         let nice_ratio = nice_ratio.unwrap_or(self.settings.nice_ratio);
-        let rest = took.mul_f64(nice_ratio * state.pressure);
-        if !rest.is_zero() {
+        let rest = work.mul_f64(nice_ratio * state.pressure);
+        if !rest.is_zero() && !has_napped {
             state.rests.push((Stopwatch::start(), rest));
         }
         state.pressure = (state.pressure - PRESSURE_STEP).max(1.0);
@@ -364,11 +385,11 @@ mod tests {
     fn a_chunk_earns_one_rest() {
         let governor = nice(2.0);
         assert_eq!(governor.take_rest(), Duration::ZERO);
-        governor.chunk_read(Duration::from_secs(100), None);
+        governor.chunk_read(Duration::from_secs(100), false, None);
         let rest = governor.take_rest();
         assert!(rest > Duration::from_secs(190) && rest <= Duration::from_secs(200), "{rest:?}");
         assert_eq!(governor.take_rest(), Duration::ZERO);
-        governor.chunk_read(Duration::from_secs(100), Some(0.0));
+        governor.chunk_read(Duration::from_secs(100), false, Some(0.0));
         assert_eq!(governor.take_rest(), Duration::ZERO);
     }
 
@@ -380,11 +401,11 @@ mod tests {
         }
         assert_eq!(governor.chunk_time(second), second.div_f64(PRESSURE_MAX));
         for _ in 0..4 {
-            governor.chunk_read(Duration::ZERO, None);
+            governor.chunk_read(Duration::ZERO, false, None);
         }
         assert_eq!(governor.chunk_time(second), second.div_f64(PRESSURE_MAX - 1.0));
         for _ in 0..99 {
-            governor.chunk_read(Duration::ZERO, None);
+            governor.chunk_read(Duration::ZERO, false, None);
         }
         assert_eq!(governor.chunk_time(second), second);
     }

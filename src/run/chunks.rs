@@ -6,9 +6,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{CHUNK_TIME_MIN, Done, RESERVE, Stop, Work};
 use crate::db::DbErrorKind;
-use crate::governor::{self, Governor, Hold, Refusal};
+use crate::governor::{self, Governor, Hold, Nap, Refusal};
 use crate::source::pace::{CHUNK_MIN, Excess, Pace};
-use crate::target::{Chunk, Progress, TargetError};
+use crate::target::{Chunk, Guard, Progress, TargetError};
 
 /// A chunk's statement is cancelled after this many times `chunk_time`, and cut narrower.
 const CHUNK_OVERRUN: u32 = 10;
@@ -62,16 +62,19 @@ impl<'w> Chunks<'w> {
         let start = self.progress.cursor;
         let end = self.end(pace, start);
         let excess = self.excess(start, end);
-        let expected = pace.expected(start, end, excess);
+        let stretch = self.stretch();
+        let expected = pace.expected(start, end, excess).mul_f64(stretch);
         // A wrong guess must not keep a slice from ever being tried.
         let is_first = start == self.resumed_at;
-        let needed = if is_first { expected.min(self.work.chunk_time) } else { expected };
+        let needed =
+            if is_first { expected.min(self.work.chunk_time.mul_f64(stretch)) } else { expected };
         if !self.admitted(needed).await? {
             return Ok(None);
         }
         let before = self.progress.source_ms;
-        let read = self.read_one(start, end).await;
-        // The statement alone: the round trips around it do not shrink with the chunk.
+        let nap = self.work.governor().and_then(|governor| governor.nap(self.nice_ratio));
+        let read = self.read_one(start, end, nap).await;
+        // The statement's work alone: the round trips around it do not shrink with the chunk.
         let took = match &read {
             Ok(Some(done)) => done.source_ms,
             _ => self.progress.source_ms - before,
@@ -84,7 +87,7 @@ impl<'w> Chunks<'w> {
                     self.refusals = 0;
                     pace.learn(start, end, took, excess);
                     if let Some(governor) = self.work.governor() {
-                        governor.chunk_read(took, self.nice_ratio);
+                        governor.chunk_read(took, nap.is_some(), self.nice_ratio);
                     }
                 }
                 Ok(done)
@@ -148,12 +151,13 @@ impl<'w> Chunks<'w> {
         &mut self,
         start: DateTime<Utc>,
         end: DateTime<Utc>,
+        nap: Option<Nap>,
     ) -> Result<Option<Done>, TargetError> {
         let Work { worker, lease, rollup, shape, slice, .. } = *self.work;
         let target = &worker.target;
         let source = (!target.holds_source_of(rollup)).then_some(&worker.source);
         let chunk = Chunk { source, lease, rollup, shape, slice };
-        let guard = self.work.guard(self.timeout(start, end));
+        let guard = Guard { nap, ..self.work.guard(self.timeout(start, end)) };
         if start == slice.start() && end == slice.end() {
             let replaced = match source {
                 None => target.replace_from_source(lease, rollup, shape, slice, guard).await?,
@@ -208,7 +212,7 @@ impl<'w> Chunks<'w> {
         let chunk_time = self.work.chunk_time;
         if end - start > CHUNK_MIN {
             pace.too_slow(start, end, chunk_time, self.excess(start, end));
-            if self.work.time_left() > RESERVE + chunk_time * 2 {
+            if self.work.time_left() > RESERVE + (chunk_time * 2).mul_f64(self.stretch()) {
                 return Ok(());
             }
         }
@@ -263,9 +267,14 @@ impl<'w> Chunks<'w> {
             return all;
         }
         // Many narrower tries must still fit into what is left: the first guess can be far off.
-        let chunk_time = self.work.chunk_time;
+        let chunk_time = self.work.chunk_time.mul_f64(self.stretch());
         let share = (all / CHUNK_TRIES).max(chunk_time);
         all.min((chunk_time * CHUNK_OVERRUN).max(CHUNK_TIMEOUT_MIN)).min(share)
+    }
+
+    /// How many times longer a statement takes for its naps.
+    fn stretch(&self) -> f64 {
+        self.work.governor().map_or(1.0, |governor| governor.stretch(self.nice_ratio))
     }
 
     fn budget_spent(&self) -> Stop {

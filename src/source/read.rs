@@ -7,6 +7,7 @@
 use chrono::{DateTime, Utc};
 
 use super::shape::{Content, Field, Shape};
+use crate::governor::Nap;
 use crate::rollup::Rollup;
 use crate::sql::{ident, table};
 
@@ -39,8 +40,21 @@ pub fn select(
     rollup: &Rollup,
     shape: &Shape,
     form: Form,
+    bounds: (DateTime<Utc>, DateTime<Utc>, DateTime<Utc>),
+    staged: bool,
+) -> String {
+    select_napping(rollup, shape, form, bounds, staged, None)
+}
+
+/// The same, with rests in between.
+#[must_use]
+pub fn select_napping(
+    rollup: &Rollup,
+    shape: &Shape,
+    form: Form,
     (slice_start, start, end): (DateTime<Utc>, DateTime<Utc>, DateTime<Utc>),
     staged: bool,
+    nap: Option<Nap>,
 ) -> String {
     let mut columns = vec![format!("{} AS bucket", shape.axis.bucket(slice_start, start, end))];
     for dimension in &shape.dimensions {
@@ -75,8 +89,9 @@ pub fn select(
             columns.push(format!("{value} AS {}", value_column(place)));
         }
     }
+    let nap = nap.map_or_else(String::new, |nap| format!(" AND {}", nap.condition()));
     format!(
-        "SELECT {}\nFROM {}\nWHERE {}\nGROUP BY {groups}",
+        "SELECT {}\nFROM {}\nWHERE {}{nap}\nGROUP BY {groups}",
         columns.join(", "),
         table(&rollup.from),
         condition(rollup, shape, start, end),

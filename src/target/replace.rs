@@ -7,7 +7,7 @@ use super::{Target, TargetError};
 use crate::checkpoint::Lease;
 use crate::clock::Stopwatch;
 use crate::db::{DbError, Tx};
-use crate::governor::Governor;
+use crate::governor::{Governor, Nap};
 use crate::rollup::Rollup;
 use crate::slice::Slice;
 use crate::source::read::{self, Form};
@@ -55,9 +55,18 @@ pub struct Guard<'g> {
     pub timeout: std::time::Duration,
     /// Who says whether the source can be read now; `None`: it is not read.
     pub governor: Option<&'g Governor>,
+    /// Rests while it is read.
+    pub nap: Option<Nap>,
 }
 
 impl Guard<'_> {
+    /// What of `elapsed_ms` was not naps.
+    pub(super) fn work_ms(&self, elapsed_ms: u64) -> u64 {
+        let elapsed = std::time::Duration::from_millis(elapsed_ms);
+        let slept = self.nap.map_or_else(Default::default, |nap| nap.slept(elapsed));
+        u64::try_from((elapsed - slept).as_millis()).unwrap_or(u64::MAX)
+    }
+
     /// Takes a slot for `tx`, which is about to read the source.
     pub(super) async fn enter(&self, mut tx: Tx) -> Result<Tx, TargetError> {
         let Some(governor) = self.governor else { return Ok(tx) };
@@ -92,10 +101,12 @@ impl Target {
         guard: Guard<'_>,
     ) -> Result<Replaced, TargetError> {
         let bounds = (slice.start(), slice.start(), slice.end());
-        let input = read::select(rollup, shape, Form::Whole, bounds, false);
+        let input = read::select_napping(rollup, shape, Form::Whole, bounds, false, guard.nap);
         let mut tx = guard.enter(self.write(guard.timeout, &slice.id(&rollup.name)).await?).await?;
         let marker = fence(&mut tx, lease, rollup, slice).await?;
         let replaced = self.replace(&mut tx, rollup, shape, slice, &input).await?;
+        let statement_ms = guard.work_ms(replaced.statement_ms);
+        let replaced = Replaced { statement_ms, ..replaced };
         finish(tx, lease, rollup, slice, guard, &marker, replaced).await
     }
 

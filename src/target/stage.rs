@@ -170,7 +170,7 @@ impl Target {
             tx = guard.enter(tx).await?;
         }
         let bounds = (slice.start(), progress.cursor, end);
-        let select = read::select(rollup, shape, Form::Partial, bounds, true);
+        let select = read::select_napping(rollup, shape, Form::Partial, bounds, true, guard.nap);
         let (rows, source_ms) = match reader {
             None => {
                 fence(&mut tx, lease, rollup, slice).await?;
@@ -194,7 +194,7 @@ impl Target {
             cursor: end,
             rows_read: progress.rows_read + rows,
             chunks: progress.chunks + 1,
-            source_ms: progress.source_ms + source_ms,
+            source_ms: progress.source_ms + guard.work_ms(source_ms),
         };
         progress.write(&mut tx, lease, rollup, slice, before).await?;
         tx.commit().await?;
@@ -218,12 +218,13 @@ impl Target {
         let reader = guard.enter(reader).await?;
         let mut tx = self.write(guard.timeout, &label).await?;
         let bounds = (slice.start(), slice.start(), slice.end());
-        let select = read::select(rollup, shape, Form::Whole, bounds, true);
+        let select = read::select_napping(rollup, shape, Form::Whole, bounds, true, guard.nap);
         copy(reader, &mut tx, &Self::stage(rollup), shape, &select, slice).await?;
         let statement_ms = millis(watch);
         let marker = fence(&mut tx, lease, rollup, slice).await?;
         let replaced = self.replace_staged(&mut tx, rollup, shape, slice, Form::Whole).await?;
         Progress::forget(&mut tx, rollup, slice).await?;
+        let statement_ms = guard.work_ms(statement_ms);
         let replaced = Replaced { statement_ms, ..replaced };
         finish(tx, lease, rollup, slice, guard, &marker, replaced).await
     }

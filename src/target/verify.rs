@@ -51,7 +51,7 @@ impl Target {
         what: &Verification<'_>,
     ) -> Result<(u64, Vec<Difference>), TargetError> {
         let Verification { rollup, shape, slice, timeout, buckets, governor, .. } = *what;
-        let guard = Guard { shrink: None, timeout, governor };
+        let guard = Guard { shrink: None, timeout, governor, nap: None };
         let bounds = (slice.start(), buckets.0, buckets.1);
         let label = slice.id(&rollup.name);
         if self.holds_source_of(rollup) {

@@ -421,7 +421,7 @@ async fn a_month_that_is_read_in_chunks_is_the_same() {
         let shape = &world.worker.ready(rollup).await.unwrap();
         let (target, source) = (&world.worker.target, None);
         let chunk = Chunk { source, lease, rollup, shape, slice };
-        let guard = Guard { shrink: None, timeout: BUDGET, governor: None };
+        let guard = Guard { shrink: None, timeout: BUDGET, governor: None, nap: None };
         let middle = slice.start() + slice.duration() / 2;
         let start = Progress::at_start(slice);
         let half = target.stage_chunk(&chunk, start, middle, guard).await.unwrap();

@@ -12,7 +12,7 @@ use tallymark::run::RunOptions;
 
 use crate::kill::{SLICE, is_done, slow_place};
 use crate::support::Database;
-use crate::support::cli::{Place, lines};
+use crate::support::cli::{Place, daily, lines};
 use crate::support::proxy::Unreliable;
 use crate::support::world::{BUDGET, Setup, Urls, World, clock, instant};
 
@@ -391,4 +391,23 @@ async fn a_tick_with_nothing_due_asks_two_questions_and_connects_to_no_database(
     // 5 slices, each reopened by --force, which also lowers the watermark; and the watermark at the end.
     assert!(count("UpdateItem") <= 5 * (2 + 2) + 2, "{asked:?}");
     assert!(count("GetItem") + count("Query") <= 5 + 8, "{asked:?}");
+}
+
+/// Rests within the statement are a condition that every row fulfils: within one database and across two.
+#[tokio::test]
+async fn naps_leave_no_row_out() {
+    let (source, target) = (Database::create().await, Database::create().await);
+    for target in [&source, &target] {
+        let place = Place::new(&source.url(), &target.url(), &daily(3)).await;
+        if target.url() == source.url() {
+            place.seed(3).await;
+        }
+        // A row in 50 sleeps 2 ms.
+        place.configure_source("nice_ratio = 20", &daily(3));
+        place.run(&["init"]).good();
+        place.run(&["backfill", "daily", "--yes"]).good();
+        let counted = lines(&place.target_url, "SELECT sum(rows_read) FROM tallymark.slice").await;
+        assert_eq!(counted, ["(720)"]);
+        place.run(&["verify"]).good();
+    }
 }

@@ -273,7 +273,7 @@ async fn an_attempt_that_took_the_marker_and_never_replaced_is_not_taken_for_a_s
     let lease = claim(&world, "2026-01-03", 60).await;
     let (slice, guard) = (
         world.slice("2026-01-03"),
-        tallymark::target::Guard { shrink: None, timeout: BUDGET, governor: None },
+        tallymark::target::Guard { shrink: None, timeout: BUDGET, governor: None, nap: None },
     );
     world.worker.target.resume(&lease, world.rollup(), slice, guard).await.unwrap();
     let world = without_checkpoints(&world).await;

@@ -376,7 +376,7 @@ async fn a_stale_attempt_is_fenced() {
     let before = physical(&world).await;
 
     let shape = world.worker.ready(rollup).await.unwrap();
-    let guard = Guard { shrink: None, timeout: BUDGET, governor: None };
+    let guard = Guard { shrink: None, timeout: BUDGET, governor: None, nap: None };
     let target = &world.worker.target;
     let late = target.replace_from_source(&lease, rollup, &shape, slice, guard).await;
     assert!(matches!(late, Err(TargetError::Fenced { mine: 1, newest: 2 })), "{late:?}");

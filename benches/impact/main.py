@@ -1,0 +1,240 @@
+#!/usr/bin/env python3
+"""What an application feels while its history is counted: by Tallymark, dbt, SQLMesh and naive jobs.
+
+pgbench plays an application at a steady rate on a PostgreSQL of its own, in rounds of equal length and shuffled order,
+alone and beside each contender. Prints a table of ratios to the idle rounds of the same repetition, and draws
+a chart. docs/IMPACT.md explains the figures. Everything it needs is kept below target/impact.
+"""
+
+import argparse
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import contenders
+import figures
+from measure import App, Counters, busy, stat, tree
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+sys.path.insert(0, str(HERE.parent))
+from postgres import Server  # noqa: E402
+
+PORT = 54996
+ITEMS = 200_000
+# The table and its indexes fit into the first; nearly all of them must come from the system's cache with the other.
+SETUPS = {"memory": "4GB", "small": "64MB"}
+SETTINGS = {"work_mem": "16MB", "max_wal_size": "8GB", "checkpoint_timeout": "1h", "autovacuum": "off",
+            "track_io_timing": "off", "effective_cache_size": "16GB"}
+# A contender has so long to begin: its start is not measured, but what it does to the application then.
+START_SECONDS_MAX = 90
+# ... and has begun when so many rows were read.
+START_ROWS = 50_000
+# The machine is quiet if others take less than that.
+BUSY_CORES_MAX = 0.25
+
+
+class Place:
+    """The servers, the directories and the binary."""
+
+    def __init__(self, arguments, setup):
+        self.home = ROOT / "target/impact"
+        self.binary = arguments.binary.resolve()
+        self.rows = arguments.rows
+        settings = {**SETTINGS, "shared_buffers": SETUPS[setup]}
+        self.cluster = self.home / "postgres"
+        self.cluster.mkdir(parents=True, exist_ok=True)
+        self.server = Server(self.cluster, PORT, settings, f"impact_{self.rows}")
+        self.environment = {}
+
+    @contextlib.contextmanager
+    def running(self):
+        """Starts both servers."""
+        with self.server, self.dynamodb():
+            self.seed()
+            yield self
+
+    def seed(self):
+        """Makes the application's tables, unless an earlier run has."""
+        server, name = self.server, self.server.database
+        if server.psql(f"SELECT count(*) FROM pg_database WHERE datname = '{name}'", "postgres") == "0":
+            print(f"seeding {self.rows} rows", file=sys.stderr)
+            server.psql(f"CREATE DATABASE {name}_new", "postgres")
+            seed = (HERE / "seed.sql").read_text().replace("{rows}", str(self.rows)).replace("{items}", str(ITEMS))
+            server.psql(seed, f"{name}_new")
+            server.psql(f"ALTER DATABASE {name}_new RENAME TO {name}", "postgres")
+        server.psql("DELETE FROM events WHERE created_at > '2026-04-01Z'")
+        server.psql("VACUUM ANALYZE")
+        server.psql("CREATE EXTENSION IF NOT EXISTS pg_prewarm")
+        for relation in ("events", "events_pkey", "events_created_at_idx", "items", "items_pkey"):
+            server.psql(f"SELECT pg_prewarm('{relation}')")
+
+    @contextlib.contextmanager
+    def dynamodb(self):
+        """The demo's DynamoDB: `--keep` leaves it running. Its PostgreSQL is not used, and does nothing."""
+        demo = self.home / "demo"
+        demo.mkdir(exist_ok=True)
+        process = subprocess.Popen([self.binary, "demo", "--keep"], cwd=demo, stdin=subprocess.DEVNULL,
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        said = []
+        for line in process.stderr:
+            said.append(line)
+            if line.strip().startswith("export "):
+                name, value = line.strip()[7:].split("=", 1)
+                self.environment[name] = value
+            if line.strip().startswith("psql "):
+                break
+        else:
+            sys.exit("the demo's DynamoDB did not start:\n" + "".join(said[-20:]))
+        self.dynamo_pid = process.pid
+        try:
+            yield
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(60)
+
+
+def begun(place, contender, counters):
+    """Waits until the contender reads."""
+    end = time.monotonic() + START_SECONDS_MAX
+    while time.monotonic() < end:
+        if contender.process.poll() is not None or Counters(place.server).rows - counters.rows > START_ROWS:
+            return
+        time.sleep(0.2)
+    print(f"{contender.name} has not read {START_ROWS} rows in {START_SECONDS_MAX} s", file=sys.stderr)
+
+
+def one_round(place, app, contender, seconds):
+    """What the application felt, and what was done, in one round."""
+    server = place.server
+    server.psql("VACUUM items")
+    if contender:
+        contender.prepare()
+    server.psql("CHECKPOINT")
+    if contender:
+        before = Counters(server)
+        contender.start()
+        begun(place, contender, before)
+    before, load = Counters(server), os.getloadavg()[0]
+    tool, dynamo = tree(contender.process.pid) if contender else 0, stat(place.dynamo_pid)[1]
+    try:
+        latencies = app.run(seconds)
+        after_cpu = Counters(server)
+        tool = (tree(contender.process.pid) if contender else 0) - tool
+        dynamo = stat(place.dynamo_pid)[1] - dynamo
+    finally:
+        if contender:
+            contender.stop()
+    after = Counters(server)
+    cpu = after_cpu.cpu - before.cpu
+    ours = cpu + tool + dynamo + latencies["app_cpu"]
+    return {
+        "contender": contender.name if contender else "idle", **latencies, "rows": after.rows - before.rows,
+        "blocks": after.blocks - before.blocks, "missed": after.missed - before.missed, "cpu": cpu, "tool_cpu": tool,
+        "dynamo_cpu": dynamo, "others": after_cpu.busy - before.busy - ours, "seconds": after_cpu.at - before.at,
+        "load": load,
+    }
+
+
+@contextlib.contextmanager
+def quiet(lock, patience):
+    """Keeps those away who take the same lock for their heavy work, and waits for the others a while."""
+    with contextlib.ExitStack() as stack:
+        if lock:
+            fcntl.flock(stack.enter_context(open(lock, "a")), fcntl.LOCK_EX)
+        end = time.monotonic() + patience
+        while time.monotonic() < end:
+            before = busy()
+            time.sleep(1)
+            if busy() - before < BUSY_CORES_MAX:
+                break
+        yield
+
+
+def rounds(place, arguments, setup, out):
+    """All repetitions of one set-up, each in an order of its own."""
+    app = App(place, arguments.share)
+    print(f"{setup}: the application asks {app.rate} times a second, {arguments.share:.0%} of {app.capacity:.0f}",
+          file=sys.stderr)
+    tools = contenders.install(place.home)
+    found = [None, *contenders.all_of(place, tools, arguments.tallymark)]
+    if arguments.only:
+        found = [one for one in found if one is None or any(word in one.name for word in arguments.only.split("|"))]
+    seen = []
+    for repetition in range(arguments.repetitions):
+        for contender in random.sample(found, len(found)):
+            with quiet(arguments.lock, arguments.patience):
+                line = one_round(place, app, contender, arguments.seconds)
+            line |= {"setup": setup, "repetition": repetition, "rate": app.rate, "capacity": app.capacity, "total": place.rows}
+            seen.append(line)
+            out.write(json.dumps(line) + "\n")
+            out.flush()
+            print(f"{repetition} {line['contender']:40} p50 {line['p50']:6.2f} p95 {line['p95']:6.2f} p99"
+                  f" {line['p99']:7.2f} ms  {line['rows'] / line['seconds'] / 1e3:6.0f} k rows/s  others"
+                  f" {line['others'] / line['seconds']:.2f} cores", file=sys.stderr)
+    return seen
+
+
+def read_once(place):
+    """Rows and blocks of `events` that one backfill reads, beside what the slices' index ranges hold."""
+    server = place.server
+    tallymark = contenders.Tallymark("Tallymark, blocks", place, "nice_ratio = 0", 1)
+    tallymark.prepare()
+    before = Counters(server)
+    subprocess.run(["sh", "-c", tallymark.command()[0]], cwd=tallymark.home, env=tallymark.environment, check=True,
+                   capture_output=True)
+    middle = Counters(server, settle=True)
+    for day in range(contenders.DAYS):
+        bounds = [f"'{contenders.FIRST}Z'::timestamptz + interval '{n} days'" for n in (day, day + 1)]
+        server.psql("SET max_parallel_workers_per_gather = 0; SELECT count(amount), sum(user_id) FROM events"
+                    f" WHERE created_at >= {bounds[0]} AND created_at < {bounds[1]}")
+    after = Counters(server, settle=True)
+    rows, floor = middle.rows - before.rows, after.rows - middle.rows
+    blocks, blocks_floor = middle.blocks - before.blocks, after.blocks - middle.blocks
+    return (f"one backfill of {contenders.DAYS} slices: {rows} rows of {floor} ({rows / floor:.4f}), {blocks} blocks of"
+            f" {blocks_floor} ({blocks / blocks_floor:.4f}) that the slices' index ranges hold")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repetitions", type=int, default=7)
+    parser.add_argument("--seconds", type=int, default=12, help="of each round")
+    parser.add_argument("--rows", type=int, default=12_000_000)
+    parser.add_argument("--share", type=float, default=0.27, help="of the machine that the application takes alone")
+    parser.add_argument("--setup", choices=[*SETUPS, "both"], default="both")
+    parser.add_argument("--only", help="contenders whose names contain one of these words: a|b")
+    parser.add_argument("--tallymark", action="append", default=[], metavar="SETTINGS[@CONCURRENCY]",
+                        help="one more contender: Tallymark with these lines of [source], divided by ;")
+    parser.add_argument("--binary", type=pathlib.Path, default=ROOT / "target/release/tallymark")
+    parser.add_argument("--lock", help="a file that is locked during each round, where others lock it for theirs")
+    parser.add_argument("--patience", type=float, default=0, help="seconds to wait for a quiet machine before a round")
+    parser.add_argument("--chart", type=pathlib.Path, help="where to write the SVG")
+    arguments = parser.parse_args()
+    chosen = list(SETUPS) if arguments.setup == "both" else [arguments.setup]
+    # Whoever ends it ends its servers with it.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: sys.exit("ended"))
+    seen = []
+    (ROOT / "target/impact").mkdir(parents=True, exist_ok=True)
+    with open(ROOT / f"target/impact/rounds-{int(time.time())}.jsonl", "w") as out:
+        for setup in chosen:
+            with Place(arguments, setup).running() as place:
+                print(f"{setup}: {read_once(place)}", flush=True)
+                seen += rounds(place, arguments, setup, out)
+    for setup in chosen:
+        print(f"\n{setup} ({SETUPS[setup]} of shared_buffers)\n")
+        print(figures.table([line for line in seen if line["setup"] == setup]), flush=True)
+    chart = arguments.chart or ROOT / "target/impact/impact.svg"
+    chart.write_text(figures.chart(seen))
+    print(f"\n{chart}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""The application, and the counters of the server and the machine."""
+
+import math
+import os
+import pathlib
+import resource
+import subprocess
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+TICK = os.sysconf("SC_CLK_TCK")
+# How often each script runs, of ten times.
+MIX = {"read": 7, "event": 1, "insert": 1, "update": 1}
+WRITES = {2, 3}
+CLIENTS = 8
+# Connecting and preparing are not measured.
+WARM_SECONDS = 1
+
+
+def stat(pid):
+    """A process's parent and CPU seconds: its own, with those of children that have ended."""
+    try:
+        fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None, 0
+    return int(fields[1]), sum(map(int, fields[11:15])) / TICK
+
+
+def tree(root):
+    """CPU seconds of a process and all that descend from it."""
+    parents = {int(pid): stat(pid) for pid in os.listdir("/proc") if pid.isdigit()}
+    family, grew = {root}, True
+    while grew:
+        more = {pid for pid, (parent, _) in parents.items() if parent in family} - family
+        family, grew = family | more, bool(more)
+    return sum(parents.get(pid, (None, 0))[1] for pid in family)
+
+
+def busy():
+    """CPU seconds that the machine has worked."""
+    fields = pathlib.Path("/proc/stat").read_text().splitlines()[0].split()[1:]
+    user, nice, system, _, _, irq, softirq, steal = map(int, fields[:8])
+    return (user + nice + system + irq + softirq + steal) / TICK
+
+
+class Counters:
+    """What the server has done so far."""
+
+    def __init__(self, server, settle=False):
+        if settle:
+            # A backend that stays tells the statistics what it did within a second of its rest.
+            time.sleep(1.5)
+        sql = ("SELECT seq_tup_read + coalesce(idx_tup_fetch, 0), heap_blks_read + heap_blks_hit + idx_blks_read"
+               " + idx_blks_hit, heap_blks_read + idx_blks_read FROM pg_stat_user_tables JOIN pg_statio_user_tables"
+               " USING (relid) WHERE relid = 'events'::regclass")
+        self.rows, self.blocks, self.missed = map(int, server.psql(sql).split("|"))
+        self.at, self.busy, self.cpu = time.monotonic(), busy(), tree(server.pid)
+
+
+def percentile(ordered, share):
+    """The least of `ordered` that `share` of them do not pass."""
+    return ordered[min(len(ordered) - 1, math.ceil(share * len(ordered)) - 1)]
+
+
+class App:
+    """The application: pgbench at a steady rate."""
+
+    def __init__(self, place, share, seconds=6):
+        self.place, self.rate = place, None
+        closed = max(self._times(seconds) for _ in range(2))
+        self.capacity = closed
+        self.rate = max(10, int(closed * share) // 10 * 10)
+
+    def _times(self, seconds):
+        """Transactions a second, as fast as the machine can."""
+        return len(self._log(seconds, [])) / (seconds - WARM_SECONDS)
+
+    def run(self, seconds):
+        """Milliseconds from when a transaction was due until it had ended."""
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        lines = self._log(seconds, ["-R", self.rate])
+        now = resource.getrusage(resource.RUSAGE_CHILDREN)
+        result = {"transactions": len(lines),
+                  "app_cpu": now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime}
+        for prefix, kept in [("", {0, 1, 2, 3}), ("reads_", {0, 1}), ("writes_", WRITES)]:
+            times = sorted(us / 1e3 for us, script in lines if script in kept)
+            for name, share in [("p50", 0.5), ("p95", 0.95), ("p99", 0.99)]:
+                result[prefix + name] = percentile(times, share)
+        return result
+
+    def _log(self, seconds, more):
+        """Microseconds and script of each transaction."""
+        place = self.place
+        prefix = place.home / "app"
+        scripts = [word for name, weight in MIX.items() for word in ("-f", f"{HERE / name}.sql@{weight}")]
+        words = place.server.client("pgbench", "-n", "-c", CLIENTS, "-j", 1, "-T", seconds, "-M", "prepared", "-l",
+                                    "--log-prefix", prefix, "-D", f"rows={place.rows}", *more, *scripts,
+                                    place.server.database)
+        subprocess.run(words, check=True, capture_output=True)
+        lines = []
+        for log in place.home.glob("app.*"):
+            for line in log.read_text().splitlines():
+                fields = line.split()
+                lines.append((float(fields[4]) + float(fields[5]) / 1e6, int(fields[2]), int(fields[3])))
+            log.unlink()
+        begin = min(at - us / 1e6 for at, us, _ in lines) + WARM_SECONDS
+        return [(us, script) for at, us, script in lines if at - us / 1e6 >= begin]

@@ -1,0 +1,2 @@
+\set id random(1, 200000)
+SELECT * FROM items WHERE id = :id;

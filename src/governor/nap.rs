@@ -1,0 +1,84 @@
+//! Rests within a statement.
+//!
+//! A statement that reads for 200 ms takes a processor from the application for 200 ms, however long it rests
+//! afterwards: whoever wants that processor meanwhile waits for the scheduler, some milliseconds each time.
+//! So the rest is taken in naps of a millisecond, every few hundred rows: the server's other work finds
+//! a processor that is free again before it has missed it.
+
+use std::time::Duration;
+
+/// Rows that are taken for a millisecond's work: scanning, grouping and adding up. Where they are less, the
+/// naps are too short for their work.
+const ROWS_PER_MS: f64 = 600.0;
+
+/// At fewer rows than that the naps cost more than the work.
+const ROWS_MIN: f64 = 50.0;
+
+/// `pg_sleep` sleeps whole milliseconds.
+const NAP_MS_MIN: f64 = 1.0;
+
+/// A little less is asked for: what is a millisecond by a hair's breadth more is rounded up to two.
+const HAIR_MS: f64 = 0.2;
+
+/// A nap every so many rows.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Nap {
+    ratio: f64,
+    rows: f64,
+    ms: f64,
+}
+
+impl Nap {
+    /// Naps that are together `ratio` times as long as the work; `None`: none.
+    #[must_use]
+    pub fn by_ratio(ratio: f64) -> Option<Self> {
+        let rows = (NAP_MS_MIN * ROWS_PER_MS / ratio).max(ROWS_MIN);
+        let ms = (ratio * rows / ROWS_PER_MS).max(NAP_MS_MIN);
+        (ratio > 0.0).then_some(Self { ratio, rows, ms })
+    }
+
+    /// A condition that is always true, and sleeps at one row in so many. At random: a row does not know
+    /// its number.
+    #[must_use]
+    pub fn condition(&self) -> String {
+        let (share, seconds) = (1.0 / self.rows, (self.ms.round() - HAIR_MS) / 1e3);
+        format!(
+            "(pg_catalog.random() >= {share:.6} OR pg_catalog.pg_sleep({seconds:.4}) IS NOT NULL)"
+        )
+    }
+
+    /// How much of a statement that took `elapsed` was naps, as far as can be told: what they were meant to be.
+    /// To count them would not do: on a busy server each of them is longer, and what is late must not be taken for
+    /// work, or the busier the server, the dearer the way of reading.
+    #[must_use]
+    pub fn slept(&self, elapsed: Duration) -> Duration {
+        elapsed.mul_f64(self.ratio / (1.0 + self.ratio))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn naps_are_as_long_as_the_ratio_says() {
+        for ratio in [0.1, 0.5, 4.0, 10.0, 100.0] {
+            let nap = Nap::by_ratio(ratio).expect("a ratio above 0");
+            // A second's work.
+            let seconds = 1e3 * ROWS_PER_MS / nap.rows * nap.ms.round() / 1e3;
+            assert!((0.9..1.1).contains(&(seconds / ratio)), "{ratio}: {seconds} s");
+            let all = Duration::from_secs_f64(1.0 + ratio);
+            assert!((nap.slept(all).as_secs_f64() - ratio).abs() < 1e-6);
+        }
+        assert_eq!(Nap::by_ratio(0.0), None);
+    }
+
+    #[test]
+    fn a_nap_never_excludes_a_row() {
+        let nap = Nap::by_ratio(6.0).expect("a ratio above 0");
+        assert_eq!(
+            nap.condition(),
+            "(pg_catalog.random() >= 0.010000 OR pg_catalog.pg_sleep(0.0008) IS NOT NULL)"
+        );
+    }
+}
