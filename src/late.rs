@@ -18,7 +18,7 @@ use crate::rollup::{Late, Rollup};
 use crate::source::capture::{self, Capture};
 use crate::source::marks::{self, Hours, Mark};
 use crate::source::shape::Shape;
-use crate::source::{changes, settle};
+use crate::source::{begin, changes, settle};
 use crate::tick::{BEGIN_MIN, Problem};
 use crate::worker::{CATALOGUE_TIMEOUT, WorkError, Worker};
 
@@ -189,8 +189,14 @@ impl Worker {
         let lateness = Lateness { rollup, view: self.view(rollup, &seen, now), reason };
         let from = rollup.seal_before.unwrap_or(rollup.start).max(rollup.start);
         if hours.contains(&Hours::ALL) {
-            // Nothing was there before the first row that was read, and nothing is now.
             self.reopen_range(&lateness, &[(from, newest.end())], false).await?;
+            // Rows that the same transaction wrote after a TRUNCATE have no marks of their own, and may
+            // be where slices were taken for empty. They are there to be seen, as the mark is.
+            let first = self.first_row(rollup).await?.map(|first| first.max(from));
+            let first = first.map(|first| rollup.calendar.containing(first).start().max(from));
+            if let Some(first) = first.filter(|first| *first < newest.end()) {
+                self.reopen_range(&lateness, &[(first, newest.end())], true).await?;
+            }
         }
         let some = hours.iter().filter(|hours| **hours != Hours::ALL);
         let ranges = some.filter_map(|hours| hours.within(from, newest.end()));
@@ -207,6 +213,16 @@ impl Worker {
             self.reopen_range(&lateness, group, true).await?;
         }
         Ok(true)
+    }
+
+    /// No row of the source is earlier; `None`: there is none.
+    async fn first_row(&self, rollup: &Rollup) -> Result<Option<DateTime<Utc>>, WorkError> {
+        let shape = self.ready(rollup).await?;
+        let mut tx = self.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
+        let found = begin::ask(&mut tx, rollup, &shape).await?;
+        tx.rollback().await?;
+        // If it cannot be said, any slice may hold one.
+        Ok(found.map_or(Some(rollup.start), |found| found.first_row))
     }
 
     /// Reopens what was read of some ranges that lie close together; with `empty_too` also what was

@@ -40,6 +40,21 @@ pub(crate) async fn marks(world: &World) -> String {
     world.target_value(sql).await
 }
 
+/// Found by a random history (SEED=1754168954): a row that follows a TRUNCATE in its transaction has only
+/// the mark of that, and its slice was taken for empty before the first row.
+#[tokio::test]
+async fn a_row_after_a_truncate_is_counted_where_nothing_was_before() {
+    let sql = format!(
+        "{EVENTS}; INSERT INTO events (created_at, kind) VALUES ('2026-01-02T05:00Z', 'a')"
+    );
+    let world = world(&sql).await;
+    assert!(world.checkpoint("2026-01-01").await.is_none(), "it is empty");
+    world.sql(&format!("BEGIN; TRUNCATE events; {ROWS}; COMMIT")).await;
+    assert_eq!(tick(&world).await.slices.len(), 2);
+    world.verify_all("2026-01-03").await;
+    assert_eq!(world.target_value("SELECT sum(events) FROM stats.daily").await, "5");
+}
+
 /// Hours since 1970 of 2026-01-01T00:00Z.
 pub(crate) const HOUR: i64 = 490_896;
 
