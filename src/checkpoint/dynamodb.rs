@@ -141,7 +141,7 @@ impl Checkpoints {
         Ok(found)
     }
 
-    /// The checkpoints of the newest slices that have any, at most [`RECENT`] of them.
+    /// The checkpoints of the newest slices that have any, at most 32 of them.
     ///
     /// # Errors
     /// [`CheckpointError`] if the call fails or an item is malformed.
