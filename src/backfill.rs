@@ -1,6 +1,6 @@
 //! Many slices in one process: backfill a range, or replay chosen slices.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::future::ready;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -10,6 +10,7 @@ use futures_util::StreamExt as _;
 use serde::Serialize;
 
 use crate::clock::Deadline;
+use crate::fanout::want::{Want, want};
 use crate::governor::Hold;
 use crate::plan::{Standing, View};
 use crate::price::Dollars;
@@ -238,6 +239,50 @@ impl Worker {
         order: Order,
         force: bool,
     ) -> Result<BackfillPlan, WorkError> {
+        let (from, to) = self.checked_range(rollup, (from, to))?;
+        let now = self.clock.now();
+        let seen = self.probe(rollup).await?;
+        let checkpoints = self.checkpoints.range(&rollup.name, from, to).await?;
+        let known: HashMap<_, _> = checkpoints.iter().map(|it| (it.slice_start, it)).collect();
+        let fed = self.fed(rollup, now).await?;
+        let view = View { fed: fed.as_ref(), ..self.view(rollup, &seen, now) };
+        let plan = view.plan(&checkpoints, from, to);
+        let mut backfill = BackfillPlan { from, to, ..BackfillPlan::default() };
+        for planned in plan.slices {
+            let slice = planned.slice;
+            let checkpoint = known.get(&slice.start()).copied();
+            let force_since = force.then_some(now);
+            match want(planned.standing, checkpoint, &view.definition, force_since) {
+                Want::Again if view.is_blocked(slice) => backfill.blocked += 1,
+                Want::Again => {
+                    backfill.reopen.insert(slice);
+                    backfill.slices.push(slice);
+                }
+                Want::Compute => backfill.slices.push(slice),
+                Want::Done => backfill.done += 1,
+                Want::Exhausted => backfill.exhausted += 1,
+                Want::Pending if planned.standing == Standing::Blocked => backfill.blocked += 1,
+                // A batch waits for them.
+                Want::Pending => backfill.slices.push(slice),
+                Want::Never => match planned.standing {
+                    Standing::Sealed => backfill.sealed += 1,
+                    Standing::Empty => backfill.empty += 1,
+                    _ => {}
+                },
+            }
+        }
+        if order == Order::NewestFirst {
+            backfill.slices.reverse();
+        }
+        Ok(backfill)
+    }
+
+    /// The range of a backfill, from the start of its first slice on.
+    pub(crate) fn checked_range(
+        &self,
+        rollup: &Rollup,
+        (from, to): (DateTime<Utc>, DateTime<Utc>),
+    ) -> Result<(DateTime<Utc>, DateTime<Utc>), WorkError> {
         if from < rollup.start {
             return Err(WorkError::Usage(format!(
                 "from {} is before the start of rollup `{}`, {}; lower `start` in the \
@@ -254,49 +299,7 @@ impl Worker {
                 to.to_rfc3339()
             )));
         }
-        let from = rollup.calendar.containing(from).start();
-        let now = self.clock.now();
-        let seen = self.probe(rollup).await?;
-        let checkpoints = self.checkpoints.range(&rollup.name, from, to).await?;
-        let definition = rollup.definition();
-        // A slice in the reach of lookback may hold another definition too.
-        let other: BTreeSet<DateTime<Utc>> = checkpoints
-            .iter()
-            .filter(|checkpoint| checkpoint.definition.as_deref() != Some(&definition))
-            .map(|checkpoint| checkpoint.slice_start)
-            .collect();
-        let fed = self.fed(rollup, now).await?;
-        let view = View { fed: fed.as_ref(), ..self.view(rollup, &seen, now) };
-        let plan = view.plan(&checkpoints, from, to);
-        let mut backfill = BackfillPlan { from, to, ..BackfillPlan::default() };
-        for planned in plan.slices {
-            let slice = planned.slice;
-            match planned.standing {
-                Standing::Succeeded | Standing::Lookback | Standing::Redefined
-                    if force || other.contains(&slice.start()) =>
-                {
-                    if view.is_blocked(slice) {
-                        backfill.blocked += 1;
-                        continue;
-                    }
-                    backfill.reopen.insert(slice);
-                    backfill.slices.push(slice);
-                }
-                Standing::Succeeded | Standing::Lookback | Standing::Redefined => {
-                    backfill.done += 1;
-                }
-                Standing::Sealed => backfill.sealed += 1,
-                Standing::Empty => backfill.empty += 1,
-                Standing::Exhausted => backfill.exhausted += 1,
-                Standing::Blocked => backfill.blocked += 1,
-                Standing::NotEnded => {}
-                _ => backfill.slices.push(slice),
-            }
-        }
-        if order == Order::NewestFirst {
-            backfill.slices.reverse();
-        }
-        Ok(backfill)
+        Ok((rollup.calendar.containing(from).start(), to))
     }
 
     /// Works through a backfill and moves the watermark.

@@ -4,13 +4,16 @@
 //! pooler (PgBouncer, Supavisor, Neon's `-pooler`) may hand every transaction another backend.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
 use sqlx::{AssertSqlSafe, PgPool, Postgres};
+use tokio::sync::RwLock;
 
-use crate::config::DatabaseUrl;
+use crate::config::{Address, DatabaseUrl};
+use crate::secret;
 use crate::sql::literal;
 
 /// How long a connection may take: a suspended Neon wakes in a few hundred milliseconds, and a
@@ -54,27 +57,33 @@ pub enum Access {
 }
 
 /// A PostgreSQL server and the credentials for it. Connects when first used.
+///
+/// An address that is kept elsewhere is read then, and read again when the server refuses the login: a password that was
+/// rotated costs one refused connection.
 #[derive(Clone, Debug)]
 pub struct Db {
-    pool: PgPool,
+    address: Address,
     side: Side,
-    address: String,
+    connections_max: u32,
+    opened: Arc<RwLock<Option<Opened>>>,
 }
 
-impl Db {
-    /// Prepares the connection to `url`, with at most `connections_max` at once.
-    ///
-    /// A remote host without an `sslmode` in its URL is verified in full (certificate and name);
-    /// less must be asked for explicitly.
-    ///
-    /// # Errors
-    /// The URL cannot be read.
-    pub fn new(url: &DatabaseUrl, side: Side, connections_max: u32) -> Result<Self, DbError> {
+/// The connections to one address.
+#[derive(Clone, Debug)]
+struct Opened {
+    url: DatabaseUrl,
+    /// Host and port, for errors.
+    place: String,
+    pool: PgPool,
+}
+
+impl Opened {
+    fn new(url: DatabaseUrl, side: Side, connections_max: u32) -> Result<Self, DbError> {
         let mut options: PgConnectOptions = url
             .expose()
             .parse()
             .map_err(|source| DbError::new(side, "reading the connection URL", source))?;
-        let address = format!("{}:{}", options.get_host(), options.get_port());
+        let place = format!("{}:{}", options.get_host(), options.get_port());
         // A pooler refuses startup parameters it does not know; the transaction sets its own.
         options = options.extra_float_digits(None).application_name("tallymark");
         if !url.expose().contains("sslmode=") && !url.is_loopback() {
@@ -85,7 +94,23 @@ impl Db {
             .acquire_timeout(CONNECT_TIMEOUT)
             .idle_timeout(IDLE_TIMEOUT)
             .connect_lazy_with(options.statement_cache_capacity(0));
-        Ok(Self { pool, side, address })
+        Ok(Self { url, place, pool })
+    }
+}
+
+impl Db {
+    /// Prepares the connection to `address`, with at most `connections_max` at once.
+    ///
+    /// A remote host without an `sslmode` in its URL is verified in full (certificate and name);
+    /// less must be asked for explicitly.
+    ///
+    /// # Errors
+    /// The URL cannot be read.
+    pub fn new(address: &Address, side: Side, connections_max: u32) -> Result<Self, DbError> {
+        let known = address.known().cloned();
+        let opened = known.map(|url| Opened::new(url, side, connections_max)).transpose()?;
+        let (address, opened) = (address.clone(), Arc::new(RwLock::new(opened)));
+        Ok(Self { address, side, connections_max, opened })
     }
 
     /// Which database this is.
@@ -106,11 +131,30 @@ impl Db {
         statement_timeout: Duration,
         label: &str,
     ) -> Result<Tx, DbError> {
+        let opened = self.opened(None).await?;
         let begin = begin_sql(access, statement_timeout, label);
+        match self.begin_on(&opened, &begin, statement_timeout).await {
+            Err(refused) if refused.kind() == DbErrorKind::Login && self.address.known().is_none() => {
+                let renewed = self.opened(Some(&opened.url)).await?;
+                if renewed.url == opened.url {
+                    return Err(refused);
+                }
+                self.begin_on(&renewed, &begin, statement_timeout).await
+            }
+            begun => begun,
+        }
+    }
+
+    async fn begin_on(
+        &self,
+        opened: &Opened,
+        begin: &str,
+        limit: Duration,
+    ) -> Result<Tx, DbError> {
         let refused =
-            |source| DbError::new(self.side, format!("connecting to {}", self.address), source);
+            |source| DbError::new(self.side, format!("connecting to {}", opened.place), source);
         // Within the caller's time: whoever has less than the pool's patience must hear why.
-        let connection = tokio::time::timeout(statement_timeout, self.pool.acquire())
+        let connection = tokio::time::timeout(limit, opened.pool.acquire())
             .await
             .unwrap_or(Err(sqlx::Error::PoolTimedOut))
             .map_err(refused)?;
@@ -119,9 +163,34 @@ impl Db {
         Ok(tx)
     }
 
+    /// The connections; with `refused` those to an address that is not that one any more, if it has changed.
+    async fn opened(&self, refused: Option<&DatabaseUrl>) -> Result<Opened, DbError> {
+        let is_good = |opened: &&Opened| refused != Some(&opened.url);
+        if let Some(opened) = self.opened.read().await.as_ref().filter(is_good) {
+            return Ok(opened.clone());
+        }
+        let mut place = self.opened.write().await;
+        if let Some(opened) = place.as_ref().filter(is_good) {
+            // Somebody else has read it meanwhile.
+            return Ok(opened.clone());
+        }
+        let url = secret::read(&self.address).await.map_err(|error| {
+            let source = sqlx::Error::Configuration(error.into());
+            DbError::new(self.side, format!("reading {}", self.address), source)
+        })?;
+        if let Some(opened) = place.as_ref().filter(|opened| opened.url == url) {
+            return Ok(opened.clone());
+        }
+        let opened = Opened::new(url, self.side, self.connections_max)?;
+        *place = Some(opened.clone());
+        Ok(opened)
+    }
+
     /// Closes all connections.
     pub async fn close(&self) {
-        self.pool.close().await;
+        if let Some(opened) = &*self.opened.read().await {
+            opened.pool.close().await;
+        }
     }
 }
 
@@ -330,6 +399,8 @@ fn kind(error: &sqlx::Error) -> DbErrorKind {
             | sqlx::Error::PoolClosed
             | sqlx::Error::Protocol(_)
             | sqlx::Error::WorkerCrashed => DbErrorKind::Unreachable,
+            // The address could not be read, where it is kept elsewhere.
+            sqlx::Error::Configuration(_) => DbErrorKind::Login,
             _ => DbErrorKind::Refused,
         };
     };
@@ -363,6 +434,7 @@ fn text(error: &sqlx::Error) -> String {
             sqlx::Error::PoolTimedOut => {
                 format!("no connection in time (at most {} s)", CONNECT_TIMEOUT.as_secs())
             }
+            sqlx::Error::Configuration(error) => error.to_string(),
             error => error.to_string(),
         },
     };

@@ -18,6 +18,7 @@ use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
 use crate::backfill::Order;
+use crate::queue::Receipt;
 use crate::rollup::Rollup;
 use crate::slice::Slice;
 
@@ -61,6 +62,10 @@ pub struct Message {
     pub id: String,
     /// What it asks for. One message that is not understood must not hold up the others.
     pub request: Result<SliceRequest, EventError>,
+    /// How to tell SQS when it is to come back, if SQS said so.
+    pub receipt: Option<Receipt>,
+    /// The trace of whoever sent it.
+    pub trace: Option<String>,
 }
 
 /// A range of slices, as an event names it.
@@ -259,7 +264,17 @@ fn message(record: SqsMessage) -> Result<Message, EventError> {
             right: "the message's id",
         });
     };
-    Ok(Message { id, request: read_body(&record.body.unwrap_or_default()) })
+    let deliveries = record.attributes.get("ApproximateReceiveCount");
+    let deliveries = deliveries.and_then(|count| count.parse().ok()).unwrap_or(1);
+    // arn:aws:sqs:REGION:ACCOUNT:NAME
+    let queue = record.event_source_arn.as_deref().and_then(|arn| arn.rsplit(':').next());
+    let receipt = record.receipt_handle.zip(queue).map(|(handle, queue)| Receipt {
+        handle,
+        queue: queue.to_owned(),
+        deliveries,
+    });
+    let trace = record.attributes.get("AWSTraceHeader").cloned();
+    Ok(Message { id, request: read_body(&record.body.unwrap_or_default()), receipt, trace })
 }
 
 fn read_body(body: &str) -> Result<SliceRequest, EventError> {

@@ -10,6 +10,7 @@
 //! | [`plan`] | checkpoints and the time → which slices are due; pure |
 //! | [`estimate`], [`price`] | what a backfill will take and cost |
 //! | [`tick`], [`backfill`] | a trigger's due slices, one after another or several at once |
+//! | [`fanout`], [`queue`] | due slices → messages for other invocations; backfills as items |
 //! | [`compose`] | rollups of rollups: what a coarse slice waits for, and what makes it run again |
 //! | [`late`] | late changes of the source → slices that run again |
 //! | [`run`] | the spine: one slice from claim to checkpoint |
@@ -18,12 +19,13 @@
 //! | [`checkpoint`] | the DynamoDB item of each slice: states, leases, watermark |
 //! | [`source`] | statements that aggregate a chunk of the source |
 //! | [`target`] | stage, fence and replace in the rollup tables |
-//! | [`report`], [`telemetry`] | what is said about it, and where |
+//! | [`report`], [`metrics`], [`telemetry`] | what is said about it, and where |
 //! | [`lambda`] | event → work → response |
 //! | [`verify`], [`scrub`], [`repair`] | proofs and repairs |
 //!
 //! [`worker::Worker`] owns the clients that all of them borrow.
 
+pub mod aws;
 pub mod backfill;
 pub mod checkpoint;
 #[cfg(all(feature = "cli", feature = "embedded"))]
@@ -36,20 +38,24 @@ pub mod db;
 pub mod embedded;
 pub mod estimate;
 pub mod event;
+pub mod fanout;
 pub mod faults;
 pub mod governor;
 pub mod hold;
 pub mod lambda;
 pub mod late;
+pub mod metrics;
 pub mod plan;
 pub mod price;
 pub mod probe;
+pub mod queue;
 pub mod rename;
 pub mod repair;
 pub mod report;
 pub mod rollup;
 pub mod run;
 pub mod scrub;
+pub mod secret;
 pub mod slice;
 pub mod source;
 pub mod sql;

@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use crate::checkpoint::Watermark;
 use crate::clock::Deadline;
-use crate::plan::{Plan, Planned, Standing, View, horizon};
+use crate::fanout::FanOut;
+use crate::plan::{Plan, Planned, Standing, View, horizon, newest};
 use crate::report::{Outcome, SliceReport};
 use crate::rollup::{Late, Rollup};
 use crate::run::{RESERVE, RunOptions};
@@ -37,15 +38,33 @@ pub struct TickReport {
     pub slices: Vec<SliceReport>,
     /// Due slices that were left to the next tick.
     pub left: usize,
+    /// Due slices that were sent to the queues for other invocations.
+    pub sent: u64,
     /// Rollups that a person, the hours or the source's load held back.
     pub held: Vec<Held>,
     /// Rollups that could not be worked on, or whose late changes cannot be told.
     pub problems: Vec<Problem>,
     /// Old slices that were verified once all due work was done.
     pub scrub: ScrubReport,
+    /// How all rollups stood when it began.
+    #[serde(skip)]
+    pub gauges: Gauges,
     /// Whether there are no checkpoints to be had any more.
     #[serde(skip)]
     pub(crate) is_over: bool,
+}
+
+/// How all rollups stood when a tick began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gauges {
+    /// How far the watermark of the worst rollup is behind the end of its newest readable slice.
+    pub lag: TimeDelta,
+    /// Slices that were due.
+    pub due: usize,
+    /// Slices that failed too often.
+    pub exhausted: usize,
+    /// Backfills under way.
+    pub backfills: usize,
 }
 
 /// Why a rollup's due slices were left.
@@ -70,7 +89,7 @@ pub struct Problem {
     severity: Option<Severity>,
     /// Whether fresh slices can be computed all the same.
     #[serde(skip)]
-    is_alarm: bool,
+    pub(crate) is_alarm: bool,
 }
 
 impl Problem {
@@ -90,23 +109,48 @@ impl Problem {
 }
 
 /// The due slices of one rollup, the first at the end, and why they are to be reopened first.
-struct Queue<'r> {
-    rollup: &'r Rollup,
-    due: Vec<(Slice, Option<&'static str>)>,
+pub(crate) struct Backlog<'r> {
+    pub rollup: &'r Rollup,
+    pub due: Vec<(Slice, Option<&'static str>)>,
+    /// The backfill that is under way, of a rollup's fresh slices.
+    pub backfill: Option<String>,
+}
+
+impl Gauges {
+    fn add(&mut self, rollup: &Rollup, plan: &Plan, now: DateTime<Utc>) {
+        self.due += plan.due().count();
+        let is_exhausted = |planned: &&Planned| planned.standing == Standing::Exhausted;
+        self.exhausted += plan.slices.iter().filter(is_exhausted).count();
+        if let Some(newest) = newest(rollup, now) {
+            self.lag = self.lag.max(newest.end() - plan.watermark);
+        }
+    }
 }
 
 impl TickReport {
-    /// Leaves all that is left in `queue`, and `more`.
-    fn hold(&mut self, queue: &mut Queue<'_>, more: usize, reason: String) {
-        let left = queue.due.len() + more;
-        queue.due.clear();
+    /// Leaves all that is left in `backlog`, and `more`.
+    pub(crate) fn hold(&mut self, backlog: &mut Backlog<'_>, more: usize, reason: String) {
+        let left = backlog.due.len() + more;
+        backlog.due.clear();
         self.left += left;
-        tracing::info!(rollup = queue.rollup.name, reason, left, "held back");
-        self.held.push(Held { rollup: queue.rollup.name.clone(), reason, left });
+        tracing::info!(rollup = backlog.rollup.name, reason, left, "held back");
+        self.held.push(Held { rollup: backlog.rollup.name.clone(), reason, left });
     }
 
-    fn problem(&mut self, rollup: &Rollup, error: &WorkError) {
+    pub(crate) fn problem(&mut self, rollup: &Rollup, error: &WorkError) {
         self.problems.push(Problem::new(&rollup.name, error));
+    }
+
+    /// Whether trouble keeps all slices of `rollup` from being computed.
+    pub(crate) fn is_blocked(&self, rollup: &Rollup) -> bool {
+        let blocks = |problem: &Problem| problem.rollup == rollup.name && !problem.is_alarm;
+        self.problems.iter().any(blocks)
+    }
+
+    /// Rollups whose late changes cannot be told.
+    #[must_use]
+    pub fn alarms(&self) -> usize {
+        self.problems.iter().filter(|problem| problem.is_alarm).count()
     }
 
     /// The worst of what went wrong; `None` if nothing did.
@@ -170,8 +214,8 @@ impl Worker {
         self.judged(self.view(rollup, &seen, now), &checkpoints, from, to).await
     }
 
-    /// Works on whatever is due as of `now`, until `deadline`. With nothing due, no database is
-    /// connected.
+    /// Works on whatever is due as of `now`, until `deadline`; with queues, sends it to them where that is more than
+    /// one slice. With nothing due, no database is connected.
     ///
     /// # Errors
     /// There are no checkpoints to be had; whatever concerns one rollup or slice is in the report.
@@ -191,7 +235,7 @@ impl Worker {
         // The finer first: what is found out about them decides what is due of the coarse.
         rollups.sort_by_key(|rollup| rollup.depth());
         for rollup in rollups {
-            match self.queues(rollup, now).await {
+            match self.backlogs(rollup, now, &mut report.gauges).await {
                 Ok([due, old]) => {
                     fresh.push(due);
                     redefined.push(old);
@@ -201,9 +245,14 @@ impl Worker {
                 Err(error) => report.problem(rollup, &error),
             }
         }
-        // An edit of the configuration must not keep any rollup's fresh numbers waiting.
-        for (queues, is_backfill) in [(fresh, false), (redefined, true)] {
-            self.work_off(queues, is_backfill, now, deadline, &mut report).await;
+        if let Some(queues) = &self.queues {
+            let out = FanOut { worker: self, queues, now, deadline };
+            out.fan_out(fresh, redefined, &mut report).await;
+        } else {
+            // An edit of the configuration must not keep any rollup's fresh numbers waiting.
+            for (backlogs, is_backfill) in [(fresh, false), (redefined, true)] {
+                self.work_off(backlogs, is_backfill, now, deadline, &mut report).await;
+            }
         }
         // With time left, whatever is left is of rollups in trouble, which are not scrubbed either.
         let has_time = !report.is_over && deadline.remaining(&*self.clock) >= BEGIN_MIN;
@@ -255,8 +304,8 @@ impl Worker {
         for rollup in self.chosen(only) {
             let left = self.plan(rollup, now).await?.plan.due().count();
             if left > 0 {
-                let mut queue = Queue { rollup, due: Vec::new() };
-                report.hold(&mut queue, left, reason.to_owned());
+                let mut backlog = Backlog { rollup, due: Vec::new(), backfill: None };
+                report.hold(&mut backlog, left, reason.to_owned());
             }
         }
         Ok(report)
@@ -269,44 +318,47 @@ impl Worker {
     }
 
     /// The due slices of one rollup, and those that succeeded by another definition.
-    async fn queues<'r>(
+    async fn backlogs<'r>(
         &self,
         rollup: &'r Rollup,
         now: DateTime<Utc>,
-    ) -> Result<[Queue<'r>; 2], WorkError> {
+        gauges: &mut Gauges,
+    ) -> Result<[Backlog<'r>; 2], WorkError> {
         let seen = self.watermark_for_tick(rollup, now).await?;
+        let backfill = seen.backfill().map(str::to_owned);
         let standings = self.plan_after(rollup, seen, now).await?;
         self.move_watermark(rollup, &standings, WATERMARK_STEP).await?;
+        gauges.add(rollup, &standings.plan, now);
+        gauges.backfills += usize::from(backfill.is_some());
         let (mut due, mut old) = (Vec::new(), Vec::new());
         for Planned { slice, standing } in standings.plan.due() {
-            let queue = if *standing == Standing::Redefined { &mut old } else { &mut due };
-            queue.push((*slice, standing.reopening()));
+            let backlog = if *standing == Standing::Redefined { &mut old } else { &mut due };
+            backlog.push((*slice, standing.reopening()));
         }
         due.reverse();
         old.reverse();
-        Ok([Queue { rollup, due }, Queue { rollup, due: old }])
+        Ok([Backlog { rollup, due, backfill }, Backlog { rollup, due: old, backfill: None }])
     }
 
     /// Round robin: no rollup's history keeps another's newest slice waiting.
-    async fn work_off(
+    pub(crate) async fn work_off(
         &self,
-        mut queues: Vec<Queue<'_>>,
+        mut backlogs: Vec<Backlog<'_>>,
         is_backfill: bool,
         now: DateTime<Utc>,
         deadline: Deadline,
         report: &mut TickReport,
     ) {
-        for Queue { rollup, due } in &mut queues {
+        for Backlog { rollup, due, .. } in &mut backlogs {
             // What keeps its fresh slices from being computed keeps the others too.
-            let blocks = |problem: &Problem| problem.rollup == rollup.name && !problem.is_alarm;
-            if report.problems.iter().any(blocks) {
+            if report.is_blocked(rollup) {
                 report.left += due.len();
                 due.clear();
             }
         }
-        while queues.iter().any(|queue| !queue.due.is_empty()) {
-            for place in 0..queues.len() {
-                let Queue { rollup, due } = &mut queues[place];
+        while backlogs.iter().any(|backlog| !backlog.due.is_empty()) {
+            for place in 0..backlogs.len() {
+                let Backlog { rollup, due, .. } = &mut backlogs[place];
                 let rollup = *rollup;
                 let Some((slice, reopening)) = due.pop() else { continue };
                 if report.is_over || deadline.remaining(&*self.clock) < BEGIN_MIN {
@@ -320,18 +372,18 @@ impl Worker {
                         let reason = ended.reason.clone().unwrap_or_default();
                         // One that was claimed tells itself what became of it.
                         let is_told = ended.attempt.is_some();
-                        report.hold(&mut queues[place], usize::from(!is_told), reason);
+                        report.hold(&mut backlogs[place], usize::from(!is_told), reason);
                         report.slices.extend(is_told.then_some(ended));
                     }
                     Ok(ended) => {
                         let is_success = ended.is_success();
                         report.slices.push(ended);
                         if is_success {
-                            self.feed(&mut queues, place, slice, now, report).await;
+                            self.feed(&mut backlogs, place, slice, now, report).await;
                         }
                     }
                     Err(error) => {
-                        let due = &mut queues[place].due;
+                        let due = &mut backlogs[place].due;
                         report.left += due.len() + 1;
                         due.clear();
                         report.problem(rollup, &error);
@@ -343,24 +395,24 @@ impl Worker {
         }
     }
 
-    /// Adds the coarse slices that may be computed now that `slice` of the queue at `place` is done.
+    /// Adds the coarse slices that may be computed now that `slice` of the backlog at `place` is done.
     async fn feed(
         &self,
-        queues: &mut [Queue<'_>],
+        backlogs: &mut [Backlog<'_>],
         place: usize,
         slice: Slice,
         now: DateTime<Utc>,
         report: &mut TickReport,
     ) {
-        let fine = queues[place].rollup;
-        for coarse in 0..queues.len() {
-            let rollup = queues[coarse].rollup;
+        let fine = backlogs[place].rollup;
+        for coarse in 0..backlogs.len() {
+            let rollup = backlogs[coarse].rollup;
             if !rollup.is_computed_from(fine) {
                 continue;
             }
             let fed = rollup.calendar.containing(slice.start());
-            let waits = queues[place].due.iter().any(|(other, _)| fed.contains(other.start()));
-            let is_known = queues[coarse].due.iter().any(|(due, _)| *due == fed);
+            let waits = backlogs[place].due.iter().any(|(other, _)| fed.contains(other.start()));
+            let is_known = backlogs[coarse].due.iter().any(|(due, _)| *due == fed);
             // Only where it was the last: the usual finer slice asks nothing.
             if fed.end() > now || fed.start() < rollup.start || waits || is_known {
                 continue;
@@ -368,7 +420,7 @@ impl Worker {
             match self.plan_range(rollup, fed.start(), fed.end(), now).await {
                 Ok(plan) => {
                     let due = plan.due().map(|due| (due.slice, due.standing.reopening()));
-                    queues[coarse].due.extend(due);
+                    backlogs[coarse].due.extend(due);
                 }
                 Err(error) => report.problem(rollup, &error),
             }

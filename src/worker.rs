@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::checkpoint::{CheckpointError, Checkpoints};
+use crate::checkpoint::{Backfill, CheckpointError, Checkpoints};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::db::{Access, Db, DbError, DbErrorKind, Side};
 use crate::governor::Governor;
+use crate::queue::{QueueError, Queues};
 use crate::rollup::Rollup;
 use crate::source::fine;
 use crate::source::pace::Pace;
@@ -19,6 +20,9 @@ use crate::target::{Target, TargetError};
 /// Transactions that were writing at a slice's end are waited for this long: most last less. Longer
 /// ones are left to a later run, which does not count as a failure.
 const SETTLE_WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// Backfills that a process remembers; there are as many as rollups under way at a time.
+const BACKFILLS_KNOWN_MAX: usize = 1000;
 
 /// How long a question to a catalogue may take.
 pub const CATALOGUE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -36,12 +40,15 @@ pub struct Worker {
     pub checkpoints: Checkpoints,
     /// Decides when the source can take another chunk.
     pub governor: Governor,
+    /// Where slices are sent for other invocations; `None`: one works on all of them.
+    pub queues: Option<Queues>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// How long, at most, an attempt waits for transactions that were writing at its slice's end.
     pub settle_wait_max: Duration,
     shapes: Mutex<HashMap<String, Arc<Shape>>>,
     paces: Mutex<HashMap<String, Pace>>,
+    backfills: Mutex<HashMap<(String, String), Arc<Backfill>>>,
 }
 
 /// Trouble that is not one slice's: a rollup that cannot be computed, a server out of reach.
@@ -59,6 +66,9 @@ pub enum WorkError {
     /// DynamoDB refused or could not be reached.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// The queue refused or could not be reached.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
     /// The source cannot bear it now.
     #[error("the source is busy: {0}")]
     Busy(String),
@@ -107,6 +117,7 @@ impl WorkError {
             | Self::Ddl(DdlError::Db(error))
             | Self::Db(error) => severity(error),
             Self::Checkpoint(error) if error.is_unreachable() => Severity::Unreachable,
+            Self::Queue(error) if error.is_unreachable() => Severity::Unreachable,
             // A table that is absent, foreign or closed to us is a matter of configuration.
             Self::Checkpoint(
                 CheckpointError::NoTable { .. }
@@ -114,7 +125,7 @@ impl WorkError {
                 | CheckpointError::NoRegion
                 | CheckpointError::Denied { .. },
             ) => Severity::Usage,
-            Self::Checkpoint(_) | Self::Busy(_) => Severity::Failed,
+            Self::Checkpoint(_) | Self::Queue(_) | Self::Busy(_) => Severity::Failed,
         }
     }
 }
@@ -168,14 +179,13 @@ impl Worker {
         let connections_max = concurrency + 1;
         let source = Db::new(&config.source.url, Side::Source, connections_max)?;
         let is_source =
-            config.target.url.as_ref().is_none_or(|url| url.expose() == config.source.url.expose());
+            config.target.url.as_ref().is_none_or(|url| *url == config.source.url);
         let target_url = config.target.url.as_ref().unwrap_or(&config.source.url);
         let target = Target {
             db: Db::new(target_url, Side::Target, connections_max)?,
             schema: config.target.schema.clone(),
             is_source,
         };
-        let (shapes, paces) = (Mutex::default(), Mutex::default());
         let settle_wait_max = SETTLE_WAIT_MAX;
         let governor = Governor::new(config.source.governor.clone());
         Ok(Self {
@@ -184,10 +194,12 @@ impl Worker {
             target,
             checkpoints,
             governor,
+            queues: None,
             clock,
             settle_wait_max,
-            shapes,
-            paces,
+            shapes: Mutex::default(),
+            paces: Mutex::default(),
+            backfills: Mutex::default(),
         })
     }
 
@@ -264,6 +276,23 @@ impl Worker {
     /// Remembers what has been learned.
     pub fn set_pace(&self, rollup: &Rollup, pace: Pace) {
         lock(&self.paces).insert(rollup.name.clone(), pace);
+    }
+
+    /// The backfill of `rollup` with this id, if this process knows it.
+    pub(crate) fn known_backfill(&self, rollup: &str, id: &str) -> Option<Arc<Backfill>> {
+        lock(&self.backfills).get(&(rollup.to_owned(), id.to_owned())).map(Arc::clone)
+    }
+
+    /// Remembers what a backfill asks for.
+    pub(crate) fn remember_backfill(&self, backfill: Backfill) -> Arc<Backfill> {
+        let key = (backfill.rollup.clone(), backfill.id.clone());
+        let mut known = lock(&self.backfills);
+        if known.len() >= BACKFILLS_KNOWN_MAX {
+            known.clear();
+        }
+        let backfill = Arc::new(backfill);
+        known.insert(key, Arc::clone(&backfill));
+        backfill
     }
 
     /// Closes all connections.

@@ -1,22 +1,29 @@
 //! The Lambda function: polls for events and hands each to [`tallymark::lambda::handle`].
 
 use std::env;
-use std::path::PathBuf;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use chrono::{DateTime, TimeDelta};
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use serde_json::Value;
-use tallymark::clock::{Deadline, SystemClock};
+use tallymark::clock::{Clock, Deadline, SystemClock};
 use tallymark::config::Config;
-use tallymark::lambda::handle;
-use tallymark::telemetry;
+use tallymark::lambda::{Invocation, handle};
+use tallymark::metrics::Metrics;
+use tallymark::queue::Queues;
 use tallymark::worker::Worker;
+use tallymark::{secret, telemetry};
 use tokio::sync::OnceCell;
+use tracing::Instrument as _;
 
 /// Kept back of Lambda's deadline, at which it kills: for posting the response.
 const MARGIN: TimeDelta = TimeDelta::milliseconds(500);
+
+/// The queues of the fan-out; without both of them an invocation works on all due slices itself.
+const QUEUES: [&str; 2] = ["TALLYMARK_QUEUE_URL", "TALLYMARK_BACKFILL_QUEUE_URL"];
 
 /// One thread: an invocation waits for servers, and below 1,769 MB Lambda has less than one CPU.
 #[tokio::main(flavor = "current_thread")]
@@ -29,9 +36,14 @@ async fn main() -> anyhow::Result<()> {
     // instead of a crash that Lambda repeats.
     let worker = OnceCell::new();
     let answer = |event: LambdaEvent<Value>| async {
-        let result = invoke(&worker, event).await;
+        let (request, trace) = (event.context.request_id.clone(), event.context.xray_trace_id.clone());
+        let span = tracing::info_span!("invocation", request.id = request, trace.id = trace);
+        let result = invoke(&worker, event);
+        let result = result.instrument(span.clone()).await;
         result.inspect_err(|Diagnostic { error_type, error_message }| {
-            tracing::error!(error.kind = error_type, error = error_message, "invocation failed");
+            span.in_scope(|| {
+                tracing::error!(error.kind = error_type, error = error_message, "invocation failed");
+            });
         })
     };
     lambda_runtime::run(service_fn(answer)).await.map_err(anyhow::Error::from_boxed)
@@ -50,16 +62,48 @@ async fn invoke(worker: &OnceCell<Worker>, event: LambdaEvent<Value>) -> Result<
         .ok()
         .and_then(DateTime::from_timestamp_millis)
         .ok_or_else(|| diagnostic("NoDeadline", "lambda gave no deadline".to_owned()))?;
+    let invocation = Invocation {
+        deadline: Deadline::at(deadline - MARGIN),
+        trace: event.context.xray_trace_id.as_deref(),
+        emit: &emit,
+    };
     // Boxed: the whole path of a slice is too deep a type for the runtime's layers around it.
-    Box::pin(handle(worker, event.payload, Deadline::at(deadline - MARGIN)))
+    Box::pin(handle(worker, event.payload, invocation))
         .await
         .map_err(|error| diagnostic(error.kind(), error.to_string()))
 }
 
+/// Writes the metrics where CloudWatch finds them: a line on stdout.
+fn emit(metrics: &Metrics) {
+    let function = env::var("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_else(|_| "tallymark".to_owned());
+    let line = metrics.line(&function, SystemClock.now());
+    // As with the log, there is nobody to be told that it cannot be written.
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
 /// The clients, none of them connected.
 async fn build() -> anyhow::Result<Worker> {
-    let name = env::var("TALLYMARK_CONFIG").unwrap_or_else(|_| "tallymark.toml".to_owned());
+    let config = config().await?;
+    let urls = QUEUES.map(|name| env::var(name).ok().filter(|url| !url.is_empty()));
+    let queues = match urls {
+        [Some(fresh), Some(backfill)] => Some(Queues::connect(fresh, backfill).await),
+        [None, None] => None,
+        _ => bail!("set both of {} and {}, or neither", QUEUES[0], QUEUES[1]),
+    };
+    let worker = Worker::new(config, Arc::new(SystemClock), 1).await;
+    let mut worker = worker.context("building the clients")?;
+    worker.queues = queues;
+    Ok(worker)
+}
+
+/// The definitions: the file of the zip, or the text of a parameter.
+async fn config() -> anyhow::Result<Config> {
+    let env = |name: &str| env::var(name).ok();
+    if let Some(name) = env("TALLYMARK_CONFIG_PARAMETER").filter(|name| !name.is_empty()) {
+        let text = secret::parameter(&name).await.context("reading TALLYMARK_CONFIG_PARAMETER")?;
+        return Ok(Config::parse(Path::new(&name), &text, &env)?);
+    }
+    let name = env("TALLYMARK_CONFIG").unwrap_or_else(|| "tallymark.toml".to_owned());
     let path = PathBuf::from(env::var_os("LAMBDA_TASK_ROOT").unwrap_or_default()).join(name);
-    let config = Config::load(&path, &|name| env::var(name).ok())?;
-    Worker::new(config, Arc::new(SystemClock), 1).await.context("building the clients")
+    Ok(Config::load(&path, &env)?)
 }

@@ -1,38 +1,15 @@
 //! The connection to DynamoDB, and the reads.
 
-use std::env;
-use std::time::Duration;
-
-use aws_config::BehaviorVersion;
-use aws_config::environment::EnvironmentVariableRegionProvider;
-use aws_config::meta::region::RegionProviderChain;
-use aws_config::profile::ProfileFileRegionProvider;
-use aws_config::retry::RetryConfig;
-use aws_config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::config::Region;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use super::error::CheckpointError;
-use super::item::{Checkpoint, Item, PK, SK, UNFINISHED, key, sort_key, text};
+use super::item::{Checkpoint, Glance, Item, PK, SK, UNFINISHED, key, sort_key, text};
 use super::table::INDEX;
 use super::update::{Update, Written, names_in};
 
-/// Tries of one call, the first included. A write whose reply was lost is recognised as our own.
-const ATTEMPTS_MAX: u32 = 3;
-/// Wait before the first retry; DynamoDB answers within milliseconds, so the SDK's usual second
-/// would waste an invocation's time.
-const RETRY_FIRST: Duration = Duration::from_millis(50);
-/// DynamoDB is in the same region: a connection that takes longer is not coming.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// An answer takes milliseconds; a try that lasts this long is better made again.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Bounds one call with all its retries.
-const OPERATION_TIMEOUT: Duration = Duration::from_secs(6);
 /// Slices that tell how fast a rollup is: one read of DynamoDB.
 const RECENT: i32 = 32;
-/// An endpoint of one's own (a local server) has no regions, but requests are signed for one.
-const LOCAL_REGION: &str = "us-east-1";
 
 /// The checkpoints of all rollups: a DynamoDB table.
 #[derive(Clone, Debug)]
@@ -60,22 +37,11 @@ impl Checkpoints {
         table: impl Into<String>,
         failures_max: u32,
     ) -> Result<Self, CheckpointError> {
-        let configured = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
-            .or_else(ProfileFileRegionProvider::new());
-        let region = if has_own_endpoint() {
-            configured.or_else(Region::from_static(LOCAL_REGION))
-        } else {
-            configured.or_default_provider()
-        };
-        let shared = aws_config::defaults(BehaviorVersion::latest()).region(region).load().await;
+        let shared = crate::aws::config().await;
         if shared.region().is_none() {
             return Err(CheckpointError::NoRegion);
         }
-        let config = aws_sdk_dynamodb::config::Builder::from(&shared)
-            .retry_config(retries())
-            .timeout_config(timeouts())
-            .build();
-        Ok(Self::new(Client::from_conf(config), table, failures_max))
+        Ok(Self::new(Client::new(&shared), table, failures_max))
     }
 
     /// The table's name.
@@ -137,6 +103,44 @@ impl Checkpoints {
             if checkpoint.slice_start >= from && checkpoint.slice_start < to {
                 found.push(checkpoint);
             }
+        }
+        Ok(found)
+    }
+
+    /// As [`Checkpoints::range`], but only what tells how far a backfill is, and not the very newest state: for those
+    /// who watch.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if a call fails or an item is malformed.
+    pub async fn glance(
+        &self,
+        rollup: &str,
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+    ) -> Result<Vec<Glance>, CheckpointError> {
+        // DynamoDB refuses an empty range as invalid; BETWEEN includes both of its ends.
+        let to = to - TimeDelta::seconds(1);
+        if from > to {
+            return Ok(Vec::new());
+        }
+        let condition = format!("#{PK} = :rollup AND #{SK} BETWEEN :from AND :to");
+        let wanted = "#state, #definition, #started_at, #failures, #rows_read";
+        let query = self
+            .client
+            .query()
+            .table_name(&self.table)
+            .set_expression_attribute_names(Some(
+                names_in(&condition).chain(names_in(wanted)).collect(),
+            ))
+            .projection_expression(wanted)
+            .key_condition_expression(condition)
+            .expression_attribute_values(":rollup", text(rollup))
+            .expression_attribute_values(":from", text(&sort_key(from)))
+            .expression_attribute_values(":to", text(&sort_key(to)));
+        let mut pages = query.into_paginator().items().send();
+        let mut found = Vec::new();
+        while let Some(item) = pages.next().await {
+            found.push(Glance::from_item(&item.map_err(|error| self.error("query", error))?)?);
         }
         Ok(found)
     }
@@ -216,24 +220,4 @@ impl Checkpoints {
     {
         CheckpointError::from_sdk(operation, &self.table, error)
     }
-}
-
-fn has_own_endpoint() -> bool {
-    ["AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL"]
-        .into_iter()
-        .any(|name| env::var_os(name).is_some_and(|value| !value.is_empty()))
-}
-
-/// How calls are retried.
-pub(crate) fn retries() -> RetryConfig {
-    RetryConfig::standard().with_max_attempts(ATTEMPTS_MAX).with_initial_backoff(RETRY_FIRST)
-}
-
-/// How long calls may take.
-pub(crate) fn timeouts() -> TimeoutConfig {
-    TimeoutConfig::builder()
-        .connect_timeout(CONNECT_TIMEOUT)
-        .operation_attempt_timeout(ATTEMPT_TIMEOUT)
-        .operation_timeout(OPERATION_TIMEOUT)
-        .build()
 }

@@ -8,6 +8,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 
 use super::item::label;
 use super::state::State;
+use crate::aws::root_cause;
 
 type Source = Box<dyn Error + Send + Sync>;
 
@@ -305,14 +306,4 @@ fn short(owner: &str) -> &str {
 
 fn instant(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::AutoSi, true)
-}
-
-/// The SDK's own texts ("dispatch failure", "service error") say nothing; the innermost one does,
-/// in its first line.
-fn root_cause(mut error: &(dyn Error + 'static)) -> String {
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    let text = error.to_string();
-    text.lines().next().unwrap_or_default().trim_end_matches(". Attempted:").to_owned()
 }

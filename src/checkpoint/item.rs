@@ -93,6 +93,36 @@ pub struct Completion {
     pub settled_by: String,
 }
 
+/// What tells of one slice how far a backfill is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Glance {
+    /// The state.
+    pub state: State,
+    /// The fingerprint of the rollup's definition at the latest claim.
+    pub definition: Option<String>,
+    /// When the latest claim was made.
+    pub started_at: Option<DateTime<Utc>>,
+    /// Failures since the last success or reopening.
+    pub failures: u32,
+    /// Source rows that the latest completed attempt counted.
+    pub rows_read: u64,
+}
+
+impl Glance {
+    /// Reads the part of an item.
+    pub(super) fn from_item(item: &Item) -> Result<Self, CheckpointError> {
+        let read = Reader { item };
+        let state = read.text("state")?.ok_or_else(|| read.missing("state"))?;
+        Ok(Self {
+            state: State::parse(&state).ok_or_else(|| read.malformed("state", "is no state"))?,
+            definition: read.text("definition")?,
+            started_at: read.instant("started_at")?,
+            failures: read.number("failures")?.unwrap_or(0),
+            rows_read: read.number("rows_read")?.unwrap_or(0),
+        })
+    }
+}
+
 impl Checkpoint {
     /// The part that decides what may happen next.
     #[must_use]
@@ -290,7 +320,7 @@ impl Reader<'_> {
         DateTime::parse_from_rfc3339(&value).map(|at| Some(at.to_utc())).map_err(wrong)
     }
 
-    fn required(&self, name: &'static str) -> Result<u64, CheckpointError> {
+    pub(super) fn required(&self, name: &'static str) -> Result<u64, CheckpointError> {
         self.number(name)?.ok_or_else(|| self.missing(name))
     }
 
@@ -315,7 +345,7 @@ impl Reader<'_> {
         DateTime::from_timestamp_millis(ms).map(Some).ok_or_else(wrong)
     }
 
-    fn malformed(&self, attribute: &'static str, problem: impl fmt::Display) -> CheckpointError {
+    pub(super) fn malformed(&self, attribute: &'static str, problem: impl fmt::Display) -> CheckpointError {
         let part = |name| match self.item.get(name) {
             Some(AttributeValue::S(value)) => value.as_str(),
             _ => "?",

@@ -7,12 +7,14 @@
 //! | [`item`] | the item, typed |
 //! | `dynamodb`, `table` | the connection and the table |
 //! | `claim`, `finish`, `reopen`, `watermark`, `changes`, `scrub`, `restore` | the conditional writes |
+//! | `backfills` | a backfill that is fanned out |
 //! | `control` | what a person said: pauses, speed, cancelled backfills |
 //! | `moving` | all items of a rollup at once: another name, or none |
 //!
 //! In the normal case a slice costs two writes: [`Checkpoints::claim`] and
 //! [`Checkpoints::complete`].
 
+mod backfills;
 mod changes;
 mod claim;
 mod control;
@@ -34,14 +36,13 @@ mod watermark;
 #[cfg(feature = "embedded")]
 mod tests;
 
+pub use backfills::{Backfill, BackfillState, begun};
 pub use claim::{Claim, LEASE_MARGIN, Lease};
 pub use control::{Control, Pause, Scope};
 pub use dynamodb::Checkpoints;
-#[cfg(feature = "embedded")]
-pub(crate) use dynamodb::{retries, timeouts};
 pub use error::{CheckpointError, ClaimError, ClaimRefused, LostLease};
 pub use finish::{Failure, Yield};
-pub use item::{Checkpoint, Completion};
+pub use item::{Checkpoint, Completion, Glance};
 pub use moving::Items;
 pub use restore::{Marker, Restored};
 pub use scrub::{DRIFT_MAX, Drift, PAGE, Scrub};

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 
+use super::backfills::ACTIVE;
 use super::dynamodb::Checkpoints;
 use super::error::CheckpointError;
 use super::item::{Item, PK, Reader, SK, WATERMARK, instant, label, number, text};
@@ -22,6 +23,7 @@ pub struct Watermark {
     version: u64,
     begin: Option<SourceBegin>,
     definition: Option<String>,
+    backfill: Option<String>,
 }
 
 /// Where the source's rows begin, as it was found when it was last asked.
@@ -62,6 +64,12 @@ impl Watermark {
         self.definition.as_deref()
     }
 
+    /// The id of the fanned-out backfill that is under way.
+    #[must_use]
+    pub fn backfill(&self) -> Option<&str> {
+        self.backfill.as_deref()
+    }
+
     fn read(item: &Item) -> Result<Self, CheckpointError> {
         let read = Reader { item };
         let version = read.number("version")?.unwrap_or(0);
@@ -69,7 +77,8 @@ impl Watermark {
         let probed_at = read.instant("probed_at")?;
         let begin = probed_at.map(|probed_at| SourceBegin { first_row, probed_at });
         let (until, definition) = (read.instant(WATERMARK)?, read.text("definition")?);
-        Ok(Self { until, version, begin, definition })
+        let backfill = read.text(ACTIVE)?;
+        Ok(Self { until, version, begin, definition, backfill })
     }
 }
 
@@ -183,6 +192,6 @@ impl Checkpoints {
     }
 }
 
-fn watermark_key(rollup: &str) -> Item {
+pub(super) fn watermark_key(rollup: &str) -> Item {
     HashMap::from([(PK.into(), text(rollup)), (SK.into(), text(WATERMARK))])
 }

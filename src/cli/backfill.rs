@@ -4,7 +4,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::ui::{self, Progress, counted, number};
-use super::{Failure, Global, Range, parse_duration};
+use super::{Failure, Global, Range, Via, fanned, parse_duration, via};
 use crate::backfill::{BackfillPlan, Batch, BatchReport, Interrupted, Limits, Order};
 use crate::clock::{Deadline, Stopwatch};
 use crate::estimate::Estimate;
@@ -12,11 +12,15 @@ use crate::rollup::Rollup;
 use crate::run::RunOptions;
 use crate::worker::{Severity, WorkError, Worker};
 
-/// Compute a range of slices, several at once.
+/// Compute a range of slices, several at once; or let the deployed function do it.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Backfill {
+    #[command(subcommand)]
+    command: Option<fanned::Command>,
     /// The rollup
-    rollup: String,
+    #[arg(required = true)]
+    rollup: Option<String>,
     #[command(flatten)]
     range: Range,
     /// Which end of history comes first
@@ -36,6 +40,8 @@ pub struct Backfill {
     max_dollars: Option<f64>,
     #[command(flatten)]
     pace: Pace,
+    #[command(flatten)]
+    via: Via,
 }
 
 /// How fast a batch goes, for backfill and replay.
@@ -79,8 +85,11 @@ impl From<Direction> for Order {
 
 impl Backfill {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
+        if let Some(command) = self.command {
+            return command.run(global).await;
+        }
         let worker = global.worker(self.pace.concurrency).await?;
-        let rollup = worker.rollup(&self.rollup)?;
+        let rollup = worker.rollup(self.rollup.as_deref().unwrap_or_default())?;
         let (from, to) = self.range.bounds(rollup, worker.clock.now())?;
         let plan = worker.plan_backfill(rollup, from, to, self.order.into(), self.force).await?;
         let watch = Stopwatch::start();
@@ -94,6 +103,17 @@ impl Backfill {
         let estimate = worker.estimate(rollup, &plan, self.pace.concurrency).await?;
         global.tell(format!("{}{}", describe(rollup, &plan), foreseen(&worker, &estimate)));
         ui::confirm("Compute them?", self.pace.yes)?;
+        if let Some(function) = &self.via.via {
+            let event = fanned::event(rollup, (from, to), self.order.into(), self.force);
+            let answer = via::invoke(function, &event).await?;
+            let Some(id) = answer["backfill"]["id"].as_str() else {
+                // A function without a queue worked on it itself.
+                ui::json(&answer);
+                return Ok(());
+            };
+            ui::note(format!("backfill {id} goes on in {function}, whoever watches"));
+            return fanned::follow(global, &worker, rollup, id).await;
+        }
         let watch = Stopwatch::start();
         let progress = Progress::new(&rollup.name, plan.slices.len());
         let options = RunOptions { backfill: Some(worker.clock.now()), ..RunOptions::default() };

@@ -5,7 +5,7 @@ use serde_json::json;
 use sqlx::Row as _;
 
 use super::{Failure, Global, ui};
-use crate::config::DatabaseUrl;
+use crate::config::{Address, DatabaseUrl};
 use crate::db::{Access, Db, DbError, DbErrorKind, Side};
 use crate::rollup::{Late, TableName};
 use crate::source::capture::{Capture, Standing};
@@ -241,8 +241,10 @@ impl Change {
                 let url = std::env::var(name).map_err(|_| {
                     Failure::usage(format!("--owner-env: the variable {name} is not set"))
                 })?;
-                DatabaseUrl::new(url)
-                    .map_err(|error| Failure::usage(format!("--owner-env {name}: {error}")))?
+                Address::Url(
+                    DatabaseUrl::new(url)
+                        .map_err(|error| Failure::usage(format!("--owner-env {name}: {error}")))?,
+                )
             }
         };
         Ok(Db::new(&url, Side::Source, 1).map_err(WorkError::from)?)

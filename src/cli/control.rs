@@ -123,8 +123,9 @@ impl Speed {
 impl Cancel {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
         let worker = global.worker(1).await?;
-        let name = &worker.rollup(&self.rollup)?.name;
-        worker.checkpoints.cancel(name, worker.clock.now()).await.map_err(WorkError::from)?;
+        let rollup = worker.rollup(&self.rollup)?;
+        worker.cancel_backfills(rollup).await?;
+        let name = &rollup.name;
         said(global, &worker, format!("backfills of {name} end before their next chunk")).await
     }
 }

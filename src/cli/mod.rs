@@ -5,6 +5,7 @@ mod capture;
 mod check;
 mod control;
 mod demo;
+mod fanned;
 mod init;
 mod plan;
 mod repair;
@@ -14,6 +15,7 @@ mod run;
 mod status;
 pub mod ui;
 mod verify;
+mod via;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -246,6 +248,14 @@ impl Range {
         };
         Ok((at("from", &self.from, rollup.start)?, at("to", &self.to, now)?))
     }
+}
+
+/// Who does the work.
+#[derive(Debug, Args)]
+struct Via {
+    /// Let this deployed function do it: its name or ARN
+    #[arg(long, value_name = "FUNCTION")]
+    via: Option<String>,
 }
 
 /// The slice that begins at what the user wrote.

@@ -1,8 +1,9 @@
 use clap::Args;
+use serde_json::json;
 
 use super::backfill::{Pace, document, finish};
 use super::ui::{self, Progress, counted};
-use super::{Failure, Global, Range, slice_starting};
+use super::{Failure, Global, Range, Via, slice_starting, via};
 use crate::backfill::BatchReport;
 use crate::checkpoint::State;
 use crate::clock::Stopwatch;
@@ -32,6 +33,8 @@ pub struct Replay {
     allow_shrink: bool,
     #[command(flatten)]
     pace: Pace,
+    #[command(flatten)]
+    via: Via,
 }
 
 impl Replay {
@@ -54,6 +57,9 @@ impl Replay {
             last.filter(|_| slices.len() > 1).map(|last| format!(" to {last}")).unwrap_or_default(),
         ));
         ui::confirm("Recompute them?", self.pace.yes)?;
+        if let Some(function) = &self.via.via {
+            return self.replay_via(function, rollup, &slices).await;
+        }
         let watch = Stopwatch::start();
         let progress = Progress::new(&rollup.name, slices.len());
         let batch = self.pace.batch(RunOptions { allow_shrink: self.allow_shrink, backfill: None });
@@ -61,6 +67,37 @@ impl Replay {
         let report = progress.during(worker.governor.waits(), work).await;
         progress.finish();
         finish(global, rollup, report, watch, None)
+    }
+
+    /// Lets the function replay: what failed in one event, which it may fan out; chosen slices one after another.
+    async fn replay_via(
+        &self,
+        function: &str,
+        rollup: &Rollup,
+        slices: &[Slice],
+    ) -> Result<(), Failure> {
+        let event = |which: &str, value: serde_json::Value| {
+            json!({
+                "trigger": "replay",
+                "rollup": rollup.name,
+                which: value,
+                "reason": self.reason,
+                "allow_shrink": self.allow_shrink,
+            })
+        };
+        let events = match self.failed {
+            true => vec![event("failed", true.into())],
+            false => {
+                let starts = slices.iter().map(|slice| ui::instant(slice.start()));
+                starts.map(|start| event("start", start.into())).collect()
+            }
+        };
+        let mut answers = Vec::new();
+        for event in &events {
+            answers.push(via::invoke(function, event).await?);
+        }
+        ui::json(&answers);
+        Ok(())
     }
 
     async fn slices(&self, worker: &Worker, rollup: &Rollup) -> Result<Vec<Slice>, Failure> {

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use clap::Args;
 use serde_json::json;
 
-use super::{Failure, Global, parse_duration, slice_starting, ui, verify};
+use super::{Failure, Global, Via, parse_duration, slice_starting, ui, verify, via};
 use crate::clock::Deadline;
 use crate::report::{Outcome, SliceReport};
 use crate::run::RunOptions;
@@ -26,12 +26,33 @@ pub struct Run {
     /// When the tick ends; what is left over waits for the next one
     #[arg(long, value_name = "DURATION", default_value = "5 minutes", value_parser = parse_duration)]
     budget: Duration,
+    #[command(flatten)]
+    via: Via,
 }
 
 impl Run {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
         let worker = global.worker(1).await?;
         let rollup = self.rollup.as_deref().map(|name| worker.rollup(name)).transpose()?;
+        if let Some(function) = &self.via.via {
+            let event = match (rollup, &self.slice) {
+                (Some(rollup), Some(start)) => {
+                    let start = ui::instant(slice_starting(rollup, start)?.start());
+                    json!({ "trigger": "slice", "rollup": rollup.name, "start": start })
+                }
+                (None, None) => {
+                    let time = self.at.unwrap_or_else(|| worker.clock.now());
+                    json!({ "trigger": "schedule", "time": ui::instant(time) })
+                }
+                _ => {
+                    let text = "a function's tick is for all rollups; leave ROLLUP out, or name a --slice";
+                    return Err(Failure::usage(text.into()));
+                }
+            };
+            let answer = via::invoke(function, &event).await?;
+            ui::json(&answer);
+            return Ok(());
+        }
         let deadline = Deadline::after(&*worker.clock, self.budget);
         let report = if let (Some(rollup), Some(start)) = (rollup, &self.slice) {
             let slice = slice_starting(rollup, start)?;

@@ -235,6 +235,26 @@ impl Progress {
         }
     }
 
+    /// Shows how far work is that others do.
+    pub fn set(&self, done: u64, rows: u64) {
+        let mut state = self.state();
+        (state.done, state.rows) = (done, rows);
+        drop(state);
+        self.bar.set_position(done);
+        self.show();
+        self.line();
+    }
+
+    /// Where there is no terminal, a line now and then.
+    fn line(&self) {
+        let mut state = self.state();
+        if self.bar.is_hidden() && state.printed.elapsed() >= LINE_EVERY {
+            state.printed = Stopwatch::start();
+            let (done, total, rows) = (number(state.done), number(state.total), number(state.rows));
+            note(format!("{done} of {total} slices, {rows} rows"));
+        }
+    }
+
     fn show(&self) {
         let state = self.state();
         let waits = state.waits.as_ref();
@@ -274,12 +294,7 @@ impl Listener for Progress {
         }
         drop(state);
         self.show();
-        let mut state = self.state();
-        if self.bar.is_hidden() && state.printed.elapsed() >= LINE_EVERY {
-            state.printed = Stopwatch::start();
-            let (done, total, rows) = (number(state.done), number(state.total), number(state.rows));
-            note(format!("{done} of {total} slices, {rows} rows"));
-        }
+        self.line();
     }
 
     fn waiting(&self, until: DateTime<Utc>, reason: &str) {

@@ -12,7 +12,7 @@ use crate::slice::{Calendar, Width};
 use super::error::{listed, nearest, shown};
 use super::raw::{Node, Section};
 use super::rollup::{self, Draft};
-use super::{NONE_LATER, measures};
+use super::measures;
 
 /// What a coarse rollup does not decide, and why.
 const FINER_DECIDES: [(&str, &str); 6] = [
@@ -95,7 +95,7 @@ fn origin<'d>(draft: &Draft<'d>) -> Origin<'d> {
     let Some(mut section) = draft.section.get("from").and_then(|node| node.as_section()) else {
         return Origin::Table;
     };
-    section.only(&["rollup"], NONE_LATER);
+    section.only(&["rollup"]);
     let form = r#"the name of another rollup such as "entity_hourly""#;
     let node = section.need("rollup", r#"write from = { rollup = "entity_hourly" }"#);
     let name = node.and_then(|node| node.string(form).map(|name| (node, name)));

@@ -4,7 +4,6 @@ use std::ops::RangeInclusive;
 
 use chrono_tz::Tz;
 
-use super::NONE_LATER;
 use super::error::shown;
 use super::predicate;
 use super::raw::{Node, Section};
@@ -72,7 +71,7 @@ fn optional<T>(
 
 fn limits(node: &Node<'_>) -> Option<Limits> {
     let mut section = node.section("a table such as { active = 40, probe_ms = 50 }")?;
-    section.only(&Signal::ALL.map(Signal::key), NONE_LATER);
+    section.only(&Signal::ALL.map(Signal::key));
     if section.entries().is_empty() {
         return node
             .wrong("is empty; write such as { active = 40, probe_ms = 50 }, or remove the key");

@@ -6,7 +6,7 @@ use crate::rollup::{Aggregate, Measure, Rollup};
 
 use super::error::{listed, nearest, shown};
 use super::raw::{Node, Section};
-use super::{NONE_LATER, predicate};
+use super::predicate;
 
 const AGGREGATES: [&str; 6] = ["count", "sum", "min", "max", "avg", "distinct"];
 const FORM: &str = r#""count", or a table such as { sum = "amount" }"#;
@@ -300,7 +300,7 @@ fn aggregate(node: &Node<'_>) -> Option<Aggregate> {
         };
     }
     let mut section = node.section(FORM)?;
-    section.only(&["count", "sum", "min", "max", "avg", "distinct", "where"], NONE_LATER);
+    section.only(&["count", "sum", "min", "max", "avg", "distinct", "where"]);
     let given: Vec<_> =
         section.entries().into_iter().filter(|(key, _)| AGGREGATES.contains(key)).collect();
     match given.as_slice() {

@@ -34,7 +34,7 @@ mod url;
 
 pub use duration::parse as parse_duration;
 pub use error::{ConfigError, Problem, UnknownRollup};
-pub use url::DatabaseUrl;
+pub use url::{Address, DatabaseUrl};
 
 use error::shown;
 use raw::{Document, Node, Section, line_at};
@@ -60,7 +60,7 @@ pub struct Config {
 #[derive(Clone, Debug)]
 pub struct Source {
     /// Its address.
-    pub url: DatabaseUrl,
+    pub url: Address,
     /// About how long one reading statement may last.
     pub chunk_time: Duration,
     /// What load it can bear.
@@ -71,7 +71,7 @@ pub struct Source {
 #[derive(Clone, Debug)]
 pub struct Target {
     /// Its address; `None`: the source's database.
-    pub url: Option<DatabaseUrl>,
+    pub url: Option<Address>,
     /// The schema of the rollup tables.
     pub schema: String,
 }
@@ -174,11 +174,8 @@ fn in_words(message: &str) -> String {
     }
 }
 
-/// A section without keys of later versions.
-const NONE_LATER: (&[&str], &str) = (&[], "");
-
 fn read(path: &Path, mut root: Section<'_>, env: Env<'_>) -> Option<Config> {
-    root.only(&["source", "target", "checkpoint", "scrub", "rollup"], NONE_LATER);
+    root.only(&["source", "target", "checkpoint", "scrub", "rollup"]);
     let source = root
         .need("source", r#"add [source] with url = { env = "SOURCE_DATABASE_URL" }"#)
         .and_then(|node| source(&node, env));
@@ -220,7 +217,7 @@ fn source(node: &Node<'_>, env: Env<'_>) -> Option<Source> {
         Duration::from_millis(10)..=Duration::from_secs(60);
     let mut section = node.section("a table: [source]")?;
     let known: Vec<&str> = ["url", "chunk_time"].into_iter().chain(governor::KEYS).collect();
-    section.only(&known, NONE_LATER);
+    section.only(&known);
     let url = section
         .need("url", r#"write url = { env = "SOURCE_DATABASE_URL" }"#)
         .and_then(|node| url::read(&node, env));
@@ -236,7 +233,7 @@ const SCHEMA_DEFAULT: &str = "stats";
 
 fn target(node: &Node<'_>, env: Env<'_>) -> Option<Target> {
     let mut section = node.section("a table: [target]")?;
-    section.only(&["url", "schema"], NONE_LATER);
+    section.only(&["url", "schema"]);
     let url = match section.get("url") {
         Some(node) => url::read(&node, env).map(Some),
         None => Some(None),
@@ -267,7 +264,7 @@ const FAILURES_MAX_DEFAULT: u32 = 5;
 
 fn checkpoint(node: &Node<'_>) -> Option<Checkpoint> {
     let mut section = node.section("a table: [checkpoint]")?;
-    section.only(&["table", "failures_max"], NONE_LATER);
+    section.only(&["table", "failures_max"]);
     let table = match section.get("table") {
         Some(node) => checkpoint_table(&node),
         None => Some(CHECKPOINT_TABLE_DEFAULT.to_owned()),
@@ -283,7 +280,7 @@ fn scrub(node: &Node<'_>) -> Option<Scrub> {
     /// More than that is a `tallymark verify` every night.
     const SLICES_PER_DAY: std::ops::RangeInclusive<u32> = 1..=10_000;
     let mut section = node.section("a table: [scrub]")?;
-    section.only(&["slices_per_day", "repair"], NONE_LATER);
+    section.only(&["slices_per_day", "repair"]);
     let slices_per_day = section
         .need("slices_per_day", "write slices_per_day = 20")
         .and_then(|node| node.integer(SLICES_PER_DAY));

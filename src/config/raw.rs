@@ -95,13 +95,10 @@ impl<'d> Section<'d> {
         entries
     }
 
-    /// Notes every key which is not `known`; `later` are keys that only a later version knows,
-    /// and what to say of them.
-    pub(super) fn only(&mut self, known: &[&str], (later, remedy): (&[&str], &str)) {
+    /// Notes every key which is not `known`.
+    pub(super) fn only(&mut self, known: &[&str]) {
         for (key, node) in self.entries() {
-            if later.contains(&key) {
-                node.wrong::<()>(format!("not in this version: {remedy}"));
-            } else if !known.contains(&key) {
+            if !known.contains(&key) {
                 node.wrong::<()>(match nearest(key, known.iter().copied()) {
                     Some(near) => {
                         self.meant.push(near.to_owned());

@@ -13,7 +13,7 @@ use crate::slice::{Calendar, Width, boundaries};
 use super::error::{nearest, shown};
 use super::measures::condition;
 use super::raw::{Node, Section, identifier_fault};
-use super::{NONE_LATER, duration, measures};
+use super::{duration, measures};
 
 const KEYS: [&str; 16] = [
     "name",
@@ -46,7 +46,7 @@ pub(super) fn draft<'d>(node: &Node<'d>, names: &mut HashSet<String>) -> Option<
     if let Some(name) = section.get("name").and_then(|node| node.as_str()).filter(is_name) {
         section.key = format!("rollup.{name}");
     }
-    section.only(&KEYS, NONE_LATER);
+    section.only(&KEYS);
     let name = name(&section, names);
     Some(Draft { section, name })
 }
@@ -261,7 +261,7 @@ fn time(node: &Node<'_>) -> Option<TimeColumn> {
         let column = node.identifier(expected)?.to_owned();
         return Some(TimeColumn { column, zone: None, unit: None });
     };
-    section.only(&["column", "zone", "unit"], NONE_LATER);
+    section.only(&["column", "zone", "unit"]);
     let column = section
         .need("column", r#"write { column = "created_at" }"#)
         .and_then(|node| node.identifier(COLUMN).map(str::to_owned));

@@ -85,9 +85,9 @@ fn utc(text: &str) -> DateTime<Utc> {
 fn a_good_file_is_read_completely() {
     let config = parse(GOOD).unwrap();
     assert_eq!(config.path, Path::new("tallymark.toml"));
-    assert_eq!(config.source.url.expose(), "postgres://app:hunter2@db.example.com/shop");
+    assert_eq!(config.source.url.known().unwrap().expose(), "postgres://app:hunter2@db.example.com/shop");
     assert_eq!(config.source.chunk_time, Duration::from_millis(250));
-    assert!(config.target.url.unwrap().is_loopback());
+    assert!(config.target.url.unwrap().known().unwrap().is_loopback());
     assert_eq!(config.target.schema, "numbers");
     assert_eq!(config.checkpoint.table, "tallymark-test");
     assert_eq!(config.checkpoint.failures_max, 3);

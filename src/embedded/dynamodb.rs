@@ -9,7 +9,7 @@ use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
 use dynoxide::Database;
 use tokio::sync::oneshot;
 
-use crate::checkpoint::{retries, timeouts};
+use crate::aws::{retries, timeouts};
 
 /// Why the embedded DynamoDB did not start.
 #[derive(Debug, thiserror::Error)]

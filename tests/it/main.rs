@@ -13,6 +13,8 @@ mod docs;
 mod due;
 mod embedded_postgres;
 mod estimate;
+#[cfg(feature = "lambda")]
+mod fanout;
 mod faults;
 mod flights;
 mod governor;
@@ -27,6 +29,8 @@ mod repair;
 mod roles;
 mod rollup;
 mod scrub;
+#[cfg(feature = "lambda")]
+mod secrets;
 mod sources;
 mod spine;
 mod support;

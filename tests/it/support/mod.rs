@@ -3,10 +3,16 @@
 pub mod cli;
 #[cfg(feature = "lambda")]
 pub mod fixture;
+#[cfg(feature = "lambda")]
+pub mod http;
+#[cfg(feature = "lambda")]
+pub mod kept;
 pub mod pooler;
 pub mod proxy;
 #[cfg(feature = "lambda")]
 pub mod runtime_api;
+#[cfg(feature = "lambda")]
+pub mod sqs;
 pub mod world;
 
 use std::fs::{self, File};

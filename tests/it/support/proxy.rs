@@ -7,6 +7,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 /// When a connection to PostgreSQL is cut.
 #[derive(Clone, Copy, Debug)]
@@ -108,6 +109,7 @@ pub struct Unreliable {
     plan: Arc<Mutex<Option<Plan>>>,
     met: Arc<AtomicUsize>,
     asked: Arc<Mutex<Vec<String>>>,
+    delay: Arc<Mutex<Duration>>,
 }
 
 impl Unreliable {
@@ -117,6 +119,13 @@ impl Unreliable {
         let counting = Self::start(upstream, plan);
         counting.recover();
         counting
+    }
+
+    /// One without faults, that lets each request wait.
+    pub fn slow(upstream: &str, delay: Duration) -> Self {
+        let slow = Self::counting(upstream);
+        *slow.delay.lock().unwrap() = delay;
+        slow
     }
 
     /// The operations that were asked for since this was asked last, in their order.
@@ -130,18 +139,20 @@ impl Unreliable {
         let upstream = upstream.replace("http://", "");
         let (plan, met) = (Arc::new(Mutex::new(Some(plan))), Arc::new(AtomicUsize::new(0)));
         let (shared, count) = (Arc::clone(&plan), Arc::clone(&met));
-        let asked = Arc::default();
-        let all = Arc::clone(&asked);
+        let (asked, delay) = (Arc::default(), Arc::<Mutex<Duration>>::default());
+        let (all, wait) = (Arc::clone(&asked), Arc::clone(&delay));
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let (plan, met) = (Arc::clone(&shared), Arc::clone(&count));
-                let asked = Arc::clone(&all);
+                let (asked, delay) = (Arc::clone(&all), Arc::clone(&wait));
                 let server = TcpStream::connect(&upstream).unwrap();
                 // An error means that one side closed its connection.
-                thread::spawn(move || serve(client, server, &plan, &met, &asked).unwrap_or(()));
+                thread::spawn(move || {
+                    serve(client, server, &plan, &met, &asked, &delay).unwrap_or(());
+                });
             }
         });
-        Self { endpoint, plan, met, asked }
+        Self { endpoint, plan, met, asked, delay }
     }
 
     /// No faults from now on.
@@ -176,11 +187,13 @@ fn serve(
     plan: &Mutex<Option<Plan>>,
     met: &AtomicUsize,
     asked: &Mutex<Vec<String>>,
+    delay: &Mutex<Duration>,
 ) -> Result<()> {
     let mut requests = BufReader::new(client.try_clone()?);
     let mut replies = BufReader::new(server.try_clone()?);
     loop {
         let request = message(&mut requests)?;
+        thread::sleep(*delay.lock().unwrap());
         let head = String::from_utf8_lossy(&request);
         let name = head.split("DynamoDB_20120810.").nth(1).and_then(|it| it.lines().next());
         asked.lock().unwrap().extend(name.map(str::to_owned));

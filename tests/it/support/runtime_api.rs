@@ -1,7 +1,6 @@
 //! A small Lambda Runtime API on loopback, and the real `bootstrap` behind it.
 
-use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -11,6 +10,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tallymark::clock::{Clock, Stopwatch, SystemClock};
+
+use super::http::{Request, respond};
 
 /// Longer than any invocation of these tests lasts on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -120,6 +121,33 @@ impl Function {
         answer
     }
 
+    /// Invokes the function and waits so long for its answer; `None`: it was killed instead.
+    pub fn invoke_or_kill(
+        &mut self,
+        event: &Value,
+        budget: Duration,
+        patience: Duration,
+    ) -> Option<Answer> {
+        self.invoked += 1;
+        let id = format!("invocation-{}", self.invoked);
+        let budget = i64::try_from(budget.as_millis()).unwrap();
+        let deadline_ms = SystemClock.now().timestamp_millis() + budget;
+        let body = event.to_string().into_bytes();
+        self.invocations.send(Invocation { id: id.clone(), body, deadline_ms }).ok()?;
+        if let Ok((answered, answer)) = self.answers.recv_timeout(patience) {
+            assert_eq!(answered, id, "one answer an invocation");
+            return Some(answer);
+        }
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        None
+    }
+
+    /// The process's number.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Stops the process, which must still be alive, and returns what it wrote.
     pub fn stop(mut self) -> Output {
         let ended = self.child.try_wait().unwrap();
@@ -158,7 +186,7 @@ impl Api {
     fn serve(&self, stream: &TcpStream) -> Option<()> {
         let mut reader = BufReader::new(stream);
         loop {
-            let (path, body) = read_request(&mut reader)?;
+            let Request { path, body, .. } = Request::read(&mut reader)?;
             let path = path.strip_prefix("/2018-06-01/runtime/").expect("a known version");
             if path == "invocation/next" {
                 let _ = self.polled.send(());
@@ -191,32 +219,4 @@ impl Invocation {
             self.id, self.deadline_ms
         )
     }
-}
-
-/// The path and the body of the next request; `None` at the connection's end.
-fn read_request(reader: &mut BufReader<&TcpStream>) -> Option<(String, Vec<u8>)> {
-    let mut line = String::new();
-    reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
-    let path = line.split(' ').nth(1)?.to_owned();
-    let mut headers = HashMap::new();
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
-        let Some((name, value)) = line.trim().split_once(':') else { break };
-        headers.insert(name.to_lowercase(), value.trim().to_owned());
-    }
-    let mut body = Vec::new();
-    if let Some(length) = headers.get("content-length") {
-        body.resize(length.parse().ok()?, 0);
-        reader.read_exact(&mut body).ok()?;
-    } else {
-        assert!(!headers.contains_key("transfer-encoding"), "a body of unknown length");
-    }
-    Some((path, body))
-}
-
-fn respond(mut stream: &TcpStream, status: &str, headers: &str, body: &[u8]) -> Option<()> {
-    let length = body.len();
-    let head = format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {length}\r\n\r\n");
-    stream.write_all(&[head.as_bytes(), body].concat()).ok()
 }

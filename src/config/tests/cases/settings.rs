@@ -81,13 +81,13 @@ tallymark.toml:6: source.throttle_query: contains `;`; write one condition, not 
     ),
     (
         "{ env = \"SOURCE_DATABASE_URL\" }",
-        "{ parameter = \"/app/db\" }",
-        r#"tallymark.toml:2: source.url.parameter: not in this version: use { env = "NAME" }"#,
+        "{ parameter = \"postgres://app:hunter2@db/x\" }",
+        r#"tallymark.toml:2: source.url.parameter: not a name; write for example "/app/db""#,
     ),
     (
         "{ env = \"SOURCE_DATABASE_URL\" }",
         "{ secret = \"arn\", env = \"SOURCE_DATABASE_URL\" }",
-        r#"tallymark.toml:2: source.url.secret: not in this version: use { env = "NAME" }"#,
+        r#"tallymark.toml:2: source.url.secret: give one of env, parameter and secret"#,
     ),
     (
         "{ env = \"SOURCE_DATABASE_URL\" }",

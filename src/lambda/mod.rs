@@ -1,91 +1,51 @@
 //! An event → the work → the response. What stands behind each response: docs/EVENTS.md.
 //!
-//! There is no queue of Tallymark's own: whatever an invocation does not reach is due for the next
-//! schedule, because its checkpoint says so.
+//! With queues a tick, a backfill and a replay of many slices send them to other invocations. Either way, whatever an
+//! invocation does not reach is due for the next schedule, because its checkpoint says so.
+
+mod batch;
+mod error;
 
 use std::collections::BTreeMap;
 
-use aws_lambda_events::sqs::SqsBatchResponse;
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
 use crate::backfill::{BackfillPlan, Batch, BatchReport, Limits, Silent};
-use crate::checkpoint::State;
+use crate::checkpoint::{BackfillState, State};
 use crate::clock::Deadline;
 use crate::event::{
-    self, BackfillRequest, EventError, Message, ReplayRequest, SliceRequest, Trigger, Which,
+    self, BackfillRequest, EventError, ReplayRequest, SliceRequest, Trigger, Which,
 };
+use crate::metrics::Metrics;
+use crate::queue::Queue;
 use crate::report::{Outcome, SliceReport};
 use crate::rollup::Rollup;
 use crate::run::RunOptions;
 use crate::slice::Slice;
-use crate::tick::{BEGIN_MIN, Problem};
-use crate::worker::{Severity, WorkError, Worker};
+use crate::tick::BEGIN_MIN;
+use crate::worker::{WorkError, Worker};
+
+pub use error::HandleError;
+
+use error::rfc3339;
 
 /// Reports listed in one response: an invocation can process more slices than Lambda's 6 MB hold.
 /// Those of trouble come first, all are counted, and the log has a line for each.
 const LISTED_MAX: usize = 100;
 
-/// Why an invocation is to be retried, or looked at by a person.
-#[derive(Debug, thiserror::Error)]
-pub enum HandleError {
-    /// The event was not understood.
-    #[error(transparent)]
-    Event(#[from] EventError),
-    /// Trouble that is not one slice's.
-    #[error(transparent)]
-    Work(#[from] WorkError),
-    /// The slice that was asked for failed.
-    #[error(
-        "slice {}@{} failed: {}", .0.rollup, rfc3339(.0.start),
-        .0.reason.as_deref().unwrap_or("no reason was given")
-    )]
-    Failed(Box<SliceReport>),
-    /// Rollups that could not be worked on; the others were.
-    #[error("{} could not be worked on: {}", counted(.0.len(), "rollup"), listed(.0))]
-    Problems(Vec<Problem>),
-    /// The budget was spent before every slice was marked to run again.
-    #[error(
-        "the budget was spent when {reopened} of {all} slices of rollup `{rollup}` had been \
-         reopened, {next} was not; ask for fewer slices at a time",
-        next = .next.id(rollup)
-    )]
-    NotReopened {
-        /// The rollup.
-        rollup: String,
-        /// How many were; they are due now.
-        reopened: usize,
-        /// How many should have been.
-        all: usize,
-        /// The first that was not.
-        next: Slice,
-    },
+/// One invocation.
+#[derive(Clone, Copy)]
+pub struct Invocation<'a> {
+    /// When it must have ended.
+    pub deadline: Deadline,
+    /// The trace that it belongs to, for what it sends.
+    pub trace: Option<&'a str>,
+    /// Takes what it measured.
+    pub emit: &'a (dyn Fn(&Metrics) + Send + Sync),
 }
 
-impl HandleError {
-    /// One word for it: Lambda's `errorType`.
-    #[must_use]
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Event(_) => "EventNotUnderstood",
-            Self::Work(error) => match error.severity() {
-                Severity::Usage => "WrongUsage",
-                Severity::Unreachable => "Unreachable",
-                Severity::Failed => "Refused",
-            },
-            Self::Failed(_) => "SliceFailed",
-            Self::Problems(_) => "RollupsFailed",
-            Self::NotReopened { .. } => "BudgetSpent",
-        }
-    }
-
-    /// Whether a server is out of reach: what comes next would fail in the same way.
-    fn is_unreachable(&self) -> bool {
-        matches!(self, Self::Work(error) if error.severity() == Severity::Unreachable)
-    }
-}
-
-/// Does what `event` asks for, as far as it gets until `deadline`.
+/// Does what `event` asks for, as far as it gets until the deadline.
 ///
 /// # Errors
 /// The event was not understood, or what it asked for failed: the invocation is to be retried, and
@@ -93,14 +53,17 @@ impl HandleError {
 pub async fn handle(
     worker: &Worker,
     event: Value,
-    deadline: Deadline,
+    invocation: Invocation<'_>,
 ) -> Result<Value, HandleError> {
+    if let Some(queues) = &worker.queues {
+        queues.trace(invocation.trace);
+    }
     match event::parse(&event)? {
-        Trigger::Schedule { time } => schedule(worker, time, deadline).await,
-        Trigger::Slice(request) => slice(worker, &request, deadline).await,
-        Trigger::Batch(messages) => Ok(batch(worker, &messages, deadline).await),
-        Trigger::Backfill(request) => backfill(worker, &request, deadline).await,
-        Trigger::Replay(request) => replay(worker, &request, deadline).await,
+        Trigger::Schedule { time } => schedule(worker, time, invocation).await,
+        Trigger::Slice(request) => slice(worker, &request, invocation).await,
+        Trigger::Batch(messages) => Ok(batch::batch(worker, &messages, invocation).await),
+        Trigger::Backfill(request) => backfill(worker, &request, invocation).await,
+        Trigger::Replay(request) => replay(worker, &request, invocation).await,
     }
 }
 
@@ -109,10 +72,11 @@ pub async fn handle(
 async fn schedule(
     worker: &Worker,
     time: DateTime<Utc>,
-    deadline: Deadline,
+    Invocation { deadline, emit, .. }: Invocation<'_>,
 ) -> Result<Value, HandleError> {
     let as_of = time.min(worker.clock.now());
     let mut report = worker.tick(as_of, deadline, None).await?;
+    emit(&Metrics::of_tick(&report));
     if !report.problems.is_empty() {
         return Err(HandleError::Problems(report.problems));
     }
@@ -129,6 +93,7 @@ async fn schedule(
         "outcomes": outcomes,
         "slices": report.slices,
         "unlisted": unlisted,
+        "sent": report.sent,
         "left": report.left,
         "held": report.held,
         "scrub": report.scrub,
@@ -139,62 +104,14 @@ async fn schedule(
 async fn slice(
     worker: &Worker,
     request: &SliceRequest,
-    deadline: Deadline,
+    invocation: Invocation<'_>,
 ) -> Result<Value, HandleError> {
-    let report = run_requested(worker, request, deadline).await?;
+    let report = run_requested(worker, request, invocation.deadline).await?;
+    (invocation.emit)(&Metrics::of_slices([&report]));
     if report.outcome == Outcome::Failed {
         return Err(HandleError::Failed(Box::new(report)));
     }
     Ok(json!({ "trigger": "slice", "backfill": request.backfill, "slice": report }))
-}
-
-/// Works on one slice a message, and names those messages that must come back.
-async fn batch(worker: &Worker, messages: &[Message], deadline: Deadline) -> Value {
-    let mut back = Vec::new();
-    let mut is_unreachable = false;
-    for Message { id, request } in messages {
-        if is_unreachable {
-            back.push(id);
-            continue;
-        }
-        let result = match request {
-            Ok(request) => run_requested(worker, request, deadline).await,
-            Err(error) => Err(error.clone().into()),
-        };
-        match result {
-            Ok(report) if is_over(report.outcome) => {}
-            Ok(_) => back.push(id),
-            Err(error) => {
-                is_unreachable = error.is_unreachable();
-                tracing::error!(
-                    message.id = id,
-                    error.kind = error.kind(),
-                    error = %error,
-                    "message could not be worked on"
-                );
-                back.push(id);
-            }
-        }
-    }
-    let mut response = SqsBatchResponse::default();
-    response.set_failures(back);
-    json!(response)
-}
-
-/// Whether another delivery of the message could change nothing. An exhausted slice is remembered
-/// by its checkpoint, and waits for a person.
-const fn is_over(outcome: Outcome) -> bool {
-    match outcome {
-        Outcome::Succeeded | Outcome::AlreadySucceeded | Outcome::Exhausted | Outcome::Sealed => {
-            true
-        }
-        Outcome::Stale
-        | Outcome::Yielded
-        | Outcome::Failed
-        | Outcome::Held
-        | Outcome::Waiting
-        | Outcome::Fenced => false,
-    }
 }
 
 async fn run_requested(
@@ -204,36 +121,52 @@ async fn run_requested(
 ) -> Result<SliceReport, HandleError> {
     let rollup = known(worker, &request.rollup)?;
     let slice = begun(worker, rollup, &request.start)?;
-    run_one(worker, rollup, slice, deadline, RunOptions::default()).await
+    if let Some(report) = too_late(worker, rollup, slice, deadline) {
+        return Ok(report);
+    }
+    Ok(match &request.backfill {
+        Some(id) => worker.run_in_backfill(rollup, slice, id, deadline).await?,
+        None => worker.run(rollup, slice, deadline, RunOptions::default()).await?,
+    })
 }
 
-/// Works on one slice, unless too little time is left to begin it.
-async fn run_one(
+/// The report of a slice that too little time is left to begin.
+fn too_late(
     worker: &Worker,
     rollup: &Rollup,
     slice: Slice,
     deadline: Deadline,
-    options: RunOptions,
-) -> Result<SliceReport, HandleError> {
-    if deadline.remaining(&*worker.clock) < BEGIN_MIN {
+) -> Option<SliceReport> {
+    (deadline.remaining(&*worker.clock) < BEGIN_MIN).then(|| {
         let reason = "too little time left to begin".to_owned();
-        return Ok(SliceReport::refused(rollup, slice, Outcome::Yielded, reason, None).logged());
-    }
-    Ok(worker.run(rollup, slice, deadline, options).await?)
+        SliceReport::refused(rollup, slice, Outcome::Yielded, reason, None).logged()
+    })
 }
 
-/// Works through a range until the budget is spent.
+/// Sends the slices of a range to the queue, or without one works through them until the budget is spent.
 async fn backfill(
     worker: &Worker,
     request: &BackfillRequest,
-    deadline: Deadline,
+    invocation: Invocation<'_>,
 ) -> Result<Value, HandleError> {
+    let Invocation { deadline, emit, .. } = invocation;
     let rollup = known(worker, &request.rollup)?;
     let from = event::instant_of(rollup, "from", &request.from)?;
     let to = match &request.to {
         Some(text) => event::instant_of(rollup, "to", text)?,
         None => worker.clock.now(),
     };
+    if let Some(queues) = &worker.queues {
+        let reason = "asked for by an event";
+        let (range, order, force) = ((from, to), request.order, request.force);
+        let mut backfill = worker.start_backfill(rollup, range, order, force, reason).await?;
+        let may_work = worker.may_work(rollup, Some(backfill.started_at)).await?.is_ok();
+        // While it is paused the tick waits for its time.
+        if may_work && backfill.state == BackfillState::Planning {
+            worker.plan_on(queues, rollup, &mut backfill, deadline).await?;
+        }
+        return Ok(json!({ "trigger": "backfill", "backfill": backfill }));
+    }
     let mut plan = worker.plan_backfill(rollup, from, to, request.order, request.force).await?;
     let reopen: Vec<_> =
         plan.slices.iter().copied().filter(|slice| plan.reopen.contains(slice)).collect();
@@ -241,6 +174,7 @@ async fn backfill(
     plan.reopen.clear();
     let options = RunOptions { backfill: Some(worker.clock.now()), ..RunOptions::default() };
     let report = work_through(worker, rollup, &plan, deadline, options).await?;
+    emit(&Metrics::of_batch(&report));
     Ok(batch_response(
         json!({
             "trigger": "backfill",
@@ -263,7 +197,7 @@ async fn backfill(
 async fn replay(
     worker: &Worker,
     request: &ReplayRequest,
-    deadline: Deadline,
+    Invocation { deadline, emit, .. }: Invocation<'_>,
 ) -> Result<Value, HandleError> {
     let rollup = known(worker, &request.rollup)?;
     let options = RunOptions { allow_shrink: request.allow_shrink, backfill: None };
@@ -273,7 +207,11 @@ async fn replay(
             if !is_sealed(rollup, slice) {
                 reopen(worker, rollup, slice, &request.reason).await?;
             }
-            let report = run_one(worker, rollup, slice, deadline, options).await?;
+            let report = match too_late(worker, rollup, slice, deadline) {
+                Some(report) => report,
+                None => worker.run(rollup, slice, deadline, options).await?,
+            };
+            emit(&Metrics::of_slices([&report]));
             if report.outcome == Outcome::Failed {
                 return Err(HandleError::Failed(Box::new(report)));
             }
@@ -282,8 +220,18 @@ async fn replay(
         Which::Failed => {
             let slices = failed(worker, rollup).await?;
             reopen_all(worker, rollup, &slices, &request.reason, deadline).await?;
+            // A message cannot say that a result is to be taken even if it shrank.
+            if let Some(queues) = worker.queues.as_ref().filter(|_| !request.allow_shrink) {
+                let sent = queues.send(Queue::Backfill, &rollup.name, &slices, None).await;
+                sent.map_err(WorkError::from)?;
+                let (name, count) = (&rollup.name, slices.len());
+                return Ok(json!({
+                    "trigger": "replay", "rollup": name, "reopened": count, "sent": count,
+                }));
+            }
             let plan = BackfillPlan { slices, ..BackfillPlan::default() };
             let report = work_through(worker, rollup, &plan, deadline, options).await?;
+            emit(&Metrics::of_batch(&report));
             let asked = json!({
                 "trigger": "replay",
                 "rollup": rollup.name,
@@ -389,14 +337,3 @@ fn is_sealed(rollup: &Rollup, slice: Slice) -> bool {
     rollup.seal_before.is_some_and(|seal| slice.start() < seal)
 }
 
-fn rfc3339(t: DateTime<Utc>) -> String {
-    t.to_rfc3339_opts(SecondsFormat::AutoSi, true)
-}
-
-fn counted(count: usize, noun: &str) -> String {
-    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
-}
-
-fn listed(problems: &[Problem]) -> String {
-    problems.iter().map(|problem| problem.error.as_str()).collect::<Vec<_>>().join("; ")
-}

@@ -1,0 +1,76 @@
+//! How AWS is found and asked: the region, the credentials and the endpoints as in every AWS SDK, and the limits of a
+//! call.
+
+use std::env;
+use std::time::Duration;
+
+use aws_config::environment::EnvironmentVariableRegionProvider;
+use aws_config::meta::region::RegionProviderChain;
+use aws_config::profile::ProfileFileRegionProvider;
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+
+/// Tries of one call, the first included. A write whose reply was lost is recognised as our own.
+const ATTEMPTS_MAX: u32 = 3;
+/// Wait before the first retry; the services answer within milliseconds, so the SDK's usual second
+/// would waste an invocation's time.
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+/// The services are in the same region: a connection that takes longer is not coming.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// An answer takes milliseconds; a try that lasts this long is better made again.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Bounds one call with all its retries.
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(6);
+/// An endpoint of one's own (a local server) has no regions, but requests are signed for one.
+const LOCAL_REGION: &str = "us-east-1";
+/// Endpoints of one's own, as every AWS SDK reads them.
+const ENDPOINTS: &str = "AWS_ENDPOINT_URL";
+
+/// Region, credentials and endpoints, with the limits of a call. Nothing is sent yet; the region is absent where none
+/// is configured.
+pub async fn config() -> SdkConfig {
+    let configured = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
+        .or_else(ProfileFileRegionProvider::new());
+    let region = if has_own_endpoint() {
+        configured.or_else(Region::from_static(LOCAL_REGION))
+    } else {
+        configured.or_default_provider()
+    };
+    aws_config::defaults(BehaviorVersion::latest())
+        .region(region)
+        .retry_config(retries())
+        .timeout_config(timeouts())
+        .load()
+        .await
+}
+
+fn has_own_endpoint() -> bool {
+    env::vars_os().any(|(name, value)| {
+        name.to_str().is_some_and(|name| name.starts_with(ENDPOINTS)) && !value.is_empty()
+    })
+}
+
+/// How calls are retried.
+pub(crate) fn retries() -> RetryConfig {
+    RetryConfig::standard().with_max_attempts(ATTEMPTS_MAX).with_initial_backoff(RETRY_FIRST)
+}
+
+/// How long calls may take.
+pub(crate) fn timeouts() -> TimeoutConfig {
+    TimeoutConfig::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .operation_attempt_timeout(ATTEMPT_TIMEOUT)
+        .operation_timeout(OPERATION_TIMEOUT)
+        .build()
+}
+
+/// The SDK's own texts ("dispatch failure", "service error") say nothing; the innermost one does,
+/// in its first line.
+pub(crate) fn root_cause(mut error: &(dyn std::error::Error + 'static)) -> String {
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    let text = error.to_string();
+    text.lines().next().unwrap_or_default().trim_end_matches(". Attempted:").to_owned()
+}

@@ -1,0 +1,338 @@
+//! A backfill that is fanned out: one item that says what was asked for, and how far its planning is.
+//!
+//! A rollup has at most one under way; the item of its watermark names it, so that a tick that has read that knows.
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::Serialize;
+
+use super::dynamodb::Checkpoints;
+use super::error::CheckpointError;
+use super::item::{Item, PK, Reader, SK, instant, number, text};
+use super::update::{Update, Written, names_in};
+use super::watermark::watermark_key;
+use crate::backfill::Order;
+
+/// What the sort keys of backfills begin with. Sorts behind every slice, as those begin with a digit.
+const PREFIX: &str = "backfill#";
+
+/// The attribute of the watermark's item that names the backfill under way.
+pub(super) const ACTIVE: &str = "backfill";
+
+/// DynamoDB's time to live: an ended backfill is forgotten after this.
+const KEPT: TimeDelta = TimeDelta::days(90);
+
+/// The attribute that DynamoDB's time to live reads: epoch seconds.
+const EXPIRES: &str = "expires_at";
+
+/// Backfills that a listing shows.
+const LISTED_MAX: i32 = 50;
+
+/// How far a backfill is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BackfillState {
+    /// Its slices are being sent to the queue.
+    Planning,
+    /// All were sent that needed it.
+    Running,
+    /// Every slice has succeeded, or cannot be helped by another try.
+    Done,
+    /// A person ended it.
+    Cancelled,
+}
+
+impl BackfillState {
+    /// The word stored and shown.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Planning => "planning",
+            Self::Running => "running",
+            Self::Done => "done",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Whether there is more to do.
+    #[must_use]
+    pub const fn is_active(self) -> bool {
+        matches!(self, Self::Planning | Self::Running)
+    }
+
+    fn parse(word: &str) -> Option<Self> {
+        [Self::Planning, Self::Running, Self::Done, Self::Cancelled]
+            .into_iter()
+            .find(|state| state.word() == word)
+    }
+}
+
+/// A backfill that is fanned out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Backfill {
+    /// The rollup.
+    pub rollup: String,
+    /// The instant at which it began, as `20261125T171219123Z`: one of its own within the rollup.
+    pub id: String,
+    /// Slices that start in `[from, to)`.
+    pub from: DateTime<Utc>,
+    /// Slices that start in `[from, to)`.
+    pub to: DateTime<Utc>,
+    /// Which end comes first.
+    pub order: Order,
+    /// Whether slices that had succeeded before it began run again.
+    pub force: bool,
+    /// The hash of the definition that it computes.
+    pub definition: String,
+    /// Who or what asked for it.
+    pub reason: String,
+    /// How far it is.
+    pub state: BackfillState,
+    /// How far this round of planning is: the end of what was looked at, in the order of work.
+    pub cursor: Option<DateTime<Utc>>,
+    /// How often all slices were looked at, this time included.
+    pub round: u64,
+    /// Messages sent in all rounds.
+    pub sent: u64,
+    /// Messages sent in this round.
+    pub sent_in_round: u64,
+    /// Slices found in this round that are being worked on, or wait for their time to retry.
+    pub pending_in_round: u64,
+    /// Slices found in this round that failed too often.
+    pub exhausted_in_round: u64,
+    /// When it began.
+    pub started_at: DateTime<Utc>,
+    /// When the newest message was sent.
+    pub sent_at: Option<DateTime<Utc>>,
+    /// When it was done or cancelled.
+    pub finished_at: Option<DateTime<Utc>>,
+    #[serde(skip)]
+    version: u64,
+}
+
+impl Backfill {
+    /// A backfill of the slices of `rollup` that start in `[from, to)`, which begins `now`.
+    #[must_use]
+    pub fn new(
+        rollup: &crate::rollup::Rollup,
+        (from, to): (DateTime<Utc>, DateTime<Utc>),
+        order: Order,
+        force: bool,
+        reason: &str,
+        now: DateTime<Utc>,
+    ) -> Self {
+        let now = super::item::whole_ms(now);
+        Self {
+            rollup: rollup.name.clone(),
+            id: now.format("%Y%m%dT%H%M%S%3fZ").to_string(),
+            from,
+            to,
+            order,
+            force,
+            definition: rollup.definition(),
+            reason: reason.to_owned(),
+            state: BackfillState::Planning,
+            cursor: None,
+            round: 1,
+            sent: 0,
+            sent_in_round: 0,
+            pending_in_round: 0,
+            exhausted_in_round: 0,
+            started_at: now,
+            sent_at: None,
+            finished_at: None,
+            version: 0,
+        }
+    }
+
+    /// Whether it asks for the same: the second delivery of one event.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let asked = |it: &Self| (it.from, it.to, it.order, it.force, it.definition.clone());
+        asked(self) == asked(other)
+    }
+
+    fn read(item: &Item) -> Result<Self, CheckpointError> {
+        let read = Reader { item };
+        let required = |name: &'static str| read.text(name)?.ok_or_else(|| read.missing(name));
+        let at = |name: &'static str| read.instant(name)?.ok_or_else(|| read.missing(name));
+        let state = required("state")?;
+        let state = BackfillState::parse(&state)
+            .ok_or_else(|| read.malformed("state", "is no state of a backfill"))?;
+        let order = match &*required("order")? {
+            "oldest_first" => Order::OldestFirst,
+            _ => Order::NewestFirst,
+        };
+        Ok(Self {
+            rollup: required(PK)?,
+            id: required(SK)?.trim_start_matches(PREFIX).to_owned(),
+            from: at("from")?,
+            to: at("to")?,
+            order,
+            force: required("force")? == "true",
+            definition: required("definition")?,
+            reason: required("reason")?,
+            state,
+            cursor: read.instant("cursor")?,
+            round: read.required("round")?,
+            sent: read.required("sent")?,
+            sent_in_round: read.required("sent_in_round")?,
+            pending_in_round: read.required("pending_in_round")?,
+            exhausted_in_round: read.required("exhausted_in_round")?,
+            started_at: at("started_at")?,
+            sent_at: read.instant("sent_at")?,
+            finished_at: read.instant("finished_at")?,
+            version: read.required("version")?,
+        })
+    }
+
+    /// All of it, written where the stored version is still the one that was read.
+    fn update(&self) -> Update {
+        let condition = match self.version {
+            0 => "attribute_not_exists(#pk)",
+            _ => "#version = :seen",
+        };
+        let order = match self.order {
+            Order::NewestFirst => "newest_first",
+            Order::OldestFirst => "oldest_first",
+        };
+        let expires = self.finished_at.map(|at| (at + KEPT).timestamp().to_string());
+        let mut update = Update::new(backfill_key(&self.rollup, &self.id), condition);
+        if self.version > 0 {
+            update = update.bind("seen", number(self.version));
+        }
+        update
+            .set("version", number(self.version + 1))
+            .set("from", instant(self.from))
+            .set("to", instant(self.to))
+            .set("order", text(order))
+            .set("force", text(if self.force { "true" } else { "false" }))
+            .set("definition", text(&self.definition))
+            .set("reason", text(&self.reason))
+            .set("state", text(self.state.word()))
+            .set_or_remove("cursor", self.cursor.map(instant))
+            .set("round", number(self.round))
+            .set("sent", number(self.sent))
+            .set("sent_in_round", number(self.sent_in_round))
+            .set("pending_in_round", number(self.pending_in_round))
+            .set("exhausted_in_round", number(self.exhausted_in_round))
+            .set("started_at", instant(self.started_at))
+            .set_or_remove("sent_at", self.sent_at.map(instant))
+            .set_or_remove("finished_at", self.finished_at.map(instant))
+            .set_or_remove(EXPIRES, expires.map(AttributeValue::N))
+    }
+}
+
+impl Checkpoints {
+    /// Begins a backfill, unless one of the rollup is under way: that one is returned then.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if a call fails.
+    pub async fn start_backfill(
+        &self,
+        backfill: &mut Backfill,
+    ) -> Result<Option<Backfill>, CheckpointError> {
+        // Named before it is there: whoever dies in between leaves a name without an item, which the next one takes.
+        for _ in 0..2 {
+            let update = Update::new(
+                watermark_key(&backfill.rollup),
+                "attribute_not_exists(#backfill) OR #backfill = :set_backfill",
+            );
+            let update = update.set(ACTIVE, text(&backfill.id));
+            let found = match self.send(update, "start a backfill").await? {
+                Written::Done(_) => {
+                    self.write_backfill(backfill).await?;
+                    return Ok(None);
+                }
+                Written::Refused(item) => item,
+            };
+            let read = found.as_ref().map(|item| Reader { item }.text(ACTIVE)).transpose()?;
+            let Some(active) = read.flatten() else { continue };
+            match self.backfill(&backfill.rollup, &active).await? {
+                Some(other) if other.state.is_active() => return Ok(Some(other)),
+                _ => self.end_backfill(&backfill.rollup, &active).await?,
+            }
+        }
+        let slice = format!("the backfill of {}", backfill.rollup);
+        Err(CheckpointError::Contended { operation: "start a backfill", slice })
+    }
+
+    /// The backfill of `rollup` with this id.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if the call fails or the item is malformed.
+    pub async fn backfill(
+        &self,
+        rollup: &str,
+        id: &str,
+    ) -> Result<Option<Backfill>, CheckpointError> {
+        let item = self.item(backfill_key(rollup, id)).await?;
+        item.as_ref().map(Backfill::read).transpose()
+    }
+
+    /// The backfills of `rollup`, the newest first; at most 50.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if the call fails or an item is malformed.
+    pub async fn backfills(&self, rollup: &str) -> Result<Vec<Backfill>, CheckpointError> {
+        let condition = format!("#{PK} = :rollup AND begins_with(#{SK}, :prefix)");
+        let query = self
+            .client
+            .query()
+            .table_name(&self.table)
+            .consistent_read(true)
+            .scan_index_forward(false)
+            .limit(LISTED_MAX)
+            .set_expression_attribute_names(Some(names_in(&condition).collect()))
+            .key_condition_expression(condition)
+            .expression_attribute_values(":rollup", text(rollup))
+            .expression_attribute_values(":prefix", text(PREFIX));
+        let found = query.send().await.map_err(|error| self.error("query", error))?;
+        found.items().iter().map(Backfill::read).collect()
+    }
+
+    /// Writes what has changed, unless somebody else has written since it was read; says whether it was written.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if a call fails.
+    pub async fn write_backfill(&self, backfill: &mut Backfill) -> Result<bool, CheckpointError> {
+        if let Written::Refused(_) = self.send(backfill.update(), "write a backfill").await? {
+            return Ok(false);
+        }
+        backfill.version += 1;
+        if !backfill.state.is_active() {
+            self.end_backfill(&backfill.rollup, &backfill.id).await?;
+        }
+        Ok(true)
+    }
+
+    /// The rollup has no backfill under way any more, if this was it.
+    pub(crate) async fn end_backfill(&self, rollup: &str, id: &str) -> Result<(), CheckpointError> {
+        let update = Update::new(watermark_key(rollup), "#backfill = :id");
+        let update = update.bind("id", text(id)).remove(&[ACTIVE]);
+        self.send(update, "end a backfill").await.map(drop)
+    }
+}
+
+fn backfill_key(rollup: &str, id: &str) -> Item {
+    Item::from([(PK.into(), text(rollup)), (SK.into(), text(&format!("{PREFIX}{id}")))])
+}
+
+/// The instant at which the backfill with this id began.
+#[must_use]
+pub fn begun(id: &str) -> Option<DateTime<Utc>> {
+    let parsed = chrono::NaiveDateTime::parse_from_str(id, "%Y%m%dT%H%M%S%3fZ").ok()?;
+    Some(parsed.and_utc())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_tells_when_its_backfill_began() {
+        let now: DateTime<Utc> = "2026-11-25T17:12:19.123Z".parse().unwrap();
+        assert_eq!(begun("20261125T171219123Z"), Some(now));
+        assert_eq!(begun("one of mine"), None);
+    }
+}

@@ -1,0 +1,273 @@
+//! Backfills that a deployed function fans out: items that outlive any process.
+
+use std::time::Duration;
+
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use super::backfill::Direction;
+use super::{Failure, Global, Range, rollups, ui};
+use crate::checkpoint::{Backfill, BackfillState, Scope};
+use crate::fanout::Progress;
+use crate::rollup::Rollup;
+use crate::worker::{WorkError, Worker};
+
+/// Between two looks at how far a backfill is.
+const POLL: Duration = Duration::from_secs(2);
+
+/// Looks at one backfill: more than a month of them.
+const POLLS_MAX: usize = 2_000_000;
+
+/// A backfill that the deployed function fans out.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Begin one: the function's next tick sends its slices to the queue
+    Start {
+        /// The rollup
+        rollup: String,
+        #[command(flatten)]
+        range: Range,
+        /// Which end of history comes first
+        #[arg(long, value_enum, default_value_t = Direction::NewestFirst)]
+        order: Direction,
+        /// Recompute what succeeded already, too
+        #[arg(long)]
+        force: bool,
+    },
+    /// Show those under way, and those that have ended
+    List {
+        /// Only of this rollup
+        rollup: Option<String>,
+    },
+    /// Show how far the newest one of a rollup is
+    Status {
+        /// The rollup
+        rollup: String,
+        /// Go on showing it until it has ended
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Let it rest; what is being read ends
+    Pause {
+        /// The rollup
+        rollup: String,
+        /// Why, for those who wonder
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+    /// End a pause
+    Resume {
+        /// The rollup
+        rollup: String,
+    },
+    /// End it; what it did stays
+    Cancel {
+        /// The rollup
+        rollup: String,
+    },
+}
+
+impl Command {
+    pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
+        let worker = global.worker(1).await?;
+        match self {
+            Self::Start { rollup, range, order, force } => {
+                let rollup = worker.rollup(&rollup)?;
+                let bounds = range.bounds(rollup, worker.clock.now())?;
+                let (order, reason) = (order.into(), "asked for on the command line");
+                let backfill =
+                    worker.start_backfill(rollup, bounds, order, force, reason).await?;
+                let name = &rollup.name;
+                global.print(&json!({ "backfill": backfill }), || {
+                    format!(
+                        "backfill {} of {name} begins with the deployed function's next tick\n  \
+                         `tallymark backfill status {name} --watch` shows how far it is",
+                        backfill.id
+                    )
+                });
+                Ok(())
+            }
+            Self::List { rollup } => list(global, &worker, rollup.as_deref()).await,
+            Self::Status { rollup, watch } => {
+                let rollup = worker.rollup(&rollup)?;
+                let Some(backfill) = newest(&worker, rollup).await? else {
+                    return Err(Failure::usage(format!(
+                        "rollup `{0}` has had no backfill that was fanned out; begin one with \
+                         `tallymark backfill start {0}`",
+                        rollup.name
+                    )));
+                };
+                if watch {
+                    return follow(global, &worker, rollup, &backfill.id).await;
+                }
+                let progress = worker.progress(rollup, &backfill).await?;
+                let document = json!({ "backfill": backfill, "progress": progress });
+                global.print(&document, || text(&backfill, &progress));
+                Ok(())
+            }
+            Self::Pause { rollup, reason } => {
+                let name = &worker.rollup(&rollup)?.name;
+                let at = worker.clock.now();
+                let pause = crate::checkpoint::Pause { at, reason, until: None };
+                let paused = worker.checkpoints.set_pause(Scope::Backfill(name), Some(&pause));
+                paused.await.map_err(WorkError::from)?;
+                said(global, format!("backfills of {name} are paused; chunks being read end"))
+            }
+            Self::Resume { rollup } => {
+                let name = &worker.rollup(&rollup)?.name;
+                let resumed = worker.checkpoints.set_pause(Scope::Backfill(name), None);
+                resumed.await.map_err(WorkError::from)?;
+                said(global, format!("backfills of {name} go on with the function's next tick"))
+            }
+            Self::Cancel { rollup } => {
+                let rollup = worker.rollup(&rollup)?;
+                let ended = worker.cancel_backfills(rollup).await?;
+                let name = &rollup.name;
+                said(
+                    global,
+                    match ended {
+                        Some(ended) => format!("backfill {} of {name} is cancelled", ended.id),
+                        None => format!("backfills of {name} end before their next chunk"),
+                    },
+                )
+            }
+        }
+    }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "the arms of a command have one type")]
+fn said(global: &Global, text: String) -> Result<(), Failure> {
+    global.print(&json!({ "said": text }), || text.clone());
+    Ok(())
+}
+
+async fn newest(worker: &Worker, rollup: &Rollup) -> Result<Option<Backfill>, WorkError> {
+    Ok(worker.checkpoints.backfills(&rollup.name).await?.into_iter().next())
+}
+
+async fn list(global: &Global, worker: &Worker, only: Option<&str>) -> Result<(), Failure> {
+    let mut backfills = Vec::new();
+    for rollup in rollups(worker, only)? {
+        let found = worker.checkpoints.backfills(&rollup.name).await.map_err(WorkError::from)?;
+        backfills.extend(found);
+    }
+    backfills.sort_by(|one, other| other.started_at.cmp(&one.started_at));
+    global.print(&json!({ "backfills": backfills }), || {
+        if backfills.is_empty() {
+            return "no backfill has been fanned out".into();
+        }
+        let rows: Vec<Vec<String>> = backfills
+            .iter()
+            .map(|it| {
+                vec![
+                    it.rollup.clone(),
+                    ui::instant(it.started_at),
+                    it.state.word().to_owned(),
+                    ui::number(it.sent),
+                    range(it),
+                ]
+            })
+            .collect();
+        ui::table(&["rollup", "began", "state", ">sent", "range"], &rows)
+    });
+    Ok(())
+}
+
+fn range(backfill: &Backfill) -> String {
+    let day = |at: chrono::DateTime<chrono::Utc>| at.format("%Y-%m-%d").to_string();
+    format!("{} to {}", day(backfill.from), day(backfill.to))
+}
+
+fn text(backfill: &Backfill, progress: &Progress) -> String {
+    let count = |count: usize| ui::number(count as u64);
+    let percent = (100 * progress.done).checked_div(progress.slices).unwrap_or(100);
+    let mut lines = vec![
+        format!(
+            "backfill of {}, {}, began {}: {}",
+            backfill.rollup,
+            range(backfill),
+            ui::instant(backfill.started_at),
+            backfill.state.word()
+        ),
+        format!(
+            "  {} of {} slices done ({percent} %), {} rows read",
+            count(progress.done),
+            count(progress.slices),
+            ui::number(progress.rows_read)
+        ),
+        format!(
+            "  {} left, {} running, {} failed and tried again, {} exhausted",
+            count(progress.left),
+            count(progress.running),
+            count(progress.failed),
+            count(progress.exhausted)
+        ),
+    ];
+    if backfill.state.is_active() && progress.computed > 0 {
+        let mut line = format!("  {:.0} slices an hour", progress.slices_per_hour);
+        if let Some(at) = progress.done_at {
+            line.push_str(&format!(", done by {}", ui::instant(at)));
+        }
+        lines.push(line);
+    }
+    if progress.exhausted > 0 {
+        let rollup = &backfill.rollup;
+        lines.push(format!("  `tallymark replay {rollup} --failed` reopens the exhausted ones"));
+    }
+    lines.join("\n")
+}
+
+/// Shows how far the backfill is until it has ended.
+pub(super) async fn follow(
+    global: &Global,
+    worker: &Worker,
+    rollup: &Rollup,
+    id: &str,
+) -> Result<(), Failure> {
+    let mut bar: Option<ui::Progress> = None;
+    for _ in 0..POLLS_MAX {
+        let found = worker.checkpoints.backfill(&rollup.name, id).await.map_err(WorkError::from)?;
+        let Some(backfill) = found else {
+            return Err(Failure::usage(format!("backfill {id} of {} is gone", rollup.name)));
+        };
+        let progress = worker.progress(rollup, &backfill).await?;
+        let bar = bar.get_or_insert_with(|| ui::Progress::new(&rollup.name, progress.slices));
+        bar.set(progress.done as u64, progress.rows_read);
+        if !backfill.state.is_active() {
+            bar.finish();
+            let document = json!({ "backfill": backfill, "progress": progress });
+            global.print(&document, || text(&backfill, &progress));
+            return ended(&backfill, &progress);
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    Ok(())
+}
+
+fn ended(backfill: &Backfill, progress: &Progress) -> Result<(), Failure> {
+    let failed = |why: String| Err(Failure::told(crate::worker::Severity::Failed, why));
+    if backfill.state == BackfillState::Cancelled {
+        return failed("the backfill was cancelled".into());
+    }
+    if progress.exhausted > 0 {
+        return failed(format!("{} failed too often", ui::counted(progress.exhausted, "slice")));
+    }
+    Ok(())
+}
+
+/// The event that begins a backfill.
+pub(super) fn event(
+    rollup: &Rollup,
+    (from, to): (chrono::DateTime<chrono::Utc>, chrono::DateTime<chrono::Utc>),
+    order: crate::backfill::Order,
+    force: bool,
+) -> Value {
+    json!({
+        "trigger": "backfill",
+        "rollup": rollup.name,
+        "from": ui::instant(from),
+        "to": ui::instant(to),
+        "order": order,
+        "force": force,
+    })
+}

@@ -1,0 +1,127 @@
+//! What becomes of a message after its slice was worked on. Pure; docs/EVENTS.md has the same as a table.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+use crate::report::{Outcome, SliceReport};
+
+/// A message that came back so often for want of time is let go: its slice is due, and the tick sends it again. Below
+/// the queue's `maxReceiveCount`, so that only what is not understood, or kills its worker, is a dead letter.
+pub const DELIVERIES_MAX: u32 = 15;
+
+/// A lease is over by everybody's clock this much later.
+const CLOCKS: Duration = Duration::from_secs(1);
+
+/// First wait for a server that is out of reach; doubled with each delivery ...
+const OUTAGE_FIRST: Duration = Duration::from_secs(30);
+
+/// ... up to this.
+const OUTAGE_MAX: Duration = Duration::from_secs(900);
+
+/// What becomes of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Acknowledged: another delivery could change nothing, or the next tick knows better when it is due.
+    Over,
+    /// It comes back after this.
+    Back(Duration),
+}
+
+/// The fate of the message of a slice with this `report`, delivered for the `deliveries`-th time.
+#[must_use]
+pub fn of_slice(report: &SliceReport, deliveries: u32, now: DateTime<Utc>) -> Fate {
+    let until = report.retry_at.map(|at| (at - now).to_std().unwrap_or_default() + CLOCKS);
+    match report.outcome {
+        Outcome::Succeeded | Outcome::AlreadySucceeded | Outcome::Sealed | Outcome::Exhausted => {
+            Fate::Over
+        }
+        // A pause lasts for hours: the tick sends it again when it is over, and a cancelled one never.
+        _ if report.hold.is_some() => Fate::Over,
+        // No next try: exhausted just now.
+        Outcome::Failed if until.is_none() => Fate::Over,
+        _ if deliveries >= DELIVERIES_MAX => Fate::Over,
+        Outcome::Held | Outcome::Waiting | Outcome::Failed | Outcome::Yielded => {
+            Fate::Back(until.unwrap_or_default())
+        }
+        Outcome::Stale | Outcome::Fenced => Fate::Back(Duration::ZERO),
+    }
+}
+
+/// The fate of a message whose slice could not be worked on at all: a server out of reach, a rollup not ready.
+#[must_use]
+pub fn of_trouble(deliveries: u32) -> Fate {
+    if deliveries >= DELIVERIES_MAX {
+        return Fate::Over;
+    }
+    let doublings = deliveries.saturating_sub(1).min(5);
+    Fate::Back((OUTAGE_FIRST * (1 << doublings)).min(OUTAGE_MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+
+    use super::*;
+    use crate::governor::Hold;
+
+    fn report(outcome: Outcome, retry_at: Option<DateTime<Utc>>) -> SliceReport {
+        let start = DateTime::UNIX_EPOCH;
+        SliceReport {
+            rollup: "daily".into(),
+            start,
+            end: start,
+            outcome,
+            attempt: Some(1),
+            reason: None,
+            retry_at,
+            completion: None,
+            hold: None,
+            elapsed_ms: None,
+        }
+    }
+
+    /// The table of docs/EVENTS.md.
+    #[test]
+    fn each_outcome_has_its_fate() {
+        let now = DateTime::UNIX_EPOCH;
+        let soon = Some(now + TimeDelta::seconds(40));
+        let back = |seconds| Fate::Back(Duration::from_secs(seconds));
+        for (outcome, retry_at, expected) in [
+            (Outcome::Succeeded, None, Fate::Over),
+            (Outcome::AlreadySucceeded, None, Fate::Over),
+            (Outcome::Sealed, None, Fate::Over),
+            (Outcome::Exhausted, None, Fate::Over),
+            (Outcome::Failed, None, Fate::Over),
+            (Outcome::Failed, soon, back(41)),
+            (Outcome::Held, soon, back(41)),
+            (Outcome::Waiting, soon, back(41)),
+            (Outcome::Yielded, soon, back(41)),
+            (Outcome::Yielded, None, back(0)),
+            (Outcome::Stale, None, back(0)),
+            (Outcome::Fenced, None, back(0)),
+        ] {
+            assert_eq!(of_slice(&report(outcome, retry_at), 1, now), expected, "{outcome:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_paused_or_comes_too_often_is_left_to_the_tick() {
+        let now = DateTime::UNIX_EPOCH;
+        let hold = Hold { reason: "paused".into(), until: now, is_over: false };
+        let paused = SliceReport { hold: Some(hold), ..report(Outcome::Yielded, Some(now)) };
+        assert_eq!(of_slice(&paused, 1, now), Fate::Over);
+        let yielded = report(Outcome::Yielded, None);
+        assert_eq!(of_slice(&yielded, DELIVERIES_MAX - 1, now), Fate::Back(Duration::ZERO));
+        assert_eq!(of_slice(&yielded, DELIVERIES_MAX, now), Fate::Over);
+    }
+
+    #[test]
+    fn an_outage_is_waited_for_ever_longer_and_not_for_ever() {
+        let waits: Vec<_> = (1..=DELIVERIES_MAX).map(of_trouble).collect();
+        assert_eq!(waits[0], Fate::Back(OUTAGE_FIRST));
+        assert_eq!(waits[3], Fate::Back(OUTAGE_FIRST * 8));
+        assert_eq!(waits[10], Fate::Back(OUTAGE_MAX));
+        assert_eq!(waits.last(), Some(&Fate::Over));
+    }
+}

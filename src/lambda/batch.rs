@@ -1,0 +1,84 @@
+//! Messages of a queue: one slice each.
+
+use aws_lambda_events::sqs::SqsBatchResponse;
+use serde_json::{Value, json};
+use tracing::Instrument as _;
+
+use super::{HandleError, Invocation, run_requested};
+use crate::event::Message;
+use crate::fanout::fate::{self, Fate};
+use crate::metrics::Metrics;
+use crate::report::SliceReport;
+use crate::worker::Worker;
+
+/// Works on one slice a message, and names those messages that must come back, after having told the queue when.
+pub(super) async fn batch(
+    worker: &Worker,
+    messages: &[Message],
+    invocation: Invocation<'_>,
+) -> Value {
+    let mut back = Vec::new();
+    let mut reports = Vec::new();
+    let mut is_unreachable = false;
+    for message in messages {
+        if is_unreachable {
+            back.push(&message.id);
+            continue;
+        }
+        let trace = message.trace.as_deref();
+        let span = tracing::info_span!("message", message.id = message.id, message.trace = trace);
+        let fate = async {
+            match one(worker, message, invocation).await {
+                Ok(report) => {
+                    let deliveries = message.receipt.as_ref().map_or(1, |it| it.deliveries);
+                    let fate = fate::of_slice(&report, deliveries, worker.clock.now());
+                    reports.push(report);
+                    fate
+                }
+                Err(error) => {
+                    is_unreachable = error.is_unreachable();
+                    trouble(message, &error)
+                }
+            }
+        };
+        if let Fate::Back(wait) = fate.instrument(span).await {
+            back.push(&message.id);
+            if let (Some(queues), Some(receipt)) = (&worker.queues, &message.receipt)
+                && let Err(error) = queues.hide(receipt, wait).await
+            {
+                // It comes back when the queue's own time is up.
+                tracing::warn!(message.id = message.id, error = %error, "not hidden");
+            }
+        }
+    }
+    (invocation.emit)(&Metrics::of_slices(&reports));
+    let mut response = SqsBatchResponse::default();
+    response.set_failures(back);
+    json!(response)
+}
+
+async fn one(
+    worker: &Worker,
+    message: &Message,
+    invocation: Invocation<'_>,
+) -> Result<SliceReport, HandleError> {
+    match &message.request {
+        Ok(request) => run_requested(worker, request, invocation.deadline).await,
+        Err(error) => Err(error.clone().into()),
+    }
+}
+
+/// The fate of a message that could not be worked on, with a line in the log.
+fn trouble(message: &Message, error: &HandleError) -> Fate {
+    tracing::error!(
+        message.id = message.id,
+        error.kind = error.kind(),
+        error = %error,
+        "message could not be worked on"
+    );
+    match error {
+        // No try will understand it: the sooner it is a dead letter, the better.
+        HandleError::Event(_) => Fate::Back(std::time::Duration::ZERO),
+        _ => fate::of_trouble(message.receipt.as_ref().map_or(1, |it| it.deliveries)),
+    }
+}

@@ -1,0 +1,80 @@
+//! Why an invocation is to be retried, or looked at by a person.
+
+use chrono::{DateTime, SecondsFormat, Utc};
+
+use crate::event::EventError;
+use crate::report::SliceReport;
+use crate::slice::Slice;
+use crate::tick::Problem;
+use crate::worker::{Severity, WorkError};
+
+/// Why an invocation is to be retried, or looked at by a person.
+#[derive(Debug, thiserror::Error)]
+pub enum HandleError {
+    /// The event was not understood.
+    #[error(transparent)]
+    Event(#[from] EventError),
+    /// Trouble that is not one slice's.
+    #[error(transparent)]
+    Work(#[from] WorkError),
+    /// The slice that was asked for failed.
+    #[error(
+        "slice {}@{} failed: {}", .0.rollup, rfc3339(.0.start),
+        .0.reason.as_deref().unwrap_or("no reason was given")
+    )]
+    Failed(Box<SliceReport>),
+    /// Rollups that could not be worked on; the others were.
+    #[error("{} could not be worked on: {}", counted(.0.len(), "rollup"), listed(.0))]
+    Problems(Vec<Problem>),
+    /// The budget was spent before every slice was marked to run again.
+    #[error(
+        "the budget was spent when {reopened} of {all} slices of rollup `{rollup}` had been \
+         reopened, {next} was not; ask for fewer slices at a time",
+        next = .next.id(rollup)
+    )]
+    NotReopened {
+        /// The rollup.
+        rollup: String,
+        /// How many were; they are due now.
+        reopened: usize,
+        /// How many should have been.
+        all: usize,
+        /// The first that was not.
+        next: Slice,
+    },
+}
+
+impl HandleError {
+    /// One word for it: Lambda's `errorType`.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Event(_) => "EventNotUnderstood",
+            Self::Work(error) => match error.severity() {
+                Severity::Usage => "WrongUsage",
+                Severity::Unreachable => "Unreachable",
+                Severity::Failed => "Refused",
+            },
+            Self::Failed(_) => "SliceFailed",
+            Self::Problems(_) => "RollupsFailed",
+            Self::NotReopened { .. } => "BudgetSpent",
+        }
+    }
+
+    /// Whether a server is out of reach: what comes next would fail in the same way.
+    pub(super) fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Work(error) if error.severity() == Severity::Unreachable)
+    }
+}
+
+pub(super) fn rfc3339(t: DateTime<Utc>) -> String {
+    t.to_rfc3339_opts(SecondsFormat::AutoSi, true)
+}
+
+fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+fn listed(problems: &[Problem]) -> String {
+    problems.iter().map(|problem| problem.error.as_str()).collect::<Vec<_>>().join("; ")
+}

@@ -1,0 +1,161 @@
+//! What a graph or an alarm is made of: CloudWatch's embedded metric format, one log line an invocation.
+//!
+//! Names, units and meanings: docs/METRICS.md. The one dimension is the function's name: every further combination is
+//! a metric that CloudWatch charges for. The format:
+//! <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde_json::{Map, Value, json};
+
+use crate::backfill::BatchReport;
+use crate::report::{Outcome, SliceReport};
+use crate::tick::TickReport;
+
+/// The metrics of one invocation, with their units.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Metrics(Vec<(&'static str, &'static str, f64)>);
+
+impl Metrics {
+    /// What was done to slices.
+    #[must_use]
+    pub fn of_slices<'r>(reports: impl IntoIterator<Item = &'r SliceReport>) -> Self {
+        let (mut succeeded, mut failed, mut yielded, mut fenced, mut refused) = (0, 0, 0, 0, 0);
+        let (mut rows, mut source_ms) = (0, 0);
+        for report in reports {
+            *match report.outcome {
+                Outcome::Succeeded => &mut succeeded,
+                Outcome::Failed => &mut failed,
+                Outcome::Yielded | Outcome::Stale => &mut yielded,
+                Outcome::Fenced => &mut fenced,
+                _ => &mut refused,
+            } += 1;
+            if let Some(done) = &report.completion {
+                rows += done.rows_read;
+                source_ms += done.source_ms;
+            }
+        }
+        let mut metrics = Self::default();
+        for (name, count) in [
+            ("SlicesSucceeded", succeeded),
+            ("SlicesFailed", failed),
+            ("SlicesYielded", yielded),
+            ("SlicesFenced", fenced),
+            ("SlicesRefused", refused),
+            ("RowsRead", rows),
+        ] {
+            metrics.count(name, count);
+        }
+        metrics.add("SourceTime", "Milliseconds", source_ms);
+        metrics
+    }
+
+    /// What was done to the slices of a batch.
+    #[must_use]
+    pub fn of_batch(report: &BatchReport) -> Self {
+        let mut metrics = Self::of_slices([]);
+        let counts = [
+            ("SlicesSucceeded", report.succeeded as u64),
+            ("SlicesFailed", report.failed.len() as u64),
+            ("SlicesRefused", report.refused.len() as u64),
+            ("RowsRead", report.rows_read),
+            ("SourceTime", report.source_ms),
+        ];
+        for (name, _, value) in &mut metrics.0 {
+            let found = counts.iter().find(|(counted, _)| counted == name);
+            *value = found.map_or(0.0, |(_, count)| as_float(*count));
+        }
+        metrics
+    }
+
+    /// What a tick did, and how it found all rollups.
+    #[must_use]
+    pub fn of_tick(report: &TickReport) -> Self {
+        let mut metrics = Self::of_slices(&report.slices);
+        let gauges = &report.gauges;
+        let lag = u64::try_from(gauges.lag.num_seconds()).unwrap_or(0);
+        metrics.add("WatermarkLag", "Seconds", lag);
+        let alarms = report.alarms();
+        for (name, count) in [
+            ("SlicesDue", gauges.due),
+            ("SlicesExhausted", gauges.exhausted),
+            ("RollupsHeld", report.held.len()),
+            ("RollupsFailed", report.problems.len() - alarms),
+            ("CaptureMissing", alarms),
+            ("SlicesDiffering", report.scrub.differing),
+            ("BackfillsActive", gauges.backfills),
+        ] {
+            metrics.count(name, count as u64);
+        }
+        metrics.count("SlicesSent", report.sent);
+        metrics
+    }
+
+    fn count(&mut self, name: &'static str, count: u64) {
+        self.add(name, "Count", count);
+    }
+
+    fn add(&mut self, name: &'static str, unit: &'static str, value: u64) {
+        self.0.push((name, unit, as_float(value)));
+    }
+
+    /// The log line, of the function with this name.
+    #[must_use]
+    pub fn line(&self, function: &str, now: DateTime<Utc>) -> Value {
+        let definitions: Vec<_> =
+            self.0.iter().map(|(name, unit, _)| json!({ "Name": name, "Unit": unit })).collect();
+        let mut line = Map::from_iter([
+            ("timestamp".to_owned(), json!(now.to_rfc3339_opts(SecondsFormat::Millis, true))),
+            ("level".to_owned(), json!("INFO")),
+            ("message".to_owned(), json!("metrics")),
+            ("FunctionName".to_owned(), json!(function)),
+            (
+                "_aws".to_owned(),
+                json!({
+                    "Timestamp": now.timestamp_millis(),
+                    "CloudWatchMetrics": [{
+                        "Namespace": "Tallymark",
+                        "Dimensions": [["FunctionName"]],
+                        "Metrics": definitions,
+                    }],
+                }),
+            ),
+        ]);
+        line.extend(self.0.iter().map(|(name, _, value)| ((*name).to_owned(), json!(value))));
+        Value::Object(line)
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "metrics are floats")]
+const fn as_float(value: u64) -> f64 {
+    value as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the format asks for: each metric that is defined is a number at the root, and so is each dimension.
+    #[test]
+    fn a_line_defines_every_metric_that_it_holds() {
+        let line = Metrics::of_tick(&TickReport::default()).line("tallymark", DateTime::UNIX_EPOCH);
+        let directive = &line["_aws"]["CloudWatchMetrics"][0];
+        assert_eq!(line["_aws"]["Timestamp"], 0);
+        let metrics = directive["Metrics"].as_array().unwrap();
+        // CloudWatch takes a hundred of them at most.
+        assert!(metrics.len() <= 100);
+        for metric in metrics {
+            assert!(line[metric["Name"].as_str().unwrap()].is_number(), "{metric}");
+        }
+        let dimension = directive["Dimensions"][0][0].as_str().unwrap();
+        assert_eq!(line[dimension], "tallymark");
+    }
+
+    /// docs/METRICS.md lists each with its unit.
+    #[test]
+    fn the_documentation_lists_every_metric() {
+        let documented = include_str!("../docs/METRICS.md");
+        for (name, unit, _) in Metrics::of_tick(&TickReport::default()).0 {
+            assert!(documented.contains(&format!("| `{name}` | {unit} |")), "{name}, {unit}");
+        }
+    }
+}

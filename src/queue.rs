@@ -1,0 +1,285 @@
+//! The queues of the fan-out: SQS, one for fresh slices and one for history, so that a fresh slice never waits behind
+//! a backfill.
+//!
+//! A queue only makes work faster. What is due stands in the checkpoints: a message that is lost is missed by
+//! nobody but the queue, and one that comes twice costs a refused claim.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use aws_sdk_sqs::Client;
+use aws_sdk_sqs::error::{BuildError, ProvideErrorMetadata, SdkError};
+use aws_sdk_sqs::types::{
+    MessageSystemAttributeNameForSends, MessageSystemAttributeValue, QueueAttributeName,
+    SendMessageBatchRequestEntry,
+};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use futures_util::TryStreamExt as _;
+use serde_json::json;
+
+use crate::aws::root_cause;
+use crate::slice::Slice;
+
+/// Messages of one call: as many as SQS takes.
+const BATCH: usize = 10;
+
+/// Calls at once: with 10 ms each, 8,000 messages a second.
+const CALLS_MAX: usize = 8;
+
+/// How often a batch is sent again of which SQS refused some messages.
+const TRIES_MAX: u32 = 4;
+
+/// Wait before the first of these; doubled each time.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+
+/// SQS hides a message for twelve hours at most, counted from when it was received.
+const HIDDEN_MAX: Duration = Duration::from_secs(11 * 60 * 60);
+
+/// A slice that was sent and is still due is sent again after this: longer than a message of a full queue waits.
+const RESEND: TimeDelta = TimeDelta::minutes(15);
+
+/// Which queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Queue {
+    /// The newest slices.
+    Fresh,
+    /// Backfills, and what is left of older history.
+    Backfill,
+}
+
+/// Both queues, and what this process has sent.
+#[derive(Clone, Debug)]
+pub struct Queues {
+    client: Client,
+    fresh: String,
+    backfill: String,
+    sent: Arc<Mutex<Sent>>,
+    trace: Arc<Mutex<Option<String>>>,
+}
+
+/// When this process sent which fresh slice. Another process does not know of it and sends it again: harmless.
+#[derive(Debug, Default)]
+struct Sent(HashMap<(String, DateTime<Utc>), DateTime<Utc>>);
+
+/// A call on a queue that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("sqs: {operation} failed: {problem}")]
+pub struct QueueError {
+    operation: &'static str,
+    problem: String,
+    is_unreachable: bool,
+}
+
+impl QueueError {
+    /// Whether SQS could not be reached at all.
+    #[must_use]
+    pub const fn is_unreachable(&self) -> bool {
+        self.is_unreachable
+    }
+
+    fn new<E>(operation: &'static str, error: &SdkError<E>) -> Self
+    where
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+    {
+        let problem = match error.as_service_error() {
+            Some(service) => match (service.message(), service.code()) {
+                (Some(message), Some(code)) => format!("{message} ({code})"),
+                (None, Some(code)) => code.to_owned(),
+                _ => root_cause(error),
+            },
+            None => root_cause(error),
+        };
+        let is_unreachable =
+            matches!(error, SdkError::TimeoutError(_) | SdkError::DispatchFailure(_));
+        Self { operation, problem, is_unreachable }
+    }
+
+    fn built(error: &BuildError) -> Self {
+        Self { operation: "send", problem: error.to_string(), is_unreachable: false }
+    }
+}
+
+/// Where a message came from, and how to name it there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// SQS's name for this delivery of the message.
+    pub handle: String,
+    /// The queue's name.
+    pub queue: String,
+    /// How often the message was delivered, this time included.
+    pub deliveries: u32,
+}
+
+impl Queues {
+    /// The queues at these URLs, through a client made elsewhere.
+    #[must_use]
+    pub fn new(client: Client, fresh: impl Into<String>, backfill: impl Into<String>) -> Self {
+        Self { client, fresh: fresh.into(), backfill: backfill.into(), sent: Arc::default(), trace: Arc::default() }
+    }
+
+    /// The queues at these URLs, found as every AWS SDK does. Nothing is sent yet.
+    pub async fn connect(fresh: String, backfill: String) -> Self {
+        Self::new(Client::new(&crate::aws::config().await), fresh, backfill)
+    }
+
+    const fn url(&self, queue: Queue) -> &String {
+        match queue {
+            Queue::Fresh => &self.fresh,
+            Queue::Backfill => &self.backfill,
+        }
+    }
+
+    /// From now on messages carry the header of this trace: that of the invocation.
+    pub fn trace(&self, trace: Option<&str>) {
+        *lock(&self.trace) = trace.map(str::to_owned);
+    }
+
+    /// Sends a message for each of `slices` of `rollup`, in batches.
+    ///
+    /// # Errors
+    /// SQS refuses or cannot be reached. Some may have been sent; sending them again does no harm.
+    pub async fn send(
+        &self,
+        queue: Queue,
+        rollup: &str,
+        slices: &[Slice],
+        backfill: Option<&str>,
+    ) -> Result<(), QueueError> {
+        let trace = lock(&self.trace).clone();
+        let trace = trace.as_deref();
+        futures_util::stream::iter(slices.chunks(BATCH).map(Ok))
+            .try_for_each_concurrent(CALLS_MAX, |slices| async move {
+                let entries = slices.iter().enumerate().map(|(n, slice)| {
+                    entry(n, &body(rollup, slice.start(), backfill), trace)
+                });
+                let entries = entries.collect::<Result<Vec<_>, _>>();
+                self.send_batch(queue, entries.map_err(|error| QueueError::built(&error))?).await
+            })
+            .await
+    }
+
+    /// Sends one batch, and again what SQS refused of it.
+    async fn send_batch(
+        &self,
+        queue: Queue,
+        mut entries: Vec<SendMessageBatchRequestEntry>,
+    ) -> Result<(), QueueError> {
+        let mut wait = RETRY_FIRST;
+        let mut problem = String::new();
+        for _ in 0..TRIES_MAX {
+            let request = self.client.send_message_batch().queue_url(self.url(queue));
+            let answer = request.set_entries(Some(entries.clone())).send().await;
+            let answer = answer.map_err(|error| QueueError::new("send", &error))?;
+            let Some(first) = answer.failed().first() else { return Ok(()) };
+            problem = format!("{} ({})", first.message().unwrap_or("refused"), first.code());
+            let refused: Vec<&str> = answer.failed().iter().map(|failed| failed.id()).collect();
+            entries.retain(|entry| refused.contains(&entry.id()));
+            tokio::time::sleep(wait).await;
+            wait *= 2;
+        }
+        Err(QueueError { operation: "send", problem, is_unreachable: false })
+    }
+
+    /// About how many messages a queue holds: waiting, hidden and being worked on. SQS counts them a minute late.
+    ///
+    /// # Errors
+    /// SQS refuses or cannot be reached.
+    pub async fn depth(&self, queue: Queue) -> Result<u64, QueueError> {
+        let names = [
+            QueueAttributeName::ApproximateNumberOfMessages,
+            QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
+            QueueAttributeName::ApproximateNumberOfMessagesDelayed,
+        ];
+        let request = self.client.get_queue_attributes().queue_url(self.url(queue));
+        let answer = request.set_attribute_names(Some(names.to_vec())).send().await;
+        let answer = answer.map_err(|error| QueueError::new("count", &error))?;
+        let found = answer.attributes();
+        let count = |name| found?.get(name)?.parse::<u64>().ok();
+        names.iter().map(count).sum::<Option<u64>>().ok_or_else(|| QueueError {
+            operation: "count",
+            problem: "the answer lacks a count".to_owned(),
+            is_unreachable: false,
+        })
+    }
+
+    /// Lets the message come back after `wait`.
+    ///
+    /// # Errors
+    /// SQS refuses or cannot be reached: the message comes back when its time is up.
+    pub async fn hide(&self, receipt: &Receipt, wait: Duration) -> Result<(), QueueError> {
+        // Redriven from a queue that is not ours: it comes back when its time is up.
+        let Some(url) = [&self.fresh, &self.backfill]
+            .into_iter()
+            .find(|url| url.rsplit('/').next() == Some(&receipt.queue))
+        else {
+            return Ok(());
+        };
+        // Whole seconds, and never before the wait is over.
+        let seconds = wait.min(HIDDEN_MAX).as_millis().div_ceil(1000);
+        let request = self.client.change_message_visibility().queue_url(url);
+        let request = request.receipt_handle(&receipt.handle);
+        let request = request.visibility_timeout(i32::try_from(seconds).unwrap_or(0));
+        let answer = request.send().await;
+        answer.map(drop).map_err(|error| QueueError::new("change the visibility", &error))
+    }
+
+    /// The slices of `due` that this process has not sent to the fresh queue lately. Forgets all others of the rollup.
+    #[must_use]
+    pub fn unsent(&self, rollup: &str, due: &[Slice], now: DateTime<Utc>) -> Vec<Slice> {
+        let mut sent = lock(&self.sent);
+        sent.0.retain(|(name, start), at| {
+            name != rollup || (now - *at < RESEND && due.iter().any(|slice| slice.start() == *start))
+        });
+        let is_unsent = |slice: &&Slice| !sent.0.contains_key(&(rollup.to_owned(), slice.start()));
+        due.iter().filter(is_unsent).copied().collect()
+    }
+
+    /// Remembers what was sent to the fresh queue.
+    pub fn remember(&self, rollup: &str, slices: &[Slice], now: DateTime<Utc>) {
+        let mut sent = lock(&self.sent);
+        sent.0.extend(slices.iter().map(|slice| ((rollup.to_owned(), slice.start()), now)));
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The message of one slice: absolute bounds, far below a kilobyte.
+fn body(rollup: &str, start: DateTime<Utc>, backfill: Option<&str>) -> String {
+    let start = start.to_rfc3339_opts(SecondsFormat::Secs, true);
+    json!({ "trigger": "slice", "rollup": rollup, "start": start, "backfill": backfill }).to_string()
+}
+
+fn entry(
+    number: usize,
+    body: &str,
+    trace: Option<&str>,
+) -> Result<SendMessageBatchRequestEntry, BuildError> {
+    let entry = SendMessageBatchRequestEntry::builder().id(number.to_string()).message_body(body);
+    let Some(trace) = trace else { return entry.build() };
+    let value = MessageSystemAttributeValue::builder().data_type("String").string_value(trace);
+    entry
+        .message_system_attributes(
+            MessageSystemAttributeNameForSends::AwsTraceHeader,
+            value.build()?,
+        )
+        .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_an_event_of_one_slice() {
+        let start = "2026-02-10T00:00:00Z".parse().unwrap();
+        let event = serde_json::from_str(&body("daily", start, Some("20260301T000000Z"))).unwrap();
+        let crate::event::Trigger::Slice(request) = crate::event::parse(&event).unwrap() else {
+            panic!("{event}");
+        };
+        assert_eq!((&*request.rollup, &*request.start), ("daily", "2026-02-10T00:00:00Z"));
+        assert_eq!(request.backfill.as_deref(), Some("20260301T000000Z"));
+    }
+}

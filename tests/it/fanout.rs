@@ -1,0 +1,428 @@
+//! The fan-out, whole: real functions behind the runtime API, fed from queues that deliver twice, late and in any
+//! order, on servers that throttle, killed at random.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use chrono::{DateTime, DurationRound as _, TimeDelta, Utc};
+use serde_json::{Value, json};
+use tallymark::clock::{Clock, Stopwatch, SystemClock};
+use tempfile::TempDir;
+
+use crate::support::Database;
+use crate::support::cli::{Place, execute, lines};
+use crate::support::proxy::Unreliable;
+use crate::support::runtime_api::{Answer, Function};
+use crate::support::sqs::{Faults, Sqs};
+
+/// Lambda's limit of an invocation here.
+const BUDGET: Duration = Duration::from_secs(8);
+
+/// An emulated account: the databases, the services, and what a function of it finds in its environment.
+struct Account {
+    place: Place,
+    sqs: Sqs,
+    environment: Vec<(&'static str, String)>,
+    _config: TempDir,
+    _database: Database,
+}
+
+impl Account {
+    /// A rollup of `hours` hours until now, with `rows` rows each.
+    async fn new(hours: u32, rows: u32, late: &str, faults: Faults) -> Self {
+        let database = Database::create().await;
+        let start = this_hour() - TimeDelta::hours(hours.into());
+        let rollups = format!(
+            "[[rollup]]\nname = \"hourly\"\nfrom = \"public.events\"\ntime = \"at\"\nstart = \"{}\"\n\
+             slice = \"1 hour\"\ngrace = \"1 second\"\nlate = \"{late}\"\ngroup_by = [\"kind\"]\n\
+             measures = {{ events = \"count\", amount = {{ sum = \"amount\" }} }}\n",
+            start.to_rfc3339()
+        );
+        let mut place = Place::new(&database.url(), &database.url(), &rollups).await;
+        // One database: no [target].
+        let config = TempDir::new().unwrap();
+        let text = format!(
+            "[source]\nurl = {{ env = \"SOURCE_DATABASE_URL\" }}\nnice_ratio = 0\nslots = 4\n{rollups}"
+        );
+        std::fs::write(place.config(), &text).unwrap();
+        std::fs::write(config.path().join("tallymark.toml"), &text).unwrap();
+        place
+            .sql(&format!(
+                "CREATE TABLE events (at timestamptz NOT NULL, kind text, amount numeric); \
+                 INSERT INTO events SELECT h + n * interval '1 minute', \
+                 (ARRAY['view', 'buy', NULL])[1 + n % 3], n FROM generate_series('{start}'::timestamptz, \
+                 '{start}'::timestamptz + interval '{hours} hours' - interval '1 second', '1 hour') h, \
+                 generate_series(1, {rows}) n; CREATE INDEX ON events (at); ANALYZE events"
+            ))
+            .await;
+        place.run(&["init"]).good();
+        if late == "capture" {
+            place.run(&["capture", "install"]).good();
+        }
+        let sqs = Sqs::start(fastrand::u64(..), faults, Duration::from_secs(20), 20);
+        let environment = vec![
+            ("TALLYMARK_CONFIG", config.path().join("tallymark.toml").display().to_string()),
+            ("SOURCE_DATABASE_URL", crate::support::pooler::pooled(&place.source_url)),
+            ("AWS_ENDPOINT_URL_DYNAMODB", place.endpoint().clone()),
+            ("AWS_ENDPOINT_URL_SQS", sqs.endpoint()),
+            ("TALLYMARK_QUEUE_URL", sqs.url("fresh")),
+            ("TALLYMARK_BACKFILL_QUEUE_URL", sqs.url("backfill")),
+            ("AWS_ACCESS_KEY_ID", "test".to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", "test".to_owned()),
+            ("AWS_REGION", "eu-central-1".to_owned()),
+        ];
+        Self { place, sqs, environment, _config: config, _database: database }
+    }
+
+    fn function(&self) -> Function {
+        let pairs: Vec<_> = self.environment.iter().map(|(name, it)| (*name, it.as_str())).collect();
+        Function::start(&pairs)
+    }
+
+    /// Groups in which the rollup and one `GROUP BY` of its source differ.
+    async fn differences(&self) -> String {
+        let sql = "WITH wanted AS (SELECT date_bin('1 hour', at, '2020-01-01Z') AS bucket, kind, \
+             count(*) AS events, sum(amount) AS amount FROM events WHERE at < date_trunc('hour', now()) \
+             GROUP BY 1, 2), found AS (SELECT bucket, kind, events, amount FROM stats.hourly) \
+             SELECT (SELECT count(*) FROM (TABLE wanted EXCEPT ALL TABLE found) AS lacking) + \
+             (SELECT count(*) FROM (TABLE found EXCEPT ALL TABLE wanted) AS surplus)";
+        lines(&self.place.target_url, sql).await.join("")
+    }
+}
+
+fn this_hour() -> DateTime<Utc> {
+    SystemClock.now().duration_trunc(TimeDelta::hours(1)).unwrap()
+}
+
+fn scheduled() -> Value {
+    json!({
+        "id": "cdc73f9d-aea9-11e3-9d5a-835b769c0d9c", "detail-type": "Scheduled Event",
+        "source": "aws.events", "account": "123456789012", "region": "eu-central-1",
+        "time": SystemClock.now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
+        "resources": ["arn:aws:events:eu-central-1:123456789012:rule/tick"], "detail": {},
+    })
+}
+
+fn backfill(hours: u32, force: bool) -> Value {
+    let from = this_hour() - TimeDelta::hours(hours.into());
+    json!({
+        "trigger": "backfill", "rollup": "hourly", "from": from.to_rfc3339(),
+        "to": this_hour().to_rfc3339(), "order": "newest_first", "force": force,
+    })
+}
+
+/// Functions that take messages from the queues, as event source mappings feed them, and one that ticks.
+struct Fleet {
+    stop: Arc<AtomicBool>,
+    threads: Vec<thread::JoinHandle<()>>,
+    killed: Arc<AtomicUsize>,
+}
+
+impl Fleet {
+    /// `each` functions for each queue; of a hundred invocations `kills` are killed.
+    fn start(account: &Account, each: usize, kills: f64, tick: Duration) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let killed = Arc::new(AtomicUsize::new(0));
+        let environment = Arc::new(account.environment.clone());
+        let mut threads = Vec::new();
+        for queue in ["fresh", "backfill"] {
+            for _ in 0..each {
+                let (stop, killed) = (Arc::clone(&stop), Arc::clone(&killed));
+                let (sqs, environment) = (account.sqs.clone(), Arc::clone(&environment));
+                threads.push(thread::spawn(move || {
+                    let mut worker = Mortal { environment, kills, killed, function: None };
+                    while !stop.load(Ordering::SeqCst) {
+                        let Some((event, handle)) = sqs.receive(queue) else {
+                            thread::sleep(Duration::from_millis(20));
+                            continue;
+                        };
+                        let answer = worker.invoke(&event);
+                        let is_over = |answer: &Answer| {
+                            answer.response()["batchItemFailures"].as_array().unwrap().is_empty()
+                        };
+                        if answer.as_ref().is_some_and(is_over) {
+                            sqs.delete(queue, &handle);
+                        }
+                    }
+                }));
+            }
+        }
+        let ended = Arc::clone(&stop);
+        let killed_too = Arc::clone(&killed);
+        threads.push(thread::spawn(move || {
+            let mut worker = Mortal { environment, kills, killed: killed_too, function: None };
+            while !ended.load(Ordering::SeqCst) {
+                // At least once.
+                for _ in 0..if fastrand::u8(..10) == 0 { 2 } else { 1 } {
+                    worker.invoke(&scheduled());
+                }
+                thread::sleep(tick);
+            }
+        }));
+        Self { stop, threads, killed }
+    }
+
+    /// Lets what is under way end; returns how many functions were killed.
+    fn end(self) -> usize {
+        self.stop.store(true, Ordering::SeqCst);
+        for thread in self.threads {
+            thread.join().unwrap();
+        }
+        self.killed.load(Ordering::SeqCst)
+    }
+}
+
+/// A function that is killed now and then, and started again.
+struct Mortal {
+    environment: Arc<Vec<(&'static str, String)>>,
+    kills: f64,
+    killed: Arc<AtomicUsize>,
+    function: Option<Function>,
+}
+
+impl Mortal {
+    fn invoke(&mut self, event: &Value) -> Option<Answer> {
+        let pairs: Vec<_> = self.environment.iter().map(|(name, it)| (*name, it.as_str())).collect();
+        let mut function = self.function.take().unwrap_or_else(|| Function::start(&pairs));
+        let patience = match fastrand::f64() < self.kills {
+            true => Duration::from_millis(fastrand::u64(1..200)),
+            false => Duration::from_secs(60),
+        };
+        let answer = function.invoke_or_kill(event, BUDGET, patience);
+        match &answer {
+            Some(_) => self.function = Some(function),
+            None => {
+                self.killed.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+        answer
+    }
+}
+
+/// Waits until nothing is due and no message is left.
+async fn quiesce(account: &Account, limit: Duration) {
+    let watch = Stopwatch::start();
+    loop {
+        let checkpoints = account.place.checkpoints();
+        let unfinished = checkpoints.unfinished("hourly").await.unwrap();
+        let seen = checkpoints.watermark("hourly").await.unwrap();
+        let left = ["fresh", "backfill"].map(|queue| account.sqs.account(queue).left);
+        let marks = "SELECT count(*) FROM tallymark.mark";
+        let is_captured = lines(&account.place.source_url, "SELECT to_regclass('tallymark.mark')").await;
+        let marks = match is_captured[0].as_str() {
+            "()" => "(0)".to_owned(),
+            _ => lines(&account.place.source_url, marks).await.join(""),
+        };
+        let is_through = seen.until().is_some_and(|until| until >= this_hour());
+        let is_idle = seen.backfill().is_none() && unfinished.is_empty() && left == [0, 0];
+        if is_through && is_idle && marks == "(0)" {
+            return;
+        }
+        assert!(
+            watch.elapsed() < limit,
+            "not quiet after {limit:?}: watermark {:?}, backfill {:?}, {} unfinished, messages {left:?}, marks {marks}",
+            seen.until(),
+            seen.backfill(),
+            unfinished.len(),
+        );
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+/// Hours of the long test: a month of them, or what the environment says (a year has 8,760).
+fn hours() -> u32 {
+    std::env::var("TALLYMARK_TEST_HOURS").map_or(720, |hours| hours.parse().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backfill_is_exact_whatever_happens_to_messages_and_functions() {
+    let hours = hours();
+    let faults = Faults { duplicates: 0.05, throttled: 0.02, delay: Duration::ZERO };
+    let account = Account::new(hours, 6, "capture", faults).await;
+    for dead in ["not json", r#"{"trigger":"slice","rollup":"nobody","start":"2026-01-01"}"#] {
+        account.sqs.send("backfill", dead);
+    }
+    let mut planner = account.function();
+    let answer = planner.invoke(&backfill(hours, false));
+    assert_eq!(answer.response()["backfill"]["state"], "running", "{answer:?}");
+    assert_eq!(answer.response()["backfill"]["sent"], hours, "{answer:?}");
+    let fleet = Fleet::start(&account, 2, 0.01, Duration::from_secs(2));
+    // Late rows while all of it runs, into slices that are done and others that are not.
+    for n in 0..20 {
+        let late = this_hour() - TimeDelta::hours(fastrand::i64(1..i64::from(hours)));
+        let sql = format!("INSERT INTO events VALUES ('{}', 'late', {n})", late.to_rfc3339());
+        execute(&account.place.source_url, &sql).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let watch = Stopwatch::start();
+    while account.sqs.account("backfill").left > hours as usize / 2 {
+        assert!(watch.elapsed() < Duration::from_secs(1200), "too slow");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let purged = account.sqs.purge("backfill") + account.sqs.purge("fresh");
+    assert!(purged > 0, "nothing was left to purge");
+    quiesce(&account, Duration::from_secs(1200)).await;
+    let killed = fleet.end();
+    println!("{hours} slices, {purged} messages purged, {killed} functions killed");
+    assert_eq!(account.differences().await, "(0)");
+    for queue in ["fresh", "backfill"] {
+        let it = account.sqs.account(queue);
+        assert_eq!(it.sent, it.deleted + it.purged + it.dead + it.left, "{queue}: {it:?}");
+    }
+    assert_eq!(account.sqs.dead("fresh"), Vec::<String>::new());
+    let known: BTreeSet<_> = account.sqs.dead("backfill").into_iter().collect();
+    for dead in known {
+        assert!(dead == "not json" || dead.contains("nobody"), "{dead} does not belong there");
+    }
+}
+
+/// Ten years of hours are planned by functions that are killed meanwhile: every slice is sent, in little memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn planning_ten_years_of_hours_survives_being_killed() {
+    const HOURS: u32 = 87_660;
+    const MEMORY_MAX_KB: u64 = 128 * 1024;
+    let delay = Duration::from_millis(10);
+    let mut account =
+        Account::new(HOURS, 1, "grace", Faults { delay, ..Faults::default() }).await;
+    let slow = Unreliable::slow(account.place.endpoint(), delay);
+    for (name, value) in &mut account.environment {
+        if *name == "AWS_ENDPOINT_URL_DYNAMODB" {
+            value.clone_from(&slow.endpoint);
+        }
+    }
+    let quarter = Duration::from_secs(900);
+    let mut first = account.function();
+    let began = first.invoke_or_kill(&backfill(HOURS, false), quarter, Duration::from_secs(3));
+    assert_eq!(began, None, "it was done before it could be killed");
+    let before = account.sqs.account("backfill").sent;
+    assert!(before > 0 && before < HOURS as usize, "{before} were sent");
+    let mut second = account.function();
+    // The tick finds the backfill by itself, and goes on where the first one stopped.
+    let answer = second.invoke_or_kill(&scheduled(), quarter, Duration::from_secs(600)).unwrap();
+    let sent = answer.response()["sent"].as_u64().unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", second.pid())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let peak: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(peak < MEMORY_MAX_KB, "{peak} kB");
+    let bodies = account.sqs.bodies("backfill");
+    let starts: BTreeSet<_> = bodies.iter().map(|it| it["start"].as_str().unwrap()).collect();
+    println!("{before} messages before the kill, {sent} after, peak {peak} kB");
+    assert_eq!(starts.len(), HOURS as usize);
+    assert!(bodies.len() < HOURS as usize + 1200, "{} were sent in all", bodies.len());
+}
+
+/// What docs/COST.md computes with.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slice_costs_two_writes_one_read_and_a_tenth_of_a_send() {
+    const HOURS: u32 = 100;
+    let mut account = Account::new(HOURS, 2, "grace", Faults::default()).await;
+    let counting = Unreliable::counting(account.place.endpoint());
+    for (name, value) in &mut account.environment {
+        if *name == "AWS_ENDPOINT_URL_DYNAMODB" {
+            value.clone_from(&counting.endpoint);
+        }
+    }
+    let mut function = account.function();
+    let answer = function.invoke(&backfill(HOURS, false));
+    assert_eq!(answer.response()["backfill"]["sent"], HOURS);
+    assert_eq!(account.sqs.calls()["SendMessageBatch"], HOURS as usize / 10);
+    let planning = counting.asked().len();
+    assert!(planning < 15, "{planning} calls to plan");
+    let traces: BTreeSet<_> = account.sqs.traces("backfill").into_iter().collect();
+    assert_eq!(traces.len(), 1, "{traces:?}");
+    assert!(traces.first().unwrap().as_ref().unwrap().starts_with("Root="), "{traces:?}");
+    while let Some((event, handle)) = account.sqs.receive("backfill") {
+        let answer = function.invoke(&event);
+        assert_eq!(answer.response()["batchItemFailures"], json!([]));
+        account.sqs.delete("backfill", &handle);
+    }
+    let asked = counting.asked();
+    let count = |name: &str| asked.iter().filter(|it| *it == name).count();
+    assert_eq!(count("UpdateItem"), 2 * HOURS as usize);
+    // One more: what the backfill asks for, read once by each process.
+    assert_eq!(count("GetItem"), HOURS as usize + 1);
+    assert_eq!(asked.len(), 3 * HOURS as usize + 1, "{asked:?}");
+    assert_eq!(account.differences().await, "(0)");
+    let log = function.stop().log();
+    let metrics: Vec<_> = log.iter().filter(|line| line["message"] == "metrics").collect();
+    assert_eq!(metrics.iter().filter(|line| line["SlicesSucceeded"] == 1.0).count(), HOURS as usize);
+}
+
+/// A message that comes back does so when it is worth it, and one that cannot be helped does not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_backfill_takes_its_messages_from_the_queue_and_goes_on_after() {
+    const HOURS: u32 = 60;
+    let account = Account::new(HOURS, 2, "grace", Faults::default()).await;
+    let mut function = account.function();
+    let answer = function.invoke(&backfill(HOURS, false));
+    let id = answer.response()["backfill"]["id"].as_str().unwrap().to_owned();
+    // The same event once more is the same backfill.
+    let again = function.invoke(&backfill(HOURS, false));
+    assert_eq!(again.response()["backfill"]["id"], id);
+    // Another one has to wait.
+    let other = function.invoke(&backfill(HOURS, true));
+    assert_eq!(other.error().0, "WrongUsage");
+    account.place.run(&["backfill", "pause", "hourly", "--reason", "a sale"]).good();
+    let mut back = 0;
+    while let Some((event, handle)) = account.sqs.receive("backfill") {
+        back += function.invoke(&event).response()["batchItemFailures"].as_array().unwrap().len();
+        account.sqs.delete("backfill", &handle);
+    }
+    assert_eq!(back, 0, "a paused message spins in the queue");
+    let status = account.place.json(&["backfill", "status", "hourly"]);
+    assert_eq!(status["progress"]["done"], 0, "{status:#}");
+    account.place.run(&["backfill", "resume", "hourly"]).good();
+    account.place.run(&["backfill", "cancel", "hourly"]).good();
+    // Its messages are worth nothing now, and a tick begins no other.
+    account.sqs.send("backfill", &json!({"trigger":"slice","rollup":"hourly",
+        "start": (this_hour() - TimeDelta::hours(50)).to_rfc3339(), "backfill": id}).to_string());
+    let (event, _) = account.sqs.receive("backfill").unwrap();
+    assert_eq!(function.invoke(&event).response()["batchItemFailures"], json!([]));
+    let tick = function.invoke(&scheduled());
+    let held = tick.response()["held"].to_string();
+    assert!(held.contains("tallymark backfill start hourly"), "{held}");
+    let list = account.place.json(&["backfill", "list"]);
+    assert_eq!(list["backfills"][0]["state"], "cancelled", "{list:#}");
+    // The newest slices are fresh, whatever becomes of history.
+    assert_eq!(tick.response()["sent"], 24);
+    assert_eq!(account.sqs.account("backfill").left, 1);
+}
+
+/// With `force` what had succeeded before runs again, once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forced_backfill_recomputes_each_slice_once() {
+    const HOURS: u32 = 30;
+    let account = Account::new(HOURS, 2, "grace", Faults::default()).await;
+    account.place.run(&["backfill", "hourly", "--yes"]).good();
+    account.place.sql("UPDATE events SET amount = amount + 1").await;
+    let mut function = account.function();
+    let answer = function.invoke(&backfill(HOURS, true));
+    assert_eq!(answer.response()["backfill"]["sent"], HOURS);
+    let mut ran = 0;
+    for round in 0..2 {
+        let bodies: Vec<_> = account.sqs.bodies("backfill");
+        while let Some((event, handle)) = account.sqs.receive("backfill") {
+            assert_eq!(function.invoke(&event).response()["batchItemFailures"], json!([]));
+            account.sqs.delete("backfill", &handle);
+            ran += 1;
+        }
+        assert_eq!(account.differences().await, "(0)");
+        if round == 0 {
+            // Each message comes a second time.
+            bodies.iter().for_each(|body| account.sqs.send("backfill", &body.to_string()));
+        }
+    }
+    assert_eq!(ran, 2 * HOURS);
+    let attempts = Mutex::new(BTreeSet::new());
+    for hour in 1..=HOURS {
+        let start = this_hour() - TimeDelta::hours(hour.into());
+        let found = account.place.checkpoints().get("hourly", start).await.unwrap().unwrap();
+        attempts.lock().unwrap().insert(found.attempt);
+    }
+    assert_eq!(attempts.into_inner().unwrap(), BTreeSet::from([2]));
+    let status = account.place.json(&["backfill", "status", "hourly"]);
+    assert_eq!(status["progress"]["computed"], HOURS, "{status:#}");
+}

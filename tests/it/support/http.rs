@@ -1,0 +1,46 @@
+//! As much of HTTP/1.1 as the emulated services need: requests with a length, one after another.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+
+/// A request.
+pub struct Request {
+    /// Its path.
+    pub path: String,
+    /// Its headers, with their names in small letters.
+    pub headers: HashMap<String, String>,
+    /// Its body.
+    pub body: Vec<u8>,
+}
+
+impl Request {
+    /// The next request; `None` at the connection's end.
+    pub fn read(reader: &mut BufReader<&TcpStream>) -> Option<Self> {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
+        let path = line.split(' ').nth(1)?.to_owned();
+        let mut headers = HashMap::new();
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
+            let Some((name, value)) = line.trim().split_once(':') else { break };
+            headers.insert(name.to_lowercase(), value.trim().to_owned());
+        }
+        let mut body = Vec::new();
+        if let Some(length) = headers.get("content-length") {
+            body.resize(length.parse().ok()?, 0);
+            reader.read_exact(&mut body).ok()?;
+        } else {
+            assert!(!headers.contains_key("transfer-encoding"), "a body of unknown length");
+        }
+        Some(Self { path, headers, body })
+    }
+}
+
+/// Answers; `None`: the other side is gone.
+pub fn respond(mut stream: &TcpStream, status: &str, headers: &str, body: &[u8]) -> Option<()> {
+    let length = body.len();
+    let head = format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {length}\r\n\r\n");
+    stream.write_all(&[head.as_bytes(), body].concat()).ok()
+}
