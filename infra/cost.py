@@ -1,0 +1,145 @@
+#!/usr/bin/env python3
+"""What Tallymark costs on AWS a month: the tables of docs/COST.md.
+
+    python3 infra/cost.py            prints them
+    python3 infra/cost.py --write    puts them into docs/COST.md
+    python3 infra/cost.py --check    fails if docs/COST.md holds others
+
+Prices of work come from src/price.rs, so that the page and `tallymark plan` say the same. What is not a slice's is
+below. All of it can be computed again by hand: docs/COST.md has the formula.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "COST.md"
+BEGIN, END = "<!-- computed by infra/cost.py -->", "<!-- end -->"
+
+# CloudWatch a month, of the pages that src/price.rs names: a metric, an alarm.
+METRIC, ALARM = 0.30, 0.10
+
+# A month.
+HOURS, DAYS = 730, 730 / 24
+TICKS = HOURS * 12
+
+# A tick with nothing due: 50 ms, and for each rollup two reads of a few milliseconds each (test
+# `a_tick_with_nothing_due_asks_two_questions_and_connects_to_no_database`); a read for all of them together.
+TICK_MS, TICK_MS_PER_ROLLUP = 50, 10
+TICK_READS, TICK_READS_PER_ROLLUP = 1, 2
+# Lambda's three lines, the tick's, and its metrics.
+TICK_LOG_BYTES = 2_000
+
+# Lambda keeps up to five long polls of 20 s on each queue, whether or not there is something in it.
+IDLE_POLLS = 2 * 5 * 3 * 60 * HOURS
+
+# What a slice takes, with the application's rows at hand.
+SLICE_MS = 100
+
+
+def prices():
+    """The constants of src/price.rs."""
+    text = (ROOT / "src" / "price.rs").read_text()
+    numbers = re.findall(r"^const (\w+): f64 = ([0-9_.e-]+);", text, re.M)
+    (date,) = re.findall(r'^pub const PRICES_OF: &str = "([0-9-]+)";', text, re.M)
+    return {name: float(number.replace("_", "")) for name, number in numbers}, date
+
+
+P, DATE = prices()
+
+
+def of(slices, elapsed_ms):
+    """`Dollars::of`: Lambda, DynamoDB, SQS, logs."""
+    return (
+        slices * P["LAMBDA_REQUEST"] + elapsed_ms / 1e3 * P["LAMBDA_GB"] * P["LAMBDA_GB_SECOND"],
+        slices * (P["WRITES_PER_SLICE"] * P["DYNAMODB_WRITE"] + P["READS_PER_SLICE"] * P["DYNAMODB_READ"]),
+        slices * P["SQS_REQUESTS_PER_SLICE"] * P["SQS_REQUEST"],
+        slices * P["LOG_BYTES_PER_SLICE"] / 1e9 * P["LOGS_GB"],
+    )
+
+
+def ticks(rollups):
+    """A month of ticks with nothing due: Lambda, DynamoDB, SQS, logs."""
+    elapsed = TICK_MS + TICK_MS_PER_ROLLUP * rollups
+    return (
+        TICKS * (P["LAMBDA_REQUEST"] + elapsed / 1e3 * P["LAMBDA_GB"] * P["LAMBDA_GB_SECOND"]),
+        TICKS * (TICK_READS + TICK_READS_PER_ROLLUP * rollups) * P["DYNAMODB_READ"],
+        0.0,
+        TICKS * TICK_LOG_BYTES / 1e9 * P["LOGS_GB"],
+    )
+
+
+def counted(names, text):
+    return len(set(re.findall(names, text, re.M)))
+
+
+def fixed():
+    """What the stack costs if nothing is to be done: metrics, alarms, polling."""
+    metrics = counted(r"^\| `([A-Z]\w+)` \|", (ROOT / "docs" / "METRICS.md").read_text())
+    alarms = (ROOT / "template.yaml").read_text().count("Type: AWS::CloudWatch::Alarm")
+    return metrics, alarms, metrics * METRIC, alarms * ALARM, IDLE_POLLS * P["SQS_REQUEST"]
+
+
+def table(head, rows):
+    lines = ["| " + " | ".join(head) + " |", "|" + "|".join(["---"] + ["---:"] * (len(head) - 1)) + "|"]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+def money(dollars):
+    return f"${dollars:,.2f}" if dollars >= 0.1 else f"${dollars:.3f}"
+
+
+def page():
+    metrics, alarms, *parts = fixed()
+    stack = sum(parts)
+    whole = [
+        (f"{metrics} custom metrics at {money(METRIC)}", money(parts[0])),
+        (f"{alarms} alarms at {money(ALARM)}", money(parts[1])),
+        (f"{IDLE_POLLS:,} polls of two queues", money(parts[2])),
+        ("**the stack**", f"**{money(stack)}**"),
+    ]
+    months = []
+    for rollups in (1, 10, 100):
+        for width, slices in (("hour", HOURS * rollups), ("day", DAYS * rollups)):
+            work = [sum(pair) for pair in zip(of(slices, slices * SLICE_MS), ticks(rollups))]
+            row = [f"{rollups} by the {width}", f"{slices:,.0f}", *map(money, work), money(sum(work))]
+            months.append((*row, money(sum(work) + stack)))
+    years = []
+    for slices, each_ms, name in (
+        (8_760, 100, "by the hour, 0.1 s a slice"),
+        (8_760, 1_000, "by the hour, 1 s a slice"),
+        (365, 2_000, "by the day, 2 s a slice"),
+        (365, 20_000, "by the day, 20 s a slice"),
+        (87_660, 100, "ten years by the hour, 0.1 s a slice"),
+    ):
+        work = of(slices, slices * each_ms)
+        years.append((name, f"{slices:,}", *map(money, work), money(sum(work))))
+    services = ["Lambda", "DynamoDB", "SQS", "logs"]
+    return "\n\n".join(
+        (
+            "### A month of the stack, whatever it does",
+            table(["", "a month"], whole),
+            "### A month of work",
+            table(["rollups", "slices", *services, "work", "work and stack"], months),
+            "### A year's backfill, once",
+            table(["", "slices", *services, "all"], years),
+        )
+    )
+
+
+def main():
+    text = PAGE.read_text()
+    before, rest = text.split(BEGIN)
+    held, after = rest.split(END)
+    computed = f"\n\n{page()}\n\n"
+    if "--write" in sys.argv:
+        PAGE.write_text(before + BEGIN + computed + END + after)
+    elif "--check" in sys.argv:
+        if held != computed or DATE not in before:
+            sys.exit("docs/COST.md is not what infra/cost.py computes; run python3 infra/cost.py --write")
+    else:
+        print(page())
+
+
+main()

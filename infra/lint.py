@@ -1,0 +1,330 @@
+"""What the linters of infra/lint.sh do not know.
+
+- Every policy of template.yaml and of infra/terraform goes through parliament, with all options switched on and
+  with none. Statements have a name, and neither an action nor a resource is a wildcard.
+- The Terraform module has the template's statements (name, actions, resources), alarms and dashboard.
+- docs/METRICS.md and docs/RUNBOOK.md know every metric and alarm.
+- docs/COST.md holds what infra/cost.py computes.
+
+Ends with 1 and a line for each thing that is wrong.
+"""
+
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import hcl2
+from parliament import analyze_policy_string
+from samtranslator.translator.transform import transform
+from samtranslator.yaml_helper import yaml_parse
+
+# Of the translator's own metrics, which nobody collects here.
+logging.getLogger("samtranslator.metrics.metrics").setLevel(logging.ERROR)
+# SAM asks for a region; nothing is asked of it.
+os.environ.setdefault("AWS_DEFAULT_REGION", "us-east-1")
+
+ROOT = Path(__file__).resolve().parent.parent
+TERRAFORM = ROOT / "infra" / "terraform"
+PSEUDO = {
+    "AWS::AccountId": "123456789012",
+    "AWS::Partition": "aws",
+    "AWS::Region": "us-east-1",
+    "AWS::StackName": "tallymark",
+    "AWS::URLSuffix": "amazonaws.com",
+}
+ARN = "arn:aws:{}:us-east-1:123456789012:{}"
+KEY = ARN.format("kms", "key/0a1b2c3d-0000-0000-0000-000000000000")
+# Every option in use.
+OPTIONS = {
+    "ConfigParameter": "/tallymark/config",
+    "SourceParameter": "/tallymark/source",
+    "SourceSecret": ARN.format("secretsmanager", "secret:source-a1b2c3"),
+    "TargetParameter": "/tallymark/target",
+    "TargetSecret": ARN.format("secretsmanager", "secret:target-a1b2c3"),
+    "SecretsKey": KEY,
+    "AlarmEmail": "someone@example.com",
+    "VpcSubnets": "subnet-0a1b2c3d",
+    "VpcSecurityGroups": "sg-0a1b2c3d",
+}
+# The same values under Terraform's names.
+TERRAFORM_VALUES = {
+    "aws_cloudwatch_log_group.function.arn": ARN.format("logs", "log-group:/aws/lambda/tallymark"),
+    "aws_cloudwatch_event_rule.tick.arn": ARN.format("events", "rule/tallymark-tick"),
+    "aws_sns_topic.alarms[0].arn": ARN.format("sns", "tallymark-alarms"),
+    "local.table_arn": ARN.format("dynamodb", "table/tallymark"),
+    "local.ssm_arn": ARN.format("ssm", "parameter"),
+    "local.partition": "aws",
+    "local.region": "us-east-1",
+    "local.account": "123456789012",
+    "data.aws_partition.this.dns_suffix": "amazonaws.com",
+    "var.name": "tallymark",
+    "var.config_parameter": OPTIONS["ConfigParameter"],
+    "var.source_parameter": OPTIONS["SourceParameter"],
+    "var.source_secret": OPTIONS["SourceSecret"],
+    "var.target_parameter": OPTIONS["TargetParameter"],
+    "var.target_secret": OPTIONS["TargetSecret"],
+    "var.secrets_key": KEY,
+    **{
+        f"aws_sqs_queue.{name}.arn": ARN.format("sqs", "tallymark-" + name.replace("_", "-"))
+        for name in ("fresh", "backfill", "fresh_dead_letters", "backfill_dead_letters", "invocation_dead_letters")
+    },
+}
+
+problems = []
+
+
+def as_list(value):
+    return value if isinstance(value, list) else [value]
+
+
+class Template:
+    """template.yaml as CloudFormation gets it from SAM, with values for its parameters."""
+
+    def __init__(self, parameters):
+        source = yaml_parse((ROOT / "template.yaml").read_text())
+        # A zip that is not built yet.
+        source["Resources"]["Function"]["Properties"]["CodeUri"] = "s3://bucket/tallymark.zip"
+
+        class NoManagedPolicies:
+            def load(self):
+                return {}
+
+        whole = transform(source, {}, NoManagedPolicies())
+        self.conditions = whole["Conditions"]
+        self.parameters = {name: str(p["Default"]) for name, p in whole["Parameters"].items()} | parameters
+        self.mappings = whole["Mappings"]
+        resources = whole["Resources"]
+        self.resources = {
+            name: resource
+            for name, resource in resources.items()
+            if "Condition" not in resource or self.holds(resource["Condition"])
+        }
+
+    def holds(self, condition):
+        if isinstance(condition, str):
+            return self.holds(self.conditions[condition])
+        ((function, arguments),) = condition.items()
+        if function == "Condition":
+            return self.holds(arguments)
+        if function == "Fn::Not":
+            return not self.holds(arguments[0])
+        if function == "Fn::Or":
+            return any(map(self.holds, arguments))
+        if function == "Fn::Equals":
+            left, right = (self.value(argument) for argument in arguments)
+            return left == right
+        raise ValueError(f"unknown function {function}")
+
+    def value(self, node):
+        """`node` with its functions carried out; None is AWS::NoValue."""
+        if isinstance(node, list):
+            return [value for value in map(self.value, node) if value is not None]
+        if not isinstance(node, dict):
+            return node
+        if len(node) != 1 or not (set(node) <= {"Ref"} or next(iter(node)).startswith("Fn::")):
+            values = {key: self.value(value) for key, value in node.items()}
+            return {key: value for key, value in values.items() if value is not None}
+        ((function, arguments),) = node.items()
+        if function == "Ref":
+            return None if arguments == "AWS::NoValue" else self.named(arguments)
+        if function == "Fn::GetAtt":
+            return self.attribute(*arguments)
+        if function == "Fn::Sub":
+            return re.sub(r"\$\{([^}]+)\}", lambda name: str(self.named(name[1])), arguments)
+        if function == "Fn::If":
+            return self.value(arguments[1 if self.holds(arguments[0]) else 2])
+        if function == "Fn::FindInMap":
+            table, first, second = (self.value(argument) for argument in arguments)
+            return self.mappings[table][first][second]
+        if function == "Fn::Split":
+            return self.value(arguments[1]).split(arguments[0])
+        if function == "Fn::Join":
+            return arguments[0].join(self.value(arguments[1]))
+        raise ValueError(f"unknown function {function}")
+
+    def named(self, name):
+        if name in PSEUDO:
+            return PSEUDO[name]
+        if name in self.parameters:
+            return self.parameters[name]
+        if self.resources[name]["Type"] == "AWS::SNS::Topic":
+            return self.attribute(name, "Arn")
+        return self.physical(name)
+
+    def physical(self, name):
+        properties = self.resources[name]["Properties"]
+        key = next(key for key in ("QueueName", "LogGroupName", "TopicName", "FunctionName", "RoleName") if key in properties)
+        return self.value(properties[key])
+
+    def attribute(self, name, attribute):
+        if attribute == "QueueName":
+            return self.physical(name)
+        kind, physical = self.resources[name]["Type"], self.physical(name)
+        if kind == "AWS::Logs::LogGroup":
+            return ARN.format("logs", f"log-group:{physical}:*")
+        service = {"AWS::SQS::Queue": "sqs", "AWS::SNS::Topic": "sns"}[kind]
+        return ARN.format(service, physical)
+
+    def policies(self):
+        """Every policy document, under the name of what holds it; what assumes a role apart."""
+        for name, resource in self.resources.items():
+            properties = resource["Properties"]
+            if "PolicyDocument" in properties:
+                yield name, self.value(properties["PolicyDocument"])
+            for policy in properties.get("Policies", []):
+                yield name, self.value(policy["PolicyDocument"])
+
+
+def judge(where, document):
+    """What parliament says of a policy, and what it must not hold."""
+    for finding in analyze_policy_string(json.dumps(document)).findings:
+        problems.append(f"{where}: {finding.issue}: {finding.detail} {finding.location.get('string', '')}")
+    names = [statement.get("Sid") for statement in document["Statement"]]
+    if None in names or len(set(names)) < len(names):
+        problems.append(f"{where}: each statement needs a Sid of its own: {names}")
+    for statement in document["Statement"]:
+        for action in as_list(statement["Action"]):
+            if "*" in action:
+                problems.append(f"{where}: {statement.get('Sid')} allows {action}")
+        for resource in as_list(statement["Resource"]):
+            # A log group's streams have no other name.
+            if "*" in resource and not (":log-group:" in resource and resource.endswith(":*")):
+                problems.append(f"{where}: {statement.get('Sid')} is about {resource}")
+
+
+def shape(document):
+    """Of a policy, what has to be the same in the template and in Terraform."""
+    return {
+        statement["Sid"]: (
+            tuple(sorted(as_list(statement["Action"]))),
+            tuple(sorted(as_list(statement["Resource"]))),
+            json.dumps(statement.get("Condition", {}), sort_keys=True),
+        )
+        for statement in document["Statement"]
+    }
+
+
+def plain(text):
+    """A text of Terraform, with values for what it refers to."""
+    text = text.strip('"') if isinstance(text, str) else text
+    return re.sub(r"\$\{([^}]+)\}", lambda name: str(TERRAFORM_VALUES[name[1].strip()]), text)
+
+
+def blocks(kind):
+    """The blocks of this kind in the module: (type, name, body)."""
+    for path in sorted(TERRAFORM.glob("*.tf")):
+        with path.open() as file:
+            for block in hcl2.load(file).get(kind, []):
+                for first, rest in block.items():
+                    if isinstance(rest, dict) and all(isinstance(body, dict) for body in rest.values()):
+                        for second, body in rest.items():
+                            yield first.strip('"'), second.strip('"'), body
+                    else:
+                        yield kind, first.strip('"'), rest
+
+
+def terraform_policies(documents):
+    for _, name, body in documents:
+        statements = [*body.get("statement", [])]
+        for dynamic in body.get("dynamic", []):
+            for block in dynamic.values():
+                statements += block["content"]
+        yield name, {"Version": "2012-10-17", "Statement": [terraform_statement(body) for body in statements]}
+
+
+def terraform_statement(body):
+    statement = {"Sid": plain(body["sid"]), "Effect": "Allow", "Action": [plain(action) for action in body["actions"]]}
+    if "resources" in body:
+        statement["Resource"] = [plain(resource) for resource in body["resources"]]
+    for principals in body.get("principals", []):
+        statement["Principal"] = {plain(principals["type"]): plain(principals["identifiers"][0])}
+    for condition in body.get("condition", []):
+        values = [plain(value) for value in condition["values"]]
+        values = values[0] if len(values) == 1 else values
+        statement["Condition"] = {plain(condition["test"]): {plain(condition["variable"]): values}}
+    return statement
+
+
+def compare(what, template, terraform):
+    for name in sorted(template.keys() | terraform.keys()):
+        ours, theirs = template.get(name), terraform.get(name)
+        if ours != theirs:
+            problems.append(f"{what} {name}: the template has {ours}, Terraform has {theirs}")
+
+
+def alarms_of(template):
+    found = {}
+    for resource in template.resources.values():
+        if resource["Type"] == "AWS::CloudWatch::Alarm":
+            alarm = template.value(resource["Properties"])
+            name = alarm["AlarmName"].removeprefix("tallymark-")
+            keys = ("Namespace", "MetricName", "Statistic", "ComparisonOperator", "TreatMissingData")
+            found[name] = tuple(alarm[key] for key in keys)
+            if alarm["Period"] != 300:
+                problems.append(f"alarm {name}: Terraform's periods are of 300 s")
+    return found
+
+
+def terraform_alarms(parsed):
+    (alarms,) = (body["alarms"] for _, name, body in parsed if "alarms" in body)
+    keys = ("namespace", "metric", "statistic", "operator", "missing")
+    return {
+        name.strip('"'): tuple(alarm[key].strip('"') for key in keys)
+        for name, alarm in alarms.items()
+        if isinstance(alarm, dict)
+    }
+
+
+def locals_of_alarms():
+    with (TERRAFORM / "alarms.tf").open() as file:
+        return [("locals", "", body) for body in hcl2.load(file)["locals"]]
+
+
+def main():
+    full, least = Template(OPTIONS), Template({})
+    documents = list(block for block in blocks("data") if block[0] == "aws_iam_policy_document")
+    statements, theirs = {}, {}
+    for template in (full, least):
+        for where, document in template.policies():
+            judge(f"template.yaml: {where}", document)
+            if template is full:
+                statements |= shape(document)
+    if "ManagedPolicyArns" in least.value(least.resources["FunctionRole"]["Properties"]):
+        problems.append("template.yaml: FunctionRole: a managed policy although there is no VPC")
+    for name, document in terraform_policies(documents):
+        if all("Resource" in statement for statement in document["Statement"]):
+            judge(f"infra/terraform: {name}", document)
+            theirs |= shape(document)
+    compare("statement", statements, theirs)
+
+    alarms = alarms_of(full)
+    compare("alarm", alarms, terraform_alarms(locals_of_alarms()))
+    body = json.loads(full.value(full.resources["Dashboard"]["Properties"]["DashboardBody"]))
+    values = {"name": "tallymark", "region": "us-east-1", "table": "tallymark", "lag": "7200"}
+    text = (TERRAFORM / "dashboard.json.tftpl").read_text()
+    if json.loads(re.sub(r"\$\{(\w+)\}", lambda name: values[name[1]], text)) != body:
+        problems.append("infra/terraform/dashboard.json.tftpl differs from the template's dashboard")
+
+    metrics = (ROOT / "docs" / "METRICS.md").read_text()
+    shown = [metric for widget in body["widgets"] for metric in widget["properties"].get("metrics", [])]
+    ours = {metric[1] for metric in shown if metric[0] == "Tallymark"}
+    ours |= {alarm[1] for alarm in alarms.values() if alarm[0] == "Tallymark"}
+    problems.extend(f"docs/METRICS.md does not tell of {name}" for name in sorted(ours) if f"`{name}`" not in metrics)
+    runbook = (ROOT / "docs" / "RUNBOOK.md").read_text()
+    problems.extend(f"docs/RUNBOOK.md has no `## {name}`" for name in alarms if f"\n## {name}\n" not in runbook)
+
+    cost = subprocess.run([sys.executable, ROOT / "infra" / "cost.py", "--check"], capture_output=True, text=True)
+    if cost.returncode != 0:
+        problems.append((cost.stdout + cost.stderr).strip())
+
+    for problem in problems:
+        print(f"error: {problem}")
+    print(f"{len(statements)} statements, {len(alarms)} alarms, {len(problems)} problems")
+    sys.exit(bool(problems))
+
+
+main()

@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Judges template.yaml and infra/terraform: AWS's linters, a linter of policies, and what must be the same in both.
+# Needs python3; brings its tools into target/lint. Asks nothing of AWS.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=us-east-1 AWS_EC2_METADATA_DISABLED=true
+export PIP_DISABLE_PIP_VERSION_CHECK=1 CHECKPOINT_DISABLE=1
+
+venv=target/lint
+requirements=infra/lint-requirements.txt
+
+# Once, and again when the versions change.
+prepare() {
+    cmp -s "$requirements" "$venv/requirements.txt" && return
+    rm -rf "$venv"
+    python3 -m venv "$venv"
+    "$venv/bin/pip" install --quiet --no-compile --requirement "$requirements"
+    cp "$requirements" "$venv/requirements.txt"
+}
+
+# Each takes seconds of starting up: they run beside each other.
+names=() jobs=()
+start() {
+    names+=("$1")
+    "${@:2}" >"$venv/log.${#jobs[@]}" 2>&1 &
+    jobs+=($!)
+}
+
+prepare
+start "sam validate --lint" "$venv/bin/sam" validate --lint --template template.yaml
+start "cfn-lint" "$venv/bin/cfn-lint" template.yaml
+start "policies, and Terraform against the template" "$venv/bin/python" infra/lint.py
+if command -v terraform >/dev/null; then
+    start "terraform fmt -check" terraform fmt -check -diff -recursive infra/terraform
+else
+    echo "there is no terraform: its format was not checked"
+fi
+
+failed=0
+for job in "${!jobs[@]}"; do
+    verdict=ok
+    wait "${jobs[$job]}" || { verdict=failed failed=1; }
+    printf -- '-- %s: %s\n' "${names[$job]}" "$verdict"
+    cat "$venv/log.$job"
+done
+exit "$failed"

@@ -1,0 +1,99 @@
+# Two queues, so that a fresh slice never waits behind a backfill.
+
+resource "aws_sqs_queue" "fresh" {
+  name                       = "${var.name}-fresh"
+  sqs_managed_sse_enabled    = true
+  visibility_timeout_seconds = local.visibility_seconds
+  # Four days. The next tick sends again what is lost.
+  message_retention_seconds = 345600
+  tags                      = var.tags
+
+  # Waiting for a lease and going on with a large slice come back too, so twenty is not many.
+  redrive_policy = jsonencode({
+    deadLetterTargetArn = aws_sqs_queue.fresh_dead_letters.arn
+    maxReceiveCount     = 20
+  })
+}
+
+resource "aws_sqs_queue" "fresh_dead_letters" {
+  name                    = "${var.name}-fresh-dead-letters"
+  sqs_managed_sse_enabled = true
+  # Fourteen days, which count from when the message was sent first.
+  message_retention_seconds = local.dead_letters_seconds
+  tags                      = var.tags
+}
+
+resource "aws_sqs_queue_redrive_allow_policy" "fresh" {
+  queue_url = aws_sqs_queue.fresh_dead_letters.url
+
+  redrive_allow_policy = jsonencode({
+    redrivePermission = "byQueue"
+    sourceQueueArns   = [aws_sqs_queue.fresh.arn]
+  })
+}
+
+resource "aws_sqs_queue" "backfill" {
+  name                       = "${var.name}-backfill"
+  sqs_managed_sse_enabled    = true
+  visibility_timeout_seconds = local.visibility_seconds
+  # Seven days: ten years of hours take less with two at a time.
+  message_retention_seconds = 604800
+  tags                      = var.tags
+
+  redrive_policy = jsonencode({
+    deadLetterTargetArn = aws_sqs_queue.backfill_dead_letters.arn
+    maxReceiveCount     = 20
+  })
+}
+
+resource "aws_sqs_queue" "backfill_dead_letters" {
+  name                      = "${var.name}-backfill-dead-letters"
+  sqs_managed_sse_enabled   = true
+  message_retention_seconds = local.dead_letters_seconds
+  tags                      = var.tags
+}
+
+resource "aws_sqs_queue_redrive_allow_policy" "backfill" {
+  queue_url = aws_sqs_queue.backfill_dead_letters.url
+
+  redrive_allow_policy = jsonencode({
+    redrivePermission = "byQueue"
+    sourceQueueArns   = [aws_sqs_queue.backfill.arn]
+  })
+}
+
+# Where asynchronous invocations end that failed or grew too old, and ticks that could not be delivered.
+resource "aws_sqs_queue" "invocation_dead_letters" {
+  name                      = "${var.name}-invocation-dead-letters"
+  sqs_managed_sse_enabled   = true
+  message_retention_seconds = local.dead_letters_seconds
+  tags                      = var.tags
+
+  redrive_allow_policy = jsonencode({
+    redrivePermission = "denyAll"
+  })
+}
+
+resource "aws_sqs_queue_policy" "invocation_dead_letters" {
+  queue_url = aws_sqs_queue.invocation_dead_letters.url
+  policy    = data.aws_iam_policy_document.invocation_dead_letters.json
+}
+
+data "aws_iam_policy_document" "invocation_dead_letters" {
+  statement {
+    sid       = "KeepUndeliveredTicks"
+    actions   = ["sqs:SendMessage"]
+    resources = [aws_sqs_queue.invocation_dead_letters.arn]
+
+    principals {
+      type        = "Service"
+      identifiers = ["events.amazonaws.com"]
+    }
+
+    condition {
+      test     = "ArnEquals"
+      variable = "aws:SourceArn"
+      values   = [aws_cloudwatch_event_rule.tick.arn]
+    }
+  }
+}
