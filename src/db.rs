@@ -134,7 +134,9 @@ impl Db {
         let opened = self.opened(None).await?;
         let begin = begin_sql(access, statement_timeout, label);
         match self.begin_on(&opened, &begin, statement_timeout).await {
-            Err(refused) if refused.kind() == DbErrorKind::Login && self.address.known().is_none() => {
+            Err(refused)
+                if refused.kind() == DbErrorKind::Login && self.address.known().is_none() =>
+            {
                 let renewed = self.opened(Some(&opened.url)).await?;
                 if renewed.url == opened.url {
                     return Err(refused);
@@ -145,12 +147,7 @@ impl Db {
         }
     }
 
-    async fn begin_on(
-        &self,
-        opened: &Opened,
-        begin: &str,
-        limit: Duration,
-    ) -> Result<Tx, DbError> {
+    async fn begin_on(&self, opened: &Opened, begin: &str, limit: Duration) -> Result<Tx, DbError> {
         let refused =
             |source| DbError::new(self.side, format!("connecting to {}", opened.place), source);
         // Within the caller's time: whoever has less than the pool's patience must hear why.

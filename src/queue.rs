@@ -115,7 +115,13 @@ impl Queues {
     /// The queues at these URLs, through a client made elsewhere.
     #[must_use]
     pub fn new(client: Client, fresh: impl Into<String>, backfill: impl Into<String>) -> Self {
-        Self { client, fresh: fresh.into(), backfill: backfill.into(), sent: Arc::default(), trace: Arc::default() }
+        Self {
+            client,
+            fresh: fresh.into(),
+            backfill: backfill.into(),
+            sent: Arc::default(),
+            trace: Arc::default(),
+        }
     }
 
     /// The queues at these URLs, found as every AWS SDK does. Nothing is sent yet.
@@ -150,9 +156,10 @@ impl Queues {
         let trace = trace.as_deref();
         futures_util::stream::iter(slices.chunks(BATCH).map(Ok))
             .try_for_each_concurrent(CALLS_MAX, |slices| async move {
-                let entries = slices.iter().enumerate().map(|(n, slice)| {
-                    entry(n, &body(rollup, slice.start(), backfill), trace)
-                });
+                let entries = slices
+                    .iter()
+                    .enumerate()
+                    .map(|(n, slice)| entry(n, &body(rollup, slice.start(), backfill), trace));
                 let entries = entries.collect::<Result<Vec<_>, _>>();
                 self.send_batch(queue, entries.map_err(|error| QueueError::built(&error))?).await
             })
@@ -229,7 +236,8 @@ impl Queues {
     pub fn unsent(&self, rollup: &str, due: &[Slice], now: DateTime<Utc>) -> Vec<Slice> {
         let mut sent = lock(&self.sent);
         sent.0.retain(|(name, start), at| {
-            name != rollup || (now - *at < RESEND && due.iter().any(|slice| slice.start() == *start))
+            name != rollup
+                || (now - *at < RESEND && due.iter().any(|slice| slice.start() == *start))
         });
         let is_unsent = |slice: &&Slice| !sent.0.contains_key(&(rollup.to_owned(), slice.start()));
         due.iter().filter(is_unsent).copied().collect()
@@ -249,7 +257,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 /// The message of one slice: absolute bounds, far below a kilobyte.
 fn body(rollup: &str, start: DateTime<Utc>, backfill: Option<&str>) -> String {
     let start = start.to_rfc3339_opts(SecondsFormat::Secs, true);
-    json!({ "trigger": "slice", "rollup": rollup, "start": start, "backfill": backfill }).to_string()
+    json!({ "trigger": "slice", "rollup": rollup, "start": start, "backfill": backfill })
+        .to_string()
 }
 
 fn entry(

@@ -39,6 +39,7 @@ pub struct TickReport {
     /// Due slices that were left to the next tick.
     pub left: usize,
     /// Due slices that were sent to the queues for other invocations.
+    #[serde(skip)]
     pub sent: u64,
     /// Rollups that a person, the hours or the source's load held back.
     pub held: Vec<Held>,

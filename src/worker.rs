@@ -178,8 +178,7 @@ impl Worker {
         // A slice holds one connection of each side at a time.
         let connections_max = concurrency + 1;
         let source = Db::new(&config.source.url, Side::Source, connections_max)?;
-        let is_source =
-            config.target.url.as_ref().is_none_or(|url| *url == config.source.url);
+        let is_source = config.target.url.as_ref().is_none_or(|url| *url == config.source.url);
         let target_url = config.target.url.as_ref().unwrap_or(&config.source.url);
         let target = Target {
             db: Db::new(target_url, Side::Target, connections_max)?,

@@ -36,13 +36,18 @@ async fn main() -> anyhow::Result<()> {
     // instead of a crash that Lambda repeats.
     let worker = OnceCell::new();
     let answer = |event: LambdaEvent<Value>| async {
-        let (request, trace) = (event.context.request_id.clone(), event.context.xray_trace_id.clone());
+        let (request, trace) =
+            (event.context.request_id.clone(), event.context.xray_trace_id.clone());
         let span = tracing::info_span!("invocation", request.id = request, trace.id = trace);
         let result = invoke(&worker, event);
         let result = result.instrument(span.clone()).await;
         result.inspect_err(|Diagnostic { error_type, error_message }| {
             span.in_scope(|| {
-                tracing::error!(error.kind = error_type, error = error_message, "invocation failed");
+                tracing::error!(
+                    error.kind = error_type,
+                    error = error_message,
+                    "invocation failed"
+                );
             });
         })
     };

@@ -345,7 +345,11 @@ impl Reader<'_> {
         DateTime::from_timestamp_millis(ms).map(Some).ok_or_else(wrong)
     }
 
-    pub(super) fn malformed(&self, attribute: &'static str, problem: impl fmt::Display) -> CheckpointError {
+    pub(super) fn malformed(
+        &self,
+        attribute: &'static str,
+        problem: impl fmt::Display,
+    ) -> CheckpointError {
         let part = |name| match self.item.get(name) {
             Some(AttributeValue::S(value)) => value.as_str(),
             _ => "?",

@@ -75,8 +75,7 @@ impl Command {
                 let rollup = worker.rollup(&rollup)?;
                 let bounds = range.bounds(rollup, worker.clock.now())?;
                 let (order, reason) = (order.into(), "asked for on the command line");
-                let backfill =
-                    worker.start_backfill(rollup, bounds, order, force, reason).await?;
+                let backfill = worker.start_backfill(rollup, bounds, order, force, reason).await?;
                 let name = &rollup.name;
                 global.print(&json!({ "backfill": backfill }), || {
                     format!(
@@ -151,7 +150,7 @@ async fn list(global: &Global, worker: &Worker, only: Option<&str>) -> Result<()
         let found = worker.checkpoints.backfills(&rollup.name).await.map_err(WorkError::from)?;
         backfills.extend(found);
     }
-    backfills.sort_by(|one, other| other.started_at.cmp(&one.started_at));
+    backfills.sort_by_key(|backfill| std::cmp::Reverse(backfill.started_at));
     global.print(&json!({ "backfills": backfills }), || {
         if backfills.is_empty() {
             return "no backfill has been fanned out".into();

@@ -45,7 +45,8 @@ impl Run {
                     json!({ "trigger": "schedule", "time": ui::instant(time) })
                 }
                 _ => {
-                    let text = "a function's tick is for all rollups; leave ROLLUP out, or name a --slice";
+                    let text =
+                        "a function's tick is for all rollups; leave ROLLUP out, or name a --slice";
                     return Err(Failure::usage(text.into()));
                 }
             };

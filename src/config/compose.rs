@@ -10,9 +10,9 @@ use crate::rollup::{Late, Rollup, TableName, TimeColumn};
 use crate::slice::{Calendar, Width};
 
 use super::error::{listed, nearest, shown};
+use super::measures;
 use super::raw::{Node, Section};
 use super::rollup::{self, Draft};
-use super::measures;
 
 /// What a coarse rollup does not decide, and why.
 const FINER_DECIDES: [(&str, &str); 6] = [

@@ -5,8 +5,8 @@ use std::collections::{HashMap, HashSet};
 use crate::rollup::{Aggregate, Measure, Rollup};
 
 use super::error::{listed, nearest, shown};
-use super::raw::{Node, Section};
 use super::predicate;
+use super::raw::{Node, Section};
 
 const AGGREGATES: [&str; 6] = ["count", "sum", "min", "max", "avg", "distinct"];
 const FORM: &str = r#""count", or a table such as { sum = "amount" }"#;

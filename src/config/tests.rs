@@ -85,7 +85,10 @@ fn utc(text: &str) -> DateTime<Utc> {
 fn a_good_file_is_read_completely() {
     let config = parse(GOOD).unwrap();
     assert_eq!(config.path, Path::new("tallymark.toml"));
-    assert_eq!(config.source.url.known().unwrap().expose(), "postgres://app:hunter2@db.example.com/shop");
+    assert_eq!(
+        config.source.url.known().unwrap().expose(),
+        "postgres://app:hunter2@db.example.com/shop"
+    );
     assert_eq!(config.source.chunk_time, Duration::from_millis(250));
     assert!(config.target.url.unwrap().known().unwrap().is_loopback());
     assert_eq!(config.target.schema, "numbers");

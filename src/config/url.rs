@@ -200,20 +200,17 @@ pub(super) fn read(node: &Node<'_>, env: &dyn Fn(&str) -> Option<String>) -> Opt
 /// The name of a parameter or secret: whatever AWS may accept, of at most `length_max` bytes.
 fn name(entry: &Node<'_>, shape: &str, length_max: usize) -> Option<String> {
     let name = entry.string(&format!("a name such as \"{shape}\""))?;
-    let is_plain = |character: char| {
-        character.is_ascii_alphanumeric() || "/_.-:+=@!".contains(character)
-    };
-    if name.is_empty() || name.len() > length_max || !name.chars().all(is_plain) {
+    let is_plain =
+        |character: char| character.is_ascii_alphanumeric() || "/_.-:+=@!".contains(character);
+    let is_address = name.contains("://");
+    if name.is_empty() || name.len() > length_max || is_address || !name.chars().all(is_plain) {
         // Somebody may have put the address itself here.
         return entry.wrong(format!("not a name; write for example \"{shape}\""));
     }
     Some(name.to_owned())
 }
 
-fn from_environment(
-    entry: &Node<'_>,
-    env: &dyn Fn(&str) -> Option<String>,
-) -> Option<DatabaseUrl> {
+fn from_environment(entry: &Node<'_>, env: &dyn Fn(&str) -> Option<String>) -> Option<DatabaseUrl> {
     let name = entry.string(r#"the name of an environment variable such as "DATABASE_URL""#)?;
     let is_name = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
         && name.starts_with(|c: char| !c.is_ascii_digit());

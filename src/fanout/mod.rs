@@ -141,8 +141,7 @@ impl FanOut<'_> {
         let range = (first.start(), last.end());
         let reason = "history that a tick found due";
         let now = self.worker.clock.now();
-        let mut backfill =
-            Backfill::new(rollup, range, Order::NewestFirst, false, reason, now);
+        let mut backfill = Backfill::new(rollup, range, Order::NewestFirst, false, reason, now);
         if self.worker.checkpoints.start_backfill(&mut backfill).await?.is_some() {
             // Another tick was faster.
             return Ok(());
@@ -199,8 +198,7 @@ impl FanOut<'_> {
         report: &mut TickReport,
     ) -> Result<(), WorkError> {
         let before = backfill.sent;
-        let planned =
-            self.worker.plan_on(self.queues, rollup, backfill, self.deadline).await;
+        let planned = self.worker.plan_on(self.queues, rollup, backfill, self.deadline).await;
         report.sent += backfill.sent - before;
         planned
     }

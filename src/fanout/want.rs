@@ -32,7 +32,8 @@ pub(crate) fn want(
 ) -> Want {
     match standing {
         Standing::Succeeded | Standing::Lookback | Standing::Redefined => {
-            let is_other = checkpoint.is_some_and(|it| it.definition.as_deref() != Some(definition));
+            let is_other =
+                checkpoint.is_some_and(|it| it.definition.as_deref() != Some(definition));
             let began = checkpoint.and_then(|checkpoint| checkpoint.started_at);
             let is_old = force_since.is_some_and(|since| began.is_none_or(|began| began < since));
             if is_other || is_old { Want::Again } else { Want::Done }

@@ -82,7 +82,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             slots: 2,
-            nice_ratio: 0.5,
+            nice_ratio: 8.0,
             naps: true,
             max_load: Limits::default(),
             critical_load: Limits::default(),

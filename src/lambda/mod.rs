@@ -336,4 +336,3 @@ fn begun(worker: &Worker, rollup: &Rollup, text: &str) -> Result<Slice, EventErr
 fn is_sealed(rollup: &Rollup, slice: Slice) -> bool {
     rollup.seal_before.is_some_and(|seal| slice.start() < seal)
 }
-

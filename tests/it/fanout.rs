@@ -14,6 +14,7 @@ use tempfile::TempDir;
 
 use crate::support::Database;
 use crate::support::cli::{Place, execute, lines};
+use crate::support::kept::Kept;
 use crate::support::proxy::Unreliable;
 use crate::support::runtime_api::{Answer, Function};
 use crate::support::sqs::{Faults, Sqs};
@@ -78,7 +79,8 @@ impl Account {
     }
 
     fn function(&self) -> Function {
-        let pairs: Vec<_> = self.environment.iter().map(|(name, it)| (*name, it.as_str())).collect();
+        let pairs: Vec<_> =
+            self.environment.iter().map(|(name, it)| (*name, it.as_str())).collect();
         Function::start(&pairs)
     }
 
@@ -185,7 +187,8 @@ struct Mortal {
 
 impl Mortal {
     fn invoke(&mut self, event: &Value) -> Option<Answer> {
-        let pairs: Vec<_> = self.environment.iter().map(|(name, it)| (*name, it.as_str())).collect();
+        let pairs: Vec<_> =
+            self.environment.iter().map(|(name, it)| (*name, it.as_str())).collect();
         let mut function = self.function.take().unwrap_or_else(|| Function::start(&pairs));
         let patience = match fastrand::f64() < self.kills {
             true => Duration::from_millis(fastrand::u64(1..200)),
@@ -211,7 +214,8 @@ async fn quiesce(account: &Account, limit: Duration) {
         let seen = checkpoints.watermark("hourly").await.unwrap();
         let left = ["fresh", "backfill"].map(|queue| account.sqs.account(queue).left);
         let marks = "SELECT count(*) FROM tallymark.mark";
-        let is_captured = lines(&account.place.source_url, "SELECT to_regclass('tallymark.mark')").await;
+        let is_captured =
+            lines(&account.place.source_url, "SELECT to_regclass('tallymark.mark')").await;
         let marks = match is_captured[0].as_str() {
             "()" => "(0)".to_owned(),
             _ => lines(&account.place.source_url, marks).await.join(""),
@@ -285,8 +289,7 @@ async fn planning_ten_years_of_hours_survives_being_killed() {
     const HOURS: u32 = 87_660;
     const MEMORY_MAX_KB: u64 = 128 * 1024;
     let delay = Duration::from_millis(10);
-    let mut account =
-        Account::new(HOURS, 1, "grace", Faults { delay, ..Faults::default() }).await;
+    let mut account = Account::new(HOURS, 1, "grace", Faults { delay, ..Faults::default() }).await;
     let slow = Unreliable::slow(account.place.endpoint(), delay);
     for (name, value) in &mut account.environment {
         if *name == "AWS_ENDPOINT_URL_DYNAMODB" {
@@ -344,11 +347,112 @@ async fn a_slice_costs_two_writes_one_read_and_a_tenth_of_a_send() {
     assert_eq!(count("UpdateItem"), 2 * HOURS as usize);
     // One more: what the backfill asks for, read once by each process.
     assert_eq!(count("GetItem"), HOURS as usize + 1);
-    assert_eq!(asked.len(), 3 * HOURS as usize + 1, "{asked:?}");
+    // And how fast the rollup is, where a process does not know yet.
+    assert_eq!((count("Query"), asked.len()), (1, 3 * HOURS as usize + 2));
     assert_eq!(account.differences().await, "(0)");
     let log = function.stop().log();
     let metrics: Vec<_> = log.iter().filter(|line| line["message"] == "metrics").collect();
-    assert_eq!(metrics.iter().filter(|line| line["SlicesSucceeded"] == 1.0).count(), HOURS as usize);
+    assert_eq!(
+        metrics.iter().filter(|line| line["SlicesSucceeded"] == 1.0).count(),
+        HOURS as usize
+    );
+}
+
+/// The actions that the statements of `template.yaml` allow the function itself; with each its service.
+fn allowed() -> BTreeSet<String> {
+    /// The statements for what others do in the function's name: Lambda writes its log, takes its messages and keeps what it
+    /// could not do; Systems Manager decrypts.
+    const OTHERS: [&str; 7] = [
+        "WriteLogs",
+        "ReceiveSlices",
+        "KeepFailedInvocations",
+        "DecryptSecrets",
+        "BeTheFunction",
+        "KeepUndeliveredTicks",
+        "TellOfAlarms",
+    ];
+    let template = include_str!("../../template.yaml");
+    let statements = template.split("- Sid: ").skip(1);
+    let ours = statements.filter(|text| OTHERS.iter().all(|sid| !text.starts_with(sid)));
+    let actions = ours.map(|text| {
+        let line = text.lines().find_map(|line| line.trim().strip_prefix("Action:"));
+        line.unwrap().trim().trim_matches(['[', ']']).to_owned()
+    });
+    actions.flat_map(|line| line.split(", ").map(str::to_owned).collect::<Vec<_>>()).collect()
+}
+
+/// What everything that a function can be asked for calls, is what the template allows, and no more.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_template_allows_what_the_function_calls_and_nothing_else() {
+    const HOURS: u32 = 30;
+    let mut account = Account::new(HOURS, 2, "capture", Faults::default()).await;
+    let counting = Unreliable::counting(account.place.endpoint());
+    let kept = Kept::start();
+    let text = std::fs::read_to_string(account.place.config()).unwrap();
+    let text =
+        text.replace("url = { env = \"SOURCE_DATABASE_URL\" }", "url = { secret = \"app/db\" }");
+    let text = format!("{text}\n[scrub]\nslices_per_day = 1000\n");
+    kept.keep("config", &text);
+    kept.keep("app/db", &crate::support::pooler::pooled(&account.place.source_url));
+    account
+        .environment
+        .retain(|(name, _)| !["TALLYMARK_CONFIG", "AWS_ENDPOINT_URL_DYNAMODB"].contains(name));
+    account.environment.extend([
+        ("TALLYMARK_CONFIG_PARAMETER", "config".to_owned()),
+        ("AWS_ENDPOINT_URL_SSM", kept.endpoint.clone()),
+        ("AWS_ENDPOINT_URL_SECRETS_MANAGER", kept.endpoint.clone()),
+        ("AWS_ENDPOINT_URL_DYNAMODB", counting.endpoint.clone()),
+    ]);
+    let mut function = account.function();
+    function.invoke(&scheduled());
+    // What was sent is gone; the tick below notices.
+    let gone = account.sqs.purge("fresh");
+    let start = |hours: i64| (this_hour() - TimeDelta::hours(hours)).to_rfc3339();
+    for event in [
+        scheduled(),
+        backfill(HOURS, false),
+        backfill(HOURS, false),
+        json!({ "trigger": "slice", "rollup": "hourly", "start": start(3) }),
+        json!({ "trigger": "replay", "rollup": "hourly", "start": start(3), "reason": "a test" }),
+        json!({ "trigger": "replay", "rollup": "hourly", "failed": true, "reason": "a test" }),
+    ] {
+        function.invoke(&event);
+    }
+    assert!(gone > 0 && account.sqs.account("fresh").left == gone, "sent again");
+    // Held by another worker: it comes back when the lease ends.
+    let claim = tallymark::checkpoint::Claim {
+        rollup: "hourly",
+        slice_start: this_hour() - TimeDelta::hours(5),
+        definition: "another",
+        now: SystemClock.now(),
+        deadline: SystemClock.now() + TimeDelta::minutes(5),
+    };
+    account.place.checkpoints().claim(&claim).await.unwrap();
+    for queue in ["fresh", "backfill"] {
+        while let Some((event, handle)) = account.sqs.receive(queue) {
+            let back = function.invoke(&event);
+            if back.response()["batchItemFailures"] == json!([]) {
+                account.sqs.delete(queue, &handle);
+            }
+        }
+    }
+    account.place.sql(&format!("INSERT INTO events VALUES ('{}', 'late', 1)", start(4))).await;
+    for _ in 0..3 {
+        function.invoke(&scheduled());
+    }
+    let service = |name: &str, action: &str| match action {
+        // The action of a batch is that of its messages.
+        "SendMessageBatch" => "sqs:SendMessage".to_owned(),
+        action => format!("{name}:{action}"),
+    };
+    let mut called: BTreeSet<_> =
+        counting.asked().iter().map(|action| service("dynamodb", action)).collect();
+    called.extend(account.sqs.calls().keys().map(|action| service("sqs", action)));
+    called.extend(kept.asked().iter().map(|action| {
+        let (name, action) = action.split_once('.').unwrap();
+        service(&name.to_lowercase().replace("amazonssm", "ssm"), action)
+    }));
+    assert_eq!(called, allowed());
 }
 
 /// A message that comes back does so when it is worth it, and one that cannot be helped does not.
@@ -377,8 +481,12 @@ async fn a_paused_backfill_takes_its_messages_from_the_queue_and_goes_on_after()
     account.place.run(&["backfill", "resume", "hourly"]).good();
     account.place.run(&["backfill", "cancel", "hourly"]).good();
     // Its messages are worth nothing now, and a tick begins no other.
-    account.sqs.send("backfill", &json!({"trigger":"slice","rollup":"hourly",
-        "start": (this_hour() - TimeDelta::hours(50)).to_rfc3339(), "backfill": id}).to_string());
+    account.sqs.send(
+        "backfill",
+        &json!({"trigger":"slice","rollup":"hourly",
+        "start": (this_hour() - TimeDelta::hours(50)).to_rfc3339(), "backfill": id})
+        .to_string(),
+    );
     let (event, _) = account.sqs.receive("backfill").unwrap();
     assert_eq!(function.invoke(&event).response()["batchItemFailures"], json!([]));
     let tick = function.invoke(&scheduled());

@@ -22,7 +22,8 @@ impl Kept {
     pub fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        let (texts, asked) = (Arc::<Mutex<HashMap<_, _>>>::default(), Arc::<Mutex<Vec<_>>>::default());
+        let (texts, asked) =
+            (Arc::<Mutex<HashMap<_, _>>>::default(), Arc::<Mutex<Vec<_>>>::default());
         let (known, all) = (Arc::clone(&texts), Arc::clone(&asked));
         // Ends with the test's process.
         thread::spawn(move || {
@@ -66,7 +67,9 @@ fn serve(
         };
         let found = texts.lock().unwrap().get(name.as_str().unwrap()).cloned();
         let (status, answer) = match (found, is_parameter) {
-            (Some(text), true) => ("200 OK", json!({ "Parameter": { "Name": name, "Value": text } })),
+            (Some(text), true) => {
+                ("200 OK", json!({ "Parameter": { "Name": name, "Value": text } }))
+            }
             (Some(text), false) => ("200 OK", json!({ "Name": name, "SecretString": text })),
             (None, true) => ("400 Bad Request", json!({ "__type": "ParameterNotFound" })),
             (None, false) => (

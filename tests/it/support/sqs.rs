@@ -231,9 +231,10 @@ impl Shared {
             let is_throttled = self.random().f64() < self.faults.throttled;
             let body: Value = serde_json::from_slice(&request.body).unwrap();
             let (status, answer) = match is_throttled {
-                true => {
-                    ("400 Bad Request", json!({ "__type": "com.amazonaws.sqs#ThrottlingException" }))
-                }
+                true => (
+                    "400 Bad Request",
+                    json!({ "__type": "com.amazonaws.sqs#ThrottlingException" }),
+                ),
                 false => ("200 OK", self.answer(action, &body)),
             };
             let headers = "Content-Type: application/x-amz-json-1.0\r\n";
@@ -289,7 +290,8 @@ impl Shared {
         };
         let visible_at = self.clock.elapsed();
         let handle = String::new();
-        let message = Message { id: id.clone(), body, trace, visible_at, deliveries: 0, handle, twice };
+        let message =
+            Message { id: id.clone(), body, trace, visible_at, deliveries: 0, handle, twice };
         let mut queues = self.queues();
         let found = queues.entry(queue.to_owned()).or_default();
         found.messages.push(message);
