@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use tracing::{Instrument as _, info_span};
 
 use crate::checkpoint::{
     CheckpointError, Claim, ClaimError, ClaimRefused, Completion, Lease, State, Yield,
@@ -153,7 +154,8 @@ impl Worker {
             now: self.clock.now(),
             deadline: deadline.instant(),
         };
-        let lease = match self.checkpoints.claim(&request).await {
+        let claimed = self.checkpoints.claim(&request).instrument(info_span!("claim"));
+        let lease = match claimed.await {
             Ok(lease) => lease,
             Err(ClaimError::Refused(refused)) => {
                 let reason = refused.to_string();
@@ -188,8 +190,13 @@ impl Worker {
             chunk_time,
             nice_ratio,
         };
-        let result = work.process().await;
-        Ok(work.record(result, watch).await?.logged())
+        let start = slice.start().to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true);
+        let span = info_span!("slice", rollup = rollup.name, start, attempt = lease.attempt());
+        let work = async {
+            let result = work.process().await;
+            work.record(result, watch).instrument(info_span!("complete")).await
+        };
+        Ok(work.instrument(span).await?.logged())
     }
 }
 
@@ -197,8 +204,8 @@ impl Work<'_> {
     async fn process(&self) -> Result<Done, Stop> {
         let mut pace = self.worker.pace(self.rollup);
         let work = async {
-            let settled_by = self.settle(&mut pace).await?;
-            let done = Chunks::new(self).read(&mut pace).await?;
+            let settled_by = self.settle(&mut pace).instrument(info_span!("settle")).await?;
+            let done = Chunks::new(self).read(&mut pace).instrument(info_span!("read")).await?;
             Ok(Done { settled_by, ..done })
         };
         // The servers end their statements themselves; this is for one that is cut off.

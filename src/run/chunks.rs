@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use tracing::{Instrument as _, info_span};
 
 use super::{CHUNK_TIME_MIN, Done, RESERVE, Stop, Work};
 use crate::db::DbErrorKind;
@@ -54,7 +55,7 @@ impl<'w> Chunks<'w> {
                 return Ok(done);
             }
         }
-        self.merge().await
+        self.merge().instrument(info_span!("replace")).await
     }
 
     /// Reads the next chunk, or finds out why not; what is done if it was the whole slice.
@@ -73,7 +74,8 @@ impl<'w> Chunks<'w> {
         }
         let before = self.progress.source_ms;
         let nap = self.work.governor().and_then(|governor| governor.nap(self.nice_ratio));
-        let read = self.read_one(start, end, nap).await;
+        let span = info_span!("chunk", from = %start, to = %end);
+        let read = self.read_one(start, end, nap).instrument(span).await;
         // The statement's work alone: the round trips around it do not shrink with the chunk.
         let took = match &read {
             Ok(Some(done)) => done.source_ms,

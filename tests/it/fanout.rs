@@ -13,7 +13,8 @@ use tallymark::clock::{Clock, Stopwatch, SystemClock};
 use tempfile::TempDir;
 
 use crate::support::Database;
-use crate::support::cli::{Place, execute, lines};
+use crate::support::cli::{Place, ended, execute, lines};
+use crate::support::invoke;
 use crate::support::kept::Kept;
 use crate::support::proxy::Unreliable;
 use crate::support::runtime_api::{Answer, Function};
@@ -533,4 +534,40 @@ async fn a_forced_backfill_recomputes_each_slice_once() {
     assert_eq!(attempts.into_inner().unwrap(), BTreeSet::from([2]));
     let status = account.place.json(&["backfill", "status", "hourly"]);
     assert_eq!(status["progress"]["computed"], HOURS, "{status:#}");
+}
+
+/// A person at a command line, with a deployed function.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line_lets_the_function_work_and_shows_what_it_did() {
+    const HOURS: u32 = 40;
+    let account = Account::new(HOURS, 2, "grace", Faults::default()).await;
+    let endpoint = invoke::serve(account.function());
+    let run = |arguments: &[&str]| {
+        let mut command = account.place.command(arguments);
+        ended(command.env("AWS_ENDPOINT_URL_LAMBDA", &endpoint))
+    };
+    let hour = |hours: i64| (this_hour() - TimeDelta::hours(hours)).to_rfc3339();
+    let one = run(&["run", "hourly", "--slice", &hour(2), "--via", "tallymark"]).good();
+    assert_eq!(one.json()["slice"]["outcome"], "succeeded");
+    assert!(one.err.contains("succeeded: 2 rows, 2 groups"), "{}", one.err);
+    let again = ["replay", "hourly", "--slice", &hour(2), "--yes", "--via", "tallymark"];
+    let again = run(&again).good();
+    assert!(again.out.contains("\"attempt\": 2"), "{}", again.out);
+    let tick = run(&["run", "--via", "tallymark"]).good();
+    assert_eq!(tick.json()["sent"], 39, "24 fresh ones and a backfill of the rest");
+    let wrong = run(&["run", "hourly", "--via", "tallymark"]);
+    assert_eq!(wrong.code, Some(2), "{}", wrong.err);
+    // The messages are worked on while the command watches.
+    account.place.run(&["cancel", "hourly"]).good();
+    let fleet = Fleet::start(&account, 1, 0.0, Duration::from_secs(2));
+    let done = run(&["backfill", "hourly", "--yes", "--via", "tallymark", "--json"]).good();
+    assert_eq!(done.json()["backfill"]["state"], "done", "{}", done.out);
+    assert_eq!(done.json()["progress"]["done"], HOURS, "{}", done.out);
+    fleet.end();
+    assert_eq!(account.differences().await, "(0)");
+    // What the function says is said.
+    execute(&account.place.source_url, "DROP TABLE events").await;
+    let failed = run(&["replay", "hourly", "--slice", &hour(3), "--yes", "--via", "tallymark"]);
+    assert_eq!(failed.code, Some(1), "{}", failed.err);
+    assert!(failed.err.contains("function `tallymark`: slice hourly@"), "{}", failed.err);
 }

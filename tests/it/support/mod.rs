@@ -6,6 +6,8 @@ pub mod fixture;
 #[cfg(feature = "lambda")]
 pub mod http;
 #[cfg(feature = "lambda")]
+pub mod invoke;
+#[cfg(feature = "lambda")]
 pub mod kept;
 pub mod pooler;
 pub mod proxy;

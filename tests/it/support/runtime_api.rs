@@ -45,6 +45,9 @@ impl Answer {
     }
 }
 
+/// Lines as they are written.
+type Lines = Arc<Mutex<Vec<String>>>;
+
 struct Invocation {
     id: String,
     body: Vec<u8>,
@@ -56,7 +59,7 @@ pub struct Function {
     child: Child,
     invocations: Sender<Invocation>,
     answers: Receiver<(String, Answer)>,
-    output: [JoinHandle<Vec<String>>; 2],
+    output: [(JoinHandle<()>, Lines); 2],
     invoked: usize,
     /// The time from spawning the process to its first poll.
     pub startup: Duration,
@@ -143,6 +146,11 @@ impl Function {
         None
     }
 
+    /// The lines of its log so far.
+    pub fn log_lines(&self) -> Vec<String> {
+        self.output[0].1.lock().unwrap().clone()
+    }
+
     /// The process's number.
     pub fn pid(&self) -> u32 {
         self.child.id()
@@ -155,7 +163,10 @@ impl Function {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         assert!(self.answers.try_recv().is_err(), "an answer too many");
-        let [stdout, stderr] = self.output.map(|lines| lines.join().unwrap());
+        let [stdout, stderr] = self.output.map(|(thread, lines)| {
+            thread.join().unwrap();
+            std::mem::take(&mut *lines.lock().unwrap())
+        });
         Output { stdout, stderr }
     }
 }
@@ -170,8 +181,15 @@ impl Output {
     }
 }
 
-fn lines(pipe: impl Read + Send + 'static) -> JoinHandle<Vec<String>> {
-    thread::spawn(move || BufReader::new(pipe).lines().map_while(Result::ok).collect())
+fn lines(pipe: impl Read + Send + 'static) -> (JoinHandle<()>, Lines) {
+    let lines = Lines::default();
+    let written = Arc::clone(&lines);
+    let thread = thread::spawn(move || {
+        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+            written.lock().unwrap().push(line);
+        }
+    });
+    (thread, lines)
 }
 
 /// The server's side.
