@@ -36,8 +36,8 @@ const SQS_REQUESTS_PER_SLICE: f64 = 2.1;
 /// CloudWatch Logs: a gigabyte taken in.
 const LOGS_GB: f64 = 0.50;
 
-/// A slice's summary line, and Lambda's own three.
-const LOG_BYTES_PER_SLICE: f64 = 1_000.0;
+/// A slice's summary line, the metrics' line, and Lambda's own three.
+pub const LOG_BYTES_PER_SLICE: f64 = 2_000.0;
 
 /// Dollars by what they pay for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]

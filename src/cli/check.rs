@@ -65,6 +65,9 @@ impl Check {
         if let Err(error) = load(&worker, &mut findings).await {
             findings.trouble("source", &error.into());
         }
+        if let Err(error) = naps(&worker, &mut findings).await {
+            findings.trouble("source", &error.into());
+        }
         if !worker.target.is_source
             && let Err(error) = server(&alone(&worker, Side::Target)?, &mut findings).await
         {
@@ -220,6 +223,28 @@ async fn load(worker: &Worker, findings: &mut Findings) -> Result<(), DbError> {
             "source",
             format!("{finding}; nothing would be read now: {reason}"),
         ),
+    }
+    Ok(())
+}
+
+/// Whether statements may rest in naps.
+async fn naps(worker: &Worker, findings: &mut Findings) -> Result<(), DbError> {
+    let settings = worker.governor.settings();
+    if !settings.naps || settings.nice_ratio == 0.0 {
+        return Ok(());
+    }
+    let mut tx = worker.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, "check").await?;
+    let question = "SELECT has_function_privilege('pg_catalog.pg_sleep(double precision)', 'EXECUTE')";
+    let row = tx.row("looking at privileges", question.into()).await?;
+    let may: bool = row.try_get(0).map_err(|source| tx.error("looking at privileges", source))?;
+    tx.rollback().await?;
+    if !may {
+        findings.add(
+            Grade::Bad,
+            "source",
+            "the role may not execute pg_sleep, in which statements rest; GRANT EXECUTE ON FUNCTION \
+             pg_sleep(double precision) to it, or set naps = false in [source]",
+        );
     }
     Ok(())
 }

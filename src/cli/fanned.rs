@@ -186,7 +186,7 @@ fn text(backfill: &Backfill, progress: &Progress) -> String {
             backfill.rollup,
             range(backfill),
             ui::instant(backfill.started_at),
-            backfill.state.word()
+            if progress.is_through() { "all its slices are done" } else { backfill.state.word() }
         ),
         format!(
             "  {} of {} slices done ({percent} %), {} rows read",
@@ -202,7 +202,7 @@ fn text(backfill: &Backfill, progress: &Progress) -> String {
             count(progress.exhausted)
         ),
     ];
-    if backfill.state.is_active() && progress.computed > 0 {
+    if backfill.state.is_active() && progress.computed > 0 && !progress.is_through() {
         let mut line = format!("  {:.0} slices an hour", progress.slices_per_hour);
         if let Some(at) = progress.done_at {
             line.push_str(&format!(", done by {}", ui::instant(at)));
@@ -232,7 +232,8 @@ pub(super) async fn follow(
         let progress = worker.progress(rollup, &backfill).await?;
         let bar = bar.get_or_insert_with(|| ui::Progress::new(&rollup.name, progress.slices));
         bar.set(progress.done as u64, progress.rows_read);
-        if !backfill.state.is_active() {
+        // A tick finds out a minute later that nothing is left to do.
+        if !backfill.state.is_active() || progress.is_through() {
             bar.finish();
             let document = json!({ "backfill": backfill, "progress": progress });
             global.print(&document, || text(&backfill, &progress));

@@ -114,6 +114,12 @@ fn idle(view: &View<'_>, from: DateTime<Utc>, to: DateTime<Utc>) -> usize {
 }
 
 impl Progress {
+    /// Whether no slice is left that another try could help.
+    #[must_use]
+    pub const fn is_through(&self) -> bool {
+        self.left == 0 && self.running == 0 && self.failed == 0
+    }
+
     fn foresee(&mut self, began: DateTime<Utc>, end: DateTime<Utc>) {
         let elapsed = (end - began).to_std().unwrap_or_default().max(Duration::from_secs(1));
         #[expect(clippy::cast_precision_loss, reason = "an estimate")]

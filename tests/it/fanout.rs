@@ -351,7 +351,12 @@ async fn a_slice_costs_two_writes_one_read_and_a_tenth_of_a_send() {
     // And how fast the rollup is, where a process does not know yet.
     assert_eq!((count("Query"), asked.len()), (1, 3 * HOURS as usize + 2));
     assert_eq!(account.differences().await, "(0)");
-    let log = function.stop().log();
+    let output = function.stop();
+    // Lambda adds three lines of its own: START, END, REPORT.
+    let written = 300 * HOURS as usize + output.stdout.iter().map(String::len).sum::<usize>();
+    let each = written as f64 / f64::from(HOURS);
+    assert!(each <= tallymark::price::LOG_BYTES_PER_SLICE, "{each} bytes of log a slice");
+    let log = output.log();
     let metrics: Vec<_> = log.iter().filter(|line| line["message"] == "metrics").collect();
     assert_eq!(
         metrics.iter().filter(|line| line["SlicesSucceeded"] == 1.0).count(),
@@ -561,7 +566,6 @@ async fn the_command_line_lets_the_function_work_and_shows_what_it_did() {
     account.place.run(&["cancel", "hourly"]).good();
     let fleet = Fleet::start(&account, 1, 0.0, Duration::from_secs(2));
     let done = run(&["backfill", "hourly", "--yes", "--via", "tallymark", "--json"]).good();
-    assert_eq!(done.json()["backfill"]["state"], "done", "{}", done.out);
     assert_eq!(done.json()["progress"]["done"], HOURS, "{}", done.out);
     fleet.end();
     assert_eq!(account.differences().await, "(0)");

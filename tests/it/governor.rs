@@ -411,3 +411,25 @@ async fn naps_leave_no_row_out() {
         place.run(&["verify"]).good();
     }
 }
+
+#[tokio::test]
+async fn a_role_that_may_not_sleep_is_told_what_to_do() {
+    let (mut place, database) = Place::with_events(2).await;
+    place.run(&["init"]).good();
+    let role = format!("awake_{:08x}", fastrand::u32(..));
+    place
+        .sql(&format!(
+            "REVOKE EXECUTE ON FUNCTION pg_sleep(double precision) FROM PUBLIC; \
+             CREATE ROLE {role} LOGIN; GRANT SELECT ON events TO {role}"
+        ))
+        .await;
+    let admin = std::mem::replace(&mut place.source_url, database.url_of(&role));
+    place.configure_source("nice_ratio = 1", &daily(2));
+    let check = place.run(&["check"]);
+    assert!(check.out.contains("naps = false"), "{}", check.out);
+    place.configure_source("nice_ratio = 1\nnaps = false", &daily(2));
+    place.run(&["check"]).good();
+    place.run(&["backfill", "daily", "--yes"]).good();
+    place.source_url = admin;
+    place.sql(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
+}
