@@ -251,7 +251,8 @@ impl Worker {
         for planned in plan.slices {
             let slice = planned.slice;
             let checkpoint = known.get(&slice.start()).copied();
-            let force_since = force.then_some(now);
+            // Whenever they were computed: nobody else works for this backfill.
+            let force_since = force.then_some(DateTime::<Utc>::MAX_UTC);
             match want(planned.standing, checkpoint, &view.definition, force_since) {
                 Want::Again if view.is_blocked(slice) => backfill.blocked += 1,
                 Want::Again => {

@@ -84,7 +84,7 @@ mod tests {
         assert!(close(year.lambda, 0.001_752 + 0.002_92), "{year:?}");
         assert!(close(year.dynamodb, 0.021_9 + 0.001_095), "{year:?}");
         assert!(close(year.sqs, 0.007_358), "{year:?}");
-        assert!(close(year.logs, 0.004_38), "{year:?}");
-        assert!(close(year.total(), 0.039_4), "{year:?}");
+        assert!(close(year.logs, 0.008_76), "{year:?}");
+        assert!(close(year.total(), 0.043_8), "{year:?}");
     }
 }

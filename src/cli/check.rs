@@ -234,7 +234,8 @@ async fn naps(worker: &Worker, findings: &mut Findings) -> Result<(), DbError> {
         return Ok(());
     }
     let mut tx = worker.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, "check").await?;
-    let question = "SELECT has_function_privilege('pg_catalog.pg_sleep(double precision)', 'EXECUTE')";
+    let question =
+        "SELECT has_function_privilege('pg_catalog.pg_sleep(double precision)', 'EXECUTE')";
     let row = tx.row("looking at privileges", question.into()).await?;
     let may: bool = row.try_get(0).map_err(|source| tx.error("looking at privileges", source))?;
     tx.rollback().await?;

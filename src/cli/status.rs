@@ -7,10 +7,11 @@ use serde_json::json;
 
 use super::run::{name, named};
 use super::{Failure, Global, control, rollups, ui};
-use crate::checkpoint::{Checkpoint, Drift, Scrub, State};
+use crate::checkpoint::{Backfill, Checkpoint, Drift, Scrub, State};
 use crate::plan::{Planned, Standing};
 use crate::rollup::Rollup;
 use crate::scrub::scrubbed_range;
+use crate::tick;
 use crate::worker::{WorkError, Worker};
 
 /// So many unfinished slices are listed with their reason; the JSON lists all.
@@ -44,6 +45,8 @@ struct Standings {
     slices: Vec<Planned>,
     unfinished: Vec<Checkpoint>,
     scrub: Option<Scrubbed>,
+    /// The backfill that a function fans out.
+    backfill: Option<Backfill>,
 }
 
 impl Status {
@@ -69,7 +72,11 @@ impl Status {
 
     async fn standings(&self, worker: &Worker, rollup: &Rollup) -> Result<Standings, WorkError> {
         let now = worker.clock.now();
-        let known = worker.plan(rollup, now).await?.plan;
+        let tick::Standings { seen, plan: known } = worker.plan(rollup, now).await?;
+        let backfill = match seen.backfill() {
+            Some(id) => worker.checkpoints.backfill(&rollup.name, id).await?,
+            None => None,
+        };
         // The calendar shows the newest lines, which may begin before the watermark.
         let line = Line::of(rollup);
         let lines = u32::try_from(self.lines).unwrap_or(u32::MAX).clamp(1, 1000);
@@ -81,7 +88,8 @@ impl Status {
         // Whoever has any is read from the start.
         let redefined = (known.redefined().count(), known.slices.len());
         let scrub = scrubbed(worker, rollup, now).await?;
-        Ok(Standings { watermark: known.watermark, lag, redefined, slices, unfinished, scrub })
+        let watermark = known.watermark;
+        Ok(Standings { watermark, lag, redefined, slices, unfinished, scrub, backfill })
     }
 
     fn text(&self, rollup: &Rollup, standings: &Standings) -> String {
@@ -104,6 +112,14 @@ impl Status {
             let (old, all) = (ui::count(old), ui::counted(all, "slice"));
             lines.push(format!("{old} of {all} still hold an old definition"));
         }
+        lines.extend(standings.backfill.as_ref().map(|it| {
+            let (state, sent) = (it.state.word(), ui::number(it.sent));
+            let line = format!(
+                "backfill {state}, {sent} messages sent; `tallymark backfill status {}` says how far it is",
+                rollup.name
+            );
+            ui::wrapped(&line, 2)
+        }));
         lines.extend(standings.scrub.iter().flat_map(|scrub| scrub.lines(rollup)));
         lines.extend(self.grid(rollup, &standings.slices));
         lines.push(legend(&standings.slices));
@@ -280,6 +296,7 @@ fn document(rollup: &Rollup, standings: &Standings) -> serde_json::Value {
         "watermark": standings.watermark,
         "lag_seconds": standings.lag.num_seconds(),
         "redefined": standings.redefined.0,
+        "backfill": standings.backfill.as_ref().map(|backfill| &backfill.id),
         "standings": counts,
         "slices": standings.slices.iter().map(|planned| json!({
             "slice": name(&rollup.name, planned.slice.start()),

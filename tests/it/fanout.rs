@@ -125,7 +125,7 @@ struct Fleet {
 }
 
 impl Fleet {
-    /// `each` functions for each queue; of a hundred invocations `kills` are killed.
+    /// `each` functions for each queue; the part `kills` of invocations are killed, if they last long enough.
     fn start(account: &Account, each: usize, kills: f64, tick: Duration) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let killed = Arc::new(AtomicUsize::new(0));
@@ -254,7 +254,7 @@ async fn a_backfill_is_exact_whatever_happens_to_messages_and_functions() {
     let answer = planner.invoke(&backfill(hours, false));
     assert_eq!(answer.response()["backfill"]["state"], "running", "{answer:?}");
     assert_eq!(answer.response()["backfill"]["sent"], hours, "{answer:?}");
-    let fleet = Fleet::start(&account, 2, 0.01, Duration::from_secs(2));
+    let fleet = Fleet::start(&account, 2, 0.05, Duration::from_secs(2));
     // Late rows while all of it runs, into slices that are done and others that are not.
     for n in 0..20 {
         let late = this_hour() - TimeDelta::hours(fastrand::i64(1..i64::from(hours)));

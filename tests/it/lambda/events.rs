@@ -59,7 +59,7 @@ fn good_cases() -> Vec<Case> {
     let ended = json!({ "failed": [], "refused": [], "unlisted": 0, "left": 0 });
     let second = json!({ "itemIdentifier": "2e1424d4-f796-459a-8184-9c92662be6da" });
     vec![
-        good("schedule-eventbridge", all, 12, schedule.clone()),
+        good("scheduled", all, 12, schedule.clone()),
         good("schedule", all, 12, schedule),
         good(
             "slice",
