@@ -23,10 +23,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
 
+#[path = "model/around.rs"]
+mod around;
 #[path = "model/check.rs"]
 mod check;
 #[path = "model/steps.rs"]
 mod steps;
+#[path = "model/worker.rs"]
+mod worker;
 #[path = "model/world.rs"]
 mod world;
 
