@@ -1,18 +1,18 @@
 //! A model of one slice's life, checked in every state that it can reach.
 //!
 //! The spine is written down as single steps between which anything else may happen: claim, resume, read, stage,
-//! replace under the fence, reopen what is computed from it, complete; a tick that moves marks into checkpoints;
-//! a backfill's planner with its queue. What decides is the product's own: `checkpoint::state::next` for every
+//! replace under the fence, reopen what is computed from it, complete; a tick that moves marks into checkpoints
+//! and one that advances the watermark; a person who replays; a backfill's planner with its queue. What decides is the product's own: `checkpoint::state::next` for every
 //! transition of a checkpoint, `plan::View::judge` for what is due, `fanout::fate` for messages. What surrounds it
 //! is written down here: the conditions' owner (`finish::MINE`, `ALL_OLD`), the fence (`fence.sql`), the stage
 //! (`Target::resume`), `late::reopen_range`, `Work::complete`, and `fanout::want` and `fanout::planner`, which are
 //! private to the crate (of a backfill without `force`, `want` computes exactly what is due).
 //!
 //! Bounds, each test its own (the functions that make its model): 2 or 3 workers; 1 or 2 slices; at most 2 late
-//! changes, 1 replay, 1 kill, 2 lost replies, 1 failure, 1 yield, 2 leases that run out on a living worker, 1 doubled
-//! and 1 lost message (or a purge); a lease of 2 ticks, every other clock 1 tick ahead; a read of 1 or 2 chunks. Time
-//! has no bound, and neither has the time that a worker may stay where it is. Not in the model: the watermark,
-//! settling (every change is late, and marked), two ticks that move marks or two planners at once, lost checkpoints.
+//! changes, 1 replay, 2 kills, 2 lost replies, 1 failure, 1 yield, 2 leases that run out on a living worker, 1 doubled
+//! and 1 lost message (or a purge); a lease of 1 or 2 ticks, every other clock 1 tick ahead; a read of 1 or 2 chunks.
+//! Time has no bound, and neither has the time that a worker may stay where it is. Not in the model: settling (every
+//! change is late, and marked), two ticks that move marks or two planners at once, lost checkpoints.
 //!
 //! Always: no older attempt's data over a newer's; marker and rows agree; of a slice that has succeeded every change
 //! that is not in its data has a mark; no slice is taken whose lease holds by every clock; what has not succeeded
@@ -38,7 +38,7 @@ use tallymark::checkpoint::State;
 
 use check::{Findings, Model, Step, check};
 use steps::{Action, Steps};
-use world::{Backfill, Cell, Guard, Left, Mover, Phase, Tallymark, World, fact, is_due};
+use world::{Backfill, Cell, Guard, Left, Mover, Person, Phase, Tallymark, World, fact, is_due};
 
 impl Model for Tallymark {
     type State = World;
@@ -83,6 +83,7 @@ impl Model for Tallymark {
     fn is_done(&self, world: &World) -> bool {
         world.marks == 0
             && world.mover == Mover::Idle
+            && world.person == Person::Idle
             && world.cells[..self.slices].iter().all(|cell| {
                 is_succeeded(cell) && (!self.reads_source() || cell.target.version == world.source)
             })
@@ -115,7 +116,7 @@ impl Tallymark {
         let told = world.marks
             | match world.mover {
                 Mover::Seen(marks) | Mover::Reopening(marks) => marks,
-                Mover::Idle | Mover::Deleting(_) => 0,
+                Mover::Idle | Mover::Lowering(_) | Mover::Deleting(_) => 0,
             };
         (cell.target.version + 1..=world.source).any(|change| told & (1 << change) == 0)
     }
@@ -126,7 +127,8 @@ impl Tallymark {
             return true;
         }
         if !self.has_queue {
-            return is_due(cell.item) != Some(false);
+            let is_seen = !world.is_past || world.marks != 0 || world.person != Person::Idle;
+            return is_seen && is_due(cell.item) != Some(false);
         }
         let is_swept = match world.backfill {
             Backfill::Running => self.without != Some(Guard::Sweep),
@@ -146,7 +148,15 @@ impl Tallymark {
 /// One slice, two workers, a little of everything.
 fn one_slice() -> Tallymark {
     let left = Left { changes: 2, crashes: 1, replies: 1, slow: 1, ..Left::NONE };
-    Tallymark { slices: 1, workers: 2, skew: 1, has_time: true, left, ..Tallymark::default() }
+    Tallymark {
+        slices: 1,
+        workers: 2,
+        lease: 2,
+        skew: 1,
+        has_time: true,
+        left,
+        ..Tallymark::default()
+    }
 }
 
 /// A slice that is read in two chunks.
@@ -161,6 +171,12 @@ fn three_workers() -> Tallymark {
     Tallymark { workers: 3, left, ..one_slice() }
 }
 
+/// A slice that the watermark passes.
+fn watermark() -> Tallymark {
+    let left = Left { changes: 1, replays: 1, crashes: 2, ..Left::NONE };
+    Tallymark { has_watermark: true, skew: 0, left, ..one_slice() }
+}
+
 /// Where no lease is ever over.
 fn without_time() -> Tallymark {
     let left = Left { replies: 2, ..Left::NONE };
@@ -170,13 +186,13 @@ fn without_time() -> Tallymark {
 /// A coarse slice that is computed from a finer one.
 fn composed() -> Tallymark {
     let left = Left { changes: 1, crashes: 1, slow: 1, ..Left::NONE };
-    Tallymark { slices: 2, is_composed: true, skew: 0, left, ..one_slice() }
+    Tallymark { slices: 2, is_composed: true, lease: 1, skew: 0, left, ..one_slice() }
 }
 
 /// A backfill of two slices over a queue.
 fn backfill() -> Tallymark {
     let left = Left { crashes: 1, fails: 1, doubles: 1, drops: 1, ..Left::NONE };
-    Tallymark { slices: 2, has_queue: true, skew: 0, left, ..one_slice() }
+    Tallymark { slices: 2, has_queue: true, lease: 1, skew: 0, left, ..one_slice() }
 }
 
 fn found(name: &str, model: &Tallymark) -> Findings {
@@ -213,6 +229,11 @@ fn one_slice_is_exact_in_every_order_of_events() {
 #[test]
 fn three_workers_on_one_slice_are_exact_in_every_order_of_events() {
     holds("three workers", &three_workers(), fact::TAKEN_OVER | fact::FENCED | fact::STALE);
+}
+
+#[test]
+fn a_slice_that_the_watermark_has_passed_is_found_again_in_every_order_of_events() {
+    holds("watermark", &watermark(), fact::PASSED | fact::STALE);
 }
 
 #[test]
@@ -290,6 +311,22 @@ fn without_knowing_its_own_claim_a_worker_waits_for_its_own_lease() {
 #[test]
 fn without_reopening_after_a_killed_attempt_a_change_is_missed() {
     breaks(Guard::LaterAttempts, composed(), "a change is missed");
+}
+
+#[test]
+fn with_a_watermark_that_advances_past_a_reopening_a_slice_is_lost() {
+    breaks(Guard::WatermarkVersion, watermark(), "a slice is lost");
+}
+
+#[test]
+fn with_a_watermark_lowered_before_the_reopening_a_slice_is_lost() {
+    breaks(Guard::WatermarkAfter, watermark(), "a slice is lost");
+}
+
+/// What the product asks of whoever reopens a slice: between the two writes it is in no tick's sight.
+#[test]
+fn without_repeating_a_killed_replay_a_slice_is_lost() {
+    breaks(Guard::Repeats, watermark(), "a slice is lost");
 }
 
 #[test]

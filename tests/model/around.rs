@@ -3,10 +3,10 @@
 use tallymark::checkpoint::state::{Event, State};
 
 use super::steps::{COPIES_MAX, Steps, add, spend};
-use super::world::{Backfill, Guard, LEASE, Mover, Phase, fact, is_due, next};
+use super::world::{Advance, Backfill, Guard, Mover, Person, Phase, World, fact, is_due, next};
 
 impl Steps<'_> {
-    /// The source changes, and somebody moves its marks into the checkpoint; a person replays.
+    /// The source changes, and a tick moves its marks into the checkpoint.
     pub fn source(&mut self) {
         let from = self.from;
         if from.left.changes > 0 {
@@ -15,12 +15,6 @@ impl Steps<'_> {
             to.source += 1;
             to.marks |= 1 << to.source;
             self.fault(None, "a late change commits, with its mark", 0, to);
-        }
-        if from.left.replays > 0 {
-            let mut to = *from;
-            to.left.replays -= 1;
-            to.cells[0].item = next(to.cells[0].item, Event::Reopen, 0, None).ok();
-            self.fault(None, "a person replays the slice", 0, to);
         }
         let mut to = *from;
         let what = match from.mover {
@@ -35,13 +29,19 @@ impl Steps<'_> {
             Mover::Seen(marks) => {
                 // What has no checkpoint, or is stale, runs anyway, and reads after this.
                 let is_due = from.cells[0].item.is_none_or(|it| it.state == State::Stale);
-                to.mover = if is_due { Mover::Deleting(marks) } else { Mover::Reopening(marks) };
+                // Due already, but perhaps of somebody who died before the watermark was lowered.
+                to.mover = if is_due { self.reopened(marks) } else { Mover::Reopening(marks) };
                 "the tick looks at the checkpoint"
             }
             Mover::Reopening(marks) => {
                 to.cells[0].item = next(to.cells[0].item, Event::Reopen, 0, None).ok();
-                to.mover = Mover::Deleting(marks);
+                to.mover = self.reopened(marks);
                 "the tick reopens the slice"
+            }
+            Mover::Lowering(marks) => {
+                lower(&mut to);
+                to.mover = Mover::Deleting(marks);
+                "the tick lowers the watermark"
             }
             Mover::Deleting(marks) => {
                 to.marks &= !marks;
@@ -56,6 +56,61 @@ impl Steps<'_> {
             to.mover = Mover::Idle;
             self.fault(None, "the tick is killed", 0, to);
         }
+    }
+
+    const fn reopened(&self, marks: u8) -> Mover {
+        if self.model.has_watermark { Mover::Lowering(marks) } else { Mover::Deleting(marks) }
+    }
+
+    /// A person replays the slice: reopens it, and lowers the watermark after.
+    pub fn person(&mut self) {
+        let mut to = *self.from;
+        let is_second = to.person == Person::HalfDone;
+        if is_second == self.has(Guard::WatermarkAfter) && self.model.has_watermark {
+            lower(&mut to);
+        } else {
+            to.cells[0].item = next(to.cells[0].item, Event::Reopen, 0, None).ok();
+        }
+        let is_whole = is_second || !self.model.has_watermark;
+        to.person = if is_whole { Person::Idle } else { Person::HalfDone };
+        match self.from.person {
+            Person::Idle => {
+                spend!(to, replays);
+                self.fault(None, "a person replays the slice", 0, to);
+            }
+            Person::Again => self.push(None, "the person replays it once more", 0, to),
+            Person::HalfDone => {
+                self.push(None, "the person's other write is made", 0, to);
+                let mut to = *self.from;
+                spend!(to, crashes);
+                to.person = if self.has(Guard::Repeats) { Person::Again } else { Person::Idle };
+                self.fault(None, "the person's command is killed", 0, to);
+            }
+        }
+    }
+
+    /// A tick moves the watermark past a slice that has succeeded, unless something was reopened meanwhile.
+    pub fn advance(&mut self) {
+        let mut to = *self.from;
+        let is_succeeded = to.cells[0].item.is_some_and(|it| it.state == State::Succeeded);
+        let what = match to.advance {
+            Advance::Idle if to.is_past || !is_succeeded => return,
+            Advance::Idle => {
+                to.advance = Advance::Read(to.version);
+                "the tick reads the watermark"
+            }
+            Advance::Read(version) => {
+                to.advance = if is_succeeded { Advance::Seen(version) } else { Advance::Idle };
+                "the tick sees whether the slice has succeeded"
+            }
+            Advance::Seen(version) => {
+                to.is_past |= version == to.version || !self.has(Guard::WatermarkVersion);
+                to.advance = Advance::Idle;
+                "the tick advances the watermark, if nothing was reopened"
+            }
+        };
+        let facts = if to.is_past { fact::PASSED } else { 0 };
+        self.push(None, what, facts, to);
     }
 
     pub fn queue(&mut self) {
@@ -146,11 +201,16 @@ impl Steps<'_> {
         for worker in &mut to.workers {
             if let Phase::Claiming(age) = &mut worker.phase {
                 // Older makes no difference: what it asks for is over.
-                *age = (*age + 1).min(LEASE + self.model.skew);
+                *age = (*age + 1).min(self.model.lease + self.model.skew);
             }
         }
         if to != *self.from {
             self.push(None, "time passes", 0, to);
         }
     }
+}
+
+fn lower(world: &mut World) {
+    world.is_past = false;
+    world.version += 1;
 }

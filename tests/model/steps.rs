@@ -46,6 +46,10 @@ impl<'m> Steps<'m> {
             steps.worker(worker);
         }
         steps.source();
+        steps.person();
+        if model.has_watermark {
+            steps.advance();
+        }
         if model.has_queue {
             steps.queue();
             steps.planner();

@@ -6,7 +6,7 @@ use tallymark::report::Outcome;
 
 use super::check::Step;
 use super::steps::{Action, Steps, add, spend, who};
-use super::world::{Guard, Item, LEASE, Phase, World, at, fact, next, report};
+use super::world::{Guard, Item, Phase, World, at, fact, next, report};
 
 /// How an invocation ended: an outcome, or trouble that is nobody's.
 #[derive(Clone, Copy)]
@@ -81,6 +81,9 @@ impl Steps<'_> {
     }
 
     fn begin(&mut self, w: usize) {
+        if self.from.is_past {
+            return;
+        }
         for slice in 0..self.model.slices {
             let mut to = *self.from;
             if self.model.has_queue {
@@ -104,7 +107,7 @@ impl Steps<'_> {
             found.is_some_and(|it| it.owner == Some(who(w)) && it.state == State::Running);
         // The SDK repeats the same request: with the clock of the first time.
         let asked = skew - age.max(0);
-        let event = Event::Claim { lease_until: at(asked + LEASE) };
+        let event = Event::Claim { lease_until: at(asked + self.model.lease) };
         let mut claimed = next(found, event, asked, Some(who(w)));
         if !self.has(Guard::ClaimLease) && matches!(claimed, Err(Illegal::Held { .. })) {
             claimed = next(found, event, i8::MAX / 2, Some(who(w)));

@@ -16,8 +16,6 @@ use tallymark::slice::Slice;
 pub const SLICES: usize = 2;
 /// Workers that a model may have.
 pub const WORKERS: usize = 3;
-/// Ticks that a lease holds.
-pub const LEASE: i8 = 2;
 /// Seconds of a tick: longer than the first backoff with its jitter, so that a wait is one tick.
 const TICK: i64 = 60;
 
@@ -236,8 +234,32 @@ pub enum Mover {
     Seen(u8),
     /// Has seen that the slice must be reopened.
     Reopening(u8),
+    /// Is to lower the watermark.
+    Lowering(u8),
     /// The marks can be deleted.
     Deleting(u8),
+}
+
+/// A person who replays the slice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Person {
+    #[default]
+    Idle,
+    /// Was told of no success, and replays once more.
+    Again,
+    /// The slice is reopened, or without the guard [`Guard::WatermarkAfter`] the watermark is lowered.
+    HalfDone,
+}
+
+/// A tick that advances the watermark.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Advance {
+    #[default]
+    Idle,
+    /// Has read the watermark's version.
+    Read(u8),
+    /// Has seen after that that the slice has succeeded.
+    Seen(u8),
 }
 
 /// A backfill that is fanned out. Slices are bits.
@@ -268,6 +290,9 @@ pub enum Guard {
     MarksLast,
     CoarseFirst,
     LaterAttempts,
+    WatermarkVersion,
+    WatermarkAfter,
+    Repeats,
     Sweep,
 }
 
@@ -301,6 +326,11 @@ pub struct World {
     pub source: u8,
     pub marks: u8,
     pub mover: Mover,
+    pub person: Person,
+    /// Whether the watermark is past the slice, so that no tick looks at it, and its version.
+    pub is_past: bool,
+    pub version: u8,
+    pub advance: Advance,
     pub backfill: Backfill,
     pub left: Left,
 }
@@ -312,10 +342,14 @@ pub struct Tallymark {
     pub workers: usize,
     /// The second slice is computed from the first.
     pub is_composed: bool,
+    /// Ticks look at nothing before the watermark.
+    pub has_watermark: bool,
     /// Slices come by messages.
     pub has_queue: bool,
     /// A slice is read in two chunks.
     pub has_chunks: bool,
+    /// Ticks that a lease holds.
+    pub lease: i8,
     /// Ticks that the clock of every other worker is ahead.
     pub skew: i8,
     /// Whether time passes: without, no lease is ever over.
@@ -335,6 +369,7 @@ pub mod fact {
     pub const SWEPT: u32 = 1 << 6;
     pub const LEASE_LOST: u32 = 1 << 7;
     pub const REFUSED: u32 = 1 << 8;
+    pub const PASSED: u32 = 1 << 12;
     /// Never: an older attempt's data over those of a newer.
     pub const OLDER_OVER_NEWER: u32 = 1 << 9;
     /// Never: a slice taken from a living worker whose lease holds by every clock.
