@@ -92,3 +92,34 @@ fn no_link_is_broken() {
     }
     assert!(broken.is_empty(), "{}", broken.join("\n"));
 }
+
+/// Whatever follows `cargo test … ` in a command, and whatever stands alone in a table's last column.
+#[test]
+fn every_test_that_the_reliability_page_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut sources = String::new();
+    let mut directories = vec![root.join("src"), root.join("tests")];
+    // A directory enters once.
+    while let Some(directory) = directories.pop() {
+        for path in fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.extension().is_some_and(|suffix| suffix == "rs") {
+                sources += &fs::read_to_string(path).unwrap();
+            }
+        }
+    }
+    let names: Vec<_> = sources
+        .split("fn ")
+        .filter_map(|rest| rest.split_once('('))
+        .map(|(name, _)| name)
+        .collect();
+    let page = read("docs/RELIABILITY.md");
+    let rows: Vec<_> = page.lines().filter(|line| line.ends_with("` |")).collect();
+    assert!(rows.len() > 20, "{} rows", rows.len());
+    for row in rows {
+        let code = row.trim_end_matches("` |").rsplit('`').next().unwrap();
+        let filter = code.rsplit(' ').next().unwrap();
+        assert!(names.iter().any(|name| name.contains(filter)), "no test is named {filter}");
+    }
+}

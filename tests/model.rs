@@ -1,0 +1,335 @@
+//! A model of one slice's life, checked in every state that it can reach.
+//!
+//! The spine is written down as single steps between which anything else may happen: claim, resume, read, stage,
+//! replace under the fence, reopen what is computed from it, complete; a tick that moves marks into checkpoints
+//! and one that advances the watermark; a person who replays; a backfill's planner with its queue. What decides is the product's own: `checkpoint::state::next` for every
+//! transition of a checkpoint, `plan::View::judge` for what is due, `fanout::fate` for messages. What surrounds it
+//! is written down here: the conditions' owner (`finish::MINE`, `ALL_OLD`), the fence (`fence.sql`), the stage
+//! (`Target::resume`), `late::reopen_range`, `Work::complete`, and `fanout::want` and `fanout::planner`, which are
+//! private to the crate (of a backfill without `force`, `want` computes exactly what is due).
+//!
+//! Bounds, each test its own (the functions that make its model): 2 or 3 workers; 1 or 2 slices; at most 2 late
+//! changes, 1 replay, 2 kills, 2 lost replies, 1 failure, 1 yield, 2 leases that run out on a living worker, 1 doubled
+//! and 1 lost message (or a purge); a lease of 1 or 2 ticks, every other clock 1 tick ahead; a read of 1 or 2 chunks.
+//! Time has no bound, and neither has the time that a worker may stay where it is. Not in the model: settling (every
+//! change is late, and marked), two ticks that move marks or two planners at once, lost checkpoints.
+//!
+//! Always: no older attempt's data over a newer's; marker and rows agree; of a slice that has succeeded every change
+//! that is not in its data has a mark; no slice is taken whose lease holds by every clock; what has not succeeded
+//! is found by a message, a lease, a wait, a sweep or a tick. In the end: from every state, without any further
+//! fault, a state can be reached in which every slice has succeeded and holds what the source holds.
+//!
+//! `cargo test --test model -- --nocapture` prints how many states there were.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
+
+#[path = "model/around.rs"]
+mod around;
+#[path = "model/check.rs"]
+mod check;
+#[path = "model/steps.rs"]
+mod steps;
+#[path = "model/worker.rs"]
+mod worker;
+#[path = "model/world.rs"]
+mod world;
+
+use tallymark::checkpoint::State;
+
+use check::{Findings, Model, Step, check};
+use steps::{Action, Steps};
+use world::{Backfill, Cell, Guard, Left, Mover, Person, Phase, Tallymark, World, fact, is_due};
+
+impl Model for Tallymark {
+    type State = World;
+    type Action = Action;
+
+    fn first(&self) -> World {
+        self.world()
+    }
+
+    fn steps(&self, from: &World) -> Vec<Step<World, Action>> {
+        Steps::of(self, from)
+    }
+
+    fn broken(&self, world: &World) -> Option<&'static str> {
+        for (slice, cell) in world.cells[..self.slices].iter().enumerate() {
+            let target = cell.target;
+            if target.replaced_by != target.written_by || target.replaced_by > target.attempt {
+                // Between its two transactions that is to be expected of a living worker.
+                if !world.workers.iter().any(|it| it.phase == Phase::Written) {
+                    return Some("marker and rows disagree");
+                }
+            }
+            if self.is_missed(world, slice) {
+                return Some("a change is missed");
+            }
+            if !self.is_found(world, slice, cell) {
+                return Some("a slice is lost");
+            }
+        }
+        None
+    }
+
+    fn forbidden(&self, facts: u32) -> Option<&'static str> {
+        [
+            (fact::OLDER_OVER_NEWER, "an older attempt's data replaced a newer's"),
+            (fact::HELD_TAKEN, "a slice was taken whose lease holds by every clock"),
+        ]
+        .into_iter()
+        .find_map(|(fact, what)| (facts & fact != 0).then_some(what))
+    }
+
+    fn is_done(&self, world: &World) -> bool {
+        world.marks == 0
+            && world.mover == Mover::Idle
+            && world.person == Person::Idle
+            && world.cells[..self.slices].iter().all(|cell| {
+                is_succeeded(cell) && (!self.reads_source() || cell.target.version == world.source)
+            })
+    }
+}
+
+fn is_succeeded(cell: &Cell) -> bool {
+    cell.item.is_some_and(|item| item.state == State::Succeeded)
+}
+
+impl Tallymark {
+    /// A coarse slice's version is that of the finer one's rows, and so the source's in the end, too.
+    const fn reads_source(&self) -> bool {
+        self.slices == 1 || self.is_composed
+    }
+
+    /// Whether a slice has succeeded without a change that nothing will tell of.
+    fn is_missed(&self, world: &World, slice: usize) -> bool {
+        let cell = world.cells[slice];
+        if !is_succeeded(&cell) {
+            return false;
+        }
+        if self.is_composed && slice == 1 {
+            // The finer slice's completion comes after its reopening.
+            let fine = world.cells[0];
+            let is_told = self.without == Some(Guard::CoarseFirst)
+                && world.workers.iter().any(|it| it.phase == Phase::Coarse);
+            return cell.target.version != fine.target.version && is_succeeded(&fine) && !is_told;
+        }
+        let told = world.marks
+            | match world.mover {
+                Mover::Seen(marks) | Mover::Reopening(marks) => marks,
+                Mover::Idle | Mover::Lowering(_) | Mover::Deleting(_) => 0,
+            };
+        (cell.target.version + 1..=world.source).any(|change| told & (1 << change) == 0)
+    }
+
+    /// Whether something will come back to a slice.
+    fn is_found(&self, world: &World, slice: usize, cell: &Cell) -> bool {
+        if is_succeeded(cell) {
+            return true;
+        }
+        if !self.has_queue {
+            let is_seen = !world.is_past || world.marks != 0 || world.person != Person::Idle;
+            return is_seen && is_due(cell.item) != Some(false);
+        }
+        let is_swept = match world.backfill {
+            Backfill::Running => self.without != Some(Guard::Sweep),
+            Backfill::Done => false,
+            _ => true,
+        };
+        let is_worked_on = |worker: &world::Worker| {
+            worker.phase != Phase::Idle && usize::from(worker.slice) == slice
+        };
+        cell.queued > 0
+            || is_swept
+            || world.workers.iter().any(is_worked_on)
+            || is_due(cell.item).is_none()
+    }
+}
+
+/// One slice, two workers, a little of everything.
+fn one_slice() -> Tallymark {
+    let left = Left { changes: 2, crashes: 1, replies: 1, slow: 1, ..Left::NONE };
+    Tallymark {
+        slices: 1,
+        workers: 2,
+        lease: 2,
+        skew: 1,
+        has_time: true,
+        left,
+        ..Tallymark::default()
+    }
+}
+
+/// A slice that is read in two chunks.
+fn two_chunks() -> Tallymark {
+    let left = Left { changes: 1, crashes: 1, yields: 1, fails: 1, slow: 1, ..Left::NONE };
+    Tallymark { has_chunks: true, left, ..one_slice() }
+}
+
+/// Three workers, two of them too slow for their leases.
+fn three_workers() -> Tallymark {
+    let left = Left { changes: 1, replays: 1, slow: 2, ..Left::NONE };
+    Tallymark { workers: 3, left, ..one_slice() }
+}
+
+/// A slice that the watermark passes.
+fn watermark() -> Tallymark {
+    let left = Left { changes: 1, replays: 1, crashes: 2, ..Left::NONE };
+    Tallymark { has_watermark: true, skew: 0, left, ..one_slice() }
+}
+
+/// Where no lease is ever over.
+fn without_time() -> Tallymark {
+    let left = Left { replies: 2, ..Left::NONE };
+    Tallymark { has_time: false, left, ..one_slice() }
+}
+
+/// A coarse slice that is computed from a finer one.
+fn composed() -> Tallymark {
+    let left = Left { changes: 1, crashes: 1, slow: 1, ..Left::NONE };
+    Tallymark { slices: 2, is_composed: true, lease: 1, skew: 0, left, ..one_slice() }
+}
+
+/// A backfill of two slices over a queue.
+fn backfill() -> Tallymark {
+    let left = Left { crashes: 1, fails: 1, doubles: 1, drops: 1, ..Left::NONE };
+    Tallymark { slices: 2, has_queue: true, lease: 1, skew: 0, left, ..one_slice() }
+}
+
+fn found(name: &str, model: &Tallymark) -> Findings {
+    let findings = check(model);
+    eprintln!("{name}: {} states, {} steps", findings.states, findings.steps);
+    findings
+}
+
+/// Everything that must always hold does, success stays within reach, and all these facts were seen.
+fn holds(name: &str, model: &Tallymark, facts: u32) {
+    let findings = found(name, model);
+    if let Some(broken) = findings.broken {
+        panic!("{}:\n{}", broken.what, broken.trace);
+    }
+    assert_eq!(findings.facts & facts, facts, "the model is vacuous");
+}
+
+/// Without the guard, the model shows how this comes to be.
+fn breaks(guard: Guard, model: Tallymark, what: &str) {
+    let name = format!("without {guard:?}");
+    let findings = found(&name, &Tallymark { without: Some(guard), ..model });
+    let broken = findings.broken.unwrap_or_else(|| panic!("{name} nothing breaks"));
+    eprintln!("{}:\n{}", broken.what, broken.trace);
+    assert_eq!(broken.what, what, "{}", broken.trace);
+}
+
+#[test]
+fn one_slice_is_exact_in_every_order_of_events() {
+    let facts = fact::TAKEN_OVER | fact::FENCED | fact::STALE | fact::LEASE_LOST | fact::REFUSED;
+    let known = fact::CLAIM_KNOWN | fact::ENDING_KNOWN;
+    holds("one slice", &one_slice(), facts | known);
+}
+
+#[test]
+fn three_workers_on_one_slice_are_exact_in_every_order_of_events() {
+    holds("three workers", &three_workers(), fact::TAKEN_OVER | fact::FENCED | fact::STALE);
+}
+
+#[test]
+fn a_slice_that_the_watermark_has_passed_is_found_again_in_every_order_of_events() {
+    holds("watermark", &watermark(), fact::PASSED | fact::STALE);
+}
+
+#[test]
+fn a_slice_in_chunks_is_exact_in_every_order_of_events() {
+    holds("two chunks", &two_chunks(), fact::RESUMED | fact::FENCED | fact::TAKEN_OVER);
+}
+
+/// The only way to find something staged is that somebody yielded.
+#[test]
+fn a_yielded_slice_goes_on_where_it_stopped() {
+    let left = Left { changes: 1, yields: 1, ..Left::NONE };
+    holds("one yield", &Tallymark { left, ..two_chunks() }, fact::RESUMED);
+}
+
+#[test]
+fn a_coarse_slice_follows_its_finer_one_in_every_order_of_events() {
+    holds("composed", &composed(), fact::TAKEN_OVER | fact::STALE);
+}
+
+#[test]
+fn a_backfill_ends_whatever_becomes_of_its_messages() {
+    holds("backfill", &backfill(), fact::SWEPT | fact::TAKEN_OVER | fact::REFUSED);
+}
+
+#[test]
+fn without_comparing_attempts_at_the_fence_older_data_replace_newer() {
+    breaks(Guard::FenceAttempt, one_slice(), "an older attempt's data replaced a newer's");
+}
+
+#[test]
+fn with_rows_and_marker_in_two_transactions_they_disagree() {
+    breaks(Guard::OneTransaction, one_slice(), "marker and rows disagree");
+}
+
+#[test]
+fn without_asking_whose_completion_it_is_a_change_is_missed() {
+    breaks(Guard::CompleteMine, one_slice(), "a change is missed");
+}
+
+#[test]
+fn without_comparing_dirty_at_completion_a_change_is_missed() {
+    breaks(Guard::CompleteDirty, one_slice(), "a change is missed");
+}
+
+#[test]
+fn without_asking_for_the_lease_a_slice_is_taken_from_its_holder() {
+    breaks(Guard::ClaimLease, one_slice(), "a slice was taken whose lease holds by every clock");
+}
+
+#[test]
+fn with_a_stage_from_before_a_reopening_a_change_is_missed() {
+    breaks(Guard::StageDirty, two_chunks(), "a change is missed");
+}
+
+#[test]
+fn with_marks_deleted_before_the_reopening_a_change_is_missed() {
+    breaks(Guard::MarksLast, one_slice(), "a change is missed");
+}
+
+#[test]
+fn with_a_finer_slice_completed_before_the_coarse_is_reopened_a_change_is_missed() {
+    breaks(Guard::CoarseFirst, composed(), "a change is missed");
+}
+
+/// Nothing breaks, it only takes as long as the lease: shown by a model in which no lease is ever over.
+#[test]
+fn without_knowing_its_own_claim_a_worker_waits_for_its_own_lease() {
+    holds("without time", &without_time(), fact::CLAIM_KNOWN | fact::ENDING_KNOWN);
+    breaks(Guard::KnownOwner, without_time(), "success is out of reach");
+    let without = Some(Guard::KnownOwner);
+    let with_time = Tallymark { has_time: true, without, ..without_time() };
+    holds("without KnownOwner, with time", &with_time, fact::REFUSED_BY_ITSELF);
+}
+
+#[test]
+fn without_reopening_after_a_killed_attempt_a_change_is_missed() {
+    breaks(Guard::LaterAttempts, composed(), "a change is missed");
+}
+
+#[test]
+fn with_a_watermark_that_advances_past_a_reopening_a_slice_is_lost() {
+    breaks(Guard::WatermarkVersion, watermark(), "a slice is lost");
+}
+
+#[test]
+fn with_a_watermark_lowered_before_the_reopening_a_slice_is_lost() {
+    breaks(Guard::WatermarkAfter, watermark(), "a slice is lost");
+}
+
+/// What the product asks of whoever reopens a slice: between the two writes it is in no tick's sight.
+#[test]
+fn without_repeating_a_killed_replay_a_slice_is_lost() {
+    breaks(Guard::Repeats, watermark(), "a slice is lost");
+}
+
+#[test]
+fn without_the_sweep_a_slice_is_lost() {
+    breaks(Guard::Sweep, backfill(), "a slice is lost");
+}

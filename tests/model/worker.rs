@@ -1,0 +1,370 @@
+//! What a worker can do next: the spine, a call that leaves the process at a time.
+
+use tallymark::checkpoint::state::{Event, Illegal, State};
+use tallymark::fanout::fate::{DELIVERIES_MAX, Fate, of_slice, of_trouble};
+use tallymark::report::Outcome;
+
+use super::check::Step;
+use super::steps::{Action, Steps, add, spend, who};
+use super::world::{Guard, Item, Phase, World, at, fact, next, report};
+
+/// How an invocation ended: an outcome, or trouble that is nobody's.
+#[derive(Clone, Copy)]
+enum End {
+    Told(Outcome, Option<i8>),
+    Trouble,
+}
+
+fn fail_of(attempt: u64) -> Event {
+    Event::Fail { attempt, retryable: true, jitter: 1.0 }
+}
+
+impl Steps<'_> {
+    pub fn worker(&mut self, w: usize) {
+        let worker = self.from.workers[w];
+        match worker.phase {
+            Phase::Idle => return self.begin(w),
+            Phase::Claiming(age) => self.claim(w, *self.from, age),
+            Phase::Held => self.resume(w),
+            Phase::Ready => self.read(w),
+            Phase::Copied(version) => self.stage(w, version),
+            Phase::Staged => match self.from.cells[usize::from(worker.slice)].target.staged {
+                Some((_, version)) => self.replace(w, version),
+                // Forgotten: somebody else has merged it.
+                None => self.moved(w, "finds the stage empty", Phase::GivingBack),
+            },
+            Phase::Read(version) => self.replace(w, version),
+            Phase::Written => self.mark(w),
+            Phase::Committed => self.look_for_coarse(w),
+            Phase::Coarse => self.reopen_coarse(w),
+            Phase::Completing => self.complete(w),
+            Phase::GivingBack => self.give_back(w, false),
+        }
+        if matches!(worker.phase, Phase::Ready | Phase::Staged | Phase::Read(_)) {
+            self.fail(w);
+            self.give_back(w, true);
+        }
+        self.kill(w);
+    }
+
+    fn moved(&mut self, w: usize, what: &'static str, phase: Phase) {
+        let mut to = *self.from;
+        to.workers[w].phase = phase;
+        self.push(Some(w), what, 0, to);
+    }
+
+    /// Ends an invocation; its message is deleted or comes back, as the product says.
+    fn ended(&mut self, w: usize, what: &'static str, facts: u32, mut to: World, end: End) {
+        let worker = std::mem::take(&mut to.workers[w]);
+        let slice = usize::from(worker.slice);
+        // Nobody has the token any more.
+        if let Some(item) = to.cells[slice].item.as_mut().filter(|it| it.owner == Some(who(w))) {
+            item.owner = None;
+        }
+        if !worker.has_message {
+            return self.push(Some(w), what, facts, to);
+        }
+        let fate = |deliveries| match end {
+            End::Told(outcome, wait) => of_slice(&report(outcome, wait), deliveries, at(0)),
+            End::Trouble => of_trouble(deliveries),
+        };
+        if fate(1) == Fate::Over {
+            return self.push(Some(w), what, facts, to);
+        }
+        if fate(DELIVERIES_MAX) == Fate::Over && to.left.drops > 0 {
+            let mut counted_out = to;
+            counted_out.left.drops -= 1;
+            self.fault(Some(w), "lets a message go that came too often", facts, counted_out);
+        }
+        add(&mut to.cells[slice].queued);
+        self.push(Some(w), what, facts, to);
+    }
+
+    fn begin(&mut self, w: usize) {
+        if self.from.is_past {
+            return;
+        }
+        for slice in 0..self.model.slices {
+            let mut to = *self.from;
+            if self.model.has_queue {
+                match to.cells[slice].queued.checked_sub(1) {
+                    Some(left) => to.cells[slice].queued = left,
+                    None => continue,
+                }
+            }
+            to.workers[w].slice = u8::try_from(slice).unwrap();
+            to.workers[w].has_message = self.model.has_queue;
+            self.claim(w, to, -1);
+        }
+    }
+
+    /// Claims for worker `w` of `to`. An `age` of -1: for the first time.
+    fn claim(&mut self, w: usize, mut to: World, age: i8) {
+        let slice = usize::from(to.workers[w].slice);
+        let found = to.cells[slice].item;
+        let skew = if w % 2 == 1 { self.model.skew } else { 0 };
+        let is_mine =
+            found.is_some_and(|it| it.owner == Some(who(w)) && it.state == State::Running);
+        // The SDK repeats the same request: with the clock of the first time.
+        let asked = skew - age.max(0);
+        let event = Event::Claim { lease_until: at(asked + self.model.lease) };
+        let mut claimed = next(found, event, asked, Some(who(w)));
+        if !self.has(Guard::ClaimLease) && matches!(claimed, Err(Illegal::Held { .. })) {
+            claimed = next(found, event, i8::MAX / 2, Some(who(w)));
+        }
+        let (what, mut facts) = match (&claimed, is_mine) {
+            (Err(_), true) if self.has(Guard::KnownOwner) => {
+                claimed = Ok(found.unwrap());
+                ("claims again, and knows its own claim", fact::CLAIM_KNOWN)
+            }
+            (Err(_), true) => ("is refused by its own claim", fact::REFUSED_BY_ITSELF),
+            (Err(_), false) => ("is refused", fact::REFUSED),
+            (Ok(_), _) => ("claims", 0),
+        };
+        let mut item = match claimed {
+            Ok(item) => item,
+            Err(illegal) => {
+                let end = match illegal {
+                    Illegal::Held { .. } => End::Told(Outcome::Held, found.map(|it| it.lease)),
+                    Illegal::Backoff { .. } => End::Told(Outcome::Waiting, found.map(|it| it.wait)),
+                    Illegal::Exhausted { .. } => End::Told(Outcome::Exhausted, None),
+                    _ => End::Told(Outcome::AlreadySucceeded, None),
+                };
+                // A worker without a message that is refused has done nothing.
+                if to.workers[w].has_message || age >= 0 {
+                    self.ended(w, what, facts, to, end);
+                }
+                return;
+            }
+        };
+        item.lease = item.lease.max(0);
+        let is_taken = found.is_some_and(|it| it.state == State::Running) && !is_mine;
+        if let Some(found) = found.filter(|_| is_taken) {
+            facts |= fact::TAKEN_OVER;
+            if found.owner.is_some() {
+                if found.lease > self.model.skew {
+                    facts |= fact::HELD_TAKEN;
+                }
+                spend!(to, slow);
+            }
+        }
+        to.cells[slice].item = Some(item);
+        if to.left.replies > 0 && age < 0 {
+            let mut lost = to;
+            lost.left.replies -= 1;
+            lost.workers[w].phase = Phase::Claiming(0);
+            self.fault(Some(w), "claims, and the reply is lost", facts, lost);
+        }
+        let worker = &mut to.workers[w];
+        worker.attempt = item.attempt;
+        worker.dirty_seen = item.dirty_seen;
+        let is_resumed = self.model.has_chunks && item.attempt > 1;
+        worker.phase = if is_resumed { Phase::Held } else { Phase::Ready };
+        let is_fault = is_taken && found.is_some_and(|it| it.owner.is_some());
+        self.steps.push(Step { action: Action(Some(w), what), is_fault, facts, to });
+    }
+
+    /// Takes the marker in `to`, or ends the attempt as a fenced one; `None`: fenced.
+    fn fenced(&mut self, w: usize, mut to: World) -> Option<World> {
+        let worker = to.workers[w];
+        let target = &mut to.cells[usize::from(worker.slice)].target;
+        if target.attempt <= worker.attempt || !self.has(Guard::FenceAttempt) {
+            target.attempt = worker.attempt;
+            return Some(to);
+        }
+        let slice = usize::from(worker.slice);
+        if let Ok(item) = self.ending(w, &to, fail_of) {
+            to.cells[slice].item = Some(item);
+        }
+        self.ended(w, "is fenced", fact::FENCED, to, End::Told(Outcome::Fenced, None));
+        None
+    }
+
+    fn resume(&mut self, w: usize) {
+        let Some(mut to) = self.fenced(w, *self.from) else { return };
+        let worker = &mut to.workers[w];
+        let staged = &mut to.cells[usize::from(worker.slice)].target.staged;
+        let is_any = !self.has(Guard::StageDirty);
+        *staged = staged.filter(|(dirty, _)| *dirty == worker.dirty_seen || is_any);
+        worker.phase = if staged.is_some() { Phase::Staged } else { Phase::Ready };
+        let facts = if staged.is_some() { fact::RESUMED } else { 0 };
+        self.push(Some(w), "looks for what was staged", facts, to);
+    }
+
+    fn read(&mut self, w: usize) {
+        let is_coarse = self.model.is_composed && self.from.workers[w].slice == 1;
+        let from = self.from;
+        let version = if is_coarse { from.cells[0].target.version } else { from.source };
+        if self.model.has_chunks {
+            return self.moved(w, "reads a chunk", Phase::Copied(version));
+        }
+        self.moved(w, "reads the slice", Phase::Read(version));
+    }
+
+    fn stage(&mut self, w: usize, version: u8) {
+        let Some(mut to) = self.fenced(w, *self.from) else { return };
+        let worker = &mut to.workers[w];
+        let target = &mut to.cells[usize::from(worker.slice)].target;
+        // The chunks of another attempt beside these: none, or the marker would be that attempt's.
+        target.staged = Some((worker.dirty_seen, version));
+        worker.phase = Phase::Staged;
+        self.push(Some(w), "stages the chunk", 0, to);
+    }
+
+    fn replace(&mut self, w: usize, version: u8) {
+        let Some(mut to) = self.fenced(w, *self.from) else { return };
+        let worker = &mut to.workers[w];
+        let target = &mut to.cells[usize::from(worker.slice)].target;
+        let facts = if target.written_by > worker.attempt { fact::OLDER_OVER_NEWER } else { 0 };
+        let is_later = worker.attempt > 1 && self.has(Guard::LaterAttempts);
+        let has_changed = target.version != version || is_later;
+        target.written_by = worker.attempt;
+        target.version = version;
+        target.staged = None;
+        let is_fine = self.model.is_composed && worker.slice == 0 && has_changed;
+        let is_first = is_fine && self.has(Guard::CoarseFirst);
+        worker.phase = if is_first { Phase::Committed } else { Phase::Completing };
+        if !self.has(Guard::OneTransaction) {
+            to.workers[w].phase = Phase::Written;
+            return self.push(Some(w), "writes the rows", facts, to);
+        }
+        target.replaced_by = worker.attempt;
+        self.push(Some(w), "replaces the slice", facts, to);
+        spend!(to, replies);
+        to.workers[w].phase = Phase::GivingBack;
+        self.fault(Some(w), "replaces the slice, and the reply is lost", facts, to);
+    }
+
+    fn mark(&mut self, w: usize) {
+        let mut to = *self.from;
+        let worker = &mut to.workers[w];
+        to.cells[usize::from(worker.slice)].target.replaced_by = worker.attempt;
+        worker.phase = Phase::Completing;
+        self.push(Some(w), "writes the marker", 0, to);
+    }
+
+    fn look_for_coarse(&mut self, w: usize) {
+        if self.from.cells[1].item.is_some() {
+            return self.moved(w, "finds the coarse slice's checkpoint", Phase::Coarse);
+        }
+        self.moved(w, "finds no coarse slice", Phase::Completing);
+    }
+
+    fn reopen_coarse(&mut self, w: usize) {
+        let mut to = *self.from;
+        to.cells[1].item = next(to.cells[1].item, Event::Reopen, 0, None).ok();
+        if !self.has(Guard::CoarseFirst) {
+            return self.ended(
+                w,
+                "reopens the coarse slice",
+                0,
+                to,
+                End::Told(Outcome::Succeeded, None),
+            );
+        }
+        to.workers[w].phase = Phase::Completing;
+        self.push(Some(w), "reopens the coarse slice", 0, to);
+    }
+
+    /// What becomes of the checkpoint when worker `w` ends its attempt: refused to all but the newest.
+    fn ending(&self, w: usize, world: &World, event: fn(u64) -> Event) -> Result<Item, Illegal> {
+        let worker = world.workers[w];
+        let attempt = u64::from(worker.attempt);
+        let found = world.cells[usize::from(worker.slice)].item;
+        if found.is_none_or(|it| it.owner != Some(who(w))) {
+            return Err(Illegal::NotHolder { attempt });
+        }
+        next(found, event(attempt), 0, None)
+    }
+
+    fn complete(&mut self, w: usize) {
+        let mut to = *self.from;
+        let worker = to.workers[w];
+        let slice = usize::from(worker.slice);
+        let found = to.cells[slice].item;
+        let mut ended = self.ending(w, &to, |attempt| Event::Complete { attempt });
+        if let Some(found) = found.filter(|_| !self.has(Guard::CompleteMine)) {
+            // What is left of the condition: `dirty` is compared with what this worker's own claim saw.
+            let is_clean = found.dirty == worker.dirty_seen;
+            let state = if is_clean { State::Succeeded } else { State::Stale };
+            ended = Ok(Item { state, lease: 0, wait: 0, failures: 0, ..found });
+        }
+        let Ok(mut item) = ended else {
+            let is_known = found.is_some_and(|it| {
+                let is_ended = matches!(it.state, State::Succeeded | State::Stale);
+                it.owner == Some(who(w)) && it.attempt == worker.attempt && is_ended
+            });
+            if is_known {
+                let known = End::Told(Outcome::Succeeded, None);
+                let what = "completes again, and knows that it had";
+                return self.ended(w, what, fact::ENDING_KNOWN, to, known);
+            }
+            let lost = End::Told(Outcome::Fenced, None);
+            return self.ended(w, "completes too late", fact::LEASE_LOST, to, lost);
+        };
+        if !self.has(Guard::CompleteDirty) {
+            item.state = State::Succeeded;
+        }
+        to.cells[slice].item = Some(item);
+        let (outcome, facts) = match item.state {
+            State::Stale => (Outcome::Stale, fact::STALE),
+            _ => (Outcome::Succeeded, 0),
+        };
+        if self.model.is_composed && slice == 0 && !self.has(Guard::CoarseFirst) {
+            to.workers[w].phase = Phase::Coarse;
+            self.push(Some(w), "completes", facts, to);
+            return;
+        }
+        self.ended(w, "completes", facts, to, End::Told(outcome, None));
+        spend!(to, replies);
+        self.fault(Some(w), "completes, and the reply is lost", facts, to);
+    }
+
+    fn fail(&mut self, w: usize) {
+        let mut to = *self.from;
+        spend!(to, fails);
+        let slice = usize::from(to.workers[w].slice);
+        let end = match self.ending(w, &to, fail_of) {
+            Ok(item) => {
+                to.cells[slice].item = Some(item);
+                End::Told(Outcome::Failed, Some(item.wait))
+            }
+            Err(_) => End::Told(Outcome::Fenced, None),
+        };
+        self.ended(w, "fails", 0, to, end);
+        self.last_is_fault();
+    }
+
+    fn give_back(&mut self, w: usize, is_yield: bool) {
+        let mut to = *self.from;
+        if is_yield {
+            spend!(to, yields);
+        }
+        let slice = usize::from(to.workers[w].slice);
+        let end = match self.ending(w, &to, |attempt| Event::Yield { attempt, retry_at: None }) {
+            Ok(item) => {
+                to.cells[slice].item = Some(item);
+                if is_yield { End::Told(Outcome::Yielded, None) } else { End::Trouble }
+            }
+            Err(_) => End::Told(Outcome::Fenced, None),
+        };
+        self.ended(w, "yields", 0, to, end);
+        if is_yield {
+            self.last_is_fault();
+        }
+    }
+
+    fn last_is_fault(&mut self) {
+        if let Some(step) = self.steps.last_mut() {
+            step.is_fault = true;
+        }
+    }
+
+    /// Kills a worker; its message comes back.
+    fn kill(&mut self, w: usize) {
+        let mut to = *self.from;
+        spend!(to, crashes);
+        self.ended(w, "is killed", 0, to, End::Trouble);
+        self.last_is_fault();
+    }
+}
