@@ -323,10 +323,9 @@ fn with_a_watermark_lowered_before_the_reopening_a_slice_is_lost() {
     breaks(Guard::WatermarkAfter, watermark(), "a slice is lost");
 }
 
-/// What the product asks of whoever reopens a slice: between the two writes it is in no tick's sight.
 #[test]
-fn without_repeating_a_killed_replay_a_slice_is_lost() {
-    breaks(Guard::Repeats, watermark(), "a slice is lost");
+fn with_a_reopening_in_two_writes_a_killed_replay_loses_the_slice() {
+    breaks(Guard::ReopenWhole, watermark(), "a slice is lost");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Reopening a slice: late data, a changed definition, a replay.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
@@ -9,10 +11,14 @@ use super::finish::shortened;
 use super::item::{Checkpoint, UNFINISHED, instant, key, label, number, text};
 use super::state::State;
 use super::update::{Update, Written};
+use super::watermark::lowered;
 
 /// Looks at a slice before giving up. Each further look means that a worker claimed or ended it in
 /// the milliseconds between two calls.
 pub(super) const LOOKS_MAX: usize = 5;
+
+/// Longest wait before looking again.
+const CONFLICT_WAIT: Duration = Duration::from_millis(100);
 
 /// Slices reopened at the same time: enough to hide the network, few for the table.
 const REOPENED_AT_ONCE: usize = 8;
@@ -23,7 +29,8 @@ const IDLE: &str = "attribute_not_exists(#pk) OR #state <> :running";
 impl Checkpoints {
     /// Makes a slice run again. A running slice goes on, and its completion makes it stale. A slice
     /// without a checkpoint gets one, so that a slice that never ran can be asked for. The
-    /// watermark falls back to the slice where it was past it.
+    /// watermark falls back to the slice where it was past it: in the same transaction, as whoever dies
+    /// between two writes would leave a slice behind it that no tick looks at.
     ///
     /// # Errors
     /// [`CheckpointError`] if a call fails.
@@ -34,13 +41,30 @@ impl Checkpoints {
         reason: &str,
         now: DateTime<Utc>,
     ) -> Result<Checkpoint, CheckpointError> {
-        let reopened = self.mark_dirty(rollup, slice_start, reason, now).await?;
-        // After the item, never before: see `Watermark`.
-        self.lower_watermark(rollup, slice_start).await?;
-        Ok(reopened)
+        for look in 0..LOOKS_MAX {
+            if look > 0 {
+                tokio::time::sleep(CONFLICT_WAIT.mul_f64(fastrand::f64())).await;
+            }
+            let found = self.get(rollup, slice_start).await?;
+            let is_running = found.is_some_and(|found| found.state == State::Running);
+            let seen = self.watermark(rollup).await?;
+            let is_past = seen.until().is_some_and(|until| until > slice_start);
+            let updates = vec![
+                reopened(rollup, slice_start, reason, now, is_running),
+                lowered(rollup, slice_start, is_past),
+            ];
+            if Update::send_all(updates, &self.client, &self.table, "reopen").await?
+                && let Some(reopened) = self.get(rollup, slice_start).await?
+            {
+                return Ok(reopened);
+            }
+        }
+        let slice = label(rollup, slice_start);
+        Err(CheckpointError::Contended { operation: "reopen", slice })
     }
 
-    /// Makes many slices run again, as [`Checkpoints::reopen`] does one by one.
+    /// Makes many slices run again, as [`Checkpoints::reopen`] does one by one, but the watermark falls back after them: for
+    /// those who do the same again when they are killed.
     ///
     /// # Errors
     /// [`CheckpointError`] if a call fails; some slices may be marked then without the watermark
@@ -69,18 +93,11 @@ impl Checkpoints {
         now: DateTime<Utc>,
     ) -> Result<Checkpoint, CheckpointError> {
         for _ in 0..LOOKS_MAX {
-            let idle = dirtied(rollup, slice_start, reason, now, IDLE)
-                .compute("attempt", "if_not_exists(#attempt, :zero)")
-                .set("state", text(State::Stale.word()))
-                .set("failures", number(0))
-                .set(UNFINISHED, text(rollup))
-                .remove(&["retry_at"]);
-            if let Written::Done(item) = self.send(idle, "reopen").await? {
-                return Checkpoint::from_item(&item);
-            }
-            let running = dirtied(rollup, slice_start, reason, now, "#state = :running");
-            if let Written::Done(item) = self.send(running, "reopen").await? {
-                return Checkpoint::from_item(&item);
+            for is_running in [false, true] {
+                let update = reopened(rollup, slice_start, reason, now, is_running);
+                if let Written::Done(item) = self.send(update, "reopen").await? {
+                    return Checkpoint::from_item(&item);
+                }
             }
         }
         let slice = label(rollup, slice_start);
@@ -88,19 +105,29 @@ impl Checkpoints {
     }
 }
 
-/// What both kinds of reopening have in common.
-fn dirtied(
+/// The reopening of a slice that a worker has, or that nobody has.
+fn reopened(
     rollup: &str,
     slice_start: DateTime<Utc>,
     reason: &str,
     now: DateTime<Utc>,
-    condition: &str,
+    is_running: bool,
 ) -> Update {
-    Update::new(key(rollup, slice_start), condition)
+    let condition = if is_running { "#state = :running" } else { IDLE };
+    let update = Update::new(key(rollup, slice_start), condition)
         .bind("running", text(State::Running.word()))
         .bind("zero", number(0))
         .bind("one", number(1))
         .compute("dirty", "if_not_exists(#dirty, :zero) + :one")
         .set("reason", text(shortened(reason)))
-        .set("reopened_at", instant(now))
+        .set("reopened_at", instant(now));
+    if is_running {
+        return update;
+    }
+    update
+        .compute("attempt", "if_not_exists(#attempt, :zero)")
+        .set("state", text(State::Stale.word()))
+        .set("failures", number(0))
+        .set(UNFINISHED, text(rollup))
+        .remove(&["retry_at"])
 }

@@ -3,9 +3,12 @@
 use std::collections::HashMap;
 
 use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::error::SdkError;
+use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{
     AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure as OnFailure,
+    TransactWriteItem, Update as TransactUpdate,
 };
 
 use super::error::CheckpointError;
@@ -69,6 +72,22 @@ impl Update {
         }
     }
 
+    /// What is to be changed, and the names in it and in the condition.
+    fn expression(&self) -> (String, HashMap<String, String>) {
+        let clauses = [("SET", &self.set), ("REMOVE", &self.remove)];
+        let clauses = clauses.iter().filter(|(_, parts)| !parts.is_empty());
+        let clauses: Vec<String> =
+            clauses.map(|(verb, parts)| format!("{verb} {}", parts.join(", "))).collect();
+        let update = clauses.join(" ");
+        let names = names_in(&update).chain(names_in(&self.condition)).collect();
+        (update, names)
+    }
+
+    /// The bound values; none at all, where nothing is bound: DynamoDB refuses an empty map.
+    fn bound(values: HashMap<String, AttributeValue>) -> Option<HashMap<String, AttributeValue>> {
+        Some(values).filter(|values| !values.is_empty())
+    }
+
     /// Makes the write.
     pub(super) async fn send(
         self,
@@ -76,12 +95,7 @@ impl Update {
         table: &str,
         operation: &'static str,
     ) -> Result<Written, CheckpointError> {
-        let clauses = [("SET", &self.set), ("REMOVE", &self.remove)];
-        let clauses = clauses.iter().filter(|(_, parts)| !parts.is_empty());
-        let clauses: Vec<String> =
-            clauses.map(|(verb, parts)| format!("{verb} {}", parts.join(", "))).collect();
-        let update = clauses.join(" ");
-        let names = names_in(&update).chain(names_in(&self.condition)).collect();
+        let (update, names) = self.expression();
         let answer = client
             .update_item()
             .table_name(table)
@@ -89,8 +103,7 @@ impl Update {
             .update_expression(&update)
             .condition_expression(&self.condition)
             .set_expression_attribute_names(Some(names))
-            // None at all, where nothing is bound: DynamoDB refuses an empty map.
-            .set_expression_attribute_values(Some(self.values).filter(|values| !values.is_empty()))
+            .set_expression_attribute_values(Self::bound(self.values))
             .return_values(ReturnValue::AllNew)
             .return_values_on_condition_check_failure(OnFailure::AllOld)
             .send()
@@ -104,6 +117,46 @@ impl Update {
                 Ok(Written::Refused(refused.item.clone().filter(|item| !item.is_empty())))
             }
             _ => Err(CheckpointError::from_sdk(operation, table, error)),
+        }
+    }
+
+    /// Makes all of `updates`, or none of them where a condition does not hold or somebody else writes one of the
+    /// items at the same time; says whether they were made.
+    pub(super) async fn send_all(
+        updates: Vec<Self>,
+        client: &Client,
+        table: &str,
+        operation: &'static str,
+    ) -> Result<bool, CheckpointError> {
+        let mut request = client.transact_write_items();
+        for update in updates {
+            let (expression, names) = update.expression();
+            let built = TransactUpdate::builder()
+                .table_name(table)
+                .set_key(Some(update.key))
+                .update_expression(expression)
+                .condition_expression(update.condition)
+                .set_expression_attribute_names(Some(names))
+                .set_expression_attribute_values(Self::bound(update.values))
+                .build();
+            let item = built.map_err(|error| {
+                let error = SdkError::<TransactWriteItemsError>::construction_failure(error);
+                CheckpointError::from_sdk(operation, table, error)
+            })?;
+            request = request.transact_items(TransactWriteItem::builder().update(item).build());
+        }
+        let Err(error) = request.send().await else { return Ok(true) };
+        let Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) =
+            error.as_service_error()
+        else {
+            return Err(CheckpointError::from_sdk(operation, table, error));
+        };
+        let mut codes = cancelled.cancellation_reasons().iter().filter_map(|reason| reason.code());
+        let is_refused =
+            codes.any(|code| code == "ConditionalCheckFailed" || code == "TransactionConflict");
+        match is_refused {
+            true => Ok(false),
+            false => Err(CheckpointError::from_sdk(operation, table, error)),
         }
     }
 }

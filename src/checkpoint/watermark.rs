@@ -2,8 +2,8 @@
 //!
 //! Whoever advances it has read slices, seen that they succeeded, and writes the result a moment
 //! later; a slice reopened in that moment would be lost behind the watermark. So every reopening
-//! first marks the slice and then raises the watermark's version, and an advance counts only
-//! against the version that was read before the slices. Whichever comes second sees the other.
+//! raises the watermark's version, in the same transaction as it marks the slice or after it, and an advance
+//! counts only against the version that was read before the slices. Whichever comes second sees the other.
 
 use std::collections::HashMap;
 
@@ -171,25 +171,30 @@ impl Checkpoints {
         rollup: &str,
         to: DateTime<Utc>,
     ) -> Result<(), CheckpointError> {
-        let raised = |condition: &str| {
-            Update::new(watermark_key(rollup), condition)
-                .bind("to", instant(to))
-                .bind("zero", number(0))
-                .bind("one", number(1))
-                .compute("version", "if_not_exists(#version, :zero) + :one")
-        };
         for _ in 0..LOOKS_MAX {
-            let past = raised("#watermark > :to").compute(WATERMARK, ":to");
-            if let Written::Done(_) = self.send(past, "lower watermark").await? {
-                return Ok(());
-            }
-            let before = raised("attribute_not_exists(#watermark) OR #watermark <= :to");
-            if let Written::Done(_) = self.send(before, "lower watermark").await? {
-                return Ok(());
+            for is_past in [true, false] {
+                let update = lowered(rollup, to, is_past);
+                if let Written::Done(_) = self.send(update, "lower watermark").await? {
+                    return Ok(());
+                }
             }
         }
         Err(CheckpointError::Contended { operation: "lower watermark", slice: label(rollup, to) })
     }
+}
+
+/// The watermark falls back to `to` if it is past it, and is left if it is not; in either case its version is raised.
+pub(super) fn lowered(rollup: &str, to: DateTime<Utc>, is_past: bool) -> Update {
+    let condition = match is_past {
+        true => "#watermark > :to",
+        false => "attribute_not_exists(#watermark) OR #watermark <= :to",
+    };
+    let update = Update::new(watermark_key(rollup), condition)
+        .bind("to", instant(to))
+        .bind("zero", number(0))
+        .bind("one", number(1))
+        .compute("version", "if_not_exists(#version, :zero) + :one");
+    if is_past { update.compute(WATERMARK, ":to") } else { update }
 }
 
 pub(super) fn watermark_key(rollup: &str) -> Item {

@@ -62,28 +62,31 @@ impl Steps<'_> {
         if self.model.has_watermark { Mover::Lowering(marks) } else { Mover::Deleting(marks) }
     }
 
-    /// A person replays the slice: reopens it, and lowers the watermark after.
+    /// A person replays the slice: reopens it and lowers the watermark, in one transaction. Without a guard these are
+    /// two writes, in that order or the other.
     pub fn person(&mut self) {
         let mut to = *self.from;
         let is_second = to.person == Person::HalfDone;
-        if is_second == self.has(Guard::WatermarkAfter) && self.model.has_watermark {
-            lower(&mut to);
-        } else {
+        let is_whole = self.has(Guard::ReopenWhole) && self.has(Guard::WatermarkAfter);
+        let is_lowering = is_second == self.has(Guard::WatermarkAfter);
+        if is_whole || !is_lowering {
             to.cells[0].item = next(to.cells[0].item, Event::Reopen, 0, None).ok();
         }
-        let is_whole = is_second || !self.model.has_watermark;
-        to.person = if is_whole { Person::Idle } else { Person::HalfDone };
+        if self.model.has_watermark && (is_whole || is_lowering) {
+            lower(&mut to);
+        }
+        let is_over = is_whole || is_second || !self.model.has_watermark;
+        to.person = if is_over { Person::Idle } else { Person::HalfDone };
         match self.from.person {
             Person::Idle => {
                 spend!(to, replays);
                 self.fault(None, "a person replays the slice", 0, to);
             }
-            Person::Again => self.push(None, "the person replays it once more", 0, to),
             Person::HalfDone => {
                 self.push(None, "the person's other write is made", 0, to);
                 let mut to = *self.from;
                 spend!(to, crashes);
-                to.person = if self.has(Guard::Repeats) { Person::Again } else { Person::Idle };
+                to.person = Person::Idle;
                 self.fault(None, "the person's command is killed", 0, to);
             }
         }

@@ -245,9 +245,7 @@ pub enum Mover {
 pub enum Person {
     #[default]
     Idle,
-    /// Was told of no success, and replays once more.
-    Again,
-    /// The slice is reopened, or without the guard [`Guard::WatermarkAfter`] the watermark is lowered.
+    /// Without a guard: one of two writes is made.
     HalfDone,
 }
 
@@ -292,7 +290,7 @@ pub enum Guard {
     LaterAttempts,
     WatermarkVersion,
     WatermarkAfter,
-    Repeats,
+    ReopenWhole,
     Sweep,
 }
 
