@@ -96,6 +96,9 @@ class App:
         words = place.server.client("pgbench", "-n", "-c", CLIENTS, "-j", 1, "-T", seconds, "-M", "prepared", "-l",
                                     "--log-prefix", prefix, "-D", f"rows={place.rows}", *more, *scripts,
                                     place.server.database)
+        # Of a run that was ended, with a line cut short.
+        for log in place.home.glob("app.*"):
+            log.unlink()
         subprocess.run(words, check=True, capture_output=True)
         lines = []
         for log in place.home.glob("app.*"):

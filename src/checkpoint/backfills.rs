@@ -145,10 +145,10 @@ impl Backfill {
         }
     }
 
-    /// Whether it asks for the same: the second delivery of one event.
+    /// Whether it asks for the same, but perhaps for another end: the second delivery of one event.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
-        let asked = |it: &Self| (it.from, it.to, it.order, it.force, it.definition.clone());
+        let asked = |it: &Self| (it.from, it.order, it.force, it.definition.clone());
         asked(self) == asked(other)
     }
 

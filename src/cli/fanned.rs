@@ -73,7 +73,8 @@ impl Command {
         match self {
             Self::Start { rollup, range, order, force } => {
                 let rollup = worker.rollup(&rollup)?;
-                let bounds = range.bounds(rollup, worker.clock.now())?;
+                let (from, to) = range.bounds(rollup, worker.clock.now())?;
+                let bounds = (from, range.to.is_some().then_some(to));
                 let (order, reason) = (order.into(), "asked for on the command line");
                 let backfill = worker.start_backfill(rollup, bounds, order, force, reason).await?;
                 let name = &rollup.name;

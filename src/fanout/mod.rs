@@ -221,24 +221,27 @@ fn history<T>(due: &mut Vec<T>) -> Vec<T> {
 }
 
 impl Worker {
-    /// Begins a backfill that is fanned out; one that is under way and asks for the same is returned in its place.
+    /// Begins a backfill that is fanned out, until now if no end is given; one that is under way and asks for the same is
+    /// returned in its place.
     ///
     /// # Errors
     /// Another backfill of the rollup is under way; DynamoDB refuses.
     pub async fn start_backfill(
         &self,
         rollup: &Rollup,
-        range: (DateTime<Utc>, DateTime<Utc>),
+        (from, to): (DateTime<Utc>, Option<DateTime<Utc>>),
         order: Order,
         force: bool,
         reason: &str,
     ) -> Result<Backfill, WorkError> {
         let now = self.clock.now();
-        let range = self.checked_range(rollup, range)?;
+        let range = self.checked_range(rollup, (from, to.unwrap_or(now)))?;
         let mut backfill = Backfill::new(rollup, range, order, force, reason, now);
         match self.checkpoints.start_backfill(&mut backfill).await? {
             None => Ok(backfill),
-            Some(other) if other.is_same(&backfill) => Ok(other),
+            Some(other) if other.is_same(&backfill) && to.is_none_or(|to| to == other.to) => {
+                Ok(other)
+            }
             Some(other) => Err(WorkError::Usage(format!(
                 "backfill {} of rollup `{}` is under way; wait for it (`tallymark backfill status {1}`) or end it \
                  (`tallymark backfill cancel {1}`)",

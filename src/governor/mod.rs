@@ -81,8 +81,9 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            slots: 2,
-            nice_ratio: 8.0,
+            // Measured: docs/IMPACT.md.
+            slots: 1,
+            nice_ratio: 30.0,
             naps: true,
             max_load: Limits::default(),
             critical_load: Limits::default(),

@@ -152,10 +152,7 @@ async fn backfill(
     let Invocation { deadline, emit, .. } = invocation;
     let rollup = known(worker, &request.rollup)?;
     let from = event::instant_of(rollup, "from", &request.from)?;
-    let to = match &request.to {
-        Some(text) => event::instant_of(rollup, "to", text)?,
-        None => worker.clock.now(),
-    };
+    let to = request.to.as_ref().map(|text| event::instant_of(rollup, "to", text)).transpose()?;
     if let Some(queues) = &worker.queues {
         let reason = "asked for by an event";
         let (range, order, force) = ((from, to), request.order, request.force);
@@ -167,6 +164,7 @@ async fn backfill(
         }
         return Ok(json!({ "trigger": "backfill", "backfill": backfill }));
     }
+    let to = to.unwrap_or_else(|| worker.clock.now());
     let mut plan = worker.plan_backfill(rollup, from, to, request.order, request.force).await?;
     let reopen: Vec<_> =
         plan.slices.iter().copied().filter(|slice| plan.reopen.contains(slice)).collect();

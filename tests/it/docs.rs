@@ -95,7 +95,7 @@ fn no_link_is_broken() {
 
 /// Whatever follows `cargo test … ` in a command, and whatever stands alone in a table's last column.
 #[test]
-fn every_test_that_the_reliability_page_names_exists() {
+fn every_test_that_the_pages_on_reliability_and_security_name_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut sources = String::new();
     let mut directories = vec![root.join("src"), root.join("tests")];
@@ -120,6 +120,13 @@ fn every_test_that_the_reliability_page_names_exists() {
     for row in rows {
         let code = row.trim_end_matches("` |").rsplit('`').next().unwrap();
         let filter = code.rsplit(' ').next().unwrap();
+        assert!(names.iter().any(|name| name.contains(filter)), "no test is named {filter}");
+    }
+    let page = read("docs/SECURITY.md");
+    let commands: Vec<_> = page.split("`cargo test ").skip(1).collect();
+    assert!(commands.len() > 8, "{} commands", commands.len());
+    for command in commands {
+        let filter = command.split('`').next().unwrap().rsplit(' ').next().unwrap();
         assert!(names.iter().any(|name| name.contains(filter)), "no test is named {filter}");
     }
 }

@@ -472,6 +472,9 @@ async fn a_paused_backfill_takes_its_messages_from_the_queue_and_goes_on_after()
     // The same event once more is the same backfill.
     let again = function.invoke(&backfill(HOURS, false));
     assert_eq!(again.response()["backfill"]["id"], id);
+    let mut open = backfill(HOURS, false);
+    open["to"] = Value::Null;
+    assert_eq!(function.invoke(&open).response()["backfill"]["id"], id);
     // Another one has to wait.
     let other = function.invoke(&backfill(HOURS, true));
     assert_eq!(other.error().0, "WrongUsage");

@@ -16,6 +16,8 @@ enum Fault {
     Answer(u16, &'static str),
     /// It is forwarded, and the connection is closed in place of the reply.
     LoseReply,
+    /// Nothing.
+    Forward,
 }
 
 const THROTTLED: Fault = Fault::Answer(400, "ProvisionedThroughputExceededException");
@@ -81,7 +83,7 @@ fn relay(
         }
         server.write_all(&request)?;
         let reply = message(&mut replies)?;
-        if fault.is_some() {
+        if matches!(fault, Some(Fault::LoseReply)) {
             return Ok(());
         }
         client.write_all(&reply)?;
@@ -187,6 +189,36 @@ async fn an_ending_whose_reply_was_lost_is_a_success() {
     let state = checkpoints.complete(&lease, &outcome(), at(1_001)).await.unwrap();
     assert_eq!(state, State::Succeeded);
     assert!(proxy.is_over());
+}
+
+/// Behind the watermark no tick would look for it. Broken off at each of its requests, a reopening is made wholly or not
+/// at all, and when replies are lost it is made once.
+#[tokio::test]
+async fn a_reopening_that_breaks_off_leaves_no_slice_behind_the_watermark() {
+    for lost in 0..4 {
+        for fault in [DENIED, Fault::LoseReply] {
+            let fixture = Fixture::new().await;
+            let proxy = Proxy::new(&fixture);
+            fixture.succeed(0).await;
+            let checkpoints = &fixture.checkpoints;
+            let unknown = checkpoints.watermark(ROLLUP).await.unwrap();
+            let behind = start() + chrono::TimeDelta::days(1);
+            assert!(checkpoints.advance_watermark(ROLLUP, &unknown, behind, None).await.unwrap());
+            for _ in 0..lost {
+                proxy.plan([Fault::Forward]);
+            }
+            proxy.plan([fault]);
+            let reopened = proxy.checkpoints.reopen(ROLLUP, start(), "replay", at(9)).await;
+            assert_eq!(reopened.is_ok(), matches!(fault, Fault::LoseReply), "{reopened:?}");
+            assert!(proxy.is_over());
+            let found = checkpoints.get(ROLLUP, start()).await.unwrap().unwrap();
+            let until = checkpoints.watermark(ROLLUP).await.unwrap().until();
+            let is_made = found.state == State::Stale;
+            assert!(is_made || reopened.is_err(), "{lost} {fault:?}");
+            let expected = if is_made { (1, Some(start())) } else { (0, Some(behind)) };
+            assert_eq!((found.dirty, until), expected, "request {lost}, {fault:?}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -105,7 +105,7 @@ impl Place {
 
     /// Writes the configuration file.
     pub fn configure(&self, rollups: &str) {
-        self.configure_source("nice_ratio = 0", rollups);
+        self.configure_source("nice_ratio = 0\nslots = 2", rollups);
     }
 
     /// As [`Place::configure`], with more of `[source]`.

@@ -100,8 +100,10 @@ pub fn config(urls: &Urls, source: &str, rollups: &str) -> Config {
     let target = if urls.target.is_some() { "[target]\nurl = { env = \"TARGET\" }" } else { "" };
     // Tests that are not about rests take none.
     let nice = if source.contains("nice_ratio") { "" } else { "nice_ratio = 0" };
-    let text =
-        format!("[source]\nurl = {{ env = \"SOURCE\" }}\n{nice}\n{source}\n{target}\n{rollups}");
+    let slots = if source.contains("slots") { "" } else { "slots = 2" };
+    let text = format!(
+        "[source]\nurl = {{ env = \"SOURCE\" }}\n{nice}\n{slots}\n{source}\n{target}\n{rollups}"
+    );
     let env = |name: &str| match name {
         "SOURCE" => Some(pooled(&urls.source)),
         _ => urls.target.as_deref().map(pooled),
