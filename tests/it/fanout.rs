@@ -449,6 +449,8 @@ async fn the_template_allows_what_the_function_calls_and_nothing_else() {
     let service = |name: &str, action: &str| match action {
         // The action of a batch is that of its messages.
         "SendMessageBatch" => "sqs:SendMessage".to_owned(),
+        // ... and that of a transaction those of its parts, which here are updates.
+        "TransactWriteItems" => "dynamodb:UpdateItem".to_owned(),
         action => format!("{name}:{action}"),
     };
     let mut called: BTreeSet<_> =
