@@ -1,15 +1,16 @@
 //! A small Lambda Runtime API on loopback, and the real `bootstrap` behind it.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::BufReader;
 use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
 use tallymark::clock::{Clock, Stopwatch, SystemClock};
+use tempfile::NamedTempFile;
 
 use super::http::{Request, respond};
 
@@ -45,9 +46,6 @@ impl Answer {
     }
 }
 
-/// Lines as they are written.
-type Lines = Arc<Mutex<Vec<String>>>;
-
 struct Invocation {
     id: String,
     body: Vec<u8>,
@@ -59,7 +57,8 @@ pub struct Function {
     child: Child,
     invocations: Sender<Invocation>,
     answers: Receiver<(String, Answer)>,
-    output: [(JoinHandle<()>, Lines); 2],
+    /// Files and no pipes: what the function wrote before it answered is there when it has answered.
+    output: [NamedTempFile; 2],
     invoked: usize,
     /// The time from spawning the process to its first poll.
     pub startup: Duration,
@@ -89,19 +88,19 @@ impl Function {
                 thread::spawn(move || api.serve(&stream));
             }
         });
+        let output = [(); 2].map(|()| NamedTempFile::new().unwrap());
         let spawned = Stopwatch::start();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_bootstrap"))
+        let child = Command::new(env!("CARGO_BIN_EXE_bootstrap"))
             .env_clear()
             .envs(environment.iter().copied())
             .env("AWS_LAMBDA_RUNTIME_API", address)
             .env("AWS_LAMBDA_FUNCTION_NAME", "tallymark")
             .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256")
             .env("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stdout(output[0].reopen().unwrap())
+            .stderr(output[1].reopen().unwrap())
             .spawn()
             .unwrap();
-        let output = [lines(child.stdout.take().unwrap()), lines(child.stderr.take().unwrap())];
         polls.recv_timeout(PATIENCE).expect("a first poll");
         let startup = spawned.elapsed();
         Self { child, invocations, answers, output, invoked: 0, startup }
@@ -148,7 +147,7 @@ impl Function {
 
     /// The lines of its log so far.
     pub fn log_lines(&self) -> Vec<String> {
-        self.output[0].1.lock().unwrap().clone()
+        lines(&self.output[0])
     }
 
     /// The process's number.
@@ -163,10 +162,7 @@ impl Function {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         assert!(self.answers.try_recv().is_err(), "an answer too many");
-        let [stdout, stderr] = self.output.map(|(thread, lines)| {
-            thread.join().unwrap();
-            std::mem::take(&mut *lines.lock().unwrap())
-        });
+        let [stdout, stderr] = self.output.each_ref().map(lines);
         Output { stdout, stderr }
     }
 }
@@ -181,15 +177,9 @@ impl Output {
     }
 }
 
-fn lines(pipe: impl Read + Send + 'static) -> (JoinHandle<()>, Lines) {
-    let lines = Lines::default();
-    let written = Arc::clone(&lines);
-    let thread = thread::spawn(move || {
-        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
-            written.lock().unwrap().push(line);
-        }
-    });
-    (thread, lines)
+fn lines(file: &NamedTempFile) -> Vec<String> {
+    let text = std::fs::read_to_string(file.path()).unwrap();
+    text.lines().map(str::to_owned).collect()
 }
 
 /// The server's side.
