@@ -22,7 +22,7 @@ pub struct SystemClock;
 impl Clock for SystemClock {
     #[expect(clippy::disallowed_methods, reason = "the one place that asks the system")]
     fn now(&self) -> DateTime<Utc> {
-        Utc::now()
+        Utc::now() + crate::faults::clock_jump()
     }
 }
 

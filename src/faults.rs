@@ -22,6 +22,24 @@ pub const fn is_removed(_: Guard) -> bool {
     false
 }
 
+/// How far this process's clock is ahead: nothing but in tests.
+#[cfg(not(feature = "faults"))]
+#[must_use]
+pub const fn clock_jump() -> chrono::TimeDelta {
+    chrono::TimeDelta::zero()
+}
+
+/// How far this process's clock is ahead: the seconds in the file that `TALLYMARK_FAULTS_CLOCK` names, as it is now.
+#[cfg(feature = "faults")]
+#[must_use]
+pub fn clock_jump() -> chrono::TimeDelta {
+    static FILE: std::sync::OnceLock<Option<std::ffi::OsString>> = std::sync::OnceLock::new();
+    let file = FILE.get_or_init(|| std::env::var_os("TALLYMARK_FAULTS_CLOCK"));
+    let text = file.as_ref().and_then(|file| std::fs::read_to_string(file).ok());
+    let seconds = text.and_then(|text| text.trim().parse().ok());
+    seconds.map_or_else(chrono::TimeDelta::zero, chrono::TimeDelta::seconds)
+}
+
 #[cfg(feature = "faults")]
 pub use removal::{is_removed, without};
 

@@ -65,10 +65,12 @@ impl<'w> Chunks<'w> {
         let excess = self.excess(start, end);
         let stretch = self.stretch();
         let expected = pace.expected(start, end, excess).mul_f64(stretch);
-        // A wrong guess must not keep a slice from ever being tried.
-        let is_first = start == self.resumed_at;
-        let needed =
-            if is_first { expected.min(self.work.chunk_time.mul_f64(stretch)) } else { expected };
+        // A wrong guess must not keep a slice from ever being tried, nor from going on.
+        let needed = if start == self.resumed_at || pace.is_guess() {
+            expected.min(self.work.chunk_time.mul_f64(stretch))
+        } else {
+            expected
+        };
         if !self.admitted(needed).await? {
             return Ok(None);
         }

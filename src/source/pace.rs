@@ -36,6 +36,8 @@ pub struct Pace {
     /// first chunk. Always of whole reading: what partials cost must not decide whether they are
     /// needed, or one slow moment of the source would lead to the dear way for ever.
     rate: Option<f64>,
+    /// The rate is still more a guess than what was seen.
+    is_guess: bool,
 }
 
 /// How many times dearer a statement is than reading the same rows as a whole slice.
@@ -62,6 +64,12 @@ impl Pace {
         self.rate.is_none()
     }
 
+    /// Whether what is expected may be wrong by any factor: no reason not to try.
+    #[must_use]
+    pub const fn is_guess(&self) -> bool {
+        self.is_guess
+    }
+
     /// Takes the planner's estimate of the rows between `start` and `end` as a first guess, each of
     /// them as dear as it was for others, or so that [`FIRST_CHUNK_ROWS`] are what is wanted.
     pub fn guess(
@@ -75,6 +83,7 @@ impl Pace {
         let ms_per_row = ms_per_row.unwrap_or(wanted.as_secs_f64() * 1e3 / FIRST_CHUNK_ROWS);
         let statement = rows * ms_per_row;
         self.rate = Some((statement / seconds(end - start)).max(RATE_MIN));
+        self.is_guess = true;
     }
 
     /// Learns that the chunk `[start, end)` took `elapsed`.
@@ -86,6 +95,7 @@ impl Pace {
         Excess(excess): Excess,
     ) {
         let seen = elapsed.as_secs_f64() * 1e3 / seconds(end - start) / excess;
+        self.is_guess &= self.rate.is_some_and(|rate| seen < rate / STEP_MAX);
         self.rate = Some(match self.rate {
             Some(rate) => seen.clamp(rate / STEP_MAX, rate * STEP_MAX).max(RATE_MIN),
             None => seen.max(RATE_MIN),
@@ -101,6 +111,7 @@ impl Pace {
         wanted: Duration,
         Excess(excess): Excess,
     ) {
+        self.is_guess = false;
         self.rate = Some(wanted.as_secs_f64() * 1e3 * CUT / seconds(end - start) / excess);
     }
 

@@ -158,7 +158,7 @@ pub(crate) async fn slow_place(target: &str, source: &str, interval: &str) -> Pl
 }
 
 /// Every row and marker of the target with the transaction that wrote it.
-async fn versions(place: &Place) -> Vec<String> {
+pub(crate) async fn versions(place: &Place) -> Vec<String> {
     let rows = "SELECT xmin::text, r::text FROM stats.hourly r UNION ALL \
                 SELECT xmin::text, m::text FROM tallymark.slice m UNION ALL \
                 SELECT xmin::text, p::text FROM tallymark.progress p UNION ALL \

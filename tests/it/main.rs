@@ -9,6 +9,8 @@ mod capture_functions;
 mod cli;
 #[cfg(feature = "faults")]
 mod compose;
+#[cfg(all(feature = "faults", feature = "lambda"))]
+mod crash;
 mod docs;
 mod due;
 mod embedded_postgres;

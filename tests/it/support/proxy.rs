@@ -223,7 +223,7 @@ fn serve(
 }
 
 /// One HTTP message: its head and a body of the length that the head tells.
-fn message(from: &mut impl BufRead) -> Result<Vec<u8>> {
+pub fn message(from: &mut impl BufRead) -> Result<Vec<u8>> {
     let (mut bytes, mut length) = (Vec::new(), 0);
     loop {
         let mut line = String::new();

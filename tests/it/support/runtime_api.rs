@@ -1,7 +1,7 @@
 //! A small Lambda Runtime API on loopback, and the real `bootstrap` behind it.
 
 use std::io::BufReader;
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -75,8 +75,16 @@ pub struct Output {
 impl Function {
     /// Starts `bootstrap` with this environment and no other, and waits for its first poll.
     pub fn start(environment: &[(&str, &str)]) -> Self {
+        Self::start_through(environment, |address| address)
+    }
+
+    /// As [`Function::start`], with something between the function and the API, whose address it takes.
+    pub fn start_through(
+        environment: &[(&str, &str)],
+        between: impl FnOnce(SocketAddr) -> SocketAddr,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap().to_string();
+        let address = between(listener.local_addr().unwrap()).to_string();
         let (invocations, queue) = channel();
         let (polled, polls) = channel();
         let (answered, answers) = channel();
@@ -145,6 +153,33 @@ impl Function {
         None
     }
 
+    /// Invokes the function and waits for its answer or its end; kills it after `limit`, as Lambda does.
+    pub fn invoke_or_die(
+        &mut self,
+        event: &Value,
+        budget: Duration,
+        limit: Duration,
+    ) -> Option<Answer> {
+        self.invoked += 1;
+        let id = format!("invocation-{}", self.invoked);
+        let watch = Stopwatch::start();
+        let budget_ms = i64::try_from(budget.as_millis()).unwrap();
+        let deadline_ms = SystemClock.now().timestamp_millis() + budget_ms;
+        let body = event.to_string().into_bytes();
+        self.invocations.send(Invocation { id, body, deadline_ms }).unwrap();
+        while watch.elapsed() < limit {
+            if let Ok((_, answer)) = self.answers.recv_timeout(Duration::from_millis(5)) {
+                return Some(answer);
+            }
+            if self.child.try_wait().unwrap().is_some() {
+                return None;
+            }
+        }
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        None
+    }
+
     /// The lines of its log so far.
     pub fn log_lines(&self) -> Vec<String> {
         lines(&self.output[0])
@@ -164,6 +199,13 @@ impl Function {
         assert!(self.answers.try_recv().is_err(), "an answer too many");
         let [stdout, stderr] = self.output.each_ref().map(lines);
         Output { stdout, stderr }
+    }
+}
+
+impl Drop for Function {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

@@ -1,0 +1,81 @@
+//! The names of the calls that leave a process. Each has faults of its own: [`super::every_call_has_its_faults`].
+
+use serde_json::Value;
+
+/// What a statement begins with, and its name.
+const STATEMENTS: [(&str, &str); 28] = [
+    ("connect", "connect"),
+    ("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY", "begin to read"),
+    ("BEGIN ISOLATION LEVEL READ COMMITTED;", "begin to write"),
+    ("COMMIT", "commit"),
+    ("ROLLBACK", "roll back"),
+    ("-- The columns of one table or view", "columns of the source"),
+    ("SELECT count(*) FROM (SELECT", "privileges"),
+    ("SELECT FROM \"public\"", "what can be grouped"),
+    ("SELECT pg_typeof", "types"),
+    ("SELECT FROM pg_namespace", "schemas"),
+    ("SELECT a.attname", "columns of the target"),
+    ("SELECT current_setting('server_version_num')", "version"),
+    ("SELECT target_table FROM tallymark.rollup", "known rollups"),
+    ("SELECT clock_timestamp() AS now", "clock"),
+    ("SELECT pg_snapshot_xmin", "snapshot"),
+    ("EXPLAIN", "plan"),
+    ("-- What the plan guard has to know", "indexes"),
+    ("-- What the governor asks", "slot"),
+    ("-- Takes the marker", "fence"),
+    ("-- Makes the rows of one slice equal", "replace"),
+    ("UPDATE tallymark.slice SET definition", "marker"),
+    ("COPY (SELECT", "copy out"),
+    ("COPY tallymark.", "copy in"),
+    ("DELETE FROM tallymark.\"stage_", "empty the stage"),
+    ("DELETE FROM tallymark.progress", "forget the progress"),
+    ("WITH staged AS (INSERT", "stage a chunk"),
+    ("SELECT cursor, rows_read", "progress"),
+    ("-- How far the chunks of a slice are", "write the progress"),
+];
+
+/// The name of a call to PostgreSQL, of these kinds of messages, with the newest statement on its connection.
+pub fn of_sql(side: &str, sql: &str, kinds: &[u8]) -> String {
+    if kinds == b"S" {
+        return format!("{side}: is it there");
+    }
+    let known = STATEMENTS.iter().find(|(begin, _)| sql.starts_with(begin));
+    let name = known.map_or_else(|| format!("?? {}", sql.replace('\n', " ")), |it| it.1.to_owned());
+    let step = match kinds.last() {
+        Some(b'd') => ", rows",
+        Some(b'c' | b'f') => ", end",
+        _ if kinds.contains(&b'P') && !kinds.contains(&b'E') => ", parse",
+        _ => "",
+    };
+    format!("{side}: {name}{step}")
+}
+
+/// The name of a call to DynamoDB.
+pub fn of_dynamo(text: &str) -> String {
+    let operation = text.split("DynamoDB_20120810.").nth(1).and_then(|it| it.lines().next());
+    let body = text.split("\r\n\r\n").nth(1).unwrap_or_default();
+    let body: Value = serde_json::from_str(body).unwrap_or_default();
+    let key = body["Key"]["sk"]["S"].as_str().unwrap_or_default();
+    let item = if key.starts_with('2') { "slice" } else { key.split('#').next().unwrap() };
+    let values = &body["ExpressionAttributeValues"];
+    let name = match operation.unwrap_or_default().trim() {
+        "GetItem" => format!("get {item}"),
+        "UpdateItem" if !values[":absent"].is_null() => "claim".to_owned(),
+        "UpdateItem" => match values[":set_state"]["S"].as_str() {
+            Some(state) => format!("write {item}, {state}"),
+            None => format!("write {item}"),
+        },
+        "Query" if body["IndexName"].is_string() => "unfinished slices".to_owned(),
+        "Query" if body["Limit"] == 32 => "recent slices".to_owned(),
+        "Query" => "slices".to_owned(),
+        "TransactWriteItems" => "reopen".to_owned(),
+        other => format!("?? {other} {body}"),
+    };
+    format!("dynamodb: {name}")
+}
+
+/// The name of a call to the Lambda Runtime API.
+pub fn of_runtime(text: &str) -> String {
+    let path = text.split(' ').nth(1).unwrap_or_default();
+    format!("runtime: {}", path.rsplit('/').next().unwrap_or_default())
+}

@@ -1,0 +1,300 @@
+//! The wires of a process: everything that it says to a server passes here, call by call, and any call can meet a fault.
+//! Threads, because the tests wait for child processes meanwhile.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::{BufReader, Result, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread;
+use std::time::Duration;
+
+use super::postgres;
+use crate::support::cli::execute;
+use crate::support::proxy::message;
+
+/// Longer than anything is waited for here.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A call that leaves the process, and which of its kind: 0 is the first.
+pub type Point = (String, usize);
+
+/// When a fault comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Moment {
+    /// The call has not reached its server.
+    Before,
+    /// The server has done it, and the reply has not come back.
+    After,
+}
+
+/// What happens then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// `kill -9` of the process.
+    Kill,
+    /// The process is stopped, and the call held, until [`Wires::wake`].
+    Stop,
+    /// The connection is closed: [`Moment::After`] it is a lost reply.
+    Cut,
+    /// The server's backend is ended by an administrator.
+    Terminate,
+    /// Nothing more is heard on this connection, in either direction.
+    Silence,
+    /// DynamoDB answers this call, and all that follow, with a throttle.
+    Throttle,
+    /// DynamoDB answers this call with an internal error.
+    Break,
+    /// The process's clock jumps by so many seconds.
+    Jump(i32),
+}
+
+/// A fault and where it is met.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Planned {
+    pub point: Point,
+    pub moment: Moment,
+    pub fault: Fault,
+}
+
+/// What a wire does after a fault.
+#[derive(PartialEq)]
+enum Then {
+    Go,
+    Close,
+    Answer(String),
+}
+
+#[derive(Default)]
+struct State {
+    calls: Vec<String>,
+    counts: HashMap<String, usize>,
+    plan: Vec<Planned>,
+    met: usize,
+    process: Option<u32>,
+    is_stopped: bool,
+    is_awake: bool,
+    is_throttled: bool,
+}
+
+/// The wires of one process.
+pub struct Wires {
+    state: Mutex<State>,
+    changed: Condvar,
+    clock: PathBuf,
+}
+
+impl Wires {
+    /// Wires on which these faults are met, each once. The process reads how far its clock is ahead from `clock`.
+    pub fn new(plan: Vec<Planned>, clock: PathBuf) -> Arc<Self> {
+        let state = State { plan, ..State::default() };
+        Arc::new(Self { state: Mutex::new(state), changed: Condvar::new(), clock })
+    }
+
+    /// The process at the end of the wires.
+    pub fn belong_to(&self, process: u32) {
+        self.state().process = Some(process);
+        self.changed.notify_all();
+    }
+
+    /// The calls so far, in their order.
+    pub fn calls(&self) -> Vec<String> {
+        self.state().calls.clone()
+    }
+
+    /// How many of the planned faults were met.
+    pub fn met(&self) -> usize {
+        self.state().met
+    }
+
+    /// Waits until the process is stopped; `false`: `is_over` came first.
+    pub fn stopped(&self, is_over: &dyn Fn() -> bool) -> bool {
+        loop {
+            let state = self.state();
+            if state.is_stopped || is_over() {
+                return state.is_stopped;
+            }
+            drop(self.changed.wait_timeout(state, Duration::from_millis(20)).unwrap());
+        }
+    }
+
+    /// Lets a stopped process go on.
+    pub fn wake(&self) {
+        let mut state = self.state();
+        signal("-CONT", state.process.unwrap());
+        state.is_awake = true;
+        self.changed.notify_all();
+    }
+
+    /// A wire to PostgreSQL; the URL that leads through it.
+    pub fn postgres(self: &Arc<Self>, side: &'static str, url: &str) -> String {
+        let (user, rest) = url.rsplit_once('@').unwrap();
+        let (server, database) = rest.split_once('/').unwrap();
+        let (wires, upstream, admin) = (Arc::clone(self), server.to_owned(), url.to_owned());
+        let address = listen(move |client| {
+            let server = TcpStream::connect(&upstream)?;
+            postgres::serve(&wires, side, &admin, &client, &server)
+        });
+        format!("{user}@{address}/{database}")
+    }
+
+    /// A wire to a server that speaks HTTP, whose calls `name` names by their text; the address that leads through it.
+    pub fn http(self: &Arc<Self>, upstream: &str, name: fn(&str) -> String) -> SocketAddr {
+        let (wires, upstream) = (Arc::clone(self), upstream.replace("http://", ""));
+        listen(move |client| {
+            let server = TcpStream::connect(&upstream)?;
+            let mut requests = BufReader::new(client.try_clone()?);
+            let mut replies = BufReader::new(server.try_clone()?);
+            let (mut client, mut server) = (&client, &server);
+            loop {
+                let request = message(&mut requests)?;
+                let meeting = wires.meet(&name(&String::from_utf8_lossy(&request)));
+                match wires.act(&meeting, Moment::Before, None) {
+                    Then::Go => {}
+                    Then::Close => return Ok(()),
+                    Then::Answer(text) => {
+                        client.write_all(text.as_bytes())?;
+                        continue;
+                    }
+                }
+                server.write_all(&request)?;
+                let reply = message(&mut replies)?;
+                if wires.act(&meeting, Moment::After, None) != Then::Go {
+                    return Ok(());
+                }
+                client.write_all(&reply)?;
+            }
+        })
+    }
+
+    /// Writes a call down; the faults that it meets.
+    pub(super) fn meet(&self, name: &str) -> Vec<Planned> {
+        let mut state = self.state();
+        state.calls.push(name.to_owned());
+        let count = state.counts.entry(name.to_owned()).or_default();
+        let nth = *count;
+        *count += 1;
+        let (met, plan) = std::mem::take(&mut state.plan)
+            .into_iter()
+            .partition(|it: &Planned| it.point.0 == name && it.point.1 == nth);
+        (state.plan, state.met) = (plan, state.met + Vec::len(&met));
+        met
+    }
+
+    /// Whether the faults of this moment leave the wire as it is; `backend` ends the server's side of it.
+    pub(super) fn may_go_on(
+        &self,
+        met: &[Planned],
+        moment: Moment,
+        backend: Option<&dyn Fn()>,
+    ) -> bool {
+        self.act(met, moment, backend) == Then::Go
+    }
+
+    fn act(&self, met: &[Planned], moment: Moment, backend: Option<&dyn Fn()>) -> Then {
+        for fault in met.iter().filter(|it| it.moment == moment).map(|it| it.fault) {
+            let process = self.process();
+            match fault {
+                Fault::Kill => {
+                    signal("-KILL", process);
+                    return Then::Close;
+                }
+                Fault::Stop => self.stop(process),
+                Fault::Cut => return Then::Close,
+                Fault::Terminate => backend.expect("a backend of PostgreSQL")(),
+                Fault::Silence => {
+                    // Until the process gives up; it does by itself, or is killed at its end.
+                    thread::sleep(PATIENCE);
+                    return Then::Close;
+                }
+                Fault::Throttle => self.state().is_throttled = true,
+                Fault::Break => return Then::Answer(answer(500, "InternalServerError")),
+                Fault::Jump(seconds) => std::fs::write(&self.clock, seconds.to_string()).unwrap(),
+            }
+        }
+        match self.state().is_throttled {
+            true => Then::Answer(answer(400, "ProvisionedThroughputExceededException")),
+            false => Then::Go,
+        }
+    }
+
+    fn stop(&self, process: u32) {
+        signal("-STOP", process);
+        let mut state = self.state();
+        state.is_stopped = true;
+        self.changed.notify_all();
+        while !state.is_awake {
+            let (next, wait) = self.changed.wait_timeout(state, PATIENCE).unwrap();
+            assert!(!wait.timed_out(), "nobody woke the process");
+            state = next;
+        }
+    }
+
+    fn process(&self) -> u32 {
+        let state = self.state();
+        let known = self.changed.wait_timeout_while(state, PATIENCE, |it| it.process.is_none());
+        known.unwrap().0.process.expect("a process")
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+}
+
+/// The points of a record of calls; of each kind the first two, as those that follow do not differ.
+pub fn points(calls: &[String]) -> Vec<Point> {
+    let mut counts = BTreeMap::<&String, usize>::new();
+    // While it polls it has no work.
+    for call in calls.iter().filter(|call| *call != "runtime: next") {
+        *counts.entry(call).or_default() += 1;
+    }
+    let each = |(name, count): (&String, usize)| {
+        (0..count.min(2)).map(|nth| (name.clone(), nth)).collect::<Vec<_>>()
+    };
+    counts.into_iter().flat_map(each).collect()
+}
+
+/// Ends the backend of a connection, and waits until it has gone.
+pub(super) fn terminate(admin: &str, backend: u32) {
+    let sql = format!(
+        "SELECT pg_terminate_backend({backend}); DO $$ BEGIN FOR i IN 1..500 LOOP \
+         EXIT WHEN NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = {backend}); \
+         PERFORM pg_sleep(0.01); END LOOP; END $$"
+    );
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(execute(admin, &sql));
+}
+
+/// Sends a signal; a process that has answered may be gone.
+fn signal(name: &str, process: u32) {
+    let mut kill = Command::new("kill");
+    let kill = kill.args([name, &process.to_string()]).stderr(Stdio::null());
+    kill.status().expect("the program `kill`");
+}
+
+fn answer(status: u16, error: &str) -> String {
+    let body = format!(
+        r#"{{"__type":"com.amazonaws.dynamodb.v20120810#{error}","message":"as planned"}}"#
+    );
+    format!(
+        "HTTP/1.1 {status} Fault\r\ncontent-type: application/x-amz-json-1.0\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+/// Serves each connection in a thread of its own, until the test's process ends.
+fn listen(serve: impl Fn(TcpStream) -> Result<()> + Send + Sync + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let serve = Arc::new(serve);
+    thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let serve = Arc::clone(&serve);
+            // An error means that one side closed its connection.
+            thread::spawn(move || serve(client).unwrap_or(()));
+        }
+    });
+    address
+}
