@@ -24,17 +24,17 @@ use crate::support::sqs::{Faults, Sqs};
 const BUDGET: Duration = Duration::from_secs(8);
 
 /// An emulated account: the databases, the services, and what a function of it finds in its environment.
-struct Account {
-    place: Place,
-    sqs: Sqs,
-    environment: Vec<(&'static str, String)>,
+pub(crate) struct Account {
+    pub(crate) place: Place,
+    pub(crate) sqs: Sqs,
+    pub(crate) environment: Vec<(&'static str, String)>,
     _config: TempDir,
     _database: Database,
 }
 
 impl Account {
     /// A rollup of `hours` hours until now, with `rows` rows each.
-    async fn new(hours: u32, rows: u32, late: &str, faults: Faults) -> Self {
+    pub(crate) async fn new(hours: u32, rows: u32, late: &str, faults: Faults) -> Self {
         let database = Database::create().await;
         let start = this_hour() - TimeDelta::hours(hours.into());
         let rollups = format!(
@@ -79,14 +79,14 @@ impl Account {
         Self { place, sqs, environment, _config: config, _database: database }
     }
 
-    fn function(&self) -> Function {
+    pub(crate) fn function(&self) -> Function {
         let pairs: Vec<_> =
             self.environment.iter().map(|(name, it)| (*name, it.as_str())).collect();
         Function::start(&pairs)
     }
 
     /// Groups in which the rollup and one `GROUP BY` of its source differ.
-    async fn differences(&self) -> String {
+    pub(crate) async fn differences(&self) -> String {
         let sql = "WITH wanted AS (SELECT date_bin('1 hour', at, '2020-01-01Z') AS bucket, kind, \
              count(*) AS events, sum(amount) AS amount FROM events WHERE at < date_trunc('hour', now()) \
              GROUP BY 1, 2), found AS (SELECT bucket, kind, events, amount FROM stats.hourly) \
@@ -96,11 +96,11 @@ impl Account {
     }
 }
 
-fn this_hour() -> DateTime<Utc> {
+pub(crate) fn this_hour() -> DateTime<Utc> {
     SystemClock.now().duration_trunc(TimeDelta::hours(1)).unwrap()
 }
 
-fn scheduled() -> Value {
+pub(crate) fn scheduled() -> Value {
     json!({
         "id": "cdc73f9d-aea9-11e3-9d5a-835b769c0d9c", "detail-type": "Scheduled Event",
         "source": "aws.events", "account": "123456789012", "region": "eu-central-1",
@@ -109,7 +109,7 @@ fn scheduled() -> Value {
     })
 }
 
-fn backfill(hours: u32, force: bool) -> Value {
+pub(crate) fn backfill(hours: u32, force: bool) -> Value {
     let from = this_hour() - TimeDelta::hours(hours.into());
     json!({
         "trigger": "backfill", "rollup": "hourly", "from": from.to_rfc3339(),
@@ -118,7 +118,7 @@ fn backfill(hours: u32, force: bool) -> Value {
 }
 
 /// Functions that take messages from the queues, as event source mappings feed them, and one that ticks.
-struct Fleet {
+pub(crate) struct Fleet {
     stop: Arc<AtomicBool>,
     threads: Vec<thread::JoinHandle<()>>,
     killed: Arc<AtomicUsize>,
@@ -126,7 +126,7 @@ struct Fleet {
 
 impl Fleet {
     /// `each` functions for each queue; the part `kills` of invocations are killed, if they last long enough.
-    fn start(account: &Account, each: usize, kills: f64, tick: Duration) -> Self {
+    pub(crate) fn start(account: &Account, each: usize, kills: f64, tick: Duration) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let killed = Arc::new(AtomicUsize::new(0));
         let environment = Arc::new(account.environment.clone());
@@ -169,7 +169,7 @@ impl Fleet {
     }
 
     /// Lets what is under way end; returns how many functions were killed.
-    fn end(self) -> usize {
+    pub(crate) fn end(self) -> usize {
         self.stop.store(true, Ordering::SeqCst);
         for thread in self.threads {
             thread.join().unwrap();
@@ -207,7 +207,7 @@ impl Mortal {
 }
 
 /// Waits until nothing is due and no message is left.
-async fn quiesce(account: &Account, limit: Duration) {
+pub(crate) async fn quiesce(account: &Account, limit: Duration) {
     let watch = Stopwatch::start();
     loop {
         let checkpoints = account.place.checkpoints();

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 /// What a statement begins with, and its name.
-const STATEMENTS: [(&str, &str); 28] = [
+const STATEMENTS: [(&str, &str); 33] = [
     ("connect", "connect"),
     ("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY", "begin to read"),
     ("BEGIN ISOLATION LEVEL READ COMMITTED;", "begin to write"),
@@ -31,6 +31,11 @@ const STATEMENTS: [(&str, &str); 28] = [
     ("DELETE FROM tallymark.progress", "forget the progress"),
     ("WITH staged AS (INSERT", "stage a chunk"),
     ("SELECT cursor, rows_read", "progress"),
+    ("-- A table with its partitions", "triggers"),
+    ("SELECT axis, first_hour", "marks"),
+    ("DELETE FROM tallymark.mark ", "delete marks"),
+    ("SELECT floor(extract(epoch FROM min(", "first row"),
+    ("SELECT floor(extract(epoch FROM max(", "last row"),
     ("-- How far the chunks of a slice are", "write the progress"),
 ];
 
@@ -72,6 +77,14 @@ pub fn of_dynamo(text: &str) -> String {
         other => format!("?? {other} {body}"),
     };
     format!("dynamodb: {name}")
+}
+
+/// The name of a call to another of Amazon's services.
+pub fn of_service(text: &str) -> String {
+    let mut lines = text.lines().filter_map(|line| line.split_once(": "));
+    let target = lines.find(|(name, _)| name.eq_ignore_ascii_case("x-amz-target"));
+    let (service, call) = target.and_then(|(_, value)| value.split_once('.')).unwrap_or_default();
+    format!("{}: {}", service.trim_start_matches("Amazon").to_lowercase(), call.trim())
 }
 
 /// The name of a call to the Lambda Runtime API.

@@ -11,6 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::postgres;
+use super::scene::SLEEP_MAX;
 use crate::support::cli::execute;
 use crate::support::proxy::message;
 
@@ -225,7 +226,7 @@ impl Wires {
         state.is_stopped = true;
         self.changed.notify_all();
         while !state.is_awake {
-            let (next, wait) = self.changed.wait_timeout(state, PATIENCE).unwrap();
+            let (next, wait) = self.changed.wait_timeout(state, SLEEP_MAX).unwrap();
             assert!(!wait.timed_out(), "nobody woke the process");
             state = next;
         }
@@ -262,8 +263,16 @@ pub(super) fn terminate(admin: &str, backend: u32) {
          EXIT WHEN NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = {backend}); \
          PERFORM pg_sleep(0.01); END LOOP; END $$"
     );
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(execute(admin, &sql));
+    run(admin, &sql);
+}
+
+/// Runs statements, from whatever thread.
+pub fn run(url: &str, sql: &str) {
+    let run = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(execute(url, sql));
+    };
+    thread::scope(|scope| scope.spawn(run).join().unwrap());
 }
 
 /// Sends a signal; a process that has answered may be gone.

@@ -1,0 +1,115 @@
+//! Ticks and backfills of a function that fans out, with its configuration and its password kept elsewhere, and with
+//! late rows in every case.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use serde_json::Value;
+
+use super::names;
+use super::scene::Scene;
+use super::wire::Wires;
+use crate::fanout::{Account, Fleet, backfill, quiesce, scheduled, this_hour};
+use crate::kill::versions;
+use crate::support::kept::Kept;
+use crate::support::sqs::Faults;
+
+const HOURS: u32 = 60;
+
+/// Nothing takes longer to become quiet.
+const QUIET_MAX: Duration = Duration::from_secs(120);
+
+pub struct Fanned {
+    account: Account,
+    kept: Kept,
+    is_backfill: bool,
+}
+
+impl Fanned {
+    /// Scheduled events, or with `is_backfill` events that begin one.
+    pub async fn new(is_backfill: bool) -> Self {
+        let account = Account::new(HOURS, 2, "capture", Faults::default()).await;
+        Self { account, kept: Kept::start(), is_backfill }
+    }
+}
+
+impl Scene for Fanned {
+    fn name(&self) -> &'static str {
+        if self.is_backfill { "backfill" } else { "tick" }
+    }
+
+    fn lanes(&self) -> usize {
+        // One after another: what a tick finds to do depends on the one before.
+        1
+    }
+
+    fn prepare(&self, case: usize) {
+        let hours_ago = 2 + i64::try_from(case).unwrap() % i64::from(HOURS - 2);
+        let late = (this_hour() - TimeDelta::hours(hours_ago)).to_rfc3339();
+        let sql = format!("INSERT INTO events VALUES ('{late}', 'late', 1)");
+        super::wire::run(&self.account.place.source_url, &sql);
+        if self.is_backfill {
+            // There may be none.
+            self.account.place.run(&["backfill", "cancel", "hourly"]);
+        }
+    }
+
+    fn event(&self, _: usize) -> Value {
+        if self.is_backfill { backfill(HOURS, true) } else { scheduled() }
+    }
+
+    fn environment(&self, wires: &Arc<Wires>) -> Vec<(&'static str, String)> {
+        let text = std::fs::read_to_string(self.account.place.config()).unwrap();
+        let url = wires.postgres("source", &self.account.place.source_url);
+        // Each invocation has wires of its own.
+        let [config, secret] =
+            ["config", "url"].map(|it| format!("/tallymark/{it}/{:x}", fastrand::u64(..)));
+        let address = format!("{{ secret = \"{secret}\" }}");
+        self.kept.keep(&config, &text.replace("{ env = \"SOURCE_DATABASE_URL\" }", &address));
+        self.kept.keep(&secret, &url);
+        let mut environment = self.account.environment.clone();
+        environment.retain(|(name, _)| {
+            !matches!(*name, "TALLYMARK_CONFIG" | "SOURCE_DATABASE_URL")
+                && !name.starts_with("AWS_")
+        });
+        let dynamo = environment_of(&self.account, "AWS_ENDPOINT_URL_DYNAMODB");
+        let kept = wires.http(&self.kept.endpoint, names::of_service);
+        environment.extend([
+            ("TALLYMARK_CONFIG_PARAMETER", config),
+            ("AWS_ENDPOINT_URL_SSM", format!("http://{kept}")),
+            ("AWS_ENDPOINT_URL_SECRETS_MANAGER", format!("http://{kept}")),
+            (
+                "AWS_ENDPOINT_URL_SQS",
+                format!("http://{}", wires.http(&self.account.sqs.endpoint(), names::of_service)),
+            ),
+            (
+                "AWS_ENDPOINT_URL_DYNAMODB",
+                format!("http://{}", wires.http(&dynamo, names::of_dynamo)),
+            ),
+        ]);
+        environment
+    }
+
+    async fn rerun(&self) {
+        if self.is_backfill {
+            self.account.place.run(&["backfill", "cancel", "hourly"]);
+            self.account.function().invoke(&self.event(0)).response();
+        }
+        let fleet = Fleet::start(&self.account, 1, 0.0, Duration::from_millis(500));
+        quiesce(&self.account, QUIET_MAX).await;
+        fleet.end();
+    }
+
+    async fn versions(&self) -> Vec<String> {
+        versions(&self.account.place).await
+    }
+
+    async fn is_done(&self) {
+        assert_eq!(self.account.differences().await, "(0)");
+    }
+}
+
+fn environment_of(account: &Account, name: &str) -> String {
+    account.environment.iter().find(|(it, _)| *it == name).unwrap().1.clone()
+}

@@ -1,0 +1,110 @@
+//! One slice an invocation, each case on a slice of its own.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::{Value, json};
+
+use super::names;
+use super::scene::Scene;
+use super::wire::Wires;
+use crate::kill::{SEED, START, hourly, is_done, versions};
+use crate::support::Database;
+use crate::support::cli::Place;
+
+/// There are as many slices as cases can be.
+pub const SLICES: usize = 15 * 24;
+
+/// A view whose every row takes 5 ms to read while `slowness` has a row: a slice takes several chunks, once that is
+/// known.
+const SLOW: &str = "CREATE TABLE slowness AS SELECT 0.005 AS seconds; \
+    CREATE FUNCTION slow(timestamptz) RETURNS SETOF boolean LANGUAGE plpgsql VOLATILE ROWS 1 AS \
+    'BEGIN PERFORM pg_sleep(seconds) FROM public.slowness; RETURN NEXT true; END'; \
+    CREATE VIEW slow_events AS SELECT e.* FROM events e CROSS JOIN LATERAL slow(e.at)";
+
+pub struct Slices {
+    name: &'static str,
+    place: Place,
+    endpoint: String,
+    has_target: bool,
+    _databases: Vec<Database>,
+}
+
+impl Slices {
+    /// With `has_target` the rollup is in a database of its own; with `is_slow` a slice takes several chunks.
+    pub async fn new(name: &'static str, has_target: bool, is_slow: bool) -> Self {
+        let mut databases = vec![Database::create().await];
+        if has_target {
+            databases.push(Database::create().await);
+        }
+        let (source, target) = (databases[0].url(), databases[databases.len() - 1].url());
+        let rollups = hourly(if is_slow { "public.slow_events" } else { "public.events" }, START);
+        let mut place = Place::new(&source, &target, &rollups).await;
+        let chunk_time = if is_slow { "100ms" } else { "2s" };
+        let target = match has_target {
+            true => "[target]\nurl = { env = \"TARGET_DATABASE_URL\" }\n",
+            false => "",
+        };
+        let text = format!(
+            "[source]\nurl = {{ env = \"SOURCE_DATABASE_URL\" }}\nchunk_time = \"{chunk_time}\"\n\
+             nice_ratio = 0\nslots = 64\n{target}{rollups}"
+        );
+        std::fs::write(place.config(), text).unwrap();
+        place.sql(&format!("{}; {SLOW}", SEED.replace("20 seconds", "1 minute"))).await;
+        place.run(&["init"]).good();
+        let endpoint = place.endpoint().clone();
+        Self { name, place, endpoint, has_target, _databases: databases }
+    }
+}
+
+impl Scene for Slices {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn lanes(&self) -> usize {
+        1
+    }
+
+    fn prepare(&self, _: usize) {}
+
+    fn event(&self, case: usize) -> Value {
+        let start = start() + TimeDelta::hours(case.try_into().unwrap());
+        json!({ "trigger": "slice", "rollup": "hourly", "start": start.to_rfc3339() })
+    }
+
+    fn environment(&self, wires: &Arc<Wires>) -> Vec<(&'static str, String)> {
+        let dynamo = wires.http(&self.endpoint, names::of_dynamo);
+        let mut environment = vec![
+            ("TALLYMARK_CONFIG", self.place.config().display().to_string()),
+            ("SOURCE_DATABASE_URL", wires.postgres("source", &self.place.source_url)),
+            ("AWS_ENDPOINT_URL_DYNAMODB", format!("http://{dynamo}")),
+        ];
+        if self.has_target {
+            let url = wires.postgres("target", &self.place.target_url);
+            environment.push(("TARGET_DATABASE_URL", url));
+        }
+        environment
+    }
+
+    async fn rerun(&self) {
+        self.place.sql("DELETE FROM slowness").await;
+        let to = (start() + TimeDelta::hours(SLICES.try_into().unwrap())).to_rfc3339();
+        let backfill = ["backfill", "hourly", "--from", START, "--to", &to, "--yes"];
+        self.place.run(&[&backfill[..], &["--concurrency", "4"]].concat()).good();
+        self.place.sql("INSERT INTO slowness VALUES (0.005)").await;
+    }
+
+    async fn versions(&self) -> Vec<String> {
+        versions(&self.place).await
+    }
+
+    async fn is_done(&self) {
+        self.place.sql("DELETE FROM slowness").await;
+        is_done(&self.place, SLICES).await;
+    }
+}
+
+fn start() -> DateTime<Utc> {
+    START.parse().unwrap()
+}
