@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use serde_json::Value;
+use tokio::runtime::Handle;
 
 use super::names;
 use super::scene::Scene;
-use super::wire::Wires;
+use super::wire::{Wires, apart};
 use crate::fanout::{Account, Fleet, backfill, quiesce, scheduled, this_hour};
 use crate::kill::versions;
+use crate::support::cli::execute;
 use crate::support::kept::Kept;
 use crate::support::sqs::Faults;
 
@@ -20,23 +22,38 @@ const HOURS: u32 = 60;
 /// Nothing takes longer to become quiet.
 const QUIET_MAX: Duration = Duration::from_secs(120);
 
+/// Which event it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// A scheduled one.
+    Tick,
+    /// One that begins a backfill.
+    Backfill,
+    /// A scheduled one while a backfill is under way.
+    Sweep,
+}
+
 pub struct Fanned {
     account: Account,
     kept: Kept,
-    is_backfill: bool,
+    event: Event,
+    runtime: Handle,
 }
 
 impl Fanned {
-    /// Scheduled events, or with `is_backfill` events that begin one.
-    pub async fn new(is_backfill: bool) -> Self {
+    pub async fn new(event: Event) -> Self {
         let account = Account::new(HOURS, 2, "capture", Faults::default()).await;
-        Self { account, kept: Kept::start(), is_backfill }
+        Self { account, kept: Kept::start(), event, runtime: Handle::current() }
     }
 }
 
 impl Scene for Fanned {
     fn name(&self) -> &'static str {
-        if self.is_backfill { "backfill" } else { "tick" }
+        match self.event {
+            Event::Tick => "tick",
+            Event::Backfill => "backfill",
+            Event::Sweep => "sweep",
+        }
     }
 
     fn lanes(&self) -> usize {
@@ -48,15 +65,26 @@ impl Scene for Fanned {
         let hours_ago = 2 + i64::try_from(case).unwrap() % i64::from(HOURS - 2);
         let late = (this_hour() - TimeDelta::hours(hours_ago)).to_rfc3339();
         let sql = format!("INSERT INTO events VALUES ('{late}', 'late', 1)");
-        super::wire::run(&self.account.place.source_url, &sql);
-        if self.is_backfill {
+        apart(execute(&self.account.place.source_url, &sql));
+        match self.event {
+            Event::Tick => {}
             // There may be none.
-            self.account.place.run(&["backfill", "cancel", "hourly"]);
+            Event::Backfill => drop(self.account.place.run(&["backfill", "cancel", "hourly"])),
+            Event::Sweep => {
+                let checkpoints = self.account.place.checkpoints();
+                let seen = self.runtime.block_on(checkpoints.watermark("hourly")).unwrap();
+                if seen.backfill().is_none() {
+                    self.account.function().invoke(&backfill(HOURS, true)).response();
+                }
+            }
         }
     }
 
     fn event(&self, _: usize) -> Value {
-        if self.is_backfill { backfill(HOURS, true) } else { scheduled() }
+        match self.event {
+            Event::Tick | Event::Sweep => scheduled(),
+            Event::Backfill => backfill(HOURS, true),
+        }
     }
 
     fn environment(&self, wires: &Arc<Wires>) -> Vec<(&'static str, String)> {
@@ -92,7 +120,7 @@ impl Scene for Fanned {
     }
 
     async fn rerun(&self) {
-        if self.is_backfill {
+        if self.event == Event::Backfill {
             self.account.place.run(&["backfill", "cancel", "hourly"]);
             self.account.function().invoke(&self.event(0)).response();
         }

@@ -17,10 +17,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use tallymark::clock::Stopwatch;
+use tokio::runtime::Handle;
 
-use fanned::Fanned;
+use fanned::{Event, Fanned};
 use scene::{Scene, Sleeper};
-use slices::{SLICES, Slices};
+use slices::{SLICES, Slices, Ways};
 use wire::{Fault, Moment, Planned, Point, points};
 
 /// Processes that sleep at once, each with up to three connections.
@@ -93,7 +94,8 @@ fn cases(points: &[Point], is_whole: bool, random: &mut fastrand::Rng) -> Vec<Ca
         others.truncate(DRAWN / 4);
     }
     let mut cases: Vec<Case> = kills.into_iter().chain(others).map(Case::of).collect();
-    for pair in 0..if is_whole { 4 * PAIRS } else { PAIRS / 4 } {
+    let pairs = if is_whole { 4 * PAIRS } else { PAIRS / 4 };
+    for pair in (0..pairs).filter(|_| !all.is_empty()) {
         let mut drawn = || loop {
             let one = random.choice(&all).unwrap().clone();
             if one.fault != Fault::Stop {
@@ -151,7 +153,7 @@ async fn matrix(scene: &impl Scene, cases: &[Case]) {
     }
     scene.rerun().await;
     scene.is_done().await;
-    println!("{}: {} cases, {} faults met", scene.name(), cases.len(), met.into_inner());
+    println!("{}: {} faults met", scene.name(), met.into_inner());
 }
 
 /// Does `work` for each of `items`, a few at once.
@@ -168,14 +170,32 @@ fn in_lanes<T: Sync>(lanes: usize, items: &[T], work: impl Fn(&T) + Sync) {
     });
 }
 
-/// One scene's part of the matrix.
-fn play(scene: &impl Scene, points: &[Point], seed: u64) {
-    let watch = Stopwatch::start();
-    let is_whole = std::env::var("TALLYMARK_CRASH").is_ok_and(|it| it == "all");
-    let cases = cases(points, is_whole, &mut fastrand::Rng::with_seed(seed));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(matrix(scene, &cases));
-    println!("{}: {} points, {:?}", scene.name(), points.len(), watch.elapsed());
+/// What is played, and what it was given to play.
+struct Act<'a> {
+    known: &'a Mutex<BTreeSet<Point>>,
+    runtime: Handle,
+    seed: u64,
+}
+
+impl Act<'_> {
+    /// Records what a scene asks, and plays a case for each fault of what no scene before it has asked.
+    fn play<S: Scene>(&self, make: impl AsyncFn() -> S) {
+        let watch = Stopwatch::start();
+        let is_whole = std::env::var("TALLYMARK_CRASH").is_ok_and(|it| it == "all");
+        let mut scene = self.runtime.block_on(make());
+        let mut points = points(&scene.record([SLICES - 2, SLICES - 1]));
+        points.retain(|point| self.known.lock().unwrap().insert(point.clone()));
+        let cases = cases(&points, is_whole, &mut fastrand::Rng::with_seed(self.seed));
+        for (round, cases) in cases.chunks(CASES).enumerate() {
+            if round > 0 {
+                scene = self.runtime.block_on(make());
+                scene.record([SLICES - 2, SLICES - 1]);
+            }
+            self.runtime.block_on(matrix(&scene, cases));
+        }
+        let (name, count, elapsed) = (scene.name(), points.len(), watch.elapsed().as_secs());
+        println!("{name}: {count} points, {} cases, {elapsed} s", cases.len());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -183,30 +203,28 @@ async fn whatever_call_meets_a_fault_a_rerun_makes_all_good() {
     let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(|| fastrand::u64(..));
     println!("SEED={seed}");
+    let known = Mutex::default();
+    let act = Act { known: &known, runtime: Handle::current(), seed };
+    let act = &act;
     let slices = [
-        Slices::new("whole", false, false).await,
-        Slices::new("copied", true, false).await,
-        Slices::new("chunks", false, true).await,
-        Slices::new("copied chunks", true, true).await,
+        ("whole", Ways::default()),
+        ("copied", Ways { has_target: true, ..Ways::default() }),
+        ("chunks", Ways { is_slow: true, ..Ways::default() }),
+        ("copied chunks", Ways { has_target: true, is_slow: true, ..Ways::default() }),
+        ("waiting", Ways { is_waiting: true, ..Ways::default() }),
     ];
-    let fanned = [Fanned::new(false).await, Fanned::new(true).await];
-    let mut known = BTreeSet::new();
-    let mut new = |calls: Vec<String>| {
-        let mut points = points(&calls);
-        let strange: Vec<_> = points.iter().filter(|(name, _)| name.contains("??")).collect();
-        assert!(strange.is_empty(), "calls without a name: {strange:#?}");
-        // What a scene before this one has seen needs no second look.
-        points.retain(|point| known.insert(point.clone()));
-        points
-    };
-    let slices = slices.map(|it| (new(it.record([SLICES - 2, SLICES - 1])), it));
-    let fanned = fanned.map(|it| (new(it.record([0, 1])), it));
     thread::scope(|scope| {
-        for (points, scene) in &slices {
-            scope.spawn(|| play(scene, points, seed));
+        for (name, ways) in slices {
+            scope.spawn(move || act.play(|| Slices::new(name, ways)));
         }
-        for (points, scene) in &fanned {
-            scope.spawn(|| play(scene, points, seed));
+        for event in [Event::Tick, Event::Backfill, Event::Sweep] {
+            scope.spawn(move || act.play(|| Fanned::new(event)));
         }
     });
+    let known = known.into_inner().unwrap();
+    let with_faults: BTreeSet<_> = known.into_iter().map(|(name, _)| name).collect();
+    let seen = wire::SEEN.lock().unwrap();
+    let without = seen.difference(&with_faults).filter(|it| *it != "runtime: next");
+    let without: Vec<_> = without.collect();
+    assert!(without.is_empty(), "calls that met no fault: {without:#?}");
 }

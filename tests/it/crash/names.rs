@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 /// What a statement begins with, and its name.
-const STATEMENTS: [(&str, &str); 33] = [
+const STATEMENTS: [(&str, &str); 34] = [
     ("connect", "connect"),
     ("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY", "begin to read"),
     ("BEGIN ISOLATION LEVEL READ COMMITTED;", "begin to write"),
@@ -34,6 +34,7 @@ const STATEMENTS: [(&str, &str); 33] = [
     ("-- A table with its partitions", "triggers"),
     ("SELECT axis, first_hour", "marks"),
     ("DELETE FROM tallymark.mark ", "delete marks"),
+    ("-- The oldest transaction of this database", "oldest transaction"),
     ("SELECT floor(extract(epoch FROM min(", "first row"),
     ("SELECT floor(extract(epoch FROM max(", "last row"),
     ("-- How far the chunks of a slice are", "write the progress"),
@@ -90,5 +91,8 @@ pub fn of_service(text: &str) -> String {
 /// The name of a call to the Lambda Runtime API.
 pub fn of_runtime(text: &str) -> String {
     let path = text.split(' ').nth(1).unwrap_or_default();
-    format!("runtime: {}", path.rsplit('/').next().unwrap_or_default())
+    match path.rsplit('/').next().unwrap_or_default() {
+        "response" | "error" => "runtime: answer".to_owned(),
+        other => format!("runtime: {other}"),
+    }
 }

@@ -1,16 +1,19 @@
 //! One slice an invocation, each case on a slice of its own.
 
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
+use sqlx::{Connection as _, PgConnection};
 
 use super::names;
 use super::scene::Scene;
-use super::wire::Wires;
+use super::wire::{Wires, apart};
 use crate::kill::{SEED, START, hourly, is_done, versions};
 use crate::support::Database;
-use crate::support::cli::Place;
+use crate::support::cli::{Place, lines};
 
 /// There are as many slices as cases can be.
 pub const SLICES: usize = 15 * 24;
@@ -22,17 +25,35 @@ const SLOW: &str = "CREATE TABLE slowness AS SELECT 0.005 AS seconds; \
     'BEGIN PERFORM pg_sleep(seconds) FROM public.slowness; RETURN NEXT true; END'; \
     CREATE VIEW slow_events AS SELECT e.* FROM events e CROSS JOIN LATERAL slow(e.at)";
 
+/// A transaction that has an ID and goes on.
+const HOLD: &str = "BEGIN; CREATE TABLE held (); SELECT pg_sleep(600)";
+
+/// Ends it.
+const RELEASE: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+    WHERE datname = current_database() AND query LIKE 'BEGIN; CREATE TABLE held%'";
+
+/// What is different about a scene.
+#[derive(Clone, Copy, Default)]
+pub struct Ways {
+    /// The rollup is in a database of its own.
+    pub has_target: bool,
+    /// A slice takes several chunks.
+    pub is_slow: bool,
+    /// The application has a transaction open that may still write into the slice.
+    pub is_waiting: bool,
+}
+
 pub struct Slices {
     name: &'static str,
     place: Place,
     endpoint: String,
-    has_target: bool,
+    ways: Ways,
     _databases: Vec<Database>,
 }
 
 impl Slices {
-    /// With `has_target` the rollup is in a database of its own; with `is_slow` a slice takes several chunks.
-    pub async fn new(name: &'static str, has_target: bool, is_slow: bool) -> Self {
+    pub async fn new(name: &'static str, ways: Ways) -> Self {
+        let Ways { has_target, is_slow, .. } = ways;
         let mut databases = vec![Database::create().await];
         if has_target {
             databases.push(Database::create().await);
@@ -53,7 +74,7 @@ impl Slices {
         place.sql(&format!("{}; {SLOW}", SEED.replace("20 seconds", "1 minute"))).await;
         place.run(&["init"]).good();
         let endpoint = place.endpoint().clone();
-        Self { name, place, endpoint, has_target, _databases: databases }
+        Self { name, place, endpoint, ways, _databases: databases }
     }
 }
 
@@ -66,7 +87,17 @@ impl Scene for Slices {
         1
     }
 
-    fn prepare(&self, _: usize) {}
+    fn prepare(&self, _: usize) {
+        let url = &self.place.source_url;
+        if self.ways.is_waiting && !is_held(url) {
+            let held = url.clone();
+            // Ends with its backend.
+            thread::spawn(move || apart(run_to_its_end(held)));
+            while !is_held(url) {
+                thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
 
     fn event(&self, case: usize) -> Value {
         let start = start() + TimeDelta::hours(case.try_into().unwrap());
@@ -80,7 +111,7 @@ impl Scene for Slices {
             ("SOURCE_DATABASE_URL", wires.postgres("source", &self.place.source_url)),
             ("AWS_ENDPOINT_URL_DYNAMODB", format!("http://{dynamo}")),
         ];
-        if self.has_target {
+        if self.ways.has_target {
             let url = wires.postgres("target", &self.place.target_url);
             environment.push(("TARGET_DATABASE_URL", url));
         }
@@ -88,7 +119,7 @@ impl Scene for Slices {
     }
 
     async fn rerun(&self) {
-        self.place.sql("DELETE FROM slowness").await;
+        self.place.sql(&format!("DELETE FROM slowness; {RELEASE}")).await;
         let to = (start() + TimeDelta::hours(SLICES.try_into().unwrap())).to_rfc3339();
         let backfill = ["backfill", "hourly", "--from", START, "--to", &to, "--yes"];
         self.place.run(&[&backfill[..], &["--concurrency", "4"]].concat()).good();
@@ -100,11 +131,23 @@ impl Scene for Slices {
     }
 
     async fn is_done(&self) {
-        self.place.sql("DELETE FROM slowness").await;
+        self.place.sql(&format!("DELETE FROM slowness; {RELEASE}")).await;
         is_done(&self.place, SLICES).await;
     }
 }
 
 fn start() -> DateTime<Utc> {
     START.parse().unwrap()
+}
+
+fn is_held(url: &str) -> bool {
+    let sql = "SELECT FROM pg_stat_activity WHERE datname = current_database() \
+        AND query LIKE 'BEGIN; CREATE TABLE held%' AND wait_event = 'PgSleep'";
+    !apart(lines(url, sql)).is_empty()
+}
+
+async fn run_to_its_end(url: String) {
+    let mut connection = PgConnection::connect(&url).await.unwrap();
+    let ended = sqlx::raw_sql(HOLD).execute(&mut connection).await;
+    assert!(ended.is_err(), "nobody ended the transaction");
 }

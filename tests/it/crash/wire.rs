@@ -1,7 +1,7 @@
 //! The wires of a process: everything that it says to a server passes here, call by call, and any call can meet a fault.
 //! Threads, because the tests wait for child processes meanwhile.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{BufReader, Result, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -17,6 +17,9 @@ use crate::support::proxy::message;
 
 /// Longer than anything is waited for here.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The names of all calls of any process.
+pub static SEEN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 /// A call that leaves the process, and which of its kind: 0 is the first.
 pub type Point = (String, usize);
@@ -171,6 +174,7 @@ impl Wires {
 
     /// Writes a call down; the faults that it meets.
     pub(super) fn meet(&self, name: &str) -> Vec<Planned> {
+        SEEN.lock().unwrap().insert(name.to_owned());
         let mut state = self.state();
         state.calls.push(name.to_owned());
         let count = state.counts.entry(name.to_owned()).or_default();
@@ -263,16 +267,16 @@ pub(super) fn terminate(admin: &str, backend: u32) {
          EXIT WHEN NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = {backend}); \
          PERFORM pg_sleep(0.01); END LOOP; END $$"
     );
-    run(admin, &sql);
+    apart(execute(admin, &sql));
 }
 
-/// Runs statements, from whatever thread.
-pub fn run(url: &str, sql: &str) {
+/// The outcome of `work`, on a thread of its own, so that it can be asked for from any other.
+pub fn apart<T: Send>(work: impl Future<Output = T> + Send) -> T {
     let run = || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(execute(url, sql));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.unwrap().block_on(work)
     };
-    thread::scope(|scope| scope.spawn(run).join().unwrap());
+    thread::scope(|scope| scope.spawn(run).join().unwrap())
 }
 
 /// Sends a signal; a process that has answered may be gone.
