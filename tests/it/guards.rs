@@ -112,8 +112,8 @@ async fn wherever_a_worker_is_killed_rows_and_marker_agree() {
                 })
                 .await
             };
-            let agree = "SELECT (rows_read, groups) = (SELECT (sum(events), count(*)) FROM stats.daily) \
-                         FROM tallymark.slice";
+            let agree = "SELECT rows_read = (SELECT sum(events) FROM stats.daily) \
+                         AND groups = (SELECT count(*) FROM stats.daily) FROM tallymark.slice";
             assert_eq!(world.target_value(agree).await, "true", "killed at await {polls}");
             if is_done {
                 break;
