@@ -20,11 +20,13 @@ mod fanout;
 mod faults;
 mod flights;
 mod governor;
+mod guards;
 #[cfg(feature = "faults")]
 mod histories;
 mod kill;
 #[cfg(feature = "lambda")]
 mod lambda;
+mod mutations;
 mod plan_guard;
 mod pooler;
 mod repair;

@@ -221,6 +221,30 @@ async fn a_reopening_that_breaks_off_leaves_no_slice_behind_the_watermark() {
     }
 }
 
+/// Lowered before, the watermark could be advanced again over slices that are not marked yet; and whoever was killed
+/// in between would have marked them for nobody.
+#[tokio::test]
+async fn many_reopenings_that_break_off_have_not_lowered_the_watermark_before_all_are_marked() {
+    let starts = [0, 1].map(|days| start() + chrono::TimeDelta::days(days));
+    let behind = start() + chrono::TimeDelta::days(3);
+    for forwarded in 0..4 {
+        let fixture = Fixture::new().await;
+        let proxy = Proxy::new(&fixture);
+        let checkpoints = &fixture.checkpoints;
+        let unknown = checkpoints.watermark(ROLLUP).await.unwrap();
+        assert!(checkpoints.advance_watermark(ROLLUP, &unknown, behind, None).await.unwrap());
+        (0..forwarded).for_each(|_| proxy.plan([Fault::Forward]));
+        proxy.plan([DENIED]);
+        let reopened = proxy.checkpoints.reopen_all(ROLLUP, &starts, "late data", at(9)).await;
+        // Two to mark, one to lower.
+        assert_eq!(reopened.is_ok(), forwarded == 3, "{reopened:?}");
+        let marked = checkpoints.unfinished(ROLLUP).await.unwrap().len();
+        let until = checkpoints.watermark(ROLLUP).await.unwrap().until();
+        assert!(until == Some(behind) || marked == 2, "lowered after {forwarded} requests");
+        assert_eq!(reopened.is_ok(), until == Some(start()));
+    }
+}
+
 #[tokio::test]
 async fn a_server_that_is_not_there_is_unreachable_in_one_line() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -1,0 +1,385 @@
+//! What the results rest on, guard by guard: each of these tests fails if its guard is taken away from the
+//! code, which `tests/mutations/run` does. docs/RELIABILITY.md has the list.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use chrono::{DateTime, TimeDelta, Utc};
+use tallymark::checkpoint::{Claim, Lease, State, Yield};
+use tallymark::clock::{Clock as _, Deadline, ManualClock, SystemClock};
+use tallymark::db::Access;
+use tallymark::report::{Outcome, SliceReport};
+use tallymark::run::RunOptions;
+use tallymark::source::changes;
+use tallymark::target::{Chunk, Guard, Progress, TargetError};
+
+use crate::support::world::{
+    BUDGET, DAILY, EVENTS, Setup, World, clock, dynamo_client, install_capture, instant,
+};
+
+/// Longer than any lease here.
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Awaits of one slice's run, with room to spare: a sweep over all of them must end.
+const POLLS_MAX: usize = 2_000;
+
+/// The slice that most of these tests are about, and its middle.
+const DAY: &str = "2026-01-01";
+const NOON: &str = "2026-01-01T12:00:00Z";
+
+/// An event in each hour of [`DAY`], each in a group of its own.
+const HOURS: &str = "INSERT INTO events (created_at, kind, amount) SELECT '2026-01-01Z'::timestamptz + \
+    n * interval '1 hour', chr(97 + n), 10 FROM generate_series(0, 23) n";
+
+async fn world(across: bool) -> (World, Arc<ManualClock>) {
+    let clock = Arc::new(clock("2026-01-02T12:00:00Z"));
+    let setup = Setup { across, clock: clock.clone(), ..Setup::default() };
+    (World::new(&format!("{EVENTS}; {HOURS}"), setup).await, clock)
+}
+
+/// Claims [`DAY`] as a worker does.
+async fn claim(world: &World) -> Lease {
+    let (rollup, now) = (world.rollup(), world.worker.clock.now());
+    let claim = Claim {
+        rollup: &rollup.name,
+        slice_start: instant(DAY),
+        definition: &rollup.definition(),
+        now,
+        deadline: now + BUDGET,
+    };
+    world.worker.checkpoints.claim(&claim).await.unwrap()
+}
+
+/// No limit but the time: what a guard refuses, the shrink guard does not refuse before it.
+const UNGUARDED: Guard<'_> = Guard { shrink: None, timeout: BUDGET, governor: None, nap: None };
+
+/// Stages what lies between `from` and `end`.
+async fn stage(
+    world: &World,
+    lease: &Lease,
+    from: Progress,
+    end: DateTime<Utc>,
+) -> Result<Progress, TargetError> {
+    let shape = world.worker.ready(world.rollup()).await.unwrap();
+    let (rollup, slice) = (world.rollup(), world.slice(DAY));
+    let chunk = Chunk { source: None, lease, rollup, shape: &shape, slice };
+    world.worker.target.stage_chunk(&chunk, from, end, UNGUARDED).await
+}
+
+/// Replaces [`DAY`] by what is staged.
+async fn merge(world: &World, lease: &Lease) -> Result<u64, TargetError> {
+    let shape = world.worker.ready(world.rollup()).await.unwrap();
+    let (rollup, slice, target) = (world.rollup(), world.slice(DAY), &world.worker.target);
+    let replaced = target.replace_from_stage(lease, rollup, &shape, slice, UNGUARDED).await?;
+    Ok(replaced.rows_read)
+}
+
+/// A worker that stages the half of [`DAY`] and gives up its turn.
+async fn yields_at_noon(world: &World) {
+    let lease = claim(world).await;
+    stage(world, &lease, Progress::at_start(world.slice(DAY)), instant(NOON)).await.unwrap();
+    let now = world.worker.clock.now();
+    world.worker.checkpoints.yield_(&lease, &Yield::default(), now).await.unwrap();
+}
+
+/// Each time after another change the worker is killed at another await. Whatever it left, the marker
+/// counts the rows that are there.
+#[tokio::test]
+async fn wherever_a_worker_is_killed_rows_and_marker_agree() {
+    for across in [false, true] {
+        let (world, clock) = world(across).await;
+        world.run(DAY).await;
+        let mut is_done = false;
+        for polls in 1..POLLS_MAX {
+            world
+                .sql("INSERT INTO events (created_at) SELECT created_at FROM events LIMIT 1")
+                .await;
+            clock.advance(MINUTE);
+            world.reopen(DAY).await;
+            is_done = {
+                let mut work = pin!(world.run(DAY));
+                let mut polled = 0;
+                std::future::poll_fn(|context| {
+                    polled += 1;
+                    if polled > polls {
+                        return Poll::Ready(false);
+                    }
+                    // What a killed worker left open may keep this one from ending well.
+                    work.as_mut().poll(context).map(|report| report.is_success())
+                })
+                .await
+            };
+            let agree = "SELECT rows_read = (SELECT sum(events) FROM stats.daily) \
+                         AND groups = (SELECT count(*) FROM stats.daily) FROM tallymark.slice";
+            assert_eq!(world.target_value(agree).await, "true", "killed at await {polls}");
+            if is_done {
+                break;
+            }
+        }
+        assert!(is_done, "a run of more than {POLLS_MAX} awaits");
+        world.verify_all("2026-01-02").await;
+    }
+}
+
+/// The first half is used again; not after a change in it, and not by another definition.
+#[tokio::test]
+async fn a_slice_goes_on_from_what_was_staged_before_only_if_nothing_has_changed() {
+    let (world, _) = world(false).await;
+    yields_at_noon(&world).await;
+    let done = world.run(DAY).await.completion.unwrap();
+    assert_eq!((done.rows_read, done.chunks), (24, 2), "the test is about staged chunks");
+    world.verify_all("2026-01-02").await;
+
+    world.reopen(DAY).await;
+    yields_at_noon(&world).await;
+    world.sql("UPDATE events SET amount = 11 WHERE kind = 'a'").await;
+    let done = world.replay(DAY).await.completion.unwrap();
+    assert_eq!((done.rows_read, done.chunks), (24, 1));
+    world.verify_all("2026-01-02").await;
+}
+
+#[tokio::test]
+async fn a_slice_does_not_go_on_from_what_another_definition_staged() {
+    let (world, _) = world(false).await;
+    yields_at_noon(&world).await;
+    let world = world.redefined(&DAILY.replace("bucket =", "where = \"kind <> 'a'\"\nbucket ="));
+    let done = world.run(DAY).await.completion.unwrap();
+    assert_eq!((done.rows_read, done.chunks), (23, 1));
+    world.assert_verified("2026-01-02").await;
+}
+
+/// PostgreSQL empties the stage and the progress with it when it crashes; the worker is still there.
+#[tokio::test]
+async fn a_crash_that_empties_the_stage_erases_nothing() {
+    let (world, _) = world(false).await;
+    world.run(DAY).await;
+    world.reopen(DAY).await;
+    let lease = claim(&world).await;
+    let slice = world.slice(DAY);
+    let at_noon = stage(&world, &lease, Progress::at_start(slice), instant(NOON)).await.unwrap();
+    world.target_sql("TRUNCATE tallymark.progress, tallymark.stage_daily").await;
+    let second = stage(&world, &lease, at_noon, slice.end()).await;
+    assert!(matches!(second, Err(TargetError::Forgotten)), "{second:?}");
+    let merged = merge(&world, &lease).await;
+    assert!(matches!(merged, Err(TargetError::Forgotten)), "{merged:?}");
+    world.verify_all("2026-01-02").await;
+}
+
+/// Twice in the stage, its rows would count twice.
+#[tokio::test]
+async fn a_chunk_is_staged_once() {
+    let (world, _) = world(false).await;
+    let lease = claim(&world).await;
+    let slice = world.slice(DAY);
+    let at_noon = stage(&world, &lease, Progress::at_start(slice), instant(NOON)).await.unwrap();
+    stage(&world, &lease, at_noon, slice.end()).await.unwrap();
+    let again = stage(&world, &lease, at_noon, slice.end()).await;
+    assert!(matches!(again, Err(TargetError::Forgotten)), "{again:?}");
+    assert_eq!(merge(&world, &lease).await.unwrap(), 24);
+    world.verify_all("2026-01-02").await;
+}
+
+/// It sleeps past its lease, and wakes when the newer attempt is about to merge.
+#[tokio::test]
+async fn a_stale_attempt_does_not_merge_what_a_newer_one_has_staged() {
+    let (world, clock) = world(false).await;
+    let slice = world.slice(DAY);
+    let zombie = claim(&world).await;
+    clock.advance(MINUTE);
+    let lease = claim(&world).await;
+    stage(&world, &lease, Progress::at_start(slice), slice.end()).await.unwrap();
+    let merged = merge(&world, &zombie).await;
+    assert!(matches!(merged, Err(TargetError::Fenced { mine: 1, newest: 2 })), "{merged:?}");
+    assert_eq!(world.rows().await, [""; 0]);
+    assert_eq!(merge(&world, &lease).await.unwrap(), 24);
+    world.verify_all("2026-01-02").await;
+}
+
+/// What is kept back is for telling how the attempt ended. The clock stands still, so that none of it passes.
+#[tokio::test]
+async fn in_the_time_that_is_kept_back_no_work_is_begun() {
+    let (world, clock) = world(false).await;
+    let deadline = Deadline::after(&*clock, Duration::from_millis(400));
+    let (rollup, slice) = (world.rollup(), world.slice(DAY));
+    let ran = world.worker.run(rollup, slice, deadline, RunOptions::default()).await.unwrap();
+    assert_eq!((ran.outcome, ran.reason.as_deref()), (Outcome::Yielded, Some("budget spent")));
+    assert_eq!(world.target_value("SELECT count(*) FROM tallymark.slice").await, "0");
+    assert_eq!(world.checkpoint(DAY).await.unwrap().state, State::Yielded);
+}
+
+/// Writes the state of a slice's checkpoint by hand; with a word that is none, nobody can read it.
+async fn set_state(world: &World, rollup: &str, start: &str, word: &str) {
+    let start = instant(start).to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+    let text = |text: &str| AttributeValue::S(text.to_owned());
+    let client = dynamo_client().await;
+    let update = client.update_item().table_name(world.worker.checkpoints.table());
+    update
+        .key("pk", text(rollup))
+        .key("sk", text(&start))
+        .update_expression("SET #state = :word")
+        .expression_attribute_names("#state", "state")
+        .expression_attribute_values(":word", text(word))
+        .send()
+        .await
+        .unwrap();
+}
+
+/// The reopening fails. The marks are all that tells of the change, and are there for the next tick.
+#[tokio::test]
+async fn marks_stay_until_their_slices_are_reopened() {
+    let rollups = DAILY.replace("bucket =", "late = \"capture\"\nbucket =");
+    let clock = Arc::new(clock("2026-01-02T12:00:00Z"));
+    let setup = Setup { rollups: &rollups, clock: clock.clone(), ..Setup::default() };
+    let world = World::new(&format!("{EVENTS}; {HOURS}"), setup).await;
+    install_capture(&world.worker).await;
+    let tick = async || {
+        let deadline = Deadline::after(&*clock, BUDGET);
+        world.worker.tick(clock.now(), deadline, None).await.unwrap()
+    };
+    tick().await;
+    world.sql("DELETE FROM tallymark.mark; UPDATE events SET amount = 11 WHERE kind = 'a'").await;
+    set_state(&world, "daily", DAY, "spoilt").await;
+    assert!(!tick().await.problems.is_empty(), "the checkpoint cannot be read");
+    assert_eq!(world.target_value("SELECT count(*) FROM tallymark.mark").await, "1");
+    set_state(&world, "daily", DAY, "succeeded").await;
+    assert_eq!(tick().await.slices.len(), 1);
+    world.verify_all("2026-01-02").await;
+}
+
+/// Four slices a day, and the day that is computed from them.
+const COMPOSED: &str = r#"
+[[rollup]]
+name = "hourly"
+from = "public.events"
+time = "created_at"
+start = "2026-01-01"
+slice = "6 hours"
+group_by = ["kind"]
+measures = { events = "count" }
+
+[[rollup]]
+name = "daily"
+from = { rollup = "hourly" }
+slice = "1 day"
+group_by = ["kind"]
+measures = ["events"]
+"#;
+
+/// The day cannot be reopened. So the hours have not succeeded, though their rows are committed; and the
+/// attempt after it, which finds nothing to change any more, reopens the day.
+#[tokio::test]
+async fn a_finer_slice_is_not_complete_before_the_coarse_one_is_reopened() {
+    const MORNING: &str = "2026-01-01T06:00:00Z";
+    let clock = Arc::new(clock("2026-01-02T00:10:00Z"));
+    let setup = Setup { rollups: COMPOSED, clock: clock.clone(), ..Setup::default() };
+    let world = World::new(&format!("{EVENTS}; {HOURS}"), setup).await;
+    let tick = async || {
+        let deadline = Deadline::after(&*clock, BUDGET);
+        world.worker.tick(clock.now(), deadline, None).await.unwrap().slices.len()
+    };
+    assert_eq!(tick().await, 5);
+    world.sql("INSERT INTO events (created_at, kind) VALUES ('2026-01-01T07:00Z', 'late')").await;
+    world.reopen(MORNING).await;
+    set_state(&world, "daily", DAY, "spoilt").await;
+    assert!(world.try_run(MORNING).await.is_err(), "the day's checkpoint cannot be read");
+    let late = "SELECT count(*) FROM stats.hourly WHERE kind = 'late'";
+    assert_eq!(world.target_value(late).await, "1", "it is committed");
+    assert_ne!(world.checkpoint(MORNING).await.unwrap().state, State::Succeeded);
+
+    set_state(&world, "daily", DAY, "succeeded").await;
+    clock.advance(MINUTE);
+    let done = world.run(MORNING).await.completion.unwrap();
+    assert_eq!((done.inserted, done.updated, done.deleted), (0, 0, 0), "nothing left to change");
+    let day = world.worker.checkpoints.get("daily", instant(DAY)).await.unwrap().unwrap();
+    assert_eq!(day.state, State::Stale);
+    assert_eq!(tick().await, 1);
+    assert_eq!(world.target_value("SELECT sum(events) FROM stats.daily").await, "25");
+}
+
+/// A database whose clock is four days ahead of its transactions' starts, and the slice of tomorrow by
+/// them: it is over, and whoever begins now began before its end.
+async fn ahead() -> (World, DateTime<Utc>) {
+    let sql = format!(
+        "{EVENTS}; CREATE SCHEMA ahead; CREATE FUNCTION ahead.clock_timestamp() RETURNS timestamptz \
+         LANGUAGE sql VOLATILE AS $$ SELECT pg_catalog.clock_timestamp() + interval '4 days' $$; \
+         DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = ahead, pg_catalog, public', \
+         current_database()); END $$"
+    );
+    let now = SystemClock.now();
+    let clock = Arc::new(ManualClock::new(now + TimeDelta::days(4)));
+    let rollups = DAILY.replace("bucket =", "late = \"clock\"\nbucket =");
+    let world = World::new(&sql, Setup { rollups: &rollups, clock, ..Setup::default() }).await;
+    let start = world.rollup().calendar.containing(now + TimeDelta::days(1)).start();
+    (world, start)
+}
+
+#[tokio::test]
+async fn an_idle_transaction_that_began_before_a_slices_end_is_waited_for() {
+    let (world, start) = ahead().await;
+    let start = start.to_rfc3339();
+    let mut idle = world.pool.begin().await.unwrap();
+    sqlx::query("SELECT 1").execute(&mut *idle).await.unwrap();
+    let waits = world.run(&start).await;
+    let reason = waits.reason.unwrap();
+    assert_eq!(waits.outcome, Outcome::Yielded);
+    assert!(reason.contains("began before the slice's end"), "{reason}");
+    idle.commit().await.unwrap();
+    let ran: SliceReport = world.run(&start).await;
+    assert_eq!(ran.completion.unwrap().settled_by, "clock");
+}
+
+/// It may still write rows that are stamped with its beginning.
+#[tokio::test]
+async fn change_times_since_an_idle_transaction_began_do_not_count_as_seen() {
+    let (world, _) = ahead().await;
+    let mut idle = world.pool.begin().await.unwrap();
+    let began: DateTime<Utc> =
+        sqlx::query_scalar("SELECT now()").fetch_one(&mut *idle).await.unwrap();
+    let seen = async || {
+        let source = &world.worker.source;
+        let mut tx = source.begin(Access::ReadOnly, BUDGET, "test").await.unwrap();
+        let until = changes::seen_until(&mut tx, world.rollup(), Duration::ZERO).await.unwrap();
+        tx.rollback().await.unwrap();
+        until.unwrap()
+    };
+    assert!(seen().await <= began);
+    idle.commit().await.unwrap();
+    assert!(seen().await > began);
+}
+
+/// All messages of a backfill are lost. Once its queue has been empty for a while, they are sent again.
+#[cfg(feature = "lambda")]
+#[tokio::test]
+async fn messages_that_are_lost_are_sent_again() {
+    use crate::support::sqs::{Faults, Sqs};
+    use aws_sdk_sqs::config::{BehaviorVersion, Credentials, Region};
+    use tallymark::backfill::Order;
+    use tallymark::queue::Queues;
+
+    let sqs = Sqs::start(1, Faults::default(), MINUTE, 20);
+    let config = aws_sdk_sqs::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::from_static("eu-central-1"))
+        .credentials_provider(Credentials::new("test", "test", None, None, "test"))
+        .endpoint_url(sqs.endpoint());
+    let client = aws_sdk_sqs::Client::from_conf(config.build());
+    let (mut world, clock) = world(false).await;
+    world.worker.queues = Some(Queues::new(client, sqs.url("fresh"), sqs.url("backfill")));
+    clock.advance(10 * 24 * 60 * MINUTE);
+    let tick = async |world: &World| {
+        let deadline = Deadline::after(&*clock, BUDGET);
+        let report = world.worker.tick(clock.now(), deadline, None).await.unwrap();
+        assert!(report.problems.is_empty(), "{report:?}");
+    };
+    let (rollup, range) = (world.rollup(), (instant(DAY), None));
+    let started = world.worker.start_backfill(rollup, range, Order::OldestFirst, false, "test");
+    started.await.unwrap();
+    tick(&world).await;
+    assert_eq!(sqs.purge("backfill"), 11);
+    clock.advance(2 * MINUTE);
+    tick(&world).await;
+    assert_eq!(sqs.account("backfill").left, 11);
+}
