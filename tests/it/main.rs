@@ -20,9 +20,13 @@ mod flights;
 mod governor;
 #[cfg(feature = "faults")]
 mod histories;
+#[cfg(feature = "lambda")]
+mod hostile;
 mod kill;
 #[cfg(feature = "lambda")]
 mod lambda;
+#[cfg(feature = "lambda")]
+mod loud;
 mod plan_guard;
 mod pooler;
 mod repair;
@@ -34,5 +38,6 @@ mod secrets;
 mod sources;
 mod spine;
 mod support;
+mod tls;
 mod types;
 mod versions;
