@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Judges template.yaml and infra/terraform: AWS's linters, a linter of policies, and what must be the same in both.
-# Needs python3; brings its tools into target/lint. Asks nothing of AWS.
+# Judges template.yaml and infra/terraform: AWS's linters, a linter of policies, and what must be the same in both; and
+# the list of what is in the zip, which needs cargo. Needs python3; brings its tools into target/lint. Asks nothing of AWS.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=us-east-1 AWS_EC2_METADATA_DISABLED=true
@@ -8,14 +8,19 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1 CHECKPOINT_DISABLE=1
 
 venv=target/lint
 requirements=infra/lint-requirements.txt
+# Only for the schemas in it, so without what it depends on.
+schemas=cyclonedx-python-lib==11.12.0
 
 # Once, and again when the versions change.
 prepare() {
-    cmp -s "$requirements" "$venv/requirements.txt" && return
+    local wanted
+    wanted="$(cat "$requirements" && echo "$schemas")"
+    [ "$(cat "$venv/installed.txt" 2>/dev/null)" = "$wanted" ] && return
     rm -rf "$venv"
     python3 -m venv "$venv"
     "$venv/bin/pip" install --quiet --no-compile --requirement "$requirements"
-    cp "$requirements" "$venv/requirements.txt"
+    "$venv/bin/pip" install --quiet --no-compile --no-deps "$schemas"
+    echo "$wanted" >"$venv/installed.txt"
 }
 
 # Each takes seconds of starting up: they run beside each other.
@@ -29,6 +34,7 @@ start() {
 prepare
 start "sam validate --lint" "$venv/bin/sam" validate --lint --template template.yaml
 start "cfn-lint" "$venv/bin/cfn-lint" template.yaml
+start "the SBOM" "$venv/bin/python" infra/sbom_check.py
 start "policies, and Terraform against the template" "$venv/bin/python" infra/lint.py
 if command -v terraform >/dev/null; then
     start "terraform fmt -check" terraform fmt -check -diff -recursive infra/terraform

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes the function's zip, target/lambda/tallymark.zip, from a clone: `bootstrap` for this machine's processor and
-# tallymark.toml. Needs cargo and python3. The same inputs give the same bytes.
+# tallymark.toml; and beside it tallymark.cdx.json, the list of what is in it (CycloneDX). Needs cargo and python3.
+# The same inputs give the same bytes.
 #
 #   infra/package.sh                              with ./tallymark.toml
 #   infra/package.sh --config prod.toml           with another file, which is called tallymark.toml in the zip
@@ -42,9 +43,11 @@ if [ -z "$binary" ]; then
 fi
 
 mkdir -p "$root/target/lambda"
-python3 - "$root/target/lambda/tallymark.zip" "$binary" "$config" "${extras[@]}" <<'PYTHON'
+python3 - "$root/infra/sbom.py" "$root/target/lambda/tallymark.zip" "$binary" "$config" "${extras[@]}" <<'PYTHON'
 import os
 import re
+import shutil
+import subprocess
 import sys
 import zipfile
 
@@ -71,7 +74,7 @@ def processor(path):
     return PROCESSORS[number]
 
 
-def main(output, binary, config, *extras):
+def main(sbom, output, binary, config, *extras):
     built_for = processor(binary)
     contents = {"bootstrap": binary}
     if config:
@@ -94,6 +97,11 @@ def main(output, binary, config, *extras):
     os.replace(unfinished, output)
     size = os.path.getsize(output) / 1e6
     print(f"target/lambda/tallymark.zip: {size:.2f} MB, {', '.join(sorted(contents))}")
+    if shutil.which("cargo"):
+        listed = [f"{name}={path}" for name, path in contents.items()]
+        subprocess.run([sys.executable, sbom, f"{output[:-4]}.cdx.json", built_for, *listed], check=True)
+    else:
+        print("there is no cargo: no list of what is in it was made")
     print(f"deploy it with Architecture={built_for}")
 
 
@@ -101,4 +109,6 @@ try:
     main(*sys.argv[1:])
 except OSError as error:
     sys.exit(f"error: {error.filename}: {error.strerror}")
+except subprocess.CalledProcessError as error:
+    sys.exit(f"error: the list of what is in it could not be made: {error}")
 PYTHON

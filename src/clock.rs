@@ -50,6 +50,13 @@ impl Clock for ManualClock {
     }
 }
 
+/// The last instant that can be written with four digits for its year, 9999-12-31: what lies beyond is as good as for
+/// ever, and could neither be added to nor stored.
+pub const LAST: DateTime<Utc> = match DateTime::from_timestamp(253_402_214_400, 0) {
+    Some(last) => last,
+    None => DateTime::<Utc>::MAX_UTC,
+};
+
 /// The instant by which an invocation must have ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadline(DateTime<Utc>);
@@ -57,14 +64,15 @@ pub struct Deadline(DateTime<Utc>);
 impl Deadline {
     /// The deadline `at`.
     #[must_use]
-    pub const fn at(at: DateTime<Utc>) -> Self {
-        Self(at)
+    pub fn at(at: DateTime<Utc>) -> Self {
+        Self(at.min(LAST))
     }
 
     /// The deadline `budget` from now.
     #[must_use]
     pub fn after(clock: &dyn Clock, budget: Duration) -> Self {
-        Self(clock.now() + TimeDelta::from_std(budget).unwrap_or(TimeDelta::MAX))
+        let budget = TimeDelta::from_std(budget).unwrap_or(TimeDelta::MAX);
+        Self::at(clock.now().checked_add_signed(budget).unwrap_or(LAST))
     }
 
     /// The instant itself.
@@ -111,5 +119,13 @@ mod tests {
         assert_eq!(deadline.remaining(&clock), Duration::from_secs(2));
         clock.advance(Duration::from_secs(3));
         assert_eq!(deadline.remaining(&clock), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_deadline_at_the_end_of_time_can_be_reckoned_with() {
+        let clock = ManualClock::new(DateTime::UNIX_EPOCH);
+        let ages = Deadline::after(&clock, Duration::MAX);
+        assert_eq!(ages, Deadline::at(DateTime::<Utc>::MAX_UTC));
+        assert_eq!(ages.instant().to_rfc3339(), "9999-12-31T00:00:00+00:00");
     }
 }

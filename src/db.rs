@@ -26,6 +26,9 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// A transaction may be idle for two statements of the other database, and this much more.
 const IDLE_SLACK: Duration = Duration::from_secs(1);
 
+/// PostgreSQL counts milliseconds in 31 bits, and the time that a transaction may be idle is more than twice this.
+const STATEMENT_TIMEOUT_MAX: Duration = Duration::from_secs(10 * 24 * 60 * 60);
+
 /// Longest wait for a lock held by somebody else (DDL on the source, another writer's marker).
 const LOCK_TIMEOUT_MAX: Duration = Duration::from_secs(5);
 
@@ -77,18 +80,22 @@ struct Opened {
     pool: PgPool,
 }
 
+/// How to connect to `url`: a host that is not this machine is verified in full, unless the URL has an `sslmode`.
+pub(crate) fn options(url: &DatabaseUrl) -> Result<PgConnectOptions, sqlx::Error> {
+    let options: PgConnectOptions = url.expose().parse()?;
+    // A pooler refuses startup parameters it does not know; the transaction sets its own.
+    let options = options.extra_float_digits(None).application_name("tallymark");
+    if !url.has_ssl_mode() && !url.is_loopback() {
+        return Ok(options.ssl_mode(PgSslMode::VerifyFull));
+    }
+    Ok(options)
+}
+
 impl Opened {
     fn new(url: DatabaseUrl, side: Side, connections_max: u32) -> Result<Self, DbError> {
-        let mut options: PgConnectOptions = url
-            .expose()
-            .parse()
+        let options = options(&url)
             .map_err(|source| DbError::new(side, "reading the connection URL", source))?;
         let place = format!("{}:{}", options.get_host(), options.get_port());
-        // A pooler refuses startup parameters it does not know; the transaction sets its own.
-        options = options.extra_float_digits(None).application_name("tallymark");
-        if !url.expose().contains("sslmode=") && !url.is_loopback() {
-            options = options.ssl_mode(PgSslMode::VerifyFull);
-        }
         let pool = PgPoolOptions::new()
             .max_connections(connections_max)
             .acquire_timeout(CONNECT_TIMEOUT)
@@ -193,6 +200,7 @@ impl Db {
 
 /// The statements that open a transaction, sent in one round trip.
 fn begin_sql(access: Access, statement_timeout: Duration, label: &str) -> String {
+    let statement_timeout = statement_timeout.min(STATEMENT_TIMEOUT_MAX);
     let statement_ms = statement_timeout.as_millis().max(1);
     // While one database works, the transaction on the other is idle.
     let idle_ms = 2 * statement_ms + IDLE_SLACK.as_millis();
@@ -422,12 +430,25 @@ fn kind(error: &sqlx::Error) -> DbErrorKind {
     }
 }
 
+/// What may be done about a server that cannot be verified.
+fn with_remedy(said: String) -> String {
+    if said.contains("does not support TLS") {
+        said + "; turn it on there, or add ?sslmode=disable to the address to send everything in the open"
+    } else if said.contains("peer certificate") {
+        said + "; add ?sslrootcert=FILE to the address for a certificate authority of its own, or \
+                ?sslmode=require for encryption without verification"
+    } else {
+        said
+    }
+}
+
 /// The server's own words, or the driver's.
 fn text(error: &sqlx::Error) -> String {
     let said = match error.as_database_error() {
         Some(error) => error.message().to_owned(),
         None => match error {
-            sqlx::Error::Io(error) => error.to_string(),
+            sqlx::Error::Io(error) => with_remedy(error.to_string()),
+            sqlx::Error::Tls(error) => with_remedy(error.to_string()),
             sqlx::Error::PoolTimedOut => {
                 format!("no connection in time (at most {} s)", CONNECT_TIMEOUT.as_secs())
             }
@@ -441,6 +462,43 @@ fn text(error: &sqlx::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_remote_host_is_verified_unless_its_address_has_an_sslmode() {
+        let mode = |text: &str| {
+            let url = DatabaseUrl::new(text).unwrap();
+            format!("{:?}", options(&url).unwrap().get_ssl_mode())
+        };
+        for text in [
+            "postgres://app@db.example.com/x",
+            "postgres://app@db.example.com/x?sslrootcert=ca.pem",
+            "postgres://app@localhost/x?host=db.example.com",
+            // Words in other places say nothing.
+            "postgres://app:sslmode=prefer@db.example.com/x",
+            "postgres://app@db.example.com/sslmode=prefer",
+            "postgres://app@db.example.com/x?application_name=sslmode=prefer",
+        ] {
+            assert_eq!(mode(text), "VerifyFull", "{text}");
+        }
+        for (option, expected) in [
+            ("sslmode=require", "Require"),
+            ("ssl-mode=verify-ca", "VerifyCa"),
+            ("sslmode=disable", "Disable"),
+        ] {
+            assert_eq!(mode(&format!("postgres://app@db.example.com/x?{option}")), expected);
+        }
+    }
+
+    #[test]
+    fn no_time_limit_is_longer_than_postgresql_takes() {
+        let sql = begin_sql(Access::ReadOnly, Duration::MAX, "ages");
+        let limits: Vec<i32> = sql
+            .split("timeout = '")
+            .skip(1)
+            .map(|rest| rest.split("ms'").next().unwrap().parse().unwrap())
+            .collect();
+        assert_eq!(limits, [864_000_000, 5000, 1_728_001_000]);
+    }
 
     #[test]
     fn a_label_cannot_leave_its_quotes() {

@@ -13,7 +13,7 @@ mod tests;
 
 use aws_lambda_events::eventbridge::EventBridgeEvent;
 use aws_lambda_events::sqs::{SqsEvent, SqsMessage};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Datelike as _, Utc};
 use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
@@ -196,17 +196,20 @@ fn scheduled(event: &Value) -> Result<Trigger, EventError> {
             origin: format!("source {source}, detail-type {detail_type}"),
         });
     }
-    let missing = EventError::Missing { event: "Scheduled Event", key: "time", right: TIME };
-    Ok(Trigger::Schedule { time: event.time.ok_or(missing)? })
+    let (event_name, key, right) = ("Scheduled Event", "time", TIME);
+    let time = event.time.ok_or(EventError::Missing { event: event_name, key, right })?;
+    let found = format!("{time:?}");
+    let wrong = EventError::Wrong { event: event_name, key, found, right };
+    Ok(Trigger::Schedule { time: sane(time).ok_or(wrong)? })
 }
 
 fn slice(fields: &Fields<'_>) -> Result<SliceRequest, EventError> {
     fields.only(&["trigger", "rollup", "start", "backfill"])?;
-    Ok(SliceRequest {
-        rollup: fields.rollup()?,
-        start: fields.text("start", START)?,
-        backfill: fields.text_or_none("backfill", "the backfill's id, or null")?,
-    })
+    let backfill = fields.text_or_none("backfill", ID)?;
+    if backfill.as_ref().is_some_and(|id| id.len() > ID_BYTES_MAX) {
+        return Err(fields.wrong("backfill", ID));
+    }
+    Ok(SliceRequest { rollup: fields.rollup()?, start: fields.text("start", START)?, backfill })
 }
 
 fn backfill(fields: &Fields<'_>) -> Result<Trigger, EventError> {
@@ -289,11 +292,20 @@ fn read_body(body: &str) -> Result<SliceRequest, EventError> {
 const START: &str = "the start of a slice such as \"2026-02-10T00:00:00Z\"";
 const TIME: &str = "a time with its offset such as \"2026-02-13T00:05:00Z\"";
 const INSTANT: &str = "a date or time such as \"2026-02-01\" or \"2026-02-01T00:00:00Z\"";
+const ID: &str = "the backfill's id, or null";
 const ORDER: &str = "\"newest_first\" or \"oldest_first\"";
 
 /// Longest text of an event: far more than a name, a time or a reason needs, and short enough to be
 /// repeated in an error.
 const TEXT_BYTES_MAX: usize = 2048;
+
+/// A time that a schedule can have: what is reckoned from another may not be an instant any more.
+fn sane(time: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    (1970..=9999).contains(&time.year()).then_some(time)
+}
+
+/// Longest id of a backfill: it is half of a sort key, and those have 1,024 bytes at most.
+const ID_BYTES_MAX: usize = 512;
 
 /// The keys of one event.
 struct Fields<'e> {
@@ -322,7 +334,7 @@ impl Fields<'_> {
     fn time(&self) -> Result<DateTime<Utc>, EventError> {
         let text = self.text("time", TIME)?;
         let time = DateTime::parse_from_rfc3339(&text).map_err(|_| self.wrong("time", TIME))?;
-        Ok(time.to_utc())
+        sane(time.to_utc()).ok_or_else(|| self.wrong("time", TIME))
     }
 
     /// A text that must be there.

@@ -48,6 +48,8 @@ pub mod metrics;
 pub mod plan;
 pub mod price;
 pub mod probe;
+#[cfg(feature = "faults")]
+pub mod properties;
 pub mod queue;
 pub mod rename;
 pub mod repair;

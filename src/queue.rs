@@ -255,13 +255,14 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 /// The message of one slice: absolute bounds, far below a kilobyte.
-fn body(rollup: &str, start: DateTime<Utc>, backfill: Option<&str>) -> String {
+pub(crate) fn body(rollup: &str, start: DateTime<Utc>, backfill: Option<&str>) -> String {
     let start = start.to_rfc3339_opts(SecondsFormat::Secs, true);
     json!({ "trigger": "slice", "rollup": rollup, "start": start, "backfill": backfill })
         .to_string()
 }
 
-fn entry(
+/// The message with this body, as one of a batch.
+pub(crate) fn entry(
     number: usize,
     body: &str,
     trace: Option<&str>,

@@ -6,21 +6,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use chrono::{DateTime, TimeDelta};
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use serde_json::Value;
-use tallymark::clock::{Clock, Deadline, SystemClock};
+use tallymark::clock::{Clock, SystemClock};
 use tallymark::config::Config;
-use tallymark::lambda::{Invocation, handle};
+use tallymark::lambda::{Invocation, deadline, handle};
 use tallymark::metrics::Metrics;
 use tallymark::queue::Queues;
 use tallymark::worker::Worker;
 use tallymark::{secret, telemetry};
 use tokio::sync::OnceCell;
 use tracing::Instrument as _;
-
-/// Kept back of Lambda's deadline, at which it kills: for posting the response.
-const MARGIN: TimeDelta = TimeDelta::milliseconds(500);
 
 /// The queues of the fan-out; without both of them an invocation works on all due slices itself.
 const QUEUES: [&str; 2] = ["TALLYMARK_QUEUE_URL", "TALLYMARK_BACKFILL_QUEUE_URL"];
@@ -63,15 +59,10 @@ async fn invoke(worker: &OnceCell<Worker>, event: LambdaEvent<Value>) -> Result<
         .get_or_try_init(build)
         .await
         .map_err(|error| diagnostic("WrongConfiguration", format!("{error:#}")))?;
-    let deadline = i64::try_from(event.context.deadline)
-        .ok()
-        .and_then(DateTime::from_timestamp_millis)
+    let deadline = deadline(event.context.deadline)
         .ok_or_else(|| diagnostic("NoDeadline", "lambda gave no deadline".to_owned()))?;
-    let invocation = Invocation {
-        deadline: Deadline::at(deadline - MARGIN),
-        trace: event.context.xray_trace_id.as_deref(),
-        emit: &emit,
-    };
+    let invocation =
+        Invocation { deadline, trace: event.context.xray_trace_id.as_deref(), emit: &emit };
     // Boxed: the whole path of a slice is too deep a type for the runtime's layers around it.
     Box::pin(handle(worker, event.payload, invocation))
         .await

@@ -16,6 +16,9 @@ use crate::backfill::Order;
 /// What the sort keys of backfills begin with. Sorts behind every slice, as those begin with a digit.
 const PREFIX: &str = "backfill#";
 
+/// How an id tells when its backfill began.
+const ID: &str = "%Y%m%dT%H%M%S%3fZ";
+
 /// The attribute of the watermark's item that names the backfill under way.
 pub(super) const ACTIVE: &str = "backfill";
 
@@ -124,7 +127,7 @@ impl Backfill {
         let now = super::item::whole_ms(now);
         Self {
             rollup: rollup.name.clone(),
-            id: now.format("%Y%m%dT%H%M%S%3fZ").to_string(),
+            id: now.format(ID).to_string(),
             from,
             to,
             order,
@@ -152,7 +155,7 @@ impl Backfill {
         asked(self) == asked(other)
     }
 
-    fn read(item: &Item) -> Result<Self, CheckpointError> {
+    pub(super) fn read(item: &Item) -> Result<Self, CheckpointError> {
         let read = Reader { item };
         let required = |name: &'static str| read.text(name)?.ok_or_else(|| read.missing(name));
         let at = |name: &'static str| read.instant(name)?.ok_or_else(|| read.missing(name));
@@ -165,7 +168,10 @@ impl Backfill {
         };
         Ok(Self {
             rollup: required(PK)?,
-            id: required(SK)?.trim_start_matches(PREFIX).to_owned(),
+            id: required(SK)?
+                .strip_prefix(PREFIX)
+                .ok_or_else(|| read.malformed(SK, "is not that of a backfill"))?
+                .to_owned(),
             from: at("from")?,
             to: at("to")?,
             order,
@@ -187,7 +193,7 @@ impl Backfill {
     }
 
     /// All of it, written where the stored version is still the one that was read.
-    fn update(&self) -> Update {
+    pub(super) fn update(&self) -> Update {
         let condition = match self.version {
             0 => "attribute_not_exists(#pk)",
             _ => "#version = :seen",
@@ -220,6 +226,14 @@ impl Backfill {
             .set_or_remove("sent_at", self.sent_at.map(instant))
             .set_or_remove("finished_at", self.finished_at.map(instant))
             .set_or_remove(EXPIRES, expires.map(AttributeValue::N))
+    }
+}
+
+#[cfg(feature = "faults")]
+impl Backfill {
+    /// As after [`Checkpoints::write_backfill`].
+    pub(super) const fn is_written(&mut self) {
+        self.version += 1;
     }
 }
 
@@ -321,8 +335,9 @@ fn backfill_key(rollup: &str, id: &str) -> Item {
 /// The instant at which the backfill with this id began.
 #[must_use]
 pub fn begun(id: &str) -> Option<DateTime<Utc>> {
-    let parsed = chrono::NaiveDateTime::parse_from_str(id, "%Y%m%dT%H%M%S%3fZ").ok()?;
-    Some(parsed.and_utc())
+    let began = chrono::NaiveDateTime::parse_from_str(id, ID).ok()?.and_utc();
+    // chrono reads spaces and signs as well.
+    (began.format(ID).to_string() == id).then_some(began)
 }
 
 #[cfg(test)]
@@ -333,6 +348,8 @@ mod tests {
     fn an_id_tells_when_its_backfill_began() {
         let now: DateTime<Utc> = "2026-11-25T17:12:19.123Z".parse().unwrap();
         assert_eq!(begun("20261125T171219123Z"), Some(now));
-        assert_eq!(begun("one of mine"), None);
+        for odd in ["one of mine", " 20261125T171219123Z", "+20261125T171219123Z"] {
+            assert_eq!(begun(odd), None, "{odd}");
+        }
     }
 }

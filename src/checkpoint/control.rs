@@ -9,6 +9,7 @@ use super::dynamodb::Checkpoints;
 use super::error::CheckpointError;
 use super::item::{ALL, Item, PK, Reader, SK, instant, text};
 use super::update::{Update, Written};
+use crate::config::NICE_RATIO;
 
 /// The sort key of the item.
 const CONTROL: &str = "control";
@@ -40,6 +41,14 @@ impl Scope<'_> {
     }
 }
 
+#[cfg(feature = "faults")]
+impl Scope<'_> {
+    /// The attribute of its pause.
+    pub(super) fn pause(self) -> String {
+        self.attribute(PAUSE)
+    }
+}
+
 impl std::fmt::Display for Scope<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -59,6 +68,18 @@ pub struct Pause {
     pub reason: String,
     /// When it ends by itself.
     pub until: Option<DateTime<Utc>>,
+}
+
+impl Pause {
+    /// What [`Control::read`] reads.
+    pub(super) fn to_attribute(&self) -> AttributeValue {
+        let mut fields = HashMap::from([
+            ("at".to_owned(), instant(self.at)),
+            ("reason".to_owned(), text(&self.reason)),
+        ]);
+        fields.extend(self.until.map(|until| ("until".to_owned(), instant(until))));
+        AttributeValue::M(fields)
+    }
 }
 
 /// All that people said.
@@ -108,7 +129,7 @@ impl Control {
         self.woken_at
     }
 
-    fn read(item: &Item) -> Result<Self, CheckpointError> {
+    pub(super) fn read(item: &Item) -> Result<Self, CheckpointError> {
         let mut control = Self { woken_at: Reader { item }.instant(WOKEN)?, ..Self::default() };
         for (name, value) in item {
             match value {
@@ -122,12 +143,12 @@ impl Control {
                     control.pauses.insert(name.clone(), pause);
                 }
                 AttributeValue::N(number) if name.starts_with(NICE) => {
-                    // What cannot be read must not make work faster: it is left out, and logged.
+                    // What is none must not make work faster: it is left out, and logged.
                     match number.parse() {
-                        Ok(nice_ratio) => {
+                        Ok(nice_ratio) if NICE_RATIO.contains(&nice_ratio) => {
                             control.nice_ratios.insert(name.clone(), nice_ratio);
                         }
-                        Err(_) => tracing::warn!(name, number, "not a nice_ratio"),
+                        _ => tracing::warn!(name, number, "not a nice_ratio"),
                     }
                 }
                 AttributeValue::S(at) if name.starts_with(CANCEL) => {
@@ -167,15 +188,7 @@ impl Checkpoints {
         scope: Scope<'_>,
         pause: Option<&Pause>,
     ) -> Result<(), CheckpointError> {
-        let value = pause.map(|pause| {
-            let mut fields = HashMap::from([
-                ("at".to_owned(), instant(pause.at)),
-                ("reason".to_owned(), text(&pause.reason)),
-            ]);
-            fields.extend(pause.until.map(|until| ("until".to_owned(), instant(until))));
-            AttributeValue::M(fields)
-        });
-        self.say(&scope.attribute(PAUSE), value).await
+        self.say(&scope.attribute(PAUSE), pause.map(Pause::to_attribute)).await
     }
 
     /// Uses another `nice_ratio` than the configured one, or that one again with `None`.
@@ -226,6 +239,6 @@ impl Checkpoints {
     }
 }
 
-fn control_key() -> Item {
+pub(super) fn control_key() -> Item {
     HashMap::from([(PK.into(), text(ALL)), (SK.into(), text(CONTROL))])
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use chrono::{DateTime, SecondsFormat, SubsecRound, Utc};
+use chrono::{DateTime, Datelike as _, SecondsFormat, SubsecRound, Utc};
 
 use super::error::CheckpointError;
 use super::state::{Standing, State};
@@ -23,6 +23,9 @@ pub(super) const SK: &str = "sk";
 pub(super) const UNFINISHED: &str = "unfinished";
 /// The sort key of the rollup's watermark. Sorts behind every slice, as those begin with a digit.
 pub(super) const WATERMARK: &str = "watermark";
+
+/// More is no count: sums of thousands of them can still be made.
+const COUNT_MAX: u64 = 1_000_000_000_000_000;
 
 /// What is recorded of one slice.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,7 +121,7 @@ impl Glance {
             definition: read.text("definition")?,
             started_at: read.instant("started_at")?,
             failures: read.number("failures")?.unwrap_or(0),
-            rows_read: read.number("rows_read")?.unwrap_or(0),
+            rows_read: read.count("rows_read")?.unwrap_or(0),
         })
     }
 }
@@ -152,7 +155,7 @@ impl Checkpoint {
         }
         Ok(Self {
             rollup: read.text(PK)?.ok_or_else(|| read.missing(PK))?,
-            slice_start: read.instant(SK)?.ok_or_else(|| read.missing(SK))?,
+            slice_start: read.slice_start()?,
             state,
             attempt: read.required("attempt")?,
             owner: read.text("owner")?,
@@ -160,8 +163,8 @@ impl Checkpoint {
             claimed_from: read.state("claimed_from")?,
             failures: read.number("failures")?.unwrap_or(0),
             retry_at: read.epoch_ms("retry_at")?,
-            dirty: read.number("dirty")?.unwrap_or(0),
-            dirty_seen: read.number("dirty_seen")?.unwrap_or(0),
+            dirty: read.count("dirty")?.unwrap_or(0),
+            dirty_seen: read.count("dirty_seen")?.unwrap_or(0),
             definition: read.text("definition")?,
             horizon: read.number("horizon")?,
             reason: read.text("reason")?,
@@ -279,6 +282,17 @@ pub(super) fn whole_ms(at: DateTime<Utc>) -> DateTime<Utc> {
     at.trunc_subsecs(3)
 }
 
+/// Whether RFC 3339, which has four digits for the year, can say it.
+fn is_writable(at: &DateTime<Utc>) -> bool {
+    (0..=9999).contains(&at.year())
+}
+
+/// Enough of a text to recognise it by.
+fn brief(text: &str) -> &str {
+    const CHARS_MAX: usize = 80;
+    text.char_indices().nth(CHARS_MAX).map_or(text, |(end, _)| &text[..end])
+}
+
 /// Reads attributes, and says which one is wrong.
 pub(super) struct Reader<'a> {
     pub(super) item: &'a Item,
@@ -307,8 +321,30 @@ impl Reader<'_> {
             Some(AttributeValue::N(value)) => value,
             Some(_) => return Err(self.malformed(name, "is not a number (N)")),
         };
-        let wrong = |_| self.malformed(name, format!("holds {value}, which is out of its range"));
-        value.parse().map(Some).map_err(wrong)
+        value.parse().map(Some).map_err(|_| self.out_of_range(name, value))
+    }
+
+    /// A number that is counted on.
+    pub(super) fn count(&self, name: &'static str) -> Result<Option<u64>, CheckpointError> {
+        match self.number::<u64>(name)? {
+            Some(count) if count > COUNT_MAX => Err(self.out_of_range(name, &count.to_string())),
+            count => Ok(count),
+        }
+    }
+
+    fn out_of_range(&self, name: &'static str, value: &str) -> CheckpointError {
+        self.malformed(name, format!("holds {}, which is out of its range", brief(value)))
+    }
+
+    /// The sort key, written as every worker writes it: another spelling of the same instant is another item.
+    fn slice_start(&self) -> Result<DateTime<Utc>, CheckpointError> {
+        let start = self.instant(SK)?.ok_or_else(|| self.missing(SK))?;
+        match self.text(SK)?.is_some_and(|text| text == sort_key(start)) {
+            true => Ok(start),
+            false => {
+                Err(self.malformed(SK, format!("is not {}, as it is written", sort_key(start))))
+            }
+        }
     }
 
     pub(super) fn instant(
@@ -316,19 +352,21 @@ impl Reader<'_> {
         name: &'static str,
     ) -> Result<Option<DateTime<Utc>>, CheckpointError> {
         let Some(value) = self.text(name)? else { return Ok(None) };
-        let wrong = |_| self.malformed(name, format!("holds {value:?}, not an RFC 3339 instant"));
-        DateTime::parse_from_rfc3339(&value).map(|at| Some(at.to_utc())).map_err(wrong)
+        let parsed = DateTime::parse_from_rfc3339(&value).ok().map(|at| whole_ms(at.to_utc()));
+        parsed.filter(is_writable).map(Some).ok_or_else(|| {
+            self.malformed(name, format!("holds {:?}, not an RFC 3339 instant", brief(&value)))
+        })
     }
 
     pub(super) fn required(&self, name: &'static str) -> Result<u64, CheckpointError> {
-        self.number(name)?.ok_or_else(|| self.missing(name))
+        self.count(name)?.ok_or_else(|| self.missing(name))
     }
 
     fn state(&self, name: &'static str) -> Result<Option<State>, CheckpointError> {
         let Some(word) = self.text(name)? else { return Ok(None) };
         let wrong = || {
             let words = State::ALL.map(State::word).join(", ");
-            self.malformed(name, format!("holds {word:?}, which is none of {words}"))
+            self.malformed(name, format!("holds {:?}, which is none of {words}", brief(&word)))
         };
         match word.as_str() {
             "absent" if name == "claimed_from" => Ok(None),
@@ -341,8 +379,8 @@ impl Reader<'_> {
         name: &'static str,
     ) -> Result<Option<DateTime<Utc>>, CheckpointError> {
         let Some(ms) = self.number::<i64>(name)? else { return Ok(None) };
-        let wrong = || self.malformed(name, format!("holds {ms}, which is out of its range"));
-        DateTime::from_timestamp_millis(ms).map(Some).ok_or_else(wrong)
+        let wrong = || self.out_of_range(name, &ms.to_string());
+        DateTime::from_timestamp_millis(ms).filter(is_writable).map(Some).ok_or_else(wrong)
     }
 
     pub(super) fn malformed(
@@ -351,8 +389,8 @@ impl Reader<'_> {
         problem: impl fmt::Display,
     ) -> CheckpointError {
         let part = |name| match self.item.get(name) {
-            Some(AttributeValue::S(value)) => value.as_str(),
-            _ => "?",
+            Some(AttributeValue::S(value)) => brief(value).escape_debug().to_string(),
+            _ => "?".to_owned(),
         };
         CheckpointError::Malformed {
             item: format!("{}@{}", part(PK), part(SK)),
@@ -375,7 +413,7 @@ mod tests {
             rollup: "entity_daily".into(),
             slice_start: at(0),
             state: State::Running,
-            attempt: u64::MAX,
+            attempt: COUNT_MAX,
             owner: Some("4f1c".into()),
             lease_until: Some(at(5_001)),
             claimed_from: Some(State::Stale),

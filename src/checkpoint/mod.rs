@@ -23,6 +23,8 @@ mod error;
 mod finish;
 pub mod item;
 mod moving;
+#[cfg(feature = "faults")]
+pub(crate) mod properties;
 mod reopen;
 mod restore;
 mod scrub;

@@ -54,6 +54,14 @@ impl Items {
     }
 }
 
+#[cfg(feature = "faults")]
+impl Items {
+    /// This one alone.
+    pub(super) fn of(item: Item) -> Self {
+        Self { items: vec![item] }
+    }
+}
+
 impl Checkpoints {
     /// All items of `rollup`, the watermark's included.
     ///

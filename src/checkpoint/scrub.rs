@@ -71,7 +71,7 @@ impl Drift {
             .is_some_and(|now| now.attempt > self.attempt && now.state == super::State::Succeeded)
     }
 
-    fn to_attribute(self) -> AttributeValue {
+    pub(super) fn to_attribute(self) -> AttributeValue {
         AttributeValue::M(HashMap::from([
             ("found_at".to_owned(), instant(self.found_at)),
             ("groups".to_owned(), number(self.groups)),
@@ -101,19 +101,37 @@ impl Scrub {
         next
     }
 
-    fn read(item: &Item) -> Result<Self, CheckpointError> {
+    /// The write that takes the slice after which the scrub stands at `next`.
+    pub(super) fn taking(&self, rollup: &str, next: &Self) -> Update {
+        let unchanged = match self.version {
+            0 => Update::new(scrub_key(rollup), "attribute_not_exists(#version)"),
+            seen => Update::new(scrub_key(rollup), "#version = :seen").bind("seen", number(seen)),
+        };
+        unchanged
+            .set("version", number(next.version))
+            .set("round", number(next.round))
+            .set("verified_before", number(next.verified_before))
+            .set_or_remove("cursor", next.cursor.map(instant))
+            .set_or_remove("round_started_at", next.round_started_at.map(instant))
+            .set_or_remove("last_round_started_at", next.last_round_started_at.map(instant))
+    }
+
+    pub(super) fn read(item: &Item) -> Result<Self, CheckpointError> {
         let read = Reader { item };
-        let count = |name| Ok::<_, CheckpointError>(read.number::<u64>(name)?.unwrap_or(0));
+        let count = |name| Ok::<_, CheckpointError>(read.count(name)?.unwrap_or(0));
         let mut drift = BTreeMap::new();
         for (name, value) in item {
             let Some(start) = name.strip_prefix(DRIFT) else { continue };
-            // What somebody else left there tells nothing.
+            // What somebody else left there tells nothing, nor does what could not be removed again by its name.
             let Ok(start) = NaiveDateTime::parse_from_str(start, DRIFT_START) else { continue };
+            if *name != drift_name(start.and_utc()) {
+                continue;
+            }
             let AttributeValue::M(fields) = value else { continue };
             let read = Reader { item: fields };
             let found_at = read.instant("found_at")?.ok_or_else(|| read.missing("found_at"))?;
-            let groups = read.number("groups")?.unwrap_or(0);
-            let attempt = read.number("attempt")?.unwrap_or(0);
+            let groups = read.count("groups")?.unwrap_or(0);
+            let attempt = read.count("attempt")?.unwrap_or(0);
             drift.insert(start.and_utc(), Drift { found_at, groups, attempt });
         }
         Ok(Self {
@@ -151,17 +169,7 @@ impl Checkpoints {
         seen: &Scrub,
         next: &Scrub,
     ) -> Result<bool, CheckpointError> {
-        let unchanged = match seen.version {
-            0 => Update::new(scrub_key(rollup), "attribute_not_exists(#version)"),
-            seen => Update::new(scrub_key(rollup), "#version = :seen").bind("seen", number(seen)),
-        };
-        let update = unchanged
-            .set("version", number(next.version))
-            .set("round", number(next.round))
-            .set("verified_before", number(next.verified_before))
-            .set_or_remove("cursor", next.cursor.map(instant))
-            .set_or_remove("round_started_at", next.round_started_at.map(instant))
-            .set_or_remove("last_round_started_at", next.last_round_started_at.map(instant));
+        let update = seen.taking(rollup, next);
         Ok(matches!(self.send(update, "take a slice to scrub").await?, Written::Done(_)))
     }
 
@@ -270,7 +278,7 @@ impl Checkpoints {
     }
 }
 
-fn read_budget(item: &Item) -> Result<Budget, CheckpointError> {
+pub(super) fn read_budget(item: &Item) -> Result<Budget, CheckpointError> {
     let read = Reader { item };
     let day = read.text("day")?.and_then(|day| day.parse().ok());
     Ok(Budget {
@@ -284,6 +292,6 @@ fn scrub_key(rollup: &str) -> Item {
     HashMap::from([(PK.into(), text(rollup)), (SK.into(), text(SCRUB))])
 }
 
-fn drift_name(slice_start: DateTime<Utc>) -> String {
+pub(super) fn drift_name(slice_start: DateTime<Utc>) -> String {
     format!("{DRIFT}{}", slice_start.format(DRIFT_START))
 }

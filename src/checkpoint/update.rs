@@ -88,6 +88,15 @@ impl Update {
         Some(values).filter(|values| !values.is_empty())
     }
 
+    /// The item after it, as far as it sets attributes to values.
+    #[cfg(feature = "faults")]
+    pub(super) fn item(&self) -> Item {
+        let values = self.values.iter();
+        let set = values.filter_map(|(name, value)| Some((name.strip_prefix(":set_")?, value)));
+        let set = set.map(|(name, value)| (name.to_owned(), value.clone()));
+        self.key.clone().into_iter().chain(set).collect()
+    }
+
     /// Makes the write.
     pub(super) async fn send(
         self,

@@ -70,9 +70,9 @@ impl Watermark {
         self.backfill.as_deref()
     }
 
-    fn read(item: &Item) -> Result<Self, CheckpointError> {
+    pub(super) fn read(item: &Item) -> Result<Self, CheckpointError> {
         let read = Reader { item };
-        let version = read.number("version")?.unwrap_or(0);
+        let version = read.count("version")?.unwrap_or(0);
         let first_row = read.instant("first_row")?;
         let probed_at = read.instant("probed_at")?;
         let begin = probed_at.map(|probed_at| SourceBegin { first_row, probed_at });

@@ -150,18 +150,8 @@ async fn server(db: &Db, findings: &mut Findings) -> Result<(), DbError> {
         } else {
             findings.add(Grade::Good, &subject, answer);
         }
-        let local = address.is_none_or(|address| address == "127.0.0.1" || address == "::1");
-        match (tls, local) {
-            (true, _) => findings.add(Grade::Good, &subject, "the connection is encrypted"),
-            (false, true) => {
-                findings.add(Grade::Good, &subject, "not encrypted, but on this machine");
-            }
-            (false, false) => findings.add(
-                Grade::Note,
-                &subject,
-                "the connection is not encrypted; remove sslmode=disable from the URL",
-            ),
-        }
+        let (grade, finding) = encryption(tls, address.as_deref());
+        findings.add(grade, &subject, finding);
         if replica {
             findings.add(
                 Grade::Note,
@@ -409,4 +399,37 @@ fn text(findings: &[Finding]) -> String {
         })
         .collect::<Vec<_>>()
         .join("\n")
+}
+
+/// What is said of a connection to the server at `address`; `None`: a Unix socket.
+fn encryption(tls: bool, address: Option<&str>) -> (Grade, &'static str) {
+    let is_local = address.is_none_or(|address| address == "127.0.0.1" || address == "::1");
+    match (tls, is_local) {
+        (true, _) => (Grade::Good, "the connection is encrypted"),
+        (false, true) => (Grade::Good, "not encrypted, but on this machine"),
+        (false, false) => {
+            (Grade::Note, "the connection is not encrypted; remove sslmode=disable from the URL")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn check_tells_of_a_connection_that_is_not_encrypted() {
+        let said = |tls, address| {
+            let (grade, finding) = encryption(tls, address);
+            (
+                matches!(grade, Grade::Note),
+                finding.contains("not encrypted; remove sslmode=disable"),
+            )
+        };
+        assert_eq!(said(false, Some("10.0.0.1")), (true, true));
+        for (tls, address) in [(true, Some("10.0.0.1")), (false, Some("127.0.0.1")), (false, None)]
+        {
+            assert_eq!(said(tls, address), (false, false));
+        }
+    }
 }

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::{Failure, Global, parse_duration, ui};
 use crate::checkpoint::{Control, Pause as Word, Scope};
+use crate::clock::LAST;
 use crate::worker::{WorkError, Worker};
 
 /// Let all workers stop before their next chunk, until `resume`.
@@ -81,7 +82,10 @@ impl Pause {
         let worker = global.worker(1).await?;
         let scope = self.scope.scope(&worker)?;
         let at = worker.clock.now();
-        let until = self.length.and_then(|length| Some(at + TimeDelta::from_std(length).ok()?));
+        // Longer than years can be written is until somebody ends it.
+        let until = self.length.and_then(|length| {
+            at.checked_add_signed(TimeDelta::from_std(length).ok()?).filter(|until| *until < LAST)
+        });
         let pause = Word { at, reason: self.reason, until };
         worker.checkpoints.set_pause(scope, Some(&pause)).await.map_err(WorkError::from)?;
         let until = until.map_or_else(

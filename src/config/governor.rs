@@ -27,8 +27,8 @@ pub(super) const KEYS: [&str; 10] = [
 /// More chunks at once than that are a load by themselves.
 const SLOTS: RangeInclusive<u32> = 1..=64;
 
-/// A hundred times as long as the chunk took: a hundredth of the speed.
-pub(super) const NICE_RATIO: RangeInclusive<f64> = 0.0..=100.0;
+/// How many times as long as its chunk took a worker may rest: at a hundred times with a hundredth of the speed.
+pub const NICE_RATIO: RangeInclusive<f64> = 0.0..=100.0;
 
 /// Once a minute is as often as a tick makes sense.
 const WAKE_PER_HOUR: RangeInclusive<u32> = 1..=60;

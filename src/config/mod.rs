@@ -34,6 +34,7 @@ mod url;
 
 pub use duration::parse as parse_duration;
 pub use error::{ConfigError, Problem, UnknownRollup};
+pub use governor::NICE_RATIO;
 pub use url::{Address, DatabaseUrl};
 
 use error::shown;

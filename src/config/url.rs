@@ -44,6 +44,14 @@ impl DatabaseUrl {
         &self.0
     }
 
+    /// Whether the address says how the connection is to be encrypted.
+    #[must_use]
+    pub fn has_ssl_mode(&self) -> bool {
+        let Ok(parts) = split(&self.0) else { return false };
+        let mut options = parts.query.into_iter().flat_map(|query| query.split('&'));
+        options.any(|option| matches!(option.split('=').next(), Some("sslmode" | "ssl-mode")))
+    }
+
     /// Whether the server is this machine: a loopback address, `localhost` or a Unix socket.
     #[must_use]
     pub fn is_loopback(&self) -> bool {

@@ -82,9 +82,19 @@ fn what_is_missing_or_wrong_is_named_with_what_would_be_right() {
         (json!([1]), "the event is a list, not an object"),
         (json!({ "trigger": "schedule" }), "`time` is missing; write a time with its offset"),
         (json!({ "trigger": "schedule", "time": "2026-02-13" }), "`time` is \"2026-02-13\""),
+        (json!({ "trigger": "schedule", "time": "0001-01-01T00:00:00Z" }), "`time` is \"0001"),
+        (
+            json!({ "source": "aws.events", "detail-type": "Scheduled Event",
+                    "time": "-262143-01-01T00:00:00Z" }),
+            "`time` is -262143-01-01T00:00:00Z; write a time",
+        ),
         (json!({ "trigger": 7 }), "unknown trigger 7"),
         (json!({ "trigger": "slice", "rollup": "r", "start": 5 }), "`start` is 5; write the start"),
         (json!({ "trigger": "slice", "start": "2026-02-10" }), "`rollup` is missing"),
+        (
+            json!({ "trigger": "slice", "rollup": "r", "start": "a", "backfill": "b".repeat(513) }),
+            "bbb\"…; write the backfill's id, or null",
+        ),
         (json!({ "trigger": "slice", "rollup": "r".repeat(9999) }), "rrr\"…; write the name"),
         (
             json!({ "trigger": "backfill", "rollup": "r", "from": "a", "order": "random" }),
@@ -186,6 +196,8 @@ proptest! {
             let said = error.to_string();
             prop_assert!(said.lines().count() == 1 && said.len() < 2000, "{said}");
         }
+        #[cfg(feature = "faults")]
+        crate::properties::event_of(&event);
     }
 
     /// Total: any text has an answer.

@@ -8,7 +8,7 @@ mod error;
 
 use std::collections::BTreeMap;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 
 use crate::backfill::{BackfillPlan, Batch, BatchReport, Limits, Silent};
@@ -34,6 +34,9 @@ use error::rfc3339;
 /// Those of trouble come first, all are counted, and the log has a line for each.
 const LISTED_MAX: usize = 100;
 
+/// Kept back of Lambda's deadline, at which it kills: for posting the response.
+const MARGIN: TimeDelta = TimeDelta::milliseconds(500);
+
 /// One invocation.
 #[derive(Clone, Copy)]
 pub struct Invocation<'a> {
@@ -43,6 +46,13 @@ pub struct Invocation<'a> {
     pub trace: Option<&'a str>,
     /// Takes what it measured.
     pub emit: &'a (dyn Fn(&Metrics) + Send + Sync),
+}
+
+/// When an invocation must have ended that Lambda kills at `ms` of the epoch; `None`: Lambda gave no deadline.
+#[must_use]
+pub fn deadline(ms: u64) -> Option<Deadline> {
+    let killed_at = DateTime::from_timestamp_millis(i64::try_from(ms).ok()?)?;
+    Some(Deadline::at(killed_at - MARGIN))
 }
 
 /// Does what `event` asks for, as far as it gets until the deadline.

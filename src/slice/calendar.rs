@@ -193,7 +193,7 @@ impl Calendar {
             DateTime::parse_from_rfc3339(trimmed).ok().map(|instant| instant.to_utc())
         };
         instant
-            .filter(|instant| !is_leap_second(instant))
+            .filter(|instant| !is_leap_second(instant) && (0..=9999).contains(&instant.year()))
             .ok_or_else(|| InstantError::Unreadable { text: text.to_owned(), zone: self.zone })
     }
 

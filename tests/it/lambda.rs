@@ -1,6 +1,7 @@
 //! The real `bootstrap` behind a Lambda Runtime API: events in, responses and errors out.
 
 mod events;
+mod odd;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -23,10 +23,14 @@ mod governor;
 mod guards;
 #[cfg(feature = "faults")]
 mod histories;
+#[cfg(feature = "lambda")]
+mod hostile;
 mod kill;
 #[cfg(feature = "lambda")]
 mod lambda;
 mod mutations;
+#[cfg(feature = "lambda")]
+mod loud;
 mod plan_guard;
 mod pooler;
 mod repair;
@@ -38,5 +42,6 @@ mod secrets;
 mod sources;
 mod spine;
 mod support;
+mod tls;
 mod types;
 mod versions;

@@ -17,6 +17,11 @@ use super::http::{Request, respond};
 /// Longer than any invocation of these tests lasts on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What Lambda says beside the event.
+const USUAL: &str = "Lambda-Runtime-Invoked-Function-Arn: \
+    arn:aws:lambda:eu-central-1:123456789012:function:tallymark\r\n\
+    Lambda-Runtime-Trace-Id: Root=1-5759e988-bd862e3fe1be46a994272793;Sampled=0\r\n";
+
 /// What the function answered.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
@@ -49,7 +54,9 @@ impl Answer {
 struct Invocation {
     id: String,
     body: Vec<u8>,
-    deadline_ms: i64,
+    deadline: String,
+    /// Header lines.
+    more: String,
 }
 
 /// The running function.
@@ -125,7 +132,21 @@ impl Function {
         let id = format!("invocation-{}", self.invoked);
         let budget = i64::try_from(budget.as_millis()).unwrap();
         let deadline_ms = SystemClock.now().timestamp_millis() + budget;
-        self.invocations.send(Invocation { id: id.clone(), body, deadline_ms }).unwrap();
+        let (deadline, more) = (deadline_ms.to_string(), USUAL.to_owned());
+        self.answered(Invocation { id, body, deadline, more })
+    }
+
+    /// Invokes the function with a body, a deadline and header lines that may be anything.
+    pub fn invoke_oddly(&mut self, body: Vec<u8>, deadline: &str, more: &str) -> Answer {
+        self.invoked += 1;
+        let id = format!("invocation-{}", self.invoked);
+        let (deadline, more) = (deadline.to_owned(), more.to_owned());
+        self.answered(Invocation { id, body, deadline, more })
+    }
+
+    fn answered(&self, invocation: Invocation) -> Answer {
+        let id = invocation.id.clone();
+        self.invocations.send(invocation).unwrap();
         let (answered, answer) = self.answers.recv_timeout(PATIENCE).expect("an answer");
         assert_eq!(answered, id, "one answer an invocation");
         answer
@@ -143,7 +164,8 @@ impl Function {
         let budget = i64::try_from(budget.as_millis()).unwrap();
         let deadline_ms = SystemClock.now().timestamp_millis() + budget;
         let body = event.to_string().into_bytes();
-        self.invocations.send(Invocation { id: id.clone(), body, deadline_ms }).ok()?;
+        let (deadline, more) = (deadline_ms.to_string(), USUAL.to_owned());
+        self.invocations.send(Invocation { id: id.clone(), body, deadline, more }).ok()?;
         if let Ok((answered, answer)) = self.answers.recv_timeout(patience) {
             assert_eq!(answered, id, "one answer an invocation");
             return Some(answer);
@@ -260,13 +282,9 @@ impl Api {
 impl Invocation {
     fn headers(&self) -> String {
         format!(
-            "Lambda-Runtime-Aws-Request-Id: {}\r\n\
-             Lambda-Runtime-Deadline-Ms: {}\r\n\
-             Lambda-Runtime-Invoked-Function-Arn: \
-             arn:aws:lambda:eu-central-1:123456789012:function:tallymark\r\n\
-             Lambda-Runtime-Trace-Id: Root=1-5759e988-bd862e3fe1be46a994272793;Sampled=0\r\n\
-             Content-Type: application/json\r\n",
-            self.id, self.deadline_ms
+            "Lambda-Runtime-Aws-Request-Id: {}\r\nLambda-Runtime-Deadline-Ms: {}\r\n\
+             Content-Type: application/json\r\n{}",
+            self.id, self.deadline, self.more
         )
     }
 }
