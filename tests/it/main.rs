@@ -31,6 +31,7 @@ mod rollup;
 mod scrub;
 #[cfg(feature = "lambda")]
 mod secrets;
+mod soak;
 mod sources;
 mod spine;
 mod support;
