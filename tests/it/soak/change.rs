@@ -18,7 +18,7 @@ use crate::support::world;
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
 /// The source keeps its rows for so many months.
-const RETENTION: u32 = 3;
+const RETENTION: u32 = 2;
 
 /// While a new version is rolled out, one worker has the old one for so many ticks.
 const OLD_TICKS: usize = 3;
@@ -50,13 +50,13 @@ impl Life {
             self.refuse_incompatible().await;
         }
         match number {
-            _ if number % 12 == 4 => self.lose_all().await,
+            _ if number % 12 == 2 => self.lose_all().await,
             _ if number % 3 == 1 => self.lose_some().await,
             _ => {}
         }
         let before = self.definition.text();
         self.redefine(number);
-        let has_sealed = number >= RETENTION && number % 3 == 0;
+        let has_sealed = number >= RETENTION && number % 3 == 2;
         if has_sealed {
             self.seal(number + 1 - RETENTION).await;
         }
@@ -67,10 +67,10 @@ impl Life {
         if has_sealed {
             self.purge(number - RETENTION).await;
         }
-        if number % 4 == 3 && self.definition.weekly.is_none() {
+        if number % 4 == 2 && self.definition.weekly.is_none() {
             self.drop_weekly().await;
         }
-        if number % 9 == 2 {
+        if number % 9 == 1 {
             self.scene.sql(&format!("TRUNCATE public.{}", partition(number - 1))).await;
             self.count("partitions truncated", 1);
         }
@@ -95,7 +95,7 @@ impl Life {
                 let monday = some.week(chrono::Weekday::Mon).first_day();
                 definition.weekly = Some(monday.format("%Y-%m-%d").to_string());
             }
-            3 => definition.weekly = None,
+            2 => definition.weekly = None,
             _ => {}
         }
     }

@@ -18,7 +18,7 @@ use crate::support::world;
 const STEP_MAX_HOURS: u64 = 36;
 
 /// What was done is told every so many months.
-const TOLD: u32 = 3;
+const TOLD: u32 = 2;
 
 /// Partitions are made so many months ahead.
 const AHEAD: u32 = 2;

@@ -33,11 +33,11 @@ const STACK: usize = 32 << 20;
 /// Whether this process is the one that lives.
 const IS_LIFE: &str = "TALLYMARK_SOAK_IS_LIFE";
 
-/// In these everything is met once; in the fourth the source begins to forget.
-const MONTHS: u32 = 6;
+/// In these nearly everything is met once; at the end of the third the source begins to forget.
+const MONTHS: u32 = 4;
 
 /// Shorter lives are not looked at for growth: there is no warm one to compare with.
-const MONTHS_MIN: usize = 6;
+const MONTHS_MIN: usize = 4;
 
 fn length() -> Length {
     let Ok(text) = env::var("TALLYMARK_SOAK") else { return Length::Months(MONTHS) };

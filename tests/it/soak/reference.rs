@@ -83,7 +83,7 @@ impl Life {
         assert!(differing.is_empty(), "{now}: {}:\n  {}", differing.len(), differing.join("\n  "));
         for name in self.definition.names() {
             let unfinished = self.workers[0].checkpoints.unfinished(name).await.unwrap();
-            assert!(unfinished.is_empty(), "{now}: {unfinished:?}");
+            assert!(unfinished.is_empty(), "{now}: {}: {:?}", unfinished.len(), unfinished[0]);
             let staged = format!("SELECT count(*) FROM tallymark.stage_{name}");
             assert_eq!(self.scene.number(&staged).await, 0, "{now}: {staged}");
         }
