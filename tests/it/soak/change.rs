@@ -55,11 +55,12 @@ impl Life {
             _ => {}
         }
         let before = self.definition.text();
-        self.redefine(number);
         let has_sealed = number >= RETENTION && number % 3 == 2;
         if has_sealed {
+            // By the definition that their rows are of.
             self.seal(number + 1 - RETENTION).await;
         }
+        self.redefine(number);
         if self.definition.text() != before {
             let is_gradual = self.random.bool();
             self.deploy(is_gradual).await;
