@@ -114,11 +114,15 @@ impl Worker {
     fn found(rollup: &Rollup, marker: &Marker) -> checkpoint::Marker {
         // Whatever that attempt was for (late data, a replay) is still to be done.
         let overtaken = marker.replaced_by.is_some_and(|attempt| attempt != marker.attempt);
+        // Whatever has changed since, it is never computed again.
+        let is_sealed = rollup.seal_before.is_some_and(|seal| marker.start < seal);
         let stale = match (marker.replaced_at, &marker.definition) {
             (None, _) => Some("its attempt never replaced its rows".to_owned()),
-            _ if rollup.fine.is_some() => Some("finer slices may have changed since".to_owned()),
+            _ if rollup.fine.is_some() && !is_sealed => {
+                Some("finer slices may have changed since".to_owned())
+            }
             _ if overtaken => Some("its newest attempt never replaced its rows".to_owned()),
-            (_, Some(definition)) if *definition == rollup.definition() => None,
+            (_, Some(definition)) if is_sealed || *definition == rollup.definition() => None,
             _ => Some("the definition has changed since".to_owned()),
         };
         checkpoint::Marker {

@@ -39,6 +39,7 @@ mod rollup;
 mod scrub;
 #[cfg(feature = "lambda")]
 mod secrets;
+mod soak;
 mod sources;
 mod spine;
 mod support;

@@ -299,3 +299,19 @@ async fn a_marker_without_data_is_no_success() {
     assert_eq!(tick(&world).await, [(instant("2026-01-04"), 2)]);
     world.verify_all("2026-01-06").await;
 }
+
+/// Found by the soak: sealed slices of another definition were restored as stale, and stayed so, as
+/// nothing computes them again.
+#[tokio::test]
+async fn sealed_slices_are_restored_as_done() {
+    let (world, _) = computed().await;
+    let sealed =
+        without_checkpoints(&world).await.redefined(&DAILY.replace(
+            "bucket =",
+            "where = \"kind <> 'test'\"\nseal_before = \"2026-01-03\"\nbucket =",
+        ));
+    assert_eq!(repair(&sealed).await.restored, starts(&DAYS));
+    let states: Vec<_> = standing(&sealed).await.into_values().map(|(state, _)| state).collect();
+    let [done, stale] = [State::Succeeded, State::Stale];
+    assert_eq!(states, [done, done, stale, stale, stale]);
+}

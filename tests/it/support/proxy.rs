@@ -155,6 +155,11 @@ impl Unreliable {
         Self { endpoint, plan, met, asked, delay }
     }
 
+    /// Another fault from now on.
+    pub fn meet(&self, plan: Plan) {
+        *self.plan.lock().unwrap() = Some(plan);
+    }
+
     /// No faults from now on.
     pub fn recover(&self) {
         *self.plan.lock().unwrap() = None;

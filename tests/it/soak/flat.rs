@@ -1,0 +1,151 @@
+//! Whether memory, connections and all that is kept stay as they are over the years.
+
+use std::fmt;
+use std::fs;
+use std::time::Duration;
+
+use aws_sdk_dynamodb::types::Select;
+
+use super::life::Life;
+use super::scene::{CONNECTIONS, SKEWS_S, Scene};
+
+/// Sessions of killed workers end soon; so often is looked ...
+const LOOKS_MAX: usize = 250;
+
+/// ... and so far apart.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Items and rows that there are besides those of slices: watermarks, scrubs, the control item.
+const BESIDES: usize = 32;
+
+/// By so much may the most of the last third be above that of the second, beside a twentieth of it: heaps
+/// fragment, buffers grow to the largest answer.
+const RSS_SLACK_KB: u64 = 8 * 1024;
+
+/// Connections that happen to be open at once.
+const FDS_SLACK: u64 = 16;
+
+/// How things stood when a month was over.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sample {
+    /// Resident memory of this process: all workers, the proxy and DynamoDB.
+    pub rss_kb: u64,
+    /// File descriptors, at most in this month.
+    pub fds: u64,
+    /// Sessions of Tallymark's, at most in this month.
+    pub sessions: i64,
+    /// Items in DynamoDB.
+    pub items: usize,
+    /// Rows of the tables in the schema `tallymark`.
+    pub rows: i64,
+}
+
+impl fmt::Display for Sample {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:.1} MB, {} descriptors, {} sessions, {} items, {} rows",
+            self.rss_kb as f64 / 1024.0,
+            self.fds,
+            self.sessions,
+            self.items,
+            self.rows
+        )
+    }
+}
+
+/// What is seen over a life.
+#[derive(Debug, Default)]
+pub struct Watch {
+    pub samples: Vec<Sample>,
+    fds: u64,
+    sessions: i64,
+}
+
+/// Tallymark's sessions of this database.
+const SESSIONS: &str = "SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE \
+    datname = current_database() AND application_name LIKE 'tallymark%'";
+
+/// What they hold: nothing but what looking at it takes.
+const HELD: &str = "SELECT count(*) FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a \
+    USING (pid) WHERE a.datname = current_database() AND a.application_name LIKE 'tallymark%'";
+
+impl Watch {
+    /// Looks at what comes and goes.
+    pub async fn look(&mut self, scene: &Scene) {
+        self.sessions = self.sessions.max(scene.number(SESSIONS).await);
+        let fds = fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+        self.fds = self.fds.max(fds as u64);
+        // What the proxy remembers would look like a leak.
+        drop(scene.proxy.asked());
+    }
+}
+
+/// Resident memory, where the system tells it.
+fn rss_kb() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
+}
+
+impl Life {
+    /// Takes the sample of a month, when all is quiet.
+    pub async fn sample(&mut self, number: u32) {
+        for look in 0.. {
+            if self.scene.number(HELD).await == 0 {
+                break;
+            }
+            assert!(look < LOOKS_MAX, "locks are held while nothing is done");
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        let (items, slices) = (self.items().await, self.slices());
+        assert!(items <= slices + BESIDES, "{items} items for {slices} slices in month {number}");
+        let rows =
+            "(SELECT count(*) FROM tallymark.slice) + (SELECT count(*) FROM tallymark.rollup)";
+        let rows = self.scene.number(&format!("SELECT {rows}")).await;
+        assert!(rows <= (slices + BESIDES) as i64, "{rows} rows for {slices} slices");
+        self.watch.look(&self.scene).await;
+        let (fds, sessions) = (self.watch.fds, self.watch.sessions);
+        let most = CONNECTIONS * (SKEWS_S.len() as i64 + 1);
+        assert!(sessions <= most, "{sessions} sessions");
+        (self.watch.fds, self.watch.sessions) = (0, 0);
+        self.watch.samples.push(Sample { rss_kb: rss_kb(), fds, sessions, items, rows });
+    }
+
+    /// The slices that have ended since the rollups began.
+    fn slices(&self) -> usize {
+        let rollups = self.workers[0].config.rollups.iter();
+        rollups.map(|rollup| rollup.calendar.count(rollup.start, self.scene.now())).sum()
+    }
+
+    async fn items(&self) -> usize {
+        let scan = self.scene.client.scan().table_name(&self.scene.table).select(Select::Count);
+        let mut pages = scan.into_paginator().send();
+        let mut items = 0;
+        while let Some(page) = pages.next().await {
+            items += usize::try_from(page.unwrap().count()).unwrap();
+        }
+        items
+    }
+}
+
+/// Whether what was sampled stays flat after the first third, in which everything is met once.
+///
+/// # Errors
+/// What grows.
+pub fn flat(samples: &[Sample]) -> Result<(), String> {
+    let third = samples.len() / 3;
+    let (second, last) =
+        (&samples[third..samples.len() - third], &samples[samples.len() - third..]);
+    let most =
+        |samples: &[Sample], of: fn(&Sample) -> u64| samples.iter().map(of).max().unwrap_or(0);
+    let rss = |samples| most(samples, |sample| sample.rss_kb);
+    let fds = |samples| most(samples, |sample| sample.fds);
+    if rss(last) > rss(second) + rss(second) / 20 + RSS_SLACK_KB {
+        return Err(format!("memory grows from {} to {} kB", rss(second), rss(last)));
+    }
+    if fds(last) > fds(second) + FDS_SLACK {
+        return Err(format!("descriptors grow from {} to {}", fds(second), fds(last)));
+    }
+    Ok(())
+}

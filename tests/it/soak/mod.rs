@@ -1,0 +1,103 @@
+//! Years of one installation within a minute: ticks, backfills, replays, late changes, definitions that
+//! change, faults, and a clock that the test moves. Every simulated month the faults stop, and when all
+//! is quiet each rollup must equal one `GROUP BY` over the source (`reference`), with nothing left
+//! behind. Memory, descriptors, sessions and items are sampled every month and must stay flat (`flat`).
+//!
+//! `TALLYMARK_SOAK` says how long to live: simulated months (`36`), or a time (`2h`, `20m`). `SEED` gives
+//! the same life again. With `TALLYMARK_SOAK_LEAK=1` it leaks on purpose, and must fail.
+
+mod application;
+mod change;
+mod definition;
+mod flat;
+mod life;
+mod reference;
+mod scene;
+mod work;
+
+use std::env;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use tallymark::clock::Stopwatch;
+use tokio::runtime::Builder;
+
+use flat::{Sample, flat};
+use life::{Length, Life};
+
+/// Unoptimised, the futures of a whole life are more than a test's thread holds.
+const STACK: usize = 32 << 20;
+
+/// Whether this process is the one that lives.
+const IS_LIFE: &str = "TALLYMARK_SOAK_IS_LIFE";
+
+/// In these nearly everything is met once; at the end of the third the source begins to forget.
+const MONTHS: u32 = 4;
+
+/// Shorter lives are not looked at for growth: there is no warm one to compare with.
+const MONTHS_MIN: usize = 4;
+
+fn length() -> Length {
+    let Ok(text) = env::var("TALLYMARK_SOAK") else { return Length::Months(MONTHS) };
+    let number = text.trim_end_matches(['h', 'm']);
+    let number: u32 = number.parse().expect("TALLYMARK_SOAK is months, or a time such as 2h");
+    match text.chars().last() {
+        Some('h') => Length::Wall(Duration::from_secs(u64::from(number) * 60 * 60)),
+        Some('m') => Length::Wall(Duration::from_secs(u64::from(number) * 60)),
+        _ => Length::Months(number),
+    }
+}
+
+/// In a process of its own, whose memory is nobody else's.
+#[test]
+fn years_of_one_installation_are_exact_and_leave_nothing_behind() {
+    if env::var_os(IS_LIFE).is_some() {
+        return live();
+    }
+    let name = "soak::years_of_one_installation_are_exact_and_leave_nothing_behind";
+    let mut command = Command::new(env::current_exe().unwrap());
+    command.args([name, "--exact", "--nocapture"]).env(IS_LIFE, "1").stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+        println!("{}", line.unwrap());
+    }
+    assert!(child.wait().unwrap().success());
+}
+
+fn live() {
+    let seed: Option<u64> = env::var("SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = seed.unwrap_or_else(|| fastrand::u64(..1 << 32));
+    let length = length();
+    println!("SEED={seed} {length:?}");
+    let watch = Stopwatch::start();
+    // A thread that waits for nobody but servers.
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let life = move || runtime.block_on(async { Life::new(seed).await.live(length).await });
+    let thread = thread::Builder::new().stack_size(STACK).spawn(life).unwrap();
+    let (samples, done) = thread.join().unwrap();
+    println!("{} simulated months in {:.0?}", samples.len(), watch.elapsed());
+    for (what, count) in &done {
+        println!("{count:>10}  {what}");
+    }
+    println!("first month: {}\n last month: {}", samples[0], samples[samples.len() - 1]);
+    if samples.len() >= MONTHS_MIN {
+        flat(&samples).unwrap();
+    }
+}
+
+/// A megabyte a month is noise, eight are not; nor are a dozen descriptors.
+#[test]
+fn a_leak_is_not_flat() {
+    let sample = |month: u64, rss_kb: u64, fds: u64| Sample {
+        rss_kb: 80_000 + rss_kb * month,
+        fds: 60 + fds * month,
+        ..Sample::default()
+    };
+    let grown =
+        |rss_kb, fds| -> Vec<_> { (0..6).map(|month| sample(month, rss_kb, fds)).collect() };
+    assert_eq!(flat(&grown(1024, 1)), Ok(()));
+    assert!(flat(&grown(8 * 1024, 1)).unwrap_err().contains("memory grows"));
+    assert!(flat(&grown(1024, 12)).unwrap_err().contains("descriptors grow"));
+}

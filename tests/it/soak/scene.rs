@@ -1,0 +1,200 @@
+//! What there is besides workers: a source whose clock the test moves, a DynamoDB behind a proxy that
+//! fails when told to, and the time.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use aws_sdk_dynamodb::Client;
+use chrono::{DateTime, Months, TimeDelta, Utc};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{AssertSqlSafe, PgPool};
+use tallymark::checkpoint::Checkpoints;
+use tallymark::clock::{Clock, ManualClock};
+use tallymark::embedded::dynamodb::EmbeddedDynamo;
+use tallymark::worker::Worker;
+
+use super::definition::START;
+use crate::support::Database;
+use crate::support::proxy::Unreliable;
+use crate::support::world::{self, Urls, instant};
+
+/// Slices at once in one worker.
+const CONCURRENCY: u32 = 3;
+
+/// The connections that a worker may have: one more than slices at once, on each side.
+pub const CONNECTIONS: i64 = 2 * (CONCURRENCY as i64 + 1);
+
+/// A worker's clock goes on by so much at each look, so that budgets end without anybody's waiting.
+const LOOK_MS: i64 = 3;
+
+/// Workers' clocks are so far from the source's, which is the one that counts.
+pub const SKEWS_S: [i64; 3] = [0, -90, 110];
+
+/// A worker's clock.
+#[derive(Debug)]
+struct Skewed {
+    base: ManualClock,
+    skew: TimeDelta,
+    looks: Arc<AtomicI64>,
+}
+
+impl Clock for Skewed {
+    fn now(&self) -> DateTime<Utc> {
+        let looks = self.looks.fetch_add(1, Ordering::Relaxed);
+        self.base.now() + self.skew + TimeDelta::milliseconds(LOOK_MS * looks)
+    }
+}
+
+pub struct Scene {
+    pub pool: PgPool,
+    pub options: PgConnectOptions,
+    /// DynamoDB without the proxy.
+    pub client: Client,
+    pub proxy: Unreliable,
+    pub table: String,
+    urls: Urls,
+    base: ManualClock,
+    looks: Arc<AtomicI64>,
+    now_ms: AtomicI64,
+    /// Rows that are older are left alone.
+    floor: Mutex<DateTime<Utc>>,
+    _dynamo: EmbeddedDynamo,
+    _directory: tempfile::TempDir,
+}
+
+impl Scene {
+    /// An empty source and no table of checkpoints.
+    pub async fn new() -> Self {
+        let database = Database::create().await;
+        let options: PgConnectOptions = database.url().parse().unwrap();
+        let clock = include_str!("../histories/virtual.sql").replace("2026-01-01", START);
+        let sql = format!(
+            "{clock}; {}; DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = virtual, \
+             pg_catalog, public', current_database()); END $$",
+            include_str!("source.sql")
+        );
+        let mut connection = database.connect().await;
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
+        drop(connection);
+        let named = options.clone().application_name("soak");
+        let pool = PgPoolOptions::new().max_connections(2).connect_with(named).await.unwrap();
+        // A file: what is kept there is not this process's memory.
+        let directory = tempfile::tempdir().unwrap();
+        let dynamo = EmbeddedDynamo::start(Some(&directory.path().join("dynamodb"))).await.unwrap();
+        let proxy = Unreliable::counting(&dynamo.endpoint());
+        let floor = Mutex::new(instant(START));
+        Self {
+            pool,
+            options,
+            client: dynamo.client(),
+            proxy,
+            table: "soak".into(),
+            urls: Urls { source: database.url(), target: None },
+            base: ManualClock::new(instant(START)),
+            looks: Arc::default(),
+            now_ms: AtomicI64::new(0),
+            floor,
+            _dynamo: dynamo,
+            _directory: directory,
+        }
+    }
+
+    /// A process of Tallymark's, with connections of its own.
+    pub fn worker(&self, text: &str, skew_s: i64) -> Worker {
+        let config = world::config(&self.urls, "", text);
+        let client = self.client.config().to_builder().endpoint_url(&self.proxy.endpoint).build();
+        let checkpoints = Checkpoints::new(Client::from_conf(client), &self.table, 5);
+        let (base, looks) = (self.base.clone(), Arc::clone(&self.looks));
+        let clock = Arc::new(Skewed { base, skew: TimeDelta::seconds(skew_s), looks });
+        let mut worker = Worker::with_checkpoints(config, checkpoints, clock, CONCURRENCY).unwrap();
+        worker.settle_wait_max = Duration::ZERO;
+        worker
+    }
+
+    pub async fn sql(&self, sql: &str) {
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&self.pool).await.unwrap();
+    }
+
+    /// Runs one statement; how many rows it changed.
+    pub async fn changed(&self, sql: &str) -> u64 {
+        let query = sqlx::query(AssertSqlSafe(sql.to_owned()));
+        query.execute(&self.pool).await.unwrap().rows_affected()
+    }
+
+    /// The only value of the only row.
+    pub async fn number(&self, sql: &str) -> i64 {
+        let sql = AssertSqlSafe(format!("SELECT ({sql})::bigint"));
+        sqlx::query_scalar(sql).fetch_one(&self.pool).await.unwrap()
+    }
+
+    pub async fn texts(&self, sql: &str) -> Vec<String> {
+        sqlx::query_scalar(AssertSqlSafe(sql)).fetch_all(&self.pool).await.unwrap()
+    }
+
+    /// Lets time pass, for the source and all workers.
+    pub async fn advance(&self, by: Duration) {
+        self.base.advance(by);
+        self.looks.store(0, Ordering::Relaxed);
+        let by_ms = i64::try_from(by.as_millis()).unwrap();
+        let now_ms = self.now_ms.fetch_add(by_ms, Ordering::Relaxed) + by_ms;
+        self.sql(&format!("SELECT setval('virtual.now', {now_ms})")).await;
+    }
+
+    /// The time by the source's clock.
+    pub fn now(&self) -> DateTime<Utc> {
+        self.base.now()
+    }
+
+    pub fn now_ms(&self) -> i64 {
+        self.now_ms.load(Ordering::Relaxed)
+    }
+
+    pub fn floor_ms(&self) -> i64 {
+        (self.floor() - instant(START)).num_milliseconds()
+    }
+
+    pub fn floor(&self) -> DateTime<Utc> {
+        *self.floor.lock().unwrap()
+    }
+
+    pub fn raise_floor(&self, to: DateTime<Utc>) {
+        *self.floor.lock().unwrap() = to;
+    }
+
+    /// An instant of the source's clock, as SQL.
+    #[expect(clippy::unused_self, reason = "of this clock")]
+    pub fn literal(&self, ms: i64) -> String {
+        let at = instant(START) + TimeDelta::milliseconds(ms);
+        format!("'{}'::timestamptz", at.to_rfc3339())
+    }
+
+    /// Ends every session of Tallymark's, as an administrator does; how many there were.
+    pub async fn end_sessions(&self) -> i64 {
+        self.number(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_catalog.pg_stat_activity WHERE \
+             datname = current_database() AND application_name LIKE 'tallymark%'",
+        )
+        .await
+    }
+
+    /// Makes the partition of month `number` of this life.
+    pub async fn add_partition(&self, number: u32) {
+        let (from, to) = (month(number), month(number + 1));
+        self.sql(&format!(
+            "CREATE TABLE public.{} PARTITION OF public.events FOR VALUES FROM ('{from}') TO ('{to}')",
+            partition(number)
+        ))
+        .await;
+    }
+}
+
+/// When month `number` of this life begins.
+pub fn month(number: u32) -> DateTime<Utc> {
+    instant(START) + Months::new(number)
+}
+
+/// The name of that month's partition.
+pub fn partition(number: u32) -> String {
+    month(number).format("events_%Y_%m").to_string()
+}
