@@ -349,7 +349,7 @@ impl Tx {
 /// What kind of trouble a database reported, as far as the caller would act differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DbErrorKind {
-    /// No connection, or it broke, or the server is starting, stopping or full: try again later.
+    /// No connection, or it broke, or the server is starting, stopping or out of something: try again later.
     Unreachable,
     /// The server refused the login, or there is no such database.
     Login,
@@ -423,8 +423,10 @@ fn kind(error: &sqlx::Error) -> DbErrorKind {
         "3D000" => DbErrorKind::Login,
         // 25P03: this client was too slow, which says nothing about the server.
         "25P03" | "40001" | "40P01" | "55P03" => DbErrorKind::Contended,
-        "53300" => DbErrorKind::Unreachable,
-        code if code.starts_with("08") || code.starts_with("57P") => DbErrorKind::Unreachable,
+        // 53: it is out of connections, disk or memory; 58: its disk fails. No slice has failed.
+        code if ["08", "53", "57P", "58"].iter().any(|class| code.starts_with(class)) => {
+            DbErrorKind::Unreachable
+        }
         code if code.starts_with("28") => DbErrorKind::Login,
         _ => DbErrorKind::Refused,
     }

@@ -243,3 +243,33 @@ async fn a_backfill_that_dynamodb_throttles_goes_on_where_it_stopped() {
     place.run(&backfill).good();
     is_done(&place, SOON.1).await;
 }
+
+/// Whatever is written to this table now finds the disk full, as `/dev/full` answers.
+#[cfg(target_os = "linux")]
+async fn filled(url: &str, table: &str) -> [std::path::PathBuf; 2] {
+    let place = "current_setting('data_directory') || '/' || pg_relation_filepath";
+    let path = lines(url, &format!("SELECT {place}('{table}')")).await.join("");
+    let path = std::path::PathBuf::from(path.trim_matches(['(', ')', '"']));
+    let kept = path.with_extension("kept");
+    std::fs::rename(&path, &kept).unwrap();
+    std::os::unix::fs::symlink("/dev/full", &path).unwrap();
+    [path, kept]
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_disk_that_is_full_is_told_and_room_makes_all_good() {
+    let (place, _databases) = many_groups().await;
+    // The chunk finds no room, and then the result.
+    for table in ["tallymark.stage_hourly", "stats.hourly"] {
+        let [path, kept] = filled(&place.target_url, table).await;
+        let words = ["target database: ", "No space left on device"];
+        place.run(&RUN).refused(3, &words);
+        std::fs::rename(kept, path).unwrap();
+    }
+    let again = place.run(&RUN).good().json();
+    assert_eq!(again["slices"][0]["outcome"], "succeeded", "{again}");
+    let failures = place.checkpoints().get("hourly", SLICE.parse().unwrap()).await.unwrap();
+    assert_eq!(failures.unwrap().failures, 0, "a full disk is no slice's failure");
+    is_done(&place, 1).await;
+}

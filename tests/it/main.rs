@@ -28,9 +28,9 @@ mod hostile;
 mod kill;
 #[cfg(feature = "lambda")]
 mod lambda;
-mod mutations;
 #[cfg(feature = "lambda")]
 mod loud;
+mod mutations;
 mod plan_guard;
 mod pooler;
 mod repair;

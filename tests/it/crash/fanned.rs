@@ -17,7 +17,7 @@ use crate::support::cli::execute;
 use crate::support::kept::Kept;
 use crate::support::sqs::Faults;
 
-const HOURS: u32 = 60;
+const HOURS: u32 = 30;
 
 /// Nothing takes longer to become quiet.
 const QUIET_MAX: Duration = Duration::from_secs(120);
@@ -47,6 +47,24 @@ impl Fanned {
     }
 }
 
+impl Fanned {
+    /// Leaves a backfill under way that has sent nothing for a day.
+    async fn leave_quiet(&self) {
+        let checkpoints = self.account.place.checkpoints();
+        let active = async || {
+            let seen = checkpoints.watermark("hourly").await.unwrap();
+            seen.backfill().map(str::to_owned)
+        };
+        if active().await.is_none() {
+            self.account.function().invoke(&backfill(HOURS, true)).response();
+        }
+        let id = active().await.expect("a backfill");
+        let mut quiet = checkpoints.backfill("hourly", &id).await.unwrap().expect("its item");
+        quiet.sent_at = Some(quiet.started_at - TimeDelta::days(1));
+        checkpoints.write_backfill(&mut quiet).await.unwrap();
+    }
+}
+
 impl Scene for Fanned {
     fn name(&self) -> &'static str {
         match self.event {
@@ -70,13 +88,7 @@ impl Scene for Fanned {
             Event::Tick => {}
             // There may be none.
             Event::Backfill => drop(self.account.place.run(&["backfill", "cancel", "hourly"])),
-            Event::Sweep => {
-                let checkpoints = self.account.place.checkpoints();
-                let seen = self.runtime.block_on(checkpoints.watermark("hourly")).unwrap();
-                if seen.backfill().is_none() {
-                    self.account.function().invoke(&backfill(HOURS, true)).response();
-                }
-            }
+            Event::Sweep => self.runtime.block_on(self.leave_quiet()),
         }
     }
 

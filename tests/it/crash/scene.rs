@@ -59,7 +59,7 @@ pub trait Scene: Sync {
         self.prepare(case);
         let directory = TempDir::new().unwrap();
         let (wires, mut function) = self.function(faults, &directory);
-        let answer = function.invoke_or_die(&self.event(case), BUDGET, BUDGET);
+        let answer = function.invoke_or_kill(&self.event(case), BUDGET, BUDGET);
         Invoked { answer, met: wires.met(), calls: wires.calls() }
     }
 
@@ -71,7 +71,7 @@ pub trait Scene: Sync {
         let event = self.event(case);
         let invoked = thread::spawn(move || {
             let _directory = directory;
-            function.invoke_or_die(&event, BUDGET, SLEEP_MAX)
+            function.invoke_or_kill(&event, BUDGET, SLEEP_MAX)
         });
         wires.stopped(&|| invoked.is_finished()).then_some(Sleeper { wires, invoked })
     }

@@ -128,78 +128,51 @@ impl Function {
 
     /// Invokes the function with a body that may be anything, and this budget.
     pub fn invoke_with(&mut self, body: Vec<u8>, budget: Duration) -> Answer {
-        self.invoked += 1;
-        let id = format!("invocation-{}", self.invoked);
-        let budget = i64::try_from(budget.as_millis()).unwrap();
-        let deadline_ms = SystemClock.now().timestamp_millis() + budget;
-        let (deadline, more) = (deadline_ms.to_string(), USUAL.to_owned());
-        self.answered(Invocation { id, body, deadline, more })
+        self.begin(body, &deadline(budget), USUAL);
+        self.answered(PATIENCE).expect("an answer")
     }
 
     /// Invokes the function with a body, a deadline and header lines that may be anything.
     pub fn invoke_oddly(&mut self, body: Vec<u8>, deadline: &str, more: &str) -> Answer {
-        self.invoked += 1;
-        let id = format!("invocation-{}", self.invoked);
-        let (deadline, more) = (deadline.to_owned(), more.to_owned());
-        self.answered(Invocation { id, body, deadline, more })
+        self.begin(body, deadline, more);
+        self.answered(PATIENCE).expect("an answer")
     }
 
-    fn answered(&self, invocation: Invocation) -> Answer {
-        let id = invocation.id.clone();
-        self.invocations.send(invocation).unwrap();
-        let (answered, answer) = self.answers.recv_timeout(PATIENCE).expect("an answer");
-        assert_eq!(answered, id, "one answer an invocation");
-        answer
-    }
-
-    /// Invokes the function and waits so long for its answer; `None`: it was killed instead.
+    /// Invokes the function and waits so long for its answer, as Lambda does; `None`: it was killed instead, or had died.
     pub fn invoke_or_kill(
         &mut self,
         event: &Value,
         budget: Duration,
         patience: Duration,
     ) -> Option<Answer> {
-        self.invoked += 1;
-        let id = format!("invocation-{}", self.invoked);
-        let budget = i64::try_from(budget.as_millis()).unwrap();
-        let deadline_ms = SystemClock.now().timestamp_millis() + budget;
-        let body = event.to_string().into_bytes();
-        let (deadline, more) = (deadline_ms.to_string(), USUAL.to_owned());
-        self.invocations.send(Invocation { id: id.clone(), body, deadline, more }).ok()?;
-        if let Ok((answered, answer)) = self.answers.recv_timeout(patience) {
-            assert_eq!(answered, id, "one answer an invocation");
-            return Some(answer);
+        self.begin(event.to_string().into_bytes(), &deadline(budget), USUAL);
+        let watch = Stopwatch::start();
+        while watch.elapsed() < patience && self.child.try_wait().unwrap().is_none() {
+            let left = patience.saturating_sub(watch.elapsed());
+            if let Some(answer) = self.answered(left.min(Duration::from_millis(10))) {
+                return Some(answer);
+            }
         }
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         None
     }
 
-    /// Invokes the function and waits for its answer or its end; kills it after `limit`, as Lambda does.
-    pub fn invoke_or_die(
-        &mut self,
-        event: &Value,
-        budget: Duration,
-        limit: Duration,
-    ) -> Option<Answer> {
+    fn begin(&mut self, body: Vec<u8>, deadline: &str, more: &str) {
         self.invoked += 1;
-        let id = format!("invocation-{}", self.invoked);
-        let watch = Stopwatch::start();
-        let budget_ms = i64::try_from(budget.as_millis()).unwrap();
-        let deadline_ms = SystemClock.now().timestamp_millis() + budget_ms;
-        let body = event.to_string().into_bytes();
-        self.invocations.send(Invocation { id, body, deadline_ms }).unwrap();
-        while watch.elapsed() < limit {
-            if let Ok((_, answer)) = self.answers.recv_timeout(Duration::from_millis(5)) {
-                return Some(answer);
-            }
-            if self.child.try_wait().unwrap().is_some() {
-                return None;
-            }
-        }
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-        None
+        let (deadline, more) = (deadline.to_owned(), more.to_owned());
+        let invocation = Invocation { id: self.id(), body, deadline, more };
+        self.invocations.send(invocation).expect("a function that polls");
+    }
+
+    fn answered(&self, patience: Duration) -> Option<Answer> {
+        let (answered, answer) = self.answers.recv_timeout(patience).ok()?;
+        assert_eq!(answered, self.id(), "one answer an invocation");
+        Some(answer)
+    }
+
+    fn id(&self) -> String {
+        format!("invocation-{}", self.invoked)
     }
 
     /// The lines of its log so far.
@@ -239,6 +212,12 @@ impl Output {
         };
         self.stdout.iter().map(parse).collect()
     }
+}
+
+/// A deadline so far away, as the API tells it.
+fn deadline(budget: Duration) -> String {
+    let budget_ms = i64::try_from(budget.as_millis()).unwrap();
+    (SystemClock.now().timestamp_millis() + budget_ms).to_string()
 }
 
 fn lines(file: &NamedTempFile) -> Vec<String> {
