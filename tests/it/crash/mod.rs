@@ -33,11 +33,12 @@ const CASES: usize = 300;
 /// How often a case is tried.
 const TRIES: usize = 4;
 
-/// Unless `TALLYMARK_CRASH=all`: each point is killed at, before and after, and so many of the other faults are drawn.
-const DRAWN: usize = 110;
+/// Unless `TALLYMARK_CRASH=all`: each point is killed at, before and after, and so many of the other faults are drawn for
+/// each scene.
+const DRAWN: usize = 24;
 
-/// Pairs of faults that are drawn.
-const PAIRS: usize = 30;
+/// Pairs of faults that are drawn for each scene.
+const PAIRS: usize = 6;
 
 /// One slice's faults: those of its first invocation, and those of a second one, if there is any.
 #[derive(Clone, Debug)]
@@ -91,10 +92,10 @@ fn cases(points: &[Point], is_whole: bool, random: &mut fastrand::Rng) -> Vec<Ca
         all.iter().cloned().partition(|it| it.fault == Fault::Kill);
     if !is_whole {
         random.shuffle(&mut others);
-        others.truncate(DRAWN / 4);
+        others.truncate(DRAWN);
     }
     let mut cases: Vec<Case> = kills.into_iter().chain(others).map(Case::of).collect();
-    let pairs = if is_whole { 4 * PAIRS } else { PAIRS / 4 };
+    let pairs = if is_whole { 20 * PAIRS } else { PAIRS };
     for pair in (0..pairs).filter(|_| !all.is_empty()) {
         let mut drawn = || loop {
             let one = random.choice(&all).unwrap().clone();
@@ -212,6 +213,8 @@ async fn whatever_call_meets_a_fault_a_rerun_makes_all_good() {
         ("chunks", Ways { is_slow: true, ..Ways::default() }),
         ("copied chunks", Ways { has_target: true, is_slow: true, ..Ways::default() }),
         ("waiting", Ways { is_waiting: true, ..Ways::default() }),
+        ("replay", Ways { is_replay: true, ..Ways::default() }),
+        ("failing", Ways { is_failing: true, ..Ways::default() }),
     ];
     thread::scope(|scope| {
         for (name, ways) in slices {
@@ -227,4 +230,17 @@ async fn whatever_call_meets_a_fault_a_rerun_makes_all_good() {
     let without = seen.difference(&with_faults).filter(|it| *it != "runtime: next");
     let without: Vec<_> = without.collect();
     assert!(without.is_empty(), "calls that met no fault: {without:#?}");
+    assert_eq!(
+        names::in_words(&with_faults),
+        documented(),
+        "docs/RELIABILITY.md lists other calls"
+    );
+}
+
+/// The calls that the documentation lists.
+fn documented() -> BTreeSet<String> {
+    let text = include_str!("../../../docs/RELIABILITY.md");
+    let section = text.split("\n### Calls\n").nth(1).unwrap().split("\n#").next().unwrap();
+    let names = section.split('`').skip(1).step_by(2);
+    names.map(|name| name.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
 }

@@ -1,4 +1,6 @@
-//! The names of the calls that leave a process. Each has faults of its own: [`super::every_call_has_its_faults`].
+//! The names of the calls that leave a process. Each has faults of its own: see docs/RELIABILITY.md.
+
+use std::collections::BTreeSet;
 
 use serde_json::Value;
 
@@ -95,4 +97,18 @@ pub fn of_runtime(text: &str) -> String {
         "response" | "error" => "runtime: answer".to_owned(),
         other => format!("runtime: {other}"),
     }
+}
+
+/// Names as people say them: whichever database it is, and whatever step of a statement.
+pub fn in_words(names: &BTreeSet<String>) -> BTreeSet<String> {
+    let word = |name: &String| {
+        let (server, call) = name.split_once(": ").unwrap();
+        let call = call.split(", ").next().unwrap().to_owned();
+        match server {
+            "source" | "target" => format!("postgres: {call}"),
+            "dynamodb" => name.clone(),
+            _ => format!("{server}: {call}"),
+        }
+    };
+    names.iter().map(word).collect()
 }

@@ -13,16 +13,16 @@ use super::scene::Scene;
 use super::wire::{Wires, apart};
 use crate::kill::{SEED, START, hourly, is_done, versions};
 use crate::support::Database;
-use crate::support::cli::{Place, lines};
+use crate::support::cli::{Place, execute, lines};
 
 /// There are as many slices as cases can be.
 pub const SLICES: usize = 15 * 24;
 
 /// A view whose every row takes 5 ms to read while `slowness` has a row: a slice takes several chunks, once that is
-/// known.
+/// known. With no second in it the view cannot be read.
 const SLOW: &str = "CREATE TABLE slowness AS SELECT 0.005 AS seconds; \
     CREATE FUNCTION slow(timestamptz) RETURNS SETOF boolean LANGUAGE plpgsql VOLATILE ROWS 1 AS \
-    'BEGIN PERFORM pg_sleep(seconds) FROM public.slowness; RETURN NEXT true; END'; \
+    'BEGIN PERFORM pg_sleep(seconds), 1 / seconds FROM public.slowness; RETURN NEXT true; END'; \
     CREATE VIEW slow_events AS SELECT e.* FROM events e CROSS JOIN LATERAL slow(e.at)";
 
 /// A transaction that has an ID and goes on.
@@ -41,6 +41,10 @@ pub struct Ways {
     pub is_slow: bool,
     /// The application has a transaction open that may still write into the slice.
     pub is_waiting: bool,
+    /// A person asks for the slice again.
+    pub is_replay: bool,
+    /// The source cannot be read.
+    pub is_failing: bool,
 }
 
 pub struct Slices {
@@ -53,13 +57,14 @@ pub struct Slices {
 
 impl Slices {
     pub async fn new(name: &'static str, ways: Ways) -> Self {
-        let Ways { has_target, is_slow, .. } = ways;
+        let Ways { has_target, is_slow, is_failing, .. } = ways;
         let mut databases = vec![Database::create().await];
         if has_target {
             databases.push(Database::create().await);
         }
         let (source, target) = (databases[0].url(), databases[databases.len() - 1].url());
-        let rollups = hourly(if is_slow { "public.slow_events" } else { "public.events" }, START);
+        let is_view = is_slow || is_failing;
+        let rollups = hourly(if is_view { "public.slow_events" } else { "public.events" }, START);
         let mut place = Place::new(&source, &target, &rollups).await;
         let chunk_time = if is_slow { "100ms" } else { "2s" };
         let target = match has_target {
@@ -89,6 +94,9 @@ impl Scene for Slices {
 
     fn prepare(&self, _: usize) {
         let url = &self.place.source_url;
+        if self.ways.is_failing {
+            apart(execute(url, "UPDATE slowness SET seconds = 0"));
+        }
         if self.ways.is_waiting && !is_held(url) {
             let held = url.clone();
             // Ends with its backend.
@@ -101,7 +109,13 @@ impl Scene for Slices {
 
     fn event(&self, case: usize) -> Value {
         let start = start() + TimeDelta::hours(case.try_into().unwrap());
-        json!({ "trigger": "slice", "rollup": "hourly", "start": start.to_rfc3339() })
+        let start = start.to_rfc3339();
+        match self.ways.is_replay {
+            false => json!({ "trigger": "slice", "rollup": "hourly", "start": start }),
+            true => json!({
+                "trigger": "replay", "rollup": "hourly", "start": start, "reason": "a test"
+            }),
+        }
     }
 
     fn environment(&self, wires: &Arc<Wires>) -> Vec<(&'static str, String)> {
