@@ -423,10 +423,10 @@ fn kind(error: &sqlx::Error) -> DbErrorKind {
         "3D000" => DbErrorKind::Login,
         // 25P03: this client was too slow, which says nothing about the server.
         "25P03" | "40001" | "40P01" | "55P03" => DbErrorKind::Contended,
-        // 53: it is out of connections, disk or memory; 58: its disk fails. No slice has failed.
-        code if ["08", "53", "57P", "58"].iter().any(|class| code.starts_with(class)) => {
-            DbErrorKind::Unreachable
-        }
+        // Out of disk, memory or connections, or its disk fails: whatever the slice. Its own is 53400, a limit of its
+        // temporary files.
+        "53000" | "53100" | "53200" | "53300" | "58030" => DbErrorKind::Unreachable,
+        code if code.starts_with("08") || code.starts_with("57P") => DbErrorKind::Unreachable,
         code if code.starts_with("28") => DbErrorKind::Login,
         _ => DbErrorKind::Refused,
     }

@@ -46,7 +46,7 @@ pub enum Fault {
     Terminate,
     /// Nothing more is heard on this connection, in either direction.
     Silence,
-    /// DynamoDB answers this call, and all that follow, with a throttle.
+    /// DynamoDB answers this call, and all that follow it, with a throttle.
     Throttle,
     /// DynamoDB answers this call with an internal error.
     Break,
@@ -153,8 +153,16 @@ impl Wires {
             let (mut client, mut server) = (&client, &server);
             loop {
                 let request = message(&mut requests)?;
-                let meeting = wires.meet(&name(&String::from_utf8_lossy(&request)));
-                match wires.act(&meeting, Moment::Before, None) {
+                let name = name(&String::from_utf8_lossy(&request));
+                let meeting = wires.meet(&name);
+                let then = wires.act(&meeting, Moment::Before, None);
+                let is_throttled = name.starts_with("dynamodb") && wires.state().is_throttled;
+                match then {
+                    Then::Go if is_throttled => {
+                        let error = "ProvisionedThroughputExceededException";
+                        client.write_all(answer(400, error).as_bytes())?;
+                        continue;
+                    }
                     Then::Go => {}
                     Then::Close => return Ok(()),
                     Then::Answer(text) => {
@@ -218,10 +226,7 @@ impl Wires {
                 Fault::Jump(seconds) => std::fs::write(&self.clock, seconds.to_string()).unwrap(),
             }
         }
-        match self.state().is_throttled {
-            true => Then::Answer(answer(400, "ProvisionedThroughputExceededException")),
-            false => Then::Go,
-        }
+        Then::Go
     }
 
     fn stop(&self, process: u32) {
