@@ -18,6 +18,10 @@ use crate::support::cli::{Place, execute, lines};
 /// There are as many slices as cases can be.
 pub const SLICES: usize = 15 * 24;
 
+/// A failure is waited out for 45 s at most, and the second for twice as long.
+const RERUNS_MAX: u32 = 30;
+const RERUN_EVERY: Duration = Duration::from_secs(5);
+
 /// A view whose every row takes 5 ms to read while `slowness` has a row: a slice takes several chunks, once that is
 /// known. With no second in it the view cannot be read.
 const SLOW: &str = "CREATE TABLE slowness AS SELECT 0.005 AS seconds; \
@@ -136,7 +140,16 @@ impl Scene for Slices {
         self.place.sql(&format!("DELETE FROM slowness; {RELEASE}")).await;
         let to = (start() + TimeDelta::hours(SLICES.try_into().unwrap())).to_rfc3339();
         let backfill = ["backfill", "hourly", "--from", START, "--to", &to, "--yes"];
-        self.place.run(&[&backfill[..], &["--concurrency", "4"]].concat()).good();
+        let backfill = [&backfill[..], &["--concurrency", "4"]].concat();
+        // A slice that has failed waits before it is tried again.
+        for _ in 0..RERUNS_MAX {
+            let ended = self.place.run(&backfill);
+            if !ended.err.contains("waits until") {
+                ended.good();
+                break;
+            }
+            tokio::time::sleep(RERUN_EVERY).await;
+        }
         self.place.sql("INSERT INTO slowness VALUES (0.005)").await;
     }
 
