@@ -83,6 +83,15 @@ async fn connect(url: &str) -> Result<bool, DbError> {
     Ok(sqlx::Row::get(&row, 0))
 }
 
+/// Whether certificates can be made; says so if not. `.ci/run` installs it where that is possible.
+fn has_openssl() -> bool {
+    let found = Command::new("openssl").arg("version").output().is_ok();
+    if !found {
+        println!("there is no openssl: not tested");
+    }
+    found
+}
+
 /// An authority, and a server's certificate by it.
 fn certify(directory: &Path) {
     fs::write(directory.join("server.ext"), "subjectAltName = IP:0.0.0.0").unwrap();
@@ -112,6 +121,9 @@ fn refused(answer: Result<bool, DbError>, words: &[&str]) {
 /// Certificate and name, unless the address says otherwise in so many words.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_remote_server_is_verified_unless_its_address_says_otherwise() {
+    if !has_openssl() {
+        return;
+    }
     let secured = Secured::start("tls").await;
     let authority = secured.authority().display().to_string();
     let remedies = ["certificate", "sslrootcert=", "sslmode=require"];
@@ -150,6 +162,9 @@ async fn a_remote_server_without_tls_is_refused_unless_its_address_says_otherwis
 /// What it says of a connection in the open: `check_tells_of_a_connection_that_is_not_encrypted`.
 #[tokio::test(flavor = "multi_thread")]
 async fn check_tells_whether_a_server_can_be_verified() {
+    if !has_openssl() {
+        return;
+    }
     let secured = Secured::start("tls-check").await;
     let admin = secured.server.url("postgres");
     let mut place = Place::new(&admin, &admin, &daily(1)).await;
