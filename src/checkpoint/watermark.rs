@@ -31,7 +31,8 @@ pub struct Watermark {
 pub struct SourceBegin {
     /// No row is earlier than this instant; `None`: there was no row at all.
     pub first_row: Option<DateTime<Utc>>,
-    /// When the source was asked.
+    /// When the source was asked, or before that when a transaction had begun that may still write rows
+    /// which nobody will tell of: nothing is known of slices that were not over by then.
     pub probed_at: DateTime<Utc>,
 }
 

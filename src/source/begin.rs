@@ -9,7 +9,8 @@ use super::settle;
 use super::shape::Shape;
 use crate::checkpoint::SourceBegin;
 use crate::db::{DbError, Tx};
-use crate::rollup::Rollup;
+use crate::faults::{Guard, is_removed};
+use crate::rollup::{Late, Rollup};
 use crate::sql::table;
 
 /// The planner's cost above which nothing is asked: an index costs about 1, and a table of 10,000
@@ -22,8 +23,8 @@ const WAIT: Duration = Duration::from_millis(250);
 
 const DOING: &str = "looking for the first row";
 
-/// Asks where the rows of `rollup`'s source begin, whatever its `where` says. `None`: it cannot be
-/// said now, because a transaction is open that may still add earlier rows, or because without an
+/// Asks where the rows of `rollup`'s source begin, whatever its `where` says, and up to when nothing can
+/// appear before them any more. `None`: it cannot be said now, because a transaction is open that may still add earlier rows, or because without an
 /// index it would take a scan.
 ///
 /// # Errors
@@ -37,11 +38,16 @@ pub async fn ask(
     if cost(tx, &first).await? > COST_MAX {
         return Ok(None);
     }
-    // Rows of a slice whose grace is over are there once all have ended that were writing then: the
-    // second step of settling. The time is taken first.
-    let (probed_at, is_replica) = settle::now(tx).await?;
+    // What is taken for empty has to be settled as what is read. Rows of a slice whose grace is over are
+    // there once all have ended that were writing then. The time is taken first.
+    let (mut probed_at, is_replica) = settle::now(tx).await?;
     if !is_replica && settle::pass(tx, None, WAIT).await?.is_err() {
         return Ok(None);
+    }
+    // Nobody will tell of what an idle transaction still stamps with its own begin, or later.
+    if rollup.late == Late::Clock && !is_removed(Guard::Oldest) {
+        let since = settle::oldest(tx).await?.since;
+        probed_at = since.map_or(probed_at, |since| since.min(probed_at));
     }
     let read = |error| DbError::new(crate::db::Side::Source, DOING, error);
     let seconds: Option<f64> = tx.row(DOING, first).await?.try_get(0).map_err(read)?;

@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
-use sqlx::Row as _;
 
 use super::axis::Axis;
 use super::marks::Hours;
-use super::settle::{now, pass, sees_all};
+use super::settle::{Oldest, now, oldest, pass, sees_all};
 use super::shape::Shape;
 use crate::db::{DbError, Tx};
 use crate::faults::Guard;
@@ -34,16 +33,7 @@ pub async fn seen_until(
         let passed = pass(tx, None, wait).await?.is_ok();
         return Ok(passed.then(|| until.trunc_subsecs(3)));
     }
-    let row = tx.row("looking for older transactions", include_str!("oldest_start.sql").into());
-    let row = row.await?;
-    let read = || {
-        Ok::<_, sqlx::Error>((
-            row.try_get::<Option<DateTime<Utc>>, _>("since")?,
-            row.try_get::<bool, _>("prepared")?,
-        ))
-    };
-    let (since, is_prepared) =
-        read().map_err(|source| tx.error("looking for older transactions", source))?;
+    let Oldest { since, is_prepared } = oldest(tx).await?;
     let until = since.map_or(until, |since| since.min(until));
     Ok((!is_prepared).then(|| until.trunc_subsecs(3)))
 }

@@ -188,6 +188,29 @@ async fn blocker(tx: &mut Tx, horizon: Horizon) -> Result<Option<String>, DbErro
     who.map_err(|source| tx.error("looking for open transactions", source))
 }
 
+/// The transactions of this database that are under way.
+#[derive(Clone, Copy, Debug)]
+pub struct Oldest {
+    /// When the oldest of them began; `None`: there is none. Prepared ones do not tell.
+    pub since: Option<DateTime<Utc>>,
+    /// Whether there are prepared ones.
+    pub is_prepared: bool,
+}
+
+/// Asks when the oldest transaction began; a role without `pg_read_all_stats` sees its own ones only.
+///
+/// # Errors
+/// The server refuses or cannot be reached.
+pub async fn oldest(tx: &mut Tx) -> Result<Oldest, DbError> {
+    const DOING: &str = "looking for older transactions";
+    let row = tx.row(DOING, include_str!("oldest_start.sql").into()).await?;
+    let read = || {
+        let (since, is_prepared) = (row.try_get("since")?, row.try_get("prepared")?);
+        Ok::<_, sqlx::Error>(Oldest { since, is_prepared })
+    };
+    read().map_err(|source| tx.error(DOING, source))
+}
+
 async fn settle_by_clock(tx: &mut Tx, slice: Slice) -> Result<Settled, DbError> {
     if crate::faults::is_removed(Guard::Oldest) {
         return Ok(Settled::By("clock"));

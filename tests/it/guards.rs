@@ -331,6 +331,22 @@ async fn an_idle_transaction_that_began_before_a_slices_end_is_waited_for() {
     assert_eq!(ran.completion.unwrap().settled_by, "clock");
 }
 
+/// Rows that are stamped with its beginning may still come to lie before the first one that is seen.
+#[tokio::test]
+async fn no_slice_since_an_idle_transaction_began_is_taken_for_empty() {
+    let (world, _) = ahead().await;
+    let mut idle = world.pool.begin().await.unwrap();
+    let began: DateTime<Utc> =
+        sqlx::query_scalar("SELECT now()").fetch_one(&mut *idle).await.unwrap();
+    let empty_until = async || {
+        let seen = world.worker.probe(world.rollup()).await.unwrap();
+        seen.begin().unwrap().probed_at
+    };
+    assert!(empty_until().await <= began);
+    idle.commit().await.unwrap();
+    assert!(empty_until().await > began);
+}
+
 /// It may still write rows that are stamped with its beginning.
 #[tokio::test]
 async fn change_times_since_an_idle_transaction_began_do_not_count_as_seen() {

@@ -11,8 +11,12 @@ use search::{Kind, Ways, search};
 use tallymark::faults::Guard;
 
 /// Histories that must all end well, over 2,000 in one run with those of other kinds below: enough that each mutation
-/// is found many times.
+/// is found many times. `TALLYMARK_HISTORIES` is another number of them.
 const HISTORIES: u32 = 1_200;
+
+fn histories() -> u32 {
+    std::env::var("TALLYMARK_HISTORIES").map_or(HISTORIES, |count| count.parse().unwrap())
+}
 
 /// A mutation must be found within this many histories; the rarest shows in about one of 400.
 const SEARCHED_MAX: u32 = 10_000;
@@ -23,21 +27,21 @@ async fn as_is(_: &World) {}
 /// With a trigger, whatever the application does is counted in the end.
 #[test]
 fn with_capture_any_history_ends_exact() {
-    let found = search(Kind::new("capture", Ways::ANY), HISTORIES, as_is);
+    let found = search(Kind::new("capture", Ways::ANY), histories(), as_is);
     assert_eq!(found, None);
 }
 
 /// Rows that the database stamps and nobody changes, of transactions however long and idle.
 #[test]
 fn with_clock_stamped_rows_are_all_counted() {
-    let found = search(Kind::new("clock", Ways::STAMPED), HISTORIES / 4, as_is);
+    let found = search(Kind::new("clock", Ways::STAMPED), histories() / 4, as_is);
     assert_eq!(found, None);
 }
 
 /// Inserts with any time and updates that leave it, whose change time the database stamps.
 #[test]
 fn with_a_change_column_inserts_and_updates_are_all_counted() {
-    let found = search(Kind::new("column", Ways::CHANGED), HISTORIES / 4, as_is);
+    let found = search(Kind::new("column", Ways::CHANGED), histories() / 4, as_is);
     assert_eq!(found, None);
 }
 
@@ -98,6 +102,6 @@ fn with_grace_alone_late_rows_are_missed() {
 #[test]
 fn with_rollups_of_rollups_any_history_ends_exact() {
     let kind = Kind::new("capture", Ways::ANY).composed();
-    let found = search(kind, HISTORIES / 5, as_is);
+    let found = search(kind, histories() / 5, as_is);
     assert_eq!(found, None);
 }
