@@ -554,10 +554,10 @@ async fn a_forced_backfill_recomputes_each_slice_once() {
 async fn the_command_line_lets_the_function_work_and_shows_what_it_did() {
     const HOURS: u32 = 40;
     let account = Account::new(HOURS, 2, "grace", Faults::default()).await;
-    let endpoint = invoke::serve(account.function());
+    let lambda = invoke::serve(account.function());
     let run = |arguments: &[&str]| {
         let mut command = account.place.command(arguments);
-        ended(command.env("AWS_ENDPOINT_URL_LAMBDA", &endpoint))
+        ended(command.env("AWS_ENDPOINT_URL_LAMBDA", lambda.endpoint()))
     };
     let hour = |hours: i64| (this_hour() - TimeDelta::hours(hours)).to_rfc3339();
     let one = run(&["run", "hourly", "--slice", &hour(2), "--via", "tallymark"]).good();

@@ -15,6 +15,9 @@ use crate::support::runtime_api::{Answer, Function};
 /// Lambda's limit of an invocation.
 const BUDGET: Duration = Duration::from_secs(6);
 
+/// Enough for all of the work on a busy machine.
+const AMPLE: Duration = Duration::from_secs(30);
+
 /// No lease of such an invocation is longer: its budget, and 5 s.
 pub const LEASE: Duration = Duration::from_secs(11);
 
@@ -49,17 +52,23 @@ pub trait Scene: Sync {
 
     /// What is asked when nothing goes wrong. Not the first time: then more is unknown.
     fn record(&self, cases: [usize; 2]) -> Vec<String> {
-        let [_, Invoked { answer, calls, .. }] = cases.map(|case| self.invoke(case, &[]));
+        let [_, Invoked { answer, calls, .. }] =
+            cases.map(|case| self.invoke_within(AMPLE, case, &[]));
         assert!(answer.is_some(), "no answer, after {calls:#?}");
         calls
     }
 
     /// Invokes a new process, with these faults on its way.
     fn invoke(&self, case: usize, faults: &[Planned]) -> Invoked {
+        self.invoke_within(BUDGET, case, faults)
+    }
+
+    /// As [`Scene::invoke`], with another budget.
+    fn invoke_within(&self, budget: Duration, case: usize, faults: &[Planned]) -> Invoked {
         self.prepare(case);
         let directory = TempDir::new().unwrap();
         let (wires, mut function) = self.function(faults, &directory);
-        let answer = function.invoke_or_kill(&self.event(case), BUDGET, BUDGET);
+        let answer = function.invoke_or_kill(&self.event(case), budget, budget);
         Invoked { answer, met: wires.met(), calls: wires.calls() }
     }
 
@@ -68,10 +77,11 @@ pub trait Scene: Sync {
         self.prepare(case);
         let directory = TempDir::new().unwrap();
         let (wires, mut function) = self.function(faults, &directory);
-        let event = self.event(case);
+        let (event, outlasted) = (self.event(case), Arc::clone(&wires));
         let invoked = thread::spawn(move || {
             let _directory = directory;
-            function.invoke_or_kill(&event, BUDGET, SLEEP_MAX)
+            function.invoke_or_kill(&event, BUDGET, SLEEP_MAX);
+            outlasted.outlast();
         });
         wires.stopped(&|| invoked.is_finished()).then_some(Sleeper { wires, invoked })
     }
@@ -108,7 +118,7 @@ pub struct Invoked {
 /// A process that is stopped in the middle of its work.
 pub struct Sleeper {
     wires: Arc<Wires>,
-    invoked: JoinHandle<Option<Answer>>,
+    invoked: JoinHandle<()>,
 }
 
 impl Sleeper {

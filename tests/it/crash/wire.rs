@@ -3,16 +3,17 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{BufReader, Result, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 use std::thread;
 use std::time::Duration;
 
 use super::postgres;
 use super::scene::SLEEP_MAX;
 use crate::support::cli::execute;
+use crate::support::listening::Listening;
 use crate::support::proxy::message;
 
 /// Longer than anything is waited for here.
@@ -87,13 +88,20 @@ pub struct Wires {
     state: Mutex<State>,
     changed: Condvar,
     clock: PathBuf,
+    /// Their near ends, for as long as the wires are held.
+    ends: Mutex<Vec<Listening>>,
 }
 
 impl Wires {
     /// Wires on which these faults are met, each once. The process reads how far its clock is ahead from `clock`.
     pub fn new(plan: Vec<Planned>, clock: PathBuf) -> Arc<Self> {
         let state = State { plan, ..State::default() };
-        Arc::new(Self { state: Mutex::new(state), changed: Condvar::new(), clock })
+        Arc::new(Self {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            clock,
+            ends: Mutex::default(),
+        })
     }
 
     /// The process at the end of the wires.
@@ -123,6 +131,18 @@ impl Wires {
         }
     }
 
+    /// Waits until a process that met its fault is stopped and woken: one that has answered may be stopped only then.
+    pub fn outlast(&self) {
+        let state = self.state();
+        if state.met == 0 {
+            return;
+        }
+        let until_stopped = |state: &mut State| !state.is_stopped;
+        let waited = self.changed.wait_timeout_while(state, PATIENCE, until_stopped).unwrap();
+        let until_awake = |state: &mut State| state.is_stopped && !state.is_awake;
+        drop(self.changed.wait_timeout_while(waited.0, SLEEP_MAX, until_awake).unwrap());
+    }
+
     /// Lets a stopped process go on.
     pub fn wake(&self) {
         let mut state = self.state();
@@ -135,22 +155,22 @@ impl Wires {
     pub fn postgres(self: &Arc<Self>, side: &'static str, url: &str) -> String {
         let (user, rest) = url.rsplit_once('@').unwrap();
         let (server, database) = rest.split_once('/').unwrap();
-        let (wires, upstream, admin) = (Arc::clone(self), server.to_owned(), url.to_owned());
-        let address = listen(move |client| {
+        let (upstream, admin) = (server.to_owned(), url.to_owned());
+        let address = self.listen(move |wires, client| {
             let server = TcpStream::connect(&upstream)?;
-            postgres::serve(&wires, side, &admin, &client, &server)
+            postgres::serve(wires, side, &admin, client, &server)
         });
         format!("{user}@{address}/{database}")
     }
 
     /// A wire to a server that speaks HTTP, whose calls `name` names by their text; the address that leads through it.
     pub fn http(self: &Arc<Self>, upstream: &str, name: fn(&str) -> String) -> SocketAddr {
-        let (wires, upstream) = (Arc::clone(self), upstream.replace("http://", ""));
-        listen(move |client| {
+        let upstream = upstream.replace("http://", "");
+        self.listen(move |wires, client| {
             let server = TcpStream::connect(&upstream)?;
             let mut requests = BufReader::new(client.try_clone()?);
             let mut replies = BufReader::new(server.try_clone()?);
-            let (mut client, mut server) = (&client, &server);
+            let (mut client, mut server) = (client, &server);
             loop {
                 let request = message(&mut requests)?;
                 let name = name(&String::from_utf8_lossy(&request));
@@ -178,6 +198,19 @@ impl Wires {
                 client.write_all(&reply)?;
             }
         })
+    }
+
+    /// Serves each connection of one wire.
+    fn listen(
+        self: &Arc<Self>,
+        serve: impl Fn(&Self, &TcpStream) -> Result<()> + Send + Sync + 'static,
+    ) -> SocketAddr {
+        let wires: Weak<Self> = Arc::downgrade(self);
+        let end =
+            Listening::start(move |client| wires.upgrade().map(|wires| serve(&wires, &client)));
+        let address = end.address;
+        self.ends.lock().unwrap().push(end);
+        address
     }
 
     /// Writes a call down; the faults that it meets.
@@ -300,19 +333,4 @@ fn answer(status: u16, error: &str) -> String {
          content-length: {}\r\n\r\n{body}",
         body.len()
     )
-}
-
-/// Serves each connection in a thread of its own, until the test's process ends.
-fn listen(serve: impl Fn(TcpStream) -> Result<()> + Send + Sync + 'static) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let serve = Arc::new(serve);
-    thread::spawn(move || {
-        for client in listener.incoming().flatten() {
-            let serve = Arc::clone(&serve);
-            // An error means that one side closed its connection.
-            thread::spawn(move || serve(client).unwrap_or(()));
-        }
-    });
-    address
 }

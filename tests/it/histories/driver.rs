@@ -318,8 +318,9 @@ impl World {
             let now = self.clock.now();
             let work = self.inner.worker.tick(now, deadline, None);
             let report = without(self.kind.without, work).await.unwrap();
-            assert!(report.problems.is_empty(), "{:?}", report.problems);
-            if report.slices.is_empty() && self.is_complete().await {
+            // A problem may be that a busy machine let a connection wait too long.
+            let is_idle = report.slices.is_empty() && report.problems.is_empty();
+            if is_idle && self.is_complete().await {
                 return Ok(());
             }
             last = format!("{report:?}");

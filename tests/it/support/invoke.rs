@@ -1,28 +1,19 @@
 //! Lambda's Invoke on loopback, with a real function behind it.
 
 use std::io::BufReader;
-use std::net::{TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
-use std::thread;
+use std::net::TcpStream;
+use std::sync::Mutex;
 
 use serde_json::Value;
 
 use super::http::{Request, respond};
+use super::listening::Listening;
 use super::runtime_api::{Answer, Function};
 
-/// Serves `Invoke` of this function; returns where.
-pub fn serve(function: Function) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let endpoint = format!("http://{}", listener.local_addr().unwrap());
-    let function = Arc::new(Mutex::new(function));
-    // Ends with the test's process.
-    thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            let function = Arc::clone(&function);
-            thread::spawn(move || answer(&stream, &function));
-        }
-    });
-    endpoint
+/// Serves `Invoke` of this function.
+pub fn serve(function: Function) -> Listening {
+    let function = Mutex::new(function);
+    Listening::start(move |stream| answer(&stream, &function))
 }
 
 fn answer(stream: &TcpStream, function: &Mutex<Function>) -> Option<()> {

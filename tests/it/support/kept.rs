@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 use std::io::BufReader;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
-use std::thread;
 
 use serde_json::{Value, json};
 
 use super::http::{Request, respond};
+use super::listening::Listening;
 
 /// The services.
 pub struct Kept {
@@ -16,23 +16,16 @@ pub struct Kept {
     pub endpoint: String,
     texts: Arc<Mutex<HashMap<String, String>>>,
     asked: Arc<Mutex<Vec<String>>>,
+    _listening: Listening,
 }
 
 impl Kept {
     pub fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let (texts, asked) =
             (Arc::<Mutex<HashMap<_, _>>>::default(), Arc::<Mutex<Vec<_>>>::default());
         let (known, all) = (Arc::clone(&texts), Arc::clone(&asked));
-        // Ends with the test's process.
-        thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                let (known, all) = (Arc::clone(&known), Arc::clone(&all));
-                thread::spawn(move || serve(&stream, &known, &all));
-            }
-        });
-        Self { endpoint, texts, asked }
+        let listening = Listening::start(move |stream| serve(&stream, &known, &all));
+        Self { endpoint: listening.endpoint(), texts, asked, _listening: listening }
     }
 
     /// Keeps a text under a name.

@@ -3,11 +3,13 @@
 //! the tests wait for child processes meanwhile.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Result, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
+
+use super::listening::Listening;
 
 /// When a connection to PostgreSQL is cut.
 #[derive(Clone, Copy, Debug)]
@@ -23,22 +25,18 @@ pub struct Cut {
 pub struct Cutter {
     pub port: u16,
     armed: Arc<AtomicBool>,
+    _listening: Listening,
 }
 
 impl Cutter {
     pub fn start(upstream: String, cut: Cut) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
         let armed = Arc::new(AtomicBool::new(true));
         let shared = Arc::clone(&armed);
-        // Ends with the test's process.
-        thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                let server = TcpStream::connect(&upstream).unwrap();
-                relay(client, server, cut, &shared).unwrap();
-            }
+        let listening = Listening::start(move |client| {
+            let server = TcpStream::connect(&upstream).unwrap();
+            relay(client, server, cut, &shared).unwrap();
         });
-        Self { port, armed }
+        Self { port: listening.address.port(), armed, _listening: listening }
     }
 
     /// Whether it has cut its connection.
@@ -110,6 +108,7 @@ pub struct Unreliable {
     met: Arc<AtomicUsize>,
     asked: Arc<Mutex<Vec<String>>>,
     delay: Arc<Mutex<Duration>>,
+    _listening: Listening,
 }
 
 impl Unreliable {
@@ -134,25 +133,16 @@ impl Unreliable {
     }
 
     pub fn start(upstream: &str, plan: Plan) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let upstream = upstream.replace("http://", "");
         let (plan, met) = (Arc::new(Mutex::new(Some(plan))), Arc::new(AtomicUsize::new(0)));
         let (shared, count) = (Arc::clone(&plan), Arc::clone(&met));
         let (asked, delay) = (Arc::default(), Arc::<Mutex<Duration>>::default());
         let (all, wait) = (Arc::clone(&asked), Arc::clone(&delay));
-        thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                let (plan, met) = (Arc::clone(&shared), Arc::clone(&count));
-                let (asked, delay) = (Arc::clone(&all), Arc::clone(&wait));
-                let server = TcpStream::connect(&upstream).unwrap();
-                // An error means that one side closed its connection.
-                thread::spawn(move || {
-                    serve(client, server, &plan, &met, &asked, &delay).unwrap_or(());
-                });
-            }
+        let listening = Listening::start(move |client| {
+            let server = TcpStream::connect(&upstream).unwrap();
+            serve(client, server, &shared, &count, &all, &wait)
         });
-        Self { endpoint, plan, met, asked, delay }
+        Self { endpoint: listening.endpoint(), plan, met, asked, delay, _listening: listening }
     }
 
     /// Another fault from now on.

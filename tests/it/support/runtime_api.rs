@@ -1,11 +1,10 @@
 //! A small Lambda Runtime API on loopback, and the real `bootstrap` behind it.
 
 use std::io::BufReader;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command};
+use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -13,6 +12,7 @@ use tallymark::clock::{Clock, Stopwatch, SystemClock};
 use tempfile::NamedTempFile;
 
 use super::http::{Request, respond};
+use super::listening::Listening;
 
 /// Longer than any invocation of these tests lasts on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -67,6 +67,7 @@ pub struct Function {
     /// Files and no pipes: what the function wrote before it answered is there when it has answered.
     output: [NamedTempFile; 2],
     invoked: usize,
+    _listening: Listening,
     /// The time from spawning the process to its first poll.
     pub startup: Duration,
 }
@@ -90,19 +91,12 @@ impl Function {
         environment: &[(&str, &str)],
         between: impl FnOnce(SocketAddr) -> SocketAddr,
     ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = between(listener.local_addr().unwrap()).to_string();
         let (invocations, queue) = channel();
         let (polled, polls) = channel();
         let (answered, answers) = channel();
-        let api = Arc::new(Api { queue: Mutex::new(queue), polled, answered });
-        // Ends with the test's process: one thread that waits in `accept`.
-        thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                let api = Arc::clone(&api);
-                thread::spawn(move || api.serve(&stream));
-            }
-        });
+        let api = Api { queue: Mutex::new(queue), polled, answered };
+        let listening = Listening::start(move |stream| api.serve(&stream));
+        let address = between(listening.address).to_string();
         let output = [(); 2].map(|()| NamedTempFile::new().unwrap());
         let spawned = Stopwatch::start();
         let child = Command::new(env!("CARGO_BIN_EXE_bootstrap"))
@@ -118,7 +112,7 @@ impl Function {
             .unwrap();
         polls.recv_timeout(PATIENCE).expect("a first poll");
         let startup = spawned.elapsed();
-        Self { child, invocations, answers, output, invoked: 0, startup }
+        Self { child, invocations, answers, output, invoked: 0, _listening: listening, startup }
     }
 
     /// Invokes the function with a budget of 30 s.

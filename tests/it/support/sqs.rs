@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::BufReader;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tallymark::clock::Stopwatch;
 
 use super::http::{Request, respond};
+use super::listening::Listening;
 
 /// How unreliable it is.
 #[derive(Clone, Copy, Debug, Default)]
@@ -70,17 +71,18 @@ struct Shared {
     visibility: Duration,
     deliveries_max: u32,
     clock: Stopwatch,
-    address: String,
 }
 
 /// The service.
 #[derive(Clone)]
-pub struct Sqs(Arc<Shared>);
+pub struct Sqs {
+    shared: Arc<Shared>,
+    listening: Arc<Listening>,
+}
 
 impl Sqs {
     /// Starts the service. A message that was received is hidden for `visibility`, and dead after `deliveries_max`.
     pub fn start(seed: u64, faults: Faults, visibility: Duration, deliveries_max: u32) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let shared = Arc::new(Shared {
             queues: Mutex::default(),
             calls: Mutex::default(),
@@ -89,37 +91,30 @@ impl Sqs {
             visibility,
             deliveries_max,
             clock: Stopwatch::start(),
-            address: format!("http://{}", listener.local_addr().unwrap()),
         });
-        let service = Self(Arc::clone(&shared));
-        // Ends with the test's process.
-        thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                let shared = Arc::clone(&shared);
-                thread::spawn(move || shared.serve(&stream));
-            }
-        });
-        service
+        let served = Arc::clone(&shared);
+        let listening = Listening::start(move |stream| served.serve(&stream));
+        Self { shared, listening: Arc::new(listening) }
     }
 
     /// Where it is.
     pub fn endpoint(&self) -> String {
-        self.0.address.clone()
+        self.listening.endpoint()
     }
 
     /// The URL of a queue, which is there once it is named.
     pub fn url(&self, queue: &str) -> String {
-        format!("{}/123456789012/{queue}", self.0.address)
+        format!("{}/123456789012/{queue}", self.endpoint())
     }
 
     /// Sends one message, as somebody else.
     pub fn send(&self, queue: &str, body: &str) {
-        self.0.put(queue, body.to_owned(), None);
+        self.shared.put(queue, body.to_owned(), None);
     }
 
     /// Receives a message in the form of an event for a function, with its handle.
     pub fn receive(&self, queue: &str) -> Option<(Value, String)> {
-        let shared = &self.0;
+        let shared = &self.shared;
         let now = shared.clock.elapsed();
         let mut queues = shared.queues();
         let found = queues.entry(queue.to_owned()).or_default();
@@ -155,12 +150,12 @@ impl Sqs {
 
     /// Acknowledges a message.
     pub fn delete(&self, queue: &str, handle: &str) {
-        let mut queues = self.0.queues();
+        let mut queues = self.shared.queues();
         let found = queues.get_mut(queue).unwrap();
         let Some(place) = found.messages.iter().position(|it| it.handle == handle) else { return };
         if std::mem::take(&mut found.messages[place].twice) {
             // The other copy is delivered later, whatever became of the first.
-            found.messages[place].visible_at = self.0.clock.elapsed();
+            found.messages[place].visible_at = self.shared.clock.elapsed();
             return;
         }
         found.messages.swap_remove(place);
@@ -169,7 +164,7 @@ impl Sqs {
 
     /// Takes all messages away.
     pub fn purge(&self, queue: &str) -> usize {
-        let mut queues = self.0.queues();
+        let mut queues = self.shared.queues();
         let found = queues.entry(queue.to_owned()).or_default();
         let count = found.messages.len();
         found.messages.clear();
@@ -179,7 +174,7 @@ impl Sqs {
 
     /// What became of the messages of a queue.
     pub fn account(&self, queue: &str) -> Account {
-        let mut queues = self.0.queues();
+        let mut queues = self.shared.queues();
         let Queue { messages, dead, sent, deleted, purged } =
             queues.entry(queue.to_owned()).or_default();
         let (dead, left) = (dead.len(), messages.len());
@@ -188,26 +183,26 @@ impl Sqs {
 
     /// The bodies of the dead letters of a queue.
     pub fn dead(&self, queue: &str) -> Vec<String> {
-        self.0.queues().entry(queue.to_owned()).or_default().dead.clone()
+        self.shared.queues().entry(queue.to_owned()).or_default().dead.clone()
     }
 
     /// The bodies of all messages of a queue.
     pub fn bodies(&self, queue: &str) -> Vec<Value> {
-        let mut queues = self.0.queues();
+        let mut queues = self.shared.queues();
         let messages = &queues.entry(queue.to_owned()).or_default().messages;
         messages.iter().map(|it| serde_json::from_str(&it.body).unwrap()).collect()
     }
 
     /// The trace headers of all messages of a queue.
     pub fn traces(&self, queue: &str) -> Vec<Option<String>> {
-        let mut queues = self.0.queues();
+        let mut queues = self.shared.queues();
         let messages = &queues.entry(queue.to_owned()).or_default().messages;
         messages.iter().map(|it| it.trace.clone()).collect()
     }
 
     /// How often each action was called since this was asked last.
     pub fn calls(&self) -> BTreeMap<String, usize> {
-        std::mem::take(&mut self.0.calls.lock().unwrap())
+        std::mem::take(&mut self.shared.calls.lock().unwrap())
     }
 }
 
