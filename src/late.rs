@@ -128,6 +128,28 @@ impl Worker {
         Ok(tx.commit().await?)
     }
 
+    /// Sees to it that changes after what is read from now on are looked for, before anything is read or
+    /// taken for empty. `false`: it cannot be told now since when. Of a role that does not see others'
+    /// transactions that is not asked, as its slices are settled by `grace` alone.
+    pub(crate) async fn watch_changes(&self, rollup: &Rollup) -> Result<bool, WorkError> {
+        if !matches!(rollup.late, Late::Column(_))
+            || self.checkpoints.changes_until(&rollup.name).await?.is_some()
+        {
+            return Ok(true);
+        }
+        let label = format!("late changes of {}", rollup.from);
+        let mut tx = self.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &label).await?;
+        let until = changes::seen_until(&mut tx, rollup, WAIT).await?;
+        let may_be_told = settle::sees_all(&mut tx).await?;
+        tx.rollback().await?;
+        match until {
+            Some(until) => self.checkpoints.set_changes_until(&rollup.name, until).await?,
+            None if may_be_told => return Ok(false),
+            None => {}
+        }
+        Ok(true)
+    }
+
     /// Looks through the change times since the last look.
     async fn notice_changes(&self, rollup: &Rollup, deadline: Deadline) -> Result<(), WorkError> {
         let shape = self.ready(rollup).await?;
@@ -141,7 +163,7 @@ impl Worker {
         // With a transaction under way that keeps it from being told, the next look sees more.
         let Some(mut until) = until else { return Ok(()) };
         let Some(from) = from else {
-            // Slices that are read from now on see all that was stamped before.
+            // As when they are watched first; slices that are read from now on see all before it.
             return Ok(self.checkpoints.set_changes_until(&rollup.name, until).await?);
         };
         for _ in 0..HALVINGS_MAX {

@@ -23,6 +23,9 @@ impl Worker {
             // be in it after all; and what is empty is quickly computed from what is empty.
             return Ok(seen);
         }
+        if !self.watch_changes(rollup).await? {
+            return Ok(seen);
+        }
         let shape = self.shape(rollup).await?;
         let mut tx = self.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
         let found = begin::ask(&mut tx, rollup, &shape).await?;

@@ -247,7 +247,7 @@ impl Worker {
         Ok(Arc::new(shape))
     }
 
-    /// As [`Worker::shape`], and the target's tables are there and fit.
+    /// As [`Worker::shape`], and the target's tables are there and fit, and changes are looked for.
     ///
     /// # Errors
     /// As [`Worker::shape`]; the tables are missing or made for another definition.
@@ -257,6 +257,13 @@ impl Worker {
         }
         let shape = self.shape(rollup).await?;
         self.target.check(rollup, &shape, CATALOGUE_TIMEOUT).await?;
+        if !self.watch_changes(rollup).await? {
+            return Err(WorkError::Busy(
+                "while a prepared transaction is under way (SELECT * FROM pg_prepared_xacts), it cannot be \
+                 told since when changes are to be looked for; COMMIT PREPARED or ROLLBACK PREPARED ends it"
+                    .into(),
+            ));
+        }
         lock(&self.shapes).insert(rollup.name.clone(), Arc::clone(&shape));
         Ok(shape)
     }

@@ -200,6 +200,49 @@ async fn every_slice_without_success_is_found_without_asking_the_source() {
     world.verify_all("2026-03-02").await;
 }
 
+/// A source that stamps its changes, a slice a day.
+async fn stamped(clock: &ManualClock, sql: &str) -> World {
+    let rollups = DAILY.replace("bucket =", "late = { column = \"updated_at\" }\nbucket =");
+    let stamp = "ALTER TABLE events ADD updated_at timestamptz NOT NULL DEFAULT now() - interval '1 day'; \
+                 CREATE INDEX ON events (updated_at)";
+    world_at(clock, &format!("{stamp}; {sql}"), &rollups).await
+}
+
+/// A row of this day, written after all that was read before, as if the grace had passed since.
+async fn change(world: &World, day: &str) {
+    let grace = world.rollup().grace.as_secs();
+    let sql = format!(
+        "INSERT INTO events (created_at, kind, updated_at) \
+         VALUES ('{day}T09:00Z', 'late', clock_timestamp() - interval '{grace} seconds')"
+    );
+    world.sql(&sql).await;
+}
+
+/// Change times count from before the first slice is read, and not from the first tick on.
+#[tokio::test]
+async fn a_change_between_the_first_run_and_the_first_tick_is_noticed() {
+    let clock = clock("2026-01-04T12:00:00Z");
+    let world = stamped(&clock, &random_events(3, 20)).await;
+    assert!(world.run("2026-01-02").await.is_success());
+    change(&world, "2026-01-02").await;
+    let mut worked = starts(&tick(&world).await);
+    worked.sort_unstable();
+    assert_eq!(worked, ["2026-01-01", "2026-01-02", "2026-01-03"].map(instant));
+    world.verify_all("2026-01-04").await;
+}
+
+/// ... and from before a slice is taken for empty.
+#[tokio::test]
+async fn a_change_between_the_first_probe_and_the_first_tick_is_noticed() {
+    let clock = clock("2026-02-13T12:00:00Z");
+    let world = stamped(&clock, LATE_BEGIN).await;
+    let first_row = probed(&world).await.begin().unwrap().first_row;
+    assert_eq!(first_row, Some(instant("2026-02-10")));
+    change(&world, "2026-01-20").await;
+    assert!(starts(&tick(&world).await).contains(&instant("2026-01-20")));
+    world.verify_all("2026-02-13").await;
+}
+
 /// Three days of rows behind forty empty ones.
 const LATE_BEGIN: &str = "INSERT INTO events (created_at, kind) \
     SELECT '2026-02-10T00:00Z'::timestamptz + n * interval '6 hours', 'view' \

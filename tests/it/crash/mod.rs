@@ -13,25 +13,32 @@ mod wire;
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use tallymark::clock::Stopwatch;
 use tokio::runtime::Handle;
 
 use fanned::{Event, Fanned};
-use scene::{Scene, Sleeper};
+use scene::{Invoked, Scene, Sleeper};
 use slices::{SLICES, Slices, Ways};
 use wire::{Fault, Moment, Planned, Point, points};
 
-/// Processes that sleep at once, each with up to three connections.
-const SLEEPERS: usize = 32;
+/// Lambda's limit of an invocation.
+const BUDGET: Duration = Duration::from_secs(6);
+
+/// A lease outlives its invocation's budget by so much.
+const LEASE_MARGIN: Duration = Duration::from_secs(5);
+
+/// Processes that sleep at once in each scene, each with up to three connections: the server has 200 for all.
+const SLEEPERS: usize = 6;
 
 /// Cases on one set of slices; some slices are spare.
 const CASES: usize = 300;
 
-/// How often a case is tried.
-const TRIES: usize = 4;
+/// How often a case is tried, each time with more time: on a busy machine a budget may be over before the fault comes.
+const TRIES: u32 = 4;
 
 /// Unless `TALLYMARK_CRASH=all`: each point is killed at, before and after, and so many of the other faults are drawn for
 /// each scene.
@@ -113,40 +120,62 @@ fn cases(points: &[Point], is_whole: bool, random: &mut fastrand::Rng) -> Vec<Ca
     cases
 }
 
-/// Every case of one scene, each on a slice of its own.
+/// As many cases at once as there are slices for, and as may sleep: once they are over, nothing is left to do.
+fn rounds(cases: &[Case]) -> Vec<Vec<Case>> {
+    let (asleep, awake): (Vec<_>, Vec<_>) = cases.iter().cloned().partition(Case::sleeps);
+    let (mut asleep, mut awake) = (asleep.chunks(SLEEPERS), awake.chunks(CASES - SLEEPERS));
+    let round = || [awake.next(), asleep.next()].into_iter().flatten().flatten().cloned().collect();
+    std::iter::repeat_with(round).take_while(|round: &Vec<_>| !round.is_empty()).collect()
+}
+
+/// Every case of one round, each on a slice of its own.
 async fn matrix(scene: &impl Scene, cases: &[Case]) {
-    assert!(cases.len() <= CASES, "more cases than slices");
-    let (met, spare) = (AtomicUsize::new(0), AtomicUsize::new(CASES));
-    // On a busy machine a budget may be over before the fault comes.
-    let until_met = |slice: usize, plan: &[Planned], play: &dyn Fn(usize) -> usize| {
-        let spares = (1..TRIES).map(|_| spare.fetch_add(1, Ordering::Relaxed));
-        let found = std::iter::once(slice).chain(spares).map(play).find(|met| *met > 0);
-        met.fetch_add(found.unwrap_or_else(|| panic!("never met: {plan:?}")), Ordering::Relaxed);
+    let (met, spare, tries) = (AtomicUsize::new(0), AtomicUsize::new(CASES), AtomicU32::new(1));
+    let until_met = |slice, plan: &[Planned], play: &dyn Fn(usize, Duration) -> Invoked| {
+        let first = (slice, BUDGET);
+        let spares = (2..=TRIES).map(|nth| {
+            tries.fetch_max(nth, Ordering::Relaxed);
+            (spare.fetch_add(1, Ordering::Relaxed), BUDGET * nth)
+        });
+        let all = std::iter::once(first).chain(spares);
+        let mut last = None;
+        for (slice, budget) in all {
+            let invoked = play(slice, budget);
+            if invoked.met > 0 {
+                met.fetch_add(invoked.met, Ordering::Relaxed);
+                return;
+            }
+            last = Some(invoked);
+        }
+        panic!("{}: never met: {plan:?}; the last try: {last:#?}", scene.name());
     };
+    let outlive_leases = || thread::sleep(BUDGET * tries.load(Ordering::Relaxed) + LEASE_MARGIN);
     let (asleep, awake): (Vec<_>, Vec<_>) =
         cases.iter().enumerate().partition(|(_, case)| case.sleeps());
     in_lanes(scene.lanes(), &awake, |(slice, case)| {
-        until_met(*slice, &case.first, &|slice| scene.invoke(slice, &case.first).met);
+        until_met(*slice, &case.first, &|slice, budget| scene.invoke(budget, slice, &case.first));
     });
     let seconds: Vec<_> = awake.iter().filter(|(_, case)| !case.second.is_empty()).collect();
     if !seconds.is_empty() {
         // What the first invocation left behind may not need the call at which the second fault waits.
-        thread::sleep(scene::LEASE);
+        outlive_leases();
         in_lanes(scene.lanes(), &seconds, |(slice, case)| {
-            met.fetch_add(scene.invoke(*slice, &case.second).met, Ordering::Relaxed);
+            met.fetch_add(scene.invoke(BUDGET, *slice, &case.second).met, Ordering::Relaxed);
         });
     }
-    for some in asleep.chunks(SLEEPERS) {
+    if !asleep.is_empty() {
         let sleeping = Mutex::new(Vec::<Sleeper>::new());
-        in_lanes(scene.lanes(), some, |(slice, case)| {
-            until_met(*slice, &case.first, &|slice| {
-                let asleep = scene.put_to_sleep(slice, &case.first);
-                let met = usize::from(asleep.is_some());
-                sleeping.lock().unwrap().extend(asleep);
-                met
+        in_lanes(scene.lanes(), &asleep, |(slice, case)| {
+            until_met(*slice, &case.first, &|slice, budget| {
+                let sleeper = match scene.put_to_sleep(budget, slice, &case.first) {
+                    Ok(sleeper) => sleeper,
+                    Err(invoked) => return invoked,
+                };
+                sleeping.lock().unwrap().push(sleeper);
+                Invoked { answer: None, met: 1, calls: vec![] }
             });
         });
-        thread::sleep(scene::LEASE);
+        outlive_leases();
         scene.rerun().await;
         let before = scene.versions().await;
         sleeping.into_inner().unwrap().into_iter().for_each(Sleeper::wake);
@@ -187,12 +216,12 @@ impl Act<'_> {
         let mut points = points(&scene.record([SLICES - 2, SLICES - 1]));
         points.retain(|point| self.known.lock().unwrap().insert(point.clone()));
         let cases = cases(&points, is_whole, &mut fastrand::Rng::with_seed(self.seed));
-        for (round, cases) in cases.chunks(CASES).enumerate() {
-            if round > 0 {
+        for (nth, round) in rounds(&cases).iter().enumerate() {
+            if nth > 0 {
                 scene = self.runtime.block_on(make());
                 scene.record([SLICES - 2, SLICES - 1]);
             }
-            self.runtime.block_on(matrix(&scene, cases));
+            self.runtime.block_on(matrix(&scene, round));
         }
         let (name, count, elapsed) = (scene.name(), points.len(), watch.elapsed().as_secs());
         println!("{name}: {count} points, {} cases, {elapsed} s", cases.len());

@@ -12,17 +12,11 @@ use super::names;
 use super::wire::{Planned, Wires};
 use crate::support::runtime_api::{Answer, Function};
 
-/// Lambda's limit of an invocation.
-const BUDGET: Duration = Duration::from_secs(6);
-
 /// Enough for all of the work on a busy machine.
 const AMPLE: Duration = Duration::from_secs(30);
 
-/// No lease of such an invocation is longer: its budget, and 5 s.
-pub const LEASE: Duration = Duration::from_secs(11);
-
 /// Longer than anybody sleeps here.
-pub const SLEEP_MAX: Duration = Duration::from_secs(300);
+pub const SLEEP_MAX: Duration = Duration::from_secs(900);
 
 /// An event, and the servers that its invocation asks.
 pub trait Scene: Sync {
@@ -52,19 +46,13 @@ pub trait Scene: Sync {
 
     /// What is asked when nothing goes wrong. Not the first time: then more is unknown.
     fn record(&self, cases: [usize; 2]) -> Vec<String> {
-        let [_, Invoked { answer, calls, .. }] =
-            cases.map(|case| self.invoke_within(AMPLE, case, &[]));
+        let [_, Invoked { answer, calls, .. }] = cases.map(|case| self.invoke(AMPLE, case, &[]));
         assert!(answer.is_some(), "no answer, after {calls:#?}");
         calls
     }
 
     /// Invokes a new process, with these faults on its way.
-    fn invoke(&self, case: usize, faults: &[Planned]) -> Invoked {
-        self.invoke_within(BUDGET, case, faults)
-    }
-
-    /// As [`Scene::invoke`], with another budget.
-    fn invoke_within(&self, budget: Duration, case: usize, faults: &[Planned]) -> Invoked {
+    fn invoke(&self, budget: Duration, case: usize, faults: &[Planned]) -> Invoked {
         self.prepare(case);
         let directory = TempDir::new().unwrap();
         let (wires, mut function) = self.function(faults, &directory);
@@ -72,18 +60,28 @@ pub trait Scene: Sync {
         Invoked { answer, met: wires.met(), calls: wires.calls() }
     }
 
-    /// As [`Scene::invoke`], until the process stops; `None`: it met no fault.
-    fn put_to_sleep(&self, case: usize, faults: &[Planned]) -> Option<Sleeper> {
+    /// As [`Scene::invoke`], until the process stops.
+    fn put_to_sleep(
+        &self,
+        budget: Duration,
+        case: usize,
+        faults: &[Planned],
+    ) -> Result<Sleeper, Invoked> {
         self.prepare(case);
         let directory = TempDir::new().unwrap();
         let (wires, mut function) = self.function(faults, &directory);
         let (event, outlasted) = (self.event(case), Arc::clone(&wires));
         let invoked = thread::spawn(move || {
             let _directory = directory;
-            function.invoke_or_kill(&event, BUDGET, SLEEP_MAX);
+            let answer = function.invoke_or_kill(&event, budget, SLEEP_MAX);
             outlasted.outlast();
+            answer
         });
-        wires.stopped(&|| invoked.is_finished()).then_some(Sleeper { wires, invoked })
+        if wires.stopped(&|| invoked.is_finished()) {
+            return Ok(Sleeper { wires, invoked });
+        }
+        let answer = invoked.join().unwrap();
+        Err(Invoked { answer, met: 0, calls: wires.calls() })
     }
 
     /// Starts a process at the end of wires.
@@ -106,6 +104,7 @@ pub trait Scene: Sync {
 }
 
 /// What became of an invocation.
+#[derive(Debug)]
 pub struct Invoked {
     /// `None`: the process was killed.
     pub answer: Option<Answer>,
@@ -118,7 +117,7 @@ pub struct Invoked {
 /// A process that is stopped in the middle of its work.
 pub struct Sleeper {
     wires: Arc<Wires>,
-    invoked: JoinHandle<()>,
+    invoked: JoinHandle<Option<Answer>>,
 }
 
 impl Sleeper {

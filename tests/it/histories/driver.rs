@@ -14,6 +14,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _, PgConnection};
 use tallymark::clock::{Clock as _, Deadline, ManualClock};
 use tallymark::faults::without;
 use tallymark::rollup::{Late, Rollup};
+use tallymark::run::RunOptions;
 use tallymark::tick::TickReport;
 
 use super::search::Kind;
@@ -153,6 +154,9 @@ impl World {
         self.now_ms = BEGIN_MS;
         self.show_clock().await;
         self.empty_checkpoints().await;
+        // Nor does the worker know that it has seen to anything.
+        let worker = &self.inner.worker;
+        worker.config.rollups.iter().for_each(|rollup| worker.forget(rollup));
         let mut sql = "DELETE FROM public.events; DELETE FROM tallymark.slice; \
                        DELETE FROM tallymark.progress;"
             .to_owned();
@@ -196,23 +200,45 @@ impl World {
     }
 
     async fn step(&mut self, random: &mut Rng) -> String {
-        match random.u32(0..10) {
-            0..=5 => {
+        match random.u32(0..20) {
+            0..=10 => {
                 let which = random.usize(0..2);
                 let sql = self.statement(random, which);
                 let outcome = self.application(which, &sql).await;
                 format!("{}: {sql}{outcome}", self.sessions[which].name)
             }
-            6 | 7 => {
+            11..=14 => {
                 let minutes = random.u64(1..50);
                 self.advance(minutes).await;
                 format!("-- {minutes} minutes pass: {}", self.clock.now())
             }
-            _ => {
+            15..=18 => {
                 let polls = random.bool().then(|| random.usize(1..POLLS_MAX));
                 self.tick(polls).await
             }
+            _ => self.by_hand(random).await,
         }
+    }
+
+    /// What a person does beside the ticks: asks for a plan, or runs one slice.
+    async fn by_hand(&self, random: &mut Rng) -> String {
+        let worker = &self.inner.worker;
+        let rollup = random.choice(&worker.config.rollups).unwrap();
+        if random.bool() {
+            // What keeps it from being told now is no matter.
+            let _ = worker.probe(rollup).await;
+            return format!("-- plan {}", rollup.name);
+        }
+        let hours = random.u64(1..4);
+        let at = self.clock.now() - TimeDelta::hours(hours.try_into().unwrap());
+        let slice = rollup.calendar.containing(at.max(rollup.start));
+        let deadline = Deadline::after(&self.clock, Duration::from_secs(20));
+        let work = worker.run(rollup, slice, deadline, RunOptions::default());
+        let outcome = match without(self.kind.without, work).await {
+            Ok(report) => report.outcome.word().to_owned(),
+            Err(error) => error.to_string(),
+        };
+        format!("-- run {} {}: {outcome}", rollup.name, slice.start().format("%H:%M"))
     }
 
     /// What the application's session does next.
