@@ -41,13 +41,13 @@ pub async fn ask(
     // What is taken for empty has to be settled as what is read. Rows of a slice whose grace is over are
     // there once all have ended that were writing then. The time is taken first.
     let (mut probed_at, is_replica) = settle::now(tx).await?;
-    if !is_replica && settle::pass(tx, None, WAIT).await?.is_err() {
-        return Ok(None);
-    }
     // Nobody will tell of what an idle transaction still stamps with its own begin, or later.
     if rollup.late == Late::Clock && !is_removed(Guard::Oldest) {
-        let since = settle::oldest(tx).await?.since;
+        let since = settle::oldest(tx).await?;
         probed_at = since.map_or(probed_at, |since| since.min(probed_at));
+    }
+    if !is_replica && settle::pass(tx, None, WAIT).await?.is_err() {
+        return Ok(None);
     }
     let read = |error| DbError::new(crate::db::Side::Source, DOING, error);
     let seconds: Option<f64> = tx.row(DOING, first).await?.try_get(0).map_err(read)?;

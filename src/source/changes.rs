@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
+use sqlx::Row as _;
 
 use super::axis::Axis;
 use super::marks::Hours;
-use super::settle::{Oldest, now, oldest, pass, sees_all};
+use super::settle::{now, oldest, pass, sees_all};
 use super::shape::Shape;
 use crate::db::{DbError, Tx};
 use crate::faults::Guard;
@@ -33,9 +34,22 @@ pub async fn seen_until(
         let passed = pass(tx, None, wait).await?.is_ok();
         return Ok(passed.then(|| until.trunc_subsecs(3)));
     }
-    let Oldest { since, is_prepared } = oldest(tx).await?;
+    let since = oldest(tx).await?;
+    // After that: who is prepared meanwhile is in the one or in the other.
+    if has_prepared(tx).await? {
+        return Ok(None);
+    }
     let until = since.map_or(until, |since| since.min(until));
-    Ok((!is_prepared).then(|| until.trunc_subsecs(3)))
+    Ok(Some(until.trunc_subsecs(3)))
+}
+
+/// Whether transactions of this database are prepared, which do not tell when they began.
+async fn has_prepared(tx: &mut Tx) -> Result<bool, DbError> {
+    const SQL: &str =
+        "SELECT EXISTS (SELECT FROM pg_prepared_xacts WHERE database = current_database())";
+    const DOING: &str = "looking for prepared transactions";
+    let row = tx.row(DOING, SQL.into()).await?;
+    row.try_get(0).map_err(|source| tx.error(DOING, source))
 }
 
 /// The hours of the rows whose change time lies in `[from, to)`. Reads the index of that column, and

@@ -1,7 +1,6 @@
--- When the oldest transaction of this database began, and whether there are prepared ones, which do
--- not tell when they began. Vacuum and replication write no row that is counted.
-SELECT min(xact_start) AS since,
-       EXISTS (SELECT FROM pg_prepared_xacts WHERE database = current_database()) AS prepared
+-- When the oldest transaction of this database began. Vacuum and replication write no row that is
+-- counted.
+SELECT min(xact_start) AS since
 FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid()
   -- Tallymark's own transactions write to rollup tables only.

@@ -5,9 +5,11 @@
 //! already. What is asked, in this order, by the database's clock; docs/ACCURACY.md has the proofs:
 //!
 //! 1. the slice's end and its grace are over;
-//! 2. every transaction that had an ID then, the *horizon*, has ended;
-//! 3. and for those that come later: a trigger marks what they do (`capture`), or none of them began
-//!    before the slice's end (`clock`), or a change time tells of it (`column`), or nothing (`grace`).
+//! 2. with `clock`, no transaction is under way that began before the slice's end;
+//! 3. every transaction that had an ID then, the *horizon*, has ended; a prepared one has an ID, and tells
+//!    nobody when it began;
+//! 4. and of what others write later a trigger tells (`capture`), or a change time (`column`), or nothing
+//!    (`grace`).
 
 use std::time::Duration;
 
@@ -37,6 +39,8 @@ const IDS: &str = "SELECT pg_snapshot_xmin(s)::text::bigint AS oldest, \
 
 /// Whether other roles' transactions can be seen; to others PostgreSQL shows them without a start.
 const SEES_ALL: &str = "SELECT pg_has_role(current_user, 'pg_read_all_stats', 'usage')";
+
+const LOOKING: &str = "looking for older transactions";
 
 /// Between two looks at whether the transactions before the horizon have ended.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -84,13 +88,20 @@ pub async fn settle(
         // It does not know of the primary's transactions, and cannot take an ID.
         return Ok(Settled::By("grace"));
     }
+    // Before the horizon is taken: who is prepared meanwhile is below it.
+    if rollup.late == Late::Clock
+        && let Some(who) = began_before(tx, slice).await?
+    {
+        let reason = format!("not settled: {who} began before the slice's end and has not ended");
+        return Ok(Settled::NotYet { reason, retry_at: None, horizon: None });
+    }
     if let Err(Blocker { horizon, who }) = pass(tx, horizon, wait).await? {
         let reason = format!("not settled: {who} has not ended");
         return Ok(Settled::NotYet { reason, retry_at: None, horizon: Some(horizon) });
     }
     match &rollup.late {
         Late::Grace => Ok(Settled::By("grace")),
-        Late::Clock => settle_by_clock(tx, slice).await,
+        Late::Clock => Ok(Settled::By("clock")),
         Late::Column(_) if sees_all(tx).await? => Ok(Settled::By("column")),
         // Nobody can tell how old an open transaction's change times will be.
         Late::Column(_) => Ok(Settled::By("grace")),
@@ -188,42 +199,25 @@ async fn blocker(tx: &mut Tx, horizon: Horizon) -> Result<Option<String>, DbErro
     who.map_err(|source| tx.error("looking for open transactions", source))
 }
 
-/// The transactions of this database that are under way.
-#[derive(Clone, Copy, Debug)]
-pub struct Oldest {
-    /// When the oldest of them began; `None`: there is none. Prepared ones do not tell.
-    pub since: Option<DateTime<Utc>>,
-    /// Whether there are prepared ones.
-    pub is_prepared: bool,
-}
-
-/// Asks when the oldest transaction began; a role without `pg_read_all_stats` sees its own ones only.
+/// When the oldest transaction of this database began; `None`: none is under way. Prepared ones do not tell, and a
+/// role without `pg_read_all_stats` sees its own ones only.
 ///
 /// # Errors
 /// The server refuses or cannot be reached.
-pub async fn oldest(tx: &mut Tx) -> Result<Oldest, DbError> {
-    const DOING: &str = "looking for older transactions";
-    let row = tx.row(DOING, include_str!("oldest_start.sql").into()).await?;
-    let read = || {
-        let (since, is_prepared) = (row.try_get("since")?, row.try_get("prepared")?);
-        Ok::<_, sqlx::Error>(Oldest { since, is_prepared })
-    };
-    read().map_err(|source| tx.error(DOING, source))
+pub async fn oldest(tx: &mut Tx) -> Result<Option<DateTime<Utc>>, DbError> {
+    let row = tx.row(LOOKING, include_str!("oldest_start.sql").into()).await?;
+    row.try_get("since").map_err(|source| tx.error(LOOKING, source))
 }
 
-async fn settle_by_clock(tx: &mut Tx, slice: Slice) -> Result<Settled, DbError> {
+/// The oldest transaction that began before the slice's end and is under way, in words.
+async fn began_before(tx: &mut Tx, slice: Slice) -> Result<Option<String>, DbError> {
     if crate::faults::is_removed(Guard::Oldest) {
-        return Ok(Settled::By("clock"));
+        return Ok(None);
     }
     let sql = format!(include_str!("oldest.sql"), before = timestamptz(slice.end()));
-    let rows = tx.rows("looking for older transactions", sql).await?;
-    let Some(row) = rows.first() else { return Ok(Settled::By("clock")) };
-    let who = in_words(row).map_err(|source| tx.error("looking for older transactions", source))?;
-    Ok(Settled::NotYet {
-        reason: format!("not settled: {who} began before the slice's end and has not ended"),
-        retry_at: None,
-        horizon: None,
-    })
+    let rows = tx.rows(LOOKING, sql).await?;
+    let who = rows.first().map(in_words).transpose();
+    who.map_err(|source| tx.error(LOOKING, source))
 }
 
 /// `the transaction of pid 4711 (web, role app) since 2026-02-10T00:00:00Z`

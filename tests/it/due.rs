@@ -11,7 +11,7 @@ use tallymark::checkpoint::{Claim, SourceBegin, State, Watermark, Yield};
 use tallymark::clock::{Clock, Deadline, ManualClock};
 use tallymark::plan::{Standing, View};
 use tallymark::report::SliceReport;
-use tallymark::worker::Worker;
+use tallymark::worker::{WorkError, Worker};
 
 use crate::support::world::{
     BUDGET, DAILY, EVENTS, Setup, Urls, World, batch, clock, config, dynamo, instant, random_events,
@@ -229,6 +229,21 @@ async fn a_change_between_the_first_run_and_the_first_tick_is_noticed() {
     worked.sort_unstable();
     assert_eq!(worked, ["2026-01-01", "2026-01-02", "2026-01-03"].map(instant));
     world.verify_all("2026-01-04").await;
+}
+
+/// Nobody knows when a prepared transaction began, and so which changes may still appear.
+#[tokio::test]
+async fn while_a_transaction_is_prepared_no_first_slice_is_read_and_nothing_is_taken_for_empty() {
+    let clock = clock("2026-02-13T12:00:00Z");
+    let world = stamped(&clock, LATE_BEGIN).await;
+    world.sql("BEGIN; CREATE TABLE more (); PREPARE TRANSACTION 'b'").await;
+    assert_eq!(world.worker.probe(world.rollup()).await.unwrap().begin(), None);
+    let error = world.try_run("2026-02-10").await.unwrap_err();
+    assert!(matches!(error, WorkError::Busy(_)), "{error:?}");
+    assert!(error.to_string().contains("SELECT * FROM pg_prepared_xacts"), "{error}");
+    world.sql("ROLLBACK PREPARED 'b'").await;
+    assert!(probed(&world).await.begin().is_some());
+    assert!(world.run("2026-02-10").await.is_success());
 }
 
 /// ... and from before a slice is taken for empty.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, TimeDelta, Utc};
+use sqlx::AssertSqlSafe;
 use tallymark::checkpoint::{Claim, Lease, State, Yield};
 use tallymark::clock::{Clock as _, Deadline, ManualClock, SystemClock};
 use tallymark::db::Access;
@@ -329,6 +330,31 @@ async fn an_idle_transaction_that_began_before_a_slices_end_is_waited_for() {
     idle.commit().await.unwrap();
     let ran: SliceReport = world.run(&start).await;
     assert_eq!(ran.completion.unwrap().settled_by, "clock");
+}
+
+/// It leaves the list of those that are under way, and its row is not there before it is committed. Its ID is newer
+/// than any that was waited for when it was idle.
+#[tokio::test]
+async fn who_is_prepared_while_a_slice_waits_is_waited_for() {
+    let (mut world, start) = ahead().await;
+    world.worker.settle_wait_max = Duration::ZERO;
+    let start = start.to_rfc3339();
+    let mut writer = world.pool.begin().await.unwrap();
+    let write = "INSERT INTO events (created_at) VALUES (pg_catalog.now() + interval '9 days')";
+    sqlx::raw_sql(write).execute(&mut *writer).await.unwrap();
+    let mut idle = world.pool.acquire().await.unwrap();
+    sqlx::raw_sql("BEGIN; SELECT 1").execute(&mut *idle).await.unwrap();
+    assert_eq!(world.run(&start).await.outcome, Outcome::Yielded);
+    let write =
+        format!("INSERT INTO events (created_at) VALUES ('{start}'); PREPARE TRANSACTION 'a'");
+    sqlx::raw_sql(AssertSqlSafe(write)).execute(&mut *idle).await.unwrap();
+    writer.commit().await.unwrap();
+    let waits = world.run(&start).await;
+    let reason = waits.reason.unwrap();
+    assert!(reason.starts_with("not settled: the prepared transaction 'a' ("), "{reason}");
+    assert_eq!(waits.outcome, Outcome::Yielded);
+    world.sql("COMMIT PREPARED 'a'").await;
+    assert_eq!(world.run(&start).await.completion.unwrap().rows_read, 1);
 }
 
 /// Rows that are stamped with its beginning may still come to lie before the first one that is seen.

@@ -201,6 +201,8 @@ fn settings(port: u16, options: &Options) -> Vec<(&'static str, String)> {
         // A socket's path may be too long for one, and nothing here needs it.
         ("unix_socket_directories", String::new()),
         ("max_connections", options.max_connections.to_string()),
+        // As the sources of applications with two-phase commits have it.
+        ("max_prepared_transactions", "8".to_owned()),
         ("shared_buffers", format!("{}MB", options.shared_buffers_mb)),
         ("fsync", durable.to_owned()),
         ("synchronous_commit", durable.to_owned()),
