@@ -26,6 +26,12 @@ pub trait Scene: Sync {
     /// Invocations at once.
     fn lanes(&self) -> usize;
 
+    /// Whether somebody holds a transaction open in every case. Elsewhere that depends on the tests beside this one, and
+    /// so does whether it is asked who it is.
+    fn is_waiting(&self) -> bool {
+        false
+    }
+
     /// Makes work for an invocation.
     fn prepare(&self, case: usize);
 

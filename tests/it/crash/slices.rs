@@ -96,6 +96,10 @@ impl Scene for Slices {
         1
     }
 
+    fn is_waiting(&self) -> bool {
+        self.ways.is_waiting
+    }
+
     fn prepare(&self, _: usize) {
         let url = &self.place.source_url;
         if self.ways.is_failing {
