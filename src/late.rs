@@ -128,9 +128,9 @@ impl Worker {
         Ok(tx.commit().await?)
     }
 
-    /// Sees to it that changes after what is read from now on are looked for, before anything is read or
-    /// taken for empty. `false`: it cannot be told now since when. Of a role that does not see others'
-    /// transactions that is not asked, as its slices are settled by `grace` alone.
+    /// Sees to it that changes of whatever is read, or taken for empty, from now on are looked for.
+    /// `false`: it cannot be told now since when. A role that does not see others' transactions need
+    /// not know, as its slices are settled by `grace` alone.
     pub(crate) async fn watch_changes(&self, rollup: &Rollup) -> Result<bool, WorkError> {
         if !matches!(rollup.late, Late::Column(_))
             || self.checkpoints.changes_until(&rollup.name).await?.is_some()

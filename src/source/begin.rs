@@ -24,8 +24,8 @@ const WAIT: Duration = Duration::from_millis(250);
 const DOING: &str = "looking for the first row";
 
 /// Asks where the rows of `rollup`'s source begin, whatever its `where` says, and up to when nothing can
-/// appear before them any more. `None`: it cannot be said now, because a transaction is open that may still add earlier rows, or because without an
-/// index it would take a scan.
+/// appear before them any more. `None`: it cannot be said now, because a transaction is open that may
+/// still add earlier rows, or because without an index it would take a scan.
 ///
 /// # Errors
 /// The source refuses or cannot be reached.
