@@ -20,8 +20,9 @@ const RETRY_FIRST: Duration = Duration::from_millis(50);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// An answer takes milliseconds; a try that lasts this long is better made again.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Bounds one call with all its retries.
-const OPERATION_TIMEOUT: Duration = Duration::from_secs(6);
+/// Bounds one call with its credentials and all its tries, which take 6 s at most. Longer than those by some seconds in
+/// which the machine stands still: then a try is made again, and the call does not fail.
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(15);
 /// An endpoint of one's own (a local server) has no regions, but requests are signed for one.
 const LOCAL_REGION: &str = "us-east-1";
 /// Endpoints of one's own, as every AWS SDK reads them.

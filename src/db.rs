@@ -16,8 +16,8 @@ use crate::config::{Address, DatabaseUrl};
 use crate::secret;
 use crate::sql::literal;
 
-/// How long a connection may take: a suspended Neon wakes in a few hundred milliseconds, and a
-/// server that has not answered after this long is reported as unreachable.
+/// How long a connection may take, unless the address says otherwise: a suspended Neon wakes in a few hundred
+/// milliseconds, and a server that has not answered after this long is reported as unreachable.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Idle connections are closed after this, so that a scale-to-zero database can go to sleep.
@@ -82,7 +82,7 @@ struct Opened {
 
 /// How to connect to `url`: a host that is not this machine is verified in full, unless the URL has an `sslmode`.
 pub(crate) fn options(url: &DatabaseUrl) -> Result<PgConnectOptions, sqlx::Error> {
-    let options: PgConnectOptions = url.expose().parse()?;
+    let options: PgConnectOptions = url.for_driver().parse()?;
     // A pooler refuses startup parameters it does not know; the transaction sets its own.
     let options = options.extra_float_digits(None).application_name("tallymark");
     if !url.has_ssl_mode() && !url.is_loopback() {
@@ -98,7 +98,7 @@ impl Opened {
         let place = format!("{}:{}", options.get_host(), options.get_port());
         let pool = PgPoolOptions::new()
             .max_connections(connections_max)
-            .acquire_timeout(CONNECT_TIMEOUT)
+            .acquire_timeout(url.connect_timeout().unwrap_or(CONNECT_TIMEOUT))
             .idle_timeout(IDLE_TIMEOUT)
             .connect_lazy_with(options.statement_cache_capacity(0));
         Ok(Self { url, place, pool })
@@ -155,9 +155,15 @@ impl Db {
     }
 
     async fn begin_on(&self, opened: &Opened, begin: &str, limit: Duration) -> Result<Tx, DbError> {
-        let refused =
-            |source| DbError::new(self.side, format!("connecting to {}", opened.place), source);
-        // Within the caller's time: whoever has less than the pool's patience must hear why.
+        // Within the caller's time, unless the address asks for more: whoever has less must hear why.
+        let limit = opened.url.connect_timeout().unwrap_or(CONNECT_TIMEOUT.min(limit));
+        let refused = |source| {
+            let within = match source {
+                sqlx::Error::PoolTimedOut => format!(" within {:.1} s", limit.as_secs_f64()),
+                _ => String::new(),
+            };
+            DbError::new(self.side, format!("connecting to {}{within}", opened.place), source)
+        };
         let connection = tokio::time::timeout(limit, opened.pool.acquire())
             .await
             .unwrap_or(Err(sqlx::Error::PoolTimedOut))
@@ -451,9 +457,9 @@ fn text(error: &sqlx::Error) -> String {
         None => match error {
             sqlx::Error::Io(error) => with_remedy(error.to_string()),
             sqlx::Error::Tls(error) => with_remedy(error.to_string()),
-            sqlx::Error::PoolTimedOut => {
-                format!("no connection in time (at most {} s)", CONNECT_TIMEOUT.as_secs())
-            }
+            sqlx::Error::PoolTimedOut => "no answer in time; if the server sleeps when idle, add \
+                                          ?connect_timeout=SECONDS to its address"
+                .to_owned(),
             sqlx::Error::Configuration(error) => error.to_string(),
             error => error.to_string(),
         },

@@ -83,7 +83,12 @@ fn url_of(text: &str) -> Result<DatabaseUrl, &'static str> {
     );
     let port = field("port").unwrap_or_else(|| "5432".to_owned());
     let database = field("dbname").or_else(|| field("database")).ok_or(required)?;
-    let options = field("sslmode").map_or_else(String::new, |mode| format!("?sslmode={mode}"));
+    let options = ["sslmode", "connect_timeout"]
+        .iter()
+        .filter_map(|name| Some(format!("{name}={}", encoded(&field(name)?))))
+        .collect::<Vec<_>>()
+        .join("&");
+    let options = if options.is_empty() { options } else { format!("?{options}") };
     DatabaseUrl::new(format!(
         "postgres://{}:{}@{host}:{port}/{}{options}",
         encoded(&user),
@@ -120,6 +125,10 @@ mod tests {
             (
                 r#"{"username":"a","password":"p","host":"db","dbname":"s","sslmode":"require"}"#,
                 "postgres://a:p@db:5432/s?sslmode=require",
+            ),
+            (
+                r#"{"username":"a","password":"p","host":"db","dbname":"s","sslmode":"require","connect_timeout":30}"#,
+                "postgres://a:p@db:5432/s?sslmode=require&connect_timeout=30",
             ),
         ] {
             assert_eq!(url_of(text).unwrap().expose(), expected);

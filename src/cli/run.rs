@@ -88,7 +88,8 @@ fn wrong(report: &TickReport) -> String {
 
 fn text(report: &TickReport) -> String {
     if report.slices.is_empty() && report.left == 0 && report.scrub.is_nothing() {
-        return "nothing is due".into();
+        let is_known = report.problems.iter().all(|problem| problem.is_alarm);
+        return if is_known { "nothing is due" } else { "nothing was done" }.into();
     }
     let mut parts = Vec::new();
     if !report.slices.is_empty() {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::error::shown;
 use super::raw::Node;
@@ -12,6 +13,9 @@ use super::raw::Node;
 #[derive(Clone, PartialEq, Eq)]
 pub struct DatabaseUrl(String);
 
+/// The longest time to connect that an address can ask for: no budget is longer than a Lambda function's 15 minutes.
+const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(900);
+
 /// The parts of an address that matter here, undecoded.
 struct Parts<'u> {
     user: Option<&'u str>,
@@ -20,6 +24,19 @@ struct Parts<'u> {
     port: Option<&'u str>,
     database: &'u str,
     query: Option<&'u str>,
+}
+
+impl<'u> Parts<'u> {
+    /// The options, in their order.
+    fn options(&self) -> impl DoubleEndedIterator<Item = &'u str> + use<'u> {
+        self.query.into_iter().flat_map(|query| query.split('&'))
+    }
+
+    /// What an option is set to; of several the last counts.
+    fn option(&self, names: &[&str]) -> Option<&'u str> {
+        let mut options = self.options().filter_map(|option| option.split_once('='));
+        options.rfind(|(name, _)| names.contains(name)).map(|(_, value)| value)
+    }
 }
 
 impl DatabaseUrl {
@@ -35,29 +52,48 @@ impl DatabaseUrl {
                 "the address names no host; write postgres://user:password@host:5432/database",
             );
         }
+        connect_timeout(&parts)?;
         Ok(Self(text))
     }
 
-    /// The address with its password, for the driver.
+    /// The address with its password.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
+    }
+
+    /// The address with its password, for the driver: without `connect_timeout`, which it does not know.
+    #[must_use]
+    pub fn for_driver(&self) -> String {
+        let Some((rest, query)) = self.0.split_once('?') else { return self.0.clone() };
+        let is_known = |option: &&str| option.split('=').next() != Some("connect_timeout");
+        let options: Vec<_> = query.split('&').filter(is_known).collect();
+        format!("{rest}?{}", options.join("&"))
+    }
+
+    /// How long the server may take to let us in, if the address says so: the option `connect_timeout`, in seconds, as
+    /// for libpq, where 0 is no limit. 15 minutes at most.
+    #[must_use]
+    pub fn connect_timeout(&self) -> Option<Duration> {
+        split(&self.0).and_then(|parts| connect_timeout(&parts)).ok().flatten()
     }
 
     /// Whether the address says how the connection is to be encrypted.
     #[must_use]
     pub fn has_ssl_mode(&self) -> bool {
         let Ok(parts) = split(&self.0) else { return false };
-        let mut options = parts.query.into_iter().flat_map(|query| query.split('&'));
-        options.any(|option| matches!(option.split('=').next(), Some("sslmode" | "ssl-mode")))
+        let is_mode =
+            |option: &str| matches!(option.split('=').next(), Some("sslmode" | "ssl-mode"));
+        parts.options().any(is_mode)
     }
 
     /// Whether the server is this machine: a loopback address, `localhost` or a Unix socket.
     #[must_use]
     pub fn is_loopback(&self) -> bool {
         let Ok(parts) = split(&self.0) else { return false };
-        let mut options = parts.query.into_iter().flat_map(|query| query.split('&'));
-        if options.any(|option| option.split('=').next().is_some_and(|key| key.contains('%'))) {
+        let is_encoded =
+            |option: &str| option.split('=').next().is_some_and(|key| key.contains('%'));
+        if parts.options().any(is_encoded) {
             // The driver decodes the options' names: this one may be `host`.
             return false;
         }
@@ -139,13 +175,18 @@ fn split(text: &str) -> Result<Parts<'_>, &'static str> {
 
 /// The host that the driver will use: options win over the host's own place.
 fn effective_host<'u>(parts: &Parts<'u>) -> &'u str {
-    let options = parts.query.into_iter().flat_map(|query| query.split('&'));
-    options
-        .filter_map(|option| option.split_once('='))
-        .filter(|(key, _)| matches!(*key, "host" | "hostaddr"))
-        .map(|(_, value)| value)
-        .next_back()
-        .unwrap_or(parts.host)
+    parts.option(&["host", "hostaddr"]).unwrap_or(parts.host)
+}
+
+fn connect_timeout(parts: &Parts<'_>) -> Result<Option<Duration>, &'static str> {
+    let Some(value) = parts.option(&["connect_timeout"]) else { return Ok(None) };
+    match value.parse().map(Duration::from_secs) {
+        Ok(Duration::ZERO) => Ok(Some(CONNECT_TIMEOUT_MAX)),
+        Ok(timeout) => Ok(Some(timeout.min(CONNECT_TIMEOUT_MAX))),
+        Err(_) => Err(
+            "connect_timeout in the address is not a number of seconds; write connect_timeout=15",
+        ),
+    }
 }
 
 /// Where a database's address is found.
@@ -280,9 +321,35 @@ mod tests {
             "postgres:///x",
             "postgres://app:hun ter2@db/x",
             "postgres://app:hunter2@db/x\n",
+            "postgres://app:hunter2@db/x?connect_timeout=hunter2",
+            "postgres://app:hunter2@db/x?connect_timeout=-1",
         ] {
             let fault = DatabaseUrl::new(text).unwrap_err();
             assert!(!fault.contains("ter2"), "{fault}");
+        }
+    }
+
+    #[test]
+    fn the_time_to_connect_is_that_of_the_address() {
+        for (text, seconds, for_driver) in [
+            ("postgres://app@db/x", None, "postgres://app@db/x"),
+            ("postgres://app@db/x?connect_timeout=30", Some(30), "postgres://app@db/x?"),
+            (
+                "postgres://app@db/x?sslmode=require&connect_timeout=2&connect_timeout=60&host=b",
+                Some(60),
+                "postgres://app@db/x?sslmode=require&host=b",
+            ),
+            ("postgres://app@db/x?connect_timeout=0", Some(900), "postgres://app@db/x?"),
+            ("postgres://app@db/x?connect_timeout=100000", Some(900), "postgres://app@db/x?"),
+            // Words in other places say nothing.
+            (
+                "postgres://app:connect_timeout=9@db/connect_timeout=9?application_name=connect_timeout=9",
+                None,
+                "postgres://app:connect_timeout=9@db/connect_timeout=9?application_name=connect_timeout=9",
+            ),
+        ] {
+            assert_eq!(url(text).connect_timeout(), seconds.map(Duration::from_secs), "{text}");
+            assert_eq!(url(text).for_driver(), for_driver);
         }
     }
 

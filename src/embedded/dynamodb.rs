@@ -3,13 +3,18 @@
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
 use dynoxide::Database;
 use tokio::sync::oneshot;
 
-use crate::aws::{retries, timeouts};
+use crate::aws::retries;
+
+/// It is in this process: where its answer is late, the machine is, and to ask again would not be faster.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Why the embedded DynamoDB did not start.
 #[derive(Debug, thiserror::Error)]
@@ -76,7 +81,8 @@ impl EmbeddedDynamo {
     /// A client of it. The credentials are made up: nothing verifies them.
     #[must_use]
     pub fn client(&self) -> Client {
-        client_of(&self.endpoint())
+        let patient = TimeoutConfig::builder().operation_timeout(ANSWER_TIMEOUT).build();
+        Client::from_conf(settings(&self.endpoint()).timeout_config(patient).build())
     }
 }
 
@@ -90,17 +96,19 @@ impl Drop for EmbeddedDynamo {
     }
 }
 
-/// A client of an embedded DynamoDB at this endpoint, with the time limits of the real one.
+/// A client of a DynamoDB at this endpoint, with the time limits of the real one.
+#[cfg(test)]
 pub(crate) fn client_of(endpoint: &str) -> Client {
-    let config = aws_sdk_dynamodb::Config::builder()
+    Client::from_conf(settings(endpoint).timeout_config(crate::aws::timeouts()).build())
+}
+
+fn settings(endpoint: &str) -> aws_sdk_dynamodb::config::Builder {
+    aws_sdk_dynamodb::Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .endpoint_url(endpoint)
         .region(Region::from_static("us-east-1"))
         .credentials_provider(Credentials::new("embedded", "embedded", None, None, "embedded"))
         .retry_config(retries())
-        .timeout_config(timeouts())
-        .build();
-    Client::from_conf(config)
 }
 
 fn as_text(path: &Path) -> Result<String, EmbeddedDynamoError> {

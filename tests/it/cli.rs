@@ -1,13 +1,15 @@
 //! The command line as a person or a script meets it: the real binary against real servers.
 
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tallymark::clock::Stopwatch;
 use tallymark::embedded::postgres::{Binaries, EmbeddedPostgres};
 
 use crate::support::cli::{PASSWORD, Place, daily, day, documented, ended, execute, lines, today};
-use crate::support::{cache, options, server_directory};
+use crate::support::proxy::Cutter;
+use crate::support::{cache, options, postgres, server_directory};
 
 const COMMANDS: [&str; 12] = [
     "demo",
@@ -290,6 +292,24 @@ async fn a_refused_port_is_told_in_time() {
     place.run(&["check"]).refused(3, &[]);
     place.source_url = good;
     place.run(&["run"]).good();
+    is_right(&place).await;
+}
+
+/// As one that was asleep.
+#[tokio::test]
+async fn a_server_that_answers_late_is_waited_for_as_long_as_its_address_says() {
+    let (mut place, _database) = Place::with_events(2).await;
+    place.run(&["init"]).good();
+    let server = format!("127.0.0.1:{}", postgres().port());
+    let late = Cutter::slow(server.clone(), Duration::from_secs(3));
+    let url = place.source_url.replace(&server, &format!("127.0.0.1:{}", late.port));
+    place.source_url = format!("{url}?connect_timeout=1");
+    place
+        .run(&["run"])
+        .refused(3, &["source database", "within 1.0 s", "?connect_timeout=SECONDS"]);
+    place.source_url = format!("{url}?connect_timeout=60");
+    let run = place.run(&["run"]).good();
+    assert!(!run.err.contains("connect_timeout"), "the driver is not told: {run:?}");
     is_right(&place).await;
 }
 

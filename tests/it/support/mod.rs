@@ -48,9 +48,15 @@ pub fn options(directory: PathBuf) -> Options {
     }
 }
 
+static SERVER: OnceLock<EmbeddedPostgres> = OnceLock::new();
+
+/// The server that all tests of this process share, if one has asked for it.
+pub fn started() -> Option<&'static EmbeddedPostgres> {
+    SERVER.get()
+}
+
 /// The server that all tests of this process share. It stops when the process ends.
 pub fn postgres() -> &'static EmbeddedPostgres {
-    static SERVER: OnceLock<EmbeddedPostgres> = OnceLock::new();
     SERVER.get_or_init(|| {
         remove_leftovers(Path::new(env!("CARGO_TARGET_TMPDIR")));
         let binaries = Binaries::find(&cache()).expect("PostgreSQL's programs");

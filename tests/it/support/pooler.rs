@@ -11,7 +11,9 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::Duration;
 
-use super::postgres;
+use tallymark::embedded::postgres::EmbeddedPostgres;
+
+use super::started;
 
 /// Where Debian and others install it.
 const PLACES: [&str; 3] =
@@ -76,16 +78,20 @@ impl PgBouncer {
     }
 }
 
-/// `url` as a worker should use it: through a pooler, if that was asked for and it is on the tests' server.
+/// `url` as a worker should use it: through a pooler, if that was asked for, and with more patience than the default, if it
+/// is on the tests' server. A machine that stood still for some seconds must not look like a server out of reach.
 pub fn pooled(url: &str) -> String {
     static SHARED: OnceLock<PgBouncer> = OnceLock::new();
-    if env::var_os(ASKED).is_none() {
+    let Some(port) = started().map(EmbeddedPostgres::port) else { return url.to_owned() };
+    let direct = format!("127.0.0.1:{port}/");
+    if !url.contains(&direct) {
         return url.to_owned();
     }
-    let direct = format!("127.0.0.1:{}/", postgres().port());
-    let start = || PgBouncer::start(postgres().port(), 20).expect("PgBouncer");
-    match url.contains(&direct) {
-        true => url.replace(&direct, &format!("127.0.0.1:{}/", SHARED.get_or_init(start).port)),
-        false => url.to_owned(),
-    }
+    let start = || PgBouncer::start(port, 20).expect("PgBouncer");
+    let url = match env::var_os(ASKED) {
+        Some(_) => url.replace(&direct, &format!("127.0.0.1:{}/", SHARED.get_or_init(start).port)),
+        None => url.to_owned(),
+    };
+    let sign = if url.contains('?') { '&' } else { '?' };
+    format!("{url}{sign}connect_timeout=60")
 }

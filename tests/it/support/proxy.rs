@@ -30,9 +30,19 @@ pub struct Cutter {
 
 impl Cutter {
     pub fn start(upstream: String, cut: Cut) -> Self {
-        let armed = Arc::new(AtomicBool::new(true));
+        Self::with(upstream, cut, true, Duration::ZERO)
+    }
+
+    /// One that cuts nothing, and lets each connection wait before it reaches the server.
+    pub fn slow(upstream: String, delay: Duration) -> Self {
+        Self::with(upstream, Cut { said: "BEGIN", bytes: 0 }, false, delay)
+    }
+
+    fn with(upstream: String, cut: Cut, is_armed: bool, delay: Duration) -> Self {
+        let armed = Arc::new(AtomicBool::new(is_armed));
         let shared = Arc::clone(&armed);
         let listening = Listening::start(move |client| {
+            thread::sleep(delay);
             let server = TcpStream::connect(&upstream).unwrap();
             relay(client, server, cut, &shared).unwrap();
         });
