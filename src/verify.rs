@@ -68,7 +68,8 @@ impl Worker {
     /// that is not enough for the slice, its buckets are compared in several.
     ///
     /// # Errors
-    /// The databases cannot be asked, or do not fit the definition; a single bucket takes too long.
+    /// The databases cannot be asked, or do not fit the definition; a single bucket takes too long; a person or the
+    /// hours hold it back.
     pub async fn verify(
         &self,
         rollup: &Rollup,
@@ -99,6 +100,8 @@ impl Worker {
             let next = place + step;
             let buckets = (cut[place], cut.get(next).copied().unwrap_or(slice.end()));
             let limit = limit.saturating_sub(examples.len());
+            let nice_ratio =
+                self.may_work(rollup, None).await?.map_err(|hold| WorkError::Held(hold.reason))?;
             let governor = self.governor_of(rollup);
             let what =
                 Verification { rollup, shape: &shape, slice, buckets, timeout, limit, governor };
@@ -109,7 +112,7 @@ impl Worker {
                     examples.extend(found.into_iter().take(limit));
                     place = next;
                     if let Some(governor) = governor {
-                        governor.chunk_read(watch.elapsed(), false, None);
+                        governor.chunk_read(watch.elapsed(), false, nice_ratio);
                     }
                 }
                 Err(WorkError::Db(error)) if error.kind() == DbErrorKind::Cancelled && step > 1 => {
@@ -179,6 +182,7 @@ impl Worker {
                 let why = format!("not compared within {} s", timeout.as_secs());
                 return Ok(Compared::Pending(Pending { is_too_large: true, ..because(&why) }));
             }
+            Err(WorkError::Held(why)) => return pending(&why),
             Err(WorkError::Busy(why)) => return pending(&format!("the source is busy: {why}")),
             found => found?,
         };

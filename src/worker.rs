@@ -72,6 +72,9 @@ pub enum WorkError {
     /// The source cannot bear it now.
     #[error("the source is busy: {0}")]
     Busy(String),
+    /// A person or the hours hold it back; the text says since when and why.
+    #[error("{0}")]
+    Held(String),
     /// What was asked for makes no sense; the text says what would.
     #[error("{0}")]
     Usage(String),
@@ -125,7 +128,9 @@ impl WorkError {
                 | CheckpointError::NoRegion
                 | CheckpointError::Denied { .. },
             ) => Severity::Usage,
-            Self::Checkpoint(_) | Self::Queue(_) | Self::Busy(_) => Severity::Failed,
+            Self::Checkpoint(_) | Self::Queue(_) | Self::Busy(_) | Self::Held(_) => {
+                Severity::Failed
+            }
         }
     }
 }

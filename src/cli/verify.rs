@@ -332,7 +332,8 @@ fn text(verified: &Verified) -> String {
     }
     let all = ui::counted(verified.slices, "slice");
     lines.push(match (verified.slices, verified.drifted.len()) {
-        (0, _) => "nothing to verify yet".into(),
+        (0, _) if verified.pending.is_empty() => "nothing to verify yet".into(),
+        (0, _) => "nothing was compared".into(),
         (_, 0) => {
             format!("{all} compared with the source, 0 differences: every slice verified")
         }

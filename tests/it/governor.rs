@@ -364,6 +364,15 @@ async fn a_pause_is_obeyed_before_the_next_chunk_and_cancel_ends_a_backfill() {
     place.run(&["pause", "--for", "1s"]).good();
     place.run(&["resume", "daily", "--backfill"]).good();
     place.run(&["backfill", "daily", "--force", "--yes"]).good();
+    // Whoever compares reads too.
+    place.run(&["pause", "--reason", "a sale"]).good();
+    let held = place.json(&["verify"]);
+    assert_eq!((held["slices"].as_u64(), held["differences"].as_u64()), (Some(0), Some(0)));
+    let why = held["pending"][0]["why"].as_str().unwrap();
+    assert!(why.starts_with("paused since ") && why.ends_with(": a sale"), "{held}");
+    assert!(place.run(&["verify"]).good().out.ends_with("\nnothing was compared\n"));
+    place.run(&["resume"]).good();
+    assert!(place.run(&["verify"]).good().out.ends_with(": every slice verified\n"));
 }
 
 /// A sleeping source stays asleep, and DynamoDB is asked for the watermark and what comes after it.
