@@ -235,6 +235,8 @@ impl Worker {
         reason: &str,
     ) -> Result<Backfill, WorkError> {
         let now = self.clock.now();
+        // There are no slices to come.
+        let to = to.filter(|to| *to <= now);
         let range = self.checked_range(rollup, (from, to.unwrap_or(now)))?;
         let mut backfill = Backfill::new(rollup, range, order, force, reason, now);
         match self.checkpoints.start_backfill(&mut backfill).await? {
