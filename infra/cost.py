@@ -76,9 +76,11 @@ def counted(names, text):
 
 def fixed():
     """What the stack costs if nothing is to be done: metrics, alarms, polling."""
+    template = (ROOT / "template.yaml").read_text()
     metrics = counted(r"^\| `([A-Z]\w+)` \|", (ROOT / "docs" / "METRICS.md").read_text())
-    alarms = (ROOT / "template.yaml").read_text().count("Type: AWS::CloudWatch::Alarm")
-    return metrics, alarms, metrics * METRIC, alarms * ALARM, IDLE_POLLS * P["SQS_REQUEST"]
+    watched = counted(r"Namespace: Tallymark\n *MetricName: (\w+)", template)
+    alarms = template.count("Type: AWS::CloudWatch::Alarm")
+    return metrics, watched, alarms, metrics * METRIC, alarms * ALARM, IDLE_POLLS * P["SQS_REQUEST"]
 
 
 def table(head, rows):
@@ -91,13 +93,15 @@ def money(dollars):
 
 
 def page():
-    metrics, alarms, *parts = fixed()
+    metrics, watched, alarms, *parts = fixed()
     stack = sum(parts)
+    unseen = (metrics - watched) * METRIC
     whole = [
         (f"{metrics} custom metrics at {money(METRIC)}", money(parts[0])),
         (f"{alarms} alarms at {money(ALARM)}", money(parts[1])),
         (f"{IDLE_POLLS:,} polls of two queues", money(parts[2])),
         ("**the stack**", f"**{money(stack)}**"),
+        (f"without a dashboard, and the {metrics - watched} metrics that no alarm watches", money(stack - unseen)),
     ]
     months = []
     for rollups in (1, 10, 100):

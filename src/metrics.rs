@@ -4,12 +4,40 @@
 //! a metric that CloudWatch charges for. The format:
 //! <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>
 
+use std::str::FromStr;
+
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Map, Value, json};
 
 use crate::backfill::BatchReport;
 use crate::report::{Outcome, SliceReport};
 use crate::tick::TickReport;
+
+/// What alarms watch, in template.yaml and infra/terraform.
+const WATCHED: [&str; 5] =
+    ["WatermarkLag", "SlicesExhausted", "SlicesDiffering", "CaptureMissing", "RollupsHeld"];
+
+/// What CloudWatch makes metrics of, and charges for. All the values are in the line whichever it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kept {
+    /// Of every value.
+    #[default]
+    All,
+    /// Of what alarms watch.
+    Alarms,
+}
+
+impl FromStr for Kept {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "all" => Ok(Self::All),
+            "alarms" => Ok(Self::Alarms),
+            _ => Err("write `all`, or `alarms` for what alarms watch"),
+        }
+    }
+}
 
 /// The metrics of one invocation, with their units.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -100,26 +128,28 @@ impl Metrics {
 
     /// The log line, of the function with this name.
     #[must_use]
-    pub fn line(&self, function: &str, now: DateTime<Utc>) -> Value {
+    pub fn line(&self, function: &str, kept: Kept, now: DateTime<Utc>) -> Value {
+        let is_kept = |name: &str| kept == Kept::All || WATCHED.contains(&name);
+        let kept = self.0.iter().filter(|(name, ..)| is_kept(name));
         let definitions: Vec<_> =
-            self.0.iter().map(|(name, unit, _)| json!({ "Name": name, "Unit": unit })).collect();
+            kept.map(|(name, unit, _)| json!({ "Name": name, "Unit": unit })).collect();
         let mut line = Map::from_iter([
             ("timestamp".to_owned(), json!(now.to_rfc3339_opts(SecondsFormat::Millis, true))),
             ("level".to_owned(), json!("INFO")),
             ("message".to_owned(), json!("metrics")),
             ("FunctionName".to_owned(), json!(function)),
-            (
-                "_aws".to_owned(),
-                json!({
-                    "Timestamp": now.timestamp_millis(),
-                    "CloudWatchMetrics": [{
-                        "Namespace": "Tallymark",
-                        "Dimensions": [["FunctionName"]],
-                        "Metrics": definitions,
-                    }],
-                }),
-            ),
         ]);
+        if !definitions.is_empty() {
+            let directive = json!({
+                "Timestamp": now.timestamp_millis(),
+                "CloudWatchMetrics": [{
+                    "Namespace": "Tallymark",
+                    "Dimensions": [["FunctionName"]],
+                    "Metrics": definitions,
+                }],
+            });
+            line.insert("_aws".to_owned(), directive);
+        }
         line.extend(self.0.iter().map(|(name, _, value)| ((*name).to_owned(), json!(value))));
         Value::Object(line)
     }
@@ -132,12 +162,15 @@ const fn as_float(value: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     /// What the format asks for: each metric that is defined is a number at the root, and so is each dimension.
     #[test]
     fn a_line_defines_every_metric_that_it_holds() {
-        let line = Metrics::of_tick(&TickReport::default()).line("tallymark", DateTime::UNIX_EPOCH);
+        let tick = Metrics::of_tick(&TickReport::default());
+        let line = tick.line("tallymark", Kept::All, DateTime::UNIX_EPOCH);
         let directive = &line["_aws"]["CloudWatchMetrics"][0];
         assert_eq!(line["_aws"]["Timestamp"], 0);
         let metrics = directive["Metrics"].as_array().unwrap();
@@ -148,6 +181,23 @@ mod tests {
         }
         let dimension = directive["Dimensions"][0][0].as_str().unwrap();
         assert_eq!(line[dimension], "tallymark");
+    }
+
+    #[test]
+    fn what_no_alarm_watches_can_be_left_in_the_line_alone() {
+        let line = |metrics: Metrics| metrics.line("tallymark", Kept::Alarms, DateTime::UNIX_EPOCH);
+        let tick = line(Metrics::of_tick(&TickReport::default()));
+        let metrics = tick["_aws"]["CloudWatchMetrics"][0]["Metrics"].as_array().unwrap();
+        let kept: BTreeSet<_> = metrics.iter().map(|it| it["Name"].as_str().unwrap()).collect();
+        // What the template's alarms name is what is kept.
+        let template = include_str!("../template.yaml").split("Namespace: Tallymark\n").skip(1);
+        let names = template.map(|rest| {
+            rest.trim_start().strip_prefix("MetricName: ").unwrap().lines().next().unwrap()
+        });
+        assert_eq!(kept, names.collect());
+        assert_eq!(tick["RowsRead"], 0.0);
+        let slices = line(Metrics::of_slices([]));
+        assert!(slices["SlicesSucceeded"] == 0.0 && slices.get("_aws").is_none(), "{slices}");
     }
 
     /// docs/METRICS.md lists each with its unit.

@@ -112,6 +112,7 @@ resource "aws_lambda_function" "this" {
       TALLYMARK_QUEUE_URL          = aws_sqs_queue.fresh.url
       TALLYMARK_BACKFILL_QUEUE_URL = aws_sqs_queue.backfill.url
       TALLYMARK_LOG                = var.log_filter
+      TALLYMARK_METRICS            = var.create_dashboard ? "all" : "alarms"
     })
   }
 

@@ -260,7 +260,10 @@ variable "held_hours_max" {
 }
 
 variable "create_dashboard" {
-  description = "Whether to make a dashboard. An account's first three are free, each further one costs $3 a month."
+  description = <<-EOT
+    Whether to make a dashboard, and the metrics that no alarm but only a dashboard shows (docs/COST.md). An account's
+    first three dashboards are free, each further one costs $3 a month.
+  EOT
   type        = bool
   default     = true
 }

@@ -11,7 +11,7 @@ use serde_json::Value;
 use tallymark::clock::{Clock, SystemClock};
 use tallymark::config::Config;
 use tallymark::lambda::{Invocation, deadline, handle};
-use tallymark::metrics::Metrics;
+use tallymark::metrics::{Kept, Metrics};
 use tallymark::queue::Queues;
 use tallymark::worker::Worker;
 use tallymark::{secret, telemetry};
@@ -20,6 +20,12 @@ use tracing::Instrument as _;
 
 /// The queues of the fan-out; without both of them an invocation works on all due slices itself.
 const QUEUES: [&str; 2] = ["TALLYMARK_QUEUE_URL", "TALLYMARK_BACKFILL_QUEUE_URL"];
+
+/// What the function is made of, once its configuration is known.
+struct Function {
+    worker: Worker,
+    metrics: Kept,
+}
 
 /// One thread: an invocation waits for servers, and below 1,769 MB Lambda has less than one CPU.
 #[tokio::main(flavor = "current_thread")]
@@ -30,12 +36,12 @@ async fn main() -> anyhow::Result<()> {
     }
     // Built by the first invocation, so that a wrong configuration is that invocation's answer
     // instead of a crash that Lambda repeats.
-    let worker = OnceCell::new();
+    let function = OnceCell::new();
     let answer = |event: LambdaEvent<Value>| async {
         let (request, trace) =
             (event.context.request_id.clone(), event.context.xray_trace_id.clone());
         let span = tracing::info_span!("invocation", request.id = request, trace.id = trace);
-        let result = invoke(&worker, event);
+        let result = invoke(&function, event);
         let result = result.instrument(span.clone()).await;
         result.inspect_err(|Diagnostic { error_type, error_message }| {
             span.in_scope(|| {
@@ -50,17 +56,21 @@ async fn main() -> anyhow::Result<()> {
     lambda_runtime::run(service_fn(answer)).await.map_err(anyhow::Error::from_boxed)
 }
 
-async fn invoke(worker: &OnceCell<Worker>, event: LambdaEvent<Value>) -> Result<Value, Diagnostic> {
+async fn invoke(
+    function: &OnceCell<Function>,
+    event: LambdaEvent<Value>,
+) -> Result<Value, Diagnostic> {
     let diagnostic = |error_type: &str, error_message| Diagnostic {
         error_type: error_type.to_owned(),
         error_message,
     };
-    let worker = worker
+    let Function { worker, metrics: kept } = function
         .get_or_try_init(build)
         .await
         .map_err(|error| diagnostic("WrongConfiguration", format!("{error:#}")))?;
     let deadline = deadline(event.context.deadline)
         .ok_or_else(|| diagnostic("NoDeadline", "lambda gave no deadline".to_owned()))?;
+    let emit = |metrics: &Metrics| emit(metrics, *kept);
     let invocation =
         Invocation { deadline, trace: event.context.xray_trace_id.as_deref(), emit: &emit };
     // Boxed: the whole path of a slice is too deep a type for the runtime's layers around it.
@@ -70,16 +80,19 @@ async fn invoke(worker: &OnceCell<Worker>, event: LambdaEvent<Value>) -> Result<
 }
 
 /// Writes the metrics where CloudWatch finds them: a line on stdout.
-fn emit(metrics: &Metrics) {
+fn emit(metrics: &Metrics, kept: Kept) {
     let function = env::var("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_else(|_| "tallymark".to_owned());
-    let line = metrics.line(&function, SystemClock.now());
+    let line = metrics.line(&function, kept, SystemClock.now());
     // As with the log, there is nobody to be told that it cannot be written.
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 /// The clients, none of them connected.
-async fn build() -> anyhow::Result<Worker> {
+async fn build() -> anyhow::Result<Function> {
     let config = config().await?;
+    let kept = env::var("TALLYMARK_METRICS").ok().filter(|kept| !kept.is_empty());
+    let metrics = kept.map_or(Ok(Kept::default()), |kept| kept.parse());
+    let metrics = metrics.map_err(anyhow::Error::msg).context("reading TALLYMARK_METRICS")?;
     let urls = QUEUES.map(|name| env::var(name).ok().filter(|url| !url.is_empty()));
     let queues = match urls {
         [Some(fresh), Some(backfill)] => Some(Queues::connect(fresh, backfill).await),
@@ -89,7 +102,7 @@ async fn build() -> anyhow::Result<Worker> {
     let worker = Worker::new(config, Arc::new(SystemClock), 1).await;
     let mut worker = worker.context("building the clients")?;
     worker.queues = queues;
-    Ok(worker)
+    Ok(Function { worker, metrics })
 }
 
 /// The definitions: the file of the zip, or the text of a parameter.

@@ -222,6 +222,33 @@ async fn lambda_answers_each_invocation_with_what_is_wrong_in_the_configuration(
     stop(function);
 }
 
+/// CloudWatch charges for each metric that the line defines.
+#[tokio::test]
+async fn lambda_makes_metrics_of_what_it_is_told_to() {
+    let fixture = Fixture::create().await;
+    for (kept, defined) in [("", vec![16, 7]), ("all", vec![16, 7]), ("alarms", vec![5, 0])] {
+        let mut function = start_with(&fixture, &[("TALLYMARK_METRICS", kept)]);
+        for name in ["schedule", "slice"] {
+            function.invoke(&event(name)).response();
+        }
+        let log = function.stop().log();
+        let lines: Vec<_> = log.iter().filter(|line| line["message"] == "metrics").collect();
+        let metrics = |line: &&Value| {
+            let defined = &line["_aws"]["CloudWatchMetrics"][0]["Metrics"];
+            defined.as_array().map_or(0, Vec::len)
+        };
+        assert_eq!(lines.iter().map(metrics).collect::<Vec<_>>(), defined, "{lines:?}");
+        assert!(lines.iter().all(|line| line["RowsRead"].is_number()), "{lines:?}");
+    }
+    let mut function = start_with(&fixture, &[("TALLYMARK_METRICS", "none")]);
+    let answer = function.invoke(&event("schedule"));
+    let (kind, message) = answer.error();
+    assert_eq!(kind, "WrongConfiguration");
+    let remedy = "TALLYMARK_METRICS: write `all`, or `alarms` for what alarms watch";
+    assert!(message.contains(remedy), "{message}");
+    stop(function);
+}
+
 #[tokio::test]
 async fn lambda_fails_in_an_outage_and_works_after_it_without_repair() {
     let fixture = Fixture::create().await;
