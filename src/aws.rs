@@ -16,9 +16,8 @@ const ATTEMPTS_MAX: u32 = 3;
 /// Wait before the first retry; the services answer within milliseconds, so the SDK's usual second
 /// would waste an invocation's time.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
-/// The services are in the same region: a connection that takes longer is not coming.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// An answer takes milliseconds; a try that lasts this long is better made again.
+/// An answer takes milliseconds, over a new connection from another continent a second; a try that lasts this long is
+/// better made again.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bounds one call with its credentials and all its tries, which take 6 s at most. Longer than those by some seconds in
 /// which the machine stands still: then a try is made again, and the call does not fail.
@@ -60,7 +59,6 @@ pub(crate) fn retries() -> RetryConfig {
 /// How long calls may take.
 pub(crate) fn timeouts() -> TimeoutConfig {
     TimeoutConfig::builder()
-        .connect_timeout(CONNECT_TIMEOUT)
         .operation_attempt_timeout(ATTEMPT_TIMEOUT)
         .operation_timeout(OPERATION_TIMEOUT)
         .build()

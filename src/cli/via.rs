@@ -1,5 +1,7 @@
 //! The deployed function in place of this process: sends it events, and shows what it did.
 
+use std::time::Duration;
+
 use aws_sdk_lambda::Client;
 use aws_sdk_lambda::config::retry::RetryConfig;
 use aws_sdk_lambda::config::timeout::TimeoutConfig;
@@ -11,11 +13,22 @@ use serde_json::Value;
 use super::{Failure, ui};
 use crate::worker::Severity;
 
+/// The longest that Lambda lets a function run.
+const RUN_MAX: Duration = Duration::from_secs(900);
+
+/// The same, and time to get there.
+const INVOCATION_TIMEOUT: Duration = Duration::from_secs(930);
+
 /// Asks the function and waits for its answer: a quarter of an hour at most, as long as Lambda lets it run. Prints the
 /// summary lines of its log.
 pub(super) async fn invoke(function: &str, event: &Value) -> Result<Value, Failure> {
     let shared = crate::aws::config().await;
-    let limits = TimeoutConfig::builder().read_timeout(std::time::Duration::from_secs(900)).build();
+    // What is not set here would be as for the short calls of everything else.
+    let limits = TimeoutConfig::builder()
+        .read_timeout(RUN_MAX)
+        .disable_operation_attempt_timeout()
+        .operation_timeout(INVOCATION_TIMEOUT)
+        .build();
     let config = aws_sdk_lambda::config::Builder::from(&shared)
         .timeout_config(limits)
         // A second invocation would do no harm, but hide what became of the first.

@@ -554,7 +554,8 @@ async fn a_forced_backfill_recomputes_each_slice_once() {
 async fn the_command_line_lets_the_function_work_and_shows_what_it_did() {
     const HOURS: u32 = 40;
     let account = Account::new(HOURS, 2, "grace", Faults::default()).await;
-    let lambda = invoke::serve(account.function());
+    // Longer than any other call to AWS may take.
+    let lambda = invoke::serve(account.function(), Duration::from_secs(3));
     let run = |arguments: &[&str]| {
         let mut command = account.place.command(arguments);
         ended(command.env("AWS_ENDPOINT_URL_LAMBDA", lambda.endpoint()))

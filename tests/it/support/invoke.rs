@@ -3,6 +3,8 @@
 use std::io::BufReader;
 use std::net::TcpStream;
 use std::sync::Mutex;
+use std::thread;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -10,13 +12,13 @@ use super::http::{Request, respond};
 use super::listening::Listening;
 use super::runtime_api::{Answer, Function};
 
-/// Serves `Invoke` of this function.
-pub fn serve(function: Function) -> Listening {
+/// Serves `Invoke` of this function, whose every answer takes so much longer.
+pub fn serve(function: Function, delay: Duration) -> Listening {
     let function = Mutex::new(function);
-    Listening::start(move |stream| answer(&stream, &function))
+    Listening::start(move |stream| answer(&stream, &function, delay))
 }
 
-fn answer(stream: &TcpStream, function: &Mutex<Function>) -> Option<()> {
+fn answer(stream: &TcpStream, function: &Mutex<Function>, delay: Duration) -> Option<()> {
     let mut reader = BufReader::new(stream);
     loop {
         let request = Request::read(&mut reader)?;
@@ -27,6 +29,7 @@ fn answer(stream: &TcpStream, function: &Mutex<Function>) -> Option<()> {
         let mut function = function.lock().unwrap();
         let before = function.log_lines().len();
         let answer = function.invoke(&event);
+        thread::sleep(delay);
         let lines = function.log_lines()[before..].join("\n");
         // The last 4 KB, as Lambda has it.
         let tail = &lines.as_bytes()[lines.len().saturating_sub(4096)..];
