@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::dynamodb::Checkpoints;
 use super::error::CheckpointError;
-use super::item::{Item, PK, Reader, SK, instant, number, text};
+use super::item::{Item, PK, Reader, SK, instant, number, text, whole_ms};
 use super::update::{Update, Written, names_in};
 use super::watermark::watermark_key;
 use crate::backfill::Order;
@@ -124,7 +124,7 @@ impl Backfill {
         reason: &str,
         now: DateTime<Utc>,
     ) -> Self {
-        let now = super::item::whole_ms(now);
+        let now = whole_ms(now);
         Self {
             rollup: rollup.name.clone(),
             id: now.format(ID).to_string(),
@@ -190,6 +190,20 @@ impl Backfill {
             finished_at: read.instant("finished_at")?,
             version: read.required("version")?,
         })
+    }
+
+    /// Whether `item` is what [`Backfill::update`] writes.
+    fn is_stored_in(&self, item: &Item) -> bool {
+        let stored = Self {
+            from: whole_ms(self.from),
+            to: whole_ms(self.to),
+            cursor: self.cursor.map(whole_ms),
+            sent_at: self.sent_at.map(whole_ms),
+            finished_at: self.finished_at.map(whole_ms),
+            version: self.version + 1,
+            ..self.clone()
+        };
+        Self::read(item).is_ok_and(|found| found == stored)
     }
 
     /// All of it, written where the stored version is still the one that was read.
@@ -305,12 +319,16 @@ impl Checkpoints {
         found.items().iter().map(Backfill::read).collect()
     }
 
-    /// Writes what has changed, unless somebody else has written since it was read; says whether it was written.
+    /// Writes what has changed, unless somebody else has written since it was read; says whether it was written. A
+    /// write that is refused because it was made already, and its reply lost, is one's own.
     ///
     /// # Errors
     /// [`CheckpointError`] if a call fails.
     pub async fn write_backfill(&self, backfill: &mut Backfill) -> Result<bool, CheckpointError> {
-        if let Written::Refused(_) = self.send(backfill.update(), "write a backfill").await? {
+        let written = self.send(backfill.update(), "write a backfill").await?;
+        if let Written::Refused(found) = written
+            && !found.is_some_and(|item| backfill.is_stored_in(&item))
+        {
             return Ok(false);
         }
         backfill.version += 1;

@@ -5,8 +5,12 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
+use chrono::TimeDelta;
+
 use super::{FAILURES_MAX, Fixture, ROLLUP, at, claim, outcome, start, turn};
-use crate::checkpoint::{CheckpointError, Checkpoints, State};
+use crate::backfill::Order;
+use crate::checkpoint::{Backfill, CheckpointError, Checkpoints, State};
+use crate::config::Config;
 use crate::embedded::dynamodb::client_of;
 
 /// What happens to the next request; once the script has ended, nothing does.
@@ -189,6 +193,32 @@ async fn an_ending_whose_reply_was_lost_is_a_success() {
     let state = checkpoints.complete(&lease, &outcome(), at(1_001)).await.unwrap();
     assert_eq!(state, State::Succeeded);
     assert!(proxy.is_over());
+}
+
+/// Its planner would take itself for another one, and stop.
+#[tokio::test]
+async fn a_backfill_whose_reply_was_lost_is_written() {
+    let fixture = Fixture::new().await;
+    let proxy = Proxy::new(&fixture);
+    let checkpoints = &proxy.checkpoints;
+    let text = "[source]\nurl = \"postgres://app@db/x\"\n[[rollup]]\nname = \"hourly\"\nfrom = \"events\"\n\
+        time = \"at\"\nstart = \"2025-01-01\"\nslice = \"1 hour\"\nmeasures = { events = \"count\" }\n";
+    let config = Config::parse("tallymark.toml".as_ref(), text, &|_| None).unwrap();
+    let (range, nanosecond) = ((at(0), at(7_200)), TimeDelta::nanoseconds(1));
+    let order = Order::OldestFirst;
+    let mut backfill = Backfill::new(&config.rollups[0], range, order, false, "", at(0));
+    let mut other = backfill.clone();
+    for number in 1..=3 {
+        (backfill.sent, backfill.sent_at) = (number, Some(at(1) + nanosecond));
+        proxy.plan([Fault::LoseReply]);
+        assert!(checkpoints.write_backfill(&mut backfill).await.unwrap());
+    }
+    assert!(proxy.is_over());
+    // What is really another's stays.
+    other.sent = 4;
+    assert!(!checkpoints.write_backfill(&mut other).await.unwrap());
+    let stored = checkpoints.backfill("hourly", &backfill.id).await.unwrap().unwrap();
+    assert_eq!(stored.sent, 3);
 }
 
 /// Behind the watermark no tick would look for it. Broken off at each of its requests, a reopening is made wholly or not
