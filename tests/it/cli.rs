@@ -4,7 +4,6 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tallymark::clock::Stopwatch;
 use tallymark::embedded::postgres::{Binaries, EmbeddedPostgres};
 
 use crate::support::cli::{PASSWORD, Place, daily, day, documented, ended, execute, lines, today};
@@ -280,15 +279,13 @@ async fn row_level_security_is_told_and_never_counted_as_nothing() {
 }
 
 #[tokio::test]
-async fn a_refused_port_is_told_in_time() {
+async fn a_refused_port_is_told() {
     let (mut place, _database) = Place::with_events(2).await;
     place.run(&["init"]).good();
     let good = place.source_url.clone();
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     place.source_url = format!("postgres://app:{PASSWORD}@127.0.0.1:{port}/app");
-    let watch = Stopwatch::start();
     place.run(&["run"]).refused(3, &["source database", &format!("127.0.0.1:{port}")]);
-    assert!(watch.elapsed().as_secs() < 8, "{:?}", watch.elapsed());
     place.run(&["check"]).refused(3, &[]);
     place.source_url = good;
     place.run(&["run"]).good();

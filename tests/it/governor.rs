@@ -134,7 +134,7 @@ async fn a_killed_worker_frees_its_slot() {
     holder.wait().unwrap();
     let watch = Stopwatch::start();
     while !lines(&place.source_url, slots).await.is_empty() {
-        assert!(watch.elapsed() < Duration::from_secs(20), "the slot is still taken");
+        assert!(watch.elapsed() < Duration::from_secs(60), "the slot is still taken");
         thread::sleep(Duration::from_millis(5));
     }
     println!("the slot was free after {:?}", watch.elapsed());
@@ -164,7 +164,7 @@ async fn a_frozen_worker_leaves_no_statement_running() {
     let watch = Stopwatch::start();
     // Its statement's limit, then that of an idle transaction.
     while !lines(&place.source_url, running).await.is_empty() {
-        assert!(watch.elapsed() < Duration::from_secs(30), "it runs still");
+        assert!(watch.elapsed() < Duration::from_secs(60), "it runs still");
         thread::sleep(Duration::from_millis(50));
     }
     worker.kill().unwrap();
