@@ -174,6 +174,8 @@ impl Life {
 
     /// Spoils the rows of a slice that is done: `verify` finds it, and `--repair` makes it run again.
     pub async fn spoil_and_verify(&mut self) {
+        // They would hold it back.
+        self.go_on().await;
         let worker = &self.workers[0];
         let rollup =
             worker.config.rollups[self.random.usize(..worker.config.rollups.len())].clone();
@@ -227,6 +229,7 @@ impl Life {
         let (from, to) = (from.max(self.scene.floor()), from + TimeDelta::days(4));
         self.lose(from, to).await;
         self.repair().await;
+        self.go_on().await;
         for rollup in self.workers[0].config.rollups.clone() {
             let worker = &self.workers[0];
             let known = worker.checkpoints.range(&rollup.name, from, to).await.unwrap();
