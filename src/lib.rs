@@ -19,7 +19,7 @@
 //! | [`checkpoint`] | the DynamoDB item of each slice: states, leases, watermark |
 //! | [`source`] | statements that aggregate a chunk of the source |
 //! | [`target`] | stage, fence and replace in the rollup tables |
-//! | [`report`], [`metrics`], [`telemetry`] | what is said about it, and where |
+//! | [`report`], [`metrics`], [`telemetry`], [`visible`] | what is said about it, and where |
 //! | [`lambda`] | event → work → response |
 //! | [`verify`], [`scrub`], [`repair`] | proofs and repairs |
 //!
@@ -65,4 +65,5 @@ pub mod target;
 pub mod telemetry;
 pub mod tick;
 pub mod verify;
+pub mod visible;
 pub mod worker;

@@ -1,10 +1,14 @@
 //! Where log lines go: JSON on stdout in the Lambda, text on stderr on the command line.
 
 use std::env;
-use std::io;
+use std::io::{self, Write};
 
+use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::{Directive, LevelFilter};
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::visible;
 
 /// The environment variable that filters log lines, as tracing's `EnvFilter` reads it:
 /// `info,tallymark=debug`.
@@ -34,7 +38,7 @@ pub fn lambda() {
         .with_current_span(true)
         .with_span_list(false)
         .with_env_filter(filter)
-        .with_writer(io::stdout)
+        .with_writer(Place::Json)
         .init();
     warn(problem);
 }
@@ -54,12 +58,78 @@ pub fn cli(verbosity: u8, ansi: bool) {
     let (filter, problem) = filter(level);
     tracing_subscriber::fmt()
         .compact()
-        .with_ansi(ansi)
+        // Colours are put in afterwards: in a formatted line they could be anybody's.
+        .with_ansi(false)
         .with_target(verbosity > 1)
         .with_env_filter(filter)
-        .with_writer(io::stderr)
+        .with_writer(Place::Text { ansi })
         .init();
     warn(problem);
+}
+
+/// Where the lines go. Each is written whole, by one call.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    /// To stdout, a JSON object a line.
+    Json,
+    /// To stderr; `ansi` allows colours.
+    Text { ansi: bool },
+}
+
+/// One line on its way out.
+#[derive(Debug)]
+struct Line {
+    place: Place,
+    level: Level,
+}
+
+impl<'a> MakeWriter<'a> for Place {
+    type Writer = Line;
+
+    fn make_writer(&'a self) -> Line {
+        Line { place: *self, level: Level::INFO }
+    }
+
+    fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> Line {
+        Line { place: *self, level: *metadata.level() }
+    }
+}
+
+impl Line {
+    /// The line as it may be shown.
+    fn shown(&self, formatted: &str) -> String {
+        let line = formatted.trim_end_matches('\n');
+        let Place::Text { ansi } = self.place else { return visible::json(line).into_owned() };
+        let line = visible::line(line);
+        let level = self.level.as_str();
+        let color = match self.level {
+            Level::ERROR => "31",
+            Level::WARN => "33",
+            Level::INFO => "32",
+            _ => "34",
+        };
+        match line.split_once(level) {
+            Some((before, after)) if ansi => {
+                format!("{before}\u{1b}[{color}m{level}\u{1b}[0m{after}")
+            }
+            _ => line.into_owned(),
+        }
+    }
+}
+
+impl Write for Line {
+    fn write(&mut self, formatted: &[u8]) -> io::Result<usize> {
+        let line = self.shown(&String::from_utf8_lossy(formatted)) + "\n";
+        match self.place {
+            Place::Json => io::stdout().write_all(line.as_bytes())?,
+            Place::Text { .. } => io::stderr().write_all(line.as_bytes())?,
+        }
+        Ok(formatted.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The filter that the environment asks for, or that of `level`; and what is wrong with the
@@ -96,6 +166,23 @@ mod tests {
         assert!(QUOTES_EVENTS.parse::<Directive>().is_ok());
         assert!(read(LIBRARIES).is_ok());
         assert!(read("info,tallymark=debug").is_ok());
+    }
+
+    #[test]
+    fn a_line_of_the_log_is_one_line_without_control_characters() {
+        let formatted = "2026-01-01T00:00:00Z  WARN it said \u{1b}[2J\u{9b}\nERROR forged\n";
+        let line = |place| Line { place, level: Level::WARN }.shown(formatted);
+        assert_eq!(
+            line(Place::Text { ansi: true }),
+            "2026-01-01T00:00:00Z  \u{1b}[33mWARN\u{1b}[0m it said \\u{1b}[2J\\u{9b}\\nERROR forged"
+        );
+        assert_eq!(
+            line(Place::Text { ansi: false }),
+            "2026-01-01T00:00:00Z  WARN it said \\u{1b}[2J\\u{9b}\\nERROR forged"
+        );
+        let formatted = "{\"error\":\"\u{7f}\u{202e}\"}\n";
+        let line = Line { place: Place::Json, level: Level::INFO }.shown(formatted);
+        assert_eq!(line, "{\"error\":\"\\u007f\\u202e\"}");
     }
 
     #[test]

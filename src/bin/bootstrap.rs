@@ -14,7 +14,7 @@ use tallymark::lambda::{Invocation, deadline, handle};
 use tallymark::metrics::{Kept, Metrics};
 use tallymark::queue::Queues;
 use tallymark::worker::Worker;
-use tallymark::{secret, telemetry};
+use tallymark::{secret, telemetry, visible};
 use tokio::sync::OnceCell;
 use tracing::Instrument as _;
 
@@ -84,7 +84,7 @@ fn emit(metrics: &Metrics, kept: Kept) {
     let function = env::var("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_else(|_| "tallymark".to_owned());
     let line = metrics.line(&function, kept, SystemClock.now());
     // As with the log, there is nobody to be told that it cannot be written.
-    let _ = writeln!(std::io::stdout(), "{line}");
+    let _ = writeln!(std::io::stdout(), "{}", visible::json(&line.to_string()));
 }
 
 /// The clients, none of them connected.

@@ -143,8 +143,7 @@ impl Captures {
             (_, 0) if install => "capture: installed already".into(),
             (_, 0) => "capture: there is none".into(),
             (true, _) => {
-                let lines: Vec<String> = statements.iter().map(|sql| format!("{sql};")).collect();
-                format!("BEGIN;\n{}\nCOMMIT;", lines.join("\n"))
+                format!("BEGIN;\n{}\nCOMMIT;", ui::script(&statements).join("\n"))
             }
             (false, run) if install => format!(
                 "capture: installed, {} run\nhint: late changes from before are not marked; \

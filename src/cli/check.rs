@@ -2,7 +2,8 @@ use clap::Args;
 use serde_json::json;
 use sqlx::Row as _;
 
-use super::{Failure, Global, rollups, ui};
+use super::ui::{self, Paint};
+use super::{Failure, Global, rollups};
 use crate::db::{Access, Db, DbError, Side};
 use crate::governor::Refusal;
 use crate::rollup::{Late, Rollup};
@@ -391,9 +392,9 @@ fn text(findings: &[Finding]) -> String {
         .iter()
         .map(|finding| {
             let mark = match finding.grade {
-                Grade::Good => console::style("ok  ").green(),
-                Grade::Note => console::style("note").yellow(),
-                Grade::Bad => console::style("bad ").red().bold(),
+                Grade::Good => ui::paint(Paint::Green, "ok  "),
+                Grade::Note => ui::paint(Paint::Yellow, "note"),
+                Grade::Bad => ui::paint(Paint::Alarm, "bad "),
             };
             ui::wrapped(&format!("{mark}  {}: {}", finding.subject, finding.finding), 6)
         })

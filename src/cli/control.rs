@@ -170,7 +170,8 @@ pub(super) fn lines(worker: &Worker, control: &Control) -> Vec<String> {
                 pause.until.map_or_else(String::new, |it| format!(" until {}", ui::instant(it)));
             let why = if pause.reason.is_empty() { "" } else { ": " };
             let since = ui::instant(pause.at);
-            lines.push(format!("{scope} paused since {since}{until}{why}{}", pause.reason));
+            let line = format!("{scope} paused since {since}{until}{why}{}", pause.reason);
+            lines.push(ui::wrapped(&line, 2));
         }
         if let Some(ratio) = control.nice_ratio_of(scope) {
             lines.push(format!("{scope}: nice_ratio {ratio}, by `tallymark speed`"));

@@ -42,8 +42,7 @@ impl Init {
         });
         global.print(&document, || {
             if self.dry_run {
-                let mut lines: Vec<String> =
-                    statements.iter().map(|statement| format!("{statement};")).collect();
+                let mut lines = ui::script(&statements);
                 lines.push("-- DynamoDB, where the table is not there yet:".into());
                 lines.push(format!("-- {}", worker.checkpoints.create_table_command()));
                 return lines.join("\n");

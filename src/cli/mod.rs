@@ -30,6 +30,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, ConfigError};
 use crate::rollup::Rollup;
 use crate::slice::Slice;
+use crate::visible;
 use crate::worker::{Severity, WorkError, Worker};
 
 /// The heading of the options that every command takes.
@@ -143,12 +144,26 @@ impl From<ConfigError> for Failure {
     }
 }
 
+impl Arguments {
+    /// Reads the arguments of this process. An error quotes them as they may be shown.
+    fn given() -> Result<Self, clap::Error> {
+        Self::try_parse().map_err(|error| {
+            let shown = |argument: std::ffi::OsString| {
+                visible::line(&argument.to_string_lossy()).into_owned()
+            };
+            Self::try_parse_from(std::env::args_os().map(shown)).err().unwrap_or(error)
+        })
+    }
+}
+
 /// Runs the command line and returns its exit code.
 pub async fn main() -> ExitCode {
-    let Arguments { global, command } = match Arguments::try_parse() {
+    // A panic quotes values.
+    std::panic::set_hook(Box::new(|panic| ui::note(panic.to_string())));
+    let Arguments { global, command } = match Arguments::given() {
         Ok(arguments) => arguments,
         Err(error) => {
-            let _ = error.print();
+            ui::usage(&error);
             return ExitCode::from(if error.use_stderr() { Severity::Usage as u8 } else { 0 });
         }
     };
@@ -159,10 +174,7 @@ pub async fn main() -> ExitCode {
             if global.json && !told {
                 ui::json(&json!({ "error": message, "exit": severity as u8 }));
             }
-            let error = console::style("error:").red().bold().for_stderr();
-            for line in message.lines() {
-                ui::note(format!("{error} {line}"));
-            }
+            ui::error(&message);
             ExitCode::from(severity as u8)
         }
     }

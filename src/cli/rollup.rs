@@ -4,6 +4,7 @@ use serde_json::json;
 use super::{Failure, Global, ui};
 use crate::rename::Holdings;
 use crate::rollup::Rollup;
+use crate::visible;
 
 /// Give a rollup another name, or drop it.
 #[derive(Debug, Subcommand)]
@@ -54,7 +55,7 @@ async fn rename(global: &Global, old: &str, new: &str, yes: bool) -> Result<(), 
     if from.is_nothing() && to.is_nothing() {
         return Err(Failure::usage(format!("there is nothing of a rollup `{old}`")));
     }
-    global.tell(format!("rename of {old} to {new}\n{}", described(&from)));
+    global.tell(format!("rename of {} to {new}\n{}", visible::line(old), described(&from)));
     if from.is_nothing() {
         global.tell("  it has that name already");
     } else {
@@ -62,7 +63,7 @@ async fn rename(global: &Global, old: &str, new: &str, yes: bool) -> Result<(), 
         worker.rename(old, new).await?;
     }
     let document = json!({ "action": "rename", "to": new, "holdings": from });
-    global.print(&document, || format!("{old} is called {new} now"));
+    global.print(&document, || format!("{} is called {new} now", visible::line(old)));
     Ok(())
 }
 
@@ -77,7 +78,8 @@ async fn drop(global: &Global, name: &str, yes: bool) -> Result<(), Failure> {
         )));
     }
     let holdings = worker.holdings(name).await?;
-    global.tell(format!("drop of {name}\n{}", described(&holdings)));
+    let shown = visible::line(name);
+    global.tell(format!("drop of {shown}\n{}", described(&holdings)));
     if !holdings.is_nothing() {
         ui::confirm("Drop all of it, for good?", yes)?;
         worker.drop_rollup(name).await?;
@@ -85,8 +87,8 @@ async fn drop(global: &Global, name: &str, yes: bool) -> Result<(), Failure> {
     let document = json!({ "action": "drop", "to": null, "holdings": holdings });
     global.print(&document, || {
         let mut text = match holdings.is_nothing() {
-            true => format!("there is nothing of a rollup {name}"),
-            false => format!("{name} is gone"),
+            true => format!("there is nothing of a rollup {shown}"),
+            false => format!("{shown} is gone"),
         };
         if worker.rollup(name).is_ok() {
             let file = global.config.display();

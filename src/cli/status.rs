@@ -2,11 +2,11 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Datelike as _, TimeDelta, Timelike as _, Utc};
 use clap::Args;
-use console::Style;
 use serde_json::json;
 
 use super::run::{name, named};
-use super::{Failure, Global, control, rollups, ui};
+use super::ui::{self, Paint};
+use super::{Failure, Global, control, rollups};
 use crate::checkpoint::{Backfill, Checkpoint, Drift, Scrub, State};
 use crate::plan::{Planned, Standing};
 use crate::rollup::Rollup;
@@ -98,7 +98,7 @@ impl Status {
         let mut lines = vec![
             format!(
                 "{}  slices of {} in {}, from {}",
-                console::style(&rollup.name).bold(),
+                ui::paint(Paint::Bold, &rollup.name),
                 calendar.width(),
                 calendar.zone(),
                 rollup.from
@@ -125,7 +125,7 @@ impl Status {
         lines.push(legend(&standings.slices));
         if !standings.unfinished.is_empty() {
             lines.push(String::new());
-            lines.push(console::style("unfinished, newest first").bold().to_string());
+            lines.push(ui::paint(Paint::Bold, "unfinished, newest first"));
             let listed = standings.unfinished.iter().rev().take(LISTED_MAX);
             lines.extend(listed.map(|checkpoint| unfinished(rollup, checkpoint)));
             if standings.unfinished.len() > LISTED_MAX {
@@ -155,7 +155,7 @@ impl Status {
                 let width = cells.keys().max().map_or(0, |last| last + 1);
                 let cells: String = (0..width)
                     .map(|place| match cells.get(&place) {
-                        Some(standing) => style(*standing).apply_to(letter(*standing)).to_string(),
+                        Some(standing) => ui::paint(color(*standing), letter(*standing)),
                         None => " ".into(),
                     })
                     .collect();
@@ -235,18 +235,17 @@ const fn letter(standing: Standing) -> char {
     }
 }
 
-fn style(standing: Standing) -> Style {
-    let style = Style::new();
+const fn color(standing: Standing) -> Paint {
     match standing {
-        Standing::Succeeded => style.green(),
-        Standing::Missing | Standing::Sealed | Standing::Empty | Standing::NotEnded => style.dim(),
+        Standing::Succeeded => Paint::Green,
+        Standing::Missing | Standing::Sealed | Standing::Empty | Standing::NotEnded => Paint::Dim,
         Standing::Running | Standing::Yielded | Standing::Lookback | Standing::Redefined => {
-            style.cyan()
+            Paint::Cyan
         }
         Standing::Waiting | Standing::LeaseOver | Standing::Stale | Standing::Blocked => {
-            style.yellow()
+            Paint::Yellow
         }
-        Standing::Retry | Standing::Exhausted => style.red().bold(),
+        Standing::Retry | Standing::Exhausted => Paint::Alarm,
     }
 }
 
@@ -262,7 +261,7 @@ fn legend(slices: &[Planned]) -> String {
     counts
         .into_iter()
         .map(|(standing, count)| {
-            let letter = style(standing).apply_to(letter(standing));
+            let letter = ui::paint(color(standing), letter(standing));
             format!("{letter} {} {}", ui::count(count), standing.word())
         })
         .collect::<Vec<_>>()
@@ -353,7 +352,7 @@ impl Scrubbed {
                 ui::counted(groups, "group"),
                 ui::instant(drift.found_at)
             );
-            ui::wrapped(&console::style(line).red().to_string(), 2)
+            ui::wrapped(&ui::paint(Paint::Red, line), 2)
         }));
         lines
     }

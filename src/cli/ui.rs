@@ -6,13 +6,18 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use console::{Style, measure_text_width};
+use console::measure_text_width;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Failure;
 use crate::backfill::Listener;
 use crate::clock::Stopwatch;
 use crate::report::SliceReport;
+use crate::visible;
+
+mod paint;
+
+pub use paint::{Paint, paint};
 
 /// Columns of a terminal that everything must fit.
 const LINE: usize = 80;
@@ -22,21 +27,62 @@ const LINE_EVERY: Duration = Duration::from_secs(5);
 
 /// Prints a line of a command's result.
 pub fn say(text: impl AsRef<str>) {
+    let shown = paint::shown(text.as_ref(), console::colors_enabled());
     // A closed pipe (`tallymark status | head`) is no reason to panic.
-    let _ = writeln!(std::io::stdout(), "{}", text.as_ref());
+    let _ = writeln!(std::io::stdout(), "{shown}");
+}
+
+/// Prints a line about the work, not part of its result.
+pub fn note(text: impl AsRef<str>) {
+    let shown = paint::shown(text.as_ref(), console::colors_enabled_stderr());
+    let _ = writeln!(std::io::stderr(), "{shown}");
+}
+
+/// Prints the lines of what went wrong.
+pub fn error(message: &str) {
+    let is_read = console::user_attended_stderr();
+    for line in message.lines() {
+        let line = format!("{} {}", paint(Paint::Alarm, "error:"), visible::line(line));
+        note(if is_read { fold(&line, 7) } else { line });
+    }
+}
+
+/// Prints what the parser of the arguments says, which may quote them: help, version, wrong usage.
+pub fn usage(error: &clap::Error) {
+    let (plain, styled) = (error.render(), error.render().ansi().to_string());
+    let plain = plain.to_string();
+    let is_ours = visible::is_plain(&plain);
+    let mut place: Box<dyn std::io::Write> = match error.use_stderr() {
+        true => Box::new(std::io::stderr()),
+        false => Box::new(std::io::stdout()),
+    };
+    let colors = match error.use_stderr() {
+        true => console::colors_enabled_stderr(),
+        false => console::colors_enabled(),
+    };
+    // The parser's own colours are those of a text that holds no others.
+    let text = if is_ours && colors { styled.into() } else { visible::text(&plain) };
+    let _ = write!(place, "{text}");
+}
+
+/// Prints `value` as the command's one JSON document.
+pub fn json(value: &impl serde::Serialize) {
+    let document = serde_json::to_string_pretty(value).unwrap_or_else(|error| error.to_string());
+    let _ = writeln!(std::io::stdout(), "{}", visible::json(&document));
 }
 
 /// Words in lines of 80 columns, all but the first indented; in one line where no person reads.
 #[must_use]
 pub fn wrapped(text: &str, indent: usize) -> String {
-    if console::user_attended() { fold(text, indent) } else { text.to_owned() }
+    let line = paint::kept(text, visible::line);
+    if console::user_attended() { fold(&line, indent) } else { line }
 }
 
 fn fold(text: &str, indent: usize) -> String {
     let mut lines = String::new();
     let mut width = 0;
     for word in text.split(' ') {
-        let more = measure_text_width(word);
+        let more = paint::width(word);
         if width > 0 && width + 1 + more > LINE {
             let _ = write!(lines, "\n{:indent$}", "");
             width = indent;
@@ -50,14 +96,19 @@ fn fold(text: &str, indent: usize) -> String {
     lines
 }
 
-/// Prints a line about the work, not part of its result.
-pub fn note(text: impl AsRef<str>) {
-    let _ = writeln!(std::io::stderr(), "{}", text.as_ref());
-}
-
-/// Prints `value` as the command's one JSON document.
-pub fn json(value: &impl serde::Serialize) {
-    say(serde_json::to_string_pretty(value).unwrap_or_else(|error| error.to_string()));
+/// Statements for an operator who runs them elsewhere.
+#[must_use]
+pub fn script(statements: &[String]) -> Vec<String> {
+    let mut lines = Vec::new();
+    if !statements.iter().all(|sql| visible::is_plain(sql)) {
+        lines.push(
+            "-- names here hold hidden characters, shown as \\u{…}: run this command without \
+             --dry-run"
+                .to_owned(),
+        );
+    }
+    lines.extend(statements.iter().map(|sql| format!("{sql};")));
+    lines
 }
 
 /// A number with its thousands set apart: `1,234,567`.
@@ -112,8 +163,12 @@ pub fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
     let right: Vec<bool> = heading.iter().map(|title| title.starts_with('>')).collect();
     let titles: Vec<String> =
         heading.iter().map(|title| title.trim_start_matches('>').to_owned()).collect();
+    let rows: Vec<Vec<String>> = rows
+        .iter()
+        .map(|row| row.iter().map(|cell| visible::line(cell).into_owned()).collect())
+        .collect();
     let mut widths: Vec<usize> = titles.iter().map(|title| measure_text_width(title)).collect();
-    for row in rows {
+    for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(measure_text_width(cell));
         }
@@ -122,7 +177,7 @@ pub fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
     let before: usize = widths[..last].iter().map(|width| width + 2).sum();
     widths[last] = widths[last].min(LINE.saturating_sub(before).max(10));
     let mut text = String::new();
-    let line = |text: &mut String, cells: &[String], style: &Style| {
+    let line = |text: &mut String, cells: &[String], is_title: bool| {
         let mut line = String::new();
         for (place, cell) in cells.iter().enumerate() {
             let cell = console::truncate_str(cell, widths[place], "…");
@@ -130,11 +185,13 @@ pub fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
             let (left, after) = if right[place] { (gap, 0) } else { (0, gap) };
             let _ = write!(line, "{:left$}{cell}{:after$}  ", "", "");
         }
-        let _ = writeln!(text, "{}", style.apply_to(line.trim_end()));
+        let line = line.trim_end();
+        let line = if is_title { paint(Paint::Bold, line) } else { line.to_owned() };
+        let _ = writeln!(text, "{line}");
     };
-    line(&mut text, &titles, &Style::new().bold());
-    for row in rows {
-        line(&mut text, row, &Style::new());
+    line(&mut text, &titles, true);
+    for row in &rows {
+        line(&mut text, row, false);
     }
     text.trim_end().to_owned()
 }
@@ -152,7 +209,7 @@ pub fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
         return Err(Failure::usage(format!("{question} Nobody is there to ask; pass --yes")));
     }
     let mut error = std::io::stderr();
-    let _ = write!(error, "{question} [y/N] ");
+    let _ = write!(error, "{} [y/N] ", visible::text(question));
     let _ = error.flush();
     let mut answer = String::new();
     let _ = std::io::stdin().read_line(&mut answer);
@@ -188,7 +245,8 @@ impl Progress {
             );
             let bar = ProgressBar::new(total);
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-            bar.set_prefix(console::truncate_str(title, 24, "…").into_owned());
+            let title = visible::line(title);
+            bar.set_prefix(console::truncate_str(&title, 24, "…").into_owned());
             bar.set_message("0 rows,");
             bar
         } else {
@@ -259,7 +317,8 @@ impl Progress {
         let state = self.state();
         let waits = state.waits.as_ref();
         let waits = waits.map_or_else(String::new, |reason| format!(" waiting: {reason},"));
-        self.bar.set_message(format!("{} rows,{waits}", number(state.rows)));
+        let message = format!("{} rows,{waits}", number(state.rows));
+        self.bar.set_message(visible::line(&message).into_owned());
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -267,10 +326,11 @@ impl Progress {
     }
 
     fn tell(&self, text: &str) {
+        let line = visible::line(text);
         if self.bar.is_hidden() {
-            note(text);
+            note(line);
         } else {
-            self.bar.println(text);
+            self.bar.println(fold(&line, 2));
         }
     }
 }
@@ -322,9 +382,8 @@ mod tests {
 
     #[test]
     fn a_table_fits_80_columns() {
-        console::set_colors_enabled(false);
         let rows = vec![vec!["a".repeat(30), "12".into(), "x".repeat(100)]];
-        let text = table(&["name", ">count", "reason"], &rows);
+        let text = paint::shown(&table(&["name", ">count", "reason"], &rows), false);
         assert!(text.lines().all(|line| measure_text_width(line) <= 80), "{text}");
     }
 }

@@ -33,6 +33,76 @@ fn hostile() -> Vec<String> {
     .collect()
 }
 
+/// Rings, paints, moves the cursor, turns the direction, forges a line of ours.
+const RAW: &str =
+    "\u{1b}[2J\u{7}\u{9b}31m\u{8}\u{7f}\r\u{202e}\u{2028}\u{200b}\u{e0041}\nok    forged";
+
+/// Every command of the tests is looked at for characters that a terminal obeys
+/// (`support::cli::ended`); these are given as many as can be.
+#[tokio::test]
+async fn no_text_of_others_reaches_a_terminal_raw() {
+    let (place, _database) = Place::with_events(2).await;
+    place.sql(&format!(
+        "CREATE VIEW wrong AS SELECT at, kind || E'{0}' AS kind, (kind || E'{0}')::int AS amount \
+         FROM events WHERE kind IS NOT NULL; \
+         UPDATE events SET kind = kind || E'{0}'", escaped(RAW)
+    )).await;
+    place.run(&["init"]).good();
+    place.run(&["run"]).good();
+    place.sql("UPDATE events SET amount = amount + 1").await;
+    let verified = place.run(&["verify"]);
+    assert_eq!(verified.code, Some(1), "{verified:?}");
+    assert!(verified.out.contains("u{9b}31m") || verified.out.contains("u{202e}"), "{verified:?}");
+    let found = place.run(&["verify", "--json"]).json();
+    let examples = found["drifted"][0]["examples"].as_array().unwrap();
+    assert!(
+        examples.iter().any(|example| example["key"]["kind"] == format!("click{RAW}")),
+        "{found}"
+    );
+
+    place.configure(&crate::support::cli::daily(2).replace("public.events", "public.wrong"));
+    place.sql("GRANT SELECT ON wrong TO PUBLIC").await;
+    place.run(&["init"]);
+    for arguments in [
+        &["run"][..],
+        &["run", "-v"],
+        &["run", "-vvv", "--slice", RAW, "daily"],
+        &["replay", "daily", "--from", &day(2).to_string(), "--yes", "--reason", RAW],
+        &["status"],
+        &["pause", "daily", "--reason", RAW],
+        &["status"],
+        &["run"],
+        &["resume", RAW],
+        &["resume", "daily", RAW],
+        &[RAW],
+        &["run", "--budget", RAW],
+        &["run", "--via", RAW],
+        &["--config", RAW, "status"],
+        &["rollup", "rename", "daily", RAW],
+        &["rollup", "drop", RAW, "--yes"],
+        &["backfill", "daily", "--from", RAW],
+        &["capture", "install", "--owner-env", RAW],
+        &["check"],
+        &["plan"],
+        &["completions", RAW],
+    ] {
+        let ended = place.run(arguments);
+        assert!(
+            !ended.out.contains("\nok    forged") && !ended.err.contains("\nok    forged"),
+            "{ended:?}"
+        );
+        place.run(&[arguments, &["--json"]].concat());
+    }
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        place.run(&["completions", shell]).good();
+    }
+}
+
+/// `text` within `E''`.
+fn escaped(text: &str) -> String {
+    text.chars().map(|character| format!("\\U{:08x}", u32::from(character))).collect()
+}
+
 const TRUTH: &str = "SELECT date_trunc('day', at, 'UTC') AS bucket, kind, count(*) AS events, \
                      sum(amount) AS revenue FROM events GROUP BY 1, 2";
 

@@ -2,7 +2,7 @@ use std::fmt::Write as _;
 
 use sqlx::{PgConnection, Row as _};
 
-use crate::cli::ui;
+use crate::cli::ui::{self, Paint};
 
 /// Width of the longest bar, in characters.
 const BAR: f64 = 32.0;
@@ -32,7 +32,7 @@ pub(super) async fn draw(connection: &mut PgConnection) -> Result<String, sqlx::
         let share = events as f64 / most as f64;
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 32")]
         let bar = "█".repeat((share * BAR).round() as usize);
-        let bar = console::style(format!("{bar:<32}")).green();
+        let bar = ui::paint(Paint::Green, format!("{bar:<32}"));
         let _ = write!(
             text,
             "\n{month}  {bar} {:>8}   revenue {:>9}",

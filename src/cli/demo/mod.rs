@@ -11,7 +11,8 @@ use clap::Args;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tokio::process::{Child, Command};
 
-use super::{Failure, Global, ui};
+use super::ui::{self, Paint};
+use super::{Failure, Global};
 use crate::clock::{Clock as _, Stopwatch, SystemClock};
 use crate::embedded::dynamodb::EmbeddedDynamo;
 use crate::embedded::postgres::{Binaries, EmbeddedPostgres, Options};
@@ -186,7 +187,7 @@ impl Stage {
         let program = std::env::current_exe().map_err(|error| broken("this program", error))?;
         ui::note(format!(
             "\n{}",
-            console::style(format!("$ tallymark {}", arguments.join(" "))).bold()
+            ui::paint(Paint::Bold, format!("$ tallymark {}", arguments.join(" ")))
         ));
         let mut command = Command::new(program);
         command
@@ -254,7 +255,7 @@ impl Stage {
 }
 
 fn act(title: &str) {
-    ui::note(format!("\n{}", console::style(title).cyan().bold().for_stderr()));
+    ui::note(format!("\n{}", ui::paint(Paint::Title, title)));
 }
 
 fn today() -> DateTime<Utc> {

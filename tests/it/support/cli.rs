@@ -9,6 +9,7 @@ use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tallymark::checkpoint::Checkpoints;
 use tallymark::embedded::dynamodb::EmbeddedDynamo;
+use tallymark::visible::is_plain;
 use tempfile::TempDir;
 
 use super::Database;
@@ -214,6 +215,8 @@ pub fn ended(command: &mut Command) -> Ended {
         Ended { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) };
     assert!(!ended.out.contains(PASSWORD) && !ended.err.contains(PASSWORD), "{ended:?}");
     assert!(!ended.err.contains("panicked"), "{ended:?}");
+    // Whatever a command was given, no terminal is told to do anything.
+    assert!(is_plain(&ended.out) && is_plain(&ended.err), "{ended:?}");
     ended
 }
 
