@@ -7,24 +7,34 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
-use sqlx::{AssertSqlSafe, PgPool, Postgres};
+use sqlx::AssertSqlSafe;
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use tokio::sync::RwLock;
 
 use crate::config::{Address, DatabaseUrl};
 use crate::secret;
 use crate::sql::literal;
 
+mod error;
+mod once;
+mod pool;
+
+pub use error::{DbError, DbErrorKind};
+pub use once::Once;
+
+use once::Memory;
+use pool::{Held, Pool};
+
 /// How long a connection may take, unless the address says otherwise: a suspended Neon wakes in a few hundred
 /// milliseconds, and a server that has not answered after this long is reported as unreachable.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Idle connections are closed after this, so that a scale-to-zero database can go to sleep.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-
 /// A transaction may be idle for two statements of the other database, and this much more.
 const IDLE_SLACK: Duration = Duration::from_secs(1);
+
+/// A server ends its statements itself. One that says nothing for this much longer than a statement may take is cut
+/// off, and no longer waited for.
+const ANSWER_SLACK: Duration = Duration::from_secs(10);
 
 /// PostgreSQL counts milliseconds in 31 bits, and the time that a transaction may be idle is more than twice this.
 const STATEMENT_TIMEOUT_MAX: Duration = Duration::from_secs(10 * 24 * 60 * 60);
@@ -69,6 +79,7 @@ pub struct Db {
     side: Side,
     connections_max: u32,
     opened: Arc<RwLock<Option<Opened>>>,
+    memory: Memory,
 }
 
 /// The connections to one address.
@@ -77,7 +88,7 @@ struct Opened {
     url: DatabaseUrl,
     /// Host and port, for errors.
     place: String,
-    pool: PgPool,
+    pool: Arc<Pool>,
 }
 
 /// How to connect to `url`: a host that is not this machine is verified in full, unless the URL has an `sslmode`.
@@ -96,11 +107,7 @@ impl Opened {
         let options = options(&url)
             .map_err(|source| DbError::new(side, "reading the connection URL", source))?;
         let place = format!("{}:{}", options.get_host(), options.get_port());
-        let pool = PgPoolOptions::new()
-            .max_connections(connections_max)
-            .acquire_timeout(url.connect_timeout().unwrap_or(CONNECT_TIMEOUT))
-            .idle_timeout(IDLE_TIMEOUT)
-            .connect_lazy_with(options.statement_cache_capacity(0));
+        let pool = Arc::new(Pool::new(options.statement_cache_capacity(0), connections_max));
         Ok(Self { url, place, pool })
     }
 }
@@ -117,7 +124,7 @@ impl Db {
         let known = address.known().cloned();
         let opened = known.map(|url| Opened::new(url, side, connections_max)).transpose()?;
         let (address, opened) = (address.clone(), Arc::new(RwLock::new(opened)));
-        Ok(Self { address, side, connections_max, opened })
+        Ok(Self { address, side, connections_max, opened, memory: Memory::default() })
     }
 
     /// Which database this is.
@@ -138,9 +145,24 @@ impl Db {
         statement_timeout: Duration,
         label: &str,
     ) -> Result<Tx, DbError> {
-        let opened = self.opened(None).await?;
+        self.memory.recall()?;
         let begin = begin_sql(access, statement_timeout, label);
-        match self.begin_on(&opened, &begin, statement_timeout).await {
+        let begun = self.begin_anew(&begin, statement_timeout).await;
+        if let Err(error) = &begun {
+            self.memory.keep(error);
+        }
+        begun
+    }
+
+    /// Until the guard is dropped, a server that was once found out of reach is not asked again: each further
+    /// [`Db::begin`] fails at once, with the same words.
+    pub fn ask_once(&self) -> Once {
+        self.memory.begin()
+    }
+
+    async fn begin_anew(&self, begin: &str, statement_timeout: Duration) -> Result<Tx, DbError> {
+        let opened = self.opened(None).await?;
+        match self.begin_on(&opened, begin, statement_timeout).await {
             Err(refused)
                 if refused.kind() == DbErrorKind::Login && self.address.known().is_none() =>
             {
@@ -148,15 +170,20 @@ impl Db {
                 if renewed.url == opened.url {
                     return Err(refused);
                 }
-                self.begin_on(&renewed, &begin, statement_timeout).await
+                self.begin_on(&renewed, begin, statement_timeout).await
             }
             begun => begun,
         }
     }
 
-    async fn begin_on(&self, opened: &Opened, begin: &str, limit: Duration) -> Result<Tx, DbError> {
+    async fn begin_on(
+        &self,
+        opened: &Opened,
+        begin: &str,
+        statement_timeout: Duration,
+    ) -> Result<Tx, DbError> {
         // Within the caller's time, unless the address asks for more: whoever has less must hear why.
-        let limit = opened.url.connect_timeout().unwrap_or(CONNECT_TIMEOUT.min(limit));
+        let limit = opened.url.connect_timeout().unwrap_or(CONNECT_TIMEOUT.min(statement_timeout));
         let refused = |source| {
             let within = match source {
                 sqlx::Error::PoolTimedOut => format!(" within {:.1} s", limit.as_secs_f64()),
@@ -164,13 +191,16 @@ impl Db {
             };
             DbError::new(self.side, format!("connecting to {}{within}", opened.place), source)
         };
-        let connection = tokio::time::timeout(limit, opened.pool.acquire())
-            .await
-            .unwrap_or(Err(sqlx::Error::PoolTimedOut))
-            .map_err(refused)?;
-        let mut tx = Tx { connection, side: self.side, ended: false };
-        tx.simple(begin).await.map_err(refused)?;
-        Ok(tx)
+        let mut held = opened.pool.acquire(limit).await.map_err(refused)?;
+        let mut begun = held.begin(begin, limit).await;
+        if begun.is_err() && held.is_reused() {
+            // The server may have ended an idle connection long ago; nothing was begun on it.
+            held = opened.pool.reconnect(held, limit).await.map_err(refused)?;
+            begun = held.begin(begin, limit).await;
+        }
+        begun.map_err(refused)?;
+        let limit = statement_timeout.saturating_add(ANSWER_SLACK);
+        Ok(Tx { held, side: self.side, limit })
     }
 
     /// The connections; with `refused` those to an address that is not that one any more, if it has changed.
@@ -229,6 +259,11 @@ fn begin_sql(access: Access, statement_timeout: Duration, label: &str) -> String
         ("extra_float_digits", "1".into()),
         ("bytea_output", "hex".into()),
         ("lc_monetary", "C".into()),
+        ("quote_all_identifiers", "off".into()),
+        // What a definition says must not depend on what a role's settings make of it.
+        ("standard_conforming_strings", "on".into()),
+        ("array_nulls", "on".into()),
+        ("transform_null_equals", "off".into()),
         // Compiling costs more than these short statements take.
         ("jit", "off".into()),
         // One statement is one processor: a chunk must not take the server's others.
@@ -238,10 +273,16 @@ fn begin_sql(access: Access, statement_timeout: Duration, label: &str) -> String
     }
     // Under row-level security a role without BYPASSRLS would count 0 rows without an error.
     sql.push_str("; SET LOCAL row_security = off");
-    // PostgreSQL 14 and later notice that a killed client has gone.
+    // What older servers do not know, or what depends on what is set, in the same round trip. From 14 on a server
+    // notices that a killed client has gone. From 17 on a role or database may limit whole transactions: ours are
+    // limited by their statements. And what DynamoDB will call done must survive a crash of the server.
     sql.push_str(
-        "; SELECT CASE WHEN current_setting('server_version_num')::int >= 140000 \
-         THEN set_config('client_connection_check_interval', '500ms', true) END",
+        "; SELECT CASE WHEN v >= 140000 \
+         THEN set_config('client_connection_check_interval', '500ms', true) END, \
+         CASE WHEN v >= 170000 THEN set_config('transaction_timeout', '0', true) END, \
+         CASE WHEN current_setting('synchronous_commit') = 'off' \
+         THEN set_config('synchronous_commit', 'on', true) END \
+         FROM (SELECT current_setting('server_version_num')::int AS v) AS server",
     );
     sql
 }
@@ -253,28 +294,16 @@ fn begin_sql(access: Access, statement_timeout: Duration, label: &str) -> String
 /// or whose reader went away, leaves messages in it that the next statement would take for its own.
 #[derive(Debug)]
 pub struct Tx {
-    connection: PoolConnection<Postgres>,
+    held: Held,
     side: Side,
-    ended: bool,
-}
-
-impl Drop for Tx {
-    fn drop(&mut self) {
-        if !self.ended {
-            self.connection.close_on_drop();
-        }
-    }
+    /// How long a statement's answer is waited for: longer than the server lets it run.
+    limit: Duration,
 }
 
 impl Tx {
     /// The connection, for queries; wrap their errors with [`Tx::error`].
-    pub fn connection(&mut self) -> &mut sqlx::PgConnection {
-        &mut self.connection
-    }
-
-    /// Runs statements that take no parameters and return nothing.
-    async fn simple(&mut self, sql: impl Into<String>) -> Result<(), sqlx::Error> {
-        sqlx::raw_sql(AssertSqlSafe(sql.into())).execute(&mut *self.connection).await.map(drop)
+    pub const fn connection(&mut self) -> &mut sqlx::PgConnection {
+        self.held.connection()
     }
 
     /// `source`, said to have happened while `doing` something here.
@@ -283,17 +312,27 @@ impl Tx {
         DbError::new(self.side, doing, source)
     }
 
+    /// The answer to a statement, waited for no longer than a server that works may take.
+    async fn answer<T>(
+        (side, limit): (Side, Duration),
+        doing: &str,
+        answer: impl Future<Output = Result<T, sqlx::Error>>,
+    ) -> Result<T, DbError> {
+        match tokio::time::timeout(limit, answer).await {
+            Ok(answer) => answer.map_err(|source| DbError::new(side, doing, source)),
+            Err(_) => Err(DbError::silent(side, doing, limit)),
+        }
+    }
+
     /// Runs one statement, which may not hide a second one, and returns the rows affected.
     ///
     /// # Errors
     /// The server refuses, or the connection breaks, while `doing` it.
     pub async fn execute(&mut self, doing: &str, sql: String) -> Result<u64, DbError> {
-        sqlx::query(AssertSqlSafe(sql))
-            .persistent(false)
-            .execute(&mut *self.connection)
-            .await
-            .map(|done| done.rows_affected())
-            .map_err(|source| DbError::new(self.side, doing, source))
+        let query = sqlx::query(AssertSqlSafe(sql)).persistent(false);
+        let waits = (self.side, self.limit);
+        let done = Self::answer(waits, doing, query.execute(self.connection())).await?;
+        Ok(done.rows_affected())
     }
 
     /// Runs one statement and returns its only row.
@@ -305,11 +344,9 @@ impl Tx {
         doing: &str,
         sql: String,
     ) -> Result<sqlx::postgres::PgRow, DbError> {
-        sqlx::query(AssertSqlSafe(sql))
-            .persistent(false)
-            .fetch_one(&mut *self.connection)
-            .await
-            .map_err(|source| DbError::new(self.side, doing, source))
+        let query = sqlx::query(AssertSqlSafe(sql)).persistent(false);
+        let waits = (self.side, self.limit);
+        Self::answer(waits, doing, query.fetch_one(self.connection())).await
     }
 
     /// Runs one statement and returns its rows, all in memory.
@@ -321,11 +358,9 @@ impl Tx {
         doing: &str,
         sql: String,
     ) -> Result<Vec<sqlx::postgres::PgRow>, DbError> {
-        sqlx::query(AssertSqlSafe(sql))
-            .persistent(false)
-            .fetch_all(&mut *self.connection)
-            .await
-            .map_err(|source| DbError::new(self.side, doing, source))
+        let query = sqlx::query(AssertSqlSafe(sql)).persistent(false);
+        let waits = (self.side, self.limit);
+        Self::answer(waits, doing, query.fetch_all(self.connection())).await
     }
 
     /// Commits.
@@ -345,126 +380,12 @@ impl Tx {
         self.end("rolling back", "ROLLBACK").await
     }
 
-    async fn end(mut self, doing: &str, sql: &str) -> Result<(), DbError> {
-        let ended = self.simple(sql).await;
-        self.ended = ended.is_ok();
-        ended.map_err(|source| DbError::new(self.side, doing, source))
+    async fn end(mut self, doing: &str, sql: &'static str) -> Result<(), DbError> {
+        let waits = (self.side, self.limit);
+        Self::answer(waits, doing, self.held.simple(sql)).await?;
+        self.held.give_back();
+        Ok(())
     }
-}
-
-/// What kind of trouble a database reported, as far as the caller would act differently.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DbErrorKind {
-    /// No connection, or it broke, or the server is starting, stopping or out of something: try again later.
-    Unreachable,
-    /// The server refused the login, or there is no such database.
-    Login,
-    /// The statement ran into its time limit or was cancelled.
-    Cancelled,
-    /// A lock was not free in time, a deadlock or a serialisation failure: try again.
-    Contended,
-    /// The role lacks a privilege.
-    Denied,
-    /// Row-level security would hide rows from this role.
-    RowSecurity,
-    /// A table, column, function or type is not there.
-    Missing,
-    /// Any other refusal.
-    Refused,
-}
-
-/// Trouble with a PostgreSQL server, in one line.
-#[derive(Debug, thiserror::Error)]
-#[error("{side} database: {doing}: {}", text(source))]
-pub struct DbError {
-    side: Side,
-    doing: String,
-    source: sqlx::Error,
-}
-
-impl DbError {
-    pub(crate) fn new(side: Side, doing: impl Into<String>, source: sqlx::Error) -> Self {
-        Self { side, doing: doing.into(), source }
-    }
-
-    /// Which database.
-    #[must_use]
-    pub const fn side(&self) -> Side {
-        self.side
-    }
-
-    /// What kind of trouble.
-    #[must_use]
-    pub fn kind(&self) -> DbErrorKind {
-        kind(&self.source)
-    }
-}
-
-/// Sorts by SQLSTATE (PostgreSQL's appendix A).
-fn kind(error: &sqlx::Error) -> DbErrorKind {
-    let Some(code) = error.as_database_error().and_then(|error| error.code()) else {
-        return match error {
-            sqlx::Error::Io(_)
-            | sqlx::Error::Tls(_)
-            | sqlx::Error::PoolTimedOut
-            | sqlx::Error::PoolClosed
-            | sqlx::Error::Protocol(_)
-            | sqlx::Error::WorkerCrashed => DbErrorKind::Unreachable,
-            // The address could not be read, where it is kept elsewhere.
-            sqlx::Error::Configuration(_) => DbErrorKind::Login,
-            _ => DbErrorKind::Refused,
-        };
-    };
-    match &*code {
-        "57014" => DbErrorKind::Cancelled,
-        "42501" => {
-            let text = error.as_database_error().map_or("", |error| error.message());
-            if text.contains("row-level security") {
-                DbErrorKind::RowSecurity
-            } else {
-                DbErrorKind::Denied
-            }
-        }
-        "42P01" | "42703" | "42883" | "42704" | "3F000" => DbErrorKind::Missing,
-        "3D000" => DbErrorKind::Login,
-        // 25P03: this client was too slow, which says nothing about the server.
-        "25P03" | "40001" | "40P01" | "55P03" => DbErrorKind::Contended,
-        // Out of disk, memory or connections, or its disk fails: whatever the slice. Its own is 53400, a limit of its
-        // temporary files.
-        "53000" | "53100" | "53200" | "53300" | "58030" => DbErrorKind::Unreachable,
-        code if code.starts_with("08") || code.starts_with("57P") => DbErrorKind::Unreachable,
-        code if code.starts_with("28") => DbErrorKind::Login,
-        _ => DbErrorKind::Refused,
-    }
-}
-
-/// What may be done about a server that cannot be verified.
-fn with_remedy(said: String) -> String {
-    if said.contains("does not support TLS") {
-        said + "; turn it on there, or add ?sslmode=disable to the address to send everything in the open"
-    } else if said.contains("peer certificate") {
-        said + "; add ?sslrootcert=FILE to the address for a certificate authority of its own, or \
-                ?sslmode=require for encryption without verification"
-    } else {
-        said
-    }
-}
-
-/// The server's own words, or the driver's.
-fn text(error: &sqlx::Error) -> String {
-    let said = match error.as_database_error() {
-        Some(error) => error.message().to_owned(),
-        None => match error {
-            sqlx::Error::Io(error) => with_remedy(error.to_string()),
-            sqlx::Error::Tls(error) => with_remedy(error.to_string()),
-            sqlx::Error::PoolTimedOut => "no answer in time; if the server sleeps when idle, add \
-                                          ?connect_timeout=SECONDS to its address"
-                .to_owned(),
-            sqlx::Error::Configuration(error) => error.to_string(),
-            error => error.to_string(),
-        },
-    };
-    said.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

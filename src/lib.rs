@@ -63,6 +63,7 @@ pub mod source;
 pub mod sql;
 pub mod target;
 pub mod telemetry;
+pub mod text;
 pub mod tick;
 pub mod verify;
 pub mod visible;

@@ -90,8 +90,12 @@ impl From<DbError> for Stop {
     fn from(error: DbError) -> Self {
         match error.kind() {
             DbErrorKind::Unreachable | DbErrorKind::Login => Self::Unreachable(error),
-            DbErrorKind::Contended => Self::yields(error.to_string()),
-            _ => Self::Fail { error: error.to_string(), retryable: true },
+            DbErrorKind::Contended | DbErrorKind::Unclear => Self::yields(error.to_string()),
+            DbErrorKind::Cancelled
+            | DbErrorKind::Denied
+            | DbErrorKind::RowSecurity
+            | DbErrorKind::Missing
+            | DbErrorKind::Refused => Self::Fail { error: error.to_string(), retryable: true },
         }
     }
 }

@@ -139,7 +139,10 @@ fn severity(error: &DbError) -> Severity {
     match error.kind() {
         DbErrorKind::Unreachable | DbErrorKind::Login => Severity::Unreachable,
         DbErrorKind::Denied | DbErrorKind::RowSecurity | DbErrorKind::Missing => Severity::Usage,
-        DbErrorKind::Cancelled | DbErrorKind::Contended | DbErrorKind::Refused => Severity::Failed,
+        DbErrorKind::Cancelled
+        | DbErrorKind::Contended
+        | DbErrorKind::Refused
+        | DbErrorKind::Unclear => Severity::Failed,
     }
 }
 

@@ -1,0 +1,187 @@
+//! What a database's trouble means: whose it is, and whether another try may help.
+
+use std::time::Duration;
+
+use super::Side;
+use crate::text::cut;
+
+/// What kind of trouble a database reported, as far as the caller would act differently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DbErrorKind {
+    /// No connection, or it broke, or the server is starting, stopping, full or read-only: no slice could be worked
+    /// on there now.
+    Unreachable,
+    /// The server refused the login, or there is no such database.
+    Login,
+    /// The statement ran into its time limit or was cancelled.
+    Cancelled,
+    /// A lock was not free in time, a deadlock or a serialisation failure: try again.
+    Contended,
+    /// The role lacks a privilege.
+    Denied,
+    /// Row-level security would hide rows from this role.
+    RowSecurity,
+    /// A table, column, function or type is not there.
+    Missing,
+    /// Any other refusal that data or a definition can cause.
+    Refused,
+    /// Nothing says that data or a definition caused it: it counts for nobody, and is tried again.
+    Unclear,
+}
+
+/// Trouble with a PostgreSQL server, in one line. The server's text is cut to a bounded length.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{side} database: {doing}: {text}")]
+pub struct DbError {
+    side: Side,
+    doing: String,
+    text: String,
+    kind: DbErrorKind,
+}
+
+impl DbError {
+    #[expect(clippy::needless_pass_by_value, reason = "called as map_err(|source| …)")]
+    pub(crate) fn new(side: Side, doing: impl Into<String>, source: sqlx::Error) -> Self {
+        Self { side, doing: doing.into(), text: text(&source), kind: kind(&source) }
+    }
+
+    /// The server has not answered for `limit`, which is longer than it lets a statement run.
+    pub(super) fn silent(side: Side, doing: &str, limit: Duration) -> Self {
+        let text = format!("no answer within {:.1} s", limit.as_secs_f64());
+        Self { side, doing: doing.to_owned(), text, kind: DbErrorKind::Unreachable }
+    }
+
+    /// Which database.
+    #[must_use]
+    pub const fn side(&self) -> Side {
+        self.side
+    }
+
+    /// What kind of trouble.
+    #[must_use]
+    pub const fn kind(&self) -> DbErrorKind {
+        self.kind
+    }
+}
+
+/// Whose trouble it is, by the driver's error or by SQLSTATE.
+fn kind(error: &sqlx::Error) -> DbErrorKind {
+    match error {
+        sqlx::Error::Database(error) => match error.code().as_deref() {
+            Some("42501") if error.message().contains("row-level security") => {
+                DbErrorKind::RowSecurity
+            }
+            Some(code) => of_state(code),
+            None => DbErrorKind::Unclear,
+        },
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::WorkerCrashed => DbErrorKind::Unreachable,
+        // The address could not be read, where it is kept elsewhere.
+        sqlx::Error::Configuration(_) => DbErrorKind::Login,
+        // A value or a type that the driver does not read.
+        sqlx::Error::RowNotFound
+        | sqlx::Error::TypeNotFound { .. }
+        | sqlx::Error::ColumnIndexOutOfBounds { .. }
+        | sqlx::Error::ColumnNotFound(_)
+        | sqlx::Error::ColumnDecode { .. }
+        | sqlx::Error::Encode(_)
+        | sqlx::Error::Decode(_) => DbErrorKind::Refused,
+        _ => DbErrorKind::Unclear,
+    }
+}
+
+/// PostgreSQL's appendix A as a table. Only codes that data or a definition can cause are [`DbErrorKind::Refused`] and
+/// count as a slice's failure; a code that is not listed never does.
+fn of_state(code: &str) -> DbErrorKind {
+    use DbErrorKind::{
+        Cancelled, Contended, Denied, Login, Missing, Refused, Unclear, Unreachable,
+    };
+    match code {
+        // Single codes that differ from their class.
+        "25P03" => Contended, // this client was too slow, which says nothing about the server
+        "25006" | "25P04" => Unreachable, // read-only, or it limits whole transactions
+        "40002" => Refused,   // an integrity constraint, found at COMMIT
+        "40003" => Unreachable, // it is unknown whether the statement was done
+        "42501" => Denied,
+        "42P01" | "42703" | "42883" | "42704" | "3F000" => Missing,
+        "53400" => Refused, // a configured limit, as of its temporary files: other slices stay below it
+        "55006" | "55P03" => Contended, // in use, or locked
+        "57014" => Cancelled,
+        "XX001" | "XX002" => Refused, // the rows or the index that this slice reads are corrupted
+        _ => match code.get(..2).unwrap_or_default() {
+            "08" => Unreachable, // the connection, or that of a foreign server
+            "28" | "3D" => Login,
+            "40" | "72" => Contended, // deadlock, serialisation failure; snapshot too old
+            "53" => Unreachable,      // out of disk, memory or connections
+            "57" => Unreachable,      // starting, stopping, ended by an operator
+            "58" => Unreachable,      // an error of its disk or its files
+            "F0" => Unreachable,      // its configuration file
+            // A view's or a trigger's function, or the definition's own text.
+            "09" | "0A" | "0Z" | "20" | "21" | "22" | "23" | "27" | "2D" | "2F" | "38" | "39"
+            | "42" | "44" | "54" | "P0" => Refused,
+            // 0F (locators) and 0L, 0P, 24, 25, 26, 2B, 34, 3B (states of a session that ours is never in), 55 (the
+            // state of an object), HV (a foreign server), XX (an internal error), and what later versions add.
+            _ => Unclear,
+        },
+    }
+}
+
+/// What may be done about a server that cannot be verified.
+fn with_remedy(said: String) -> String {
+    if said.contains("does not support TLS") {
+        said + "; turn it on there, or add ?sslmode=disable to the address to send everything in the open"
+    } else if said.contains("peer certificate") {
+        said + "; add ?sslrootcert=FILE to the address for a certificate authority of its own, or \
+                ?sslmode=require for encryption without verification"
+    } else {
+        said
+    }
+}
+
+/// The server's own words, or the driver's.
+fn text(error: &sqlx::Error) -> String {
+    let said = match error.as_database_error() {
+        Some(error) => cut(error.message()).into_owned(),
+        None => match error {
+            sqlx::Error::Io(error) => with_remedy(error.to_string()),
+            sqlx::Error::Tls(error) => with_remedy(error.to_string()),
+            sqlx::Error::PoolTimedOut => "no answer in time; if the server sleeps when idle, add \
+                                          ?connect_timeout=SECONDS to its address"
+                .to_owned(),
+            sqlx::Error::Configuration(error) => error.to_string(),
+            error => error.to_string(),
+        },
+    };
+    // Cut first: a message can quote a value of a gigabyte.
+    cut(&said).split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_data_and_definitions_make_a_slice_fail() {
+        use DbErrorKind::{Cancelled, Contended, Denied, Login, Missing, Refused, Unclear};
+        for (kind, codes) in [
+            (Refused, "0A000 20000 21000 22003 22P02 23502 23505 2F005 38000 42601 42P17 44000"),
+            (Refused, "53400 54000 54001 P0001 P0003 P0004 XX001 XX002 40002 27000 09000"),
+            (DbErrorKind::Unreachable, "08000 08006 08P01 25006 25P04 53000 53100 53200 53300"),
+            (DbErrorKind::Unreachable, "57000 57P01 57P02 57P03 57P05 58000 58030 58P01 F0000"),
+            (Login, "28000 28P01 3D000"),
+            (Contended, "40000 40001 40P01 55006 55P03 25P03 72000"),
+            (Cancelled, "57014"),
+            (Denied, "42501"),
+            (Missing, "42P01 42703 42883 42704 3F000"),
+            (Unclear, "55000 55P02 25001 25P02 26000 HV000 HV00N XX000 99999 U0001 0 é"),
+        ] {
+            for code in codes.split(' ') {
+                assert_eq!(of_state(code), kind, "{code}");
+            }
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! What a tick remembers of a server: one that was found out of reach is not asked again in that tick.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{DbError, DbErrorKind};
+
+/// The trouble that was found, while somebody wants it remembered.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Memory(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// Guards alive.
+    guards: usize,
+    found: Option<DbError>,
+}
+
+/// While this lives, a server that was found out of reach is not asked again.
+#[derive(Debug)]
+#[must_use]
+pub struct Once(Memory);
+
+impl Memory {
+    pub(super) fn begin(&self) -> Once {
+        let mut state = self.state();
+        state.guards += 1;
+        // What an earlier guard found is old.
+        state.found = None;
+        drop(state);
+        Once(self.clone())
+    }
+
+    /// Fails as the last attempt did, if that is remembered.
+    pub(super) fn recall(&self) -> Result<(), DbError> {
+        self.state().found.clone().map_or(Ok(()), Err)
+    }
+
+    /// Remembers why no transaction could begin.
+    pub(super) fn keep(&self, error: &DbError) {
+        let mut state = self.state();
+        let is_down = matches!(error.kind(), DbErrorKind::Unreachable | DbErrorKind::Login);
+        if is_down && state.guards > 0 {
+            state.found = Some(error.clone());
+        }
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Once {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.guards -= 1;
+        if state.guards == 0 {
+            state.found = None;
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! The connections to one address.
+//!
+//! A pool of our own, because a driver's pool retries what a server refuses until its time is up and then says only
+//! that it timed out. Here the server's last words are kept. An idle connection is not tested before it is used
+//! again: the `BEGIN` that comes next is the test, and costs no further round trip.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::clock::Stopwatch;
+
+/// Idle connections are closed after this, so that a scale-to-zero database can go to sleep.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A refused connection is tried again after this, twice as long each time ...
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+
+/// ... up to this: a server that starts accepts connections within seconds.
+const RETRY_MAX: Duration = Duration::from_secs(1);
+
+/// Connections with the same options: at most so many at once, those that are idle kept for a while.
+#[derive(Debug)]
+pub(super) struct Pool {
+    options: PgConnectOptions,
+    permits: Arc<Semaphore>,
+    idle: Mutex<Vec<(PgConnection, Stopwatch)>>,
+    is_reaping: AtomicBool,
+}
+
+/// A connection in use. Dropped, it is closed; [`Held::give_back`] keeps it for the next transaction.
+#[derive(Debug)]
+pub(super) struct Held {
+    connection: PgConnection,
+    is_reused: bool,
+    pool: Arc<Pool>,
+    permit: OwnedSemaphorePermit,
+}
+
+impl Pool {
+    pub(super) fn new(options: PgConnectOptions, connections_max: u32) -> Self {
+        let permits = Arc::new(Semaphore::new(connections_max as usize));
+        Self { options, permits, idle: Mutex::default(), is_reaping: AtomicBool::new(false) }
+    }
+
+    /// A connection, an idle one if there is any.
+    pub(super) async fn acquire(self: &Arc<Self>, limit: Duration) -> Result<Held, sqlx::Error> {
+        let watch = Stopwatch::start();
+        let permit = tokio::time::timeout(limit, Arc::clone(&self.permits).acquire_owned()).await;
+        let permit = permit.map_err(|_| sqlx::Error::PoolTimedOut)?;
+        let permit = permit.map_err(|_| sqlx::Error::PoolClosed)?;
+        let idle = self.idle().pop();
+        let is_reused = idle.is_some();
+        let connection = match idle {
+            Some((connection, _)) => connection,
+            None => self.connect(limit.saturating_sub(watch.elapsed())).await?,
+        };
+        Ok(Held { connection, is_reused, pool: Arc::clone(self), permit })
+    }
+
+    /// A new connection in place of one that was idle and is broken; the others are as old.
+    pub(super) async fn reconnect(
+        self: &Arc<Self>,
+        broken: Held,
+        limit: Duration,
+    ) -> Result<Held, sqlx::Error> {
+        let Held { permit, connection, .. } = broken;
+        drop(connection);
+        self.idle().clear();
+        let connection = self.connect(limit).await?;
+        Ok(Held { connection, is_reused: false, pool: Arc::clone(self), permit })
+    }
+
+    /// Connects. A server that refuses connections for now is asked again until `limit`; then its last refusal is
+    /// the error.
+    async fn connect(&self, limit: Duration) -> Result<PgConnection, sqlx::Error> {
+        let watch = Stopwatch::start();
+        let (mut wait, mut refusal) = (RETRY_FIRST, sqlx::Error::PoolTimedOut);
+        loop {
+            let left = limit.saturating_sub(watch.elapsed());
+            let connecting = PgConnection::connect_with(&self.options);
+            match tokio::time::timeout(left, connecting).await {
+                Ok(Ok(connection)) => return Ok(connection),
+                Ok(Err(error)) if !may_pass(&error) => return Err(error),
+                Ok(Err(error)) => refusal = error,
+                Err(_) => return Err(refusal),
+            }
+            if watch.elapsed() + wait >= limit {
+                return Err(refusal);
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(RETRY_MAX);
+        }
+    }
+
+    /// Closes what is idle.
+    pub(super) async fn close(&self) {
+        let idle = std::mem::take(&mut *self.idle());
+        for (connection, _) in idle {
+            // The server ends it anyway.
+            let _ = connection.close().await;
+        }
+    }
+
+    /// Closes connections whose time is up, until none is left.
+    fn reap(self: Arc<Self>) {
+        if self.is_reaping.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(IDLE_TIMEOUT).await;
+                let (old, is_last) = self.outdated();
+                for connection in old {
+                    let _ = connection.close().await;
+                }
+                if is_last {
+                    break;
+                }
+            }
+        });
+    }
+
+    /// The idle connections whose time is up, and whether no other is left to wait for.
+    fn outdated(&self) -> (Vec<PgConnection>, bool) {
+        let (mut old, mut idle) = (Vec::new(), self.idle());
+        for (connection, since) in std::mem::take(&mut *idle) {
+            if since.elapsed() >= IDLE_TIMEOUT {
+                old.push(connection);
+            } else {
+                idle.push((connection, since));
+            }
+        }
+        if idle.is_empty() {
+            self.is_reaping.store(false, Ordering::SeqCst);
+        }
+        (old, idle.is_empty())
+    }
+
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<(PgConnection, Stopwatch)>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Held {
+    /// The connection.
+    pub(super) const fn connection(&mut self) -> &mut PgConnection {
+        &mut self.connection
+    }
+
+    /// Whether it was idle before.
+    pub(super) const fn is_reused(&self) -> bool {
+        self.is_reused
+    }
+
+    /// Runs statements that take no parameters and return nothing.
+    pub(super) async fn simple(&mut self, sql: impl Into<String>) -> Result<(), sqlx::Error> {
+        sqlx::raw_sql(AssertSqlSafe(sql.into())).execute(&mut self.connection).await.map(drop)
+    }
+
+    /// Begins a transaction. A server that accepts a connection and never answers is waited for until `limit`.
+    pub(super) async fn begin(&mut self, sql: &str, limit: Duration) -> Result<(), sqlx::Error> {
+        let begun = tokio::time::timeout(limit, self.simple(sql)).await;
+        begun.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+    }
+
+    /// Keeps the connection, whose transaction has ended, for the next one.
+    pub(super) fn give_back(self) {
+        let Self { connection, pool, permit, .. } = self;
+        pool.idle().push((connection, Stopwatch::start()));
+        drop(permit);
+        pool.reap();
+    }
+}
+
+/// Whether a refused connection may be accepted in a moment: the server starts, stops, or is full.
+fn may_pass(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(error) => error.kind() == std::io::ErrorKind::ConnectionRefused,
+        sqlx::Error::Database(error) => {
+            matches!(error.code().as_deref(), Some("53300" | "57P03"))
+        }
+        _ => false,
+    }
+}
