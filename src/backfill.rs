@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::clock::Deadline;
 use crate::fanout::want::{Want, want};
-use crate::governor::Hold;
+use crate::governor::{Governor, Hold, SLOT_WAIT_MAX};
 use crate::plan::{Standing, View};
 use crate::price::Dollars;
 use crate::report::{Outcome, SliceReport};
@@ -27,6 +27,12 @@ const PASSES_MAX: usize = 1000;
 
 /// Work stops after this many slices have failed in a row: what fails them all is not theirs.
 const FAILURES_IN_A_ROW_MAX: usize = 20;
+
+/// DynamoDB may fail this many passes in a row before a batch ends: one time-out is no reason to end a night's work.
+const TROUBLES_MAX: u32 = 3;
+
+/// Wait before the pass after one that DynamoDB ended; doubled each time.
+const TROUBLE_WAIT: Duration = Duration::from_secs(1);
 
 /// Work that is held back is asked for again at least so often ...
 const HOLD_POLL: Duration = Duration::from_secs(60);
@@ -361,15 +367,30 @@ impl Worker {
         self.ready(rollup).await?;
         let mut todo: Vec<Slice> = slices.to_vec();
         let mut reopen = reopen.clone();
+        let (mut troubles, mut slotless) = (0, None);
         for _ in 0..PASSES_MAX {
+            let ended = report.ended();
             let pass = self.pass(rollup, &todo, &mut reopen, reason, batch, listener, &mut report);
             let Pass { again, hopeless, out_of_time, at_once, earliest, trouble, hold } =
                 pass.await;
             report.left = slices.len() - report.ended();
-            if let Some(error) = trouble {
-                return Err(Interrupted::after(report, error));
+            if report.ended() > ended {
+                (troubles, slotless) = (0, None);
             }
             todo = again;
+            if let Some(error) = trouble {
+                troubles += 1;
+                if !error.may_pass() || troubles > TROUBLES_MAX {
+                    return Err(Interrupted::after(report, error));
+                }
+                if !self.wait_for_store(troubles, &error, batch, listener).await {
+                    break;
+                }
+                continue;
+            }
+            if let Some(error) = self.starved(rollup, hold.as_ref(), &mut slotless) {
+                return Err(Interrupted::after(report, error));
+            }
             if todo.is_empty() || hopeless || out_of_time || report.stopped.is_some() {
                 break;
             }
@@ -388,9 +409,45 @@ impl Worker {
             }
             listener.waiting(until, &why);
             // A little more: the lease must be over by the claim's clock.
-            tokio::time::sleep(wait + Duration::from_millis(50)).await;
+            self.clock.sleep(wait + Duration::from_millis(50)).await;
         }
         Ok(report)
+    }
+
+    /// Waits before the pass after one that DynamoDB ended; `false`: there is no time for it.
+    async fn wait_for_store(
+        &self,
+        troubles: u32,
+        error: &WorkError,
+        batch: Batch,
+        listener: &dyn Listener,
+    ) -> bool {
+        let wait = TROUBLE_WAIT * (1 << (troubles - 1));
+        let until = self.clock.now() + wait;
+        if batch.deadline.is_some_and(|deadline| deadline.instant() <= until) {
+            return false;
+        }
+        tracing::warn!(error = %error, troubles, "trouble with the checkpoints; tried again");
+        listener.waiting(until, &error.to_string());
+        self.clock.sleep(wait).await;
+        true
+    }
+
+    /// The error of a batch that has waited for a slot for too long; `since` is when its wait began.
+    fn starved(
+        &self,
+        rollup: &Rollup,
+        hold: Option<&Hold>,
+        since: &mut Option<DateTime<Utc>>,
+    ) -> Option<WorkError> {
+        let lacks_slot = self.governor_of(rollup).is_some_and(Governor::lacks_slot);
+        let Some(hold) = hold.filter(|_| lacks_slot) else {
+            *since = None;
+            return None;
+        };
+        let now = self.clock.now();
+        let waited = (now - *since.get_or_insert(now)).to_std().unwrap_or_default();
+        (waited >= SLOT_WAIT_MAX).then(|| WorkError::Starved(hold.reason.clone()))
     }
 
     /// Waits as long as the work is held back; whether it may go on then.
@@ -414,7 +471,7 @@ impl Worker {
                 told = Some(hold.reason);
             }
             let wait = (hold.until - self.clock.now()).to_std().unwrap_or_default();
-            tokio::time::sleep(wait.clamp(Duration::from_millis(50), HOLD_POLL)).await;
+            self.clock.sleep(wait.clamp(Duration::from_millis(50), HOLD_POLL)).await;
             match self.may_work(rollup, batch.options.backfill).await? {
                 Ok(_) => return Ok(true),
                 Err(next) => hold = next,

@@ -8,11 +8,17 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use futures_util::future::{BoxFuture, FutureExt as _};
 
-/// Tells the present instant.
+/// Tells the present instant, and lets time pass.
 pub trait Clock: Debug + Send + Sync {
     /// The present instant, in UTC.
     fn now(&self) -> DateTime<Utc>;
+
+    /// Ends when `time` has passed: a rest, or a wait before another try.
+    fn sleep(&self, time: Duration) -> BoxFuture<'static, ()> {
+        tokio::time::sleep(time).boxed()
+    }
 }
 
 /// The machine's clock.
@@ -47,6 +53,44 @@ impl ManualClock {
 impl Clock for ManualClock {
     fn now(&self) -> DateTime<Utc> {
         *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// A clock for which a sleep takes no time: it only moves the clock forwards. What is really done takes its time. So
+/// a test sees in a second how long hours of rests would be.
+#[derive(Clone, Debug)]
+pub struct VirtualClock {
+    began_at: DateTime<Utc>,
+    watch: Stopwatch,
+    slept: Arc<Mutex<Duration>>,
+}
+
+impl VirtualClock {
+    /// A clock that shows `now`.
+    #[must_use]
+    pub fn new(now: DateTime<Utc>) -> Self {
+        Self { began_at: now, watch: Stopwatch::start(), slept: Arc::default() }
+    }
+
+    /// How long all sleeps were together.
+    #[must_use]
+    pub fn slept(&self) -> Duration {
+        *self.slept.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl Clock for VirtualClock {
+    fn now(&self) -> DateTime<Utc> {
+        let passed = self.watch.elapsed().saturating_add(self.slept());
+        let passed = TimeDelta::from_std(passed).unwrap_or(TimeDelta::MAX);
+        self.began_at.checked_add_signed(passed).unwrap_or(LAST)
+    }
+
+    fn sleep(&self, time: Duration) -> BoxFuture<'static, ()> {
+        let mut slept = self.slept.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *slept = slept.saturating_add(time);
+        drop(slept);
+        tokio::task::yield_now().boxed()
     }
 }
 

@@ -190,6 +190,7 @@ impl Db {
                 _ => String::new(),
             };
             DbError::new(self.side, format!("connecting to {}{within}", opened.place), source)
+                .before_any_work()
         };
         let mut held = opened.pool.acquire(limit).await.map_err(refused)?;
         let mut begun = held.begin(begin, limit).await;

@@ -30,6 +30,10 @@ use chunks::Chunks;
 /// Time kept back to record how the attempt ended.
 pub const RESERVE: Duration = Duration::from_millis(500);
 
+/// What ends a slice or a tick waits this much past the deadline, so that a success whose write is under way is still
+/// recorded. Less than what an invocation keeps back of Lambda's time for its answer.
+pub(crate) const OVERTIME: Duration = Duration::from_millis(250);
+
 /// A budget has room for this many chunks, or none would ever end in time.
 const CHUNKS_MIN: u32 = 4;
 
@@ -125,11 +129,31 @@ struct Work<'a> {
 
 impl Worker {
     /// Works on one slice until it is done or the deadline is near, and logs one summary line,
-    /// also of a slice that was not to be had.
+    /// also of a slice that was not to be had. At the deadline it ends, whatever it waits for: a claim is then left
+    /// to its lease.
     ///
     /// # Errors
     /// Trouble that is not this slice's; whatever concerns the slice is in the report.
     pub async fn run(
+        &self,
+        rollup: &Rollup,
+        slice: Slice,
+        deadline: Deadline,
+        options: RunOptions,
+    ) -> Result<SliceReport, WorkError> {
+        let limit = deadline.remaining(&*self.clock) + OVERTIME;
+        let run = self.run_within(rollup, slice, deadline, options);
+        match tokio::time::timeout(limit, run).await {
+            Ok(ended) => ended,
+            Err(_) => {
+                let reason = "budget spent: a server did not answer in time".to_owned();
+                let (outcome, until) = (Outcome::Yielded, None);
+                Ok(SliceReport::refused(rollup, slice, outcome, reason, until).logged())
+            }
+        }
+    }
+
+    async fn run_within(
         &self,
         rollup: &Rollup,
         slice: Slice,

@@ -10,7 +10,7 @@ use crate::fanout::FanOut;
 use crate::plan::{Plan, Planned, Standing, View, horizon, newest};
 use crate::report::{Outcome, SliceReport};
 use crate::rollup::{Late, Rollup};
-use crate::run::{RESERVE, RunOptions};
+use crate::run::{OVERTIME, RESERVE, RunOptions};
 use crate::scrub::ScrubReport;
 use crate::slice::Slice;
 use crate::worker::{Severity, WorkError, Worker};
@@ -53,6 +53,12 @@ pub struct TickReport {
     /// Whether there are no checkpoints to be had any more.
     #[serde(skip)]
     pub(crate) is_over: bool,
+    /// What is being done, should the time be up meanwhile ...
+    #[serde(skip)]
+    pub(crate) doing: &'static str,
+    /// ... and for which rollup.
+    #[serde(skip)]
+    pub(crate) at: Option<String>,
 }
 
 /// How all rollups stood when a tick began.
@@ -216,7 +222,9 @@ impl Worker {
     }
 
     /// Works on whatever is due as of `now`, until `deadline`; with queues, sends it to them where that is more than
-    /// one slice. With nothing due, no database is connected.
+    /// one slice. With nothing due, no database is connected. A server that is found out of reach is not asked again.
+    /// At `deadline` it ends, whatever it waits for: what was done by then is in the report, a slice under way is
+    /// left to its lease, and everything else to the next tick.
     ///
     /// # Errors
     /// There are no checkpoints to be had; whatever concerns one rollup or slice is in the report.
@@ -226,16 +234,44 @@ impl Worker {
         deadline: Deadline,
         only: Option<&Rollup>,
     ) -> Result<TickReport, WorkError> {
-        if let Some(reason) = self.must_sleep(only, now).await? {
-            return self.left_asleep(only, now, &reason).await;
+        let _once = (self.source.ask_once(), self.target.db.ask_once());
+        let mut report = TickReport::default();
+        let limit = deadline.remaining(&*self.clock) + OVERTIME;
+        let work = self.tick_within(now, deadline, only, &mut report);
+        match tokio::time::timeout(limit, work).await {
+            Ok(done) => done?,
+            Err(_) => {
+                let rollup = report
+                    .at
+                    .take()
+                    .or_else(|| self.chosen(only).next().map(|rollup| rollup.name.clone()));
+                let error = WorkError::OutOfTime(report.doing);
+                report.problems.push(Problem::new(&rollup.unwrap_or_default(), &error));
+            }
         }
-        let mut report =
-            TickReport { problems: self.notice_late(deadline).await, ..TickReport::default() };
+        Ok(report)
+    }
+
+    async fn tick_within(
+        &self,
+        now: DateTime<Utc>,
+        deadline: Deadline,
+        only: Option<&Rollup>,
+        report: &mut TickReport,
+    ) -> Result<(), WorkError> {
+        report.doing = "reading the checkpoints";
+        if let Some(reason) = self.must_sleep(only, now).await? {
+            return self.left_asleep(only, now, &reason, report).await;
+        }
+        report.doing = "looking for late changes";
+        report.problems = self.notice_late(deadline).await;
+        report.doing = "reading the checkpoints";
         let (mut fresh, mut redefined) = (Vec::new(), Vec::new());
         let mut rollups: Vec<_> = self.chosen(only).collect();
         // The finer first: what is found out about them decides what is due of the coarse.
         rollups.sort_by_key(|rollup| rollup.depth());
         for rollup in rollups {
+            report.at = Some(rollup.name.clone());
             match self.backlogs(rollup, now, &mut report.gauges).await {
                 Ok([due, old]) => {
                     fresh.push(due);
@@ -246,21 +282,23 @@ impl Worker {
                 Err(error) => report.problem(rollup, &error),
             }
         }
+        report.doing = "working on its slices";
         if let Some(queues) = &self.queues {
             let out = FanOut { worker: self, queues, now, deadline };
-            out.fan_out(fresh, redefined, &mut report).await;
+            out.fan_out(fresh, redefined, report).await;
         } else {
             // An edit of the configuration must not keep any rollup's fresh numbers waiting.
             for (backlogs, is_backfill) in [(fresh, false), (redefined, true)] {
-                self.work_off(backlogs, is_backfill, now, deadline, &mut report).await;
+                self.work_off(backlogs, is_backfill, now, deadline, report).await;
             }
         }
+        report.doing = "verifying old slices";
         // With time left, whatever is left is of rollups in trouble, which are not scrubbed either.
         let has_time = !report.is_over && deadline.remaining(&*self.clock) >= BEGIN_MIN;
         if let Some(settings) = self.config.scrub.filter(|_| has_time) {
-            self.scrub(settings, only, deadline, &mut report).await;
+            self.scrub(settings, only, deadline, report).await;
         }
-        Ok(report)
+        Ok(())
     }
 
     /// Why the source is not to be woken now, or not worth it.
@@ -300,8 +338,8 @@ impl Worker {
         only: Option<&Rollup>,
         now: DateTime<Utc>,
         reason: &str,
-    ) -> Result<TickReport, WorkError> {
-        let mut report = TickReport::default();
+        report: &mut TickReport,
+    ) -> Result<(), WorkError> {
         for rollup in self.chosen(only) {
             let left = self.plan(rollup, now).await?.plan.due().count();
             if left > 0 {
@@ -309,7 +347,7 @@ impl Worker {
                 report.hold(&mut backlog, left, reason.to_owned());
             }
         }
-        Ok(report)
+        Ok(())
     }
 
     /// The rollups that a tick is for.
@@ -368,6 +406,7 @@ impl Worker {
                     continue;
                 }
                 let backfill = is_backfill.then_some(now);
+                report.at = Some(rollup.name.clone());
                 match self.run_due(rollup, slice, reopening, deadline, backfill).await {
                     Ok(ended) if ended.hold.is_some() => {
                         let reason = ended.reason.clone().unwrap_or_default();

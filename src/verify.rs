@@ -6,14 +6,14 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
 use crate::checkpoint::{Checkpoint, State, Watermark};
-use crate::clock::Stopwatch;
 use crate::db::{Access, Db, DbErrorKind};
+use crate::governor::SLOT_WAIT_MAX;
 use crate::plan::Standing;
 use crate::rollup::{Late, Rollup};
 use crate::slice::{Slice, boundaries};
 use crate::source::shape::Shape;
 use crate::source::{capture, changes, marks, settle};
-use crate::target::{Difference, TargetError, Verification};
+use crate::target::{Comparison, Difference, TargetError, Verification};
 use crate::worker::{CATALOGUE_TIMEOUT, WorkError, Worker};
 
 /// How one slice compares.
@@ -62,6 +62,17 @@ const STAMP_AHEAD: TimeDelta = TimeDelta::hours(1);
 /// whole time limit.
 const NARROWER: usize = 4;
 
+/// How a comparison is asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked {
+    /// Longest time for one statement, and for waiting for a busy source.
+    pub timeout: Duration,
+    /// Differing groups to return.
+    pub limit: usize,
+    /// Longest time to wait for a slot. From [`SLOT_WAIT_MAX`] on its end is an error, not a slice left out.
+    pub patience: Duration,
+}
+
 impl Worker {
     /// Compares `slice` with what one `GROUP BY` over the source, or over the finer rollup, gives now;
     /// returns at most `limit` of the groups that differ. Every statement ends within `timeout`: where
@@ -77,7 +88,7 @@ impl Worker {
         timeout: Duration,
         limit: usize,
     ) -> Result<SliceVerification, WorkError> {
-        self.verify_in(rollup, slice, 1, (timeout, limit)).await
+        self.verify_in(rollup, slice, 1, Asked { timeout, limit, patience: timeout }).await
     }
 
     /// As [`Worker::verify`], in about so many `pieces` from the outset.
@@ -86,7 +97,7 @@ impl Worker {
         rollup: &Rollup,
         slice: Slice,
         pieces: u64,
-        (timeout, limit): (Duration, usize),
+        Asked { timeout, limit, patience }: Asked,
     ) -> Result<SliceVerification, WorkError> {
         let shape = self.ready(rollup).await?;
         let source = self.source_of(rollup);
@@ -105,14 +116,13 @@ impl Worker {
             let governor = self.governor_of(rollup);
             let what =
                 Verification { rollup, shape: &shape, slice, buckets, timeout, limit, governor };
-            let watch = Stopwatch::start();
-            match self.admitted_verify(source, &what).await {
-                Ok((count, found)) => {
-                    differences += count;
-                    examples.extend(found.into_iter().take(limit));
+            match self.admitted_verify(source, &what, patience).await {
+                Ok(found) => {
+                    differences += found.differences;
+                    examples.extend(found.examples.into_iter().take(limit));
                     place = next;
                     if let Some(governor) = governor {
-                        governor.chunk_read(watch.elapsed(), false, nice_ratio);
+                        governor.chunk_read(found.work, false, nice_ratio);
                     }
                 }
                 Err(WorkError::Db(error)) if error.kind() == DbErrorKind::Cancelled && step > 1 => {
@@ -124,18 +134,18 @@ impl Worker {
         Ok(SliceVerification { rollup: rollup.name.clone(), start, differences, examples })
     }
 
-    /// Compares as soon as the governor lets it, which is waited for no longer than a statement may take.
+    /// Rests, waits for the governor, and compares. Waits at most `timeout`, and for a slot at most `patience`.
     async fn admitted_verify(
         &self,
         source: &Db,
         what: &Verification<'_>,
-    ) -> Result<(u64, Vec<Difference>), WorkError> {
+        patience: Duration,
+    ) -> Result<Comparison, WorkError> {
         let Some(governor) = what.governor else {
             return Ok(self.target.verify(source, what).await?);
         };
-        tokio::time::sleep(governor.take_rest()).await;
-        let watch = Stopwatch::start();
-        let mut tries = 0;
+        self.clock.sleep(governor.take_rest()).await;
+        let (mut tries, mut waited) = (0, Duration::ZERO);
         loop {
             let refusal = match governor.throttled(source).await {
                 Err(refusal) => refusal,
@@ -145,11 +155,16 @@ impl Worker {
                 },
             };
             let wait = governor.wait(tries, &refusal);
-            if refusal.is_critical || watch.elapsed() + wait > what.timeout {
+            waited += wait;
+            if refusal.is_slot && waited > patience && patience >= SLOT_WAIT_MAX {
+                return Err(WorkError::Starved(refusal.reason));
+            }
+            let limit = if refusal.is_slot { patience } else { what.timeout };
+            if refusal.is_critical || waited > limit {
                 return Err(WorkError::Busy(refusal.reason));
             }
             tries += 1;
-            tokio::time::sleep(wait).await;
+            self.clock.sleep(wait).await;
         }
     }
 
@@ -166,6 +181,16 @@ impl Worker {
         timeout: Duration,
         limit: usize,
     ) -> Result<Compared, WorkError> {
+        self.compare_asked(rollup, slice, Asked { timeout, limit, patience: SLOT_WAIT_MAX }).await
+    }
+
+    /// As [`Worker::compare`], with a patience of its own.
+    pub(crate) async fn compare_asked(
+        &self,
+        rollup: &Rollup,
+        slice: Slice,
+        asked: Asked,
+    ) -> Result<Compared, WorkError> {
         let because = |why: &str| {
             let (rollup, start) = (rollup.name.clone(), slice.start());
             Pending { rollup, start, why: why.to_owned(), is_too_large: false }
@@ -177,9 +202,9 @@ impl Worker {
         };
         // What was read in chunks is compared in as many pieces.
         let chunks = before.outcome.as_ref().map_or(1, |outcome| outcome.chunks);
-        let found = match self.verify_in(rollup, slice, chunks, (timeout, limit)).await {
+        let found = match self.verify_in(rollup, slice, chunks, asked).await {
             Err(WorkError::Db(error)) if error.kind() == DbErrorKind::Cancelled => {
-                let why = format!("not compared within {} s", timeout.as_secs());
+                let why = format!("not compared within {} s", asked.timeout.as_secs());
                 return Ok(Compared::Pending(Pending { is_too_large: true, ..because(&why) }));
             }
             Err(WorkError::Held(why)) => return pending(&why),

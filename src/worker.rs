@@ -8,7 +8,7 @@ use crate::checkpoint::{Backfill, CheckpointError, Checkpoints};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::db::{Access, Db, DbError, DbErrorKind, Side};
-use crate::governor::Governor;
+use crate::governor::{Governor, SLOT_WAIT_MAX};
 use crate::queue::{QueueError, Queues};
 use crate::rollup::Rollup;
 use crate::source::fine;
@@ -72,6 +72,17 @@ pub enum WorkError {
     /// The source cannot bear it now.
     #[error("the source is busy: {0}")]
     Busy(String),
+    /// The source's slots were held for too long by somebody else; the text says by whom.
+    #[error(
+        "{0}, for {minutes} minutes; end that transaction, or wait for its end, and run the command again",
+        minutes = SLOT_WAIT_MAX.as_secs() / 60
+    )]
+    Starved(String),
+    /// The time was up while a server was waited for; the text says what for.
+    #[error(
+        "the time was up while {0}: a server did not answer; what was not reached is left to the next tick"
+    )]
+    OutOfTime(&'static str),
     /// A person or the hours hold it back; the text says since when and why.
     #[error("{0}")]
     Held(String),
@@ -107,6 +118,12 @@ impl WorkError {
         )
     }
 
+    /// Whether DynamoDB may do the same call in a moment.
+    #[must_use]
+    pub const fn may_pass(&self) -> bool {
+        matches!(self, Self::Checkpoint(error) if error.is_retryable())
+    }
+
     /// What it means for whoever started the work.
     #[must_use]
     pub fn severity(&self) -> Severity {
@@ -116,6 +133,7 @@ impl WorkError {
             | Self::Ddl(DdlError::Incompatible { .. } | DdlError::NotReady { .. }) => {
                 Severity::Usage
             }
+            Self::OutOfTime(_) => Severity::Unreachable,
             Self::Shape(ShapeError::Db(error))
             | Self::Ddl(DdlError::Db(error))
             | Self::Db(error) => severity(error),
@@ -128,9 +146,11 @@ impl WorkError {
                 | CheckpointError::NoRegion
                 | CheckpointError::Denied { .. },
             ) => Severity::Usage,
-            Self::Checkpoint(_) | Self::Queue(_) | Self::Busy(_) | Self::Held(_) => {
-                Severity::Failed
-            }
+            Self::Checkpoint(_)
+            | Self::Queue(_)
+            | Self::Busy(_)
+            | Self::Starved(_)
+            | Self::Held(_) => Severity::Failed,
         }
     }
 }

@@ -1,3 +1,5 @@
+mod state;
+
 use clap::Args;
 use serde_json::json;
 use sqlx::Row as _;
@@ -60,7 +62,9 @@ impl Check {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
         let worker = global.worker(1).await?;
         let mut findings = Findings::default();
-        if let Err(error) = server(&alone(&worker, Side::Source)?, &mut findings).await {
+        if let Err(error) =
+            server(&alone(&worker, Side::Source)?, worker.target.is_source, &mut findings).await
+        {
             findings.trouble("source", &error.into());
         }
         if let Err(error) = load(&worker, &mut findings).await {
@@ -70,7 +74,7 @@ impl Check {
             findings.trouble("source", &error.into());
         }
         if !worker.target.is_source
-            && let Err(error) = server(&alone(&worker, Side::Target)?, &mut findings).await
+            && let Err(error) = server(&alone(&worker, Side::Target)?, true, &mut findings).await
         {
             findings.trouble("target", &error.into());
         }
@@ -112,8 +116,8 @@ fn alone(worker: &Worker, side: Side) -> Result<Db, WorkError> {
     Ok(Db::new(url, side, 1)?)
 }
 
-/// Connection, version, TLS and pooler of one server.
-async fn server(db: &Db, findings: &mut Findings) -> Result<(), DbError> {
+/// Connection, version, TLS, pooler and state of one server, which is written to if `writes`.
+async fn server(db: &Db, writes: bool, findings: &mut Findings) -> Result<(), DbError> {
     let subject = db.side().to_string();
     let question = "SELECT current_setting('server_version_num')::int AS version, \
          coalesce((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), false) AS tls, \
@@ -135,6 +139,9 @@ async fn server(db: &Db, findings: &mut Findings) -> Result<(), DbError> {
         };
         let (version, tls, role, pid, address, replica) =
             read().map_err(|source| tx.error("looking at the server", source))?;
+        if round == 0 {
+            state::look(&mut tx, &subject, writes, findings).await?;
+        }
         tx.rollback().await?;
         pids.push(pid);
         if round > 0 {
@@ -204,7 +211,7 @@ async fn load(worker: &Worker, findings: &mut Findings) -> Result<(), DbError> {
     });
     match refusal {
         None => findings.add(Grade::Good, "source", finding),
-        Some(Refusal { reason, is_critical: true })
+        Some(Refusal { reason, is_critical: true, .. })
             if reason.contains("cannot be read") || reason.contains("failed") =>
         {
             findings.add(Grade::Bad, "source", format!("governor: {reason}"));

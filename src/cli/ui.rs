@@ -228,7 +228,8 @@ pub struct Progress {
 
 struct State {
     done: u64,
-    rows: u64,
+    /// Source rows; `None`: they are not counted.
+    rows: Option<u64>,
     total: u64,
     printed: Stopwatch,
     waits: Option<String>,
@@ -238,6 +239,17 @@ impl Progress {
     /// The progress of `total` slices of what is called `title`.
     #[must_use]
     pub fn new(title: &str, total: usize) -> Self {
+        let progress = Self::quiet(title, total);
+        progress.bar.set_message("0 rows,");
+        if progress.bar.is_hidden() {
+            note(format!("{title}: {} to do", counted(total, "slice")));
+        }
+        progress
+    }
+
+    /// As [`Progress::new`], without a line at its beginning and without rows.
+    #[must_use]
+    pub fn quiet(title: &str, total: usize) -> Self {
         let total = total as u64;
         let bar = if console::user_attended_stderr() {
             let style = ProgressStyle::with_template(
@@ -247,17 +259,13 @@ impl Progress {
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             let title = visible::line(title);
             bar.set_prefix(console::truncate_str(&title, 24, "…").into_owned());
-            bar.set_message("0 rows,");
             bar
         } else {
-            note(format!(
-                "{title}: {} to do",
-                counted(usize::try_from(total).unwrap_or(0), "slice")
-            ));
             ProgressBar::hidden()
         };
         let printed = Stopwatch::start();
-        Self { bar, state: Mutex::new(State { done: 0, rows: 0, total, printed, waits: None }) }
+        let state = State { done: 0, rows: None, total, printed, waits: None };
+        Self { bar, state: Mutex::new(state) }
     }
 
     /// Takes the bar away.
@@ -296,9 +304,17 @@ impl Progress {
     /// Shows how far work is that others do.
     pub fn set(&self, done: u64, rows: u64) {
         let mut state = self.state();
-        (state.done, state.rows) = (done, rows);
+        (state.done, state.rows) = (done, Some(rows));
         drop(state);
         self.bar.set_position(done);
+        self.show();
+        self.line();
+    }
+
+    /// Shows how many slices were compared.
+    pub fn compared(&self, done: usize) {
+        self.state().done = done as u64;
+        self.bar.set_position(done as u64);
         self.show();
         self.line();
     }
@@ -308,8 +324,9 @@ impl Progress {
         let mut state = self.state();
         if self.bar.is_hidden() && state.printed.elapsed() >= LINE_EVERY {
             state.printed = Stopwatch::start();
-            let (done, total, rows) = (number(state.done), number(state.total), number(state.rows));
-            note(format!("{done} of {total} slices, {rows} rows"));
+            let rows =
+                state.rows.map_or_else(String::new, |rows| format!(", {} rows", number(rows)));
+            note(format!("{} of {} slices{rows}", number(state.done), number(state.total)));
         }
     }
 
@@ -317,8 +334,8 @@ impl Progress {
         let state = self.state();
         let waits = state.waits.as_ref();
         let waits = waits.map_or_else(String::new, |reason| format!(" waiting: {reason},"));
-        let message = format!("{} rows,{waits}", number(state.rows));
-        self.bar.set_message(visible::line(&message).into_owned());
+        let rows = state.rows.map_or_else(String::new, |rows| format!("{} rows,", number(rows)));
+        self.bar.set_message(visible::line(&format!("{rows}{waits}")).into_owned());
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -338,7 +355,8 @@ impl Progress {
 impl Listener for Progress {
     fn ended(&self, report: &SliceReport) {
         let mut state = self.state();
-        state.rows += report.completion.as_ref().map_or(0, |done| done.rows_read);
+        let rows = report.completion.as_ref().map_or(0, |done| done.rows_read);
+        state.rows = Some(state.rows.unwrap_or(0) + rows);
         if report.is_success() {
             state.done += 1;
             self.bar.inc(1);

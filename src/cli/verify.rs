@@ -140,15 +140,30 @@ impl Verify {
         Ok(slices)
     }
 
-    /// Compares slices one after another.
+    /// Compares slices one after another, and shows how far it is and what it waits for.
     async fn compare(
         &self,
         worker: &Worker,
         chosen: &[(&Rollup, Slice)],
         verified: &mut Verified,
     ) -> Result<(), Failure> {
+        let progress = ui::Progress::quiet("verify", chosen.len());
+        let work = self.compare_all(worker, chosen, verified, &progress);
+        let done = progress.during(worker.governor.waits(), work).await;
+        progress.finish();
+        done
+    }
+
+    async fn compare_all(
+        &self,
+        worker: &Worker,
+        chosen: &[(&Rollup, Slice)],
+        verified: &mut Verified,
+        progress: &ui::Progress,
+    ) -> Result<(), Failure> {
         let mut noted = BTreeMap::new();
-        for (rollup, slice) in chosen {
+        for (place, (rollup, slice)) in chosen.iter().enumerate() {
+            progress.compared(place);
             let name = &rollup.name;
             if !noted.contains_key(name) {
                 let scrub = worker.checkpoints.scrub(name).await.map_err(WorkError::from)?;

@@ -51,6 +51,16 @@ impl DbError {
         Self { side, doing: doing.to_owned(), text, kind: DbErrorKind::Unreachable }
     }
 
+    /// The same of a transaction that could not begin: no data has been read yet. What the session itself limits, such
+    /// as a role's `statement_timeout`, holds until the transaction has set its own.
+    pub(super) fn before_any_work(self) -> Self {
+        let kind = match self.kind {
+            DbErrorKind::Cancelled | DbErrorKind::Refused => DbErrorKind::Unclear,
+            kind => kind,
+        };
+        Self { kind, ..self }
+    }
+
     /// Which database.
     #[must_use]
     pub const fn side(&self) -> Side {

@@ -52,6 +52,16 @@ const WAIT_FIRST: Duration = Duration::from_millis(100);
 /// ... up to this.
 const WAIT_MAX: Duration = Duration::from_secs(2);
 
+/// After waiting this long for a slot it is told who holds it: workers take turns within seconds.
+const HOLDER_AFTER: Duration = Duration::from_secs(10);
+
+/// A command ends after waiting this long for a slot. A chunk holds one for seconds, and a comparison for its
+/// `--timeout`, of 5 minutes unless asked for otherwise: what lasts longer is no worker that takes its turn.
+pub const SLOT_WAIT_MAX: Duration = Duration::from_secs(15 * 60);
+
+/// A rest is told from this length on; shorter ones are over before they are read.
+const REST_TOLD_MIN: Duration = Duration::from_secs(1);
+
 /// After a turn was given up the slice may be tried again this much later.
 pub const RETRY: TimeDelta = TimeDelta::seconds(15);
 
@@ -102,15 +112,21 @@ pub struct Refusal {
     pub reason: String,
     /// Whether the turn is given up at once.
     pub is_critical: bool,
+    /// Whether all slots are taken: somebody else reads, or holds what he does not use.
+    pub is_slot: bool,
 }
 
 impl Refusal {
     fn wait(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), is_critical: false }
+        Self { reason: reason.into(), is_critical: false, is_slot: false }
     }
 
     fn give_up(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), is_critical: true }
+        Self { is_critical: true, ..Self::wait(reason) }
+    }
+
+    fn slot(reason: String) -> Self {
+        Self { is_slot: true, ..Self::wait(reason) }
     }
 }
 
@@ -142,13 +158,16 @@ struct State {
     pressure: f64,
     /// The rests that chunks have earned: since when, and how long. As many as chunks at once.
     rests: Vec<(Stopwatch, Duration)>,
+    /// How long a slot has been waited for since the last one was taken.
+    slot_waited: Duration,
 }
 
 impl Governor {
     /// A governor by `settings`.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        let state = State { samples: [None, None], pressure: 1.0, rests: vec![] };
+        let (samples, rests, slot_waited) = ([None, None], vec![], Duration::ZERO);
+        let state = State { samples, pressure: 1.0, rests, slot_waited };
         let (waits, _) = tokio::sync::watch::channel(None);
         Self { settings, state: Mutex::new(state), waits }
     }
@@ -190,7 +209,25 @@ impl Governor {
         let mut state = self.state();
         let left = |(watch, rest): &(Stopwatch, Duration)| rest.saturating_sub(watch.elapsed());
         let shortest = (0..state.rests.len()).min_by_key(|place| left(&state.rests[*place]));
-        shortest.map_or(Duration::ZERO, |place| left(&state.rests.swap_remove(place)))
+        let rest = shortest.map_or(Duration::ZERO, |place| left(&state.rests.swap_remove(place)));
+        drop(state);
+        if rest >= REST_TOLD_MIN {
+            self.tell(Some(&format!("a rest of {} s (nice_ratio)", rest.as_secs())));
+        }
+        rest
+    }
+
+    /// What [`Governor::take_rest`] would say now, without taking it.
+    #[must_use]
+    pub fn rest_left(&self) -> Duration {
+        let left = |(watch, rest): &(Stopwatch, Duration)| rest.saturating_sub(watch.elapsed());
+        self.state().rests.iter().map(left).min().unwrap_or_default()
+    }
+
+    /// Whether a slot was asked for, and refused, since the last one was taken.
+    #[must_use]
+    pub fn lacks_slot(&self) -> bool {
+        !self.state().slot_waited.is_zero()
     }
 
     /// The naps of the next chunk's statement, by `nice_ratio` in place of the configured one if a person
@@ -229,7 +266,11 @@ impl Governor {
         self.tell(Some(&refusal.reason));
         let wait = WAIT_FIRST.saturating_mul(1 << tries.min(8)).min(WAIT_MAX);
         // Workers that were refused together must not come back together.
-        wait.mul_f64(0.5 + fastrand::f64() / 2.0)
+        let wait = wait.mul_f64(0.5 + fastrand::f64() / 2.0);
+        if refusal.is_slot {
+            self.state().slot_waited += wait;
+        }
+        wait
     }
 
     /// Tells why the process waits, or that it does not.
@@ -270,14 +311,39 @@ impl Governor {
     pub async fn enter(&self, tx: &mut Tx) -> Result<Result<(), Refusal>, DbError> {
         let sample = self.sample(tx).await?;
         let verdict = self.judge(&sample);
-        Ok(match verdict {
-            Err(refusal) => Err(refusal),
-            Ok(()) if sample.slot.is_some() => Ok(()),
-            Ok(()) => Err(Refusal::wait(match self.settings.slots {
-                1 => "the source's only slot is taken".to_owned(),
-                slots => format!("all {slots} slots of the source are taken"),
-            })),
-        })
+        if let Err(refusal) = verdict {
+            return Ok(Err(refusal));
+        }
+        if sample.slot.is_some() {
+            self.state().slot_waited = Duration::ZERO;
+            return Ok(Ok(()));
+        }
+        let has_waited = self.state().slot_waited >= HOLDER_AFTER;
+        let holders = if has_waited { self.holders(tx).await? } else { Vec::new() };
+        Ok(Err(Refusal::slot(self.taken(&holders))))
+    }
+
+    /// That all slots are taken, and by whom, as far as that is known.
+    #[must_use]
+    pub fn taken(&self, holders: &[String]) -> String {
+        let taken = match self.settings.slots {
+            1 => "the source's only slot is taken".to_owned(),
+            slots => format!("all {slots} slots of the source are taken"),
+        };
+        if holders.is_empty() { taken } else { format!("{taken} by {}", holders.join(" and by ")) }
+    }
+
+    /// Who holds the source's slots, each in words: `pid 4711 (role app, psql), since 2026-02-10T00:00:00Z`.
+    ///
+    /// # Errors
+    /// Trouble with the server.
+    pub async fn holders(&self, tx: &mut Tx) -> Result<Vec<String>, DbError> {
+        const DOING: &str = "looking for who holds the slots";
+        let slots = self.settings.slots;
+        let sql = format!(include_str!("holders.sql"), class = SLOT_CLASS, slots = slots);
+        let rows = tx.rows(DOING, sql).await?;
+        let holders = rows.iter().map(|row| row.try_get("who")).collect::<Result<_, _>>();
+        holders.map_err(|source| tx.error(DOING, source))
     }
 
     /// What the source says of every signal that has a limit, in words. For people.
@@ -286,7 +352,10 @@ impl Governor {
     /// Trouble with the server.
     pub async fn look(&self, tx: &mut Tx) -> Result<(Vec<String>, Option<Refusal>), DbError> {
         let sample = self.sample(tx).await?;
-        let refusal = self.judge(&sample).err();
+        let mut refusal = self.judge(&sample).err();
+        if refusal.is_none() && sample.slot.is_none() {
+            refusal = Some(Refusal::slot(self.taken(&self.holders(tx).await?)));
+        }
         let limits = [&self.settings.max_load, &self.settings.critical_load];
         let before = self.state().samples[0].clone();
         Ok((sample.described(before.as_ref(), &limits), refusal))

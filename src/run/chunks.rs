@@ -114,7 +114,7 @@ impl<'w> Chunks<'w> {
         if work.time_left() < rest + needed + RESERVE {
             return Err(self.budget_spent());
         }
-        tokio::time::sleep(rest).await;
+        work.worker.clock.sleep(rest).await;
         // For the first chunk it was asked before the claim.
         if self.progress.chunks > 0 || self.refusals > 0 {
             self.nice_ratio = match work.worker.may_work(work.rollup, work.options.backfill).await {
@@ -139,7 +139,7 @@ impl<'w> Chunks<'w> {
         let wait = work.governor().map_or(Duration::ZERO, |it| it.wait(self.refusals, &refusal));
         self.refusals += 1;
         if !refusal.is_critical && work.time_left() > wait + needed + RESERVE {
-            tokio::time::sleep(wait).await;
+            work.worker.clock.sleep(wait).await;
             return Ok(());
         }
         let reason = match self.progress.chunks {

@@ -21,12 +21,13 @@ use crate::checkpoint::{Checkpoint, DRIFT_MAX, Drift, PAGE, Scrub};
 use crate::clock::Deadline;
 use crate::config;
 use crate::db::DbErrorKind;
+use crate::governor::Governor;
 use crate::plan::Standing;
 use crate::rollup::Rollup;
 use crate::run::RESERVE;
 use crate::slice::Slice;
 use crate::tick::{BEGIN_MIN, Problem, TickReport};
-use crate::verify::{Compared, Pending, SliceVerification};
+use crate::verify::{Asked, Compared, Pending, SliceVerification};
 use crate::worker::{WorkError, Worker};
 
 /// A scrub is never urgent: no statement of it keeps a snapshot open for longer.
@@ -168,8 +169,11 @@ impl Worker {
             };
             let Candidate { track, slice, needs, next: taken } = candidate;
             let Track { rollup, scrub, is_idle } = &mut tracks[track];
-            // One that would not fit into a whole budget either is passed over.
-            if deadline.remaining(&*self.clock) < needs.min(whole).max(BEGIN_MIN) {
+            // One that would not fit into a whole budget either is passed over. The rest that the slice before
+            // earned comes first; where there is no time for it, the tick ends now and not after it.
+            let rest = self.governor_of(rollup).map_or(Duration::ZERO, Governor::rest_left);
+            let left = deadline.remaining(&*self.clock).saturating_sub(rest);
+            if left < needs.min(whole).max(BEGIN_MIN) {
                 break;
             }
             if let Err(error) = self.ready(rollup).await {
@@ -331,9 +335,10 @@ impl Worker {
     ) -> Result<(), WorkError> {
         let left = deadline.remaining(&*self.clock);
         let timeout = left.saturating_sub(RESERVE).min(STATEMENT_MAX);
+        let asked = Asked { timeout, limit: EXAMPLES, patience: timeout };
         // The servers end their statements themselves; this is for one that is cut off.
         let limit = left.saturating_sub(RESERVE / 2);
-        let compared = tokio::time::timeout(limit, self.compare(rollup, slice, timeout, EXAMPLES));
+        let compared = tokio::time::timeout(limit, self.compare_asked(rollup, slice, asked));
         let too_slow = || {
             let why = format!("not compared within {} s", timeout.as_secs());
             let (rollup, start) = (rollup.name.clone(), slice.start());

@@ -20,7 +20,7 @@ use crate::sql::ident;
 
 pub use replace::{Guard, Replaced};
 pub use stage::{Chunk, Progress};
-pub use verify::{Difference, Verification};
+pub use verify::{Comparison, Difference, Verification};
 
 /// The target database and where in it the rollup tables are.
 #[derive(Clone, Debug)]

@@ -212,13 +212,14 @@ impl Target {
         guard: Guard<'_>,
     ) -> Result<Replaced, TargetError> {
         let Chunk { lease, rollup, shape, slice, .. } = *chunk;
-        let watch = Stopwatch::start();
         let label = slice.id(&rollup.name);
         let reader = source.begin(Access::ReadOnly, guard.timeout, &label).await?;
         let reader = guard.enter(reader).await?;
         let mut tx = self.write(guard.timeout, &label).await?;
         let bounds = (slice.start(), slice.start(), slice.end());
         let select = read::select_napping(rollup, shape, Form::Whole, bounds, true, guard.nap);
+        // The connections and the slot were waited for before.
+        let watch = Stopwatch::start();
         copy(reader, &mut tx, &Self::stage(rollup), shape, &select, slice).await?;
         let statement_ms = millis(watch);
         let marker = fence(&mut tx, lease, rollup, slice).await?;

@@ -9,6 +9,7 @@ use super::replace::Guard;
 use super::stage::copy;
 use super::statement::{differs, merged, same_group};
 use super::{Target, TargetError};
+use crate::clock::Stopwatch;
 use crate::db::{Access, Db, DbError, Tx};
 use crate::governor::Governor;
 use crate::rollup::Rollup;
@@ -39,9 +40,19 @@ pub struct Verification<'a> {
     pub governor: Option<&'a Governor>,
 }
 
+/// What a comparison found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Comparison {
+    /// How many groups differ.
+    pub differences: u64,
+    /// The first of them.
+    pub examples: Vec<Difference>,
+    /// How long the source worked: its statement alone, without the way to it.
+    pub work: Duration,
+}
+
 impl Target {
-    /// How many groups of these buckets differ from what `source` gives now, and the first of them.
-    /// Writes nothing.
+    /// Compares these buckets with what `source` gives now. Writes nothing.
     ///
     /// # Errors
     /// The source is busy; trouble with one of the servers.
@@ -49,7 +60,7 @@ impl Target {
         &self,
         source: &Db,
         what: &Verification<'_>,
-    ) -> Result<(u64, Vec<Difference>), TargetError> {
+    ) -> Result<Comparison, TargetError> {
         let Verification { rollup, shape, slice, timeout, buckets, governor, .. } = *what;
         let guard = Guard { shrink: None, timeout, governor, nap: None };
         let bounds = (slice.start(), buckets.0, buckets.1);
@@ -58,9 +69,11 @@ impl Target {
             let input = read::select(rollup, shape, Form::Whole, bounds, false);
             let mut tx =
                 guard.enter(source.begin(Access::ReadOnly, timeout, &label).await?).await?;
-            let found = self.compare(&mut tx, what, &input).await?;
+            let watch = Stopwatch::start();
+            let (differences, examples) = self.compare(&mut tx, what, &input).await?;
+            let work = watch.elapsed();
             tx.rollback().await?;
-            return Ok(found);
+            return Ok(Comparison { differences, examples, work });
         }
         // Rolled back at the end, so that nothing is written.
         let reader = guard.enter(source.begin(Access::ReadOnly, timeout, &label).await?).await?;
@@ -69,11 +82,13 @@ impl Target {
         let sql = format!("CREATE TEMP TABLE verify_stage (LIKE {stage}) ON COMMIT DROP");
         tx.execute("making a temporary stage", sql).await?;
         let select = read::select(rollup, shape, Form::Whole, bounds, true);
+        let watch = Stopwatch::start();
         copy(reader, &mut tx, TEMP_STAGE, shape, &select, slice).await?;
+        let work = watch.elapsed();
         let input = merged(TEMP_STAGE, shape, slice, Form::Whole);
-        let found = self.compare(&mut tx, what, &input).await?;
+        let (differences, examples) = self.compare(&mut tx, what, &input).await?;
         tx.rollback().await?;
-        Ok(found)
+        Ok(Comparison { differences, examples, work })
     }
 
     async fn compare(

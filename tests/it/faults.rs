@@ -234,19 +234,40 @@ async fn a_backfill_that_dynamodb_throttles_goes_on_where_it_stopped() {
         "4",
         "--yes",
     ];
-    // Longer than four workers' retries.
-    let proxy = unreliable(&mut place, THROTTLED, "UpdateItem", [40, 12]);
+    // Longer than four workers' retries, and than the batch tries again.
+    let proxy = unreliable(&mut place, THROTTLED, "UpdateItem", [40, usize::MAX]);
     place.run(&backfill).refused(1, &["dynamodb throttled"]);
-    // One call and its retries, and what the others did meanwhile.
-    assert!((3..=12).contains(&proxy.met()), "{}", proxy.met());
+    // Four passes of four workers, each with one call and its two retries.
+    assert!((12..=48).contains(&proxy.met()), "{}", proxy.met());
     proxy.recover();
     place.run(&backfill).good();
     is_done(&place, SOON.1).await;
 }
 
+/// One call without an answer, whatever it was for: the slice is given back, and the backfill goes on.
+#[tokio::test]
+async fn a_backfill_goes_on_after_a_time_out_of_dynamodb() {
+    let database = Database::create().await;
+    let rollup = hourly("public.events", START);
+    let mut place = Place::new(&database.url(), &database.url(), &rollup).await;
+    place.sql(&SEED.replace("2026-02-15", "2026-02-02")).await;
+    place.run(&["init"]).good();
+    let good = place.endpoint().clone();
+    let to = ["--to", "2026-02-02", "--budget", "2s", "--yes", "--force", "--json"];
+    let backfill = [&["backfill", "hourly", "--from", START][..], &to].concat();
+    for said in ["claimed_from", "rows_read", "GetItem"] {
+        // A call and its retries.
+        let proxy = unreliable(&mut place, Fault::LoseReply, said, [7, 3]);
+        let done = place.run(&backfill).good().json();
+        assert_eq!((&done["succeeded"], &done["left"]), (&24.into(), &0.into()), "{said}: {done}");
+        assert_eq!(proxy.met(), 3, "{said}");
+        place.endpoint().clone_from(&good);
+    }
+}
+
 /// Whatever is written to this table now finds the disk full, as `/dev/full` answers.
 #[cfg(target_os = "linux")]
-async fn filled(url: &str, table: &str) -> [std::path::PathBuf; 2] {
+pub(crate) async fn filled(url: &str, table: &str) -> [std::path::PathBuf; 2] {
     let place = "current_setting('data_directory') || '/' || pg_relation_filepath";
     let path = lines(url, &format!("SELECT {place}('{table}')")).await.join("");
     let path = std::path::PathBuf::from(path.trim_matches(['(', ')', '"']));

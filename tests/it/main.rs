@@ -31,6 +31,7 @@ mod lambda;
 #[cfg(feature = "lambda")]
 mod loud;
 mod mutations;
+mod outage;
 mod plan_guard;
 mod pooler;
 mod repair;
@@ -46,3 +47,4 @@ mod support;
 mod tls;
 mod types;
 mod versions;
+mod waits;

@@ -92,6 +92,96 @@ fn relay(client: TcpStream, server: TcpStream, cut: Cut, armed: &Arc<AtomicBool>
     Ok(())
 }
 
+/// A proxy in front of a PostgreSQL server that can stand for one that lets nobody in.
+#[derive(Debug)]
+pub struct Gate {
+    pub port: u16,
+    refusal: Arc<Mutex<Option<Refusal>>>,
+    asked: Arc<AtomicUsize>,
+    _listening: Listening,
+}
+
+/// What a server says to who wants in.
+#[derive(Clone, Copy, Debug)]
+pub enum Refusal {
+    /// An error of this SQLSTATE, in these words.
+    Error(&'static str, &'static str),
+    /// Nothing, as soon as the client has said this.
+    Silence(&'static str),
+}
+
+impl Gate {
+    pub fn start(upstream: String) -> Self {
+        let (refusal, asked) = (Arc::<Mutex<Option<Refusal>>>::default(), Arc::default());
+        let (shared, count) = (Arc::clone(&refusal), Arc::<AtomicUsize>::clone(&asked));
+        let listening = Listening::start(move |client| {
+            count.fetch_add(1, Ordering::SeqCst);
+            let server = || TcpStream::connect(&upstream).unwrap();
+            let refusal = *shared.lock().unwrap();
+            match refusal {
+                None => {
+                    let never = Cut { said: "BEGIN", bytes: 0 };
+                    relay(client, server(), never, &Arc::default())
+                }
+                Some(Refusal::Error(code, text)) => deny(client, code, text),
+                Some(Refusal::Silence(said)) => fall_silent(client, server(), said),
+            }
+        });
+        Self { port: listening.address.port(), refusal, asked, _listening: listening }
+    }
+
+    /// Lets nobody in from now on, or everybody.
+    pub fn refuse(&self, refusal: Option<Refusal>) {
+        *self.refusal.lock().unwrap() = refusal;
+    }
+
+    /// Connections that were made since this was asked last.
+    pub fn asked(&self) -> usize {
+        self.asked.swap(0, Ordering::SeqCst)
+    }
+}
+
+/// Answers the start of a session with an error; encryption is declined.
+fn deny(mut client: TcpStream, code: &str, text: &str) -> Result<()> {
+    const SSL: [u8; 4] = 80_877_103_u32.to_be_bytes();
+    let mut packet = [0; 8192];
+    while client.read(&mut packet)? > 0 {
+        if packet[4..8] == SSL {
+            client.write_all(b"N")?;
+            continue;
+        }
+        let fields = format!("SFATAL\0VFATAL\0C{code}\0M{text}\0\0");
+        client.write_all(b"E")?;
+        client.write_all(&u32::try_from(fields.len() + 4).unwrap().to_be_bytes())?;
+        client.write_all(fields.as_bytes())?;
+        break;
+    }
+    client.shutdown(Shutdown::Both)
+}
+
+/// Relays until the client has said this, and then keeps both connections open and says nothing.
+fn fall_silent(client: TcpStream, server: TcpStream, said: &str) -> Result<()> {
+    let (mut from, mut to) = (client.try_clone()?, server.try_clone()?);
+    let (mut back, mut forth) = (server, client);
+    thread::spawn(move || {
+        let mut buffer = [0; 8192];
+        while let Ok(count @ 1..) = back.read(&mut buffer) {
+            if forth.write_all(&buffer[..count]).is_err() {
+                break;
+            }
+        }
+    });
+    let mut buffer = [0; 8192];
+    let mut is_silent = false;
+    while let Ok(count @ 1..) = from.read(&mut buffer) {
+        is_silent |= buffer[..count].windows(said.len()).any(|part| part == said.as_bytes());
+        if !is_silent {
+            to.write_all(&buffer[..count])?;
+        }
+    }
+    to.shutdown(Shutdown::Both)
+}
+
 /// What happens to a request to DynamoDB.
 #[derive(Clone, Copy, Debug)]
 pub enum Fault {

@@ -27,6 +27,9 @@ use super::pooler::pooled;
 /// Longest time for one slice, unless the test is about budgets.
 pub const BUDGET: Duration = Duration::from_secs(30);
 
+/// What follows `[source]` for a user who sets nothing: one slot, rests of 30 times the work, naps.
+pub const DEFAULTS: &str = "# as it comes";
+
 /// The table that most tests count.
 pub const EVENTS: &str = "CREATE TABLE events (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, \
     created_at timestamptz, kind text, entity_id int, user_id int, amount numeric); \
@@ -99,8 +102,9 @@ pub struct Urls {
 pub fn config(urls: &Urls, source: &str, rollups: &str) -> Config {
     let target = if urls.target.is_some() { "[target]\nurl = { env = \"TARGET\" }" } else { "" };
     // Tests that are not about rests take none.
-    let nice = if source.contains("nice_ratio") { "" } else { "nice_ratio = 0" };
-    let slots = if source.contains("slots") { "" } else { "slots = 2" };
+    let sets = |key: &str| source.contains(key) || source.contains(DEFAULTS);
+    let nice = if sets("nice_ratio") { "" } else { "nice_ratio = 0" };
+    let slots = if sets("slots") { "" } else { "slots = 2" };
     let text = format!(
         "[source]\nurl = {{ env = \"SOURCE\" }}\n{nice}\n{slots}\n{source}\n{target}\n{rollups}"
     );

@@ -1,0 +1,54 @@
+//! What state a server is in: whether it can be written to, what it limits, and what room it has.
+
+use sqlx::Row as _;
+
+use super::{Findings, Grade};
+use crate::db::{DbError, Tx};
+
+/// Fewer free connections than this are told: an application's next burst takes them.
+const FREE_MIN: i64 = 3;
+
+const DOING: &str = "looking at the server's state";
+
+/// Looks at the server that `tx` is on, which is written to if `writes`.
+pub(super) async fn look(
+    tx: &mut Tx,
+    subject: &str,
+    writes: bool,
+    findings: &mut Findings,
+) -> Result<(), DbError> {
+    let row = tx.row(DOING, include_str!("state.sql").into()).await?;
+    let read = || {
+        Ok::<_, sqlx::Error>((
+            row.try_get::<bool, _>("read_only")?,
+            row.try_get::<bool, _>("replica")?,
+            row.try_get::<Option<String>, _>("transaction_timeout")?,
+            row.try_get::<i64, _>("free")?,
+            row.try_get::<i64, _>("connections")?,
+        ))
+    };
+    let (read_only, replica, limit, free, connections) =
+        read().map_err(|source| tx.error(DOING, source))?;
+    if writes && (read_only || replica) {
+        let why = if replica { "it is in recovery" } else { "default_transaction_read_only is on" };
+        let finding = format!(
+            "read-only ({why}): no result can be written; slices are given back, count no failure, and run when it \
+             can be written to again"
+        );
+        findings.add(Grade::Bad, subject, finding);
+    }
+    if let Some(limit) = limit {
+        let finding = format!(
+            "transaction_timeout is {limit}; Tallymark's own transactions override it, as their statements have limits"
+        );
+        findings.add(Grade::Note, subject, finding);
+    }
+    if free < FREE_MIN {
+        let finding = format!(
+            "{} of {connections} connections are free; without one, slices are given back and run later",
+            free.max(0)
+        );
+        findings.add(Grade::Note, subject, finding);
+    }
+    Ok(())
+}
