@@ -86,7 +86,7 @@ pub struct Db {
 #[derive(Clone, Debug)]
 struct Opened {
     url: DatabaseUrl,
-    /// Host and port, for errors.
+    /// Host and port, or socket, for errors.
     place: String,
     pool: Arc<Pool>,
 }
@@ -95,7 +95,8 @@ struct Opened {
 pub(crate) fn options(url: &DatabaseUrl) -> Result<PgConnectOptions, sqlx::Error> {
     let options: PgConnectOptions = url.for_driver().parse()?;
     // A pooler refuses startup parameters it does not know; the transaction sets its own.
-    let options = options.extra_float_digits(None).application_name("tallymark");
+    let options = options.extra_float_digits(None);
+    let options = options.application_name(url.application_name().unwrap_or("tallymark"));
     if !url.has_ssl_mode() && !url.is_loopback() {
         return Ok(options.ssl_mode(PgSslMode::VerifyFull));
     }
@@ -106,7 +107,7 @@ impl Opened {
     fn new(url: DatabaseUrl, side: Side, connections_max: u32) -> Result<Self, DbError> {
         let options = options(&url)
             .map_err(|source| DbError::new(side, "reading the connection URL", source))?;
-        let place = format!("{}:{}", options.get_host(), options.get_port());
+        let place = url.place();
         let pool = Arc::new(Pool::new(options.statement_cache_capacity(0), connections_max));
         Ok(Self { url, place, pool })
     }

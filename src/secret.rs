@@ -2,13 +2,11 @@
 //!
 //! Read when first needed and cached by whoever needs them; [`crate::db::Db`] reads again when a login is refused.
 
-use std::fmt::Write as _;
-
 use aws_sdk_ssm::error::{ProvideErrorMetadata, SdkError};
 use serde_json::Value;
 
 use crate::aws::root_cause;
-use crate::config::{Address, DatabaseUrl};
+use crate::config::{Address, DatabaseUrl, encoded};
 
 /// Why a parameter or secret could not be used. Holds nothing of its value.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +60,7 @@ where
 }
 
 /// The address in `text`: itself, or the JSON that RDS and Aurora keep in a secret.
-fn url_of(text: &str) -> Result<DatabaseUrl, &'static str> {
+fn url_of(text: &str) -> Result<DatabaseUrl, String> {
     if !text.starts_with('{') {
         return DatabaseUrl::new(text);
     }
@@ -95,18 +93,6 @@ fn url_of(text: &str) -> Result<DatabaseUrl, &'static str> {
         encoded(&password),
         encoded(&database)
     ))
-}
-
-/// RFC 3986: all but the unreserved characters as `%XX`.
-fn encoded(text: &str) -> String {
-    text.bytes().fold(String::new(), |mut encoded, byte| {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            let _ = write!(encoded, "%{byte:02X}");
-        }
-        encoded
-    })
 }
 
 #[cfg(test)]

@@ -35,6 +35,7 @@ mod url;
 pub use duration::parse as parse_duration;
 pub use error::{ConfigError, Problem, UnknownRollup};
 pub use governor::NICE_RATIO;
+pub(crate) use url::encoded;
 pub use url::{Address, DatabaseUrl};
 
 use error::shown;

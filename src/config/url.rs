@@ -1,6 +1,10 @@
 //! A database's address, which holds a password and never shows it.
 
-use std::fmt;
+mod options;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -11,108 +15,140 @@ use super::raw::Node;
 ///
 /// `Debug` and `Display` hide the password and all options.
 #[derive(Clone, PartialEq, Eq)]
-pub struct DatabaseUrl(String);
+pub struct DatabaseUrl {
+    text: String,
+    server: Server,
+    /// Everything for the driver but the server, decoded, by libpq's names.
+    settings: BTreeMap<&'static str, String>,
+    connect_timeout: Option<Duration>,
+}
+
+/// Where the server listens.
+#[derive(Clone, PartialEq, Eq)]
+struct Server {
+    /// A name, an address without brackets, or a socket's directory.
+    host: String,
+    port: Option<u16>,
+}
 
 /// The longest time to connect that an address can ask for: no budget is longer than a Lambda function's 15 minutes.
 const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(900);
 
+/// PostgreSQL's port.
+const PORT: u16 = 5432;
+
+const NO_HOST: &str =
+    "the address names no host; write postgres://user:password@host:5432/database";
+
 /// The parts of an address that matter here, undecoded.
 struct Parts<'u> {
     user: Option<&'u str>,
-    has_password: bool,
+    password: Option<&'u str>,
     host: &'u str,
     port: Option<&'u str>,
     database: &'u str,
     query: Option<&'u str>,
 }
 
-impl<'u> Parts<'u> {
-    /// The options, in their order.
-    fn options(&self) -> impl DoubleEndedIterator<Item = &'u str> + use<'u> {
-        self.query.into_iter().flat_map(|query| query.split('&'))
-    }
-
-    /// What an option is set to; of several the last counts.
-    fn option(&self, names: &[&str]) -> Option<&'u str> {
-        let mut options = self.options().filter_map(|option| option.split_once('='));
-        options.rfind(|(name, _)| names.contains(name)).map(|(_, value)| value)
-    }
-}
-
 impl DatabaseUrl {
-    /// Checks `text`; the error is a sentence without a word of the value.
+    /// Checks `text`; the error is a sentence without a word of any value.
     ///
     /// # Errors
-    /// What an address must look like.
-    pub fn new(text: impl Into<String>) -> Result<Self, &'static str> {
+    /// What an address must look like; the option that is not supported, by its name.
+    pub fn new(text: impl Into<String>) -> Result<Self, String> {
         let text = text.into();
         let parts = split(&text)?;
-        if effective_host(&parts).is_empty() {
-            return Err(
-                "the address names no host; write postgres://user:password@host:5432/database",
-            );
+        let mut settings = BTreeMap::new();
+        for (name, raw) in [
+            ("host", Some(parts.host)),
+            ("port", parts.port),
+            ("user", parts.user),
+            ("password", parts.password),
+            ("dbname", Some(parts.database)),
+        ] {
+            // As for libpq, an empty part is one that is left out.
+            if let Some(raw) = raw.filter(|raw| !raw.is_empty()) {
+                settings.insert(name, decoded(raw)?.into_owned());
+            }
         }
-        connect_timeout(&parts)?;
-        Ok(Self(text))
+        for (name, value) in options::read(parts.query.unwrap_or_default())? {
+            // As for libpq, of several the last counts, and before the address's own place.
+            match value.is_empty() {
+                true => settings.remove(name),
+                false => settings.insert(name, value),
+            };
+        }
+        let server = Server::taken_from(&mut settings)?;
+        verification(&mut settings)?;
+        if let Some(name) = settings.remove("fallback_application_name") {
+            settings.entry("application_name").or_insert(name);
+        }
+        let connect_timeout =
+            settings.remove("connect_timeout").map(|it| connect_timeout(&it)).transpose()?;
+        Ok(Self { text, server, settings, connect_timeout })
     }
 
     /// The address with its password.
     #[must_use]
     pub fn expose(&self) -> &str {
-        &self.0
+        &self.text
     }
 
-    /// The address with its password, for the driver: without `connect_timeout`, which it does not know.
+    /// The address with its password, for the driver, in which only options are left that it knows.
     #[must_use]
     pub fn for_driver(&self) -> String {
-        let Some((rest, query)) = self.0.split_once('?') else { return self.0.clone() };
-        let is_known = |option: &&str| option.split('=').next() != Some("connect_timeout");
-        let options: Vec<_> = query.split('&').filter(is_known).collect();
-        format!("{rest}?{}", options.join("&"))
+        let Server { host, port } = &self.server;
+        let port = port.unwrap_or(PORT);
+        let mut url = format!("postgres://localhost/?host={}&port={port}", encoded(host));
+        for (name, value) in &self.settings {
+            let _ = write!(url, "&{name}={}", encoded(value));
+        }
+        url
+    }
+
+    /// What the address calls the sessions.
+    #[must_use]
+    pub fn application_name(&self) -> Option<&str> {
+        self.settings.get("application_name").map(String::as_str)
+    }
+
+    /// The server for messages: `db.example.com:5432`, `[::1]:5432`, or a socket's directory and port.
+    #[must_use]
+    pub fn place(&self) -> String {
+        let Server { host, port } = &self.server;
+        let port = port.unwrap_or(PORT);
+        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
     }
 
     /// How long the server may take to let us in, if the address says so: the option `connect_timeout`, in seconds, as
     /// for libpq, where 0 is no limit. 15 minutes at most.
     #[must_use]
-    pub fn connect_timeout(&self) -> Option<Duration> {
-        split(&self.0).and_then(|parts| connect_timeout(&parts)).ok().flatten()
+    pub const fn connect_timeout(&self) -> Option<Duration> {
+        self.connect_timeout
     }
 
     /// Whether the address says how the connection is to be encrypted.
     #[must_use]
     pub fn has_ssl_mode(&self) -> bool {
-        let Ok(parts) = split(&self.0) else { return false };
-        let is_mode =
-            |option: &str| matches!(option.split('=').next(), Some("sslmode" | "ssl-mode"));
-        parts.options().any(is_mode)
+        self.settings.contains_key("sslmode")
     }
 
     /// Whether the server is this machine: a loopback address, `localhost` or a Unix socket.
     #[must_use]
     pub fn is_loopback(&self) -> bool {
-        let Ok(parts) = split(&self.0) else { return false };
-        let is_encoded =
-            |option: &str| option.split('=').next().is_some_and(|key| key.contains('%'));
-        if parts.options().any(is_encoded) {
-            // The driver decodes the options' names: this one may be `host`.
-            return false;
-        }
-        let host = effective_host(&parts);
-        let is_socket =
-            host.starts_with('/') || host.get(..3).is_some_and(|h| h.eq_ignore_ascii_case("%2f"));
-        let bare = host.trim_start_matches('[').trim_end_matches(']');
-        is_socket
+        let host = &self.server.host;
+        host.starts_with('/')
             || host.eq_ignore_ascii_case("localhost")
-            || bare.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+            || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
     }
 }
 
 impl fmt::Display for DatabaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Ok(parts) = split(&self.0) else { return f.write_str("postgres://***") };
+        let Ok(parts) = split(&self.text) else { return f.write_str("postgres://***") };
         f.write_str("postgres://")?;
         if let Some(user) = parts.user {
-            write!(f, "{user}{}@", if parts.has_password { ":***" } else { "" })?;
+            write!(f, "{user}{}@", if parts.password.is_some() { ":***" } else { "" })?;
         }
         f.write_str(parts.host)?;
         if let Some(port) = parts.port {
@@ -132,59 +168,178 @@ impl fmt::Debug for DatabaseUrl {
     }
 }
 
-fn split(text: &str) -> Result<Parts<'_>, &'static str> {
-    if text.contains(|character: char| character.is_whitespace() || character.is_control()) {
-        return Err("the address contains white space; remove it, or write it as %20");
+impl Server {
+    /// Takes host and port out of the settings.
+    fn taken_from(settings: &mut BTreeMap<&'static str, String>) -> Result<Self, String> {
+        let host = settings.remove("host");
+        let host = match (host, settings.remove("hostaddr")) {
+            (host, None) => host.unwrap_or_default(),
+            (None, Some(address)) if address.parse::<IpAddr>().is_ok() => address,
+            (None, Some(_)) => {
+                return Err(
+                    "hostaddr in the address is no IP address; write host in its place".into()
+                );
+            }
+            (Some(_), Some(_)) => {
+                return Err("the address has both a host and hostaddr; remove hostaddr".into());
+            }
+        };
+        let port = settings.remove("port");
+        if host.contains(',') || port.as_ref().is_some_and(|port| port.contains(',')) {
+            return Err(
+                "the address names several hosts, and Tallymark connects to one; name the \
+                        primary, or a proxy that finds it"
+                    .into(),
+            );
+        }
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let host = bare.unwrap_or(&host).to_owned();
+        if host.is_empty() {
+            return Err(NO_HOST.into());
+        }
+        if host.starts_with('@') {
+            return Err("the address names an abstract socket; write the directory of the socket \
+                        file, host=/var/run/postgresql"
+                .into());
+        }
+        let port = port.map(|port| port.parse().ok().filter(|port| *port > 0).ok_or(NO_PORT));
+        Ok(Self { host, port: port.transpose()? })
     }
-    let rest = ["postgres://", "postgresql://"]
-        .iter()
-        .find_map(|scheme| text.strip_prefix(scheme))
-        .ok_or("the address must begin with postgres:// or postgresql://")?;
+}
+
+const NO_PORT: &str = "the address has no port number where one belongs; write host:5432";
+
+/// Makes of `sslmode` and `sslrootcert` what they mean for libpq.
+fn verification(settings: &mut BTreeMap<&'static str, String>) -> Result<(), String> {
+    let mode = settings.get("sslmode").map(|mode| options::ssl_mode(mode)).transpose()?;
+    if let Some(mode) = &mode {
+        settings.insert("sslmode", mode.to_string());
+    }
+    match (settings.get("sslrootcert").map(String::as_str), mode.as_deref()) {
+        (Some("system"), None | Some("verify-full")) => {
+            settings.remove("sslrootcert");
+            settings.insert("sslmode", "verify-full".into());
+        }
+        (Some("system"), Some(_)) => {
+            return Err(
+                "sslrootcert=system in the address needs sslmode=verify-full; write it, or \
+                        remove sslrootcert"
+                    .into(),
+            );
+        }
+        // Who names an authority wants it asked.
+        (Some(_), Some("require")) => {
+            settings.insert("sslmode", "verify-ca".into());
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn split(text: &str) -> Result<Parts<'_>, String> {
+    if text.contains(|character: char| character.is_whitespace() || character.is_control()) {
+        return Err("the address contains white space; remove it, or write it as %20".into());
+    }
+    let rest = without_scheme(text)?;
     let (authority, tail) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
     // A raw `/`, `?` or `#` in the password would cut it in two and put one half in the open.
     if tail.contains(['@', '#']) {
         return Err(
             "the address has `@` or `#` after the host; write special characters of the password \
-             as %40 (@), %2F (/), %3F (?), %23 (#)",
+             as %40 (@), %2F (/), %3F (?), %23 (#)"
+                .into(),
         );
     }
     let (user, server) = match authority.rsplit_once('@') {
         Some((user, server)) => (Some(user), server),
         None => (None, authority),
     };
-    let (user, has_password) = match user.map(|user| user.split_once(':').ok_or(user)) {
-        Some(Ok((user, _))) => (Some(user), true),
-        Some(Err(user)) => (Some(user), false),
-        None => (None, false),
+    let (user, password) = match user.map(|user| user.split_once(':').ok_or(user)) {
+        Some(Ok((user, password))) => (Some(user), Some(password)),
+        Some(Err(user)) => (Some(user), None),
+        None => (None, None),
     };
     let bracket = server.find(']').unwrap_or(0);
     let (host, port) = match server[bracket..].find(':') {
+        // Several hosts are told as such, not as a port that is none.
+        Some(_) if server.contains(',') => (server, None),
         Some(colon) => (&server[..bracket + colon], Some(&server[bracket + colon + 1..])),
         None => (server, None),
     };
     if port.is_some_and(|port| port.parse::<u16>().is_err()) {
-        return Err("the address has no port number after the host's `:`; write host:5432");
+        return Err(NO_PORT.into());
     }
     let (path, query) = match tail.split_once('?') {
         Some((path, query)) => (path, Some(query)),
         None => (tail, None),
     };
     let database = path.strip_prefix('/').unwrap_or(path);
-    Ok(Parts { user, has_password, host, port, database, query })
+    Ok(Parts { user, password, host, port, database, query })
 }
 
-/// The host that the driver will use: options win over the host's own place.
-fn effective_host<'u>(parts: &Parts<'u>) -> &'u str {
-    parts.option(&["host", "hostaddr"]).unwrap_or(parts.host)
+/// What follows `postgres://`.
+fn without_scheme(text: &str) -> Result<&str, String> {
+    const SCHEMES: [&str; 2] = ["postgres", "postgresql"];
+    let (scheme, rest) = text.split_once("://").unwrap_or_default();
+    if SCHEMES.iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
+        return Ok(rest);
+    }
+    // `postgresql+psycopg2`, `jdbc:postgresql`: the rest may be as it is.
+    let is_driver = |known: &&str| scheme.to_ascii_lowercase().starts_with(&format!("{known}+"));
+    Err(match scheme {
+        "jdbc:postgresql" => "the address begins as JDBC's do; write postgres:// in place of \
+                              jdbc:postgresql://, and user and password before the host"
+            .into(),
+        _ if SCHEMES.iter().any(is_driver) => {
+            "the address names a driver after a +; write postgresql:// without it".into()
+        }
+        "prisma" | "prisma+postgres" => {
+            "the address is one of Prisma's proxy; write that of the database".into()
+        }
+        _ => "the address must begin with postgres:// or postgresql://".into(),
+    })
 }
 
-fn connect_timeout(parts: &Parts<'_>) -> Result<Option<Duration>, &'static str> {
-    let Some(value) = parts.option(&["connect_timeout"]) else { return Ok(None) };
+/// `text` without its `%XX`; as for libpq, a `+` is a plus.
+fn decoded(text: &str) -> Result<Cow<'_, str>, String> {
+    if !text.contains('%') {
+        return Ok(Cow::Borrowed(text));
+    }
+    let wrong = || "the address has a % that begins no escape; write % as %25".to_owned();
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
+        let code = digit(rest.next()).zip(digit(rest.next()));
+        let code = code.and_then(|(high, low)| u8::try_from(high * 16 + low).ok());
+        bytes.push(code.filter(|code| *code != 0).ok_or_else(wrong)?);
+    }
+    String::from_utf8(bytes).map(Cow::Owned).map_err(|_| wrong())
+}
+
+/// RFC 3986: all but the unreserved characters as `%XX`.
+pub(crate) fn encoded(text: &str) -> String {
+    text.bytes().fold(String::new(), |mut encoded, byte| {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+        encoded
+    })
+}
+
+fn connect_timeout(value: &str) -> Result<Duration, String> {
     match value.parse().map(Duration::from_secs) {
-        Ok(Duration::ZERO) => Ok(Some(CONNECT_TIMEOUT_MAX)),
-        Ok(timeout) => Ok(Some(timeout.min(CONNECT_TIMEOUT_MAX))),
+        Ok(Duration::ZERO) => Ok(CONNECT_TIMEOUT_MAX),
+        Ok(timeout) => Ok(timeout.min(CONNECT_TIMEOUT_MAX)),
         Err(_) => Err(
-            "connect_timeout in the address is not a number of seconds; write connect_timeout=15",
+            "connect_timeout in the address is not a number of seconds; write connect_timeout=15"
+                .into(),
         ),
     }
 }
@@ -282,98 +437,4 @@ fn from_environment(entry: &Node<'_>, env: &dyn Fn(&str) -> Option<String>) -> O
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn url(text: &str) -> DatabaseUrl {
-        DatabaseUrl::new(text).unwrap()
-    }
-
-    #[test]
-    fn neither_debug_nor_display_shows_a_password() {
-        for (text, display) in [
-            ("postgres://app:hunter2@db:5432/x?sslmode=require", "postgres://app:***@db:5432/x?…"),
-            ("postgresql://app:hun@ter2@db/x", "postgres://app:***@db/x"),
-            ("postgres://app:hun:ter2@[::1]:5432/x", "postgres://app:***@[::1]:5432/x"),
-            ("postgres://app@db", "postgres://app@db"),
-            ("postgres://db/x?password=hunter2", "postgres://db/x?…"),
-            ("postgres://:hunter2@db/x", "postgres://:***@db/x"),
-        ] {
-            assert_eq!(url(text).to_string(), display);
-            assert_eq!(format!("{:?}", url(text)), format!("DatabaseUrl({display})"));
-            assert_eq!(url(text).expose(), text);
-        }
-    }
-
-    #[test]
-    fn an_address_that_cannot_be_split_safely_is_refused() {
-        for text in [
-            "",
-            "mysql://app:hunter2@db/x",
-            "app:hunter2@db/x",
-            "postgres://app:hun/ter2@db/x",
-            "postgres://app:12?ter2@db/x",
-            "postgres://app:12#ter2@db/x",
-            "postgres://app:12#ter2",
-            "postgres://app:hunter2@db:port/x",
-            "postgres://app:hunter2@db:/x",
-            "postgres://app:hunter2@/x",
-            "postgres:///x",
-            "postgres://app:hun ter2@db/x",
-            "postgres://app:hunter2@db/x\n",
-            "postgres://app:hunter2@db/x?connect_timeout=hunter2",
-            "postgres://app:hunter2@db/x?connect_timeout=-1",
-        ] {
-            let fault = DatabaseUrl::new(text).unwrap_err();
-            assert!(!fault.contains("ter2"), "{fault}");
-        }
-    }
-
-    #[test]
-    fn the_time_to_connect_is_that_of_the_address() {
-        for (text, seconds, for_driver) in [
-            ("postgres://app@db/x", None, "postgres://app@db/x"),
-            ("postgres://app@db/x?connect_timeout=30", Some(30), "postgres://app@db/x?"),
-            (
-                "postgres://app@db/x?sslmode=require&connect_timeout=2&connect_timeout=60&host=b",
-                Some(60),
-                "postgres://app@db/x?sslmode=require&host=b",
-            ),
-            ("postgres://app@db/x?connect_timeout=0", Some(900), "postgres://app@db/x?"),
-            ("postgres://app@db/x?connect_timeout=100000", Some(900), "postgres://app@db/x?"),
-            // Words in other places say nothing.
-            (
-                "postgres://app:connect_timeout=9@db/connect_timeout=9?application_name=connect_timeout=9",
-                None,
-                "postgres://app:connect_timeout=9@db/connect_timeout=9?application_name=connect_timeout=9",
-            ),
-        ] {
-            assert_eq!(url(text).connect_timeout(), seconds.map(Duration::from_secs), "{text}");
-            assert_eq!(url(text).for_driver(), for_driver);
-        }
-    }
-
-    #[test]
-    fn a_loopback_server_is_recognised_wherever_the_host_is_named() {
-        for text in [
-            "postgres://app@localhost/x",
-            "postgres://app@127.0.0.1:5432/x",
-            "postgres://app@127.8.0.1/x",
-            "postgres://app@[::1]:5432/x",
-            "postgres://app@%2Fvar%2Frun%2Fpostgresql/x",
-            "postgres:///x?host=/var/run/postgresql",
-        ] {
-            assert!(url(text).is_loopback(), "{text}");
-        }
-        for text in [
-            "postgres://localhost@db.example.com/x",
-            "postgres://app@localhost.example.com/x",
-            "postgres://app@localhost/x?host=db.example.com",
-            "postgres://app@localhost/x?ho%73t=db.example.com",
-            "postgres://app@10.0.0.1/x",
-            "postgres://app@[::2]/x",
-        ] {
-            assert!(!url(text).is_loopback(), "{text}");
-        }
-    }
-}
+mod tests;

@@ -307,3 +307,19 @@ async fn whatever_the_source_names_and_holds_is_counted_and_nothing_else() {
 fn tallymark_end() -> chrono::DateTime<chrono::Utc> {
     "2026-01-02T12:00:00Z".parse().unwrap()
 }
+
+/// The driver would log an option that it does not know, with its value.
+#[tokio::test]
+async fn a_secret_in_an_option_of_the_address_is_written_nowhere() {
+    let (place, _database) = Place::with_events(1).await;
+    for option in ["sslpassword", "sslpasswort", "connection_limit", "password=a&sw0rdfish"] {
+        let url = format!("{}?{option}=sw0rdfish", place.source_url);
+        for arguments in [&["check"][..], &["init"], &["run", "-vvv"], &["status", "--json"]] {
+            let mut command = place.command(arguments);
+            command.env("SOURCE_DATABASE_URL", &url).env("TALLYMARK_LOG", "trace");
+            let ended = crate::support::cli::ended(&mut command);
+            assert_eq!(ended.code, Some(2), "{ended:?}");
+            assert!(!format!("{ended:?}").contains("sw0rdfish"), "{ended:?}");
+        }
+    }
+}
