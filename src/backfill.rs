@@ -409,7 +409,7 @@ impl Worker {
             }
             listener.waiting(until, &why);
             // A little more: the lease must be over by the claim's clock.
-            self.clock.sleep(wait + Duration::from_millis(50)).await;
+            self.sleep(wait + Duration::from_millis(50)).await;
         }
         Ok(report)
     }
@@ -429,7 +429,7 @@ impl Worker {
         }
         tracing::warn!(error = %error, troubles, "trouble with the checkpoints; tried again");
         listener.waiting(until, &error.to_string());
-        self.clock.sleep(wait).await;
+        self.sleep(wait).await;
         true
     }
 
@@ -471,7 +471,7 @@ impl Worker {
                 told = Some(hold.reason);
             }
             let wait = (hold.until - self.clock.now()).to_std().unwrap_or_default();
-            self.clock.sleep(wait.clamp(Duration::from_millis(50), HOLD_POLL)).await;
+            self.sleep(wait.clamp(Duration::from_millis(50), HOLD_POLL)).await;
             match self.may_work(rollup, batch.options.backfill).await? {
                 Ok(_) => return Ok(true),
                 Err(next) => hold = next,
@@ -562,7 +562,7 @@ impl Worker {
         pass
     }
 
-    /// `None`: too little time is left to begin it.
+    /// `None`: too little time is left to begin it, or work is to end.
     async fn run_in_batch(
         &self,
         rollup: &Rollup,
@@ -572,7 +572,7 @@ impl Worker {
         batch: Batch,
     ) -> Result<Option<SliceReport>, WorkError> {
         let is_late = |deadline: Deadline| deadline.remaining(&*self.clock) < BEGIN_MIN;
-        if batch.deadline.is_some_and(is_late) {
+        if batch.deadline.is_some_and(is_late) || self.interrupt.is_raised() {
             return Ok(None);
         }
         let now = self.clock.now();

@@ -228,6 +228,16 @@ impl Db {
         Ok(opened)
     }
 
+    /// Cancels what our transactions have running on the server, over a connection of its own. A server that cannot
+    /// be asked ends them when it notices that their connections are closed.
+    pub async fn cancel_running(&self) {
+        let Some(opened) = self.opened.read().await.clone() else { return };
+        if let Err(error) = opened.pool.cancel_running().await {
+            let error = DbError::new(self.side, "cancelling what runs", error);
+            tracing::info!(error = %error, "not cancelled");
+        }
+    }
+
     /// Closes all connections.
     pub async fn close(&self) {
         if let Some(opened) = &*self.opened.read().await {
@@ -279,7 +289,7 @@ fn begin_sql(access: Access, statement_timeout: Duration, label: &str) -> String
     // notices that a killed client has gone. From 17 on a role or database may limit whole transactions: ours are
     // limited by their statements. And what DynamoDB will call done must survive a crash of the server.
     sql.push_str(
-        "; SELECT CASE WHEN v >= 140000 \
+        "; SELECT pg_backend_pid() AS pid, CASE WHEN v >= 140000 \
          THEN set_config('client_connection_check_interval', '500ms', true) END, \
          CASE WHEN v >= 170000 THEN set_config('transaction_timeout', '0', true) END, \
          CASE WHEN current_setting('synchronous_commit') = 'off' \

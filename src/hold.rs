@@ -1,8 +1,9 @@
-//! What holds work back before it begins: a person's word, or the hours.
+//! What holds work back before it begins: a signal, the hours, or a person's word.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::governor::Hold;
+use crate::interrupt::REASON;
 use crate::rollup::Rollup;
 use crate::worker::{WorkError, Worker};
 
@@ -21,6 +22,9 @@ impl Worker {
         backfill: Option<DateTime<Utc>>,
     ) -> Result<Result<Option<f64>, Hold>, WorkError> {
         let now = self.clock.now();
+        if self.interrupt.is_raised() {
+            return Ok(Err(Hold { reason: REASON.to_owned(), until: now, is_over: true }));
+        }
         let governor = self.governor_of(rollup);
         if let Some(hold) = governor.and_then(|it| it.closed(now, backfill.is_some())) {
             return Ok(Err(hold));

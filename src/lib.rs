@@ -14,7 +14,7 @@
 //! | [`compose`] | rollups of rollups: what a coarse slice waits for, and what makes it run again |
 //! | [`late`] | late changes of the source → slices that run again |
 //! | [`run`] | the spine: one slice from claim to checkpoint |
-//! | [`hold`] | what a person or the hours forbid |
+//! | [`hold`], [`interrupt`] | what a person, the hours or a signal forbid |
 //! | [`governor`] | whether the source can take another chunk now |
 //! | [`checkpoint`] | the DynamoDB item of each slice: states, leases, watermark |
 //! | [`source`] | statements that aggregate a chunk of the source |
@@ -42,6 +42,7 @@ pub mod fanout;
 pub mod faults;
 pub mod governor;
 pub mod hold;
+pub mod interrupt;
 pub mod lambda;
 pub mod late;
 pub mod metrics;

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use tokio::time::error::Elapsed;
 use tracing::{Instrument as _, info_span};
 
 use crate::checkpoint::{
@@ -13,6 +14,7 @@ use crate::checkpoint::{
 use crate::clock::{Deadline, Stopwatch};
 use crate::db::{Access, DbError, DbErrorKind};
 use crate::governor::{Governor, Hold};
+use crate::interrupt::{GRACE, REASON};
 use crate::report::{Outcome, SliceReport};
 use crate::rollup::Rollup;
 use crate::slice::Slice;
@@ -141,6 +143,7 @@ impl Worker {
         deadline: Deadline,
         options: RunOptions,
     ) -> Result<SliceReport, WorkError> {
+        let _busy = self.interrupt.busy();
         let limit = deadline.remaining(&*self.clock) + OVERTIME;
         let run = self.run_within(rollup, slice, deadline, options);
         match tokio::time::timeout(limit, run).await {
@@ -238,15 +241,47 @@ impl Work<'_> {
         };
         // The servers end their statements themselves; this is for one that is cut off.
         let limit = self.time_left().saturating_sub(RESERVE / 2);
-        let done = tokio::time::timeout(limit, work)
-            .await
-            .unwrap_or_else(|_| Err(Stop::yields("budget spent: a server did not answer in time")));
+        let work = tokio::time::timeout(limit, work);
+        let done = self.unless_interrupted(work).await;
         self.worker.set_pace(self.rollup, pace);
         if matches!(done, Err(Stop::Fail { .. })) {
             // Perhaps the source or the tables have changed.
             self.worker.forget(self.rollup);
         }
         done
+    }
+
+    /// Waits for `work`. After an interruption its statement is cancelled, and what has ended by then
+    /// counts; the rest is given up.
+    async fn unless_interrupted(
+        &self,
+        work: impl Future<Output = Result<Result<Done, Stop>, Elapsed>>,
+    ) -> Result<Done, Stop> {
+        let mut work = std::pin::pin!(work);
+        let too_late = |_| Err(Stop::yields("budget spent: a server did not answer in time"));
+        let interrupt = &self.worker.interrupt;
+        let done = tokio::select! {
+            done = &mut work => done.unwrap_or_else(too_late),
+            () = interrupt.raised() => match tokio::time::timeout(GRACE, &mut work).await {
+                Ok(Ok(done)) => done,
+                _ => Err(self.interrupted()),
+            },
+        };
+        match done {
+            // Its cancellation is no failure of the slice.
+            Err(Stop::Fail { .. } | Stop::Yield(_) | Stop::Unreachable(_))
+                if interrupt.is_raised() =>
+            {
+                Err(self.interrupted())
+            }
+            done => done,
+        }
+    }
+
+    /// Gives up the turn, because all work is to end.
+    fn interrupted(&self) -> Stop {
+        let (reason, until) = (REASON.to_owned(), self.worker.clock.now());
+        Stop::Hold(Hold { reason, until, is_over: true })
     }
 
     /// Makes sure that no row of the slice can appear unseen any more, and says how that is known;
@@ -425,7 +460,10 @@ impl Work<'_> {
                 report.reason.get_or_insert_with(|| lost.to_string());
                 Ok(report)
             }
-            Some(error) => Err(error.into()),
+            Some(error) => {
+                self.worker.interrupt.leave();
+                Err(error.into())
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::checkpoint::{Checkpoint, State, Watermark};
 use crate::db::{Access, Db, DbErrorKind};
 use crate::governor::SLOT_WAIT_MAX;
+use crate::interrupt::REASON;
 use crate::plan::Standing;
 use crate::rollup::{Late, Rollup};
 use crate::slice::{Slice, boundaries};
@@ -144,7 +145,7 @@ impl Worker {
         let Some(governor) = what.governor else {
             return Ok(self.target.verify(source, what).await?);
         };
-        self.clock.sleep(governor.take_rest()).await;
+        self.sleep(governor.take_rest()).await;
         let (mut tries, mut waited) = (0, Duration::ZERO);
         loop {
             let refusal = match governor.throttled(source).await {
@@ -164,7 +165,7 @@ impl Worker {
                 return Err(WorkError::Busy(refusal.reason));
             }
             tries += 1;
-            self.clock.sleep(wait).await;
+            self.sleep(wait).await;
         }
     }
 
@@ -207,6 +208,7 @@ impl Worker {
                 let why = format!("not compared within {} s", asked.timeout.as_secs());
                 return Ok(Compared::Pending(Pending { is_too_large: true, ..because(&why) }));
             }
+            Err(_) if self.interrupt.is_raised() => return pending(REASON),
             Err(WorkError::Held(why)) => return pending(&why),
             Err(WorkError::Busy(why)) => return pending(&format!("the source is busy: {why}")),
             found => found?,

@@ -9,6 +9,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::db::{Access, Db, DbError, DbErrorKind, Side};
 use crate::governor::{Governor, SLOT_WAIT_MAX};
+use crate::interrupt::Interrupt;
 use crate::queue::{QueueError, Queues};
 use crate::rollup::Rollup;
 use crate::source::fine;
@@ -42,6 +43,8 @@ pub struct Worker {
     pub governor: Governor,
     /// Where slices are sent for other invocations; `None`: one works on all of them.
     pub queues: Option<Queues>,
+    /// Tells when work is to end.
+    pub interrupt: Interrupt,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// How long, at most, an attempt waits for transactions that were writing at its slice's end.
@@ -215,6 +218,9 @@ impl Worker {
         };
         let settle_wait_max = SETTLE_WAIT_MAX;
         let governor = Governor::new(config.source.governor.clone());
+        let interrupt = Interrupt::default();
+        interrupt.cancels(&source);
+        interrupt.cancels(&target.db);
         Ok(Self {
             config,
             source,
@@ -222,6 +228,7 @@ impl Worker {
             checkpoints,
             governor,
             queues: None,
+            interrupt,
             clock,
             settle_wait_max,
             shapes: Mutex::default(),
@@ -327,6 +334,22 @@ impl Worker {
         let backfill = Arc::new(backfill);
         known.insert(key, Arc::clone(&backfill));
         backfill
+    }
+
+    /// Ends when `interrupt` is raised, with all others that it ends.
+    #[must_use]
+    pub fn interrupted_by(self, interrupt: Interrupt) -> Self {
+        interrupt.cancels(&self.source);
+        interrupt.cancels(&self.target.db);
+        Self { interrupt, ..self }
+    }
+
+    /// Sleeps, but not once work is to end.
+    pub(crate) async fn sleep(&self, time: Duration) {
+        tokio::select! {
+            () = self.clock.sleep(time) => {}
+            () = self.interrupt.raised() => {}
+        }
     }
 
     /// Closes all connections.

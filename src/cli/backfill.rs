@@ -226,6 +226,11 @@ pub(super) fn finish(
     if let Some(error) = trouble {
         return Err(Failure::told(error.severity(), error.to_string()));
     }
+    let has_failed = !report.failed.is_empty() || !report.refused.is_empty();
+    if global.interrupt.is_raised() && !has_failed {
+        // What is left is told with the signal.
+        return Ok(());
+    }
     let Some(severity) = report.severity() else { return Ok(()) };
     let parts: Vec<String> = [
         (report.failed.len(), "failed"),

@@ -12,6 +12,7 @@ mod repair;
 mod replay;
 mod rollup;
 mod run;
+mod signals;
 mod status;
 pub mod ui;
 mod verify;
@@ -28,10 +29,13 @@ use serde_json::json;
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, ConfigError};
+use crate::interrupt::Interrupt;
 use crate::rollup::Rollup;
 use crate::slice::Slice;
 use crate::visible;
 use crate::worker::{Severity, WorkError, Worker};
+
+use signals::Signals;
 
 /// The heading of the options that every command takes.
 const EVERYWHERE: &str = "Options of every command";
@@ -40,7 +44,8 @@ const EVERYWHERE: &str = "Options of every command";
 #[derive(Debug, Parser)]
 #[command(name = "tallymark", version, max_term_width = 80)]
 #[command(after_help = "Exit codes: 0 done; 1 the work ran and something failed or differs; \
-    2 wrong usage or configuration; 3 a server could not be reached.")]
+    2 wrong usage or configuration; 3 a server could not be reached; 130 interrupted (Ctrl-C), \
+    143 terminated: the same command goes on.")]
 struct Arguments {
     #[command(flatten)]
     global: Global,
@@ -60,6 +65,12 @@ struct Global {
     /// Log what is done; twice: every step
     #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = EVERYWHERE)]
     verbose: u8,
+    /// Raised by a signal.
+    #[arg(skip)]
+    interrupt: Interrupt,
+    /// The signals that came.
+    #[arg(skip)]
+    signals: Signals,
 }
 
 #[derive(Debug, Subcommand)]
@@ -168,7 +179,12 @@ pub async fn main() -> ExitCode {
         }
     };
     crate::telemetry::cli(global.verbose, console::colors_enabled_stderr());
-    match dispatch(&global, command).await {
+    global.signals.listen(&global.interrupt);
+    let ended = dispatch(&global, command).await;
+    if let Some(code) = global.signals.code() {
+        return interrupted(&global, ended, code);
+    }
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { severity, message, told }) => {
             if global.json && !told {
@@ -178,6 +194,19 @@ pub async fn main() -> ExitCode {
             ExitCode::from(severity as u8)
         }
     }
+}
+
+/// Ends after a signal. A failure that no result tells of is the signal's doing.
+fn interrupted(global: &Global, ended: Result<(), Failure>, code: u8) -> ExitCode {
+    match ended {
+        Err(Failure { message, told: true, .. }) => ui::error(&message),
+        Err(_) if global.json => {
+            ui::json(&json!({ "error": crate::interrupt::REASON, "exit": code }));
+        }
+        _ => {}
+    }
+    global.signals.tell(global.interrupt.has_left());
+    ExitCode::from(code)
 }
 
 async fn dispatch(global: &Global, command: Command) -> Result<(), Failure> {
@@ -214,7 +243,8 @@ impl Global {
         let environment = |name: &str| std::env::var(name).ok();
         let config = Config::load(&self.config, &environment)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        Ok(Worker::new(config, clock, concurrency).await?)
+        let worker = Worker::new(config, clock, concurrency).await?;
+        Ok(worker.interrupted_by(self.interrupt.clone()))
     }
 
     /// Prints what a command is about to do; with `--json` stdout is for the document alone.

@@ -164,6 +164,9 @@ impl Verify {
         let mut noted = BTreeMap::new();
         for (place, (rollup, slice)) in chosen.iter().enumerate() {
             progress.compared(place);
+            if worker.interrupt.is_raised() {
+                break;
+            }
             let name = &rollup.name;
             if !noted.contains_key(name) {
                 let scrub = worker.checkpoints.scrub(name).await.map_err(WorkError::from)?;

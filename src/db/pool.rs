@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::clock::Stopwatch;
@@ -30,6 +30,24 @@ pub(super) struct Pool {
     permits: Arc<Semaphore>,
     idle: Mutex<Vec<(PgConnection, Stopwatch)>>,
     is_reaping: AtomicBool,
+    /// The backends of our transactions.
+    running: Mutex<Vec<i32>>,
+}
+
+/// A transaction that is open on a backend.
+#[derive(Debug)]
+struct Running {
+    pool: Arc<Pool>,
+    pid: i32,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let mut running = self.pool.running();
+        if let Some(place) = running.iter().position(|pid| *pid == self.pid) {
+            running.swap_remove(place);
+        }
+    }
 }
 
 /// A connection in use. Dropped, it is closed; [`Held::give_back`] keeps it for the next transaction.
@@ -39,12 +57,19 @@ pub(super) struct Held {
     is_reused: bool,
     pool: Arc<Pool>,
     permit: OwnedSemaphorePermit,
+    running: Option<Running>,
 }
 
 impl Pool {
     pub(super) fn new(options: PgConnectOptions, connections_max: u32) -> Self {
         let permits = Arc::new(Semaphore::new(connections_max as usize));
-        Self { options, permits, idle: Mutex::default(), is_reaping: AtomicBool::new(false) }
+        Self {
+            options,
+            permits,
+            idle: Mutex::default(),
+            is_reaping: AtomicBool::new(false),
+            running: Mutex::default(),
+        }
     }
 
     /// A connection, an idle one if there is any.
@@ -59,7 +84,7 @@ impl Pool {
             Some((connection, _)) => connection,
             None => self.connect(limit.saturating_sub(watch.elapsed())).await?,
         };
-        Ok(Held { connection, is_reused, pool: Arc::clone(self), permit })
+        Ok(Held { connection, is_reused, pool: Arc::clone(self), permit, running: None })
     }
 
     /// A new connection in place of one that was idle and is broken; the others are as old.
@@ -72,7 +97,7 @@ impl Pool {
         drop(connection);
         self.idle().clear();
         let connection = self.connect(limit).await?;
-        Ok(Held { connection, is_reused: false, pool: Arc::clone(self), permit })
+        Ok(Held { connection, is_reused: false, pool: Arc::clone(self), permit, running: None })
     }
 
     /// Connects. A server that refuses connections for now is asked again until `limit`; then its last refusal is
@@ -141,6 +166,22 @@ impl Pool {
         (old, idle.is_empty())
     }
 
+    /// Cancels the statements of the transactions that are open, over a connection of its own.
+    pub(super) async fn cancel_running(&self) -> Result<(), sqlx::Error> {
+        let pids: Vec<String> = self.running().iter().map(ToString::to_string).collect();
+        if pids.is_empty() {
+            return Ok(());
+        }
+        let sql = include_str!("cancel.sql").replace("{pids}", &format!("{{{}}}", pids.join(",")));
+        let mut connection = PgConnection::connect_with(&self.options).await?;
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await?;
+        connection.close().await
+    }
+
+    fn running(&self) -> std::sync::MutexGuard<'_, Vec<i32>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<(PgConnection, Stopwatch)>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -164,13 +205,21 @@ impl Held {
 
     /// Begins a transaction. A server that accepts a connection and never answers is waited for until `limit`.
     pub(super) async fn begin(&mut self, sql: &str, limit: Duration) -> Result<(), sqlx::Error> {
-        let begun = tokio::time::timeout(limit, self.simple(sql)).await;
-        begun.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+        let begin = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).fetch_all(&mut self.connection);
+        let begun = tokio::time::timeout(limit, begin).await;
+        let rows = begun.unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
+        if let Some(row) = rows.last() {
+            let (pid, pool) = (row.try_get("pid")?, Arc::clone(&self.pool));
+            pool.running().push(pid);
+            self.running = Some(Running { pool, pid });
+        }
+        Ok(())
     }
 
     /// Keeps the connection, whose transaction has ended, for the next one.
     pub(super) fn give_back(self) {
-        let Self { connection, pool, permit, .. } = self;
+        let Self { connection, pool, permit, running, .. } = self;
+        drop(running);
         pool.idle().push((connection, Stopwatch::start()));
         drop(permit);
         pool.reap();

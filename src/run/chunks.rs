@@ -60,6 +60,9 @@ impl<'w> Chunks<'w> {
 
     /// Reads the next chunk, or finds out why not; what is done if it was the whole slice.
     async fn next(&mut self, pace: &mut Pace) -> Result<Option<Done>, Stop> {
+        if self.work.worker.interrupt.is_raised() {
+            return Err(self.work.interrupted());
+        }
         let start = self.progress.cursor;
         let end = self.end(pace, start);
         let excess = self.excess(start, end);
@@ -114,7 +117,7 @@ impl<'w> Chunks<'w> {
         if work.time_left() < rest + needed + RESERVE {
             return Err(self.budget_spent());
         }
-        work.worker.clock.sleep(rest).await;
+        work.worker.sleep(rest).await;
         // For the first chunk it was asked before the claim.
         if self.progress.chunks > 0 || self.refusals > 0 {
             self.nice_ratio = match work.worker.may_work(work.rollup, work.options.backfill).await {
@@ -139,7 +142,7 @@ impl<'w> Chunks<'w> {
         let wait = work.governor().map_or(Duration::ZERO, |it| it.wait(self.refusals, &refusal));
         self.refusals += 1;
         if !refusal.is_critical && work.time_left() > wait + needed + RESERVE {
-            work.worker.clock.sleep(wait).await;
+            work.worker.sleep(wait).await;
             return Ok(());
         }
         let reason = match self.progress.chunks {

@@ -49,7 +49,7 @@ const ROLLUP: &str = "SELECT bucket, entity, events, revenue, users FROM stats.h
 
 /// A view whose every row takes 5 ms to read, after the index has found it. ROWS tells the planner
 /// that it is as much work as 5000 ordinary rows.
-const SLOW: &str = "CREATE FUNCTION slow(timestamptz) RETURNS SETOF boolean LANGUAGE plpgsql \
+pub(crate) const SLOW: &str = "CREATE FUNCTION slow(timestamptz) RETURNS SETOF boolean LANGUAGE plpgsql \
     VOLATILE ROWS 5000 AS 'BEGIN PERFORM pg_sleep(0.005); RETURN NEXT true; END'; \
     CREATE VIEW slow_events AS SELECT e.* FROM events e CROSS JOIN LATERAL slow(e.at)";
 

@@ -25,6 +25,7 @@ mod guards;
 mod histories;
 #[cfg(feature = "lambda")]
 mod hostile;
+mod interrupt;
 mod kill;
 #[cfg(feature = "lambda")]
 mod lambda;

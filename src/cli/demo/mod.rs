@@ -51,7 +51,7 @@ impl Demo {
         let stage = Stage::set().await?;
         stage.play().await?;
         if self.keep {
-            stage.keep().await;
+            stage.keep(global).await;
         }
         ui::note(format!("\ndone in {}; its state is in {HOME}/", ui::duration(watch.elapsed())));
         ui::say("every slice verified");
@@ -243,14 +243,15 @@ impl Stage {
     }
 
     /// Says how to look at the servers, and waits for Ctrl-C.
-    async fn keep(&self) {
+    async fn keep(&self, global: &Global) {
+        global.signals.await_one();
         ui::note("\nThe servers stay until Ctrl-C. In another terminal:\n");
         for (name, value) in self.environment() {
             ui::note(format!("  export {name}={value}"));
         }
         ui::note(format!("  tallymark --config {} status", self.config.display()));
         ui::note(format!("  psql {}", self.url()));
-        let _ = tokio::signal::ctrl_c().await;
+        global.interrupt.raised().await;
     }
 }
 
