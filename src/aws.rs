@@ -71,5 +71,6 @@ pub(crate) fn root_cause(mut error: &(dyn std::error::Error + 'static)) -> Strin
         error = source;
     }
     let text = error.to_string();
-    text.lines().next().unwrap_or_default().trim_end_matches(". Attempted:").to_owned()
+    let first = text.lines().next().unwrap_or_default().trim_end_matches(". Attempted:");
+    crate::text::cut(first).into_owned()
 }

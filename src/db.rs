@@ -318,6 +318,11 @@ impl Tx {
         self.held.connection()
     }
 
+    /// How long a statement's answer is waited for.
+    pub(crate) const fn limit(&self) -> Duration {
+        self.limit
+    }
+
     /// `source`, said to have happened while `doing` something here.
     #[must_use]
     pub fn error(&self, doing: impl Into<String>, source: sqlx::Error) -> DbError {

@@ -297,7 +297,7 @@ const ORDER: &str = "\"newest_first\" or \"oldest_first\"";
 
 /// Longest text of an event: far more than a name, a time or a reason needs, and short enough to be
 /// repeated in an error.
-const TEXT_BYTES_MAX: usize = 2048;
+const TEXT_BYTES_MAX: usize = crate::text::FOREIGN_MAX;
 
 /// A time that a schedule can have: what is reckoned from another may not be an instant any more.
 fn sane(time: DateTime<Utc>) -> Option<DateTime<Utc>> {

@@ -20,6 +20,7 @@ use serde_json::json;
 
 use crate::aws::root_cause;
 use crate::slice::Slice;
+use crate::text::cut;
 
 /// Messages of one call: as many as SQS takes.
 const BATCH: usize = 10;
@@ -84,14 +85,16 @@ impl QueueError {
     {
         let problem = match error.as_service_error() {
             Some(service) => match (service.message(), service.code()) {
-                (Some(message), Some(code)) => format!("{message} ({code})"),
+                (Some(message), Some(code)) => format!("{} ({code})", cut(message)),
                 (None, Some(code)) => code.to_owned(),
                 _ => root_cause(error),
             },
             None => root_cause(error),
         };
-        let is_unreachable =
-            matches!(error, SdkError::TimeoutError(_) | SdkError::DispatchFailure(_));
+        // Only what SQS itself calls the caller's fault is not its own trouble.
+        let is_fault = error.as_service_error().is_some()
+            && error.raw_response().is_some_and(|raw| raw.status().is_client_error());
+        let is_unreachable = !is_fault && !matches!(error, SdkError::ConstructionFailure(_));
         Self { operation, problem, is_unreachable }
     }
 
@@ -179,7 +182,7 @@ impl Queues {
             let answer = request.set_entries(Some(entries.clone())).send().await;
             let answer = answer.map_err(|error| QueueError::new("send", &error))?;
             let Some(first) = answer.failed().first() else { return Ok(()) };
-            problem = format!("{} ({})", first.message().unwrap_or("refused"), first.code());
+            problem = format!("{} ({})", cut(first.message().unwrap_or("refused")), first.code());
             let refused: Vec<&str> = answer.failed().iter().map(|failed| failed.id()).collect();
             entries.retain(|entry| refused.contains(&entry.id()));
             tokio::time::sleep(wait).await;

@@ -10,9 +10,10 @@ use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use serde_json::Value;
 use tallymark::clock::{Clock, SystemClock};
 use tallymark::config::Config;
-use tallymark::lambda::{Invocation, deadline, handle};
+use tallymark::lambda::{HandleError, Invocation, deadline, handle};
 use tallymark::metrics::{Kept, Metrics};
 use tallymark::queue::Queues;
+use tallymark::text::cut_to;
 use tallymark::worker::Worker;
 use tallymark::{secret, telemetry, visible};
 use tokio::sync::OnceCell;
@@ -26,6 +27,9 @@ struct Function {
     worker: Worker,
     metrics: Kept,
 }
+
+/// Bytes of an error's text, which is a log line too: that of a hundred rollups is below it.
+const ERROR_MAX: usize = 100_000;
 
 /// One thread: an invocation waits for servers, and below 1,769 MB Lambda has less than one CPU.
 #[tokio::main(flavor = "current_thread")]
@@ -60,16 +64,17 @@ async fn invoke(
     function: &OnceCell<Function>,
     event: LambdaEvent<Value>,
 ) -> Result<Value, Diagnostic> {
-    let diagnostic = |error_type: &str, error_message| Diagnostic {
+    let diagnostic = |error_type: &str, error_message: String| Diagnostic {
         error_type: error_type.to_owned(),
-        error_message,
+        error_message: cut_to(&error_message, ERROR_MAX).into_owned(),
     };
-    let Function { worker, metrics: kept } = function
-        .get_or_try_init(build)
-        .await
-        .map_err(|error| diagnostic("WrongConfiguration", format!("{error:#}")))?;
     let deadline = deadline(event.context.deadline)
         .ok_or_else(|| diagnostic("NoDeadline", "lambda gave no deadline".to_owned()))?;
+    let built = function.get_or_try_init(build);
+    let built = tokio::time::timeout(deadline.remaining(&SystemClock), built).await;
+    let Function { worker, metrics: kept } = built
+        .map_err(|_| diagnostic("OutOfTime", HandleError::OutOfTime.to_string()))?
+        .map_err(|error| diagnostic("WrongConfiguration", format!("{error:#}")))?;
     let emit = |metrics: &Metrics| emit(metrics, *kept);
     let invocation =
         Invocation { deadline, trace: event.context.xray_trace_id.as_deref(), emit: &emit };

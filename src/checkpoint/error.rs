@@ -9,6 +9,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use super::item::label;
 use super::state::State;
 use crate::aws::root_cause;
+use crate::text::cut;
 
 type Source = Box<dyn Error + Send + Sync>;
 
@@ -177,7 +178,7 @@ impl CheckpointError {
             let source = error.into();
             return Self::Other { operation, table, problem, code: None, retryable, source };
         };
-        let message = error.message().unwrap_or("no message");
+        let message = cut(error.message().unwrap_or("no message"));
         let problem = format!("{message} ({code})");
         match code {
             "ResourceNotFoundException" => Self::NoTable { table },

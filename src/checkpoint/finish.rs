@@ -13,7 +13,7 @@ use super::update::{Update, Written};
 
 /// Longest error or reason kept: enough for PostgreSQL's message with its detail and hint, far from
 /// DynamoDB's 400 KB and within the 1 KB steps that writes are priced by.
-const TEXT_BYTES_MAX: usize = 2048;
+const TEXT_BYTES_MAX: usize = crate::text::FOREIGN_MAX;
 
 /// Mirrors `held_by` in [`state`]. The owner is asked for as well: an item that was deleted and
 /// made anew counts its attempts from 1 again.

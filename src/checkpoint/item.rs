@@ -8,6 +8,7 @@ use chrono::{DateTime, Datelike as _, SecondsFormat, SubsecRound, Utc};
 
 use super::error::CheckpointError;
 use super::state::{Standing, State};
+use crate::text::cut;
 
 /// An item as DynamoDB sends it.
 pub(super) type Item = HashMap<String, AttributeValue>;
@@ -307,6 +308,10 @@ impl Reader<'_> {
     pub(super) fn text(&self, name: &'static str) -> Result<Option<String>, CheckpointError> {
         match self.item.get(name) {
             None => Ok(None),
+            // Anybody may have written a text of 400 kB there.
+            Some(AttributeValue::S(value)) if matches!(name, "reason" | "error") => {
+                Ok(Some(cut(value).into_owned()))
+            }
             Some(AttributeValue::S(value)) => Ok(Some(value.clone())),
             Some(_) => Err(self.malformed(name, "is not a string (S)")),
         }

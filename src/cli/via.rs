@@ -41,12 +41,16 @@ pub(super) async fn invoke(function: &str, event: &Value) -> Result<Value, Failu
         .log_type(LogType::Tail)
         .payload(Blob::new(event.to_string()));
     let answer = request.send().await.map_err(|error| {
-        let severity = match error {
-            SdkError::DispatchFailure(_) | SdkError::TimeoutError(_) => Severity::Unreachable,
-            _ => Severity::Usage,
+        // Only what Lambda calls the caller's fault is a matter of usage; being asked to slow down is none.
+        let status = error.raw_response().map(|raw| raw.status().as_u16());
+        let severity = match status {
+            Some(429) => Severity::Unreachable,
+            Some(400..=499) => Severity::Usage,
+            _ if matches!(error, SdkError::ConstructionFailure(_)) => Severity::Usage,
+            _ => Severity::Unreachable,
         };
         let text = DisplayErrorContext(&error).to_string();
-        let text = text.lines().next().unwrap_or_default();
+        let text = crate::text::cut(text.lines().next().unwrap_or_default());
         Failure::of(severity, format!("function `{function}` could not be invoked: {text}"))
     })?;
     if let Some(log) = answer.log_result() {
@@ -61,7 +65,7 @@ pub(super) async fn invoke(function: &str, event: &Value) -> Result<Value, Failu
     let message = payload["errorMessage"].as_str().unwrap_or_default();
     let severity = match kind {
         "EventNotUnderstood" | "WrongConfiguration" | "WrongUsage" => Severity::Usage,
-        "Unreachable" => Severity::Unreachable,
+        "Unreachable" | "OutOfTime" => Severity::Unreachable,
         _ => Severity::Failed,
     };
     Err(Failure::of(severity, format!("function `{function}`: {message} ({kind})")))

@@ -46,7 +46,7 @@ impl DbError {
     }
 
     /// The server has not answered for `limit`, which is longer than it lets a statement run.
-    pub(super) fn silent(side: Side, doing: &str, limit: Duration) -> Self {
+    pub(crate) fn silent(side: Side, doing: &str, limit: Duration) -> Self {
         let text = format!("no answer within {:.1} s", limit.as_secs_f64());
         Self { side, doing: doing.to_owned(), text, kind: DbErrorKind::Unreachable }
     }

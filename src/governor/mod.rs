@@ -21,6 +21,7 @@ use sqlx::Row as _;
 use crate::clock::Stopwatch;
 use crate::db::{Access, Db, DbError, Tx};
 use crate::sql::literal;
+use crate::text::cut;
 
 pub use hours::Hours;
 pub use load::{Limits, Signal};
@@ -440,7 +441,7 @@ async fn throttle_answer(source: &Db, query: &str) -> Result<Option<String>, DbE
         Ok(number) => number <= 0.0,
         Err(_) => matches!(answer, "" | "f" | "false"),
     };
-    Ok(answer.filter(|answer| !is_go(answer)).map(|answer| literal(&answer)))
+    Ok(answer.filter(|answer| !is_go(answer)).map(|answer| literal(&cut(&answer))))
 }
 
 #[cfg(test)]

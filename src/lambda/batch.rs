@@ -73,7 +73,7 @@ fn trouble(message: &Message, error: &HandleError) -> Fate {
     tracing::error!(
         message.id = message.id,
         error.kind = error.kind(),
-        error = %error,
+        error = %crate::text::cut(&error.to_string()),
         "message could not be worked on"
     );
     match error {

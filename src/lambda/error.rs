@@ -26,6 +26,11 @@ pub enum HandleError {
     /// Rollups that could not be worked on; the others were.
     #[error("{} could not be worked on: {}", counted(.0.len(), "rollup"), listed(.0))]
     Problems(Vec<Problem>),
+    /// The time was up, and something was still waited for.
+    #[error(
+        "the time was up while a server was waited for; what was not done is due for the next schedule"
+    )]
+    OutOfTime,
     /// The budget was spent before every slice was marked to run again.
     #[error(
         "the budget was spent when {reopened} of {all} slices of rollup `{rollup}` had been \
@@ -58,6 +63,7 @@ impl HandleError {
             Self::Failed(_) => "SliceFailed",
             Self::Problems(_) => "RollupsFailed",
             Self::NotReopened { .. } => "BudgetSpent",
+            Self::OutOfTime => "OutOfTime",
         }
     }
 

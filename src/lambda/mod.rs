@@ -7,6 +7,7 @@ mod batch;
 mod error;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
@@ -37,6 +38,13 @@ const LISTED_MAX: usize = 100;
 /// Kept back of Lambda's deadline, at which it kills: for posting the response.
 const MARGIN: TimeDelta = TimeDelta::milliseconds(500);
 
+/// An answer that is not there this much past the deadline is given up: within [`MARGIN`], and after a tick has had its
+/// time to tell what was done.
+const ANSWER_BY: Duration = Duration::from_millis(350);
+
+/// Lambda takes 6 MB; what is escaped on the way is longer.
+const RESPONSE_MAX: usize = 4_000_000;
+
 /// One invocation.
 #[derive(Clone, Copy)]
 pub struct Invocation<'a> {
@@ -55,12 +63,24 @@ pub fn deadline(ms: u64) -> Option<Deadline> {
     Some(Deadline::at(killed_at - MARGIN))
 }
 
-/// Does what `event` asks for, as far as it gets until the deadline.
+/// Does what `event` asks for, as far as it gets until the deadline, and answers by then, whatever it waits for.
 ///
 /// # Errors
 /// The event was not understood, or what it asked for failed: the invocation is to be retried, and
 /// then to reach a dead-letter queue.
 pub async fn handle(
+    worker: &Worker,
+    event: Value,
+    invocation: Invocation<'_>,
+) -> Result<Value, HandleError> {
+    // A server found out of reach is not asked again by the same invocation.
+    let _once = (worker.source.ask_once(), worker.target.db.ask_once());
+    let limit = invocation.deadline.remaining(&*worker.clock) + ANSWER_BY;
+    let answer = tokio::time::timeout(limit, answer(worker, event, invocation)).await;
+    answer.unwrap_or(Err(HandleError::OutOfTime)).map(fitting)
+}
+
+async fn answer(
     worker: &Worker,
     event: Value,
     invocation: Invocation<'_>,
@@ -75,6 +95,26 @@ pub async fn handle(
         Trigger::Backfill(request) => backfill(worker, &request, invocation).await,
         Trigger::Replay(request) => replay(worker, &request, invocation).await,
     }
+}
+
+/// The response, with fewer slices listed where it would not fit into what Lambda takes.
+fn fitting(mut response: Value) -> Value {
+    // Each round halves the lists; texts are cut where they enter, so that few are needed.
+    for _ in 0..16 {
+        if response.to_string().len() <= RESPONSE_MAX {
+            break;
+        }
+        let mut unlisted = 0;
+        for list in ["/slices", "/failed", "/refused", "/scrub/drifted", "/scrub/passed_over"] {
+            if let Some(Value::Array(listed)) = response.pointer_mut(list) {
+                unlisted += listed.len() - listed.len() / 2;
+                listed.truncate(listed.len() / 2);
+            }
+        }
+        let before = response["unlisted"].as_u64().unwrap_or(0);
+        response["unlisted"] = (before + unlisted as u64).into();
+    }
+    response
 }
 
 /// Works on what was due at the scheduled time, so that a late retry of an old event means what the
@@ -343,4 +383,25 @@ fn begun(worker: &Worker, rollup: &Rollup, text: &str) -> Result<Slice, EventErr
 
 fn is_sealed(rollup: &Rollup, slice: Slice) -> bool {
     rollup.seal_before.is_some_and(|seal| slice.start() < seal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_response_fits_into_what_lambda_takes() {
+        let few = json!({ "slices": [{ "reason": "short" }], "unlisted": 0 });
+        assert_eq!(fitting(few.clone()), few);
+        let long: Vec<Value> = (0..100).map(|_| json!({ "reason": "x".repeat(200_000) })).collect();
+        let fitted = fitting(json!({
+            "slices": long, "unlisted": 7, "scrub": { "drifted": long, "differing": 100 },
+        }));
+        assert!(fitted.to_string().len() <= RESPONSE_MAX);
+        let listed =
+            |list: &str| fitted.pointer(list).and_then(Value::as_array).map_or(0, Vec::len);
+        let (slices, drifted) = (listed("/slices"), listed("/scrub/drifted"));
+        assert!(slices > 0 && drifted > 0);
+        assert_eq!(fitted["unlisted"], (7 + 200 - slices - drifted) as u64);
+    }
 }

@@ -271,6 +271,23 @@ async fn insert(
 /// Moves what `select` yields on the source, and ends the transaction there, into the table `stage`,
 /// as COPY streams: memory stays flat whatever the number of groups. Returns the source rows counted.
 pub(super) async fn copy(
+    reader: Tx,
+    target: &mut Tx,
+    stage: &str,
+    shape: &Shape,
+    select: &str,
+    slice: Slice,
+) -> Result<u64, DbError> {
+    // Both servers end their statements; this is for one that is cut off while the other waits.
+    let limit = reader.limit();
+    let copied = copy_all(reader, target, stage, shape, select, slice);
+    match tokio::time::timeout(limit, copied).await {
+        Ok(copied) => copied,
+        Err(_) => Err(DbError::silent(Side::Source, "reading a chunk", limit)),
+    }
+}
+
+async fn copy_all(
     mut reader: Tx,
     target: &mut Tx,
     stage: &str,

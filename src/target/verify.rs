@@ -17,6 +17,7 @@ use crate::slice::Slice;
 use crate::source::read::{self, Form};
 use crate::source::shape::Shape;
 use crate::sql::{ident, timestamptz};
+use crate::text::cut_json;
 
 /// Where the comparison takes what comes from another database; gone at its end.
 const TEMP_STAGE: &str = "pg_temp.verify_stage";
@@ -151,8 +152,9 @@ pub struct Difference {
 
 impl Difference {
     fn read(row: &sqlx::postgres::PgRow) -> Result<Self, sqlx::Error> {
-        let json =
-            |text: String| serde_json::from_str(&text).unwrap_or(serde_json::Value::String(text));
+        let json = |text: String| {
+            cut_json(serde_json::from_str(&text).unwrap_or(serde_json::Value::String(text)))
+        };
         Ok(Self {
             difference: row.try_get("difference")?,
             key: json(row.try_get("key")?),

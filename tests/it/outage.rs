@@ -239,3 +239,89 @@ async fn a_tick_ends_at_its_deadline_whoever_is_silent() {
         gate.refuse(None);
     }
 }
+
+/// Does what `event` asks for within three seconds, of which the test waits for the end a minute at most.
+#[cfg(feature = "lambda")]
+async fn answer(
+    worker: &Worker,
+    event: serde_json::Value,
+) -> Result<serde_json::Value, tallymark::lambda::HandleError> {
+    let deadline = Deadline::after(&*worker.clock, Duration::from_secs(3));
+    let invocation = tallymark::lambda::Invocation { deadline, trace: None, emit: &|_| () };
+    let answer = tallymark::lambda::handle(worker, event, invocation);
+    tokio::time::timeout(Duration::from_secs(60), answer).await.expect("an answer")
+}
+
+#[cfg(feature = "lambda")]
+fn events() -> [serde_json::Value; 4] {
+    use serde_json::json;
+    let start = "2026-01-02T00:00:00Z";
+    [
+        json!({ "trigger": "schedule", "time": "2026-01-05T12:00:00Z" }),
+        json!({ "trigger": "slice", "rollup": "daily", "start": start }),
+        json!({ "trigger": "replay", "rollup": "daily", "start": start, "reason": "a test" }),
+        json!({ "trigger": "backfill", "rollup": "daily", "from": "2026-01-01" }),
+    ]
+}
+
+/// The function answers before its time is up, whichever server is silent and wherever.
+#[cfg(feature = "lambda")]
+#[tokio::test]
+async fn an_event_is_answered_by_its_deadline_whoever_is_silent() {
+    let (world, gate, clock) = behind_a_gate().await;
+    for said in ["BEGIN", "FROM pg_catalog", "clock_timestamp"] {
+        for event in events() {
+            // A process that knows nothing yet.
+            let fresh = world.changed("", DAILY, Arc::new(clock.clone()));
+            gate.refuse(Some(Refusal::Silence(said)));
+            let said_back = match answer(&fresh.worker, event.clone()).await {
+                Ok(answer) => answer.to_string(),
+                Err(error) => error.to_string(),
+            };
+            assert!(!said_back.contains("\"succeeded\":1"), "{said}, {event}: {said_back}");
+            gate.refuse(None);
+        }
+    }
+    // And DynamoDB.
+    let dynamo = crate::support::world::dynamo().await;
+    let proxy =
+        crate::support::proxy::Unreliable::slow(&dynamo.endpoint(), Duration::from_secs(90));
+    let client = aws_sdk_dynamodb::Client::from_conf(
+        dynamo.client().config().to_builder().endpoint_url(&proxy.endpoint).build(),
+    );
+    let checkpoints = Checkpoints::new(client, world.worker.checkpoints.table(), 5);
+    let config = config(&world.urls, "", DAILY);
+    let worker = Worker::with_checkpoints(config, checkpoints, Arc::new(clock.clone()), 4).unwrap();
+    for event in events() {
+        let said_back = format!("{:?}", answer(&worker, event.clone()).await);
+        assert!(!said_back.contains("\"outcome\": String(\"succeeded\")"), "{event}: {said_back}");
+    }
+}
+
+/// A server quotes the value that it does not like. Of 24 values of a megabyte each the response tells the beginning.
+#[cfg(feature = "lambda")]
+#[tokio::test]
+async fn a_value_of_megabytes_in_an_error_is_cut() {
+    let rollup = "[[rollup]]\nname = \"daily\"\nfrom = \"events\"\ntime = \"created_at\"\n\
+        start = \"2026-01-01\"\nslice = \"1 hour\"\nwhere = \"kind::int > 0\"\n\
+        measures = { events = \"count\" }\n";
+    let rows = "INSERT INTO events (created_at, kind) SELECT '2026-01-01Z'::timestamptz + n * interval '1 hour', \
+        'é' || repeat('é', 500000) FROM generate_series(0, 23) n";
+    let clock = clock("2026-01-02T01:00:00Z");
+    let setup = Setup { rollups: rollup, clock: Arc::new(clock), ..Setup::default() };
+    let world = World::new(&format!("{EVENTS}; {rows}"), setup).await;
+    let event = serde_json::json!({ "trigger": "schedule", "time": "2026-01-02T01:00:00Z" });
+    let deadline = Deadline::after(&*world.worker.clock, Duration::from_secs(60));
+    let invocation = tallymark::lambda::Invocation { deadline, trace: None, emit: &|_| () };
+    let answer = tallymark::lambda::handle(&world.worker, event, invocation).await.unwrap();
+    let slices = answer["slices"].as_array().unwrap();
+    assert_eq!((slices.len(), &answer["outcomes"]["failed"]), (24, &24.into()), "{answer}");
+    for slice in slices {
+        let reason = slice["reason"].as_str().unwrap();
+        assert!(reason.contains("invalid input syntax for type integer: \"éé"), "{reason}");
+        assert!(reason.ends_with(" bytes)") && reason.len() < 2200, "{} bytes", reason.len());
+    }
+    assert!(answer.to_string().len() < 100_000);
+    let failed = world.checkpoint("2026-01-01T05:00:00Z").await.unwrap();
+    assert!(failed.error.unwrap().len() < 2200);
+}
