@@ -5,6 +5,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::governor::Hold;
 use crate::interrupt::REASON;
 use crate::rollup::Rollup;
+use crate::text::cut;
 use crate::worker::{WorkError, Worker};
 
 /// A pause is looked at again this much later.
@@ -40,7 +41,7 @@ impl Worker {
         if let Some(pause) = control.paused(name, backfill.is_some(), now) {
             let why = match &*pause.reason {
                 "" => String::new(),
-                reason => format!(": {reason}"),
+                reason => format!(": {}", cut(reason)),
             };
             let reason = format!("paused since {}{why}", rfc3339(pause.at));
             let until = pause.until.map_or(now + POLL, |until| until.min(now + POLL));

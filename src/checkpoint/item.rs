@@ -309,9 +309,7 @@ impl Reader<'_> {
         match self.item.get(name) {
             None => Ok(None),
             // Anybody may have written a text of 400 kB there.
-            Some(AttributeValue::S(value)) if matches!(name, "reason" | "error") => {
-                Ok(Some(cut(value).into_owned()))
-            }
+            Some(AttributeValue::S(value)) if name == "error" => Ok(Some(cut(value).into_owned())),
             Some(AttributeValue::S(value)) => Ok(Some(value.clone())),
             Some(_) => Err(self.malformed(name, "is not a string (S)")),
         }
