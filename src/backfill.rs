@@ -347,7 +347,9 @@ impl Worker {
         batch: Batch,
         listener: &dyn Listener,
     ) -> Result<BatchReport, Interrupted> {
-        let reopen = slices.iter().copied().collect();
+        // A sealed slice would wait for ever: it is only told.
+        let is_open = |slice: &Slice| !rollup.is_sealed_at(slice.start());
+        let reopen = slices.iter().copied().filter(is_open).collect();
         self.work_through(rollup, slices, &reopen, reason, batch, listener).await
     }
 
@@ -577,6 +579,8 @@ impl Worker {
         }
         let now = self.clock.now();
         if reopen {
+            // What cannot be computed is not marked.
+            self.refuse_unfit(rollup).await?;
             self.checkpoints.reopen(&rollup.name, slice.start(), reason, now).await?;
         }
         let own = Deadline::after(&*self.clock, batch.budget);

@@ -138,10 +138,8 @@ pub fn slice_of(rollup: &Rollup, text: &str) -> Result<Slice, EventError> {
         .calendar
         .starting(start)
         .map_err(|source| EventError::Misaligned { rollup: name(), source })?;
-    if slice.start() < rollup.start {
-        return Err(EventError::BeforeStart { rollup: name(), start, first: rollup.start });
-    }
-    Ok(slice)
+    // Whether it has begun is for those to say who have a clock.
+    Ok(rollup.begun(slice, slice.start())?)
 }
 
 /// The instant that `text`, the value of `key`, names in the zone of `rollup`.

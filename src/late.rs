@@ -205,9 +205,17 @@ impl Worker {
         deadline: Deadline,
         reason: &str,
     ) -> Result<bool, WorkError> {
+        if hours.is_empty() {
+            return Ok(true);
+        }
+        let mut seen = self.watermark(rollup).await?;
+        if !seen.is_adopted_by(rollup) {
+            // Changes before `start` are left out from now on: that has to be known when it moves back.
+            self.prepare(rollup).await?;
+            seen = self.watermark(rollup).await?;
+        }
         // A slice whose time has not come will be read after these changes.
         let Some(newest) = newest(rollup, now) else { return Ok(true) };
-        let seen = self.checkpoints.watermark(&rollup.name).await?;
         let lateness = Lateness { rollup, view: self.view(rollup, &seen, now), reason };
         let from = rollup.seal_before.unwrap_or(rollup.start).max(rollup.start);
         if hours.contains(&Hours::ALL) {

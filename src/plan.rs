@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::checkpoint::{Checkpoint, SourceBegin, State, Watermark};
+use crate::generation::generation_of;
 use crate::rollup::Rollup;
 use crate::slice::{Calendar, Slice};
 
@@ -30,6 +31,8 @@ pub enum Standing {
     /// Succeeded by another definition, and is to be computed by the present one when nothing else
     /// is due.
     Redefined,
+    /// Ended by another calendar, or before a `start` that was moved back: it promises nothing.
+    OtherCalendar,
     /// Somebody works on it.
     Running,
     /// Waits until its time to retry.
@@ -61,6 +64,7 @@ impl Standing {
                 | Self::Stale
                 | Self::Lookback
                 | Self::Redefined
+                | Self::OtherCalendar
         )
     }
 
@@ -70,6 +74,7 @@ impl Standing {
         match self {
             Self::Lookback => Some("lookback"),
             Self::Redefined => Some("the definition has changed"),
+            Self::OtherCalendar => Some("the calendar or `start` has changed"),
             _ => None,
         }
     }
@@ -94,6 +99,7 @@ impl Standing {
             Self::Stale => "stale",
             Self::Lookback => "lookback",
             Self::Redefined => "redefined",
+            Self::OtherCalendar => "other calendar",
             Self::Running => "running",
             Self::Waiting => "waiting",
             Self::Exhausted => "exhausted",
@@ -172,7 +178,8 @@ pub fn newest(rollup: &Rollup, now: DateTime<Utc>) -> Option<Slice> {
 #[must_use]
 pub fn horizon(rollup: &Rollup, seen: &Watermark, now: DateTime<Utc>) -> DateTime<Utc> {
     let watermark = match seen.definition() {
-        Some(definition) if definition == rollup.definition() => seen.until(),
+        _ if seen.moved_from(rollup).is_some() => None,
+        Some(definition) if definition == seen.definition_of(rollup) => seen.until(),
         _ => None,
     };
     let watermark = watermark.unwrap_or(rollup.start).max(rollup.start);
@@ -231,8 +238,11 @@ pub struct View<'r> {
     pub begin: Option<SourceBegin>,
     /// How far the finer rollup is; `None`: there is none, or nobody has asked yet.
     pub fed: Option<&'r Fed>,
-    /// The hash of the present definition.
+    /// The present definition, as a checkpoint of the present calendar tells it.
     pub definition: String,
+    /// Where history began before `start` was moved back: what succeeded earlier missed the late
+    /// changes since.
+    pub moved_from: Option<DateTime<Utc>>,
 }
 
 impl View<'_> {
@@ -289,12 +299,19 @@ impl View<'_> {
         let Some(checkpoint) = checkpoint else {
             return if self.is_empty(slice) { Standing::Empty } else { Standing::Missing };
         };
+        let definition = checkpoint.definition.as_deref();
+        let is_other_calendar =
+            definition.map_or(0, generation_of) != generation_of(&self.definition);
         let waits = checkpoint.retry_at.is_some_and(|retry_at| retry_at > now);
         match checkpoint.state {
             State::Running if checkpoint.lease_until.is_some_and(|until| until > now) => {
                 Standing::Running
             }
             State::Running => Standing::LeaseOver,
+            State::Failed | State::Succeeded if is_other_calendar => Standing::OtherCalendar,
+            State::Succeeded if self.moved_from.is_some_and(|before| slice.start() < before) => {
+                Standing::OtherCalendar
+            }
             State::Failed if checkpoint.failures >= failures_max => Standing::Exhausted,
             State::Failed | State::Yielded if waits => Standing::Waiting,
             State::Failed => Standing::Retry,
@@ -303,9 +320,7 @@ impl View<'_> {
             State::Succeeded if wants_lookback(rollup, checkpoint, slice, now) => {
                 Standing::Lookback
             }
-            State::Succeeded if checkpoint.definition.as_deref() != Some(&*self.definition) => {
-                Standing::Redefined
-            }
+            State::Succeeded if definition != Some(&*self.definition) => Standing::Redefined,
             State::Succeeded => Standing::Succeeded,
         }
     }

@@ -17,7 +17,7 @@ impl Worker {
     /// # Errors
     /// The source or DynamoDB cannot be asked.
     pub async fn probe(&self, rollup: &Rollup) -> Result<Watermark, WorkError> {
-        let seen = self.checkpoints.watermark(&rollup.name).await?;
+        let seen = self.watermark(rollup).await?;
         if rollup.fine.is_some() {
             // A slice that was passed without a checkpoint could not be reopened when rows come to
             // be in it after all; and what is empty is quickly computed from what is empty.
@@ -39,7 +39,7 @@ impl Worker {
         }
         let lower_to = lower_to(rollup, &seen, found);
         self.checkpoints.remember_begin(&rollup.name, &seen, found, lower_to).await?;
-        Ok(self.checkpoints.watermark(&rollup.name).await?)
+        Ok(self.watermark(rollup).await?)
     }
 
     /// The rollup's watermark, after a probe where a tick needs one: before anything has succeeded,
@@ -49,7 +49,7 @@ impl Worker {
         rollup: &Rollup,
         now: DateTime<Utc>,
     ) -> Result<Watermark, WorkError> {
-        let seen = self.checkpoints.watermark(&rollup.name).await?;
+        let seen = self.watermark(rollup).await?;
         let Some(newest) = newest(rollup, now) else { return Ok(seen) };
         let wanted = match seen.begin() {
             None => seen.until().is_none() && rollup.fine.is_none(),

@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::Row as _;
 
-use crate::checkpoint::{self, Completion, Restored, State};
+use crate::checkpoint::{self, Checkpoint, Completion, Restored, State};
 use crate::db::{Access, DbError};
 use crate::rollup::Rollup;
 use crate::sql::{literal, timestamptz};
@@ -29,6 +29,7 @@ pub struct RepairReport {
 
 struct Marker {
     start: DateTime<Utc>,
+    end: DateTime<Utc>,
     attempt: u64,
     definition: Option<String>,
     rows_read: u64,
@@ -45,16 +46,27 @@ impl Worker {
     /// The target or DynamoDB cannot be asked.
     pub async fn repair(&self, rollup: &Rollup, dry_run: bool) -> Result<RepairReport, WorkError> {
         let mut report = RepairReport { rollup: rollup.name.clone(), ..RepairReport::default() };
+        if !dry_run {
+            let registered = self.target.registered(rollup).await?;
+            self.adopt(rollup, &registered).await?;
+        }
+        let definition = self.definition(rollup).await?;
         let mut from = DateTime::<Utc>::MIN_UTC.max(rollup.start);
         // Bounded: every page begins after the one before.
         loop {
-            let markers = self.markers(rollup, from).await?;
+            let mut markers = self.markers(rollup, from).await?;
             let last_page = markers.len() < PAGE;
             let to = match markers.last() {
                 Some(last) if !last_page => rollup.calendar.containing(last.start).end(),
                 _ => self.clock.now(),
             };
-            self.repair_range(rollup, &markers, from, to, dry_run, &mut report).await?;
+            // Those of another calendar tell of no slice, even where one starts at the same instant.
+            markers.retain(|marker| {
+                let slice = rollup.calendar.starting(marker.start);
+                slice.is_ok_and(|slice| slice.end() == marker.end)
+            });
+            let range = (from, to);
+            self.repair_range((rollup, &definition), &markers, range, dry_run, &mut report).await?;
             if last_page {
                 return Ok(report);
             }
@@ -64,10 +76,9 @@ impl Worker {
 
     async fn repair_range(
         &self,
-        rollup: &Rollup,
+        (rollup, definition): (&Rollup, &str),
         markers: &[Marker],
-        from: DateTime<Utc>,
-        to: DateTime<Utc>,
+        (from, to): (DateTime<Utc>, DateTime<Utc>),
         dry_run: bool,
         report: &mut RepairReport,
     ) -> Result<(), WorkError> {
@@ -84,7 +95,7 @@ impl Worker {
                 let slice = rollup.calendar.containing(marker.start);
                 self.reopen_coarse(rollup, slice).await?;
             }
-            let found = Self::found(rollup, marker);
+            let found = Self::found((rollup, definition), marker);
             let is_kept = if dry_run {
                 known.is_some_and(|known| known.must_keep(&found, now))
             } else {
@@ -95,7 +106,8 @@ impl Worker {
                 report.restored.push(marker.start);
             }
         }
-        for checkpoint in &checkpoints {
+        let is_slice = |it: &&Checkpoint| rollup.calendar.starting(it.slice_start).is_ok();
+        for checkpoint in checkpoints.iter().filter(is_slice) {
             let committed = markers.iter().any(|marker| {
                 marker.start == checkpoint.slice_start && marker.replaced_at.is_some()
             });
@@ -111,7 +123,7 @@ impl Worker {
     }
 
     /// What the marker says to the checkpoints.
-    fn found(rollup: &Rollup, marker: &Marker) -> checkpoint::Marker {
+    fn found((rollup, definition): (&Rollup, &str), marker: &Marker) -> checkpoint::Marker {
         // Whatever that attempt was for (late data, a replay) is still to be done.
         let overtaken = marker.replaced_by.is_some_and(|attempt| attempt != marker.attempt);
         // Whatever has changed since, it is never computed again.
@@ -122,7 +134,7 @@ impl Worker {
                 Some("finer slices may have changed since".to_owned())
             }
             _ if overtaken => Some("its newest attempt never replaced its rows".to_owned()),
-            (_, Some(definition)) if is_sealed || *definition == rollup.definition() => None,
+            (_, Some(known)) if is_sealed || known == definition => None,
             _ => Some("the definition has changed since".to_owned()),
         };
         checkpoint::Marker {
@@ -145,7 +157,7 @@ impl Worker {
         let mut tx =
             self.target.db.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
         let sql = format!(
-            "SELECT slice_start, attempt, definition, coalesce(rows_read, 0) AS rows_read, \
+            "SELECT slice_start, slice_end, attempt, definition, coalesce(rows_read, 0) AS rows_read, \
              coalesce(groups, 0) AS groups, replaced_at, replaced_by FROM tallymark.slice \
              WHERE rollup = {} AND slice_start >= {} ORDER BY slice_start LIMIT {PAGE}",
             literal(&rollup.name),
@@ -157,6 +169,7 @@ impl Worker {
             .map(|row| {
                 Ok(Marker {
                     start: row.try_get("slice_start")?,
+                    end: row.try_get("slice_end")?,
                     attempt: row.try_get::<i64, _>("attempt")?.unsigned_abs(),
                     definition: row.try_get("definition")?,
                     rows_read: row.try_get::<i64, _>("rows_read")?.unsigned_abs(),

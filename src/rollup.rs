@@ -245,6 +245,23 @@ impl Rollup {
             .collect()
     }
 
+    /// The calendar by which its slices are cut, in words: `1 day, America/New_York`. Of a coarse rollup
+    /// those of the finer ones too: their slices decide what its own are made of.
+    #[must_use]
+    pub fn calendar_words(&self) -> String {
+        let own = format!("{}, {}", self.calendar.width(), self.calendar.zone());
+        match &self.fine {
+            Some(fine) => format!("{own}, of {}", fine.calendar_words()),
+            None => own,
+        }
+    }
+
+    /// Whether slices that start then are never computed again.
+    #[must_use]
+    pub fn is_sealed_at(&self, start: DateTime<Utc>) -> bool {
+        self.seal_before.is_some_and(|seal| start < seal)
+    }
+
     /// Whether it is computed directly from `fine`.
     #[must_use]
     pub fn is_computed_from(&self, fine: &Self) -> bool {

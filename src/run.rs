@@ -69,6 +69,8 @@ enum Stop {
     Fail { error: String, retryable: bool },
     /// A newer attempt has the slice.
     Fenced(String),
+    /// The rollup is kept by another calendar since: no failure of the slice.
+    Superseded(String),
     /// A server is out of reach: nobody's failure.
     Unreachable(DbError),
 }
@@ -85,8 +87,11 @@ impl From<TargetError> for Stop {
         match error {
             TargetError::Fenced { .. } => Self::Fenced(error.to_string()),
             TargetError::Forgotten => Self::yields(error.to_string()),
+            TargetError::Superseded { .. } => Self::Superseded(error.to_string()),
             TargetError::Busy(refusal) => Self::yields(refusal.reason),
-            TargetError::Shrunk { .. } => Self::Fail { error: error.to_string(), retryable: false },
+            TargetError::Shrunk { .. } | TargetError::Sealed { .. } => {
+                Self::Fail { error: error.to_string(), retryable: false }
+            }
             TargetError::Db(error) => error.into(),
         }
     }
@@ -164,7 +169,7 @@ impl Worker {
         options: RunOptions,
     ) -> Result<SliceReport, WorkError> {
         let watch = Stopwatch::start();
-        if rollup.seal_before.is_some_and(|seal| slice.start() < seal) {
+        if rollup.is_sealed_at(slice.start()) {
             let reason = "starts before seal_before; history there is never recomputed".into();
             return Ok(SliceReport::refused(rollup, slice, Outcome::Sealed, reason, None).logged());
         }
@@ -177,11 +182,11 @@ impl Worker {
             Ok(nice_ratio) => nice_ratio,
             Err(hold) => return Ok(SliceReport::held_back(rollup, slice, hold).logged()),
         };
-        let shape = self.ready(rollup).await?;
+        let shape = self.prepare(rollup).await?;
         let request = Claim {
             rollup: &rollup.name,
             slice_start: slice.start(),
-            definition: &rollup.definition(),
+            definition: &self.definition(rollup).await?,
             now: self.clock.now(),
             deadline: deadline.instant(),
         };
@@ -244,8 +249,8 @@ impl Work<'_> {
         let work = tokio::time::timeout(limit, work);
         let done = self.unless_interrupted(work).await;
         self.worker.set_pace(self.rollup, pace);
-        if matches!(done, Err(Stop::Fail { .. })) {
-            // Perhaps the source or the tables have changed.
+        if matches!(done, Err(Stop::Fail { .. } | Stop::Superseded(_))) {
+            // Perhaps the source, the tables or the calendar have changed.
             self.worker.forget(self.rollup);
         }
         done
@@ -416,6 +421,7 @@ impl Work<'_> {
                 }
             }
             Err(Stop::Yield(turn)) => self.give_back(&mut report, turn, now).await,
+            Err(Stop::Superseded(why)) => self.give_back(&mut report, turn(why), now).await,
             Err(Stop::Hold(hold)) => {
                 let (reason, retry_at) = (hold.reason.clone(), Some(hold.until));
                 report.hold = Some(hold);
@@ -466,6 +472,11 @@ impl Work<'_> {
             }
         }
     }
+}
+
+/// Gives up the turn for this reason.
+fn turn(reason: String) -> Yield {
+    Yield { reason, ..Yield::default() }
 }
 
 /// The error of a slice whose server went away; `trouble` kept it from being given back.

@@ -176,7 +176,7 @@ impl Worker {
     /// # Errors
     /// The checkpoints cannot be read.
     pub async fn plan(&self, rollup: &Rollup, now: DateTime<Utc>) -> Result<Standings, WorkError> {
-        let seen = self.checkpoints.watermark(&rollup.name).await?;
+        let seen = self.watermark(rollup).await?;
         self.plan_after(rollup, seen, now).await
     }
 
@@ -201,8 +201,9 @@ impl Worker {
         now: DateTime<Utc>,
     ) -> View<'r> {
         let failures_max = self.config.checkpoint.failures_max;
-        let (begin, definition) = (seen.begin(), rollup.definition());
-        View { rollup, now, failures_max, begin, definition, fed: None }
+        let (begin, definition) = (seen.begin(), seen.definition_of(rollup));
+        let moved_from = seen.moved_from(rollup);
+        View { rollup, now, failures_max, begin, definition, moved_from, fed: None }
     }
 
     /// How the slices of `rollup` that start in `[from, to)` stand.
@@ -216,7 +217,7 @@ impl Worker {
         to: DateTime<Utc>,
         now: DateTime<Utc>,
     ) -> Result<Plan, WorkError> {
-        let seen = self.checkpoints.watermark(&rollup.name).await?;
+        let seen = self.watermark(rollup).await?;
         let checkpoints = self.checkpoints.range(&rollup.name, from, to).await?;
         self.judged(self.view(rollup, &seen, now), &checkpoints, from, to).await
     }
@@ -366,8 +367,12 @@ impl Worker {
         let seen = self.watermark_for_tick(rollup, now).await?;
         let backfill = seen.backfill().map(str::to_owned);
         let standings = self.plan_after(rollup, seen, now).await?;
-        self.move_watermark(rollup, &standings, WATERMARK_STEP).await?;
         gauges.add(rollup, &standings.plan, now);
+        if standings.seen.definition().is_some() && !standings.plan.is_of_one_definition() {
+            // A definition that does not fit must not be written anywhere.
+            self.prepare(rollup).await?;
+        }
+        self.move_watermark(rollup, &standings, WATERMARK_STEP).await?;
         gauges.backfills += usize::from(backfill.is_some());
         let (mut due, mut old) = (Vec::new(), Vec::new());
         for Planned { slice, standing } in standings.plan.due() {
@@ -480,6 +485,7 @@ impl Worker {
             if let Err(hold) = self.may_work(rollup, backfill).await? {
                 return Ok(SliceReport::held_back(rollup, slice, hold));
             }
+            self.prepare(rollup).await?;
             let now = self.clock.now();
             self.checkpoints.reopen(&rollup.name, slice.start(), reason, now).await?;
         }
@@ -499,6 +505,10 @@ impl Worker {
         step: usize,
     ) -> Result<(), WorkError> {
         let Standings { seen, plan } = standings;
+        if !seen.is_adopted_by(rollup) {
+            // It is the watermark of another calendar.
+            return Ok(());
+        }
         let stored = seen.until().unwrap_or(rollup.start);
         let passed = plan
             .slices
@@ -506,7 +516,7 @@ impl Worker {
             .map(|planned| planned.slice)
             .filter(|slice| slice.start() >= stored && slice.end() <= plan.watermark)
             .count();
-        let definition = plan.is_of_one_definition().then(|| rollup.definition());
+        let definition = plan.is_of_one_definition().then(|| seen.definition_of(rollup));
         let definition = definition.as_deref();
         let is_news = plan.watermark > rollup.start && seen.definition() != definition;
         if passed >= step || is_news {

@@ -9,7 +9,7 @@ use crate::checkpoint::{Checkpoint, State, Watermark};
 use crate::db::{Access, Db, DbErrorKind};
 use crate::governor::SLOT_WAIT_MAX;
 use crate::interrupt::REASON;
-use crate::plan::Standing;
+use crate::plan::{Standing, View};
 use crate::rollup::{Late, Rollup};
 use crate::slice::{Slice, boundaries};
 use crate::source::shape::Shape;
@@ -230,7 +230,7 @@ impl Worker {
             Ok(now) if (now.attempt, now.dirty) != (before.attempt, before.dirty) => {
                 pending("changed while it was compared")
             }
-            Ok(now) if self.standing_of(rollup, &now, slice) == Standing::Lookback => {
+            Ok(now) if self.standing_now(rollup, &now, slice).await? == Standing::Lookback => {
                 pending("lookback")
             }
             Ok(now) => Ok(Compared::Drift(now.attempt, found)),
@@ -246,26 +246,39 @@ impl Worker {
         let Some(checkpoint) = self.checkpoints.get(&rollup.name, slice.start()).await? else {
             return Ok(Err(Standing::Missing.word()));
         };
-        let standing = self.standing_of(rollup, &checkpoint, slice);
+        let definition = self.definition(rollup).await?;
+        let standing = self.standing_of(rollup, &definition, &checkpoint, slice);
         Ok(match standing {
             // Of a sealed slice too, if it was computed once.
             _ if checkpoint.state != State::Succeeded => Err(standing.word()),
-            _ if checkpoint.definition.as_deref() != Some(&*rollup.definition()) => {
+            _ if checkpoint.definition.as_deref() != Some(&*definition) => {
                 Err("computed by another definition")
             }
             _ => Ok(checkpoint),
         })
     }
 
+    async fn standing_now(
+        &self,
+        rollup: &Rollup,
+        checkpoint: &Checkpoint,
+        slice: Slice,
+    ) -> Result<Standing, WorkError> {
+        let definition = self.definition(rollup).await?;
+        Ok(self.standing_of(rollup, &definition, checkpoint, slice))
+    }
+
     /// How the slice of this checkpoint stands.
     pub(crate) fn standing_of(
         &self,
         rollup: &Rollup,
+        definition: &str,
         checkpoint: &Checkpoint,
         slice: Slice,
     ) -> Standing {
         // Where the source's rows begin matters only to slices without a checkpoint.
         let view = self.view(rollup, &Watermark::default(), self.clock.now());
+        let view = View { definition: definition.to_owned(), ..view };
         view.judge(Some(checkpoint), slice)
     }
 

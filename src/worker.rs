@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::checkpoint::{Backfill, CheckpointError, Checkpoints};
+use crate::checkpoint::{Backfill, CheckpointError, Checkpoints, Watermark};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::db::{Access, Db, DbError, DbErrorKind, Side};
+use crate::generation::{self, Generations};
 use crate::governor::{Governor, SLOT_WAIT_MAX};
 use crate::interrupt::Interrupt;
 use crate::queue::{QueueError, Queues};
@@ -16,7 +17,7 @@ use crate::source::fine;
 use crate::source::pace::Pace;
 use crate::source::shape::{self, Shape, ShapeError};
 use crate::target::ddl::DdlError;
-use crate::target::{Target, TargetError};
+use crate::target::{Registered, Target, TargetError};
 
 /// Transactions that were writing at a slice's end are waited for this long: most last less. Longer
 /// ones are left to a later run, which does not count as a failure.
@@ -49,9 +50,11 @@ pub struct Worker {
     pub clock: Arc<dyn Clock>,
     /// How long, at most, an attempt waits for transactions that were writing at its slice's end.
     pub settle_wait_max: Duration,
-    shapes: Mutex<HashMap<String, Arc<Shape>>>,
+    /// With what the registry said when they were asked for.
+    shapes: Mutex<HashMap<String, (Arc<Shape>, Registered)>>,
     paces: Mutex<HashMap<String, Pace>>,
     backfills: Mutex<HashMap<(String, String), Arc<Backfill>>>,
+    generations: Generations,
 }
 
 /// Trouble that is not one slice's: a rollup that cannot be computed, a server out of reach.
@@ -234,6 +237,7 @@ impl Worker {
             shapes: Mutex::default(),
             paces: Mutex::default(),
             backfills: Mutex::default(),
+            generations: Generations::default(),
         })
     }
 
@@ -263,7 +267,7 @@ impl Worker {
     /// # Errors
     /// The source does not fit the definition, or cannot be reached.
     pub async fn shape(&self, rollup: &Rollup) -> Result<Arc<Shape>, WorkError> {
-        if let Some(shape) = lock(&self.shapes).get(&rollup.name) {
+        if let Some((shape, _)) = lock(&self.shapes).get(&rollup.name) {
             return Ok(Arc::clone(shape));
         }
         let source = self.source_of(rollup);
@@ -287,11 +291,11 @@ impl Worker {
     /// # Errors
     /// As [`Worker::shape`]; the tables are missing or made for another definition.
     pub async fn ready(&self, rollup: &Rollup) -> Result<Arc<Shape>, WorkError> {
-        if let Some(shape) = lock(&self.shapes).get(&rollup.name) {
+        if let Some((shape, _)) = lock(&self.shapes).get(&rollup.name) {
             return Ok(Arc::clone(shape));
         }
         let shape = self.shape(rollup).await?;
-        self.target.check(rollup, &shape, CATALOGUE_TIMEOUT).await?;
+        let registered = self.target.check(rollup, &shape, CATALOGUE_TIMEOUT).await?;
         if !self.watch_changes(rollup).await? {
             return Err(WorkError::Busy(
                 "while a prepared transaction is under way (SELECT * FROM pg_prepared_xacts), it cannot be \
@@ -299,13 +303,80 @@ impl Worker {
                     .into(),
             ));
         }
-        lock(&self.shapes).insert(rollup.name.clone(), Arc::clone(&shape));
+        lock(&self.shapes).insert(rollup.name.clone(), (Arc::clone(&shape), registered));
         Ok(shape)
+    }
+
+    /// As [`Worker::ready`], and the rollup is kept by its present calendar from now on. Comes before
+    /// anything is written for the sake of a slice.
+    ///
+    /// # Errors
+    /// As [`Worker::ready`]; the rollup's item cannot be read or written.
+    pub async fn prepare(&self, rollup: &Rollup) -> Result<Arc<Shape>, WorkError> {
+        let shape = self.ready(rollup).await?;
+        let known = lock(&self.shapes).get(&rollup.name).map(|(_, known)| known.clone());
+        self.adopt(rollup, &known.unwrap_or_default()).await?;
+        Ok(shape)
+    }
+
+    /// The rollup's item, as far as it is not about single slices.
+    ///
+    /// # Errors
+    /// The item cannot be read.
+    pub(crate) async fn watermark(&self, rollup: &Rollup) -> Result<Watermark, CheckpointError> {
+        let seen = self.checkpoints.watermark(&rollup.name).await?;
+        self.generations.note(rollup, &seen);
+        Ok(seen)
+    }
+
+    /// The definition of `rollup`, with the generation of its calendar: what checkpoints and markers
+    /// of the present calendar tell.
+    ///
+    /// # Errors
+    /// The rollup's item cannot be read.
+    pub async fn definition(&self, rollup: &Rollup) -> Result<String, CheckpointError> {
+        let generation = match self.generations.of(rollup) {
+            Some(generation) => generation,
+            None => self.watermark(rollup).await?.generation_for(rollup),
+        };
+        Ok(generation::of_generation(&rollup.definition(), generation))
+    }
+
+    /// Sees to it that `rollup` is kept by its present calendar from now on.
+    ///
+    /// # Errors
+    /// The rollup's item cannot be read or written.
+    pub(crate) async fn adopt(
+        &self,
+        rollup: &Rollup,
+        registered: &Registered,
+    ) -> Result<(), CheckpointError> {
+        let is_known = self.generations.is_adopted(rollup)
+            && self.generations.of(rollup).is_some_and(|it| it >= registered.generation);
+        if !is_known {
+            let now = self.clock.now();
+            let seen = generation::adopt(&self.checkpoints, rollup, registered, now).await?;
+            self.generations.note(rollup, &seen);
+        }
+        Ok(())
+    }
+
+    /// As [`Worker::prepare`], for what is asked for by name: where a server is out of reach it is marked
+    /// all the same, to be done later.
+    ///
+    /// # Errors
+    /// As [`Worker::prepare`], but for a source or target out of reach.
+    pub async fn refuse_unfit(&self, rollup: &Rollup) -> Result<(), WorkError> {
+        match self.prepare(rollup).await {
+            Err(error) if error.severity() == Severity::Usage || error.is_for_all() => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Forgets what was asked about `rollup`'s source and tables, so that it is asked again.
     pub fn forget(&self, rollup: &Rollup) {
         lock(&self.shapes).remove(&rollup.name);
+        self.generations.forget(rollup);
     }
 
     /// What has been learned about how fast `rollup`'s source can be read.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::future::try_join_all;
 
 use super::dynamodb::Checkpoints;
 use super::error::CheckpointError;
@@ -77,11 +77,13 @@ impl Checkpoints {
         now: DateTime<Utc>,
     ) -> Result<(), CheckpointError> {
         let Some(first) = starts.iter().min() else { return Ok(()) };
-        stream::iter(starts)
-            .map(|start| self.mark_dirty(rollup, *start, reason, now))
-            .buffer_unordered(REOPENED_AT_ONCE)
-            .try_for_each(|_| async { Ok(()) })
-            .await?;
+        for some in starts.chunks(REOPENED_AT_ONCE) {
+            let mut work = Vec::with_capacity(some.len());
+            for start in some {
+                work.push(self.mark_dirty(rollup, *start, reason, now));
+            }
+            try_join_all(work).await?;
+        }
         self.lower_watermark(rollup, *first).await
     }
 

@@ -15,6 +15,8 @@ use super::error::CheckpointError;
 use super::item::{Item, PK, Reader, SK, WATERMARK, instant, label, number, text};
 use super::reopen::LOOKS_MAX;
 use super::update::{Update, Written};
+use crate::generation::of_generation;
+use crate::rollup::Rollup;
 
 /// A rollup's watermark as it was read, and what else is known of the rollup as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,6 +26,9 @@ pub struct Watermark {
     begin: Option<SourceBegin>,
     definition: Option<String>,
     backfill: Option<String>,
+    calendar: Option<String>,
+    generation: u64,
+    start: Option<DateTime<Utc>>,
 }
 
 /// Where the source's rows begin, as it was found when it was last asked.
@@ -71,6 +76,49 @@ impl Watermark {
         self.backfill.as_deref()
     }
 
+    /// The calendar by which the rollup is kept, in words. `None`: no version before has recorded it.
+    #[must_use]
+    pub fn calendar(&self) -> Option<&str> {
+        self.calendar.as_deref()
+    }
+
+    /// How often the calendar has changed.
+    #[must_use]
+    pub const fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Where the rollup's history begins: late changes before it are not looked for.
+    #[must_use]
+    pub const fn start(&self) -> Option<DateTime<Utc>> {
+        self.start
+    }
+
+    /// The generation of `rollup`'s calendar: the present one, or the next if it is kept by another.
+    #[must_use]
+    pub fn generation_for(&self, rollup: &Rollup) -> u64 {
+        let is_same = self.calendar().is_none_or(|known| known == rollup.calendar_words());
+        if is_same { self.generation } else { self.generation + 1 }
+    }
+
+    /// The definition of `rollup`, as checkpoints and markers of its generation tell it.
+    #[must_use]
+    pub fn definition_of(&self, rollup: &Rollup) -> String {
+        of_generation(&rollup.definition(), self.generation_for(rollup))
+    }
+
+    /// Where history began before `start` was moved back to that of `rollup`; `None`: it was not.
+    #[must_use]
+    pub fn moved_from(&self, rollup: &Rollup) -> Option<DateTime<Utc>> {
+        self.start.filter(|before| rollup.start < *before)
+    }
+
+    /// Whether the rollup is kept by the calendar and from the start of `rollup`.
+    #[must_use]
+    pub fn is_adopted_by(&self, rollup: &Rollup) -> bool {
+        self.calendar() == Some(&*rollup.calendar_words()) && self.start == Some(rollup.start)
+    }
+
     pub(super) fn read(item: &Item) -> Result<Self, CheckpointError> {
         let read = Reader { item };
         let version = read.count("version")?.unwrap_or(0);
@@ -79,7 +127,9 @@ impl Watermark {
         let begin = probed_at.map(|probed_at| SourceBegin { first_row, probed_at });
         let (until, definition) = (read.instant(WATERMARK)?, read.text("definition")?);
         let backfill = read.text(ACTIVE)?;
-        Ok(Self { until, version, begin, definition, backfill })
+        let (calendar, start) = (read.text("calendar")?, read.instant("start")?);
+        let generation = read.count("generation")?.unwrap_or(0);
+        Ok(Self { until, version, begin, definition, backfill, calendar, generation, start })
     }
 }
 
@@ -91,6 +141,39 @@ impl Checkpoints {
     pub async fn watermark(&self, rollup: &str) -> Result<Watermark, CheckpointError> {
         let item = self.item(watermark_key(rollup)).await?;
         item.as_ref().map_or_else(|| Ok(Watermark::default()), Watermark::read)
+    }
+
+    /// Records that `rollup` is kept by its present calendar and start, as this `generation`. Nothing
+    /// is known of a new generation: its watermark is gone. Nothing is written if the item has
+    /// changed since it was `seen`.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if the call fails.
+    pub(crate) async fn adopt(
+        &self,
+        rollup: &Rollup,
+        seen: &Watermark,
+        generation: u64,
+    ) -> Result<(), CheckpointError> {
+        let calendar = match seen.calendar() {
+            None => "attribute_not_exists(#calendar)",
+            Some(_) => "#calendar = :seen_calendar",
+        };
+        let condition = format!("{calendar} AND {}", seen.unchanged());
+        let mut update = Update::new(watermark_key(&rollup.name), &condition)
+            .bind("seen", number(seen.version))
+            .set("calendar", text(&rollup.calendar_words()))
+            .set("generation", number(generation))
+            .set("start", instant(rollup.start));
+        if let Some(calendar) = seen.calendar() {
+            update = update.bind("seen_calendar", text(calendar));
+        }
+        if generation != seen.generation {
+            // An advance that was computed before loses.
+            update =
+                update.set("version", number(seen.version + 1)).remove(&[WATERMARK, "definition"]);
+        }
+        self.send(update, "adopt the calendar").await.map(drop)
     }
 
     /// Moves the watermark forwards to `to`, as every slice before it was seen to have succeeded

@@ -274,6 +274,7 @@ async fn rollup(
     match ddl::plan(&mut tx, &worker.target, rollup, &shape).await {
         Ok(missing) if missing.is_empty() => {
             findings.add(Grade::Good, subject, format!("{} is ready", worker.target.table(rollup)));
+            outside(worker, rollup, findings).await?;
         }
         Ok(missing) => findings.add(
             Grade::Bad,
@@ -294,6 +295,30 @@ async fn rollup(
             Ok(())
         }
     }
+}
+
+/// Whether the table holds anything but the slices of the present calendar.
+async fn outside(
+    worker: &Worker,
+    rollup: &Rollup,
+    findings: &mut Findings,
+) -> Result<(), WorkError> {
+    let subject = &rollup.name;
+    // Without checkpoints, which have findings of their own, nothing is known of calendars.
+    let Ok(seen) = worker.watermark(rollup).await else { return Ok(()) };
+    if seen.generation_for(rollup) != seen.generation() {
+        let finding = format!(
+            "the calendar has changed from {} to {}: every slice is computed again; `tallymark init` \
+             says how many",
+            seen.calendar().unwrap_or_default(),
+            rollup.calendar_words()
+        );
+        findings.add(Grade::Note, subject, finding);
+    }
+    if let Some(rows) = super::outside::look(worker, rollup).await? {
+        findings.add(Grade::Note, subject, rows.text());
+    }
+    Ok(())
 }
 
 /// How late changes are noticed, and whether that can work.

@@ -1,9 +1,11 @@
 use clap::Args;
 use serde_json::json;
 
+use super::outside::{self, RowsOutside};
 use super::{Failure, Global, ui};
 use crate::checkpoint::Created;
 use crate::db::Access;
+use crate::plan::Planned;
 use crate::target::ddl;
 use crate::worker::{CATALOGUE_TIMEOUT, WorkError, Worker};
 
@@ -13,6 +15,25 @@ pub struct Init {
     /// Print what would be run, and run nothing
     #[arg(long)]
     dry_run: bool,
+    /// Delete rows that belong to no slice: before `start`, or of another calendar
+    #[arg(long, conflicts_with = "dry_run")]
+    delete_outside: bool,
+}
+
+/// What a rollup's calendar asks for.
+#[derive(Debug, Default, serde::Serialize)]
+struct Recut {
+    rollup: String,
+    /// The calendar before, where it is another one.
+    before: Option<String>,
+    /// The present calendar.
+    calendar: String,
+    /// Slices to compute because the calendar or `start` has changed.
+    slices: usize,
+    /// Rows that belong to no slice.
+    outside: Option<RowsOutside>,
+    /// As many of them were deleted.
+    deleted: u64,
 }
 
 impl Init {
@@ -31,12 +52,14 @@ impl Init {
             Some(Created::AlreadyThere) => "already there",
         };
         let redefined = if self.dry_run { Vec::new() } else { redefined(&worker).await? };
+        let recut = if self.dry_run { Vec::new() } else { self.recut(&worker).await? };
         let document = json!({
             "dry_run": self.dry_run,
             "redefined": redefined
                 .iter()
                 .map(|(rollup, slices)| json!({ "rollup": rollup, "slices": slices }))
                 .collect::<Vec<_>>(),
+            "calendars": recut,
             "checkpoint_table": { "name": table, "state": checkpoints },
             "statements": statements,
         });
@@ -59,9 +82,44 @@ impl Init {
                     ui::counted(*slices, "slice")
                 ));
             }
+            for recut in &recut {
+                text.extend(recut.lines().iter().map(|line| format!("\n{}", ui::wrapped(line, 2))));
+            }
             text
         });
         Ok(())
+    }
+
+    /// Takes over the calendars and starts of the configuration; returns what that asks for.
+    async fn recut(&self, worker: &Worker) -> Result<Vec<Recut>, WorkError> {
+        let mut told = Vec::new();
+        for rollup in &worker.config.rollups {
+            let before = worker.watermark(rollup).await?;
+            worker.prepare(rollup).await?;
+            let seen = worker.watermark(rollup).await?;
+            let is_recut = before.generation() != seen.generation();
+            let moved_back = before.start().is_some_and(|start| rollup.start < start);
+            let mut recut = Recut {
+                rollup: rollup.name.clone(),
+                before: before.calendar().filter(|_| is_recut).map(str::to_owned),
+                calendar: rollup.calendar_words(),
+                ..Recut::default()
+            };
+            if is_recut || moved_back {
+                let plan = worker.plan(rollup, worker.clock.now()).await?.plan;
+                let is_left = |planned: &&Planned| !planned.standing.is_done();
+                recut.slices = plan.slices.iter().filter(is_left).count();
+            }
+            if self.delete_outside {
+                let generation = seen.generation();
+                recut.deleted = worker.target.delete_outside(rollup, generation).await?;
+            }
+            recut.outside = outside::look(worker, rollup).await?;
+            if recut.slices + usize::from(recut.outside.is_some()) > 0 || recut.deleted > 0 {
+                told.push(recut);
+            }
+        }
+        Ok(told)
     }
 
     /// Runs what is missing, rollup by rollup, each in one transaction.
@@ -87,6 +145,30 @@ impl Init {
             tx.commit().await?;
         }
         Ok(done)
+    }
+}
+
+impl Recut {
+    fn lines(&self) -> Vec<String> {
+        let Self { rollup, calendar, .. } = self;
+        let slices = ui::counted(self.slices, "slice");
+        let mut lines = Vec::new();
+        match &self.before {
+            Some(before) => lines.push(format!(
+                "{rollup}: the calendar has changed from {before} to {calendar}: {slices} to compute; \
+                 each takes away what the old calendar left in its time"
+            )),
+            None if self.slices > 0 => {
+                lines.push(format!("{rollup}: `start` was moved back: {slices} to compute"));
+            }
+            None => {}
+        }
+        if self.deleted > 0 {
+            let rows = ui::counted(usize::try_from(self.deleted).unwrap_or(usize::MAX), "row");
+            lines.push(format!("{rollup}: {rows} deleted that belonged to no slice"));
+        }
+        lines.extend(self.outside.iter().map(|outside| format!("{rollup}: {}", outside.text())));
+        lines
     }
 }
 

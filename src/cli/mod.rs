@@ -7,6 +7,7 @@ mod control;
 mod demo;
 mod fanned;
 mod init;
+mod outside;
 mod plan;
 mod repair;
 mod replay;
@@ -300,13 +301,14 @@ struct Via {
     via: Option<String>,
 }
 
-/// The slice that begins at what the user wrote.
-fn slice_starting(rollup: &Rollup, text: &str) -> Result<Slice, Failure> {
+/// The slice that begins at what the user wrote, and has begun by `now`.
+fn slice_starting(rollup: &Rollup, text: &str, now: DateTime<Utc>) -> Result<Slice, Failure> {
     let usage = |error: String| Failure::usage(format!("--slice: {error}"));
     // A whole name, as status and logs print it, is welcome too.
     let start = text.strip_prefix(&format!("{}@", rollup.name)).unwrap_or(text);
     let instant = rollup.calendar.instant(start).map_err(|error| usage(error.to_string()))?;
-    rollup.calendar.starting(instant).map_err(|error| usage(error.to_string()))
+    let slice = rollup.calendar.starting(instant).map_err(|error| usage(error.to_string()))?;
+    rollup.begun(slice, now).map_err(|error| usage(error.to_string()))
 }
 
 /// The rollups that a command is for: the named one, or all.

@@ -5,12 +5,12 @@ use super::backfill::{Pace, document, finish};
 use super::ui::{self, Progress, counted};
 use super::{Failure, Global, Range, Via, slice_starting, via};
 use crate::backfill::BatchReport;
-use crate::checkpoint::State;
 use crate::clock::Stopwatch;
+use crate::plan::Standing;
 use crate::rollup::Rollup;
 use crate::run::RunOptions;
 use crate::slice::Slice;
-use crate::worker::{WorkError, Worker};
+use crate::worker::Worker;
 
 /// Recompute slices, whatever their state.
 #[derive(Debug, Args)]
@@ -102,16 +102,10 @@ impl Replay {
 
     async fn slices(&self, worker: &Worker, rollup: &Rollup) -> Result<Vec<Slice>, Failure> {
         if let Some(start) = &self.slice {
-            return Ok(vec![slice_starting(rollup, start)?]);
+            return Ok(vec![slice_starting(rollup, start, worker.clock.now())?]);
         }
         if self.failed {
-            let unfinished =
-                worker.checkpoints.unfinished(&rollup.name).await.map_err(WorkError::from)?;
-            return Ok(unfinished
-                .iter()
-                .filter(|checkpoint| checkpoint.state == State::Failed)
-                .map(|checkpoint| rollup.calendar.containing(checkpoint.slice_start))
-                .collect());
+            return Ok(worker.failed_slices(rollup).await?);
         }
         if self.range.from.is_none() {
             return Err(Failure::usage(
@@ -119,8 +113,10 @@ impl Replay {
             ));
         }
         let now = worker.clock.now();
-        let (from, to) = self.range.bounds(rollup, now)?;
+        let bounds = self.range.bounds(rollup, now)?;
+        let (from, to) = worker.checked_range(rollup, bounds)?;
         let plan = worker.plan_range(rollup, from, to, now).await?;
-        Ok(plan.slices.iter().map(|planned| planned.slice).collect())
+        let open = plan.slices.iter().filter(|planned| planned.standing != Standing::Sealed);
+        Ok(open.map(|planned| planned.slice).collect())
     }
 }

@@ -37,7 +37,8 @@ impl Run {
         if let Some(function) = &self.via.via {
             let event = match (rollup, &self.slice) {
                 (Some(rollup), Some(start)) => {
-                    let start = ui::instant(slice_starting(rollup, start)?.start());
+                    let start =
+                        ui::instant(slice_starting(rollup, start, worker.clock.now())?.start());
                     json!({ "trigger": "slice", "rollup": rollup.name, "start": start })
                 }
                 (None, None) => {
@@ -56,7 +57,7 @@ impl Run {
         }
         let deadline = Deadline::after(&*worker.clock, self.budget);
         let report = if let (Some(rollup), Some(start)) = (rollup, &self.slice) {
-            let slice = slice_starting(rollup, start)?;
+            let slice = slice_starting(rollup, start, worker.clock.now())?;
             let report = worker.run(rollup, slice, deadline, RunOptions::default()).await?;
             TickReport { slices: vec![report], ..TickReport::default() }
         } else {

@@ -83,7 +83,7 @@ impl Status {
         let from = (now - line.span() * i32::try_from(lines).unwrap_or(1000)).max(rollup.start);
         let from = rollup.calendar.containing(from).start();
         let slices = worker.plan_range(rollup, from, now, now).await?.slices;
-        let unfinished = worker.checkpoints.unfinished(&rollup.name).await?;
+        let unfinished = worker.unfinished(rollup).await?;
         let lag = now - known.watermark;
         // Whoever has any is read from the start.
         let redefined = (known.redefined().count(), known.slices.len());
@@ -228,6 +228,7 @@ const fn letter(standing: Standing) -> char {
         Standing::Stale => 'S',
         Standing::Lookback => 'B',
         Standing::Redefined => 'D',
+        Standing::OtherCalendar => 'C',
         Standing::Sealed => '-',
         Standing::Empty => '_',
         Standing::Blocked => '~',
@@ -239,9 +240,11 @@ const fn color(standing: Standing) -> Paint {
     match standing {
         Standing::Succeeded => Paint::Green,
         Standing::Missing | Standing::Sealed | Standing::Empty | Standing::NotEnded => Paint::Dim,
-        Standing::Running | Standing::Yielded | Standing::Lookback | Standing::Redefined => {
-            Paint::Cyan
-        }
+        Standing::Running
+        | Standing::Yielded
+        | Standing::Lookback
+        | Standing::Redefined
+        | Standing::OtherCalendar => Paint::Cyan,
         Standing::Waiting | Standing::LeaseOver | Standing::Stale | Standing::Blocked => {
             Paint::Yellow
         }

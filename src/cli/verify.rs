@@ -5,6 +5,7 @@ use clap::Args;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
+use super::outside::{self, RowsOutside};
 use super::run::named;
 use super::{Failure, Global, Range, parse_duration, rollups, slice_starting, ui};
 use crate::backfill::{Batch, Interrupted, Limits};
@@ -59,6 +60,8 @@ struct Verified {
     /// Slices that are to run again, or changed while they were compared.
     pending: Vec<Pending>,
     drifted: Vec<SliceVerification>,
+    /// Rows that belong to no slice.
+    outside: Vec<RowsOutside>,
 }
 
 /// The slices of a random choice, and what they were chosen of.
@@ -87,6 +90,9 @@ impl Verify {
         for rollup in rollups(&worker, self.rollup.as_deref())? {
             let slices = self.slices(&worker, rollup, &mut verified).await?;
             chosen.extend(slices.into_iter().map(|slice| (rollup, slice)));
+            if self.slice.is_none() {
+                verified.outside.extend(outside::look(&worker, rollup).await?);
+            }
         }
         let sample = self.sample.map(|count| {
             let (seed, of) = (self.seed.unwrap_or_else(|| fastrand::u32(..)), chosen.len());
@@ -118,7 +124,7 @@ impl Verify {
         verified: &mut Verified,
     ) -> Result<Vec<Slice>, Failure> {
         if let Some(start) = &self.slice {
-            return Ok(vec![slice_starting(rollup, start)?]);
+            return Ok(vec![slice_starting(rollup, start, worker.clock.now())?]);
         }
         let now = worker.clock.now();
         let (from, to) = self.range.bounds(rollup, now)?;
@@ -247,6 +253,7 @@ fn document(
         "pending": verified.pending,
         "differences": differences(verified),
         "drifted": verified.drifted,
+        "outside": verified.outside,
         "sample": sample.map(|Sample { seed, of }| json!({ "seed": seed, "of": of })),
         "repair": repaired.map(|repaired| json!({
             "succeeded": repaired.succeeded,
@@ -261,8 +268,12 @@ fn document(
 fn found(verified: &Verified) -> Result<(), Failure> {
     if verified.drifted.is_empty() {
         let many = verified.pending.iter().filter(|pending| pending.is_too_large).count();
-        if many == 0 {
+        if many == 0 && verified.outside.is_empty() {
             return Ok(());
+        }
+        if many == 0 {
+            let message = "rows were found that belong to no slice".to_owned();
+            return Err(Failure::told(Severity::Failed, message));
         }
         let message = format!(
             "{} could not be compared in time; give more with --timeout, or look with \
@@ -342,6 +353,9 @@ pub(super) fn not_compared(pending: &[Pending]) -> Vec<String> {
 fn text(verified: &Verified) -> String {
     let mut lines: Vec<String> = verified.drifted.iter().flat_map(difference).collect();
     lines.extend(not_compared(&verified.pending));
+    for outside in &verified.outside {
+        lines.push(ui::wrapped(&format!("{}: {}", outside.rollup(), outside.text()), 2));
+    }
     if verified.unfinished > 0 {
         lines.push(format!(
             "{} not computed yet, not compared",
@@ -352,6 +366,9 @@ fn text(verified: &Verified) -> String {
     lines.push(match (verified.slices, verified.drifted.len()) {
         (0, _) if verified.pending.is_empty() => "nothing to verify yet".into(),
         (0, _) => "nothing was compared".into(),
+        (_, 0) if !verified.outside.is_empty() => {
+            format!("{all} compared with the source, 0 differences in them")
+        }
         (_, 0) => {
             format!("{all} compared with the source, 0 differences: every slice verified")
         }

@@ -1,9 +1,9 @@
 //! Why an event was not understood, and what would be right.
 
-use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::Value;
 
 use crate::config::UnknownRollup;
+use crate::replay::NotReplayable;
 use crate::slice::{InstantError, Misaligned};
 
 /// The triggers.
@@ -130,27 +130,9 @@ pub enum EventError {
         /// Which ones are near.
         source: Misaligned,
     },
-    /// There are no slices so early.
-    #[error(
-        "rollup `{rollup}` has no slice {}: its history begins at {}; lower `start` in the \
-         configuration first", rfc3339(.start), rfc3339(.first)
-    )]
-    BeforeStart {
-        /// The rollup.
-        rollup: String,
-        /// The start asked for.
-        start: DateTime<Utc>,
-        /// The start of the first slice.
-        first: DateTime<Utc>,
-    },
-    /// The slice lies in the future; a checkpoint of it would wait there for years.
-    #[error("rollup `{rollup}`: slice {} has not begun; ask for it once it has ended", rfc3339(.start))]
-    NotBegun {
-        /// The rollup.
-        rollup: String,
-        /// The slice's start.
-        start: DateTime<Utc>,
-    },
+    /// There are no slices so early; or it lies in the future, where a checkpoint would wait for years.
+    #[error(transparent)]
+    NotReplayable(#[from] NotReplayable),
 }
 
 impl EventError {
@@ -171,10 +153,6 @@ const FORMS: &str = "send {\"trigger\": \"schedule\" | \"slice\" | \"backfill\" 
 
 fn did_you_mean(hint: &Option<&'static str>) -> String {
     hint.map_or_else(String::new, |hint| format!("; did you mean `{hint}`?"))
-}
-
-fn rfc3339(t: &DateTime<Utc>) -> String {
-    t.to_rfc3339_opts(SecondsFormat::AutoSi, true)
 }
 
 /// The word that `word` was probably meant to be: at most a third of its letters differ, or one

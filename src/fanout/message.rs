@@ -29,8 +29,9 @@ impl Worker {
         let began = begun(id).unwrap_or_else(|| self.clock.now());
         let options = RunOptions { backfill: Some(began), ..RunOptions::default() };
         let report = self.run(rollup, slice, deadline, options).await?;
-        let Some(backfill) = backfill.filter(|_| report.outcome == Outcome::AlreadySucceeded)
-        else {
+        // A failure may be that of another calendar's slice.
+        let has_ended = matches!(report.outcome, Outcome::AlreadySucceeded | Outcome::Exhausted);
+        let Some(backfill) = backfill.filter(|_| has_ended) else {
             return Ok(report);
         };
         if !self.is_wanted_again(rollup, slice, &backfill).await? {
@@ -52,7 +53,7 @@ impl Worker {
             return Ok(false);
         };
         let now = self.clock.now();
-        let seen = self.checkpoints.watermark(&rollup.name).await?;
+        let seen = self.watermark(rollup).await?;
         let view = self.view(rollup, &seen, now);
         let standing = view.judge(Some(&found), slice);
         let force_since = backfill.force.then_some(backfill.started_at);

@@ -238,7 +238,9 @@ impl Worker {
         // There are no slices to come.
         let to = to.filter(|to| *to <= now);
         let range = self.checked_range(rollup, (from, to.unwrap_or(now)))?;
+        self.refuse_unfit(rollup).await?;
         let mut backfill = Backfill::new(rollup, range, order, force, reason, now);
+        backfill.definition = self.definition(rollup).await?;
         match self.checkpoints.start_backfill(&mut backfill).await? {
             None => Ok(backfill),
             Some(other) if other.is_same(&backfill) && to.is_none_or(|to| to == other.to) => {

@@ -85,7 +85,10 @@ impl Worker {
         from: DateTime<Utc>,
         to: DateTime<Utc>,
     ) -> Result<Vec<Slice>, WorkError> {
-        let checkpoints = self.checkpoints.range(&backfill.rollup, from, to).await?;
+        // The calendar may be another one than when the backfill began.
+        let calendar = &view.rollup.calendar;
+        let from = calendar.containing(from).start().max(view.rollup.start);
+        let checkpoints = self.checkpoints.range(&backfill.rollup, from, to.max(from)).await?;
         let plan = view.plan(&checkpoints, from, to);
         let known: HashMap<_, _> = checkpoints.iter().map(|it| (it.slice_start, it)).collect();
         let force_since = backfill.force.then_some(backfill.started_at);

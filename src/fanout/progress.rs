@@ -58,7 +58,7 @@ impl Worker {
             .buffer_unordered(usize::try_from(PARTS).unwrap_or(1))
             .try_collect()
             .await?;
-        let seen = self.checkpoints.watermark(&rollup.name).await?;
+        let seen = self.watermark(rollup).await?;
         let now = self.clock.now();
         let end = backfill.finished_at.unwrap_or(now);
         let view = self.view(rollup, &seen, now);

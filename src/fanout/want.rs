@@ -31,6 +31,7 @@ pub(crate) fn want(
     force_since: Option<DateTime<Utc>>,
 ) -> Want {
     match standing {
+        Standing::OtherCalendar => Want::Again,
         Standing::Succeeded | Standing::Lookback | Standing::Redefined => {
             let is_other =
                 checkpoint.is_some_and(|it| it.definition.as_deref() != Some(definition));

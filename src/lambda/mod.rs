@@ -13,7 +13,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 
 use crate::backfill::{BackfillPlan, Batch, BatchReport, Limits, Silent};
-use crate::checkpoint::{BackfillState, State};
+use crate::checkpoint::BackfillState;
 use crate::clock::Deadline;
 use crate::event::{
     self, BackfillRequest, EventError, ReplayRequest, SliceRequest, Trigger, Which,
@@ -252,7 +252,7 @@ async fn replay(
     match &request.which {
         Which::Start(start) => {
             let slice = begun(worker, rollup, start)?;
-            if !is_sealed(rollup, slice) {
+            if !rollup.is_sealed_at(slice.start()) {
                 reopen(worker, rollup, slice, &request.reason).await?;
             }
             let report = match too_late(worker, rollup, slice, deadline) {
@@ -266,7 +266,7 @@ async fn replay(
             Ok(json!({ "trigger": "replay", "slice": report }))
         }
         Which::Failed => {
-            let slices = failed(worker, rollup).await?;
+            let slices = worker.failed_slices(rollup).await?;
             reopen_all(worker, rollup, &slices, &request.reason, deadline).await?;
             // A message cannot say that a result is to be taken even if it shrank.
             if let Some(queues) = worker.queues.as_ref().filter(|_| !request.allow_shrink) {
@@ -290,20 +290,6 @@ async fn replay(
     }
 }
 
-/// The slices that failed, the exhausted ones included, newest first.
-async fn failed(worker: &Worker, rollup: &Rollup) -> Result<Vec<Slice>, HandleError> {
-    let unfinished = worker.checkpoints.unfinished(&rollup.name).await.map_err(WorkError::from)?;
-    let mut slices: Vec<_> = unfinished
-        .iter()
-        .filter(|checkpoint| checkpoint.state == State::Failed)
-        // Checkpoints before `start`, or of another width that the rollup once had, are no slices.
-        .filter_map(|checkpoint| rollup.calendar.starting(checkpoint.slice_start).ok())
-        .filter(|slice| slice.start() >= rollup.start && !is_sealed(rollup, *slice))
-        .collect();
-    slices.sort_by(|one, other| other.cmp(one));
-    Ok(slices)
-}
-
 /// Reopens all `slices` before any is worked on: those that the budget does not reach are due for
 /// the schedule then.
 async fn reopen_all(
@@ -313,6 +299,10 @@ async fn reopen_all(
     reason: &str,
     deadline: Deadline,
 ) -> Result<(), HandleError> {
+    if !slices.is_empty() {
+        // What cannot be computed is not marked.
+        worker.refuse_unfit(rollup).await?;
+    }
     for (reopened, slice) in slices.iter().enumerate() {
         if deadline.remaining(&*worker.clock) < BEGIN_MIN {
             let (rollup, all) = (rollup.name.clone(), slices.len());
@@ -329,6 +319,7 @@ async fn reopen(
     slice: Slice,
     reason: &str,
 ) -> Result<(), WorkError> {
+    worker.refuse_unfit(rollup).await?;
     let now = worker.clock.now();
     worker.checkpoints.reopen(&rollup.name, slice.start(), reason, now).await?;
     Ok(())
@@ -373,16 +364,7 @@ fn known<'w>(worker: &'w Worker, name: &str) -> Result<&'w Rollup, EventError> {
 
 /// The slice that starts at `text`, which lies in the past.
 fn begun(worker: &Worker, rollup: &Rollup, text: &str) -> Result<Slice, EventError> {
-    let slice = event::slice_of(rollup, text)?;
-    if slice.start() > worker.clock.now() {
-        let (rollup, start) = (rollup.name.clone(), slice.start());
-        return Err(EventError::NotBegun { rollup, start });
-    }
-    Ok(slice)
-}
-
-fn is_sealed(rollup: &Rollup, slice: Slice) -> bool {
-    rollup.seal_before.is_some_and(|seal| slice.start() < seal)
+    Ok(rollup.begun(event::slice_of(rollup, text)?, worker.clock.now())?)
 }
 
 #[cfg(test)]

@@ -287,6 +287,7 @@ impl Worker {
         let Track { rollup, scrub, .. } = track;
         let Some((begin, end)) = scrubbed_range(rollup, now) else { return Ok(None) };
         let cursor = scrub.cursor.unwrap_or(begin).max(begin);
+        let definition = self.definition(rollup).await?;
         for (mut from, is_new_round) in [(cursor, false), (begin, true)] {
             let started_at = scrub.round_started_at;
             if is_new_round && started_at.is_some_and(|started| started > now - ROUND_MIN) {
@@ -295,7 +296,7 @@ impl Worker {
             for _ in 0..PAGES_MAX {
                 let page = self.checkpoints.page(&rollup.name, from, end).await?;
                 let found = page.iter().filter(|it| it.slice_start < end).find_map(|checkpoint| {
-                    let slice = self.comparable(rollup, checkpoint)?;
+                    let slice = self.comparable(rollup, &definition, checkpoint)?;
                     let outcome = checkpoint.outcome.as_ref();
                     let read = Duration::from_millis(outcome.map_or(0, |it| it.source_ms));
                     let next = scrub.after(slice.end(), is_new_round, now);
@@ -316,11 +317,17 @@ impl Worker {
     }
 
     /// The slice of a checkpoint that promises its rows to be right.
-    fn comparable(&self, rollup: &Rollup, checkpoint: &Checkpoint) -> Option<Slice> {
+    fn comparable(
+        &self,
+        rollup: &Rollup,
+        definition: &str,
+        checkpoint: &Checkpoint,
+    ) -> Option<Slice> {
         // Checkpoints of another width that the rollup once had are no slices.
         let slice = rollup.calendar.starting(checkpoint.slice_start).ok()?;
-        let is_right = self.standing_of(rollup, checkpoint, slice) == Standing::Succeeded
-            && checkpoint.definition.as_deref() == Some(&*rollup.definition());
+        let is_right = self.standing_of(rollup, definition, checkpoint, slice)
+            == Standing::Succeeded
+            && checkpoint.definition.as_deref() == Some(definition);
         is_right.then_some(slice)
     }
 

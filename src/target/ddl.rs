@@ -119,6 +119,13 @@ async fn schemas(tx: &mut Tx, target: &Target) -> Result<Vec<String>, DbError> {
             Some(found) if table == "tallymark.slice" && !has(&found, "replaced_by") => {
                 statements.push(format!("ALTER TABLE {table} ADD COLUMN replaced_by bigint"));
             }
+            // Made before it told of the calendar, which nothing has recorded.
+            Some(found) if table == "tallymark.rollup" && !has(&found, "generation") => {
+                statements.push(format!(
+                    "ALTER TABLE {table} ADD COLUMN calendar text, \
+                     ADD COLUMN generation bigint NOT NULL DEFAULT 0"
+                ));
+            }
             Some(_) => {}
         }
     }
@@ -218,10 +225,11 @@ fn create_rollup(
         format!("CREATE UNIQUE INDEX ON {table} ({keys}){nulls}"),
         format!("COMMENT ON TABLE {table} IS {}", literal(&comment)),
         format!(
-            "INSERT INTO tallymark.rollup (rollup, target_table) VALUES ({}, {}) \
+            "INSERT INTO tallymark.rollup (rollup, target_table, calendar) VALUES ({}, {}, {}) \
              ON CONFLICT (rollup) DO UPDATE SET target_table = excluded.target_table",
             literal(&rollup.name),
             literal(&table),
+            literal(&rollup.calendar_words()),
         ),
     ]
 }

@@ -5,6 +5,7 @@
 //! (`stage_<rollup>`), both UNLOGGED: a crash of the server forgets them together.
 
 pub mod ddl;
+mod generation;
 mod replace;
 mod stage;
 mod statement;
@@ -18,6 +19,7 @@ use crate::rollup::Rollup;
 use crate::source::shape::Shape;
 use crate::sql::ident;
 
+pub use generation::Outside;
 pub use replace::{Guard, Replaced};
 pub use stage::{Chunk, Progress};
 pub use verify::{Comparison, Difference, Verification};
@@ -33,6 +35,29 @@ pub struct Target {
     pub is_source: bool,
 }
 
+/// What the registry says of the calendar by which a rollup's table is kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Registered {
+    /// The newest generation that replaced rows.
+    pub generation: u64,
+    /// Its calendar, in words; `None`: made before it was recorded.
+    pub calendar: Option<String>,
+}
+
+impl Registered {
+    /// The generation of `rollup` where the checkpoints say `known`: no older than that of the rows.
+    /// Checkpoints that were lost, or restored, may know less.
+    #[must_use]
+    pub fn generation_after(&self, rollup: &Rollup, known: u64) -> u64 {
+        let is_same = self.calendar.as_ref().is_none_or(|it| *it == rollup.calendar_words());
+        match known.cmp(&self.generation) {
+            std::cmp::Ordering::Greater => known,
+            _ if is_same => self.generation,
+            _ => self.generation + 1,
+        }
+    }
+}
+
 /// Why the target did not take a slice's rows.
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {
@@ -43,6 +68,27 @@ pub enum TargetError {
         mine: u64,
         /// The attempt in the marker.
         newest: u64,
+    },
+    /// Slices of a newer calendar have replaced rows of this table; nothing was written.
+    #[error(
+        "the rollup's calendar has changed: its rows are of generation {newest}, this attempt is of \
+         {mine}; nothing was changed. If two configurations of this rollup run at the same time, end \
+         one of them"
+    )]
+    Superseded {
+        /// The generation of the attempt.
+        mine: u64,
+        /// The generation in the registry.
+        newest: u64,
+    },
+    /// The slice overlaps one of another calendar that is never computed again.
+    #[error(
+        "the slice overlaps {slice} of the calendar before, which begins before seal_before; \
+         nothing was changed. Move seal_before to an instant at which slices of both calendars begin"
+    )]
+    Sealed {
+        /// When the older slice starts.
+        slice: String,
     },
     /// The source's rows seem to have been purged; nothing was written.
     #[error(
@@ -97,14 +143,15 @@ impl Target {
         rollup: &Rollup,
         shape: &Shape,
         timeout: Duration,
-    ) -> Result<(), ddl::DdlError> {
+    ) -> Result<Registered, ddl::DdlError> {
         let mut tx = self.db.begin(Access::ReadOnly, timeout, &rollup.name).await?;
-        let missing = ddl::plan(&mut tx, self, rollup, shape).await?;
-        tx.rollback().await?;
-        match missing.first() {
-            None => Ok(()),
-            Some(_) => Err(ddl::DdlError::NotReady { rollup: rollup.name.clone() }),
+        if !ddl::plan(&mut tx, self, rollup, shape).await?.is_empty() {
+            tx.rollback().await?;
+            return Err(ddl::DdlError::NotReady { rollup: rollup.name.clone() });
         }
+        let registered = generation::registered(&mut tx, rollup).await?;
+        tx.rollback().await?;
+        Ok(registered)
     }
 
     /// Begins a transaction that writes.

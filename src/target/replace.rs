@@ -1,12 +1,14 @@
 //! The fence, and the statement that makes a slice's rows equal to the new result.
 
+use chrono::{DateTime, Utc};
 use sqlx::Row as _;
 
 use super::statement::{columns, differs, merged, same_group};
-use super::{Target, TargetError};
+use super::{Target, TargetError, generation};
 use crate::checkpoint::Lease;
 use crate::clock::Stopwatch;
 use crate::db::{DbError, Tx};
+use crate::generation::generation_of;
 use crate::governor::{Governor, Nap};
 use crate::rollup::Rollup;
 use crate::slice::Slice;
@@ -103,11 +105,11 @@ impl Target {
         let bounds = (slice.start(), slice.start(), slice.end());
         let input = read::select_napping(rollup, shape, Form::Whole, bounds, false, guard.nap);
         let mut tx = guard.enter(self.write(guard.timeout, &slice.id(&rollup.name)).await?).await?;
-        let marker = fence(&mut tx, lease, rollup, slice).await?;
+        let marker = fence(self, &mut tx, lease, rollup, slice).await?;
         let replaced = self.replace(&mut tx, rollup, shape, slice, &input).await?;
         let statement_ms = guard.work_ms(replaced.statement_ms);
         let replaced = Replaced { statement_ms, ..replaced };
-        finish(tx, lease, rollup, slice, guard, &marker, replaced).await
+        finish(self, tx, lease, (rollup, slice), guard, &marker, replaced).await
     }
 
     /// Replaces a slice by what its chunks left in the stage, and empties the stage.
@@ -123,13 +125,13 @@ impl Target {
         guard: Guard<'_>,
     ) -> Result<Replaced, TargetError> {
         let mut tx = self.write(guard.timeout, &slice.id(&rollup.name)).await?;
-        let marker = fence(&mut tx, lease, rollup, slice).await?;
+        let marker = fence(self, &mut tx, lease, rollup, slice).await?;
         let replaced = self.replace_staged(&mut tx, rollup, shape, slice, Form::Partial).await?;
         if !Progress::forget(&mut tx, rollup, slice).await? {
             // An empty stage would have erased the slice.
             return Err(TargetError::Forgotten);
         }
-        finish(tx, lease, rollup, slice, guard, &marker, replaced).await
+        finish(self, tx, lease, (rollup, slice), guard, &marker, replaced).await
     }
 
     /// Replaces the slice's rows by the merged stage, inside `tx`.
@@ -194,6 +196,7 @@ pub(super) fn millis(watch: Stopwatch) -> u64 {
 
 /// Takes the slice's marker for the lease's attempt.
 pub(super) async fn fence(
+    target: &Target,
     tx: &mut Tx,
     lease: &Lease,
     rollup: &Rollup,
@@ -206,11 +209,16 @@ pub(super) async fn fence(
         end = timestamptz(slice.end()),
         attempt = lease.attempt(),
         definition = literal(lease.definition()),
+        generation = generation_of(lease.definition()),
     );
-    if let Some(row) = tx.rows("taking the marker", sql).await?.first() {
-        let rows_read = row.try_get("rows_read");
-        let rows_read = rows_read.map_err(|source| tx.error("reading the marker", source))?;
-        return Ok(Marker { rows_read });
+    // A second time where the registry's generation was an older one.
+    for _ in 0..2 {
+        if let Some(row) = tx.rows("taking the marker", sql.clone()).await?.first() {
+            let rows_read = row.try_get("rows_read");
+            let rows_read = rows_read.map_err(|source| tx.error("reading the marker", source))?;
+            return Ok(Marker { rows_read });
+        }
+        generation::raise(tx, target, lease, rollup).await?;
     }
     let newest = tx
         .row(
@@ -229,10 +237,10 @@ pub(super) async fn fence(
 
 /// Checks the result against the marker, writes the marker, and commits.
 pub(super) async fn finish(
+    target: &Target,
     mut tx: Tx,
     lease: &Lease,
-    rollup: &Rollup,
-    slice: Slice,
+    (rollup, slice): (&Rollup, Slice),
     guard: Guard<'_>,
     marker: &Marker,
     replaced: Replaced,
@@ -245,20 +253,26 @@ pub(super) async fn finish(
             return Err(TargetError::Shrunk { found: replaced.rows_read, before, guard: shrink });
         }
     }
-    tx.execute(
-        "writing the marker",
-        format!(
-            "UPDATE tallymark.slice SET definition = {}, rows_read = {}, groups = {}, \
-             replaced_at = clock_timestamp(), replaced_by = {} WHERE rollup = {} AND slice_start = {}",
-            literal(lease.definition()),
-            replaced.rows_read,
-            replaced.groups,
-            lease.attempt(),
-            literal(&rollup.name),
-            timestamptz(slice.start()),
-        ),
-    )
-    .await?;
+    let sql = format!(
+        include_str!("marker.sql"),
+        rollup = literal(&rollup.name),
+        table = target.table(rollup),
+        start = timestamptz(slice.start()),
+        end = timestamptz(slice.end()),
+        seal =
+            rollup.seal_before.map_or_else(|| "'-infinity'::timestamptz".to_owned(), timestamptz),
+        definition = literal(lease.definition()),
+        rows_read = replaced.rows_read,
+        groups = replaced.groups,
+        attempt = lease.attempt(),
+    );
+    let rows = tx.rows("writing the marker", sql).await?;
+    let sealed = rows.first().map_or(Ok(None), |row| row.try_get::<Option<DateTime<Utc>>, _>(0));
+    if let Some(sealed) = sealed.map_err(|source| tx.error("writing the marker", source))? {
+        tx.rollback().await?;
+        let slice = sealed.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+        return Err(TargetError::Sealed { slice });
+    }
     tx.commit().await?;
     Ok(replaced)
 }

@@ -136,7 +136,7 @@ impl Target {
         guard: Guard<'_>,
     ) -> Result<Progress, TargetError> {
         let mut tx = self.write(guard.timeout, &slice.id(&rollup.name)).await?;
-        fence(&mut tx, lease, rollup, slice).await?;
+        fence(self, &mut tx, lease, rollup, slice).await?;
         let progress = Progress::read(&mut tx, lease, rollup, slice).await?;
         if progress.is_none() {
             Progress::forget(&mut tx, rollup, slice).await?;
@@ -173,7 +173,7 @@ impl Target {
         let select = read::select_napping(rollup, shape, Form::Partial, bounds, true, guard.nap);
         let (rows, source_ms) = match reader {
             None => {
-                fence(&mut tx, lease, rollup, slice).await?;
+                fence(self, &mut tx, lease, rollup, slice).await?;
                 let watch = Stopwatch::start();
                 let rows = insert(&mut tx, rollup, shape, slice, &select).await?;
                 (rows, millis(watch))
@@ -185,7 +185,7 @@ impl Target {
                 let watch = Stopwatch::start();
                 let rows = copy(reader, &mut tx, &stage, shape, &select, slice).await?;
                 let source_ms = millis(watch);
-                fence(&mut tx, lease, rollup, slice).await?;
+                fence(self, &mut tx, lease, rollup, slice).await?;
                 (rows, source_ms)
             }
         };
@@ -222,12 +222,12 @@ impl Target {
         let watch = Stopwatch::start();
         copy(reader, &mut tx, &Self::stage(rollup), shape, &select, slice).await?;
         let statement_ms = millis(watch);
-        let marker = fence(&mut tx, lease, rollup, slice).await?;
+        let marker = fence(self, &mut tx, lease, rollup, slice).await?;
         let replaced = self.replace_staged(&mut tx, rollup, shape, slice, Form::Whole).await?;
         Progress::forget(&mut tx, rollup, slice).await?;
         let statement_ms = guard.work_ms(statement_ms);
         let replaced = Replaced { statement_ms, ..replaced };
-        finish(tx, lease, rollup, slice, guard, &marker, replaced).await
+        finish(self, tx, lease, (rollup, slice), guard, &marker, replaced).await
     }
 }
 

@@ -54,7 +54,7 @@ fn fits(found: &Value, example: &Value, path: &str) {
 }
 
 /// Demands that `found` is like the `nth` example of docs/CLI.md, with all of its outer keys.
-fn is_documented(found: &Value, heading: &str, nth: usize) {
+pub fn is_documented(found: &Value, heading: &str, nth: usize) {
     let example = &documented(heading)[nth];
     fits(found, example, heading);
     let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();

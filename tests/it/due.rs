@@ -337,6 +337,7 @@ fn only_what_was_over_when_the_source_was_asked_is_empty() {
             begin: Some(begin),
             definition: rollup.definition(),
             fed: None,
+            moved_from: None,
         };
         view.judge(None, rollup.calendar.containing(instant("2026-01-10")))
     };

@@ -35,6 +35,7 @@ mod mutations;
 mod outage;
 mod plan_guard;
 mod pooler;
+mod recut;
 mod repair;
 mod roles;
 mod rollup;

@@ -114,6 +114,7 @@ pub fn is_due(item: Option<Item>) -> Option<bool> {
         begin: None,
         fed: None,
         definition: definition.clone(),
+        moved_from: None,
     };
     match view.judge(checkpoint.as_ref(), *slice) {
         plan::Standing::Running | plan::Standing::Waiting => None,

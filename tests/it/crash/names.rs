@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 /// What a statement begins with, and its name.
-const STATEMENTS: [(&str, &str); 34] = [
+const STATEMENTS: [(&str, &str); 35] = [
     ("connect", "connect"),
     ("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY", "begin to read"),
     ("BEGIN ISOLATION LEVEL READ COMMITTED;", "begin to write"),
@@ -19,6 +19,7 @@ const STATEMENTS: [(&str, &str); 34] = [
     ("SELECT a.attname", "columns of the target"),
     ("SELECT current_setting('server_version_num')", "version"),
     ("SELECT target_table FROM tallymark.rollup", "known rollups"),
+    ("SELECT generation, calendar FROM tallymark.rollup", "generation"),
     ("SELECT clock_timestamp() AS now", "clock"),
     ("SELECT pg_snapshot_xmin", "snapshot"),
     ("EXPLAIN", "plan"),
@@ -26,7 +27,7 @@ const STATEMENTS: [(&str, &str); 34] = [
     ("-- What the governor asks", "slot"),
     ("-- Takes the marker", "fence"),
     ("-- Makes the rows of one slice equal", "replace"),
-    ("UPDATE tallymark.slice SET definition", "marker"),
+    ("-- Writes the marker", "marker"),
     ("COPY (SELECT", "copy out"),
     ("COPY tallymark.", "copy in"),
     ("DELETE FROM tallymark.\"stage_", "empty the stage"),

@@ -1,0 +1,157 @@
+//! Generations: how often a rollup's calendar has changed.
+//!
+//! Checkpoints and markers are named by the start of their slice, which depends on the calendar. Where
+//! a calendar changes and changes back, the checkpoints of its first time are still there, although
+//! other slices have replaced their rows since. So the rollup's item holds the calendar by which the
+//! rollup is kept, and a generation that rises with each change. Whatever tells of a definition (a
+//! checkpoint, a marker, the progress of a slice) tells of its generation too: `0123456789abcdef` in
+//! the first, `0123456789abcdef.2` in the third. A success of another generation promises nothing.
+//!
+//! The target's registry holds the generation as well. A replacement of rows locks it, and finds out
+//! that it comes too late there: between two calendars the attempts of one slice decide nothing.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+use chrono::{DateTime, Utc};
+
+use crate::checkpoint::{CheckpointError, Checkpoints, State, Watermark};
+use crate::rollup::Rollup;
+use crate::target::Registered;
+
+/// Looks at the rollup's item before giving up: each further one means that another worker wrote it.
+const LOOKS_MAX: usize = 5;
+
+/// The definition's hash, with the generation behind it from the second on.
+#[must_use]
+pub fn of_generation(hash: &str, generation: u64) -> String {
+    match generation {
+        0 => hash.to_owned(),
+        _ => format!("{hash}.{generation}"),
+    }
+}
+
+/// The generation that a definition tells of.
+#[must_use]
+pub fn generation_of(definition: &str) -> u64 {
+    let after = definition.split_once('.').map(|(_, generation)| generation);
+    after.and_then(|generation| generation.parse().ok()).unwrap_or(0)
+}
+
+/// What a process knows of the generations of its rollups.
+#[derive(Debug, Default)]
+pub(crate) struct Generations(Mutex<HashMap<String, Known>>);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Known {
+    generation: u64,
+    /// Whether the rollup's item names this process's calendar and start.
+    is_adopted: bool,
+}
+
+impl Generations {
+    /// Takes note of the item as it was read; says whether the rollup's generation is another one
+    /// than this process knew.
+    pub(crate) fn note(&self, rollup: &Rollup, seen: &Watermark) -> bool {
+        let known = Known {
+            generation: seen.generation_for(rollup),
+            is_adopted: seen.is_adopted_by(rollup),
+        };
+        let before = self.lock().insert(rollup.name.clone(), known);
+        before.is_some_and(|before| before != known)
+    }
+
+    /// The generation of `rollup`; `None`: its item was not read yet.
+    pub(crate) fn of(&self, rollup: &Rollup) -> Option<u64> {
+        self.lock().get(&rollup.name).map(|known| known.generation)
+    }
+
+    /// Whether slices of `rollup` may be claimed: its item names this process's calendar.
+    pub(crate) fn is_adopted(&self, rollup: &Rollup) -> bool {
+        self.lock().get(&rollup.name).is_some_and(|known| known.is_adopted)
+    }
+
+    pub(crate) fn forget(&self, rollup: &Rollup) {
+        self.lock().remove(&rollup.name);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Known>> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// Makes the rollup's item name the calendar and the start of `rollup`, and returns it as it is then.
+/// Where the calendar is another one than before, all slices are of a new generation. Where `start`
+/// was moved back, successes before the earlier one run again: since then nothing has told of their
+/// late changes.
+///
+/// # Errors
+/// [`CheckpointError`] if a call fails.
+pub(crate) async fn adopt(
+    checkpoints: &Checkpoints,
+    rollup: &Rollup,
+    registered: &Registered,
+    now: DateTime<Utc>,
+) -> Result<Watermark, CheckpointError> {
+    for _ in 0..LOOKS_MAX {
+        let seen = checkpoints.watermark(&rollup.name).await?;
+        let generation = registered.generation_after(rollup, seen.generation_for(rollup));
+        if seen.is_adopted_by(rollup) && generation == seen.generation() {
+            return Ok(seen);
+        }
+        let is_recut = seen.calendar().is_some() && generation != seen.generation();
+        let moved_from = seen.moved_from(rollup);
+        if let (false, Some(before)) = (is_recut, moved_from) {
+            reopen_before(checkpoints, rollup, before, now).await?;
+            checkpoints.lower_watermark(&rollup.name, rollup.start).await?;
+        }
+        // The item as it is now: lowering the watermark has raised its version.
+        let seen = checkpoints.watermark(&rollup.name).await?;
+        checkpoints.adopt(rollup, &seen, generation).await?;
+        if is_recut {
+            tracing::warn!(
+                rollup = rollup.name,
+                before = seen.calendar().unwrap_or_default(),
+                now = rollup.calendar_words(),
+                generation,
+                "the calendar has changed; every slice is computed again"
+            );
+        }
+    }
+    let (operation, slice) = ("adopt the calendar", rollup.name.clone());
+    Err(CheckpointError::Contended { operation, slice })
+}
+
+/// Reopens what succeeded in the time that `start` takes in again.
+async fn reopen_before(
+    checkpoints: &Checkpoints,
+    rollup: &Rollup,
+    before: DateTime<Utc>,
+    now: DateTime<Utc>,
+) -> Result<(), CheckpointError> {
+    let found = checkpoints.range(&rollup.name, rollup.start, before).await?;
+    let mut starts = Vec::new();
+    for known in &found {
+        let is_slice = rollup.calendar.starting(known.slice_start).is_ok();
+        if is_slice && known.state == State::Succeeded && !rollup.is_sealed_at(known.slice_start) {
+            starts.push(known.slice_start);
+        }
+    }
+    checkpoints.reopen_all(&rollup.name, &starts, "start was moved back", now).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_definition_tells_its_generation() {
+        for generation in [0, 1, 17] {
+            let definition = of_generation("0123456789abcdef", generation);
+            assert_eq!(generation_of(&definition), generation);
+            assert!(definition.starts_with("0123456789abcdef"));
+        }
+        assert_eq!(of_generation("0123456789abcdef", 0), "0123456789abcdef");
+        assert_eq!(generation_of("what nobody writes.x"), 0);
+    }
+}
