@@ -45,6 +45,22 @@ pub async fn config() -> SdkConfig {
         .await
 }
 
+/// Where `service` (as in `AWS_ENDPOINT_URL_DYNAMODB`) is looked for, for messages: ` at URL (VARIABLE)`,
+/// ` in REGION`, or nothing where neither is in the environment.
+pub(crate) fn place_of(service: &str) -> String {
+    let set = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
+    for name in [format!("{ENDPOINTS}_{service}"), ENDPOINTS.to_owned()] {
+        if let Some(url) = set(&name) {
+            // A name and a password before the host are nobody's business.
+            let (scheme, rest) = url.split_once("://").unwrap_or(("http", &url));
+            let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+            return format!(" at {scheme}://{host}, which {name} names");
+        }
+    }
+    let region = set("AWS_REGION").or_else(|| set("AWS_DEFAULT_REGION"));
+    region.map_or_else(String::new, |region| format!(" in {region}"))
+}
+
 fn has_own_endpoint() -> bool {
     env::vars_os().any(|(name, value)| {
         name.to_str().is_some_and(|name| name.starts_with(ENDPOINTS)) && !value.is_empty()

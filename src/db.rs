@@ -78,6 +78,8 @@ pub struct Db {
     address: Address,
     side: Side,
     connections_max: u32,
+    /// Whether a refused connection is tried again.
+    is_patient: bool,
     opened: Arc<RwLock<Option<Opened>>>,
     memory: Memory,
 }
@@ -125,7 +127,14 @@ impl Db {
         let known = address.known().cloned();
         let opened = known.map(|url| Opened::new(url, side, connections_max)).transpose()?;
         let (address, opened) = (address.clone(), Arc::new(RwLock::new(opened)));
-        Ok(Self { address, side, connections_max, opened, memory: Memory::default() })
+        let is_patient = true;
+        Ok(Self { address, side, connections_max, is_patient, opened, memory: Memory::default() })
+    }
+
+    /// Says what a server answers at once, in place of trying again for as long as it may be starting.
+    #[must_use]
+    pub fn at_once(self) -> Self {
+        Self { is_patient: false, ..self }
     }
 
     /// Which database this is.
@@ -193,7 +202,7 @@ impl Db {
             DbError::new(self.side, format!("connecting to {}{within}", opened.place), source)
                 .before_any_work()
         };
-        let mut held = opened.pool.acquire(limit).await.map_err(refused)?;
+        let mut held = opened.pool.acquire(limit, self.is_patient).await.map_err(refused)?;
         let mut begun = held.begin(begin, limit).await;
         if begun.is_err() && held.is_reused() {
             // The server may have ended an idle connection long ago; nothing was begun on it.

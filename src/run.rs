@@ -106,7 +106,7 @@ impl From<DbError> for Stop {
             | DbErrorKind::Denied
             | DbErrorKind::RowSecurity
             | DbErrorKind::Missing
-            | DbErrorKind::Refused => Self::Fail { error: error.to_string(), retryable: true },
+            | DbErrorKind::Refused => Self::Fail { error: error.told(), retryable: true },
         }
     }
 }

@@ -14,9 +14,11 @@ use crate::visible;
 /// `info,tallymark=debug`.
 pub const FILTER: &str = "TALLYMARK_LOG";
 
-/// The SDK retries, the pool reconnects: what matters of that is in our own errors. sqlx's warning
-/// of a slow statement repeats the statement.
-const LIBRARIES: &str = "aws=warn,dynoxide=error,hyper=warn,sqlx=error,lambda_runtime=warn";
+/// The SDK looks for a region and credentials in many places and retries, and warns of each: what matters of
+/// that is in our own errors. sqlx's warning of a slow statement repeats the statement, and that of a
+/// notice the server's text.
+const LIBRARIES: &str =
+    "aws=error,dynoxide=error,hyper=error,rustls=error,sqlx=error,lambda_runtime=warn";
 
 /// At TRACE the Lambda runtime quotes each event as text, and ends the process over one that is
 /// none.

@@ -124,6 +124,17 @@ impl WorkError {
         )
     }
 
+    /// What the server suggests.
+    #[must_use]
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Shape(ShapeError::Db(error))
+            | Self::Ddl(DdlError::Db(error))
+            | Self::Db(error) => error.hint(),
+            _ => None,
+        }
+    }
+
     /// Whether DynamoDB may do the same call in a moment.
     #[must_use]
     pub const fn may_pass(&self) -> bool {

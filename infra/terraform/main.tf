@@ -1,5 +1,5 @@
 # What template.yaml makes, for Terraform. The statements of the role are the same, by name and action
-# (infra/policies.py compares them).
+# (infra/lint.py compares them).
 
 data "aws_partition" "this" {}
 data "aws_region" "this" {}

@@ -8,7 +8,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 
 use super::item::label;
 use super::state::State;
-use crate::aws::root_cause;
+use crate::aws::{place_of, root_cause};
 use crate::text::cut;
 
 type Source = Box<dyn Error + Send + Sync>;
@@ -17,7 +17,7 @@ type Source = Box<dyn Error + Send + Sync>;
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
     /// No answer: no connection, or none in time.
-    #[error("dynamodb could not be reached ({operation}): {problem}")]
+    #[error("dynamodb could not be reached ({operation}){}: {problem}", place_of("DYNAMODB"))]
     Unreachable {
         /// The call.
         operation: &'static str,

@@ -1,11 +1,15 @@
 mod state;
 
+use std::sync::Arc;
+
 use clap::Args;
 use serde_json::json;
 use sqlx::Row as _;
 
 use super::ui::{self, Paint};
 use super::{Failure, Global, rollups};
+use crate::checkpoint::{CheckpointError, Checkpoints};
+use crate::clock::SystemClock;
 use crate::db::{Access, Db, DbError, Side};
 use crate::governor::Refusal;
 use crate::rollup::{Late, Rollup};
@@ -28,6 +32,7 @@ pub struct Check {
 enum Grade {
     Good,
     Note,
+    ToDo,
     Bad,
 }
 
@@ -52,7 +57,8 @@ impl Findings {
     }
 
     fn trouble(&mut self, subject: &str, error: &WorkError) {
-        let (subject, finding) = (subject.into(), error.to_string());
+        let hint = error.hint().map_or_else(String::new, |hint| format!("; hint: {hint}"));
+        let (subject, finding) = (subject.into(), format!("{error}{hint}"));
         let severity = Some(error.severity());
         self.0.push(Finding { grade: Grade::Bad, subject, finding, severity });
     }
@@ -60,48 +66,97 @@ impl Findings {
 
 impl Check {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
-        let worker = global.worker(1).await?;
         let mut findings = Findings::default();
-        if let Err(error) =
-            server(&alone(&worker, Side::Source)?, worker.target.is_source, &mut findings).await
-        {
-            findings.trouble("source", &error.into());
+        let (worker, has_region) = worker(global, &mut findings).await?;
+        let chosen = rollups(&worker, self.rollup.as_deref())?;
+        let mut reached = source(&worker, &mut findings).await?;
+        if !worker.target.is_source {
+            let looked = server(&alone(&worker, Side::Target)?, true, &mut findings).await;
+            reached &= looked.is_ok();
+            if let Err(error) = looked {
+                findings.trouble("target", &error.into());
+            }
         }
-        if let Err(error) = load(&worker, &mut findings).await {
-            findings.trouble("source", &error.into());
+        if has_region {
+            checkpoints(&worker, &mut findings).await;
         }
-        if let Err(error) = naps(&worker, &mut findings).await {
-            findings.trouble("source", &error.into());
-        }
-        if !worker.target.is_source
-            && let Err(error) = server(&alone(&worker, Side::Target)?, true, &mut findings).await
-        {
-            findings.trouble("target", &error.into());
-        }
-        match worker.checkpoints.describe().await {
-            Ok(summary) => findings.add(
-                Grade::Good,
-                "checkpoints",
-                format!("table {} is {}", worker.checkpoints.table(), summary.status),
-            ),
-            Err(error) => findings.trouble("checkpoints", &error.into()),
-        }
-        for chosen in rollups(&worker, self.rollup.as_deref())? {
+        for chosen in chosen.into_iter().filter(|_| reached) {
             if let Err(error) = rollup(&worker, chosen, &mut findings).await {
                 findings.trouble(&chosen.name, &error);
             }
+        }
+        if !reached {
+            let finding = "not looked at, as a server of theirs cannot be asked";
+            findings.add(Grade::Note, "rollups", finding);
         }
         let findings = findings.0;
         global.print(&json!({ "findings": findings }), || text(&findings));
         let bad = findings.iter().filter(|finding| finding.grade == Grade::Bad);
         let worst = bad.clone().filter_map(|finding| finding.severity).max_by_key(|it| *it as u8);
         match worst {
+            None if findings.iter().any(|finding| finding.grade == Grade::ToDo) => {
+                ui::note("to do: run `tallymark init`");
+                Ok(())
+            }
             None => Ok(()),
             Some(severity) => Err(Failure::told(
                 severity,
                 format!("{} to put right", ui::counted(bad.count(), "finding")),
             )),
         }
+    }
+}
+
+/// A worker, and whether AWS has a region: without one, what does not need it is looked at all the same.
+async fn worker(global: &Global, findings: &mut Findings) -> Result<(Worker, bool), Failure> {
+    let config = global.config()?;
+    let (table, failures_max) = (&config.checkpoint.table, config.checkpoint.failures_max);
+    let (checkpoints, has_region) = match Checkpoints::connect(table, failures_max).await {
+        Ok(checkpoints) => (checkpoints, true),
+        Err(error) => {
+            findings.trouble("checkpoints", &error.into());
+            let region = aws_config::Region::from_static("none");
+            let nowhere = aws_sdk_dynamodb::Config::builder()
+                .behavior_version_latest()
+                .region(region)
+                .build();
+            let client = aws_sdk_dynamodb::Client::from_conf(nowhere);
+            (Checkpoints::new(client, table, failures_max), false)
+        }
+    };
+    let worker = Worker::with_checkpoints(config, checkpoints, Arc::new(SystemClock), 1)?;
+    Ok((worker.interrupted_by(global.interrupt.clone()), has_region))
+}
+
+/// Looks at the source; `false`: it cannot be asked, which is one finding.
+async fn source(worker: &Worker, findings: &mut Findings) -> Result<bool, Failure> {
+    let looked = server(&alone(worker, Side::Source)?, worker.target.is_source, findings).await;
+    if let Err(error) = looked {
+        findings.trouble("source", &error.into());
+        return Ok(false);
+    }
+    if let Err(error) = load(worker, findings).await {
+        findings.trouble("source", &error.into());
+    }
+    if let Err(error) = naps(worker, findings).await {
+        findings.trouble("source", &error.into());
+    }
+    Ok(true)
+}
+
+async fn checkpoints(worker: &Worker, findings: &mut Findings) {
+    const SUBJECT: &str = "checkpoints";
+    match worker.checkpoints.describe().await {
+        Ok(summary) => {
+            let finding = format!("table {} is {}", worker.checkpoints.table(), summary.status);
+            findings.add(Grade::Good, SUBJECT, finding);
+        }
+        // A matter of order, not of trouble.
+        Err(CheckpointError::NoTable { table }) => {
+            let finding = format!("table {table} is not there yet; `tallymark init` makes it");
+            findings.add(Grade::ToDo, SUBJECT, finding);
+        }
+        Err(error) => findings.trouble(SUBJECT, &error.into()),
     }
 }
 
@@ -113,7 +168,7 @@ fn alone(worker: &Worker, side: Side) -> Result<Db, WorkError> {
         Side::Source => source,
         Side::Target => target.as_ref().unwrap_or(source),
     };
-    Ok(Db::new(url, side, 1)?)
+    Ok(Db::new(url, side, 1)?.at_once())
 }
 
 /// Connection, version, TLS, pooler and state of one server, which is written to if `writes`.
@@ -211,9 +266,7 @@ async fn load(worker: &Worker, findings: &mut Findings) -> Result<(), DbError> {
     });
     match refusal {
         None => findings.add(Grade::Good, "source", finding),
-        Some(Refusal { reason, is_critical: true, .. })
-            if reason.contains("cannot be read") || reason.contains("failed") =>
-        {
+        Some(Refusal { reason, is_blind: true, .. }) => {
             findings.add(Grade::Bad, "source", format!("governor: {reason}"));
         }
         Some(Refusal { reason, .. }) => findings.add(
@@ -277,7 +330,7 @@ async fn rollup(
             outside(worker, rollup, findings).await?;
         }
         Ok(missing) => findings.add(
-            Grade::Bad,
+            Grade::ToDo,
             subject,
             format!(
                 "{} of `tallymark init` are still to run; `init --dry-run` prints them",
@@ -426,6 +479,7 @@ fn text(findings: &[Finding]) -> String {
             let mark = match finding.grade {
                 Grade::Good => ui::paint(Paint::Green, "ok  "),
                 Grade::Note => ui::paint(Paint::Yellow, "note"),
+                Grade::ToDo => ui::paint(Paint::Yellow, "todo"),
                 Grade::Bad => ui::paint(Paint::Alarm, "bad "),
             };
             ui::wrapped(&format!("{mark}  {}: {}", finding.subject, finding.finding), 6)

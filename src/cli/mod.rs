@@ -57,9 +57,9 @@ struct Arguments {
 #[derive(Clone, Debug, Args)]
 struct Global {
     /// The configuration file
-    #[arg(long, global = true, value_name = "FILE", default_value = "tallymark.toml",
+    #[arg(long = "config", global = true, value_name = "FILE", default_value = "tallymark.toml",
           env = "TALLYMARK_CONFIG", hide_env_values = true, help_heading = EVERYWHERE)]
-    config: PathBuf,
+    file: PathBuf,
     /// Print one JSON document (docs/CLI.md) on stdout; logs go to stderr
     #[arg(long, global = true, help_heading = EVERYWHERE)]
     json: bool,
@@ -123,6 +123,8 @@ enum Command {
 pub struct Failure {
     severity: Severity,
     message: String,
+    /// What the server suggests.
+    hint: Option<String>,
     /// Whether the command's JSON document has been printed and tells of it.
     told: bool,
 }
@@ -135,18 +137,19 @@ impl Failure {
     }
 
     const fn of(severity: Severity, message: String) -> Self {
-        Self { severity, message, told: false }
+        Self { severity, message, hint: None, told: false }
     }
 
     /// The work ran, and something failed or differs, as the result that was printed tells.
     const fn told(severity: Severity, message: String) -> Self {
-        Self { severity, message, told: true }
+        Self { severity, message, hint: None, told: true }
     }
 }
 
 impl From<WorkError> for Failure {
     fn from(error: WorkError) -> Self {
-        Self { severity: error.severity(), message: error.to_string(), told: false }
+        let (severity, hint) = (error.severity(), error.hint().map(str::to_owned));
+        Self { severity, message: error.to_string(), hint, told: false }
     }
 }
 
@@ -187,11 +190,18 @@ pub async fn main() -> ExitCode {
     }
     match ended {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure { severity, message, told }) => {
+        Err(Failure { severity, message, hint, told }) => {
             if global.json && !told {
-                ui::json(&json!({ "error": message, "exit": severity as u8 }));
+                let mut document = json!({ "error": message, "exit": severity as u8 });
+                if let Some(hint) = &hint {
+                    document["hint"] = hint.as_str().into();
+                }
+                ui::json(&document);
             }
             ui::error(&message);
+            if let Some(hint) = &hint {
+                ui::hint(hint);
+            }
             ExitCode::from(severity as u8)
         }
     }
@@ -239,10 +249,14 @@ async fn dispatch(global: &Global, command: Command) -> Result<(), Failure> {
 }
 
 impl Global {
+    /// The configuration file.
+    fn config(&self) -> Result<Config, Failure> {
+        Ok(Config::load(&self.file, &|name: &str| std::env::var(name).ok())?)
+    }
+
     /// A worker for the configuration file, for `concurrency` slices at once.
     async fn worker(&self, concurrency: u32) -> Result<Worker, Failure> {
-        let environment = |name: &str| std::env::var(name).ok();
-        let config = Config::load(&self.config, &environment)?;
+        let config = self.config()?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let worker = Worker::new(config, clock, concurrency).await?;
         Ok(worker.interrupted_by(self.interrupt.clone()))

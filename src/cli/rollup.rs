@@ -41,12 +41,12 @@ impl Command {
 async fn rename(global: &Global, old: &str, new: &str, yes: bool) -> Result<(), Failure> {
     let worker = global.worker(1).await?;
     worker.rollup(new).map_err(|error| {
-        let file = global.config.display();
+        let file = global.file.display();
         let message = format!("{error}; write the new name into {file} first, name = {new:?}");
         Failure::usage(message)
     })?;
     if worker.rollup(old).is_ok() {
-        let file = global.config.display();
+        let file = global.file.display();
         return Err(Failure::usage(format!(
             "{file} has both `{old}` and `{new}`; rename one into the other there first"
         )));
@@ -71,7 +71,7 @@ async fn drop(global: &Global, name: &str, yes: bool) -> Result<(), Failure> {
     let worker = global.worker(1).await?;
     let of_this = |coarse: &&Rollup| coarse.fine.as_ref().is_some_and(|fine| fine.name == name);
     if let Some(coarse) = worker.config.rollups.iter().find(of_this) {
-        let (file, coarse) = (global.config.display(), &coarse.name);
+        let (file, coarse) = (global.file.display(), &coarse.name);
         return Err(Failure::usage(format!(
             "rollup `{coarse}` is computed from `{name}`; remove `{coarse}` from {file} first, and \
              drop it too if its numbers are not to stay as they are"
@@ -91,7 +91,7 @@ async fn drop(global: &Global, name: &str, yes: bool) -> Result<(), Failure> {
             false => format!("{shown} is gone"),
         };
         if worker.rollup(name).is_ok() {
-            let file = global.config.display();
+            let file = global.file.display();
             text.push_str(&format!(
                 "\nit is still in {file}: `tallymark init` would make it anew, empty"
             ));

@@ -65,6 +65,12 @@ pub fn usage(error: &clap::Error) {
     let _ = write!(place, "{text}");
 }
 
+/// Prints what a server suggests.
+pub fn hint(text: &str) {
+    let line = format!("{} {}", paint(Paint::Cyan, "hint:"), visible::line(text));
+    note(if console::user_attended_stderr() { fold(&line, 6) } else { line });
+}
+
 /// Prints `value` as the command's one JSON document.
 pub fn json(value: &impl serde::Serialize) {
     let document = serde_json::to_string_pretty(value).unwrap_or_else(|error| error.to_string());

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use sqlx::postgres::PgDatabaseError;
+
 use super::Side;
 use crate::text::cut;
 
@@ -36,19 +38,22 @@ pub struct DbError {
     side: Side,
     doing: String,
     text: String,
+    hint: Option<String>,
     kind: DbErrorKind,
 }
 
 impl DbError {
     #[expect(clippy::needless_pass_by_value, reason = "called as map_err(|source| …)")]
     pub(crate) fn new(side: Side, doing: impl Into<String>, source: sqlx::Error) -> Self {
-        Self { side, doing: doing.into(), text: text(&source), kind: kind(&source) }
+        // Not the server's DETAIL, which may quote rows.
+        let hint = refusal(&source).and_then(|error| Some(one_line(error.hint()?)));
+        Self { side, doing: doing.into(), text: text(&source), hint, kind: kind(&source) }
     }
 
     /// The server has not answered for `limit`, which is longer than it lets a statement run.
     pub(crate) fn silent(side: Side, doing: &str, limit: Duration) -> Self {
         let text = format!("no answer within {:.1} s", limit.as_secs_f64());
-        Self { side, doing: doing.to_owned(), text, kind: DbErrorKind::Unreachable }
+        Self { side, doing: doing.to_owned(), text, hint: None, kind: DbErrorKind::Unreachable }
     }
 
     /// The same of a transaction that could not begin: no data has been read yet. What the session itself limits, such
@@ -67,6 +72,21 @@ impl DbError {
         self.side
     }
 
+    /// What the server suggests.
+    #[must_use]
+    pub fn hint(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
+    /// The error with what the server suggests, in one line.
+    #[must_use]
+    pub fn told(&self) -> String {
+        match &self.hint {
+            Some(hint) => format!("{self}; hint: {hint}"),
+            None => self.to_string(),
+        }
+    }
+
     /// What kind of trouble.
     #[must_use]
     pub const fn kind(&self) -> DbErrorKind {
@@ -78,7 +98,8 @@ impl DbError {
 fn kind(error: &sqlx::Error) -> DbErrorKind {
     match error {
         sqlx::Error::Database(error) => match error.code().as_deref() {
-            Some("42501") if error.message().contains("row-level security") => {
+            // Its text is in the server's language, the name of the function that raised it is not.
+            Some("42501") if routine(error.as_ref()) == Some("check_enable_rls") => {
                 DbErrorKind::RowSecurity
             }
             Some(code) => of_state(code),
@@ -102,6 +123,14 @@ fn kind(error: &sqlx::Error) -> DbErrorKind {
         | sqlx::Error::Decode(_) => DbErrorKind::Refused,
         _ => DbErrorKind::Unclear,
     }
+}
+
+fn refusal(error: &sqlx::Error) -> Option<&PgDatabaseError> {
+    error.as_database_error()?.try_downcast_ref::<PgDatabaseError>()
+}
+
+fn routine(error: &dyn sqlx::error::DatabaseError) -> Option<&str> {
+    error.try_downcast_ref::<PgDatabaseError>()?.routine()
 }
 
 /// PostgreSQL's appendix A as a table. Only codes that data or a definition can cause are [`DbErrorKind::Refused`] and
@@ -166,8 +195,12 @@ fn text(error: &sqlx::Error) -> String {
             error => error.to_string(),
         },
     };
-    // Cut first: a message can quote a value of a gigabyte.
-    cut(&said).split_whitespace().collect::<Vec<_>>().join(" ")
+    one_line(&said)
+}
+
+/// Cut first: a message can quote a value of a gigabyte.
+fn one_line(said: &str) -> String {
+    cut(said).split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

@@ -73,7 +73,11 @@ impl Pool {
     }
 
     /// A connection, an idle one if there is any.
-    pub(super) async fn acquire(self: &Arc<Self>, limit: Duration) -> Result<Held, sqlx::Error> {
+    pub(super) async fn acquire(
+        self: &Arc<Self>,
+        limit: Duration,
+        is_patient: bool,
+    ) -> Result<Held, sqlx::Error> {
         let watch = Stopwatch::start();
         let permit = tokio::time::timeout(limit, Arc::clone(&self.permits).acquire_owned()).await;
         let permit = permit.map_err(|_| sqlx::Error::PoolTimedOut)?;
@@ -82,7 +86,7 @@ impl Pool {
         let is_reused = idle.is_some();
         let connection = match idle {
             Some((connection, _)) => connection,
-            None => self.connect(limit.saturating_sub(watch.elapsed())).await?,
+            None => self.connect(limit.saturating_sub(watch.elapsed()), is_patient).await?,
         };
         Ok(Held { connection, is_reused, pool: Arc::clone(self), permit, running: None })
     }
@@ -96,13 +100,17 @@ impl Pool {
         let Held { permit, connection, .. } = broken;
         drop(connection);
         self.idle().clear();
-        let connection = self.connect(limit).await?;
+        let connection = self.connect(limit, true).await?;
         Ok(Held { connection, is_reused: false, pool: Arc::clone(self), permit, running: None })
     }
 
     /// Connects. A server that refuses connections for now is asked again until `limit`; then its last refusal is
     /// the error.
-    async fn connect(&self, limit: Duration) -> Result<PgConnection, sqlx::Error> {
+    async fn connect(
+        &self,
+        limit: Duration,
+        is_patient: bool,
+    ) -> Result<PgConnection, sqlx::Error> {
         let watch = Stopwatch::start();
         let (mut wait, mut refusal) = (RETRY_FIRST, sqlx::Error::PoolTimedOut);
         loop {
@@ -110,7 +118,7 @@ impl Pool {
             let connecting = PgConnection::connect_with(&self.options);
             match tokio::time::timeout(left, connecting).await {
                 Ok(Ok(connection)) => return Ok(connection),
-                Ok(Err(error)) if !may_pass(&error) => return Err(error),
+                Ok(Err(error)) if !is_patient || !may_pass(&error) => return Err(error),
                 Ok(Err(error)) => refusal = error,
                 Err(_) => return Err(refusal),
             }

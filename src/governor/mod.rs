@@ -1,9 +1,10 @@
 //! The governor: decides whether the source can take another chunk now.
 //!
-//! Before every chunk it looks, in this order, at what a person said (`tallymark pause`), at the hours,
-//! at the owner's own question (`throttle_query`), at the rest that the last chunk earned, and, inside
-//! the transaction that reads, at the source's load and for one of its slots. It waits where waiting
-//! helps, and gives up the turn where it does not. What it cannot read counts as too much.
+//! Before every chunk a worker decides in this order: it rests for the chunk before ([`Governor::take_rest`]),
+//! asks for an interruption, the hours and an operator's pause ([`crate::hold`]), asks the owner's own question
+//! (`throttle_query`), and, inside the transaction that reads, looks at the source's load and takes one of its
+//! slots. It waits where waiting helps, and gives up the turn where it does not. A load that cannot be
+//! read counts as too much.
 //!
 //! Slots are advisory locks on the source itself: however many workers run, and wherever, no more
 //! chunks than slots are read at once, and a worker that dies frees its slot with its transaction.
@@ -115,15 +116,21 @@ pub struct Refusal {
     pub is_critical: bool,
     /// Whether all slots are taken: somebody else reads, or holds what he does not use.
     pub is_slot: bool,
+    /// Whether the load, or the owner's question, could not be read: somebody has to mend it.
+    pub is_blind: bool,
 }
 
 impl Refusal {
     fn wait(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), is_critical: false, is_slot: false }
+        Self { reason: reason.into(), is_critical: false, is_slot: false, is_blind: false }
     }
 
     fn give_up(reason: impl Into<String>) -> Self {
         Self { is_critical: true, ..Self::wait(reason) }
+    }
+
+    fn blind(reason: impl Into<String>) -> Self {
+        Self { is_blind: true, ..Self::give_up(reason) }
     }
 
     fn slot(reason: String) -> Self {
@@ -301,7 +308,7 @@ impl Governor {
                 self.busy();
                 Err(Refusal::wait(format!("throttle_query says {answer}")))
             }
-            Err(error) => Err(Refusal::give_up(format!("throttle_query failed: {error}"))),
+            Err(error) => Err(Refusal::blind(format!("throttle_query failed: {error}"))),
         }
     }
 
@@ -403,7 +410,7 @@ impl Governor {
         drop(state);
         let unreadable = |error: &Unreadable| match error {
             Unreadable::NotYet => Refusal::wait(error.to_string()),
-            _ => Refusal::give_up(error.to_string()),
+            _ => Refusal::blind(error.to_string()),
         };
         let critical = sample.passed(before.as_ref(), &self.settings.critical_load);
         if let Some(passed) = critical.map_err(|error| unreadable(&error))? {

@@ -203,16 +203,42 @@ fn nearest(name: &str, columns: &[Column]) -> String {
 async fn columns(tx: &mut Tx, rollup: &Rollup) -> Result<Vec<Column>, ShapeError> {
     let columns = catalogue(tx, &rollup.from).await?;
     if columns.is_empty() {
+        let near = match near_tables(tx, &rollup.from).await?.as_slice() {
+            [] => "write `schema.table` exactly as PostgreSQL stores the names".to_owned(),
+            near => format!("did you mean {}?", near.join(" or ")),
+        };
         return Err(ShapeError::Unfit {
             rollup: rollup.name.clone(),
             problem: format!(
-                "from: there is no table or view `{}` that this role can see; write \
-                 `schema.table` exactly as PostgreSQL stores the names",
+                "from: there is no table or view `{}` that this role can see; {near}",
                 rollup.from
             ),
         });
     }
     Ok(columns)
+}
+
+/// The names of tables and views that are like `from`, nearest first, as they would be written.
+async fn near_tables(tx: &mut Tx, from: &TableName) -> Result<Vec<String>, DbError> {
+    /// So many are named.
+    const NEAR_MAX: usize = 2;
+    const DOING: &str = "looking for tables of a like name";
+    let rows = tx.rows(DOING, include_str!("relations.sql").into()).await?;
+    let mut near = Vec::new();
+    for row in rows {
+        let read =
+            || Ok::<(String, String), sqlx::Error>((row.try_get("schema")?, row.try_get("name")?));
+        let (schema, name) = read().map_err(|error| tx.error(DOING, error))?;
+        let mut likeness = strsim::jaro_winkler(&from.name.to_lowercase(), &name.to_lowercase());
+        if from.schema.as_ref().is_some_and(|wanted| *wanted != schema) {
+            // The same name elsewhere is nearer than another name here.
+            likeness -= 0.05;
+        }
+        near.push((likeness, format!("`{schema}.{name}`")));
+    }
+    near.retain(|(likeness, _)| *likeness > 0.8);
+    near.sort_by(|one, other| other.0.total_cmp(&one.0));
+    Ok(near.into_iter().take(NEAR_MAX).map(|(_, name)| name).collect())
 }
 
 /// What the catalogue says about the columns of a table; none: there is no such table.

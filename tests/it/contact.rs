@@ -1,0 +1,150 @@
+//! What a person meets first: a wrong address, no region, nothing made yet, a typing error.
+
+use std::net::TcpListener;
+
+use tallymark::config::{Address, DatabaseUrl};
+use tallymark::db::{Access, Db, DbErrorKind, Side};
+
+use crate::support::Database;
+use crate::support::cli::{Ended, Place, daily, ended};
+
+/// A port of this machine at which nobody listens.
+fn closed_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// The findings of a check, as `grade subject`.
+fn grades(ended: &Ended) -> Vec<String> {
+    let findings = ended.json()["findings"].as_array().unwrap().clone();
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    findings.iter().map(|it| format!("{} {}", text(&it["grade"]), text(&it["subject"]))).collect()
+}
+
+fn finding<'e>(ended: &'e Ended, word: &str) -> &'e str {
+    ended.out.lines().find(|line| line.contains(word)).unwrap_or_else(|| panic!("{ended:?}"))
+}
+
+#[tokio::test]
+async fn without_a_region_one_line_says_so() {
+    let (place, _database) = Place::with_events(1).await;
+    let home = tempfile::TempDir::new().unwrap();
+    let bare = |arguments: &[&str]| {
+        let mut command = place.command(arguments);
+        for name in ["AWS_REGION", "AWS_ENDPOINT_URL_DYNAMODB"] {
+            command.env_remove(name);
+        }
+        command.env_remove("AWS_DEFAULT_REGION").env("HOME", home.path());
+        ended(&mut command)
+    };
+    let status = bare(&["status"]);
+    status.refused(2, &["no AWS region is configured", "AWS_REGION=eu-central-1"]);
+    assert_eq!(status.err.lines().count(), 1, "{status:?}");
+    // What needs no region is looked at all the same.
+    let check = bare(&["check", "--json"]);
+    assert_eq!(check.code, Some(2), "{check:?}");
+    let grades = grades(&check);
+    assert!(grades.contains(&"good source".to_owned()), "{check:?}");
+    assert_eq!(grades.iter().filter(|it| *it == "bad checkpoints").count(), 1, "{check:?}");
+}
+
+#[tokio::test]
+async fn check_before_init_says_what_is_to_do_and_that_is_not_bad() {
+    let (place, _database) = Place::with_events(1).await;
+    let check = place.run(&["check"]).good();
+    assert!(finding(&check, "checkpoints:").starts_with("todo"), "{check:?}");
+    assert!(finding(&check, "of `tallymark init`").starts_with("todo"), "{check:?}");
+    assert_eq!(check.err.trim(), "to do: run `tallymark init`");
+    place.run(&["init"]).good();
+    let check = place.run(&["check"]).good();
+    assert!(!check.out.contains("todo") && check.err.is_empty(), "{check:?}");
+}
+
+#[tokio::test]
+async fn check_tells_of_each_server_once_and_of_all() {
+    let (mut place, _database) = Place::with_events(1).await;
+    place.run(&["init"]).good();
+    let good = place.source_url.clone();
+    // A wrong host, and DynamoDB away at the same time.
+    let port = closed_port();
+    place.source_url = format!("postgres://app@127.0.0.1:{port}/x");
+    place.target_url.clone_from(&place.source_url);
+    place.stop_dynamo();
+    let check = place.run(&["check", "--json"]);
+    assert_eq!(check.code, Some(3), "{check:?}");
+    assert_eq!(grades(&check), ["bad source", "bad checkpoints", "note rollups"], "{check:?}");
+    let text = place.run(&["check"]).out;
+    assert!(text.contains(&format!("connecting to 127.0.0.1:{port}: ")), "{text}");
+    assert!(text.contains("Connection refused") && !text.contains("sleeps"), "{text}");
+    let endpoint = place.endpoint().clone();
+    assert!(
+        text.contains(&format!("at {endpoint}, which AWS_ENDPOINT_URL_DYNAMODB names")),
+        "{text}"
+    );
+    // The source alone is away.
+    place.start_dynamo().await;
+    let check = place.run(&["check", "--json"]);
+    assert_eq!(grades(&check), ["bad source", "good checkpoints", "note rollups"], "{check:?}");
+    // DynamoDB alone is away: the rollups are looked at.
+    place.source_url.clone_from(&good);
+    place.target_url = good;
+    place.stop_dynamo();
+    let check = place.run(&["check", "--json"]);
+    assert_eq!(check.code, Some(3), "{check:?}");
+    assert!(grades(&check).contains(&"good daily".to_owned()), "{check:?}");
+    assert_eq!(grades(&check).iter().filter(|it| it.starts_with("bad")).count(), 1, "{check:?}");
+}
+
+#[tokio::test]
+async fn a_typing_error_is_answered_with_what_was_meant() {
+    let (place, _database) = Place::with_events(1).await;
+    place.run(&["init"]).good();
+    place
+        .sql("CREATE SCHEMA shop; CREATE TABLE shop.orders (at timestamptz, \"userId\" int)")
+        .await;
+    for (wrong, words) in [
+        (daily(1).replace("public.events", "public.event"), "did you mean `public.events`?"),
+        (daily(1).replace("public.events", "public.orders"), "did you mean `shop.orders`"),
+        (daily(1).replace("public.events", "Public.Events"), "`public.events`"),
+        (daily(1).replace("time = \"at\"", "time = \"att\""), "did you mean `at`?"),
+        (daily(1).replace("[\"kind\"]", "[\"kin\"]"), "did you mean `kind`?"),
+        (daily(1).replace("\"amount\"", "\"amuont\""), "did you mean `amount`?"),
+    ] {
+        place.configure(&wrong);
+        let check = place.run(&["check"]);
+        assert_eq!(check.code, Some(2), "{check:?}");
+        assert!(check.out.contains(words), "{words}: {check:?}");
+    }
+    // What the server suggests has a line of its own.
+    let orders = daily(1)
+        .replace("public.events", "shop.orders")
+        .replace("name = \"daily\"", "name = \"orders\"")
+        .replace("group_by = [\"kind\"]\n", "where = \"userId > 0\"\n")
+        .replace("revenue = { sum = \"amount\" }\n", "");
+    place.configure(&orders);
+    let check = place.run(&["check"]);
+    assert!(check.out.contains("userid") && check.out.contains("; hint: "), "{check:?}");
+    place.run(&["init"]).good();
+    let from = crate::support::cli::day(1).to_string();
+    let plan = ["plan", "orders", "--from", &from];
+    let document = place.run(&[&plan[..], &["--json"]].concat()).json();
+    let plan = place.run(&plan);
+    assert!(plan.error().contains("column \"userid\" does not exist"), "{plan:?}");
+    let hint = plan.err.lines().find(|line| line.starts_with("hint: ")).unwrap();
+    assert!(hint.contains("userId"), "{plan:?}");
+    assert!(document["hint"].as_str().unwrap().contains("userId"), "{document}");
+}
+
+/// The text of an error is in the language of the server.
+#[tokio::test]
+async fn row_level_security_is_known_by_the_error_and_not_by_its_words() {
+    let database = Database::create().await;
+    let address = Address::Url(DatabaseUrl::new(database.url()).unwrap());
+    let db = Db::new(&address, Side::Source, 1).unwrap();
+    let limit = std::time::Duration::from_secs(60);
+    let mut tx = db.begin(Access::ReadWrite, limit, "test").await.unwrap();
+    let raise = "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '42501', \
+                 MESSAGE = 'of row-level security in words only', HINT = 'look elsewhere'; END $$";
+    let error = tx.execute("raising", raise.to_owned()).await.unwrap_err();
+    assert_eq!(error.kind(), DbErrorKind::Denied, "{error}");
+    assert_eq!(error.hint(), Some("look elsewhere"));
+}
