@@ -5,6 +5,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
 use crate::backfill::BackfillPlan;
+use crate::checkpoint::Completion;
+use crate::clock::Stopwatch;
 use crate::db::Access;
 use crate::governor::Settings;
 use crate::price::Dollars;
@@ -17,9 +19,11 @@ use crate::worker::{CATALOGUE_TIMEOUT, WorkError, Worker};
 /// Slices whose plans are looked at, spread evenly over those to compute.
 const SAMPLES_MAX: usize = 5;
 
-/// Milliseconds around a slice's statements, where no slice tells: two writes to DynamoDB, a few round
-/// trips to PostgreSQL.
+/// Milliseconds around a slice's statements, where no slice tells: a few round trips to PostgreSQL.
 const OVERHEAD_MS: f64 = 20.0;
+
+/// Calls of DynamoDB for each slice: what holds it back, its claim, its completion.
+const CALLS: f64 = 3.0;
 
 /// Hours that are walked through to find the end: years of nights.
 const STRETCHES_MAX: usize = 10_000;
@@ -60,22 +64,32 @@ impl Worker {
     /// # Errors
     /// The checkpoints cannot be read.
     pub async fn learned(&self, rollup: &Rollup) -> Result<Option<Learned>, WorkError> {
+        Ok(self.learned_and_call(rollup).await?.0)
+    }
+
+    /// As [`Worker::learned`], and the milliseconds that a call of DynamoDB takes now.
+    async fn learned_and_call(&self, rollup: &Rollup) -> Result<(Option<Learned>, f64), WorkError> {
+        let watch = Stopwatch::start();
         let recent = self.checkpoints.recent(&rollup.name).await?;
+        let call_ms = watch.elapsed().as_secs_f64() * 1e3;
         let done: Vec<_> =
             recent.iter().filter_map(|checkpoint| checkpoint.outcome.as_ref()).collect();
         let nice = 1.0 + self.governor.settings().nice_ratio;
-        let sum = |of: &dyn Fn(&crate::checkpoint::Completion) -> f64| -> f64 {
-            done.iter().map(|done| of(done)).sum()
-        };
+        let sum =
+            |of: &dyn Fn(&Completion) -> f64| -> f64 { done.iter().map(|done| of(done)).sum() };
         let rows = sum(&|done| float(done.rows_read));
         if rows < 1.0 {
-            return Ok(None);
+            return Ok((None, call_ms));
         }
         let source_ms = sum(&|done| float(done.source_ms));
-        let around = sum(&|done| (float(done.elapsed_ms) - nice * float(done.source_ms)).max(0.0));
-        #[expect(clippy::cast_precision_loss, reason = "a page of checkpoints")]
-        let overhead_ms = (around / done.len() as f64).max(1.0);
-        Ok(Some(Learned { ms_per_row: (source_ms / rows).max(1e-6), overhead_ms }))
+        // The middle one: a slice that waited, for a transaction or a slot, says little about the others.
+        let around = |done: &Completion| float(done.elapsed_ms) - nice * float(done.source_ms);
+        let mut around: Vec<f64> = done.iter().map(|done| around(done).max(0.0)).collect();
+        around.sort_by(f64::total_cmp);
+        // What a slice took was measured before its success was written.
+        let overhead_ms = around[around.len() / 2].max(1.0) + call_ms;
+        let learned = Learned { ms_per_row: (source_ms / rows).max(1e-6), overhead_ms };
+        Ok((Some(learned), call_ms))
     }
 
     /// What `plan` will take with so many slices at once.
@@ -89,9 +103,10 @@ impl Worker {
         concurrency: u32,
     ) -> Result<Estimate, WorkError> {
         let (rows, blocks) = self.volume(rollup, &plan.slices).await?;
-        let learned = self.learned(rollup).await?;
+        let (learned, call_ms) = self.learned_and_call(rollup).await?;
         let chunk_ms = self.config.source.chunk_time.as_secs_f64() * 1e3;
-        let guess = Learned { ms_per_row: chunk_ms / FIRST_CHUNK_ROWS, overhead_ms: OVERHEAD_MS };
+        let overhead_ms = OVERHEAD_MS + CALLS * call_ms;
+        let guess = Learned { ms_per_row: chunk_ms / FIRST_CHUNK_ROWS, overhead_ms };
         let Learned { ms_per_row, overhead_ms } = learned.unwrap_or(guess);
         let source_ms = rows * ms_per_row;
         #[expect(clippy::cast_precision_loss, reason = "a number of slices")]

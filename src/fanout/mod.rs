@@ -241,17 +241,42 @@ impl Worker {
         self.refuse_unfit(rollup).await?;
         let mut backfill = Backfill::new(rollup, range, order, force, reason, now);
         backfill.definition = self.definition(rollup).await?;
-        match self.checkpoints.start_backfill(&mut backfill).await? {
+        let is_same = |other: &Backfill, asked: &Backfill| {
+            other.is_same(asked) && to.is_none_or(|to| to == other.to)
+        };
+        let mut started = self.checkpoints.start_backfill(&mut backfill).await?;
+        if let Some(other) = &mut started
+            && !is_same(other, &backfill)
+            && self.is_through(rollup, other).await?
+        {
+            started = self.checkpoints.start_backfill(&mut backfill).await?;
+        }
+        match started {
             None => Ok(backfill),
-            Some(other) if other.is_same(&backfill) && to.is_none_or(|to| to == other.to) => {
-                Ok(other)
-            }
+            Some(other) if is_same(&other, &backfill) => Ok(other),
             Some(other) => Err(WorkError::Usage(format!(
                 "backfill {} of rollup `{}` is under way; wait for it (`tallymark backfill status {1}`) or end it \
                  (`tallymark backfill cancel {1}`)",
                 other.id, rollup.name
             ))),
         }
+    }
+
+    /// Ends a backfill of which no slice is left, as a tick would when its queue has been empty for a while: the next
+    /// one need not wait for that. Messages that are still under way find their slices done.
+    async fn is_through(
+        &self,
+        rollup: &Rollup,
+        backfill: &mut Backfill,
+    ) -> Result<bool, WorkError> {
+        if backfill.state != BackfillState::Running
+            || !self.progress(rollup, backfill).await?.is_through()
+        {
+            return Ok(false);
+        }
+        backfill.state = BackfillState::Done;
+        backfill.finished_at = Some(self.clock.now());
+        Ok(self.checkpoints.write_backfill(backfill).await?)
     }
 
     /// Ends the backfills of `rollup` that are under way; returns the one that was fanned out, if there was one.

@@ -108,3 +108,23 @@ async fn a_backfill_is_priced_first_and_stops_where_it_was_told_to() {
     place.run(&["backfill", "daily", "--max-hours", "0", "--yes"]).refused(2, &["above 0"]);
     place.run(&["verify"]).good();
 }
+
+/// A slice cannot be done faster than DynamoDB answers its three calls, whatever its own statements take.
+#[tokio::test]
+async fn what_dynamodb_takes_is_foreseen() {
+    const DELAY_MS: u64 = 100;
+    let (mut place, _database) = Place::with_events(6).await;
+    place.run(&["init"]).good();
+    let delay = std::time::Duration::from_millis(DELAY_MS);
+    let slow = crate::support::proxy::Unreliable::slow(&place.endpoint().clone(), delay);
+    place.endpoint().clone_from(&slow.endpoint);
+    let from = crate::support::cli::day(6).to_string();
+    for is_learned in [false, true] {
+        let plan = place.json(&["plan", "daily", "--from", &from, "--force"]);
+        let estimate = &plan["rollups"][0]["estimate"];
+        assert_eq!(estimate["learned"], is_learned, "{plan}");
+        let elapsed_ms = estimate["elapsed_ms"].as_u64().unwrap();
+        assert!(elapsed_ms >= 6 * 3 * DELAY_MS, "{plan}");
+        place.run(&["backfill", "daily", "--yes"]).good();
+    }
+}

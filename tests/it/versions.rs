@@ -52,3 +52,24 @@ async fn the_spine_works_on_postgresql_13() {
 async fn the_spine_works_on_postgresql_18() {
     spine(18).await;
 }
+
+/// PostgreSQL 17 and later can limit whole transactions; a slice of ours lasts as long as its statements may.
+#[tokio::test]
+async fn a_limit_of_whole_transactions_fails_no_slice() {
+    let (_server, urls) = server(18).await;
+    let urls = Urls { target: None, ..urls };
+    let world = World::at(urls, Setup::default()).await;
+    world.sql(&format!("{EVENTS}; {}", random_events(2, 50))).await;
+    world.init().await.unwrap();
+    world
+        .sql(
+            "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS \
+             'BEGIN PERFORM pg_sleep(2); RETURN NULL; END'; \
+             CREATE TRIGGER slow AFTER INSERT ON stats.daily EXECUTE FUNCTION slow(); \
+             ALTER DATABASE source SET transaction_timeout = '1s'",
+        )
+        .await;
+    world.worker.close().await;
+    assert_eq!(world.backfill("2026-01-03", false).await.succeeded, 2);
+    assert_eq!(world.checkpoint("2026-01-01").await.unwrap().failures, 0);
+}

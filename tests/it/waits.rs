@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use sqlx::{Connection as _, PgConnection};
 use tallymark::backfill::{Batch, Limits, Order, Silent};
+use tallymark::checkpoint::BackfillState;
 use tallymark::clock::{Clock, Deadline, Stopwatch, VirtualClock};
 use tallymark::db::Access;
 use tallymark::governor::Settings;
@@ -245,4 +246,27 @@ async fn a_commit_is_durable_whatever_the_role_sets() {
         tx.rollback().await.unwrap();
         assert_eq!(found, expected, "set to {set}");
     }
+}
+
+/// A fanned-out backfill whose slices are all done is found done by the next one, which need not wait for a tick.
+#[tokio::test]
+async fn a_backfill_that_is_done_holds_up_no_other() {
+    let world = World::new(&hourly_rows(4, "2026-01-01"), Setup::default()).await;
+    let (worker, rollup) = (&world.worker, world.rollup());
+    let start = async |from: &str, to: &str| {
+        let range = (instant(from), Some(instant(to)));
+        worker.start_backfill(rollup, range, Order::NewestFirst, false, "test").await
+    };
+    let mut first = start("2026-01-01", "2026-01-03").await.unwrap();
+    first.state = BackfillState::Running;
+    assert!(worker.checkpoints.write_backfill(&mut first).await.unwrap());
+    world.run("2026-01-01").await;
+    let refused = start("2026-01-03", "2026-01-05").await.unwrap_err().to_string();
+    assert!(refused.contains("is under way"), "{refused}");
+    world.run("2026-01-02").await;
+    let second = start("2026-01-03", "2026-01-05").await.unwrap();
+    assert_ne!(second.id, first.id);
+    let first = worker.checkpoints.backfill("daily", &first.id).await.unwrap().unwrap();
+    assert_eq!(first.state, BackfillState::Done);
+    assert!(first.finished_at.is_some());
 }
