@@ -150,7 +150,8 @@ impl Worker {
     ) -> Result<SliceReport, WorkError> {
         let _busy = self.interrupt.busy();
         let limit = deadline.remaining(&*self.clock) + OVERTIME;
-        let run = self.run_within(rollup, slice, deadline, options);
+        // Boxed: a batch or a tick around it would be too deep for a thread's stack.
+        let run = Box::pin(self.run_within(rollup, slice, deadline, options));
         match tokio::time::timeout(limit, run).await {
             Ok(ended) => ended,
             Err(_) => {

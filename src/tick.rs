@@ -238,7 +238,8 @@ impl Worker {
         let _once = (self.source.ask_once(), self.target.db.ask_once());
         let mut report = TickReport::default();
         let limit = deadline.remaining(&*self.clock) + OVERTIME;
-        let work = self.tick_within(now, deadline, only, &mut report);
+        // Boxed: the whole path of a slice is inside, and a thread's stack is small.
+        let work = Box::pin(self.tick_within(now, deadline, only, &mut report));
         match tokio::time::timeout(limit, work).await {
             Ok(done) => done?,
             Err(_) => {

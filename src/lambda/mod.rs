@@ -76,7 +76,8 @@ pub async fn handle(
     // A server found out of reach is not asked again by the same invocation.
     let _once = (worker.source.ask_once(), worker.target.db.ask_once());
     let limit = invocation.deadline.remaining(&*worker.clock) + ANSWER_BY;
-    let answer = tokio::time::timeout(limit, answer(worker, event, invocation)).await;
+    let answer = Box::pin(answer(worker, event, invocation));
+    let answer = tokio::time::timeout(limit, answer).await;
     answer.unwrap_or(Err(HandleError::OutOfTime)).map(fitting)
 }
 

@@ -280,7 +280,7 @@ pub(super) async fn copy(
 ) -> Result<u64, DbError> {
     // Both servers end their statements; this is for one that is cut off while the other waits.
     let limit = reader.limit();
-    let copied = copy_all(reader, target, stage, shape, select, slice);
+    let copied = Box::pin(copy_all(reader, target, stage, shape, select, slice));
     match tokio::time::timeout(limit, copied).await {
         Ok(copied) => copied,
         Err(_) => Err(DbError::silent(Side::Source, "reading a chunk", limit)),

@@ -94,7 +94,7 @@ const BUCKETS: [(&str, &str); 3] =
     [("hourly", "30 minutes"), ("two_hourly", "2 hours"), ("four_hourly", "4 hours")];
 
 impl World {
-    pub async fn new(kind: Kind) -> Self {
+    pub async fn new(kind: Kind, source: &str) -> Self {
         let clock = clock(BEGIN);
         let sql = format!(
             "{}; DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = virtual, \
@@ -102,7 +102,8 @@ impl World {
             include_str!("virtual.sql")
         );
         let rollups = rollups(kind);
-        let setup = Setup { rollups: &rollups, clock: Arc::new(clock.clone()), ..Setup::default() };
+        let clocked = Arc::new(clock.clone());
+        let setup = Setup { source, rollups: &rollups, clock: clocked, ..Setup::default() };
         let mut inner = world::World::bare(&sql, setup).await;
         inner.init().await.unwrap();
         inner.worker.settle_wait_max = Duration::ZERO;

@@ -8,6 +8,7 @@ use tallymark::faults::Guard;
 use tokio::runtime::Builder;
 
 use super::driver::World;
+use crate::support::world::DEFAULTS;
 
 /// Histories run side by side, each lane in a database of its own.
 const LANES: u32 = 2;
@@ -31,6 +32,9 @@ impl Ways {
 
 /// How often known histories are tried before random ones: those with kills are not quite the same each time.
 const KNOWN_MAX: usize = 20;
+
+/// One history in so many runs at default settings: one slot, naps, rests.
+const DEFAULTS_SHARE: u64 = 4;
 
 /// Which histories, and what is kept of them.
 #[derive(Clone, Copy, Debug)]
@@ -80,8 +84,10 @@ where
     let watch = Stopwatch::start();
     let (next, is_found) = (AtomicU32::new(0), AtomicBool::new(false));
     let lane = async || {
-        let mut world = World::new(kind).await;
-        spoil(&world).await;
+        let mut worlds = [World::new(kind, "").await, World::new(kind, DEFAULTS).await];
+        for world in &worlds {
+            spoil(world).await;
+        }
         loop {
             let place = next.fetch_add(1, Ordering::Relaxed);
             if place >= count || is_found.load(Ordering::Relaxed) {
@@ -93,6 +99,8 @@ where
             let known = known.iter().cycle().take(KNOWN_MAX);
             let known = known.copied().nth(place.try_into().unwrap());
             let seed = known.unwrap_or(seed + u64::from(place));
+            // A share of them at the settings of a user who sets nothing.
+            let world = &mut worlds[usize::from(seed.is_multiple_of(DEFAULTS_SHARE))];
             if let Some(found) = world.history(seed).await {
                 is_found.store(true, Ordering::Relaxed);
                 println!("history {place}, SEED={seed}:\n  {}", found.join("\n  "));
