@@ -18,6 +18,7 @@ use crate::rollup::{Late, Rollup};
 use crate::source::capture::{self, Capture};
 use crate::source::marks::{self, Hours, Mark};
 use crate::source::shape::Shape;
+use crate::source::zones::Offsets;
 use crate::source::{begin, changes, settle};
 use crate::tick::{BEGIN_MIN, Problem};
 use crate::worker::{CATALOGUE_TIMEOUT, WorkError, Worker};
@@ -157,7 +158,10 @@ impl Worker {
         let from = self.checkpoints.changes_until(&rollup.name).await?;
         let label = format!("late changes of {}", rollup.from);
         let mut tx = self.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &label).await?;
-        let (now, _) = settle::now(&mut tx).await?;
+        let near = self.clock.now();
+        let comparison = Offsets::around(axis, near, near);
+        let (now, _, zones) = settle::now_comparing(&mut tx, comparison.as_ref()).await?;
+        zones.map_err(|mismatch| WorkError::Usage(format!("late: {mismatch}")))?;
         let until = changes::seen_until(&mut tx, rollup, WAIT).await?;
         tx.rollback().await?;
         // With a transaction under way that keeps it from being told, the next look sees more.

@@ -50,6 +50,9 @@ const SETTLE_SHARE: u32 = 10;
 /// it due sooner; this is for a batch that has nothing else to do.
 const BLOCKED_RETRY: TimeDelta = TimeDelta::seconds(30);
 
+/// When it is worth looking again whether zones have been updated.
+const ZONE_RETRY: TimeDelta = TimeDelta::hours(1);
+
 /// What a caller may decide about a slice's run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RunOptions {
@@ -69,8 +72,9 @@ enum Stop {
     Fail { error: String, retryable: bool },
     /// A newer attempt has the slice.
     Fenced(String),
-    /// The rollup is kept by another calendar since: no failure of the slice.
-    Superseded(String),
+    /// The slice cannot be computed now, for what is no failure of its own: another calendar keeps the
+    /// rollup, or the server knows other rules of a zone. The latter is told as a failure.
+    Refused { reason: String, is_alarm: bool },
     /// A server is out of reach: nobody's failure.
     Unreachable(DbError),
 }
@@ -87,7 +91,9 @@ impl From<TargetError> for Stop {
         match error {
             TargetError::Fenced { .. } => Self::Fenced(error.to_string()),
             TargetError::Forgotten => Self::yields(error.to_string()),
-            TargetError::Superseded { .. } => Self::Superseded(error.to_string()),
+            TargetError::Superseded { .. } => {
+                Self::Refused { reason: error.to_string(), is_alarm: false }
+            }
             TargetError::Busy(refusal) => Self::yields(refusal.reason),
             TargetError::Shrunk { .. } | TargetError::Sealed { .. } => {
                 Self::Fail { error: error.to_string(), retryable: false }
@@ -250,7 +256,7 @@ impl Work<'_> {
         let work = tokio::time::timeout(limit, work);
         let done = self.unless_interrupted(work).await;
         self.worker.set_pace(self.rollup, pace);
-        if matches!(done, Err(Stop::Fail { .. } | Stop::Superseded(_))) {
+        if matches!(done, Err(Stop::Fail { .. } | Stop::Refused { .. })) {
             // Perhaps the source, the tables or the calendar have changed.
             self.worker.forget(self.rollup);
         }
@@ -306,6 +312,10 @@ impl Work<'_> {
         };
         let by = match settled {
             Settled::By(by) => by,
+            Settled::OtherZone(reason) => {
+                tx.rollback().await?;
+                return Err(Stop::Refused { reason, is_alarm: true });
+            }
             Settled::NotYet { reason, retry_at, horizon } => {
                 tx.rollback().await?;
                 return Err(Stop::Yield(Yield { reason, retry_at, horizon }));
@@ -395,6 +405,42 @@ impl Work<'_> {
         ended.err()
     }
 
+    /// Gives up the turn for what another attempt may not meet: no failure is counted. An alarm is told
+    /// as one, and the slice is tried again whenever an update may have come.
+    async fn refuse(
+        &self,
+        report: &mut SliceReport,
+        (reason, is_alarm): (String, bool),
+        now: DateTime<Utc>,
+    ) -> Option<CheckpointError> {
+        let retry_at = is_alarm.then_some(now + ZONE_RETRY);
+        let lost =
+            self.give_back(report, Yield { reason, retry_at, ..Yield::default() }, now).await;
+        if is_alarm {
+            report.outcome = Outcome::Failed;
+        }
+        lost
+    }
+
+    /// Counts a failure; returns what kept that from being written.
+    async fn fail(
+        &self,
+        report: &mut SliceReport,
+        (error, retryable): (String, bool),
+        now: DateTime<Utc>,
+    ) -> Option<CheckpointError> {
+        report.outcome = Outcome::Failed;
+        let ended = self.worker.checkpoints.fail(self.lease, &error, retryable, now).await;
+        report.reason = Some(error);
+        match ended {
+            Ok(failure) => {
+                report.retry_at = failure.retry_at;
+                None
+            }
+            Err(error) => Some(error),
+        }
+    }
+
     /// Writes the outcome to the checkpoint.
     async fn record(
         &self,
@@ -422,7 +468,9 @@ impl Work<'_> {
                 }
             }
             Err(Stop::Yield(turn)) => self.give_back(&mut report, turn, now).await,
-            Err(Stop::Superseded(why)) => self.give_back(&mut report, turn(why), now).await,
+            Err(Stop::Refused { reason, is_alarm }) => {
+                self.refuse(&mut report, (reason, is_alarm), now).await
+            }
             Err(Stop::Hold(hold)) => {
                 let (reason, retry_at) = (hold.reason.clone(), Some(hold.until));
                 report.hold = Some(hold);
@@ -430,16 +478,7 @@ impl Work<'_> {
                 self.give_back(&mut report, turn, now).await
             }
             Err(Stop::Fail { error, retryable }) => {
-                report.outcome = Outcome::Failed;
-                let ended = checkpoints.fail(self.lease, &error, retryable, now).await;
-                report.reason = Some(error);
-                match ended {
-                    Ok(failure) => {
-                        report.retry_at = failure.retry_at;
-                        None
-                    }
-                    Err(error) => Some(error),
-                }
+                self.fail(&mut report, (error, retryable), now).await
             }
             Err(Stop::Fenced(reason)) => {
                 report.outcome = Outcome::Fenced;
@@ -473,11 +512,6 @@ impl Work<'_> {
             }
         }
     }
-}
-
-/// Gives up the turn for this reason.
-fn turn(reason: String) -> Yield {
-    Yield { reason, ..Yield::default() }
 }
 
 /// The error of a slice whose server went away; `trouble` kept it from being given back.

@@ -13,6 +13,7 @@ use crate::plan::{Standing, View};
 use crate::rollup::{Late, Rollup};
 use crate::slice::{Slice, boundaries};
 use crate::source::shape::Shape;
+use crate::source::zones::Offsets;
 use crate::source::{capture, changes, marks, settle};
 use crate::target::{Comparison, Difference, TargetError, Verification};
 use crate::worker::{CATALOGUE_TIMEOUT, WorkError, Worker};
@@ -105,6 +106,7 @@ impl Worker {
         let (zone, start) = (rollup.calendar.zone(), slice.start());
         let mut cut = boundaries(rollup.bucket, zone, start, slice.end());
         cut.retain(|bucket| *bucket == start || shape.axis.cut(start, *bucket) == Some(*bucket));
+        self.compare_zones(rollup, &shape, slice).await?;
         let mut step = cut.len().div_ceil(usize::try_from(pieces.max(1)).unwrap_or(usize::MAX));
         let (mut place, mut differences, mut examples) = (0, 0, Vec::new());
         // Bounded: a statement moves on by a bucket or more, or the next one takes fewer.
@@ -167,6 +169,24 @@ impl Worker {
             tries += 1;
             self.sleep(wait).await;
         }
+    }
+
+    /// Refuses to compare a slice whose local times the server reads otherwise: it would find its own
+    /// mistake to be right.
+    async fn compare_zones(
+        &self,
+        rollup: &Rollup,
+        shape: &Shape,
+        slice: Slice,
+    ) -> Result<(), WorkError> {
+        let Some(comparison) = Offsets::around(&shape.axis, slice.start(), slice.end()) else {
+            return Ok(());
+        };
+        let source = self.source_of(rollup);
+        let mut tx = source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
+        let (_, _, zones) = settle::now_comparing(&mut tx, Some(&comparison)).await?;
+        tx.rollback().await?;
+        zones.map_err(|mismatch| WorkError::Usage(format!("rollup `{}`: {mismatch}", rollup.name)))
     }
 
     /// As [`Worker::verify`], and a difference counts as drift only if the slice's checkpoint

@@ -15,6 +15,7 @@ use crate::governor::Refusal;
 use crate::rollup::{Late, Rollup};
 use crate::source::plan_guard::{self, Reading};
 use crate::source::shape::Shape;
+use crate::source::zones::Offsets;
 use crate::source::{capture, settle};
 use crate::target::ddl::{self, DdlError};
 use crate::worker::{CATALOGUE_TIMEOUT, Severity, WorkError, Worker};
@@ -322,6 +323,7 @@ async fn rollup(
     if rollup.fine.is_none() {
         // A finer rollup's table has the index of its groups, which begins with the bucket.
         index(worker, rollup, &shape, findings).await?;
+        zones(worker, rollup, &shape, findings).await?;
     }
     let mut tx = worker.target.db.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, subject).await?;
     match ddl::plan(&mut tx, &worker.target, rollup, &shape).await {
@@ -431,6 +433,27 @@ async fn late(
     };
     tx.rollback().await?;
     findings.add(grade, subject, finding);
+    Ok(())
+}
+
+/// Whether the server knows the same rules of the zone as this program, over the whole history.
+async fn zones(
+    worker: &Worker,
+    rollup: &Rollup,
+    shape: &Shape,
+    findings: &mut Findings,
+) -> Result<(), WorkError> {
+    let ahead = chrono::TimeDelta::days(366);
+    let (start, end) = (rollup.start, worker.clock.now() + ahead);
+    let axes = std::iter::once(&shape.axis).chain(shape.changes.as_ref());
+    for comparison in axes.filter_map(|axis| Offsets::of_history(axis, start, end)) {
+        let mut tx = worker.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
+        let (_, _, zones) = settle::now_comparing(&mut tx, Some(&comparison)).await?;
+        tx.rollback().await?;
+        if let Err(mismatch) = zones {
+            findings.add(Grade::Bad, &rollup.name, mismatch.to_string());
+        }
+    }
     Ok(())
 }
 

@@ -160,6 +160,15 @@ impl Axis {
         }
     }
 
+    /// The zone in which the server reads the column's local times; `None`: it has instants, or UTC.
+    #[must_use]
+    pub fn local_zone(&self) -> Option<Tz> {
+        match self.reading {
+            Reading::Local(zone) | Reading::Day(zone) if zone != Tz::UTC => Some(zone),
+            _ => None,
+        }
+    }
+
     /// The condition that the time of one of `rows` (`NEW`, `OLD`) is over, to its last instant,
     /// before `cutoff`, an SQL expression of an instant. Never true for NULL, and never an error,
     /// whatever the column holds: it stands in a trigger of the application's table. PostgreSQL

@@ -18,3 +18,4 @@ pub mod read;
 pub mod settle;
 pub mod shape;
 mod triggers;
+pub mod zones;

@@ -1,11 +1,12 @@
 //! Questions that the catalogue does not answer, so PostgreSQL is asked to plan a statement: whether
 //! this role may read the columns, and whether they can be grouped by.
 
+use super::axis::Axis;
 use super::settle;
 use super::shape::ShapeError;
 use crate::db::{DbErrorKind, Tx};
 use crate::rollup::{Aggregate, Late, Rollup};
-use crate::sql::{ident, table};
+use crate::sql::{ident, literal, table};
 
 /// Row-level security and privileges, asked before the first slice is claimed.
 pub(super) async fn check_privilege(tx: &mut Tx, rollup: &Rollup) -> Result<(), ShapeError> {
@@ -35,6 +36,30 @@ pub(super) async fn check_privilege(tx: &mut Tx, rollup: &Rollup) -> Result<(), 
         _ => return Err(error.into()),
     };
     Err(ShapeError::Unfit { rollup: rollup.name.clone(), problem: remedy })
+}
+
+/// Whether the server knows the zone in which a column's local times are read. What it knows of it is
+/// compared for each slice.
+pub(super) async fn check_zone(
+    tx: &mut Tx,
+    rollup: &Rollup,
+    axis: &Axis,
+) -> Result<(), ShapeError> {
+    let Some(zone) = axis.local_zone() else { return Ok(()) };
+    let sql = format!("SELECT now() AT TIME ZONE {}", literal(zone.name()));
+    let Err(error) = tx.execute("looking up a time zone", sql).await else { return Ok(()) };
+    match error.kind() {
+        DbErrorKind::Missing | DbErrorKind::Refused => Err(ShapeError::Unfit {
+            rollup: rollup.name.clone(),
+            problem: format!(
+                "column `{}` is read in the zone {}, which the server does not know; update its time \
+                 zones, or name one of pg_timezone_names",
+                axis.column(),
+                zone.name()
+            ),
+        }),
+        _ => Err(error.into()),
+    }
 }
 
 /// Whether PostgreSQL can group by, and order, all that is grouped by or counted as different: the

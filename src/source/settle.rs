@@ -18,6 +18,7 @@ use sqlx::Row as _;
 
 use super::capture;
 use super::shape::Shape;
+use super::zones::{Mismatch, Offsets};
 use crate::clock::Stopwatch;
 use crate::db::{DbError, Tx};
 use crate::faults::Guard;
@@ -53,6 +54,8 @@ pub type Horizon = u64;
 pub enum Settled {
     /// It may; how that is known: `capture`, `clock`, `column` or `grace`.
     By(&'static str),
+    /// The server and this program have other rules for the zone of its local times: the text says which.
+    OtherZone(String),
     /// Its time has not come, or a transaction has not ended.
     NotYet {
         /// Who is waited for, and how to find it.
@@ -76,13 +79,17 @@ pub async fn settle(
     wait: Duration,
 ) -> Result<Settled, DbError> {
     let readable_at = readable_at(rollup, slice);
-    let (now, is_replica) = now(tx).await?;
+    let comparison = Offsets::around(&shape.axis, slice.start(), slice.end());
+    let (now, is_replica, zones) = now_comparing(tx, comparison.as_ref()).await?;
     if now < readable_at {
         return Ok(Settled::NotYet {
             reason: format!("not settled: readable at {} by the source's clock", iso(readable_at)),
             retry_at: Some(readable_at),
             horizon: None,
         });
+    }
+    if let Err(mismatch) = zones {
+        return Ok(Settled::OtherZone(mismatch.to_string()));
     }
     if is_replica {
         // It does not know of the primary's transactions, and cannot take an ID.
@@ -119,8 +126,28 @@ pub async fn settle(
 /// # Errors
 /// The server refuses or cannot be reached.
 pub async fn now(tx: &mut Tx) -> Result<(DateTime<Utc>, bool), DbError> {
-    let row = tx.row("asking for the time", NOW.into()).await?;
-    let read = || Ok::<_, sqlx::Error>((row.try_get("now")?, row.try_get("replica")?));
+    let (now, is_replica, _) = now_comparing(tx, None).await?;
+    Ok((now, is_replica))
+}
+
+/// As [`now`], with the offsets of a zone in the same statement.
+///
+/// # Errors
+/// The server refuses or cannot be reached.
+pub async fn now_comparing(
+    tx: &mut Tx,
+    comparison: Option<&Offsets>,
+) -> Result<(DateTime<Utc>, bool, Result<(), Mismatch>), DbError> {
+    let offsets = comparison.map(|it| format!(", {} AS offsets", it.question()));
+    let sql = format!("{NOW}{}", offsets.unwrap_or_default());
+    let row = tx.row("asking for the time", sql).await?;
+    let read = || {
+        let zones = match comparison {
+            Some(comparison) => comparison.judge(row.try_get("offsets")?),
+            None => Ok(()),
+        };
+        Ok::<_, sqlx::Error>((row.try_get("now")?, row.try_get("replica")?, zones))
+    };
     read().map_err(|source| tx.error("asking for the time", source))
 }
 

@@ -4,7 +4,7 @@
 use sqlx::Row as _;
 
 use super::axis::{Axis, TimeType};
-use super::probe::{check_comparable, check_late, check_privilege};
+use super::probe::{check_comparable, check_late, check_privilege, check_zone};
 use crate::db::{DbError, DbErrorKind, Tx};
 use crate::rollup::{Aggregate, Late, Measure, Rollup, TableName};
 use crate::sql::{ident, literal, table};
@@ -171,6 +171,9 @@ pub async fn inspect(
         if let Some(column) = measure.aggregate.column() {
             find(&format!("measures.{}", measure.name), column)?;
         }
+    }
+    for axis in std::iter::once(&axis).chain(changes.as_ref()) {
+        check_zone(tx, rollup, axis).await?;
     }
     check_privilege(tx, rollup).await?;
     check_late(tx, rollup).await?;

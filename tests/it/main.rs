@@ -51,3 +51,4 @@ mod tls;
 mod types;
 mod versions;
 mod waits;
+mod zones;
