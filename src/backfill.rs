@@ -538,8 +538,8 @@ impl Worker {
             failures_in_a_row =
                 if ended.outcome == Outcome::Failed { failures_in_a_row + 1 } else { 0 };
             match ended.outcome {
-                // Held: another worker has it, or had it until it died.
-                Outcome::Yielded | Outcome::Stale | Outcome::Held => match ended.retry_at {
+                // Leased: another worker has it, or had it until it died.
+                Outcome::Yielded | Outcome::Stale | Outcome::Leased => match ended.retry_at {
                     Some(until) => pass.wait(until, ended.reason.unwrap_or_default()),
                     None => pass.at_once = true,
                 },

@@ -62,6 +62,8 @@ pub struct Message {
     pub id: String,
     /// What it asks for. One message that is not understood must not hold up the others.
     pub request: Result<SliceRequest, EventError>,
+    /// Its body, as it came.
+    pub body: String,
     /// How to tell SQS when it is to come back, if SQS said so.
     pub receipt: Option<Receipt>,
     /// The trace of whoever sent it.
@@ -275,7 +277,8 @@ fn message(record: SqsMessage) -> Result<Message, EventError> {
         deliveries,
     });
     let trace = record.attributes.get("AWSTraceHeader").cloned();
-    Ok(Message { id, request: read_body(&record.body.unwrap_or_default()), receipt, trace })
+    let body = record.body.unwrap_or_default();
+    Ok(Message { id, request: read_body(&body), body, receipt, trace })
 }
 
 fn read_body(body: &str) -> Result<SliceRequest, EventError> {

@@ -16,7 +16,7 @@ use aws_sdk_sqs::types::{
 };
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use futures_util::TryStreamExt as _;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::aws::root_cause;
 use crate::slice::Slice;
@@ -164,7 +164,11 @@ impl Queues {
                     .enumerate()
                     .map(|(n, slice)| entry(n, &body(rollup, slice.start(), backfill), trace));
                 let entries = entries.collect::<Result<Vec<_>, _>>();
-                self.send_batch(queue, entries.map_err(|error| QueueError::built(&error))?).await
+                self.send_batch(
+                    self.url(queue),
+                    entries.map_err(|error| QueueError::built(&error))?,
+                )
+                .await
             })
             .await
     }
@@ -172,13 +176,13 @@ impl Queues {
     /// Sends one batch, and again what SQS refused of it.
     async fn send_batch(
         &self,
-        queue: Queue,
+        url: &str,
         mut entries: Vec<SendMessageBatchRequestEntry>,
     ) -> Result<(), QueueError> {
         let mut wait = RETRY_FIRST;
         let mut problem = String::new();
         for _ in 0..TRIES_MAX {
-            let request = self.client.send_message_batch().queue_url(self.url(queue));
+            let request = self.client.send_message_batch().queue_url(url);
             let answer = request.set_entries(Some(entries.clone())).send().await;
             let answer = answer.map_err(|error| QueueError::new("send", &error))?;
             let Some(first) = answer.failed().first() else { return Ok(()) };
@@ -219,12 +223,7 @@ impl Queues {
     /// SQS refuses or cannot be reached: the message comes back when its time is up.
     pub async fn hide(&self, receipt: &Receipt, wait: Duration) -> Result<(), QueueError> {
         // Redriven from a queue that is not ours: it comes back when its time is up.
-        let Some(url) = [&self.fresh, &self.backfill]
-            .into_iter()
-            .find(|url| url.rsplit('/').next() == Some(&receipt.queue))
-        else {
-            return Ok(());
-        };
+        let Some(url) = self.url_of(receipt) else { return Ok(()) };
         // Whole seconds, and never before the wait is over.
         let seconds = wait.min(HIDDEN_MAX).as_millis().div_ceil(1000);
         let request = self.client.change_message_visibility().queue_url(url);
@@ -232,6 +231,33 @@ impl Queues {
         let request = request.visibility_timeout(i32::try_from(seconds).unwrap_or(0));
         let answer = request.send().await;
         answer.map(drop).map_err(|error| QueueError::new("change the visibility", &error))
+    }
+
+    /// Sends `body` to where the dead letters of the receipt's queue go; `false`: it has no such place.
+    ///
+    /// # Errors
+    /// SQS refuses or cannot be reached.
+    pub async fn bury(&self, receipt: &Receipt, body: &str) -> Result<bool, QueueError> {
+        let Some(url) = self.url_of(receipt) else { return Ok(false) };
+        let request = self.client.get_queue_attributes().queue_url(url);
+        let request = request.attribute_names(QueueAttributeName::RedrivePolicy);
+        let answer = request.send().await.map_err(|error| QueueError::new("ask", &error))?;
+        let policy = answer.attributes().and_then(|it| it.get(&QueueAttributeName::RedrivePolicy));
+        let policy: Option<Value> = policy.and_then(|text| serde_json::from_str(text).ok());
+        let Some(arn) = policy.as_ref().and_then(|it| it["deadLetterTargetArn"].as_str()) else {
+            return Ok(false);
+        };
+        // Of the same account and region, which SQS demands.
+        let (account, _) = url.rsplit_once('/').unwrap_or_default();
+        let url = format!("{account}/{}", arn.rsplit(':').next().unwrap_or_default());
+        let entry = entry(0, body, None).map_err(|error| QueueError::built(&error))?;
+        self.send_batch(&url, vec![entry]).await.map(|()| true)
+    }
+
+    /// The address of the queue that a message came from, if it is one of ours.
+    fn url_of(&self, receipt: &Receipt) -> Option<&String> {
+        let is_its = |url: &&String| url.rsplit('/').next() == Some(&receipt.queue);
+        [&self.fresh, &self.backfill].into_iter().find(is_its)
     }
 
     /// The slices of `due` that this process has not sent to the fresh queue lately. Forgets all others of the rollup.

@@ -23,7 +23,7 @@ pub enum Outcome {
     /// It had succeeded already; nothing was done.
     AlreadySucceeded,
     /// Another worker holds its lease.
-    Held,
+    Leased,
     /// It failed before, and its time to retry has not come.
     Waiting,
     /// It failed too often; only a replay reopens it.
@@ -44,7 +44,7 @@ impl Outcome {
             Self::Yielded => "yielded",
             Self::Failed => "failed",
             Self::AlreadySucceeded => "already_succeeded",
-            Self::Held => "held",
+            Self::Leased => "leased",
             Self::Waiting => "waiting",
             Self::Exhausted => "exhausted",
             Self::Sealed => "sealed",

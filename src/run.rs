@@ -203,7 +203,7 @@ impl Worker {
             Err(ClaimError::Refused(refused)) => {
                 let reason = refused.to_string();
                 let (outcome, until) = match refused {
-                    ClaimRefused::Held { until, .. } => (Outcome::Held, Some(until)),
+                    ClaimRefused::Held { until, .. } => (Outcome::Leased, Some(until)),
                     ClaimRefused::Backoff { retry_at, .. } => (Outcome::Waiting, Some(retry_at)),
                     ClaimRefused::Succeeded => (Outcome::AlreadySucceeded, None),
                     ClaimRefused::Exhausted { .. } => (Outcome::Exhausted, None),

@@ -24,16 +24,19 @@ const LIBRARIES: &str =
 /// none.
 const QUOTES_EVENTS: &str = "lambda_runtime::layers::api_response=warn";
 
+/// The runtime logs each error that the function returns, which the function has logged itself, with more.
+const REPEATS_ERRORS: &str = "lambda_runtime::layers::panic=off";
+
 /// Logs JSON to stdout, one object a line, fields beside `message` under their dotted names.
 ///
 /// # Panics
 /// If a process calls it twice.
 pub fn lambda() {
     let (filter, problem) = filter("info");
-    let filter = match QUOTES_EVENTS.parse::<Directive>() {
-        Ok(directive) => filter.add_directive(directive),
-        Err(_) => filter,
-    };
+    let directives = [QUOTES_EVENTS, REPEATS_ERRORS].map(str::parse::<Directive>);
+    let filter = directives.into_iter().flatten().fold(filter, EnvFilter::add_directive);
+    // The runtime's own line of a panic is off with the others.
+    std::panic::set_hook(Box::new(|panic| tracing::error!(panic = %panic, "panicked")));
     tracing_subscriber::fmt()
         .json()
         .flatten_event(true)
@@ -166,6 +169,7 @@ mod tests {
     #[test]
     fn the_directives_are_well_formed() {
         assert!(QUOTES_EVENTS.parse::<Directive>().is_ok());
+        assert!(REPEATS_ERRORS.parse::<Directive>().is_ok());
         assert!(read(LIBRARIES).is_ok());
         assert!(read("info,tallymark=debug").is_ok());
     }

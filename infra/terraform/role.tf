@@ -59,6 +59,13 @@ data "aws_iam_policy_document" "function" {
     resources = [aws_sqs_queue.fresh.arn, aws_sqs_queue.backfill.arn]
   }
 
+  # What no try will understand is a dead letter at once.
+  statement {
+    sid       = "BuryMessages"
+    actions   = ["sqs:SendMessage"]
+    resources = [aws_sqs_queue.fresh_dead_letters.arn, aws_sqs_queue.backfill_dead_letters.arn]
+  }
+
   # Lambda's poller works with this role.
   statement {
     sid       = "ReceiveSlices"

@@ -108,10 +108,10 @@ impl Backfill {
             let answer = via::invoke(function, &event).await?;
             let Some(id) = answer["backfill"]["id"].as_str() else {
                 // A function without a queue worked on it itself.
-                ui::json(&answer);
+                global.print(&answer, || via::text(&answer));
                 return Ok(());
             };
-            ui::note(format!("backfill {id} goes on in {function}, whoever watches"));
+            ui::note(format!("backfill {id} goes on in {function}, watched or not"));
             return fanned::follow(global, &worker, rollup, id).await;
         }
         let watch = Stopwatch::start();

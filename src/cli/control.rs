@@ -7,6 +7,7 @@ use serde_json::json;
 use super::{Failure, Global, parse_duration, ui};
 use crate::checkpoint::{Control, Pause as Word, Scope};
 use crate::clock::LAST;
+use crate::rollup::Rollup;
 use crate::worker::{WorkError, Worker};
 
 /// Let all workers stop before their next chunk, until `resume`.
@@ -14,7 +15,7 @@ use crate::worker::{WorkError, Worker};
 pub struct Pause {
     #[command(flatten)]
     scope: ScopeArgs,
-    /// Why, for those who wonder
+    /// Why, shown to everybody who waits
     #[arg(long, default_value = "")]
     reason: String,
     /// End the pause by itself after this
@@ -80,33 +81,50 @@ impl ScopeArgs {
 impl Pause {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
         let worker = global.worker(1).await?;
-        let scope = self.scope.scope(&worker)?;
-        let at = worker.clock.now();
-        // Longer than years can be written is until somebody ends it.
-        let until = self.length.and_then(|length| {
-            at.checked_add_signed(TimeDelta::from_std(length).ok()?).filter(|until| *until < LAST)
-        });
-        let pause = Word { at, reason: self.reason, until };
-        worker.checkpoints.set_pause(scope, Some(&pause)).await.map_err(WorkError::from)?;
-        let until = until.map_or_else(
-            || "until `tallymark resume`".to_owned(),
-            |until| format!("until {}", ui::instant(until)),
-        );
-        said(global, &worker, format!("{scope} paused {until}; chunks that are being read end"))
-            .await
+        pause(global, &worker, self.scope.scope(&worker)?, self.reason, self.length).await
     }
+}
+
+/// Pauses the work of `scope`, for so long or until it is resumed.
+pub(super) async fn pause(
+    global: &Global,
+    worker: &Worker,
+    scope: Scope<'_>,
+    reason: String,
+    length: Option<Duration>,
+) -> Result<(), Failure> {
+    let at = worker.clock.now();
+    // Longer than years can be written is until somebody ends it.
+    let until = length.and_then(|length| {
+        at.checked_add_signed(TimeDelta::from_std(length).ok()?).filter(|until| *until < LAST)
+    });
+    let pause = Word { at, reason, until };
+    worker.checkpoints.set_pause(scope, Some(&pause)).await.map_err(WorkError::from)?;
+    let until = until.map_or_else(
+        || "until `tallymark resume`".to_owned(),
+        |until| format!("until {}", ui::instant(until)),
+    );
+    said(global, worker, format!("{scope} paused {until}; chunks that are being read end")).await
 }
 
 impl Resume {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
         let worker = global.worker(1).await?;
-        let scope = self.scope.scope(&worker)?;
-        let before = worker.checkpoints.control().await.map_err(WorkError::from)?;
-        let was_paused = before.pause_of(scope, worker.clock.now()).is_some();
-        worker.checkpoints.set_pause(scope, None).await.map_err(WorkError::from)?;
-        let text = if was_paused { "may go on" } else { "was not paused" };
-        said(global, &worker, format!("{scope} {text}")).await
+        resume(global, &worker, self.scope.scope(&worker)?).await
     }
+}
+
+/// Ends the pause of `scope`.
+pub(super) async fn resume(
+    global: &Global,
+    worker: &Worker,
+    scope: Scope<'_>,
+) -> Result<(), Failure> {
+    let before = worker.checkpoints.control().await.map_err(WorkError::from)?;
+    let was_paused = before.pause_of(scope, worker.clock.now()).is_some();
+    worker.checkpoints.set_pause(scope, None).await.map_err(WorkError::from)?;
+    let text = if was_paused { "may go on" } else { "was not paused" };
+    said(global, worker, format!("{scope} {text}")).await
 }
 
 impl Speed {
@@ -127,11 +145,23 @@ impl Speed {
 impl Cancel {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
         let worker = global.worker(1).await?;
-        let rollup = worker.rollup(&self.rollup)?;
-        worker.cancel_backfills(rollup).await?;
-        let name = &rollup.name;
-        said(global, &worker, format!("backfills of {name} end before their next chunk")).await
+        cancel(global, &worker, worker.rollup(&self.rollup)?).await
     }
+}
+
+/// Ends the backfills of `rollup`.
+pub(super) async fn cancel(
+    global: &Global,
+    worker: &Worker,
+    rollup: &Rollup,
+) -> Result<(), Failure> {
+    let ended = worker.cancel_backfills(rollup).await?;
+    let name = &rollup.name;
+    let text = match ended {
+        Some(ended) => format!("backfill {} of {name} is cancelled", ended.id),
+        None => format!("backfills of {name} end before their next chunk"),
+    };
+    said(global, worker, text).await
 }
 
 /// Prints `text`, or how everything stands now.

@@ -6,7 +6,7 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::backfill::Direction;
-use super::{Failure, Global, Range, rollups, ui};
+use super::{Failure, Global, Range, control, rollups, ui};
 use crate::checkpoint::{Backfill, BackfillState, Scope};
 use crate::fanout::Progress;
 use crate::rollup::Rollup;
@@ -51,7 +51,7 @@ pub(super) enum Command {
     Pause {
         /// The rollup
         rollup: String,
-        /// Why, for those who wonder
+        /// Why, shown to everybody who waits
         #[arg(long, default_value = "")]
         reason: String,
     },
@@ -106,39 +106,18 @@ impl Command {
                 Ok(())
             }
             Self::Pause { rollup, reason } => {
-                let name = &worker.rollup(&rollup)?.name;
-                let at = worker.clock.now();
-                let pause = crate::checkpoint::Pause { at, reason, until: None };
-                let paused = worker.checkpoints.set_pause(Scope::Backfill(name), Some(&pause));
-                paused.await.map_err(WorkError::from)?;
-                said(global, format!("backfills of {name} are paused; chunks being read end"))
+                let scope = Scope::Backfill(&worker.rollup(&rollup)?.name);
+                control::pause(global, &worker, scope, reason, None).await
             }
             Self::Resume { rollup } => {
-                let name = &worker.rollup(&rollup)?.name;
-                let resumed = worker.checkpoints.set_pause(Scope::Backfill(name), None);
-                resumed.await.map_err(WorkError::from)?;
-                said(global, format!("backfills of {name} go on with the function's next tick"))
+                let scope = Scope::Backfill(&worker.rollup(&rollup)?.name);
+                control::resume(global, &worker, scope).await
             }
             Self::Cancel { rollup } => {
-                let rollup = worker.rollup(&rollup)?;
-                let ended = worker.cancel_backfills(rollup).await?;
-                let name = &rollup.name;
-                said(
-                    global,
-                    match ended {
-                        Some(ended) => format!("backfill {} of {name} is cancelled", ended.id),
-                        None => format!("backfills of {name} end before their next chunk"),
-                    },
-                )
+                control::cancel(global, &worker, worker.rollup(&rollup)?).await
             }
         }
     }
-}
-
-#[expect(clippy::unnecessary_wraps, reason = "the arms of a command have one type")]
-fn said(global: &Global, text: String) -> Result<(), Failure> {
-    global.print(&json!({ "said": text }), || text.clone());
-    Ok(())
 }
 
 async fn newest(worker: &Worker, rollup: &Rollup) -> Result<Option<Backfill>, WorkError> {

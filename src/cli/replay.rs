@@ -58,7 +58,7 @@ impl Replay {
         ));
         ui::confirm("Recompute them?", self.pace.yes)?;
         if let Some(function) = &self.via.via {
-            return self.replay_via(function, rollup, &slices).await;
+            return self.replay_via(global, function, rollup, &slices).await;
         }
         let watch = Stopwatch::start();
         let progress = Progress::new(&rollup.name, slices.len());
@@ -72,6 +72,7 @@ impl Replay {
     /// Lets the function replay: what failed in one event, which it may fan out; chosen slices one after another.
     async fn replay_via(
         &self,
+        global: &Global,
         function: &str,
         rollup: &Rollup,
         slices: &[Slice],
@@ -96,7 +97,7 @@ impl Replay {
         for event in &events {
             answers.push(via::invoke(function, event).await?);
         }
-        ui::json(&answers);
+        global.print(&answers, || answers.iter().map(via::text).collect::<Vec<_>>().join("\n"));
         Ok(())
     }
 

@@ -52,7 +52,7 @@ impl Run {
                 }
             };
             let answer = via::invoke(function, &event).await?;
-            ui::json(&answer);
+            global.print(&answer, || via::text(&answer));
             return Ok(());
         }
         let deadline = Deadline::after(&*worker.clock, self.budget);

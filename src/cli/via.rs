@@ -100,9 +100,112 @@ fn summary(line: &str) -> Option<String> {
     Some(text)
 }
 
+/// What a response says, for a person. Docs/EVENTS.md has its fields.
+pub(super) fn text(answer: &Value) -> String {
+    let mut lines = Vec::new();
+    let listed = answer["slices"].as_array().into_iter().flatten();
+    let slices: Vec<_> = listed.chain(answer.get("slice")).collect();
+    lines.extend((!slices.is_empty()).then(|| table(&slices)));
+    for slice in slices {
+        lines.extend(trouble(slice));
+    }
+    for key in ["failed", "refused"] {
+        let troubled = answer[key].as_array().into_iter().flatten();
+        lines.extend(troubled.filter_map(trouble));
+    }
+    lines.extend(answer["held"].as_array().into_iter().flatten().map(|held| {
+        let (rollup, reason) = (&held["rollup"], &held["reason"]);
+        let line = format!("{} is held back: {}", word(rollup), word(reason));
+        ui::wrapped(&line, 2)
+    }));
+    let counts: Vec<String> = [
+        ("succeeded", "succeeded"),
+        ("failed", "failed"),
+        ("refused", "not done"),
+        ("reopened", "reopened"),
+        ("sent", "sent to other invocations"),
+        ("unlisted", "more worked on"),
+        ("left", "left to the next tick"),
+    ]
+    .iter()
+    .filter_map(|(key, what)| {
+        let value = &answer[*key];
+        let count = value.as_array().map_or(value.as_u64(), |all| Some(all.len() as u64))?;
+        let count = usize::try_from(count).ok().filter(|count| *count > 0)?;
+        Some(format!("{} {what}", ui::counted(count, "slice")))
+    })
+    .collect();
+    lines.extend((!counts.is_empty()).then(|| counts.join(", ")));
+    if lines.is_empty() {
+        return "nothing is due".into();
+    }
+    lines.join("\n")
+}
+
+fn word(value: &Value) -> &str {
+    value.as_str().unwrap_or("unknown")
+}
+
+fn named(slice: &Value) -> String {
+    format!("{}@{}", word(&slice["rollup"]), word(&slice["start"]))
+}
+
+fn table(slices: &[&Value]) -> String {
+    let rows: Vec<Vec<String>> = slices
+        .iter()
+        .map(|slice| {
+            let count = |name: &str| slice[name].as_u64().unwrap_or(0);
+            let rewritten =
+                ["inserted", "updated", "deleted"].iter().map(|name| count(name)).sum::<u64>();
+            vec![
+                named(slice),
+                word(&slice["outcome"]).replace('_', " "),
+                ui::number(count("rows_read")),
+                ui::number(count("groups")),
+                ui::number(rewritten),
+            ]
+        })
+        .collect();
+    ui::table(&["slice", "outcome", ">rows", ">groups", ">rewritten"], &rows)
+}
+
+/// Why a slice did not succeed.
+fn trouble(slice: &Value) -> Option<String> {
+    let reason = slice["reason"].as_str()?;
+    Some(ui::wrapped(&format!("{}: {reason}", named(slice)), 2))
+}
+
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn a_response_is_text_for_a_person() {
+        let slice = |outcome: &str, reason: Value| {
+            json!({ "rollup": "daily", "start": "2026-02-12T00:00:00Z", "outcome": outcome,
+                    "reason": reason, "rows_read": 1440, "groups": 24, "inserted": 24 })
+        };
+        let tick = json!({ "trigger": "schedule", "slices": [slice("already_succeeded", Value::Null)],
+            "sent": 3, "left": 1, "held": [{ "rollup": "hourly", "reason": "paused" }] });
+        let shown = text(&tick);
+        for words in [
+            "daily@2026-02-12T00:00:00Z  already succeeded  1,440",
+            "hourly is held back: paused",
+            "3 slices sent to other invocations, 1 slice left to the next tick",
+        ] {
+            assert!(shown.contains(words), "{shown}");
+        }
+        let replay = json!({ "trigger": "replay", "succeeded": 2, "reopened": 3,
+            "failed": [slice("failed", "no disk".into())], "refused": [], "left": 0 });
+        assert_eq!(
+            text(&replay),
+            "daily@2026-02-12T00:00:00Z: no disk\n2 slices succeeded, 1 slice failed, 3 slices reopened"
+        );
+        let none = json!({ "trigger": "schedule", "slices": [], "sent": 0, "left": 0, "held": [] });
+        assert_eq!(text(&none), "nothing is due");
+    }
 
     #[test]
     fn of_a_log_the_summary_lines_are_shown() {

@@ -6,6 +6,9 @@ use chrono::{DateTime, Utc};
 
 use crate::report::{Outcome, SliceReport};
 
+/// A message that names what this function does not know is tried so often: a newer function may have sent it.
+const UNKNOWN_MAX: u32 = 3;
+
 /// A message that came back so often for want of time is let go: its slice is due, and the tick sends it again. Below
 /// the queue's `maxReceiveCount`, so that only what is not understood, or kills its worker, is a dead letter.
 pub const DELIVERIES_MAX: u32 = 15;
@@ -26,6 +29,8 @@ pub enum Fate {
     Over,
     /// It comes back after this.
     Back(Duration),
+    /// A dead letter now: no delivery will do.
+    Dead,
 }
 
 /// The fate of the message of a slice with this `report`, delivered for the `deliveries`-th time.
@@ -41,7 +46,7 @@ pub fn of_slice(report: &SliceReport, deliveries: u32, now: DateTime<Utc>) -> Fa
         // No next try: exhausted just now.
         Outcome::Failed if until.is_none() => Fate::Over,
         _ if deliveries >= DELIVERIES_MAX => Fate::Over,
-        Outcome::Held | Outcome::Waiting | Outcome::Failed | Outcome::Yielded => {
+        Outcome::Leased | Outcome::Waiting | Outcome::Failed | Outcome::Yielded => {
             Fate::Back(until.unwrap_or_default())
         }
         Outcome::Stale | Outcome::Fenced => Fate::Back(Duration::ZERO),
@@ -56,6 +61,15 @@ pub fn of_trouble(deliveries: u32) -> Fate {
     }
     let doublings = deliveries.saturating_sub(1).min(5);
     Fate::Back((OUTAGE_FIRST * (1 << doublings)).min(OUTAGE_MAX))
+}
+
+/// The fate of a message that is no slice, or of one that names a rollup or slice which there is not.
+#[must_use]
+pub fn of_misunderstood(is_slice: bool, deliveries: u32) -> Fate {
+    match is_slice && deliveries < UNKNOWN_MAX {
+        true => of_trouble(deliveries),
+        false => Fate::Dead,
+    }
 }
 
 #[cfg(test)]
@@ -94,7 +108,7 @@ mod tests {
             (Outcome::Exhausted, None, Fate::Over),
             (Outcome::Failed, None, Fate::Over),
             (Outcome::Failed, soon, back(41)),
-            (Outcome::Held, soon, back(41)),
+            (Outcome::Leased, soon, back(41)),
             (Outcome::Waiting, soon, back(41)),
             (Outcome::Yielded, soon, back(41)),
             (Outcome::Yielded, None, back(0)),
@@ -114,6 +128,13 @@ mod tests {
         let yielded = report(Outcome::Yielded, None);
         assert_eq!(of_slice(&yielded, DELIVERIES_MAX - 1, now), Fate::Back(Duration::ZERO));
         assert_eq!(of_slice(&yielded, DELIVERIES_MAX, now), Fate::Over);
+    }
+
+    #[test]
+    fn what_is_not_understood_is_a_dead_letter_at_once() {
+        assert_eq!(of_misunderstood(false, 1), Fate::Dead);
+        let fates: Vec<_> = (1..=UNKNOWN_MAX).map(|n| of_misunderstood(true, n)).collect();
+        assert_eq!(fates, [of_trouble(1), of_trouble(2), Fate::Dead]);
     }
 
     #[test]

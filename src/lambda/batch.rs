@@ -1,5 +1,7 @@
 //! Messages of a queue: one slice each.
 
+use std::time::Duration;
+
 use aws_lambda_events::sqs::SqsBatchResponse;
 use serde_json::{Value, json};
 use tracing::Instrument as _;
@@ -41,7 +43,12 @@ pub(super) async fn batch(
                 }
             }
         };
-        if let Fate::Back(wait) = fate.instrument(span).await {
+        let wait = match fate.instrument(span.clone()).await {
+            Fate::Over => None,
+            Fate::Back(wait) => Some(wait),
+            Fate::Dead => bury(worker, message).instrument(span).await,
+        };
+        if let Some(wait) = wait {
             back.push(&message.id);
             if let (Some(queues), Some(receipt)) = (&worker.queues, &message.receipt)
                 && let Err(error) = queues.hide(receipt, wait).await
@@ -76,9 +83,22 @@ fn trouble(message: &Message, error: &HandleError) -> Fate {
         error = %crate::text::cut(&error.to_string()),
         "message could not be worked on"
     );
+    let deliveries = message.receipt.as_ref().map_or(1, |it| it.deliveries);
     match error {
-        // No try will understand it: the sooner it is a dead letter, the better.
-        HandleError::Event(_) => Fate::Back(std::time::Duration::ZERO),
-        _ => fate::of_trouble(message.receipt.as_ref().map_or(1, |it| it.deliveries)),
+        HandleError::Event(_) => fate::of_misunderstood(message.request.is_ok(), deliveries),
+        _ => fate::of_trouble(deliveries),
     }
+}
+
+/// Makes a dead letter of a message at once, in place of after as many tries as the queue allows. Where that
+/// cannot be done it comes back, and its queue does it in the end: the answer is when.
+async fn bury(worker: &Worker, message: &Message) -> Option<Duration> {
+    if let (Some(queues), Some(receipt)) = (&worker.queues, &message.receipt) {
+        match queues.bury(receipt, &message.body).await {
+            Ok(true) => return None,
+            Ok(false) => {}
+            Err(error) => tracing::warn!(error = %error, "not made a dead letter"),
+        }
+    }
+    Some(Duration::ZERO)
 }

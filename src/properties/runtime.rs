@@ -85,7 +85,7 @@ fn fates(deliveries: u32, retry_at: Option<DateTime<Utc>>) {
         Outcome::Yielded,
         Outcome::Failed,
         Outcome::AlreadySucceeded,
-        Outcome::Held,
+        Outcome::Leased,
         Outcome::Waiting,
         Outcome::Exhausted,
         Outcome::Sealed,

@@ -99,7 +99,7 @@ async fn a_typing_error_is_answered_with_what_was_meant() {
     let (place, _database) = Place::with_events(1).await;
     place.run(&["init"]).good();
     place
-        .sql("CREATE SCHEMA shop; CREATE TABLE shop.orders (at timestamptz, \"userId\" int)")
+        .sql("CREATE SCHEMA shop; CREATE TABLE shop.orders (at timestamptz, \"userId\" int); INSERT INTO shop.orders VALUES (now() - interval '1 day', 1)")
         .await;
     for (wrong, words) in [
         (daily(1).replace("public.events", "public.event"), "did you mean `public.events`?"),

@@ -130,3 +130,46 @@ fn every_test_that_the_pages_on_reliability_and_security_name_exists() {
         assert!(names.iter().any(|name| name.contains(filter)), "no test is named {filter}");
     }
 }
+
+/// Every file of this repository that a page, a comment or an infrastructure file names by its path.
+#[test]
+fn every_path_that_is_named_exists() {
+    const ROOTS: [&str; 9] =
+        ["src/", "tests/", "docs/", "infra/", "events/", "examples/", "benches/", "fuzz/", ".ci/"];
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (mut missing, mut named) = (Vec::new(), 0);
+    let mut directories = vec![root.to_owned()];
+    // A directory enters once.
+    while let Some(directory) = directories.pop() {
+        for path in fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            let is_ours = !name.starts_with('.') || name == ".ci";
+            if path.is_dir() && is_ours && name != "target" && name != "corpus" {
+                directories.push(path);
+                continue;
+            }
+            let is_text = ["md", "rs", "tf", "yaml", "py", "sh", "sql", "toml", "tftpl"]
+                .iter()
+                .any(|suffix| path.extension().is_some_and(|it| it == *suffix));
+            // What changed in the past may name what is gone.
+            if !is_text || name == "CHANGELOG.md" {
+                continue;
+            }
+            let text = fs::read_to_string(&path).unwrap();
+            let is_part = |letter: char| letter.is_ascii_alphanumeric() || "/_.-".contains(letter);
+            for word in text.split(|letter: char| !is_part(letter)) {
+                let word = word.trim_end_matches(['.', '/', '-']);
+                let is_file = word.rsplit('/').next().is_some_and(|last| last.contains('.'));
+                if !is_file || !ROOTS.iter().any(|root| word.starts_with(root)) {
+                    continue;
+                }
+                named += 1;
+                if !root.join(word).exists() {
+                    missing.push(format!("{}: {word}", path.strip_prefix(root).unwrap().display()));
+                }
+            }
+        }
+    }
+    assert!(named > 100, "{named} paths");
+    assert!(missing.is_empty(), "{}", missing.join("\n"));
+}

@@ -287,6 +287,32 @@ async fn a_backfill_is_exact_whatever_happens_to_messages_and_functions() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_understood_is_tried_once_and_logged_once() {
+    let account = Account::new(2, 1, "grace", Faults::default()).await;
+    let mut function = account.function();
+    // Not of this account's policy: a message and an invocation that no function will understand.
+    account.sqs.send("fresh", "no slice");
+    let (event, handle) = account.sqs.receive("fresh").unwrap();
+    let answer = function.invoke(&event);
+    assert_eq!(answer.response()["batchItemFailures"], json!([]), "acknowledged");
+    account.sqs.delete("fresh", &handle);
+    let (buried, _) = account.sqs.receive("fresh-dead").unwrap();
+    assert_eq!(buried["Records"][0]["body"], "no slice");
+    let answer = function.invoke(&json!({ "trigger": "breakfast" }));
+    assert_eq!(answer.error().0, "EventNotUnderstood");
+    let lines = function.stop().stdout;
+    let errors = |word: &str| {
+        lines.iter().filter(|line| line.contains("\"ERROR\"") && line.contains(word)).count()
+    };
+    assert_eq!(
+        (errors("message could not be worked on"), errors("breakfast")),
+        (1, 1),
+        "{lines:?}"
+    );
+    assert_eq!(errors(""), 2, "{lines:?}");
+}
+
 /// Ten years of hours are planned by functions that are killed meanwhile: every slice is sent, in little memory.
 #[tokio::test(flavor = "multi_thread")]
 async fn planning_ten_years_of_hours_survives_being_killed() {
@@ -562,12 +588,14 @@ async fn the_command_line_lets_the_function_work_and_shows_what_it_did() {
     };
     let hour = |hours: i64| (this_hour() - TimeDelta::hours(hours)).to_rfc3339();
     let one = run(&["run", "hourly", "--slice", &hour(2), "--via", "tallymark"]).good();
-    assert_eq!(one.json()["slice"]["outcome"], "succeeded");
+    assert!(one.out.contains("  succeeded") && !one.out.contains('{'), "{}", one.out);
     assert!(one.err.contains("succeeded: 2 rows, 2 groups"), "{}", one.err);
     let again = ["replay", "hourly", "--slice", &hour(2), "--yes", "--via", "tallymark"];
     let again = run(&again).good();
-    assert!(again.out.contains("\"attempt\": 2"), "{}", again.out);
-    let tick = run(&["run", "--via", "tallymark"]).good();
+    assert!(again.out.contains("  succeeded") && !again.out.contains('{'), "{}", again.out);
+    let again = ["replay", "hourly", "--slice", &hour(2), "--yes", "--via", "tallymark", "--json"];
+    assert_eq!(run(&again).good().json()[0]["slice"]["attempt"], 3);
+    let tick = run(&["run", "--via", "tallymark", "--json"]).good();
     assert_eq!(tick.json()["sent"], 39, "24 fresh ones and a backfill of the rest");
     let wrong = run(&["run", "hourly", "--via", "tallymark"]);
     assert_eq!(wrong.code, Some(2), "{}", wrong.err);

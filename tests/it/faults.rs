@@ -167,7 +167,7 @@ fn after_the_lease(place: &Place) -> serde_json::Value {
     let watch = Stopwatch::start();
     loop {
         let ended = place.run(&RUN).good().json()["slices"][0].clone();
-        if ended["outcome"] != "held" {
+        if ended["outcome"] != "leased" {
             return ended;
         }
         assert!(watch.elapsed().as_secs() < 60, "{ended}");

@@ -186,12 +186,12 @@ async fn a_zombie_writes_nothing(place: &Place) {
     until(place, "SELECT 1 FROM tallymark.progress WHERE chunks >= 2").await;
     signal(&zombie, "-STOP");
     let held = place.run(&run).good().json();
-    assert_eq!(held["slices"][0]["outcome"], "held", "{held}");
+    assert_eq!(held["slices"][0]["outcome"], "leased", "{held}");
     // The lease: what is left of the budget, and 5 s.
     let watch = Stopwatch::start();
     let ended = loop {
         let ended = place.run(&run).good().json();
-        if ended["slices"][0]["outcome"] != "held" {
+        if ended["slices"][0]["outcome"] != "leased" {
             break ended;
         }
         assert!(watch.elapsed().as_secs() < 60, "{ended}");
@@ -243,7 +243,7 @@ async fn of_50_processes_that_claim_a_slice_one_works() {
         .collect();
     let count = |word: &str| outcomes.iter().filter(|outcome| *outcome == word).count();
     assert_eq!(count("succeeded"), 1, "{outcomes:?}");
-    assert_eq!(count("held") + count("already_succeeded"), 49, "{outcomes:?}");
+    assert_eq!(count("leased") + count("already_succeeded"), 49, "{outcomes:?}");
     let checkpoints = checkpoints(&place).await;
     assert_eq!((checkpoints.len(), checkpoints[0].attempt), (1, 1));
     is_done(&place, 1).await;

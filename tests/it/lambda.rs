@@ -350,7 +350,8 @@ async fn lambda_acknowledges_a_message_only_if_another_delivery_could_change_not
     let mut function = start(&fixture);
     let answer = function.invoke(&batch(&[held, exhausted, done, done, "2999-01-01T00:00:00Z"]));
     assert_eq!(back(&answer), [held, "2999-01-01T00:00:00Z"]);
-    for (start, outcome) in [(held, "held"), (exhausted, "exhausted"), (done, "already_succeeded")]
+    for (start, outcome) in
+        [(held, "leased"), (exhausted, "exhausted"), (done, "already_succeeded")]
     {
         let answer = function.invoke(&slice(start));
         assert_has(answer.response(), &json!({ "slice": { "outcome": outcome, "attempt": null } }));

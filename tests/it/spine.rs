@@ -265,7 +265,7 @@ async fn of_fifty_workers_one_works() {
     }
     let reports = join_all(workers.iter().map(|worker| worker.run("2026-01-01"))).await;
     let count = |outcome| reports.iter().filter(|report| report.outcome == outcome).count();
-    assert_eq!((count(Outcome::Succeeded), count(Outcome::Held)), (1, 49));
+    assert_eq!((count(Outcome::Succeeded), count(Outcome::Leased)), (1, 49));
     world.verify_all("2026-01-02").await;
 }
 
@@ -374,7 +374,7 @@ async fn a_stale_attempt_is_fenced() {
         deadline: now + TimeDelta::seconds(1),
     };
     let lease = world.worker.checkpoints.claim(&claim).await.unwrap();
-    assert_eq!(world.run("2026-01-01").await.outcome, Outcome::Held);
+    assert_eq!(world.run("2026-01-01").await.outcome, Outcome::Leased);
     clock.advance(std::time::Duration::from_secs(10));
     assert_eq!(world.run("2026-01-01").await.attempt, Some(2));
     world.sql("DELETE FROM events WHERE kind = 'a'").await;

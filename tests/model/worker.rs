@@ -125,7 +125,7 @@ impl Steps<'_> {
             Ok(item) => item,
             Err(illegal) => {
                 let end = match illegal {
-                    Illegal::Held { .. } => End::Told(Outcome::Held, found.map(|it| it.lease)),
+                    Illegal::Held { .. } => End::Told(Outcome::Leased, found.map(|it| it.lease)),
                     Illegal::Backoff { .. } => End::Told(Outcome::Waiting, found.map(|it| it.wait)),
                     Illegal::Exhausted { .. } => End::Told(Outcome::Exhausted, None),
                     _ => End::Told(Outcome::AlreadySucceeded, None),

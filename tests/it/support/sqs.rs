@@ -272,6 +272,11 @@ impl Shared {
                     "ApproximateNumberOfMessages": visible.to_string(),
                     "ApproximateNumberOfMessagesNotVisible": (messages.len() - visible).to_string(),
                     "ApproximateNumberOfMessagesDelayed": "0",
+                    "RedrivePolicy": json!({
+                        "deadLetterTargetArn":
+                            format!("arn:aws:sqs:eu-central-1:123456789012:{queue}-dead"),
+                        "maxReceiveCount": self.deliveries_max,
+                    }).to_string(),
                 }})
             }
             _ => panic!("unexpected action {action}"),
