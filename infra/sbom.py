@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
-"""Writes what is in the function's zip as a software bill of materials: CycloneDX 1.5, JSON.
+"""Writes what is in a package as a software bill of materials: CycloneDX 1.5, JSON.
 
-    infra/sbom.py OUTPUT PROCESSOR [NAME=FILE ...]
+    infra/sbom.py [--features lambda | default] OUTPUT TARGET [NAME=FILE ...]
 
-The crates are those that `bootstrap` is built of for this processor (x86_64 or arm64), as Cargo.lock has them; the files are
-those of the zip, each with its hash. The same inputs give the same bytes: it holds no time and no random number. Needs
-cargo. infra/sbom_check.py holds it against `cargo tree` and the schema.
+The crates are those that a binary is built of for this target, as Cargo.lock has them: `bootstrap` with the features
+`lambda`, which is assumed, or `tallymark` with `default`. The files are those of the package, each with its hash. TARGET is
+Rust's name of it, or a processor of Lambda (x86_64 or arm64). The same inputs give the same bytes: it holds no time and no
+random number. Needs cargo. infra/sbom_check.py compares it with `cargo tree` and the schema.
 """
 
+import argparse
 import hashlib
 import json
 import os
@@ -17,9 +19,10 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-TARGETS = {"x86_64": "x86_64-unknown-linux-gnu", "arm64": "aarch64-unknown-linux-gnu"}
-# What infra/package.sh builds, and what of it ends up in the binary or helps to make it.
-FEATURES = ["--locked", "--no-default-features", "--features", "lambda"]
+LAMBDA_TARGETS = {"x86_64": "x86_64-unknown-linux-gnu", "arm64": "aarch64-unknown-linux-gnu"}
+# What infra/package.sh and a release build.
+FEATURES = {"lambda": ["--no-default-features", "--features", "lambda"], "default": []}
+# The dependencies that end up in the binary or help to make it.
 KINDS = {None, "build"}
 # Python has a reader of TOML only from 3.11 on.
 LOCKED = re.compile(r'^name = "(.*)"\nversion = "(.*)"\nsource = ".*"\nchecksum = "(.*)"$', re.MULTILINE)
@@ -28,14 +31,14 @@ LOCKED = re.compile(r'^name = "(.*)"\nversion = "(.*)"\nsource = ".*"\nchecksum 
 def cargo(*arguments):
     """What a command of cargo prints."""
     manifest = ["--manifest-path", str(ROOT / "Cargo.toml")]
-    run = subprocess.run(["cargo", *arguments, *manifest], check=True, stdout=subprocess.PIPE)
+    run = subprocess.run(["cargo", *arguments, "--locked", *manifest], check=True, stdout=subprocess.PIPE)
     return run.stdout.decode()
 
 
-def graph(target):
+def graph(target, features):
     """Packages by their id, and the ids that each of those that are built depends on."""
     metadata = json.loads(
-        cargo("metadata", "--format-version=1", "--filter-platform", target, *FEATURES)
+        cargo("metadata", "--format-version=1", "--filter-platform", target, *FEATURES[features])
     )
     packages = {package["id"]: package for package in metadata["packages"]}
     nodes = {node["id"]: node for node in metadata["resolve"]["nodes"]}
@@ -55,10 +58,10 @@ def graph(target):
     return packages, needs, metadata["resolve"]["root"]
 
 
-def built(target):
+def built(target, features):
     """The names and versions that `cargo tree` shows."""
     lines = cargo(
-        "tree", "--edges=normal,build", "--prefix=none", "--format={p}", "--target", target, *FEATURES
+        "tree", "--edges=normal,build", "--prefix=none", "--format={p}", "--target", target, *FEATURES[features]
     )
     return {tuple(line.split()[:2]) for line in lines.splitlines() if line}
 
@@ -88,7 +91,7 @@ def component(package, checksums):
 
 
 def file(name, path):
-    """A file of the zip."""
+    """A file of the package."""
     digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
     return {
         "type": "file",
@@ -98,12 +101,11 @@ def file(name, path):
     }
 
 
-def bill(processor, files):
+def bill(target, features, files):
     """The whole document."""
-    target = TARGETS[processor]
-    packages, needs, root = graph(target)
+    packages, needs, root = graph(target, features)
     # What only the tests switch on is in the resolved graph, but not in the build.
-    in_build = built(target)
+    in_build = built(target, features)
     is_built = lambda package: (package["name"], f"v{package['version']}") in in_build
     lock = (ROOT / "Cargo.lock").read_text()
     checksums = {(name, version): checksum for name, version, checksum in LOCKED.findall(lock)}
@@ -126,7 +128,7 @@ def bill(processor, files):
             "component": about,
             "properties": [
                 {"name": "tallymark:target", "value": target},
-                {"name": "tallymark:features", "value": "lambda"},
+                {"name": "tallymark:features", "value": features},
             ],
         },
         "components": sorted(crates, key=lambda it: it["bom-ref"])
@@ -135,15 +137,22 @@ def bill(processor, files):
     }
 
 
-def main(output, processor, *files):
-    document = bill(processor, [name.split("=", 1) for name in files])
-    unfinished = f"{output}.part"
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--features", choices=FEATURES, default="lambda")
+    parser.add_argument("output", metavar="OUTPUT")
+    parser.add_argument("target", metavar="TARGET")
+    parser.add_argument("files", nargs="*", metavar="NAME=FILE")
+    given = parser.parse_args()
+    target = LAMBDA_TARGETS.get(given.target, given.target)
+    document = bill(target, given.features, [name.split("=", 1) for name in given.files])
+    unfinished = f"{given.output}.part"
     with open(unfinished, "w", encoding="utf-8") as out:
         json.dump(document, out, indent=1, ensure_ascii=False)
         out.write("\n")
-    os.replace(unfinished, output)
-    print(f"{os.path.relpath(output)}: {len(document['components'])} components")
+    os.replace(unfinished, given.output)
+    print(f"{os.path.relpath(given.output)}: {len(document['components'])} components")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()
