@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Judges template.yaml and infra/terraform: AWS's linters, a linter of policies, and what must be the same in both; and
-# the list of what is in the zip, which needs cargo. Needs python3; brings its tools into target/lint. Asks nothing of AWS.
+# Judges template.yaml and infra/terraform: AWS's linters, a linter of policies, and what must be the same in both; the
+# lists of what is in a package, which needs cargo; and the workflows with all shell scripts. Needs python3; brings its
+# tools into target/lint. Asks nothing of AWS or GitHub.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=us-east-1 AWS_EC2_METADATA_DISABLED=true
@@ -36,6 +37,9 @@ start "sam validate --lint" "$venv/bin/sam" validate --lint --template template.
 start "cfn-lint" "$venv/bin/cfn-lint" template.yaml
 start "the SBOM" "$venv/bin/python" infra/sbom_check.py
 start "policies, and Terraform against the template" "$venv/bin/python" infra/lint.py
+start "actionlint" "$venv/bin/actionlint" -no-color -shellcheck "$venv/bin/shellcheck" -pyflakes=
+start "zizmor" "$venv/bin/zizmor" --offline --quiet --color=never .github/workflows
+start "shellcheck" "$venv/bin/shellcheck" .ci/run infra/*.sh packaging/*.sh
 if command -v terraform >/dev/null; then
     start "terraform fmt -check" terraform fmt -check -diff -recursive infra/terraform
 else
