@@ -45,7 +45,8 @@ async fn main() -> anyhow::Result<()> {
         let (request, trace) =
             (event.context.request_id.clone(), event.context.xray_trace_id.clone());
         let span = tracing::info_span!("invocation", request.id = request, trace.id = trace);
-        let result = invoke(&function, event);
+        // Boxed: as part of this future its own nests deeper than the compiler follows.
+        let result = Box::pin(invoke(&function, event));
         let result = result.instrument(span.clone()).await;
         result.inspect_err(|Diagnostic { error_type, error_message }| {
             span.in_scope(|| {
