@@ -76,12 +76,15 @@ impl Worker {
         let mut standing = None;
         for _ in 0..BATCHES_MAX {
             let mut tx = self.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &label).await?;
-            let (now, _) = settle::now(&mut tx).await?;
             let found = standing.insert(capture.standing(&mut tx).await?);
             let (marks, has_more) = match &found.key {
                 Some(key) => marks::read(&mut tx, key).await?,
                 None => (Vec::new(), false),
             };
+            // After the marks: a slice that another worker read before one of these changes was over
+            // before the change, and so is over now. By an earlier instant it might not be, and its
+            // mark would be deleted for nothing.
+            let (now, _) = settle::now(&mut tx).await?;
             tx.rollback().await?;
             if !marks.is_empty() && !self.move_marks(&ready, &marks, now, deadline, &label).await? {
                 break;
@@ -160,7 +163,7 @@ impl Worker {
         let mut tx = self.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &label).await?;
         let near = self.clock.now();
         let comparison = Offsets::around(axis, near, near);
-        let (now, _, zones) = settle::now_comparing(&mut tx, comparison.as_ref()).await?;
+        let (_, _, zones) = settle::now_comparing(&mut tx, comparison.as_ref()).await?;
         zones.map_err(|mismatch| WorkError::Usage(format!("late: {mismatch}")))?;
         let until = changes::seen_until(&mut tx, rollup, WAIT).await?;
         tx.rollback().await?;
@@ -177,6 +180,8 @@ impl Worker {
             let mut tx = self.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &label).await?;
             match changes::hours(&mut tx, rollup, &shape, axis, (from, until)).await {
                 Ok(hours) => {
+                    // After the changes were read, as for marks.
+                    let (now, _) = settle::now(&mut tx).await?;
                     tx.rollback().await?;
                     if self.reopen_hours(rollup, &hours, now, deadline, "late change").await? {
                         self.checkpoints.set_changes_until(&rollup.name, until).await?;

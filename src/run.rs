@@ -308,7 +308,7 @@ impl Work<'_> {
         let settled = match &self.rollup.fine {
             // The finer slices were, or this one would not have been claimed.
             Some(_) => Settled::By("rollup"),
-            None => settle(&mut tx, what, horizon, wait).await?,
+            None => settle(&mut tx, what, horizon, wait, &self.worker.horizons).await?,
         };
         let by = match settled {
             Settled::By(by) => by,

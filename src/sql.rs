@@ -30,6 +30,19 @@ pub fn literal(text: &str) -> String {
     }
 }
 
+/// `text` in dollar quotes, as a function's body: the tag is one that does not end within the text.
+#[must_use]
+pub fn dollar_quoted(text: &str) -> String {
+    let body = format!("\n{}\n", text.trim());
+    let mut tag = "$tallymark$".to_owned();
+    let mut count = 0_usize;
+    while format!("{body}{tag}").find(&tag) != Some(body.len()) {
+        count += 1;
+        tag = format!("$tallymark{count}$");
+    }
+    format!("{tag}{body}{tag}")
+}
+
 /// `instant` as a `timestamptz` literal.
 #[must_use]
 pub fn timestamptz(instant: DateTime<Utc>) -> String {
@@ -45,5 +58,8 @@ mod tests {
         assert_eq!(ident(r#"a"; DROP"#), r#""a""; DROP""#);
         assert_eq!(literal("it's"), "'it''s'");
         assert_eq!(literal(r"\'; DROP"), r"E'\\''; DROP'");
+        assert_eq!(dollar_quoted("x"), "$tallymark$\nx\n$tallymark$");
+        let hostile = dollar_quoted("a$tallymark$; DROP $tallymark1$");
+        assert!(hostile.starts_with("$tallymark2$\na$") && hostile.ends_with("\n$tallymark2$"));
     }
 }

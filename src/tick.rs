@@ -266,7 +266,7 @@ impl Worker {
             return self.left_asleep(only, now, &reason, report).await;
         }
         report.doing = "looking for late changes";
-        report.problems = self.notice_late(deadline).await;
+        report.problems = Box::pin(self.notice_late(deadline)).await;
         report.doing = "reading the checkpoints";
         let (mut fresh, mut redefined) = (Vec::new(), Vec::new());
         let mut rollups: Vec<_> = self.chosen(only).collect();
@@ -491,7 +491,7 @@ impl Worker {
             self.checkpoints.reopen(&rollup.name, slice.start(), reason, now).await?;
         }
         let options = RunOptions { backfill, ..RunOptions::default() };
-        self.run(rollup, slice, deadline, options).await
+        Box::pin(self.run(rollup, slice, deadline, options)).await
     }
 
     /// Writes the watermark if it has moved on by at least `step` slices, or if it can be told now

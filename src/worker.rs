@@ -15,6 +15,7 @@ use crate::queue::{QueueError, Queues};
 use crate::rollup::Rollup;
 use crate::source::fine;
 use crate::source::pace::Pace;
+use crate::source::settle;
 use crate::source::shape::{self, Shape, ShapeError};
 use crate::target::ddl::DdlError;
 use crate::target::{Registered, Target, TargetError};
@@ -50,6 +51,8 @@ pub struct Worker {
     pub clock: Arc<dyn Clock>,
     /// How long, at most, an attempt waits for transactions that were writing at its slice's end.
     pub settle_wait_max: Duration,
+    /// What slices found out about the open transactions of the source.
+    pub(crate) horizons: settle::Horizons,
     /// With what the registry said when they were asked for.
     shapes: Mutex<HashMap<String, (Arc<Shape>, Registered)>>,
     paces: Mutex<HashMap<String, Pace>>,
@@ -245,6 +248,7 @@ impl Worker {
             interrupt,
             clock,
             settle_wait_max,
+            horizons: settle::Horizons::default(),
             shapes: Mutex::default(),
             paces: Mutex::default(),
             backfills: Mutex::default(),

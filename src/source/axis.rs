@@ -221,6 +221,7 @@ impl Axis {
             }
             Reading::Epoch(unit) => {
                 let scale = unit.per_second();
+                let scale = format!("{scale}::double precision");
                 (format!("{column}::double precision OPERATOR(pg_catalog./) {scale}"), None)
             }
         }

@@ -32,7 +32,7 @@ pub struct Purpose {
 }
 
 /// The version of the functions and triggers in [`super::triggers`].
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// A source table whose late changes are to be captured, for all rollups that count it.
 #[derive(Clone, Debug)]
@@ -180,7 +180,10 @@ impl Capture {
             Some(name) => name,
             None => function_name(&relations[0].name),
         };
-        let mut sql = shared(tx, relations[0].has_marks).await?;
+        let mut sql = match shared(tx, reader, relations[0].has_marks).await? {
+            Ok(sql) => sql,
+            Err(problem) => return Ok(Err(problem)),
+        };
         sql.push(triggers::mark_function(&name, &self.axes));
         sql.push(triggers::function(&name, &self.axes));
         let purpose = serde_json::to_string(&self.purpose()).unwrap_or_default();
@@ -293,18 +296,40 @@ fn function_name(relation: &str) -> String {
     format!("capture_{hex}")
 }
 
-/// The schema and the table of marks.
-async fn shared(tx: &mut Tx, has_marks: bool) -> Result<Vec<String>, DbError> {
-    let mut sql = Vec::new();
-    let schema = "SELECT FROM pg_namespace WHERE nspname = 'tallymark'";
-    if tx.rows("looking for schemas", schema.into()).await?.is_empty() {
-        sql.push("CREATE SCHEMA tallymark".to_owned());
+/// The schema and the table of marks. The functions run as the role that installs them, and whoever
+/// owns the schema can put other things in the place of what they call: so a schema of anybody
+/// else's, but the role that reads, is refused.
+async fn shared(
+    tx: &mut Tx,
+    reader: &str,
+    has_marks: bool,
+) -> Result<Result<Vec<String>, String>, DbError> {
+    const DOING: &str = "looking at the schema tallymark";
+    // Operators of the session's path would become part of the triggers' conditions.
+    let mut sql = vec!["SET LOCAL search_path = pg_catalog, pg_temp".to_owned()];
+    let schema = format!(include_str!("capture_schema.sql"), reader = literal(reader));
+    match tx.rows(DOING, schema).await?.first() {
+        None => sql.push("CREATE SCHEMA tallymark".to_owned()),
+        Some(row) => {
+            let found: Option<String> =
+                row.try_get("stranger").map_err(|error| tx.error(DOING, error))?;
+            if let Some(role) = found {
+                return Ok(Err(format!(
+                    "{role} can replace what stands in the schema tallymark, and would act as the \
+                     owner of the capture's functions; run ALTER SCHEMA tallymark OWNER TO the role \
+                     that installs, and REVOKE CREATE ON SCHEMA tallymark FROM {role}"
+                )));
+            }
+        }
     }
-    if !has_marks {
+    if has_marks {
+        // An older version's table lacks it.
+        sql.push("ALTER TABLE tallymark.mark ADD COLUMN IF NOT EXISTS xact xid8".to_owned());
+    } else {
         sql.push(include_str!("mark.sql").trim().to_owned());
         sql.push("REVOKE ALL ON tallymark.mark FROM PUBLIC".to_owned());
     }
-    Ok(sql)
+    Ok(Ok(sql))
 }
 
 /// The table, first, with its partitions or children; none if there is no such table.

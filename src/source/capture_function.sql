@@ -1,29 +1,38 @@
 CREATE OR REPLACE FUNCTION tallymark.{name}() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER AS $capture$
--- Sees to it that the hours of a late change are marked for Tallymark. Called for late rows only:
--- the triggers' WHEN conditions decide. Once a transaction and hour: those that are marked stand in
--- a setting that is local to the transaction, after the seconds of the unit that they are counted in
--- (`3600,0:490896,0:490895,`), the newest first; `*`: all of time is marked.
+LANGUAGE plpgsql SECURITY DEFINER AS {quote}
+-- Marks the hours of a late change for Tallymark, each once a transaction. The triggers' WHEN conditions
+-- decide which change is late. The setting `tallymark.{name}` lists what the transaction has marked:
+-- the seconds of the unit, then each unit with the place of its mark (`3600;0:490896=(0,7);`), the newest
+-- first. Every session can write that setting, so the list only says where to look: an hour counts as
+-- marked where the row at that place is a mark of this very transaction that covers it.
+--
+-- Reading one's own row by its place takes no lock that a SERIALIZABLE transaction could fail on.
 --
 -- This runs for each row of a late bulk load, and setting a search_path would take longer than all of
--- it. So every type, function and operator has its schema here, and no name is looked up in a
--- path that the session could choose. What is done with the owner's rights is {name}_mark's.
+-- it. So every type, function and operator has its schema here, and each function is one that is
+-- written in C and takes one kind of argument: those written in SQL look up names of their own in
+-- the session's path. {name}_mark does what writes.
 DECLARE
     seen pg_catalog.text := pg_catalog.current_setting('tallymark.{name}', true);
+    key pg_catalog.text;
+    place pg_catalog.text;
+    is_marked boolean;
 BEGIN
-    IF seen IS NULL OR seen OPERATOR(pg_catalog.=) '' OR seen OPERATOR(pg_catalog.=) '*'
-        OR TG_OP OPERATOR(pg_catalog.=) 'TRUNCATE'
+    IF TG_OP OPERATOR(pg_catalog.=) 'TRUNCATE'::pg_catalog.text THEN
+        seen := tallymark.{name}_mark(NULL::pg_catalog.oid, NULL::pg_catalog.text,
+            NULL::pg_catalog.text, NULL::double precision, NULL::double precision);
+        RETURN NULL;
+    END IF;
+    IF seen IS NULL OR NOT (pg_catalog.starts_with(seen, '3600;'::pg_catalog.text)
+        OR pg_catalog.starts_with(seen, '86400;'::pg_catalog.text)
+        OR pg_catalog.starts_with(seen, '2764800;'::pg_catalog.text))
     THEN
-        IF seen OPERATOR(pg_catalog.=) '*' THEN
-            RETURN NULL;
-        END IF;
-        seen := tallymark.{name}_mark(
-            CASE WHEN TG_OP OPERATOR(pg_catalog.<>) 'TRUNCATE' THEN TG_RELID END, NULL, NULL, NULL, NULL);
-        IF seen OPERATOR(pg_catalog.=) '*' THEN
+        seen := tallymark.{name}_mark(TG_RELID, NULL::pg_catalog.text,
+            NULL::pg_catalog.text, NULL::double precision, NULL::double precision);
+        IF seen IS NULL THEN
             RETURN NULL;
         END IF;
     END IF;
 {axes}
     RETURN NULL;
 END
-$capture$

@@ -1,53 +1,67 @@
 CREATE OR REPLACE FUNCTION tallymark.{name}_mark(
     relation oid, axis text, key text, first_second double precision, last_second double precision
 ) RETURNS text
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $capture$
--- Marks what is not marked yet in this transaction, and returns the list of what is. Without a key:
--- the transaction's first late row, of this relation; without a relation either: a TRUNCATE. Past
--- {hours_max} bytes of hours the unit is a day, past {days_max} bytes of days it is 32 days. Writers
--- never wait for each other: marks are only ever added.
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS {quote}
+-- Adds a mark, and returns the list of what this transaction has marked; NULL: there is nothing more to
+-- mark. Without a key: the transaction's first late row, of this relation; without a relation either: a
+-- TRUNCATE. Past {hours_max} bytes of hours the unit is a day, past {days_max} bytes of days it is 32 days.
+-- Writers never wait for each other: marks are only ever added.
 DECLARE
     seen text := coalesce(current_setting('tallymark.{name}', true), '');
-    unit bigint;
-    first_hour bigint;
-    last_hour bigint;
+    unit bigint := CASE WHEN starts_with(seen, '3600;') THEN 3600 WHEN starts_with(seen, '86400;') THEN 86400
+        WHEN starts_with(seen, '2764800;') THEN 2764800 END;
+    first bigint;
+    last bigint;
+    place tid;
 BEGIN
     IF key IS NULL THEN
         -- A renamed column must not break the application's writes, and a missing table of marks
         -- neither; `tallymark check` tells of both.
         IF to_regclass('tallymark.mark') IS NULL THEN
-            RETURN '*';
+            RETURN NULL;
         END IF;
-        IF relation IS NULL OR {columns_max} <> (
+        IF relation IS NOT NULL AND {columns_max} = (
             SELECT count(*) FROM pg_attribute
             WHERE attrelid = relation AND NOT attisdropped AND attname IN ({columns})
         ) THEN
-            INSERT INTO tallymark.mark (capture, axis) VALUES {everything};
-            seen := '*';
+            seen := '3600;';
         ELSE
-            seen := '3600,';
+            -- `*(0,7)`: all of time is marked, there.
+            IF relation IS NOT NULL AND translate(seen, '0123456789', '') = '*(,)' THEN
+                PERFORM FROM tallymark.mark m
+                WHERE m.ctid = substr(seen, 2)::tid AND m.xact = pg_current_xact_id()
+                    AND m.marked_at >= transaction_timestamp() AND m.capture = '{name}'
+                    AND m.first_hour IS NULL;
+                IF FOUND THEN
+                    RETURN NULL;
+                END IF;
+            END IF;
+            FOR axis IN VALUES {everything} LOOP
+                INSERT INTO tallymark.mark (capture, axis, xact)
+                VALUES ('{name}', axis, pg_current_xact_id()) RETURNING ctid INTO place;
+            END LOOP;
+            PERFORM set_config('tallymark.{name}', '*' || place::text, true);
+            RETURN NULL;
         END IF;
     ELSE
-        unit := split_part(seen, ',', 1)::bigint;
-        first_hour := floor(first_second / unit)::bigint * (unit / 3600);
-        last_hour := (floor(last_second / unit)::bigint + 1) * (unit / 3600) - 1;
+        first := floor(first_second / unit)::bigint * (unit / 3600);
+        last := (floor(last_second / unit)::bigint + 1) * (unit / 3600) - 1;
         -- The hours at both ends stand for all of time beyond them.
-        IF first_hour <= {low} / 3600 THEN
-            first_hour := -1000000000;
+        IF first <= {low} / 3600 THEN
+            first := -1000000000;
         END IF;
-        IF last_hour >= {high} / 3600 THEN
-            last_hour := 1000000000;
+        IF last >= {high} / 3600 THEN
+            last := 1000000000;
         END IF;
-        INSERT INTO tallymark.mark (capture, axis, first_hour, last_hour)
-        VALUES ('{name}', axis, first_hour, last_hour);
-        seen := unit || key || substr(seen, length(unit::text) + 2);
+        INSERT INTO tallymark.mark (capture, axis, first_hour, last_hour, xact)
+        VALUES ('{name}', axis, first, last, pg_current_xact_id()) RETURNING ctid INTO place;
+        seen := unit::text || key || place::text || ';' || substr(seen, length(unit::text) + 2);
         IF unit = 3600 AND octet_length(seen) > {hours_max} THEN
-            seen := '86400,';
+            seen := '86400;';
         ELSIF unit = 86400 AND octet_length(seen) > {days_max} THEN
-            seen := '2764800,';
+            seen := '2764800;';
         END IF;
     END IF;
     PERFORM set_config('tallymark.{name}', seen, true);
     RETURN seen;
 END
-$capture$

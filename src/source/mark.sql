@@ -5,5 +5,7 @@ CREATE TABLE tallymark.mark (
     -- Hours since 1970 in UTC, both included; NULL: all of time.
     first_hour bigint,
     last_hour bigint,
-    marked_at timestamptz NOT NULL DEFAULT clock_timestamp()
+    marked_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    -- The transaction that marked.
+    xact xid8
 )

@@ -11,6 +11,7 @@
 //! 4. and of what others write later a trigger tells (`capture`), or a change time (`column`), or nothing
 //!    (`grace`).
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -43,11 +44,48 @@ const SEES_ALL: &str = "SELECT pg_has_role(current_user, 'pg_read_all_stats', 'u
 
 const LOOKING: &str = "looking for older transactions";
 
-/// Between two looks at whether the transactions before the horizon have ended.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Between two looks at whether the transactions before the horizon have ended: at first, and at most.
+const LOOK_AFTER: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(50)];
+
+/// PostgreSQL shows a transaction the same picture of the others until it is told to forget it.
+const FORGET: &str = "SELECT pg_stat_clear_snapshot()";
+
+/// What was found out about open transactions serves the slices of this long.
+const SHARED_FOR: Duration = Duration::from_secs(60);
 
 /// A transaction ID: whoever wrote before it was read has a lower one.
 pub type Horizon = u64;
+
+/// What one slice found out about the open transactions of the source, for the others of this process.
+#[derive(Debug, Default)]
+pub struct Horizons(Mutex<Option<Look>>);
+
+/// A horizon, and how it was left.
+#[derive(Clone, Copy, Debug)]
+struct Look {
+    /// By the source's clock, before the horizon was taken.
+    at: DateTime<Utc>,
+    /// `None`: it is passed, and every transaction that had an ID at that instant has ended.
+    open: Option<Horizon>,
+    since: Stopwatch,
+}
+
+impl Horizons {
+    /// What serves a slice that was readable at `readable_at`: a horizon that was taken after that.
+    fn serving(&self, readable_at: DateTime<Utc>, now: DateTime<Utc>) -> Option<Look> {
+        let look = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // A clock that was set back says nothing about what came before what.
+        look.filter(|it| readable_at <= it.at && it.at <= now && it.since.elapsed() < SHARED_FOR)
+    }
+
+    fn keep(&self, look: Look) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_older = kept.is_some_and(|kept| kept.at > look.at && kept.open.is_none());
+        if !is_older {
+            *kept = Some(look);
+        }
+    }
+}
 
 /// Whether a slice may be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,7 +106,7 @@ pub enum Settled {
 }
 
 /// Asks whether `slice` is settled, and waits at most `wait` for transactions to end. `horizon` is
-/// what an earlier attempt found.
+/// what an earlier attempt found, and `shared` what other slices did.
 ///
 /// # Errors
 /// The server refuses or cannot be reached.
@@ -77,6 +115,7 @@ pub async fn settle(
     (rollup, shape, slice): (&Rollup, &Shape, Slice),
     horizon: Option<Horizon>,
     wait: Duration,
+    shared: &Horizons,
 ) -> Result<Settled, DbError> {
     let readable_at = readable_at(rollup, slice);
     let comparison = Offsets::around(&shape.axis, slice.start(), slice.end());
@@ -102,7 +141,10 @@ pub async fn settle(
         let reason = format!("not settled: {who} began before the slice's end and has not ended");
         return Ok(Settled::NotYet { reason, retry_at: None, horizon: None });
     }
-    if let Err(Blocker { horizon, who }) = pass(tx, horizon, wait).await? {
+    // With `clock`, the horizon comes after the look for older transactions: nobody else's serves.
+    let look = shared.serving(readable_at, now).filter(|_| rollup.late != Late::Clock);
+    let passed = pass_shared(tx, (horizon, now), look, wait, shared).await?;
+    if let Err(Blocker { horizon, who }) = passed {
         let reason = format!("not settled: {who} has not ended");
         return Ok(Settled::NotYet { reason, retry_at: None, horizon: Some(horizon) });
     }
@@ -118,6 +160,31 @@ pub async fn settle(
             Ok(Settled::By(if standing.is_whole() { "capture" } else { "grace" }))
         }
     }
+}
+
+/// As [`pass`], where another slice may have passed a horizon that serves this one, or waited for it in
+/// vain: it is looked at once more then, and not waited for again. `now` was asked before.
+async fn pass_shared(
+    tx: &mut Tx,
+    (own, now): (Option<Horizon>, DateTime<Utc>),
+    look: Option<Look>,
+    wait: Duration,
+    shared: &Horizons,
+) -> Result<Result<(), Blocker>, DbError> {
+    let (horizon, wait, at) = match look {
+        Some(Look { open: None, .. }) => return Ok(Ok(())),
+        Some(Look { open: Some(open), at, .. }) => {
+            (Some(own.map_or(open, |own| own.min(open))), Duration::ZERO, at)
+        }
+        None => (own, wait, now),
+    };
+    let passed = pass(tx, horizon, wait).await?;
+    // A horizon of an earlier attempt was taken nobody knows when.
+    if own.is_none() {
+        let open = passed.as_ref().err().map(|blocker| blocker.horizon);
+        shared.keep(Look { at, open, since: Stopwatch::start() });
+    }
+    Ok(passed)
 }
 
 /// The time by the database's clock, and whether it is a replica. What a later statement reads is
@@ -181,12 +248,15 @@ pub async fn pass(
         return Ok(Ok(()));
     }
     // Something is under way in this cluster; perhaps in another database of it.
+    let [mut pause, longest] = LOOK_AFTER;
     loop {
+        tx.row("forgetting who was open", FORGET.into()).await?;
         let Some(who) = blocker(tx, horizon).await? else { return Ok(Ok(())) };
         if watch.elapsed() >= wait {
             return Ok(Err(Blocker { horizon, who }));
         }
-        tokio::time::sleep(LOOK_EVERY.min(wait)).await;
+        tokio::time::sleep(pause.min(wait)).await;
+        pause = (pause * 2).min(longest);
     }
 }
 

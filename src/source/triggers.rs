@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::axis::Axis;
 use super::capture::axis_key;
-use crate::sql::{ident, literal};
+use crate::sql::{dollar_quoted, ident, literal};
 
 /// The triggers of a captured table, each with what it fires for. The names sort behind most others:
 /// the application's own triggers come first.
@@ -20,10 +20,13 @@ pub(super) const TRIGGERS: [(&str, Fires); 4] = [
 
 /// A transaction's list of the hours that it has marked may have this many bytes before it goes on
 /// with days: some 170 hours, a week. Each further late row is looked up in it.
-const HOURS_BYTES_MAX: usize = 1536;
+const HOURS_BYTES_MAX: usize = 2816;
 
 /// ... and its list of days, before it goes on with stretches of 32 days: some 125 days.
-const DAYS_BYTES_MAX: usize = 1024;
+const DAYS_BYTES_MAX: usize = 1920;
+
+/// Stands where the body of a function begins, until its quotes are known. No name holds it.
+const BODY: &str = "\0";
 
 /// Seconds since 1970 of 1900 and of 2100, between which hours are told apart: there, fractions of
 /// seconds divided by 3600 in floating point never round up to the next hour. What lies beyond counts
@@ -57,29 +60,45 @@ pub(super) fn function(name: &str, axes: &[Axis]) -> String {
             let (first, last) = (within(&first), last.as_deref().map(within));
             // Days of the same first unit may differ in their last one, where clocks change.
             let key = match &last {
-                None => unit_of(&first),
-                Some(last) => format!(
-                    "{} OPERATOR(pg_catalog.||) '-' OPERATOR(pg_catalog.||) {}",
-                    unit_of(&first),
-                    unit_of(last)
-                ),
+                None => vec![text(&format!(";{place}:")), unit_of(&first), text("=")],
+                Some(last) => {
+                    let (from, to) = (unit_of(&first), unit_of(last));
+                    vec![text(&format!(";{place}:")), from, text("-"), to, text("=")]
+                }
             };
-            let key =
-                format!("',{place}:' OPERATOR(pg_catalog.||) {key} OPERATOR(pg_catalog.||) ','");
+            let last = last.as_ref().unwrap_or(&first);
             looks.push_str(&format!(
                 include_str!("capture_axis.sql"),
                 value = format!("{row}.{}", ident(axis.column())),
-                key = key,
+                key = key.join(" OPERATOR(pg_catalog.||) "),
                 name = name,
                 axis = literal(&axis_key(axis)),
                 first = first,
-                last = last.as_ref().unwrap_or(&first),
+                last = last,
+                first_hour = hour_of(&first),
+                last_hour = hour_of(last),
             ));
         }
     }
-    format!(include_str!("capture_function.sql"), name = name, axes = looks.trim_end())
-        .trim_end()
-        .to_owned()
+    quoted(&format!(
+        include_str!("capture_function.sql"),
+        name = name,
+        quote = BODY,
+        axes = looks.trim_end()
+    ))
+}
+
+/// A statement that makes a function, whose body begins at [`BODY`].
+fn quoted(statement: &str) -> String {
+    match statement.split_once(BODY) {
+        Some((head, body)) => format!("{head}{}", dollar_quoted(body)),
+        None => statement.to_owned(),
+    }
+}
+
+/// `text` as a literal whose type no operator of the session can change.
+fn text(text: &str) -> String {
+    format!("{}::pg_catalog.text", literal(text))
 }
 
 /// `seconds`, an expression, kept within [`SECONDS`].
@@ -88,37 +107,41 @@ fn within(seconds: &str) -> String {
     format!("greatest(least({seconds}, {high}), {low})")
 }
 
-/// The unit that the `seconds` lie in: the unit's length stands in front of the list.
+/// The unit that the `seconds` lie in, as text: the unit's length stands in front of the list.
 fn unit_of(seconds: &str) -> String {
     format!(
-        "pg_catalog.floor({seconds} OPERATOR(pg_catalog./) pg_catalog.split_part(seen, ',', \
-         1)::double precision)::bigint"
+        "pg_catalog.floor({seconds} OPERATOR(pg_catalog./) pg_catalog.split_part(seen, {}, \
+         1)::double precision)::bigint::pg_catalog.text",
+        text(";")
     )
+}
+
+/// The hour that the `seconds` lie in.
+fn hour_of(seconds: &str) -> String {
+    format!("pg_catalog.floor({seconds} OPERATOR(pg_catalog./) 3600::double precision)::bigint")
 }
 
 /// The statement that makes the function that marks.
 pub(super) fn mark_function(name: &str, axes: &[Axis]) -> String {
     let mut columns: Vec<&str> = axes.iter().map(Axis::column).collect();
+    columns.sort_unstable();
     columns.dedup();
-    let quoted: Vec<String> = columns.iter().map(|column| literal(column)).collect();
-    let everything: Vec<String> = axes
-        .iter()
-        .map(|axis| format!("({}, {})", literal(name), literal(&axis_key(axis))))
-        .collect();
+    let columns_quoted: Vec<String> = columns.iter().map(|column| literal(column)).collect();
+    let everything: Vec<String> =
+        axes.iter().map(|axis| format!("({})", literal(&axis_key(axis)))).collect();
     let [low, high] = SECONDS;
-    format!(
+    quoted(&format!(
         include_str!("capture_mark.sql"),
         name = name,
+        quote = BODY,
         columns_max = columns.len(),
-        columns = quoted.join(", "),
+        columns = columns_quoted.join(", "),
         everything = everything.join(", "),
         hours_max = HOURS_BYTES_MAX,
         days_max = DAYS_BYTES_MAX,
         low = low,
         high = high,
-    )
-    .trim_end()
-    .to_owned()
+    ))
 }
 
 /// The statement that makes one trigger on `relation`.

@@ -8,8 +8,10 @@ use chrono::NaiveDate;
 use tallymark::clock::{Clock as _, Deadline, SystemClock};
 use tallymark::tick::TickReport;
 
-use crate::support::cli::{Place, daily, day};
-use crate::support::world::{BUDGET, DAILY, EVENTS, Setup, World, clock, install_capture};
+use crate::support::Database;
+use crate::support::cli::{Place, daily, day, lines};
+use crate::support::proxy::Holder;
+use crate::support::world::{BUDGET, DAILY, EVENTS, Setup, Urls, World, clock, install_capture};
 
 /// [`DAILY`], captured.
 fn captured() -> String {
@@ -268,6 +270,78 @@ async fn a_row_of_a_transaction_that_sat_idle_is_counted_and_grace_says_what_it_
     assert_eq!(grace.replay("2026-01-02").await.completion.unwrap().settled_by, "grace");
 }
 
+/// A worker that is held while it reads the marks, until another has read a slice that was not over when
+/// the first one began to look.
+#[tokio::test]
+async fn marks_of_a_slice_that_ended_while_they_were_read_are_not_lost() {
+    let database = Database::create().await;
+    let direct = database.url();
+    let upstream = "tallymark.mark WHERE capture";
+    let rest = direct.split_once('@').map_or(&*direct, |(_, rest)| rest);
+    let (address, _) = rest.split_once('/').unwrap();
+    let holder = Holder::start(address.to_owned(), upstream);
+    let source = direct.replace(address, &format!("127.0.0.1:{}", holder.port));
+    // The slice of 2026-01-01 is readable some seconds from now.
+    let readable_at = SystemClock.now() + Duration::from_secs(8);
+    let grace = readable_at - crate::support::world::instant("2026-01-02");
+    let rollups =
+        captured().replace("late =", &format!("grace = \"{}s\"\nlate =", grace.num_seconds()));
+    let setup = Setup { rollups: &rollups, ..Setup::default() };
+    let world = World::at(Urls { source, target: None }, setup).await;
+    let pool = sqlx::PgPool::connect(&direct).await.unwrap();
+    sqlx::raw_sql(EVENTS).execute(&pool).await.unwrap();
+    sqlx::raw_sql(ROWS).execute(&pool).await.unwrap();
+    world.init().await.unwrap();
+    install_capture(&world.worker).await;
+    let other = world.redefined(&rollups);
+    let meanwhile = async {
+        holder.holds().await;
+        while other.run("2026-01-01").await.completion.is_none() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        sqlx::raw_sql(ROWS).execute(&pool).await.unwrap();
+        holder.let_go();
+    };
+    tokio::join!(tick(&world), meanwhile);
+    tick(&other).await;
+    other.assert_verified("2026-01-02").await;
+    assert_eq!(other.target_value("SELECT sum(events) FROM stats.daily").await, "10");
+}
+
+/// Short transactions, one after another, of which some is always open.
+#[tokio::test]
+async fn slices_beside_short_writers_wait_as_long_as_these_last() {
+    let rollups = captured();
+    let clock = Arc::new(clock("2026-01-26T12:00:00Z"));
+    let setup = Setup { rollups: &rollups, clock, concurrency: 1, ..Setup::default() };
+    let mut world = World::new(EVENTS, setup).await;
+    install_capture(&world.worker).await;
+    world.sql("INSERT INTO events (created_at) SELECT '2026-01-01T05:10Z'::timestamptz + n * interval '1 day' FROM generate_series(0, 24) n").await;
+    // Longer than a machine stands still; whoever never sees a transaction end waits in vain.
+    world.worker.settle_wait_max = Duration::from_secs(60);
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let writer = async || {
+        while !over.load(std::sync::atomic::Ordering::SeqCst) {
+            let mut tx = world.pool.begin().await.unwrap();
+            let insert = "INSERT INTO events (created_at) VALUES (now())";
+            sqlx::raw_sql(insert).execute(&mut *tx).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            tx.commit().await.unwrap();
+        }
+    };
+    let ticking = async {
+        let worker = &world.worker;
+        let deadline = Deadline::after(&SystemClock, Duration::from_secs(600));
+        let report = worker.tick(worker.clock.now(), deadline, None).await.unwrap();
+        over.store(true, std::sync::atomic::Ordering::SeqCst);
+        report
+    };
+    let writers = futures_util::future::join_all((0..6).map(|_| Box::pin(writer())));
+    let (report, _) = tokio::join!(Box::pin(ticking), writers);
+    assert_eq!((report.slices.len(), report.left), (25, 0), "{report:?}");
+    assert!(report.slices.iter().all(|slice| slice.completion.is_some()), "{report:?}");
+}
+
 /// Who has written and not ended is waited for; then the slice yields, names it, and goes on later.
 #[tokio::test]
 async fn an_open_writer_is_waited_for_and_named() {
@@ -358,6 +432,58 @@ async fn the_command_installs_shows_and_removes() {
     assert_eq!(place.run(&["capture", "remove"]).good().out, "capture: there is none\n");
     let left = "SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'tallymark%'";
     assert_eq!(crate::support::cli::lines(&place.source_url, left).await, ["(0)"]);
+}
+
+/// What a dry run prints can be run by `psql`, whatever the names are.
+#[tokio::test]
+async fn a_dry_run_can_be_piped_into_psql_with_any_names() {
+    let psql = std::env::var_os("PATH").into_iter().flat_map(|path| {
+        std::env::split_paths(&path).map(|place| place.join("psql")).collect::<Vec<_>>()
+    });
+    let installed = (13..=18).map(|n| format!("/usr/lib/postgresql/{n}/bin/psql").into());
+    let Some(psql) = psql.chain(installed).find(|place: &std::path::PathBuf| place.exists()) else {
+        return;
+    };
+    let (place, _database) = Place::with_events(2).await;
+    let names = [
+        "$capture$; DROP TABLE victim; --",
+        "x$tallymark$; DROP TABLE victim; --",
+        "a\"'; DROP TABLE victim; \\! false",
+        "{axes} {name} :victim :'victim'",
+        "b\\'; DROP TABLE victim; /* $$",
+    ];
+    place.sql("CREATE TABLE victim ()").await;
+    let quoted = |name: &str| name.replace('"', "\"\"");
+    for (n, name) in names.iter().enumerate() {
+        let name = quoted(name);
+        place.sql(&format!("CREATE TABLE \"t{n} {name}\" (\"{name}\" timestamptz)")).await;
+    }
+    for (n, name) in names.into_iter().enumerate() {
+        let toml = |text: &str| serde_json::Value::from(text).to_string();
+        let rollup = format!(
+            "[[rollup]]\nname = \"daily\"\nfrom = {}\ntime = {}\nstart = \"2026-01-01\"\nslice = \"1 day\"\n\
+             late = \"capture\"\n[rollup.measures]\nevents = \"count\"\n",
+            toml(&format!("public.\"t{n} {}\"", quoted(name))),
+            toml(name)
+        );
+        place.configure(&rollup);
+        let printed = place.run(&["capture", "install", "--dry-run"]).good().out;
+        let script = place.config().with_file_name("install.sql");
+        std::fs::write(&script, &printed).unwrap();
+        let file = std::fs::File::open(&script).unwrap();
+        let ended = std::process::Command::new(&psql)
+            .args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-v", "victim=x", &place.source_url])
+            .stdin(file)
+            .output()
+            .unwrap();
+        assert!(ended.status.success(), "{name}: {ended:?}");
+        assert_eq!(place.run(&["capture", "install"]).good().out, "capture: installed already\n");
+        let late = quoted(&format!("t{n} {name}"));
+        place.sql(&format!("INSERT INTO \"{late}\" VALUES ('2026-01-01T05:10Z')")).await;
+        let marks = "SELECT count(*) FROM tallymark.mark";
+        assert_eq!(lines(&place.source_url, marks).await, [format!("({})", n + 1)]);
+    }
+    assert_eq!(lines(&place.source_url, "SELECT count(*) FROM victim").await, ["(0)"]);
 }
 
 /// With a role that only reads the table and takes the marks.

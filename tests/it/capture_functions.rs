@@ -4,7 +4,9 @@
 use std::sync::Arc;
 
 use crate::capture::{HOUR, marks, tick, world};
-use crate::support::world::{EVENTS, Setup, World, clock, install_capture};
+use crate::support::Database;
+use crate::support::world::{EVENTS, Setup, Urls, World, clock, install_capture};
+use crate::versions::server;
 
 /// Four ways to say when a row happened, each counted by a rollup.
 const FOUR: &str = "CREATE TABLE events (instant timestamptz, local timestamp, day date, epoch bigint); \
@@ -12,6 +14,11 @@ const FOUR: &str = "CREATE TABLE events (instant timestamptz, local timestamp, d
                     CREATE INDEX ON events (day); CREATE INDEX ON events (epoch)";
 
 async fn four() -> World {
+    let database = Database::create().await;
+    four_at(Urls { source: database.url(), target: None }).await
+}
+
+async fn four_at(urls: Urls) -> World {
     let times = [
         ("instant", "\"instant\""),
         ("local", "{ column = \"local\", zone = \"Asia/Kathmandu\" }"),
@@ -28,16 +35,19 @@ async fn four() -> World {
     });
     let clock = Arc::new(clock("2026-04-05T12:00:00Z"));
     let setup = Setup { rollups: &rollups.concat(), clock, ..Setup::default() };
-    let world = World::new(FOUR, setup).await;
+    let world = World::at(urls, setup).await;
+    world.sql(FOUR).await;
+    world.init().await.unwrap();
     install_capture(&world.worker).await;
     world
 }
 
+const BY_AXIS: &str = "SELECT string_agg(axis || ' ' || first_hour || '-' || last_hour, ', ' ORDER BY axis, \
+                       first_hour) FROM tallymark.mark";
+
 /// The marks of each axis.
 async fn by_axis(world: &World) -> String {
-    let sql = "SELECT string_agg(axis || ' ' || first_hour || '-' || last_hour, ', ' ORDER BY axis, \
-               first_hour) FROM tallymark.mark";
-    world.target_value(sql).await
+    world.target_value(BY_AXIS).await
 }
 
 /// Operators, functions and types that fit better than PostgreSQL's own, and come before them.
@@ -95,6 +105,159 @@ async fn no_search_path_of_the_session_misleads_the_triggers() {
     }
 }
 
+/// In the schema that is named: every function and operator that the capture's functions may use, under the
+/// same name and for the same types, and for types that fit a call better; each ends in an error. What
+/// PostgreSQL does not let anybody make is left out.
+const EVERY_TRAP: &str = include_str!("capture_traps.sql");
+
+/// A role that may write to the table, and make things in `public` and a schema of its own, cannot have
+/// its code called by functions that run as the owner.
+async fn no_trap_is_called(major: u16) {
+    let (_server, urls) = server(major).await;
+    let world = four_at(Urls { target: None, ..urls }).await;
+    world
+        .sql(
+            "CREATE ROLE app; CREATE SCHEMA app AUTHORIZATION app; GRANT CREATE, USAGE ON SCHEMA public TO \
+             app; GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON events TO app; GRANT TEMP ON DATABASE \
+             source TO app",
+        )
+        .await;
+    let insert = "INSERT INTO public.events VALUES ('2026-01-01T05:10Z', '2026-01-01T11:10', '2026-01-01', \
+                  1767244200000), ('2026-01-01T05:20Z', '2026-01-01T11:20', '2026-01-01', 1767244800000)";
+    world.sql(&format!("BEGIN; SET LOCAL ROLE app; {insert}; COMMIT")).await;
+    let expected = by_axis(&world).await;
+    assert_eq!(expected.matches(", ").count(), 3, "{expected}");
+    world.sql("DELETE FROM tallymark.mark").await;
+    let temporary = "CREATE TEMP TABLE mark (capture text); CREATE TYPE pg_temp.text AS (trap int)";
+    let of = |schema: &str| EVERY_TRAP.trim().replace("trapped", schema);
+    for (schema, traps) in
+        [("public", of("public")), ("app", of("app")), ("pg_temp", temporary.into())]
+    {
+        for change in
+            [insert, "UPDATE public.events SET epoch = epoch", "DELETE FROM public.events"]
+        {
+            let mut tx = world.pool.begin().await.unwrap();
+            let late = format!(
+                "SET LOCAL ROLE app; {traps}; SET LOCAL search_path = {schema}, pg_catalog, public; {change}; \
+                 RESET ROLE; SET LOCAL search_path = pg_catalog"
+            );
+            sqlx::raw_sql(sqlx::AssertSqlSafe(late)).execute(&mut *tx).await.unwrap();
+            let marked: String = sqlx::query_scalar(BY_AXIS).fetch_one(&mut *tx).await.unwrap();
+            assert_eq!(marked, expected, "PostgreSQL {major}, {schema}: {change}");
+            tx.rollback().await.unwrap();
+        }
+    }
+    world.sql("BEGIN; SET LOCAL ROLE app; TRUNCATE events; COMMIT").await;
+    assert_eq!(world.target_value("SELECT count(*) FROM tallymark.mark").await, "4");
+}
+
+#[tokio::test]
+async fn on_postgresql_13_no_writer_runs_code_as_the_owner() {
+    no_trap_is_called(13).await;
+}
+
+#[tokio::test]
+async fn on_postgresql_14_no_writer_runs_code_as_the_owner() {
+    no_trap_is_called(14).await;
+}
+
+#[tokio::test]
+async fn on_postgresql_15_no_writer_runs_code_as_the_owner() {
+    no_trap_is_called(15).await;
+}
+
+#[tokio::test]
+async fn on_postgresql_16_no_writer_runs_code_as_the_owner() {
+    no_trap_is_called(16).await;
+}
+
+#[tokio::test]
+async fn on_postgresql_17_no_writer_runs_code_as_the_owner() {
+    no_trap_is_called(17).await;
+}
+
+#[tokio::test]
+async fn on_postgresql_18_no_writer_runs_code_as_the_owner() {
+    no_trap_is_called(18).await;
+}
+
+/// The setting in which the capture of `events` remembers its marks.
+const SETTING: &str = "(SELECT 'tallymark.' || proname FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid \
+                       WHERE t.tgname = 'tallymark_insert')";
+
+/// What one session's transactions do.
+async fn does(session: &mut sqlx::PgConnection, sql: &str) {
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(session).await.unwrap();
+}
+
+async fn list(session: &mut sqlx::PgConnection) -> String {
+    let sql = format!("SELECT current_setting({SETTING})");
+    sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(session).await.unwrap()
+}
+
+/// Whatever a session writes into the setting that remembers marks: an hour may be marked twice, never
+/// not at all.
+#[tokio::test]
+async fn no_setting_of_the_session_keeps_an_hour_from_being_marked() {
+    let world = world(EVENTS).await;
+    let late = "INSERT INTO events (created_at) VALUES ('2026-01-01T05:10Z')";
+    let mut session = world.pool.acquire().await.unwrap();
+    does(&mut session, &format!("BEGIN; {late}")).await;
+    let honest = list(&mut session).await;
+    does(&mut session, "COMMIT").await;
+    let mine = format!("0:{}=", HOUR + 5);
+    assert!(honest.starts_with(&format!("3600;{mine}(0,")), "{honest}");
+    let count = "SELECT count(*) FROM tallymark.mark";
+    let forged = [
+        honest.clone(),
+        "*".into(),
+        "*(0,1)".into(),
+        String::new(),
+        format!("3600,{mine}"),
+        format!("3600;{mine};"),
+        format!("3600;{mine}x;"),
+        format!("3600;{mine}(0,0);"),
+        format!("3600;{mine}(,);"),
+        "86400;0:20454=(0,1);".into(),
+        "2764800;0:639=(0,1);".into(),
+        "-1;".into(),
+    ];
+    for forged in forged {
+        let before = world.target_value(count).await;
+        let set = format!("set_config({SETTING}, '{forged}', false)");
+        does(&mut session, &format!("SELECT {set}; BEGIN; SELECT {set}; {late}; COMMIT")).await;
+        assert_ne!(world.target_value(count).await, before, "{forged}");
+    }
+    // The list of a savepoint, kept while the savepoint and its marks are rolled back.
+    does(&mut session, &format!("DELETE FROM tallymark.mark; BEGIN; SAVEPOINT a; {late}")).await;
+    let kept = list(&mut session).await;
+    let again =
+        format!("ROLLBACK TO a; SELECT set_config({SETTING}, '{kept}', true); {late}; COMMIT");
+    does(&mut session, &again).await;
+    assert_eq!(marks(&world).await, format!("{}+1", HOUR + 5));
+}
+
+/// Looking for one's own mark makes no two transactions depend on each other.
+#[tokio::test]
+async fn serializable_writers_of_late_rows_do_not_fail() {
+    let world = world(EVENTS).await;
+    let mut sessions = [world.pool.acquire().await.unwrap(), world.pool.acquire().await.unwrap()];
+    for session in &mut sessions {
+        does(session, "BEGIN ISOLATION LEVEL SERIALIZABLE").await;
+    }
+    for hour in [5, 6, 5] {
+        for session in &mut sessions {
+            let late = format!("INSERT INTO events (created_at) VALUES ('2026-01-01T0{hour}:10Z')");
+            does(session, &late).await;
+        }
+    }
+    for session in &mut sessions {
+        does(session, "COMMIT").await;
+    }
+    let (five, six) = (HOUR + 5, HOUR + 6);
+    assert_eq!(marks(&world).await, format!("{five}+1,{five}+1,{six}+1,{six}+1"));
+}
+
 /// The list of marked hours goes back with the marks; nobody thinks then that they are there.
 #[tokio::test]
 async fn a_savepoint_that_is_rolled_back_leaves_no_hour_unmarked() {
@@ -118,7 +281,7 @@ async fn days_are_marked_to_their_ends_by_a_transaction_that_has_come_to_the_uni
     let world = four().await;
     world
         .sql(
-            "BEGIN; SELECT set_config('tallymark.' || proname, '86400,', true) FROM pg_trigger JOIN \
+            "BEGIN; SELECT set_config('tallymark.' || proname, '86400;', true) FROM pg_trigger JOIN \
              pg_proc p ON p.oid = tgfoid WHERE tgname = 'tallymark_insert'; INSERT INTO events (day) \
              VALUES ('2026-03-29'), ('2026-03-30'); COMMIT",
         )
@@ -165,7 +328,7 @@ async fn an_older_or_broken_installation_is_an_alarm_and_is_put_right() {
     world
         .sql(&format!(
             "DO $$ BEGIN EXECUTE format('COMMENT ON FUNCTION %s() IS %L', {function}, \
-             replace(obj_description({function}::regproc), '\"version\":2', '\"version\":1')); END $$"
+             replace(obj_description({function}::regproc), '\"version\":3', '\"version\":1')); END $$"
         ))
         .await;
     let problems = tick(&world).await.problems;

@@ -7,7 +7,7 @@ use super::support::world::{EVENTS, Setup, Urls, World, random_events};
 use super::support::{cache, options, server_directory};
 
 /// Starts a server of this version with two databases.
-async fn server(major: u16) -> (EmbeddedPostgres, Urls) {
+pub(crate) async fn server(major: u16) -> (EmbeddedPostgres, Urls) {
     let directory = server_directory(&format!("version-{major}"));
     let start = move || {
         let binaries = Binaries::version(major, &cache()).unwrap();

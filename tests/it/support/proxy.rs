@@ -182,6 +182,69 @@ fn fall_silent(client: TcpStream, server: TcpStream, said: &str) -> Result<()> {
     to.shutdown(Shutdown::Both)
 }
 
+/// A proxy in front of a PostgreSQL server. It keeps the first message that holds a text until it is told
+/// to let it go; all others pass.
+#[derive(Debug)]
+pub struct Holder {
+    pub port: u16,
+    held: Arc<AtomicBool>,
+    let_go: Arc<AtomicBool>,
+    _listening: Listening,
+}
+
+impl Holder {
+    pub fn start(upstream: String, said: &'static str) -> Self {
+        let (held, let_go) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let shared = (Arc::clone(&held), Arc::clone(&let_go));
+        let listening = Listening::start(move |client| {
+            let server = TcpStream::connect(&upstream).unwrap();
+            let (from, to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            let (held, let_go) = (Arc::clone(&shared.0), Arc::clone(&shared.1));
+            thread::spawn(move || {
+                pass(from, to, |bytes| {
+                    let is_it = bytes.windows(said.len()).any(|part| part == said.as_bytes());
+                    if is_it && !held.swap(true, Ordering::SeqCst) {
+                        while !let_go.load(Ordering::SeqCst) {
+                            thread::sleep(Duration::from_millis(5));
+                        }
+                    }
+                });
+            });
+            thread::spawn(move || pass(server, client, |_| ()));
+        });
+        Self { port: listening.address.port(), held, let_go, _listening: listening }
+    }
+
+    /// Waits until the message has come.
+    pub async fn holds(&self) {
+        while !self.held.load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    pub fn let_go(&self) {
+        self.let_go.store(true, Ordering::SeqCst);
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        self.let_go();
+    }
+}
+
+/// Hands on what comes, each time after `look`.
+fn pass(mut from: TcpStream, mut to: TcpStream, look: impl Fn(&[u8])) {
+    let mut buffer = [0; 8192];
+    while let Ok(count @ 1..) = from.read(&mut buffer) {
+        look(&buffer[..count]);
+        if to.write_all(&buffer[..count]).is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown(Shutdown::Both);
+}
+
 /// What happens to a request to DynamoDB.
 #[derive(Clone, Copy, Debug)]
 pub enum Fault {
