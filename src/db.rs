@@ -247,6 +247,23 @@ impl Db {
         }
     }
 
+    /// Which database the address names, however it is spelled: host, port and name. All names of
+    /// this machine are one.
+    ///
+    /// # Errors
+    /// The address is kept elsewhere and cannot be read.
+    pub async fn location(&self) -> Result<String, DbError> {
+        let opened = self.opened(None).await?;
+        let options = options(&opened.url)
+            .map_err(|source| DbError::new(self.side, "reading the connection URL", source))?;
+        let host = match opened.url.is_loopback() || options.get_socket().is_some() {
+            true => "localhost".to_owned(),
+            false => options.get_host().trim_end_matches('.').to_ascii_lowercase(),
+        };
+        let database = options.get_database().unwrap_or_else(|| options.get_username());
+        Ok(format!("{host}:{}/{database}", options.get_port()))
+    }
+
     /// Closes all connections.
     pub async fn close(&self) {
         if let Some(opened) = &*self.opened.read().await {

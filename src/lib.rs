@@ -43,6 +43,7 @@ pub mod faults;
 pub mod generation;
 pub mod governor;
 pub mod hold;
+pub mod identity;
 pub mod interrupt;
 pub mod lambda;
 pub mod late;

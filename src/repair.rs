@@ -1,13 +1,15 @@
 //! Repair: DynamoDB follows the target. The marker is the truth about what was committed;
 //! checkpoints that were lost, or that promise rows the target does not have, are put right.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::Row as _;
 
 use crate::checkpoint::{self, Checkpoint, Completion, Restored, State};
 use crate::db::{Access, DbError};
-use crate::rollup::Rollup;
+use crate::rollup::{Late, Rollup};
 use crate::sql::{literal, timestamptz};
 use crate::worker::{CATALOGUE_TIMEOUT, WorkError, Worker};
 
@@ -23,20 +25,38 @@ pub struct RepairReport {
     pub markers: usize,
     /// Checkpoints rebuilt from markers.
     pub restored: Vec<DateTime<Utc>>,
-    /// Checkpoints of success without committed rows, reopened.
+    /// Checkpoints of success without the rows that it promises, reopened.
     pub reopened: Vec<DateTime<Utc>>,
+    /// Why only `tallymark verify --repair` can tell whether the rollup is right; `None`: every
+    /// success is proven.
+    pub unproven: Option<String>,
 }
 
 struct Marker {
     start: DateTime<Utc>,
     end: DateTime<Utc>,
     attempt: u64,
+    owner: Option<String>,
     definition: Option<String>,
     rows_read: u64,
     groups: u64,
     replaced_at: Option<DateTime<Utc>>,
     /// The attempt whose rows they are; `None` where an older version wrote them.
     replaced_by: Option<u64>,
+    replaced_owner: Option<String>,
+}
+
+impl Marker {
+    /// Whether the rows are those that the success of `checkpoint` promises. An older marker is of a
+    /// target that was restored, or of rows that were never committed.
+    fn holds_rows_of(&self, checkpoint: &Checkpoint) -> bool {
+        if self.replaced_at.is_none() {
+            return false;
+        }
+        // Markers of older versions tell less.
+        let is_owner = self.replaced_owner.is_none() || self.replaced_owner == checkpoint.owner;
+        is_owner && self.replaced_by.unwrap_or(self.attempt) == checkpoint.attempt
+    }
 }
 
 impl Worker {
@@ -46,7 +66,9 @@ impl Worker {
     /// The target or DynamoDB cannot be asked.
     pub async fn repair(&self, rollup: &Rollup, dry_run: bool) -> Result<RepairReport, WorkError> {
         let mut report = RepairReport { rollup: rollup.name.clone(), ..RepairReport::default() };
+        self.identify_for_repair(rollup).await?;
         if !dry_run {
+            self.forget_staged(rollup).await?;
             let registered = self.target.registered(rollup).await?;
             self.adopt(rollup, &registered).await?;
         }
@@ -68,10 +90,25 @@ impl Worker {
             let range = (from, to);
             self.repair_range((rollup, &definition), &markers, range, dry_run, &mut report).await?;
             if last_page {
+                report.unproven = unproven(rollup, &report);
+                if !dry_run {
+                    self.repaired(rollup).await?;
+                }
                 return Ok(report);
             }
             from = to;
         }
+    }
+
+    /// Forgets what unfinished attempts have staged: a checkpoint that was lost or restored may not
+    /// know any more which late change reopened the slice after its first chunks were read.
+    async fn forget_staged(&self, rollup: &Rollup) -> Result<(), DbError> {
+        let db = &self.target.db;
+        let mut tx = db.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, &rollup.name).await?;
+        let name = literal(&rollup.name);
+        let sql = format!("DELETE FROM tallymark.progress WHERE rollup = {name}");
+        tx.execute("forgetting the progress", sql).await?;
+        tx.commit().await
     }
 
     async fn repair_range(
@@ -85,17 +122,19 @@ impl Worker {
         let now = self.clock.now();
         let checkpoints = self.checkpoints.range(&rollup.name, from, to.max(from)).await?;
         report.markers += markers.len();
+        let mut older = BTreeSet::new();
         for marker in markers {
             let known = checkpoints.iter().find(|known| known.slice_start == marker.start);
-            if known.is_some_and(|known| known.attempt >= marker.attempt) {
+            let found = Self::found((rollup, definition), marker);
+            if known.is_some_and(|it| it.attempt > marker.attempt || it.is_attempt_of(&found)) {
                 continue;
             }
+            older.insert(marker.start);
             if !dry_run {
                 // Perhaps the attempt that committed it died before it had told the coarse slices.
                 let slice = rollup.calendar.containing(marker.start);
                 self.reopen_coarse(rollup, slice).await?;
             }
-            let found = Self::found((rollup, definition), marker);
             let is_kept = if dry_run {
                 known.is_some_and(|known| known.must_keep(&found, now))
             } else {
@@ -107,15 +146,19 @@ impl Worker {
             }
         }
         let is_slice = |it: &&Checkpoint| rollup.calendar.starting(it.slice_start).is_ok();
-        for checkpoint in checkpoints.iter().filter(is_slice) {
-            let committed = markers.iter().any(|marker| {
-                marker.start == checkpoint.slice_start && marker.replaced_at.is_some()
-            });
+        let is_newer = |it: &&Checkpoint| !older.contains(&it.slice_start);
+        for checkpoint in checkpoints.iter().filter(is_slice).filter(is_newer) {
+            let marker = markers.iter().find(|marker| marker.start == checkpoint.slice_start);
+            let committed = marker.is_some_and(|marker| marker.holds_rows_of(checkpoint));
             if checkpoint.state == State::Succeeded && !committed {
                 report.reopened.push(checkpoint.slice_start);
                 if !dry_run {
                     let start = checkpoint.slice_start;
-                    self.checkpoints.reopen(&rollup.name, start, "no marker", now).await?;
+                    let reason = match marker {
+                        None => "the target has no rows of it",
+                        Some(_) => "the target has rows of an older attempt",
+                    };
+                    self.checkpoints.reopen(&rollup.name, start, reason, now).await?;
                 }
             }
         }
@@ -141,6 +184,7 @@ impl Worker {
             rollup: rollup.name.clone(),
             slice_start: marker.start,
             attempt: marker.attempt,
+            owner: marker.owner.clone(),
             definition: marker.definition.clone().unwrap_or_default(),
             outcome: Completion {
                 rows_read: marker.rows_read,
@@ -157,8 +201,9 @@ impl Worker {
         let mut tx =
             self.target.db.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
         let sql = format!(
-            "SELECT slice_start, slice_end, attempt, definition, coalesce(rows_read, 0) AS rows_read, \
-             coalesce(groups, 0) AS groups, replaced_at, replaced_by FROM tallymark.slice \
+            "SELECT slice_start, slice_end, attempt, owner, definition, \
+             coalesce(rows_read, 0) AS rows_read, coalesce(groups, 0) AS groups, \
+             replaced_at, replaced_by, replaced_owner FROM tallymark.slice \
              WHERE rollup = {} AND slice_start >= {} ORDER BY slice_start LIMIT {PAGE}",
             literal(&rollup.name),
             timestamptz(from),
@@ -171,6 +216,7 @@ impl Worker {
                     start: row.try_get("slice_start")?,
                     end: row.try_get("slice_end")?,
                     attempt: row.try_get::<i64, _>("attempt")?.unsigned_abs(),
+                    owner: row.try_get("owner")?,
                     definition: row.try_get("definition")?,
                     rows_read: row.try_get::<i64, _>("rows_read")?.unsigned_abs(),
                     groups: row.try_get::<i64, _>("groups")?.unsigned_abs(),
@@ -178,6 +224,7 @@ impl Worker {
                     replaced_by: row
                         .try_get::<Option<i64>, _>("replaced_by")?
                         .map(i64::unsigned_abs),
+                    replaced_owner: row.try_get("replaced_owner")?,
                 })
             })
             .collect::<Result<_, sqlx::Error>>()
@@ -185,4 +232,20 @@ impl Worker {
         tx.commit().await?;
         Ok(markers)
     }
+}
+
+/// What the markers of `rollup` cannot tell after this repair: late changes that were found before
+/// checkpoints were lost, and that only these knew of.
+fn unproven(rollup: &Rollup, report: &RepairReport) -> Option<String> {
+    let late = match rollup.late {
+        Late::Capture => "marks that were taken",
+        Late::Column(_) => "changes that were seen",
+        Late::Grace | Late::Clock => return None,
+    };
+    (!report.restored.is_empty()).then(|| {
+        format!(
+            "checkpoints were lost or older than the markers: {late} meanwhile may have reopened \
+             slices that only those checkpoints knew of"
+        )
+    })
 }

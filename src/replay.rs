@@ -79,6 +79,7 @@ impl Worker {
     /// # Errors
     /// The checkpoints cannot be read.
     pub async fn failed_slices(&self, rollup: &Rollup) -> Result<Vec<Slice>, WorkError> {
+        self.recognised(rollup).await?;
         let unfinished = self.unfinished(rollup).await?;
         let failed = unfinished.iter().filter(|known| known.state == State::Failed);
         let mut slices: Vec<Slice> = failed.filter_map(|known| rollup.slice_of(known)).collect();

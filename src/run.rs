@@ -90,6 +90,7 @@ impl From<TargetError> for Stop {
     fn from(error: TargetError) -> Self {
         match error {
             TargetError::Fenced { .. } => Self::Fenced(error.to_string()),
+            TargetError::Stranger => Self::Fail { error: error.to_string(), retryable: true },
             TargetError::Forgotten => Self::yields(error.to_string()),
             TargetError::Superseded { .. } => {
                 Self::Refused { reason: error.to_string(), is_alarm: false }

@@ -18,7 +18,7 @@ use crate::source::pace::Pace;
 use crate::source::settle;
 use crate::source::shape::{self, Shape, ShapeError};
 use crate::target::ddl::DdlError;
-use crate::target::{Registered, Target, TargetError};
+use crate::target::{Keepers, Registered, Target, TargetError};
 
 /// Transactions that were writing at a slice's end are waited for this long: most last less. Longer
 /// ones are left to a later run, which does not count as a failure.
@@ -95,6 +95,9 @@ pub enum WorkError {
     /// A person or the hours hold it back; the text says since when and why.
     #[error("{0}")]
     Held(String),
+    /// Checkpoints and target do not belong together; the text says what to do.
+    #[error("{0}")]
+    Stranger(String),
     /// What was asked for makes no sense; the text says what would.
     #[error("{0}")]
     Usage(String),
@@ -148,7 +151,7 @@ impl WorkError {
     #[must_use]
     pub fn severity(&self) -> Severity {
         match self {
-            Self::Usage(_) => Severity::Usage,
+            Self::Usage(_) | Self::Stranger(_) => Severity::Usage,
             Self::Shape(ShapeError::Unfit { .. })
             | Self::Ddl(DdlError::Incompatible { .. } | DdlError::NotReady { .. }) => {
                 Severity::Usage
@@ -232,6 +235,7 @@ impl Worker {
             db: Db::new(target_url, Side::Target, connections_max)?,
             schema: config.target.schema.clone(),
             is_source,
+            keepers: Keepers::default(),
         };
         let settle_wait_max = SETTLE_WAIT_MAX;
         let governor = Governor::new(config.source.governor.clone());
@@ -311,6 +315,7 @@ impl Worker {
         }
         let shape = self.shape(rollup).await?;
         let registered = self.target.check(rollup, &shape, CATALOGUE_TIMEOUT).await?;
+        self.identify(rollup).await?;
         if !self.watch_changes(rollup).await? {
             return Err(WorkError::Busy(
                 "while a prepared transaction is under way (SELECT * FROM pg_prepared_xacts), it cannot be \

@@ -7,6 +7,7 @@
 //! | [`item`] | the item, typed |
 //! | `dynamodb`, `table` | the connection and the table |
 //! | `claim`, `finish`, `reopen`, `watermark`, `changes`, `scrub`, `restore` | the conditional writes |
+//! | `bond` | which installation a rollup's checkpoints belong to |
 //! | `backfills` | a backfill that is fanned out |
 //! | `control` | what a person said: pauses, speed, cancelled backfills |
 //! | `moving` | all items of a rollup at once: another name, or none |
@@ -15,6 +16,7 @@
 //! [`Checkpoints::complete`].
 
 mod backfills;
+mod bond;
 mod changes;
 mod claim;
 mod control;
@@ -39,6 +41,7 @@ mod watermark;
 mod tests;
 
 pub use backfills::{Backfill, BackfillState, begun};
+pub use bond::Bond;
 pub use claim::{Claim, LEASE_MARGIN, Lease};
 pub use control::{Control, Pause, Scope};
 pub use dynamodb::Checkpoints;

@@ -17,8 +17,10 @@ pub struct Marker {
     pub rollup: String,
     /// The slice's start.
     pub slice_start: DateTime<Utc>,
-    /// The attempt that committed.
+    /// The newest attempt that took it.
     pub attempt: u64,
+    /// The random token of that attempt's claim; `None` where an older version wrote it.
+    pub owner: Option<String>,
     /// The fingerprint of the definition that it computed.
     pub definition: String,
     /// What it did.
@@ -71,10 +73,18 @@ impl Checkpoints {
 }
 
 impl Checkpoint {
+    /// Whether the newest claim is the one that took `marker`: of one number there may be two, where
+    /// checkpoints were restored or lost.
+    #[must_use]
+    pub fn is_attempt_of(&self, marker: &Marker) -> bool {
+        let is_owner = marker.owner.is_none() || self.owner == marker.owner;
+        self.attempt == marker.attempt && is_owner
+    }
+
     /// Whether [`Checkpoints::restore`] leaves this checkpoint as it is.
     #[must_use]
     pub fn must_keep(&self, marker: &Marker, now: DateTime<Utc>) -> bool {
-        let same_attempt = self.attempt == marker.attempt;
+        let same_attempt = self.is_attempt_of(marker);
         let says_so_already = match self.state {
             State::Running => self.lease_until.is_some_and(|until| until > now),
             State::Succeeded => same_attempt && marker.stale.is_none(),
@@ -100,7 +110,7 @@ fn follow(found: Option<&Checkpoint>, marker: &Marker) -> Checkpoint {
         slice_start: marker.slice_start,
         state: if stale { State::Stale } else { State::Succeeded },
         attempt: marker.attempt,
-        owner: found.and_then(|found| found.owner.clone()),
+        owner: marker.owner.clone().or_else(|| found.and_then(|found| found.owner.clone())),
         lease_until: None,
         claimed_from: found.and_then(|found| found.claimed_from),
         failures: 0,

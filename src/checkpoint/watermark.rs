@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use chrono::{DateTime, Utc};
 
 use super::backfills::ACTIVE;
+use super::bond::Bond;
 use super::dynamodb::Checkpoints;
 use super::error::CheckpointError;
 use super::item::{Item, PK, Reader, SK, WATERMARK, instant, label, number, text};
@@ -29,6 +30,7 @@ pub struct Watermark {
     calendar: Option<String>,
     generation: u64,
     start: Option<DateTime<Utc>>,
+    bond: Option<Bond>,
 }
 
 /// Where the source's rows begin, as it was found when it was last asked.
@@ -119,6 +121,12 @@ impl Watermark {
         self.calendar() == Some(&*rollup.calendar_words()) && self.start == Some(rollup.start)
     }
 
+    /// Which installation the checkpoints belong to. `None`: no process has bound them yet.
+    #[must_use]
+    pub const fn bond(&self) -> Option<&Bond> {
+        self.bond.as_ref()
+    }
+
     pub(super) fn read(item: &Item) -> Result<Self, CheckpointError> {
         let read = Reader { item };
         let version = read.count("version")?.unwrap_or(0);
@@ -129,7 +137,8 @@ impl Watermark {
         let backfill = read.text(ACTIVE)?;
         let (calendar, start) = (read.text("calendar")?, read.instant("start")?);
         let generation = read.count("generation")?.unwrap_or(0);
-        Ok(Self { until, version, begin, definition, backfill, calendar, generation, start })
+        let bond = Bond::read(item)?;
+        Ok(Self { until, version, begin, definition, backfill, calendar, generation, start, bond })
     }
 }
 

@@ -328,6 +328,15 @@ async fn rollup(
     let mut tx = worker.target.db.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, subject).await?;
     match ddl::plan(&mut tx, &worker.target, rollup, &shape).await {
         Ok(missing) if missing.is_empty() => {
+            tx.rollback().await?;
+            match worker.identify(rollup).await {
+                Ok(()) => {}
+                Err(error @ WorkError::Stranger(_)) => {
+                    findings.trouble(subject, &error);
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
             findings.add(Grade::Good, subject, format!("{} is ready", worker.target.table(rollup)));
             outside(worker, rollup, findings).await?;
         }

@@ -39,20 +39,27 @@ struct Recut {
 impl Init {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
         let worker = global.worker(1).await?;
-        let statements = self.tables(&worker).await?;
         let table = worker.checkpoints.table().to_owned();
         let created = if self.dry_run {
             None
         } else {
-            Some(worker.checkpoints.create_table().await.map_err(WorkError::from)?)
+            let created = worker.checkpoints.create_table().await.map_err(WorkError::from)?;
+            for rollup in &worker.config.rollups {
+                worker.refuse_stranger(rollup).await?;
+            }
+            Some(created)
         };
+        let statements = self.tables(&worker).await?;
+        let to_repair = if self.dry_run { Vec::new() } else { to_repair(&worker).await? };
         let checkpoints = match created {
             None => "not asked",
             Some(Created::Created) => "created",
             Some(Created::AlreadyThere) => "already there",
         };
-        let redefined = if self.dry_run { Vec::new() } else { redefined(&worker).await? };
-        let recut = if self.dry_run { Vec::new() } else { self.recut(&worker).await? };
+        // Until a repair nothing can be said of what the checkpoints hold.
+        let is_silent = self.dry_run || !to_repair.is_empty();
+        let redefined = if is_silent { Vec::new() } else { redefined(&worker).await? };
+        let recut = if is_silent { Vec::new() } else { self.recut(&worker).await? };
         let document = json!({
             "dry_run": self.dry_run,
             "redefined": redefined
@@ -60,6 +67,10 @@ impl Init {
                 .map(|(rollup, slices)| json!({ "rollup": rollup, "slices": slices }))
                 .collect::<Vec<_>>(),
             "calendars": recut,
+            "repair": to_repair
+                .iter()
+                .map(|(rollup, reason)| json!({ "rollup": rollup, "reason": reason }))
+                .collect::<Vec<_>>(),
             "checkpoint_table": { "name": table, "state": checkpoints },
             "statements": statements,
         });
@@ -75,6 +86,13 @@ impl Init {
                 done => format!("rollup tables: {} run", ui::counted(done, "statement")),
             };
             let mut text = format!("checkpoint table {table}: {checkpoints}\n{tables}");
+            for (rollup, reason) in &to_repair {
+                text.push('\n');
+                text.push_str(&ui::wrapped(
+                    &format!("{rollup}: {reason}; run `tallymark repair {rollup}` next"),
+                    2,
+                ));
+            }
             for (rollup, slices) in &redefined {
                 text.push_str(&format!(
                     "\n{rollup}: {} of an old definition; each tick recomputes some, behind all \
@@ -170,6 +188,16 @@ impl Recut {
         lines.extend(self.outside.iter().map(|outside| format!("{rollup}: {}", outside.text())));
         lines
     }
+}
+
+/// The rollups whose checkpoints do not fit the tables, and why.
+async fn to_repair(worker: &Worker) -> Result<Vec<(String, String)>, WorkError> {
+    let mut found = Vec::new();
+    for rollup in &worker.config.rollups {
+        let reason = worker.identify_at_init(rollup).await?;
+        found.extend(reason.map(|reason| (rollup.name.clone(), reason)));
+    }
+    Ok(found)
 }
 
 /// The rollups that hold slices of another definition, and how many.

@@ -7,6 +7,7 @@ mod control;
 mod demo;
 mod fanned;
 mod init;
+mod moved;
 mod outside;
 mod plan;
 mod repair;
@@ -106,6 +107,8 @@ enum Command {
     Verify(verify::Verify),
     /// Rebuild lost checkpoints from the target's markers
     Repair(repair::Repair),
+    /// Tell that source or target has a new address
+    Moved(moved::Moved),
     /// Give a rollup another name, or drop it
     Rollup {
         #[command(subcommand)]
@@ -237,6 +240,7 @@ async fn dispatch(global: &Global, command: Command) -> Result<(), Failure> {
         Command::Status(command) => command.run(global).await,
         Command::Verify(command) => command.run(global).await,
         Command::Repair(command) => command.run(global).await,
+        Command::Moved(command) => command.run(global).await,
         Command::Rollup { command } => command.run(global).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -2,6 +2,8 @@ use clap::Args;
 use serde_json::json;
 
 use super::{Failure, Global, rollups, ui};
+use crate::rollup::Late;
+use crate::worker::Severity;
 
 /// Rebuild lost checkpoints from the target's markers.
 #[derive(Debug, Args)]
@@ -21,23 +23,50 @@ impl Repair {
             reports.push(worker.repair(rollup, self.dry_run).await?);
         }
         let document = json!({ "dry_run": self.dry_run, "rollups": reports });
+        let captured = worker.config.rollups.iter().any(|rollup| {
+            let is_repaired = reports.iter().any(|report| report.rollup == rollup.name);
+            is_repaired && matches!(rollup.late, Late::Capture | Late::Column(_))
+        });
         global.print(&document, || {
             let would = if self.dry_run { "would be " } else { "" };
             reports
                 .iter()
                 .map(|report| {
                     format!(
-                        "{}: {} compared\n  {} {would}restored\n  {} without a marker \
-                         {would}reopened",
+                        "{}: {} compared\n  {} {would}restored\n  {} without its rows \
+                         {would}reopened{}",
                         report.rollup,
                         ui::counted(report.markers, "marker"),
                         ui::counted(report.restored.len(), "checkpoint"),
                         ui::counted(report.reopened.len(), "checkpoint"),
+                        report.unproven.as_ref().map_or_else(String::new, |reason| {
+                            let name = &report.rollup;
+                            let next =
+                                format!("{reason}; `tallymark verify {name} --repair` finds them");
+                            format!("\n{}", ui::wrapped(&format!("  {next}"), 2))
+                        }),
                     )
                 })
+                .chain(captured.then(|| {
+                    ui::wrapped(
+                        "if target and checkpoints were both restored, or the source was: late \
+                         changes since then are known to neither; `tallymark verify --repair` \
+                         finds them",
+                        0,
+                    )
+                }))
                 .collect::<Vec<_>>()
                 .join("\n")
         });
-        Ok(())
+        let unproven = reports.iter().filter(|report| report.unproven.is_some());
+        let unproven: Vec<_> = unproven.map(|report| report.rollup.as_str()).collect();
+        if unproven.is_empty() {
+            return Ok(());
+        }
+        let message = format!(
+            "{}: what was repaired is not proven right until `tallymark verify --repair` has run",
+            unproven.join(", ")
+        );
+        Err(Failure::told(Severity::Failed, message))
     }
 }

@@ -234,6 +234,7 @@ impl Worker {
         force: bool,
         reason: &str,
     ) -> Result<Backfill, WorkError> {
+        self.recognised(rollup).await?;
         let now = self.clock.now();
         // There are no slices to come.
         let to = to.filter(|to| *to <= now);

@@ -112,24 +112,33 @@ async fn schemas(tx: &mut Tx, target: &Target) -> Result<Vec<String>, DbError> {
         ("tallymark.slice", include_str!("slice.sql")),
         ("tallymark.progress", include_str!("progress_table.sql")),
         ("tallymark.rollup", include_str!("registry.sql")),
+        ("tallymark.installation", include_str!("installation.sql")),
     ] {
         match existing(tx, table).await? {
             None => statements.push(sql.trim().to_owned()),
-            // Made before it had this column, which then says nothing about the rows that are there.
-            Some(found) if table == "tallymark.slice" && !has(&found, "replaced_by") => {
-                statements.push(format!("ALTER TABLE {table} ADD COLUMN replaced_by bigint"));
-            }
-            // Made before it told of the calendar, which nothing has recorded.
-            Some(found) if table == "tallymark.rollup" && !has(&found, "generation") => {
-                statements.push(format!(
-                    "ALTER TABLE {table} ADD COLUMN calendar text, \
-                     ADD COLUMN generation bigint NOT NULL DEFAULT 0"
-                ));
-            }
-            Some(_) => {}
+            Some(found) => statements.extend(added_since(table, &found)),
         }
     }
     Ok(statements)
+}
+
+/// Columns that a table of an older version lacks. They say nothing about the rows that are there.
+fn added_since(table: &str, found: &[(String, String)]) -> Vec<String> {
+    let columns: &[(&str, &str)] = match table {
+        "tallymark.slice" => {
+            &[("replaced_by", "bigint"), ("owner", "text"), ("replaced_owner", "text")]
+        }
+        "tallymark.rollup" => &[
+            ("calendar", "text"),
+            ("generation", "bigint NOT NULL DEFAULT 0"),
+            ("installation", "text"),
+        ],
+        _ => &[],
+    };
+    let absent = columns.iter().filter(|(name, _)| !has(found, name));
+    absent
+        .map(|(name, sql_type)| format!("ALTER TABLE {table} ADD COLUMN {name} {sql_type}"))
+        .collect()
 }
 
 fn has(columns: &[(String, String)], name: &str) -> bool {
@@ -224,6 +233,12 @@ fn create_rollup(
         create("TABLE", &table, wanted),
         format!("CREATE UNIQUE INDEX ON {table} ({keys}){nulls}"),
         format!("COMMENT ON TABLE {table} IS {}", literal(&comment)),
+        // Markers of a table that was dropped speak of rows that are gone; their attempts still fence.
+        format!(
+            "UPDATE tallymark.slice SET definition = NULL, rows_read = NULL, groups = NULL, \
+             replaced_at = NULL, replaced_by = NULL, replaced_owner = NULL WHERE rollup = {}",
+            literal(&rollup.name)
+        ),
         format!(
             "INSERT INTO tallymark.rollup (rollup, target_table, calendar) VALUES ({}, {}, {}) \
              ON CONFLICT (rollup) DO UPDATE SET target_table = excluded.target_table",

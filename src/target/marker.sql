@@ -27,6 +27,7 @@ WITH other AS MATERIALIZED (
       AND NOT (r.bucket >= {start} AND r.bucket < {end})
 )
 UPDATE tallymark.slice SET slice_end = {end}, definition = {definition}, rows_read = {rows_read},
-    groups = {groups}, replaced_at = clock_timestamp(), replaced_by = {attempt}
+    groups = {groups}, replaced_at = clock_timestamp(), replaced_by = {attempt},
+    replaced_owner = {owner}
 WHERE rollup = {rollup} AND slice_start = {start}
 RETURNING (SELECT first FROM sealed) AS sealed

@@ -11,6 +11,8 @@ mod stage;
 mod statement;
 mod verify;
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::db::{Access, Db, DbError, Tx};
@@ -33,8 +35,12 @@ pub struct Target {
     pub schema: String,
     /// Whether it is the source's database, reached by the same URL: then groups need not travel.
     pub is_source: bool,
+    /// Which installation keeps each rollup, as far as this process has asked.
+    pub keepers: Keepers,
 }
 
+/// The installation that keeps each rollup, by the rollup's name.
+pub type Keepers = Arc<Mutex<HashMap<String, String>>>;
 /// What the registry says of the calendar by which a rollup's table is kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Registered {
@@ -90,6 +96,12 @@ pub enum TargetError {
         /// When the older slice starts.
         slice: String,
     },
+    /// The rollup is not, or no longer, kept by this installation; nothing was written.
+    #[error(
+        "the target's registry does not say any more that this installation keeps the rollup: it was \
+         restored, replaced or taken over while this process worked; run `tallymark check`"
+    )]
+    Stranger,
     /// The source's rows seem to have been purged; nothing was written.
     #[error(
         "the source now holds {found} rows of this slice where {before} were counted before, less \
@@ -152,6 +164,18 @@ impl Target {
         let registered = generation::registered(&mut tx, rollup).await?;
         tx.rollback().await?;
         Ok(registered)
+    }
+
+    /// The installation that keeps `rollup`, if this process has asked.
+    #[must_use]
+    pub fn keeper(&self, rollup: &str) -> Option<String> {
+        self.keepers.lock().unwrap_or_else(PoisonError::into_inner).get(rollup).cloned()
+    }
+
+    /// Remembers which installation keeps `rollup`: writes are bound to it.
+    pub fn set_keeper(&self, rollup: &str, id: &str) {
+        let mut keepers = self.keepers.lock().unwrap_or_else(PoisonError::into_inner);
+        keepers.insert(rollup.to_owned(), id.to_owned());
     }
 
     /// Begins a transaction that writes.

@@ -3,5 +3,6 @@ CREATE TABLE tallymark.rollup (
     target_table text NOT NULL,
     calendar text,
     generation bigint NOT NULL DEFAULT 0,
+    installation text,
     created_at timestamptz NOT NULL DEFAULT clock_timestamp()
 )

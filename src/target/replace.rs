@@ -194,7 +194,7 @@ pub(super) fn millis(watch: Stopwatch) -> u64 {
     u64::try_from(watch.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Takes the slice's marker for the lease's attempt.
+/// Takes the slice's marker for the lease's attempt, where this installation keeps the rollup.
 pub(super) async fn fence(
     target: &Target,
     tx: &mut Tx,
@@ -202,14 +202,22 @@ pub(super) async fn fence(
     rollup: &Rollup,
     slice: Slice,
 ) -> Result<Marker, TargetError> {
+    let keeper = target.keeper(&rollup.name).map(|id| {
+        let (name, id) = (literal(&rollup.name), literal(&id));
+        format!(
+            "EXISTS (SELECT FROM tallymark.rollup WHERE rollup = {name} AND installation = {id})"
+        )
+    });
     let sql = format!(
         include_str!("fence.sql"),
         rollup = literal(&rollup.name),
         start = timestamptz(slice.start()),
         end = timestamptz(slice.end()),
         attempt = lease.attempt(),
+        owner = literal(lease.owner()),
         definition = literal(lease.definition()),
         generation = generation_of(lease.definition()),
+        is_kept = keeper.as_deref().unwrap_or("true"),
     );
     // A second time where the registry's generation was an older one.
     for _ in 0..2 {
@@ -220,19 +228,21 @@ pub(super) async fn fence(
         }
         generation::raise(tx, target, lease, rollup).await?;
     }
-    let newest = tx
-        .row(
-            "reading the marker",
-            format!(
-                "SELECT attempt FROM tallymark.slice WHERE rollup = {} AND slice_start = {}",
-                literal(&rollup.name),
-                timestamptz(slice.start()),
-            ),
-        )
-        .await?
-        .try_get::<i64, _>(0)
-        .map_err(|source| tx.error("reading the marker", source))?;
-    Err(TargetError::Fenced { mine: lease.attempt(), newest: newest.unsigned_abs() })
+    let sql = format!(
+        "SELECT attempt, {} AS is_kept FROM tallymark.slice WHERE rollup = {} AND slice_start = {}",
+        keeper.as_deref().unwrap_or("true"),
+        literal(&rollup.name),
+        timestamptz(slice.start()),
+    );
+    let rows = tx.rows("reading the marker", sql).await?;
+    let Some(row) = rows.first() else { return Err(TargetError::Stranger) };
+    let read = || Ok((row.try_get::<i64, _>("attempt")?, row.try_get::<bool, _>("is_kept")?));
+    match read().map_err(|source| tx.error("reading the marker", source))? {
+        (_, false) => Err(TargetError::Stranger),
+        (newest, true) => {
+            Err(TargetError::Fenced { mine: lease.attempt(), newest: newest.unsigned_abs() })
+        }
+    }
 }
 
 /// Checks the result against the marker, writes the marker, and commits.
@@ -265,6 +275,7 @@ pub(super) async fn finish(
         rows_read = replaced.rows_read,
         groups = replaced.groups,
         attempt = lease.attempt(),
+        owner = literal(lease.owner()),
     );
     let rows = tx.rows("writing the marker", sql).await?;
     let sealed = rows.first().map_or(Ok(None), |row| row.try_get::<Option<DateTime<Utc>>, _>(0));

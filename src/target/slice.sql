@@ -3,10 +3,12 @@ CREATE TABLE tallymark.slice (
     slice_start timestamptz NOT NULL,
     slice_end timestamptz NOT NULL,
     attempt bigint NOT NULL,
+    owner text,
     definition text,
     rows_read bigint,
     groups bigint,
     replaced_at timestamptz,
     replaced_by bigint,
+    replaced_owner text,
     PRIMARY KEY (rollup, slice_start)
 )

@@ -10,7 +10,7 @@ use crate::support::cli::{PASSWORD, Place, daily, day, documented, ended, execut
 use crate::support::proxy::Cutter;
 use crate::support::{cache, options, postgres, server_directory};
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 13] = [
     "demo",
     "init",
     "check",
@@ -21,6 +21,7 @@ const COMMANDS: [&str; 12] = [
     "status",
     "verify",
     "repair",
+    "moved",
     "rollup",
     "completions",
 ];

@@ -26,6 +26,7 @@ mod guards;
 mod histories;
 #[cfg(feature = "lambda")]
 mod hostile;
+mod identity;
 mod interrupt;
 mod kill;
 #[cfg(feature = "lambda")]
@@ -38,6 +39,7 @@ mod plan_guard;
 mod pooler;
 mod recut;
 mod repair;
+mod restores;
 mod roles;
 mod rollup;
 mod scrub;

@@ -11,6 +11,7 @@ use tallymark::checkpoint::{Checkpoint, Claim, Lease, State, Yield};
 use tallymark::clock::{Clock as _, Deadline, ManualClock};
 use tallymark::repair::RepairReport;
 use tallymark::report::Outcome;
+use tallymark::target::{Chunk, Guard, TargetError};
 
 use crate::support::world::{
     BUDGET, DAILY, EVENTS, Setup, World, clock, daily_expected, dynamo, instant, random_events,
@@ -314,4 +315,70 @@ async fn sealed_slices_are_restored_as_done() {
     let states: Vec<_> = standing(&sealed).await.into_values().map(|(state, _)| state).collect();
     let [done, stale] = [State::Succeeded, State::Stale];
     assert_eq!(states, [done, done, stale, stale, stale]);
+}
+
+/// What a slice may take in these tests.
+const FREE: Guard<'_> = Guard { shrink: None, timeout: BUDGET, governor: None, nap: None };
+
+#[tokio::test]
+async fn what_was_staged_before_checkpoints_were_lost_is_not_resumed() {
+    let (world, _) = computed().await;
+    let day = "2026-01-02";
+    world.reopen(day).await;
+    let lease = claim(&world, day, 30).await;
+    let (rollup, slice) = (world.rollup(), world.slice(day));
+    let shape = world.worker.ready(rollup).await.unwrap();
+    let target = &world.worker.target;
+    let progress = target.resume(&lease, rollup, slice, FREE).await.unwrap();
+    let chunk = Chunk { source: None, lease: &lease, rollup, shape: &shape, slice };
+    let noon = instant("2026-01-02T12:00:00Z");
+    target.stage_chunk(&chunk, progress, noon, FREE).await.unwrap();
+    let now = world.worker.clock.now();
+    world.worker.checkpoints.yield_(&lease, &Yield::default(), now).await.unwrap();
+    // Late, in what is staged; only the checkpoint knows of it.
+    world.sql("INSERT INTO events (created_at, kind) VALUES ('2026-01-02 01:00Z', 'late')").await;
+    world.reopen(day).await;
+    delete(&world, day).await;
+    assert_eq!(repair(&world).await.restored, starts(&[day]));
+    assert_eq!(tick(&world).await, [(instant(day), 3)]);
+    world.verify_all("2026-01-06").await;
+}
+
+#[tokio::test]
+async fn an_attempt_of_the_same_number_by_another_owner_is_fenced() {
+    let (world, clock) = computed().await;
+    let day = "2026-01-02";
+    world.reopen(day).await;
+    let table = world.worker.checkpoints.table();
+    let client = dynamo().await.client();
+    let get = client.get_item().table_name(table).set_key(Some(key(day)));
+    let backup = get.send().await.unwrap().item.unwrap();
+    let one = claim(&world, day, 30).await;
+    // The table is restored to the moment before.
+    client.put_item().table_name(table).set_item(Some(backup)).send().await.unwrap();
+    let other = claim(&world, day, 30).await;
+    assert_eq!((one.attempt(), other.attempt()), (2, 2));
+    let (rollup, slice, target) = (world.rollup(), world.slice(day), &world.worker.target);
+    let shape = world.worker.ready(rollup).await.unwrap();
+    target.replace_from_source(&one, rollup, &shape, slice, FREE).await.unwrap();
+    let late = target.replace_from_source(&other, rollup, &shape, slice, FREE).await;
+    assert!(matches!(late, Err(TargetError::Fenced { mine: 2, newest: 2 })), "{late:?}");
+    // The one that holds the marker goes on.
+    target.replace_from_source(&one, rollup, &shape, slice, FREE).await.unwrap();
+    clock.advance(Duration::from_secs(60));
+    assert_eq!(repair(&world).await.restored, starts(&[day]));
+    tick(&world).await;
+    world.verify_all("2026-01-06").await;
+}
+
+#[tokio::test]
+async fn a_target_that_another_installation_took_over_meanwhile_is_not_written() {
+    let (world, _) = computed().await;
+    world.target_sql("UPDATE tallymark.rollup SET installation = 'another'").await;
+    world.sql("DELETE FROM events").await;
+    let before = world.rows().await;
+    let report = world.replay("2026-01-02").await;
+    assert_eq!(report.outcome, Outcome::Failed);
+    assert!(report.reason.unwrap().contains("tallymark check"));
+    assert_eq!(world.rows().await, before);
 }

@@ -8,6 +8,7 @@ fn marker(attempt: u64) -> Marker {
         rollup: ROLLUP.into(),
         slice_start: start(),
         attempt,
+        owner: None,
         definition: "0123456789abcdef".into(),
         outcome: outcome(),
         committed_at: at(5),

@@ -5,12 +5,15 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 /// What a statement begins with, and its name.
-const STATEMENTS: [(&str, &str); 35] = [
+const STATEMENTS: [(&str, &str); 38] = [
     ("connect", "connect"),
     ("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY", "begin to read"),
     ("BEGIN ISOLATION LEVEL READ COMMITTED;", "begin to write"),
     ("COMMIT", "commit"),
     ("ROLLBACK", "roll back"),
+    ("-- Who keeps a rollup here", "installation"),
+    ("SELECT (SELECT oid FROM pg_database", "server"),
+    ("SELECT system_identifier", "cluster"),
     ("-- The columns of one table or view", "columns of the source"),
     ("SELECT count(*) FROM (SELECT", "privileges"),
     ("SELECT FROM \"public\"", "what can be grouped"),

@@ -9,7 +9,7 @@ use tallymark::config::Config;
 use tallymark::db::{Access, Db, Side};
 use tallymark::embedded::dynamodb::EmbeddedDynamo;
 use tallymark::source::shape;
-use tallymark::target::{Target, ddl};
+use tallymark::target::{Keepers, Target, ddl};
 use tallymark::worker::CATALOGUE_TIMEOUT;
 use tempfile::TempDir;
 
@@ -121,7 +121,8 @@ pub async fn prepare(config: &Config, checkpoints: &Checkpoints) {
     let url = config.target.url.as_ref().unwrap_or(&config.source.url);
     let db = Db::new(url, Side::Target, 2).unwrap();
     let schema = config.target.schema.clone();
-    let target = Target { db, schema, is_source: config.target.url.is_none() };
+    let is_source = config.target.url.is_none();
+    let target = Target { db, schema, is_source, keepers: Keepers::default() };
     for rollup in &config.rollups {
         let mut tx = source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, "init").await.unwrap();
         let shape = shape::inspect(&mut tx, rollup, target.is_source).await.unwrap();

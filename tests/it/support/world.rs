@@ -334,6 +334,7 @@ pub async fn init(worker: &Worker) -> Result<(), WorkError> {
             tx.execute("creating the tables", statement).await?;
         }
         tx.commit().await?;
+        worker.identify_at_init(rollup).await?;
     }
     Ok(())
 }
