@@ -99,7 +99,7 @@ impl Worker {
         }
         // Another process may have moved it while this one lived, or the item is gone.
         self.forget(rollup);
-        self.ready(rollup).await.map(drop)
+        Box::pin(self.ready(rollup)).await.map(drop)
     }
 
     /// As [`Worker::recognise`], for commands that have not read the `watermark` item.

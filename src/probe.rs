@@ -18,7 +18,7 @@ impl Worker {
     /// The source or DynamoDB cannot be asked.
     pub async fn probe(&self, rollup: &Rollup) -> Result<Watermark, WorkError> {
         let seen = self.watermark(rollup).await?;
-        self.recognise(rollup, seen.bond()).await?;
+        Box::pin(self.recognise(rollup, seen.bond())).await?;
         if rollup.fine.is_some() {
             // A slice that was passed without a checkpoint could not be reopened when rows come to
             // be in it after all; and what is empty is quickly computed from what is empty.

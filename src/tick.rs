@@ -187,7 +187,7 @@ impl Worker {
         seen: Watermark,
         now: DateTime<Utc>,
     ) -> Result<Standings, WorkError> {
-        self.recognise(rollup, seen.bond()).await?;
+        Box::pin(self.recognise(rollup, seen.bond())).await?;
         let from = horizon(rollup, &seen, now);
         let checkpoints = self.checkpoints.range(&rollup.name, from, now).await?;
         let plan = self.judged(self.view(rollup, &seen, now), &checkpoints, from, now).await?;
@@ -219,7 +219,7 @@ impl Worker {
         now: DateTime<Utc>,
     ) -> Result<Plan, WorkError> {
         let seen = self.watermark(rollup).await?;
-        self.recognise(rollup, seen.bond()).await?;
+        Box::pin(self.recognise(rollup, seen.bond())).await?;
         let checkpoints = self.checkpoints.range(&rollup.name, from, to).await?;
         self.judged(self.view(rollup, &seen, now), &checkpoints, from, to).await
     }

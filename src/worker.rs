@@ -315,7 +315,8 @@ impl Worker {
         }
         let shape = self.shape(rollup).await?;
         let registered = self.target.check(rollup, &shape, CATALOGUE_TIMEOUT).await?;
-        self.identify(rollup).await?;
+        // Boxed, as it is rare and large.
+        Box::pin(self.identify(rollup)).await?;
         if !self.watch_changes(rollup).await? {
             return Err(WorkError::Busy(
                 "while a prepared transaction is under way (SELECT * FROM pg_prepared_xacts), it cannot be \
