@@ -18,6 +18,7 @@ use crate::source::shape::Shape;
 use crate::source::zones::Offsets;
 use crate::source::{capture, settle};
 use crate::target::ddl::{self, DdlError};
+use crate::target::readers;
 use crate::worker::{CATALOGUE_TIMEOUT, Severity, WorkError, Worker};
 
 /// Look for what would keep the rollups from working, each finding with its fix.
@@ -86,6 +87,9 @@ impl Check {
                 findings.trouble(&chosen.name, &error);
             }
         }
+        if reached && let Err(error) = readers(&worker, &mut findings).await {
+            findings.trouble("target", &error);
+        }
         if !reached {
             let finding = "not looked at, as a server of theirs cannot be asked";
             findings.add(Grade::Note, "rollups", finding);
@@ -143,6 +147,29 @@ async fn source(worker: &Worker, findings: &mut Findings) -> Result<bool, Failur
         findings.trouble("source", &error.into());
     }
     Ok(true)
+}
+
+/// Whether the configured readers can read.
+async fn readers(worker: &Worker, findings: &mut Findings) -> Result<(), WorkError> {
+    let configured = &worker.config.target.readers;
+    if configured.is_empty() {
+        return Ok(());
+    }
+    let (db, rollups) = (&worker.target.db, &worker.config.rollups);
+    let mut tx = db.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, "check").await?;
+    match readers::grants(&mut tx, &worker.target, configured, rollups).await? {
+        Ok(missing) if missing.is_empty() => {
+            let finding = format!("{} can read the rollup tables", configured.join(", "));
+            findings.add(Grade::Good, "target", finding);
+        }
+        Ok(missing) => {
+            let missing = ui::counted(missing.len(), "grant");
+            let finding = format!("readers lack {missing}; `tallymark init` makes them");
+            findings.add(Grade::ToDo, "target", finding);
+        }
+        Err(unknown) => findings.add(Grade::Bad, "target", unknown.to_string()),
+    }
+    Ok(tx.rollback().await?)
 }
 
 async fn checkpoints(worker: &Worker, findings: &mut Findings) {

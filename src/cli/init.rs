@@ -6,7 +6,7 @@ use super::{Failure, Global, ui};
 use crate::checkpoint::Created;
 use crate::db::Access;
 use crate::plan::Planned;
-use crate::target::ddl;
+use crate::target::{ddl, readers};
 use crate::worker::{CATALOGUE_TIMEOUT, WorkError, Worker};
 
 /// Create the checkpoint table, the schemas and the rollup tables.
@@ -93,13 +93,8 @@ impl Init {
                     2,
                 ));
             }
-            for (rollup, slices) in &redefined {
-                text.push_str(&format!(
-                    "\n{rollup}: {} of an old definition; each tick recomputes some, behind all \
-                     else\n  (to do it now: tallymark backfill {rollup})",
-                    ui::counted(*slices, "slice")
-                ));
-            }
+            text.extend(no_readers(&worker).filter(|_| !statements.is_empty()));
+            text.extend(redefined.iter().map(|(rollup, slices)| old(rollup, *slices)));
             for recut in &recut {
                 text.extend(recut.lines().iter().map(|line| format!("\n{}", ui::wrapped(line, 2))));
             }
@@ -162,7 +157,28 @@ impl Init {
             }
             tx.commit().await?;
         }
+        done.extend(self.readers(worker).await?);
         Ok(done)
+    }
+
+    /// Lets the configured readers read every rollup table, those made just now too.
+    async fn readers(&self, worker: &Worker) -> Result<Vec<String>, WorkError> {
+        let readers = &worker.config.target.readers;
+        if readers.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (db, target) = (&worker.target.db, &worker.target);
+        let mut tx = db.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, "init").await?;
+        let rollups = &worker.config.rollups;
+        let grants = readers::grants(&mut tx, target, readers, rollups).await?;
+        let grants = grants.map_err(|unknown| WorkError::Usage(unknown.to_string()))?;
+        if !self.dry_run {
+            for grant in &grants {
+                tx.execute("granting the readers their rights", grant.clone()).await?;
+            }
+        }
+        tx.commit().await?;
+        Ok(grants)
     }
 }
 
@@ -198,6 +214,25 @@ async fn to_repair(worker: &Worker) -> Result<Vec<(String, String)>, WorkError> 
         found.extend(reason.map(|reason| (rollup.name.clone(), reason)));
     }
     Ok(found)
+}
+
+/// What a reader would need, where none is configured.
+fn no_readers(worker: &Worker) -> Option<String> {
+    let schema = &worker.target.schema;
+    let line = format!(
+        "readers: none; [target] readers = [\"ROLE\"] lets a role read the tables in schema {schema}"
+    );
+    let is_open = worker.config.target.readers.is_empty();
+    is_open.then(|| format!("\n{}", ui::wrapped(&line, 2)))
+}
+
+/// What becomes of slices of another definition.
+fn old(rollup: &str, slices: usize) -> String {
+    format!(
+        "\n{rollup}: {} of an old definition; each tick recomputes some, behind all else\n  \
+         (to do it now: tallymark backfill {rollup})",
+        ui::counted(slices, "slice")
+    )
 }
 
 /// The rollups that hold slices of another definition, and how many.

@@ -76,6 +76,8 @@ pub struct Target {
     pub url: Option<Address>,
     /// The schema of the rollup tables.
     pub schema: String,
+    /// Roles that may read the rollup tables.
+    pub readers: Vec<String>,
 }
 
 /// The DynamoDB side: `[checkpoint]`.
@@ -183,7 +185,7 @@ fn read(path: &Path, mut root: Section<'_>, env: Env<'_>) -> Option<Config> {
         .and_then(|node| source(&node, env));
     let target = match root.get("target") {
         Some(node) => target(&node, env),
-        None => Some(Target { url: None, schema: SCHEMA_DEFAULT.to_owned() }),
+        None => Some(Target { url: None, schema: SCHEMA_DEFAULT.to_owned(), readers: Vec::new() }),
     };
     let checkpoint = match root.get("checkpoint") {
         Some(node) => checkpoint(&node),
@@ -235,7 +237,7 @@ const SCHEMA_DEFAULT: &str = "stats";
 
 fn target(node: &Node<'_>, env: Env<'_>) -> Option<Target> {
     let mut section = node.section("a table: [target]")?;
-    section.only(&["url", "schema"]);
+    section.only(&["url", "schema", "readers"]);
     let url = match section.get("url") {
         Some(node) => url::read(&node, env).map(Some),
         None => Some(None),
@@ -244,7 +246,18 @@ fn target(node: &Node<'_>, env: Env<'_>) -> Option<Target> {
         Some(node) => schema(&node),
         None => Some(SCHEMA_DEFAULT.to_owned()),
     };
-    Some(Target { url: url?, schema: schema? })
+    let readers = match section.get("readers") {
+        Some(node) => readers(&node),
+        None => Some(Vec::new()),
+    };
+    Some(Target { url: url?, schema: schema?, readers: readers? })
+}
+
+fn readers(node: &Node<'_>) -> Option<Vec<String>> {
+    const EXPECTED: &str = r#"an array of roles such as ["app_reader"]"#;
+    const NAME: &str = r#"the name of a role such as "app_reader""#;
+    let roles = node.array(EXPECTED)?;
+    roles.iter().map(|role| role.identifier(NAME).map(str::to_owned)).collect()
 }
 
 fn schema(node: &Node<'_>) -> Option<String> {

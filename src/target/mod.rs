@@ -6,6 +6,7 @@
 
 pub mod ddl;
 mod generation;
+pub mod readers;
 mod replace;
 mod stage;
 mod statement;

@@ -6,7 +6,7 @@ use tallymark::config::{Address, DatabaseUrl};
 use tallymark::db::{Access, Db, DbErrorKind, Side};
 
 use crate::support::Database;
-use crate::support::cli::{Ended, Place, daily, ended};
+use crate::support::cli::{Ended, Place, daily, ended, lines};
 
 /// A port of this machine at which nobody listens.
 fn closed_port() -> u16 {
@@ -147,4 +147,35 @@ async fn row_level_security_is_known_by_the_error_and_not_by_its_words() {
     let error = tx.execute("raising", raise.to_owned()).await.unwrap_err();
     assert_eq!(error.kind(), DbErrorKind::Denied, "{error}");
     assert_eq!(error.hint(), Some("look elsewhere"));
+}
+
+#[tokio::test]
+async fn a_configured_reader_reads_every_rollup_table() {
+    let (mut place, database) = Place::with_events(1).await;
+    let role = format!("reader_{:x}", fastrand::u64(..));
+    let with_readers = |role: &str, rollups: &str| format!("readers = [\"{role}\"]\n{rollups}");
+    place.configure(&with_readers(&role, &daily(1)));
+    let refused = place.run(&["init"]);
+    refused.refused(2, &[&format!("there is no role `{role}`"), "CREATE ROLE"]);
+    place.sql(&format!("CREATE ROLE \"{role}\" LOGIN")).await;
+    let check = place.run(&["check"]).good();
+    assert!(check.out.contains("todo  target: readers lack 2 grants"), "{check:?}");
+    let script = place.run(&["init", "--dry-run"]).good().out;
+    assert!(
+        script.contains(&format!("GRANT SELECT ON \"stats\".\"daily\" TO \"{role}\";")),
+        "{script}"
+    );
+    place.run(&["init"]).good();
+    let check = place.run(&["check"]).good();
+    assert!(check.out.contains(&format!("target: {role} can read the rollup tables")), "{check:?}");
+    assert_eq!(place.json(&["init"])["statements"], serde_json::json!([]));
+    let reader = database.url_of(&role);
+    assert_eq!(lines(&reader, "SELECT count(*) FROM stats.daily").await, ["(0)"]);
+    // A table that a later init makes.
+    let other = daily(1).replace("name = \"daily\"", "name = \"other\"");
+    place.configure(&with_readers(&role, &format!("{}{other}", daily(1))));
+    place.run(&["init"]).good();
+    assert_eq!(lines(&reader, "SELECT count(*) FROM stats.other").await, ["(0)"]);
+    place.target_url.clone_from(&place.source_url);
+    place.sql(&format!("DROP OWNED BY \"{role}\"; DROP ROLE \"{role}\"")).await;
 }

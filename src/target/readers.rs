@@ -1,0 +1,72 @@
+//! Who may read the rollup tables: `[target] readers`.
+
+use sqlx::Row as _;
+
+use super::Target;
+use crate::db::{DbError, Tx};
+use crate::rollup::Rollup;
+use crate::sql::{ident, literal};
+
+const DOING: &str = "looking at the readers' privileges";
+
+/// A reader that the server does not know.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "target.readers: there is no role `{0}` on the target; create it (CREATE ROLE {role}), or take it out",
+    role = ident(.0)
+)]
+pub struct UnknownReader(String);
+
+/// The grants that `readers` still lack on the tables of `rollups`, in order; none when each may read all.
+///
+/// # Errors
+/// The server refuses, or cannot be reached; inside: a role is not there.
+pub async fn grants(
+    tx: &mut Tx,
+    target: &Target,
+    readers: &[String],
+    rollups: &[Rollup],
+) -> Result<Result<Vec<String>, UnknownReader>, DbError> {
+    let mut statements = Vec::new();
+    for reader in readers {
+        let sql = format!("SELECT FROM pg_catalog.pg_roles WHERE rolname = {}", literal(reader));
+        if tx.rows(DOING, sql).await?.is_empty() {
+            return Ok(Err(UnknownReader(reader.clone())));
+        }
+        statements.extend(of_one(tx, target, reader, rollups).await?);
+    }
+    Ok(Ok(statements))
+}
+
+async fn of_one(
+    tx: &mut Tx,
+    target: &Target,
+    reader: &str,
+    rollups: &[Rollup],
+) -> Result<Vec<String>, DbError> {
+    let tables: Vec<String> = rollups.iter().map(|rollup| literal(&rollup.name)).collect();
+    let sql = include_str!("readers.sql")
+        .replace("{role}", &literal(reader))
+        .replace("{schema}", &literal(&target.schema))
+        .replace("{tables}", &format!("ARRAY[{}]", tables.join(", ")));
+    let rows = tx.rows(DOING, sql).await?;
+    let (schema, role) = (ident(&target.schema), ident(reader));
+    let mut statements = Vec::new();
+    for row in rows {
+        let read = || {
+            Ok::<_, sqlx::Error>((
+                row.try_get::<String, _>("table_name")?,
+                row.try_get::<bool, _>("lacks_schema")?,
+                row.try_get::<bool, _>("lacks_table")?,
+            ))
+        };
+        let (table, lacks_schema, lacks_table) = read().map_err(|error| tx.error(DOING, error))?;
+        if lacks_schema && statements.is_empty() {
+            statements.push(format!("GRANT USAGE ON SCHEMA {schema} TO {role}"));
+        }
+        if lacks_table {
+            statements.push(format!("GRANT SELECT ON {schema}.{} TO {role}", ident(&table)));
+        }
+    }
+    Ok(statements)
+}
