@@ -77,17 +77,18 @@ def packages(project, binaries, certificates):
 
 
 def functions(project, binaries, out):
-    """The zips for Lambda, with their lists, as infra/package.sh makes them."""
+    """The zips for Lambda, as infra/package.sh makes them, and the lists of what is in them."""
     names = {"x86_64": "x86_64", "aarch64": "arm64"}
     made = p.ROOT / "target" / "lambda"
     for binary in binaries:
-        # The lists of package.sh are of the build for glibc; without cargo there would be none.
         run = subprocess.run([p.ROOT / "infra" / "package.sh", "--no-config", "--binary", binary.path])
         if run.returncode != 0:
             fail(f"no zip could be made of {binary.path}")
         stem = f"tallymark-lambda-{project.version}-{names[binary.processor]}"
-        for suffix in ("zip", "cdx.json"):
-            shutil.move(made / f"tallymark.{suffix}", out / f"{stem}.{suffix}")
+        shutil.move(made / "tallymark.zip", out / f"{stem}.zip")
+        # The list that package.sh has made is that of a build for glibc.
+        (made / "tallymark.cdx.json").unlink()
+        (out / f"{stem}.cdx.json").write_bytes(bill(binary.target, "lambda", "bootstrap", binary.content))
 
 
 def write(out, files):
