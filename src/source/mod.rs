@@ -11,6 +11,7 @@ pub mod capture;
 pub mod changes;
 pub mod fine;
 pub mod marks;
+mod origin;
 pub mod pace;
 pub mod plan_guard;
 mod probe;

@@ -4,6 +4,7 @@
 use sqlx::Row as _;
 
 use super::axis::{Axis, TimeType};
+use super::origin::check_origin;
 use super::probe::{check_comparable, check_late, check_privilege, check_zone};
 use crate::db::{DbError, DbErrorKind, Tx};
 use crate::rollup::{Aggregate, Late, Measure, Rollup, TableName};
@@ -175,6 +176,7 @@ pub async fn inspect(
     for axis in std::iter::once(&axis).chain(changes.as_ref()) {
         check_zone(tx, rollup, axis).await?;
     }
+    check_origin(tx, rollup).await?;
     check_privilege(tx, rollup).await?;
     check_late(tx, rollup).await?;
     let comparable = |name: &str| columns.iter().any(|it| it.name == name && it.comparable);

@@ -34,6 +34,7 @@ mod lambda;
 #[cfg(feature = "lambda")]
 mod loud;
 mod mutations;
+mod origins;
 mod outage;
 mod plan_guard;
 mod pooler;
