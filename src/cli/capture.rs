@@ -139,18 +139,19 @@ impl Captures {
         }
         owner.close().await;
         let document = json!({ "dry_run": change.dry_run, "statements": statements });
-        global.print(&document, || match (change.dry_run, statements.len()) {
-            (_, 0) if install => "capture: installed already".into(),
-            (_, 0) => "capture: there is none".into(),
-            (true, _) => {
-                format!("BEGIN;\n{}\nCOMMIT;", ui::script(&statements).join("\n"))
-            }
-            (false, run) if install => format!(
+        if change.dry_run && !global.json && !statements.is_empty() {
+            ui::verbatim(format!("BEGIN;\n{}\nCOMMIT;", ui::script(&statements).join("\n")));
+            return Ok(());
+        }
+        global.print(&document, || match statements.len() {
+            0 if install => "capture: installed already".into(),
+            0 => "capture: there is none".into(),
+            run if install => format!(
                 "capture: installed, {} run\nhint: late changes from before are not marked; \
                  `tallymark verify` finds them",
                 ui::counted(run, "statement")
             ),
-            (false, run) => format!("capture: removed, {} run", ui::counted(run, "statement")),
+            run => format!("capture: removed, {} run", ui::counted(run, "statement")),
         });
         Ok(())
     }

@@ -60,7 +60,12 @@ impl Findings {
 
     fn trouble(&mut self, subject: &str, error: &WorkError) {
         let hint = error.hint().map_or_else(String::new, |hint| format!("; hint: {hint}"));
-        let (subject, finding) = (subject.into(), format!("{error}{hint}"));
+        let error_text = error.to_string();
+        // The subject stands before it.
+        let twice = [format!("rollup `{subject}`: "), format!("{subject} database: ")];
+        let said = twice.iter().find_map(|begin| error_text.strip_prefix(begin));
+        let finding = format!("{}{hint}", said.unwrap_or(&error_text));
+        let subject = subject.into();
         let severity = Some(error.severity());
         self.0.push(Finding { grade: Grade::Bad, subject, finding, severity });
     }
@@ -79,12 +84,13 @@ impl Check {
                 findings.trouble("target", &error.into());
             }
         }
-        if has_region {
-            checkpoints(&worker, &mut findings).await;
-        }
+        let has_store = has_region && checkpoints(&worker, &mut findings).await;
         for chosen in chosen.into_iter().filter(|_| reached) {
-            if let Err(error) = rollup(&worker, chosen, &mut findings).await {
-                findings.trouble(&chosen.name, &error);
+            match rollup(&worker, chosen, &mut findings).await {
+                Ok(()) => {}
+                // Told once, as what is wrong with the checkpoints.
+                Err(WorkError::Checkpoint(_)) if !has_store => {}
+                Err(error) => findings.trouble(&chosen.name, &error),
             }
         }
         if reached && let Err(error) = readers(&worker, &mut findings).await {
@@ -172,12 +178,14 @@ async fn readers(worker: &Worker, findings: &mut Findings) -> Result<(), WorkErr
     Ok(tx.rollback().await?)
 }
 
-async fn checkpoints(worker: &Worker, findings: &mut Findings) {
+/// Looks at the checkpoints' table; `false`: there is none that could be read.
+async fn checkpoints(worker: &Worker, findings: &mut Findings) -> bool {
     const SUBJECT: &str = "checkpoints";
     match worker.checkpoints.describe().await {
         Ok(summary) => {
             let finding = format!("table {} is {}", worker.checkpoints.table(), summary.status);
             findings.add(Grade::Good, SUBJECT, finding);
+            return true;
         }
         // A matter of order, not of trouble.
         Err(CheckpointError::NoTable { table }) => {
@@ -186,6 +194,7 @@ async fn checkpoints(worker: &Worker, findings: &mut Findings) {
         }
         Err(error) => findings.trouble(SUBJECT, &error.into()),
     }
+    false
 }
 
 /// A connection of its own to one server: two transactions on it have two backends only behind a

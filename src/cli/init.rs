@@ -74,13 +74,14 @@ impl Init {
             "checkpoint_table": { "name": table, "state": checkpoints },
             "statements": statements,
         });
+        if self.dry_run && !global.json {
+            let mut lines = ui::script(&statements);
+            lines.push("-- DynamoDB, where the table is not there yet:".into());
+            lines.push(format!("-- {}", worker.checkpoints.create_table_command()));
+            ui::verbatim(lines.join("\n"));
+            return Ok(());
+        }
         global.print(&document, || {
-            if self.dry_run {
-                let mut lines = ui::script(&statements);
-                lines.push("-- DynamoDB, where the table is not there yet:".into());
-                lines.push(format!("-- {}", worker.checkpoints.create_table_command()));
-                return lines.join("\n");
-            }
             let tables = match statements.len() {
                 0 => "rollup tables: all there".to_owned(),
                 done => format!("rollup tables: {} run", ui::counted(done, "statement")),

@@ -246,7 +246,7 @@ async fn dispatch(global: &Global, command: Command) -> Result<(), Failure> {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "tallymark", &mut script);
             // Written by us, because the generator panics at a closed pipe.
-            ui::say(String::from_utf8_lossy(&script).trim_end());
+            ui::verbatim(String::from_utf8_lossy(&script).trim_end());
             Ok(())
         }
     }

@@ -27,6 +27,11 @@ const LINE_EVERY: Duration = Duration::from_secs(5);
 
 /// Prints a line of a command's result.
 pub fn say(text: impl AsRef<str>) {
+    verbatim(if console::user_attended() { folded(text.as_ref()) } else { text.as_ref().into() });
+}
+
+/// As [`say`], of lines that stay as they are however long: SQL, a script.
+pub fn verbatim(text: impl AsRef<str>) {
     let shown = paint::shown(text.as_ref(), console::colors_enabled());
     // A closed pipe (`tallymark status | head`) is no reason to panic.
     let _ = writeln!(std::io::stdout(), "{shown}");
@@ -34,7 +39,9 @@ pub fn say(text: impl AsRef<str>) {
 
 /// Prints a line about the work, not part of its result.
 pub fn note(text: impl AsRef<str>) {
-    let shown = paint::shown(text.as_ref(), console::colors_enabled_stderr());
+    let is_read = console::user_attended_stderr();
+    let text = if is_read { folded(text.as_ref()) } else { text.as_ref().into() };
+    let shown = paint::shown(&text, console::colors_enabled_stderr());
     let _ = writeln!(std::io::stderr(), "{shown}");
 }
 
@@ -84,15 +91,33 @@ pub fn wrapped(text: &str, indent: usize) -> String {
     if console::user_attended() { fold(&line, indent) } else { line }
 }
 
+/// Every line that is wider than 80 columns in several, indented a little more than its begin.
+fn folded(text: &str) -> String {
+    let line = |line: &str| {
+        if paint::width(line) <= LINE {
+            return line.to_owned();
+        }
+        let bare = line.trim_start_matches(' ');
+        let lead = line.len() - bare.len();
+        format!("{:lead$}{}", "", fold_from(bare, lead, lead + 2))
+    };
+    text.split('\n').map(line).collect::<Vec<_>>().join("\n")
+}
+
 fn fold(text: &str, indent: usize) -> String {
+    fold_from(text, 0, indent)
+}
+
+/// As [`fold`], where the first line begins at the column `begin`.
+fn fold_from(text: &str, begin: usize, indent: usize) -> String {
     let mut lines = String::new();
-    let mut width = 0;
-    for word in text.split(' ') {
+    let mut width = begin;
+    for (place, word) in text.split(' ').enumerate() {
         let more = paint::width(word);
-        if width > 0 && width + 1 + more > LINE {
+        if place > 0 && width + 1 + more > LINE {
             let _ = write!(lines, "\n{:indent$}", "");
             width = indent;
-        } else if width > 0 {
+        } else if place > 0 {
             lines.push(' ');
             width += 1;
         }
@@ -402,6 +427,16 @@ mod tests {
         assert!(folded.lines().all(|line| line.len() <= 80), "{folded}");
         assert!(folded.lines().skip(1).all(|line| line.starts_with("      ")), "{folded}");
         assert_eq!(folded.replace("\n      ", " "), text);
+    }
+
+    #[test]
+    fn long_lines_are_folded_and_keep_their_begin() {
+        let text = format!("short\n  {}", "word ".repeat(30).trim_end());
+        let folded = folded(&text);
+        assert!(folded.lines().all(|line| line.len() <= 80), "{folded}");
+        let lines: Vec<_> = folded.lines().collect();
+        assert!(lines[1].starts_with("  word") && lines[2].starts_with("    word"), "{folded}");
+        assert_eq!(folded.replace("\n    ", " "), text);
     }
 
     #[test]

@@ -186,6 +186,9 @@ fn text(error: &sqlx::Error) -> String {
     let said = match error.as_database_error() {
         Some(error) => cut(error.message()).into_owned(),
         None => match error {
+            sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+                format!("{error}; no server listens there")
+            }
             sqlx::Error::Io(error) => with_remedy(error.to_string()),
             sqlx::Error::Tls(error) => with_remedy(error.to_string()),
             sqlx::Error::PoolTimedOut => "no answer in time; if the server sleeps when idle, add \

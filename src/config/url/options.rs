@@ -170,7 +170,7 @@ pub(super) fn read(query: &str) -> Result<Vec<(&'static str, String)>, String> {
             Only(values, _) if values.iter().any(|fit| value.eq_ignore_ascii_case(fit)) => {}
             Only(_, why) => {
                 return Err(format!(
-                    "the address has `{known}` with a value that is not done: {why}"
+                    "the address has `{known}` with a value that does not work: {why}"
                 ));
             }
             Refused(why) => return Err(format!("the address has the option `{known}`: {why}")),
