@@ -5,7 +5,7 @@ each with the list of what is in it, and SHA256SUMS over all of them. The same i
     packaging/build.py target/release/tallymark
     packaging/build.py --repository https://… --lambda bootstrap-x86_64 --lambda bootstrap-arm64 TALLYMARK…
 
-Needs python3 and cargo. Where a static and a dynamic Linux binary are given for one processor, both become archives; the
+Needs python3 (3.9 or later) and cargo. Where a static and a dynamic Linux binary are given for one processor, both become archives; the
 wheel, the npm package and the image carry the static one, as that runs on every Linux.
 """
 

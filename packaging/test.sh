@@ -123,6 +123,8 @@ test_image() {
     local start
     start="$(packaging/unpack.py "$packages/image" "$work/image")"
     [ "${start%%:*}" != 0 ] || fail "the image's user is root"
+    grep -q 'BEGIN CERTIFICATE' "$work/image/etc/ssl/certs/ca-certificates.crt" ||
+        fail "the image has no certificates: AWS could not be reached from it"
     ok "image: every blob has its digest; it starts as $start"
     local root=()
     # The runners of GitHub let everyone become root; on a person's machine the test does not try to.

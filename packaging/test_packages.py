@@ -54,6 +54,10 @@ def mach(processor, major, minor):
     return header + struct.pack("<IIIIII", 0x32, 24, 1, major << 16 | minor << 8, 0, 0)
 
 
+def too_late(*_):
+    raise TimeoutError(f"the launcher did not end within {LIMIT} s")
+
+
 class WithFiles(unittest.TestCase):
     def setUp(self):
         directory = tempfile.TemporaryDirectory()
@@ -134,6 +138,9 @@ class OtherMachines(WithFiles):
 class Launcher(WithFiles):
     def setUp(self):
         super().setUp()
+        signal.signal(signal.SIGALRM, too_late)
+        signal.alarm(LIMIT)
+        self.addCleanup(signal.alarm, 0)
         _, content = npm.umbrella(PROJECT)
         with tarfile.open(fileobj=io.BytesIO(content)) as packed:
             packed.extractall(self.place)
@@ -141,6 +148,15 @@ class Launcher(WithFiles):
 
     def command(self, *arguments):
         return [shutil.which("node"), self.launcher, *arguments]
+
+    def shown(self, screen, end):
+        """What a terminal shows up to this text."""
+        text = b""
+        while not text.endswith(end):
+            more = screen.read(1)
+            self.assertTrue(more, f"the terminal closed after {text}")
+            text += more
+        return text
 
     def stand_in(self):
         """Puts a stand-in to where npm puts the binary."""
@@ -175,12 +191,9 @@ class Launcher(WithFiles):
         if child == 0:
             os.execv(shutil.which("node"), self.command())
         with open(terminal, "r+b", buffering=0) as screen:
-            text = b""
-            while b"ready" not in text:
-                text += screen.read(1000)
+            text = self.shown(screen, b"ready\r\n")
             screen.write(b"\x03")
-            while b"told" not in text or not text.endswith(b"\n"):
-                text += screen.read(1000)
+            text = self.shown(screen, b"told 1\r\n")
             # Before the terminal goes away, which is a signal of its own.
             _, status = os.waitpid(child, 0)
         self.assertIn(b"told 1", text)
