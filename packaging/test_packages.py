@@ -180,10 +180,15 @@ class Launcher(WithFiles):
                 self.command(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
                 start_new_session=True,
             ) as child:
-                self.assertEqual(child.stdout.readline(), b"ready\n")
-                child.send_signal(number)
-                self.assertEqual(child.stdout.readline(), b"told 1\n")
-                self.assertEqual(child.wait(LIMIT), 7)
+                try:
+                    self.assertEqual(child.stdout.readline(), b"ready\n")
+                    child.send_signal(number)
+                    self.assertEqual(child.stdout.readline(), b"told 1\n")
+                    self.assertEqual(child.wait(LIMIT), 7)
+                finally:
+                    # After a failure both are still there, and leaving the block waits for them.
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(child.pid, signal.SIGKILL)
 
     def test_ctrl_c_in_a_terminal_reaches_the_binary_once(self):
         self.stand_in()
