@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""Prints the crates that a binary was built of, from the list that cargo-auditable has left in it; nothing if it has none.
+"""Prints the crates that a binary was built of, from the list that cargo-auditable has left in it.
+
+Prints nothing if there is none.
 
     packaging/auditable.py BINARY
 """

@@ -1,4 +1,4 @@
-"""Reads from a built binary what its packages must say: system, processor, C library, and the libraries that it loads."""
+"""Reads from a built binary what its packages must say: system, processor, C library, and libraries."""
 
 import re
 import struct

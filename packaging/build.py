@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Makes every package of a release from built binaries: archives, installer, wheels, npm packages and container image,
-each with the list of what is in it, and SHA256SUMS over all of them. The same inputs give the same bytes.
+"""Makes every package of a release from built binaries: archives, installer, wheels, npm packages, container image, the
+list of what is in each, and SHA256SUMS over all of them. The same inputs give the same bytes.
 
     packaging/build.py target/release/tallymark
     packaging/build.py --repository https://… --lambda bootstrap-x86_64 --lambda bootstrap-arm64 TALLYMARK…
 
-Needs python3 (3.9 or later) and cargo. Where a static and a dynamic Linux binary are given for one processor, both become archives; the
-wheel, the npm package and the image carry the static one, as that runs on every Linux.
+Needs python3 (3.9 or later) and cargo. Where a static and a dynamic Linux binary are given for one processor,
+both become archives; the wheel, the npm package and the image carry the static one, as that runs on every Linux.
 """
 
 import argparse
@@ -32,7 +32,8 @@ def arguments():
                         help="a built bootstrap, for a zip that takes its configuration from a parameter")
     parser.add_argument("--out", type=Path, default=p.ROOT / "target" / "packages", metavar="DIR",
                         help="replaced whole; target/packages if not given")
-    parser.add_argument("--repository", metavar="URL", help="where the release will be: the installer downloads from it")
+    parser.add_argument("--repository", metavar="URL",
+                        help="where the release will be; the installer downloads from it")
     parser.add_argument("--certificates", type=Path, default=Path("/etc/ssl/certs/ca-certificates.crt"), metavar="FILE",
                         help="the certificates that the image trusts; those of this machine if not given")
     return parser.parse_args()

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Compares the tag of a release with Cargo.toml and CHANGELOG.md; with --notes, prints the release's section of the latter.
+# Compares the tag of a release with Cargo.toml and CHANGELOG.md. With --notes, prints the section of that release.
 #
 #   packaging/check_version.sh refs/tags/v1.2.3
 #   packaging/check_version.sh --notes refs/tags/v1.2.3
@@ -12,7 +12,9 @@ notes=""
 [ "${1:-}" != --notes ] || { notes=1 && shift; }
 reference="${1:?name a reference, such as refs/tags/v1.2.3}"
 version="$(sed -n '/^\[package\]/,/^\[[^p]/s/^version = "\(.*\)"$/\1/p' Cargo.toml)"
-section="$(awk -v heading="## [$version]" 'index($0, "## ") == 1 { inside = index($0, heading) == 1; next } inside' CHANGELOG.md)"
+section="$(awk -v heading="## [$version]" '
+    index($0, "## ") == 1 { inside = index($0, heading) == 1; next }
+    inside' CHANGELOG.md)"
 
 if [ "${reference#refs/tags/}" = "$reference" ]; then
     echo "$reference is not a tag: version $version is built and tested, and not published"

@@ -6,7 +6,7 @@
 #   packaging/test.sh --smoke TALLYMARK     without the demo, and without making all of it twice: seconds
 #   packaging/test.sh --lambda BOOTSTRAP    and a zip for Lambda
 #
-# Needs cargo and python3 with venv; npm, curl and root, for the image, each for its part, which is otherwise left out by name.
+# Needs cargo and python3 with venv. What needs npm, curl or root is left out, by name, where there is none.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null
@@ -133,7 +133,8 @@ test_image() {
         skip "image: only root may chroot"
         return
     fi
-    local run=(${root[@]+"${root[@]}"} env -i "$(command -v chroot)" --userspec="${start%% *}" "$work/image" "${start#* }")
+    local run=(${root[@]+"${root[@]}"} env -i "$(command -v chroot)" --userspec="${start%% *}")
+    run+=("$work/image" "${start#* }")
     check_version "image" "${run[@]}"
     "${run[@]}" check >"$work/check.txt" 2>&1 &&
         fail "image: check passed without a configuration"
@@ -191,7 +192,9 @@ fi
 "${make[@]}" --out "$work/packages" "$binary" >"$work/made.txt"
 packages="$work/packages"
 target="$(basename "$packages"/tallymark-"$version"-*.tar.gz .tar.gz)" && target="${target#tallymark-"$version"-}"
-(cd "$packages" && if command -v sha256sum >/dev/null; then sha256sum --quiet -c SHA256SUMS; else shasum -qa 256 -c SHA256SUMS; fi)
+check=(sha256sum --quiet)
+command -v sha256sum >/dev/null || check=(shasum -qa 256)
+(cd "$packages" && "${check[@]}" -c SHA256SUMS)
 ok "SHA256SUMS: $(wc -l <"$packages/SHA256SUMS") files of $target"
 if [ -z "$smoke" ]; then
     "${make[@]}" --out "$work/again" "$binary" >/dev/null

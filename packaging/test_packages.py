@@ -45,7 +45,8 @@ sys.exit(7)
 
 def static(processor):
     """The least of an ELF file: a header without segments."""
-    return b"\x7fELF\x02\x01\x01" + bytes(9) + struct.pack("<HHIQQQIHHHHHH", 3, processor, 1, 0, 64, 0, 0, 64, 56, 0, 0, 0, 0)
+    rest = struct.pack("<HHIQQQIHHHHHH", 3, processor, 1, 0, 64, 0, 0, 64, 56, 0, 0, 0, 0)
+    return b"\x7fELF\x02\x01\x01" + bytes(9) + rest
 
 
 def mach(processor, major, minor):

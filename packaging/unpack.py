@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Unpacks the image for this machine from an OCI layout, layer by layer, and prints how it is started: the user, then the
-entry point. Compares every blob with its digest.
+"""Unpacks the image for this machine from an OCI layout, layer by layer, and prints how it is started: the user, then
+the entry point. Compares every blob with its digest.
 
     packaging/unpack.py LAYOUT DIRECTORY
 """
