@@ -69,6 +69,7 @@ impl Signals {
         if self.0.is_told.swap(true, Ordering::SeqCst) {
             return;
         }
+        ui::leave_question();
         ui::note(match has_left {
             false => "interrupted; the same command goes on from here",
             true => {

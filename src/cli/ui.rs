@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -227,6 +228,16 @@ pub fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
     text.trim_end().to_owned()
 }
 
+/// Whether a question is open, and the cursor behind it.
+static IS_ASKING: AtomicBool = AtomicBool::new(false);
+
+/// Ends the line of a question that is not answered any more.
+pub fn leave_question() {
+    if IS_ASKING.load(Ordering::SeqCst) {
+        note("");
+    }
+}
+
 /// Asks a question that must be answered with yes.
 ///
 /// # Errors
@@ -243,7 +254,9 @@ pub fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
     let _ = write!(error, "{} [y/N] ", visible::text(question));
     let _ = error.flush();
     let mut answer = String::new();
+    IS_ASKING.store(true, Ordering::SeqCst);
     let _ = std::io::stdin().read_line(&mut answer);
+    IS_ASKING.store(false, Ordering::SeqCst);
     if matches!(answer.trim(), "y" | "Y" | "yes") {
         Ok(())
     } else {
