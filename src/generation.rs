@@ -17,23 +17,30 @@ use chrono::{DateTime, Utc};
 
 use crate::checkpoint::{CheckpointError, Checkpoints, State, Watermark};
 use crate::rollup::Rollup;
+use crate::source::fingerprint::Fingerprint;
 use crate::target::Registered;
 
 /// Looks at the rollup's item before giving up: each further one means that another worker wrote it.
 const LOOKS_MAX: usize = 5;
 
-/// The definition's hash, with the generation behind it from the second on.
+/// The definition's hash, with the generation behind it from the second on, and how often the
+/// source's shape has changed, from the first change on.
 #[must_use]
-pub fn of_generation(hash: &str, generation: u64) -> String {
-    match generation {
+pub fn of_generation(hash: &str, generation: u64, shapes: u64) -> String {
+    let mut definition = match generation {
         0 => hash.to_owned(),
         _ => format!("{hash}.{generation}"),
+    };
+    if shapes > 0 {
+        definition.push_str(&format!("~{shapes}"));
     }
+    definition
 }
 
 /// The generation that a definition tells of.
 #[must_use]
 pub fn generation_of(definition: &str) -> u64 {
+    let definition = definition.split('~').next().unwrap_or_default();
     let after = definition.split_once('.').map(|(_, generation)| generation);
     after.and_then(|generation| generation.parse().ok()).unwrap_or(0)
 }
@@ -42,9 +49,11 @@ pub fn generation_of(definition: &str) -> u64 {
 #[derive(Debug, Default)]
 pub(crate) struct Generations(Mutex<HashMap<String, Known>>);
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Known {
     generation: u64,
+    shapes: u64,
+    shape: Option<Fingerprint>,
     /// Whether the rollup's item names this process's calendar and start.
     is_adopted: bool,
 }
@@ -55,10 +64,27 @@ impl Generations {
     pub(crate) fn note(&self, rollup: &Rollup, seen: &Watermark) -> bool {
         let known = Known {
             generation: seen.generation_for(rollup),
+            shapes: seen.shapes(),
+            shape: seen.shape(),
             is_adopted: seen.is_adopted_by(rollup),
         };
-        let before = self.lock().insert(rollup.name.clone(), known);
+        let before = self.lock().insert(rollup.name.clone(), known.clone());
         before.is_some_and(|before| before != known)
+    }
+
+    /// The definition of `rollup`, as checkpoints of its generation tell it; `None`: its item was not
+    /// read yet.
+    pub(crate) fn definition(&self, rollup: &Rollup) -> Option<String> {
+        let known = self.lock();
+        let known = known.get(&rollup.name)?;
+        Some(of_generation(&rollup.definition(), known.generation, known.shapes))
+    }
+
+    /// Whether the item remembers this very shape.
+    pub(crate) fn remembers(&self, rollup: &Rollup, shape: Option<&Fingerprint>) -> bool {
+        let known = self.lock();
+        let known = known.get(&rollup.name).and_then(|known| known.shape.as_ref());
+        shape.is_none_or(|shape| known.is_some_and(|known| shape.is_in(known)))
     }
 
     /// The generation of `rollup`; `None`: its item was not read yet.
@@ -91,12 +117,16 @@ pub(crate) async fn adopt(
     checkpoints: &Checkpoints,
     rollup: &Rollup,
     registered: &Registered,
+    shape: Option<&Fingerprint>,
     now: DateTime<Utc>,
 ) -> Result<Watermark, CheckpointError> {
     for _ in 0..LOOKS_MAX {
         let seen = checkpoints.watermark(&rollup.name).await?;
         let generation = registered.generation_after(rollup, seen.generation_for(rollup));
-        if seen.is_adopted_by(rollup) && generation == seen.generation() {
+        let known = seen.shape();
+        let is_remembered =
+            shape.is_none_or(|shape| known.as_ref().is_some_and(|known| shape.is_in(known)));
+        if seen.is_adopted_by(rollup) && generation == seen.generation() && is_remembered {
             return Ok(seen);
         }
         let is_recut = seen.calendar().is_some() && generation != seen.generation();
@@ -107,7 +137,20 @@ pub(crate) async fn adopt(
         }
         // The item as it is now: lowering the watermark has raised its version.
         let seen = checkpoints.watermark(&rollup.name).await?;
-        checkpoints.adopt(rollup, &seen, generation).await?;
+        let known = seen.shape();
+        let compared = known.as_ref().zip(shape);
+        let has_changed = compared.is_some_and(|(known, shape)| shape.has_changed_since(known));
+        let next = shape.map(|shape| shape.after(known.as_ref()));
+        let shapes = seen.shapes() + u64::from(has_changed);
+        checkpoints.adopt(rollup, &seen, generation, (next.as_ref(), shapes)).await?;
+        if has_changed {
+            tracing::warn!(
+                rollup = rollup.name,
+                from = %rollup.from,
+                "types, expressions, views or tables of the source have changed; every slice is \
+                 computed again"
+            );
+        }
         if is_recut {
             tracing::warn!(
                 rollup = rollup.name,
@@ -147,11 +190,13 @@ mod tests {
     #[test]
     fn a_definition_tells_its_generation() {
         for generation in [0, 1, 17] {
-            let definition = of_generation("0123456789abcdef", generation);
-            assert_eq!(generation_of(&definition), generation);
-            assert!(definition.starts_with("0123456789abcdef"));
+            for shapes in [0, 3] {
+                let definition = of_generation("0123456789abcdef", generation, shapes);
+                assert_eq!(generation_of(&definition), generation);
+                assert!(definition.starts_with("0123456789abcdef"));
+            }
         }
-        assert_eq!(of_generation("0123456789abcdef", 0), "0123456789abcdef");
+        assert_eq!(of_generation("0123456789abcdef", 0, 0), "0123456789abcdef");
         assert_eq!(generation_of("what nobody writes.x"), 0);
     }
 }

@@ -70,7 +70,7 @@ impl Worker {
         if !dry_run {
             self.forget_staged(rollup).await?;
             let registered = self.target.registered(rollup).await?;
-            self.adopt(rollup, &registered).await?;
+            self.adopt(rollup, &registered, None).await?;
         }
         let definition = self.definition(rollup).await?;
         let mut from = DateTime::<Utc>::MIN_UTC.max(rollup.start);

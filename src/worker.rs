@@ -14,6 +14,7 @@ use crate::interrupt::Interrupt;
 use crate::queue::{QueueError, Queues};
 use crate::rollup::Rollup;
 use crate::source::fine;
+use crate::source::fingerprint::Fingerprint;
 use crate::source::pace::Pace;
 use crate::source::settle;
 use crate::source::shape::{self, Shape, ShapeError};
@@ -336,7 +337,7 @@ impl Worker {
     pub async fn prepare(&self, rollup: &Rollup) -> Result<Arc<Shape>, WorkError> {
         let shape = self.ready(rollup).await?;
         let known = lock(&self.shapes).get(&rollup.name).map(|(_, known)| known.clone());
-        self.adopt(rollup, &known.unwrap_or_default()).await?;
+        self.adopt(rollup, &known.unwrap_or_default(), shape.fingerprint.as_ref()).await?;
         Ok(shape)
     }
 
@@ -356,11 +357,10 @@ impl Worker {
     /// # Errors
     /// The rollup's item cannot be read.
     pub async fn definition(&self, rollup: &Rollup) -> Result<String, CheckpointError> {
-        let generation = match self.generations.of(rollup) {
-            Some(generation) => generation,
-            None => self.watermark(rollup).await?.generation_for(rollup),
-        };
-        Ok(generation::of_generation(&rollup.definition(), generation))
+        match self.generations.definition(rollup) {
+            Some(definition) => Ok(definition),
+            None => Ok(self.watermark(rollup).await?.definition_of(rollup)),
+        }
     }
 
     /// Sees to it that `rollup` is kept by its present calendar from now on.
@@ -371,12 +371,14 @@ impl Worker {
         &self,
         rollup: &Rollup,
         registered: &Registered,
+        shape: Option<&Fingerprint>,
     ) -> Result<(), CheckpointError> {
         let is_known = self.generations.is_adopted(rollup)
+            && self.generations.remembers(rollup, shape)
             && self.generations.of(rollup).is_some_and(|it| it >= registered.generation);
         if !is_known {
             let now = self.clock.now();
-            let seen = generation::adopt(&self.checkpoints, rollup, registered, now).await?;
+            let seen = generation::adopt(&self.checkpoints, rollup, registered, shape, now).await?;
             self.generations.note(rollup, &seen);
         }
         Ok(())

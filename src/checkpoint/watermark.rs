@@ -18,6 +18,7 @@ use super::reopen::LOOKS_MAX;
 use super::update::{Update, Written};
 use crate::generation::of_generation;
 use crate::rollup::Rollup;
+use crate::source::fingerprint::Fingerprint;
 
 /// A rollup's watermark as it was read, and what else is known of the rollup as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub struct Watermark {
     backfill: Option<String>,
     calendar: Option<String>,
     generation: u64,
+    shape: Option<Fingerprint>,
+    shapes: u64,
     start: Option<DateTime<Utc>>,
     bond: Option<Bond>,
 }
@@ -90,6 +93,18 @@ impl Watermark {
         self.generation
     }
 
+    /// The source's shape by which slices are computed. `None`: none was remembered.
+    #[must_use]
+    pub fn shape(&self) -> Option<Fingerprint> {
+        self.shape.clone()
+    }
+
+    /// How often that has changed.
+    #[must_use]
+    pub const fn shapes(&self) -> u64 {
+        self.shapes
+    }
+
     /// Where the rollup's history begins: late changes before it are not looked for.
     #[must_use]
     pub const fn start(&self) -> Option<DateTime<Utc>> {
@@ -106,7 +121,7 @@ impl Watermark {
     /// The definition of `rollup`, as checkpoints and markers of its generation tell it.
     #[must_use]
     pub fn definition_of(&self, rollup: &Rollup) -> String {
-        of_generation(&rollup.definition(), self.generation_for(rollup))
+        of_generation(&rollup.definition(), self.generation_for(rollup), self.shapes)
     }
 
     /// Where history began before `start` was moved back to that of `rollup`; `None`: it was not.
@@ -137,8 +152,22 @@ impl Watermark {
         let backfill = read.text(ACTIVE)?;
         let (calendar, start) = (read.text("calendar")?, read.instant("start")?);
         let generation = read.count("generation")?.unwrap_or(0);
+        let shape = read.text("shape")?.and_then(|text| Fingerprint::parse(&text));
+        let shapes = read.count("shapes")?.unwrap_or(0);
         let bond = Bond::read(item)?;
-        Ok(Self { until, version, begin, definition, backfill, calendar, generation, start, bond })
+        Ok(Self {
+            until,
+            version,
+            begin,
+            definition,
+            backfill,
+            calendar,
+            generation,
+            shape,
+            shapes,
+            start,
+            bond,
+        })
     }
 }
 
@@ -163,6 +192,7 @@ impl Checkpoints {
         rollup: &Rollup,
         seen: &Watermark,
         generation: u64,
+        (shape, shapes): (Option<&Fingerprint>, u64),
     ) -> Result<(), CheckpointError> {
         let calendar = match seen.calendar() {
             None => "attribute_not_exists(#calendar)",
@@ -174,6 +204,9 @@ impl Checkpoints {
             .set("calendar", text(&rollup.calendar_words()))
             .set("generation", number(generation))
             .set("start", instant(rollup.start));
+        if let Some(shape) = shape {
+            update = update.set("shape", text(&shape.to_string())).set("shapes", number(shapes));
+        }
         if let Some(calendar) = seen.calendar() {
             update = update.bind("seen_calendar", text(calendar));
         }

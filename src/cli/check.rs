@@ -415,6 +415,17 @@ async fn outside(
         );
         findings.add(Grade::Note, subject, finding);
     }
+    let shape = worker.shape(rollup).await?.fingerprint.clone();
+    if let Some((known, shape)) = seen.shape().zip(shape)
+        && shape.has_changed_since(&known)
+    {
+        let finding = format!(
+            "types, expressions, views or tables behind {} have changed since its slices were computed: \
+             every slice is computed again, from the next tick on that has anything to do",
+            rollup.from
+        );
+        findings.add(Grade::Note, subject, finding);
+    }
     if let Some(rows) = super::outside::look(worker, rollup).await? {
         findings.add(Grade::Note, subject, rows.text());
     }

@@ -89,6 +89,7 @@ pub fn shape(rollup: &Rollup, columns: &[FineColumn]) -> Result<Shape, ShapeErro
         fields: vec![],
         distinct: vec![],
         generated: vec![],
+        fingerprint: None,
     };
     for name in &rollup.group_by {
         let column = find(name)?;

@@ -10,6 +10,7 @@ pub mod begin;
 pub mod capture;
 pub mod changes;
 pub mod fine;
+pub mod fingerprint;
 pub mod marks;
 mod origin;
 pub mod pace;

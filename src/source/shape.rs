@@ -4,6 +4,7 @@
 use sqlx::Row as _;
 
 use super::axis::{Axis, TimeType};
+use super::fingerprint::{self, Fingerprint};
 use super::origin::check_origin;
 use super::probe::{check_comparable, check_late, check_privilege, check_zone};
 use crate::db::{DbError, DbErrorKind, Tx};
@@ -25,6 +26,8 @@ pub struct Shape {
     pub distinct: Vec<DistinctColumn>,
     /// Generated columns: name, type and expression.
     pub generated: Vec<Generated>,
+    /// What else decides the values; `None`: a finer rollup's table, whose slices tell of it.
+    pub fingerprint: Option<Fingerprint>,
 }
 
 /// A column to group by.
@@ -181,8 +184,15 @@ pub async fn inspect(
     check_late(tx, rollup).await?;
     let comparable = |name: &str| columns.iter().any(|it| it.name == name && it.comparable);
     check_comparable(tx, rollup, comparable).await?;
-    let mut shape =
-        Shape { axis, changes, dimensions, fields: vec![], distinct: vec![], generated: vec![] };
+    let mut shape = Shape {
+        axis,
+        changes,
+        dimensions,
+        fields: vec![],
+        distinct: vec![],
+        generated: vec![],
+        fingerprint: None,
+    };
     let types = measure_types(tx, rollup).await?;
     for (measure, sql_type) in rollup.measures.iter().zip(types) {
         let column = measure
@@ -191,6 +201,8 @@ pub async fn inspect(
             .and_then(|column| columns.iter().find(|known| known.name == column));
         add_measure(&mut shape, measure, column, sql_type, same_database).map_err(&unfit)?;
     }
+    // The last question, as it changes the search path.
+    shape.fingerprint = fingerprint::ask(tx, rollup).await?;
     Ok(shape)
 }
 

@@ -183,6 +183,6 @@ fn is_older(rollup: &Rollup, generation: u64) -> String {
         .map_or_else(String::new, |seal| format!(" AND m.slice_start >= {}", timestamptz(seal)));
     format!(
         "(m.replaced_at IS NOT NULL AND \
-         coalesce(nullif(split_part(m.definition, '.', 2), ''), '0')::bigint < {generation}{seal})"
+         coalesce(nullif(split_part(split_part(m.definition, '~', 1), '.', 2), ''), '0')::bigint < {generation}{seal})"
     )
 }

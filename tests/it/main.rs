@@ -46,6 +46,7 @@ mod rollup;
 mod scrub;
 #[cfg(feature = "lambda")]
 mod secrets;
+mod shapes;
 mod soak;
 mod sources;
 mod spine;

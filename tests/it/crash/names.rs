@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 /// What a statement begins with, and its name.
-const STATEMENTS: [(&str, &str); 39] = [
+const STATEMENTS: [(&str, &str); 41] = [
     ("connect", "connect"),
     ("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY", "begin to read"),
     ("BEGIN ISOLATION LEVEL READ COMMITTED;", "begin to write"),
@@ -18,6 +18,8 @@ const STATEMENTS: [(&str, &str); 39] = [
     ("SELECT count(*) FROM (SELECT", "privileges"),
     ("SELECT FROM \"public\"", "what can be grouped"),
     ("SELECT pg_typeof", "types"),
+    ("SELECT to_regclass(", "shape"),
+    ("-- What decides which values", "shape"),
     ("-- What a rollup's table or view stands on", "origin"),
     ("SELECT FROM pg_namespace", "schemas"),
     ("SELECT a.attname", "columns of the target"),
