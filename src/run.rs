@@ -2,6 +2,7 @@
 //!
 //! claim → settle → read chunks → stage partials → replace with the fence → complete → summary
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -118,6 +119,22 @@ impl From<DbError> for Stop {
     }
 }
 
+/// Why a slice gives up its turn at the deadline.
+const NO_ANSWER: &str = "budget spent: a server did not answer in time";
+
+/// A slice that may be worked on.
+struct Claimed {
+    shape: Arc<Shape>,
+    lease: Lease,
+    nice_ratio: Option<f64>,
+}
+
+/// How the way to the claim ended.
+enum Begun {
+    Claimed(Claimed),
+    Ended(SliceReport),
+}
+
 /// What a finished slice counted.
 struct Done {
     replaced: Replaced,
@@ -156,39 +173,51 @@ impl Worker {
         options: RunOptions,
     ) -> Result<SliceReport, WorkError> {
         let _busy = self.interrupt.busy();
+        let watch = Stopwatch::start();
         let limit = deadline.remaining(&*self.clock) + OVERTIME;
         // Boxed: a batch or a tick around it would be too deep for a thread's stack.
-        let run = Box::pin(self.run_within(rollup, slice, deadline, options));
-        match tokio::time::timeout(limit, run).await {
-            Ok(ended) => ended,
+        let begun = Box::pin(self.begin(rollup, slice, deadline, options));
+        let claimed = match tokio::time::timeout(limit, begun).await {
+            Ok(Ok(Begun::Claimed(claimed))) => claimed,
+            Ok(Ok(Begun::Ended(report))) => return Ok(report.logged()),
+            Ok(Err(error)) => return Err(error),
             Err(_) => {
-                let reason = "budget spent: a server did not answer in time".to_owned();
-                let (outcome, until) = (Outcome::Yielded, None);
-                Ok(SliceReport::refused(rollup, slice, outcome, reason, until).logged())
+                let report = SliceReport::refused(
+                    rollup,
+                    slice,
+                    Outcome::Yielded,
+                    NO_ANSWER.to_owned(),
+                    None,
+                );
+                return Ok(report.logged());
             }
-        }
+        };
+        let report =
+            Box::pin(self.work_on(&claimed, (rollup, slice), deadline, options, watch)).await?;
+        Ok(report.logged())
     }
 
-    async fn run_within(
+    /// Everything up to the claim.
+    async fn begin(
         &self,
         rollup: &Rollup,
         slice: Slice,
         deadline: Deadline,
         options: RunOptions,
-    ) -> Result<SliceReport, WorkError> {
-        let watch = Stopwatch::start();
+    ) -> Result<Begun, WorkError> {
+        let refused = |outcome, reason, until| {
+            Ok(Begun::Ended(SliceReport::refused(rollup, slice, outcome, reason, until)))
+        };
         if rollup.is_sealed_at(slice.start()) {
             let reason = "starts before seal_before; history there is never recomputed".into();
-            return Ok(SliceReport::refused(rollup, slice, Outcome::Sealed, reason, None).logged());
+            return refused(Outcome::Sealed, reason, None);
         }
         if let Some(reason) = self.waits_for(rollup, slice).await? {
-            let until = Some(self.clock.now() + BLOCKED_RETRY);
-            let yielded = SliceReport::refused(rollup, slice, Outcome::Yielded, reason, until);
-            return Ok(yielded.logged());
+            return refused(Outcome::Yielded, reason, Some(self.clock.now() + BLOCKED_RETRY));
         }
         let nice_ratio = match self.may_work(rollup, options.backfill).await? {
             Ok(nice_ratio) => nice_ratio,
-            Err(hold) => return Ok(SliceReport::held_back(rollup, slice, hold).logged()),
+            Err(hold) => return Ok(Begun::Ended(SliceReport::held_back(rollup, slice, hold))),
         };
         let shape = self.prepare(rollup).await?;
         let request = Claim {
@@ -198,23 +227,34 @@ impl Worker {
             now: self.clock.now(),
             deadline: deadline.instant(),
         };
-        let claimed = self.checkpoints.claim(&request).instrument(info_span!("claim"));
-        let lease = match claimed.await {
-            Ok(lease) => lease,
-            Err(ClaimError::Refused(refused)) => {
-                let reason = refused.to_string();
-                let (outcome, until) = match refused {
+        match self.checkpoints.claim(&request).instrument(info_span!("claim")).await {
+            Ok(lease) => Ok(Begun::Claimed(Claimed { shape, lease, nice_ratio })),
+            Err(ClaimError::Refused(claim)) => {
+                let reason = claim.to_string();
+                let (outcome, until) = match claim {
                     ClaimRefused::Held { until, .. } => (Outcome::Leased, Some(until)),
                     ClaimRefused::Backoff { retry_at, .. } => (Outcome::Waiting, Some(retry_at)),
                     ClaimRefused::Succeeded => (Outcome::AlreadySucceeded, None),
                     ClaimRefused::Exhausted { .. } => (Outcome::Exhausted, None),
                     ClaimRefused::NoTimeLeft => (Outcome::Yielded, None),
                 };
-                return Ok(SliceReport::refused(rollup, slice, outcome, reason, until).logged());
+                refused(outcome, reason, until)
             }
-            Err(ClaimError::Checkpoint(error)) => return Err(error.into()),
-        };
-        let stretch = self.governor_of(rollup).map_or(1.0, |it| it.stretch(nice_ratio));
+            Err(ClaimError::Checkpoint(error)) => Err(error.into()),
+        }
+    }
+
+    /// Everything after the claim.
+    async fn work_on(
+        &self,
+        claimed: &Claimed,
+        (rollup, slice): (&Rollup, Slice),
+        deadline: Deadline,
+        options: RunOptions,
+        watch: Stopwatch,
+    ) -> Result<SliceReport, WorkError> {
+        let Claimed { shape, lease, nice_ratio } = claimed;
+        let stretch = self.governor_of(rollup).map_or(1.0, |it| it.stretch(*nice_ratio));
         let left = deadline.remaining(&*self.clock).saturating_sub(RESERVE);
         let chunk_time = self
             .config
@@ -222,25 +262,24 @@ impl Worker {
             .chunk_time
             .min(left.div_f64(f64::from(CHUNKS_MIN) * stretch))
             .max(CHUNK_TIME_MIN);
-        let lease = &lease;
         let work = Work {
             worker: self,
             rollup,
-            shape: &shape,
+            shape,
             slice,
             lease,
             deadline,
             options,
             chunk_time,
-            nice_ratio,
+            nice_ratio: *nice_ratio,
         };
         let start = slice.start().to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true);
         let span = info_span!("slice", rollup = rollup.name, start, attempt = lease.attempt());
         let work = async {
             let result = work.process().await;
-            work.record(result, watch).instrument(info_span!("complete")).await
+            work.record_in_time(result, watch).instrument(info_span!("complete")).await
         };
-        Ok(work.instrument(span).await?.logged())
+        work.instrument(span).await
     }
 }
 
@@ -271,7 +310,7 @@ impl Work<'_> {
         work: impl Future<Output = Result<Result<Done, Stop>, Elapsed>>,
     ) -> Result<Done, Stop> {
         let mut work = std::pin::pin!(work);
-        let too_late = |_| Err(Stop::yields("budget spent: a server did not answer in time"));
+        let too_late = |_| Err(Stop::yields(NO_ANSWER));
         let interrupt = &self.worker.interrupt;
         let done = tokio::select! {
             done = &mut work => done.unwrap_or_else(too_late),
@@ -439,6 +478,28 @@ impl Work<'_> {
                 None
             }
             Err(error) => Some(error),
+        }
+    }
+
+    /// As [`Work::record`], within the deadline and [`OVERTIME`]. A worker that wakes after its deadline
+    /// has no time left to keep, and first has to find out whether it still has the slice: what it
+    /// waits for is limited by the calls themselves.
+    async fn record_in_time(
+        &self,
+        result: Result<Done, Stop>,
+        watch: Stopwatch,
+    ) -> Result<SliceReport, WorkError> {
+        let left = self.time_left();
+        let record = self.record(result, watch);
+        if left.is_zero() {
+            return record.await;
+        }
+        match tokio::time::timeout(left + OVERTIME, record).await {
+            Ok(recorded) => recorded,
+            Err(_) => {
+                let (outcome, reason) = (Outcome::Yielded, NO_ANSWER.to_owned());
+                Ok(SliceReport::refused(self.rollup, self.slice, outcome, reason, None))
+            }
         }
     }
 

@@ -19,6 +19,7 @@ use tallymark::target::{Chunk, Guard, Progress};
 
 use crate::support::Database;
 use crate::support::cli::{Place, daily, day, execute};
+use crate::support::proxy::Cutter;
 use crate::support::world::{BUDGET, EVENTS, Setup, World, checkpoints, clock, instant, records};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -498,7 +499,8 @@ async fn a_coarse_rollup_needs_no_source_once_its_finer_one_is_done() {
         )
     };
     let before = format!("{}{}", total(r#""events""#), daily(3));
-    let mut place = Place::new(&source.url(), &target.url(), &before).await;
+    let (way, source_url) = Cutter::way(&source.url());
+    let place = Place::new(&source_url, &target.url(), &before).await;
     place.seed(3).await;
     let printed = place.run(&["init", "--dry-run"]).good().out;
     execute(&place.target_url, &printed).await;
@@ -517,7 +519,7 @@ async fn a_coarse_rollup_needs_no_source_once_its_finer_one_is_done() {
     }
     assert_eq!(place.json(&["verify"])["differences"], 0);
 
-    place.source_url = "postgres://nobody@127.0.0.1:1/nothing".into();
+    drop(way);
     let start = day(1).to_string();
     place.run(&["replay", "total", "--slice", &start, "--yes"]).good();
     let plan = place.json(&["plan", "total", "--from", &day(3).to_string(), "--force"]);

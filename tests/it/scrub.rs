@@ -14,6 +14,7 @@ use tallymark::verify::Compared;
 use tallymark::worker::{Severity, Worker};
 
 use crate::support::cli::{Place, daily, day};
+use crate::support::proxy::Cutter;
 use crate::support::world::{
     BUDGET, DAILY, EVENTS, Setup, Urls, World, clock, config, instant, random_events,
 };
@@ -221,12 +222,20 @@ async fn a_tick_without_a_slice_to_scrub_opens_no_connection() {
     let world = world_at(&clock, 4, &scrubbed("slices_per_day = 2", DAILY)).await;
     assert_eq!(tick(&world).await.slices.len(), 4);
     assert_eq!(tick(&world).await.scrub.verified, 0);
-    // A worker that can reach no database: it would tell of the first connection.
-    let nowhere = "postgres://app@127.0.0.1:1/app".to_owned();
-    let urls = Urls { source: nowhere, target: None };
-    let unable = config(&urls, "", &scrubbed("slices_per_day = 2", DAILY));
-    let checkpoints = world.worker.checkpoints.clone();
-    let unable = Worker::with_checkpoints(unable, checkpoints, Arc::new(clock.clone()), 1).unwrap();
+    // A worker at an address that is known, by which no database can be reached any more: it would tell
+    // of the first connection.
+    let (way, source) = Cutter::way(&world.urls.source);
+    let urls = Urls { source, target: None };
+    let worker = || {
+        let config = config(&urls, "", &scrubbed("slices_per_day = 2", DAILY));
+        let checkpoints = world.worker.checkpoints.clone();
+        Worker::with_checkpoints(config, checkpoints, Arc::new(clock.clone()), 1).unwrap()
+    };
+    let able = worker();
+    able.ready(&able.config.rollups[0]).await.unwrap();
+    able.close().await;
+    drop(way);
+    let unable = worker();
     let deadline = Deadline::after(&clock, BUDGET);
     let report = unable.tick(clock.now(), deadline, None).await.unwrap();
     assert!(report.problems.is_empty() && report.scrub.is_nothing(), "{report:?}");

@@ -10,6 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::listening::Listening;
+use super::postgres;
 
 /// When a connection to PostgreSQL is cut.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +48,15 @@ impl Cutter {
             relay(client, server, cut, &shared).unwrap();
         });
         Self { port: listening.address.port(), armed, _listening: listening }
+    }
+
+    /// Another way to the database of `url` on the shared server, and its URL. Nothing is reached by it
+    /// once it is dropped.
+    pub fn way(url: &str) -> (Self, String) {
+        let direct = format!("127.0.0.1:{}", postgres().port());
+        let way = Self::slow(direct.clone(), Duration::ZERO);
+        let url = url.replace(&direct, &format!("127.0.0.1:{}", way.port));
+        (way, url)
     }
 
     /// Whether it has cut its connection.
