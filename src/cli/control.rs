@@ -123,7 +123,7 @@ pub(super) async fn resume(
     let before = worker.checkpoints.control().await.map_err(WorkError::from)?;
     let was_paused = before.pause_of(scope, worker.clock.now()).is_some();
     worker.checkpoints.set_pause(scope, None).await.map_err(WorkError::from)?;
-    let text = if was_paused { "may go on" } else { "had no pause" };
+    let text = if was_paused { "may go on" } else { "was not paused" };
     said(global, worker, format!("{scope} {text}")).await
 }
 

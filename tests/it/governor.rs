@@ -13,7 +13,7 @@ use tallymark::run::RunOptions;
 use crate::kill::{SLICE, is_done, slow_place};
 use crate::support::Database;
 use crate::support::cli::{Place, daily, lines};
-use crate::support::proxy::Unreliable;
+use crate::support::proxy::{Cutter, Unreliable};
 use crate::support::world::{BUDGET, Setup, Urls, World, clock, instant};
 
 /// 40 hours with 20 rows each, and a view whose every row takes 5 ms to read.
@@ -383,13 +383,15 @@ async fn a_tick_with_nothing_due_asks_two_questions_and_connects_to_no_database(
     // The second only moves the watermark.
     place.run(&["run"]).good();
     place.run(&["run"]).good();
+    // Another address that the installation knows, by which no database can be reached any more: a process
+    // that connects to it is refused, and says so.
+    let (way, by_way) = Cutter::way(&place.source_url);
+    let urls = (std::mem::replace(&mut place.source_url, by_way.clone()), place.target_url.clone());
+    place.target_url = by_way;
+    place.run(&["run"]).good();
+    drop(way);
     let counting = Unreliable::counting(place.endpoint());
     *place.endpoint() = counting.endpoint.clone();
-    // Whoever connects to these is refused, and says so.
-    let nowhere = "postgres://nobody@127.0.0.1:1/nothing".to_owned();
-    let urls =
-        (std::mem::replace(&mut place.source_url, nowhere.clone()), place.target_url.clone());
-    place.target_url = nowhere;
     assert_eq!(place.run(&["run"]).good().out, "nothing is due\n");
     assert_eq!(counting.asked(), ["GetItem", "Query"]);
     // A slice: claim and complete, and what people said.
