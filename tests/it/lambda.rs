@@ -5,14 +5,18 @@ mod odd;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 use tallymark::checkpoint::{Claim, Lease, State};
 use tallymark::clock::{Clock, SystemClock};
+use tallymark::config::Config;
+use tallymark::worker::Worker;
 
 use crate::support::fixture::{Fixture, PASSWORD};
+use crate::support::proxy::Cutter;
 use crate::support::runtime_api::{Answer, Function};
 
 fn events_directory() -> PathBuf {
@@ -252,7 +256,15 @@ async fn lambda_makes_metrics_of_what_it_is_told_to() {
 #[tokio::test]
 async fn lambda_fails_in_an_outage_and_works_after_it_without_repair() {
     let fixture = Fixture::create().await;
-    let nowhere = format!("postgres://tally:{PASSWORD}@127.0.0.1:1/app");
+    // An address that the installation knows, and that leads nowhere any more.
+    let (way, nowhere) = Cutter::way(&fixture.url());
+    let config = Config::load(&fixture.config_path(), &|_| Some(nowhere.clone())).unwrap();
+    let checkpoints = fixture.checkpoints.clone();
+    let worker = Worker::with_checkpoints(config, checkpoints, Arc::new(SystemClock), 1).unwrap();
+    worker.ready(&worker.config.rollups[0]).await.unwrap();
+    worker.close().await;
+    let place = format!("connecting to 127.0.0.1:{}", way.port);
+    drop(way);
     let mut function = start_with(&fixture, &[("SOURCE_DATABASE_URL", &nowhere)]);
     for name in ["slice", "replay", "backfill", "replay-failed"] {
         if name == "replay-failed" {
@@ -261,7 +273,7 @@ async fn lambda_fails_in_an_outage_and_works_after_it_without_repair() {
         let answer = function.invoke(&event(name));
         let (kind, message) = answer.error();
         assert_eq!(kind, "Unreachable", "{name}: {message}");
-        assert!(message.contains("connecting to 127.0.0.1:1"), "{message}");
+        assert!(message.contains(&place), "{message}");
     }
     let answer = function.invoke(&event("schedule"));
     let (kind, message) = answer.error();
