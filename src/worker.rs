@@ -400,6 +400,7 @@ impl Worker {
     pub fn forget(&self, rollup: &Rollup) {
         lock(&self.shapes).remove(&rollup.name);
         self.generations.forget(rollup);
+        self.horizons.forget();
     }
 
     /// What has been learned about how fast `rollup`'s source can be read.

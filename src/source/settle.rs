@@ -78,6 +78,11 @@ impl Horizons {
         look.filter(|it| readable_at <= it.at && it.at <= now && it.since.elapsed() < SHARED_FOR)
     }
 
+    /// Forgets what was found out, so that the next slice looks anew.
+    pub(crate) fn forget(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     fn keep(&self, look: Look) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_older = kept.is_some_and(|kept| kept.at > look.at && kept.open.is_none());

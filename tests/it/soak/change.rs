@@ -35,9 +35,7 @@ pub async fn install_capture(worker: &Worker) {
     let counting: Vec<_> = shapes.iter().map(|(rollup, shape)| (*rollup, &**shape)).collect();
     let capture = Capture::new(&shapes[0].0.from, &counting);
     let mut tx = worker.source.begin(Access::ReadWrite, BUDGET, "install").await.unwrap();
-    for sql in capture.install(&mut tx, "tallymark").await.unwrap().unwrap() {
-        tx.execute("installing", sql).await.unwrap();
-    }
+    world::install(&mut tx, &capture).await;
     let standing = capture.standing(&mut tx).await.unwrap();
     assert!(standing.is_whole(), "{standing:?}");
     tx.commit().await.unwrap();
