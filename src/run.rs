@@ -97,7 +97,9 @@ impl From<TargetError> for Stop {
                 Self::Refused { reason: error.to_string(), is_alarm: false }
             }
             TargetError::Busy(refusal) => Self::yields(refusal.reason),
-            TargetError::Shrunk { .. } | TargetError::Sealed { .. } => {
+            TargetError::Shrunk { .. }
+            | TargetError::Sealed { .. }
+            | TargetError::Inconsistent { .. } => {
                 Self::Fail { error: error.to_string(), retryable: false }
             }
             TargetError::Db(error) => error.into(),

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use clap::Args;
 use serde_json::json;
 
@@ -8,6 +10,9 @@ use crate::db::Access;
 use crate::plan::Planned;
 use crate::target::{ddl, readers};
 use crate::worker::{CATALOGUE_TIMEOUT, WorkError, Worker};
+
+/// An index of a large table takes its time.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
 /// Create the checkpoint table, the schemas and the rollup tables.
 #[derive(Debug, Args)]
@@ -145,8 +150,10 @@ impl Init {
         for rollup in rollups {
             let shape = worker.shape(rollup).await?;
             let mut tx =
-                worker.target.db.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, &rollup.name).await?;
-            for statement in ddl::plan(&mut tx, &worker.target, rollup, &shape).await? {
+                worker.target.db.begin(Access::ReadWrite, STATEMENT_TIMEOUT, &rollup.name).await?;
+            let statements = ddl::plan(&mut tx, &worker.target, rollup, &shape).await?;
+            ddl::refuse_doubled(&mut tx, &worker.target, rollup, &shape).await?;
+            for statement in statements {
                 // Without running them, the next rollup finds the shared tables missing again.
                 if done.contains(&statement) {
                     continue;

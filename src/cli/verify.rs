@@ -62,6 +62,34 @@ struct Verified {
     drifted: Vec<SliceVerification>,
     /// Rows that belong to no slice.
     outside: Vec<RowsOutside>,
+    /// Rollups that could not be compared to the end.
+    broken: Vec<Broken>,
+}
+
+/// A rollup at which the comparison broke off, and why.
+#[derive(Debug, serde::Serialize)]
+struct Broken {
+    rollup: String,
+    error: String,
+    #[serde(skip)]
+    severity: Severity,
+}
+
+impl Verified {
+    /// Notes the trouble of one rollup; the error again where it would meet the others too.
+    fn breaks_off(&mut self, rollup: &Rollup, error: WorkError) -> Result<(), WorkError> {
+        let severity = error.severity();
+        if error.is_for_all() || severity == Severity::Unreachable {
+            return Err(error);
+        }
+        let (rollup, error) = (rollup.name.clone(), error.to_string());
+        self.broken.push(Broken { rollup, error, severity });
+        Ok(())
+    }
+
+    fn is_broken(&self, rollup: &Rollup) -> bool {
+        self.broken.iter().any(|broken| broken.rollup == rollup.name)
+    }
 }
 
 /// The slices of a random choice, and what they were chosen of.
@@ -88,10 +116,15 @@ impl Verify {
         let mut verified = Verified::default();
         let mut chosen = Chosen::new();
         for rollup in rollups(&worker, self.rollup.as_deref())? {
-            let slices = self.slices(&worker, rollup, &mut verified).await?;
-            chosen.extend(slices.into_iter().map(|slice| (rollup, slice)));
-            if self.slice.is_none() {
-                verified.outside.extend(outside::look(&worker, rollup).await?);
+            match self.slices(&worker, rollup, &mut verified).await? {
+                Ok(slices) => chosen.extend(slices.into_iter().map(|slice| (rollup, slice))),
+                Err(error) => verified.breaks_off(rollup, error)?,
+            }
+            if self.slice.is_none() && !verified.is_broken(rollup) {
+                match outside::look(&worker, rollup).await {
+                    Ok(rows) => verified.outside.extend(rows),
+                    Err(error) => verified.breaks_off(rollup, error)?,
+                }
             }
         }
         let sample = self.sample.map(|count| {
@@ -122,15 +155,20 @@ impl Verify {
         worker: &Worker,
         rollup: &Rollup,
         verified: &mut Verified,
-    ) -> Result<Vec<Slice>, Failure> {
+    ) -> Result<Result<Vec<Slice>, WorkError>, Failure> {
         if let Some(start) = &self.slice {
-            return Ok(vec![slice_starting(rollup, start, worker.clock.now())?]);
+            return Ok(Ok(vec![slice_starting(rollup, start, worker.clock.now())?]));
         }
         let now = worker.clock.now();
         let (from, to) = self.range.bounds(rollup, now)?;
         // Rows that were added before all others must be found to be missing.
-        worker.probe(rollup).await?;
-        let plan = worker.plan_range(rollup, from, to, now).await?;
+        if let Err(error) = worker.probe(rollup).await {
+            return Ok(Err(error));
+        }
+        let plan = match worker.plan_range(rollup, from, to, now).await {
+            Ok(plan) => plan,
+            Err(error) => return Ok(Err(error)),
+        };
         let mut slices = Vec::new();
         for planned in plan.slices {
             match planned.standing {
@@ -143,7 +181,7 @@ impl Verify {
                 _ => verified.unfinished += 1,
             }
         }
-        Ok(slices)
+        Ok(Ok(slices))
     }
 
     /// Compares slices one after another, and shows how far it is and what it waits for.
@@ -173,12 +211,22 @@ impl Verify {
             if worker.interrupt.is_raised() {
                 break;
             }
+            if verified.is_broken(rollup) {
+                continue;
+            }
             let name = &rollup.name;
             if !noted.contains_key(name) {
                 let scrub = worker.checkpoints.scrub(name).await.map_err(WorkError::from)?;
                 noted.insert(name, scrub.drift);
             }
-            match worker.compare(rollup, *slice, self.timeout, self.limit).await? {
+            let compared = match worker.compare(rollup, *slice, self.timeout, self.limit).await {
+                Ok(compared) => compared,
+                Err(error) => {
+                    verified.breaks_off(rollup, error)?;
+                    continue;
+                }
+            };
+            match compared {
                 Compared::Pending(pending) => {
                     verified.pending.push(pending);
                     continue;
@@ -254,6 +302,7 @@ fn document(
         "differences": differences(verified),
         "drifted": verified.drifted,
         "outside": verified.outside,
+        "broken": verified.broken,
         "sample": sample.map(|Sample { seed, of }| json!({ "seed": seed, "of": of })),
         "repair": repaired.map(|repaired| json!({
             "succeeded": repaired.succeeded,
@@ -266,6 +315,9 @@ fn document(
 
 /// The exit code of a comparison.
 fn found(verified: &Verified) -> Result<(), Failure> {
+    if let (Some(first), []) = (verified.broken.first(), verified.drifted.as_slice()) {
+        return Err(Failure::told(first.severity, first.error.clone()));
+    }
     if verified.drifted.is_empty() {
         let many = verified.pending.iter().filter(|pending| pending.is_too_large).count();
         if many == 0 && verified.outside.is_empty() {
@@ -299,7 +351,7 @@ fn left(Repaired { failed, again, .. }: &Repaired) -> Result<(), Failure> {
     let parts: Vec<String> = [
         (failed.len(), "could not be recomputed"),
         (again.drifted.len(), "still found to differ"),
-        (again.pending.len(), "not compared again"),
+        (again.pending.len() + again.broken.len(), "not compared again"),
     ]
     .iter()
     .filter(|(count, _)| *count > 0)
@@ -356,6 +408,12 @@ fn text(verified: &Verified) -> String {
     for outside in &verified.outside {
         lines.push(ui::wrapped(&format!("{}: {}", outside.rollup(), outside.text()), 2));
     }
+    let broken = verified.broken.iter();
+    lines.extend(
+        broken.map(|it| {
+            ui::wrapped(&format!("{} not compared to the end: {}", it.rollup, it.error), 2)
+        }),
+    );
     if verified.unfinished > 0 {
         lines.push(format!(
             "{} not computed yet, not compared",
@@ -366,7 +424,7 @@ fn text(verified: &Verified) -> String {
     lines.push(match (verified.slices, verified.drifted.len()) {
         (0, _) if verified.pending.is_empty() => "nothing to verify yet".into(),
         (0, _) => "nothing was compared".into(),
-        (_, 0) if !verified.outside.is_empty() => {
+        (_, 0) if !verified.outside.is_empty() || !verified.broken.is_empty() => {
             format!("{all} compared with the source, 0 differences in them")
         }
         (_, 0) => {

@@ -134,8 +134,8 @@ fn aggregate(field: &Field, shape: &Shape, form: Form, staged: bool) -> String {
             format!("(sum({}){filter})::{}", ident(column), field.sql_type)
         }
         Content::Sum { column, exact: true } => {
-            let sum = format!("sum({}::text::numeric){filter}", ident(column));
-            if staged { sum } else { format!("({sum})::{}", field.sql_type) }
+            let sum = format!("sum({}){filter}", exact(&ident(column)));
+            if staged { sum } else { rounded(&sum) }
         }
         Content::Min(column) => format!("min({}){filter}", ident(column)),
         Content::Max(column) => format!("max({}){filter}", ident(column)),
@@ -153,6 +153,29 @@ fn aggregate(field: &Field, shape: &Shape, form: Form, staged: bool) -> String {
     }
 }
 
+/// The exact decimal of a floating-point column, to be summed and merged in any order. PostgreSQL
+/// 13 has no infinite decimal, so each infinite value adds a power of ten beyond all sums of finite
+/// ones: 1e400 for infinity, 1e800 for minus infinity, of which no sum of 2^63 of the other reaches half.
+fn exact(column: &str) -> String {
+    format!(
+        "CASE {column} WHEN 'Infinity' THEN 1e400 WHEN '-Infinity' THEN 1e800 \
+         ELSE {column}::text::numeric END"
+    )
+}
+
+/// The floating-point value of a sum of [`exact`] decimals: rounded once; infinite beyond the greatest
+/// finite value or where an infinity was added; NaN where one was, or both infinities.
+fn rounded(sum: &str) -> String {
+    // Half a step past the greatest finite value: what is as large rounds to infinity.
+    const BEYOND: &str = "1.797693134862315807937e308";
+    format!(
+        "(CASE WHEN {sum} = 'NaN' OR {sum} > 5e799 AND \
+         {sum} - div({sum} + 5e799, 1e800) * 1e800 > 5e399 THEN 'NaN' \
+         WHEN {sum} > 5e799 OR {sum} <= -{BEYOND} THEN '-Infinity' \
+         WHEN {sum} >= {BEYOND} THEN 'Infinity' ELSE ({sum})::double precision END)"
+    )
+}
+
 /// The expression that merges `field` over the rows of the stage.
 #[must_use]
 pub fn merge(field: &Field, shape: &Shape, form: Form) -> String {
@@ -165,6 +188,7 @@ pub fn merge(field: &Field, shape: &Shape, form: Form) -> String {
         Form::Partial => format!(" FILTER (WHERE {TAG} = {all})"),
     };
     match &field.content {
+        Content::Sum { exact: true, .. } => rounded(&format!("sum({name}){group_rows}")),
         Content::Count(_) | Content::Sum { .. } => {
             format!("(sum({name}){group_rows})::{}", field.sql_type)
         }

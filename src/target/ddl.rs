@@ -3,15 +3,14 @@
 use sqlx::Row as _;
 
 use super::Target;
-use super::statement::columns;
+use super::ready::{self, Found, Persistence};
 use crate::db::{DbError, Tx};
 use crate::rollup::Rollup;
 use crate::source::read::{ROWS, TAG, value_column};
 use crate::source::shape::Shape;
 use crate::sql::{ident, literal};
 
-/// PostgreSQL 15 and later can take NULL for equal to NULL in a unique index.
-const NULLS_NOT_DISTINCT: i32 = 150_000;
+pub use super::ready::refuse_doubled;
 
 /// Why the target's tables do not fit.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +43,10 @@ struct Wanted {
     sql_type: String,
     /// Everything that follows the type in DDL.
     rest: String,
+    /// The collation where it is not the type's own, quoted.
+    collation: Option<String>,
+    /// Whether PostgreSQL computes it from others.
+    generated: bool,
     /// A measure may be added to a table that exists; anything else makes it another table.
     may_be_added: bool,
 }
@@ -58,24 +61,34 @@ pub async fn plan(
     rollup: &Rollup,
     shape: &Shape,
 ) -> Result<Vec<String>, DdlError> {
-    let mut statements = schemas(tx, target).await?;
-    let version = tx
-        .row("asking for the version", "SELECT current_setting('server_version_num')::int".into())
-        .await?
-        .try_get::<i32, _>(0)
-        .map_err(|source| tx.error("asking for the version", source))?;
+    let mut statements = schemas(tx, target, rollup).await?;
     let table = target.table(rollup);
     let wanted = rollup_columns(shape);
-    match existing(tx, &table).await? {
-        None => statements.extend(create_rollup(target, rollup, shape, &wanted, version)),
-        Some(found) => {
-            claim_registry(tx, target, rollup, &table).await?;
-            statements.extend(alter_rollup(rollup, &table, &wanted, &found)?);
+    let found = ready::found(tx, &table).await?;
+    if found.is_empty() {
+        statements.extend(create_rollup(target, rollup, shape, &wanted));
+        statements.extend(ready::readers_index(tx, &table, shape).await?);
+    } else {
+        claim_registry(tx, target, rollup, &table).await?;
+        statements.extend(alter_rollup(rollup, &table, &wanted, &found)?);
+        statements.extend(keeps_rows(tx, rollup, &table, Persistence::Logged).await?);
+        let indexes = ready::rollup_indexes(tx, target, rollup, shape).await?;
+        if let Some(name) = indexes.stranger {
+            return Err(DdlError::Incompatible {
+                rollup: rollup.name.clone(),
+                table,
+                problem: format!(
+                    "has the unique index {name}, which could refuse right rows; drop it (DROP INDEX, or \
+                     ALTER TABLE … DROP CONSTRAINT)"
+                ),
+            });
         }
+        statements.extend(indexes.statements);
     }
     let stage = Target::stage(rollup);
     let wanted = stage_wanted(shape);
     let found = existing(tx, &stage).await?;
+    let persists = keeps_rows(tx, rollup, &stage, Persistence::Unlogged).await?;
     let fits = found.as_ref().is_some_and(|found| {
         found.len() == wanted.len()
             && wanted
@@ -91,12 +104,41 @@ pub async fn plan(
         }
         statements.push(create("UNLOGGED TABLE", &stage, &wanted));
         statements.push(format!("CREATE INDEX ON {stage} (slice_start)"));
+    } else {
+        statements.extend(persists);
     }
     Ok(statements)
 }
 
+/// As [`ready::keeps_rows`], and a refusal is an error of `rollup`.
+async fn keeps_rows(
+    tx: &mut Tx,
+    rollup: &Rollup,
+    table: &str,
+    wanted: Persistence,
+) -> Result<Vec<String>, DdlError> {
+    ready::keeps_rows(tx, table, wanted).await?.map_err(|problem| DdlError::Incompatible {
+        rollup: rollup.name.clone(),
+        table: table.to_owned(),
+        problem,
+    })
+}
+
+/// The statement that makes the function of the unique indexes, where it is not as it should be.
+async fn key_hash(tx: &mut Tx) -> Result<Option<String>, DbError> {
+    const DOING: &str = "looking for tallymark.key_hash";
+    let sql = include_str!("key_hash.sql").trim();
+    let body = sql.split("$hash$").nth(1).unwrap_or_default();
+    let found = format!(
+        "SELECT FROM pg_proc WHERE pronamespace = to_regnamespace('tallymark') \
+         AND proname = 'key_hash' AND provolatile = 'i' AND prosrc = {}",
+        literal(body)
+    );
+    Ok(tx.rows(DOING, found).await?.is_empty().then(|| sql.to_owned()))
+}
+
 /// The schemas and the tables that all rollups share.
-async fn schemas(tx: &mut Tx, target: &Target) -> Result<Vec<String>, DbError> {
+async fn schemas(tx: &mut Tx, target: &Target, rollup: &Rollup) -> Result<Vec<String>, DdlError> {
     let mut statements = Vec::new();
     for (schema, comment) in [
         ("tallymark", "Tallymark's own: one marker per slice, partials of unfinished slices"),
@@ -108,17 +150,31 @@ async fn schemas(tx: &mut Tx, target: &Target) -> Result<Vec<String>, DbError> {
             statements.push(format!("COMMENT ON SCHEMA {} IS {}", ident(schema), literal(comment)));
         }
     }
-    for (table, sql) in [
-        ("tallymark.slice", include_str!("slice.sql")),
-        ("tallymark.progress", include_str!("progress_table.sql")),
-        ("tallymark.rollup", include_str!("registry.sql")),
-        ("tallymark.installation", include_str!("installation.sql")),
+    let by_slice = &["rollup", "slice_start"][..];
+    let (logged, unlogged) = (Persistence::Logged, Persistence::Unlogged);
+    for (table, sql, key, persistence) in [
+        ("tallymark.slice", include_str!("slice.sql"), by_slice, logged),
+        // With a stage that a crash empties, progress that outlives it would skip what was lost.
+        ("tallymark.progress", include_str!("progress_table.sql"), by_slice, unlogged),
+        ("tallymark.rollup", include_str!("registry.sql"), &["rollup"], logged),
+        ("tallymark.installation", include_str!("installation.sql"), &[], logged),
     ] {
         match existing(tx, table).await? {
             None => statements.push(sql.trim().to_owned()),
-            Some(found) => statements.extend(added_since(table, &found)),
+            Some(found) => {
+                let added = added_since(table, &found);
+                if added.is_empty() {
+                    fits_shared(rollup, table, sql, &found)?;
+                }
+                statements.extend(added);
+                statements.extend(keeps_rows(tx, rollup, table, persistence).await?);
+                if !key.is_empty() {
+                    statements.extend(ready::shared_key(tx, table, key).await?);
+                }
+            }
         }
     }
+    statements.extend(key_hash(tx).await?);
     Ok(statements)
 }
 
@@ -141,6 +197,38 @@ fn added_since(table: &str, found: &[(String, String)]) -> Vec<String> {
         .collect()
 }
 
+/// Refuses a table that all rollups share and that lacks a column of `sql`, which makes it.
+fn fits_shared(
+    rollup: &Rollup,
+    table: &str,
+    sql: &str,
+    found: &[(String, String)],
+) -> Result<(), DdlError> {
+    let lines = sql.lines().filter_map(|line| line.strip_prefix("    "));
+    for (name, rest) in lines.filter_map(|line| line.split_once(' ')) {
+        if name != name.to_lowercase() {
+            // PRIMARY KEY.
+            continue;
+        }
+        let wanted = match rest.split([' ', ',']).next() {
+            Some("timestamptz") => "timestamp with time zone",
+            other => other.unwrap_or_default(),
+        };
+        let fits = |(known, sql_type): &(String, String)| known == name && sql_type == wanted;
+        if !found.iter().any(fits) {
+            return Err(DdlError::Incompatible {
+                rollup: rollup.name.clone(),
+                table: table.to_owned(),
+                problem: format!(
+                    "lacks its column {name} of type {wanted}; rename the table, run `tallymark init`, \
+                     and copy its rows back"
+                ),
+            });
+        }
+    }
+    Ok(())
+}
+
 fn has(columns: &[(String, String)], name: &str) -> bool {
     columns.iter().any(|(known, _)| known == name)
 }
@@ -154,24 +242,32 @@ fn rollup_columns(shape: &Shape) -> Vec<Wanted> {
         name: "bucket".into(),
         sql_type: "timestamp with time zone".into(),
         rest: " NOT NULL".into(),
+        collation: None,
+        generated: false,
         may_be_added: false,
     }];
     wanted.extend(shape.dimensions.iter().map(|dimension| Wanted {
         name: dimension.name.clone(),
         sql_type: dimension.sql_type.clone(),
         rest: collate(dimension.collation.as_ref()),
+        collation: dimension.collation.clone(),
+        generated: false,
         may_be_added: false,
     }));
     wanted.extend(shape.fields.iter().map(|field| Wanted {
         name: field.name.clone(),
         sql_type: field.sql_type.clone(),
         rest: collate(field.collation.as_ref()),
+        collation: field.collation.clone(),
+        generated: false,
         may_be_added: true,
     }));
     wanted.extend(shape.generated.iter().map(|generated| Wanted {
         name: generated.name.clone(),
         sql_type: generated.sql_type.clone(),
         rest: format!(" GENERATED ALWAYS AS ({}) STORED", generated.expression),
+        collation: None,
+        generated: true,
         may_be_added: true,
     }));
     wanted
@@ -182,6 +278,8 @@ fn stage_wanted(shape: &Shape) -> Vec<Wanted> {
         name: name.to_owned(),
         sql_type: sql_type.to_owned(),
         rest: rest.to_owned(),
+        collation: None,
+        generated: false,
         may_be_added: false,
     };
     let mut wanted = vec![plain("slice_start", "timestamp with time zone", " NOT NULL")];
@@ -220,18 +318,15 @@ fn create_rollup(
     rollup: &Rollup,
     shape: &Shape,
     wanted: &[Wanted],
-    version: i32,
 ) -> Vec<String> {
     let table = target.table(rollup);
-    let keys = columns(shape)[..=shape.dimensions.len()].join(", ");
-    let nulls = if version >= NULLS_NOT_DISTINCT { " NULLS NOT DISTINCT" } else { "" };
     let comment = format!(
         "Tallymark rollup of {}, one row per group and bucket of {}",
         rollup.from, rollup.bucket
     );
     vec![
         create("TABLE", &table, wanted),
-        format!("CREATE UNIQUE INDEX ON {table} ({keys}){nulls}"),
+        ready::unique_index(&table, shape),
         format!("COMMENT ON TABLE {table} IS {}", literal(&comment)),
         // Markers of a table that was dropped speak of rows that are gone; their attempts still fence.
         format!(
@@ -314,60 +409,151 @@ fn alter_rollup(
     rollup: &Rollup,
     table: &str,
     wanted: &[Wanted],
-    found: &[(String, String)],
+    found: &[Found],
 ) -> Result<Vec<String>, DdlError> {
     let incompatible = |problem: String| DdlError::Incompatible {
         rollup: rollup.name.clone(),
         table: table.to_owned(),
         problem,
     };
+    if let Some(problem) = surplus(table, wanted, found) {
+        return Err(incompatible(problem));
+    }
+    let mut statements = Vec::new();
+    for column in wanted {
+        let name = ident(&column.name);
+        let Some(known) = found.iter().find(|known| known.name == column.name) else {
+            if !column.may_be_added {
+                return Err(incompatible(format!(
+                    "lacks the dimension {name}; a rollup with other dimensions needs a new name"
+                )));
+            }
+            let (sql_type, rest) = (&column.sql_type, &column.rest);
+            statements.push(format!("ALTER TABLE {table} ADD COLUMN {name} {sql_type}{rest}"));
+            continue;
+        };
+        if known.sql_type != column.sql_type {
+            return Err(incompatible(retyped(table, column, known, wanted)));
+        }
+        let (collation, generated) = (column.collation.as_ref(), column.generated);
+        if let Some(problem) = ready::column_problem(table, known, collation, generated) {
+            return Err(incompatible(problem));
+        }
+        if column.name == "bucket" && !known.is_not_null {
+            statements.push(format!("ALTER TABLE {table} ALTER COLUMN bucket SET NOT NULL"));
+        }
+    }
+    Ok(statements)
+}
+
+/// Why columns that the definition lacks are in the way. A statement that drops them is offered only
+/// where they are surely measures: behind all that the definition has.
+fn surplus(table: &str, wanted: &[Wanted], found: &[Found]) -> Option<String> {
     let is_wanted = |name: &String| wanted.iter().any(|column| &column.name == name);
+    let first = found.iter().position(|column| !is_wanted(&column.name))?;
+    let name = ident(&found[first].name);
+    // `init` makes the dimensions first, then the measures.
+    let first_measure = wanted
+        .iter()
+        .filter(|column| column.may_be_added)
+        .filter_map(|column| found.iter().position(|known| known.name == column.name))
+        .min();
+    let dimension_is_gone = first_measure.is_none_or(|measure| first < measure);
+    if dimension_is_gone {
+        return Some(format!(
+            "has a column {name} that the definition lacks; if it is a dimension, its rows cannot \
+             be told apart without it: put it back into group_by, or give the changed rollup a new \
+             name"
+        ));
+    }
     // From the last on: a mean is generated from the columns before it.
     let surplus: Vec<String> = found
         .iter()
         .rev()
-        .filter(|(name, _)| !is_wanted(name))
-        .map(|(name, _)| format!("DROP COLUMN {}", ident(name)))
+        .filter(|column| !is_wanted(&column.name))
+        .map(|column| format!("DROP COLUMN {}", ident(&column.name)))
         .collect();
-    if let Some((name, _)) = found.iter().find(|(name, _)| !is_wanted(name)) {
-        return Err(incompatible(format!(
-            "has a column {} that the definition lacks; put it back, or give the changed rollup a \
-             new name, or, if a measure is no longer wanted: ALTER TABLE {table} {}; then run \
-             `tallymark init`",
-            ident(name),
-            surplus.join(", "),
-        )));
+    Some(format!(
+        "has a column {name} that the definition lacks; put it back, or give the changed rollup a \
+         new name, or, if a measure is no longer wanted: ALTER TABLE {table} {}; then run \
+         `tallymark init`",
+        surplus.join(", "),
+    ))
+}
+
+/// What to do about a column whose type is another one now. Where each old value is the same value in
+/// the new type, the table can follow, and keeps rows whose source is purged.
+fn retyped(table: &str, column: &Wanted, known: &Found, wanted: &[Wanted]) -> String {
+    let (name, old, new) = (ident(&column.name), &known.sql_type, &column.sql_type);
+    if column.generated || !is_wider(old, new) {
+        return format!(
+            "has column {name} of type {old}, the definition now gives {new}; give the changed \
+             rollup a new name"
+        );
     }
-    for (name, sql_type) in found {
-        match wanted.iter().find(|column| &column.name == name) {
-            Some(column) if &column.sql_type != sql_type => {
-                return Err(incompatible(format!(
-                    "has column {} of type {sql_type}, the definition now gives {}; give the \
-                     changed rollup a new name",
-                    ident(name),
-                    column.sql_type
-                )));
-            }
-            _ => {}
+    // A mean is computed from the column, and `init` makes it anew.
+    let means = wanted.iter().filter(|mean| mean.generated && mean.rest.contains(&name));
+    let means: String =
+        means.map(|mean| format!("DROP COLUMN IF EXISTS {}, ", ident(&mean.name))).collect();
+    format!(
+        "has column {name} of type {old}, the definition now gives {new}, which holds every value of \
+         it; keep the rows: ALTER TABLE {table} {means}ALTER COLUMN {name} TYPE {new}{}; then run \
+         `tallymark init`",
+        collate(column.collation.as_ref())
+    )
+}
+
+/// Whether every value of the type `old` is a value of `new`, and equal there to the same others.
+fn is_wider(old: &str, new: &str) -> bool {
+    const INTEGERS: [&str; 4] = ["smallint", "integer", "bigint", "numeric"];
+    const TEXTS: [&str; 2] = ["character varying", "text"];
+    let place = |name: &str| INTEGERS.iter().position(|known| *known == name);
+    let length = |name: &str| -> Option<u32> {
+        name.strip_prefix("character(")?.strip_suffix(')')?.parse().ok()
+    };
+    if let (Some(old), Some(new)) = (place(old), place(new)) {
+        return old < new;
+    }
+    if let (Some(old), Some(new)) = (length(old), length(new)) {
+        return old < new;
+    }
+    match (old, new) {
+        ("real", "double precision") | ("date", "timestamp without time zone") => true,
+        (old, "bpchar") => length(old).is_some(),
+        (old, "bit varying") => old.starts_with("bit("),
+        (old, new) => TEXTS.contains(&new) && (TEXTS.contains(&old) || length(old).is_some()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_type_that_holds_every_old_value_is_wider() {
+        for (old, new) in [
+            ("smallint", "integer"),
+            ("integer", "bigint"),
+            ("bigint", "numeric"),
+            ("real", "double precision"),
+            ("character varying", "text"),
+            ("text", "character varying"),
+            ("character(3)", "character(5)"),
+            ("character(3)", "text"),
+        ] {
+            assert!(is_wider(old, new), "{old} {new}");
+        }
+        for (old, new) in [
+            ("bigint", "integer"),
+            ("numeric", "bigint"),
+            ("double precision", "real"),
+            ("bigint", "double precision"),
+            ("text", "integer"),
+            ("text", "character(3)"),
+            ("character(5)", "character(3)"),
+            ("text", "uuid"),
+        ] {
+            assert!(!is_wider(old, new), "{old} {new}");
         }
     }
-    let mut statements = Vec::new();
-    for column in wanted {
-        if has(found, &column.name) {
-            continue;
-        }
-        if !column.may_be_added {
-            return Err(incompatible(format!(
-                "lacks the dimension {}; a rollup with other dimensions needs a new name",
-                ident(&column.name)
-            )));
-        }
-        statements.push(format!(
-            "ALTER TABLE {table} ADD COLUMN {} {}{}",
-            ident(&column.name),
-            column.sql_type,
-            column.rest
-        ));
-    }
-    Ok(statements)
 }

@@ -7,6 +7,7 @@
 pub mod ddl;
 mod generation;
 pub mod readers;
+mod ready;
 mod replace;
 mod stage;
 mod statement;
@@ -120,6 +121,17 @@ pub enum TargetError {
     /// The partials of earlier chunks are gone; nothing was written.
     #[error("the target forgot the slice's partials (it crashed); the slice starts again")]
     Forgotten,
+    /// The replacement contradicts itself; nothing was written.
+    #[error(
+        "the slice has {groups} groups, and {joined} were found for them in the rollup table; \
+         nothing was changed. This is a fault of Tallymark: please report it"
+    )]
+    Inconsistent {
+        /// Groups that were computed.
+        groups: u64,
+        /// Groups after the join with the table's rows, surplus rows left out.
+        joined: u64,
+    },
     /// The source cannot take another chunk now; nothing was read or written.
     #[error("{}", .0.reason)]
     Busy(Refusal),

@@ -7,7 +7,7 @@ use super::statement::{columns, differs, merged, same_group};
 use super::{Target, TargetError, generation};
 use crate::checkpoint::Lease;
 use crate::clock::Stopwatch;
-use crate::db::{DbError, Tx};
+use crate::db::Tx;
 use crate::generation::generation_of;
 use crate::governor::{Governor, Nap};
 use crate::rollup::Rollup;
@@ -142,7 +142,7 @@ impl Target {
         shape: &Shape,
         slice: Slice,
         form: Form,
-    ) -> Result<Replaced, DbError> {
+    ) -> Result<Replaced, TargetError> {
         let input = merged(&Self::stage(rollup), shape, slice, form);
         self.replace(tx, rollup, shape, slice, &input).await
     }
@@ -154,12 +154,12 @@ impl Target {
         shape: &Shape,
         slice: Slice,
         input: &str,
-    ) -> Result<Replaced, DbError> {
+    ) -> Result<Replaced, TargetError> {
         let assignments: Vec<String> = shape
             .fields
             .iter()
             .map(|field| ident(&field.name))
-            .map(|name| format!("{name} = d.{name}"))
+            .map(|name| format!("{name} = __d.{name}"))
             .collect();
         let sql = format!(
             include_str!("replace.sql"),
@@ -185,7 +185,12 @@ impl Target {
                 statement_ms: millis(watch),
             })
         };
-        counts().map_err(|source| tx.error("reading the counts", source))
+        let reading = |source| tx.error("reading the counts", source);
+        let (replaced, joined) = (counts().map_err(reading)?, count("joined").map_err(reading)?);
+        if replaced.groups != joined {
+            return Err(TargetError::Inconsistent { groups: replaced.groups, joined });
+        }
+        Ok(replaced)
     }
 }
 

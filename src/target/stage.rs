@@ -255,7 +255,7 @@ async fn insert(
     select: &str,
 ) -> Result<u64, DbError> {
     let sql = format!(
-        "WITH staged AS (INSERT INTO {} ({}) SELECT {}, x.* FROM (\n{select}\n) x \
+        "WITH staged AS (INSERT INTO {} ({}) SELECT {}, __i.* FROM (\n{select}\n) __i \
          RETURNING {ROWS}, {TAG}) SELECT coalesce({}, 0)::bigint FROM staged",
         Target::stage(rollup),
         stage_columns(shape).join(", "),
@@ -296,7 +296,7 @@ async fn copy_all(
     slice: Slice,
 ) -> Result<u64, DbError> {
     let out = format!(
-        "COPY (SELECT {}, x.* FROM (\n{select}\n) x) TO STDOUT",
+        "COPY (SELECT {}, __i.* FROM (\n{select}\n) __i) TO STDOUT",
         timestamptz(slice.start())
     );
     let into = format!("COPY {stage} ({}) FROM STDIN", stage_columns(shape).join(", "));

@@ -23,21 +23,21 @@ pub fn stage_columns(shape: &Shape) -> Vec<String> {
         .collect()
 }
 
-/// The condition that `n` and `o` are the same group.
+/// The condition that `__n` and `__o` are the same group.
 pub fn same_group(shape: &Shape) -> String {
-    let mut terms = vec!["o.bucket = n.bucket".to_owned()];
+    let mut terms = vec!["__o.bucket = __n.bucket".to_owned()];
     for dimension in &shape.dimensions {
         let name = ident(&dimension.name);
-        terms.push(format!("ARRAY[o.{name}] = ARRAY[n.{name}]"));
+        terms.push(format!("ARRAY[__o.{name}] = ARRAY[__n.{name}]"));
         if dimension.is_array {
             // ARRAY[NULL::text[]] is empty, like ARRAY['{}'::text[]].
-            terms.push(format!("(o.{name} IS NULL) = (n.{name} IS NULL)"));
+            terms.push(format!("(__o.{name} IS NULL) = (__n.{name} IS NULL)"));
         }
     }
     terms.join(" AND ")
 }
 
-/// The condition that the measures of `n` and `o` differ.
+/// The condition that the measures of `__n` and `__o` differ.
 pub fn differs(shape: &Shape) -> String {
     let side = |alias: &str| {
         shape
@@ -47,7 +47,7 @@ pub fn differs(shape: &Shape) -> String {
             .collect::<Vec<_>>()
             .join(", ")
     };
-    format!("ROW({}) IS DISTINCT FROM ROW({})", side("o"), side("n"))
+    format!("ROW({}) IS DISTINCT FROM ROW({})", side("__o"), side("__n"))
 }
 
 /// The slice's final groups, merged from the table `stage`.

@@ -110,22 +110,31 @@ impl Target {
 
     fn comparison(&self, what: &Verification<'_>, input: &str) -> String {
         let Verification { rollup, shape, buckets: (start, end), limit, .. } = *what;
-        let object = |alias: &str, names: &[&str]| {
-            let columns: Vec<String> =
-                names.iter().map(|name| format!("{alias}.{}", ident(name))).collect();
-            // Not json_build_object, which takes no more than 50 columns.
-            format!("(SELECT row_to_json(k) FROM (SELECT {}) k)", columns.join(", "))
-        };
         let fields: Vec<&str> = shape.fields.iter().map(|field| field.name.as_str()).collect();
         let keys: Vec<&str> = std::iter::once("bucket")
             .chain(shape.dimensions.iter().map(|dimension| dimension.name.as_str()))
             .collect();
+        let places = keys.iter().chain(&fields).zip(0_usize..);
+        let sides = places.flat_map(|(name, place)| {
+            let name = ident(name);
+            [format!("__n.{name} AS __n_{place}"), format!("__o.{name} AS __o_{place}")]
+        });
+        let sides = sides.collect::<Vec<_>>().join(", ");
+        let object = |side: &str, names: &[&str], first: usize| {
+            let columns = names.iter().zip(first..);
+            let columns: Vec<String> = columns
+                .map(|(name, place)| format!("__d.{side}_{place} AS {}", ident(name)))
+                .collect();
+            // Not json_build_object, which takes no more than 50 columns.
+            format!("(SELECT row_to_json(__j) FROM (SELECT {}) __j)", columns.join(", "))
+        };
         format!(
             include_str!("verify.sql"),
-            key_extra = object("o", &keys),
-            key = object("n", &keys),
-            expected = object("n", &fields),
-            actual = object("o", &fields),
+            sides = sides,
+            key_extra = object("__o", &keys, 0),
+            key = object("__n", &keys, 0),
+            expected = object("__n", &fields, keys.len()),
+            actual = object("__o", &fields, keys.len()),
             input = input,
             rollup = self.table(rollup),
             start = timestamptz(start),
@@ -140,7 +149,7 @@ impl Target {
 /// One group in which the rollup differs from the source.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Difference {
-    /// `missing` from the rollup, `extra` in it, or `differs`.
+    /// `missing` from the rollup, `extra` in it, there once more (`doubled`), or `differs`.
     pub difference: String,
     /// The group: bucket and dimensions.
     pub key: serde_json::Value,

@@ -113,7 +113,7 @@ const EVERY_TRAP: &str = include_str!("capture_traps.sql");
 /// A role that may write to the table, and make things in `public` and a schema of its own, cannot have
 /// its code called by functions that run as the owner.
 async fn no_trap_is_called(major: u16) {
-    let (_server, urls) = server(major).await;
+    let (_server, urls) = server(major, "capture").await;
     let world = four_at(Urls { target: None, ..urls }).await;
     world
         .sql(

@@ -54,7 +54,7 @@ async fn a_backend_that_is_ended_in_one_database_is_told_and_a_later_run_makes_a
     let place = slow_place(&database.url(), &database.url(), "12 seconds").await;
     execute(&place.target_url, SLOW_REPLACE).await;
     let url = place.target_url.clone();
-    for moment in [("WITH staged AS", "active"), ("WITH diff AS", "active")] {
+    for moment in [("WITH staged AS", "active"), ("WITH __diff AS", "active")] {
         terminated(&place, &url, "target", moment).await;
     }
 }
@@ -67,7 +67,7 @@ async fn a_backend_that_is_ended_on_either_side_is_told_and_a_later_run_makes_al
     let (source, target) = (place.source_url.clone(), place.target_url.clone());
     terminated(&place, &source, "source", ("COPY (SELECT", "active")).await;
     terminated(&place, &target, "target", ("COPY tallymark", "active")).await;
-    terminated(&place, &target, "target", ("WITH diff AS", "active")).await;
+    terminated(&place, &target, "target", ("WITH __diff AS", "active")).await;
 }
 
 /// A source of 3600 groups, read whole in a few hundred kilobytes, and another database.
@@ -103,7 +103,7 @@ async fn a_connection_that_is_cut_is_told_and_a_later_run_makes_all_good() {
         (source, "COPY (", 100_000),
         (target, "FROM STDIN", 0),
         (target, "ON CONFLICT", 1),
-        (target, "WITH diff AS", 1),
+        (target, "WITH __diff AS", 1),
     ];
     for (index, (side, said, bytes)) in cases.into_iter().enumerate() {
         let url = if side == source { &mut place.source_url } else { &mut place.target_url };

@@ -29,7 +29,7 @@ const HOURLY: &str = "[[rollup]]\nname = \"hourly\"\nfrom = \"public.slow_events
 /// The statements that read rows of the source just now, and the slots that are taken.
 const READING: &str = "SELECT (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
         AND state = 'active' AND application_name LIKE 'tallymark hourly@%' \
-        AND query LIKE '%slow_events%GROUP BY%' AND query NOT LIKE 'EXPLAIN%'), \
+        AND (query LIKE '%WITH __diff AS%' OR query LIKE '%WITH staged AS%')), \
     (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted \
         AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))";
 

@@ -51,6 +51,7 @@ mod soak;
 mod sources;
 mod spine;
 mod support;
+mod tables;
 mod tls;
 mod types;
 mod versions;

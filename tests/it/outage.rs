@@ -224,7 +224,7 @@ async fn a_server_out_of_reach_is_asked_once_a_tick() {
 /// A server that falls silent anywhere in a tick does not hold it past its deadline.
 #[tokio::test]
 async fn a_tick_ends_at_its_deadline_whoever_is_silent() {
-    for said in ["clock_timestamp", "pg_current_snapshot", "WITH diff AS", "COMMIT"] {
+    for said in ["clock_timestamp", "pg_current_snapshot", "WITH __diff AS", "COMMIT"] {
         let (world, gate, clock) = behind_a_gate().await;
         world.worker.close().await;
         gate.refuse(Some(Refusal::Silence(said)));

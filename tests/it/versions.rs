@@ -7,8 +7,8 @@ use super::support::world::{EVENTS, Setup, Urls, World, random_events};
 use super::support::{cache, options, server_directory};
 
 /// Starts a server of this version with two databases.
-pub(crate) async fn server(major: u16) -> (EmbeddedPostgres, Urls) {
-    let directory = server_directory(&format!("version-{major}"));
+pub(crate) async fn server(major: u16, name: &str) -> (EmbeddedPostgres, Urls) {
+    let directory = server_directory(&format!("version-{major}-{name}"));
     let start = move || {
         let binaries = Binaries::version(major, &cache()).unwrap();
         EmbeddedPostgres::start(binaries, options(directory)).unwrap()
@@ -24,7 +24,7 @@ pub(crate) async fn server(major: u16) -> (EmbeddedPostgres, Urls) {
 
 /// Backfill, an unchanged rerun and a change of the past, within one database and across two.
 async fn spine(major: u16) {
-    let (_server, urls) = server(major).await;
+    let (_server, urls) = server(major, "spine").await;
     let one = Urls { target: None, ..urls.clone() };
     for urls in [one, urls] {
         let world = World::at(urls, Setup::default()).await;
@@ -56,7 +56,7 @@ async fn the_spine_works_on_postgresql_18() {
 /// PostgreSQL 17 and later can limit whole transactions; a slice of ours lasts as long as its statements may.
 #[tokio::test]
 async fn a_limit_of_whole_transactions_fails_no_slice() {
-    let (_server, urls) = server(18).await;
+    let (_server, urls) = server(18, "limit").await;
     let urls = Urls { target: None, ..urls };
     let world = World::at(urls, Setup::default()).await;
     world.sql(&format!("{EVENTS}; {}", random_events(2, 50))).await;
@@ -72,4 +72,87 @@ async fn a_limit_of_whole_transactions_fails_no_slice() {
     world.worker.close().await;
     assert_eq!(world.backfill("2026-01-03", false).await.succeeded, 2);
     assert_eq!(world.checkpoint("2026-01-01").await.unwrap().failures, 0);
+}
+
+/// Sums of infinite values, NaN and sums that no double holds: by PostgreSQL's own rules where it has some,
+/// the same on each version, whole and in chunks.
+async fn infinite(major: u16) {
+    let (_server, urls) = server(major, "infinite").await;
+    let rollups: String = ["things", "vast"]
+        .map(|from| {
+            format!(
+                "[[rollup]]\nname = \"by_{from}\"\nfrom = \"{from}\"\ntime = \"at\"\n\
+                 start = \"2026-01-01\"\nslice = \"1 day\"\ngroup_by = [\"g\"]\n[rollup.measures]\n\
+                 d = {{ sum = \"d\" }}\nr = {{ sum = \"r\" }}\nmean = {{ avg = \"d\" }}\n"
+            )
+        })
+        .concat();
+    let coarse = "[[rollup]]\nname = \"monthly\"\nfrom = { rollup = \"by_things\" }\nslice = \"1 month\"\n\
+                  group_by = [\"g\"]\nmeasures = [\"d\", \"r\", \"mean\"]\n";
+    let rollups = rollups + coarse;
+    let one = Urls { target: None, ..urls.clone() };
+    for urls in [one, urls] {
+        let setup = Setup { rollups: &rollups, ..Setup::default() };
+        let world = World::at(urls, setup).await;
+        world
+            .sql(
+                "DROP TABLE IF EXISTS things CASCADE; DROP FUNCTION IF EXISTS much; \
+                 CREATE TABLE things (at timestamptz, g text, d float8, r real); \
+                 INSERT INTO things SELECT '2026-01-01Z'::timestamptz + n * interval '3 hours', g, \
+                 (v ->> (n % jsonb_array_length(v))::int)::float8, \
+                 CASE WHEN abs((v ->> (n % jsonb_array_length(v))::int)::float8) BETWEEN 1e-30 AND 1e30 \
+                   OR (v ->> (n % jsonb_array_length(v))::int) IN ('Infinity', '-Infinity', 'NaN') \
+                   THEN (v ->> (n % jsonb_array_length(v))::int)::real END \
+                 FROM generate_series(0, 7) n, (VALUES \
+                   ('up', '[\"Infinity\", \"-5\", \"1e308\"]'::jsonb), ('down', '[\"-Infinity\", \"7\"]'), \
+                   ('both', '[\"Infinity\", \"-Infinity\", \"1\"]'), ('nan', '[\"NaN\", \"-Infinity\"]'), \
+                   ('over', '[\"1.7e308\"]'), ('under', '[\"-1.7e308\"]'), \
+                   ('back', '[\"1.7e308\", \"-1.7e308\"]'), ('none', '[null]'), ('plain', '[\"0.1\"]') \
+                 ) AS kinds (g, v); ANALYZE things; \
+                 CREATE FUNCTION much() RETURNS SETOF boolean LANGUAGE plpgsql VOLATILE ROWS 1000000 \
+                 AS 'BEGIN RETURN NEXT true; END'; \
+                 CREATE VIEW vast AS SELECT t.* FROM things t CROSS JOIN LATERAL much()",
+            )
+            .await;
+        world.init().await.unwrap();
+        for rollup in &world.worker.config.rollups {
+            // One slice, so that nothing is known yet of how quick the view is to read.
+            let end = if rollup.name == "by_vast" { "2026-01-02" } else { "2026-02-01" };
+            let report = world.backfill_one(rollup, end, false).await;
+            assert_eq!((report.failed.len(), report.left), (0, 0), "{major}: {report:?}");
+            let sql = format!(
+                "SELECT string_agg(concat_ws(' ', g, d, r, mean), ', ' ORDER BY g COLLATE \"C\") \
+                 FROM stats.{}",
+                rollup.name
+            );
+            let found = world.target_value(&sql).await;
+            let wanted = "back 0 0, both NaN NaN NaN, down -Infinity -Infinity -Infinity, nan NaN NaN NaN, \
+                          none, over Infinity Infinity, plain 0.8 0.8 0.1, under -Infinity -Infinity, \
+                          up Infinity Infinity Infinity";
+            assert_eq!(found, wanted, "{major}: {}", rollup.name);
+        }
+        let chunks = world
+            .worker
+            .checkpoints
+            .get("by_vast", world.rollup().start)
+            .await
+            .unwrap()
+            .unwrap()
+            .outcome
+            .unwrap()
+            .chunks;
+        assert!(chunks > 1, "{chunks}");
+        world.assert_verified("2026-01-02").await;
+        world.target_sql("DROP SCHEMA stats, tallymark CASCADE").await;
+    }
+}
+
+#[tokio::test]
+async fn infinite_values_are_summed_on_postgresql_13() {
+    infinite(13).await;
+}
+
+#[tokio::test]
+async fn infinite_values_are_summed_on_postgresql_18() {
+    infinite(18).await;
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 /// What a statement begins with, and its name.
-const STATEMENTS: [(&str, &str); 41] = [
+const STATEMENTS: [(&str, &str); 48] = [
     ("connect", "connect"),
     ("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY", "begin to read"),
     ("BEGIN ISOLATION LEVEL READ COMMITTED;", "begin to write"),
@@ -23,11 +23,18 @@ const STATEMENTS: [(&str, &str); 41] = [
     ("-- What a rollup's table or view stands on", "origin"),
     ("SELECT FROM pg_namespace", "schemas"),
     ("SELECT a.attname", "columns of the target"),
-    ("SELECT current_setting('server_version_num')", "version"),
+    ("SELECT current_setting('search_path')", "search path"),
+    ("SET LOCAL search_path", "search path"),
+    ("SELECT set_config('search_path'", "search path"),
+    ("SELECT FROM pg_proc", "hash of the key"),
+    ("-- The columns of a table", "columns of the target"),
+    ("-- The unique indexes of a table", "unique indexes"),
+    ("-- What could make a table", "what alters a table"),
     ("SELECT target_table FROM tallymark.rollup", "known rollups"),
     ("SELECT generation, calendar FROM tallymark.rollup", "generation"),
     ("SELECT clock_timestamp() AS now", "clock"),
     ("SELECT pg_snapshot_xmin", "snapshot"),
+    ("SELECT pg_stat_clear_snapshot", "forget who was open"),
     ("EXPLAIN", "plan"),
     ("-- What the plan guard has to know", "indexes"),
     ("-- What the governor asks", "slot"),

@@ -1,0 +1,17 @@
+-- The unique indexes of a table. `keys` are as PostgreSQL writes them; `is_whole`: no two rows with
+-- equal keys can be in the table together. DESC and the like change nothing about that.
+SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname) AS name,
+       k.conname IS NOT NULL AS is_constraint,
+       i.indisvalid AND i.indisready AND i.indislive AND i.indimmediate AND i.indpred IS NULL
+           AND NOT EXISTS (SELECT FROM unnest(i.indclass::oid[]) o
+                           JOIN pg_opclass p ON p.oid = o WHERE NOT p.opcdefault) AS is_whole,
+       ARRAY(SELECT pg_get_indexdef(i.indexrelid, place, false)
+             FROM generate_series(1, i.indnkeyatts) place) AS keys,
+       ARRAY(SELECT quote_ident(name) FROM unnest({names}::text[]) WITH ORDINALITY w (name, place)
+             ORDER BY place) AS names
+FROM pg_index i
+JOIN pg_class c ON c.oid = i.indexrelid
+JOIN pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_constraint k ON k.conindid = i.indexrelid AND k.contype IN ('p', 'u', 'x')
+WHERE i.indrelid = to_regclass({relation}) AND i.indisunique
+ORDER BY c.relname

@@ -1,0 +1,15 @@
+-- What could make a table of Tallymark's hold other rows than those written to it. No row: there is no such
+-- relation. Each text names what was found; NULL: nothing.
+SELECT c.relkind::text AS kind,
+       c.relpersistence::text AS persistence,
+       EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = c.oid) AS has_children,
+       row_security_active(c.oid) AS is_filtered,
+       -- BEFORE ROW triggers can change a row or drop it; others act after the fact.
+       (SELECT min(quote_ident(t.tgname)) FROM pg_trigger t
+        WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgtype & 3 = 3)
+           AS trigger,
+       (SELECT min(quote_ident(r.rulename)) FROM pg_rewrite r
+        WHERE r.ev_class = c.oid AND r.ev_enabled <> 'D' AND r.rulename <> '_RETURN') AS rule,
+       (SELECT min(quote_ident(k.conname)) FROM pg_constraint k
+        WHERE k.conrelid = c.oid AND k.contype IN ('c', 'f', 'x')) AS restriction
+FROM pg_class c WHERE c.oid = to_regclass({relation})

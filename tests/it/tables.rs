@@ -1,0 +1,510 @@
+//! What Tallymark relies on in its own tables, and what it does when somebody has changed it: before a slice is
+//! claimed, with the remedy.
+
+use serde_json::Value;
+use tallymark::db::Access;
+use tallymark::target::ddl;
+use tallymark::worker::WorkError;
+
+use crate::support::cli::Place;
+use crate::support::world::{BUDGET, DAILY, EVENTS, Setup, World, init, random_events, records};
+
+const END: &str = "2026-01-04";
+
+/// A world of three days that are computed.
+async fn computed() -> World {
+    let sql = format!("{EVENTS}; {}", random_events(3, 200));
+    let world = World::new(&sql, Setup::default()).await;
+    assert_eq!(world.backfill(END, false).await.succeeded, 3);
+    world.verify_all(END).await;
+    world
+}
+
+/// The same world, seen by a process that knows nothing yet.
+fn fresh(world: &World) -> World {
+    world.redefined(DAILY)
+}
+
+/// The unique indexes of the rollup table.
+async fn unique_indexes(world: &World) -> Vec<String> {
+    let sql = "SELECT pg_get_indexdef(indexrelid) FROM pg_index \
+               WHERE indrelid = 'stats.daily'::regclass AND indisunique";
+    records(&world.target, sql).await
+}
+
+/// A run is refused before it claims a slice, with these words.
+async fn is_refused(world: &World, change: &str, words: &[&str]) -> String {
+    let world = fresh(world);
+    world.reopen("2026-01-02").await;
+    let before = world.checkpoint("2026-01-02").await.unwrap().attempt;
+    let error = world.try_run("2026-01-02").await.unwrap_err();
+    assert!(matches!(error, WorkError::Ddl(_)), "{change}: {error:?}");
+    let text = error.to_string();
+    for word in words {
+        assert!(text.contains(word), "{change}: `{word}` is not in {text}");
+    }
+    assert_eq!(world.checkpoint("2026-01-02").await.unwrap().attempt, before, "{change}");
+    text
+}
+
+#[tokio::test]
+async fn a_rollup_table_that_lost_its_unique_index_gets_it_back_before_anything_is_claimed() {
+    let world = computed().await;
+    let whole = unique_indexes(&world).await;
+    assert_eq!(whole.len(), 1, "{whole:?}");
+    assert!(whole[0].contains("key_hash(ROW(kind, entity_id))"), "{whole:?}");
+    let name = "(SELECT indexrelid::regclass::text FROM pg_index \
+                WHERE indrelid = 'stats.daily'::regclass AND indisunique)";
+    let drop = format!("DO $do$ BEGIN EXECUTE 'DROP INDEX ' || {name}; END $do$");
+    let hash = "tallymark.key_hash(ROW(kind, entity_id))";
+    for instead in [
+        String::new(),
+        // Partial, of fewer dimensions, of a shortened one, not unique, invalid.
+        format!("CREATE UNIQUE INDEX ON stats.daily (bucket, {hash}) WHERE kind = 'view'"),
+        format!("CREATE INDEX ON stats.daily (bucket, {hash})"),
+        format!(
+            "CREATE UNIQUE INDEX broken ON stats.daily (bucket, {hash}); \
+             UPDATE pg_index SET indisvalid = false WHERE indexrelid = to_regclass('stats.broken')"
+        ),
+    ] {
+        world.target_sql(&format!("{drop}; {instead}")).await;
+        is_refused(&world, &instead, &["not ready", "tallymark init"]).await;
+        fresh(&world).init().await.unwrap();
+        let found = unique_indexes(&world).await;
+        assert_eq!(found.len(), 1, "{instead}: {found:?}");
+        assert_eq!(fresh(&world).run("2026-01-02").await.outcome.word(), "succeeded", "{instead}");
+    }
+    world.verify_all(END).await;
+}
+
+#[tokio::test]
+async fn the_unique_index_of_an_earlier_version_is_replaced_by_init() {
+    let world = computed().await;
+    world
+        .target_sql(
+            "DO $do$ DECLARE i text; BEGIN FOR i IN SELECT indexrelid::regclass::text FROM pg_index \
+             WHERE indrelid = 'stats.daily'::regclass LOOP EXECUTE 'DROP INDEX ' || i; END LOOP; END $do$; \
+             CREATE UNIQUE INDEX ON stats.daily (bucket, kind, entity_id) NULLS NOT DISTINCT; \
+             DROP FUNCTION tallymark.key_hash",
+        )
+        .await;
+    is_refused(&world, "earlier version", &["tallymark init"]).await;
+    fresh(&world).init().await.unwrap();
+    let found = unique_indexes(&world).await;
+    assert!(found.len() == 1 && found[0].contains("key_hash"), "{found:?}");
+    let all = "SELECT pg_get_indexdef(indexrelid) FROM pg_index \
+               WHERE indrelid = 'stats.daily'::regclass AND NOT indisunique";
+    let readers = records(&world.target, all).await;
+    assert!(readers.len() == 1 && readers[0].contains("left"), "{readers:?}");
+    // A readers' index that somebody dropped stays dropped.
+    world.target_sql("DROP INDEX stats.daily_left_entity_id_bucket_idx").await;
+    fresh(&world).init().await.unwrap();
+    assert!(records(&world.target, all).await.is_empty());
+    assert_eq!(fresh(&world).run("2026-01-02").await.outcome.word(), "succeeded");
+    world.verify_all(END).await;
+}
+
+#[tokio::test]
+async fn a_key_that_stands_twice_is_told_by_verify_and_removed_by_a_replay() {
+    let world = computed().await;
+    let name = unique_indexes(&world).await.remove(0);
+    let name = name.split_whitespace().nth(3).unwrap().to_owned();
+    // Another measure in one of the copies, and a group of which there are three.
+    world
+        .target_sql(&format!(
+            "DROP INDEX stats.{name}; CREATE TABLE twice AS SELECT * FROM stats.daily \
+             WHERE bucket >= '2026-01-02Z' AND bucket < '2026-01-03Z' ORDER BY bucket LIMIT 5; \
+             INSERT INTO stats.daily SELECT * FROM twice; UPDATE twice SET events = events + 1; \
+             INSERT INTO stats.daily SELECT * FROM twice WHERE events > 1 LIMIT 1"
+        ))
+        .await;
+    // The check of the process that is running was made before.
+    let slice = world.slice("2026-01-02");
+    let found = world.worker.verify(world.rollup(), slice, BUDGET, 20).await.unwrap();
+    assert!(found.differences >= 6, "{found:?}");
+    let doubled = found.examples.iter().filter(|one| one.difference == "doubled").count();
+    assert_eq!(doubled, 6, "{found:?}");
+    let truth = "SELECT count(*) FROM events WHERE created_at >= '2026-01-02Z' \
+                 AND created_at < '2026-01-03Z'";
+    let rows = world.target_value(truth).await;
+    let replaced = world.replay("2026-01-02").await.completion.unwrap();
+    assert_eq!(replaced.rows_read.to_string(), rows, "{replaced:?}");
+    assert_eq!(replaced.deleted, 6, "{replaced:?}");
+    assert_eq!(replaced.groups, replaced.unchanged + replaced.updated, "{replaced:?}");
+    world.verify_all(END).await;
+    assert_eq!(world.replay("2026-01-02").await.completion.unwrap().deleted, 0);
+}
+
+#[tokio::test]
+async fn a_table_that_lost_its_index_and_holds_a_key_twice_is_refused_by_the_key() {
+    let world = computed().await;
+    let name = unique_indexes(&world).await.remove(0);
+    let name = name.split_whitespace().nth(3).unwrap().to_owned();
+    world
+        .target_sql(&format!(
+            "DROP INDEX stats.{name}; INSERT INTO stats.daily (SELECT * FROM stats.daily \
+             ORDER BY bucket, kind NULLS LAST, entity_id LIMIT 1)"
+        ))
+        .await;
+    let fresh = fresh(&world);
+    let shape = fresh.worker.shape(fresh.rollup()).await.unwrap();
+    let target = &fresh.worker.target;
+    let mut tx = target.db.begin(Access::ReadWrite, BUDGET, "test").await.unwrap();
+    let error =
+        ddl::refuse_doubled(&mut tx, target, fresh.rollup(), &shape).await.unwrap_err().to_string();
+    tx.rollback().await.unwrap();
+    for word in ["1 of its keys", "2026-01-01", "DELETE FROM", "tallymark verify daily --repair"] {
+        assert!(error.contains(word), "{word}: {error}");
+    }
+    let delete = error.split(": ").find(|part| part.starts_with("DELETE FROM")).unwrap();
+    world.target_sql(delete.split("; then").next().unwrap()).await;
+    fresh.init().await.unwrap();
+    world.verify_all(END).await;
+}
+
+/// Each: what somebody did, what undoes it, and words of the refusal.
+const CHANGES: &[(&str, &str, &[&str])] = &[
+    (
+        "CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'; \
+         CREATE TRIGGER eater BEFORE INSERT ON stats.daily FOR EACH ROW EXECUTE FUNCTION nothing()",
+        "DROP TRIGGER eater ON stats.daily; DROP FUNCTION nothing",
+        &["trigger eater", "DROP TRIGGER eater"],
+    ),
+    (
+        "CREATE RULE deaf AS ON INSERT TO stats.daily DO INSTEAD NOTHING",
+        "DROP RULE deaf ON stats.daily",
+        &["rule deaf", "DROP RULE deaf"],
+    ),
+    (
+        "ALTER TABLE stats.daily ADD CONSTRAINT small CHECK (events < 3) NOT VALID",
+        "ALTER TABLE stats.daily DROP CONSTRAINT small",
+        &["constraint small", "DROP CONSTRAINT small"],
+    ),
+    (
+        "DELETE FROM stats.daily WHERE kind IS NULL; ALTER TABLE stats.daily ALTER kind SET NOT NULL",
+        "ALTER TABLE stats.daily ALTER kind DROP NOT NULL",
+        &["refuses NULL", "\"kind\"", "DROP NOT NULL"],
+    ),
+    (
+        "ALTER TABLE stats.daily ALTER kind TYPE text COLLATE \"C\"",
+        "ALTER TABLE stats.daily ALTER kind TYPE text COLLATE \"default\"",
+        &["collation", "\"kind\"", "COLLATE pg_catalog.\"default\""],
+    ),
+    (
+        "CREATE UNIQUE INDEX narrow ON stats.daily (bucket, kind, entity_id, events)",
+        "DROP INDEX stats.narrow",
+        &["unique index stats.narrow", "DROP INDEX"],
+    ),
+    (
+        "CREATE TABLE stats.child () INHERITS (stats.daily)",
+        "DROP TABLE stats.child",
+        &["child tables", "NO INHERIT"],
+    ),
+    (
+        "ALTER TABLE stats.daily RENAME TO kept; CREATE VIEW stats.daily AS SELECT * FROM stats.kept",
+        "DROP VIEW stats.daily; ALTER TABLE stats.kept RENAME TO daily",
+        &["a view", "ordinary table"],
+    ),
+    (
+        "CREATE RULE deaf AS ON UPDATE TO tallymark.slice DO INSTEAD NOTHING",
+        "DROP RULE deaf ON tallymark.slice",
+        &["tallymark.slice", "rule deaf"],
+    ),
+    (
+        "ALTER TABLE tallymark.slice RENAME rows_read TO was_read",
+        "ALTER TABLE tallymark.slice RENAME was_read TO rows_read",
+        &["tallymark.slice", "rows_read", "bigint"],
+    ),
+    (
+        "DELETE FROM tallymark.rollup",
+        "INSERT INTO tallymark.rollup VALUES ('daily', '\"stats\".\"daily\"')",
+        &["was not made by Tallymark"],
+    ),
+];
+
+#[tokio::test]
+async fn what_somebody_put_on_a_table_is_refused_by_name_before_anything_is_claimed() {
+    let world = computed().await;
+    for (change, back, words) in CHANGES {
+        world.target_sql(change).await;
+        is_refused(&world, change, words).await;
+        fresh(&world).init().await.unwrap_err();
+        world.target_sql(back).await;
+        let again = fresh(&world);
+        again.init().await.unwrap();
+        assert_eq!(again.replay("2026-01-02").await.outcome.word(), "succeeded", "{change}");
+    }
+    world.backfill(END, true).await;
+    world.verify_all(END).await;
+}
+
+/// Each: what somebody did, and what `init` must have put right.
+const MENDED: &[(&str, &str)] = &[
+    (
+        "ALTER TABLE tallymark.slice DROP CONSTRAINT slice_pkey",
+        "SELECT count(*) FROM pg_index WHERE indrelid = 'tallymark.slice'::regclass AND indisunique",
+    ),
+    (
+        "ALTER TABLE tallymark.progress DROP CONSTRAINT progress_pkey",
+        "SELECT count(*) FROM pg_index WHERE indrelid = 'tallymark.progress'::regclass AND indisunique",
+    ),
+    (
+        "ALTER TABLE tallymark.rollup DROP CONSTRAINT rollup_pkey",
+        "SELECT count(*) FROM pg_index WHERE indrelid = 'tallymark.rollup'::regclass AND indisunique",
+    ),
+    (
+        "ALTER TABLE tallymark.progress SET LOGGED",
+        "SELECT count(*) FROM pg_class WHERE oid = 'tallymark.progress'::regclass AND relpersistence = 'u'",
+    ),
+    (
+        "ALTER TABLE stats.daily SET UNLOGGED",
+        "SELECT count(*) FROM pg_class WHERE oid = 'stats.daily'::regclass AND relpersistence = 'p'",
+    ),
+    (
+        "ALTER TABLE tallymark.slice SET UNLOGGED",
+        "SELECT count(*) FROM pg_class WHERE oid = 'tallymark.slice'::regclass AND relpersistence = 'p'",
+    ),
+    (
+        "ALTER TABLE stats.daily ALTER bucket DROP NOT NULL",
+        "SELECT count(*) FROM pg_attribute WHERE attrelid = 'stats.daily'::regclass \
+         AND attname = 'bucket' AND attnotnull",
+    ),
+    (
+        "ALTER TABLE tallymark.stage_daily DROP COLUMN __rows",
+        "SELECT count(*) FROM pg_attribute WHERE attrelid = 'tallymark.stage_daily'::regclass \
+         AND attname = '__rows'",
+    ),
+    (
+        "CREATE OR REPLACE FUNCTION tallymark.key_hash(\"row\" record) RETURNS bytea LANGUAGE plpgsql \
+         IMMUTABLE AS 'BEGIN RETURN random()::text::bytea; END'",
+        "SELECT count(*) FROM pg_proc WHERE proname = 'key_hash' AND prosrc LIKE '%record_send%'",
+    ),
+];
+
+#[tokio::test]
+async fn what_is_missing_on_a_table_is_told_before_anything_is_claimed_and_made_by_init() {
+    let world = computed().await;
+    for (change, mended) in MENDED {
+        world.target_sql(change).await;
+        is_refused(&world, change, &["not ready", "tallymark init"]).await;
+        let again = fresh(&world);
+        again.init().await.unwrap();
+        assert_eq!(world.target_value(mended).await, "1", "{change}");
+        assert_eq!(again.replay("2026-01-02").await.outcome.word(), "succeeded", "{change}");
+    }
+    world.verify_all(END).await;
+}
+
+#[tokio::test]
+async fn no_advice_ever_drops_a_dimension() {
+    let world = computed().await;
+    let without = DAILY.replace("\"kind\", ", "");
+    let error = world.redefined(&without).init().await.unwrap_err().to_string();
+    assert!(error.contains("put it back into group_by"), "{error}");
+    assert!(!error.contains("DROP"), "{error}");
+    let without = DAILY.replace("low = { min = \"amount\" }\n", "");
+    let error = world.redefined(&without).init().await.unwrap_err().to_string();
+    assert!(error.contains("ALTER TABLE \"stats\".\"daily\" DROP COLUMN \"low\""), "{error}");
+}
+
+#[tokio::test]
+async fn a_widened_type_is_followed_by_the_table_with_its_purged_history() {
+    let sql = "CREATE TABLE events (id bigint, created_at timestamptz, kind varchar(9), entity_id int, \
+               user_id int, amount int, code char(3)); CREATE INDEX ON events (created_at); \
+               INSERT INTO events SELECT n, '2026-01-01Z'::timestamptz + n * interval '1 hour', \
+               'k' || n % 3, n % 2, n % 5, n, 'ab' FROM generate_series(0, 71) n";
+    let rollups = DAILY.replace("\"entity_id\"]", "\"entity_id\", \"code\"]")
+        + "mean = { avg = \"amount\" }\n";
+    let world = World::new(sql, Setup { rollups: &rollups, ..Setup::default() }).await;
+    assert_eq!(world.backfill(END, false).await.succeeded, 3);
+    let first = "SELECT * FROM stats.daily WHERE bucket < '2026-01-02Z'";
+    let kept = records(&world.target, first).await;
+    // The first day is purged.
+    world
+        .sql(
+            "DELETE FROM events WHERE created_at < '2026-01-02Z'; \
+              ALTER TABLE events ALTER kind TYPE text, ALTER entity_id TYPE bigint, \
+              ALTER amount TYPE bigint, ALTER user_id TYPE bigint, ALTER code TYPE char(5)",
+        )
+        .await;
+    let again = world.redefined(&rollups);
+    let mut followed = 0;
+    while let Err(error) = again.init().await {
+        let error = error.to_string();
+        let statement = error.split("keep the rows: ").nth(1).unwrap_or_else(|| panic!("{error}"));
+        let statement = statement.split("; then run `tallymark init`").next().unwrap();
+        world.target_sql(statement).await;
+        followed += 1;
+        assert!(followed < 20, "{error}");
+    }
+    assert!(followed >= 5, "{followed}");
+    for day in ["2026-01-02", "2026-01-03"] {
+        let report = again.replay(day).await;
+        assert_eq!(report.outcome.word(), "succeeded", "{report:?}");
+    }
+    assert_eq!(records(&world.target, first).await.len(), kept.len());
+    for slice in again
+        .rollup()
+        .calendar
+        .slices("2026-01-02T00:00:00Z".parse().unwrap(), "2026-01-04T00:00:00Z".parse().unwrap())
+    {
+        let found = again.worker.verify(again.rollup(), slice, BUDGET, 3).await.unwrap();
+        assert_eq!(found.differences, 0, "{found:?}");
+    }
+    // A narrower type would lose values.
+    world.sql("ALTER TABLE events ALTER entity_id TYPE smallint").await;
+    let error = world.redefined(&rollups).init().await.unwrap_err().to_string();
+    assert!(error.contains("new name") && !error.contains("ALTER TABLE"), "{error}");
+}
+
+/// Long values, and more dimensions than an index has columns, within one database and across two.
+#[tokio::test]
+async fn values_of_any_length_and_dimensions_of_any_number_are_counted() {
+    for across in [false, true] {
+        let many: Vec<String> = (0..40).map(|n| format!("d{n}")).collect();
+        let columns = many.iter().map(|name| format!(", {name} int")).collect::<String>();
+        let sql = format!(
+            "CREATE TABLE events (created_at timestamptz, a text, b varchar, c text[], j jsonb, y bytea{columns}); \
+             CREATE INDEX ON events (created_at); \
+             INSERT INTO events SELECT '2026-01-01Z'::timestamptz + n * interval '1 minute', \
+               CASE n % 4 WHEN 0 THEN repeat('é', 20) WHEN 1 THEN long.a WHEN 2 THEN long.a || 'x' END, \
+               long.a, ARRAY[long.a, NULL], to_jsonb(long.a), long.a::bytea{zeros} \
+             FROM generate_series(1, 40) n, \
+               (SELECT string_agg(md5(i::text), '') AS a FROM generate_series(1, 300) i) long; \
+             INSERT INTO events (created_at, c, j) VALUES ('2026-01-01Z', '{{1,2}}', '[]'), \
+               ('2026-01-01Z', '{{{{1,2}}}}', '[[[]]]'), ('2026-01-01Z', '{{}}', NULL), \
+               ('2026-01-01Z', NULL, NULL); \
+             INSERT INTO events (created_at, d1) VALUES ('2026-01-01Z', 1), ('2026-01-01Z', -1)",
+            zeros = many.iter().map(|_| ", n % 2").collect::<String>(),
+        );
+        let by = |name: &str, dimensions: &[String]| {
+            format!(
+                "[[rollup]]\nname = \"{name}\"\nfrom = \"events\"\ntime = \"created_at\"\n\
+                 start = \"2026-01-01\"\nslice = \"1 day\"\ngroup_by = {dimensions:?}\n\
+                 [rollup.measures]\nevents = \"count\"\n"
+            )
+        };
+        let long = ["a", "b", "c", "j", "y"].map(str::to_owned);
+        let rollups = by("long", &long) + &by("many", &many);
+        let world = World::new(&sql, Setup { rollups: &rollups, across, ..Setup::default() }).await;
+        for (rollup, dimensions) in world.worker.config.rollups.iter().zip([&long[..], &many]) {
+            let report = world.backfill_one(rollup, "2026-01-02", false).await;
+            assert_eq!((report.succeeded, report.left), (1, 0), "{report:?}");
+            let keys = dimensions.join(", ");
+            let wanted = format!("SELECT {keys}, count(*) FROM events GROUP BY {keys}");
+            let found = format!("SELECT {keys}, events FROM stats.{}", rollup.name);
+            let wanted = records(&world.pool, &wanted).await;
+            assert_eq!(wanted, records(&world.target, &found).await, "{}", rollup.name);
+            world.assert_one_verified(rollup, "2026-01-02").await;
+            // Each key is one that the index refuses to hold twice.
+            let twice = format!("INSERT INTO stats.{0} SELECT * FROM stats.{0}", rollup.name);
+            sqlx::query(sqlx::AssertSqlSafe(twice)).execute(&world.target).await.unwrap_err();
+        }
+    }
+}
+
+/// Names that were, or could have been, our own aliases.
+const ALIASES: [&str; 24] = [
+    "k",
+    "n",
+    "o",
+    "d",
+    "r",
+    "x",
+    "s",
+    "i",
+    "t",
+    "c",
+    "diff",
+    "gone",
+    "new",
+    "changed",
+    "key",
+    "expected",
+    "actual",
+    "difference",
+    "differences",
+    "rows_read",
+    "groups",
+    "rollup",
+    "one",
+    "joined",
+];
+
+#[tokio::test]
+async fn columns_and_tables_may_have_the_names_of_our_aliases() {
+    for across in [false, true] {
+        let (mut sql, mut rollups) = (String::new(), String::new());
+        for (n, name) in ALIASES.iter().enumerate() {
+            let of = |shift: usize| ALIASES[(n + shift) % ALIASES.len()];
+            let (time, value, measure, other) = (of(1), of(2), of(3), of(4));
+            sql += &format!(
+                "CREATE TABLE public.\"{name}\" (\"{time}\" timestamptz, \"{name}\" text, \"{value}\" int); \
+                 CREATE INDEX ON public.\"{name}\" (\"{time}\"); \
+                 INSERT INTO public.\"{name}\" SELECT '2026-01-01Z'::timestamptz + n * interval '1 hour', \
+                 'v' || n % 3, n FROM generate_series(0, 23) n; \
+                 CREATE FUNCTION \"much_{name}\"() RETURNS SETOF boolean LANGUAGE plpgsql VOLATILE \
+                 ROWS 1000000 AS 'BEGIN RETURN NEXT true; END'; \
+                 CREATE VIEW public.\"vast_{name}\" AS SELECT e.* FROM public.\"{name}\" e \
+                 CROSS JOIN LATERAL \"much_{name}\"();"
+            );
+            for (table, from) in [
+                (format!("a_{name}"), (*name).to_owned()),
+                (format!("b_{name}"), format!("vast_{name}")),
+            ] {
+                rollups += &format!(
+                    "[[rollup]]\nname = \"{table}\"\nfrom = \"public.{from}\"\ntime = \"{time}\"\n\
+                     start = \"2026-01-01\"\nslice = \"1 day\"\ngroup_by = [\"{name}\"]\n\
+                     [rollup.measures]\n{measure} = {{ sum = \"{value}\" }}\n\
+                     {other} = {{ distinct = \"{value}\", where = '\"{value}\" > 1' }}\n"
+                );
+            }
+        }
+        let world = World::new(&sql, Setup { rollups: &rollups, across, ..Setup::default() }).await;
+        for rollup in &world.worker.config.rollups {
+            let report = world.backfill_one(rollup, "2026-01-02", false).await;
+            assert_eq!((report.succeeded, report.groups), (1, 3), "{}: {report:?}", rollup.name);
+            world.assert_one_verified(rollup, "2026-01-02").await;
+            // With a difference, so that its key and numbers are shown.
+            let measure = &rollup.measures[0].name;
+            let spoil = format!("UPDATE stats.\"{}\" SET \"{measure}\" = 0", rollup.name);
+            world.target_sql(&spoil).await;
+            let slice = rollup.calendar.containing(rollup.start);
+            let found = world.worker.verify(rollup, slice, BUDGET, 9).await.unwrap();
+            assert_eq!(found.differences, 3, "{}", rollup.name);
+            let shown = &found.examples[0];
+            assert!(shown.key.get(&rollup.group_by[0]).is_some_and(Value::is_string), "{shown:?}");
+            assert!(shown.actual.as_ref().unwrap().get(measure).is_some(), "{shown:?}");
+            let report = world.backfill_one(rollup, "2026-01-02", true).await;
+            assert_eq!(report.updated, 3, "{}: {report:?}", rollup.name);
+        }
+        init(&world.worker).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn one_rollup_that_cannot_be_compared_leaves_the_others_verified() {
+    let (place, _database) = Place::with_events(3).await;
+    let one = std::fs::read_to_string(place.config()).unwrap();
+    let one = &one[one.find("[[rollup]]").unwrap()..];
+    place.configure(&(one.replace("\"daily\"", "\"a_broken\"") + one));
+    place.run(&["init"]).good();
+    place.run(&["run"]).good();
+    place
+        .sql(
+            "ALTER TABLE stats.a_broken ALTER COLUMN kind SET STATISTICS 10; \
+              CREATE RULE deaf AS ON INSERT TO stats.a_broken DO INSTEAD NOTHING",
+        )
+        .await;
+    let ended = place.run(&["verify"]);
+    ended.refused(2, &["a_broken", "rule deaf", "DROP RULE deaf"]);
+    assert!(ended.out.contains("3 slices compared with the source, 0 differences"), "{ended:?}");
+    assert!(ended.out.contains("a_broken not compared to the end"), "{ended:?}");
+    let json = place.run(&["verify", "--json"]).json();
+    assert_eq!(json["broken"][0]["rollup"], "a_broken", "{json}");
+    assert_eq!(json["slices"], 3, "{json}");
+    let check = place.run(&["check"]);
+    assert!(check.out.contains("DROP RULE deaf"), "{check:?}");
+    place.sql("DROP RULE deaf ON stats.a_broken").await;
+    place.run(&["verify"]).good();
+}
