@@ -102,7 +102,7 @@ impl Worker {
         Box::pin(self.ready(rollup)).await.map(drop)
     }
 
-    /// As [`Worker::recognise`], for commands that have not read the `watermark` item.
+    /// As `Worker::recognise`, for commands that have not read the `watermark` item.
     ///
     /// # Errors
     /// The checkpoints are not this installation's, or a repair must come first.
@@ -139,7 +139,7 @@ impl Worker {
         self.is_not_anothers(rollup, seen.bond(), keeper.as_deref(), &place)
     }
 
-    /// As [`Worker::identify`], at the end of `init`; says why a repair must come before any work.
+    /// As `Worker::identify`, at the end of `init`; says why a repair must come before any work.
     ///
     /// # Errors
     /// The checkpoints or the table belong to another installation, or a server refuses.

@@ -51,7 +51,7 @@ fn seal() -> &'static str {
     SEAL.get_or_init(|| format!("\u{1b}{:016x}", fastrand::u64(..)))
 }
 
-/// `text` in this colour, between marks that [`shown`] knows.
+/// `text` in this colour, between marks that `shown` knows.
 #[must_use]
 pub fn paint(paint: Paint, text: impl Display) -> String {
     let (seal, code) = (seal(), paint.code());
