@@ -147,6 +147,9 @@ impl Target {
         self.replace(tx, rollup, shape, slice, &input).await
     }
 
+    /// Replaces the slice's rows by `input`. Where a group stands in the table more than once, deletes the
+    /// surplus and replaces again: the first counts are of a join that paired the group with each of
+    /// its rows.
     async fn replace(
         &self,
         tx: &mut Tx,
@@ -155,6 +158,34 @@ impl Target {
         slice: Slice,
         input: &str,
     ) -> Result<Replaced, TargetError> {
+        let (first, joined) = self.replace_once(tx, rollup, shape, slice, input).await?;
+        if joined == first.groups {
+            return Ok(first);
+        }
+        let surplus = self.delete_doubled(tx, rollup, shape, slice).await?;
+        let (second, joined) = self.replace_once(tx, rollup, shape, slice, input).await?;
+        if joined != second.groups {
+            return Err(TargetError::Inconsistent { groups: second.groups, joined });
+        }
+        Ok(Replaced {
+            inserted: first.inserted + second.inserted,
+            // Each copy of a group was updated.
+            updated: (first.updated + second.updated).min(second.groups),
+            deleted: first.deleted + surplus + second.deleted,
+            statement_ms: first.statement_ms + second.statement_ms,
+            ..second
+        })
+    }
+
+    /// Runs the replacement; returns its counts, and how often the groups were found in the table or added.
+    async fn replace_once(
+        &self,
+        tx: &mut Tx,
+        rollup: &Rollup,
+        shape: &Shape,
+        slice: Slice,
+        input: &str,
+    ) -> Result<(Replaced, u64), TargetError> {
         let assignments: Vec<String> = shape
             .fields
             .iter()
@@ -176,21 +207,38 @@ impl Target {
         let row = tx.row("replacing the slice", sql).await?;
         let count = |column: &str| row.try_get::<i64, _>(column).map(i64::unsigned_abs);
         let counts = || {
-            Ok::<_, sqlx::Error>(Replaced {
+            let replaced = Replaced {
                 rows_read: count("rows_read")?,
                 groups: count("groups")?,
                 inserted: count("inserted")?,
                 updated: count("updated")?,
                 deleted: count("deleted")?,
                 statement_ms: millis(watch),
-            })
+            };
+            Ok::<_, sqlx::Error>((replaced, count("joined")?))
         };
-        let reading = |source| tx.error("reading the counts", source);
-        let (replaced, joined) = (counts().map_err(reading)?, count("joined").map_err(reading)?);
-        if replaced.groups != joined {
-            return Err(TargetError::Inconsistent { groups: replaced.groups, joined });
-        }
-        Ok(replaced)
+        Ok(counts().map_err(|source| tx.error("reading the counts", source))?)
+    }
+
+    /// Deletes all rows but one of each group of the slice; returns how many.
+    async fn delete_doubled(
+        &self,
+        tx: &mut Tx,
+        rollup: &Rollup,
+        shape: &Shape,
+        slice: Slice,
+    ) -> Result<u64, TargetError> {
+        const DOING: &str = "deleting doubled groups";
+        let sql = format!(
+            include_str!("doubled.sql"),
+            rollup = self.table(rollup),
+            start = timestamptz(slice.start()),
+            end = timestamptz(slice.end()),
+            keys = columns(shape)[..=shape.dimensions.len()].join(", "),
+        );
+        let row = tx.row(DOING, sql).await?;
+        let deleted = row.try_get::<i64, _>(0).map_err(|source| tx.error(DOING, source))?;
+        Ok(deleted.unsigned_abs())
     }
 }
 

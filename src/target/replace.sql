@@ -4,11 +4,11 @@
 -- statistics a nested loop over a million groups is never an option. The keys are compared as
 -- one-element arrays, whose equality takes NULL for equal to NULL.
 --
--- A group that stands twice in the table is joined twice: one of its rows is kept, the others go
--- (`surplus`), and what it was counted from counts once. `joined` is then equal to `groups`, or the
--- numbers are wrong. All of our own names begin with `__`, as no column of a rollup does.
+-- A group that stands twice in the table is joined twice. `joined` is then greater than `groups`, and
+-- doubled.sql deletes the surplus rows. All of our own names begin with `__`, as no column of a
+-- rollup does.
 WITH __diff AS MATERIALIZED (
-    SELECT __o.__tid, __o.__old, __n.*,
+    SELECT __o.__tid, __n.*,
            __o.__tid IS NOT NULL AND __n.bucket IS NOT NULL AND ({differs}) AS __differs
     FROM (
         SELECT row_number() OVER () AS __new, __i.* FROM (
@@ -16,20 +16,11 @@ WITH __diff AS MATERIALIZED (
         ) __i
     ) __n
     FULL JOIN (
-        SELECT ctid AS __tid, row_number() OVER () AS __old, * FROM {rollup}
-        WHERE bucket >= {start} AND bucket < {end}
+        SELECT ctid AS __tid, * FROM {rollup} WHERE bucket >= {start} AND bucket < {end}
     ) __o ON {same_group}
-), __doubled AS (
-    SELECT __new, min(__old) AS __kept FROM __diff WHERE __new IS NOT NULL
-    GROUP BY __new HAVING count(*) > 1
-), __surplus AS MATERIALIZED (
-    SELECT __d.__tid, __d.__old, __d.__rows
-    FROM __diff __d JOIN __doubled __k ON __d.__new = __k.__new AND __d.__old <> __k.__kept
 ), __gone AS (
-    DELETE FROM {rollup} __r USING (
-        SELECT __tid FROM __diff WHERE __new IS NULL UNION ALL SELECT __tid FROM __surplus
-    ) __d
-    WHERE __r.ctid = __d.__tid AND __r.bucket >= {start} AND __r.bucket < {end}
+    DELETE FROM {rollup} __r USING __diff __d
+    WHERE __r.ctid = __d.__tid AND __d.bucket IS NULL AND __r.bucket >= {start} AND __r.bucket < {end}
     RETURNING 1
 ), __added AS (
     INSERT INTO {rollup} ({columns}) SELECT {columns} FROM __diff WHERE __tid IS NULL
@@ -37,13 +28,11 @@ WITH __diff AS MATERIALIZED (
 ), __changed AS (
     UPDATE {rollup} __r SET {assignments} FROM __diff __d
     WHERE __r.ctid = __d.__tid AND __d.__differs AND __r.bucket >= {start} AND __r.bucket < {end}
-      AND NOT EXISTS (SELECT FROM __surplus __s WHERE __s.__old = __d.__old)
     RETURNING 1
 )
-SELECT (coalesce(sum(__rows), 0) - (SELECT coalesce(sum(__rows), 0) FROM __surplus))::bigint
-           AS rows_read,
+SELECT coalesce(sum(__rows), 0)::bigint AS rows_read,
        coalesce(max(__new), 0) AS groups,
-       count(__new) - (SELECT count(*) FROM __surplus) AS joined,
+       count(bucket) AS joined,
        (SELECT count(*) FROM __added) AS inserted,
        (SELECT count(*) FROM __changed) AS updated,
        (SELECT count(*) FROM __gone) AS deleted
