@@ -73,20 +73,28 @@ impl Worker {
         let label = format!("late changes of {}", rollups[0].from);
         let pairs: Vec<_> = ready.iter().map(|(rollup, shape)| (*rollup, &**shape)).collect();
         let capture = Capture::new(&rollups[0].from, &pairs);
+        let mut consumers = Vec::new();
+        for (rollup, _) in &ready {
+            consumers.extend(self.enlist(rollup).await?);
+        }
         let mut standing = None;
         for _ in 0..BATCHES_MAX {
             let mut tx = self.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &label).await?;
             let found = standing.insert(capture.standing(&mut tx).await?);
             let (marks, has_more) = match &found.key {
-                Some(key) => marks::read(&mut tx, key).await?,
-                None => (Vec::new(), false),
+                Some(key) if consumers.len() == ready.len() => {
+                    marks::read(&mut tx, key, &consumers).await?
+                }
+                _ => (Vec::new(), false),
             };
             // After the marks: a slice that another worker read before one of these changes was over
             // before the change, and so is over now. By an earlier instant it might not be, and its
             // mark would be deleted for nothing.
             let (now, _) = settle::now(&mut tx).await?;
             tx.rollback().await?;
-            if !marks.is_empty() && !self.move_marks(&ready, &marks, now, deadline, &label).await? {
+            let taking = Taking { key: found.key.as_deref(), consumers: &consumers, label: &label };
+            if !marks.is_empty() && !self.move_marks(&ready, &marks, now, deadline, &taking).await?
+            {
                 break;
             }
             if !has_more {
@@ -107,28 +115,32 @@ impl Worker {
         marks: &[Mark],
         now: DateTime<Utc>,
         deadline: Deadline,
-        label: &str,
+        taking: &Taking<'_>,
     ) -> Result<bool, WorkError> {
         if crate::faults::is_removed(Guard::MarksLast) {
-            self.delete_marks(marks, label).await?;
+            self.acknowledge(marks, taking).await?;
         }
-        for (rollup, shape) in rollups {
+        for ((rollup, shape), consumer) in rollups.iter().zip(taking.consumers) {
             let axis = capture::axis_key(&shape.axis);
-            let hours = marks.iter().filter(|mark| mark.axis == axis).map(|mark| mark.hours);
+            let is_new = |mark: &&Mark| mark.axis == axis && !mark.acknowledged.contains(consumer);
+            let hours = marks.iter().filter(is_new).map(|mark| mark.hours);
             let hours: Vec<Hours> = hours.collect();
             if !self.reopen_hours(rollup, &hours, now, deadline, "late change").await? {
                 return Ok(false);
             }
         }
         if !crate::faults::is_removed(Guard::MarksLast) {
-            self.delete_marks(marks, label).await?;
+            self.acknowledge(marks, taking).await?;
         }
         Ok(true)
     }
 
-    async fn delete_marks(&self, marks: &[Mark], label: &str) -> Result<(), WorkError> {
-        let mut tx = self.source.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, label).await?;
-        marks::delete(&mut tx, marks).await?;
+    /// Tells the source that these marks have become reopenings here; it deletes those of which that is
+    /// true everywhere.
+    async fn acknowledge(&self, marks: &[Mark], taking: &Taking<'_>) -> Result<(), WorkError> {
+        let Some(key) = taking.key else { return Ok(()) };
+        let mut tx = self.source.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, taking.label).await?;
+        marks::acknowledge(&mut tx, key, taking.consumers, marks).await?;
         Ok(tx.commit().await?)
     }
 
@@ -206,7 +218,7 @@ impl Worker {
 
     /// Reopens every slice that was read and holds one of these hours, by the source's clock `now`;
     /// says whether there was time for all.
-    async fn reopen_hours(
+    pub(crate) async fn reopen_hours(
         &self,
         rollup: &Rollup,
         hours: &[Hours],
@@ -225,8 +237,11 @@ impl Worker {
         }
         // A slice whose time has not come will be read after these changes.
         let Some(newest) = newest(rollup, now) else { return Ok(true) };
-        let lateness = Lateness { rollup, view: self.view(rollup, &seen, now), reason };
-        let from = rollup.seal_before.unwrap_or(rollup.start).max(rollup.start);
+        // A sealed slice that was read, or taken for empty, is noted as changed, without being due: it runs
+        // again when the seal goes.
+        let unsealed = Rollup { seal_before: None, ..rollup.clone() };
+        let lateness = Lateness { rollup, view: self.view(&unsealed, &seen, now), reason };
+        let from = rollup.start;
         if hours.contains(&Hours::ALL) {
             self.reopen_range(&lateness, &[(from, newest.end())], false).await?;
             // Rows that the same transaction wrote after a TRUNCATE have no marks of their own, and may
@@ -290,6 +305,13 @@ impl Worker {
                 to_reopen.push(slice.start());
             }
         }
+        if let Some(seal) = rollup.seal_before {
+            let sealed = |start: &&DateTime<Utc>| **start < seal;
+            if let Some(first) = to_reopen.iter().find(sealed) {
+                // Before they are reopened: the watermark passes by what is sealed.
+                self.checkpoints.note_sealed(&rollup.name, *first, seal).await?;
+            }
+        }
         let now = self.clock.now();
         self.checkpoints.reopen_all(&rollup.name, &to_reopen, reason, now).await?;
         if let Some(first) = first_due {
@@ -299,6 +321,14 @@ impl Worker {
         }
         Ok(())
     }
+}
+
+/// For whom marks are taken, of which capture.
+struct Taking<'a> {
+    key: Option<&'a str>,
+    /// The consumers, in the order of their rollups.
+    consumers: &'a [i64],
+    label: &'a str,
 }
 
 /// From an instant to another, which is not part of it.

@@ -33,6 +33,7 @@ pub mod cli;
 pub mod clock;
 pub mod compose;
 pub mod config;
+mod consumer;
 pub mod db;
 #[cfg(feature = "embedded")]
 pub mod embedded;

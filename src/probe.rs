@@ -27,6 +27,8 @@ impl Worker {
         if !self.watch_changes(rollup).await? {
             return Ok(seen);
         }
+        // What is taken for empty relies on marks as what is read does.
+        self.consumer(rollup).await?;
         let shape = self.shape(rollup).await?;
         let mut tx = self.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
         let found = begin::ask(&mut tx, rollup, &shape).await?;

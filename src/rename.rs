@@ -89,6 +89,7 @@ impl Worker {
     /// A worker holds one of its slices; something else needs its table; a server refuses.
     pub async fn drop_rollup(&self, rollup: &str) -> Result<(), WorkError> {
         self.idle_items(rollup).await?;
+        self.dismiss(rollup).await?;
         let mut tx = self.target.db.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, rollup).await?;
         if has_registry(&mut tx).await? {
             let table = registered(&mut tx, rollup).await?.0;

@@ -152,6 +152,8 @@ struct Work<'a> {
     shape: &'a Shape,
     slice: Slice,
     lease: &'a Lease,
+    /// As which consumer of marks the rollup is registered.
+    consumer: Option<i64>,
     deadline: Deadline,
     options: RunOptions,
     /// About how long a chunk may take: as configured, but several must fit into the budget.
@@ -222,6 +224,8 @@ impl Worker {
             Err(hold) => return Ok(Begun::Ended(SliceReport::held_back(rollup, slice, hold))),
         };
         let shape = self.prepare(rollup).await?;
+        // Before anything is read: from then on no mark goes without this rollup.
+        let consumer = self.consumer(rollup).await?;
         let request = Claim {
             rollup: &rollup.name,
             slice_start: slice.start(),
@@ -270,6 +274,7 @@ impl Worker {
             shape,
             slice,
             lease,
+            consumer,
             deadline,
             options,
             chunk_time,
@@ -282,6 +287,14 @@ impl Worker {
             work.record_in_time(result, watch).instrument(info_span!("complete")).await
         };
         work.instrument(span).await
+    }
+}
+
+/// Marks serve those who are registered for them; for others, what is known is what `grace` says.
+fn registered(settled: Settled, consumer: Option<i64>) -> Settled {
+    match settled {
+        Settled::By("capture") if consumer.is_none() => Settled::By("grace"),
+        settled => settled,
     }
 }
 
@@ -350,7 +363,10 @@ impl Work<'_> {
         let settled = match &self.rollup.fine {
             // The finer slices were, or this one would not have been claimed.
             Some(_) => Settled::By("rollup"),
-            None => settle(&mut tx, what, horizon, wait, &self.worker.horizons).await?,
+            None => {
+                let settled = settle(&mut tx, what, horizon, wait, &self.worker.horizons).await?;
+                registered(settled, self.consumer)
+            }
         };
         let by = match settled {
             Settled::By(by) => by,

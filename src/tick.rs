@@ -367,7 +367,15 @@ impl Worker {
         now: DateTime<Utc>,
         gauges: &mut Gauges,
     ) -> Result<[Backlog<'r>; 2], WorkError> {
-        let seen = self.watermark_for_tick(rollup, now).await?;
+        let mut seen = self.watermark_for_tick(rollup, now).await?;
+        let seal = rollup.seal_before;
+        if let Some(sealed) = seen.sealed()
+            && seal.is_none_or(|seal| seal < sealed[1])
+        {
+            // Late changes came while they were sealed: they are stale, behind the watermark.
+            self.checkpoints.unseal(&rollup.name, sealed, seal).await?;
+            seen = self.watermark(rollup).await?;
+        }
         let backfill = seen.backfill().map(str::to_owned);
         let standings = self.plan_after(rollup, seen, now).await?;
         gauges.add(rollup, &standings.plan, now);

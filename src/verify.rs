@@ -336,11 +336,13 @@ impl Worker {
         shape: &Shape,
         slice: Slice,
     ) -> Result<bool, WorkError> {
+        // Marks that this one has taken have raised `dirty`; the others may still wait for them.
+        let consumer = self.consumer(rollup).await?.unwrap_or_default();
         let mut tx = self.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
         let standing = capture::standing(&mut tx, rollup, shape).await?;
         let found = match &standing.key {
             Some(key) => {
-                let axis = capture::axis_key(&shape.axis);
+                let (key, axis) = ((&**key, consumer), capture::axis_key(&shape.axis));
                 marks::touches(&mut tx, key, &axis, (slice.start(), slice.end())).await?
             }
             None => false,

@@ -54,6 +54,7 @@ pub struct Worker {
     pub settle_wait_max: Duration,
     /// What slices found out about the open transactions of the source.
     pub(crate) horizons: settle::Horizons,
+    pub(crate) consumers: Mutex<HashMap<String, i64>>,
     /// With what the registry said when they were asked for.
     shapes: Mutex<HashMap<String, (Arc<Shape>, Registered)>>,
     paces: Mutex<HashMap<String, Pace>>,
@@ -254,6 +255,7 @@ impl Worker {
             clock,
             settle_wait_max,
             horizons: settle::Horizons::default(),
+            consumers: Mutex::default(),
             shapes: Mutex::default(),
             paces: Mutex::default(),
             backfills: Mutex::default(),
@@ -454,6 +456,6 @@ impl Worker {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

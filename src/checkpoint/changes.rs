@@ -1,4 +1,5 @@
-//! Up to when a rollup's change times have been looked through: an item of its own.
+//! How far late changes of a rollup have been noticed: up to which change time, or as which consumer of the
+//! source's marks. An item of its own.
 
 use std::collections::HashMap;
 
@@ -6,7 +7,7 @@ use chrono::{DateTime, Utc};
 
 use super::dynamodb::Checkpoints;
 use super::error::CheckpointError;
-use super::item::{Item, PK, Reader, SK, instant, text};
+use super::item::{Item, PK, Reader, SK, instant, number, text};
 use super::update::Update;
 
 /// The sort key of the item. Sorts behind every slice, as those begin with a digit.
@@ -43,6 +44,75 @@ impl Checkpoints {
             .bind("to", instant(to))
             .compute("changes_until", ":to");
         self.send(update, "record the changes seen").await.map(drop)
+    }
+}
+
+/// As which consumer of the source's marks a rollup is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Consumer {
+    /// Its number there.
+    pub id: i64,
+    /// How its slices stand to the marks.
+    pub standing: Standing,
+}
+
+/// How the slices of a consumer stand to the marks that it was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It was never registered before.
+    New,
+    /// It was forgotten: marks may have gone without it.
+    Forgotten,
+    /// Every mark of this capture since its registration has reached it, or waits.
+    Known(String),
+}
+
+/// Stands in the place of a capture's name, which is never this.
+const FORGOTTEN: &str = "?";
+
+impl Checkpoints {
+    /// As which consumer the rollup is known; `None`: it never was one.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if the call fails or the item is malformed.
+    pub async fn consumer(&self, rollup: &str) -> Result<Option<Consumer>, CheckpointError> {
+        let Some(item) = self.item(changes_key(rollup)).await? else { return Ok(None) };
+        let read = Reader { item: &item };
+        let Some(id) = read.number("consumer")? else { return Ok(None) };
+        let standing = match read.text("consumer_of")? {
+            None => Standing::New,
+            Some(of) if of == FORGOTTEN => Standing::Forgotten,
+            Some(capture) => Standing::Known(capture),
+        };
+        Ok(Some(Consumer { id, standing }))
+    }
+
+    /// Makes the rollup the consumer `id`, in the place of `before`; what another worker wrote meanwhile
+    /// stays.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if the call fails.
+    pub async fn set_consumer(
+        &self,
+        rollup: &str,
+        before: Option<i64>,
+        consumer: &Consumer,
+    ) -> Result<(), CheckpointError> {
+        let condition = match before {
+            None => "attribute_not_exists(#consumer)",
+            Some(_) => "#consumer = :before",
+        };
+        let mut update = Update::new(changes_key(rollup), condition);
+        if let Some(before) = before {
+            update = update.bind("before", number(before.unsigned_abs()));
+        }
+        let update = update.set("consumer", number(consumer.id.unsigned_abs()));
+        let update = match &consumer.standing {
+            Standing::New => update,
+            Standing::Forgotten => update.set("consumer_of", text(FORGOTTEN)),
+            Standing::Known(capture) => update.set("consumer_of", text(capture)),
+        };
+        self.send(update, "record the consumer").await.map(drop)
     }
 }
 

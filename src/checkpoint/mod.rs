@@ -42,6 +42,7 @@ mod tests;
 
 pub use backfills::{Backfill, BackfillState, begun};
 pub use bond::Bond;
+pub use changes::{Consumer, Standing as ConsumerStanding};
 pub use claim::{Claim, LEASE_MARGIN, Lease};
 pub use control::{Control, Pause, Scope};
 pub use dynamodb::Checkpoints;

@@ -34,6 +34,7 @@ pub struct Watermark {
     shapes: u64,
     start: Option<DateTime<Utc>>,
     bond: Option<Bond>,
+    sealed: Option<[DateTime<Utc>; 2]>,
 }
 
 /// Where the source's rows begin, as it was found when it was last asked.
@@ -111,6 +112,12 @@ impl Watermark {
         self.start
     }
 
+    /// From where to where slices changed while they were sealed; `None`: none did.
+    #[must_use]
+    pub const fn sealed(&self) -> Option<[DateTime<Utc>; 2]> {
+        self.sealed
+    }
+
     /// The generation of `rollup`'s calendar: the present one, or the next if it is kept by another.
     #[must_use]
     pub fn generation_for(&self, rollup: &Rollup) -> u64 {
@@ -155,6 +162,8 @@ impl Watermark {
         let shape = read.text("shape")?.and_then(|text| Fingerprint::parse(&text));
         let shapes = read.count("shapes")?.unwrap_or(0);
         let bond = Bond::read(item)?;
+        let sealed = read.instant("sealed_from")?.zip(read.instant("sealed_until")?);
+        let sealed = sealed.map(|(from, until)| [from, until]);
         Ok(Self {
             until,
             version,
@@ -167,6 +176,7 @@ impl Watermark {
             shapes,
             start,
             bond,
+            sealed,
         })
     }
 }
@@ -306,6 +316,57 @@ impl Checkpoints {
             }
         }
         Err(CheckpointError::Contended { operation: "lower watermark", slice: label(rollup, to) })
+    }
+}
+
+impl Checkpoints {
+    /// Notes that a slice changed while everything before `seal` was sealed: when the seal goes back, so
+    /// does the watermark.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if a call fails.
+    pub async fn note_sealed(
+        &self,
+        rollup: &str,
+        slice_start: DateTime<Utc>,
+        seal: DateTime<Utc>,
+    ) -> Result<(), CheckpointError> {
+        for (name, condition, at) in [
+            ("sealed_until", "attribute_not_exists(#sealed_until) OR #sealed_until < :to", seal),
+            (
+                "sealed_from",
+                "attribute_not_exists(#sealed_from) OR #sealed_from > :to",
+                slice_start,
+            ),
+        ] {
+            let update = Update::new(watermark_key(rollup), condition).bind("to", instant(at));
+            self.send(update.compute(name, ":to"), "note a sealed slice").await?;
+        }
+        Ok(())
+    }
+
+    /// Lets the watermark fall back to slices that changed while they were sealed, as the seal has gone
+    /// back to `seal`.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if a call fails.
+    pub async fn unseal(
+        &self,
+        rollup: &str,
+        sealed: [DateTime<Utc>; 2],
+        seal: Option<DateTime<Utc>>,
+    ) -> Result<(), CheckpointError> {
+        let [from, until] = sealed;
+        self.lower_watermark(rollup, seal.map_or(from, |seal| seal.max(from))).await?;
+        let same = "#sealed_from = :from AND #sealed_until = :until";
+        let update = Update::new(watermark_key(rollup), same)
+            .bind("from", instant(from))
+            .bind("until", instant(until));
+        let update = match seal.filter(|seal| *seal > from) {
+            Some(seal) => update.set("sealed_until", instant(seal)),
+            None => update.remove(&["sealed_from", "sealed_until"]),
+        };
+        self.send(update, "note what is sealed").await.map(drop)
     }
 }
 

@@ -9,6 +9,7 @@ use crate::config::{Address, DatabaseUrl};
 use crate::db::{Access, Db, DbError, DbErrorKind, Side};
 use crate::rollup::{Late, TableName};
 use crate::source::capture::{Capture, Standing};
+use crate::source::consumers::{self, Consumer};
 use crate::source::marks;
 use crate::worker::{CATALOGUE_TIMEOUT, Severity, WorkError, Worker};
 
@@ -35,8 +36,13 @@ enum Action {
     Install(Change),
     /// Take the triggers and their marks away
     Remove(Change),
-    /// Show how each captured table stands
+    /// Show how each captured table stands, and which consumers its marks wait for
     Status,
+    /// End a consumer: marks wait for it no longer. If it comes back, all of its slices run again
+    Forget {
+        /// The consumer's number, or its rollup, as `capture status` shows them
+        consumer: String,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -53,6 +59,8 @@ struct Change {
 struct Captures {
     captures: Vec<Capture>,
     reader: String,
+    /// The numbers of this installation's consumers.
+    own: Vec<i64>,
 }
 
 impl CaptureCommand {
@@ -61,6 +69,7 @@ impl CaptureCommand {
         let captures = Captures::of(&worker).await?;
         match self.action {
             Action::Status => captures.status(&worker, global).await,
+            Action::Forget { consumer } => captures.forget(&worker, global, &consumer).await,
             Action::Install(change) => captures.change(&worker, global, &change, true).await,
             Action::Remove(change) => captures.change(&worker, global, &change, false).await,
         }
@@ -97,13 +106,21 @@ impl Captures {
         let asked = asked.map_err(WorkError::from)?;
         let reader = asked.try_get(0).map_err(|error| tx.error("asking for the role", error));
         let reader = reader.map_err(WorkError::from)?;
-        Ok(Self { captures, reader })
+        let mut own = Vec::new();
+        for rollup in &worker.config.rollups {
+            // Before `init` there are none.
+            if let Ok(Some(known)) = worker.checkpoints.consumer(&rollup.name).await {
+                own.push(known.id);
+            }
+        }
+        Ok(Self { captures, reader, own })
     }
 
     async fn status(&self, worker: &Worker, global: &Global) -> Result<(), Failure> {
         let (mut tables, mut lines, mut broken) = (Vec::new(), Vec::new(), 0);
         for capture in &self.captures {
-            let (standing, marks) = look(worker, capture).await.map_err(WorkError::from)?;
+            let (standing, marks, consumers) =
+                look(worker, capture).await.map_err(WorkError::from)?;
             broken += usize::from(!standing.is_whole());
             let table = capture.table.to_string();
             lines.push(match (&standing.problem, marks) {
@@ -113,8 +130,12 @@ impl Captures {
                     ui::counted(usize::try_from(marks.unwrap_or(0)).unwrap_or(0), "mark")
                 ),
             });
+            lines.extend(consumers.iter().map(in_words));
             let problem = standing.problem;
-            tables.push(json!({ "table": table, "problem": problem, "marks": marks }));
+            let consumers: Vec<_> = consumers.iter().map(document).collect();
+            tables.push(json!({
+                "table": table, "problem": problem, "marks": marks, "consumers": consumers
+            }));
         }
         global.print(&json!({ "tables": tables }), || lines.join("\n"));
         if broken == 0 {
@@ -122,6 +143,43 @@ impl Captures {
         }
         let text = format!("late changes of {} are missed", ui::counted(broken, "table"));
         Err(Failure::told(Severity::Failed, text))
+    }
+
+    /// Ends one consumer of a captured table.
+    async fn forget(&self, worker: &Worker, global: &Global, name: &str) -> Result<(), Failure> {
+        let mut found = Vec::new();
+        for capture in &self.captures {
+            let (_, _, consumers) = look(worker, capture).await.map_err(WorkError::from)?;
+            let is_it = |it: &Consumer| it.id.to_string() == name || it.rollup == name;
+            found.extend(consumers.into_iter().filter(is_it));
+        }
+        let consumer = match &found[..] {
+            [only] => only,
+            [] => {
+                return Err(Failure::usage(format!(
+                    "there is no consumer `{name}`; `tallymark capture status` shows them"
+                )));
+            }
+            several => {
+                let ids: Vec<String> = several.iter().map(|it| it.id.to_string()).collect();
+                return Err(Failure::usage(format!(
+                    "{} are called `{name}`; give the number of one: {}",
+                    ui::counted(several.len(), "consumer"),
+                    ids.join(", ")
+                )));
+            }
+        };
+        let begin = worker.source.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, "capture");
+        let mut tx = begin.await.map_err(WorkError::from)?;
+        consumers::forget(&mut tx, consumer.id).await.map_err(WorkError::from)?;
+        tx.commit().await.map_err(WorkError::from)?;
+        global.print(&json!({ "forgotten": document(consumer) }), || {
+            format!(
+                "capture: rollup {} ({}) is forgotten; if it comes back, all of its slices run again",
+                consumer.rollup, consumer.installation
+            )
+        });
+        Ok(())
     }
 
     async fn change(
@@ -206,7 +264,10 @@ impl Captures {
                 Err(problem) => return Ok(Err(problem)),
             }
         } else {
-            capture.remove(&mut tx).await?
+            match capture.remove(&mut tx, &self.own).await? {
+                Ok(statements) => statements,
+                Err(problem) => return Ok(Err(problem)),
+            }
         };
         if change.dry_run {
             tx.rollback().await?;
@@ -221,15 +282,38 @@ impl Captures {
 }
 
 /// How a capture stands, and how many marks wait.
-async fn look(worker: &Worker, capture: &Capture) -> Result<(Standing, Option<u64>), DbError> {
+async fn look(
+    worker: &Worker,
+    capture: &Capture,
+) -> Result<(Standing, Option<u64>, Vec<Consumer>), DbError> {
     let mut tx = worker.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, "capture").await?;
     let standing = capture.standing(&mut tx).await?;
     let marks = match &standing.key {
         Some(key) if standing.is_whole() => Some(marks::count(&mut tx, key).await?),
         _ => None,
     };
+    let consumers = match &standing.key {
+        Some(key) => consumers::all(&mut tx, key).await?,
+        None => Vec::new(),
+    };
     tx.rollback().await?;
-    Ok((standing, marks))
+    Ok((standing, marks, consumers))
+}
+
+fn document(consumer: &Consumer) -> serde_json::Value {
+    json!({
+        "id": consumer.id, "installation": consumer.installation, "rollup": consumer.rollup,
+        "waiting": consumer.waiting, "oldest": consumer.oldest, "age_s": consumer.age
+    })
+}
+
+fn in_words(consumer: &Consumer) -> String {
+    let Consumer { id, installation, rollup, waiting, age, .. } = consumer;
+    let waiting = ui::counted(usize::try_from(*waiting).unwrap_or(usize::MAX), "mark");
+    let age = age.map_or_else(String::new, |age| {
+        format!(", the oldest {} old", ui::duration(Duration::from_secs(age.max(0).unsigned_abs())))
+    });
+    format!("  {rollup} of {installation} (consumer {id}): {waiting} not taken{age}")
 }
 
 impl Change {

@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 use sqlx::Row as _;
 
 use super::axis::Axis;
+use super::consumers;
 use super::shape::Shape;
 use super::triggers::{self, Fires, TRIGGERS};
 use crate::db::{DbError, Tx};
@@ -71,6 +72,8 @@ struct Relation {
     function: Option<String>,
     description: Option<String>,
     has_marks: bool,
+    /// Whether there is a table of those who take marks.
+    has_consumers: bool,
     /// Whether the function that its triggers call finds the one that marks.
     has_mark_function: bool,
 }
@@ -108,7 +111,7 @@ impl Capture {
     }
 
     fn judge(&self, relations: &[Relation]) -> Standing {
-        let root = relations.first().filter(|root| root.has_marks);
+        let root = relations.first().filter(|root| root.has_marks && root.has_consumers);
         let key = root.and_then(|root| root.function.clone());
         Standing { problem: self.problem(relations), key }
     }
@@ -130,6 +133,12 @@ impl Capture {
         };
         if !root.has_marks {
             return Some(format!("the table tallymark.mark is gone; {REMEDY}"));
+        }
+        if !root.has_consumers {
+            return Some(format!(
+                "the capture triggers of {} were made by an older version; {REMEDY}",
+                root.name
+            ));
         }
         let made_for = serde_json::from_str::<Purpose>(description).ok();
         if !made_for.is_some_and(|made_for| made_for.serves(&self.purpose())) {
@@ -171,7 +180,9 @@ impl Capture {
     ) -> Result<Result<Vec<String>, String>, DbError> {
         let relations = relations(tx, &self.table).await?;
         if self.problem(&relations).is_none() {
-            return Ok(Ok(Vec::new()));
+            // Another installation's role may lack what it needs all the same.
+            let is_granted = is_granted(tx, reader).await?;
+            return Ok(Ok(if is_granted { Vec::new() } else { grants(reader) }));
         }
         if relations.is_empty() || relations.iter().any(|relation| !relation.can_be_captured()) {
             return Ok(Err(self.problem(&relations).unwrap_or_default()));
@@ -203,19 +214,35 @@ impl Capture {
                 sql.push(format!("ALTER TABLE {} ENABLE ALWAYS TRIGGER {name}", relation.name));
             }
         }
-        sql.push(format!("GRANT USAGE ON SCHEMA tallymark TO {}", ident(reader)));
-        sql.push(format!("GRANT SELECT, UPDATE, DELETE ON tallymark.mark TO {}", ident(reader)));
+        sql.extend(grants(reader));
         Ok(Ok(sql))
     }
 
     /// The statements that take the capture away, with the marks that nobody will read; none if
-    /// there is none.
+    /// there is none. `own` are the consumers that need it no longer.
     ///
     /// # Errors
-    /// The server refuses or cannot be reached.
-    pub async fn remove(&self, tx: &mut Tx) -> Result<Vec<String>, DbError> {
+    /// The server refuses or cannot be reached; the text says whose it is too.
+    pub async fn remove(
+        &self,
+        tx: &mut Tx,
+        own: &[i64],
+    ) -> Result<Result<Vec<String>, String>, DbError> {
         let relations = relations(tx, &self.table).await?;
         let mut sql = Vec::new();
+        if let Some(key) = self.judge(&relations).key {
+            let others = consumers::all(tx, &key).await?;
+            if let Some(other) = others.iter().find(|other| !own.contains(&other.id)) {
+                return Ok(Err(format!(
+                    "rollup {} of {} counts {} by the same triggers; remove them there, or run \
+                     `tallymark capture forget {}` first",
+                    other.rollup,
+                    other.installation,
+                    table(&self.table),
+                    other.id
+                )));
+            }
+        }
         for relation in &relations {
             for name in relation.own().map(|(name, _)| name) {
                 if relation.triggers.contains_key(name) {
@@ -232,9 +259,12 @@ impl Capture {
             if root.has_marks {
                 let name = literal(name);
                 sql.push(format!("DELETE FROM tallymark.mark WHERE capture = {name}"));
+                if root.has_consumers {
+                    sql.push(format!("DELETE FROM tallymark.consumer WHERE capture = {name}"));
+                }
             }
         }
-        Ok(sql)
+        Ok(Ok(sql))
     }
 }
 
@@ -289,6 +319,32 @@ impl Relation {
     }
 }
 
+/// What the role that reads the source needs to take marks.
+fn grants(reader: &str) -> Vec<String> {
+    let reader = ident(reader);
+    vec![
+        format!("GRANT USAGE ON SCHEMA tallymark TO {reader}"),
+        format!("GRANT SELECT, UPDATE, DELETE ON tallymark.mark TO {reader}"),
+        format!(
+            "GRANT SELECT, INSERT, UPDATE, DELETE ON tallymark.consumer, tallymark.taken TO {reader}"
+        ),
+    ]
+}
+
+/// Whether the role has that.
+async fn is_granted(tx: &mut Tx, reader: &str) -> Result<bool, DbError> {
+    const DOING: &str = "looking at privileges";
+    let role = literal(reader);
+    let sql = format!(
+        "SELECT has_schema_privilege({role}, 'tallymark', 'USAGE') AND NOT EXISTS (SELECT FROM \
+         unnest(ARRAY['mark', 'consumer', 'taken']) t, unnest(ARRAY['SELECT', 'UPDATE', 'DELETE']) p \
+         WHERE NOT has_table_privilege({role}, 'tallymark.' || t, p)) AND \
+         has_table_privilege({role}, 'tallymark.consumer', 'INSERT') AND \
+         has_table_privilege({role}, 'tallymark.taken', 'INSERT')"
+    );
+    tx.row(DOING, sql).await?.try_get(0).map_err(|source| tx.error(DOING, source))
+}
+
 /// The name of a new capture's function: the table's name may change later.
 fn function_name(relation: &str) -> String {
     let hash = Sha256::digest(relation.as_bytes());
@@ -327,8 +383,12 @@ async fn shared(
         sql.push("ALTER TABLE tallymark.mark ADD COLUMN IF NOT EXISTS xact xid8".to_owned());
     } else {
         sql.push(include_str!("mark.sql").trim().to_owned());
-        sql.push("REVOKE ALL ON tallymark.mark FROM PUBLIC".to_owned());
     }
+    sql.push(include_str!("consumer.sql").trim().to_owned());
+    sql.push(include_str!("taken.sql").trim().to_owned());
+    sql.push(
+        "REVOKE ALL ON tallymark.mark, tallymark.consumer, tallymark.taken FROM PUBLIC".to_owned(),
+    );
     Ok(Ok(sql))
 }
 
@@ -349,6 +409,7 @@ async fn relations(tx: &mut Tx, name: &TableName) -> Result<Vec<Relation>, DbErr
                 function: row.try_get("function")?,
                 description: row.try_get("description")?,
                 has_marks: row.try_get("has_marks")?,
+                has_consumers: row.try_get("has_consumers")?,
                 has_mark_function: row.try_get("has_mark_function")?,
             })
         })

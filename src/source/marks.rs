@@ -1,8 +1,9 @@
-//! The marks that the capture triggers left: read, then deleted once their slices were reopened.
+//! The marks that the capture triggers left: read, then acknowledged once their slices were reopened.
 
 use chrono::{DateTime, Utc};
 use sqlx::Row as _;
 
+use super::consumers;
 use crate::db::{DbError, Tx};
 use crate::sql::literal;
 
@@ -57,44 +58,57 @@ pub struct Mark {
     pub axis: String,
     /// The hours.
     pub hours: Hours,
+    /// The consumers that have acknowledged them.
+    pub acknowledged: Vec<i64>,
     /// The marks themselves.
     ids: Vec<i64>,
 }
 
-/// Marks of the capture `key`; says too whether there are more.
+/// Marks of the capture `key` that not all of the consumers `mine` have acknowledged; says too whether
+/// there are more.
 ///
 /// # Errors
 /// The server refuses or cannot be reached.
-pub async fn read(tx: &mut Tx, key: &str) -> Result<(Vec<Mark>, bool), DbError> {
+pub async fn read(tx: &mut Tx, key: &str, mine: &[i64]) -> Result<(Vec<Mark>, bool), DbError> {
+    const DOING: &str = "reading the marks";
+    let mine: Vec<String> = mine.iter().map(ToString::to_string).collect();
     let sql = format!(
-        "SELECT axis, first_hour, last_hour, array_agg(id) AS ids FROM (SELECT * FROM \
-         tallymark.mark WHERE capture = {} LIMIT {MARKS_MAX}) m GROUP BY axis, first_hour, \
-         last_hour",
-        literal(key)
+        include_str!("marks.sql"),
+        capture = literal(key),
+        mine = mine.join(","),
+        marks_max = MARKS_MAX
     );
-    let rows = tx.rows("reading the marks", sql).await?;
+    let rows = tx.rows(DOING, sql).await?;
     let mark = |row: &sqlx::postgres::PgRow| {
-        Ok(Mark { axis: row.try_get("axis")?, hours: Hours::read(row)?, ids: row.try_get("ids")? })
+        Ok(Mark {
+            axis: row.try_get("axis")?,
+            hours: Hours::read(row)?,
+            acknowledged: row.try_get("acknowledged")?,
+            ids: row.try_get("ids")?,
+        })
     };
     let marks: Vec<Mark> = rows
         .iter()
         .map(mark)
         .collect::<Result<_, sqlx::Error>>()
-        .map_err(|source| tx.error("reading the marks", source))?;
+        .map_err(|source| tx.error(DOING, source))?;
     let has_more = marks.iter().map(|mark| mark.ids.len()).sum::<usize>() >= MARKS_MAX;
     Ok((marks, has_more))
 }
 
-/// Deletes marks that were read. Only after their slices were reopened.
+/// Acknowledges marks that were read, for the consumers `mine`. Only after their slices were reopened.
 ///
 /// # Errors
 /// The server refuses or cannot be reached.
-pub async fn delete(tx: &mut Tx, marks: &[Mark]) -> Result<(), DbError> {
+pub async fn acknowledge(
+    tx: &mut Tx,
+    key: &str,
+    mine: &[i64],
+    marks: &[Mark],
+) -> Result<(), DbError> {
     let ids: Vec<String> =
         marks.iter().flat_map(|mark| &mark.ids).map(ToString::to_string).collect();
-    let sql =
-        format!("DELETE FROM tallymark.mark WHERE id = ANY('{{{}}}'::bigint[])", ids.join(","));
-    tx.execute("deleting the marks", sql).await.map(drop)
+    consumers::acknowledge(tx, key, mine, &ids.join(",")).await
 }
 
 /// How many marks of the capture `key` wait.
@@ -108,21 +122,23 @@ pub async fn count(tx: &mut Tx, key: &str) -> Result<u64, DbError> {
     count.map_err(|source| tx.error("counting the marks", source))
 }
 
-/// Whether a mark of the capture `key` and this axis waits that tells of an instant in `[from, to)`.
+/// Whether a mark of the capture `key` and this axis waits for the consumer that tells of an instant in
+/// `[from, to)`.
 ///
 /// # Errors
 /// The server refuses or cannot be reached.
 pub async fn touches(
     tx: &mut Tx,
-    key: &str,
+    (key, consumer): (&str, i64),
     axis: &str,
     (from, to): (DateTime<Utc>, DateTime<Utc>),
 ) -> Result<bool, DbError> {
     let first = from.timestamp().div_euclid(3600);
     let last = (to.timestamp() - 1).div_euclid(3600);
     let sql = format!(
-        "SELECT EXISTS (SELECT FROM tallymark.mark WHERE capture = {} AND axis = {} AND \
-         (first_hour IS NULL OR first_hour <= {last} AND last_hour >= {first}))",
+        "SELECT EXISTS (SELECT FROM tallymark.mark m WHERE capture = {} AND axis = {} AND \
+         (first_hour IS NULL OR first_hour <= {last} AND last_hour >= {first}) AND NOT EXISTS (SELECT \
+         FROM tallymark.taken t WHERE t.mark = m.id AND t.consumer = {consumer}))",
         literal(key),
         literal(axis),
     );

@@ -9,6 +9,7 @@ pub mod axis;
 pub mod begin;
 pub mod capture;
 pub mod changes;
+pub mod consumers;
 pub mod fine;
 pub mod fingerprint;
 pub mod marks;

@@ -276,7 +276,7 @@ async fn a_row_of_a_transaction_that_sat_idle_is_counted_and_grace_says_what_it_
 async fn marks_of_a_slice_that_ended_while_they_were_read_are_not_lost() {
     let database = Database::create().await;
     let direct = database.url();
-    let upstream = "tallymark.mark WHERE capture";
+    let upstream = "array_agg(id) AS ids";
     let rest = direct.split_once('@').map_or(&*direct, |(_, rest)| rest);
     let (address, _) = rest.split_once('/').unwrap();
     let holder = Holder::start(address.to_owned(), upstream);

@@ -9,6 +9,7 @@ mod capture_functions;
 mod cli;
 #[cfg(feature = "faults")]
 mod compose;
+mod consumers;
 mod contact;
 #[cfg(all(feature = "faults", feature = "lambda"))]
 mod crash;

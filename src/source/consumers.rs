@@ -1,0 +1,155 @@
+//! Who counts a captured table: each rollup of each installation is a consumer of its marks.
+//!
+//! A mark goes when every consumer has acknowledged that very mark. A consumer that is forgotten and comes
+//! back gets another ID, by which it sees that marks may be missing.
+
+use chrono::{DateTime, Utc};
+use sqlx::Row as _;
+
+use crate::db::{DbError, Tx};
+use crate::sql::literal;
+
+/// A rollup of an installation that counts a captured table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Consumer {
+    /// Its number, which no other one gets.
+    pub id: i64,
+    /// The installation.
+    pub installation: String,
+    /// The rollup.
+    pub rollup: String,
+    /// Marks that it has not turned into reopenings.
+    pub waiting: u64,
+    /// When the oldest of them was made.
+    pub oldest: Option<DateTime<Utc>>,
+    /// How old that is, in seconds by the source's clock.
+    pub age: Option<i64>,
+}
+
+/// The consumers of the capture `key`.
+///
+/// # Errors
+/// The server refuses or cannot be reached.
+pub async fn all(tx: &mut Tx, key: &str) -> Result<Vec<Consumer>, DbError> {
+    const DOING: &str = "looking at the consumers";
+    let sql = format!(include_str!("consumers.sql"), capture = literal(key));
+    let rows = tx.rows(DOING, sql).await?;
+    let read = |row: &sqlx::postgres::PgRow| {
+        Ok(Consumer {
+            id: row.try_get("id")?,
+            installation: row.try_get("installation")?,
+            rollup: row.try_get("rollup")?,
+            waiting: row.try_get::<i64, _>("waiting")?.unsigned_abs(),
+            oldest: row.try_get("oldest")?,
+            age: row.try_get("age")?,
+        })
+    };
+    let found = rows.iter().map(read).collect::<Result<_, sqlx::Error>>();
+    found.map_err(|source| tx.error(DOING, source))
+}
+
+/// Whether the capture `key` has the consumer `id`; `rollup` is its name from now on.
+///
+/// # Errors
+/// The server refuses or cannot be reached.
+pub async fn is_enlisted(tx: &mut Tx, key: &str, id: i64, rollup: &str) -> Result<bool, DbError> {
+    const DOING: &str = "looking for a consumer";
+    let sql = format!(
+        "SELECT rollup = {} AS is_named FROM tallymark.consumer WHERE id = {id} AND capture = {}",
+        literal(rollup),
+        literal(key)
+    );
+    let rows = tx.rows(DOING, sql).await?;
+    let Some(row) = rows.first() else { return Ok(false) };
+    if !row.try_get("is_named").map_err(|source| tx.error(DOING, source))? {
+        let named = literal(rollup);
+        let sql = format!("UPDATE tallymark.consumer SET rollup = {named} WHERE id = {id}");
+        tx.execute(DOING, sql).await?;
+    }
+    Ok(true)
+}
+
+/// Registers the consumer `id` of the capture `key`: from now on no mark goes without it.
+///
+/// # Errors
+/// The server refuses or cannot be reached.
+pub async fn enlist(
+    tx: &mut Tx,
+    key: &str,
+    id: i64,
+    (installation, rollup): (&str, &str),
+) -> Result<(), DbError> {
+    let sql = format!(
+        "INSERT INTO tallymark.consumer (id, capture, installation, rollup) VALUES ({id}, {}, {}, {}) ON \
+         CONFLICT (id) DO UPDATE SET capture = excluded.capture",
+        literal(key),
+        literal(installation),
+        literal(rollup)
+    );
+    tx.execute("registering a consumer", sql).await.map(drop)
+}
+
+/// Whether there is a table of consumers.
+///
+/// # Errors
+/// The server refuses or cannot be reached.
+pub async fn are_kept(tx: &mut Tx) -> Result<bool, DbError> {
+    const DOING: &str = "looking for consumers";
+    let sql = "SELECT to_regclass('tallymark.consumer') IS NOT NULL".to_owned();
+    tx.row(DOING, sql).await?.try_get(0).map_err(|source| tx.error(DOING, source))
+}
+
+/// Ends a consumer: marks that it alone had not acknowledged go with it.
+///
+/// # Errors
+/// The server refuses or cannot be reached.
+pub async fn forget(tx: &mut Tx, id: i64) -> Result<(), DbError> {
+    const DOING: &str = "forgetting a consumer";
+    let sql = format!("SELECT capture FROM tallymark.consumer WHERE id = {id}");
+    let rows = tx.rows(DOING, sql).await?;
+    let Some(row) = rows.first() else { return Ok(()) };
+    let key: String = row.try_get(0).map_err(|source| tx.error(DOING, source))?;
+    let key = key.as_str();
+    lock(tx, key).await?;
+    tx.execute(DOING, format!("DELETE FROM tallymark.consumer WHERE id = {id}")).await?;
+    tx.execute(DOING, format!("DELETE FROM tallymark.taken WHERE consumer = {id}")).await?;
+    tx.execute(DOING, acknowledged(key, "true", "")).await.map(drop)
+}
+
+/// Records that the consumers `mine` have turned marks, an array of IDs, into reopenings; what all have goes.
+///
+/// # Errors
+/// The server refuses or cannot be reached.
+pub async fn acknowledge(tx: &mut Tx, key: &str, mine: &[i64], marks: &str) -> Result<(), DbError> {
+    const DOING: &str = "acknowledging the marks";
+    let others = lock(tx, key).await?.iter().any(|id| !mine.contains(id));
+    let mine: Vec<String> = mine.iter().map(ToString::to_string).collect();
+    let mine = mine.join(",");
+    if others {
+        let sql = format!(
+            "INSERT INTO tallymark.taken (mark, consumer) SELECT m.id, c.id FROM tallymark.mark m, \
+             unnest('{{{mine}}}'::bigint[]) c(id) WHERE m.id = ANY ('{{{marks}}}'::bigint[]) ON CONFLICT DO \
+             NOTHING"
+        );
+        tx.execute(DOING, sql).await?;
+    }
+    let among = format!("m.id = ANY ('{{{marks}}}'::bigint[])");
+    tx.execute(DOING, acknowledged(key, &among, &mine)).await.map(drop)
+}
+
+fn acknowledged(key: &str, marks: &str, mine: &str) -> String {
+    format!(include_str!("acknowledge.sql"), capture = literal(key), marks = marks, mine = mine)
+}
+
+/// The IDs of all consumers. Of two that acknowledge at once, the second sees what the first did: or each
+/// would leave the mark to the other.
+async fn lock(tx: &mut Tx, key: &str) -> Result<Vec<i64>, DbError> {
+    const DOING: &str = "looking at the consumers";
+    let sql = format!(
+        "SELECT id FROM tallymark.consumer WHERE capture = {} ORDER BY id FOR UPDATE",
+        literal(key)
+    );
+    let rows = tx.rows(DOING, sql).await?;
+    let ids = rows.iter().map(|row| row.try_get("id")).collect::<Result<_, sqlx::Error>>();
+    ids.map_err(|source| tx.error(DOING, source))
+}
