@@ -128,6 +128,7 @@ const NO_ANSWER: &str = "budget spent: a server did not answer in time";
 struct Claimed {
     shape: Arc<Shape>,
     lease: Lease,
+    consumer: Option<i64>,
     nice_ratio: Option<f64>,
 }
 
@@ -234,7 +235,7 @@ impl Worker {
             deadline: deadline.instant(),
         };
         match self.checkpoints.claim(&request).instrument(info_span!("claim")).await {
-            Ok(lease) => Ok(Begun::Claimed(Claimed { shape, lease, nice_ratio })),
+            Ok(lease) => Ok(Begun::Claimed(Claimed { shape, lease, consumer, nice_ratio })),
             Err(ClaimError::Refused(claim)) => {
                 let reason = claim.to_string();
                 let (outcome, until) = match claim {
@@ -259,7 +260,7 @@ impl Worker {
         options: RunOptions,
         watch: Stopwatch,
     ) -> Result<SliceReport, WorkError> {
-        let Claimed { shape, lease, nice_ratio } = claimed;
+        let Claimed { shape, lease, consumer, nice_ratio } = claimed;
         let stretch = self.governor_of(rollup).map_or(1.0, |it| it.stretch(*nice_ratio));
         let left = deadline.remaining(&*self.clock).saturating_sub(RESERVE);
         let chunk_time = self
@@ -274,7 +275,7 @@ impl Worker {
             shape,
             slice,
             lease,
-            consumer,
+            consumer: *consumer,
             deadline,
             options,
             chunk_time,
