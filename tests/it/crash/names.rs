@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 /// What a statement begins with, and its name.
-const STATEMENTS: [(&str, &str); 48] = [
+const STATEMENTS: [(&str, &str); 52] = [
     ("connect", "connect"),
     ("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY", "begin to read"),
     ("BEGIN ISOLATION LEVEL READ COMMITTED;", "begin to write"),
@@ -48,8 +48,12 @@ const STATEMENTS: [(&str, &str); 48] = [
     ("WITH staged AS (INSERT", "stage a chunk"),
     ("SELECT cursor, rows_read", "progress"),
     ("-- A table with its partitions", "triggers"),
-    ("SELECT axis, first_hour", "marks"),
-    ("DELETE FROM tallymark.mark ", "delete marks"),
+    ("-- The marks of a capture", "marks"),
+    ("SELECT rollup = ", "known consumer"),
+    ("INSERT INTO tallymark.consumer", "register the consumer"),
+    ("SELECT id FROM tallymark.consumer", "consumers"),
+    ("INSERT INTO tallymark.taken", "acknowledge marks"),
+    ("-- Deletes those of some marks", "delete marks"),
     ("-- The oldest transaction of this database", "oldest transaction"),
     ("SELECT floor(extract(epoch FROM min(", "first row"),
     ("SELECT floor(extract(epoch FROM max(", "last row"),
