@@ -6,9 +6,11 @@
 
 use std::time::Duration;
 
+use tracing::warn;
+
 use crate::checkpoint::{Consumer, ConsumerStanding};
 use crate::clock::Deadline;
-use crate::db::{Access, DbErrorKind};
+use crate::db::{Access, DbError, DbErrorKind};
 use crate::rollup::{Late, Rollup};
 use crate::source::marks::Hours;
 use crate::source::{capture, consumers, settle};
@@ -60,7 +62,8 @@ impl Worker {
             let mut tx = self.source.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, &label).await?;
             let installation = self.installation(rollup).await?;
             let names = (&*installation, &*rollup.name);
-            if let Err(error) = consumers::enlist(&mut tx, &key, kept.id, names).await {
+            let is_new = kept.standing == ConsumerStanding::New;
+            if let Err(error) = consumers::enlist(&mut tx, &key, kept.id, names, is_new).await {
                 return Err(unregistered(rollup, error));
             }
             tx.commit().await?;
@@ -98,14 +101,51 @@ impl Worker {
         Ok(())
     }
 
-    /// Ends the consumer of a rollup that is dropped, if the source can be asked.
-    pub(crate) async fn dismiss(&self, rollup: &str) -> Result<(), WorkError> {
-        let Some(kept) = self.checkpoints.consumer(rollup).await? else { return Ok(()) };
-        let mut tx = self.source.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, rollup).await?;
-        if consumers::are_kept(&mut tx).await? {
-            consumers::forget(&mut tx, kept.id).await?;
+    /// Ends the consumer of a rollup that is dropped, or renames that of one that is called `new`. A
+    /// source that cannot be asked keeps the old one, which is told: marks go on waiting for it.
+    pub(crate) async fn dismiss(&self, rollup: &str, new: Option<&str>) -> Result<(), WorkError> {
+        let Some(kept) = self.checkpoints.consumer(new.unwrap_or(rollup)).await? else {
+            return Ok(());
+        };
+        if let Err(error) = self.dismiss_on_source(kept.id, new).await {
+            let id = kept.id;
+            let remedy = match new {
+                Some(_) => "its next tick renames it there".to_owned(),
+                None => format!("run `tallymark capture forget {id}` later"),
+            };
+            warn!("the source still knows rollup `{rollup}` as consumer {id} ({error}); {remedy}");
         }
-        Ok(tx.commit().await?)
+        Ok(())
+    }
+
+    async fn dismiss_on_source(&self, id: i64, new: Option<&str>) -> Result<(), DbError> {
+        let mut tx = self.source.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, "capture").await?;
+        if consumers::are_kept(&mut tx).await? {
+            match new {
+                Some(new) => consumers::rename(&mut tx, id, new).await?,
+                None => consumers::forget(&mut tx, id).await?,
+            }
+        }
+        tx.commit().await
+    }
+
+    /// The consumers of some rollups, of which the source knows `all`; those that it does not know, or
+    /// this process not yet, are registered. Of a rollup that is not captured there is none.
+    pub(crate) async fn consumers_of(
+        &self,
+        rollups: impl Iterator<Item = &Rollup>,
+        all: &[consumers::Consumer],
+    ) -> Result<Vec<i64>, WorkError> {
+        let mut found = Vec::new();
+        for rollup in rollups {
+            let known = lock(&self.consumers).get(&rollup.name).copied();
+            let is_known = |id: &i64| all.iter().any(|it| it.id == *id && it.rollup == rollup.name);
+            match known.filter(is_known) {
+                Some(id) => found.push(id),
+                None => found.extend(self.enlist(rollup).await?),
+            }
+        }
+        Ok(found)
     }
 }
 
@@ -114,7 +154,7 @@ fn new_id() -> i64 {
     i64::try_from(fastrand::u64(1..u64::MAX / 4)).unwrap_or(i64::MAX)
 }
 
-fn unregistered(rollup: &Rollup, error: crate::db::DbError) -> WorkError {
+fn unregistered(rollup: &Rollup, error: DbError) -> WorkError {
     if error.kind() != DbErrorKind::Denied {
         return error.into();
     }

@@ -19,7 +19,7 @@ use crate::source::capture::{self, Capture};
 use crate::source::marks::{self, Hours, Mark};
 use crate::source::shape::Shape;
 use crate::source::zones::Offsets;
-use crate::source::{begin, changes, settle};
+use crate::source::{begin, changes, consumers, settle};
 use crate::tick::{BEGIN_MIN, Problem};
 use crate::worker::{CATALOGUE_TIMEOUT, WorkError, Worker};
 
@@ -73,10 +73,9 @@ impl Worker {
         let label = format!("late changes of {}", rollups[0].from);
         let pairs: Vec<_> = ready.iter().map(|(rollup, shape)| (*rollup, &**shape)).collect();
         let capture = Capture::new(&rollups[0].from, &pairs);
-        let mut consumers = Vec::new();
-        for (rollup, _) in &ready {
-            consumers.extend(self.enlist(rollup).await?);
-        }
+        let known = self.known_consumers(&capture, &label).await?;
+        let names = ready.iter().map(|(rollup, _)| *rollup);
+        let consumers = self.consumers_of(names, &known).await?;
         let mut standing = None;
         for _ in 0..BATCHES_MAX {
             let mut tx = self.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &label).await?;
@@ -102,10 +101,27 @@ impl Worker {
             }
         }
         // What was marked counts, even if the capture has broken since.
-        match standing.and_then(|standing| standing.problem) {
+        let mut others = known.iter().filter(|it| !consumers.contains(&it.id));
+        let problem = standing.and_then(|standing| standing.problem);
+        match problem.or_else(|| others.find_map(consumers::Consumer::alarm)) {
             Some(problem) => Err(WorkError::Usage(problem)),
             None => Ok(()),
         }
+    }
+
+    /// The consumers that the source knows of; none if it keeps no marks.
+    async fn known_consumers(
+        &self,
+        capture: &Capture,
+        label: &str,
+    ) -> Result<Vec<consumers::Consumer>, WorkError> {
+        let mut tx = self.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, label).await?;
+        let known = match capture.standing(&mut tx).await?.key {
+            Some(key) => consumers::all(&mut tx, &key).await?,
+            None => Vec::new(),
+        };
+        tx.rollback().await?;
+        Ok(known)
     }
 
     /// Whether there was time for all.

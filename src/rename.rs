@@ -80,7 +80,7 @@ impl Worker {
         let items = self.checkpoints.items(old).await?;
         self.checkpoints.copy_items(&items, new).await?;
         self.checkpoints.delete_items(&items).await?;
-        Ok(())
+        self.dismiss(old, Some(new)).await
     }
 
     /// Drops tables, markers and checkpoints of `rollup`.
@@ -89,7 +89,7 @@ impl Worker {
     /// A worker holds one of its slices; something else needs its table; a server refuses.
     pub async fn drop_rollup(&self, rollup: &str) -> Result<(), WorkError> {
         self.idle_items(rollup).await?;
-        self.dismiss(rollup).await?;
+        self.dismiss(rollup, None).await?;
         let mut tx = self.target.db.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, rollup).await?;
         if has_registry(&mut tx).await? {
             let table = registered(&mut tx, rollup).await?.0;

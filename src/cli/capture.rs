@@ -196,6 +196,9 @@ impl Captures {
             statements.extend(run);
         }
         owner.close().await;
+        if install && !change.dry_run {
+            register(worker).await;
+        }
         let document = json!({ "dry_run": change.dry_run, "statements": statements });
         if change.dry_run && !global.json && !statements.is_empty() {
             ui::verbatim(format!("BEGIN;\n{}\nCOMMIT;", ui::script(&statements).join("\n")));
@@ -278,6 +281,19 @@ impl Captures {
         }
         tx.commit().await?;
         Ok(Ok(statements))
+    }
+}
+
+/// Registers the rollups as consumers, so that every mark from now on waits for them. Those whose tables
+/// `init` has yet to make register before their first slice.
+async fn register(worker: &Worker) {
+    for rollup in worker.config.rollups.iter().filter(|rollup| rollup.late == Late::Capture) {
+        if let Err(error) = worker.enlist(rollup).await {
+            ui::note(format!(
+                "rollup `{}` registers for late changes before its first slice, not yet: {error}",
+                rollup.name
+            ));
+        }
     }
 }
 

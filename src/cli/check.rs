@@ -16,7 +16,7 @@ use crate::rollup::{Late, Rollup};
 use crate::source::plan_guard::{self, Reading};
 use crate::source::shape::Shape;
 use crate::source::zones::Offsets;
-use crate::source::{capture, settle};
+use crate::source::{capture, consumers, settle};
 use crate::target::ddl::{self, DdlError};
 use crate::target::readers;
 use crate::worker::{CATALOGUE_TIMEOUT, Severity, WorkError, Worker};
@@ -463,6 +463,12 @@ async fn late(
         ),
         Late::Capture => {
             let standing = capture::standing(&mut tx, rollup, shape).await?;
+            if let Some(key) = &standing.key {
+                let waiting = consumers::all(&mut tx, key).await?;
+                for alarm in waiting.iter().filter_map(consumers::Consumer::alarm) {
+                    findings.add(Grade::Bad, subject, alarm);
+                }
+            }
             match standing.problem {
                 None => (Grade::Good, "late = \"capture\": every late change is marked".into()),
                 Some(problem) => (Grade::Bad, problem),

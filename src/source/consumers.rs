@@ -3,11 +3,16 @@
 //! A mark goes when every consumer has acknowledged that very mark. A consumer that is forgotten and comes
 //! back gets another ID, by which it sees that marks may be missing.
 
-use chrono::{DateTime, Utc};
+use std::time::Duration;
+
+use chrono::{DateTime, SecondsFormat, Utc};
 use sqlx::Row as _;
 
 use crate::db::{DbError, Tx};
 use crate::sql::literal;
+
+/// A consumer that leaves a mark for longer than this is an alarm. A daily schedule never does.
+pub const AGE_MAX: Duration = Duration::from_secs(48 * 3600);
 
 /// A rollup of an installation that counts a captured table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +29,25 @@ pub struct Consumer {
     pub oldest: Option<DateTime<Utc>>,
     /// How old that is, in seconds by the source's clock.
     pub age: Option<i64>,
+}
+
+impl Consumer {
+    /// What to do about it, if its marks have waited longer than [`AGE_MAX`].
+    #[must_use]
+    pub fn alarm(&self) -> Option<String> {
+        let (oldest, age) = self.oldest.zip(self.age)?;
+        let is_old = age.max(0).unsigned_abs() > AGE_MAX.as_secs();
+        is_old.then(|| {
+            format!(
+                "marks of late changes wait since {} for rollup `{}` of installation {} (consumer {id}); \
+                 run its ticks, or `tallymark capture forget {id}` if it has ended",
+                oldest.to_rfc3339_opts(SecondsFormat::Secs, true),
+                self.rollup,
+                self.installation,
+                id = self.id,
+            )
+        })
+    }
 }
 
 /// The consumers of the capture `key`.
@@ -62,14 +86,14 @@ pub async fn is_enlisted(tx: &mut Tx, key: &str, id: i64, rollup: &str) -> Resul
     let rows = tx.rows(DOING, sql).await?;
     let Some(row) = rows.first() else { return Ok(false) };
     if !row.try_get("is_named").map_err(|source| tx.error(DOING, source))? {
-        let named = literal(rollup);
-        let sql = format!("UPDATE tallymark.consumer SET rollup = {named} WHERE id = {id}");
-        tx.execute(DOING, sql).await?;
+        self::rename(tx, id, rollup).await?;
     }
     Ok(true)
 }
 
-/// Registers the consumer `id` of the capture `key`: from now on no mark goes without it.
+/// Registers the consumer `id` of the capture `key`: from now on no mark goes without it. With
+/// `is_new` it takes the place of others of the same name, whose store was lost: the marks that wait
+/// for those wait for it.
 ///
 /// # Errors
 /// The server refuses or cannot be reached.
@@ -78,7 +102,17 @@ pub async fn enlist(
     key: &str,
     id: i64,
     (installation, rollup): (&str, &str),
+    is_new: bool,
 ) -> Result<(), DbError> {
+    if is_new {
+        let sql = format!(
+            "WITH gone AS (DELETE FROM tallymark.consumer WHERE id <> {id} AND installation = {} AND \
+             rollup = {} RETURNING id) DELETE FROM tallymark.taken t USING gone WHERE t.consumer = gone.id",
+            literal(installation),
+            literal(rollup)
+        );
+        tx.execute("replacing a consumer", sql).await?;
+    }
     let sql = format!(
         "INSERT INTO tallymark.consumer (id, capture, installation, rollup) VALUES ({id}, {}, {}, {}) ON \
          CONFLICT (id) DO UPDATE SET capture = excluded.capture",
@@ -87,6 +121,16 @@ pub async fn enlist(
         literal(rollup)
     );
     tx.execute("registering a consumer", sql).await.map(drop)
+}
+
+/// Gives the consumer `id` another name.
+///
+/// # Errors
+/// The server refuses or cannot be reached.
+pub async fn rename(tx: &mut Tx, id: i64, rollup: &str) -> Result<(), DbError> {
+    let named = literal(rollup);
+    let sql = format!("UPDATE tallymark.consumer SET rollup = {named} WHERE id = {id}");
+    tx.execute("renaming a consumer", sql).await.map(drop)
 }
 
 /// Whether there is a table of consumers.

@@ -7,7 +7,7 @@ use tallymark::rollup::Rollup;
 
 use crate::capture::tick;
 use crate::support::Database;
-use crate::support::cli::{Place, daily, day};
+use crate::support::cli::{Place, daily, day, ended, execute};
 use crate::support::world::{DAILY, EVENTS, Setup, Urls, World, clock, install_capture};
 
 const LATE: &str = "INSERT INTO events (created_at, kind) VALUES ('2026-01-01T05:10Z', 'late')";
@@ -111,6 +111,130 @@ async fn a_consumer_that_was_forgotten_runs_everything_again() {
     assert_eq!(tick(&world).await.slices.len(), 0);
     let rollup: &Rollup = &world.worker.config.rollups[1];
     world.assert_one_verified(rollup, "2026-01-03").await;
+}
+
+/// The marks that the lost store had not seen wait for the new one, and none waits for the old one.
+#[tokio::test]
+async fn a_consumer_whose_store_was_lost_is_replaced_and_gets_its_marks() {
+    let world = two().await;
+    world.sql(LATE).await;
+    let (rollups, clock) = (one("daily"), Arc::new(clock("2026-01-03T12:00:00Z")));
+    let setup = Setup { rollups: &rollups, clock, ..Setup::default() };
+    let anew = World::at(world.urls.clone(), setup).await;
+    anew.init().await.unwrap();
+    let report = anew.worker.repair(anew.rollup(), false).await.unwrap();
+    assert!(report.unproven.is_some(), "acknowledged marks may be gone with it: {report:?}");
+    assert_eq!(tick(&anew).await.slices.len(), 1);
+    assert_eq!(counted(&anew, "daily").await, "2");
+    let known = "SELECT string_agg(rollup, ' ' ORDER BY rollup) FROM tallymark.consumer";
+    assert_eq!(world.target_value(known).await, "again daily");
+    tick(&world.redefined(&one("again"))).await;
+    assert_eq!(marks(&world).await, "0 0");
+}
+
+#[tokio::test]
+async fn marks_that_wait_for_days_are_an_alarm_of_every_tick_and_stay() {
+    let world = two().await;
+    let other = world.redefined(&one("daily"));
+    world.sql(LATE).await;
+    assert_eq!(tick(&other).await.alarms(), 0);
+    world.sql("UPDATE tallymark.mark SET marked_at = marked_at - interval '3 days'").await;
+    let report = tick(&other).await;
+    assert_eq!(report.alarms(), 1, "{report:?}");
+    let said = &report.problems[0].error;
+    for word in ["rollup `again` of installation", "capture forget", "wait since 20"] {
+        assert!(said.contains(word), "{said}");
+    }
+    assert_eq!(marks(&world).await, "1 1");
+    // The one that they wait for takes them: no alarm of its own.
+    let report = tick(&world).await;
+    assert_eq!((report.alarms(), report.slices.len()), (0, 1), "{report:?}");
+}
+
+/// Before its own first tick another installation could take marks without it.
+#[tokio::test]
+async fn install_registers_the_rollups_of_its_file() {
+    let (place, _database) = Place::with_events(3).await;
+    place.configure(&daily(3).replace("slice =", "late = \"capture\"\nslice ="));
+    place.run(&["init"]).good();
+    let said = place.run(&["capture", "install"]).good();
+    assert!(!said.err.contains("not yet"), "{}", said.err);
+    let consumers = &place.json(&["capture", "status"])["tables"][0]["consumers"];
+    assert_eq!(consumers[0]["rollup"], "daily");
+    // Before `init` it waits for the first slice.
+    let (place, _database) = Place::with_events(3).await;
+    place.configure(&daily(3).replace("slice =", "late = \"capture\"\nslice ="));
+    let said = place.run(&["capture", "install"]).good();
+    assert!(said.err.contains("before its first slice, not yet"), "{}", said.err);
+    place.run(&["init"]).good();
+    place.run(&["run"]).good();
+    let consumers = &place.json(&["capture", "status"])["tables"][0]["consumers"];
+    assert_eq!(consumers[0]["rollup"], "daily");
+}
+
+/// Each installation reads by a role of its own.
+#[tokio::test]
+async fn a_second_reading_role_is_granted_what_it_needs_and_takes_marks_too() {
+    let (mut one, database) = Place::with_events(3).await;
+    let admin = one.source_url.clone();
+    let captured = daily(3).replace("slice =", "late = \"capture\"\nslice =");
+    let other_database = Database::create().await;
+    let mut other = Place::new(&admin, &other_database.url(), &captured).await;
+    one.configure(&captured);
+    let mut roles = Vec::new();
+    for place in [&mut one, &mut other] {
+        let role = format!("taker_{:08x}", fastrand::u32(..));
+        execute(&admin, &format!("CREATE ROLE {role} LOGIN; GRANT SELECT ON events TO {role}"))
+            .await;
+        place.source_url = database.url_of(&role);
+        place.run(&["init"]).good();
+        let mut command = place.command(&["capture", "install", "--owner-env", "OWNER"]);
+        ended(command.env("OWNER", &admin)).good();
+        place.run(&["run"]).good();
+        roles.push(role);
+    }
+    execute(&admin, &format!("INSERT INTO events VALUES ('{}T05:00Z', 'late', 1)", day(2))).await;
+    for place in [&one, &other] {
+        assert_eq!(place.json(&["run"])["slices"].as_array().unwrap().len(), 1);
+        place.run(&["verify"]).good();
+    }
+    let status = one.json(&["capture", "status"]);
+    assert_eq!(status["tables"][0]["marks"], 0, "{status}");
+    assert_eq!(status["tables"][0]["consumers"].as_array().unwrap().len(), 2, "{status}");
+    for role in roles {
+        execute(&admin, &format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
+    }
+}
+
+#[tokio::test]
+async fn a_renamed_rollup_keeps_its_marks_and_a_dropped_one_keeps_none() {
+    let (place, _database) = Place::with_events(3).await;
+    let captured = daily(3).replace("slice =", "late = \"capture\"\nslice =");
+    place.configure(&captured);
+    place.run(&["init"]).good();
+    place.run(&["capture", "install"]).good();
+    place.run(&["run"]).good();
+    place.sql(&format!("INSERT INTO events VALUES ('{}T05:00Z', 'late', 1)", day(2))).await;
+    let renamed = captured.replace("\"daily\"", "\"visits\"");
+    place.configure(&renamed);
+    place.run(&["rollup", "rename", "daily", "visits", "--yes"]).good();
+    let consumer = || place.json(&["capture", "status"])["tables"][0]["consumers"].clone();
+    assert_eq!(
+        (&consumer()[0]["rollup"], &consumer()[0]["waiting"]),
+        (&"visits".into(), &1.into())
+    );
+    // Another rollup under the old name is another consumer.
+    place.configure(&format!("{renamed}{captured}"));
+    place.run(&["init"]).good();
+    assert_eq!(place.json(&["run"])["slices"].as_array().unwrap().len(), 4);
+    place.run(&["verify"]).good();
+    assert_eq!(consumer().as_array().unwrap().len(), 2);
+    place.configure(&renamed);
+    place.run(&["rollup", "drop", "daily", "--yes"]).good();
+    assert_eq!(consumer().as_array().unwrap().len(), 1);
+    place.sql(&format!("INSERT INTO events VALUES ('{}T05:00Z', 'late', 1)", day(2))).await;
+    place.run(&["run"]).good();
+    assert_eq!(place.json(&["capture", "status"])["tables"][0]["marks"], 0);
 }
 
 /// By the command line.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 /// What a statement begins with, and its name.
-const STATEMENTS: [(&str, &str); 52] = [
+const STATEMENTS: [(&str, &str); 54] = [
     ("connect", "connect"),
     ("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY", "begin to read"),
     ("BEGIN ISOLATION LEVEL READ COMMITTED;", "begin to write"),
@@ -50,6 +50,8 @@ const STATEMENTS: [(&str, &str); 52] = [
     ("-- A table with its partitions", "triggers"),
     ("-- The marks of a capture", "marks"),
     ("SELECT rollup = ", "known consumer"),
+    ("-- The consumers of a capture", "consumers"),
+    ("WITH gone AS (DELETE FROM tallymark.consumer", "replace a consumer"),
     ("INSERT INTO tallymark.consumer", "register the consumer"),
     ("SELECT id FROM tallymark.consumer", "consumers"),
     ("INSERT INTO tallymark.taken", "acknowledge marks"),
