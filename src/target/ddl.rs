@@ -3,6 +3,7 @@
 use sqlx::Row as _;
 
 use super::Target;
+use super::indexes;
 use super::ready::{self, Found, Persistence};
 use crate::db::{DbError, Tx};
 use crate::rollup::Rollup;
@@ -10,7 +11,7 @@ use crate::source::read::{ROWS, TAG, value_column};
 use crate::source::shape::Shape;
 use crate::sql::{ident, literal};
 
-pub use super::ready::refuse_doubled;
+pub use super::indexes::refuse_doubled;
 
 /// Why the target's tables do not fit.
 #[derive(Debug, thiserror::Error)]
@@ -66,13 +67,13 @@ pub async fn plan(
     let wanted = rollup_columns(shape);
     let found = ready::found(tx, &table).await?;
     if found.is_empty() {
-        statements.extend(create_rollup(target, rollup, shape, &wanted));
-        statements.extend(ready::readers_index(tx, &table, shape).await?);
+        statements.extend(create_rollup(target, rollup, &wanted));
+        statements.extend(indexes::new_indexes(tx, &table, shape).await?);
     } else {
         claim_registry(tx, target, rollup, &table).await?;
         statements.extend(alter_rollup(rollup, &table, &wanted, &found)?);
         statements.extend(keeps_rows(tx, rollup, &table, Persistence::Logged).await?);
-        let indexes = ready::rollup_indexes(tx, target, rollup, shape).await?;
+        let indexes = indexes::rollup_indexes(tx, target, rollup, shape).await?;
         if let Some(name) = indexes.stranger {
             return Err(DdlError::Incompatible {
                 rollup: rollup.name.clone(),
@@ -124,17 +125,40 @@ async fn keeps_rows(
     })
 }
 
-/// The statement that makes the function of the unique indexes, where it is not as it should be.
-async fn key_hash(tx: &mut Tx) -> Result<Option<String>, DbError> {
-    const DOING: &str = "looking for tallymark.key_hash";
-    let sql = include_str!("key_hash.sql").trim();
-    let body = sql.split("$hash$").nth(1).unwrap_or_default();
-    let found = format!(
-        "SELECT FROM pg_proc WHERE pronamespace = to_regnamespace('tallymark') \
-         AND proname = 'key_hash' AND provolatile = 'i' AND prosrc = {}",
-        literal(body)
-    );
-    Ok(tx.rows(DOING, found).await?.is_empty().then(|| sql.to_owned()))
+/// The functions of the unique indexes: name, types of the arguments, statement.
+const KEY_FUNCTIONS: [(&str, &str, &str); 3] = [
+    ("key_hash", "record", include_str!("key_hash.sql")),
+    ("key_of", "text", include_str!("key_of_text.sql")),
+    ("key_of", "bytea", include_str!("key_of_bytes.sql")),
+];
+
+/// The statements that make the functions of the unique indexes, where they are not as they should be.
+/// An index that another body has filled is filled again.
+async fn key_functions(tx: &mut Tx) -> Result<Vec<String>, DbError> {
+    const DOING: &str = "looking for the functions of the unique indexes";
+    let mut statements = Vec::new();
+    for (name, arguments, sql) in KEY_FUNCTIONS {
+        let sql = sql.trim();
+        let tag = if name == "key_hash" { "$hash$" } else { "$key$" };
+        let body = sql.split(tag).nth(1).unwrap_or_default();
+        let found = format!(
+            include_str!("key_function.sql"),
+            name = literal(name),
+            arguments = literal(arguments),
+            body = literal(body),
+        );
+        let rows = tx.rows(DOING, found).await?;
+        let read =
+            |row: &sqlx::postgres::PgRow| Ok((row.try_get("fits")?, row.try_get("indexes")?));
+        let found = rows.first().map(read).transpose();
+        let (fits, indexes): (bool, Vec<String>) =
+            found.map_err(|source| tx.error(DOING, source))?.unwrap_or_default();
+        if !fits {
+            statements.push(sql.to_owned());
+            statements.extend(indexes.iter().map(|index| format!("REINDEX INDEX {index}")));
+        }
+    }
+    Ok(statements)
 }
 
 /// The schemas and the tables that all rollups share.
@@ -169,12 +193,12 @@ async fn schemas(tx: &mut Tx, target: &Target, rollup: &Rollup) -> Result<Vec<St
                 statements.extend(added);
                 statements.extend(keeps_rows(tx, rollup, table, persistence).await?);
                 if !key.is_empty() {
-                    statements.extend(ready::shared_key(tx, table, key).await?);
+                    statements.extend(indexes::shared_key(tx, table, key).await?);
                 }
             }
         }
     }
-    statements.extend(key_hash(tx).await?);
+    statements.extend(key_functions(tx).await?);
     Ok(statements)
 }
 
@@ -313,12 +337,7 @@ fn create(kind: &str, table: &str, wanted: &[Wanted]) -> String {
     format!("CREATE {kind} {table} (\n{}\n)", lines.join(",\n"))
 }
 
-fn create_rollup(
-    target: &Target,
-    rollup: &Rollup,
-    shape: &Shape,
-    wanted: &[Wanted],
-) -> Vec<String> {
+fn create_rollup(target: &Target, rollup: &Rollup, wanted: &[Wanted]) -> Vec<String> {
     let table = target.table(rollup);
     let comment = format!(
         "Tallymark rollup of {}, one row per group and bucket of {}",
@@ -326,7 +345,6 @@ fn create_rollup(
     );
     vec![
         create("TABLE", &table, wanted),
-        ready::unique_index(&table, shape),
         format!("COMMENT ON TABLE {table} IS {}", literal(&comment)),
         // Markers of a table that was dropped speak of rows that are gone; their attempts still fence.
         format!(

@@ -1,11 +1,18 @@
--- The unique indexes of a table. `keys` are as PostgreSQL writes them; `is_whole`: no two rows with
--- equal keys can be in the table together. DESC and the like change nothing about that.
+-- The unique indexes of a table. `keys` are as PostgreSQL writes them, and an expression that is compared
+-- byte for byte, as by every deterministic collation, says "C"; `is_whole`: no two rows with equal keys can be in the table together.
+-- `takes_null`: NULL is equal to NULL there; NULL before PostgreSQL 15, where it never is. DESC and the
+-- like change nothing about that.
 SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname) AS name,
        k.conname IS NOT NULL AS is_constraint,
        i.indisvalid AND i.indisready AND i.indislive AND i.indimmediate AND i.indpred IS NULL
            AND NOT EXISTS (SELECT FROM unnest(i.indclass::oid[]) o
                            JOIN pg_opclass p ON p.oid = o WHERE NOT p.opcdefault) AS is_whole,
+       (to_jsonb(i) ->> 'indnullsnotdistinct')::boolean AS takes_null,
        ARRAY(SELECT pg_get_indexdef(i.indexrelid, place, false)
+                 || CASE WHEN i.indkey[place - 1] = 0 AND EXISTS (
+                        SELECT FROM pg_collation o
+                        WHERE o.oid = i.indcollation[place - 1] AND o.collisdeterministic
+                    ) THEN ' COLLATE "C"' ELSE '' END
              FROM generate_series(1, i.indnkeyatts) place) AS keys,
        ARRAY(SELECT quote_ident(name) FROM unnest({names}::text[]) WITH ORDINALITY w (name, place)
              ORDER BY place) AS names

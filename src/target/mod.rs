@@ -6,6 +6,7 @@
 
 pub mod ddl;
 mod generation;
+mod indexes;
 pub mod readers;
 mod ready;
 mod replace;

@@ -3,11 +3,14 @@
 
 use serde_json::Value;
 use tallymark::db::Access;
+use tallymark::rollup::Rollup;
 use tallymark::target::ddl;
 use tallymark::worker::WorkError;
 
 use crate::support::cli::Place;
-use crate::support::world::{BUDGET, DAILY, EVENTS, Setup, World, init, random_events, records};
+use crate::support::world::{
+    BUDGET, DAILY, EVENTS, Setup, Urls, World, init, random_events, records,
+};
 
 const END: &str = "2026-01-04";
 
@@ -52,18 +55,20 @@ async fn a_rollup_table_that_lost_its_unique_index_gets_it_back_before_anything_
     let world = computed().await;
     let whole = unique_indexes(&world).await;
     assert_eq!(whole.len(), 1, "{whole:?}");
-    assert!(whole[0].contains("key_hash(ROW(kind, entity_id))"), "{whole:?}");
+    let keys = "(bucket, tallymark.key_of(kind) COLLATE \"C\", entity_id)";
+    assert!(whole[0].contains("key_of(kind) COLLATE"), "{whole:?}");
     let name = "(SELECT indexrelid::regclass::text FROM pg_index \
                 WHERE indrelid = 'stats.daily'::regclass AND indisunique)";
     let drop = format!("DO $do$ BEGIN EXECUTE 'DROP INDEX ' || {name}; END $do$");
-    let hash = "tallymark.key_hash(ROW(kind, entity_id))";
+    let nulls = "NULLS NOT DISTINCT";
     for instead in [
         String::new(),
-        // Partial, of fewer dimensions, of a shortened one, not unique, invalid.
-        format!("CREATE UNIQUE INDEX ON stats.daily (bucket, {hash}) WHERE kind = 'view'"),
-        format!("CREATE INDEX ON stats.daily (bucket, {hash})"),
+        // Partial, not unique, with another NULL rule, invalid.
+        format!("CREATE UNIQUE INDEX ON stats.daily {keys} {nulls} WHERE kind = 'view'"),
+        format!("CREATE INDEX ON stats.daily {keys}"),
+        format!("CREATE UNIQUE INDEX ON stats.daily {keys}"),
         format!(
-            "CREATE UNIQUE INDEX broken ON stats.daily (bucket, {hash}); \
+            "CREATE UNIQUE INDEX broken ON stats.daily {keys} {nulls}; \
              UPDATE pg_index SET indisvalid = false WHERE indexrelid = to_regclass('stats.broken')"
         ),
     ] {
@@ -80,18 +85,31 @@ async fn a_rollup_table_that_lost_its_unique_index_gets_it_back_before_anything_
 #[tokio::test]
 async fn the_unique_index_of_an_earlier_version_is_replaced_by_init() {
     let world = computed().await;
+    let hashed = "(bucket, tallymark.key_hash(ROW(kind, entity_id)))";
+    let name = unique_indexes(&world).await.remove(0);
+    let name = name.split_whitespace().nth(3).unwrap().to_owned();
+    world
+        .target_sql(&format!(
+            "DROP INDEX stats.{name}; CREATE UNIQUE INDEX ON stats.daily {hashed}; \
+             DROP FUNCTION tallymark.key_of(text)"
+        ))
+        .await;
+    is_refused(&world, "hash of all dimensions", &["tallymark init"]).await;
+    fresh(&world).init().await.unwrap();
+    let found = unique_indexes(&world).await;
+    assert!(found.len() == 1 && found[0].contains("key_of(kind)"), "{found:?}");
     world
         .target_sql(
             "DO $do$ DECLARE i text; BEGIN FOR i IN SELECT indexrelid::regclass::text FROM pg_index \
              WHERE indrelid = 'stats.daily'::regclass LOOP EXECUTE 'DROP INDEX ' || i; END LOOP; END $do$; \
              CREATE UNIQUE INDEX ON stats.daily (bucket, kind, entity_id) NULLS NOT DISTINCT; \
-             DROP FUNCTION tallymark.key_hash",
+             DROP FUNCTION tallymark.key_hash, tallymark.key_of(text), tallymark.key_of(bytea)",
         )
         .await;
     is_refused(&world, "earlier version", &["tallymark init"]).await;
     fresh(&world).init().await.unwrap();
     let found = unique_indexes(&world).await;
-    assert!(found.len() == 1 && found[0].contains("key_hash"), "{found:?}");
+    assert!(found.len() == 1 && found[0].contains("key_of"), "{found:?}");
     let all = "SELECT pg_get_indexdef(indexrelid) FROM pg_index \
                WHERE indrelid = 'stats.daily'::regclass AND NOT indisunique";
     let readers = records(&world.target, all).await;
@@ -287,6 +305,18 @@ const MENDED: &[(&str, &str)] = &[
          IMMUTABLE AS 'BEGIN RETURN random()::text::bytea; END'",
         "SELECT count(*) FROM pg_proc WHERE proname = 'key_hash' AND prosrc LIKE '%record_send%'",
     ),
+    (
+        // The index is filled again, or it would not know the groups that it holds.
+        "CREATE OR REPLACE FUNCTION tallymark.key_of(dimension text) RETURNS text LANGUAGE sql IMMUTABLE \
+         AS 'SELECT random()::text'; \
+         DO $do$ DECLARE i text; BEGIN FOR i IN SELECT indexrelid::regclass::text FROM pg_index \
+         WHERE indrelid = 'stats.daily'::regclass AND indisunique LOOP \
+         EXECUTE 'REINDEX INDEX ' || i; END LOOP; END $do$; \
+         CREATE FUNCTION refusals() RETURNS int LANGUAGE plpgsql AS $fn$ BEGIN \
+         INSERT INTO stats.daily SELECT * FROM stats.daily; RETURN 0; \
+         EXCEPTION WHEN unique_violation THEN RETURN 1; END $fn$",
+        "SELECT refusals()",
+    ),
 ];
 
 #[tokio::test]
@@ -365,26 +395,95 @@ async fn a_widened_type_is_followed_by_the_table_with_its_purged_history() {
     assert!(error.contains("new name") && !error.contains("ALTER TABLE"), "{error}");
 }
 
-/// Long values, and more dimensions than an index has columns, within one database and across two.
-#[tokio::test]
-async fn values_of_any_length_and_dimensions_of_any_number_are_counted() {
+/// Rows of many types, with long values and values that are nearly the same.
+fn many_values(many: &[String]) -> String {
+    let columns = many.iter().map(|name| format!(", {name} int")).collect::<String>();
+    format!(
+        "CREATE TYPE moods AS ENUM ('good', 'bad'); CREATE DOMAIN words AS varchar; \
+         CREATE DOMAIN digits AS numeric; \
+         CREATE TABLE events (created_at timestamptz, a text, b varchar, c text[], j jsonb, y bytea, \
+           p char(9700), w words, g digits, n numeric, u uuid, e moods, i inet, v interval, f float8, \
+           r int4range, at timestamptz, letter \"char\", label name{columns}); \
+         CREATE INDEX ON events (created_at); \
+         INSERT INTO events SELECT '2026-01-01Z'::timestamptz + n * interval '1 minute', \
+           CASE n % 4 WHEN 0 THEN repeat('é', 20) WHEN 1 THEN long.a WHEN 2 THEN long.a || 'x' END, \
+           long.a, ARRAY[long.a, NULL], to_jsonb(long.a), long.a::bytea, long.a, long.a, \
+           10 ^ 6000::numeric + n % 2, 10 ^ 6000::numeric + n % 3, md5(n::text)::uuid, 'bad', '::1', \
+           n * interval '1 day', n / 7.0::float8, int4range(1, n + 1), now(), 'x', 'z'{zeros} \
+         FROM generate_series(1, 40) n, \
+           (SELECT string_agg(md5(i::text), '') AS a FROM generate_series(1, 300) i) long; \
+         INSERT INTO events (created_at, c, j) VALUES ('2026-01-01Z', '{{1,2}}', '[]'), \
+           ('2026-01-01Z', '{{{{1,2}}}}', '[[[]]]'), ('2026-01-01Z', '{{}}', NULL), \
+           ('2026-01-01Z', NULL, NULL); \
+         INSERT INTO events (created_at, a, w) SELECT '2026-01-01Z', v, v FROM unnest(ARRAY['', ' ', \
+           repeat('a', 62), repeat('a', 63), repeat('a', 64), repeat('a', 65), repeat('é', 31), \
+           repeat('é', 32), repeat('a', 64) || '\\', repeat('a', 64) || '\\\\', \
+           repeat('a', 64) || '\\134', repeat('\\', 63), repeat('\\', 64), repeat('\\', 128), \
+           encode(sha256(repeat('a', 64)::bytea), 'hex')]) v; \
+         INSERT INTO events (created_at, y) SELECT '2026-01-01Z', v FROM unnest(ARRAY[''::bytea, \
+           repeat('a', 31)::bytea, repeat('a', 32)::bytea, repeat('a', 33)::bytea, \
+           sha256(repeat('a', 32)::bytea), sha256(repeat('a', 33)::bytea)]) v; \
+         INSERT INTO events (created_at, n, g) SELECT '2026-01-01Z', v, v FROM unnest(ARRAY[1.0, 1.00, 1, \
+           'NaN', -1, 1e200]) v; \
+         INSERT INTO events (created_at, d1) VALUES ('2026-01-01Z', 1), ('2026-01-01Z', -1), \
+           ('2026-01-01Z', NULL)",
+        zeros = many.iter().map(|_| ", n % 2").collect::<String>(),
+    )
+}
+
+/// The dimensions of each rollup of [`every_value_is_counted`].
+fn many_groups(many: &[String]) -> [Vec<String>; 7] {
+    let names = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    [
+        names(&["a", "b", "c", "j", "y"]),
+        many.to_vec(),
+        names(&["a"]),
+        names(&["y"]),
+        names(&["p", "w", "g", "n"]),
+        names(&["u", "e", "i", "v", "f", "r", "at", "letter", "label", "a"]),
+        // One more than an index has columns, beside one that needs a hash.
+        (0..31).map(|n| format!("d{n}")).chain(names(&["a", "j"])).collect(),
+    ]
+}
+
+/// The rollup holds each group of `dimensions`, and refuses each a second time.
+async fn has_each_once(world: &World, rollup: &Rollup, dimensions: &[String], takes_null: bool) {
+    let report = world.backfill_one(rollup, "2026-01-02", false).await;
+    assert_eq!((report.succeeded, report.left), (1, 0), "{report:?}");
+    let keys = dimensions.join(", ");
+    let wanted = format!("SELECT {keys}, count(*) FROM events GROUP BY {keys}");
+    let found = format!("SELECT {keys}, events FROM stats.{}", rollup.name);
+    let wanted = records(&world.pool, &wanted).await;
+    let found = records(&world.target, &found).await;
+    assert_eq!(wanted.len(), found.len(), "{}", rollup.name);
+    if !dimensions.contains(&"n".to_owned()) {
+        // Of 1, 1.0 and 1.00 either may stand for the group.
+        assert_eq!(wanted, found, "{}", rollup.name);
+    }
+    world.assert_one_verified(rollup, "2026-01-02").await;
+    // Each key is one that the index refuses to hold twice.
+    let is_written = dimensions.iter().map(|name| format!("{name} IS NOT NULL"));
+    let is_written = is_written.collect::<Vec<_>>().join(" AND ");
+    // Before PostgreSQL 15, those without a NULL.
+    let which = if takes_null { "true" } else { &is_written };
+    let twice = format!(
+        "DO $do$ DECLARE __r record; BEGIN FOR __r IN SELECT ctid FROM stats.{0} WHERE {which} LOOP \
+         BEGIN INSERT INTO stats.{0} SELECT * FROM stats.{0} WHERE ctid = __r.ctid; \
+         RAISE 'stands twice'; EXCEPTION WHEN unique_violation THEN END; END LOOP; END $do$",
+        rollup.name
+    );
+    world.target_sql(&twice).await;
+}
+
+/// Long values, values that are nearly the same, and more dimensions than an index has columns, within one
+/// database and across two.
+pub(crate) async fn every_value_is_counted(urls: Option<&Urls>, takes_null: bool) {
+    const NOTHING: &str = "DROP SCHEMA IF EXISTS stats, tallymark CASCADE; \
+                           DROP TABLE IF EXISTS events; DROP DOMAIN IF EXISTS words, digits; \
+                           DROP TYPE IF EXISTS moods";
     for across in [false, true] {
         let many: Vec<String> = (0..40).map(|n| format!("d{n}")).collect();
-        let columns = many.iter().map(|name| format!(", {name} int")).collect::<String>();
-        let sql = format!(
-            "CREATE TABLE events (created_at timestamptz, a text, b varchar, c text[], j jsonb, y bytea{columns}); \
-             CREATE INDEX ON events (created_at); \
-             INSERT INTO events SELECT '2026-01-01Z'::timestamptz + n * interval '1 minute', \
-               CASE n % 4 WHEN 0 THEN repeat('é', 20) WHEN 1 THEN long.a WHEN 2 THEN long.a || 'x' END, \
-               long.a, ARRAY[long.a, NULL], to_jsonb(long.a), long.a::bytea{zeros} \
-             FROM generate_series(1, 40) n, \
-               (SELECT string_agg(md5(i::text), '') AS a FROM generate_series(1, 300) i) long; \
-             INSERT INTO events (created_at, c, j) VALUES ('2026-01-01Z', '{{1,2}}', '[]'), \
-               ('2026-01-01Z', '{{{{1,2}}}}', '[[[]]]'), ('2026-01-01Z', '{{}}', NULL), \
-               ('2026-01-01Z', NULL, NULL); \
-             INSERT INTO events (created_at, d1) VALUES ('2026-01-01Z', 1), ('2026-01-01Z', -1)",
-            zeros = many.iter().map(|_| ", n % 2").collect::<String>(),
-        );
+        let (sql, groups) = (many_values(&many), many_groups(&many));
         let by = |name: &str, dimensions: &[String]| {
             format!(
                 "[[rollup]]\nname = \"{name}\"\nfrom = \"events\"\ntime = \"created_at\"\n\
@@ -392,23 +491,35 @@ async fn values_of_any_length_and_dimensions_of_any_number_are_counted() {
                  [rollup.measures]\nevents = \"count\"\n"
             )
         };
-        let long = ["a", "b", "c", "j", "y"].map(str::to_owned);
-        let rollups = by("long", &long) + &by("many", &many);
-        let world = World::new(&sql, Setup { rollups: &rollups, across, ..Setup::default() }).await;
-        for (rollup, dimensions) in world.worker.config.rollups.iter().zip([&long[..], &many]) {
-            let report = world.backfill_one(rollup, "2026-01-02", false).await;
-            assert_eq!((report.succeeded, report.left), (1, 0), "{report:?}");
-            let keys = dimensions.join(", ");
-            let wanted = format!("SELECT {keys}, count(*) FROM events GROUP BY {keys}");
-            let found = format!("SELECT {keys}, events FROM stats.{}", rollup.name);
-            let wanted = records(&world.pool, &wanted).await;
-            assert_eq!(wanted, records(&world.target, &found).await, "{}", rollup.name);
-            world.assert_one_verified(rollup, "2026-01-02").await;
-            // Each key is one that the index refuses to hold twice.
-            let twice = format!("INSERT INTO stats.{0} SELECT * FROM stats.{0}", rollup.name);
-            sqlx::query(sqlx::AssertSqlSafe(twice)).execute(&world.target).await.unwrap_err();
+        let rollups: String =
+            groups.iter().zip(0..).map(|(names, n)| by(&format!("by_{n}"), names)).collect();
+        let setup = Setup { rollups: &rollups, across, ..Setup::default() };
+        let world = match urls {
+            None => World::new(&sql, setup).await,
+            Some(urls) => {
+                let target = if across { urls.target.clone() } else { None };
+                let world = World::at(Urls { target, ..urls.clone() }, setup).await;
+                world.sql(NOTHING).await;
+                world.sql(&sql).await;
+                world.init().await.unwrap();
+                world
+            }
+        };
+        for (rollup, dimensions) in world.worker.config.rollups.iter().zip(&groups) {
+            has_each_once(&world, rollup, dimensions, takes_null).await;
+        }
+        // What was made is what is looked for.
+        let again = world.redefined(&rollups);
+        for rollup in &again.worker.config.rollups {
+            let report = again.backfill_one(rollup, "2026-01-02", true).await;
+            assert_eq!((report.succeeded, report.updated, report.deleted), (1, 0, 0), "{report:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn values_of_any_length_and_dimensions_of_any_number_are_counted() {
+    every_value_is_counted(None, true).await;
 }
 
 /// Names that were, or could have been, our own aliases.

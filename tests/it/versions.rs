@@ -156,3 +156,19 @@ async fn infinite_values_are_summed_on_postgresql_13() {
 async fn infinite_values_are_summed_on_postgresql_18() {
     infinite(18).await;
 }
+
+/// Each unique index is found again as this version writes it.
+async fn indexes(major: u16) {
+    let (_server, urls) = server(major, "indexes").await;
+    super::tables::every_value_is_counted(Some(&urls), major >= 15).await;
+}
+
+#[tokio::test]
+async fn values_of_any_length_are_counted_on_postgresql_13() {
+    indexes(13).await;
+}
+
+#[tokio::test]
+async fn values_of_any_length_are_counted_on_postgresql_18() {
+    indexes(18).await;
+}

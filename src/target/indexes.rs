@@ -1,0 +1,310 @@
+//! The indexes of Tallymark's tables: the unique one that keeps each group once, and the readers' one.
+
+use sqlx::Row as _;
+use sqlx::postgres::PgRow;
+
+use super::Target;
+use super::ddl::DdlError;
+use super::ready::found;
+use super::statement::columns;
+use crate::db::{DbError, Tx};
+use crate::rollup::Rollup;
+use crate::source::shape::Shape;
+use crate::sql::{ident, literal};
+
+/// Columns of an index that PostgreSQL takes.
+const INDEX_COLUMNS_MAX: usize = 32;
+/// Bytes of all values of a readers' index entry; PostgreSQL takes 2,704.
+const ENTRY_BYTES_MAX: usize = 2_400;
+/// Characters of a text that stand in the readers' index, where there is room.
+const CHARACTERS_MAX: usize = 64;
+
+/// A unique index of a table.
+struct Unique {
+    name: String,
+    is_constraint: bool,
+    is_whole: bool,
+    /// Whether NULL is equal to NULL; `None`: the server does not offer that.
+    takes_null: Option<bool>,
+    keys: Vec<String>,
+    /// The names that were asked for, as PostgreSQL writes them.
+    names: Vec<String>,
+}
+
+/// How a dimension can stand in an index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    /// Every value has a small width.
+    Plain,
+    /// Text of any length.
+    Text,
+    /// Digits of any number.
+    Numeric,
+    /// Bytes of any number.
+    Bytes,
+    /// Anything else of any width.
+    Other,
+}
+
+/// A dimension of a rollup, as the target sees it.
+struct Key {
+    /// As PostgreSQL writes it.
+    name: String,
+    class: Class,
+    /// Whether it is not of the very type that stands for its class.
+    needs_cast: bool,
+}
+
+impl Key {
+    /// The expression in the unique index, exactly as PostgreSQL writes it; `None`: only a hash fits.
+    fn expression(&self) -> Option<String> {
+        let Self { name, needs_cast, .. } = self;
+        let cast = |to: &str| if *needs_cast { format!("({name})::{to}") } else { name.clone() };
+        match self.class {
+            Class::Plain => Some(name.clone()),
+            Class::Text => Some(format!("tallymark.key_of({}) COLLATE \"C\"", cast("text"))),
+            // 1.0 and 1.00 are equal.
+            Class::Numeric => Some(format!(
+                "tallymark.key_of((trim_scale({}))::text) COLLATE \"C\"",
+                cast("numeric")
+            )),
+            Class::Bytes => Some(format!("tallymark.key_of({})", cast("bytea"))),
+            Class::Other => None,
+        }
+    }
+}
+
+/// The dimensions of `shape`, in their order.
+async fn dimensions(tx: &mut Tx, shape: &Shape) -> Result<Vec<Key>, DbError> {
+    const DOING: &str = "looking up the dimensions' types";
+    let list = |of: &mut dyn Iterator<Item = &String>| {
+        format!("ARRAY[{}]", of.map(|it| literal(it)).collect::<Vec<_>>().join(", "))
+    };
+    let names = list(&mut shape.dimensions.iter().map(|dimension| &dimension.name));
+    let types = list(&mut shape.dimensions.iter().map(|dimension| &dimension.sql_type));
+    let sql = format!(include_str!("dimensions.sql"), names = names, types = types);
+    let key = |row: &PgRow| {
+        let class = match row.try_get::<String, _>("class")?.as_str() {
+            "plain" => Class::Plain,
+            "text" => Class::Text,
+            "numeric" => Class::Numeric,
+            "bytes" => Class::Bytes,
+            _ => Class::Other,
+        };
+        Ok(Key { name: row.try_get("name")?, class, needs_cast: row.try_get("needs_cast")? })
+    };
+    let rows = tx.rows(DOING, sql).await?;
+    rows.iter()
+        .map(key)
+        .collect::<Result<_, sqlx::Error>>()
+        .map_err(|source| tx.error(DOING, source))
+}
+
+/// The keys of the unique index, exactly as PostgreSQL writes them. All dimensions that do not fit by
+/// themselves, or for which an index has no columns left, share one hash.
+fn unique_keys(dimensions: &[Key]) -> Vec<String> {
+    let fits = dimensions.iter().filter(|key| key.expression().is_some()).count();
+    let is_hashed = fits < dimensions.len() || fits >= INDEX_COLUMNS_MAX;
+    // Beside the bucket and the hash.
+    let mut room = INDEX_COLUMNS_MAX - 1 - usize::from(is_hashed);
+    let (mut keys, mut hashed) = (vec!["bucket".to_owned()], Vec::new());
+    for key in dimensions {
+        match key.expression() {
+            Some(expression) if room > 0 => {
+                room -= 1;
+                keys.push(expression);
+            }
+            _ => hashed.push(key.name.clone()),
+        }
+    }
+    if !hashed.is_empty() {
+        keys.push(format!("tallymark.key_hash(ROW({}))", hashed.join(", ")));
+    }
+    keys
+}
+
+/// Whether the server can take NULL for equal to NULL in a unique index, as PostgreSQL 15 and later.
+async fn takes_null(tx: &mut Tx) -> Result<bool, DbError> {
+    const DOING: &str = "asking for the server's version";
+    let sql = "SELECT current_setting('server_version_num')::int >= 150000".to_owned();
+    let row = tx.row(DOING, sql).await?;
+    row.try_get(0).map_err(|source| tx.error(DOING, source))
+}
+
+/// The statements that make the indexes of a new rollup table.
+pub(super) async fn new_indexes(
+    tx: &mut Tx,
+    table: &str,
+    shape: &Shape,
+) -> Result<Vec<String>, DbError> {
+    let dimensions = dimensions(tx, shape).await?;
+    let mut statements = vec![unique_index(tx, table, &unique_keys(&dimensions)).await?];
+    statements.extend(readers_index(table, &dimensions));
+    Ok(statements)
+}
+
+/// The statement that makes the unique index of a rollup table.
+async fn unique_index(tx: &mut Tx, table: &str, keys: &[String]) -> Result<String, DbError> {
+    let nulls = if takes_null(tx).await? { " NULLS NOT DISTINCT" } else { "" };
+    Ok(format!("CREATE UNIQUE INDEX ON {table} ({}){nulls}", keys.join(", ")))
+}
+
+/// The unique indexes of `table`; `names` come back as PostgreSQL writes them.
+async fn unique_indexes(
+    tx: &mut Tx,
+    table: &str,
+    names: &[String],
+) -> Result<Vec<Unique>, DbError> {
+    let doing = format!("looking up the indexes of {table}");
+    let names: Vec<String> = names.iter().map(|name| literal(name)).collect();
+    let sql = format!(
+        include_str!("indexes.sql"),
+        relation = literal(table),
+        names = format!("ARRAY[{}]", names.join(", ")),
+    );
+    // The path decides whether PostgreSQL writes a function with its schema.
+    let path = "SELECT current_setting('search_path')".to_owned();
+    let path = tx.row(&doing, path).await?.try_get::<String, _>(0);
+    let path = path.map_err(|source| tx.error(doing.clone(), source))?;
+    tx.execute(&doing, "SET LOCAL search_path = pg_catalog".to_owned()).await?;
+    let rows = tx.rows(&doing, sql).await?;
+    let back = format!("SELECT set_config('search_path', {}, true)", literal(&path));
+    tx.execute(&doing, back).await?;
+    let index = |row: &PgRow| {
+        Ok(Unique {
+            name: row.try_get("name")?,
+            is_constraint: row.try_get("is_constraint")?,
+            is_whole: row.try_get("is_whole")?,
+            takes_null: row.try_get("takes_null")?,
+            keys: row.try_get("keys")?,
+            names: row.try_get("names")?,
+        })
+    };
+    rows.iter()
+        .map(index)
+        .collect::<Result<_, sqlx::Error>>()
+        .map_err(|source| tx.error(doing, source))
+}
+
+/// The statement that makes the key of one of the tables that all rollups share, where it has none.
+pub(super) async fn shared_key(
+    tx: &mut Tx,
+    table: &str,
+    key: &[&str],
+) -> Result<Option<String>, DbError> {
+    let names: Vec<String> = key.iter().map(|name| (*name).to_owned()).collect();
+    let indexes = unique_indexes(tx, table, &names).await?;
+    let has_it = indexes.iter().any(|index| index.is_whole && index.keys == index.names);
+    let names: Vec<String> = names.iter().map(|name| ident(name)).collect();
+    Ok((!has_it).then(|| format!("CREATE UNIQUE INDEX ON {table} ({})", names.join(", "))))
+}
+
+/// What the indexes of a rollup table that exists still need.
+pub(super) struct Indexes {
+    /// To be run, in order.
+    pub(super) statements: Vec<String>,
+    /// A unique index that refuses right rows: its name.
+    pub(super) stranger: Option<String>,
+}
+
+/// Compares the indexes of the rollup table with what is relied on: the unique index, and no other.
+pub(super) async fn rollup_indexes(
+    tx: &mut Tx,
+    target: &Target,
+    rollup: &Rollup,
+    shape: &Shape,
+) -> Result<Indexes, DbError> {
+    let table = target.table(rollup);
+    let names: Vec<String> = std::iter::once("bucket".to_owned())
+        .chain(shape.dimensions.iter().map(|dimension| dimension.name.clone()))
+        .collect();
+    let dimensions = dimensions(tx, shape).await?;
+    let wanted = unique_keys(&dimensions);
+    let mut found = Indexes { statements: Vec::new(), stranger: None };
+    let (mut has_it, mut had_no_readers, mut before) = (false, false, Vec::new());
+    for index in unique_indexes(tx, &table, &names).await? {
+        let hashed = [
+            "bucket".to_owned(),
+            format!("tallymark.key_hash(ROW({}))", index.names[1..].join(", ")),
+        ];
+        match () {
+            () if index.keys == wanted && index.is_whole && index.takes_null != Some(false) => {
+                has_it = true;
+            }
+            () if index.is_constraint => found.stranger = Some(index.name),
+            // One that was left invalid, covers a part of the rows, or tells NULL from NULL.
+            () if index.keys == wanted => before.push(index.name),
+            // Earlier versions made one on the columns, and one on a hash of them all.
+            () if index.keys == index.names => {
+                had_no_readers = true;
+                before.push(index.name);
+            }
+            () if index.keys == hashed => before.push(index.name),
+            () => found.stranger = Some(index.name),
+        }
+    }
+    if !has_it {
+        found.statements.push(unique_index(tx, &table, &wanted).await?);
+        if had_no_readers {
+            found.statements.extend(readers_index(&table, &dimensions));
+        }
+    }
+    found.statements.extend(before.iter().map(|name| format!("DROP INDEX {name}")));
+    Ok(found)
+}
+
+/// The statement that makes the index by which readers find a group's rows: the dimensions of a
+/// bounded width, the beginnings of texts, and the bucket. None: no dimension fits.
+fn readers_index(table: &str, dimensions: &[Key]) -> Option<String> {
+    let each = ENTRY_BYTES_MAX / dimensions.len().clamp(1, INDEX_COLUMNS_MAX);
+    let key = |key: &Key| match key.class {
+        Class::Plain => Some(key.name.clone()),
+        // A character has at most four bytes.
+        Class::Text => Some(format!("left({}::text, {})", key.name, CHARACTERS_MAX.min(each / 4))),
+        Class::Numeric | Class::Bytes | Class::Other => None,
+    };
+    let mut keys: Vec<String> =
+        dimensions.iter().filter_map(key).take(INDEX_COLUMNS_MAX - 1).collect();
+    let has_one = !keys.is_empty();
+    keys.push("bucket".to_owned());
+    has_one.then(|| format!("CREATE INDEX ON {table} ({})", keys.join(", ")))
+}
+
+/// Refuses a table without its unique index in which a key stands more than once, by the key.
+///
+/// # Errors
+/// There is one; the server cannot be asked.
+pub async fn refuse_doubled(
+    tx: &mut Tx,
+    target: &Target,
+    rollup: &Rollup,
+    shape: &Shape,
+) -> Result<(), DdlError> {
+    const DOING: &str = "looking for doubled keys";
+    let table = target.table(rollup);
+    if found(tx, &table).await?.is_empty()
+        || rollup_indexes(tx, target, rollup, shape).await?.statements.is_empty()
+    {
+        return Ok(());
+    }
+    let keys = columns(shape)[..=shape.dimensions.len()].join(", ");
+    let sql = format!(
+        "SELECT row_to_json(__k)::text, count(*) OVER () FROM (SELECT {keys} FROM {table} \
+         GROUP BY {keys} HAVING count(*) > 1) __k LIMIT 1"
+    );
+    let rows = tx.rows(DOING, sql).await?;
+    let Some(row) = rows.first() else { return Ok(()) };
+    let read = || Ok((row.try_get(0)?, row.try_get(1)?));
+    let (key, count): (String, i64) = read().map_err(|source| tx.error(DOING, source))?;
+    Err(DdlError::Incompatible {
+        rollup: rollup.name.clone(),
+        table: table.clone(),
+        problem: format!(
+            "has lost its unique index, and {count} of its keys stand in it more than once, such \
+             as {key}; delete all but one row of each: DELETE FROM {table} WHERE ctid IN (SELECT ctid FROM \
+             (SELECT ctid, row_number() OVER (PARTITION BY {keys}) AS n FROM {table}) doubled WHERE \
+             n > 1); then run `tallymark init` and `tallymark verify {} --repair`",
+            rollup.name
+        ),
+    })
+}
