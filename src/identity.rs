@@ -8,24 +8,40 @@
 //!
 //! An address that is new is the same installation if both servers are the same running ones (the
 //! start of the server and the database's number are equal): a pooler beside the direct address is
-//! taken up silently. Anything else is refused until `tallymark moved`.
+//! taken up silently. Anything else is refused until `tallymark moved`, and so is another server
+//! behind a known address.
+//!
+//! The same look finds what was restored: the target's tables have other numbers, a database's
+//! [`History`] went back or forked, or the checkpoints are older than the newest marker.
 
+mod history;
+
+use chrono::{DateTime, Utc};
 use sha2::{Digest as _, Sha256};
 use sqlx::Row as _;
 
+pub use self::history::{Course, History};
 use crate::checkpoint::Bond;
 use crate::db::{Access, Db, DbError, Tx};
 use crate::rollup::Rollup;
 use crate::sql::literal;
-use crate::worker::{CATALOGUE_TIMEOUT, WorkError, Worker};
+use crate::worker::{CATALOGUE_TIMEOUT, WorkError, Worker, lock};
 
 /// What a process is about to do with the rollup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Purpose {
-    /// Work, which relies on the checkpoints.
-    Work,
-    /// Repair, after which the checkpoints fit the tables again.
-    Repair,
+struct Purpose {
+    /// What is found is recorded.
+    records: bool,
+    /// Checkpoints that do not fit the tables are refused.
+    relies: bool,
+}
+
+impl Purpose {
+    const WORK: Self = Self { records: true, relies: true };
+    /// After which the checkpoints fit the tables again.
+    const REPAIR: Self = Self { records: true, relies: false };
+    const CHECK: Self = Self { records: false, relies: true };
+    const DRY_RUN: Self = Self { records: false, relies: false };
 }
 
 /// What the target says about a rollup's keeper.
@@ -36,6 +52,27 @@ struct Found {
     tables: String,
     servers: String,
     places: Vec<String>,
+    /// The marker whose rows were replaced last.
+    newest: Option<Newest>,
+    /// `None`: a replica.
+    history: Option<History>,
+}
+
+/// A marker, as far as its checkpoint must know of it: a claim comes before what it writes.
+#[derive(Debug)]
+struct Newest {
+    start: DateTime<Utc>,
+    attempt: u64,
+    owner: Option<String>,
+}
+
+/// What a process found where it connected to both databases.
+struct Look<'a> {
+    id: &'a str,
+    place: &'a str,
+    found: &'a Found,
+    /// `None`: not asked, or a replica.
+    source: Option<History>,
 }
 
 /// How `tallymark moved` changes which addresses an installation has.
@@ -89,6 +126,7 @@ impl Worker {
         bond: Option<&Bond>,
     ) -> Result<(), WorkError> {
         if let Some(bond) = bond {
+            self.set_unproven(rollup, bond.unproven.clone());
             if let Some(reason) = &bond.repair {
                 self.forget(rollup);
                 return Err(must_repair(rollup, reason));
@@ -114,12 +152,51 @@ impl Worker {
     /// Ties source, target, `rollup` and its checkpoints together, or says that they do not belong
     /// together. The tables are there.
     pub(crate) async fn identify(&self, rollup: &Rollup) -> Result<(), WorkError> {
-        self.identify_for(rollup, Purpose::Work).await
+        self.identify_for(rollup, Purpose::WORK).await
     }
 
-    /// As [`Worker::identify`], before a repair, for which tables that were restored are no obstacle.
+    /// As `Worker::identify`, before a repair, for which tables that were restored are no obstacle.
     pub(crate) async fn identify_for_repair(&self, rollup: &Rollup) -> Result<(), WorkError> {
-        self.identify_for(rollup, Purpose::Repair).await
+        self.identify_for(rollup, Purpose::REPAIR).await
+    }
+
+    /// As `Worker::identify_for_repair`, and writes nothing.
+    pub(crate) async fn identify_for_dry_run(&self, rollup: &Rollup) -> Result<(), WorkError> {
+        self.identify_for(rollup, Purpose::DRY_RUN).await
+    }
+
+    /// As `Worker::identify`, and writes nothing.
+    ///
+    /// # Errors
+    /// As work on the rollup would be refused.
+    pub async fn identify_for_check(&self, rollup: &Rollup) -> Result<(), WorkError> {
+        self.identify_for(rollup, Purpose::CHECK).await
+    }
+
+    /// Why the rows of `rollup` are unproven, as far as this process knows.
+    #[must_use]
+    pub fn unproven(&self, rollup: &Rollup) -> Option<String> {
+        lock(&self.unproven).get(&rollup.name).cloned()
+    }
+
+    fn set_unproven(&self, rollup: &Rollup, reason: Option<String>) {
+        let mut unproven = lock(&self.unproven);
+        match reason {
+            Some(reason) => unproven.insert(rollup.name.clone(), reason),
+            None => unproven.remove(&rollup.name),
+        };
+    }
+
+    /// Records that every success of `rollup` was compared with the source and is right; says whether
+    /// its rows were unproven before.
+    ///
+    /// # Errors
+    /// DynamoDB refuses or cannot be reached.
+    pub async fn proven(&self, rollup: &Rollup) -> Result<bool, WorkError> {
+        let Some(reason) = self.unproven(rollup) else { return Ok(false) };
+        self.checkpoints.prove(&rollup.name, &reason).await?;
+        self.set_unproven(rollup, None);
+        Ok(true)
     }
 
     /// Refuses, before `init` makes any table, checkpoints that belong to another installation.
@@ -128,15 +205,30 @@ impl Worker {
     /// They do, or a server refuses.
     pub async fn refuse_stranger(&self, rollup: &Rollup) -> Result<(), WorkError> {
         let seen = self.checkpoints.watermark(&rollup.name).await?;
+        let Some(bond) = seen.bond() else { return Ok(()) };
         let place = self.place().await?;
-        if seen.bond().is_none_or(|bond| bond.places.contains(&place)) {
-            return Ok(());
+        if bond.places.contains(&place) {
+            let source = self.source_history(rollup).await?;
+            let target = history_of(&self.target.db).await?;
+            return self.are_not_other_servers(rollup, bond, source.as_ref(), target.as_ref());
         }
         let keeper = match self.has_registry().await? {
             true => self.look_up(rollup, &place).await?.keeper,
             false => None,
         };
-        self.is_not_anothers(rollup, seen.bond(), keeper.as_deref(), &place)
+        self.is_not_anothers(rollup, Some(bond), keeper.as_deref(), &place)
+    }
+
+    /// Refuses checkpoints that do not belong to the databases, even where these say that nothing is to
+    /// be done. A server out of reach, or tables that are not ready, are for the work itself to tell.
+    ///
+    /// # Errors
+    /// They do not belong together.
+    pub async fn refuse_other_places(&self, rollup: &Rollup) -> Result<(), WorkError> {
+        match self.ready(rollup).await {
+            Err(error @ WorkError::Stranger(_)) => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// As `Worker::identify`, at the end of `init`; says why a repair must come before any work.
@@ -183,78 +275,170 @@ impl Worker {
         let seen = self.checkpoints.watermark(&rollup.name).await?;
         let bond = seen.bond();
         let found = self.look_up(rollup, &place).await?;
+        let source = self.source_history(rollup).await?;
         let is_known = match bond {
             Some(bond) => bond.places.contains(&place),
             None => found.keeper.is_some() && found.keeper == found.mine,
         };
-        let id = match &found.keeper {
-            Some(keeper) => {
-                self.is_not_anothers(rollup, bond, Some(keeper), &place)?;
-                // By another way to the same running servers, as through a pooler.
-                let recorded = bond.map_or(&found.servers, |bond| &bond.servers);
-                if !is_known && *recorded != self.servers().await? {
-                    return Err(self.kept_elsewhere(rollup, keeper));
-                }
-                keeper.clone()
+        let mine = found.keeper.as_ref().or(found.mine.as_ref());
+        self.is_not_anothers(rollup, bond, mine.map(String::as_str), &place)?;
+        if let Some(keeper) = &found.keeper {
+            // By another way to the same running servers, as through a pooler.
+            let recorded = bond.map_or(&found.servers, |bond| &bond.servers);
+            if !is_known && *recorded != self.servers().await? {
+                return Err(self.kept_elsewhere(rollup, keeper));
             }
-            None => {
-                let mine = found.mine.as_deref();
-                self.is_not_anothers(rollup, bond, mine, &place)?;
-                let known = mine.or_else(|| bond.map(|bond| bond.installation.as_str()));
-                let id = known.map_or_else(random_id, str::to_owned);
-                self.keep_at(rollup, &id, std::slice::from_ref(&place)).await?;
-                id
-            }
-        };
-        self.bind(rollup, bond, (&id, &place, &found.tables), purpose).await?;
+        }
+        if let Some(bond) = bond {
+            self.are_not_other_servers(rollup, bond, source.as_ref(), found.history.as_ref())?;
+        }
+        let known = mine.or_else(|| bond.map(|bond| &bond.installation));
+        let id = known.map_or_else(random_id, Clone::clone);
+        if found.keeper.is_none() && purpose.records {
+            self.keep_at(rollup, &id, std::slice::from_ref(&place)).await?;
+        }
+        let look = Look { id: &id, place: &place, found: &found, source };
+        self.bind(rollup, bond, look, purpose).await?;
         self.target.set_keeper(&rollup.name, &id);
         Ok(())
     }
 
-    /// Writes the bond where it is new, and compares the tables that it speaks of.
+    /// Writes the bond where it is new, and compares what it says of the databases.
     async fn bind(
         &self,
         rollup: &Rollup,
         before: Option<&Bond>,
-        (id, place, tables): (&str, &str, &str),
+        look: Look<'_>,
         purpose: Purpose,
     ) -> Result<(), WorkError> {
         let mut bond = match before {
             Some(before) => before.clone(),
             None => Bond {
-                installation: id.to_owned(),
-                tables: tables.to_owned(),
+                installation: look.id.to_owned(),
+                tables: look.found.tables.clone(),
                 servers: self.servers().await?,
                 repair: (self.are_checkpoints_lost(rollup).await?)
                     .then(|| CHECKPOINTS_LOST.to_owned()),
                 ..Bond::default()
             },
         };
-        if !bond.places.iter().any(|known| known == place) {
-            bond.places.push(place.to_owned());
+        if !bond.places.iter().any(|known| known == look.place) {
+            bond.places.push(look.place.to_owned());
         }
-        if bond.tables != tables && bond.repair.is_none() {
-            bond.repair = Some(TABLES_CHANGED.to_owned());
+        if bond.repair.is_none() {
+            let reason = self.restored(rollup, &bond, &look).await?;
+            bond.repair = reason.map(str::to_owned);
         }
-        if before != Some(&bond) {
+        self.note_histories(&mut bond, look);
+        if purpose.records && before != Some(&bond) {
             self.checkpoints.bind(&rollup.name, before, &bond).await?;
         }
+        self.set_unproven(rollup, bond.unproven);
         match &bond.repair {
-            Some(reason) if purpose == Purpose::Work => Err(must_repair(rollup, reason)),
+            Some(reason) if purpose.relies => Err(must_repair(rollup, reason)),
             _ => Ok(()),
         }
     }
 
-    /// Records that the checkpoints of `rollup` follow the tables that are there now.
-    pub(crate) async fn repaired(&self, rollup: &Rollup) -> Result<(), WorkError> {
+    /// Why the checkpoints do not fit the tables, if it can be seen.
+    async fn restored(
+        &self,
+        rollup: &Rollup,
+        bond: &Bond,
+        look: &Look<'_>,
+    ) -> Result<Option<&'static str>, WorkError> {
+        if bond.tables != look.found.tables {
+            return Ok(Some(TABLES_CHANGED));
+        }
+        if course(bond.target_history.as_ref(), look.found.history.as_ref()) == Course::Back {
+            return Ok(Some(TARGET_BACK));
+        }
+        let Some(newest) = &look.found.newest else { return Ok(None) };
+        let known = self.checkpoints.get(&rollup.name, newest.start).await?;
+        let is_known = known.is_some_and(|known| {
+            let is_owner = newest.owner.is_none() || known.owner == newest.owner;
+            known.attempt > newest.attempt || known.attempt == newest.attempt && is_owner
+        });
+        Ok((!is_known).then_some(CHECKPOINTS_BACK))
+    }
+
+    /// Remembers how far both databases are, and whether rows may be gone that were counted.
+    fn note_histories(&self, bond: &mut Bond, look: Look<'_>) {
+        let target = look.found.history.clone();
+        let forked = |known: &Option<History>, now: &Option<History>| {
+            matches!(course(known.as_ref(), now.as_ref()), Course::Forked | Course::Back)
+        };
+        // In one database, markers and rows go back together: its own markers tell.
+        let is_source_back = forked(&bond.source_history, &look.source);
+        let is_target_forked = forked(&bond.target_history, &target) && bond.repair.is_none();
+        if is_source_back {
+            bond.unproven = Some(SOURCE_BACK.to_owned());
+        } else if is_target_forked && bond.unproven.is_none() {
+            bond.unproven = Some(TARGET_FORKED.to_owned());
+        }
+        for (known, now) in
+            [(&mut bond.source_history, look.source), (&mut bond.target_history, target)]
+        {
+            if let Some(now) = now.filter(|now| known.as_ref().is_none_or(|it| now.tells_more(it)))
+            {
+                *known = Some(now);
+            }
+        }
+    }
+
+    /// How far the history of the source of `rollup` is; `None`: it is in the target, whose history
+    /// says it, or a replica.
+    async fn source_history(&self, rollup: &Rollup) -> Result<Option<History>, WorkError> {
+        if self.target.holds_source_of(rollup) {
+            return Ok(None);
+        }
+        Ok(history_of(&self.source).await?)
+    }
+
+    /// Refuses another cluster behind a known address: two machines may both call theirs `localhost`.
+    fn are_not_other_servers(
+        &self,
+        rollup: &Rollup,
+        bond: &Bond,
+        source: Option<&History>,
+        target: Option<&History>,
+    ) -> Result<(), WorkError> {
+        let is_other = |known: &Option<History>, now| course(known.as_ref(), now) == Course::Other;
+        let which = match () {
+            () if is_other(&bond.source_history, source) => "source",
+            () if is_other(&bond.target_history, target) => "target",
+            () => return Ok(()),
+        };
+        Err(WorkError::Stranger(format!(
+            "rollup `{}`: another server than before answers at the {which}'s address. If this is \
+             a second installation, give it a [checkpoint] table of its own, instead of {}; if \
+             the server was upgraded, replaced or restored, run `tallymark moved`",
+            rollup.name,
+            self.checkpoints.table(),
+        )))
+    }
+
+    /// Records that the checkpoints of `rollup` follow the tables that are there now; returns why its
+    /// rows are unproven: for `reason`, or still for another.
+    pub(crate) async fn repaired(
+        &self,
+        rollup: &Rollup,
+        reason: Option<String>,
+    ) -> Result<Option<String>, WorkError> {
         let seen = self.checkpoints.watermark(&rollup.name).await?;
-        let Some(before) = seen.bond() else { return Ok(()) };
+        let Some(before) = seen.bond() else { return Ok(reason) };
         let found = self.look_up(rollup, &self.place().await?).await?;
-        let bond = Bond { tables: found.tables, repair: None, ..before.clone() };
+        let bond = Bond {
+            tables: found.tables,
+            repair: None,
+            unproven: reason.or_else(|| still_unproven(before)),
+            ..before.clone()
+        };
         if *before != bond {
             self.checkpoints.bind(&rollup.name, Some(before), &bond).await?;
         }
-        Ok(())
+        self.set_unproven(rollup, bond.unproven.clone());
+        Ok(bond.unproven)
     }
 
     /// Records the present addresses of `rollup`'s installation.
@@ -289,15 +473,25 @@ impl Worker {
         self.keep_at(rollup, &id, &places).await?;
         let before = seen.bond();
         let is_same = before.is_none_or(|bond| bond.tables == found.tables);
+        let known = before.and_then(|bond| bond.target_history.as_ref());
+        let is_other = course(known, found.history.as_ref()) == Course::Other;
         let bond = Bond {
             installation: id.clone(),
             places,
             servers: self.servers().await?,
             tables: found.tables,
-            repair: match is_same {
-                true => before.and_then(|bond| bond.repair.clone()),
-                false => Some(TABLES_CHANGED.to_owned()),
+            repair: match () {
+                () if !is_same => Some(TABLES_CHANGED.to_owned()),
+                () if is_other => Some(TARGET_BACK.to_owned()),
+                () if before.is_none() => {
+                    (self.are_checkpoints_lost(rollup).await?).then(|| CHECKPOINTS_LOST.to_owned())
+                }
+                () => before.and_then(|bond| bond.repair.clone()),
             },
+            source_history: self.source_history(rollup).await?,
+            target_history: found.history,
+            // The owner vouches for what is there.
+            unproven: None,
         };
         self.checkpoints.bind(&rollup.name, before, &bond).await?;
         self.forget(rollup);
@@ -324,10 +518,13 @@ impl Worker {
                     tables: row.try_get("tables")?,
                     servers: row.try_get::<Option<_>, _>("servers")?.unwrap_or_default(),
                     places: row.try_get::<Option<_>, _>("places")?.unwrap_or_default(),
+                    newest: newest(row)?,
+                    history: None,
                 })
             },
         );
-        let found = found.map_err(|source| tx.error(DOING, source))?;
+        let mut found = found.map_err(|source| tx.error(DOING, source))?;
+        found.history = history::ask(&mut tx).await?;
         tx.rollback().await?;
         Ok(found)
     }
@@ -414,6 +611,61 @@ impl Worker {
 /// Why checkpoints of other tables than those that are there cannot be trusted.
 const TABLES_CHANGED: &str =
     "its tables in the target were made anew or restored since its checkpoints were written";
+
+/// As [`TABLES_CHANGED`], where the tables themselves do not show it.
+const TARGET_BACK: &str =
+    "the target was restored to an earlier moment since its checkpoints were written";
+
+/// Why checkpoints that know less than the newest marker cannot be trusted.
+const CHECKPOINTS_BACK: &str =
+    "its checkpoints are older than its rows: they were restored, or lost and begun anew";
+
+/// Why rows that were counted from another past of the source are unproven.
+pub(crate) const SOURCE_BACK: &str = "the source was restored or failed over since its rows were \
+     counted, and some of them may be gone";
+
+/// Why rows in a target whose past may be another one are unproven.
+const TARGET_FORKED: &str =
+    "the target was restored or failed over, and its last commits may be gone";
+
+/// Whether a repair is due because the target went back in time.
+pub(crate) fn has_target_gone_back(bond: &Bond) -> bool {
+    bond.repair.as_deref().is_some_and(|reason| reason == TABLES_CHANGED || reason == TARGET_BACK)
+}
+
+/// Why the rows are unproven after a repair, which finds what a target has lost.
+pub(crate) fn still_unproven(bond: &Bond) -> Option<String> {
+    bond.unproven.clone().filter(|reason| reason != TARGET_FORKED)
+}
+
+/// What is said of unproven rows.
+#[must_use]
+pub fn is_unproven(rollup: &Rollup, reason: &str) -> String {
+    let name = &rollup.name;
+    format!(
+        "rollup `{name}` is unproven: {reason}. Run `tallymark repair` and `tallymark verify \
+         {name} --repair`; or `tallymark moved`, if you know that nothing was lost"
+    )
+}
+
+/// How a database stands to what was remembered of it, where both are known.
+fn course(known: Option<&History>, now: Option<&History>) -> Course {
+    known.zip(now).map_or(Course::Onward, |(known, now)| now.since(known))
+}
+
+fn newest(row: &sqlx::postgres::PgRow) -> Result<Option<Newest>, sqlx::Error> {
+    let Some(start) = row.try_get("newest_start")? else { return Ok(None) };
+    let attempt: i64 = row.try_get("newest_attempt")?;
+    let owner = row.try_get("newest_owner")?;
+    Ok(Some(Newest { start, attempt: attempt.unsigned_abs(), owner }))
+}
+
+async fn history_of(db: &Db) -> Result<Option<History>, DbError> {
+    let mut tx = db.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, "identity").await?;
+    let history = history::ask(&mut tx).await?;
+    tx.rollback().await?;
+    Ok(history)
+}
 
 /// Why a new checkpoint table cannot be trusted.
 const CHECKPOINTS_LOST: &str = "its checkpoint table is empty while the target holds slices of it";

@@ -9,6 +9,7 @@ use sqlx::Row as _;
 
 use crate::checkpoint::{self, Checkpoint, Completion, Restored, State};
 use crate::db::{Access, DbError};
+use crate::identity;
 use crate::rollup::{Late, Rollup};
 use crate::sql::{literal, timestamptz};
 use crate::worker::{CATALOGUE_TIMEOUT, WorkError, Worker};
@@ -30,6 +31,8 @@ pub struct RepairReport {
     /// Why only `tallymark verify --repair` can tell whether the rollup is right; `None`: every
     /// success is proven.
     pub unproven: Option<String>,
+    /// What neither markers nor checkpoints can tell, and what finds it.
+    pub reminder: Option<String>,
 }
 
 struct Marker {
@@ -66,8 +69,10 @@ impl Worker {
     /// The target or DynamoDB cannot be asked.
     pub async fn repair(&self, rollup: &Rollup, dry_run: bool) -> Result<RepairReport, WorkError> {
         let mut report = RepairReport { rollup: rollup.name.clone(), ..RepairReport::default() };
-        self.identify_for_repair(rollup).await?;
-        if !dry_run {
+        if dry_run {
+            self.identify_for_dry_run(rollup).await?;
+        } else {
+            self.identify_for_repair(rollup).await?;
             self.forget_staged(rollup).await?;
             let registered = self.target.registered(rollup).await?;
             self.adopt(rollup, &registered, None).await?;
@@ -90,14 +95,28 @@ impl Worker {
             let range = (from, to);
             self.repair_range((rollup, &definition), &markers, range, dry_run, &mut report).await?;
             if last_page {
-                report.unproven = unproven(rollup, &report);
-                if !dry_run {
-                    self.repaired(rollup).await?;
-                }
-                return Ok(report);
+                return self.reported(rollup, report, dry_run).await;
             }
             from = to;
         }
+    }
+
+    /// The report, with what it cannot tell, once all markers were compared.
+    async fn reported(
+        &self,
+        rollup: &Rollup,
+        mut report: RepairReport,
+        dry_run: bool,
+    ) -> Result<RepairReport, WorkError> {
+        let seen = self.checkpoints.watermark(&rollup.name).await?;
+        let went_back = seen.bond().is_some_and(identity::has_target_gone_back);
+        report.reminder = reminder(rollup, &report);
+        let reason = unproven(rollup, &report, went_back);
+        report.unproven = match dry_run {
+            true => reason.or_else(|| seen.bond().and_then(identity::still_unproven)),
+            false => self.repaired(rollup, reason).await?,
+        };
+        Ok(report)
     }
 
     /// Forgets what unfinished attempts have staged: a checkpoint that was lost or restored may not
@@ -235,17 +254,44 @@ impl Worker {
 }
 
 /// What the markers of `rollup` cannot tell after this repair: late changes that were found before
-/// checkpoints were lost, and that only these knew of.
-fn unproven(rollup: &Rollup, report: &RepairReport) -> Option<String> {
+/// checkpoints were lost, and that only these knew of. A coarse rollup's slices run again instead.
+fn unproven(rollup: &Rollup, report: &RepairReport, went_back: bool) -> Option<String> {
     let late = match rollup.late {
+        _ if rollup.fine.is_some() => return None,
         Late::Capture => "marks that were taken",
         Late::Column(_) => "changes that were seen",
-        Late::Grace | Late::Clock => return None,
+        Late::Grace | Late::Clock => "replays",
     };
-    (!report.restored.is_empty()).then(|| {
-        format!(
+    let is_asked_for = matches!(rollup.late, Late::Grace | Late::Clock);
+    if !report.restored.is_empty() && !is_asked_for {
+        return Some(format!(
             "checkpoints were lost or older than the markers: {late} meanwhile may have reopened \
              slices that only those checkpoints knew of"
+        ));
+    }
+    // Change times are looked through again from where the restored checkpoints stand.
+    let is_looked_through = matches!(rollup.late, Late::Column(_));
+    let both_back = went_back && report.reopened.is_empty() && report.restored.is_empty();
+    (both_back && !is_looked_through).then(|| {
+        format!(
+            "the target was restored, and the checkpoints agree with it; if they were restored \
+             too, {late} since then are known to neither"
         )
     })
+}
+/// What a restore may have lost without a trace.
+fn reminder(rollup: &Rollup, report: &RepairReport) -> Option<String> {
+    let text = match rollup.late {
+        _ if rollup.fine.is_some() => return None,
+        Late::Capture | Late::Column(_) => {
+            "if target and checkpoints were both restored, or the source was: late changes since \
+             then are known to neither; `tallymark verify --repair` finds them"
+        }
+        Late::Grace | Late::Clock if !report.restored.is_empty() => {
+            "replays that were asked for and had not run are forgotten with the checkpoints; \
+             `tallymark verify --repair` finds what differs"
+        }
+        Late::Grace | Late::Clock => return None,
+    };
+    Some(text.to_owned())
 }

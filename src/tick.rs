@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::checkpoint::Watermark;
 use crate::clock::Deadline;
 use crate::fanout::FanOut;
+use crate::identity::is_unproven;
 use crate::plan::{Plan, Planned, Standing, View, horizon, newest};
 use crate::report::{Outcome, SliceReport};
 use crate::rollup::{Late, Rollup};
@@ -113,6 +114,13 @@ impl Problem {
     pub fn of_late_changes(rollup: &str, error: &WorkError) -> Self {
         Self { is_alarm: matches!(error, WorkError::Usage(_)), ..Self::new(rollup, error) }
     }
+
+    /// That a restore may have lost rows which were counted: its slices are computed all the same.
+    #[must_use]
+    pub fn of_unproven(rollup: &Rollup, reason: &str) -> Self {
+        let (error, severity) = (is_unproven(rollup, reason), Some(Severity::Failed));
+        Self { rollup: rollup.name.clone(), error, severity, is_alarm: true }
+    }
 }
 
 /// The due slices of one rollup, the first at the end, and why they are to be reopened first.
@@ -145,7 +153,12 @@ impl TickReport {
     }
 
     pub(crate) fn problem(&mut self, rollup: &Rollup, error: &WorkError) {
-        self.problems.push(Problem::new(&rollup.name, error));
+        let problem = Problem::new(&rollup.name, error);
+        // The look for late changes meets what the work on its slices meets again.
+        let is_same = |it: &Problem| it.rollup == problem.rollup && it.error == problem.error;
+        if !self.problems.iter().any(is_same) {
+            self.problems.push(problem);
+        }
     }
 
     /// Whether trouble keeps all slices of `rollup` from being computed.
@@ -301,6 +314,11 @@ impl Worker {
         let has_time = !report.is_over && deadline.remaining(&*self.clock) >= BEGIN_MIN;
         if let Some(settings) = self.config.scrub.filter(|_| has_time) {
             self.scrub(settings, only, deadline, report).await;
+        }
+        for rollup in self.chosen(only) {
+            if let Some(reason) = self.unproven(rollup).filter(|_| !report.is_blocked(rollup)) {
+                report.problems.push(Problem::of_unproven(rollup, &reason));
+            }
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! A worker: the clients, built once, and what it has learned about each rollup.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -60,6 +60,8 @@ pub struct Worker {
     paces: Mutex<HashMap<String, Pace>>,
     backfills: Mutex<HashMap<(String, String), Arc<Backfill>>>,
     generations: Generations,
+    /// Why each rollup's rows are unproven, as the checkpoints said last.
+    pub(crate) unproven: Mutex<BTreeMap<String, String>>,
 }
 
 /// Trouble that is not one slice's: a rollup that cannot be computed, a server out of reach.
@@ -260,6 +262,7 @@ impl Worker {
             paces: Mutex::default(),
             backfills: Mutex::default(),
             generations: Generations::default(),
+            unproven: Mutex::default(),
         })
     }
 

@@ -8,12 +8,16 @@ use super::error::CheckpointError;
 use super::item::{Item, Reader, text};
 use super::update::Update;
 use super::watermark::watermark_key;
+use crate::identity::History;
 
 const INSTALLATION: &str = "installation";
 const PLACES: &str = "places";
 const SERVERS: &str = "servers";
 const TABLES: &str = "tables";
 const REPAIR: &str = "repair";
+const SOURCE_HISTORY: &str = "source_history";
+const TARGET_HISTORY: &str = "target_history";
+const UNPROVEN: &str = "unproven";
 
 /// What ties a rollup's checkpoints to a source and a target.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,6 +32,12 @@ pub struct Bond {
     pub tables: String,
     /// Why the checkpoints cannot be trusted until `tallymark repair` has run.
     pub repair: Option<String>,
+    /// How far the source's history was when it was last asked.
+    pub source_history: Option<History>,
+    /// How far the target's history was when it was last asked.
+    pub target_history: Option<History>,
+    /// Why only a comparison with the source can tell whether the rows are right.
+    pub unproven: Option<String>,
 }
 
 impl Bond {
@@ -40,7 +50,20 @@ impl Bond {
         };
         let servers = read.text(SERVERS)?.unwrap_or_default();
         let tables = read.text(TABLES)?.unwrap_or_default();
-        Ok(Some(Self { installation, places, servers, tables, repair: read.text(REPAIR)? }))
+        let history = |name| {
+            let text = read.text(name)?;
+            Ok::<_, CheckpointError>(text.and_then(|text| History::parse(&text)))
+        };
+        Ok(Some(Self {
+            installation,
+            places,
+            servers,
+            tables,
+            repair: read.text(REPAIR)?,
+            source_history: history(SOURCE_HISTORY)?,
+            target_history: history(TARGET_HISTORY)?,
+            unproven: read.text(UNPROVEN)?,
+        }))
     }
 }
 
@@ -64,12 +87,35 @@ impl Checkpoints {
             .set(PLACES, AttributeValue::Ss(bond.places.clone()))
             .set(SERVERS, text(&bond.servers))
             .set(TABLES, text(&bond.tables))
-            .set_or_remove(REPAIR, bond.repair.as_deref().map(text));
+            .set_or_remove(REPAIR, bond.repair.as_deref().map(text))
+            .set_or_remove(SOURCE_HISTORY, bond.source_history.as_ref().map(history))
+            .set_or_remove(TARGET_HISTORY, bond.target_history.as_ref().map(history));
         let update = match before {
             None => update,
             Some(before) => update.bind("before", text(&before.installation)),
         };
+        // Another process may have found out meanwhile that the rows are unproven.
+        let update = match bond.unproven == before.and_then(|before| before.unproven.clone()) {
+            true => update,
+            false => update.set_or_remove(UNPROVEN, bond.unproven.as_deref().map(text)),
+        };
         // Where another process came first, the next look compares with what it wrote.
         self.send(update, "bind to the installation").await.map(drop)
     }
+
+    /// Records that a comparison with the source has proven the rows of `rollup`, which were unproven
+    /// for `reason`. Another reason, found meanwhile, stays.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if the call fails.
+    pub async fn prove(&self, rollup: &str, reason: &str) -> Result<(), CheckpointError> {
+        let update = Update::new(watermark_key(rollup), &format!("#{UNPROVEN} = :reason"))
+            .bind("reason", text(reason))
+            .remove(&[UNPROVEN]);
+        self.send(update, "record the proof").await.map(drop)
+    }
+}
+
+fn history(history: &History) -> AttributeValue {
+    text(&history.to_string())
 }

@@ -91,6 +91,7 @@ impl Backfill {
         let worker = global.worker(self.pace.concurrency).await?;
         let rollup = worker.rollup(self.rollup.as_deref().unwrap_or_default())?;
         let (from, to) = self.range.bounds(rollup, worker.clock.now())?;
+        worker.refuse_other_places(rollup).await?;
         let plan = worker.plan_backfill(rollup, from, to, self.order.into(), self.force).await?;
         let watch = Stopwatch::start();
         if plan.slices.is_empty() {

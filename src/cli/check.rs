@@ -12,6 +12,7 @@ use crate::checkpoint::{CheckpointError, Checkpoints};
 use crate::clock::SystemClock;
 use crate::db::{Access, Db, DbError, Side};
 use crate::governor::Refusal;
+use crate::identity::is_unproven;
 use crate::rollup::{Late, Rollup};
 use crate::source::plan_guard::{self, Reading};
 use crate::source::shape::Shape;
@@ -365,7 +366,7 @@ async fn rollup(
     match ddl::plan(&mut tx, &worker.target, rollup, &shape).await {
         Ok(missing) if missing.is_empty() => {
             tx.rollback().await?;
-            match worker.identify(rollup).await {
+            match worker.identify_for_check(rollup).await {
                 Ok(()) => {}
                 Err(error @ WorkError::Stranger(_)) => {
                     findings.trouble(subject, &error);
@@ -374,6 +375,10 @@ async fn rollup(
                 Err(error) => return Err(error),
             }
             findings.add(Grade::Good, subject, format!("{} is ready", worker.target.table(rollup)));
+            if let Some(reason) = worker.unproven(rollup) {
+                let text = is_unproven(rollup, &reason);
+                findings.trouble(subject, &WorkError::Usage(text));
+            }
             outside(worker, rollup, findings).await?;
         }
         Ok(missing) => findings.add(

@@ -293,6 +293,11 @@ struct Range {
 }
 
 impl Range {
+    /// Whether it leaves nothing out.
+    const fn is_whole(&self) -> bool {
+        self.from.is_none() && self.to.is_none()
+    }
+
     /// The range for `rollup`, by default from its start until now.
     fn bounds(
         &self,

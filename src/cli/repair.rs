@@ -1,8 +1,9 @@
+use std::collections::BTreeSet;
+
 use clap::Args;
 use serde_json::json;
 
 use super::{Failure, Global, rollups, ui};
-use crate::rollup::Late;
 use crate::worker::Severity;
 
 /// Rebuild lost checkpoints from the target's markers.
@@ -23,10 +24,8 @@ impl Repair {
             reports.push(worker.repair(rollup, self.dry_run).await?);
         }
         let document = json!({ "dry_run": self.dry_run, "rollups": reports });
-        let captured = worker.config.rollups.iter().any(|rollup| {
-            let is_repaired = reports.iter().any(|report| report.rollup == rollup.name);
-            is_repaired && matches!(rollup.late, Late::Capture | Late::Column(_))
-        });
+        let reminders: BTreeSet<&String> =
+            reports.iter().filter_map(|report| report.reminder.as_ref()).collect();
         global.print(&document, || {
             let would = if self.dry_run { "would be " } else { "" };
             reports
@@ -47,14 +46,7 @@ impl Repair {
                         }),
                     )
                 })
-                .chain(captured.then(|| {
-                    ui::wrapped(
-                        "if target and checkpoints were both restored, or the source was: late \
-                         changes since then are known to neither; `tallymark verify --repair` \
-                         finds them",
-                        0,
-                    )
-                }))
+                .chain(reminders.iter().map(|reminder| ui::wrapped(reminder, 0)))
                 .collect::<Vec<_>>()
                 .join("\n")
         });

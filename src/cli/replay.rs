@@ -41,6 +41,7 @@ impl Replay {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
         let worker = global.worker(self.pace.concurrency).await?;
         let rollup = worker.rollup(&self.rollup)?;
+        worker.refuse_other_places(rollup).await?;
         let slices = self.slices(&worker, rollup).await?;
         if slices.is_empty() {
             let document = document(rollup, &BatchReport::default(), None, Stopwatch::start());

@@ -45,6 +45,8 @@ struct Standings {
     slices: Vec<Planned>,
     unfinished: Vec<Checkpoint>,
     scrub: Option<Scrubbed>,
+    /// Why only a comparison with the source can tell whether the rows are right.
+    unproven: Option<String>,
     /// The backfill that a function fans out.
     backfill: Option<Backfill>,
 }
@@ -89,7 +91,8 @@ impl Status {
         let redefined = (known.redefined().count(), known.slices.len());
         let scrub = scrubbed(worker, rollup, now).await?;
         let watermark = known.watermark;
-        Ok(Standings { watermark, lag, redefined, slices, unfinished, scrub, backfill })
+        let unproven = worker.unproven(rollup);
+        Ok(Standings { watermark, lag, redefined, slices, unfinished, scrub, unproven, backfill })
     }
 
     fn text(&self, rollup: &Rollup, standings: &Standings) -> String {
@@ -108,6 +111,13 @@ impl Status {
                 ui::instant(standings.watermark)
             ),
         ];
+        lines.extend(standings.unproven.as_ref().map(|reason| {
+            let (name, reason) =
+                (&rollup.name, ui::paint(Paint::Alarm, format!("unproven: {reason}")));
+            let next =
+                format!("`tallymark repair` and `tallymark verify {name} --repair` prove it");
+            ui::wrapped(&format!("{reason}; {next}"), 2)
+        }));
         if let (old @ 1.., all) = standings.redefined {
             let (old, all) = (ui::count(old), ui::counted(all, "slice"));
             lines.push(format!("{old} of {all} still hold an old definition"));
@@ -315,6 +325,7 @@ fn document(rollup: &Rollup, standings: &Standings) -> serde_json::Value {
             "lease_until": checkpoint.lease_until,
         })).collect::<Vec<_>>(),
         "scrub": standings.scrub.as_ref().map(|scrub| scrub.document(rollup)),
+        "unproven": standings.unproven,
     })
 }
 

@@ -87,6 +87,16 @@ impl Verified {
         Ok(())
     }
 
+    /// Whether slices of `rollup` were not compared.
+    fn has_gaps(&self, rollup: &Rollup) -> bool {
+        self.is_broken(rollup) || self.pending.iter().any(|it| it.rollup == rollup.name)
+    }
+
+    /// Whether slices of `rollup` were not compared, or differ.
+    fn has_doubts(&self, rollup: &Rollup) -> bool {
+        self.has_gaps(rollup) || self.drifted.iter().any(|it| it.rollup == rollup.name)
+    }
+
     fn is_broken(&self, rollup: &Rollup) -> bool {
         self.broken.iter().any(|broken| broken.rollup == rollup.name)
     }
@@ -139,12 +149,14 @@ impl Verify {
         });
         self.compare(&worker, &chosen, &mut verified).await?;
         if !self.repair || verified.drifted.is_empty() {
+            self.prove(&worker, &verified, None, global).await?;
             global.print(&document(&verified, sample.as_ref(), None), || text(&verified));
             return found(&verified);
         }
         global.tell(text(&verified));
         ui::confirm("Recompute what differs?", self.yes)?;
         let repaired = self.repair(&worker, &verified).await?;
+        self.prove(&worker, &verified, Some(&repaired), global).await?;
         global.print(&document(&verified, sample.as_ref(), Some(&repaired)), || told(&repaired));
         left(&repaired)
     }
@@ -241,6 +253,33 @@ impl Verify {
                 Compared::Same => {}
             }
             verified.slices += 1;
+        }
+        Ok(())
+    }
+
+    /// Records for each rollup that was unproven that all of it was compared and is right.
+    async fn prove(
+        &self,
+        worker: &Worker,
+        verified: &Verified,
+        repaired: Option<&Repaired>,
+        global: &Global,
+    ) -> Result<(), Failure> {
+        let is_whole = self.slice.is_none() && self.sample.is_none() && self.range.is_whole();
+        if !is_whole || worker.interrupt.is_raised() {
+            return Ok(());
+        }
+        for rollup in rollups(worker, self.rollup.as_deref())? {
+            let is_wrong = match repaired {
+                None => verified.has_doubts(rollup),
+                Some(Repaired { failed, again, .. }) => {
+                    let has_failed = failed.iter().any(|report| report.rollup == rollup.name);
+                    verified.has_gaps(rollup) || again.has_doubts(rollup) || has_failed
+                }
+            };
+            if !is_wrong && worker.proven(rollup).await? {
+                global.tell(format!("{}: proven, as all of it was compared", rollup.name));
+            }
         }
         Ok(())
     }

@@ -1,11 +1,15 @@
 //! Source, target and checkpoints belong together: strangers are refused, and so is success that
 //! speaks of rows which are gone.
 
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
-use crate::support::cli::{Place, daily, execute, lines};
-use crate::support::proxy::Cutter;
-use crate::support::{Database, postgres};
+use tallymark::embedded::postgres::{Binaries, EmbeddedPostgres, Options};
+
+use crate::support::cli::{Place, daily, day, execute, lines};
+use crate::support::proxy::{Cutter, Switch};
+use crate::support::{Database, cache, options, postgres, server_directory};
 
 const ROLLUP: &str = "SELECT bucket, kind, events, revenue FROM stats.daily";
 const TRUTH: &str = "SELECT date_trunc('day', at, 'UTC') AS bucket, kind, count(*) AS events, \
@@ -204,4 +208,237 @@ async fn another_name_of_the_same_server_is_the_same_installation() {
     for command in [&["run"][..], &["status"], &["init"], &["verify"]] {
         place.run(command).good();
     }
+}
+
+/// Two servers with a database `app`, and one address behind which either answers.
+fn two_machines() -> (EmbeddedPostgres, EmbeddedPostgres, Switch, String) {
+    let start = |name: &str| {
+        let binaries = Binaries::find(&cache()).unwrap();
+        let directory = server_directory(&format!("{name}-{:x}", fastrand::u32(..)));
+        EmbeddedPostgres::start(binaries, options(directory)).unwrap()
+    };
+    let (one, other) = (start("one"), start("other"));
+    let switch = Switch::to(one.port());
+    let at = |port: u16| one.url("app").replace(&format!(":{}/", one.port()), &format!(":{port}/"));
+    let address = at(switch.port);
+    (one, other, switch, address)
+}
+
+#[tokio::test]
+async fn two_machines_that_both_call_their_database_localhost_are_told_apart() {
+    let (one, other, switch, address) = two_machines();
+    execute(&one.url("postgres"), "CREATE DATABASE app").await;
+    execute(&other.url("postgres"), "CREATE DATABASE app").await;
+    let first = Place::new(&address, &address, &daily(3)).await;
+    first.seed(3).await;
+    first.run(&["init"]).good();
+    first.run(&["run"]).good();
+    is_right(&first).await;
+    let kept = lines(&address, "TABLE stats.daily").await;
+    // The same file on the second machine, which has never had these tables.
+    switch.turn(other.port());
+    first.seed(3).await;
+    let ways_out = ["another server", "[checkpoint] table of its own", "tallymark moved"];
+    first.run(&["init"]).is_refused_with(&ways_out, &["init"]);
+    let made = "SELECT nspname FROM pg_namespace WHERE nspname IN ('stats', 'tallymark')";
+    assert!(lines(&address, made).await.is_empty(), "nothing was made");
+    // With tables of its own, by hand.
+    let statements = first.json(&["init", "--dry-run"])["statements"].clone();
+    for statement in statements.as_array().unwrap() {
+        execute(&address, statement.as_str().unwrap()).await;
+    }
+    for command in [&["verify"][..], &["repair"], &["check"], &["backfill", "daily", "--yes"]] {
+        first.run(command).is_refused_with(&ways_out[..1], command);
+    }
+    assert!(lines(&address, "TABLE stats.daily").await.is_empty());
+    switch.turn(one.port());
+    first.run(&["verify"]).good();
+    assert_eq!(lines(&address, "TABLE stats.daily").await, kept);
+}
+
+#[tokio::test]
+async fn two_sources_behind_one_address_do_not_share_a_rollup_table() {
+    let (one, other, switch, address) = two_machines();
+    execute(&one.url("postgres"), "CREATE DATABASE app").await;
+    execute(&other.url("postgres"), "CREATE DATABASE app").await;
+    let target = Database::create().await;
+    let place = Place::new(&address, &target.url(), &daily(3)).await;
+    place.seed(3).await;
+    place.run(&["init"]).good();
+    place.run(&["run"]).good();
+    is_right(&place).await;
+    let kept = lines(&place.target_url, ROLLUP).await;
+    switch.turn(other.port());
+    place.seed(3).await;
+    place.sql(EMPTY).await;
+    for command in [&["init"][..], &["verify"], &["backfill", "daily", "--force", "--yes"]] {
+        place.run(command).is_refused_with(&["another server", "source's address"], command);
+    }
+    assert_eq!(lines(&place.target_url, ROLLUP).await, kept);
+    // The owner says that it is the same source, on a new server.
+    place.run(&["moved", "--yes"]).good();
+    place.run(&["verify"]).refused(1, &["differ"]);
+    switch.turn(one.port());
+    place.run(&["verify"]).is_refused_with(&["another server"], &["verify"]);
+}
+
+#[tokio::test]
+async fn a_server_with_the_files_of_an_earlier_moment_is_noticed() {
+    let directory = server_directory(&format!("snapshot-{:x}", fastrand::u32(..)));
+    let copy = directory.with_extension("copy");
+    let start = |directory: &Path| {
+        let binaries = Binaries::find(&cache()).unwrap();
+        let kept = Options { throwaway: false, ..options(directory.to_owned()) };
+        EmbeddedPostgres::start(binaries, kept).unwrap()
+    };
+    let server = start(&directory);
+    execute(&server.url("postgres"), "CREATE DATABASE app").await;
+    let switch = Switch::to(server.port());
+    let (direct, by_switch) = (format!(":{}/", server.port()), format!(":{}/", switch.port));
+    let address = server.url("app").replace(&direct, &by_switch);
+    let place = Place::new(&address, &address, &daily(3)).await;
+    place.seed(3).await;
+    place.run(&["init"]).good();
+    place.run(&["run"]).good();
+    drop(server);
+    let copied = Command::new("cp").arg("-a").args([&directory, &copy]).status().unwrap();
+    assert!(copied.success());
+    let server = start(&directory);
+    switch.turn(server.port());
+    place.sql("UPDATE events SET amount = amount + 1; CHECKPOINT").await;
+    place.run(&["verify", "--repair", "--yes"]).good();
+    is_right(&place).await;
+    drop(server);
+    let server = start(&copy);
+    switch.turn(server.port());
+    for command in [&["verify"][..], &["backfill", "daily", "--yes"], &["check"]] {
+        let words = ["restored to an earlier moment", "tallymark repair"];
+        place.run(command).is_refused_with(&words, command);
+    }
+    place.run(&["status"]).is_refused_with(&["tallymark repair"], &["status"]);
+    let repaired = place.json(&["repair"]);
+    assert_eq!(repaired["rollups"][0]["reopened"].as_array().unwrap().len(), 3, "{repaired}");
+    place.run(&["run"]).good();
+    place.run(&["verify"]).good();
+    is_right(&place).await;
+    drop(server);
+    for left in [directory, copy] {
+        std::fs::remove_dir_all(left).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn check_and_a_dry_repair_write_nothing() {
+    let (place, _database) = Place::with_events(3).await;
+    place.checkpoints().create_table().await.unwrap();
+    let statements = place.json(&["init", "--dry-run"])["statements"].clone();
+    for statement in statements.as_array().unwrap() {
+        execute(&place.target_url, statement.as_str().unwrap()).await;
+    }
+    let left = async || {
+        let scan = place.dynamo().scan().table_name("tallymark").send().await.unwrap();
+        let sql = "SELECT (SELECT count(*) FROM tallymark.installation), installation \
+                   FROM tallymark.rollup";
+        (scan.count(), lines(&place.target_url, sql).await)
+    };
+    let before = left().await;
+    assert_eq!(before.0, 0);
+    place.run(&["check"]).good();
+    place.run(&["repair", "--dry-run"]).good();
+    assert_eq!(left().await, before);
+    // What they find is not recorded either.
+    place.run(&["run"]).good();
+    execute(&place.target_url, "DELETE FROM tallymark.slice").await;
+    let before = left().await;
+    let found = place.json(&["repair", "--dry-run"]);
+    assert_eq!(found["rollups"][0]["reopened"].as_array().unwrap().len(), 3);
+    place.run(&["check"]).good();
+    assert_eq!(left().await, before);
+    place.run(&["status"]).good();
+}
+
+#[tokio::test]
+async fn a_worker_need_not_write_the_installation() {
+    let (mut place, database) = Place::with_events(3).await;
+    let role = format!("worker_{:x}", fastrand::u64(..));
+    place.run(&["init"]).good();
+    place
+        .sql(&format!(
+            "CREATE ROLE {role} LOGIN PASSWORD 'x'; GRANT pg_read_all_stats TO {role}; \
+             GRANT USAGE ON SCHEMA stats, tallymark TO {role}; GRANT SELECT ON events TO {role}; \
+             GRANT SELECT, INSERT, UPDATE, DELETE ON stats.daily, tallymark.slice, \
+             tallymark.progress, tallymark.stage_daily, tallymark.rollup TO {role}; \
+             GRANT SELECT ON tallymark.installation TO {role}"
+        ))
+        .await;
+    let admin = place.source_url.clone();
+    place.source_url = database.url_of(&role);
+    place.target_url.clone_from(&place.source_url);
+    for command in [
+        &["run"][..],
+        &["replay", "daily", "--slice", &day(2).to_string(), "--yes"],
+        &["verify"],
+        &["repair"],
+        &["check"],
+    ] {
+        place.run(command).good();
+    }
+    place.source_url.clone_from(&admin);
+    place.target_url = admin;
+    is_right(&place).await;
+    place.sql(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
+}
+
+#[tokio::test]
+async fn a_further_address_is_recorded_beside_the_old_one() {
+    let (mut place, _database) = computed().await;
+    let old = (place.source_url.clone(), place.target_url.clone());
+    // As after a restart of the server, when nothing shows that both addresses are one server's.
+    execute(&old.1, "UPDATE tallymark.installation SET servers = 'before'").await;
+    let key = [("pk", "daily"), ("sk", "watermark")].map(|(name, value)| {
+        (name.to_owned(), aws_sdk_dynamodb::types::AttributeValue::S(value.to_owned()))
+    });
+    let client = place.dynamo();
+    let update = client.update_item().table_name("tallymark").set_key(Some(key.into()));
+    let before = aws_sdk_dynamodb::types::AttributeValue::S("before".into());
+    let update = update.update_expression("SET servers = :before");
+    update.expression_attribute_values(":before", before).send().await.unwrap();
+    let (_way, by_way) = Cutter::way(&old.0);
+    place.source_url.clone_from(&by_way);
+    place.target_url = by_way;
+    are_refused(&place, &["tallymark moved"]);
+    let moved = place.json(&["moved", "--also", "--yes"]);
+    assert_eq!(moved["rollups"][0]["needs_repair"], false, "{moved}");
+    place.run(&["run"]).good();
+    place.run(&["verify"]).good();
+    (place.source_url, place.target_url) = old;
+    place.run(&["run"]).good();
+    place.run(&["verify"]).good();
+}
+
+#[tokio::test]
+async fn a_copy_becomes_an_installation_of_its_own() {
+    let (mut first, database) = computed().await;
+    let copy = Database::create().await;
+    let name = |url: &str| url.rsplit('/').next().unwrap().to_owned();
+    let (from, to) = (name(&database.url()), name(&copy.url()));
+    let admin = postgres().url("postgres");
+    execute(&admin, &format!("DROP DATABASE {to}")).await;
+    execute(&admin, &format!("CREATE DATABASE {to} TEMPLATE {from}")).await;
+    let mut second = second(&mut first, &copy, &copy).await;
+    // The original's checkpoints are not the copy's to take.
+    are_refused(&second, &["tallymark moved"]);
+    second.run(&["moved", "--copy", "--yes"]).refused(2, &["another [checkpoint] table first"]);
+    second.start_dynamo().await;
+    second.checkpoints().create_table().await.unwrap();
+    let moved = second.json(&["moved", "--copy", "--yes"]);
+    assert_eq!(moved["rollups"][0]["needs_repair"], true, "{moved}");
+    are_refused(&second, &["checkpoint table is empty", "tallymark repair"]);
+    second.run(&["repair"]).good();
+    second.run(&["run"]).good();
+    second.run(&["verify"]).good();
+    first.run(&["run"]).good();
+    first.run(&["verify"]).good();
+    let id = "SELECT installation FROM tallymark.rollup";
+    assert_ne!(lines(&first.target_url, id).await, lines(&second.target_url, id).await);
 }

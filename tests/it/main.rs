@@ -15,6 +15,7 @@ mod contact;
 mod crash;
 mod docs;
 mod due;
+mod dumps;
 mod embedded_postgres;
 mod estimate;
 #[cfg(feature = "lambda")]

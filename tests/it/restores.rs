@@ -12,6 +12,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use tallymark::clock::{Clock as _, Deadline, ManualClock};
 use tallymark::repair::RepairReport;
 use tallymark::report::Outcome;
+use tallymark::tick::Problem;
 
 use crate::support::world::{
     BUDGET, DAILY, EVENTS, Setup, World, clock, daily_expected, dynamo, install_capture,
@@ -115,7 +116,9 @@ impl Restorable {
         let deadline = Deadline::after(&*self.clock, BUDGET);
         let report = world.worker.tick(self.clock.now(), deadline, None).await.unwrap();
         world.worker.close().await;
-        assert!(report.problems.is_empty(), "{report:?}");
+        // What `repair` called unproven is said until it is verified.
+        let is_told = |problem: &Problem| problem.error.contains("is unproven");
+        assert!(report.problems.iter().all(is_told), "{report:?}");
         let is_good = |outcome| matches!(outcome, Outcome::Succeeded | Outcome::Stale);
         assert!(report.slices.iter().all(|slice| is_good(slice.outcome)), "{report:?}");
     }

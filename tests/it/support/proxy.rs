@@ -65,6 +65,32 @@ impl Cutter {
     }
 }
 
+/// One address behind which one server or another answers.
+pub struct Switch {
+    pub port: u16,
+    upstream: Arc<Mutex<u16>>,
+    _listening: Listening,
+}
+
+impl Switch {
+    pub fn to(port: u16) -> Self {
+        let upstream = Arc::new(Mutex::new(port));
+        let shared = Arc::clone(&upstream);
+        let listening = Listening::start(move |client| {
+            let port = *shared.lock().unwrap();
+            let Ok(server) = TcpStream::connect(("127.0.0.1", port)) else { return };
+            let cut = Cut { said: "BEGIN", bytes: 0 };
+            relay(client, server, cut, &Arc::new(AtomicBool::new(false))).unwrap();
+        });
+        Self { port: listening.address.port(), upstream, _listening: listening }
+    }
+
+    /// Further connections reach the server at `port`.
+    pub fn turn(&self, port: u16) {
+        *self.upstream.lock().unwrap() = port;
+    }
+}
+
 fn relay(client: TcpStream, server: TcpStream, cut: Cut, armed: &Arc<AtomicBool>) -> Result<()> {
     let said = Arc::new(AtomicBool::new(false));
     let (mut from, mut to) = (client.try_clone()?, server.try_clone()?);

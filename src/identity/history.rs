@@ -1,0 +1,168 @@
+//! Where a database stands in its history: numbers that only move forward there, and that a restore
+//! moves back or replaces.
+//!
+//! - The cluster's `system_identifier`: another one is another server, behind the same address.
+//! - The database's number in the cluster: another one is a database that was made anew.
+//! - The timeline: a promoted replica or a point-in-time recovery begins a new one.
+//! - The place of the last checkpoint in the write-ahead log: a snapshot goes back to an earlier one.
+//!   It never goes back by a crash, as transaction numbers may.
+
+use std::fmt;
+
+use sqlx::Row as _;
+
+use crate::db::{DbError, Tx};
+
+const DOING: &str = "asking how far the server's history is";
+
+/// What stands for a number that the role may not see.
+const UNSEEN: &str = "-";
+
+/// Where a database stands in its history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct History {
+    database: String,
+    /// `None`: the role may not see it.
+    cluster: Option<Cluster>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Cluster {
+    system: String,
+    timeline: String,
+    checkpoint: u64,
+}
+
+/// How a database stands to what was remembered of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Course {
+    /// The same history, further on or unchanged.
+    Onward,
+    /// A new timeline: a failover, or a recovery to an earlier moment.
+    Forked,
+    /// The database was made anew, or its server's files are those of an earlier moment.
+    Back,
+    /// Another cluster.
+    Other,
+}
+
+impl History {
+    /// Reads what its `Display` writes; `None`: it is of another version.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let parts: Vec<&str> = text.split('/').collect();
+        let [database, system, timeline, checkpoint] = parts[..] else { return None };
+        let cluster = match system {
+            UNSEEN => None,
+            _ => Some(Cluster {
+                system: system.to_owned(),
+                timeline: timeline.to_owned(),
+                checkpoint: checkpoint.parse().ok()?,
+            }),
+        };
+        Some(Self { database: database.to_owned(), cluster })
+    }
+
+    /// How this stands to what was `known` before.
+    #[must_use]
+    pub fn since(&self, known: &Self) -> Course {
+        if let (Some(now), Some(before)) = (&self.cluster, &known.cluster) {
+            if now.system != before.system {
+                return Course::Other;
+            }
+            if now.timeline != before.timeline {
+                return Course::Forked;
+            }
+            if now.checkpoint < before.checkpoint {
+                return Course::Back;
+            }
+        }
+        if self.database == known.database { Course::Onward } else { Course::Back }
+    }
+}
+
+impl History {
+    /// Whether this is to be remembered in place of `known`: another role may see less.
+    #[must_use]
+    pub fn tells_more(&self, known: &Self) -> bool {
+        self != known && (self.cluster.is_some() || self.database != known.database)
+    }
+}
+
+impl fmt::Display for History {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let database = &self.database;
+        match &self.cluster {
+            None => write!(f, "{database}/{UNSEEN}/{UNSEEN}/{UNSEEN}"),
+            Some(Cluster { system, timeline, checkpoint }) => {
+                write!(f, "{database}/{system}/{timeline}/{checkpoint}")
+            }
+        }
+    }
+}
+
+/// Asks the database where it stands; `None`: a replica, which is behind by as much as it likes.
+pub(super) async fn ask(tx: &mut Tx) -> Result<Option<History>, DbError> {
+    let sql = "SELECT (SELECT oid FROM pg_database WHERE datname = current_database())::text \
+               AS database, pg_is_in_recovery() AS is_replica, \
+               has_function_privilege('pg_control_system()', 'EXECUTE') AND \
+               has_function_privilege('pg_control_checkpoint()', 'EXECUTE') AS may_see";
+    let row = tx.row(DOING, sql.to_owned()).await?;
+    let read =
+        || Ok((row.try_get("database")?, row.try_get("is_replica")?, row.try_get("may_see")?));
+    let (database, is_replica, may_see): (String, bool, bool) =
+        read().map_err(|source| tx.error(DOING, source))?;
+    if is_replica {
+        return Ok(None);
+    }
+    let cluster = if may_see { Some(ask_cluster(tx).await?) } else { None };
+    Ok(Some(History { database, cluster }))
+}
+
+async fn ask_cluster(tx: &mut Tx) -> Result<Cluster, DbError> {
+    let sql = "SELECT system_identifier::text AS system, timeline_id::text AS timeline, \
+               (checkpoint_lsn - '0/0')::bigint AS checkpoint \
+               FROM pg_control_system(), pg_control_checkpoint()";
+    let row = tx.row(DOING, sql.to_owned()).await?;
+    let read = || {
+        let checkpoint: i64 = row.try_get("checkpoint")?;
+        Ok(Cluster {
+            system: row.try_get("system")?,
+            timeline: row.try_get("timeline")?,
+            checkpoint: checkpoint.unsigned_abs(),
+        })
+    };
+    read().map_err(|source| tx.error(DOING, source))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn history(text: &str) -> History {
+        let history = History::parse(text).unwrap();
+        assert_eq!(history.to_string(), text);
+        history
+    }
+
+    #[test]
+    fn a_history_goes_on_until_a_restore_moves_it_back_or_replaces_it() {
+        let known = history("16384/7001/1/5000");
+        for (now, course) in [
+            ("16384/7001/1/5000", Course::Onward),
+            ("16384/7001/1/9000", Course::Onward),
+            ("16384/7001/1/4999", Course::Back),
+            ("16399/7001/1/9000", Course::Back),
+            ("16384/7001/2/9000", Course::Forked),
+            ("16384/7001/2/10", Course::Forked),
+            ("16384/7002/1/9000", Course::Other),
+            // What the role may not see says nothing.
+            ("16384/-/-/-", Course::Onward),
+            ("16399/-/-/-", Course::Back),
+        ] {
+            assert_eq!(history(now).since(&known), course, "{now}");
+        }
+        assert_eq!(known.since(&history("16384/-/-/-")), Course::Onward);
+        assert_eq!(History::parse("16384/7001"), None);
+    }
+}

@@ -1,0 +1,388 @@
+//! The table of restores in docs/RUNBOOK.md by real dumps and restores, seen through the commands:
+//! four rollups, one of each `late`, on a source and a target of their own, with a writer beside.
+//! Each row is a world; what `status`, `verify`, `run` and `repair` say is asserted, and that what the
+//! runbook names makes every rollup right.
+//!
+//! `restores.rs` has the same table by contents alone, as a physical restore leaves them.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use serde_json::Value;
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+
+use crate::support::cli::{Ended, Place, day, execute, lines, today};
+use crate::support::{Database, postgres};
+
+const LATES: [(&str, &str); 4] = [
+    ("grace", "\"grace\""),
+    ("clock", "\"clock\""),
+    ("changed", "{ column = \"updated_at\" }\ngrace = \"1 second\""),
+    ("captured", "\"capture\""),
+];
+
+fn rollups() -> String {
+    let rollup = |(name, late): &(&str, &str)| {
+        format!(
+            "[[rollup]]\nname = \"{name}\"\nfrom = \"public.events\"\ntime = \"at\"\nlate = {late}\n\
+             start = \"{}\"\nslice = \"1 day\"\ngroup_by = [\"kind\"]\n\
+             [rollup.measures]\nevents = \"count\"\nrevenue = {{ sum = \"amount\" }}\n",
+            day(3)
+        )
+    };
+    LATES.iter().map(rollup).collect()
+}
+
+type Items = Vec<HashMap<String, AttributeValue>>;
+
+/// What goes back in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Source,
+    Target,
+    Store,
+    /// The checkpoint table is deleted.
+    NoStore,
+    /// The target's database is made anew, empty.
+    NoTarget,
+}
+
+use Part::{NoStore, NoTarget, Source, Store, Target};
+
+struct World {
+    place: Place,
+    source: Database,
+    target: Database,
+    backup: Backup,
+    ends: Arc<AtomicBool>,
+}
+
+/// A database at an earlier moment: a dump, or where there is no `pg_dump`, a copy.
+enum Kept {
+    Dump(PathBuf),
+    Copy(String),
+}
+
+struct Backup {
+    source: Kept,
+    target: Kept,
+    items: Items,
+}
+
+/// One of PostgreSQL's programs, if there is one.
+fn program(name: &str) -> Option<PathBuf> {
+    let places = [postgres().bin().to_owned(), "/usr/lib/postgresql/15/bin".into()];
+    places.into_iter().map(|bin| bin.join(name)).find(|path| path.exists())
+}
+
+fn succeed(command: &mut Command) {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn database_of(url: &str) -> &str {
+    url.rsplit('/').next().unwrap()
+}
+
+async fn admin(sql: &str) {
+    execute(&postgres().url("postgres"), sql).await;
+}
+
+async fn keep(url: &str, file: &Path) -> Kept {
+    if let (Some(dump), Some(_)) = (program("pg_dump"), program("pg_restore")) {
+        succeed(Command::new(dump).args(["-Fc", "-f"]).arg(file).args(["-d", url]));
+        return Kept::Dump(file.to_owned());
+    }
+    println!("there is no pg_dump beside PostgreSQL: copies of databases are restored");
+    let copy = format!("{}_kept", database_of(url));
+    let from = database_of(url);
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = ";
+    admin(&format!("{end} '{from}'")).await;
+    admin(&format!("CREATE DATABASE {copy} TEMPLATE {from}")).await;
+    Kept::Copy(copy)
+}
+
+/// Puts the database of `url` back as it was kept.
+async fn put_back(url: &str, kept: &Kept) {
+    let name = database_of(url);
+    admin(&format!("DROP DATABASE {name} WITH (FORCE)")).await;
+    match kept {
+        Kept::Dump(file) => {
+            admin(&format!("CREATE DATABASE {name}")).await;
+            let restore = program("pg_restore").unwrap();
+            succeed(Command::new(restore).args(["-d", url]).arg(file));
+        }
+        Kept::Copy(copy) => admin(&format!("CREATE DATABASE {name} TEMPLATE {copy}")).await,
+    }
+}
+
+/// An application that goes on writing to the day that has not ended.
+async fn write_on(url: String, ends: Arc<AtomicBool>) {
+    while !ends.load(Ordering::Relaxed) {
+        if let Ok(mut connection) = PgConnection::connect(&url).await {
+            let row = "INSERT INTO events (at, kind, amount) VALUES (now(), 'now', 1)";
+            while !ends.load(Ordering::Relaxed)
+                && sqlx::query(AssertSqlSafe(row)).execute(&mut connection).await.is_ok()
+            {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+impl World {
+    /// Three days, computed; a backup of all; then late rows and a deletion, counted by all four.
+    async fn new() -> Self {
+        let (source, target) = (Database::create().await, Database::create().await);
+        let place = Place::new(&source.url(), &target.url(), &rollups()).await;
+        place.seed(3).await;
+        let changed = "ALTER TABLE events ADD updated_at timestamptz NOT NULL DEFAULT now(); \
+                       ALTER TABLE events ALTER updated_at SET DEFAULT clock_timestamp(); \
+                       CREATE INDEX ON events (updated_at)";
+        place.sql(changed).await;
+        place.run(&["init"]).good();
+        place.run(&["capture", "install"]).good();
+        place.run(&["run"]).good();
+        let ends = Arc::new(AtomicBool::new(false));
+        tokio::spawn(write_on(source.url(), Arc::clone(&ends)));
+        let directory = place.config().parent().unwrap().to_owned();
+        let backup = Backup {
+            source: keep(&source.url(), &directory.join("source.dump")).await,
+            target: keep(&target.url(), &directory.join("target.dump")).await,
+            items: items(&place).await,
+        };
+        let it = Self { place, source, target, backup, ends };
+        it.is_right("before").await;
+        it.change().await;
+        it.is_right("changed").await;
+        it
+    }
+
+    /// Late changes that every rollup counts.
+    async fn change(&self) {
+        let late = format!(
+            "INSERT INTO events (at, kind, amount) VALUES ('{} 10:00Z', 'late', 7); \
+             UPDATE events SET amount = amount + 1, updated_at = clock_timestamp() \
+             WHERE at >= '{}' AND at < '{}'",
+            day(2),
+            day(3),
+            day(2)
+        );
+        self.place.sql(&late).await;
+        for name in ["grace", "clock"] {
+            let from = day(3).to_string();
+            self.place.run(&["replay", name, "--from", &from, "--yes"]).good();
+        }
+        self.settle().await;
+    }
+
+    /// Ticks until every rollup is right; change times are seen once no transaction is older.
+    async fn settle(&self) {
+        for _ in 0..20 {
+            self.place.run(&["run"]);
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            if self.wrong().await.is_empty() {
+                return;
+            }
+        }
+    }
+
+    async fn restore(&mut self, part: Part) {
+        match part {
+            Source => put_back(&self.source.url(), &self.backup.source).await,
+            Target => put_back(&self.target.url(), &self.backup.target).await,
+            NoTarget => {
+                let name = database_of(&self.target.url()).to_owned();
+                admin(&format!("DROP DATABASE {name} WITH (FORCE)")).await;
+                admin(&format!("CREATE DATABASE {name}")).await;
+            }
+            Store => {
+                let client = self.place.dynamo();
+                for item in items(&self.place).await {
+                    let key = item.into_iter().filter(|(name, _)| name == "pk" || name == "sk");
+                    let delete = client.delete_item().table_name("tallymark");
+                    delete.set_key(Some(key.collect())).send().await.unwrap();
+                }
+                for item in &self.backup.items {
+                    let put = client.put_item().table_name("tallymark");
+                    put.set_item(Some(item.clone())).send().await.unwrap();
+                }
+            }
+            NoStore => {
+                let delete = self.place.dynamo().delete_table().table_name("tallymark");
+                delete.send().await.unwrap();
+            }
+        }
+    }
+
+    /// The rollups whose rows are not what the source holds.
+    async fn wrong(&self) -> Vec<&'static str> {
+        let truth = format!(
+            "SELECT date_trunc('day', at, 'UTC') AS bucket, kind, count(*) AS events, \
+             sum(amount) AS revenue FROM events WHERE at < '{}' GROUP BY 1, 2",
+            today()
+        );
+        let truth = lines(&self.source.url(), &truth).await;
+        let mut wrong = Vec::new();
+        for (name, _) in LATES {
+            let rows = format!("SELECT bucket, kind, events, revenue FROM stats.{name}");
+            if lines(&self.target.url(), &rows).await != truth {
+                wrong.push(name);
+            }
+        }
+        wrong
+    }
+
+    async fn is_right(&self, when: &str) {
+        assert_eq!(self.wrong().await, [""; 0], "{when}");
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::Relaxed);
+    }
+}
+
+async fn items(place: &Place) -> Items {
+    let scan = place.dynamo().scan().table_name("tallymark").consistent_read(true);
+    scan.send().await.unwrap().items().to_vec()
+}
+
+/// A row of the table: what goes back, and what the commands then say.
+struct Row {
+    parts: &'static [Part],
+    /// Exit code and words of `verify` and `run` before `repair`.
+    before: (i32, &'static str),
+    /// The rollups that `repair` calls unproven.
+    unproven: &'static [&'static str],
+    /// The rollups that are wrong, if any, until `verify --repair`.
+    wrong: &'static [&'static str],
+}
+
+const ALL: &[&str] = &["grace", "clock", "changed", "captured"];
+const MADE_ANEW: (i32, &str) = (2, "made anew or restored");
+const OLDER: (i32, &str) = (2, "checkpoints are older than its rows");
+const EMPTY: (i32, &str) = (2, "checkpoint table is empty");
+
+fn words(ended: &Ended) -> String {
+    let said = format!("{} {}", ended.out, ended.err);
+    said.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// A command says it to a person and to a program.
+fn says(place: &Place, command: &[&str], (code, word): (i32, &str)) {
+    for json in [&[][..], &["--json"]] {
+        let ended = place.run(&[command, json].concat());
+        assert_eq!(ended.code, Some(code), "{command:?}: {ended:?}");
+        assert!(words(&ended).contains(word), "{command:?}: no `{word}` in {ended:?}");
+    }
+}
+
+/// The rollups of which `status` says that they are unproven.
+fn unproven(document: &Value) -> Vec<&str> {
+    let rollups = document["rollups"].as_array().unwrap().iter();
+    let rollups = rollups.filter(|rollup| !rollup["unproven"].is_null());
+    rollups.map(|rollup| rollup["rollup"].as_str().unwrap()).collect()
+}
+
+async fn plays(row: Row) {
+    let mut world = World::new().await;
+    for part in row.parts {
+        world.restore(*part).await;
+    }
+    let place = &world.place;
+    if row.parts.contains(&NoTarget) || row.parts.contains(&NoStore) {
+        says(place, &["init"], (0, "the target"));
+        says(place, &["status"], (row.before.0, row.before.1));
+    } else {
+        // It connects to no database, and the checkpoints alone look well.
+        says(place, &["status"], (0, "succeeded"));
+    }
+    if row.parts == [Source] {
+        says(place, &["verify"], (1, "differ"));
+    } else {
+        says(place, &["verify"], row.before);
+    }
+    says(place, &["run"], row.before);
+    let code = i32::from(!row.unproven.is_empty());
+    let repair = place.run(&["repair", "--json"]);
+    assert_eq!((repair.code, unproven(&repair.json())), (Some(code), row.unproven.to_vec()));
+    let word = if row.unproven.is_empty() { "marker" } else { "if " };
+    says(place, &["repair"], (code, word));
+    world.settle().await;
+    assert_eq!(world.wrong().await, row.wrong, "{:?}", row.parts);
+    says(place, &["run"], (code, if code == 0 { "" } else { "is unproven" }));
+    assert_eq!(unproven(&place.json(&["status"])), row.unproven);
+    says(place, &["verify", "--repair", "--yes"], (0, "slices"));
+    world.is_right("verified").await;
+    assert_eq!(unproven(&place.json(&["status"])), [""; 0]);
+    says(place, &["run"], (0, ""));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_source_went_back() {
+    let before = (1, "the source was restored or failed over");
+    plays(Row { parts: &[Source], before, unproven: ALL, wrong: ALL }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_target_went_back() {
+    plays(Row { parts: &[Target], before: MADE_ANEW, unproven: &[], wrong: &[] }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_target_was_lost() {
+    plays(Row { parts: &[NoTarget], before: MADE_ANEW, unproven: &[], wrong: &[] }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_checkpoints_went_back() {
+    let unproven = &["changed", "captured"];
+    plays(Row { parts: &[Store], before: OLDER, unproven, wrong: &[] }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_checkpoints_were_lost() {
+    let unproven = &["changed", "captured"];
+    plays(Row { parts: &[NoStore], before: EMPTY, unproven, wrong: &[] }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn source_and_target_went_back() {
+    let parts = &[Source, Target];
+    plays(Row { parts, before: MADE_ANEW, unproven: ALL, wrong: &[] }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn source_and_checkpoints_went_back() {
+    let parts = &[Source, Store];
+    plays(Row { parts, before: OLDER, unproven: ALL, wrong: ALL }).await;
+}
+
+/// Change times are looked through again; marks were taken, and replays are not repeated.
+#[tokio::test(flavor = "multi_thread")]
+async fn target_and_checkpoints_went_back() {
+    let (parts, lost) = (&[Target, Store], &["grace", "clock", "captured"]);
+    plays(Row { parts, before: MADE_ANEW, unproven: lost, wrong: lost }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_target_went_back_and_the_checkpoints_were_lost() {
+    let unproven = &["changed", "captured"];
+    let parts = &[Target, NoStore];
+    plays(Row { parts, before: EMPTY, unproven, wrong: ALL }).await;
+}
+
+/// Nothing shows that it was one moment: it is right, and has to be proven.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_three_went_back_to_one_moment() {
+    let parts = &[Source, Target, Store];
+    plays(Row { parts, before: MADE_ANEW, unproven: ALL, wrong: &[] }).await;
+}
