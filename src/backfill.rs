@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::clock::Deadline;
 use crate::fanout::want::{Want, want};
-use crate::governor::{Governor, Hold, SLOT_WAIT_MAX};
+use crate::governor::{Hold, SLOT_WAIT_MAX};
 use crate::plan::{Standing, View};
 use crate::price::Dollars;
 use crate::report::{Outcome, SliceReport};
@@ -390,7 +390,7 @@ impl Worker {
                 }
                 continue;
             }
-            if let Some(error) = self.starved(rollup, hold.as_ref(), &mut slotless) {
+            if let Some(error) = self.starved(hold.as_ref(), &mut slotless) {
                 return Err(Interrupted::after(report, error));
             }
             if todo.is_empty() || hopeless || out_of_time || report.stopped.is_some() {
@@ -435,15 +435,9 @@ impl Worker {
         true
     }
 
-    /// The error of a batch that has waited for a slot for too long; `since` is when its wait began.
-    fn starved(
-        &self,
-        rollup: &Rollup,
-        hold: Option<&Hold>,
-        since: &mut Option<DateTime<Utc>>,
-    ) -> Option<WorkError> {
-        let lacks_slot = self.governor_of(rollup).is_some_and(Governor::lacks_slot);
-        let Some(hold) = hold.filter(|_| lacks_slot) else {
+    /// The error of a batch that has waited too long for what others hold; `since` is when its wait began.
+    fn starved(&self, hold: Option<&Hold>, since: &mut Option<DateTime<Utc>>) -> Option<WorkError> {
+        let Some(hold) = hold.filter(|hold| hold.is_taken) else {
             *since = None;
             return None;
         };

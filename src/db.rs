@@ -10,12 +10,15 @@ use std::time::Duration;
 use sqlx::AssertSqlSafe;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use tokio::sync::RwLock;
+use tokio::time::error::Elapsed;
 
+use crate::clock::Stopwatch;
 use crate::config::{Address, DatabaseUrl};
 use crate::secret;
 use crate::sql::literal;
 
 mod error;
+mod locks;
 mod once;
 mod pool;
 
@@ -39,8 +42,11 @@ const ANSWER_SLACK: Duration = Duration::from_secs(10);
 /// PostgreSQL counts milliseconds in 31 bits, and the time that a transaction may be idle is more than twice this.
 const STATEMENT_TIMEOUT_MAX: Duration = Duration::from_secs(10 * 24 * 60 * 60);
 
-/// Longest wait for a lock held by somebody else (DDL on the source, another writer's marker).
+/// Longest wait for a lock that another session holds (DDL on the source, another writer's marker).
 const LOCK_TIMEOUT_MAX: Duration = Duration::from_secs(5);
+
+/// ... and the part of a statement's time that it may take.
+const LOCK_SHARE: f64 = 0.75;
 
 /// Which of the two databases; the word stands in errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,7 +163,7 @@ impl Db {
     ) -> Result<Tx, DbError> {
         self.memory.recall()?;
         let begin = begin_sql(access, statement_timeout, label);
-        let begun = self.begin_anew(&begin, statement_timeout).await;
+        let begun = self.begin_anew(access, &begin, statement_timeout).await;
         if let Err(error) = &begun {
             self.memory.keep(error);
         }
@@ -170,9 +176,15 @@ impl Db {
         self.memory.begin()
     }
 
-    async fn begin_anew(&self, begin: &str, statement_timeout: Duration) -> Result<Tx, DbError> {
+    async fn begin_anew(
+        &self,
+        access: Access,
+        begin: &str,
+        statement_timeout: Duration,
+    ) -> Result<Tx, DbError> {
+        let what = (access, begin, statement_timeout);
         let opened = self.opened(None).await?;
-        match self.begin_on(&opened, begin, statement_timeout).await {
+        match self.begin_on(&opened, what).await {
             Err(refused)
                 if refused.kind() == DbErrorKind::Login && self.address.known().is_none() =>
             {
@@ -180,7 +192,7 @@ impl Db {
                 if renewed.url == opened.url {
                     return Err(refused);
                 }
-                self.begin_on(&renewed, begin, statement_timeout).await
+                self.begin_on(&renewed, what).await
             }
             begun => begun,
         }
@@ -189,8 +201,7 @@ impl Db {
     async fn begin_on(
         &self,
         opened: &Opened,
-        begin: &str,
-        statement_timeout: Duration,
+        (access, begin, statement_timeout): (Access, &str, Duration),
     ) -> Result<Tx, DbError> {
         // Within the caller's time, unless the address asks for more: whoever has less must hear why.
         let limit = opened.url.connect_timeout().unwrap_or(CONNECT_TIMEOUT.min(statement_timeout));
@@ -211,7 +222,8 @@ impl Db {
         }
         begun.map_err(refused)?;
         let limit = statement_timeout.saturating_add(ANSWER_SLACK);
-        Ok(Tx { held, side: self.side, limit })
+        let terms = Terms { side: self.side, access, statement_timeout, limit };
+        Ok(Tx { held, terms })
     }
 
     /// The connections; with `refused` those to an address that is not that one any more, if it has changed.
@@ -278,7 +290,9 @@ fn begin_sql(access: Access, statement_timeout: Duration, label: &str) -> String
     let statement_ms = statement_timeout.as_millis().max(1);
     // While one database works, the transaction on the other is idle.
     let idle_ms = 2 * statement_ms + IDLE_SLACK.as_millis();
-    let lock_ms = statement_timeout.min(LOCK_TIMEOUT_MAX).as_millis().max(1);
+    // Before the statement's own limit, which would count as the slice's failure.
+    let lock_timeout = statement_timeout.mul_f64(LOCK_SHARE).min(LOCK_TIMEOUT_MAX);
+    let lock_ms = lock_timeout.as_millis().max(1);
     let mut sql = String::from(match access {
         // A snapshot for each statement, whatever the database's default is: settling relies on it.
         Access::ReadOnly => "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY",
@@ -333,9 +347,29 @@ fn begin_sql(access: Access, statement_timeout: Duration, label: &str) -> String
 #[derive(Debug)]
 pub struct Tx {
     held: Held,
+    terms: Terms,
+}
+
+/// What a transaction was begun for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terms {
     side: Side,
-    /// How long a statement's answer is waited for: longer than the server lets it run.
+    access: Access,
+    /// How long the server lets a statement run.
+    statement_timeout: Duration,
+    /// How long a statement's answer is waited for: longer than that.
     limit: Duration,
+}
+
+impl Terms {
+    /// The error of a statement that ran for `took`. The server has one code for a statement that ran into its limit
+    /// and for one that an operator cancelled; only the limit tells them apart.
+    pub(crate) fn broken_off(self, doing: &str, source: sqlx::Error, took: Duration) -> DbError {
+        let error = DbError::new(self.side, doing, source);
+        // The server's clock may run a little faster than this one.
+        let has_passed = took >= self.statement_timeout.mul_f64(0.99);
+        if has_passed { error } else { error.cancelled_by_another() }
+    }
 }
 
 impl Tx {
@@ -346,25 +380,18 @@ impl Tx {
 
     /// How long a statement's answer is waited for.
     pub(crate) const fn limit(&self) -> Duration {
-        self.limit
+        self.terms.limit
+    }
+
+    /// What it was begun for.
+    pub(crate) const fn terms(&self) -> Terms {
+        self.terms
     }
 
     /// `source`, said to have happened while `doing` something here.
     #[must_use]
     pub fn error(&self, doing: impl Into<String>, source: sqlx::Error) -> DbError {
-        DbError::new(self.side, doing, source)
-    }
-
-    /// The answer to a statement, waited for no longer than a server that works may take.
-    async fn answer<T>(
-        (side, limit): (Side, Duration),
-        doing: &str,
-        answer: impl Future<Output = Result<T, sqlx::Error>>,
-    ) -> Result<T, DbError> {
-        match tokio::time::timeout(limit, answer).await {
-            Ok(answer) => answer.map_err(|source| DbError::new(side, doing, source)),
-            Err(_) => Err(DbError::silent(side, doing, limit)),
-        }
+        DbError::new(self.terms.side, doing, source)
     }
 
     /// Runs one statement, which may not hide a second one, and returns the rows affected.
@@ -372,10 +399,10 @@ impl Tx {
     /// # Errors
     /// The server refuses, or the connection breaks, while `doing` it.
     pub async fn execute(&mut self, doing: &str, sql: String) -> Result<u64, DbError> {
-        let query = sqlx::query(AssertSqlSafe(sql)).persistent(false);
-        let waits = (self.side, self.limit);
-        let done = Self::answer(waits, doing, query.execute(self.connection())).await?;
-        Ok(done.rows_affected())
+        let query = sqlx::query(AssertSqlSafe(sql.clone())).persistent(false);
+        let (limit, watch) = (self.terms.limit, Stopwatch::start());
+        let answer = tokio::time::timeout(limit, query.execute(self.connection())).await;
+        Ok(self.judged((doing, &sql), watch, answer).await?.rows_affected())
     }
 
     /// Runs one statement and returns its only row.
@@ -387,9 +414,10 @@ impl Tx {
         doing: &str,
         sql: String,
     ) -> Result<sqlx::postgres::PgRow, DbError> {
-        let query = sqlx::query(AssertSqlSafe(sql)).persistent(false);
-        let waits = (self.side, self.limit);
-        Self::answer(waits, doing, query.fetch_one(self.connection())).await
+        let query = sqlx::query(AssertSqlSafe(sql.clone())).persistent(false);
+        let (limit, watch) = (self.terms.limit, Stopwatch::start());
+        let answer = tokio::time::timeout(limit, query.fetch_one(self.connection())).await;
+        self.judged((doing, &sql), watch, answer).await
     }
 
     /// Runs one statement and returns its rows, all in memory.
@@ -401,9 +429,30 @@ impl Tx {
         doing: &str,
         sql: String,
     ) -> Result<Vec<sqlx::postgres::PgRow>, DbError> {
-        let query = sqlx::query(AssertSqlSafe(sql)).persistent(false);
-        let waits = (self.side, self.limit);
-        Self::answer(waits, doing, query.fetch_all(self.connection())).await
+        let query = sqlx::query(AssertSqlSafe(sql.clone())).persistent(false);
+        let (limit, watch) = (self.terms.limit, Stopwatch::start());
+        let answer = tokio::time::timeout(limit, query.fetch_all(self.connection())).await;
+        self.judged((doing, &sql), watch, answer).await
+    }
+
+    /// The answer to a statement, which is waited for no longer than a server that works may take.
+    async fn judged<T>(
+        &mut self,
+        (doing, sql): (&str, &str),
+        watch: Stopwatch,
+        answer: Result<Result<T, sqlx::Error>, Elapsed>,
+    ) -> Result<T, DbError> {
+        let source = match answer {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(source)) => source,
+            Err(_) => return Err(DbError::silent(self.terms.side, doing, self.terms.limit)),
+        };
+        let error = self.terms.broken_off(doing, source, watch.elapsed());
+        if !error.is_locked() {
+            return Err(error);
+        }
+        let waited = locks::holders(&mut self.held, self.terms.access, sql).await;
+        Err(waited.map_or(error.clone(), |waited| error.held_by(&waited)))
     }
 
     /// Commits.
@@ -424,8 +473,9 @@ impl Tx {
     }
 
     async fn end(mut self, doing: &str, sql: &'static str) -> Result<(), DbError> {
-        let waits = (self.side, self.limit);
-        Self::answer(waits, doing, self.held.simple(sql)).await?;
+        let (limit, watch) = (self.terms.limit, Stopwatch::start());
+        let answer = tokio::time::timeout(limit, self.held.simple(sql)).await;
+        self.judged((doing, sql), watch, answer).await?;
         self.held.give_back();
         Ok(())
     }

@@ -24,7 +24,12 @@ impl Worker {
     ) -> Result<Result<Option<f64>, Hold>, WorkError> {
         let now = self.clock.now();
         if self.interrupt.is_raised() {
-            return Ok(Err(Hold { reason: REASON.to_owned(), until: now, is_over: true }));
+            return Ok(Err(Hold {
+                reason: REASON.to_owned(),
+                until: now,
+                is_over: true,
+                is_taken: false,
+            }));
         }
         let governor = self.governor_of(rollup);
         if let Some(hold) = governor.and_then(|it| it.closed(now, backfill.is_some())) {
@@ -36,7 +41,7 @@ impl Worker {
             && begun <= at
         {
             let reason = format!("cancelled at {}", rfc3339(at));
-            return Ok(Err(Hold { reason, until: now, is_over: true }));
+            return Ok(Err(Hold { reason, until: now, is_over: true, is_taken: false }));
         }
         if let Some(pause) = control.paused(name, backfill.is_some(), now) {
             let why = match &*pause.reason {
@@ -45,7 +50,7 @@ impl Worker {
             };
             let reason = format!("paused since {}{why}", rfc3339(pause.at));
             let until = pause.until.map_or(now + POLL, |until| until.min(now + POLL));
-            return Ok(Err(Hold { reason, until, is_over: false }));
+            return Ok(Err(Hold { reason, until, is_over: false, is_taken: false }));
         }
         Ok(Ok(control.nice_ratio(name, backfill.is_some())))
     }

@@ -14,7 +14,7 @@ use crate::checkpoint::{
 };
 use crate::clock::{Deadline, Stopwatch};
 use crate::db::{Access, DbError, DbErrorKind};
-use crate::governor::{Governor, Hold};
+use crate::governor::{self, Governor, Hold};
 use crate::interrupt::{GRACE, REASON};
 use crate::report::{Outcome, SliceReport};
 use crate::rollup::Rollup;
@@ -78,6 +78,8 @@ enum Stop {
     Refused { reason: String, is_alarm: bool },
     /// A server is out of reach: nobody's failure.
     Unreachable(DbError),
+    /// A table is locked: nobody's failure, and no other slice fares better.
+    Locked(DbError),
 }
 
 impl Stop {
@@ -111,6 +113,7 @@ impl From<DbError> for Stop {
     fn from(error: DbError) -> Self {
         match error.kind() {
             DbErrorKind::Unreachable | DbErrorKind::Login => Self::Unreachable(error),
+            DbErrorKind::Contended if error.is_table_locked() => Self::Locked(error),
             DbErrorKind::Contended | DbErrorKind::Unclear => Self::yields(error.to_string()),
             DbErrorKind::Cancelled
             | DbErrorKind::Denied
@@ -337,7 +340,7 @@ impl Work<'_> {
         };
         match done {
             // Its cancellation is no failure of the slice.
-            Err(Stop::Fail { .. } | Stop::Yield(_) | Stop::Unreachable(_))
+            Err(Stop::Fail { .. } | Stop::Yield(_) | Stop::Unreachable(_) | Stop::Locked(_))
                 if interrupt.is_raised() =>
             {
                 Err(self.interrupted())
@@ -349,7 +352,7 @@ impl Work<'_> {
     /// Gives up the turn, because all work is to end.
     fn interrupted(&self) -> Stop {
         let (reason, until) = (REASON.to_owned(), self.worker.clock.now());
-        Stop::Hold(Hold { reason, until, is_over: true })
+        Stop::Hold(Hold { reason, until, is_over: true, is_taken: false })
     }
 
     /// Makes sure that no row of the slice can appear unseen any more, and says how that is known;
@@ -556,6 +559,13 @@ impl Work<'_> {
                 let (reason, retry_at) = (hold.reason.clone(), Some(hold.until));
                 report.hold = Some(hold);
                 let turn = Yield { reason, retry_at, ..Yield::default() };
+                self.give_back(&mut report, turn, now).await
+            }
+            Err(Stop::Locked(error)) => {
+                let (reason, until) = (error.to_string(), now + governor::RETRY);
+                let turn = Yield { reason, retry_at: Some(until), ..Yield::default() };
+                let reason = turn.reason.clone();
+                report.hold = Some(Hold { reason, until, is_over: false, is_taken: true });
                 self.give_back(&mut report, turn, now).await
             }
             Err(Stop::Fail { error, retryable }) => {

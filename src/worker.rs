@@ -85,7 +85,7 @@ pub enum WorkError {
     /// The source cannot bear it now.
     #[error("the source is busy: {0}")]
     Busy(String),
-    /// The source's slots were held for too long by somebody else; the text says by whom.
+    /// Another session has held the source's slots, or a table, for too long; the text says which.
     #[error(
         "{0}, for {minutes} minutes; end that transaction, or wait for its end, and run the command again",
         minutes = SLOT_WAIT_MAX.as_secs() / 60

@@ -1,5 +1,7 @@
 //! Taking the lease on a slice.
 
+use std::sync::OnceLock;
+
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::dynamodb::Checkpoints;
@@ -133,7 +135,7 @@ impl Checkpoints {
             return Err(ClaimRefused::NoTimeLeft.into());
         }
         // Of its own for each call: a retried Lambda invocation keeps its request's ID.
-        let owner = format!("{:032x}", fastrand::u128(..));
+        let owner = format!("{:032x}@{}", fastrand::u128(..), process());
         self.claim_as(&owner, request).await
     }
 
@@ -197,6 +199,23 @@ impl Checkpoints {
             .set(UNFINISHED, text(request.rollup))
             .remove(&["retry_at", "finished_at"])
     }
+}
+
+/// This process, for those who wait for its lease: `pid 4711 on worker-1`, or the log stream of a function's instance.
+fn process() -> &'static str {
+    /// A token is written with every slice.
+    const CHARACTERS_MAX: usize = 80;
+    static PROCESS: OnceLock<String> = OnceLock::new();
+    PROCESS.get_or_init(|| {
+        let words = match std::env::var("AWS_LAMBDA_LOG_STREAM_NAME") {
+            Ok(stream) => format!("log stream {stream}"),
+            Err(_) => match std::fs::read_to_string("/proc/sys/kernel/hostname") {
+                Ok(host) => format!("pid {} on {}", std::process::id(), host.trim()),
+                Err(_) => format!("pid {}", std::process::id()),
+            },
+        };
+        words.chars().take(CHARACTERS_MAX).collect()
+    })
 }
 
 fn contended(request: &Claim<'_>) -> ClaimError {

@@ -242,7 +242,7 @@ impl fmt::Display for LostLease {
             return f.write_str("the checkpoint is gone; run `tallymark repair`");
         };
         let Found { state, attempt, held_by, until } = found;
-        let holder = held_by.as_deref().map_or("nobody", short);
+        let holder = held_by.as_deref().map_or_else(|| "nobody".to_owned(), short);
         match (state, until) {
             (State::Running, Some(until)) => {
                 write!(f, "attempt {attempt} held by {holder} until {}", instant(*until))
@@ -300,9 +300,11 @@ pub enum ClaimError {
     Checkpoint(#[from] CheckpointError),
 }
 
-/// The first digits of an owner's token: enough to tell two workers apart.
-fn short(owner: &str) -> &str {
-    owner.get(..8).unwrap_or(owner)
+/// The first digits of an owner's token, enough to tell two workers apart, and the process that made it.
+fn short(owner: &str) -> String {
+    let (token, process) = owner.split_once('@').unwrap_or((owner, ""));
+    let token = token.get(..8).unwrap_or(token);
+    if process.is_empty() { token.to_owned() } else { format!("{token} ({process})") }
 }
 
 fn instant(at: DateTime<Utc>) -> String {

@@ -101,6 +101,7 @@ impl Command {
                     return follow(global, &worker, rollup, &backfill.id).await;
                 }
                 let progress = worker.progress(rollup, &backfill).await?;
+                let backfill = worker.as_it_stands(rollup, backfill).await?;
                 let document = json!({ "backfill": backfill, "progress": progress });
                 global.print(&document, || text(&backfill, &progress));
                 Ok(())
@@ -128,7 +129,9 @@ async fn list(global: &Global, worker: &Worker, only: Option<&str>) -> Result<()
     let mut backfills = Vec::new();
     for rollup in rollups(worker, only)? {
         let found = worker.checkpoints.backfills(&rollup.name).await.map_err(WorkError::from)?;
-        backfills.extend(found);
+        for backfill in found {
+            backfills.push(worker.as_it_stands(rollup, backfill).await?);
+        }
     }
     backfills.sort_by_key(|backfill| std::cmp::Reverse(backfill.started_at));
     global.print(&json!({ "backfills": backfills }), || {
@@ -166,7 +169,7 @@ fn text(backfill: &Backfill, progress: &Progress) -> String {
             backfill.rollup,
             range(backfill),
             ui::instant(backfill.started_at),
-            if progress.is_through() { "all its slices are done" } else { backfill.state.word() }
+            backfill.state.word()
         ),
         format!(
             "  {} of {} slices done ({percent} %), {} rows read",
@@ -215,6 +218,7 @@ pub(super) async fn follow(
         // A tick finds out a minute later that nothing is left to do.
         if !backfill.state.is_active() || progress.is_through() {
             bar.finish();
+            let backfill = worker.as_it_stands(rollup, backfill).await?;
             let document = json!({ "backfill": backfill, "progress": progress });
             global.print(&document, || text(&backfill, &progress));
             return ended(&backfill, &progress);

@@ -79,6 +79,10 @@ impl Status {
             Some(id) => worker.checkpoints.backfill(&rollup.name, id).await?,
             None => None,
         };
+        let backfill = match backfill {
+            Some(backfill) => Some(worker.as_it_stands(rollup, backfill).await?),
+            None => None,
+        };
         // The calendar shows the newest lines, which may begin before the watermark.
         let line = Line::of(rollup);
         let lines = u32::try_from(self.lines).unwrap_or(u32::MAX).clamp(1, 1000);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use sqlx::postgres::PgDatabaseError;
 
 use super::Side;
+use super::locks::Waited;
 use crate::text::cut;
 
 /// What kind of trouble a database reported, as far as the caller would act differently.
@@ -40,6 +41,17 @@ pub struct DbError {
     text: String,
     hint: Option<String>,
     kind: DbErrorKind,
+    lock: Lock,
+}
+
+/// What a statement waited for in vain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lock {
+    None,
+    /// A lock, as of a row.
+    Some,
+    /// A lock of a whole table.
+    Table,
 }
 
 impl DbError {
@@ -47,13 +59,46 @@ impl DbError {
     pub(crate) fn new(side: Side, doing: impl Into<String>, source: sqlx::Error) -> Self {
         // Not the server's DETAIL, which may quote rows.
         let hint = refusal(&source).and_then(|error| Some(one_line(error.hint()?)));
-        Self { side, doing: doing.into(), text: text(&source), hint, kind: kind(&source) }
+        let lock = match refusal(&source).is_some_and(|error| error.code() == "55P03") {
+            true => Lock::Some,
+            false => Lock::None,
+        };
+        Self { side, doing: doing.into(), text: text(&source), hint, kind: kind(&source), lock }
     }
 
     /// The server has not answered for `limit`, which is longer than it lets a statement run.
     pub(crate) fn silent(side: Side, doing: &str, limit: Duration) -> Self {
         let text = format!("no answer within {:.1} s", limit.as_secs_f64());
-        Self { side, doing: doing.to_owned(), text, hint: None, kind: DbErrorKind::Unreachable }
+        let (doing, kind) = (doing.to_owned(), DbErrorKind::Unreachable);
+        Self { side, doing, text, hint: None, kind, lock: Lock::None }
+    }
+
+    /// The same with who holds what was waited for.
+    pub(super) fn held_by(self, waited: &Waited) -> Self {
+        let text = format!("{}; {}", self.text, one_line(&waited.words));
+        let lock = if waited.is_table { Lock::Table } else { self.lock };
+        Self { text, lock, ..self }
+    }
+
+    /// The same of a statement whose limit had not passed: an operator cancelled it, which says nothing about
+    /// the data.
+    pub(super) fn cancelled_by_another(self) -> Self {
+        match self.kind {
+            DbErrorKind::Cancelled => Self { kind: DbErrorKind::Unclear, ..self },
+            _ => self,
+        }
+    }
+
+    /// Whether a lock was not free in time.
+    #[must_use]
+    pub fn is_locked(&self) -> bool {
+        self.lock != Lock::None
+    }
+
+    /// Whether the lock is one of a whole table, which keeps every other slice waiting, too.
+    #[must_use]
+    pub fn is_table_locked(&self) -> bool {
+        self.lock == Lock::Table
     }
 
     /// The same of a transaction that could not begin: no data has been read yet. What the session itself limits, such

@@ -122,7 +122,7 @@ mod tests {
     #[test]
     fn what_is_paused_or_comes_too_often_is_left_to_the_tick() {
         let now = DateTime::UNIX_EPOCH;
-        let hold = Hold { reason: "paused".into(), until: now, is_over: false };
+        let hold = Hold { reason: "paused".into(), until: now, is_over: false, is_taken: false };
         let paused = SliceReport { hold: Some(hold), ..report(Outcome::Yielded, Some(now)) };
         assert_eq!(of_slice(&paused, 1, now), Fate::Over);
         let yielded = report(Outcome::Yielded, None);

@@ -270,14 +270,30 @@ impl Worker {
         rollup: &Rollup,
         backfill: &mut Backfill,
     ) -> Result<bool, WorkError> {
-        if backfill.state != BackfillState::Running
-            || !self.progress(rollup, backfill).await?.is_through()
-        {
+        let seen = self.as_it_stands(rollup, backfill.clone()).await?;
+        if backfill.state != BackfillState::Running || seen.state != BackfillState::Done {
             return Ok(false);
         }
-        backfill.state = BackfillState::Done;
-        backfill.finished_at = Some(self.clock.now());
+        *backfill = seen;
         Ok(self.checkpoints.write_backfill(backfill).await?)
+    }
+
+    /// `backfill` as its slices stand: done as soon as none is left, which a tick writes down later. Writes nothing.
+    ///
+    /// # Errors
+    /// DynamoDB cannot be asked.
+    pub async fn as_it_stands(
+        &self,
+        rollup: &Rollup,
+        mut backfill: Backfill,
+    ) -> Result<Backfill, WorkError> {
+        if backfill.state == BackfillState::Running
+            && self.progress(rollup, &backfill).await?.is_through()
+        {
+            backfill.state = BackfillState::Done;
+            backfill.finished_at = Some(self.clock.now());
+        }
+        Ok(backfill)
     }
 
     /// Ends the backfills of `rollup` that are under way; returns the one that was fanned out, if there was one.

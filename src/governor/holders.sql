@@ -2,7 +2,8 @@
 -- their transactions began it sees only as a member of pg_read_all_stats. An advisory lock of two keys is in pg_locks
 -- as classid and objid, with objsubid 2; that of a prepared transaction has no pid.
 SELECT CASE
-           WHEN l.pid IS NULL THEN 'a prepared transaction (SELECT * FROM pg_prepared_xacts)'
+           WHEN l.pid IS NULL THEN 'the prepared transaction '
+                || coalesce(quote_literal(p.gid), '(SELECT * FROM pg_prepared_xacts)')
            ELSE 'pid ' || l.pid::text || ' (role ' || coalesce(a.usename::text, 'unknown')
                 || coalesce(', ' || left(nullif(a.application_name, ''), 80), '') || ')'
                 || coalesce(to_char(a.xact_start AT TIME ZONE 'UTC',
@@ -10,6 +11,9 @@ SELECT CASE
        END AS who
 FROM pg_locks l
 LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+LEFT JOIN pg_locks x ON l.pid IS NULL AND x.pid IS NULL AND x.locktype = 'transactionid'
+    AND x.virtualtransaction = l.virtualtransaction
+LEFT JOIN pg_prepared_xacts p ON p.transaction = x.transactionid
 WHERE l.locktype = 'advisory' AND l.granted AND l.classid::bigint = {class} AND l.objsubid = 2
   AND l.objid::bigint < {slots}
   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())

@@ -147,6 +147,8 @@ pub struct Hold {
     pub until: DateTime<Utc>,
     /// Whether it will never go on: the backfill was cancelled.
     pub is_over: bool,
+    /// Whether others hold what it needs, a slot or a table: they are not waited for without end.
+    pub is_taken: bool,
 }
 
 /// The governor of one source, in one process.
@@ -195,7 +197,8 @@ impl Governor {
     /// Whether the hours forbid work at `now`, of a backfill or not.
     #[must_use]
     pub fn closed(&self, now: DateTime<Utc>, is_backfill: bool) -> Option<Hold> {
-        let hold = |reason: String, until| Some(Hold { reason, until, is_over: false });
+        let (is_over, is_taken) = (false, false);
+        let hold = |reason: String, until| Some(Hold { reason, until, is_over, is_taken });
         if let Some(quiet) = self.settings.quiet_hours.filter(|hours| hours.contain(now)) {
             return hold(format!("quiet_hours {quiet}"), quiet.next_change(now));
         }
@@ -230,12 +233,6 @@ impl Governor {
     pub fn rest_left(&self) -> Duration {
         let left = |(watch, rest): &(Stopwatch, Duration)| rest.saturating_sub(watch.elapsed());
         self.state().rests.iter().map(left).min().unwrap_or_default()
-    }
-
-    /// Whether a slot was asked for, and refused, since the last one was taken.
-    #[must_use]
-    pub fn lacks_slot(&self) -> bool {
-        !self.state().slot_waited.is_zero()
     }
 
     /// The naps of the next chunk's statement, by `nice_ratio` in place of the configured one if a person

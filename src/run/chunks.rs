@@ -141,6 +141,7 @@ impl<'w> Chunks<'w> {
         let work = self.work;
         let wait = work.governor().map_or(Duration::ZERO, |it| it.wait(self.refusals, &refusal));
         self.refusals += 1;
+        let is_taken = refusal.is_slot;
         if !refusal.is_critical && work.time_left() > wait + needed + RESERVE {
             work.worker.sleep(wait).await;
             return Ok(());
@@ -150,7 +151,7 @@ impl<'w> Chunks<'w> {
             _ => format!("{}; goes on at {:?}", refusal.reason, self.progress.cursor),
         };
         let until = work.worker.clock.now() + governor::RETRY;
-        Err(Stop::Hold(Hold { reason, until, is_over: false }))
+        Err(Stop::Hold(Hold { reason, until, is_over: false, is_taken }))
     }
 
     /// Replaces the slice by one statement, or stages one chunk of it.

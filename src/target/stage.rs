@@ -300,8 +300,9 @@ async fn copy_all(
         timestamptz(slice.start())
     );
     let into = format!("COPY {stage} ({}) FROM STDIN", stage_columns(shape).join(", "));
-    let reading = |error| DbError::new(Side::Source, "reading a chunk", error);
-    let staging = |error| DbError::new(Side::Target, "staging a chunk", error);
+    let (watch, terms) = (Stopwatch::start(), (reader.terms(), target.terms()));
+    let reading = |error| terms.0.broken_off("reading a chunk", error, watch.elapsed());
+    let staging = |error| terms.1.broken_off("staging a chunk", error, watch.elapsed());
     let connection: &mut PgConnection = reader.connection();
     let mut stream = connection.copy_out_raw(&out).await.map_err(reading)?;
     let mut sink = target.connection().copy_in_raw(&into).await.map_err(staging)?;

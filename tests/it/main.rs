@@ -33,6 +33,7 @@ mod interrupt;
 mod kill;
 #[cfg(feature = "lambda")]
 mod lambda;
+mod locks;
 #[cfg(feature = "lambda")]
 mod loud;
 mod mutations;
@@ -48,6 +49,7 @@ mod rollup;
 mod scrub;
 #[cfg(feature = "lambda")]
 mod secrets;
+mod settings;
 mod shapes;
 mod soak;
 mod sources;

@@ -166,7 +166,7 @@ async fn check_names_who_holds_the_only_slot() {
 }
 
 /// What a role or a database may set, each as it would hurt most.
-const SETTINGS: [&str; 34] = [
+pub(crate) const SETTINGS: [&str; 34] = [
     "synchronous_commit = off",
     "standard_conforming_strings = off",
     "array_nulls = off",

@@ -1,0 +1,80 @@
+//! Who holds what a statement has waited for in vain. PostgreSQL's own error names neither the table nor the holder.
+
+use std::time::Duration;
+
+use sqlx::Row as _;
+
+use super::Access;
+use super::pool::Held;
+use crate::sql::literal;
+
+/// The answer is a convenience: an error without it is better than a late one.
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Modes that keep even readers away.
+const AGAINST_READERS: &str = "{AccessExclusiveLock}";
+
+/// Modes that keep those away who write rows.
+const AGAINST_WRITERS: &str = "{ShareLock,ShareRowExclusiveLock,ExclusiveLock,AccessExclusiveLock}";
+
+/// Every mode keeps a change of the table itself away.
+const AGAINST_CHANGES: &str = "{AccessShareLock,RowShareLock,RowExclusiveLock,\
+    ShareUpdateExclusiveLock,ShareLock,ShareRowExclusiveLock,ExclusiveLock,AccessExclusiveLock}";
+
+/// What a statement waited for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Waited {
+    /// By whom it is held, in words.
+    pub words: String,
+    /// Whether a whole table is: then no other statement on it fares better.
+    pub is_table: bool,
+}
+
+/// Asks who holds what `statement` waited for; ends its transaction first, which the server has given up.
+/// `None`: it is free by now, or the server does not say.
+pub(super) async fn holders(held: &mut Held, access: Access, statement: &str) -> Option<Waited> {
+    let change = ["ALTER ", "CREATE ", "DROP ", "LOCK ", "TRUNCATE ", "COMMENT "];
+    let strong = match access {
+        Access::ReadOnly => AGAINST_READERS,
+        Access::ReadWrite if change.iter().any(|it| statement.starts_with(it)) => AGAINST_CHANGES,
+        Access::ReadWrite => AGAINST_WRITERS,
+    };
+    let sql = format!(
+        include_str!("locks.sql"),
+        strong = literal(strong),
+        statement = literal(statement),
+        rows = access == Access::ReadWrite,
+    );
+    let asked = async {
+        held.simple("ROLLBACK").await?;
+        let query = sqlx::query(sqlx::AssertSqlSafe(sql)).persistent(false);
+        query.fetch_all(held.connection()).await
+    };
+    let rows = match tokio::time::timeout(TIMEOUT, asked).await {
+        Ok(Ok(rows)) => rows,
+        Ok(Err(error)) => {
+            tracing::info!(error = %error, "who holds a lock cannot be told");
+            return None;
+        }
+        Err(_) => return None,
+    };
+    let is_table = rows.iter().any(|row| row.try_get("is_strong").unwrap_or(false));
+    let words: Vec<String> = rows.iter().filter_map(|row| in_words(row).ok()).collect();
+    (!words.is_empty()).then(|| Waited { words: words.join(", and "), is_table })
+}
+
+/// `public.events is locked by pid 4711 (role app, psql) since 2026-02-10T00:00:00Z`
+fn in_words(row: &sqlx::postgres::PgRow) -> Result<String, sqlx::Error> {
+    let (relation, who): (String, String) = (row.try_get("relation")?, row.try_get("who")?);
+    let (is_strong, granted): (bool, bool) = (row.try_get("is_strong")?, row.try_get("granted")?);
+    Ok(match (is_strong, granted) {
+        (true, true) => format!("{relation} is locked by {who}"),
+        (true, false) => {
+            let behind: Option<String> = row.try_get("behind")?;
+            let behind = behind.filter(|pids| !pids.is_empty());
+            let behind = behind.map_or_else(String::new, |pids| format!(", behind pid {pids}"));
+            format!("{relation} is waited for by {who}{behind}")
+        }
+        (false, _) => format!("rows of {relation} may be locked by {who}"),
+    })
+}
