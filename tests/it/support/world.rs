@@ -25,7 +25,7 @@ use super::Database;
 use super::pooler::pooled;
 
 /// Longest time for one slice, unless the test is about budgets.
-pub const BUDGET: Duration = Duration::from_secs(30);
+pub const BUDGET: Duration = Duration::from_secs(120);
 
 /// What follows `[source]` for a user who sets nothing: one slot, rests of 30 times the work, naps.
 pub const DEFAULTS: &str = "# as it comes";
