@@ -71,8 +71,8 @@ pub async fn plan(
         statements.extend(indexes::new_indexes(tx, &table, shape).await?);
     } else {
         claim_registry(tx, target, rollup, &table).await?;
-        statements.extend(alter_rollup(rollup, &table, &wanted, &found)?);
         statements.extend(keeps_rows(tx, rollup, &table, Persistence::Logged).await?);
+        statements.extend(alter_rollup(rollup, &table, &wanted, &found)?);
         let indexes = indexes::rollup_indexes(tx, target, rollup, shape).await?;
         if let Some(name) = indexes.stranger {
             return Err(DdlError::Incompatible {
@@ -118,11 +118,12 @@ async fn keeps_rows(
     table: &str,
     wanted: Persistence,
 ) -> Result<Vec<String>, DdlError> {
-    ready::keeps_rows(tx, table, wanted).await?.map_err(|problem| DdlError::Incompatible {
-        rollup: rollup.name.clone(),
-        table: table.to_owned(),
-        problem,
-    })
+    let kept = ready::keeps_rows(tx, table, wanted).await?;
+    kept.map_err(|problem| incompatible(rollup, table, problem))
+}
+
+fn incompatible(rollup: &Rollup, table: &str, problem: String) -> DdlError {
+    DdlError::Incompatible { rollup: rollup.name.clone(), table: table.to_owned(), problem }
 }
 
 /// The functions of the unique indexes: name, types of the arguments, statement.
@@ -176,12 +177,12 @@ async fn schemas(tx: &mut Tx, target: &Target, rollup: &Rollup) -> Result<Vec<St
     }
     let by_slice = &["rollup", "slice_start"][..];
     let (logged, unlogged) = (Persistence::Logged, Persistence::Unlogged);
-    for (table, sql, key, persistence) in [
-        ("tallymark.slice", include_str!("slice.sql"), by_slice, logged),
+    for (table, sql, key, newest, persistence) in [
+        ("tallymark.slice", include_str!("slice.sql"), by_slice, "attempt", logged),
         // With a stage that a crash empties, progress that outlives it would skip what was lost.
-        ("tallymark.progress", include_str!("progress_table.sql"), by_slice, unlogged),
-        ("tallymark.rollup", include_str!("registry.sql"), &["rollup"], logged),
-        ("tallymark.installation", include_str!("installation.sql"), &[], logged),
+        ("tallymark.progress", include_str!("progress_table.sql"), by_slice, "attempt", unlogged),
+        ("tallymark.rollup", include_str!("registry.sql"), &["rollup"], "generation", logged),
+        ("tallymark.installation", include_str!("installation.sql"), &["id"], "created_at", logged),
     ] {
         match existing(tx, table).await? {
             None => statements.push(sql.trim().to_owned()),
@@ -192,9 +193,8 @@ async fn schemas(tx: &mut Tx, target: &Target, rollup: &Rollup) -> Result<Vec<St
                 }
                 statements.extend(added);
                 statements.extend(keeps_rows(tx, rollup, table, persistence).await?);
-                if !key.is_empty() {
-                    statements.extend(indexes::shared_key(tx, table, key).await?);
-                }
+                let key = indexes::shared_key(tx, table, key, newest).await?;
+                statements.extend(key.map_err(|problem| incompatible(rollup, table, problem))?);
             }
         }
     }

@@ -186,17 +186,50 @@ async fn unique_indexes(
         .map_err(|source| tx.error(doing, source))
 }
 
-/// The statement that makes the key of one of the tables that all rollups share, where it has none.
+/// The statement that makes the key of one of the tables that all rollups share, where it has none; or why
+/// it cannot be made. Of the rows of one key, the one with the greatest `newest` is to stay.
 pub(super) async fn shared_key(
     tx: &mut Tx,
     table: &str,
     key: &[&str],
-) -> Result<Option<String>, DbError> {
+    newest: &str,
+) -> Result<Result<Option<String>, String>, DbError> {
     let names: Vec<String> = key.iter().map(|name| (*name).to_owned()).collect();
     let indexes = unique_indexes(tx, table, &names).await?;
-    let has_it = indexes.iter().any(|index| index.is_whole && index.keys == index.names);
-    let names: Vec<String> = names.iter().map(|name| ident(name)).collect();
-    Ok((!has_it).then(|| format!("CREATE UNIQUE INDEX ON {table} ({})", names.join(", "))))
+    if indexes.iter().any(|index| index.is_whole && index.keys == index.names) {
+        return Ok(Ok(None));
+    }
+    let keys = names.iter().map(|name| ident(name)).collect::<Vec<_>>().join(", ");
+    if let Some(problem) = doubled(tx, table, &keys, Some(newest)).await? {
+        return Ok(Err(format!("{problem}; then run `tallymark init` and `tallymark repair`")));
+    }
+    Ok(Ok(Some(format!("CREATE UNIQUE INDEX ON {table} ({keys})"))))
+}
+
+/// Which of `keys` stand in a table more than once, and the statement that deletes all rows but one of
+/// each: the one with the greatest `newest`, or any.
+async fn doubled(
+    tx: &mut Tx,
+    table: &str,
+    keys: &str,
+    newest: Option<&str>,
+) -> Result<Option<String>, DbError> {
+    const DOING: &str = "looking for doubled keys";
+    let sql = format!(
+        "SELECT row_to_json(__k)::text, count(*) OVER () FROM (SELECT {keys} FROM {table} \
+         GROUP BY {keys} HAVING count(*) > 1) __k LIMIT 1"
+    );
+    let rows = tx.rows(DOING, sql).await?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let read = || Ok((row.try_get(0)?, row.try_get(1)?));
+    let (key, count): (String, i64) = read().map_err(|source| tx.error(DOING, source))?;
+    let order = newest.map_or_else(String::new, |by| format!(" ORDER BY {by} DESC NULLS LAST"));
+    Ok(Some(format!(
+        "has lost its unique index, and {count} of its keys stand in it more than once, such as {key}; \
+         delete all but one row of each: DELETE FROM {table} WHERE ctid IN (SELECT ctid FROM \
+         (SELECT ctid, row_number() OVER (PARTITION BY {keys}{order}) AS n FROM {table}) doubled WHERE \
+         n > 1)"
+    )))
 }
 
 /// What the indexes of a rollup table that exists still need.
@@ -280,7 +313,6 @@ pub async fn refuse_doubled(
     rollup: &Rollup,
     shape: &Shape,
 ) -> Result<(), DdlError> {
-    const DOING: &str = "looking for doubled keys";
     let table = target.table(rollup);
     if found(tx, &table).await?.is_empty()
         || rollup_indexes(tx, target, rollup, shape).await?.statements.is_empty()
@@ -288,23 +320,13 @@ pub async fn refuse_doubled(
         return Ok(());
     }
     let keys = columns(shape)[..=shape.dimensions.len()].join(", ");
-    let sql = format!(
-        "SELECT row_to_json(__k)::text, count(*) OVER () FROM (SELECT {keys} FROM {table} \
-         GROUP BY {keys} HAVING count(*) > 1) __k LIMIT 1"
-    );
-    let rows = tx.rows(DOING, sql).await?;
-    let Some(row) = rows.first() else { return Ok(()) };
-    let read = || Ok((row.try_get(0)?, row.try_get(1)?));
-    let (key, count): (String, i64) = read().map_err(|source| tx.error(DOING, source))?;
+    let Some(problem) = doubled(tx, &table, &keys, None).await? else { return Ok(()) };
+    let name = &rollup.name;
     Err(DdlError::Incompatible {
-        rollup: rollup.name.clone(),
-        table: table.clone(),
+        rollup: name.clone(),
+        table,
         problem: format!(
-            "has lost its unique index, and {count} of its keys stand in it more than once, such \
-             as {key}; delete all but one row of each: DELETE FROM {table} WHERE ctid IN (SELECT ctid FROM \
-             (SELECT ctid, row_number() OVER (PARTITION BY {keys}) AS n FROM {table}) doubled WHERE \
-             n > 1); then run `tallymark init` and `tallymark verify {} --repair`",
-            rollup.name
+            "{problem}; then run `tallymark init` and `tallymark verify {name} --repair`"
         ),
     })
 }
