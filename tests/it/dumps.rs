@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -385,4 +385,45 @@ async fn the_target_went_back_and_the_checkpoints_were_lost() {
 async fn all_three_went_back_to_one_moment() {
     let parts = &[Source, Target, Store];
     plays(Row { parts, before: MADE_ANEW, unproven: ALL, wrong: &[] }).await;
+}
+
+/// Ticks and replays under way go on with the new table, or end with an error: whatever they leave,
+/// `repair` names each rollup that only a comparison can tell, and the comparison makes it right.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_table_made_anew_in_the_middle_of_ticks_is_told_and_mended() {
+    let mut world = World::new().await;
+    let again = format!(
+        "INSERT INTO events (at, kind, amount) SELECT at + interval '1 second', 'again', 1 \
+         FROM events WHERE at < '{}'",
+        today()
+    );
+    world.place.sql(&again).await;
+    let from = day(3).to_string();
+    let commands: [&[&str]; 3] = [
+        &["run"],
+        &["replay", "grace", "--from", &from, "--yes"],
+        &["replay", "clock", "--from", &from, "--yes"],
+    ];
+    let mut under_way = Vec::new();
+    for command in commands {
+        let mut command = world.place.command(command);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        under_way.push(command.spawn().unwrap());
+    }
+    world.restore(NoStore).await;
+    world.place.run(&["init"]).good();
+    for mut command in under_way {
+        command.wait().unwrap();
+    }
+    let repair = world.place.run(&["repair", "--json"]).json();
+    world.settle().await;
+    for wrong in world.wrong().await {
+        let rollups = repair["rollups"].as_array().unwrap();
+        let said = rollups.iter().find(|rollup| rollup["rollup"] == wrong).unwrap();
+        let is_said = !said["unproven"].is_null() || !said["reminder"].is_null();
+        assert!(is_said, "{wrong}: {repair}");
+    }
+    says(&world.place, &["verify", "--repair", "--yes"], (0, "slices"));
+    world.is_right("verified").await;
+    assert_eq!(unproven(&world.place.json(&["status"])), [""; 0]);
 }

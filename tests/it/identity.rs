@@ -9,6 +9,8 @@ use tallymark::embedded::postgres::{Binaries, EmbeddedPostgres, Options};
 
 use crate::support::cli::{Place, daily, day, execute, lines};
 use crate::support::proxy::{Cutter, Switch};
+#[cfg(feature = "lambda")]
+use crate::support::runtime_api::Function;
 use crate::support::{Database, cache, options, postgres, server_directory};
 
 const ROLLUP: &str = "SELECT bucket, kind, events, revenue FROM stats.daily";
@@ -441,4 +443,60 @@ async fn a_copy_becomes_an_installation_of_its_own() {
     first.run(&["verify"]).good();
     let id = "SELECT installation FROM tallymark.rollup";
     assert_ne!(lines(&first.target_url, id).await, lines(&second.target_url, id).await);
+}
+
+#[tokio::test]
+async fn several_files_keep_their_rollups_in_one_target_and_one_checkpoint_table() {
+    let (mut first, database) = computed().await;
+    let second = second(&mut first, &database, &database).await;
+    second.configure(&daily(3).replace("\"daily\"", "\"other\""));
+    second.run(&["init"]).good();
+    for place in [&second, &first, &second] {
+        place.run(&["run"]).good();
+        place.run(&["verify"]).good();
+        place.run(&["check"]).good();
+    }
+    let ids = "SELECT count(DISTINCT id) FROM tallymark.installation";
+    assert_eq!(lines(&first.target_url, ids).await, ["(1)"]);
+    let keepers = "SELECT count(DISTINCT installation), count(*) FROM tallymark.rollup";
+    assert_eq!(lines(&first.target_url, keepers).await, ["(1,2)"]);
+}
+
+/// Whatever the event asks for, fanned out or not, nothing of the other installation is touched.
+#[cfg(feature = "lambda")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_function_on_the_checkpoints_of_another_installation_is_refused() {
+    let (mut first, _database) = computed().await;
+    let other = Database::create().await;
+    let mut second = second(&mut first, &other, &other).await;
+    second.seed(3).await;
+    let statements = second.json(&["init", "--dry-run"])["statements"].clone();
+    for statement in statements.as_array().unwrap() {
+        execute(&second.target_url, statement.as_str().unwrap()).await;
+    }
+    let (config, endpoint) = (second.config().display().to_string(), second.endpoint().clone());
+    let mut function = Function::start(&[
+        ("TALLYMARK_CONFIG", &config),
+        ("SOURCE_DATABASE_URL", &second.source_url.clone()),
+        ("TARGET_DATABASE_URL", &second.target_url.clone()),
+        ("AWS_ENDPOINT_URL_DYNAMODB", &endpoint),
+        ("AWS_REGION", "us-east-1"),
+        ("AWS_ACCESS_KEY_ID", "test"),
+        ("AWS_SECRET_ACCESS_KEY", "test"),
+    ]);
+    let (start, from) = (day(2).to_string(), day(3).to_string());
+    for event in [
+        serde_json::json!({ "trigger": "schedule", "time": "2026-02-10T00:00:00Z" }),
+        serde_json::json!({ "trigger": "slice", "rollup": "daily", "start": start }),
+        serde_json::json!({ "trigger": "backfill", "rollup": "daily", "from": from }),
+    ] {
+        let answer = function.invoke(&event);
+        let (kind, message) = answer.error();
+        assert!(message.contains("belong to another installation"), "{event}: {kind}: {message}");
+        assert!(message.contains("tallymark moved"), "{event}: {kind}: {message}");
+    }
+    function.stop();
+    assert!(lines(&second.target_url, "TABLE stats.daily").await.is_empty());
+    first.run(&["run"]).good();
+    is_right(&first).await;
 }
