@@ -13,6 +13,7 @@ mod consumers;
 mod contact;
 #[cfg(all(feature = "faults", feature = "lambda"))]
 mod crash;
+mod defaults;
 mod docs;
 mod due;
 mod dumps;

@@ -118,6 +118,15 @@ impl Place {
         fs::write(self.config(), text).unwrap();
     }
 
+    /// The configuration of a user who sets nothing but what must be set.
+    pub fn configure_plain(&self, rollups: &str) {
+        let text = format!(
+            "[source]\nurl = {{ env = \"SOURCE_DATABASE_URL\" }}\n\
+             [target]\nurl = {{ env = \"TARGET_DATABASE_URL\" }}\n{rollups}"
+        );
+        fs::write(self.config(), text).unwrap();
+    }
+
     pub fn config(&self) -> PathBuf {
         self.directory.path().join("tallymark.toml")
     }
