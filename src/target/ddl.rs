@@ -62,9 +62,12 @@ pub async fn plan(
     rollup: &Rollup,
     shape: &Shape,
 ) -> Result<Vec<String>, DdlError> {
-    let mut statements = schemas(tx, target, rollup).await?;
     let table = target.table(rollup);
     let wanted = rollup_columns(shape);
+    if let Some(problem) = too_wide(&wanted, stage_wanted(shape).len()) {
+        return Err(incompatible(rollup, &table, problem));
+    }
+    let mut statements = schemas(tx, target, rollup).await?;
     let found = ready::found(tx, &table).await?;
     if found.is_empty() {
         statements.extend(create_rollup(target, rollup, &wanted));
@@ -109,6 +112,40 @@ pub async fn plan(
         statements.extend(persists);
     }
     Ok(statements)
+}
+
+/// Why PostgreSQL would not make a table of these columns, or its stage, or not store a row of it.
+fn too_wide(wanted: &[Wanted], stage_columns: usize) -> Option<String> {
+    // MaxHeapAttributeNumber and MaxHeapTupleSize of pages of 8 kB.
+    const COLUMNS_MAX: usize = 1_600;
+    const BYTES_MAX: usize = 8_160;
+    let columns = wanted.len().max(stage_columns);
+    if columns > COLUMNS_MAX {
+        return Some(format!(
+            "would need {columns} columns, with its stage, and PostgreSQL takes {COLUMNS_MAX}; make two \
+             rollups of it"
+        ));
+    }
+    // Values of any other type have a byte at least, or are moved out of the row.
+    let width = |column: &Wanted| match column.sql_type.as_str() {
+        "bigint"
+        | "double precision"
+        | "timestamp with time zone"
+        | "timestamp without time zone"
+        | "time without time zone" => 8,
+        "integer" | "real" | "date" => 4,
+        "uuid" | "interval" => 16,
+        "smallint" => 2,
+        _ => 1,
+    };
+    let header = (23 + columns.div_ceil(8)).next_multiple_of(8);
+    let bytes = header + wanted.iter().map(width).sum::<usize>();
+    (bytes > BYTES_MAX).then(|| {
+        format!(
+            "would have rows of {bytes} bytes or more, and PostgreSQL stores {BYTES_MAX} in a page; make \
+             two rollups of it"
+        )
+    })
 }
 
 /// As [`ready::keeps_rows`], and a refusal is an error of `rollup`.

@@ -399,6 +399,19 @@ async fn what_is_missing_on_a_table_is_told_before_anything_is_claimed_and_made_
 }
 
 #[tokio::test]
+async fn a_rollup_that_no_table_could_hold_is_refused_before_anything_is_made() {
+    let world = World::bare(EVENTS, Setup::default()).await;
+    for (measures, words) in [(1_600, "PostgreSQL takes 1600"), (1_050, "PostgreSQL stores 8160")] {
+        let more: String = (0..measures).map(|n| format!("m{n} = \"count\"\n")).collect();
+        let wide = world.redefined(&(DAILY.to_owned() + &more));
+        let error = wide.init().await.unwrap_err().to_string();
+        assert!(error.contains(words) && error.contains("make two rollups"), "{error}");
+        let schemas = "SELECT count(*) FROM pg_namespace WHERE nspname IN ('stats', 'tallymark')";
+        assert_eq!(world.target_value(schemas).await, "0");
+    }
+}
+
+#[tokio::test]
 async fn no_advice_ever_drops_a_dimension() {
     let world = computed().await;
     let without = DAILY.replace("\"kind\", ", "");
