@@ -59,6 +59,11 @@ impl Findings {
         self.0.push(Finding { grade, subject: subject.into(), finding: finding.into(), severity });
     }
 
+    /// Whether a step of `init` is still to do for `subject`.
+    fn has_to_do(&self, subject: &str) -> bool {
+        self.0.iter().any(|it| it.grade == Grade::ToDo && it.subject == subject)
+    }
+
     fn trouble(&mut self, subject: &str, error: &WorkError) {
         let hint = error.hint().map_or_else(String::new, |hint| format!("; hint: {hint}"));
         let error_text = error.to_string();
@@ -476,6 +481,8 @@ async fn late(
             }
             match standing.problem {
                 None => (Grade::Good, "late = \"capture\": every late change is marked".into()),
+                // Before `init` it is one more step, and nothing is wrong yet.
+                Some(problem) if findings.has_to_do(subject) => (Grade::ToDo, problem),
                 Some(problem) => (Grade::Bad, problem),
             }
         }

@@ -461,7 +461,9 @@ fn text(verified: &Verified) -> String {
     }
     let all = ui::counted(verified.slices, "slice");
     lines.push(match (verified.slices, verified.drifted.len()) {
-        (0, _) if verified.pending.is_empty() => "nothing to verify yet".into(),
+        (0, _) if verified.pending.is_empty() && verified.broken.is_empty() => {
+            "nothing to verify yet".into()
+        }
         (0, _) => "nothing was compared".into(),
         (_, 0) if !verified.outside.is_empty() || !verified.broken.is_empty() => {
             format!("{all} compared with the source, 0 differences in them")

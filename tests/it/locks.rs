@@ -111,6 +111,9 @@ async fn check_names_who_locks_a_table() {
     let words = check.out.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(words.contains("public.events is locked by pid "), "{words}");
     assert_eq!(check.code, Some(1), "{check:?}");
+    let verify = place.run(&["verify"]);
+    assert!(verify.out.contains("nothing was compared"), "{verify:?}");
+    assert_eq!(verify.code, Some(1), "{verify:?}");
     holder.close().await.unwrap();
 }
 
