@@ -672,7 +672,7 @@ const CHECKPOINTS_LOST: &str = "its checkpoint table is empty while the target h
 
 fn must_repair(rollup: &Rollup, reason: &str) -> WorkError {
     WorkError::Stranger(format!(
-        "rollup `{}`: {reason}; what its checkpoints say does not hold until `tallymark repair` has run",
+        "rollup `{}`: {reason}; run `tallymark repair`, as its checkpoints cannot be trusted before",
         rollup.name
     ))
 }
