@@ -101,32 +101,45 @@ impl Worker {
         Ok(())
     }
 
-    /// Ends the consumer of a rollup that is dropped, or renames that of one that is called `new`. A
-    /// source that cannot be asked keeps the old one, which is told: marks go on waiting for it.
-    pub(crate) async fn dismiss(&self, rollup: &str, new: Option<&str>) -> Result<(), WorkError> {
-        let Some(kept) = self.checkpoints.consumer(new.unwrap_or(rollup)).await? else {
-            return Ok(());
+    /// Ends the consumer of a rollup that is dropped. The store may have been lost since it registered: so
+    /// whatever carries the names of `installation` and `rollup` ends too. A source that cannot be asked
+    /// keeps them, which is told: marks go on waiting.
+    pub(crate) async fn dismiss(&self, rollup: &str, installation: &str) -> Result<(), WorkError> {
+        let kept = self.checkpoints.consumer(rollup).await?.map(|kept| kept.id);
+        let ended = async {
+            let mut tx = self.source.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, "capture").await?;
+            if consumers::are_kept(&mut tx).await? {
+                let named = consumers::named(&mut tx, installation, rollup).await?;
+                for id in named.into_iter().chain(kept) {
+                    consumers::forget(&mut tx, id).await?;
+                }
+            }
+            tx.commit().await
         };
-        if let Err(error) = self.dismiss_on_source(kept.id, new).await {
-            let id = kept.id;
-            let remedy = match new {
-                Some(_) => "its next tick renames it there".to_owned(),
-                None => format!("run `tallymark capture forget {id}` later"),
-            };
-            warn!("the source still knows rollup `{rollup}` as consumer {id} ({error}); {remedy}");
+        if let Err(error) = ended.await {
+            warn!(
+                "the source may still keep marks for rollup `{rollup}` ({error}); `tallymark capture \
+                 status` shows it, `capture forget` ends it"
+            );
         }
         Ok(())
     }
 
-    async fn dismiss_on_source(&self, id: i64, new: Option<&str>) -> Result<(), DbError> {
-        let mut tx = self.source.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, "capture").await?;
-        if consumers::are_kept(&mut tx).await? {
-            match new {
-                Some(new) => consumers::rename(&mut tx, id, new).await?,
-                None => consumers::forget(&mut tx, id).await?,
+    /// Gives the consumer of a rollup that was renamed its name `new`. A source that cannot be asked learns
+    /// it from the next tick.
+    pub(crate) async fn rename_consumer(&self, new: &str) -> Result<(), WorkError> {
+        let Some(kept) = self.checkpoints.consumer(new).await? else { return Ok(()) };
+        let renamed = async {
+            let mut tx = self.source.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, "capture").await?;
+            if consumers::are_kept(&mut tx).await? {
+                consumers::rename(&mut tx, kept.id, new).await?;
             }
+            tx.commit().await
+        };
+        if let Err(error) = renamed.await {
+            warn!("the source learns the name `{new}` from the next tick: {error}");
         }
-        tx.commit().await
+        Ok(())
     }
 
     /// The consumers of some rollups, of which the source knows `all`; those that it does not know, or

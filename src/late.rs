@@ -109,18 +109,21 @@ impl Worker {
         }
     }
 
-    /// The consumers that the source knows of; none if it keeps no marks.
+    /// The consumers that the source knows of; none if it keeps no marks. What came and went with
+    /// partitions is marked first.
     async fn known_consumers(
         &self,
         capture: &Capture,
         label: &str,
     ) -> Result<Vec<consumers::Consumer>, WorkError> {
-        let mut tx = self.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, label).await?;
-        let known = match capture.standing(&mut tx).await?.key {
-            Some(key) => consumers::all(&mut tx, &key).await?,
+        let mut tx = self.source.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, label).await?;
+        let standing = capture.standing(&mut tx).await?;
+        let known = match &standing.key {
+            Some(key) => consumers::all(&mut tx, key).await?,
             None => Vec::new(),
         };
-        tx.rollback().await?;
+        capture.mark_partitions(&mut tx, &standing).await?;
+        tx.commit().await?;
         Ok(known)
     }
 

@@ -80,7 +80,7 @@ impl Worker {
         let items = self.checkpoints.items(old).await?;
         self.checkpoints.copy_items(&items, new).await?;
         self.checkpoints.delete_items(&items).await?;
-        self.dismiss(old, Some(new)).await
+        self.rename_consumer(new).await
     }
 
     /// Drops tables, markers and checkpoints of `rollup`.
@@ -89,7 +89,8 @@ impl Worker {
     /// A worker holds one of its slices; something else needs its table; a server refuses.
     pub async fn drop_rollup(&self, rollup: &str) -> Result<(), WorkError> {
         self.idle_items(rollup).await?;
-        self.dismiss(rollup, None).await?;
+        let installation = self.keeper(rollup).await?;
+        self.dismiss(rollup, &installation).await?;
         let mut tx = self.target.db.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, rollup).await?;
         if has_registry(&mut tx).await? {
             let table = registered(&mut tx, rollup).await?.0;
@@ -101,6 +102,22 @@ impl Worker {
         let items = self.checkpoints.items(rollup).await?;
         self.checkpoints.delete_items(&items).await?;
         Ok(())
+    }
+
+    /// The installation that keeps `rollup`; empty if none does.
+    async fn keeper(&self, rollup: &str) -> Result<String, WorkError> {
+        const DOING: &str = "reading the registry";
+        let mut tx = self.target.db.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, rollup).await?;
+        if !has_registry(&mut tx).await? {
+            return Ok(String::new());
+        }
+        let name = literal(rollup);
+        let sql = format!("SELECT installation FROM tallymark.rollup WHERE rollup = {name}");
+        let rows = tx.rows(DOING, sql).await?;
+        let found = rows.first().map(|row| row.try_get::<Option<String>, _>(0)).transpose();
+        let found = found.map_err(|source| tx.error(DOING, source))?;
+        tx.rollback().await?;
+        Ok(found.flatten().unwrap_or_default())
     }
 
     /// The items of `rollup`, on none of which anybody works.

@@ -206,6 +206,40 @@ impl Axis {
         (hour(self.first_instant(&column)), hour(self.last_instant(&column)))
     }
 
+    /// The hours since 1970 that a partition may hold whose constraint is the expression `bounds`, as a
+    /// JSON array of the first and the last; NULL if this column is not what it is cut by.
+    #[must_use]
+    pub fn hours_within(&self, bounds: &str) -> String {
+        let column = ident(&self.column);
+        let (sql_type, step) = match self.reading {
+            Reading::Instant => ("timestamptz", "interval '1 microsecond'"),
+            Reading::Local(_) => ("timestamp", "interval '1 microsecond'"),
+            Reading::Day(_) => ("date", "1"),
+            Reading::Epoch(_) => ("bigint", "1"),
+        };
+        // `(created_at >= '2026-01-01'::date)`, or with a bare number.
+        let value = |operator: &str| {
+            let begin = format!("'(' || quote_ident({}) || ' {operator} '", literal(&self.column));
+            let rest = format!("split_part(split_part({bounds}, {begin}, 2), ')', 1)");
+            let place = format!("CASE WHEN {rest} LIKE '''%' THEN 2 ELSE 1 END");
+            format!("nullif(split_part({rest}, '''', {place}), '')::{sql_type}")
+        };
+        let of = |hour: String, value: String, open: &str| {
+            format!(
+                "(SELECT CASE WHEN {column} IS NULL THEN {open} ELSE {hour} END FROM (SELECT \
+                 {value} AS {column}) bound)"
+            )
+        };
+        let (first, last) = self.hours();
+        let (low, high) = (value(">="), value("<"));
+        let from = of(first, low.clone(), "-1000000000");
+        let until = of(last, format!("{high} - {step}"), "1000000000");
+        format!(
+            "CASE WHEN {low} IS NOT NULL OR {high} IS NOT NULL THEN jsonb_build_array({from}, {until}) \
+             END"
+        )
+    }
+
     /// The seconds since 1970 of the time of `row` (`NEW`, `OLD`): expressions of the first and, for
     /// a day, the last. They are fast, and safe where the session's `search_path` is anybody's:
     /// every name in them has its schema. Whatever the column holds, they are no error.

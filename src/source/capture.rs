@@ -51,6 +51,10 @@ pub struct Standing {
     pub key: Option<String>,
     /// What keeps the capture from being whole, with the remedy; `None`: nothing.
     pub problem: Option<String>,
+    /// Whether it has partitions.
+    pub is_partitioned: bool,
+    /// The axes of all who count it, as [`axis_key`] names them.
+    axes: Vec<String>,
 }
 
 impl Standing {
@@ -72,7 +76,7 @@ struct Relation {
     function: Option<String>,
     description: Option<String>,
     has_marks: bool,
-    /// Whether there is a table of those who take marks.
+    /// Whether there are the tables of those who take marks, and of partitions.
     has_consumers: bool,
     /// Whether the function that its triggers call finds the one that marks.
     has_mark_function: bool,
@@ -113,7 +117,39 @@ impl Capture {
     fn judge(&self, relations: &[Relation]) -> Standing {
         let root = relations.first().filter(|root| root.has_marks && root.has_consumers);
         let key = root.and_then(|root| root.function.clone());
-        Standing { problem: self.problem(relations), key }
+        let described = root.and_then(|root| root.description.as_deref());
+        let made_for = described.and_then(|text| serde_json::from_str::<Purpose>(text).ok());
+        let axes = made_for.map(|it| it.axes.into_keys().collect()).unwrap_or_default();
+        let is_partitioned = relations.first().is_some_and(|root| root.kind == "p");
+        Standing { problem: self.problem(relations), key, is_partitioned, axes }
+    }
+
+    /// Marks what came and went with partitions since the last look.
+    ///
+    /// # Errors
+    /// The server refuses or cannot be reached.
+    pub async fn mark_partitions(&self, tx: &mut Tx, standing: &Standing) -> Result<(), DbError> {
+        let Some(key) = standing.key.as_ref().filter(|_| standing.is_partitioned) else {
+            return Ok(());
+        };
+        let sql = self.partitions(key, &standing.axes);
+        tx.execute("looking at the partitions", sql).await.map(drop)
+    }
+
+    /// The statement that does so for these axes.
+    fn partitions(&self, key: &str, axes: &[String]) -> String {
+        let hours = self.axes.iter().map(|axis| {
+            format!("{}::text, {}", literal(&axis_key(axis)), axis.hours_within("bounds.text"))
+        });
+        let hours: Vec<String> = hours.collect();
+        let axes: Vec<String> = axes.iter().map(|axis| literal(axis)).collect();
+        format!(
+            include_str!("partitions.sql"),
+            relation = literal(&table(&self.table)),
+            capture = literal(key),
+            hours = format!("jsonb_build_object({})", hours.join(", ")),
+            axes = axes.join(", ")
+        )
     }
 
     fn problem(&self, relations: &[Relation]) -> Option<String> {
@@ -210,9 +246,14 @@ impl Capture {
             }
         }
         for relation in &relations {
-            for name in relation.wanted() {
+            for (name, _) in TRIGGERS {
                 sql.push(format!("ALTER TABLE {} ENABLE ALWAYS TRIGGER {name}", relation.name));
             }
+        }
+        let root = &relations[0];
+        if root.kind == "p" && (root.function.is_none() || !root.has_consumers) {
+            // From here on each change of them is looked for; what is there now is what is read.
+            sql.push(self.partitions(&name, &[]));
         }
         sql.extend(grants(reader));
         Ok(Ok(sql))
@@ -261,6 +302,7 @@ impl Capture {
                 sql.push(format!("DELETE FROM tallymark.mark WHERE capture = {name}"));
                 if root.has_consumers {
                     sql.push(format!("DELETE FROM tallymark.consumer WHERE capture = {name}"));
+                    sql.push(format!("DELETE FROM tallymark.partition WHERE capture = {name}"));
                 }
             }
         }
@@ -304,9 +346,15 @@ impl Relation {
         matches!(self.kind.as_str(), "r" | "p")
     }
 
-    /// The triggers that must be on it.
+    /// The triggers that must be on it. PostgreSQL gives a new partition those for rows; that it was
+    /// emptied shows in its file ([`Capture::mark_partitions`]).
     fn wanted(&self) -> impl Iterator<Item = &'static str> {
-        TRIGGERS.into_iter().map(|(name, _)| name)
+        let is_partition = self.is_partition;
+        let wanted = TRIGGERS.into_iter().filter(move |(_, fires)| match fires {
+            Fires::Row { .. } => true,
+            Fires::Truncate => !is_partition,
+        });
+        wanted.map(|(name, _)| name)
     }
 
     /// The triggers that are made on it: a partition has those for rows from its parent.
@@ -324,9 +372,9 @@ fn grants(reader: &str) -> Vec<String> {
     let reader = ident(reader);
     vec![
         format!("GRANT USAGE ON SCHEMA tallymark TO {reader}"),
-        format!("GRANT SELECT, UPDATE, DELETE ON tallymark.mark TO {reader}"),
         format!(
-            "GRANT SELECT, INSERT, UPDATE, DELETE ON tallymark.consumer, tallymark.taken TO {reader}"
+            "GRANT SELECT, INSERT, UPDATE, DELETE ON tallymark.mark, tallymark.consumer, \
+             tallymark.taken, tallymark.partition TO {reader}"
         ),
     ]
 }
@@ -337,10 +385,9 @@ async fn is_granted(tx: &mut Tx, reader: &str) -> Result<bool, DbError> {
     let role = literal(reader);
     let sql = format!(
         "SELECT has_schema_privilege({role}, 'tallymark', 'USAGE') AND NOT EXISTS (SELECT FROM \
-         unnest(ARRAY['mark', 'consumer', 'taken']) t, unnest(ARRAY['SELECT', 'UPDATE', 'DELETE']) p \
-         WHERE NOT has_table_privilege({role}, 'tallymark.' || t, p)) AND \
-         has_table_privilege({role}, 'tallymark.consumer', 'INSERT') AND \
-         has_table_privilege({role}, 'tallymark.taken', 'INSERT')"
+         unnest(ARRAY['mark', 'consumer', 'taken', 'partition']) t, \
+         unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) p \
+         WHERE NOT has_table_privilege({role}, 'tallymark.' || t, p))"
     );
     tx.row(DOING, sql).await?.try_get(0).map_err(|source| tx.error(DOING, source))
 }
@@ -386,8 +433,11 @@ async fn shared(
     }
     sql.push(include_str!("consumer.sql").trim().to_owned());
     sql.push(include_str!("taken.sql").trim().to_owned());
+    sql.push(include_str!("partition.sql").trim().to_owned());
     sql.push(
-        "REVOKE ALL ON tallymark.mark, tallymark.consumer, tallymark.taken FROM PUBLIC".to_owned(),
+        "REVOKE ALL ON tallymark.mark, tallymark.consumer, tallymark.taken, tallymark.partition \
+         FROM PUBLIC"
+            .to_owned(),
     );
     Ok(Ok(sql))
 }

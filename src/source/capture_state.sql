@@ -19,7 +19,7 @@ SELECT c.oid::bigint AS oid,
        EXISTS (SELECT FROM pg_class m WHERE m.relnamespace = to_regnamespace('tallymark')
                AND m.relname = 'mark') AS has_marks,
        EXISTS (SELECT FROM pg_class m WHERE m.relnamespace = to_regnamespace('tallymark')
-               AND m.relname = 'taken') AS has_consumers,
+               AND m.relname = 'partition') AS has_consumers,
        EXISTS (SELECT FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
                JOIN pg_proc m ON m.pronamespace = p.pronamespace AND m.proname = p.proname || '_mark'
                WHERE t.tgrelid = c.oid AND p.pronamespace = to_regnamespace('tallymark'))

@@ -133,6 +133,22 @@ pub async fn rename(tx: &mut Tx, id: i64, rollup: &str) -> Result<(), DbError> {
     tx.execute("renaming a consumer", sql).await.map(drop)
 }
 
+/// The numbers of the consumers of this name.
+///
+/// # Errors
+/// The server refuses or cannot be reached.
+pub async fn named(tx: &mut Tx, installation: &str, rollup: &str) -> Result<Vec<i64>, DbError> {
+    const DOING: &str = "looking for a consumer";
+    let sql = format!(
+        "SELECT id FROM tallymark.consumer WHERE installation = {} AND rollup = {} ORDER BY id",
+        literal(installation),
+        literal(rollup)
+    );
+    let rows = tx.rows(DOING, sql).await?;
+    let ids = rows.iter().map(|row| row.try_get("id")).collect::<Result<_, sqlx::Error>>();
+    ids.map_err(|source| tx.error(DOING, source))
+}
+
 /// Whether there is a table of consumers.
 ///
 /// # Errors

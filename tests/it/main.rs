@@ -40,6 +40,7 @@ mod loud;
 mod mutations;
 mod origins;
 mod outage;
+mod partitions;
 mod plan_guard;
 mod pooler;
 mod recut;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 /// What a statement begins with, and its name.
-const STATEMENTS: [(&str, &str); 54] = [
+const STATEMENTS: [(&str, &str); 55] = [
     ("connect", "connect"),
     ("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY", "begin to read"),
     ("BEGIN ISOLATION LEVEL READ COMMITTED;", "begin to write"),
@@ -49,6 +49,7 @@ const STATEMENTS: [(&str, &str); 54] = [
     ("SELECT cursor, rows_read", "progress"),
     ("-- A table with its partitions", "triggers"),
     ("-- The marks of a capture", "marks"),
+    ("-- What has become of a table's partitions", "partitions"),
     ("SELECT rollup = ", "known consumer"),
     ("-- The consumers of a capture", "consumers"),
     ("WITH gone AS (DELETE FROM tallymark.consumer", "replace a consumer"),
