@@ -335,3 +335,25 @@ fn in_words(row: &sqlx::postgres::PgRow) -> Result<String, sqlx::Error> {
 fn iso(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::AutoSi, true)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_horizon_taken_before_a_slice_was_readable_does_not_serve_it() {
+        let at = |second| DateTime::from_timestamp(second, 0).unwrap();
+        let horizons = Horizons::default();
+        horizons.keep(Look { at: at(100), open: None, since: Stopwatch::start() });
+        let serves = |readable, now| horizons.serving(at(readable), at(now)).is_some();
+        assert!(serves(99, 200) && serves(100, 100));
+        // Who wrote between the horizon and the slice's end and grace may still be writing.
+        assert!(!serves(101, 200));
+        assert!(!serves(99, 99), "the clock was set back");
+        // One that is still waited for does not take the place of a newer one that is passed.
+        horizons.keep(Look { at: at(50), open: Some(7), since: Stopwatch::start() });
+        assert!(serves(99, 200));
+        horizons.forget();
+        assert!(!serves(99, 200));
+    }
+}
