@@ -33,16 +33,18 @@ async fn world(sql: &str, now: &str) -> World {
 /// Ticks without an alarm until nothing is due; the rows are right then. How many slices ran.
 async fn settled(world: &World, until: &str) -> usize {
     let mut ran = 0;
-    loop {
+    for ticks in 0.. {
         let report = tick(world).await;
         assert!(report.problems.is_empty(), "{report:?}");
         if report.slices.is_empty() && report.left == 0 {
             break;
         }
+        assert!(ticks < 40, "{report:?}");
         let is_done = |slice: &&SliceReport| slice.outcome == Outcome::Succeeded;
         ran += report.slices.iter().filter(is_done).count();
     }
-    world.assert_rows(&daily_expected(until)).await;
+    let expected = daily_expected(until).replace(">= '2026", ">= '2025");
+    world.assert_rows(&expected).await;
     assert_eq!(marks(world).await, "");
     ran
 }
@@ -65,29 +67,29 @@ fn cut(name: &str, from: u32, to: u32) -> String {
 async fn a_year_of_daily_partitions_made_after_install_is_exact_without_an_alarm() {
     let sql =
         format!("{TABLE} PARTITION BY RANGE (created_at); CREATE INDEX ON events (created_at)");
-    // Slices of months, or the test would take minutes.
-    let rollups = captured().replace("slice = \"1 day\"", "slice = \"1 month\"");
-    let clock = Arc::new(clock("2027-01-01T12:00:00Z"));
-    let setup = Setup { rollups: &rollups, clock, ..Setup::default() };
+    let rollups = captured().replace("2026-01-01", "2025-01-01");
+    let clock = Arc::new(clock("2026-01-01T12:00:00Z"));
+    // At the settings of a user who sets nothing.
+    let setup = Setup { rollups: &rollups, clock, source: DEFAULTS, ..Setup::default() };
     let world = World::new(&sql, setup).await;
     install_capture(&world.worker).await;
-    assert_eq!(settled(&world, "2027-01-01").await, 0);
+    assert_eq!(settled(&world, "2026-01-01").await, 0);
     world
         .sql(
             "DO $$ BEGIN FOR d IN 0..364 LOOP EXECUTE format('CREATE TABLE day_%s PARTITION OF events FOR \
-             VALUES FROM (%L) TO (%L)', d, timestamptz '2026-01-01Z' + d * interval '1 day', timestamptz \
-             '2026-01-01Z' + (d + 1) * interval '1 day'); END LOOP; END $$",
+             VALUES FROM (%L) TO (%L)', d, timestamptz '2025-01-01Z' + d * interval '1 day', timestamptz \
+             '2025-01-01Z' + (d + 1) * interval '1 day'); END LOOP; END $$",
         )
         .await;
-    assert_eq!(settled(&world, "2027-01-01").await, 0, "no row came with them");
-    let insert = "INSERT INTO events (created_at, kind) SELECT timestamptz '2026-01-01T05:00Z' + d * interval \
+    assert_eq!(settled(&world, "2026-01-01").await, 0, "no row came with them");
+    let insert = "INSERT INTO events (created_at, kind) SELECT timestamptz '2025-01-01T05:00Z' + d * interval \
                   '1 day', 'a' FROM generate_series(0, 364) d";
     world.sql(insert).await;
-    assert_eq!(settled(&world, "2027-01-01").await, 12);
+    assert_eq!(settled(&world, "2026-01-01").await, 365);
     world
-        .sql("UPDATE events SET kind = 'b' WHERE created_at < '2026-01-03Z'; TRUNCATE day_200")
+        .sql("UPDATE events SET kind = 'b' WHERE created_at < '2025-01-03Z'; TRUNCATE day_200")
         .await;
-    assert_eq!(settled(&world, "2027-01-01").await, 2);
+    assert_eq!(settled(&world, "2026-01-01").await, 3);
 }
 
 #[tokio::test]
