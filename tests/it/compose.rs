@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
 
 use tallymark::backfill::Order;
 use tallymark::checkpoint::{Claim, Completion, State};
@@ -20,9 +19,9 @@ use tallymark::target::{Chunk, Guard, Progress};
 use crate::support::Database;
 use crate::support::cli::{Place, daily, day, execute};
 use crate::support::proxy::Cutter;
-use crate::support::world::{BUDGET, EVENTS, Setup, World, checkpoints, clock, instant, records};
-
-const MINUTE: Duration = Duration::from_secs(60);
+use crate::support::world::{
+    BUDGET, EVENTS, PAST_LEASE, Setup, World, checkpoints, clock, instant, records,
+};
 
 /// Ticks until all must be quiet.
 const QUIET_MAX: usize = 20;
@@ -337,7 +336,7 @@ async fn a_day_that_is_running_when_an_hour_changes_is_stale_after() {
 async fn quiet(clock: &ManualClock, world: &World) {
     for _ in 0..QUIET_MAX {
         // The lease of a killed worker is over.
-        clock.advance(MINUTE);
+        clock.advance(PAST_LEASE);
         let deadline = Deadline::after(clock, BUDGET);
         let report = world.worker.tick(clock.now(), deadline, None).await.unwrap();
         let daily = world.worker.plan(named(world, "daily"), clock.now()).await.unwrap().plan;

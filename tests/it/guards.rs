@@ -18,10 +18,9 @@ use tallymark::source::changes;
 use tallymark::target::{Chunk, Guard, Progress, TargetError};
 
 use crate::support::world::{
-    BUDGET, DAILY, EVENTS, Setup, World, clock, dynamo_client, install_capture, instant,
+    BUDGET, DAILY, EVENTS, PAST_LEASE, Setup, World, clock, dynamo_client, install_capture, instant,
 };
 
-/// Longer than any lease here.
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// Awaits of one slice's run, with room to spare: a sweep over all of them must end.
@@ -98,7 +97,7 @@ async fn wherever_a_worker_is_killed_rows_and_marker_agree() {
             world
                 .sql("INSERT INTO events (created_at) SELECT created_at FROM events LIMIT 1")
                 .await;
-            clock.advance(MINUTE);
+            clock.advance(PAST_LEASE);
             world.reopen(DAY).await;
             is_done = {
                 let mut work = pin!(world.run(DAY));
@@ -189,7 +188,7 @@ async fn a_stale_attempt_does_not_merge_what_a_newer_one_has_staged() {
     let (world, clock) = world(false).await;
     let slice = world.slice(DAY);
     let zombie = claim(&world).await;
-    clock.advance(MINUTE);
+    clock.advance(PAST_LEASE);
     let lease = claim(&world).await;
     stage(&world, &lease, Progress::at_start(slice), slice.end()).await.unwrap();
     let merged = merge(&world, &zombie).await;
@@ -291,7 +290,7 @@ async fn a_finer_slice_is_not_complete_before_the_coarse_one_is_reopened() {
     assert_ne!(world.checkpoint(MORNING).await.unwrap().state, State::Succeeded);
 
     set_state(&world, "daily", DAY, "succeeded").await;
-    clock.advance(MINUTE);
+    clock.advance(PAST_LEASE);
     let done = world.run(MORNING).await.completion.unwrap();
     assert_eq!((done.inserted, done.updated, done.deleted), (0, 0, 0), "nothing left to change");
     let day = world.worker.checkpoints.get("daily", instant(DAY)).await.unwrap().unwrap();

@@ -27,6 +27,9 @@ use super::pooler::pooled;
 /// Longest time for one slice, unless the test is about budgets.
 pub const BUDGET: Duration = Duration::from_secs(120);
 
+/// Longer than the lease of a worker that has [`BUDGET`].
+pub const PAST_LEASE: Duration = Duration::from_secs(180);
+
 /// What follows `[source]` for a user who sets nothing: one slot, rests of 30 times the work, naps.
 pub const DEFAULTS: &str = "# as it comes";
 
