@@ -211,6 +211,7 @@ impl Life {
             self.count("checkpoints lost", items.len() as u64);
         }
         self.repair().await;
+        self.vouch().await;
     }
 
     /// Those of two months are lost.
@@ -218,6 +219,7 @@ impl Life {
         let now = self.scene.now();
         self.lose(now - TimeDelta::days(60), now).await;
         self.repair().await;
+        self.vouch().await;
     }
 
     /// Some are lost amidst the work, and with them what they knew of late changes; `repair`, and then
@@ -241,6 +243,7 @@ impl Life {
                 }
             }
         }
+        self.vouch().await;
     }
 
     /// Deletes the checkpoints of a stretch, and the watermarks, as they are of the same table.
@@ -264,5 +267,14 @@ impl Life {
             self.workers[0].repair(rollup, false).await.unwrap();
         }
         self.count("repairs", 1);
+    }
+
+    /// Says that no rollup is unproven any more: nothing was under way, or what was lost has been verified.
+    async fn vouch(&mut self) {
+        for rollup in self.workers[0].config.rollups.clone() {
+            if self.workers[0].proven(&rollup).await.unwrap() {
+                self.count("rollups unproven after a repair", 1);
+            }
+        }
     }
 }
