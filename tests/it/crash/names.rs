@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 /// What a statement begins with, and its name.
-const STATEMENTS: [(&str, &str); 56] = [
+const STATEMENTS: [(&str, &str); 57] = [
     ("connect", "connect"),
     ("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY", "begin to read"),
     ("BEGIN ISOLATION LEVEL READ COMMITTED;", "begin to write"),
@@ -26,9 +26,10 @@ const STATEMENTS: [(&str, &str); 56] = [
     ("SELECT current_setting('search_path')", "search path"),
     ("SET LOCAL search_path", "search path"),
     ("SELECT set_config('search_path'", "search path"),
-    ("SELECT FROM pg_proc", "hash of the key"),
+    ("-- Whether a function of the unique indexes", "functions of the unique index"),
     ("-- The columns of a table", "columns of the target"),
     ("-- The unique indexes of a table", "unique indexes"),
+    ("-- How each dimension can stand in an index", "widths of the dimensions"),
     ("-- What could make a table", "what alters a table"),
     ("SELECT target_table FROM tallymark.rollup", "known rollups"),
     ("SELECT generation, calendar FROM tallymark.rollup", "generation"),
