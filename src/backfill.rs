@@ -17,7 +17,7 @@ use crate::price::Dollars;
 use crate::report::{Outcome, SliceReport};
 use crate::rollup::Rollup;
 use crate::run::RunOptions;
-use crate::slice::Slice;
+use crate::slice::{Order, Slice};
 use crate::tick::BEGIN_MIN;
 use crate::worker::{Severity, WorkError, Worker};
 
@@ -39,17 +39,6 @@ const HOLD_POLL: Duration = Duration::from_secs(60);
 
 /// ... and so many times: more than a week of pauses.
 const HOLDS_MAX: usize = 200_000;
-
-/// Which end of history comes first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Order {
-    /// The newest slice first.
-    #[default]
-    NewestFirst,
-    /// The oldest slice first.
-    OldestFirst,
-}
 
 /// How a batch of slices is worked on.
 #[derive(Clone, Copy, Debug)]

@@ -78,8 +78,7 @@ impl Worker {
         let computed = |coarse: &&Rollup| coarse.is_computed_from(rollup);
         for coarse in self.config.rollups.iter().filter(computed) {
             let start = coarse.calendar.containing(slice.start()).start();
-            let is_sealed = coarse.seal_before.is_some_and(|seal| start < seal);
-            if start < coarse.start || is_sealed {
+            if start < coarse.start || coarse.is_sealed_at(start) {
                 continue;
             }
             if self.checkpoints.get(&coarse.name, start).await?.is_some() {

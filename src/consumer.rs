@@ -10,11 +10,11 @@ use tracing::warn;
 
 use crate::checkpoint::{Consumer, ConsumerStanding};
 use crate::clock::Deadline;
-use crate::db::{Access, DbError, DbErrorKind};
+use crate::db::{Access, CATALOGUE_TIMEOUT, DbError, DbErrorKind};
 use crate::rollup::{Late, Rollup};
 use crate::source::marks::Hours;
 use crate::source::{capture, consumers, settle};
-use crate::worker::{CATALOGUE_TIMEOUT, WorkError, Worker, lock};
+use crate::worker::{WorkError, Worker, lock};
 
 /// Reopening what a consumer missed goes on for this long at most; it is begun anew the next time.
 const REOPENING_MAX: Duration = Duration::from_secs(600);

@@ -18,6 +18,7 @@ use crate::secret;
 use crate::sql::literal;
 
 mod error;
+pub mod history;
 mod locks;
 mod once;
 mod pool;
@@ -27,6 +28,9 @@ pub use once::Once;
 
 use once::Memory;
 use pool::{Held, Pool};
+
+/// How long a question to a catalogue may take.
+pub const CATALOGUE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a connection may take, unless the address says otherwise: a suspended Neon wakes in a few hundred
 /// milliseconds, and a server that has not answered after this long is reported as unreachable.

@@ -7,14 +7,14 @@ use serde::Serialize;
 use crate::backfill::BackfillPlan;
 use crate::checkpoint::Completion;
 use crate::clock::Stopwatch;
-use crate::db::Access;
+use crate::db::{Access, CATALOGUE_TIMEOUT};
 use crate::governor::Settings;
 use crate::price::Dollars;
 use crate::rollup::Rollup;
 use crate::slice::Slice;
 use crate::source::pace::FIRST_CHUNK_ROWS;
 use crate::source::plan_guard;
-use crate::worker::{CATALOGUE_TIMEOUT, WorkError, Worker};
+use crate::worker::{WorkError, Worker};
 
 /// Slices whose plans are looked at, spread evenly over those to compute.
 const SAMPLES_MAX: usize = 5;

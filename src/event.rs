@@ -17,10 +17,9 @@ use chrono::{DateTime, Datelike as _, Utc};
 use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
-use crate::backfill::Order;
 use crate::queue::Receipt;
 use crate::rollup::Rollup;
-use crate::slice::Slice;
+use crate::slice::{Order, Slice};
 
 pub use error::EventError;
 

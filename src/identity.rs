@@ -14,18 +14,16 @@
 //! The same look finds what was restored: the target's tables have other numbers, a database's
 //! [`History`] went back or forked, or the checkpoints are older than the newest marker.
 
-mod history;
-
 use chrono::{DateTime, Utc};
 use sha2::{Digest as _, Sha256};
 use sqlx::Row as _;
 
-pub use self::history::{Course, History};
 use crate::checkpoint::Bond;
-use crate::db::{Access, Db, DbError, Tx};
+use crate::db::history::{self, Course, History};
+use crate::db::{Access, CATALOGUE_TIMEOUT, Db, DbError, Tx};
 use crate::rollup::Rollup;
 use crate::sql::literal;
-use crate::worker::{CATALOGUE_TIMEOUT, WorkError, Worker, lock};
+use crate::worker::{WorkError, Worker, lock};
 
 /// What a process is about to do with the rollup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,9 +11,9 @@ use chrono::{DateTime, Utc};
 
 use crate::checkpoint::State;
 use crate::clock::Deadline;
-use crate::db::{Access, DbErrorKind};
+use crate::db::{Access, CATALOGUE_TIMEOUT, DbErrorKind};
 use crate::faults::Guard;
-use crate::plan::{Standing, View, newest};
+use crate::plan::{Standing, View};
 use crate::rollup::{Late, Rollup};
 use crate::source::capture::{self, Capture};
 use crate::source::marks::{self, Hours, Mark};
@@ -21,7 +21,7 @@ use crate::source::shape::Shape;
 use crate::source::zones::Offsets;
 use crate::source::{begin, changes, consumers, settle};
 use crate::tick::{BEGIN_MIN, Problem};
-use crate::worker::{CATALOGUE_TIMEOUT, WorkError, Worker};
+use crate::worker::{WorkError, Worker};
 
 /// Batches of marks taken in one go; what is left comes with the next tick.
 const BATCHES_MAX: usize = 20;
@@ -255,7 +255,7 @@ impl Worker {
             seen = self.watermark(rollup).await?;
         }
         // A slice whose time has not come will be read after these changes.
-        let Some(newest) = newest(rollup, now) else { return Ok(true) };
+        let Some(newest) = rollup.newest(now) else { return Ok(true) };
         // A sealed slice that was read, or taken for empty, is noted as changed, without being due: it runs
         // again when the seal goes.
         let unsealed = Rollup { seal_before: None, ..rollup.clone() };

@@ -5,12 +5,13 @@
 
 use std::collections::BTreeMap;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 
-use crate::checkpoint::{Checkpoint, SourceBegin, State, Watermark};
-use crate::generation::generation_of;
+use crate::checkpoint::{Checkpoint, State, Watermark};
 use crate::rollup::Rollup;
+use crate::rollup::generation::generation_of;
 use crate::slice::{Calendar, Slice};
+use crate::source::begin::SourceBegin;
 
 /// Why a slice is to run, or how it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -157,21 +158,6 @@ impl Plan {
     }
 }
 
-/// When a slice's rows may be read: its end and the grace after it.
-#[must_use]
-pub fn readable_at(rollup: &Rollup, slice: Slice) -> DateTime<Utc> {
-    slice.end() + TimeDelta::from_std(rollup.grace).unwrap_or(TimeDelta::MAX)
-}
-
-/// The newest slice that ended, with its grace, by `now`; `None` if there is none yet.
-#[must_use]
-pub fn newest(rollup: &Rollup, now: DateTime<Utc>) -> Option<Slice> {
-    let grace = TimeDelta::from_std(rollup.grace).unwrap_or(TimeDelta::MAX);
-    let running = rollup.calendar.containing(now - grace);
-    let newest = rollup.calendar.previous(running);
-    (newest.start() >= rollup.start).then_some(newest)
-}
-
 /// The instant from which the checkpoints must be read to know what is due: the watermark, or
 /// earlier where slices are to run again for late rows, or the whole history where not all of it
 /// holds the present definition.
@@ -183,7 +169,7 @@ pub fn horizon(rollup: &Rollup, seen: &Watermark, now: DateTime<Utc>) -> DateTim
         _ => None,
     };
     let watermark = watermark.unwrap_or(rollup.start).max(rollup.start);
-    let Some(mut slice) = newest(rollup, now) else { return watermark };
+    let Some(mut slice) = rollup.newest(now) else { return watermark };
     for _ in 0..rollup.lookback.last().copied().unwrap_or(0) {
         slice = rollup.calendar.previous(slice);
     }
@@ -258,7 +244,7 @@ impl View<'_> {
         let mut unbroken = true;
         let mut other_definition = None;
         let mut slice = calendar.containing(from);
-        while slice.start() < to && readable_at(self.rollup, slice) <= self.now {
+        while slice.start() < to && self.rollup.readable_at(slice) <= self.now {
             let checkpoint = known.get(&slice.start()).copied();
             let standing = match self.judge(checkpoint, slice) {
                 due if due.is_due() && self.is_blocked(slice) => Standing::Blocked,
@@ -290,10 +276,10 @@ impl View<'_> {
     #[must_use]
     pub fn judge(&self, checkpoint: Option<&Checkpoint>, slice: Slice) -> Standing {
         let &Self { rollup, now, failures_max, .. } = self;
-        if rollup.seal_before.is_some_and(|seal| slice.start() < seal) {
+        if rollup.is_sealed_at(slice.start()) {
             return Standing::Sealed;
         }
-        if readable_at(rollup, slice) > now {
+        if rollup.readable_at(slice) > now {
             return Standing::NotEnded;
         }
         let Some(checkpoint) = checkpoint else {
@@ -328,7 +314,7 @@ impl View<'_> {
     /// Whether the slice was over, grace included, when the source was found to begin after it.
     fn is_empty(&self, slice: Slice) -> bool {
         self.begin.is_some_and(|begin| {
-            readable_at(self.rollup, slice) <= begin.probed_at
+            self.rollup.readable_at(slice) <= begin.probed_at
                 && begin.first_row.is_none_or(|first| slice.end() <= first)
         })
     }
@@ -343,11 +329,11 @@ fn wants_lookback(
     now: DateTime<Utc>,
 ) -> bool {
     let Some(finished_at) = checkpoint.finished_at else { return false };
-    let Some(newest) = newest(rollup, now).filter(|_| !rollup.lookback.is_empty()) else {
+    let Some(newest) = rollup.newest(now).filter(|_| !rollup.lookback.is_empty()) else {
         return false;
     };
     // The usual case, without a walk along the calendar: nothing became readable since.
-    if finished_at >= readable_at(rollup, newest) {
+    if finished_at >= rollup.readable_at(newest) {
         return false;
     }
     let mut later = slice;
@@ -357,6 +343,6 @@ fn wants_lookback(
             later = rollup.calendar.next(later);
             walked += 1;
         }
-        later <= newest && finished_at < readable_at(rollup, later)
+        later <= newest && finished_at < rollup.readable_at(later)
     })
 }

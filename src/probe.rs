@@ -3,12 +3,12 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::checkpoint::{SourceBegin, Watermark};
-use crate::db::Access;
-use crate::plan::{newest, readable_at};
+use crate::checkpoint::Watermark;
+use crate::db::{Access, CATALOGUE_TIMEOUT};
 use crate::rollup::Rollup;
 use crate::source::begin;
-use crate::worker::{CATALOGUE_TIMEOUT, WorkError, Worker};
+use crate::source::begin::SourceBegin;
+use crate::worker::{WorkError, Worker};
 
 impl Worker {
     /// Asks the source where its rows begin, and remembers it. Where rows were added before what
@@ -53,11 +53,11 @@ impl Worker {
         now: DateTime<Utc>,
     ) -> Result<Watermark, WorkError> {
         let seen = self.watermark(rollup).await?;
-        let Some(newest) = newest(rollup, now) else { return Ok(seen) };
+        let Some(newest) = rollup.newest(now) else { return Ok(seen) };
         let wanted = match seen.begin() {
             None => seen.until().is_none() && rollup.fine.is_none(),
             Some(begin) => {
-                begin.first_row.is_none() && readable_at(rollup, newest) > begin.probed_at
+                begin.first_row.is_none() && rollup.readable_at(newest) > begin.probed_at
             }
         };
         if wanted { self.probe(rollup).await } else { Ok(seen) }

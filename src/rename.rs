@@ -8,9 +8,9 @@ use serde::Serialize;
 use sqlx::Row as _;
 
 use crate::checkpoint::Items;
-use crate::db::{Access, DbError, Tx};
+use crate::db::{Access, CATALOGUE_TIMEOUT, DbError, Tx};
 use crate::sql::{ident, literal};
-use crate::worker::{CATALOGUE_TIMEOUT, WorkError, Worker};
+use crate::worker::{WorkError, Worker};
 
 /// What there is of a rollup, whether or not the configuration still has it.
 #[derive(Clone, Debug, Default, Serialize)]

@@ -8,11 +8,11 @@ use serde::Serialize;
 use sqlx::Row as _;
 
 use crate::checkpoint::{self, Checkpoint, Completion, Restored, State};
-use crate::db::{Access, DbError};
+use crate::db::{Access, CATALOGUE_TIMEOUT, DbError};
 use crate::identity;
 use crate::rollup::{Late, Rollup};
 use crate::sql::{literal, timestamptz};
-use crate::worker::{CATALOGUE_TIMEOUT, WorkError, Worker};
+use crate::worker::{WorkError, Worker};
 
 /// Markers are read this many at a time, so that ten years of hours fit into memory.
 const PAGE: usize = 1000;
@@ -189,7 +189,7 @@ impl Worker {
         // Whatever that attempt was for (late data, a replay) is still to be done.
         let overtaken = marker.replaced_by.is_some_and(|attempt| attempt != marker.attempt);
         // Whatever has changed since, it is never computed again.
-        let is_sealed = rollup.seal_before.is_some_and(|seal| marker.start < seal);
+        let is_sealed = rollup.is_sealed_at(marker.start);
         let stale = match (marker.replaced_at, &marker.definition) {
             (None, _) => Some("its attempt never replaced its rows".to_owned()),
             _ if rollup.fine.is_some() && !is_sealed => {

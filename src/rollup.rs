@@ -1,14 +1,16 @@
 //! What a rollup is: which source rows, grouped how, measured how, into which table.
 
+pub mod generation;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 use sha2::{Digest, Sha256};
 
-use crate::slice::{Calendar, Width};
+use crate::slice::{Calendar, Slice, Width};
 
 /// A rollup: the definition of one table of statistics.
 #[derive(Clone, Debug)]
@@ -260,6 +262,21 @@ impl Rollup {
     #[must_use]
     pub fn is_sealed_at(&self, start: DateTime<Utc>) -> bool {
         self.seal_before.is_some_and(|seal| start < seal)
+    }
+
+    /// When the rows of `slice` may be read: its end, and the grace after it.
+    #[must_use]
+    pub fn readable_at(&self, slice: Slice) -> DateTime<Utc> {
+        slice.end() + TimeDelta::from_std(self.grace).unwrap_or(TimeDelta::MAX)
+    }
+
+    /// The newest slice that may be read at `now`; `None` if there is none yet.
+    #[must_use]
+    pub fn newest(&self, now: DateTime<Utc>) -> Option<Slice> {
+        let grace = TimeDelta::from_std(self.grace).unwrap_or(TimeDelta::MAX);
+        let running = self.calendar.containing(now - grace);
+        let newest = self.calendar.previous(running);
+        (newest.start() >= self.start).then_some(newest)
     }
 
     /// Whether it is computed directly from `fine`.

@@ -8,7 +8,7 @@ use crate::checkpoint::Watermark;
 use crate::clock::Deadline;
 use crate::fanout::FanOut;
 use crate::identity::is_unproven;
-use crate::plan::{Plan, Planned, Standing, View, horizon, newest};
+use crate::plan::{Plan, Planned, Standing, View, horizon};
 use crate::report::{Outcome, SliceReport};
 use crate::rollup::{Late, Rollup};
 use crate::run::{OVERTIME, RESERVE, RunOptions};
@@ -136,7 +136,7 @@ impl Gauges {
         self.due += plan.due().count();
         let is_exhausted = |planned: &&Planned| planned.standing == Standing::Exhausted;
         self.exhausted += plan.slices.iter().filter(is_exhausted).count();
-        if let Some(newest) = newest(rollup, now) {
+        if let Some(newest) = rollup.newest(now) {
             self.lag = self.lag.max(newest.end() - plan.watermark);
         }
     }

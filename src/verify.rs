@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
 use crate::checkpoint::{Checkpoint, State, Watermark};
-use crate::db::{Access, Db, DbErrorKind};
+use crate::db::{Access, CATALOGUE_TIMEOUT, Db, DbErrorKind};
 use crate::governor::SLOT_WAIT_MAX;
 use crate::interrupt::REASON;
 use crate::plan::{Standing, View};
@@ -16,7 +16,7 @@ use crate::source::shape::Shape;
 use crate::source::zones::Offsets;
 use crate::source::{capture, changes, marks, settle};
 use crate::target::{Comparison, Difference, TargetError, Verification};
-use crate::worker::{CATALOGUE_TIMEOUT, WorkError, Worker};
+use crate::worker::{WorkError, Worker};
 
 /// How one slice compares.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::checkpoint::{Backfill, CheckpointError, Checkpoints, Watermark};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::db::{Access, Db, DbError, DbErrorKind, Side};
+use crate::db::{Access, CATALOGUE_TIMEOUT, Db, DbError, DbErrorKind, Side};
 use crate::generation::{self, Generations};
 use crate::governor::{Governor, SLOT_WAIT_MAX};
 use crate::interrupt::Interrupt;
@@ -27,9 +27,6 @@ const SETTLE_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// Backfills that a process remembers; there are as many as rollups under way at a time.
 const BACKFILLS_KNOWN_MAX: usize = 1000;
-
-/// How long a question to a catalogue may take.
-pub const CATALOGUE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The clients and the configuration of one process. Cheap to share, connects when first used.
 #[derive(Debug)]

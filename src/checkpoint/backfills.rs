@@ -11,7 +11,7 @@ use super::error::CheckpointError;
 use super::item::{Item, PK, Reader, SK, instant, number, text, whole_ms};
 use super::update::{Update, Written, names_in};
 use super::watermark::watermark_key;
-use crate::backfill::Order;
+use crate::slice::Order;
 
 /// What the sort keys of backfills begin with. Sorts behind every slice, as those begin with a digit.
 const PREFIX: &str = "backfill#";

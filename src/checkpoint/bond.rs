@@ -8,7 +8,7 @@ use super::error::CheckpointError;
 use super::item::{Item, Reader, text};
 use super::update::Update;
 use super::watermark::watermark_key;
-use crate::identity::History;
+use crate::db::history::History;
 
 const INSTALLATION: &str = "installation";
 const PLACES: &str = "places";

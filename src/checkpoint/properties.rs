@@ -10,12 +10,13 @@ use super::error::CheckpointError;
 use super::finish::Failure;
 use super::item::{Checkpoint, Completion, Glance, Item, key};
 use super::moving::Items;
+use super::scrub::Budget;
 use super::scrub::{Scrub, drift_name, read_budget};
 use super::state::{self, Event};
 use super::update::Update;
 use super::watermark::Watermark;
 use crate::governor::{Governor, Settings};
-use crate::scrub::{Budget, Due, due};
+use crate::scrub::{Due, due};
 
 /// An item, an attribute a line: `attempt N 5`, `reason S late data`, `pause M`; the fields of a map follow it, each
 /// after a space: ` at S 2026-02-10T00:00:00.000Z`.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use chrono::{DateTime, NaiveDateTime, Utc};
+use chrono::{DateTime, NaiveDate, NaiveDateTime, Utc};
 
 use super::dynamodb::Checkpoints;
 use super::error::CheckpointError;
@@ -11,7 +11,6 @@ use super::item::{
     ALL, Checkpoint, Item, PK, Reader, SK, instant, number, sort_key, text, whole_ms,
 };
 use super::update::{Update, Written, names_in};
-use crate::scrub::Budget;
 
 /// The sort key of the item. Sorts behind every slice, as those begin with a digit.
 const SCRUB: &str = "scrub";
@@ -28,6 +27,25 @@ pub const DRIFT_MAX: usize = 100;
 
 /// Checkpoints read at a time when looking for the next slice to verify: most often the first will do.
 pub const PAGE: usize = 16;
+
+/// What the scrubs of all rollups have spent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// The day in UTC of the latest slice.
+    pub day: NaiveDate,
+    /// Slices verified on that day.
+    pub verified_today: u32,
+    /// The time before this instant is spent.
+    pub paid_until: DateTime<Utc>,
+}
+
+impl Budget {
+    /// The same time spent, and no slice verified for it.
+    #[must_use]
+    pub const fn unused(self) -> Self {
+        Self { verified_today: self.verified_today.saturating_sub(1), ..self }
+    }
+}
 
 /// Where a rollup's scrub stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

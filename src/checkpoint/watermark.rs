@@ -16,8 +16,9 @@ use super::error::CheckpointError;
 use super::item::{Item, PK, Reader, SK, WATERMARK, instant, label, number, text};
 use super::reopen::LOOKS_MAX;
 use super::update::{Update, Written};
-use crate::generation::of_generation;
 use crate::rollup::Rollup;
+use crate::rollup::generation::of_generation;
+use crate::source::begin::SourceBegin;
 use crate::source::fingerprint::Fingerprint;
 
 /// A rollup's watermark as it was read, and what else is known of the rollup as a whole.
@@ -35,16 +36,6 @@ pub struct Watermark {
     start: Option<DateTime<Utc>>,
     bond: Option<Bond>,
     sealed: Option<[DateTime<Utc>; 2]>,
-}
-
-/// Where the source's rows begin, as it was found when it was last asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SourceBegin {
-    /// No row is earlier than this instant; `None`: there was no row at all.
-    pub first_row: Option<DateTime<Utc>>,
-    /// When the source was asked, or before that when a transaction had begun that may still write rows
-    /// which nobody will tell of: nothing is known of slices that were not over by then.
-    pub probed_at: DateTime<Utc>,
 }
 
 impl Watermark {

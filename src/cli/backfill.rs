@@ -5,11 +5,12 @@ use serde_json::json;
 
 use super::ui::{self, Progress, counted, number};
 use super::{Failure, Global, Range, Via, fanned, parse_duration, via};
-use crate::backfill::{BackfillPlan, Batch, BatchReport, Interrupted, Limits, Order};
+use crate::backfill::{BackfillPlan, Batch, BatchReport, Interrupted, Limits};
 use crate::clock::{Deadline, Stopwatch};
 use crate::estimate::Estimate;
 use crate::rollup::Rollup;
 use crate::run::RunOptions;
+use crate::slice::Order;
 use crate::worker::{Severity, WorkError, Worker};
 
 /// Compute a range of slices, several at once; or let the deployed function do it.

@@ -6,12 +6,12 @@ use sqlx::Row as _;
 
 use super::{Failure, Global, ui};
 use crate::config::{Address, DatabaseUrl};
-use crate::db::{Access, Db, DbError, DbErrorKind, Side};
+use crate::db::{Access, CATALOGUE_TIMEOUT, Db, DbError, DbErrorKind, Side};
 use crate::rollup::{Late, TableName};
 use crate::source::capture::{Capture, Standing};
 use crate::source::consumers::{self, Consumer};
 use crate::source::marks;
-use crate::worker::{CATALOGUE_TIMEOUT, Severity, WorkError, Worker};
+use crate::worker::{Severity, WorkError, Worker};
 
 /// A trigger is made under a lock that writers queue behind: one that is not to be had at once is
 /// given up and asked for again.

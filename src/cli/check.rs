@@ -10,7 +10,7 @@ use super::ui::{self, Paint};
 use super::{Failure, Global, rollups};
 use crate::checkpoint::{CheckpointError, Checkpoints};
 use crate::clock::SystemClock;
-use crate::db::{Access, Db, DbError, Side};
+use crate::db::{Access, CATALOGUE_TIMEOUT, Db, DbError, Side};
 use crate::governor::Refusal;
 use crate::identity::is_unproven;
 use crate::rollup::{Late, Rollup};
@@ -20,7 +20,7 @@ use crate::source::zones::Offsets;
 use crate::source::{capture, consumers, settle};
 use crate::target::ddl::{self, DdlError};
 use crate::target::readers;
-use crate::worker::{CATALOGUE_TIMEOUT, Severity, WorkError, Worker};
+use crate::worker::{Severity, WorkError, Worker};
 
 /// Look for what would keep the rollups from working, each finding with its fix.
 #[derive(Debug, Args)]
@@ -538,7 +538,7 @@ async fn index(
     shape: &Shape,
     findings: &mut Findings,
 ) -> Result<(), WorkError> {
-    let newest = crate::plan::newest(rollup, worker.clock.now());
+    let newest = rollup.newest(worker.clock.now());
     let slice = newest.unwrap_or_else(|| rollup.calendar.containing(rollup.start));
     let mut tx = worker.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
     let Reading { rows, scans, refusal } =

@@ -243,7 +243,7 @@ fn ended(backfill: &Backfill, progress: &Progress) -> Result<(), Failure> {
 pub(super) fn event(
     rollup: &Rollup,
     (from, to): (chrono::DateTime<chrono::Utc>, chrono::DateTime<chrono::Utc>),
-    order: crate::backfill::Order,
+    order: crate::slice::Order,
     force: bool,
 ) -> Value {
     json!({

@@ -6,10 +6,10 @@ use serde_json::json;
 use super::outside::{self, RowsOutside};
 use super::{Failure, Global, ui};
 use crate::checkpoint::Created;
-use crate::db::Access;
+use crate::db::{Access, CATALOGUE_TIMEOUT};
 use crate::plan::Planned;
 use crate::target::{ddl, readers};
-use crate::worker::{CATALOGUE_TIMEOUT, WorkError, Worker};
+use crate::worker::{WorkError, Worker};
 
 /// An index of a large table takes its time.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60 * 60);

@@ -6,10 +6,10 @@ use serde_json::json;
 
 use super::backfill::{describe, foreseen, foreseen_document};
 use super::{Failure, Global, Range, rollups, run::name, ui};
-use crate::backfill::Order;
-use crate::checkpoint::SourceBegin;
 use crate::plan::Standing;
 use crate::rollup::Rollup;
+use crate::slice::Order;
+use crate::source::begin::SourceBegin;
 use crate::worker::{Severity, Worker};
 
 /// Show what is due, or what a backfill would do.

@@ -19,12 +19,11 @@ pub(crate) mod want;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::backfill::Order;
 use crate::checkpoint::{Backfill, BackfillState};
 use crate::clock::Deadline;
 use crate::queue::{Queue, Queues};
 use crate::rollup::Rollup;
-use crate::slice::Slice;
+use crate::slice::{Order, Slice};
 use crate::tick::{Backlog, Held, TickReport};
 use crate::worker::{WorkError, Worker};
 

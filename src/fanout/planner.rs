@@ -5,13 +5,12 @@ use std::collections::HashMap;
 use chrono::{DateTime, Utc};
 
 use super::want::{Want, want};
-use crate::backfill::Order;
 use crate::checkpoint::{Backfill, BackfillState};
 use crate::clock::Deadline;
 use crate::plan::View;
 use crate::queue::{Queue, Queues};
 use crate::rollup::Rollup;
-use crate::slice::{Calendar, Slice};
+use crate::slice::{Calendar, Order, Slice};
 use crate::tick::BEGIN_MIN;
 use crate::worker::{WorkError, Worker};
 

@@ -7,7 +7,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
 
 use crate::checkpoint::{Backfill, BackfillState, Glance, State};
-use crate::plan::{View, readable_at};
+use crate::plan::View;
 use crate::rollup::Rollup;
 use crate::worker::{WorkError, Worker};
 
@@ -85,7 +85,7 @@ impl Worker {
         }
         // What has no checkpoint: empty and sealed slices need none.
         let mut slice = rollup.calendar.containing(from);
-        while slice.start() < to && readable_at(rollup, slice) <= now {
+        while slice.start() < to && rollup.readable_at(slice) <= now {
             progress.slices += 1;
             slice = rollup.calendar.next(slice);
         }

@@ -8,7 +8,7 @@ use sqlx::postgres::PgSslMode;
 use crate::config::{Address, Config, predicate};
 use crate::db;
 use crate::governor::Governor;
-use crate::plan::{horizon, newest};
+use crate::plan::horizon;
 use crate::rollup::Rollup;
 use crate::slice::Width;
 use crate::{checkpoint, sql};
@@ -91,7 +91,7 @@ fn defined(rollup: &Rollup) {
     for now in [chrono::DateTime::from_timestamp(951_782_400, 0).unwrap_or_default(), rollup.start]
     {
         assert!(horizon(rollup, &checkpoint::Watermark::default(), now) >= rollup.start);
-        if let Some(slice) = newest(rollup, now) {
+        if let Some(slice) = rollup.newest(now) {
             assert!(slice.start() >= rollup.start && slice.end() <= now);
         }
     }

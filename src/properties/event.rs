@@ -4,13 +4,13 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json};
 
 use super::{assert_line, rollups};
-use crate::backfill::Order;
 use crate::checkpoint::{Watermark, begun};
 use crate::event::{
     BackfillRequest, ReplayRequest, SliceRequest, Trigger, Which, instant_of, parse, slice_of,
 };
-use crate::plan::{horizon, newest, readable_at};
+use crate::plan::horizon;
 use crate::queue;
+use crate::slice::Order;
 
 /// The body of an invocation.
 ///
@@ -74,8 +74,8 @@ fn scheduled(time: DateTime<Utc>) {
     for rollup in rollups() {
         let seen = Watermark::default();
         assert!(horizon(rollup, &seen, time) >= rollup.start);
-        if let Some(slice) = newest(rollup, time) {
-            assert!(readable_at(rollup, slice) <= time, "{slice} at {time}");
+        if let Some(slice) = rollup.newest(time) {
+            assert!(rollup.readable_at(slice) <= time, "{slice} at {time}");
         }
     }
 }

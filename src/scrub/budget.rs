@@ -4,29 +4,12 @@
 //! verify N slices a day between them. What a day's pause saved up may be spent at once, as a tick a
 //! day must be enough; but no day sees more than N.
 
-use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::checkpoint::Budget;
 
 /// What one slice may cost at most, and what may be saved up at most.
 const DAY: TimeDelta = TimeDelta::days(1);
-
-/// What the scrubs of all rollups have spent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Budget {
-    /// The day in UTC of the latest slice.
-    pub day: NaiveDate,
-    /// Slices verified on that day.
-    pub verified_today: u32,
-    /// The time before this instant is spent.
-    pub paid_until: DateTime<Utc>,
-}
-
-impl Budget {
-    /// The same time spent, and no slice verified for it.
-    #[must_use]
-    pub const fn unused(self) -> Self {
-        Self { verified_today: self.verified_today.saturating_sub(1), ..self }
-    }
-}
 
 /// Whether a slice may be verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +54,8 @@ pub fn due(spent: Option<&Budget>, now: DateTime<Utc>, per_day: u32) -> Due {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+
+    use chrono::NaiveDate;
 
     use super::*;
 

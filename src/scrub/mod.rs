@@ -12,7 +12,7 @@ use std::time::Duration;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde::Serialize;
 
-pub use budget::{Budget, Due, due};
+pub use budget::{Due, due};
 pub use round::scrubbed_range;
 
 use round::last_verified;

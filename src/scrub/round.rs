@@ -3,7 +3,6 @@
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::checkpoint::Scrub;
-use crate::plan::newest;
 use crate::rollup::Rollup;
 
 /// The slices that a scrub goes round start in `[begin, end)`: those that no `lookback` is still to
@@ -13,7 +12,7 @@ pub fn scrubbed_range(
     rollup: &Rollup,
     now: DateTime<Utc>,
 ) -> Option<(DateTime<Utc>, DateTime<Utc>)> {
-    let mut slice = newest(rollup, now)?;
+    let mut slice = rollup.newest(now)?;
     for _ in 0..rollup.lookback.last().copied().unwrap_or(0) {
         slice = rollup.calendar.previous(slice);
     }

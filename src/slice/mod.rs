@@ -15,6 +15,7 @@
 //!   always consist of whole narrower ones, and one hour cuts a day of 25 hours into 25 pieces.
 
 mod calendar;
+mod order;
 mod wall;
 mod width;
 
@@ -26,6 +27,7 @@ use std::fmt;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 
 pub use calendar::{Calendar, InstantError, Misaligned, boundaries};
+pub use order::Order;
 pub use width::{Width, WidthError};
 
 /// A half-open interval `[start, end)` of a [`Calendar`], which alone makes one.

@@ -7,7 +7,6 @@ use sqlx::Row as _;
 
 use super::settle;
 use super::shape::Shape;
-use crate::checkpoint::SourceBegin;
 use crate::db::{DbError, Tx};
 use crate::faults::{Guard, is_removed};
 use crate::rollup::{Late, Rollup};
@@ -22,6 +21,16 @@ const COST_MAX: f64 = 10_000.0;
 const WAIT: Duration = Duration::from_millis(250);
 
 const DOING: &str = "looking for the first row";
+
+/// Where the source's rows begin, as it was found when it was last asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SourceBegin {
+    /// No row is earlier than this instant; `None`: there was no row at all.
+    pub first_row: Option<DateTime<Utc>>,
+    /// When the source was asked, or before that when a transaction had begun that may still write rows
+    /// which nobody will tell of: nothing is known of slices that were not over by then.
+    pub probed_at: DateTime<Utc>,
+}
 
 /// Asks where the rows of `rollup`'s source begin, whatever its `where` says, and up to when nothing can
 /// appear before them any more. `None`: it cannot be said now, because a transaction is open that may

@@ -23,7 +23,6 @@ use super::zones::{Mismatch, Offsets};
 use crate::clock::Stopwatch;
 use crate::db::{DbError, Tx};
 use crate::faults::Guard;
-use crate::plan::readable_at;
 use crate::rollup::{Late, Rollup};
 use crate::slice::Slice;
 use crate::sql::timestamptz;
@@ -122,7 +121,7 @@ pub async fn settle(
     wait: Duration,
     shared: &Horizons,
 ) -> Result<Settled, DbError> {
-    let readable_at = readable_at(rollup, slice);
+    let readable_at = rollup.readable_at(slice);
     let comparison = Offsets::around(&shape.axis, slice.start(), slice.end());
     let (now, is_replica, zones) = now_comparing(tx, comparison.as_ref()).await?;
     if now < readable_at {

@@ -5,12 +5,10 @@ use sqlx::Row as _;
 
 use super::{Registered, Target, TargetError};
 use crate::checkpoint::Lease;
-use crate::db::{Access, DbError, Tx};
-use crate::generation::generation_of;
-use crate::plan::newest;
+use crate::db::{Access, CATALOGUE_TIMEOUT, DbError, Tx};
 use crate::rollup::Rollup;
+use crate::rollup::generation::generation_of;
 use crate::sql::{literal, timestamptz};
-use crate::worker::CATALOGUE_TIMEOUT;
 
 const READING: &str = "reading the generation";
 
@@ -53,7 +51,7 @@ pub(super) async fn raise(
     );
     let is_raised = tx.execute("raising the generation", sql).await? > 0;
     let claimed_at = lease.checkpoint().started_at;
-    if let Some(newest) = claimed_at.and_then(|now| newest(rollup, now)).filter(|_| is_raised) {
+    if let Some(newest) = claimed_at.and_then(|now| rollup.newest(now)).filter(|_| is_raised) {
         let edge = newest.end().max(rollup.seal_before.unwrap_or(newest.end()));
         let sql = format!(
             "WITH gone AS (DELETE FROM tallymark.slice WHERE rollup = {} AND slice_start >= {} \

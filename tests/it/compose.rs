@@ -5,7 +5,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
-use tallymark::backfill::Order;
 use tallymark::checkpoint::{Claim, Completion, State};
 use tallymark::clock::{Clock as _, Deadline, ManualClock};
 use tallymark::faults::{Guard as Removed, without};
@@ -13,7 +12,7 @@ use tallymark::plan::Standing;
 use tallymark::report::{Outcome, SliceReport};
 use tallymark::rollup::Rollup;
 use tallymark::run::RunOptions;
-use tallymark::slice::Slice;
+use tallymark::slice::{Order, Slice};
 use tallymark::target::{Chunk, Guard, Progress};
 
 use crate::support::Database;

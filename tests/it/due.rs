@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, Utc};
-use tallymark::backfill::{Order, Silent};
-use tallymark::checkpoint::{Claim, SourceBegin, State, Watermark, Yield};
+use tallymark::backfill::Silent;
+use tallymark::checkpoint::{Claim, State, Watermark, Yield};
 use tallymark::clock::{Clock, Deadline, ManualClock};
 use tallymark::plan::{Standing, View};
 use tallymark::report::{Outcome, SliceReport};
@@ -16,6 +16,8 @@ use tallymark::worker::{WorkError, Worker};
 use crate::support::world::{
     BUDGET, DAILY, EVENTS, Setup, Urls, World, batch, clock, config, dynamo, instant, random_events,
 };
+use tallymark::slice::Order;
+use tallymark::source::begin::SourceBegin;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 

@@ -1,11 +1,12 @@
 //! What a backfill is told to take, beside what it takes.
 
 use sqlx::Row as _;
-use tallymark::backfill::{Order, Silent};
+use tallymark::backfill::Silent;
 use tallymark::source::read::{self, Form};
 
 use crate::support::cli::Place;
 use crate::support::world::{Setup, World, batch, instant};
+use tallymark::slice::Order;
 
 /// 60 days of 3,000 rows, ever more towards the end.
 const GROWING: &str = "CREATE TABLE T AS SELECT '2026-01-01Z'::timestamptz + sqrt(n / 180000.0) * interval '60 days' AS at, \

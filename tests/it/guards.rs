@@ -397,8 +397,8 @@ async fn change_times_since_an_idle_transaction_began_do_not_count_as_seen() {
 async fn messages_that_are_lost_are_sent_again() {
     use crate::support::sqs::{Faults, Sqs};
     use aws_sdk_sqs::config::{BehaviorVersion, Credentials, Region};
-    use tallymark::backfill::Order;
     use tallymark::queue::Queues;
+    use tallymark::slice::Order;
 
     let sqs = Sqs::start(1, Faults::default(), MINUTE, 20);
     let config = aws_sdk_sqs::Config::builder()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::{Connection as _, PgConnection};
-use tallymark::backfill::{Batch, Limits, Order, Silent};
+use tallymark::backfill::{Batch, Limits, Silent};
 use tallymark::checkpoint::{BackfillState, State};
 use tallymark::clock::{Clock as _, Deadline, VirtualClock};
 use tallymark::db::{Access, DbErrorKind};
@@ -14,6 +14,7 @@ use tallymark::run::RunOptions;
 
 use crate::support::cli::{Place, daily};
 use crate::support::world::{DAILY, EVENTS, Setup, World, instant, random_events};
+use tallymark::slice::Order;
 
 /// A session named `migration` that has begun a transaction and run `sql`.
 async fn holding(url: &str, sql: &str) -> PgConnection {

@@ -3,10 +3,9 @@
 
 use std::sync::Arc;
 
-use tallymark::backfill::{Order, Silent};
+use tallymark::backfill::Silent;
 use tallymark::checkpoint::Claim;
 use tallymark::clock::{Deadline, ManualClock};
-use tallymark::plan;
 use tallymark::report::Outcome;
 use tallymark::run::RunOptions;
 
@@ -17,6 +16,7 @@ use crate::support::cli::{Place, daily, day};
 use crate::support::world::{
     BUDGET, EVENTS, Setup, World, batch, clock, init, install_capture, instant,
 };
+use tallymark::slice::Order;
 
 /// An event every 20 minutes, from 2025-12-29 to 2026-01-20, and a few that stand out.
 fn events() -> String {
@@ -50,7 +50,7 @@ impl Cut {
     /// What the rollup holds at `now`: PostgreSQL's own calendar.
     fn expected(self, world: &World) -> String {
         let rollup = world.rollup();
-        let newest = plan::newest(rollup, world.worker.clock.now()).unwrap();
+        let newest = rollup.newest(world.worker.clock.now()).unwrap();
         let unit = self.slice.rsplit(' ').next().unwrap();
         format!(
             "SELECT date_trunc('{unit}', created_at, '{}'), kind, count(*) FROM events \
@@ -78,7 +78,7 @@ async fn work_off(world: &World) {
 }
 
 async fn assert_cut(world: &World, cut: Cut) {
-    let until = plan::newest(world.rollup(), world.worker.clock.now()).unwrap().end();
+    let until = world.rollup().newest(world.worker.clock.now()).unwrap().end();
     world.assert_rows(&cut.expected(world)).await;
     world.assert_verified(&until.to_rfc3339()).await;
     let markers = format!(
@@ -217,7 +217,7 @@ async fn a_coarse_rollup_follows_the_calendar_of_its_finer_one() {
         work_off(&world).await;
         assert_cut(&world, cut).await;
         let weekly = world.worker.config.rollup("weekly").unwrap();
-        let until = plan::newest(weekly, world.worker.clock.now()).unwrap().end().to_rfc3339();
+        let until = weekly.newest(world.worker.clock.now()).unwrap().end().to_rfc3339();
         world.assert_one_verified(weekly, &until).await;
         let outside = world.worker.target.outside(weekly, 9).await.unwrap();
         assert!(outside.rows > 0, "all of them are of an older generation than 9");

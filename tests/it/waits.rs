@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::{Connection as _, PgConnection};
-use tallymark::backfill::{Batch, Limits, Order, Silent};
+use tallymark::backfill::{Batch, Limits, Silent};
 use tallymark::checkpoint::BackfillState;
 use tallymark::clock::{Clock, Deadline, Stopwatch, VirtualClock};
 use tallymark::db::Access;
@@ -17,6 +17,7 @@ use tallymark::worker::{Severity, WorkError};
 use crate::support::Database;
 use crate::support::cli::{Place, daily, execute};
 use crate::support::world::{BUDGET, DAILY, DEFAULTS, EVENTS, Setup, World, instant};
+use tallymark::slice::Order;
 
 /// One statement of a comparison ends long before this.
 const TIMEOUT: Duration = Duration::from_secs(60);

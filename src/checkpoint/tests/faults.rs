@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex};
 use chrono::TimeDelta;
 
 use super::{FAILURES_MAX, Fixture, ROLLUP, at, claim, outcome, start, turn};
-use crate::backfill::Order;
 use crate::checkpoint::{Backfill, CheckpointError, Checkpoints, State};
 use crate::config::Config;
 use crate::embedded::dynamodb::client_of;
+use crate::slice::Order;
 
 /// What happens to the next request; once the script has ended, nothing does.
 #[derive(Clone, Copy, Debug)]

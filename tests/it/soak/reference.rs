@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use tallymark::checkpoint::State;
-use tallymark::plan::newest;
 
 use super::application::AHEAD_MAX_MS;
 use super::life::Life;
@@ -52,7 +51,7 @@ impl Life {
         let worker = &self.workers[0];
         for rollup in &worker.config.rollups {
             let now = worker.clock.now();
-            let until = newest(rollup, now).map_or(rollup.start, |newest| newest.end());
+            let until = rollup.newest(now).map_or(rollup.start, |newest| newest.end());
             if worker.plan(rollup, now).await.unwrap().plan.watermark < until {
                 return false;
             }
@@ -113,7 +112,7 @@ impl Life {
         let mut differing = Vec::new();
         for name in definition.names() {
             let rollup = worker.rollup(name).unwrap();
-            let until = newest(rollup, worker.clock.now()).map_or(rollup.start, |it| it.end());
+            let until = rollup.newest(worker.clock.now()).map_or(rollup.start, |it| it.end());
             let columns = definition.columns(name);
             let is_sealed = definition.seal.is_some() && name != "weekly";
             let from = match definition.seal {

@@ -6,7 +6,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use tallymark::backfill::{Batch, BatchReport, Interrupted, Limits, Order, Silent};
+use tallymark::backfill::{Batch, BatchReport, Interrupted, Limits, Silent};
 use tallymark::checkpoint::{Pause, Scope};
 use tallymark::clock::Deadline;
 use tallymark::rollup::Rollup;
@@ -16,6 +16,7 @@ use tallymark::worker::{WorkError, Worker};
 
 use super::life::Life;
 use crate::support::proxy::{Fault, Plan};
+use tallymark::slice::Order;
 
 /// What an invocation has.
 pub const BUDGET: Duration = Duration::from_secs(20);

@@ -6,11 +6,10 @@ use std::path::PathBuf;
 use sqlx::AssertSqlSafe;
 use tallymark::checkpoint::Checkpoints;
 use tallymark::config::Config;
-use tallymark::db::{Access, Db, Side};
+use tallymark::db::{Access, CATALOGUE_TIMEOUT, Db, Side};
 use tallymark::embedded::dynamodb::EmbeddedDynamo;
 use tallymark::source::shape;
 use tallymark::target::{Keepers, Target, ddl};
-use tallymark::worker::CATALOGUE_TIMEOUT;
 use tempfile::TempDir;
 
 use super::Database;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use sqlx::{AssertSqlSafe, PgPool, Row as _};
-use tallymark::backfill::{Batch, BatchReport, Limits, Order, Silent};
+use tallymark::backfill::{Batch, BatchReport, Limits, Silent};
 use tallymark::checkpoint::{Checkpoint, Checkpoints};
 use tallymark::clock::{Clock, Deadline, ManualClock, SystemClock};
 use tallymark::config::Config;
@@ -15,7 +15,7 @@ use tallymark::embedded::dynamodb::EmbeddedDynamo;
 use tallymark::report::SliceReport;
 use tallymark::rollup::Rollup;
 use tallymark::run::RunOptions;
-use tallymark::slice::Slice;
+use tallymark::slice::{Order, Slice};
 use tallymark::source::capture::Capture;
 use tallymark::target::ddl;
 use tallymark::worker::{WorkError, Worker};

@@ -11,7 +11,7 @@ use std::fmt;
 
 use sqlx::Row as _;
 
-use crate::db::{DbError, Tx};
+use super::{DbError, Tx};
 
 const DOING: &str = "asking how far the server's history is";
 
@@ -102,7 +102,7 @@ impl fmt::Display for History {
 }
 
 /// Asks the database where it stands; `None`: a replica, which is behind by as much as it likes.
-pub(super) async fn ask(tx: &mut Tx) -> Result<Option<History>, DbError> {
+pub(crate) async fn ask(tx: &mut Tx) -> Result<Option<History>, DbError> {
     let sql = "SELECT (SELECT oid FROM pg_database WHERE datname = current_database())::text \
                AS database, pg_is_in_recovery() AS is_replica, \
                has_function_privilege('pg_control_system()', 'EXECUTE') AND \

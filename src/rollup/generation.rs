@@ -1,0 +1,41 @@
+//! A definition's text in checkpoints and markers: the hash, and what it has lived through.
+
+/// The definition's hash, with the generation behind it from the second on, and how often the
+/// source's shape has changed, from the first change on.
+#[must_use]
+pub fn of_generation(hash: &str, generation: u64, shapes: u64) -> String {
+    let mut definition = match generation {
+        0 => hash.to_owned(),
+        _ => format!("{hash}.{generation}"),
+    };
+    if shapes > 0 {
+        definition.push_str(&format!("~{shapes}"));
+    }
+    definition
+}
+
+/// The generation that a definition tells of.
+#[must_use]
+pub fn generation_of(definition: &str) -> u64 {
+    let definition = definition.split('~').next().unwrap_or_default();
+    let after = definition.split_once('.').map(|(_, generation)| generation);
+    after.and_then(|generation| generation.parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_definition_tells_its_generation() {
+        for generation in [0, 1, 17] {
+            for shapes in [0, 3] {
+                let definition = of_generation("0123456789abcdef", generation, shapes);
+                assert_eq!(generation_of(&definition), generation);
+                assert!(definition.starts_with("0123456789abcdef"));
+            }
+        }
+        assert_eq!(of_generation("0123456789abcdef", 0, 0), "0123456789abcdef");
+        assert_eq!(generation_of("what nobody writes.x"), 0);
+    }
+}

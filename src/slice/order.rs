@@ -1,0 +1,14 @@
+//! In which order slices are computed.
+
+use serde::{Deserialize, Serialize};
+
+/// Which end of history comes first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// The newest slice first.
+    #[default]
+    NewestFirst,
+    /// The oldest slice first.
+    OldestFirst,
+}
