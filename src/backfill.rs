@@ -14,7 +14,7 @@ use crate::fanout::want::{Want, want};
 use crate::governor::{Hold, SLOT_WAIT_MAX};
 use crate::plan::{Standing, View};
 use crate::price::Dollars;
-use crate::report::{Outcome, SliceReport};
+use crate::report::{Outcome, SliceReport, Tally};
 use crate::rollup::Rollup;
 use crate::run::RunOptions;
 use crate::slice::{Order, Slice};
@@ -122,6 +122,9 @@ pub struct BatchReport {
     pub work_ms: u64,
     /// Why it stopped before all slices were done, if that was asked for.
     pub stopped: Option<String>,
+    /// How every run ended, those of slices that were run again included: what metrics count.
+    #[serde(skip)]
+    pub runs: Tally,
 }
 
 impl BatchReport {
@@ -511,6 +514,7 @@ impl Worker {
                 }
             };
             reopen.remove(&slice);
+            report.runs.add(&ended);
             if let Some(hold) = ended.hold {
                 // What holds one slice back holds them all.
                 stop.store(true, Ordering::Relaxed);

@@ -9,8 +9,7 @@ use std::str::FromStr;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Map, Value, json};
 
-use crate::backfill::BatchReport;
-use crate::report::{Outcome, SliceReport};
+use crate::report::{SliceReport, Tally};
 use crate::tick::TickReport;
 
 /// What alarms watch, in template.yaml and infra/terraform.
@@ -47,21 +46,18 @@ impl Metrics {
     /// What was done to slices.
     #[must_use]
     pub fn of_slices<'r>(reports: impl IntoIterator<Item = &'r SliceReport>) -> Self {
-        let (mut succeeded, mut failed, mut yielded, mut fenced, mut refused) = (0, 0, 0, 0, 0);
-        let (mut rows, mut source_ms) = (0, 0);
+        let mut tally = Tally::default();
         for report in reports {
-            *match report.outcome {
-                Outcome::Succeeded => &mut succeeded,
-                Outcome::Failed => &mut failed,
-                Outcome::Yielded | Outcome::Stale => &mut yielded,
-                Outcome::Fenced => &mut fenced,
-                _ => &mut refused,
-            } += 1;
-            if let Some(done) = &report.completion {
-                rows += done.rows_read;
-                source_ms += done.source_ms;
-            }
+            tally.add(report);
         }
+        Self::of_tally(tally)
+    }
+
+    /// What was done to slices, as it was counted while they were worked on. Every count has its metric here, and
+    /// every outcome its count in [`Tally::add`]: neither can be left out.
+    #[must_use]
+    pub fn of_tally(tally: Tally) -> Self {
+        let Tally { succeeded, failed, yielded, fenced, refused, rows_read, source_ms } = tally;
         let mut metrics = Self::default();
         for (name, count) in [
             ("SlicesSucceeded", succeeded),
@@ -69,29 +65,11 @@ impl Metrics {
             ("SlicesYielded", yielded),
             ("SlicesFenced", fenced),
             ("SlicesRefused", refused),
-            ("RowsRead", rows),
+            ("RowsRead", rows_read),
         ] {
             metrics.count(name, count);
         }
         metrics.add("SourceTime", "Milliseconds", source_ms);
-        metrics
-    }
-
-    /// What was done to the slices of a batch.
-    #[must_use]
-    pub fn of_batch(report: &BatchReport) -> Self {
-        let mut metrics = Self::of_slices([]);
-        let counts = [
-            ("SlicesSucceeded", report.succeeded as u64),
-            ("SlicesFailed", report.failed.len() as u64),
-            ("SlicesRefused", report.refused.len() as u64),
-            ("RowsRead", report.rows_read),
-            ("SourceTime", report.source_ms),
-        ];
-        for (name, _, value) in &mut metrics.0 {
-            let found = counts.iter().find(|(counted, _)| counted == name);
-            *value = found.map_or(0.0, |(_, count)| as_float(*count));
-        }
         metrics
     }
 
@@ -165,6 +143,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::report::Outcome;
 
     /// What the format asks for: each metric that is defined is a number at the root, and so is each dimension.
     #[test]
@@ -198,6 +177,32 @@ mod tests {
         assert_eq!(tick["RowsRead"], 0.0);
         let slices = line(Metrics::of_slices([]));
         assert!(slices["SlicesSucceeded"] == 0.0 && slices.get("_aws").is_none(), "{slices}");
+    }
+
+    /// A run that is counted nowhere would be one that no graph shows.
+    #[test]
+    fn every_outcome_moves_exactly_one_count_of_slices() {
+        let start = DateTime::UNIX_EPOCH;
+        let report = |outcome| SliceReport {
+            rollup: "daily".into(),
+            start,
+            end: start,
+            outcome,
+            attempt: None,
+            reason: None,
+            retry_at: None,
+            completion: None,
+            hold: None,
+            elapsed_ms: None,
+        };
+        let documented = include_str!("../docs/METRICS.md");
+        for outcome in Outcome::ALL {
+            let metrics = Metrics::of_slices([&report(outcome)]).0;
+            let moved: Vec<_> = metrics.iter().filter(|(.., value)| *value > 0.0).collect();
+            assert!(matches!(moved[..], [(.., 1.0)]), "{outcome:?}: {moved:?}");
+            let row = documented.lines().find(|line| line.contains(moved[0].0));
+            assert!(row.unwrap().contains(&format!("`{}`", outcome.word())), "{outcome:?}");
+        }
     }
 
     /// docs/METRICS.md lists each with its unit.

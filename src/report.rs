@@ -35,6 +35,20 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Succeeded,
+        Self::Stale,
+        Self::Yielded,
+        Self::Failed,
+        Self::AlreadySucceeded,
+        Self::Leased,
+        Self::Waiting,
+        Self::Exhausted,
+        Self::Sealed,
+        Self::Fenced,
+    ];
+
     /// The word for it.
     #[must_use]
     pub const fn word(self) -> &'static str {
@@ -49,6 +63,46 @@ impl Outcome {
             Self::Exhausted => "exhausted",
             Self::Sealed => "sealed",
             Self::Fenced => "fenced",
+        }
+    }
+}
+
+/// How the runs of several slices ended, and what they read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// The slice's rows are right, by this run.
+    pub succeeded: u64,
+    /// The slice failed.
+    pub failed: u64,
+    /// The slice goes on or runs again later, without a failure.
+    pub yielded: u64,
+    /// A newer attempt has the slice.
+    pub fenced: u64,
+    /// The slice was not available: done already, leased, waiting, exhausted or sealed.
+    pub refused: u64,
+    /// Source rows that were counted.
+    pub rows_read: u64,
+    /// Milliseconds in statements on the source.
+    pub source_ms: u64,
+}
+
+impl Tally {
+    /// Counts one run.
+    pub fn add(&mut self, report: &SliceReport) {
+        *match report.outcome {
+            Outcome::Succeeded => &mut self.succeeded,
+            Outcome::Failed => &mut self.failed,
+            Outcome::Yielded | Outcome::Stale => &mut self.yielded,
+            Outcome::Fenced => &mut self.fenced,
+            Outcome::AlreadySucceeded
+            | Outcome::Leased
+            | Outcome::Waiting
+            | Outcome::Exhausted
+            | Outcome::Sealed => &mut self.refused,
+        } += 1;
+        if let Some(done) = &report.completion {
+            self.rows_read += done.rows_read;
+            self.source_ms += done.source_ms;
         }
     }
 }

@@ -200,7 +200,7 @@ async fn backfill(
     request: &BackfillRequest,
     invocation: Invocation<'_>,
 ) -> Result<Value, HandleError> {
-    let Invocation { deadline, emit, .. } = invocation;
+    let deadline = invocation.deadline;
     let rollup = known(worker, &request.rollup)?;
     let from = event::instant_of(rollup, "from", &request.from)?;
     let to = request.to.as_ref().map(|text| event::instant_of(rollup, "to", text)).transpose()?;
@@ -222,8 +222,7 @@ async fn backfill(
     reopen_all(worker, rollup, &reopen, "backfill", deadline).await?;
     plan.reopen.clear();
     let options = RunOptions { backfill: Some(worker.clock.now()), ..RunOptions::default() };
-    let report = work_through(worker, rollup, &plan, deadline, options).await?;
-    emit(&Metrics::of_batch(&report));
+    let report = work_through(worker, rollup, &plan, options, invocation).await?;
     Ok(batch_response(
         json!({
             "trigger": "backfill",
@@ -246,8 +245,9 @@ async fn backfill(
 async fn replay(
     worker: &Worker,
     request: &ReplayRequest,
-    Invocation { deadline, emit, .. }: Invocation<'_>,
+    invocation: Invocation<'_>,
 ) -> Result<Value, HandleError> {
+    let Invocation { deadline, emit, .. } = invocation;
     let rollup = known(worker, &request.rollup)?;
     let options = RunOptions { allow_shrink: request.allow_shrink, backfill: None };
     match &request.which {
@@ -279,8 +279,7 @@ async fn replay(
                 }));
             }
             let plan = BackfillPlan { slices, ..BackfillPlan::default() };
-            let report = work_through(worker, rollup, &plan, deadline, options).await?;
-            emit(&Metrics::of_batch(&report));
+            let report = work_through(worker, rollup, &plan, options, invocation).await?;
             let asked = json!({
                 "trigger": "replay",
                 "rollup": rollup.name,
@@ -326,19 +325,23 @@ async fn reopen(
     Ok(())
 }
 
-/// One slice after another: each invocation is one reader of the source.
+/// One slice after another: each invocation is one reader of the source. Emits the metrics, also of a batch that
+/// ended early.
 async fn work_through(
     worker: &Worker,
     rollup: &Rollup,
     plan: &BackfillPlan,
-    deadline: Deadline,
     options: RunOptions,
+    Invocation { deadline, emit, .. }: Invocation<'_>,
 ) -> Result<BatchReport, WorkError> {
     let budget = deadline.remaining(&*worker.clock);
     let limits = Limits::default();
     let batch = Batch { concurrency: 1, budget, deadline: Some(deadline), options, limits };
-    // What was done has its lines in the log.
-    worker.backfill(rollup, plan, batch, &Silent).await.map_err(|interrupted| *interrupted.error)
+    let done = worker.backfill(rollup, plan, batch, &Silent).await;
+    let report = done.as_ref().unwrap_or_else(|interrupted| &interrupted.report);
+    emit(&Metrics::of_tally(report.runs));
+    // The slices that were done have their lines in the log.
+    done.map_err(|interrupted| *interrupted.error)
 }
 
 /// What was asked for, and what became of it.
