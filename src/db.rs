@@ -13,10 +13,11 @@ use tokio::sync::RwLock;
 use tokio::time::error::Elapsed;
 
 use crate::clock::Stopwatch;
-use crate::config::{Address, DatabaseUrl};
+use crate::db::address::{Address, DatabaseUrl};
 use crate::secret;
 use crate::sql::literal;
 
+pub mod address;
 mod error;
 pub mod history;
 mod locks;

@@ -6,7 +6,7 @@ use aws_sdk_ssm::error::{ProvideErrorMetadata, SdkError};
 use serde_json::Value;
 
 use crate::aws::root_cause;
-use crate::config::{Address, DatabaseUrl, encoded};
+use crate::db::address::{Address, DatabaseUrl, encoded};
 
 /// Why a parameter or secret could not be used. Holds nothing of its value.
 #[derive(Debug, thiserror::Error)]

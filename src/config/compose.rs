@@ -8,8 +8,8 @@ use chrono::{DateTime, Utc};
 
 use crate::rollup::{Late, Rollup, TableName, TimeColumn};
 use crate::slice::{Calendar, Width};
+use crate::text::{listed, nearest, shown};
 
-use super::error::{listed, nearest, shown};
 use super::measures;
 use super::raw::{Node, Section};
 use super::rollup::{self, Draft};

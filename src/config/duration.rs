@@ -3,8 +3,8 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::error::shown;
 use super::raw::Node;
+use crate::text::shown;
 
 /// Reads a duration in `range`.
 pub(super) fn read(node: &Node<'_>, range: RangeInclusive<Duration>) -> Option<Duration> {

@@ -4,11 +4,11 @@ use std::ops::RangeInclusive;
 
 use chrono_tz::Tz;
 
-use super::error::shown;
 use super::predicate;
 use super::raw::{Node, Section};
 use super::rollup::zone;
 use crate::governor::{Hours, Limits, Settings, Signal};
+use crate::text::shown;
 
 /// The keys of the governor.
 pub(super) const KEYS: [&str; 10] = [

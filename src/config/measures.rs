@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::rollup::{Aggregate, Measure, Rollup};
+use crate::text::{listed, nearest, shown};
 
-use super::error::{listed, nearest, shown};
 use super::predicate;
 use super::raw::{Node, Section};
 

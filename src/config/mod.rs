@@ -17,9 +17,12 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
+use crate::db::address::Address;
 use crate::governor::Settings;
 use crate::rollup::Rollup;
+use crate::text::shown;
 
+mod address;
 mod compose;
 mod duration;
 mod error;
@@ -30,15 +33,11 @@ mod raw;
 mod rollup;
 #[cfg(test)]
 mod tests;
-mod url;
 
 pub use duration::parse as parse_duration;
 pub use error::{ConfigError, Problem, UnknownRollup};
 pub use governor::NICE_RATIO;
-pub(crate) use url::encoded;
-pub use url::{Address, DatabaseUrl};
 
-use error::shown;
 use raw::{Document, Node, Section, line_at};
 
 /// A whole definition file.
@@ -224,7 +223,7 @@ fn source(node: &Node<'_>, env: Env<'_>) -> Option<Source> {
     section.only(&known);
     let url = section
         .need("url", r#"write url = { env = "SOURCE_DATABASE_URL" }"#)
-        .and_then(|node| url::read(&node, env));
+        .and_then(|node| address::read(&node, env));
     let chunk_time = match section.get("chunk_time") {
         Some(node) => duration::read(&node, CHUNK_TIME_RANGE),
         None => Some(CHUNK_TIME_DEFAULT),
@@ -239,7 +238,7 @@ fn target(node: &Node<'_>, env: Env<'_>) -> Option<Target> {
     let mut section = node.section("a table: [target]")?;
     section.only(&["url", "schema", "readers"]);
     let url = match section.get("url") {
-        Some(node) => url::read(&node, env).map(Some),
+        Some(node) => address::read(&node, env).map(Some),
         None => Some(None),
     };
     let schema = match section.get("schema") {

@@ -8,7 +8,8 @@ use std::ops::{Range, RangeInclusive};
 
 use toml::de::{DeTable, DeValue};
 
-use super::error::{Problem, listed, nearest, shown};
+use super::error::Problem;
+use crate::text::{listed, nearest, shown};
 
 /// The text of a file and what was found wrong in it so far.
 #[derive(Debug)]

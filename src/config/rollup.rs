@@ -9,8 +9,8 @@ use chrono_tz::{TZ_VARIANTS, Tz};
 
 use crate::rollup::{EpochUnit, Late, Rollup, TableName, TimeColumn};
 use crate::slice::{Calendar, Width, boundaries};
+use crate::text::{nearest, shown};
 
-use super::error::{nearest, shown};
 use super::measures::condition;
 use super::raw::{Node, Section, identifier_fault};
 use super::{duration, measures};

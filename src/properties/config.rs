@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use sqlx::postgres::PgSslMode;
 
-use crate::config::{Address, Config, predicate};
+use crate::config::{Config, predicate};
 use crate::db;
+use crate::db::address::Address;
 use crate::governor::Governor;
 use crate::plan::horizon;
 use crate::rollup::Rollup;

@@ -2,11 +2,11 @@
 
 use std::net::TcpListener;
 
-use tallymark::config::{Address, DatabaseUrl};
 use tallymark::db::{Access, Db, DbErrorKind, Side};
 
 use crate::support::Database;
 use crate::support::cli::{Ended, Place, daily, ended, lines};
+use tallymark::db::address::{Address, DatabaseUrl};
 
 /// A port of this machine at which nobody listens.
 fn closed_port() -> u16 {

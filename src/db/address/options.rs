@@ -5,8 +5,6 @@
 
 use std::borrow::Cow;
 
-use crate::config::error::nearest;
-
 /// What becomes of an option.
 #[derive(Clone, Copy, Debug)]
 enum Rule {
@@ -18,6 +16,7 @@ enum Rule {
     Refused(&'static str),
 }
 
+use crate::text::nearest;
 use Rule::{Only, Refused, Works};
 
 const NO_KEEPALIVE: &str =
