@@ -10,7 +10,7 @@
 //!
 //! Bounds, each test its own (the functions that make its model): 2 or 3 workers; 1 or 2 slices; at most 2 late
 //! changes, 1 replay, 2 kills, 2 lost replies, 1 failure, 1 yield, 2 leases that run out on a living worker, 1 doubled
-//! and 1 lost message (or a purge); a lease of 1 or 2 ticks, every other clock 1 tick ahead; a read of 1 or 2 chunks.
+//! and 1 lost message (or a purge), 1 lost claim; a lease of 1 or 2 ticks, every other clock 1 tick ahead; a read of 1 or 2 chunks.
 //! Time has no bound, and neither has the time that a worker may stay where it is. Not in the model: settling (every
 //! change is late, and marked), two ticks that move marks or two planners at once, lost checkpoints.
 //!
@@ -25,8 +25,12 @@
 
 #[path = "model/around.rs"]
 mod around;
+#[path = "model/calendar.rs"]
+mod calendar;
 #[path = "model/check.rs"]
 mod check;
+#[path = "model/marks.rs"]
+mod marks;
 #[path = "model/steps.rs"]
 mod steps;
 #[path = "model/worker.rs"]
@@ -36,7 +40,9 @@ mod world;
 
 use tallymark::checkpoint::State;
 
+use calendar::Calendar;
 use check::{Findings, Model, Step, check};
+use marks::Marks;
 use steps::{Action, Steps};
 use world::{Backfill, Cell, Guard, Left, Mover, Person, Phase, Tallymark, World, fact, is_due};
 
@@ -189,20 +195,26 @@ fn composed() -> Tallymark {
     Tallymark { slices: 2, is_composed: true, lease: 1, skew: 0, left, ..one_slice() }
 }
 
+/// A slice whose claim may be lost, so that one number is given twice.
+fn lost_claim() -> Tallymark {
+    let left = Left { changes: 1, crashes: 1, replies: 1, losses: 1, ..Left::NONE };
+    Tallymark { lease: 1, skew: 0, left, ..one_slice() }
+}
+
 /// A backfill of two slices over a queue.
 fn backfill() -> Tallymark {
     let left = Left { crashes: 1, fails: 1, doubles: 1, drops: 1, ..Left::NONE };
     Tallymark { slices: 2, has_queue: true, lease: 1, skew: 0, left, ..one_slice() }
 }
 
-fn found(name: &str, model: &Tallymark) -> Findings {
+fn found(name: &str, model: &impl Model) -> Findings {
     let findings = check(model);
     eprintln!("{name}: {} states, {} steps", findings.states, findings.steps);
     findings
 }
 
 /// Everything that must always hold does, success stays within reach, and all these facts were seen.
-fn holds(name: &str, model: &Tallymark, facts: u32) {
+fn holds(name: &str, model: &impl Model, facts: u32) {
     let findings = found(name, model);
     if let Some(broken) = findings.broken {
         panic!("{}:\n{}", broken.what, broken.trace);
@@ -212,8 +224,13 @@ fn holds(name: &str, model: &Tallymark, facts: u32) {
 
 /// Without the guard, the model shows how this comes to be.
 fn breaks(guard: Guard, model: Tallymark, what: &str) {
+    breaks_without(&guard, &Tallymark { without: Some(guard), ..model }, what);
+}
+
+/// `model` lacks the guard.
+fn breaks_without(guard: &impl std::fmt::Debug, model: &impl Model, what: &str) {
     let name = format!("without {guard:?}");
-    let findings = found(&name, &Tallymark { without: Some(guard), ..model });
+    let findings = found(&name, model);
     let broken = findings.broken.unwrap_or_else(|| panic!("{name} nothing breaks"));
     eprintln!("{}:\n{}", broken.what, broken.trace);
     assert_eq!(broken.what, what, "{}", broken.trace);
@@ -261,6 +278,16 @@ fn a_backfill_ends_whatever_becomes_of_its_messages() {
 #[test]
 fn without_comparing_attempts_at_the_fence_older_data_replace_newer() {
     breaks(Guard::FenceAttempt, one_slice(), "an older attempt's data replaced a newer's");
+}
+
+#[test]
+fn a_slice_whose_claim_was_lost_is_exact_in_every_order_of_events() {
+    holds("lost claim", &lost_claim(), fact::FENCED_BY_EQUAL | fact::STALE);
+}
+
+#[test]
+fn without_comparing_owners_at_the_fence_a_change_is_missed() {
+    breaks(Guard::FenceOwner, lost_claim(), "a change is missed");
 }
 
 #[test]
@@ -331,4 +358,36 @@ fn with_a_reopening_in_two_writes_a_killed_replay_loses_the_slice() {
 #[test]
 fn without_the_sweep_a_slice_is_lost() {
     breaks(Guard::Sweep, backfill(), "a slice is lost");
+}
+
+#[test]
+fn every_consumer_of_a_mark_reopens_its_own_slices() {
+    use marks::fact;
+    holds("marks", &Marks::default(), fact::KEPT | fact::OUT_OF_ORDER | fact::BACK);
+}
+
+#[test]
+fn without_what_keeps_marks_for_each_consumer_a_change_is_missed() {
+    use marks::Guard::{AllAgain, Everybody, RegisteredFirst, VeryNumber};
+    for guard in [Everybody, VeryNumber, AllAgain, RegisteredFirst] {
+        breaks_without(&guard, &Marks { without: Some(guard) }, "a change is missed");
+    }
+}
+
+#[test]
+fn a_calendar_that_changes_and_changes_back_leaves_exact_rows_in_every_order_of_events() {
+    use calendar::fact;
+    holds("calendar", &Calendar::default(), fact::SUPERSEDED | fact::CLEARED | fact::AGAIN);
+}
+
+#[test]
+fn without_generations_rows_of_another_calendar_stay() {
+    use calendar::Guard::{Fence, Overlap, Success, TickLooks};
+    let (foreign, missed) =
+        ("a slice has succeeded, and the rows are not its own", "a change is missed");
+    for (guard, what) in
+        [(Fence, foreign), (Overlap, foreign), (Success, missed), (TickLooks, missed)]
+    {
+        breaks_without(&guard, &Calendar { without: Some(guard) }, what);
+    }
 }

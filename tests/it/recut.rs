@@ -122,6 +122,19 @@ async fn a_calendar_that_changes_and_changes_back_leaves_no_row_of_another() {
     }
 }
 
+/// Before the slices beside it are replaced: nothing is there twice meanwhile.
+#[tokio::test]
+async fn a_slice_takes_away_the_rows_of_another_calendars_slices_that_it_overlaps() {
+    let utc = world(UTC_DAYS).await;
+    work_off(&utc).await;
+    let beside = "SELECT count(*) FROM stats.daily WHERE bucket >= '2026-01-05Z' AND bucket < '2026-01-07Z' \
+                  AND NOT (bucket >= '2026-01-05T05:00Z' AND bucket < '2026-01-06T05:00Z')";
+    assert_ne!(utc.target_value(beside).await, "0");
+    let new_york = utc.redefined(&NEW_YORK.rollup(""));
+    assert_eq!(new_york.run("2026-01-05T05:00:00Z").await.outcome, Outcome::Succeeded);
+    assert_eq!(new_york.target_value(beside).await, "0");
+}
+
 #[tokio::test]
 async fn a_success_of_another_calendar_is_not_trusted_even_where_nothing_replaced_it() {
     let utc = world(UTC_DAYS).await;

@@ -3,7 +3,9 @@
 use tallymark::checkpoint::state::{Event, State};
 
 use super::steps::{COPIES_MAX, Steps, add, spend};
-use super::world::{Advance, Backfill, Guard, Mover, Person, Phase, World, fact, is_due, next};
+use super::world::{
+    Advance, Backfill, Guard, Mover, Person, Phase, Target, World, fact, is_due, next,
+};
 
 impl Steps<'_> {
     /// The source changes, and a tick moves its marks into the checkpoint.
@@ -90,6 +92,20 @@ impl Steps<'_> {
                 self.fault(None, "the person's command is killed", 0, to);
             }
         }
+    }
+
+    /// The first claim of a slice is lost while its worker goes on: that of the store alone, or what the target held
+    /// besides, where both are one server that fails over. The next claim is given the same number.
+    pub fn failover(&mut self) {
+        let mut to = *self.from;
+        if to.cells[0].item.is_none_or(|item| item.attempt != 1) {
+            return;
+        }
+        spend!(to, losses);
+        to.cells[0].item = None;
+        self.fault(None, "the store loses the claim", 0, to);
+        to.cells[0].target = Target::default();
+        self.fault(None, "store and target lose the claim and the rows", 0, to);
     }
 
     /// A tick moves the watermark past a slice that has succeeded, unless something was reopened meanwhile.

@@ -47,6 +47,7 @@ impl<'m> Steps<'m> {
         }
         steps.source();
         steps.person();
+        steps.failover();
         if model.has_watermark {
             steps.advance();
         }
@@ -91,6 +92,7 @@ impl Left {
         fails: 0,
         yields: 0,
         slow: 0,
+        losses: 0,
         doubles: 0,
         drops: 0,
     };

@@ -6,7 +6,7 @@ use tallymark::report::Outcome;
 
 use super::check::Step;
 use super::steps::{Action, Steps, add, spend, who};
-use super::world::{Guard, Item, Phase, World, at, fact, next, report};
+use super::world::{Guard, Item, NOBODY, Phase, World, at, fact, next, report};
 
 /// How an invocation ended: an outcome, or trouble that is nobody's.
 #[derive(Clone, Copy)]
@@ -61,6 +61,8 @@ impl Steps<'_> {
         if let Some(item) = to.cells[slice].item.as_mut().filter(|it| it.owner == Some(who(w))) {
             item.owner = None;
         }
+        let marker = &mut to.cells[slice].target.owner;
+        *marker = marker.map(|owner| if owner == who(w) { NOBODY } else { owner });
         if !worker.has_message {
             return self.push(Some(w), what, facts, to);
         }
@@ -168,15 +170,20 @@ impl Steps<'_> {
     fn fenced(&mut self, w: usize, mut to: World) -> Option<World> {
         let worker = to.workers[w];
         let target = &mut to.cells[usize::from(worker.slice)].target;
-        if target.attempt <= worker.attempt || !self.has(Guard::FenceAttempt) {
+        let is_equal = target.attempt == worker.attempt
+            && target.owner.is_some_and(|owner| owner != who(w))
+            && self.has(Guard::FenceOwner);
+        if target.attempt <= worker.attempt && !is_equal || !self.has(Guard::FenceAttempt) {
             target.attempt = worker.attempt;
+            target.owner = (self.model.left.losses > 0).then(|| who(w));
             return Some(to);
         }
+        let facts = fact::FENCED | if is_equal { fact::FENCED_BY_EQUAL } else { 0 };
         let slice = usize::from(worker.slice);
         if let Ok(item) = self.ending(w, &to, fail_of) {
             to.cells[slice].item = Some(item);
         }
-        self.ended(w, "is fenced", fact::FENCED, to, End::Told(Outcome::Fenced, None));
+        self.ended(w, "is fenced", facts, to, End::Told(Outcome::Fenced, None));
         None
     }
 

@@ -16,6 +16,8 @@ use tallymark::slice::Slice;
 pub const SLICES: usize = 2;
 /// Workers that a model may have.
 pub const WORKERS: usize = 3;
+/// The owner whose token nobody has any more.
+pub const NOBODY: u8 = u8::MAX;
 /// Seconds of a tick: longer than the first backoff with its jitter, so that a wait is one tick.
 const TICK: i64 = 60;
 
@@ -170,6 +172,8 @@ pub struct Target {
     /// The marker: the newest attempt that took it, and the attempt that replaced the data.
     pub attempt: u8,
     pub replaced_by: u8,
+    /// Whose token the marker carries; `None`: any, or nobody's yet. Kept where claims can be lost.
+    pub owner: Option<u8>,
     /// The rows: who wrote them, and what they were read from.
     pub written_by: u8,
     pub version: u8,
@@ -280,6 +284,7 @@ pub enum Backfill {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Guard {
     FenceAttempt,
+    FenceOwner,
     OneTransaction,
     CompleteMine,
     CompleteDirty,
@@ -310,6 +315,8 @@ pub struct Left {
     pub yields: u8,
     /// Leases that are over while their holder is alive: too slow, or paused.
     pub slow: u8,
+    /// Claims that are lost, as a failover loses the last writes.
+    pub losses: u8,
     /// Messages that are delivered twice.
     pub doubles: u8,
     /// Messages that are lost, or counted out; a purge counts as one.
@@ -369,6 +376,8 @@ pub mod fact {
     pub const LEASE_LOST: u32 = 1 << 7;
     pub const REFUSED: u32 = 1 << 8;
     pub const PASSED: u32 = 1 << 12;
+    /// An attempt fenced by another of the same number.
+    pub const FENCED_BY_EQUAL: u32 = 1 << 13;
     /// Never: an older attempt's data over those of a newer.
     pub const OLDER_OVER_NEWER: u32 = 1 << 9;
     /// Never: a slice taken from a living worker whose lease holds by every clock.
