@@ -21,42 +21,43 @@ use crate::slice::{Order, Slice};
 use crate::tick::BEGIN_MIN;
 use crate::worker::{Severity, WorkError, Worker};
 
-/// How often the slices that did not end are gone through again. A slice that yields makes
-/// progress each time, and a dead worker's lease ends within one budget.
+/// Maximum number of passes over the unfinished slices. A slice that yields makes progress each
+/// time, and a dead worker's lease ends within one budget.
 const PASSES_MAX: usize = 1000;
 
-/// Work stops after this many slices have failed in a row: what fails them all is not theirs.
+/// Stop after this many consecutive failures: the cause is not in the slices.
 const FAILURES_IN_A_ROW_MAX: usize = 20;
 
-/// DynamoDB may fail this many passes in a row before a batch ends: one time-out is no reason to end a night's work.
+/// A batch ends after DynamoDB has failed this many passes in a row. A night's work survives a
+/// single time-out.
 const TROUBLES_MAX: u32 = 3;
 
-/// Wait before the pass after one that DynamoDB ended; doubled each time.
+/// Wait before the pass that follows a DynamoDB failure, doubled each time.
 const TROUBLE_WAIT: Duration = Duration::from_secs(1);
 
-/// Work that is held back is asked for again at least so often ...
+/// Paused work is checked again at least this often ...
 const HOLD_POLL: Duration = Duration::from_secs(60);
 
-/// ... and so many times: more than a week of pauses.
+/// ... and at most this many times, which allows for more than a week of pauses.
 const HOLDS_MAX: usize = 200_000;
 
-/// How a batch of slices is worked on.
+/// How to work on a batch of slices.
 #[derive(Clone, Copy, Debug)]
 pub struct Batch {
     /// Slices at once.
     pub concurrency: usize,
-    /// Longest time for one slice before it yields; its lease lasts a little longer.
+    /// Longest time for one slice before it yields. Its lease lasts a little longer.
     pub budget: Duration,
-    /// When all work must have ended.
+    /// The instant by which all work must have ended.
     pub deadline: Option<Deadline>,
-    /// What holds for each slice.
+    /// Options of each slice's run.
     pub options: RunOptions,
-    /// What it may take.
+    /// Limits of the whole batch.
     pub limits: Limits,
 }
 
-/// What a batch may take at most. No slice is begun that would lead past it, as far as those before it
-/// tell.
+/// The most that a batch may use. The batch stops before a slice that would exceed it, judged by
+/// the slices so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Limits {
     /// Source rows.
@@ -66,8 +67,8 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// What would be passed by one more slice beside `in_flight` others, as dear as the mean of those in
-    /// `report`.
+    /// The limit that one more slice would exceed, if it and the `in_flight` ones cost the average
+    /// so far.
     fn passed(&self, report: &BatchReport, in_flight: usize) -> Option<String> {
         #[expect(clippy::cast_precision_loss, reason = "estimates")]
         let (done, more, rows, work_ms) = (
@@ -93,7 +94,7 @@ impl Limits {
     }
 }
 
-/// What a batch did.
+/// Result of a batch.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct BatchReport {
     /// Slices that succeeded.
@@ -102,7 +103,7 @@ pub struct BatchReport {
     pub failed: Vec<SliceReport>,
     /// Slices that could not be worked on, with their reports.
     pub refused: Vec<SliceReport>,
-    /// Slices that were not reached, or gave up their turn.
+    /// Slices that are still to do, or yielded.
     pub left: usize,
     /// Source rows counted.
     pub rows_read: u64,
@@ -114,13 +115,13 @@ pub struct BatchReport {
     pub updated: u64,
     /// Groups that vanished.
     pub deleted: u64,
-    /// Groups that were right already.
+    /// Groups that were already right.
     pub unchanged: u64,
     /// Milliseconds in statements on the source.
     pub source_ms: u64,
     /// Milliseconds from claims to checkpoints.
     pub work_ms: u64,
-    /// Why it stopped before all slices were done, if that was asked for.
+    /// Why it stopped before all slices were done, if it stopped on purpose.
     pub stopped: Option<String>,
     /// How every run ended, those of slices that were run again included: what metrics count.
     #[serde(skip)]
@@ -146,12 +147,12 @@ impl BatchReport {
         }
     }
 
-    /// Slices that need no further pass.
+    /// Number of slices that are finished.
     fn ended(&self) -> usize {
         self.succeeded + self.failed.len() + self.refused.len()
     }
 
-    /// What went wrong, if anything.
+    /// The severity of the batch's failures, if there were any.
     #[must_use]
     pub fn severity(&self) -> Option<Severity> {
         let wrong = !self.failed.is_empty() || !self.refused.is_empty() || self.left > 0;
@@ -159,13 +160,14 @@ impl BatchReport {
     }
 }
 
-/// A batch that ended early: trouble that is not one slice's, and what was done in spite of it.
+/// A batch that ended early because of a failure beyond a single slice, with the work done until
+/// then.
 #[derive(Debug, thiserror::Error)]
 #[error("{error}")]
 pub struct Interrupted {
-    /// What ended it.
+    /// The error that ended it.
     pub error: Box<WorkError>,
-    /// What was done before, and what is left.
+    /// The work done before, and the slices left.
     pub report: Box<BatchReport>,
 }
 
@@ -175,22 +177,22 @@ impl Interrupted {
     }
 }
 
-/// Nothing was done yet.
+/// Used before any slice was started.
 impl From<WorkError> for Interrupted {
     fn from(error: WorkError) -> Self {
         Self::after(BatchReport::default(), error)
     }
 }
 
-/// Hears of a batch's progress.
+/// Receives a batch's progress.
 pub trait Listener: Send + Sync {
-    /// A slice's run ended, other than by being held back.
+    /// A slice's run ended. Paused slices are left out.
     fn ended(&self, report: &SliceReport);
-    /// Nothing can be done before `until`.
+    /// All work is waiting until `until`.
     fn waiting(&self, until: DateTime<Utc>, reason: &str);
 }
 
-/// Hears nothing.
+/// Ignores all progress.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Silent;
 
@@ -199,36 +201,36 @@ impl Listener for Silent {
     fn waiting(&self, _: DateTime<Utc>, _: &str) {}
 }
 
-/// The slices that a backfill would work on, and how many it leaves alone.
+/// The slices that a backfill would work on, and the number of slices that it leaves alone.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct BackfillPlan {
     /// The slices, in the order of work.
     pub slices: Vec<Slice>,
-    /// Those of them that succeeded and are to be reopened first.
+    /// Those of them that succeeded and are reopened first.
     pub reopen: BTreeSet<Slice>,
-    /// Slices of the range that succeeded already under this definition.
+    /// Slices of the range that already succeeded under this definition.
     pub done: usize,
     /// Slices that are sealed.
     pub sealed: usize,
     /// Slices that failed too often; only a replay reopens them.
     pub exhausted: usize,
-    /// Slices before the source's first row: there is nothing to compute.
+    /// Slices before the source's first row.
     pub empty: usize,
-    /// Slices with a slice of the finer rollup that is not done.
+    /// Slices that wait for an unfinished slice of the finer rollup.
     pub blocked: usize,
-    /// Bounds of the range.
+    /// End of the range.
     pub from: DateTime<Utc>,
-    /// Bounds of the range.
+    /// End of the range.
     pub to: DateTime<Utc>,
 }
 
 impl Worker {
-    /// Plans a backfill of the slices that start in `[from, to)`: those without success under the
-    /// present definition, or all of them with `force`. Asks the source where its rows begin.
+    /// Plans a backfill of the slices that start in `[from, to)`: those still to succeed under the
+    /// present definition, or all of them with `force`. Reads from the source where its rows begin.
     ///
     /// # Errors
-    /// The range is empty or begins before the rollup's `start`; the source cannot be asked, or the
-    /// checkpoints cannot be read.
+    /// The range is empty or starts before the rollup's `start`, or the source or the checkpoints
+    /// cannot be read.
     pub async fn plan_backfill(
         &self,
         rollup: &Rollup,
@@ -249,7 +251,7 @@ impl Worker {
         for planned in plan.slices {
             let slice = planned.slice;
             let checkpoint = known.get(&slice.start()).copied();
-            // Whenever they were computed: nobody else works for this backfill.
+            // Whenever they were computed, as this process is the backfill's only worker.
             let force_since = force.then_some(DateTime::<Utc>::MAX_UTC);
             match want(planned.standing, checkpoint, &view.definition, force_since) {
                 Want::Again if view.is_blocked(slice) => backfill.blocked += 1,
@@ -261,7 +263,7 @@ impl Worker {
                 Want::Done => backfill.done += 1,
                 Want::Exhausted => backfill.exhausted += 1,
                 Want::Pending if planned.standing == Standing::Blocked => backfill.blocked += 1,
-                // A batch waits for them.
+                // A batch waits for these.
                 Want::Pending => backfill.slices.push(slice),
                 Want::Never => match planned.standing {
                     Standing::Sealed => backfill.sealed += 1,
@@ -276,7 +278,7 @@ impl Worker {
         Ok(backfill)
     }
 
-    /// The range of a backfill, from the start of its first slice on.
+    /// The range of a backfill, from the start of its first slice.
     pub(crate) fn checked_range(
         &self,
         rollup: &Rollup,
@@ -301,11 +303,11 @@ impl Worker {
         Ok((rollup.calendar.containing(from).start(), to))
     }
 
-    /// Works through a backfill and moves the watermark.
+    /// Works through a backfill and advances the watermark.
     ///
     /// # Errors
-    /// Trouble that is not one slice's. No slice is begun after it, and those in flight end. What
-    /// was done stays done; the same backfill goes on.
+    /// A failure beyond a single slice. The slices in flight end, and finished slices stay done.
+    /// The same backfill can be continued.
     pub async fn backfill(
         &self,
         rollup: &Rollup,
@@ -327,7 +329,7 @@ impl Worker {
         self.move_watermark(rollup, &standings, 1).await
     }
 
-    /// Reopens `slices`, whatever their state, and works on them.
+    /// Reopens `slices` in any state, and works on them.
     ///
     /// # Errors
     /// As [`Worker::backfill`].
@@ -339,7 +341,7 @@ impl Worker {
         batch: Batch,
         listener: &dyn Listener,
     ) -> Result<BatchReport, Interrupted> {
-        // A sealed slice would wait for ever: it is only told.
+        // A sealed slice would wait for ever, so it is only reported.
         let is_open = |slice: &Slice| !rollup.is_sealed_at(slice.start());
         let reopen = slices.iter().copied().filter(is_open).collect();
         self.work_through(rollup, slices, &reopen, reason, batch, listener).await
@@ -402,13 +404,13 @@ impl Worker {
                 break;
             }
             listener.waiting(until, &why);
-            // A little more: the lease must be over by the claim's clock.
+            // Wait a little longer, so that the lease is over by the claim's clock.
             self.sleep(wait + Duration::from_millis(50)).await;
         }
         Ok(report)
     }
 
-    /// Waits before the pass after one that DynamoDB ended; `false`: there is no time for it.
+    /// Waits before the pass that follows a DynamoDB failure. `false`: too little time is left.
     async fn wait_for_store(
         &self,
         troubles: u32,
@@ -427,7 +429,8 @@ impl Worker {
         true
     }
 
-    /// The error of a batch that has waited too long for what others hold; `since` is when its wait began.
+    /// The error of a batch that has waited too long for something that others hold. `since` is the
+    /// start of its wait.
     fn starved(&self, hold: Option<&Hold>, since: &mut Option<DateTime<Utc>>) -> Option<WorkError> {
         let Some(hold) = hold.filter(|hold| hold.is_taken) else {
             *since = None;
@@ -438,7 +441,7 @@ impl Worker {
         (waited >= SLOT_WAIT_MAX).then(|| WorkError::Starved(hold.reason.clone()))
     }
 
-    /// Waits as long as the work is held back; whether it may go on then.
+    /// Waits while the work is paused, and returns whether it may continue.
     async fn wait_out(
         &self,
         rollup: &Rollup,
@@ -468,9 +471,9 @@ impl Worker {
         Ok(false)
     }
 
-    /// Goes through `slices` once. After trouble that is not one slice's no further one is begun,
-    /// but those in flight end, at their deadline at the latest: dropped, their leases would keep
-    /// the next run waiting.
+    /// Goes through `slices` once. After a failure beyond a single slice only the slices in flight
+    /// continue. They end, at their deadline at the latest, as leases of dropped runs would delay
+    /// the next batch.
     #[expect(clippy::too_many_arguments, reason = "one call site; a struct would only rename it")]
     async fn pass(
         &self,
@@ -516,7 +519,7 @@ impl Worker {
             reopen.remove(&slice);
             report.runs.add(&ended);
             if let Some(hold) = ended.hold {
-                // What holds one slice back holds them all.
+                // A pause of one slice applies to all.
                 stop.store(true, Ordering::Relaxed);
                 pass.hold = Some(hold);
                 continue;
@@ -525,7 +528,7 @@ impl Worker {
             failures_in_a_row =
                 if ended.outcome == Outcome::Failed { failures_in_a_row + 1 } else { 0 };
             match ended.outcome {
-                // Leased: another worker has it, or had it until it died.
+                // Another worker has it, or had it until it died.
                 Outcome::Yielded | Outcome::Stale | Outcome::Leased => match ended.retry_at {
                     Some(until) => pass.wait(until, ended.reason.unwrap_or_default()),
                     None => pass.at_once = true,
@@ -551,7 +554,7 @@ impl Worker {
         pass
     }
 
-    /// `None`: too little time is left to begin it, or work is to end.
+    /// `None`: too little time is left to start it, or the batch is ending.
     async fn run_in_batch(
         &self,
         rollup: &Rollup,
@@ -566,7 +569,7 @@ impl Worker {
         }
         let now = self.clock.now();
         if reopen {
-            // What cannot be computed is not marked.
+            // Mark only slices that can be computed.
             self.refuse_unfit(rollup).await?;
             self.checkpoints.reopen(&rollup.name, slice.start(), reason, now).await?;
         }
@@ -576,23 +579,23 @@ impl Worker {
     }
 }
 
-/// What one pass left over.
+/// The remainder of one pass.
 #[derive(Default)]
 struct Pass {
     again: Vec<Slice>,
     hopeless: bool,
     out_of_time: bool,
-    /// A slice can go on at once, whatever the others wait for.
+    /// Some slice can continue at once, even while others wait.
     at_once: bool,
     earliest: Option<(DateTime<Utc>, String)>,
-    /// The first trouble that is not one slice's.
+    /// The first failure beyond a single slice.
     trouble: Option<WorkError>,
-    /// What held the rest back.
+    /// The pause that held the rest back.
     hold: Option<Hold>,
 }
 
 impl Pass {
-    /// Keeps the first error; what the slices in flight still meet is only logged.
+    /// Keeps the first error. Later errors of slices in flight are only logged.
     fn stop(&mut self, error: WorkError) {
         match &self.trouble {
             None => self.trouble = Some(error),

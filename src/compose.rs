@@ -1,21 +1,23 @@
 //! Rollups of rollups: a coarse slice is computed from the rows of finer ones.
 //!
-//! It is due when all finer slices in it are done ([`Fed`]), and it runs again when one of them has
-//! changed. Whoever replaces the rows of a finer slice does, in this order:
+//! A coarse slice is due when all finer slices in it are done ([`Fed`]), and it runs again when one
+//! of them has changed. A worker that replaces the rows of a finer slice does three steps in this
+//! order:
 //!
 //! 1. commits the rows;
 //! 2. reads the checkpoint of the coarse slice and, if there is one, reopens it;
 //! 3. completes the finer slice's checkpoint.
 //!
-//! Whoever computes the coarse slice claims it first, which makes its checkpoint, and reads after.
-//! So either its checkpoint is there at 2, and it is reopened: what it may have read too early is
-//! read again, as its `dirty` is past the `dirty_seen` of its claim. Or its checkpoint is not there,
-//! and it claims after 2 and reads after 1.
+//! A worker that computes the coarse slice claims it first, which creates its checkpoint, and then
+//! reads. There are two cases at step 2. If the checkpoint exists, the coarse slice is reopened.
+//! Rows read too early are then read again, as its `dirty` is past the `dirty_seen` of its claim.
+//! If the checkpoint is missing, the coarse slice is claimed after step 2 and therefore read after
+//! step 1.
 //!
-//! A worker that dies between 1 and 3 leaves a finer slice that is not complete. The attempt after it
-//! finds the rows unchanged, and cannot know whether they were so before; so an attempt that is not
-//! the first reopens whatever it changed. The first attempt reopens if it changed anything: of a slice
-//! that never ran, in a coarse one that never ran, that costs one read and no write.
+//! A worker that dies between 1 and 3 leaves an unfinished finer slice. The next attempt finds the
+//! rows unchanged and cannot know whether they were unchanged before. So every attempt but the
+//! first always reopens the coarse slice. The first attempt reopens it only after a change. For a
+//! slice that never ran, in a coarse one that never ran, that costs one read and no write.
 
 use chrono::{DateTime, Utc};
 
@@ -26,7 +28,7 @@ use crate::slice::Slice;
 use crate::worker::{WorkError, Worker};
 
 impl Worker {
-    /// How far the finer rollup is; `None` where there is none.
+    /// The progress of the finer rollup. `None`: this rollup has no finer one.
     pub(crate) async fn fed(
         &self,
         rollup: &Rollup,
@@ -37,7 +39,7 @@ impl Worker {
         Ok(Some(Fed::new(fine, &standings.plan)))
     }
 
-    /// As [`View::plan`], with a look at the finer rollup if anything would be due.
+    /// As [`View::plan`], and also reads the finer rollup's progress if anything would be due.
     pub(crate) async fn judged(
         &self,
         view: View<'_>,
@@ -55,8 +57,8 @@ impl Worker {
         }
     }
 
-    /// Which finer slice `slice` waits for, in words. Asked to keep numbers of half a day from being
-    /// shown as those of a day; that they are right in the end does not depend on it.
+    /// Names the finer slice that `slice` waits for. This check only keeps the numbers of half a
+    /// day from being shown as those of a day. The final result is right in any case.
     pub(crate) async fn waits_for(
         &self,
         rollup: &Rollup,
@@ -69,7 +71,7 @@ impl Worker {
         }))
     }
 
-    /// Makes every coarse slice run again that `slice` is part of and that has been claimed.
+    /// Reopens every claimed coarse slice that contains `slice`.
     pub(crate) async fn reopen_coarse(
         &self,
         rollup: &Rollup,

@@ -1,5 +1,5 @@
-//! What a backfill will take, told before it begins: from the planner's statistics and plans, and from
-//! what the rollup's newest slices took. Nothing of the source is read.
+//! Estimates a backfill before it starts, from the planner's statistics and plans and from the
+//! rollup's newest slices. The source's rows stay unread.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
@@ -16,50 +16,51 @@ use crate::source::pace::FIRST_CHUNK_ROWS;
 use crate::source::plan_guard;
 use crate::worker::{WorkError, Worker};
 
-/// Slices whose plans are looked at, spread evenly over those to compute.
+/// Slices whose plans are examined, spread evenly over those to compute.
 const SAMPLES_MAX: usize = 5;
 
-/// Milliseconds around a slice's statements, where no slice tells: a few round trips to PostgreSQL.
+/// Assumed milliseconds around a slice's statements, until a finished slice shows them: a few round
+/// trips to PostgreSQL.
 const OVERHEAD_MS: f64 = 20.0;
 
-/// Calls of DynamoDB for each slice: what holds it back, its claim, its completion.
+/// DynamoDB calls for each slice: pauses, claim, completion.
 const CALLS: f64 = 3.0;
 
-/// Hours that are walked through to find the end: years of nights.
+/// Working hours walked through to find the end: years of nights.
 const STRETCHES_MAX: usize = 10_000;
 
-/// What the newest slices of a rollup took.
+/// Measured cost of the newest slices of a rollup.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Learned {
     /// Milliseconds of statements on the source for each row.
     pub ms_per_row: f64,
-    /// Milliseconds around them for each slice.
+    /// Milliseconds around these statements for each slice.
     pub overhead_ms: f64,
 }
 
-/// What a backfill will take.
+/// The estimate of a backfill.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Estimate {
     /// Slices to compute.
     pub slices: usize,
     /// Source rows in them.
     pub rows: u64,
-    /// Blocks of the source's tables and indexes that are looked at.
+    /// Blocks of the source's tables and indexes that are read.
     pub blocks: u64,
     /// Milliseconds of statements on the source.
     pub source_ms: u64,
-    /// Milliseconds from begin to end while it may work.
+    /// Working time in milliseconds, from start to end.
     pub elapsed_ms: u64,
-    /// When it will be done, hours in which it may not work included.
+    /// The estimated end, including hours outside of the working hours.
     pub finish_at: DateTime<Utc>,
-    /// Whether the times come from slices of this rollup; otherwise they are a guess.
+    /// Whether the times come from slices of this rollup. Otherwise they are a guess.
     pub is_learned: bool,
     /// On AWS, each slice in an invocation of its own.
     pub dollars: Dollars,
 }
 
 impl Worker {
-    /// What the newest slices of `rollup` took; `None` if none tells.
+    /// Measured cost of the newest slices of `rollup`. `None`: measurements are missing.
     ///
     /// # Errors
     /// The checkpoints cannot be read.
@@ -67,7 +68,7 @@ impl Worker {
         Ok(self.learned_and_call(rollup).await?.0)
     }
 
-    /// As [`Worker::learned`], and the milliseconds that a call of DynamoDB takes now.
+    /// As [`Worker::learned`], and the milliseconds that a DynamoDB call takes now.
     async fn learned_and_call(&self, rollup: &Rollup) -> Result<(Option<Learned>, f64), WorkError> {
         let watch = Stopwatch::start();
         let recent = self.checkpoints.recent(&rollup.name).await?;
@@ -82,20 +83,21 @@ impl Worker {
             return Ok((None, call_ms));
         }
         let source_ms = sum(&|done| float(done.source_ms));
-        // The middle one: a slice that waited, for a transaction or a slot, says little about the others.
+        // Take the median, as a slice that waited for a transaction or a slot says little about the
+        // others.
         let around = |done: &Completion| float(done.elapsed_ms) - nice * float(done.source_ms);
         let mut around: Vec<f64> = done.iter().map(|done| around(done).max(0.0)).collect();
         around.sort_by(f64::total_cmp);
-        // What a slice took was measured before its success was written.
+        // A slice's time was measured before its success was written.
         let overhead_ms = around[around.len() / 2].max(1.0) + call_ms;
         let learned = Learned { ms_per_row: (source_ms / rows).max(1e-6), overhead_ms };
         Ok((Some(learned), call_ms))
     }
 
-    /// What `plan` will take with so many slices at once.
+    /// The estimate of `plan` with this many concurrent slices.
     ///
     /// # Errors
-    /// The source cannot be asked, or the checkpoints cannot be read.
+    /// The source or the checkpoints cannot be read.
     pub async fn estimate(
         &self,
         rollup: &Rollup,
@@ -113,7 +115,7 @@ impl Worker {
         let slices = plan.slices.len() as f64;
         let settings = self.governor.settings();
         let at_once = f64::from(concurrency);
-        // Who naps keeps the slot, who rests afterwards does not.
+        // A worker keeps its slot while it naps, and gives it up while it rests.
         let slots = f64::from(settings.slots);
         let reading = match settings.naps {
             true => at_once.min(slots) / (1.0 + settings.nice_ratio),
@@ -143,7 +145,7 @@ impl Worker {
         let mut tx = source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
         let (start, end) = (first.start(), last.end());
         let all = plan_guard::estimate(&mut tx, rollup, &shape, start, end).await?;
-        // Between them others may be done already.
+        // Some slices in between may already be done.
         let share = seconds(slices.iter().map(Slice::duration).sum()) / seconds(end - start);
         let step = slices.len().div_ceil(SAMPLES_MAX).max(1);
         let (mut rows, mut blocks) = (0.0, 0.0);
@@ -159,7 +161,7 @@ impl Worker {
     }
 }
 
-/// When work of `elapsed_ms` that begins at `now` ends, if it may be done at its hours only.
+/// The end of work that takes `elapsed_ms` from `now`, restricted to its working hours.
 fn finish(settings: &Settings, now: DateTime<Utc>, elapsed_ms: f64) -> DateTime<Utc> {
     let span =
         |ms: f64| TimeDelta::milliseconds(i64::try_from(whole(ms)).unwrap_or(i64::MAX / 1_000_000));

@@ -1,10 +1,10 @@
-//! What starts work: the JSON of an event → [`Trigger`].
+//! Parses the JSON of an event that starts work into a [`Trigger`].
 //!
-//! Total: whatever is not understood is an error that says what would be right, so that it reaches
-//! a dead-letter queue and is never acknowledged away. Unknown keys are refused in Tallymark's own
-//! events; the envelopes of AWS may grow.
+//! Parsing is total. An invalid event becomes an error that says what would be right, so that the
+//! event reaches a dead-letter queue instead of being acknowledged. Tallymark's own events refuse
+//! unknown keys. The envelopes of AWS may have further keys.
 //!
-//! Times that depend on a rollup's calendar stay text here, until [`slice_of`] and [`instant_of`]
+//! Times that depend on a rollup's calendar stay text here until [`slice_of`] and [`instant_of`]
 //! are given the rollup. docs/EVENTS.md lists every event with its response.
 
 mod error;
@@ -25,7 +25,7 @@ pub use error::EventError;
 
 use error::{KEYS_FIRST, TRIGGERS, kind_of, suggestion};
 
-/// What an event asks for.
+/// The work that an event requests.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Trigger {
     /// Find and process the due slices of all rollups, as of this time.
@@ -35,7 +35,7 @@ pub enum Trigger {
     },
     /// Process one slice.
     Slice(SliceRequest),
-    /// Messages of a queue, each asking for one slice.
+    /// Messages of a queue, each for one slice.
     Batch(Vec<Message>),
     /// Process the slices of a range.
     Backfill(BackfillRequest),
@@ -46,7 +46,6 @@ pub enum Trigger {
 /// One slice, as an event names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SliceRequest {
-    /// The rollup's name.
     pub rollup: String,
     /// The slice's start, as it was written.
     pub start: String,
@@ -57,26 +56,25 @@ pub struct SliceRequest {
 /// A message of an SQS batch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Message {
-    /// SQS's name for it: what goes into `batchItemFailures`.
+    /// SQS's ID of the message, which goes into `batchItemFailures`.
     pub id: String,
-    /// What it asks for. One message that is not understood must not hold up the others.
+    /// The request. One invalid message must not hold up the others.
     pub request: Result<SliceRequest, EventError>,
-    /// Its body, as it came.
+    /// The raw body.
     pub body: String,
-    /// How to tell SQS when it is to come back, if SQS said so.
+    /// How to tell SQS when the message should come back, if SQS sent a receipt.
     pub receipt: Option<Receipt>,
-    /// The trace of whoever sent it.
+    /// The trace of the sender.
     pub trace: Option<String>,
 }
 
 /// A range of slices, as an event names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackfillRequest {
-    /// The rollup's name.
     pub rollup: String,
-    /// Where the range begins, as it was written.
+    /// Start of the range, as it was written.
     pub from: String,
-    /// Where it ends, as it was written; `None`: now.
+    /// End of the range, as it was written. `None` means now.
     pub to: Option<String>,
     /// Which end comes first.
     pub order: Order,
@@ -87,11 +85,9 @@ pub struct BackfillRequest {
 /// Slices to process again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplayRequest {
-    /// The rollup's name.
     pub rollup: String,
-    /// Which slices.
     pub which: Which,
-    /// Why; kept in the checkpoint.
+    /// The reason, which the checkpoint keeps.
     pub reason: String,
     /// Take the result even if most of the source's rows are gone.
     pub allow_shrink: bool,
@@ -109,7 +105,7 @@ pub enum Which {
 /// Reads an event.
 ///
 /// # Errors
-/// It is not one of Tallymark's; the text says what would be right.
+/// The event is none of Tallymark's. The text says what would be right.
 pub fn parse(event: &Value) -> Result<Trigger, EventError> {
     let Value::Object(fields) = event else {
         return Err(EventError::NotAnObject { found: kind_of(event) });
@@ -139,14 +135,14 @@ pub fn slice_of(rollup: &Rollup, text: &str) -> Result<Slice, EventError> {
         .calendar
         .starting(start)
         .map_err(|source| EventError::Misaligned { rollup: name(), source })?;
-    // Whether it has begun is for those to say who have a clock.
+    // Callers with a clock check whether the slice has begun.
     Ok(rollup.begun(slice, slice.start())?)
 }
 
 /// The instant that `text`, the value of `key`, names in the zone of `rollup`.
 ///
 /// # Errors
-/// It names none, or two.
+/// The text names no instant, or two.
 pub fn instant_of(
     rollup: &Rollup,
     key: &'static str,
@@ -160,7 +156,7 @@ pub fn instant_of(
     })
 }
 
-/// An event of Tallymark's own.
+/// Reads one of Tallymark's own events.
 fn own(trigger: &Value, fields: &Map<String, Value>) -> Result<Trigger, EventError> {
     let event = |event| Fields { event, fields };
     match trigger.as_str() {
@@ -180,10 +176,10 @@ fn schedule(fields: &Fields<'_>) -> Result<Trigger, EventError> {
     Ok(Trigger::Schedule { time: fields.time()? })
 }
 
-/// EventBridge's scheduled event, of a rule (`aws.events`) or of a Scheduler without an input of
-/// its own (`aws.scheduler`).
+/// Reads EventBridge's scheduled event, from a rule (`aws.events`) or from a Scheduler with its
+/// default input (`aws.scheduler`).
 fn scheduled(event: &Value) -> Result<Trigger, EventError> {
-    // An event made by hand need not have a detail.
+    // A hand-made event may lack a detail.
     let read = EventBridgeEvent::<Option<Value>>::deserialize(event);
     let event = read.map_err(|error| EventError::envelope("EventBridge event", &error))?;
     let is_ours = matches!(event.source.as_str(), "aws.events" | "aws.scheduler")
@@ -252,7 +248,7 @@ fn batch(event: &Value, records: &Value) -> Result<Trigger, EventError> {
     event.records.into_iter().map(message).collect::<Result<_, _>>().map(Trigger::Batch)
 }
 
-/// A message without an id fails the whole batch: there is no way to send it back alone.
+/// A message that lacks an ID fails the whole batch, as SQS returns messages by ID.
 fn message(record: SqsMessage) -> Result<Message, EventError> {
     if record.event_source.as_deref() != Some("aws:sqs") {
         let source = record.event_source.map(Value::from);
@@ -295,16 +291,17 @@ const INSTANT: &str = "a date or time such as \"2026-02-01\" or \"2026-02-01T00:
 const ID: &str = "the backfill's id, or null";
 const ORDER: &str = "\"newest_first\" or \"oldest_first\"";
 
-/// Longest text of an event: far more than a name, a time or a reason needs, and short enough to be
-/// repeated in an error.
+/// Longest text in an event. It is far more than a name, a time or a reason needs, and short enough
+/// to be repeated in an error.
 const TEXT_BYTES_MAX: usize = crate::text::FOREIGN_MAX;
 
-/// A time that a schedule can have: what is reckoned from another may not be an instant any more.
+/// A time that a schedule can have. Times outside of these years could overflow when others are
+/// derived from them.
 fn sane(time: DateTime<Utc>) -> Option<DateTime<Utc>> {
     (1970..=9999).contains(&time.year()).then_some(time)
 }
 
-/// Longest id of a backfill: it is half of a sort key, and those have 1,024 bytes at most.
+/// Longest ID of a backfill. It is half of a sort key, which is limited to 1,024 bytes.
 const ID_BYTES_MAX: usize = 512;
 
 /// The keys of one event.
@@ -337,13 +334,13 @@ impl Fields<'_> {
         sane(time.to_utc()).ok_or_else(|| self.wrong("time", TIME))
     }
 
-    /// A text that must be there.
+    /// A required text.
     fn text(&self, key: &'static str, right: &'static str) -> Result<String, EventError> {
         let missing = || EventError::Missing { event: self.event, key, right };
         self.text_or_none(key, right)?.ok_or_else(missing)
     }
 
-    /// A text; null is as good as nothing.
+    /// An optional text. Null counts as missing.
     fn text_or_none(
         &self,
         key: &'static str,
@@ -360,7 +357,7 @@ impl Fields<'_> {
         }
     }
 
-    /// `true` or `false`, which is the default.
+    /// `true` or `false`. The default is `false`.
     fn flag(&self, key: &'static str) -> Result<bool, EventError> {
         match self.fields.get(key) {
             None | Some(Value::Null) => Ok(false),

@@ -1,7 +1,7 @@
-//! Late changes of the source: from marks and change times to slices that run again.
+//! Late changes of the source: turns marks and change times into reopened slices.
 //!
-//! What was found is recorded in the checkpoints first and forgotten on the source after: a worker
-//! that is killed in between finds it again, and a slice that is reopened twice runs once.
+//! Findings are recorded in the checkpoints first and deleted on the source afterwards. After a
+//! crash in between they are found again, and a slice that is reopened twice runs once.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,25 +23,25 @@ use crate::source::{begin, changes, consumers, settle};
 use crate::tick::{BEGIN_MIN, Problem};
 use crate::worker::{WorkError, Worker};
 
-/// Batches of marks taken in one go; what is left comes with the next tick.
+/// Batches of marks taken in one go. The next tick takes the rest.
 const BATCHES_MAX: usize = 20;
 
-/// Ranges of slices that lie closer than this many slices are looked up in one query.
+/// Ranges of slices separated by fewer slices than this are read in one query.
 const GAP_MAX: i32 = 64;
 
-/// Transactions that were writing are waited for this long before change times are looked through.
+/// How long to wait for open writers before reading change times.
 const WAIT: Duration = Duration::from_millis(500);
 
-/// How often the stretch of change times to look through is halved when reading it takes too long:
-/// from a year to less than a second.
+/// How often the range of change times is halved when reading it takes too long: from a year to
+/// less than a second.
 const HALVINGS_MAX: usize = 25;
 
-/// A rollup with what the source says of it.
+/// A rollup with its source's catalogue data.
 type Ready<'a> = (&'a Rollup, Arc<Shape>);
 
 impl Worker {
-    /// Finds late changes of all rollups that ask for it, and reopens the slices that they are in.
-    /// Returns what kept it from doing so, an alarm for each.
+    /// Finds late changes of all rollups that ask for it, and reopens their slices. Returns the
+    /// problems that prevented it, each of which raises an alarm.
     pub async fn notice_late(&self, deadline: Deadline) -> Vec<Problem> {
         let mut problems = Vec::new();
         let mut captured = BTreeMap::<String, Vec<&Rollup>>::new();
@@ -86,9 +86,9 @@ impl Worker {
                 }
                 _ => (Vec::new(), false),
             };
-            // After the marks: a slice that another worker read before one of these changes was over
-            // before the change, and so is over now. By an earlier instant it might not be, and its
-            // mark would be deleted for nothing.
+            // Take the time after reading the marks. A slice that another worker read before one of
+            // these changes was over before that change, and is therefore over now. By an earlier
+            // time it might still be open, and its mark would be lost.
             let (now, _) = settle::now(&mut tx).await?;
             tx.rollback().await?;
             let taking = Taking { key: found.key.as_deref(), consumers: &consumers, label: &label };
@@ -100,7 +100,7 @@ impl Worker {
                 break;
             }
         }
-        // What was marked counts, even if the capture has broken since.
+        // Existing marks count even if the capture has broken since.
         let mut others = known.iter().filter(|it| !consumers.contains(&it.id));
         let problem = standing.and_then(|standing| standing.problem);
         match problem.or_else(|| others.find_map(consumers::Consumer::alarm)) {
@@ -109,8 +109,8 @@ impl Worker {
         }
     }
 
-    /// The consumers that the source knows of; none if it keeps no marks. What came and went with
-    /// partitions is marked first.
+    /// The consumers that the source knows, or none if it keeps no marks. Partitions that were
+    /// attached or detached are marked first.
     async fn known_consumers(
         &self,
         capture: &Capture,
@@ -127,7 +127,7 @@ impl Worker {
         Ok(known)
     }
 
-    /// Whether there was time for all.
+    /// Returns whether the time sufficed for all marks.
     async fn move_marks(
         &self,
         rollups: &[Ready<'_>],
@@ -154,8 +154,8 @@ impl Worker {
         Ok(true)
     }
 
-    /// Tells the source that these marks have become reopenings here; it deletes those of which that is
-    /// true everywhere.
+    /// Records on the source that these marks have become reopenings here. The source deletes a
+    /// mark once every consumer has acknowledged it.
     async fn acknowledge(&self, marks: &[Mark], taking: &Taking<'_>) -> Result<(), WorkError> {
         let Some(key) = taking.key else { return Ok(()) };
         let mut tx = self.source.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, taking.label).await?;
@@ -163,9 +163,9 @@ impl Worker {
         Ok(tx.commit().await?)
     }
 
-    /// Sees to it that changes of whatever is read, or taken for empty, from now on are looked for.
-    /// `false`: it cannot be told now since when. A role that does not see others' transactions need
-    /// not know, as its slices are settled by `grace` alone.
+    /// Records where the search for changes starts, before anything is read or counted as empty.
+    /// `false`: that instant cannot be determined yet. For a role that cannot see the transactions
+    /// of others it may stay unknown, as its slices are settled by `grace` alone.
     pub(crate) async fn watch_changes(&self, rollup: &Rollup) -> Result<bool, WorkError> {
         if !matches!(rollup.late, Late::Column(_))
             || self.checkpoints.changes_until(&rollup.name).await?.is_some()
@@ -185,7 +185,7 @@ impl Worker {
         Ok(true)
     }
 
-    /// Looks through the change times since the last look.
+    /// Searches the change times since the last search.
     async fn notice_changes(&self, rollup: &Rollup, deadline: Deadline) -> Result<(), WorkError> {
         let shape = self.ready(rollup).await?;
         let Some(axis) = &shape.changes else { return Ok(()) };
@@ -198,10 +198,10 @@ impl Worker {
         zones.map_err(|mismatch| WorkError::Usage(format!("late: {mismatch}")))?;
         let until = changes::seen_until(&mut tx, rollup, WAIT).await?;
         tx.rollback().await?;
-        // With a transaction under way that keeps it from being told, the next look sees more.
+        // An open transaction makes the instant uncertain. The next search will cover more.
         let Some(mut until) = until else { return Ok(()) };
         let Some(from) = from else {
-            // As when they are watched first; slices that are read from now on see all before it.
+            // As on the first search: slices that are read from now on see every change before it.
             return Ok(self.checkpoints.set_changes_until(&rollup.name, until).await?);
         };
         for _ in 0..HALVINGS_MAX {
@@ -211,7 +211,7 @@ impl Worker {
             let mut tx = self.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &label).await?;
             match changes::hours(&mut tx, rollup, &shape, axis, (from, until)).await {
                 Ok(hours) => {
-                    // After the changes were read, as for marks.
+                    // Taken after the changes were read, as for marks.
                     let (now, _) = settle::now(&mut tx).await?;
                     tx.rollback().await?;
                     if self.reopen_hours(rollup, &hours, now, deadline, "late change").await? {
@@ -235,8 +235,8 @@ impl Worker {
         )))
     }
 
-    /// Reopens every slice that was read and holds one of these hours, by the source's clock `now`;
-    /// says whether there was time for all.
+    /// Reopens every slice that was read and overlaps one of these hours, by the source's clock
+    /// `now`. Returns whether the time sufficed for all.
     pub(crate) async fn reopen_hours(
         &self,
         rollup: &Rollup,
@@ -250,21 +250,22 @@ impl Worker {
         }
         let mut seen = self.watermark(rollup).await?;
         if !seen.is_adopted_by(rollup) {
-            // Changes before `start` are left out from now on: that has to be known when it moves back.
+            // Changes before `start` are skipped from now on. That must be recorded, in case
+            // `start` moves back.
             self.prepare(rollup).await?;
             seen = self.watermark(rollup).await?;
         }
-        // A slice whose time has not come will be read after these changes.
+        // A slice whose time is still to come will be read after these changes.
         let Some(newest) = rollup.newest(now) else { return Ok(true) };
-        // A sealed slice that was read, or taken for empty, is noted as changed, without being due: it runs
-        // again when the seal goes.
+        // A sealed slice that was read, or counted as empty, is recorded as changed but stays
+        // undue. It runs again when the seal is removed.
         let unsealed = Rollup { seal_before: None, ..rollup.clone() };
         let lateness = Lateness { rollup, view: self.view(&unsealed, &seen, now), reason };
         let from = rollup.start;
         if hours.contains(&Hours::ALL) {
             self.reopen_range(&lateness, &[(from, newest.end())], false).await?;
-            // Rows that the same transaction wrote after a TRUNCATE have no marks of their own, and may
-            // be where slices were taken for empty. They are there to be seen, as the mark is.
+            // Rows that the same transaction wrote after a TRUNCATE lack marks of their own, and
+            // may lie in slices that counted as empty. They are visible now, as the mark is.
             let first = self.first_row(rollup).await?.map(|first| first.max(from));
             let first = first.map(|first| rollup.calendar.containing(first).start().max(from));
             if let Some(first) = first.filter(|first| *first < newest.end()) {
@@ -288,18 +289,18 @@ impl Worker {
         Ok(true)
     }
 
-    /// No row of the source is earlier; `None`: there is none.
+    /// The source's first row. `None`: the source is empty.
     async fn first_row(&self, rollup: &Rollup) -> Result<Option<DateTime<Utc>>, WorkError> {
         let shape = self.ready(rollup).await?;
         let mut tx = self.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
         let found = begin::ask(&mut tx, rollup, &shape).await?;
         tx.rollback().await?;
-        // If it cannot be said, any slice may hold one.
+        // If that is unknown, any slice may contain one.
         Ok(found.map_or(Some(rollup.start), |found| found.first_row))
     }
 
-    /// Reopens what was read of some ranges that lie close together; with `empty_too` also what was
-    /// taken for empty and not read at all.
+    /// Reopens the slices read in some ranges that lie close together. With `empty_too` it also
+    /// reopens those that only counted as empty.
     async fn reopen_range(
         &self,
         lateness: &Lateness<'_>,
@@ -313,8 +314,8 @@ impl Worker {
         let (mut first_due, mut to_reopen) = (None, Vec::new());
         for slice in ranges.iter().flat_map(|(start, end)| rollup.calendar.slices(*start, *end)) {
             let is_due = match found.get(&slice.start()) {
-                // Waits to run again already; but the worker that saw to it may have died before
-                // the watermark had fallen back.
+                // Already waiting to run again. The worker that reopened it may have died before
+                // the watermark fell back.
                 Some(known) => known.state == State::Stale,
                 None => !empty_too || view.judge(None, slice) != Standing::Empty,
             };
@@ -327,22 +328,22 @@ impl Worker {
         if let Some(seal) = rollup.seal_before {
             let sealed = |start: &&DateTime<Utc>| **start < seal;
             if let Some(first) = to_reopen.iter().find(sealed) {
-                // Before they are reopened: the watermark passes by what is sealed.
+                // Must come before the reopening, as the watermark passes sealed slices.
                 self.checkpoints.note_sealed(&rollup.name, *first, seal).await?;
             }
         }
         let now = self.clock.now();
         self.checkpoints.reopen_all(&rollup.name, &to_reopen, reason, now).await?;
         if let Some(first) = first_due {
-            // Also for slices without a checkpoint: whoever asks at this moment where the source's
-            // rows begin has not seen these.
+            // Also for slices without a checkpoint, as a concurrent probe of the source's first row
+            // may have missed these rows.
             self.checkpoints.lower_watermark(&rollup.name, first).await?;
         }
         Ok(())
     }
 }
 
-/// For whom marks are taken, of which capture.
+/// The capture and the consumers for which marks are taken.
 struct Taking<'a> {
     key: Option<&'a str>,
     /// The consumers, in the order of their rollups.
@@ -350,17 +351,17 @@ struct Taking<'a> {
     label: &'a str,
 }
 
-/// From an instant to another, which is not part of it.
+/// A half-open range of time.
 type Span = (DateTime<Utc>, DateTime<Utc>);
 
-/// What the reopening of late slices needs to know.
+/// The inputs of reopening late slices.
 struct Lateness<'a> {
     rollup: &'a Rollup,
     view: View<'a>,
     reason: &'a str,
 }
 
-/// The same stretches in order, without overlaps.
+/// The same ranges in order, without overlaps.
 fn merged(mut ranges: Vec<Span>) -> Vec<Span> {
     ranges.sort_unstable();
     let mut merged: Vec<Span> = Vec::new();

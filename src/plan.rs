@@ -1,7 +1,8 @@
-//! Which slices are due: a pure function of the definition, the checkpoints and the time.
+//! Decides which slices are due, as a pure function of the definition, the checkpoints and the
+//! time.
 //!
-//! Work comes from checkpoints with absolute bounds, never from the source: whatever the reason
-//! that a slice has no success, the next tick finds it.
+//! Work comes only from checkpoints with absolute bounds. So the next tick finds every unfinished
+//! slice, whatever the reason.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +14,7 @@ use crate::rollup::generation::generation_of;
 use crate::slice::{Calendar, Slice};
 use crate::source::begin::SourceBegin;
 
-/// Why a slice is to run, or how it stands.
+/// The state of a slice, and so whether it should run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Standing {
@@ -21,34 +22,35 @@ pub enum Standing {
     Missing,
     /// Failed before; its time to retry has come.
     Retry,
-    /// Gave up its turn without failing.
+    /// Gave up its turn, which counts as no failure.
     Yielded,
-    /// Its worker died: the lease is over.
+    /// Its worker died, and the lease is over.
     LeaseOver,
     /// Succeeded, and must run again.
     Stale,
     /// Among the newest slices, which run again for late rows (`lookback`).
     Lookback,
-    /// Succeeded by another definition, and is to be computed by the present one when nothing else
-    /// is due.
+    /// Succeeded by another definition, and is recomputed by the present one when nothing else is
+    /// due.
     Redefined,
-    /// Ended by another calendar, or before a `start` that was moved back: it promises nothing.
+    /// Computed under another calendar, or before a `start` that was moved back, so its state is
+    /// invalid.
     OtherCalendar,
-    /// Somebody works on it.
+    /// A worker is computing it.
     Running,
     /// Waits until its time to retry.
     Waiting,
-    /// Failed too often; only a replay reopens it.
+    /// Failed too often, so that only a replay reopens it.
     Exhausted,
     /// Done.
     Succeeded,
-    /// Starts before `seal_before`: never recomputed.
+    /// Starts before `seal_before`, so it stays as it is.
     Sealed,
-    /// Ended before the source's first row: there is nothing to compute.
+    /// Ended before the source's first row, so it has no rows.
     Empty,
-    /// A slice of the finer rollup that it consists of is not done.
+    /// Waits for an unfinished slice of the finer rollup.
     Blocked,
-    /// Its end, or its grace, is not over.
+    /// Its end or its grace is still to come.
     NotEnded,
 }
 
@@ -69,7 +71,7 @@ impl Standing {
         )
     }
 
-    /// Why a slice that has succeeded must be reopened before it runs; `None`: it need not be.
+    /// Why a succeeded slice must be reopened before it runs. `None`: it can run as it is.
     #[must_use]
     pub const fn reopening(self) -> Option<&'static str> {
         match self {
@@ -80,7 +82,7 @@ impl Standing {
         }
     }
 
-    /// Whether the watermark may pass it: nothing is missing from its rows.
+    /// Whether the watermark may pass it, as its rows are complete.
     #[must_use]
     pub const fn is_done(self) -> bool {
         matches!(
@@ -89,7 +91,7 @@ impl Standing {
         )
     }
 
-    /// The word for it.
+    /// The name of the standing in output.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
@@ -113,12 +115,10 @@ impl Standing {
     }
 }
 
-/// A slice and how it stands.
+/// A slice and its standing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Planned {
-    /// The slice.
     pub slice: Slice,
-    /// How it stands.
     pub standing: Standing,
 }
 
@@ -127,15 +127,15 @@ pub struct Planned {
 pub struct Plan {
     /// Every slice of the range, oldest first.
     pub slices: Vec<Planned>,
-    /// Every slice before this instant has succeeded (or is sealed, or empty).
+    /// Every slice before this instant has succeeded, or is sealed or empty.
     pub watermark: DateTime<Utc>,
-    /// The first slice whose checkpoint tells of another definition, whatever its standing.
+    /// The first slice whose checkpoint holds another definition, whatever its standing.
     pub other_definition: Option<Slice>,
 }
 
 impl Plan {
-    /// The due slices, newest first: fresh numbers before history; and last of all what succeeded
-    /// by another definition.
+    /// The due slices, newest first, as fresh numbers come before history. Slices that succeeded by
+    /// another definition come last.
     pub fn due(&self) -> impl Iterator<Item = &Planned> {
         let due = |redefined: bool| {
             self.slices.iter().rev().filter(move |planned| {
@@ -158,9 +158,9 @@ impl Plan {
     }
 }
 
-/// The instant from which the checkpoints must be read to know what is due: the watermark, or
-/// earlier where slices are to run again for late rows, or the whole history where not all of it
-/// holds the present definition.
+/// The instant from which the checkpoints must be read to know what is due. It is the watermark, or
+/// earlier where slices are to run again for late rows, or the start of history where some slices
+/// hold another definition.
 #[must_use]
 pub fn horizon(rollup: &Rollup, seen: &Watermark, now: DateTime<Utc>) -> DateTime<Utc> {
     let watermark = match seen.definition() {
@@ -176,28 +176,28 @@ pub fn horizon(rollup: &Rollup, seen: &Watermark, now: DateTime<Utc>) -> DateTim
     watermark.min(slice.start().max(rollup.start))
 }
 
-/// How far a finer rollup is, for the coarse slices that consist of its own.
+/// The progress of a finer rollup, for the coarse slices that consist of its slices.
 #[derive(Clone, Debug)]
 pub struct Fed {
     calendar: Calendar,
-    /// What has ended up to here is done, but for `undone`, oldest first.
+    /// All finer slices that ended before this are done, except those in `undone`, oldest first.
     until: DateTime<Utc>,
     undone: Vec<Planned>,
 }
 
 impl Fed {
-    /// Reads it from the finer rollup's own plan.
+    /// Derives it from the finer rollup's own plan.
     #[must_use]
     pub fn new(fine: &Rollup, plan: &Plan) -> Self {
         let until = plan.slices.last().map_or(plan.watermark, |last| last.slice.end());
-        // What a finer slice held by another definition is not what is to be merged.
+        // Rows of another definition must not be merged.
         let undone = plan.slices.iter().filter(|planned| {
             !planned.standing.is_done() || planned.standing == Standing::Redefined
         });
         Self { calendar: fine.calendar, until, undone: undone.cloned().collect() }
     }
 
-    /// The first finer slice in `slice` that is not done.
+    /// The first unfinished finer slice in `slice`.
     #[must_use]
     pub fn waits_for(&self, slice: Slice) -> Option<Planned> {
         let first = self.undone.partition_point(|finer| finer.slice.start() < slice.start());
@@ -211,23 +211,22 @@ impl Fed {
     }
 }
 
-/// What beside its checkpoint decides how a slice stands.
+/// The inputs besides its checkpoint that decide a slice's standing.
 #[derive(Clone, Debug)]
 pub struct View<'r> {
-    /// The definition.
     pub rollup: &'r Rollup,
-    /// The present instant.
     pub now: DateTime<Utc>,
     /// The configured limit of failures.
     pub failures_max: u32,
-    /// Where the source's rows begin, if that is known.
+    /// Where the source's rows begin, if known.
     pub begin: Option<SourceBegin>,
-    /// How far the finer rollup is; `None`: there is none, or nobody has asked yet.
+    /// The progress of the finer rollup. `None`: the rollup has no finer one, or its progress is
+    /// still to be read.
     pub fed: Option<&'r Fed>,
-    /// The present definition, as a checkpoint of the present calendar tells it.
+    /// The present definition, in the form of a checkpoint of the present calendar.
     pub definition: String,
-    /// Where history began before `start` was moved back: what succeeded earlier missed the late
-    /// changes since.
+    /// Where history began before `start` was moved back. Slices that succeeded before it missed
+    /// the late changes since.
     pub moved_from: Option<DateTime<Utc>>,
 }
 
@@ -272,7 +271,7 @@ impl View<'_> {
         self.fed.is_some_and(|fed| fed.waits_for(slice).is_some())
     }
 
-    /// How one slice stands, by its own checkpoint.
+    /// The standing of one slice, by its own checkpoint.
     #[must_use]
     pub fn judge(&self, checkpoint: Option<&Checkpoint>, slice: Slice) -> Standing {
         let &Self { rollup, now, failures_max, .. } = self;
@@ -311,7 +310,7 @@ impl View<'_> {
         }
     }
 
-    /// Whether the slice was over, grace included, when the source was found to begin after it.
+    /// Whether the slice and its grace were over when the source was found to begin after it.
     fn is_empty(&self, slice: Slice) -> bool {
         self.begin.is_some_and(|begin| {
             self.rollup.readable_at(slice) <= begin.probed_at
@@ -320,8 +319,8 @@ impl View<'_> {
     }
 }
 
-/// Whether one of the slices that `lookback` names, counted from this one, has become readable
-/// since it last ran.
+/// Whether one of the slices at the `lookback` offsets from this one has become readable since it
+/// last ran.
 fn wants_lookback(
     rollup: &Rollup,
     checkpoint: &Checkpoint,
@@ -332,7 +331,7 @@ fn wants_lookback(
     let Some(newest) = rollup.newest(now).filter(|_| !rollup.lookback.is_empty()) else {
         return false;
     };
-    // The usual case, without a walk along the calendar: nothing became readable since.
+    // In the usual case all slices became readable earlier, and the calendar need not be walked.
     if finished_at >= rollup.readable_at(newest) {
         return false;
     }

@@ -1,9 +1,9 @@
-//! What work costs on AWS, by list prices.
+//! The cost of work on AWS, by list prices.
 //!
-//! Prices of us-east-1 without any free tier, in US dollars, as published by AWS on the pages below in
-//! November 2026: <https://aws.amazon.com/lambda/pricing/>, <https://aws.amazon.com/dynamodb/pricing/on-demand/>,
-//! <https://aws.amazon.com/sqs/pricing/>, <https://aws.amazon.com/cloudwatch/pricing/>. Other regions differ by up to
-//! half.
+//! Prices of us-east-1 without any free tier, in US dollars, as published by AWS on the pages below
+//! in November 2026: <https://aws.amazon.com/lambda/pricing/>,
+//! <https://aws.amazon.com/dynamodb/pricing/on-demand/>, <https://aws.amazon.com/sqs/pricing/>,
+//! <https://aws.amazon.com/cloudwatch/pricing/>. Other regions differ by up to half.
 
 use serde::Serialize;
 
@@ -14,17 +14,18 @@ pub const PRICES_OF: &str = "2026-11";
 const LAMBDA_GB_SECOND: f64 = 0.000_013_333_4;
 const LAMBDA_REQUEST: f64 = 0.20e-6;
 
-/// The function's memory. Tallymark needs 16 MB; more memory is more processor, which it hardly uses.
+/// The function's memory. Tallymark needs 16 MB. More memory brings more processor time, of which
+/// it uses little.
 const LAMBDA_GB: f64 = 0.25;
 
 /// DynamoDB on demand: a write of up to 1 KB, a consistent read of up to 4 KB.
 const DYNAMODB_WRITE: f64 = 0.625e-6;
 const DYNAMODB_READ: f64 = 0.125e-6;
 
-/// Claim and complete, each of which also changes the index `unfinished`.
+/// Claim and complete. Each also changes the index `unfinished`.
 const WRITES_PER_SLICE: f64 = 4.0;
 
-/// What people said.
+/// The item with the operators' pauses.
 const READS_PER_SLICE: f64 = 1.0;
 
 /// SQS standard.
@@ -33,13 +34,13 @@ const SQS_REQUEST: f64 = 0.40e-6;
 /// A tenth of a send, a receive, a delete.
 const SQS_REQUESTS_PER_SLICE: f64 = 2.1;
 
-/// CloudWatch Logs: a gigabyte taken in.
+/// CloudWatch Logs: a gigabyte ingested.
 const LOGS_GB: f64 = 0.50;
 
-/// A slice's summary line, the metrics' line, and Lambda's own three.
+/// A slice's summary line, its metrics line, and three lines of Lambda itself.
 pub const LOG_BYTES_PER_SLICE: f64 = 2_000.0;
 
-/// Dollars by what they pay for.
+/// Cost in dollars by service.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Dollars {
     /// Invocations and their time.
@@ -53,7 +54,7 @@ pub struct Dollars {
 }
 
 impl Dollars {
-    /// The price of `slices` that took `elapsed_ms` together, each in an invocation of its own.
+    /// The cost of `slices` that took `elapsed_ms` in total, each in an invocation of its own.
     #[must_use]
     pub fn of(slices: f64, elapsed_ms: f64) -> Self {
         Self {
@@ -65,7 +66,6 @@ impl Dollars {
         }
     }
 
-    /// All of it.
     #[must_use]
     pub fn total(&self) -> f64 {
         self.lambda + self.dynamodb + self.sqs + self.logs
@@ -76,7 +76,7 @@ impl Dollars {
 mod tests {
     use super::*;
 
-    /// By hand, with the prices above: 8,760 slices of 100 ms.
+    /// Checked by hand with the prices above: 8,760 slices of 100 ms.
     #[test]
     fn a_year_of_hours_costs_five_cents() {
         let year = Dollars::of(8_760.0, 876_000.0);

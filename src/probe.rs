@@ -1,5 +1,5 @@
-//! Empty stretches cost nothing: the source is asked once where its rows begin, and what is older
-//! is taken for done without being computed.
+//! Empty stretches are free. The source is asked once where its rows begin, and slices before that
+//! count as done.
 
 use chrono::{DateTime, Utc};
 
@@ -11,30 +11,30 @@ use crate::source::begin::SourceBegin;
 use crate::worker::{WorkError, Worker};
 
 impl Worker {
-    /// Asks the source where its rows begin, and remembers it. Where rows were added before what
-    /// was known, the watermark falls back to them.
+    /// Asks the source where its rows begin, and records it. If rows were added before the known
+    /// beginning, the watermark falls back to them.
     ///
     /// # Errors
-    /// The source or DynamoDB cannot be asked.
+    /// The source or DynamoDB cannot be read.
     pub async fn probe(&self, rollup: &Rollup) -> Result<Watermark, WorkError> {
         let seen = self.watermark(rollup).await?;
         Box::pin(self.recognise(rollup, seen.bond())).await?;
         if rollup.fine.is_some() {
-            // A slice that was passed without a checkpoint could not be reopened when rows come to
-            // be in it after all; and what is empty is quickly computed from what is empty.
+            // A coarse slice needs a checkpoint, so that it can be reopened when its first rows
+            // arrive. Computing an empty slice from empty finer ones is cheap.
             return Ok(seen);
         }
         if !self.watch_changes(rollup).await? {
             return Ok(seen);
         }
-        // What is taken for empty relies on marks as what is read does.
+        // An empty range depends on late-change marks just as a read one does.
         self.consumer(rollup).await?;
         let shape = self.shape(rollup).await?;
         let mut tx = self.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
         let found = begin::ask(&mut tx, rollup, &shape).await?;
         tx.rollback().await?;
         let Some(found) = found else { return Ok(seen) };
-        // By both clocks: whatever is called empty was over for the source and for us.
+        // By both clocks: a slice that counts as empty was over for the source and for this worker.
         let probed_at = found.probed_at.min(self.clock.now());
         let found = SourceBegin { probed_at, ..found };
         if is_known(&seen, found) {
@@ -45,8 +45,8 @@ impl Worker {
         Ok(self.watermark(rollup).await?)
     }
 
-    /// The rollup's watermark, after a probe where a tick needs one: before anything has succeeded,
-    /// and, while the source was without rows, whenever a further slice has ended.
+    /// The rollup's watermark, after a probe where a tick needs one. It needs one before anything
+    /// has succeeded and, while the source has no rows, whenever a further slice has ended.
     pub(crate) async fn watermark_for_tick(
         &self,
         rollup: &Rollup,
@@ -64,8 +64,8 @@ impl Worker {
     }
 }
 
-/// Whether remembering `found` would change nothing: the same first row, already known when what
-/// lies before it had ended.
+/// Whether `found` is already recorded: the first row is the same, and it was already known when
+/// the slices before it had ended.
 fn is_known(seen: &Watermark, found: SourceBegin) -> bool {
     seen.begin().is_some_and(|known| {
         let is_over = found.first_row.is_some_and(|first| first <= known.probed_at);
@@ -73,7 +73,7 @@ fn is_known(seen: &Watermark, found: SourceBegin) -> bool {
     })
 }
 
-/// Where slices begin that were taken for empty, and so passed by the watermark, but are not.
+/// The first slice that counted as empty, and was therefore passed by the watermark, but has rows.
 fn lower_to(rollup: &Rollup, seen: &Watermark, found: SourceBegin) -> Option<DateTime<Utc>> {
     let (known, first) = (seen.begin()?, found.first_row?);
     let is_earlier = known.first_row.is_none_or(|known| first < known);

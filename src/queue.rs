@@ -1,8 +1,8 @@
-//! The queues of the fan-out: SQS, one for fresh slices and one for history, so that a fresh slice never waits behind
-//! a backfill.
+//! The SQS queues of the fan-out. One is for fresh slices and one for history, so that a fresh
+//! slice passes a backfill.
 //!
-//! A queue only makes work faster. What is due stands in the checkpoints: a message that is lost is missed by
-//! nobody but the queue, and one that comes twice costs a refused claim.
+//! Queues only speed up the work. The checkpoints hold what is due, so a lost message loses
+//! nothing, and a duplicate costs a refused claim.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,13 +22,13 @@ use crate::aws::root_cause;
 use crate::slice::Slice;
 use crate::text::cut;
 
-/// Messages of one call: as many as SQS takes.
+/// Messages per call: SQS's maximum.
 const BATCH: usize = 10;
 
-/// Calls at once: with 10 ms each, 8,000 messages a second.
+/// Concurrent calls: with 10 ms each, 8,000 messages a second.
 const CALLS_MAX: usize = 8;
 
-/// How often a batch is sent again of which SQS refused some messages.
+/// How often a batch is resent when SQS refuses some of its messages.
 const TRIES_MAX: u32 = 4;
 
 /// Wait before the first of these; doubled each time.
@@ -37,19 +37,20 @@ const RETRY_FIRST: Duration = Duration::from_millis(100);
 /// SQS hides a message for twelve hours at most, counted from when it was received.
 const HIDDEN_MAX: Duration = Duration::from_secs(11 * 60 * 60);
 
-/// A slice that was sent and is still due is sent again after this: longer than a message of a full queue waits.
+/// A slice that was sent and is still due is sent again after this time, which is longer than a
+/// message of a full queue waits.
 const RESEND: TimeDelta = TimeDelta::minutes(15);
 
-/// Which queue.
+/// The two queues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Queue {
     /// The newest slices.
     Fresh,
-    /// Backfills, and what is left of older history.
+    /// Backfills, and the rest of older history.
     Backfill,
 }
 
-/// Both queues, and what this process has sent.
+/// Both queues, and the slices that this process has sent.
 #[derive(Clone, Debug)]
 pub struct Queues {
     client: Client,
@@ -59,11 +60,12 @@ pub struct Queues {
     trace: Arc<Mutex<Option<String>>>,
 }
 
-/// When this process sent which fresh slice. Another process does not know of it and sends it again: harmless.
+/// When this process sent each fresh slice. Other processes may send the slice again, which is
+/// harmless.
 #[derive(Debug, Default)]
 struct Sent(HashMap<(String, DateTime<Utc>), DateTime<Utc>>);
 
-/// A call on a queue that failed.
+/// A failed call to a queue.
 #[derive(Debug, thiserror::Error)]
 #[error("sqs: {operation} failed: {problem}")]
 pub struct QueueError {
@@ -73,7 +75,7 @@ pub struct QueueError {
 }
 
 impl QueueError {
-    /// Whether SQS could not be reached at all.
+    /// Whether SQS was out of reach.
     #[must_use]
     pub const fn is_unreachable(&self) -> bool {
         self.is_unreachable
@@ -91,7 +93,7 @@ impl QueueError {
             },
             None => root_cause(error),
         };
-        // Only what SQS itself calls the caller's fault is not its own trouble.
+        // Only an error that SQS itself blames on the caller is a fault of the request.
         let is_fault = error.as_service_error().is_some()
             && error.raw_response().is_some_and(|raw| raw.status().is_client_error());
         let is_unreachable = !is_fault && !matches!(error, SdkError::ConstructionFailure(_));
@@ -103,19 +105,18 @@ impl QueueError {
     }
 }
 
-/// Where a message came from, and how to name it there.
+/// The origin of a message, and its handle there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receipt {
-    /// SQS's name for this delivery of the message.
+    /// SQS's handle of this delivery.
     pub handle: String,
-    /// The queue's name.
     pub queue: String,
-    /// How often the message was delivered, this time included.
+    /// The number of deliveries, including this one.
     pub deliveries: u32,
 }
 
 impl Queues {
-    /// The queues at these URLs, through a client made elsewhere.
+    /// The queues at these URLs, with an existing client.
     #[must_use]
     pub fn new(client: Client, fresh: impl Into<String>, backfill: impl Into<String>) -> Self {
         Self {
@@ -127,7 +128,7 @@ impl Queues {
         }
     }
 
-    /// The queues at these URLs, found as every AWS SDK does. Nothing is sent yet.
+    /// The queues at these URLs, with the default AWS configuration. Nothing is sent yet.
     pub async fn connect(fresh: String, backfill: String) -> Self {
         Self::new(Client::new(&crate::aws::config().await), fresh, backfill)
     }
@@ -139,7 +140,7 @@ impl Queues {
         }
     }
 
-    /// From now on messages carry the header of this trace: that of the invocation.
+    /// From now on messages carry this trace header, that of the invocation.
     pub fn trace(&self, trace: Option<&str>) {
         *lock(&self.trace) = trace.map(str::to_owned);
     }
@@ -147,7 +148,8 @@ impl Queues {
     /// Sends a message for each of `slices` of `rollup`, in batches.
     ///
     /// # Errors
-    /// SQS refuses or cannot be reached. Some may have been sent; sending them again does no harm.
+    /// SQS refuses or cannot be reached. Some messages may have been sent, and sending them again
+    /// is harmless.
     pub async fn send(
         &self,
         queue: Queue,
@@ -173,7 +175,7 @@ impl Queues {
             .await
     }
 
-    /// Sends one batch, and again what SQS refused of it.
+    /// Sends one batch, and resends the messages that SQS refused.
     async fn send_batch(
         &self,
         url: &str,
@@ -195,7 +197,8 @@ impl Queues {
         Err(QueueError { operation: "send", problem, is_unreachable: false })
     }
 
-    /// About how many messages a queue holds: waiting, hidden and being worked on. SQS counts them a minute late.
+    /// The approximate number of messages in a queue: waiting, hidden or in work. SQS counts them a
+    /// minute late.
     ///
     /// # Errors
     /// SQS refuses or cannot be reached.
@@ -220,11 +223,12 @@ impl Queues {
     /// Lets the message come back after `wait`.
     ///
     /// # Errors
-    /// SQS refuses or cannot be reached: the message comes back when its time is up.
+    /// SQS refuses or cannot be reached. The message then comes back after the queue's visibility
+    /// timeout.
     pub async fn hide(&self, receipt: &Receipt, wait: Duration) -> Result<(), QueueError> {
-        // Redriven from a queue that is not ours: it comes back when its time is up.
+        // Redriven from a foreign queue: it comes back after that queue's visibility timeout.
         let Some(url) = self.url_of(receipt) else { return Ok(()) };
-        // Whole seconds, and never before the wait is over.
+        // Round up to whole seconds, so that the wait is over.
         let seconds = wait.min(HIDDEN_MAX).as_millis().div_ceil(1000);
         let request = self.client.change_message_visibility().queue_url(url);
         let request = request.receipt_handle(&receipt.handle);
@@ -233,7 +237,7 @@ impl Queues {
         answer.map(drop).map_err(|error| QueueError::new("change the visibility", &error))
     }
 
-    /// Sends `body` to where the dead letters of the receipt's queue go; `false`: it has no such place.
+    /// Sends `body` to the dead-letter queue of the receipt's queue. `false`: it has none.
     ///
     /// # Errors
     /// SQS refuses or cannot be reached.
@@ -247,20 +251,21 @@ impl Queues {
         let Some(arn) = policy.as_ref().and_then(|it| it["deadLetterTargetArn"].as_str()) else {
             return Ok(false);
         };
-        // Of the same account and region, which SQS demands.
+        // SQS requires the same account and region.
         let (account, _) = url.rsplit_once('/').unwrap_or_default();
         let url = format!("{account}/{}", arn.rsplit(':').next().unwrap_or_default());
         let entry = entry(0, body, None).map_err(|error| QueueError::built(&error))?;
         self.send_batch(&url, vec![entry]).await.map(|()| true)
     }
 
-    /// The address of the queue that a message came from, if it is one of ours.
+    /// The address of the queue that a message came from, if it is one of these two.
     fn url_of(&self, receipt: &Receipt) -> Option<&String> {
         let is_its = |url: &&String| url.rsplit('/').next() == Some(&receipt.queue);
         [&self.fresh, &self.backfill].into_iter().find(is_its)
     }
 
-    /// The slices of `due` that this process has not sent to the fresh queue lately. Forgets all others of the rollup.
+    /// The slices of `due`, less those that this process sent to the fresh queue recently. Forgets
+    /// all others of the rollup.
     #[must_use]
     pub fn unsent(&self, rollup: &str, due: &[Slice], now: DateTime<Utc>) -> Vec<Slice> {
         let mut sent = lock(&self.sent);
@@ -272,7 +277,7 @@ impl Queues {
         due.iter().filter(is_unsent).copied().collect()
     }
 
-    /// Remembers what was sent to the fresh queue.
+    /// Records the slices sent to the fresh queue.
     pub fn remember(&self, rollup: &str, slices: &[Slice], now: DateTime<Utc>) {
         let mut sent = lock(&self.sent);
         sent.0.extend(slices.iter().map(|slice| ((rollup.to_owned(), slice.start()), now)));

@@ -1,4 +1,4 @@
-//! Why an event was not understood, and what would be right.
+//! Errors of event parsing, with what would be right.
 
 use serde_json::Value;
 
@@ -6,137 +6,129 @@ use crate::config::UnknownRollup;
 use crate::replay::NotReplayable;
 use crate::slice::{InstantError, Misaligned};
 
-/// The triggers.
+/// The values of the key `trigger`.
 pub(super) const TRIGGERS: [&str; 4] = ["schedule", "slice", "backfill", "replay"];
 
-/// The keys that tell which kind of event it is.
+/// The keys that identify the kind of event.
 pub(super) const KEYS_FIRST: [&str; 4] = ["trigger", "Records", "source", "detail-type"];
 
-/// Why an event was not understood.
+/// Why an event is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EventError {
-    /// Not an object.
+    /// The event is not an object.
     #[error("the event is {found}, not an object; {FORMS}")]
     NotAnObject {
-        /// What it is.
+        /// Its JSON kind.
         found: &'static str,
     },
-    /// Nothing that tells what is asked for.
+    /// The key that identifies the kind of event is missing.
     #[error("the event names no trigger{}; {FORMS}", did_you_mean(.hint))]
     NoTrigger {
         /// The key that one of the event's keys was probably meant to be.
         hint: Option<&'static str>,
     },
-    /// A trigger that there is not.
+    /// An unknown trigger.
     #[error("unknown trigger {found}{}; {FORMS}", did_you_mean(.hint))]
     UnknownTrigger {
-        /// What it was.
+        /// Its value.
         found: String,
-        /// What it was probably meant to be.
+        /// The most similar known trigger.
         hint: Option<&'static str>,
     },
-    /// A key that this event does not have.
+    /// A key unknown to this event.
     #[error("event `{event}`: unknown key {key}{}; its keys are {known}", did_you_mean(.hint))]
     UnknownKey {
-        /// The event.
         event: &'static str,
-        /// The key.
         key: String,
-        /// What it was probably meant to be.
+        /// The most similar known key.
         hint: Option<&'static str>,
-        /// The keys that it has.
+        /// The keys that the event has.
         known: String,
     },
-    /// A key that this event needs.
+    /// A required key is missing.
     #[error("event `{event}`: `{key}` is missing; write {right}")]
     Missing {
-        /// The event.
         event: &'static str,
-        /// The key.
         key: &'static str,
-        /// What would be right.
+        /// The valid form.
         right: &'static str,
     },
-    /// A value that this key does not take.
+    /// The key has an invalid value.
     #[error("event `{event}`: `{key}` is {found}; write {right}")]
     Wrong {
-        /// The event.
         event: &'static str,
-        /// The key.
         key: &'static str,
-        /// The value.
         found: String,
-        /// What would be right.
+        /// The valid form.
         right: &'static str,
     },
-    /// A replay of everything and nothing.
+    /// A replay that names both a slice and all failed slices, or neither.
     #[error(
         "event `replay`: {}; write `\"start\"` for one slice, or `\"failed\": true` for all that \
          failed", if *.both { "both `start` and `failed` are given" } else { "`start` is missing" }
     )]
     EitherOr {
-        /// Both were given, not neither.
+        /// Whether both were given.
         both: bool,
     },
     /// `Records` without a record.
     #[error("`Records` is {found}; an SQS batch has at least one message in it")]
     NoRecords {
-        /// What it is.
+        /// The value of `Records`.
         found: String,
     },
-    /// An envelope of AWS of another form than AWS gives it.
+    /// Looks like an AWS envelope but is invalid.
     #[error("the {envelope} cannot be read ({problem}); send it as AWS does, or {FORMS}")]
     Envelope {
-        /// Which one it seems to be.
+        /// The envelope that it resembles.
         envelope: &'static str,
-        /// What the reader said.
+        /// The deserialiser's message.
         problem: String,
     },
-    /// An event of AWS that nobody meant for Tallymark.
+    /// A valid AWS event that is meant for something else.
     #[error(
         "the event is not for tallymark ({origin}); remove the trigger that sends it, or {FORMS}"
     )]
     Foreign {
-        /// Where it comes from.
+        /// Its origin.
         origin: String,
     },
-    /// A message's body is no JSON.
+    /// A message's body is invalid JSON.
     #[error("the message's body is not JSON ({problem}); send a slice event as JSON")]
     BodyNotJson {
-        /// What the parser said.
+        /// The parser's message.
         problem: String,
     },
-    /// A message's body asks for something else than a slice.
+    /// A message's body requests something other than a slice.
     #[error("the message asks for something else than one slice; invoke the function with it")]
     BodyNotSlice,
-    /// The rollup is not defined.
+    /// The rollup is unknown.
     #[error(transparent)]
     Rollup(#[from] UnknownRollup),
-    /// A text that names no instant, or two.
+    /// The text names no instant, or two.
     #[error("rollup `{rollup}`: `{key}`: {source}")]
     Instant {
-        /// The rollup.
         rollup: String,
-        /// The key.
         key: &'static str,
-        /// Why.
+        /// The reason.
         source: InstantError,
     },
-    /// No slice starts there.
+    /// No slice starts at this instant.
     #[error("rollup `{rollup}`: {source}")]
     Misaligned {
-        /// The rollup.
         rollup: String,
-        /// Which ones are near.
+        /// The neighbouring slices.
         source: Misaligned,
     },
-    /// There are no slices so early; or it lies in the future, where a checkpoint would wait for years.
+    /// The slice is before the rollup's start, or in the future, where a checkpoint would wait for
+    /// years.
     #[error(transparent)]
     NotReplayable(#[from] NotReplayable),
 }
 
 impl EventError {
-    /// The error of an envelope that could not be read; what the reader says may repeat a value.
+    /// The error of an unreadable envelope. The deserialiser's message may repeat a value, so it is
+    /// shortened.
     pub(super) fn envelope(envelope: &'static str, error: &serde_json::Error) -> Self {
         /// Enough for a key and a short value.
         const BYTES_MAX: usize = 200;
@@ -147,7 +139,7 @@ impl EventError {
     }
 }
 
-/// What would be understood.
+/// The accepted forms.
 const FORMS: &str = "send {\"trigger\": \"schedule\" | \"slice\" | \"backfill\" | \"replay\", …}, \
     an EventBridge scheduled event or an SQS batch (docs/EVENTS.md)";
 
@@ -155,13 +147,13 @@ fn did_you_mean(hint: &Option<&'static str>) -> String {
     hint.map_or_else(String::new, |hint| format!("; did you mean `{hint}`?"))
 }
 
-/// The word that `word` was probably meant to be: at most a third of its letters differ, or one
-/// begins with the other.
+/// The known word closest to `word`: at most a third of the letters differ, or one is a prefix of
+/// the other.
 pub(super) fn suggestion(
     word: &str,
     known: impl Iterator<Item = &'static str>,
 ) -> Option<&'static str> {
-    /// No word of ours is as long, and the distance costs the product of both lengths.
+    /// Every known word is shorter, and the distance costs the product of both lengths.
     const LETTERS_MAX: usize = 40;
     let letters = word.chars().count();
     if letters > LETTERS_MAX {
@@ -179,7 +171,7 @@ pub(super) fn suggestion(
         .map(|(_, candidate)| candidate)
 }
 
-/// What kind of JSON it is.
+/// The name of a value's JSON kind.
 pub(super) const fn kind_of(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
@@ -191,9 +183,10 @@ pub(super) const fn kind_of(value: &Value) -> &'static str {
     }
 }
 
-/// A value for an error: texts and numbers as JSON, shortened; of the others only their kind.
+/// A value for an error message. Texts and numbers are shown as shortened JSON, other values by
+/// their kind.
 pub(super) fn shown(value: &Value) -> String {
-    /// Enough to recognise a value by.
+    /// Enough to recognise a value.
     const CHARS_MAX: usize = 80;
     match value {
         Value::String(text) if text.contains("://") => {

@@ -1,4 +1,4 @@
-//! Events that are understood, and what is said of those that are not.
+//! Valid events, and the errors of invalid ones.
 
 use chrono::Datelike as _;
 use proptest::prelude::*;
@@ -189,7 +189,7 @@ fn any_json() -> impl Strategy<Value = Value> {
 }
 
 proptest! {
-    /// Total: any JSON has an answer, and an error fits into one line of a log.
+    /// Parsing is total: any JSON has an answer, and an error fits into one line of a log.
     #[test]
     fn any_json_is_understood_or_refused_without_a_panic(event in any_json()) {
         if let Err(error) = parse(&event) {
@@ -200,7 +200,7 @@ proptest! {
         crate::properties::event_of(&event);
     }
 
-    /// Total: any text has an answer.
+    /// Parsing is total: any text has an answer.
     #[test]
     fn any_text_names_a_slice_or_is_refused_without_a_panic(text in ".*") {
         if let Ok(slice) = slice_of(&rollup(), &text) {

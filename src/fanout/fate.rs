@@ -1,4 +1,5 @@
-//! What becomes of a message after its slice was worked on. Pure; docs/EVENTS.md has the same as a table.
+//! Decides the fate of a message after its slice was worked on. Pure. docs/EVENTS.md has the same
+//! rules as a table.
 
 use std::time::Duration;
 
@@ -6,30 +7,32 @@ use chrono::{DateTime, Utc};
 
 use crate::report::{Outcome, SliceReport};
 
-/// A message that names what this function does not know is tried so often: a newer function may have sent it.
+/// Deliveries of a message with an unknown rollup or slice. A newer version of the function may
+/// have sent it.
 const UNKNOWN_MAX: u32 = 3;
 
-/// A message that came back so often for want of time is let go: its slice is due, and the tick sends it again. Below
-/// the queue's `maxReceiveCount`, so that only what is not understood, or kills its worker, is a dead letter.
+/// After this many deliveries a message that only lacked time is acknowledged. Its slice is due,
+/// and the tick sends it again. The limit is below the queue's `maxReceiveCount`, so that only
+/// invalid messages and those that kill their worker become dead letters.
 pub const DELIVERIES_MAX: u32 = 15;
 
-/// A lease is over by everybody's clock this much later.
+/// This much later a lease is over by every worker's clock.
 const CLOCKS: Duration = Duration::from_secs(1);
 
-/// First wait for a server that is out of reach; doubled with each delivery ...
+/// First wait for a server that is out of reach, doubled with each delivery ...
 const OUTAGE_FIRST: Duration = Duration::from_secs(30);
 
 /// ... up to this.
 const OUTAGE_MAX: Duration = Duration::from_secs(900);
 
-/// What becomes of a message.
+/// The fate of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// Acknowledged: another delivery could change nothing, or the next tick knows better when it is due.
+    /// Acknowledged. The slice is done, or the next tick knows better when it is due.
     Over,
     /// It comes back after this.
     Back(Duration),
-    /// A dead letter now: no delivery will do.
+    /// A dead letter now, as every further delivery would fail.
     Dead,
 }
 
@@ -41,9 +44,9 @@ pub fn of_slice(report: &SliceReport, deliveries: u32, now: DateTime<Utc>) -> Fa
         Outcome::Succeeded | Outcome::AlreadySucceeded | Outcome::Sealed | Outcome::Exhausted => {
             Fate::Over
         }
-        // A pause lasts for hours: the tick sends it again when it is over, and a cancelled one never.
+        // A pause lasts for hours. The tick sends the slice again when the pause is over.
         _ if report.hold.is_some() => Fate::Over,
-        // No next try: exhausted just now.
+        // The slice has just become exhausted.
         Outcome::Failed if until.is_none() => Fate::Over,
         _ if deliveries >= DELIVERIES_MAX => Fate::Over,
         Outcome::Leased | Outcome::Waiting | Outcome::Failed | Outcome::Yielded => {
@@ -53,7 +56,8 @@ pub fn of_slice(report: &SliceReport, deliveries: u32, now: DateTime<Utc>) -> Fa
     }
 }
 
-/// The fate of a message whose slice could not be worked on at all: a server out of reach, a rollup not ready.
+/// The fate of a message whose slice could not be started: a server was out of reach, or a rollup
+/// needs attention.
 #[must_use]
 pub fn of_trouble(deliveries: u32) -> Fate {
     if deliveries >= DELIVERIES_MAX {
@@ -63,7 +67,8 @@ pub fn of_trouble(deliveries: u32) -> Fate {
     Fate::Back((OUTAGE_FIRST * (1 << doublings)).min(OUTAGE_MAX))
 }
 
-/// The fate of a message that is no slice, or of one that names a rollup or slice which there is not.
+/// The fate of a message that requests something else than a slice, or names an unknown rollup or
+/// slice.
 #[must_use]
 pub fn of_misunderstood(is_slice: bool, deliveries: u32) -> Fate {
     match is_slice && deliveries < UNKNOWN_MAX {

@@ -12,8 +12,8 @@ use crate::slice::Slice;
 use crate::worker::{WorkError, Worker};
 
 impl Worker {
-    /// Works on a slice as part of the backfill with this id: one that had succeeded before the backfill began, or by
-    /// another definition, is reopened where the backfill asks for that.
+    /// Works on a slice for the backfill with this ID. If the backfill asks for it, a slice that
+    /// succeeded before the backfill began, or by another definition, is reopened.
     ///
     /// # Errors
     /// As [`Worker::run`].
@@ -25,11 +25,11 @@ impl Worker {
         deadline: Deadline,
     ) -> Result<SliceReport, WorkError> {
         let backfill = self.backfill_of(rollup, id).await?;
-        // An id of somebody's own is a backfill that begins now.
+        // An ID in a user's own format stands for a backfill that begins now.
         let began = begun(id).unwrap_or_else(|| self.clock.now());
         let options = RunOptions { backfill: Some(began), ..RunOptions::default() };
         let report = self.run(rollup, slice, deadline, options).await?;
-        // A failure may be that of another calendar's slice.
+        // The failure may belong to a slice of another calendar.
         let has_ended = matches!(report.outcome, Outcome::AlreadySucceeded | Outcome::Exhausted);
         let Some(backfill) = backfill.filter(|_| has_ended) else {
             return Ok(report);
@@ -60,7 +60,7 @@ impl Worker {
         Ok(want(standing, Some(&found), &view.definition, force_since) == Want::Again)
     }
 
-    /// What is asked for by the backfill with this id never changes: read once per process.
+    /// The request of a backfill never changes, so each process reads it once.
     async fn backfill_of(
         &self,
         rollup: &Rollup,

@@ -1,15 +1,17 @@
-//! Fanning out: a tick that finds more than one due slice sends them to the queues, and history becomes a backfill.
+//! Fan-out: a tick that finds more than one due slice sends them to the queues, and history becomes
+//! a backfill.
 //!
-//! The checkpoints say what is due, so nothing is lost with a message: what is still due is sent again. Backfills
-//! are items of their own ([`Backfill`]), planned window by window, and looked at again when their queue has run empty.
+//! The checkpoints hold what is due, so a lost message loses nothing: a slice that is still due is
+//! sent again. Backfills are items of their own ([`Backfill`]). They are planned window by window,
+//! and reviewed when their queue has run empty.
 //!
 //! | module | part |
 //! |---|---|
 //! | `planner` | sends a backfill's slices, resumable after each window |
-//! | `want` | what a backfill does with a slice; pure |
-//! | [`fate`] | what becomes of a message; pure |
+//! | `want` | how a backfill treats a slice; pure |
+//! | [`fate`] | the fate of a message; pure |
 //! | `message` | the slice of one message |
-//! | `progress` | how far a backfill is |
+//! | `progress` | how far a backfill has come |
 
 pub mod fate;
 mod message;
@@ -29,10 +31,12 @@ use crate::worker::{WorkError, Worker};
 
 pub use progress::Progress;
 
-/// Due slices of a rollup that count as fresh, the newest first; what is older is history, and becomes a backfill.
+/// Due slices of a rollup that count as fresh, the newest first. Older ones are history, and become
+/// a backfill.
 const FRESH_MAX: usize = 24;
 
-/// SQS counts its messages a minute late: a queue is taken for empty only when nothing was sent for so long.
+/// SQS counts its messages a minute late, so a queue counts as empty only this long after the last
+/// message sent.
 const QUIET: TimeDelta = TimeDelta::minutes(1);
 
 /// One tick's fan-out.
@@ -44,7 +48,8 @@ pub(crate) struct FanOut<'a> {
 }
 
 impl FanOut<'_> {
-    /// Sends all due slices, or works on it if it is only one, and goes on with the backfills under way.
+    /// Sends all due slices, or works on the slice itself if there is only one, and continues the
+    /// backfills under way.
     pub(crate) async fn fan_out(
         &self,
         fresh: Vec<Backlog<'_>>,
@@ -78,7 +83,7 @@ impl FanOut<'_> {
         }
     }
 
-    /// Sends the fresh slices of one rollup, and makes a backfill of its history.
+    /// Sends the fresh slices of one rollup, and turns its history into a backfill.
     async fn send(
         &self,
         fresh: &mut Backlog<'_>,
@@ -99,7 +104,7 @@ impl FanOut<'_> {
         let due: Vec<Slice> = fresh.due.iter().rev().map(|(slice, _)| *slice).collect();
         let mut unsent = self.queues.unsent(&rollup.name, &due, self.now);
         if unsent.len() < due.len() && self.depth(Queue::Fresh, depth).await? == 0 {
-            // What this process sent is nowhere any more.
+            // The messages that this process sent have left the queue.
             unsent.clone_from(&due);
         }
         for (slice, reason) in &fresh.due {
@@ -114,7 +119,8 @@ impl FanOut<'_> {
         self.begin_history(rollup, history, fresh.backfill.as_deref(), report).await
     }
 
-    /// Makes a backfill of `history`, unless one is under way, or a person ended the last one.
+    /// Turns `history` into a backfill, unless one is under way or an operator cancelled the last
+    /// one.
     async fn begin_history(
         &self,
         rollup: &Rollup,
@@ -125,7 +131,7 @@ impl FanOut<'_> {
         let starts = || history.due.iter().map(|(slice, _)| slice);
         let (Some(first), Some(last)) = (starts().min(), starts().max()) else { return Ok(()) };
         if active.is_some() {
-            // It is looked at when that one is done.
+            // This history is reviewed when that backfill is done.
             return Ok(());
         }
         let newest = self.worker.checkpoints.backfills(&rollup.name).await?.into_iter().next();
@@ -142,14 +148,14 @@ impl FanOut<'_> {
         let now = self.worker.clock.now();
         let mut backfill = Backfill::new(rollup, range, Order::NewestFirst, false, reason, now);
         if self.worker.checkpoints.start_backfill(&mut backfill).await?.is_some() {
-            // Another tick was faster.
+            // Another tick made one first.
             return Ok(());
         }
         self.plan_and_tell(rollup, &mut backfill, report).await
     }
 
-    /// Goes on with the backfill that is under way: plans it further, or looks at all its slices again once its
-    /// queue has run empty, whatever became of the messages.
+    /// Continues the backfill that is under way. Plans it further, or reviews all its slices once
+    /// its queue has run empty, whatever happened to the messages.
     async fn tend(
         &self,
         rollup: &Rollup,
@@ -160,7 +166,7 @@ impl FanOut<'_> {
         let worker = self.worker;
         let found = worker.checkpoints.backfill(&rollup.name, id).await?;
         let Some(mut backfill) = found.filter(|backfill| backfill.state.is_active()) else {
-            // Whoever started or ended it died in between.
+            // The process that started or ended it died in between.
             return Ok(worker.checkpoints.end_backfill(&rollup.name, id).await?);
         };
         match worker.may_work(rollup, Some(backfill.started_at)).await? {
@@ -202,7 +208,7 @@ impl FanOut<'_> {
         planned
     }
 
-    /// The depth of a queue, asked once a tick.
+    /// The depth of a queue, read once per tick.
     async fn depth(&self, queue: Queue, known: &mut Option<u64>) -> Result<u64, WorkError> {
         if let Some(depth) = *known {
             return Ok(depth);
@@ -213,18 +219,18 @@ impl FanOut<'_> {
     }
 }
 
-/// Takes away from `due`, whose newest slice is the last, what is too old to be fresh.
+/// Removes the slices too old to be fresh from `due`, whose last slice is the newest.
 fn history<T>(due: &mut Vec<T>) -> Vec<T> {
     let fresh = due.split_off(due.len().saturating_sub(FRESH_MAX));
     std::mem::replace(due, fresh)
 }
 
 impl Worker {
-    /// Begins a backfill that is fanned out, until now if no end is given; one that is under way and asks for the same is
-    /// returned in its place.
+    /// Starts a backfill that is fanned out. Without an end it reaches until now. If a backfill
+    /// under way asks for the same, that one is returned instead.
     ///
     /// # Errors
-    /// Another backfill of the rollup is under way; DynamoDB refuses.
+    /// Another backfill of the rollup is under way, or DynamoDB refuses.
     pub async fn start_backfill(
         &self,
         rollup: &Rollup,
@@ -235,7 +241,7 @@ impl Worker {
     ) -> Result<Backfill, WorkError> {
         self.recognised(rollup).await?;
         let now = self.clock.now();
-        // There are no slices to come.
+        // Leave out future slices.
         let to = to.filter(|to| *to <= now);
         let range = self.checked_range(rollup, (from, to.unwrap_or(now)))?;
         self.refuse_unfit(rollup).await?;
@@ -262,8 +268,9 @@ impl Worker {
         }
     }
 
-    /// Ends a backfill of which no slice is left, as a tick would when its queue has been empty for a while: the next
-    /// one need not wait for that. Messages that are still under way find their slices done.
+    /// Ends a backfill whose slices are all done, as a tick would after its queue has been empty
+    /// for a while, so that the next backfill can start now. Messages still under way find their
+    /// slices done.
     async fn is_through(
         &self,
         rollup: &Rollup,
@@ -277,10 +284,11 @@ impl Worker {
         Ok(self.checkpoints.write_backfill(backfill).await?)
     }
 
-    /// `backfill` as its slices stand: done as soon as none is left, which a tick writes down later. Writes nothing.
+    /// `backfill` as its slices stand. It counts as done once its last slice is done, which a tick
+    /// records later. Only reads.
     ///
     /// # Errors
-    /// DynamoDB cannot be asked.
+    /// DynamoDB cannot be read.
     pub async fn as_it_stands(
         &self,
         rollup: &Rollup,
@@ -295,12 +303,12 @@ impl Worker {
         Ok(backfill)
     }
 
-    /// Ends the backfills of `rollup` that are under way; returns the one that was fanned out, if there was one.
+    /// Ends the backfills of `rollup` that are under way, and returns the fanned-out one, if any.
     ///
     /// # Errors
     /// DynamoDB refuses.
     pub async fn cancel_backfills(&self, rollup: &Rollup) -> Result<Option<Backfill>, WorkError> {
-        /// Its planner may write in between, once a window.
+        /// The backfill's planner may write in between, once per window.
         const TRIES_MAX: usize = 10;
         let now = self.clock.now();
         self.checkpoints.cancel(&rollup.name, now).await?;

@@ -1,4 +1,4 @@
-//! Plans a backfill: looks at its slices window by window, and sends those that need it.
+//! Plans a backfill: examines its slices window by window, and sends those that need work.
 
 use std::collections::HashMap;
 
@@ -14,15 +14,16 @@ use crate::slice::{Calendar, Order, Slice};
 use crate::tick::BEGIN_MIN;
 use crate::worker::{WorkError, Worker};
 
-/// Slices of one window: a megabyte of checkpoints, and what is sent twice if the planner dies.
+/// Slices of one window: a megabyte of checkpoints, and the most that is sent twice if the planner
+/// dies.
 const WINDOW: usize = 1000;
 
 impl Worker {
-    /// Looks at the slices of `backfill` from where its planning stands, and sends those that need it, until all were
-    /// looked at or `deadline` is near. Whoever is overtaken by another planner stops.
+    /// Examines the slices of `backfill` from its cursor on and sends those that need work, until
+    /// all are examined or `deadline` is near. A planner that another one has overtaken stops.
     ///
     /// # Errors
-    /// DynamoDB, the source or the queue cannot be asked; what was sent is remembered up to the last window.
+    /// DynamoDB, the source or the queue cannot be reached. Progress is kept up to the last window.
     pub async fn plan_on(
         &self,
         queues: &Queues,
@@ -34,7 +35,7 @@ impl Worker {
         let seen = self.probe(rollup).await?;
         let fed = self.fed(rollup, now).await?;
         let view = View { fed: fed.as_ref(), ..self.view(rollup, &seen, now) };
-        // Each window moves the cursor, so that this ends.
+        // Each window moves the cursor, so the loop ends.
         while let Some((from, to)) = window(&rollup.calendar, backfill) {
             if deadline.remaining(&*self.clock) < BEGIN_MIN {
                 return Ok(());
@@ -76,7 +77,7 @@ impl Worker {
         Ok(())
     }
 
-    /// The slices that start in `[from, to)` and are to be sent, oldest first.
+    /// The slices that start in `[from, to)` and need to be sent, oldest first.
     async fn look(
         &self,
         view: &View<'_>,
@@ -84,7 +85,7 @@ impl Worker {
         from: DateTime<Utc>,
         to: DateTime<Utc>,
     ) -> Result<Vec<Slice>, WorkError> {
-        // The calendar may be another one than when the backfill began.
+        // The calendar may have changed since the backfill began.
         let calendar = &view.rollup.calendar;
         let from = calendar.containing(from).start().max(view.rollup.start);
         let checkpoints = self.checkpoints.range(&backfill.rollup, from, to.max(from)).await?;
@@ -96,7 +97,7 @@ impl Worker {
             let slice = planned.slice;
             let checkpoint = known.get(&slice.start()).copied();
             match want(planned.standing, checkpoint, &view.definition, force_since) {
-                // What would run again waits for its finer slices, too.
+                // A slice to be recomputed waits for its finer slices as well.
                 Want::Again if view.is_blocked(slice) => backfill.pending_in_round += 1,
                 Want::Again | Want::Compute => wanted.push(slice),
                 Want::Pending => backfill.pending_in_round += 1,
@@ -109,7 +110,7 @@ impl Worker {
 }
 
 impl Backfill {
-    /// Looks at all slices again.
+    /// Starts another round over all slices.
     pub(super) const fn begin_round(&mut self) {
         self.state = BackfillState::Planning;
         self.cursor = None;
@@ -120,7 +121,8 @@ impl Backfill {
     }
 }
 
-/// The next window in the order of work: the slices that start in `[from, to)`. `None`: all were looked at.
+/// The next window in the order of work, as the slices that start in `[from, to)`. `None`: all
+/// slices were examined.
 fn window(calendar: &Calendar, backfill: &Backfill) -> Option<(DateTime<Utc>, DateTime<Utc>)> {
     let Backfill { from, to, cursor, .. } = *backfill;
     match backfill.order {
@@ -142,7 +144,7 @@ fn window(calendar: &Calendar, backfill: &Backfill) -> Option<(DateTime<Utc>, Da
                 if start <= from {
                     break;
                 }
-                // The slice that ends here, or in whose midst the range ends.
+                // The slice that ends here, or that the end of the range cuts.
                 let around = calendar.containing(start);
                 let within = around.start() < start;
                 start = if within { around } else { calendar.previous(around) }.start();
@@ -165,7 +167,7 @@ mod tests {
         Config::parse(path, text, &|_| None).unwrap().rollups.remove(0)
     }
 
-    /// Every slice of the range is in exactly one window, whichever end comes first.
+    /// Every slice of the range is in exactly one window, in either order.
     #[test]
     fn windows_tile_the_range() {
         let rollup = rollup();

@@ -1,4 +1,4 @@
-//! How far a backfill is, by the checkpoints of its slices.
+//! The progress of a backfill, from the checkpoints of its slices.
 
 use std::time::Duration;
 
@@ -11,39 +11,39 @@ use crate::plan::View;
 use crate::rollup::Rollup;
 use crate::worker::{WorkError, Worker};
 
-/// The range is read in so many parts at once.
+/// Number of parts of the range that are read concurrently.
 const PARTS: i32 = 16;
 
-/// How far a backfill is.
+/// Progress of a backfill.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Progress {
     /// Slices of the range that have ended.
     pub slices: usize,
-    /// Those that are done: computed, or found to be right already.
+    /// Done slices: computed, or already right.
     pub done: usize,
-    /// Those that are done and were computed since it began.
+    /// Done slices that were computed since the backfill began.
     pub computed: usize,
-    /// Those that are being worked on.
+    /// Slices that a worker is computing.
     pub running: usize,
-    /// Those that failed and are tried again.
+    /// Failed slices that will be tried again.
     pub failed: usize,
-    /// Those that failed too often.
+    /// Slices that failed too often.
     pub exhausted: usize,
-    /// All others that have not succeeded.
+    /// All other unfinished slices.
     pub left: usize,
     /// Source rows counted since it began.
     pub rows_read: u64,
     /// Slices an hour, since it began.
     pub slices_per_hour: f64,
-    /// When it will be done at this rate.
+    /// Estimated end at this rate.
     pub done_at: Option<DateTime<Utc>>,
 }
 
 impl Worker {
-    /// How far `backfill` is.
+    /// The progress of `backfill`.
     ///
     /// # Errors
-    /// DynamoDB cannot be asked.
+    /// DynamoDB cannot be read.
     pub async fn progress(
         &self,
         rollup: &Rollup,
@@ -83,7 +83,7 @@ impl Worker {
                 _ => progress.left += 1,
             }
         }
-        // What has no checkpoint: empty and sealed slices need none.
+        // Slices without a checkpoint. Empty and sealed slices need none.
         let mut slice = rollup.calendar.containing(from);
         while slice.start() < to && rollup.readable_at(slice) <= now {
             progress.slices += 1;
@@ -101,7 +101,8 @@ impl Worker {
     }
 }
 
-/// How many slices of the range need no checkpoint: those before the source's first row or `seal_before`.
+/// The number of slices in the range that do without a checkpoint: those before the source's first
+/// row or `seal_before`.
 fn idle(view: &View<'_>, from: DateTime<Utc>, to: DateTime<Utc>) -> usize {
     let calendar = &view.rollup.calendar;
     let mut slice = calendar.containing(from);
@@ -114,7 +115,7 @@ fn idle(view: &View<'_>, from: DateTime<Utc>, to: DateTime<Utc>) -> usize {
 }
 
 impl Progress {
-    /// Whether no slice is left that another try could help.
+    /// Whether all slices are done or exhausted.
     #[must_use]
     pub const fn is_through(&self) -> bool {
         self.left == 0 && self.running == 0 && self.failed == 0

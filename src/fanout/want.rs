@@ -1,29 +1,30 @@
-//! What a backfill does with a slice. Pure.
+//! How a backfill treats a slice. Pure.
 
 use chrono::{DateTime, Utc};
 
 use crate::checkpoint::Checkpoint;
 use crate::plan::Standing;
 
-/// What a backfill does with a slice.
+/// How a backfill treats a slice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Want {
-    /// It is to be computed, and reopened first.
+    /// Reopen it, then compute it.
     Again,
-    /// It is to be computed.
+    /// Compute it.
     Compute,
-    /// Nothing: it is done.
+    /// Leave it: it is done.
     Done,
-    /// Nothing yet: somebody works on it, or its time to retry or its finer slices have not come.
+    /// Leave it for now: a worker has it, or its time to retry or its finer slices are still to
+    /// come.
     Pending,
-    /// Nothing: it failed too often, and only a replay reopens it.
+    /// Leave it: it failed too often, and only a replay reopens it.
     Exhausted,
-    /// Nothing ever: sealed, empty, or not over.
+    /// Leave it for good: sealed, empty, or still going on.
     Never,
 }
 
-/// What is done with a slice of `standing` by a backfill that computes `definition` and, with `force_since`, all
-/// that has not begun since then.
+/// How a backfill treats a slice of this `standing`. The backfill computes `definition` and, with
+/// `force_since`, every slice that has not started since then.
 pub(crate) fn want(
     standing: Standing,
     checkpoint: Option<&Checkpoint>,

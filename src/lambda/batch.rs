@@ -13,7 +13,8 @@ use crate::metrics::Metrics;
 use crate::report::SliceReport;
 use crate::worker::Worker;
 
-/// Works on one slice a message, and names those messages that must come back, after having told the queue when.
+/// Works on one slice per message. Tells the queue when unfinished messages should come back, and
+/// returns their IDs.
 pub(super) async fn batch(
     worker: &Worker,
     messages: &[Message],
@@ -53,7 +54,7 @@ pub(super) async fn batch(
             if let (Some(queues), Some(receipt)) = (&worker.queues, &message.receipt)
                 && let Err(error) = queues.hide(receipt, wait).await
             {
-                // It comes back when the queue's own time is up.
+                // It comes back when the queue's visibility timeout ends.
                 tracing::warn!(message.id = message.id, error = %error, "not hidden");
             }
         }
@@ -75,7 +76,7 @@ async fn one(
     }
 }
 
-/// The fate of a message that could not be worked on, with a line in the log.
+/// The fate of a message whose slice failed to start, with a line in the log.
 fn trouble(message: &Message, error: &HandleError) -> Fate {
     tracing::error!(
         message.id = message.id,
@@ -90,8 +91,8 @@ fn trouble(message: &Message, error: &HandleError) -> Fate {
     }
 }
 
-/// Makes a dead letter of a message at once, in place of after as many tries as the queue allows. Where that
-/// cannot be done it comes back, and its queue does it in the end: the answer is when.
+/// Moves a message to the dead-letter queue now instead of after the remaining deliveries. If that
+/// fails the message comes back, and its queue moves it in the end. Returns when it comes back.
 async fn bury(worker: &Worker, message: &Message) -> Option<Duration> {
     if let (Some(queues), Some(receipt)) = (&worker.queues, &message.receipt) {
         match queues.bury(receipt, &message.body).await {

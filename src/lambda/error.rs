@@ -1,4 +1,4 @@
-//! Why an invocation is to be retried, or looked at by a person.
+//! Errors after which an invocation is retried, or needs an operator.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
@@ -8,49 +8,48 @@ use crate::slice::Slice;
 use crate::tick::Problem;
 use crate::worker::{Severity, WorkError};
 
-/// Why an invocation is to be retried, or looked at by a person.
+/// Why an invocation is retried, or needs an operator.
 #[derive(Debug, thiserror::Error)]
 pub enum HandleError {
-    /// The event was not understood.
+    /// The event is invalid.
     #[error(transparent)]
     Event(#[from] EventError),
-    /// Trouble that is not one slice's.
+    /// A failure that concerns more than one slice.
     #[error(transparent)]
     Work(#[from] WorkError),
-    /// The slice that was asked for failed.
+    /// The requested slice failed.
     #[error(
         "slice {}@{} failed: {}", .0.rollup, rfc3339(.0.start),
         .0.reason.as_deref().unwrap_or("no reason was given")
     )]
     Failed(Box<SliceReport>),
-    /// Rollups that could not be worked on; the others were.
+    /// Some rollups failed. The others were worked on.
     #[error("{} could not be worked on: {}", counted(.0.len(), "rollup"), listed(.0))]
     Problems(Vec<Problem>),
-    /// The time was up, and something was still waited for.
+    /// The time ran out while a server was still awaited.
     #[error(
         "the time was up while a server was waited for; what was not done is due for the next schedule"
     )]
     OutOfTime,
-    /// The budget was spent before every slice was marked to run again.
+    /// The budget ran out before every slice was reopened.
     #[error(
         "the budget was spent when {reopened} of {all} slices of rollup `{rollup}` had been \
          reopened, {next} was not; ask for fewer slices at a time",
         next = .next.id(rollup)
     )]
     NotReopened {
-        /// The rollup.
         rollup: String,
-        /// How many were; they are due now.
+        /// The number reopened, which are due now.
         reopened: usize,
-        /// How many should have been.
+        /// The number requested.
         all: usize,
-        /// The first that was not.
+        /// The first slice still to reopen.
         next: Slice,
     },
 }
 
 impl HandleError {
-    /// One word for it: Lambda's `errorType`.
+    /// A single word for the error: Lambda's `errorType`.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
@@ -67,7 +66,7 @@ impl HandleError {
         }
     }
 
-    /// Whether a server is out of reach: what comes next would fail in the same way.
+    /// Whether a server is out of reach, so that further work would fail in the same way.
     pub(super) fn is_unreachable(&self) -> bool {
         matches!(self, Self::Work(error) if error.severity() == Severity::Unreachable)
     }

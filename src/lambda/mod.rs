@@ -1,7 +1,8 @@
-//! An event → the work → the response. What stands behind each response: docs/EVENTS.md.
+//! An event → the work → the response. docs/EVENTS.md explains each response.
 //!
-//! With queues a tick, a backfill and a replay of many slices send them to other invocations. Either way, whatever an
-//! invocation does not reach is due for the next schedule, because its checkpoint says so.
+//! With queues, a tick, a backfill and a replay of many slices send the slices to other
+//! invocations. In both cases, slices beyond an invocation's time are due for the next schedule, as
+//! their checkpoints show.
 
 mod batch;
 mod error;
@@ -31,49 +32,51 @@ pub use error::HandleError;
 
 use error::rfc3339;
 
-/// Reports listed in one response: an invocation can process more slices than Lambda's 6 MB hold.
-/// Those of trouble come first, all are counted, and the log has a line for each.
+/// Reports listed in one response, as an invocation can process more slices than fit into Lambda's
+/// 6 MB. Failures come first, all are counted, and the log has a line for each.
 const LISTED_MAX: usize = 100;
 
-/// Kept back of Lambda's deadline, at which it kills: for posting the response.
+/// Time before Lambda's deadline, at which it kills, that is kept for posting the response.
 const MARGIN: TimeDelta = TimeDelta::milliseconds(500);
 
-/// An answer that is not there this much past the deadline is given up: within [`MARGIN`], and after a tick has had its
-/// time to tell what was done.
+/// An answer later than this after the deadline is abandoned. It is shorter than [`MARGIN`], and
+/// leaves a tick the time to report its work.
 const ANSWER_BY: Duration = Duration::from_millis(350);
 
-/// Lambda takes 6 MB; what is escaped on the way is longer.
+/// Lambda accepts 6 MB, and escaping makes the response longer.
 const RESPONSE_MAX: usize = 4_000_000;
 
 /// One invocation.
 #[derive(Clone, Copy)]
 pub struct Invocation<'a> {
-    /// When it must have ended.
+    /// The instant by which it must have ended.
     pub deadline: Deadline,
-    /// The trace that it belongs to, for what it sends.
+    /// The trace that it belongs to, for its messages.
     pub trace: Option<&'a str>,
-    /// Takes what it measured.
+    /// Receives its metrics.
     pub emit: &'a (dyn Fn(&Metrics) + Send + Sync),
 }
 
-/// When an invocation must have ended that Lambda kills at `ms` of the epoch; `None`: Lambda gave no deadline.
+/// The deadline of an invocation that Lambda kills at `ms` of the epoch. `None`: Lambda gave no
+/// deadline.
 #[must_use]
 pub fn deadline(ms: u64) -> Option<Deadline> {
     let killed_at = DateTime::from_timestamp_millis(i64::try_from(ms).ok()?)?;
     Some(Deadline::at(killed_at - MARGIN))
 }
 
-/// Does what `event` asks for, as far as it gets until the deadline, and answers by then, whatever it waits for.
+/// Does the work that `event` requests, as far as the deadline allows, and always answers by the
+/// deadline.
 ///
 /// # Errors
-/// The event was not understood, or what it asked for failed: the invocation is to be retried, and
-/// then to reach a dead-letter queue.
+/// The event was not understood, or its work failed. The invocation is to be retried and then to
+/// reach a dead-letter queue.
 pub async fn handle(
     worker: &Worker,
     event: Value,
     invocation: Invocation<'_>,
 ) -> Result<Value, HandleError> {
-    // A server found out of reach is not asked again by the same invocation.
+    // A server found out of reach is contacted only once in an invocation.
     let _once = (worker.source.ask_once(), worker.target.db.ask_once());
     let limit = invocation.deadline.remaining(&*worker.clock) + ANSWER_BY;
     let answer = Box::pin(answer(worker, event, invocation));
@@ -98,9 +101,9 @@ async fn answer(
     }
 }
 
-/// The response, with fewer slices listed where it would not fit into what Lambda takes.
+/// The response, with fewer slices listed if it would exceed Lambda's limit.
 fn fitting(mut response: Value) -> Value {
-    // Each round halves the lists; texts are cut where they enter, so that few are needed.
+    // Each round halves the lists. Texts are cut where they enter, so a few rounds are enough.
     for _ in 0..16 {
         if response.to_string().len() <= RESPONSE_MAX {
             break;
@@ -118,8 +121,9 @@ fn fitting(mut response: Value) -> Value {
     response
 }
 
-/// Works on what was due at the scheduled time, so that a late retry of an old event means what the
-/// event meant. Slices that failed are no error: their checkpoints know when they are tried again.
+/// Works on the slices that were due at the scheduled time, so that a late retry of an old event
+/// does what the event meant. Failed slices count as success here, as their checkpoints hold the
+/// time of the next try.
 async fn schedule(
     worker: &Worker,
     time: DateTime<Utc>,
@@ -135,7 +139,7 @@ async fn schedule(
     for slice in &report.slices {
         *outcomes.entry(slice.outcome.word()).or_default() += 1;
     }
-    // A stable sort: within both kinds the order of work stays.
+    // The sort is stable, so the order of work stays within both kinds.
     report.slices.sort_by_key(SliceReport::is_success);
     let unlisted = truncate(&mut report.slices, LISTED_MAX);
     Ok(json!({
@@ -181,7 +185,7 @@ async fn run_requested(
     })
 }
 
-/// The report of a slice that too little time is left to begin.
+/// The report of a slice for which too little time was left.
 fn too_late(
     worker: &Worker,
     rollup: &Rollup,
@@ -194,7 +198,8 @@ fn too_late(
     })
 }
 
-/// Sends the slices of a range to the queue, or without one works through them until the budget is spent.
+/// Sends the slices of a range to the queue. If there is no queue, works through them until the
+/// budget is spent.
 async fn backfill(
     worker: &Worker,
     request: &BackfillRequest,
@@ -209,7 +214,7 @@ async fn backfill(
         let (range, order, force) = ((from, to), request.order, request.force);
         let mut backfill = worker.start_backfill(rollup, range, order, force, reason).await?;
         let may_work = worker.may_work(rollup, Some(backfill.started_at)).await?.is_ok();
-        // While it is paused the tick waits for its time.
+        // While it is paused, the next tick resumes it.
         if may_work && backfill.state == BackfillState::Planning {
             worker.plan_on(queues, rollup, &mut backfill, deadline).await?;
         }
@@ -241,7 +246,7 @@ async fn backfill(
     ))
 }
 
-/// Works on slices again.
+/// Reopens slices and works on them.
 async fn replay(
     worker: &Worker,
     request: &ReplayRequest,
@@ -269,7 +274,7 @@ async fn replay(
         Which::Failed => {
             let slices = worker.failed_slices(rollup).await?;
             reopen_all(worker, rollup, &slices, &request.reason, deadline).await?;
-            // A message cannot say that a result is to be taken even if it shrank.
+            // Messages lack a field for `allow_shrink`.
             if let Some(queues) = worker.queues.as_ref().filter(|_| !request.allow_shrink) {
                 let sent = queues.send(Queue::Backfill, &rollup.name, &slices, None).await;
                 sent.map_err(WorkError::from)?;
@@ -290,8 +295,8 @@ async fn replay(
     }
 }
 
-/// Reopens all `slices` before any is worked on: those that the budget does not reach are due for
-/// the schedule then.
+/// Reopens all `slices` before any is worked on, so that the slices beyond the budget are due for
+/// the next schedule.
 async fn reopen_all(
     worker: &Worker,
     rollup: &Rollup,
@@ -300,7 +305,7 @@ async fn reopen_all(
     deadline: Deadline,
 ) -> Result<(), HandleError> {
     if !slices.is_empty() {
-        // What cannot be computed is not marked.
+        // Mark only slices that can be computed.
         worker.refuse_unfit(rollup).await?;
     }
     for (reopened, slice) in slices.iter().enumerate() {
@@ -344,7 +349,7 @@ async fn work_through(
     done.map_err(|interrupted| *interrupted.error)
 }
 
-/// What was asked for, and what became of it.
+/// The request and its results.
 fn batch_response(mut asked: Value, mut report: BatchReport) -> Value {
     let mut unlisted = truncate(&mut report.failed, LISTED_MAX);
     unlisted += truncate(&mut report.refused, LISTED_MAX - report.failed.len());
@@ -355,7 +360,7 @@ fn batch_response(mut asked: Value, mut report: BatchReport) -> Value {
     asked
 }
 
-/// Keeps at most `max` and returns how many are gone.
+/// Keeps at most `max` reports and returns the number removed.
 fn truncate(reports: &mut Vec<SliceReport>, max: usize) -> usize {
     let gone = reports.len().saturating_sub(max);
     reports.truncate(max);
@@ -366,7 +371,7 @@ fn known<'w>(worker: &'w Worker, name: &str) -> Result<&'w Rollup, EventError> {
     Ok(worker.config.rollup(name)?)
 }
 
-/// The slice that starts at `text`, which lies in the past.
+/// The slice that starts at `text`, which must be in the past.
 fn begun(worker: &Worker, rollup: &Rollup, text: &str) -> Result<Slice, EventError> {
     Ok(rollup.begun(event::slice_of(rollup, text)?, worker.clock.now())?)
 }

@@ -1,14 +1,15 @@
-//! How many old slices may be verified by now: a pure function of what was verified and the time.
+//! The number of old slices that may be verified by now, as a pure function of past verifications
+//! and the time.
 //!
-//! A slice costs the N-th part of a day, and time is the only income: however often ticks come, they
-//! verify N slices a day between them. What a day's pause saved up may be spent at once, as a tick a
-//! day must be enough; but no day sees more than N.
+//! A slice costs the N-th part of a day, and the budget grows only with time. So all ticks together
+//! verify N slices a day, however often they come. Up to a day's time may be saved and spent in one
+//! tick, as one tick a day must be enough. Each day is limited to N slices.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::checkpoint::Budget;
 
-/// What one slice may cost at most, and what may be saved up at most.
+/// The most that one slice may cost, and the most that may be saved.
 const DAY: TimeDelta = TimeDelta::days(1);
 
 /// Whether a slice may be verified.
@@ -16,10 +17,10 @@ const DAY: TimeDelta = TimeDelta::days(1);
 pub enum Due {
     /// The next one is due later.
     Later,
-    /// The day has had its slices; this budget spends the time for nothing, or it would all be due
-    /// at midnight.
+    /// The slices of the day are used up. This budget lets the time lapse, or all of it would be
+    /// due at midnight.
     Enough(Budget),
-    /// One is due; this is the budget after it.
+    /// One is due. This is the budget after it.
     One(Budget),
 }
 
@@ -27,15 +28,15 @@ pub enum Due {
 #[must_use]
 pub fn due(spent: Option<&Budget>, now: DateTime<Utc>, per_day: u32) -> Due {
     let today = now.date_naive();
-    // Whole milliseconds, as the item holds.
+    // Whole milliseconds, the precision of the item.
     let price = TimeDelta::milliseconds(DAY.num_milliseconds() / i64::from(per_day.max(1)));
-    // A worker whose clock was wrong by more than a day must not decide for all others.
+    // Ignore an item written by a worker whose clock was wrong by more than a day.
     let is_sane =
         |spent: &&Budget| spent.paid_until <= now + DAY && spent.day <= (now + DAY).date_naive();
     let Some(spent) = spent.filter(is_sane) else {
         return Due::One(Budget { day: today, verified_today: 1, paid_until: now });
     };
-    // The clocks of two workers may differ at midnight: the day never goes back.
+    // The clocks of two workers may differ at midnight, so the day only moves forward.
     let day = today.max(spent.day);
     let verified_today = if day == spent.day { spent.verified_today } else { 0 };
     let paid_until = spent.paid_until.max(now - DAY);
@@ -59,7 +60,7 @@ mod tests {
 
     use super::*;
 
-    /// What is verified on each day by ticks at these instants.
+    /// The slices verified on each day by ticks at these instants.
     fn days(
         ticks: impl IntoIterator<Item = DateTime<Utc>>,
         per_day: u32,

@@ -1,8 +1,10 @@
-//! Scrub: a tick with time left verifies a few old slices, as a storage pool is scrubbed.
+//! Scrub: a tick with time left compares a few old slices with the source, as storage pools are
+//! scrubbed.
 //!
-//! Each rollup has a cursor that goes round its slices, oldest first; the rollup whose next slice was
-//! verified longest ago comes first. A slice is paid for, then taken, then compared: whatever is killed
-//! in between, no day sees more than its slices, and a slice that cannot be compared stops nobody.
+//! Each rollup has a cursor that goes round its slices, oldest first. The rollup whose next slice
+//! was verified longest ago comes first. A slice is paid for, then taken, then compared. So the
+//! daily limit holds even if a worker is killed in between, and a slice whose comparison fails
+//! leaves the others free to continue.
 
 mod budget;
 mod round;
@@ -30,29 +32,29 @@ use crate::tick::{BEGIN_MIN, Problem, TickReport};
 use crate::verify::{Asked, Compared, Pending, SliceVerification};
 use crate::worker::{WorkError, Worker};
 
-/// A scrub is never urgent: no statement of it keeps a snapshot open for longer.
+/// Scrubs can wait, so this bounds how long their statements keep a snapshot open.
 const STATEMENT_MAX: Duration = Duration::from_secs(60);
 
-/// Comparing a slice takes up to so many times as long as reading it did.
+/// Comparing a slice takes up to this many times as long as reading it did.
 const COMPARING: u32 = 2;
 
-/// Groups shown of a slice that differs.
+/// Number of groups shown for a slice that differs.
 const EXAMPLES: usize = 3;
 
-/// Bytes of them in a log line: keys can be long texts.
+/// Bytes of these examples in a log line, as keys can be long texts.
 const EXAMPLES_BYTES_MAX: usize = 4096;
 
-/// Slices listed in a tick's report; all are counted, and the log has a line for each.
+/// Slices listed in a tick's report. All are counted, and the log has a line for each.
 const LISTED_MAX: usize = 100;
 
-/// Pages of checkpoints looked through for the next slice: some 4,000 in a row that have not
-/// succeeded are somebody's work to do, not the scrub's to find a way around.
+/// Pages of checkpoints searched for the next slice. After about 4,000 unfinished checkpoints in a
+/// row the scrub gives up, as those slices need an operator first.
 const PAGES_MAX: usize = 256;
 
-/// No slice is verified again before this time, however few there are.
+/// Least time between two verifications of the same slice.
 const ROUND_MIN: TimeDelta = TimeDelta::days(1);
 
-/// What a tick's scrub did.
+/// Result of a tick's scrub.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct ScrubReport {
     /// Slices compared with the source.
@@ -61,17 +63,17 @@ pub struct ScrubReport {
     pub differing: usize,
     /// The first of these.
     pub drifted: Vec<Drifted>,
-    /// Slices that were due and could not be compared.
+    /// Slices that were due and failed to be compared.
     pub passed_over: Vec<Pending>,
 }
 
-/// A slice that differs from the source though nothing is known to have changed.
+/// A slice that differs from the source for an unknown reason.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Drifted {
-    /// What differs.
+    /// The differences.
     #[serde(flatten)]
     pub found: SliceVerification,
-    /// Whether it was made to run again.
+    /// Whether it was reopened.
     pub reopened: bool,
 }
 
@@ -95,28 +97,28 @@ impl ScrubReport {
     }
 }
 
-/// A rollup and where its scrub stands.
+/// A rollup and the progress of its scrub.
 struct Track<'r> {
     rollup: &'r Rollup,
     scrub: Scrub,
-    /// There is nothing to verify, or trouble.
+    /// Nothing to verify, or an error occurred.
     is_idle: bool,
 }
 
 /// The slice to verify next.
 struct Candidate {
-    /// Its rollup's place.
+    /// Index of its rollup's track.
     track: usize,
     slice: Slice,
-    /// How long it may take.
+    /// The time that it may need.
     needs: Duration,
-    /// Where the scrub stands once it is taken.
+    /// The scrub's progress once the slice is taken.
     next: Scrub,
 }
 
 impl Worker {
-    /// Verifies the old slices that are due by now, as long as there is time, and adds what it did to
-    /// the tick's report.
+    /// Verifies the old slices that are due, while there is time, and adds the result to the tick's
+    /// report.
     pub(crate) async fn scrub(
         &self,
         settings: config::Scrub,
@@ -146,7 +148,8 @@ impl Worker {
         let whole = deadline.remaining(&*self.clock);
         let mut spent = self.checkpoints.scrub_budget().await?;
         let (mut tracks, mut is_paid) = (Vec::new(), false);
-        // A turn takes a slice or finds that another worker did; none has more than the day's.
+        // Each turn takes a slice or finds that another worker took it. Both happen at most as
+        // often as the day's number of slices.
         for _ in 0..=2 * per_day {
             let next = match due(spent.as_ref(), self.clock.now(), per_day) {
                 _ if is_paid => None,
@@ -161,7 +164,7 @@ impl Worker {
                 tracks = self.tracks(rollups).await?;
             }
             let Some(candidate) = self.candidate(&mut tracks, report).await else {
-                // Or all that was not needed would be spent at once when something is.
+                // Let unused budget lapse, or it would pile up and be spent in one burst.
                 if let (Some(next), true) = (next, report.problems.is_empty()) {
                     self.checkpoints.spend_scrub_budget(spent.as_ref(), &next.unused()).await?;
                 }
@@ -169,8 +172,9 @@ impl Worker {
             };
             let Candidate { track, slice, needs, next: taken } = candidate;
             let Track { rollup, scrub, is_idle } = &mut tracks[track];
-            // One that would not fit into a whole budget either is passed over. The rest that the slice before
-            // earned comes first; where there is no time for it, the tick ends now and not after it.
+            // A slice too large for a whole budget is skipped. The rest that the previous slice
+            // earned comes first. If the time is too short for it, end the tick before the rest
+            // starts.
             let rest = self.governor_of(rollup).map_or(Duration::ZERO, Governor::rest_left);
             let left = deadline.remaining(&*self.clock).saturating_sub(rest);
             if left < needs.min(whole).max(BEGIN_MIN) {
@@ -205,13 +209,13 @@ impl Worker {
     async fn tracks<'r>(&self, rollups: &[&'r Rollup]) -> Result<Vec<Track<'r>>, WorkError> {
         let mut tracks = Vec::new();
         for rollup in rollups {
-            // As a backfill, it waits for its hours, and for a person's word.
+            // Like a backfill, a scrub respects the configured hours and an operator's pause.
             if self.may_work(rollup, Some(self.clock.now())).await?.is_err() {
                 continue;
             }
             let mut scrub = self.checkpoints.scrub(&rollup.name).await?;
             if scrub.drift.len() >= DRIFT_MAX {
-                // Room for what is found now.
+                // Make room for new drift.
                 let over = self.split_drift(rollup, &scrub).await?.1;
                 self.checkpoints.forget_drift(&rollup.name, &over).await?;
                 scrub.drift.retain(|start, _| !over.contains(start));
@@ -221,7 +225,7 @@ impl Worker {
         Ok(tracks)
     }
 
-    /// The drift that was found in slices of `rollup` and is still there, as far as is known.
+    /// The drift found in slices of `rollup` that is still present, as far as is known.
     ///
     /// # Errors
     /// The checkpoints cannot be read.
@@ -233,7 +237,7 @@ impl Worker {
         Ok(self.split_drift(rollup, scrub).await?.0)
     }
 
-    /// The drift that is still there, and the slices that were computed again since.
+    /// The drift that is still present, and the slices that were computed again since.
     async fn split_drift(
         &self,
         rollup: &Rollup,
@@ -251,8 +255,8 @@ impl Worker {
         Ok((open, over))
     }
 
-    /// The slice of all rollups that was verified longest ago. A rollup that has none, or whose
-    /// checkpoints cannot be read, is not asked again.
+    /// The slice of all rollups that was verified longest ago. A rollup that lacks one, or whose
+    /// checkpoints are unreadable, is marked idle.
     async fn candidate(
         &self,
         tracks: &mut [Track<'_>],
@@ -316,14 +320,14 @@ impl Worker {
         Ok(None)
     }
 
-    /// The slice of a checkpoint that promises its rows to be right.
+    /// The slice of a checkpoint that claims its rows to be right.
     fn comparable(
         &self,
         rollup: &Rollup,
         definition: &str,
         checkpoint: &Checkpoint,
     ) -> Option<Slice> {
-        // Checkpoints of another width that the rollup once had are no slices.
+        // Skip checkpoints left from a width that the rollup once had.
         let slice = rollup.calendar.starting(checkpoint.slice_start).ok()?;
         let is_right = self.standing_of(rollup, definition, checkpoint, slice)
             == Standing::Succeeded
@@ -331,7 +335,7 @@ impl Worker {
         is_right.then_some(slice)
     }
 
-    /// Compares one slice and says what was found wherever somebody may look.
+    /// Compares one slice and reports the result in the log, the tick's report and the checkpoint.
     async fn scrub_slice(
         &self,
         rollup: &Rollup,
@@ -343,7 +347,7 @@ impl Worker {
         let left = deadline.remaining(&*self.clock);
         let timeout = left.saturating_sub(RESERVE).min(STATEMENT_MAX);
         let asked = Asked { timeout, limit: EXAMPLES, patience: timeout };
-        // The servers end their statements themselves; this is for one that is cut off.
+        // The servers end their own statements. This limit is for a connection that is cut off.
         let limit = left.saturating_sub(RESERVE / 2);
         let compared = tokio::time::timeout(limit, self.compare_asked(rollup, slice, asked));
         let too_slow = || {
@@ -384,7 +388,7 @@ impl Worker {
     }
 }
 
-/// Logs drift: keys and measures of the first groups, nothing else of any row.
+/// Logs drift with only the keys and measures of the first groups.
 fn tell(found: &SliceVerification) {
     let examples = serde_json::to_string(&found.examples).unwrap_or_default();
     let shown = &examples[..examples.floor_char_boundary(EXAMPLES_BYTES_MAX)];

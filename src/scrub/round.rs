@@ -1,12 +1,12 @@
-//! What a scrub goes round, and which rollup's turn it is.
+//! The range of slices that a scrub covers, and the order of the rollups.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::checkpoint::Scrub;
 use crate::rollup::Rollup;
 
-/// The slices that a scrub goes round start in `[begin, end)`: those that no `lookback` is still to
-/// run again, and never the newest, which is hardly computed.
+/// A scrub covers the slices that start in `[begin, end)`. It leaves out those that `lookback` will
+/// recompute, and always the newest, which has only just been computed.
 #[must_use]
 pub fn scrubbed_range(
     rollup: &Rollup,
@@ -20,8 +20,8 @@ pub fn scrubbed_range(
     (begin < slice.start()).then(|| (begin, slice.start()))
 }
 
-/// About when the slice at the cursor was last verified, if the round before went evenly; and how far
-/// this round is.
+/// Roughly when the slice at the cursor was last verified, assuming that the previous round was
+/// even, and how far this round is.
 pub(super) fn last_verified(
     rollup: &Rollup,
     scrub: &Scrub,

@@ -1,4 +1,4 @@
-//! The calendar: which slice holds an instant, which is next, and how people name instants.
+//! The calendar: the slice that holds an instant, the next slice, and the names of instants.
 
 use std::iter;
 
@@ -19,7 +19,7 @@ pub struct Calendar {
     zone: Tz,
 }
 
-/// An instant at which no slice starts.
+/// No slice starts at this instant.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error(
     "{} is not the start of a slice; the neighbours are {} and {}",
@@ -34,16 +34,15 @@ pub struct Misaligned {
     pub after: DateTime<Utc>,
 }
 
-/// A text that names no instant, or two.
+/// A text that fails to name exactly one instant.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum InstantError {
-    /// None of the forms.
+    /// The text has an unknown form.
     #[error(
         "`{text}` is not a date or time; write `2025-01-01` or `2025-01-01T06:00` (in {zone}), \
          or `2025-01-01T06:00:00Z`, or with an offset `2025-01-01T06:00:00+01:00`"
     )]
     Unreadable {
-        /// The text.
         text: String,
         /// The zone in which a time without an offset is read.
         zone: Tz,
@@ -51,7 +50,6 @@ pub enum InstantError {
     /// A local time that clocks show twice.
     #[error("`{text}` occurs twice in {zone}; write `{first}` or `{second}`")]
     Ambiguous {
-        /// The text.
         text: String,
         /// The zone in which it is ambiguous.
         zone: Tz,
@@ -99,7 +97,7 @@ impl Calendar {
     fn period(&self, unit: Unit, t: i64) -> (i64, i64) {
         let start_of = |day: i64| wall::reached(self.zone, day * SECONDS_PER_DAY);
         let mut day = first_day(unit, wall::local(self.zone, t).div_euclid(SECONDS_PER_DAY));
-        // Clocks may show a date that they are yet to fall back from.
+        // The clocks may show a date and then fall back before it.
         while start_of(day) > t {
             day = first_day(unit, day - 1);
         }
@@ -107,7 +105,7 @@ impl Calendar {
         loop {
             day = first_day_after(unit, day);
             let end = start_of(day);
-            // A date that the zone skips is over as soon as it begins.
+            // A date that the zone skips ends in the instant in which it starts.
             if end > start {
                 return (start, end);
             }
@@ -118,7 +116,7 @@ impl Calendar {
     ///
     /// # Errors
     ///
-    /// [`Misaligned`] if none does.
+    /// [`Misaligned`] if no slice starts there.
     pub fn starting(&self, t: DateTime<Utc>) -> Result<Slice, Misaligned> {
         let slice = self.containing(t);
         if slice.start == t {
@@ -140,7 +138,7 @@ impl Calendar {
         self.containing(wall::utc(slice.start.timestamp() - 1))
     }
 
-    /// All slices that start in `[from, to)`, in order, computed as they are asked for.
+    /// All slices that start in `[from, to)`, in order, computed lazily.
     pub fn slices(
         &self,
         from: DateTime<Utc>,
@@ -149,8 +147,8 @@ impl Calendar {
         self.slices_from(from).take_while(move |slice| slice.start < to)
     }
 
-    /// All slices that start at or after `from` and end at or before `t`, in order, computed as
-    /// they are asked for.
+    /// All slices that start at or after `from` and end at or before `t`, in order, computed
+    /// lazily.
     pub fn slices_ended_by(
         &self,
         from: DateTime<Utc>,
@@ -175,9 +173,9 @@ impl Calendar {
         self.slices(from, to).count()
     }
 
-    /// The instant that a person names: a date (its first instant in the zone), a local time of
-    /// the zone, or a time with an offset. A local time that clocks skip means the first instant
-    /// after the gap.
+    /// The instant that a text names. The text is a date (its first instant in the zone), a local
+    /// time of the zone, or a time with an offset. A local time that clocks skip means the first
+    /// instant after the gap.
     ///
     /// # Errors
     ///
@@ -217,8 +215,8 @@ impl Calendar {
         }
     }
 
-    /// A short name of `slice` for people: its local date, for slices of less than a day its local
-    /// time, with the offset from UTC only where clocks show that time twice.
+    /// A short name of `slice` for display. It is the local date, or the local time where slices
+    /// are shorter than a day. The UTC offset is added only where clocks show that time twice.
     #[must_use]
     pub fn label(&self, slice: &Slice) -> String {
         let start = slice.start.timestamp();
@@ -248,7 +246,7 @@ pub fn boundaries(
     iter::once(start).filter(|start| *start < end).chain(later).collect()
 }
 
-/// The day, counted from 1970-01-01, on which the period begins in which `day` lies.
+/// The first day, counted from 1970-01-01, of the period that contains `day`.
 fn first_day(unit: Unit, day: i64) -> i64 {
     match unit {
         Unit::Minutes(_) | Unit::Day => day,
@@ -258,7 +256,7 @@ fn first_day(unit: Unit, day: i64) -> i64 {
     }
 }
 
-/// The day on which the period after the one that begins on `first` begins.
+/// The first day of the period after the one that starts on `first`.
 fn first_day_after(unit: Unit, first: i64) -> i64 {
     match unit {
         Unit::Minutes(_) | Unit::Day => first + 1,
@@ -271,7 +269,7 @@ fn first_day_after(unit: Unit, first: i64) -> i64 {
     }
 }
 
-/// The local time at which `date` begins.
+/// The local time at which `date` starts.
 fn midnight(date: NaiveDate) -> i64 {
     date.and_time(chrono::NaiveTime::MIN).and_utc().timestamp()
 }
@@ -280,7 +278,7 @@ fn date(text: &str) -> Option<NaiveDate> {
     has_shape(text, "0000-00-00").then(|| text.parse().ok()).flatten()
 }
 
-/// `2025-01-01T06:00`, with a space for the T, with or without seconds.
+/// Reads `2025-01-01T06:00`. A space may stand for the T, and seconds are optional.
 fn local_time(text: &str) -> Option<NaiveDateTime> {
     let text = text.replacen(' ', "T", 1);
     let format = if has_shape(&text, "0000-00-00T00:00") {
@@ -294,7 +292,7 @@ fn local_time(text: &str) -> Option<NaiveDateTime> {
     Some(time).filter(|time| !is_leap_second(time))
 }
 
-/// chrono reads `23:59:60`; PostgreSQL's time has no such second.
+/// chrono accepts `23:59:60`, a second that PostgreSQL's time lacks.
 fn is_leap_second(time: &impl Timelike) -> bool {
     time.nanosecond() >= 1_000_000_000
 }

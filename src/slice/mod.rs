@@ -2,17 +2,18 @@
 //!
 //! One rule serves slices and buckets, and every width follows the zone's local time:
 //!
-//! - **Day, week, month** begin at the first instant of a local date. Where a zone skips midnight
-//!   that is the first instant after the gap; a date that the zone skips entirely (Pacific/Apia,
-//!   2011-12-30) has no slice. Where clocks go back over midnight, the date begins when local time
-//!   reaches midnight for the last time, so that each date is one interval: in America/St_Johns,
+//! - **Day, week, month** start at the first instant of a local date. Where a zone skips midnight,
+//!   that is the first instant after the gap. A date that the zone skips entirely (Pacific/Apia,
+//!   2011-12-30) has no slice. Where clocks go back over midnight, the date starts when local time
+//!   reaches midnight for the last time, so that each date is one interval. In America/St_Johns,
 //!   which until 2011 went from 00:01 back to 23:01, that first minute belongs to the day before,
-//!   although PostgreSQL's `date(t at time zone z)` says otherwise for it. Clocks that go back
-//!   exactly to midnight (America/Havana) never leave the new date, which then begins at the
-//!   earlier of its two midnights.
-//! - **Minutes, hours** begin wherever the local time of day is a multiple of the width, each time
-//!   it is, and at the first instant after a gap that skips such a time. Wider slices therefore
-//!   always consist of whole narrower ones, and one hour cuts a day of 25 hours into 25 pieces.
+//!   although PostgreSQL's `date(t at time zone z)` assigns it to the new date. Clocks that go back
+//!   exactly to midnight (America/Havana) stay on the new date, which starts at the earlier of its
+//!   two midnights.
+//! - **Minutes, hours** start wherever the local time of day is a multiple of the width, each time
+//!   that it is, and at the first instant after a gap that skips such a time. Wider slices
+//!   therefore always consist of whole narrower ones, and a width of one hour cuts a day of 25
+//!   hours into 25 pieces.
 
 mod calendar;
 mod order;
@@ -30,7 +31,7 @@ pub use calendar::{Calendar, InstantError, Misaligned, boundaries};
 pub use order::Order;
 pub use width::{Width, WidthError};
 
-/// A half-open interval `[start, end)` of a [`Calendar`], which alone makes one.
+/// A half-open interval `[start, end)`. Only a [`Calendar`] makes one.
 ///
 /// Written as its start: `2026-02-10T00:00:00Z`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -52,13 +53,11 @@ impl Slice {
         self.end
     }
 
-    /// The time from start to end.
     #[must_use]
     pub fn duration(&self) -> TimeDelta {
         self.end - self.start
     }
 
-    /// Whether `t` lies in the slice.
     #[must_use]
     pub fn contains(&self, t: DateTime<Utc>) -> bool {
         self.start <= t && t < self.end

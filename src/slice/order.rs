@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Which end of history comes first.
+/// The end of history to start with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Order {

@@ -1,4 +1,4 @@
-//! Slices of named places on their awkward days, and of every zone around every change of offset.
+//! Slices of named places on their irregular days, and of every zone around every change of offset.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
@@ -297,8 +297,8 @@ fn kinds_of_change() -> Vec<(Tz, i64)> {
     kinds.into_values().collect()
 }
 
-/// Reads the zone's clock every half minute and applies the definition of a slice's start to what
-/// it shows, with nothing in common with the calendar's way of finding it.
+/// Reads the zone's clock every half minute and applies the definition of a slice's start to the
+/// result. The calendar finds starts in an independent way.
 #[test]
 fn starts_are_where_the_clock_says_they_are() {
     const STEP: i64 = 30;
@@ -346,9 +346,9 @@ fn assert_tiles(calendar: &Calendar, slice: Slice) {
     assert_eq!(calendar.containing(last), slice, "{}", case());
 }
 
-/// Events every eleven minutes, and at the slice's last instant, summed up by the bucket that the
-/// boundaries give them (as `width_bucket` does in SQL) are what each bucket of the calendar holds,
-/// and add up to all of the slice.
+/// Events every eleven minutes, and at the slice's last instant, are summed by the bucket that the
+/// boundaries give them (as `width_bucket` does in SQL). Each sum is what the calendar's bucket
+/// holds, and together they are the whole slice.
 fn assert_bucket_totals(calendar: &Calendar, slice: Slice, bucket: Width) {
     const STEP: TimeDelta = TimeDelta::minutes(11);
     let case = || format!("{bucket} of {} of {} at {slice}", calendar.width(), calendar.zone());
@@ -372,7 +372,7 @@ fn assert_bucket_totals(calendar: &Calendar, slice: Slice, bucket: Width) {
     assert!(totals.is_empty(), "{}: {totals:?}", case());
 }
 
-/// Of the changes of one zone that differ in nothing but the date, one is enough.
+/// Of the changes of one zone that differ only in the date, one is enough.
 #[test]
 fn slices_tile_time_around_the_changes_of_every_zone() {
     for (changes, &zone) in &*CHANGES {

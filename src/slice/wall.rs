@@ -1,12 +1,13 @@
-//! Instants and local time of a zone, as whole seconds: neither offsets nor their changes are finer.
+//! Converts between instants and the local time of a zone. Whole seconds are enough, as offsets and
+//! their changes are whole seconds.
 //!
 //! A local time counts seconds from 1970-01-01T00:00:00 as the zone's clocks show them.
 
 use chrono::{DateTime, Offset, TimeZone, Utc};
 use chrono_tz::Tz;
 
-/// How far local time is from UTC at most; in the windows below, at most one change of offset may
-/// lie. (The closest two that any zone had or plans are a week apart.)
+/// The largest difference between local time and UTC. In the windows below at most one change of
+/// offset may lie. (The closest two changes that any zone had or plans are a week apart.)
 const REACH_SECONDS: i64 = 16 * 3_600;
 
 /// A change of a zone's offset from UTC.
@@ -23,17 +24,17 @@ pub(super) enum Reading {
     Once(i64),
     /// Clocks went back.
     Twice(i64, i64),
-    /// Clocks went forward past it; the first instant after the gap.
+    /// Clocks went forward past it. This is the first instant after the gap.
     Skipped(i64),
 }
 
-/// The instant as `DateTime`; beyond chrono's years its first or last instant.
+/// The instant as `DateTime`. Beyond chrono's years it is its first or last instant.
 pub(super) fn utc(t: i64) -> DateTime<Utc> {
     let limit = if t < 0 { DateTime::<Utc>::MIN_UTC } else { DateTime::<Utc>::MAX_UTC };
     DateTime::from_timestamp(t, 0).unwrap_or(limit)
 }
 
-/// What the zone's clocks show at the instant.
+/// The local time that the zone's clocks show at the instant.
 pub(super) fn local(zone: Tz, t: i64) -> i64 {
     t + offset(zone, t)
 }
@@ -75,18 +76,18 @@ pub(super) fn reading(zone: Tz, local: i64) -> Reading {
     }
 }
 
-/// The instant from which on clocks never show less than `wanted`.
+/// The first instant from which on clocks always show `wanted` or later.
 pub(super) fn reached(zone: Tz, wanted: i64) -> i64 {
     match reading(zone, wanted) {
         Reading::Once(t) | Reading::Skipped(t) => t,
-        // Clocks that ran up to it a second time had fallen back behind it; those that were set
-        // back exactly to it had not.
+        // A clock that reached it twice had fallen back to before it. A clock that was set back
+        // exactly to it stays past earlier times.
         Reading::Twice(_, second) if local(zone, second - 1) < wanted => second,
         Reading::Twice(first, _) => first,
     }
 }
 
-/// The last instant at or before `t` that begins a piece of `width` seconds.
+/// The last start of a piece of `width` seconds at or before `t`.
 pub(super) fn piece_start(zone: Tz, width: i64, t: i64) -> i64 {
     let mut t = t;
     loop {
@@ -99,7 +100,7 @@ pub(super) fn piece_start(zone: Tz, width: i64, t: i64) -> i64 {
     }
 }
 
-/// The first instant after `t` that begins a piece of `width` seconds.
+/// The first start of a piece of `width` seconds after `t`.
 pub(super) fn piece_end(zone: Tz, width: i64, t: i64) -> i64 {
     let mut t = t;
     loop {
@@ -114,7 +115,7 @@ pub(super) fn piece_end(zone: Tz, width: i64, t: i64) -> i64 {
 
 impl Change {
     /// Whether clocks jump to or over a multiple of `width`. The multiple that clocks would have
-    /// shown just at a jump back is never shown, so it does not count.
+    /// shown just at a jump back is left out, as they skip it.
     fn begins_piece(&self, width: i64) -> bool {
         let (due, shown) = (self.at + self.offset_before, self.at + self.offset_after);
         shown - shown.rem_euclid(width) >= due.min(shown)

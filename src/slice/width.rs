@@ -14,7 +14,7 @@ const MINUTES_PER_DAY: u32 = 24 * 60;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Width(Unit);
 
-/// What a calendar does with a width differs by these four.
+/// The four kinds of width that a calendar treats differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Unit {
     /// Divides a day exactly and is less than one.
@@ -26,31 +26,29 @@ pub(super) enum Unit {
     Month,
 }
 
-/// A text that is no [`Width`].
+/// Why a text is invalid as a [`Width`].
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum WidthError {
-    /// Not a number and a unit.
+    /// The text has another form than a number and a unit.
     #[error(
         "`{0}` is not a width; write `N minutes`, `N hours`, `1 day`, `1 week` or `1 month`, \
          where the minutes or hours divide a day exactly"
     )]
     Unreadable(String),
-    /// Pieces of this width do not fill a day.
+    /// Pieces of this width leave a rest of the day.
     #[error("`{text}` does not divide a day exactly; write `{less}` or `{more}`")]
     Uneven {
-        /// The width as written.
         text: String,
-        /// The next narrower width that would do.
+        /// The next narrower width that fills a day.
         less: Width,
-        /// The next wider width that would do.
+        /// The next wider width that fills a day.
         more: Width,
     },
-    /// A width which has one spelling, or whose neighbour is the only one of its kind.
+    /// There is one way to write this width: `instead`. Or it is the only width of its unit.
     #[error("`{text}` is not a possible width; write `{instead}`")]
     Instead {
-        /// The width as written.
         text: String,
-        /// What to write.
+        /// The width to write.
         instead: Width,
     },
     /// Minutes or hours beyond a day.
