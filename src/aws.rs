@@ -1,5 +1,4 @@
-//! How AWS is found and asked: the region, the credentials and the endpoints as in every AWS SDK, and the limits of a
-//! call.
+//! Access to AWS: region, credentials and endpoints as in every AWS SDK, and the limits of a call.
 
 use std::env;
 use std::time::Duration;
@@ -11,24 +10,26 @@ use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 
-/// Tries of one call, the first included. A write whose reply was lost is recognised as our own.
+/// Tries of one call, including the first. A write whose reply was lost is recognised when it is
+/// retried.
 const ATTEMPTS_MAX: u32 = 3;
-/// Wait before the first retry; the services answer within milliseconds, so the SDK's usual second
+/// Wait before the first retry. The services answer within milliseconds, so the SDK's usual second
 /// would waste an invocation's time.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
-/// An answer takes milliseconds, over a new connection from another continent a second; a try that lasts this long is
-/// better made again.
+/// An answer takes milliseconds, or a second over a new connection from another continent. A try
+/// that lasts this long is better repeated.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Bounds one call with its credentials and all its tries, which take 6 s at most. Longer than those by some seconds in
-/// which the machine stands still: then a try is made again, and the call does not fail.
+/// Bounds one call with its credentials and all its tries, which take at most 6 s. The margin
+/// covers a machine that stands still for some seconds: a try is then repeated, and the call
+/// succeeds.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(15);
-/// An endpoint of one's own (a local server) has no regions, but requests are signed for one.
+/// A custom endpoint (a local server) has no regions, but requests must be signed for one.
 const LOCAL_REGION: &str = "us-east-1";
-/// Endpoints of one's own, as every AWS SDK reads them.
+/// Custom endpoints, as every AWS SDK reads them.
 const ENDPOINTS: &str = "AWS_ENDPOINT_URL";
 
-/// Region, credentials and endpoints, with the limits of a call. Nothing is sent yet; the region is absent where none
-/// is configured.
+/// Region, credentials and endpoints, with the limits of a call. Nothing is sent yet. The region is
+/// absent if none is configured.
 pub async fn config() -> SdkConfig {
     let configured = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
         .or_else(ProfileFileRegionProvider::new());
@@ -45,13 +46,13 @@ pub async fn config() -> SdkConfig {
         .await
 }
 
-/// Where `service` (as in `AWS_ENDPOINT_URL_DYNAMODB`) is looked for, for messages: ` at URL (VARIABLE)`,
-/// ` in REGION`, or nothing where neither is in the environment.
+/// Where `service` (as in `AWS_ENDPOINT_URL_DYNAMODB`) is expected, for messages: ` at URL
+/// (VARIABLE)`, ` in REGION`, or an empty text if the environment has neither.
 pub(crate) fn place_of(service: &str) -> String {
     let set = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
     for name in [format!("{ENDPOINTS}_{service}"), ENDPOINTS.to_owned()] {
         if let Some(url) = set(&name) {
-            // A name and a password before the host are nobody's business.
+            // A name and a password before the host stay secret.
             let (scheme, rest) = url.split_once("://").unwrap_or(("http", &url));
             let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
             return format!(" at {scheme}://{host}, which {name} names");
@@ -67,12 +68,12 @@ fn has_own_endpoint() -> bool {
     })
 }
 
-/// How calls are retried.
+/// The retry policy of calls.
 pub(crate) fn retries() -> RetryConfig {
     RetryConfig::standard().with_max_attempts(ATTEMPTS_MAX).with_initial_backoff(RETRY_FIRST)
 }
 
-/// How long calls may take.
+/// The time limits of calls.
 pub(crate) fn timeouts() -> TimeoutConfig {
     TimeoutConfig::builder()
         .operation_attempt_timeout(ATTEMPT_TIMEOUT)
@@ -80,8 +81,8 @@ pub(crate) fn timeouts() -> TimeoutConfig {
         .build()
 }
 
-/// The SDK's own texts ("dispatch failure", "service error") say nothing; the innermost one does,
-/// in its first line.
+/// The SDK's own texts ("dispatch failure", "service error") say little. The innermost error is
+/// more precise, in its first line.
 pub(crate) fn root_cause(mut error: &(dyn std::error::Error + 'static)) -> String {
     while let Some(source) = error.source() {
         error = source;

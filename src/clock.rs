@@ -1,7 +1,7 @@
-//! The only place that asks what time it is.
+//! The only place that reads the system's time.
 //!
-//! Everything else receives a [`Clock`] or a [`Deadline`], so that a test decides what time it is
-//! and a remaining budget can never be confused with a point in time.
+//! All other code receives a [`Clock`] or a [`Deadline`]. So a test controls the time, and a
+//! remaining budget can never be confused with a point in time.
 
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
@@ -10,12 +10,12 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::future::{BoxFuture, FutureExt as _};
 
-/// Tells the present instant, and lets time pass.
+/// Reads the present instant, and lets time pass.
 pub trait Clock: Debug + Send + Sync {
     /// The present instant, in UTC.
     fn now(&self) -> DateTime<Utc>;
 
-    /// Ends when `time` has passed: a rest, or a wait before another try.
+    /// Ends when `time` has passed. Used for rests, and for waits before another try.
     fn sleep(&self, time: Duration) -> BoxFuture<'static, ()> {
         tokio::time::sleep(time).boxed()
     }
@@ -32,7 +32,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that stands where it was put: `tallymark run --at TIME` and tests.
+/// A clock that stands still: for `tallymark run --at TIME` and tests.
 #[derive(Clone, Debug)]
 pub struct ManualClock(Arc<Mutex<DateTime<Utc>>>);
 
@@ -56,8 +56,8 @@ impl Clock for ManualClock {
     }
 }
 
-/// A clock for which a sleep takes no time: it only moves the clock forwards. What is really done takes its time. So
-/// a test sees in a second how long hours of rests would be.
+/// A clock on which a sleep takes no real time and only moves the clock forwards. Real work still
+/// takes its time. So a test sees in a second how long hours of rests would be.
 #[derive(Clone, Debug)]
 pub struct VirtualClock {
     began_at: DateTime<Utc>,
@@ -72,7 +72,7 @@ impl VirtualClock {
         Self { began_at: now, watch: Stopwatch::start(), slept: Arc::default() }
     }
 
-    /// How long all sleeps were together.
+    /// The sum of all sleeps.
     #[must_use]
     pub fn slept(&self) -> Duration {
         *self.slept.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -94,8 +94,8 @@ impl Clock for VirtualClock {
     }
 }
 
-/// The last instant that can be written with four digits for its year, 9999-12-31: what lies beyond is as good as for
-/// ever, and could neither be added to nor stored.
+/// The last instant whose year has four digits, 9999-12-31. Later times count as for ever. They
+/// could be neither added to nor stored.
 pub const LAST: DateTime<Utc> = match DateTime::from_timestamp(253_402_214_400, 0) {
     Some(last) => last,
     None => DateTime::<Utc>::MAX_UTC,
@@ -119,21 +119,20 @@ impl Deadline {
         Self::at(clock.now().checked_add_signed(budget).unwrap_or(LAST))
     }
 
-    /// The instant itself.
     #[must_use]
     pub const fn instant(self) -> DateTime<Utc> {
         self.0
     }
 
-    /// What is left until the deadline; zero once it has passed. Zero means "no time", never "no
-    /// limit".
+    /// The time left until the deadline, or zero once it has passed. Zero means "no time", never
+    /// "no limit".
     #[must_use]
     pub fn remaining(self, clock: &dyn Clock) -> Duration {
         (self.0 - clock.now()).to_std().unwrap_or(Duration::ZERO)
     }
 }
 
-/// Measures how long something took, by the monotonic clock.
+/// Measures elapsed time by the monotonic clock.
 #[derive(Clone, Copy, Debug)]
 pub struct Stopwatch(std::time::Instant);
 

@@ -1,8 +1,9 @@
-//! A captured rollup as a consumer of the source's marks: registered before it relies on them.
+//! A captured rollup as a consumer of the source's marks. It registers before it relies on them.
 //!
-//! The store holds the consumer's number, and the source a row of it. A mark is kept on the source until every
-//! consumer has acknowledged it. Where the source does not know the number, marks may have gone without the
-//! rollup: it gets another number, every slice that was read runs again, and only then is it known again.
+//! The store holds the consumer's ID, and the source a row with it. The source keeps a mark until
+//! every consumer has acknowledged it. If the source does not know the ID, marks may have been
+//! deleted before the rollup saw them. Then the rollup gets another ID, every slice that was read
+//! runs again, and only afterwards does the store call the new ID known.
 
 use std::time::Duration;
 
@@ -16,11 +17,11 @@ use crate::source::marks::Hours;
 use crate::source::{capture, consumers, settle};
 use crate::worker::{WorkError, Worker, lock};
 
-/// Reopening what a consumer missed goes on for this long at most; it is begun anew the next time.
+/// Time limit for reopening what a consumer missed. The next call starts over.
 const REOPENING_MAX: Duration = Duration::from_secs(600);
 
 impl Worker {
-    /// The consumer's number of `rollup`, asked once per process; `None`: the rollup is not captured.
+    /// The consumer ID of `rollup`, read once per process. `None`: the rollup is not captured.
     ///
     /// # Errors
     /// A server refuses or cannot be reached.
@@ -35,7 +36,7 @@ impl Worker {
         }
     }
 
-    /// As [`Worker::consumer`], asked anew: somebody may have forgotten it.
+    /// As [`Worker::consumer`], but asks the source again, which may have forgotten it.
     ///
     /// # Errors
     /// As [`Worker::consumer`].
@@ -52,7 +53,7 @@ impl Worker {
         let mut is_there = consumers::is_enlisted(&mut tx, &key, kept.id, &rollup.name).await?;
         tx.commit().await?;
         if !is_there && kept.standing != ConsumerStanding::New {
-            // Another number: the old one must not seem known before the slices are reopened.
+            // Another ID, which must not count as known before the slices are reopened.
             let next = Consumer { id: new_id(), standing: ConsumerStanding::Forgotten };
             self.checkpoints.set_consumer(&rollup.name, Some(kept.id), &next).await?;
             kept = self.kept_consumer(rollup).await?;
@@ -79,18 +80,18 @@ impl Worker {
         Ok(Some(kept.id))
     }
 
-    /// The consumer that the store holds, chosen now if there is none.
+    /// The consumer in the store. If there is none, one is chosen now.
     async fn kept_consumer(&self, rollup: &Rollup) -> Result<Consumer, WorkError> {
         if let Some(kept) = self.checkpoints.consumer(&rollup.name).await? {
             return Ok(kept);
         }
         let chosen = Consumer { id: new_id(), standing: ConsumerStanding::New };
         self.checkpoints.set_consumer(&rollup.name, None, &chosen).await?;
-        // Another worker may have come first.
+        // Another worker may have stored one first.
         Ok(self.checkpoints.consumer(&rollup.name).await?.unwrap_or(chosen))
     }
 
-    /// Makes every slice that was read run again.
+    /// Reopens every slice that was read.
     async fn reopen_everything(&self, rollup: &Rollup, label: &str) -> Result<(), WorkError> {
         let mut tx = self.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, label).await?;
         let (now, _) = settle::now(&mut tx).await?;
@@ -101,9 +102,9 @@ impl Worker {
         Ok(())
     }
 
-    /// Ends the consumer of a rollup that is dropped. The store may have been lost since it registered: so
-    /// whatever carries the names of `installation` and `rollup` ends too. A source that cannot be asked
-    /// keeps them, which is told: marks go on waiting.
+    /// Removes the consumer of a dropped rollup. The store may have been lost since it registered,
+    /// so every consumer with the names of `installation` and `rollup` is removed too. If the
+    /// source is out of reach it keeps them, which is reported, as their marks go on waiting.
     pub(crate) async fn dismiss(&self, rollup: &str, installation: &str) -> Result<(), WorkError> {
         let kept = self.checkpoints.consumer(rollup).await?.map(|kept| kept.id);
         let ended = async {
@@ -125,8 +126,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Gives the consumer of a rollup that was renamed its name `new`. A source that cannot be asked learns
-    /// it from the next tick.
+    /// Gives the consumer of a renamed rollup its name `new`. If the source is out of reach, the
+    /// next tick tells it.
     pub(crate) async fn rename_consumer(&self, new: &str) -> Result<(), WorkError> {
         let Some(kept) = self.checkpoints.consumer(new).await? else { return Ok(()) };
         let renamed = async {
@@ -142,8 +143,8 @@ impl Worker {
         Ok(())
     }
 
-    /// The consumers of some rollups, of which the source knows `all`; those that it does not know, or
-    /// this process not yet, are registered. Of a rollup that is not captured there is none.
+    /// The consumers of some rollups, given `all` that the source knows. Those unknown to the
+    /// source or to this process are registered. Rollups that are not captured have none.
     pub(crate) async fn consumers_of(
         &self,
         rollups: impl Iterator<Item = &Rollup>,
@@ -162,7 +163,7 @@ impl Worker {
     }
 }
 
-/// A number that no other consumer gets.
+/// A random ID, unique for all practical purposes.
 fn new_id() -> i64 {
     i64::try_from(fastrand::u64(1..u64::MAX / 4)).unwrap_or(i64::MAX)
 }

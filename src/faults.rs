@@ -1,35 +1,36 @@
-//! Guards that tests can take away, to see that something then breaks. Nothing of it is in a build
-//! without the feature `faults`.
+//! Guards that tests can remove, to see that something then breaks. Builds without the feature
+//! `faults` contain none of it.
 
-/// A part of the reasoning that the results rest on.
+/// A part of the reasoning behind the results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Guard {
-    /// A slice is read after every transaction has ended that had an ID at its end.
+    /// A slice is read after every transaction that had an ID at its end has ended.
     Horizon,
-    /// The transactions that began before a slice's end are waited for (`late = "clock"`), or kept
-    /// out of what counts as seen (`late = { column = … }`).
+    /// The transactions that began before a slice's end are waited for (`late = "clock"`), or
+    /// excluded from the changes known so far (`late = { column = … }`).
     Oldest,
-    /// A mark is deleted after its slices were reopened, never before.
+    /// A mark is deleted only after its slices were reopened.
     MarksLast,
-    /// A coarse slice is reopened before its finer slice is complete, never after.
+    /// A coarse slice is reopened before its finer slice is completed.
     CoarseFirst,
 }
 
-/// Whether a test took this guard away from the work under way.
+/// Whether a test removed this guard from the current work.
 #[cfg(not(feature = "faults"))]
 #[must_use]
 pub const fn is_removed(_: Guard) -> bool {
     false
 }
 
-/// How far this process's clock is ahead: nothing but in tests.
+/// How far this process's clock is ahead, which is zero except in tests.
 #[cfg(not(feature = "faults"))]
 #[must_use]
 pub const fn clock_jump() -> chrono::TimeDelta {
     chrono::TimeDelta::zero()
 }
 
-/// How far this process's clock is ahead: the seconds in the file that `TALLYMARK_FAULTS_CLOCK` names, as it is now.
+/// How far this process's clock is ahead: the seconds in the file that `TALLYMARK_FAULTS_CLOCK`
+/// names, read on each call.
 #[cfg(feature = "faults")]
 #[must_use]
 pub fn clock_jump() -> chrono::TimeDelta {
@@ -51,7 +52,7 @@ mod removal {
         static REMOVED: Guard;
     }
 
-    /// Whether a test took this guard away from the work under way.
+    /// Whether a test removed this guard from the current work.
     #[must_use]
     pub fn is_removed(guard: Guard) -> bool {
         REMOVED.try_with(|removed| *removed == guard).unwrap_or(false)

@@ -1,14 +1,15 @@
-//! Generations: how often a rollup's calendar has changed.
+//! Generations count the changes of a rollup's calendar.
 //!
-//! Checkpoints and markers are named by the start of their slice, which depends on the calendar. Where
-//! a calendar changes and changes back, the checkpoints of its first time are still there, although
-//! other slices have replaced their rows since. So the rollup's item holds the calendar by which the
-//! rollup is kept, and a generation that rises with each change. Whatever tells of a definition (a
-//! checkpoint, a marker, the progress of a slice) tells of its generation too: `0123456789abcdef` in
-//! the first, `0123456789abcdef.2` in the third. A success of another generation promises nothing.
+//! Checkpoints and markers are named by the start of their slice, which depends on the calendar.
+//! Where a calendar changes and changes back, the checkpoints of its first time still exist,
+//! although other slices have replaced their rows since. So the rollup's item holds the current
+//! calendar, and a generation that rises with each change. Every stored definition (in a
+//! checkpoint, a marker, the progress of a slice) includes its generation: `0123456789abcdef` in
+//! the first, `0123456789abcdef.2` in the third. A success of another generation is invalid.
 //!
-//! The target's registry holds the generation as well. A replacement of rows locks it, and finds out
-//! that it comes too late there: between two calendars the attempts of one slice decide nothing.
+//! The target's registry holds the generation as well. A replacement of rows locks it, and learns
+//! there if it is outdated. Between two calendars the attempt numbers of one slice cannot be
+//! compared.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -21,10 +22,10 @@ use crate::rollup::generation::of_generation;
 use crate::source::fingerprint::Fingerprint;
 use crate::target::Registered;
 
-/// Looks at the rollup's item before giving up: each further one means that another worker wrote it.
+/// Reads of the rollup's item before giving up. Each repetition means that another worker wrote it.
 const LOOKS_MAX: usize = 5;
 
-/// What a process knows of the generations of its rollups.
+/// The generations of the rollups, as far as this process knows them.
 #[derive(Debug, Default)]
 pub(crate) struct Generations(Mutex<HashMap<String, Known>>);
 
@@ -38,8 +39,8 @@ struct Known {
 }
 
 impl Generations {
-    /// Takes note of the item as it was read; says whether the rollup's generation is another one
-    /// than this process knew.
+    /// Records the item as it was read. Returns whether the rollup's generation differs from the
+    /// known one.
     pub(crate) fn note(&self, rollup: &Rollup, seen: &Watermark) -> bool {
         let known = Known {
             generation: seen.generation_for(rollup),
@@ -51,27 +52,27 @@ impl Generations {
         before.is_some_and(|before| before != known)
     }
 
-    /// The definition of `rollup`, as checkpoints of its generation tell it; `None`: its item was not
-    /// read yet.
+    /// The definition of `rollup`, in the form of its generation's checkpoints. `None`: its item is
+    /// still to be read.
     pub(crate) fn definition(&self, rollup: &Rollup) -> Option<String> {
         let known = self.lock();
         let known = known.get(&rollup.name)?;
         Some(of_generation(&rollup.definition(), known.generation, known.shapes))
     }
 
-    /// Whether the item remembers this very shape.
+    /// Whether the item holds exactly this shape.
     pub(crate) fn remembers(&self, rollup: &Rollup, shape: Option<&Fingerprint>) -> bool {
         let known = self.lock();
         let known = known.get(&rollup.name).and_then(|known| known.shape.as_ref());
         shape.is_none_or(|shape| known.is_some_and(|known| shape.is_in(known)))
     }
 
-    /// The generation of `rollup`; `None`: its item was not read yet.
+    /// The generation of `rollup`. `None`: its item is still to be read.
     pub(crate) fn of(&self, rollup: &Rollup) -> Option<u64> {
         self.lock().get(&rollup.name).map(|known| known.generation)
     }
 
-    /// Whether slices of `rollup` may be claimed: its item names this process's calendar.
+    /// Whether slices of `rollup` may be claimed, because its item names this process's calendar.
     pub(crate) fn is_adopted(&self, rollup: &Rollup) -> bool {
         self.lock().get(&rollup.name).is_some_and(|known| known.is_adopted)
     }
@@ -85,10 +86,9 @@ impl Generations {
     }
 }
 
-/// Makes the rollup's item name the calendar and the start of `rollup`, and returns it as it is then.
-/// Where the calendar is another one than before, all slices are of a new generation. Where `start`
-/// was moved back, successes before the earlier one run again: since then nothing has told of their
-/// late changes.
+/// Writes the calendar and the start of `rollup` to its item, and returns the item. A changed
+/// calendar starts a new generation of all slices. Where `start` was moved back, successes before
+/// the earlier start run again, as their late changes since then were ignored.
 ///
 /// # Errors
 /// [`CheckpointError`] if a call fails.
@@ -114,7 +114,7 @@ pub(crate) async fn adopt(
             reopen_before(checkpoints, rollup, before, now).await?;
             checkpoints.lower_watermark(&rollup.name, rollup.start).await?;
         }
-        // The item as it is now: lowering the watermark has raised its version.
+        // Read the item again, as lowering the watermark has raised its version.
         let seen = checkpoints.watermark(&rollup.name).await?;
         let known = seen.shape();
         let compared = known.as_ref().zip(shape);
@@ -144,7 +144,7 @@ pub(crate) async fn adopt(
     Err(CheckpointError::Contended { operation, slice })
 }
 
-/// Reopens what succeeded in the time that `start` takes in again.
+/// Reopens the successes in the time that `start` includes again.
 async fn reopen_before(
     checkpoints: &Checkpoints,
     rollup: &Rollup,

@@ -1,7 +1,8 @@
-//! The wish to end: work gives back what it has under way and begins nothing more.
+//! The request to stop: workers give back their slices and start nothing more.
 //!
-//! It is looked at wherever a pause is, before every slice and chunk, and ends rests and waits. The statements that
-//! run are cancelled on their server, which a closed connection alone would not always do.
+//! It is checked wherever a pause is, before every slice and chunk, and ends rests and waits.
+//! Running statements are cancelled on their server, as a closed connection alone may leave them
+//! running.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,25 +13,26 @@ use tokio::sync::watch;
 
 use crate::db::Db;
 
-/// Why work ended, in reports and checkpoints.
+/// The reason for the stop, in reports and checkpoints.
 pub const REASON: &str = "interrupted";
 
-/// A server that does not take the cancellation in this time is left to notice the closed connection.
+/// After this time a server that did not answer the cancellation is left to notice the closed
+/// connection.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A statement that was cancelled has ended by then, and so has a commit that was under way.
+/// A cancelled statement, or a commit that was under way, has ended within this time.
 pub(crate) const GRACE: Duration = Duration::from_secs(1);
 
-/// Told once, heard by all clones.
+/// Raised once, seen by all clones.
 #[derive(Clone, Debug, Default)]
 pub struct Interrupt(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
     raised: watch::Sender<bool>,
-    /// Slices that are being worked on.
+    /// Slices in work.
     busy: AtomicUsize,
-    /// Whether one of them could not be given back.
+    /// Whether giving back one of them failed.
     is_left: AtomicBool,
     /// The servers whose statements are cancelled.
     servers: Mutex<Vec<Db>>,
@@ -48,7 +50,7 @@ impl Default for Shared {
     }
 }
 
-/// Something is under way that has to be given back.
+/// Work that must be given back before the end.
 #[derive(Debug)]
 pub(crate) struct Busy(Arc<Shared>);
 
@@ -59,24 +61,24 @@ impl Drop for Busy {
 }
 
 impl Interrupt {
-    /// Cancels the statements of `server`, too, when it is raised.
+    /// When raised, also cancels the statements on `server`.
     pub fn cancels(&self, server: &Db) {
         self.0.servers.lock().unwrap_or_else(PoisonError::into_inner).push(server.clone());
     }
 
-    /// Whether work is to end.
+    /// Whether the stop was requested.
     #[must_use]
     pub fn is_raised(&self) -> bool {
         *self.0.raised.borrow()
     }
 
-    /// Waits until work is to end.
+    /// Waits for the request to stop.
     pub async fn raised(&self) {
         // The sender lives as long as this.
         let _ = self.0.raised.subscribe().wait_for(|raised| *raised).await;
     }
 
-    /// Lets work end, and cancels the statements that run.
+    /// Requests the stop, and cancels the running statements.
     pub async fn raise(&self) {
         self.0.raised.send_replace(true);
         let servers = self.0.servers.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -86,24 +88,25 @@ impl Interrupt {
         }
     }
 
-    /// Marks that something is under way until the answer is dropped.
+    /// Marks work as under way until the result is dropped.
     pub(crate) fn busy(&self) -> Busy {
         self.0.busy.fetch_add(1, Ordering::SeqCst);
         Busy(Arc::clone(&self.0))
     }
 
-    /// A slice could not be given back, which matters to who ends: its lease runs out.
+    /// Records that a slice could not be given back. The process then reports that its lease must
+    /// run out.
     pub(crate) fn leave(&self) {
         self.0.is_left.store(true, Ordering::SeqCst);
     }
 
-    /// Whether a slice could not be given back, or has not been yet.
+    /// Whether a slice could not be given back, or is still to be given back.
     #[must_use]
     pub fn has_left(&self) -> bool {
         self.is_busy() || self.0.is_left.load(Ordering::SeqCst)
     }
 
-    /// Whether something is under way that has to be given back.
+    /// Whether work is under way that must be given back.
     #[must_use]
     pub fn is_busy(&self) -> bool {
         self.0.busy.load(Ordering::SeqCst) > 0

@@ -8,18 +8,18 @@
 //! | [`event`] | the JSON that starts work → a trigger |
 //! | [`mod@slice`] | a calendar cuts time into slices and buckets |
 //! | [`plan`] | checkpoints and the time → which slices are due; pure |
-//! | [`estimate`], [`price`] | what a backfill will take and cost |
+//! | [`estimate`], [`price`] | the time and cost of a backfill, before it starts |
 //! | [`tick`], [`backfill`] | a trigger's due slices, one after another or several at once |
 //! | [`fanout`], [`queue`] | due slices → messages for other invocations; backfills as items |
-//! | [`compose`] | rollups of rollups: what a coarse slice waits for, and what makes it run again |
-//! | [`late`] | late changes of the source → slices that run again |
+//! | [`compose`] | rollups of rollups: when a coarse slice waits, and when it runs again |
+//! | [`late`] | late changes of the source → reopened slices |
 //! | [`run`] | the spine: one slice from claim to checkpoint |
-//! | [`hold`], [`interrupt`] | what a person, the hours or a signal forbid |
+//! | [`hold`], [`interrupt`] | pauses by an operator, the hours or a signal |
 //! | [`governor`] | whether the source can take another chunk now |
 //! | [`checkpoint`] | the DynamoDB item of each slice: states, leases, watermark |
 //! | [`source`] | statements that aggregate a chunk of the source |
 //! | [`target`] | stage, fence and replace in the rollup tables |
-//! | [`report`], [`metrics`], [`telemetry`], [`visible`] | what is said about it, and where |
+//! | [`report`], [`metrics`], [`telemetry`], [`visible`] | reports of the work, and where they go |
 //! | [`lambda`] | event → work → response |
 //! | [`verify`], [`scrub`], [`repair`] | proofs and repairs |
 //!

@@ -1,8 +1,8 @@
-//! A rollup as a whole: another name for it, or its end. Tables, markers and checkpoints follow.
+//! Renames or drops a rollup as a whole, with its tables, markers and checkpoints.
 //!
-//! Both can be killed anywhere and run again: the target changes in one transaction, and what is in
-//! DynamoDB is copied before it, copied again after it (somebody may have worked meanwhile), and
-//! deleted last.
+//! Both can be killed anywhere and run again. The target changes in one transaction. The items in
+//! DynamoDB are copied before it, copied again after it (a worker may have changed them meanwhile),
+//! and deleted last.
 
 use serde::Serialize;
 use sqlx::Row as _;
@@ -12,21 +12,18 @@ use crate::db::{Access, CATALOGUE_TIMEOUT, DbError, Tx};
 use crate::sql::{ident, literal};
 use crate::worker::{WorkError, Worker};
 
-/// What there is of a rollup, whether or not the configuration still has it.
+/// What exists of a rollup, in the configuration or not.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Holdings {
-    /// The rollup's name.
     pub rollup: String,
-    /// Its table in the target, quoted; `None`: no table is registered.
+    /// Its table in the target, quoted. `None`: no table is registered.
     pub table: Option<String>,
-    /// Its markers.
     pub markers: u64,
-    /// Its items in DynamoDB.
+    /// Number of its items in DynamoDB.
     pub checkpoints: usize,
 }
 
 impl Holdings {
-    /// Whether there is nothing.
     #[must_use]
     pub const fn is_nothing(&self) -> bool {
         self.table.is_none() && self.markers == 0 && self.checkpoints == 0
@@ -34,10 +31,10 @@ impl Holdings {
 }
 
 impl Worker {
-    /// What there is of `rollup`.
+    /// What exists of `rollup`.
     ///
     /// # Errors
-    /// The target or DynamoDB cannot be asked; a worker holds one of its slices.
+    /// The target or DynamoDB cannot be read, or a worker holds one of its slices.
     pub async fn holdings(&self, rollup: &str) -> Result<Holdings, WorkError> {
         let checkpoints = self.idle_items(rollup).await?.len();
         let mut tx = self.target.db.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, rollup).await?;
@@ -46,10 +43,10 @@ impl Worker {
         Ok(Holdings { rollup: rollup.to_owned(), table, markers, checkpoints })
     }
 
-    /// Gives what is called `old` the name `new`. What was done of it already stays done.
+    /// Renames the rollup `old` to `new`. Its finished slices stay done.
     ///
     /// # Errors
-    /// Both have a table, or neither; a worker holds a slice of one; a server refuses.
+    /// Both have a table, or neither has, or a worker holds a slice of one, or a server refuses.
     pub async fn rename(&self, old: &str, new: &str) -> Result<(), WorkError> {
         self.idle_items(new).await?;
         self.checkpoints.copy_items(&self.idle_items(old).await?, new).await?;
@@ -76,7 +73,7 @@ impl Worker {
                 )));
             }
         }
-        // Whoever worked on a slice between the copy and the commit cannot any more.
+        // From here on, a worker that took a slice between the copy and the commit is fenced off.
         let items = self.checkpoints.items(old).await?;
         self.checkpoints.copy_items(&items, new).await?;
         self.checkpoints.delete_items(&items).await?;
@@ -86,7 +83,7 @@ impl Worker {
     /// Drops tables, markers and checkpoints of `rollup`.
     ///
     /// # Errors
-    /// A worker holds one of its slices; something else needs its table; a server refuses.
+    /// A worker holds one of its slices, another object depends on its table, or a server refuses.
     pub async fn drop_rollup(&self, rollup: &str) -> Result<(), WorkError> {
         self.idle_items(rollup).await?;
         let installation = self.keeper(rollup).await?;
@@ -104,7 +101,7 @@ impl Worker {
         Ok(())
     }
 
-    /// The installation that keeps `rollup`; empty if none does.
+    /// The installation that owns `rollup`, or an empty text.
     async fn keeper(&self, rollup: &str) -> Result<String, WorkError> {
         const DOING: &str = "reading the registry";
         let mut tx = self.target.db.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, rollup).await?;
@@ -120,7 +117,7 @@ impl Worker {
         Ok(found.flatten().unwrap_or_default())
     }
 
-    /// The items of `rollup`, on none of which anybody works.
+    /// The items of `rollup`, once no worker holds any of its slices.
     async fn idle_items(&self, rollup: &str) -> Result<Items, WorkError> {
         let items = self.checkpoints.items(rollup).await?;
         match items.leased_until(self.clock.now())? {
@@ -140,7 +137,7 @@ async fn has_registry(tx: &mut Tx) -> Result<bool, DbError> {
     tx.row(DOING, sql).await?.try_get(0).map_err(|source| tx.error(DOING, source))
 }
 
-/// The table that is registered for `rollup`, and the number of its markers.
+/// The registered table of `rollup`, and the number of its markers.
 async fn registered(tx: &mut Tx, rollup: &str) -> Result<(Option<String>, u64), DbError> {
     const DOING: &str = "reading the registry";
     if !has_registry(tx).await? {
@@ -161,7 +158,7 @@ fn stage(rollup: &str) -> String {
     ident(&format!("stage_{rollup}"))
 }
 
-/// The statements that rename `table` and everything beside it.
+/// The statements that rename `table` and all objects that belong to it.
 async fn renaming(
     tx: &mut Tx,
     table: &str,
@@ -199,7 +196,7 @@ async fn renaming(
     Ok(statements)
 }
 
-/// The statements that drop a rollup, of which there may be no table any more.
+/// The statements that drop a rollup, whose table may already be gone.
 fn dropping(table: Option<&str>, rollup: &str) -> Vec<String> {
     let mut statements: Vec<String> =
         table.map(|table| format!("DROP TABLE IF EXISTS {table}")).into_iter().collect();

@@ -1,5 +1,5 @@
-//! Repair: DynamoDB follows the target. The marker is the truth about what was committed;
-//! checkpoints that were lost, or that promise rows the target does not have, are put right.
+//! Repair makes DynamoDB follow the target. The marker is the truth about commits. Checkpoints that
+//! were lost, or that promise rows the target lacks, are corrected.
 
 use std::collections::BTreeSet;
 
@@ -14,24 +14,23 @@ use crate::rollup::{Late, Rollup};
 use crate::sql::{literal, timestamptz};
 use crate::worker::{WorkError, Worker};
 
-/// Markers are read this many at a time, so that ten years of hours fit into memory.
+/// Markers are read in pages of this size, so that ten years of hours fit into memory.
 const PAGE: usize = 1000;
 
-/// What was put right for one rollup.
+/// The corrections for one rollup.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct RepairReport {
-    /// The rollup.
     pub rollup: String,
     /// Markers compared.
     pub markers: usize,
     /// Checkpoints rebuilt from markers.
     pub restored: Vec<DateTime<Utc>>,
-    /// Checkpoints of success without the rows that it promises, reopened.
+    /// Checkpoints of success that were reopened because the rows they promise are missing.
     pub reopened: Vec<DateTime<Utc>>,
-    /// Why only `tallymark verify --repair` can tell whether the rollup is right; `None`: every
-    /// success is proven.
+    /// Why only `tallymark verify --repair` can prove the rollup right. `None`: every success is
+    /// proven.
     pub unproven: Option<String>,
-    /// What neither markers nor checkpoints can tell, and what finds it.
+    /// What neither markers nor checkpoints can show, and the command that finds it.
     pub reminder: Option<String>,
 }
 
@@ -44,29 +43,29 @@ struct Marker {
     rows_read: u64,
     groups: u64,
     replaced_at: Option<DateTime<Utc>>,
-    /// The attempt whose rows they are; `None` where an older version wrote them.
+    /// The attempt that wrote the rows. `None`: an older version wrote them.
     replaced_by: Option<u64>,
     replaced_owner: Option<String>,
 }
 
 impl Marker {
-    /// Whether the rows are those that the success of `checkpoint` promises. An older marker is of a
-    /// target that was restored, or of rows that were never committed.
+    /// Whether the rows are those that the success of `checkpoint` promises. An older marker comes
+    /// from a restored target, or its rows were never committed.
     fn holds_rows_of(&self, checkpoint: &Checkpoint) -> bool {
         if self.replaced_at.is_none() {
             return false;
         }
-        // Markers of older versions tell less.
+        // Markers of older versions lack the owner.
         let is_owner = self.replaced_owner.is_none() || self.replaced_owner == checkpoint.owner;
         is_owner && self.replaced_by.unwrap_or(self.attempt) == checkpoint.attempt
     }
 }
 
 impl Worker {
-    /// Compares the checkpoints of `rollup` with its markers; changes nothing if `dry_run`.
+    /// Compares the checkpoints of `rollup` with its markers. With `dry_run` it changes nothing.
     ///
     /// # Errors
-    /// The target or DynamoDB cannot be asked.
+    /// The target or DynamoDB cannot be read.
     pub async fn repair(&self, rollup: &Rollup, dry_run: bool) -> Result<RepairReport, WorkError> {
         let mut report = RepairReport { rollup: rollup.name.clone(), ..RepairReport::default() };
         if dry_run {
@@ -79,7 +78,7 @@ impl Worker {
         }
         let definition = self.definition(rollup).await?;
         let mut from = DateTime::<Utc>::MIN_UTC.max(rollup.start);
-        // Bounded: every page begins after the one before.
+        // Bounded, as every page starts after the one before.
         loop {
             let mut markers = self.markers(rollup, from).await?;
             let last_page = markers.len() < PAGE;
@@ -87,7 +86,8 @@ impl Worker {
                 Some(last) if !last_page => rollup.calendar.containing(last.start).end(),
                 _ => self.clock.now(),
             };
-            // Those of another calendar tell of no slice, even where one starts at the same instant.
+            // Markers of another calendar belong to no slice, even where one starts at the same
+            // instant.
             markers.retain(|marker| {
                 let slice = rollup.calendar.starting(marker.start);
                 slice.is_ok_and(|slice| slice.end() == marker.end)
@@ -101,7 +101,7 @@ impl Worker {
         }
     }
 
-    /// The report, with what it cannot tell, once all markers were compared.
+    /// The report after all markers were compared, with the points that it leaves open.
     async fn reported(
         &self,
         rollup: &Rollup,
@@ -119,8 +119,8 @@ impl Worker {
         Ok(report)
     }
 
-    /// Forgets what unfinished attempts have staged: a checkpoint that was lost or restored may not
-    /// know any more which late change reopened the slice after its first chunks were read.
+    /// Deletes the staged chunks of unfinished attempts. A checkpoint that was lost or restored may
+    /// lack a late change that reopened the slice after its first chunks were read.
     async fn forget_staged(&self, rollup: &Rollup) -> Result<(), DbError> {
         let db = &self.target.db;
         let mut tx = db.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, &rollup.name).await?;
@@ -150,7 +150,7 @@ impl Worker {
             }
             older.insert(marker.start);
             if !dry_run {
-                // Perhaps the attempt that committed it died before it had told the coarse slices.
+                // The attempt that committed it may have died before it reopened the coarse slices.
                 let slice = rollup.calendar.containing(marker.start);
                 self.reopen_coarse(rollup, slice).await?;
             }
@@ -184,11 +184,11 @@ impl Worker {
         Ok(())
     }
 
-    /// What the marker says to the checkpoints.
+    /// The marker in the form that the checkpoints use.
     fn found((rollup, definition): (&Rollup, &str), marker: &Marker) -> checkpoint::Marker {
-        // Whatever that attempt was for (late data, a replay) is still to be done.
+        // The reason for that attempt (late data, a replay) is still to be dealt with.
         let overtaken = marker.replaced_by.is_some_and(|attempt| attempt != marker.attempt);
-        // Whatever has changed since, it is never computed again.
+        // A sealed slice is never recomputed, whatever has changed since.
         let is_sealed = rollup.is_sealed_at(marker.start);
         let stale = match (marker.replaced_at, &marker.definition) {
             (None, _) => Some("its attempt never replaced its rows".to_owned()),
@@ -253,8 +253,8 @@ impl Worker {
     }
 }
 
-/// What the markers of `rollup` cannot tell after this repair: late changes that were found before
-/// checkpoints were lost, and that only these knew of. A coarse rollup's slices run again instead.
+/// The late changes that this repair cannot prove: those that were found before checkpoints were
+/// lost, and that only these recorded. Slices of a coarse rollup run again instead.
 fn unproven(rollup: &Rollup, report: &RepairReport, went_back: bool) -> Option<String> {
     let late = match rollup.late {
         _ if rollup.fine.is_some() => return None,
@@ -269,7 +269,7 @@ fn unproven(rollup: &Rollup, report: &RepairReport, went_back: bool) -> Option<S
              slices that only those checkpoints knew of"
         ));
     }
-    // Change times are looked through again from where the restored checkpoints stand.
+    // Change times are searched again from the position in the restored checkpoints.
     let is_looked_through = matches!(rollup.late, Late::Column(_));
     let both_back = went_back && report.reopened.is_empty() && report.restored.is_empty();
     (both_back && !is_looked_through).then(|| {
@@ -279,7 +279,7 @@ fn unproven(rollup: &Rollup, report: &RepairReport, went_back: bool) -> Option<S
         )
     })
 }
-/// What a restore may have lost without a trace.
+/// The changes that a restore may have lost without a trace.
 fn reminder(rollup: &Rollup, report: &RepairReport) -> Option<String> {
     let text = match rollup.late {
         _ if rollup.fine.is_some() => return None,

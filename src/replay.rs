@@ -1,6 +1,6 @@
-//! Which slices a replay may take: those of the present calendar, from `start` on, that have begun
-//! and are not sealed. Checkpoints of other slices may exist: of an earlier `start`, or of another
-//! calendar. No command works on those, so none of them is shown as unfinished.
+//! The slices that a replay may take: those of the present calendar, from `start` on, that have
+//! begun and are open. Other checkpoints may exist, from an earlier `start` or another calendar.
+//! All commands ignore these, so they are hidden from lists of unfinished slices.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
@@ -12,39 +12,33 @@ use crate::worker::{WorkError, Worker};
 /// Why a slice cannot be replayed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotReplayable {
-    /// There are no slices so early.
+    /// The slice is before the rollup's first one.
     #[error(
         "rollup `{rollup}` has no slice {}: its history begins at {}; lower `start` in the \
          configuration first", rfc3339(.start), rfc3339(.first)
     )]
     BeforeStart {
-        /// The rollup.
         rollup: String,
-        /// The start asked for.
+        /// The requested start.
         start: DateTime<Utc>,
         /// The start of the first slice.
         first: DateTime<Utc>,
     },
-    /// The slice lies in the future.
+    /// The slice is in the future.
     #[error("rollup `{rollup}`: slice {} has not begun; ask for it once it has ended", rfc3339(.start))]
-    NotBegun {
-        /// The rollup.
-        rollup: String,
-        /// The slice's start.
-        start: DateTime<Utc>,
-    },
+    NotBegun { rollup: String, start: DateTime<Utc> },
 }
 
 impl Rollup {
-    /// The slice of this rollup that a checkpoint is of; `None`: it was made before `start` was moved,
-    /// or by another calendar.
+    /// The slice of this rollup that a checkpoint belongs to. `None`: the checkpoint is from before
+    /// `start` was moved, or from another calendar.
     #[must_use]
     pub fn slice_of(&self, checkpoint: &Checkpoint) -> Option<Slice> {
         let slice = self.calendar.starting(checkpoint.slice_start).ok()?;
         (slice.start() >= self.start).then_some(slice)
     }
 
-    /// Whether `slice` is one of this rollup's that has begun by `now`.
+    /// Checks that `slice` belongs to this rollup and has begun by `now`.
     ///
     /// # Errors
     /// It starts before the rollup's `start`, or after `now`.
@@ -61,8 +55,7 @@ impl Rollup {
 }
 
 impl Worker {
-    /// The checkpoints of slices that have not succeeded, oldest first, as far as anything can still be
-    /// done about them.
+    /// The checkpoints of unfinished slices that can still be worked on, oldest first.
     ///
     /// # Errors
     /// The checkpoints cannot be read.
@@ -74,7 +67,7 @@ impl Worker {
         Ok(found)
     }
 
-    /// The slices that failed, the exhausted ones included, newest first.
+    /// The slices that failed, including the exhausted ones, newest first.
     ///
     /// # Errors
     /// The checkpoints cannot be read.

@@ -1,4 +1,4 @@
-//! What is said about work that was done: one summary a slice, in logs, JSON and responses.
+//! Reports of finished work: one summary per slice, in logs, JSON and responses.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -14,23 +14,23 @@ use crate::slice::Slice;
 pub enum Outcome {
     /// Its rows are right and its checkpoint says so.
     Succeeded,
-    /// Its rows were replaced, but something was reported changed meanwhile: it runs again.
+    /// Its rows were replaced, but a change was reported meanwhile, so it runs again.
     Stale,
-    /// It gave up its turn without failing; a later run goes on.
+    /// It gave up its turn without a failure. A later run continues it.
     Yielded,
-    /// It failed; the checkpoint tells when it is tried again.
+    /// It failed. The checkpoint holds the time of the next try.
     Failed,
-    /// It had succeeded already; nothing was done.
+    /// It had already succeeded, so nothing was done.
     AlreadySucceeded,
     /// Another worker holds its lease.
     Leased,
-    /// It failed before, and its time to retry has not come.
+    /// It failed before, and its time to retry is still to come.
     Waiting,
-    /// It failed too often; only a replay reopens it.
+    /// It failed too often, so that only a replay reopens it.
     Exhausted,
     /// It starts before `seal_before`.
     Sealed,
-    /// A newer attempt has the slice; this one wrote nothing.
+    /// A newer attempt has the slice. This one wrote nothing.
     Fenced,
 }
 
@@ -49,7 +49,7 @@ impl Outcome {
         Self::Fenced,
     ];
 
-    /// The word for it.
+    /// The name of the outcome in output.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
@@ -110,33 +110,30 @@ impl Tally {
 /// The summary of one slice's run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SliceReport {
-    /// The rollup.
     pub rollup: String,
-    /// The slice's start.
     pub start: DateTime<Utc>,
-    /// The slice's end.
     pub end: DateTime<Utc>,
     /// How it ended.
     pub outcome: Outcome,
-    /// The fencing token; absent where nothing was claimed.
+    /// The fencing token. Absent if the slice was not claimed.
     pub attempt: Option<u64>,
     /// Why it did not succeed.
     pub reason: Option<String>,
-    /// When it is worth trying again.
+    /// When another try makes sense.
     pub retry_at: Option<DateTime<Utc>>,
-    /// What was counted and rewritten.
+    /// The counts of rows read and rewritten.
     #[serde(flatten)]
     pub completion: Option<Completion>,
-    /// What holds it and every other slice back.
+    /// The pause that holds it and every other slice back.
     #[serde(skip)]
     pub hold: Option<Hold>,
-    /// Milliseconds from claim to checkpoint, where `completion` does not say.
+    /// Milliseconds from claim to checkpoint, if `completion` lacks them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub elapsed_ms: Option<u64>,
 }
 
 impl SliceReport {
-    /// A report of success, to be completed or corrected.
+    /// A report of success, which the caller completes or corrects.
     #[must_use]
     pub fn of(rollup: &Rollup, slice: Slice, attempt: u64, elapsed_ms: u64) -> Self {
         Self {
@@ -153,7 +150,7 @@ impl SliceReport {
         }
     }
 
-    /// The report of a slice that was not claimed. Its summary line is for whoever returns it
+    /// The report of a slice that was not claimed. The caller logs its summary line
     /// ([`SliceReport::logged`]).
     #[must_use]
     pub fn refused(
@@ -193,7 +190,6 @@ impl SliceReport {
         self
     }
 
-    /// Logs the summary line.
     fn log(&self) {
         let none = Completion::default();
         let done = self.completion.as_ref().unwrap_or(&none);

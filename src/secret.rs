@@ -1,6 +1,7 @@
-//! Addresses and texts that are kept in AWS: parameters of Systems Manager, secrets of Secrets Manager.
+//! Addresses and texts stored in AWS: parameters of Systems Manager, secrets of Secrets Manager.
 //!
-//! Read when first needed and cached by whoever needs them; [`crate::db::Db`] reads again when a login is refused.
+//! Callers read them when first needed and cache them. [`crate::db::Db`] reads again after a
+//! refused login.
 
 use aws_sdk_ssm::error::{ProvideErrorMetadata, SdkError};
 use serde_json::Value;
@@ -8,15 +9,15 @@ use serde_json::Value;
 use crate::aws::root_cause;
 use crate::db::address::{Address, DatabaseUrl, encoded};
 
-/// Why a parameter or secret could not be used. Holds nothing of its value.
+/// Why a parameter or secret is unusable. It contains nothing of the value.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct SecretError(String);
 
-/// The address, wherever it is kept.
+/// Reads the address from wherever it is stored.
 ///
 /// # Errors
-/// AWS refuses or cannot be reached, or what is kept there is no address.
+/// AWS refuses or cannot be reached, or the stored text is no address.
 pub async fn read(address: &Address) -> Result<DatabaseUrl, SecretError> {
     let (text, place) = match address {
         Address::Url(url) => return Ok(url.clone()),
@@ -29,7 +30,7 @@ pub async fn read(address: &Address) -> Result<DatabaseUrl, SecretError> {
 /// The text of a parameter, decrypted.
 ///
 /// # Errors
-/// AWS refuses or cannot be reached, or there is no such parameter.
+/// AWS refuses or cannot be reached, or the parameter does not exist.
 pub async fn parameter(name: &str) -> Result<String, SecretError> {
     let client = aws_sdk_ssm::Client::new(&crate::aws::config().await);
     let answer = client.get_parameter().name(name).with_decryption(true).send().await;
@@ -59,7 +60,7 @@ where
     SecretError(format!("{service}: {text}"))
 }
 
-/// The address in `text`: itself, or the JSON that RDS and Aurora keep in a secret.
+/// The address in `text`: the text itself, or the JSON that RDS and Aurora store in a secret.
 fn url_of(text: &str) -> Result<DatabaseUrl, String> {
     if !text.starts_with('{') {
         return DatabaseUrl::new(text);

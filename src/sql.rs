@@ -1,4 +1,4 @@
-//! Quoting for the SQL that is put together here: identifiers and literals from configuration.
+//! Quoting for the SQL that Tallymark builds: identifiers and literals from configuration.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
@@ -19,7 +19,7 @@ pub fn table(table: &TableName) -> String {
     }
 }
 
-/// `text` as an SQL literal, whatever `standard_conforming_strings` says.
+/// `text` as an SQL literal, valid with any `standard_conforming_strings`.
 #[must_use]
 pub fn literal(text: &str) -> String {
     let quoted = text.replace('\'', "''");
@@ -30,7 +30,7 @@ pub fn literal(text: &str) -> String {
     }
 }
 
-/// `text` in dollar quotes, as a function's body: the tag is one that does not end within the text.
+/// `text` in dollar quotes, as a function's body, with a tag that does not occur in the text.
 #[must_use]
 pub fn dollar_quoted(text: &str) -> String {
     let body = format!("\n{}\n", text.trim());

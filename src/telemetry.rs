@@ -1,4 +1,4 @@
-//! Where log lines go: JSON on stdout in the Lambda, text on stderr on the command line.
+//! The destination of log lines: JSON on stdout in the Lambda, text on stderr on the command line.
 
 use std::env;
 use std::io::{self, Write};
@@ -10,32 +10,32 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::visible;
 
-/// The environment variable that filters log lines, as tracing's `EnvFilter` reads it:
+/// The environment variable with the log filter, in the format of tracing's `EnvFilter`:
 /// `info,tallymark=debug`.
 pub const FILTER: &str = "TALLYMARK_LOG";
 
-/// The SDK looks for a region and credentials in many places and retries, and warns of each: what matters of
-/// that is in our own errors. sqlx's warning of a slow statement repeats the statement, and that of a
-/// notice the server's text.
+/// Limits the log lines of libraries. The SDK searches many places for a region and credentials and
+/// warns about each. The relevant part is in Tallymark's own errors. sqlx's warning of a slow
+/// statement repeats the statement, and its line for a notice repeats the server's text.
 const LIBRARIES: &str =
     "aws=error,dynoxide=error,hyper=error,rustls=error,sqlx=error,lambda_runtime=warn";
 
-/// At TRACE the Lambda runtime quotes each event as text, and ends the process over one that is
-/// none.
+/// At TRACE the Lambda runtime quotes each event as text, and ends the process over an event that
+/// is no text.
 const QUOTES_EVENTS: &str = "lambda_runtime::layers::api_response=warn";
 
-/// The runtime logs each error that the function returns, which the function has logged itself, with more.
+/// The runtime logs each error that the function returns. The function has already logged it in
+/// more detail.
 const REPEATS_ERRORS: &str = "lambda_runtime::layers::panic=off";
 
-/// Logs JSON to stdout, one object a line, fields beside `message` under their dotted names.
+/// Logs JSON to stdout, one object per line, with fields beside `message` under their dotted names.
 ///
-/// # Panics
-/// If a process calls it twice.
+/// # Panics If a process calls it twice.
 pub fn lambda() {
     let (filter, problem) = filter("info");
     let directives = [QUOTES_EVENTS, REPEATS_ERRORS].map(str::parse::<Directive>);
     let filter = directives.into_iter().flatten().fold(filter, EnvFilter::add_directive);
-    // The runtime's own line of a panic is off with the others.
+    // The filter hides the runtime's own line of a panic.
     std::panic::set_hook(Box::new(|panic| tracing::error!(panic = %panic, "panicked")));
     tracing_subscriber::fmt()
         .json()
@@ -48,11 +48,10 @@ pub fn lambda() {
     warn(problem);
 }
 
-/// Logs text to stderr: warnings, with `verbosity` 1 also what is done, with 2 and 3 ever more.
+/// Logs text to stderr: warnings, with `verbosity` 1 also progress, with 2 and 3 more details.
 /// `ansi` allows colours.
 ///
-/// # Panics
-/// If a process calls it twice.
+/// # Panics If a process calls it twice.
 pub fn cli(verbosity: u8, ansi: bool) {
     let level = match verbosity {
         0 => "warn",
@@ -63,7 +62,7 @@ pub fn cli(verbosity: u8, ansi: bool) {
     let (filter, problem) = filter(level);
     tracing_subscriber::fmt()
         .compact()
-        // Colours are put in afterwards: in a formatted line they could be anybody's.
+        // Colours are added afterwards. In a formatted line they could come from foreign data.
         .with_ansi(false)
         .with_target(verbosity > 1)
         .with_env_filter(filter)
@@ -72,16 +71,16 @@ pub fn cli(verbosity: u8, ansi: bool) {
     warn(problem);
 }
 
-/// Where the lines go. Each is written whole, by one call.
+/// The destination. Each line is written with a single call.
 #[derive(Clone, Copy, Debug)]
 enum Place {
     /// To stdout, a JSON object a line.
     Json,
-    /// To stderr; `ansi` allows colours.
+    /// To stderr. `ansi` allows colours.
     Text { ansi: bool },
 }
 
-/// One line on its way out.
+/// One line before it is written.
 #[derive(Debug)]
 struct Line {
     place: Place,
@@ -101,7 +100,7 @@ impl<'a> MakeWriter<'a> for Place {
 }
 
 impl Line {
-    /// The line as it may be shown.
+    /// The line with hidden characters escaped.
     fn shown(&self, formatted: &str) -> String {
         let line = formatted.trim_end_matches('\n');
         let Place::Text { ansi } = self.place else { return visible::json(line).into_owned() };
@@ -137,8 +136,8 @@ impl Write for Line {
     }
 }
 
-/// The filter that the environment asks for, or that of `level`; and what is wrong with the
-/// environment's.
+/// The filter from the environment, or that of `level`, with the problem of the environment's
+/// filter, if any.
 fn filter(level: &str) -> (EnvFilter, Option<String>) {
     let default = || EnvFilter::new(format!("{level},{LIBRARIES}"));
     match env::var(FILTER) {

@@ -4,14 +4,15 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
-/// Bytes that are kept of a text. A server quotes a value whole in its error, and a value can be a gigabyte: a report
-/// of a thousand such slices must still fit into a response of Lambda (6 MB), and a line into a log.
+/// Bytes kept of a text. A server's error quotes a whole value, which can be a gigabyte. A report
+/// of a thousand such slices must still fit into a response of Lambda (6 MB), and a log line must
+/// stay readable.
 pub const FOREIGN_MAX: usize = 2048;
 
-/// Bytes of what is said about the rest.
+/// Bytes of the note about the removed rest.
 const TOLD_MAX: usize = 40;
 
-/// The text, or its first part and its whole length.
+/// The text, or its first part with a note of its whole length.
 #[must_use]
 pub fn cut(text: &str) -> Cow<'_, str> {
     cut_to(text, FOREIGN_MAX)
@@ -65,7 +66,7 @@ pub(crate) fn listed<'c>(words: impl Iterator<Item = &'c str>) -> String {
 
 /// `text` for an error: quoted, on one line, shortened, and hidden where it may hold a password.
 pub(crate) fn shown(text: &str) -> String {
-    /// Enough to recognise a value by.
+    /// Enough to recognise a value.
     const CHARS_MAX: usize = 80;
     let lower = text.to_lowercase();
     if lower.contains("://") || lower.contains("password") || lower.contains('@') {
@@ -88,7 +89,7 @@ mod tests {
         let kept = cut(&long);
         assert!(kept.starts_with("ää") && kept.ends_with("ä… (6000000 bytes)"), "{}", kept.len());
         assert!(kept.len() <= FOREIGN_MAX);
-        // What was cut once passes every further gate as it is.
+        // A cut text passes every further cut unchanged.
         assert_eq!(cut(&kept), kept);
         assert!(cut(&format!("a{long}")).ends_with("ä… (6000001 bytes)"));
     }

@@ -1,13 +1,13 @@
-//! Text of others (rows, servers, items, files, arguments) made safe to show.
+//! Makes foreign text (rows, servers, items, files, arguments) safe to show.
 //!
-//! A terminal obeys control characters and reorders text at direction characters. Both, and characters
-//! that show nothing, are written as escapes. Everything that leaves the process as text passes here:
-//! `cli::ui` for the command line, [`crate::telemetry`] for logs.
+//! A terminal obeys control characters and reorders text at direction characters. Both, and
+//! invisible characters, are written as escapes. All text that leaves the process passes through
+//! here: `cli::ui` for the command line, [`crate::telemetry`] for logs.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// `text` with its hidden characters as escapes (`\u{1b}`); new lines and tabs stay.
+/// `text` with its hidden characters as escapes (`\u{1b}`). New lines and tabs stay.
 #[must_use]
 pub fn text(text: &str) -> Cow<'_, str> {
     escaped(text, |character| match character {
@@ -16,7 +16,7 @@ pub fn text(text: &str) -> Cow<'_, str> {
     })
 }
 
-/// As [`text`], for a place that holds one line: new lines and tabs are escapes too (`\n`).
+/// As [`text`], for a place that holds one line: new lines and tabs are escaped too (`\n`).
 #[must_use]
 pub fn line(text: &str) -> Cow<'_, str> {
     escaped(text, |character| match character {
@@ -28,7 +28,8 @@ pub fn line(text: &str) -> Cow<'_, str> {
 
 /// A JSON document with the hidden characters of its strings as JSON writes them (`\u009b`).
 ///
-/// A writer of JSON has escaped the control characters below U+0020, so the rest stand in strings only.
+/// A JSON writer has already escaped the control characters below U+0020, so the others occur in
+/// strings only.
 #[must_use]
 pub fn json(document: &str) -> Cow<'_, str> {
     escaped(document, |character| {
@@ -44,19 +45,19 @@ pub fn json(document: &str) -> Cow<'_, str> {
     })
 }
 
-/// Whether all of `text` shows as what it is.
+/// Whether all of `text` is shown literally.
 #[must_use]
 pub fn is_plain(shown: &str) -> bool {
     matches!(text(shown), Cow::Borrowed(_))
 }
 
-/// Replaces the hidden characters for which `escape` has a text.
+/// Replaces the hidden characters for which `escape` returns a text.
 fn escaped(text: &str, escape: impl Fn(char) -> Option<String>) -> Cow<'_, str> {
     let mut shown: Option<String> = None;
     let mut before = None;
     for (place, character) in text.char_indices() {
         let escape = if is_hidden(character, before) { escape(character) } else { None };
-        // An escape ends in ASCII, which carries no variation.
+        // An escape ends in ASCII, to which no variation applies.
         before = if escape.is_some() { None } else { Some(character) };
         match (escape, &mut shown) {
             (Some(escape), shown) => {
@@ -70,26 +71,26 @@ fn escaped(text: &str, escape: impl Fn(char) -> Option<String>) -> Cow<'_, str> 
 }
 
 /// Whether a terminal obeys `character`, reorders text at it, or shows nothing. `before` is the
-/// character that it follows.
+/// preceding character.
 const fn is_hidden(character: char, before: Option<char>) -> bool {
     match character {
-        // Text or emoji form: shown as part of a symbol.
+        // Text or emoji form, which is shown as part of a symbol.
         '\u{fe0e}' | '\u{fe0f}' => !matches!(before, Some('\u{a9}'..)),
         // Controls of ASCII and of Latin-1.
         '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}'
-        // Directions.
+        // Text direction.
         | '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
-        // Ends of lines and paragraphs.
+        // Line and paragraph separators.
         | '\u{2028}' | '\u{2029}'
-        // Shown as nothing, or as a blank that is no space.
+        // Invisible, or shown as a blank other than a space.
         | '\u{ad}' | '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
         | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200d}' | '\u{2060}'..='\u{2065}'
         | '\u{206a}'..='\u{206f}' | '\u{2800}' | '\u{3164}' | '\u{fe00}'..='\u{fe0d}' | '\u{feff}'
         | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}'
         | '\u{1d173}'..='\u{1d17a}'
-        // Tags and variations of no symbol.
+        // Tags, and variations without a symbol.
         | '\u{e0000}'..='\u{e0fff}'
-        // No characters.
+        // Noncharacters.
         | '\u{fdd0}'..='\u{fdef}' | '\u{fffe}' | '\u{ffff}' => true,
         _ => false,
     }
@@ -101,7 +102,8 @@ mod tests {
 
     use super::*;
 
-    /// What no output may hold: judged by ranges written down a second time, as plain numbers.
+    /// The characters that output must not contain, by ranges written independently, as plain
+    /// numbers.
     fn is_raw(character: char) -> bool {
         let code = u32::from(character);
         let is_control = code < 0x20 && character != '\n' || (0x7f..0xa0).contains(&code);
@@ -131,7 +133,7 @@ mod tests {
         fn no_hidden_character_is_left_whatever_comes_in(given in any::<String>()) {
             prop_assert!(!text(&given).contains(|c| is_raw(c) && c != '\t'));
             prop_assert!(!line(&given).contains(|c| is_raw(c) || c == '\n'));
-            // What is shown once is not changed by being shown again.
+            // Escaping twice is the same as escaping once.
             prop_assert_eq!(text(&text(&given)).into_owned(), text(&given).into_owned());
         }
 

@@ -1,4 +1,4 @@
-//! The Lambda function: polls for events and hands each to [`tallymark::lambda::handle`].
+//! The Lambda function: polls for events and passes each to [`tallymark::lambda::handle`].
 
 use std::env;
 use std::io::Write as _;
@@ -19,33 +19,34 @@ use tallymark::{secret, telemetry, visible};
 use tokio::sync::OnceCell;
 use tracing::Instrument as _;
 
-/// The queues of the fan-out; without both of them an invocation works on all due slices itself.
+/// The queues of the fan-out. Unless both are set, an invocation works on all due slices itself.
 const QUEUES: [&str; 2] = ["TALLYMARK_QUEUE_URL", "TALLYMARK_BACKFILL_QUEUE_URL"];
 
-/// What the function is made of, once its configuration is known.
+/// The parts of the function, built once its configuration is known.
 struct Function {
     worker: Worker,
     metrics: Kept,
 }
 
-/// Bytes of an error's text, which is a log line too: that of a hundred rollups is below it.
+/// Longest text of an error, which is also a log line. The errors of a hundred rollups fit.
 const ERROR_MAX: usize = 100_000;
 
-/// One thread: an invocation waits for servers, and below 1,769 MB Lambda has less than one CPU.
+/// One thread, as an invocation mostly waits for servers, and below 1,769 MB Lambda has less than
+/// one CPU.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     telemetry::lambda();
     if env::var_os("AWS_LAMBDA_RUNTIME_API").is_none() {
         bail!("`bootstrap` runs inside AWS Lambda; on a command line use `tallymark run`");
     }
-    // Built by the first invocation, so that a wrong configuration is that invocation's answer
+    // Built by the first invocation, so that a wrong configuration becomes that invocation's answer
     // instead of a crash that Lambda repeats.
     let function = OnceCell::new();
     let answer = |event: LambdaEvent<Value>| async {
         let (request, trace) =
             (event.context.request_id.clone(), event.context.xray_trace_id.clone());
         let span = tracing::info_span!("invocation", request.id = request, trace.id = trace);
-        // Boxed: as part of this future its own nests deeper than the compiler follows.
+        // Boxed, as the nested future would be too deep for the compiler.
         let result = Box::pin(invoke(&function, event));
         let result = result.instrument(span.clone()).await;
         result.inspect_err(|Diagnostic { error_type, error_message }| {
@@ -79,21 +80,21 @@ async fn invoke(
     let emit = |metrics: &Metrics| emit(metrics, *kept);
     let invocation =
         Invocation { deadline, trace: event.context.xray_trace_id.as_deref(), emit: &emit };
-    // Boxed: the whole path of a slice is too deep a type for the runtime's layers around it.
+    // Boxed, as the type of a slice's whole path is too deep for the runtime's layers around it.
     Box::pin(handle(worker, event.payload, invocation))
         .await
         .map_err(|error| diagnostic(error.kind(), error.to_string()))
 }
 
-/// Writes the metrics where CloudWatch finds them: a line on stdout.
+/// Writes the metrics to stdout, from where CloudWatch reads them.
 fn emit(metrics: &Metrics, kept: Kept) {
     let function = env::var("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_else(|_| "tallymark".to_owned());
     let line = metrics.line(&function, kept, SystemClock.now());
-    // As with the log, there is nobody to be told that it cannot be written.
+    // As with the log, a failure to write cannot be reported anywhere.
     let _ = writeln!(std::io::stdout(), "{}", visible::json(&line.to_string()));
 }
 
-/// The clients, none of them connected.
+/// Builds the clients. They connect later.
 async fn build() -> anyhow::Result<Function> {
     let config = config().await?;
     let kept = env::var("TALLYMARK_METRICS").ok().filter(|kept| !kept.is_empty());
@@ -111,7 +112,7 @@ async fn build() -> anyhow::Result<Function> {
     Ok(Function { worker, metrics })
 }
 
-/// The definitions: the file of the zip, or the text of a parameter.
+/// The definitions, from the file in the zip or the text of a parameter.
 async fn config() -> anyhow::Result<Config> {
     let env = |name: &str| env::var(name).ok();
     if let Some(name) = env("TALLYMARK_CONFIG_PARAMETER").filter(|name| !name.is_empty()) {

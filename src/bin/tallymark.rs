@@ -1,4 +1,4 @@
-//! The command line `tallymark`.
+//! The command line program `tallymark`.
 
 use std::process::ExitCode;
 

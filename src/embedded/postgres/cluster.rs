@@ -12,13 +12,13 @@ use super::process::run;
 use super::user::User;
 use super::{Binaries, Error, Options, SUPERUSER};
 
-/// How long `initdb` may take.
+/// Time limit of `initdb`.
 const CREATE: Duration = Duration::from_secs(120);
 
-/// How long a server that was here before may take to end: its owner may just have been killed.
+/// How long to wait for a previous server to end, as its owner may just have been killed.
 const PREDECESSOR: Duration = Duration::from_secs(15);
 
-/// The directory of one server, and the user that it belongs to.
+/// The directory of one server, and its owner.
 #[derive(Clone, Debug)]
 pub(super) struct Cluster {
     directory: PathBuf,
@@ -52,7 +52,6 @@ impl Cluster {
         self.directory.join("data")
     }
 
-    /// The server's log.
     pub(super) fn log(&self) -> PathBuf {
         self.directory.join("server.log")
     }
@@ -74,11 +73,11 @@ impl Cluster {
         }
     }
 
-    /// Creates the cluster unless it exists. The lock goes to `initdb` too, which may live on
-    /// after we were killed.
+    /// Creates the cluster unless it exists. `initdb` inherits the lock, as it may outlive this
+    /// process.
     ///
-    /// A cluster that stays asks for a password, or every user of this machine would be its
-    /// superuser; a throwaway holds nothing but tests.
+    /// A lasting cluster requires a password, or every user of this machine would be its superuser.
+    /// A throwaway cluster holds only tests.
     pub(super) fn create(
         &self,
         binaries: &Binaries,
@@ -98,7 +97,7 @@ impl Cluster {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(Error::io("read", version)(error)),
         }
-        // Renamed when it is complete: one that was interrupted would never start.
+        // Renamed once complete, as an interrupted cluster would never start.
         let unfinished = self.directory.join("unfinished");
         if unfinished.exists() {
             fs::remove_dir_all(&unfinished).map_err(Error::io("remove", &unfinished))?;
@@ -117,18 +116,18 @@ impl Cluster {
         fs::rename(&unfinished, self.data()).map_err(Error::io("create", self.data()))
     }
 
-    /// Where the superuser's password is.
+    /// The file with the superuser's password.
     fn password_file(&self) -> PathBuf {
         self.directory.join("password")
     }
 
-    /// The superuser's password; `None`: none is asked for.
+    /// The superuser's password. `None`: the cluster has none.
     pub(super) fn password(&self) -> Option<String> {
         let text = fs::read_to_string(self.password_file()).ok()?;
         Some(text.trim().to_owned())
     }
 
-    /// Makes up a password, in a file that only the server's user can read.
+    /// Generates a password, in a file that only the server's user can read.
     fn write_password(&self) -> Result<PathBuf, Error> {
         let path = self.password_file();
         let mut bytes = [0_u8; 16];
@@ -148,8 +147,9 @@ impl Cluster {
         Ok(path)
     }
 
-    /// Removes what a killed server left. We hold the lock, so there is no other; PostgreSQL itself
-    /// could only guess from a process number that may be somebody else's by now.
+    /// Removes the remains of a killed server. This process holds the lock, so it is the only
+    /// owner. PostgreSQL itself could only guess from a process number that another process may use
+    /// by now.
     pub(super) fn forget_dead_server(&self) -> Result<(), Error> {
         let path = self.data().join("postmaster.pid");
         match fs::remove_file(&path) {
@@ -160,20 +160,20 @@ impl Cluster {
         }
     }
 
-    /// Whether the server accepts connections: it says so in the eighth line of this file.
+    /// Whether the server accepts connections, as the eighth line of this file says.
     pub(super) fn is_ready(&self) -> bool {
         let state = fs::read_to_string(self.data().join("postmaster.pid")).unwrap_or_default();
         state.lines().nth(7).is_some_and(|line| line.trim() == "ready")
     }
 }
 
-/// Removes what would make the server differ from machine to machine.
+/// Removes variables that would make the server differ from machine to machine.
 pub(super) fn clean_environment(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         if name.as_encoded_bytes().starts_with(b"PG") {
             command.env_remove(name);
         }
     }
-    // PostgreSQL takes the time zone and the language of its messages from here.
+    // PostgreSQL takes the time zone and the language of its messages from these.
     command.env("LC_ALL", "C").env("TZ", "UTC");
 }

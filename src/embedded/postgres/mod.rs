@@ -1,7 +1,7 @@
 //! A real PostgreSQL server for `tallymark demo` and the tests.
 //!
-//! [`Binaries`] finds or fetches the programs, [`EmbeddedPostgres`] runs them: on a free port of
-//! 127.0.0.1, as another user where we are root, and never longer than its owner lives
+//! [`Binaries`] finds or fetches the programs. [`EmbeddedPostgres`] runs them on a free port of
+//! 127.0.0.1, as another user if this process is root, and no longer than its owner lives
 //! (`watchdog.sh`). For Unix systems only.
 
 mod binaries;
@@ -29,29 +29,30 @@ use crate::clock::Stopwatch;
 /// The superuser of every embedded cluster.
 const SUPERUSER: &str = "tallymark";
 
-/// How long a server may take until it accepts connections.
+/// Time limit for a server to accept connections.
 const START: Duration = Duration::from_secs(30);
 
-/// How long a server may take to stop; the watchdog kills it after 10 s.
+/// Time limit for a server to stop. The watchdog kills it after 10 s.
 const STOP: Duration = Duration::from_secs(15);
 
-/// How often another port is tried when somebody took the free one first.
+/// Number of ports tried, as another process may take a free port first.
 const PORTS: usize = 5;
 
 const WATCHDOG: &str = include_str!("watchdog.sh");
 
-/// How a server is to run.
+/// Options of a server.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The directory of the cluster, its log and its lock. Created if absent, reused if present.
     pub directory: PathBuf,
-    /// How many connections the server accepts.
+    /// The maximum number of connections.
     pub max_connections: u16,
     /// The server's cache, in MB.
     pub shared_buffers_mb: u32,
     /// Whether a commit survives a crash of the machine.
     pub durable: bool,
-    /// Whether the directory is deleted when the server stops. It must be empty or absent then.
+    /// Whether the directory is deleted when the server stops. It must be empty or absent at the
+    /// start.
     pub throwaway: bool,
 }
 
@@ -66,15 +67,16 @@ pub struct EmbeddedPostgres {
 }
 
 impl EmbeddedPostgres {
-    /// Starts a server and waits until it accepts connections. Blocks for a second or so; at most
-    /// as long as the constants in this module say.
+    /// Starts a server and waits until it accepts connections. Blocks for about a second, and at
+    /// most as long as the constants in this module allow.
     ///
     /// # Errors
-    /// If the directory is in use by another server, belongs to another version of PostgreSQL or
-    /// cannot be used, or if the server does not start; the error shows the end of its log.
+    /// Another server uses the directory, it belongs to another version of PostgreSQL, it is
+    /// unusable, or the server does not start. The error shows the end of its log.
     pub fn start(binaries: Binaries, options: Options) -> Result<Self, Error> {
         let cluster = Cluster::open(&options)?;
-        // Held by the server and its watchdog from here on, so that it is free when both are gone.
+        // The server and its watchdog hold the lock from here on, so that it is free when both have
+        // ended.
         let lock = cluster.lock()?;
         cluster.create(&binaries, &lock, options.throwaway)?;
         for _ in 1..PORTS {
@@ -97,7 +99,7 @@ impl EmbeddedPostgres {
         let lock = lock.try_clone().map_err(Error::io("share", cluster.directory()))?;
         let mut command = cluster.user().command("sh");
         command.args(["-c", WATCHDOG, "tallymark-postgres"]).arg(cluster.log());
-        // A fast shutdown writes everything to disk first; for a throwaway that is wasted.
+        // A fast shutdown first writes everything to disk, which a throwaway does not need.
         command.arg(if options.throwaway { "QUIT" } else { "INT" });
         command.arg(if options.throwaway { cluster.directory() } else { Path::new("") });
         command.arg(binaries.bin().join("postgres")).arg("-D").arg(cluster.data());
@@ -105,7 +107,8 @@ impl EmbeddedPostgres {
             command.arg("-c").arg(format!("{name}={value}"));
         }
         cluster::clean_environment(&mut command);
-        // Its own process group: Ctrl-C in the terminal must not stop the server before us.
+        // Its own process group, because Ctrl-C in the terminal must not stop the server before
+        // this process.
         command.stdin(Stdio::piped()).stdout(lock).stderr(Stdio::null()).process_group(0);
         let watchdog = command.spawn().map_err(Error::io("run", "sh"))?;
         let mut server = Self {
@@ -149,25 +152,21 @@ impl EmbeddedPostgres {
         format!("postgres://{SUPERUSER}{password}@127.0.0.1:{}/{database}", self.port)
     }
 
-    /// The port on 127.0.0.1.
     #[must_use]
     pub const fn port(&self) -> u16 {
         self.port
     }
 
-    /// The directory with the server's programs.
     #[must_use]
     pub fn bin(&self) -> &Path {
         self.binaries.bin()
     }
 
-    /// The major version of PostgreSQL.
     #[must_use]
     pub const fn major(&self) -> u16 {
         self.binaries.major()
     }
 
-    /// The server's log.
     #[must_use]
     pub fn log(&self) -> PathBuf {
         self.cluster.log()
@@ -183,7 +182,7 @@ impl Drop for EmbeddedPostgres {
             let _ = self.watchdog.wait();
         }
         if self.options.throwaway {
-            // The watchdog, being another user than root, can only empty it.
+            // The watchdog runs as another user than root and can only empty it.
             let _ = fs::remove_dir_all(self.cluster.directory());
             if self.options.directory.is_symlink() {
                 let _ = fs::remove_file(&self.options.directory);
@@ -198,10 +197,10 @@ fn settings(port: u16, options: &Options) -> Vec<(&'static str, String)> {
     vec![
         ("port", port.to_string()),
         ("listen_addresses", "127.0.0.1".to_owned()),
-        // A socket's path may be too long for one, and nothing here needs it.
+        // The path of a socket has a length limit, and TCP is enough here.
         ("unix_socket_directories", String::new()),
         ("max_connections", options.max_connections.to_string()),
-        // As the sources of applications with two-phase commits have it.
+        // Sources of applications with two-phase commits have this set.
         ("max_prepared_transactions", "8".to_owned()),
         ("shared_buffers", format!("{}MB", options.shared_buffers_mb)),
         ("fsync", durable.to_owned()),
@@ -212,7 +211,7 @@ fn settings(port: u16, options: &Options) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// A port on which nobody listens at the moment.
+/// A port that is free at the moment.
 fn free_port() -> Result<u16, Error> {
     let listener =
         TcpListener::bind(("127.0.0.1", 0)).map_err(Error::io("listen on", "127.0.0.1"))?;

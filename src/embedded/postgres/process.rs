@@ -8,17 +8,17 @@ use std::time::Duration;
 
 use crate::clock::Stopwatch;
 
-/// How often a program's end or a server's start is looked for.
+/// Interval at which a program's end or a server's start is checked.
 pub(super) const POLL: Duration = Duration::from_millis(10);
 
 /// Limit for programs that only answer a question, such as `id -u`.
 pub(super) const QUESTION: Duration = Duration::from_secs(20);
 
-/// How many of the last lines of a program's output an error shows.
+/// Number of last lines of a program's output that an error shows.
 const SHOWN_LINES: usize = 8;
 
-/// Runs `command` and returns what it wrote to standard output. The error says how it ended and
-/// shows the end of what it wrote to standard error.
+/// Runs `command` and returns its standard output. The error says how it ended and shows the end of
+/// its standard error.
 pub(super) fn run(command: &mut Command, limit: Duration) -> Result<String, String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let failed = |error: io::Error| match error.kind() {
@@ -43,7 +43,7 @@ pub(super) fn run(command: &mut Command, limit: Duration) -> Result<String, Stri
     }
 }
 
-/// Waits until `child` has ended, at most `limit`; `None` if it still runs.
+/// Waits until `child` has ended, at most `limit`. `None`: it still runs.
 pub(super) fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
     let waiting = Stopwatch::start();
     loop {
@@ -74,7 +74,8 @@ fn collect(mut stream: impl Read + Send + 'static) -> mpsc::Receiver<String> {
     receiver
 }
 
-/// What was collected. A grandchild may hold the pipe open after the program's end, hence the limit.
+/// The collected output. The limit is needed because a grandchild may hold the pipe open after the
+/// program's end.
 fn received(collected: mpsc::Receiver<String>) -> String {
     collected.recv_timeout(Duration::from_secs(1)).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! The user that PostgreSQL runs as: its programs refuse to be run by root.
+//! The user that PostgreSQL runs as, because its programs refuse to run as root.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -12,25 +12,20 @@ use sha2::{Digest, Sha256};
 use super::Error;
 use super::process::{QUESTION, run};
 
-/// Where root puts what another user must reach, when that user cannot enter the wanted place.
+/// Where root puts files for another user who cannot enter the wanted place.
 const REACHABLE: &str = "/var/tmp";
 
 /// The user that the server's programs run as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum User {
-    /// Ourselves.
+    /// This process's own user.
     Own,
-    /// We are root and become this user and group.
-    Other {
-        /// The user's number.
-        uid: u32,
-        /// The number of the user's group.
-        gid: u32,
-    },
+    /// This process is root and becomes this user and group.
+    Other { uid: u32, gid: u32 },
 }
 
 impl User {
-    /// Ourselves, or for root the user `postgres`, or else `nobody`.
+    /// This process's user. For root it is the user `postgres`, or else the user `nobody`.
     pub(super) fn find() -> Result<Self, Error> {
         if !is_root()? {
             return Ok(Self::Own);
@@ -43,7 +38,7 @@ impl User {
             .ok_or(Error::NoUser)
     }
 
-    /// As [`User::find`], but root runs a cluster that exists as the user who owns it.
+    /// As [`User::find`], but root runs an existing cluster as its owner.
     pub(super) fn of_cluster(data: &Path) -> Result<Self, Error> {
         match (Self::find()?, fs::metadata(data)) {
             (Self::Other { .. }, Ok(found)) if found.uid() != 0 => {
@@ -53,7 +48,7 @@ impl User {
         }
     }
 
-    /// Makes `path` this user's.
+    /// Makes this user the owner of `path`.
     pub(super) fn own(self, path: &Path) -> Result<(), Error> {
         match self {
             Self::Own => Ok(()),
@@ -61,7 +56,7 @@ impl User {
         }
     }
 
-    /// A command that will be run as this user, in a directory that everybody can enter.
+    /// A command that runs as this user, in a directory that every user can enter.
     pub(super) fn command(self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
         command.current_dir("/");
@@ -71,7 +66,7 @@ impl User {
         command
     }
 
-    /// Whether this user can enter `directory`; asked by trying.
+    /// Whether this user can enter `directory`, found out by trying.
     pub(super) fn can_enter(self, directory: &Path) -> bool {
         let mut command = self.command("sh");
         command.args(["-c", r#"cd -- "$1""#, "sh"]).arg(directory);
@@ -82,7 +77,7 @@ impl User {
     /// `wanted` (a clone below `/root`), the directory lies elsewhere and `wanted` is a link to it.
     pub(super) fn own_directory(self, wanted: &Path) -> Result<PathBuf, Error> {
         if wanted.is_symlink() && !wanted.exists() {
-            // The link's directory was cleaned away, as is usual in /var/tmp.
+            // The link's target was cleaned up, as is usual in /var/tmp.
             fs::remove_file(wanted).map_err(Error::io("remove the dangling link", wanted))?;
         }
         create_private(wanted)?;
@@ -101,7 +96,7 @@ impl User {
         Ok(reachable)
     }
 
-    /// A directory which we own and this user can read: `wanted` if possible.
+    /// A directory which this process owns and this user can read. It is `wanted` if possible.
     pub(super) fn readable_directory(self, wanted: &Path) -> Result<PathBuf, Error> {
         fs::create_dir_all(wanted).map_err(Error::io("create", wanted))?;
         let real = fs::canonicalize(wanted).map_err(Error::io("find", wanted))?;
@@ -117,7 +112,7 @@ impl User {
     }
 }
 
-/// Whether we are root.
+/// Whether this process runs as root.
 fn is_root() -> Result<bool, Error> {
     let uid = run(Command::new("id").arg("-u"), QUESTION).map_err(Error::Program)?;
     Ok(uid.trim() == "0")
@@ -134,14 +129,14 @@ fn numbers_of(passwd: &str, name: &str) -> Option<(u32, u32)> {
     (uid != 0).then_some((uid, gid))
 }
 
-/// The directory that stands in for `path`: the same on every run.
+/// The directory that replaces `path`, the same on every run.
 fn elsewhere(path: &Path) -> PathBuf {
     let hash = Sha256::digest(path.as_os_str().as_encoded_bytes());
     let name: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     Path::new(REACHABLE).join(format!("tallymark-{name}"))
 }
 
-/// Creates `directory`, for nobody else to look into, unless it exists.
+/// Creates `directory`, closed to all other users, unless it exists.
 fn create_private(directory: &Path) -> Result<(), Error> {
     if let Some(parent) = directory.parent() {
         fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
@@ -154,7 +149,7 @@ fn create_private(directory: &Path) -> Result<(), Error> {
     }
 }
 
-/// Everybody may create directories in /var/tmp: one that somebody else put there is not used.
+/// Every user may create directories in /var/tmp, so one with a foreign owner is refused.
 fn refuse_foreign(directory: &Path, owners: &[u32]) -> Result<(), Error> {
     let found = fs::symlink_metadata(directory).map_err(Error::io("look at", directory))?;
     if found.is_dir() && owners.contains(&found.uid()) {
@@ -187,7 +182,7 @@ mod tests {
         assert_eq!(numbers_of("postgres:x:0:0::/:/bin/sh", "postgres"), None);
     }
 
-    /// As root (who may hand directories to others) the cluster moves, otherwise it stays.
+    /// As root, who may give directories away, the cluster moves. Otherwise it stays.
     #[test]
     fn a_directory_that_the_user_cannot_reach_is_replaced_by_a_link() {
         let closed = tempfile::tempdir().unwrap();
