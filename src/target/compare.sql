@@ -1,6 +1,7 @@
--- In how many groups the rollup differs from the source, and whether each group stands in the rollup at
--- most once: a group that stands there twice is joined twice. verify.sql says which these are; most
--- comparisons find none, so this statement carries no values.
+-- Counts the groups in which the rollup differs from the source, and the pairs of a group and its
+-- rows in the rollup. A group with two rows is joined twice, so the counts show whether each group
+-- occurs at most once. Most comparisons find no difference, so this statement leaves out the
+-- values. verify.sql then lists the differences.
 SELECT count(*) FILTER (WHERE __o.__tid IS NULL OR __n.bucket IS NULL OR ({differs})) AS differences,
        count(__n.bucket) = coalesce(max(__new), 0) AS is_paired
 FROM (

@@ -1,4 +1,5 @@
-//! The tables of the target: what is there, what a definition needs, and the SQL in between.
+//! The tables of the target: the existing ones, those that a definition needs, and the SQL that
+//! leads from one to the other.
 
 use sqlx::Row as _;
 
@@ -13,25 +14,21 @@ use crate::sql::{ident, literal};
 
 pub use super::indexes::refuse_doubled;
 
-/// Why the target's tables do not fit.
+/// Why the target's tables are unsuitable.
 #[derive(Debug, thiserror::Error)]
 pub enum DdlError {
     /// The table was made for another definition.
     #[error("rollup `{rollup}`: table {table} {problem}")]
     Incompatible {
-        /// The rollup's name.
         rollup: String,
         /// The table, quoted.
         table: String,
-        /// What differs and what to do.
+        /// The difference and its remedy.
         problem: String,
     },
-    /// Something is missing that `init` would make.
+    /// A part that `init` creates is missing.
     #[error("rollup `{rollup}`: its tables are not ready; run `tallymark init`")]
-    NotReady {
-        /// The rollup's name.
-        rollup: String,
-    },
+    NotReady { rollup: String },
     /// The server refuses, or cannot be reached.
     #[error(transparent)]
     Db(#[from] DbError),
@@ -44,18 +41,20 @@ struct Wanted {
     sql_type: String,
     /// Everything that follows the type in DDL.
     rest: String,
-    /// The collation where it is not the type's own, quoted.
+    /// The collation, quoted, where it differs from the type's own.
     collation: Option<String>,
     /// Whether PostgreSQL computes it from others.
     generated: bool,
-    /// A measure may be added to a table that exists; anything else makes it another table.
+    /// Whether it may be added to an existing table. Only measures may, as any other column makes
+    /// another table.
     may_be_added: bool,
 }
 
-/// The statements that `init` must still run for `rollup`, in order; none when all is ready.
+/// The statements that `init` must still run for `rollup`, in order. An empty list means that all
+/// is ready.
 ///
 /// # Errors
-/// A table exists that does not fit the definition.
+/// An existing table contradicts the definition.
 pub async fn plan(
     tx: &mut Tx,
     target: &Target,
@@ -102,7 +101,7 @@ pub async fn plan(
     if !fits {
         if found.is_some() {
             statements.push(format!("DROP TABLE {stage}"));
-            // The definition may be the same: a column of the source can change its type.
+            // The definition may be the same, as a column of the source can change its type.
             let rollup = literal(&rollup.name);
             statements.push(format!("DELETE FROM tallymark.progress WHERE rollup = {rollup}"));
         }
@@ -114,9 +113,9 @@ pub async fn plan(
     Ok(statements)
 }
 
-/// Why PostgreSQL would not make a table of these columns, or its stage, or not store a row of it.
+/// Why PostgreSQL would refuse a table of these columns, its stage, or a row of it.
 fn too_wide(wanted: &[Wanted], stage_columns: usize) -> Option<String> {
-    // MaxHeapAttributeNumber and MaxHeapTupleSize of pages of 8 kB.
+    // MaxHeapAttributeNumber and MaxHeapTupleSize for pages of 8 kB.
     const COLUMNS_MAX: usize = 1_600;
     const BYTES_MAX: usize = 8_160;
     let columns = wanted.len().max(stage_columns);
@@ -126,7 +125,7 @@ fn too_wide(wanted: &[Wanted], stage_columns: usize) -> Option<String> {
              rollups of it"
         ));
     }
-    // Values of any other type have a byte at least, or are moved out of the row.
+    // Values of any other type take at least one byte, or are moved out of the row.
     let width = |column: &Wanted| match column.sql_type.as_str() {
         "bigint"
         | "double precision"
@@ -148,7 +147,7 @@ fn too_wide(wanted: &[Wanted], stage_columns: usize) -> Option<String> {
     })
 }
 
-/// As [`ready::keeps_rows`], and a refusal is an error of `rollup`.
+/// As [`ready::keeps_rows`], but a refusal becomes an error of `rollup`.
 async fn keeps_rows(
     tx: &mut Tx,
     rollup: &Rollup,
@@ -163,15 +162,15 @@ fn incompatible(rollup: &Rollup, table: &str, problem: String) -> DdlError {
     DdlError::Incompatible { rollup: rollup.name.clone(), table: table.to_owned(), problem }
 }
 
-/// The functions of the unique indexes: name, types of the arguments, statement.
+/// The functions of the unique indexes: name, argument types, statement.
 const KEY_FUNCTIONS: [(&str, &str, &str); 3] = [
     ("key_hash", "record", include_str!("key_hash.sql")),
     ("key_of", "text", include_str!("key_of_text.sql")),
     ("key_of", "bytea", include_str!("key_of_bytes.sql")),
 ];
 
-/// The statements that make the functions of the unique indexes, where they are not as they should be.
-/// An index that another body has filled is filled again.
+/// The statements that create the functions of the unique indexes, where one is missing or
+/// different. An index filled by another body is rebuilt.
 async fn key_functions(tx: &mut Tx) -> Result<Vec<String>, DbError> {
     const DOING: &str = "looking for the functions of the unique indexes";
     let mut statements = Vec::new();
@@ -216,7 +215,7 @@ async fn schemas(tx: &mut Tx, target: &Target, rollup: &Rollup) -> Result<Vec<St
     let (logged, unlogged) = (Persistence::Logged, Persistence::Unlogged);
     for (table, sql, key, newest, persistence) in [
         ("tallymark.slice", include_str!("slice.sql"), by_slice, "attempt", logged),
-        // With a stage that a crash empties, progress that outlives it would skip what was lost.
+        // A crash empties the stage. Progress that outlived it would skip the lost chunks.
         ("tallymark.progress", include_str!("progress_table.sql"), by_slice, "attempt", unlogged),
         ("tallymark.rollup", include_str!("registry.sql"), &["rollup"], "generation", logged),
         ("tallymark.installation", include_str!("installation.sql"), &["id"], "created_at", logged),
@@ -239,7 +238,7 @@ async fn schemas(tx: &mut Tx, target: &Target, rollup: &Rollup) -> Result<Vec<St
     Ok(statements)
 }
 
-/// Columns that a table of an older version lacks. They say nothing about the rows that are there.
+/// Columns that a table of an older version lacks. For the existing rows they may be NULL.
 fn added_since(table: &str, found: &[(String, String)]) -> Vec<String> {
     let columns: &[(&str, &str)] = match table {
         "tallymark.slice" => {
@@ -258,7 +257,7 @@ fn added_since(table: &str, found: &[(String, String)]) -> Vec<String> {
         .collect()
 }
 
-/// Refuses a table that all rollups share and that lacks a column of `sql`, which makes it.
+/// Refuses a shared table that lacks a column of `sql`, its defining statement.
 fn fits_shared(
     rollup: &Rollup,
     table: &str,
@@ -383,7 +382,8 @@ fn create_rollup(target: &Target, rollup: &Rollup, wanted: &[Wanted]) -> Vec<Str
     vec![
         create("TABLE", &table, wanted),
         format!("COMMENT ON TABLE {table} IS {}", literal(&comment)),
-        // Markers of a table that was dropped speak of rows that are gone; their attempts still fence.
+        // The markers of a dropped table describe rows that are gone. Their attempts are still
+        // needed for the fence.
         format!(
             "UPDATE tallymark.slice SET definition = NULL, rows_read = NULL, groups = NULL, \
              replaced_at = NULL, replaced_by = NULL, replaced_owner = NULL WHERE rollup = {}",
@@ -399,7 +399,7 @@ fn create_rollup(target: &Target, rollup: &Rollup, wanted: &[Wanted]) -> Vec<Str
     ]
 }
 
-/// Names and types of a table's columns; `None` if there is no such table.
+/// Names and types of a table's columns. `None`: the table does not exist.
 async fn existing(tx: &mut Tx, table: &str) -> Result<Option<Vec<(String, String)>>, DbError> {
     let sql = format!(
         "SELECT a.attname::text, CASE WHEN t.typname IN ('bit', 'bpchar', '_bit', '_bpchar') \
@@ -418,8 +418,8 @@ async fn existing(tx: &mut Tx, table: &str) -> Result<Option<Vec<(String, String
     Ok((!columns.is_empty()).then_some(columns))
 }
 
-/// Refuses a table that exists but is not ours, and a rollup whose markers belong to a table in
-/// another schema: two configurations must not share markers.
+/// Refuses an existing table that Tallymark did not create, and a rollup whose markers belong to a
+/// table in another schema, as two configurations must not share markers.
 async fn claim_registry(
     tx: &mut Tx,
     target: &Target,
@@ -459,7 +459,7 @@ async fn claim_registry(
     }
 }
 
-/// Adds measures that are new; refuses every other difference.
+/// Adds new measures. Refuses every other difference.
 fn alter_rollup(
     rollup: &Rollup,
     table: &str,
@@ -501,13 +501,13 @@ fn alter_rollup(
     Ok(statements)
 }
 
-/// Why columns that the definition lacks are in the way. A statement that drops them is offered only
-/// where they are surely measures: behind all that the definition has.
+/// Why columns beyond the definition are in the way. A statement that drops them is offered only
+/// where they are certainly measures, because they follow all columns of the definition.
 fn surplus(table: &str, wanted: &[Wanted], found: &[Found]) -> Option<String> {
     let is_wanted = |name: &String| wanted.iter().any(|column| &column.name == name);
     let first = found.iter().position(|column| !is_wanted(&column.name))?;
     let name = ident(&found[first].name);
-    // `init` makes the dimensions first, then the measures.
+    // `init` creates the dimensions first, then the measures.
     let first_measure = wanted
         .iter()
         .filter(|column| column.may_be_added)
@@ -521,7 +521,7 @@ fn surplus(table: &str, wanted: &[Wanted], found: &[Found]) -> Option<String> {
              name"
         ));
     }
-    // From the last on: a mean is generated from the columns before it.
+    // Starts with the last, as a mean is generated from the columns before it.
     let surplus: Vec<String> = found
         .iter()
         .rev()
@@ -536,8 +536,8 @@ fn surplus(table: &str, wanted: &[Wanted], found: &[Found]) -> Option<String> {
     ))
 }
 
-/// What to do about a column whose type is another one now. Where each old value is the same value in
-/// the new type, the table can follow, and keeps rows whose source is purged.
+/// The remedy for a column whose type has changed. Where each old value keeps its meaning in the
+/// new type, the table can be altered, and keeps rows whose source is purged.
 fn retyped(table: &str, column: &Wanted, known: &Found, wanted: &[Wanted]) -> String {
     let (name, old, new) = (ident(&column.name), &known.sql_type, &column.sql_type);
     if column.generated || !is_wider(old, new) {
@@ -546,7 +546,7 @@ fn retyped(table: &str, column: &Wanted, known: &Found, wanted: &[Wanted]) -> St
              rollup a new name"
         );
     }
-    // A mean is computed from the column, and `init` makes it anew.
+    // A mean is computed from the column, and `init` creates it again.
     let means = wanted.iter().filter(|mean| mean.generated && mean.rest.contains(&name));
     let means: String =
         means.map(|mean| format!("DROP COLUMN IF EXISTS {}, ", ident(&mean.name))).collect();
@@ -558,7 +558,7 @@ fn retyped(table: &str, column: &Wanted, known: &Found, wanted: &[Wanted]) -> St
     )
 }
 
-/// Whether every value of the type `old` is a value of `new`, and equal there to the same others.
+/// Whether every value of type `old` is a value of `new`, with the same equality.
 fn is_wider(old: &str, new: &str) -> bool {
     const INTEGERS: [&str; 4] = ["smallint", "integer", "bigint", "numeric"];
     const TEXTS: [&str; 2] = ["character varying", "text"];

@@ -1,6 +1,6 @@
--- How each dimension can stand in an index, in their order. `plain`: a value has a small width and
--- an order. `text`: it is text, or the same bytes. `other`: its width has no bound. A domain
--- counts as its base. The names are as PostgreSQL writes them.
+-- How each dimension can be part of an index, in their order. `plain`: a value has a small width
+-- and an order. `text`: it is text, or the same bytes. `other`: its width is unbounded. A domain
+-- counts as its base type. The names are as PostgreSQL writes them.
 WITH RECURSIVE dimension AS (
     SELECT name, to_regtype(type)::oid AS typid, place, false AS is_domain
     FROM ROWS FROM (unnest({names}::text[]), unnest({types}::text[])) WITH ORDINALITY w (name, type, place)

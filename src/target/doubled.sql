@@ -1,5 +1,5 @@
--- Deletes all rows but one of each group that stands in a slice of the rollup table more than once.
--- Grouped, so that values are equal here as they are in the source's GROUP BY. PostgreSQL 13 has no
+-- Deletes all rows but one of each group that occurs in a slice of the rollup table more than once.
+-- GROUP BY compares the values here exactly as in the source's statement. PostgreSQL 13 lacks
 -- min(tid).
 WITH __gone AS (
     DELETE FROM {rollup} __r USING (

@@ -1,12 +1,13 @@
--- Takes the marker of a slice for an attempt. No row comes back when a newer attempt has it, or an
--- attempt of the same number by another owner, as checkpoints that were restored or lost count anew;
--- or when the rollup's rows are of another generation or kept by another installation, which the
--- registry's lock keeps as it is.
--- What the marker says of the data (rows_read, definition) stays: it is replaced with the data.
--- Rows that another definition counted say nothing about how many this one should find, unless
--- both select the same rows, which the first half of the hash says. But where there were rows, there
--- should be one: a tick recomputes what another definition computed, and must not erase what the
--- source has purged. That holds for slices of another calendar too, as far as they lie in this one.
+-- Takes the marker of a slice for an attempt. The statement returns no row in three cases. A newer
+-- attempt has the marker. An attempt of the same number by another owner has it, as checkpoints
+-- that were restored or lost repeat numbers. Or the rollup's rows are of another generation or
+-- belong to another installation. The lock on the registry keeps that from changing.
+--
+-- The marker's description of the data (rows_read, definition) stays until the data is replaced. A
+-- count by another definition predicts this one's only if both select the same rows, which the
+-- first half of the hash tells. But where there were rows, at least one is expected: a tick recomputes
+-- slices of another definition, and must keep the results of rows that the source has purged. The
+-- same holds for slices of another calendar, as far as they lie in this one.
 WITH kept AS MATERIALIZED (
     SELECT rollup FROM tallymark.rollup
     WHERE rollup = {rollup} AND generation = {generation} AND {is_kept} FOR SHARE

@@ -1,4 +1,4 @@
-//! The generation of a rollup's rows: what the registry says, and what other calendars left.
+//! The generation of a rollup's rows in the registry, and the rows that other calendars left.
 
 use chrono::{DateTime, Utc};
 use sqlx::Row as _;
@@ -12,7 +12,7 @@ use crate::sql::{literal, timestamptz};
 
 const READING: &str = "reading the generation";
 
-/// What the registry says of the rows of `rollup`.
+/// The registry's entry for the rows of `rollup`.
 pub(super) async fn registered(tx: &mut Tx, rollup: &Rollup) -> Result<Registered, DbError> {
     let sql = format!(
         "SELECT generation, calendar FROM tallymark.rollup WHERE rollup = {}",
@@ -29,13 +29,13 @@ pub(super) async fn registered(tx: &mut Tx, rollup: &Rollup) -> Result<Registere
     read().map_err(|source| tx.error(READING, source))
 }
 
-/// Raises the registry's generation to that of `lease`, if it is older, until `tx` ends. Attempts of
-/// the generation before that hold it are waited for; those that come after find it raised. What the
-/// calendar before had computed of the slice that is still under way goes now: no replacement would
-/// take it away before the end of that slice.
+/// Raises the registry's generation to that of `lease`, if it is older, until `tx` ends. This waits
+/// for attempts of the previous generation, which lock it. Later attempts find it raised. The
+/// previous calendar's rows of the slice that is still under way are deleted now, as the next
+/// replacement that would delete them comes only after the end of that slice.
 ///
 /// # Errors
-/// [`TargetError::Superseded`] if the registry's is newer.
+/// [`TargetError::Superseded`] if the registry's generation is newer.
 pub(super) async fn raise(
     tx: &mut Tx,
     target: &Target,
@@ -69,10 +69,10 @@ pub(super) async fn raise(
     }
 }
 
-/// Rows that the present calendar and `start` have no slice for.
+/// Rows outside of every slice of the present calendar and `start`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Outside {
-    /// Rows that belong to no slice of the present calendar: before `start`, or of another calendar.
+    /// Number of rows: before `start`, or of another calendar.
     pub rows: u64,
     /// The first of their buckets.
     pub first: Option<DateTime<Utc>>,
@@ -81,7 +81,8 @@ pub struct Outside {
 }
 
 impl Target {
-    /// What the registry says of the rows of `rollup`; nothing where there is no registry yet.
+    /// The registry's entry for the rows of `rollup`. It is empty if the registry does not exist
+    /// yet.
     ///
     /// # Errors
     /// The server refuses or cannot be reached.
@@ -92,9 +93,9 @@ impl Target {
         Ok(found)
     }
 
-    /// The rows outside of every slice of `rollup`: buckets before `start`, and what slices of an
-    /// older `generation` hold that no slice of the present one has replaced yet. Sealed history
-    /// stays as it is: it is not counted.
+    /// The rows outside of every slice of `rollup`. These are buckets before `start`, and rows of
+    /// an older `generation` that no slice of the present one has replaced yet. Sealed history
+    /// stays, and is left out.
     ///
     /// # Errors
     /// The server refuses or cannot be reached.
@@ -121,14 +122,14 @@ impl Target {
         Ok(found)
     }
 
-    /// Deletes the rows that [`Target::outside`] counts, with the markers of their slices; returns
-    /// how many rows.
+    /// Deletes the rows that [`Target::outside`] counts, with the markers of their slices. Returns
+    /// the number of rows.
     ///
     /// # Errors
     /// The server refuses or cannot be reached.
     pub async fn delete_outside(&self, rollup: &Rollup, generation: u64) -> Result<u64, DbError> {
         let mut tx = self.db.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, &rollup.name).await?;
-        // Replacements lock it first as well: none of them is half-way.
+        // Replacements lock it first as well, so none of them is half-way.
         let lock = "SELECT FROM tallymark.rollup WHERE rollup = ";
         tx.execute("locking the registry", format!("{lock}{} FOR UPDATE", literal(&rollup.name)))
             .await?;
@@ -151,8 +152,8 @@ impl Target {
     }
 }
 
-/// The slices of an older generation, found once: there are none in the usual case, and a look at every marker for each
-/// row would take minutes where there are a hundred thousand rows.
+/// The slices of an older generation, computed once. Usually there are none, and searching every
+/// marker for each row would take minutes for a hundred thousand rows.
 fn older_slices(rollup: &Rollup, generation: u64) -> String {
     format!(
         "WITH older AS MATERIALIZED (SELECT slice_start, slice_end FROM tallymark.slice m \
@@ -162,7 +163,7 @@ fn older_slices(rollup: &Rollup, generation: u64) -> String {
     )
 }
 
-/// The condition that a row `r` lies outside of every slice, with [`older_slices`] before it.
+/// The condition that a row `r` lies outside of every slice. It needs [`older_slices`] before it.
 fn outside_condition(rollup: &Rollup) -> String {
     let before = match rollup.seal_before {
         Some(seal) if seal > rollup.start => "false".to_owned(),
@@ -174,7 +175,7 @@ fn outside_condition(rollup: &Rollup) -> String {
     )
 }
 
-/// The condition that the marker `m` is of an older generation, and not sealed.
+/// The condition that the marker `m` belongs to an older generation and is open.
 fn is_older(rollup: &Rollup, generation: u64) -> String {
     let seal = rollup
         .seal_before

@@ -1,5 +1,6 @@
--- Who keeps a rollup here, and which installation is reached by this source and this target. The
--- catalogue gives tables that were made anew, or restored from a dump, other numbers.
+-- The owner of a rollup here (an installation), and the installation that this source
+-- and this target belong to. A table that was dropped and created again, or restored from a dump,
+-- has another number in the catalogue.
 SELECT r.installation AS keeper,
        i.id AS mine,
        coalesce(to_regclass(r.target_table)::oid::text, '-') || '/'
@@ -12,7 +13,7 @@ SELECT r.installation AS keeper,
 FROM tallymark.rollup r
 LEFT JOIN tallymark.installation i ON {place} = ANY (i.places)
 LEFT JOIN tallymark.installation kept ON kept.id = r.installation
--- Its checkpoint knows at least as much, unless the checkpoints were restored or lost.
+-- Its checkpoint is at least as new, unless the checkpoints were restored or lost.
 LEFT JOIN LATERAL (
     SELECT slice_start, attempt, owner FROM tallymark.slice WHERE rollup = r.rollup
     ORDER BY replaced_at DESC NULLS LAST, slice_start DESC LIMIT 1

@@ -1,4 +1,5 @@
-//! The indexes of Tallymark's tables: the unique one that keeps each group once, and the readers' one.
+//! The indexes of Tallymark's tables: the unique one, which keeps each group once, and the readers'
+//! one.
 
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
@@ -12,11 +13,11 @@ use crate::rollup::Rollup;
 use crate::source::shape::Shape;
 use crate::sql::{ident, literal};
 
-/// Columns of an index that PostgreSQL takes.
+/// PostgreSQL's limit for the columns of an index.
 const INDEX_COLUMNS_MAX: usize = 32;
-/// Bytes of all values of a readers' index entry; PostgreSQL takes 2,704.
+/// Bytes of all values of a readers' index entry. PostgreSQL's limit is 2,704.
 const ENTRY_BYTES_MAX: usize = 2_400;
-/// Characters of a text that stand in the readers' index, where there is room.
+/// Characters of a text in the readers' index, if there is room.
 const CHARACTERS_MAX: usize = 64;
 
 /// A unique index of a table.
@@ -24,39 +25,40 @@ struct Unique {
     name: String,
     is_constraint: bool,
     is_whole: bool,
-    /// Whether NULL is equal to NULL; `None`: the server does not offer that.
+    /// Whether NULL is equal to NULL. `None`: the server lacks that option.
     takes_null: Option<bool>,
     keys: Vec<String>,
-    /// The names that were asked for, as PostgreSQL writes them.
+    /// The requested names, as PostgreSQL writes them.
     names: Vec<String>,
 }
 
-/// How a dimension can stand in an index.
+/// How a dimension can be part of an index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Class {
     /// Every value has a small width.
     Plain,
     /// Text of any length.
     Text,
-    /// Digits of any number.
+    /// Numbers with any number of digits.
     Numeric,
-    /// Bytes of any number.
+    /// Byte strings of any length.
     Bytes,
-    /// Anything else of any width.
+    /// Other types, of any width.
     Other,
 }
 
-/// A dimension of a rollup, as the target sees it.
+/// A dimension of a rollup, as the target stores it.
 struct Key {
     /// As PostgreSQL writes it.
     name: String,
     class: Class,
-    /// Whether it is not of the very type that stands for its class.
+    /// Whether its type differs from the main type of its class.
     needs_cast: bool,
 }
 
 impl Key {
-    /// The expression in the unique index, exactly as PostgreSQL writes it; `None`: only a hash fits.
+    /// The expression in the unique index, exactly as PostgreSQL writes it. `None`: only a hash
+    /// fits.
     fn expression(&self) -> Option<String> {
         let Self { name, needs_cast, .. } = self;
         let cast = |to: &str| if *needs_cast { format!("({name})::{to}") } else { name.clone() };
@@ -100,12 +102,12 @@ async fn dimensions(tx: &mut Tx, shape: &Shape) -> Result<Vec<Key>, DbError> {
         .map_err(|source| tx.error(DOING, source))
 }
 
-/// The keys of the unique index, exactly as PostgreSQL writes them. All dimensions that do not fit by
-/// themselves, or for which an index has no columns left, share one hash.
+/// The keys of the unique index, exactly as PostgreSQL writes them. All dimensions that are too
+/// wide, or for which an index has no columns left, share one hash.
 fn unique_keys(dimensions: &[Key]) -> Vec<String> {
     let fits = dimensions.iter().filter(|key| key.expression().is_some()).count();
     let is_hashed = fits < dimensions.len() || fits >= INDEX_COLUMNS_MAX;
-    // Beside the bucket and the hash.
+    // One column is for the bucket, and one for the hash.
     let mut room = INDEX_COLUMNS_MAX - 1 - usize::from(is_hashed);
     let (mut keys, mut hashed) = (vec!["bucket".to_owned()], Vec::new());
     for key in dimensions {
@@ -123,7 +125,8 @@ fn unique_keys(dimensions: &[Key]) -> Vec<String> {
     keys
 }
 
-/// Whether the server can take NULL for equal to NULL in a unique index, as PostgreSQL 15 and later.
+/// Whether the server can treat NULL as equal to NULL in a unique index, as PostgreSQL 15 and later
+/// can.
 async fn takes_null(tx: &mut Tx) -> Result<bool, DbError> {
     const DOING: &str = "asking for the server's version";
     let sql = "SELECT current_setting('server_version_num')::int >= 150000".to_owned();
@@ -131,7 +134,7 @@ async fn takes_null(tx: &mut Tx) -> Result<bool, DbError> {
     row.try_get(0).map_err(|source| tx.error(DOING, source))
 }
 
-/// The statements that make the indexes of a new rollup table.
+/// The statements that create the indexes of a new rollup table.
 pub(super) async fn new_indexes(
     tx: &mut Tx,
     table: &str,
@@ -143,13 +146,13 @@ pub(super) async fn new_indexes(
     Ok(statements)
 }
 
-/// The statement that makes the unique index of a rollup table.
+/// The statement that creates the unique index of a rollup table.
 async fn unique_index(tx: &mut Tx, table: &str, keys: &[String]) -> Result<String, DbError> {
     let nulls = if takes_null(tx).await? { " NULLS NOT DISTINCT" } else { "" };
     Ok(format!("CREATE UNIQUE INDEX ON {table} ({}){nulls}", keys.join(", ")))
 }
 
-/// The unique indexes of `table`; `names` come back as PostgreSQL writes them.
+/// The unique indexes of `table`. `names` come back as PostgreSQL writes them.
 async fn unique_indexes(
     tx: &mut Tx,
     table: &str,
@@ -186,8 +189,8 @@ async fn unique_indexes(
         .map_err(|source| tx.error(doing, source))
 }
 
-/// The statement that makes the key of one of the tables that all rollups share, where it has none; or why
-/// it cannot be made. Of the rows of one key, the one with the greatest `newest` is to stay.
+/// The statement that creates the key of a shared table that lacks it, or the reason why that is
+/// impossible. Of the rows with one key, the one with the greatest `newest` stays.
 pub(super) async fn shared_key(
     tx: &mut Tx,
     table: &str,
@@ -206,8 +209,8 @@ pub(super) async fn shared_key(
     Ok(Ok(Some(format!("CREATE UNIQUE INDEX ON {table} ({keys})"))))
 }
 
-/// Which of `keys` stand in a table more than once, and the statement that deletes all rows but one of
-/// each: the one with the greatest `newest`, or any.
+/// The `keys` that occur in a table more than once, and the statement that deletes all rows but one
+/// of each: the row with the greatest `newest` stays, or any row.
 async fn doubled(
     tx: &mut Tx,
     table: &str,
@@ -232,15 +235,16 @@ async fn doubled(
     )))
 }
 
-/// What the indexes of a rollup table that exists still need.
+/// The work that the indexes of an existing rollup table still need.
 pub(super) struct Indexes {
-    /// To be run, in order.
+    /// The statements to run, in order.
     pub(super) statements: Vec<String>,
-    /// A unique index that refuses right rows: its name.
+    /// The name of a unique index that would refuse valid rows.
     pub(super) stranger: Option<String>,
 }
 
-/// Compares the indexes of the rollup table with what is relied on: the unique index, and no other.
+/// Compares the indexes of the rollup table with the required state: exactly one unique index, with
+/// the right keys.
 pub(super) async fn rollup_indexes(
     tx: &mut Tx,
     target: &Target,
@@ -265,9 +269,9 @@ pub(super) async fn rollup_indexes(
                 has_it = true;
             }
             () if index.is_constraint => found.stranger = Some(index.name),
-            // One that was left invalid, covers a part of the rows, or tells NULL from NULL.
+            // It was left invalid, covers only some of the rows, or treats each NULL as different.
             () if index.keys == wanted => before.push(index.name),
-            // Earlier versions made one on the columns, and one on a hash of them all.
+            // Earlier versions created one on the columns, and one on a hash of all of them.
             () if index.keys == index.names => {
                 had_no_readers = true;
                 before.push(index.name);
@@ -286,8 +290,8 @@ pub(super) async fn rollup_indexes(
     Ok(found)
 }
 
-/// The statement that makes the index by which readers find a group's rows: the dimensions of a
-/// bounded width, the beginnings of texts, and the bucket. None: no dimension fits.
+/// The statement that creates the index by which readers find a group's rows: the dimensions of a
+/// bounded width, the beginnings of texts, and the bucket. `None`: no dimension fits.
 fn readers_index(table: &str, dimensions: &[Key]) -> Option<String> {
     let each = ENTRY_BYTES_MAX / dimensions.len().clamp(1, INDEX_COLUMNS_MAX);
     let key = |key: &Key| match key.class {
@@ -303,10 +307,11 @@ fn readers_index(table: &str, dimensions: &[Key]) -> Option<String> {
     has_one.then(|| format!("CREATE INDEX ON {table} ({})", keys.join(", ")))
 }
 
-/// Refuses a table without its unique index in which a key stands more than once, by the key.
+/// Refuses a table that lacks its unique index and contains a key more than once, and names the
+/// key.
 ///
 /// # Errors
-/// There is one; the server cannot be asked.
+/// Such a key exists, or the server cannot be read.
 pub async fn refuse_doubled(
     tx: &mut Tx,
     target: &Target,

@@ -1,7 +1,8 @@
--- The unique indexes of a table. `keys` are as PostgreSQL writes them, and an expression that is compared
--- byte for byte, as by every deterministic collation, says "C"; `is_whole`: no two rows with equal keys can be in the table together.
--- `takes_null`: NULL is equal to NULL there; NULL before PostgreSQL 15, where it never is. DESC and the
--- like change nothing about that.
+-- The unique indexes of a table. `keys` are as PostgreSQL writes them. An expression that is
+-- compared byte for byte, as by every deterministic collation, has the collation "C". `is_whole`:
+-- the index rules out two rows with equal keys. `takes_null`: NULL is equal to NULL in the index.
+-- It is NULL before PostgreSQL 15, where NULLs are always different. DESC and similar options make
+-- no difference.
 SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname) AS name,
        k.conname IS NOT NULL AS is_constraint,
        i.indisvalid AND i.indisready AND i.indislive AND i.indimmediate AND i.indpred IS NULL

@@ -1,4 +1,4 @@
--- Whether a function of the unique indexes is as it should be, and the indexes that it fills.
+-- Whether a function of the unique indexes has the right definition, and the indexes that use it.
 SELECT p.prosrc = {body} AND p.provolatile = 'i' AND p.proconfig IS NULL AND NOT p.proisstrict
            AND NOT p.prosecdef AS fits,
        ARRAY(SELECT DISTINCT quote_ident(n.nspname) || '.' || quote_ident(c.relname)

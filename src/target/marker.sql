@@ -1,13 +1,14 @@
--- Writes the marker of a slice whose rows were replaced, and takes away what slices of another
--- calendar left: the markers that overlap it, and their rows outside of it, where other slices of
--- this calendar will put theirs. Slices of one calendar never overlap, so every other marker that
--- does is of another one. A slice that is sealed is left, and told: nothing may be computed beside it.
+-- Writes the marker of a slice whose rows were replaced, and removes the remains of another
+-- calendar: the markers that overlap the slice, and their rows outside of it, which other slices of
+-- this calendar will compute. Slices of one calendar never overlap, so every overlapping marker
+-- belongs to another one. A sealed slice is kept and returned, as computing the slice beside it
+-- must be refused.
 WITH other AS MATERIALIZED (
     SELECT slice_start, slice_end, replaced_at FROM tallymark.slice
     WHERE rollup = {rollup} AND slice_end > {start}
       AND (slice_start < {start} OR (slice_start > {start} AND slice_start < {end}))
     UNION ALL
-    -- Another width may have begun a slice at the same instant.
+    -- A slice of another width may start at the same instant.
     SELECT slice_start, slice_end, replaced_at FROM tallymark.slice
     WHERE rollup = {rollup} AND slice_start = {start} AND slice_end > {end}
 ), sealed AS MATERIALIZED (

@@ -1,8 +1,8 @@
 //! The target: the PostgreSQL that holds the rollup tables, and the fence that guards them.
 //!
-//! Schema `tallymark` holds one marker per slice (`slice`), the registry (`rollup`), and, for
-//! slices that take several chunks, how far they are (`progress`) and their partials
-//! (`stage_<rollup>`), both UNLOGGED: a crash of the server forgets them together.
+//! Schema `tallymark` holds one marker per slice (`slice`) and the registry (`rollup`). For slices
+//! that take several chunks it also holds their progress (`progress`) and their partials
+//! (`stage_<rollup>`). These two are UNLOGGED, so that a crash of the server empties them together.
 
 pub mod ddl;
 mod generation;
@@ -29,33 +29,33 @@ pub use replace::{Guard, Replaced};
 pub use stage::{Chunk, Progress};
 pub use verify::{Comparison, Difference, Verification};
 
-/// The target database and where in it the rollup tables are.
+/// The target database, and the schema of its rollup tables.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// The server.
     pub db: Db,
     /// The schema of the rollup tables.
     pub schema: String,
-    /// Whether it is the source's database, reached by the same URL: then groups need not travel.
+    /// Whether it is the source's database, reached by the same URL. Then the groups stay inside
+    /// the server.
     pub is_source: bool,
-    /// Which installation keeps each rollup, as far as this process has asked.
+    /// The installation that owns each rollup, as far as this process has read it.
     pub keepers: Keepers,
 }
 
-/// The installation that keeps each rollup, by the rollup's name.
+/// The installation that owns each rollup, by the rollup's name.
 pub type Keepers = Arc<Mutex<HashMap<String, String>>>;
-/// What the registry says of the calendar by which a rollup's table is kept.
+/// The registry's entry about the calendar of a rollup's table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Registered {
     /// The newest generation that replaced rows.
     pub generation: u64,
-    /// Its calendar, in words; `None`: made before it was recorded.
+    /// Its calendar, in words. `None`: an older version made the entry.
     pub calendar: Option<String>,
 }
 
 impl Registered {
-    /// The generation of `rollup` where the checkpoints say `known`: no older than that of the rows.
-    /// Checkpoints that were lost, or restored, may know less.
+    /// The generation of `rollup` where the checkpoints say `known`. It is at least that of the
+    /// rows, as checkpoints that were lost or restored may be behind.
     #[must_use]
     pub fn generation_after(&self, rollup: &Rollup, known: u64) -> u64 {
         let is_same = self.calendar.as_ref().is_none_or(|it| *it == rollup.calendar_words());
@@ -70,15 +70,15 @@ impl Registered {
 /// Why the target did not take a slice's rows.
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {
-    /// A newer attempt holds the marker; nothing was written.
+    /// A newer attempt holds the marker. Nothing was written.
     #[error("fenced: attempt {mine} came too late, attempt {newest} has the slice's marker")]
     Fenced {
-        /// The attempt that was refused.
+        /// The refused attempt.
         mine: u64,
         /// The attempt in the marker.
         newest: u64,
     },
-    /// Slices of a newer calendar have replaced rows of this table; nothing was written.
+    /// Slices of a newer calendar have replaced rows of this table. Nothing was written.
     #[error(
         "the rollup's calendar has changed: its rows are of generation {newest}, this attempt is of \
          {mine}; nothing was changed. If two configurations of this rollup run at the same time, end \
@@ -90,22 +90,22 @@ pub enum TargetError {
         /// The generation in the registry.
         newest: u64,
     },
-    /// The slice overlaps one of another calendar that is never computed again.
+    /// The slice overlaps a sealed one of another calendar.
     #[error(
         "the slice overlaps {slice} of the calendar before, which begins before seal_before; \
          nothing was changed. Move seal_before to an instant at which slices of both calendars begin"
     )]
     Sealed {
-        /// When the older slice starts.
+        /// Start of the sealed slice.
         slice: String,
     },
-    /// The rollup is not, or no longer, kept by this installation; nothing was written.
+    /// This installation does not own the rollup, or lost it. Nothing was written.
     #[error(
         "the target's registry does not say any more that this installation keeps the rollup: it was \
          restored, replaced or taken over while this process worked; run `tallymark check`"
     )]
     Stranger,
-    /// The source's rows seem to have been purged; nothing was written.
+    /// The source's rows seem to have been purged. Nothing was written.
     #[error(
         "the source now holds {found} rows of this slice where {before} were counted before, less \
          than shrink_guard = {guard} allows; nothing was changed. If they were deleted on purpose, \
@@ -119,21 +119,21 @@ pub enum TargetError {
         /// The share that must remain.
         guard: f64,
     },
-    /// The partials of earlier chunks are gone; nothing was written.
+    /// The partials of earlier chunks are gone. Nothing was written.
     #[error("the target forgot the slice's partials (it crashed); the slice starts again")]
     Forgotten,
-    /// The replacement contradicts itself; nothing was written.
+    /// The replacement contradicts itself. Nothing was written.
     #[error(
         "the slice has {groups} groups, and {joined} were found for them in the rollup table; \
          nothing was changed. This is a fault of Tallymark: please report it"
     )]
     Inconsistent {
-        /// Groups that were computed.
+        /// Computed groups.
         groups: u64,
-        /// Groups after the join with the table's rows, surplus rows left out.
+        /// Groups after the join with the table's rows, less surplus rows.
         joined: u64,
     },
-    /// The source cannot take another chunk now; nothing was read or written.
+    /// The source cannot take another chunk now. Nothing was read or written.
     #[error("{}", .0.reason)]
     Busy(Refusal),
     /// The server refuses, or cannot be reached.
@@ -142,7 +142,8 @@ pub enum TargetError {
 }
 
 impl Target {
-    /// Whether what `rollup` is computed from is in this database: then groups need not travel.
+    /// Whether the input of `rollup` is in this database, so that the groups stay inside the
+    /// server.
     #[must_use]
     pub const fn holds_source_of(&self, rollup: &Rollup) -> bool {
         self.is_source || rollup.fine.is_some()
@@ -160,10 +161,10 @@ impl Target {
         format!("tallymark.{}", ident(&format!("stage_{}", rollup.name)))
     }
 
-    /// Checks, once per process and rollup, that `init` made the tables for this definition.
+    /// Checks, once per process and rollup, that `init` created the tables for this definition.
     ///
     /// # Errors
-    /// They are missing or made for another definition, or the server cannot be asked.
+    /// They are missing or were made for another definition, or the server cannot be read.
     pub async fn check(
         &self,
         rollup: &Rollup,
@@ -180,13 +181,13 @@ impl Target {
         Ok(registered)
     }
 
-    /// The installation that keeps `rollup`, if this process has asked.
+    /// The installation that owns `rollup`, if this process has read it.
     #[must_use]
     pub fn keeper(&self, rollup: &str) -> Option<String> {
         self.keepers.lock().unwrap_or_else(PoisonError::into_inner).get(rollup).cloned()
     }
 
-    /// Remembers which installation keeps `rollup`: writes are bound to it.
+    /// Records the installation that owns `rollup`. Every write checks it.
     pub fn set_keeper(&self, rollup: &str, id: &str) {
         let mut keepers = self.keepers.lock().unwrap_or_else(PoisonError::into_inner);
         keepers.insert(rollup.to_owned(), id.to_owned());

@@ -1,5 +1,5 @@
--- How far the chunks of a slice are; UNLOGGED like the stage, so that a crash forgets both.
--- No row is written when a crash has forgotten the chunks before this one.
+-- How far the chunks of a slice are. The table is UNLOGGED like the stage, so that a crash empties
+-- both. If a crash has deleted the chunks before this one, the statement writes no row.
 WITH found AS (
     SELECT FROM tallymark.progress
     WHERE rollup = {rollup} AND slice_start = {start} AND cursor = {before}

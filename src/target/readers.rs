@@ -1,4 +1,4 @@
-//! Who may read the rollup tables: `[target] readers`.
+//! The roles that may read the rollup tables: `[target] readers`.
 
 use sqlx::Row as _;
 
@@ -9,7 +9,7 @@ use crate::sql::{ident, literal};
 
 const DOING: &str = "looking at the readers' privileges";
 
-/// A reader that the server does not know.
+/// A reader role that the server lacks.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "target.readers: there is no role `{0}` on the target; create it (CREATE ROLE {role}), or take it out",
@@ -17,10 +17,11 @@ const DOING: &str = "looking at the readers' privileges";
 )]
 pub struct UnknownReader(String);
 
-/// The grants that `readers` still lack on the tables of `rollups`, in order; none when each may read all.
+/// The grants that `readers` still lack on the tables of `rollups`, in order. An empty list means
+/// that each may read all of them.
 ///
 /// # Errors
-/// The server refuses, or cannot be reached; inside: a role is not there.
+/// The server refuses, or cannot be reached. The inner error means a missing role.
 pub async fn grants(
     tx: &mut Tx,
     target: &Target,

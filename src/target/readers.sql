@@ -1,5 +1,5 @@
--- What a role lacks for reading the rollup tables of these names. A schema or table that is not there yet
--- lacks it too. The role must exist, or the functions fail.
+-- The rights that a role lacks for reading the rollup tables of these names. A schema or table that
+-- is still missing counts as lacking them too. The role must exist, or the functions fail.
 SELECT t.name AS table_name,
        NOT coalesce(has_schema_privilege({role}, n.oid, 'USAGE'), false) AS lacks_schema,
        NOT coalesce(has_table_privilege({role}, c.oid, 'SELECT'), false) AS lacks_table

@@ -1,5 +1,5 @@
-//! What Tallymark relies on in a table of its own: that it keeps the rows that are written to it.
-//! What is missing is made by `init`; what somebody put there is refused by name, as it may be on purpose.
+//! Checks that Tallymark's tables keep the rows that are written to them. `init` creates the parts
+//! that are missing. Parts that a user added are refused by name, as they may be there on purpose.
 
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
@@ -7,12 +7,12 @@ use sqlx::postgres::PgRow;
 use crate::db::{DbError, Tx};
 use crate::sql::{ident, literal};
 
-/// How a table outlives a crash of the server.
+/// How a table survives a crash of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Persistence {
-    /// All that was committed is still there.
+    /// All commits survive.
     Logged,
-    /// Emptied, with all other tables of this kind.
+    /// It is emptied, together with all other unlogged tables.
     Unlogged,
 }
 
@@ -27,7 +27,7 @@ pub(super) struct Found {
     is_not_ours: bool,
 }
 
-/// The columns of `table`; none: there is no such table.
+/// The columns of `table`. An empty list means that the table does not exist.
 pub(super) async fn found(tx: &mut Tx, table: &str) -> Result<Vec<Found>, DbError> {
     let sql = format!(include_str!("table_columns.sql"), relation = literal(table));
     let doing = format!("looking up {table}");
@@ -48,8 +48,8 @@ pub(super) async fn found(tx: &mut Tx, table: &str) -> Result<Vec<Found>, DbErro
         .map_err(|source| tx.error(doing, source))
 }
 
-/// Why `table` might hold other rows than those written to it, with the remedy; or the statements that
-/// give it the persistence that it needs.
+/// Why `table` might hold other rows than those written to it, with the remedy. Otherwise the
+/// statements that give it the required persistence.
 pub(super) async fn keeps_rows(
     tx: &mut Tx,
     table: &str,
@@ -119,8 +119,8 @@ fn judge(
     }))
 }
 
-/// Why `column` of a rollup table would not hold what is written to it; `collation` is the one by which
-/// its values are to be compared.
+/// Why `column` of a rollup table would change its values. `collation` is the one by which the
+/// values are meant to be compared.
 pub(super) fn column_problem(
     table: &str,
     column: &Found,

@@ -1,10 +1,10 @@
--- What could make a table of Tallymark's hold other rows than those written to it. No row: there is no such
--- relation. Each text names what was found; NULL: nothing.
+-- Properties that could make a table of Tallymark hold other rows than those written to it. If the
+-- relation is missing, the statement returns no row. Each text names what was found, or is NULL.
 SELECT c.relkind::text AS kind,
        c.relpersistence::text AS persistence,
        EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = c.oid) AS has_children,
        row_security_active(c.oid) AS is_filtered,
-       -- BEFORE ROW triggers can change a row or drop it; others act after the fact.
+       -- BEFORE ROW triggers can change a row or drop it. Other triggers act after the fact.
        (SELECT min(quote_ident(t.tgname)) FROM pg_trigger t
         WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgtype & 3 = 3)
            AS trigger,

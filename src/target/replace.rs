@@ -17,7 +17,7 @@ use crate::source::shape::Shape;
 use crate::sql::{ident, literal, timestamptz};
 use crate::target::stage::Progress;
 
-/// What a replacement did to the rollup table.
+/// The effect of a replacement on the rollup table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Replaced {
     /// Source rows that were counted.
@@ -35,7 +35,7 @@ pub struct Replaced {
 }
 
 impl Replaced {
-    /// Groups that were found as they should be, and not rewritten.
+    /// Groups that were already right, and stayed as they were.
     #[must_use]
     pub const fn unchanged(&self) -> u64 {
         self.groups.saturating_sub(self.inserted + self.updated)
@@ -48,21 +48,21 @@ impl Replaced {
     }
 }
 
-/// How a slice may be replaced.
+/// The conditions of a replacement.
 #[derive(Clone, Copy, Debug)]
 pub struct Guard<'g> {
-    /// Least share of the rows counted before; `None` allows any shrinking.
+    /// Least share of the previous row count. `None` allows any shrinking.
     pub shrink: Option<f64>,
-    /// Statements end within this.
+    /// Time limit of each statement.
     pub timeout: std::time::Duration,
-    /// Who says whether the source can be read now; `None`: it is not read.
+    /// Decides whether the source can be read now. `None`: the source is not read.
     pub governor: Option<&'g Governor>,
-    /// Rests while it is read.
+    /// The naps while the source is read.
     pub nap: Option<Nap>,
 }
 
 impl Guard<'_> {
-    /// What of `elapsed_ms` was not naps.
+    /// The part of `elapsed_ms` spent on work, without naps.
     pub(super) fn work_ms(&self, elapsed_ms: u64) -> u64 {
         let elapsed = std::time::Duration::from_millis(elapsed_ms);
         let slept = self.nap.map_or_else(Default::default, |nap| nap.slept(elapsed));
@@ -82,18 +82,18 @@ impl Guard<'_> {
     }
 }
 
-/// What the marker said before this attempt took it.
+/// The marker's state before this attempt took it.
 pub(super) struct Marker {
-    /// Rows that the slice's data was counted from; `None`: it has no data of this definition.
+    /// Source rows behind the slice's data. `None`: it has no data of this definition.
     rows_read: Option<i64>,
 }
 
 impl Target {
-    /// Replaces a slice in one statement that reads the source, which is this same database.
+    /// Replaces a slice in one statement that reads the source, which is in the same database.
     ///
     /// # Errors
-    /// Fenced, shrunk, or trouble with the server; nothing was written then, except that a lost
-    /// reply to COMMIT leaves it open: a retry finds out.
+    /// The attempt was fenced, the slice shrank, or the server failed. Then nothing was written.
+    /// Only after a lost reply to COMMIT this is open, and the next attempt finds out.
     pub async fn replace_from_source(
         &self,
         lease: &Lease,
@@ -112,10 +112,10 @@ impl Target {
         finish(self, tx, lease, (rollup, slice), guard, &marker, replaced).await
     }
 
-    /// Replaces a slice by what its chunks left in the stage, and empties the stage.
+    /// Replaces a slice by the staged result of its chunks, and empties the stage.
     ///
     /// # Errors
-    /// As [`Target::replace_from_source`]; forgotten.
+    /// As [`Target::replace_from_source`], or the stage was emptied by a crash.
     pub async fn replace_from_stage(
         &self,
         lease: &Lease,
@@ -147,9 +147,9 @@ impl Target {
         self.replace(tx, rollup, shape, slice, &input).await
     }
 
-    /// Replaces the slice's rows by `input`. Where a group stands in the table more than once, deletes the
-    /// surplus and replaces again: the first counts are of a join that paired the group with each of
-    /// its rows.
+    /// Replaces the slice's rows by `input`. If a group is in the table more than once, deletes the
+    /// surplus and replaces again, as the first join paired the group with each of its rows and
+    /// counted too many.
     async fn replace(
         &self,
         tx: &mut Tx,
@@ -177,7 +177,8 @@ impl Target {
         })
     }
 
-    /// Runs the replacement; returns its counts, and how often the groups were found in the table or added.
+    /// Runs the replacement. Returns its counts, and the number of pairs of a group and a row,
+    /// found or added.
     async fn replace_once(
         &self,
         tx: &mut Tx,
@@ -220,7 +221,7 @@ impl Target {
         Ok(counts().map_err(|source| tx.error("reading the counts", source))?)
     }
 
-    /// Deletes all rows but one of each group of the slice; returns how many.
+    /// Deletes all rows but one of each group of the slice, and returns their number.
     async fn delete_doubled(
         &self,
         tx: &mut Tx,
@@ -247,7 +248,7 @@ pub(super) fn millis(watch: Stopwatch) -> u64 {
     u64::try_from(watch.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Takes the slice's marker for the lease's attempt, where this installation keeps the rollup.
+/// Takes the slice's marker for the lease's attempt, if this installation owns the rollup.
 pub(super) async fn fence(
     target: &Target,
     tx: &mut Tx,
@@ -272,7 +273,7 @@ pub(super) async fn fence(
         generation = generation_of(lease.definition()),
         is_kept = keeper.as_deref().unwrap_or("true"),
     );
-    // A second time where the registry's generation was an older one.
+    // Repeated once if the registry's generation was older.
     for _ in 0..2 {
         if let Some(row) = tx.rows("taking the marker", sql.clone()).await?.first() {
             let rows_read = row.try_get("rows_read");

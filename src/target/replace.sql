@@ -1,12 +1,12 @@
--- Makes the rows of one slice equal to the new result, and touches only what differs.
+-- Makes the rows of one slice equal to the new result, and changes only rows that differ.
 --
--- FULL JOIN, because PostgreSQL computes it by hashing or merging only: on a table without
--- statistics a nested loop over a million groups is never an option. The keys are compared as
--- one-element arrays, whose equality takes NULL for equal to NULL.
+-- FULL JOIN, because PostgreSQL computes it only by hashing or merging. Even on a table without
+-- statistics it never chooses a nested loop over a million groups. The keys are compared as
+-- one-element arrays, whose equality treats NULL as equal to NULL.
 --
--- A group that stands twice in the table is joined twice. `joined` is then greater than `groups`, and
--- doubled.sql deletes the surplus rows. All of our own names begin with `__`, as no column of a
--- rollup does.
+-- A group that occurs twice in the table is joined twice. Then `joined` is greater than `groups`,
+-- and doubled.sql deletes the surplus rows. Tallymark's own names begin with `__`, which is
+-- reserved: the columns of a rollup start differently.
 WITH __diff AS MATERIALIZED (
     SELECT __o.__tid, __n.*,
            __o.__tid IS NOT NULL AND __n.bucket IS NOT NULL AND ({differs}) AS __differs

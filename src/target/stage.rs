@@ -1,4 +1,5 @@
-//! Chunks of a slice that one statement cannot read: staged under the fence, merged at the end.
+//! Chunks of a slice that is too large for one statement. They are staged under the fence and
+//! merged at the end.
 
 use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt as _;
@@ -17,10 +18,10 @@ use crate::source::read::{self, Form, ROWS, TAG};
 use crate::source::shape::Shape;
 use crate::sql::{literal, timestamptz};
 
-/// COPY arrives in one message a row; they are passed on in pieces of about this many bytes.
+/// COPY delivers one message per row. They are passed on in pieces of about this size.
 const COPY_BYTES: usize = 64 * 1024;
 
-/// How far the chunks of a slice are.
+/// Progress over the chunks of a slice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
     /// Everything before this instant is staged.
@@ -29,19 +30,19 @@ pub struct Progress {
     pub rows_read: u64,
     /// Chunks staged so far.
     pub chunks: u32,
-    /// Milliseconds that the source worked for them.
+    /// Milliseconds of work on the source for them.
     pub source_ms: u64,
 }
 
 impl Progress {
-    /// Nothing is staged yet.
+    /// The state before anything is staged.
     #[must_use]
     pub const fn at_start(slice: Slice) -> Self {
         Self { cursor: slice.start(), rows_read: 0, chunks: 0, source_ms: 0 }
     }
 
-    /// What an earlier attempt staged, if this attempt may go on from it: the same definition, and
-    /// no change reported since.
+    /// The progress of an earlier attempt, if this attempt may continue it. The definition must be
+    /// the same, and no change may have been reported since.
     async fn read(
         tx: &mut Tx,
         lease: &Lease,
@@ -69,7 +70,7 @@ impl Progress {
         progress().map(Some).map_err(|source| tx.error("reading the progress", source))
     }
 
-    /// Writes the progress, which was `before` when its newest chunk began.
+    /// Writes the progress. `before` was its value when the newest chunk began.
     async fn write(
         self,
         tx: &mut Tx,
@@ -98,7 +99,7 @@ impl Progress {
         }
     }
 
-    /// Forgets progress and partials; says whether there was any progress.
+    /// Deletes progress and partials. Returns whether there was any progress.
     pub(super) async fn forget(
         tx: &mut Tx,
         rollup: &Rollup,
@@ -124,10 +125,10 @@ impl Progress {
 }
 
 impl Target {
-    /// Takes the marker and finds out where to go on; forgets what cannot be used.
+    /// Takes the marker and determines where to continue. Deletes unusable progress.
     ///
     /// # Errors
-    /// Fenced, or trouble with the server.
+    /// The attempt was fenced, or the server failed.
     pub async fn resume(
         &self,
         lease: &Lease,
@@ -145,10 +146,10 @@ impl Target {
         Ok(progress.unwrap_or(Progress::at_start(slice)))
     }
 
-    /// Stages the chunk from `progress.cursor` to `end`, and the progress with it.
+    /// Stages the chunk from `progress.cursor` to `end`, together with the new progress.
     ///
     /// # Errors
-    /// Fenced, forgotten, or trouble with one of the servers; nothing was staged then.
+    /// The attempt was fenced, the progress was lost, or a server failed. Then nothing was staged.
     pub async fn stage_chunk(
         &self,
         chunk: &Chunk<'_>,
@@ -179,8 +180,8 @@ impl Target {
                 (rows, millis(watch))
             }
             Some(reader) => {
-                // The marker is taken after the copy: no timeout of the server ends a COPY whose
-                // client is frozen, and the next attempt must not wait for it.
+                // Take the marker after the copy. A frozen client can keep a COPY open beyond every
+                // server timeout, and the next attempt must not wait for it.
                 let stage = Self::stage(rollup);
                 let watch = Stopwatch::start();
                 let rows = copy(reader, &mut tx, &stage, shape, &select, slice).await?;
@@ -201,7 +202,7 @@ impl Target {
         Ok(progress)
     }
 
-    /// Reads a whole slice from another database and replaces it, in one transaction here.
+    /// Reads a whole slice from another database and replaces it, in one transaction on the target.
     ///
     /// # Errors
     /// As [`Target::replace_from_source`].
@@ -218,7 +219,7 @@ impl Target {
         let mut tx = self.write(guard.timeout, &label).await?;
         let bounds = (slice.start(), slice.start(), slice.end());
         let select = read::select_napping(rollup, shape, Form::Whole, bounds, true, guard.nap);
-        // The connections and the slot were waited for before.
+        // Started here, to leave out the wait for the connections and the slot.
         let watch = Stopwatch::start();
         copy(reader, &mut tx, &Self::stage(rollup), shape, &select, slice).await?;
         let statement_ms = millis(watch);
@@ -231,22 +232,20 @@ impl Target {
     }
 }
 
-/// What a chunk is read for.
+/// The context for reading a chunk.
 #[derive(Clone, Copy, Debug)]
 pub struct Chunk<'a> {
-    /// The source, where it is another database than the target.
+    /// The source, if it is another database than the target.
     pub source: Option<&'a Db>,
     /// The right to write.
     pub lease: &'a Lease,
-    /// The definition.
     pub rollup: &'a Rollup,
     /// Its types.
     pub shape: &'a Shape,
-    /// The slice.
     pub slice: Slice,
 }
 
-/// Stages inside one database; returns the source rows counted.
+/// Stages inside one database. Returns the number of source rows counted.
 async fn insert(
     tx: &mut Tx,
     rollup: &Rollup,
@@ -268,8 +267,9 @@ async fn insert(
         .map_err(|source| tx.error("staging a chunk", source))
 }
 
-/// Moves what `select` yields on the source, and ends the transaction there, into the table `stage`,
-/// as COPY streams: memory stays flat whatever the number of groups. Returns the source rows counted.
+/// Moves the result of `select` from the source into the table `stage` as COPY streams, and ends
+/// the transaction on the source. Memory stays flat for any number of groups. Returns the number of
+/// source rows counted.
 pub(super) async fn copy(
     reader: Tx,
     target: &mut Tx,
@@ -278,7 +278,8 @@ pub(super) async fn copy(
     select: &str,
     slice: Slice,
 ) -> Result<u64, DbError> {
-    // Both servers end their statements; this is for one that is cut off while the other waits.
+    // Both servers end their own statements. This limit is for a server that is cut off while the
+    // other waits.
     let limit = reader.limit();
     let copied = Box::pin(copy_all(reader, target, stage, shape, select, slice));
     match tokio::time::timeout(limit, copied).await {
@@ -321,7 +322,7 @@ async fn copy_all(
             }
             Ok(None) => break,
             Err(error) => {
-                // The target must hear of it, or its connection waits for more.
+                // The target must be told, or its connection waits for more.
                 sink.abort("the source failed").await.map_err(staging)?;
                 return Err(reading(error));
             }
@@ -334,10 +335,10 @@ async fn copy_all(
     Ok(rows)
 }
 
-/// The source rows behind one row of the stage, as COPY writes it: no tab stands inside a value.
-/// None behind the row of one distinct value, whose group's own row counts them already.
+/// The source rows behind one row of the stage in COPY's text format, where values contain no tabs.
+/// A row of one distinct value counts none, as its group's own row counts them already.
 fn rows_behind(row: &[u8], shape: &Shape) -> u64 {
-    // Before them: slice_start, bucket, dimensions and fields.
+    // Before them come slice_start, bucket, dimensions and fields.
     let place = 2 + shape.dimensions.len() + shape.fields.len();
     let mut columns = row.trim_ascii_end().split(|byte| *byte == b'\t').skip(place);
     let mut next = || str::from_utf8(columns.next()?).ok()?.parse::<i64>().ok();

@@ -1,11 +1,11 @@
-//! The pieces of SQL that replace, verify and stage share.
+//! SQL fragments shared by replace, verify and stage.
 
 use crate::slice::Slice;
 use crate::source::read::{self, Form, ROWS, TAG, value_column};
 use crate::source::shape::Shape;
 use crate::sql::{ident, timestamptz};
 
-/// The columns of the rollup table that are written: bucket, dimensions, fields.
+/// The columns that are written to the rollup table: bucket, dimensions, fields.
 pub fn columns(shape: &Shape) -> Vec<String> {
     std::iter::once("bucket".to_owned())
         .chain(shape.dimensions.iter().map(|dimension| ident(&dimension.name)))
@@ -13,7 +13,7 @@ pub fn columns(shape: &Shape) -> Vec<String> {
         .collect()
 }
 
-/// The columns of the stage table, in the order that a staged [`read::select`] yields them.
+/// The columns of the stage table, in the order of a staged [`read::select`].
 pub fn stage_columns(shape: &Shape) -> Vec<String> {
     let values = (0..shape.distinct.len()).map(value_column);
     std::iter::once("slice_start".to_owned())
@@ -59,7 +59,7 @@ pub fn merged(stage: &str, shape: &Shape, slice: Slice, form: Form) -> String {
         .map(|field| format!("{} AS {}", read::merge(field, shape, form), ident(&field.name)));
     let rows = format!("{} AS {ROWS}", read::merge_rows(shape, form));
     let select: Vec<String> = keys.iter().cloned().chain(fields).chain([rows]).collect();
-    // Partials that lost checkpoints left behind are no part of a whole slice.
+    // Ignore partials left behind by lost checkpoints.
     let tag = if form == Form::Whole { format!(" AND {TAG} = -1") } else { String::new() };
     format!(
         "SELECT {} FROM {stage} WHERE slice_start = {}{tag} GROUP BY {}",

@@ -1,4 +1,5 @@
--- The columns of a table, with all that decides which values they hold and which of them are equal.
+-- The columns of a table, with all properties that decide which values they hold and which of them
+-- are equal.
 SELECT a.attname::text AS name,
        CASE WHEN t.typname IN ('bit', 'bpchar', '_bit', '_bpchar')
             THEN format_type(a.atttypid, a.atttypmod)

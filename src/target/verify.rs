@@ -1,4 +1,4 @@
-//! The comparison of a slice's rows with what they should be.
+//! Compares a slice's rows with the result computed from the source.
 
 use std::time::Duration;
 
@@ -19,44 +19,43 @@ use crate::source::shape::Shape;
 use crate::sql::{ident, timestamptz};
 use crate::text::cut_json;
 
-/// Where the comparison takes what comes from another database; gone at its end.
+/// The temporary table for rows from another database. It is gone at the end of the comparison.
 const TEMP_STAGE: &str = "pg_temp.verify_stage";
 
-/// What to compare.
+/// The subject of a comparison.
 #[derive(Clone, Copy, Debug)]
 pub struct Verification<'a> {
-    /// The definition.
     pub rollup: &'a Rollup,
     /// Its types.
     pub shape: &'a Shape,
-    /// The slice.
     pub slice: Slice,
-    /// Which of its buckets: from the start of one to that of another, or to the slice's end.
+    /// The buckets to compare: from the start of one to the start of another, or to the slice's
+    /// end.
     pub buckets: (DateTime<Utc>, DateTime<Utc>),
-    /// Every statement ends within this.
+    /// Time limit of each statement.
     pub timeout: Duration,
-    /// How many differing groups to return, at least one: they bring their number.
+    /// The maximum number of differing groups to return, at least one, as they carry the total.
     pub limit: usize,
-    /// Who says whether the source can be read now; `None`: it is not read.
+    /// Decides whether the source can be read now. `None`: the source is not read.
     pub governor: Option<&'a Governor>,
 }
 
-/// What a comparison found.
+/// The result of a comparison.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Comparison {
-    /// How many groups differ.
+    /// The number of groups that differ.
     pub differences: u64,
     /// The first of them.
     pub examples: Vec<Difference>,
-    /// How long the source worked: its statement alone, without the way to it.
+    /// How long the source worked, without the connection's time.
     pub work: Duration,
 }
 
 impl Target {
-    /// Compares these buckets with what `source` gives now. Writes nothing.
+    /// Compares these buckets with the result of reading `source` now. Writes nothing.
     ///
     /// # Errors
-    /// The source is busy; trouble with one of the servers.
+    /// The source is busy, or a server failed.
     pub async fn verify(
         &self,
         source: &Db,
@@ -153,7 +152,7 @@ impl Target {
             let columns: Vec<String> = columns
                 .map(|(name, place)| format!("__d.{side}_{place} AS {}", ident(name)))
                 .collect();
-            // Not json_build_object, which takes no more than 50 columns.
+            // json_build_object accepts at most 50 columns, so use row_to_json.
             format!("(SELECT row_to_json(__j) FROM (SELECT {}) __j)", columns.join(", "))
         };
         format!(
@@ -177,13 +176,13 @@ impl Target {
 /// One group in which the rollup differs from the source.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Difference {
-    /// `missing` from the rollup, `extra` in it, there once more (`doubled`), or `differs`.
+    /// `missing` from the rollup, `extra` in it, an additional copy (`doubled`), or `differs`.
     pub difference: String,
     /// The group: bucket and dimensions.
     pub key: serde_json::Value,
-    /// The measures as the source gives them; null for `extra`.
+    /// The measures according to the source. Null for `extra`.
     pub expected: Option<serde_json::Value>,
-    /// The measures in the rollup table; null for `missing`.
+    /// The measures in the rollup table. Null for `missing`.
     pub actual: Option<serde_json::Value>,
 }
 
