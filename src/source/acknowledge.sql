@@ -1,4 +1,5 @@
--- Deletes those of some marks that every consumer has acknowledged, and what is known of them.
+-- Deletes those of some marks that every consumer has acknowledged, together with their
+-- acknowledgements.
 WITH gone AS (
     DELETE FROM tallymark.mark m
     WHERE m.capture = {capture} AND ({marks}) AND NOT EXISTS (

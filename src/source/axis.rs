@@ -1,4 +1,4 @@
-//! The time axis of a source table: how its time column is compared with an instant, and cut into
+//! The time axis of a source table: how its time column is compared with an instant and cut into
 //! buckets, so that an index on the bare column can be used.
 
 use chrono::{DateTime, NaiveDateTime, Offset as _, TimeDelta, TimeZone as _, Utc};
@@ -8,8 +8,8 @@ use crate::rollup::{EpochUnit, Rollup, TimeColumn};
 use crate::slice::{Width, boundaries};
 use crate::sql::{ident, literal, timestamptz};
 
-/// Clocks change by at most a day (Pacific/Apia 2011), so an offset that is the same this far
-/// before and after an instant did not change near it.
+/// Clocks change by at most a day (Pacific/Apia 2011). So an offset that is the same this far
+/// before and after an instant is constant near it.
 const NEAR_TRANSITION: TimeDelta = TimeDelta::hours(26);
 
 /// The types that a time column can have.
@@ -26,10 +26,10 @@ pub enum TimeType {
 }
 
 impl TimeType {
-    /// Reads PostgreSQL's name of a type; the error is that name.
+    /// Parses PostgreSQL's name of a type. The error is that name.
     ///
     /// # Errors
-    /// No time can be read from this type.
+    /// Values of this type hold no time.
     pub fn parse(sql_type: &str) -> Result<Self, String> {
         match sql_type {
             "timestamp with time zone" => Ok(Self::Timestamptz),
@@ -41,7 +41,7 @@ impl TimeType {
     }
 }
 
-/// How one rollup's time column is read.
+/// How to read one rollup's time column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reading {
     /// The column is the instant.
@@ -64,8 +64,8 @@ pub struct Axis {
 }
 
 impl Reading {
-    /// How `column`, of the type `time`, is read; `key` is the setting that names it, and
-    /// `day_zone` the zone of a date without one.
+    /// The reading of `column`, which has the type `time`. `key` is the setting that names it, and
+    /// `day_zone` the default zone of a date.
     fn of(
         key: &str,
         column: &TimeColumn,
@@ -108,7 +108,7 @@ impl Axis {
     /// The axis of `rollup`, whose time column has the type `time`.
     ///
     /// # Errors
-    /// The type does not fit the definition; the text says what would.
+    /// The type contradicts the definition. The text says which types would be right.
     pub fn new(rollup: &Rollup, time: Result<TimeType, String>) -> Result<Self, String> {
         let column = &rollup.time.column;
         let zone = rollup.calendar.zone();
@@ -122,10 +122,10 @@ impl Axis {
         Ok(Self { column: column.clone(), reading, bucket: rollup.bucket, zone })
     }
 
-    /// The axis of the column that holds when a row was written last.
+    /// The axis of the column that holds the time of a row's last change.
     ///
     /// # Errors
-    /// The type does not fit; the text says what would.
+    /// The type is wrong. The text says which types would be right.
     pub fn of_changes(
         rollup: &Rollup,
         column: &TimeColumn,
@@ -143,13 +143,12 @@ impl Axis {
         Ok(Self { column: column.column.clone(), reading, bucket: rollup.bucket, zone })
     }
 
-    /// The column's name.
     #[must_use]
     pub fn column(&self) -> &str {
         &self.column
     }
 
-    /// How the column is read, in one word or two: part of what a capture trigger is made for.
+    /// The reading in one or two words. A capture trigger is made for it.
     #[must_use]
     pub fn reading(&self) -> String {
         match self.reading {
@@ -160,7 +159,8 @@ impl Axis {
         }
     }
 
-    /// The zone in which the server reads the column's local times; `None`: it has instants, or UTC.
+    /// The zone in which the server reads the column's local times. `None`: the column holds
+    /// instants, or UTC.
     #[must_use]
     pub fn local_zone(&self) -> Option<Tz> {
         match self.reading {
@@ -169,10 +169,10 @@ impl Axis {
         }
     }
 
-    /// The condition that the time of one of `rows` (`NEW`, `OLD`) is over, to its last instant,
-    /// before `cutoff`, an SQL expression of an instant. Never true for NULL, and never an error,
-    /// whatever the column holds: it stands in a trigger of the application's table. PostgreSQL
-    /// reads it anew for each statement, so it is as short as can be.
+    /// The condition that the time of one of `rows` (`NEW`, `OLD`) is entirely before `cutoff`, an
+    /// SQL expression of an instant. It is never true for NULL, and never fails for any value, as
+    /// it is part of a trigger on the application's table. PostgreSQL parses it for each statement,
+    /// so it is as short as possible.
     #[must_use]
     pub fn is_before(&self, rows: &[&str], cutoff: &str) -> String {
         let value = |row: &&str| {
@@ -197,8 +197,8 @@ impl Axis {
         }
     }
 
-    /// The hours since 1970 that hold the time of a row: expressions of the first and the last.
-    /// Whatever the column holds, they are no error; for NULL they mean nothing.
+    /// The hours since 1970 that contain the time of a row, as expressions of the first and the
+    /// last. They never fail for any value. For NULL their result is meaningless.
     #[must_use]
     pub fn hours(&self) -> (String, String) {
         let column = ident(&self.column);
@@ -206,8 +206,9 @@ impl Axis {
         (hour(self.first_instant(&column)), hour(self.last_instant(&column)))
     }
 
-    /// The hours since 1970 that a partition may hold whose constraint is the expression `bounds`, as a
-    /// JSON array of the first and the last; NULL if this column is not what it is cut by.
+    /// The hours since 1970 that a partition may hold, given the expression `bounds` of its
+    /// constraint. The result is a JSON array of the first and the last hour, or NULL if the table
+    /// is partitioned by another column.
     #[must_use]
     pub fn hours_within(&self, bounds: &str) -> String {
         let column = ident(&self.column);
@@ -240,9 +241,9 @@ impl Axis {
         )
     }
 
-    /// The seconds since 1970 of the time of `row` (`NEW`, `OLD`): expressions of the first and, for
-    /// a day, the last. They are fast, and safe where the session's `search_path` is anybody's:
-    /// every name in them has its schema. Whatever the column holds, they are no error.
+    /// The seconds since 1970 of the time of `row` (`NEW`, `OLD`), as expressions of the first and,
+    /// for a day, the last. They are fast, and safe under any `search_path` of the session, because
+    /// every name in them has its schema. They never fail for any value.
     #[must_use]
     pub fn seconds(&self, row: &str) -> (String, Option<String>) {
         let column = format!("{row}.{}", ident(&self.column));
@@ -261,8 +262,8 @@ impl Axis {
         }
     }
 
-    /// The instant of `column`, or the first instant of its day, kept within the years that can be
-    /// moved between zones.
+    /// The instant of `column`, or the first instant of its day, limited to the years that can be
+    /// converted between zones.
     fn first_instant(&self, column: &str) -> String {
         let within = |low: &str, high: &str| format!("greatest(least({column}, {high}), {low})");
         match self.reading {
@@ -285,7 +286,7 @@ impl Axis {
         }
     }
 
-    /// The last instant, by the microsecond, of a day; of anything else the instant itself.
+    /// The last instant of a day, to the microsecond. For other types it is the instant itself.
     fn last_instant(&self, column: &str) -> String {
         match self.reading {
             Reading::Day(zone) => {
@@ -303,7 +304,7 @@ impl Axis {
         }
     }
 
-    /// The condition that a row's time lies in `[start, end)`.
+    /// The condition that a row's time is in `[start, end)`.
     #[must_use]
     pub fn between(&self, start: DateTime<Utc>, end: DateTime<Utc>) -> String {
         let column = ident(&self.column);
@@ -316,8 +317,8 @@ impl Axis {
         format!("{column} >= {low} AND {column} < {high}")
     }
 
-    /// How PostgreSQL shows the bounds of [`Axis::between`] in a plan, as far as they are the same for
-    /// every type that the column may have; in UTC, in the ISO style.
+    /// The text of the bounds of [`Axis::between`] in a plan, as far as it is the same for every
+    /// type of the column. It is in UTC and ISO style.
     #[must_use]
     pub fn bounds_shown(&self, start: DateTime<Utc>, end: DateTime<Utc>) -> [String; 2] {
         const SHOWN: &str = "%Y-%m-%d %H:%M:%S";
@@ -335,8 +336,8 @@ impl Axis {
     }
 
     /// Local time runs twice through an hour when clocks go back. PostgreSQL reads each local time
-    /// as one instant; that reading decides, and the bounds on the bare column only have to be
-    /// wide enough to let an index find the rows.
+    /// as one instant, and that reading decides. The bounds on the bare column only have to be wide
+    /// enough for an index to find the rows.
     fn between_local(&self, zone: Tz, start: DateTime<Utc>, end: DateTime<Utc>) -> String {
         let column = ident(&self.column);
         let (low, low_slack) = local(zone, start);
@@ -354,10 +355,10 @@ impl Axis {
         format!("{bounds} AND {instant} >= {start} AND {instant} < {end}")
     }
 
-    /// The expression of the bucket that a row of the chunk `[start, end)` belongs to: the
-    /// bucket's start, as a `timestamptz`. A constant where there is only one; otherwise looked up
-    /// by binary search among the calendar's own boundaries from `slice_start` on, so that
-    /// PostgreSQL and the calendar cannot disagree.
+    /// The expression of the bucket of a row in the chunk `[start, end)`: the bucket's start, as a
+    /// `timestamptz`. It is a constant if there is only one bucket. Otherwise it is found by binary
+    /// search among the calendar's own boundaries from `slice_start` on, so that PostgreSQL and the
+    /// calendar always agree.
     #[must_use]
     pub fn bucket(
         &self,
@@ -366,7 +367,7 @@ impl Axis {
         end: DateTime<Utc>,
     ) -> String {
         let starts = boundaries(self.bucket, self.zone, slice_start, end);
-        // The first bucket is the one that `start` lies in; it may begin before `start`.
+        // The first bucket contains `start` and may begin before it.
         let first = starts.partition_point(|bucket| *bucket <= start).saturating_sub(1);
         let starts = &starts[first..];
         if let [only] = starts {
@@ -397,14 +398,14 @@ impl Axis {
         format!("(ARRAY[{instants}]::timestamptz[])[{place}]")
     }
 
-    /// An expression over all rows: seconds since 1970 before which no row lies; NULL without a
-    /// row. One look into an index on the bare column answers it.
+    /// An expression over all rows: a number of seconds since 1970 that is at most the earliest
+    /// time, or NULL for an empty table. One look into an index on the bare column answers it.
     #[must_use]
     pub fn earliest(&self) -> String {
         let first = format!("min({})", ident(&self.column));
         match self.reading {
             Reading::Instant => format!("floor(extract(epoch FROM {first}))::float8"),
-            // Near a change of clocks the least local time need not be the earliest instant.
+            // Near a change of clocks the least local time may differ from the earliest instant.
             Reading::Local(zone) => format!(
                 "floor(extract(epoch FROM {first} AT TIME ZONE {}))::float8 - {}",
                 literal(zone.name()),
@@ -420,8 +421,8 @@ impl Axis {
         }
     }
 
-    /// The latest instant in `(start, wanted]` at which the axis can be cut, or `None` if that is
-    /// not after `start`. Whole seconds; days for a date.
+    /// The latest instant in `(start, wanted]` at which the axis can be cut, or `None`. Cuts are at
+    /// whole seconds, for a date at whole days.
     #[must_use]
     pub fn cut(&self, start: DateTime<Utc>, wanted: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let cut = match self.reading {
@@ -435,7 +436,7 @@ impl Axis {
     }
 }
 
-/// Local time at `instant`, and how much a change of clocks nearby may move it.
+/// Local time at `instant`, and the most that a change of clocks nearby may shift it.
 fn local(zone: Tz, instant: DateTime<Utc>) -> (NaiveDateTime, TimeDelta) {
     let offset = |at: DateTime<Utc>| {
         i64::from(zone.offset_from_utc_datetime(&at.naive_utc()).fix().local_minus_utc())

@@ -1,4 +1,4 @@
-//! Where the source's rows begin: one look into the index of the time column.
+//! Finds where the source's rows begin, with one look into the index of the time column.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ use crate::faults::{Guard, is_removed};
 use crate::rollup::{Late, Rollup};
 use crate::sql::table;
 
-/// The planner's cost above which nothing is asked: an index costs about 1, and a table of 10,000
-/// pages that has none about this.
+/// The query is skipped above this planner cost. An index look costs about 1, and scanning a table
+/// of 10,000 pages about this.
 const COST_MAX: f64 = 10_000.0;
 
-/// Transactions that were writing are waited for this long. Short: whoever does not learn where the
-/// source begins computes a few empty slices, or asks again at the next tick.
+/// How long to wait for open writers. The wait is short, because a worker that misses the beginning
+/// only computes a few empty slices, or asks again at the next tick.
 const WAIT: Duration = Duration::from_millis(250);
 
 const DOING: &str = "looking for the first row";
@@ -32,9 +32,9 @@ pub struct SourceBegin {
     pub probed_at: DateTime<Utc>,
 }
 
-/// Asks where the rows of `rollup`'s source begin, whatever its `where` says, and up to when nothing can
-/// appear before them any more. `None`: it cannot be said now, because a transaction is open that may
-/// still add earlier rows, or because without an index it would take a scan.
+/// Finds where the rows of `rollup`'s source begin, ignoring its `where`, and until when that is
+/// certain. `None`: it is unknown, because an open transaction may still add earlier rows, or
+/// because the table lacks an index and a scan would be needed.
 ///
 /// # Errors
 /// The source refuses or cannot be reached.
@@ -47,10 +47,12 @@ pub async fn ask(
     if cost(tx, &first).await? > COST_MAX {
         return Ok(None);
     }
-    // What is taken for empty has to be settled as what is read. Rows of a slice whose grace is over are
-    // there once all have ended that were writing then. The time is taken first.
+    // A range may count as empty only under the rule by which a range is read. Read the clock
+    // first, then wait for open writers: every row of a slice whose grace had passed by then is now
+    // visible.
     let (mut probed_at, is_replica) = settle::now(tx).await?;
-    // Nobody will tell of what an idle transaction still stamps with its own begin, or later.
+    // A transaction that is open but has not written can still insert rows stamped with its start
+    // time, and nothing would report them. Trust nothing after the oldest start.
     if rollup.late == Late::Clock && !is_removed(Guard::Oldest) {
         let since = settle::oldest(tx).await?;
         probed_at = since.map_or(probed_at, |since| since.min(probed_at));
@@ -64,14 +66,14 @@ pub async fn ask(
     Ok(Some(SourceBegin { first_row, probed_at }))
 }
 
-/// What is out of range is as early as can be: nothing is empty before it.
+/// A value out of range becomes the earliest instant, so that no slice counts as empty before it.
 fn instant(seconds: f64) -> DateTime<Utc> {
     #[expect(clippy::cast_possible_truncation, reason = "saturates, and is out of range then")]
     let seconds = seconds as i64;
     DateTime::from_timestamp(seconds, 0).unwrap_or(DateTime::UNIX_EPOCH)
 }
 
-/// What the planner thinks of a statement; it reads no row.
+/// The planner's cost of a statement, which is only explained.
 async fn cost(tx: &mut Tx, sql: &str) -> Result<f64, DbError> {
     let row = tx.row(DOING, format!("EXPLAIN (FORMAT JSON) {sql}")).await?;
     let text: String = row.try_get_unchecked(0).map_err(|source| tx.error(DOING, source))?;

@@ -1,7 +1,7 @@
--- The oldest transaction of this database whose ID is below the horizon. Those of other databases
--- write no row that is counted. Any role sees who has which ID; since when, only with
--- pg_read_all_stats. The views show the low 32 bits of an ID, and no two that are under way lie half
--- of those or more apart.
+-- The oldest transaction of this database whose ID is below the horizon. Transactions of other
+-- databases write no counted row. Every role sees which process has which ID, but its start only
+-- with pg_read_all_stats. The views show the low 32 bits of an ID. The IDs of open transactions
+-- differ by less than half of those.
 SELECT since, who FROM (
     SELECT xact_start AS since,
            format('the transaction of pid %s (%s, role %s; SELECT * FROM pg_stat_activity WHERE pid = %s)',

@@ -1,10 +1,10 @@
-//! Capture: a trigger on the source table marks the hours of late changes.
+//! Capture: triggers on the source table mark the hours of late changes.
 //!
-//! A row counts as late when its time is already older than the grace at the moment at which it is
-//! written. A row that is not marked was written before its slice's end and grace were over, by a
-//! transaction that had an ID then; [`super::settle`] waits for those. So every change is either
-//! seen when its slice is read, or marked. Marks are rows of a table without any rule between them:
-//! no writer waits for another because of us.
+//! A row is late when its time is older than the grace at the moment of writing. An unmarked row
+//! was written before its slice's end and grace were over, by a transaction that had an ID then,
+//! and [`super::settle`] waits for those. So every change is either visible when its slice is read,
+//! or marked. The table of marks has no unique constraint, so a writer never waits for another
+//! because of capture.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,14 +21,14 @@ use crate::db::{DbError, Tx};
 use crate::rollup::{Rollup, TableName};
 use crate::sql::{ident, literal, table};
 
-/// What a table's triggers are made for; kept as the comment of their function.
+/// The purpose of a table's triggers, stored as the comment of their function.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Purpose {
     /// Raised when the function itself changes.
     version: u32,
-    /// A row is late when it is older than this when written, in milliseconds.
+    /// A row counts as late from this age on, in milliseconds, at the time of writing.
     grace_ms: u64,
-    /// The time columns, and how each is read.
+    /// The time columns, and the reading of each.
     axes: BTreeMap<String, String>,
 }
 
@@ -44,16 +44,16 @@ pub struct Capture {
     grace: Duration,
 }
 
-/// How a table stands to its capture.
+/// The state of a table's capture.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
-    /// The name under which its marks are kept; `None`: there cannot be any.
+    /// The name under which its marks are stored. `None`: it cannot have any.
     pub key: Option<String>,
-    /// What keeps the capture from being whole, with the remedy; `None`: nothing.
+    /// The problem that makes the capture incomplete, with the remedy.
     pub problem: Option<String>,
     /// Whether it has partitions.
     pub is_partitioned: bool,
-    /// The axes of all who count it, as [`axis_key`] names them.
+    /// The axes of all rollups that count it, as [`axis_key`] names them.
     axes: Vec<String>,
 }
 
@@ -71,19 +71,19 @@ struct Relation {
     name: String,
     kind: String,
     is_partition: bool,
-    /// Our triggers on it, and how each is enabled.
+    /// Tallymark's triggers on it, and how each is enabled.
     triggers: BTreeMap<String, String>,
     function: Option<String>,
     description: Option<String>,
     has_marks: bool,
-    /// Whether there are the tables of those who take marks, and of partitions.
+    /// Whether the tables of consumers and of partitions exist.
     has_consumers: bool,
-    /// Whether the function that its triggers call finds the one that marks.
+    /// Whether the triggers' function finds the function that marks.
     has_mark_function: bool,
 }
 
 impl Capture {
-    /// The capture of `table` for these rollups that count it, of which there is one at least.
+    /// The capture of `table` for the rollups that count it, which are at least one.
     #[must_use]
     pub fn new(table: &TableName, rollups: &[(&Rollup, &Shape)]) -> Self {
         let mut axes: Vec<Axis> = Vec::new();
@@ -105,7 +105,7 @@ impl Capture {
         }
     }
 
-    /// How the table stands.
+    /// The state of the table's capture.
     ///
     /// # Errors
     /// The server refuses or cannot be reached.
@@ -124,7 +124,7 @@ impl Capture {
         Standing { problem: self.problem(relations), key, is_partitioned, axes }
     }
 
-    /// Marks what came and went with partitions since the last look.
+    /// Marks the hours of partitions that were attached or detached since the last call.
     ///
     /// # Errors
     /// The server refuses or cannot be reached.
@@ -204,11 +204,12 @@ impl Capture {
         Some(format!("late changes are not captured: {found}; {REMEDY}"))
     }
 
-    /// The statements that make the capture whole, in order; none if it is. `reader` is the role
-    /// that reads the source and takes the marks.
+    /// The statements that complete the capture, in order. An empty list means that it is complete.
+    /// `reader` is the role that reads the source and takes the marks.
     ///
     /// # Errors
-    /// The server refuses or cannot be reached; the text of what cannot be captured.
+    /// The server refuses or cannot be reached. The text names the relation that cannot be
+    /// captured.
     pub async fn install(
         &self,
         tx: &mut Tx,
@@ -216,7 +217,7 @@ impl Capture {
     ) -> Result<Result<Vec<String>, String>, DbError> {
         let relations = relations(tx, &self.table).await?;
         if self.problem(&relations).is_none() {
-            // Another installation's role may lack what it needs all the same.
+            // The role of another installation may still lack the rights that it needs.
             let is_granted = is_granted(tx, reader).await?;
             return Ok(Ok(if is_granted { Vec::new() } else { grants(reader) }));
         }
@@ -252,18 +253,19 @@ impl Capture {
         }
         let root = &relations[0];
         if root.kind == "p" && (root.function.is_none() || !root.has_consumers) {
-            // From here on each change of them is looked for; what is there now is what is read.
+            // From here on every change of the partitions is noticed. Their present rows will be
+            // read with the slices.
             sql.push(self.partitions(&name, &[]));
         }
         sql.extend(grants(reader));
         Ok(Ok(sql))
     }
 
-    /// The statements that take the capture away, with the marks that nobody will read; none if
-    /// there is none. `own` are the consumers that need it no longer.
+    /// The statements that remove the capture, with its unread marks. An empty list means that
+    /// there is none. `own` are the consumers that no longer need it.
     ///
     /// # Errors
-    /// The server refuses or cannot be reached; the text says whose it is too.
+    /// The server refuses or cannot be reached. The text names its other consumers.
     pub async fn remove(
         &self,
         tx: &mut Tx,
@@ -310,7 +312,7 @@ impl Capture {
     }
 }
 
-/// How the table of one rollup stands, as far as this rollup needs it.
+/// The state of the table of one rollup, as far as this rollup needs it.
 ///
 /// # Errors
 /// The server refuses or cannot be reached.
@@ -318,7 +320,7 @@ pub async fn standing(tx: &mut Tx, rollup: &Rollup, shape: &Shape) -> Result<Sta
     Capture::new(&rollup.from, &[(rollup, shape)]).standing(tx).await
 }
 
-/// How marks name an axis: a column may be read in several zones.
+/// The name of an axis in marks, as a column may be read in several zones.
 #[must_use]
 pub fn axis_key(axis: &Axis) -> String {
     match axis.reading().as_str() {
@@ -332,8 +334,8 @@ fn is_same(one: &Axis, other: &Axis) -> bool {
 }
 
 impl Purpose {
-    /// Whether triggers made for this do what `wanted` needs: all of its columns, and no row taken
-    /// for fresh that is late to it.
+    /// Whether triggers made for this purpose also serve `wanted`: they read all of its columns,
+    /// and mark every row that is late for it.
     fn serves(&self, wanted: &Self) -> bool {
         self.version == wanted.version
             && self.grace_ms <= wanted.grace_ms
@@ -346,8 +348,8 @@ impl Relation {
         matches!(self.kind.as_str(), "r" | "p")
     }
 
-    /// The triggers that must be on it. PostgreSQL gives a new partition those for rows; that it was
-    /// emptied shows in its file ([`Capture::mark_partitions`]).
+    /// The triggers that it must have. PostgreSQL gives a new partition its parent's row triggers.
+    /// A TRUNCATE of it shows in its file ([`Capture::mark_partitions`]).
     fn wanted(&self) -> impl Iterator<Item = &'static str> {
         let is_partition = self.is_partition;
         let wanted = TRIGGERS.into_iter().filter(move |(_, fires)| match fires {
@@ -357,7 +359,7 @@ impl Relation {
         wanted.map(|(name, _)| name)
     }
 
-    /// The triggers that are made on it: a partition has those for rows from its parent.
+    /// The triggers to create on it. A partition inherits the row triggers from its parent.
     fn own(&self) -> impl Iterator<Item = (&'static str, Fires)> {
         let inherits = self.is_partition;
         TRIGGERS.into_iter().filter(move |(_, fires)| match fires {
@@ -367,7 +369,7 @@ impl Relation {
     }
 }
 
-/// What the role that reads the source needs to take marks.
+/// The rights that the role needs for reading the source and taking marks.
 fn grants(reader: &str) -> Vec<String> {
     let reader = ident(reader);
     vec![
@@ -379,7 +381,7 @@ fn grants(reader: &str) -> Vec<String> {
     ]
 }
 
-/// Whether the role has that.
+/// Whether the role has these rights.
 async fn is_granted(tx: &mut Tx, reader: &str) -> Result<bool, DbError> {
     const DOING: &str = "looking at privileges";
     let role = literal(reader);
@@ -392,16 +394,16 @@ async fn is_granted(tx: &mut Tx, reader: &str) -> Result<bool, DbError> {
     tx.row(DOING, sql).await?.try_get(0).map_err(|source| tx.error(DOING, source))
 }
 
-/// The name of a new capture's function: the table's name may change later.
+/// The function name of a new capture. It is a hash, as the table's name may change later.
 fn function_name(relation: &str) -> String {
     let hash = Sha256::digest(relation.as_bytes());
     let hex: String = hash[..6].iter().map(|byte| format!("{byte:02x}")).collect();
     format!("capture_{hex}")
 }
 
-/// The schema and the table of marks. The functions run as the role that installs them, and whoever
-/// owns the schema can put other things in the place of what they call: so a schema of anybody
-/// else's, but the role that reads, is refused.
+/// The schema and the table of marks. The functions run as the role that installs them, and the
+/// owner of the schema could replace the objects that they call. So the schema must belong to the
+/// installing role or to the reading role.
 async fn shared(
     tx: &mut Tx,
     reader: &str,
@@ -426,7 +428,7 @@ async fn shared(
         }
     }
     if has_marks {
-        // An older version's table lacks it.
+        // The table of an older version lacks it.
         sql.push("ALTER TABLE tallymark.mark ADD COLUMN IF NOT EXISTS xact xid8".to_owned());
     } else {
         sql.push(include_str!("mark.sql").trim().to_owned());
@@ -442,7 +444,8 @@ async fn shared(
     Ok(Ok(sql))
 }
 
-/// The table, first, with its partitions or children; none if there is no such table.
+/// The table itself, followed by its partitions or children. An empty list means that the table
+/// does not exist.
 async fn relations(tx: &mut Tx, name: &TableName) -> Result<Vec<Relation>, DbError> {
     let doing = format!("looking at the triggers of {}", table(name));
     let sql = format!(include_str!("capture_state.sql"), relation = literal(&table(name)));

@@ -1,17 +1,19 @@
 CREATE OR REPLACE FUNCTION tallymark.{name}() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER AS {quote}
--- Marks the hours of a late change for Tallymark, each once a transaction. The triggers' WHEN conditions
--- decide which change is late. The setting `tallymark.{name}` lists what the transaction has marked:
--- the seconds of the unit, then each unit with the place of its mark (`3600;0:490896=(0,7);`), the newest
--- first. Every session can write that setting, so the list only says where to look: an hour counts as
--- marked where the row at that place is a mark of this very transaction that covers it.
+-- Marks the hours of a late change for Tallymark, each once per transaction. The triggers' WHEN
+-- conditions decide which change is late. The setting `tallymark.{name}` lists the units that the
+-- transaction has marked: the seconds of the unit, then each unit with the place of its mark
+-- (`3600;0:490896=(0,7);`), the newest first. Every session can write that setting, so the list
+-- only says where to look. An hour counts as marked only if the row at that place is a mark of this
+-- same transaction and covers it.
 --
--- Reading one's own row by its place takes no lock that a SERIALIZABLE transaction could fail on.
+-- Reading a row of the same transaction by its place takes no lock that a SERIALIZABLE transaction
+-- could fail on.
 --
--- This runs for each row of a late bulk load, and setting a search_path would take longer than all of
--- it. So every type, function and operator has its schema here, and each function is one that is
--- written in C and takes one kind of argument: those written in SQL look up names of their own in
--- the session's path. {name}_mark does what writes.
+-- This runs for each row of a late bulk load, and setting a search_path would take longer than all
+-- of it. So every type, function and operator has its schema here, and each function is written in
+-- C with one kind of argument. Functions written in SQL would look up names in the session's path.
+-- {name}_mark does the writing.
 DECLARE
     seen pg_catalog.text := pg_catalog.current_setting('tallymark.{name}', true);
     key pg_catalog.text;

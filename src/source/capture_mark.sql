@@ -2,10 +2,11 @@ CREATE OR REPLACE FUNCTION tallymark.{name}_mark(
     relation oid, axis text, key text, first_second double precision, last_second double precision
 ) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS {quote}
--- Adds a mark, and returns the list of what this transaction has marked; NULL: there is nothing more to
--- mark. Without a key: the transaction's first late row, of this relation; without a relation either: a
--- TRUNCATE. Past {hours_max} bytes of hours the unit is a day, past {days_max} bytes of days it is 32 days.
--- Writers never wait for each other: marks are only ever added.
+-- Adds a mark, and returns the list of this transaction's marks, or NULL if there is nothing more
+-- to mark. A call without a key is for the transaction's first late row, of this relation. A call
+-- without a relation is for a TRUNCATE. Past {hours_max} bytes of hours the unit is a day, past
+-- {days_max} bytes of days it is 32 days. Marks are only ever added, so that writers never wait for
+-- each other.
 DECLARE
     seen text := coalesce(current_setting('tallymark.{name}', true), '');
     unit bigint := CASE WHEN starts_with(seen, '3600;') THEN 3600 WHEN starts_with(seen, '86400;') THEN 86400
@@ -15,8 +16,8 @@ DECLARE
     place tid;
 BEGIN
     IF key IS NULL THEN
-        -- A renamed column must not break the application's writes, and a missing table of marks
-        -- neither; `tallymark check` tells of both.
+        -- A renamed column or a missing table of marks must not break the application's writes.
+        -- `tallymark check` reports both.
         IF to_regclass('tallymark.mark') IS NULL THEN
             RETURN NULL;
         END IF;
@@ -26,7 +27,7 @@ BEGIN
         ) THEN
             seen := '3600;';
         ELSE
-            -- `*(0,7)`: all of time is marked, there.
+            -- `*(0,7)`: all of time is marked, at that place.
             IF relation IS NOT NULL AND translate(seen, '0123456789', '') = '*(,)' THEN
                 PERFORM FROM tallymark.mark m
                 WHERE m.ctid = substr(seen, 2)::tid AND m.xact = pg_current_xact_id()
@@ -46,7 +47,7 @@ BEGIN
     ELSE
         first := floor(first_second / unit)::bigint * (unit / 3600);
         last := (floor(last_second / unit)::bigint + 1) * (unit / 3600) - 1;
-        -- The hours at both ends stand for all of time beyond them.
+        -- The hours at both ends include all of time beyond them.
         IF first <= {low} / 3600 THEN
             first := -1000000000;
         END IF;

@@ -1,5 +1,5 @@
--- The schema tallymark, and who may put things into it beside superusers, the role that asks and the
--- role that reads; none of these: NULL.
+-- The schema tallymark, and a role besides superusers, the current role and the reading role that
+-- may create objects in it. NULL: there is none.
 SELECT (SELECT CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE pg_get_userbyid(a.grantee)::text END
         FROM aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) a
         LEFT JOIN pg_roles r ON r.oid = a.grantee

@@ -1,4 +1,4 @@
--- A table with its partitions or children, and how each stands to the capture of late changes.
+-- A table with its partitions or children, and the state of each one's capture.
 WITH RECURSIVE tree AS (
     SELECT to_regclass({relation})::oid AS oid
     UNION

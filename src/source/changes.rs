@@ -1,4 +1,4 @@
-//! Change times: which hours hold rows that were written since the last look.
+//! Change times: finds the hours of rows that were written since the last search.
 
 use std::time::Duration;
 
@@ -14,8 +14,8 @@ use crate::faults::Guard;
 use crate::rollup::Rollup;
 use crate::sql::table;
 
-/// The instant before which no change time can appear unseen any more, by the database's clock and
-/// in whole milliseconds; `None`: a transaction is under way of which that cannot be told.
+/// Every change stamped before this instant is visible, by the database's clock and in whole
+/// milliseconds. `None`: an open transaction makes that impossible to say.
 ///
 /// # Errors
 /// The server refuses or cannot be reached.
@@ -35,7 +35,7 @@ pub async fn seen_until(
         return Ok(passed.then(|| until.trunc_subsecs(3)));
     }
     let since = oldest(tx).await?;
-    // After that: who is prepared meanwhile is in the one or in the other.
+    // Checked last. A transaction that is prepared meanwhile shows in one check or the other.
     if has_prepared(tx).await? {
         return Ok(None);
     }
@@ -43,7 +43,7 @@ pub async fn seen_until(
     Ok(Some(until.trunc_subsecs(3)))
 }
 
-/// Whether transactions of this database are prepared, which do not tell when they began.
+/// Whether this database has prepared transactions, whose start is unknown.
 async fn has_prepared(tx: &mut Tx) -> Result<bool, DbError> {
     const SQL: &str =
         "SELECT EXISTS (SELECT FROM pg_prepared_xacts WHERE database = current_database())";
@@ -52,8 +52,8 @@ async fn has_prepared(tx: &mut Tx) -> Result<bool, DbError> {
     row.try_get(0).map_err(|source| tx.error(DOING, source))
 }
 
-/// The hours of the rows whose change time lies in `[from, to)`. Reads the index of that column, and
-/// the rows that it finds.
+/// The hours of the rows whose change time is in `[from, to)`. It reads the index of that column
+/// and the rows found.
 ///
 /// # Errors
 /// The server refuses or cannot be reached.

@@ -1,7 +1,8 @@
--- The columns of one table or view. `sql_type` leaves out modifiers (a widened varchar must not
--- break the rollup), except for bit and character, whose bare names mean one bit, one character.
+-- The columns of one table or view. `sql_type` leaves out modifiers, as a widened varchar must not
+-- break the rollup. Exceptions are bit and character, whose bare names mean one bit or one
+-- character.
 WITH RECURSIVE base AS (
-    -- A domain's base may be a domain itself; only the last one has a modifier.
+    -- A domain's base may itself be a domain. Only the last one has a modifier.
     SELECT attnum, atttypid AS typid, atttypmod AS typmod FROM pg_attribute
     WHERE attrelid = to_regclass({relation}) AND attnum > 0 AND NOT attisdropped
     UNION ALL
@@ -18,8 +19,8 @@ SELECT a.attname::text AS name,
        bt.typnamespace = 'pg_catalog'::regnamespace AS portable,
        bt.typtype = 'e' AS is_enum,
        t.typcategory = 'A' AS is_array,
-       -- Array equality is how NULL groups are matched, so the type must be comparable. What arrays
-       -- and composites are made of is left to `check_comparable`.
+       -- NULL groups are matched by array equality, so the type must be comparable. The elements of
+       -- arrays and composites are left to `check_comparable`.
        (t.typarray <> 0 OR t.typcategory = 'A') AND EXISTS (
            SELECT FROM pg_opclass c JOIN pg_am m ON m.oid = c.opcmethod
            WHERE m.amname = 'btree' AND c.opcdefault
@@ -35,8 +36,9 @@ SELECT a.attname::text AS name,
        CASE WHEN a.attcollation <> 0 AND a.attcollation <> t.typcollation
             THEN quote_ident(n.nspname) || '.' || quote_ident(o.collname) END AS collation,
        coalesce(o.collisdeterministic, true) AS deterministic,
-       -- The order of the column's values by a name that other databases know too. For the default
-       -- of this database that is the collation which says the same (`en_US.UTF-8`: "en_US.utf8").
+       -- The order of the column's values, by a name that other databases know too. For this
+       -- database's default it is the collation with the same meaning (`en_US.UTF-8`:
+       -- "en_US.utf8").
        CASE WHEN a.attcollation <> 0 AND n.nspname <> 'pg_catalog' THEN NULL
             WHEN o.collname <> 'default' THEN 'pg_catalog.' || quote_ident(o.collname)
             ELSE (SELECT 'pg_catalog.' || quote_ident(c.collname)

@@ -1,7 +1,8 @@
-//! Who counts a captured table: each rollup of each installation is a consumer of its marks.
+//! The consumers of a captured table's marks: each rollup of each installation that counts the
+//! table.
 //!
-//! A mark goes when every consumer has acknowledged that very mark. A consumer that is forgotten and comes
-//! back gets another ID, by which it sees that marks may be missing.
+//! A mark is deleted when every consumer has acknowledged it by its ID. A consumer that was removed
+//! and registers again gets another ID, by which it knows that marks may be missing.
 
 use std::time::Duration;
 
@@ -11,28 +12,27 @@ use sqlx::Row as _;
 use crate::db::{DbError, Tx};
 use crate::sql::literal;
 
-/// A consumer that leaves a mark for longer than this is an alarm. A daily schedule never does.
+/// A consumer that leaves a mark for longer than this raises an alarm. A daily schedule stays below
+/// it.
 pub const AGE_MAX: Duration = Duration::from_secs(48 * 3600);
 
 /// A rollup of an installation that counts a captured table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Consumer {
-    /// Its number, which no other one gets.
+    /// Its ID, which is never reused.
     pub id: i64,
-    /// The installation.
     pub installation: String,
-    /// The rollup.
     pub rollup: String,
-    /// Marks that it has not turned into reopenings.
+    /// Marks that it still has to turn into reopenings.
     pub waiting: u64,
-    /// When the oldest of them was made.
+    /// When the oldest of these marks was made.
     pub oldest: Option<DateTime<Utc>>,
-    /// How old that is, in seconds by the source's clock.
+    /// The age of that mark, in seconds by the source's clock.
     pub age: Option<i64>,
 }
 
 impl Consumer {
-    /// What to do about it, if its marks have waited longer than [`AGE_MAX`].
+    /// The remedy, if its marks have waited longer than [`AGE_MAX`].
     #[must_use]
     pub fn alarm(&self) -> Option<String> {
         let (oldest, age) = self.oldest.zip(self.age)?;
@@ -72,7 +72,7 @@ pub async fn all(tx: &mut Tx, key: &str) -> Result<Vec<Consumer>, DbError> {
     found.map_err(|source| tx.error(DOING, source))
 }
 
-/// Whether the capture `key` has the consumer `id`; `rollup` is its name from now on.
+/// Whether the capture `key` has the consumer `id`. Also sets its name to `rollup`.
 ///
 /// # Errors
 /// The server refuses or cannot be reached.
@@ -91,9 +91,9 @@ pub async fn is_enlisted(tx: &mut Tx, key: &str, id: i64, rollup: &str) -> Resul
     Ok(true)
 }
 
-/// Registers the consumer `id` of the capture `key`: from now on no mark goes without it. With
-/// `is_new` it takes the place of others of the same name, whose store was lost: the marks that wait
-/// for those wait for it.
+/// Registers the consumer `id` of the capture `key`: from now on every mark is kept for it. With
+/// `is_new` it replaces consumers of the same name, whose store was lost, and inherits the marks
+/// that wait for those.
 ///
 /// # Errors
 /// The server refuses or cannot be reached.
@@ -133,7 +133,7 @@ pub async fn rename(tx: &mut Tx, id: i64, rollup: &str) -> Result<(), DbError> {
     tx.execute("renaming a consumer", sql).await.map(drop)
 }
 
-/// The numbers of the consumers of this name.
+/// The IDs of the consumers of this name.
 ///
 /// # Errors
 /// The server refuses or cannot be reached.
@@ -149,7 +149,7 @@ pub async fn named(tx: &mut Tx, installation: &str, rollup: &str) -> Result<Vec<
     ids.map_err(|source| tx.error(DOING, source))
 }
 
-/// Whether there is a table of consumers.
+/// Whether the table of consumers exists.
 ///
 /// # Errors
 /// The server refuses or cannot be reached.
@@ -159,7 +159,7 @@ pub async fn are_kept(tx: &mut Tx) -> Result<bool, DbError> {
     tx.row(DOING, sql).await?.try_get(0).map_err(|source| tx.error(DOING, source))
 }
 
-/// Ends a consumer: marks that it alone had not acknowledged go with it.
+/// Removes a consumer, and the marks that only it had to acknowledge.
 ///
 /// # Errors
 /// The server refuses or cannot be reached.
@@ -176,7 +176,8 @@ pub async fn forget(tx: &mut Tx, id: i64) -> Result<(), DbError> {
     tx.execute(DOING, acknowledged(key, "true", "")).await.map(drop)
 }
 
-/// Records that the consumers `mine` have turned marks, an array of IDs, into reopenings; what all have goes.
+/// Records that the consumers `mine` have turned `marks`, an array of IDs, into reopenings. Deletes
+/// the marks that all consumers have acknowledged.
 ///
 /// # Errors
 /// The server refuses or cannot be reached.
@@ -201,8 +202,8 @@ fn acknowledged(key: &str, marks: &str, mine: &str) -> String {
     format!(include_str!("acknowledge.sql"), capture = literal(key), marks = marks, mine = mine)
 }
 
-/// The IDs of all consumers. Of two that acknowledge at once, the second sees what the first did: or each
-/// would leave the mark to the other.
+/// The IDs of all consumers, locked. Of two that acknowledge concurrently, the second sees the
+/// first one's result. Otherwise each would leave the mark to the other.
 async fn lock(tx: &mut Tx, key: &str) -> Result<Vec<i64>, DbError> {
     const DOING: &str = "looking at the consumers";
     let sql = format!(

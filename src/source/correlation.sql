@@ -1,4 +1,4 @@
--- How far the order of the rows on disk is that of the index's first column: -1 to 1.
+-- The correlation between the order of the rows on disk and the index's first column: -1 to 1.
 (SELECT s.correlation
  FROM pg_class t
  JOIN pg_namespace tn ON tn.oid = t.relnamespace

@@ -1,5 +1,5 @@
-//! The shape of a coarse rollup, whose source is a finer one's table: measures keep their types, as
-//! they are merged like partials are.
+//! The shape of a coarse rollup, whose source is a finer rollup's table. Measures keep their types,
+//! because they are merged as partials are.
 
 use super::axis::{Axis, TimeType};
 use super::shape::{
@@ -17,11 +17,11 @@ pub struct FineColumn {
     is_array: bool,
 }
 
-/// The columns that the finer rollup's table has, by the target's catalogue; none: `init` has not
-/// made it yet.
+/// The columns of the finer rollup's table in the target's catalogue. An empty list means that
+/// `init` has not created the table yet.
 ///
 /// # Errors
-/// The target cannot be asked.
+/// The target cannot be read.
 pub async fn found(tx: &mut Tx, rollup: &Rollup) -> Result<Vec<FineColumn>, DbError> {
     let columns = catalogue(tx, &rollup.from).await?.into_iter().map(|column| FineColumn {
         name: column.name,
@@ -32,7 +32,7 @@ pub async fn found(tx: &mut Tx, rollup: &Rollup) -> Result<Vec<FineColumn>, DbEr
     Ok(columns.collect())
 }
 
-/// The columns that the finer rollup's table will have, by the finer rollup's shape.
+/// The columns that the finer rollup's table will have, derived from its shape.
 #[must_use]
 pub fn foreseen(fine: &Shape) -> Vec<FineColumn> {
     let dimensions = fine.dimensions.iter().map(|dimension| FineColumn {
@@ -50,7 +50,7 @@ pub fn foreseen(fine: &Shape) -> Vec<FineColumn> {
     dimensions.chain(fields).collect()
 }
 
-/// Whether a column that `rollup` reads is not among `columns`.
+/// Whether `columns` lacks a column that `rollup` reads.
 #[must_use]
 pub fn lacks(rollup: &Rollup, columns: &[FineColumn]) -> bool {
     let read = rollup.measures.iter().flat_map(inputs);
@@ -58,7 +58,7 @@ pub fn lacks(rollup: &Rollup, columns: &[FineColumn]) -> bool {
     read.any(|name| !columns.iter().any(|column| column.name == name))
 }
 
-/// The columns of the finer rollup's table that a measure is merged from.
+/// The columns of the finer rollup's table from which a measure is merged.
 fn inputs(measure: &Measure) -> Vec<String> {
     match &measure.aggregate {
         Aggregate::Count => Vec::new(),
@@ -133,7 +133,7 @@ fn add_measure(shape: &mut Shape, measure: &Measure, columns: &[&FineColumn]) {
     }
 }
 
-/// A sum of sums or of counts, in their own type: PostgreSQL's sum of bigint would be another.
+/// A sum of sums or of counts, in their own type. PostgreSQL's sum of bigint has another type.
 fn merged_sum(name: &str, fine: &FineColumn) -> Field {
     let (sql_type, stage_type, exact) = sum_types(&fine.sql_type);
     let content = Content::Sum { column: fine.name.clone(), exact };
@@ -155,7 +155,7 @@ fn of_type(name: &str, sql_type: &str, content: Content) -> Field {
     }
 }
 
-/// How the different values of a dimension of the finer rollup are counted.
+/// How to count the distinct values of a dimension of the finer rollup.
 fn distinct(shape: &mut Shape, column: &str, fine: &FineColumn) -> Content {
     if shape.dimensions.iter().any(|dimension| dimension.name == column) {
         return Content::DistinctKey(column.to_owned());

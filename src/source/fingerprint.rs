@@ -1,13 +1,16 @@
-//! A fingerprint of the source's shape: whether DDL may have changed values since it was remembered.
+//! A fingerprint of the source's shape, which tells whether DDL may have changed values since it
+//! was stored.
 //!
-//! A rollup's item keeps the fingerprint by which its slices were computed. Another one makes all of them
-//! stale, as a changed definition does. Three parts, as not everything can be compared everywhere:
+//! A rollup's item holds the fingerprint under which its slices were computed. A different one
+//! makes all of them stale, as a changed definition does. It has three parts, each with its own
+//! scope:
 //!
-//! - **types**, always: type with length and scale, and collation, of the columns that are used;
-//! - **texts**, on the same major version, as another one writes them otherwise: generation
-//!   expressions, views, and the functions that both call;
-//! - **places**, in the same database of the same cluster: which tables, and which of their columns. A
-//!   dump that is restored elsewhere has others. A table that another one replaced by its name has, too.
+//! - **types**, compared always: type with length and scale, and collation, of the columns that are
+//!   used;
+//! - **texts**, compared on the same major version, as another version formats them differently:
+//!   generation expressions, views, and the functions that both call;
+//! - **places**, compared in the same database of the same cluster: the tables and column numbers.
+//!   They differ after a dump is restored elsewhere, and after another table took over the name.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,7 +23,7 @@ use crate::sql::{literal, table};
 
 const DOING: &str = "looking at the source's shape";
 
-/// What decides which values the columns have, beside the definition.
+/// The properties of the columns that decide their values, besides the definition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fingerprint {
     major: String,
@@ -30,11 +33,11 @@ pub struct Fingerprint {
     tables: String,
 }
 
-/// One column, by hashes.
+/// One column, as hashes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Column {
     sql_type: String,
-    /// How it is generated.
+    /// Its generation expression.
     expression: String,
     /// Its number in its table.
     number: String,
@@ -52,7 +55,7 @@ impl fmt::Display for Fingerprint {
 }
 
 impl Fingerprint {
-    /// Reads what its `Display` writes; `None`: it is of another version.
+    /// Parses the output of `Display`. `None`: another version wrote it.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let parts: Vec<&str> = text.split('|').collect();
@@ -69,8 +72,8 @@ impl Fingerprint {
         Some(Self { major, database, columns, texts, tables })
     }
 
-    /// Whether values may be others than when `known` was remembered. Columns that only one of them
-    /// uses say nothing: the definition has changed then.
+    /// Whether values may differ from those when `known` was stored. Columns in only one of the two
+    /// are ignored, as the definition has changed then.
     #[must_use]
     pub fn has_changed_since(&self, known: &Self) -> bool {
         let same_major = self.major == known.major;
@@ -87,7 +90,8 @@ impl Fingerprint {
             || (same_place && self.tables != known.tables)
     }
 
-    /// What is remembered after `known`: columns that are not used at present may be used again.
+    /// The fingerprint to store after `known`. Columns that are unused at present are kept, as they
+    /// may be used again.
     #[must_use]
     pub fn after(&self, known: Option<&Self>) -> Self {
         let mut next = self.clone();
@@ -97,20 +101,20 @@ impl Fingerprint {
         next
     }
 
-    /// Whether nothing of it has to be remembered that `known` is not yet.
+    /// Whether `known` already contains all of it.
     #[must_use]
     pub fn is_in(&self, known: &Self) -> bool {
         self.after(Some(known)) == *known
     }
 }
 
-/// Reads what one column is, and the next.
+/// Parses one column, then the next.
 fn columns(text: &str) -> BTreeMap<String, Column> {
     Fingerprint::parse(&format!("||{text}||")).map(|it| it.columns).unwrap_or_default()
 }
 
-/// Asks for the fingerprint of what `rollup` is computed from. The transaction's search path is
-/// PostgreSQL's own afterwards.
+/// Reads the fingerprint of the input of `rollup`. Afterwards the transaction's search path is
+/// PostgreSQL's own.
 pub(super) async fn ask(tx: &mut Tx, rollup: &Rollup) -> Result<Option<Fingerprint>, DbError> {
     let sql = format!(
         "SELECT to_regclass({})::oid::bigint AS oid, \
@@ -129,7 +133,7 @@ pub(super) async fn ask(tx: &mut Tx, rollup: &Rollup) -> Result<Option<Fingerpri
         let system: String = tx.row(DOING, sql).await?.try_get(0).map_err(read)?;
         database = format!("{database}/{system}");
     } else {
-        // Nothing tells a copy from the original: tables cannot be compared by their numbers.
+        // A copy of a cluster looks like the original here, so table numbers cannot be compared.
         database.clear();
     }
     let measures = rollup.measures.iter();

@@ -1,5 +1,5 @@
--- What decides which values a rollup's columns have, beside its definition: types, generation
--- expressions, the text of views and of the functions that they call, and which tables they are of.
+-- The properties that decide the values of a rollup's columns, besides its definition: types,
+-- generation expressions, the text of views and of the functions that they call, and the tables.
 -- Names are written with their schemas, as the search path is PostgreSQL's own.
 WITH RECURSIVE tree AS (
     SELECT {oid}::oid AS oid

@@ -1,4 +1,5 @@
-//! The marks that the capture triggers left: read, then acknowledged once their slices were reopened.
+//! The marks of the capture triggers. They are read, and acknowledged once their slices were
+//! reopened.
 
 use chrono::{DateTime, Utc};
 use sqlx::Row as _;
@@ -7,10 +8,10 @@ use super::consumers;
 use crate::db::{DbError, Tx};
 use crate::sql::literal;
 
-/// Marks read at a time; bounds the memory for their IDs.
+/// Marks read at a time, which bounds the memory for their IDs.
 pub const MARKS_MAX: usize = 50_000;
 
-/// Hours since 1970 in UTC, the last one included; `None`: all of time.
+/// Hours since 1970 in UTC, including the last one. `None` means all of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hours(Option<(i64, i64)>);
 
@@ -21,14 +22,14 @@ impl Hours {
     /// Reads the columns `first_hour` and `last_hour`.
     ///
     /// # Errors
-    /// They are not there or of another type.
+    /// The columns are missing or of another type.
     pub fn read(row: &sqlx::postgres::PgRow) -> Result<Self, sqlx::Error> {
         let first: Option<i64> = row.try_get("first_hour")?;
         let last: Option<i64> = row.try_get("last_hour")?;
         Ok(Self(first.zip(last)))
     }
 
-    /// The instants `[start, end)`, within `[from, to)`; `None` if there are none.
+    /// The instants `[start, end)` within `[from, to)`. `None`: there are none.
     #[must_use]
     pub fn within(
         self,
@@ -45,7 +46,7 @@ impl Hours {
     }
 }
 
-/// The first instant of an hour, or the end of time on its side.
+/// The first instant of an hour, limited to the supported range of time.
 fn begin_of(hour: i64) -> DateTime<Utc> {
     let beyond = if hour < 0 { DateTime::<Utc>::MIN_UTC } else { DateTime::<Utc>::MAX_UTC };
     DateTime::from_timestamp(hour.saturating_mul(3600), 0).unwrap_or(beyond)
@@ -56,16 +57,15 @@ fn begin_of(hour: i64) -> DateTime<Utc> {
 pub struct Mark {
     /// The axis, as [`super::capture::axis_key`] names it.
     pub axis: String,
-    /// The hours.
     pub hours: Hours,
     /// The consumers that have acknowledged them.
     pub acknowledged: Vec<i64>,
-    /// The marks themselves.
+    /// Their IDs.
     ids: Vec<i64>,
 }
 
-/// Marks of the capture `key` that not all of the consumers `mine` have acknowledged; says too whether
-/// there are more.
+/// The marks of the capture `key` that at least one of the consumers `mine` still has to
+/// acknowledge, and whether there are more.
 ///
 /// # Errors
 /// The server refuses or cannot be reached.
@@ -96,7 +96,7 @@ pub async fn read(tx: &mut Tx, key: &str, mine: &[i64]) -> Result<(Vec<Mark>, bo
     Ok((marks, has_more))
 }
 
-/// Acknowledges marks that were read, for the consumers `mine`. Only after their slices were reopened.
+/// Acknowledges marks for the consumers `mine`. Call it only after their slices were reopened.
 ///
 /// # Errors
 /// The server refuses or cannot be reached.
@@ -111,7 +111,7 @@ pub async fn acknowledge(
     consumers::acknowledge(tx, key, mine, &ids.join(",")).await
 }
 
-/// How many marks of the capture `key` wait.
+/// The number of waiting marks of the capture `key`.
 ///
 /// # Errors
 /// The server refuses or cannot be reached.
@@ -122,7 +122,7 @@ pub async fn count(tx: &mut Tx, key: &str) -> Result<u64, DbError> {
     count.map_err(|source| tx.error("counting the marks", source))
 }
 
-/// Whether a mark of the capture `key` and this axis waits for the consumer that tells of an instant in
+/// Whether a mark of the capture `key` and this axis still waits for the consumer and overlaps
 /// `[from, to)`.
 ///
 /// # Errors

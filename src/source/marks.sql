@@ -1,4 +1,5 @@
--- The marks of a capture that not all of some consumers have acknowledged, alike ones together.
+-- The marks of a capture that at least one of some consumers still has to acknowledge, grouped by
+-- equal hours.
 SELECT axis, first_hour, last_hour, acknowledged, array_agg(id) AS ids
 FROM (
     SELECT * FROM (

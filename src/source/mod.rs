@@ -1,9 +1,8 @@
 //! The source: the application's PostgreSQL, which is only read.
 //!
-//! [`shape`] asks the catalogue once what a rollup's columns are; [`read`] writes the statements
-//! that aggregate a time range; [`pace`] decides how wide that range is, and [`plan_guard`] whether it can
-//! be read without reading everything. Of a coarse rollup the source
-//! is a finer one's table: [`fine`].
+//! [`shape`] reads a rollup's columns from the catalogue once. [`read`] writes the statements that
+//! aggregate a time range. [`pace`] decides the width of that range, and [`plan_guard`] whether it
+//! can be read without a full scan. The source of a coarse rollup is a finer one's table: [`fine`].
 
 pub mod axis;
 pub mod begin;

@@ -1,5 +1,6 @@
--- The oldest transaction of this database that began before an instant. Vacuum and replication write
--- no row that is counted. For a prepared transaction the horizon waits, which is taken after this.
+-- The oldest transaction of this database that began before an instant. Vacuum and replication
+-- write no counted row. Prepared transactions are covered by the horizon, which is taken after
+-- this.
 SELECT xact_start AS since,
        format('the transaction of pid %s (%s, role %s; SELECT * FROM pg_stat_activity WHERE pid = %s)',
               pid, coalesce(nullif(application_name, ''), 'no application_name'), usename, pid) AS who

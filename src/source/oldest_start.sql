@@ -1,5 +1,4 @@
--- When the oldest transaction of this database began. Vacuum and replication write no row that is
--- counted.
+-- When the oldest transaction of this database began. Vacuum and replication write no counted row.
 SELECT min(xact_start) AS since
 FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid()

@@ -1,8 +1,8 @@
-//! What a rollup's table or view stands on, and which ways of noticing late changes hold there.
+//! The relations below a rollup's table or view, and the values of `late` that are valid for them.
 //!
-//! The proofs of docs/ACCURACY.md are about tables that transactions of this very database write. For
-//! whatever else PostgreSQL allows behind a name the table there says which way holds; the others are
-//! refused.
+//! The proofs of docs/ACCURACY.md apply to tables that transactions of the same database write. For
+//! every other kind of relation the table there lists the valid values of `late`, and the others
+//! are refused.
 
 use sqlx::Row as _;
 
@@ -13,28 +13,28 @@ use crate::sql::{literal, table};
 
 const DOING: &str = "looking at what the source stands on";
 
-/// One relation that the source is, or stands on.
+/// The source, or a relation that it is built on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Relation {
     name: String,
     kind: String,
     persistence: String,
-    /// Of PostgreSQL itself.
+    /// Belongs to PostgreSQL itself.
     is_own: bool,
     is_subscribed: bool,
     /// A partition or child of another one of them.
     is_child: bool,
-    /// A view that asks for the time.
+    /// A view that reads the current time.
     has_clock: bool,
-    /// A view of what a function returns.
+    /// A view over the result of a function.
     has_function_rows: bool,
-    /// A view whose rows are made of several: groups, windows, limits, subqueries in expressions.
+    /// A view whose rows combine several: groups, windows, limits, subqueries in expressions.
     has_merged_rows: bool,
-    /// A function that a view calls, and whose result may change without a write.
+    /// A function that a view calls, whose result may change without a write.
     function: Option<String>,
 }
 
-/// Refuses what is not proven for `rollup.late`.
+/// Refuses a source for which `rollup.late` is not proven.
 pub(super) async fn check_origin(tx: &mut Tx, rollup: &Rollup) -> Result<(), ShapeError> {
     if rollup.late == Late::Grace {
         return Ok(());
@@ -75,10 +75,11 @@ async fn relations(tx: &mut Tx, rollup: &Rollup) -> Result<Vec<Relation>, DbErro
         .map_err(|source| tx.error(DOING, source))
 }
 
-/// Why `late` is not proven for rows that come from `relations`, of which the first is the source itself.
+/// Why `late` is not proven for rows from `relations`, the first of which is the source itself.
 fn problem(late: &Late, relations: &[Relation]) -> Option<String> {
     if *late == Late::Capture {
-        // What no trigger can be made on is told with the capture; this is what defeats a trigger.
+        // Relations that cannot have triggers are reported with the capture. This finds those where
+        // triggers are ineffective.
         return relations.iter().find_map(Relation::defeats_a_trigger);
     }
     if let Some(problem) = relations.iter().find_map(Relation::defeats_waiting) {
@@ -96,7 +97,7 @@ fn problem(late: &Late, relations: &[Relation]) -> Option<String> {
 }
 
 impl Relation {
-    /// Why its rows change without a transaction that could be waited for, or by another clock.
+    /// Why its rows change outside of local transactions, or by another clock.
     fn defeats_waiting(&self) -> Option<String> {
         let Self { name, .. } = self;
         if let Some(why) = self.is_foreign() {
@@ -128,7 +129,7 @@ impl Relation {
         })
     }
 
-    /// Why triggers on it do not see every change.
+    /// Why triggers on it miss some changes.
     fn defeats_a_trigger(&self) -> Option<String> {
         let Self { name, persistence, .. } = self;
         if persistence == "u" {
@@ -137,7 +138,7 @@ impl Relation {
         self.is_foreign()
     }
 
-    /// Why its rows are not written by transactions of this database alone.
+    /// Why other databases write its rows too.
     fn is_foreign(&self) -> Option<String> {
         let Self { name, .. } = self;
         if self.kind == "f" {

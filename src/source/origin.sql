@@ -1,6 +1,6 @@
--- What a rollup's table or view stands on: itself, partitions and children, and whatever its views
--- read, however deep. A view's tree names each relation and function by its ID, also PostgreSQL's own,
--- which are not among its recorded dependencies.
+-- The relations below a rollup's table or view: itself, its partitions and children, and all
+-- relations that its views read, at any depth. A view's tree names each relation and function by
+-- its ID. That includes PostgreSQL's own, which are missing from its recorded dependencies.
 WITH RECURSIVE tree AS (
     SELECT to_regclass({relation})::oid AS oid
     UNION

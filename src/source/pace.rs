@@ -1,55 +1,56 @@
-//! How wide the next chunk may be, so that its statement lasts about `chunk_time`.
+//! Chooses the width of the next chunk, so that its statement lasts about `chunk_time`.
 
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-/// A chunk may be this many times longer than `chunk_time` when that lets a slice be read whole:
-/// one statement and no stage is cheaper for the source than two statements and a stage.
+/// A chunk may be this many times longer than `chunk_time` if the slice then fits into one. For the
+/// source, one statement without a stage is cheaper than two statements and a stage.
 const WHOLE_SLACK: f64 = 1.5;
 
-/// A chunk grows or shrinks at most by this factor at a time, so that one lucky or unlucky
-/// statement does not decide the next one.
+/// A chunk grows or shrinks at most by this factor at a time, so that one unusually fast or slow
+/// statement has a limited effect on the next.
 const STEP_MAX: f64 = 4.0;
 
 /// The narrowest chunk. Time is cut at whole seconds.
 pub const CHUNK_MIN: TimeDelta = TimeDelta::seconds(1);
 
-/// A chunk that was cancelled was read in vain; the next one must not be.
+/// The work of a cancelled chunk is lost, so the next one must be much narrower.
 const CUT: f64 = 16.0;
 
-/// A chunk is at least this part of what is left of its slice: where a statement takes longer than
-/// `chunk_time` however little it reads, narrower chunks would only multiply it.
+/// A chunk is at least this part of the rest of its slice. Where even the smallest statement takes
+/// longer than `chunk_time`, narrower chunks would only multiply that time.
 const CHUNKS_MAX: f64 = 1000.0;
 
-/// Least milliseconds per second that are believed, so that the rate can grow again.
+/// The least plausible milliseconds per second, so that the rate can grow again.
 const RATE_MIN: f64 = 1e-6;
 
-/// Rows that the first chunk of an unknown rollup may hold, by the planner's estimate: about
-/// 100 ms of counting on a small server.
+/// Rows that the first chunk of an unknown rollup may hold, by the planner's estimate: about 100 ms
+/// of counting on a small server.
 pub const FIRST_CHUNK_ROWS: f64 = 200_000.0;
 
-/// What has been learned about one rollup: how long its source takes for a stretch of time.
+/// The measured pace of one rollup: how long its source takes for a range of time.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Pace {
-    /// Milliseconds of statement per second of source time, if it is read whole; `None` before the
-    /// first chunk. Always of whole reading: what partials cost must not decide whether they are
-    /// needed, or one slow moment of the source would lead to the dear way for ever.
+    /// Milliseconds of statement per second of source time, when a slice is read whole. `None`
+    /// before the first chunk. Partials are converted to it, because their higher cost must not
+    /// decide whether they are needed. Otherwise one slow moment of the source would lead to the
+    /// more expensive way for ever.
     rate: Option<f64>,
-    /// The rate is still more a guess than what was seen.
+    /// Whether the rate is mostly a guess.
     is_guess: bool,
 }
 
-/// How many times dearer a statement is than reading the same rows as a whole slice.
+/// How many times more expensive a statement is than reading the same rows as a whole slice.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Excess(f64);
 
 impl Excess {
-    /// Of a statement that reads its slice whole.
+    /// For a statement that reads its slice whole.
     pub const NONE: Self = Self(1.0);
 
-    /// Of a statement that yields partials, with this many distinct columns: each is one more
-    /// grouping set, and fills the stage with its values.
+    /// For a statement that yields partials, with this many distinct columns. Each adds a grouping
+    /// set, and stores its values in the stage.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "a number of columns")]
     pub const fn of_partials(distinct: usize) -> Self {
@@ -58,20 +59,21 @@ impl Excess {
 }
 
 impl Pace {
-    /// Whether nothing has been learned yet.
+    /// Whether the pace is still unknown.
     #[must_use]
     pub const fn is_unknown(&self) -> bool {
         self.rate.is_none()
     }
 
-    /// Whether what is expected may be wrong by any factor: no reason not to try.
+    /// Whether the estimate may be far off, so that a statement should be tried in any case.
     #[must_use]
     pub const fn is_guess(&self) -> bool {
         self.is_guess
     }
 
-    /// Takes the planner's estimate of the rows between `start` and `end` as a first guess, each of
-    /// them as dear as it was for others, or so that [`FIRST_CHUNK_ROWS`] are what is wanted.
+    /// Takes the planner's estimate of the rows between `start` and `end` as a first guess,
+    /// assuming the cost per row that other processes measured. If none did, it assumes that
+    /// [`FIRST_CHUNK_ROWS`] rows take the wanted time.
     pub fn guess(
         &mut self,
         rows: f64,
@@ -86,7 +88,7 @@ impl Pace {
         self.is_guess = true;
     }
 
-    /// Learns that the chunk `[start, end)` took `elapsed`.
+    /// Records that the chunk `[start, end)` took `elapsed`.
     pub fn learn(
         &mut self,
         start: DateTime<Utc>,
@@ -102,8 +104,7 @@ impl Pace {
         });
     }
 
-    /// Learns that the chunk `[start, end)` did not end in time: the next is a sixteenth
-    /// of it.
+    /// Records that the chunk `[start, end)` timed out. The next one is a sixteenth of it.
     pub fn too_slow(
         &mut self,
         start: DateTime<Utc>,
@@ -115,7 +116,7 @@ impl Pace {
         self.rate = Some(wanted.as_secs_f64() * 1e3 * CUT / seconds(end - start) / excess);
     }
 
-    /// Where the chunk that begins at `start` should end, at most at `slice_end`.
+    /// The end of the chunk that starts at `start`, at most `slice_end`.
     #[must_use]
     pub fn chunk_end(
         &self,
@@ -136,7 +137,7 @@ impl Pace {
         (start + width).min(slice_end)
     }
 
-    /// How long the chunk `[start, end)` should take.
+    /// The expected time for the chunk `[start, end)`.
     #[must_use]
     pub fn expected(
         &self,
@@ -183,7 +184,7 @@ mod tests {
         for first_rows in [1.0, 1e9] {
             let mut pace = Pace::default();
             pace.guess(first_rows, at(0), at(86_400), WANTED, None);
-            // The truth: a day takes 50 s, so a chunk of 500 ms is 864 s wide.
+            // In reality a day takes 50 s, so a chunk of 500 ms is 864 s wide.
             let mut start = 0;
             for _ in 0..40 {
                 let end = pace.chunk_end(at(start), at(200_000), WANTED, Excess::NONE);
@@ -213,7 +214,7 @@ mod tests {
         assert_eq!(pace.chunk_end(at(0), at(4000), WANTED, Excess::NONE), at(250));
     }
 
-    /// A day takes 340 ms whole and 2.4 times that in partials; once, the source was slow.
+    /// A day takes 340 ms whole and 2.4 times that in partials. Once, the source was slow.
     #[test]
     fn a_slow_moment_does_not_lead_to_partials_for_ever() {
         let excess = Excess::of_partials(1);

@@ -1,5 +1,5 @@
--- The partitions of captured tables as they were seen last, with the hours that each holds, by axis. Rows
--- that come or go with a partition, or with a TRUNCATE of a new one, fire no trigger.
+-- The partitions of captured tables as they were last seen, with the hours that each holds, by
+-- axis. Attaching or detaching a partition, or a TRUNCATE of a new one, fires no trigger.
 CREATE TABLE IF NOT EXISTS tallymark.partition (
     capture text,
     relation bigint,

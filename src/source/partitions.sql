@@ -1,13 +1,14 @@
--- What has become of a table's partitions since the last look: marks the hours of those that were attached
--- with rows, detached, dropped or rewritten, and remembers how they are now. A partition is the same while
--- its file and each step of its attachment are. One that never held a row (its file is the first, and empty)
--- changes nothing.
+-- Compares a table's partitions with their last known state. The statement marks the hours of
+-- partitions that were attached with rows, detached, dropped or rewritten, and stores their present
+-- state. A partition is unchanged while its file and each step of its attachment are the same. A
+-- partition that never held a row (its file is the first one, and empty) changes nothing.
 WITH RECURSIVE tree AS (
     SELECT to_regclass({relation})::oid AS oid, ''::text AS path
     UNION ALL
     SELECT i.inhrelid, t.path || i.xmin::text || '/'
     FROM pg_inherits i JOIN tree t ON i.inhparent = t.oid
-    -- While it is detached concurrently its rows are gone for new statements; PostgreSQL 13 cannot do it.
+    -- During a concurrent detach, its rows are already hidden from new statements. PostgreSQL 13
+    -- lacks this.
     WHERE coalesce(to_jsonb(i) ->> 'inhdetachpending', 'false') = 'false'
 ), found AS (
     SELECT c.oid, c.relfilenode, t.path || c.relfilenode AS state
@@ -22,7 +23,7 @@ WITH RECURSIVE tree AS (
     SELECT c.*, c.is_known OR c.relfilenode <> c.oid OR coalesce(pg_relation_size(c.oid), 1) > 0 AS held_rows,
            {hours} AS hours
     FROM changed c, LATERAL (
-        -- NULL where it is no plain range: then the partition may hold any time.
+        -- NULL unless it is a plain range. Then the partition may hold any time.
         SELECT CASE WHEN def NOT LIKE '% OR %' AND def NOT LIKE '%NOT (%' THEN def END AS text
         FROM pg_get_partition_constraintdef(c.oid) def
     ) bounds

@@ -1,14 +1,16 @@
-//! The plan guard: asks PostgreSQL how it would read a slice, and refuses a scan that would read far
-//! more rows than the slice holds. Nothing is read to find out.
+//! The plan guard asks PostgreSQL for the plan of a slice, and refuses scans that would read far
+//! more rows than the slice has. The statement is only explained.
 //!
-//! The statement is explained as it will run, with its real bounds. Every scan in the plan is one of
+//! The explained statement is the one to be run, with its real bounds. Every scan in the plan is
+//! one of
 //!
-//! - *bounded*: an index finds the rows by the time column, so that it reads what the slice holds;
+//! - *bounded*: an index finds the rows by the time column, so that it reads only rows of the
+//!   slice;
 //! - *a lookup*: rows of another table of a view, found by a join;
-//! - *unbounded*: all of a table, an index or a partition, whatever the slice holds.
+//! - *unbounded*: all of a table, an index or a partition, whatever the size of the slice.
 //!
-//! The unbounded ones are weighed against the slice. A partition that the slice covers, a slice that is
-//! most of its table, and tables of a few megabytes pass.
+//! Unbounded scans are compared with the slice. A partition within the slice, a slice that is most
+//! of its table, and tables of a few megabytes are accepted.
 
 use std::collections::BTreeMap;
 
@@ -23,33 +25,32 @@ use crate::db::{DbError, Tx};
 use crate::rollup::Rollup;
 use crate::sql::{ident, literal, table};
 
-/// Unbounded scans may read this many times the rows that the slice holds. PostgreSQL itself rightly
-/// prefers to read a table whole from about a tenth of it on.
+/// Unbounded scans may read this many times the rows of the slice. PostgreSQL itself rightly
+/// prefers a full scan from about a tenth of the table on.
 const ROWS_RATIO_MAX: f64 = 10.0;
 
-/// ... or so little altogether that nobody feels it.
+/// ... or this little in total, which has no noticeable effect.
 const BYTES_MAX: i64 = 16 * 1024 * 1024;
 
-/// Bytes of a row where no statistics tell: a short event.
+/// Bytes of a row without statistics: a short event.
 const ROW_BYTES: f64 = 100.0;
 
 /// How a slice would be read.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Reading {
-    /// Rows that the slice holds, by the planner's statistics.
+    /// Rows of the slice, by the planner's statistics.
     pub rows: f64,
     /// The scans of tables, in the plan's order.
     pub scans: Vec<Scan>,
-    /// Why it is refused.
+    /// Why the plan is refused.
     pub refusal: Option<String>,
 }
 
 /// One scan of a table or index.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Scan {
-    /// The plan's word: `Seq Scan`, `Index Scan`, ….
+    /// The plan's term: `Seq Scan`, `Index Scan`, ….
     pub method: String,
-    /// The table.
     pub table: String,
     /// The index, if one is used.
     pub index: Option<String>,
@@ -57,7 +58,7 @@ pub struct Scan {
     pub is_bounded: bool,
     /// Rows, or entries of the index, that it would read.
     pub rows: f64,
-    /// Bytes of what it would read, if it is not bounded.
+    /// Bytes that it would read, if it is unbounded.
     pub bytes: i64,
 }
 
@@ -69,9 +70,9 @@ struct Node {
     table: String,
     alias: String,
     index: Option<String>,
-    /// What bounds the index.
+    /// The index condition.
     condition: String,
-    /// What is tested row by row.
+    /// The condition tested row by row.
     filter: String,
     rows: f64,
 }
@@ -89,8 +90,8 @@ struct Relation {
 
 type Catalogue = BTreeMap<(String, String), Relation>;
 
-/// Explains how `[start, end)` would be read. In `tx` no statement may run in parallel, as plans show
-/// the rows of one worker then.
+/// Explains the reading of `[start, end)`. Parallel queries must be off in `tx`, as parallel plans
+/// show the rows of one worker.
 ///
 /// # Errors
 /// The server refuses, or cannot be reached.
@@ -117,13 +118,14 @@ pub async fn inspect(
         bytes > BYTES_MAX && read > ROWS_RATIO_MAX * rows.max(1.0)
     };
     if is_refused(&scans, rows) {
-        // Those estimates leave out what the rollup's own conditions do; the slice alone decides.
+        // Those estimates leave out rows that the rollup's own conditions exclude. Only the slice's
+        // time should count.
         let alone = explain(tx, &alone(rollup, shape, start, end)).await?;
         let without = alone["Plan Rows"].as_f64().unwrap_or(0.0).max(1.0);
         for (scan, node) in scans.iter_mut().zip(&nodes) {
             if !scan.is_bounded && !node.condition.is_empty() && !node.is_by_time(&bounds) {
-                // An index on something else, and time tested row by row: as many more rows as the
-                // slice is a part of all.
+                // An index on another column, with the time tested row by row. It reads more rows,
+                // by the factor of the slice's share in the table.
                 let share = (without / scan.rows.max(1.0)).min(1.0);
                 scan.rows = scan.rows.min(node.rows / share);
             }
@@ -134,21 +136,21 @@ pub async fn inspect(
     Ok(Reading { rows, scans, refusal })
 }
 
-/// All rows of a slice, whatever the rollup's own conditions.
+/// All rows of a slice, without the rollup's own conditions.
 fn alone(rollup: &Rollup, shape: &Shape, start: DateTime<Utc>, end: DateTime<Utc>) -> String {
     format!("SELECT FROM {} WHERE {}", table(&rollup.from), shape.axis.between(start, end))
 }
 
-/// How much a slice is to read.
+/// The amount of data that a slice reads.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Volume {
     /// Rows that are grouped.
     pub rows: f64,
-    /// Blocks of tables and indexes that are looked at.
+    /// Blocks of tables and indexes that are read.
     pub blocks: f64,
 }
 
-/// The rows and blocks between `start` and `end`, by statistics and the plan; reads none of them.
+/// The rows and blocks between `start` and `end`, by statistics and the plan, without reading them.
 ///
 /// # Errors
 /// As [`inspect`].
@@ -164,7 +166,7 @@ pub async fn volume(
     let mut nodes = Vec::new();
     walk(&plan, None, &mut nodes);
     if rollup.filter.is_some() {
-        // What the condition leaves out is looked at too.
+        // Rows that the condition excludes are read too.
         let alone = explain(tx, &alone(rollup, shape, start, end)).await?;
         let more = alone["Plan Rows"].as_f64().unwrap_or(0.0) / input_rows(&plan).max(1.0);
         let bounds = shape.axis.bounds_shown(start, end);
@@ -178,7 +180,7 @@ pub async fn volume(
     Ok(Volume { rows: input_rows(&plan), blocks })
 }
 
-/// The planner's estimate of the rows between `start` and `end`; reads none of them.
+/// The planner's estimate of the rows between `start` and `end`, without reading them.
 ///
 /// # Errors
 /// As [`inspect`].
@@ -195,7 +197,7 @@ pub async fn estimate(
     Ok(plan["Plan Rows"].as_f64().unwrap_or(0.0))
 }
 
-/// The plan of `sql`, which is not run.
+/// The plan of `sql`, which is only explained.
 async fn explain(tx: &mut Tx, sql: &str) -> Result<Value, DbError> {
     const DOING: &str = "explaining a slice";
     let row = tx.row(DOING, format!("EXPLAIN (VERBOSE, FORMAT JSON) {sql}")).await?;
@@ -205,7 +207,7 @@ async fn explain(tx: &mut Tx, sql: &str) -> Result<Value, DbError> {
     Ok(plan.pointer_mut("/0/Plan").map(Value::take).unwrap_or_default())
 }
 
-/// The rows that are grouped.
+/// The number of rows to be grouped.
 fn input_rows(mut plan: &Value) -> f64 {
     const ABOVE: [&str; 4] = ["Aggregate", "Group", "Sort", "Incremental Sort"];
     while plan["Node Type"].as_str().is_some_and(|method| ABOVE.contains(&method)) {
@@ -214,11 +216,11 @@ fn input_rows(mut plan: &Value) -> f64 {
     plan["Plan Rows"].as_f64().unwrap_or(0.0)
 }
 
-/// Collects the scans below `plan`; `heap` is the table whose bitmap is being made.
+/// Collects the scans below `plan`. `heap` is the table of the bitmap that is being built.
 fn walk(plan: &Value, heap: Option<&Value>, nodes: &mut Vec<Node>) {
     let text = |value: &Value, key: &str| value[key].as_str().unwrap_or_default().to_owned();
     let method = text(plan, "Node Type");
-    // The scans of its indexes stand for it.
+    // The scans of its indexes represent it.
     let is_bitmap_heap = method == "Bitmap Heap Scan";
     let of = if method == "Bitmap Index Scan" { heap.unwrap_or(plan) } else { plan };
     if !is_bitmap_heap && of["Relation Name"].is_string() {
@@ -276,7 +278,7 @@ impl Node {
         bounds.iter().any(|bound| self.condition.contains(bound))
     }
 
-    /// What it would read.
+    /// The amount that it would read.
     fn weigh(&self, all: &[Self], catalogue: &Catalogue, bounds: &[String; 2]) -> Scan {
         let find = |name: &String| catalogue.get(&(self.schema.clone(), name.clone()));
         let whole = find(&self.table);
@@ -300,9 +302,9 @@ impl Node {
         }
     }
 
-    /// The blocks that it looks at. Where rows lie in the index's order, its rows fill blocks; where they
-    /// lie in none, nearly each row is in a block of its own. Between them by the square of the correlation,
-    /// as the planner's `cost_index` does.
+    /// The blocks that it reads. If the rows are stored in the index's order, they fill whole
+    /// blocks. If they have no order, nearly each row is in a block of its own. In between it
+    /// interpolates by the square of the correlation, as the planner's `cost_index` does.
     fn blocks(&self, catalogue: &Catalogue) -> f64 {
         let find = |name: &String| catalogue.get(&(self.schema.clone(), name.clone()));
         let Some(whole) = find(&self.table) else { return 0.0 };
@@ -318,9 +320,9 @@ impl Node {
         leaves + if self.method == "Index Only Scan" { 0.0 } else { heap }
     }
 
-    /// Whether `index` reads only what lies between the bounds: the time is its first key, or all keys
-    /// before it are given. Only a B-tree reads its entries in the order of the keys; the others were
-    /// chosen by what they would read.
+    /// Whether `index` reads only entries between the bounds: the time is its first key, or all
+    /// keys before it are fixed. Only a B-tree reads its entries in key order. The other kinds were
+    /// chosen for what they read.
     fn is_bounded_by(&self, index: &Relation, bounds: &[String; 2]) -> bool {
         if index.method != "btree" || index.keys.len() == 1 {
             return true;
@@ -338,7 +340,7 @@ impl Node {
         false
     }
 
-    /// Whether the rows are found one by one, by values of another table.
+    /// Whether the rows are looked up one by one, by values of another table.
     fn is_lookup(&self, all: &[Self]) -> bool {
         all.iter().any(|other| {
             other.alias != self.alias
@@ -354,7 +356,7 @@ impl Node {
             .replace(&format!("{}.", self.alias), "")
     }
 
-    /// The column, or the expression, that an index would have to begin with.
+    /// The column or expression that an index would have to begin with.
     fn column(&self, bounds: &[String; 2]) -> Option<String> {
         let tested = self.unqualified(&format!("{} AND {}", self.condition, self.filter));
         let part = tested
@@ -404,14 +406,14 @@ fn refusal(
     )
 }
 
-/// A name as PostgreSQL would need it: quoted where it is not plain.
+/// A name as SQL needs it, quoted where necessary.
 fn quoted(name: &str) -> String {
     let is_plain = name.starts_with(|first: char| first.is_ascii_lowercase() || first == '_')
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
     if is_plain { name.to_owned() } else { ident(name) }
 }
 
-/// A number of rows, as precisely as an estimate deserves.
+/// A number of rows, rounded to the precision of an estimate.
 #[must_use]
 pub fn about(rows: f64) -> String {
     match rows {
@@ -453,7 +455,7 @@ mod tests {
 
     const BOUNDS: [&str; 2] = ["2026-01-01 00:00:00", "2026-01-02 00:00:00"];
 
-    /// Keys before the time must be given, or the whole index is read.
+    /// Keys before the time must be fixed, or the whole index is read.
     #[test]
     fn an_index_is_bounded_by_time_only_behind_given_keys() {
         let bounds = BOUNDS.map(str::to_owned);

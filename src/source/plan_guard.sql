@@ -1,7 +1,7 @@
--- What the plan guard has to know of the tables and indexes in a plan.
+-- Catalogue data for the plan guard about the tables and indexes in a plan.
 SELECT n.nspname AS schema,
        c.relname AS name,
-       -- Since the last ANALYZE the table may have grown; the planner scales in the same way.
+       -- The table may have grown since the last ANALYZE. The planner scales in the same way.
        CASE WHEN c.reltuples > 0 AND c.relpages > 0
             THEN c.reltuples::float8 * pg_relation_size(c.oid)
                  / current_setting('block_size')::float8 / c.relpages

@@ -1,5 +1,5 @@
-//! Questions that the catalogue does not answer, so PostgreSQL is asked to plan a statement: whether
-//! this role may read the columns, and whether they can be grouped by.
+//! Questions beyond the catalogue, which PostgreSQL answers by planning a statement: whether this
+//! role may read the columns, and whether they can be grouped.
 
 use super::axis::Axis;
 use super::settle;
@@ -8,7 +8,7 @@ use crate::db::{DbErrorKind, Tx};
 use crate::rollup::{Aggregate, Late, Rollup};
 use crate::sql::{ident, literal, table};
 
-/// Row-level security and privileges, asked before the first slice is claimed.
+/// Checks row-level security and privileges before the first slice is claimed.
 pub(super) async fn check_privilege(tx: &mut Tx, rollup: &Rollup) -> Result<(), ShapeError> {
     let name = table(&rollup.from);
     let columns: Vec<String> = std::iter::once(rollup.time.column.as_str())
@@ -17,9 +17,10 @@ pub(super) async fn check_privilege(tx: &mut Tx, rollup: &Rollup) -> Result<(), 
         .chain(rollup.late.column())
         .map(ident)
         .collect();
-    // Planning checks nothing; opening the plan checks privileges and row-level security, and
-    // reads no row. Only a count comes back: the driver would look up the types of the columns, which
-    // it cannot do for all of them, nor without losing an unnamed statement.
+    // Planning alone skips these checks. Opening the plan checks privileges and row-level security,
+    // and reads no row. The statement returns only a count, because the driver would look up the
+    // types of returned columns. It cannot do that for all types, and it would lose the unnamed
+    // statement.
     let probe = format!(
         "SELECT count(*) FROM (SELECT {} FROM {name} LIMIT 0) AS probe",
         columns.join(", ")
@@ -38,7 +39,7 @@ pub(super) async fn check_privilege(tx: &mut Tx, rollup: &Rollup) -> Result<(), 
     Err(ShapeError::Unfit { rollup: rollup.name.clone(), problem: remedy })
 }
 
-/// Whether the server knows the zone in which a column's local times are read. What it knows of it is
+/// Checks that the server knows the zone of a column's local times. Its rules for the zone are
 /// compared for each slice.
 pub(super) async fn check_zone(
     tx: &mut Tx,
@@ -62,8 +63,8 @@ pub(super) async fn check_zone(
     }
 }
 
-/// Whether PostgreSQL can group by, and order, all that is grouped by or counted as different: the
-/// catalogue does not say it of an array of `json`, or of a composite that holds one.
+/// Checks that PostgreSQL can group and order by all dimensions and distinct columns. The catalogue
+/// leaves that open for an array of `json`, or a composite that contains one.
 pub(super) async fn check_comparable(
     tx: &mut Tx,
     rollup: &Rollup,
@@ -80,7 +81,7 @@ pub(super) async fn check_comparable(
     }
     let keys = keys.join(", ");
     let name = table(&rollup.from);
-    // A false condition: PostgreSQL answers from the types alone.
+    // With a false condition PostgreSQL answers from the types alone.
     let sql = format!("SELECT FROM {name} WHERE false GROUP BY {keys} ORDER BY {keys}");
     let Err(error) = tx.execute(&format!("grouping {name}"), sql).await else { return Ok(()) };
     match error.kind() {
@@ -92,7 +93,7 @@ pub(super) async fn check_comparable(
     }
 }
 
-/// Whether this server and role can notice late changes in the way that is configured.
+/// Checks that this server and role can notice late changes in the configured way.
 pub(super) async fn check_late(tx: &mut Tx, rollup: &Rollup) -> Result<(), ShapeError> {
     let unfit = |problem: String| ShapeError::Unfit { rollup: rollup.name.clone(), problem };
     if rollup.late == Late::Grace {

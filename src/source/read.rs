@@ -1,8 +1,8 @@
-//! The statements that aggregate a stretch of the source.
+//! The statements that aggregate a range of the source.
 //!
 //! A slice that is read by one statement yields its final rows ([`Form::Whole`]). A slice that
-//! takes several yields partials ([`Form::Partial`]): the same groups, and for every column whose
-//! different values are counted one row per group and value, all from one scan by GROUPING SETS.
+//! takes several yields partials ([`Form::Partial`]): the same groups and, for every distinct
+//! column, one row per group and value. GROUPING SETS yields both from one scan.
 
 use chrono::{DateTime, Utc};
 
@@ -14,16 +14,16 @@ use crate::sql::{ident, table};
 /// Column of the number of source rows behind a group.
 pub const ROWS: &str = "__rows";
 
-/// Column that tells the rows of a partial apart: -1 in a whole slice; otherwise a bit for each
-/// distinct column, set where the row is *not* of that column's values.
+/// Column that identifies the rows of a partial. It is -1 in a whole slice. Otherwise it has a bit
+/// for each distinct column, which is 0 only in the rows of that column's values.
 pub const TAG: &str = "__tag";
 
 /// Whether a statement covers its whole slice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// One statement covers the slice: measures are final.
+    /// One statement covers the slice, so measures are final.
     Whole,
-    /// One of several chunks: measures are to be merged.
+    /// One of several chunks, whose measures are merged later.
     Partial,
 }
 
@@ -33,7 +33,7 @@ pub fn value_column(place: usize) -> String {
     format!("__value_{place}")
 }
 
-/// The SELECT for `[start, end)` of the slice that begins at `slice_start`, its columns in the
+/// The SELECT for `[start, end)` of the slice that starts at `slice_start`. Its columns are in the
 /// order of the rollup table, then [`ROWS`], then for a stage [`TAG`] and the values.
 #[must_use]
 pub fn select(
@@ -46,7 +46,7 @@ pub fn select(
     select_napping(rollup, shape, form, bounds, staged, None)
 }
 
-/// The same, with rests in between.
+/// The same, with naps in between.
 #[must_use]
 pub fn select_napping(
     rollup: &Rollup,
@@ -67,7 +67,7 @@ pub fn select_napping(
         columns.push(format!("{expression} AS {}", ident(&field.name)));
     }
     columns.push(format!("count(*) AS {ROWS}"));
-    // By the source's own columns, so that their types and collations decide what is equal.
+    // Group by the source's own columns, so that their types and collations decide what is equal.
     let keys = shape.dimensions.iter().map(|dimension| ident(&dimension.name));
     let mut groups = std::iter::once("1".to_owned()).chain(keys).collect::<Vec<_>>().join(", ");
     if staged {
@@ -108,7 +108,7 @@ pub fn condition(
 ) -> String {
     let time = shape.axis.between(start, end);
     match &rollup.filter {
-        // The line break ends a comment that the text may end in.
+        // The line break ends a comment at the end of the text.
         Some(filter) => format!("{time} AND (\n{filter}\n)"),
         None => time,
     }
@@ -129,7 +129,7 @@ fn aggregate(field: &Field, shape: &Shape, form: Form, staged: bool) -> String {
     match &field.content {
         Content::Count(None) => format!("count(*){filter}"),
         Content::Count(Some(column)) => format!("count({}){filter}", ident(column)),
-        // A sum of bigints, where counts of a finer rollup are merged, is a bigint too.
+        // A sum of bigints, which merges counts of a finer rollup, is a bigint too.
         Content::Sum { column, exact: false } => {
             format!("(sum({}){filter})::{}", ident(column), field.sql_type)
         }
@@ -153,9 +153,10 @@ fn aggregate(field: &Field, shape: &Shape, form: Form, staged: bool) -> String {
     }
 }
 
-/// The exact decimal of a floating-point column, to be summed and merged in any order. PostgreSQL
-/// 13 has no infinite decimal, so each infinite value adds a power of ten beyond all sums of finite
-/// ones: 1e400 for infinity, 1e800 for minus infinity, of which no sum of 2^63 of the other reaches half.
+/// The exact decimal of a floating-point column, which can be summed and merged in any order.
+/// PostgreSQL 13 lacks infinite decimals, so each infinite value adds a power of ten beyond all
+/// sums of finite ones: 1e400 for infinity, 1e800 for minus infinity. Even 2^63 values of the one
+/// sum up to less than half of the other.
 fn exact(column: &str) -> String {
     format!(
         "CASE {column} WHEN 'Infinity' THEN 1e400 WHEN '-Infinity' THEN 1e800 \
@@ -163,10 +164,11 @@ fn exact(column: &str) -> String {
     )
 }
 
-/// The floating-point value of a sum of [`exact`] decimals: rounded once; infinite beyond the greatest
-/// finite value or where an infinity was added; NaN where one was, or both infinities.
+/// The floating-point value of a sum of [`exact`] decimals, rounded once. It is infinite beyond the
+/// greatest finite value or where an infinity was added, and NaN where NaN or both infinities were
+/// added.
 fn rounded(sum: &str) -> String {
-    // Half a step past the greatest finite value: what is as large rounds to infinity.
+    // Half a step past the greatest finite value. From here on, values round to infinity.
     const BEYOND: &str = "1.797693134862315807937e308";
     format!(
         "(CASE WHEN {sum} = 'NaN' OR {sum} > 5e799 AND \
@@ -180,7 +182,7 @@ fn rounded(sum: &str) -> String {
 #[must_use]
 pub fn merge(field: &Field, shape: &Shape, form: Form) -> String {
     let name = ident(&field.name);
-    // Every bit set: a row of the group itself, not of one value.
+    // All bits set: a row of the group itself.
     let all = (1_u64 << shape.distinct.len()) - 1;
     let group_rows = match form {
         Form::Whole => String::new(),

@@ -1,5 +1,5 @@
--- Tables and views that this role may read, for a name that is none of them. Bounded: a database may hold
--- a table for each of its customers.
+-- Tables and views that this role may read, for suggestions after a wrong name. The number is
+-- bounded, as a database may hold a table for each customer.
 SELECT n.nspname::text AS schema, c.relname::text AS name
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace

@@ -1,15 +1,17 @@
-//! Whether a slice is settled: no row of it can appear unseen any more.
+//! Decides whether a slice is settled, so that all its rows are visible and every later one will be
+//! noticed.
 //!
-//! PostgreSQL gives a transaction its ID at its first write, while `now()` is its start: a
-//! transaction may sit idle, and then insert a row stamped before the end of a slice that was read
-//! already. What is asked, in this order, by the database's clock; docs/ACCURACY.md has the proofs:
+//! PostgreSQL assigns a transaction's ID at its first write, while `now()` is its start. So a
+//! transaction may sit idle, and then insert a row stamped before the end of a slice that was
+//! already read. These conditions are checked in order, by the database's clock. docs/ACCURACY.md
+//! has the proofs:
 //!
 //! 1. the slice's end and its grace are over;
 //! 2. with `clock`, no transaction is under way that began before the slice's end;
-//! 3. every transaction that had an ID then, the *horizon*, has ended; a prepared one has an ID, and tells
-//!    nobody when it began;
-//! 4. and of what others write later a trigger tells (`capture`), or a change time (`column`), or nothing
-//!    (`grace`).
+//! 3. every transaction that had an ID then, the *horizon*, has ended; this covers prepared
+//!    transactions, which have an ID but no visible start;
+//! 4. later writes are reported by a trigger (`capture`) or a change time (`column`), or stay
+//!    unnoticed (`grace`).
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -30,54 +32,56 @@ use crate::sql::timestamptz;
 /// The time by the database's clock, and whether this is a replica.
 const NOW: &str = "SELECT clock_timestamp() AS now, pg_is_in_recovery() AS replica";
 
-/// The ID of the oldest transaction that is under way, the first ID that no ended transaction had,
-/// and an ID of our own: whoever had one before has a lower one. Taking it is allowed when
-/// read-only. `pg_snapshot_xmax` in its place would not do: it is one more than the newest ID that
-/// *ended*, and passes by transactions with newer IDs that are writing.
+/// The ID of the oldest open transaction, the first ID after all ended transactions, and an ID of
+/// this transaction: every transaction with an earlier ID has a lower one. A read-only transaction
+/// may take an ID. `pg_snapshot_xmax` instead would be wrong. It is one more than the newest ID
+/// that *ended*, and ignores open transactions with newer IDs.
 const IDS: &str = "SELECT pg_snapshot_xmin(s)::text::bigint AS oldest, \
                    pg_snapshot_xmax(s)::text::bigint AS next, \
                    pg_current_xact_id()::text::bigint AS own FROM pg_current_snapshot() s";
 
-/// Whether other roles' transactions can be seen; to others PostgreSQL shows them without a start.
+/// Whether this role sees other roles' transactions. PostgreSQL hides their start from most roles.
 const SEES_ALL: &str = "SELECT pg_has_role(current_user, 'pg_read_all_stats', 'usage')";
 
 const LOOKING: &str = "looking for older transactions";
 
-/// Between two looks at whether the transactions before the horizon have ended: at first, and at most.
+/// Time between two checks whether the transactions before the horizon have ended: at first, and at
+/// most.
 const LOOK_AFTER: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(50)];
 
-/// PostgreSQL shows a transaction the same picture of the others until it is told to forget it.
+/// Within a transaction PostgreSQL shows the same snapshot of the others until this call.
 const FORGET: &str = "SELECT pg_stat_clear_snapshot()";
 
-/// What was found out about open transactions serves the slices of this long.
+/// How long a look at open transactions serves other slices.
 const SHARED_FOR: Duration = Duration::from_secs(60);
 
-/// A transaction ID: whoever wrote before it was read has a lower one.
+/// A transaction ID. Every transaction that wrote before it was read has a lower one.
 pub type Horizon = u64;
 
-/// What one slice found out about the open transactions of the source, for the others of this process.
+/// One slice's look at the open transactions of the source, shared with the other slices of this
+/// process.
 #[derive(Debug, Default)]
 pub struct Horizons(Mutex<Option<Look>>);
 
-/// A horizon, and how it was left.
+/// A horizon and its state.
 #[derive(Clone, Copy, Debug)]
 struct Look {
-    /// By the source's clock, before the horizon was taken.
+    /// Time by the source's clock before the horizon was taken.
     at: DateTime<Utc>,
-    /// `None`: it is passed, and every transaction that had an ID at that instant has ended.
+    /// `None`: it is passed, so every transaction that had an ID at that instant has ended.
     open: Option<Horizon>,
     since: Stopwatch,
 }
 
 impl Horizons {
-    /// What serves a slice that was readable at `readable_at`: a horizon that was taken after that.
+    /// A look that serves a slice readable at `readable_at`: its horizon was taken after that.
     fn serving(&self, readable_at: DateTime<Utc>, now: DateTime<Utc>) -> Option<Look> {
         let look = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // A clock that was set back says nothing about what came before what.
+        // If the clock was set back, the order of events is unknown.
         look.filter(|it| readable_at <= it.at && it.at <= now && it.since.elapsed() < SHARED_FOR)
     }
 
-    /// Forgets what was found out, so that the next slice looks anew.
+    /// Drops the shared look, so that the next slice looks again.
     pub(crate) fn forget(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
@@ -94,23 +98,24 @@ impl Horizons {
 /// Whether a slice may be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Settled {
-    /// It may; how that is known: `capture`, `clock`, `column` or `grace`.
+    /// It may. The value names the reason: `capture`, `clock`, `column` or `grace`.
     By(&'static str),
-    /// The server and this program have other rules for the zone of its local times: the text says which.
+    /// The server and this program have different rules for the zone of its local times. The text
+    /// names the difference.
     OtherZone(String),
-    /// Its time has not come, or a transaction has not ended.
+    /// Its time is still to come, or a transaction is still open.
     NotYet {
-        /// Who is waited for, and how to find it.
+        /// The transaction that is waited for, and how to find it.
         reason: String,
-        /// When it is worth asking again.
+        /// When another try makes sense.
         retry_at: Option<DateTime<Utc>>,
-        /// The horizon that holds for the next attempt too.
+        /// The horizon, for the next attempt too.
         horizon: Option<Horizon>,
     },
 }
 
-/// Asks whether `slice` is settled, and waits at most `wait` for transactions to end. `horizon` is
-/// what an earlier attempt found, and `shared` what other slices did.
+/// Checks whether `slice` is settled, and waits at most `wait` for transactions to end. `horizon`
+/// comes from an earlier attempt, and `shared` from other slices.
 ///
 /// # Errors
 /// The server refuses or cannot be reached.
@@ -135,17 +140,18 @@ pub async fn settle(
         return Ok(Settled::OtherZone(mismatch.to_string()));
     }
     if is_replica {
-        // It does not know of the primary's transactions, and cannot take an ID.
+        // A replica does not see the primary's transactions, and cannot assign an ID.
         return Ok(Settled::By("grace"));
     }
-    // Before the horizon is taken: who is prepared meanwhile is below it.
+    // Checked before the horizon is taken, so that a transaction prepared in between is below it.
     if rollup.late == Late::Clock
         && let Some(who) = began_before(tx, slice).await?
     {
         let reason = format!("not settled: {who} began before the slice's end and has not ended");
         return Ok(Settled::NotYet { reason, retry_at: None, horizon: None });
     }
-    // With `clock`, the horizon comes after the look for older transactions: nobody else's serves.
+    // With `clock`, the horizon must come after the check for older transactions, so shared looks
+    // are unsuitable.
     let look = shared.serving(readable_at, now).filter(|_| rollup.late != Late::Clock);
     let passed = pass_shared(tx, (horizon, now), look, wait, shared).await?;
     if let Err(Blocker { horizon, who }) = passed {
@@ -156,18 +162,19 @@ pub async fn settle(
         Late::Grace => Ok(Settled::By("grace")),
         Late::Clock => Ok(Settled::By("clock")),
         Late::Column(_) if sees_all(tx).await? => Ok(Settled::By("column")),
-        // Nobody can tell how old an open transaction's change times will be.
+        // The change times of an open transaction's rows are unpredictable.
         Late::Column(_) => Ok(Settled::By("grace")),
         Late::Capture => {
             let standing = capture::standing(tx, rollup, shape).await?;
-            // A trigger that is missing is an alarm of the tick; the slice says what it has.
+            // A missing trigger raises an alarm in the tick. The slice reports its actual state.
             Ok(Settled::By(if standing.is_whole() { "capture" } else { "grace" }))
         }
     }
 }
 
-/// As [`pass`], where another slice may have passed a horizon that serves this one, or waited for it in
-/// vain: it is looked at once more then, and not waited for again. `now` was asked before.
+/// As [`pass`], but uses another slice's look where possible. If that slice passed the horizon,
+/// this one is done. If it waited to no effect, this one checks once more without waiting again.
+/// `now` was read before.
 async fn pass_shared(
     tx: &mut Tx,
     (own, now): (Option<Horizon>, DateTime<Utc>),
@@ -183,7 +190,7 @@ async fn pass_shared(
         None => (own, wait, now),
     };
     let passed = pass(tx, horizon, wait).await?;
-    // A horizon of an earlier attempt was taken nobody knows when.
+    // It is unknown when a horizon of an earlier attempt was taken.
     if own.is_none() {
         let open = passed.as_ref().err().map(|blocker| blocker.horizon);
         shared.keep(Look { at, open, since: Stopwatch::start() });
@@ -191,8 +198,8 @@ async fn pass_shared(
     Ok(passed)
 }
 
-/// The time by the database's clock, and whether it is a replica. What a later statement reads is
-/// younger.
+/// The time by the database's clock, and whether it is a replica. Later statements read younger
+/// data.
 ///
 /// # Errors
 /// The server refuses or cannot be reached.
@@ -222,17 +229,16 @@ pub async fn now_comparing(
     read().map_err(|source| tx.error("asking for the time", source))
 }
 
-/// A transaction below the horizon that has not ended.
+/// A transaction below the horizon that is still open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Blocker {
-    /// The horizon.
     pub horizon: Horizon,
-    /// Who it is, since when, and how to find it.
+    /// The transaction, its start, and how to find it.
     pub who: String,
 }
 
 /// Waits until every transaction of this database below the horizon has ended, at most for `wait`.
-/// Without a `horizon` it is the present.
+/// If there is no `horizon` it is taken now.
 ///
 /// # Errors
 /// The server refuses or cannot be reached.
@@ -246,12 +252,12 @@ pub async fn pass(
     }
     let watch = Stopwatch::start();
     let ids = ids(tx).await?;
-    // A horizon of another cluster, which this one replaced, would never be passed.
+    // A horizon from another cluster, which this one replaced, would never be passed.
     let horizon = horizon.filter(|horizon| *horizon <= ids.next).unwrap_or(ids.own);
     if ids.oldest >= horizon {
         return Ok(Ok(()));
     }
-    // Something is under way in this cluster; perhaps in another database of it.
+    // A transaction is open in this cluster, perhaps in another database.
     let [mut pause, longest] = LOOK_AFTER;
     loop {
         tx.row("forgetting who was open", FORGET.into()).await?;
@@ -292,7 +298,7 @@ pub async fn sees_all(tx: &mut Tx) -> Result<bool, DbError> {
     row.try_get(0).map_err(|source| tx.error("asking for a privilege", source))
 }
 
-/// The transaction that keeps the horizon from being passed, in words.
+/// A description of the transaction that keeps the horizon from being passed.
 async fn blocker(tx: &mut Tx, horizon: Horizon) -> Result<Option<String>, DbError> {
     let sql = format!(include_str!("blocker.sql"), horizon = horizon);
     let rows = tx.rows("looking for open transactions", sql).await?;
@@ -300,8 +306,8 @@ async fn blocker(tx: &mut Tx, horizon: Horizon) -> Result<Option<String>, DbErro
     who.map_err(|source| tx.error("looking for open transactions", source))
 }
 
-/// When the oldest transaction of this database began; `None`: none is under way. Prepared ones do not tell, and a
-/// role without `pg_read_all_stats` sees its own ones only.
+/// When the oldest transaction of this database began. `None`: none is open. Prepared transactions
+/// hide their start, and a role without `pg_read_all_stats` sees only its own transactions.
 ///
 /// # Errors
 /// The server refuses or cannot be reached.
@@ -310,7 +316,7 @@ pub async fn oldest(tx: &mut Tx) -> Result<Option<DateTime<Utc>>, DbError> {
     row.try_get("since").map_err(|source| tx.error(LOOKING, source))
 }
 
-/// The oldest transaction that began before the slice's end and is under way, in words.
+/// A description of the oldest open transaction that began before the slice's end.
 async fn began_before(tx: &mut Tx, slice: Slice) -> Result<Option<String>, DbError> {
     if crate::faults::is_removed(Guard::Oldest) {
         return Ok(None);
@@ -346,10 +352,11 @@ mod tests {
         horizons.keep(Look { at: at(100), open: None, since: Stopwatch::start() });
         let serves = |readable, now| horizons.serving(at(readable), at(now)).is_some();
         assert!(serves(99, 200) && serves(100, 100));
-        // Who wrote between the horizon and the slice's end and grace may still be writing.
+        // A transaction that wrote between the horizon and the slice's end and grace may still be
+        // open.
         assert!(!serves(101, 200));
         assert!(!serves(99, 99), "the clock was set back");
-        // One that is still waited for does not take the place of a newer one that is passed.
+        // A look that is still waiting does not replace a newer one that has passed.
         horizons.keep(Look { at: at(50), open: Some(7), since: Stopwatch::start() });
         assert!(serves(99, 200));
         horizons.forget();

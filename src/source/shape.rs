@@ -1,5 +1,5 @@
-//! What the source's catalogue says about a rollup: the types of its columns, and whether this
-//! role may read them. Asked once per process and rollup, before anything is claimed.
+//! The source's catalogue data about a rollup: the types of its columns, and whether this role may
+//! read them. It is read once per process and rollup, before any slice is claimed.
 
 use sqlx::Row as _;
 
@@ -11,22 +11,23 @@ use crate::db::{DbError, DbErrorKind, Tx};
 use crate::rollup::{Aggregate, Late, Measure, Rollup, TableName};
 use crate::sql::{ident, literal, table};
 
-/// A rollup's definition together with the types that PostgreSQL gives its columns.
+/// A rollup's definition together with the PostgreSQL types of its columns.
 #[derive(Clone, Debug)]
 pub struct Shape {
     /// How the time column is compared and cut.
     pub axis: Axis,
-    /// How the column that holds a row's last change is compared, where `late` names one.
+    /// How the column with a row's last change is compared, if `late` names one.
     pub changes: Option<Axis>,
     /// The dimensions, in the order of `group_by`.
     pub dimensions: Vec<Dimension>,
     /// The columns of the rollup table that hold measures.
     pub fields: Vec<Field>,
-    /// The source columns whose different values are counted, each once.
+    /// The source columns whose distinct values are counted, each once.
     pub distinct: Vec<DistinctColumn>,
     /// Generated columns: name, type and expression.
     pub generated: Vec<Generated>,
-    /// What else decides the values; `None`: a finer rollup's table, whose slices tell of it.
+    /// Further properties that decide the values. `None`: the source is a finer rollup's table,
+    /// whose slices include them.
     pub fingerprint: Option<Fingerprint>,
 }
 
@@ -37,87 +38,81 @@ pub struct Dimension {
     pub name: String,
     /// Its type in the rollup table.
     pub sql_type: String,
-    /// Its collation where that is not the type's own, quoted.
+    /// Its collation, quoted, where it differs from the type's own.
     pub collation: Option<String>,
-    /// The type to cast it to, where another database would not know the source's own.
+    /// The type to cast it to, where another database lacks the source's own.
     pub cast: Option<String>,
-    /// Whether the column is an array, whose NULL and empty values need telling apart.
+    /// Whether the column is an array, whose NULL and empty values must be told apart.
     pub is_array: bool,
 }
 
 /// A column of the rollup table that holds a measure, or half of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Field {
-    /// Its name.
     pub name: String,
     /// Its type in the rollup table.
     pub sql_type: String,
     /// Its type in the stage table, exact where the final type is not.
     pub stage_type: String,
-    /// The collation by which its values are compared, where that is not the type's own, quoted.
+    /// The collation by which its values are compared, quoted, where it differs from the type's
+    /// own.
     pub collation: Option<String>,
-    /// What it holds.
     pub content: Content,
     /// The measure's own condition.
     pub filter: Option<String>,
 }
 
-/// What a [`Field`] holds.
+/// The content of a [`Field`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
     /// Number of rows, or of rows where the column is not NULL.
     Count(Option<String>),
     /// Sum of a column.
     Sum {
-        /// The column.
         column: String,
-        /// A float is summed as exact decimals: floating sums depend on the order of rows.
+        /// Floats are summed as exact decimals, as floating sums depend on the order of rows.
         exact: bool,
     },
     /// Least value of a column.
     Min(String),
     /// Greatest value of a column.
     Max(String),
-    /// Number of different values of the column at this place in [`Shape::distinct`].
+    /// Number of distinct values of the column at this place in [`Shape::distinct`].
     Distinct(usize),
-    /// Number of different values of a column that is a dimension too: 1, or 0 for NULL.
+    /// Number of distinct values of a column that is also a dimension: 1, or 0 for NULL.
     DistinctKey(String),
 }
 
-/// A source column whose different values are counted.
+/// A source column whose distinct values are counted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DistinctColumn {
     /// Its name in the source.
     pub column: String,
     /// Its type in the stage table.
     pub stage_type: String,
-    /// The collation by which values are equal, where that is not the type's own, quoted.
+    /// The collation by which values are equal, quoted, where it differs from the type's own.
     pub collation: Option<String>,
 }
 
 /// A column that PostgreSQL computes from others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Generated {
-    /// Its name.
     pub name: String,
-    /// Its type.
     pub sql_type: String,
-    /// The expression.
     pub expression: String,
 }
 
-/// Why a rollup cannot be computed from its source as things stand.
+/// Why a rollup cannot be computed from its source at present.
 #[derive(Debug, thiserror::Error)]
 pub enum ShapeError {
-    /// The source does not fit the definition: a table, column, type or privilege.
+    /// The source contradicts the definition: a table, column, type or privilege.
     #[error("rollup `{rollup}`: {problem}")]
     Unfit {
-        /// The rollup's name.
         rollup: String,
-        /// What is wrong and what would be right.
+        /// The problem and its remedy.
         problem: String,
     },
-    /// The source could not be asked.
+    /// The source cannot be read.
     #[error(transparent)]
     Db(#[from] DbError),
 }
@@ -126,7 +121,7 @@ pub enum ShapeError {
 #[derive(Clone, Debug)]
 pub(super) struct Column {
     pub(super) name: String,
-    /// `format_type` without modifiers, except where the bare name means something narrower.
+    /// `format_type` without modifiers, except where the bare name means a narrower type.
     pub(super) sql_type: String,
     base_type: String,
     portable: bool,
@@ -137,14 +132,15 @@ pub(super) struct Column {
     deterministic: bool,
     /// Its collation by a name that every database knows, quoted.
     order_abroad: Option<String>,
-    /// Whether its collation was made in this database.
+    /// Whether its collation was created in this database.
     own_order: bool,
 }
 
-/// Asks the source about `rollup`; `same_database` says whether the target is the same database.
+/// Reads the shape of `rollup` from the source. `same_database` says whether the target is the same
+/// database.
 ///
 /// # Errors
-/// The source does not fit the definition, or cannot be asked.
+/// The source contradicts the definition, or cannot be read.
 pub async fn inspect(
     tx: &mut Tx,
     rollup: &Rollup,
@@ -201,12 +197,12 @@ pub async fn inspect(
             .and_then(|column| columns.iter().find(|known| known.name == column));
         add_measure(&mut shape, measure, column, sql_type, same_database).map_err(&unfit)?;
     }
-    // The last question, as it changes the search path.
+    // Read last, as it changes the search path.
     shape.fingerprint = fingerprint::ask(tx, rollup).await?;
     Ok(shape)
 }
 
-/// A hint at the nearest column name, or all of them.
+/// A hint with the nearest column name, or with all names.
 fn nearest(name: &str, columns: &[Column]) -> String {
     columns
         .iter()
@@ -235,9 +231,10 @@ async fn columns(tx: &mut Tx, rollup: &Rollup) -> Result<Vec<Column>, ShapeError
     Ok(columns)
 }
 
-/// The names of tables and views that are like `from`, nearest first, as they would be written.
+/// The names of tables and views that are similar to `from`, nearest first, as the configuration
+/// would write them.
 async fn near_tables(tx: &mut Tx, from: &TableName) -> Result<Vec<String>, DbError> {
-    /// So many are named.
+    /// Maximum number of names.
     const NEAR_MAX: usize = 2;
     const DOING: &str = "looking for tables of a like name";
     let rows = tx.rows(DOING, include_str!("relations.sql").into()).await?;
@@ -248,7 +245,7 @@ async fn near_tables(tx: &mut Tx, from: &TableName) -> Result<Vec<String>, DbErr
         let (schema, name) = read().map_err(|error| tx.error(DOING, error))?;
         let mut likeness = strsim::jaro_winkler(&from.name.to_lowercase(), &name.to_lowercase());
         if from.schema.as_ref().is_some_and(|wanted| *wanted != schema) {
-            // The same name elsewhere is nearer than another name here.
+            // The same name in another schema is nearer than another name in this one.
             likeness -= 0.05;
         }
         near.push((likeness, format!("`{schema}.{name}`")));
@@ -258,7 +255,8 @@ async fn near_tables(tx: &mut Tx, from: &TableName) -> Result<Vec<String>, DbErr
     Ok(near.into_iter().take(NEAR_MAX).map(|(_, name)| name).collect())
 }
 
-/// What the catalogue says about the columns of a table; none: there is no such table.
+/// The catalogue's description of a table's columns. An empty list means that the table does not
+/// exist.
 pub(super) async fn catalogue(tx: &mut Tx, from: &TableName) -> Result<Vec<Column>, DbError> {
     let name = table(from);
     let sql = format!(include_str!("columns.sql"), relation = literal(&name));
@@ -318,8 +316,8 @@ fn dimension(column: &Column, same_database: bool) -> Result<Dimension, String> 
     })
 }
 
-/// The type that a column has in another database, where that groups its values alike: its own, a
-/// domain's base, text for an enum.
+/// The type that a column has in another database, if that groups its values alike: its own, a
+/// domain's base, or text for an enum.
 fn abroad(column: &Column) -> Option<String> {
     if column.is_enum {
         Some("text".into())
@@ -328,13 +326,13 @@ fn abroad(column: &Column) -> Option<String> {
     }
 }
 
-/// The type that PostgreSQL gives each measure; also proves that every expression is valid.
+/// The type that PostgreSQL gives each measure. This also proves that every expression is valid.
 async fn measure_types(tx: &mut Tx, rollup: &Rollup) -> Result<Vec<String>, ShapeError> {
     let select: Vec<String> = rollup
         .measures
         .iter()
         .map(|measure| match &measure.aggregate {
-            // An aggregate in any case: without one there would be no row to read.
+            // Always an aggregate, as otherwise an empty table would return no row.
             Aggregate::Count | Aggregate::Distinct(_) => "pg_typeof(count(*))::text".into(),
             Aggregate::Sum(column) | Aggregate::Avg(column) => {
                 format!("pg_typeof(sum({}))::text", ident(column))
@@ -343,8 +341,8 @@ async fn measure_types(tx: &mut Tx, rollup: &Rollup) -> Result<Vec<String>, Shap
             Aggregate::Max(column) => format!("pg_typeof(max({}))::text", ident(column)),
         })
         .collect();
-    // A false condition: PostgreSQL answers from the types alone. The count makes it one row, also
-    // where no measure is an aggregate here.
+    // With a false condition PostgreSQL answers from the types alone. The count makes it one row,
+    // even if none of the measures is an aggregate here.
     let (select, name) = (select.join(", "), table(&rollup.from));
     let sql = format!("SELECT {select}, count(*) FROM {name} WHERE false");
     let row = tx.row("typing the measures", sql).await.map_err(|error| match error.kind() {
@@ -359,7 +357,7 @@ async fn measure_types(tx: &mut Tx, rollup: &Rollup) -> Result<Vec<String>, Shap
         .map_err(|source| tx.error("typing the measures", source).into())
 }
 
-/// The name of `sql_type` without a length: PostgreSQL calls the result of `min` over `char(9)`
+/// The name of `sql_type` without a length. PostgreSQL calls the result of `min` over `char(9)`
 /// `character`, which in a table would mean one character.
 fn any_length(sql_type: String) -> String {
     match sql_type.as_str() {
@@ -448,8 +446,8 @@ fn add_measure(
     Ok(())
 }
 
-/// The collation by which `min` and `max` of a column are compared; partials are compared again in
-/// the target, whose own order may be another.
+/// The collation by which `min` and `max` of a column are compared. Partials are compared again in
+/// the target, whose default order may differ.
 fn order(
     measure: &str,
     source: Option<&Column>,
@@ -477,7 +475,7 @@ fn order(
     Ok(column.order_abroad.clone())
 }
 
-/// Final type, stage type and whether the sum is taken over exact decimals.
+/// Final type, stage type and whether the sum uses exact decimals.
 pub(super) fn sum_types(sum: &str) -> (&str, &str, bool) {
     match sum {
         "real" | "double precision" => ("double precision", "numeric", true),
@@ -495,7 +493,7 @@ pub(super) fn mean(name: &str, sum: &str, count: &str, sum_type: &str) -> Genera
 }
 
 impl ShapeError {
-    /// Whether the source could not be reached at all.
+    /// Whether the source was out of reach.
     #[must_use]
     pub fn is_unreachable(&self) -> bool {
         match self {

@@ -1,7 +1,7 @@
-//! The triggers of a captured table and the functions behind them, as SQL.
+//! The triggers of a captured table and their functions, as SQL.
 //!
-//! What they must keep true is told in [`super::capture`]; what they cost, and why they look like this,
-//! in docs/BENCHMARKS.md.
+//! [`super::capture`] states what they guarantee. docs/BENCHMARKS.md has their cost, and the
+//! reasons for their form.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use super::axis::Axis;
 use super::capture::axis_key;
 use crate::sql::{dollar_quoted, ident, literal};
 
-/// The triggers of a captured table, each with what it fires for. The names sort behind most others:
-/// the application's own triggers come first.
+/// The triggers of a captured table, each with its event. Their names sort after most others, so
+/// the application's own triggers run first.
 pub(super) const TRIGGERS: [(&str, Fires); 4] = [
     ("tallymark_delete", Fires::Row { event: "DELETE", rows: &["OLD"] }),
     ("tallymark_insert", Fires::Row { event: "INSERT", rows: &["NEW"] }),
@@ -18,19 +18,20 @@ pub(super) const TRIGGERS: [(&str, Fires); 4] = [
     ("tallymark_update", Fires::Row { event: "UPDATE", rows: &["OLD", "NEW"] }),
 ];
 
-/// A transaction's list of the hours that it has marked may have this many bytes before it goes on
-/// with days: some 170 hours, a week. Each further late row is looked up in it.
+/// A transaction's list of marked hours may have this many bytes before it switches to days: about
+/// 170 hours, a week. Each further late row is looked up in it.
 const HOURS_BYTES_MAX: usize = 2816;
 
-/// ... and its list of days, before it goes on with stretches of 32 days: some 125 days.
+/// ... and its list of days before it switches to units of 32 days: about 125 days.
 const DAYS_BYTES_MAX: usize = 1920;
 
-/// Stands where the body of a function begins, until its quotes are known. No name holds it.
+/// Placeholder for the start of a function's body, until its quotes are known. It cannot occur in a
+/// name.
 const BODY: &str = "\0";
 
-/// Seconds since 1970 of 1900 and of 2100, between which hours are told apart: there, fractions of
-/// seconds divided by 3600 in floating point never round up to the next hour. What lies beyond counts
-/// as one stretch on either side.
+/// Seconds since 1970 of 1900 and of 2100. Between them hours are exact: fractions of seconds
+/// divided by 3600 in floating point never round up to the next hour. Times outside count as one
+/// range on either side.
 const SECONDS: [i64; 2] = [-2_208_988_800, 4_102_444_800];
 
 /// When a trigger fires.
@@ -42,7 +43,7 @@ pub(super) enum Fires {
     Truncate,
 }
 
-/// The functions of the capture `name`: the one that the triggers call, and the one that marks.
+/// The functions of the capture `name`: the triggers' function, and the function that marks.
 pub(super) fn signatures(name: &str) -> [String; 2] {
     let mark = ident(&format!("{name}_mark"));
     [
@@ -51,14 +52,14 @@ pub(super) fn signatures(name: &str) -> [String; 2] {
     ]
 }
 
-/// The statement that makes the function that the triggers call.
+/// The statement that creates the triggers' function.
 pub(super) fn function(name: &str, axes: &[Axis]) -> String {
     let mut looks = String::new();
     for (place, axis) in axes.iter().enumerate() {
         for row in ["OLD", "NEW"] {
             let (first, last) = axis.seconds(row);
             let (first, last) = (within(&first), last.as_deref().map(within));
-            // Days of the same first unit may differ in their last one, where clocks change.
+            // Days with the same first unit may differ in their last one, where clocks change.
             let key = match &last {
                 None => vec![text(&format!(";{place}:")), unit_of(&first), text("=")],
                 Some(last) => {
@@ -88,7 +89,7 @@ pub(super) fn function(name: &str, axes: &[Axis]) -> String {
     ))
 }
 
-/// A statement that makes a function, whose body begins at [`BODY`].
+/// A statement that creates a function, whose body starts at [`BODY`].
 fn quoted(statement: &str) -> String {
     match statement.split_once(BODY) {
         Some((head, body)) => format!("{head}{}", dollar_quoted(body)),
@@ -96,18 +97,18 @@ fn quoted(statement: &str) -> String {
     }
 }
 
-/// `text` as a literal whose type no operator of the session can change.
+/// `text` as a literal with a fixed type, which operators of the session cannot change.
 fn text(text: &str) -> String {
     format!("{}::pg_catalog.text", literal(text))
 }
 
-/// `seconds`, an expression, kept within [`SECONDS`].
+/// `seconds`, an expression, limited to [`SECONDS`].
 fn within(seconds: &str) -> String {
     let [low, high] = SECONDS;
     format!("greatest(least({seconds}, {high}), {low})")
 }
 
-/// The unit that the `seconds` lie in, as text: the unit's length stands in front of the list.
+/// The unit that contains the `seconds`, as text. The list starts with the unit's length.
 fn unit_of(seconds: &str) -> String {
     format!(
         "pg_catalog.floor({seconds} OPERATOR(pg_catalog./) pg_catalog.split_part(seen, {}, \
@@ -116,12 +117,12 @@ fn unit_of(seconds: &str) -> String {
     )
 }
 
-/// The hour that the `seconds` lie in.
+/// The hour that contains the `seconds`.
 fn hour_of(seconds: &str) -> String {
     format!("pg_catalog.floor({seconds} OPERATOR(pg_catalog./) 3600::double precision)::bigint")
 }
 
-/// The statement that makes the function that marks.
+/// The statement that creates the function that marks.
 pub(super) fn mark_function(name: &str, axes: &[Axis]) -> String {
     let mut columns: Vec<&str> = axes.iter().map(Axis::column).collect();
     columns.sort_unstable();
@@ -144,7 +145,7 @@ pub(super) fn mark_function(name: &str, axes: &[Axis]) -> String {
     ))
 }
 
-/// The statement that makes one trigger on `relation`.
+/// The statement that creates one trigger on `relation`.
 pub(super) fn trigger(
     (name, fires): (&str, Fires),
     relation: &str,

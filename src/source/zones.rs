@@ -1,12 +1,12 @@
-//! Whether the server and this program know the same rules of a zone.
+//! Checks that the server and this program have the same rules of a zone.
 //!
-//! Local times of a `timestamp` column become instants on the server, by its own tables of zones (its
-//! build's, or the system's); slices and buckets are cut here, by this program's. Where the two
-//! disagree, rows would fall into the wrong bucket, or into none. So the offsets from UTC are compared
-//! around each slice before it is read, in a statement that is sent anyway.
+//! The server converts local times of a `timestamp` column to instants, by its own time zone tables
+//! (from its build, or the system). This program cuts slices and buckets by its own tables. Where
+//! the two disagree, rows would fall into the wrong bucket, or into none. So the offsets from UTC
+//! are compared around each slice before it is read, as part of another statement.
 //!
-//! PostgreSQL takes some names for abbreviations, which have one offset all year: `CET`, `EET`, `MET`,
-//! `WET`, `EST5EDT`'s `EST`. The comparison finds that too.
+//! PostgreSQL reads some names as abbreviations, which have one offset all year: `CET`, `EET`,
+//! `MET`, `WET`, `EST5EDT`'s `EST`. The comparison finds that too.
 
 use std::fmt;
 
@@ -16,17 +16,17 @@ use chrono_tz::Tz;
 use super::axis::Axis;
 use crate::sql::literal;
 
-/// Rows this far outside of a slice may be read for it, where clocks change near its bounds.
+/// Rows this far outside of a slice may be read for it, if clocks change near its bounds.
 const AROUND: TimeDelta = TimeDelta::hours(26);
 
-/// Offsets are compared this often around a slice, and just before and at each change that this
-/// program knows.
+/// Interval at which offsets are compared around a slice. They are also compared just before and at
+/// each change that this program knows.
 const STEP_SECONDS: i64 = 900;
 
-/// ... and this often over a whole history: changes of clocks last longer.
+/// ... and the interval over a whole history, where changes of clocks last longer.
 const HISTORY_STEP_SECONDS: i64 = 6 * 3600;
 
-/// The offsets of one zone over a stretch of time, to compare.
+/// The offsets of one zone over a range of time, for comparison.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offsets {
     zone: Tz,
@@ -45,7 +45,6 @@ pub struct Offsets {
      write a zone such as Europe/Paris" } else { "" }
 )]
 pub struct Mismatch {
-    /// The zone.
     pub zone: Tz,
     /// The first instant at which they disagree.
     pub at: DateTime<Utc>,
@@ -53,7 +52,7 @@ pub struct Mismatch {
     pub server: i64,
     /// This program's offset in seconds.
     pub program: i64,
-    /// Whether the zone's name is one that PostgreSQL takes for an abbreviation.
+    /// Whether PostgreSQL reads the zone's name as an abbreviation.
     pub is_abbreviation: bool,
 }
 
@@ -68,8 +67,8 @@ impl fmt::Display for Hours {
 }
 
 impl Offsets {
-    /// What is compared before the slice from `start` to `end` is read; `None`: the server moves no time
-    /// between zones.
+    /// The offsets to compare before the slice from `start` to `end` is read. `None`: the server
+    /// converts no time between zones.
     #[must_use]
     pub fn around(axis: &Axis, start: DateTime<Utc>, end: DateTime<Utc>) -> Option<Self> {
         let zone = axis.local_zone()?;
@@ -77,13 +76,14 @@ impl Offsets {
         Some(Self { zone, from, until, step: STEP_SECONDS })
     }
 
-    /// What is compared of a whole history.
+    /// The offsets to compare over a whole history.
     #[must_use]
     pub fn of_history(axis: &Axis, start: DateTime<Utc>, end: DateTime<Utc>) -> Option<Self> {
         Some(Self { step: HISTORY_STEP_SECONDS, ..Self::around(axis, start, end)? })
     }
 
-    /// An expression of the server's offsets: the first, and then each that is another one.
+    /// An expression of the server's offsets: the first, and each one that differs from the one
+    /// before.
     #[must_use]
     pub fn question(&self) -> String {
         let changes: Vec<String> = self.changes().iter().map(ToString::to_string).collect();
@@ -152,7 +152,7 @@ impl Offsets {
         (0..).map(move |n| from + n * step).take_while(move |at| *at <= until)
     }
 
-    /// All instants that are compared, in order.
+    /// All instants to compare, in order.
     fn points(&self) -> Vec<i64> {
         let mut points: Vec<i64> = self.steps().chain(self.changes()).collect();
         points.sort_unstable();
@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn the_same_rules_agree() {
-        // 2026-03-08T07:00:00Z, when clocks go forward.
+        // Clocks go forward at 2026-03-08T07:00:00Z.
         assert_eq!(march().judge(&format!("{}=-18000,1772953200=-14400", march().from)), Ok(()));
         assert_eq!(march().changes(), [1_772_953_199, 1_772_953_200]);
     }

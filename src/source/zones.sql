@@ -1,4 +1,5 @@
--- The server's offsets from UTC at these instants: the first, and each that differs from the one before.
+-- The server's offsets from UTC at these instants: the first, and each that differs from the one
+-- before.
 (SELECT string_agg(at || '=' || ahead, ',' ORDER BY at) FROM (
     SELECT at, ahead, lag(ahead) OVER (ORDER BY at) AS before FROM (
         SELECT at, extract(epoch FROM (to_timestamp(at) AT TIME ZONE {zone})
