@@ -1,7 +1,8 @@
-//! A PostgreSQL server, reached lazily, one bounded transaction at a time.
+//! A PostgreSQL server. It is connected when first needed, and used in one bounded transaction at a
+//! time.
 //!
-//! Nothing runs outside a transaction and nothing is prepared under a name, so that a transaction
-//! pooler (PgBouncer, Supavisor, Neon's `-pooler`) may hand every transaction another backend.
+//! Every statement runs inside a transaction, and none is prepared under a name. So a transaction
+//! pooler (PgBouncer, Supavisor, Neon's `-pooler`) may give every transaction another backend.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -33,30 +34,31 @@ use pool::{Held, Pool};
 /// How long a question to a catalogue may take.
 pub const CATALOGUE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a connection may take, unless the address says otherwise: a suspended Neon wakes in a few hundred
-/// milliseconds, and a server that has not answered after this long is reported as unreachable.
+/// Time limit of connecting, unless the address sets another. A suspended Neon wakes in a few
+/// hundred milliseconds. A server that stays silent for this long is reported as unreachable.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A transaction may be idle for two statements of the other database, and this much more.
+/// A transaction may be idle for two statements of the other database plus this.
 const IDLE_SLACK: Duration = Duration::from_secs(1);
 
-/// A server ends its statements itself. One that says nothing for this much longer than a statement may take is cut
-/// off, and no longer waited for.
+/// A server ends its own statements. If it stays silent for this much longer than the statement's
+/// limit, it counts as cut off.
 const ANSWER_SLACK: Duration = Duration::from_secs(10);
 
-/// PostgreSQL counts milliseconds in 31 bits, and the time that a transaction may be idle is more than twice this.
+/// PostgreSQL counts milliseconds in 31 bits, and the idle limit of a transaction is more than
+/// twice this.
 const STATEMENT_TIMEOUT_MAX: Duration = Duration::from_secs(10 * 24 * 60 * 60);
 
 /// Longest wait for a lock that another session holds (DDL on the source, another writer's marker).
 const LOCK_TIMEOUT_MAX: Duration = Duration::from_secs(5);
 
-/// ... and the part of a statement's time that it may take.
+/// ... and the part of a statement's time that this wait may take.
 const LOCK_SHARE: f64 = 0.75;
 
-/// Which of the two databases; the word stands in errors.
+/// One of the two databases. Errors contain the name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// The application's database, which is read.
+    /// The application's database, which is only read.
     Source,
     /// The database that holds the rollup tables.
     Target,
@@ -80,16 +82,16 @@ pub enum Access {
     ReadWrite,
 }
 
-/// A PostgreSQL server and the credentials for it. Connects when first used.
+/// A PostgreSQL server with its credentials. It connects when first used.
 ///
-/// An address that is kept elsewhere is read then, and read again when the server refuses the login: a password that was
-/// rotated costs one refused connection.
+/// An address stored elsewhere is read then, and read again after a refused login. So a rotated
+/// password costs one refused connection.
 #[derive(Clone, Debug)]
 pub struct Db {
     address: Address,
     side: Side,
     connections_max: u32,
-    /// Whether a refused connection is tried again.
+    /// Whether refused connections are retried.
     is_patient: bool,
     opened: Arc<RwLock<Option<Opened>>>,
     memory: Memory,
@@ -104,10 +106,11 @@ struct Opened {
     pool: Arc<Pool>,
 }
 
-/// How to connect to `url`: a host that is not this machine is verified in full, unless the URL has an `sslmode`.
+/// The options for connecting to `url`. A remote host is verified in full, unless the URL has an
+/// `sslmode`.
 pub(crate) fn options(url: &DatabaseUrl) -> Result<PgConnectOptions, sqlx::Error> {
     let options: PgConnectOptions = url.for_driver().parse()?;
-    // A pooler refuses startup parameters it does not know; the transaction sets its own.
+    // A pooler refuses unknown startup parameters. The transaction sets this one itself.
     let options = options.extra_float_digits(None);
     let options = options.application_name(url.application_name().unwrap_or("tallymark"));
     if !url.has_ssl_mode() && !url.is_loopback() {
@@ -127,13 +130,13 @@ impl Opened {
 }
 
 impl Db {
-    /// Prepares the connection to `address`, with at most `connections_max` at once.
+    /// Prepares the connection to `address`, with at most `connections_max` connections.
     ///
-    /// A remote host without an `sslmode` in its URL is verified in full (certificate and name);
-    /// less must be asked for explicitly.
+    /// A remote host without an `sslmode` in its URL is verified in full (certificate and name).
+    /// Less must be requested explicitly.
     ///
     /// # Errors
-    /// The URL cannot be read.
+    /// The URL is invalid.
     pub fn new(address: &Address, side: Side, connections_max: u32) -> Result<Self, DbError> {
         let known = address.known().cloned();
         let opened = known.map(|url| Opened::new(url, side, connections_max)).transpose()?;
@@ -142,21 +145,20 @@ impl Db {
         Ok(Self { address, side, connections_max, is_patient, opened, memory: Memory::default() })
     }
 
-    /// Says what a server answers at once, in place of trying again for as long as it may be starting.
+    /// Reports a server's first answer, instead of retrying while it may be starting.
     #[must_use]
     pub fn at_once(self) -> Self {
         Self { is_patient: false, ..self }
     }
 
-    /// Which database this is.
     #[must_use]
     pub const fn side(&self) -> Side {
         self.side
     }
 
-    /// Begins a transaction whose every statement ends within `statement_timeout`.
+    /// Begins a transaction in which every statement ends within `statement_timeout`.
     ///
-    /// `label` names the work in `pg_stat_activity` (at most 63 bytes are kept by the server).
+    /// `label` names the work in `pg_stat_activity`, of which the server keeps 63 bytes.
     ///
     /// # Errors
     /// The server cannot be reached or refuses.
@@ -175,8 +177,8 @@ impl Db {
         begun
     }
 
-    /// Until the guard is dropped, a server that was once found out of reach is not asked again: each further
-    /// [`Db::begin`] fails at once, with the same words.
+    /// Until the guard is dropped, a server found out of reach is not contacted again: each further
+    /// [`Db::begin`] fails immediately with the same error.
     pub fn ask_once(&self) -> Once {
         self.memory.begin()
     }
@@ -208,7 +210,8 @@ impl Db {
         opened: &Opened,
         (access, begin, statement_timeout): (Access, &str, Duration),
     ) -> Result<Tx, DbError> {
-        // Within the caller's time, unless the address asks for more: whoever has less must hear why.
+        // Within the caller's time, unless the address sets more, so that a caller with less time
+        // learns the reason.
         let limit = opened.url.connect_timeout().unwrap_or(CONNECT_TIMEOUT.min(statement_timeout));
         let refused = |source| {
             let within = match source {
@@ -221,7 +224,7 @@ impl Db {
         let mut held = opened.pool.acquire(limit, self.is_patient).await.map_err(refused)?;
         let mut begun = held.begin(begin, limit).await;
         if begun.is_err() && held.is_reused() {
-            // The server may have ended an idle connection long ago; nothing was begun on it.
+            // The server may have closed an idle connection long ago. Nothing was started on it.
             held = opened.pool.reconnect(held, limit).await.map_err(refused)?;
             begun = held.begin(begin, limit).await;
         }
@@ -231,7 +234,8 @@ impl Db {
         Ok(Tx { held, terms })
     }
 
-    /// The connections; with `refused` those to an address that is not that one any more, if it has changed.
+    /// The pool. After a refused login, pass the refused URL: the address is read again, and a
+    /// changed one gets a new pool.
     async fn opened(&self, refused: Option<&DatabaseUrl>) -> Result<Opened, DbError> {
         let is_good = |opened: &&Opened| refused != Some(&opened.url);
         if let Some(opened) = self.opened.read().await.as_ref().filter(is_good) {
@@ -239,7 +243,7 @@ impl Db {
         }
         let mut place = self.opened.write().await;
         if let Some(opened) = place.as_ref().filter(is_good) {
-            // Somebody else has read it meanwhile.
+            // Another task has read it meanwhile.
             return Ok(opened.clone());
         }
         let url = secret::read(&self.address).await.map_err(|error| {
@@ -254,8 +258,8 @@ impl Db {
         Ok(opened)
     }
 
-    /// Cancels what our transactions have running on the server, over a connection of its own. A server that cannot
-    /// be asked ends them when it notices that their connections are closed.
+    /// Cancels the running statements of Tallymark's transactions, over a separate connection. If
+    /// the server is out of reach, it ends them when it notices the closed connections.
     pub async fn cancel_running(&self) {
         let Some(opened) = self.opened.read().await.clone() else { return };
         if let Err(error) = opened.pool.cancel_running().await {
@@ -264,11 +268,11 @@ impl Db {
         }
     }
 
-    /// Which database the address names, however it is spelled: host, port and name. All names of
-    /// this machine are one.
+    /// Identifies the database of the address by host, port and name, independent of spelling. All
+    /// names of this machine count as one.
     ///
     /// # Errors
-    /// The address is kept elsewhere and cannot be read.
+    /// The address is stored elsewhere and cannot be read.
     pub async fn location(&self) -> Result<String, DbError> {
         let opened = self.opened(None).await?;
         let options = options(&opened.url)
@@ -281,7 +285,6 @@ impl Db {
         Ok(format!("{host}:{}/{database}", options.get_port()))
     }
 
-    /// Closes all connections.
     pub async fn close(&self) {
         if let Some(opened) = &*self.opened.read().await {
             opened.pool.close().await;
@@ -289,27 +292,27 @@ impl Db {
     }
 }
 
-/// The statements that open a transaction, sent in one round trip.
+/// The statements that open a transaction, for one round trip.
 fn begin_sql(access: Access, statement_timeout: Duration, label: &str) -> String {
     let statement_timeout = statement_timeout.min(STATEMENT_TIMEOUT_MAX);
     let statement_ms = statement_timeout.as_millis().max(1);
     // While one database works, the transaction on the other is idle.
     let idle_ms = 2 * statement_ms + IDLE_SLACK.as_millis();
-    // Before the statement's own limit, which would count as the slice's failure.
+    // Shorter than the statement's own limit, which would count as the slice's failure.
     let lock_timeout = statement_timeout.mul_f64(LOCK_SHARE).min(LOCK_TIMEOUT_MAX);
     let lock_ms = lock_timeout.as_millis().max(1);
     let mut sql = String::from(match access {
-        // A snapshot for each statement, whatever the database's default is: settling relies on it.
+        // A snapshot for each statement, whatever the database's default, as settling relies on it.
         Access::ReadOnly => "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY",
         Access::ReadWrite => "BEGIN ISOLATION LEVEL READ COMMITTED",
     });
     for (name, value) in [
         ("statement_timeout", format!("{statement_ms}ms")),
         ("lock_timeout", format!("{lock_ms}ms")),
-        // A frozen Lambda must not sit on an open transaction.
+        // A frozen Lambda must not keep a transaction open.
         ("idle_in_transaction_session_timeout", format!("{idle_ms}ms")),
         ("application_name", format!("tallymark {label}")),
-        // What COPY writes as text must read the same on the other side.
+        // Values that COPY writes as text must have the same meaning on the other side.
         ("TimeZone", "UTC".into()),
         ("DateStyle", "ISO".into()),
         ("IntervalStyle", "postgres".into()),
@@ -317,22 +320,23 @@ fn begin_sql(access: Access, statement_timeout: Duration, label: &str) -> String
         ("bytea_output", "hex".into()),
         ("lc_monetary", "C".into()),
         ("quote_all_identifiers", "off".into()),
-        // What a definition says must not depend on what a role's settings make of it.
+        // A role's settings must not change the meaning of a definition.
         ("standard_conforming_strings", "on".into()),
         ("array_nulls", "on".into()),
         ("transform_null_equals", "off".into()),
         // Compiling costs more than these short statements take.
         ("jit", "off".into()),
-        // One statement is one processor: a chunk must not take the server's others.
+        // One statement uses one processor. A chunk must leave the server's others free.
         ("max_parallel_workers_per_gather", "0".into()),
     ] {
         let _ = write!(sql, "; SET LOCAL {name} = {}", literal(&value));
     }
     // Under row-level security a role without BYPASSRLS would count 0 rows without an error.
     sql.push_str("; SET LOCAL row_security = off");
-    // What older servers do not know, or what depends on what is set, in the same round trip. From 14 on a server
-    // notices that a killed client has gone. From 17 on a role or database may limit whole transactions: ours are
-    // limited by their statements. And what DynamoDB will call done must survive a crash of the server.
+    // Settings that older servers lack, or that depend on present values, in the same round trip.
+    // From 14 on a server notices the end of a killed client. From 17 on a role or database may
+    // limit whole transactions, and Tallymark's are limited by their statements instead. A commit
+    // that DynamoDB will record as done must survive a crash of the server.
     sql.push_str(
         "; SELECT pg_backend_pid() AS pid, CASE WHEN v >= 140000 \
          THEN set_config('client_connection_check_interval', '500ms', true) END, \
@@ -344,31 +348,32 @@ fn begin_sql(access: Access, statement_timeout: Duration, label: &str) -> String
     sql
 }
 
-/// A transaction. Dropped before [`Tx::commit`] or [`Tx::rollback`] it takes its connection with it,
-/// and the server rolls back.
+/// A transaction. If it is dropped before [`Tx::commit`] or [`Tx::rollback`], its connection is
+/// closed, and the server rolls back.
 ///
-/// The connection of a statement that broke off cannot be used again: a `COPY` that failed to begin,
-/// or whose reader went away, leaves messages in it that the next statement would take for its own.
+/// The connection of an aborted statement must not be reused. A `COPY` that failed to begin, or
+/// whose reader stopped, leaves messages in it that the next statement would read as its own.
 #[derive(Debug)]
 pub struct Tx {
     held: Held,
     terms: Terms,
 }
 
-/// What a transaction was begun for.
+/// The terms of a transaction.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Terms {
     side: Side,
     access: Access,
-    /// How long the server lets a statement run.
+    /// The server's time limit for a statement.
     statement_timeout: Duration,
-    /// How long a statement's answer is waited for: longer than that.
+    /// The time limit for a statement's answer, which is longer.
     limit: Duration,
 }
 
 impl Terms {
-    /// The error of a statement that ran for `took`. The server has one code for a statement that ran into its limit
-    /// and for one that an operator cancelled; only the limit tells them apart.
+    /// The error of a statement that ran for `took`. The server has one code for a statement that
+    /// ran into its limit and for one that an operator cancelled. Only the elapsed time tells them
+    /// apart.
     pub(crate) fn broken_off(self, doing: &str, source: sqlx::Error, took: Duration) -> DbError {
         let error = DbError::new(self.side, doing, source);
         // The server's clock may run a little faster than this one.
@@ -378,28 +383,27 @@ impl Terms {
 }
 
 impl Tx {
-    /// The connection, for queries; wrap their errors with [`Tx::error`].
+    /// The connection, for queries. Wrap their errors with [`Tx::error`].
     pub const fn connection(&mut self) -> &mut sqlx::PgConnection {
         self.held.connection()
     }
 
-    /// How long a statement's answer is waited for.
+    /// The time limit for a statement's answer.
     pub(crate) const fn limit(&self) -> Duration {
         self.terms.limit
     }
 
-    /// What it was begun for.
     pub(crate) const fn terms(&self) -> Terms {
         self.terms
     }
 
-    /// `source`, said to have happened while `doing` something here.
+    /// Wraps `source` as the error of `doing` something on this database.
     #[must_use]
     pub fn error(&self, doing: impl Into<String>, source: sqlx::Error) -> DbError {
         DbError::new(self.terms.side, doing, source)
     }
 
-    /// Runs one statement, which may not hide a second one, and returns the rows affected.
+    /// Runs one statement, never two in one text, and returns the rows affected.
     ///
     /// # Errors
     /// The server refuses, or the connection breaks, while `doing` it.
@@ -413,7 +417,7 @@ impl Tx {
     /// Runs one statement and returns its only row.
     ///
     /// # Errors
-    /// As [`Tx::execute`]; no row is an error too.
+    /// As [`Tx::execute`], and if there is no row.
     pub async fn row(
         &mut self,
         doing: &str,
@@ -440,7 +444,7 @@ impl Tx {
         self.judged((doing, &sql), watch, answer).await
     }
 
-    /// The answer to a statement, which is waited for no longer than a server that works may take.
+    /// The answer to a statement, with the time limit of a working server.
     async fn judged<T>(
         &mut self,
         (doing, sql): (&str, &str),
@@ -463,16 +467,16 @@ impl Tx {
     /// Commits.
     ///
     /// # Errors
-    /// The server refuses or the connection breaks; it is then unknown whether the commit
-    /// happened, and only the marker tells.
+    /// The server refuses or the connection breaks. It is then unknown whether the commit happened,
+    /// and only the marker shows it.
     pub async fn commit(self) -> Result<(), DbError> {
         self.end("committing", "COMMIT").await
     }
 
-    /// Rolls back and waits until that is done.
+    /// Rolls back, and waits until that is done.
     ///
     /// # Errors
-    /// The connection breaks; the server rolls back by itself then.
+    /// The connection breaks. The server then rolls back by itself.
     pub async fn rollback(self) -> Result<(), DbError> {
         self.end("rolling back", "ROLLBACK").await
     }
@@ -500,7 +504,7 @@ mod tests {
             "postgres://app@db.example.com/x",
             "postgres://app@db.example.com/x?sslrootcert=ca.pem",
             "postgres://app@localhost/x?host=db.example.com",
-            // Words in other places say nothing.
+            // Words in other places have no effect.
             "postgres://app:sslmode=prefer@db.example.com/x",
             "postgres://app@db.example.com/sslmode=prefer",
             "postgres://app@db.example.com/x?application_name=sslmode=prefer",

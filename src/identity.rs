@@ -1,17 +1,18 @@
 //! Identity: source, target, rollup and checkpoints know that they belong together.
 //!
-//! A random id names an installation. The target holds it (`tallymark.installation`, and for each
-//! rollup the id of its keeper in `tallymark.rollup`), and so does each rollup's `watermark` item.
-//! Beside the id both hold the installation's *places*: hashes of the addresses of source and
-//! target as configured. A process looks once per rollup, where it connects to the target anyway;
-//! a tick with nothing due compares its place with the item that it reads, and connects nowhere.
+//! A random ID names an installation. The target holds it (`tallymark.installation`, and for each
+//! rollup the ID of its owner in `tallymark.rollup`), and so does each rollup's `watermark` item.
+//! Beside the ID both hold the installation's *places*: hashes of the configured addresses of
+//! source and target. A process compares them once per rollup, where it connects to the target
+//! anyway. A tick with nothing due compares its place with the item that it reads, and needs no
+//! connection.
 //!
-//! An address that is new is the same installation if both servers are the same running ones (the
-//! start of the server and the database's number are equal): a pooler beside the direct address is
-//! taken up silently. Anything else is refused until `tallymark moved`, and so is another server
-//! behind a known address.
+//! A new address belongs to the same installation if both servers are the same running ones (with
+//! equal server start and database number). So a pooler beside the direct address is accepted
+//! silently. All other changes are refused until `tallymark moved`, and so is another server behind
+//! a known address.
 //!
-//! The same look finds what was restored: the target's tables have other numbers, a database's
+//! The same comparison detects restores: the target's tables have other numbers, a database's
 //! [`History`] went back or forked, or the checkpoints are older than the newest marker.
 
 use chrono::{DateTime, Utc};
@@ -25,24 +26,24 @@ use crate::rollup::Rollup;
 use crate::sql::literal;
 use crate::worker::{WorkError, Worker, lock};
 
-/// What a process is about to do with the rollup.
+/// The purpose for which a process identifies the rollup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Purpose {
-    /// What is found is recorded.
+    /// Whether findings are recorded.
     records: bool,
-    /// Checkpoints that do not fit the tables are refused.
+    /// Whether checkpoints that contradict the tables are refused.
     relies: bool,
 }
 
 impl Purpose {
     const WORK: Self = Self { records: true, relies: true };
-    /// After which the checkpoints fit the tables again.
+    /// After this the checkpoints match the tables again.
     const REPAIR: Self = Self { records: true, relies: false };
     const CHECK: Self = Self { records: false, relies: true };
     const DRY_RUN: Self = Self { records: false, relies: false };
 }
 
-/// What the target says about a rollup's keeper.
+/// The target's data about a rollup's owner.
 #[derive(Debug, Default)]
 struct Found {
     keeper: Option<String>,
@@ -56,7 +57,7 @@ struct Found {
     history: Option<History>,
 }
 
-/// A marker, as far as its checkpoint must know of it: a claim comes before what it writes.
+/// A marker. Its checkpoint must be at least as new, as a claim comes before the write.
 #[derive(Debug)]
 struct Newest {
     start: DateTime<Utc>,
@@ -64,39 +65,38 @@ struct Newest {
     owner: Option<String>,
 }
 
-/// What a process found where it connected to both databases.
+/// The findings of a process after it connected to both databases.
 struct Look<'a> {
     id: &'a str,
     place: &'a str,
     found: &'a Found,
-    /// `None`: not asked, or a replica.
+    /// `None`: not read, or a replica.
     source: Option<History>,
 }
 
-/// How `tallymark moved` changes which addresses an installation has.
+/// How `tallymark moved` changes the addresses of an installation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Move {
     /// The present addresses replace the known ones.
     Replace,
-    /// The present addresses are further ones of the same databases.
+    /// The present addresses are added to the known ones of the same databases.
     Also,
-    /// The target is a copy, which becomes an installation of its own.
+    /// The target is a copy, and becomes an installation of its own.
     Copy,
 }
 
-/// What [`Worker::moved`] did with one rollup.
+/// The result of [`Worker::moved`] for one rollup.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Moved {
-    /// The rollup.
     pub rollup: String,
-    /// The installation that keeps it now.
+    /// The installation that owns it now.
     pub installation: String,
     /// Whether `tallymark repair` must run before any work.
     pub needs_repair: bool,
 }
 
 impl Worker {
-    /// The id of the installation that keeps `rollup`; asked once per process.
+    /// The ID of the installation that owns `rollup`, read once per process.
     ///
     /// # Errors
     /// The rollup is not ready, or it belongs to another installation.
@@ -108,16 +108,16 @@ impl Worker {
     /// The hash of both addresses as configured.
     ///
     /// # Errors
-    /// An address is kept elsewhere and cannot be read.
+    /// An address is stored elsewhere and cannot be read.
     pub async fn place(&self) -> Result<String, WorkError> {
         let (source, target) = (self.source.location().await?, self.target.db.location().await?);
         let digest = Sha256::digest(format!("{source}\n{target}"));
         Ok(digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect())
     }
 
-    /// Makes sure that the checkpoints of `rollup` are those of this installation; `bond` is what
-    /// its `watermark` item said. Where this process's addresses are known there, no database is
-    /// asked.
+    /// Ensures that the checkpoints of `rollup` belong to this installation. `bond` comes from its
+    /// `watermark` item. If it already lists this process's addresses, the databases are left
+    /// alone.
     pub(crate) async fn recognise(
         &self,
         rollup: &Rollup,
@@ -133,7 +133,7 @@ impl Worker {
                 return Ok(());
             }
         }
-        // Another process may have moved it while this one lived, or the item is gone.
+        // Another process may have moved it since this one started, or the item is gone.
         self.forget(rollup);
         Box::pin(self.ready(rollup)).await.map(drop)
     }
@@ -147,26 +147,26 @@ impl Worker {
         self.recognise(rollup, seen.bond()).await
     }
 
-    /// Ties source, target, `rollup` and its checkpoints together, or says that they do not belong
-    /// together. The tables are there.
+    /// Binds source, target, `rollup` and its checkpoints together, or reports that they do not
+    /// belong together. The tables must exist.
     pub(crate) async fn identify(&self, rollup: &Rollup) -> Result<(), WorkError> {
         self.identify_for(rollup, Purpose::WORK).await
     }
 
-    /// As `Worker::identify`, before a repair, for which tables that were restored are no obstacle.
+    /// As `Worker::identify`, before a repair, which accepts restored tables.
     pub(crate) async fn identify_for_repair(&self, rollup: &Rollup) -> Result<(), WorkError> {
         self.identify_for(rollup, Purpose::REPAIR).await
     }
 
-    /// As `Worker::identify_for_repair`, and writes nothing.
+    /// As `Worker::identify_for_repair`, without writing.
     pub(crate) async fn identify_for_dry_run(&self, rollup: &Rollup) -> Result<(), WorkError> {
         self.identify_for(rollup, Purpose::DRY_RUN).await
     }
 
-    /// As `Worker::identify`, and writes nothing.
+    /// As `Worker::identify`, without writing.
     ///
     /// # Errors
-    /// As work on the rollup would be refused.
+    /// The same as for work on the rollup.
     pub async fn identify_for_check(&self, rollup: &Rollup) -> Result<(), WorkError> {
         self.identify_for(rollup, Purpose::CHECK).await
     }
@@ -185,8 +185,8 @@ impl Worker {
         };
     }
 
-    /// Records that every success of `rollup` was compared with the source and is right; says whether
-    /// its rows were unproven before.
+    /// Records that every success of `rollup` was compared with the source and is right. Returns
+    /// whether its rows were unproven before.
     ///
     /// # Errors
     /// DynamoDB refuses or cannot be reached.
@@ -197,7 +197,7 @@ impl Worker {
         Ok(true)
     }
 
-    /// Refuses, before `init` makes any table, checkpoints that belong to another installation.
+    /// Before `init` creates any table, refuses checkpoints that belong to another installation.
     ///
     /// # Errors
     /// They do, or a server refuses.
@@ -217,8 +217,8 @@ impl Worker {
         self.is_not_anothers(rollup, Some(bond), keeper.as_deref(), &place)
     }
 
-    /// Refuses checkpoints that do not belong to the databases, even where these say that nothing is to
-    /// be done. A server out of reach, or tables that are not ready, are for the work itself to tell.
+    /// Refuses checkpoints that do not belong to the databases, even if they show no work to do.
+    /// The work itself reports a server out of reach, or tables that are not ready.
     ///
     /// # Errors
     /// They do not belong together.
@@ -229,7 +229,7 @@ impl Worker {
         }
     }
 
-    /// As `Worker::identify`, at the end of `init`; says why a repair must come before any work.
+    /// As `Worker::identify`, at the end of `init`. Returns why a repair must come before any work.
     ///
     /// # Errors
     /// The checkpoints or the table belong to another installation, or a server refuses.
@@ -239,7 +239,7 @@ impl Worker {
         Ok(seen.bond().and_then(|bond| bond.repair.clone()))
     }
 
-    /// Whether the target has slices of `rollup`, and the checkpoint table has none.
+    /// Whether the target has slices of `rollup` while the checkpoint table has none.
     async fn are_checkpoints_lost(&self, rollup: &Rollup) -> Result<bool, WorkError> {
         if !self.checkpoints.recent(&rollup.name).await?.is_empty() {
             return Ok(false);
@@ -257,7 +257,7 @@ impl Worker {
         Ok(self.ask(sql.to_owned()).await?)
     }
 
-    /// The target's answer to a question of yes or no.
+    /// The target's answer to a yes-or-no query.
     async fn ask(&self, sql: String) -> Result<bool, DbError> {
         const DOING: &str = "looking up the installation";
         let db = &self.target.db;
@@ -281,7 +281,7 @@ impl Worker {
         let mine = found.keeper.as_ref().or(found.mine.as_ref());
         self.is_not_anothers(rollup, bond, mine.map(String::as_str), &place)?;
         if let Some(keeper) = &found.keeper {
-            // By another way to the same running servers, as through a pooler.
+            // Another way to the same running servers, such as a pooler.
             let recorded = bond.map_or(&found.servers, |bond| &bond.servers);
             if !is_known && *recorded != self.servers().await? {
                 return Err(self.kept_elsewhere(rollup, keeper));
@@ -301,7 +301,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Writes the bond where it is new, and compares what it says of the databases.
+    /// Writes the bond if it is new, and compares its entries with the databases.
     async fn bind(
         &self,
         rollup: &Rollup,
@@ -338,7 +338,7 @@ impl Worker {
         }
     }
 
-    /// Why the checkpoints do not fit the tables, if it can be seen.
+    /// Why the checkpoints contradict the tables, if that can be seen.
     async fn restored(
         &self,
         rollup: &Rollup,
@@ -360,13 +360,13 @@ impl Worker {
         Ok((!is_known).then_some(CHECKPOINTS_BACK))
     }
 
-    /// Remembers how far both databases are, and whether rows may be gone that were counted.
+    /// Records the position of both databases, and whether counted rows may be gone.
     fn note_histories(&self, bond: &mut Bond, look: Look<'_>) {
         let target = look.found.history.clone();
         let forked = |known: &Option<History>, now: &Option<History>| {
             matches!(course(known.as_ref(), now.as_ref()), Course::Forked | Course::Back)
         };
-        // In one database, markers and rows go back together: its own markers tell.
+        // In one database, markers and rows go back together, and its own markers show it.
         let is_source_back = forked(&bond.source_history, &look.source);
         let is_target_forked = forked(&bond.target_history, &target) && bond.repair.is_none();
         if is_source_back {
@@ -384,8 +384,8 @@ impl Worker {
         }
     }
 
-    /// How far the history of the source of `rollup` is; `None`: it is in the target, whose history
-    /// says it, or a replica.
+    /// The position in the history of the source of `rollup`. `None`: the source is in the target,
+    /// whose history covers it, or it is a replica.
     async fn source_history(&self, rollup: &Rollup) -> Result<Option<History>, WorkError> {
         if self.target.holds_source_of(rollup) {
             return Ok(None);
@@ -393,7 +393,8 @@ impl Worker {
         Ok(history_of(&self.source).await?)
     }
 
-    /// Refuses another cluster behind a known address: two machines may both call theirs `localhost`.
+    /// Refuses another cluster behind a known address, as two machines may both be called
+    /// `localhost`.
     fn are_not_other_servers(
         &self,
         rollup: &Rollup,
@@ -416,8 +417,8 @@ impl Worker {
         )))
     }
 
-    /// Records that the checkpoints of `rollup` follow the tables that are there now; returns why its
-    /// rows are unproven: for `reason`, or still for another.
+    /// Records that the checkpoints of `rollup` follow the present tables. Returns why its rows are
+    /// unproven: for `reason`, or for an earlier one.
     pub(crate) async fn repaired(
         &self,
         rollup: &Rollup,
@@ -442,7 +443,7 @@ impl Worker {
     /// Records the present addresses of `rollup`'s installation.
     ///
     /// # Errors
-    /// Its tables are not there, or a server refuses.
+    /// Its tables are missing, or a server refuses.
     pub async fn moved(&self, rollup: &Rollup, how: Move) -> Result<Moved, WorkError> {
         let place = self.place().await?;
         let seen = self.checkpoints.watermark(&rollup.name).await?;
@@ -488,7 +489,7 @@ impl Worker {
             },
             source_history: self.source_history(rollup).await?,
             target_history: found.history,
-            // The owner vouches for what is there.
+            // The owner vouches for the databases.
             unproven: None,
         };
         self.checkpoints.bind(&rollup.name, before, &bond).await?;
@@ -527,12 +528,12 @@ impl Worker {
         Ok(found)
     }
 
-    /// The running servers and the databases that this process reaches: source, then target.
+    /// The running servers and databases that this process reaches: source, then target.
     async fn servers(&self) -> Result<String, DbError> {
         Ok(format!("{} {}", server(&self.source).await?, server(&self.target.db).await?))
     }
 
-    /// Makes this installation the keeper of a rollup, reached by `places`.
+    /// Makes this installation the owner of a rollup, reached by `places`.
     async fn keep_at(&self, rollup: &Rollup, id: &str, places: &[String]) -> Result<(), WorkError> {
         let servers = self.servers().await?;
         let places: Vec<_> = places.iter().map(|place| literal(place)).collect();
@@ -575,7 +576,7 @@ impl Worker {
         let is_known_here = bond.places.iter().any(|known| known == place);
         let is_same = match id {
             Some(id) => bond.installation == id,
-            // The target knows nothing: it was made anew, if the address is the known one.
+            // The target knows no owner. If the address is known, the target was created again.
             None => is_known_here,
         };
         if is_same {
@@ -606,7 +607,7 @@ impl Worker {
     }
 }
 
-/// Why checkpoints of other tables than those that are there cannot be trusted.
+/// Why checkpoints of earlier tables cannot be trusted.
 const TABLES_CHANGED: &str =
     "its tables in the target were made anew or restored since its checkpoints were written";
 
@@ -614,7 +615,7 @@ const TABLES_CHANGED: &str =
 const TARGET_BACK: &str =
     "the target was restored to an earlier moment since its checkpoints were written";
 
-/// Why checkpoints that know less than the newest marker cannot be trusted.
+/// Why checkpoints that are older than the newest marker cannot be trusted.
 const CHECKPOINTS_BACK: &str =
     "its checkpoints are older than its rows: they were restored, or lost and begun anew";
 
@@ -622,7 +623,7 @@ const CHECKPOINTS_BACK: &str =
 pub(crate) const SOURCE_BACK: &str = "the source was restored or failed over since its rows were \
      counted, and some of them may be gone";
 
-/// Why rows in a target whose past may be another one are unproven.
+/// Why rows in a target with a possibly different past are unproven.
 const TARGET_FORKED: &str =
     "the target was restored or failed over, and its last commits may be gone";
 
@@ -631,12 +632,12 @@ pub(crate) fn has_target_gone_back(bond: &Bond) -> bool {
     bond.repair.as_deref().is_some_and(|reason| reason == TABLES_CHANGED || reason == TARGET_BACK)
 }
 
-/// Why the rows are unproven after a repair, which finds what a target has lost.
+/// Why the rows are still unproven after a repair, which finds a target's losses.
 pub(crate) fn still_unproven(bond: &Bond) -> Option<String> {
     bond.unproven.clone().filter(|reason| reason != TARGET_FORKED)
 }
 
-/// What is said of unproven rows.
+/// The message about unproven rows.
 #[must_use]
 pub fn is_unproven(rollup: &Rollup, reason: &str) -> String {
     let name = &rollup.name;
@@ -646,7 +647,7 @@ pub fn is_unproven(rollup: &Rollup, reason: &str) -> String {
     )
 }
 
-/// How a database stands to what was remembered of it, where both are known.
+/// How a database's history relates to the stored one, if both are known.
 fn course(known: Option<&History>, now: Option<&History>) -> Course {
     known.zip(now).map_or(Course::Onward, |(known, now)| now.since(known))
 }
@@ -679,13 +680,13 @@ fn random_id() -> String {
     format!("{:032x}", fastrand::u128(..))
 }
 
-/// The first digits of an id, which tell installations apart in messages.
+/// The first digits of an ID, which identify installations in messages.
 fn short(id: &str) -> &str {
     id.get(..8).unwrap_or(id)
 }
 
-/// Which running server and which database `db` reaches, by whatever way: two copies of one database
-/// differ at least in when their servers started.
+/// Identifies the running server and the database that `db` reaches, by any route. Two copies of
+/// one database differ at least in the start of their servers.
 async fn server(db: &Db) -> Result<String, DbError> {
     const DOING: &str = "asking which server this is";
     let mut tx = db.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, "identity").await?;

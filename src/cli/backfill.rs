@@ -13,7 +13,7 @@ use crate::run::RunOptions;
 use crate::slice::Order;
 use crate::worker::{Severity, WorkError, Worker};
 
-/// Compute a range of slices, several at once; or let the deployed function do it.
+/// Compute a range of slices, several concurrently, or let the deployed function do it.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Backfill {
@@ -24,19 +24,19 @@ pub struct Backfill {
     rollup: Option<String>,
     #[command(flatten)]
     range: Range,
-    /// Which end of history comes first
+    /// The end of history to start with
     #[arg(long, value_enum, default_value_t = Direction::NewestFirst)]
     order: Direction,
-    /// Recompute what succeeded already, too
+    /// Also recompute slices that already succeeded
     #[arg(long)]
     force: bool,
-    /// Stop before more source rows are read than that
+    /// Stop before reading more than this number of source rows
     #[arg(long, value_name = "N")]
     max_rows: Option<u64>,
-    /// Stop after so many hours
+    /// Stop after this many hours
     #[arg(long, value_name = "HOURS", value_parser = positive)]
     max_hours: Option<f64>,
-    /// Stop before it would have cost more on AWS, by list prices
+    /// Stop before the cost on AWS, by list prices, exceeds this
     #[arg(long, value_name = "DOLLARS", value_parser = positive)]
     max_dollars: Option<f64>,
     #[command(flatten)]
@@ -45,18 +45,18 @@ pub struct Backfill {
     via: Via,
 }
 
-/// How fast a batch goes, for backfill and replay.
+/// The speed of a batch, for backfill and replay.
 #[derive(Debug, Args)]
 pub(super) struct Pace {
-    /// Slices at once
+    /// Number of concurrent slices
     #[arg(long, value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u32).range(1..=64))]
     pub concurrency: u32,
-    /// Longest time for one slice before it yields and goes on; also how long a killed
-    /// worker's lease holds
+    /// Longest time for one slice before it yields and resumes. A killed worker's lease lasts as
+    /// long
     #[arg(long, value_name = "DURATION", default_value = "1 minute", value_parser = parse_duration)]
     pub budget: Duration,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long, short)]
     pub yes: bool,
 }
@@ -109,7 +109,7 @@ impl Backfill {
             let event = fanned::event(rollup, (from, to), self.order.into(), self.force);
             let answer = via::invoke(function, &event).await?;
             let Some(id) = answer["backfill"]["id"].as_str() else {
-                // A function without a queue worked on it itself.
+                // A function without a queue has done the work itself.
                 global.print(&answer, || via::text(&answer));
                 return Ok(());
             };
@@ -139,7 +139,7 @@ fn positive(text: &str) -> Result<f64, String> {
     }
 }
 
-/// What a backfill will take, behind what it will do.
+/// The estimate of a backfill, shown after its plan.
 pub(super) fn foreseen(worker: &Worker, estimate: &Estimate) -> String {
     let Estimate { rows, blocks, source_ms, elapsed_ms, .. } = *estimate;
     let dollars = &estimate.dollars;
@@ -168,7 +168,7 @@ pub(super) fn foreseen(worker: &Worker, estimate: &Estimate) -> String {
     )
 }
 
-/// What a backfill will take, as `plan` and `backfill` print it with `--json`.
+/// The estimate of a backfill, as `plan` and `backfill` print it with `--json`.
 pub(super) fn foreseen_document(estimate: &Estimate) -> serde_json::Value {
     json!({
         "rows": estimate.rows,
@@ -181,7 +181,7 @@ pub(super) fn foreseen_document(estimate: &Estimate) -> serde_json::Value {
     })
 }
 
-/// What a backfill would do.
+/// The plan of a backfill.
 pub(super) fn describe(rollup: &Rollup, plan: &BackfillPlan) -> String {
     let label = |at| rollup.calendar.label(&rollup.calendar.containing(at));
     let mut text = format!(
@@ -207,7 +207,7 @@ pub(super) fn describe(rollup: &Rollup, plan: &BackfillPlan) -> String {
     text
 }
 
-/// Prints what a batch did, and turns it into an exit code.
+/// Prints a batch's result and turns it into an exit code.
 pub(super) fn finish(
     global: &Global,
     rollup: &Rollup,
@@ -221,7 +221,7 @@ pub(super) fn finish(
     };
     let mut document = document(rollup, &report, trouble.as_ref(), watch);
     document["estimate"] = estimate.map_or(serde_json::Value::Null, foreseen_document);
-    // Of a batch that could not even begin the error alone is said.
+    // For a batch that could not start, print only the error.
     if global.json || trouble.is_none() || report.succeeded > 0 || !report.failed.is_empty() {
         global.print(&document, || summary(&report, watch, estimate));
     }
@@ -230,7 +230,7 @@ pub(super) fn finish(
     }
     let has_failed = !report.failed.is_empty() || !report.refused.is_empty();
     if global.interrupt.is_raised() && !has_failed {
-        // What is left is told with the signal.
+        // The rest is reported with the signal.
         return Ok(());
     }
     let Some(severity) = report.severity() else { return Ok(()) };
@@ -259,7 +259,7 @@ pub(super) fn finish(
     Err(Failure::told(severity, message))
 }
 
-/// What `--json` prints of a batch.
+/// The JSON document of a batch.
 pub(super) fn document(
     rollup: &Rollup,
     report: &BatchReport,
@@ -286,7 +286,7 @@ pub(super) fn document(
     })
 }
 
-/// The estimate is put beside what was, if all was done.
+/// Compares the result with the estimate, if all was done.
 fn summary(report: &BatchReport, watch: Stopwatch, estimate: Option<&Estimate>) -> String {
     let estimate = estimate.filter(|_| report.severity().is_none());
     let ms = |ms| ui::duration(Duration::from_millis(ms));

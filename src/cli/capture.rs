@@ -13,17 +13,17 @@ use crate::source::consumers::{self, Consumer};
 use crate::source::marks;
 use crate::worker::{Severity, WorkError, Worker};
 
-/// A trigger is made under a lock that writers queue behind: one that is not to be had at once is
-/// given up and asked for again.
+/// Creating a trigger takes a lock that writers queue behind. A lock that is not free within this
+/// time is given up and tried again later.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// How often.
+/// Maximum number of tries.
 const LOCK_TRIES_MAX: u32 = 50;
 
-/// Between two tries writers have the table to themselves.
+/// Pause between two tries, in which writers have the table to themselves.
 const LOCK_PAUSE: Duration = Duration::from_millis(400);
 
-/// Install, remove or look at the triggers that mark late changes (late = "capture").
+/// Install, remove or show the triggers that mark late changes (late = "capture").
 #[derive(Debug, Args)]
 pub struct CaptureCommand {
     #[command(subcommand)]
@@ -32,22 +32,23 @@ pub struct CaptureCommand {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Make the triggers on every source table whose rollups say late = "capture"
+    /// Create the triggers on every source table whose rollups have late = "capture"
     Install(Change),
-    /// Take the triggers and their marks away
+    /// Remove the triggers and their marks
     Remove(Change),
-    /// Show how each captured table stands, and which consumers its marks wait for
+    /// Show the state of each captured table, and the consumers that its marks wait for
     Status,
-    /// End a consumer: marks wait for it no longer. If it comes back, all of its slices run again
+    /// Remove a consumer, so that marks stop waiting for it. If it comes back, all of its slices
+    /// run again
     Forget {
-        /// The consumer's number, or its rollup, as `capture status` shows them
+        /// The consumer's ID, or its rollup, as `capture status` shows them
         consumer: String,
     },
 }
 
 #[derive(Debug, Args)]
 struct Change {
-    /// Print what would be run, for the table's owner, and run nothing
+    /// Print the statements for the table's owner, but run none
     #[arg(long)]
     dry_run: bool,
     /// Environment variable with the address of a role that owns the tables [default: the source's]
@@ -59,7 +60,7 @@ struct Change {
 struct Captures {
     captures: Vec<Capture>,
     reader: String,
-    /// The numbers of this installation's consumers.
+    /// The IDs of this installation's consumers.
     own: Vec<i64>,
 }
 
@@ -145,7 +146,7 @@ impl Captures {
         Err(Failure::told(Severity::Failed, text))
     }
 
-    /// Ends one consumer of a captured table.
+    /// Removes one consumer of a captured table.
     async fn forget(&self, worker: &Worker, global: &Global, name: &str) -> Result<(), Failure> {
         let mut found = Vec::new();
         for capture in &self.captures {
@@ -217,7 +218,7 @@ impl Captures {
         Ok(())
     }
 
-    /// One table, in one transaction; asked for again while its lock is not to be had.
+    /// Changes one table in one transaction, which is retried while the table's lock is taken.
     async fn change_one(
         &self,
         owner: &Db,
@@ -284,8 +285,8 @@ impl Captures {
     }
 }
 
-/// Registers the rollups as consumers, so that every mark from now on waits for them. Those whose tables
-/// `init` has yet to make register before their first slice.
+/// Registers the rollups as consumers, so that every mark from now on waits for them. Rollups whose
+/// tables `init` has yet to create register before their first slice.
 async fn register(worker: &Worker) {
     for rollup in worker.config.rollups.iter().filter(|rollup| rollup.late == Late::Capture) {
         if let Err(error) = worker.enlist(rollup).await {
@@ -297,7 +298,7 @@ async fn register(worker: &Worker) {
     }
 }
 
-/// How a capture stands, and how many marks wait.
+/// The state of a capture, and the number of waiting marks.
 async fn look(
     worker: &Worker,
     capture: &Capture,
@@ -333,7 +334,7 @@ fn in_words(consumer: &Consumer) -> String {
 }
 
 impl Change {
-    /// A connection of the role that may make triggers.
+    /// A connection with a role that may create triggers.
     fn owner(&self, worker: &Worker) -> Result<Db, Failure> {
         let url = match &self.owner_env {
             None => worker.config.source.url.clone(),

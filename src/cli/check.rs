@@ -22,14 +22,14 @@ use crate::target::ddl::{self, DdlError};
 use crate::target::readers;
 use crate::worker::{Severity, WorkError, Worker};
 
-/// Look for what would keep the rollups from working, each finding with its fix.
+/// Look for problems that keep the rollups from working, each with its fix.
 #[derive(Debug, Args)]
 pub struct Check {
     /// Only this rollup
     rollup: Option<String>,
 }
 
-/// How bad a finding is.
+/// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Grade {
@@ -39,7 +39,7 @@ enum Grade {
     Bad,
 }
 
-/// Something that was looked at.
+/// The result of one check.
 #[derive(Debug, serde::Serialize)]
 struct Finding {
     grade: Grade,
@@ -67,7 +67,7 @@ impl Findings {
     fn trouble(&mut self, subject: &str, error: &WorkError) {
         let hint = error.hint().map_or_else(String::new, |hint| format!("; hint: {hint}"));
         let error_text = error.to_string();
-        // The subject stands before it.
+        // The subject is already printed before it.
         let twice = [format!("rollup `{subject}`: "), format!("{subject} database: ")];
         let said = twice.iter().find_map(|begin| error_text.strip_prefix(begin));
         let finding = format!("{}{hint}", said.unwrap_or(&error_text));
@@ -94,7 +94,7 @@ impl Check {
         for chosen in chosen.into_iter().filter(|_| reached) {
             match rollup(&worker, chosen, &mut findings).await {
                 Ok(()) => {}
-                // Told once, as what is wrong with the checkpoints.
+                // Already reported as the problem of the checkpoints.
                 Err(WorkError::Checkpoint(_)) if !has_store => {}
                 Err(error) => findings.trouble(&chosen.name, &error),
             }
@@ -124,7 +124,7 @@ impl Check {
     }
 }
 
-/// A worker, and whether AWS has a region: without one, what does not need it is looked at all the same.
+/// A worker, and whether AWS has a region. Checks that need no region run in any case.
 async fn worker(global: &Global, findings: &mut Findings) -> Result<(Worker, bool), Failure> {
     let config = global.config()?;
     let (table, failures_max) = (&config.checkpoint.table, config.checkpoint.failures_max);
@@ -145,7 +145,7 @@ async fn worker(global: &Global, findings: &mut Findings) -> Result<(Worker, boo
     Ok((worker.interrupted_by(global.interrupt.clone()), has_region))
 }
 
-/// Looks at the source; `false`: it cannot be asked, which is one finding.
+/// Checks the source. `false`: it cannot be read, which is one finding.
 async fn source(worker: &Worker, findings: &mut Findings) -> Result<bool, Failure> {
     let looked = server(&alone(worker, Side::Source)?, worker.target.is_source, findings).await;
     if let Err(error) = looked {
@@ -161,7 +161,7 @@ async fn source(worker: &Worker, findings: &mut Findings) -> Result<bool, Failur
     Ok(true)
 }
 
-/// Whether the configured readers can read.
+/// Checks whether the configured readers can read.
 async fn readers(worker: &Worker, findings: &mut Findings) -> Result<(), WorkError> {
     let configured = &worker.config.target.readers;
     if configured.is_empty() {
@@ -184,7 +184,7 @@ async fn readers(worker: &Worker, findings: &mut Findings) -> Result<(), WorkErr
     Ok(tx.rollback().await?)
 }
 
-/// Looks at the checkpoints' table; `false`: there is none that could be read.
+/// Checks the checkpoints' table. `false`: there is no readable one.
 async fn checkpoints(worker: &Worker, findings: &mut Findings) -> bool {
     const SUBJECT: &str = "checkpoints";
     match worker.checkpoints.describe().await {
@@ -193,7 +193,7 @@ async fn checkpoints(worker: &Worker, findings: &mut Findings) -> bool {
             findings.add(Grade::Good, SUBJECT, finding);
             return true;
         }
-        // A matter of order, not of trouble.
+        // A step that is still to do, and no failure.
         Err(CheckpointError::NoTable { table }) => {
             let finding = format!("table {table} is not there yet; `tallymark init` makes it");
             findings.add(Grade::ToDo, SUBJECT, finding);
@@ -203,7 +203,7 @@ async fn checkpoints(worker: &Worker, findings: &mut Findings) -> bool {
     false
 }
 
-/// A connection of its own to one server: two transactions on it have two backends only behind a
+/// A separate connection to one server. Two transactions on it have two backends only behind a
 /// pooler.
 fn alone(worker: &Worker, side: Side) -> Result<Db, WorkError> {
     let (source, target) = (&worker.config.source.url, &worker.config.target.url);
@@ -214,7 +214,8 @@ fn alone(worker: &Worker, side: Side) -> Result<Db, WorkError> {
     Ok(Db::new(url, side, 1)?.at_once())
 }
 
-/// Connection, version, TLS, pooler and state of one server, which is written to if `writes`.
+/// Checks connection, version, TLS, pooler and state of one server. `writes` says whether Tallymark
+/// writes to it.
 async fn server(db: &Db, writes: bool, findings: &mut Findings) -> Result<(), DbError> {
     let subject = db.side().to_string();
     let question = "SELECT current_setting('server_version_num')::int AS version, \
@@ -278,9 +279,9 @@ async fn server(db: &Db, writes: bool, findings: &mut Findings) -> Result<(), Db
     Ok(())
 }
 
-/// What the governor can see, and what it would say now.
+/// What the governor can read, and its present decision.
 async fn load(worker: &Worker, findings: &mut Findings) -> Result<(), DbError> {
-    /// Rates need two looks this far apart.
+    /// Rates need two samples this far apart.
     const BETWEEN: std::time::Duration = std::time::Duration::from_millis(1100);
     let governor = &worker.governor;
     let look = async || {
@@ -321,7 +322,7 @@ async fn load(worker: &Worker, findings: &mut Findings) -> Result<(), DbError> {
     Ok(())
 }
 
-/// Whether statements may rest in naps.
+/// Checks whether statements can nap.
 async fn naps(worker: &Worker, findings: &mut Findings) -> Result<(), DbError> {
     let settings = worker.governor.settings();
     if !settings.naps || settings.nice_ratio == 0.0 {
@@ -344,7 +345,7 @@ async fn naps(worker: &Worker, findings: &mut Findings) -> Result<(), DbError> {
     Ok(())
 }
 
-/// The definition against source and target.
+/// Compares the definition with source and target.
 async fn rollup(
     worker: &Worker,
     rollup: &Rollup,
@@ -407,14 +408,14 @@ async fn rollup(
     }
 }
 
-/// Whether the table holds anything but the slices of the present calendar.
+/// Checks whether the table contains rows outside of the present calendar's slices.
 async fn outside(
     worker: &Worker,
     rollup: &Rollup,
     findings: &mut Findings,
 ) -> Result<(), WorkError> {
     let subject = &rollup.name;
-    // Without checkpoints, which have findings of their own, nothing is known of calendars.
+    // Calendars are unknown without checkpoints, which have findings of their own.
     let Ok(seen) = worker.watermark(rollup).await else { return Ok(()) };
     if seen.generation_for(rollup) != seen.generation() {
         let finding = format!(
@@ -442,7 +443,7 @@ async fn outside(
     Ok(())
 }
 
-/// How late changes are noticed, and whether that can work.
+/// How late changes are noticed, and whether that is possible.
 async fn late(
     worker: &Worker,
     rollup: &Rollup,
@@ -481,7 +482,7 @@ async fn late(
             }
             match standing.problem {
                 None => (Grade::Good, "late = \"capture\": every late change is marked".into()),
-                // Before `init` it is one more step, and nothing is wrong yet.
+                // Before `init` it is only a further step.
                 Some(problem) if findings.has_to_do(subject) => (Grade::ToDo, problem),
                 Some(problem) => (Grade::Bad, problem),
             }
@@ -510,7 +511,8 @@ async fn late(
     Ok(())
 }
 
-/// Whether the server knows the same rules of the zone as this program, over the whole history.
+/// Checks whether the server has the same rules of the zone as this program, over the whole
+/// history.
 async fn zones(
     worker: &Worker,
     rollup: &Rollup,
@@ -531,7 +533,7 @@ async fn zones(
     Ok(())
 }
 
-/// How a slice would be read: what the plan guard sees.
+/// How a slice would be read, as the plan guard sees it.
 async fn index(
     worker: &Worker,
     rollup: &Rollup,
@@ -585,7 +587,7 @@ fn text(findings: &[Finding]) -> String {
         .join("\n")
 }
 
-/// What is said of a connection to the server at `address`; `None`: a Unix socket.
+/// The finding about a connection to the server at `address`. `None`: a Unix socket.
 fn encryption(tls: bool, address: Option<&str>) -> (Grade, &'static str) {
     let is_local = address.is_none_or(|address| address == "127.0.0.1" || address == "::1");
     match (tls, is_local) {

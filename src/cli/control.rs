@@ -10,15 +10,15 @@ use crate::clock::LAST;
 use crate::rollup::Rollup;
 use crate::worker::{WorkError, Worker};
 
-/// Let all workers stop before their next chunk, until `resume`.
+/// Stop all workers before their next chunk, until `resume`.
 #[derive(Debug, Args)]
 pub struct Pause {
     #[command(flatten)]
     scope: ScopeArgs,
-    /// Why, shown to everybody who waits
+    /// The reason, shown wherever work waits
     #[arg(long, default_value = "")]
     reason: String,
-    /// End the pause by itself after this
+    /// End the pause automatically after this time
     #[arg(long = "for", value_name = "DURATION", value_parser = parse_duration)]
     length: Option<Duration>,
 }
@@ -30,17 +30,17 @@ pub struct Resume {
     scope: ScopeArgs,
 }
 
-/// Let workers rest longer or shorter between chunks than `nice_ratio` in the configuration.
+/// Lengthen or shorten the rests of workers between chunks, overriding the configured `nice_ratio`.
 #[derive(Debug, Args)]
 pub struct Speed {
-    /// How many times as long as its chunk took a worker rests: 0 to 100, or "default"
+    /// Rest of a worker, as a multiple of its chunk's time: 0 to 100, or "default"
     #[arg(value_name = "NICE_RATIO", value_parser = nice_ratio)]
     nice_ratio: Ratio,
     #[command(flatten)]
     scope: ScopeArgs,
 }
 
-/// End the backfills of a rollup that are under way; what they did stays.
+/// End the backfills of a rollup that are under way. Finished slices stay done.
 #[derive(Debug, Args)]
 pub struct Cancel {
     /// The rollup
@@ -85,7 +85,7 @@ impl Pause {
     }
 }
 
-/// Pauses the work of `scope`, for so long or until it is resumed.
+/// Pauses the work of `scope`, for `length` or until it is resumed.
 pub(super) async fn pause(
     global: &Global,
     worker: &Worker,
@@ -94,7 +94,7 @@ pub(super) async fn pause(
     length: Option<Duration>,
 ) -> Result<(), Failure> {
     let at = worker.clock.now();
-    // Longer than years can be written is until somebody ends it.
+    // A length beyond the calendar's years means until it is resumed.
     let until = length.and_then(|length| {
         at.checked_add_signed(TimeDelta::from_std(length).ok()?).filter(|until| *until < LAST)
     });
@@ -164,14 +164,14 @@ pub(super) async fn cancel(
     said(global, worker, text).await
 }
 
-/// Prints `text`, or how everything stands now.
+/// Prints `text`, or the state of all pauses and speeds.
 async fn said(global: &Global, worker: &Worker, text: String) -> Result<(), Failure> {
     let control = worker.checkpoints.control().await.map_err(WorkError::from)?;
     global.print(&document(worker, &control), || text);
     Ok(())
 }
 
-/// Every word that is in force.
+/// All pauses, speeds and cancellations in force.
 pub(super) fn document(worker: &Worker, control: &Control) -> serde_json::Value {
     let now = worker.clock.now();
     let words = scopes(worker).into_iter().filter_map(|(name, is_backfill, scope)| {
@@ -190,7 +190,7 @@ pub(super) fn document(worker: &Worker, control: &Control) -> serde_json::Value 
     json!({ "control": words.collect::<Vec<_>>() })
 }
 
-/// Every word that is in force, a line each.
+/// All pauses, speeds and cancellations in force, one per line.
 pub(super) fn lines(worker: &Worker, control: &Control) -> Vec<String> {
     let now = worker.clock.now();
     let mut lines = Vec::new();
@@ -210,7 +210,7 @@ pub(super) fn lines(worker: &Worker, control: &Control) -> Vec<String> {
     lines
 }
 
-/// All that a word can be about: the rollup, whether it is about its backfills only, the scope.
+/// All possible scopes: the rollup, whether only its backfills, the scope.
 fn scopes(worker: &Worker) -> Vec<(Option<&str>, bool, Scope<'_>)> {
     let mut scopes = vec![(None, false, Scope::Source)];
     for rollup in &worker.config.rollups {

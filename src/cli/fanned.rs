@@ -1,4 +1,4 @@
-//! Backfills that a deployed function fans out: items that outlive any process.
+//! Backfills that a deployed function fans out. Their items outlive every process.
 
 use std::time::Duration;
 
@@ -12,46 +12,46 @@ use crate::fanout::Progress;
 use crate::rollup::Rollup;
 use crate::worker::{WorkError, Worker};
 
-/// Between two looks at how far a backfill is.
+/// Interval between two reads of a backfill's progress.
 const POLL: Duration = Duration::from_secs(2);
 
-/// Looks at one backfill: more than a month of them.
+/// Maximum number of reads of one backfill, which is more than a month of them.
 const POLLS_MAX: usize = 2_000_000;
 
 /// A backfill that the deployed function fans out.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Begin one: the function's next tick sends its slices to the queue
+    /// Start one: the function's next tick sends its slices to the queue
     Start {
         /// The rollup
         rollup: String,
         #[command(flatten)]
         range: Range,
-        /// Which end of history comes first
+        /// The end of history to start with
         #[arg(long, value_enum, default_value_t = Direction::NewestFirst)]
         order: Direction,
-        /// Recompute what succeeded already, too
+        /// Also recompute slices that already succeeded
         #[arg(long)]
         force: bool,
     },
-    /// Show those under way, and those that have ended
+    /// Show the backfills under way, and those that have ended
     List {
-        /// Only of this rollup
+        /// Only this rollup
         rollup: Option<String>,
     },
-    /// Show how far the newest one of a rollup is
+    /// Show the progress of a rollup's newest backfill
     Status {
         /// The rollup
         rollup: String,
-        /// Go on showing it until it has ended
+        /// Keep showing it until it has ended
         #[arg(long)]
         watch: bool,
     },
-    /// Let it rest; what is being read ends
+    /// Pause it; chunks that are being read are finished
     Pause {
         /// The rollup
         rollup: String,
-        /// Why, shown to everybody who waits
+        /// The reason, shown wherever work waits
         #[arg(long, default_value = "")]
         reason: String,
     },
@@ -60,7 +60,7 @@ pub(super) enum Command {
         /// The rollup
         rollup: String,
     },
-    /// End it; what it did stays
+    /// End it; finished slices stay done
     Cancel {
         /// The rollup
         rollup: String,
@@ -199,7 +199,7 @@ fn text(backfill: &Backfill, progress: &Progress) -> String {
     lines.join("\n")
 }
 
-/// Shows how far the backfill is until it has ended.
+/// Shows the progress of the backfill until it has ended.
 pub(super) async fn follow(
     global: &Global,
     worker: &Worker,
@@ -215,7 +215,7 @@ pub(super) async fn follow(
         let progress = worker.progress(rollup, &backfill).await?;
         let bar = bar.get_or_insert_with(|| ui::Progress::new(&rollup.name, progress.slices));
         bar.set(progress.done as u64, progress.rows_read);
-        // A tick finds out a minute later that nothing is left to do.
+        // A tick notices a minute later that no slice is left.
         if !backfill.state.is_active() || progress.is_through() {
             bar.finish();
             let backfill = worker.as_it_stands(rollup, backfill).await?;
@@ -239,7 +239,7 @@ fn ended(backfill: &Backfill, progress: &Progress) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The event that begins a backfill.
+/// The event that starts a backfill.
 pub(super) fn event(
     rollup: &Rollup,
     (from, to): (chrono::DateTime<chrono::Utc>, chrono::DateTime<chrono::Utc>),

@@ -11,33 +11,32 @@ use crate::plan::Planned;
 use crate::target::{ddl, readers};
 use crate::worker::{WorkError, Worker};
 
-/// An index of a large table takes its time.
+/// Building an index of a large table takes long.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
 /// Create the checkpoint table, the schemas and the rollup tables.
 #[derive(Debug, Args)]
 pub struct Init {
-    /// Print what would be run, and run nothing
+    /// Print the statements, but run none
     #[arg(long)]
     dry_run: bool,
-    /// Delete rows that belong to no slice: before `start`, or of another calendar
+    /// Delete rows outside of every slice: before `start`, or of another calendar
     #[arg(long, conflicts_with = "dry_run")]
     delete_outside: bool,
 }
 
-/// What a rollup's calendar asks for.
+/// The work that a rollup's calendar requires.
 #[derive(Debug, Default, serde::Serialize)]
 struct Recut {
     rollup: String,
-    /// The calendar before, where it is another one.
+    /// The previous calendar, if it was another one.
     before: Option<String>,
-    /// The present calendar.
     calendar: String,
     /// Slices to compute because the calendar or `start` has changed.
     slices: usize,
-    /// Rows that belong to no slice.
+    /// Rows outside of every slice.
     outside: Option<RowsOutside>,
-    /// As many of them were deleted.
+    /// The number of those that were deleted.
     deleted: u64,
 }
 
@@ -61,7 +60,7 @@ impl Init {
             Some(Created::Created) => "created",
             Some(Created::AlreadyThere) => "already there",
         };
-        // Until a repair nothing can be said of what the checkpoints hold.
+        // Until a repair, the contents of the checkpoints are unreliable.
         let is_silent = self.dry_run || !to_repair.is_empty();
         let redefined = if is_silent { Vec::new() } else { redefined(&worker).await? };
         let recut = if is_silent { Vec::new() } else { self.recut(&worker).await? };
@@ -109,7 +108,8 @@ impl Init {
         Ok(())
     }
 
-    /// Takes over the calendars and starts of the configuration; returns what that asks for.
+    /// Adopts the calendars and starts of the configuration, and returns the work that this
+    /// requires.
     async fn recut(&self, worker: &Worker) -> Result<Vec<Recut>, WorkError> {
         let mut told = Vec::new();
         for rollup in &worker.config.rollups {
@@ -141,11 +141,11 @@ impl Init {
         Ok(told)
     }
 
-    /// Runs what is missing, rollup by rollup, each in one transaction.
+    /// Runs the missing statements, rollup by rollup, each in one transaction.
     async fn tables(&self, worker: &Worker) -> Result<Vec<String>, WorkError> {
         let mut done: Vec<String> = Vec::new();
         let mut rollups: Vec<_> = worker.config.rollups.iter().collect();
-        // The finer first, whose tables the coarse are computed from.
+        // Finer rollups first, as coarse ones are computed from their tables.
         rollups.sort_by_key(|rollup| rollup.depth());
         for rollup in rollups {
             let shape = worker.shape(rollup).await?;
@@ -154,7 +154,7 @@ impl Init {
             let statements = ddl::plan(&mut tx, &worker.target, rollup, &shape).await?;
             ddl::refuse_doubled(&mut tx, &worker.target, rollup, &shape).await?;
             for statement in statements {
-                // Without running them, the next rollup finds the shared tables missing again.
+                // In a dry run, the next rollup finds the shared tables missing again.
                 if done.contains(&statement) {
                     continue;
                 }
@@ -169,7 +169,7 @@ impl Init {
         Ok(done)
     }
 
-    /// Lets the configured readers read every rollup table, those made just now too.
+    /// Lets the configured readers read every rollup table, including new ones.
     async fn readers(&self, worker: &Worker) -> Result<Vec<String>, WorkError> {
         let readers = &worker.config.target.readers;
         if readers.is_empty() {
@@ -214,7 +214,7 @@ impl Recut {
     }
 }
 
-/// The rollups whose checkpoints do not fit the tables, and why.
+/// The rollups whose checkpoints contradict the tables, with the reasons.
 async fn to_repair(worker: &Worker) -> Result<Vec<(String, String)>, WorkError> {
     let mut found = Vec::new();
     for rollup in &worker.config.rollups {
@@ -224,7 +224,7 @@ async fn to_repair(worker: &Worker) -> Result<Vec<(String, String)>, WorkError> 
     Ok(found)
 }
 
-/// What a reader would need, where none is configured.
+/// The rights that a reader would need, if none is configured.
 fn no_readers(worker: &Worker) -> Option<String> {
     let schema = &worker.target.schema;
     let line = format!(
@@ -234,7 +234,7 @@ fn no_readers(worker: &Worker) -> Option<String> {
     is_open.then(|| format!("\n{}", ui::wrapped(&line, 2)))
 }
 
-/// What becomes of slices of another definition.
+/// Explains what happens to slices of another definition.
 fn old(rollup: &str, slices: usize) -> String {
     format!(
         "\n{rollup}: {} of an old definition; each tick recomputes some, behind all else\n  \
@@ -243,7 +243,7 @@ fn old(rollup: &str, slices: usize) -> String {
     )
 }
 
-/// The rollups that hold slices of another definition, and how many.
+/// The rollups with slices of another definition, and the numbers of these.
 async fn redefined(worker: &Worker) -> Result<Vec<(String, usize)>, WorkError> {
     let mut found = Vec::new();
     for rollup in &worker.config.rollups {

@@ -1,4 +1,4 @@
-//! The command line. Each command decodes its arguments, calls the library, and prints.
+//! The command line. Each command decodes its arguments, calls the library, and prints the result.
 
 mod backfill;
 mod capture;
@@ -39,7 +39,7 @@ use crate::worker::{Severity, WorkError, Worker};
 
 use signals::Signals;
 
-/// The heading of the options that every command takes.
+/// The heading of the options that every command accepts.
 const EVERYWHERE: &str = "Options of every command";
 
 /// Accurate, rerunnable statistics of a PostgreSQL that offers no replication.
@@ -64,13 +64,13 @@ struct Global {
     /// Print one JSON document (docs/CLI.md) on stdout; logs go to stderr
     #[arg(long, global = true, help_heading = EVERYWHERE)]
     json: bool,
-    /// Log what is done; twice: every step
+    /// Log progress; given twice, log every step
     #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = EVERYWHERE)]
     verbose: u8,
     /// Raised by a signal.
     #[arg(skip)]
     interrupt: Interrupt,
-    /// The signals that came.
+    /// The received signals.
     #[arg(skip)]
     signals: Signals,
 }
@@ -81,35 +81,35 @@ enum Command {
     Demo(demo::Demo),
     /// Create the checkpoint table, the schemas and the rollup tables
     Init(init::Init),
-    /// Look for what would keep the rollups from working, and its fix
+    /// Look for problems that keep the rollups from working, each with its fix
     Check(check::Check),
-    /// Install, remove or look at the triggers that mark late changes
+    /// Install, remove or show the triggers that mark late changes
     Capture(capture::CaptureCommand),
-    /// Show what is due, or what a backfill would do
+    /// Show the due slices, or the plan of a backfill
     Plan(plan::Plan),
-    /// Work on what is due now: one tick, in this process
+    /// Work on the slices that are due now: one tick, in this process
     Run(run::Run),
-    /// Compute a range of slices, several at once
+    /// Compute a range of slices, several concurrently
     Backfill(backfill::Backfill),
-    /// Recompute slices, whatever their state
+    /// Recompute slices in any state
     Replay(replay::Replay),
-    /// Let all workers stop before their next chunk
+    /// Stop all workers before their next chunk
     Pause(control::Pause),
     /// End a pause
     Resume(control::Resume),
-    /// Let workers rest longer or shorter between chunks
+    /// Lengthen or shorten the rests of workers between chunks
     Speed(control::Speed),
     /// End a rollup's backfills that are under way
     Cancel(control::Cancel),
-    /// Show how the slices stand, what failed and why
+    /// Show the state of the slices, and the reasons of failures
     Status(status::Status),
-    /// Recompute and compare; write nothing
+    /// Recompute and compare, without writing
     Verify(verify::Verify),
     /// Rebuild lost checkpoints from the target's markers
     Repair(repair::Repair),
-    /// Tell that source or target has a new address
+    /// Record a new address of source or target
     Moved(moved::Moved),
-    /// Give a rollup another name, or drop it
+    /// Rename or drop a rollup
     Rollup {
         #[command(subcommand)]
         command: rollup::Command,
@@ -121,14 +121,14 @@ enum Command {
     },
 }
 
-/// Why a command ended without success, as a line for a person and an exit code.
+/// Why a command failed, as a line of text and an exit code.
 #[derive(Debug)]
 pub struct Failure {
     severity: Severity,
     message: String,
-    /// What the server suggests.
+    /// The hint, if there is one.
     hint: Option<String>,
-    /// Whether the command's JSON document has been printed and tells of it.
+    /// Whether the command's JSON document has been printed and includes it.
     told: bool,
 }
 
@@ -143,7 +143,7 @@ impl Failure {
         Self { severity, message, hint: None, told: false }
     }
 
-    /// The work ran, and something failed or differs, as the result that was printed tells.
+    /// The work ran, but some of it failed or differs, as the printed result shows.
     const fn told(severity: Severity, message: String) -> Self {
         Self { severity, message, hint: None, told: true }
     }
@@ -163,7 +163,7 @@ impl From<ConfigError> for Failure {
 }
 
 impl Arguments {
-    /// Reads the arguments of this process. An error quotes them as they may be shown.
+    /// Parses the arguments of this process. An error quotes them in a safe form.
     fn given() -> Result<Self, clap::Error> {
         Self::try_parse().map_err(|error| {
             let shown = |argument: std::ffi::OsString| {
@@ -176,7 +176,7 @@ impl Arguments {
 
 /// Runs the command line and returns its exit code.
 pub async fn main() -> ExitCode {
-    // A panic quotes values.
+    // A panic may quote values.
     std::panic::set_hook(Box::new(|panic| ui::note(panic.to_string())));
     let Arguments { global, command } = match Arguments::given() {
         Ok(arguments) => arguments,
@@ -210,7 +210,7 @@ pub async fn main() -> ExitCode {
     }
 }
 
-/// Ends after a signal. A failure that no result tells of is the signal's doing.
+/// Ends after a signal. A failure that is missing in the result is attributed to the signal.
 fn interrupted(global: &Global, ended: Result<(), Failure>, code: u8) -> ExitCode {
     match ended {
         Err(Failure { message, told: true, .. }) => ui::error(&message),
@@ -245,7 +245,7 @@ async fn dispatch(global: &Global, command: Command) -> Result<(), Failure> {
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "tallymark", &mut script);
-            // Written by us, because the generator panics at a closed pipe.
+            // Printed here, because the generator panics on a closed pipe.
             ui::verbatim(String::from_utf8_lossy(&script).trim_end());
             Ok(())
         }
@@ -253,12 +253,11 @@ async fn dispatch(global: &Global, command: Command) -> Result<(), Failure> {
 }
 
 impl Global {
-    /// The configuration file.
     fn config(&self) -> Result<Config, Failure> {
         Ok(Config::load(&self.file, &|name: &str| std::env::var(name).ok())?)
     }
 
-    /// A worker for the configuration file, for `concurrency` slices at once.
+    /// A worker for the configuration file, with room for `concurrency` concurrent slices.
     async fn worker(&self, concurrency: u32) -> Result<Worker, Failure> {
         let config = self.config()?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -266,7 +265,7 @@ impl Global {
         Ok(worker.interrupted_by(self.interrupt.clone()))
     }
 
-    /// Prints what a command is about to do; with `--json` stdout is for the document alone.
+    /// Announces the work of a command. With `--json` stdout is reserved for the document.
     fn tell(&self, text: impl AsRef<str>) {
         if self.json { ui::note(text) } else { ui::say(text) }
     }
@@ -281,19 +280,19 @@ impl Global {
     }
 }
 
-/// A range of slices as commands take it.
+/// A range of slices in a command's options.
 #[derive(Debug, Args)]
 struct Range {
     /// First slice: a date in the rollup's zone, or an instant
     #[arg(long, value_name = "TIME")]
     from: Option<String>,
-    /// End of the range, itself not part of it [default: now]
+    /// End of the range, exclusive [default: now]
     #[arg(long, value_name = "TIME")]
     to: Option<String>,
 }
 
 impl Range {
-    /// Whether it leaves nothing out.
+    /// Whether it covers everything.
     const fn is_whole(&self) -> bool {
         self.from.is_none() && self.to.is_none()
     }
@@ -316,25 +315,25 @@ impl Range {
     }
 }
 
-/// Who does the work.
+/// Where the work is done.
 #[derive(Debug, Args)]
 struct Via {
-    /// Let this deployed function do it: its name or ARN
+    /// Let this deployed function do it (its name or ARN)
     #[arg(long, value_name = "FUNCTION")]
     via: Option<String>,
 }
 
-/// The slice that begins at what the user wrote, and has begun by `now`.
+/// The slice that starts at the given text, if it has begun by `now`.
 fn slice_starting(rollup: &Rollup, text: &str, now: DateTime<Utc>) -> Result<Slice, Failure> {
     let usage = |error: String| Failure::usage(format!("--slice: {error}"));
-    // A whole name, as status and logs print it, is welcome too.
+    // A full slice name, as printed in status and logs, is accepted too.
     let start = text.strip_prefix(&format!("{}@", rollup.name)).unwrap_or(text);
     let instant = rollup.calendar.instant(start).map_err(|error| usage(error.to_string()))?;
     let slice = rollup.calendar.starting(instant).map_err(|error| usage(error.to_string()))?;
     rollup.begun(slice, now).map_err(|error| usage(error.to_string()))
 }
 
-/// The rollups that a command is for: the named one, or all.
+/// The rollups that a command applies to: the named one, or all.
 fn rollups<'a>(worker: &'a Worker, name: Option<&str>) -> Result<Vec<&'a Rollup>, Failure> {
     match name {
         Some(name) => Ok(vec![worker.rollup(name)?]),
@@ -342,7 +341,7 @@ fn rollups<'a>(worker: &'a Worker, name: Option<&str>) -> Result<Vec<&'a Rollup>
     }
 }
 
-/// Reads `500ms`, `30s`, `5 minutes` for an option.
+/// Parses `500ms`, `30s`, `5 minutes` for an option.
 fn parse_duration(text: &str) -> Result<Duration, String> {
     crate::config::parse_duration(text)
         .ok_or_else(|| "write a duration such as 30s, 5 minutes or 1 hour".to_owned())

@@ -5,22 +5,23 @@ use super::{Failure, Global, rollups, ui};
 use crate::identity::Move;
 use crate::rollup::Rollup;
 
-/// Tell that source or target has a new address.
+/// Record a new address of source or target.
 ///
 /// An installation is known by the addresses of its source and target. After a failover to another
-/// host, a restore elsewhere or a new name, every command refuses to work until this says that the
-/// databases behind the configured addresses are the installation's.
+/// host, a restore elsewhere or a rename of the host, every command refuses to work. Run this to
+/// confirm that the databases at the configured addresses belong to the installation.
 #[derive(Debug, Args)]
 pub struct Moved {
     /// Only this rollup
     rollup: Option<String>,
-    /// The old addresses stay in use: a pooler, a second name of the same server
+    /// The old addresses stay in use: a pooler, or a second name of the same server
     #[arg(long, conflicts_with = "copy")]
     also: bool,
-    /// The target is a copy of another installation's and becomes one of its own
+    /// The target is a copy of another installation's target, and becomes an installation of its
+    /// own
     #[arg(long)]
     copy: bool,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(short, long)]
     yes: bool,
 }
@@ -63,7 +64,7 @@ impl Moved {
         Ok(())
     }
 
-    /// What is about to be recorded.
+    /// Announces the record to be made.
     fn announcement(&self, rollups: &[&Rollup], table: &str) -> String {
         let names: Vec<_> = rollups.iter().map(|rollup| rollup.name.as_str()).collect();
         let names = names.join(", ");

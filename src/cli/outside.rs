@@ -1,4 +1,5 @@
-//! Rows that no slice of the present calendar stands for, as `init`, `check` and `verify` tell of them.
+//! Rows outside of every slice of the present calendar, as `init`, `check` and `verify` report
+//! them.
 
 use serde::Serialize;
 
@@ -15,7 +16,7 @@ pub(super) struct RowsOutside {
     found: Outside,
 }
 
-/// Looks for such rows; `None`: there are none.
+/// Looks for such rows. `None`: there are none.
 pub(super) async fn look(
     worker: &Worker,
     rollup: &Rollup,
@@ -32,7 +33,7 @@ impl RowsOutside {
         &self.rollup
     }
 
-    /// What they are, and what to do.
+    /// Describes the rows and the remedy.
     pub(super) fn text(&self) -> String {
         let rows = usize::try_from(self.found.rows).unwrap_or(usize::MAX);
         let bounds = [self.found.first, self.found.last].map(|at| at.map(ui::instant));

@@ -12,17 +12,17 @@ use crate::slice::Order;
 use crate::source::begin::SourceBegin;
 use crate::worker::{Severity, Worker};
 
-/// Show what is due, or what a backfill would do.
+/// Show the due slices, or the plan of a backfill.
 #[derive(Debug, Args)]
 pub struct Plan {
     /// Only this rollup
     rollup: Option<String>,
     #[command(flatten)]
     range: Range,
-    /// Plan to recompute what succeeded already, too
+    /// Plan to recompute slices that already succeeded too
     #[arg(long, requires = "from")]
     force: bool,
-    /// Foresee a backfill of so many slices at once
+    /// Estimate a backfill with this number of concurrent slices
     #[arg(long, value_name = "N", default_value_t = 1, requires = "from",
           value_parser = clap::value_parser!(u32).range(1..=64))]
     concurrency: u32,
@@ -75,14 +75,14 @@ impl Plan {
     }
 }
 
-/// What the next tick would find.
+/// The slices that the next tick would find.
 async fn due(worker: &Worker, rollup: &Rollup) -> Result<(serde_json::Value, String), Failure> {
-    /// So many due slices are named in the text; the JSON names all.
+    /// Maximum number of due slices named in the text. The JSON names all.
     const NAMED_MAX: usize = 5;
     let now = worker.clock.now();
     let begin = match worker.probe(rollup).await {
         Ok(seen) => seen.begin(),
-        // What is due is found without the source; only rows before its first may go unnoticed.
+        // The plan does not need the source. Only rows before the known first one may go unnoticed.
         Err(error) if error.severity() == Severity::Unreachable && !error.is_for_all() => {
             ui::note(format!("the source was not asked for its first row: {error}"));
             None
@@ -133,7 +133,7 @@ async fn due(worker: &Worker, rollup: &Rollup) -> Result<(serde_json::Value, Str
     Ok((document, text))
 }
 
-/// How many slices since the rollup's start ended before the source's first row.
+/// The number of slices since the rollup's start that ended before the source's first row.
 fn empty_slices(rollup: &Rollup, begin: SourceBegin, now: DateTime<Utc>) -> usize {
     let first = begin.first_row.unwrap_or(begin.probed_at).min(begin.probed_at).min(now);
     let end = rollup.calendar.containing(first).start();

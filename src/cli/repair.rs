@@ -11,7 +11,7 @@ use crate::worker::Severity;
 pub struct Repair {
     /// Only this rollup
     rollup: Option<String>,
-    /// Print what would be repaired, and change nothing
+    /// Print the repairs, but change nothing
     #[arg(long)]
     dry_run: bool,
 }

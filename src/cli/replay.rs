@@ -12,7 +12,7 @@ use crate::run::RunOptions;
 use crate::slice::Slice;
 use crate::worker::Worker;
 
-/// Recompute slices, whatever their state.
+/// Recompute slices in any state.
 #[derive(Debug, Args)]
 pub struct Replay {
     /// The rollup
@@ -20,15 +20,15 @@ pub struct Replay {
     /// This slice
     #[arg(long, value_name = "START", conflicts_with_all = ["failed", "from", "to"])]
     slice: Option<String>,
-    /// All slices that failed, exhausted ones too
+    /// All failed slices, including exhausted ones
     #[arg(long, conflicts_with_all = ["from", "to"])]
     failed: bool,
     #[command(flatten)]
     range: Range,
-    /// Why, kept in the checkpoint
+    /// The reason, which the checkpoint keeps
     #[arg(long, default_value = "replayed by hand")]
     reason: String,
-    /// Take the result even if most of the source's rows are gone
+    /// Accept the result even if most of the source's rows are gone
     #[arg(long)]
     allow_shrink: bool,
     #[command(flatten)]
@@ -70,7 +70,8 @@ impl Replay {
         finish(global, rollup, report, watch, None)
     }
 
-    /// Lets the function replay: what failed in one event, which it may fan out; chosen slices one after another.
+    /// Lets the function replay. One event covers all failed slices, which the function may fan
+    /// out. Chosen slices are sent one after another.
     async fn replay_via(
         &self,
         global: &Global,

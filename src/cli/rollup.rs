@@ -6,16 +6,16 @@ use crate::rename::Holdings;
 use crate::rollup::Rollup;
 use crate::visible;
 
-/// Give a rollup another name, or drop it.
+/// Rename or drop a rollup.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Give tables, markers and checkpoints the name that the configuration has now
+    /// Rename tables, markers and checkpoints to the configuration's present name
     Rename {
-        /// The name until now
+        /// The previous name
         old: String,
         /// The name in the configuration
         new: String,
-        /// Do not ask
+        /// Do not ask for confirmation
         #[arg(long, short)]
         yes: bool,
     },
@@ -23,7 +23,7 @@ pub enum Command {
     Drop {
         /// The rollup, in the configuration or not
         name: String,
-        /// Do not ask
+        /// Do not ask for confirmation
         #[arg(long, short)]
         yes: bool,
     },

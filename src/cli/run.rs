@@ -12,7 +12,7 @@ use crate::scrub::ScrubReport;
 use crate::tick::TickReport;
 use crate::worker::Severity;
 
-/// Work on what is due now: one tick, in this process.
+/// Work on the slices that are due now: one tick, in this process.
 #[derive(Debug, Args)]
 pub struct Run {
     /// Only this rollup
@@ -20,10 +20,10 @@ pub struct Run {
     /// Work on this slice only, if it has not succeeded
     #[arg(long, value_name = "START", requires = "rollup")]
     slice: Option<String>,
-    /// Plan as if it were this instant
+    /// Plan as of this instant
     #[arg(long, value_name = "TIME", conflicts_with = "slice")]
     at: Option<DateTime<Utc>>,
-    /// When the tick ends; what is left over waits for the next one
+    /// Time limit of the tick; the next one continues with the rest
     #[arg(long, value_name = "DURATION", default_value = "5 minutes", value_parser = parse_duration)]
     budget: Duration,
     #[command(flatten)]
@@ -76,7 +76,7 @@ impl Run {
     }
 }
 
-/// What failed and what differs.
+/// A summary of failures and differences.
 fn wrong(report: &TickReport) -> String {
     let failed = report.slices.iter().filter(|slice| slice.outcome == Outcome::Failed).count();
     [(failed, "failed"), (report.scrub.differing, "found to differ from the source")]
@@ -108,7 +108,7 @@ fn text(report: &TickReport) -> String {
     parts.join("\n")
 }
 
-/// What the scrub did, if it did anything.
+/// The result of the scrub, if it verified any slice.
 fn scrub(report: &ScrubReport) -> Vec<String> {
     let ScrubReport { verified, differing, drifted, passed_over } = report;
     let mut lines: Vec<String> =
@@ -127,7 +127,7 @@ fn scrub(report: &ScrubReport) -> Vec<String> {
     lines
 }
 
-/// The slices of a tick or batch as a table, at most so many lines of it.
+/// The slices of a tick or batch as a table with a limited number of lines.
 pub(super) fn slices(reports: &[SliceReport]) -> String {
     const LINES_MAX: usize = 20;
     let rows: Vec<Vec<String>> = reports
@@ -159,12 +159,12 @@ pub(super) fn slices(reports: &[SliceReport]) -> String {
     text
 }
 
-/// A slice's name, as everywhere: `entity_daily@2026-02-10T00:00:00Z`.
+/// A slice's name, in the common form: `entity_daily@2026-02-10T00:00:00Z`.
 pub(super) fn named(rollup: &str, start: DateTime<Utc>) -> String {
     format!("{rollup}@{}", ui::instant(start))
 }
 
-/// What `--json` prints for a slice that is only named.
+/// The JSON of a slice that is only named.
 pub(super) fn name(rollup: &str, start: DateTime<Utc>) -> serde_json::Value {
     json!(named(rollup, start))
 }

@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM: what is under way is given back, and the exit code says which signal it was.
+//! Ctrl-C and SIGTERM. Slices in work are given back, and the exit code names the signal.
 
 use std::process;
 use std::sync::Arc;
@@ -10,29 +10,29 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::ui;
 use crate::interrupt::Interrupt;
 
-/// Slices under way are given back within this; a store that is out of reach is not waited for any longer.
+/// Slices in work are given back within this time, even if a store is out of reach.
 const TIDY_MAX: Duration = Duration::from_secs(2);
 
-/// Time in which a command that has nothing under way prints what it did.
+/// Time for a command without work under way to print its result.
 const PRINT_MAX: Duration = Duration::from_millis(500);
 
 const POLL: Duration = Duration::from_millis(20);
 
-/// The signals that this process got.
+/// The signals that this process received.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Signals(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// The exit code of the first signal; 0: there was none.
+    /// The exit code of the first signal, or 0.
     code: AtomicU8,
-    /// Whether the command ends itself.
+    /// Whether the command ends on its own.
     is_awaited: AtomicBool,
     is_told: AtomicBool,
 }
 
 impl Signals {
-    /// Hears signals from now on, and ends the process if the command does not.
+    /// Listens for signals from now on, and ends the process if the command does not end.
     pub(super) fn listen(&self, interrupt: &Interrupt) {
         let kinds = [(SignalKind::interrupt(), 130), (SignalKind::terminate(), 143)];
         let [Ok(mut int), Ok(mut term)] = kinds.map(|(kind, _)| signal(kind)) else { return };
@@ -59,12 +59,12 @@ impl Signals {
         (code != 0 && !self.0.is_awaited.load(Ordering::SeqCst)).then_some(code)
     }
 
-    /// From now on a signal is how the command ends.
+    /// From now on a signal is the normal end of the command.
     pub(super) fn await_one(&self) {
         self.0.is_awaited.store(true, Ordering::SeqCst);
     }
 
-    /// Says once how to go on; `has_left`: a slice could not be given back.
+    /// Prints once how to continue. `has_left`: a slice could not be given back.
     pub(super) fn tell(&self, has_left: bool) {
         if self.0.is_told.swap(true, Ordering::SeqCst) {
             return;
@@ -88,7 +88,7 @@ async fn next(int: &mut Signal, term: &mut Signal) -> u8 {
     }
 }
 
-/// Ends when nothing is under way any more, or when it has been waited for long enough.
+/// Ends when all work is given back, or after the time limit.
 async fn tidied(interrupt: &Interrupt) {
     let tidy = async {
         interrupt.raise().await;

@@ -14,38 +14,38 @@ use crate::scrub::scrubbed_range;
 use crate::tick;
 use crate::worker::{WorkError, Worker};
 
-/// So many unfinished slices are listed with their reason; the JSON lists all.
+/// Maximum number of unfinished slices listed with their reason. The JSON lists all.
 const LISTED_MAX: usize = 10;
 
-/// Show how the slices stand, what failed and why.
+/// Show the state of the slices, and the reasons of failures.
 #[derive(Debug, Args)]
 pub struct Status {
     /// Only this rollup
     rollup: Option<String>,
-    /// How many lines of the calendar to show, newest last
+    /// Number of calendar lines to show, newest last
     #[arg(long, value_name = "N", default_value_t = 14)]
     lines: usize,
 }
 
-/// How a rollup's scrub stands.
+/// The state of a rollup's scrub.
 struct Scrubbed {
     scrub: Scrub,
-    /// Slices that it goes round.
+    /// Slices that it covers.
     slices: usize,
-    /// Where it found drift that is still there, as far as is known.
+    /// The slices whose drift is still present, as far as is known.
     drift: Vec<(DateTime<Utc>, Drift)>,
 }
 
-/// How one rollup stands.
+/// The state of one rollup.
 struct Standings {
     watermark: DateTime<Utc>,
     lag: TimeDelta,
-    /// Slices that hold another definition, of so many.
+    /// Number of slices with another definition, and the total.
     redefined: (usize, usize),
     slices: Vec<Planned>,
     unfinished: Vec<Checkpoint>,
     scrub: Option<Scrubbed>,
-    /// Why only a comparison with the source can tell whether the rows are right.
+    /// Why only a comparison with the source can show whether the rows are right.
     unproven: Option<String>,
     /// The backfill that a function fans out.
     backfill: Option<Backfill>,
@@ -91,7 +91,7 @@ impl Status {
         let slices = worker.plan_range(rollup, from, now, now).await?.slices;
         let unfinished = worker.unfinished(rollup).await?;
         let lag = now - known.watermark;
-        // Whoever has any is read from the start.
+        // A rollup with redefined slices is read from the start.
         let redefined = (known.redefined().count(), known.slices.len());
         let scrub = scrubbed(worker, rollup, now).await?;
         let watermark = known.watermark;
@@ -150,7 +150,7 @@ impl Status {
         lines.join("\n")
     }
 
-    /// The calendar of slices: a line a month (or day, or year), a letter a slice.
+    /// The calendar of slices: a line per month (or day, or year), a letter per slice.
     fn grid(&self, rollup: &Rollup, slices: &[Planned]) -> Vec<String> {
         let line = Line::of(rollup);
         let mut rows: BTreeMap<String, BTreeMap<usize, Standing>> = BTreeMap::new();
@@ -179,7 +179,7 @@ impl Status {
     }
 }
 
-/// What a line of the calendar holds.
+/// The time that a line of the calendar covers.
 #[derive(Clone, Copy)]
 enum Line {
     HalfDay,
@@ -266,7 +266,7 @@ const fn color(standing: Standing) -> Paint {
     }
 }
 
-/// The letters that occur, each with its word and how often.
+/// The letters that occur, each with its meaning and count.
 fn legend(slices: &[Planned]) -> String {
     let mut counts: BTreeMap<&str, (Standing, usize)> = BTreeMap::new();
     for planned in slices {
@@ -294,7 +294,7 @@ fn unfinished(rollup: &Rollup, checkpoint: &Checkpoint) -> String {
         (None, Some(at)) => line.push_str(&format!(", again at {}", ui::instant(at))),
         (None, None) => {}
     }
-    // A running attempt has no reason yet; what it carries is of the attempts before.
+    // A running attempt has no reason yet. The checkpoint still holds that of an earlier attempt.
     let why = checkpoint.error.as_deref().or(checkpoint.reason.as_deref());
     if let Some(why) = why.filter(|_| checkpoint.state != State::Running) {
         line.push_str(&format!(": {why}"));
@@ -333,7 +333,7 @@ fn document(rollup: &Rollup, standings: &Standings) -> serde_json::Value {
     })
 }
 
-/// How the scrub stands; `None` if there was none yet.
+/// The state of the scrub. `None`: it has not run yet.
 async fn scrubbed(
     worker: &Worker,
     rollup: &Rollup,

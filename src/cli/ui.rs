@@ -1,4 +1,4 @@
-//! What a person sees: tables, numbers with units, progress, questions.
+//! Output for operators: tables, numbers with units, progress, questions.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -20,10 +20,10 @@ mod paint;
 
 pub use paint::{Paint, paint};
 
-/// Columns of a terminal that everything must fit.
+/// The terminal width that all output must fit.
 const LINE: usize = 80;
 
-/// Where there is no terminal, progress is a line at most this often.
+/// Shortest time between two lines of progress outside of a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
 /// Prints a line of a command's result.
@@ -31,14 +31,14 @@ pub fn say(text: impl AsRef<str>) {
     verbatim(if console::user_attended() { folded(text.as_ref()) } else { text.as_ref().into() });
 }
 
-/// As [`say`], of lines that stay as they are however long: SQL, a script.
+/// As [`say`], for lines that must not be wrapped: SQL, a script.
 pub fn verbatim(text: impl AsRef<str>) {
     let shown = paint::shown(text.as_ref(), console::colors_enabled());
-    // A closed pipe (`tallymark status | head`) is no reason to panic.
+    // A closed pipe (`tallymark status | head`) must not cause a panic.
     let _ = writeln!(std::io::stdout(), "{shown}");
 }
 
-/// Prints a line about the work, not part of its result.
+/// Prints a line about the work, which is separate from its result.
 pub fn note(text: impl AsRef<str>) {
     let is_read = console::user_attended_stderr();
     let text = if is_read { folded(text.as_ref()) } else { text.as_ref().into() };
@@ -46,7 +46,7 @@ pub fn note(text: impl AsRef<str>) {
     let _ = writeln!(std::io::stderr(), "{shown}");
 }
 
-/// Prints the lines of what went wrong.
+/// Prints an error message.
 pub fn error(message: &str) {
     let is_read = console::user_attended_stderr();
     for line in message.lines() {
@@ -55,7 +55,8 @@ pub fn error(message: &str) {
     }
 }
 
-/// Prints what the parser of the arguments says, which may quote them: help, version, wrong usage.
+/// Prints a message of the argument parser, which may quote the arguments: help, version, wrong
+/// usage.
 pub fn usage(error: &clap::Error) {
     let (plain, styled) = (error.render(), error.render().ansi().to_string());
     let plain = plain.to_string();
@@ -68,31 +69,33 @@ pub fn usage(error: &clap::Error) {
         true => console::colors_enabled_stderr(),
         false => console::colors_enabled(),
     };
-    // The parser's own colours are those of a text that holds no others.
+    // Use the parser's colours only if the text contains no others.
     let text = if is_ours && colors { styled.into() } else { visible::text(&plain) };
     let _ = write!(place, "{text}");
 }
 
-/// Prints what a server suggests.
+/// Prints a hint.
 pub fn hint(text: &str) {
     let line = format!("{} {}", paint(Paint::Cyan, "hint:"), visible::line(text));
     note(if console::user_attended_stderr() { fold(&line, 6) } else { line });
 }
 
-/// Prints `value` as the command's one JSON document.
+/// Prints `value` as the command's only JSON document.
 pub fn json(value: &impl serde::Serialize) {
     let document = serde_json::to_string_pretty(value).unwrap_or_else(|error| error.to_string());
     let _ = writeln!(std::io::stdout(), "{}", visible::json(&document));
 }
 
-/// Words in lines of 80 columns, all but the first indented; in one line where no person reads.
+/// Text wrapped at 80 columns, with all lines but the first indented. Outside of a terminal it is
+/// one line.
 #[must_use]
 pub fn wrapped(text: &str, indent: usize) -> String {
     let line = paint::kept(text, visible::line);
     if console::user_attended() { fold(&line, indent) } else { line }
 }
 
-/// Every line that is wider than 80 columns in several, indented a little more than its begin.
+/// Wraps every line that is wider than 80 columns. The continuation lines are indented a little
+/// more than the first.
 fn folded(text: &str) -> String {
     let line = |line: &str| {
         if paint::width(line) <= LINE {
@@ -109,7 +112,7 @@ fn fold(text: &str, indent: usize) -> String {
     fold_from(text, 0, indent)
 }
 
-/// As [`fold`], where the first line begins at the column `begin`.
+/// As [`fold`], with the first line starting at the column `begin`.
 fn fold_from(text: &str, begin: usize, indent: usize) -> String {
     let mut lines = String::new();
     let mut width = begin;
@@ -128,7 +131,7 @@ fn fold_from(text: &str, begin: usize, indent: usize) -> String {
     lines
 }
 
-/// Statements for an operator who runs them elsewhere.
+/// SQL statements for an operator to run by hand.
 #[must_use]
 pub fn script(statements: &[String]) -> Vec<String> {
     let mut lines = Vec::new();
@@ -143,7 +146,7 @@ pub fn script(statements: &[String]) -> Vec<String> {
     lines
 }
 
-/// A number with its thousands set apart: `1,234,567`.
+/// A number with separators for thousands: `1,234,567`.
 #[must_use]
 pub fn number(value: impl Into<u64>) -> String {
     let digits = value.into().to_string();
@@ -169,7 +172,7 @@ pub fn counted(value: usize, noun: &str) -> String {
     format!("{} {noun}{}", count(value), if value == 1 { "" } else { "s" })
 }
 
-/// A length of time in the two units that matter.
+/// A length of time in its two largest units.
 #[must_use]
 pub fn duration(value: Duration) -> String {
     let seconds = value.as_secs();
@@ -188,8 +191,8 @@ pub fn instant(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
-/// Rows under a heading, in columns as wide as needed; numbers (`>` before the heading) to the
-/// right. The last column is cut to what a line of 80 columns leaves.
+/// Rows under a heading, in columns as wide as needed. Columns of numbers (`>` before the heading)
+/// are right-aligned. The last column is cut to fit 80 columns.
 #[must_use]
 pub fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
     let right: Vec<bool> = heading.iter().map(|title| title.starts_with('>')).collect();
@@ -228,10 +231,10 @@ pub fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
     text.trim_end().to_owned()
 }
 
-/// Whether a question is open, and the cursor behind it.
+/// Whether a question is open, with the cursor behind it.
 static IS_ASKING: AtomicBool = AtomicBool::new(false);
 
-/// Ends the line of a question that is not answered any more.
+/// Ends the line of a question that will stay unanswered.
 pub fn leave_question() {
     if IS_ASKING.load(Ordering::SeqCst) {
         note("");
@@ -241,7 +244,7 @@ pub fn leave_question() {
 /// Asks a question that must be answered with yes.
 ///
 /// # Errors
-/// The answer was no, or nobody is there to answer.
+/// The answer was no, or there is no terminal to answer on.
 pub fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
     use std::io::IsTerminal as _;
     if yes {
@@ -264,7 +267,7 @@ pub fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
     }
 }
 
-/// The progress of a batch: a bar on a terminal, a line now and then in a log.
+/// The progress of a batch: a bar on a terminal, or occasional lines in a log.
 pub struct Progress {
     bar: ProgressBar,
     state: Mutex<State>,
@@ -272,7 +275,7 @@ pub struct Progress {
 
 struct State {
     done: u64,
-    /// Source rows; `None`: they are not counted.
+    /// Source rows. `None`: they are not counted.
     rows: Option<u64>,
     total: u64,
     printed: Stopwatch,
@@ -280,7 +283,7 @@ struct State {
 }
 
 impl Progress {
-    /// The progress of `total` slices of what is called `title`.
+    /// The progress over `total` slices, under the heading `title`.
     #[must_use]
     pub fn new(title: &str, total: usize) -> Self {
         let progress = Self::quiet(title, total);
@@ -291,7 +294,7 @@ impl Progress {
         progress
     }
 
-    /// As [`Progress::new`], without a line at its beginning and without rows.
+    /// As [`Progress::new`], without an initial line and without rows.
     #[must_use]
     pub fn quiet(title: &str, total: usize) -> Self {
         let total = total as u64;
@@ -312,19 +315,19 @@ impl Progress {
         Self { bar, state: Mutex::new(state) }
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub fn finish(&self) {
         self.bar.finish_and_clear();
     }
 
-    /// Does `work`, and shows what it waits for.
+    /// Does `work`, and shows its waits.
     pub async fn during<T>(
         &self,
         mut waits: tokio::sync::watch::Receiver<Option<String>>,
         work: impl Future<Output = T>,
     ) -> T {
         let mut work = std::pin::pin!(work);
-        // In a log a wait is worth a line only now and then; the first one at once.
+        // In a log, waits are repeated rarely. The first one is shown immediately.
         let mut told: Option<Stopwatch> = None;
         loop {
             tokio::select! {
@@ -345,7 +348,7 @@ impl Progress {
         }
     }
 
-    /// Shows how far work is that others do.
+    /// Shows the progress of work that other processes do.
     pub fn set(&self, done: u64, rows: u64) {
         let mut state = self.state();
         (state.done, state.rows) = (done, Some(rows));
@@ -355,7 +358,7 @@ impl Progress {
         self.line();
     }
 
-    /// Shows how many slices were compared.
+    /// Shows the number of compared slices.
     pub fn compared(&self, done: usize) {
         self.state().done = done as u64;
         self.bar.set_position(done as u64);
@@ -363,7 +366,7 @@ impl Progress {
         self.line();
     }
 
-    /// Where there is no terminal, a line now and then.
+    /// Outside of a terminal, prints a line from time to time.
     fn line(&self) {
         let mut state = self.state();
         if self.bar.is_hidden() && state.printed.elapsed() >= LINE_EVERY {
@@ -407,7 +410,7 @@ impl Listener for Progress {
         } else {
             let reason = report.reason.as_deref().unwrap_or_default();
             let (start, outcome) = (instant(report.start), report.outcome.word());
-            // Many reasons begin with the word for the outcome: `held by …`, `failed 3 times …`.
+            // Many reasons begin with the name of the outcome: `held by …`, `failed 3 times …`.
             let why = match reason.starts_with(outcome) {
                 true => reason.to_owned(),
                 false => format!("{outcome}: {reason}"),

@@ -17,10 +17,10 @@ use crate::slice::Slice;
 use crate::verify::{Compared, Pending, SliceVerification};
 use crate::worker::{Severity, WorkError, Worker};
 
-/// So many slices that were not compared are listed; the JSON lists all.
+/// Maximum number of uncompared slices listed. The JSON lists all.
 const LISTED_MAX: usize = 10;
 
-/// Recompute and compare; write nothing.
+/// Recompute and compare, without writing.
 #[derive(Debug, Args)]
 pub struct Verify {
     /// Only this rollup
@@ -30,17 +30,17 @@ pub struct Verify {
     slice: Option<String>,
     #[command(flatten)]
     range: Range,
-    /// Only so many slices, chosen at random
+    /// Only this number of slices, chosen at random
     #[arg(long, value_name = "N", conflicts_with = "slice",
           value_parser = clap::value_parser!(u32).range(1..))]
     sample: Option<u32>,
-    /// Choose as the run did that printed this seed
+    /// Repeat the random choice of the run that printed this seed
     #[arg(long, value_name = "SEED", requires = "sample")]
     seed: Option<u32>,
     /// Longest time for one statement; a slice that takes longer is compared in several
     #[arg(long, value_name = "DURATION", default_value = "5 minutes", value_parser = parse_duration)]
     timeout: Duration,
-    /// How many differing groups to list for each slice
+    /// Number of differing groups to list for each slice
     #[arg(long, value_name = "N", default_value_t = 3)]
     limit: usize,
     /// Recompute the slices that differ, and compare them again
@@ -51,22 +51,22 @@ pub struct Verify {
     yes: bool,
 }
 
-/// What was compared.
+/// The result of a comparison.
 #[derive(Debug, Default)]
 struct Verified {
     slices: usize,
-    /// Slices without success, which have nothing to compare yet.
+    /// Unfinished slices, whose rows are still to come.
     unfinished: usize,
-    /// Slices that are to run again, or changed while they were compared.
+    /// Slices that will run again, or changed while they were compared.
     pending: Vec<Pending>,
     drifted: Vec<SliceVerification>,
-    /// Rows that belong to no slice.
+    /// Rows outside of every slice.
     outside: Vec<RowsOutside>,
-    /// Rollups that could not be compared to the end.
+    /// Rollups whose comparison ended early.
     broken: Vec<Broken>,
 }
 
-/// A rollup at which the comparison broke off, and why.
+/// A rollup whose comparison ended early, with the reason.
 #[derive(Debug, serde::Serialize)]
 struct Broken {
     rollup: String,
@@ -76,7 +76,7 @@ struct Broken {
 }
 
 impl Verified {
-    /// Notes the trouble of one rollup; the error again where it would meet the others too.
+    /// Records the failure of one rollup. Returns the error if it would affect the others too.
     fn breaks_off(&mut self, rollup: &Rollup, error: WorkError) -> Result<(), WorkError> {
         let severity = error.severity();
         if error.is_for_all() || severity == Severity::Unreachable {
@@ -87,12 +87,12 @@ impl Verified {
         Ok(())
     }
 
-    /// Whether slices of `rollup` were not compared.
+    /// Whether some slices of `rollup` were not compared.
     fn has_gaps(&self, rollup: &Rollup) -> bool {
         self.is_broken(rollup) || self.pending.iter().any(|it| it.rollup == rollup.name)
     }
 
-    /// Whether slices of `rollup` were not compared, or differ.
+    /// Whether some slices of `rollup` differ or were not compared.
     fn has_doubts(&self, rollup: &Rollup) -> bool {
         self.has_gaps(rollup) || self.drifted.iter().any(|it| it.rollup == rollup.name)
     }
@@ -102,13 +102,13 @@ impl Verified {
     }
 }
 
-/// The slices of a random choice, and what they were chosen of.
+/// The slices of a random choice, and the number that they were chosen from.
 struct Sample {
     seed: u32,
     of: usize,
 }
 
-/// What became of the slices that differed.
+/// The outcome for the slices that differed.
 #[derive(Debug, Default)]
 struct Repaired {
     succeeded: usize,
@@ -173,7 +173,7 @@ impl Verify {
         }
         let now = worker.clock.now();
         let (from, to) = self.range.bounds(rollup, now)?;
-        // Rows that were added before all others must be found to be missing.
+        // Rows that were added before all others must be reported as missing.
         if let Err(error) = worker.probe(rollup).await {
             return Ok(Err(error));
         }
@@ -184,11 +184,12 @@ impl Verify {
         let mut slices = Vec::new();
         for planned in plan.slices {
             match planned.standing {
-                // Which of them can be compared is told when it is their turn.
+                // Later, each slice's turn shows whether it can be compared.
                 Standing::Succeeded | Standing::Lookback | Standing::Stale => {
                     slices.push(planned.slice);
                 }
-                // Nothing to compare, or only what is known: another definition gives other numbers.
+                // The slice is empty, or its differences are known, as another definition gives
+                // other numbers.
                 Standing::Empty | Standing::Redefined => {}
                 _ => verified.unfinished += 1,
             }
@@ -196,7 +197,7 @@ impl Verify {
         Ok(Ok(slices))
     }
 
-    /// Compares slices one after another, and shows how far it is and what it waits for.
+    /// Compares slices one after another, and shows the progress and its waits.
     async fn compare(
         &self,
         worker: &Worker,
@@ -245,7 +246,7 @@ impl Verify {
                 }
                 Compared::Drift(_, found) => verified.drifted.push(found),
                 Compared::Same if noted[name].contains_key(&slice.start()) => {
-                    // What a scrub found there once is no longer true.
+                    // The drift that a scrub found there is resolved.
                     let right = [slice.start()];
                     let forget = worker.checkpoints.forget_drift(name, &right);
                     forget.await.map_err(WorkError::from)?;
@@ -257,7 +258,7 @@ impl Verify {
         Ok(())
     }
 
-    /// Records for each rollup that was unproven that all of it was compared and is right.
+    /// Records for each unproven rollup that all of it was compared and is right.
     async fn prove(
         &self,
         worker: &Worker,
@@ -284,7 +285,7 @@ impl Verify {
         Ok(())
     }
 
-    /// Recomputes what differs, and compares it again.
+    /// Recomputes the slices that differ, and compares them again.
     async fn repair(&self, worker: &Worker, verified: &Verified) -> Result<Repaired, Failure> {
         let mut repaired = Repaired::default();
         let mut chosen = Chosen::new();
@@ -308,7 +309,7 @@ impl Verify {
     }
 }
 
-/// Keeps `count` of the slices, the same for the same seed. A slice that has come or gone since
+/// Keeps `count` of the slices, the same ones for the same seed. Each slice added or removed since
 /// changes at most one of the others.
 fn choose(slices: &mut Chosen<'_>, count: u32, seed: u32) {
     let mut ranked: Vec<_> = slices
@@ -385,7 +386,7 @@ fn found(verified: &Verified) -> Result<(), Failure> {
     ))
 }
 
-/// The exit code of a repair: all must be well in the end.
+/// The exit code of a repair, which requires all slices to be right in the end.
 fn left(Repaired { failed, again, .. }: &Repaired) -> Result<(), Failure> {
     let parts: Vec<String> = [
         (failed.len(), "could not be recomputed"),
@@ -428,7 +429,7 @@ pub(super) fn difference(slice: &SliceVerification) -> Vec<String> {
     lines
 }
 
-/// Slices that were not compared, each with the reason.
+/// Slices that were not compared, each with its reason.
 pub(super) fn not_compared(pending: &[Pending]) -> Vec<String> {
     let line = |it: &Pending| {
         ui::wrapped(&format!("{} not compared: {}", named(&it.rollup, it.start), it.why), 2)

@@ -1,4 +1,4 @@
-//! The deployed function in place of this process: sends it events, and shows what it did.
+//! Uses the deployed function instead of this process: sends it events, and shows the results.
 
 use std::time::Duration;
 
@@ -13,17 +13,17 @@ use serde_json::Value;
 use super::{Failure, ui};
 use crate::worker::Severity;
 
-/// The longest that Lambda lets a function run.
+/// Lambda's maximum run time of a function.
 const RUN_MAX: Duration = Duration::from_secs(900);
 
-/// The same, and time to get there.
+/// The same, plus time for the connection.
 const INVOCATION_TIMEOUT: Duration = Duration::from_secs(930);
 
-/// Asks the function and waits for its answer: a quarter of an hour at most, as long as Lambda lets it run. Prints the
-/// summary lines of its log.
+/// Invokes the function and waits for its answer, for at most a quarter of an hour, Lambda's
+/// maximum run time. Prints the summary lines of its log.
 pub(super) async fn invoke(function: &str, event: &Value) -> Result<Value, Failure> {
     let shared = crate::aws::config().await;
-    // What is not set here would be as for the short calls of everything else.
+    // Limits that are not set here would be inherited from the short calls to other services.
     let limits = TimeoutConfig::builder()
         .read_timeout(RUN_MAX)
         .disable_operation_attempt_timeout()
@@ -31,7 +31,7 @@ pub(super) async fn invoke(function: &str, event: &Value) -> Result<Value, Failu
         .build();
     let config = aws_sdk_lambda::config::Builder::from(&shared)
         .timeout_config(limits)
-        // A second invocation would do no harm, but hide what became of the first.
+        // A second invocation would be harmless, but would hide the result of the first.
         .retry_config(RetryConfig::disabled())
         .build();
     let request = Client::from_conf(config)
@@ -41,7 +41,8 @@ pub(super) async fn invoke(function: &str, event: &Value) -> Result<Value, Failu
         .log_type(LogType::Tail)
         .payload(Blob::new(event.to_string()));
     let answer = request.send().await.map_err(|error| {
-        // Only what Lambda calls the caller's fault is a matter of usage; being asked to slow down is none.
+        // Only errors that Lambda blames on the caller are wrong usage. Throttling is not one of
+        // them.
         let status = error.raw_response().map(|raw| raw.status().as_u16());
         let severity = match status {
             Some(429) => Severity::Unreachable,
@@ -71,7 +72,7 @@ pub(super) async fn invoke(function: &str, event: &Value) -> Result<Value, Failu
     Err(Failure::of(severity, format!("function `{function}`: {message} ({kind})")))
 }
 
-/// Prints the slices' summary lines of the last 4 KB of a log, which is what Lambda returns.
+/// Prints the slices' summary lines from the last 4 KB of a log, the part that Lambda returns.
 fn tell_log(encoded: &str) {
     let Ok(bytes) = aws_smithy_types::base64::decode(encoded) else { return };
     for line in String::from_utf8_lossy(&bytes).lines() {
@@ -81,7 +82,7 @@ fn tell_log(encoded: &str) {
     }
 }
 
-/// What the summary line of a slice says; `None`: it is another line.
+/// The text of a slice's summary line. `None`: it is another line.
 fn summary(line: &str) -> Option<String> {
     let line: Value = serde_json::from_str(line).ok()?;
     let (rollup, start) = (line["rollup"].as_str()?, line["slice.start"].as_str()?);
@@ -100,7 +101,7 @@ fn summary(line: &str) -> Option<String> {
     Some(text)
 }
 
-/// What a response says, for a person. Docs/EVENTS.md has its fields.
+/// A response as text for an operator. docs/EVENTS.md lists its fields.
 pub(super) fn text(answer: &Value) -> String {
     let mut lines = Vec::new();
     let listed = answer["slices"].as_array().into_iter().flatten();

@@ -1,6 +1,6 @@
--- Cancels our own statements on the backends whose transactions are ours at this moment. Behind a pooler
--- a backend serves others as soon as our transaction has ended: the name, which a transaction sets for
--- itself, and the state say whether it still does.
+-- Cancels Tallymark's statements on the backends of its open transactions. Behind a pooler a
+-- backend serves other clients as soon as the transaction has ended. The name, which each
+-- transaction sets for itself, and the state show whether it is still the same.
 SELECT pg_catalog.pg_cancel_backend(pid)
 FROM pg_catalog.pg_stat_activity
 WHERE pid = ANY ('{pids}'::int[])

@@ -1,4 +1,4 @@
-//! What a database's trouble means: whose it is, and whether another try may help.
+//! Classifies a database's errors: the responsible side, and whether another try may help.
 
 use std::time::Duration;
 
@@ -8,31 +8,31 @@ use super::Side;
 use super::locks::Waited;
 use crate::text::cut;
 
-/// What kind of trouble a database reported, as far as the caller would act differently.
+/// The kind of a database error, as far as callers treat kinds differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DbErrorKind {
-    /// No connection, or it broke, or the server is starting, stopping, full or read-only: no slice could be worked
-    /// on there now.
+    /// The connection is missing or broke, or the server is starting, stopping, full or read-only.
+    /// No slice could be worked on there now.
     Unreachable,
-    /// The server refused the login, or there is no such database.
+    /// The server refused the login, or the database does not exist.
     Login,
     /// The statement ran into its time limit or was cancelled.
     Cancelled,
-    /// A lock was not free in time, a deadlock or a serialisation failure: try again.
+    /// A lock was not free in time, a deadlock or a serialisation failure. A retry may succeed.
     Contended,
     /// The role lacks a privilege.
     Denied,
     /// Row-level security would hide rows from this role.
     RowSecurity,
-    /// A table, column, function or type is not there.
+    /// A table, column, function or type is missing.
     Missing,
     /// Any other refusal that data or a definition can cause.
     Refused,
-    /// Nothing says that data or a definition caused it: it counts for nobody, and is tried again.
+    /// The cause is unclear, so it does not count as a failure of the slice and is tried again.
     Unclear,
 }
 
-/// Trouble with a PostgreSQL server, in one line. The server's text is cut to a bounded length.
+/// An error of a PostgreSQL server, in one line. The server's text is cut to a bounded length.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{side} database: {doing}: {text}")]
 pub struct DbError {
@@ -44,11 +44,11 @@ pub struct DbError {
     lock: Lock,
 }
 
-/// What a statement waited for in vain.
+/// The kind of lock that a statement failed to get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lock {
     None,
-    /// A lock, as of a row.
+    /// A lock below a table's, such as a row's.
     Some,
     /// A lock of a whole table.
     Table,
@@ -57,7 +57,7 @@ enum Lock {
 impl DbError {
     #[expect(clippy::needless_pass_by_value, reason = "called as map_err(|source| …)")]
     pub(crate) fn new(side: Side, doing: impl Into<String>, source: sqlx::Error) -> Self {
-        // Not the server's DETAIL, which may quote rows.
+        // The server's DETAIL is left out, as it may quote rows.
         let hint = refusal(&source).and_then(|error| Some(one_line(error.hint()?)));
         let lock = match refusal(&source).is_some_and(|error| error.code() == "55P03") {
             true => Lock::Some,
@@ -66,22 +66,22 @@ impl DbError {
         Self { side, doing: doing.into(), text: text(&source), hint, kind: kind(&source), lock }
     }
 
-    /// The server has not answered for `limit`, which is longer than it lets a statement run.
+    /// The server was silent for `limit`, which is longer than it lets a statement run.
     pub(crate) fn silent(side: Side, doing: &str, limit: Duration) -> Self {
         let text = format!("no answer within {:.1} s", limit.as_secs_f64());
         let (doing, kind) = (doing.to_owned(), DbErrorKind::Unreachable);
         Self { side, doing, text, hint: None, kind, lock: Lock::None }
     }
 
-    /// The same with who holds what was waited for.
+    /// The same error with the holder of the lock.
     pub(super) fn held_by(self, waited: &Waited) -> Self {
         let text = format!("{}; {}", self.text, one_line(&waited.words));
         let lock = if waited.is_table { Lock::Table } else { self.lock };
         Self { text, lock, ..self }
     }
 
-    /// The same of a statement whose limit had not passed: an operator cancelled it, which says nothing about
-    /// the data.
+    /// The same error for a statement whose limit had not passed. An operator cancelled it, which
+    /// says nothing about the data.
     pub(super) fn cancelled_by_another(self) -> Self {
         match self.kind {
             DbErrorKind::Cancelled => Self { kind: DbErrorKind::Unclear, ..self },
@@ -95,14 +95,15 @@ impl DbError {
         self.lock != Lock::None
     }
 
-    /// Whether the lock is one of a whole table, which keeps every other slice waiting, too.
+    /// Whether the lock is on a whole table, which blocks every other slice too.
     #[must_use]
     pub fn is_table_locked(&self) -> bool {
         self.lock == Lock::Table
     }
 
-    /// The same of a transaction that could not begin: no data has been read yet. What the session itself limits, such
-    /// as a role's `statement_timeout`, holds until the transaction has set its own.
+    /// The same error for a transaction that could not begin, before any data was read. Limits of
+    /// the session, such as a role's `statement_timeout`, apply until the transaction has set its
+    /// own.
     pub(super) fn before_any_work(self) -> Self {
         let kind = match self.kind {
             DbErrorKind::Cancelled | DbErrorKind::Refused => DbErrorKind::Unclear,
@@ -111,19 +112,18 @@ impl DbError {
         Self { kind, ..self }
     }
 
-    /// Which database.
     #[must_use]
     pub const fn side(&self) -> Side {
         self.side
     }
 
-    /// What the server suggests.
+    /// The server's hint.
     #[must_use]
     pub fn hint(&self) -> Option<&str> {
         self.hint.as_deref()
     }
 
-    /// The error with what the server suggests, in one line.
+    /// The error with the server's hint, in one line.
     #[must_use]
     pub fn told(&self) -> String {
         match &self.hint {
@@ -132,18 +132,18 @@ impl DbError {
         }
     }
 
-    /// What kind of trouble.
     #[must_use]
     pub const fn kind(&self) -> DbErrorKind {
         self.kind
     }
 }
 
-/// Whose trouble it is, by the driver's error or by SQLSTATE.
+/// Classifies an error by the driver's type or by SQLSTATE.
 fn kind(error: &sqlx::Error) -> DbErrorKind {
     match error {
         sqlx::Error::Database(error) => match error.code().as_deref() {
-            // Its text is in the server's language, the name of the function that raised it is not.
+            // The text is in the server's language. The name of the function that raised it is
+            // language-independent.
             Some("42501") if routine(error.as_ref()) == Some("check_enable_rls") => {
                 DbErrorKind::RowSecurity
             }
@@ -156,9 +156,9 @@ fn kind(error: &sqlx::Error) -> DbErrorKind {
         | sqlx::Error::PoolClosed
         | sqlx::Error::Protocol(_)
         | sqlx::Error::WorkerCrashed => DbErrorKind::Unreachable,
-        // The address could not be read, where it is kept elsewhere.
+        // An address stored elsewhere could not be read.
         sqlx::Error::Configuration(_) => DbErrorKind::Login,
-        // A value or a type that the driver does not read.
+        // A value or a type that the driver does not support.
         sqlx::Error::RowNotFound
         | sqlx::Error::TypeNotFound { .. }
         | sqlx::Error::ColumnIndexOutOfBounds { .. }
@@ -178,8 +178,8 @@ fn routine(error: &dyn sqlx::error::DatabaseError) -> Option<&str> {
     error.try_downcast_ref::<PgDatabaseError>()?.routine()
 }
 
-/// PostgreSQL's appendix A as a table. Only codes that data or a definition can cause are [`DbErrorKind::Refused`] and
-/// count as a slice's failure; a code that is not listed never does.
+/// PostgreSQL's appendix A as a table. Only codes that data or a definition can cause are
+/// [`DbErrorKind::Refused`] and count as a slice's failure. Unlisted codes never count.
 fn of_state(code: &str) -> DbErrorKind {
     use DbErrorKind::{
         Cancelled, Contended, Denied, Login, Missing, Refused, Unclear, Unreachable,
@@ -207,14 +207,15 @@ fn of_state(code: &str) -> DbErrorKind {
             // A view's or a trigger's function, or the definition's own text.
             "09" | "0A" | "0Z" | "20" | "21" | "22" | "23" | "27" | "2D" | "2F" | "38" | "39"
             | "42" | "44" | "54" | "P0" => Refused,
-            // 0F (locators) and 0L, 0P, 24, 25, 26, 2B, 34, 3B (states of a session that ours is never in), 55 (the
-            // state of an object), HV (a foreign server), XX (an internal error), and what later versions add.
+            // The rest is 0F (locators) and 0L, 0P, 24, 25, 26, 2B, 34, 3B (session states that
+            // Tallymark does not use), 55 (the state of an object), HV (a foreign server), XX (an
+            // internal error), and codes of later versions.
             _ => Unclear,
         },
     }
 }
 
-/// What may be done about a server that cannot be verified.
+/// Adds the remedy to the error of a server that cannot be verified.
 fn with_remedy(said: String) -> String {
     if said.contains("does not support TLS") {
         said + "; turn it on there, or add ?sslmode=disable to the address to send everything in the open"
@@ -226,7 +227,7 @@ fn with_remedy(said: String) -> String {
     }
 }
 
-/// The server's own words, or the driver's.
+/// The server's message, or the driver's.
 fn text(error: &sqlx::Error) -> String {
     let said = match error.as_database_error() {
         Some(error) => cut(error.message()).into_owned(),
@@ -246,7 +247,7 @@ fn text(error: &sqlx::Error) -> String {
     one_line(&said)
 }
 
-/// Cut first: a message can quote a value of a gigabyte.
+/// Cut first, as a message can quote a value of a gigabyte.
 fn one_line(said: &str) -> String {
     cut(said).split_whitespace().collect::<Vec<_>>().join(" ")
 }

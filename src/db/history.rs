@@ -1,11 +1,13 @@
-//! Where a database stands in its history: numbers that only move forward there, and that a restore
-//! moves back or replaces.
+//! A database's position in its history: numbers that only move forward, and that a restore moves
+//! back or replaces.
 //!
-//! - The cluster's `system_identifier`: another one is another server, behind the same address.
-//! - The database's number in the cluster: another one is a database that was made anew.
-//! - The timeline: a promoted replica or a point-in-time recovery begins a new one.
-//! - The place of the last checkpoint in the write-ahead log: a snapshot goes back to an earlier one.
-//!   It never goes back by a crash, as transaction numbers may.
+//! - The cluster's `system_identifier`. A different one means another server behind the same
+//!   address.
+//! - The database's number in the cluster. A different one means that the database was dropped and
+//!   created again.
+//! - The timeline. A promoted replica or a point-in-time recovery begins a new one.
+//! - The position of the last checkpoint in the write-ahead log. A snapshot goes back to an earlier
+//!   one. A crash never moves it back, while transaction numbers may go back.
 
 use std::fmt;
 
@@ -15,14 +17,14 @@ use super::{DbError, Tx};
 
 const DOING: &str = "asking how far the server's history is";
 
-/// What stands for a number that the role may not see.
+/// Stands for a number that the role may not read.
 const UNSEEN: &str = "-";
 
-/// Where a database stands in its history.
+/// A database's position in its history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct History {
     database: String,
-    /// `None`: the role may not see it.
+    /// `None`: the role may not read it.
     cluster: Option<Cluster>,
 }
 
@@ -33,21 +35,21 @@ struct Cluster {
     checkpoint: u64,
 }
 
-/// How a database stands to what was remembered of it.
+/// How a database's position relates to the stored one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Course {
     /// The same history, further on or unchanged.
     Onward,
     /// A new timeline: a failover, or a recovery to an earlier moment.
     Forked,
-    /// The database was made anew, or its server's files are those of an earlier moment.
+    /// The database was created again, or its server's files are those of an earlier moment.
     Back,
     /// Another cluster.
     Other,
 }
 
 impl History {
-    /// Reads what its `Display` writes; `None`: it is of another version.
+    /// Parses the output of `Display`. `None`: another version wrote it.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let parts: Vec<&str> = text.split('/').collect();
@@ -63,7 +65,7 @@ impl History {
         Some(Self { database: database.to_owned(), cluster })
     }
 
-    /// How this stands to what was `known` before.
+    /// Compares this position with an earlier `known` one.
     #[must_use]
     pub fn since(&self, known: &Self) -> Course {
         if let (Some(now), Some(before)) = (&self.cluster, &known.cluster) {
@@ -82,7 +84,7 @@ impl History {
 }
 
 impl History {
-    /// Whether this is to be remembered in place of `known`: another role may see less.
+    /// Whether this should replace the stored `known` position, as another role may see less.
     #[must_use]
     pub fn tells_more(&self, known: &Self) -> bool {
         self != known && (self.cluster.is_some() || self.database != known.database)
@@ -101,7 +103,7 @@ impl fmt::Display for History {
     }
 }
 
-/// Asks the database where it stands; `None`: a replica, which is behind by as much as it likes.
+/// Reads the database's position. `None`: a replica, which may be behind by any amount.
 pub(crate) async fn ask(tx: &mut Tx) -> Result<Option<History>, DbError> {
     let sql = "SELECT (SELECT oid FROM pg_database WHERE datname = current_database())::text \
                AS database, pg_is_in_recovery() AS is_replica, \
@@ -156,7 +158,7 @@ mod tests {
             ("16384/7001/2/9000", Course::Forked),
             ("16384/7001/2/10", Course::Forked),
             ("16384/7002/1/9000", Course::Other),
-            // What the role may not see says nothing.
+            // Values that the role may not read are ignored.
             ("16384/-/-/-", Course::Onward),
             ("16399/-/-/-", Course::Back),
         ] {

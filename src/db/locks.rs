@@ -1,4 +1,5 @@
-//! Who holds what a statement has waited for in vain. PostgreSQL's own error names neither the table nor the holder.
+//! Finds the holders of a lock that a statement did not get. PostgreSQL's own error names neither
+//! the table nor the holder.
 
 use std::time::Duration;
 
@@ -8,30 +9,31 @@ use super::Access;
 use super::pool::Held;
 use crate::sql::literal;
 
-/// The answer is a convenience: an error without it is better than a late one.
+/// The answer is a convenience, so an error without it is better than a late one.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Modes that keep even readers away.
+/// Modes that block even readers.
 const AGAINST_READERS: &str = "{AccessExclusiveLock}";
 
-/// Modes that keep those away who write rows.
+/// Modes that block writers of rows.
 const AGAINST_WRITERS: &str = "{ShareLock,ShareRowExclusiveLock,ExclusiveLock,AccessExclusiveLock}";
 
-/// Every mode keeps a change of the table itself away.
+/// Every mode blocks a change of the table itself.
 const AGAINST_CHANGES: &str = "{AccessShareLock,RowShareLock,RowExclusiveLock,\
     ShareUpdateExclusiveLock,ShareLock,ShareRowExclusiveLock,ExclusiveLock,AccessExclusiveLock}";
 
-/// What a statement waited for.
+/// The lock that a statement waited for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Waited {
-    /// By whom it is held, in words.
+    /// Its holder, in words.
     pub words: String,
-    /// Whether a whole table is: then no other statement on it fares better.
+    /// Whether it is on a whole table, which every other statement on that table needs too.
     pub is_table: bool,
 }
 
-/// Asks who holds what `statement` waited for; ends its transaction first, which the server has given up.
-/// `None`: it is free by now, or the server does not say.
+/// Finds the holder of the lock that `statement` waited for. First ends its transaction, which the
+/// server has already aborted. `None`: the lock is free by now, or the server does not name the
+/// holder.
 pub(super) async fn holders(held: &mut Held, access: Access, statement: &str) -> Option<Waited> {
     let change = ["ALTER ", "CREATE ", "DROP ", "LOCK ", "TRUNCATE ", "COMMENT "];
     let strong = match access {

@@ -1,21 +1,21 @@
-//! What a tick remembers of a server: one that was found out of reach is not asked again in that tick.
+//! Remembers during a tick that a server was out of reach, so that it is contacted only once.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{DbError, DbErrorKind};
 
-/// The trouble that was found, while somebody wants it remembered.
+/// The error found, kept while a guard exists.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Memory(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// Guards alive.
+    /// Number of live guards.
     guards: usize,
     found: Option<DbError>,
 }
 
-/// While this lives, a server that was found out of reach is not asked again.
+/// While this guard lives, a server found out of reach is not contacted again.
 #[derive(Debug)]
 #[must_use]
 pub struct Once(Memory);
@@ -24,7 +24,7 @@ impl Memory {
     pub(super) fn begin(&self) -> Once {
         let mut state = self.state();
         state.guards += 1;
-        // What an earlier guard found is old.
+        // The finding of an earlier guard is outdated.
         state.found = None;
         drop(state);
         Once(self.clone())
@@ -35,7 +35,7 @@ impl Memory {
         self.state().found.clone().map_or(Ok(()), Err)
     }
 
-    /// Remembers why no transaction could begin.
+    /// Records why no transaction could begin.
     pub(super) fn keep(&self, error: &DbError) {
         let mut state = self.state();
         let is_down = matches!(error.kind(), DbErrorKind::Unreachable | DbErrorKind::Login);

@@ -1,8 +1,9 @@
 //! The connections to one address.
 //!
-//! A pool of our own, because a driver's pool retries what a server refuses until its time is up and then says only
-//! that it timed out. Here the server's last words are kept. An idle connection is not tested before it is used
-//! again: the `BEGIN` that comes next is the test, and costs no further round trip.
+//! Tallymark has a pool of its own. A driver's pool retries refused connections until its time is
+//! up, and then reports only the timeout. This one keeps the server's last message. An idle
+//! connection is not tested before reuse. The following `BEGIN` serves as the test, and saves a
+//! round trip.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,23 +15,23 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::clock::Stopwatch;
 
-/// Idle connections are closed after this, so that a scale-to-zero database can go to sleep.
+/// Idle connections are closed after this time, so that a scale-to-zero database can go to sleep.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A refused connection is tried again after this, twice as long each time ...
+/// First wait before a refused connection is tried again, doubled each time ...
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 
-/// ... up to this: a server that starts accepts connections within seconds.
+/// ... up to this, as a starting server accepts connections within seconds.
 const RETRY_MAX: Duration = Duration::from_secs(1);
 
-/// Connections with the same options: at most so many at once, those that are idle kept for a while.
+/// Connections with the same options, limited in number. Idle ones are kept for a while.
 #[derive(Debug)]
 pub(super) struct Pool {
     options: PgConnectOptions,
     permits: Arc<Semaphore>,
     idle: Mutex<Vec<(PgConnection, Stopwatch)>>,
     is_reaping: AtomicBool,
-    /// The backends of our transactions.
+    /// The backends of this pool's open transactions.
     running: Mutex<Vec<i32>>,
 }
 
@@ -50,7 +51,8 @@ impl Drop for Running {
     }
 }
 
-/// A connection in use. Dropped, it is closed; [`Held::give_back`] keeps it for the next transaction.
+/// A connection in use. Dropping it closes it. [`Held::give_back`] keeps it for the next
+/// transaction.
 #[derive(Debug)]
 pub(super) struct Held {
     connection: PgConnection,
@@ -72,7 +74,7 @@ impl Pool {
         }
     }
 
-    /// A connection, an idle one if there is any.
+    /// A connection, preferably an idle one.
     pub(super) async fn acquire(
         self: &Arc<Self>,
         limit: Duration,
@@ -91,7 +93,8 @@ impl Pool {
         Ok(Held { connection, is_reused, pool: Arc::clone(self), permit, running: None })
     }
 
-    /// A new connection in place of one that was idle and is broken; the others are as old.
+    /// A new connection that replaces a broken idle one. The other idle ones are as old, and closed
+    /// too.
     pub(super) async fn reconnect(
         self: &Arc<Self>,
         broken: Held,
@@ -104,8 +107,8 @@ impl Pool {
         Ok(Held { connection, is_reused: false, pool: Arc::clone(self), permit, running: None })
     }
 
-    /// Connects. A server that refuses connections for now is asked again until `limit`; then its last refusal is
-    /// the error.
+    /// Connects. If the server refuses for now, it is tried again until `limit`, and the last
+    /// refusal is the error.
     async fn connect(
         &self,
         limit: Duration,
@@ -130,16 +133,16 @@ impl Pool {
         }
     }
 
-    /// Closes what is idle.
+    /// Closes the idle connections.
     pub(super) async fn close(&self) {
         let idle = std::mem::take(&mut *self.idle());
         for (connection, _) in idle {
-            // The server ends it anyway.
+            // The server ends it in any case.
             let _ = connection.close().await;
         }
     }
 
-    /// Closes connections whose time is up, until none is left.
+    /// Closes expired idle connections, until none is left.
     fn reap(self: Arc<Self>) {
         if self.is_reaping.swap(true, Ordering::SeqCst) {
             return;
@@ -158,7 +161,7 @@ impl Pool {
         });
     }
 
-    /// The idle connections whose time is up, and whether no other is left to wait for.
+    /// The expired idle connections, and whether these were the last ones.
     fn outdated(&self) -> (Vec<PgConnection>, bool) {
         let (mut old, mut idle) = (Vec::new(), self.idle());
         for (connection, since) in std::mem::take(&mut *idle) {
@@ -174,7 +177,7 @@ impl Pool {
         (old, idle.is_empty())
     }
 
-    /// Cancels the statements of the transactions that are open, over a connection of its own.
+    /// Cancels the statements of the open transactions, over a separate connection.
     pub(super) async fn cancel_running(&self) -> Result<(), sqlx::Error> {
         let pids: Vec<String> = self.running().iter().map(ToString::to_string).collect();
         if pids.is_empty() {
@@ -196,7 +199,6 @@ impl Pool {
 }
 
 impl Held {
-    /// The connection.
     pub(super) const fn connection(&mut self) -> &mut PgConnection {
         &mut self.connection
     }
@@ -211,7 +213,8 @@ impl Held {
         sqlx::raw_sql(AssertSqlSafe(sql.into())).execute(&mut self.connection).await.map(drop)
     }
 
-    /// Begins a transaction. A server that accepts a connection and never answers is waited for until `limit`.
+    /// Begins a transaction. Waits until `limit` for a server that accepts a connection and stays
+    /// silent.
     pub(super) async fn begin(&mut self, sql: &str, limit: Duration) -> Result<(), sqlx::Error> {
         let begin = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).fetch_all(&mut self.connection);
         let begun = tokio::time::timeout(limit, begin).await;
@@ -234,7 +237,7 @@ impl Held {
     }
 }
 
-/// Whether a refused connection may be accepted in a moment: the server starts, stops, or is full.
+/// Whether a refused connection may soon succeed, because the server is starting, stopping or full.
 fn may_pass(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(error) => error.kind() == std::io::ErrorKind::ConnectionRefused,

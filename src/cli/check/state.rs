@@ -1,16 +1,17 @@
-//! What state a server is in: whether it can be written to, what it limits, and what room it has.
+//! The state of a server: whether it accepts writes, its limits, and its free connections.
 
 use sqlx::Row as _;
 
 use super::{Findings, Grade};
 use crate::db::{DbError, Tx};
 
-/// Fewer free connections than this are told: an application's next burst takes them.
+/// A number of free connections below this is reported, as the application's next burst would use
+/// them up.
 const FREE_MIN: i64 = 3;
 
 const DOING: &str = "looking at the server's state";
 
-/// Looks at the server that `tx` is on, which is written to if `writes`.
+/// Checks the server of `tx`. `writes` says whether Tallymark writes to it.
 pub(super) async fn look(
     tx: &mut Tx,
     subject: &str,

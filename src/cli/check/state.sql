@@ -1,5 +1,6 @@
--- The state of a server, as any role can see it. What our own transactions override is read from what the session would
--- go back to. Free connections are the least of what the server, the database and the role allow.
+-- The state of a server, as any role can see it. For settings that Tallymark's transactions
+-- override, it reads the session's own values. The number of free connections is the least of those
+-- that the server, the database and the role allow.
 SELECT current_setting('default_transaction_read_only') = 'on' AS read_only,
        pg_is_in_recovery() AS replica,
        (SELECT reset_val || coalesce(unit, '') FROM pg_settings

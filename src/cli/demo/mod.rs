@@ -1,4 +1,4 @@
-//! The demo: the main job, with the real commands, on embedded servers.
+//! The demo: the main job with the real commands, on embedded servers.
 
 mod chart;
 
@@ -18,19 +18,19 @@ use crate::embedded::dynamodb::EmbeddedDynamo;
 use crate::embedded::postgres::{Binaries, EmbeddedPostgres, Options};
 use crate::worker::Severity;
 
-/// All state of the demo is below this directory.
+/// The directory of all state of the demo.
 const HOME: &str = ".tallymark";
 
 /// A slice's budget in the demo: a killed worker's lease ends 5 s after it.
 const BUDGET: &str = "2s";
 
-/// How long the worker works before it is killed.
+/// Working time of the worker before it is killed.
 const KILL_AFTER: Duration = Duration::from_millis(1500);
 
-/// Show the main job on embedded servers: nothing to configure or install.
+/// Show the main job on embedded servers, without configuration or installation.
 #[derive(Debug, Args)]
 pub struct Demo {
-    /// Leave the servers running at the end, and print their URLs, until Ctrl-C
+    /// Keep the servers running at the end, and print their URLs, until Ctrl-C
     #[arg(long)]
     keep: bool,
 }
@@ -59,17 +59,17 @@ impl Demo {
     }
 }
 
-/// Work that went wrong.
+/// The failure of some work.
 fn broken(what: &str, error: impl std::fmt::Display) -> Failure {
     Failure::of(Severity::Failed, format!("{what}: {error}"))
 }
 
-/// A server that did not start.
+/// The failure of a server to start.
 fn absent(what: &str, error: impl std::fmt::Display) -> Failure {
     Failure::of(Severity::Unreachable, format!("{what}: {error}"))
 }
 
-/// A statement that failed, or its server is gone.
+/// The failure of a statement, or of its server.
 fn refused(what: &str, error: &sqlx::Error) -> Failure {
     match error {
         sqlx::Error::Database(_) => broken(what, error),
@@ -85,7 +85,7 @@ impl Stage {
         ui::note("starting PostgreSQL and DynamoDB below .tallymark/");
         let directory = home.join("postgres");
         let cache = home.join("cache");
-        // Finding (perhaps fetching) and starting the server block.
+        // Finding (or even fetching) and starting the server blocks the thread.
         let postgres = tokio::task::spawn_blocking(move || {
             EmbeddedPostgres::start(
                 Binaries::find(&cache)?,
@@ -103,7 +103,7 @@ impl Stage {
         .map_err(|error| absent("PostgreSQL", error))?;
         let checkpoints = home.join("dynamodb.sqlite");
         for suffix in ["", "-wal", "-shm"] {
-            // The demo begins anew; what is not there need not be removed.
+            // The demo starts over. The file may be missing.
             let _ = std::fs::remove_file(home.join(format!("dynamodb.sqlite{suffix}")));
         }
         let dynamo = EmbeddedDynamo::start(Some(&checkpoints))
@@ -189,7 +189,7 @@ impl Stage {
         self.call(&["verify", "--sample", "10"]).await
     }
 
-    /// Leaves out of the configuration what makes the demo faster than an application's database allows.
+    /// Removes the settings that make the demo faster than an application's database would allow.
     fn set_default_pace(&self) -> Result<(), Failure> {
         let text =
             std::fs::read_to_string(&self.config).map_err(|error| broken("reading", error))?;
@@ -242,7 +242,7 @@ impl Stage {
         }
     }
 
-    /// Starts a command, lets it work for a while, and kills it as the kernel would.
+    /// Starts a command, lets it work for a while, and kills it with SIGKILL.
     async fn kill(&self, arguments: &[&str]) -> Result<(), Failure> {
         let fail = |error| broken(&arguments.join(" "), error);
         let mut child: Child = self.command(arguments)?.spawn().map_err(fail)?;
@@ -257,7 +257,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Says how to look at the servers, and waits for Ctrl-C.
+    /// Prints how to reach the servers, and waits for Ctrl-C.
     async fn keep(&self, global: &Global) {
         global.signals.await_one();
         ui::note("\nThe servers stay until Ctrl-C. In another terminal:\n");

@@ -1,5 +1,5 @@
--- A year of an application's events: few entities get most of them, evenings and the present get
--- more than mornings and the past, one event in thirty is a purchase.
+-- A year of an application's events. A few entities get most of them. Evenings and the present get
+-- more than mornings and the past. One event in thirty is a purchase.
 CREATE TABLE events (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     created_at timestamptz NOT NULL,

@@ -1,4 +1,4 @@
-//! Colours. Only what [`paint`] made is one: a colour in a text of others is shown as an escape.
+//! Colours. Only [`paint`] makes colours, and a colour code in foreign text is shown as an escape.
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -13,11 +13,11 @@ use crate::visible;
 pub enum Paint {
     /// Bold.
     Bold,
-    /// Less important than the rest.
+    /// Less important than its surroundings.
     Dim,
     /// Good.
     Green,
-    /// To be looked at.
+    /// Needs attention.
     Yellow,
     /// Bad.
     Red,
@@ -45,20 +45,21 @@ impl Paint {
     }
 }
 
-/// What begins each mark of this process. No text of others can hold it: it is chosen at random.
+/// The prefix of each mark of this process. It is chosen at random, so that foreign text cannot
+/// contain it.
 fn seal() -> &'static str {
     static SEAL: OnceLock<String> = OnceLock::new();
     SEAL.get_or_init(|| format!("\u{1b}{:016x}", fastrand::u64(..)))
 }
 
-/// `text` in this colour, between marks that `shown` knows.
+/// `text` in this colour, between marks that `shown` recognises.
 #[must_use]
 pub fn paint(paint: Paint, text: impl Display) -> String {
     let (seal, code) = (seal(), paint.code());
     format!("{seal}{code}m{text}{seal}0m")
 }
 
-/// `text` as a terminal may have it: hidden characters as escapes, marks as colours or as nothing.
+/// `text` for a terminal, with hidden characters as escapes, and marks as colours or removed.
 #[must_use]
 pub(super) fn shown(text: &str, colors: bool) -> String {
     pieces(text, visible::text, |code| match colors {
@@ -67,12 +68,12 @@ pub(super) fn shown(text: &str, colors: bool) -> String {
     })
 }
 
-/// `text` with its marks, and `each` of what is between them.
+/// `text` with its marks, and with `each` applied to the parts between them.
 pub(super) fn kept(text: &str, each: fn(&str) -> Cow<'_, str>) -> String {
     pieces(text, each, |code| format!("{}{code}m", seal()))
 }
 
-/// How many columns `text` takes.
+/// The number of columns that `text` takes.
 pub(super) fn width(text: &str) -> usize {
     measure_text_width(&shown(text, false))
 }

@@ -52,7 +52,7 @@ fn the_time_to_connect_is_that_of_the_address() {
         ("postgres://app@db/x?connect_timeout=2&connect_timeout=60&host=b", Some(60)),
         ("postgres://app@db/x?connect_timeout=0", Some(900)),
         ("postgres://app@db/x?connect_timeout=100000", Some(900)),
-        // Words in other places say nothing.
+        // Words in other places have no effect.
         (
             "postgres://app:connect_timeout=9@db/connect_timeout=9?application_name=connect_timeout=9",
             None,
