@@ -41,8 +41,7 @@ pub fn cut_json(value: Value) -> Value {
     }
 }
 
-/// The candidate that `word` was probably meant to be: few letters differ, or one begins with the
-/// other.
+/// The candidate closest to `word`: few letters differ, or one is a prefix of the other.
 pub(crate) fn nearest<'c>(word: &str, known: impl Iterator<Item = &'c str>) -> Option<&'c str> {
     let word = word.to_lowercase();
     known
@@ -51,7 +50,8 @@ pub(crate) fn nearest<'c>(word: &str, known: impl Iterator<Item = &'c str>) -> O
             let distance = strsim::damerau_levenshtein(&word, &lower);
             let prefix = word.len() >= 3 && lower.starts_with(&word)
                 || lower.len() >= 3 && word.starts_with(&lower);
-            // A third of the letters: past that, unrelated short words begin to resemble.
+            // At most a third of the letters. Beyond that, unrelated short words begin to resemble
+            // each other.
             let near = prefix || distance * 3 <= word.chars().count().max(lower.chars().count());
             near.then_some((distance, candidate))
         })
@@ -64,7 +64,7 @@ pub(crate) fn listed<'c>(words: impl Iterator<Item = &'c str>) -> String {
     words.map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
 }
 
-/// `text` for an error: quoted, on one line, shortened, and hidden where it may hold a password.
+/// `text` for an error: quoted, on one line, shortened, and hidden if it may contain a password.
 pub(crate) fn shown(text: &str) -> String {
     /// Enough to recognise a value.
     const CHARS_MAX: usize = 80;

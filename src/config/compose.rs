@@ -1,4 +1,4 @@
-//! Reads all rollups, those that are computed from finer ones (`from = { rollup = … }`) after these.
+//! Reads all rollups. Those computed from finer ones (`from = { rollup = … }`) come last.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::measures;
 use super::raw::{Node, Section};
 use super::rollup::{self, Draft};
 
-/// What a coarse rollup does not decide, and why.
+/// The keys that only the finer rollup decides, with the reasons.
 const FINER_DECIDES: [(&str, &str); 6] = [
     ("time", "a row of a rollup stands in its bucket's time; remove the key"),
     ("late", "the finer rollup notices late changes, and passes them on; remove the key"),
@@ -27,15 +27,15 @@ const FINER_DECIDES: [(&str, &str); 6] = [
     ("where", "which source rows count is decided by the finer rollup; put the condition there"),
 ];
 
-/// Where a rollup's rows come from.
+/// The source of a rollup's rows.
 enum Origin<'d> {
     Table,
-    /// The finer rollup's name, and where it stands.
+    /// The finer rollup's name, and its place in the file.
     Rollup(Node<'d>, &'d str),
     Unreadable,
 }
 
-/// Reads all rollups; their tables are in `schema`.
+/// Reads all rollups, whose tables are in `schema`.
 pub(super) fn read_all(node: &Node<'_>, schema: &str) -> Option<Vec<Rollup>> {
     let nodes = node.array("an array of tables: [[rollup]] with double brackets")?;
     if nodes.is_empty() {
@@ -44,9 +44,10 @@ pub(super) fn read_all(node: &Node<'_>, schema: &str) -> Option<Vec<Rollup>> {
     let mut names = HashSet::new();
     let drafts: Vec<_> = nodes.iter().map(|node| rollup::draft(node, &mut names)).collect();
     let origins: Vec<_> = drafts.iter().map(|draft| draft.as_ref().map(origin)).collect();
-    // `None`: not read yet; `Some(None)`: something is wrong with it.
+    // `None`: not read yet. `Some(None)`: it has an error.
     let mut read: Vec<Option<Option<Rollup>>> = drafts.iter().map(|_| None).collect();
-    // Each pass reads those whose finer rollup an earlier one has read: a pass for each is enough.
+    // Each pass reads the rollups whose finer rollup an earlier pass has read, so a pass for each
+    // is enough.
     for _ in 0..drafts.len() {
         for (place, draft) in drafts.iter().enumerate().filter(|(_, draft)| draft.is_some()) {
             if let (Some(draft), Some(origin), None) = (draft, &origins[place], &read[place]) {
@@ -59,11 +60,11 @@ pub(super) fn read_all(node: &Node<'_>, schema: &str) -> Option<Vec<Rollup>> {
             is_circular(node, draft, fine);
         }
     }
-    // All are read before the first failure counts, so that all mistakes are told.
+    // Read all before failing, so that all mistakes are reported.
     read.into_iter().map(Option::flatten).collect()
 }
 
-/// Reads one rollup, or `None` while its finer one is not read.
+/// Reads one rollup, or returns `None` while its finer one is unread.
 fn read_one(
     draft: &Draft<'_>,
     origin: &Origin<'_>,
@@ -87,7 +88,7 @@ fn read_one(
         };
         return Some(node.wrong(format!("{} is no rollup of this file; {hint}", shown(name))));
     };
-    // What is wrong with the finer one is told; this one cannot be held against it.
+    // Errors of the finer rollup are already reported, and this one is not to blame.
     read[place].as_ref().map(|fine| coarse(draft, fine.as_ref()?, schema))
 }
 
@@ -102,7 +103,7 @@ fn origin<'d>(draft: &Draft<'d>) -> Origin<'d> {
     name.map_or(Origin::Unreadable, |(node, name)| Origin::Rollup(node, name))
 }
 
-/// Notes why a rollup could not be read: there is no first one.
+/// Reports why a rollup could not be read: its chain has no first one.
 fn is_circular(node: &Node<'_>, draft: &Draft<'_>, fine: &str) {
     node.wrong::<()>(if draft.name.as_deref() == Some(fine) {
         r#"is this rollup itself; name a finer one, or read a table: from = "public.events""#
@@ -145,7 +146,8 @@ fn coarse(Draft { section, name }: &Draft<'_>, fine: &Rollup, schema: &str) -> O
     })
 }
 
-/// Holds the calendar against the finer rollup's: slices and buckets consist of whole finer ones.
+/// Compares the calendar with the finer rollup's: slices and buckets must consist of whole finer
+/// ones.
 fn fits(
     section: &Section<'_>,
     (calendar, bucket): (Calendar, Width),
@@ -187,7 +189,7 @@ fn fits(
     Some((calendar, bucket))
 }
 
-/// Where history begins: as given, or with the first slice that the finer rollup fills.
+/// The start of history: as configured, or the first slice that the finer rollup fills.
 fn start(section: &Section<'_>, calendar: &Calendar, fine: &Rollup) -> Option<DateTime<Utc>> {
     let Some(node) = section.get("start") else {
         let first = calendar.containing(fine.start);

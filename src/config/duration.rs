@@ -1,4 +1,4 @@
-//! Durations as people write them: `500ms`, `30s`, `2 minutes`, `1 hour`.
+//! Durations in the usual notation: `500ms`, `30s`, `2 minutes`, `1 hour`.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;

@@ -1,22 +1,23 @@
-//! What can be wrong with a definition file, told all at once.
+//! Problems of a definition file, all reported together.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::text::{listed, nearest};
 
-/// One thing that is wrong in the definition file.
+/// One problem in the definition file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The line, from 1; `None` where no line is to blame (a missing table, an unreadable file).
+    /// The line, from 1. `None`: the problem has no line (a missing table, an unreadable file).
     pub line: Option<usize>,
-    /// The dotted key, with the rollup's name: `rollup.entity_daily.bucket`; empty for the file.
+    /// The dotted key, with the rollup's name: `rollup.entity_daily.bucket`. It is empty for the
+    /// file.
     pub key: String,
-    /// What is wrong, and what would be right.
+    /// The problem and its remedy.
     pub message: String,
 }
 
-/// All that is wrong with one definition file.
+/// All problems of one definition file.
 ///
 /// Displays as one line per problem: `tallymark.toml:14: rollup.entity_daily.bucket: …`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +27,7 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    /// The problems of the file at `path`, put in the order of its lines.
+    /// The problems of the file at `path`, sorted by line.
     pub(super) fn new(path: &Path, mut problems: Vec<Problem>) -> Self {
         problems.sort_by_key(|problem| problem.line);
         Self { path: path.to_owned(), problems }
@@ -65,13 +66,13 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// A rollup was asked for that the definition file does not define.
+/// The requested rollup is not in the definition file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no rollup `{}`; {}", .name.escape_debug(), hint(.name, .known))]
 pub struct UnknownRollup {
-    /// The name asked for.
+    /// The requested name.
     pub name: String,
-    /// The names that are defined.
+    /// The defined names.
     pub known: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! Reads what `[source]` says of the load that it can bear.
+//! Reads the load limits in `[source]`.
 
 use std::ops::RangeInclusive;
 
@@ -24,13 +24,14 @@ pub(super) const KEYS: [&str; 10] = [
     "wake_per_hour",
 ];
 
-/// More chunks at once than that are a load by themselves.
+/// More concurrent chunks than this are a load by themselves.
 const SLOTS: RangeInclusive<u32> = 1..=64;
 
-/// How many times as long as its chunk took a worker may rest: at a hundred times with a hundredth of the speed.
+/// A worker's rest as a multiple of its chunk's time. At a hundred, it works at a hundredth of the
+/// speed.
 pub const NICE_RATIO: RangeInclusive<f64> = 0.0..=100.0;
 
-/// Once a minute is as often as a tick makes sense.
+/// More than one wake-up per minute is useless, as ticks are that far apart.
 const WAKE_PER_HOUR: RangeInclusive<u32> = 1..=60;
 
 /// Reads the governor's settings.
@@ -60,7 +61,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<Settings> {
     })
 }
 
-/// A key that may be left out.
+/// An optional key.
 fn optional<T>(
     section: &Section<'_>,
     key: &str,

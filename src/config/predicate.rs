@@ -1,17 +1,17 @@
 //! Checks that a `where` is one self-contained piece of SQL.
 //!
-//! The text is put between parentheses into a statement. PostgreSQL checks what it says; checked
-//! here is only that it cannot end those parentheses, or the statement, early.
+//! The text is inserted between parentheses into a statement. PostgreSQL checks its meaning. This
+//! check only ensures that it cannot close those parentheses, or the statement, early.
 
 use thiserror::Error;
 
 /// Why a condition was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum PredicateError {
-    /// Nothing, or nothing but comments.
+    /// It is empty, or has only comments.
     #[error("is empty; write an SQL condition, or remove the key")]
     Empty,
-    /// A NUL character, which PostgreSQL refuses anywhere.
+    /// It has a NUL character, which PostgreSQL refuses everywhere.
     #[error("contains a NUL character; remove it")]
     Nul,
     /// A `;` outside quotes.
@@ -26,10 +26,10 @@ pub enum PredicateError {
     /// A quoted string, name or dollar-quoted string without an end.
     #[error("leaves a {0} open; close it")]
     Unterminated(&'static str),
-    /// `\'` in a plain string: whether it ends there depends on a setting of the server.
+    /// `\'` in a plain string. Whether the string ends there depends on a setting of the server.
     #[error(r"has a backslash before a quote in a plain string; write it as E'\\' or E'\''")]
     Backslash,
-    /// `$1` and the like.
+    /// A parameter such as `$1`.
     #[error("contains `$` outside quotes; conditions take no parameters, write the value")]
     Dollar,
 }
@@ -75,7 +75,7 @@ pub fn check(text: &str) -> Result<(), PredicateError> {
     }
 }
 
-/// Like PostgreSQL, which takes every byte beyond ASCII for a letter.
+/// As in PostgreSQL, every byte beyond ASCII counts as a letter.
 fn begins_word(character: char) -> bool {
     character.is_ascii_alphabetic() || character == '_' || !character.is_ascii()
 }
@@ -84,7 +84,7 @@ fn continues_word(character: char) -> bool {
     begins_word(character) || character.is_ascii_digit() || character == '$'
 }
 
-/// What follows the comment at the start of `text`; `None`: no comment.
+/// The text after the comment at the start of `text`. `None`: there is no comment.
 fn skip_comment(text: &str) -> Result<Option<&str>, PredicateError> {
     if let Some(comment) = text.strip_prefix("--") {
         // A carriage return ends the comment too.
@@ -108,9 +108,9 @@ fn skip_comment(text: &str) -> Result<Option<&str>, PredicateError> {
     Ok(Some(rest))
 }
 
-/// What follows a `'…'` whose first quote is already passed.
+/// The text after a `'…'` whose first quote is already passed.
 ///
-/// With `standard_conforming_strings = off`, or as the continuation of an `E'…'`, a backslash
+/// With `standard_conforming_strings = off`, or in the continuation of an `E'…'`, a backslash
 /// escapes. Strings that would then end elsewhere are refused, so that all readings agree.
 fn skip_plain_string(text: &str) -> Result<&str, PredicateError> {
     let mut rest = text;
@@ -128,7 +128,7 @@ fn skip_plain_string(text: &str) -> Result<&str, PredicateError> {
     }
 }
 
-/// What follows an `E'…'` whose first quote is already passed.
+/// The text after an `E'…'` whose first quote is already passed.
 fn skip_escape_string(text: &str) -> Result<&str, PredicateError> {
     let mut characters = text.char_indices();
     while let Some((at, character)) = characters.next() {
@@ -142,13 +142,13 @@ fn skip_escape_string(text: &str) -> Result<&str, PredicateError> {
     Err(PredicateError::Unterminated("string"))
 }
 
-/// What follows a `"…"` whose first quote is already passed.
+/// The text after a `"…"` whose first quote is already passed.
 fn skip_quoted_name(text: &str) -> Result<&str, PredicateError> {
     // A doubled quote reads as the end of one name and the start of the next, with the same end.
     text.split_once('"').map(|(_, after)| after).ok_or(PredicateError::Unterminated("quoted name"))
 }
 
-/// What follows the `$tag$…$tag$` at the start of `text`.
+/// The text after the `$tag$…$tag$` at the start of `text`.
 fn skip_dollar_string(text: &str) -> Result<&str, PredicateError> {
     let (tag, body) = text[1..].split_once('$').ok_or(PredicateError::Dollar)?;
     let mut characters = tag.chars();
@@ -162,7 +162,8 @@ fn skip_dollar_string(text: &str) -> Result<&str, PredicateError> {
         .ok_or(PredicateError::Unterminated("dollar-quoted string"))
 }
 
-/// What follows the word at the start of `text`, and the string if the word is its prefix `E`.
+/// The text after the word at the start of `text`, and after the string if the word is its prefix
+/// `E`.
 fn skip_word(text: &str) -> Result<&str, PredicateError> {
     let end = text.find(|character| !continues_word(character)).unwrap_or(text.len());
     let (word, rest) = text.split_at(end);
@@ -250,8 +251,8 @@ mod tests {
             let _ = check(&text);
         }
 
-        /// Dense in what matters, and with an oracle: an accepted text cannot absorb or lose the
-        /// parenthesis that follows it.
+        /// The input is dense in significant characters. The oracle is that an accepted text can
+        /// neither absorb nor lose the parenthesis that follows it.
         #[test]
         fn an_accepted_text_ends_where_it_ends(
             text in "(\\(|\\)|'|\"|\\$|\\$t\\$|E'|\\\\|--|/\\*|\\*/|\n|\r|;|a|1|é| ){0,16}"

@@ -34,13 +34,13 @@ const KEYS: [&str; 16] = [
     "plan_guard",
 ];
 
-/// A rollup of which the name alone was read.
+/// A rollup of which only the name was read.
 pub(super) struct Draft<'d> {
     pub(super) section: Section<'d>,
     pub(super) name: Option<String>,
 }
 
-/// Reads a rollup's name, and notes the keys that no rollup has.
+/// Reads a rollup's name, and reports keys that no rollup has.
 pub(super) fn draft<'d>(node: &Node<'d>, names: &mut HashSet<String>) -> Option<Draft<'d>> {
     let mut section = node.section("a table: [[rollup]]")?;
     if let Some(name) = section.get("name").and_then(|node| node.as_str()).filter(is_name) {
@@ -100,16 +100,16 @@ pub(super) fn read(Draft { section, name }: &Draft<'_>) -> Option<Rollup> {
 }
 
 const GRACE_DEFAULT: Duration = Duration::from_secs(2 * 60);
-/// A year: what arrives later still is a case for `replay`.
+/// A year. Later rows are a case for `replay`.
 const GRACE_RANGE: RangeInclusive<Duration> =
     Duration::ZERO..=Duration::from_secs(366 * 24 * 60 * 60);
-/// A year of days: so far behind the newest slice the checkpoints are read at every tick.
+/// A year of days. Every tick reads the checkpoints this far behind the newest slice.
 const LOOKBACK_MAX: u32 = 366;
-/// More reruns of one slice are better made by `verify` and `replay`.
+/// For more reruns of one slice, `verify` and `replay` are better.
 const LOOKBACK_ENTRIES_MAX: usize = 16;
 const SHRINK_GUARD_DEFAULT: f64 = 0.5;
 
-/// Reads before when nothing is computed.
+/// Reads `seal_before`: slices that start earlier are never computed.
 pub(super) fn seal_before(
     section: &Section<'_>,
     cut: Option<&(Calendar, Width)>,
@@ -126,7 +126,7 @@ pub(super) fn shrink_guard(section: &Section<'_>) -> Option<f64> {
 }
 
 fn name(section: &Section<'_>, names: &mut HashSet<String>) -> Option<String> {
-    /// PostgreSQL's 63, less room for what is put before and behind it.
+    /// PostgreSQL's 63, less room for prefixes and suffixes.
     const BYTES_MAX: usize = 48;
     let node = section.need("name", r#"write name = "entity_daily""#)?;
     let name = node.string(r#"a name such as "entity_daily""#)?;
@@ -150,7 +150,7 @@ fn is_name(name: &&str) -> bool {
     name.starts_with(|first: char| first.is_ascii_lowercase()) && name.chars().all(allowed)
 }
 
-/// Reads after how many slices a slice runs again: `2` is `[1, 2]`.
+/// Reads the offsets after which a slice runs again: `2` is `[1, 2]`.
 fn lookback(node: &Node<'_>) -> Option<Vec<u32>> {
     if !node.is_array() {
         return node.integer(0..=LOOKBACK_MAX).map(|slices| (1..=slices).collect());
@@ -212,7 +212,7 @@ fn table(node: &Node<'_>) -> Option<TableName> {
     node.wrong(format!("{} {fault}", shown(text)))
 }
 
-/// Splits `public."Order.Items"` at its dots; `None` if a part is malformed.
+/// Splits `public."Order.Items"` at its dots. `None`: a part is malformed.
 fn parts(text: &str) -> Option<Vec<String>> {
     let mut parts = Vec::new();
     let mut rest = text;
@@ -222,7 +222,7 @@ fn parts(text: &str) -> Option<Vec<String>> {
             Some(quoted) => quoted_part(quoted)?,
             None => {
                 let (part, rest) = rest.split_at(rest.find('.').unwrap_or(rest.len()));
-                // White space at an end is a slip of the hand, not a part of the name.
+                // White space at an end is a typing mistake.
                 if part.is_empty() || part.contains('"') || part.trim() != part {
                     return None;
                 }
@@ -237,7 +237,7 @@ fn parts(text: &str) -> Option<Vec<String>> {
     }
 }
 
-/// The name in double quotes whose first quote is already passed, and what follows it.
+/// The name in double quotes whose first quote is already passed, and the text after it.
 fn quoted_part(text: &str) -> Option<(String, &str)> {
     let mut name = String::new();
     let mut rest = text;
@@ -287,7 +287,7 @@ pub(super) fn zone(node: &Node<'_>) -> Option<Tz> {
     if let Ok(zone) = text.parse() {
         return Some(zone);
     }
-    // `Berlin` is meant as often as `Europe/Berlni` is mistyped.
+    // Users omit the region (`Berlin`) as often as they mistype (`Europe/Berlni`).
     let names = || TZ_VARIANTS.iter().map(|zone| zone.name());
     let city = names()
         .find(|name| name.rsplit('/').next().is_some_and(|city| city.eq_ignore_ascii_case(text)));
@@ -323,12 +323,12 @@ pub(super) fn cut(section: &Section<'_>, default: Tz) -> Option<(Calendar, Width
     Some((calendar, bucket))
 }
 
-/// The boundaries of all buckets of a slice travel in its statement; a month of quarter hours is
-/// the most that it should carry.
+/// A slice's statement contains the boundaries of all its buckets. A month of quarter hours is the
+/// most that it should carry.
 const BUCKETS_MAX: usize = 3_000;
 
 fn has_too_many_buckets(calendar: &Calendar, bucket: Width) -> bool {
-    /// 2025-10-15T12:00:00Z: a month of 31 days, of which one has 25 hours in much of the world.
+    /// 2025-10-15T12:00:00Z. The month has 31 days, one of which has 25 hours in much of the world.
     const LONG_MONTH: i64 = 1_760_529_600;
     let slice = calendar.containing(DateTime::from_timestamp(LONG_MONTH, 0).unwrap_or_default());
     boundaries(bucket, calendar.zone(), slice.start(), slice.end()).len() > BUCKETS_MAX
@@ -350,7 +350,7 @@ fn instant(node: &Node<'_>, calendar: &Calendar) -> Option<DateTime<Utc>> {
     }
 }
 
-/// Reads where history begins: the start of a slice.
+/// Reads the start of history, which must be the start of a slice.
 pub(super) fn start(node: &Node<'_>, calendar: &Calendar) -> Option<DateTime<Utc>> {
     let at = instant(node, calendar)?;
     match calendar.starting(at) {

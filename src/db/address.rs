@@ -1,4 +1,4 @@
-//! A database's address, which holds a password and never shows it.
+//! A database's address. It contains a password and never shows it.
 
 mod options;
 
@@ -15,7 +15,7 @@ use std::time::Duration;
 pub struct DatabaseUrl {
     text: String,
     server: Server,
-    /// Everything for the driver but the server, decoded, by libpq's names.
+    /// All settings for the driver except the server, decoded, by libpq's names.
     settings: BTreeMap<&'static str, String>,
     connect_timeout: Option<Duration>,
 }
@@ -28,16 +28,16 @@ struct Server {
     port: Option<u16>,
 }
 
-/// The longest time to connect that an address can ask for: no budget is longer than a Lambda function's 15 minutes.
+/// The longest connection time that an address can set. No budget exceeds a Lambda function's 15
+/// minutes.
 const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(900);
 
-/// PostgreSQL's port.
 const PORT: u16 = 5432;
 
 const NO_HOST: &str =
     "the address names no host; write postgres://user:password@host:5432/database";
 
-/// The parts of an address that matter here, undecoded.
+/// The relevant parts of an address, undecoded.
 struct Parts<'u> {
     user: Option<&'u str>,
     password: Option<&'u str>,
@@ -48,10 +48,10 @@ struct Parts<'u> {
 }
 
 impl DatabaseUrl {
-    /// Checks `text`; the error is a sentence without a word of any value.
+    /// Checks `text`. The error is a sentence that contains no part of any value.
     ///
     /// # Errors
-    /// What an address must look like; the option that is not supported, by its name.
+    /// The form that an address must have, or the name of an unsupported option.
     pub fn new(text: impl Into<String>) -> Result<Self, String> {
         let text = text.into();
         let parts = split(&text)?;
@@ -63,13 +63,13 @@ impl DatabaseUrl {
             ("password", parts.password),
             ("dbname", Some(parts.database)),
         ] {
-            // As for libpq, an empty part is one that is left out.
+            // As in libpq, an empty part counts as missing.
             if let Some(raw) = raw.filter(|raw| !raw.is_empty()) {
                 settings.insert(name, decoded(raw)?.into_owned());
             }
         }
         for (name, value) in options::read(parts.query.unwrap_or_default())? {
-            // As for libpq, of several the last counts, and before the address's own place.
+            // As in libpq, the last of several counts, and it overrides the address's own part.
             match value.is_empty() {
                 true => settings.remove(name),
                 false => settings.insert(name, value),
@@ -91,7 +91,8 @@ impl DatabaseUrl {
         &self.text
     }
 
-    /// The address with its password, for the driver, in which only options are left that it knows.
+    /// The address with its password, for the driver, with only those options that the driver
+    /// knows.
     #[must_use]
     pub fn for_driver(&self) -> String {
         let Server { host, port } = &self.server;
@@ -103,7 +104,7 @@ impl DatabaseUrl {
         url
     }
 
-    /// What the address calls the sessions.
+    /// The application name that the address sets.
     #[must_use]
     pub fn application_name(&self) -> Option<&str> {
         self.settings.get("application_name").map(String::as_str)
@@ -117,14 +118,14 @@ impl DatabaseUrl {
         if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
     }
 
-    /// How long the server may take to let us in, if the address says so: the option `connect_timeout`, in seconds, as
-    /// for libpq, where 0 is no limit. 15 minutes at most.
+    /// The time limit of connecting, if the address sets one. It is the option `connect_timeout`,
+    /// in seconds, as in libpq, where 0 means no limit. The maximum is 15 minutes.
     #[must_use]
     pub const fn connect_timeout(&self) -> Option<Duration> {
         self.connect_timeout
     }
 
-    /// Whether the address says how the connection is to be encrypted.
+    /// Whether the address sets the encryption of the connection.
     #[must_use]
     pub fn has_ssl_mode(&self) -> bool {
         self.settings.contains_key("sslmode")
@@ -166,7 +167,7 @@ impl fmt::Debug for DatabaseUrl {
 }
 
 impl Server {
-    /// Takes host and port out of the settings.
+    /// Removes host and port from the settings and returns them.
     fn taken_from(settings: &mut BTreeMap<&'static str, String>) -> Result<Self, String> {
         let host = settings.remove("host");
         let host = match (host, settings.remove("hostaddr")) {
@@ -206,7 +207,7 @@ impl Server {
 
 const NO_PORT: &str = "the address has no port number where one belongs; write host:5432";
 
-/// Makes of `sslmode` and `sslrootcert` what they mean for libpq.
+/// Gives `sslmode` and `sslrootcert` the meaning that they have in libpq.
 fn verification(settings: &mut BTreeMap<&'static str, String>) -> Result<(), String> {
     let mode = settings.get("sslmode").map(|mode| options::ssl_mode(mode)).transpose()?;
     if let Some(mode) = &mode {
@@ -224,7 +225,7 @@ fn verification(settings: &mut BTreeMap<&'static str, String>) -> Result<(), Str
                     .into(),
             );
         }
-        // Who names an authority wants it asked.
+        // A configured authority implies verification.
         (Some(_), Some("require")) => {
             settings.insert("sslmode", "verify-ca".into());
         }
@@ -239,7 +240,7 @@ fn split(text: &str) -> Result<Parts<'_>, String> {
     }
     let rest = without_scheme(text)?;
     let (authority, tail) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-    // A raw `/`, `?` or `#` in the password would cut it in two and put one half in the open.
+    // A raw `/`, `?` or `#` in the password would split it and expose one half.
     if tail.contains(['@', '#']) {
         return Err(
             "the address has `@` or `#` after the host; write special characters of the password \
@@ -258,7 +259,7 @@ fn split(text: &str) -> Result<Parts<'_>, String> {
     };
     let bracket = server.find(']').unwrap_or(0);
     let (host, port) = match server[bracket..].find(':') {
-        // Several hosts are told as such, not as a port that is none.
+        // Several hosts are reported as such, and not as an invalid port.
         Some(_) if server.contains(',') => (server, None),
         Some(colon) => (&server[..bracket + colon], Some(&server[bracket + colon + 1..])),
         None => (server, None),
@@ -274,14 +275,14 @@ fn split(text: &str) -> Result<Parts<'_>, String> {
     Ok(Parts { user, password, host, port, database, query })
 }
 
-/// What follows `postgres://`.
+/// The part after `postgres://`.
 fn without_scheme(text: &str) -> Result<&str, String> {
     const SCHEMES: [&str; 2] = ["postgres", "postgresql"];
     let (scheme, rest) = text.split_once("://").unwrap_or_default();
     if SCHEMES.iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
         return Ok(rest);
     }
-    // `postgresql+psycopg2`, `jdbc:postgresql`: the rest may be as it is.
+    // `postgresql+psycopg2`, `jdbc:postgresql`. The rest may stay as it is.
     let is_driver = |known: &&str| scheme.to_ascii_lowercase().starts_with(&format!("{known}+"));
     Err(match scheme {
         "jdbc:postgresql" => "the address begins as JDBC's do; write postgres:// in place of \
@@ -297,7 +298,7 @@ fn without_scheme(text: &str) -> Result<&str, String> {
     })
 }
 
-/// `text` without its `%XX`; as for libpq, a `+` is a plus.
+/// `text` with its `%XX` decoded. As in libpq, a `+` stays a plus.
 fn decoded(text: &str) -> Result<Cow<'_, str>, String> {
     if !text.contains('%') {
         return Ok(Cow::Borrowed(text));
@@ -318,7 +319,7 @@ fn decoded(text: &str) -> Result<Cow<'_, str>, String> {
     String::from_utf8(bytes).map(Cow::Owned).map_err(|_| wrong())
 }
 
-/// RFC 3986: all but the unreserved characters as `%XX`.
+/// RFC 3986: encodes all but the unreserved characters as `%XX`.
 pub(crate) fn encoded(text: &str) -> String {
     text.bytes().fold(String::new(), |mut encoded, byte| {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
@@ -341,10 +342,10 @@ fn connect_timeout(value: &str) -> Result<Duration, String> {
     }
 }
 
-/// Where a database's address is found.
+/// The place of a database's address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
-    /// Here.
+    /// In the configuration itself.
     Url(DatabaseUrl),
     /// In this parameter of AWS Systems Manager.
     Parameter(String),
@@ -353,7 +354,7 @@ pub enum Address {
 }
 
 impl Address {
-    /// The address, if it is known without asking anybody.
+    /// The address, if it is known without a request.
     #[must_use]
     pub const fn known(&self) -> Option<&DatabaseUrl> {
         match self {

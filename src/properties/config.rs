@@ -1,4 +1,4 @@
-//! `tallymark.toml`: told about with file and key, or read into something that can be worked by.
+//! `tallymark.toml` is refused with file and key, or parsed into a usable configuration.
 
 use std::path::Path;
 use std::time::Duration;
@@ -14,13 +14,12 @@ use crate::rollup::Rollup;
 use crate::slice::Width;
 use crate::{checkpoint, sql};
 
-/// In an address of the environment, and never in anything that is said.
+/// Part of an address in the environment, and absent from all output.
 const PASSWORD: &str = "hunter2-8271";
 
 /// The text of a file.
 ///
-/// # Panics
-/// If a property does not hold.
+/// # Panics If a property is violated.
 pub fn config(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let env = |name: &str| match name {
@@ -48,7 +47,7 @@ pub fn config(data: &[u8]) {
     }
 }
 
-/// What is done with a definition before any server is asked.
+/// Steps that a definition goes through before any server is contacted.
 fn stands(config: &Config) {
     assert!(!config.rollups.is_empty());
     for address in [Some(&config.source.url), config.target.url.as_ref()].into_iter().flatten() {
@@ -66,7 +65,7 @@ fn stands(config: &Config) {
     }
 }
 
-/// A host that is not this machine is verified, unless the address says otherwise.
+/// A remote host is verified, unless the address sets otherwise.
 fn encrypted(address: &Address) {
     let Some(url) = address.known() else { return };
     let Ok(options) = db::options(url) else { return };
@@ -88,7 +87,7 @@ fn defined(rollup: &Rollup) {
     for filter in filters.flatten() {
         assert_eq!(predicate::check(filter), Ok(()), "{filter}");
     }
-    // A slice in the year 2000, and whenever history begins.
+    // A slice in the year 2000, and one at the start of history.
     for now in [chrono::DateTime::from_timestamp(951_782_400, 0).unwrap_or_default(), rollup.start]
     {
         assert!(horizon(rollup, &checkpoint::Watermark::default(), now) >= rollup.start);

@@ -1,4 +1,5 @@
-//! Events: understood or refused, and what is understood is understood again when it is written down.
+//! Events are understood or refused, and an understood event is understood again after it is
+//! written out.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json};
@@ -14,8 +15,7 @@ use crate::slice::Order;
 
 /// The body of an invocation.
 ///
-/// # Panics
-/// If a property does not hold.
+/// # Panics If a property is violated.
 pub fn event(data: &[u8]) {
     if let Ok(event) = serde_json::from_slice(data) {
         event_of(&event);
@@ -24,8 +24,7 @@ pub fn event(data: &[u8]) {
 
 /// An event.
 ///
-/// # Panics
-/// If a property does not hold.
+/// # Panics If a property is violated.
 pub fn event_of(event: &Value) {
     match parse(event) {
         Err(error) => assert_line(&error.to_string()),
@@ -38,7 +37,7 @@ pub fn event_of(event: &Value) {
     }
 }
 
-/// What is done with a trigger before any server is asked.
+/// Steps that a trigger goes through before any server is contacted.
 fn understood(trigger: &Trigger) {
     match trigger {
         Trigger::Schedule { time } => scheduled(*time),
@@ -69,7 +68,7 @@ fn understood(trigger: &Trigger) {
     }
 }
 
-/// A tick as of this time finds out what is due.
+/// A tick as of this time determines the due slices.
 fn scheduled(time: DateTime<Utc>) {
     for rollup in rollups() {
         let seen = Watermark::default();
@@ -80,18 +79,18 @@ fn scheduled(time: DateTime<Utc>) {
     }
 }
 
-/// A slice that is asked for.
+/// A requested slice.
 pub(super) fn requested(request: &SliceRequest) {
     named(&request.start);
     if let Some(id) = &request.backfill {
-        // An id that tells when its backfill began is the only one that does.
+        // Only an ID that contains the time of its backfill's beginning is parsed.
         if let Some(began) = begun(id) {
             assert_eq!(began.format("%Y%m%dT%H%M%S%3fZ").to_string(), *id);
         }
     }
 }
 
-/// A text that may name a slice: the slice's own name does, and the message that is sent for it.
+/// A text that may name a slice. The slice's own name does, and so does the message sent for it.
 fn named(text: &str) {
     for rollup in rollups() {
         let slice = match slice_of(rollup, text) {
@@ -114,7 +113,7 @@ fn named(text: &str) {
     }
 }
 
-/// The event that asks for the same, in Tallymark's own form.
+/// The event with the same request, in Tallymark's own form.
 fn written(trigger: &Trigger) -> Option<Value> {
     Some(match trigger {
         Trigger::Schedule { time } => json!({

@@ -1,6 +1,7 @@
-//! What holds whatever comes in: properties of the parts that read what others wrote, each for any bytes.
+//! Properties of the parsers of foreign input, each valid for any bytes.
 //!
-//! The targets of `fuzz/` call them, and so do tests with random input. A property that does not hold is a panic.
+//! The targets of `fuzz/` call them, and so do tests with random input. A violated property is a
+//! panic.
 
 mod config;
 mod event;
@@ -16,7 +17,7 @@ pub use runtime::runtime;
 use crate::config::Config;
 use crate::rollup::Rollup;
 
-/// No error that repeats what it was given is longer.
+/// The longest error that repeats its input.
 const ERROR_BYTES_MAX: usize = 4096;
 
 /// Rollups of every kind of calendar.
@@ -55,7 +56,7 @@ timezone = "Pacific/Apia"
 measures = { events = "count" }
 "#;
 
-/// The rollups that events ask for.
+/// The rollups that events name.
 fn rollups() -> &'static [Rollup] {
     static CONFIG: std::sync::OnceLock<Vec<Rollup>> = std::sync::OnceLock::new();
     CONFIG.get_or_init(|| match Config::parse("tallymark.toml".as_ref(), ROLLUPS, &|_| None) {

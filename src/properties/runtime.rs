@@ -1,4 +1,4 @@
-//! What the Lambda Runtime API hands over, and messages of a queue: headers, an empty line, a body.
+//! Input from the Lambda Runtime API, and messages of a queue: headers, an empty line, a body.
 
 use std::time::Duration;
 
@@ -16,8 +16,7 @@ use crate::report::{Outcome, SliceReport};
 
 /// An invocation: lines such as `deadline: 1771000000000`, an empty line, and the event, or the body of a message.
 ///
-/// # Panics
-/// If a property does not hold.
+/// # Panics If a property is violated.
 pub fn runtime(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let (head, body) = text.split_once("\n\n").unwrap_or((&text, ""));
@@ -45,7 +44,7 @@ pub fn runtime(data: &[u8]) {
     batch(&json!({ "Records": [record] }), header("trace"));
 }
 
-/// Whatever the deadline, what is computed of it can be computed and stored.
+/// For every deadline, values derived from it can be computed and stored.
 fn deadline(ms: u64) {
     let Some(deadline) = lambda::deadline(ms) else { return };
     let lease_until = deadline.instant() + LEASE_MARGIN;
@@ -77,7 +76,7 @@ fn batch(event: &Value, trace: Option<&str>) {
     }
 }
 
-/// A message comes back within hours, or not at all.
+/// A message comes back within hours, or never.
 fn fates(deliveries: u32, retry_at: Option<DateTime<Utc>>) {
     const OUTCOMES: [Outcome; 10] = [
         Outcome::Succeeded,
@@ -112,7 +111,7 @@ fn fates(deliveries: u32, retry_at: Option<DateTime<Utc>>) {
     assert_eq!(fate::of_trouble(deliveries) == Fate::Over, is_given_up);
 }
 
-/// The present instant of all of it.
+/// The present instant in these tests.
 fn now() -> DateTime<Utc> {
     DateTime::from_timestamp_millis(1_771_000_000_000).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! The properties of the fuzz targets, on random input and on every seed of theirs.
+//! The properties of the fuzz targets, tested on random input and on every seed.
 
 use std::path::Path;
 use std::{fs, panic};
@@ -13,7 +13,7 @@ type Target = fn(&[u8]);
 const TARGETS: [(&str, Target); 4] =
     [("event", event), ("config", config), ("item", item), ("runtime", runtime)];
 
-/// What fuzzing found stays in the corpus: a regression is a seed that fails here.
+/// Findings of the fuzzer stay in the corpus, so a regression fails here.
 #[test]
 fn every_seed_of_the_fuzz_targets_holds() {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
@@ -80,7 +80,7 @@ const NAMES: [&str; 44] = [
     "paid_until",
 ];
 
-/// Values of every type, the extremes among them.
+/// Values of every type, including extreme ones.
 fn attribute() -> impl Strategy<Value = String> {
     let number = prop_oneof![
         select(vec!["0", "1", "-1", "18446744073709551615", "9223372036854775807", "1e125", "NaN"])
@@ -115,7 +115,7 @@ fn attribute() -> impl Strategy<Value = String> {
     ]
 }
 
-/// An item of the corpus, of which some attributes are replaced and some are added.
+/// An item of the corpus, with some attributes replaced and some added.
 fn any_item() -> impl Strategy<Value = String> {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/item");
     let seeds: Vec<String> = ["checkpoint-running", "checkpoint-succeeded", "backfill", "scrub"]
@@ -134,7 +134,7 @@ fn any_item() -> impl Strategy<Value = String> {
     )
 }
 
-/// A message's body, or something like it.
+/// A message's body, or a similar text.
 fn any_body() -> impl Strategy<Value = String> {
     let start = prop_oneof![
         Just("2026-02-10".to_owned()),

@@ -1,16 +1,16 @@
-//! The options of an address: each works as for libpq, or is refused by name with what to do.
+//! The options of an address. Each works as in libpq, or is refused by name with the remedy.
 //!
-//! Nothing is passed over in silence, and nothing unknown reaches the driver, which would log its value.
-//! An option's value is never quoted: it may be a password.
+//! Every option is handled here, and unknown ones never reach the driver, which would log their
+//! value. An option's value is never quoted, as it may be a password.
 
 use std::borrow::Cow;
 
-/// What becomes of an option.
+/// How an option is treated.
 #[derive(Clone, Copy, Debug)]
 enum Rule {
-    /// It works.
+    /// It is supported.
     Works,
-    /// These values say what is done anyway; another one is refused for this reason.
+    /// These values match the default behaviour. Others are refused for this reason.
     Only(&'static [&'static str], &'static str),
     /// It is refused for this reason.
     Refused(&'static str),
@@ -30,7 +30,7 @@ const RAILS: &str = "this is Rails'; remove it";
 const ONE_SERVER: &str =
     "Tallymark connects to one server: name the primary, or a proxy that finds it, and remove it";
 
-/// libpq's options, and those that frameworks and providers put beside them.
+/// libpq's options, and further ones of frameworks and providers.
 const OPTIONS: &[(&str, Rule)] = &[
     ("application_name", Works),
     ("connect_timeout", Works),
@@ -94,7 +94,7 @@ const OPTIONS: &[(&str, Rule)] = &[
     ("sslsni", Only(&["1"], "the server's name is sent; remove it")),
     ("target_session_attrs", Only(&["any"], ONE_SERVER)),
     ("tcp_user_timeout", Refused(NO_KEEPALIVE)),
-    // Those of others.
+    // Options of other clients.
     ("connection_limit", Refused(PRISMA)),
     ("pgbouncer", Refused("this is Prisma's; remove it (a pooler needs no option here)")),
     ("pool_timeout", Refused(PRISMA)),
@@ -123,7 +123,7 @@ const OPTIONS: &[(&str, Rule)] = &[
     ("workaround", Refused("this is Supabase's for other clients; remove it")),
 ];
 
-/// Other names of the same option, as drivers have them.
+/// Other names of the same option in drivers.
 const ALIASES: [(&str, &str); 5] = [
     ("ssl-mode", "sslmode"),
     ("ssl-root-cert", "sslrootcert"),
@@ -132,10 +132,10 @@ const ALIASES: [(&str, &str); 5] = [
     ("ssl-key", "sslkey"),
 ];
 
-/// After these a name may be the rest of a secret that holds an `&`.
+/// After these, a name may be the rest of a secret that contains an `&`.
 const SECRETS: [&str; 4] = ["password", "sslpassword", "oauth_client_secret", "scram_client_key"];
 
-/// The options that work, decoded, in their order.
+/// The supported options, decoded, in their order.
 pub(super) fn read(query: &str) -> Result<Vec<(&'static str, String)>, String> {
     let mut options = Vec::new();
     let mut before = "";
@@ -202,13 +202,13 @@ fn unknown(name: &str) -> String {
     }
 }
 
-/// The names of the options that work, for the documentation's test.
+/// The names of the supported options, for the documentation's test.
 #[cfg(test)]
 pub(super) fn working() -> impl Iterator<Item = &'static str> {
     OPTIONS.iter().filter(|(_, rule)| matches!(rule, Works)).map(|(name, _)| *name)
 }
 
-/// Checks an `sslmode` that libpq or another client has.
+/// Checks an `sslmode` of libpq or another client.
 pub(super) fn ssl_mode(mode: &str) -> Result<Cow<'static, str>, String> {
     const MODES: [&str; 5] = ["disable", "prefer", "require", "verify-ca", "verify-full"];
     if let Some(mode) = MODES.iter().find(|known| mode.eq_ignore_ascii_case(known)) {

@@ -87,7 +87,7 @@ fn a_loopback_server_is_recognised_wherever_the_host_is_named() {
     }
 }
 
-/// What the driver makes of the address.
+/// The driver's view of the address.
 fn driver(text: &str) -> sqlx::postgres::PgConnectOptions {
     crate::db::options(&url(text)).unwrap()
 }
@@ -172,7 +172,7 @@ fn what_providers_let_one_copy_connects_or_says_what_to_remove() {
     assert_eq!(options.get_options(), Some("-c search_path=shop"));
 }
 
-/// Every option that does not work here, by its name, with what to do, and without its value.
+/// Every unsupported option, by its name, with the remedy, and without its value.
 #[test]
 fn an_option_that_does_not_work_is_refused_by_name() {
     for (query, words) in [
