@@ -11,7 +11,8 @@ use serde::Serialize;
 
 use crate::clock::Deadline;
 use crate::fanout::want::{Want, want};
-use crate::governor::{Hold, SLOT_WAIT_MAX};
+use crate::governor::SLOT_WAIT_MAX;
+use crate::not_now::{NotNow, Permit};
 use crate::plan::{Standing, View};
 use crate::price::Dollars;
 use crate::report::{Outcome, SliceReport, Tally};
@@ -431,41 +432,45 @@ impl Worker {
 
     /// The error of a batch that has waited too long for something that others hold. `since` is the
     /// start of its wait.
-    fn starved(&self, hold: Option<&Hold>, since: &mut Option<DateTime<Utc>>) -> Option<WorkError> {
-        let Some(hold) = hold.filter(|hold| hold.is_taken) else {
+    fn starved(
+        &self,
+        hold: Option<&NotNow>,
+        since: &mut Option<DateTime<Utc>>,
+    ) -> Option<WorkError> {
+        let Some(hold) = hold.filter(|hold| hold.why.is_taken()) else {
             *since = None;
             return None;
         };
         let now = self.clock.now();
         let waited = (now - *since.get_or_insert(now)).to_std().unwrap_or_default();
-        (waited >= SLOT_WAIT_MAX).then(|| WorkError::Starved(hold.reason.clone()))
+        (waited >= SLOT_WAIT_MAX).then(|| WorkError::Starved(hold.why.clone()))
     }
 
     /// Waits while the work is paused, and returns whether it may continue.
     async fn wait_out(
         &self,
         rollup: &Rollup,
-        mut hold: Hold,
+        mut hold: NotNow,
         batch: Batch,
         listener: &dyn Listener,
     ) -> Result<bool, WorkError> {
         let mut told = None;
         for _ in 0..HOLDS_MAX {
-            if hold.is_over {
+            let until = hold.retry_after(self.clock.now());
+            if hold.why.is_final()
+                || batch.deadline.is_some_and(|deadline| deadline.instant() <= until)
+            {
                 return Ok(false);
             }
-            if batch.deadline.is_some_and(|deadline| deadline.instant() <= hold.until) {
-                return Ok(false);
+            if told.as_ref() != Some(&hold.why) {
+                listener.waiting(until, &hold.to_string());
+                told = Some(hold.why);
             }
-            if told.as_ref() != Some(&hold.reason) {
-                listener.waiting(hold.until, &hold.reason);
-                told = Some(hold.reason);
-            }
-            let wait = (hold.until - self.clock.now()).to_std().unwrap_or_default();
+            let wait = (until - self.clock.now()).to_std().unwrap_or_default();
             self.sleep(wait.clamp(Duration::from_millis(50), HOLD_POLL)).await;
             match self.may_work(rollup, batch.options.backfill).await? {
-                Ok(_) => return Ok(true),
-                Err(next) => hold = next,
+                Permit::Given(_) => return Ok(true),
+                Permit::NotNow(next) => hold = next,
             }
         }
         Ok(false)
@@ -518,10 +523,10 @@ impl Worker {
             };
             reopen.remove(&slice);
             report.runs.add(&ended);
-            if let Some(hold) = ended.hold {
+            if let Some(hold) = ended.held() {
                 // A pause of one slice applies to all.
                 stop.store(true, Ordering::Relaxed);
-                pass.hold = Some(hold);
+                pass.hold = Some(hold.clone());
                 continue;
             }
             listener.ended(&ended);
@@ -591,7 +596,7 @@ struct Pass {
     /// The first failure beyond a single slice.
     trouble: Option<WorkError>,
     /// The pause that held the rest back.
-    hold: Option<Hold>,
+    hold: Option<NotNow>,
 }
 
 impl Pass {

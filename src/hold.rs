@@ -2,8 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::governor::Hold;
-use crate::interrupt::REASON;
+use crate::not_now::{NotNow, Permit, Why};
 use crate::rollup::Rollup;
 use crate::text::cut;
 use crate::worker::{WorkError, Worker};
@@ -21,41 +20,27 @@ impl Worker {
         &self,
         rollup: &Rollup,
         backfill: Option<DateTime<Utc>>,
-    ) -> Result<Result<Option<f64>, Hold>, WorkError> {
+    ) -> Result<Permit<Option<f64>>, WorkError> {
         let now = self.clock.now();
         if self.interrupt.is_raised() {
-            return Ok(Err(Hold {
-                reason: REASON.to_owned(),
-                until: now,
-                is_over: true,
-                is_taken: false,
-            }));
+            return Ok(Permit::NotNow(NotNow::until(Why::Interrupted, now)));
         }
         let governor = self.governor_of(rollup);
-        if let Some(hold) = governor.and_then(|it| it.closed(now, backfill.is_some())) {
-            return Ok(Err(hold));
+        if let Some(closed) = governor.and_then(|it| it.closed(now, backfill.is_some())) {
+            return Ok(Permit::NotNow(closed));
         }
         let control = self.checkpoints.control().await?;
         let name = &rollup.name;
         if let Some((at, begun)) = control.cancelled(name).zip(backfill)
             && begun <= at
         {
-            let reason = format!("cancelled at {}", rfc3339(at));
-            return Ok(Err(Hold { reason, until: now, is_over: true, is_taken: false }));
+            return Ok(Permit::NotNow(NotNow::until(Why::Cancelled { at }, now)));
         }
         if let Some(pause) = control.paused(name, backfill.is_some(), now) {
-            let why = match &*pause.reason {
-                "" => String::new(),
-                reason => format!(": {}", cut(reason)),
-            };
-            let reason = format!("paused since {}{why}", rfc3339(pause.at));
+            let why = Why::Paused { since: pause.at, reason: cut(&pause.reason).into_owned() };
             let until = pause.until.map_or(now + POLL, |until| until.min(now + POLL));
-            return Ok(Err(Hold { reason, until, is_over: false, is_taken: false }));
+            return Ok(Permit::NotNow(NotNow::until(why, until)));
         }
-        Ok(Ok(control.nice_ratio(name, backfill.is_some())))
+        Ok(Permit::Given(control.nice_ratio(name, backfill.is_some())))
     }
-}
-
-fn rfc3339(at: DateTime<Utc>) -> String {
-    at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
 }

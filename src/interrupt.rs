@@ -13,9 +13,6 @@ use tokio::sync::watch;
 
 use crate::db::Db;
 
-/// The reason for the stop, in reports and checkpoints.
-pub const REASON: &str = "interrupted";
-
 /// After this time a server that did not answer the cancellation is left to notice the closed
 /// connection.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);

@@ -14,6 +14,7 @@
 //! | [`compose`] | rollups of rollups: when a coarse slice waits, and when it runs again |
 //! | [`late`] | late changes of the source → reopened slices |
 //! | [`run`] | the spine: one slice from claim to checkpoint |
+//! | [`not_now`] | every reason to wait, and what follows from it; pure |
 //! | [`hold`], [`interrupt`] | pauses by an operator, the hours or a signal |
 //! | [`governor`] | whether the source can take another chunk now |
 //! | [`checkpoint`] | the DynamoDB item of each slice: states, leases, watermark |
@@ -49,6 +50,7 @@ pub mod interrupt;
 pub mod lambda;
 pub mod late;
 pub mod metrics;
+pub mod not_now;
 pub mod plan;
 pub mod price;
 pub mod probe;

@@ -192,7 +192,7 @@ mod tests {
             reason: None,
             retry_at: None,
             completion: None,
-            hold: None,
+            not_now: None,
             elapsed_ms: None,
         };
         let documented = include_str!("../docs/METRICS.md");

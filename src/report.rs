@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::checkpoint::Completion;
-use crate::governor::Hold;
+use crate::not_now::{NotNow, Unclaimed, Why};
 use crate::rollup::Rollup;
 use crate::slice::Slice;
 
@@ -48,6 +48,17 @@ impl Outcome {
         Self::Sealed,
         Self::Fenced,
     ];
+
+    /// How the run of a slice ended that has to wait.
+    const fn of(why: &Why) -> Self {
+        match why {
+            Why::NotClaimed(Unclaimed::Leased, _) => Self::Leased,
+            Why::NotClaimed(Unclaimed::Backoff, _) => Self::Waiting,
+            // An operator has to mend it.
+            Why::OtherZone(_) => Self::Failed,
+            _ => Self::Yielded,
+        }
+    }
 
     /// The name of the outcome in output.
     #[must_use]
@@ -124,9 +135,9 @@ pub struct SliceReport {
     /// The counts of rows read and rewritten.
     #[serde(flatten)]
     pub completion: Option<Completion>,
-    /// The pause that holds it and every other slice back.
+    /// Why it has to wait, where `reason` and `retry_at` say so.
     #[serde(skip)]
-    pub hold: Option<Hold>,
+    pub not_now: Option<NotNow>,
     /// Milliseconds from claim to checkpoint, if `completion` lacks them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub elapsed_ms: Option<u64>,
@@ -145,36 +156,39 @@ impl SliceReport {
             reason: None,
             retry_at: None,
             completion: None,
-            hold: None,
+            not_now: None,
             elapsed_ms: Some(elapsed_ms),
         }
     }
 
-    /// The report of a slice that was not claimed. The caller logs its summary line
-    /// ([`SliceReport::logged`]).
+    /// The report of a slice that was not claimed, and for which waiting does nothing. The caller logs its summary
+    /// line ([`SliceReport::logged`]).
     #[must_use]
-    pub fn refused(
-        rollup: &Rollup,
-        slice: Slice,
-        outcome: Outcome,
-        reason: String,
-        retry_at: Option<DateTime<Utc>>,
-    ) -> Self {
-        Self {
-            outcome,
-            attempt: None,
-            reason: Some(reason),
-            retry_at,
-            ..Self::of(rollup, slice, 0, 0)
-        }
+    pub fn refused(rollup: &Rollup, slice: Slice, outcome: Outcome, reason: String) -> Self {
+        let reason = Some(reason);
+        Self { outcome, attempt: None, reason, ..Self::of(rollup, slice, 0, 0) }
     }
 
-    /// The report of a slice that was not claimed because of `hold`.
+    /// The report of a slice that was not claimed and has to wait. As [`SliceReport::refused`], it is not logged yet.
     #[must_use]
-    pub fn held_back(rollup: &Rollup, slice: Slice, hold: Hold) -> Self {
-        let (reason, until) = (hold.reason.clone(), Some(hold.until));
-        let refused = Self::refused(rollup, slice, Outcome::Yielded, reason, until);
-        Self { hold: Some(hold), ..refused }
+    pub fn not_now(rollup: &Rollup, slice: Slice, not_now: NotNow) -> Self {
+        let mut report = Self { attempt: None, ..Self::of(rollup, slice, 0, 0) };
+        report.give_up(not_now);
+        report
+    }
+
+    /// The slice has to wait.
+    pub fn give_up(&mut self, not_now: NotNow) {
+        self.outcome = Outcome::of(&not_now.why);
+        self.reason = Some(not_now.to_string());
+        self.retry_at = not_now.retry_at;
+        self.not_now = Some(not_now);
+    }
+
+    /// Why every other slice of the rollup has to wait, too.
+    #[must_use]
+    pub fn held(&self) -> Option<&NotNow> {
+        self.not_now.as_ref().filter(|not_now| not_now.why.holds_rollup())
     }
 
     /// Whether the slice's rows are known to be right now.

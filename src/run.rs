@@ -14,8 +14,9 @@ use crate::checkpoint::{
 };
 use crate::clock::{Deadline, Stopwatch};
 use crate::db::{Access, DbError, DbErrorKind};
-use crate::governor::{self, Governor, Hold};
-use crate::interrupt::{GRACE, REASON};
+use crate::governor::{self, Governor};
+use crate::interrupt::GRACE;
+use crate::not_now::{NotNow, Permit, Unclaimed, Why};
 use crate::report::{Outcome, SliceReport};
 use crate::rollup::Rollup;
 use crate::slice::Slice;
@@ -65,27 +66,42 @@ pub struct RunOptions {
 
 /// How the work on a slice ended, short of success.
 enum Stop {
-    /// Give up the turn, without a failure.
-    Yield(Yield),
-    /// Give up the turn, as all others must.
-    Hold(Hold),
+    /// Give up the turn, without a failure. The horizon is the one that the next attempt waits for, too.
+    NotNow { not_now: NotNow, horizon: Option<u64> },
     /// The slice failed.
     Fail { error: String, retryable: bool },
     /// A newer attempt has the slice.
     Fenced(String),
-    /// The slice cannot be computed now, for what is no failure of its own: another calendar keeps the
-    /// rollup, or the server knows other rules of a zone. The latter is told as a failure.
-    Refused { reason: String, is_alarm: bool },
-    /// A server is out of reach: nobody's failure.
+    /// A server is out of reach: no failure of the slice.
     Unreachable(DbError),
-    /// A table is locked: nobody's failure, and no other slice fares better.
-    Locked(DbError),
 }
 
 impl Stop {
     /// Gives up the turn, to go on whenever the next one comes.
-    fn yields(reason: impl Into<String>) -> Self {
-        Self::Yield(Yield { reason: reason.into(), ..Yield::default() })
+    const fn because(why: Why) -> Self {
+        Self::NotNow { not_now: NotNow::because(why), horizon: None }
+    }
+
+    /// Gives up the turn, as there is too little time left.
+    fn out_of_time(text: &str) -> Self {
+        Self::because(Why::OutOfTime(text.to_owned()))
+    }
+
+    /// Whether the source, the tables or the calendar may have changed.
+    const fn tells_of_change(&self) -> bool {
+        match self {
+            Self::Fail { .. } => true,
+            Self::NotNow { not_now, .. } => {
+                matches!(not_now.why, Why::OtherCalendar(_) | Why::OtherZone(_))
+            }
+            Self::Fenced(_) | Self::Unreachable(_) => false,
+        }
+    }
+}
+
+impl From<NotNow> for Stop {
+    fn from(not_now: NotNow) -> Self {
+        Self::NotNow { not_now, horizon: None }
     }
 }
 
@@ -94,11 +110,9 @@ impl From<TargetError> for Stop {
         match error {
             TargetError::Fenced { .. } => Self::Fenced(error.to_string()),
             TargetError::Stranger => Self::Fail { error: error.to_string(), retryable: true },
-            TargetError::Forgotten => Self::yields(error.to_string()),
-            TargetError::Superseded { .. } => {
-                Self::Refused { reason: error.to_string(), is_alarm: false }
-            }
-            TargetError::Busy(refusal) => Self::yields(refusal.reason),
+            TargetError::Forgotten => Self::because(Why::Server(error.to_string())),
+            TargetError::Superseded { .. } => Self::because(Why::OtherCalendar(error.to_string())),
+            TargetError::NotNow(why) => Self::because(why),
             TargetError::Shrunk { .. }
             | TargetError::Sealed { .. }
             | TargetError::Inconsistent { .. } => {
@@ -113,8 +127,12 @@ impl From<DbError> for Stop {
     fn from(error: DbError) -> Self {
         match error.kind() {
             DbErrorKind::Unreachable | DbErrorKind::Login => Self::Unreachable(error),
-            DbErrorKind::Contended if error.is_table_locked() => Self::Locked(error),
-            DbErrorKind::Contended | DbErrorKind::Unclear => Self::yields(error.to_string()),
+            DbErrorKind::Contended if error.is_table_locked() => {
+                Self::because(Why::TableLocked(error.to_string()))
+            }
+            DbErrorKind::Contended | DbErrorKind::Unclear => {
+                Self::because(Why::Server(error.to_string()))
+            }
             DbErrorKind::Cancelled
             | DbErrorKind::Denied
             | DbErrorKind::RowSecurity
@@ -190,14 +208,8 @@ impl Worker {
             Ok(Ok(Begun::Ended(report))) => return Ok(report.logged()),
             Ok(Err(error)) => return Err(error),
             Err(_) => {
-                let report = SliceReport::refused(
-                    rollup,
-                    slice,
-                    Outcome::Yielded,
-                    NO_ANSWER.to_owned(),
-                    None,
-                );
-                return Ok(report.logged());
+                let not_now = NotNow::because(Why::OutOfTime(NO_ANSWER.to_owned()));
+                return Ok(SliceReport::not_now(rollup, slice, not_now).logged());
             }
         };
         let report =
@@ -213,19 +225,21 @@ impl Worker {
         deadline: Deadline,
         options: RunOptions,
     ) -> Result<Begun, WorkError> {
-        let refused = |outcome, reason, until| {
-            Ok(Begun::Ended(SliceReport::refused(rollup, slice, outcome, reason, until)))
+        let refused = |outcome, reason: String| {
+            Ok(Begun::Ended(SliceReport::refused(rollup, slice, outcome, reason)))
         };
+        let not_now = |not_now| Ok(Begun::Ended(SliceReport::not_now(rollup, slice, not_now)));
         if rollup.is_sealed_at(slice.start()) {
             let reason = "starts before seal_before; history there is never recomputed".into();
-            return refused(Outcome::Sealed, reason, None);
+            return refused(Outcome::Sealed, reason);
         }
-        if let Some(reason) = self.waits_for(rollup, slice).await? {
-            return refused(Outcome::Yielded, reason, Some(self.clock.now() + BLOCKED_RETRY));
+        if let Some(finer) = self.waits_for(rollup, slice).await? {
+            let retry_at = self.clock.now() + BLOCKED_RETRY;
+            return not_now(NotNow::until(Why::FinerSlice(finer), retry_at));
         }
         let nice_ratio = match self.may_work(rollup, options.backfill).await? {
-            Ok(nice_ratio) => nice_ratio,
-            Err(hold) => return Ok(Begun::Ended(SliceReport::held_back(rollup, slice, hold))),
+            Permit::Given(nice_ratio) => nice_ratio,
+            Permit::NotNow(held) => return not_now(held),
         };
         let shape = self.prepare(rollup).await?;
         // Before anything is read: from then on no mark goes without this rollup.
@@ -241,14 +255,18 @@ impl Worker {
             Ok(lease) => Ok(Begun::Claimed(Claimed { shape, lease, consumer, nice_ratio })),
             Err(ClaimError::Refused(claim)) => {
                 let reason = claim.to_string();
-                let (outcome, until) = match claim {
-                    ClaimRefused::Held { until, .. } => (Outcome::Leased, Some(until)),
-                    ClaimRefused::Backoff { retry_at, .. } => (Outcome::Waiting, Some(retry_at)),
-                    ClaimRefused::Succeeded => (Outcome::AlreadySucceeded, None),
-                    ClaimRefused::Exhausted { .. } => (Outcome::Exhausted, None),
-                    ClaimRefused::NoTimeLeft => (Outcome::Yielded, None),
+                let unclaimed = |how, until| {
+                    not_now(NotNow::until(Why::NotClaimed(how, reason.clone()), until))
                 };
-                refused(outcome, reason, until)
+                match claim {
+                    ClaimRefused::Held { until, .. } => unclaimed(Unclaimed::Leased, until),
+                    ClaimRefused::Backoff { retry_at, .. } => {
+                        unclaimed(Unclaimed::Backoff, retry_at)
+                    }
+                    ClaimRefused::Succeeded => refused(Outcome::AlreadySucceeded, reason),
+                    ClaimRefused::Exhausted { .. } => refused(Outcome::Exhausted, reason),
+                    ClaimRefused::NoTimeLeft => not_now(NotNow::because(Why::OutOfTime(reason))),
+                }
             }
             Err(ClaimError::Checkpoint(error)) => Err(error.into()),
         }
@@ -315,8 +333,7 @@ impl Work<'_> {
         let work = tokio::time::timeout(limit, work);
         let done = self.unless_interrupted(work).await;
         self.worker.set_pace(self.rollup, pace);
-        if matches!(done, Err(Stop::Fail { .. } | Stop::Refused { .. })) {
-            // Perhaps the source, the tables or the calendar have changed.
+        if done.as_ref().is_err_and(Stop::tells_of_change) {
             self.worker.forget(self.rollup);
         }
         done
@@ -329,7 +346,7 @@ impl Work<'_> {
         work: impl Future<Output = Result<Result<Done, Stop>, Elapsed>>,
     ) -> Result<Done, Stop> {
         let mut work = std::pin::pin!(work);
-        let too_late = |_| Err(Stop::yields(NO_ANSWER));
+        let too_late = |_| Err(Stop::out_of_time(NO_ANSWER));
         let interrupt = &self.worker.interrupt;
         let done = tokio::select! {
             done = &mut work => done.unwrap_or_else(too_late),
@@ -340,7 +357,7 @@ impl Work<'_> {
         };
         match done {
             // Its cancellation is no failure of the slice.
-            Err(Stop::Fail { .. } | Stop::Yield(_) | Stop::Unreachable(_) | Stop::Locked(_))
+            Err(Stop::Fail { .. } | Stop::NotNow { .. } | Stop::Unreachable(_))
                 if interrupt.is_raised() =>
             {
                 Err(self.interrupted())
@@ -351,8 +368,7 @@ impl Work<'_> {
 
     /// Gives up the turn, because all work is to end.
     fn interrupted(&self) -> Stop {
-        let (reason, until) = (REASON.to_owned(), self.worker.clock.now());
-        Stop::Hold(Hold { reason, until, is_over: true, is_taken: false })
+        NotNow::until(Why::Interrupted, self.worker.clock.now()).into()
     }
 
     /// Makes sure that no row of the slice can appear unseen any more, and says how that is known;
@@ -376,11 +392,12 @@ impl Work<'_> {
             Settled::By(by) => by,
             Settled::OtherZone(reason) => {
                 tx.rollback().await?;
-                return Err(Stop::Refused { reason, is_alarm: true });
+                let retry_at = self.worker.clock.now() + ZONE_RETRY;
+                return Err(NotNow::until(Why::OtherZone(reason), retry_at).into());
             }
-            Settled::NotYet { reason, retry_at, horizon } => {
+            Settled::NotYet { not_now, horizon } => {
                 tx.rollback().await?;
-                return Err(Stop::Yield(Yield { reason, retry_at, horizon }));
+                return Err(Stop::NotNow { not_now, horizon });
             }
         };
         let mut rows = None;
@@ -422,7 +439,7 @@ impl Work<'_> {
     fn statement_timeout(&self) -> Result<Duration, Stop> {
         let left = self.time_left().saturating_sub(RESERVE);
         if left.is_zero() {
-            return Err(Stop::yields("budget spent"));
+            return Err(Stop::out_of_time("budget spent"));
         }
         Ok(left)
     }
@@ -457,31 +474,16 @@ impl Work<'_> {
     async fn give_back(
         &self,
         report: &mut SliceReport,
-        turn: Yield,
+        (mut not_now, horizon): (NotNow, Option<u64>),
         now: DateTime<Utc>,
     ) -> Option<CheckpointError> {
-        report.outcome = Outcome::Yielded;
-        report.retry_at = turn.retry_at;
-        let ended = self.worker.checkpoints.yield_(self.lease, &turn, now).await;
-        report.reason = Some(turn.reason);
-        ended.err()
-    }
-
-    /// Gives up the turn for what another attempt may not meet: no failure is counted. An alarm is told
-    /// as one, and the slice is tried again whenever an update may have come.
-    async fn refuse(
-        &self,
-        report: &mut SliceReport,
-        (reason, is_alarm): (String, bool),
-        now: DateTime<Utc>,
-    ) -> Option<CheckpointError> {
-        let retry_at = is_alarm.then_some(now + ZONE_RETRY);
-        let lost =
-            self.give_back(report, Yield { reason, retry_at, ..Yield::default() }, now).await;
-        if is_alarm {
-            report.outcome = Outcome::Failed;
+        if not_now.why.is_taken() {
+            not_now.retry_at.get_or_insert(now + governor::RETRY);
         }
-        lost
+        let (reason, retry_at) = (not_now.to_string(), not_now.retry_at);
+        report.give_up(not_now);
+        let turn = Yield { reason, retry_at, horizon };
+        self.worker.checkpoints.yield_(self.lease, &turn, now).await.err()
     }
 
     /// Counts a failure; returns what kept that from being written.
@@ -519,8 +521,8 @@ impl Work<'_> {
         match tokio::time::timeout(left + OVERTIME, record).await {
             Ok(recorded) => recorded,
             Err(_) => {
-                let (outcome, reason) = (Outcome::Yielded, NO_ANSWER.to_owned());
-                Ok(SliceReport::refused(self.rollup, self.slice, outcome, reason, None))
+                let not_now = NotNow::because(Why::OutOfTime(NO_ANSWER.to_owned()));
+                Ok(SliceReport::not_now(self.rollup, self.slice, not_now))
             }
         }
     }
@@ -551,22 +553,8 @@ impl Work<'_> {
                     Err(error) => Some(error),
                 }
             }
-            Err(Stop::Yield(turn)) => self.give_back(&mut report, turn, now).await,
-            Err(Stop::Refused { reason, is_alarm }) => {
-                self.refuse(&mut report, (reason, is_alarm), now).await
-            }
-            Err(Stop::Hold(hold)) => {
-                let (reason, retry_at) = (hold.reason.clone(), Some(hold.until));
-                report.hold = Some(hold);
-                let turn = Yield { reason, retry_at, ..Yield::default() };
-                self.give_back(&mut report, turn, now).await
-            }
-            Err(Stop::Locked(error)) => {
-                let (reason, until) = (error.to_string(), now + governor::RETRY);
-                let turn = Yield { reason, retry_at: Some(until), ..Yield::default() };
-                let reason = turn.reason.clone();
-                report.hold = Some(Hold { reason, until, is_over: false, is_taken: true });
-                self.give_back(&mut report, turn, now).await
+            Err(Stop::NotNow { not_now, horizon }) => {
+                self.give_back(&mut report, (not_now, horizon), now).await
             }
             Err(Stop::Fail { error, retryable }) => {
                 self.fail(&mut report, (error, retryable), now).await

@@ -8,6 +8,7 @@ use crate::checkpoint::Watermark;
 use crate::clock::Deadline;
 use crate::fanout::FanOut;
 use crate::identity::is_unproven;
+use crate::not_now::{NotNow, Permit, Why};
 use crate::plan::{Plan, Planned, Standing, View, horizon};
 use crate::report::{Outcome, SliceReport};
 use crate::rollup::{Late, Rollup};
@@ -75,13 +76,14 @@ pub struct Gauges {
     pub backfills: usize,
 }
 
-/// Why a rollup's due slices were left.
+/// A rollup whose due slices were left.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct Held {
     /// The rollup.
     pub rollup: String,
     /// Why.
-    pub reason: String,
+    #[serde(rename = "reason")]
+    pub not_now: NotNow,
     /// How many slices were due.
     pub left: usize,
 }
@@ -144,12 +146,13 @@ impl Gauges {
 
 impl TickReport {
     /// Leaves all that is left in `backlog`, and `more`.
-    pub(crate) fn hold(&mut self, backlog: &mut Backlog<'_>, more: usize, reason: String) {
+    pub(crate) fn hold(&mut self, backlog: &mut Backlog<'_>, more: usize, not_now: NotNow) {
         let left = backlog.due.len() + more;
         backlog.due.clear();
         self.left += left;
+        let reason = not_now.to_string();
         tracing::info!(rollup = backlog.rollup.name, reason, left, "held back");
-        self.held.push(Held { rollup: backlog.rollup.name.clone(), reason, left });
+        self.held.push(Held { rollup: backlog.rollup.name.clone(), not_now, left });
     }
 
     pub(crate) fn problem(&mut self, rollup: &Rollup, error: &WorkError) {
@@ -277,8 +280,8 @@ impl Worker {
         report: &mut TickReport,
     ) -> Result<(), WorkError> {
         report.doing = "reading the checkpoints";
-        if let Some(reason) = self.must_sleep(only, now).await? {
-            return self.left_asleep(only, now, &reason, report).await;
+        if let Some(asleep) = self.must_sleep(only, now).await? {
+            return self.left_asleep(only, now, &asleep, report).await;
         }
         report.doing = "looking for late changes";
         report.problems = Box::pin(self.notice_late(deadline)).await;
@@ -328,15 +331,15 @@ impl Worker {
         &self,
         only: Option<&Rollup>,
         now: DateTime<Utc>,
-    ) -> Result<Option<String>, WorkError> {
+    ) -> Result<Option<NotNow>, WorkError> {
         let Some(per_hour) = self.governor.settings().wake_per_hour else { return Ok(None) };
         let interval = TimeDelta::hours(1) / i32::try_from(per_hour).unwrap_or(1).max(1);
         let clock_now = self.clock.now();
         let since = clock_now - interval;
         let woken_at = self.checkpoints.control().await?.woken_at();
         let asleep = |woken_at: DateTime<Utc>| {
-            let until = (woken_at + interval).to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
-            Some(format!("the source sleeps until {until} (wake_per_hour = {per_hour})"))
+            let until = woken_at + interval;
+            Some(NotNow::until(Why::Asleep { until, per_hour }, until))
         };
         if let Some(woken_at) = woken_at.filter(|woken_at| *woken_at > since) {
             return Ok(asleep(woken_at));
@@ -359,14 +362,14 @@ impl Worker {
         &self,
         only: Option<&Rollup>,
         now: DateTime<Utc>,
-        reason: &str,
+        asleep: &NotNow,
         report: &mut TickReport,
     ) -> Result<(), WorkError> {
         for rollup in self.chosen(only) {
             let left = self.plan(rollup, now).await?.plan.due().count();
             if left > 0 {
                 let mut backlog = Backlog { rollup, due: Vec::new(), backfill: None };
-                report.hold(&mut backlog, left, reason.to_owned());
+                report.hold(&mut backlog, left, asleep.clone());
             }
         }
         Ok(())
@@ -442,14 +445,14 @@ impl Worker {
                 let backfill = is_backfill.then_some(now);
                 report.at = Some(rollup.name.clone());
                 match self.run_due(rollup, slice, reopening, deadline, backfill).await {
-                    Ok(ended) if ended.hold.is_some() => {
-                        let reason = ended.reason.clone().unwrap_or_default();
-                        // One that was claimed tells itself what became of it.
-                        let is_told = ended.attempt.is_some();
-                        report.hold(&mut backlogs[place], usize::from(!is_told), reason);
-                        report.slices.extend(is_told.then_some(ended));
-                    }
                     Ok(ended) => {
+                        if let Some(hold) = ended.held().cloned() {
+                            // One that was claimed tells itself what became of it.
+                            let is_told = ended.attempt.is_some();
+                            report.hold(&mut backlogs[place], usize::from(!is_told), hold);
+                            report.slices.extend(is_told.then_some(ended));
+                            continue;
+                        }
                         let is_success = ended.is_success();
                         report.slices.push(ended);
                         if is_success {
@@ -511,8 +514,8 @@ impl Worker {
     ) -> Result<SliceReport, WorkError> {
         if let Some(reason) = reopening {
             // Nothing is marked that is not begun.
-            if let Err(hold) = self.may_work(rollup, backfill).await? {
-                return Ok(SliceReport::held_back(rollup, slice, hold));
+            if let Permit::NotNow(hold) = self.may_work(rollup, backfill).await? {
+                return Ok(SliceReport::not_now(rollup, slice, hold));
             }
             self.prepare(rollup).await?;
             let now = self.clock.now();

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::checkpoint::{Checkpoint, State, Watermark};
 use crate::db::{Access, CATALOGUE_TIMEOUT, Db, DbErrorKind};
 use crate::governor::SLOT_WAIT_MAX;
-use crate::interrupt::REASON;
+use crate::not_now::{NotNow, Permit, Why};
 use crate::plan::{Standing, View};
 use crate::rollup::{Late, Rollup};
 use crate::slice::{Slice, boundaries};
@@ -39,10 +39,27 @@ pub struct Pending {
     /// The slice's start.
     pub start: DateTime<Utc>,
     /// Why.
-    pub why: String,
-    /// Whether the source could not give one of its buckets in time.
-    #[serde(skip)]
-    pub is_too_large: bool,
+    pub why: Why,
+}
+
+impl Pending {
+    pub(crate) fn new(rollup: &Rollup, slice: Slice, why: Why) -> Self {
+        Self { rollup: rollup.name.clone(), start: slice.start(), why }
+    }
+
+    /// Whether the source could not give one of the slice's buckets in time.
+    #[must_use]
+    pub const fn is_too_large(&self) -> bool {
+        matches!(self.why, Why::TooLarge(_))
+    }
+}
+
+/// Whether a slice's checkpoint promises its rows to be right.
+enum Promise {
+    /// It does.
+    Kept(Box<Checkpoint>),
+    /// It does not; why.
+    Open(&'static str),
 }
 
 /// What a comparison says.
@@ -114,8 +131,10 @@ impl Worker {
             let next = place + step;
             let buckets = (cut[place], cut.get(next).copied().unwrap_or(slice.end()));
             let limit = limit.saturating_sub(examples.len());
-            let nice_ratio =
-                self.may_work(rollup, None).await?.map_err(|hold| WorkError::Held(hold.reason))?;
+            let nice_ratio = match self.may_work(rollup, None).await? {
+                Permit::Given(nice_ratio) => nice_ratio,
+                Permit::NotNow(not_now) => return Err(WorkError::NotNow(not_now)),
+            };
             let governor = self.governor_of(rollup);
             let what =
                 Verification { rollup, shape: &shape, slice, buckets, timeout, limit, governor };
@@ -150,21 +169,22 @@ impl Worker {
         self.sleep(governor.take_rest()).await;
         let (mut tries, mut waited) = (0, Duration::ZERO);
         loop {
-            let refusal = match governor.throttled(source).await {
-                Err(refusal) => refusal,
-                Ok(()) => match self.target.verify(source, what).await {
-                    Err(TargetError::Busy(refusal)) => refusal,
+            let why = match governor.throttled(source).await {
+                Some(why) => why,
+                None => match self.target.verify(source, what).await {
+                    Err(TargetError::NotNow(why)) => why,
                     found => return Ok(found?),
                 },
             };
-            let wait = governor.wait(tries, &refusal);
+            let wait = governor.wait(tries, &why);
             waited += wait;
-            if refusal.is_slot && waited > patience && patience >= SLOT_WAIT_MAX {
-                return Err(WorkError::Starved(refusal.reason));
+            let is_slot = matches!(why, Why::SlotsTaken { .. });
+            if is_slot && waited > patience && patience >= SLOT_WAIT_MAX {
+                return Err(WorkError::Starved(why));
             }
-            let limit = if refusal.is_slot { patience } else { what.timeout };
-            if refusal.is_critical || waited > limit {
-                return Err(WorkError::Busy(refusal.reason));
+            let limit = if is_slot { patience } else { what.timeout };
+            if !why.is_short() || waited > limit {
+                return Err(WorkError::NotNow(NotNow::because(why)));
             }
             tries += 1;
             self.sleep(wait).await;
@@ -212,25 +232,20 @@ impl Worker {
         slice: Slice,
         asked: Asked,
     ) -> Result<Compared, WorkError> {
-        let because = |why: &str| {
-            let (rollup, start) = (rollup.name.clone(), slice.start());
-            Pending { rollup, start, why: why.to_owned(), is_too_large: false }
-        };
-        let pending = |why: &str| Ok(Compared::Pending(because(why)));
+        let pending = |why| Ok(Compared::Pending(Pending::new(rollup, slice, why)));
+        let open = |why| pending(Why::NotClaimedRight(why));
         let before = match self.promise(rollup, slice).await? {
-            Ok(before) => before,
-            Err(why) => return pending(why),
+            Promise::Kept(before) => before,
+            Promise::Open(why) => return open(why),
         };
         // What was read in chunks is compared in as many pieces.
         let chunks = before.outcome.as_ref().map_or(1, |outcome| outcome.chunks);
         let found = match self.verify_in(rollup, slice, chunks, asked).await {
             Err(WorkError::Db(error)) if error.kind() == DbErrorKind::Cancelled => {
-                let why = format!("not compared within {} s", asked.timeout.as_secs());
-                return Ok(Compared::Pending(Pending { is_too_large: true, ..because(&why) }));
+                return pending(Why::TooLarge(asked.timeout.as_secs()));
             }
-            Err(_) if self.interrupt.is_raised() => return pending(REASON),
-            Err(WorkError::Held(why)) => return pending(&why),
-            Err(WorkError::Busy(why)) => return pending(&format!("the source is busy: {why}")),
+            Err(_) if self.interrupt.is_raised() => return pending(Why::Interrupted),
+            Err(WorkError::NotNow(not_now)) => return pending(not_now.why),
             found => found?,
         };
         if found.differences == 0 {
@@ -238,43 +253,41 @@ impl Worker {
         }
         // Marks first, the checkpoint after: whoever takes a mark away has raised `dirty` before.
         if self.has_late_change(rollup, slice).await? {
-            return pending("a late change is not counted yet");
+            return open("a late change is not counted yet");
         }
         // Before the second look at the checkpoint: a finer slice that is done has reopened this one
         // first, if it changed.
         if self.waits_for(rollup, slice).await?.is_some() {
-            return pending("a finer slice is not done");
+            return open("a finer slice is not done");
         }
         match self.promise(rollup, slice).await? {
-            Err(why) => pending(why),
-            Ok(now) if (now.attempt, now.dirty) != (before.attempt, before.dirty) => {
-                pending("changed while it was compared")
+            Promise::Open(why) => open(why),
+            Promise::Kept(now) if (now.attempt, now.dirty) != (before.attempt, before.dirty) => {
+                open("changed while it was compared")
             }
-            Ok(now) if self.standing_now(rollup, &now, slice).await? == Standing::Lookback => {
-                pending("lookback")
+            Promise::Kept(now)
+                if self.standing_now(rollup, &now, slice).await? == Standing::Lookback =>
+            {
+                open(Standing::Lookback.word())
             }
-            Ok(now) => Ok(Compared::Drift(now.attempt, found)),
+            Promise::Kept(now) => Ok(Compared::Drift(now.attempt, found)),
         }
     }
 
-    /// The checkpoint of a slice that promises its rows to be right, or why it does not.
-    async fn promise(
-        &self,
-        rollup: &Rollup,
-        slice: Slice,
-    ) -> Result<Result<Checkpoint, &'static str>, WorkError> {
+    /// Whether the slice's checkpoint promises its rows to be right.
+    async fn promise(&self, rollup: &Rollup, slice: Slice) -> Result<Promise, WorkError> {
         let Some(checkpoint) = self.checkpoints.get(&rollup.name, slice.start()).await? else {
-            return Ok(Err(Standing::Missing.word()));
+            return Ok(Promise::Open(Standing::Missing.word()));
         };
         let definition = self.definition(rollup).await?;
         let standing = self.standing_of(rollup, &definition, &checkpoint, slice);
         Ok(match standing {
             // Of a sealed slice too, if it was computed once.
-            _ if checkpoint.state != State::Succeeded => Err(standing.word()),
+            _ if checkpoint.state != State::Succeeded => Promise::Open(standing.word()),
             _ if checkpoint.definition.as_deref() != Some(&*definition) => {
-                Err("computed by another definition")
+                Promise::Open("computed by another definition")
             }
-            _ => Ok(checkpoint),
+            _ => Promise::Kept(Box::new(checkpoint)),
         })
     }
 

@@ -11,6 +11,7 @@ use crate::db::{Access, CATALOGUE_TIMEOUT, Db, DbError, DbErrorKind, Side};
 use crate::generation::{self, Generations};
 use crate::governor::{Governor, SLOT_WAIT_MAX};
 use crate::interrupt::Interrupt;
+use crate::not_now::{NotNow, Why};
 use crate::queue::{QueueError, Queues};
 use crate::rollup::Rollup;
 use crate::source::fine;
@@ -79,23 +80,20 @@ pub enum WorkError {
     /// The queue refused or could not be reached.
     #[error(transparent)]
     Queue(#[from] QueueError),
-    /// The source cannot bear it now.
-    #[error("the source is busy: {0}")]
-    Busy(String),
+    /// It cannot be done now.
+    #[error("{}", .0.why.explained())]
+    NotNow(NotNow),
     /// Another session has held the source's slots, or a table, for too long; the text says which.
     #[error(
         "{0}, for {minutes} minutes; end that transaction, or wait for its end, and run the command again",
         minutes = SLOT_WAIT_MAX.as_secs() / 60
     )]
-    Starved(String),
+    Starved(Why),
     /// The time was up while a server was waited for; the text says what for.
     #[error(
         "the time was up while {0}: a server did not answer; what was not reached is left to the next tick"
     )]
     OutOfTime(&'static str),
-    /// A person or the hours hold it back; the text says since when and why.
-    #[error("{0}")]
-    Held(String),
     /// Checkpoints and target do not belong together; the text says what to do.
     #[error("{0}")]
     Stranger(String),
@@ -170,11 +168,9 @@ impl WorkError {
                 | CheckpointError::NoRegion
                 | CheckpointError::Denied { .. },
             ) => Severity::Usage,
-            Self::Checkpoint(_)
-            | Self::Queue(_)
-            | Self::Busy(_)
-            | Self::Starved(_)
-            | Self::Held(_) => Severity::Failed,
+            Self::Checkpoint(_) | Self::Queue(_) | Self::NotNow(_) | Self::Starved(_) => {
+                Severity::Failed
+            }
         }
     }
 }
@@ -194,7 +190,7 @@ impl From<TargetError> for WorkError {
     fn from(error: TargetError) -> Self {
         match error {
             TargetError::Db(error) => Self::Db(error),
-            TargetError::Busy(refusal) => Self::Busy(refusal.reason),
+            TargetError::NotNow(why) => Self::NotNow(NotNow::because(why)),
             other => Self::Usage(other.to_string()),
         }
     }
@@ -321,11 +317,7 @@ impl Worker {
         // Boxed, as it is rare and large.
         Box::pin(self.identify(rollup)).await?;
         if !self.watch_changes(rollup).await? {
-            return Err(WorkError::Busy(
-                "while a prepared transaction is under way (SELECT * FROM pg_prepared_xacts), it cannot be \
-                 told since when changes are to be looked for; COMMIT PREPARED or ROLLBACK PREPARED ends it"
-                    .into(),
-            ));
+            return Err(WorkError::NotNow(NotNow::because(Why::PreparedTransaction)));
         }
         lock(&self.shapes).insert(rollup.name.clone(), (Arc::clone(&shape), registered));
         Ok(shape)

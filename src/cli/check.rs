@@ -11,8 +11,8 @@ use super::{Failure, Global, rollups};
 use crate::checkpoint::{CheckpointError, Checkpoints};
 use crate::clock::SystemClock;
 use crate::db::{Access, CATALOGUE_TIMEOUT, Db, DbError, Side};
-use crate::governor::Refusal;
 use crate::identity::is_unproven;
+use crate::not_now::Why;
 use crate::rollup::{Late, Rollup};
 use crate::source::plan_guard::{self, Reading};
 use crate::source::shape::Shape;
@@ -290,13 +290,13 @@ async fn load(worker: &Worker, findings: &mut Findings) -> Result<(), DbError> {
         tx.rollback().await?;
         Ok::<_, DbError>(seen)
     };
-    let (mut signals, mut refusal) = look().await?;
+    let (mut signals, mut why) = look().await?;
     if !signals.is_empty() {
         tokio::time::sleep(BETWEEN).await;
-        (signals, refusal) = look().await?;
+        (signals, why) = look().await?;
     }
-    if refusal.is_none() {
-        refusal = governor.throttled(&worker.source).await.err();
+    if why.is_none() {
+        why = governor.throttled(&worker.source).await;
     }
     let settings = governor.settings();
     let (slots, nice) = (settings.slots, settings.nice_ratio);
@@ -308,15 +308,15 @@ async fn load(worker: &Worker, findings: &mut Findings) -> Result<(), DbError> {
         true => "; no max_load is set".to_owned(),
         false => format!("; load now: {}", signals.join(", ")),
     });
-    match refusal {
+    match why {
         None => findings.add(Grade::Good, "source", finding),
-        Some(Refusal { reason, is_blind: true, .. }) => {
-            findings.add(Grade::Bad, "source", format!("governor: {reason}"));
+        Some(why @ Why::Unreadable(_)) => {
+            findings.add(Grade::Bad, "source", format!("governor: {why}"));
         }
-        Some(Refusal { reason, .. }) => findings.add(
+        Some(why) => findings.add(
             Grade::Note,
             "source",
-            format!("{finding}; nothing would be read now: {reason}"),
+            format!("{finding}; nothing would be read now: {why}"),
         ),
     }
     Ok(())

@@ -32,6 +32,7 @@ use serde_json::json;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, ConfigError};
 use crate::interrupt::Interrupt;
+use crate::not_now::Why;
 use crate::rollup::Rollup;
 use crate::slice::Slice;
 use crate::visible;
@@ -215,7 +216,7 @@ fn interrupted(global: &Global, ended: Result<(), Failure>, code: u8) -> ExitCod
     match ended {
         Err(Failure { message, told: true, .. }) => ui::error(&message),
         Err(_) if global.json => {
-            ui::json(&json!({ "error": crate::interrupt::REASON, "exit": code }));
+            ui::json(&json!({ "error": Why::Interrupted.to_string(), "exit": code }));
         }
         _ => {}
     }

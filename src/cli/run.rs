@@ -97,7 +97,7 @@ fn text(report: &TickReport) -> String {
         parts.push(slices(&report.slices));
     }
     for held in &report.held {
-        let line = format!("{} is held back: {}", held.rollup, held.reason);
+        let line = format!("{} is held back: {}", held.rollup, held.not_now);
         parts.push(ui::wrapped(&line, 2));
     }
     if report.left > 0 {

@@ -359,7 +359,7 @@ fn found(verified: &Verified) -> Result<(), Failure> {
         return Err(Failure::told(first.severity, first.error.clone()));
     }
     if verified.drifted.is_empty() {
-        let many = verified.pending.iter().filter(|pending| pending.is_too_large).count();
+        let many = verified.pending.iter().filter(|pending| pending.is_too_large()).count();
         if many == 0 && verified.outside.is_empty() {
             return Ok(());
         }
@@ -432,7 +432,8 @@ pub(super) fn difference(slice: &SliceVerification) -> Vec<String> {
 /// Slices that were not compared, each with its reason.
 pub(super) fn not_compared(pending: &[Pending]) -> Vec<String> {
     let line = |it: &Pending| {
-        ui::wrapped(&format!("{} not compared: {}", named(&it.rollup, it.start), it.why), 2)
+        let why = it.why.explained();
+        ui::wrapped(&format!("{} not compared: {why}", named(&it.rollup, it.start)), 2)
     };
     let mut lines: Vec<String> = pending.iter().take(LISTED_MAX).map(line).collect();
     if pending.len() > LISTED_MAX {

@@ -45,7 +45,7 @@ pub fn of_slice(report: &SliceReport, deliveries: u32, now: DateTime<Utc>) -> Fa
             Fate::Over
         }
         // A pause lasts for hours. The tick sends the slice again when the pause is over.
-        _ if report.hold.is_some() => Fate::Over,
+        _ if report.held().is_some() => Fate::Over,
         // The slice has just become exhausted.
         Outcome::Failed if until.is_none() => Fate::Over,
         _ if deliveries >= DELIVERIES_MAX => Fate::Over,
@@ -82,7 +82,7 @@ mod tests {
     use chrono::TimeDelta;
 
     use super::*;
-    use crate::governor::Hold;
+    use crate::not_now::{NotNow, Why};
 
     fn report(outcome: Outcome, retry_at: Option<DateTime<Utc>>) -> SliceReport {
         let start = DateTime::UNIX_EPOCH;
@@ -95,7 +95,7 @@ mod tests {
             reason: None,
             retry_at,
             completion: None,
-            hold: None,
+            not_now: None,
             elapsed_ms: None,
         }
     }
@@ -127,8 +127,8 @@ mod tests {
     #[test]
     fn what_is_paused_or_comes_too_often_is_left_to_the_tick() {
         let now = DateTime::UNIX_EPOCH;
-        let hold = Hold { reason: "paused".into(), until: now, is_over: false, is_taken: false };
-        let paused = SliceReport { hold: Some(hold), ..report(Outcome::Yielded, Some(now)) };
+        let mut paused = report(Outcome::Yielded, None);
+        paused.give_up(NotNow::until(Why::Paused { since: now, reason: String::new() }, now));
         assert_eq!(of_slice(&paused, 1, now), Fate::Over);
         let yielded = report(Outcome::Yielded, None);
         assert_eq!(of_slice(&yielded, DELIVERIES_MAX - 1, now), Fate::Back(Duration::ZERO));

@@ -23,6 +23,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::checkpoint::{Backfill, BackfillState};
 use crate::clock::Deadline;
+use crate::not_now::{NotNow, Permit, Why};
 use crate::queue::{Queue, Queues};
 use crate::rollup::Rollup;
 use crate::slice::{Order, Slice};
@@ -96,8 +97,8 @@ impl FanOut<'_> {
             report.left += fresh.due.len() + history.due.len();
             return Ok(());
         }
-        if let Err(hold) = self.worker.may_work(rollup, None).await? {
-            report.hold(fresh, history.due.len(), hold.reason);
+        if let Permit::NotNow(hold) = self.worker.may_work(rollup, None).await? {
+            report.hold(fresh, history.due.len(), hold);
             return Ok(());
         }
         // The newest is at the end.
@@ -136,11 +137,8 @@ impl FanOut<'_> {
         }
         let newest = self.worker.checkpoints.backfills(&rollup.name).await?.into_iter().next();
         if newest.is_some_and(|newest| newest.state == BackfillState::Cancelled) {
-            let reason = format!(
-                "its last backfill was cancelled; `tallymark backfill start {}` goes on with history",
-                rollup.name
-            );
-            report.hold(history, 0, reason);
+            let why = Why::HistoryCancelled { rollup: rollup.name.clone() };
+            report.hold(history, 0, NotNow::because(why));
             return Ok(());
         }
         let range = (first.start(), last.end());
@@ -170,17 +168,18 @@ impl FanOut<'_> {
             return Ok(worker.checkpoints.end_backfill(&rollup.name, id).await?);
         };
         match worker.may_work(rollup, Some(backfill.started_at)).await? {
-            Ok(_) => {}
-            Err(hold) if hold.is_over => {
+            Permit::Given(_) => {}
+            Permit::NotNow(hold) if hold.why.is_final() => {
                 backfill.state = BackfillState::Cancelled;
                 backfill.finished_at = Some(worker.clock.now());
                 worker.checkpoints.write_backfill(&mut backfill).await?;
                 return Ok(());
             }
-            Err(hold) => {
+            Permit::NotNow(hold) => {
                 if !report.held.iter().any(|held| held.rollup == rollup.name) {
-                    let reason = format!("backfill {id}: {}", hold.reason);
-                    report.held.push(Held { rollup: rollup.name.clone(), reason, left: 0 });
+                    let why = Why::OfBackfill { id: id.to_owned(), why: Box::new(hold.why) };
+                    let not_now = NotNow { why, retry_at: hold.retry_at, goes_on_at: None };
+                    report.held.push(Held { rollup: rollup.name.clone(), not_now, left: 0 });
                 }
                 return Ok(());
             }

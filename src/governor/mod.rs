@@ -21,6 +21,7 @@ use sqlx::Row as _;
 
 use crate::clock::Stopwatch;
 use crate::db::{Access, Db, DbError, Tx};
+use crate::not_now::{NotNow, Why};
 use crate::sql::literal;
 use crate::text::cut;
 
@@ -107,50 +108,6 @@ impl Default for Settings {
     }
 }
 
-/// Why no chunk may be read now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// In words.
-    pub reason: String,
-    /// Whether the turn is given up at once.
-    pub is_critical: bool,
-    /// Whether all slots are taken: somebody else reads, or holds what he does not use.
-    pub is_slot: bool,
-    /// Whether the load, or the owner's question, could not be read: somebody has to mend it.
-    pub is_blind: bool,
-}
-
-impl Refusal {
-    fn wait(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), is_critical: false, is_slot: false, is_blind: false }
-    }
-
-    fn give_up(reason: impl Into<String>) -> Self {
-        Self { is_critical: true, ..Self::wait(reason) }
-    }
-
-    fn blind(reason: impl Into<String>) -> Self {
-        Self { is_blind: true, ..Self::give_up(reason) }
-    }
-
-    fn slot(reason: String) -> Self {
-        Self { is_slot: true, ..Self::wait(reason) }
-    }
-}
-
-/// Why work is held back before it begins, and until when.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hold {
-    /// In words.
-    pub reason: String,
-    /// When it is worth asking again.
-    pub until: DateTime<Utc>,
-    /// Whether it will never go on: the backfill was cancelled.
-    pub is_over: bool,
-    /// Whether others hold what it needs, a slot or a table: they are not waited for without end.
-    pub is_taken: bool,
-}
-
 /// The governor of one source, in one process.
 #[derive(Debug)]
 pub struct Governor {
@@ -196,16 +153,14 @@ impl Governor {
 
     /// Whether the hours forbid work at `now`, of a backfill or not.
     #[must_use]
-    pub fn closed(&self, now: DateTime<Utc>, is_backfill: bool) -> Option<Hold> {
-        let (is_over, is_taken) = (false, false);
-        let hold = |reason: String, until| Some(Hold { reason, until, is_over, is_taken });
+    pub fn closed(&self, now: DateTime<Utc>, is_backfill: bool) -> Option<NotNow> {
         if let Some(quiet) = self.settings.quiet_hours.filter(|hours| hours.contain(now)) {
-            return hold(format!("quiet_hours {quiet}"), quiet.next_change(now));
+            let why = Why::QuietHours(quiet.to_string());
+            return Some(NotNow::until(why, quiet.next_change(now)));
         }
-        match self.settings.window.filter(|hours| is_backfill && !hours.contain(now)) {
-            Some(window) => hold(format!("outside of window {window}"), window.next_change(now)),
-            None => None,
-        }
+        let window = self.settings.window.filter(|hours| is_backfill && !hours.contain(now))?;
+        let why = Why::OutsideWindow(window.to_string());
+        Some(NotNow::until(why, window.next_change(now)))
     }
 
     /// About how long a chunk may take, where `configured` is what an idle source can bear.
@@ -267,12 +222,12 @@ impl Governor {
 
     /// How long to wait before the source is asked the `tries`th time again.
     #[must_use]
-    pub fn wait(&self, tries: u32, refusal: &Refusal) -> Duration {
-        self.tell(Some(&refusal.reason));
+    pub fn wait(&self, tries: u32, why: &Why) -> Duration {
+        self.tell(Some(&why.to_string()));
         let wait = WAIT_FIRST.saturating_mul(1 << tries.min(8)).min(WAIT_MAX);
         // Workers that were refused together must not come back together.
         let wait = wait.mul_f64(0.5 + fastrand::f64() / 2.0);
-        if refusal.is_slot {
+        if matches!(why, Why::SlotsTaken { .. }) {
             self.state().slot_waited += wait;
         }
         wait
@@ -292,50 +247,41 @@ impl Governor {
         });
     }
 
-    /// Asks the owner's own question, if there is one.
-    ///
-    /// # Errors
-    /// It says wait; or it failed, and then the turn is given up.
-    pub async fn throttled(&self, source: &Db) -> Result<(), Refusal> {
-        let Some(query) = &self.settings.throttle_query else { return Ok(()) };
-        let answer = throttle_answer(source, query).await;
-        match answer {
-            Ok(None) => Ok(()),
-            Ok(Some(answer)) => {
+    /// Asks the owner's own question, if there is one: why it says wait, or cannot be answered.
+    pub async fn throttled(&self, source: &Db) -> Option<Why> {
+        let query = self.settings.throttle_query.as_ref()?;
+        match throttle_answer(source, query).await {
+            Ok(answer) => {
+                let answer = answer?;
                 self.busy();
-                Err(Refusal::wait(format!("throttle_query says {answer}")))
+                Some(Why::ThrottleQuery(answer))
             }
-            Err(error) => Err(Refusal::blind(format!("throttle_query failed: {error}"))),
+            Err(error) => Some(Why::Unreadable(format!("throttle_query failed: {error}"))),
         }
     }
 
-    /// Takes a slot for `tx`, which is about to read a chunk, if the source's load allows it.
+    /// Takes a slot for `tx`, which is about to read a chunk, if the source's load allows it; otherwise says why
+    /// not, and `tx` is to be rolled back.
     ///
     /// # Errors
-    /// A [`Refusal`] inside, whose transaction is to be rolled back; outside, trouble with the server.
-    pub async fn enter(&self, tx: &mut Tx) -> Result<Result<(), Refusal>, DbError> {
+    /// Trouble with the server.
+    pub async fn enter(&self, tx: &mut Tx) -> Result<Option<Why>, DbError> {
         let sample = self.sample(tx).await?;
-        let verdict = self.judge(&sample);
-        if let Err(refusal) = verdict {
-            return Ok(Err(refusal));
+        if let Err(why) = self.judge(&sample) {
+            return Ok(Some(why));
         }
         if sample.slot.is_some() {
             self.state().slot_waited = Duration::ZERO;
-            return Ok(Ok(()));
+            return Ok(None);
         }
         let has_waited = self.state().slot_waited >= HOLDER_AFTER;
         let holders = if has_waited { self.holders(tx).await? } else { Vec::new() };
-        Ok(Err(Refusal::slot(self.taken(&holders))))
+        Ok(Some(self.taken(holders)))
     }
 
     /// That all slots are taken, and by whom, as far as that is known.
-    #[must_use]
-    pub fn taken(&self, holders: &[String]) -> String {
-        let taken = match self.settings.slots {
-            1 => "the source's only slot is taken".to_owned(),
-            slots => format!("all {slots} slots of the source are taken"),
-        };
-        if holders.is_empty() { taken } else { format!("{taken} by {}", holders.join(" and by ")) }
+    const fn taken(&self, holders: Vec<String>) -> Why {
+        Why::SlotsTaken { slots: self.settings.slots, holders }
     }
 
     /// Who holds the source's slots, each in words: `pid 4711 (role app, psql), since 2026-02-10T00:00:00Z`.
@@ -355,15 +301,15 @@ impl Governor {
     ///
     /// # Errors
     /// Trouble with the server.
-    pub async fn look(&self, tx: &mut Tx) -> Result<(Vec<String>, Option<Refusal>), DbError> {
+    pub async fn look(&self, tx: &mut Tx) -> Result<(Vec<String>, Option<Why>), DbError> {
         let sample = self.sample(tx).await?;
-        let mut refusal = self.judge(&sample).err();
-        if refusal.is_none() && sample.slot.is_none() {
-            refusal = Some(Refusal::slot(self.taken(&self.holders(tx).await?)));
+        let mut why = self.judge(&sample).err();
+        if why.is_none() && sample.slot.is_none() {
+            why = Some(self.taken(self.holders(tx).await?));
         }
         let limits = [&self.settings.max_load, &self.settings.critical_load];
         let before = self.state().samples[0].clone();
-        Ok((sample.described(before.as_ref(), &limits), refusal))
+        Ok((sample.described(before.as_ref(), &limits), why))
     }
 
     async fn sample(&self, tx: &mut Tx) -> Result<Sample, DbError> {
@@ -391,7 +337,7 @@ impl Governor {
     }
 
     /// Holds the sample against the limits, and remembers it for the next rate.
-    fn judge(&self, sample: &Sample) -> Result<(), Refusal> {
+    fn judge(&self, sample: &Sample) -> Result<(), Why> {
         let mut state = self.state();
         let is_due = |before: &Sample| sample.since(before) >= RATE_SECONDS_MIN;
         if state.samples[1].as_ref().is_some_and(|old| sample.since(old) > RATE_SECONDS_MAX) {
@@ -406,18 +352,20 @@ impl Governor {
         let before = state.samples[0].clone();
         drop(state);
         let unreadable = |error: &Unreadable| match error {
-            Unreadable::NotYet => Refusal::wait(error.to_string()),
-            _ => Refusal::blind(error.to_string()),
+            Unreadable::NotYet => Why::NoRateYet,
+            Unreadable::Denied { .. } | Unreadable::Empty { .. } => {
+                Why::Unreadable(error.to_string())
+            }
         };
         let critical = sample.passed(before.as_ref(), &self.settings.critical_load);
         if let Some(passed) = critical.map_err(|error| unreadable(&error))? {
             self.busy();
-            return Err(Refusal::give_up(format!("{passed} (critical_load)")));
+            return Err(Why::CriticalLoad(passed));
         }
         let max = sample.passed(before.as_ref(), &self.settings.max_load);
         if let Some(passed) = max.map_err(|error| unreadable(&error))? {
             self.busy();
-            return Err(Refusal::wait(passed));
+            return Err(Why::Load(passed));
         }
         Ok(())
     }

@@ -20,6 +20,7 @@ use crate::event::{
     self, BackfillRequest, EventError, ReplayRequest, SliceRequest, Trigger, Which,
 };
 use crate::metrics::Metrics;
+use crate::not_now::{NotNow, Why};
 use crate::queue::Queue;
 use crate::report::{Outcome, SliceReport};
 use crate::rollup::Rollup;
@@ -193,8 +194,8 @@ fn too_late(
     deadline: Deadline,
 ) -> Option<SliceReport> {
     (deadline.remaining(&*worker.clock) < BEGIN_MIN).then(|| {
-        let reason = "too little time left to begin".to_owned();
-        SliceReport::refused(rollup, slice, Outcome::Yielded, reason, None).logged()
+        let why = Why::OutOfTime("too little time left to begin".to_owned());
+        SliceReport::not_now(rollup, slice, NotNow::because(why)).logged()
     })
 }
 
@@ -213,7 +214,7 @@ async fn backfill(
         let reason = "asked for by an event";
         let (range, order, force) = ((from, to), request.order, request.force);
         let mut backfill = worker.start_backfill(rollup, range, order, force, reason).await?;
-        let may_work = worker.may_work(rollup, Some(backfill.started_at)).await?.is_ok();
+        let may_work = worker.may_work(rollup, Some(backfill.started_at)).await?.is_given();
         // While it is paused, the next tick resumes it.
         if may_work && backfill.state == BackfillState::Planning {
             worker.plan_on(queues, rollup, &mut backfill, deadline).await?;

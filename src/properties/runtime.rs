@@ -100,7 +100,7 @@ fn fates(deliveries: u32, retry_at: Option<DateTime<Utc>>) {
             reason: None,
             retry_at,
             completion: None,
-            hold: None,
+            not_now: None,
             elapsed_ms: None,
         };
         let fate = fate::of_slice(&report, deliveries, now());

@@ -7,7 +7,8 @@ use tracing::{Instrument as _, info_span};
 
 use super::{CHUNK_TIME_MIN, Done, RESERVE, Stop, Work};
 use crate::db::DbErrorKind;
-use crate::governor::{self, Governor, Hold, Nap, Refusal};
+use crate::governor::{self, Governor, Nap};
+use crate::not_now::{NotNow, Permit, Why};
 use crate::source::pace::{CHUNK_MIN, Excess, Pace};
 use crate::target::{Chunk, Guard, Progress, TargetError};
 
@@ -99,8 +100,8 @@ impl<'w> Chunks<'w> {
                 }
                 Ok(done)
             }
-            Err(TargetError::Busy(refusal)) => {
-                self.wait(refusal, needed).await?;
+            Err(TargetError::NotNow(why)) => {
+                self.wait(why, needed).await?;
                 Ok(None)
             }
             Err(error) => {
@@ -121,37 +122,33 @@ impl<'w> Chunks<'w> {
         // For the first chunk it was asked before the claim.
         if self.progress.chunks > 0 || self.refusals > 0 {
             self.nice_ratio = match work.worker.may_work(work.rollup, work.options.backfill).await {
-                Ok(Ok(nice_ratio)) => nice_ratio,
-                Ok(Err(hold)) => return Err(Stop::Hold(hold)),
+                Ok(Permit::Given(nice_ratio)) => nice_ratio,
+                Ok(Permit::NotNow(not_now)) => return Err(not_now.into()),
                 // What cannot be read counts as no; the slice is given back if that can be written.
-                Err(error) => return Err(Stop::yields(error.to_string())),
+                Err(error) => return Err(Stop::because(Why::Server(error.to_string()))),
             };
         }
         if let Some(governor) = work.governor()
-            && let Err(refusal) = governor.throttled(work.worker.source_of(work.rollup)).await
+            && let Some(why) = governor.throttled(work.worker.source_of(work.rollup)).await
         {
-            self.wait(refusal, needed).await?;
+            self.wait(why, needed).await?;
             return Ok(false);
         }
         Ok(true)
     }
 
     /// Waits until the source is asked again, or gives up the turn.
-    async fn wait(&mut self, refusal: Refusal, needed: Duration) -> Result<(), Stop> {
+    async fn wait(&mut self, why: Why, needed: Duration) -> Result<(), Stop> {
         let work = self.work;
-        let wait = work.governor().map_or(Duration::ZERO, |it| it.wait(self.refusals, &refusal));
+        let wait = work.governor().map_or(Duration::ZERO, |it| it.wait(self.refusals, &why));
         self.refusals += 1;
-        let is_taken = refusal.is_slot;
-        if !refusal.is_critical && work.time_left() > wait + needed + RESERVE {
+        if why.is_short() && work.time_left() > wait + needed + RESERVE {
             work.worker.sleep(wait).await;
             return Ok(());
         }
-        let reason = match self.progress.chunks {
-            0 => refusal.reason,
-            _ => format!("{}; goes on at {:?}", refusal.reason, self.progress.cursor),
-        };
-        let until = work.worker.clock.now() + governor::RETRY;
-        Err(Stop::Hold(Hold { reason, until, is_over: false, is_taken }))
+        let goes_on_at = (self.progress.chunks > 0).then_some(self.progress.cursor);
+        let retry_at = work.worker.clock.now() + governor::RETRY;
+        Err(NotNow { goes_on_at, ..NotNow::until(why, retry_at) }.into())
     }
 
     /// Replaces the slice by one statement, or stages one chunk of it.
@@ -287,10 +284,10 @@ impl<'w> Chunks<'w> {
 
     fn budget_spent(&self) -> Stop {
         let Progress { chunks, rows_read, cursor, .. } = self.progress;
-        Stop::yields(format!(
-            "budget spent after {chunks} {}, {rows_read} rows; goes on at {cursor:?}",
-            if chunks == 1 { "chunk" } else { "chunks" },
-        ))
+        let noun = if chunks == 1 { "chunk" } else { "chunks" };
+        let spent = format!("budget spent after {chunks} {noun}, {rows_read} rows");
+        let not_now = NotNow::because(Why::OutOfTime(spent));
+        NotNow { goes_on_at: Some(cursor), ..not_now }.into()
     }
 }
 

@@ -24,6 +24,7 @@ use crate::clock::Deadline;
 use crate::config;
 use crate::db::DbErrorKind;
 use crate::governor::Governor;
+use crate::not_now::Why;
 use crate::plan::Standing;
 use crate::rollup::Rollup;
 use crate::run::RESERVE;
@@ -88,7 +89,7 @@ impl ScrubReport {
         tracing::info!(
             rollup = pending.rollup,
             slice.start = %rfc3339(pending.start),
-            reason = pending.why,
+            reason = pending.why.explained(),
             "slice not compared"
         );
         if self.passed_over.len() < LISTED_MAX {
@@ -210,7 +211,7 @@ impl Worker {
         let mut tracks = Vec::new();
         for rollup in rollups {
             // Like a backfill, a scrub respects the configured hours and an operator's pause.
-            if self.may_work(rollup, Some(self.clock.now())).await?.is_err() {
+            if !self.may_work(rollup, Some(self.clock.now())).await?.is_given() {
                 continue;
             }
             let mut scrub = self.checkpoints.scrub(&rollup.name).await?;
@@ -350,11 +351,8 @@ impl Worker {
         // The servers end their own statements. This limit is for a connection that is cut off.
         let limit = left.saturating_sub(RESERVE / 2);
         let compared = tokio::time::timeout(limit, self.compare_asked(rollup, slice, asked));
-        let too_slow = || {
-            let why = format!("not compared within {} s", timeout.as_secs());
-            let (rollup, start) = (rollup.name.clone(), slice.start());
-            Compared::Pending(Pending { rollup, start, why, is_too_large: true })
-        };
+        let too_slow =
+            || Compared::Pending(Pending::new(rollup, slice, Why::TooLarge(timeout.as_secs())));
         let compared = match compared.await {
             Ok(Err(WorkError::Db(error))) if error.kind() == DbErrorKind::Cancelled => too_slow(),
             Ok(compared) => compared?,

@@ -57,7 +57,7 @@ pub async fn ask(
         let since = settle::oldest(tx).await?;
         probed_at = since.map_or(probed_at, |since| since.min(probed_at));
     }
-    if !is_replica && settle::pass(tx, None, WAIT).await?.is_err() {
+    if !is_replica && settle::pass(tx, None, WAIT).await?.is_some() {
         return Ok(None);
     }
     let read = |error| DbError::new(crate::db::Side::Source, DOING, error);

@@ -31,7 +31,7 @@ pub async fn seen_until(
     }
     if !sees_all(tx).await? {
         // Transactions that last longer than the grace before they write can be missed.
-        let passed = pass(tx, None, wait).await?.is_ok();
+        let passed = pass(tx, None, wait).await?.is_none();
         return Ok(passed.then(|| until.trunc_subsecs(3)));
     }
     let since = oldest(tx).await?;

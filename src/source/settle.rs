@@ -25,6 +25,7 @@ use super::zones::{Mismatch, Offsets};
 use crate::clock::Stopwatch;
 use crate::db::{DbError, Tx};
 use crate::faults::Guard;
+use crate::not_now::{NotNow, Why};
 use crate::rollup::{Late, Rollup};
 use crate::slice::Slice;
 use crate::sql::timestamptz;
@@ -105,10 +106,8 @@ pub enum Settled {
     OtherZone(String),
     /// Its time is still to come, or a transaction is still open.
     NotYet {
-        /// The transaction that is waited for, and how to find it.
-        reason: String,
-        /// When another try makes sense.
-        retry_at: Option<DateTime<Utc>>,
+        /// Who is waited for and how to find it, or until when.
+        not_now: NotNow,
         /// The horizon, for the next attempt too.
         horizon: Option<Horizon>,
     },
@@ -130,11 +129,8 @@ pub async fn settle(
     let comparison = Offsets::around(&shape.axis, slice.start(), slice.end());
     let (now, is_replica, zones) = now_comparing(tx, comparison.as_ref()).await?;
     if now < readable_at {
-        return Ok(Settled::NotYet {
-            reason: format!("not settled: readable at {} by the source's clock", iso(readable_at)),
-            retry_at: Some(readable_at),
-            horizon: None,
-        });
+        let not_now = NotNow::until(Why::NotReadable(readable_at), readable_at);
+        return Ok(Settled::NotYet { not_now, horizon: None });
     }
     if let Err(mismatch) = zones {
         return Ok(Settled::OtherZone(mismatch.to_string()));
@@ -147,16 +143,16 @@ pub async fn settle(
     if rollup.late == Late::Clock
         && let Some(who) = began_before(tx, slice).await?
     {
-        let reason = format!("not settled: {who} began before the slice's end and has not ended");
-        return Ok(Settled::NotYet { reason, retry_at: None, horizon: None });
+        let not_now = NotNow::because(Why::OpenTransaction { who, by_its_start: true });
+        return Ok(Settled::NotYet { not_now, horizon: None });
     }
     // With `clock`, the horizon must come after the check for older transactions, so shared looks
     // are unsuitable.
     let look = shared.serving(readable_at, now).filter(|_| rollup.late != Late::Clock);
     let passed = pass_shared(tx, (horizon, now), look, wait, shared).await?;
-    if let Err(Blocker { horizon, who }) = passed {
-        let reason = format!("not settled: {who} has not ended");
-        return Ok(Settled::NotYet { reason, retry_at: None, horizon: Some(horizon) });
+    if let Some(Blocker { horizon, who }) = passed {
+        let not_now = NotNow::because(Why::OpenTransaction { who, by_its_start: false });
+        return Ok(Settled::NotYet { not_now, horizon: Some(horizon) });
     }
     match &rollup.late {
         Late::Grace => Ok(Settled::By("grace")),
@@ -181,9 +177,9 @@ async fn pass_shared(
     look: Option<Look>,
     wait: Duration,
     shared: &Horizons,
-) -> Result<Result<(), Blocker>, DbError> {
+) -> Result<Option<Blocker>, DbError> {
     let (horizon, wait, at) = match look {
-        Some(Look { open: None, .. }) => return Ok(Ok(())),
+        Some(Look { open: None, .. }) => return Ok(None),
         Some(Look { open: Some(open), at, .. }) => {
             (Some(own.map_or(open, |own| own.min(open))), Duration::ZERO, at)
         }
@@ -192,7 +188,7 @@ async fn pass_shared(
     let passed = pass(tx, horizon, wait).await?;
     // It is unknown when a horizon of an earlier attempt was taken.
     if own.is_none() {
-        let open = passed.as_ref().err().map(|blocker| blocker.horizon);
+        let open = passed.as_ref().map(|blocker| blocker.horizon);
         shared.keep(Look { at, open, since: Stopwatch::start() });
     }
     Ok(passed)
@@ -238,7 +234,7 @@ pub struct Blocker {
 }
 
 /// Waits until every transaction of this database below the horizon has ended, at most for `wait`.
-/// If there is no `horizon` it is taken now.
+/// Returns one that is still open then. If there is no `horizon` it is taken now.
 ///
 /// # Errors
 /// The server refuses or cannot be reached.
@@ -246,24 +242,24 @@ pub async fn pass(
     tx: &mut Tx,
     horizon: Option<Horizon>,
     wait: Duration,
-) -> Result<Result<(), Blocker>, DbError> {
+) -> Result<Option<Blocker>, DbError> {
     if crate::faults::is_removed(Guard::Horizon) {
-        return Ok(Ok(()));
+        return Ok(None);
     }
     let watch = Stopwatch::start();
     let ids = ids(tx).await?;
     // A horizon from another cluster, which this one replaced, would never be passed.
     let horizon = horizon.filter(|horizon| *horizon <= ids.next).unwrap_or(ids.own);
     if ids.oldest >= horizon {
-        return Ok(Ok(()));
+        return Ok(None);
     }
     // A transaction is open in this cluster, perhaps in another database.
     let [mut pause, longest] = LOOK_AFTER;
     loop {
         tx.row("forgetting who was open", FORGET.into()).await?;
-        let Some(who) = blocker(tx, horizon).await? else { return Ok(Ok(())) };
+        let Some(who) = blocker(tx, horizon).await? else { return Ok(None) };
         if watch.elapsed() >= wait {
-            return Ok(Err(Blocker { horizon, who }));
+            return Ok(Some(Blocker { horizon, who }));
         }
         tokio::time::sleep(pause.min(wait)).await;
         pause = (pause * 2).min(longest);

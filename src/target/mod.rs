@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::db::{Access, Db, DbError, Tx};
-use crate::governor::Refusal;
+use crate::not_now::Why;
 use crate::rollup::Rollup;
 use crate::source::shape::Shape;
 use crate::sql::ident;
@@ -134,8 +134,8 @@ pub enum TargetError {
         joined: u64,
     },
     /// The source cannot take another chunk now. Nothing was read or written.
-    #[error("{}", .0.reason)]
-    Busy(Refusal),
+    #[error("{0}")]
+    NotNow(Why),
     /// The server refuses, or cannot be reached.
     #[error(transparent)]
     Db(#[from] DbError),

@@ -73,10 +73,10 @@ impl Guard<'_> {
     pub(super) async fn enter(&self, mut tx: Tx) -> Result<Tx, TargetError> {
         let Some(governor) = self.governor else { return Ok(tx) };
         match governor.enter(&mut tx).await? {
-            Ok(()) => Ok(tx),
-            Err(refusal) => {
+            None => Ok(tx),
+            Some(why) => {
                 tx.rollback().await?;
-                Err(TargetError::Busy(refusal))
+                Err(TargetError::NotNow(why))
             }
         }
     }

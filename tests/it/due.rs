@@ -252,7 +252,7 @@ async fn while_a_transaction_is_prepared_no_first_slice_is_read_and_nothing_is_t
     world.sql("BEGIN; CREATE TABLE more (); PREPARE TRANSACTION 'b'").await;
     assert_eq!(world.worker.probe(world.rollup()).await.unwrap().begin(), None);
     let error = world.try_run("2026-02-10").await.unwrap_err();
-    assert!(matches!(error, WorkError::Busy(_)), "{error:?}");
+    assert!(matches!(error, WorkError::NotNow(_)), "{error:?}");
     assert!(error.to_string().contains("SELECT * FROM pg_prepared_xacts"), "{error}");
     world.sql("ROLLBACK PREPARED 'b'").await;
     assert!(probed(&world).await.begin().is_some());

@@ -231,7 +231,7 @@ async fn past_its_limits_a_slice_yields_and_runs_when_the_load_is_gone() {
         let said = ran.reason.clone().unwrap();
         assert_eq!(ran.outcome, Outcome::Yielded, "{source}: {ran:?}");
         assert!(said.contains(reason), "{source}: {said}");
-        assert!(ran.hold.is_some(), "{source}");
+        assert!(ran.held().is_some(), "{source}");
     }
     assert_eq!(world.checkpoint("2026-01-01").await.unwrap().failures, 0);
     let free = world.changed(plenty, HOURLY, Arc::clone(&world.worker.clock));
@@ -285,7 +285,10 @@ async fn the_hours_are_kept() {
     };
     let quiet = tick(&world).await;
     assert_eq!((quiet.slices.len(), quiet.left), (0, 11), "{quiet:?}");
-    assert!(quiet.held[0].reason.contains("quiet_hours 12:00-13:00 Europe/Prague"), "{quiet:?}");
+    assert!(
+        quiet.held[0].not_now.to_string().contains("quiet_hours 12:00-13:00 Europe/Prague"),
+        "{quiet:?}"
+    );
     assert!(world.checkpoint("2026-01-01").await.is_none());
     clock.advance(Duration::from_secs(45 * 60));
     assert_eq!(tick(&world).await.slices.len(), 12);
@@ -295,7 +298,7 @@ async fn the_hours_are_kept() {
     let held = tick(&changed).await;
     assert_eq!((held.slices.len(), held.left), (0, 12), "{held:?}");
     assert!(
-        held.held[0].reason.contains("outside of window 01:00-02:00 Europe/Prague"),
+        held.held[0].not_now.to_string().contains("outside of window 01:00-02:00 Europe/Prague"),
         "{held:?}"
     );
     clock.advance(Duration::from_secs(12 * 60 * 60));

@@ -161,7 +161,7 @@ pub fn report(outcome: Outcome, wait: Option<i8>) -> SliceReport {
         reason: None,
         retry_at: wait.map(at),
         completion: None,
-        hold: None,
+        not_now: None,
         elapsed_ms: None,
     }
 }
