@@ -5,6 +5,7 @@
 //! | module | part |
 //! |---|---|
 //! | [`config`] | `tallymark.toml` → [`rollup`] definitions |
+//! | [`measure`] | the kinds of measures: their columns, and the SQL that fills them |
 //! | [`event`] | the JSON that starts work → a trigger |
 //! | [`mod@slice`] | a calendar cuts time into slices and buckets |
 //! | [`plan`] | checkpoints and the time → which slices are due; pure |
@@ -49,6 +50,7 @@ pub mod identity;
 pub mod interrupt;
 pub mod lambda;
 pub mod late;
+pub mod measure;
 pub mod metrics;
 pub mod not_now;
 pub mod plan;

@@ -2,7 +2,6 @@
 
 pub mod generation;
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +9,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 use sha2::{Digest, Sha256};
 
+use crate::measure::Measure;
 use crate::slice::{Calendar, Slice, Width};
+pub use crate::sql::TableName;
 
 /// A rollup: the definition of one table of statistics.
 #[derive(Clone, Debug)]
@@ -47,15 +48,6 @@ pub struct Rollup {
     pub seal_before: Option<DateTime<Utc>>,
     /// Whether a slice is refused whose statement would read far more rows than it holds.
     pub plan_guard: bool,
-}
-
-/// A table or view: an optional schema and a name, both exactly as PostgreSQL stores them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TableName {
-    /// The schema; `None` leaves it to the connection's `search_path`.
-    pub schema: Option<String>,
-    /// The name.
-    pub name: String,
 }
 
 /// The column that places a source row in time, and how to read it.
@@ -117,34 +109,6 @@ pub enum EpochUnit {
     Milliseconds,
 }
 
-/// One measure: a name, what is computed, and over which rows.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Measure {
-    /// The column's name in the rollup table (for `avg` the stem of three columns).
-    pub name: String,
-    /// What is computed.
-    pub aggregate: Aggregate,
-    /// SQL condition that a row must meet to be counted here.
-    pub filter: Option<String>,
-}
-
-/// What a measure computes; the text is the source column.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Aggregate {
-    /// Number of rows.
-    Count,
-    /// Sum of a column.
-    Sum(String),
-    /// Least value of a column.
-    Min(String),
-    /// Greatest value of a column.
-    Max(String),
-    /// Mean of a column, kept as sum and count.
-    Avg(String),
-    /// Exact number of different values of a column; NULL is not a value.
-    Distinct(String),
-}
-
 impl EpochUnit {
     /// The word for it in the configuration.
     #[must_use]
@@ -161,43 +125,6 @@ impl EpochUnit {
         match self {
             Self::Seconds => 1,
             Self::Milliseconds => 1000,
-        }
-    }
-}
-
-impl Aggregate {
-    /// The word for it in the configuration.
-    #[must_use]
-    pub const fn word(&self) -> &'static str {
-        match self {
-            Self::Count => "count",
-            Self::Sum(_) => "sum",
-            Self::Min(_) => "min",
-            Self::Max(_) => "max",
-            Self::Avg(_) => "avg",
-            Self::Distinct(_) => "distinct",
-        }
-    }
-
-    /// The source column that it reads; `None` for `count`.
-    #[must_use]
-    pub fn column(&self) -> Option<&str> {
-        match self {
-            Self::Count => None,
-            Self::Sum(column)
-            | Self::Min(column)
-            | Self::Max(column)
-            | Self::Avg(column)
-            | Self::Distinct(column) => Some(column),
-        }
-    }
-}
-
-impl fmt::Display for TableName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.schema {
-            Some(schema) => write!(f, "{schema}.{}", self.name),
-            None => f.write_str(&self.name),
         }
     }
 }
@@ -233,12 +160,7 @@ impl Rollup {
             "rows": rows,
             "bucket": self.bucket.to_string(),
             "group_by": self.group_by,
-            "measures": self.measures.iter().map(|measure| serde_json::json!([
-                measure.name,
-                measure.aggregate.word(),
-                measure.aggregate.column(),
-                measure.filter,
-            ])).collect::<Vec<_>>(),
+            "measures": self.measures.iter().map(Measure::definition).collect::<Vec<_>>(),
         });
         [rows, all]
             .iter()

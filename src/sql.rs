@@ -1,8 +1,26 @@
 //! Quoting for the SQL that Tallymark builds: identifiers and literals from configuration.
 
+use std::fmt;
+
 use chrono::{DateTime, SecondsFormat, Utc};
 
-use crate::rollup::TableName;
+/// A table or view: an optional schema and a name, both exactly as PostgreSQL stores them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableName {
+    /// The schema; `None` leaves it to the connection's `search_path`.
+    pub schema: Option<String>,
+    /// The name.
+    pub name: String,
+}
+
+impl fmt::Display for TableName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.schema {
+            Some(schema) => write!(f, "{schema}.{}", self.name),
+            None => f.write_str(&self.name),
+        }
+    }
+}
 
 /// `name` as an SQL identifier: `"Order ""x"""`.
 #[must_use]

@@ -2,13 +2,19 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::rollup::{Aggregate, Measure, Rollup};
+use serde_json::{Map, Value};
+
+use crate::measure::partial::VALUES_MAX;
+use crate::measure::{KINDS, Kind, Measure, Parameter, Subject};
+use crate::rollup::Rollup;
 use crate::text::{listed, nearest, shown};
 
 use super::predicate;
 use super::raw::{Node, Section};
 
-const AGGREGATES: [&str; 6] = ["count", "sum", "min", "max", "avg", "distinct"];
+#[cfg(test)]
+mod tests;
+
 const FORM: &str = r#""count", or a table such as { sum = "amount" }"#;
 
 /// What takes a column named in `group_by`.
@@ -61,7 +67,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<(Vec<String>, Vec<Measure>)>
     };
     let measures = section
         .need("measures", r#"add [rollup.measures] with a line such as events = "count""#)
-        .and_then(|node| measures(&node, &mut columns, &|_, aggregate| Some(aggregate)));
+        .and_then(|node| measures(&node, &mut columns, &|_, measure| Some(measure)));
     counted(section, dimensions?, measures?)
 }
 
@@ -81,7 +87,7 @@ pub(super) fn read_merged(
             if node.is_array() {
                 return named(&node, &mut columns, fine);
             }
-            measures(&node, &mut columns, &|node, aggregate| merging(node, aggregate, fine))
+            measures(&node, &mut columns, &|node, measure| merging(node, measure, fine))
         });
     counted(section, dimensions?, measures?)
 }
@@ -113,93 +119,104 @@ fn named(node: &Node<'_>, columns: &mut Columns, fine: &Rollup) -> Option<Vec<Me
     }
     let mut read = |node: Node<'_>| {
         let name = node.string(r#"the name of a measure such as "events""#)?;
-        let aggregate = own_way(&node, name, fine)?;
-        take(columns, &node, name, &aggregate)?;
-        Some(Measure { name: name.to_owned(), aggregate, filter: None })
+        let measure = own_way(&node, name, name, fine)?;
+        take(columns, &node, &measure)?;
+        Some(measure)
     };
     nodes.into_iter().map(&mut read).collect::<Vec<_>>().into_iter().collect()
 }
 
-/// How the measure `name` of the finer rollup is merged, or a note that it cannot be.
-fn own_way(node: &Node<'_>, name: &str, fine: &Rollup) -> Option<Aggregate> {
+/// The measure `name` that merges the measure `finer` of the finer rollup, or a note that none can.
+fn own_way(node: &Node<'_>, name: &str, finer: &str, fine: &Rollup) -> Option<Measure> {
     let names = || fine.measures.iter().map(|measure| measure.name.as_str());
-    let Some(measure) = fine.measures.iter().find(|measure| measure.name == name) else {
-        return node.wrong(match nearest(name, names()) {
+    let Some(measure) = fine.measures.iter().find(|measure| measure.name == finer) else {
+        return node.wrong(match nearest(finer, names()) {
             Some(near) => {
-                format!("{} is no measure of `{}`; did you mean `{near}`?", shown(name), fine.name)
+                format!("{} is no measure of `{}`; did you mean `{near}`?", shown(finer), fine.name)
             }
             None => {
-                format!("{} is no measure of `{}`; use {}", shown(name), fine.name, listed(names()))
+                format!(
+                    "{} is no measure of `{}`; use {}",
+                    shown(finer),
+                    fine.name,
+                    listed(names())
+                )
             }
         });
     };
-    let name = name.to_owned();
-    match &measure.aggregate {
-        Aggregate::Count | Aggregate::Sum(_) => Some(Aggregate::Sum(name)),
-        Aggregate::Min(_) => Some(Aggregate::Min(name)),
-        Aggregate::Max(_) => Some(Aggregate::Max(name)),
-        Aggregate::Avg(_) => Some(Aggregate::Avg(name)),
-        Aggregate::Distinct(column) => node.wrong(format!(
-            "numbers of different values cannot be merged, as a value may occur in several buckets; \
-             compute {{ distinct = {0} }} from the source in a rollup with this bucket, or group \
-             `{1}` by {0} and write {{ distinct = {0} }} here",
-            shown(column),
-            fine.name,
-        )),
+    match measure.kind.merged_by(measure, &fine.name) {
+        Ok(kind) => Some(Measure {
+            name: name.to_owned(),
+            kind,
+            column: Some(finer.to_owned()),
+            parameters: measure.parameters.clone(),
+            filter: None,
+        }),
+        Err(problem) => node.wrong(problem),
     }
 }
 
-/// Whether `aggregate` merges its column of the finer rollup rightly.
-fn merging(node: &Node<'_>, aggregate: Aggregate, fine: &Rollup) -> Option<Aggregate> {
+/// Whether `measure` merges its column of the finer rollup rightly.
+fn merging(node: &Node<'_>, measure: Measure, fine: &Rollup) -> Option<Measure> {
     if let Some(condition) = node.as_section().and_then(|section| section.get("where")) {
         return condition.wrong(format!(
             "rows of `{}` stand for many rows of its source; give it a measure with this condition",
             fine.name
         ));
     }
-    let Some(column) = aggregate.column() else {
+    let Some(column) = &measure.column else {
         return node.wrong(format!(
             "would count the rows of `{}`, not those of its source; sum up one of its counts: \
              {{ sum = \"events\" }}",
             fine.name
         ));
     };
-    // Every row of the finer rollup has one value of it.
-    if matches!(aggregate, Aggregate::Distinct(_)) {
-        if fine.group_by.iter().any(|dimension| dimension == column) {
-            return Some(aggregate);
+    if measure.kind.merges_dimensions() {
+        if fine.group_by.contains(column) {
+            return Some(measure);
         }
-        if fine.measures.iter().all(|measure| measure.name != column) {
+        if fine.measures.iter().all(|known| known.name != *column) {
             return node.wrong(format!(
                 "of `{0}` only the different values of its dimensions can be counted; group it by \
-                 {1}, or compute {{ distinct = {1} }} from the source in a rollup with this bucket",
+                 {1}, or compute {{ {2} = {1} }} from the source in a rollup with this bucket",
                 fine.name,
-                shown(column)
+                shown(column),
+                measure.kind.word(),
             ));
         }
     }
-    let own = own_way(node, column, fine)?;
-    if own != aggregate {
+    let own = own_way(node, &measure.name, column, fine)?;
+    if own != measure {
         return node.wrong(format!(
-            "`{}` does not merge {}; write {{ {} = {1} }}",
-            aggregate.word(),
+            "`{}` does not merge {}; write {}",
+            measure.kind.word(),
             shown(column),
-            own.word(),
+            form(own.kind, &shown(column), &|key| own.parameters.get(key).map(ToString::to_string)),
         ));
     }
     Some(own)
 }
 
+/// How a measure of this kind is written.
+fn form(kind: &dyn Kind, column: &str, value: &dyn Fn(&str) -> Option<String>) -> String {
+    let word = kind.word();
+    let parameters = kind.parameters().iter().map(|parameter| {
+        let value = value(parameter.key).unwrap_or_else(|| parameter.example.to_owned());
+        format!(", {} = {value}", parameter.key)
+    });
+    format!("{{ {word} = {column}{} }}", parameters.collect::<String>())
+}
+
+/// How a measure of this kind is written over some column.
+fn example(kind: &dyn Kind) -> String {
+    form(kind, "\"column\"", &|_| None)
+}
+
 /// Takes all columns that a measure makes.
-fn take(columns: &mut Columns, node: &Node<'_>, name: &str, aggregate: &Aggregate) -> Option<()> {
-    let made: &[&str] = match aggregate {
-        Aggregate::Avg(_) => &["", "_sum", "_count"],
-        _ => &[""],
-    };
-    let taken: Vec<_> = made
-        .iter()
-        .map(|suffix| columns.take(node, &format!("{name}{suffix}"), "another measure"))
-        .collect();
+fn take(columns: &mut Columns, node: &Node<'_>, measure: &Measure) -> Option<()> {
+    let names = measure.names();
+    let taken: Vec<_> =
+        names.iter().map(|name| columns.take(node, name, "another measure")).collect();
     taken.into_iter().collect()
 }
 
@@ -209,27 +226,22 @@ fn counted(
     dimensions: Vec<String>,
     measures: Vec<Measure>,
 ) -> Option<(Vec<String>, Vec<Measure>)> {
-    let counted: HashSet<&String> = measures
-        .iter()
-        .filter_map(|measure| match &measure.aggregate {
-            Aggregate::Distinct(column) => Some(column),
-            _ => None,
-        })
-        .filter(|column| !dimensions.contains(column))
-        .collect();
-    if counted.len() > DISTINCT_MAX {
+    let counting = |measure: &&Measure| {
+        measure.values_of().is_some_and(|column| !dimensions.iter().any(|it| it == column))
+    };
+    let counting: Vec<_> = measures.iter().filter(counting).collect();
+    let counted: HashSet<_> = counting.iter().map(|measure| measure.values_of()).collect();
+    if counted.len() > VALUES_MAX {
         let problem = format!(
-            "`distinct` counts the values of {} columns; {DISTINCT_MAX} is the most, put the rest \
+            "`{}` counts the values of {} columns; {VALUES_MAX} is the most, put the rest \
              into another rollup",
+            counting[0].kind.word(),
             counted.len()
         );
         return section.get("measures")?.wrong(problem);
     }
     Some((dimensions, measures))
 }
-
-/// PostgreSQL's `GROUPING`, which tells the rows of a chunk apart, takes no more columns.
-const DISTINCT_MAX: usize = 31;
 
 fn dimensions(node: &Node<'_>, columns: &mut Columns) -> Option<Vec<String>> {
     let read = |node: Node<'_>| {
@@ -242,11 +254,11 @@ fn dimensions(node: &Node<'_>, columns: &mut Columns) -> Option<Vec<String>> {
     nodes.into_iter().map(read).collect::<Vec<_>>().into_iter().collect()
 }
 
-/// Reads a table of measures; `check` may refuse what one computes.
+/// Reads a table of measures; `check` may refuse one.
 fn measures(
     node: &Node<'_>,
     columns: &mut Columns,
-    check: &dyn Fn(&Node<'_>, Aggregate) -> Option<Aggregate>,
+    check: &dyn Fn(&Node<'_>, Measure) -> Option<Measure>,
 ) -> Option<Vec<Measure>> {
     let section = node.section(r#"a table such as { events = "count" }"#)?;
     let entries = section.entries();
@@ -255,15 +267,15 @@ fn measures(
     }
     let read = |(name, node): (&str, Node<'_>)| {
         let named = name_of(name, &node);
-        let aggregate = aggregate(&node).and_then(|it| check(&node, it));
+        let measure = measure(name, &node, KINDS).and_then(|it| check(&node, it));
         let filter = match node.as_section() {
             Some(section) => condition(&section),
             None => Some(None),
         };
-        let aggregate = aggregate?;
+        let measure = measure?;
         named?;
-        take(columns, &node, name, &aggregate)?;
-        Some(Measure { name: name.to_owned(), aggregate, filter: filter? })
+        take(columns, &node, &measure)?;
+        Some(Measure { filter: filter?, ..measure })
     };
     entries.into_iter().map(read).collect::<Vec<_>>().into_iter().collect()
 }
@@ -283,58 +295,91 @@ fn name_of(name: &str, node: &Node<'_>) -> Option<()> {
     }
 }
 
-fn aggregate(node: &Node<'_>) -> Option<Aggregate> {
+/// Reads what a measure of this name computes, by one of `kinds`; its condition is left.
+fn measure(name: &str, node: &Node<'_>, kinds: &[&'static dyn Kind]) -> Option<Measure> {
+    let words = || kinds.iter().map(|kind| kind.word());
+    let kind_of = |word: &str| kinds.iter().copied().find(|kind| kind.word() == word);
     if let Some(word) = node.as_str() {
-        return match word {
-            "count" => Some(Aggregate::Count),
-            word if AGGREGATES.contains(&word) => {
-                node.wrong(format!(r#""{word}" needs a column; write {{ {word} = "column" }}"#))
-            }
-            word => node.wrong(match nearest(word, AGGREGATES.into_iter()) {
-                Some("count") => format!(r#"{} is unknown; did you mean "count"?"#, shown(word)),
-                Some(near) => {
-                    format!(r#"{} is unknown; did you mean {{ {near} = "column" }}?"#, shown(word))
-                }
-                None => format!("{} is unknown; use {FORM}", shown(word)),
-            }),
-        };
+        return bare(
+            name,
+            node,
+            kind_of(word).ok_or_else(|| nearest(word, words()).and_then(kind_of)),
+        );
     }
     let mut section = node.section(FORM)?;
-    section.only(&["count", "sum", "min", "max", "avg", "distinct", "where"]);
+    let entries = section.entries();
     let given: Vec<_> =
-        section.entries().into_iter().filter(|(key, _)| AGGREGATES.contains(key)).collect();
+        entries.iter().filter_map(|(key, value)| Some((kind_of(key)?, value))).collect();
+    let parameters = given.iter().flat_map(|(kind, _)| kind.parameters());
+    let keys: Vec<_> =
+        words().chain(["where"]).chain(parameters.map(|parameter| parameter.key)).collect();
+    section.only(&keys);
     match given.as_slice() {
-        [(word, value)] => computed(word, value),
+        [(kind, value)] => computed(name, &section, *kind, value),
         [] if section.has_typos() => None,
-        [] => section.wrong(format!(
-            "says nothing to compute; give one of {}",
-            listed(AGGREGATES.into_iter())
-        )),
+        [] => section.wrong(format!("says nothing to compute; give one of {}", listed(words()))),
         several => section.wrong(format!(
             "computes {}; give each a measure of its own",
-            listed(several.iter().map(|(word, _)| *word))
+            listed(several.iter().map(|(kind, _)| kind.word()))
         )),
     }
 }
 
-fn computed(word: &str, value: &Node<'_>) -> Option<Aggregate> {
-    if word == "count" {
-        return match value.as_bool() {
-            Some(true) => Some(Aggregate::Count),
-            _ => value.wrong(
-                "`count` counts rows and takes only `true`; \
-                 to count values write { count = true, where = \"column IS NOT NULL\" }",
-            ),
-        };
+/// Reads a measure of which only a word is given: that of a kind, or of the nearest one at best.
+fn bare(
+    name: &str,
+    node: &Node<'_>,
+    kind: Result<&'static dyn Kind, Option<&'static dyn Kind>>,
+) -> Option<Measure> {
+    let word = node.as_str().unwrap_or_default();
+    match kind {
+        Ok(kind) if kind.subject() == Subject::Column => {
+            node.wrong(format!(r#""{word}" needs a column; write {}"#, example(kind)))
+        }
+        Ok(kind) => Some(of(name, kind, None)),
+        Err(None) => node.wrong(format!("{} is unknown; use {FORM}", shown(word))),
+        Err(Some(near)) => {
+            let meant = match near.subject() {
+                Subject::Rows(_) => format!("{:?}", near.word()),
+                Subject::Column => example(near),
+            };
+            node.wrong(format!("{} is unknown; did you mean {meant}?", shown(word)))
+        }
     }
-    let column = value.identifier(r#"the name of a column such as "amount""#)?.to_owned();
-    Some(match word {
-        "sum" => Aggregate::Sum(column),
-        "min" => Aggregate::Min(column),
-        "max" => Aggregate::Max(column),
-        "avg" => Aggregate::Avg(column),
-        _ => Aggregate::Distinct(column),
-    })
+}
+
+/// Reads what `kind` computes from `value`, and its parameters.
+fn computed(
+    name: &str,
+    section: &Section<'_>,
+    kind: &'static dyn Kind,
+    value: &Node<'_>,
+) -> Option<Measure> {
+    // All are read before the first failure counts, so that all are told.
+    let parameters: Vec<_> = kind.parameters().iter().map(|it| parameter(section, it)).collect();
+    let column = match kind.subject() {
+        Subject::Rows(_) if value.as_bool() == Some(true) => None,
+        Subject::Rows(otherwise) => return value.wrong(otherwise),
+        Subject::Column => Some(value.identifier(r#"the name of a column such as "amount""#)?),
+    };
+    let parameters = parameters.into_iter().collect::<Option<Map<_, _>>>()?;
+    Some(Measure { parameters, ..of(name, kind, column) })
+}
+
+/// Reads one parameter: its key and its value.
+fn parameter(section: &Section<'_>, parameter: &Parameter) -> Option<(String, Value)> {
+    let Parameter { key, example, check } = parameter;
+    let node = section.need(key, &format!("write {key} = {example}"))?;
+    let value = node.value();
+    match check(&value) {
+        Ok(()) => Some(((*key).to_owned(), value)),
+        Err(problem) => node.wrong(problem),
+    }
+}
+
+fn of(name: &str, kind: &'static dyn Kind, column: Option<&str>) -> Measure {
+    let (name, column) = (name.to_owned(), column.map(str::to_owned));
+    Measure { name, kind, column, parameters: Map::new(), filter: None }
 }
 
 /// Reads the optional `where` of a rollup or measure.

@@ -7,7 +7,7 @@
 //! | `raw` | TOML values with their lines; notes problems and goes on |
 //! | `rollup` | `[[rollup]]` → [`Rollup`] |
 //! | `compose` | `from = { rollup = … }`: a rollup that is computed from a finer one |
-//! | `measures` | `[rollup.measures]` → [`Measure`](crate::rollup::Measure) |
+//! | `measures` | `[rollup.measures]` → [`Measure`](crate::measure::Measure) |
 //! | `governor` | what `[source]` says of the load it can bear |
 //! | `url`, `duration`, `predicate` | texts with a form of their own |
 //! | `error` | what is wrong, with line, key and remedy |

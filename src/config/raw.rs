@@ -172,6 +172,11 @@ impl<'d> Node<'d> {
         self.value.as_bool()
     }
 
+    /// The value as JSON says it; a date or time as its text.
+    pub(super) fn value(&self) -> serde_json::Value {
+        json(self.value)
+    }
+
     /// `true` or `false`.
     pub(super) fn boolean(&self) -> Option<bool> {
         self.as_bool().or_else(|| self.unexpected("true or false"))
@@ -272,6 +277,23 @@ impl<'d> Node<'d> {
             Some(fault) => self.wrong(format!("{} {fault}", shown(name))),
             None => Some(name),
         }
+    }
+}
+
+fn json(value: &DeValue<'_>) -> serde_json::Value {
+    match value {
+        DeValue::String(text) => text.as_ref().into(),
+        DeValue::Integer(number) => {
+            i64::from_str_radix(number.as_str(), number.radix()).ok().into()
+        }
+        DeValue::Float(number) => number.as_str().parse::<f64>().ok().into(),
+        DeValue::Boolean(is_true) => (*is_true).into(),
+        DeValue::Datetime(at) => at.to_string().into(),
+        DeValue::Array(items) => items.iter().map(|item| json(item.get_ref())).collect(),
+        DeValue::Table(table) => table
+            .iter()
+            .map(|(key, value)| (key.get_ref().to_string(), json(value.get_ref())))
+            .collect(),
     }
 }
 

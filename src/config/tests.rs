@@ -9,7 +9,8 @@ use proptest::prelude::*;
 
 use super::{Config, ConfigError, Scrub};
 
-use crate::rollup::{Aggregate, EpochUnit, Measure, TableName, TimeColumn};
+use crate::measure::{self, Measure};
+use crate::rollup::{EpochUnit, TableName, TimeColumn};
 
 mod cases;
 mod compose;
@@ -121,20 +122,21 @@ fn a_good_file_is_read_completely() {
 #[test]
 fn measures_keep_the_order_of_the_file() {
     let config = parse(GOOD).unwrap();
-    let measure = |name: &str, aggregate, filter: Option<&str>| Measure {
+    let measure = |name: &str, word: &str, column: Option<&str>, filter: Option<&str>| Measure {
         name: name.to_owned(),
-        aggregate,
+        kind: measure::kind(word).unwrap(),
+        column: column.map(str::to_owned),
+        parameters: serde_json::Map::new(),
         filter: filter.map(str::to_owned),
     };
-    let amount = || "amount".to_owned();
     assert_eq!(
         config.rollups[0].measures,
         [
-            measure("revenue", Aggregate::Sum(amount()), None),
-            measure("events", Aggregate::Count, None),
-            measure("users", Aggregate::Distinct("user_id".into()), None),
-            measure("buys", Aggregate::Count, Some("kind = 'purchase'")),
-            measure("price", Aggregate::Avg(amount()), None),
+            measure("revenue", "sum", Some("amount"), None),
+            measure("events", "count", None, None),
+            measure("users", "distinct", Some("user_id"), None),
+            measure("buys", "count", None, Some("kind = 'purchase'")),
+            measure("price", "avg", Some("amount"), None),
         ]
     );
     let names: Vec<_> = config.rollups[1].measures.iter().map(|m| m.name.as_str()).collect();

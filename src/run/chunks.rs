@@ -261,7 +261,7 @@ impl<'w> Chunks<'w> {
         if start == self.work.slice.start() && end == self.work.slice.end() {
             Excess::NONE
         } else {
-            Excess::of_partials(self.work.shape.distinct.len())
+            Excess::of_partials(self.work.shape.values.len())
         }
     }
 

@@ -18,6 +18,7 @@ use std::fmt;
 use sqlx::Row as _;
 
 use crate::db::{DbError, Tx};
+use crate::measure::Measure;
 use crate::rollup::Rollup;
 use crate::sql::{literal, table};
 
@@ -137,10 +138,10 @@ pub(super) async fn ask(tx: &mut Tx, rollup: &Rollup) -> Result<Option<Fingerpri
         database.clear();
     }
     let measures = rollup.measures.iter();
-    let names = std::iter::once(rollup.time.column.as_str())
-        .chain(rollup.group_by.iter().map(String::as_str))
-        .chain(measures.clone().filter_map(|measure| measure.aggregate.column()));
-    let names: Vec<String> = names.map(literal).collect();
+    let names = std::iter::once(rollup.time.column.clone())
+        .chain(rollup.group_by.iter().cloned())
+        .chain(measures.clone().flat_map(Measure::reads));
+    let names: Vec<String> = names.map(|name| literal(&name)).collect();
     let conditions: Vec<&str> = rollup
         .filter
         .as_deref()

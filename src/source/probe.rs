@@ -5,17 +5,18 @@ use super::axis::Axis;
 use super::settle;
 use super::shape::ShapeError;
 use crate::db::{DbErrorKind, Tx};
-use crate::rollup::{Aggregate, Late, Rollup};
+use crate::measure::Measure;
+use crate::rollup::{Late, Rollup};
 use crate::sql::{ident, literal, table};
 
 /// Checks row-level security and privileges before the first slice is claimed.
 pub(super) async fn check_privilege(tx: &mut Tx, rollup: &Rollup) -> Result<(), ShapeError> {
     let name = table(&rollup.from);
-    let columns: Vec<String> = std::iter::once(rollup.time.column.as_str())
-        .chain(rollup.group_by.iter().map(String::as_str))
-        .chain(rollup.measures.iter().filter_map(|measure| measure.aggregate.column()))
-        .chain(rollup.late.column())
-        .map(ident)
+    let columns: Vec<String> = std::iter::once(rollup.time.column.clone())
+        .chain(rollup.group_by.iter().cloned())
+        .chain(rollup.measures.iter().flat_map(Measure::reads))
+        .chain(rollup.late.column().map(str::to_owned))
+        .map(|name| ident(&name))
         .collect();
     // Planning alone skips these checks. Opening the plan checks privileges and row-level security,
     // and reads no row. The statement returns only a count, because the driver would look up the
@@ -63,19 +64,17 @@ pub(super) async fn check_zone(
     }
 }
 
-/// Checks that PostgreSQL can group and order by all dimensions and distinct columns. The catalogue
-/// leaves that open for an array of `json`, or a composite that contains one.
+/// Checks that PostgreSQL can group and order by all dimensions and all columns whose distinct
+/// values are needed. The catalogue leaves that open for an array of `json`, or a composite that
+/// contains one.
 pub(super) async fn check_comparable(
     tx: &mut Tx,
     rollup: &Rollup,
     is_comparable: impl Fn(&str) -> bool,
 ) -> Result<(), ShapeError> {
-    let distinct = rollup.measures.iter().filter_map(|measure| match &measure.aggregate {
-        Aggregate::Distinct(column) => Some(column),
-        _ => None,
-    });
-    let keys = rollup.group_by.iter().chain(distinct).filter(|name| is_comparable(name));
-    let keys: Vec<String> = keys.map(|name| ident(name)).collect();
+    let values = rollup.measures.iter().filter_map(Measure::values_of);
+    let keys = rollup.group_by.iter().map(String::as_str).chain(values);
+    let keys: Vec<String> = keys.filter(|name| is_comparable(name)).map(ident).collect();
     if keys.is_empty() {
         return Ok(());
     }

@@ -8,8 +8,9 @@ use super::fingerprint::{self, Fingerprint};
 use super::origin::check_origin;
 use super::probe::{check_comparable, check_late, check_privilege, check_zone};
 use crate::db::{DbError, DbErrorKind, Tx};
-use crate::rollup::{Aggregate, Late, Measure, Rollup, TableName};
-use crate::sql::{ident, literal, table};
+use crate::measure::{Column, Columns, Field, Generated, Input, Level, ValueColumn, lay_out};
+use crate::rollup::{Late, Rollup, TableName};
+use crate::sql::{literal, table};
 
 /// A rollup's definition together with the PostgreSQL types of its columns.
 #[derive(Clone, Debug)]
@@ -22,8 +23,8 @@ pub struct Shape {
     pub dimensions: Vec<Dimension>,
     /// The columns of the rollup table that hold measures.
     pub fields: Vec<Field>,
-    /// The source columns whose distinct values are counted, each once.
-    pub distinct: Vec<DistinctColumn>,
+    /// The source columns whose distinct values are needed, each once.
+    pub values: Vec<ValueColumn>,
     /// Generated columns: name, type and expression.
     pub generated: Vec<Generated>,
     /// Further properties that decide the values. `None`: the source is a finer rollup's table,
@@ -46,62 +47,6 @@ pub struct Dimension {
     pub is_array: bool,
 }
 
-/// A column of the rollup table that holds a measure, or half of one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Field {
-    pub name: String,
-    /// Its type in the rollup table.
-    pub sql_type: String,
-    /// Its type in the stage table, exact where the final type is not.
-    pub stage_type: String,
-    /// The collation by which its values are compared, quoted, where it differs from the type's
-    /// own.
-    pub collation: Option<String>,
-    pub content: Content,
-    /// The measure's own condition.
-    pub filter: Option<String>,
-}
-
-/// The content of a [`Field`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Content {
-    /// Number of rows, or of rows where the column is not NULL.
-    Count(Option<String>),
-    /// Sum of a column.
-    Sum {
-        column: String,
-        /// Floats are summed as exact decimals, as floating sums depend on the order of rows.
-        exact: bool,
-    },
-    /// Least value of a column.
-    Min(String),
-    /// Greatest value of a column.
-    Max(String),
-    /// Number of distinct values of the column at this place in [`Shape::distinct`].
-    Distinct(usize),
-    /// Number of distinct values of a column that is also a dimension: 1, or 0 for NULL.
-    DistinctKey(String),
-}
-
-/// A source column whose distinct values are counted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DistinctColumn {
-    /// Its name in the source.
-    pub column: String,
-    /// Its type in the stage table.
-    pub stage_type: String,
-    /// The collation by which values are equal, quoted, where it differs from the type's own.
-    pub collation: Option<String>,
-}
-
-/// A column that PostgreSQL computes from others.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Generated {
-    pub name: String,
-    pub sql_type: String,
-    pub expression: String,
-}
-
 /// Why a rollup cannot be computed from its source at present.
 #[derive(Debug, thiserror::Error)]
 pub enum ShapeError {
@@ -115,25 +60,6 @@ pub enum ShapeError {
     /// The source cannot be read.
     #[error(transparent)]
     Db(#[from] DbError),
-}
-
-/// A column as the catalogue describes it.
-#[derive(Clone, Debug)]
-pub(super) struct Column {
-    pub(super) name: String,
-    /// `format_type` without modifiers, except where the bare name means a narrower type.
-    pub(super) sql_type: String,
-    base_type: String,
-    portable: bool,
-    is_enum: bool,
-    pub(super) is_array: bool,
-    comparable: bool,
-    pub(super) collation: Option<String>,
-    deterministic: bool,
-    /// Its collation by a name that every database knows, quoted.
-    order_abroad: Option<String>,
-    /// Whether its collation was created in this database.
-    own_order: bool,
 }
 
 /// Reads the shape of `rollup` from the source. `same_database` says whether the target is the same
@@ -167,10 +93,11 @@ pub async fn inspect(
     for name in &rollup.group_by {
         dimensions.push(dimension(find("group_by", name)?, same_database).map_err(&unfit)?);
     }
+    let mut read = Vec::with_capacity(rollup.measures.len());
     for measure in &rollup.measures {
-        if let Some(column) = measure.aggregate.column() {
-            find(&format!("measures.{}", measure.name), column)?;
-        }
+        let key = format!("measures.{}", measure.name);
+        let columns = measure.reads().into_iter().map(|name| find(&key, &name));
+        read.push(columns.collect::<Result<Vec<_>, _>>()?);
     }
     for axis in std::iter::once(&axis).chain(changes.as_ref()) {
         check_zone(tx, rollup, axis).await?;
@@ -180,26 +107,17 @@ pub async fn inspect(
     check_late(tx, rollup).await?;
     let comparable = |name: &str| columns.iter().any(|it| it.name == name && it.comparable);
     check_comparable(tx, rollup, comparable).await?;
-    let mut shape = Shape {
-        axis,
-        changes,
-        dimensions,
-        fields: vec![],
-        distinct: vec![],
-        generated: vec![],
-        fingerprint: None,
-    };
     let types = measure_types(tx, rollup).await?;
-    for (measure, sql_type) in rollup.measures.iter().zip(types) {
-        let column = measure
-            .aggregate
-            .column()
-            .and_then(|column| columns.iter().find(|known| known.name == column));
-        add_measure(&mut shape, measure, column, sql_type, same_database).map_err(&unfit)?;
-    }
+    let inputs = rollup.measures.iter().zip(read).zip(types);
+    let inputs = inputs.map(|((measure, columns), sql_type)| {
+        let is_dimension = measure.column.as_ref().is_some_and(|it| rollup.group_by.contains(it));
+        Input::new(measure, columns, sql_type, same_database, is_dimension)
+    });
+    let (measured, values) = lay_out(inputs.collect(), Level::Rows).map_err(&unfit)?;
+    let Columns { fields, generated } = measured;
     // Read last, as it changes the search path.
-    shape.fingerprint = fingerprint::ask(tx, rollup).await?;
-    Ok(shape)
+    let fingerprint = fingerprint::ask(tx, rollup).await?;
+    Ok(Shape { axis, changes, dimensions, fields, values, generated, fingerprint })
 }
 
 /// A hint with the nearest column name, or with all names.
@@ -299,7 +217,7 @@ fn dimension(column: &Column, same_database: bool) -> Result<Dimension, String> 
     let sql_type = if same_database {
         column.sql_type.clone()
     } else {
-        abroad(column).ok_or_else(|| {
+        column.type_abroad().ok_or_else(|| {
             format!(
                 "group_by: column `{}` is of type {}, which another database does not know; keep \
                  the target in the source's database or cast the column in a view",
@@ -316,33 +234,11 @@ fn dimension(column: &Column, same_database: bool) -> Result<Dimension, String> 
     })
 }
 
-/// The type that a column has in another database, if that groups its values alike: its own, a
-/// domain's base, or text for an enum.
-fn abroad(column: &Column) -> Option<String> {
-    if column.is_enum {
-        Some("text".into())
-    } else {
-        column.portable.then(|| column.base_type.clone())
-    }
-}
-
 /// The type that PostgreSQL gives each measure. This also proves that every expression is valid.
 async fn measure_types(tx: &mut Tx, rollup: &Rollup) -> Result<Vec<String>, ShapeError> {
-    let select: Vec<String> = rollup
-        .measures
-        .iter()
-        .map(|measure| match &measure.aggregate {
-            // Always an aggregate, as otherwise an empty table would return no row.
-            Aggregate::Count | Aggregate::Distinct(_) => "pg_typeof(count(*))::text".into(),
-            Aggregate::Sum(column) | Aggregate::Avg(column) => {
-                format!("pg_typeof(sum({}))::text", ident(column))
-            }
-            Aggregate::Min(column) => format!("pg_typeof(min({}))::text", ident(column)),
-            Aggregate::Max(column) => format!("pg_typeof(max({}))::text", ident(column)),
-        })
-        .collect();
-    // With a false condition PostgreSQL answers from the types alone. The count makes it one row,
-    // even if none of the measures is an aggregate here.
+    let types = rollup.measures.iter().map(|measure| measure.kind.typed(measure));
+    let select: Vec<String> = types.map(|typed| format!("pg_typeof({typed})::text")).collect();
+    // With a false condition PostgreSQL answers from the types alone. The count makes it one row.
     let (select, name) = (select.join(", "), table(&rollup.from));
     let sql = format!("SELECT {select}, count(*) FROM {name} WHERE false");
     let row = tx.row("typing the measures", sql).await.map_err(|error| match error.kind() {
@@ -365,131 +261,6 @@ fn any_length(sql_type: String) -> String {
         "character[]" => "bpchar[]".into(),
         _ => sql_type,
     }
-}
-
-fn add_measure(
-    shape: &mut Shape,
-    measure: &Measure,
-    source: Option<&Column>,
-    sql_type: String,
-    same_database: bool,
-) -> Result<(), String> {
-    let known = |column: &Column| {
-        if same_database { Some(column.sql_type.clone()) } else { abroad(column) }
-    };
-    let field = |name: String, sql_type: &str, stage_type: &str, content| Field {
-        name,
-        sql_type: sql_type.into(),
-        stage_type: stage_type.into(),
-        collation: None,
-        content,
-        filter: measure.filter.clone(),
-    };
-    let name = measure.name.clone();
-    match &measure.aggregate {
-        Aggregate::Count => {
-            shape.fields.push(field(name, "bigint", "bigint", Content::Count(None)));
-        }
-        Aggregate::Sum(column) => {
-            let (sql_type, stage_type, exact) = sum_types(&sql_type);
-            let content = Content::Sum { column: column.clone(), exact };
-            shape.fields.push(field(name, sql_type, stage_type, content));
-        }
-        Aggregate::Avg(column) => {
-            let (sum_type, stage_type, exact) = sum_types(&sql_type);
-            let content = Content::Sum { column: column.clone(), exact };
-            let (sum, count) = (format!("{name}_sum"), format!("{name}_count"));
-            shape.generated.push(mean(&name, &sum, &count, sum_type));
-            shape.fields.push(field(sum, sum_type, stage_type, content));
-            let content = Content::Count(Some(column.clone()));
-            shape.fields.push(field(count, "bigint", "bigint", content));
-        }
-        Aggregate::Min(column) | Aggregate::Max(column) => {
-            let content = match &measure.aggregate {
-                Aggregate::Min(_) => Content::Min(column.clone()),
-                _ => Content::Max(column.clone()),
-            };
-            let collation = order(&name, source, &sql_type, same_database)?;
-            let field = field(name, &sql_type, &sql_type, content);
-            shape.fields.push(Field { collation, ..field });
-        }
-        Aggregate::Distinct(column) => {
-            let Some(stage_type) = source.filter(|column| column.comparable).and_then(known) else {
-                return Err(format!(
-                    "measures.{name}: column `{column}` is of a type whose values cannot be told \
-                     apart here; cast it in a view"
-                ));
-            };
-            if !same_database && source.is_some_and(|column| !column.deterministic) {
-                return Err(format!(
-                    "measures.{name}: column `{column}` has a nondeterministic collation, which \
-                     another database does not know; keep the target in the source's database or \
-                     cast the column in a view"
-                ));
-            }
-            if shape.dimensions.iter().any(|dimension| &dimension.name == column) {
-                let content = Content::DistinctKey(column.clone());
-                shape.fields.push(field(name, "bigint", "bigint", content));
-                return Ok(());
-            }
-            let place = shape.distinct.iter().position(|known| &known.column == column);
-            let place = place.unwrap_or_else(|| {
-                let collation =
-                    source.filter(|_| same_database).and_then(|column| column.collation.clone());
-                let column = column.clone();
-                shape.distinct.push(DistinctColumn { column, stage_type, collation });
-                shape.distinct.len() - 1
-            });
-            shape.fields.push(field(name, "bigint", "bigint", Content::Distinct(place)));
-        }
-    }
-    Ok(())
-}
-
-/// The collation by which `min` and `max` of a column are compared. Partials are compared again in
-/// the target, whose default order may differ.
-fn order(
-    measure: &str,
-    source: Option<&Column>,
-    sql_type: &str,
-    same_database: bool,
-) -> Result<Option<String>, String> {
-    let Some(column) = source else { return Ok(None) };
-    if same_database {
-        return Ok(column.collation.clone());
-    }
-    if !column.portable {
-        return Err(format!(
-            "measures.{measure}: type {sql_type} exists only in the source's database and \
-             cannot be compared in another one; cast it in a view"
-        ));
-    }
-    if column.own_order {
-        return Err(format!(
-            "measures.{measure}: column `{}` has a collation that another database does not know; \
-             keep the target in the source's database or give the column another one in a view, \
-             such as COLLATE \"C\"",
-            column.name
-        ));
-    }
-    Ok(column.order_abroad.clone())
-}
-
-/// Final type, stage type and whether the sum uses exact decimals.
-pub(super) fn sum_types(sum: &str) -> (&str, &str, bool) {
-    match sum {
-        "real" | "double precision" => ("double precision", "numeric", true),
-        other => (other, other, false),
-    }
-}
-
-pub(super) fn mean(name: &str, sum: &str, count: &str, sum_type: &str) -> Generated {
-    let (sum, count) = (ident(sum), ident(count));
-    let (sql_type, expression) = match sum_type {
-        "bigint" => ("numeric", format!("{sum}::numeric / nullif({count}, 0)")),
-        other => (other, format!("{sum} / nullif({count}, 0)")),
-    };
-    Generated { name: name.to_owned(), sql_type: sql_type.to_owned(), expression }
 }
 
 impl ShapeError {

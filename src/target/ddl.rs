@@ -7,8 +7,8 @@ use super::Target;
 use super::indexes;
 use super::ready::{self, Found, Persistence};
 use crate::db::{DbError, Tx};
+use crate::measure::partial::{ROWS, TAG, value_column};
 use crate::rollup::Rollup;
-use crate::source::read::{ROWS, TAG, value_column};
 use crate::source::shape::Shape;
 use crate::sql::{ident, literal};
 
@@ -354,7 +354,7 @@ fn stage_wanted(shape: &Shape) -> Vec<Wanted> {
     wanted.push(plain(TAG, "integer", " NOT NULL"));
     wanted.extend(
         shape
-            .distinct
+            .values
             .iter()
             .enumerate()
             .map(|(place, it)| {

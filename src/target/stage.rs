@@ -12,9 +12,10 @@ use super::{Target, TargetError};
 use crate::checkpoint::Lease;
 use crate::clock::Stopwatch;
 use crate::db::{Access, Db, DbError, Side, Tx};
+use crate::measure::partial::{ROWS, TAG};
 use crate::rollup::Rollup;
 use crate::slice::Slice;
-use crate::source::read::{self, Form, ROWS, TAG};
+use crate::source::read::{self, Form};
 use crate::source::shape::Shape;
 use crate::sql::{literal, timestamptz};
 
@@ -336,15 +337,15 @@ async fn copy_all(
 }
 
 /// The source rows behind one row of the stage in COPY's text format, where values contain no tabs.
-/// A row of one distinct value counts none, as its group's own row counts them already.
+/// A row of one value counts none, as its group's own row counts them already.
 fn rows_behind(row: &[u8], shape: &Shape) -> u64 {
     // Before them come slice_start, bucket, dimensions and fields.
     let place = 2 + shape.dimensions.len() + shape.fields.len();
     let mut columns = row.trim_ascii_end().split(|byte| *byte == b'\t').skip(place);
     let mut next = || str::from_utf8(columns.next()?).ok()?.parse::<i64>().ok();
-    let all = (1_i64 << shape.distinct.len()) - 1;
+    let of_group = read::tags(shape).of_group();
     match (next(), next()) {
-        (Some(rows), Some(tag)) if tag == all || tag == -1 => rows.unsigned_abs(),
+        (Some(rows), Some(tag)) if tag == of_group || tag == -1 => rows.unsigned_abs(),
         _ => 0,
     }
 }

@@ -1,7 +1,8 @@
 //! SQL fragments shared by replace, verify and stage.
 
+use crate::measure::partial::{ROWS, TAG, value_column};
 use crate::slice::Slice;
-use crate::source::read::{self, Form, ROWS, TAG, value_column};
+use crate::source::read::{self, Form};
 use crate::source::shape::Shape;
 use crate::sql::{ident, timestamptz};
 
@@ -15,7 +16,7 @@ pub fn columns(shape: &Shape) -> Vec<String> {
 
 /// The columns of the stage table, in the order of a staged [`read::select`].
 pub fn stage_columns(shape: &Shape) -> Vec<String> {
-    let values = (0..shape.distinct.len()).map(value_column);
+    let values = (0..shape.values.len()).map(value_column);
     std::iter::once("slice_start".to_owned())
         .chain(columns(shape))
         .chain([ROWS.to_owned(), TAG.to_owned()])
@@ -56,7 +57,7 @@ pub fn merged(stage: &str, shape: &Shape, slice: Slice, form: Form) -> String {
     let fields = shape
         .fields
         .iter()
-        .map(|field| format!("{} AS {}", read::merge(field, shape, form), ident(&field.name)));
+        .map(|field| format!("{} AS {}", read::merge(field, form), ident(&field.name)));
     let rows = format!("{} AS {ROWS}", read::merge_rows(shape, form));
     let select: Vec<String> = keys.iter().cloned().chain(fields).chain([rows]).collect();
     // Ignore partials left behind by lost checkpoints.

@@ -288,8 +288,8 @@ async fn whatever_the_source_names_and_holds_is_counted_and_nothing_else() {
             let deadline = Deadline::after(&*worker.clock, BUDGET);
             let tick = worker.tick(tallymark_end(), deadline, None).await.unwrap();
             assert_eq!(tick.problems.len(), 0, "{:?}", tick.problems);
-            let [kind, value] =
-                [&rollup.group_by[0], rollup.measures[1].aggregate.column().unwrap()].map(ident);
+            let [kind, value] = [&rollup.group_by[0], rollup.measures[1].column.as_ref().unwrap()]
+                .map(|name| ident(name));
             let expected = format!(
                 "SELECT '2026-01-01Z'::timestamptz, {kind}, count(*), sum({value}) FROM {table} GROUP BY 2"
             );

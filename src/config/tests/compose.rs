@@ -3,7 +3,7 @@
 use chrono_tz::Tz;
 
 use super::{parse, utc};
-use crate::rollup::{Aggregate, Late};
+use crate::rollup::Late;
 
 /// Months of days of hours, the coarsest first: the order of the file is free.
 const GOOD: &str = r#"[source]
@@ -61,11 +61,11 @@ fn a_coarse_rollup_takes_from_the_finer_one_what_it_does_not_say() {
     assert_eq!(monthly.start, utc("2025-01-31T23:00:00Z"), "the first month that is whole");
     assert!(monthly.is_computed_from(daily) && !monthly.is_computed_from(hourly));
     assert_eq!([monthly, daily, hourly].map(|rollup| rollup.depth()), [2, 1, 0]);
-    let aggregates: Vec<_> = monthly.measures.iter().map(|it| it.aggregate.clone()).collect();
-    let own = [Aggregate::Sum, Aggregate::Min, Aggregate::Avg];
-    let own = own.iter().zip(["events", "low", "price"]).map(|(make, name)| make(name.into()));
-    assert_eq!(aggregates, own.collect::<Vec<_>>());
-    assert_eq!(daily.measures[3].aggregate, Aggregate::Distinct("user_id".into()));
+    let computed: Vec<_> =
+        monthly.measures.iter().map(|it| (it.kind.word(), it.column.as_deref().unwrap())).collect();
+    assert_eq!(computed, [("sum", "events"), ("min", "low"), ("avg", "price")]);
+    let people = &daily.measures[3];
+    assert_eq!((people.kind.word(), people.column.as_deref()), ("distinct", Some("user_id")));
 }
 
 #[test]

@@ -1,0 +1,101 @@
+//! What a measure makes: columns of the tables, and the SQL that fills them.
+
+use super::Input;
+
+/// The columns that one measure makes, or all measures of a rollup.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Columns {
+    /// Those that are written, in the rollup's table and in its stage.
+    pub fields: Vec<Field>,
+    /// Those of the rollup's table that PostgreSQL computes from these.
+    pub generated: Vec<Generated>,
+}
+
+/// A column of the rollup table that holds a measure, or a part of one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Field {
+    pub name: String,
+    /// Its type in the rollup table.
+    pub sql_type: String,
+    /// Its type in the stage table, exact where the final type is not.
+    pub stage_type: String,
+    /// The collation by which its values are compared, quoted, where it differs from the type's
+    /// own.
+    pub collation: Option<String>,
+    pub expressions: Expressions,
+}
+
+/// The SQL that fills a [`Field`]: aggregates over the rows of one group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expressions {
+    /// Over the source's rows: the final value, where one statement reads a slice and replaces it.
+    pub direct: String,
+    /// Over the source's rows: what is staged, where one statement reads a slice.
+    pub whole: String,
+    /// Over the source's rows of one chunk: a partial. Where values are needed, also over the rows
+    /// of one value.
+    pub partial: String,
+    /// Over the stage's rows of a slice that was read whole: the final value.
+    pub from_whole: String,
+    /// Over the stage's rows of all chunks: the final value.
+    pub from_partials: String,
+}
+
+/// A column that PostgreSQL computes from others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Generated {
+    pub name: String,
+    pub sql_type: String,
+    pub expression: String,
+}
+
+/// A source column whose distinct values a measure needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ValueColumn {
+    /// Its name in the source.
+    pub column: String,
+    /// Its type in the stage table.
+    pub stage_type: String,
+    /// The collation by which values are equal, quoted, where it differs from the type's own.
+    pub collation: Option<String>,
+}
+
+impl Field {
+    /// A column of the same type in the rollup's table and in the stage.
+    #[must_use]
+    pub fn new(name: &str, sql_type: &str, expressions: Expressions) -> Self {
+        Self {
+            name: name.to_owned(),
+            sql_type: sql_type.to_owned(),
+            stage_type: sql_type.to_owned(),
+            collation: None,
+            expressions,
+        }
+    }
+}
+
+impl Expressions {
+    /// Of a partial that one aggregate merges. `direct` is the final value over the source's rows,
+    /// `rows` is staged, and `merge` makes the aggregate over the stage, with the filter that it gets.
+    #[must_use]
+    pub fn merged(
+        input: &Input<'_>,
+        direct: String,
+        rows: String,
+        merge: impl Fn(&str) -> String,
+    ) -> Self {
+        Self {
+            direct,
+            whole: rows.clone(),
+            partial: rows,
+            from_whole: merge(""),
+            from_partials: merge(&input.tags.filter_of_group()),
+        }
+    }
+}
+
+impl From<Field> for Columns {
+    fn from(field: Field) -> Self {
+        Self { fields: vec![field], generated: vec![] }
+    }
+}

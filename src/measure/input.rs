@@ -1,0 +1,163 @@
+//! What a measure is computed from, once the catalogue has been asked.
+
+use super::partial::Tags;
+use super::{Column, Columns, Measure, ValueColumn};
+
+/// A measure and the columns that it is computed from.
+#[derive(Clone, Debug)]
+pub struct Input<'a> {
+    pub measure: &'a Measure,
+    /// The columns that it reads, in the order of [`Kind::reads`](super::Kind::reads) or of
+    /// [`Kind::reads_finer`](super::Kind::reads_finer).
+    pub columns: Vec<&'a Column>,
+    /// The type that PostgreSQL gives [`Kind::typed`](super::Kind::typed); from a finer rollup the
+    /// type of the first column.
+    pub sql_type: String,
+    /// Whether the target is the database that is read.
+    pub same_database: bool,
+    /// Whether its column is a dimension of the rollup too.
+    pub is_dimension: bool,
+    /// The place of its column among those whose single values are staged.
+    pub place: Option<usize>,
+    /// How the stage's rows are told apart.
+    pub tags: Tags,
+}
+
+/// What a rollup is computed from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// The rows of the source.
+    Rows,
+    /// The table of a finer rollup.
+    Finer,
+}
+
+impl<'a> Input<'a> {
+    /// The input of `measure`, not yet beside others.
+    #[must_use]
+    pub fn new(
+        measure: &'a Measure,
+        columns: Vec<&'a Column>,
+        sql_type: String,
+        same_database: bool,
+        is_dimension: bool,
+    ) -> Self {
+        let (place, tags) = (None, Tags::default());
+        Self { measure, columns, sql_type, same_database, is_dimension, place, tags }
+    }
+
+    /// The name of the measure's column; empty if it measures rows.
+    #[must_use]
+    pub fn column(&self) -> &str {
+        self.measure.column.as_deref().unwrap_or_default()
+    }
+
+    /// The measure's condition, to stand behind an aggregate.
+    #[must_use]
+    pub fn filter(&self) -> String {
+        // The line break ends a comment that the condition may end in.
+        let filter = self.measure.filter.as_ref();
+        filter.map_or_else(String::new, |filter| format!(" FILTER (WHERE (\n{filter}\n))"))
+    }
+
+    /// The collation by which the values of its column are ordered. Partials are compared again in
+    /// the target, whose default order may differ.
+    ///
+    /// # Errors
+    /// The target cannot compare them as the source does.
+    pub fn order(&self) -> Result<Option<String>, String> {
+        let (name, Some(column)) = (&self.measure.name, self.columns.first()) else {
+            return Ok(None);
+        };
+        if self.same_database {
+            return Ok(column.collation.clone());
+        }
+        if !column.portable {
+            return Err(format!(
+                "measures.{name}: type {} exists only in the source's database and \
+                 cannot be compared in another one; cast it in a view",
+                self.sql_type
+            ));
+        }
+        if column.own_order {
+            return Err(format!(
+                "measures.{name}: column `{}` has a collation that another database does not \
+                 know; keep the target in the source's database or give the column another one in \
+                 a view, such as COLLATE \"C\"",
+                column.name
+            ));
+        }
+        Ok(column.order_abroad.clone())
+    }
+
+    /// The column of the stage in which single values of its column are kept.
+    ///
+    /// # Errors
+    /// The target cannot tell them apart as the source does.
+    fn value_column(&self) -> Result<ValueColumn, String> {
+        let (name, column) = (&self.measure.name, self.column());
+        let comparable = self.columns.first().filter(|column| column.comparable);
+        let stage_type = comparable.and_then(|column| {
+            if self.same_database { Some(column.sql_type.clone()) } else { column.type_abroad() }
+        });
+        let (Some(known), Some(stage_type)) = (comparable, stage_type) else {
+            return Err(format!(
+                "measures.{name}: column `{column}` is of a type whose values cannot be told \
+                 apart here; cast it in a view"
+            ));
+        };
+        if !self.same_database && !known.deterministic {
+            return Err(format!(
+                "measures.{name}: column `{column}` has a nondeterministic collation, which \
+                 another database does not know; keep the target in the source's database or \
+                 cast the column in a view"
+            ));
+        }
+        let collation = known.collation.clone().filter(|_| self.same_database);
+        Ok(ValueColumn { column: column.to_owned(), stage_type, collation })
+    }
+}
+
+/// The columns of all measures of a rollup, and those whose single values are staged for them.
+///
+/// # Errors
+/// The first measure that does not fit, and why.
+pub fn lay_out(
+    mut inputs: Vec<Input<'_>>,
+    level: Level,
+) -> Result<(Columns, Vec<ValueColumn>), String> {
+    let mut values = Vec::new();
+    for input in &mut inputs {
+        input.place = place(input, &mut values);
+    }
+    let mut all = Columns::default();
+    for input in &mut inputs {
+        input.tags = Tags { values: values.len() };
+        let kind = input.measure.kind;
+        if kind.needs_values() {
+            input.value_column()?;
+        }
+        let made = match level {
+            Level::Rows => kind.over_rows(input)?,
+            Level::Finer => kind.over_finer(input)?,
+        };
+        all.fields.extend(made.fields);
+        all.generated.extend(made.generated);
+    }
+    Ok((all, values))
+}
+
+/// The place in `values` of the column whose values `input` needs; each column takes one place. A
+/// dimension needs none, as a group has one value of it. A column whose values cannot be staged gets
+/// none, and [`lay_out`] refuses the measure in its turn.
+fn place(input: &Input<'_>, values: &mut Vec<ValueColumn>) -> Option<usize> {
+    if input.is_dimension || !input.measure.kind.needs_values() {
+        return None;
+    }
+    let column = input.value_column().ok()?;
+    let known = values.iter().position(|known| known.column == column.column);
+    Some(known.unwrap_or_else(|| {
+        values.push(column);
+        values.len() - 1
+    }))
+}
