@@ -15,6 +15,8 @@
 //! The same comparison detects restores: the target's tables have other numbers, a database's
 //! [`History`] went back or forked, or the checkpoints are older than the newest marker.
 
+mod belongs;
+
 use chrono::{DateTime, Utc};
 use sha2::{Digest as _, Sha256};
 use sqlx::Row as _;
@@ -24,6 +26,7 @@ use crate::db::history::{self, Course, History};
 use crate::db::{Access, CATALOGUE_TIMEOUT, Db, DbError, Tx};
 use crate::rollup::Rollup;
 use crate::sql::literal;
+use crate::target::ddl::DdlError;
 use crate::worker::{WorkError, Worker, lock};
 
 /// The purpose for which a process identifies the rollup.
@@ -55,6 +58,13 @@ struct Found {
     newest: Option<Newest>,
     /// `None`: a replica.
     history: Option<History>,
+}
+
+impl Found {
+    /// Whether the rollup's table, which the registry names, is not there.
+    fn is_gone(&self) -> bool {
+        self.tables.starts_with("-/")
+    }
 }
 
 /// A marker. Its checkpoint must be at least as new, as a claim comes before the write.
@@ -272,7 +282,11 @@ impl Worker {
         let place = self.place().await?;
         let seen = self.checkpoints.watermark(&rollup.name).await?;
         let bond = seen.bond();
-        let found = self.look_up(rollup, &place).await?;
+        let found = self.look_up(rollup, &place).await;
+        let found = found.map_err(|error| Self::without_tables(rollup, error))?;
+        if found.is_gone() {
+            return Err(DdlError::NotReady { rollup: rollup.name.clone() }.into());
+        }
         let source = self.source_history(rollup).await?;
         let is_known = match bond {
             Some(bond) => bond.places.contains(&place),
@@ -447,7 +461,8 @@ impl Worker {
     pub async fn moved(&self, rollup: &Rollup, how: Move) -> Result<Moved, WorkError> {
         let place = self.place().await?;
         let seen = self.checkpoints.watermark(&rollup.name).await?;
-        let found = self.look_up(rollup, &place).await?;
+        let found = self.look_up(rollup, &place).await;
+        let found = found.map_err(|error| self.nothing_moved(rollup, error))?;
         let stored = seen.bond().map(|bond| bond.installation.clone());
         let id = match how {
             Move::Copy if stored.is_some() && stored != found.mine => {
@@ -582,15 +597,7 @@ impl Worker {
         if is_same {
             return Ok(());
         }
-        Err(WorkError::Stranger(format!(
-            "rollup `{}`: its checkpoints in DynamoDB table {} belong to another installation \
-             ({}), with another source or target. If this is a second installation, give it a \
-             [checkpoint] table of its own; if it is the same one at a new address, run \
-             `tallymark moved`",
-            rollup.name,
-            self.checkpoints.table(),
-            short(&bond.installation),
-        )))
+        Err(self.anothers(&rollup.name, bond))
     }
 
     fn kept_elsewhere(&self, rollup: &Rollup, keeper: &str) -> WorkError {

@@ -331,7 +331,13 @@ impl Worker {
     pub async fn prepare(&self, rollup: &Rollup) -> Result<Arc<Shape>, WorkError> {
         let shape = self.ready(rollup).await?;
         let known = lock(&self.shapes).get(&rollup.name).map(|(_, known)| known.clone());
-        self.adopt(rollup, &known.unwrap_or_default(), shape.fingerprint.as_ref()).await?;
+        let known = known.unwrap_or_default();
+        if let Err(closed) = known.is_open(rollup) {
+            // It may be granted while this process lives.
+            self.forget(rollup);
+            return Err(closed.into());
+        }
+        self.adopt(rollup, &known, shape.fingerprint.as_ref()).await?;
         Ok(shape)
     }
 

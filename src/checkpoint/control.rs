@@ -30,7 +30,16 @@ pub enum Scope<'s> {
     Backfill(&'s str),
 }
 
-impl Scope<'_> {
+impl<'s> Scope<'s> {
+    /// The rollup; `None`: all of them.
+    #[must_use]
+    pub const fn rollup(self) -> Option<&'s str> {
+        match self {
+            Self::Source => None,
+            Self::Rollup(name) | Self::Backfill(name) => Some(name),
+        }
+    }
+
     /// The attribute of this `kind` of word.
     fn attribute(self, kind: &str) -> String {
         match self {

@@ -380,23 +380,26 @@ async fn rollup(
                 }
                 Err(error) => return Err(error),
             }
-            findings.add(Grade::Good, subject, format!("{} is ready", worker.target.table(rollup)));
+            let registered = worker.target.check(rollup, &shape, CATALOGUE_TIMEOUT).await?;
+            match registered.is_open(rollup) {
+                Ok(()) => {
+                    let finding = format!("{} is ready", worker.target.table(rollup));
+                    findings.add(Grade::Good, subject, finding);
+                }
+                Err(closed) => findings.trouble(subject, &closed.into()),
+            }
             if let Some(reason) = worker.unproven(rollup) {
                 let text = is_unproven(rollup, &reason);
                 findings.trouble(subject, &WorkError::Usage(text));
             }
             outside(worker, rollup, findings).await?;
         }
-        Ok(missing) => findings.add(
-            Grade::ToDo,
-            subject,
-            format!(
-                "{} of `tallymark init` are still to run; `init --dry-run` prints them",
-                ui::counted(missing.len(), "statement")
-            ),
-        ),
+        Ok(missing) => {
+            tx.rollback().await?;
+            to_do(worker, rollup, missing.len(), findings).await?;
+        }
         Err(DdlError::Db(error)) => return Err(error.into()),
-        Err(error) => findings.add(Grade::Bad, subject, error.to_string()),
+        Err(error) => findings.trouble(subject, &error.into()),
     }
     match &rollup.fine {
         None => late(worker, rollup, &shape, findings).await,
@@ -406,6 +409,34 @@ async fn rollup(
             Ok(())
         }
     }
+}
+
+/// What `init` would still make, if it may: not for checkpoints that belong to other tables.
+async fn to_do(
+    worker: &Worker,
+    rollup: &Rollup,
+    statements: usize,
+    findings: &mut Findings,
+) -> Result<(), WorkError> {
+    let fits = match worker.refuse_stranger(rollup).await {
+        Ok(()) => worker.refuse_gone(rollup).await,
+        refused => refused,
+    };
+    match fits {
+        Err(error @ WorkError::Stranger(_)) => findings.trouble(&rollup.name, &error),
+        // What is wrong with the checkpoints is a finding of its own.
+        Ok(()) | Err(WorkError::Checkpoint(_)) => {
+            let are = if statements == 1 { "is" } else { "are" };
+            let finding = format!(
+                "{} of `tallymark init` {are} still to run; `init --dry-run` prints {}",
+                ui::counted(statements, "statement"),
+                if statements == 1 { "it" } else { "them" },
+            );
+            findings.add(Grade::ToDo, &rollup.name, finding);
+        }
+        Err(error) => return Err(error),
+    }
+    Ok(())
 }
 
 /// Checks whether the table contains rows outside of the present calendar's slices.
@@ -483,7 +514,9 @@ async fn late(
             match standing.problem {
                 None => (Grade::Good, "late = \"capture\": every late change is marked".into()),
                 // Before `init` it is only a further step.
-                Some(problem) if findings.has_to_do(subject) => (Grade::ToDo, problem),
+                Some(problem) if standing.can_be_installed && findings.has_to_do(subject) => {
+                    (Grade::ToDo, problem)
+                }
                 Some(problem) => (Grade::Bad, problem),
             }
         }
@@ -561,7 +594,8 @@ async fn index(
             format!("{} of {}{index}{size}", scan.method, scan.table)
         })
         .collect();
-    let seen = format!("slice {label} holds about {rows} rows: {}", seen.join("; "));
+    let noun = if rows == "1" { "row" } else { "rows" };
+    let seen = format!("slice {label} holds about {rows} {noun}: {}", seen.join("; "));
     let (grade, finding) = match refusal {
         None => (Grade::Good, seen),
         Some(refusal) if rollup.plan_guard => (Grade::Bad, refusal),

@@ -93,6 +93,7 @@ pub(super) async fn pause(
     reason: String,
     length: Option<Duration>,
 ) -> Result<(), Failure> {
+    worker.refuse_anothers_of(scope.rollup()).await?;
     let at = worker.clock.now();
     // A length beyond the calendar's years means until it is resumed.
     let until = length.and_then(|length| {
@@ -120,6 +121,7 @@ pub(super) async fn resume(
     worker: &Worker,
     scope: Scope<'_>,
 ) -> Result<(), Failure> {
+    worker.refuse_anothers_of(scope.rollup()).await?;
     let before = worker.checkpoints.control().await.map_err(WorkError::from)?;
     let was_paused = before.pause_of(scope, worker.clock.now()).is_some();
     worker.checkpoints.set_pause(scope, None).await.map_err(WorkError::from)?;
@@ -131,6 +133,7 @@ impl Speed {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
         let worker = global.worker(1).await?;
         let scope = self.scope.scope(&worker)?;
+        worker.refuse_anothers_of(scope.rollup()).await?;
         let Ratio(ratio) = self.nice_ratio;
         worker.checkpoints.set_nice_ratio(scope, ratio).await.map_err(WorkError::from)?;
         let configured = worker.governor.settings().nice_ratio;
@@ -155,6 +158,7 @@ pub(super) async fn cancel(
     worker: &Worker,
     rollup: &Rollup,
 ) -> Result<(), Failure> {
+    worker.refuse_anothers_of(Some(&rollup.name)).await?;
     let ended = worker.cancel_backfills(rollup).await?;
     let name = &rollup.name;
     let text = match ended {

@@ -51,6 +51,8 @@ async fn rename(global: &Global, old: &str, new: &str, yes: bool) -> Result<(), 
             "{file} has both `{old}` and `{new}`; rename one into the other there first"
         )));
     }
+    worker.refuse_anothers(old).await?;
+    worker.refuse_anothers(new).await?;
     let (from, to) = (worker.holdings(old).await?, worker.holdings(new).await?);
     if from.is_nothing() && to.is_nothing() {
         return Err(Failure::usage(format!("there is nothing of a rollup `{old}`")));
@@ -77,6 +79,7 @@ async fn drop(global: &Global, name: &str, yes: bool) -> Result<(), Failure> {
              drop it too if its numbers are not to stay as they are"
         )));
     }
+    worker.refuse_anothers(name).await?;
     let holdings = worker.holdings(name).await?;
     let shown = visible::line(name);
     global.tell(format!("drop of {shown}\n{}", described(&holdings)));

@@ -173,6 +173,10 @@ impl Verify {
         }
         let now = worker.clock.now();
         let (from, to) = self.range.bounds(rollup, now)?;
+        // Before anything is asked of tables that may not be there.
+        if let Err(error) = worker.ready(rollup).await {
+            return Ok(Err(error));
+        }
         // Rows that were added before all others must be reported as missing.
         if let Err(error) = worker.probe(rollup).await {
             return Ok(Err(error));

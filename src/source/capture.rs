@@ -51,6 +51,8 @@ pub struct Standing {
     pub key: Option<String>,
     /// The problem that makes the capture incomplete, with the remedy.
     pub problem: Option<String>,
+    /// Whether `capture install` could mend that.
+    pub can_be_installed: bool,
     /// Whether it has partitions.
     pub is_partitioned: bool,
     /// The axes of all rollups that count it, as [`axis_key`] names them.
@@ -121,7 +123,8 @@ impl Capture {
         let made_for = described.and_then(|text| serde_json::from_str::<Purpose>(text).ok());
         let axes = made_for.map(|it| it.axes.into_keys().collect()).unwrap_or_default();
         let is_partitioned = relations.first().is_some_and(|root| root.kind == "p");
-        Standing { problem: self.problem(relations), key, is_partitioned, axes }
+        let can_be_installed = relations.iter().all(Relation::can_be_captured);
+        Standing { problem: self.problem(relations), key, can_be_installed, is_partitioned, axes }
     }
 
     /// Marks the hours of partitions that were attached or detached since the last call.

@@ -1,6 +1,8 @@
 //! Questions beyond the catalogue, which PostgreSQL answers by planning a statement: whether this
 //! role may read the columns, and whether they can be grouped.
 
+use sqlx::Row as _;
+
 use super::axis::Axis;
 use super::settle;
 use super::shape::ShapeError;
@@ -107,12 +109,14 @@ pub(super) async fn check_late(tx: &mut Tx, rollup: &Rollup) -> Result<(), Shape
         )));
     }
     if rollup.late == Late::Clock && !settle::sees_all(tx).await? {
-        return Err(unfit(
+        const DOING: &str = "asking for the role";
+        let row = tx.row(DOING, "SELECT quote_ident(current_user)".into()).await?;
+        let role: String = row.try_get(0).map_err(|source| tx.error(DOING, source))?;
+        return Err(unfit(format!(
             "late: \"clock\" needs to see when other roles' transactions began; GRANT \
-             pg_read_all_stats TO this role, or use another way: \"capture\", { column = … }, \
+             pg_read_all_stats TO {role}, or use another way: \"capture\", {{ column = … }}, \
              \"grace\""
-                .into(),
-        ));
+        )));
     }
     Ok(())
 }

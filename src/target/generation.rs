@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use sqlx::Row as _;
 
-use super::{Registered, Target, TargetError};
+use super::{Closed, Registered, Target, TargetError};
 use crate::checkpoint::Lease;
 use crate::db::{Access, CATALOGUE_TIMEOUT, DbError, Tx};
 use crate::rollup::Rollup;
@@ -24,6 +24,41 @@ pub(super) async fn registered(tx: &mut Tx, rollup: &Rollup) -> Result<Registere
         Ok::<_, sqlx::Error>(Registered {
             generation: row.try_get::<i64, _>("generation")?.unsigned_abs(),
             calendar: row.try_get("calendar")?,
+            closed: None,
+        })
+    };
+    read().map_err(|source| tx.error(READING, source))
+}
+
+/// As [`registered`], and whether the role may write where work on `rollup` does.
+pub(super) async fn registered_for_work(
+    tx: &mut Tx,
+    target: &Target,
+    rollup: &Rollup,
+) -> Result<Registered, DbError> {
+    let sql = format!(
+        include_str!("open.sql"),
+        table = literal(&target.table(rollup)),
+        stage = literal(&Target::stage(rollup)),
+        rollup = literal(&rollup.name)
+    );
+    let rows = tx.rows(READING, sql).await?;
+    let Some(row) = rows.first() else { return Ok(Registered::default()) };
+    let closed = || {
+        let Some(table) = row.try_get::<Option<String>, _>("closed")? else {
+            return Ok::<_, sqlx::Error>(None);
+        };
+        let (lacks, role): (String, String) = (row.try_get("lacks")?, row.try_get("role")?);
+        let problem = format!(
+            "is closed to role {role}, which lacks {lacks} there; GRANT {lacks} ON {table} TO {role}"
+        );
+        Ok(Some(Closed { table, problem }))
+    };
+    let read = || {
+        Ok::<_, sqlx::Error>(Registered {
+            generation: row.try_get::<i64, _>("generation")?.unsigned_abs(),
+            calendar: row.try_get("calendar")?,
+            closed: closed()?,
         })
     };
     read().map_err(|source| tx.error(READING, source))

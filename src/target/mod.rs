@@ -51,9 +51,27 @@ pub struct Registered {
     pub generation: u64,
     /// Its calendar, in words. `None`: an older version made the entry.
     pub calendar: Option<String>,
+    /// A table to which the role may not write, where that was asked.
+    pub closed: Option<Closed>,
+}
+
+/// A table of Tallymark's to which the role may not write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Closed {
+    table: String,
+    problem: String,
 }
 
 impl Registered {
+    /// Refuses work that could not write its rows.
+    ///
+    /// # Errors
+    /// [`DdlError::Incompatible`](ddl::DdlError::Incompatible), with what to grant.
+    pub fn is_open(&self, rollup: &Rollup) -> Result<(), ddl::DdlError> {
+        let Some(Closed { table, problem }) = self.closed.clone() else { return Ok(()) };
+        Err(ddl::DdlError::Incompatible { rollup: rollup.name.clone(), table, problem })
+    }
+
     /// The generation of `rollup` where the checkpoints say `known`. It is at least that of the
     /// rows, as checkpoints that were lost or restored may be behind.
     #[must_use]
@@ -176,7 +194,7 @@ impl Target {
             tx.rollback().await?;
             return Err(ddl::DdlError::NotReady { rollup: rollup.name.clone() });
         }
-        let registered = generation::registered(&mut tx, rollup).await?;
+        let registered = generation::registered_for_work(&mut tx, self, rollup).await?;
         tx.rollback().await?;
         Ok(registered)
     }

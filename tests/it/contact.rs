@@ -59,6 +59,24 @@ async fn check_before_init_says_what_is_to_do_and_that_is_not_bad() {
     assert!(!check.out.contains("todo") && check.err.is_empty(), "{check:?}");
 }
 
+/// No `capture install` could make it right, and a tick would end with 2.
+#[tokio::test]
+async fn what_can_never_be_captured_is_bad_before_init_too() {
+    let (place, _database) = Place::with_events(1).await;
+    place.sql("CREATE VIEW shown AS SELECT * FROM events").await;
+    let late = "slice = \"1 day\"\nlate = \"capture\"";
+    let config = daily(1).replace("slice = \"1 day\"", late);
+    place.configure(&config);
+    let checked = place.run(&["check", "--json"]).good();
+    assert!(grades(&checked).contains(&"to_do daily".to_owned()), "{checked:?}");
+    place.configure(&config.replace("public.events", "public.shown"));
+    let checked = place.run(&["check"]);
+    assert_eq!(checked.code, Some(2), "{checked:?}");
+    assert!(finding(&checked, "bad").contains("public.shown is no table"), "{checked:?}");
+    place.run(&["init"]).good();
+    assert_eq!(place.run(&["run"]).code, Some(2));
+}
+
 #[tokio::test]
 async fn check_tells_of_each_server_once_and_of_all() {
     let (mut place, _database) = Place::with_events(1).await;

@@ -91,6 +91,54 @@ async fn a_second_installation_on_the_same_checkpoints_is_refused() {
     is_right(&first).await;
 }
 
+/// Its target has no tables yet, so that the checkpoints alone tell whose they are.
+#[tokio::test]
+async fn a_stranger_is_told_by_check_and_changes_nothing_that_others_keep() {
+    let (mut first, _one) = computed().await;
+    let other = Database::create().await;
+    let second = second(&mut first, &other, &other).await;
+    second.seed(3).await;
+    let ways_out = ["belong to another installation", "[checkpoint] table", "tallymark moved"];
+    let commands: [&[&str]; 9] = [
+        &["check"],
+        &["pause"],
+        &["pause", "daily", "--backfill"],
+        &["resume"],
+        &["speed", "100"],
+        &["cancel", "daily"],
+        &["backfill", "cancel", "daily"],
+        &["rollup", "drop", "daily", "--yes"],
+        &["init"],
+    ];
+    for command in commands {
+        second.run(command).is_refused_with(&ways_out, command);
+    }
+    for command in [&["moved", "--yes"][..], &["moved", "--copy", "--yes"]] {
+        let words = ["has no tables of Tallymark", "from a dump", "another [checkpoint] table"];
+        second.run(command).is_refused_with(&words, command);
+    }
+    second.run(&["repair"]).is_refused_with(&["not ready", "tallymark init"], &["repair"]);
+    assert_eq!(first.json(&["status"])["control"].as_array().unwrap().len(), 0);
+    first.run(&["run"]).good();
+    is_right(&first).await;
+    first.run(&["pause"]).good();
+    first.run(&["resume"]).good();
+    first.run(&["rollup", "drop", "daily", "--yes"]).good();
+}
+
+#[tokio::test]
+async fn a_table_that_is_gone_is_told_by_every_command_that_looks() {
+    let (place, _database) = computed().await;
+    for dropped in ["DROP TABLE stats.daily", "DROP SCHEMA tallymark CASCADE"] {
+        execute(&place.target_url, dropped).await;
+        let words = ["\"stats\".\"daily\" is gone", "tallymark init", "tallymark repair"];
+        place.run(&["check"]).is_refused_with(&words, &["check"]);
+        for command in ["verify", "repair"] {
+            place.run(&[command]).is_refused_with(&["not ready", "tallymark init"], &[command]);
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_second_source_on_the_same_rollup_table_is_refused_before_it_writes() {
     let (mut first, target) = computed().await;

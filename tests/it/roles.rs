@@ -50,6 +50,43 @@ async fn with_each_recipe_the_job_works_and_nothing_else_is_allowed() {
     }
 }
 
+/// As where `init --dry-run` is run by somebody else, who forgets a grant.
+#[tokio::test]
+async fn a_grant_that_is_missing_is_told_with_its_sql_and_no_slice_fails_for_it() {
+    let (mut place, database) = Place::with_events(3).await;
+    let role = format!("worker_{:x}", fastrand::u64(..));
+    place.run(&["init"]).good();
+    let granted = format!(
+        "CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA stats, tallymark TO {role}; \
+         GRANT SELECT ON events, stats.daily TO {role}; \
+         GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA tallymark TO {role}"
+    );
+    place.sql(&granted).await;
+    let admin = place.source_url.clone();
+    place.source_url = database.url_of(&role);
+    place.target_url.clone_from(&place.source_url);
+    let mut remedy = String::new();
+    for command in ["check", "run"] {
+        let ended = place.run(&[command]);
+        assert_eq!(ended.code, Some(2), "{ended:?}");
+        let said = format!("{} {}", ended.out, ended.err);
+        let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(said.contains("which lacks DELETE, INSERT, UPDATE there"), "{said}");
+        let grant = format!("GRANT DELETE, INSERT, UPDATE ON \"stats\".\"daily\" TO {role}");
+        assert!(said.contains(&grant), "{said}");
+        remedy = grant;
+    }
+    // Nothing was claimed; what compares only needs to read.
+    place.run(&["verify"]).good();
+    let status = place.json(&["status"]);
+    assert_eq!(status["rollups"][0]["standings"]["missing"], 3, "{status}");
+    execute(&admin, &remedy).await;
+    place.run(&["check"]).good();
+    place.run(&["run"]).good();
+    assert_eq!(place.json(&["verify"])["slices"], 3);
+    execute(&admin, &format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
+}
+
 async fn try_execute(url: &str, sql: &str) -> Result<(), String> {
     use sqlx::Connection as _;
     let mut connection = sqlx::PgConnection::connect(url).await.unwrap();

@@ -1,0 +1,90 @@
+//! Whose checkpoints these are, for commands that change nothing else, and where the target has no tables yet.
+
+use crate::checkpoint::Bond;
+use crate::db::DbErrorKind;
+use crate::rollup::Rollup;
+use crate::sql::literal;
+use crate::target::ddl::DdlError;
+use crate::worker::{WorkError, Worker};
+
+impl Worker {
+    /// Refuses to change the checkpoints of `rollup`, a name that the configuration may not have, if another
+    /// installation keeps them. Databases are asked only from an address that the checkpoints do not know.
+    ///
+    /// # Errors
+    /// Another installation keeps them; DynamoDB, or then a database, cannot be asked.
+    pub async fn refuse_anothers(&self, rollup: &str) -> Result<(), WorkError> {
+        let seen = self.checkpoints.watermark(rollup).await?;
+        let Some(bond) = seen.bond() else { return Ok(()) };
+        if bond.places.contains(&self.place().await?) || bond.servers == self.servers().await? {
+            return Ok(());
+        }
+        Err(self.anothers(rollup, bond))
+    }
+
+    /// As [`Worker::refuse_anothers`], of one rollup or of all that the configuration has.
+    ///
+    /// # Errors
+    /// As [`Worker::refuse_anothers`].
+    pub async fn refuse_anothers_of(&self, rollup: Option<&str>) -> Result<(), WorkError> {
+        let names = self.config.rollups.iter().map(|rollup| rollup.name.as_str());
+        for name in names.filter(|name| rollup.is_none_or(|only| only == *name)) {
+            self.refuse_anothers(name).await?;
+        }
+        Ok(())
+    }
+
+    /// Refuses checkpoints that speak of slices while the table of `rollup` is gone.
+    ///
+    /// # Errors
+    /// They do, or a server cannot be asked.
+    pub async fn refuse_gone(&self, rollup: &Rollup) -> Result<(), WorkError> {
+        let seen = self.checkpoints.watermark(&rollup.name).await?;
+        let table = self.target.table(rollup);
+        let sql = format!("SELECT to_regclass({}) IS NULL", literal(&table));
+        if seen.bond().is_none() || !self.ask(sql).await? {
+            return Ok(());
+        }
+        Err(WorkError::Stranger(format!(
+            "rollup `{}`: its table {table} is gone, while its checkpoints speak of it; restore it, or run \
+             `tallymark init` and then `tallymark repair`",
+            rollup.name
+        )))
+    }
+
+    pub(super) fn anothers(&self, rollup: &str, bond: &Bond) -> WorkError {
+        WorkError::Stranger(format!(
+            "rollup `{rollup}`: its checkpoints in DynamoDB table {} belong to another installation \
+             ({}), with another source or target. If this is a second installation, give it a \
+             [checkpoint] table of its own; if it is the same one at a new address, run \
+             `tallymark moved`",
+            self.checkpoints.table(),
+            super::short(&bond.installation),
+        ))
+    }
+
+    /// `error` of a question about `rollup` to a target that may have no tables yet.
+    pub(super) fn without_tables(rollup: &Rollup, error: WorkError) -> WorkError {
+        if is_missing(&error) {
+            return DdlError::NotReady { rollup: rollup.name.clone() }.into();
+        }
+        error
+    }
+
+    /// As `Worker::without_tables`, of a target at another address, where `init` refuses to make them.
+    pub(super) fn nothing_moved(&self, rollup: &Rollup, error: WorkError) -> WorkError {
+        if is_missing(&error) {
+            return WorkError::Usage(format!(
+                "rollup `{}`: the target has no tables of Tallymark, so nothing has moved there. Restore \
+                 its schemas `tallymark` and `{}` from a dump first; or, to count everything anew, choose \
+                 another [checkpoint] table and run `tallymark init`",
+                rollup.name, self.target.schema
+            ));
+        }
+        error
+    }
+}
+
+fn is_missing(error: &WorkError) -> bool {
+    matches!(error, WorkError::Db(error) if error.kind() == DbErrorKind::Missing)
+}

@@ -1,0 +1,17 @@
+-- What the registry says of a rollup, and the first of the tables that work writes to of which the role lacks a
+-- privilege, with those that it lacks. NULL: none.
+SELECT r.generation, r.calendar, closed.name AS closed, closed.lacks, quote_ident(current_user) AS role
+FROM tallymark.rollup r
+LEFT JOIN LATERAL (
+    SELECT t.name, string_agg(privilege, ', ' ORDER BY privilege) AS lacks
+    FROM (VALUES (1, {table}, 'SELECT INSERT UPDATE DELETE'),
+                 (2, {stage}, 'SELECT INSERT UPDATE DELETE'),
+                 (3, 'tallymark.slice', 'SELECT INSERT UPDATE DELETE'),
+                 (4, 'tallymark.progress', 'SELECT INSERT UPDATE DELETE'),
+                 (5, 'tallymark.rollup', 'SELECT UPDATE')) t (place, name, needs)
+    CROSS JOIN LATERAL unnest(string_to_array(t.needs, ' ')) privilege
+    WHERE NOT has_table_privilege(to_regclass(t.name), privilege)
+    GROUP BY t.place, t.name
+    ORDER BY t.place LIMIT 1
+) closed ON true
+WHERE r.rollup = {rollup}
