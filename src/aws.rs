@@ -62,6 +62,29 @@ pub(crate) fn place_of(service: &str) -> String {
     region.map_or_else(String::new, |region| format!(" in {region}"))
 }
 
+/// What the SDK would stumble over in the environment, which is part of no configuration: an endpoint that is no URL, a
+/// region that is no name of one. No value is quoted, as an endpoint may hold a password.
+pub(crate) fn refusal(of: impl Fn(&str) -> Option<String>) -> Option<String> {
+    for suffix in ["", "_DYNAMODB", "_SQS", "_LAMBDA", "_SSM", "_SECRETS_MANAGER"] {
+        let name = format!("{ENDPOINTS}{suffix}");
+        let Some(url) = of(&name) else { continue };
+        if url.is_empty() {
+            return Some(format!("{name} is empty; unset it, or write {name}=http://HOST:PORT"));
+        }
+        let host = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+        if host.is_none_or(|host| host.is_empty() || host.contains(char::is_whitespace)) {
+            return Some(format!("{name} is no URL; write {name}=http://HOST:PORT, or https://"));
+        }
+    }
+    for name in ["AWS_REGION", "AWS_DEFAULT_REGION"] {
+        let is_named = |it: &String| it.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+        if of(name).is_some_and(|region| !is_named(&region)) {
+            return Some(format!("{name} is no region's name; write {name}=eu-central-1"));
+        }
+    }
+    None
+}
+
 fn has_own_endpoint() -> bool {
     env::vars_os().any(|(name, value)| {
         name.to_str().is_some_and(|name| name.starts_with(ENDPOINTS)) && !value.is_empty()
@@ -90,4 +113,27 @@ pub(crate) fn root_cause(mut error: &(dyn std::error::Error + 'static)) -> Strin
     let text = error.to_string();
     let first = text.lines().next().unwrap_or_default().trim_end_matches(". Attempted:");
     crate::text::cut(first).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_sdk_would_stumble_over_is_refused_by_name() {
+        let ask = |name: &'static str, value: &'static str| {
+            refusal(move |asked| (asked == name).then(|| value.to_owned()))
+        };
+        for name in ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL_SQS"] {
+            for value in ["", "127.0.0.1:8000", "http://", "ftp://host", " http://host"] {
+                assert!(ask(name, value).unwrap().starts_with(&format!("{name} is ")), "{value}");
+            }
+            for value in ["http://127.0.0.1:8000", "https://user:secret@host/path"] {
+                assert_eq!(ask(name, value), None, "{value}");
+            }
+        }
+        assert!(ask("AWS_REGION", "eu central").unwrap().contains("AWS_REGION=eu-central-1"));
+        assert_eq!(ask("AWS_REGION", "eu-central-1"), None);
+        assert_eq!(ask("AWS_REGION", ""), None);
+    }
 }

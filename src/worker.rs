@@ -125,6 +125,7 @@ impl WorkError {
                     | CheckpointError::WrongTable { .. }
                     | CheckpointError::NotActive { .. }
                     | CheckpointError::NoRegion
+                    | CheckpointError::Environment(_)
             )
         )
     }
@@ -166,6 +167,7 @@ impl WorkError {
                 CheckpointError::NoTable { .. }
                 | CheckpointError::WrongTable { .. }
                 | CheckpointError::NoRegion
+                | CheckpointError::Environment(_)
                 | CheckpointError::Denied { .. },
             ) => Severity::Usage,
             Self::Checkpoint(_) | Self::Queue(_) | Self::NotNow(_) | Self::Starved(_) => {

@@ -32,11 +32,15 @@ impl Checkpoints {
     /// `AWS_ENDPOINT_URL_DYNAMODB`. Nothing is sent yet.
     ///
     /// # Errors
-    /// [`CheckpointError::NoRegion`] if there is neither a region nor an endpoint.
+    /// [`CheckpointError::NoRegion`] if there is neither a region nor an endpoint;
+    /// [`CheckpointError::Environment`] if either cannot be understood.
     pub async fn connect(
         table: impl Into<String>,
         failures_max: u32,
     ) -> Result<Self, CheckpointError> {
+        if let Some(refusal) = crate::aws::refusal(|name| std::env::var(name).ok()) {
+            return Err(CheckpointError::Environment(refusal));
+        }
         let shared = crate::aws::config().await;
         if shared.region().is_none() {
             return Err(CheckpointError::NoRegion);

@@ -79,6 +79,9 @@ pub enum CheckpointError {
     /// No region is configured.
     #[error("no AWS region is configured; set AWS_REGION, for example AWS_REGION=eu-central-1")]
     NoRegion,
+    /// The environment says something about AWS that no SDK understands.
+    #[error("the environment variable {0}")]
+    Environment(String),
     /// Somebody edited an item into something that no worker writes.
     #[error(
         "checkpoint {item}: attribute `{attribute}` {problem}; correct or delete the item, then run `tallymark repair`"

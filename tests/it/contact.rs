@@ -47,6 +47,21 @@ async fn without_a_region_one_line_says_so() {
     assert_eq!(grades.iter().filter(|it| *it == "bad checkpoints").count(), 1, "{check:?}");
 }
 
+/// An empty one, as compose files and CI leave behind, let the SDK panic.
+#[tokio::test]
+async fn an_endpoint_that_is_no_url_is_refused_by_its_name() {
+    let (place, _database) = Place::with_events(1).await;
+    for (value, words) in [("", "is empty; unset it"), ("127.0.0.1:8000", "is no URL; write")] {
+        for command in ["status", "check", "run"] {
+            let mut command = place.command(&[command]);
+            let ended = ended(command.env("AWS_ENDPOINT_URL_DYNAMODB", value));
+            assert_eq!(ended.code, Some(2), "{ended:?}");
+            let said = format!("{}{}", ended.out, ended.err);
+            assert!(said.contains(&format!("AWS_ENDPOINT_URL_DYNAMODB {words}")), "{said}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn check_before_init_says_what_is_to_do_and_that_is_not_bad() {
     let (place, _database) = Place::with_events(1).await;
