@@ -6,6 +6,8 @@
 -- have no further roles and 20 to 40 connections: use the default credential there, and skip this file. Nobody can
 -- grant pg_read_all_stats here: use late = "capture" or "grace", and the limits `transactions`, `blocks` and
 -- `probe_ms`.
+-- Then, as tallymark itself: ALTER ROLE tallymark SET search_path = pg_catalog, so that nothing that another role makes in
+-- `public` is called by its statements.
 GRANT USAGE ON SCHEMA public TO tallymark;
 GRANT SELECT ON public.events TO tallymark;
 

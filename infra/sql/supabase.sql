@@ -12,6 +12,9 @@ GRANT USAGE ON SCHEMA public TO tallymark;
 GRANT SELECT ON public.events TO tallymark;
 -- To see other roles' sessions: late = "clock" and "column", and the limits `active` and `waiting`, need it.
 GRANT pg_read_all_stats TO tallymark;
+-- Nothing that another role makes in `public` is called by Tallymark's statements: names in tallymark.toml have their
+-- schemas. Where `where` needs functions without one, name schemas here in which no other role may create.
+ALTER ROLE tallymark SET search_path = pg_catalog;
 -- Seat belts: Tallymark sets stricter limits for each statement itself.
 ALTER ROLE tallymark SET statement_timeout = '60s';
 ALTER ROLE tallymark SET lock_timeout = '5s';

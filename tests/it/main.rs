@@ -41,6 +41,7 @@ mod mutations;
 mod origins;
 mod outage;
 mod partitions;
+mod paths;
 mod plan_guard;
 mod pooler;
 mod recut;

@@ -40,7 +40,9 @@ async fn with_each_recipe_the_job_works_and_nothing_else_is_allowed() {
         let sees_all = "SELECT pg_has_role(current_user, 'pg_read_all_stats', 'usage')";
         let expected = if provider == "heroku" { "(f)" } else { "(t)" };
         assert_eq!(lines(&place.source_url, sees_all).await, [expected], "{provider}");
-        for forbidden in ["TABLE secrets", "DELETE FROM events", "CREATE TABLE public.mine ()"] {
+        for forbidden in
+            ["TABLE public.secrets", "DELETE FROM public.events", "CREATE TABLE public.mine ()"]
+        {
             let refused = try_execute(&place.source_url, forbidden).await.unwrap_err();
             assert!(refused.contains("permission denied"), "{provider}: {forbidden}: {refused}");
         }

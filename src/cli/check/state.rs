@@ -4,6 +4,7 @@ use sqlx::Row as _;
 
 use super::{Findings, Grade};
 use crate::db::{DbError, Tx};
+use crate::sql::ident;
 
 /// A number of free connections below this is reported, as the application's next burst would use
 /// them up.
@@ -26,10 +27,21 @@ pub(super) async fn look(
             row.try_get::<Option<String>, _>("transaction_timeout")?,
             row.try_get::<i64, _>("free")?,
             row.try_get::<i64, _>("connections")?,
+            row.try_get::<Option<String>, _>("open_schemas")?,
+            row.try_get::<String, _>("role")?,
         ))
     };
-    let (read_only, replica, limit, free, connections) =
+    let (read_only, replica, limit, free, connections, open, role) =
         read().map_err(|source| tx.error(DOING, source))?;
+    if let Some(open) = open {
+        let finding = format!(
+            "schema {open} of the search_path is open to other roles: statements here could call a function or \
+             operator of theirs as {role}; ALTER ROLE {} SET search_path = pg_catalog (names in tallymark.toml then \
+             need their schemas), or REVOKE CREATE ON SCHEMA {open} FROM PUBLIC",
+            ident(&role)
+        );
+        findings.add(Grade::Note, subject, finding);
+    }
     if writes && (read_only || replica) {
         let why = if replica { "it is in recovery" } else { "default_transaction_read_only is on" };
         let finding = format!(

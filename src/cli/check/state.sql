@@ -12,7 +12,15 @@ SELECT current_setting('default_transaction_read_only') = 'on' AS read_only,
              (SELECT CASE WHEN r.rolconnlimit >= 0 THEN r.rolconnlimit END
                      - (SELECT count(*) FROM pg_stat_activity a WHERE a.usename = r.rolname)
               FROM pg_roles r WHERE r.rolname = current_user))::bigint AS free,
-       s.connections
+       s.connections,
+       -- Whose functions and operators could be taken for PostgreSQL's own: owners of a schema are trusted with it.
+       (SELECT string_agg(DISTINCT format('%I', n.nspname), ', ')
+        FROM pg_namespace n, aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) a
+        LEFT JOIN pg_roles r ON r.oid = a.grantee
+        WHERE n.nspname = ANY (current_schemas(false)) AND a.privilege_type = 'CREATE'
+          AND a.grantee <> n.nspowner AND NOT coalesce(r.rolsuper, false)
+          AND coalesce(r.rolname, '') <> current_user) AS open_schemas,
+       current_user::text AS role
 FROM (SELECT current_setting('max_connections')::bigint
                  - current_setting('superuser_reserved_connections')::bigint
                  - coalesce(current_setting('reserved_connections', true)::bigint, 0) AS connections,
