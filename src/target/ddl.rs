@@ -69,6 +69,7 @@ pub async fn plan(
     let mut statements = schemas(tx, target, rollup).await?;
     let found = ready::found(tx, &table).await?;
     if found.is_empty() {
+        refuse_second_table(tx, rollup, &table).await?;
         statements.extend(create_rollup(target, rollup, &wanted));
         statements.extend(indexes::new_indexes(tx, &table, shape).await?);
     } else {
@@ -426,37 +427,52 @@ async fn claim_registry(
     rollup: &Rollup,
     table: &str,
 ) -> Result<(), DdlError> {
-    let incompatible = |problem: String| DdlError::Incompatible {
-        rollup: rollup.name.clone(),
-        table: table.to_owned(),
-        problem,
-    };
-    let registered = if existing(tx, "tallymark.rollup").await?.is_some() {
-        let sql = format!(
-            "SELECT target_table FROM tallymark.rollup WHERE rollup = {}",
-            literal(&rollup.name)
-        );
-        let rows = tx.rows("reading the registry", sql).await?;
-        rows.first()
-            .map(|row| row.try_get::<String, _>(0))
-            .transpose()
-            .map_err(|source| tx.error("reading the registry", source))?
-    } else {
-        None
-    };
-    match registered {
+    match registered_table(tx, rollup).await? {
         Some(registered) if registered == table => Ok(()),
-        Some(registered) => Err(incompatible(format!(
-            "cannot be used: rollup `{}` already keeps {registered} in this database; choose \
-             another name",
-            rollup.name
-        ))),
-        None => Err(incompatible(format!(
-            "exists but was not made by Tallymark; rename it, or choose another rollup name or \
-             [target] schema than `{}`",
-            target.schema
-        ))),
+        Some(registered) => Err(kept_elsewhere(rollup, table, &registered)),
+        None => {
+            let problem = format!(
+                "exists but was not made by Tallymark; rename it, or choose another rollup name or [target] \
+                 schema than `{}`",
+                target.schema
+            );
+            Err(incompatible(rollup, table, problem))
+        }
     }
+}
+
+/// Refuses to make a table for a rollup whose markers are of another table that is still there: that one's
+/// installation would lose them. A table that was dropped has no claim.
+async fn refuse_second_table(tx: &mut Tx, rollup: &Rollup, table: &str) -> Result<(), DdlError> {
+    let Some(registered) = registered_table(tx, rollup).await? else { return Ok(()) };
+    if registered != table && existing(tx, &registered).await?.is_some() {
+        return Err(kept_elsewhere(rollup, table, &registered));
+    }
+    Ok(())
+}
+
+fn kept_elsewhere(rollup: &Rollup, table: &str, registered: &str) -> DdlError {
+    let problem = format!(
+        "cannot be used: rollup `{}` already keeps {registered} in this database; if that is another \
+         installation's, choose another name; if it is this one's, set [target] schema back, or drop that table",
+        rollup.name
+    );
+    incompatible(rollup, table, problem)
+}
+
+/// The table that the registry names for the rollup.
+async fn registered_table(tx: &mut Tx, rollup: &Rollup) -> Result<Option<String>, DbError> {
+    const DOING: &str = "reading the registry";
+    if existing(tx, "tallymark.rollup").await?.is_none() {
+        return Ok(None);
+    }
+    let sql = format!(
+        "SELECT target_table FROM tallymark.rollup WHERE rollup = {}",
+        literal(&rollup.name)
+    );
+    let rows = tx.rows(DOING, sql).await?;
+    let table = rows.first().map(|row| row.try_get(0)).transpose();
+    table.map_err(|source| tx.error(DOING, source))
 }
 
 /// Adds new measures. Refuses every other difference.

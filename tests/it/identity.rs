@@ -153,6 +153,30 @@ async fn a_second_source_on_the_same_rollup_table_is_refused_before_it_writes() 
 }
 
 #[tokio::test]
+async fn a_second_installation_with_another_schema_of_the_target_is_refused_and_the_first_goes_on()
+{
+    let (first, _database) = computed().await;
+    let rollups = format!("schema = \"other\"\n{}", daily(3));
+    let second = Place::new(&first.source_url, &first.target_url, &rollups).await;
+    let words = ["already keeps \"stats\".\"daily\"", "choose another name", "drop that table"];
+    second.run(&["init"]).is_refused_with(&words, &["init"]);
+    for command in [["init"], ["run"], ["verify"]] {
+        first.run(&command).good();
+    }
+    is_right(&first).await;
+
+    second.configure(&rollups.replace("\"daily\"", "\"second\""));
+    second.run(&["init"]).good();
+    second.run(&["backfill", "second", "--yes"]).good();
+    second.run(&["verify"]).good();
+
+    execute(&first.target_url, "DROP TABLE stats.daily").await;
+    first.configure(&rollups);
+    first.run(&["init"]).good();
+    assert_eq!(lines(&first.target_url, "SELECT count(*) FROM other.daily").await, ["(0)"]);
+}
+
+#[tokio::test]
 async fn success_without_its_tables_is_not_called_success() {
     for dropped in [
         "DROP SCHEMA stats, tallymark CASCADE",
