@@ -28,6 +28,14 @@ pub fn ident(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
+/// `name` as a statement needs it that a person is told: quoted where it is not plain.
+#[must_use]
+pub fn shown(name: &str) -> String {
+    let is_plain = name.starts_with(|first: char| first.is_ascii_lowercase() || first == '_')
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    if is_plain { name.to_owned() } else { ident(name) }
+}
+
 /// `table` as a qualified SQL identifier.
 #[must_use]
 pub fn table(table: &TableName) -> String {
@@ -74,6 +82,7 @@ mod tests {
     #[test]
     fn quotes_cannot_end_an_identifier_or_a_literal() {
         assert_eq!(ident(r#"a"; DROP"#), r#""a""; DROP""#);
+        assert_eq!([shown("web_1"), shown("Web"), shown("1 x")], ["web_1", "\"Web\"", "\"1 x\""]);
         assert_eq!(literal("it's"), "'it''s'");
         assert_eq!(literal(r"\'; DROP"), r"E'\\''; DROP'");
         assert_eq!(dollar_quoted("x"), "$tallymark$\nx\n$tallymark$");

@@ -1,3 +1,4 @@
+mod index;
 mod state;
 
 use std::sync::Arc;
@@ -14,7 +15,6 @@ use crate::db::{Access, CATALOGUE_TIMEOUT, Db, DbError, Side};
 use crate::identity::is_unproven;
 use crate::not_now::Why;
 use crate::rollup::{Late, Rollup};
-use crate::source::plan_guard::{self, Reading};
 use crate::source::shape::Shape;
 use crate::source::zones::Offsets;
 use crate::source::{capture, consumers, settle};
@@ -365,7 +365,7 @@ async fn rollup(
     );
     if rollup.fine.is_none() {
         // A finer rollup's table has the index of its groups, which begins with the bucket.
-        index(worker, rollup, &shape, findings).await?;
+        index::look(worker, rollup, &shape, findings).await?;
         zones(worker, rollup, &shape, findings).await?;
     }
     let mut tx = worker.target.db.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, subject).await?;
@@ -563,45 +563,6 @@ async fn zones(
             findings.add(Grade::Bad, &rollup.name, mismatch.to_string());
         }
     }
-    Ok(())
-}
-
-/// How a slice would be read, as the plan guard sees it.
-async fn index(
-    worker: &Worker,
-    rollup: &Rollup,
-    shape: &Shape,
-    findings: &mut Findings,
-) -> Result<(), WorkError> {
-    let newest = rollup.newest(worker.clock.now());
-    let slice = newest.unwrap_or_else(|| rollup.calendar.containing(rollup.start));
-    let mut tx = worker.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
-    let Reading { rows, scans, refusal } =
-        plan_guard::inspect(&mut tx, rollup, shape, slice.start(), slice.end()).await?;
-    tx.rollback().await?;
-    let label = rollup.calendar.label(&slice);
-    let rows = plan_guard::about(rows);
-    let seen: Vec<String> = scans
-        .iter()
-        .map(|scan| {
-            let index = scan.index.as_ref().map_or_else(String::new, |name| format!(" by {name}"));
-            let size = match scan.is_bounded {
-                true => String::new(),
-                false => {
-                    format!(", all of it ({})", indicatif::HumanBytes(scan.bytes.unsigned_abs()))
-                }
-            };
-            format!("{} of {}{index}{size}", scan.method, scan.table)
-        })
-        .collect();
-    let noun = if rows == "1" { "row" } else { "rows" };
-    let seen = format!("slice {label} holds about {rows} {noun}: {}", seen.join("; "));
-    let (grade, finding) = match refusal {
-        None => (Grade::Good, seen),
-        Some(refusal) if rollup.plan_guard => (Grade::Bad, refusal),
-        Some(_) => (Grade::Note, format!("{seen}; allowed by plan_guard = false")),
-    };
-    findings.add(grade, &rollup.name, finding);
     Ok(())
 }
 

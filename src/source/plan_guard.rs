@@ -12,6 +12,8 @@
 //! Unbounded scans are compared with the slice. A partition within the slice, a slice that is most
 //! of its table, and tables of a few megabytes are accepted.
 
+mod unindexed;
+
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
@@ -19,11 +21,14 @@ use serde::Serialize;
 use serde_json::Value;
 use sqlx::Row as _;
 
+use super::axis::Axis;
 use super::read::{self, Form};
 use super::shape::Shape;
 use crate::db::{DbError, Tx};
 use crate::rollup::Rollup;
-use crate::sql::{ident, literal, table};
+use crate::sql::{ident, literal, shown, table};
+
+pub use unindexed::{By, Unindexed, unindexed};
 
 /// Unbounded scans may read this many times the rows of the slice. PostgreSQL itself rightly
 /// prefers a full scan from about a tenth of the table on.
@@ -80,6 +85,10 @@ struct Node {
 /// A table or index as the catalogue shows it.
 #[derive(Clone, Debug)]
 struct Relation {
+    /// With its schema, each quoted where PostgreSQL needs it.
+    name: String,
+    /// The partitioned table that it belongs to, likewise.
+    root: Option<String>,
     rows: Option<f64>,
     bytes: i64,
     blocks: f64,
@@ -132,7 +141,9 @@ pub async fn inspect(
         }
         rows = rows.max(without);
     }
-    let refusal = is_refused(&scans, rows).then(|| refusal(rollup, rows, &scans, &nodes, &bounds));
+    let read = Read { scans: &scans, nodes: &nodes, catalogue: &catalogue };
+    let refusal =
+        is_refused(&scans, rows).then(|| refusal(rollup, rows, &read, &shape.axis, &bounds));
     Ok(Reading { rows, scans, refusal })
 }
 
@@ -260,6 +271,8 @@ async fn catalogue(tx: &mut Tx, nodes: &[Node], correlation: &str) -> Result<Cat
         Ok::<_, sqlx::Error>((
             (row.try_get("schema")?, row.try_get("name")?),
             Relation {
+                name: row.try_get("shown")?,
+                root: row.try_get("root")?,
                 rows: row.try_get("rows")?,
                 bytes: row.try_get("bytes")?,
                 blocks: row.try_get("blocks")?,
@@ -273,6 +286,15 @@ async fn catalogue(tx: &mut Tx, nodes: &[Node], correlation: &str) -> Result<Cat
 }
 
 impl Node {
+    /// The table's name as a statement needs it.
+    fn name(&self, catalogue: &Catalogue) -> String {
+        let known = catalogue.get(&(self.schema.clone(), self.table.clone()));
+        known.map_or_else(
+            || format!("{}.{}", ident(&self.schema), ident(&self.table)),
+            |it| it.name.clone(),
+        )
+    }
+
     /// Whether the slice's time bounds the index.
     fn is_by_time(&self, bounds: &[String; 2]) -> bool {
         bounds.iter().any(|bound| self.condition.contains(bound))
@@ -356,9 +378,17 @@ impl Node {
             .replace(&format!("{}.", self.alias), "")
     }
 
-    /// The column or expression that an index would have to begin with.
-    fn column(&self, bounds: &[String; 2]) -> Option<String> {
+    /// The column of `axis`, or the expression that stands for it in a view, that an index would have
+    /// to begin with.
+    fn column(&self, axis: &Axis, bounds: &[String; 2]) -> Option<String> {
         let tested = self.unqualified(&format!("{} AND {}", self.condition, self.filter));
+        let from = &bounds[0];
+        let found = [shown(axis.column()), ident(axis.column())].into_iter().find(|column| {
+            ["", "'"].iter().any(|quote| tested.contains(&format!("({column} >= {quote}{from}")))
+        });
+        if found.is_some() {
+            return found;
+        }
         let part = tested
             .split(" AND ")
             .find(|part| bounds.iter().any(|bound| part.contains(bound)))?
@@ -371,23 +401,30 @@ impl Node {
     }
 }
 
+/// The scans of a plan, with what they stand on.
+struct Read<'a> {
+    scans: &'a [Scan],
+    nodes: &'a [Node],
+    catalogue: &'a Catalogue,
+}
+
 fn refusal(
     rollup: &Rollup,
     rows: f64,
-    scans: &[Scan],
-    nodes: &[Node],
+    read: &Read<'_>,
+    axis: &Axis,
     bounds: &[String; 2],
 ) -> String {
-    let unbounded = scans.iter().zip(nodes).filter(|(scan, _)| !scan.is_bounded);
+    let unbounded = read.scans.iter().zip(read.nodes).filter(|(scan, _)| !scan.is_bounded);
     let Some((worst, node)) = unbounded.max_by_key(|(scan, _)| scan.bytes) else {
         return String::new();
     };
-    let name = format!("{}.{}", quoted(&node.schema), quoted(&node.table));
+    let name = node.name(read.catalogue);
     let by = match &worst.index {
         Some(index) => format!("all of index {index}"),
         None => "the whole of it".to_owned(),
     };
-    let remedy = match node.column(bounds) {
+    let remedy = match node.column(axis, bounds) {
         Some(column) => format!(
             "as its owner: CREATE INDEX CONCURRENTLY ON {name} ({column}); ANALYZE {name}; if there \
              is such an index, ANALYZE may be all that is missing"
@@ -404,13 +441,6 @@ fn refusal(
         worst.table,
         worst.bytes / (1024 * 1024),
     )
-}
-
-/// A name as SQL needs it, quoted where necessary.
-fn quoted(name: &str) -> String {
-    let is_plain = name.starts_with(|first: char| first.is_ascii_lowercase() || first == '_')
-        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-    if is_plain { name.to_owned() } else { ident(name) }
 }
 
 /// A number of rows, rounded to the precision of an estimate.
@@ -444,6 +474,8 @@ mod tests {
     fn btree(keys: &[&str]) -> Relation {
         let keys = keys.iter().map(|&key| key.into()).collect();
         Relation {
+            name: "i".into(),
+            root: None,
             rows: None,
             bytes: 0,
             blocks: 0.0,

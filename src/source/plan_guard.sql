@@ -1,6 +1,12 @@
 -- Catalogue data for the plan guard about the tables and indexes in a plan.
 SELECT n.nspname AS schema,
        c.relname AS name,
+       format('%I.%I', n.nspname, c.relname) AS shown,
+       CASE WHEN c.relispartition AND c.relkind = 'r' THEN (
+           SELECT format('%I.%I', rn.nspname, r.relname)
+           FROM pg_class r JOIN pg_namespace rn ON rn.oid = r.relnamespace
+           WHERE r.oid = pg_partition_root(c.oid)
+       ) END AS root,
        -- The table may have grown since the last ANALYZE. The planner scales in the same way.
        CASE WHEN c.reltuples > 0 AND c.relpages > 0
             THEN c.reltuples::float8 * pg_relation_size(c.oid)

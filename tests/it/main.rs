@@ -30,6 +30,7 @@ mod histories;
 #[cfg(feature = "lambda")]
 mod hostile;
 mod identity;
+mod indexes;
 mod interrupt;
 mod kill;
 #[cfg(feature = "lambda")]

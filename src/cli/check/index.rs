@@ -1,0 +1,83 @@
+//! How a slice would be read, and which index is missing.
+
+use super::{Findings, Grade};
+use crate::db::{Access, CATALOGUE_TIMEOUT};
+use crate::rollup::Rollup;
+use crate::slice::Slice;
+use crate::source::plan_guard::{self, By, Reading, unindexed};
+use crate::source::shape::Shape;
+use crate::worker::{WorkError, Worker};
+
+/// How a slice would be read, as the plan guard sees it.
+pub(super) async fn look(
+    worker: &Worker,
+    rollup: &Rollup,
+    shape: &Shape,
+    findings: &mut Findings,
+) -> Result<(), WorkError> {
+    let newest = rollup.newest(worker.clock.now());
+    let slice = newest.unwrap_or_else(|| rollup.calendar.containing(rollup.start));
+    let mut tx = worker.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
+    let Reading { rows, scans, refusal } =
+        plan_guard::inspect(&mut tx, rollup, shape, slice.start(), slice.end()).await?;
+    tx.rollback().await?;
+    let label = rollup.calendar.label(&slice);
+    let rows = plan_guard::about(rows);
+    let seen: Vec<String> = scans
+        .iter()
+        .map(|scan| {
+            let index = scan.index.as_ref().map_or_else(String::new, |name| format!(" by {name}"));
+            let size = match scan.is_bounded {
+                true => String::new(),
+                false => {
+                    format!(", all of it ({})", indicatif::HumanBytes(scan.bytes.unsigned_abs()))
+                }
+            };
+            format!("{} of {}{index}{size}", scan.method, scan.table)
+        })
+        .collect();
+    let noun = if rows == "1" { "row" } else { "rows" };
+    let seen = format!("slice {label} holds about {rows} {noun}: {}", seen.join("; "));
+    let (grade, finding) = match refusal {
+        None => (Grade::Good, seen),
+        Some(refusal) if rollup.plan_guard => (Grade::Bad, refusal),
+        Some(_) => (Grade::Note, format!("{seen}; allowed by plan_guard = false")),
+    };
+    findings.add(grade, &rollup.name, finding);
+    missing(worker, rollup, (shape, slice), grade == Grade::Good, findings).await
+}
+
+/// Tables without an index on the change column; and without one on the time, of which the plan guard says
+/// nothing where it `passes` what it sees now.
+async fn missing(
+    worker: &Worker,
+    rollup: &Rollup,
+    (shape, slice): (&Shape, Slice),
+    passes: bool,
+    findings: &mut Findings,
+) -> Result<(), WorkError> {
+    let (of, bounds) = ((rollup, shape), (slice.start(), slice.end()));
+    let mut tx = worker.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
+    let by_time = unindexed(&mut tx, of, By::Time, bounds).await?.filter(|_| passes);
+    let by_change = unindexed(&mut tx, of, By::Change, bounds).await?;
+    tx.rollback().await?;
+    if let Some(missing) = by_time {
+        let finding = format!(
+            "time: no index finds rows by `{}`, which is felt once the table has grown; as its owner: {}",
+            shape.axis.column(),
+            missing.remedy()
+        );
+        findings.add(Grade::Note, &rollup.name, finding);
+    }
+    if let Some((missing, axis)) = by_change.zip(shape.changes.as_ref()) {
+        let grade = if missing.is_large { Grade::Bad } else { Grade::Note };
+        let finding = format!(
+            "late: no B-tree index finds changed rows by `{}`, so every tick reads the whole table; as its \
+             owner: {}",
+            axis.column(),
+            missing.remedy()
+        );
+        findings.add(grade, &rollup.name, finding);
+    }
+    Ok(())
+}
