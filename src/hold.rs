@@ -26,10 +26,16 @@ impl Worker {
             return Ok(Permit::NotNow(NotNow::until(Why::Interrupted, now)));
         }
         let governor = self.governor_of(rollup);
-        if let Some(closed) = governor.and_then(|it| it.closed(now, backfill.is_some())) {
-            return Ok(Permit::NotNow(closed));
+        let closed = |now| governor.as_ref().and_then(|it| it.closed(now, backfill.is_some()));
+        if let Some(hold) = closed(now) {
+            return Ok(Permit::NotNow(hold));
         }
         let control = self.checkpoints.control().await?;
+        // The answer may have taken long, and the quiet hours may have begun meanwhile.
+        let now = self.clock.now();
+        if let Some(hold) = closed(now) {
+            return Ok(Permit::NotNow(hold));
+        }
         let name = &rollup.name;
         if let Some((at, begun)) = control.cancelled(name).zip(backfill)
             && begun <= at

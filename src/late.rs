@@ -15,6 +15,7 @@ use crate::db::{Access, CATALOGUE_TIMEOUT, DbErrorKind};
 use crate::faults::Guard;
 use crate::plan::{Standing, View};
 use crate::rollup::{Late, Rollup};
+use crate::slice::Slice;
 use crate::source::capture::{self, Capture};
 use crate::source::marks::{self, Hours, Mark};
 use crate::source::shape::Shape;
@@ -192,8 +193,9 @@ impl Worker {
         let from = self.checkpoints.changes_until(&rollup.name).await?;
         let label = format!("late changes of {}", rollup.from);
         let mut tx = self.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &label).await?;
+        // Local change times are read by both sides from the last look on.
         let near = self.clock.now();
-        let comparison = Offsets::around(axis, near, near);
+        let comparison = Offsets::around(axis, from.map_or(near, |from| from.min(near)), near);
         let (_, _, zones) = settle::now_comparing(&mut tx, comparison.as_ref()).await?;
         zones.map_err(|mismatch| WorkError::Usage(format!("late: {mismatch}")))?;
         let until = changes::seen_until(&mut tx, rollup, WAIT).await?;
@@ -227,11 +229,10 @@ impl Worker {
         }
         Err(WorkError::Usage(format!(
             "late: looking for changes since {from} takes longer than {} s; column `{}` needs an \
-             index: CREATE INDEX CONCURRENTLY ON {} ({})",
+             index, and `tallymark check {}` says which",
             CATALOGUE_TIMEOUT.as_secs(),
             axis.column(),
-            crate::sql::table(&rollup.from),
-            crate::sql::ident(axis.column()),
+            rollup.name,
         )))
     }
 
@@ -311,7 +312,7 @@ impl Worker {
         let bounds = (ranges[0].0, ranges[ranges.len() - 1].1);
         let found = self.checkpoints.range(&rollup.name, bounds.0, bounds.1).await?;
         let found: BTreeMap<_, _> = found.iter().map(|it| (it.slice_start, it)).collect();
-        let (mut first_due, mut to_reopen) = (None, Vec::new());
+        let (mut first_due, mut to_reopen, mut missing) = (None, Vec::new(), Vec::new());
         for slice in ranges.iter().flat_map(|(start, end)| rollup.calendar.slices(*start, *end)) {
             let is_due = match found.get(&slice.start()) {
                 // Already waiting to run again. The worker that reopened it may have died before
@@ -321,25 +322,43 @@ impl Worker {
             };
             if is_due {
                 first_due.get_or_insert(slice.start());
+                missing.extend((!found.contains_key(&slice.start())).then_some(slice));
             } else {
                 to_reopen.push(slice.start());
             }
         }
+        self.reopen_read(rollup, &to_reopen, reason).await?;
+        if let Some(first) = first_due {
+            // Also for slices without a checkpoint, as a concurrent probe of the source's first row
+            // may have missed these rows.
+            let begin = self.checkpoints.lower_watermark(&rollup.name, first).await?;
+            if empty_too && begin != view.begin {
+                // So may a first row that was remembered since the watermark was read.
+                let view = View { begin, ..view.clone() };
+                let is_passed = |slice: &Slice| view.judge(None, *slice) == Standing::Empty;
+                let passed = missing.into_iter().filter(is_passed).map(|slice| slice.start());
+                self.reopen_read(rollup, &passed.collect::<Vec<_>>(), reason).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes slices run again that were read, or taken for empty.
+    async fn reopen_read(
+        &self,
+        rollup: &Rollup,
+        starts: &[DateTime<Utc>],
+        reason: &str,
+    ) -> Result<(), WorkError> {
         if let Some(seal) = rollup.seal_before {
             let sealed = |start: &&DateTime<Utc>| **start < seal;
-            if let Some(first) = to_reopen.iter().find(sealed) {
+            if let Some(first) = starts.iter().find(sealed) {
                 // Must come before the reopening, as the watermark passes sealed slices.
                 self.checkpoints.note_sealed(&rollup.name, *first, seal).await?;
             }
         }
         let now = self.clock.now();
-        self.checkpoints.reopen_all(&rollup.name, &to_reopen, reason, now).await?;
-        if let Some(first) = first_due {
-            // Also for slices without a checkpoint, as a concurrent probe of the source's first row
-            // may have missed these rows.
-            self.checkpoints.lower_watermark(&rollup.name, first).await?;
-        }
-        Ok(())
+        Ok(self.checkpoints.reopen_all(&rollup.name, starts, reason, now).await?)
     }
 }
 

@@ -327,12 +327,14 @@ fn wants_lookback(
     slice: Slice,
     now: DateTime<Utc>,
 ) -> bool {
-    let Some(finished_at) = checkpoint.finished_at else { return false };
+    // The attempt's begin counts: a slice that became readable while it ran came later than its reads.
+    let known = [checkpoint.started_at, checkpoint.finished_at];
+    let Some(read_at) = known.into_iter().flatten().min() else { return false };
     let Some(newest) = rollup.newest(now).filter(|_| !rollup.lookback.is_empty()) else {
         return false;
     };
     // In the usual case all slices became readable earlier, and the calendar need not be walked.
-    if finished_at >= rollup.readable_at(newest) {
+    if read_at >= rollup.readable_at(newest) {
         return false;
     }
     let mut later = slice;
@@ -342,6 +344,6 @@ fn wants_lookback(
             later = rollup.calendar.next(later);
             walked += 1;
         }
-        later <= newest && finished_at < rollup.readable_at(later)
+        later <= newest && read_at < rollup.readable_at(later)
     })
 }

@@ -84,7 +84,7 @@ impl Checkpoints {
             }
             try_join_all(work).await?;
         }
-        self.lower_watermark(rollup, *first).await
+        self.lower_watermark(rollup, *first).await.map(drop)
     }
 
     async fn mark_dirty(

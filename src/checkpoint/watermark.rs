@@ -289,7 +289,8 @@ impl Checkpoints {
     }
 
     /// Moves the watermark back to `to` where it is past it, and in any case spoils the advances
-    /// of those who read it before.
+    /// of those who read it before. Returns what is known of the source's first row: whoever asks from now
+    /// on asks after this, and what was asked before is not remembered any more.
     ///
     /// # Errors
     /// [`CheckpointError`] if a call fails.
@@ -297,12 +298,12 @@ impl Checkpoints {
         &self,
         rollup: &str,
         to: DateTime<Utc>,
-    ) -> Result<(), CheckpointError> {
+    ) -> Result<Option<SourceBegin>, CheckpointError> {
         for _ in 0..LOOKS_MAX {
             for is_past in [true, false] {
                 let update = lowered(rollup, to, is_past);
-                if let Written::Done(_) = self.send(update, "lower watermark").await? {
-                    return Ok(());
+                if let Written::Done(item) = self.send(update, "lower watermark").await? {
+                    return Ok(Watermark::read(&item)?.begin);
                 }
             }
         }

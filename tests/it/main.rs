@@ -27,6 +27,7 @@ mod governor;
 mod guards;
 #[cfg(feature = "faults")]
 mod histories;
+mod holds;
 #[cfg(feature = "lambda")]
 mod hostile;
 mod identity;

@@ -251,6 +251,14 @@ impl Holder {
         Self { port: listening.address.port(), held, let_go, _listening: listening }
     }
 
+    /// A way to the database of `url` on the shared server that holds a message, and its URL.
+    pub fn way(url: &str, said: &'static str) -> (Self, String) {
+        let direct = format!("127.0.0.1:{}", postgres().port());
+        let holder = Self::start(direct.clone(), said);
+        let url = url.replace(&direct, &format!("127.0.0.1:{}", holder.port));
+        (holder, url)
+    }
+
     /// Waits until the message has come.
     pub async fn holds(&self) {
         while !self.held.load(Ordering::SeqCst) {
