@@ -131,18 +131,23 @@ fn fold_from(text: &str, begin: usize, indent: usize) -> String {
     lines
 }
 
-/// SQL statements for an operator to run by hand.
+/// SQL statements for an operator to run by hand. Hidden characters in names are shown as escapes, which
+/// would make other names: then all statements are comments.
 #[must_use]
 pub fn script(statements: &[String]) -> Vec<String> {
-    let mut lines = Vec::new();
-    if !statements.iter().all(|sql| visible::is_plain(sql)) {
-        lines.push(
-            "-- names here hold hidden characters, shown as \\u{…}: run this command without \
-             --dry-run"
-                .to_owned(),
-        );
+    let statements = statements.iter().map(|sql| format!("{sql};"));
+    if statements.clone().all(|sql| visible::is_plain(&sql)) {
+        return statements.collect();
     }
-    lines.extend(statements.iter().map(|sql| format!("{sql};")));
+    let mut lines = vec![
+        "-- Names here hold hidden characters, shown as \\u{…}: run this command without --dry-run, or \
+         see --json."
+            .to_owned(),
+    ];
+    lines.extend(
+        statements
+            .flat_map(|sql| sql.split('\n').map(|line| format!("-- {line}")).collect::<Vec<_>>()),
+    );
     lines
 }
 

@@ -208,8 +208,9 @@ impl fmt::Display for Unreadable {
             Self::Denied { signal, role } => write!(
                 f,
                 "`{}` cannot be read: role {role} does not see other roles' sessions; GRANT \
-                 pg_read_all_stats TO {role}, or remove the limit",
-                signal.key()
+                 pg_read_all_stats TO {}, or remove the limit",
+                signal.key(),
+                crate::sql::shown(role)
             ),
             Self::Empty { signal } => {
                 write!(f, "`{}` cannot be read: the server has no answer", signal.key())

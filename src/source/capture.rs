@@ -19,7 +19,7 @@ use super::shape::Shape;
 use super::triggers::{self, Fires, TRIGGERS};
 use crate::db::{DbError, Tx};
 use crate::rollup::{Rollup, TableName};
-use crate::sql::{ident, literal, table};
+use crate::sql::{ident, literal, shown, table};
 
 /// The purpose of a table's triggers, stored as the comment of their function.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -425,7 +425,8 @@ async fn shared(
                 return Ok(Err(format!(
                     "{role} can replace what stands in the schema tallymark, and would act as the \
                      owner of the capture's functions; run ALTER SCHEMA tallymark OWNER TO the role \
-                     that installs, and REVOKE CREATE ON SCHEMA tallymark FROM {role}"
+                     that installs, and REVOKE CREATE ON SCHEMA tallymark FROM {}",
+                    if role == "PUBLIC" { role.clone() } else { shown(&role) }
                 )));
             }
         }

@@ -46,10 +46,13 @@ async fn of_one(
     rollups: &[Rollup],
 ) -> Result<Vec<String>, DbError> {
     let tables: Vec<String> = rollups.iter().map(|rollup| literal(&rollup.name)).collect();
-    let sql = include_str!("readers.sql")
-        .replace("{role}", &literal(reader))
-        .replace("{schema}", &literal(&target.schema))
-        .replace("{tables}", &format!("ARRAY[{}]", tables.join(", ")));
+    // In one pass: a name may look like the place of another.
+    let sql = format!(
+        include_str!("readers.sql"),
+        role = literal(reader),
+        schema = literal(&target.schema),
+        tables = format!("ARRAY[{}]", tables.join(", ")),
+    );
     let rows = tx.rows(DOING, sql).await?;
     let (schema, role) = (ident(&target.schema), ident(reader));
     let mut statements = Vec::new();

@@ -8,6 +8,7 @@ use chrono::NaiveDate;
 use tallymark::clock::{Clock as _, Deadline, SystemClock};
 use tallymark::tick::TickReport;
 
+use crate::scripts::{piped, psql};
 use crate::support::Database;
 use crate::support::cli::{Place, daily, day, lines};
 use crate::support::proxy::Holder;
@@ -436,13 +437,7 @@ async fn the_command_installs_shows_and_removes() {
 /// What a dry run prints can be run by `psql`, whatever the names are.
 #[tokio::test]
 async fn a_dry_run_can_be_piped_into_psql_with_any_names() {
-    let psql = std::env::var_os("PATH").into_iter().flat_map(|path| {
-        std::env::split_paths(&path).map(|place| place.join("psql")).collect::<Vec<_>>()
-    });
-    let installed = (13..=18).map(|n| format!("/usr/lib/postgresql/{n}/bin/psql").into());
-    let Some(psql) = psql.chain(installed).find(|place: &std::path::PathBuf| place.exists()) else {
-        return;
-    };
+    let Some(psql) = psql() else { return };
     let (place, _database) = Place::with_events(2).await;
     let names = [
         "$capture$; DROP TABLE victim; --",
@@ -467,15 +462,7 @@ async fn a_dry_run_can_be_piped_into_psql_with_any_names() {
         );
         place.configure(&rollup);
         let printed = place.run(&["capture", "install", "--dry-run"]).good().out;
-        let script = place.config().with_file_name("install.sql");
-        std::fs::write(&script, &printed).unwrap();
-        let file = std::fs::File::open(&script).unwrap();
-        let ended = std::process::Command::new(&psql)
-            .args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-v", "victim=x", &place.source_url])
-            .stdin(file)
-            .output()
-            .unwrap();
-        assert!(ended.status.success(), "{name}: {ended:?}");
+        piped(&psql, &place, &printed);
         assert_eq!(place.run(&["capture", "install"]).good().out, "capture: installed already\n");
         let late = quoted(&format!("t{n} {name}"));
         place.sql(&format!("INSERT INTO \"{late}\" VALUES ('2026-01-01T05:10Z')")).await;

@@ -51,6 +51,7 @@ mod repair;
 mod restores;
 mod roles;
 mod rollup;
+mod scripts;
 mod scrub;
 #[cfg(feature = "lambda")]
 mod secrets;
