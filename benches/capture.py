@@ -4,7 +4,8 @@
 Starts a PostgreSQL of its own (the newest installed one that has pgbench) in a temporary directory, makes equal tables, one
 of them captured, and lets pgbench write to them at random, transaction by transaction over one connection, so that whatever
 else the machine does meets all of them alike. Each figure is the ratio of a round's median latencies: the
-median of all rounds, and least to most. Usage: capture.py [ROUNDS] [SECONDS]
+median of all rounds, and least to most. Usage: capture.py [ROUNDS] [SECONDS] [WORD]; with WORD only the cases whose
+name holds it, such as "late"
 """
 
 import json
@@ -21,6 +22,7 @@ from postgres import Server
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 ROUNDS = int(sys.argv[1]) if len(sys.argv) > 1 else 5
 SECONDS = int(sys.argv[2]) if len(sys.argv) > 2 else 6
+WORD = sys.argv[3] if len(sys.argv) > 3 else ""
 PORT = "54997"
 
 INSERT = "INSERT INTO {t} (created_at, kind, amount) VALUES (now(), 'view', 1);"
@@ -129,6 +131,8 @@ def measure(server, home):
     assert json.loads(installed.stdout)["statements"]
     print(f"{'writes':40} {'without':>11} {'with / without':>22} {'idle trigger / without':>24}")
     for case in CASES:
+        if WORD not in case[0]:
+            continue
         rounds = [latencies(server, home, case) for _ in range(ROUNDS)]
         without = statistics.median(time for seen in rounds for time in seen["plain"])
         print(f"{case[0]:40} {without:8.0f} µs {ratios(rounds, 'captured'):>22} {ratios(rounds, 'idle'):>24}", flush=True)

@@ -25,6 +25,7 @@ from measure import App, Counters, busy, stat, tree
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 sys.path.insert(0, str(HERE.parent))
+from dynamo import dynamodb  # noqa: E402
 from postgres import Server  # noqa: E402
 
 PORT = 54996
@@ -78,27 +79,10 @@ class Place:
 
     @contextlib.contextmanager
     def dynamodb(self):
-        """The demo's DynamoDB: `--keep` leaves it running. Its PostgreSQL is not used, and does nothing."""
-        demo = self.home / "demo"
-        demo.mkdir(exist_ok=True)
-        process = subprocess.Popen([self.binary, "demo", "--keep"], cwd=demo, stdin=subprocess.DEVNULL,
-                                   stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        said = []
-        for line in process.stderr:
-            said.append(line)
-            if line.strip().startswith("export "):
-                name, value = line.strip()[7:].split("=", 1)
-                self.environment[name] = value
-            if line.strip().startswith("psql "):
-                break
-        else:
-            sys.exit("the demo's DynamoDB did not start:\n" + "".join(said[-20:]))
-        self.dynamo_pid = process.pid
-        try:
+        """Starts DynamoDB."""
+        with dynamodb(self.binary, self.home / "demo") as (self.dynamo_pid, found):
+            self.environment |= found
             yield
-        finally:
-            process.send_signal(signal.SIGINT)
-            process.wait(60)
 
 
 def begun(place, contender, counters):
