@@ -13,11 +13,13 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _, PgConnection};
 use tallymark::clock::{Clock as _, Deadline, ManualClock};
 use tallymark::faults::without;
+use tallymark::measure::KINDS;
 use tallymark::rollup::{Late, Rollup};
 use tallymark::run::RunOptions;
 use tallymark::tick::TickReport;
 
 use super::search::Kind;
+use crate::support::kinds;
 use crate::support::world::{self, Setup, clock};
 
 /// What the application does in one history, at most.
@@ -47,6 +49,8 @@ pub struct World {
     now_ms: i64,
     control: PgConnection,
     sessions: [Session; 2],
+    /// Of each rollup, the columns of the measures of every kind, and their SQL over the source.
+    every: Vec<(String, String)>,
     client: aws_sdk_dynamodb::Client,
 }
 
@@ -58,22 +62,29 @@ struct Session {
 }
 
 /// The rollups of an hour and, if asked for, of two and of four: `BUCKETS` says how their rows are cut.
+/// `events` and `total` are compared with SQL of this test; `every_…` is a measure of each kind.
 fn rollups(kind: Kind) -> String {
     let late = match kind.late {
         "column" => "{ column = \"updated_at\" }".to_owned(),
         word => format!("\"{word}\""),
     };
+    let every = KINDS
+        .iter()
+        .map(|kind| format!("every_{} = {}\n", kind.word(), kinds::written(*kind, "amount", "")));
+    let every: String = every.collect();
+    let merged = KINDS.iter().filter(|kind| kinds::merges(**kind));
+    let merged: String = merged.map(|kind| format!(", \"every_{}\"", kind.word())).collect();
     let coarse = |name, fine, slice| {
         format!(
             "[[rollup]]\nname = \"{name}\"\nfrom = {{ rollup = \"{fine}\" }}\nslice = \"{slice}\"\n\
-             shrink_guard = 0.0\ngroup_by = [\"kind\"]\nmeasures = [\"events\", \"total\"]\n"
+             shrink_guard = 0.0\ngroup_by = [\"kind\"]\nmeasures = [\"events\", \"total\"{merged}]\n"
         )
     };
     let hourly = format!(
         "[[rollup]]\nname = \"hourly\"\nfrom = \"public.events\"\ntime = \"at\"\n\
          start = \"2026-01-01\"\nslice = \"1 hour\"\nbucket = \"30 minutes\"\nlate = {late}\n\
          grace = \"2 minutes\"\nshrink_guard = 0.0\ngroup_by = [\"kind\"]\n[rollup.measures]\nevents = \"count\"\n\
-         total = {{ sum = \"amount\" }}\n"
+         total = {{ sum = \"amount\" }}\n{every}"
     );
     if !kind.is_composed {
         return hourly;
@@ -81,6 +92,24 @@ fn rollups(kind: Kind) -> String {
     let (two, four) =
         (coarse("two_hourly", "hourly", "2 hours"), coarse("four_hourly", "two_hourly", "4 hours"));
     format!("{hourly}{two}{four}")
+}
+
+/// The columns of the measures of every kind, as each rollup has them, and their SQL over the source.
+async fn every(world: &world::World) -> Vec<(String, String)> {
+    let hourly = world.rollup();
+    let shape = world.worker.shape(hourly).await.unwrap();
+    let every = hourly.measures.iter().filter(|measure| measure.name.starts_with("every_"));
+    let direct: Vec<_> = every.flat_map(|measure| kinds::direct(measure, &shape)).collect();
+    assert!(direct.len() >= KINDS.len());
+    let mut columns = Vec::new();
+    for rollup in &world.worker.config.rollups {
+        let own = world.worker.shape(rollup).await.unwrap();
+        let has = |name: &str| own.fields.iter().any(|field| field.name == name);
+        let kept: Vec<_> = direct.iter().filter(|(name, _)| has(name)).collect();
+        let names: String = kept.iter().map(|(name, _)| format!(", \"{name}\"")).collect();
+        columns.push((names, kept.iter().map(|(_, sql)| format!(", {sql}")).collect()));
+    }
+    columns
 }
 
 /// An instant by the virtual clock.
@@ -117,7 +146,8 @@ impl World {
         let sessions = [session("app_a").await, session("app_b").await];
         let control = connect("control").await;
         let client = world::dynamo_client().await;
-        let world = Self { inner, kind, clock, now_ms: BEGIN_MS, control, sessions, client };
+        let every = every(&inner).await;
+        let world = Self { inner, kind, clock, now_ms: BEGIN_MS, control, sessions, every, client };
         if matches!(world.inner.rollup().late, Late::Capture) {
             world::install_capture(&world.inner.worker).await;
         }
@@ -373,14 +403,14 @@ impl World {
 
     async fn differing(&mut self) -> Vec<String> {
         let mut differing = Vec::new();
-        for rollup in &self.inner.worker.config.rollups {
+        for (rollup, (names, sql)) in self.inner.worker.config.rollups.iter().zip(&self.every) {
             let name = &rollup.name;
             let bucket = BUCKETS.iter().find(|(other, _)| other == name).unwrap().1;
             let until = self.due_until(rollup);
             let sql = format!(
                 "WITH wanted AS (SELECT date_bin('{bucket}', at, '2026-01-01Z'), kind, count(*), \
-                 sum(amount) FROM public.events WHERE at >= '2026-01-01Z' AND \
-                 at < $1::timestamptz GROUP BY 1, 2), found AS (SELECT bucket, kind, events, total \
+                 sum(amount){sql} FROM public.events WHERE at >= '2026-01-01Z' AND \
+                 at < $1::timestamptz GROUP BY 1, 2), found AS (SELECT bucket, kind, events, total{names} \
                  FROM stats.{name} WHERE bucket < $1::timestamptz) \
                  SELECT '{name} misses ' || x::text FROM (TABLE wanted EXCEPT TABLE found) x \
                  UNION ALL \

@@ -9,6 +9,7 @@ pub mod http;
 pub mod invoke;
 #[cfg(feature = "lambda")]
 pub mod kept;
+pub mod kinds;
 pub mod listening;
 pub mod pooler;
 pub mod proxy;

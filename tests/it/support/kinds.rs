@@ -1,0 +1,30 @@
+//! Measures of every kind in the registry, for tests that try them all.
+
+use serde_json::Map;
+use tallymark::measure::{Kind, Measure, Subject};
+use tallymark::source::shape::Shape;
+
+/// A measure of this kind as the configuration writes it, with the example of every parameter.
+/// `rest` follows, such as a condition.
+pub fn written(kind: &dyn Kind, column: &str, rest: &str) -> String {
+    let subject = match kind.subject() {
+        Subject::Rows(_) => "true".to_owned(),
+        Subject::Column => format!("\"{column}\""),
+    };
+    let parameters = kind.parameters().iter().map(|it| format!(", {} = {}", it.key, it.example));
+    format!("{{ {} = {subject}{}{rest} }}", kind.word(), parameters.collect::<String>())
+}
+
+/// The written columns of `measure`, and their SQL in one `GROUP BY` over the source.
+pub fn direct<'s>(measure: &Measure, shape: &'s Shape) -> Vec<(&'s str, &'s str)> {
+    let names = measure.names();
+    let own = shape.fields.iter().filter(|field| names.contains(&field.name));
+    own.map(|field| (field.name.as_str(), field.expressions.direct.as_str())).collect()
+}
+
+/// Whether a coarse rollup can merge measures of this kind.
+pub fn merges(kind: &'static dyn Kind) -> bool {
+    let (name, column) = ("m".to_owned(), Some("c".to_owned()));
+    let measure = Measure { name, kind, column, parameters: Map::new(), filter: None };
+    kind.merged_by(&measure, "finer").is_ok()
+}
