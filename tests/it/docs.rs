@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use tallymark::config::Config;
+use tallymark::measure::KINDS;
 
 const ADDRESS: &str = "postgres://app:secret@db.example.com:5432/shop";
 
@@ -69,6 +70,17 @@ fn the_rollups_of_rollups_in_the_reference_are_good_ones() {
     let config = parse("docs/CONFIG.md", &format!("source.url = {{ env = \"URL\" }}\n{text}"));
     let [hourly, daily, monthly] = &config.rollups[..] else { panic!("three rollups") };
     assert!(daily.is_computed_from(hourly) && monthly.is_computed_from(daily));
+}
+
+#[test]
+fn every_kind_of_measure_stands_in_the_reference() {
+    let reference = read("docs/CONFIG.md");
+    let measures = reference.split("\n## Measures\n").nth(1).unwrap();
+    let measures = measures.split("\n## ").next().unwrap();
+    for word in KINDS.iter().map(|kind| kind.word()) {
+        let forms = [format!("= \"{word}\"`"), format!("`{{ {word} = "), format!("= {{ {word} = ")];
+        assert!(forms.iter().any(|form| measures.contains(form)), "{word}");
+    }
 }
 
 /// Every link to a file of this repository, from the README and from `docs`.
