@@ -62,10 +62,6 @@ pub enum ShapeError {
     Db(#[from] DbError),
 }
 
-/// A table is looked for so often. A statement sees names as they are at the moment and columns as they were when it
-/// began: where a view took over a table's name in between, it finds the view without columns.
-const LOOKS_MAX: usize = 5;
-
 /// Reads the shape of `rollup` from the source. `same_database` says whether the target is the same
 /// database.
 ///
@@ -136,12 +132,7 @@ fn nearest(name: &str, columns: &[Column]) -> String {
 
 /// Reads the columns of the rollup's table or view.
 async fn columns(tx: &mut Tx, rollup: &Rollup) -> Result<Vec<Column>, ShapeError> {
-    let mut columns = catalogue(tx, &rollup.from).await?;
-    for _ in 1..LOOKS_MAX {
-        if columns.is_empty() {
-            columns = catalogue(tx, &rollup.from).await?;
-        }
-    }
+    let columns = catalogue(tx, &rollup.from).await?;
     if columns.is_empty() {
         let near = match near_tables(tx, &rollup.from).await?.as_slice() {
             [] => "write `schema.table` exactly as PostgreSQL stores the names".to_owned(),

@@ -3,8 +3,6 @@
 use std::sync::Arc;
 
 use tallymark::clock::Deadline;
-use tallymark::db::Access;
-use tallymark::source::shape;
 
 use crate::support::world::{BUDGET, Setup, World, clock};
 
@@ -152,33 +150,4 @@ async fn settings_that_decide_no_number_make_nothing_stale() {
     let more = "late = { column = \"at\" }\n";
     let later = world.changed("", &rollup("sales", more), Arc::new(clock("2026-01-06T12:00:00Z")));
     assert_eq!(work_off(&later).await, 1);
-}
-
-/// A statement that looks for a table sees its name as of now, and its columns as of the statement's beginning.
-#[tokio::test]
-async fn a_table_is_not_called_missing_while_a_view_takes_over_its_name() {
-    const LOOKS: usize = 200;
-    let world = world("sales", "").await;
-    let pool = world.pool.clone();
-    let swapping = tokio::spawn(async move {
-        let [there, back] = [
-            "BEGIN; ALTER TABLE sales RENAME TO sold; CREATE VIEW sales AS SELECT * FROM sold; COMMIT",
-            "BEGIN; DROP VIEW sales; ALTER TABLE sold RENAME TO sales; COMMIT",
-        ];
-        // Ended by the test.
-        loop {
-            for sql in [there, back] {
-                sqlx::raw_sql(sql).execute(&pool).await.unwrap();
-            }
-        }
-    });
-    for look in 0..LOOKS {
-        let mut tx = world.worker.source.begin(Access::ReadOnly, BUDGET, "test").await.unwrap();
-        let found = shape::inspect(&mut tx, world.rollup(), true).await;
-        tx.rollback().await.unwrap();
-        // What PostgreSQL itself does not find for an instant is asked again by the next tick.
-        let text = found.err().map(|error| error.to_string()).unwrap_or_default();
-        assert!(!text.contains("there is no table or view"), "look {look}: {text}");
-    }
-    swapping.abort();
 }
