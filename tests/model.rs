@@ -1,12 +1,14 @@
-//! A model of one slice's life, checked in every state that it can reach.
+//! A model of one slice's life, checked in every reachable state.
 //!
-//! The spine is written down as single steps between which anything else may happen: claim, resume, read, stage,
-//! replace under the fence, reopen what is computed from it, complete; a tick that moves marks into checkpoints
-//! and one that advances the watermark; a person who replays; a backfill's planner with its queue. What decides is the product's own: `checkpoint::state::next` for every
-//! transition of a checkpoint, `plan::View::judge` for what is due, `fanout::fate` for messages. What surrounds it
-//! is written down here: the conditions' owner (`finish::MINE`, `ALL_OLD`), the fence (`fence.sql`), the stage
-//! (`Target::resume`), `late::reopen_range`, `Work::complete`, and `fanout::want` and `fanout::planner`, which are
-//! private to the crate (of a backfill without `force`, `want` computes exactly what is due).
+//! The spine consists of single steps, between which any other event may happen: claim, resume,
+//! read, stage, replace under the fence, reopen the coarse slice, complete. Further actors are a
+//! tick that moves marks into checkpoints, a tick that advances the watermark, an operator who
+//! replays, and a backfill's planner with its queue. The decisions are the product's own:
+//! `checkpoint::state::next` for every transition of a checkpoint, `plan::View::judge` for due
+//! slices, `fanout::fate` for messages. The rest is modelled here: the conditions' owner
+//! (`finish::MINE`, `ALL_OLD`), the fence (`fence.sql`), the stage (`Target::resume`),
+//! `late::reopen_range`, `Work::complete`, and `fanout::want` and `fanout::planner`, which are
+//! private to the crate (of a backfill without `force`, `want` computes exactly the due slices).
 //!
 //! Bounds, each test its own (the functions that make its model): 2 or 3 workers; 1 or 2 slices; at most 2 late
 //! changes, 1 replay, 2 kills, 2 lost replies, 1 failure, 1 yield, 2 leases that run out on a living worker, 1 doubled
@@ -14,12 +16,13 @@
 //! Time has no bound, and neither has the time that a worker may stay where it is. Not in the model: settling (every
 //! change is late, and marked), two ticks that move marks or two planners at once, lost checkpoints.
 //!
-//! Always: no older attempt's data over a newer's; marker and rows agree; of a slice that has succeeded every change
-//! that is not in its data has a mark; no slice is taken whose lease holds by every clock; what has not succeeded
-//! is found by a message, a lease, a wait, a sweep or a tick. In the end: from every state, without any further
-//! fault, a state can be reached in which every slice has succeeded and holds what the source holds.
+//! Invariants: an older attempt's data never replaces a newer's. Marker and rows agree. For a
+//! succeeded slice, every change missing from its data has a mark. A slice whose lease holds by
+//! every clock is never taken. An unfinished slice is found by a message, a lease, a wait, a sweep
+//! or a tick. Liveness: from every state, without further faults, a state is reachable in which
+//! every slice has succeeded and equals the source.
 //!
-//! `cargo test --test model -- --nocapture` prints how many states there were.
+//! `cargo test --test model -- --nocapture` prints the number of states.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
 
@@ -62,7 +65,7 @@ impl Model for Tallymark {
         for (slice, cell) in world.cells[..self.slices].iter().enumerate() {
             let target = cell.target;
             if target.replaced_by != target.written_by || target.replaced_by > target.attempt {
-                // Between its two transactions that is to be expected of a living worker.
+                // Between its two transactions this is expected of a living worker.
                 if !world.workers.iter().any(|it| it.phase == Phase::Written) {
                     return Some("marker and rows disagree");
                 }
@@ -101,12 +104,13 @@ fn is_succeeded(cell: &Cell) -> bool {
 }
 
 impl Tallymark {
-    /// A coarse slice's version is that of the finer one's rows, and so the source's in the end, too.
+    /// A coarse slice's version is that of the finer one's rows, and so in the end also the
+    /// source's.
     const fn reads_source(&self) -> bool {
         self.slices == 1 || self.is_composed
     }
 
-    /// Whether a slice has succeeded without a change that nothing will tell of.
+    /// Whether a succeeded slice lacks a change that nothing will report.
     fn is_missed(&self, world: &World, slice: usize) -> bool {
         let cell = world.cells[slice];
         if !is_succeeded(&cell) {
@@ -151,7 +155,7 @@ impl Tallymark {
     }
 }
 
-/// One slice, two workers, a little of everything.
+/// One slice, two workers, and a few events of each kind.
 fn one_slice() -> Tallymark {
     let left = Left { changes: 2, crashes: 1, replies: 1, slow: 1, ..Left::NONE };
     Tallymark {
@@ -183,7 +187,7 @@ fn watermark() -> Tallymark {
     Tallymark { has_watermark: true, skew: 0, left, ..one_slice() }
 }
 
-/// Where no lease is ever over.
+/// A model in which leases never end.
 fn without_time() -> Tallymark {
     let left = Left { replies: 2, ..Left::NONE };
     Tallymark { has_time: false, left, ..one_slice() }
@@ -213,7 +217,7 @@ fn found(name: &str, model: &impl Model) -> Findings {
     findings
 }
 
-/// Everything that must always hold does, success stays within reach, and all these facts were seen.
+/// All invariants hold, success stays reachable, and all these facts were seen.
 fn holds(name: &str, model: &impl Model, facts: u32) {
     let findings = found(name, model);
     if let Some(broken) = findings.broken {
@@ -222,7 +226,7 @@ fn holds(name: &str, model: &impl Model, facts: u32) {
     assert_eq!(findings.facts & facts, facts, "the model is vacuous");
 }
 
-/// Without the guard, the model shows how this comes to be.
+/// Without the guard, the model shows how this violation happens.
 fn breaks(guard: Guard, model: Tallymark, what: &str) {
     breaks_without(&guard, &Tallymark { without: Some(guard), ..model }, what);
 }
@@ -258,7 +262,7 @@ fn a_slice_in_chunks_is_exact_in_every_order_of_events() {
     holds("two chunks", &two_chunks(), fact::RESUMED | fact::FENCED | fact::TAKEN_OVER);
 }
 
-/// The only way to find something staged is that somebody yielded.
+/// A staged chunk can only come from a yield.
 #[test]
 fn a_yielded_slice_goes_on_where_it_stopped() {
     let left = Left { changes: 1, yields: 1, ..Left::NONE };
@@ -325,7 +329,7 @@ fn with_a_finer_slice_completed_before_the_coarse_is_reopened_a_change_is_missed
     breaks(Guard::CoarseFirst, composed(), "a change is missed");
 }
 
-/// Nothing breaks, it only takes as long as the lease: shown by a model in which no lease is ever over.
+/// Nothing breaks, but it takes as long as the lease. A model in which leases never end shows this.
 #[test]
 fn without_knowing_its_own_claim_a_worker_waits_for_its_own_lease() {
     holds("without time", &without_time(), fact::CLAIM_KNOWN | fact::ENDING_KNOWN);

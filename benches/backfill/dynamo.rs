@@ -1,4 +1,4 @@
-//! Counts what is asked of DynamoDB: a relay that looks at the names of the operations.
+//! Counts requests to DynamoDB, with a relay that reads the names of the operations.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,10 +11,10 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::Result;
 
-/// What precedes an operation's name in its request.
+/// The prefix of an operation's name in its request.
 const TARGET: &[u8] = b"DynamoDB_20120810.";
 
-/// How often each operation was asked for.
+/// The number of requests of each operation.
 #[derive(Clone, Debug, Default)]
 pub struct Requests(BTreeMap<String, u64>);
 
@@ -78,7 +78,7 @@ async fn forward(
     requests: Arc<Mutex<Requests>>,
 ) -> std::io::Result<()> {
     let mut buffer = vec![0; 16 * 1024];
-    // An operation's name may be cut in two by the network.
+    // The network may split an operation's name.
     let mut unread = Vec::new();
     loop {
         let read = from.read(&mut buffer).await?;
@@ -91,7 +91,7 @@ async fn forward(
     }
 }
 
-/// Counts the names that are complete, and leaves what may be the beginning of one.
+/// Counts the complete names, and leaves a possible beginning of the next.
 fn count(unread: &mut Vec<u8>, requests: &Mutex<Requests>) {
     while let Some(at) = unread.windows(TARGET.len()).position(|window| window == TARGET) {
         unread.drain(..at);

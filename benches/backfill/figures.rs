@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::Result;
 
-/// How often a child is looked at: often enough to see its peak, seldom enough not to disturb it.
+/// Interval of checks of a child: short enough to see its peak, and long enough not to disturb it.
 const POLL: Duration = Duration::from_millis(5);
 
 /// The times of one contestant.
@@ -50,12 +50,11 @@ pub fn mib(bytes: u64) -> String {
     }
 }
 
-/// Waits for a child to end, and says how much memory it had at its peak; 0 where there is no
-/// `/proc`.
+/// Waits for a child to end, and returns its peak memory, or 0 if there is no `/proc`.
 pub fn wait(child: &mut Child) -> Result<(ExitStatus, u64)> {
     let status = format!("/proc/{}/status", child.id());
     let mut peak = 0;
-    // Bounded: the child's budget ends each of its slices.
+    // Bounded, as the child's budget ends each of its slices.
     loop {
         if let Some(ended) = child.try_wait()? {
             return Ok((ended, peak));

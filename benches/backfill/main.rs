@@ -1,8 +1,9 @@
-//! What a backfill costs beside the naive job: `cargo bench --bench backfill`.
+//! The cost of a backfill compared with the naive job: `cargo bench --bench backfill`.
 //!
-//! The floor is one `DELETE` and one `INSERT … SELECT … GROUP BY` a slice, in one transaction, through
-//! one connection. Against it runs the real command as a child process. Both fill empty tables, on
-//! the same embedded PostgreSQL, in alternating rounds. docs/BENCHMARKS.md explains the figures.
+//! The floor is one `DELETE` and one `INSERT … SELECT … GROUP BY` per slice, in one transaction,
+//! through one connection. The contestant is the real command as a child process. Both fill empty
+//! tables, on the same embedded PostgreSQL, in alternating rounds. docs/BENCHMARKS.md explains the
+//! figures.
 #![expect(clippy::print_stdout, reason = "its output is its purpose")]
 
 mod dynamo;
@@ -16,10 +17,10 @@ use figures::{Figures, mib};
 use place::{DAYS, Place};
 use tallymark::clock::Stopwatch;
 
-/// Whatever goes wrong ends the benchmark.
+/// Every error ends the benchmark.
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-/// What can be asked for: `cargo bench --bench backfill -- --rows 1000000 --rounds 3`.
+/// The options: `cargo bench --bench backfill -- --rows 1000000 --rounds 3`.
 struct Arguments {
     rows: u64,
     rounds: u64,
@@ -38,7 +39,7 @@ impl Arguments {
         };
         let mut given = std::env::args().skip(1);
         while let Some(name) = given.next() {
-            // cargo's own.
+            // This is cargo's own option.
             if name == "--bench" {
                 continue;
             }
@@ -101,7 +102,7 @@ async fn main() -> Result<()> {
     wide(&mut place).await
 }
 
-/// A round that is not timed: fills the caches, counts the writes, and compares the results.
+/// A round without timing: fills the caches, counts the writes, and compares the results.
 async fn writes(place: &mut Place) -> Result<()> {
     round_of_floor(place).await?;
     place.empty().await?;
@@ -130,7 +131,7 @@ async fn round_of_tallymark(place: &mut Place, more: &[&str]) -> Result<(Duratio
     place.backfill("daily", more)
 }
 
-/// What was foreseen of a backfill, beside what was: across two databases, so that only reading counts.
+/// A backfill's estimate and its real cost, across two databases, so that only reading counts.
 async fn foreseen(place: &mut Place) -> Result<()> {
     place.across(true);
     place.empty().await?;
@@ -158,7 +159,7 @@ async fn foreseen(place: &mut Place) -> Result<()> {
     Ok(())
 }
 
-/// One slice with very many groups, within one database and across two.
+/// One slice with a very large number of groups, within one database and across two.
 async fn wide(place: &mut Place) -> Result<()> {
     for (across, name) in [(false, "in one database"), (true, "from one database to another")] {
         place.across(across);

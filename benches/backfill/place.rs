@@ -21,11 +21,11 @@ pub const DAYS: u64 = 90;
 /// Rows of each group of the wide slice.
 const WIDE_ROWS: u64 = 2;
 
-/// The whole source fits, so that both contestants measure work and not the disk.
+/// The whole source fits, so that both contestants measure work instead of the disk.
 const SHARED_BUFFERS_MB: u32 = 3072;
 
-/// What a server of this size would be set to. No autovacuum in the middle of a round: `rest` does
-/// it between them. No JIT, which would only cost both.
+/// Typical settings for a server of this size. Autovacuum is off during a round, and `rest` vacuums
+/// in between. JIT is off, as it would only slow down both.
 const SETTINGS: [&str; 5] = [
     "work_mem = '16MB'",
     "jit = off",
@@ -34,7 +34,7 @@ const SETTINGS: [&str; 5] = [
     "autovacuum = off",
 ];
 
-/// Everything that is measured, and what it needs.
+/// The subject of the measurement, and its surroundings.
 pub struct Place {
     binary: PathBuf,
     postgres: EmbeddedPostgres,
@@ -46,7 +46,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// Starts the servers; seeds the source unless an earlier run has left it.
+    /// Starts the servers. Seeds the source unless an earlier run has left it.
     pub async fn new(rows: u64, wide_groups: u64, binary: PathBuf) -> Result<Self> {
         let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench");
         fs::create_dir_all(&directory)?;
@@ -120,7 +120,7 @@ impl Place {
         Ok(PgConnection::connect(&self.postgres.url(&self.target_database())).await?)
     }
 
-    /// Whether the target is a database of its own from here on.
+    /// Whether the target is a separate database from here on.
     pub fn across(&mut self, across: bool) {
         self.across = across;
     }
@@ -135,7 +135,7 @@ impl Place {
         Ok(())
     }
 
-    /// The floor's table, new and empty: as Tallymark's, its index included.
+    /// The floor's table, new and empty, with the same index as Tallymark's.
     pub async fn empty_floor(&self) -> Result<()> {
         let sql = "DROP SCHEMA IF EXISTS floor CASCADE; CREATE SCHEMA floor; \
              CREATE TABLE floor.daily (bucket timestamptz NOT NULL, entity_id integer, kind text, \
@@ -144,7 +144,7 @@ impl Place {
         execute(&mut self.connect().await?, sql).await
     }
 
-    /// Rounds begin alike: nothing to vacuum, nothing to write back.
+    /// Gives all rounds the same start: nothing to vacuum, nothing to write back.
     pub async fn rest(&self) -> Result<()> {
         for database in [self.database.clone(), self.target_database()] {
             let url = self.postgres.url(&database);
@@ -174,7 +174,7 @@ impl Place {
         Ok(())
     }
 
-    /// Runs a backfill to its end; how long its process lived, and how much memory it took.
+    /// Runs a backfill to its end. Returns how long its process lived, and its peak memory.
     pub fn backfill(&self, rollup: &str, more: &[&str]) -> Result<(Duration, u64)> {
         let to: &[&str] = if rollup == "daily" { &["--to", "2026-04-01"] } else { &[] };
         let fixed = ["backfill", rollup, "--order", "oldest-first", "--concurrency", "1", "--yes"];
@@ -182,7 +182,7 @@ impl Place {
         run(&mut self.command(&arguments))
     }
 
-    /// As [`Place::backfill`] of everything once more; the document that it prints.
+    /// As [`Place::backfill`], for everything once more. Returns the printed document.
     pub fn backfill_again(&self) -> Result<serde_json::Value> {
         let words = "backfill daily --to 2026-04-01 --force --yes --json";
         let arguments: Vec<&str> = words.split(' ').collect();
@@ -190,9 +190,9 @@ impl Place {
         Ok(serde_json::from_slice(&output.stdout)?)
     }
 
-    /// The blocks that statements looked at in the source so far, by PostgreSQL's statistics.
+    /// The blocks that statements have read in the source so far, by PostgreSQL's statistics.
     pub async fn blocks(&self) -> Result<i64> {
-        // They are told within a second.
+        // They are reported within a second.
         tokio::time::sleep(Duration::from_millis(1500)).await;
         let sql = "SELECT sum(heap_blks_read + heap_blks_hit + idx_blks_read + idx_blks_hit)::bigint \
             FROM pg_statio_user_tables WHERE relname = 'events'";
@@ -230,7 +230,7 @@ impl Place {
         self.relay.take().map(|relay| relay.requests()).unwrap_or_default()
     }
 
-    /// Both contestants must have come to the same result.
+    /// Both contestants must have the same result.
     pub async fn compare(&self) -> Result<()> {
         let sql = "WITH floor AS (SELECT bucket, entity_id, kind, events, revenue, users FROM floor.daily), \
                  tallymark AS (SELECT bucket, entity_id, kind, events, revenue, users FROM stats.daily), \
@@ -261,7 +261,7 @@ async fn execute(connection: &mut PgConnection, sql: &str) -> Result<()> {
     Ok(())
 }
 
-/// Runs a command that must succeed; how long it lived, and its peak memory.
+/// Runs a command that must succeed. Returns how long it lived, and its peak memory.
 fn run(command: &mut Command) -> Result<(Duration, u64)> {
     let watch = Stopwatch::start();
     let mut child = command.spawn()?;

@@ -1,9 +1,9 @@
-//! Slices and buckets of every width over days on which clocks change: no row is lost, none is
+//! Slices and buckets of every width over days on which clocks change. No row is lost, none is
 //! counted twice, and PostgreSQL's own calendar gives the same buckets.
 
 use crate::support::world::{Setup, World, instant, records};
 
-/// One stretch of time in one zone.
+/// One range of time in one zone.
 struct Case {
     name: &'static str,
     zone: &'static str,
@@ -72,7 +72,7 @@ impl Case {
         format!("'{date}'::timestamp AT TIME ZONE '{}'", self.zone)
     }
 
-    /// What a GROUP BY over PostgreSQL's calendar gives.
+    /// The result of a GROUP BY with PostgreSQL's calendar.
     fn expected(&self, instant: &str) -> String {
         format!(
             "SELECT {}, count(*), sum(id) FROM events WHERE {instant} >= {} AND {instant} < {} GROUP BY 1",
@@ -83,8 +83,8 @@ impl Case {
     }
 }
 
-/// Rows about every 11 minutes around each stretch, one at each border and one right before it; and
-/// `local`, what clocks in New York show.
+/// Rows about every 11 minutes around each range, one at each border and one right before it.
+/// `local` is what clocks in New York show.
 fn events() -> String {
     let stretches: Vec<String> = CASES
         .iter()
@@ -110,7 +110,7 @@ fn events() -> String {
     )
 }
 
-/// Computes `case`'s rollup up to its end and holds it against `expected`.
+/// Computes `case`'s rollup up to its end and compares it with `expected`.
 async fn is_right(world: &World, name: &str, case: &Case, expected: &str) {
     let rollup = world.worker.rollup(name).unwrap();
     let end = rollup.calendar.instant(case.to).unwrap().to_rfc3339();
@@ -137,7 +137,7 @@ async fn buckets_are_those_of_postgresql_when_clocks_change() {
     let rollups: String = CASES
         .iter()
         .flat_map(|case| ["", "_vast"].map(|suffix| (case, suffix)))
-        // Hundreds of slices in chunks would show nothing that the wide ones do not.
+        // Hundreds of slices in chunks would show no more than the wide ones.
         .filter(|(case, suffix)| suffix.is_empty() || !case.slice.contains("minutes"))
         .map(|(case, suffix)| {
             case.rollup(suffix, if suffix.is_empty() { "events" } else { "vast" }, "\"at\"")
@@ -157,14 +157,15 @@ async fn buckets_are_those_of_postgresql_when_clocks_change() {
     };
     assert_eq!((hours(spring, "2025-03-09"), hours(autumn, "2025-11-02")), (23, 25));
     let apia = world.worker.rollup("apia").unwrap();
-    // Four slices from the 28th to the 1st: there was no 30th.
+    // Four slices from the 28th to the 1st, as there was no 30th.
     let days = "SELECT count(*) FROM tallymark.slice WHERE rollup = 'apia'";
     assert_eq!(world.target_value(days).await, "4");
     assert_eq!(hours(apia, "2011-12-29"), 24);
 }
 
-/// A `timestamp` of a zone whose clocks show an hour twice, or skip one: PostgreSQL takes each for
-/// one instant, and every row lies in one slice and one bucket, whatever zone the slices follow.
+/// A `timestamp` of a zone whose clocks show an hour twice, or skip one. PostgreSQL reads each as
+/// one instant, and every row lies in exactly one slice and one bucket, whatever zone the slices
+/// follow.
 #[tokio::test]
 async fn local_times_shown_twice_or_never_are_counted_once() {
     let time = format!("{{ column = \"local\", zone = \"{NEW_YORK}\" }}");
@@ -183,7 +184,7 @@ async fn local_times_shown_twice_or_never_are_counted_once() {
             case.rollup("", "events", &time) + vast
         })
         .collect();
-    // 02:30 of 2025-03-09 never was, 01:30 of 2025-11-02 was twice.
+    // 02:30 of 2025-03-09 never existed, 01:30 of 2025-11-02 existed twice.
     let odd = "INSERT INTO events (local) SELECT '2025-03-09 01:55'::timestamp + n * interval '5 minutes' \
         FROM generate_series(0, 15) n; INSERT INTO events (local) \
         SELECT '2025-11-02 00:55'::timestamp + n * interval '5 minutes' FROM generate_series(0, 30) n";

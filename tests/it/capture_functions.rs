@@ -1,5 +1,5 @@
-//! The functions behind the capture triggers: which hours they mark, and that nothing in the session
-//! can mislead them.
+//! The functions of the capture triggers: the hours that they mark, and their safety against the
+//! session.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::support::Database;
 use crate::support::world::{EVENTS, Setup, Urls, World, clock, install_capture};
 use crate::versions::server;
 
-/// Four ways to say when a row happened, each counted by a rollup.
+/// Four kinds of time column, each counted by a rollup.
 const FOUR: &str = "CREATE TABLE events (instant timestamptz, local timestamp, day date, epoch bigint); \
                     CREATE INDEX ON events (instant); CREATE INDEX ON events (local); \
                     CREATE INDEX ON events (day); CREATE INDEX ON events (epoch)";
@@ -50,7 +50,8 @@ async fn by_axis(world: &World) -> String {
     world.target_value(BY_AXIS).await
 }
 
-/// Operators, functions and types that fit better than PostgreSQL's own, and come before them.
+/// Operators, functions and types that fit better than PostgreSQL's own, and come first in the
+/// path.
 const TRAPS: &str = "CREATE SCHEMA trap; \
     CREATE FUNCTION trap.date_part(text, timestamptz) RETURNS float8 LANGUAGE plpgsql AS $$ BEGIN RAISE 'trap'; END $$; \
     CREATE FUNCTION trap.floor(float8) RETURNS float8 LANGUAGE plpgsql AS $$ BEGIN RAISE 'trap'; END $$; \
@@ -76,7 +77,7 @@ const TRAPS: &str = "CREATE SCHEMA trap; \
     CREATE OPERATOR trap.- (LEFTARG = timestamptz, RIGHTARG = interval, FUNCTION = trap.minus); \
     CREATE TYPE trap.text AS (trap int); CREATE TYPE trap.date AS (trap int)";
 
-/// The function runs with its owner's rights, in a session of anybody's.
+/// The function runs with its owner's rights, in any session.
 #[tokio::test]
 async fn no_search_path_of_the_session_misleads_the_triggers() {
     let world = four().await;
@@ -105,13 +106,13 @@ async fn no_search_path_of_the_session_misleads_the_triggers() {
     }
 }
 
-/// In the schema that is named: every function and operator that the capture's functions may use, under the
-/// same name and for the same types, and for types that fit a call better; each ends in an error. What
-/// PostgreSQL does not let anybody make is left out.
+/// The traps in the given schema: every function and operator that the capture's functions may use,
+/// under the same name, for the same types and for types that fit a call better. Each ends in an
+/// error. Types that PostgreSQL reserves are left out.
 const EVERY_TRAP: &str = include_str!("capture_traps.sql");
 
-/// A role that may write to the table, and make things in `public` and a schema of its own, cannot have
-/// its code called by functions that run as the owner.
+/// A role that may write to the table, and create objects in `public` and in its own schema, cannot
+/// make functions that run as the owner call its code.
 async fn no_trap_is_called(major: u16) {
     let (_server, urls) = server(major, "capture").await;
     let world = four_at(Urls { target: None, ..urls }).await;
@@ -181,11 +182,11 @@ async fn on_postgresql_18_no_writer_runs_code_as_the_owner() {
     no_trap_is_called(18).await;
 }
 
-/// The setting in which the capture of `events` remembers its marks.
+/// The setting in which the capture of `events` stores its marks.
 const SETTING: &str = "(SELECT 'tallymark.' || proname FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid \
                        WHERE t.tgname = 'tallymark_insert')";
 
-/// What one session's transactions do.
+/// The transactions of one session.
 async fn does(session: &mut sqlx::PgConnection, sql: &str) {
     sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(session).await.unwrap();
 }
@@ -195,8 +196,8 @@ async fn list(session: &mut sqlx::PgConnection) -> String {
     sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(session).await.unwrap()
 }
 
-/// Whatever a session writes into the setting that remembers marks: an hour may be marked twice, never
-/// not at all.
+/// Whatever a session writes into the setting that stores marks, an hour may be marked twice, but
+/// never stays unmarked.
 #[tokio::test]
 async fn no_setting_of_the_session_keeps_an_hour_from_being_marked() {
     let world = world(EVENTS).await;
@@ -237,7 +238,7 @@ async fn no_setting_of_the_session_keeps_an_hour_from_being_marked() {
     assert_eq!(marks(&world).await, format!("{}+1", HOUR + 5));
 }
 
-/// Looking for one's own mark makes no two transactions depend on each other.
+/// Searching for the transaction's own mark makes no two transactions depend on each other.
 #[tokio::test]
 async fn serializable_writers_of_late_rows_do_not_fail() {
     let world = world(EVENTS).await;
@@ -258,7 +259,7 @@ async fn serializable_writers_of_late_rows_do_not_fail() {
     assert_eq!(marks(&world).await, format!("{five}+1,{five}+1,{six}+1,{six}+1"));
 }
 
-/// The list of marked hours goes back with the marks; nobody thinks then that they are there.
+/// The list of marked hours is rolled back together with the marks.
 #[tokio::test]
 async fn a_savepoint_that_is_rolled_back_leaves_no_hour_unmarked() {
     let world = world(EVENTS).await;
@@ -275,7 +276,7 @@ async fn a_savepoint_that_is_rolled_back_leaves_no_hour_unmarked() {
     assert_eq!(marks(&world).await, format!("{}+1,{}+1", HOUR + 5, HOUR + 6));
 }
 
-/// Where clocks go forward at midnight UTC, two dates begin in the same day of UTC.
+/// Where clocks go forward at midnight UTC, two dates begin on the same day of UTC.
 #[tokio::test]
 async fn days_are_marked_to_their_ends_by_a_transaction_that_has_come_to_the_unit_of_a_day() {
     let world = four().await;
@@ -311,7 +312,7 @@ async fn times_of_other_centuries_are_marked_too() {
     assert_eq!(world.target_value("SELECT count(*) FROM tallymark.mark").await, "2");
 }
 
-/// What an older version installed, and what somebody dropped.
+/// The installation of an older version, and dropped objects.
 #[tokio::test]
 async fn an_older_or_broken_installation_is_an_alarm_and_is_put_right() {
     let world = world(EVENTS).await;

@@ -1,4 +1,4 @@
-//! The command line as a person or a script meets it: the real binary against real servers.
+//! The command line as an operator or a script uses it: the real binary against real servers.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -29,7 +29,7 @@ const COMMANDS: [&str; 13] = [
 /// Objects whose keys are data.
 const MAPS: [&str; 4] = ["standings", "key", "expected", "actual"];
 
-/// Demands that `found` has no key that the example lacks, and values of the same types.
+/// Asserts that `found` has only keys of the example, and values of the same types.
 fn fits(found: &Value, example: &Value, path: &str) {
     match (found, example) {
         (Value::Null, _) | (_, Value::Null) => {}
@@ -54,7 +54,7 @@ fn fits(found: &Value, example: &Value, path: &str) {
     }
 }
 
-/// Demands that `found` is like the `nth` example of docs/CLI.md, with all of its outer keys.
+/// Asserts that `found` is like the `nth` example of docs/CLI.md, with all of its outer keys.
 pub fn is_documented(found: &Value, heading: &str, nth: usize) {
     let example = &documented(heading)[nth];
     fits(found, example, heading);
@@ -62,7 +62,7 @@ pub fn is_documented(found: &Value, heading: &str, nth: usize) {
     assert_eq!(keys(found), keys(example), "{heading}");
 }
 
-/// What one GROUP BY gives for the rollup `daily`.
+/// The result of one GROUP BY for the rollup `daily`.
 const TRUTH: &str = "SELECT date_trunc('day', at, 'UTC') AS bucket, kind, count(*) AS events, \
                      sum(amount) AS revenue FROM events GROUP BY 1, 2";
 const ROLLUP: &str = "SELECT bucket, kind, events, revenue FROM stats.daily";
@@ -246,7 +246,8 @@ async fn a_missing_table_is_told_and_its_return_makes_all_good() {
     is_right(&place).await;
 }
 
-/// The source is read as a role of its own; what `take` takes away from it, `give` gives back.
+/// The source is read with a separate role. `take` takes rights away from it, and `give` restores
+/// them.
 async fn with_a_role(name: &str, take: &str, give: &str, words: &[&str]) {
     let (mut place, database) = Place::with_events(2).await;
     let role = format!("{name}_{:08x}", fastrand::u32(..));
@@ -293,7 +294,7 @@ async fn a_refused_port_is_told() {
     is_right(&place).await;
 }
 
-/// As one that was asleep.
+/// Like one that was asleep.
 #[tokio::test]
 async fn a_server_that_answers_late_is_waited_for_as_long_as_its_address_says() {
     let (mut place, _database) = Place::with_events(2).await;
@@ -327,7 +328,7 @@ async fn an_absent_dynamodb_is_told_and_its_return_makes_all_good() {
     is_right(&place).await;
 }
 
-/// With a server of its own that asks for passwords.
+/// Uses a separate server that asks for passwords.
 #[tokio::test]
 async fn a_wrong_password_is_told_and_not_shown() {
     let directory = server_directory("passwords");
@@ -355,7 +356,8 @@ async fn a_wrong_password_is_told_and_not_shown() {
     is_right(&place).await;
 }
 
-/// A directory that cannot be made is failed work, a server that cannot be started is out of reach.
+/// A directory that cannot be created is a failure of the work. A server that cannot be started is
+/// out of reach.
 #[tokio::test]
 async fn a_demo_that_cannot_go_on_tells_why_by_its_exit_code() {
     let (place, _database) = Place::with_events(1).await;

@@ -1,4 +1,4 @@
-//! Rollups of rollups: hours to days to months, without touching the source again.
+//! Rollups of rollups: hours to days to months, without further reads of the source.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
@@ -22,16 +22,17 @@ use crate::support::world::{
     BUDGET, EVENTS, PAST_LEASE, Setup, World, checkpoints, clock, instant, records,
 };
 
-/// Ticks until all must be quiet.
+/// Maximum number of ticks until no work is left.
 const QUIET_MAX: usize = 20;
 
 /// A mutation must be found within this many sweeps.
 const SWEEPS_MAX: usize = 5;
 
-/// Awaits of one slice's run, with room to spare: a sweep over all of them must end.
+/// More awaits than one slice's run has, so that a sweep over all of them ends.
 const POLLS_MAX: usize = 2_000;
 
-/// Hours, days and months of one zone. The coarse ones stand first: the order of the file is free.
+/// Hours, days and months of one zone. The coarse ones come first, as the order of the file is
+/// free.
 fn rollups(zone: &str, start: &str) -> String {
     format!(
         r#"
@@ -77,8 +78,8 @@ users = {{ distinct = "user_id" }}
     )
 }
 
-/// Random events in `[from, to)`. Quarters are exact in floating point, so that their sum is one
-/// number, however it is taken.
+/// Random events in `[from, to)`. Quarters are exact in floating point, so that their sum is the
+/// same in any order.
 fn events(from: &str, to: &str, count: u32) -> String {
     format!(
         "{EVENTS}; ALTER TABLE events ADD score double precision; \
@@ -105,7 +106,7 @@ fn truth(unit: &str, zone: &str, from: &str, to: &str, entities: &str) -> String
 const COLUMNS: &str =
     "bucket, kind, events, revenue, low, high, price_sum, price_count, price, score";
 
-/// Holds days and months against the source.
+/// Compares days and months with the source.
 async fn is_exact(world: &World, zone: &str, days: (&str, &str), months: (&str, &str)) {
     let found =
         records(&world.target, &format!("SELECT {COLUMNS}, entities FROM stats.daily")).await;
@@ -161,7 +162,7 @@ fn told(slices: &[SliceReport]) -> Vec<String> {
         .collect()
 }
 
-/// One tick computes hours, then days, then months, and none before all that it consists of.
+/// One tick computes hours, then days, then months, each only after all of its parts.
 async fn one_tick_does_all(world: &World) {
     let done = tick(world).await;
     assert!(done.iter().all(|slice| slice.outcome == Outcome::Succeeded), "{:?}", told(&done));
@@ -266,7 +267,7 @@ async fn a_late_change_in_an_hour_reaches_day_and_month_in_one_tick() {
     assert!(tick(&world).await.is_empty());
 }
 
-/// Days and months before the first row were computed as empty; then rows come to be in them.
+/// Days and months before the first row were computed as empty, and then get rows.
 #[tokio::test]
 async fn rows_before_all_others_reach_day_and_month() {
     let (_, world) = february(false).await;
@@ -278,7 +279,7 @@ async fn rows_before_all_others_reach_day_and_month() {
     is_february(&world).await;
 }
 
-/// The first run of an hour in a day that was never claimed leaves nothing in the day's name.
+/// The first run of an hour in a day that was never claimed leaves no checkpoint of the day.
 #[tokio::test]
 async fn a_coarse_slice_waits_for_its_finer_ones() {
     let clock = clock("2024-02-03T12:00:00Z");
@@ -320,7 +321,7 @@ async fn a_day_that_is_running_when_an_hour_changes_is_stale_after() {
         deadline: now + chrono::TimeDelta::seconds(30),
     };
     let lease = world.worker.checkpoints.claim(&claim).await.unwrap();
-    // The day has been read by now, and is about to be complete.
+    // By now the day has been read, and is about to be completed.
     world.sql(LATE).await;
     reopen(&world, "hourly", "2024-02-14T06:00:00Z").await;
     assert!(run(&world, "hourly", "2024-02-14T06:00:00Z").await.is_success());
@@ -331,10 +332,10 @@ async fn a_day_that_is_running_when_an_hour_changes_is_stale_after() {
     is_february(&world).await;
 }
 
-/// Ticks until nothing is left to do.
+/// Ticks until no work is left.
 async fn quiet(clock: &ManualClock, world: &World) {
     for _ in 0..QUIET_MAX {
-        // The lease of a killed worker is over.
+        // The lease of a killed worker has ended.
         clock.advance(PAST_LEASE);
         let deadline = Deadline::after(clock, BUDGET);
         let report = world.worker.tick(clock.now(), deadline, None).await.unwrap();
@@ -346,8 +347,9 @@ async fn quiet(clock: &ManualClock, world: &World) {
     panic!("never quiet");
 }
 
-/// Kills the worker of an hour at every await there is, each time after another change, and lets
-/// others go on. The first kill after which day or month misses something; `None`: there is none.
+/// Kills the worker of an hour at every await, each time after another change, and lets others
+/// continue. Returns the first kill after which day or month misses a change. `None`: there is
+/// none.
 async fn killed_at_every_await(guard: Option<Removed>) -> Option<usize> {
     let (clock, world) = february(true).await;
     let (hourly, hour) = (named(&world, "hourly"), slice(&world, "hourly", "2024-02-14T06:00:00Z"));
@@ -364,7 +366,7 @@ async fn killed_at_every_await(guard: Option<Removed>) -> Option<usize> {
                 if polled > polls {
                     return Poll::Ready(false);
                 }
-                // What a killed worker left open may keep this one from ending well.
+                // Remains of a killed worker may keep this one from succeeding.
                 work.as_mut().poll(context).map(|report| report.unwrap().is_success())
             })
             .await
@@ -391,7 +393,7 @@ async fn a_worker_killed_between_commit_and_reopening_loses_nothing() {
 
 #[tokio::test]
 async fn with_hours_completed_before_days_are_reopened_a_change_is_missed() {
-    // Awaits are not quite the same in each run: one sweep may step over the only one that matters.
+    // The awaits differ slightly between runs, so one sweep may miss the single relevant one.
     for _ in 0..SWEEPS_MAX {
         if killed_at_every_await(Some(Removed::CoarseFirst)).await.is_some() {
             return;
@@ -400,7 +402,7 @@ async fn with_hours_completed_before_days_are_reopened_a_change_is_missed() {
     panic!("no counterexample");
 }
 
-/// In chunks, as a slice that is larger than its budget.
+/// In chunks, like a slice that is larger than its budget.
 #[tokio::test]
 async fn a_month_that_is_read_in_chunks_is_the_same() {
     let (clock, world) = february(false).await;
@@ -431,13 +433,13 @@ async fn a_month_that_is_read_in_chunks_is_the_same() {
     }
 }
 
-/// All checkpoints are lost while an hour was newer than its day: days and months run again.
+/// All checkpoints are lost while an hour was newer than its day. Days and months run again.
 #[tokio::test]
 async fn after_a_repair_coarse_slices_run_again() {
     let (_, mut world) = february(false).await;
     world.sql(LATE).await;
     reopen(&world, "hourly", "2024-02-14T06:00:00Z").await;
-    // As by a process that does not know of days.
+    // Acts as a process that does not know of days.
     let hours = rollups("UTC", "2024-02-01");
     let alone = world.redefined(&hours[hours.rfind("[[rollup]]").unwrap()..]);
     assert!(run(&alone, "hourly", "2024-02-14T06:00:00Z").await.is_success());
@@ -450,8 +452,8 @@ async fn after_a_repair_coarse_slices_run_again() {
     is_february(&world).await;
 }
 
-/// A measure of the hours gets a condition: the ticks recompute hours, days and months, in this order,
-/// and no slice twice.
+/// A measure of the hours gets a condition. The ticks recompute hours, days and months, in this
+/// order, and no slice twice.
 #[tokio::test]
 async fn a_changed_definition_of_hours_reaches_days_and_months() {
     let (_, world) = february(false).await;
@@ -474,7 +476,7 @@ async fn a_changed_definition_of_hours_reaches_days_and_months() {
     }
 }
 
-/// The months of a table whose hours are gone: kept, and said.
+/// The months of a table whose hours are gone are kept and reported.
 #[tokio::test]
 async fn hours_that_were_deleted_do_not_erase_a_day() {
     let (_, world) = february(false).await;
@@ -486,7 +488,8 @@ async fn hours_that_were_deleted_do_not_erase_a_day() {
     is_february(&world).await;
 }
 
-/// The commands, with a source of its own: `total` stands before the rollup that it is computed from.
+/// Uses the commands, with a separate source. `total` comes before the rollup that it is computed
+/// from.
 #[tokio::test]
 async fn a_coarse_rollup_needs_no_source_once_its_finer_one_is_done() {
     let (source, target) = (Database::create().await, Database::create().await);
@@ -507,7 +510,7 @@ async fn a_coarse_rollup_needs_no_source_once_its_finer_one_is_done() {
     assert_eq!(place.json(&["run"])["slices"].as_array().unwrap().len(), 6);
     assert_eq!(place.json(&["verify"])["differences"], 0);
 
-    // A further measure, of which neither table has a column yet.
+    // A further measure, for which neither table has a column yet.
     let after = total(r#""events", "dearest""#);
     place.configure(&format!("{after}{}dearest = {{ max = \"amount\" }}\n", daily(3)));
     assert!(place.run(&["init", "--dry-run"]).good().out.contains("\"dearest\""));

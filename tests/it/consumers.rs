@@ -1,5 +1,5 @@
-//! Whoever counts a captured table gets every mark: the rollups of one file, of another deploy, of another
-//! installation.
+//! Every consumer of a captured table gets every mark: the rollups of one file, of another
+//! deployment, of another installation.
 
 use std::sync::Arc;
 
@@ -50,7 +50,7 @@ async fn a_rollup_that_a_deploy_leaves_out_for_a_tick_loses_no_late_row() {
         ("2".into(), "1".into())
     );
     assert_eq!(marks(&world).await, "1 1", "it waits for the other one");
-    // What the first has taken does not run again for the other's sake.
+    // Slices reopened by marks that the first consumer took do not run again for the other.
     assert_eq!(tick(&other).await.slices.len(), 0);
     assert_eq!(tick(&world).await.slices.len(), 1);
     assert_eq!(counted(&world, "again").await, "2");
@@ -113,7 +113,7 @@ async fn a_consumer_that_was_forgotten_runs_everything_again() {
     world.assert_one_verified(rollup, "2026-01-03").await;
 }
 
-/// The marks that the lost store had not seen wait for the new one, and none waits for the old one.
+/// Marks that the lost store had not seen wait for the new consumer, and none for the old one.
 #[tokio::test]
 async fn a_consumer_whose_store_was_lost_is_replaced_and_gets_its_marks() {
     let world = two().await;
@@ -146,12 +146,12 @@ async fn marks_that_wait_for_days_are_an_alarm_of_every_tick_and_stay() {
         assert!(said.contains(word), "{said}");
     }
     assert_eq!(marks(&world).await, "1 1");
-    // The one that they wait for takes them: no alarm of its own.
+    // The consumer that they wait for takes them, so its tick raises no alarm.
     let report = tick(&world).await;
     assert_eq!((report.alarms(), report.slices.len()), (0, 1), "{report:?}");
 }
 
-/// Before its own first tick another installation could take marks without it.
+/// Before its first tick, another installation could otherwise take marks without it.
 #[tokio::test]
 async fn install_registers_the_rollups_of_its_file() {
     let (place, _database) = Place::with_events(3).await;
@@ -161,7 +161,7 @@ async fn install_registers_the_rollups_of_its_file() {
     assert!(!said.err.contains("not yet"), "{}", said.err);
     let consumers = &place.json(&["capture", "status"])["tables"][0]["consumers"];
     assert_eq!(consumers[0]["rollup"], "daily");
-    // Before `init` it waits for the first slice.
+    // Before `init` the registration waits for the first slice.
     let (place, _database) = Place::with_events(3).await;
     place.configure(&daily(3).replace("slice =", "late = \"capture\"\nslice ="));
     let said = place.run(&["capture", "install"]).good();
@@ -172,7 +172,7 @@ async fn install_registers_the_rollups_of_its_file() {
     assert_eq!(consumers[0]["rollup"], "daily");
 }
 
-/// Each installation reads by a role of its own.
+/// Each installation reads with a role of its own.
 #[tokio::test]
 async fn a_second_reading_role_is_granted_what_it_needs_and_takes_marks_too() {
     let (mut one, database) = Place::with_events(3).await;
@@ -223,7 +223,7 @@ async fn a_renamed_rollup_keeps_its_marks_and_a_dropped_one_keeps_none() {
         (&consumer()[0]["rollup"], &consumer()[0]["waiting"]),
         (&"visits".into(), &1.into())
     );
-    // Another rollup under the old name is another consumer.
+    // Another rollup with the old name is another consumer.
     place.configure(&format!("{renamed}{captured}"));
     place.run(&["init"]).good();
     assert_eq!(place.json(&["run"])["slices"].as_array().unwrap().len(), 4);
@@ -237,7 +237,7 @@ async fn a_renamed_rollup_keeps_its_marks_and_a_dropped_one_keeps_none() {
     assert_eq!(place.json(&["capture", "status"])["tables"][0]["marks"], 0);
 }
 
-/// By the command line.
+/// Uses the command line.
 #[tokio::test]
 async fn the_command_shows_and_forgets_consumers() {
     let (place, _database) = Place::with_events(3).await;
@@ -259,7 +259,7 @@ async fn the_command_shows_and_forgets_consumers() {
     assert_eq!(place.json(&["capture", "status"])["tables"][0]["marks"], 0);
     assert_eq!(place.json(&["run"])["slices"].as_array().unwrap().len(), 3);
     place.run(&["verify"]).good();
-    // A stranger's consumer keeps the triggers.
+    // A foreign consumer keeps the triggers.
     place
         .sql("INSERT INTO tallymark.consumer (id, capture, installation, rollup) SELECT 7, capture, 'theirs', \
               'weekly' FROM tallymark.consumer")

@@ -1,4 +1,4 @@
-//! What a person meets first: a wrong address, no region, nothing made yet, a typing error.
+//! Situations of a new user: a wrong address, no region, nothing created yet, a typing error.
 
 use std::net::TcpListener;
 
@@ -8,7 +8,7 @@ use crate::support::Database;
 use crate::support::cli::{Ended, Place, daily, ended, lines};
 use tallymark::db::address::{Address, DatabaseUrl};
 
-/// A port of this machine at which nobody listens.
+/// A port of this machine on which no server listens.
 fn closed_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
@@ -39,7 +39,7 @@ async fn without_a_region_one_line_says_so() {
     let status = bare(&["status"]);
     status.refused(2, &["no AWS region is configured", "AWS_REGION=eu-central-1"]);
     assert_eq!(status.err.lines().count(), 1, "{status:?}");
-    // What needs no region is looked at all the same.
+    // Checks that need no region run in any case.
     let check = bare(&["check", "--json"]);
     assert_eq!(check.code, Some(2), "{check:?}");
     let grades = grades(&check);
@@ -97,7 +97,7 @@ async fn check_tells_of_each_server_once_and_of_all() {
     let (mut place, _database) = Place::with_events(1).await;
     place.run(&["init"]).good();
     let good = place.source_url.clone();
-    // A wrong host, and DynamoDB away at the same time.
+    // A wrong host, while DynamoDB is away at the same time.
     let port = closed_port();
     place.source_url = format!("postgres://app@127.0.0.1:{port}/x");
     place.target_url.clone_from(&place.source_url);
@@ -117,7 +117,7 @@ async fn check_tells_of_each_server_once_and_of_all() {
     place.start_dynamo().await;
     let check = place.run(&["check", "--json"]);
     assert_eq!(grades(&check), ["bad source", "good checkpoints", "note rollups"], "{check:?}");
-    // DynamoDB alone is away: the rollups are looked at.
+    // Only DynamoDB is away, and the rollups are checked.
     place.source_url.clone_from(&good);
     place.target_url = good;
     place.stop_dynamo();
@@ -147,7 +147,7 @@ async fn a_typing_error_is_answered_with_what_was_meant() {
         assert_eq!(check.code, Some(2), "{check:?}");
         assert!(check.out.contains(words), "{words}: {check:?}");
     }
-    // What the server suggests has a line of its own.
+    // The server's hint has its own line.
     let orders = daily(1)
         .replace("public.events", "shop.orders")
         .replace("name = \"daily\"", "name = \"orders\"")
@@ -167,7 +167,7 @@ async fn a_typing_error_is_answered_with_what_was_meant() {
     assert!(document["hint"].as_str().unwrap().contains("userId"), "{document}");
 }
 
-/// The text of an error is in the language of the server.
+/// The text of an error is in the server's language.
 #[tokio::test]
 async fn row_level_security_is_known_by_the_error_and_not_by_its_words() {
     let database = Database::create().await;
@@ -204,7 +204,7 @@ async fn a_configured_reader_reads_every_rollup_table() {
     assert_eq!(place.json(&["init"])["statements"], serde_json::json!([]));
     let reader = database.url_of(&role);
     assert_eq!(lines(&reader, "SELECT count(*) FROM stats.daily").await, ["(0)"]);
-    // A table that a later init makes.
+    // A table that a later init creates.
     let other = daily(1).replace("name = \"daily\"", "name = \"other\"");
     place.configure(&with_readers(&role, &format!("{}{other}", daily(1))));
     place.run(&["init"]).good();

@@ -1,13 +1,13 @@
-//! What a user meets who sets nothing: the configuration that `init` needs, and no more.
+//! The default settings: the configuration that `init` needs, and no more.
 
 use std::time::Duration;
 
 use crate::support::cli::{Ended, Place, daily, day};
 
-/// A command that stands still is caught by this; each of these takes seconds.
+/// This limit catches a command that stands still. Each of these takes seconds.
 const LIMIT: Duration = Duration::from_secs(600);
 
-/// Every command in an order in which it has something to do, and what its text says.
+/// Every command in an order in which it has something to do, with a word of its text.
 fn commands() -> Vec<(Vec<String>, &'static str)> {
     let (first, second) = (day(3), day(2));
     let rows: Vec<(String, &'static str)> = vec![
@@ -51,7 +51,7 @@ fn commands() -> Vec<(Vec<String>, &'static str)> {
     rows.into_iter().map(|(text, said)| (words(text), said)).collect()
 }
 
-/// Those that work on no configuration.
+/// Commands without a configuration.
 const ELSEWHERE: [&str; 3] = ["demo", "completions", "help"];
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! What the documentation shows is true.
+//! The examples in the documentation are true.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
 }
 
-/// Reads `text` as a configuration, whatever environment variables it asks for.
+/// Reads `text` as a configuration, with every environment variable set.
 fn parse(name: &str, text: &str) -> Config {
     let env = |_: &str| Some(ADDRESS.to_owned());
     match Config::parse(Path::new(name), text, &env) {
@@ -35,7 +35,7 @@ fn the_example_is_a_good_configuration() {
     assert_eq!(requests.bucket.to_string(), "15 minutes");
 }
 
-/// Takes the `#` from the defaults: the file must be as good, and mean the same.
+/// Removes the `#` from the defaults. The file must stay valid, and have the same meaning.
 #[test]
 fn the_defaults_that_the_example_names_are_the_defaults() {
     let text = read("examples/tallymark.toml");
@@ -105,13 +105,13 @@ fn no_link_is_broken() {
     assert!(broken.is_empty(), "{}", broken.join("\n"));
 }
 
-/// Whatever follows `cargo test … ` in a command, and whatever stands alone in a table's last column.
+/// Everything after `cargo test … ` in a command, and every lone name in a table's last column.
 #[test]
 fn every_test_that_the_pages_on_reliability_and_security_name_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut sources = String::new();
     let mut directories = vec![root.join("src"), root.join("tests")];
-    // A directory enters once.
+    // Each directory enters once.
     while let Some(directory) = directories.pop() {
         for path in fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
             if path.is_dir() {
@@ -151,7 +151,7 @@ fn every_path_that_is_named_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let (mut missing, mut named) = (Vec::new(), 0);
     let mut directories = vec![root.to_owned()];
-    // A directory enters once.
+    // Each directory enters once.
     while let Some(directory) = directories.pop() {
         for path in fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
             let name = path.file_name().unwrap().to_str().unwrap().to_owned();
@@ -163,7 +163,7 @@ fn every_path_that_is_named_exists() {
             let is_text = ["md", "rs", "tf", "yaml", "py", "sh", "sql", "toml", "tftpl"]
                 .iter()
                 .any(|suffix| path.extension().is_some_and(|it| it == *suffix));
-            // What changed in the past may name what is gone.
+            // Entries about the past may name files that are gone.
             if !is_text || name == "CHANGELOG.md" {
                 continue;
             }

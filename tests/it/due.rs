@@ -1,4 +1,4 @@
-//! What is due: found by the checkpoints alone, whatever happened to them.
+//! Due slices are found by the checkpoints alone, in any state.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use tallymark::source::begin::SourceBegin;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A second rollup of the same source, by the day.
+/// A second, daily rollup of the same source.
 const SECOND: &str = r#"
 [[rollup]]
 name = "second"
@@ -38,7 +38,7 @@ async fn world_at(clock: &ManualClock, sql: &str, rollups: &str) -> World {
     World::new(&format!("{EVENTS}; {sql}"), setup).await
 }
 
-/// One tick; the slices that it worked on.
+/// One tick. Returns the slices that it worked on.
 async fn tick(world: &World) -> Vec<SliceReport> {
     let clock = &*world.worker.clock;
     let deadline = Deadline::after(clock, BUDGET);
@@ -52,7 +52,7 @@ fn starts(slices: &[SliceReport]) -> Vec<DateTime<Utc>> {
     slices.iter().map(|slice| slice.start).collect()
 }
 
-/// The item of one slice as somebody left it who edited it by hand.
+/// The item of one slice after an edit by hand.
 async fn spoil(world: &World, rollup: &str, start: &str) {
     let text = |value: &str| AttributeValue::S(value.to_owned());
     let items = [("pk", rollup), ("sk", start), ("state", "done")];
@@ -61,7 +61,7 @@ async fn spoil(world: &World, rollup: &str, start: &str) {
     put.send().await.unwrap();
 }
 
-/// One of two rollups has a checkpoint that nobody can read: it is told, and the other is worked on.
+/// One of two rollups has an unreadable checkpoint. It is reported, and the other one is worked on.
 #[tokio::test]
 async fn a_rollup_with_a_broken_checkpoint_does_not_stop_the_others() {
     let clock = clock("2026-01-04T12:00:00Z");
@@ -76,8 +76,8 @@ async fn a_rollup_with_a_broken_checkpoint_does_not_stop_the_others() {
     assert_eq!(report.slices.len(), 3);
 }
 
-/// Four at once, and the first meets trouble: the three that work already end with success, no
-/// fourth is begun, and no lease is left behind.
+/// Four concurrent slices, the first of which fails for a general reason. The three in work still
+/// succeed, no further one is started, and no lease is left behind.
 #[tokio::test]
 async fn trouble_in_a_batch_lets_the_slices_in_flight_end() {
     let clock = clock("2026-01-31T12:00:00Z");
@@ -98,8 +98,8 @@ async fn trouble_in_a_batch_lets_the_slices_in_flight_end() {
     assert_eq!(found.len(), report.succeeded);
 }
 
-/// Again when the slice 1, 3 and 7 slices later is ready, and no more; what was missed while
-/// nothing ran is made up for by one run.
+/// It runs again when the slices 1, 3 and 7 places later are ready, and no more. One run makes up
+/// for those missed during an outage.
 #[tokio::test]
 async fn a_slice_runs_again_on_a_decaying_schedule() {
     let rollups = DAILY.replace("bucket =", "lookback = [1, 3, 7]\nbucket =");
@@ -118,14 +118,14 @@ async fn a_slice_runs_again_on_a_decaying_schedule() {
     let missed = world_at(&clock, &random_events(30, 20), &rollups).await;
     assert!(starts(&tick(&missed).await).contains(&first));
     clock.advance(DAY * 9);
-    // Readable by now: the slices of the 12th to the 20th.
+    // Readable by now are the slices of the 12th to the 20th.
     let again = starts(&tick(&missed).await);
     assert_eq!(again.iter().min(), Some(&instant("2026-01-05")), "7 before the 12th");
     assert_eq!(again.len(), 16);
     assert!(tick(&missed).await.is_empty(), "one run makes up for all that was missed");
 }
 
-/// Asks until no transaction of any other test is in the way of an answer.
+/// Asks until no transaction of another test prevents the answer.
 async fn probed(world: &World) -> Watermark {
     /// Other tests hold transactions open for some seconds.
     const ASKED_MAX: usize = 300;
@@ -147,8 +147,8 @@ async fn forget(world: &World, sk: &str) {
     delete.key("pk", text("daily")).key("sk", text(sk)).send().await.unwrap();
 }
 
-/// Sixty succeeded slices meet every accident there is; a worker that cannot reach the source finds
-/// exactly those without success, and a tick makes all good.
+/// Sixty succeeded slices meet every kind of accident. A worker that cannot reach the source finds
+/// exactly the unfinished ones, and a tick completes them.
 #[tokio::test]
 async fn every_slice_without_success_is_found_without_asking_the_source() {
     let seed = fastrand::u64(..);
@@ -159,7 +159,7 @@ async fn every_slice_without_success_is_found_without_asking_the_source() {
     assert_eq!(world.backfill("2026-03-02", false).await.succeeded, 60);
     let seen = world.worker.checkpoints.watermark("daily").await.unwrap();
     let mut known = seen.bond().cloned().unwrap();
-    // Whoever loses checkpoints loses the watermark too; behind it nothing is looked for.
+    // A loss of checkpoints includes the watermark, behind which no slice is looked for.
     forget(&world, "watermark").await;
     let (rollup, checkpoints) = (world.rollup(), &world.worker.checkpoints);
     let mut expected = BTreeSet::new();
@@ -195,7 +195,7 @@ async fn every_slice_without_success_is_found_without_asking_the_source() {
     let blind = config(&urls, "", DAILY);
     let blind =
         Worker::with_checkpoints(blind, checkpoints.clone(), Arc::new(clock.clone()), 1).unwrap();
-    // Its address is one of the installation's, so that nothing must be asked to know it.
+    // Its address is one of the installation's, so that it is known without a connection.
     known.places.push(blind.place().await.unwrap());
     let bond = checkpoints.watermark("daily").await.unwrap().bond().cloned();
     checkpoints.bind("daily", bond.as_ref(), &known).await.unwrap();
@@ -204,7 +204,8 @@ async fn every_slice_without_success_is_found_without_asking_the_source() {
     assert_eq!(found, expected);
     let done = tick(&world).await;
     assert_eq!(starts(&done).into_iter().collect::<BTreeSet<_>>(), expected);
-    // A claim that counts anew is fenced by the marker of the same number, until its next attempt.
+    // A claim that starts at 1 again is fenced by the marker of the same number, until its next
+    // attempt.
     let lost = |slice: &SliceReport| slice.outcome == Outcome::Fenced && slice.attempt == Some(1);
     assert!(done.iter().all(|slice| slice.is_success() || lost(slice)), "{done:?}");
     clock.advance(DAY / 24);
@@ -213,7 +214,7 @@ async fn every_slice_without_success_is_found_without_asking_the_source() {
     world.verify_all("2026-03-02").await;
 }
 
-/// A source that stamps its changes, a slice a day.
+/// A source with change times, and a slice a day.
 async fn stamped(clock: &ManualClock, sql: &str) -> World {
     let rollups = DAILY.replace("bucket =", "late = { column = \"updated_at\" }\nbucket =");
     let stamp = "ALTER TABLE events ADD updated_at timestamptz NOT NULL DEFAULT now() - interval '1 day'; \
@@ -221,7 +222,7 @@ async fn stamped(clock: &ManualClock, sql: &str) -> World {
     world_at(clock, &format!("{stamp}; {sql}"), &rollups).await
 }
 
-/// A row of this day, written after all that was read before, as if the grace had passed since.
+/// A row of this day, written after everything read before, as if the grace had passed since.
 async fn change(world: &World, day: &str) {
     let grace = world.rollup().grace.as_secs();
     let sql = format!(
@@ -231,7 +232,7 @@ async fn change(world: &World, day: &str) {
     world.sql(&sql).await;
 }
 
-/// Change times count from before the first slice is read, and not from the first tick on.
+/// Change times count from before the first slice is read, and not only from the first tick on.
 #[tokio::test]
 async fn a_change_between_the_first_run_and_the_first_tick_is_noticed() {
     let clock = clock("2026-01-04T12:00:00Z");
@@ -244,7 +245,7 @@ async fn a_change_between_the_first_run_and_the_first_tick_is_noticed() {
     world.verify_all("2026-01-04").await;
 }
 
-/// Nobody knows when a prepared transaction began, and so which changes may still appear.
+/// The start of a prepared transaction is unknown, and so are the changes that may still appear.
 #[tokio::test]
 async fn while_a_transaction_is_prepared_no_first_slice_is_read_and_nothing_is_taken_for_empty() {
     let clock = clock("2026-02-13T12:00:00Z");
@@ -259,7 +260,7 @@ async fn while_a_transaction_is_prepared_no_first_slice_is_read_and_nothing_is_t
     assert!(world.run("2026-02-10").await.is_success());
 }
 
-/// ... and from before a slice is taken for empty.
+/// ... and from before a slice counts as empty.
 #[tokio::test]
 async fn a_change_between_the_first_probe_and_the_first_tick_is_noticed() {
     let clock = clock("2026-02-13T12:00:00Z");
@@ -271,13 +272,13 @@ async fn a_change_between_the_first_probe_and_the_first_tick_is_noticed() {
     world.verify_all("2026-02-13").await;
 }
 
-/// Three days of rows behind forty empty ones.
+/// Three days of rows after forty empty ones.
 const LATE_BEGIN: &str = "INSERT INTO events (created_at, kind) \
     SELECT '2026-02-10T00:00Z'::timestamptz + n * interval '6 hours', 'view' \
     FROM generate_series(0, 11) n";
 
-/// No item, no claim, and yet the watermark passes them. A row that is added before the first one
-/// is found by whoever asks the source again, and then by the tick.
+/// There is no item and no claim, and yet the watermark passes them. A row added before the first
+/// one is found by the next probe of the source, and then by the tick.
 #[tokio::test]
 async fn empty_stretches_before_the_first_row_cost_nothing() {
     let clock = clock("2026-02-13T12:00:00Z");
@@ -300,7 +301,7 @@ async fn empty_stretches_before_the_first_row_cost_nothing() {
 
     world.sql("INSERT INTO events (created_at, kind) VALUES ('2026-01-20T09:00Z', 'buy')").await;
     assert!(tick(&world).await.is_empty(), "a late row, like any other");
-    // A transaction of another test may be in the way of one look.
+    // A transaction of another test may prevent one answer.
     let mut known = begin;
     while known.first_row != Some(instant("2026-01-20T09:00:00Z")) {
         known = probed(&world).await.begin().unwrap();
@@ -312,8 +313,8 @@ async fn empty_stretches_before_the_first_row_cost_nothing() {
     world.verify_all("2026-02-13").await;
 }
 
-/// Everything is empty until a row appears; then the next slice that ends makes the tick look, and
-/// it finds history that was loaded meanwhile.
+/// Everything is empty until a row appears. Then the next slice that ends makes the tick probe
+/// again, and it finds history that was loaded meanwhile.
 #[tokio::test]
 async fn the_first_rows_of_an_empty_source_are_found() {
     let clock = clock("2026-01-10T12:00:00Z");
@@ -335,7 +336,8 @@ async fn the_first_rows_of_an_empty_source_are_found() {
     world.verify_all("2026-01-11").await;
 }
 
-/// A slice that was still to end, or whose grace was, when the source was asked is not called empty.
+/// A slice that was still open, or in its grace, when the source was probed does not count as
+/// empty.
 #[test]
 fn only_what_was_over_when_the_source_was_asked_is_empty() {
     let config = config(&Urls { source: "postgres://a@b/c".into(), target: None }, "", DAILY);

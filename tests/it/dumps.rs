@@ -1,9 +1,9 @@
-//! The table of restores in docs/RUNBOOK.md by real dumps and restores, seen through the commands:
-//! four rollups, one of each `late`, on a source and a target of their own, with a writer beside.
-//! Each row is a world; what `status`, `verify`, `run` and `repair` say is asserted, and that what the
-//! runbook names makes every rollup right.
+//! The table of restores in docs/RUNBOOK.md with real dumps and restores, seen through the
+//! commands. There are four rollups, one of each `late`, with a separate source and target and a
+//! concurrent writer. Each row of the table is a world. The output of `status`, `verify`, `run` and
+//! `repair` is asserted, and that the runbook's remedy makes every rollup right.
 //!
-//! `restores.rs` has the same table by contents alone, as a physical restore leaves them.
+//! `restores.rs` tests the same table by contents alone, as a physical restore leaves them.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -40,7 +40,7 @@ fn rollups() -> String {
 
 type Items = Vec<HashMap<String, AttributeValue>>;
 
-/// What goes back in time.
+/// The part that goes back in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
     Source,
@@ -48,7 +48,7 @@ enum Part {
     Store,
     /// The checkpoint table is deleted.
     NoStore,
-    /// The target's database is made anew, empty.
+    /// The target's database is created again, empty.
     NoTarget,
 }
 
@@ -62,7 +62,7 @@ struct World {
     ends: Arc<AtomicBool>,
 }
 
-/// A database at an earlier moment: a dump, or where there is no `pg_dump`, a copy.
+/// A database at an earlier moment: a dump, or a copy if `pg_dump` is missing.
 enum Kept {
     Dump(PathBuf),
     Copy(String),
@@ -107,7 +107,7 @@ async fn keep(url: &str, file: &Path) -> Kept {
     Kept::Copy(copy)
 }
 
-/// Puts the database of `url` back as it was kept.
+/// Restores the database of `url` to its kept state.
 async fn put_back(url: &str, kept: &Kept) {
     let name = database_of(url);
     admin(&format!("DROP DATABASE {name} WITH (FORCE)")).await;
@@ -121,7 +121,7 @@ async fn put_back(url: &str, kept: &Kept) {
     }
 }
 
-/// An application that goes on writing to the day that has not ended.
+/// An application that keeps writing to the day that is still open.
 async fn write_on(url: String, ends: Arc<AtomicBool>) {
     while !ends.load(Ordering::Relaxed) {
         if let Ok(mut connection) = PgConnection::connect(&url).await {
@@ -137,7 +137,8 @@ async fn write_on(url: String, ends: Arc<AtomicBool>) {
 }
 
 impl World {
-    /// Three days, computed; a backup of all; then late rows and a deletion, counted by all four.
+    /// Three days, computed, and a backup of everything. Then late rows and a deletion, counted by
+    /// all four.
     async fn new() -> Self {
         let (source, target) = (Database::create().await, Database::create().await);
         let place = Place::new(&source.url(), &target.url(), &rollups()).await;
@@ -182,7 +183,7 @@ impl World {
         self.settle().await;
     }
 
-    /// Ticks until every rollup is right; change times are seen once no transaction is older.
+    /// Ticks until every rollup is right. Change times become visible once no transaction is older.
     async fn settle(&self) {
         for _ in 0..20 {
             self.place.run(&["run"]);
@@ -221,7 +222,7 @@ impl World {
         }
     }
 
-    /// The rollups whose rows are not what the source holds.
+    /// The rollups whose rows differ from the source.
     async fn wrong(&self) -> Vec<&'static str> {
         let truth = format!(
             "SELECT date_trunc('day', at, 'UTC') AS bucket, kind, count(*) AS events, \
@@ -255,7 +256,7 @@ async fn items(place: &Place) -> Items {
     scan.send().await.unwrap().items().to_vec()
 }
 
-/// A row of the table: what goes back, and what the commands then say.
+/// A row of the table: the restored parts, and the output of the commands afterwards.
 struct Row {
     parts: &'static [Part],
     /// Exit code and words of `verify` and `run` before `repair`.
@@ -267,7 +268,7 @@ struct Row {
 }
 
 const ALL: &[&str] = &["grace", "clock", "changed", "captured"];
-const MADE_ANEW: (i32, &str) = (2, "made anew or restored");
+const CREATED_AGAIN: (i32, &str) = (2, "created again or restored");
 const OLDER: (i32, &str) = (2, "checkpoints are older than its rows");
 const EMPTY: (i32, &str) = (2, "checkpoint table is empty");
 
@@ -276,7 +277,7 @@ fn words(ended: &Ended) -> String {
     said.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// A command says it to a person and to a program.
+/// A command reports the same as text and as JSON.
 fn says(place: &Place, command: &[&str], (code, word): (i32, &str)) {
     for json in [&[][..], &["--json"]] {
         let ended = place.run(&[command, json].concat());
@@ -285,7 +286,7 @@ fn says(place: &Place, command: &[&str], (code, word): (i32, &str)) {
     }
 }
 
-/// The rollups of which `status` says that they are unproven.
+/// The rollups that `status` calls unproven.
 fn unproven(document: &Value) -> Vec<&str> {
     let rollups = document["rollups"].as_array().unwrap().iter();
     let rollups = rollups.filter(|rollup| !rollup["unproven"].is_null());
@@ -302,7 +303,7 @@ async fn plays(row: Row) {
         says(place, &["init"], (0, "the target"));
         says(place, &["status"], (row.before.0, row.before.1));
     } else {
-        // It connects to no database, and the checkpoints alone look well.
+        // It connects to no database, and the checkpoints alone look right.
         says(place, &["status"], (0, "succeeded"));
     }
     if row.parts == [Source] {
@@ -334,12 +335,12 @@ async fn the_source_went_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_target_went_back() {
-    plays(Row { parts: &[Target], before: MADE_ANEW, unproven: &[], wrong: &[] }).await;
+    plays(Row { parts: &[Target], before: CREATED_AGAIN, unproven: &[], wrong: &[] }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_target_was_lost() {
-    plays(Row { parts: &[NoTarget], before: MADE_ANEW, unproven: &[], wrong: &[] }).await;
+    plays(Row { parts: &[NoTarget], before: CREATED_AGAIN, unproven: &[], wrong: &[] }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -357,7 +358,7 @@ async fn the_checkpoints_were_lost() {
 #[tokio::test(flavor = "multi_thread")]
 async fn source_and_target_went_back() {
     let parts = &[Source, Target];
-    plays(Row { parts, before: MADE_ANEW, unproven: ALL, wrong: &[] }).await;
+    plays(Row { parts, before: CREATED_AGAIN, unproven: ALL, wrong: &[] }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -366,11 +367,11 @@ async fn source_and_checkpoints_went_back() {
     plays(Row { parts, before: OLDER, unproven: ALL, wrong: ALL }).await;
 }
 
-/// Change times are looked through again; marks were taken, and replays are not repeated.
+/// Change times are searched again. Marks are gone, and replays are not repeated.
 #[tokio::test(flavor = "multi_thread")]
 async fn target_and_checkpoints_went_back() {
     let (parts, lost) = (&[Target, Store], &["grace", "clock", "captured"]);
-    plays(Row { parts, before: MADE_ANEW, unproven: lost, wrong: lost }).await;
+    plays(Row { parts, before: CREATED_AGAIN, unproven: lost, wrong: lost }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -380,15 +381,15 @@ async fn the_target_went_back_and_the_checkpoints_were_lost() {
     plays(Row { parts, before: EMPTY, unproven, wrong: ALL }).await;
 }
 
-/// Nothing shows that it was one moment: it is right, and has to be proven.
+/// Nothing shows that it was one moment. The result is right, and has to be proven.
 #[tokio::test(flavor = "multi_thread")]
 async fn all_three_went_back_to_one_moment() {
     let parts = &[Source, Target, Store];
-    plays(Row { parts, before: MADE_ANEW, unproven: ALL, wrong: &[] }).await;
+    plays(Row { parts, before: CREATED_AGAIN, unproven: ALL, wrong: &[] }).await;
 }
 
-/// Ticks and replays under way go on with the new table, or end with an error: whatever they leave,
-/// `repair` names each rollup that only a comparison can tell, and the comparison makes it right.
+/// Ticks and replays under way continue with the new table, or end with an error. In both cases
+/// `repair` names each rollup that only a comparison can check, and the comparison makes it right.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_checkpoint_table_made_anew_in_the_middle_of_ticks_is_told_and_mended() {
     let mut world = World::new().await;

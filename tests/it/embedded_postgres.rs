@@ -25,7 +25,7 @@ fn start_lasting(directory: &Path) -> Result<EmbeddedPostgres, Error> {
     EmbeddedPostgres::start(Binaries::find(&cache())?, options)
 }
 
-/// Asks `server` a question on a connection of its own.
+/// Runs a query on `server` over a separate connection.
 async fn ask(server: &EmbeddedPostgres, question: &'static str) -> String {
     let mut connection = PgConnection::connect(&server.url("postgres")).await.unwrap();
     let answer = sqlx::query_scalar(question).fetch_one(&mut connection).await.unwrap();
@@ -33,7 +33,7 @@ async fn ask(server: &EmbeddedPostgres, question: &'static str) -> String {
     answer
 }
 
-/// Waits until `what` is so, at most `limit`.
+/// Waits until `what` is true, at most `limit`.
 fn within(limit: Duration, what: impl Fn() -> bool) -> bool {
     let waiting = Stopwatch::start();
     while !what() {
@@ -45,7 +45,7 @@ fn within(limit: Duration, what: impl Fn() -> bool) -> bool {
     true
 }
 
-/// Neither a server nor its watchdog is left: both hold the lock.
+/// Both the server and its watchdog have ended, as both hold the lock.
 fn is_unused(directory: &Path) -> bool {
     File::open(directory.join("lock")).is_ok_and(|lock| lock.try_lock().is_ok())
 }
@@ -121,7 +121,7 @@ async fn data_outlives_a_restart() {
     drop(server);
     assert!(is_unused(&directory));
 
-    // A process number that belongs to somebody else by now, as after a reboot.
+    // A process number that another process uses by now, as after a reboot.
     fs::write(directory.join("data/postmaster.pid"), format!("{}\n", std::process::id())).unwrap();
     let server = start_lasting(&directory).unwrap();
     assert_eq!(ask(&server, "SELECT word FROM kept").await, "kept");
@@ -137,7 +137,8 @@ fn a_throwaway_leaves_nothing() {
     assert!(!directory.exists() && !directory.is_symlink());
 }
 
-/// As root, the server's user cannot enter the directory: the cluster lies elsewhere.
+/// If the test runs as root, the server's user cannot enter the directory, so the cluster is placed
+/// elsewhere.
 #[tokio::test]
 async fn a_server_works_below_a_closed_directory() {
     let closed = server_directory("closed");
@@ -184,7 +185,7 @@ fn a_cluster_of_another_version_is_left_alone() {
     fs::remove_dir_all(&directory).unwrap();
 }
 
-/// A second copy of this binary owns a server and is killed by a signal that it cannot see.
+/// A second copy of this binary owns a server and is killed by a signal that it cannot handle.
 #[test]
 fn a_killed_owner_leaves_no_server_behind() {
     let directory = server_directory("killed");
@@ -208,7 +209,7 @@ fn a_killed_owner_leaves_no_server_behind() {
     fs::remove_file(&port).unwrap();
 }
 
-/// No test: the owner in the one above. Run by itself it does nothing.
+/// This is the owner in the test above. Run by itself it does nothing.
 #[test]
 #[ignore = "is started by a_killed_owner_leaves_no_server_behind"]
 fn owns_a_server() {

@@ -1,4 +1,4 @@
-//! What a backfill is told to take, beside what it takes.
+//! The estimate of a backfill, compared with its real cost.
 
 use sqlx::Row as _;
 use tallymark::backfill::Silent;
@@ -8,7 +8,7 @@ use crate::support::cli::Place;
 use crate::support::world::{Setup, World, batch, instant};
 use tallymark::slice::Order;
 
-/// 60 days of 3,000 rows, ever more towards the end.
+/// 60 days of 3,000 rows on average, more towards the end.
 const GROWING: &str = "CREATE TABLE T AS SELECT '2026-01-01Z'::timestamptz + sqrt(n / 180000.0) * interval '60 days' AS at, \
     n % 40 AS entity_id, (ARRAY['view', 'click', 'buy'])[1 + n % 3] AS kind, repeat('x', 60) AS pad \
     FROM generate_series(0, 179999) n ORDER";
@@ -25,7 +25,7 @@ fn rollup(name: &str, rest: &str) -> String {
     )
 }
 
-/// The blocks that the slices' own statements look at, by PostgreSQL's count.
+/// The blocks that the slices' own statements read, by PostgreSQL's count.
 async fn blocks(
     world: &World,
     rollup: &tallymark::rollup::Rollup,
@@ -46,7 +46,7 @@ async fn blocks(
     blocks
 }
 
-/// In the order of time, in none, and under a condition: rows and blocks within a quarter, from
+/// Ordered by time, unordered, and with a condition: rows and blocks are within a quarter, from
 /// statistics and plans alone.
 #[tokio::test]
 async fn rows_and_blocks_are_foreseen_within_a_quarter() {
@@ -72,7 +72,7 @@ async fn rows_and_blocks_are_foreseen_within_a_quarter() {
             let (low, high) = (found * 3 / 4, found * 5 / 4);
             assert!((low..=high).contains(&foreseen), "{}: {foreseen} for {found}", rollup.name);
         }
-        // From now on it is known how long a row takes.
+        // From now on the cost of a row is known.
         assert!(worker.estimate(rollup, &plan, 1).await.unwrap().is_learned);
     }
 }
@@ -110,7 +110,8 @@ async fn a_backfill_is_priced_first_and_stops_where_it_was_told_to() {
     place.run(&["verify"]).good();
 }
 
-/// A slice cannot be done faster than DynamoDB answers its three calls, whatever its own statements take.
+/// A slice cannot be faster than DynamoDB's answers to its three calls, however fast its own
+/// statements are.
 #[tokio::test]
 async fn what_dynamodb_takes_is_foreseen() {
     const DELAY_MS: u64 = 100;

@@ -1,5 +1,5 @@
-//! The fan-out, whole: real functions behind the runtime API, fed from queues that deliver twice, late and in any
-//! order, on servers that throttle, killed at random.
+//! The complete fan-out: real functions behind the runtime API, fed from queues that deliver twice,
+//! late and in any order, on servers that throttle, with random kills.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -23,7 +23,7 @@ use crate::support::sqs::{Faults, Sqs};
 /// Lambda's limit of an invocation here.
 const BUDGET: Duration = Duration::from_secs(8);
 
-/// An emulated account: the databases, the services, and what a function of it finds in its environment.
+/// An emulated account: the databases, the services, and the environment of its function.
 pub(crate) struct Account {
     pub(crate) place: Place,
     pub(crate) sqs: Sqs,
@@ -125,7 +125,8 @@ pub(crate) struct Fleet {
 }
 
 impl Fleet {
-    /// `each` functions for each queue; the part `kills` of invocations are killed, if they last long enough.
+    /// `each` functions for each queue. The share `kills` of invocations is killed, if they last
+    /// long enough.
     pub(crate) fn start(account: &Account, each: usize, kills: f64, tick: Duration) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let killed = Arc::new(AtomicUsize::new(0));
@@ -168,7 +169,7 @@ impl Fleet {
         Self { stop, threads, killed }
     }
 
-    /// Lets what is under way end; returns how many functions were killed.
+    /// Lets the present work end, and returns how many functions were killed.
     pub(crate) fn end(self) -> usize {
         self.stop.store(true, Ordering::SeqCst);
         for thread in self.threads {
@@ -206,7 +207,7 @@ impl Mortal {
     }
 }
 
-/// Waits until nothing is due and no message is left.
+/// Waits until no slice is due and no message is left.
 pub(crate) async fn quiesce(account: &Account, limit: Duration) {
     let watch = Stopwatch::start();
     loop {
@@ -221,7 +222,7 @@ pub(crate) async fn quiesce(account: &Account, limit: Duration) {
             "()" => "(0)".to_owned(),
             _ => lines(&account.place.source_url, marks).await.join(""),
         };
-        // The watermark may lag some slices behind what is done.
+        // The watermark may be some slices behind the finished ones.
         let until = seen.until().unwrap_or_else(|| this_hour() - TimeDelta::days(36_500));
         let done = checkpoints.range("hourly", until, this_hour()).await.unwrap().len();
         let is_through = until + TimeDelta::hours(done.try_into().unwrap()) >= this_hour();
@@ -240,7 +241,7 @@ pub(crate) async fn quiesce(account: &Account, limit: Duration) {
     }
 }
 
-/// Hours of the long test: a month of them, or what the environment says (a year has 8,760).
+/// Hours of the long test: a month, or the number in the environment (a year has 8,760).
 fn hours() -> u32 {
     std::env::var("TALLYMARK_TEST_HOURS").map_or(720, |hours| hours.parse().unwrap())
 }
@@ -258,7 +259,7 @@ async fn a_backfill_is_exact_whatever_happens_to_messages_and_functions() {
     assert_eq!(answer.response()["backfill"]["state"], "running", "{answer:?}");
     assert_eq!(answer.response()["backfill"]["sent"], hours, "{answer:?}");
     let fleet = Fleet::start(&account, 2, 0.05, Duration::from_secs(2));
-    // Late rows while all of it runs, into slices that are done and others that are not.
+    // Late rows during all of it, in finished slices and others.
     for n in 0..20 {
         let late = this_hour() - TimeDelta::hours(fastrand::i64(1..i64::from(hours)));
         let sql = format!("INSERT INTO events VALUES ('{}', 'late', {n})", late.to_rfc3339());
@@ -291,7 +292,7 @@ async fn a_backfill_is_exact_whatever_happens_to_messages_and_functions() {
 async fn what_cannot_be_understood_is_tried_once_and_logged_once() {
     let account = Account::new(2, 1, "grace", Faults::default()).await;
     let mut function = account.function();
-    // Not of this account's policy: a message and an invocation that no function will understand.
+    // A message and an invocation that no function will understand.
     account.sqs.send("fresh", "no slice");
     let (event, handle) = account.sqs.receive("fresh").unwrap();
     let answer = function.invoke(&event);
@@ -313,7 +314,8 @@ async fn what_cannot_be_understood_is_tried_once_and_logged_once() {
     assert_eq!(errors(""), 2, "{lines:?}");
 }
 
-/// Ten years of hours are planned by functions that are killed meanwhile: every slice is sent, in little memory.
+/// Ten years of hours are planned by functions that are killed meanwhile. Every slice is sent, in
+/// little memory.
 #[tokio::test(flavor = "multi_thread")]
 async fn planning_ten_years_of_hours_survives_being_killed() {
     const HOURS: u32 = 87_660;
@@ -333,7 +335,7 @@ async fn planning_ten_years_of_hours_survives_being_killed() {
     let before = account.sqs.account("backfill").sent;
     assert!(before > 0 && before < HOURS as usize, "{before} were sent");
     let mut second = account.function();
-    // The tick finds the backfill by itself, and goes on where the first one stopped.
+    // The tick finds the backfill by itself, and continues where the first one stopped.
     let answer = second.invoke_or_kill(&scheduled(), quarter, Duration::from_secs(600)).unwrap();
     let sent = answer.response()["sent"].as_u64().unwrap();
     let status = std::fs::read_to_string(format!("/proc/{}/status", second.pid())).unwrap();
@@ -347,7 +349,7 @@ async fn planning_ten_years_of_hours_survives_being_killed() {
     assert!(bodies.len() < HOURS as usize + 1200, "{} were sent in all", bodies.len());
 }
 
-/// What docs/COST.md computes with.
+/// The figures that docs/COST.md uses.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slice_costs_two_writes_one_read_and_a_tenth_of_a_send() {
     const HOURS: u32 = 100;
@@ -375,9 +377,9 @@ async fn a_slice_costs_two_writes_one_read_and_a_tenth_of_a_send() {
     let asked = counting.asked();
     let count = |name: &str| asked.iter().filter(|it| *it == name).count();
     assert_eq!(count("UpdateItem"), 2 * HOURS as usize);
-    // One more: what the backfill asks for, read once by each process.
+    // One more is the backfill's request, read once by each process.
     assert_eq!(count("GetItem"), HOURS as usize + 1);
-    // And how fast the rollup is, where a process does not know yet.
+    // And the measured pace of the rollup, for a process that does not know it yet.
     assert_eq!((count("Query"), asked.len()), (1, 3 * HOURS as usize + 2));
     assert_eq!(account.differences().await, "(0)");
     let output = function.stop();
@@ -393,10 +395,11 @@ async fn a_slice_costs_two_writes_one_read_and_a_tenth_of_a_send() {
     );
 }
 
-/// The actions that the statements of `template.yaml` allow the function itself; with each its service.
+/// The actions that the statements of `template.yaml` allow the function itself, each with its
+/// service.
 fn allowed() -> BTreeSet<String> {
-    /// The statements for what others do in the function's name: Lambda writes its log, takes its messages and keeps what it
-    /// could not do; Systems Manager decrypts.
+    /// The statements for actions in the function's name: Lambda writes its log, receives its
+    /// messages and stores failed events; Systems Manager decrypts.
     const OTHERS: [&str; 7] = [
         "WriteLogs",
         "ReceiveSlices",
@@ -416,7 +419,7 @@ fn allowed() -> BTreeSet<String> {
     actions.flat_map(|line| line.split(", ").map(str::to_owned).collect::<Vec<_>>()).collect()
 }
 
-/// What everything that a function can be asked for calls, is what the template allows, and no more.
+/// The template allows exactly the calls of all possible requests.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_template_allows_what_the_function_calls_and_nothing_else() {
     const HOURS: u32 = 30;
@@ -440,7 +443,7 @@ async fn the_template_allows_what_the_function_calls_and_nothing_else() {
     ]);
     let mut function = account.function();
     function.invoke(&scheduled());
-    // What was sent is gone; the tick below notices.
+    // The sent messages are gone, and the tick below notices it.
     let gone = account.sqs.purge("fresh");
     let start = |hours: i64| (this_hour() - TimeDelta::hours(hours)).to_rfc3339();
     for event in [
@@ -454,7 +457,7 @@ async fn the_template_allows_what_the_function_calls_and_nothing_else() {
         function.invoke(&event);
     }
     assert!(gone > 0 && account.sqs.account("fresh").left == gone, "sent again");
-    // Held by another worker: it comes back when the lease ends.
+    // Held by another worker, so it comes back when the lease ends.
     let claim = tallymark::checkpoint::Claim {
         rollup: "hourly",
         slice_start: this_hour() - TimeDelta::hours(5),
@@ -492,7 +495,7 @@ async fn the_template_allows_what_the_function_calls_and_nothing_else() {
     assert_eq!(called, allowed());
 }
 
-/// A message that comes back does so when it is worth it, and one that cannot be helped does not.
+/// A message comes back when that makes sense, and never if it cannot succeed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_backfill_takes_its_messages_from_the_queue_and_goes_on_after() {
     const HOURS: u32 = 60;
@@ -500,7 +503,7 @@ async fn a_paused_backfill_takes_its_messages_from_the_queue_and_goes_on_after()
     let mut function = account.function();
     let answer = function.invoke(&backfill(HOURS, false));
     let id = answer.response()["backfill"]["id"].as_str().unwrap().to_owned();
-    // The same event once more is the same backfill.
+    // The same event again means the same backfill.
     let again = function.invoke(&backfill(HOURS, false));
     assert_eq!(again.response()["backfill"]["id"], id);
     let mut open = backfill(HOURS, false);
@@ -520,7 +523,7 @@ async fn a_paused_backfill_takes_its_messages_from_the_queue_and_goes_on_after()
     assert_eq!(status["progress"]["done"], 0, "{status:#}");
     account.place.run(&["backfill", "resume", "hourly"]).good();
     account.place.run(&["backfill", "cancel", "hourly"]).good();
-    // Its messages are worth nothing now, and a tick begins no other.
+    // Its messages are obsolete now, and a tick starts no other backfill.
     account.sqs.send(
         "backfill",
         &json!({"trigger":"slice","rollup":"hourly",
@@ -534,12 +537,12 @@ async fn a_paused_backfill_takes_its_messages_from_the_queue_and_goes_on_after()
     assert!(held.contains("tallymark backfill start hourly"), "{held}");
     let list = account.place.json(&["backfill", "list"]);
     assert_eq!(list["backfills"][0]["state"], "cancelled", "{list:#}");
-    // The newest slices are fresh, whatever becomes of history.
+    // The newest slices are fresh, independent of the history.
     assert_eq!(tick.response()["sent"], 24);
     assert_eq!(account.sqs.account("backfill").left, 1);
 }
 
-/// With `force` what had succeeded before runs again, once.
+/// With `force`, slices that had succeeded before run again, once.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_forced_backfill_recomputes_each_slice_once() {
     const HOURS: u32 = 30;
@@ -575,7 +578,7 @@ async fn a_forced_backfill_recomputes_each_slice_once() {
     assert_eq!(status["progress"]["computed"], HOURS, "{status:#}");
 }
 
-/// A person at a command line, with a deployed function.
+/// An operator at a command line, with a deployed function.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_command_line_lets_the_function_work_and_shows_what_it_did() {
     const HOURS: u32 = 40;
@@ -606,7 +609,7 @@ async fn the_command_line_lets_the_function_work_and_shows_what_it_did() {
     assert_eq!(done.json()["progress"]["done"], HOURS, "{}", done.out);
     fleet.end();
     assert_eq!(account.differences().await, "(0)");
-    // What the function says is said.
+    // The function's message is printed.
     execute(&account.place.source_url, "DROP TABLE events").await;
     let failed = run(&["replay", "hourly", "--slice", &hour(3), "--yes", "--via", "tallymark"]);
     assert_eq!(failed.code, Some(1), "{}", failed.err);

@@ -1,6 +1,6 @@
 //! Servers that fail in the middle: a backend that an administrator ends, a connection cut by the
 //! network, a DynamoDB that throttles, breaks or loses its replies. Each gives one line and the
-//! documented exit code, and a later run makes all good. (kill.rs has servers that go away.)
+//! documented exit code, and a later run completes the work. (kill.rs covers servers that go away.)
 
 use std::process::Stdio;
 
@@ -14,7 +14,8 @@ use crate::support::proxy::{Cut, Cutter, Fault, Plan, Unreliable};
 const RUN: [&str; 5] = ["run", "hourly", "--slice", SLICE, "--json"];
 const REPLAY: [&str; 6] = ["replay", "hourly", "--slice", SLICE, "--yes", "--json"];
 
-/// A backend of `url`'s database that works on the slice and whose newest statement holds `text`.
+/// A backend of `url`'s database that works on the slice and whose newest statement contains
+/// `text`.
 fn backend(text: &str, state: &str) -> String {
     format!(
         "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND state = '{state}' \
@@ -22,7 +23,7 @@ fn backend(text: &str, state: &str) -> String {
     )
 }
 
-/// Replays the slice, ends the backend while it is at `text`, and lets a later run end it.
+/// Replays the slice, ends the backend while it is at `text`, and lets a later run complete it.
 async fn terminated(place: &Place, url: &str, side: &str, (text, state): (&str, &str)) {
     let mut command = place.command(&[&REPLAY[..], &["--budget", "30s"]].concat());
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -43,7 +44,7 @@ async fn terminated(place: &Place, url: &str, side: &str, (text, state): (&str, 
     is_done(place, 1).await;
 }
 
-/// Replacing takes a second, so that it can be met.
+/// The replacement takes a second, so that the fault can hit it.
 const SLOW_REPLACE: &str = "CREATE FUNCTION pause() RETURNS trigger LANGUAGE plpgsql \
     AS 'BEGIN PERFORM pg_sleep(0.3); RETURN NULL; END'; \
     CREATE TRIGGER pause AFTER INSERT OR UPDATE ON stats.hourly EXECUTE FUNCTION pause()";
@@ -94,7 +95,7 @@ async fn a_connection_that_is_cut_is_told_and_a_later_run_makes_all_good() {
     let (mut place, _databases) = many_groups().await;
     let good = (place.source_url.clone(), place.target_url.clone());
     let (source, target) = ("source", "target");
-    // The first: the slice is committed, and nobody hears of it.
+    // In the first, the slice is committed, and the reply is lost.
     let cases = [
         (target, "COMMIT\0", 0),
         (source, "READ COMMITTED READ ONLY", 0),
@@ -111,7 +112,8 @@ async fn a_connection_that_is_cut_is_told_and_a_later_run_makes_all_good() {
         *url = proxied;
         let ended = place.run(if index == 0 { &RUN[..] } else { &REPLAY });
         assert!(cutter.has_cut(), "{said}: {ended:?}");
-        // The first look asks only whether the servers belong together. The work looks again, and goes on.
+        // The first transaction only asks whether the servers belong together. The work asks again,
+        // and continues.
         if said == "READ COMMITTED READ ONLY" {
             ended.good();
         } else {
@@ -133,7 +135,7 @@ const THROTTLED: Fault = Fault::Answer(400, "ProvisionedThroughputExceededExcept
 const THROTTLED_TOO: Fault = Fault::Answer(400, "ThrottlingException");
 const BROKEN: Fault = Fault::Answer(500, "InternalServerError");
 
-/// Puts an unreliable proxy in front of DynamoDB. `said` tells claims (`claimed_from`) from
+/// Puts an unreliable proxy in front of DynamoDB. `said` distinguishes claims (`claimed_from`) from
 /// completions (`rows_read`).
 fn unreliable(
     place: &mut Place,
@@ -166,7 +168,7 @@ async fn a_dynamodb_that_recovers_within_its_retries_is_not_noticed() {
     }
 }
 
-/// Runs the slice until nobody holds it any more, which takes what is left of a lease.
+/// Runs the slice once its lease is free, which takes the rest of the lease.
 fn after_the_lease(place: &Place) -> serde_json::Value {
     let watch = Stopwatch::start();
     loop {
@@ -238,7 +240,7 @@ async fn a_backfill_that_dynamodb_throttles_goes_on_where_it_stopped() {
         "4",
         "--yes",
     ];
-    // Longer than four workers' retries, and than the batch tries again.
+    // More than four workers' retries, and more than the batch's passes.
     let proxy = unreliable(&mut place, THROTTLED, "UpdateItem", [40, usize::MAX]);
     place.run(&backfill).refused(1, &["dynamodb throttled"]);
     // Four passes of four workers, each with one call and its two retries.
@@ -248,7 +250,7 @@ async fn a_backfill_that_dynamodb_throttles_goes_on_where_it_stopped() {
     is_done(&place, SOON.1).await;
 }
 
-/// One call without an answer, whatever it was for: the slice is given back, and the backfill goes on.
+/// One call of any kind stays unanswered. The slice is given back, and the backfill continues.
 #[tokio::test]
 async fn a_backfill_goes_on_after_a_time_out_of_dynamodb() {
     let database = Database::create().await;
@@ -269,7 +271,7 @@ async fn a_backfill_goes_on_after_a_time_out_of_dynamodb() {
     }
 }
 
-/// Whatever is written to this table now finds the disk full, as `/dev/full` answers.
+/// Writes to this table now find the disk full, as `/dev/full` reports.
 #[cfg(target_os = "linux")]
 pub(crate) async fn filled(url: &str, table: &str) -> [std::path::PathBuf; 2] {
     let place = "current_setting('data_directory') || '/' || pg_relation_filepath";
@@ -285,7 +287,7 @@ pub(crate) async fn filled(url: &str, table: &str) -> [std::path::PathBuf; 2] {
 #[tokio::test]
 async fn a_disk_that_is_full_is_told_and_room_makes_all_good() {
     let (place, _databases) = many_groups().await;
-    // The chunk finds no room, and then the result.
+    // First the chunk finds no room, and then the result.
     for table in ["tallymark.stage_hourly", "stats.hourly"] {
         let [path, kept] = filled(&place.target_url, table).await;
         let words = ["target database: ", "No space left on device"];

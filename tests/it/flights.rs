@@ -11,7 +11,7 @@ use crate::support::{Database, cache};
 
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/flights");
 
-/// As load.sh does, but without psql: not every package with PostgreSQL's server has it.
+/// As load.sh does, but without psql, which some packages of PostgreSQL's server lack.
 async fn load(connection: &mut PgConnection) {
     let directory = cache().join("flights");
     let fetched = Command::new("python3")
@@ -31,7 +31,7 @@ async fn load(connection: &mut PgConnection) {
     assert_eq!(sink.finish().await.unwrap(), 336_776);
 }
 
-/// Runs a command of the example; what it prints as JSON.
+/// Runs a command of the example, and returns its JSON.
 async fn tallymark(
     database: &Database,
     dynamo: &EmbeddedDynamo,
@@ -96,7 +96,7 @@ async fn the_flights_of_2013_give_the_published_numbers() {
     the_days_on_which_clocks_change_are_right(connection).await;
 }
 
-/// Flights by the date that the airlines wrote: 908 on the day of 23 hours, 902 on that of 25.
+/// Flights by the airlines' date: 908 on the day of 23 hours, 902 on that of 25.
 async fn the_days_on_which_clocks_change_are_right(connection: &mut PgConnection) {
     let days = "
         SELECT (slice_start AT TIME ZONE 'America/New_York')::date::text,
@@ -111,7 +111,7 @@ async fn the_days_on_which_clocks_change_are_right(connection: &mut PgConnection
         sqlx::query_as(days).fetch_all(&mut *connection).await.unwrap();
     let expected = [("2013-03-10", 23, 908, 908), ("2013-11-03", 25, 902, 902)];
     assert_eq!(days, expected.map(|(day, hours, a, b)| (day.to_owned(), hours, a, b)));
-    // Evening flights at the same local hour, one UTC hour apart: summer time began between them.
+    // Evening flights at the same local hour, one UTC hour apart, as summer time began in between.
     let hours = "
         SELECT (SELECT sum(flights) FROM stats.dest_hourly WHERE bucket = '2013-03-09T22:00Z')::bigint,
                (SELECT sum(flights) FROM stats.dest_hourly WHERE bucket = '2013-03-10T21:00Z')::bigint,

@@ -1,4 +1,5 @@
-//! The governor on real load: how many chunks are read at once, when none is, and who is obeyed.
+//! The governor under real load: how many chunks are read concurrently, when none is, and which
+//! commands it obeys.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,7 +27,7 @@ const SLOW: &str = "CREATE TABLE events AS SELECT '2026-01-01Z'::timestamptz + n
 const HOURLY: &str = "[[rollup]]\nname = \"hourly\"\nfrom = \"public.slow_events\"\ntime = \"at\"\n\
     start = \"2026-01-01\"\nslice = \"1 hour\"\n[rollup.measures]\nn = \"count\"\n";
 
-/// The statements that read rows of the source just now, and the slots that are taken.
+/// The statements that are reading rows of the source, and the slots that are taken.
 const READING: &str = "SELECT (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
         AND state = 'active' AND application_name LIKE 'tallymark hourly@%' \
         AND (query LIKE '%WITH __diff AS%' OR query LIKE '%WITH staged AS%')), \
@@ -61,7 +62,7 @@ async fn end(world: &World, sessions: Vec<tokio::task::JoinHandle<()>>) {
     }
 }
 
-/// Other tests share the server: only sessions of this database's application count here.
+/// Other tests share the server, so only sessions of this database's application count here.
 fn active(world_limit: &str) -> String {
     format!(
         "throttle_query = \"SELECT count(*) {world_limit} FROM pg_stat_activity WHERE state = 'active' \
@@ -114,7 +115,7 @@ async fn of_twenty_workers_two_read_at_once() {
     world.assert_verified("2026-01-02T16:00:00Z").await;
 }
 
-/// Killed while it reads, a worker holds its slot no longer than the server takes to notice.
+/// If it is killed while it reads, a worker holds its slot only until the server notices.
 #[tokio::test]
 async fn a_killed_worker_frees_its_slot() {
     let database = Database::create().await;
@@ -138,13 +139,13 @@ async fn a_killed_worker_frees_its_slot() {
         thread::sleep(Duration::from_millis(5));
     }
     println!("the slot was free after {:?}", watch.elapsed());
-    // The lease of the dead one: its budget, and 5 s.
+    // The dead worker's lease: its budget, and 5 s.
     let all = ["backfill", "hourly", "--from", SLICE, "--to", "2026-02-16T00:00:00Z", "--yes"];
     place.run(&all).good();
     is_done(&place, 1).await;
 }
 
-/// A frozen worker cannot cancel anything: the server ends its statement within its budget.
+/// A frozen worker cannot cancel anything, so the server ends its statement within its budget.
 #[tokio::test]
 async fn a_frozen_worker_leaves_no_statement_running() {
     let database = Database::create().await;
@@ -162,7 +163,7 @@ async fn a_frozen_worker_leaves_no_statement_running() {
         |signal| std::process::Command::new("kill").args([signal, id.as_str()]).status().unwrap();
     assert!(stop("-STOP").success());
     let watch = Stopwatch::start();
-    // Its statement's limit, then that of an idle transaction.
+    // First its statement's limit, then that of an idle transaction.
     while !lines(&place.source_url, running).await.is_empty() {
         assert!(watch.elapsed() < Duration::from_secs(60), "it runs still");
         thread::sleep(Duration::from_millis(50));
@@ -171,7 +172,8 @@ async fn a_frozen_worker_leaves_no_statement_running() {
     worker.wait().unwrap();
 }
 
-/// Load that comes in the middle of a slice stops it before its next chunk; without it, it goes on.
+/// Load that comes in the middle of a slice stops it before its next chunk. When the load is gone,
+/// it continues.
 #[tokio::test]
 async fn load_stops_reading_before_the_next_chunk_and_its_end_lets_it_go_on() {
     let limit = active("> 3");
@@ -206,7 +208,8 @@ async fn load_stops_reading_before_the_next_chunk_and_its_end_lets_it_go_on() {
     world.assert_verified("2026-01-02").await;
 }
 
-/// Past `max_load` it waits, and past the budget it yields and says so; past `critical_load` at once.
+/// Above `max_load` it waits, and at the end of the budget it yields and reports so. Above
+/// `critical_load` it yields immediately.
 #[tokio::test]
 async fn past_its_limits_a_slice_yields_and_runs_when_the_load_is_gone() {
     let plenty = "max_load = { active = 100000, waiting = 100000, transactions = 1e9, blocks = 1e9, \
@@ -221,7 +224,7 @@ async fn past_its_limits_a_slice_yields_and_runs_when_the_load_is_gone() {
     ];
     let setup = Setup { rollups: HOURLY, ..Setup::default() };
     let world = World::new(SLOW, setup).await;
-    // Somebody is always active: one session of our own.
+    // A session of the test itself is always active.
     let sessions = load(&world.urls, 1).await;
     for (source, reason) in cases {
         let busy = world.changed(source, HOURLY, Arc::clone(&world.worker.clock));
@@ -240,7 +243,7 @@ async fn past_its_limits_a_slice_yields_and_runs_when_the_load_is_gone() {
     end(&world, sessions).await;
 }
 
-/// What a role may not see is not taken for nothing.
+/// A signal that a role may not see does not count as zero.
 #[tokio::test]
 async fn a_signal_that_cannot_be_read_counts_as_too_much() {
     let world = World::new(SLOW, Setup { rollups: HOURLY, ..Setup::default() }).await;
@@ -261,14 +264,14 @@ async fn a_signal_that_cannot_be_read_counts_as_too_much() {
     assert_eq!(ran.outcome, Outcome::Yielded);
     let reason = ran.reason.unwrap();
     assert!(reason.contains(&format!("GRANT pg_read_all_stats TO {role}")), "{reason}");
-    // What every role may see is enough for the other limits.
+    // Signals that every role may see are enough for the other limits.
     let source = "max_load = { transactions = 1e9, blocks = 1e9 }";
     let setup = Setup { rollups: HOURLY, source, ..Setup::default() };
     assert_eq!(World::at(urls, setup).await.run("2026-01-01").await.outcome, Outcome::Succeeded);
     world.sql(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
 }
 
-/// Nobody waits for the hours in vain: the tick leaves what is due, and a yield costs nothing.
+/// The tick leaves the due slices without waiting for the hours, and a yield costs nothing.
 #[tokio::test]
 async fn the_hours_are_kept() {
     let source =
@@ -292,7 +295,7 @@ async fn the_hours_are_kept() {
     assert!(world.checkpoint("2026-01-01").await.is_none());
     clock.advance(Duration::from_secs(45 * 60));
     assert_eq!(tick(&world).await.slices.len(), 12);
-    // A changed definition is put through as a backfill: at its hours only.
+    // A changed definition is computed as a backfill, at its hours only.
     let changed = world.changed(source, &rollups, Arc::clone(&clock) as _);
     changed.init().await.unwrap();
     let held = tick(&changed).await;
@@ -305,7 +308,7 @@ async fn the_hours_are_kept() {
     assert_eq!(tick(&changed).await.slices.len(), 24);
 }
 
-/// A source that sleeps is woken so often and no more.
+/// A sleeping source is woken at most this often.
 #[tokio::test]
 async fn ticks_wake_the_source_as_often_as_they_may() {
     let clock = Arc::new(clock("2026-01-01T01:10:00Z"));
@@ -326,7 +329,7 @@ async fn ticks_wake_the_source_as_often_as_they_may() {
         }
         clock.advance(Duration::from_secs(60));
     }
-    // At the hour's end and grace, or when it may be woken again; never for nothing.
+    // At the hour's end and grace, or when it may be woken again, and never without work.
     assert_eq!(woken, [0, 52, 112]);
 }
 
@@ -363,11 +366,11 @@ async fn a_pause_is_obeyed_before_the_next_chunk_and_cancel_ends_a_backfill() {
     assert!(place.run(&["status"]).good().out.contains("nice_ratio 5"));
     place.run(&["speed", "default", "daily"]).good();
     place.run(&["speed", "fast"]).refused(2, &["0 to 100"]);
-    // A pause that ends by itself.
+    // A pause that ends automatically.
     place.run(&["pause", "--for", "1s"]).good();
     place.run(&["resume", "daily", "--backfill"]).good();
     place.run(&["backfill", "daily", "--force", "--yes"]).good();
-    // Whoever compares reads too.
+    // A comparison reads too.
     place.run(&["pause", "--reason", "a sale"]).good();
     let held = place.json(&["verify"]);
     assert_eq!((held["slices"].as_u64(), held["differences"].as_u64()), (Some(0), Some(0)));
@@ -378,7 +381,7 @@ async fn a_pause_is_obeyed_before_the_next_chunk_and_cancel_ends_a_backfill() {
     assert!(place.run(&["verify"]).good().out.ends_with(": every slice verified\n"));
 }
 
-/// A sleeping source stays asleep, and DynamoDB is asked for the watermark and what comes after it.
+/// A sleeping source stays asleep. DynamoDB is read for the watermark and the items after it.
 #[tokio::test]
 async fn a_tick_with_nothing_due_asks_two_questions_and_connects_to_no_database() {
     let (mut place, _database) = Place::with_events(5).await;
@@ -386,8 +389,8 @@ async fn a_tick_with_nothing_due_asks_two_questions_and_connects_to_no_database(
     // The second only moves the watermark.
     place.run(&["run"]).good();
     place.run(&["run"]).good();
-    // Another address that the installation knows, by which no database can be reached any more: a process
-    // that connects to it is refused, and says so.
+    // Another address that the installation knows, at which no database can be reached now. A
+    // process that connects to it is refused, and reports it.
     let (way, by_way) = Cutter::way(&place.source_url);
     let urls = (std::mem::replace(&mut place.source_url, by_way.clone()), place.target_url.clone());
     place.target_url = by_way;
@@ -397,19 +400,20 @@ async fn a_tick_with_nothing_due_asks_two_questions_and_connects_to_no_database(
     *place.endpoint() = counting.endpoint.clone();
     assert_eq!(place.run(&["run"]).good().out, "nothing is due\n");
     assert_eq!(counting.asked(), ["GetItem", "Query"]);
-    // A slice: claim and complete, and what people said.
+    // A slice: claim and complete, and the control item.
     (place.source_url, place.target_url) = urls;
     place.run(&["backfill", "daily", "--force", "--yes"]).good();
     let asked = counting.asked();
     let count = |name: &str| asked.iter().filter(|asked| *asked == name).count();
-    // 5 slices, each reopened by --force, which also lowers the watermark; and the watermark at the end.
+    // 5 slices, each reopened by --force, which also lowers the watermark, and the watermark at the
+    // end.
     assert!(count("UpdateItem") <= 5 * 2 + 2, "{asked:?}");
     assert_eq!(count("TransactWriteItems"), 5, "{asked:?}");
-    // What a reopening looks at before and after it, and what people said.
+    // The reads before and after a reopening, and the control item.
     assert!(count("GetItem") + count("Query") <= 5 * (3 + 1) + 8, "{asked:?}");
 }
 
-/// Rests within the statement are a condition that every row fulfils: within one database and across two.
+/// Naps are a condition that every row fulfils, within one database and across two.
 #[tokio::test]
 async fn naps_leave_no_row_out() {
     let (source, target) = (Database::create().await, Database::create().await);
@@ -424,7 +428,7 @@ async fn naps_leave_no_row_out() {
         place.run(&["backfill", "daily", "--yes"]).good();
         let counted = lines(&place.target_url, "SELECT sum(rows_read) FROM tallymark.slice").await;
         assert_eq!(counted, ["(720)"]);
-        // Which would rest twenty times as long as it takes.
+        // It would rest twenty times as long as the work takes.
         place.configure(&daily(3));
         place.run(&["verify"]).good();
     }

@@ -1,5 +1,5 @@
-//! What the results rest on, guard by guard: each of these tests fails if its guard is taken away from the
-//! code, which `tests/mutations/run` does. docs/RELIABILITY.md has the list.
+//! The guards behind the results. Each of these tests fails if its guard is removed from the code,
+//! which `tests/mutations/run` does. docs/RELIABILITY.md has the list.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -23,10 +23,10 @@ use crate::support::world::{
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Awaits of one slice's run, with room to spare: a sweep over all of them must end.
+/// More awaits than one slice's run has, so that a sweep over all of them ends.
 const POLLS_MAX: usize = 2_000;
 
-/// The slice that most of these tests are about, and its middle.
+/// The slice that most of these tests use, and its middle.
 const DAY: &str = "2026-01-01";
 const NOON: &str = "2026-01-01T12:00:00Z";
 
@@ -53,10 +53,11 @@ async fn claim(world: &World) -> Lease {
     world.worker.checkpoints.claim(&claim).await.unwrap()
 }
 
-/// No limit but the time: what a guard refuses, the shrink guard does not refuse before it.
+/// The only limit is the time, so that the shrink guard does not refuse before the guard under
+/// test.
 const UNGUARDED: Guard<'_> = Guard { shrink: None, timeout: BUDGET, governor: None, nap: None };
 
-/// Stages what lies between `from` and `end`.
+/// Stages the range from `from` to `end`.
 async fn stage(
     world: &World,
     lease: &Lease,
@@ -69,7 +70,7 @@ async fn stage(
     world.worker.target.stage_chunk(&chunk, from, end, UNGUARDED).await
 }
 
-/// Replaces [`DAY`] by what is staged.
+/// Replaces [`DAY`] by the stage.
 async fn merge(world: &World, lease: &Lease) -> Result<u64, TargetError> {
     let shape = world.worker.ready(world.rollup()).await.unwrap();
     let (rollup, slice, target) = (world.rollup(), world.slice(DAY), &world.worker.target);
@@ -77,7 +78,7 @@ async fn merge(world: &World, lease: &Lease) -> Result<u64, TargetError> {
     Ok(replaced.rows_read)
 }
 
-/// A worker that stages the half of [`DAY`] and gives up its turn.
+/// A worker that stages half of [`DAY`] and yields.
 async fn yields_at_noon(world: &World) {
     let lease = claim(world).await;
     stage(world, &lease, Progress::at_start(world.slice(DAY)), instant(NOON)).await.unwrap();
@@ -85,8 +86,8 @@ async fn yields_at_noon(world: &World) {
     world.worker.checkpoints.yield_(&lease, &Yield::default(), now).await.unwrap();
 }
 
-/// Each time after another change the worker is killed at another await. Whatever it left, the marker
-/// counts the rows that are there.
+/// After each of several changes the worker is killed at another await. The marker always counts
+/// the present rows.
 #[tokio::test]
 async fn wherever_a_worker_is_killed_rows_and_marker_agree() {
     for across in [false, true] {
@@ -107,7 +108,7 @@ async fn wherever_a_worker_is_killed_rows_and_marker_agree() {
                     if polled > polls {
                         return Poll::Ready(false);
                     }
-                    // What a killed worker left open may keep this one from ending well.
+                    // Remains of a killed worker may keep this one from succeeding.
                     work.as_mut().poll(context).map(|report| report.is_success())
                 })
                 .await
@@ -124,7 +125,7 @@ async fn wherever_a_worker_is_killed_rows_and_marker_agree() {
     }
 }
 
-/// The first half is used again; not after a change in it, and not by another definition.
+/// The first half is used again, except after a change in it or by another definition.
 #[tokio::test]
 async fn a_slice_goes_on_from_what_was_staged_before_only_if_nothing_has_changed() {
     let (world, _) = world(false).await;
@@ -151,7 +152,8 @@ async fn a_slice_does_not_go_on_from_what_another_definition_staged() {
     world.assert_verified("2026-01-02").await;
 }
 
-/// PostgreSQL empties the stage and the progress with it when it crashes; the worker is still there.
+/// When PostgreSQL crashes it empties the stage together with the progress, while the worker
+/// survives.
 #[tokio::test]
 async fn a_crash_that_empties_the_stage_erases_nothing() {
     let (world, _) = world(false).await;
@@ -168,7 +170,7 @@ async fn a_crash_that_empties_the_stage_erases_nothing() {
     world.verify_all("2026-01-02").await;
 }
 
-/// Twice in the stage, its rows would count twice.
+/// If it were staged twice, its rows would count twice.
 #[tokio::test]
 async fn a_chunk_is_staged_once() {
     let (world, _) = world(false).await;
@@ -198,7 +200,8 @@ async fn a_stale_attempt_does_not_merge_what_a_newer_one_has_staged() {
     world.verify_all("2026-01-02").await;
 }
 
-/// What is kept back is for telling how the attempt ended. The clock stands still, so that none of it passes.
+/// The reserve is for recording how the attempt ended. The clock stands still, so that none of it
+/// passes.
 #[tokio::test]
 async fn in_the_time_that_is_kept_back_no_work_is_begun() {
     let (world, clock) = world(false).await;
@@ -210,7 +213,8 @@ async fn in_the_time_that_is_kept_back_no_work_is_begun() {
     assert_eq!(world.checkpoint(DAY).await.unwrap().state, State::Yielded);
 }
 
-/// Writes the state of a slice's checkpoint by hand; with a word that is none, nobody can read it.
+/// Writes the state of a slice's checkpoint by hand. With an unknown word, the item becomes
+/// unreadable.
 async fn set_state(world: &World, rollup: &str, start: &str, word: &str) {
     let start = instant(start).to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
     let text = |text: &str| AttributeValue::S(text.to_owned());
@@ -227,7 +231,7 @@ async fn set_state(world: &World, rollup: &str, start: &str, word: &str) {
         .unwrap();
 }
 
-/// The reopening fails. The marks are all that tells of the change, and are there for the next tick.
+/// The reopening fails. Only the marks show the change, and they stay for the next tick.
 #[tokio::test]
 async fn marks_stay_until_their_slices_are_reopened() {
     let rollups = DAILY.replace("bucket =", "late = \"capture\"\nbucket =");
@@ -268,8 +272,8 @@ group_by = ["kind"]
 measures = ["events"]
 "#;
 
-/// The day cannot be reopened. So the hours have not succeeded, though their rows are committed; and the
-/// attempt after it, which finds nothing to change any more, reopens the day.
+/// The day cannot be reopened. So the hours have not succeeded, though their rows are committed.
+/// The next attempt finds nothing to change, and still reopens the day.
 #[tokio::test]
 async fn a_finer_slice_is_not_complete_before_the_coarse_one_is_reopened() {
     const MORNING: &str = "2026-01-01T06:00:00Z";
@@ -299,8 +303,8 @@ async fn a_finer_slice_is_not_complete_before_the_coarse_one_is_reopened() {
     assert_eq!(world.target_value("SELECT sum(events) FROM stats.daily").await, "25");
 }
 
-/// A database whose clock is four days ahead of its transactions' starts, and the slice of tomorrow by
-/// them: it is over, and whoever begins now began before its end.
+/// A database whose clock is four days ahead of its transactions' starts, and tomorrow's slice by
+/// them. The slice is over, and every transaction that begins now began before its end.
 async fn ahead() -> (World, DateTime<Utc>) {
     let sql = format!(
         "{EVENTS}; CREATE SCHEMA ahead; CREATE FUNCTION ahead.clock_timestamp() RETURNS timestamptz \
@@ -331,8 +335,8 @@ async fn an_idle_transaction_that_began_before_a_slices_end_is_waited_for() {
     assert_eq!(ran.completion.unwrap().settled_by, "clock");
 }
 
-/// It leaves the list of those that are under way, and its row is not there before it is committed. Its ID is newer
-/// than any that was waited for when it was idle.
+/// It leaves the list of open transactions, and its row is invisible before the commit. Its ID is
+/// newer than those that were waited for when it was idle.
 #[tokio::test]
 async fn who_is_prepared_while_a_slice_waits_is_waited_for() {
     let (mut world, start) = ahead().await;
@@ -356,7 +360,7 @@ async fn who_is_prepared_while_a_slice_waits_is_waited_for() {
     assert_eq!(world.run(&start).await.completion.unwrap().rows_read, 1);
 }
 
-/// Rows that are stamped with its beginning may still come to lie before the first one that is seen.
+/// Rows stamped with its start may still be inserted before the first visible row.
 #[tokio::test]
 async fn no_slice_since_an_idle_transaction_began_is_taken_for_empty() {
     let (world, _) = ahead().await;
@@ -372,7 +376,7 @@ async fn no_slice_since_an_idle_transaction_began_is_taken_for_empty() {
     assert!(empty_until().await > began);
 }
 
-/// It may still write rows that are stamped with its beginning.
+/// It may still write rows stamped with its start.
 #[tokio::test]
 async fn change_times_since_an_idle_transaction_began_do_not_count_as_seen() {
     let (world, _) = ahead().await;
@@ -415,7 +419,7 @@ async fn messages_that_are_lost_are_sent_again() {
         let report = world.worker.tick(clock.now(), deadline, None).await.unwrap();
         assert!(report.problems.is_empty(), "{report:?}");
     };
-    // No slice lies ahead; whoever asks for them again gets the same backfill.
+    // Future slices are left out. A request for them returns the same backfill.
     let range = (instant(DAY), Some(instant("9999-12-31T00:00:00Z")));
     let start = async || {
         let (worker, order) = (&world.worker, Order::OldestFirst);

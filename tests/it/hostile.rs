@@ -1,5 +1,5 @@
-//! Texts of users and of the source that would end a literal, an identifier, a statement or a buffer, wherever a text
-//! meets SQL or an expression of DynamoDB.
+//! Texts of users and of the source that would end a literal, an identifier, a statement or a
+//! buffer, at every place where text enters SQL or an expression of DynamoDB.
 
 use chrono::NaiveDate;
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ use crate::support::fixture::Fixture;
 use crate::support::runtime_api::Function;
 use crate::support::world::{BUDGET, Setup, World, install_capture, records};
 
-/// The longest of them, far beyond any limit.
+/// The longest of them, far beyond every limit.
 const LONG_BYTES: usize = 10_240;
 
 fn hostile() -> Vec<String> {
@@ -33,12 +33,12 @@ fn hostile() -> Vec<String> {
     .collect()
 }
 
-/// Rings, paints, moves the cursor, turns the direction, forges a line of ours.
+/// Rings the bell, sets colours, moves the cursor, reverses the direction, forges a line of output.
 const RAW: &str =
     "\u{1b}[2J\u{7}\u{9b}31m\u{8}\u{7f}\r\u{202e}\u{2028}\u{200b}\u{e0041}\nok    forged";
 
-/// Every command of the tests is looked at for characters that a terminal obeys
-/// (`support::cli::ended`); these are given as many as can be.
+/// Every command of the tests is checked for characters that a terminal obeys
+/// (`support::cli::ended`). These commands are given as many as possible.
 #[tokio::test]
 async fn no_text_of_others_reaches_a_terminal_raw() {
     let (place, _database) = Place::with_events(2).await;
@@ -106,7 +106,7 @@ fn escaped(text: &str) -> String {
 const TRUTH: &str = "SELECT date_trunc('day', at, 'UTC') AS bucket, kind, count(*) AS events, \
                      sum(amount) AS revenue FROM events GROUP BY 1, 2";
 
-/// What a person types: reasons are kept word for word, names that are none are refused.
+/// Text typed by an operator. Reasons are kept word for word, and invalid names are refused.
 #[tokio::test]
 async fn whatever_a_person_types_is_kept_or_refused_and_nothing_else() {
     let (place, _database) = Place::with_events(3).await;
@@ -124,7 +124,7 @@ async fn whatever_a_person_types_is_kept_or_refused_and_nothing_else() {
         place.run(&["resume", "daily"]).good();
         place.run(&["replay", "daily", "--slice", &slice, "--reason", &text, "--yes"]).good();
         let checkpoint = place.checkpoints().get("daily", start).await.unwrap().unwrap();
-        // A reason is kept until the slice has succeeded; this is where it has not.
+        // A reason is kept until the slice has succeeded. Here it has succeeded.
         assert_eq!(checkpoint.reason, None);
         for arguments in [
             &["run", &text][..],
@@ -150,7 +150,7 @@ async fn whatever_a_person_types_is_kept_or_refused_and_nothing_else() {
     assert_eq!(lines(&place.target_url, found).await, truth);
 }
 
-/// What an event or a message says, in each of its fields.
+/// The text in each field of an event or a message.
 #[tokio::test]
 async fn whatever_an_event_says_is_answered_and_changes_nothing_else() {
     let fixture = Fixture::create().await;
@@ -160,7 +160,7 @@ async fn whatever_an_event_says_is_answered_and_changes_nothing_else() {
     let mut function = Function::start(&environment);
     let (tenth, name) = ("2026-02-10T00:00:00Z", "entity_daily");
     function.invoke(&json!({ "trigger": "slice", "rollup": name, "start": tenth })).response();
-    // The last is longer than a key of DynamoDB's.
+    // The last is longer than a key of DynamoDB.
     let more = ["a\0b".to_owned(), "é'".repeat(500)];
     for text in hostile().into_iter().chain(more) {
         let refused: [Value; 6] = [
@@ -207,7 +207,7 @@ async fn whatever_an_event_says_is_answered_and_changes_nothing_else() {
     assert_eq!(fixture.drift("2026-02-10Z", "2026-02-11Z").await, 0);
 }
 
-/// Names as PostgreSQL may hold them, of at most 63 bytes.
+/// Names that PostgreSQL allows, of at most 63 bytes.
 const NAMES: [&str; 8] = [
     "'; DROP TABLE events; --",
     "\"; DROP TABLE events; --",
@@ -224,12 +224,13 @@ fn ident(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// A text in TOML: JSON's escapes are TOML's.
+/// A text in TOML, which has JSON's escapes.
 fn toml(text: &str) -> String {
     Value::from(text).to_string()
 }
 
-/// Each name as table, time column, dimension and measure, each text as a row's value; with a trigger on the table.
+/// Each name as table, time column, dimension and measure, and each text as a row's value, with a
+/// trigger on the table.
 #[tokio::test]
 async fn whatever_the_source_names_and_holds_is_counted_and_nothing_else() {
     for across in [false, true] {
@@ -237,7 +238,7 @@ async fn whatever_the_source_names_and_holds_is_counted_and_nothing_else() {
         let mut rollups = String::new();
         for (n, name) in NAMES.iter().enumerate() {
             let table = format!("\"a '\"\" b\".{}", ident(name));
-            // Another name for each part of one statement.
+            // A different name for each part of one statement.
             let of = |shift: usize| NAMES[(n + shift) % NAMES.len()];
             let [time, kind, value] = [of(1), of(2), of(3)].map(ident);
             sql += &format!(
@@ -278,7 +279,7 @@ async fn whatever_the_source_names_and_holds_is_counted_and_nothing_else() {
             install_capture(&one.worker).await;
             let report = one.backfill("2026-01-02", false).await;
             assert_eq!((report.succeeded, report.left), (1, 0), "{report:?}");
-            // Late rows, by the trigger.
+            // Late rows, noticed by the trigger.
             sqlx::query(sqlx::AssertSqlSafe(insert))
                 .bind(&values)
                 .execute(&world.pool)
@@ -303,12 +304,12 @@ async fn whatever_the_source_names_and_holds_is_counted_and_nothing_else() {
     }
 }
 
-/// Until then the ticks of the test above look.
+/// The end of the range that the ticks of the test above cover.
 fn tallymark_end() -> chrono::DateTime<chrono::Utc> {
     "2026-01-02T12:00:00Z".parse().unwrap()
 }
 
-/// The driver would log an option that it does not know, with its value.
+/// The driver would log an unknown option with its value.
 #[tokio::test]
 async fn a_secret_in_an_option_of_the_address_is_written_nowhere() {
     let (place, _database) = Place::with_events(1).await;

@@ -1,5 +1,5 @@
-//! Source, target and checkpoints belong together: strangers are refused, and so is success that
-//! speaks of rows which are gone.
+//! Source, target and checkpoints belong together. Strangers are refused, and so is success for
+//! rows that are gone.
 
 use std::path::Path;
 use std::process::Command;
@@ -18,7 +18,7 @@ const TRUTH: &str = "SELECT date_trunc('day', at, 'UTC') AS bucket, kind, count(
                      sum(amount) AS revenue FROM events GROUP BY 1, 2";
 const EMPTY: &str = "DELETE FROM events";
 
-/// What must not be content while checkpoints and target do not belong together.
+/// Commands that must fail while checkpoints and target do not belong together.
 const COMMANDS: [&[&str]; 6] = [
     &["run"],
     &["status"],
@@ -41,7 +41,7 @@ async fn is_right(place: &Place) {
     assert_eq!(lines(&place.target_url, ROLLUP).await, truth);
 }
 
-/// Each command ends with 2 and says these words.
+/// Each command ends with 2 and prints these words.
 fn are_refused(place: &Place, words: &[&str]) {
     for command in COMMANDS {
         place.run(command).is_refused_with(words, command);
@@ -80,7 +80,7 @@ async fn a_second_installation_on_the_same_checkpoints_is_refused() {
     second.run(&["init"]).is_refused_with(&ways_out, &["init"]);
     let made = "SELECT nspname FROM pg_namespace WHERE nspname IN ('stats', 'tallymark')";
     assert!(lines(&second.target_url, made).await.is_empty(), "nothing was made");
-    // Even with its tables made by hand.
+    // Even with its tables created by hand.
     let statements = second.json(&["init", "--dry-run"])["statements"].clone();
     for statement in statements.as_array().unwrap() {
         execute(&second.target_url, statement.as_str().unwrap()).await;
@@ -187,7 +187,7 @@ async fn success_without_its_tables_is_not_called_success() {
         execute(&place.target_url, dropped).await;
         let init = place.json(&["init"]);
         assert_eq!(init["repair"][0]["rollup"], "daily", "{dropped}: {init}");
-        are_refused(&place, &["made anew or restored", "tallymark repair"]);
+        are_refused(&place, &["created again or restored", "tallymark repair"]);
         let repaired = place.json(&["repair"]);
         assert_eq!(repaired["rollups"][0]["reopened"].as_array().unwrap().len(), 3, "{dropped}");
         place.run(&["run"]).good();
@@ -246,7 +246,7 @@ async fn an_installation_of_the_version_before_goes_on_after_init() {
 #[tokio::test]
 async fn an_installation_that_moved_works_after_the_owner_said_so() {
     let (mut place, _old) = computed().await;
-    // A copy of the database elsewhere, as a restore at a new address is.
+    // A copy of the database elsewhere, like a restore at a new address.
     let old = place.target_url.clone();
     let copy = Database::create().await;
     let name = |url: &str| url.rsplit('/').next().unwrap().to_owned();
@@ -262,7 +262,7 @@ async fn an_installation_that_moved_works_after_the_owner_said_so() {
     assert_eq!(moved["rollups"][0]["needs_repair"], false, "{moved}");
     place.run(&["run"]).good();
     place.run(&["verify"]).good();
-    // Who still uses the old address is refused from now on.
+    // A user of the old address is refused from now on.
     place.source_url.clone_from(&old);
     place.target_url = old;
     are_refused(&place, &["tallymark moved"]);
@@ -271,8 +271,8 @@ async fn an_installation_that_moved_works_after_the_owner_said_so() {
 #[tokio::test]
 async fn another_name_of_the_same_server_is_the_same_installation() {
     let (mut place, _database) = computed().await;
-    // All names of this machine are one; a proxy's port is another address of the same server, as a
-    // pooler's is.
+    // All names of this machine count as one. A proxy's port is another address of the same server,
+    // as a pooler's is.
     place.target_url = place.target_url.replacen("127.0.0.1", "localhost", 1);
     place.run(&["status"]).good();
     let port = postgres().port();
@@ -309,14 +309,14 @@ async fn two_machines_that_both_call_their_database_localhost_are_told_apart() {
     first.run(&["run"]).good();
     is_right(&first).await;
     let kept = lines(&address, "TABLE stats.daily").await;
-    // The same file on the second machine, which has never had these tables.
+    // The same file on the second machine, which never had these tables.
     switch.turn(other.port());
     first.seed(3).await;
     let ways_out = ["another server", "[checkpoint] table of its own", "tallymark moved"];
     first.run(&["init"]).is_refused_with(&ways_out, &["init"]);
     let made = "SELECT nspname FROM pg_namespace WHERE nspname IN ('stats', 'tallymark')";
     assert!(lines(&address, made).await.is_empty(), "nothing was made");
-    // With tables of its own, by hand.
+    // With tables of its own, created by hand.
     let statements = first.json(&["init", "--dry-run"])["statements"].clone();
     for statement in statements.as_array().unwrap() {
         execute(&address, statement.as_str().unwrap()).await;
@@ -349,7 +349,7 @@ async fn two_sources_behind_one_address_do_not_share_a_rollup_table() {
         place.run(command).is_refused_with(&["another server", "source's address"], command);
     }
     assert_eq!(lines(&place.target_url, ROLLUP).await, kept);
-    // The owner says that it is the same source, on a new server.
+    // The owner confirms that it is the same source, on a new server.
     place.run(&["moved", "--yes"]).good();
     place.run(&["verify"]).refused(1, &["differ"]);
     switch.turn(one.port());
@@ -420,7 +420,7 @@ async fn check_and_a_dry_repair_write_nothing() {
     place.run(&["check"]).good();
     place.run(&["repair", "--dry-run"]).good();
     assert_eq!(left().await, before);
-    // What they find is not recorded either.
+    // Their findings are not recorded either.
     place.run(&["run"]).good();
     execute(&place.target_url, "DELETE FROM tallymark.slice").await;
     let before = left().await;
@@ -467,7 +467,8 @@ async fn a_worker_need_not_write_the_installation() {
 async fn a_further_address_is_recorded_beside_the_old_one() {
     let (mut place, _database) = computed().await;
     let old = (place.source_url.clone(), place.target_url.clone());
-    // As after a restart of the server, when nothing shows that both addresses are one server's.
+    // As after a restart of the server, when nothing shows that both addresses belong to one
+    // server.
     execute(&old.1, "UPDATE tallymark.installation SET servers = 'before'").await;
     let key = [("pk", "daily"), ("sk", "watermark")].map(|(name, value)| {
         (name.to_owned(), aws_sdk_dynamodb::types::AttributeValue::S(value.to_owned()))
@@ -500,7 +501,7 @@ async fn a_copy_becomes_an_installation_of_its_own() {
     execute(&admin, &format!("DROP DATABASE {to}")).await;
     execute(&admin, &format!("CREATE DATABASE {to} TEMPLATE {from}")).await;
     let mut second = second(&mut first, &copy, &copy).await;
-    // The original's checkpoints are not the copy's to take.
+    // The copy must not take the original's checkpoints.
     are_refused(&second, &["tallymark moved"]);
     second.run(&["moved", "--copy", "--yes"]).refused(2, &["another [checkpoint] table first"]);
     second.start_dynamo().await;
@@ -534,7 +535,7 @@ async fn several_files_keep_their_rollups_in_one_target_and_one_checkpoint_table
     assert_eq!(lines(&first.target_url, keepers).await, ["(1,2)"]);
 }
 
-/// Whatever the event asks for, fanned out or not, nothing of the other installation is touched.
+/// For every kind of event, fanned out or not, everything of the other installation is left alone.
 #[cfg(feature = "lambda")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_function_on_the_checkpoints_of_another_installation_is_refused() {

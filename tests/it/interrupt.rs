@@ -1,4 +1,5 @@
-//! Ctrl-C and SIGTERM: what is under way is given back, nothing more begins, and the same command goes on.
+//! Ctrl-C and SIGTERM: slices in work are given back, nothing more starts, and the same command
+//! continues later.
 
 use std::io::Read as _;
 use std::process::{Child, Command, Stdio};
@@ -11,10 +12,10 @@ use crate::kill::{SEED, SLOW, START, hourly};
 use crate::support::Database;
 use crate::support::cli::{Ended, Place, lines};
 
-/// No machine stands still for longer.
+/// Longer than any machine stands still.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// What of ours runs on the server.
+/// Tallymark's running statements on the server.
 const RUNNING: &str = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'tallymark hourly@%' \
     AND state = 'active' AND datname = current_database() AND query LIKE '%slow_events%'";
 
@@ -29,7 +30,7 @@ async fn slow_place() -> (Place, Database) {
     (place, database)
 }
 
-/// Waits until this query of the server gives rows, or none.
+/// Waits until this query of the server returns rows, or none.
 async fn wait_for(place: &Place, sql: &str, any: bool) {
     let watch = Stopwatch::start();
     while lines(&place.source_url, sql).await.is_empty() == any {
@@ -86,7 +87,7 @@ async fn a_signal_in_the_middle_of_a_statement_gives_the_slice_back() {
             ended.err.lines().filter(|line| line.contains("the same command goes on")).count();
         assert_eq!(told, 1, "{ended:?}");
         wait_for(&place, RUNNING, false).await;
-        // Nothing was begun after the signal, and what was under way is free.
+        // Nothing started after the signal, and the slices in work are free.
         let after = place.checkpoints().range("hourly", from, until).await.unwrap();
         let attempts = |all: &[tallymark::checkpoint::Checkpoint]| {
             all.iter().map(|it| (it.slice_start, it.attempt)).collect::<Vec<_>>()

@@ -1,4 +1,4 @@
-//! Workers that are killed, stopped or cut off: nothing is lost, nothing is counted twice.
+//! Workers that are killed, stopped or cut off lose nothing and count nothing twice.
 
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -11,10 +11,10 @@ use tallymark::embedded::postgres::{Binaries, EmbeddedPostgres, Options};
 use crate::support::cli::{Ended, Place, ended, execute, lines, with_password};
 use crate::support::{Database, cache, options, server_directory};
 
-/// Where only an hour is wanted, this one.
+/// The hour used where one is enough.
 pub(crate) const SLICE: &str = "2026-02-15T23:00:00Z";
 
-/// The end of a shorter history, and its slices.
+/// The end of a shorter history, and its number of slices.
 pub(crate) const SOON: (&str, usize) = ("2026-02-06T00:00:00Z", 5 * 24);
 
 /// Slices of an hour, from here ...
@@ -47,13 +47,13 @@ fn truth(from: &str) -> String {
 }
 const ROLLUP: &str = "SELECT bucket, entity, events, revenue, users FROM stats.hourly";
 
-/// A view whose every row takes 5 ms to read, after the index has found it. ROWS tells the planner
-/// that it is as much work as 5000 ordinary rows.
+/// A view whose every row takes 5 ms to read after the index has found it. ROWS tells the planner
+/// that it costs as much as 5000 ordinary rows.
 pub(crate) const SLOW: &str = "CREATE FUNCTION slow(timestamptz) RETURNS SETOF boolean LANGUAGE plpgsql \
     VOLATILE ROWS 5000 AS 'BEGIN PERFORM pg_sleep(0.005); RETURN NEXT true; END'; \
     CREATE VIEW slow_events AS SELECT e.* FROM events e CROSS JOIN LATERAL slow(e.at)";
 
-/// The rollup has what the source gives, nothing is half done, and the checkpoints say so.
+/// The rollup equals the source, no slice is half done, and the checkpoints say so.
 pub(crate) async fn is_done(place: &Place, slices: usize) {
     let found = lines(&place.target_url, ROLLUP).await;
     let wanted = lines(&place.source_url, &truth("events")).await;
@@ -84,7 +84,7 @@ async fn checkpoints(place: &Place) -> Vec<Checkpoint> {
     place.checkpoints().range("hourly", from, to).await.unwrap()
 }
 
-/// Kills a worker 25 times in the middle of a backfill, then lets one end it.
+/// Kills a worker 25 times in the middle of a backfill, then lets one finish it.
 async fn killed_25_times(place: &Place) {
     let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(|| fastrand::u64(..));
@@ -111,7 +111,7 @@ async fn killed_25_times(place: &Place) {
         child.kill().unwrap();
         child.wait().unwrap();
     }
-    // The killed leases are as short as before; this one shall end even on a busy machine.
+    // The killed leases were short. This one must finish even on a busy machine.
     let last = backfill.map(|word| if word == "1s" { "10s" } else { word });
     let ended = place.run(&last).good();
     let checkpoints = checkpoints(place).await;
@@ -187,7 +187,7 @@ async fn a_zombie_writes_nothing(place: &Place) {
     signal(&zombie, "-STOP");
     let held = place.run(&run).good().json();
     assert_eq!(held["slices"][0]["outcome"], "leased", "{held}");
-    // The lease: what is left of the budget, and 5 s.
+    // The lease: the rest of the budget, and 5 s.
     let watch = Stopwatch::start();
     let ended = loop {
         let ended = place.run(&run).good().json();
@@ -204,7 +204,7 @@ async fn a_zombie_writes_nothing(place: &Place) {
     signal(&zombie, "-CONT");
     let output = zombie.wait_with_output().unwrap();
     assert_eq!(versions(place).await, before);
-    // Where the server had ended its connection, it says so, and that its lease is lost.
+    // If the server had ended its connection, it reports that, and that its lease is lost.
     let out = String::from_utf8(output.stdout).unwrap();
     let err = String::from_utf8(output.stderr).unwrap();
     let fenced = out.contains("\"outcome\": \"fenced\"") && output.status.success();
@@ -260,7 +260,7 @@ async fn a_slice_ten_times_the_budget_ends_over_several_invocations() {
         let ended = place.run(&run);
         let is_waiting = ended.out.contains("\"outcome\": \"waiting\"");
         if ended.out.contains("did not end within the budget") || is_waiting {
-            // A machine that stands still for most of a budget: the slice waits for its next turn.
+            // If a machine stands still for most of a budget, the slice waits for its next turn.
             assert!(invocation < 200, "{cursors:?}");
             thread::sleep(Duration::from_secs(1));
             continue;
@@ -298,7 +298,7 @@ async fn a_dynamodb_that_goes_away_is_told_and_its_return_makes_all_good() {
     is_done(&place, SOON.1).await;
 }
 
-/// Waits for the end of a worker whose server went away.
+/// Waits for the end of a worker whose server has gone.
 fn cut_off(child: Child, words: &[&str]) {
     let output = child.wait_with_output().unwrap();
     let err = String::from_utf8(output.stderr).unwrap();
@@ -317,7 +317,7 @@ async fn a_postgresql_that_crashes_is_told_and_its_return_makes_all_good() {
     let mut place = Place::new(&url, &url, &hourly("public.events", START)).await;
     place.sql(&SEED.replace("2026-02-15", "2026-02-05")).await;
     place.run(&["init"]).good();
-    // Longer than a connection may take: that the server is gone must be found out within it.
+    // Longer than the time limit of a connection, within which the missing server must be noticed.
     let backfill =
         ["backfill", "hourly", "--from", START, "--to", SOON.0, "--budget", "10s", "--yes"];
     let child = place.command(&backfill).stderr(Stdio::piped()).stdout(Stdio::null()).spawn();
@@ -330,7 +330,7 @@ async fn a_postgresql_that_crashes_is_told_and_its_return_makes_all_good() {
     let server = start();
     let url = with_password(&server.url("postgres"));
     (place.source_url, place.target_url) = (url.clone(), url);
-    // It has another port now, which only its owner can vouch for.
+    // It has another port now, for which only its owner can vouch.
     place.run(&backfill).refused(2, &["tallymark moved"]);
     place.run(&["moved", "--yes"]).good();
     place.run(&backfill).good();

@@ -28,7 +28,7 @@ fn event(name: &str) -> Value {
     serde_json::from_str(&text).unwrap()
 }
 
-/// Whether `found` is `wanted`, of objects at least the keys that `wanted` has.
+/// Whether `found` equals `wanted`. Objects may have further keys.
 fn has(found: &Value, wanted: &Value) -> bool {
     match (found, wanted) {
         (Value::Object(found), Value::Object(wanted)) => {
@@ -54,8 +54,8 @@ fn start_with(fixture: &Fixture, changed: &[(&'static str, &str)]) -> Function {
     Function::start(&environment)
 }
 
-/// Stops the function and shows what holds for everything that any of them writes. Returns how many
-/// summary lines there were of each slice.
+/// Stops the function and checks properties of all its output. Returns the summary lines' number
+/// per slice.
 fn stop(function: Function) -> Vec<String> {
     let output = function.stop();
     let text = [&output.stdout[..], &output.stderr].concat().join("\n");
@@ -108,20 +108,20 @@ fn replay(start: &str) -> Value {
     json!({ "trigger": "replay", "rollup": "entity_daily", "start": start, "reason": "a test" })
 }
 
-/// A batch of one message a slice, with the slice's start as its id.
+/// A batch with one message per slice, whose ID is the slice's start.
 fn batch(starts: &[&str]) -> Value {
     let record = |start: &&str| json!({ "messageId": start, "eventSource": "aws:sqs", "body": slice(start).to_string() });
     json!({ "Records": starts.iter().map(record).collect::<Vec<_>>() })
 }
 
-/// The ids of the messages that come back.
+/// The IDs of the messages that come back.
 fn back(answer: &Answer) -> Vec<&str> {
     let failures = answer.response()["batchItemFailures"].as_array().unwrap();
     failures.iter().map(|failure| failure["itemIdentifier"].as_str().unwrap()).collect()
 }
 
-/// Whether the answer says more than that the time was up, as on a machine that stands still for longer than a
-/// small budget.
+/// Whether the answer is more than a timeout, which is possible when a machine stands still for
+/// longer than a small budget.
 fn is_in_time(answer: &Answer) -> bool {
     match answer {
         Answer::Response(_) => true,
@@ -165,7 +165,8 @@ fn random_json(random: &mut fastrand::Rng, depth: usize) -> Value {
     }
 }
 
-/// Nothing behind the function is reachable: an event that was understood would say so.
+/// Every server behind the function is out of reach, so an event that was understood would report
+/// that.
 #[tokio::test]
 async fn lambda_answers_whatever_is_no_event_with_an_error_and_goes_on() {
     let directory = tempfile::tempdir().unwrap();
@@ -177,7 +178,7 @@ async fn lambda_answers_whatever_is_no_event_with_an_error_and_goes_on() {
         ("AWS_ENDPOINT_URL_DYNAMODB", "http://127.0.0.1:1"),
         ("AWS_ACCESS_KEY_ID", "test"),
         ("AWS_SECRET_ACCESS_KEY", "test"),
-        // The runtime quotes events at this level, and must not fall over those that are no text.
+        // The runtime quotes events at this level, and must survive events that are not text.
         ("TALLYMARK_LOG", "warn,lambda_runtime=trace"),
     ]);
     let mut random = fastrand::Rng::with_seed(42);
@@ -234,7 +235,7 @@ async fn lambda_answers_each_invocation_with_what_is_wrong_in_the_configuration(
         assert_eq!(kind, "WrongConfiguration");
         assert!(message.contains("tallymark.toml: there is no such file"), "{message}");
     }
-    // It is read again, so a file that was repaired needs no new process.
+    // The file is read again, so a corrected file needs no new process.
     fs::write(directory.path().join("tallymark.toml"), include_str!("support/fixture.toml"))
         .unwrap();
     let answer = function.invoke(&event("slice"));
@@ -273,7 +274,7 @@ async fn lambda_makes_metrics_of_what_it_is_told_to() {
 #[tokio::test]
 async fn lambda_fails_in_an_outage_and_works_after_it_without_repair() {
     let fixture = Fixture::create().await;
-    // An address that the installation knows, and that leads nowhere any more.
+    // An address that the installation knows, but that leads nowhere now.
     let (way, nowhere) = Cutter::way(&fixture.url());
     let config = Config::load(&fixture.config_path(), &|_| Some(nowhere.clone())).unwrap();
     let checkpoints = fixture.checkpoints.clone();
@@ -319,8 +320,8 @@ async fn lambda_fails_without_dynamodb() {
     stop(function);
 }
 
-/// The target refuses the rows of one day: a direct request fails, a message comes back, a
-/// schedule does the others and lists it, and a replay of what failed mends it.
+/// The target refuses the rows of one day. A direct request fails, a message comes back, a schedule
+/// computes the others and lists it, and a replay of failed slices repairs it.
 #[tokio::test]
 async fn lambda_reports_a_failed_slice_to_whoever_asked_for_it() {
     let fixture = Fixture::create().await;
@@ -337,7 +338,7 @@ async fn lambda_reports_a_failed_slice_to_whoever_asked_for_it() {
     let mut function = start(&fixture);
     let answer = function.invoke(&batch(&[fifth, sixth]));
     assert_eq!(back(&answer), [fifth]);
-    // Its time to retry has not come: the message comes back, a direct request is told.
+    // Its time to retry is still to come. The message comes back, and a direct request is told so.
     assert_eq!(back(&function.invoke(&batch(&[fifth]))), [fifth]);
     let answer = function.invoke(&slice(fifth));
     assert_has(answer.response(), &json!({ "slice": { "outcome": "waiting", "attempt": null } }));

@@ -1,5 +1,5 @@
-//! Locks that others hold, and statements that they cancel: each is told with who it is, counts for nobody, and is
-//! waited for no longer than a bound.
+//! Locks that others hold, and statements that they cancel. Each is reported with its holder,
+//! counts as no failure, and is waited for only up to a limit.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +31,7 @@ async fn world(clock: &Arc<VirtualClock>, across: bool) -> World {
     World::new(&format!("{EVENTS}; {}", random_events(2, 50)), setup).await
 }
 
-/// What is locked, by which statement, and how the slice tells of it.
+/// The statement that locks, and the slice's report about it.
 const LOCKS: [(&str, &str); 6] = [
     ("LOCK TABLE events", "public.events is locked by pid "),
     ("ALTER TABLE events RENAME TO others", "public.events is locked by pid "),
@@ -54,14 +54,14 @@ async fn who_locks_a_table_is_named_and_no_failure_is_counted() {
         assert_eq!(ended.outcome, Outcome::Yielded, "{lock}: {ended:?}");
         assert!(reason.contains(words), "{lock}: {reason}");
         assert!(reason.contains(", migration) since 20"), "{lock}: {reason}");
-        // One slice's row is no reason to hold others back.
+        // One slice's row must not hold others back.
         assert_eq!(ended.held().is_some(), !lock.starts_with("UPDATE"), "{lock}");
         let checkpoint = world.checkpoint("2026-01-01").await.unwrap();
         assert_eq!((checkpoint.state, checkpoint.failures), (State::Yielded, 0), "{lock}");
         holder.close().await.unwrap();
         assert!(world.run("2026-01-01").await.is_success(), "{lock}");
     }
-    // Prepared, it has no session.
+    // A prepared transaction has no session.
     world.sql("BEGIN; LOCK TABLE events; PREPARE TRANSACTION 'night'").await;
     world.reopen("2026-01-01").await;
     let reason = world.run("2026-01-01").await.reason.unwrap_or_default();
@@ -83,7 +83,7 @@ async fn a_locked_table_is_waited_for_no_longer_than_a_quarter_of_an_hour() {
     let plan = world.worker.plan_backfill(rollup, rollup.start, to, order, true).await.unwrap();
     let holder = holding(&world.urls.source, "LOCK TABLE events").await;
     let (options, limits) = (RunOptions::default(), Limits::default());
-    // The shorter the time of a slice, the sooner it gives up a lock: 60 tries of less than a second.
+    // The less time a slice has, the sooner it gives up a lock: 60 tries of less than a second.
     let budget = Duration::from_secs(1);
     let batch = Batch { concurrency: 1, budget, deadline: None, options, limits };
     let before = clock.slept();
@@ -118,7 +118,7 @@ async fn check_names_who_locks_a_table() {
     holder.close().await.unwrap();
 }
 
-/// A command that waits for another worker's slice says which worker has it, and until when.
+/// A command that waits for another worker's slice names that worker and the end of its lease.
 #[tokio::test]
 async fn who_has_a_slices_lease_is_told() {
     let clock = Arc::new(VirtualClock::new(instant("2026-01-20")));
@@ -139,7 +139,7 @@ async fn who_has_a_slices_lease_is_told() {
     drop(lease);
 }
 
-/// PostgreSQL has one code for both, and tells them apart in a translated text only.
+/// PostgreSQL has one code for both, and tells them apart only in a translated text.
 #[tokio::test]
 async fn a_statement_that_an_operator_cancels_counts_for_nobody_and_one_that_is_too_slow_does() {
     let clock = Arc::new(VirtualClock::new(instant("2026-01-20")));
@@ -189,7 +189,7 @@ async fn a_statement_that_an_operator_cancels_counts_for_nobody_and_one_that_is_
     assert_eq!(error.kind(), DbErrorKind::Cancelled, "{error}");
 }
 
-/// A fanned-out backfill whose slices are all done is shown as done before a tick has written that down.
+/// A fanned-out backfill whose slices are all done is shown as done before a tick has recorded it.
 #[tokio::test]
 async fn status_shows_a_backfill_as_done_when_its_slices_are() {
     let (place, _database) = Place::with_events(2).await;

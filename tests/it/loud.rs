@@ -1,4 +1,4 @@
-//! With every line that there is to be logged, those of the libraries included, no secret is written.
+//! With all log lines enabled, including those of the libraries, no secret is written.
 
 use std::fmt::Write as _;
 use std::process::Command;
@@ -14,7 +14,7 @@ use crate::support::{cache, options, server_directory};
 const AWS_KEY: &str = "pl4nted-4ws-k3y";
 const AWS_TOKEN: &str = "pl4nted-s3ssion-t0ken";
 
-/// Whatever anybody could ask for.
+/// The most verbose settings.
 const LOUD: [(&str, &str); 4] = [
     ("TALLYMARK_LOG", "trace"),
     ("RUST_LOG", "trace"),
@@ -22,7 +22,7 @@ const LOUD: [(&str, &str); 4] = [
     ("RUST_BACKTRACE", "full"),
 ];
 
-/// With each library named: what is asked for by name wins over what is asked for in general.
+/// Each library is named, as a named filter overrides the general one.
 const BY_NAME: &str = "trace,aws_sigv4=trace,aws_sigv4::http_request::sign=trace,\
     aws_smithy_runtime=trace,aws_smithy_runtime::client::orchestrator=trace,aws_runtime=trace,\
     aws_config=trace,aws_sdk_ssm=trace,aws_sdk_secretsmanager=trace,hyper=trace,hyper_util=trace,\
@@ -32,7 +32,7 @@ const BY_NAME: &str = "trace,aws_sigv4=trace,aws_sigv4::http_request::sign=trace
 const ROTATE: &str = "ALTER ROLE tallymark PASSWORD 'another'; SELECT pg_terminate_backend(pid) \
     FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'";
 
-/// Looks for each secret, written as text or as a list of bytes.
+/// Searches for each secret, written as text or as a list of bytes.
 fn assert_silent(what: &str, text: &str) {
     for secret in [PASSWORD, AWS_KEY, AWS_TOKEN] {
         let numbers: Vec<String> = secret.bytes().map(|byte| byte.to_string()).collect();
@@ -48,7 +48,7 @@ fn assert_silent(what: &str, text: &str) {
     assert!(!text.contains("panicked"), "{what}");
 }
 
-/// A server that asks for the planted password.
+/// A server that requires the planted password.
 fn guarded(server: &EmbeddedPostgres) {
     let data = server.log().parent().unwrap().join("data/pg_hba.conf");
     std::fs::write(data, "host all all 127.0.0.1/32 scram-sha-256\n").unwrap();
@@ -71,7 +71,7 @@ async fn place(name: &str) -> (EmbeddedPostgres, Place) {
     (server, place)
 }
 
-/// Both addresses are kept: the source's as the JSON of RDS, the target's as itself.
+/// Both addresses are stored: the source's as the JSON of RDS, the target's as plain text.
 fn keep(kept: &Kept, server: &EmbeddedPostgres, place: &Place) {
     let source = json!({
         "engine": "postgres", "host": "127.0.0.1", "port": server.port(), "username": "tallymark",
@@ -85,7 +85,7 @@ fn keep(kept: &Kept, server: &EmbeddedPostgres, place: &Place) {
         daily(4)
     );
     std::fs::write(place.config(), &text).unwrap();
-    // A configuration in a parameter may hold the address itself.
+    // A configuration in a parameter may contain the address itself.
     let literal =
         text.replace("{ parameter = \"/app/target\" }", &format!("\"{}\"", place.target_url));
     kept.keep("/app/tallymark.toml", &literal);
@@ -114,7 +114,7 @@ async fn no_command_writes_a_secret_however_much_it_logs() {
         assert_silent(&format!("{arguments:?}"), &text);
         (output.status.code(), text)
     };
-    // From the environment first, then kept in AWS.
+    // From the environment first, then from AWS.
     for filter in ["trace", BY_NAME] {
         for arguments in [
             &["init"][..],
@@ -173,7 +173,7 @@ async fn the_function_writes_no_secret_however_much_it_logs() {
         (replay["trigger"], replay["reason"]) = (json!("replay"), json!("a test"));
         function.invoke(&replay).response();
         function.invoke(&Value::from("no event")).error();
-        // The password is rotated, and the new one is not there yet.
+        // The password is rotated, and the new one is not stored yet.
         place.sql(ROTATE).await;
         assert_eq!(function.invoke(&replay).error().0, "Unreachable");
         let output = function.stop();

@@ -1,5 +1,6 @@
-//! The mutations in `tests/mutations`: each can still be made, and docs/RELIABILITY.md tells of each. That the
-//! tests catch them is shown by `tests/mutations/run`, which takes longer than a suite should.
+//! The mutations in `tests/mutations`: each can still be applied, and docs/RELIABILITY.md lists
+//! each. `tests/mutations/run` shows that the tests catch them, which takes longer than a test
+//! suite should.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -21,17 +22,18 @@ fn patches() -> Vec<(String, String)> {
     patches
 }
 
-/// What follows `Test: ` in a patch's header: the arguments of `cargo test`.
+/// The part after `Test: ` in a patch's header: the arguments of `cargo test`.
 fn test_of(patch: &str) -> &str {
     let lines: Vec<_> = patch.lines().filter_map(|line| line.strip_prefix("Test: ")).collect();
     assert_eq!(lines.len(), 1, "one test:\n{patch}");
     lines[0]
 }
 
-/// The program's answer to whether the patch can be made; `None`: it is not there.
+/// Whether the program refuses the patch. `None`: the program is missing.
 fn is_refused(program: &str, arguments: &[&str]) -> Option<bool> {
     let mut command = Command::new(program);
-    // A repository around the source's directory, if any, is not ours: git would look for the files there.
+    // A repository around the source's directory, if any, is a foreign one, in which git would look
+    // for the files.
     command.env("GIT_CEILING_DIRECTORIES", Path::new(ROOT).parent().unwrap());
     command.args(arguments).current_dir(ROOT).output().ok().map(|output| !output.status.success())
 }
@@ -53,7 +55,8 @@ fn every_mutation_can_still_be_made() {
     assert!(refused.is_empty(), "these no longer fit the code: {refused:?}");
 }
 
-/// In `docs/RELIABILITY.md` a mutation stands with the test that catches it: `` `07-name`: `a_test` ``.
+/// `docs/RELIABILITY.md` lists each mutation with the test that catches it: `` `07-name`: `a_test`
+/// ``.
 #[test]
 fn each_mutation_stands_with_its_test_on_the_page_on_reliability() {
     let page = fs::read_to_string(Path::new(ROOT).join("docs/RELIABILITY.md")).unwrap();

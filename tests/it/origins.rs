@@ -1,9 +1,9 @@
-//! For every kind of relation that a rollup may be computed from: which `late` holds there.
+//! The valid values of `late` for every kind of relation that a rollup may be computed from.
 
 use crate::support::world::{Setup, World};
 
-/// Makes what `from` names, and what is refused: a word of the reason for `clock` and `column`, and for
-/// `capture`; nothing where it holds.
+/// A relation `from` and its statements, with a word of the refusal for `clock` and `column`, and
+/// for `capture`. `None` where the value is valid.
 struct Kind {
     name: &'static str,
     sql: &'static str,
@@ -27,7 +27,7 @@ const BASE: &str = "CREATE TABLE base (id int, at timestamptz DEFAULT now(), upd
 
 const COLUMNS: &str = "(id int, at timestamptz, updated_at timestamptz, kind text)";
 
-/// Each name is that of the relation `from`; `COLUMNS` stands for those that it needs.
+/// Each name is that of the relation `from`. `COLUMNS` stands for the columns that it needs.
 const KINDS: &[Kind] = &[
     kind("ordinary", "CREATE TABLE ordinary COLUMNS", None, None),
     kind(
@@ -258,7 +258,7 @@ async fn what_is_not_proven_for_a_kind_of_relation_is_refused_by_name() {
                 wrong.push(format!("{name}, {late}: {found:?}, expected {expected:?}"));
             }
         }
-        // A foreign table without a handler cannot be read at all; all else needs nothing.
+        // A foreign table without a handler cannot be read at all. All others are valid.
         let grace = ask(name, sql, "\"grace\"").await;
         if let Err(text) = grace
             && !text.contains("handler")

@@ -1,5 +1,6 @@
-//! Ten minutes of a server's trouble, by a virtual clock: no slice counts it as its own, and when the trouble is over
-//! the next ticks make all good, without a command. And how long trouble is waited for.
+//! Ten minutes of a server's trouble, by a virtual clock. No slice counts it as its own failure,
+//! and the next ticks after the trouble complete everything without a command. Also the time limits
+//! of waiting for a server.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,10 +21,10 @@ use crate::support::world::{
 /// Days that are due.
 const DAYS: u32 = 4;
 
-/// A tick of a schedule.
+/// The interval of the schedule.
 const EVERY: Duration = Duration::from_secs(75);
 
-/// Ticks of ten minutes.
+/// Ticks in ten minutes.
 const TICKS: usize = 8;
 
 /// The upstream of a proxy, and the URL with the proxy's port.
@@ -46,7 +47,7 @@ async fn behind_a_gate() -> (World, Gate, ManualClock) {
     let clock = clock("2026-01-05T12:00:00Z");
     let setup = Setup { clock: Arc::new(clock.clone()), ..Setup::default() };
     let mut world = World::at(Urls { source: url, target: None }, setup).await;
-    // The test itself goes past the gate.
+    // The test itself bypasses the gate.
     world.pool = database.pool().await;
     world.target = world.pool.clone();
     world.sql(&format!("{EVENTS}; {}; ANALYZE events", random_events(DAYS, 40))).await;
@@ -59,7 +60,7 @@ async fn tick(worker: &Worker) -> Result<TickReport, WorkError> {
     worker.tick(now, Deadline::after(&*worker.clock, Duration::from_secs(60)), None).await
 }
 
-/// Ticks for ten minutes, in which nothing can be done and nothing may count.
+/// Ticks for ten minutes, in which no work succeeds and no failure counts.
 async fn ten_minutes(world: &World, clock: &ManualClock, word: &str) {
     for _ in 0..TICKS {
         clock.advance(EVERY);
@@ -75,7 +76,7 @@ async fn ten_minutes(world: &World, clock: &ManualClock, word: &str) {
     }
 }
 
-/// The trouble is over: the next ticks do everything.
+/// After the trouble, the next ticks complete everything.
 async fn all_good(world: &World, clock: &ManualClock) {
     let found = world.worker.checkpoints.range("daily", instant("2026-01-01"), clock.now()).await;
     for checkpoint in found.unwrap() {
@@ -146,7 +147,7 @@ async fn ten_minutes_without_dynamodb_fail_no_slice() {
     drop(dynamo);
     let away = World { worker, urls: world.urls.clone(), ..world };
     ten_minutes(&away, &clock, "dynamodb could not be reached").await;
-    // Back, at whatever address.
+    // It is back at another address.
     let dynamo = EmbeddedDynamo::start(Some(&file)).await.unwrap();
     let checkpoints = Checkpoints::new(dynamo.client(), "tallymark", 5);
     let config = config(&away.urls, "", DAILY);
@@ -154,7 +155,7 @@ async fn ten_minutes_without_dynamodb_fail_no_slice() {
     all_good(&World { worker, ..away }, &clock).await;
 }
 
-/// As `/dev/full` answers.
+/// As `/dev/full` does.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn ten_minutes_of_a_full_disk_fail_no_slice() {
@@ -165,7 +166,7 @@ async fn ten_minutes_of_a_full_disk_fail_no_slice() {
     all_good(&world, &clock).await;
 }
 
-/// What the server says of a refused connection is told, and not that a time was up.
+/// Reports the server's message about a refused connection instead of a timeout.
 #[tokio::test]
 async fn a_refused_connection_is_told_in_the_servers_words() {
     let database = Database::create().await;
@@ -183,13 +184,14 @@ async fn a_refused_connection_is_told_in_the_servers_words() {
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let error = begin(&through(&database.url(), closed)).await;
     assert!(error.to_string().contains("Connection refused"), "{error}");
-    // One that lets in and never answers is waited for as long as a connection may take.
+    // A server that accepts the connection and stays silent is waited for as long as a connection
+    // may take.
     gate.refuse(Some(Refusal::Silence("BEGIN")));
     let error = tokio::time::timeout(Duration::from_secs(60), begin(&url)).await.expect("an end");
     assert!(error.to_string().contains("within 1.0 s: no answer in time"), "{error}");
 }
 
-/// A server that answers no more is waited for no longer than a tick may take, and once.
+/// A silent server is waited for at most as long as a tick may take, and only once.
 #[tokio::test]
 async fn a_server_out_of_reach_is_asked_once_a_tick() {
     let rollups: String =
@@ -212,7 +214,7 @@ async fn a_server_out_of_reach_is_asked_once_a_tick() {
         assert_eq!(report.problems.len(), 5, "{report:?}");
         assert_eq!(report.severity(), Some(Severity::Unreachable));
         assert_eq!(gate.asked(), 1, "connections for five rollups: {report:?}");
-        // The next tick asks again.
+        // The next tick tries again.
         tick(&world.worker).await.unwrap();
         assert_eq!(gate.asked(), 1);
         gate.refuse(None);
@@ -221,7 +223,7 @@ async fn a_server_out_of_reach_is_asked_once_a_tick() {
     assert_eq!(tick(&world.worker).await.unwrap().severity(), None);
 }
 
-/// A server that falls silent anywhere in a tick does not hold it past its deadline.
+/// A server that falls silent at any point of a tick does not hold the tick past its deadline.
 #[tokio::test]
 async fn a_tick_ends_at_its_deadline_whoever_is_silent() {
     for said in ["clock_timestamp", "pg_current_snapshot", "WITH __diff AS", "COMMIT"] {
@@ -240,7 +242,7 @@ async fn a_tick_ends_at_its_deadline_whoever_is_silent() {
     }
 }
 
-/// Does what `event` asks for within three seconds, of which the test waits for the end a minute at most.
+/// Handles `event` within three seconds. The test waits at most a minute for the end.
 #[cfg(feature = "lambda")]
 async fn answer(
     worker: &Worker,
@@ -264,14 +266,14 @@ fn events() -> [serde_json::Value; 4] {
     ]
 }
 
-/// The function answers before its time is up, whichever server is silent and wherever.
+/// The function answers before its time is up, whichever server is silent at whichever point.
 #[cfg(feature = "lambda")]
 #[tokio::test]
 async fn an_event_is_answered_by_its_deadline_whoever_is_silent() {
     let (world, gate, clock) = behind_a_gate().await;
     for said in ["BEGIN", "FROM pg_catalog", "clock_timestamp"] {
         for event in events() {
-            // A process that knows nothing yet.
+            // A process without any cached data.
             let fresh = world.changed("", DAILY, Arc::new(clock.clone()));
             gate.refuse(Some(Refusal::Silence(said)));
             let said_back = match answer(&fresh.worker, event.clone()).await {
@@ -298,7 +300,8 @@ async fn an_event_is_answered_by_its_deadline_whoever_is_silent() {
     }
 }
 
-/// A server quotes the value that it does not like. Of 24 values of a megabyte each the response tells the beginning.
+/// A server quotes the value that it refuses. With 24 values of a megabyte each, the response has
+/// only their beginnings.
 #[cfg(feature = "lambda")]
 #[tokio::test]
 async fn a_value_of_megabytes_in_an_error_is_cut() {

@@ -1,5 +1,5 @@
-//! Partitions of a captured table that come and go after `capture install`: no alarm, and exact with the
-//! next tick.
+//! Partitions of a captured table that are attached or detached after `capture install` raise no
+//! alarm, and the next tick is exact.
 
 use std::sync::Arc;
 
@@ -18,10 +18,10 @@ fn captured() -> String {
     DAILY.replace("bucket =", "late = \"capture\"\nshrink_guard = 0.0\nbucket =")
 }
 
-/// Five days of January have been read by `now`; what came with the first tick is done.
+/// By `now`, five days of January have been read. Work caused by the first tick is done.
 async fn world(sql: &str, now: &str) -> World {
     let (rollups, clock) = (captured(), Arc::new(clock(now)));
-    // At the settings of a user who sets nothing.
+    // Runs at default settings.
     let setup = Setup { rollups: &rollups, clock, source: DEFAULTS, ..Setup::default() };
     let world = World::new(sql, setup).await;
     install_capture(&world.worker).await;
@@ -30,7 +30,7 @@ async fn world(sql: &str, now: &str) -> World {
     world
 }
 
-/// Ticks without an alarm until nothing is due; the rows are right then. How many slices ran.
+/// Ticks without an alarm until no slice is due, and checks the rows. Returns how many slices ran.
 async fn settled(world: &World, until: &str) -> usize {
     let mut ran = 0;
     for ticks in 0.. {
@@ -69,7 +69,7 @@ async fn a_year_of_daily_partitions_made_after_install_is_exact_without_an_alarm
         format!("{TABLE} PARTITION BY RANGE (created_at); CREATE INDEX ON events (created_at)");
     let rollups = captured().replace("2026-01-01", "2025-01-01");
     let clock = Arc::new(clock("2026-01-01T12:00:00Z"));
-    // At the settings of a user who sets nothing.
+    // Runs at default settings.
     let setup = Setup { rollups: &rollups, clock, source: DEFAULTS, ..Setup::default() };
     let world = World::new(&sql, setup).await;
     install_capture(&world.worker).await;
@@ -111,7 +111,7 @@ async fn partitions_attached_detached_dropped_or_emptied_are_counted_with_the_ne
     assert_eq!(settled(&world, until).await, 1);
     world.sql(&format!("ALTER TABLE events ATTACH PARTITION {}", cut("one", 1, 2))).await;
     assert_eq!(settled(&world, until).await, 1);
-    // Between two ticks, and changed meanwhile.
+    // Attached between two ticks, and changed meanwhile.
     world
         .sql(&format!(
             "ALTER TABLE events DETACH PARTITION one; UPDATE one SET amount = 7; ALTER TABLE events ATTACH \
@@ -135,7 +135,7 @@ async fn partitions_attached_detached_dropped_or_emptied_are_counted_with_the_ne
     settled(&world, until).await;
 }
 
-/// Where a partition's bounds do not tell its hours, everything runs again.
+/// If a partition's bounds do not imply its hours, everything runs again.
 #[tokio::test]
 async fn partitions_by_other_keys_are_exact_too() {
     for (key, bound, other) in [

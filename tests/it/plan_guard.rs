@@ -1,4 +1,4 @@
-//! The plan guard on real plans: each full scan is refused, each good plan passes.
+//! The plan guard on real plans: each full scan is refused, and each good plan passes.
 
 use tallymark::db::Access;
 use tallymark::report::Outcome;
@@ -7,19 +7,19 @@ use tallymark::source::plan_guard::{Reading, inspect};
 
 use crate::support::world::{BUDGET, Setup, World};
 
-/// 500 days of 100 rows, 23 MB: too large to be read for the sake of one day.
+/// 500 days of 100 rows, 23 MB, which is too large to be read for one day.
 const ROWS: &str = "SELECT at, at AT TIME ZONE 'Europe/Prague' AS local, (at AT TIME ZONE 'UTC')::date AS day, \
     extract(epoch FROM at)::bigint AS seconds, n % 50 AS entity_id, \
     CASE WHEN n % 1000 = 0 THEN 'rare' ELSE 'view' END AS kind, repeat('x', 400) AS pad \
     FROM (SELECT '2025-01-01Z'::timestamptz + n * interval '864 seconds' AS at, n \
           FROM generate_series(0, 49999) n) rows";
 
-/// How a table is made, which rollup counts it, and what the guard says.
+/// The definition of a table, its rollup, and the guard's decision.
 struct Case {
     name: &'static str,
     sql: &'static str,
     rollup: &'static str,
-    /// The index that is advised, if the plan is refused.
+    /// The recommended index, if the plan is refused.
     refused: Option<&'static str>,
 }
 
@@ -36,7 +36,8 @@ const fn bad(
     Case { name, sql, rollup, refused: Some(index) }
 }
 
-/// `T` stands for the case's table; made from [`ROWS`] and analysed after `sql`, unless `sql` says how.
+/// `T` stands for the case's table. It is made from [`ROWS`] and analysed after `sql`, unless `sql`
+/// differs.
 const CASES: &[Case] = &[
     bad("no_index", "", "", "ON public.no_index (at)"),
     good("plain", "CREATE INDEX ON T (at)", ""),
@@ -98,7 +99,7 @@ const CASES: &[Case] = &[
         "time = { column = \"seconds\", unit = \"seconds\" }",
         "ON public.epoch_no_index (seconds)",
     ),
-    // Statistics that are too old, or not there.
+    // Statistics that are outdated or missing.
     bad(
         "grown",
         "CREATE TABLE T AS ROWS LIMIT 10; ANALYZE T; INSERT INTO T ROWS",
@@ -255,7 +256,8 @@ async fn each_full_scan_is_refused_and_each_good_plan_passes() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// The slice fails with the index to make; made, the next run is good. Who means it may read all.
+/// The slice fails and names the missing index. With the index, the next run succeeds. An operator
+/// may allow reading everything.
 #[tokio::test]
 async fn a_refused_slice_names_the_index_and_runs_when_it_is_there() {
     let sql = statements(&CASES[0]);

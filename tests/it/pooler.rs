@@ -1,11 +1,12 @@
-//! Behind a transaction pooler every transaction may get another backend: a real PgBouncer with
-//! fewer backends than slices at once, which takes away whatever a session would have kept.
+//! Behind a transaction pooler every transaction may get another backend. A real PgBouncer with
+//! fewer backends than concurrent slices loses everything that a session would have kept.
 
 use super::support::pooler::PgBouncer;
 use super::support::world::{EVENTS, Setup, Urls, World, random_events};
 use super::support::{Database, postgres};
 
-/// Backfills four slices at once through two backends, within one database and across two; the result is right, and so is a replay after a change.
+/// Backfills four concurrent slices through two backends, within one database and across two. The
+/// result is right, and so is a replay after a change.
 #[tokio::test]
 async fn a_transaction_pooler_is_no_hindrance() {
     let Some(pooler) = PgBouncer::start(postgres().port(), 2) else {

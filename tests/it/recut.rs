@@ -1,5 +1,5 @@
-//! One rollup under one calendar after another: the table always is what one `GROUP BY` by the present
-//! calendar gives, and no success of another calendar is trusted.
+//! One rollup under one calendar after another. The table always equals one `GROUP BY` by the
+//! present calendar, and no success of another calendar is trusted.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::support::world::{
 };
 use tallymark::slice::Order;
 
-/// An event every 20 minutes, from 2025-12-29 to 2026-01-20, and a few that stand out.
+/// An event every 20 minutes, from 2025-12-29 to 2026-01-20, and a few unusual ones.
 fn events() -> String {
     format!(
         "{EVENTS}; INSERT INTO events (created_at, kind, amount) \
@@ -47,7 +47,7 @@ impl Cut {
         )
     }
 
-    /// What the rollup holds at `now`: PostgreSQL's own calendar.
+    /// The expected content of the rollup at `now`, by PostgreSQL's own calendar.
     fn expected(self, world: &World) -> String {
         let rollup = world.rollup();
         let newest = rollup.newest(world.worker.clock.now()).unwrap();
@@ -62,7 +62,7 @@ impl Cut {
     }
 }
 
-/// Ticks until nothing is due.
+/// Ticks until no slice is due.
 async fn work_off(world: &World) {
     for _ in 0..20 {
         let deadline = Deadline::after(&*world.worker.clock, BUDGET);
@@ -115,7 +115,7 @@ async fn a_calendar_that_changes_and_changes_back_leaves_no_row_of_another() {
         work_off(&world).await;
         if cut.start > weeks.start {
             let seen = world.worker.checkpoints.watermark("daily").await.unwrap();
-            // What lay before the later `start` is told, and goes when that is asked for.
+            // Rows before the later `start` are reported, and deleted on request.
             world.worker.target.delete_outside(world.rollup(), seen.generation()).await.unwrap();
         }
         assert_cut(&world, cut).await;
@@ -156,7 +156,7 @@ async fn a_worker_of_the_calendar_before_cannot_replace_rows_of_the_present_one(
     let new = old.redefined(&cut.rollup(""));
     work_off(&new).await;
     assert_cut(&new, cut).await;
-    // It knows of nothing: its process has been running since before the change.
+    // Its process has been running since before the change, and does not know of it.
     let report = old.run("2026-01-05").await;
     assert_eq!(report.outcome, Outcome::Yielded, "{report:?}");
     assert!(report.reason.unwrap().contains("calendar has changed"));
@@ -245,7 +245,7 @@ async fn sealed_history_of_another_calendar_stays_and_is_not_cut_through() {
     let world = world(UTC_DAYS).await;
     work_off(&world).await;
     let sealed = world.redefined(&NEW_YORK.rollup("seal_before = \"2026-01-06\""));
-    // The first slice behind the seal begins inside of a sealed day of UTC.
+    // The first slice behind the seal begins inside a sealed day of UTC.
     let report = sealed.run("2026-01-06T05:00:00Z").await;
     assert_eq!(report.outcome, Outcome::Failed, "{report:?}");
     assert!(report.reason.unwrap().contains("seal_before"));
@@ -365,7 +365,7 @@ async fn a_sealed_slice_that_is_replayed_stays_as_it_is() {
     assert!(everything(&world).await == before, "something was written");
 }
 
-/// What people are told, at the settings of somebody who sets nothing.
+/// The messages to the operator, at default settings.
 #[tokio::test]
 async fn commands_tell_of_a_calendar_that_changed_and_of_rows_outside_of_it() {
     let (place, _database) = Place::with_events(6).await;

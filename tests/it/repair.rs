@@ -1,5 +1,5 @@
-//! Repair: checkpoints that were lost, wholly or in part, or that are older than the markers, follow
-//! the markers again; what is newer than a marker stays; and after it a tick does what is left to do.
+//! Repair: checkpoints that were lost or are older than the markers follow the markers again.
+//! Checkpoints newer than a marker stay. A tick afterwards does the remaining work.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -33,7 +33,7 @@ fn starts(days: &[&str]) -> Vec<DateTime<Utc>> {
     days.iter().map(|day| instant(day)).collect()
 }
 
-/// The same databases, whose checkpoints are all gone.
+/// The same databases after all checkpoints were lost.
 async fn without_checkpoints(world: &World) -> World {
     let checkpoints = &world.worker.checkpoints;
     for day in DAYS {
@@ -58,13 +58,13 @@ fn key(item: &str) -> HashMap<String, AttributeValue> {
         .into()
 }
 
-/// Deletes one item, as a person at the console would.
+/// Deletes one item, as an operator at the console would.
 async fn delete(world: &World, item: &str) {
     let delete = dynamo().await.client().delete_item().set_key(Some(key(item)));
     delete.table_name(world.worker.checkpoints.table()).send().await.unwrap();
 }
 
-/// Repairs, after a dry run that must promise the same and change nothing.
+/// Repairs after a dry run, which must announce the same and change nothing.
 async fn repair(world: &World) -> RepairReport {
     let before = checkpoints(world).await;
     let promised = world.worker.repair(world.rollup(), true).await.unwrap();
@@ -87,7 +87,7 @@ async fn standing(world: &World) -> BTreeMap<String, (State, u64)> {
     checkpoints(world).await.iter().map(|it| (day(it), (it.state, it.attempt))).collect()
 }
 
-/// What a tick does, newest first, each with its attempt; all of it must succeed.
+/// The work of a tick, newest first, with the attempts. All of it must succeed.
 async fn tick(world: &World) -> Vec<(DateTime<Utc>, u64)> {
     let clock = &world.worker.clock;
     let deadline = Deadline::after(&**clock, BUDGET);
@@ -135,7 +135,7 @@ async fn checkpoints_lost_wholly_come_back_with_their_numbers() {
     assert_eq!(tick(&world).await, []);
     assert!(world.worker.checkpoints.unfinished("daily").await.unwrap().is_empty());
 
-    // The numbering goes on: no attempt is fenced by a marker of before.
+    // The numbering continues, so no attempt is fenced by an earlier marker.
     world.sql("DELETE FROM events WHERE kind = 'buy'").await;
     let report = world.replay("2026-01-02").await;
     assert_eq!((report.outcome, report.attempt), (Outcome::Succeeded, Some(3)));
@@ -146,7 +146,7 @@ async fn checkpoints_lost_wholly_come_back_with_their_numbers() {
     assert_eq!(tick(&world).await, [(instant("2026-01-06"), 1)]);
 }
 
-/// Two are gone; one was tried again before anybody repaired it, and was fenced.
+/// Two are gone. One was tried again before the repair, and was fenced.
 #[tokio::test]
 async fn checkpoints_lost_in_part_come_back_and_a_fenced_attempt_is_forgiven() {
     let (world, _clock) = computed().await;
@@ -174,8 +174,8 @@ async fn checkpoints_lost_in_part_come_back_and_a_fenced_attempt_is_forgiven() {
     world.verify_all("2026-01-06").await;
 }
 
-/// A backup was put back: the checkpoint of a day knows nothing of its two newest attempts, and that
-/// of another claims a success that the target never had.
+/// A backup was restored. The checkpoint of one day lacks its two newest attempts, and that of
+/// another claims a success that the target never had.
 #[tokio::test]
 async fn checkpoints_older_or_newer_than_the_markers_are_put_right() {
     let (world, _clock) = computed().await;
@@ -187,7 +187,7 @@ async fn checkpoints_older_or_newer_than_the_markers_are_put_right() {
     world.replay("2026-01-03").await;
     client.put_item().table_name(table).set_item(old).send().await.unwrap();
     assert_eq!(standing(&world).await["2026-01-03"], (State::Succeeded, 1));
-    // The target was put back too, to a time before the fifth day.
+    // The target was restored too, to a time before the fifth day.
     world
         .target_sql(
             "DELETE FROM tallymark.slice WHERE slice_start = '2026-01-05Z'; \
@@ -210,7 +210,7 @@ async fn a_running_lease_and_a_newer_attempt_are_never_overwritten() {
     for day in ["2026-01-02", "2026-01-03"] {
         world.replay(day).await;
     }
-    // After the loss: a worker has begun the second day, another has failed on the fourth.
+    // After the loss, a worker has started the second day, and another has failed on the fourth.
     let world = without_checkpoints(&world).await;
     let running = claim(&world, "2026-01-02", 60).await;
     for _ in 0..2 {
@@ -224,8 +224,8 @@ async fn a_running_lease_and_a_newer_attempt_are_never_overwritten() {
     assert_eq!(world.checkpoint("2026-01-02").await.unwrap(), mine);
     assert_eq!(world.checkpoint("2026-01-04").await.unwrap(), newer);
     assert_eq!(running.attempt(), 1);
-    // Only what is newer than its marker is left to do. The running attempt will be fenced; once its
-    // lease is over, repair puts it right.
+    // Only slices newer than their marker are still to do. The running attempt will be fenced. Once
+    // its lease has ended, repair corrects it.
     assert_eq!(tick(&world).await, [(instant("2026-01-04"), 3)]);
     clock.advance(Duration::from_secs(66));
     assert_eq!(repair(&world).await.restored, starts(&["2026-01-02"]));
@@ -237,7 +237,7 @@ async fn a_running_lease_and_a_newer_attempt_are_never_overwritten() {
     world.verify_all("2026-01-06").await;
 }
 
-/// The rows of a lost checkpoint are those of another definition: they are counted anew.
+/// The rows of a lost checkpoint belong to another definition, so they are counted again.
 #[tokio::test]
 async fn a_definition_that_changed_in_between_makes_the_slice_stale() {
     let (world, _clock) = computed().await;
@@ -264,8 +264,8 @@ async fn a_definition_that_changed_in_between_makes_the_slice_stale() {
     changed.assert_verified("2026-01-06").await;
 }
 
-/// A replay died after it had taken the marker, and all checkpoints were lost: that it was wanted is
-/// known from the marker alone, whose data is an older attempt's.
+/// A replay died after it took the marker, and all checkpoints were lost. Only the marker shows the
+/// replay, as its data belongs to an older attempt.
 #[tokio::test]
 async fn an_attempt_that_took_the_marker_and_never_replaced_is_not_taken_for_a_success() {
     let (world, _clock) = computed().await;
@@ -302,7 +302,7 @@ async fn a_marker_without_data_is_no_success() {
 }
 
 /// Found by the soak: sealed slices of another definition were restored as stale, and stayed so, as
-/// nothing computes them again.
+/// sealed slices are never recomputed.
 #[tokio::test]
 async fn sealed_slices_are_restored_as_done() {
     let (world, _) = computed().await;
@@ -317,7 +317,7 @@ async fn sealed_slices_are_restored_as_done() {
     assert_eq!(states, [done, done, stale, stale, stale]);
 }
 
-/// What a slice may take in these tests.
+/// The unrestricted options of these tests.
 const FREE: Guard<'_> = Guard { shrink: None, timeout: BUDGET, governor: None, nap: None };
 
 #[tokio::test]
@@ -335,7 +335,7 @@ async fn what_was_staged_before_checkpoints_were_lost_is_not_resumed() {
     target.stage_chunk(&chunk, progress, noon, FREE).await.unwrap();
     let now = world.worker.clock.now();
     world.worker.checkpoints.yield_(&lease, &Yield::default(), now).await.unwrap();
-    // Late, in what is staged; only the checkpoint knows of it.
+    // A late row in the staged range, of which only the checkpoint knows.
     world.sql("INSERT INTO events (created_at, kind) VALUES ('2026-01-02 01:00Z', 'late')").await;
     world.reopen(day).await;
     delete(&world, day).await;
@@ -354,7 +354,7 @@ async fn an_attempt_of_the_same_number_by_another_owner_is_fenced() {
     let get = client.get_item().table_name(table).set_key(Some(key(day)));
     let backup = get.send().await.unwrap().item.unwrap();
     let one = claim(&world, day, 30).await;
-    // The table is restored to the moment before.
+    // The table is restored to the previous state.
     client.put_item().table_name(table).set_item(Some(backup)).send().await.unwrap();
     let other = claim(&world, day, 30).await;
     assert_eq!((one.attempt(), other.attempt()), (2, 2));
@@ -363,7 +363,7 @@ async fn an_attempt_of_the_same_number_by_another_owner_is_fenced() {
     target.replace_from_source(&one, rollup, &shape, slice, FREE).await.unwrap();
     let late = target.replace_from_source(&other, rollup, &shape, slice, FREE).await;
     assert!(matches!(late, Err(TargetError::Fenced { mine: 2, newest: 2 })), "{late:?}");
-    // The one that holds the marker goes on.
+    // The one that holds the marker continues.
     target.replace_from_source(&one, rollup, &shape, slice, FREE).await.unwrap();
     clock.advance(Duration::from_secs(60));
     assert_eq!(repair(&world).await.restored, starts(&[day]));

@@ -1,9 +1,9 @@
 //! The table of restores in docs/RUNBOOK.md: source, target and checkpoints restored to an earlier
-//! moment or lost, each and in pairs, with each `late`. After `repair` and a tick either every row is
-//! right, or the command has said that `verify --repair` is needed; after that every row is right.
+//! moment or lost, each and in pairs, with each `late`. After `repair` and a tick, either every row
+//! is right, or the command has asked for `verify --repair`. After that every row is right.
 //!
-//! Contents are restored within the tables, as a physical restore does: nothing in the catalogue
-//! shows it. A restore from a dump, which the catalogue shows, is tested with the identity.
+//! Contents are restored within the tables, as a physical restore does, so the catalogue shows
+//! nothing. A restore from a dump, which the catalogue shows, is tested with the identity.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,13 +19,13 @@ use crate::support::world::{
     random_events, records,
 };
 
-/// What is restored to the backup's moment.
+/// The part that is restored to the backup's moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
     Source,
     Target,
     Checkpoints,
-    /// The checkpoint table is deleted and made anew.
+    /// The checkpoint table is deleted and created again.
     NoCheckpoints,
 }
 
@@ -96,7 +96,7 @@ impl Restorable {
                     VALUES ('2026-01-02 10:00Z', 'buy', 7, clock_timestamp() - interval '1 hour')";
         self.world.sql(late).await;
         self.tick().await;
-        // By `grace` and `clock` only a person tells of it.
+        // By `grace` and `clock` only an operator notices it.
         self.world.reopen("2026-01-02").await;
         self.world
             .sql(
@@ -111,12 +111,12 @@ impl Restorable {
     }
 
     async fn tick(&self) {
-        // Another process, which has nothing in its memory.
+        // Another process, without cached data.
         let world = self.world.changed("", &self.rollups(), self.clock.clone());
         let deadline = Deadline::after(&*self.clock, BUDGET);
         let report = world.worker.tick(self.clock.now(), deadline, None).await.unwrap();
         world.worker.close().await;
-        // What `repair` called unproven is said until it is verified.
+        // Rows that `repair` called unproven are reported until they are verified.
         let is_told = |problem: &Problem| problem.error.contains("is unproven");
         assert!(report.problems.iter().all(is_told), "{report:?}");
         let is_good = |outcome| matches!(outcome, Outcome::Succeeded | Outcome::Stale);
@@ -136,7 +136,7 @@ impl Restorable {
     async fn restore(&self, part: Part) {
         match part {
             Source => {
-                // As the restore of a dump: no trigger fires.
+                // Like the restore of a dump, in which no trigger fires.
                 self.world
                     .sql(
                         "BEGIN; SET LOCAL session_replication_role = replica; DELETE FROM events; \
@@ -182,7 +182,7 @@ impl Restorable {
         self.world.rows().await == expected
     }
 
-    /// As `verify --repair`.
+    /// Does the same as `verify --repair`.
     async fn verify_and_repair(&self) {
         for day in ["2026-01-01", "2026-01-02", "2026-01-03", "2026-01-04"] {
             let slice = self.world.slice(day);
@@ -200,7 +200,7 @@ async fn items(world: &World) -> Items {
     scan.consistent_read(true).send().await.unwrap().items().to_vec()
 }
 
-/// Whether the runbook's table says that `repair` and a tick make it right by themselves.
+/// Whether the runbook's table says that `repair` and a tick are enough.
 fn is_exact(parts: &[Part]) -> bool {
     let alone = matches!(parts, [Target] | [Checkpoints] | [NoCheckpoints]);
     alone || matches!(parts, [Source, Target] | [Source, Target, Checkpoints])
@@ -217,7 +217,7 @@ async fn restores_with(late: &str) {
         it.tick().await;
         let is_right = it.is_right().await;
         assert!(is_right || !is_exact(parts), "{parts:?}, {late}: {report:?}");
-        // Lost marks and change times are told.
+        // Lost marks and change times are reported.
         let lost = parts.iter().any(|part| matches!(part, Checkpoints | NoCheckpoints));
         let must_tell = lost
             && !parts.contains(&Target)

@@ -1,4 +1,4 @@
-//! The shipped recipes for a role of Tallymark's own, as they are written.
+//! The shipped recipes for Tallymark's own role, run as they are.
 
 use std::fs;
 use std::path::Path;
@@ -8,14 +8,14 @@ use crate::support::cli::{Place, execute, lines};
 const EVENTS: &str = "CREATE TABLE secrets (x int); INSERT INTO secrets VALUES (1); \
     ALTER TABLE events ENABLE ROW LEVEL SECURITY";
 
-/// With each of them the whole job works, and nothing else can be read or changed. One after another:
-/// they all make the same role.
+/// With each of them the whole job works, and everything else is forbidden. They run one after
+/// another, as all create the same role.
 #[tokio::test]
 async fn with_each_recipe_the_job_works_and_nothing_else_is_allowed() {
     for provider in ["rds", "supabase", "neon", "heroku"] {
         let (mut place, database) = Place::with_events(3).await;
         let admin = place.source_url.clone();
-        // Only Supabase's recipe copes with it.
+        // Only Supabase's recipe handles this.
         place
             .sql(if provider == "supabase" {
                 EVENTS
@@ -27,7 +27,7 @@ async fn with_each_recipe_the_job_works_and_nothing_else_is_allowed() {
             place.sql("CREATE ROLE tallymark_recipe LOGIN").await;
         }
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("infra/sql/{provider}.sql"));
-        // The tests' superuser has the name that the recipe gives to the role.
+        // The recipe's role has the same name as the tests' superuser.
         let recipe = fs::read_to_string(path).unwrap().replace("tallymark", "tallymark_recipe");
         place.sql(&recipe).await;
         place.source_url = database.url_of("tallymark_recipe");

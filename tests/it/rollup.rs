@@ -1,4 +1,4 @@
-//! A rollup whose definition, name or existence changes.
+//! A rollup whose definition or name changes, or that is dropped.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use tallymark::tick::TickReport;
 use crate::support::cli::{Place, daily, day, documented, lines};
 use crate::support::world::{EVENTS, Setup, World, clock, instant, records};
 
-/// A clock by which every look takes some time, so that budgets end without anybody's waiting.
+/// A clock that advances at every read, so that budgets end without real waiting.
 #[derive(Debug)]
 struct Stepping(ManualClock);
 
@@ -25,7 +25,7 @@ impl Clock for Stepping {
     }
 }
 
-/// A year of days, of which each has two groups.
+/// A year of days, each with two groups.
 const YEAR: &str = "INSERT INTO events (created_at, kind, amount) \
     SELECT '2025-01-01T06:00Z'::timestamptz + n * interval '8 hours', \
         (ARRAY['view', 'buy'])[1 + n % 2], n FROM generate_series(0, 365 * 3 + 2) n";
@@ -41,7 +41,7 @@ group_by = ["kind"]
 measures = { events = "count" }
 "#;
 
-/// The same with a measure more, and beside it a new rollup of ten days.
+/// The same with one measure more, and a new rollup of ten days.
 const AFTER: &str = r#"
 [[rollup]]
 name = "daily"
@@ -72,7 +72,7 @@ async fn tick(world: &World, budget: Duration) -> TickReport {
     report
 }
 
-/// Demands that what is fresh came before what is of the old definition, each newest first.
+/// Asserts that fresh slices came before those of the old definition, each newest first.
 fn assert_order(report: &TickReport) {
     let new_year = instant("2026-01-01");
     let is_old =
@@ -83,8 +83,8 @@ fn assert_order(report: &TickReport) {
     assert!(old.is_sorted_by(|one, other| one.start > other.start), "{report:?}");
 }
 
-/// Readers see the old numbers throughout; fresh slices of all rollups come first; every old slice
-/// is recomputed once, and of its rows only the new column changes.
+/// Readers see the old numbers throughout. Fresh slices of all rollups come first. Every old slice
+/// is recomputed once, and only the new column of its rows changes.
 #[tokio::test]
 async fn a_new_measure_is_computed_for_a_year_of_history_behind_all_else() {
     let manual = clock("2026-01-01T12:00:00Z");
@@ -107,7 +107,7 @@ async fn a_new_measure_is_computed_for_a_year_of_history_behind_all_else() {
     assert_eq!(redefined().await, 365);
     let mut runs: BTreeMap<DateTime<Utc>, usize> = BTreeMap::new();
     let mut left = 365;
-    // Bounded: a tick of this budget recomputes some dozens.
+    // Bounded, as a tick of this budget recomputes a few dozen slices.
     for round in 0..40 {
         let report = tick(&world, Duration::from_secs(30)).await;
         assert_order(&report);
@@ -145,7 +145,7 @@ async fn a_new_measure_is_computed_for_a_year_of_history_behind_all_else() {
     assert_eq!(seen.definition(), Some(&*world.rollup().definition()), "ticks are cheap again");
 }
 
-/// A source that keeps no history: what cannot be recomputed is left as it is.
+/// A source that keeps no history. Slices that cannot be recomputed are left as they are.
 #[tokio::test]
 async fn a_new_definition_does_not_erase_what_the_source_has_purged() {
     let clock = Arc::new(clock("2025-01-05T12:00:00Z"));
@@ -154,7 +154,7 @@ async fn a_new_definition_does_not_erase_what_the_source_has_purged() {
     assert_eq!(tick(&world, Duration::from_secs(60)).await.slices.len(), 4);
     let before = records(&world.target, OLD_NUMBERS).await;
     world.sql("DELETE FROM events WHERE created_at < '2025-01-03Z'").await;
-    // One that counts other rows, and one that counts the same rows otherwise.
+    // One that counts other rows, and one that counts the same rows differently.
     let narrower = BEFORE.replace("measures =", "where = \"kind <> 'test'\"\nmeasures =");
     let more =
         BEFORE.replace("events = \"count\"", "events = \"count\", high = { max = \"amount\" }");
@@ -171,7 +171,7 @@ async fn a_new_definition_does_not_erase_what_the_source_has_purged() {
     }
 }
 
-/// The statement that the refusal shows is run as it is, a mean's three columns included.
+/// The statement in the refusal is run unchanged, including a mean's three columns.
 #[tokio::test]
 async fn a_removed_measure_is_refused_with_a_remedy_that_works() {
     let with = BEFORE.replace(
@@ -202,7 +202,7 @@ async fn a_removed_measure_is_refused_with_a_remedy_that_works() {
         .await;
 }
 
-/// The file of `days` days with the rollup under another name.
+/// The file of `days` days, with another name for the rollup.
 fn visits(days: u32) -> String {
     daily(days).replace("name = \"daily\"", "name = \"visits\"")
 }
@@ -245,7 +245,7 @@ async fn a_renamed_rollup_keeps_its_rows_its_progress_and_its_attempts() {
     let kept = place.checkpoints().get("visits", replayed).await.unwrap().unwrap();
     assert_eq!((kept.attempt, &*kept.rollup), (2, "visits"));
 
-    // Killed before the old items were deleted; the new ones have gone on since.
+    // Killed before the old items were deleted, while the new ones have changed since.
     place.run(&["replay", "visits", "--slice", &day(2).to_string(), "--yes"]).good();
     place.checkpoints().copy_items(&old, "daily").await.unwrap();
     place.run(&["rollup", "rename", "daily", "visits", "--yes"]).good();
@@ -304,7 +304,7 @@ async fn a_dropped_rollup_leaves_nothing_behind() {
     assert_eq!(place.json(&["run"])["slices"].as_array().unwrap().len(), 3);
 }
 
-/// Fifteen days with a rollup by the week that is computed from it.
+/// Fifteen days, and a rollup by week that is computed from them.
 fn with_weeks(fine: &str) -> String {
     let days = daily(15).replace("name = \"daily\"", &format!("name = \"{fine}\""));
     format!(
@@ -313,7 +313,7 @@ fn with_weeks(fine: &str) -> String {
     )
 }
 
-/// Takes the next slice of the scrub of `rollup`, and finds that it differs.
+/// Takes the next slice of the scrub of `rollup`, and records a difference.
 async fn scrub(place: &Place, rollup: &str, days: u64) {
     let (checkpoints, now) = (place.checkpoints(), SystemClock.now());
     let start = day(days).and_time(chrono::NaiveTime::MIN).and_utc();
@@ -324,8 +324,8 @@ async fn scrub(place: &Place, rollup: &str, days: u64) {
     checkpoints.record_scrub(rollup, start, Some(drift), now).await.unwrap();
 }
 
-/// Weeks that are computed from it neither lose it nor are computed again, and a late change under
-/// the new name reaches them. The scrub goes on where it stood.
+/// The weeks that are computed from it stay attached and are not recomputed, and a late change
+/// under the new name reaches them. The scrub continues where it was.
 #[tokio::test]
 async fn a_finer_rollup_is_renamed_under_its_coarse_one_and_is_not_dropped() {
     let (place, _database) = Place::with_events(15).await;
@@ -349,7 +349,7 @@ async fn a_finer_rollup_is_renamed_under_its_coarse_one_and_is_not_dropped() {
     place.run(&["rollup", "rename", "daily", "visits", "--yes"]).good();
     assert_eq!(place.checkpoints().scrub("visits").await.unwrap(), stood);
     assert!(place.checkpoints().items("daily").await.unwrap().is_empty());
-    // Killed before the old items were deleted; the new ones have gone on since.
+    // Killed before the old items were deleted, while the new ones have changed since.
     scrub(&place, "visits", 10).await;
     place.checkpoints().copy_items(&old, "visits").await.unwrap();
     assert_eq!(place.checkpoints().scrub("visits").await.unwrap().verified, 3);

@@ -1,5 +1,5 @@
-//! Verify and scrub: drift is found, told with both values, and repaired when asked; what is merely
-//! not up to date is never taken for drift.
+//! Verify and scrub: drift is found, reported with both values, and repaired on request. A slice
+//! that is only outdated is never drift.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::support::world::{
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
-/// A second rollup of the same source, by the day.
+/// A second, daily rollup of the same source.
 const SECOND: &str = r#"
 [[rollup]]
 name = "second"
@@ -48,7 +48,7 @@ async fn tick(world: &World) -> TickReport {
     world.worker.tick(clock.now(), deadline, None).await.unwrap()
 }
 
-/// Ticks until the scrub has nothing to do, and no more than a day's worth of slices.
+/// Ticks until the scrub has nothing to do, for at most a day's number of slices.
 async fn ticks(world: &World, clock: &ManualClock, hours: u32) -> Vec<TickReport> {
     let mut reports = Vec::new();
     for _ in 0..hours {
@@ -59,8 +59,8 @@ async fn ticks(world: &World, clock: &ManualClock, hours: u32) -> Vec<TickReport
     reports
 }
 
-/// 24 a day and 30 slices of two rollups: each hour one, each rollup its turn, and after a round both
-/// have been seen whole.
+/// 24 a day, for 30 slices of two rollups: one each hour, the rollups in turn. After a round both
+/// have been verified completely.
 #[tokio::test]
 async fn ticks_of_any_number_verify_as_many_slices_a_day() {
     let clock = clock("2026-01-17T00:30:00Z");
@@ -70,7 +70,7 @@ async fn ticks_of_any_number_verify_as_many_slices_a_day() {
     let mut days = BTreeMap::<NaiveDate, usize>::new();
     for step in 0..2 * 48 {
         clock.advance(HOUR / 2);
-        // Every second time two at once, as schedules overlap.
+        // Every second time two concurrent ticks, as schedules overlap.
         let reports = if step % 2 == 0 {
             let (one, other) = tokio::join!(tick(&world), tick(&world));
             vec![one, other]
@@ -93,7 +93,7 @@ async fn ticks_of_any_number_verify_as_many_slices_a_day() {
     }
 }
 
-/// The same slices are not read again and again because there are few of them.
+/// A small number of slices is not read again and again.
 #[tokio::test]
 async fn no_slice_is_verified_twice_a_day() {
     let clock = clock("2026-01-04T00:30:00Z");
@@ -104,8 +104,8 @@ async fn no_slice_is_verified_twice_a_day() {
     assert_eq!(verified, 2, "the two days before the newest");
 }
 
-/// One row of the rollup changed by hand, one source row gone: both are told with both values, stay
-/// in sight, and are reopened when that is asked for.
+/// One row of the rollup was changed by hand, and one source row is gone. Both are reported with
+/// both values, stay visible, and are reopened on request.
 #[tokio::test]
 async fn drift_is_found_told_and_repaired_when_asked() {
     let clock = clock("2026-01-06T00:30:00Z");
@@ -157,7 +157,7 @@ async fn drift_is_found_told_and_repaired_when_asked() {
     assert!(scrub.drift.is_empty(), "what is verified to be right is forgotten: {scrub:?}");
 }
 
-/// Whatever the rows are, a slice that waits to run again, is running or never ran is no drift.
+/// A slice that waits to run again, is running or never ran is no drift, whatever its rows are.
 #[tokio::test]
 async fn a_slice_that_is_not_done_is_no_drift() {
     let clock = clock("2026-01-05T12:00:00Z");
@@ -183,7 +183,7 @@ async fn a_slice_that_is_not_done_is_no_drift() {
     assert!(found.differences > 0);
 }
 
-/// A late change that is marked on the source and not counted yet explains a difference.
+/// A late change that is marked on the source and still uncounted explains a difference.
 #[tokio::test]
 async fn a_late_change_that_waits_is_no_drift() {
     let clock = clock("2026-01-05T12:00:00Z");
@@ -222,8 +222,8 @@ async fn a_tick_without_a_slice_to_scrub_opens_no_connection() {
     let world = world_at(&clock, 4, &scrubbed("slices_per_day = 2", DAILY)).await;
     assert_eq!(tick(&world).await.slices.len(), 4);
     assert_eq!(tick(&world).await.scrub.verified, 0);
-    // A worker at an address that is known, by which no database can be reached any more: it would tell
-    // of the first connection.
+    // A worker with a known address at which no database can be reached. It would report its first
+    // connection.
     let (way, source) = Cutter::way(&world.urls.source);
     let urls = Urls { source, target: None };
     let worker = || {
@@ -278,7 +278,7 @@ async fn a_sample_is_the_same_for_the_same_seed_and_a_repair_ends_the_drift() {
     place.run(&["verify"]).good();
 }
 
-/// `run` ends with 1, `status` shows it, and a `verify` that finds the slice right ends that.
+/// `run` ends with 1, `status` shows it, and a `verify` that finds the slice right clears it.
 #[tokio::test]
 async fn drift_is_in_the_exit_code_and_in_status_until_a_verify_is_clean() {
     let (place, _database) = Place::with_events(4).await;
@@ -302,8 +302,8 @@ async fn drift_is_in_the_exit_code_and_in_status_until_a_verify_is_clean() {
     assert_eq!(scrub(&place)["drift"], json!([]));
 }
 
-/// Each row of the source takes its time. A day is compared by parts of it then, one that takes too
-/// long is told, and of how many groups differ does not depend on how many are listed.
+/// Each row of the source takes time. A day is then compared in parts, one that takes too long is
+/// reported, and the number of differing groups is independent of the number listed.
 #[tokio::test]
 async fn what_one_statement_cannot_compare_is_compared_in_several() {
     let slow = |ms: u32| {

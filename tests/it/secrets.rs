@@ -1,4 +1,4 @@
-//! Addresses and definitions that are kept in AWS, and a password that is rotated while everything runs.
+//! Addresses and definitions stored in AWS, and a password that is rotated while everything runs.
 
 use serde_json::{Value, json};
 use tallymark::checkpoint::State;
@@ -25,7 +25,8 @@ fn slice(days_ago: i64) -> Value {
     json!({ "trigger": "slice", "rollup": "daily", "start": start.to_string() })
 }
 
-/// By the way of two users: the secret names another role, and the old one cannot log in any more.
+/// Uses the rotation with two users: the secret names another role, and the old one can no longer
+/// log in.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_password_is_rotated_while_slices_run_and_nothing_is_lost() {
     let database = Database::create().await;
@@ -70,7 +71,7 @@ async fn a_password_is_rotated_while_slices_run_and_nothing_is_lost() {
     );
     assert_eq!(outcome(function.invoke(&slice(4))), "succeeded");
     assert_eq!(kept.asked(), Vec::<String>::new(), "read once");
-    // The old role is shut out before the secret says so.
+    // The old role is locked out before the secret names the new one.
     place
         .sql(&format!(
             "ALTER ROLE \"{one}\" NOLOGIN; SELECT pg_terminate_backend(pid) FROM pg_stat_activity \

@@ -1,10 +1,11 @@
-//! What a role or a database may set, one setting at a time: none changes a number.
+//! Settings of a role or a database, one at a time. None of them changes a number.
 
 use crate::support::world::{Setup, World, records};
 use crate::waits::SETTINGS;
 
-/// Values and conditions that another setting reads or writes otherwise: an array with NULL in it, a date, an interval
-/// of mixed signs, bytes, a number of 17 digits, a backslash, a comparison with NULL, a local day.
+/// Values and conditions that another setting reads or writes differently: an array with NULL in
+/// it, a date, an interval of mixed signs, bytes, a number of 17 digits, a backslash, a comparison
+/// with NULL, a local day.
 const SOURCE: &str = r"CREATE TABLE events (at timestamptz, tags text[], day date, span interval, bytes bytea,
     ratio float8, kind text); CREATE INDEX ON events (at);
     INSERT INTO events SELECT '2026-01-01Z'::timestamptz + n * interval '1 hour', ARRAY[NULL, 'NULL', 'a\b'],

@@ -1,4 +1,4 @@
-//! DDL that changes values which slices have been computed from: every slice runs again.
+//! DDL that changes the values behind computed slices makes every slice run again.
 
 use std::sync::Arc;
 
@@ -38,10 +38,10 @@ async fn work_off(world: &World) -> usize {
     done
 }
 
-/// Source, what it is made of, the DDL after the slices were computed, and whether they run again.
+/// Source, its columns, the DDL after the slices were computed, and whether they run again.
 const CASES: &[(&str, &str, &str, bool)] = &[
     ("sales", "", "ALTER TABLE sales ALTER amount TYPE numeric(12, 1)", true),
-    // Groups are told apart by the table's collation, too: its owner changes that, as the refusal says.
+    // Groups also depend on the table's collation. Its owner changes it, as the refusal says.
     (
         "sales",
         "",

@@ -1,9 +1,10 @@
-//! What a rollup can read: time columns of every type, views, partitioned tables, and names that need
-//! their quotes.
+//! Everything that a rollup can read: time columns of every type, views, partitioned tables, and
+//! names that need quotes.
 
 use crate::support::world::{Setup, Urls, World, config, records};
 
-/// Two days by every kind of clock, with rows at both sides of each border, and rows without a time.
+/// Two days by every kind of clock, with rows on both sides of each border, and rows without a
+/// time.
 const CLOCKS: &str = "CREATE TABLE clocks (at timestamptz, local timestamp(6), day date, \
         seconds int, seconds8 bigint, millis bigint, instant moment, kind text); \
     INSERT INTO clocks SELECT at, at AT TIME ZONE 'Europe/Prague', \
@@ -31,7 +32,7 @@ fn two_days(name: &str, from: &str, time: &str, rest: &str) -> String {
     )
 }
 
-/// How each column is configured, and the instant that it means.
+/// The configuration of each column, and the instant that it means.
 const COLUMNS: [(&str, &str, &str); 7] = [
     ("at", "\"at\"", "at"),
     (
@@ -54,7 +55,7 @@ async fn a_time_column_may_be_of_any_kind() {
     let mut expected = Vec::new();
     for (column, time, instant) in COLUMNS {
         for (short, zone) in zones {
-            // A date has no hours, and no zone but its own.
+            // A date has no hours, and only its own zone.
             if column == "day" && zone == "UTC" {
                 continue;
             }
@@ -167,7 +168,7 @@ async fn partitioned_tables_and_views_are_sources() {
     }
 }
 
-/// Names with everything that quoting is for, in source and target, whole and in chunks.
+/// Names with all characters that need quoting, in source and target, whole and in chunks.
 #[tokio::test]
 async fn names_may_hold_quotes_capitals_spaces_and_letters_of_any_alphabet() {
     for across in [false, true] {

@@ -31,12 +31,12 @@ fn daily_with(line: &str) -> String {
     DAILY.replace("bucket =", &format!("{line}\nbucket ="))
 }
 
-/// The rows together with where and by whom they were written: a rewritten row differs.
+/// The rows with their physical place and transaction, which differ for a rewritten row.
 async fn physical(world: &World) -> Vec<String> {
     records(&world.target, "SELECT xmin, ctid, * FROM stats.daily").await
 }
 
-/// A tick at noon of the fourth day: three days have ended, the newest comes first.
+/// A tick at noon of the fourth day. Three days have ended, and the newest comes first.
 #[tokio::test]
 async fn a_tick_computes_the_due_slices_newest_first() {
     let sql = format!("{EVENTS}; {}", random_events(5, 100));
@@ -53,7 +53,7 @@ async fn a_tick_computes_the_due_slices_newest_first() {
     assert!(again.slices.is_empty() && again.problems.is_empty());
 }
 
-/// Four at once over thirty days, with rows in NULL groups.
+/// Four concurrent slices over thirty days, with rows in NULL groups.
 #[tokio::test]
 async fn a_backfill_equals_one_group_by() {
     let world = world(&random_events(30, 200)).await;
@@ -62,7 +62,7 @@ async fn a_backfill_equals_one_group_by() {
     world.verify_all("2026-01-31").await;
 }
 
-/// Not one row of the table is written again: each keeps its transaction and its place.
+/// No row of the table is rewritten: each keeps its transaction and its place.
 #[tokio::test]
 async fn a_rerun_that_changes_nothing_rewrites_nothing() {
     let world = world(&random_events(10, 200)).await;
@@ -78,8 +78,8 @@ async fn a_rerun_that_changes_nothing_rewrites_nothing() {
 }
 
 /// The server's counters of the rollup table (rows inserted, updated, deleted, and scans), once all
-/// workers have gone and it counts `scans_min` scans: a backend reports its counts at the latest when it
-/// ends, and they may take a moment to arrive.
+/// workers have ended and it counts `scans_min` scans. A backend reports its counts at its end at
+/// the latest, and they may take a moment to arrive.
 async fn counters(world: &World, scans_min: i64) -> (i64, i64, i64, i64) {
     const COUNTS: &str = "SELECT n_tup_ins, n_tup_upd, n_tup_del, seq_scan + coalesce(idx_scan, 0), \
         (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
@@ -97,12 +97,12 @@ async fn counters(world: &World, scans_min: i64) -> (i64, i64, i64, i64) {
     panic!("the counters did not arrive");
 }
 
-/// As the test before, by PostgreSQL's own counters; a change shows that they would tell.
+/// As the test before, by PostgreSQL's own counters. A change shows that they would notice.
 #[tokio::test]
 async fn a_second_backfill_leaves_the_servers_counters_of_written_rows_as_they_are() {
     let first = world(&random_events(10, 200)).await;
     let groups = i64::try_from(first.backfill("2026-01-11", false).await.inserted).unwrap();
-    // Each slice looks at its rows at least once.
+    // Each slice reads its rows at least once.
     let (inserted, updated, deleted, scans) = counters(&first, 10).await;
     assert_eq!((inserted, updated, deleted), (groups, 0, 0));
     let second = first.redefined(DAILY);
@@ -116,7 +116,7 @@ async fn a_second_backfill_leaves_the_servers_counters_of_written_rows_as_they_a
     assert_eq!((inserted, updated, deleted), (groups, 1, 0));
 }
 
-/// One group vanishes, one changes, one is new, two stay: each is counted as what it is.
+/// One group vanishes, one changes, one is new, and two stay. Each is counted accordingly.
 #[tokio::test]
 async fn a_replay_tells_new_changed_vanished_and_unchanged_groups_apart() {
     let world = world(FOUR_GROUPS).await;
@@ -134,8 +134,8 @@ async fn a_replay_tells_new_changed_vanished_and_unchanged_groups_apart() {
     world.verify_all("2026-01-02").await;
 }
 
-/// Most rows purged: the slice fails for good, the rollup keeps its history, and a person may
-/// say that it was meant.
+/// Most rows are purged. The slice fails for good, the rollup keeps its history, and an operator
+/// may confirm the loss.
 #[tokio::test]
 async fn a_purged_source_does_not_erase_history() {
     let world = world(FOUR_GROUPS).await;
@@ -173,7 +173,7 @@ async fn a_slice_before_the_seal_is_never_computed() {
     world.assert_rows(&expected).await;
 }
 
-/// The worker's clock is days ahead; the database's clock decides.
+/// The worker's clock is days ahead, and the database's clock decides.
 #[tokio::test]
 async fn a_slice_is_not_read_before_its_end_by_the_database_clock() {
     let ahead = SystemClock.now() + TimeDelta::days(3);
@@ -189,7 +189,7 @@ async fn a_slice_is_not_read_before_its_end_by_the_database_clock() {
     assert_eq!(world.target_value("SELECT count(*) FROM tallymark.slice").await, "0");
 }
 
-/// Late rows in the two newest slices are found when the next one ends; an older one is left.
+/// Late rows in the two newest slices are found when the next one ends. An older one is left.
 #[tokio::test]
 async fn the_newest_slices_run_again_for_late_rows() {
     let rollups = daily_with("lookback = 2");
@@ -216,7 +216,7 @@ async fn the_newest_slices_run_again_for_late_rows() {
     assert!(tick().await.is_empty());
 }
 
-/// A rollup of its own conditions, without a dimension, over a day without rows too.
+/// A rollup with its own conditions and without a dimension, also over a day without rows.
 #[tokio::test]
 async fn conditions_and_no_dimensions() {
     let rollups = r#"
@@ -250,7 +250,7 @@ buyers = { distinct = "user_id", where = "kind = 'buy'" }
     world.assert_verified("2026-01-05").await;
 }
 
-/// The source takes half a second, in which all others find the slice held.
+/// The source takes half a second, in which all other workers find the slice leased.
 #[tokio::test]
 async fn of_fifty_workers_one_works() {
     let sql = format!(
@@ -292,7 +292,7 @@ async fn another_database_as_target_gives_the_same_rows() {
     other.verify_all("2026-01-07").await;
 }
 
-/// A view that takes a millisecond a row, over `rows` rows of one day.
+/// A view that takes a millisecond per row, over `rows` rows of one day.
 fn slow_view(rows: u32) -> String {
     format!(
         "{EVENTS}; {}; CREATE VIEW slow AS SELECT e.* FROM events e, \
@@ -301,15 +301,15 @@ fn slow_view(rows: u32) -> String {
     )
 }
 
-/// Whether the machine was too busy for a single chunk within so small a budget, which counts as a failure of
-/// the slice, or the slice waits after that.
+/// Whether the machine was too busy for a single chunk within such a small budget, which counts as
+/// a failure of the slice, or whether the slice waits afterwards.
 fn is_too_busy(report: &SliceReport) -> bool {
     let reason = report.reason.as_deref().unwrap_or_default();
     report.outcome == Outcome::Waiting
         || report.outcome == Outcome::Failed && reason.contains("did not end within the budget")
 }
 
-/// Runs the slow slice in invocations of 1.5 s until it ends; returns how many it took.
+/// Runs the slow slice in invocations of 1.5 s until it ends. Returns their number.
 async fn run_in_small_budgets(world: &World) -> usize {
     let mut cursor = DateTime::<Utc>::MIN_UTC;
     for invocation in 1..100 {
@@ -318,7 +318,7 @@ async fn run_in_small_budgets(world: &World) -> usize {
         let slice = world.slice("2026-01-01");
         let options = RunOptions::default();
         let ran = world.worker.run(world.rollup(), slice, deadline, options).await;
-        // On a busy machine even a connection may take longer than that: another invocation.
+        // On a busy machine even connecting may take longer, and needs another invocation.
         let Ok(report) = ran else { continue };
         if report.outcome == Outcome::Succeeded {
             let done = report.completion.unwrap();
@@ -333,7 +333,7 @@ async fn run_in_small_budgets(world: &World) -> usize {
         }
         assert_eq!(report.outcome, Outcome::Yielded, "{report:?}");
         let found = world.target_value("SELECT cursor FROM tallymark.progress").await;
-        // On a busy machine the budget may be spent before the first chunk, or the next.
+        // On a busy machine the budget may be spent before the first chunk, or the next one.
         if found.is_empty() {
             continue;
         }
@@ -358,13 +358,13 @@ async fn a_large_slice_takes_several_invocations(across: bool) {
     world.assert_rows(&daily_expected("2026-01-02")).await;
 }
 
-/// Chunk by chunk over several invocations; distinct users span the chunks' borders.
+/// Chunk by chunk over several invocations, with distinct users in several chunks.
 #[tokio::test]
 async fn a_slice_larger_than_the_budget_resumes_where_it_stopped() {
     a_large_slice_takes_several_invocations(false).await;
 }
 
-/// The same with the partials travelling to another database.
+/// The same, with the partials sent to another database.
 #[tokio::test]
 async fn a_large_slice_travels_in_chunks_too() {
     a_large_slice_takes_several_invocations(true).await;

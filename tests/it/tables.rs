@@ -1,5 +1,5 @@
-//! What Tallymark relies on in its own tables, and what it does when somebody has changed it: before a slice is
-//! claimed, with the remedy.
+//! The properties of Tallymark's own tables that it relies on, and its reaction to changes: a
+//! refusal before a slice is claimed, with the remedy.
 
 use serde_json::Value;
 use tallymark::db::Access;
@@ -14,7 +14,7 @@ use crate::support::world::{
 
 const END: &str = "2026-01-04";
 
-/// A world of three days that are computed.
+/// A world with three computed days.
 async fn computed() -> World {
     let sql = format!("{EVENTS}; {}", random_events(3, 200));
     let world = World::new(&sql, Setup::default()).await;
@@ -23,12 +23,12 @@ async fn computed() -> World {
     world
 }
 
-/// The same world, seen by a process that knows nothing yet.
+/// The same world, seen by a process without cached data.
 fn fresh(world: &World) -> World {
     world.redefined(DAILY)
 }
 
-/// The same world and definition, seen by a process that knows nothing yet.
+/// The same world and definition, seen by a process without cached data.
 fn again(world: &World) -> World {
     let measures = &world.rollup().measures;
     let has_mean = measures.iter().any(|measure| measure.name == "mean");
@@ -122,7 +122,7 @@ async fn the_unique_index_of_an_earlier_version_is_replaced_by_init() {
                WHERE indrelid = 'stats.daily'::regclass AND NOT indisunique";
     let readers = records(&world.target, all).await;
     assert!(readers.len() == 1 && readers[0].contains("left"), "{readers:?}");
-    // A readers' index that somebody dropped stays dropped.
+    // A readers' index that was dropped stays dropped.
     world.target_sql("DROP INDEX stats.daily_left_entity_id_bucket_idx").await;
     fresh(&world).init().await.unwrap();
     assert!(records(&world.target, all).await.is_empty());
@@ -135,7 +135,7 @@ async fn a_key_that_stands_twice_is_told_by_verify_and_removed_by_a_replay() {
     let world = computed().await;
     let name = unique_indexes(&world).await.remove(0);
     let name = name.split_whitespace().nth(3).unwrap().to_owned();
-    // Another measure in one of the copies, and a group of which there are three.
+    // Another measure in one of the copies, and a group with three copies.
     world
         .target_sql(&format!(
             "DROP INDEX stats.{name}; CREATE TABLE twice AS SELECT * FROM stats.daily \
@@ -143,7 +143,7 @@ async fn a_key_that_stands_twice_is_told_by_verify_and_removed_by_a_replay() {
              INSERT INTO stats.daily SELECT * FROM twice"
         ))
         .await;
-    // The check of the process that is running was made before.
+    // The running process made its check earlier.
     let slice = world.slice("2026-01-02");
     let found = world.worker.verify(world.rollup(), slice, BUDGET, 20).await.unwrap();
     let doubled = found.examples.iter().filter(|one| one.difference == "doubled").count();
@@ -196,7 +196,7 @@ async fn a_table_that_lost_its_index_and_holds_a_key_twice_is_refused_by_the_key
     world.verify_all(END).await;
 }
 
-/// Each: what somebody did, what undoes it, and words of the refusal.
+/// Each has a change, the statement that undoes it, and words of the refusal.
 const CHANGES: &[(&str, &str, &[&str])] = &[
     (
         "CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'; \
@@ -312,7 +312,7 @@ async fn what_somebody_put_on_a_table_is_refused_by_name_before_anything_is_clai
         world.init().await.unwrap();
         assert_eq!(world.replay("2026-01-02").await.outcome.word(), "succeeded", "{change}");
     }
-    // As the comparison with what should be there knows no mean.
+    // The comparison with the expected rows does not include means.
     world
         .target_sql(
             "ALTER TABLE stats.daily DROP COLUMN mean, DROP COLUMN mean_sum, DROP COLUMN mean_count",
@@ -324,7 +324,7 @@ async fn what_somebody_put_on_a_table_is_refused_by_name_before_anything_is_clai
     world.verify_all(END).await;
 }
 
-/// Each: what somebody did, and what `init` must have put right.
+/// Each has a change, and the correction that `init` must have made.
 const MENDED: &[(&str, &str)] = &[
     (
         "ALTER TABLE tallymark.slice DROP CONSTRAINT slice_pkey",
@@ -371,7 +371,7 @@ const MENDED: &[(&str, &str)] = &[
         "SELECT count(*) FROM pg_proc WHERE proname = 'key_hash' AND prosrc LIKE '%record_send%'",
     ),
     (
-        // The index is filled again, or it would not know the groups that it holds.
+        // The index is rebuilt, or it would miss the groups that it contains.
         "CREATE OR REPLACE FUNCTION tallymark.key_of(dimension text) RETURNS text LANGUAGE sql IMMUTABLE \
          AS 'SELECT random()::text'; \
          DO $do$ DECLARE i text; BEGIN FOR i IN SELECT indexrelid::regclass::text FROM pg_index \
@@ -473,7 +473,7 @@ async fn a_widened_type_is_followed_by_the_table_with_its_purged_history() {
     assert!(error.contains("new name") && !error.contains("ALTER TABLE"), "{error}");
 }
 
-/// Rows of many types, with long values and values that are nearly the same.
+/// Rows of many types, with long values and values that are almost equal.
 fn many_values(many: &[String]) -> String {
     let columns = many.iter().map(|name| format!(", {name} int")).collect::<String>();
     format!(
@@ -524,7 +524,7 @@ fn many_groups(many: &[String]) -> [Vec<String>; 7] {
     ]
 }
 
-/// The rollup holds each group of `dimensions`, and refuses each a second time.
+/// The rollup contains each group of `dimensions`, and refuses each a second time.
 async fn has_each_once(world: &World, rollup: &Rollup, dimensions: &[String], takes_null: bool) {
     let report = world.backfill_one(rollup, "2026-01-02", false).await;
     assert_eq!((report.succeeded, report.left), (1, 0), "{report:?}");
@@ -535,14 +535,14 @@ async fn has_each_once(world: &World, rollup: &Rollup, dimensions: &[String], ta
     let found = records(&world.target, &found).await;
     assert_eq!(wanted.len(), found.len(), "{}", rollup.name);
     if !dimensions.contains(&"n".to_owned()) {
-        // Of 1, 1.0 and 1.00 either may stand for the group.
+        // 1, 1.0 and 1.00 may each represent the group.
         assert_eq!(wanted, found, "{}", rollup.name);
     }
     world.assert_one_verified(rollup, "2026-01-02").await;
-    // Each key is one that the index refuses to hold twice.
+    // The index refuses to hold any key twice.
     let is_written = dimensions.iter().map(|name| format!("{name} IS NOT NULL"));
     let is_written = is_written.collect::<Vec<_>>().join(" AND ");
-    // Before PostgreSQL 15, those without a NULL.
+    // Before PostgreSQL 15, only those without a NULL.
     let which = if takes_null { "true" } else { &is_written };
     let twice = format!(
         "DO $do$ DECLARE __r record; BEGIN FOR __r IN SELECT ctid FROM stats.{0} WHERE {which} LOOP \
@@ -553,8 +553,8 @@ async fn has_each_once(world: &World, rollup: &Rollup, dimensions: &[String], ta
     world.target_sql(&twice).await;
 }
 
-/// Long values, values that are nearly the same, and more dimensions than an index has columns, within one
-/// database and across two.
+/// Long values, values that are almost equal, and more dimensions than an index has columns, within
+/// one database and across two.
 pub(crate) async fn every_value_is_counted(urls: Option<&Urls>, takes_null: bool) {
     const NOTHING: &str = "DROP SCHEMA IF EXISTS stats, tallymark CASCADE; \
                            DROP TABLE IF EXISTS events; DROP DOMAIN IF EXISTS words, digits; \
@@ -586,7 +586,7 @@ pub(crate) async fn every_value_is_counted(urls: Option<&Urls>, takes_null: bool
         for (rollup, dimensions) in world.worker.config.rollups.iter().zip(&groups) {
             has_each_once(&world, rollup, dimensions, takes_null).await;
         }
-        // What was made is what is looked for.
+        // The created indexes are those that the check expects.
         let again = world.redefined(&rollups);
         for rollup in &again.worker.config.rollups {
             let report = again.backfill_one(rollup, "2026-01-02", true).await;
@@ -600,7 +600,7 @@ async fn values_of_any_length_and_dimensions_of_any_number_are_counted() {
     every_value_is_counted(None, true).await;
 }
 
-/// Names that were, or could have been, our own aliases.
+/// Names that are, or could be, Tallymark's own aliases.
 const ALIASES: [&str; 24] = [
     "k",
     "n",
@@ -662,7 +662,7 @@ async fn columns_and_tables_may_have_the_names_of_our_aliases() {
             let report = world.backfill_one(rollup, "2026-01-02", false).await;
             assert_eq!((report.succeeded, report.groups), (1, 3), "{}: {report:?}", rollup.name);
             world.assert_one_verified(rollup, "2026-01-02").await;
-            // With a difference, so that its key and numbers are shown.
+            // Includes a difference, so that its key and numbers are shown.
             let measure = &rollup.measures[0].name;
             let spoil = format!("UPDATE stats.\"{}\" SET \"{measure}\" = 0", rollup.name);
             world.target_sql(&spoil).await;

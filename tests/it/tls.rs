@@ -1,6 +1,7 @@
-//! TLS to a server whose certificate was signed by nobody whom this machine knows.
+//! TLS to a server whose certificate was signed by an authority unknown to this machine.
 //!
-//! `0.0.0.0` reaches this machine as well, but is no loopback address: to Tallymark it is as remote as any other.
+//! `0.0.0.0` reaches this machine too, but is no loopback address, so Tallymark treats it as
+//! remote.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
@@ -22,7 +23,7 @@ struct Secured {
 }
 
 impl Secured {
-    /// The server's certificate is one for `0.0.0.0` and no other name.
+    /// The server's certificate is valid only for the name `0.0.0.0`.
     async fn start(name: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         certify(directory.path());
@@ -47,7 +48,7 @@ impl Secured {
         let admin = self.server.url("postgres");
         execute(&admin, "ALTER SYSTEM SET ssl = on").await;
         execute(&admin, "SELECT pg_reload_conf()").await;
-        // The server reads it in its own time; each of these is a new connection.
+        // The server reads it later. Each of these is a new connection.
         for _ in 0..200 {
             if lines(&admin, "SELECT current_setting('ssl')").await == ["(on)"] {
                 return;
@@ -57,7 +58,7 @@ impl Secured {
         panic!("{}", fs::read_to_string(self.server.log()).unwrap());
     }
 
-    /// The address of a host of that name, with these options.
+    /// The address of a host with this name and these options.
     fn url(&self, user: &str, host: &str, options: &str) -> String {
         format!("postgres://{user}@{host}:{}/postgres{options}", self.server.port())
     }
@@ -66,7 +67,7 @@ impl Secured {
         self.directory.path().join("ca.crt")
     }
 
-    /// Connects, and says whether the connection is encrypted.
+    /// Connects, and returns whether the connection is encrypted.
     async fn connect(&self, host: &str, options: &str) -> Result<bool, DbError> {
         let user = format!("tallymark:{PASSWORD}");
         connect(&self.url(&user, host, options)).await
@@ -83,7 +84,8 @@ async fn connect(url: &str) -> Result<bool, DbError> {
     Ok(sqlx::Row::get(&row, 0))
 }
 
-/// Whether certificates can be made; says so if not. `.ci/run` installs it where that is possible.
+/// Whether certificates can be made, with a message if not. `.ci/run` installs openssl where
+/// possible.
 fn has_openssl() -> bool {
     let found = Command::new("openssl").arg("version").output().is_ok();
     if !found {
@@ -92,7 +94,7 @@ fn has_openssl() -> bool {
     found
 }
 
-/// An authority, and a server's certificate by it.
+/// An authority, and a server's certificate signed by it.
 fn certify(directory: &Path) {
     fs::write(directory.join("server.ext"), "subjectAltName = IP:0.0.0.0").unwrap();
     let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
@@ -118,7 +120,7 @@ fn refused(answer: Result<bool, DbError>, words: &[&str]) {
     assert_eq!(error.kind(), DbErrorKind::Unreachable, "{said}");
 }
 
-/// Certificate and name, unless the address says otherwise in so many words.
+/// Certificate and name are verified, unless the address explicitly sets otherwise.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_remote_server_is_verified_unless_its_address_says_otherwise() {
     if !has_openssl() {
@@ -131,14 +133,14 @@ async fn a_remote_server_is_verified_unless_its_address_says_otherwise() {
     refused(secured.connect("0.0.0.0", "").await, &remedies);
     refused(secured.connect("0.0.0.0", "?sslmode=verify-full").await, &remedies);
     refused(secured.connect("127.0.0.1", "?sslmode=verify-full").await, &remedies);
-    // Words in other places say nothing.
+    // Words in other places have no effect.
     let odd =
         secured.url("tallymark:sslmode=prefer", "0.0.0.0", "?application_name=sslmode=disable");
     refused(connect(&odd).await, &remedies);
 
     let trusted = format!("?sslrootcert={authority}");
     assert!(secured.connect("0.0.0.0", &trusted).await.unwrap());
-    // The authority is known, but the certificate is another host's.
+    // The authority is known, but the certificate belongs to another host.
     let other = format!("?sslrootcert={authority}&sslmode=verify-full");
     refused(secured.connect("127.0.0.1", &other).await, &remedies);
     assert!(secured.connect("127.0.0.1", &other.replace("full", "ca")).await.unwrap());
@@ -159,7 +161,7 @@ async fn a_remote_server_without_tls_is_refused_unless_its_address_says_otherwis
     assert!(!connect(&format!("{url}?sslmode=disable")).await.unwrap());
 }
 
-/// What it says of a connection in the open: `check_tells_of_a_connection_that_is_not_encrypted`.
+/// `check_tells_of_a_connection_that_is_not_encrypted` covers unencrypted connections.
 #[tokio::test(flavor = "multi_thread")]
 async fn check_tells_whether_a_server_can_be_verified() {
     if !has_openssl() {

@@ -1,6 +1,6 @@
-//! Dimensions of every type that PostgreSQL can group by, and measures over them: each rollup is held
-//! against a plain GROUP BY, computed from the slice read whole and from chunks, within one database
-//! and across two.
+//! Dimensions of every type that PostgreSQL can group by, and measures over them. Each rollup is
+//! compared with a plain GROUP BY, for the slice read whole and in chunks, within one database and
+//! across two.
 
 mod measures;
 
@@ -10,12 +10,12 @@ use tallymark::worker::WorkError;
 
 use crate::support::world::{Setup, World, records};
 
-/// A column `v_<name>` of this type with these values, of which some are equal and look different.
+/// A column `v_<name>` of this type with these values, some of which are equal and look different.
 struct Type {
     name: &'static str,
     sql: &'static str,
     values: &'static [&'static str],
-    /// Whether another database knows it.
+    /// Whether another database has the type.
     portable: bool,
 }
 
@@ -89,11 +89,11 @@ const MADE: &str = "CREATE TYPE mood AS ENUM ('sad', 'ok', 'so, \"so\"'); \
     CREATE TYPE pair AS (a int, b text); \
     CREATE COLLATION caseless (provider = icu, locale = 'und-u-ks-level2', deterministic = false)";
 
-/// Seconds of the day at which every value occurs, so that the chunks of a day, each four times as
-/// long as the one before it, all hold some.
+/// Seconds of the day at which every value occurs. The chunks of a day, each four times as long as
+/// the one before it, all contain some.
 const SECONDS: &str = "ARRAY[10, 1000, 5000, 20000, 50000, 86399]";
 
-/// Rows at each of them.
+/// Number of rows at each of them.
 const ROWS: usize = 7;
 
 fn quoted(text: &str) -> String {
@@ -105,7 +105,7 @@ fn bare(it: &Type) -> &str {
     it.sql.split(" COLLATE").next().unwrap()
 }
 
-/// The table `things` and a view of it that the planner takes for hundreds of chunks of work.
+/// The table `things`, and a view of it that the planner estimates at hundreds of chunks.
 fn things() -> String {
     let columns: Vec<String> = TYPES.iter().map(|it| format!("v_{} {}", it.name, it.sql)).collect();
     let values: Vec<String> = TYPES
@@ -151,8 +151,9 @@ fn by_type(it: &Type) -> String {
     one_day(&format!("by_{}", it.name), "vast", &rest)
 }
 
-/// Computes the day of every rollup, several at once, and says how many chunks each took. Then again:
-/// by now it is known that the view is quick to read, so the slice is read whole, and nothing differs.
+/// Computes the day of every rollup concurrently, and returns each one's number of chunks. Then
+/// computes it again. By then the view is known to be fast, so the slice is read whole, and the
+/// result is the same.
 async fn compute(world: &World) -> Vec<(&Rollup, u64)> {
     let compute = async |rollup| {
         let report = world.backfill_one(rollup, "2026-01-02", false).await;
@@ -167,8 +168,8 @@ async fn compute(world: &World) -> Vec<(&Rollup, u64)> {
     rollups.map(compute).buffer_unordered(4).collect().await
 }
 
-/// The groups are those of a GROUP BY: as many, and each with its counts. What equal values look
-/// like is left to PostgreSQL.
+/// The groups are those of a GROUP BY: the same number, each with the same counts. The form of
+/// equal values is left to PostgreSQL.
 async fn is_grouped(world: &World, rollup: &Rollup, it: &Type) {
     let rows: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(format!(
         "SELECT json_build_array(v_{}::text, n, few, d, i)::text FROM stats.{}",
@@ -225,7 +226,7 @@ async fn every_type_that_travels_is_grouped_in_another_database_too() {
     every_type(true).await;
 }
 
-/// A rollup that is refused before anything is claimed, in one line that says how to put it right.
+/// A rollup that is refused before a claim, in one line with the remedy.
 async fn is_refused(world: &World, rest: &str, words: &[&str]) {
     let refused = world.redefined(&one_day("refused", "things", rest));
     let error = refused.init().await.unwrap_err();

@@ -1,5 +1,5 @@
-//! The oldest and the newest PostgreSQL that are supported, with the same spine. The server that
-//! all other tests share is of whatever version the machine has.
+//! The oldest and the newest supported PostgreSQL, with the same spine. The server that all other
+//! tests share has the machine's version.
 
 use tallymark::embedded::postgres::{Binaries, EmbeddedPostgres};
 
@@ -53,7 +53,8 @@ async fn the_spine_works_on_postgresql_18() {
     spine(18).await;
 }
 
-/// PostgreSQL 17 and later can limit whole transactions; a slice of ours lasts as long as its statements may.
+/// PostgreSQL 17 and later can limit whole transactions. Tallymark's slices last as long as their
+/// statements may.
 #[tokio::test]
 async fn a_limit_of_whole_transactions_fails_no_slice() {
     let (_server, urls) = server(18, "limit").await;
@@ -74,8 +75,8 @@ async fn a_limit_of_whole_transactions_fails_no_slice() {
     assert_eq!(world.checkpoint("2026-01-01").await.unwrap().failures, 0);
 }
 
-/// Sums of infinite values, NaN and sums that no double holds: by PostgreSQL's own rules where it has some,
-/// the same on each version, whole and in chunks.
+/// Sums of infinite values, of NaN, and beyond the range of a double. They follow PostgreSQL's own
+/// rules where it has some, and are the same on each version, whole and in chunks.
 async fn infinite(major: u16) {
     let (_server, urls) = server(major, "infinite").await;
     let rollups: String = ["things", "vast"]
@@ -116,7 +117,7 @@ async fn infinite(major: u16) {
             .await;
         world.init().await.unwrap();
         for rollup in &world.worker.config.rollups {
-            // One slice, so that nothing is known yet of how quick the view is to read.
+            // One slice, so that the speed of the view is still unknown.
             let end = if rollup.name == "by_vast" { "2026-01-02" } else { "2026-02-01" };
             let report = world.backfill_one(rollup, end, false).await;
             assert_eq!((report.failed.len(), report.left), (0, 0), "{major}: {report:?}");
@@ -157,7 +158,7 @@ async fn infinite_values_are_summed_on_postgresql_18() {
     infinite(18).await;
 }
 
-/// Each unique index is found again as this version writes it.
+/// Each unique index is recognised in the form that this version writes.
 async fn indexes(major: u16) {
     let (_server, urls) = server(major, "indexes").await;
     super::tables::every_value_is_counted(Some(&urls), major >= 15).await;

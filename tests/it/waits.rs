@@ -1,5 +1,4 @@
-//! Rests and waits at the settings of a user who sets nothing: each is as long as it should be, ends, and says what it
-//! is for.
+//! Rests and waits at default settings: each has the right length, ends, and reports its reason.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,13 +61,14 @@ async fn a_year_is_verified_in_the_time_of_its_reading_and_the_rests_of_it() {
     let (watch, before) = (Stopwatch::start(), clock.slept());
     assert_eq!(compared(&world, "2026-01-01").await, 365);
     let (took, rested) = (watch.elapsed(), clock.slept() - before);
-    // Each statement but the last is rested for once. All of them together took less than the whole.
+    // Each statement but the last is followed by one rest. All statements together took less than
+    // the whole.
     let ratio = Settings::default().nice_ratio;
     assert!(rested > Duration::ZERO && rested <= took.mul_f64(ratio), "{rested:?} in {took:?}");
 }
 
-/// By the real clock: a rest that counted as work would make each rest 30 times as long as the one before, so that eight
-/// slices would take years.
+/// Uses the real clock. If a rest counted as work, each rest would be 30 times as long as the
+/// previous one, and eight slices would take years.
 #[tokio::test]
 async fn a_rest_earns_no_rest() {
     let clock = Arc::new(tallymark::clock::SystemClock);
@@ -88,7 +88,7 @@ async fn a_scrub_ends_as_soon_as_its_slices_are_compared() {
         let deadline = Deadline::after(&*clock, Duration::from_secs(3600));
         world.worker.tick(clock.now(), deadline, None).await.unwrap()
     };
-    // The first one begins the accounts, and computes what is due.
+    // The first tick creates the budget item, and computes the due slices.
     tick().await;
     clock.sleep(Duration::from_secs(3600)).await;
     let (watch, before) = (Stopwatch::start(), clock.slept());
@@ -166,7 +166,7 @@ async fn check_names_who_holds_the_only_slot() {
     holder.close().await.unwrap();
 }
 
-/// What a role or a database may set, each as it would hurt most.
+/// Settings of a role or a database, each with its most harmful value.
 pub(crate) const SETTINGS: [&str; 34] = [
     "synchronous_commit = off",
     "standard_conforming_strings = off",
@@ -204,7 +204,8 @@ pub(crate) const SETTINGS: [&str; 34] = [
     "geqo_threshold = 2",
 ];
 
-/// A database's own settings change no number, and make no slice fail; within one database and across two.
+/// A database's own settings change no number and make no slice fail, within one database and
+/// across two.
 #[tokio::test]
 async fn settings_of_a_database_change_nothing() {
     let (one, other) = (Database::create().await, Database::create().await);
@@ -212,7 +213,7 @@ async fn settings_of_a_database_change_nothing() {
         let place = Place::new(&source.url(), &target.url(), &daily(3)).await;
         if source.url() == target.url() {
             place.seed(3).await;
-            // Values that are read otherwise under other settings.
+            // Values that are read differently under other settings.
             let odd = "ALTER TABLE events ADD tags text[]; UPDATE events SET tags = ARRAY[kind, chr(92), 'NULL']";
             place.sql(odd).await;
         }
@@ -230,7 +231,7 @@ async fn settings_of_a_database_change_nothing() {
     }
 }
 
-/// What DynamoDB calls done must survive a crash of the server.
+/// A commit that DynamoDB records as done must survive a crash of the server.
 #[tokio::test]
 async fn a_commit_is_durable_whatever_the_role_sets() {
     let world = World::new(EVENTS, Setup::default()).await;
@@ -249,7 +250,8 @@ async fn a_commit_is_durable_whatever_the_role_sets() {
     }
 }
 
-/// A fanned-out backfill whose slices are all done is found done by the next one, which need not wait for a tick.
+/// The next backfill finds that the slices of a fanned-out one are all done, and need not wait for
+/// a tick.
 #[tokio::test]
 async fn a_backfill_that_is_done_holds_up_no_other() {
     let world = World::new(&hourly_rows(4, "2026-01-01"), Setup::default()).await;

@@ -1,7 +1,7 @@
-//! Local times that the server reads by other rules than this program knows.
+//! Local times that the server reads by other rules than this program.
 //!
-//! No server with other tables of zones is needed: PostgreSQL takes `CET` and its like for abbreviations,
-//! with one offset all year, where the program's `CET` has summer time.
+//! No server with other time zone tables is needed: PostgreSQL reads `CET` and similar names as
+//! abbreviations, with one offset all year, where the program's `CET` has summer time.
 
 use tallymark::report::Outcome;
 

@@ -1,4 +1,4 @@
-//! What happens around the workers: late changes and their marks, the queue, the planner, time.
+//! Events around the workers: late changes and their marks, the queue, the planner, time.
 
 use tallymark::checkpoint::state::{Event, State};
 
@@ -29,9 +29,10 @@ impl Steps<'_> {
                 "the tick reads the marks"
             }
             Mover::Seen(marks) => {
-                // What has no checkpoint, or is stale, runs anyway, and reads after this.
+                // A slice that has no checkpoint, or is stale, runs anyway, and reads after this.
                 let is_due = from.cells[0].item.is_none_or(|it| it.state == State::Stale);
-                // Due already, but perhaps of somebody who died before the watermark was lowered.
+                // It is already due, but the tick that reopened it may have died before lowering
+                // the watermark.
                 to.mover = if is_due { self.reopened(marks) } else { Mover::Reopening(marks) };
                 "the tick looks at the checkpoint"
             }
@@ -64,8 +65,8 @@ impl Steps<'_> {
         if self.model.has_watermark { Mover::Lowering(marks) } else { Mover::Deleting(marks) }
     }
 
-    /// A person replays the slice: reopens it and lowers the watermark, in one transaction. Without a guard these are
-    /// two writes, in that order or the other.
+    /// An operator replays the slice: reopens it and lowers the watermark, in one transaction.
+    /// Without a guard these are two writes, in either order.
     pub fn person(&mut self) {
         let mut to = *self.from;
         let is_second = to.person == Person::HalfDone;
@@ -108,7 +109,7 @@ impl Steps<'_> {
         self.fault(None, "store and target lose the claim and the rows", 0, to);
     }
 
-    /// A tick moves the watermark past a slice that has succeeded, unless something was reopened meanwhile.
+    /// A tick moves the watermark past a succeeded slice, unless a slice was reopened meanwhile.
     pub fn advance(&mut self) {
         let mut to = *self.from;
         let is_succeeded = to.cells[0].item.is_some_and(|it| it.state == State::Succeeded);
@@ -157,7 +158,7 @@ impl Steps<'_> {
         }
     }
 
-    /// Messages, those in flight included, as SQS counts them.
+    /// Messages, including those in flight, as SQS counts them.
     fn depth(&self) -> usize {
         let queued: u8 = self.from.cells.iter().map(|cell| cell.queued).sum();
         usize::from(queued) + self.from.workers.iter().filter(|worker| worker.has_message).count()
@@ -219,7 +220,7 @@ impl Steps<'_> {
         }
         for worker in &mut to.workers {
             if let Phase::Claiming(age) = &mut worker.phase {
-                // Older makes no difference: what it asks for is over.
+                // A greater age makes no difference, as the requested lease has ended.
                 *age = (*age + 1).min(self.model.lease + self.model.skew);
             }
         }

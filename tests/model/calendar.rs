@@ -12,7 +12,7 @@ use std::fmt;
 
 use super::check::{Model, Step};
 
-/// A part of the reasoning that can be taken away.
+/// A part of the reasoning that can be removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Guard {
     /// The fence refuses attempts of a generation that is older than the registry's.
@@ -99,7 +99,7 @@ pub struct World {
 /// The first hour of each calendar's slice of two.
 const FIRST: [usize; 2] = [1, 0];
 
-/// Who does what.
+/// A worker and its action.
 #[derive(Clone, Copy, Debug)]
 pub struct Action(Option<usize>, &'static str);
 

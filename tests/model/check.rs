@@ -1,27 +1,28 @@
-//! A breadth-first checker of explicit states: every state that can be reached is looked at once, the
-//! nearest first, so that a counterexample is a shortest one.
+//! A breadth-first checker of explicit states. Every reachable state is visited once, the nearest
+//! first, so that a counterexample is a shortest one.
 //!
-//! Not `stateright` 0.31: it does not notice a property of the kind "eventually" that fails in a cycle (its own
-//! documentation says so), and has no way to ask whether success stays within reach from every state, which is
-//! what "every slice succeeds once the faults stop" means where workers may go in circles; it keeps hashes in
-//! place of states; and its web server (`tiny_http`) is no optional part of it.
+//! `stateright` 0.31 was considered and rejected. It misses a violated property of the kind
+//! "eventually" in a cycle, as its own documentation says. It cannot check whether success stays
+//! reachable from every state, which is what "every slice succeeds once the faults stop" means
+//! where workers may go in circles. It stores hashes instead of states, and its web server
+//! (`tiny_http`) is a mandatory dependency.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt::{Debug, Display, Write as _};
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 
-/// More states than this are a model that has lost its bounds: a minute's worth.
+/// A model with more states than this has lost its bounds. It takes about a minute.
 const STATES_MAX: usize = 4_000_000;
 
 /// One step from a state.
 pub struct Step<S, A> {
     /// What happens.
     pub action: A,
-    /// Whether it is a fault, or something else that nobody may wait for.
+    /// Whether it is a fault, or another event that progress must not depend on.
     pub is_fault: bool,
-    /// What it shows, a bit each.
+    /// The facts that it shows, one bit each.
     pub facts: u32,
-    /// The state after it.
+    /// The resulting state.
     pub to: S,
 }
 
@@ -29,47 +30,48 @@ pub struct Step<S, A> {
 pub trait Model {
     /// A state.
     type State: Copy + Debug + Eq + Hash;
-    /// What leads from one to another.
+    /// A step from one state to another.
     type Action: Display;
 
     /// The first state.
     fn first(&self) -> Self::State;
-    /// Everything that can happen next.
+    /// All possible next steps.
     fn steps(&self, from: &Self::State) -> Vec<Step<Self::State, Self::Action>>;
-    /// What must always hold and does not.
+    /// An invariant that is violated.
     fn broken(&self, state: &Self::State) -> Option<&'static str>;
-    /// The step's facts that must never be, in words.
+    /// The step's forbidden facts, in words.
     fn forbidden(&self, facts: u32) -> Option<&'static str>;
     /// Whether all is done.
     fn is_done(&self, state: &Self::State) -> bool;
 }
 
-/// What was found.
+/// The result of a check.
 #[derive(Debug, Default)]
 pub struct Findings {
-    /// States that can be reached (up to the counterexample, if there is one).
+    /// Reachable states, up to the counterexample if there is one.
     pub states: usize,
     /// Steps between them.
     pub steps: usize,
     /// All facts that some step shows.
     pub facts: u32,
-    /// What is broken, and the steps that lead there.
+    /// The violation, and the steps that lead there.
     pub broken: Option<Broken>,
 }
 
 /// A counterexample.
 #[derive(Debug)]
 pub struct Broken {
-    /// What does not hold.
+    /// The violated property.
     pub what: &'static str,
-    /// The steps that lead there, a line each, and the state.
+    /// The steps that lead there, one per line, and the state.
     pub trace: String,
 }
 
-/// The way by which a state was first reached: from which state, by which of its steps.
+/// How a state was first reached: the previous state, and the index of the step.
 type Parents = Vec<(u32, u16)>;
 
-/// The standard hasher defends against chosen keys, and takes most of the time in a build without optimisation.
+/// The standard hasher protects against chosen keys, and takes most of the time in an unoptimised
+/// build.
 #[derive(Default)]
 struct Quick(u64);
 
@@ -101,8 +103,8 @@ impl Hasher for Quick {
     }
 }
 
-/// Looks at every state that can be reached, until one is broken; then whether from each of them, without any
-/// further fault, a state can be reached in which all is done.
+/// Visits every reachable state until one is broken. Then checks whether each of them can reach a
+/// completed state without further faults.
 pub fn check<M: Model>(model: &M) -> Findings {
     let mut findings = Findings::default();
     let mut known = HashMap::<_, u32, BuildHasherDefault<Quick>>::default();
@@ -153,7 +155,7 @@ pub fn check<M: Model>(model: &M) -> Findings {
     findings
 }
 
-/// The first state from which no sound step leads towards a state in which all is done.
+/// The first state from which no fault-free step leads towards a completed state.
 fn first_lost(states: usize, sound: &[(u32, u32)], done: &[u32]) -> Option<u32> {
     let mut before = vec![Vec::new(); states];
     for (from, to) in sound {
@@ -169,7 +171,7 @@ fn first_lost(states: usize, sound: &[(u32, u32)], done: &[u32]) -> Option<u32> 
     can_end.iter().position(|can_end| !can_end).and_then(|state| u32::try_from(state).ok())
 }
 
-/// The steps that lead to a state, and one more, if there is one.
+/// The steps that lead to a state, and optionally one more.
 fn trace<M: Model>(model: &M, parents: &Parents, to: u32, more: Option<u16>) -> String {
     let mut numbers = Vec::from_iter(more);
     let mut at = to;

@@ -9,7 +9,7 @@ use std::fmt;
 
 use super::check::{Model, Step};
 
-/// A part of the reasoning that can be taken away.
+/// A part of the reasoning that can be removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Guard {
     /// A mark goes when every consumer has acknowledged it.
@@ -77,7 +77,7 @@ pub struct World {
     forgets: u8,
 }
 
-/// Who does what.
+/// A worker and its action.
 #[derive(Clone, Copy, Debug)]
 pub struct Action(Option<usize>, &'static str);
 

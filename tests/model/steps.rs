@@ -1,14 +1,14 @@
-//! Everything that can happen next.
+//! All possible next steps.
 
 use std::fmt;
 
 use super::check::Step;
 use super::world::{Guard, Left, Tallymark, WORKERS, World};
 
-/// Copies of a message beyond these change nothing more.
+/// Further copies of a message than this change nothing.
 pub const COPIES_MAX: u8 = 2;
 
-/// Who does what.
+/// A worker and its action.
 #[derive(Clone, Copy, Debug)]
 pub struct Action(pub Option<usize>, pub &'static str);
 
@@ -28,7 +28,7 @@ pub struct Steps<'m> {
     pub steps: Vec<Step<World, Action>>,
 }
 
-/// Takes one from what is left, or ends the step: there is none left.
+/// Takes one from the remaining number, or ends the step if there is none left.
 macro_rules! spend {
     ($world:expr, $what:ident) => {
         match $world.left.$what.checked_sub(1) {
@@ -75,7 +75,7 @@ impl<'m> Steps<'m> {
 }
 
 impl Tallymark {
-    /// The world before anything has happened.
+    /// The initial world.
     pub fn world(&self) -> World {
         assert!(self.workers <= WORKERS, "more workers than there is room for");
         World { source: 1, left: self.left, ..World::default() }
@@ -83,7 +83,7 @@ impl Tallymark {
 }
 
 impl Left {
-    /// Nothing at all.
+    /// None of them.
     pub const NONE: Self = Self {
         changes: 0,
         replays: 0,

@@ -1,4 +1,4 @@
-//! What a worker can do next: the spine, a call that leaves the process at a time.
+//! The next steps of a worker: the spine, one call that leaves the process at a time.
 
 use tallymark::checkpoint::state::{Event, Illegal, State};
 use tallymark::fanout::fate::{DELIVERIES_MAX, Fate, of_slice, of_trouble};
@@ -8,7 +8,7 @@ use super::check::Step;
 use super::steps::{Action, Steps, add, spend, who};
 use super::world::{Guard, Item, NOBODY, Phase, World, at, fact, next, report};
 
-/// How an invocation ended: an outcome, or trouble that is nobody's.
+/// How an invocation ended: an outcome, or a failure beyond the slice.
 #[derive(Clone, Copy)]
 enum End {
     Told(Outcome, Option<i8>),
@@ -30,7 +30,7 @@ impl Steps<'_> {
             Phase::Copied(version) => self.stage(w, version),
             Phase::Staged => match self.from.cells[usize::from(worker.slice)].target.staged {
                 Some((_, version)) => self.replace(w, version),
-                // Forgotten: somebody else has merged it.
+                // It is gone, as another worker has merged it.
                 None => self.moved(w, "finds the stage empty", Phase::GivingBack),
             },
             Phase::Read(version) => self.replace(w, version),
@@ -53,11 +53,11 @@ impl Steps<'_> {
         self.push(Some(w), what, 0, to);
     }
 
-    /// Ends an invocation; its message is deleted or comes back, as the product says.
+    /// Ends an invocation. Its message is deleted or comes back, as the product decides.
     fn ended(&mut self, w: usize, what: &'static str, facts: u32, mut to: World, end: End) {
         let worker = std::mem::take(&mut to.workers[w]);
         let slice = usize::from(worker.slice);
-        // Nobody has the token any more.
+        // The token no longer belongs to any worker.
         if let Some(item) = to.cells[slice].item.as_mut().filter(|it| it.owner == Some(who(w))) {
             item.owner = None;
         }
@@ -100,14 +100,14 @@ impl Steps<'_> {
         }
     }
 
-    /// Claims for worker `w` of `to`. An `age` of -1: for the first time.
+    /// Claims for worker `w` of `to`. An `age` of -1 means for the first time.
     fn claim(&mut self, w: usize, mut to: World, age: i8) {
         let slice = usize::from(to.workers[w].slice);
         let found = to.cells[slice].item;
         let skew = if w % 2 == 1 { self.model.skew } else { 0 };
         let is_mine =
             found.is_some_and(|it| it.owner == Some(who(w)) && it.state == State::Running);
-        // The SDK repeats the same request: with the clock of the first time.
+        // The SDK repeats the same request, with the clock of the first time.
         let asked = skew - age.max(0);
         let event = Event::Claim { lease_until: at(asked + self.model.lease) };
         let mut claimed = next(found, event, asked, Some(who(w)));
@@ -132,7 +132,7 @@ impl Steps<'_> {
                     Illegal::Exhausted { .. } => End::Told(Outcome::Exhausted, None),
                     _ => End::Told(Outcome::AlreadySucceeded, None),
                 };
-                // A worker without a message that is refused has done nothing.
+                // A refused worker without a message has done nothing.
                 if to.workers[w].has_message || age >= 0 {
                     self.ended(w, what, facts, to, end);
                 }
@@ -166,7 +166,7 @@ impl Steps<'_> {
         self.steps.push(Step { action: Action(Some(w), what), is_fault, facts, to });
     }
 
-    /// Takes the marker in `to`, or ends the attempt as a fenced one; `None`: fenced.
+    /// Takes the marker in `to`, or ends the attempt as fenced. `None`: it is fenced.
     fn fenced(&mut self, w: usize, mut to: World) -> Option<World> {
         let worker = to.workers[w];
         let target = &mut to.cells[usize::from(worker.slice)].target;
@@ -212,7 +212,8 @@ impl Steps<'_> {
         let Some(mut to) = self.fenced(w, *self.from) else { return };
         let worker = &mut to.workers[w];
         let target = &mut to.cells[usize::from(worker.slice)].target;
-        // The chunks of another attempt beside these: none, or the marker would be that attempt's.
+        // Chunks of another attempt cannot exist beside these, as the marker would be that
+        // attempt's.
         target.staged = Some((worker.dirty_seen, version));
         worker.phase = Phase::Staged;
         self.push(Some(w), "stages the chunk", 0, to);
@@ -273,7 +274,8 @@ impl Steps<'_> {
         self.push(Some(w), "reopens the coarse slice", 0, to);
     }
 
-    /// What becomes of the checkpoint when worker `w` ends its attempt: refused to all but the newest.
+    /// The checkpoint after worker `w` ends its attempt. The end is refused unless it is the newest
+    /// attempt.
     fn ending(&self, w: usize, world: &World, event: fn(u64) -> Event) -> Result<Item, Illegal> {
         let worker = world.workers[w];
         let attempt = u64::from(worker.attempt);
@@ -291,7 +293,7 @@ impl Steps<'_> {
         let found = to.cells[slice].item;
         let mut ended = self.ending(w, &to, |attempt| Event::Complete { attempt });
         if let Some(found) = found.filter(|_| !self.has(Guard::CompleteMine)) {
-            // What is left of the condition: `dirty` is compared with what this worker's own claim saw.
+            // The rest of the condition: `dirty` is compared with what this worker's own claim saw.
             let is_clean = found.dirty == worker.dirty_seen;
             let state = if is_clean { State::Succeeded } else { State::Stale };
             ended = Ok(Item { state, lease: 0, wait: 0, failures: 0, ..found });

@@ -1,5 +1,5 @@
-//! What the model's world consists of. Instants are kept as ticks from now, so that time may pass for ever and
-//! there are still finitely many states.
+//! The contents of the model's world. Instants are stored as ticks from now, so that time can pass
+//! for ever in finitely many states.
 
 use std::path::Path;
 use std::sync::LazyLock;
@@ -12,16 +12,17 @@ use tallymark::plan::{self, View};
 use tallymark::report::{Outcome, SliceReport};
 use tallymark::slice::Slice;
 
-/// Slices that a model may have.
+/// Maximum number of slices in a model.
 pub const SLICES: usize = 2;
-/// Workers that a model may have.
+/// Maximum number of workers in a model.
 pub const WORKERS: usize = 3;
 /// The owner whose token nobody has any more.
 pub const NOBODY: u8 = u8::MAX;
-/// Seconds of a tick: longer than the first backoff with its jitter, so that a wait is one tick.
+/// Seconds of a tick. It is longer than the first backoff with its jitter, so that a wait is one
+/// tick.
 const TICK: i64 = 60;
 
-/// The instant that is so many ticks from now.
+/// The instant this many ticks from now.
 pub fn at(ticks: i8) -> DateTime<Utc> {
     DateTime::from_timestamp(1_770_000_000 + i64::from(ticks) * TICK, 0).unwrap()
 }
@@ -37,9 +38,9 @@ fn ticks(until: DateTime<Utc>) -> i8 {
 pub struct Item {
     pub state: State,
     pub attempt: u8,
-    /// Whose token it carries; `None`: one that nobody has any more.
+    /// The worker whose token it carries. `None`: the token belongs to no live worker.
     pub owner: Option<u8>,
-    /// Ticks until the lease is over; 0: it is, or there is none.
+    /// Ticks until the lease ends. 0: it has ended, or there is none.
     pub lease: i8,
     /// Ticks until the next try.
     pub wait: i8,
@@ -76,7 +77,7 @@ impl Item {
     }
 }
 
-/// The product's own decision of what becomes of a checkpoint, by a clock that is `skew` ticks ahead.
+/// The product's own decision about a checkpoint, by a clock that is `skew` ticks ahead.
 pub fn next(
     item: Option<Item>,
     event: Event,
@@ -88,7 +89,7 @@ pub fn next(
     Ok(Item::new(&after, owner.or(item.and_then(|item| item.owner))))
 }
 
-/// What the product's planner is asked about.
+/// The input for the product's planner.
 struct Planned {
     config: Config,
     definition: String,
@@ -105,7 +106,7 @@ static PLANNED: LazyLock<Planned> = LazyLock::new(|| {
     Planned { config, definition, slice }
 });
 
-/// Whether the product's planner takes a slice for due; `None`: not yet, but it will have to be asked again.
+/// Whether the product's planner finds a slice due. `None`: not yet, but it must be asked again.
 pub fn is_due(item: Option<Item>) -> Option<bool> {
     let Planned { config, definition, slice } = &*PLANNED;
     let checkpoint = item.map(|item| checkpoint(&item, slice.start(), definition));
@@ -150,7 +151,7 @@ fn checkpoint(item: &Item, slice_start: DateTime<Utc>, definition: &str) -> Chec
     }
 }
 
-/// What a worker reports of a slice.
+/// A worker's report about a slice.
 pub fn report(outcome: Outcome, wait: Option<i8>) -> SliceReport {
     SliceReport {
         rollup: "daily".into(),
@@ -166,7 +167,8 @@ pub fn report(outcome: Outcome, wait: Option<i8>) -> SliceReport {
     }
 }
 
-/// What the target holds of a slice. A version is how many of the source's changes were seen; 0: no data.
+/// The target's content for a slice. A version is the number of the source's changes it includes,
+/// and 0 means no data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Target {
     /// The marker: the newest attempt that took it, and the attempt that replaced the data.
@@ -174,10 +176,10 @@ pub struct Target {
     pub replaced_by: u8,
     /// Whose token the marker carries; `None`: any, or nobody's yet. Kept where claims can be lost.
     pub owner: Option<u8>,
-    /// The rows: who wrote them, and what they were read from.
+    /// The rows: their writer, and the version they were read from.
     pub written_by: u8,
     pub version: u8,
-    /// The stage: `dirty` of the claim that staged its chunk, and what that was read from.
+    /// The stage: `dirty` of the claim that staged its chunk, and the version that was read.
     pub staged: Option<(u8, u8)>,
 }
 
@@ -186,18 +188,20 @@ pub struct Target {
 pub struct Cell {
     pub item: Option<Item>,
     pub target: Target,
-    /// Messages that wait in the queue.
+    /// Messages waiting in the queue.
     pub queued: u8,
 }
 
-/// How far a worker is with its slice. It may stay there for as long as it likes: whoever is paused takes no step.
+/// A worker's progress with its slice. It may stay there for any time, as a paused worker takes no
+/// step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Phase {
     #[default]
     Idle,
-    /// Its claim was sent so many ticks ago, applied, and the reply was lost: the SDK sends it again.
+    /// Its claim was sent this many ticks ago and applied, and the reply was lost. The SDK sends it
+    /// again.
     Claiming(i8),
-    /// Has the lease, and is to look for what an earlier attempt staged.
+    /// Has the lease, and will look for an earlier attempt's stage.
     Held,
     /// Reads from the start of the slice.
     Ready,
@@ -207,13 +211,14 @@ pub enum Phase {
     Staged,
     /// Has read the whole slice.
     Read(u8),
-    /// Has written rows, and no marker: only without the guard [`Guard::OneTransaction`].
+    /// Has written rows without a marker, which happens only without the guard
+    /// [`Guard::OneTransaction`].
     Written,
-    /// Has committed, and is to look for the coarse slice.
+    /// Has committed, and will look for the coarse slice.
     Committed,
-    /// Is to reopen the coarse slice.
+    /// Will reopen the coarse slice.
     Coarse,
-    /// Is to complete the checkpoint.
+    /// Will complete the checkpoint.
     Completing,
     /// Gives the slice back.
     GivingBack,
@@ -230,7 +235,7 @@ pub struct Worker {
     pub has_message: bool,
 }
 
-/// Who moves marks into checkpoints.
+/// The tick that moves marks into checkpoints.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Mover {
     #[default]
@@ -239,18 +244,18 @@ pub enum Mover {
     Seen(u8),
     /// Has seen that the slice must be reopened.
     Reopening(u8),
-    /// Is to lower the watermark.
+    /// Will lower the watermark.
     Lowering(u8),
     /// The marks can be deleted.
     Deleting(u8),
 }
 
-/// A person who replays the slice.
+/// An operator who replays the slice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Person {
     #[default]
     Idle,
-    /// Without a guard: one of two writes is made.
+    /// Without a guard, one of two writes is made.
     HalfDone,
 }
 
@@ -261,18 +266,18 @@ pub enum Advance {
     Idle,
     /// Has read the watermark's version.
     Read(u8),
-    /// Has seen after that that the slice has succeeded.
+    /// Has then seen that the slice succeeded.
     Seen(u8),
 }
 
-/// A backfill that is fanned out. Slices are bits.
+/// A fanned-out backfill. Slices are bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Backfill {
     #[default]
     Planning,
     /// As `Planning`, once its queue was found empty.
     Sweeping,
-    /// Has looked: these slices are to be sent, and these come later; whether it sweeps.
+    /// Has looked: the slices to send now, those that come later, and whether it sweeps.
     Looked(u8, u8, bool),
     /// Has sent: whether the round found anything left to do.
     Sent(bool),
@@ -280,7 +285,7 @@ pub enum Backfill {
     Done,
 }
 
-/// A part of the reasoning that can be taken away.
+/// A part of the reasoning that can be removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Guard {
     FenceAttempt,
@@ -300,12 +305,12 @@ pub enum Guard {
     Sweep,
 }
 
-/// How much of everything there is.
+/// The remaining number of each kind of event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Left {
     /// Late changes of the source.
     pub changes: u8,
-    /// Replays by a person.
+    /// Replays by an operator.
     pub replays: u8,
     /// Processes that are killed.
     pub crashes: u8,
@@ -313,13 +318,13 @@ pub struct Left {
     pub replies: u8,
     pub fails: u8,
     pub yields: u8,
-    /// Leases that are over while their holder is alive: too slow, or paused.
+    /// Leases that end while their holder is alive, because it is slow or paused.
     pub slow: u8,
     /// Claims that are lost, as a failover loses the last writes.
     pub losses: u8,
     /// Messages that are delivered twice.
     pub doubles: u8,
-    /// Messages that are lost, or counted out; a purge counts as one.
+    /// Messages that are lost or exceed their deliveries. A purge counts as one.
     pub drops: u8,
 }
 
@@ -341,14 +346,14 @@ pub struct World {
     pub left: Left,
 }
 
-/// A model: its size, and what was taken away.
+/// A model: its size, and the guards removed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tallymark {
     pub slices: usize,
     pub workers: usize,
     /// The second slice is computed from the first.
     pub is_composed: bool,
-    /// Ticks look at nothing before the watermark.
+    /// Ticks ignore everything before the watermark.
     pub has_watermark: bool,
     /// Slices come by messages.
     pub has_queue: bool,
@@ -356,15 +361,15 @@ pub struct Tallymark {
     pub has_chunks: bool,
     /// Ticks that a lease holds.
     pub lease: i8,
-    /// Ticks that the clock of every other worker is ahead.
+    /// Ticks by which the clock of every other worker is ahead.
     pub skew: i8,
-    /// Whether time passes: without, no lease is ever over.
+    /// Whether time passes. If not, no lease ever ends.
     pub has_time: bool,
     pub left: Left,
     pub without: Option<Guard>,
 }
 
-/// What a step can show.
+/// Facts that a step can show.
 pub mod fact {
     pub const TAKEN_OVER: u32 = 1;
     pub const FENCED: u32 = 1 << 1;
@@ -382,6 +387,7 @@ pub mod fact {
     pub const OLDER_OVER_NEWER: u32 = 1 << 9;
     /// Never: a slice taken from a living worker whose lease holds by every clock.
     pub const HELD_TAKEN: u32 = 1 << 10;
-    /// A worker refused because of its own claim: only without the guard [`Guard::KnownOwner`].
+    /// A worker refused because of its own claim, which happens only without the guard
+    /// [`Guard::KnownOwner`].
     pub const REFUSED_BY_ITSELF: u32 = 1 << 11;
 }

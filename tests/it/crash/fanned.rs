@@ -1,5 +1,5 @@
-//! Ticks and backfills of a function that fans out, with its configuration and its password kept elsewhere, and with
-//! late rows in every case.
+//! Ticks and backfills of a function that fans out, with its configuration and its password stored
+//! elsewhere, and with late rows in every case.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,10 +19,10 @@ use crate::support::sqs::Faults;
 
 const HOURS: u32 = 30;
 
-/// Nothing takes longer to become quiet, on a busy machine too.
+/// Longer than the work takes to end, even on a busy machine.
 const QUIET_MAX: Duration = Duration::from_secs(600);
 
-/// Which event it is.
+/// The kind of event.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     /// A scheduled one.
@@ -75,7 +75,7 @@ impl Scene for Fanned {
     }
 
     fn lanes(&self) -> usize {
-        // One after another: what a tick finds to do depends on the one before.
+        // One after another, as the work of a tick depends on the previous one.
         1
     }
 
@@ -102,7 +102,7 @@ impl Scene for Fanned {
     fn environment(&self, wires: &Arc<Wires>) -> Vec<(&'static str, String)> {
         let text = std::fs::read_to_string(self.account.place.config()).unwrap();
         let url = wires.postgres("source", &self.account.place.source_url);
-        // Each invocation has wires of its own.
+        // Each invocation has separate wires.
         let [config, secret] =
             ["config", "url"].map(|it| format!("/tallymark/{it}/{:x}", fastrand::u64(..)));
         let address = format!("{{ secret = \"{secret}\" }}");

@@ -1,8 +1,10 @@
-//! The crash matrix: each call that leaves the real `bootstrap`, each fault before the call has reached its server and
-//! after the server has done it. Afterwards a plain rerun must leave what one `GROUP BY` over the source gives, and
-//! nothing half done; whoever sleeps meanwhile must write nothing when it wakes.
+//! The crash matrix: each call that leaves the real `bootstrap`, with each fault before the call
+//! has reached its server and after the server has handled it. Afterwards a plain rerun must leave
+//! the result of one `GROUP BY` over the source, with nothing half done. A process that sleeps
+//! meanwhile must write nothing when it wakes.
 //!
-//! All that a process says goes over [`wire`]s, so that no call can be left out, and each has its name from [`names`].
+//! All communication of a process goes through [`wire`]s, so that no call can be left out.
+//! [`names`] gives each call its name.
 
 mod fanned;
 mod names;
@@ -28,26 +30,28 @@ use wire::{Fault, Moment, Planned, Point, points};
 /// Lambda's limit of an invocation.
 const BUDGET: Duration = Duration::from_secs(6);
 
-/// A lease outlives its invocation's budget by so much.
+/// A lease outlives its invocation's budget by this time.
 const LEASE_MARGIN: Duration = Duration::from_secs(5);
 
-/// Processes that sleep at once in each scene, each with up to three connections: the server has 200 for all.
+/// Processes that sleep concurrently in each scene, each with up to three connections. The server
+/// has 200 for all.
 const SLEEPERS: usize = 6;
 
-/// Cases on one set of slices; some slices are spare.
+/// Number of cases on one set of slices, some of which are spare.
 const CASES: usize = 300;
 
-/// How often a case is tried, each time with more time: on a busy machine a budget may be over before the fault comes.
+/// Number of tries of a case, each with more time, as on a busy machine a budget may end before the
+/// fault.
 const TRIES: u32 = 4;
 
-/// Unless `TALLYMARK_CRASH=all`: each point is killed at, before and after, and so many of the other faults are drawn for
-/// each scene, at most.
+/// Unless `TALLYMARK_CRASH=all`, every point gets a kill before and after, and for each scene at
+/// most this number of other faults is drawn.
 const DRAWN: usize = 24;
 
-/// Pairs of faults that are drawn for each scene.
+/// Number of pairs of faults drawn for each scene.
 const PAIRS: usize = 6;
 
-/// One slice's faults: those of its first invocation, and those of a second one, if there is any.
+/// One slice's faults: those of its first invocation, and those of a second one, if there is one.
 #[derive(Clone, Debug)]
 struct Case {
     first: Vec<Planned>,
@@ -92,7 +96,7 @@ fn faults(point: &Point) -> Vec<Planned> {
     kinds.into_iter().map(planned).collect()
 }
 
-/// The faults of one scene: all, or every kill and the others that were drawn.
+/// The faults of one scene: all, or every kill and a random choice of the others.
 fn cases(points: &[Point], is_whole: bool, random: &mut fastrand::Rng) -> Vec<Case> {
     let all: Vec<Planned> = points.iter().flat_map(faults).collect();
     let (kills, mut others): (Vec<_>, Vec<_>) =
@@ -100,7 +104,7 @@ fn cases(points: &[Point], is_whole: bool, random: &mut fastrand::Rng) -> Vec<Ca
     if !is_whole {
         random.shuffle(&mut others);
         others.truncate(DRAWN);
-        // In one round, each of which takes as long as the lease and a rerun.
+        // In one round, as each round takes as long as the lease and a rerun.
         let mut sleepers = 0;
         others.retain(|it| {
             sleepers += usize::from(it.fault == Fault::Stop);
@@ -117,7 +121,8 @@ fn cases(points: &[Point], is_whole: bool, random: &mut fastrand::Rng) -> Vec<Ca
             }
         };
         let (one, other) = (drawn(), drawn());
-        // In one invocation, where the second is met only if the first left the process alive; or in two.
+        // Both in one invocation, where the second occurs only if the process survives the first,
+        // or in two invocations.
         cases.push(match pair % 2 {
             0 => Case { first: vec![one, other], second: vec![] },
             _ => Case { first: vec![one], second: vec![other] },
@@ -126,7 +131,7 @@ fn cases(points: &[Point], is_whole: bool, random: &mut fastrand::Rng) -> Vec<Ca
     cases
 }
 
-/// As many cases at once as there are slices for, and as may sleep: once they are over, nothing is left to do.
+/// As many concurrent cases as there are slices and sleepers, so that no work is left afterwards.
 fn rounds(cases: &[Case]) -> Vec<Vec<Case>> {
     let (asleep, awake): (Vec<_>, Vec<_>) = cases.iter().cloned().partition(Case::sleeps);
     let (mut asleep, mut awake) = (asleep.chunks(SLEEPERS), awake.chunks(CASES - SLEEPERS));
@@ -163,7 +168,7 @@ async fn matrix(scene: &impl Scene, cases: &[Case]) {
     });
     let seconds: Vec<_> = awake.iter().filter(|(_, case)| !case.second.is_empty()).collect();
     if !seconds.is_empty() {
-        // What the first invocation left behind may not need the call at which the second fault waits.
+        // The remaining work after the first invocation may lack the call of the second fault.
         outlive_leases();
         in_lanes(scene.lanes(), &seconds, |(slice, case)| {
             met.fetch_add(scene.invoke(BUDGET, *slice, &case.second).met, Ordering::Relaxed);
@@ -192,7 +197,7 @@ async fn matrix(scene: &impl Scene, cases: &[Case]) {
     println!("{}: {} faults met", scene.name(), met.into_inner());
 }
 
-/// Does `work` for each of `items`, a few at once.
+/// Does `work` for each of `items`, in a few lanes.
 fn in_lanes<T: Sync>(lanes: usize, items: &[T], work: impl Fn(&T) + Sync) {
     let next = AtomicUsize::new(0);
     thread::scope(|scope| {
@@ -206,7 +211,7 @@ fn in_lanes<T: Sync>(lanes: usize, items: &[T], work: impl Fn(&T) + Sync) {
     });
 }
 
-/// What is played, and what it was given to play.
+/// The acts of the matrix, and their options.
 struct Act<'a> {
     known: &'a Mutex<BTreeSet<Point>>,
     runtime: Handle,
@@ -214,7 +219,8 @@ struct Act<'a> {
 }
 
 impl Act<'_> {
-    /// Records what a scene asks, and plays a case for each fault of what no scene before it has asked.
+    /// Records the calls of a scene, and plays a case for each fault of calls that no earlier scene
+    /// made.
     fn play<S: Scene>(&self, make: impl AsyncFn() -> S) {
         let watch = Stopwatch::start();
         let is_whole = std::env::var("TALLYMARK_CRASH").is_ok_and(|it| it == "all");

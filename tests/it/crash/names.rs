@@ -1,10 +1,10 @@
-//! The names of the calls that leave a process. Each has faults of its own: see docs/RELIABILITY.md.
+//! The names of the calls that leave a process. Each has its own faults, see docs/RELIABILITY.md.
 
 use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-/// What a statement begins with, and its name.
+/// The beginning of each statement, and its name.
 const STATEMENTS: [(&str, &str); 57] = [
     ("connect", "connect"),
     ("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY", "begin to read"),
@@ -65,10 +65,12 @@ const STATEMENTS: [(&str, &str); 57] = [
     ("-- Who holds, or waits for", LOCKS),
 ];
 
-/// Asked only where a lock was waited for in vain. Here that is chance, so this call meets no fault.
+/// This call occurs only after a lock was not free in time. Here that is chance, so it meets no
+/// fault.
 pub const LOCKS: &str = "who holds a lock";
 
-/// The name of a call to PostgreSQL, of these kinds of messages, with the newest statement on its connection.
+/// The name of a call to PostgreSQL with these kinds of messages, given the newest statement on its
+/// connection.
 pub fn of_sql(side: &str, sql: &str, kinds: &[u8]) -> String {
     if kinds == b"S" {
         return format!("{side}: is it there");
@@ -125,7 +127,7 @@ pub fn of_runtime(text: &str) -> String {
     }
 }
 
-/// Names as people say them: whichever database it is, and whatever step of a statement.
+/// Names for people, without the database and the step of a statement.
 pub fn in_words(names: &BTreeSet<String>) -> BTreeSet<String> {
     let word = |name: &String| {
         let (server, call) = name.split_once(": ").unwrap();

@@ -1,5 +1,5 @@
-//! A wire to PostgreSQL: as much of its protocol (version 3, "Message Formats" in its documentation) as it takes to
-//! know where a call begins and where its reply ends.
+//! A wire to PostgreSQL. It knows enough of the protocol (version 3, "Message Formats" in its
+//! documentation) to find the beginning of a call and the end of its reply.
 
 use std::io::{BufReader, ErrorKind, Read, Result, Write};
 use std::net::TcpStream;
@@ -7,10 +7,10 @@ use std::net::TcpStream;
 use super::names;
 use super::wire::{Moment, Wires, terminate};
 
-/// What a client sends to ask for TLS, after the length.
+/// The client's request for TLS, after the length.
 const SSL_REQUEST: [u8; 4] = 80_877_103_u32.to_be_bytes();
 
-/// Serves one connection, call by call, until either side is gone.
+/// Serves one connection, call by call, until either side closes it.
 pub fn serve(
     wires: &Wires,
     side: &str,
@@ -53,7 +53,7 @@ pub fn serve(
     }
 }
 
-/// What a client says before it waits.
+/// The bytes that a client sends before it waits.
 #[derive(Default)]
 struct Call {
     bytes: Vec<u8>,
@@ -93,13 +93,13 @@ impl Call {
 #[derive(Default)]
 struct Reply {
     bytes: Vec<u8>,
-    /// The server's process, which it tells at first.
+    /// The server's process ID, which it sends first.
     backend: Option<u32>,
     /// The server has closed the connection.
     is_last: bool,
 }
 
-/// Everything until the server waits for the client again, or has gone.
+/// All bytes until the server waits for the client again, or closes the connection.
 fn reply(from: &mut impl Read) -> Result<Reply> {
     let mut reply = Reply::default();
     loop {

@@ -1,4 +1,4 @@
-//! What the matrix is played on: servers, an event, and the real `bootstrap` at the end of wires.
+//! The stage of the matrix: servers, an event, and the real `bootstrap` behind wires.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,19 +15,19 @@ use crate::support::runtime_api::{Answer, Function};
 /// Enough for all of the work on a busy machine.
 const AMPLE: Duration = Duration::from_secs(30);
 
-/// Longer than anybody sleeps here.
+/// Longer than any sleep here.
 pub const SLEEP_MAX: Duration = Duration::from_secs(900);
 
-/// An event, and the servers that its invocation asks.
+/// An event, and the servers that its invocation contacts.
 pub trait Scene: Sync {
-    /// Its name in what is printed.
+    /// Its name in the output.
     fn name(&self) -> &'static str;
 
-    /// Invocations at once.
+    /// Concurrent invocations.
     fn lanes(&self) -> usize;
 
-    /// Whether somebody holds a transaction open in every case. Elsewhere that depends on the tests beside this one, and
-    /// so does whether it is asked who it is.
+    /// Whether a transaction is held open in every case. Otherwise that depends on concurrent
+    /// tests, and with it the query for the holder.
     fn is_waiting(&self) -> bool {
         false
     }
@@ -38,26 +38,26 @@ pub trait Scene: Sync {
     /// The event of this case.
     fn event(&self, case: usize) -> Value;
 
-    /// What a function finds its servers by, through these wires.
+    /// The environment by which a function finds its servers, through these wires.
     fn environment(&self, wires: &Arc<Wires>) -> Vec<(&'static str, String)>;
 
-    /// Does the same once more, without faults, until nothing is left to do.
+    /// Does the same once more, without faults, until no work is left.
     async fn rerun(&self);
 
     /// Every row and marker of the target with the transaction that wrote it.
     async fn versions(&self) -> Vec<String>;
 
-    /// Demands that all is as if nothing had happened.
+    /// Asserts that the result is as without faults.
     async fn is_done(&self);
 
-    /// What is asked when nothing goes wrong. Not the first time: then more is unknown.
+    /// The calls of an undisturbed run. It is the second run, as the first one has less cached.
     fn record(&self, cases: [usize; 2]) -> Vec<String> {
         let [_, Invoked { answer, calls, .. }] = cases.map(|case| self.invoke(AMPLE, case, &[]));
         assert!(answer.is_some(), "no answer, after {calls:#?}");
         calls
     }
 
-    /// Invokes a new process, with these faults on its way.
+    /// Invokes a new process with these faults on its wires.
     fn invoke(&self, budget: Duration, case: usize, faults: &[Planned]) -> Invoked {
         self.prepare(case);
         let directory = TempDir::new().unwrap();
@@ -90,7 +90,7 @@ pub trait Scene: Sync {
         Err(Invoked { answer, met: 0, calls: wires.calls() })
     }
 
-    /// Starts a process at the end of wires.
+    /// Starts a process behind wires.
     fn function(&self, faults: &[Planned], directory: &TempDir) -> (Arc<Wires>, Function) {
         let clock = directory.path().join("clock");
         let wires = Wires::new(faults.to_vec(), clock.clone());
@@ -109,14 +109,14 @@ pub trait Scene: Sync {
     }
 }
 
-/// What became of an invocation.
+/// The result of an invocation.
 #[derive(Debug)]
 pub struct Invoked {
     /// `None`: the process was killed.
     pub answer: Option<Answer>,
-    /// Faults that it met.
+    /// Number of faults that it met.
     pub met: usize,
-    /// All that it asked.
+    /// All its calls.
     pub calls: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! One slice an invocation, each case on a slice of its own.
+//! One slice per invocation, with a separate slice for each case.
 
 use std::sync::Arc;
 use std::thread;
@@ -15,37 +15,37 @@ use crate::kill::{SEED, START, hourly, is_done, versions};
 use crate::support::Database;
 use crate::support::cli::{Place, execute, lines};
 
-/// There are as many slices as cases can be.
+/// As many slices as there can be cases.
 pub const SLICES: usize = 15 * 24;
 
-/// A failure is waited out for 45 s at most, and the second for twice as long.
+/// Each failure is followed by a wait of at most 45 s, and the second failure by twice that.
 const RERUNS_MAX: u32 = 30;
 const RERUN_EVERY: Duration = Duration::from_secs(5);
 
-/// A view whose every row takes 5 ms to read while `slowness` has a row: a slice takes several chunks, once that is
-/// known. With no second in it the view cannot be read.
+/// A view whose every row takes 5 ms to read while `slowness` has a row, so that a slice takes
+/// several chunks once that is known. Without a row in `slowness` the view cannot be read.
 const SLOW: &str = "CREATE TABLE slowness AS SELECT 0.005 AS seconds; \
     CREATE FUNCTION slow(timestamptz) RETURNS SETOF boolean LANGUAGE plpgsql VOLATILE ROWS 1 AS \
     'BEGIN PERFORM pg_sleep(seconds), 1 / seconds FROM public.slowness; RETURN NEXT true; END'; \
     CREATE VIEW slow_events AS SELECT e.* FROM events e CROSS JOIN LATERAL slow(e.at)";
 
-/// A transaction that has an ID and goes on.
+/// A transaction that has an ID and stays open.
 const HOLD: &str = "BEGIN; CREATE TABLE held (); SELECT pg_sleep(600)";
 
 /// Ends it.
 const RELEASE: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
     WHERE datname = current_database() AND query LIKE 'BEGIN; CREATE TABLE held%'";
 
-/// What is different about a scene.
+/// The properties of a scene.
 #[derive(Clone, Copy, Default)]
 pub struct Ways {
-    /// The rollup is in a database of its own.
+    /// The rollup is in a separate database.
     pub has_target: bool,
     /// A slice takes several chunks.
     pub is_slow: bool,
     /// The application has a transaction open that may still write into the slice.
     pub is_waiting: bool,
-    /// A person asks for the slice again.
+    /// An operator replays the slice.
     pub is_replay: bool,
     /// The source cannot be read.
     pub is_failing: bool,

@@ -1,5 +1,5 @@
-//! The wires of a process: everything that it says to a server passes here, call by call, and any call can meet a fault.
-//! Threads, because the tests wait for child processes meanwhile.
+//! The wires of a process. Each call to a server passes here, and any call can meet a fault. They
+//! use threads, as the tests wait for child processes meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{BufReader, Result, Write};
@@ -16,42 +16,42 @@ use crate::support::cli::execute;
 use crate::support::listening::Listening;
 use crate::support::proxy::message;
 
-/// Longer than anything is waited for here.
+/// Longer than any wait here.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The names of all calls of any process.
+/// The names of all calls of all processes.
 pub static SEEN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
-/// A call that leaves the process, and which of its kind: 0 is the first.
+/// A call that leaves the process, and its number among those of its kind, from 0.
 pub type Point = (String, usize);
 
-/// When a fault comes.
+/// The moment of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Moment {
     /// The call has not reached its server.
     Before,
-    /// The server has done it, and the reply has not come back.
+    /// The server has handled it, and the reply is still to come back.
     After,
 }
 
-/// What happens then.
+/// The kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
     /// `kill -9` of the process.
     Kill,
     /// The process is stopped, and the call held, until [`Wires::wake`].
     Stop,
-    /// The connection is closed: [`Moment::After`] it is a lost reply.
+    /// The connection is closed. With [`Moment::After`] it is a lost reply.
     Cut,
-    /// The server's backend is ended by an administrator.
+    /// An administrator ends the server's backend.
     Terminate,
-    /// Nothing more is heard on this connection, in either direction.
+    /// The connection stays silent, in both directions.
     Silence,
     /// DynamoDB answers this call, and all that follow it, with a throttle.
     Throttle,
     /// DynamoDB answers this call with an internal error.
     Break,
-    /// The process's clock jumps by so many seconds.
+    /// The process's clock jumps by this many seconds.
     Jump(i32),
 }
 
@@ -63,7 +63,7 @@ pub struct Planned {
     pub fault: Fault,
 }
 
-/// What a wire does after a fault.
+/// A wire's state after a fault.
 #[derive(PartialEq)]
 enum Then {
     Go,
@@ -88,12 +88,13 @@ pub struct Wires {
     state: Mutex<State>,
     changed: Condvar,
     clock: PathBuf,
-    /// Their near ends, for as long as the wires are held.
+    /// Their near ends, kept while the wires are held.
     ends: Mutex<Vec<Listening>>,
 }
 
 impl Wires {
-    /// Wires on which these faults are met, each once. The process reads how far its clock is ahead from `clock`.
+    /// Wires with these faults, each of which occurs once. The process reads its clock's offset
+    /// from `clock`.
     pub fn new(plan: Vec<Planned>, clock: PathBuf) -> Arc<Self> {
         let state = State { plan, ..State::default() };
         Arc::new(Self {
@@ -115,12 +116,12 @@ impl Wires {
         self.state().calls.clone()
     }
 
-    /// How many of the planned faults were met.
+    /// The number of planned faults that were met.
     pub fn met(&self) -> usize {
         self.state().met
     }
 
-    /// Waits until the process is stopped; `false`: `is_over` came first.
+    /// Waits until the process is stopped. `false`: `is_over` came first.
     pub fn stopped(&self, is_over: &dyn Fn() -> bool) -> bool {
         loop {
             let state = self.state();
@@ -131,7 +132,8 @@ impl Wires {
         }
     }
 
-    /// Waits until a process that met its fault is stopped and woken: one that has answered may be stopped only then.
+    /// Waits until a process that met its fault was stopped and woken. A process that has answered
+    /// may be stopped only afterwards.
     pub fn outlast(&self) {
         let state = self.state();
         if state.met == 0 {
@@ -151,7 +153,7 @@ impl Wires {
         self.changed.notify_all();
     }
 
-    /// A wire to PostgreSQL; the URL that leads through it.
+    /// A wire to PostgreSQL. Returns the URL that leads through it.
     pub fn postgres(self: &Arc<Self>, side: &'static str, url: &str) -> String {
         let (user, rest) = url.rsplit_once('@').unwrap();
         let (server, database) = rest.split_once('/').unwrap();
@@ -163,7 +165,8 @@ impl Wires {
         format!("{user}@{address}/{database}")
     }
 
-    /// A wire to a server that speaks HTTP, whose calls `name` names by their text; the address that leads through it.
+    /// A wire to an HTTP server, whose calls `name` names by their text. Returns the address that
+    /// leads through it.
     pub fn http(self: &Arc<Self>, upstream: &str, name: fn(&str) -> String) -> SocketAddr {
         let upstream = upstream.replace("http://", "");
         self.listen(move |wires, client| {
@@ -213,7 +216,7 @@ impl Wires {
         address
     }
 
-    /// Writes a call down; the faults that it meets.
+    /// Records a call, and returns its faults.
     pub(super) fn meet(&self, name: &str) -> Vec<Planned> {
         if name.contains(names::LOCKS) {
             return Vec::new();
@@ -231,7 +234,8 @@ impl Wires {
         met
     }
 
-    /// Whether the faults of this moment leave the wire as it is; `backend` ends the server's side of it.
+    /// Whether the wire stays intact after the faults of this moment. `backend` identifies the
+    /// server's side, which may be ended.
     pub(super) fn may_go_on(
         &self,
         met: &[Planned],
@@ -253,7 +257,7 @@ impl Wires {
                 Fault::Cut => return Then::Close,
                 Fault::Terminate => backend.expect("a backend of PostgreSQL")(),
                 Fault::Silence => {
-                    // Until the process gives up; it does by itself, or is killed at its end.
+                    // Until the process gives up or is killed.
                     thread::sleep(PATIENCE);
                     return Then::Close;
                 }
@@ -288,10 +292,11 @@ impl Wires {
     }
 }
 
-/// The points of a record of calls; of each kind the first two, as those that follow do not differ.
+/// The points in a record of calls. Of each kind they are the first two, as later ones are
+/// equivalent.
 pub fn points(calls: &[String]) -> Vec<Point> {
     let mut counts = BTreeMap::<&String, usize>::new();
-    // While it polls it has no work.
+    // While it polls it is idle.
     for call in calls.iter().filter(|call| *call != "runtime: next") {
         *counts.entry(call).or_default() += 1;
     }
@@ -311,7 +316,7 @@ pub(super) fn terminate(admin: &str, backend: u32) {
     apart(execute(admin, &sql));
 }
 
-/// The outcome of `work`, on a thread of its own, so that it can be asked for from any other.
+/// Runs `work` on a thread of its own, so that any other thread can wait for the outcome.
 pub fn apart<T: Send>(work: impl Future<Output = T> + Send) -> T {
     let run = || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -320,7 +325,7 @@ pub fn apart<T: Send>(work: impl Future<Output = T> + Send) -> T {
     thread::scope(|scope| scope.spawn(run).join().unwrap())
 }
 
-/// Sends a signal; a process that has answered may be gone.
+/// Sends a signal. A process that has answered may be gone.
 fn signal(name: &str, process: u32) {
     let mut kill = Command::new("kill");
     let kill = kill.args([name, &process.to_string()]).stderr(Stdio::null());

@@ -1,4 +1,4 @@
-//! What a history is made of, and what it is held against.
+//! The steps of a history, and its expected result.
 
 use std::collections::HashMap;
 use std::pin::pin;
@@ -22,20 +22,21 @@ use super::search::Kind;
 use crate::support::kinds;
 use crate::support::world::{self, Setup, clock};
 
-/// What the application does in one history, at most.
+/// Maximum number of the application's steps in one history.
 const STEPS_MAX: usize = 24;
 
-/// A tick of these histories is done within this many polls, most often, and killed before.
+/// A tick of these histories usually ends within this many polls, and is killed earlier.
 const POLLS_MAX: usize = 120;
 
-/// Ticks until all must be quiet; a killed worker's lease ends within a few of them.
+/// Maximum number of ticks until no work is left. A killed worker's lease ends within a few of
+/// them.
 const QUIET_MAX: usize = 60;
 
-/// Where every history begins: two slices of an hour have ended.
+/// The start of every history, at which two slices of an hour have ended.
 const BEGIN: &str = "2026-01-01T02:10:00Z";
 const BEGIN_MS: i64 = 130 * 60 * 1000;
 
-/// How far ahead of the clock rows are stamped: into the next slice.
+/// Rows are stamped up to this far ahead of the clock, in the next slice.
 const AHEAD_MAX_MS: i64 = 60 * 60_000;
 
 /// The grace of the rollup by the hour.
@@ -159,7 +160,8 @@ impl World {
         self.inner.sql(sql).await;
     }
 
-    /// One history from its seed; what differs in the end, after the steps that led there.
+    /// One history from its seed. Returns the differences at the end, after the steps that led
+    /// there.
     pub async fn history(&mut self, seed: u64) -> Option<Vec<String>> {
         self.reset().await;
         let mut random = Rng::with_seed(seed);
@@ -177,15 +179,15 @@ impl World {
         Some(steps)
     }
 
-    /// Empties the tables and the checkpoints: a table of its own for each history would be the
-    /// dearest part of it.
+    /// Empties the tables and the checkpoints. A new table for each history would take most of the
+    /// time.
     async fn reset(&mut self) {
         self.clock = clock(BEGIN);
         self.inner.worker.clock = Arc::new(self.clock.clone());
         self.now_ms = BEGIN_MS;
         self.show_clock().await;
         self.empty_checkpoints().await;
-        // Nor does the worker know that it has seen to anything.
+        // The worker's caches must not claim that it has already done something.
         let worker = &self.inner.worker;
         worker.config.rollups.iter().for_each(|rollup| worker.forget(rollup));
         let mut sql = "DELETE FROM public.events; DELETE FROM tallymark.slice; \
@@ -201,7 +203,7 @@ impl World {
     }
 
     async fn empty_checkpoints(&self) {
-        // What one call can delete.
+        // The maximum that one call can delete.
         const DELETED_MAX: usize = 25;
         let table = self.inner.worker.checkpoints.table();
         let scan = self.client.scan().table_name(table).projection_expression("pk, sk");
@@ -251,12 +253,12 @@ impl World {
         }
     }
 
-    /// What a person does beside the ticks: asks for a plan, or runs one slice.
+    /// An operator's action beside the ticks: requests a plan, or runs one slice.
     async fn by_hand(&self, random: &mut Rng) -> String {
         let worker = &self.inner.worker;
         let rollup = random.choice(&worker.config.rollups).unwrap();
         if random.bool() {
-            // What keeps it from being told now is no matter.
+            // A temporary error does not matter here.
             let _ = worker.probe(rollup).await;
             return format!("-- plan {}", rollup.name);
         }
@@ -272,7 +274,7 @@ impl World {
         format!("-- run {} {}: {outcome}", rollup.name, slice.start().format("%H:%M"))
     }
 
-    /// What the application's session does next.
+    /// The next statement of the application's session.
     fn statement(&self, random: &mut Rng, which: usize) -> String {
         let ways = self.kind.ways;
         let session = &self.sessions[which];
@@ -313,7 +315,7 @@ impl World {
     async fn application(&mut self, which: usize, sql: &str) -> &'static str {
         let now_ms = self.now_ms;
         let session = &mut self.sessions[which];
-        // A statement of its own is a transaction of its own, which begins now.
+        // A single statement is its own transaction, which begins now.
         if !session.is_open {
             let letter = session.name.strip_prefix("app_").unwrap();
             let begun = format!("SELECT setval('virtual.begin_{letter}', {now_ms})");
@@ -328,12 +330,12 @@ impl World {
         }
         match ended {
             Ok(_) => "",
-            // A lock that the other session holds, a savepoint that is not there: as in real life.
+            // A lock of the other session, or a missing savepoint, as in real life.
             Err(_) => "  -- refused",
         }
     }
 
-    /// A tick, killed after so many polls.
+    /// A tick, killed after this many polls.
     async fn tick(&mut self, polls: Option<usize>) -> String {
         let deadline = Deadline::after(&self.clock, Duration::from_secs(20));
         let now = self.clock.now();
@@ -359,15 +361,15 @@ impl World {
         }
     }
 
-    /// Ends all transactions, lets all time pass, and ticks until nothing is left to do; the error
-    /// is what goes on for ever.
+    /// Ends all transactions, lets all time pass, and ticks until no work is left. The error
+    /// describes work that never ends.
     async fn settle_down(&mut self, random: &mut Rng) -> Result<(), String> {
         let mut last = String::new();
         for which in 0..2 {
             let end = if random.bool() { "COMMIT" } else { "ROLLBACK" };
             self.application(which, end).await;
         }
-        // Whatever has a time ahead is history then.
+        // By then, rows stamped ahead of time are in the past.
         self.advance(2 * u64::try_from(AHEAD_MAX_MS / 60_000).unwrap()).await;
         for _ in 0..QUIET_MAX {
             self.advance(1).await;
@@ -375,7 +377,7 @@ impl World {
             let now = self.clock.now();
             let work = self.inner.worker.tick(now, deadline, None);
             let report = without(self.kind.without, work).await.unwrap();
-            // A problem may be that a busy machine let a connection wait too long.
+            // A problem may come from a busy machine on which a connection timed out.
             let is_idle = report.slices.is_empty() && report.problems.is_empty();
             if is_idle && self.is_complete().await {
                 return Ok(());
@@ -385,7 +387,7 @@ impl World {
         Err(format!("-- never quiet: {last}"))
     }
 
-    /// Until when `rollup` must be done: whatever ended longer ago than its grace.
+    /// The instant until which `rollup` must be done: all slices whose grace has passed.
     fn due_until(&self, rollup: &Rollup) -> DateTime<Utc> {
         rollup.calendar.containing(self.clock.now() - GRACE).start()
     }

@@ -1,7 +1,7 @@
 //! Random histories of an application beside Tallymark, against a real PostgreSQL whose clock the
 //! test moves. Two sessions interleave statement by statement, transactions stay open over the ends
-//! of slices, ticks are killed at any await. After all is quiet, every rollup must equal the
-//! `GROUP BY` over its source. With one guard taken away, some history must show that it does not.
+//! of slices, and ticks are killed at any await. When all work is done, every rollup must equal the
+//! `GROUP BY` over its source. With one guard removed, some history must show a difference.
 
 mod driver;
 mod search;
@@ -10,36 +10,38 @@ use driver::World;
 use search::{Kind, Ways, search};
 use tallymark::faults::Guard;
 
-/// Histories that must all end well, over 2,000 in one run with those of other kinds below: enough that each mutation
-/// is found many times. `TALLYMARK_HISTORIES` is another number of them.
+/// Number of histories that must all end right, over 2,000 in one run together with the other kinds
+/// below. That is enough to find each mutation many times. `TALLYMARK_HISTORIES` sets another
+/// number.
 const HISTORIES: u32 = 1_200;
 
 fn histories() -> u32 {
     std::env::var("TALLYMARK_HISTORIES").map_or(HISTORIES, |count| count.parse().unwrap())
 }
 
-/// A mutation must be found within this many histories; the rarest shows in about one of 400. Some that are known to
-/// show it come first: what is asked is whether the test would notice.
+/// A mutation must be found within this many histories, and the rarest shows in about one of 400.
+/// Some histories known to show it come first, as the question is whether the test would notice.
 const SEARCHED_MAX: u32 = 10_000;
 
-/// Leaves a world as it was made.
+/// Leaves a world unchanged.
 async fn as_is(_: &World) {}
 
-/// With a trigger, whatever the application does is counted in the end.
+/// With triggers, every action of the application is counted in the end.
 #[test]
 fn with_capture_any_history_ends_exact() {
     let found = search(Kind::new("capture", Ways::ANY), histories(), as_is);
     assert_eq!(found, None);
 }
 
-/// Rows that the database stamps and nobody changes, of transactions however long and idle.
+/// Rows that the database stamps and that never change, in transactions of any length and idle
+/// time.
 #[test]
 fn with_clock_stamped_rows_are_all_counted() {
     let found = search(Kind::new("clock", Ways::STAMPED), histories() / 4, as_is);
     assert_eq!(found, None);
 }
 
-/// Inserts with any time and updates that leave it, whose change time the database stamps.
+/// Inserts with any time, and updates that keep it, with change times stamped by the database.
 #[test]
 fn with_a_change_column_inserts_and_updates_are_all_counted() {
     let found = search(Kind::new("column", Ways::CHANGED), histories() / 4, as_is);
@@ -48,7 +50,7 @@ fn with_a_change_column_inserts_and_updates_are_all_counted() {
 
 #[test]
 fn without_waiting_for_open_transactions_a_row_is_missed() {
-    // Rows that are fresh when written: no mark makes up for the missing wait.
+    // These rows are fresh when written, so no mark makes up for the missing wait.
     let kind =
         Kind::new("capture", Ways::STAMPED).without(Guard::Horizon).knowing(&[1_354_661_888]);
     let found = search(kind, SEARCHED_MAX, as_is);
@@ -63,7 +65,7 @@ fn with_marks_deleted_before_slices_are_reopened_a_change_is_missed() {
     assert!(found.is_some(), "no counterexample");
 }
 
-/// The trigger's condition asks for an age that is an hour too high.
+/// The trigger's condition requires an age that is an hour too high.
 #[test]
 fn with_a_trigger_that_takes_late_rows_for_fresh_a_change_is_missed() {
     let spoil = async |world: &World| {
@@ -96,7 +98,7 @@ fn without_looking_for_older_transactions_a_stamped_row_is_missed() {
     }
 }
 
-/// The documented limit of `grace`: it promises nothing about late rows, and says so.
+/// The documented limit of `grace`, which promises nothing about late rows.
 #[test]
 fn with_grace_alone_late_rows_are_missed() {
     let kind = Kind::new("grace", Ways::ANY).knowing(&[1_255_461_645]);
@@ -104,8 +106,9 @@ fn with_grace_alone_late_rows_are_missed() {
     assert!(found.is_some(), "no counterexample");
 }
 
-/// Hours, and from them two hours, and from these four: whatever reaches the first reaches all. That the
-/// coarse slice is reopened first is too rare a thing to be missed here: `compose` kills at every await.
+/// Hours, from them two hours, and from these four. A change that reaches the first reaches all.
+/// Reopening the coarse slice too late is too rare to be found here, and `compose` kills at every
+/// await.
 #[test]
 fn with_rollups_of_rollups_any_history_ends_exact() {
     let kind = Kind::new("capture", Ways::ANY).composed();

@@ -1,4 +1,4 @@
-//! Runs histories until one does not end well.
+//! Runs histories until one ends wrong.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
@@ -10,13 +10,13 @@ use tokio::runtime::Builder;
 use super::driver::World;
 use crate::support::world::DEFAULTS;
 
-/// Histories run side by side, each lane in a database of its own.
+/// Concurrent histories, each lane with a database of its own.
 const LANES: u32 = 2;
 
-/// What an application may do.
+/// The possible actions of an application.
 #[derive(Clone, Copy, Debug)]
 pub struct Ways {
-    /// Rows carry any time; otherwise that of their transaction's begin.
+    /// Rows carry any time. Otherwise they carry the start of their transaction.
     pub any_time: bool,
     /// Rows are changed.
     pub updates: bool,
@@ -30,24 +30,25 @@ impl Ways {
     pub const CHANGED: Self = Self { any_time: true, updates: true, moves: false };
 }
 
-/// How often known histories are tried before random ones: those with kills are not quite the same each time.
+/// How often known histories are tried before random ones, as those with kills differ slightly each
+/// time.
 const KNOWN_MAX: usize = 20;
 
-/// One history in so many runs at default settings: one slot, naps, rests.
+/// One history in this number runs at default settings: one slot, naps, rests.
 const DEFAULTS_SHARE: u64 = 4;
 
-/// Which histories, and what is kept of them.
+/// The kind of histories.
 #[derive(Clone, Copy, Debug)]
 pub struct Kind {
     /// How late rows are noticed.
     pub late: &'static str,
     /// What the application does.
     pub ways: Ways,
-    /// What Tallymark has to do without.
+    /// The guard that is removed.
     pub without: Option<Guard>,
-    /// Whether two coarser rollups are computed from the one by the hour.
+    /// Whether two coarser rollups are computed from the hourly one.
     pub is_composed: bool,
-    /// Seeds of histories that have not ended well before, which come first.
+    /// Seeds of histories that ended wrong before, which come first.
     pub known: &'static [u64],
 }
 
@@ -69,10 +70,10 @@ impl Kind {
     }
 }
 
-/// One history that did not end well: its seed, its steps, and the rows that differ.
+/// One history that ended wrong: its seed, its steps, and the rows that differ.
 pub type Counterexample = (u64, Vec<String>);
 
-/// Runs up to `count` histories and returns the first that does not end well.
+/// Runs up to `count` histories and returns the first that ends wrong.
 pub fn search<S>(kind: Kind, count: u32, spoil: S) -> Option<Counterexample>
 where
     S: AsyncFn(&World) + Sync,
@@ -99,7 +100,7 @@ where
             let known = known.iter().cycle().take(KNOWN_MAX);
             let known = known.copied().nth(place.try_into().unwrap());
             let seed = known.unwrap_or(seed + u64::from(place));
-            // A share of them at the settings of a user who sets nothing.
+            // A share of them at default settings.
             let world = &mut worlds[usize::from(seed.is_multiple_of(DEFAULTS_SHARE))];
             if let Some(found) = world.history(seed).await {
                 is_found.store(true, Ordering::Relaxed);
@@ -108,7 +109,7 @@ where
             }
         }
     };
-    // A thread that waits for nobody but servers: to wake another one costs more than its work.
+    // One thread that waits only for servers, as waking another thread costs more than its work.
     let run = || Builder::new_current_thread().enable_all().build().unwrap().block_on(lane());
     thread::scope(|scope| {
         let lanes: Vec<_> = (0..LANES).map(|_| scope.spawn(run)).collect();

@@ -1,4 +1,4 @@
-//! Each file in `events/` and what the function answers to it; docs/EVENTS.md says it in words.
+//! Each file in `events/` with the function's answer. docs/EVENTS.md describes them in words.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,18 +8,18 @@ use serde_json::{Value, json};
 use super::{assert_has, event, events_directory, fail, start, stop};
 use crate::support::fixture::Fixture;
 
-/// What is to be true of a file in `events/`, on twelve days of which none has been processed.
+/// The expectations for a file in `events/`, on twelve unprocessed days.
 struct Case {
     name: &'static str,
     expected: Expected,
-    /// The days that are right afterwards, and no others are there.
+    /// The days that are right afterwards, and the only ones present.
     days: Option<(&'static str, &'static str)>,
-    /// The slices that were worked on: one summary line each.
+    /// The number of slices that were worked on, with one summary line each.
     slices: usize,
 }
 
 enum Expected {
-    /// A response with at least this in it.
+    /// A response that contains at least this.
     Response(Value),
     /// An error of this type with these words.
     Error(&'static str, &'static str),

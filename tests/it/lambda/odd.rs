@@ -1,4 +1,4 @@
-//! Whatever the Runtime API hands over: bodies and headers that were made up.
+//! Arbitrary input from the Runtime API: invented bodies and headers.
 
 use std::env;
 
@@ -8,7 +8,7 @@ use tallymark::clock::{Clock as _, SystemClock};
 
 use super::{Answer, Fixture, event, random_json, slice, start, stop};
 
-/// Some seconds' worth.
+/// A few seconds of work.
 const INVOCATIONS: usize = 300;
 
 const EVENTS: [&str; 9] = [
@@ -23,14 +23,14 @@ const EVENTS: [&str; 9] = [
     "malformed-unknown-key",
 ];
 
-/// What the body of an invocation may be.
+/// Possible bodies of an invocation.
 fn body(random: &mut Rng) -> Vec<u8> {
     let known = event(EVENTS[random.usize(..EVENTS.len())]).to_string();
     match random.u8(..6) {
         0 => (0..random.usize(..200)).map(|_| random.u8(..)).collect(),
         1 => random_json(random, 4).to_string().into_bytes(),
         2 => batch(random).to_string().into_bytes(),
-        // A good one, of which some bytes are others, are gone or are there twice.
+        // A valid one with some bytes changed, removed or doubled.
         3 | 4 => {
             let mut bytes = known.into_bytes();
             for _ in 0..random.usize(1..4) {

@@ -1,4 +1,4 @@
-//! What the application does, all the time and without knowing of Tallymark.
+//! The application's own work, which knows nothing of Tallymark.
 
 use fastrand::Rng;
 use sqlx::postgres::PgConnectOptions;
@@ -9,10 +9,10 @@ use super::scene::Scene;
 const HOUR_MS: i64 = 60 * 60_000;
 const DAY_MS: i64 = 24 * HOUR_MS;
 
-/// Rows are stamped so far ahead of the clock: some of them into the next slice.
+/// Rows are stamped up to this far ahead of the clock, some of them in the next slice.
 pub const AHEAD_MAX_MS: i64 = HOUR_MS;
 
-/// Most late changes are of rows that are no older than this.
+/// Most late changes concern rows at most this old.
 const LATE_MOSTLY_MS: i64 = 35 * DAY_MS;
 
 /// One of the application's sessions.
@@ -29,8 +29,8 @@ impl Session {
         Self { connection, is_open: false }
     }
 
-    /// Runs a statement; whether it was not refused. A lock that somebody else holds, a savepoint that is
-    /// not there: as in real life.
+    /// Runs a statement, and returns whether it succeeded. It may fail because of a lock or a
+    /// missing savepoint, as in real life.
     async fn say(&mut self, sql: &str) -> bool {
         let ended = self.connection.execute(sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))).await;
         match sql {
@@ -46,7 +46,7 @@ impl Session {
         self.say(if random.u8(..4) == 0 { "ROLLBACK" } else { "COMMIT" }).await;
     }
 
-    /// Does something; what it was, for the table at the end.
+    /// Performs an action, and returns its name for the table at the end.
     pub async fn act(&mut self, random: &mut Rng, scene: &Scene, since_ms: i64) -> &'static str {
         let (what, sql) = self.statement(random, scene, since_ms);
         if self.say(&sql).await { what } else { "statements refused" }

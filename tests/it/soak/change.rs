@@ -1,5 +1,6 @@
-//! What people do to an installation over the years: they define it anew, add and drop rollups, purge
-//! the source, spoil rows, lose checkpoints, and follow the documents after each.
+//! The operators' actions on an installation over the years. They change its definition, add and
+//! drop rollups, purge the source, damage rows, lose checkpoints, and follow the documentation
+//! after each.
 
 use std::time::Duration;
 
@@ -17,13 +18,14 @@ use crate::support::world;
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
-/// The source keeps its rows for so many months.
+/// The number of months for which the source keeps its rows.
 const RETENTION: u32 = 2;
 
-/// While a new version is rolled out, one worker has the old one for so many ticks.
+/// While a new version is rolled out, one worker has the old one for this many ticks.
 const OLD_TICKS: usize = 3;
 
-/// ... each of which is killed after so many polls, as both versions recompute what the other did.
+/// ... each of which is killed after this many polls, as both versions recompute the other's
+/// slices.
 const OLD_POLLS_MAX: usize = 1_000;
 
 /// As `tallymark capture install` does.
@@ -42,7 +44,7 @@ pub async fn install_capture(worker: &Worker) {
 }
 
 impl Life {
-    /// What is done at the end of month `number`, when all is quiet.
+    /// The actions at the end of month `number`, when all work is done.
     pub async fn change(&mut self, number: u32) {
         if number % 6 == 2 {
             self.refuse_incompatible().await;
@@ -55,7 +57,7 @@ impl Life {
         let before = self.definition.text();
         let has_sealed = number >= RETENTION && number % 3 == 2;
         if has_sealed {
-            // By the definition that their rows are of.
+            // Before the seal, while the definition is that of their rows.
             self.seal(number + 1 - RETENTION).await;
         }
         self.redefine(number);
@@ -99,7 +101,7 @@ impl Life {
         }
     }
 
-    /// Ends all processes and starts new ones; gradually, if asked for.
+    /// Ends all processes and starts new ones, gradually if requested.
     async fn deploy(&mut self, is_gradual: bool) {
         let mut old = std::mem::take(&mut self.workers);
         let last = if is_gradual && self.definition.weekly.is_some() { old.pop() } else { None };
@@ -124,7 +126,7 @@ impl Life {
         }
     }
 
-    /// Nothing is made of a definition that the tables cannot follow.
+    /// A definition that the tables cannot follow is refused.
     async fn refuse_incompatible(&mut self) {
         let worker = self.scene.worker(&self.definition.incompatible(), 0);
         let refused = world::init(&worker).await.unwrap_err().to_string();
@@ -134,7 +136,7 @@ impl Life {
     }
 
     async fn drop_weekly(&mut self) {
-        // Nobody holds a slice of it any more.
+        // No worker holds a slice of it any longer.
         self.scene.advance(HOUR).await;
         let worker = &self.workers[0];
         worker.drop_rollup("weekly").await.unwrap();
@@ -144,7 +146,7 @@ impl Life {
         self.count("rollups dropped", 1);
     }
 
-    /// Seals what begins before month `number`, and remembers what it is.
+    /// Seals slices that start before month `number`, and records their content.
     async fn seal(&mut self, number: u32) {
         let days = TimeDelta::days(i64::from(month(number).day()) + 14);
         let calendar = &self.workers[0].rollup("monthly").unwrap().calendar;
@@ -170,9 +172,9 @@ impl Life {
         }
     }
 
-    /// Spoils the rows of a slice that is done: `verify` finds it, and `--repair` makes it run again.
+    /// Damages the rows of a finished slice: `verify` finds it, and `--repair` recomputes it.
     pub async fn spoil_and_verify(&mut self) {
-        // They would hold it back.
+        // Pauses would hold it back.
         self.go_on().await;
         let worker = &self.workers[0];
         let rollup =
@@ -202,7 +204,7 @@ impl Life {
         }
     }
 
-    /// All checkpoints are lost while all is quiet; `repair` follows the markers.
+    /// All checkpoints are lost while no work is under way. `repair` follows the markers.
     async fn lose_all(&mut self) {
         for name in self.definition.names() {
             let checkpoints = &self.workers[0].checkpoints;
@@ -214,7 +216,7 @@ impl Life {
         self.vouch().await;
     }
 
-    /// Those of two months are lost.
+    /// The checkpoints of two months are lost.
     async fn lose_some(&mut self) {
         let now = self.scene.now();
         self.lose(now - TimeDelta::days(60), now).await;
@@ -222,8 +224,8 @@ impl Life {
         self.vouch().await;
     }
 
-    /// Some are lost amidst the work, and with them what they knew of late changes; `repair`, and then
-    /// `verify --repair` of what was lost.
+    /// Some checkpoints are lost during the work, with their knowledge of late changes. Runs
+    /// `repair`, and then `verify --repair` of the lost range.
     pub async fn lose_in_flight(&mut self) {
         let from = self.scene.now() - TimeDelta::days(self.random.i64(5..30));
         let (from, to) = (from.max(self.scene.floor()), from + TimeDelta::days(4));
@@ -246,7 +248,7 @@ impl Life {
         self.vouch().await;
     }
 
-    /// Deletes the checkpoints of a stretch, and the watermarks, as they are of the same table.
+    /// Deletes the checkpoints of a range, and the watermarks, which are in the same table.
     async fn lose(&mut self, from: DateTime<Utc>, to: DateTime<Utc>) {
         for name in self.definition.names() {
             let known = self.workers[0].checkpoints.range(name, from, to).await.unwrap();
@@ -269,7 +271,8 @@ impl Life {
         self.count("repairs", 1);
     }
 
-    /// Says that no rollup is unproven any more: nothing was under way, or what was lost has been verified.
+    /// Clears the unproven mark of every rollup: no work was under way, or the lost range has been
+    /// verified.
     async fn vouch(&mut self) {
         for rollup in self.workers[0].config.rollups.clone() {
             if self.workers[0].proven(&rollup).await.unwrap() {

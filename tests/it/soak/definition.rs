@@ -1,25 +1,25 @@
-//! The rollups, which change over the years, and what each of them must hold: one `GROUP BY` of the source,
-//! written without Tallymark.
+//! The rollups, which change over the years, and their expected content: one `GROUP BY` of the
+//! source, written without Tallymark.
 
 use chrono::{DateTime, Utc};
 
-/// When life begins, in the zone's own time.
+/// The start of the life, in the zone's own time.
 pub const START: &str = "2011-01-01";
 
-/// What the definition file says at present.
+/// The present content of the definition file.
 #[derive(Clone, Debug)]
 pub struct Definition {
-    /// Where the days are.
+    /// The zone of the days.
     pub zone: &'static str,
-    /// The kind of event that a measure of its own counts, once there is that measure.
+    /// The kind of event that a separate measure counts, once that measure exists.
     pub counted: Option<&'static str>,
     /// Whether there is a mean.
     pub has_mean: bool,
     /// Whether there is a minimum.
     pub has_low: bool,
-    /// Where the rollup of weeks begins, while there is one.
+    /// Start of the rollup of weeks, while it exists.
     pub weekly: Option<String>,
-    /// Before this, nothing is computed any more.
+    /// Slices before this are never recomputed.
     pub seal: Option<DateTime<Utc>>,
 }
 
@@ -27,7 +27,7 @@ pub struct Definition {
 const SCRUB: &str = "[scrub]\nslices_per_day = 4\nrepair = true\n";
 
 impl Definition {
-    /// The first one.
+    /// The initial definition.
     pub const fn new(zone: &'static str) -> Self {
         let (counted, has_mean, has_low) = (None, false, false);
         Self { zone, counted, has_mean, has_low, weekly: None, seal: None }
@@ -39,7 +39,7 @@ impl Definition {
         ["hourly", "daily", "monthly"].into_iter().chain(weekly).collect()
     }
 
-    /// The file, but for the databases.
+    /// The file without the databases.
     pub fn text(&self) -> String {
         let Self { zone, .. } = self;
         let mut extra = (String::new(), String::new(), String::new());
@@ -89,7 +89,8 @@ impl Definition {
         )
     }
 
-    /// The same with hours that are grouped by one column more: a table that exists cannot follow.
+    /// The same with hours that are grouped by one column more, which an existing table cannot
+    /// follow.
     pub fn incompatible(&self) -> String {
         let text = self.text();
         text.replace("[\"entity\", \"kind\"]", "[\"entity\", \"kind\", \"person\"]")

@@ -1,4 +1,4 @@
-//! Whether memory, connections and all that is kept stay as they are over the years.
+//! Whether memory, connections and all stored data stay constant over the years.
 
 use std::fmt;
 use std::fs;
@@ -9,30 +9,31 @@ use aws_sdk_dynamodb::types::Select;
 use super::life::Life;
 use super::scene::{CONNECTIONS, SKEWS_S, Scene};
 
-/// Sessions of killed workers end soon; so often is looked ...
+/// Sessions of killed workers end soon. This is the number of checks ...
 const LOOKS_MAX: usize = 250;
 
-/// ... and so far apart.
+/// ... and the time between them.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// Items and rows that there are besides those of slices: watermarks, scrubs, the control item.
+/// Number of items and rows besides those of slices: watermarks, scrubs, the control item.
 const BESIDES: usize = 32;
 
-/// By so much may the most of the last third be above that of the second, beside a twentieth of it: heaps
-/// fragment, buffers grow to the largest answer.
+/// The maximum of the last third may exceed that of the second by this, plus a twentieth. Heaps
+/// fragment, and buffers grow to the largest answer.
 const RSS_SLACK_KB: u64 = 8 * 1024;
 
-/// Connections that happen to be open at once: between 61 and 121 descriptors in a life of a year, and no more at its end.
+/// Allowance for connections that happen to be open: between 61 and 121 descriptors in a life of a
+/// year, with no increase at its end.
 const FDS_SLACK: u64 = 64;
 
-/// How things stood when a month was over.
+/// The measurements at the end of a month.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sample {
     /// Resident memory of this process: all workers, the proxy and DynamoDB.
     pub rss_kb: u64,
-    /// File descriptors, at most in this month.
+    /// The maximum number of file descriptors in this month.
     pub fds: u64,
-    /// Sessions of Tallymark's, at most in this month.
+    /// The maximum number of Tallymark's sessions in this month.
     pub sessions: i64,
     /// Items in DynamoDB.
     pub items: usize,
@@ -54,7 +55,7 @@ impl fmt::Display for Sample {
     }
 }
 
-/// What is seen over a life.
+/// The observations of a life.
 #[derive(Debug, Default)]
 pub struct Watch {
     pub samples: Vec<Sample>,
@@ -66,22 +67,22 @@ pub struct Watch {
 const SESSIONS: &str = "SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE \
     datname = current_database() AND application_name LIKE 'tallymark%'";
 
-/// What they hold: nothing but what looking at it takes.
+/// Locks that they hold, where only this query's own are allowed.
 const HELD: &str = "SELECT count(*) FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a \
     USING (pid) WHERE a.datname = current_database() AND a.application_name LIKE 'tallymark%'";
 
 impl Watch {
-    /// Looks at what comes and goes.
+    /// Samples the values that vary.
     pub async fn look(&mut self, scene: &Scene) {
         self.sessions = self.sessions.max(scene.number(SESSIONS).await);
         let fds = fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
         self.fds = self.fds.max(fds as u64);
-        // What the proxy remembers would look like a leak.
+        // The proxy's record would look like a leak.
         drop(scene.proxy.asked());
     }
 }
 
-/// Resident memory, where the system tells it.
+/// Resident memory, if the system reports it.
 fn rss_kb() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -89,7 +90,7 @@ fn rss_kb() -> u64 {
 }
 
 impl Life {
-    /// Takes the sample of a month, when all is quiet.
+    /// Takes the sample of a month, when no work is under way.
     pub async fn sample(&mut self, number: u32) {
         for look in 0.. {
             if self.scene.number(HELD).await == 0 {
@@ -129,10 +130,10 @@ impl Life {
     }
 }
 
-/// Whether what was sampled stays flat after the first third, in which everything is met once.
+/// Whether the samples stay flat after the first third, in which everything happens once.
 ///
 /// # Errors
-/// What grows.
+/// The value that grows.
 pub fn flat(samples: &[Sample]) -> Result<(), String> {
     let third = samples.len() / 3;
     let (second, last) =

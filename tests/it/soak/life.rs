@@ -17,21 +17,21 @@ use crate::support::world;
 /// Hours between two ticks, at most.
 const STEP_MAX_HOURS: u64 = 36;
 
-/// What was done is told every so many months.
+/// Progress is printed after this many months.
 const TOLD: u32 = 2;
 
-/// Partitions are made so many months ahead.
+/// Partitions are made this many months ahead.
 const AHEAD: u32 = 2;
 
-/// What is lost at each step where a leak is asked for.
+/// Memory leaked per step, if a leak is requested.
 const LEAK_BYTES: usize = 512 * 1024;
 
-/// How long to live.
+/// The length of a life.
 #[derive(Clone, Copy, Debug)]
 pub enum Length {
-    /// So many simulated months.
+    /// A number of simulated months.
     Months(u32),
-    /// Until so much time has passed, and the month is over.
+    /// Until this time has passed, and the month is over.
     Wall(Duration),
 }
 
@@ -42,9 +42,9 @@ pub struct Life {
     pub workers: Vec<Worker>,
     pub sessions: [Session; 2],
     pub watch: Watch,
-    /// Whether to leak, to see that it is seen.
+    /// Whether to leak, to test that it is detected.
     pub leaks: bool,
-    /// What was done, and how often.
+    /// The actions, and their counts.
     pub done: BTreeMap<String, u64>,
     /// When the application wrote its last rows.
     since_ms: i64,
@@ -53,7 +53,7 @@ pub struct Life {
 impl Life {
     pub async fn new(seed: u64) -> Self {
         let mut random = Rng::with_seed(seed);
-        // Days of 23 and 25 hours, and in one of them a day that does not exist.
+        // Both have days of 23 and 25 hours, and one has a day that does not exist.
         let zone = ["Europe/Berlin", "Pacific/Apia"][random.usize(..2)];
         println!("days of {zone}");
         let scene = Scene::new().await;
@@ -77,7 +77,7 @@ impl Life {
         *self.done.entry(what.into()).or_default() += by;
     }
 
-    /// New processes by the present definition, after `init` and `capture install`.
+    /// New processes with the present definition, after `init` and `capture install`.
     pub async fn start_workers(&mut self) {
         let text = self.definition.text();
         let workers = SKEWS_S.map(|skew| self.scene.worker(&text, skew));
@@ -87,7 +87,7 @@ impl Life {
         self.workers = workers.into();
     }
 
-    /// Lives that long; the samples that were taken, one a month.
+    /// Lives for this length. Returns the samples, one per month.
     pub async fn live(mut self, length: Length) -> (Vec<Sample>, BTreeMap<String, u64>) {
         let watch = Stopwatch::start();
         let mut number = 0;
@@ -116,7 +116,7 @@ impl Life {
     }
 
     async fn live_month(&mut self, number: u32) {
-        // Each step takes an hour at least.
+        // Each step takes at least an hour.
         const STEPS_MAX: usize = 31 * 24;
         for _ in 0..STEPS_MAX {
             if self.scene.now() >= month(number + 1) {

@@ -1,10 +1,11 @@
-//! Years of one installation within a minute: ticks, backfills, replays, late changes, definitions that
-//! change, faults, and a clock that the test moves. Every simulated month the faults stop, and when all
-//! is quiet each rollup must equal one `GROUP BY` over the source (`reference`), with nothing left
-//! behind. Memory, descriptors, sessions and items are sampled every month and must stay flat (`flat`).
+//! Years of one installation within a minute: ticks, backfills, replays, late changes, changing
+//! definitions, faults, and a clock that the test moves. Every simulated month the faults stop.
+//! When all work is done, each rollup must equal one `GROUP BY` over the source (`reference`), with
+//! nothing left behind. Memory, descriptors, sessions and items are sampled every month and must
+//! stay flat (`flat`).
 //!
-//! `TALLYMARK_SOAK` says how long to live: simulated months (`36`), or a time (`2h`, `20m`). `SEED` gives
-//! the same life again. With `TALLYMARK_SOAK_LEAK=1` it leaks on purpose, and must fail.
+//! `TALLYMARK_SOAK` sets the length: simulated months (`36`), or a time (`2h`, `20m`). `SEED`
+//! repeats the same life. With `TALLYMARK_SOAK_LEAK=1` it leaks on purpose, and must fail.
 
 mod application;
 mod change;
@@ -27,16 +28,17 @@ use tokio::runtime::Builder;
 use flat::{Sample, flat};
 use life::{Length, Life};
 
-/// Unoptimised, the futures of a whole life are more than a test's thread holds.
+/// In an unoptimised build, the futures of a whole life exceed a test thread's stack.
 const STACK: usize = 32 << 20;
 
-/// Whether this process is the one that lives.
+/// Set in the process that runs the life.
 const IS_LIFE: &str = "TALLYMARK_SOAK_IS_LIFE";
 
-/// In these nearly everything is met once; at the end of the third the source begins to forget.
+/// Nearly everything happens once in these months. At the end of the third the source begins to
+/// purge.
 const MONTHS: u32 = 4;
 
-/// Shorter lives are not looked at for growth: there is no warm one to compare with.
+/// Shorter lives are not checked for growth, as they have no warm third for comparison.
 const MONTHS_MIN: usize = 4;
 
 fn length() -> Length {
@@ -50,7 +52,7 @@ fn length() -> Length {
     }
 }
 
-/// In a process of its own, whose memory is nobody else's.
+/// Runs in a process of its own, so that its memory is measured alone.
 #[test]
 fn years_of_one_installation_are_exact_and_leave_nothing_behind() {
     if env::var_os(IS_LIFE).is_some() {
@@ -72,7 +74,7 @@ fn live() {
     let length = length();
     println!("SEED={seed} {length:?}");
     let watch = Stopwatch::start();
-    // A thread that waits for nobody but servers.
+    // One thread that waits only for servers.
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     let life = move || runtime.block_on(async { Life::new(seed).await.live(length).await });
     let thread = thread::Builder::new().stack_size(STACK).spawn(life).unwrap();
@@ -87,7 +89,7 @@ fn live() {
     }
 }
 
-/// A megabyte a month is noise, eight are not; nor are forty descriptors.
+/// A megabyte a month is noise. Eight megabytes, or forty descriptors, are a leak.
 #[test]
 fn a_leak_is_not_flat() {
     let sample = |month: u64, rss_kb: u64, fds: u64| Sample {

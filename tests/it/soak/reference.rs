@@ -1,4 +1,4 @@
-//! The faults stop, all becomes quiet, and then every rollup is what one `GROUP BY` says.
+//! The faults stop, all work ends, and then every rollup equals one `GROUP BY`.
 
 use std::time::Duration;
 
@@ -8,25 +8,25 @@ use super::application::AHEAD_MAX_MS;
 use super::life::Life;
 use super::work::{BUDGET, ending, tick};
 
-/// Ticks until all must be quiet: retries after failures are minutes apart.
+/// Maximum number of ticks until no work is left. Retries after failures are minutes apart.
 const QUIET_MAX: usize = 100;
 
-/// ... and so far apart are they.
+/// ... and the time between them.
 const PAUSE: Duration = Duration::from_secs(10 * 60);
 
-/// What failed too often is replayed after so many ticks, as a person does.
+/// Exhausted slices are replayed after this many ticks, as an operator would do.
 const EXHAUSTED_AFTER: usize = 10;
 
-/// Slices of each rollup that `verify` looks at every month, too.
+/// Number of slices of each rollup that `verify` also compares every month.
 const VERIFIED: usize = 3;
 
 impl Life {
-    /// Ends all transactions, pauses and faults, and ticks until nothing is left to do.
+    /// Ends all transactions, pauses and faults, and ticks until no work is left.
     pub async fn settle_down(&mut self) {
         self.end_transactions().await;
         self.scene.proxy.recover();
         self.go_on().await;
-        // Whatever has a time ahead is history then.
+        // By then, rows stamped ahead of time are in the past.
         self.scene.advance(Duration::from_millis(2 * AHEAD_MAX_MS.unsigned_abs())).await;
         let mut last = String::new();
         for round in 0..QUIET_MAX {
@@ -75,14 +75,14 @@ impl Life {
         }
     }
 
-    /// Demands that every rollup is exact, and that nothing is left behind.
+    /// Asserts that every rollup is exact, and that nothing is left behind.
     pub async fn is_exact(&mut self) {
         let now = self.scene.now();
         let differing = self.differing().await;
         assert!(differing.is_empty(), "{now}: {}:\n  {}", differing.len(), differing.join("\n  "));
         for name in self.definition.names() {
             let mut unfinished = self.workers[0].checkpoints.unfinished(name).await.unwrap();
-            // What was reopened by a worker that did not know yet that it is sealed stays as it is.
+            // A slice reopened by a worker that did not know of the seal yet stays as it is.
             unfinished.retain(|it| it.slice_start >= self.scene.floor());
             assert!(unfinished.is_empty(), "{now}: {}: {:?}", unfinished.len(), unfinished[0]);
             let staged = format!("SELECT count(*) FROM tallymark.stage_{name}");
@@ -106,7 +106,7 @@ impl Life {
         self.count("months found exact", 1);
     }
 
-    /// The rows that a rollup lacks or has too many, by SQL of our own.
+    /// The rows that a rollup lacks or has too many, by independent SQL.
     async fn differing(&self) -> Vec<String> {
         let (worker, definition) = (&self.workers[0], &self.definition);
         let mut differing = Vec::new();

@@ -1,5 +1,5 @@
-//! What there is besides workers: a source whose clock the test moves, a DynamoDB behind a proxy that
-//! fails when told to, and the time.
+//! The surroundings of the workers: a source whose clock the test moves, a DynamoDB behind a proxy
+//! that fails on demand, and the time.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -19,16 +19,16 @@ use crate::support::Database;
 use crate::support::proxy::Unreliable;
 use crate::support::world::{self, Urls, instant};
 
-/// Slices at once in one worker.
+/// Concurrent slices in one worker.
 const CONCURRENCY: u32 = 3;
 
-/// The connections that a worker may have: one more than slices at once, on each side.
+/// Maximum number of a worker's connections: one more than concurrent slices, on each side.
 pub const CONNECTIONS: i64 = 2 * (CONCURRENCY as i64 + 1);
 
-/// A worker's clock goes on by so much at each look, so that budgets end without anybody's waiting.
+/// A worker's clock advances by this at each read, so that budgets end without real waiting.
 const LOOK_MS: i64 = 3;
 
-/// Workers' clocks are so far from the source's, which is the one that counts.
+/// Offsets of the workers' clocks from the source's, which is the one that counts.
 pub const SKEWS_S: [i64; 3] = [0, -90, 110];
 
 /// A worker's clock.
@@ -57,7 +57,7 @@ pub struct Scene {
     base: ManualClock,
     looks: Arc<AtomicI64>,
     now_ms: AtomicI64,
-    /// Rows that are older are left alone.
+    /// Older rows are left alone.
     floor: Mutex<DateTime<Utc>>,
     _dynamo: EmbeddedDynamo,
     _directory: tempfile::TempDir,
@@ -79,7 +79,7 @@ impl Scene {
         drop(connection);
         let named = options.clone().application_name("soak");
         let pool = PgPoolOptions::new().max_connections(2).connect_with(named).await.unwrap();
-        // A file: what is kept there is not this process's memory.
+        // A file, so that its content does not count as this process's memory.
         let directory = tempfile::tempdir().unwrap();
         let dynamo = EmbeddedDynamo::start(Some(&directory.path().join("dynamodb"))).await.unwrap();
         let proxy = Unreliable::counting(&dynamo.endpoint());
@@ -100,9 +100,9 @@ impl Scene {
         }
     }
 
-    /// A process of Tallymark's, with connections of its own.
+    /// A process of Tallymark, with connections of its own.
     pub fn worker(&self, text: &str, skew_s: i64) -> Worker {
-        // One process in four at the settings of a user who sets nothing.
+        // One process in four runs at default settings.
         let source = if fastrand::u8(..4) == 0 { world::DEFAULTS } else { "" };
         let config = world::config(&self.urls, source, text);
         let client = self.client.config().to_builder().endpoint_url(&self.proxy.endpoint).build();
@@ -118,7 +118,7 @@ impl Scene {
         sqlx::raw_sql(AssertSqlSafe(sql)).execute(&self.pool).await.unwrap();
     }
 
-    /// Runs one statement; how many rows it changed.
+    /// Runs one statement, and returns the number of rows it changed.
     pub async fn changed(&self, sql: &str) -> u64 {
         let query = sqlx::query(AssertSqlSafe(sql.to_owned()));
         query.execute(&self.pool).await.unwrap().rows_affected()
@@ -171,7 +171,7 @@ impl Scene {
         format!("'{}'::timestamptz", at.to_rfc3339())
     }
 
-    /// Ends every session of Tallymark's, as an administrator does; how many there were.
+    /// Ends every session of Tallymark, as an administrator could. Returns their number.
     pub async fn end_sessions(&self) -> i64 {
         self.number(
             "SELECT count(pg_terminate_backend(pid)) FROM pg_catalog.pg_stat_activity WHERE \

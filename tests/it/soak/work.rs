@@ -1,4 +1,4 @@
-//! What Tallymark is asked to do, and what happens to it meanwhile.
+//! Tallymark's work, and the faults that it meets.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -18,31 +18,32 @@ use super::life::Life;
 use crate::support::proxy::{Fault, Plan};
 use tallymark::slice::Order;
 
-/// What an invocation has.
+/// The budget of an invocation.
 pub const BUDGET: Duration = Duration::from_secs(20);
 
-/// Nothing that is waited for takes so long: a tick that does is one that never ends.
+/// Longer than any expected wait. A tick that takes longer is considered endless.
 const ENDLESS: Duration = Duration::from_secs(120);
 
-/// A batch that waits for somebody's lease is ended; the clock of this world does not move meanwhile.
+/// A batch that waits for another worker's lease is ended, as the clock of this world stands still
+/// meanwhile.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// ... which it does before, past the leases of whoever was killed, by all clocks.
+/// ... after which all killed workers' leases have ended, by all clocks.
 const LEASES_OVER: Duration = Duration::from_secs(5 * 60);
 
-/// A frozen worker wakes after its lease is over, and so is that of whoever took its slice.
+/// A frozen worker wakes after its lease has ended, and that of the worker that took its slice.
 const FREEZE: Duration = Duration::from_secs(10 * 60);
 
-/// What becomes of a tick.
+/// The fate of a tick.
 #[derive(Clone, Copy, Debug)]
 pub enum Way {
     /// It runs to its end.
     Whole,
-    /// It is killed after so many polls.
+    /// It is killed after this many polls.
     Killed(usize),
-    /// After so many polls every session on the database is ended.
+    /// After this many polls every session on the database is ended.
     Ended(usize),
-    /// After so many polls it stands still, until another tick has run past its lease.
+    /// After this many polls it stands still, until another tick has run past its lease.
     Frozen(usize),
     /// Another worker's tick runs at the same time.
     Beside,
@@ -60,7 +61,7 @@ impl Way {
     }
 }
 
-/// Polls so many times; what it gave, if it ended.
+/// Polls this many times. Returns the result if it ended.
 async fn polled<F: Future>(work: &mut Pin<&mut F>, polls: usize) -> Option<F::Output> {
     let mut polled = 0;
     std::future::poll_fn(|context| {
@@ -73,12 +74,12 @@ async fn polled<F: Future>(work: &mut Pin<&mut F>, polls: usize) -> Option<F::Ou
     .await
 }
 
-/// What `work` gave, if it ended within so many polls; else it is dropped.
+/// The result of `work` if it ends within this many polls. Otherwise it is dropped.
 pub async fn killed<F: Future>(work: F, polls: usize) -> Option<F::Output> {
     polled(&mut pin!(work), polls).await
 }
 
-/// Runs to its end, which there must be.
+/// Runs to the end, which must exist.
 pub async fn ending<F: Future>(work: F) -> F::Output {
     tokio::time::timeout(ENDLESS, work).await.expect("work that ends")
 }
@@ -155,7 +156,7 @@ impl Life {
         }
     }
 
-    /// A tick to which DynamoDB fails, most often so rarely that the SDK's second try is answered.
+    /// A tick during DynamoDB failures, usually so rare that the SDK's retry succeeds.
     pub async fn tick_in_trouble(&mut self) {
         let (name, fault) = FAULTS[self.random.usize(..FAULTS.len())];
         let said = ["", "UpdateItem", "UpdateItem", "Query", "GetItem"][self.random.usize(..5)];
@@ -174,7 +175,7 @@ impl Life {
         Batch { concurrency: 3, budget: BUDGET, deadline, options, limits }
     }
 
-    /// Ten days or less, none of them older than a month or sealed.
+    /// Ten days or less, at most a month old and unsealed.
     fn some_days(&mut self, rollup: &Rollup) -> Option<(DateTime<Utc>, DateTime<Utc>)> {
         let now = self.scene.now();
         let from = now - TimeDelta::days(self.random.i64(3..32));
@@ -183,7 +184,7 @@ impl Life {
         (from < to).then_some((from, to))
     }
 
-    /// A backfill, perhaps killed after so many polls.
+    /// A backfill, perhaps killed after this many polls.
     pub async fn backfill(&mut self, polls: Option<usize>) {
         let which = self.random.usize(..self.workers.len());
         let rollups = &self.workers[which].config.rollups;

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use super::Database;
 use super::pooler::pooled;
 
-/// In every URL, and never in any output. The shared server does not ask for it.
+/// Part of every URL, and absent from all output. The shared server does not ask for it.
 pub const PASSWORD: &str = "pl4nted-s3cret";
 
 /// How a command ended.
@@ -27,7 +27,7 @@ pub struct Ended {
 }
 
 impl Ended {
-    /// The only line on stderr that tells of an error.
+    /// The only line on stderr that reports an error.
     pub fn error(&self) -> &str {
         let lines: Vec<&str> =
             self.err.lines().filter(|line| line.starts_with("error: ")).collect();
@@ -35,7 +35,7 @@ impl Ended {
         lines[0]
     }
 
-    /// Demands this exit code and, in the error line, these words.
+    /// Asserts this exit code and, in the error line, these words.
     pub fn refused(&self, code: i32, words: &[&str]) {
         assert_eq!(self.code, Some(code), "{self:?}");
         for word in words {
@@ -43,7 +43,7 @@ impl Ended {
         }
     }
 
-    /// Demands success.
+    /// Asserts success.
     pub fn good(self) -> Self {
         assert_eq!(self.code, Some(0), "{self:?}");
         self
@@ -81,8 +81,8 @@ impl Place {
         place
     }
 
-    /// A place with one database and a table of events: `days` days until today, of which each
-    /// has 240 events of three kinds.
+    /// A place with one database and a table of events: `days` days until today, each with 240
+    /// events of three kinds.
     pub async fn with_events(days: u32) -> (Self, Database) {
         let database = Database::create().await;
         let place = Self::new(&database.url(), &database.url(), &daily(days)).await;
@@ -118,7 +118,7 @@ impl Place {
         fs::write(self.config(), text).unwrap();
     }
 
-    /// The configuration of a user who sets nothing but what must be set.
+    /// The configuration with only the required settings.
     pub fn configure_plain(&self, rollups: &str) {
         let text = format!(
             "[source]\nurl = {{ env = \"SOURCE_DATABASE_URL\" }}\n\
@@ -131,7 +131,7 @@ impl Place {
         self.directory.path().join("tallymark.toml")
     }
 
-    /// Starts DynamoDB, or starts it again on the same file.
+    /// Starts DynamoDB, or restarts it on the same file.
     pub async fn start_dynamo(&mut self) {
         let file = self.directory.path().join("checkpoints.db");
         let dynamo = EmbeddedDynamo::start(Some(&file)).await.unwrap();
@@ -139,7 +139,7 @@ impl Place {
         self.dynamo = Some(dynamo);
     }
 
-    /// Where the commands find DynamoDB; something else may be put in front of it.
+    /// The address at which the commands find DynamoDB. A test may put a proxy in front of it.
     pub fn endpoint(&mut self) -> &mut String {
         &mut self.endpoint
     }
@@ -216,7 +216,7 @@ pub async fn lines(url: &str, sql: &str) -> Vec<String> {
     rows
 }
 
-/// Runs a command to its end and looks for the password in what it says.
+/// Runs a command to its end, and searches its output for the password.
 pub fn ended(command: &mut Command) -> Ended {
     let output = command.output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
@@ -224,12 +224,12 @@ pub fn ended(command: &mut Command) -> Ended {
         Ended { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) };
     assert!(!ended.out.contains(PASSWORD) && !ended.err.contains(PASSWORD), "{ended:?}");
     assert!(!ended.err.contains("panicked"), "{ended:?}");
-    // Whatever a command was given, no terminal is told to do anything.
+    // For any arguments, no output controls the terminal.
     assert!(is_plain(&ended.out) && is_plain(&ended.err), "{ended:?}");
     ended
 }
 
-/// The URL with the planted password, unless its server asks for another.
+/// The URL with the planted password, unless its server requires another.
 pub fn with_password(url: &str) -> String {
     let has_password = url.split_once('@').is_some_and(|(user, _)| user.matches(':').count() > 1);
     if has_password { url.to_owned() } else { url.replacen('@', &format!(":{PASSWORD}@"), 1) }
@@ -245,7 +245,7 @@ pub fn daily(days: u32) -> String {
     )
 }
 
-/// The day whose slice is the first that has not ended, grace included.
+/// The day of the first slice that is still open, grace included.
 pub fn today() -> chrono::NaiveDate {
     use tallymark::clock::{Clock as _, SystemClock};
     (SystemClock.now() - chrono::TimeDelta::minutes(3)).date_naive()

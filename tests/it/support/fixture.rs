@@ -1,4 +1,4 @@
-//! A source of twelve days, the tables of its rollup, and an empty table of checkpoints.
+//! A source of twelve days, the tables of its rollup, and an empty checkpoint table.
 
 use std::fs;
 use std::path::PathBuf;
@@ -50,16 +50,15 @@ pub struct Fixture {
     pub database: Database,
     /// The DynamoDB API.
     pub dynamo: EmbeddedDynamo,
-    /// The checkpoints.
     pub checkpoints: Checkpoints,
     directory: TempDir,
 }
 
-/// What must never be read anywhere.
+/// A text that must not appear anywhere.
 pub const PASSWORD: &str = "swordfish-8271";
 
 impl Fixture {
-    /// Everything that `init` would have made, and nothing done yet.
+    /// Everything that `init` would create, and no work done.
     pub async fn create() -> Self {
         let database = Database::create().await;
         let pool = database.pool().await;
@@ -81,7 +80,7 @@ impl Fixture {
         self.directory.path().join("tallymark.toml")
     }
 
-    /// The database's URL, with a password that the server does not ask for.
+    /// The database's URL, with a password that the server ignores.
     pub fn url(&self) -> String {
         let url = self.database.url();
         let (user, server) = url.split_once('@').unwrap();
@@ -106,14 +105,14 @@ impl Fixture {
         sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut connection).await.unwrap();
     }
 
-    /// How many rows of the rollup differ from a GROUP BY of the events in `[from, to)`.
+    /// The number of the rollup's rows that differ from a GROUP BY of the events in `[from, to)`.
     pub async fn drift(&self, from: &str, to: &str) -> i64 {
         let mut connection = self.database.connect().await;
         sqlx::query_scalar(DRIFT).bind(from).bind(to).fetch_one(&mut connection).await.unwrap()
     }
 }
 
-/// Makes the tables of all rollups, as `tallymark init` does.
+/// Creates the tables of all rollups, as `tallymark init` does.
 pub async fn prepare(config: &Config, checkpoints: &Checkpoints) {
     checkpoints.create_table().await.unwrap();
     let source = Db::new(&config.source.url, Side::Source, 2).unwrap();

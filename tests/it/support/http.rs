@@ -1,4 +1,4 @@
-//! As much of HTTP/1.1 as the emulated services need: requests with a length, one after another.
+//! The part of HTTP/1.1 that the emulated services need: requests with a length, one after another.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -8,14 +8,14 @@ use std::net::TcpStream;
 pub struct Request {
     /// Its path.
     pub path: String,
-    /// Its headers, with their names in small letters.
+    /// Its headers, with lower-case names.
     pub headers: HashMap<String, String>,
     /// Its body.
     pub body: Vec<u8>,
 }
 
 impl Request {
-    /// The next request; `None` at the connection's end.
+    /// The next request. `None`: the connection has ended.
     pub fn read(reader: &mut BufReader<&TcpStream>) -> Option<Self> {
         let mut line = String::new();
         reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
@@ -38,7 +38,7 @@ impl Request {
     }
 }
 
-/// Answers; `None`: the other side is gone.
+/// Sends the response. `None`: the other side is gone.
 pub fn respond(mut stream: &TcpStream, status: &str, headers: &str, body: &[u8]) -> Option<()> {
     let length = body.len();
     let head = format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {length}\r\n\r\n");

@@ -12,7 +12,7 @@ use super::http::{Request, respond};
 use super::listening::Listening;
 use super::runtime_api::{Answer, Function};
 
-/// Serves `Invoke` of this function, whose every answer takes so much longer.
+/// Serves `Invoke` of this function, with this delay before every answer.
 pub fn serve(function: Function, delay: Duration) -> Listening {
     let function = Mutex::new(function);
     Listening::start(move |stream| answer(&stream, &function, delay))
@@ -31,7 +31,7 @@ fn answer(stream: &TcpStream, function: &Mutex<Function>, delay: Duration) -> Op
         let answer = function.invoke(&event);
         thread::sleep(delay);
         let lines = function.log_lines()[before..].join("\n");
-        // The last 4 KB, as Lambda has it.
+        // The last 4 KB, as Lambda returns it.
         let tail = &lines.as_bytes()[lines.len().saturating_sub(4096)..];
         let log = aws_smithy_types::base64::encode(tail);
         let (kind, body) = match answer {

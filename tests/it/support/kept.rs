@@ -1,4 +1,4 @@
-//! Systems Manager and Secrets Manager on loopback: names and the texts that are kept under them.
+//! Systems Manager and Secrets Manager on loopback: names with the texts stored under them.
 
 use std::collections::HashMap;
 use std::io::BufReader;
@@ -12,7 +12,7 @@ use super::listening::Listening;
 
 /// The services.
 pub struct Kept {
-    /// Where they are.
+    /// Their address.
     pub endpoint: String,
     texts: Arc<Mutex<HashMap<String, String>>>,
     asked: Arc<Mutex<Vec<String>>>,
@@ -28,12 +28,12 @@ impl Kept {
         Self { endpoint: listening.endpoint(), texts, asked, _listening: listening }
     }
 
-    /// Keeps a text under a name.
+    /// Stores a text under a name.
     pub fn keep(&self, name: &str, text: &str) {
         self.texts.lock().unwrap().insert(name.to_owned(), text.to_owned());
     }
 
-    /// The actions that were called since this was asked last.
+    /// The actions that were called since the last call of this.
     pub fn asked(&self) -> Vec<String> {
         std::mem::take(&mut self.asked.lock().unwrap())
     }

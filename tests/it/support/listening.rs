@@ -1,4 +1,5 @@
-//! A server on loopback, a thread for each connection. Threads, because the tests wait for child processes meanwhile.
+//! A server on loopback with a thread for each connection. It uses threads, as the tests wait for
+//! child processes meanwhile.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -6,19 +7,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-/// Before the next client, when one could not be let in.
+/// Wait before the next client, after accepting one failed.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// The server. It lets nobody in any more when this is dropped; who is in may stay.
+/// The server. When it is dropped it accepts no more connections, and the existing ones stay.
 #[derive(Debug)]
 pub struct Listening {
-    /// Where it is.
+    /// Its address.
     pub address: SocketAddr,
     is_over: Arc<AtomicBool>,
 }
 
 impl Listening {
-    /// Serves each connection by `serve`; what comes of it says that one side is gone.
+    /// Serves each connection by `serve`, whose result means that one side is gone.
     pub fn start<T>(serve: impl Fn(TcpStream) -> T + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

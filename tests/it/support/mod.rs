@@ -1,4 +1,4 @@
-//! What the integration tests share: one PostgreSQL server, and a fresh database for each test.
+//! Shared by the integration tests: one PostgreSQL server, and a fresh database for each test.
 
 pub mod cli;
 #[cfg(feature = "lambda")]
@@ -38,7 +38,7 @@ pub fn server_directory(name: &str) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("server-{}-{name}", id()))
 }
 
-/// How the tests' servers run: many connections, nothing to outlast them.
+/// The options of the tests' servers: many connections, and nothing that outlasts them.
 pub fn options(directory: PathBuf) -> Options {
     Options {
         directory,
@@ -51,7 +51,7 @@ pub fn options(directory: PathBuf) -> Options {
 
 static SERVER: OnceLock<EmbeddedPostgres> = OnceLock::new();
 
-/// The server that all tests of this process share, if one has asked for it.
+/// The server that all tests of this process share, if a test has requested it.
 pub fn started() -> Option<&'static EmbeddedPostgres> {
     SERVER.get()
 }
@@ -84,7 +84,7 @@ fn remove_leftovers(parent: &Path) {
     }
 }
 
-/// A database of its own for one test, on the shared server.
+/// A separate database for one test, on the shared server.
 #[derive(Debug)]
 pub struct Database {
     name: String,

@@ -1,5 +1,5 @@
-//! A real PgBouncer that pools transactions, for one test or, if asked, between all workers and the
-//! tests' server.
+//! A real PgBouncer that pools transactions, for one test or, on request, between all workers and
+//! the tests' server.
 
 use std::env;
 use std::net::{TcpListener, TcpStream};
@@ -15,11 +15,11 @@ use tallymark::embedded::postgres::EmbeddedPostgres;
 
 use super::started;
 
-/// Where Debian and others install it.
+/// Where Debian and other systems install it.
 const PLACES: [&str; 3] =
     ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer", "/opt/homebrew/bin/pgbouncer"];
 
-/// Ends when nobody holds its standard input any more.
+/// Ends when its standard input is closed.
 const WATCHED: &str = "\"$0\" \"$1\" & cat > /dev/null; kill $!";
 
 /// With this variable, workers reach the tests' server through a pooler.
@@ -41,7 +41,7 @@ impl Drop for PgBouncer {
 }
 
 impl PgBouncer {
-    /// Starts one with so many backends for each database and role, or `None` where it is not installed.
+    /// Starts one with this many backends for each database and role. `None`: it is not installed.
     pub fn start(upstream: u16, backends: u32) -> Option<Self> {
         let program = PLACES.into_iter().find(|place| Path::new(place).exists())?;
         let directory = tempfile::tempdir().unwrap();
@@ -61,7 +61,7 @@ impl PgBouncer {
         command.args(["-c", WATCHED, program]).arg(&config);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         if std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0) {
-            // It refuses to run as root. 65534 is nobody.
+            // It refuses to run as root. 65534 is the user `nobody`.
             for path in [directory.path(), &config, &users] {
                 chown(path, Some(65534), Some(65534)).unwrap();
             }
@@ -78,8 +78,9 @@ impl PgBouncer {
     }
 }
 
-/// `url` as a worker should use it: through a pooler, if that was asked for, and with more patience than the default, if it
-/// is on the tests' server. A machine that stood still for some seconds must not look like a server out of reach.
+/// `url` for a worker: through a pooler, if requested, and with more patience than the default, if
+/// it is on the tests' server. A machine that stood still for some seconds must not look like a
+/// server out of reach.
 pub fn pooled(url: &str) -> String {
     static SHARED: OnceLock<PgBouncer> = OnceLock::new();
     let Some(port) = started().map(EmbeddedPostgres::port) else { return url.to_owned() };

@@ -1,6 +1,6 @@
-//! What stands between a worker and its servers, and fails on demand: a TCP proxy that cuts a
-//! connection, and an HTTP proxy that answers in DynamoDB's place or loses its reply. Threads, because
-//! the tests wait for child processes meanwhile.
+//! Proxies between a worker and its servers, which fail on demand: a TCP proxy that cuts a
+//! connection, and an HTTP proxy that answers instead of DynamoDB or loses its reply. They use
+//! threads, as the tests wait for child processes meanwhile.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Result, Write};
 use std::net::{Shutdown, TcpStream};
@@ -12,12 +12,12 @@ use std::time::Duration;
 use super::listening::Listening;
 use super::postgres;
 
-/// When a connection to PostgreSQL is cut.
+/// The moment at which a connection to PostgreSQL is cut.
 #[derive(Clone, Copy, Debug)]
 pub struct Cut {
-    /// After the client has said this ...
+    /// After the client has sent this ...
     pub said: &'static str,
-    /// ... and so many more bytes have come back (0: the reply is lost).
+    /// ... and this many more bytes have come back (0: the reply is lost).
     pub bytes: usize,
 }
 
@@ -34,7 +34,7 @@ impl Cutter {
         Self::with(upstream, cut, true, Duration::ZERO)
     }
 
-    /// One that cuts nothing, and lets each connection wait before it reaches the server.
+    /// One that cuts nothing, and delays each connection before it reaches the server.
     pub fn slow(upstream: String, delay: Duration) -> Self {
         Self::with(upstream, Cut { said: "BEGIN", bytes: 0 }, false, delay)
     }
@@ -50,8 +50,8 @@ impl Cutter {
         Self { port: listening.address.port(), armed, _listening: listening }
     }
 
-    /// Another way to the database of `url` on the shared server, and its URL. Nothing is reached by it
-    /// once it is dropped.
+    /// Another address of the database of `url` on the shared server. It leads nowhere once the
+    /// proxy is dropped.
     pub fn way(url: &str) -> (Self, String) {
         let direct = format!("127.0.0.1:{}", postgres().port());
         let way = Self::slow(direct.clone(), Duration::ZERO);
@@ -65,7 +65,7 @@ impl Cutter {
     }
 }
 
-/// One address behind which one server or another answers.
+/// One address that leads to one server or another.
 pub struct Switch {
     pub port: u16,
     upstream: Arc<Mutex<u16>>,
@@ -97,7 +97,7 @@ fn relay(client: TcpStream, server: TcpStream, cut: Cut, armed: &Arc<AtomicBool>
     let heard = Arc::clone(&said);
     thread::spawn(move || {
         let mut buffer = [0; 8192];
-        // An error or nothing more to read: one side has gone.
+        // After an error, or with no more data, one side has gone.
         while let Ok(count @ 1..) = from.read(&mut buffer) {
             if buffer[..count].windows(cut.said.len()).any(|part| part == cut.said.as_bytes()) {
                 heard.store(true, Ordering::SeqCst);
@@ -128,7 +128,7 @@ fn relay(client: TcpStream, server: TcpStream, cut: Cut, armed: &Arc<AtomicBool>
     Ok(())
 }
 
-/// A proxy in front of a PostgreSQL server that can stand for one that lets nobody in.
+/// A proxy in front of a PostgreSQL server that can act as a server that refuses all connections.
 #[derive(Debug)]
 pub struct Gate {
     pub port: u16,
@@ -137,12 +137,12 @@ pub struct Gate {
     _listening: Listening,
 }
 
-/// What a server says to who wants in.
+/// A server's answer to a new connection.
 #[derive(Clone, Copy, Debug)]
 pub enum Refusal {
-    /// An error of this SQLSTATE, in these words.
+    /// An error of this SQLSTATE, with this text.
     Error(&'static str, &'static str),
-    /// Nothing, as soon as the client has said this.
+    /// Silence, once the client has sent this.
     Silence(&'static str),
 }
 
@@ -166,18 +166,18 @@ impl Gate {
         Self { port: listening.address.port(), refusal, asked, _listening: listening }
     }
 
-    /// Lets nobody in from now on, or everybody.
+    /// Refuses all connections from now on, or accepts them.
     pub fn refuse(&self, refusal: Option<Refusal>) {
         *self.refusal.lock().unwrap() = refusal;
     }
 
-    /// Connections that were made since this was asked last.
+    /// The number of connections since the last call of this.
     pub fn asked(&self) -> usize {
         self.asked.swap(0, Ordering::SeqCst)
     }
 }
 
-/// Answers the start of a session with an error; encryption is declined.
+/// Answers the start of a session with an error, and declines encryption.
 fn deny(mut client: TcpStream, code: &str, text: &str) -> Result<()> {
     const SSL: [u8; 4] = 80_877_103_u32.to_be_bytes();
     let mut packet = [0; 8192];
@@ -195,7 +195,7 @@ fn deny(mut client: TcpStream, code: &str, text: &str) -> Result<()> {
     client.shutdown(Shutdown::Both)
 }
 
-/// Relays until the client has said this, and then keeps both connections open and says nothing.
+/// Relays until the client has sent this, and then keeps both connections open and silent.
 fn fall_silent(client: TcpStream, server: TcpStream, said: &str) -> Result<()> {
     let (mut from, mut to) = (client.try_clone()?, server.try_clone()?);
     let (mut back, mut forth) = (server, client);
@@ -218,8 +218,8 @@ fn fall_silent(client: TcpStream, server: TcpStream, said: &str) -> Result<()> {
     to.shutdown(Shutdown::Both)
 }
 
-/// A proxy in front of a PostgreSQL server. It keeps the first message that holds a text until it is told
-/// to let it go; all others pass.
+/// A proxy in front of a PostgreSQL server. It holds the first message that contains a text until
+/// it is released. All others pass.
 #[derive(Debug)]
 pub struct Holder {
     pub port: u16,
@@ -277,7 +277,7 @@ impl Drop for Holder {
     }
 }
 
-/// Hands on what comes, each time after `look`.
+/// Forwards the data, each time after `look`.
 fn pass(mut from: TcpStream, mut to: TcpStream, look: impl Fn(&[u8])) {
     let mut buffer = [0; 8192];
     while let Ok(count @ 1..) = from.read(&mut buffer) {
@@ -289,16 +289,16 @@ fn pass(mut from: TcpStream, mut to: TcpStream, look: impl Fn(&[u8])) {
     let _ = to.shutdown(Shutdown::Both);
 }
 
-/// What happens to a request to DynamoDB.
+/// The fate of a request to DynamoDB.
 #[derive(Clone, Copy, Debug)]
 pub enum Fault {
     /// It is answered with this status and error type, and never forwarded.
     Answer(u16, &'static str),
-    /// It is forwarded, and the connection is closed in place of the reply.
+    /// It is forwarded, and the connection is closed instead of the reply.
     LoseReply,
 }
 
-/// Which requests a fault meets: of those that hold `said`, `count` after the first `skip`.
+/// The requests that meet a fault: of those that contain `said`, `count` after the first `skip`.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
     pub fault: Fault,
@@ -327,14 +327,14 @@ impl Unreliable {
         counting
     }
 
-    /// One without faults, that lets each request wait.
+    /// One without faults, that delays each request.
     pub fn slow(upstream: &str, delay: Duration) -> Self {
         let slow = Self::counting(upstream);
         *slow.delay.lock().unwrap() = delay;
         slow
     }
 
-    /// The operations that were asked for since this was asked last, in their order.
+    /// The operations that were called since the last call of this, in their order.
     pub fn asked(&self) -> Vec<String> {
         std::mem::take(&mut self.asked.lock().unwrap())
     }
@@ -352,23 +352,23 @@ impl Unreliable {
         Self { endpoint: listening.endpoint(), plan, met, asked, delay, _listening: listening }
     }
 
-    /// Another fault from now on.
+    /// Sets another fault from now on.
     pub fn meet(&self, plan: Plan) {
         *self.plan.lock().unwrap() = Some(plan);
     }
 
-    /// No faults from now on.
+    /// Stops all faults.
     pub fn recover(&self) {
         *self.plan.lock().unwrap() = None;
     }
 
-    /// How many requests met the fault.
+    /// The number of requests that met the fault.
     pub fn met(&self) -> usize {
         self.met.load(Ordering::SeqCst)
     }
 }
 
-/// The fault that this request meets, and the plan for the ones after it.
+/// The fault of this request, and the plan for the following ones.
 fn next(plan: &Mutex<Option<Plan>>, request: &[u8]) -> Option<Fault> {
     let mut plan = plan.lock().unwrap();
     let plan = plan.as_mut()?;
@@ -424,7 +424,7 @@ fn serve(
     }
 }
 
-/// One HTTP message: its head and a body of the length that the head tells.
+/// One HTTP message: its head, and a body of the length that the head states.
 pub fn message(from: &mut impl BufRead) -> Result<Vec<u8>> {
     let (mut bytes, mut length) = (Vec::new(), 0);
     loop {

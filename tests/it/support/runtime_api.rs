@@ -14,15 +14,15 @@ use tempfile::NamedTempFile;
 use super::http::{Request, respond};
 use super::listening::Listening;
 
-/// Longer than any invocation of these tests lasts on a busy machine.
+/// Longer than any invocation of these tests takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What Lambda says beside the event.
+/// The headers that Lambda sends with the event.
 const USUAL: &str = "Lambda-Runtime-Invoked-Function-Arn: \
     arn:aws:lambda:eu-central-1:123456789012:function:tallymark\r\n\
     Lambda-Runtime-Trace-Id: Root=1-5759e988-bd862e3fe1be46a994272793;Sampled=0\r\n";
 
-/// What the function answered.
+/// The function's answer.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
     /// `POST …/response`.
@@ -64,7 +64,7 @@ pub struct Function {
     child: Child,
     invocations: Sender<Invocation>,
     answers: Receiver<(String, Answer)>,
-    /// Files and no pipes: what the function wrote before it answered is there when it has answered.
+    /// Files instead of pipes, so that all output before the answer is available with the answer.
     output: [NamedTempFile; 2],
     invoked: usize,
     _listening: Listening,
@@ -72,7 +72,7 @@ pub struct Function {
     pub startup: Duration,
 }
 
-/// What a function that was stopped had written.
+/// The output of a stopped function.
 pub struct Output {
     /// The lines of stdout.
     pub stdout: Vec<String>,
@@ -81,12 +81,13 @@ pub struct Output {
 }
 
 impl Function {
-    /// Starts `bootstrap` with this environment and no other, and waits for its first poll.
+    /// Starts `bootstrap` with only this environment, and waits for its first poll.
     pub fn start(environment: &[(&str, &str)]) -> Self {
         Self::start_through(environment, |address| address)
     }
 
-    /// As [`Function::start`], with something between the function and the API, whose address it takes.
+    /// As [`Function::start`], with a proxy between the function and the API. `through` gets the
+    /// API's address and returns the proxy's.
     pub fn start_through(
         environment: &[(&str, &str)],
         between: impl FnOnce(SocketAddr) -> SocketAddr,
@@ -120,19 +121,20 @@ impl Function {
         self.invoke_with(event.to_string().into_bytes(), Duration::from_secs(30))
     }
 
-    /// Invokes the function with a body that may be anything, and this budget.
+    /// Invokes the function with any body, and this budget.
     pub fn invoke_with(&mut self, body: Vec<u8>, budget: Duration) -> Answer {
         self.begin(body, &deadline(budget), USUAL);
         self.answered(PATIENCE).expect("an answer")
     }
 
-    /// Invokes the function with a body, a deadline and header lines that may be anything.
+    /// Invokes the function with any body, deadline and header lines.
     pub fn invoke_oddly(&mut self, body: Vec<u8>, deadline: &str, more: &str) -> Answer {
         self.begin(body, deadline, more);
         self.answered(PATIENCE).expect("an answer")
     }
 
-    /// Invokes the function and waits so long for its answer, as Lambda does; `None`: it was killed instead, or had died.
+    /// Invokes the function and waits this long for its answer, as Lambda does. `None`: it was
+    /// killed, or had died.
     pub fn invoke_or_kill(
         &mut self,
         event: &Value,
@@ -208,7 +210,7 @@ impl Output {
     }
 }
 
-/// A deadline so far away, as the API tells it.
+/// A deadline this far away, in the API's form.
 fn deadline(budget: Duration) -> String {
     let budget_ms = i64::try_from(budget.as_millis()).unwrap();
     (SystemClock.now().timestamp_millis() + budget_ms).to_string()
@@ -245,7 +247,8 @@ impl Api {
                 ["invocation", id, "error"] => (id, Answer::Error(body)),
                 _ => panic!("unexpected request to {path}: {body}"),
             };
-            // Before the answer is known: nobody may kill the process while it waits for this.
+            // Before the answer is published, as the process must not be killed while it waits for
+            // this.
             respond(stream, "202 Accepted", "", b"{}")?;
             self.answered.send((id.to_owned(), answer)).ok()?;
         }

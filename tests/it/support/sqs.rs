@@ -1,5 +1,6 @@
-//! The SQS API on loopback: standard queues with everything that makes them hard: messages that come twice, in any
-//! order, after their visibility timeout; redrive to a dead-letter queue; throttling; purging.
+//! The SQS API on loopback: standard queues with all their difficulties. Messages come twice, in
+//! any order, and again after their visibility timeout. There are redrive to a dead-letter queue,
+//! throttling and purging.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::BufReader;
@@ -14,14 +15,14 @@ use tallymark::clock::Stopwatch;
 use super::http::{Request, respond};
 use super::listening::Listening;
 
-/// How unreliable it is.
+/// The faults of the service.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Faults {
-    /// Part of the messages that are delivered once more after they were deleted.
+    /// Share of the messages that are delivered once more after they were deleted.
     pub duplicates: f64,
-    /// Part of the requests that are answered with a throttling error.
+    /// Share of the requests that are answered with a throttling error.
     pub throttled: f64,
-    /// Before each answer.
+    /// Delay before each answer.
     pub delay: Duration,
 }
 
@@ -35,7 +36,7 @@ struct Message {
     visible_at: Duration,
     deliveries: u32,
     handle: String,
-    /// Whether deleting it leaves it for one more delivery.
+    /// Whether it is delivered once more after it is deleted.
     twice: bool,
 }
 
@@ -48,10 +49,10 @@ struct Queue {
     purged: usize,
 }
 
-/// What was done to the messages of one queue.
+/// The counts of one queue's messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Account {
-    /// Messages that were sent, duplicates included.
+    /// Messages that were sent, including duplicates.
     pub sent: usize,
     /// Messages that were deleted.
     pub deleted: usize,
@@ -81,7 +82,8 @@ pub struct Sqs {
 }
 
 impl Sqs {
-    /// Starts the service. A message that was received is hidden for `visibility`, and dead after `deliveries_max`.
+    /// Starts the service. A received message is hidden for `visibility`, and dead after
+    /// `deliveries_max`.
     pub fn start(seed: u64, faults: Faults, visibility: Duration, deliveries_max: u32) -> Self {
         let shared = Arc::new(Shared {
             queues: Mutex::default(),
@@ -97,17 +99,17 @@ impl Sqs {
         Self { shared, listening: Arc::new(listening) }
     }
 
-    /// Where it is.
+    /// Its address.
     pub fn endpoint(&self) -> String {
         self.listening.endpoint()
     }
 
-    /// The URL of a queue, which is there once it is named.
+    /// The URL of a queue, which exists once it is named.
     pub fn url(&self, queue: &str) -> String {
         format!("{}/123456789012/{queue}", self.endpoint())
     }
 
-    /// Sends one message, as somebody else.
+    /// Sends one message, as a foreign sender.
     pub fn send(&self, queue: &str, body: &str) {
         self.shared.put(queue, body.to_owned(), None);
     }
@@ -125,7 +127,7 @@ impl Sqs {
         let visible: Vec<usize> =
             (0..found.messages.len()).filter(|n| found.messages[*n].visible_at <= now).collect();
         let mut random = shared.random();
-        // A standard queue keeps about the order, and promises none.
+        // A standard queue roughly keeps the order, without a guarantee.
         let place = *visible.get(random.usize(..visible.len().clamp(1, 20)))?;
         let message = &mut found.messages[place];
         message.deliveries += 1;
@@ -154,7 +156,7 @@ impl Sqs {
         let found = queues.get_mut(queue).unwrap();
         let Some(place) = found.messages.iter().position(|it| it.handle == handle) else { return };
         if std::mem::take(&mut found.messages[place].twice) {
-            // The other copy is delivered later, whatever became of the first.
+            // The other copy is delivered later, independent of the first.
             found.messages[place].visible_at = self.shared.clock.elapsed();
             return;
         }
@@ -162,7 +164,7 @@ impl Sqs {
         found.deleted += 1;
     }
 
-    /// Takes all messages away.
+    /// Removes all messages.
     pub fn purge(&self, queue: &str) -> usize {
         let mut queues = self.shared.queues();
         let found = queues.entry(queue.to_owned()).or_default();
@@ -172,7 +174,7 @@ impl Sqs {
         count
     }
 
-    /// What became of the messages of a queue.
+    /// The counts of a queue's messages.
     pub fn account(&self, queue: &str) -> Account {
         let mut queues = self.shared.queues();
         let Queue { messages, dead, sent, deleted, purged } =
@@ -200,7 +202,7 @@ impl Sqs {
         messages.iter().map(|it| it.trace.clone()).collect()
     }
 
-    /// How often each action was called since this was asked last.
+    /// The number of calls of each action since the last call of this.
     pub fn calls(&self) -> BTreeMap<String, usize> {
         std::mem::take(&mut self.shared.calls.lock().unwrap())
     }

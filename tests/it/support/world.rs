@@ -1,4 +1,5 @@
-//! A world for one test: databases, checkpoints and a worker, and a second opinion on its numbers.
+//! A world for one test: databases, checkpoints and a worker, and an independent check of its
+//! numbers.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -30,7 +31,7 @@ pub const BUDGET: Duration = Duration::from_secs(120);
 /// Longer than the lease of a worker that has [`BUDGET`].
 pub const PAST_LEASE: Duration = Duration::from_secs(180);
 
-/// What follows `[source]` for a user who sets nothing: one slot, rests of 30 times the work, naps.
+/// The rest of `[source]` at default settings: one slot, rests of 30 times the work, naps.
 pub const DEFAULTS: &str = "# as it comes";
 
 /// The table that most tests count.
@@ -38,7 +39,7 @@ pub const EVENTS: &str = "CREATE TABLE events (id bigint GENERATED ALWAYS AS IDE
     created_at timestamptz, kind text, entity_id int, user_id int, amount numeric); \
     CREATE INDEX ON events (created_at)";
 
-/// The rollup that most tests keep: one slice a day, one row an hour, kind and entity.
+/// The rollup of most tests: one slice a day, one row per hour, kind and entity.
 pub const DAILY: &str = r#"
 [[rollup]]
 name = "daily"
@@ -56,7 +57,7 @@ high = { max = "amount" }
 users = { distinct = "user_id" }
 "#;
 
-/// What [`DAILY`] should hold up to an instant, written without Tallymark.
+/// The expected content of [`DAILY`] up to an instant, written without Tallymark.
 pub fn daily_expected(until: &str) -> String {
     format!(
         "SELECT date_trunc('hour', created_at, 'UTC'), kind, entity_id, count(*), sum(amount), \
@@ -65,7 +66,8 @@ pub fn daily_expected(until: &str) -> String {
     )
 }
 
-/// `count` random events per day, over `days` from 2026-01-01 on; some dimensions and values NULL.
+/// `count` random events per day, over `days` from 2026-01-01 on, with some NULL dimensions and
+/// values.
 pub fn random_events(days: u32, count: u32) -> String {
     let rows = days * count;
     format!(
@@ -78,7 +80,7 @@ pub fn random_events(days: u32, count: u32) -> String {
     )
 }
 
-/// One in-process DynamoDB for all tests; each has a table of its own.
+/// One in-process DynamoDB for all tests, each of which has a table of its own.
 pub async fn dynamo() -> &'static EmbeddedDynamo {
     static SERVER: OnceCell<EmbeddedDynamo> = OnceCell::const_new();
     SERVER.get_or_init(|| async { EmbeddedDynamo::start(None).await.unwrap() }).await
@@ -89,7 +91,7 @@ pub async fn dynamo_client() -> aws_sdk_dynamodb::Client {
     dynamo().await.client()
 }
 
-/// A checkpoint table of one's own, not created yet.
+/// A separate checkpoint table, not created yet.
 pub async fn checkpoints() -> Checkpoints {
     Checkpoints::new(dynamo().await.client(), format!("test-{:016x}", fastrand::u64(..)), 5)
 }
@@ -121,7 +123,7 @@ pub fn config(urls: &Urls, source: &str, rollups: &str) -> Config {
 /// How a world is to be made.
 #[derive(Debug)]
 pub struct Setup<'s> {
-    /// What follows `[source]`.
+    /// The rest of `[source]`.
     pub source: &'s str,
     /// The `[[rollup]]`s.
     pub rollups: &'s str,
@@ -129,7 +131,7 @@ pub struct Setup<'s> {
     pub across: bool,
     /// The worker's clock.
     pub clock: Arc<dyn Clock>,
-    /// Slices at once.
+    /// Concurrent slices.
     pub concurrency: u32,
 }
 
@@ -170,7 +172,7 @@ impl World {
         Self::at(urls, setup).await
     }
 
-    /// A world of databases that are there already.
+    /// A world with existing databases.
     pub async fn at(urls: Urls, setup: Setup<'_>) -> Self {
         let checkpoints = checkpoints().await;
         checkpoints.create_table().await.unwrap();
@@ -211,7 +213,7 @@ impl World {
         sqlx::raw_sql(AssertSqlSafe(sql)).execute(&self.target).await.unwrap();
     }
 
-    /// The only value of the only row that `sql` gives on the target, as text.
+    /// The only value of the only row of `sql` on the target, as text.
     pub async fn target_value(&self, sql: &str) -> String {
         let sql = format!("SELECT (SELECT x FROM ({sql}) AS one(x))::text");
         let value: Option<String> =
@@ -234,7 +236,7 @@ impl World {
         self.try_run(start).await.unwrap()
     }
 
-    /// As [`World::run`], where it may not work.
+    /// As [`World::run`], but it may be refused.
     pub async fn try_run(&self, start: &str) -> Result<SliceReport, WorkError> {
         let deadline = Deadline::after(&*self.worker.clock, BUDGET);
         let slice = self.slice(start);
@@ -277,8 +279,8 @@ impl World {
         records(&self.target, &format!("SELECT * FROM stats.{}", self.rollup().name)).await
     }
 
-    /// The first rollup's rows are exactly what `expected` gives on the source: an independent
-    /// `GROUP BY`, its columns in the order of the table.
+    /// The first rollup's rows are exactly the result of `expected` on the source: an independent
+    /// `GROUP BY`, with its columns in the order of the table.
     pub async fn assert_rows(&self, expected: &str) {
         let (expected, found) = (records(&self.pool, expected).await, self.rows().await);
         let missing: Vec<_> = expected.iter().filter(|row| !found.contains(row)).collect();
@@ -288,7 +290,7 @@ impl World {
     }
 
     /// The [`DAILY`] rollup is right up to `until` by an independent `GROUP BY`, and
-    /// [`Worker::verify`] thinks so too.
+    /// [`Worker::verify`] agrees.
     pub async fn verify_all(&self, until: &str) {
         self.assert_rows(&daily_expected(until)).await;
         self.assert_verified(until).await;
@@ -325,8 +327,8 @@ pub async fn install_capture(worker: &Worker) {
     tx.commit().await.unwrap();
 }
 
-/// Runs what installs a capture. Where the clock is the test's own, the triggers' conditions ask that one:
-/// they are made with the database's path, which names it first.
+/// Installs a capture. If the test has its own clock, the triggers' conditions use it, because they
+/// are created with the database's path, which names it first.
 pub async fn install(tx: &mut Tx, capture: &Capture) {
     const LOOKING: &str = "looking for a clock";
     let own_clock = "SELECT to_regnamespace('virtual') IS NOT NULL";
@@ -354,13 +356,13 @@ pub async fn init(worker: &Worker) -> Result<(), WorkError> {
     Ok(())
 }
 
-/// Four slices at once, within [`BUDGET`] each.
+/// Four concurrent slices, within [`BUDGET`] each.
 pub fn batch() -> Batch {
     let (options, limits) = (RunOptions::default(), Limits::default());
     Batch { concurrency: 4, budget: BUDGET, deadline: None, options, limits }
 }
 
-/// The rows that `sql` gives, each as PostgreSQL writes a record, in order.
+/// The rows of `sql`, each as PostgreSQL writes a record, in order.
 pub async fn records(pool: &PgPool, sql: &str) -> Vec<String> {
     let sql = format!("SELECT x::text FROM ({sql}) x");
     let mut tx = pool.begin().await.unwrap();

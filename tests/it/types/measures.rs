@@ -1,4 +1,4 @@
-//! Measures over every type that they take.
+//! Measures over every type that they support.
 
 use tallymark::measure::{KINDS, Kind, Measure};
 use tallymark::source::shape::Shape;
@@ -7,10 +7,10 @@ use super::{compute, one_day, things};
 use crate::support::kinds;
 use crate::support::world::{Setup, World, records};
 
-/// Types that are added up; floats as their decimals.
+/// Types that are summed. Floats are summed as their decimals.
 const SUMMED: [&str; 7] = ["smallint", "int", "bigint", "scaled", "interval", "money", "domain"];
 const FLOATS: [&str; 4] = ["real", "double", "part", "ratio"];
-/// Types whose equal values look alike, so that the least one is always the same.
+/// Types whose equal values look alike, so that the least value is unique.
 const ORDERED: [&str; 23] = [
     "smallint",
     "int",
@@ -36,7 +36,7 @@ const ORDERED: [&str; 23] = [
     "chars",
     "texts",
 ];
-/// With the two that cannot travel they are 31, beside the dimension.
+/// With the two that cannot be transferred they are 31, beside the dimension.
 const COUNTED: [&str; 30] = [
     "numeric",
     "real",
@@ -133,7 +133,7 @@ fn in_sql(measure: &Measure, shape: &Shape) -> String {
     }
 }
 
-/// All measures, over chunks and whole, with text that sorts otherwise in the target.
+/// All measures, in chunks and whole, with text that sorts differently in the target.
 async fn every_measure(across: bool) {
     let first = one_day("first", "things", "measures.n = \"count\"");
     let setup = Setup { rollups: &first, across, ..Setup::default() };
