@@ -616,7 +616,7 @@ impl Worker {
 
 /// Why checkpoints of earlier tables cannot be trusted.
 const TABLES_CHANGED: &str =
-    "its tables in the target were made anew or restored since its checkpoints were written";
+    "its tables in the target were created again or restored since its checkpoints were written";
 
 /// As [`TABLES_CHANGED`], where the tables themselves do not show it.
 const TARGET_BACK: &str =
@@ -624,7 +624,7 @@ const TARGET_BACK: &str =
 
 /// Why checkpoints that are older than the newest marker cannot be trusted.
 const CHECKPOINTS_BACK: &str =
-    "its checkpoints are older than its rows: they were restored, or lost and begun anew";
+    "its checkpoints are older than its rows: they were restored, or lost and started over";
 
 /// Why rows that were counted from another past of the source are unproven.
 pub(crate) const SOURCE_BACK: &str = "the source was restored or failed over since its rows were \

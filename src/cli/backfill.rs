@@ -236,7 +236,7 @@ pub(super) fn finish(
     let Some(severity) = report.severity() else { return Ok(()) };
     let parts: Vec<String> = [
         (report.failed.len(), "failed"),
-        (report.refused.len(), "could not be had"),
+        (report.refused.len(), "could not be claimed"),
         (report.left, "left"),
     ]
     .iter()

@@ -500,8 +500,7 @@ async fn late(
         ),
         Late::Clock => (
             Grade::Good,
-            "late = \"clock\": exact if the database stamps the rows and nobody changes them"
-                .into(),
+            "late = \"clock\": exact if the database stamps the rows and they never change".into(),
         ),
         Late::Capture => {
             let standing = capture::standing(&mut tx, rollup, shape).await?;

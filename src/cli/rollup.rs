@@ -96,7 +96,7 @@ async fn drop(global: &Global, name: &str, yes: bool) -> Result<(), Failure> {
         if worker.rollup(name).is_ok() {
             let file = global.file.display();
             text.push_str(&format!(
-                "\nit is still in {file}: `tallymark init` would make it anew, empty"
+                "\nit is still in {file}: `tallymark init` would create it again, empty"
             ));
         }
         text

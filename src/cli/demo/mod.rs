@@ -250,7 +250,7 @@ impl Stage {
         let killed = child.try_wait().map_err(fail)?.is_none();
         child.kill().await.map_err(fail)?;
         ui::note(if killed {
-            "\nkilled (SIGKILL): it had no chance to say goodbye"
+            "\nkilled (SIGKILL): it had no chance to clean up"
         } else {
             "\nit was too quick to be killed"
         });
