@@ -122,7 +122,7 @@ def page():
     services = ["Lambda", "DynamoDB", "SQS", "logs"]
     return "\n\n".join(
         (
-            "### A month of the stack, whatever it does",
+            "### A month of the stack, with or without work",
             table(["", "a month"], whole),
             "### A month of work",
             table(["rollups", "slices", *services, "work", "work and stack"], months),

@@ -22,7 +22,7 @@ from parliament import analyze_policy_string
 from samtranslator.translator.transform import transform
 from samtranslator.yaml_helper import yaml_parse
 
-# Of the translator's own metrics, which nobody collects here.
+# The translator's own metrics, which are not collected here.
 logging.getLogger("samtranslator.metrics.metrics").setLevel(logging.ERROR)
 # SAM asks for a region; nothing is asked of it.
 os.environ.setdefault("AWS_DEFAULT_REGION", "us-east-1")
@@ -313,7 +313,7 @@ def main():
     shown = [metric for widget in body["widgets"] for metric in widget["properties"].get("metrics", [])]
     ours = {metric[1] for metric in shown if metric[0] == "Tallymark"}
     ours |= {alarm[1] for alarm in alarms.values() if alarm[0] == "Tallymark"}
-    problems.extend(f"docs/METRICS.md does not tell of {name}" for name in sorted(ours) if f"`{name}`" not in metrics)
+    problems.extend(f"docs/METRICS.md lacks {name}" for name in sorted(ours) if f"`{name}`" not in metrics)
     runbook = (ROOT / "docs" / "RUNBOOK.md").read_text()
     problems.extend(f"docs/RUNBOOK.md has no `## {name}`" for name in alarms if f"\n## {name}\n" not in runbook)
 

@@ -87,7 +87,7 @@ def main(sbom, output, binary, config, *extras):
     unfinished = output + ".part"
     with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for name in sorted(contents):
-            # The earliest time that a zip can hold, and Unix whatever the system: equal inputs, equal bytes.
+            # The earliest time that a zip can hold, and Unix on every system: equal inputs, equal bytes.
             entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
             entry.create_system = 3
             entry.compress_type = zipfile.ZIP_DEFLATED

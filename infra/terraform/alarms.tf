@@ -7,7 +7,7 @@ locals {
   of_function = { FunctionName = var.name }
 
   alarms = {
-    # One good report within the hour is enough. Silence is as bad as lag: nobody would notice otherwise that the
+    # One good report within the hour is enough. Silence is as bad as lag: it would go unnoticed otherwise that the
     # schedule is off.
     watermark-lag = {
       description = "Rollups have been behind for an hour, or no tick has reported for an hour."
@@ -15,9 +15,9 @@ locals {
       statistic   = "Minimum", operator = "GreaterThanThreshold", threshold = var.watermark_lag_seconds_max
       periods     = 12, datapoints = 12, missing = "breaching"
     }
-    # Each tick reports this and the next two anew; between ticks the alarm stays as it is.
+    # Each tick reports this and the next two again; between ticks the alarm stays as it is.
     slices-exhausted = {
-      description = "Slices have failed too often and wait for a person."
+      description = "Slices have failed too often and wait for an operator."
       namespace   = "Tallymark", metric = "SlicesExhausted", dimensions = local.of_function
       statistic   = "Maximum", operator = "GreaterThanOrEqualToThreshold", threshold = 1
       periods     = 1, datapoints = 1, missing = "ignore"

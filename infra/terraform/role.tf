@@ -59,7 +59,7 @@ data "aws_iam_policy_document" "function" {
     resources = [aws_sqs_queue.fresh.arn, aws_sqs_queue.backfill.arn]
   }
 
-  # What no try will understand is a dead letter at once.
+  # A message that no try can understand becomes a dead letter immediately.
   statement {
     sid       = "BuryMessages"
     actions   = ["sqs:SendMessage"]
@@ -79,7 +79,7 @@ data "aws_iam_policy_document" "function" {
     resources = [aws_sqs_queue.fresh.arn, aws_sqs_queue.backfill.arn]
   }
 
-  # A slice whose lease is held comes back when the lease ends, one that yielded at once.
+  # A slice whose lease is held comes back when the lease ends, one that yielded immediately.
   statement {
     sid       = "SayWhenASliceComesBack"
     actions   = ["sqs:ChangeMessageVisibility"]

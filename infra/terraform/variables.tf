@@ -183,7 +183,7 @@ variable "schedule_enabled" {
 }
 
 variable "fresh_concurrency" {
-  description = "Invocations at once for fresh slices. `slots` in tallymark.toml caps what reads the source."
+  description = "Concurrent invocations for fresh slices. `slots` in tallymark.toml caps the readers of the source."
   type        = number
   default     = 2
 
@@ -194,7 +194,7 @@ variable "fresh_concurrency" {
 }
 
 variable "backfill_concurrency" {
-  description = "Invocations at once for backfills. `slots` in tallymark.toml caps what reads the source."
+  description = "Concurrent invocations for backfills. `slots` in tallymark.toml caps the readers of the source."
   type        = number
   default     = 2
 
@@ -249,7 +249,7 @@ variable "watermark_lag_seconds_max" {
 }
 
 variable "held_hours_max" {
-  description = "Alarm if due work is held back so many hours. Choose more than your quiet_hours last."
+  description = "Alarm if due work is held back for this many hours. Choose more than your quiet_hours last."
   type        = number
   default     = 1
 

@@ -1,5 +1,5 @@
 terraform {
-  # Checks over several variables at once came with 1.9.
+  # Checks over several variables together came with 1.9.
   required_version = ">= 1.9"
 
   required_providers {
