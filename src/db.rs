@@ -73,7 +73,7 @@ impl std::fmt::Display for Side {
     }
 }
 
-/// What a transaction may do.
+/// The rights of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// `BEGIN READ ONLY`.
@@ -302,7 +302,8 @@ fn begin_sql(access: Access, statement_timeout: Duration, label: &str) -> String
     let lock_timeout = statement_timeout.mul_f64(LOCK_SHARE).min(LOCK_TIMEOUT_MAX);
     let lock_ms = lock_timeout.as_millis().max(1);
     let mut sql = String::from(match access {
-        // A snapshot for each statement, whatever the database's default, as settling relies on it.
+        // A snapshot for each statement, as settling relies on it. The database's default may
+        // differ.
         Access::ReadOnly => "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY",
         Access::ReadWrite => "BEGIN ISOLATION LEVEL READ COMMITTED",
     });

@@ -2,7 +2,7 @@
 //! time.
 //!
 //! Work comes only from checkpoints with absolute bounds. So the next tick finds every unfinished
-//! slice, whatever the reason.
+//! slice, for any reason.
 
 use std::collections::BTreeMap;
 
@@ -129,7 +129,7 @@ pub struct Plan {
     pub slices: Vec<Planned>,
     /// Every slice before this instant has succeeded, or is sealed or empty.
     pub watermark: DateTime<Utc>,
-    /// The first slice whose checkpoint holds another definition, whatever its standing.
+    /// The first slice, of any standing, whose checkpoint holds another definition.
     pub other_definition: Option<Slice>,
 }
 

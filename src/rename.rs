@@ -12,7 +12,7 @@ use crate::db::{Access, CATALOGUE_TIMEOUT, DbError, Tx};
 use crate::sql::{ident, literal};
 use crate::worker::{WorkError, Worker};
 
-/// What exists of a rollup, in the configuration or not.
+/// The remains of a rollup, which may be absent from the configuration.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Holdings {
     pub rollup: String,
@@ -31,7 +31,7 @@ impl Holdings {
 }
 
 impl Worker {
-    /// What exists of `rollup`.
+    /// The remains of `rollup`.
     ///
     /// # Errors
     /// The target or DynamoDB cannot be read, or a worker holds one of its slices.

@@ -30,7 +30,7 @@ pub struct RepairReport {
     /// Why only `tallymark verify --repair` can prove the rollup right. `None`: every success is
     /// proven.
     pub unproven: Option<String>,
-    /// What neither markers nor checkpoints can show, and the command that finds it.
+    /// A possible loss that neither markers nor checkpoints show, and the command that finds it.
     pub reminder: Option<String>,
 }
 
@@ -188,7 +188,7 @@ impl Worker {
     fn found((rollup, definition): (&Rollup, &str), marker: &Marker) -> checkpoint::Marker {
         // The reason for that attempt (late data, a replay) is still to be dealt with.
         let overtaken = marker.replaced_by.is_some_and(|attempt| attempt != marker.attempt);
-        // A sealed slice is never recomputed, whatever has changed since.
+        // A sealed slice is never recomputed, even after changes.
         let is_sealed = rollup.is_sealed_at(marker.start);
         let stale = match (marker.replaced_at, &marker.definition) {
             (None, _) => Some("its attempt never replaced its rows".to_owned()),

@@ -1,4 +1,5 @@
-//! Texts of others (servers, services, rows, events, files), which are cut where they enter, and words for messages.
+//! Foreign texts (of servers, services, rows, events, files), which are cut where they enter, and
+//! helpers for messages.
 
 use std::borrow::Cow;
 

@@ -10,11 +10,12 @@
 //! `late::reopen_range`, `Work::complete`, and `fanout::want` and `fanout::planner`, which are
 //! private to the crate (of a backfill without `force`, `want` computes exactly the due slices).
 //!
-//! Bounds, each test its own (the functions that make its model): 2 or 3 workers; 1 or 2 slices; at most 2 late
-//! changes, 1 replay, 2 kills, 2 lost replies, 1 failure, 1 yield, 2 leases that run out on a living worker, 1 doubled
-//! and 1 lost message (or a purge), 1 lost claim; a lease of 1 or 2 ticks, every other clock 1 tick ahead; a read of 1 or 2 chunks.
-//! Time has no bound, and neither has the time that a worker may stay where it is. Not in the model: settling (every
-//! change is late, and marked), two ticks that move marks or two planners at once, lost checkpoints.
+//! Each test has its own bounds (the functions that make its model): 2 or 3 workers; 1 or 2 slices;
+//! at most 2 late changes, 1 replay, 2 kills, 2 lost replies, 1 failure, 1 yield, 2 leases that run
+//! out on a living worker, 1 doubled and 1 lost message (or a purge), 1 lost claim; a lease of 1 or
+//! 2 ticks, every other clock 1 tick ahead; a read of 1 or 2 chunks. Time is unbounded, and so is
+//! the time that a worker may pause. The model leaves out settling (every change is late, and
+//! marked), two concurrent ticks that move marks, two planners, and lost checkpoints.
 //!
 //! Invariants: an older attempt's data never replaces a newer's. Marker and rows agree. For a
 //! succeeded slice, every change missing from its data has a mark. A slice whose lease holds by
@@ -199,7 +200,7 @@ fn composed() -> Tallymark {
     Tallymark { slices: 2, is_composed: true, lease: 1, skew: 0, left, ..one_slice() }
 }
 
-/// A slice whose claim may be lost, so that one number is given twice.
+/// A slice whose claim may be lost, so that one number is assigned twice.
 fn lost_claim() -> Tallymark {
     let left = Left { changes: 1, crashes: 1, replies: 1, losses: 1, ..Left::NONE };
     Tallymark { lease: 1, skew: 0, left, ..one_slice() }

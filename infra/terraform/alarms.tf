@@ -7,8 +7,8 @@ locals {
   of_function = { FunctionName = var.name }
 
   alarms = {
-    # One good report within the hour is enough. Silence is as bad as lag: it would go unnoticed otherwise that the
-    # schedule is off.
+    # One good report within the hour is enough. Silence is as bad as lag, as a disabled
+    # schedule would otherwise go unnoticed.
     watermark-lag = {
       description = "Rollups have been behind for an hour, or no tick has reported for an hour."
       namespace   = "Tallymark", metric = "WatermarkLag", dimensions = local.of_function

@@ -279,7 +279,7 @@ async fn server(db: &Db, writes: bool, findings: &mut Findings) -> Result<(), Db
     Ok(())
 }
 
-/// What the governor can read, and its present decision.
+/// The readable signals of the governor, and its present decision.
 async fn load(worker: &Worker, findings: &mut Findings) -> Result<(), DbError> {
     /// Rates need two samples this far apart.
     const BETWEEN: std::time::Duration = std::time::Duration::from_millis(1100);

@@ -4,7 +4,8 @@ use super::raw::Node;
 use crate::db::address::{Address, DatabaseUrl};
 use crate::text::shown;
 
-/// Reads an address: `{ env = "NAME" }`, `{ parameter = "/app/db" }`, `{ secret = "arn…" }`, or the address itself.
+/// Parses an address: `{ env = "NAME" }`, `{ parameter = "/app/db" }`, `{ secret = "arn…" }`, or
+/// the address itself.
 pub(super) fn read(node: &Node<'_>, env: &dyn Fn(&str) -> Option<String>) -> Option<Address> {
     const KEYS: [&str; 3] = ["env", "parameter", "secret"];
     if let Some(text) = node.as_str() {
@@ -29,14 +30,14 @@ pub(super) fn read(node: &Node<'_>, env: &dyn Fn(&str) -> Option<String>) -> Opt
     }
 }
 
-/// The name of a parameter or secret: whatever AWS may accept, of at most `length_max` bytes.
+/// The name of a parameter or secret: any text that AWS may accept, of at most `length_max` bytes.
 fn name(entry: &Node<'_>, shape: &str, length_max: usize) -> Option<String> {
     let name = entry.string(&format!("a name such as \"{shape}\""))?;
     let is_plain =
         |character: char| character.is_ascii_alphanumeric() || "/_.-:+=@!".contains(character);
     let is_address = name.contains("://");
     if name.is_empty() || name.len() > length_max || is_address || !name.chars().all(is_plain) {
-        // Somebody may have put the address itself here.
+        // The user may have put the address itself here.
         return entry.wrong(format!("not a name; write for example \"{shape}\""));
     }
     Some(name.to_owned())

@@ -110,7 +110,8 @@ impl DatabaseUrl {
         self.settings.get("application_name").map(String::as_str)
     }
 
-    /// The server for messages: `db.example.com:5432`, `[::1]:5432`, or a socket's directory and port.
+    /// The server for messages: `db.example.com:5432`, `[::1]:5432`, or a socket's directory and
+    /// port.
     #[must_use]
     pub fn place(&self) -> String {
         let Server { host, port } = &self.server;

@@ -153,7 +153,7 @@ impl FanOut<'_> {
     }
 
     /// Continues the backfill that is under way. Plans it further, or reviews all its slices once
-    /// its queue has run empty, whatever happened to the messages.
+    /// its queue has run empty, independent of the messages' fate.
     async fn tend(
         &self,
         rollup: &Rollup,

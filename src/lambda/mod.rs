@@ -331,8 +331,8 @@ async fn reopen(
     Ok(())
 }
 
-/// One slice after another: each invocation is one reader of the source. Emits the metrics, also of a batch that
-/// ended early.
+/// Works on one slice after another, as each invocation is one reader of the source. Emits the
+/// metrics, even if the batch ended early.
 async fn work_through(
     worker: &Worker,
     rollup: &Rollup,

@@ -14,7 +14,8 @@ use crate::lambda;
 use crate::queue;
 use crate::report::{Outcome, SliceReport};
 
-/// An invocation: lines such as `deadline: 1771000000000`, an empty line, and the event, or the body of a message.
+/// An invocation: lines such as `deadline: 1771000000000`, an empty line, and the event, or the
+/// body of a message.
 ///
 /// # Panics If a property is violated.
 pub fn runtime(data: &[u8]) {

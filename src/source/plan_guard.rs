@@ -7,7 +7,7 @@
 //! - *bounded*: an index finds the rows by the time column, so that it reads only rows of the
 //!   slice;
 //! - *a lookup*: rows of another table of a view, found by a join;
-//! - *unbounded*: all of a table, an index or a partition, whatever the size of the slice.
+//! - *unbounded*: all of a table, an index or a partition, for a slice of any size.
 //!
 //! Unbounded scans are compared with the slice. A partition within the slice, a slice that is most
 //! of its table, and tables of a few megabytes are accepted.

@@ -5,9 +5,9 @@
 --
 -- The marker's description of the data (rows_read, definition) stays until the data is replaced. A
 -- count by another definition predicts this one's only if both select the same rows, which the
--- first half of the hash tells. But where there were rows, at least one is expected: a tick recomputes
--- slices of another definition, and must keep the results of rows that the source has purged. The
--- same holds for slices of another calendar, as far as they lie in this one.
+-- first half of the hash tells. But where there were rows, at least one is expected: a tick
+-- recomputes slices of another definition, and must keep the results of rows that the source has
+-- purged. The same holds for slices of another calendar, as far as they lie in this one.
 WITH kept AS MATERIALIZED (
     SELECT rollup FROM tallymark.rollup
     WHERE rollup = {rollup} AND generation = {generation} AND {is_kept} FOR SHARE

@@ -143,7 +143,8 @@ fn every_test_that_the_pages_on_reliability_and_security_name_exists() {
     }
 }
 
-/// Every file of this repository that a page, a comment or an infrastructure file names by its path.
+/// Every file of this repository that a page, a comment or an infrastructure file names by its
+/// path.
 #[test]
 fn every_path_that_is_named_exists() {
     const ROOTS: [&str; 9] =

@@ -117,7 +117,8 @@ pub(crate) fn backfill(hours: u32, force: bool) -> Value {
     })
 }
 
-/// Functions that take messages from the queues, as event source mappings feed them, and one that ticks.
+/// Functions that take messages from the queues, as event source mappings feed them, and one that
+/// ticks.
 pub(crate) struct Fleet {
     stop: Arc<AtomicBool>,
     threads: Vec<thread::JoinHandle<()>>,

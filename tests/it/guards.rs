@@ -395,7 +395,8 @@ async fn change_times_since_an_idle_transaction_began_do_not_count_as_seen() {
     assert!(seen().await > began);
 }
 
-/// All messages of a backfill are lost. Once its queue has been empty for a while, they are sent again.
+/// All messages of a backfill are lost. Once its queue has been empty for a while, they are sent
+/// again.
 #[cfg(feature = "lambda")]
 #[tokio::test]
 async fn messages_that_are_lost_are_sent_again() {

@@ -95,8 +95,9 @@ impl Steps<'_> {
         }
     }
 
-    /// The first claim of a slice is lost while its worker goes on: that of the store alone, or what the target held
-    /// besides, where both are one server that fails over. The next claim is given the same number.
+    /// The first claim of a slice is lost while its worker continues. Either only the store loses
+    /// it, or also the target, if both are one server that fails over. The next claim gets the same
+    /// number.
     pub fn failover(&mut self) {
         let mut to = *self.from;
         if to.cells[0].item.is_none_or(|item| item.attempt != 1) {

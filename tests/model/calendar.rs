@@ -1,12 +1,14 @@
-//! A model of a rollup whose calendar changes and changes back while workers go on: generations, and what slices of
-//! two calendars that overlap do to each other's rows.
+//! A model of a rollup whose calendar changes and changes back while workers continue. It covers
+//! generations, and the effect of overlapping slices of two calendars on each other's rows.
 //!
-//! Calendar A has a slice of hours 1 and 2, calendar B one of hours 0 and 1; what lies beside them is not over yet. A
-//! worker adopts its calendar, claims, reads, replaces under the fence, completes; a tick turns a mark into a reopening.
-//! `generation.rs`, `fence.sql` and `marker.sql` are written down here, a call at a time.
+//! Calendar A has a slice of hours 1 and 2, calendar B one of hours 0 and 1. Times outside of them
+//! are still open. A worker adopts its calendar, claims, reads, replaces under the fence,
+//! completes. A tick turns a mark into a reopening. `generation.rs`, `fence.sql` and `marker.sql`
+//! are modelled here, one call at a time.
 //!
-//! Bounds: two workers, each of the calendar that was deployed when it began; two deploys, one late change, one
-//! process that is killed. Leases and attempts are those of the other model: a slice has one worker here.
+//! Bounds: two workers, each with the calendar that was deployed when it began, two deploys, one
+//! late change, and one killed process. Leases and attempts belong to the other model, so a slice
+//! has one worker here.
 
 use std::fmt;
 
@@ -21,24 +23,24 @@ pub enum Guard {
     Success,
     /// A replacement deletes the markers of the other calendar that it overlaps, and their rows.
     Overlap,
-    /// A tick looks whether the item still names its calendar before it reopens.
+    /// A tick checks whether the item still names its calendar before it reopens.
     TickLooks,
 }
 
-/// The model, and what was taken away.
+/// The model, and the guard that is removed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Calendar {
     pub without: Option<Guard>,
 }
 
-/// What the store holds of the only slice of a calendar.
+/// The store's state of the only slice of a calendar.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 enum Slice {
     #[default]
     Due,
     /// Whether it was reopened since the claim.
     Claimed(bool),
-    /// Has succeeded in a generation, with so many of the source's changes.
+    /// Has succeeded in a generation, with this many of the source's changes.
     Done(u8, u8),
 }
 
@@ -83,9 +85,9 @@ pub struct World {
     /// The registry of the target.
     registered: u8,
     slices: [Slice; 2],
-    /// Which of the two have a marker.
+    /// The calendars whose slice has a marker.
     markers: [bool; 2],
-    /// By hour: the calendar that wrote its rows, and what they were read from.
+    /// By hour: the calendar that wrote its rows, and the version that they were read from.
     rows: [Option<(usize, u8)>; 3],
     source: u8,
     is_marked: bool,
@@ -116,7 +118,7 @@ impl fmt::Display for Action {
 pub mod fact {
     /// An attempt of an older generation was refused.
     pub const SUPERSEDED: u32 = 1;
-    /// What the other calendar had left was deleted.
+    /// The remains of the other calendar were deleted.
     pub const CLEARED: u32 = 1 << 1;
     /// A calendar came back, and its old success did not count.
     pub const AGAIN: u32 = 1 << 2;
@@ -125,7 +127,7 @@ pub mod fact {
 type Steps = Vec<Step<World, Action>>;
 
 impl World {
-    /// Makes the item name a calendar; where it named the other, all slices are of a new generation.
+    /// Makes the item name a calendar. If it named the other, all slices start a new generation.
     fn adopt(&mut self, calendar: usize) {
         if self.calendar != calendar {
             self.generation = self.generation.max(self.registered) + 1;
@@ -175,7 +177,7 @@ impl Calendar {
         let what = match from.tick {
             Tick::Idle if !from.is_marked => return,
             Tick::Idle => {
-                // One of a process that began before the last deploy.
+                // A slice of a process that began before the last deploy.
                 let mut older = *from;
                 older.tick = Tick::Seen(1 - from.deployed);
                 push(steps, true, None, "a tick of the other calendar reads the mark", 0, older);
@@ -215,7 +217,7 @@ impl Calendar {
                 let next = &mut to.workers[w];
                 (next.generation, next.phase) = (to.generation, Phase::Adopted);
                 if self.counts(from.slices[next.calendar], to.generation).is_some() {
-                    // Nothing is due; but the item names its calendar now.
+                    // No slice is due, but the item now names its calendar.
                     to.workers[w] = Worker::default();
                 }
                 if to == *from {

@@ -1,9 +1,10 @@
-//! A model of the marks of one captured table, which two consumers turn into reopenings of their own: two rollups, in
-//! one installation or two. What the source says in `acknowledge.sql` and `consumer.rs` does in its order of writes is
-//! written down here, a call at a time.
+//! A model of the marks of one captured table, which two consumers each turn into reopenings: two
+//! rollups, in one installation or two. The source's statements in `acknowledge.sql` and the order
+//! of writes in `consumer.rs` are modelled here, one call at a time.
 //!
-//! Bounds: two consumers with a slice each, two late changes, one tick that is killed, one consumer that an operator
-//! ends and that comes back. A change draws the number of its mark when it is made, and shows both at its commit.
+//! Bounds: two consumers with a slice each, two late changes, one killed tick, and one consumer
+//! that an operator ends and that comes back. A change draws the ID of its mark when it is made,
+//! and shows both at its commit.
 
 use std::fmt;
 
@@ -12,9 +13,9 @@ use super::check::{Model, Step};
 /// A part of the reasoning that can be removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Guard {
-    /// A mark goes when every consumer has acknowledged it.
+    /// A mark is deleted when every consumer has acknowledged it.
     Everybody,
-    /// A consumer acknowledges the marks that it has seen, and no others of lower numbers.
+    /// A consumer acknowledges only the marks that it has seen, and leaves others with lower IDs.
     VeryNumber,
     /// A consumer that comes back runs all of its slices again.
     AllAgain,
@@ -22,41 +23,41 @@ pub enum Guard {
     RegisteredFirst,
 }
 
-/// The model, and what was taken away.
+/// The model, and the guard that is removed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Marks {
     pub without: Option<Guard>,
 }
 
-/// What the store holds of a consumer's slice. Changes are bits.
+/// The store's state of a consumer's slice. Changes are bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 enum Slice {
     #[default]
     Due,
-    /// A worker has read these changes; whether the slice was reopened since.
+    /// A worker has read these changes. The flag tells whether the slice was reopened since.
     Read(u8, bool),
     /// It has succeeded with these.
     Done(u8),
 }
 
-/// How far a consumer's tick is.
+/// The progress of a consumer's tick.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 enum Tick {
     #[default]
     Idle,
     /// Has read these marks.
     Seen(u8),
-    /// Has reopened what they tell of.
+    /// Has reopened the slices of these marks.
     Reopened(u8),
-    /// Without a guard: has reopened everything, and is to register.
+    /// Without a guard: has reopened everything, and will register.
     Unregistered,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Consumer {
-    /// Whether the source knows its number.
+    /// Whether the source knows its ID.
     is_registered: bool,
-    /// Whether its store knows that nothing was missed.
+    /// Whether its store knows that no mark was missed.
     is_whole: bool,
     /// The marks that it has acknowledged.
     taken: u8,
@@ -67,7 +68,8 @@ struct Consumer {
 /// The state of everything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct World {
-    /// Changes that have drawn a number, that are under way, and that have committed; their marks.
+    /// Changes that have drawn an ID, that are under way, and that have committed, with their
+    /// marks.
     drawn: u8,
     open: u8,
     source: u8,
@@ -94,7 +96,7 @@ impl fmt::Display for Action {
 pub mod fact {
     /// A mark was kept for another consumer.
     pub const KEPT: u32 = 1;
-    /// A change committed after one of a higher number.
+    /// A change committed after one with a higher ID.
     pub const OUT_OF_ORDER: u32 = 1 << 1;
     /// A consumer came back.
     pub const BACK: u32 = 1 << 2;
@@ -269,7 +271,8 @@ impl Model for Marks {
             let Slice::Done(seen) = it.slice else { return false };
             let held = if let Tick::Seen(marks) = it.tick { marks } else { 0 };
             let told = seen | world.marks & !it.taken | held;
-            // What is not registered, or not whole, runs all of its slices again.
+            // A consumer that is not registered, or may have missed marks, runs all of its slices
+            // again.
             it.is_registered && it.is_whole && world.source & !told != 0
         };
         world.consumers.iter().any(is_missed).then_some("a change is missed")

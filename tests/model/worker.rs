@@ -369,7 +369,7 @@ impl Steps<'_> {
         }
     }
 
-    /// Kills a worker; its message comes back.
+    /// Kills a worker. Its message comes back.
     fn kill(&mut self, w: usize) {
         let mut to = *self.from;
         spend!(to, crashes);

@@ -16,7 +16,7 @@ use tallymark::slice::Slice;
 pub const SLICES: usize = 2;
 /// Maximum number of workers in a model.
 pub const WORKERS: usize = 3;
-/// The owner whose token nobody has any more.
+/// The owner of a token that no live worker has.
 pub const NOBODY: u8 = u8::MAX;
 /// Seconds of a tick. It is longer than the first backoff with its jitter, so that a wait is one
 /// tick.
@@ -174,7 +174,8 @@ pub struct Target {
     /// The marker: the newest attempt that took it, and the attempt that replaced the data.
     pub attempt: u8,
     pub replaced_by: u8,
-    /// Whose token the marker carries; `None`: any, or nobody's yet. Kept where claims can be lost.
+    /// The owner whose token the marker carries. `None`: any, or none yet. It is kept where claims
+    /// can be lost.
     pub owner: Option<u8>,
     /// The rows: their writer, and the version they were read from.
     pub written_by: u8,
@@ -383,9 +384,9 @@ pub mod fact {
     pub const PASSED: u32 = 1 << 12;
     /// An attempt fenced by another of the same number.
     pub const FENCED_BY_EQUAL: u32 = 1 << 13;
-    /// Never: an older attempt's data over those of a newer.
+    /// Forbidden: an older attempt's data replaces a newer one's.
     pub const OLDER_OVER_NEWER: u32 = 1 << 9;
-    /// Never: a slice taken from a living worker whose lease holds by every clock.
+    /// Forbidden: a slice is taken from a living worker whose lease holds by every clock.
     pub const HELD_TAKEN: u32 = 1 << 10;
     /// A worker refused because of its own claim, which happens only without the guard
     /// [`Guard::KnownOwner`].

@@ -71,7 +71,7 @@ pub enum Error {
     /// The server did not start.
     #[error("{what}; its log ends with:\n{log}")]
     Start {
-        /// What happened instead.
+        /// The event that came instead.
         what: String,
         log: String,
     },

@@ -194,7 +194,7 @@ fn take(directory: &Path, extension: &str) -> Result<PathBuf, Error> {
         .ok_or_else(|| Error::Program(format!("the package client left no .{extension} file")))
 }
 
-/// Lets every user read `directory`, whatever the umask, and run the programs in its `bin`.
+/// Lets every user read `directory`, with any umask, and run the programs in its `bin`.
 fn make_readable(directory: &Path, programs: bool) -> Result<(), Error> {
     let set = |path: &Path, mode| {
         fs::set_permissions(path, fs::Permissions::from_mode(mode))

@@ -62,7 +62,7 @@ const STATEMENTS: [(&str, &str); 57] = [
     ("SELECT floor(extract(epoch FROM min(", "first row"),
     ("SELECT floor(extract(epoch FROM max(", "last row"),
     ("-- How far the chunks of a slice are", "write the progress"),
-    ("-- Who holds, or waits for", LOCKS),
+    ("-- The sessions that hold, or wait for", LOCKS),
 ];
 
 /// This call occurs only after a lock was not free in time. Here that is chance, so it meets no
