@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What late = "capture" costs the application's writers, as a ratio with and without its triggers.
+"""The cost of late = "capture" for the application's writers, as a ratio with and without its triggers.
 
 Starts a PostgreSQL of its own (the newest installed one that has pgbench) in a temporary directory, makes equal tables, one
 of them captured, and lets pgbench write to them at random, transaction by transaction over one connection, so that whatever
@@ -48,7 +48,7 @@ BULK = [
     ("10,000 late rows, at random in a year", ROWS % "'2025-01-01Z'::timestamptz + random() * interval '365 days'"),
 ]
 CASES = SINGLE + [(name, "off", 1, "prepared", sql) for name, sql in BULK]
-# `idle` has a trigger that never fires: what any trigger costs a statement.
+# `idle` has a trigger that never fires, which shows the cost of any trigger.
 TABLES = ("plain", "idle", "captured")
 IDLE = (
     "CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';"

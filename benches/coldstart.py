@@ -20,7 +20,7 @@ import zipfile
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BOOTSTRAP = os.path.join(os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target")), "lambda", "bootstrap")
 POLL = b"GET /2018-06-01/runtime/invocation/next"
-# A process that has not polled after this many seconds is not going to.
+# Time limit in seconds for the first poll of a process.
 PATIENCE = 10
 
 
@@ -34,7 +34,7 @@ def zip_bytes():
 
 
 def start():
-    """Milliseconds from making the process to its first poll, and the process's peak memory in MiB."""
+    """Milliseconds from the start of the process to its first poll, and the process's peak memory in MiB."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(PATIENCE)
         port = server.getsockname()[1]
@@ -55,7 +55,7 @@ def start():
                 sys.exit(f"not a first poll: {request[:80]!r}")
             memory = peak_mib(process.pid)
         finally:
-            # Before the connection ends, about which it would complain.
+            # Before the connection ends, which it would report as an error.
             process.kill()
             process.wait()
         connection.close()

@@ -1,4 +1,4 @@
-"""A PostgreSQL of a benchmark's own: the newest installed one that has pgbench."""
+"""A separate PostgreSQL for a benchmark: the newest installed one that has pgbench."""
 
 import glob
 import os
@@ -62,8 +62,8 @@ class Server:
         return list(map(str, [self.bin / program, *address, *words]))
 
     def psql(self, sql, database=None):
-        """Runs statements; what they answer, a line a row."""
+        """Runs statements, and returns their rows, one per line."""
         words = self.client("psql", "-qAtX", "-v", "ON_ERROR_STOP=1", "-c", sql, database or self.database)
-        # Notices of what DROP … IF EXISTS did not find are no news.
+        # Notices of DROP … IF EXISTS about missing objects are irrelevant.
         quiet = {**os.environ, "PGOPTIONS": "-c client_min_messages=warning"}
         return subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True, env=quiet).stdout.strip()

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What Tallymark costs on AWS a month: the tables of docs/COST.md.
+"""The monthly cost of Tallymark on AWS: the tables of docs/COST.md.
 
     python3 infra/cost.py            prints them
     python3 infra/cost.py --write    puts them into docs/COST.md
@@ -34,7 +34,7 @@ TICK_LOG_BYTES = 2_000
 # Lambda keeps up to five long polls of 20 s on each queue, whether or not there is something in it.
 IDLE_POLLS = 2 * 5 * 3 * 60 * HOURS
 
-# What a slice takes, with the application's rows at hand.
+# Time of a slice whose rows are in the cache.
 SLICE_MS = 100
 
 
@@ -75,7 +75,7 @@ def counted(names, text):
 
 
 def fixed():
-    """What the stack costs if nothing is to be done: metrics, alarms, polling."""
+    """The cost of an idle stack: metrics, alarms, polling."""
     template = (ROOT / "template.yaml").read_text()
     metrics = counted(r"^\| `([A-Z]\w+)` \|", (ROOT / "docs" / "METRICS.md").read_text())
     watched = counted(r"Namespace: Tallymark\n *MetricName: (\w+)", template)

@@ -1,4 +1,4 @@
-"""What the linters of infra/lint.sh do not know.
+"""Checks beyond the linters of infra/lint.sh.
 
 - Every policy of template.yaml and of infra/terraform goes through parliament, with all options switched on and
   with none. Statements have a name, and neither an action nor a resource is a wildcard.
@@ -24,7 +24,7 @@ from samtranslator.yaml_helper import yaml_parse
 
 # The translator's own metrics, which are not collected here.
 logging.getLogger("samtranslator.metrics.metrics").setLevel(logging.ERROR)
-# SAM asks for a region; nothing is asked of it.
+# SAM requires a region, without contacting it.
 os.environ.setdefault("AWS_DEFAULT_REGION", "us-east-1")
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -120,7 +120,7 @@ class Template:
         raise ValueError(f"unknown function {function}")
 
     def value(self, node):
-        """`node` with its functions carried out; None is AWS::NoValue."""
+        """`node` with its functions evaluated. None is AWS::NoValue."""
         if isinstance(node, list):
             return [value for value in map(self.value, node) if value is not None]
         if not isinstance(node, dict):
@@ -170,7 +170,7 @@ class Template:
         return ARN.format(service, physical)
 
     def policies(self):
-        """Every policy document, under the name of what holds it; what assumes a role apart."""
+        """Every policy document, under the name of its resource, without the policies for assuming roles."""
         for name, resource in self.resources.items():
             properties = resource["Properties"]
             if "PolicyDocument" in properties:
@@ -180,7 +180,7 @@ class Template:
 
 
 def judge(where, document):
-    """What parliament says of a policy, and what it must not hold."""
+    """parliament's findings about a policy, and forbidden content."""
     for finding in analyze_policy_string(json.dumps(document)).findings:
         problems.append(f"{where}: {finding.issue}: {finding.detail} {finding.location.get('string', '')}")
     names = [statement.get("Sid") for statement in document["Statement"]]
@@ -197,7 +197,7 @@ def judge(where, document):
 
 
 def shape(document):
-    """Of a policy, what has to be the same in the template and in Terraform."""
+    """The part of a policy that must be the same in the template and in Terraform."""
     return {
         statement["Sid"]: (
             tuple(sorted(as_list(statement["Action"]))),

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Judges template.yaml and infra/terraform: AWS's linters, a linter of policies, and what must be the same in both; the
-# lists of what is in a package, which needs cargo; and the workflows with all shell scripts. Needs python3; brings its
-# tools into target/lint. Asks nothing of AWS or GitHub.
+# Checks template.yaml and infra/terraform with AWS's linters, a linter of policies, and a comparison of both. Checks the
+# bills of materials of packages, which needs cargo, and the workflows with all shell scripts. Needs python3; brings its
+# tools into target/lint. Contacts neither AWS nor GitHub.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=us-east-1 AWS_EC2_METADATA_DISABLED=true
@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1 CHECKPOINT_DISABLE=1
 
 venv=target/lint
 requirements=infra/lint-requirements.txt
-# Only for the schemas in it, so without what it depends on.
+# Only its schemas are needed, so its dependencies are left out.
 schemas=cyclonedx-python-lib==11.12.0
 
 # Once, and again when the versions change.
@@ -24,7 +24,7 @@ prepare() {
     echo "$wanted" >"$venv/installed.txt"
 }
 
-# Each takes seconds of starting up: they run beside each other.
+# Each takes seconds to start, so they run concurrently.
 names=() jobs=()
 start() {
     names+=("$1")

@@ -58,7 +58,7 @@ PROCESSORS = {62: "x86_64", 183: "arm64"}
 
 
 def processor(path):
-    """Which processor the binary is for; ends the program if Lambda could not start it."""
+    """The processor of the binary. Ends the program if Lambda could not start it."""
     with open(path, "rb") as file:
         binary = file.read()
     number = int.from_bytes(binary[18:20], "little")

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes what is in a package as a software bill of materials: CycloneDX 1.5, JSON.
+"""Writes the content of a package as a software bill of materials: CycloneDX 1.5, JSON.
 
     infra/sbom.py [--features lambda | default] OUTPUT TARGET [NAME=FILE ...]
 
@@ -29,14 +29,14 @@ LOCKED = re.compile(r'^name = "(.*)"\nversion = "(.*)"\nsource = ".*"\nchecksum 
 
 
 def cargo(*arguments):
-    """What a command of cargo prints."""
+    """The output of a cargo command."""
     manifest = ["--manifest-path", str(ROOT / "Cargo.toml")]
     run = subprocess.run(["cargo", *arguments, "--locked", *manifest], check=True, stdout=subprocess.PIPE)
     return run.stdout.decode()
 
 
 def graph(target, features):
-    """Packages by their id, and the ids that each of those that are built depends on."""
+    """Packages by ID, and for each built package the IDs of its dependencies."""
     metadata = json.loads(
         cargo("metadata", "--format-version=1", "--filter-platform", target, *FEATURES[features])
     )
@@ -79,7 +79,7 @@ def component(package, checksums):
         "name": package["name"],
         "version": package["version"],
         "purl": reference(package),
-        # Before there were expressions a slash said OR.
+        # Before license expressions, a slash meant OR.
         "licenses": [{"expression": package["license"].replace("/", " OR ")}],
     }
     checksum = checksums.get((package["name"], package["version"]))
@@ -104,7 +104,7 @@ def file(name, path):
 def bill(target, features, files):
     """The whole document."""
     packages, needs, root = graph(target, features)
-    # What only the tests switch on is in the resolved graph, but not in the build.
+    # Features that only the tests enable are in the resolved graph, but not in the build.
     in_build = built(target, features)
     is_built = lambda package: (package["name"], f"v{package['version']}") in in_build
     lock = (ROOT / "Cargo.lock").read_text()

@@ -1,4 +1,4 @@
-"""Holds infra/sbom.py against what it describes: the crates of `cargo tree`, the schema of CycloneDX 1.5, and itself.
+"""Compares infra/sbom.py with its subject: the crates of `cargo tree`, the schema of CycloneDX 1.5, and itself.
 
 Ends with 1 and a line for each thing that is wrong.
 """
@@ -55,7 +55,7 @@ def written(features, target):
 
 
 def schema():
-    """The schema of CycloneDX 1.5, with those that it refers to."""
+    """The schema of CycloneDX 1.5, with the schemas that it refers to."""
     place = Path(importlib.util.find_spec("cyclonedx").submodule_search_locations[0])
     schemas = [json.loads(path.read_text()) for path in (place / "schema" / "_res").glob("*.json")]
     registry = Registry().with_resources(
@@ -66,7 +66,7 @@ def schema():
 
 
 def faults(features, target):
-    """What is wrong with the document of one binary."""
+    """The problems of one binary's document."""
     bill = json.loads(written(features, target))
     crates = [it for it in bill["components"] if it["type"] == "library"]
     listed = {(it["name"], it["version"]) for it in [*crates, bill["metadata"]["component"]]}

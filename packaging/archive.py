@@ -15,7 +15,7 @@ def archive(project, binary):
 
 
 def installer(project, archives):
-    """(name, content) of the installer, which holds the checksum of each archive: {target: content}."""
+    """(name, content) of the installer, which contains the checksum of each archive: {target: content}."""
     script = (p.ROOT / "packaging" / "install.sh").read_text(encoding="utf-8")
     table = "\n".join(f"{target} {p.sha256(content)}" for target, content in sorted(archives.items()))
     values = {"VERSION": project.version, "DOWNLOADS": project.downloads or "", "CHECKSUMS": table}

@@ -12,7 +12,7 @@ import sys
 import zlib
 from pathlib import Path
 
-# The section's name, which is cargo-auditable's contract with those who read it.
+# The section's name, which is cargo-auditable's contract with its readers.
 SECTION = b".dep-v0"
 
 

@@ -1,4 +1,4 @@
-"""Reads from a built binary what its packages must say: system, processor, C library, and libraries."""
+"""Reads the properties of a built binary that its packages must state: system, processor, C library, and libraries."""
 
 import re
 import struct
@@ -33,7 +33,7 @@ class Binary:
     system: str
     # "x86_64" or "aarch64".
     processor: str
-    # The newest glibc that it asks for, or the oldest macOS; None for a static binary.
+    # The newest glibc that it requires, or the oldest macOS; None for a static binary.
     oldest: "tuple[int, int] | None"
     # Names of the libraries that it loads, and the path of what loads them.
     needed: "tuple[str, ...]" = ()

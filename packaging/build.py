@@ -78,7 +78,7 @@ def packages(project, binaries, certificates):
 
 
 def functions(project, binaries, out):
-    """The zips for Lambda, as infra/package.sh makes them, and the lists of what is in them."""
+    """The zips for Lambda, as infra/package.sh makes them, and their bills of materials."""
     names = {"x86_64": "x86_64", "aarch64": "arm64"}
     made = p.ROOT / "target" / "lambda"
     for binary in binaries:

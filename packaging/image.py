@@ -54,7 +54,7 @@ def system_libraries(binary):
 
 
 def base_layer(binary, certificates):
-    """What changes seldom. There is no shell and no other program."""
+    """The layer that seldom changes. It has no shell and no other program."""
     files = {"etc/passwd": (PASSWD.encode(), 0o644), "etc/group": (GROUP.encode(), 0o644)}
     files[CERTIFICATES] = (certificates, 0o644)
     if not binary.is_static:
@@ -66,7 +66,7 @@ def base_layer(binary, certificates):
 
 
 def program_layer(binary):
-    """What changes with every version."""
+    """The layer that changes with every version."""
     texts = {f"usr/share/doc/tallymark/{name}": (text, 0o644) for name, text in p.licences().items()}
     entries = {PROGRAM: (binary.content, 0o755)} | texts
     for path in list(entries):

@@ -49,7 +49,7 @@ sha256() {
     fi | cut -d ' ' -f 1
 }
 
-# In a function, so that a script of which only a part arrives does nothing.
+# In a function, so that a partly downloaded script does nothing.
 main() {
     downloads="${TALLYMARK_DOWNLOADS:-@DOWNLOADS@}"
     [ -n "$downloads" ] || fail "this script does not know where the archives are; set TALLYMARK_DOWNLOADS"
@@ -70,7 +70,7 @@ main() {
         fail "the checksum of $name.tar.gz is $actual instead of $expected; nothing was installed"
     tar -xzf "$temporary/archive.tar.gz" -C "$temporary"
     mkdir -p "$directory"
-    # Into place by a rename: a running tallymark keeps its file.
+    # Renamed into place, so that a running tallymark keeps its file.
     cp "$temporary/$name/tallymark" "$directory/.tallymark.new"
     chmod 755 "$directory/.tallymark.new"
     mv "$directory/.tallymark.new" "$directory/tallymark"

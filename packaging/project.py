@@ -1,4 +1,4 @@
-"""What every package says of the project, and the bytes that all of them are made of: tar and gzip without a clock."""
+"""The project data in every package, and the archive formats of all of them: tar and gzip without a clock."""
 
 import gzip
 import hashlib

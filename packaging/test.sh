@@ -6,7 +6,7 @@
 #   packaging/test.sh --smoke TALLYMARK     without the demo, and without making all of it twice: seconds
 #   packaging/test.sh --lambda BOOTSTRAP    and a zip for Lambda
 #
-# Needs cargo and python3 with venv. What needs npm, curl or root is left out, by name, where there is none.
+# Needs cargo and python3 with venv. Parts that need npm, curl or root are skipped with a message where these are missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null
@@ -53,7 +53,7 @@ build() {
     binary="${CARGO_TARGET_DIR:-target}/release/tallymark"
 }
 
-# Runs a program that was installed, and compares what it says of itself with Cargo.toml.
+# Runs a program that was installed, and compares its version with Cargo.toml.
 check_version() {
     local said
     said="$("${@:2}" --version)" || fail "$1: --version ended with $?"
@@ -105,7 +105,7 @@ test_npm() {
         return
     fi
     mkdir "$work/npm"
-    # An empty cache: nothing of this comes from anywhere but the two tarballs.
+    # An empty cache, so that everything comes from the two tarballs.
     (cd "$work/npm" && npm init --yes >/dev/null &&
         npm install --offline --cache "$work/npm-cache" --no-audit --no-fund --loglevel error \
             "$packages/tallymark-$version.tgz" "$packages"/tallymark-*-"$version".tgz >"$work/npm.txt" 2>&1) ||
@@ -142,7 +142,7 @@ test_image() {
     ok "image: as its user it looks for the configuration, and says that there is none"
 }
 
-# infra/package.sh refuses what Lambda could not start; the tests' binary is built for the glibc of this machine.
+# infra/package.sh refuses a binary that Lambda could not start; the tests' binary is built for the glibc of this machine.
 runs_on_lambda() {
     PYTHONPATH=packaging python3 -c '
 import sys

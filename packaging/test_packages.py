@@ -1,4 +1,4 @@
-"""What packaging/test.sh cannot show on one machine: other systems and processors, signals, and damaged input."""
+"""Tests beyond packaging/test.sh on one machine: other systems and processors, signals, and damaged input."""
 
 import contextlib
 import io
@@ -26,7 +26,7 @@ from binary import read
 PROJECT = project.load("https://example.com/owner/tallymark")
 # Longer than any machine stands still.
 LIMIT = 60
-# Stands for the binary: says how often it was told to end, and ends with 7, or by SIGKILL if told so.
+# A stand-in for the binary: prints how often it was told to end, and ends with 7, or by SIGKILL if told so.
 STAND_IN = """#!/usr/bin/env python3
 import os, signal, sys, time
 seen = []

@@ -9,7 +9,7 @@ import project as p
 
 
 def platforms(binary):
-    """What pip compares with the machine."""
+    """The platform tag, which pip compares with the machine."""
     processor = "arm64" if (binary.system, binary.processor) == ("darwin", "aarch64") else binary.processor
     if binary.system == "darwin":
         return ["macosx_{}_{}_{}".format(*binary.oldest, processor)]

@@ -424,7 +424,7 @@ impl Worker {
         if batch.deadline.is_some_and(|deadline| deadline.instant() <= until) {
             return false;
         }
-        tracing::warn!(error = %error, troubles, "trouble with the checkpoints; tried again");
+        tracing::warn!(error = %error, troubles, "an error of the checkpoints; tried again");
         listener.waiting(until, &error.to_string());
         self.sleep(wait).await;
         true
@@ -604,7 +604,7 @@ impl Pass {
     fn stop(&mut self, error: WorkError) {
         match &self.trouble {
             None => self.trouble = Some(error),
-            Some(_) => tracing::warn!(error = %error, "trouble of a slice that was in flight"),
+            Some(_) => tracing::warn!(error = %error, "an error of a slice in flight"),
         }
     }
 

@@ -81,7 +81,7 @@ impl Interrupt {
         let servers = self.0.servers.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let cancelled = join_all(servers.iter().map(Db::cancel_running));
         if tokio::time::timeout(CANCEL_TIMEOUT, cancelled).await.is_err() {
-            tracing::info!("a server did not take the cancellation; its connections are closed");
+            tracing::info!("a server did not accept the cancellation; its connections are closed");
         }
     }
 

@@ -157,7 +157,7 @@ fn read(text: &str) -> Result<EnvFilter, String> {
 
 fn warn(problem: Option<String>) {
     if let Some(problem) = problem {
-        tracing::warn!(setting = FILTER, problem, "the log filter was not understood");
+        tracing::warn!(setting = FILTER, problem, "the log filter is invalid");
     }
 }
 

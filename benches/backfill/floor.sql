@@ -1,4 +1,4 @@
--- One slice of the naive job: what Tallymark is measured against.
+-- One slice of the naive job, with which Tallymark is compared.
 BEGIN;
 DELETE FROM floor.daily WHERE bucket >= {start} AND bucket < {end};
 INSERT INTO floor.daily (bucket, entity_id, kind, events, revenue, users)

@@ -1,4 +1,4 @@
--- Events of 90 days: few entities get most of them, one in thirty is a purchase. They lie in the
+-- Events of 90 days. A few entities get most of them, and one in thirty is a purchase. They are in the
 -- table in the order of their time, as an application writes them.
 CREATE TABLE events (
     id bigint GENERATED ALWAYS AS IDENTITY,

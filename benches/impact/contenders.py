@@ -1,4 +1,4 @@
-"""What is measured beside the application: each makes the same daily rollup again and again."""
+"""The contenders beside the application. Each makes the same daily rollup again and again."""
 
 import os
 import pathlib
@@ -11,7 +11,7 @@ import time
 DAYS = 90
 FIRST, END = "2026-01-01", "2026-04-01"
 HERE = pathlib.Path(__file__).resolve().parent
-# Pinned where the comparison depends on it; the rest is what was current.
+# Pinned where the comparison depends on it. The others were the current versions.
 PACKAGES = {"dbt": ["dbt-core==1.11.*", "dbt-postgres"], "sqlmesh": ["sqlmesh[postgres]==0.236.*"]}
 
 # A rollup without tools, as Tallymark's own, its index included.
@@ -75,7 +75,7 @@ FROM public.events WHERE created_at BETWEEN @start_ts AND @end_ts GROUP BY 1, 2,
 
 
 def install(home):
-    """The tools from PyPI, each in an environment of its own below `home`; those that cannot be had are told."""
+    """The tools from PyPI, each in an environment of its own below `home`; those that are unavailable are reported."""
     found = {}
     for tool, packages in PACKAGES.items():
         program = home / f"venv-{tool}/bin/{tool}"
@@ -91,7 +91,7 @@ def install(home):
 
 
 class Contender:
-    """Something that makes the rollup: a command that is run again and again, and what comes before it."""
+    """A way to make the rollup: a command that is run again and again, and its preparation."""
 
     def __init__(self, name, place):
         self.name, self.place, self.process = name, place, None
@@ -106,7 +106,7 @@ class Contender:
         raise NotImplementedError
 
     def start(self):
-        """Begins; its commands follow one another until it is stopped."""
+        """Starts. Its commands follow one another until it is stopped."""
         first, again = self.command()
         self.log = open(self.place.home / "contender.log", "w")
         self.process = subprocess.Popen(
@@ -114,7 +114,7 @@ class Contender:
             cwd=self.home, env=self.environment, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
 
     def stop(self):
-        """Kills it, and what it left running in the server."""
+        """Kills it, and its remaining sessions in the server."""
         alive = self.process.poll() is None
         try:
             os.killpg(self.process.pid, signal.SIGKILL)

@@ -8,7 +8,7 @@ TITLES = {"memory": "the table in the server's cache", "small": "the server's ca
 
 
 def names(seen):
-    """The contenders, from most to least felt."""
+    """The contenders, from the largest to the smallest impact."""
     found = {line["contender"] for line in seen} - {"idle"}
     return sorted(found, key=lambda name: -statistics.median(ratios(seen, name, "p99")))
 
@@ -28,13 +28,13 @@ def spread(values, digits=2):
 
 
 def beyond_idle(seen, name, key):
-    """What is done a second, without what the application does alone."""
+    """Work per second, less the application's own."""
     alone = statistics.median(line[key] / line["seconds"] for line in of(seen, "idle").values())
     return statistics.median(line[key] / line["seconds"] for line in of(seen, name).values()) - alone
 
 
 def table(seen):
-    """The ratios, and what was done meanwhile."""
+    """The ratios, and the work done meanwhile."""
     idle = of(seen, "idle").values()
     ms = {key: spread([line[key] for line in idle]) for key in ("p50", "p95", "p99", "reads_p99", "writes_p99")}
     lines = [

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What an application feels while its history is counted: by Tallymark, dbt, SQLMesh and naive jobs.
+"""The impact on an application while its history is counted: by Tallymark, dbt, SQLMesh and naive jobs.
 
 pgbench plays an application at a steady rate on a PostgreSQL of its own, in rounds of equal length and shuffled order,
 alone and beside each contender. Prints a table of ratios to the idle rounds of the same repetition, and draws
@@ -34,11 +34,11 @@ ITEMS = 200_000
 SETUPS = {"memory": "4GB", "small": "64MB"}
 SETTINGS = {"work_mem": "16MB", "max_wal_size": "8GB", "checkpoint_timeout": "1h", "autovacuum": "off",
             "track_io_timing": "off", "effective_cache_size": "16GB"}
-# A contender has so long to begin: its start is not measured, but what it does to the application then.
+# Time limit for a contender's start, which is not measured. The impact on the application afterwards is.
 START_SECONDS_MAX = 90
 # ... and has begun when this many rows were read.
 START_ROWS = 50_000
-# The machine is quiet if others take less than that.
+# The machine counts as quiet if other processes take less than this.
 BUSY_CORES_MAX = 0.25
 
 
@@ -96,7 +96,7 @@ def begun(place, contender, counters):
 
 
 def one_round(place, app, contender, seconds):
-    """What the application felt, and what was done, in one round."""
+    """The impact on the application and the work done, in one round."""
     server = place.server
     server.psql("VACUUM items")
     if contender:
@@ -129,7 +129,7 @@ def one_round(place, app, contender, seconds):
 
 @contextlib.contextmanager
 def quiet(lock, patience):
-    """Keeps those away who take the same lock for their heavy work, and waits for the others a while."""
+    """Excludes other benchmarks that take the same lock, and waits a while for them."""
     with contextlib.ExitStack() as stack:
         if lock:
             fcntl.flock(stack.enter_context(open(lock, "a")), fcntl.LOCK_EX)
@@ -143,7 +143,7 @@ def quiet(lock, patience):
 
 
 def rounds(place, arguments, setup, out):
-    """All repetitions of one set-up, each in an order of its own."""
+    """All repetitions of one set-up, each in a different order."""
     app = App(place, arguments.share)
     print(f"{setup}: the application asks {app.rate} times a second, {arguments.share:.0%} of {app.capacity:.0f}",
           file=sys.stderr)
@@ -202,7 +202,7 @@ def main():
     parser.add_argument("--chart", type=pathlib.Path, help="where to write the SVG")
     arguments = parser.parse_args()
     chosen = list(SETUPS) if arguments.setup == "both" else [arguments.setup]
-    # Whoever ends it ends its servers with it.
+    # Ending it also ends its servers.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit("ended"))
     seen = []

@@ -44,11 +44,11 @@ def busy():
 
 
 class Counters:
-    """What the server has done so far."""
+    """The server's counters so far."""
 
     def __init__(self, server, settle=False):
         if settle:
-            # A backend that stays tells the statistics what it did within a second of its rest.
+            # An idle backend reports its statistics within a second.
             time.sleep(1.5)
         sql = ("SELECT seq_tup_read + coalesce(idx_tup_fetch, 0), heap_blks_read + heap_blks_hit + idx_blks_read"
                " + idx_blks_hit, heap_blks_read + idx_blks_read FROM pg_stat_user_tables JOIN pg_statio_user_tables"
@@ -96,7 +96,7 @@ class App:
         words = place.server.client("pgbench", "-n", "-c", CLIENTS, "-j", 1, "-T", seconds, "-M", "prepared", "-l",
                                     "--log-prefix", prefix, "-D", f"rows={place.rows}", *more, *scripts,
                                     place.server.database)
-        # Of a run that was ended, with a line cut short.
+        # The run was ended, and its last line may be incomplete.
         for log in place.home.glob("app.*"):
             log.unlink()
         subprocess.run(words, check=True, capture_output=True)

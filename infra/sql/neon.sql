@@ -1,6 +1,6 @@
--- A role of its own for Tallymark, on Neon and Vercel Postgres. Run as the role that owns the tables, in the database that holds the events.
+-- A separate role for Tallymark, on Neon and Vercel Postgres. Run as the role that owns the tables, in the database that holds the events.
 -- Put the tables that your rollups name in the place of public.events. It can read those, see how busy the
--- server is, and nothing else of yours.
+-- server is, and has no other access.
 -- Then set a password with psql's `\password tallymark`, and use postgres://tallymark:PASSWORD@HOST/DATABASE;
 -- with or without `-pooler` in HOST. Set wake_per_hour in [source], so that the database can sleep.
 CREATE ROLE tallymark LOGIN CONNECTION LIMIT 20;
@@ -16,5 +16,5 @@ ALTER ROLE tallymark SET statement_timeout = '60s';
 ALTER ROLE tallymark SET lock_timeout = '5s';
 ALTER ROLE tallymark SET idle_in_transaction_session_timeout = '2min';
 
--- Only where the rollup tables are to live in this same database: leave this out if [target] is another one.
+-- Only if the rollup tables are in this same database. Leave this out if [target] is another one.
 DO $$ BEGIN EXECUTE format('GRANT CREATE ON DATABASE %I TO tallymark', current_database()); END $$;

@@ -1,4 +1,4 @@
-# What pages, and for what: docs/RUNBOOK.md.
+# The alarms, which docs/RUNBOOK.md explains.
 
 locals {
   topic   = var.alarm_email == "" ? var.alarm_topic : aws_sns_topic.alarms[0].arn
@@ -41,7 +41,7 @@ locals {
       statistic   = "Minimum", operator = "GreaterThanOrEqualToThreshold", threshold = 1
       periods     = 12 * var.held_hours_max, datapoints = 12 * var.held_hours_max, missing = "missing"
     }
-    # One error that a retry makes good is none to wake anybody for.
+    # A single error that a retry corrects must not page an operator.
     function-errors = {
       description = "Invocations fail again and again."
       namespace   = "AWS/Lambda", metric = "Errors", dimensions = local.of_function

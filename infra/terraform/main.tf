@@ -1,4 +1,4 @@
-# What template.yaml makes, for Terraform. The statements of the role are the same, by name and action
+# The resources of template.yaml, for Terraform. The statements of the role are the same, by name and action
 # (infra/lint.py compares them).
 
 data "aws_partition" "this" {}
@@ -82,7 +82,7 @@ resource "aws_cloudwatch_log_group" "function" {
   tags              = var.tags
 }
 
-# No reserved concurrency: where it is lower than the pollers want, good messages end as dead letters. The mappings'
+# No reserved concurrency: where it is below the pollers' demand, good messages end as dead letters. The mappings'
 # maximum_concurrency does it without.
 resource "aws_lambda_function" "this" {
   function_name    = var.name
@@ -128,7 +128,7 @@ resource "aws_lambda_function" "this" {
   depends_on = [aws_iam_role_policy.function, aws_iam_role_policy_attachment.vpc]
 }
 
-# Of ticks and of other asynchronous invocations. An older tick finds nothing that a newer one does not.
+# Of ticks and of other asynchronous invocations. A newer tick finds everything that an older one would.
 resource "aws_lambda_function_event_invoke_config" "this" {
   function_name                = aws_lambda_function.this.function_name
   maximum_event_age_in_seconds = 3600

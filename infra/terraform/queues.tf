@@ -8,7 +8,7 @@ resource "aws_sqs_queue" "fresh" {
   message_retention_seconds = 345600
   tags                      = var.tags
 
-  # Waiting for a lease and going on with a large slice come back too, so twenty is not many.
+  # Messages also come back to wait for a lease and to continue a large slice, so twenty is a low number.
   redrive_policy = jsonencode({
     deadLetterTargetArn = aws_sqs_queue.fresh_dead_letters.arn
     maxReceiveCount     = 20
@@ -62,7 +62,7 @@ resource "aws_sqs_queue_redrive_allow_policy" "backfill" {
   })
 }
 
-# Where asynchronous invocations end that failed or grew too old, and ticks that could not be delivered.
+# The place for asynchronous invocations that failed or grew too old, and for ticks that could not be delivered.
 resource "aws_sqs_queue" "invocation_dead_letters" {
   name                      = "${var.name}-invocation-dead-letters"
   sqs_managed_sse_enabled   = true

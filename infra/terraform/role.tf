@@ -1,4 +1,4 @@
-# What the function may do: one statement a need, no `*`. Metrics need no permission: they are lines of the log
+# The rights of the function: one statement for each need, without `*`. Metrics need no permission: they are lines of the log
 # (docs/METRICS.md).
 
 resource "aws_iam_role" "function" {

@@ -55,7 +55,7 @@ pub(super) async fn holders(held: &mut Held, access: Access, statement: &str) ->
     let rows = match tokio::time::timeout(TIMEOUT, asked).await {
         Ok(Ok(rows)) => rows,
         Ok(Err(error)) => {
-            tracing::info!(error = %error, "who holds a lock cannot be told");
+            tracing::info!(error = %error, "the holder of a lock is unknown");
             return None;
         }
         Err(_) => return None,
