@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::checkpoint::store::StoreError;
 use crate::checkpoint::{Backfill, CheckpointError, Checkpoints, Watermark};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -119,14 +120,14 @@ impl WorkError {
     pub const fn is_for_all(&self) -> bool {
         matches!(
             self,
-            Self::Checkpoint(
-                CheckpointError::Unreachable { .. }
-                    | CheckpointError::NoTable { .. }
-                    | CheckpointError::WrongTable { .. }
-                    | CheckpointError::NotActive { .. }
-                    | CheckpointError::NoRegion
-                    | CheckpointError::Environment(_)
-            )
+            Self::Checkpoint(CheckpointError::Store(
+                StoreError::Unreachable { .. }
+                    | StoreError::NoTable { .. }
+                    | StoreError::WrongTable { .. }
+                    | StoreError::NotActive { .. }
+                    | StoreError::NoRegion
+                    | StoreError::Environment(_)
+            ))
         )
     }
 
@@ -163,13 +164,13 @@ impl WorkError {
             Self::Checkpoint(error) if error.is_unreachable() => Severity::Unreachable,
             Self::Queue(error) if error.is_unreachable() => Severity::Unreachable,
             // A table that is absent, foreign or closed to us is a matter of configuration.
-            Self::Checkpoint(
-                CheckpointError::NoTable { .. }
-                | CheckpointError::WrongTable { .. }
-                | CheckpointError::NoRegion
-                | CheckpointError::Environment(_)
-                | CheckpointError::Denied { .. },
-            ) => Severity::Usage,
+            Self::Checkpoint(CheckpointError::Store(
+                StoreError::NoTable { .. }
+                | StoreError::WrongTable { .. }
+                | StoreError::NoRegion
+                | StoreError::Environment(_)
+                | StoreError::Denied { .. },
+            )) => Severity::Usage,
             Self::Checkpoint(_) | Self::Queue(_) | Self::NotNow(_) | Self::Starved(_) => {
                 Severity::Failed
             }
@@ -210,8 +211,7 @@ impl Worker {
         concurrency: u32,
     ) -> Result<Self, WorkError> {
         let checkpoints =
-            Checkpoints::connect(config.checkpoint.table.clone(), config.checkpoint.failures_max)
-                .await?;
+            Checkpoints::connect(&config.checkpoint.table, config.checkpoint.failures_max).await?;
         Self::with_checkpoints(config, checkpoints, clock, concurrency)
     }
 

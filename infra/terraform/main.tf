@@ -27,7 +27,7 @@ locals {
   configuration = var.config_parameter == "" ? tomap(local.in_zip) : tomap(local.in_parameter)
 }
 
-# The same keys and index as `tallymark init` makes (src/checkpoint/table.rs). Protected: without it, `tallymark repair`
+# The same keys and index as `tallymark init` makes (src/checkpoint/store/dynamodb/table.rs). Protected: without it, `tallymark repair`
 # has to rebuild the checkpoints from the markers.
 resource "aws_dynamodb_table" "checkpoints" {
   count = var.create_table ? 1 : 0

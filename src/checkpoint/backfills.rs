@@ -2,18 +2,17 @@
 //!
 //! A rollup has at most one under way; the item of its watermark names it, so that a tick that has read that knows.
 
-use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
-use super::dynamodb::Checkpoints;
+use super::checkpoints::Checkpoints;
 use super::error::CheckpointError;
-use super::item::{Item, PK, Reader, SK, instant, number, text, whole_ms};
-use super::update::{Update, Written, names_in};
+use super::item::{Reader, instant, number, text, whole_ms};
+use super::store::{Cond, Item, Key, PK, Query, SK, Sorts, Update, Value, Written};
 use super::watermark::watermark_key;
 use crate::slice::Order;
 
-/// What the sort keys of backfills begin with. Sorts behind every slice, as those begin with a digit.
+/// What the second part of the keys of backfills begins with. Sorts behind every slice, as those begin with a digit.
 const PREFIX: &str = "backfill#";
 
 /// How an id tells when its backfill began.
@@ -29,7 +28,7 @@ const KEPT: TimeDelta = TimeDelta::days(90);
 const EXPIRES: &str = "expires_at";
 
 /// Backfills that a listing shows.
-const LISTED_MAX: i32 = 50;
+const LISTED_MAX: u16 = 50;
 
 /// How far a backfill is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -209,19 +208,15 @@ impl Backfill {
     /// All of it, written where the stored version is still the one that was read.
     pub(super) fn update(&self) -> Update {
         let condition = match self.version {
-            0 => "attribute_not_exists(#pk)",
-            _ => "#version = :seen",
+            0 => Cond::Absent,
+            seen => Cond::is("version", number(seen)),
         };
         let order = match self.order {
             Order::NewestFirst => "newest_first",
             Order::OldestFirst => "oldest_first",
         };
         let expires = self.finished_at.map(|at| (at + KEPT).timestamp().to_string());
-        let mut update = Update::new(backfill_key(&self.rollup, &self.id), condition);
-        if self.version > 0 {
-            update = update.bind("seen", number(self.version));
-        }
-        update
+        Update::new(backfill_key(&self.rollup, &self.id), condition)
             .set("version", number(self.version + 1))
             .set("from", instant(self.from))
             .set("to", instant(self.to))
@@ -239,7 +234,7 @@ impl Backfill {
             .set("started_at", instant(self.started_at))
             .set_or_remove("sent_at", self.sent_at.map(instant))
             .set_or_remove("finished_at", self.finished_at.map(instant))
-            .set_or_remove(EXPIRES, expires.map(AttributeValue::N))
+            .set_or_remove(EXPIRES, expires.map(Value::Number))
     }
 }
 
@@ -262,17 +257,15 @@ impl Checkpoints {
     ) -> Result<Option<Backfill>, CheckpointError> {
         // Named before it is there: whoever dies in between leaves a name without an item, which the next one takes.
         for _ in 0..2 {
-            let update = Update::new(
-                watermark_key(&backfill.rollup),
-                "attribute_not_exists(#backfill) OR #backfill = :set_backfill",
-            );
-            let update = update.set(ACTIVE, text(&backfill.id));
+            let id = text(&backfill.id);
+            let is_free = Cond::lacks(ACTIVE).or(Cond::is(ACTIVE, id.clone()));
+            let update = Update::new(watermark_key(&backfill.rollup), is_free).set(ACTIVE, id);
             let found = match self.send(update, "start a backfill").await? {
                 Written::Done(_) => {
                     self.write_backfill(backfill).await?;
                     return Ok(None);
                 }
-                Written::Refused(item) => item,
+                Written::Refused { found, .. } => found,
             };
             let read = found.as_ref().map(|item| Reader { item }.text(ACTIVE)).transpose()?;
             let Some(active) = read.flatten() else { continue };
@@ -303,20 +296,9 @@ impl Checkpoints {
     /// # Errors
     /// [`CheckpointError`] if the call fails or an item is malformed.
     pub async fn backfills(&self, rollup: &str) -> Result<Vec<Backfill>, CheckpointError> {
-        let condition = format!("#{PK} = :rollup AND begins_with(#{SK}, :prefix)");
-        let query = self
-            .client
-            .query()
-            .table_name(&self.table)
-            .consistent_read(true)
-            .scan_index_forward(false)
-            .limit(LISTED_MAX)
-            .set_expression_attribute_names(Some(names_in(&condition).collect()))
-            .key_condition_expression(condition)
-            .expression_attribute_values(":rollup", text(rollup))
-            .expression_attribute_values(":prefix", text(PREFIX));
-        let found = query.send().await.map_err(|error| self.error("query", error))?;
-        found.items().iter().map(Backfill::read).collect()
+        let backfills = Query::new(rollup, Sorts::Prefix(PREFIX.to_owned()));
+        let found = self.store.query(backfills.last(LISTED_MAX)).await?;
+        found.iter().map(Backfill::read).collect()
     }
 
     /// Writes what has changed, unless somebody else has written since it was read; says whether it was written. A
@@ -326,7 +308,7 @@ impl Checkpoints {
     /// [`CheckpointError`] if a call fails.
     pub async fn write_backfill(&self, backfill: &mut Backfill) -> Result<bool, CheckpointError> {
         let written = self.send(backfill.update(), "write a backfill").await?;
-        if let Written::Refused(found) = written
+        if let Written::Refused { found, .. } = written
             && !found.is_some_and(|item| backfill.is_stored_in(&item))
         {
             return Ok(false);
@@ -340,14 +322,14 @@ impl Checkpoints {
 
     /// The rollup has no backfill under way any more, if this was it.
     pub(crate) async fn end_backfill(&self, rollup: &str, id: &str) -> Result<(), CheckpointError> {
-        let update = Update::new(watermark_key(rollup), "#backfill = :id");
-        let update = update.bind("id", text(id)).remove(&[ACTIVE]);
+        let is_this = Cond::is(ACTIVE, text(id));
+        let update = Update::new(watermark_key(rollup), is_this).remove(&[ACTIVE]);
         self.send(update, "end a backfill").await.map(drop)
     }
 }
 
-fn backfill_key(rollup: &str, id: &str) -> Item {
-    Item::from([(PK.into(), text(rollup)), (SK.into(), text(&format!("{PREFIX}{id}")))])
+fn backfill_key(rollup: &str, id: &str) -> Key {
+    Key::new(rollup, &format!("{PREFIX}{id}"))
 }
 
 /// The instant at which the backfill with this id began.

@@ -1,12 +1,10 @@
 //! Which installation a rollup's checkpoints belong to: attributes of its `watermark` item, which
 //! every command reads anyway.
 
-use aws_sdk_dynamodb::types::AttributeValue;
-
-use super::dynamodb::Checkpoints;
+use super::checkpoints::Checkpoints;
 use super::error::CheckpointError;
-use super::item::{Item, Reader, text};
-use super::update::Update;
+use super::item::{Reader, text};
+use super::store::{Cond, Item, Update, Value};
 use super::watermark::watermark_key;
 use crate::db::history::History;
 
@@ -45,7 +43,7 @@ impl Bond {
         let read = Reader { item };
         let Some(installation) = read.text(INSTALLATION)? else { return Ok(None) };
         let places = match item.get(PLACES) {
-            Some(AttributeValue::Ss(places)) => places.clone(),
+            Some(Value::Texts(places)) => places.clone(),
             _ => Vec::new(),
         };
         let servers = read.text(SERVERS)?.unwrap_or_default();
@@ -79,21 +77,17 @@ impl Checkpoints {
         bond: &Bond,
     ) -> Result<(), CheckpointError> {
         let condition = match before {
-            None => format!("attribute_not_exists(#{INSTALLATION})"),
-            Some(_) => format!("#{INSTALLATION} = :before"),
+            None => Cond::lacks(INSTALLATION),
+            Some(before) => Cond::is(INSTALLATION, text(&before.installation)),
         };
-        let update = Update::new(watermark_key(rollup), &condition)
+        let update = Update::new(watermark_key(rollup), condition)
             .set(INSTALLATION, text(&bond.installation))
-            .set(PLACES, AttributeValue::Ss(bond.places.clone()))
+            .set(PLACES, Value::Texts(bond.places.clone()))
             .set(SERVERS, text(&bond.servers))
             .set(TABLES, text(&bond.tables))
             .set_or_remove(REPAIR, bond.repair.as_deref().map(text))
             .set_or_remove(SOURCE_HISTORY, bond.source_history.as_ref().map(history))
             .set_or_remove(TARGET_HISTORY, bond.target_history.as_ref().map(history));
-        let update = match before {
-            None => update,
-            Some(before) => update.bind("before", text(&before.installation)),
-        };
         // Another process may have found out meanwhile that the rows are unproven.
         let update = match bond.unproven == before.and_then(|before| before.unproven.clone()) {
             true => update,
@@ -109,13 +103,12 @@ impl Checkpoints {
     /// # Errors
     /// [`CheckpointError`] if the call fails.
     pub async fn prove(&self, rollup: &str, reason: &str) -> Result<(), CheckpointError> {
-        let update = Update::new(watermark_key(rollup), &format!("#{UNPROVEN} = :reason"))
-            .bind("reason", text(reason))
-            .remove(&[UNPROVEN]);
+        let same = Cond::is(UNPROVEN, text(reason));
+        let update = Update::new(watermark_key(rollup), same).remove(&[UNPROVEN]);
         self.send(update, "record the proof").await.map(drop)
     }
 }
 
-fn history(history: &History) -> AttributeValue {
+fn history(history: &History) -> Value {
     text(&history.to_string())
 }

@@ -1,16 +1,14 @@
 //! How far late changes of a rollup have been noticed: up to which change time, or as which consumer of the
 //! source's marks. An item of its own.
 
-use std::collections::HashMap;
-
 use chrono::{DateTime, Utc};
 
-use super::dynamodb::Checkpoints;
+use super::checkpoints::Checkpoints;
 use super::error::CheckpointError;
-use super::item::{Item, PK, Reader, SK, instant, number, text};
-use super::update::Update;
+use super::item::{Reader, instant, number, text};
+use super::store::{Cond, Key, Update};
 
-/// The sort key of the item. Sorts behind every slice, as those begin with a digit.
+/// The second part of its key. Sorts behind every slice, as those begin with a digit.
 const CHANGES: &str = "changes";
 
 impl Checkpoints {
@@ -39,10 +37,9 @@ impl Checkpoints {
         rollup: &str,
         to: DateTime<Utc>,
     ) -> Result<(), CheckpointError> {
-        let forwards = "attribute_not_exists(#changes_until) OR #changes_until < :to";
-        let update = Update::new(changes_key(rollup), forwards)
-            .bind("to", instant(to))
-            .compute("changes_until", ":to");
+        let (name, to) = ("changes_until", instant(to));
+        let forwards = Cond::lacks(name).or(Cond::below(name, to.clone()));
+        let update = Update::new(changes_key(rollup), forwards).set(name, to);
         self.send(update, "record the changes seen").await.map(drop)
     }
 }
@@ -99,14 +96,11 @@ impl Checkpoints {
         consumer: &Consumer,
     ) -> Result<(), CheckpointError> {
         let condition = match before {
-            None => "attribute_not_exists(#consumer)",
-            Some(_) => "#consumer = :before",
+            None => Cond::lacks("consumer"),
+            Some(before) => Cond::is("consumer", number(before.unsigned_abs())),
         };
-        let mut update = Update::new(changes_key(rollup), condition);
-        if let Some(before) = before {
-            update = update.bind("before", number(before.unsigned_abs()));
-        }
-        let update = update.set("consumer", number(consumer.id.unsigned_abs()));
+        let update = Update::new(changes_key(rollup), condition)
+            .set("consumer", number(consumer.id.unsigned_abs()));
         let update = match &consumer.standing {
             Standing::New => update,
             Standing::Forgotten => update.set("consumer_of", text(FORGOTTEN)),
@@ -116,6 +110,6 @@ impl Checkpoints {
     }
 }
 
-fn changes_key(rollup: &str) -> Item {
-    HashMap::from([(PK.into(), text(rollup)), (SK.into(), text(CHANGES))])
+fn changes_key(rollup: &str) -> Key {
+    Key::new(rollup, CHANGES)
 }

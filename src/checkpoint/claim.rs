@@ -4,24 +4,28 @@ use std::sync::OnceLock;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::dynamodb::Checkpoints;
+use super::checkpoints::Checkpoints;
 use super::error::{CheckpointError, ClaimError, ClaimRefused};
-use super::item::{
-    Checkpoint, Item, UNFINISHED, epoch_ms, instant, key, label, number, text, whole_ms,
-};
+use super::item::{Checkpoint, instant, key, label, number, text, whole_ms};
 use super::state::{self, Event, Illegal, State};
-use super::update::{Update, Written};
+use super::store::{Cond, Item, StoreError, UNFINISHED, Update, Written};
 
 /// How long a lease outlives the deadline of its invocation. Lambda kills at the deadline; the rest
 /// is for clocks that disagree.
 pub const LEASE_MARGIN: TimeDelta = TimeDelta::seconds(5);
 
 /// Mirrors `claimable` in [`state`].
-const CLAIMABLE: &str = "attribute_not_exists(#pk) \
-    OR #state IN (:yielded, :stale) \
-    OR (#state = :running AND #lease_until <= :now) \
-    OR (#state = :failed AND #failures < :failures_max \
-        AND (attribute_not_exists(#retry_at) OR #retry_at <= :now))";
+fn claimable(now: DateTime<Utc>, failures_max: u32) -> Cond {
+    let is = |state: State| Cond::is("state", text(state.word()));
+    let lease_is_over = Cond::passed("lease_until", now);
+    let has_tries_left = Cond::below("failures", number(failures_max.into()));
+    let has_waited = Cond::lacks("retry_at").or(Cond::passed("retry_at", now));
+    Cond::Absent
+        .or(is(State::Yielded))
+        .or(is(State::Stale))
+        .or(is(State::Running).and(lease_is_over))
+        .or(is(State::Failed).and(has_tries_left).and(has_waited))
+}
 
 /// A worker's wish to work on a slice.
 #[derive(Clone, Copy, Debug)]
@@ -148,54 +152,46 @@ impl Checkpoints {
         let lease_until = whole_ms(request.deadline + LEASE_MARGIN);
         let update = self.claim_update(owner, request, lease_until);
         let written = match self.send(update, "claim").await {
-            // Wrong types in an item make the expression itself invalid; reading the item says
-            // which attribute it is.
-            Err(error) if error.is_validation() => {
+            // Wrong types in an item make the write itself invalid; reading the item says which
+            // attribute it is.
+            Err(error @ CheckpointError::Store(StoreError::Invalid { .. })) => {
                 self.get(request.rollup, request.slice_start).await?;
                 return Err(error.into());
             }
             written => written?,
         };
-        let found = match written {
+        let (found, at) = match written {
             Written::Done(item) => return Ok(Lease::new(&item)?),
-            Written::Refused(Some(item)) => item,
-            // The item vanished between the condition and its copy; nobody holds it.
-            Written::Refused(None) => return Err(contended(request)),
+            Written::Refused { found: Some(item), at } => (item, at),
+            // The item vanished between the condition and its copy: no worker holds the slice.
+            Written::Refused { found: None, .. } => return Err(contended(request)),
         };
         let found = Checkpoint::from_item(&found)?;
         let mine = found.owner.as_deref() == Some(owner) && found.state == State::Running;
         if mine {
             return Ok(Lease::new(&found.to_item())?);
         }
-        let event = Event::Claim { lease_until };
-        match state::next(Some(&found.standing()), event, whole_ms(request.now), self.failures_max)
-        {
+        let (event, now) = (Event::Claim { lease_until }, whole_ms(at.unwrap_or(request.now)));
+        match state::next(Some(&found.standing()), event, now, self.failures_max) {
             Err(illegal) => Err(refusal(illegal, found).into()),
             Ok(_) => Err(contended(request)),
         }
     }
 
     fn claim_update(&self, owner: &str, request: &Claim<'_>, lease_until: DateTime<Utc>) -> Update {
-        Update::new(key(request.rollup, request.slice_start), CLAIMABLE)
-            .bind("running", text(State::Running.word()))
-            .bind("failed", text(State::Failed.word()))
-            .bind("yielded", text(State::Yielded.word()))
-            .bind("stale", text(State::Stale.word()))
-            .bind("now", epoch_ms(whole_ms(request.now)))
-            .bind("failures_max", number(self.failures_max.into()))
-            .bind("zero", number(0))
-            .bind("one", number(1))
-            .bind("absent", text("absent"))
-            .compute("claimed_from", "if_not_exists(#state, :absent)")
-            .compute("attempt", "if_not_exists(#attempt, :zero) + :one")
-            .compute("failures", "if_not_exists(#failures, :zero)")
-            .compute("dirty", "if_not_exists(#dirty, :zero)")
-            .compute("dirty_seen", "if_not_exists(#dirty, :zero)")
-            .compute("state", ":running")
+        let now = request.now;
+        let condition = claimable(whole_ms(now), self.failures_max);
+        Update::new(key(request.rollup, request.slice_start), condition)
+            .copy("claimed_from", "state", text("absent"))
+            .increment("attempt")
+            .fill("failures", number(0))
+            .fill("dirty", number(0))
+            .copy("dirty_seen", "dirty", number(0))
+            .set("state", text(State::Running.word()))
             .set("owner", text(owner))
-            .set("lease_until", epoch_ms(lease_until))
+            .set_from_now("lease_until", now, lease_until - now)
             .set("definition", text(request.definition))
-            .set("started_at", instant(request.now))
+            .set("started_at", instant(now))
             .set(UNFINISHED, text(request.rollup))
             .remove(&["retry_at", "finished_at"])
     }

@@ -1,17 +1,16 @@
 //! What a person said about the work: one item for all rollups, read before every chunk.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
-use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, Utc};
 
-use super::dynamodb::Checkpoints;
+use super::checkpoints::Checkpoints;
 use super::error::CheckpointError;
-use super::item::{ALL, Item, PK, Reader, SK, instant, text};
-use super::update::{Update, Written};
+use super::item::{ALL, Reader, instant, text};
+use super::store::{Cond, Item, Key, Update, Value, Written};
 use crate::config::NICE_RATIO;
 
-/// The sort key of the item.
+/// The second part of its key.
 const CONTROL: &str = "control";
 
 const PAUSE: &str = "pause";
@@ -81,13 +80,13 @@ pub struct Pause {
 
 impl Pause {
     /// What [`Control::read`] reads.
-    pub(super) fn to_attribute(&self) -> AttributeValue {
-        let mut fields = HashMap::from([
+    pub(super) fn to_attribute(&self) -> Value {
+        let mut fields = Item::from([
             ("at".to_owned(), instant(self.at)),
             ("reason".to_owned(), text(&self.reason)),
         ]);
         fields.extend(self.until.map(|until| ("until".to_owned(), instant(until))));
-        AttributeValue::M(fields)
+        Value::Map(fields)
     }
 }
 
@@ -142,7 +141,7 @@ impl Control {
         let mut control = Self { woken_at: Reader { item }.instant(WOKEN)?, ..Self::default() };
         for (name, value) in item {
             match value {
-                AttributeValue::M(fields) if name.starts_with(PAUSE) => {
+                Value::Map(fields) if name.starts_with(PAUSE) => {
                     let read = Reader { item: fields };
                     let pause = Pause {
                         at: read.instant("at")?.ok_or_else(|| read.missing("at"))?,
@@ -151,7 +150,7 @@ impl Control {
                     };
                     control.pauses.insert(name.clone(), pause);
                 }
-                AttributeValue::N(number) if name.starts_with(NICE) => {
+                Value::Number(number) if name.starts_with(NICE) => {
                     // What is none must not make work faster: it is left out, and logged.
                     match number.parse() {
                         Ok(nice_ratio) if NICE_RATIO.contains(&nice_ratio) => {
@@ -160,7 +159,7 @@ impl Control {
                         _ => tracing::warn!(name, number, "not a nice_ratio"),
                     }
                 }
-                AttributeValue::S(at) if name.starts_with(CANCEL) => {
+                Value::Text(at) if name.starts_with(CANCEL) => {
                     if let Ok(at) = at.parse() {
                         control.cancelled.insert(name.clone(), at);
                     }
@@ -209,7 +208,7 @@ impl Checkpoints {
         scope: Scope<'_>,
         nice_ratio: Option<f64>,
     ) -> Result<(), CheckpointError> {
-        let value = nice_ratio.map(|nice_ratio| AttributeValue::N(nice_ratio.to_string()));
+        let value = nice_ratio.map(|nice_ratio| Value::Number(nice_ratio.to_string()));
         self.say(&scope.attribute(NICE), value).await
     }
 
@@ -230,24 +229,17 @@ impl Checkpoints {
         since: DateTime<Utc>,
         now: DateTime<Utc>,
     ) -> Result<bool, CheckpointError> {
-        let condition = "attribute_not_exists(#woken_at) OR #woken_at <= :since";
-        let update = Update::new(control_key(), condition)
-            .bind("since", instant(since))
-            .set(WOKEN, instant(now));
+        let condition = Cond::lacks(WOKEN).or(Cond::at_most(WOKEN, instant(since)));
+        let update = Update::new(control_key(), condition).set(WOKEN, instant(now));
         Ok(matches!(self.send(update, "wake the source").await?, Written::Done(_)))
     }
 
-    async fn say(
-        &self,
-        attribute: &str,
-        value: Option<AttributeValue>,
-    ) -> Result<(), CheckpointError> {
-        let always = "attribute_exists(#pk) OR attribute_not_exists(#pk)";
-        let update = Update::new(control_key(), always).set_or_remove(attribute, value);
+    async fn say(&self, attribute: &str, value: Option<Value>) -> Result<(), CheckpointError> {
+        let update = Update::new(control_key(), Cond::always()).set_or_remove(attribute, value);
         self.send(update, "write the control item").await.map(drop)
     }
 }
 
-pub(super) fn control_key() -> Item {
-    HashMap::from([(PK.into(), text(ALL)), (SK.into(), text(CONTROL))])
+pub(super) fn control_key() -> Key {
+    Key::new(ALL, CONTROL)
 }

@@ -3,85 +3,18 @@
 use std::error::Error;
 use std::fmt;
 
-use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use chrono::{DateTime, SecondsFormat, Utc};
 
 use super::item::label;
 use super::state::State;
-use crate::aws::{place_of, root_cause};
-use crate::text::cut;
-
-type Source = Box<dyn Error + Send + Sync>;
+use super::store::StoreError;
 
 /// Why a call on the checkpoints failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
-    /// No answer: no connection, or none in time.
-    #[error("dynamodb could not be reached ({operation}){}: {problem}", place_of("DYNAMODB"))]
-    Unreachable {
-        /// The call.
-        operation: &'static str,
-        /// The innermost cause.
-        problem: String,
-        /// What the SDK said.
-        source: Source,
-    },
-    /// DynamoDB asked to slow down, and went on doing so while the SDK retried.
-    #[error("dynamodb throttled {operation} on table `{table}`: {problem}")]
-    Throttled {
-        /// The call.
-        operation: &'static str,
-        /// The table.
-        table: String,
-        /// What DynamoDB said.
-        problem: String,
-        /// What the SDK said.
-        source: Source,
-    },
-    /// No credentials, wrong ones, or no permission.
-    #[error("dynamodb denied {operation} on table `{table}`: {problem}")]
-    Denied {
-        /// The call.
-        operation: &'static str,
-        /// The table.
-        table: String,
-        /// What DynamoDB said.
-        problem: String,
-        /// What the SDK said.
-        source: Source,
-    },
-    /// The table is not there.
-    #[error("table `{table}` does not exist; run `tallymark init`")]
-    NoTable {
-        /// The table.
-        table: String,
-    },
-    /// A table of this name is there, and it is not ours.
-    #[error(
-        "table `{table}` {problem}; delete it, or set `checkpoint.table` to another name and run `tallymark init`"
-    )]
-    WrongTable {
-        /// The table.
-        table: String,
-        /// What is different.
-        problem: String,
-    },
-    /// The table is not usable yet.
-    #[error("table `{table}` is {status} after {seconds} s; wait and run the command again")]
-    NotActive {
-        /// The table.
-        table: String,
-        /// The status that DynamoDB shows.
-        status: String,
-        /// How long it was waited for.
-        seconds: u64,
-    },
-    /// No region is configured.
-    #[error("no AWS region is configured; set AWS_REGION, for example AWS_REGION=eu-central-1")]
-    NoRegion,
-    /// The environment says something about AWS that no SDK understands.
-    #[error("the environment variable {0}")]
-    Environment(String),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// Somebody edited an item into something that no worker writes.
     #[error(
         "checkpoint {item}: attribute `{attribute}` {problem}; correct or delete the item, then run `tallymark repair`"
@@ -105,22 +38,6 @@ pub enum CheckpointError {
         /// The slice.
         slice: String,
     },
-    /// Anything else that DynamoDB or the SDK refuses.
-    #[error("{operation} on table `{table}` failed: {problem}")]
-    Other {
-        /// The call.
-        operation: &'static str,
-        /// The table.
-        table: String,
-        /// What DynamoDB said.
-        problem: String,
-        /// DynamoDB's word for it, if DynamoDB said it.
-        code: Option<String>,
-        /// Whether the same call may work later.
-        retryable: bool,
-        /// What the SDK said.
-        source: Source,
-    },
 }
 
 impl CheckpointError {
@@ -128,84 +45,16 @@ impl CheckpointError {
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
         match self {
-            Self::Unreachable { .. }
-            | Self::Throttled { .. }
-            | Self::NotActive { .. }
-            | Self::Contended { .. } => true,
-            Self::Other { retryable, .. } => *retryable,
-            _ => false,
+            Self::Store(error) => error.is_retryable(),
+            Self::Contended { .. } => true,
+            Self::Malformed { .. } | Self::LostLease(_) => false,
         }
     }
 
-    /// Whether DynamoDB could not be reached at all.
+    /// Whether the store could not be reached at all.
     #[must_use]
     pub const fn is_unreachable(&self) -> bool {
-        matches!(self, Self::Unreachable { .. })
-    }
-
-    /// Whether DynamoDB found the request itself wrong.
-    pub(super) fn is_validation(&self) -> bool {
-        matches!(self, Self::Other { code: Some(code), .. } if code == "ValidationException")
-    }
-
-    /// What the SDK's error means.
-    pub(super) fn from_sdk<E>(operation: &'static str, table: &str, error: SdkError<E>) -> Self
-    where
-        E: ProvideErrorMetadata + Error + Send + Sync + 'static,
-    {
-        let table = table.to_owned();
-        let unreachable = match &error {
-            SdkError::TimeoutError(_) => true,
-            // Of another kind and transient: the connection was closed in place of the reply.
-            SdkError::DispatchFailure(failure) => {
-                failure.is_io() || failure.is_timeout() || failure.as_other().is_some()
-            }
-            _ => false,
-        };
-        if unreachable {
-            let problem = root_cause(&error);
-            return Self::Unreachable { operation, problem, source: error.into() };
-        }
-        let server_fault = error.raw_response().is_some_and(|raw| raw.status().is_server_error());
-        let Some(code) = error.as_service_error().and_then(|error| error.code()) else {
-            let problem = root_cause(&error);
-            // The SDK has no type of its own for this; without credentials no request is sent.
-            if matches!(error, SdkError::DispatchFailure(_)) {
-                let problem = format!(
-                    "no usable AWS credentials ({problem}); set AWS_PROFILE, or AWS_ACCESS_KEY_ID \
-                     and AWS_SECRET_ACCESS_KEY (any values for a local endpoint)"
-                );
-                return Self::Denied { operation, table, problem, source: error.into() };
-            }
-            let retryable = server_fault || matches!(error, SdkError::ResponseError(_));
-            let source = error.into();
-            return Self::Other { operation, table, problem, code: None, retryable, source };
-        };
-        let message = cut(error.message().unwrap_or("no message"));
-        let problem = format!("{message} ({code})");
-        match code {
-            "ResourceNotFoundException" => Self::NoTable { table },
-            "ProvisionedThroughputExceededException"
-            | "ThrottlingException"
-            | "RequestLimitExceeded" => {
-                Self::Throttled { operation, table, problem, source: error.into() }
-            }
-            "AccessDeniedException"
-            | "ExpiredTokenException"
-            | "IncompleteSignatureException"
-            | "InvalidSignatureException"
-            | "MissingAuthenticationTokenException"
-            | "UnrecognizedClientException" => {
-                Self::Denied { operation, table, problem, source: error.into() }
-            }
-            _ => {
-                let conflict = code == "TransactionConflictException"
-                    || code == "ReplicatedWriteConflictException";
-                let retryable = server_fault || conflict;
-                let code = Some(code.to_owned());
-                Self::Other { operation, table, problem, code, retryable, source: error.into() }
-            }
-        }
+        matches!(self, Self::Store(error) if error.is_unreachable())
     }
 }
 
@@ -287,7 +136,7 @@ pub enum ClaimRefused {
         /// What the last failure said.
         error: String,
     },
-    /// The invocation's deadline has come; DynamoDB was not asked.
+    /// The invocation's deadline has come; the store was not asked.
     #[error("no time left to work on it")]
     NoTimeLeft,
 }

@@ -2,22 +2,25 @@
 
 use chrono::{DateTime, Utc};
 
+use super::checkpoints::Checkpoints;
 use super::claim::Lease;
-use super::dynamodb::Checkpoints;
 use super::error::{CheckpointError, Found, LostLease};
-use super::item::{
-    Checkpoint, Completion, UNFINISHED, epoch_ms, instant, key, number, text, whole_ms,
-};
+use super::item::{Checkpoint, Completion, epoch_ms, instant, key, number, text, whole_ms};
 use super::state::{self, Event, State};
-use super::update::{Update, Written};
+use super::store::{Cond, UNFINISHED, Update, Written};
+use crate::db::Tx;
 
 /// Longest error or reason kept: enough for PostgreSQL's message with its detail and hint, far from
 /// DynamoDB's 400 KB and within the 1 KB steps that writes are priced by.
 const TEXT_BYTES_MAX: usize = crate::text::FOREIGN_MAX;
 
 /// Mirrors `held_by` in [`state`]. The owner is asked for as well: an item that was deleted and
-/// made anew counts its attempts from 1 again.
-const MINE: &str = "#state = :running AND #attempt = :attempt AND #owner = :owner";
+/// made again counts its attempts from 1 again.
+fn mine(lease: &Lease) -> Cond {
+    Cond::is("state", text(State::Running.word()))
+        .and(Cond::is("attempt", number(lease.attempt())))
+        .and(Cond::is("owner", text(lease.owner())))
+}
 
 /// What a failure led to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,19 +56,29 @@ impl Checkpoints {
         outcome: &Completion,
         now: DateTime<Utc>,
     ) -> Result<State, CheckpointError> {
-        let clean = self
-            .completion(lease, outcome, now, State::Succeeded)
-            .bind("dirty_seen", number(lease.dirty_seen()))
-            .remove(&[UNFINISHED, "reason"]);
-        let Some(found) = self.end(clean, lease, "complete").await? else {
+        self.complete_within(lease, outcome, now, None).await
+    }
+
+    /// As [`Checkpoints::complete`], in a transaction of the target where the store keeps its items
+    /// there: the result and its checkpoint are committed together.
+    ///
+    /// # Errors
+    /// [`CheckpointError::LostLease`] if a newer attempt has the slice: then the transaction is not
+    /// to be committed.
+    pub async fn complete_within(
+        &self,
+        lease: &Lease,
+        outcome: &Completion,
+        now: DateTime<Utc>,
+        mut within: Option<&mut Tx>,
+    ) -> Result<State, CheckpointError> {
+        let clean = completion(lease, outcome, now, State::Succeeded);
+        let Some(found) = self.end(clean, lease, "complete", within.as_deref_mut()).await? else {
             return Ok(State::Succeeded);
         };
         if is_mine(&found, lease) && found.state == State::Running {
-            let dirty = self
-                .completion(lease, outcome, now, State::Stale)
-                .bind("dirty_seen", number(lease.dirty_seen()))
-                .set(UNFINISHED, text(lease.rollup()));
-            return match self.end(dirty, lease, "complete").await? {
+            let dirty = completion(lease, outcome, now, State::Stale);
+            return match self.end(dirty, lease, "complete", within).await? {
                 None => Ok(State::Stale),
                 Some(found) => already(&found, lease, State::Succeeded),
             };
@@ -90,12 +103,12 @@ impl Checkpoints {
         let after = state::next(Some(&standing), event, now, self.failures_max)
             .map_err(|_| lost(lease, None))?;
         let retry_at = after.retry_at.map(whole_ms);
-        let update = ending(lease, now, State::Failed, MINE)
+        let update = ending(lease, now, State::Failed, mine(lease))
             .set("failures", number(after.failures.into()))
             .set("error", text(shortened(error)))
             .set_or_remove("retry_at", retry_at.map(epoch_ms))
             .set(UNFINISHED, text(lease.rollup()));
-        match self.end(update, lease, "fail").await? {
+        match self.end(update, lease, "fail", None).await? {
             None => Ok(Failure { state: State::Failed, failures: after.failures, retry_at }),
             Some(found) => {
                 let state = already(&found, lease, State::Failed)?;
@@ -115,34 +128,15 @@ impl Checkpoints {
         now: DateTime<Utc>,
     ) -> Result<State, CheckpointError> {
         let horizon = turn.horizon.or(lease.checkpoint().horizon);
-        let update = ending(lease, now, State::Yielded, MINE)
+        let update = ending(lease, now, State::Yielded, mine(lease))
             .set("reason", text(shortened(&turn.reason)))
             .set_or_remove("retry_at", turn.retry_at.map(epoch_ms))
             .set_or_remove("horizon", horizon.map(number))
             .set(UNFINISHED, text(lease.rollup()));
-        match self.end(update, lease, "yield").await? {
+        match self.end(update, lease, "yield", None).await? {
             None => Ok(State::Yielded),
             Some(found) => already(&found, lease, State::Yielded),
         }
-    }
-
-    fn completion(
-        &self,
-        lease: &Lease,
-        outcome: &Completion,
-        now: DateTime<Utc>,
-        state: State,
-    ) -> Update {
-        let dirty = if state == State::Succeeded { "=" } else { "<>" };
-        let condition = format!("{MINE} AND #dirty {dirty} :dirty_seen");
-        outcome
-            .attributes()
-            .into_iter()
-            .fold(ending(lease, now, state, &condition), |update, (name, value)| {
-                update.set(name, value)
-            })
-            .set("failures", number(0))
-            .remove(&["error", "horizon", "retry_at"])
     }
 
     /// Sends an ending. `None`: it was written; otherwise the checkpoint that refused it.
@@ -151,20 +145,35 @@ impl Checkpoints {
         update: Update,
         lease: &Lease,
         operation: &'static str,
+        within: Option<&mut Tx>,
     ) -> Result<Option<Checkpoint>, CheckpointError> {
-        match self.send(update, operation).await? {
+        match self.store.update(update, operation, within).await? {
             Written::Done(_) => Ok(None),
-            Written::Refused(Some(item)) => Checkpoint::from_item(&item).map(Some),
-            Written::Refused(None) => Err(lost(lease, None)),
+            Written::Refused { found: Some(item), .. } => Checkpoint::from_item(&item).map(Some),
+            Written::Refused { found: None, .. } => Err(lost(lease, None)),
         }
     }
 }
 
-fn ending(lease: &Lease, now: DateTime<Utc>, state: State, condition: &str) -> Update {
+/// The ending of an attempt that committed, of a slice that was reopened meanwhile or was not.
+fn completion(lease: &Lease, outcome: &Completion, now: DateTime<Utc>, state: State) -> Update {
+    let seen = number(lease.dirty_seen());
+    let dirty = match state {
+        State::Succeeded => Cond::is("dirty", seen),
+        _ => Cond::is_not("dirty", seen),
+    };
+    let ending = ending(lease, now, state, mine(lease).and(dirty));
+    let told = outcome.attributes().into_iter();
+    let update = told.fold(ending, |update, (name, value)| update.set(name, value));
+    let update = update.set("failures", number(0)).remove(&["error", "horizon", "retry_at"]);
+    match state {
+        State::Succeeded => update.remove(&[UNFINISHED, "reason"]),
+        _ => update.set(UNFINISHED, text(lease.rollup())),
+    }
+}
+
+fn ending(lease: &Lease, now: DateTime<Utc>, state: State, condition: Cond) -> Update {
     Update::new(key(lease.rollup(), lease.slice_start()), condition)
-        .bind("running", text(State::Running.word()))
-        .bind("attempt", number(lease.attempt()))
-        .bind("owner", text(lease.owner()))
         .set("state", text(state.word()))
         .set("finished_at", instant(now))
         .remove(&["lease_until"])

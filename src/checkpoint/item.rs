@@ -1,28 +1,17 @@
-//! The DynamoDB item of one slice, typed.
+//! The item of one slice, typed.
 
-use std::collections::HashMap;
 use std::fmt;
 
-use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, Datelike as _, SecondsFormat, SubsecRound, Utc};
 
 use super::error::CheckpointError;
 use super::state::{Standing, State};
+use super::store::{Item, Key, PK, SK, UNFINISHED, Value};
 use crate::text::cut;
 
-/// An item as DynamoDB sends it.
-pub(super) type Item = HashMap<String, AttributeValue>;
-
-/// The partition key: the rollup's name.
-pub(super) const PK: &str = "pk";
-/// The partition key of what concerns all rollups. No rollup can have this name.
+/// The first part of the key of what concerns all rollups. No rollup can have this name.
 pub(super) const ALL: &str = "*";
-/// The sort key: the slice's start, or [`WATERMARK`].
-pub(super) const SK: &str = "sk";
-/// The attribute that puts an item into the sparse index: the rollup's name, absent once the slice
-/// has succeeded.
-pub(super) const UNFINISHED: &str = "unfinished";
-/// The sort key of the rollup's watermark. Sorts behind every slice, as those begin with a digit.
+/// The second part of the key of the rollup's watermark. Sorts behind every slice, as those begin with a digit.
 pub(super) const WATERMARK: &str = "watermark";
 
 /// More is no count: sums of thousands of them can still be made.
@@ -113,6 +102,10 @@ pub struct Glance {
 }
 
 impl Glance {
+    /// The attributes that tell it.
+    pub(super) const NAMES: &[&str] =
+        &["state", "definition", "started_at", "failures", "rows_read"];
+
     /// Reads the part of an item.
     pub(super) fn from_item(item: &Item) -> Result<Self, CheckpointError> {
         let read = Reader { item };
@@ -147,7 +140,7 @@ impl Checkpoint {
     /// # Errors
     /// [`CheckpointError::Malformed`], naming the item and the attribute, if somebody edited it
     /// into something that no worker writes.
-    pub fn from_item(item: &HashMap<String, AttributeValue>) -> Result<Self, CheckpointError> {
+    pub fn from_item(item: &Item) -> Result<Self, CheckpointError> {
         let read = Reader { item };
         let state = read.state("state")?.ok_or_else(|| read.missing("state"))?;
         let lease_until = read.epoch_ms("lease_until")?;
@@ -179,9 +172,9 @@ impl Checkpoint {
 
     /// The item that [`Checkpoint::from_item`] reads.
     #[must_use]
-    pub fn to_item(&self) -> HashMap<String, AttributeValue> {
-        let mut item = key(&self.rollup, self.slice_start);
-        let mut put = |name: &str, value: Option<AttributeValue>| {
+    pub fn to_item(&self) -> Item {
+        let mut item = key(&self.rollup, self.slice_start).to_item();
+        let mut put = |name: &str, value: Option<Value>| {
             item.extend(value.map(|value| (name.to_owned(), value)));
         };
         put("state", Some(text(self.state.word())));
@@ -210,7 +203,7 @@ impl Checkpoint {
 
 impl Completion {
     /// The attributes that record it.
-    pub(super) fn attributes(&self) -> [(&'static str, AttributeValue); 10] {
+    pub(super) fn attributes(&self) -> [(&'static str, Value); 10] {
         [
             ("rows_read", number(self.rows_read)),
             ("groups", number(self.groups)),
@@ -245,11 +238,11 @@ impl Completion {
 }
 
 /// The key of a slice's item.
-pub(super) fn key(rollup: &str, slice_start: DateTime<Utc>) -> Item {
-    HashMap::from([(PK.into(), text(rollup)), (SK.into(), text(&sort_key(slice_start)))])
+pub(super) fn key(rollup: &str, slice_start: DateTime<Utc>) -> Key {
+    Key::new(rollup, &sort_key(slice_start))
 }
 
-/// The sort key of the slice that starts at this instant. Whole seconds, always in UTC: the order
+/// The second part of the key of the slice that starts at this instant. Whole seconds, always in UTC: the order
 /// of the texts is the order of the instants.
 pub(super) fn sort_key(slice_start: DateTime<Utc>) -> String {
     slice_start.to_rfc3339_opts(SecondsFormat::Secs, true)
@@ -260,22 +253,22 @@ pub(super) fn label(rollup: &str, slice_start: DateTime<Utc>) -> String {
     format!("{rollup}@{}", sort_key(slice_start))
 }
 
-pub(super) fn text(value: &str) -> AttributeValue {
-    AttributeValue::S(value.to_owned())
+pub(super) fn text(value: &str) -> Value {
+    Value::Text(value.to_owned())
 }
 
-pub(super) fn number(value: u64) -> AttributeValue {
-    AttributeValue::N(value.to_string())
+pub(super) fn number(value: u64) -> Value {
+    Value::Number(value.to_string())
 }
 
-/// An instant that DynamoDB's conditions compare.
-pub(super) fn epoch_ms(at: DateTime<Utc>) -> AttributeValue {
-    AttributeValue::N(at.timestamp_millis().to_string())
+/// An instant that conditions compare.
+pub(super) fn epoch_ms(at: DateTime<Utc>) -> Value {
+    Value::Number(at.timestamp_millis().to_string())
 }
 
 /// An instant that people read.
-pub(super) fn instant(at: DateTime<Utc>) -> AttributeValue {
-    AttributeValue::S(at.to_rfc3339_opts(SecondsFormat::Millis, true))
+pub(super) fn instant(at: DateTime<Utc>) -> Value {
+    Value::Text(at.to_rfc3339_opts(SecondsFormat::Millis, true))
 }
 
 /// The instant that survives being stored: whole milliseconds.
@@ -309,8 +302,8 @@ impl Reader<'_> {
         match self.item.get(name) {
             None => Ok(None),
             // Anybody may have written a text of 400 kB there.
-            Some(AttributeValue::S(value)) if name == "error" => Ok(Some(cut(value).into_owned())),
-            Some(AttributeValue::S(value)) => Ok(Some(value.clone())),
+            Some(Value::Text(value)) if name == "error" => Ok(Some(cut(value).into_owned())),
+            Some(Value::Text(value)) => Ok(Some(value.clone())),
             Some(_) => Err(self.malformed(name, "is not a string (S)")),
         }
     }
@@ -321,7 +314,7 @@ impl Reader<'_> {
     {
         let value = match self.item.get(name) {
             None => return Ok(None),
-            Some(AttributeValue::N(value)) => value,
+            Some(Value::Number(value)) => value,
             Some(_) => return Err(self.malformed(name, "is not a number (N)")),
         };
         value.parse().map(Some).map_err(|_| self.out_of_range(name, value))
@@ -392,7 +385,7 @@ impl Reader<'_> {
         problem: impl fmt::Display,
     ) -> CheckpointError {
         let part = |name| match self.item.get(name) {
-            Some(AttributeValue::S(value)) => brief(value).escape_debug().to_string(),
+            Some(Value::Text(value)) => brief(value).escape_debug().to_string(),
             _ => "?".to_owned(),
         };
         CheckpointError::Malformed {
@@ -439,7 +432,7 @@ mod tests {
         }
     }
 
-    fn complaint(name: &str, value: Option<AttributeValue>) -> String {
+    fn complaint(name: &str, value: Option<Value>) -> String {
         let mut item = full().to_item();
         match value {
             Some(value) => item.insert(name.into(), value),
@@ -486,7 +479,7 @@ mod tests {
         assert!(message.contains("`lease_until` is not a number"), "{message}");
         let message = complaint("state", Some(text("done")));
         assert!(message.contains("`state` holds \"done\""), "{message}");
-        let message = complaint("attempt", Some(AttributeValue::N("-1".into())));
+        let message = complaint("attempt", Some(Value::Number("-1".into())));
         assert!(message.contains("`attempt` holds -1"), "{message}");
         let message = complaint("started_at", Some(text("noon")));
         assert!(message.contains("`started_at` holds \"noon\""), "{message}");

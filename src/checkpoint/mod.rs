@@ -1,11 +1,12 @@
-//! The checkpoint of each slice: one DynamoDB item that says what happened to it and who may work
+//! The checkpoint of each slice: one item in a store that says what happened to it and who may work
 //! on it now.
 //!
 //! | module | part |
 //! |---|---|
 //! | [`state`] | the states and the one function between them |
 //! | [`item`] | the item, typed |
-//! | `dynamodb`, `table` | the connection and the table |
+//! | [`store`] | where items are kept: the interface, and DynamoDB behind it |
+//! | `checkpoints` | the store as the others use it, and the reads of slices |
 //! | `claim`, `finish`, `reopen`, `watermark`, `changes`, `scrub`, `restore` | the conditional writes |
 //! | `bond` | which installation a rollup's checkpoints belong to |
 //! | `backfills` | a backfill that is fanned out |
@@ -18,9 +19,9 @@
 mod backfills;
 mod bond;
 mod changes;
+mod checkpoints;
 mod claim;
 mod control;
-mod dynamodb;
 mod error;
 mod finish;
 pub mod item;
@@ -31,8 +32,7 @@ mod reopen;
 mod restore;
 mod scrub;
 pub mod state;
-mod table;
-mod update;
+pub mod store;
 mod watermark;
 
 // Two attributes: clippy knows a test module by exactly the first.
@@ -43,9 +43,9 @@ mod tests;
 pub use backfills::{Backfill, BackfillState, begun};
 pub use bond::Bond;
 pub use changes::{Consumer, Standing as ConsumerStanding};
+pub use checkpoints::Checkpoints;
 pub use claim::{Claim, LEASE_MARGIN, Lease};
 pub use control::{Control, Pause, Scope};
-pub use dynamodb::Checkpoints;
 pub use error::{CheckpointError, ClaimError, ClaimRefused, LostLease};
 pub use finish::{Failure, Yield};
 pub use item::{Checkpoint, Completion, Glance};
@@ -53,5 +53,5 @@ pub use moving::Items;
 pub use restore::{Marker, Restored};
 pub use scrub::{Budget, DRIFT_MAX, Drift, PAGE, Scrub};
 pub use state::State;
-pub use table::{Created, TableSummary};
+pub use store::{Created, TableSummary};
 pub use watermark::Watermark;

@@ -1,20 +1,25 @@
 //! All items of one rollup at once: for a rollup that gets another name, or is dropped.
 
-use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use chrono::{DateTime, Utc};
 
-use super::dynamodb::Checkpoints;
+use super::checkpoints::Checkpoints;
 use super::error::CheckpointError;
-use super::item::{Item, PK, Reader, SK, UNFINISHED, WATERMARK, number, text};
+use super::item::{Reader, WATERMARK, number, text};
 use super::state::State;
+use super::store::{Cond, Item, Key, PK, Query, SK, Sorts, UNFINISHED};
 
-/// A copy gives way to what is under the new name already, unless the old one has been worked on
-/// or reopened since: the numbering of attempts must go on from the highest.
-const IS_NEWER: &str = "attribute_not_exists(#pk) OR #attempt < :attempt \
-    OR (#attempt = :attempt AND #dirty < :dirty)";
-
-/// Where the scrub stands has no attempt, but a number that is raised with each slice it takes.
-const IS_NO_OLDER: &str = "attribute_not_exists(#pk) OR #version <= :version";
+/// What is under the new name already stays, unless the old item has been worked on or reopened since:
+/// the numbering of attempts must go on from the highest.
+fn is_older(read: &Reader<'_>) -> Result<Cond, CheckpointError> {
+    let count = |name| read.number(name).map(|count| number(count.unwrap_or(0)));
+    // Where the scrub stands has no attempt, but a number that is raised with each slice it takes.
+    if read.item.contains_key("version") {
+        return Ok(Cond::Absent.or(Cond::at_most("version", count("version")?)));
+    }
+    let (attempt, dirty) = (count("attempt")?, count("dirty")?);
+    let same_attempt = Cond::is("attempt", attempt.clone()).and(Cond::below("dirty", dirty));
+    Ok(Cond::Absent.or(Cond::below("attempt", attempt)).or(same_attempt))
+}
 
 /// Items of one rollup.
 #[derive(Clone, Debug, Default)]
@@ -68,19 +73,7 @@ impl Checkpoints {
     /// # Errors
     /// [`CheckpointError`] if a call fails.
     pub async fn items(&self, rollup: &str) -> Result<Items, CheckpointError> {
-        let query = self
-            .client
-            .query()
-            .table_name(&self.table)
-            .consistent_read(true)
-            .key_condition_expression("#pk = :rollup")
-            .expression_attribute_names("#pk", PK)
-            .expression_attribute_values(":rollup", text(rollup));
-        let mut pages = query.into_paginator().items().send();
-        let mut items = Vec::new();
-        while let Some(item) = pages.next().await {
-            items.push(item.map_err(|error| self.error("query", error))?);
-        }
+        let items = self.store.query(Query::new(rollup, Sorts::All)).await?;
         Ok(Items { items })
     }
 
@@ -100,28 +93,7 @@ impl Checkpoints {
             if read.text(SK)?.as_deref() == Some(WATERMARK) {
                 continue;
             }
-            let put = self.client.put_item().table_name(&self.table).set_item(Some(copy));
-            let put = put.expression_attribute_names("#pk", PK);
-            let count = |name| read.number(name).map(|count| number(count.unwrap_or(0)));
-            let put = if item.contains_key("version") {
-                put.condition_expression(IS_NO_OLDER)
-                    .expression_attribute_names("#version", "version")
-                    .expression_attribute_values(":version", count("version")?)
-            } else {
-                put.condition_expression(IS_NEWER)
-                    .expression_attribute_names("#attempt", "attempt")
-                    .expression_attribute_names("#dirty", "dirty")
-                    .expression_attribute_values(":attempt", count("attempt")?)
-                    .expression_attribute_values(":dirty", count("dirty")?)
-            };
-            match put.send().await {
-                Ok(_) => {}
-                Err(error)
-                    if error
-                        .as_service_error()
-                        .is_some_and(PutItemError::is_conditional_check_failed_exception) => {}
-                Err(error) => return Err(self.error("copy", error)),
-            }
+            self.store.put(copy, is_older(&read)?).await?;
         }
         Ok(())
     }
@@ -132,10 +104,9 @@ impl Checkpoints {
     /// [`CheckpointError`] if a call fails; those that are gone already are no trouble.
     pub async fn delete_items(&self, items: &Items) -> Result<(), CheckpointError> {
         for item in &items.items {
-            let delete = self.client.delete_item().table_name(&self.table);
-            let key = |name: &str| item.get(name).cloned().unwrap_or_else(|| text(""));
-            let delete = delete.key(PK, key(PK)).key(SK, key(SK));
-            delete.send().await.map_err(|error| self.error("delete", error))?;
+            let read = Reader { item };
+            let part = |name| read.text(name).map(Option::unwrap_or_default);
+            self.store.delete(Key::new(&part(PK)?, &part(SK)?)).await?;
         }
         Ok(())
     }

@@ -1,19 +1,18 @@
 //! Stored items, whatever somebody wrote into them: an error that names the attribute, or a value that writes back to
 //! the same.
 
-use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::backfills::Backfill;
 use super::control::{Control, Pause, Scope, control_key};
 use super::error::CheckpointError;
 use super::finish::Failure;
-use super::item::{Checkpoint, Completion, Glance, Item, key};
+use super::item::{Checkpoint, Completion, Glance, key};
 use super::moving::Items;
 use super::scrub::Budget;
 use super::scrub::{Scrub, drift_name, read_budget};
 use super::state::{self, Event};
-use super::update::Update;
+use super::store::{Cond, Item, Update, Value};
 use super::watermark::Watermark;
 use crate::governor::{Governor, Settings};
 use crate::scrub::{Due, due};
@@ -54,7 +53,7 @@ fn read<T>(found: Result<T, CheckpointError>, holds: impl FnOnce(T)) {
 fn checkpoint(found: Checkpoint) {
     let again = Checkpoint::from_item(&found.to_item());
     assert!(again.as_ref().is_ok_and(|again| *again == found), "{again:?} is not {found:?}");
-    let (is_key, item) = (key(&found.rollup, found.slice_start), found.to_item());
+    let (is_key, item) = (key(&found.rollup, found.slice_start).to_item(), found.to_item());
     assert!(is_key.iter().all(|(name, value)| item.get(name) == Some(value)));
     let attempt = found.attempt;
     for event in [
@@ -75,7 +74,7 @@ fn checkpoint(found: Checkpoint) {
 
 fn backfill(found: Backfill) {
     let mut found = found;
-    let written = found.update().item();
+    let written = found.update().applied(None, None);
     found.is_written();
     let again = Backfill::read(&written);
     assert!(again.as_ref().is_ok_and(|again| *again == found), "{again:?} is not {found:?}");
@@ -98,8 +97,10 @@ fn controlled(control: &Control) {
     }
     for scope in [Scope::Source, Scope::Rollup("r"), Scope::Backfill("r")] {
         let Some(pause) = control.pause_of(scope, now()) else { continue };
-        let update = Update::new(control_key(), "").set(&scope.pause(), pause.to_attribute());
-        let again = Control::read(&update.item()).map(|it| it.pause_of(scope, now()).cloned());
+        let update =
+            Update::new(control_key(), Cond::always()).set(&scope.pause(), pause.to_attribute());
+        let again =
+            Control::read(&update.applied(None, None)).map(|it| it.pause_of(scope, now()).cloned());
         let again: Option<Pause> = again.ok().flatten();
         assert_eq!(again.as_ref(), Some(pause));
     }
@@ -117,7 +118,7 @@ fn scrubbed(scrub: &Scrub, item: &Item) {
     assert!(scrub.verified_in_round() <= scrub.verified);
     for is_new in [false, true] {
         let next = scrub.after(now(), is_new, now());
-        let written = scrub.taking("r", &next).item();
+        let written = scrub.taking("r", &next).applied(None, None);
         let again = Scrub::read(&written);
         let is_taken = |again: &Scrub| {
             (again.round, again.cursor, again.round_started_at, again.verified_before)
@@ -158,7 +159,7 @@ fn parsed(text: &str) -> Item {
         match &mut map {
             Some((_, fields)) if is_field => drop(fields.insert(name, value)),
             _ => {
-                item.extend(map.take().map(|(name, fields)| (name, AttributeValue::M(fields))));
+                item.extend(map.take().map(|(name, fields)| (name, Value::Map(fields))));
                 if kind == "M" {
                     map = Some((name, Item::new()));
                 } else {
@@ -167,17 +168,17 @@ fn parsed(text: &str) -> Item {
             }
         }
     }
-    item.extend(map.map(|(name, fields)| (name, AttributeValue::M(fields))));
+    item.extend(map.map(|(name, fields)| (name, Value::Map(fields))));
     item
 }
 
-fn value(kind: &str, text: &str) -> AttributeValue {
+fn value(kind: &str, text: &str) -> Value {
     // `\n` in a string, as the lines are the attributes.
     match kind {
-        "N" => AttributeValue::N(text.to_owned()),
-        "B" => AttributeValue::Bool(text == "true"),
-        "O" => AttributeValue::Null(true),
-        "L" => AttributeValue::Ss(text.split(' ').map(str::to_owned).collect()),
-        _ => AttributeValue::S(text.replace("\\n", "\n")),
+        "N" => Value::Number(text.to_owned()),
+        "B" => Value::Bool(text == "true"),
+        "O" => Value::Null,
+        "L" => Value::Texts(text.split(' ').map(str::to_owned).collect()),
+        _ => Value::Text(text.replace("\\n", "\n")),
     }
 }

@@ -5,12 +5,12 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use futures_util::future::try_join_all;
 
-use super::dynamodb::Checkpoints;
+use super::checkpoints::Checkpoints;
 use super::error::CheckpointError;
 use super::finish::shortened;
-use super::item::{Checkpoint, UNFINISHED, instant, key, label, number, text};
+use super::item::{Checkpoint, instant, key, label, number, text};
 use super::state::State;
-use super::update::{Update, Written};
+use super::store::{Cond, UNFINISHED, Update, Written};
 use super::watermark::lowered;
 
 /// Looks at a slice before giving up. Each further look means that a worker claimed or ended it in
@@ -22,9 +22,6 @@ const CONFLICT_WAIT: Duration = Duration::from_millis(100);
 
 /// Slices reopened at the same time: enough to hide the network, few for the table.
 const REOPENED_AT_ONCE: usize = 8;
-
-/// Every slice that nobody works on, one without a checkpoint included.
-const IDLE: &str = "attribute_not_exists(#pk) OR #state <> :running";
 
 impl Checkpoints {
     /// Makes a slice run again. A running slice goes on, and its completion makes it stale. A slice
@@ -53,7 +50,7 @@ impl Checkpoints {
                 reopened(rollup, slice_start, reason, now, is_running),
                 lowered(rollup, slice_start, is_past),
             ];
-            if Update::send_all(updates, &self.client, &self.table, "reopen").await?
+            if self.store.update_all(updates, "reopen", None).await?
                 && let Some(reopened) = self.get(rollup, slice_start).await?
             {
                 return Ok(reopened);
@@ -107,7 +104,7 @@ impl Checkpoints {
     }
 }
 
-/// The reopening of a slice that a worker has, or that nobody has.
+/// The reopening of a slice that a worker has, or of one that no worker has, without a checkpoint included.
 fn reopened(
     rollup: &str,
     slice_start: DateTime<Utc>,
@@ -115,19 +112,20 @@ fn reopened(
     now: DateTime<Utc>,
     is_running: bool,
 ) -> Update {
-    let condition = if is_running { "#state = :running" } else { IDLE };
+    let running = text(State::Running.word());
+    let condition = match is_running {
+        true => Cond::is("state", running),
+        false => Cond::Absent.or(Cond::is_not("state", running)),
+    };
     let update = Update::new(key(rollup, slice_start), condition)
-        .bind("running", text(State::Running.word()))
-        .bind("zero", number(0))
-        .bind("one", number(1))
-        .compute("dirty", "if_not_exists(#dirty, :zero) + :one")
+        .increment("dirty")
         .set("reason", text(shortened(reason)))
         .set("reopened_at", instant(now));
     if is_running {
         return update;
     }
     update
-        .compute("attempt", "if_not_exists(#attempt, :zero)")
+        .fill("attempt", number(0))
         .set("state", text(State::Stale.word()))
         .set("failures", number(0))
         .set(UNFINISHED, text(rollup))

@@ -2,13 +2,13 @@
 
 use chrono::{DateTime, Utc};
 
-use super::dynamodb::Checkpoints;
+use super::checkpoints::Checkpoints;
 use super::error::CheckpointError;
 use super::finish::shortened;
-use super::item::{Checkpoint, Completion, PK, SK, UNFINISHED, key, label, number, text};
+use super::item::{Checkpoint, Completion, key, label, number, text};
 use super::reopen::LOOKS_MAX;
 use super::state::State;
-use super::update::{Update, Written};
+use super::store::{Cond, PK, SK, UNFINISHED, Update, Written};
 
 /// A committed marker: the truth about what the rollup holds of a slice.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,19 +130,17 @@ fn follow(found: Option<&Checkpoint>, marker: &Marker) -> Checkpoint {
 
 /// The write that replaces what was found, provided that it has not changed since.
 fn replacing(found: Option<&Checkpoint>, restored: &Checkpoint) -> Update {
-    let key = key(&restored.rollup, restored.slice_start);
-    let update = match found {
-        None => Update::new(key, "attribute_not_exists(#pk)"),
+    let unchanged = match found {
+        None => Cond::Absent,
         Some(found) => {
-            let undirtied = if found.dirty == 0 { "attribute_not_exists(#dirty) OR " } else { "" };
-            let unchanged =
-                format!("#state = :state AND #attempt = :attempt AND ({undirtied}#dirty = :dirty)");
-            Update::new(key, &unchanged)
-                .bind("state", text(found.state.word()))
-                .bind("attempt", number(found.attempt))
-                .bind("dirty", number(found.dirty))
+            let dirty = Cond::is("dirty", number(found.dirty));
+            let dirty = if found.dirty == 0 { Cond::lacks("dirty").or(dirty) } else { dirty };
+            Cond::is("state", text(found.state.word()))
+                .and(Cond::is("attempt", number(found.attempt)))
+                .and(dirty)
         }
     };
+    let update = Update::new(key(&restored.rollup, restored.slice_start), unchanged);
     let item = restored.to_item();
     let gone = ["lease_until", "retry_at", "error", "reason", "horizon", UNFINISHED];
     let gone: Vec<_> = gone.into_iter().filter(|name| !item.contains_key(*name)).collect();

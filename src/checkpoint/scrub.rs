@@ -1,18 +1,15 @@
 //! Where the scrub stands: one item a rollup, and one for what all of them have spent.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
-use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, NaiveDate, NaiveDateTime, Utc};
 
-use super::dynamodb::Checkpoints;
+use super::checkpoints::{Checkpoints, starts_in};
 use super::error::CheckpointError;
-use super::item::{
-    ALL, Checkpoint, Item, PK, Reader, SK, instant, number, sort_key, text, whole_ms,
-};
-use super::update::{Update, Written, names_in};
+use super::item::{ALL, Checkpoint, Reader, instant, number, text, whole_ms};
+use super::store::{Cond, Item, Key, Query, Update, Value, Written};
 
-/// The sort key of the item. Sorts behind every slice, as those begin with a digit.
+/// The second part of its key. Sorts behind every slice, as those begin with a digit.
 const SCRUB: &str = "scrub";
 
 /// What the attributes begin with that tell of one slice's drift.
@@ -26,7 +23,7 @@ const DRIFT_START: &str = "%Y%m%dT%H%M%SZ";
 pub const DRIFT_MAX: usize = 100;
 
 /// Checkpoints read at a time when looking for the next slice to verify: most often the first will do.
-pub const PAGE: usize = 16;
+pub const PAGE: u16 = 16;
 
 /// What the scrubs of all rollups have spent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,8 +86,8 @@ impl Drift {
             .is_some_and(|now| now.attempt > self.attempt && now.state == super::State::Succeeded)
     }
 
-    pub(super) fn to_attribute(self) -> AttributeValue {
-        AttributeValue::M(HashMap::from([
+    pub(super) fn to_attribute(self) -> Value {
+        Value::Map(Item::from([
             ("found_at".to_owned(), instant(self.found_at)),
             ("groups".to_owned(), number(self.groups)),
             ("attempt".to_owned(), number(self.attempt)),
@@ -122,10 +119,10 @@ impl Scrub {
     /// The write that takes the slice after which the scrub stands at `next`.
     pub(super) fn taking(&self, rollup: &str, next: &Self) -> Update {
         let unchanged = match self.version {
-            0 => Update::new(scrub_key(rollup), "attribute_not_exists(#version)"),
-            seen => Update::new(scrub_key(rollup), "#version = :seen").bind("seen", number(seen)),
+            0 => Cond::lacks("version"),
+            seen => Cond::is("version", number(seen)),
         };
-        unchanged
+        Update::new(scrub_key(rollup), unchanged)
             .set("version", number(next.version))
             .set("round", number(next.round))
             .set("verified_before", number(next.verified_before))
@@ -145,7 +142,7 @@ impl Scrub {
             if *name != drift_name(start.and_utc()) {
                 continue;
             }
-            let AttributeValue::M(fields) = value else { continue };
+            let Value::Map(fields) = value else { continue };
             let read = Reader { item: fields };
             let found_at = read.instant("found_at")?.ok_or_else(|| read.missing("found_at"))?;
             let groups = read.count("groups")?.unwrap_or(0);
@@ -202,10 +199,8 @@ impl Checkpoints {
         drift: Option<Drift>,
         now: DateTime<Utc>,
     ) -> Result<(), CheckpointError> {
-        let update = Update::new(scrub_key(rollup), "attribute_exists(#pk)")
-            .bind("zero", number(0))
-            .bind("one", number(1))
-            .compute("verified", "if_not_exists(#verified, :zero) + :one")
+        let update = Update::new(scrub_key(rollup), Cond::Present)
+            .increment("verified")
             .set("verified_at", instant(now))
             .set_or_remove(&drift_name(slice_start), drift.map(Drift::to_attribute));
         self.send(update, "record a scrub").await.map(drop)
@@ -225,7 +220,7 @@ impl Checkpoints {
         }
         let names: Vec<String> = starts.iter().map(|start| drift_name(*start)).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let update = Update::new(scrub_key(rollup), "attribute_exists(#pk)").remove(&names);
+        let update = Update::new(scrub_key(rollup), Cond::Present).remove(&names);
         self.send(update, "forget drift").await.map(drop)
     }
 
@@ -239,24 +234,8 @@ impl Checkpoints {
         from: DateTime<Utc>,
         to: DateTime<Utc>,
     ) -> Result<Vec<Checkpoint>, CheckpointError> {
-        // DynamoDB refuses an empty range as invalid.
-        if from >= to {
-            return Ok(Vec::new());
-        }
-        let condition = format!("#{PK} = :rollup AND #{SK} BETWEEN :from AND :to");
-        let query = self
-            .client
-            .query()
-            .table_name(&self.table)
-            .consistent_read(true)
-            .limit(i32::try_from(PAGE).unwrap_or(i32::MAX))
-            .set_expression_attribute_names(Some(names_in(&condition).collect()))
-            .key_condition_expression(condition)
-            .expression_attribute_values(":rollup", text(rollup))
-            .expression_attribute_values(":from", text(&sort_key(from)))
-            .expression_attribute_values(":to", text(&sort_key(to)));
-        let found = query.send().await.map_err(|error| self.error("query", error))?;
-        found.items().iter().map(Checkpoint::from_item).collect()
+        let Some(starts) = starts_in(from, to) else { return Ok(Vec::new()) };
+        self.checkpoints(Query::new(rollup, starts).first(PAGE)).await
     }
 
     /// What the scrubs of all rollups have spent; `None`: nothing yet.
@@ -277,21 +256,21 @@ impl Checkpoints {
         seen: Option<&Budget>,
         next: &Budget,
     ) -> Result<(Option<Budget>, bool), CheckpointError> {
-        let key = scrub_key(ALL);
         // Whoever spends moves this instant.
         let unchanged = match seen {
-            None => Update::new(key, "attribute_not_exists(#paid_until)"),
-            Some(seen) => Update::new(key, "#paid_until = :seen AND #verified_today = :today")
-                .bind("seen", instant(seen.paid_until))
-                .bind("today", number(seen.verified_today.into())),
+            None => Cond::lacks("paid_until"),
+            Some(seen) => Cond::is("paid_until", instant(seen.paid_until))
+                .and(Cond::is("verified_today", number(seen.verified_today.into()))),
         };
-        let update = unchanged
+        let update = Update::new(scrub_key(ALL), unchanged)
             .set("day", text(&next.day.to_string()))
             .set("verified_today", number(next.verified_today.into()))
             .set("paid_until", instant(next.paid_until));
         match self.send(update, "spend of the scrub's budget").await? {
             Written::Done(item) => Ok((Some(read_budget(&item)?), true)),
-            Written::Refused(item) => Ok((item.as_ref().map(read_budget).transpose()?, false)),
+            Written::Refused { found, .. } => {
+                Ok((found.as_ref().map(read_budget).transpose()?, false))
+            }
         }
     }
 }
@@ -306,8 +285,8 @@ pub(super) fn read_budget(item: &Item) -> Result<Budget, CheckpointError> {
     })
 }
 
-fn scrub_key(rollup: &str) -> Item {
-    HashMap::from([(PK.into(), text(rollup)), (SK.into(), text(SCRUB))])
+fn scrub_key(rollup: &str) -> Key {
+    Key::new(rollup, SCRUB)
 }
 
 pub(super) fn drift_name(slice_start: DateTime<Utc>) -> String {

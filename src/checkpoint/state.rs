@@ -1,7 +1,7 @@
 //! What may happen to a slice: the states, the events, and one total function between them.
 //!
-//! [`next`] is the specification. The conditions that [`super::Checkpoints`] sends to DynamoDB say
-//! the same in DynamoDB's language; a randomised test holds the two against each other.
+//! [`next`] is the specification. The conditions that [`super::Checkpoints`] gives to its store say
+//! the same of stored items; a randomised test compares the two.
 
 use std::fmt;
 use std::time::Duration;

@@ -7,8 +7,12 @@ mod model;
 mod repair;
 mod table;
 
+use std::sync::Arc;
+
+use aws_sdk_dynamodb::Client;
 use chrono::{DateTime, TimeDelta, Utc};
 
+use super::store::dynamodb::DynamoDb;
 use super::{Checkpoints, Claim, ClaimError, ClaimRefused, Completion, Lease, Yield};
 use crate::embedded::dynamodb::EmbeddedDynamo;
 
@@ -24,7 +28,7 @@ struct Fixture {
 impl Fixture {
     async fn new() -> Self {
         let server = EmbeddedDynamo::start(None).await.unwrap();
-        let checkpoints = Checkpoints::new(server.client(), "tallymark", FAILURES_MAX);
+        let checkpoints = checkpoints_in(server.client(), "tallymark");
         checkpoints.create_table().await.unwrap();
         Self { server, checkpoints }
     }
@@ -40,6 +44,10 @@ impl Fixture {
         self.checkpoints.complete(&lease, &outcome(), at(now)).await.unwrap();
         lease
     }
+}
+
+fn checkpoints_in(client: Client, table: &str) -> Checkpoints {
+    Checkpoints::new(Arc::new(DynamoDb::new(client, table)), FAILURES_MAX)
 }
 
 async fn claim(checkpoints: &Checkpoints, now: i64) -> Result<Lease, ClaimRefused> {

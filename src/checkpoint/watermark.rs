@@ -5,17 +5,15 @@
 //! raises the watermark's version, in the same transaction as it marks the slice or after it, and an advance
 //! counts only against the version that was read before the slices. Whichever comes second sees the other.
 
-use std::collections::HashMap;
-
 use chrono::{DateTime, Utc};
 
 use super::backfills::ACTIVE;
 use super::bond::Bond;
-use super::dynamodb::Checkpoints;
+use super::checkpoints::Checkpoints;
 use super::error::CheckpointError;
-use super::item::{Item, PK, Reader, SK, WATERMARK, instant, label, number, text};
+use super::item::{Reader, WATERMARK, instant, label, number, text};
 use super::reopen::LOOKS_MAX;
-use super::update::{Update, Written};
+use super::store::{Cond, Item, Key, Update, Written};
 use crate::rollup::Rollup;
 use crate::rollup::generation::of_generation;
 use crate::source::begin::SourceBegin;
@@ -52,11 +50,12 @@ impl Watermark {
     }
 
     /// The condition that no slice was reopened since.
-    const fn unchanged(&self) -> &'static str {
+    fn unchanged(&self) -> Cond {
+        let seen = Cond::is("version", number(self.version));
         match self.version {
             // No reopening yet: the version may not have been written either.
-            0 => "(attribute_not_exists(#version) OR #version = :seen)",
-            _ => "#version = :seen",
+            0 => Cond::lacks("version").or(seen),
+            _ => seen,
         }
     }
 
@@ -196,20 +195,15 @@ impl Checkpoints {
         (shape, shapes): (Option<&Fingerprint>, u64),
     ) -> Result<(), CheckpointError> {
         let calendar = match seen.calendar() {
-            None => "attribute_not_exists(#calendar)",
-            Some(_) => "#calendar = :seen_calendar",
+            None => Cond::lacks("calendar"),
+            Some(calendar) => Cond::is("calendar", text(calendar)),
         };
-        let condition = format!("{calendar} AND {}", seen.unchanged());
-        let mut update = Update::new(watermark_key(&rollup.name), &condition)
-            .bind("seen", number(seen.version))
+        let mut update = Update::new(watermark_key(&rollup.name), calendar.and(seen.unchanged()))
             .set("calendar", text(&rollup.calendar_words()))
             .set("generation", number(generation))
             .set("start", instant(rollup.start));
         if let Some(shape) = shape {
             update = update.set("shape", text(&shape.to_string())).set("shapes", number(shapes));
-        }
-        if let Some(calendar) = seen.calendar() {
-            update = update.bind("seen_calendar", text(calendar));
         }
         if generation != seen.generation {
             // An advance that was computed before loses.
@@ -240,19 +234,16 @@ impl Checkpoints {
         if is_there && (seen.until != Some(to) || seen.definition() == definition) {
             return Ok(true);
         }
-        let unchanged = seen.unchanged();
-        let forwards = "(attribute_not_exists(#watermark) OR #watermark <= :to)";
-        let update = Update::new(watermark_key(rollup), &format!("{forwards} AND {unchanged}"))
-            .bind("to", instant(to))
-            .bind("seen", number(seen.version))
-            .compute(WATERMARK, ":to")
+        let forwards = Cond::lacks(WATERMARK).or(Cond::at_most(WATERMARK, instant(to)));
+        let update = Update::new(watermark_key(rollup), forwards.and(seen.unchanged()))
+            .set(WATERMARK, instant(to))
             .set_or_remove("definition", definition.map(text));
         match self.send(update, "advance watermark").await? {
             Written::Done(_) => Ok(true),
-            Written::Refused(Some(item)) => {
+            Written::Refused { found: Some(item), .. } => {
                 Ok(Watermark::read(&item)?.until.is_some_and(|until| until >= to))
             }
-            Written::Refused(None) => Ok(false),
+            Written::Refused { found: None, .. } => Ok(false),
         }
     }
 
@@ -272,20 +263,16 @@ impl Checkpoints {
         begin: SourceBegin,
         lower_to: Option<DateTime<Utc>>,
     ) -> Result<(), CheckpointError> {
-        let newer = "(attribute_not_exists(#probed_at) OR #probed_at <= :set_probed_at)";
-        let condition = format!("{newer} AND {}", seen.unchanged());
-        let remembering = |condition: &str| {
-            Update::new(watermark_key(rollup), condition)
-                .bind("seen", number(seen.version))
-                .set("probed_at", instant(begin.probed_at))
-                .set_or_remove("first_row", begin.first_row.map(instant))
-        };
+        let probed_at = instant(begin.probed_at);
+        let newer = Cond::at_most("probed_at", probed_at.clone());
+        let newer = Cond::lacks("probed_at").or(newer);
+        let mut update = Update::new(watermark_key(rollup), newer.and(seen.unchanged()))
+            .set("probed_at", probed_at)
+            .set_or_remove("first_row", begin.first_row.map(instant));
         if let Some(to) = lower_to.filter(|to| seen.until.is_some_and(|until| until > *to)) {
-            let lowering = remembering(&condition).set(WATERMARK, instant(to));
-            let lowering = lowering.set("version", number(seen.version + 1));
-            return self.send(lowering, "remember the first row").await.map(drop);
+            update = update.set(WATERMARK, instant(to)).set("version", number(seen.version + 1));
         }
-        self.send(remembering(&condition), "remember the first row").await.map(drop)
+        self.send(update, "remember the first row").await.map(drop)
     }
 
     /// Moves the watermark back to `to` where it is past it, and in any case spoils the advances
@@ -323,16 +310,14 @@ impl Checkpoints {
         slice_start: DateTime<Utc>,
         seal: DateTime<Utc>,
     ) -> Result<(), CheckpointError> {
-        for (name, condition, at) in [
-            ("sealed_until", "attribute_not_exists(#sealed_until) OR #sealed_until < :to", seal),
-            (
-                "sealed_from",
-                "attribute_not_exists(#sealed_from) OR #sealed_from > :to",
-                slice_start,
-            ),
+        let (until, from) = (instant(seal), instant(slice_start));
+        for (name, is_further, to) in [
+            ("sealed_until", Cond::below("sealed_until", until.clone()), until),
+            ("sealed_from", Cond::above("sealed_from", from.clone()), from),
         ] {
-            let update = Update::new(watermark_key(rollup), condition).bind("to", instant(at));
-            self.send(update.compute(name, ":to"), "note a sealed slice").await?;
+            let condition = Cond::lacks(name).or(is_further);
+            let update = Update::new(watermark_key(rollup), condition).set(name, to);
+            self.send(update, "note a sealed slice").await?;
         }
         Ok(())
     }
@@ -350,10 +335,9 @@ impl Checkpoints {
     ) -> Result<(), CheckpointError> {
         let [from, until] = sealed;
         self.lower_watermark(rollup, seal.map_or(from, |seal| seal.max(from))).await?;
-        let same = "#sealed_from = :from AND #sealed_until = :until";
-        let update = Update::new(watermark_key(rollup), same)
-            .bind("from", instant(from))
-            .bind("until", instant(until));
+        let same = Cond::is("sealed_from", instant(from));
+        let same = same.and(Cond::is("sealed_until", instant(until)));
+        let update = Update::new(watermark_key(rollup), same);
         let update = match seal.filter(|seal| *seal > from) {
             Some(seal) => update.set("sealed_until", instant(seal)),
             None => update.remove(&["sealed_from", "sealed_until"]),
@@ -365,17 +349,13 @@ impl Checkpoints {
 /// The watermark falls back to `to` if it is past it, and is left if it is not; in either case its version is raised.
 pub(super) fn lowered(rollup: &str, to: DateTime<Utc>, is_past: bool) -> Update {
     let condition = match is_past {
-        true => "#watermark > :to",
-        false => "attribute_not_exists(#watermark) OR #watermark <= :to",
+        true => Cond::above(WATERMARK, instant(to)),
+        false => Cond::lacks(WATERMARK).or(Cond::at_most(WATERMARK, instant(to))),
     };
-    let update = Update::new(watermark_key(rollup), condition)
-        .bind("to", instant(to))
-        .bind("zero", number(0))
-        .bind("one", number(1))
-        .compute("version", "if_not_exists(#version, :zero) + :one");
-    if is_past { update.compute(WATERMARK, ":to") } else { update }
+    let update = Update::new(watermark_key(rollup), condition).increment("version");
+    if is_past { update.set(WATERMARK, instant(to)) } else { update }
 }
 
-pub(super) fn watermark_key(rollup: &str) -> Item {
-    HashMap::from([(PK.into(), text(rollup)), (SK.into(), text(WATERMARK))])
+pub(super) fn watermark_key(rollup: &str) -> Key {
+    Key::new(rollup, WATERMARK)
 }

@@ -9,6 +9,7 @@ use sqlx::Row as _;
 
 use super::ui::{self, Paint};
 use super::{Failure, Global, rollups};
+use crate::checkpoint::store::StoreError;
 use crate::checkpoint::{CheckpointError, Checkpoints};
 use crate::clock::SystemClock;
 use crate::db::{Access, CATALOGUE_TIMEOUT, Db, DbError, Side};
@@ -132,13 +133,7 @@ async fn worker(global: &Global, findings: &mut Findings) -> Result<(Worker, boo
         Ok(checkpoints) => (checkpoints, true),
         Err(error) => {
             findings.trouble("checkpoints", &error.into());
-            let region = aws_config::Region::from_static("none");
-            let nowhere = aws_sdk_dynamodb::Config::builder()
-                .behavior_version_latest()
-                .region(region)
-                .build();
-            let client = aws_sdk_dynamodb::Client::from_conf(nowhere);
-            (Checkpoints::new(client, table, failures_max), false)
+            (Checkpoints::nowhere(table, failures_max), false)
         }
     };
     let worker = Worker::with_checkpoints(config, checkpoints, Arc::new(SystemClock), 1)?;
@@ -194,7 +189,7 @@ async fn checkpoints(worker: &Worker, findings: &mut Findings) -> bool {
             return true;
         }
         // A step that is still to do, and no failure.
-        Err(CheckpointError::NoTable { table }) => {
+        Err(CheckpointError::Store(StoreError::NoTable { table })) => {
             let finding = format!("table {table} is not there yet; `tallymark init` makes it");
             findings.add(Grade::ToDo, SUBJECT, finding);
         }

@@ -165,7 +165,14 @@ fn open(path: Option<&str>) -> Result<Database, EmbeddedDynamoError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
+
+    use crate::checkpoint::store::dynamodb::DynamoDb;
     use crate::checkpoint::{Checkpoints, Created};
+
+    fn checkpoints_of(server: &EmbeddedDynamo) -> Checkpoints {
+        Checkpoints::new(Arc::new(DynamoDb::new(server.client(), "tallymark")), 5)
+    }
 
     #[tokio::test]
     async fn a_file_keeps_its_tables_over_a_restart() {
@@ -173,7 +180,7 @@ mod tests {
         let path = directory.path().join("checkpoints.db");
         for expected in [Created::Created, Created::AlreadyThere] {
             let server = EmbeddedDynamo::start(Some(&path)).await.unwrap();
-            let checkpoints = Checkpoints::new(server.client(), "tallymark", 5);
+            let checkpoints = checkpoints_of(&server);
             assert_eq!(checkpoints.create_table().await.unwrap(), expected);
         }
     }
@@ -181,7 +188,7 @@ mod tests {
     #[tokio::test]
     async fn nothing_answers_once_it_was_dropped() {
         let server = EmbeddedDynamo::start(None).await.unwrap();
-        let checkpoints = Checkpoints::new(server.client(), "tallymark", 5);
+        let checkpoints = checkpoints_of(&server);
         checkpoints.create_table().await.unwrap();
         drop(server);
         let error = checkpoints.describe().await.unwrap_err();

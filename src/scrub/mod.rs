@@ -311,7 +311,7 @@ impl Worker {
                     return Ok(found);
                 }
                 match page.last() {
-                    Some(last) if page.len() >= PAGE => {
+                    Some(last) if page.len() >= PAGE.into() => {
                         from = last.slice_start + TimeDelta::seconds(1);
                     }
                     _ => break,

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallymark::checkpoint::Checkpoints;
 use tallymark::clock::{Clock as _, Deadline, ManualClock};
 use tallymark::not_now::{Permit, Why};
 use tallymark::plan::Standing;
@@ -15,7 +14,8 @@ use tallymark::worker::Worker;
 use crate::support::Database;
 use crate::support::proxy::Holder;
 use crate::support::world::{
-    BUDGET, DAILY, EVENTS, Setup, Urls, World, clock, config, dynamo, install_capture, instant,
+    BUDGET, DAILY, EVENTS, Setup, Urls, World, checkpoints_in, clock, config, dynamo,
+    install_capture, instant,
 };
 
 async fn tick(world: &World) -> TickReport {
@@ -36,7 +36,7 @@ async fn held_at_store(
     let near = format!("http://127.0.0.1:{}", holder.port);
     let settings = dynamo().await.client().config().to_builder().endpoint_url(near).build();
     let client = aws_sdk_dynamodb::Client::from_conf(settings);
-    let checkpoints = Checkpoints::new(client, world.worker.checkpoints.table(), 5);
+    let checkpoints = checkpoints_in(client, world.worker.checkpoints.table());
     let (urls, clock) = (world.urls.clone(), Arc::clone(&world.worker.clock));
     let config = config(&urls, source, rollups);
     let worker = Worker::with_checkpoints(config, checkpoints, clock, 1).unwrap();

@@ -5,7 +5,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallymark::checkpoint::Checkpoints;
 use tallymark::clock::{Clock as _, Deadline, ManualClock, Stopwatch};
 use tallymark::db::{Access, Db, DbErrorKind, Side};
 use tallymark::embedded::dynamodb::EmbeddedDynamo;
@@ -15,7 +14,8 @@ use tallymark::worker::{Severity, WorkError, Worker};
 use crate::support::Database;
 use crate::support::proxy::{Gate, Refusal};
 use crate::support::world::{
-    DAILY, EVENTS, Setup, Urls, World, clock, config, daily_expected, init, instant, random_events,
+    DAILY, EVENTS, Setup, Urls, World, checkpoints_in, clock, config, daily_expected, init,
+    instant, random_events,
 };
 
 /// Days that are due.
@@ -137,7 +137,7 @@ async fn ten_minutes_without_dynamodb_fail_no_slice() {
     let file = directory.path().join("checkpoints.db");
     let dynamo = EmbeddedDynamo::start(Some(&file)).await.unwrap();
     let at = |dynamo: &EmbeddedDynamo| {
-        let checkpoints = Checkpoints::new(dynamo.client(), "tallymark", 5);
+        let checkpoints = checkpoints_in(dynamo.client(), "tallymark");
         let config = config(&world.urls, "", DAILY);
         Worker::with_checkpoints(config, checkpoints, Arc::new(clock.clone()), 4).unwrap()
     };
@@ -149,7 +149,7 @@ async fn ten_minutes_without_dynamodb_fail_no_slice() {
     ten_minutes(&away, &clock, "dynamodb could not be reached").await;
     // It is back at another address.
     let dynamo = EmbeddedDynamo::start(Some(&file)).await.unwrap();
-    let checkpoints = Checkpoints::new(dynamo.client(), "tallymark", 5);
+    let checkpoints = checkpoints_in(dynamo.client(), "tallymark");
     let config = config(&away.urls, "", DAILY);
     let worker = Worker::with_checkpoints(config, checkpoints, Arc::new(clock.clone()), 4).unwrap();
     all_good(&World { worker, ..away }, &clock).await;
@@ -291,7 +291,7 @@ async fn an_event_is_answered_by_its_deadline_whoever_is_silent() {
     let client = aws_sdk_dynamodb::Client::from_conf(
         dynamo.client().config().to_builder().endpoint_url(&proxy.endpoint).build(),
     );
-    let checkpoints = Checkpoints::new(client, world.worker.checkpoints.table(), 5);
+    let checkpoints = checkpoints_in(client, world.worker.checkpoints.table());
     let config = config(&world.urls, "", DAILY);
     let worker = Worker::with_checkpoints(config, checkpoints, Arc::new(clock.clone()), 4).unwrap();
     for event in events() {

@@ -8,30 +8,28 @@ use aws_sdk_dynamodb::types::{
 };
 use chrono::TimeDelta;
 
-use super::super::item::{Item, key, number, text};
-use super::super::table::INDEX;
-use super::super::update::{Update, Written};
+use super::super::item::{key, number, text};
+use super::super::store::{Cond, Item, Query, Sorts, UNFINISHED, Update, Value, Written};
 use super::{Fixture, ROLLUP, at, start};
 use crate::checkpoint::{Checkpoint, State};
 
-async fn put(fixture: &Fixture, attributes: &[(&str, AttributeValue)]) -> Item {
-    let mut item = key(ROLLUP, start());
+async fn put(fixture: &Fixture, attributes: &[(&str, Value)]) -> Item {
+    let mut item = key(ROLLUP, start()).to_item();
     item.extend(attributes.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
-    let request = fixture.server.client().put_item().table_name("tallymark");
-    request.set_item(Some(item.clone())).send().await.unwrap();
+    assert!(fixture.checkpoints.store.put(item.clone(), Cond::always()).await.unwrap());
     item
 }
 
 async fn send(fixture: &Fixture, update: Update) -> Written {
-    update.send(&fixture.server.client(), "tallymark", "test").await.unwrap()
+    fixture.checkpoints.send(update, "test").await.unwrap()
 }
 
-fn update(condition: &str) -> Update {
+fn update(condition: Cond) -> Update {
     Update::new(key(ROLLUP, start()), condition)
 }
 
-async fn holds(fixture: &Fixture, condition: &str) -> bool {
-    let update = update(condition).bind("five", number(5)).set("touched", text("yes"));
+async fn holds(fixture: &Fixture, condition: Cond) -> bool {
+    let update = update(condition).set("touched", text("yes"));
     matches!(send(fixture, update).await, Written::Done(_))
 }
 
@@ -39,8 +37,8 @@ async fn holds(fixture: &Fixture, condition: &str) -> bool {
 async fn a_refused_write_shows_the_item_that_refused_it() {
     let fixture = Fixture::new().await;
     let stored = put(&fixture, &[("attempt", number(4)), ("owner", text("4f1c"))]).await;
-    let refused = update("#attempt = :five").bind("five", number(5)).set("owner", text("mine"));
-    let Written::Refused(Some(found)) = send(&fixture, refused).await else {
+    let refused = update(Cond::is("attempt", number(5))).set("owner", text("mine"));
+    let Written::Refused { found: Some(found), .. } = send(&fixture, refused).await else {
         panic!("not refused")
     };
     assert_eq!(found, stored);
@@ -49,8 +47,9 @@ async fn a_refused_write_shows_the_item_that_refused_it() {
 #[tokio::test]
 async fn a_refused_write_of_an_absent_item_shows_none_and_makes_none() {
     let fixture = Fixture::new().await;
-    let refused = update("attribute_exists(#pk)").set("owner", text("mine"));
-    assert!(matches!(send(&fixture, refused).await, Written::Refused(None)));
+    let refused = update(Cond::Present).set("owner", text("mine"));
+    let written = send(&fixture, refused).await;
+    assert!(matches!(written, Written::Refused { found: None, .. }), "{written:?}");
     let item = fixture.checkpoints.item(key(ROLLUP, start())).await.unwrap();
     assert_eq!(item, None);
 }
@@ -60,11 +59,13 @@ async fn a_refused_write_without_all_old_shows_none() {
     let fixture = Fixture::new().await;
     put(&fixture, &[("attempt", number(4))]).await;
     let request = fixture.server.client().update_item().table_name("tallymark");
+    let attribute = |text: &str| AttributeValue::S(text.to_owned());
     let error = request
-        .set_key(Some(key(ROLLUP, start())))
+        .key("pk", attribute(ROLLUP))
+        .key("sk", attribute(&super::super::item::sort_key(start())))
         .update_expression("SET b = :b")
         .condition_expression("attribute_not_exists(pk)")
-        .expression_attribute_values(":b", number(1))
+        .expression_attribute_values(":b", attribute("b"))
         .return_values(ReturnValue::AllNew)
         .return_values_on_condition_check_failure(OnFailure::None)
         .send()
@@ -83,11 +84,9 @@ async fn a_refused_write_without_all_old_shows_none() {
 async fn every_clause_of_an_update_reads_the_item_as_it_was() {
     let fixture = Fixture::new().await;
     let count = || {
-        update("attribute_exists(#pk) OR attribute_not_exists(#pk)")
-            .bind("zero", number(0))
-            .bind("one", number(1))
-            .compute("attempt", "if_not_exists(#attempt, :zero) + :one")
-            .compute("before", "if_not_exists(#attempt, :zero)")
+        update(Cond::always())
+            .increment("attempt")
+            .copy("before", "attempt", number(0))
             .remove(&["never_there"])
     };
     for (attempt, before) in [(1, 0), (2, 1), (3, 2)] {
@@ -100,42 +99,33 @@ async fn every_clause_of_an_update_reads_the_item_as_it_was() {
 async fn an_item_is_in_the_sparse_index_while_it_has_the_attribute() {
     let fixture = Fixture::new().await;
     put(&fixture, &[]).await;
-    let query = || {
-        fixture
-            .server
-            .client()
-            .query()
-            .table_name("tallymark")
-            .index_name(INDEX)
-            .key_condition_expression("unfinished = :rollup")
-            .expression_attribute_values(":rollup", text(ROLLUP))
-            .send()
-    };
-    assert_eq!(query().await.unwrap().count, 0);
-    let enter = update("attribute_exists(#pk)").set("unfinished", text(ROLLUP));
+    let query = || fixture.checkpoints.store.query(Query::new(ROLLUP, Sorts::Unfinished));
+    assert_eq!(query().await.unwrap(), []);
+    let enter = update(Cond::Present).set(UNFINISHED, text(ROLLUP));
     send(&fixture, enter.set("error", text("projected"))).await;
     let found = query().await.unwrap();
-    assert_eq!(found.items()[0]["error"], text("projected"));
-    send(&fixture, update("attribute_exists(#pk)").set("x", text("y")).remove(&["unfinished"]))
-        .await;
-    assert_eq!(query().await.unwrap().count, 0);
+    assert_eq!((found.len(), &found[0]["error"]), (1, &text("projected")));
+    send(&fixture, update(Cond::Present).set("x", text("y")).remove(&[UNFINISHED])).await;
+    assert_eq!(query().await.unwrap(), []);
 }
 
 #[tokio::test]
 async fn a_comparison_with_a_missing_attribute_or_another_type_does_not_hold() {
     let fixture = Fixture::new().await;
     put(&fixture, &[("lease_until", text("4"))]).await;
-    assert!(!holds(&fixture, "#lease_until <= :five").await);
-    assert!(!holds(&fixture, "#retry_at <= :five").await);
-    assert!(!holds(&fixture, "#retry_at = :five").await);
-    assert!(holds(&fixture, "attribute_not_exists(#retry_at) OR #retry_at <= :five").await);
+    let five = || number(5);
+    assert!(!holds(&fixture, Cond::at_most("lease_until", five())).await);
+    assert!(!holds(&fixture, Cond::at_most("retry_at", five())).await);
+    assert!(!holds(&fixture, Cond::is("retry_at", five())).await);
+    let absent = Cond::lacks("retry_at").or(Cond::at_most("retry_at", five()));
+    assert!(holds(&fixture, absent).await);
 }
 
 #[tokio::test]
 async fn numbers_compare_as_numbers() {
     let fixture = Fixture::new().await;
     put(&fixture, &[("failures", number(10))]).await;
-    assert!(!holds(&fixture, "#failures < :five").await);
+    assert!(!holds(&fixture, Cond::below("failures", number(5))).await);
 }
 
 #[tokio::test]
@@ -143,7 +133,7 @@ async fn a_range_is_read_over_all_of_its_pages() {
     let fixture = Fixture::new().await;
     let client = fixture.server.client();
     // 2 KB each: 1.2 MB in all, where a page ends at 1 MB.
-    let writes: Vec<_> = (0..600).map(|n| large(n).to_item()).map(write).collect();
+    let writes: Vec<_> = (0..600).map(|n| write(&large(n))).collect();
     for batch in writes.chunks(25) {
         let written = client
             .batch_write_item()
@@ -157,7 +147,7 @@ async fn a_range_is_read_over_all_of_its_pages() {
         .query()
         .table_name("tallymark")
         .key_condition_expression("pk = :pk")
-        .expression_attribute_values(":pk", text(ROLLUP))
+        .expression_attribute_values(":pk", AttributeValue::S(ROLLUP.into()))
         .send()
         .await
         .unwrap();
@@ -217,7 +207,14 @@ fn large(n: i64) -> Checkpoint {
     }
 }
 
-fn write(item: HashMap<String, AttributeValue>) -> WriteRequest {
+fn write(checkpoint: &Checkpoint) -> WriteRequest {
+    let attribute = |value| match value {
+        Value::Number(number) => AttributeValue::N(number),
+        Value::Text(text) => AttributeValue::S(text),
+        other => panic!("{other:?}"),
+    };
+    let item = checkpoint.to_item().into_iter().map(|(name, value)| (name, attribute(value)));
+    let item: HashMap<_, _> = item.collect();
     let put = PutRequest::builder().set_item(Some(item)).build().unwrap();
     WriteRequest::builder().put_request(put).build()
 }

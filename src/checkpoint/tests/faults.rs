@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 
 use chrono::TimeDelta;
 
-use super::{FAILURES_MAX, Fixture, ROLLUP, at, claim, outcome, start, turn};
+use super::{Fixture, ROLLUP, at, checkpoints_in, claim, outcome, start, turn};
+use crate::checkpoint::store::StoreError;
 use crate::checkpoint::{Backfill, CheckpointError, Checkpoints, State};
 use crate::config::Config;
 use crate::embedded::dynamodb::client_of;
@@ -48,7 +49,7 @@ impl Proxy {
                 std::thread::spawn(move || relay(client, &upstream, &script).unwrap_or(()));
             }
         });
-        let checkpoints = Checkpoints::new(client_of(&endpoint), "tallymark", FAILURES_MAX);
+        let checkpoints = checkpoints_in(client_of(&endpoint), "tallymark");
         Self { checkpoints, script }
     }
 
@@ -132,14 +133,17 @@ async fn throttling_that_does_not_end_is_reported_as_retryable() {
     let proxy = Proxy::new(&fixture);
     proxy.plan([THROTTLED; 3]);
     let error = proxy.checkpoints.get(ROLLUP, start()).await.unwrap_err();
-    assert!(matches!(error, CheckpointError::Throttled { .. }), "{error}");
+    assert!(matches!(error, CheckpointError::Store(StoreError::Throttled { .. })), "{error}");
     assert!(error.is_retryable() && !error.is_unreachable());
     assert!(error.to_string().contains("so planned"), "{error}");
     assert!(std::error::Error::source(&error).is_some());
 
     proxy.plan([BROKEN; 3]);
     let error = proxy.checkpoints.get(ROLLUP, start()).await.unwrap_err();
-    assert!(matches!(error, CheckpointError::Other { .. }) && error.is_retryable(), "{error}");
+    assert!(
+        matches!(error, CheckpointError::Store(StoreError::Other { .. })) && error.is_retryable(),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -148,7 +152,10 @@ async fn a_denial_is_reported_at_once_and_not_retryable() {
     let proxy = Proxy::new(&fixture);
     proxy.plan([DENIED]);
     let error = proxy.checkpoints.get(ROLLUP, start()).await.unwrap_err();
-    assert!(matches!(error, CheckpointError::Denied { .. }) && !error.is_retryable(), "{error}");
+    assert!(
+        matches!(error, CheckpointError::Store(StoreError::Denied { .. })) && !error.is_retryable(),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -280,7 +287,7 @@ async fn a_server_that_is_not_there_is_unreachable_in_one_line() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
-    let nowhere = Checkpoints::new(client_of(&endpoint), "tallymark", FAILURES_MAX);
+    let nowhere = checkpoints_in(client_of(&endpoint), "tallymark");
     let error = nowhere.get(ROLLUP, start()).await.unwrap_err();
     assert!(error.is_unreachable() && error.is_retryable(), "{error}");
     assert!(error.to_string().contains("refused"), "{error}");

@@ -84,10 +84,10 @@ async fn a_stale_attempt_can_end_nothing() {
 #[tokio::test]
 async fn an_attempt_of_the_same_number_by_another_owner_is_not_mine() {
     let fixture = Fixture::new().await;
+    let checkpoints = &fixture.checkpoints;
     let zombie = fixture.claim(0).await.unwrap();
     let key = super::super::item::key(ROLLUP, start());
-    let delete = fixture.server.client().delete_item().table_name("tallymark");
-    delete.set_key(Some(key)).send().await.unwrap();
+    checkpoints.store.delete(key).await.unwrap();
     let gone = fixture.checkpoints.complete(&zombie, &outcome(), at(1)).await.unwrap_err();
     assert!(gone.to_string().contains("tallymark repair"), "{gone}");
 

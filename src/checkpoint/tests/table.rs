@@ -5,8 +5,9 @@ use aws_sdk_dynamodb::types::{
 };
 
 use super::super::item::{key, number, text};
-use super::{FAILURES_MAX, Fixture, ROLLUP, at, start, wish};
-use crate::checkpoint::{CheckpointError, Checkpoints, ClaimError, Created};
+use super::{Fixture, ROLLUP, at, checkpoints_in, start, wish};
+use crate::checkpoint::store::{Cond, StoreError};
+use crate::checkpoint::{CheckpointError, ClaimError, Created};
 
 #[tokio::test]
 async fn a_table_is_created_once_and_recognised_after() {
@@ -19,7 +20,7 @@ async fn a_table_is_created_once_and_recognised_after() {
 #[tokio::test]
 async fn a_missing_table_names_the_command_that_makes_it() {
     let fixture = Fixture::new().await;
-    let missing = Checkpoints::new(fixture.server.client(), "elsewhere", FAILURES_MAX);
+    let missing = checkpoints_in(fixture.server.client(), "elsewhere");
     let message = "table `elsewhere` does not exist; run `tallymark init`";
     assert_eq!(missing.get(ROLLUP, start()).await.unwrap_err().to_string(), message);
     assert_eq!(missing.claim(&wish(0)).await.unwrap_err().to_string(), message);
@@ -40,9 +41,9 @@ async fn a_table_of_somebody_else_is_refused() {
         .send()
         .await
         .unwrap();
-    let theirs = Checkpoints::new(fixture.server.client(), "theirs", FAILURES_MAX);
+    let theirs = checkpoints_in(fixture.server.client(), "theirs");
     let error = theirs.create_table().await.unwrap_err();
-    assert!(matches!(error, CheckpointError::WrongTable { .. }), "{error}");
+    assert!(matches!(error, CheckpointError::Store(StoreError::WrongTable { .. })), "{error}");
     assert!(error.to_string().contains("has the keys id instead of pk, sk"), "{error}");
 }
 
@@ -52,7 +53,7 @@ fn the_printed_command_makes_the_same_table() {
         .behavior_version(aws_sdk_dynamodb::config::BehaviorVersion::latest())
         .build();
     let client = aws_sdk_dynamodb::Client::from_conf(config);
-    let command = Checkpoints::new(client, "tallymark", FAILURES_MAX).create_table_command();
+    let command = checkpoints_in(client, "tallymark").create_table_command();
     assert_eq!(
         command,
         "aws dynamodb create-table --table-name tallymark --billing-mode PAY_PER_REQUEST \
@@ -70,12 +71,11 @@ async fn an_item_edited_by_hand_is_named_by_every_call_that_meets_it() {
     let fixture = Fixture::new().await;
     let edits = [("attempt", text("many")), ("state", text("done")), ("dirty", text("1"))];
     for (attribute, value) in edits {
-        let mut item = key(ROLLUP, start());
+        let mut item = key(ROLLUP, start()).to_item();
         item.insert("state".into(), text("yielded"));
         item.insert("attempt".into(), number(1));
         item.insert(attribute.into(), value);
-        let put = fixture.server.client().put_item().table_name("tallymark");
-        put.set_item(Some(item)).send().await.unwrap();
+        fixture.checkpoints.store.put(item, Cond::always()).await.unwrap();
         let read = fixture.checkpoints.get(ROLLUP, start()).await.unwrap_err();
         let claimed = fixture.checkpoints.claim(&wish(0)).await.unwrap_err();
         let ClaimError::Checkpoint(claimed) = claimed else { panic!("{claimed}") };

@@ -96,7 +96,7 @@ pub fn of_dynamo(text: &str) -> String {
     let values = &body["ExpressionAttributeValues"];
     let name = match operation.unwrap_or_default().trim() {
         "GetItem" => format!("get {item}"),
-        "UpdateItem" if !values[":absent"].is_null() => "claim".to_owned(),
+        "UpdateItem" if !values[":set_lease_until"].is_null() => "claim".to_owned(),
         "UpdateItem" => match values[":set_state"]["S"].as_str() {
             Some(state) => format!("write {item}, {state}"),
             None => format!("write {item}"),

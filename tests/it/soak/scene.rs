@@ -9,7 +9,6 @@ use aws_sdk_dynamodb::Client;
 use chrono::{DateTime, Months, TimeDelta, Utc};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, PgPool};
-use tallymark::checkpoint::Checkpoints;
 use tallymark::clock::{Clock, ManualClock};
 use tallymark::embedded::dynamodb::EmbeddedDynamo;
 use tallymark::worker::Worker;
@@ -106,7 +105,7 @@ impl Scene {
         let source = if fastrand::u8(..4) == 0 { world::DEFAULTS } else { "" };
         let config = world::config(&self.urls, source, text);
         let client = self.client.config().to_builder().endpoint_url(&self.proxy.endpoint).build();
-        let checkpoints = Checkpoints::new(Client::from_conf(client), &self.table, 5);
+        let checkpoints = world::checkpoints_in(Client::from_conf(client), &self.table);
         let (base, looks) = (self.base.clone(), Arc::clone(&self.looks));
         let clock = Arc::new(Skewed { base, skew: TimeDelta::seconds(skew_s), looks });
         let mut worker = Worker::with_checkpoints(config, checkpoints, clock, CONCURRENCY).unwrap();

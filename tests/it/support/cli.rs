@@ -154,7 +154,7 @@ impl Place {
     }
 
     pub fn checkpoints(&self) -> Checkpoints {
-        Checkpoints::new(self.dynamo(), "tallymark", 5)
+        super::world::checkpoints_in(self.dynamo(), "tallymark")
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {

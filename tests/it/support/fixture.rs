@@ -65,7 +65,7 @@ impl Fixture {
         sqlx::raw_sql(SEED).execute(&pool).await.unwrap();
         pool.close().await;
         let dynamo = EmbeddedDynamo::start(None).await.unwrap();
-        let checkpoints = Checkpoints::new(dynamo.client(), "tallymark", 5);
+        let checkpoints = super::world::checkpoints_in(dynamo.client(), "tallymark");
         let directory = tempfile::tempdir().unwrap();
         let fixture = Self { database, dynamo, checkpoints, directory };
         fs::write(fixture.config_path(), CONFIG).unwrap();

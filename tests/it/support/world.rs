@@ -8,6 +8,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use sqlx::{AssertSqlSafe, PgPool, Row as _};
 use tallymark::backfill::{Batch, BatchReport, Limits, Silent};
+use tallymark::checkpoint::store::dynamodb::DynamoDb;
 use tallymark::checkpoint::{Checkpoint, Checkpoints};
 use tallymark::clock::{Clock, Deadline, ManualClock, SystemClock};
 use tallymark::config::Config;
@@ -91,9 +92,14 @@ pub async fn dynamo_client() -> aws_sdk_dynamodb::Client {
     dynamo().await.client()
 }
 
+/// The checkpoints in a table of a DynamoDB.
+pub fn checkpoints_in(client: aws_sdk_dynamodb::Client, table: &str) -> Checkpoints {
+    Checkpoints::new(Arc::new(DynamoDb::new(client, table)), 5)
+}
+
 /// A separate checkpoint table, not created yet.
 pub async fn checkpoints() -> Checkpoints {
-    Checkpoints::new(dynamo().await.client(), format!("test-{:016x}", fastrand::u64(..)), 5)
+    checkpoints_in(dynamo().await.client(), &format!("test-{:016x}", fastrand::u64(..)))
 }
 
 /// Where the databases of a world are.

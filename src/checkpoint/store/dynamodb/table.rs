@@ -10,9 +10,8 @@ use aws_sdk_dynamodb::types::{
     Projection, ProjectionType, ScalarAttributeType, TableDescription, TableStatus,
 };
 
-use super::dynamodb::Checkpoints;
-use super::error::CheckpointError;
-use super::item::{PK, SK, UNFINISHED};
+use super::DynamoDb;
+use crate::checkpoint::store::{Created, PK, SK, StoreError, TableSummary, UNFINISHED};
 
 /// The sparse index of the slices that have not succeeded.
 pub(super) const INDEX: &str = "unfinished";
@@ -25,36 +24,10 @@ const ACTIVE_SECONDS_MAX: u64 = 60;
 /// DescribeTable is free, but it is a control-plane call with a quota.
 const POLL: Duration = Duration::from_millis(500);
 
-/// What [`Checkpoints::create_table`] found to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Created {
-    /// The table was made.
-    Created,
-    /// The table was there, and it is right.
-    AlreadyThere,
-}
-
-/// The table as DynamoDB describes it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TableSummary {
-    /// DynamoDB's word for its state: `ACTIVE` when it is usable.
-    pub status: String,
-    /// Items in it; DynamoDB counts every six hours or so.
-    pub items: u64,
-    /// Bytes in it; as old as the count.
-    pub bytes: u64,
-    /// Whether it is billed by request.
-    pub on_demand: bool,
-}
-
-impl Checkpoints {
+impl DynamoDb {
     /// Makes the table, billed by request, and waits until it is usable. A table that is there
     /// already is verified.
-    ///
-    /// # Errors
-    /// [`CheckpointError::WrongTable`] if a table of this name has other keys or no index;
-    /// [`CheckpointError::NotActive`] if it does not become usable in time.
-    pub async fn create_table(&self) -> Result<Created, CheckpointError> {
+    pub(super) async fn create_table(&self) -> Result<Created, StoreError> {
         let request = self.table_request().map_err(|error| {
             self.error("create table", SdkError::<CreateTableError>::construction_failure(error))
         })?;
@@ -68,11 +41,7 @@ impl Checkpoints {
     }
 
     /// The table as DynamoDB describes it, verified to be ours.
-    ///
-    /// # Errors
-    /// [`CheckpointError::NoTable`] if there is none; [`CheckpointError::WrongTable`] if it has
-    /// other keys or no index.
-    pub async fn describe(&self) -> Result<TableSummary, CheckpointError> {
+    pub(super) async fn describe_table(&self) -> Result<TableSummary, StoreError> {
         let table = self.description().await?;
         self.verify(&table)?;
         let billing = table.billing_mode_summary().and_then(|summary| summary.billing_mode());
@@ -86,8 +55,7 @@ impl Checkpoints {
     }
 
     /// The command that makes the same table with the AWS command line.
-    #[must_use]
-    pub fn create_table_command(&self) -> String {
+    pub(super) fn create_table_command(&self) -> String {
         let keys = |keys: [(&str, KeyType); 2]| {
             keys.map(|(name, kind)| format!("AttributeName={name},KeyType={kind}"))
         };
@@ -127,13 +95,13 @@ impl Checkpoints {
             .attribute_definitions(attribute(UNFINISHED)?))
     }
 
-    async fn description(&self) -> Result<TableDescription, CheckpointError> {
+    async fn description(&self) -> Result<TableDescription, StoreError> {
         let answer = self.client.describe_table().table_name(&self.table).send().await;
         let table = answer.map_err(|error| self.error("describe table", error))?.table;
-        table.ok_or_else(|| CheckpointError::NoTable { table: self.table.clone() })
+        table.ok_or_else(|| StoreError::NoTable { table: self.table.clone() })
     }
 
-    async fn wait_until_active(&self) -> Result<(), CheckpointError> {
+    async fn wait_until_active(&self) -> Result<(), StoreError> {
         let mut waited = Duration::ZERO;
         loop {
             let status = match self.description().await {
@@ -146,20 +114,20 @@ impl Checkpoints {
                     status
                 }
                 // The description of a new table may lag behind its creation.
-                Err(CheckpointError::NoTable { .. }) => TableStatus::Creating.to_string(),
+                Err(StoreError::NoTable { .. }) => TableStatus::Creating.to_string(),
                 Err(error) => return Err(error),
             };
             if waited.as_secs() >= ACTIVE_SECONDS_MAX {
                 let (table, seconds) = (self.table.clone(), waited.as_secs());
-                return Err(CheckpointError::NotActive { table, status, seconds });
+                return Err(StoreError::NotActive { table, status, seconds });
             }
             tokio::time::sleep(POLL).await;
             waited += POLL;
         }
     }
 
-    fn verify(&self, table: &TableDescription) -> Result<(), CheckpointError> {
-        let wrong = |problem| CheckpointError::WrongTable { table: self.table.clone(), problem };
+    fn verify(&self, table: &TableDescription) -> Result<(), StoreError> {
+        let wrong = |problem| StoreError::WrongTable { table: self.table.clone(), problem };
         if !same(table.key_schema(), TABLE_KEYS) {
             let found = listed(table.key_schema());
             return Err(wrong(format!("has the keys {found} instead of {PK}, {SK}")));

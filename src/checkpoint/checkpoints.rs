@@ -1,0 +1,177 @@
+//! The store as the rest of this module uses it, and the reads of slices.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
+
+use super::error::CheckpointError;
+use super::item::{Checkpoint, Glance, key, sort_key};
+use super::store::dynamodb::DynamoDb;
+use super::store::{Created, Item, Key, Query, Sorts, Store, TableSummary, Update, Written, open};
+
+/// Slices that tell how fast a rollup is: one read of the store.
+const RECENT: u16 = 32;
+
+/// The checkpoints of all rollups.
+#[derive(Clone, Debug)]
+pub struct Checkpoints {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) failures_max: u32,
+}
+
+impl Checkpoints {
+    /// The checkpoints in `store`. A slice is exhausted after `failures_max` failures.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, failures_max: u32) -> Self {
+        // With 0 every slice would be exhausted before its first failure.
+        Self { store, failures_max: failures_max.max(1) }
+    }
+
+    /// The checkpoints in `table`. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// [`super::store::StoreError::NoRegion`] if there is neither a region nor an endpoint.
+    pub async fn connect(table: &str, failures_max: u32) -> Result<Self, CheckpointError> {
+        Ok(Self::new(open(table).await?, failures_max))
+    }
+
+    /// The checkpoints in a `table` that cannot be reached: for work that needs none.
+    #[must_use]
+    pub fn nowhere(table: &str, failures_max: u32) -> Self {
+        Self::new(Arc::new(DynamoDb::nowhere(table)), failures_max)
+    }
+
+    /// The table's name.
+    #[must_use]
+    pub fn table(&self) -> &str {
+        self.store.table()
+    }
+
+    /// Failures after which a slice is exhausted.
+    #[must_use]
+    pub const fn failures_max(&self) -> u32 {
+        self.failures_max
+    }
+
+    /// Makes the table and waits until it is usable. A table that is there already is verified.
+    ///
+    /// # Errors
+    /// [`super::store::StoreError::WrongTable`] if a table of this name is another one; [`super::store::StoreError::NotActive`]
+    /// if it does not become usable in time.
+    pub async fn create_table(&self) -> Result<Created, CheckpointError> {
+        Ok(self.store.create().await?)
+    }
+
+    /// The table as the store describes it, verified to be ours.
+    ///
+    /// # Errors
+    /// [`super::store::StoreError::NoTable`] if there is none; [`super::store::StoreError::WrongTable`] if it is another one.
+    pub async fn describe(&self) -> Result<TableSummary, CheckpointError> {
+        Ok(self.store.describe().await?)
+    }
+
+    /// How an administrator makes the same table.
+    #[must_use]
+    pub fn create_table_command(&self) -> String {
+        self.store.create_command()
+    }
+
+    /// The checkpoint of a slice, if it has one.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if the call fails or the item is malformed.
+    pub async fn get(
+        &self,
+        rollup: &str,
+        slice_start: DateTime<Utc>,
+    ) -> Result<Option<Checkpoint>, CheckpointError> {
+        let item = self.item(key(rollup, slice_start)).await?;
+        item.as_ref().map(Checkpoint::from_item).transpose()
+    }
+
+    /// The checkpoints of all slices that start in `[from, to)`, in their order.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if a call fails or an item is malformed.
+    pub async fn range(
+        &self,
+        rollup: &str,
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+    ) -> Result<Vec<Checkpoint>, CheckpointError> {
+        let Some(starts) = starts_in(from, to) else { return Ok(Vec::new()) };
+        self.checkpoints(Query::new(rollup, starts)).await
+    }
+
+    /// As [`Checkpoints::range`], but only what tells how far a backfill is, and not the very newest state: for those
+    /// who watch.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if a call fails or an item is malformed.
+    pub async fn glance(
+        &self,
+        rollup: &str,
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+    ) -> Result<Vec<Glance>, CheckpointError> {
+        let Some(starts) = starts_in(from, to) else { return Ok(Vec::new()) };
+        let query = Query::new(rollup, starts).only(Glance::NAMES);
+        self.store.query(query).await?.iter().map(Glance::from_item).collect()
+    }
+
+    /// The checkpoints of the newest slices that have any, at most 32 of them.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if the call fails or an item is malformed.
+    pub async fn recent(&self, rollup: &str) -> Result<Vec<Checkpoint>, CheckpointError> {
+        // Slices begin with a digit, everything else with a letter.
+        let slices = Query::new(rollup, Sorts::Before("A".to_owned()));
+        self.checkpoints(slices.last(RECENT)).await
+    }
+
+    /// The checkpoints of all slices that have not succeeded, in their order. Costs what there is
+    /// of them, however long the history. They may lag behind by about a second.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if a call fails or an item is malformed.
+    pub async fn unfinished(&self, rollup: &str) -> Result<Vec<Checkpoint>, CheckpointError> {
+        self.checkpoints(Query::new(rollup, Sorts::Unfinished)).await
+    }
+
+    pub(super) async fn checkpoints(
+        &self,
+        query: Query,
+    ) -> Result<Vec<Checkpoint>, CheckpointError> {
+        self.store.query(query).await?.iter().map(Checkpoint::from_item).collect()
+    }
+
+    /// One item, as it is.
+    pub(super) async fn item(&self, key: Key) -> Result<Option<Item>, CheckpointError> {
+        Ok(self.store.get(key).await?)
+    }
+
+    /// One conditional write.
+    pub(super) async fn send(
+        &self,
+        update: Update,
+        operation: &'static str,
+    ) -> Result<Written, CheckpointError> {
+        Ok(self.store.update(update, operation, None).await?)
+    }
+}
+
+/// The keys of the slices that start in `[from, to)`, if there can be any.
+pub(super) fn starts_in(from: DateTime<Utc>, to: DateTime<Utc>) -> Option<Sorts> {
+    // Slices start at whole seconds, and a store includes both ends.
+    if from >= to {
+        return None;
+    }
+    let (first, last) = (next_second(from), next_second(to) - TimeDelta::seconds(1));
+    (first <= last).then(|| Sorts::Between(sort_key(first), sort_key(last)))
+}
+
+/// The first whole second that is not before this instant.
+fn next_second(at: DateTime<Utc>) -> DateTime<Utc> {
+    let second = at.trunc_subsecs(0);
+    if second == at { at } else { second + TimeDelta::seconds(1) }
+}
