@@ -105,7 +105,7 @@ impl Checkpoints {
 }
 
 /// The reopening of a slice that a worker has, or of one that no worker has, without a checkpoint included.
-fn reopened(
+pub(super) fn reopened(
     rollup: &str,
     slice_start: DateTime<Utc>,
     reason: &str,

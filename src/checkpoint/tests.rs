@@ -1,11 +1,13 @@
-//! The checkpoints against a real DynamoDB API over HTTP.
+//! The checkpoints against real stores: a DynamoDB API over HTTP, and PostgreSQL. What a store must do is tested on
+//! each of them ([`on_each_store`]).
 
 mod conformance;
+mod dynamodb;
 mod faults;
 mod leases;
 mod model;
+mod postgres;
 mod repair;
-mod table;
 
 use std::sync::Arc;
 
@@ -19,18 +21,39 @@ use crate::embedded::dynamodb::EmbeddedDynamo;
 const ROLLUP: &str = "entity_daily";
 const FAILURES_MAX: u32 = 3;
 
-/// A table of its own for each test.
+/// A table of its own for each test, in one of the stores.
 struct Fixture {
-    server: EmbeddedDynamo,
     checkpoints: Checkpoints,
+    /// The server of a table in DynamoDB.
+    dynamo: Option<EmbeddedDynamo>,
+}
+
+/// Runs a test on each store, the name of whose table is printed before.
+async fn on_each_store(test: impl AsyncFn(Fixture)) {
+    for fixture in [Fixture::in_dynamodb().await, Fixture::in_postgres().await] {
+        eprintln!("in table {}", fixture.checkpoints.table());
+        test(fixture).await;
+    }
 }
 
 impl Fixture {
-    async fn new() -> Self {
+    async fn in_dynamodb() -> Self {
         let server = EmbeddedDynamo::start(None).await.unwrap();
         let checkpoints = checkpoints_in(server.client(), "tallymark");
         checkpoints.create_table().await.unwrap();
-        Self { server, checkpoints }
+        Self { checkpoints, dynamo: Some(server) }
+    }
+
+    async fn in_postgres() -> Self {
+        // The tests have a time of their own.
+        let store = postgres::store().await.believing_workers();
+        let checkpoints = Checkpoints::new(Arc::new(store), FAILURES_MAX);
+        checkpoints.create_table().await.unwrap();
+        Self { checkpoints, dynamo: None }
+    }
+
+    fn dynamo(&self) -> &EmbeddedDynamo {
+        self.dynamo.as_ref().unwrap()
     }
 
     /// Claims the slice `start()` at second `now` for a minute.

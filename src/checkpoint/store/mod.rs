@@ -6,6 +6,7 @@
 //! | [`update`] | conditions and changes, as data |
 //! | [`error`] | what can go wrong |
 //! | [`dynamodb`] | the store in DynamoDB |
+//! | `postgres` | a store in the target, which only tests use; `judged`: what conditions mean, for tests |
 //!
 //! A store knows items, keys and conditions. What they mean (states, leases, watermarks) is decided above it, once
 //! for all stores, and a store imports nothing from there. A further store is a module here that implements
@@ -15,6 +16,8 @@ pub mod dynamodb;
 pub mod error;
 #[cfg(feature = "faults")]
 mod judged;
+#[cfg(feature = "faults")]
+pub mod postgres;
 pub mod update;
 pub mod value;
 

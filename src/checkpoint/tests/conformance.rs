@@ -1,17 +1,16 @@
-//! What we rely on in DynamoDB, asked of the server that the other tests trust.
+//! What is relied on in a store, asked of each.
 
-use std::collections::HashMap;
-
-use aws_sdk_dynamodb::types::{
-    AttributeValue, PutRequest, ReturnValue, ReturnValuesOnConditionCheckFailure as OnFailure,
-    WriteRequest,
-};
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use tokio::runtime::Handle;
 
 use super::super::item::{key, number, text};
-use super::super::store::{Cond, Item, Query, Sorts, UNFINISHED, Update, Value, Written};
-use super::{Fixture, ROLLUP, at, start};
-use crate::checkpoint::{Checkpoint, State};
+use super::super::store::{
+    Change, Cond, Is, Item, Key, Query, Sorts, UNFINISHED, Update, Value, Written,
+};
+use super::{Fixture, ROLLUP, at, on_each_store, start, wish};
+use crate::checkpoint::{Checkpoint, CheckpointError, ClaimError};
 
 async fn put(fixture: &Fixture, attributes: &[(&str, Value)]) -> Item {
     let mut item = key(ROLLUP, start()).to_item();
@@ -35,186 +34,235 @@ async fn holds(fixture: &Fixture, condition: Cond) -> bool {
 
 #[tokio::test]
 async fn a_refused_write_shows_the_item_that_refused_it() {
-    let fixture = Fixture::new().await;
-    let stored = put(&fixture, &[("attempt", number(4)), ("owner", text("4f1c"))]).await;
-    let refused = update(Cond::is("attempt", number(5))).set("owner", text("mine"));
-    let Written::Refused { found: Some(found), .. } = send(&fixture, refused).await else {
-        panic!("not refused")
-    };
-    assert_eq!(found, stored);
+    on_each_store(async |fixture| {
+        let stored = put(&fixture, &[("attempt", number(4)), ("owner", text("4f1c"))]).await;
+        let refused = update(Cond::is("attempt", number(5))).set("owner", text("mine"));
+        let Written::Refused { found: Some(found), .. } = send(&fixture, refused).await else {
+            panic!("not refused")
+        };
+        assert_eq!(found, stored);
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_refused_write_of_an_absent_item_shows_none_and_makes_none() {
-    let fixture = Fixture::new().await;
-    let refused = update(Cond::Present).set("owner", text("mine"));
-    let written = send(&fixture, refused).await;
-    assert!(matches!(written, Written::Refused { found: None, .. }), "{written:?}");
-    let item = fixture.checkpoints.item(key(ROLLUP, start())).await.unwrap();
-    assert_eq!(item, None);
-}
-
-#[tokio::test]
-async fn a_refused_write_without_all_old_shows_none() {
-    let fixture = Fixture::new().await;
-    put(&fixture, &[("attempt", number(4))]).await;
-    let request = fixture.server.client().update_item().table_name("tallymark");
-    let attribute = |text: &str| AttributeValue::S(text.to_owned());
-    let error = request
-        .key("pk", attribute(ROLLUP))
-        .key("sk", attribute(&super::super::item::sort_key(start())))
-        .update_expression("SET b = :b")
-        .condition_expression("attribute_not_exists(pk)")
-        .expression_attribute_values(":b", attribute("b"))
-        .return_values(ReturnValue::AllNew)
-        .return_values_on_condition_check_failure(OnFailure::None)
-        .send()
-        .await
-        .unwrap_err();
-    let aws_sdk_dynamodb::operation::update_item::UpdateItemError::ConditionalCheckFailedException(
-        refused,
-    ) = error.into_service_error()
-    else {
-        panic!("not refused by the condition")
-    };
-    assert_eq!(refused.item, None);
+    on_each_store(async |fixture| {
+        let refused = update(Cond::Present).set("owner", text("mine"));
+        let written = send(&fixture, refused).await;
+        assert!(matches!(written, Written::Refused { found: None, .. }), "{written:?}");
+        let item = fixture.checkpoints.item(key(ROLLUP, start())).await.unwrap();
+        assert_eq!(item, None);
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn every_clause_of_an_update_reads_the_item_as_it_was() {
-    let fixture = Fixture::new().await;
-    let count = || {
-        update(Cond::always())
-            .increment("attempt")
-            .copy("before", "attempt", number(0))
-            .remove(&["never_there"])
-    };
-    for (attempt, before) in [(1, 0), (2, 1), (3, 2)] {
-        let Written::Done(item) = send(&fixture, count()).await else { panic!("refused") };
-        assert_eq!((&item["attempt"], &item["before"]), (&number(attempt), &number(before)));
-    }
+    on_each_store(async |fixture| {
+        let count = || {
+            update(Cond::always())
+                .increment("attempt")
+                .copy("before", "attempt", number(0))
+                .remove(&["never_there"])
+        };
+        for (attempt, before) in [(1, 0), (2, 1), (3, 2)] {
+            let Written::Done(item) = send(&fixture, count()).await else { panic!("refused") };
+            assert_eq!((&item["attempt"], &item["before"]), (&number(attempt), &number(before)));
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn an_item_is_in_the_sparse_index_while_it_has_the_attribute() {
-    let fixture = Fixture::new().await;
-    put(&fixture, &[]).await;
-    let query = || fixture.checkpoints.store.query(Query::new(ROLLUP, Sorts::Unfinished));
-    assert_eq!(query().await.unwrap(), []);
-    let enter = update(Cond::Present).set(UNFINISHED, text(ROLLUP));
-    send(&fixture, enter.set("error", text("projected"))).await;
-    let found = query().await.unwrap();
-    assert_eq!((found.len(), &found[0]["error"]), (1, &text("projected")));
-    send(&fixture, update(Cond::Present).set("x", text("y")).remove(&[UNFINISHED])).await;
-    assert_eq!(query().await.unwrap(), []);
+    on_each_store(async |fixture| {
+        put(&fixture, &[]).await;
+        let query = || fixture.checkpoints.store.query(Query::new(ROLLUP, Sorts::Unfinished));
+        assert_eq!(query().await.unwrap(), []);
+        let enter = update(Cond::Present).set(UNFINISHED, text(ROLLUP));
+        send(&fixture, enter.set("error", text("projected"))).await;
+        let found = query().await.unwrap();
+        assert_eq!((found.len(), &found[0]["error"]), (1, &text("projected")));
+        send(&fixture, update(Cond::Present).set("x", text("y")).remove(&[UNFINISHED])).await;
+        assert_eq!(query().await.unwrap(), []);
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_comparison_with_a_missing_attribute_or_another_type_does_not_hold() {
-    let fixture = Fixture::new().await;
-    put(&fixture, &[("lease_until", text("4"))]).await;
-    let five = || number(5);
-    assert!(!holds(&fixture, Cond::at_most("lease_until", five())).await);
-    assert!(!holds(&fixture, Cond::at_most("retry_at", five())).await);
-    assert!(!holds(&fixture, Cond::is("retry_at", five())).await);
-    let absent = Cond::lacks("retry_at").or(Cond::at_most("retry_at", five()));
-    assert!(holds(&fixture, absent).await);
+    on_each_store(async |fixture| {
+        put(&fixture, &[("lease_until", text("4"))]).await;
+        let five = || number(5);
+        assert!(!holds(&fixture, Cond::at_most("lease_until", five())).await);
+        assert!(!holds(&fixture, Cond::at_most("retry_at", five())).await);
+        assert!(!holds(&fixture, Cond::is("retry_at", five())).await);
+        let absent = Cond::lacks("retry_at").or(Cond::at_most("retry_at", five()));
+        assert!(holds(&fixture, absent).await);
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn numbers_compare_as_numbers() {
-    let fixture = Fixture::new().await;
-    put(&fixture, &[("failures", number(10))]).await;
-    assert!(!holds(&fixture, Cond::below("failures", number(5))).await);
-}
-
-#[tokio::test]
-async fn a_range_is_read_over_all_of_its_pages() {
-    let fixture = Fixture::new().await;
-    let client = fixture.server.client();
-    // 2 KB each: 1.2 MB in all, where a page ends at 1 MB.
-    let writes: Vec<_> = (0..600).map(|n| write(&large(n))).collect();
-    for batch in writes.chunks(25) {
-        let written = client
-            .batch_write_item()
-            .request_items("tallymark", batch.to_vec())
-            .send()
-            .await
-            .unwrap();
-        assert!(written.unprocessed_items.unwrap_or_default().is_empty());
-    }
-    let first_page = client
-        .query()
-        .table_name("tallymark")
-        .key_condition_expression("pk = :pk")
-        .expression_attribute_values(":pk", AttributeValue::S(ROLLUP.into()))
-        .send()
-        .await
-        .unwrap();
-    assert!(first_page.last_evaluated_key.is_some(), "the test wants more than one page");
-
-    let all = fixture.checkpoints.range(ROLLUP, start(), start() + TimeDelta::hours(600)).await;
-    let expected: Vec<_> = (0..600).map(large).collect();
-    assert_eq!(all.unwrap(), expected);
-    assert_eq!(fixture.checkpoints.unfinished(ROLLUP).await.unwrap(), expected);
+    on_each_store(async |fixture| {
+        put(&fixture, &[("failures", number(10))]).await;
+        assert!(!holds(&fixture, Cond::below("failures", number(5))).await);
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_range_includes_its_start_and_excludes_its_end_and_the_watermark() {
-    let fixture = Fixture::new().await;
-    let checkpoints = &fixture.checkpoints;
-    for hour in 0..5 {
-        let slice = start() + TimeDelta::hours(hour);
-        checkpoints.reopen(ROLLUP, slice, "replay", at(0)).await.unwrap();
-        checkpoints.reopen("another", slice, "replay", at(0)).await.unwrap();
-    }
-    let hours = |from: i64, to: i64| {
-        let (from, to) = (start() + TimeDelta::hours(from), start() + TimeDelta::hours(to));
-        async move {
-            let found = checkpoints.range(ROLLUP, from, to).await.unwrap();
-            let hour = |one: &Checkpoint| (one.slice_start - start()).num_hours();
-            found.iter().map(hour).collect::<Vec<_>>()
+    on_each_store(async |fixture| {
+        let checkpoints = &fixture.checkpoints;
+        for hour in 0..5 {
+            let slice = start() + TimeDelta::hours(hour);
+            checkpoints.reopen(ROLLUP, slice, "replay", at(0)).await.unwrap();
+            checkpoints.reopen("another", slice, "replay", at(0)).await.unwrap();
         }
-    };
-    assert_eq!(hours(1, 3).await, [1, 2]);
-    assert_eq!(hours(-10, 10_000).await, [0, 1, 2, 3, 4]);
-    assert_eq!(hours(2, 2).await, [0_i64; 0]);
-    assert_eq!(hours(3, 1).await, [0_i64; 0]);
+        let hours = |from: i64, to: i64| {
+            let (from, to) = (start() + TimeDelta::hours(from), start() + TimeDelta::hours(to));
+            async move {
+                let found = checkpoints.range(ROLLUP, from, to).await.unwrap();
+                let hour = |one: &Checkpoint| (one.slice_start - start()).num_hours();
+                found.iter().map(hour).collect::<Vec<_>>()
+            }
+        };
+        assert_eq!(hours(1, 3).await, [1, 2]);
+        assert_eq!(hours(-10, 10_000).await, [0, 1, 2, 3, 4]);
+        assert_eq!(hours(2, 2).await, [0_i64; 0]);
+        assert_eq!(hours(3, 1).await, [0_i64; 0]);
+    })
+    .await;
 }
 
-/// The checkpoint of hour `n`, about as large as they get.
-fn large(n: i64) -> Checkpoint {
-    Checkpoint {
-        rollup: ROLLUP.into(),
-        slice_start: start() + TimeDelta::hours(n),
-        state: State::Failed,
-        attempt: 1,
-        owner: None,
-        lease_until: None,
-        claimed_from: None,
-        failures: 1,
-        retry_at: None,
-        dirty: 0,
-        dirty_seen: 0,
-        definition: None,
-        horizon: None,
-        reason: None,
-        error: Some("x".repeat(2_000)),
-        outcome: None,
-        reopened_at: None,
-        started_at: None,
-        finished_at: None,
-    }
+#[tokio::test]
+async fn an_item_edited_by_hand_is_named_by_every_call_that_meets_it() {
+    on_each_store(async |fixture| {
+        let edits = [("attempt", text("many")), ("state", text("done")), ("dirty", text("1"))];
+        for (attribute, value) in edits {
+            let mut item = key(ROLLUP, start()).to_item();
+            item.insert("state".into(), text("yielded"));
+            item.insert("attempt".into(), number(1));
+            item.insert(attribute.into(), value);
+            fixture.checkpoints.store.put(item, Cond::always()).await.unwrap();
+            let read = fixture.checkpoints.get(ROLLUP, start()).await.unwrap_err();
+            let claimed = fixture.checkpoints.claim(&wish(0)).await.unwrap_err();
+            let ClaimError::Checkpoint(claimed) = claimed else { panic!("{claimed}") };
+            let range = fixture.checkpoints.range(ROLLUP, start(), at(0)).await.unwrap_err();
+            for error in [read, claimed, range] {
+                let message = error.to_string();
+                assert!(matches!(error, CheckpointError::Malformed { .. }), "{message}");
+                assert!(message.contains(&format!("`{attribute}`")), "{message}");
+                assert!(message.contains("entity_daily@2026-02-10T00:00:00Z"), "{message}");
+            }
+        }
+    })
+    .await;
 }
 
-fn write(checkpoint: &Checkpoint) -> WriteRequest {
-    let attribute = |value| match value {
-        Value::Number(number) => AttributeValue::N(number),
-        Value::Text(text) => AttributeValue::S(text),
-        other => panic!("{other:?}"),
-    };
-    let item = checkpoint.to_item().into_iter().map(|(name, value)| (name, attribute(value)));
-    let item: HashMap<_, _> = item.collect();
-    let put = PutRequest::builder().set_item(Some(item)).build().unwrap();
-    WriteRequest::builder().put_request(put).build()
+fn value() -> impl Strategy<Value = Value> {
+    const TEXTS: [&str; 5] = ["", "3", "a", "ä", "B"];
+    prop_oneof![
+        (0_u64..5).prop_map(number),
+        prop::sample::select(TEXTS.to_vec()).prop_map(text),
+        Just(Value::Number("-2.5".into())),
+    ]
+}
+
+fn name() -> impl Strategy<Value = String> {
+    prop::sample::select(vec!["a", "b", "c"]).prop_map(str::to_owned)
+}
+
+fn condition() -> impl Strategy<Value = Cond> {
+    const SIGNS: [Is; 5] = [Is::Equal, Is::Other, Is::Below, Is::AtMost, Is::Above];
+    let is = prop::sample::select(SIGNS.to_vec());
+    let told = (0_i64..5).prop_map(|ms| DateTime::from_timestamp_millis(ms).unwrap());
+    let leaf = prop_oneof![
+        1 => Just(Cond::Absent),
+        1 => Just(Cond::Present),
+        1 => Just(Cond::always()),
+        1 => name().prop_map(Cond::Lacks),
+        1 => (name(), told).prop_map(|(name, now)| Cond::Passed(name, now)),
+        6 => (name(), is, value()).prop_map(|(name, is, value)| Cond::Compare(name, is, value)),
+    ];
+    leaf.prop_recursive(2, 8, 3, |part| {
+        let parts = prop::collection::vec(part, 1..4);
+        prop_oneof![parts.clone().prop_map(Cond::All), parts.prop_map(Cond::Any)]
+    })
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    let (now, after) = (DateTime::UNIX_EPOCH, TimeDelta::milliseconds(1_234));
+    prop_oneof![
+        value().prop_map(Change::Set),
+        Just(Change::Remove),
+        (name(), value()).prop_map(|(from, or)| Change::Copy { from, or }),
+        Just(Change::FromNow { now, after }),
+    ]
+}
+
+/// A number that is counted up beside the others, as text cannot be.
+const COUNT: &str = "n";
+
+fn changes() -> impl Strategy<Value = Vec<(String, Change)>> {
+    let some = prop::collection::btree_map(name(), change(), 0..4);
+    some.prop_map(|some| some.into_iter().chain([(COUNT.to_owned(), Change::Increment)]).collect())
+}
+
+/// Shown: whatever an item holds, a store makes a write where the meaning of its condition in Rust says so, and leaves
+/// what the meaning of its changes says; where it refuses, it shows what it holds, and a transaction makes both of two
+/// writes or neither.
+#[test]
+fn each_store_does_what_conditions_and_changes_mean() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let config = Config { cases: 200, failure_persistence: None, ..Config::default() };
+    let stored = prop::collection::hash_map(name(), value(), 0..4);
+    let stored = prop::option::weighted(0.8, stored);
+    let case = (stored, condition(), changes());
+    runtime.block_on(on_each_store(async |fixture| {
+        let store = &fixture.checkpoints.store;
+        tokio::task::block_in_place(|| {
+            let outcome =
+                TestRunner::new(config.clone()).run(&case, |(stored, condition, changes)| {
+                    let key = Key::new(ROLLUP, &format!("{:016x}", fastrand::u64(..)));
+                    let stored =
+                        stored.map(|it| it.into_iter().chain(key.to_item()).collect::<Item>());
+                    let update = Update { key: key.clone(), condition, changes };
+                    let holds = update.condition.holds(stored.as_ref(), None);
+                    let expected = match holds {
+                        true => Written::Done(update.applied(stored.as_ref(), None)),
+                        false => Written::Refused { found: stored.clone(), at: None },
+                    };
+                    Handle::current().block_on(async {
+                        if let Some(item) = stored {
+                            assert!(store.put(item, Cond::Absent).await.unwrap());
+                        }
+                        let beside = Key::new(ROLLUP, &format!("{}, too", key.sort));
+                        let both = vec![
+                            update.clone(),
+                            Update::new(beside.clone(), Cond::Absent).set("a", text("b")),
+                        ];
+                        let written = store.update(update, "test", None).await.unwrap();
+                        assert_eq!(written, expected);
+                        let before = store.get(key.clone()).await.unwrap();
+                        let both_hold = both[0].condition.holds(before.as_ref(), None);
+                        assert_eq!(
+                            store.update_all(both.clone(), "test", None).await.unwrap(),
+                            both_hold
+                        );
+                        let after = match both_hold {
+                            true => Some(both[0].applied(before.as_ref(), None)),
+                            false => before,
+                        };
+                        assert_eq!(store.get(key).await.unwrap(), after);
+                        assert_eq!(store.get(beside).await.unwrap().is_some(), both_hold);
+                    });
+                    Ok(())
+                });
+            outcome.unwrap_or_else(|error| panic!("{error}"));
+        });
+    }));
 }

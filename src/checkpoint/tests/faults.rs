@@ -39,7 +39,7 @@ impl Proxy {
     fn new(fixture: &Fixture) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        let upstream = fixture.server.endpoint().replace("http://", "");
+        let upstream = fixture.dynamo().endpoint().replace("http://", "");
         let script = Arc::new(Mutex::new(VecDeque::new()));
         let shared = Arc::clone(&script);
         std::thread::spawn(move || {
@@ -118,7 +118,7 @@ fn message(from: &mut impl BufRead) -> std::io::Result<Vec<u8>> {
 
 #[tokio::test]
 async fn throttling_and_internal_errors_are_retried() {
-    let fixture = Fixture::new().await;
+    let fixture = Fixture::in_dynamodb().await;
     let proxy = Proxy::new(&fixture);
     for fault in [THROTTLED, BROKEN] {
         proxy.plan([fault, fault]);
@@ -129,7 +129,7 @@ async fn throttling_and_internal_errors_are_retried() {
 
 #[tokio::test]
 async fn throttling_that_does_not_end_is_reported_as_retryable() {
-    let fixture = Fixture::new().await;
+    let fixture = Fixture::in_dynamodb().await;
     let proxy = Proxy::new(&fixture);
     proxy.plan([THROTTLED; 3]);
     let error = proxy.checkpoints.get(ROLLUP, start()).await.unwrap_err();
@@ -148,7 +148,7 @@ async fn throttling_that_does_not_end_is_reported_as_retryable() {
 
 #[tokio::test]
 async fn a_denial_is_reported_at_once_and_not_retryable() {
-    let fixture = Fixture::new().await;
+    let fixture = Fixture::in_dynamodb().await;
     let proxy = Proxy::new(&fixture);
     proxy.plan([DENIED]);
     let error = proxy.checkpoints.get(ROLLUP, start()).await.unwrap_err();
@@ -160,7 +160,7 @@ async fn a_denial_is_reported_at_once_and_not_retryable() {
 
 #[tokio::test]
 async fn a_claim_whose_reply_was_lost_still_gives_the_lease() {
-    let fixture = Fixture::new().await;
+    let fixture = Fixture::in_dynamodb().await;
     let proxy = Proxy::new(&fixture);
     proxy.plan([Fault::LoseReply]);
     let lease = claim(&proxy.checkpoints, 0).await.unwrap();
@@ -171,7 +171,7 @@ async fn a_claim_whose_reply_was_lost_still_gives_the_lease() {
 /// The takeover must not look like a takeover of itself.
 #[tokio::test]
 async fn a_takeover_whose_reply_was_lost_still_tells_what_it_took_over() {
-    let fixture = Fixture::new().await;
+    let fixture = Fixture::in_dynamodb().await;
     let proxy = Proxy::new(&fixture);
     fixture.claim(0).await.unwrap();
     proxy.plan([Fault::LoseReply, Fault::LoseReply]);
@@ -181,7 +181,7 @@ async fn a_takeover_whose_reply_was_lost_still_tells_what_it_took_over() {
 
 #[tokio::test]
 async fn an_ending_whose_reply_was_lost_is_a_success() {
-    let fixture = Fixture::new().await;
+    let fixture = Fixture::in_dynamodb().await;
     let proxy = Proxy::new(&fixture);
     let checkpoints = &proxy.checkpoints;
 
@@ -205,7 +205,7 @@ async fn an_ending_whose_reply_was_lost_is_a_success() {
 /// Its planner would take itself for another one, and stop.
 #[tokio::test]
 async fn a_backfill_whose_reply_was_lost_is_written() {
-    let fixture = Fixture::new().await;
+    let fixture = Fixture::in_dynamodb().await;
     let proxy = Proxy::new(&fixture);
     let checkpoints = &proxy.checkpoints;
     let text = "[source]\nurl = \"postgres://app@db/x\"\n[[rollup]]\nname = \"hourly\"\nfrom = \"events\"\n\
@@ -234,7 +234,7 @@ async fn a_backfill_whose_reply_was_lost_is_written() {
 async fn a_reopening_that_breaks_off_leaves_no_slice_behind_the_watermark() {
     for lost in 0..4 {
         for fault in [DENIED, Fault::LoseReply] {
-            let fixture = Fixture::new().await;
+            let fixture = Fixture::in_dynamodb().await;
             let proxy = Proxy::new(&fixture);
             fixture.succeed(0).await;
             let checkpoints = &fixture.checkpoints;
@@ -265,7 +265,7 @@ async fn many_reopenings_that_break_off_have_not_lowered_the_watermark_before_al
     let starts = [0, 1].map(|days| start() + chrono::TimeDelta::days(days));
     let behind = start() + chrono::TimeDelta::days(3);
     for forwarded in 0..4 {
-        let fixture = Fixture::new().await;
+        let fixture = Fixture::in_dynamodb().await;
         let proxy = Proxy::new(&fixture);
         let checkpoints = &fixture.checkpoints;
         let unknown = checkpoints.watermark(ROLLUP).await.unwrap();

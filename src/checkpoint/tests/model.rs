@@ -1,4 +1,4 @@
-//! Random histories of one slice, DynamoDB against the pure function.
+//! Random histories of one slice, each store against the pure function.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -6,8 +6,9 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
+use tokio::runtime::Handle;
 
-use super::{FAILURES_MAX, Fixture, ROLLUP, at, outcome, start, turn};
+use super::{FAILURES_MAX, ROLLUP, at, on_each_store, outcome, start, turn};
 use crate::checkpoint::state::{self, Event, Illegal, Standing};
 use crate::checkpoint::{
     CheckpointError, Checkpoints, Claim, ClaimError, ClaimRefused, LEASE_MARGIN, Lease, State,
@@ -177,26 +178,29 @@ fn assert_repeated(
 #[test]
 fn the_stored_item_follows_the_pure_function_through_any_history() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let fixture = runtime.block_on(Fixture::new());
-    let slices = AtomicI64::new(0);
     let config = Config { cases: 200, failure_persistence: None, ..Config::default() };
     let history = prop::collection::vec(step(), 1..25);
-    let outcome = TestRunner::new(config).run(&history, |steps| {
-        let slice = TimeDelta::days(slices.fetch_add(1, Ordering::Relaxed));
-        let mut world = World {
-            checkpoints: &fixture.checkpoints,
-            slice_start: start() + slice,
-            clock: ManualClock::new(at(0)),
-            leases: [const { None }; WORKERS],
-            model: None,
-        };
-        runtime.block_on(async {
-            for step in &steps {
-                world.take(step).await;
-            }
-            world.compare().await;
+    runtime.block_on(on_each_store(async |fixture| {
+        let slices = AtomicI64::new(0);
+        tokio::task::block_in_place(|| {
+            let outcome = TestRunner::new(config.clone()).run(&history, |steps| {
+                let slice = TimeDelta::days(slices.fetch_add(1, Ordering::Relaxed));
+                let mut world = World {
+                    checkpoints: &fixture.checkpoints,
+                    slice_start: start() + slice,
+                    clock: ManualClock::new(at(0)),
+                    leases: [const { None }; WORKERS],
+                    model: None,
+                };
+                Handle::current().block_on(async {
+                    for step in &steps {
+                        world.take(step).await;
+                    }
+                    world.compare().await;
+                });
+                Ok(())
+            });
+            outcome.unwrap_or_else(|error| panic!("{error}"));
         });
-        Ok(())
-    });
-    outcome.unwrap_or_else(|error| panic!("{error}"));
+    }));
 }

@@ -10,6 +10,9 @@ use super::PK;
 use super::value::{Attributes, attribute};
 use crate::checkpoint::store::{Change, Cond, Is};
 
+/// Between conditions that must all hold.
+const AND: &str = " AND ";
+
 /// The names and values that the expressions of one request speak of.
 #[derive(Debug, Default)]
 pub(super) struct Expression {
@@ -78,14 +81,24 @@ impl Expression {
                 let (name, now) = (self.name(name), self.compared(Some(epoch_ms(*now))));
                 format!("{name} <= {now}")
             }
-            Cond::All(parts) => self.joined(parts, " AND "),
+            Cond::All(parts) => self.joined(parts, AND),
             Cond::Any(parts) => self.joined(parts, " OR "),
         }
     }
 
     fn joined(&mut self, parts: &[Cond], sign: &str) -> String {
-        let parts: Vec<_> = parts.iter().map(|part| self.part(part)).collect();
-        format!("({})", parts.join(sign))
+        match parts {
+            [] if sign == AND => {
+                let pk = self.name(PK);
+                format!("(attribute_exists({pk}) OR attribute_not_exists({pk}))")
+            }
+            // DynamoDB refuses parentheses around parentheses.
+            [one] => self.part(one),
+            parts => {
+                let parts: Vec<_> = parts.iter().map(|part| self.part(part)).collect();
+                format!("({})", parts.join(sign))
+            }
+        }
     }
 
     /// What becomes of the attributes.

@@ -1,0 +1,334 @@
+//! A store in PostgreSQL: a table in the target, a row for each item. The tests run it beside DynamoDB.
+//!
+//! Each write is one statement; a refused one is followed by a read of what refused it. There is no session state
+//! and no lock that outlives a transaction, so that a transaction pooler may stand in between. A lease is judged by
+//! the server's clock, which is one for all workers.
+
+mod render;
+mod value;
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use futures_util::FutureExt as _;
+use sqlx::Row as _;
+
+use super::{
+    Answer, Cond, Created, Item, Key, Query, Sorts, Store, StoreError, TableSummary, Update,
+    Written,
+};
+use crate::db::{Access, Db, DbError, DbErrorKind, Tx};
+use crate::sql::{ident, literal};
+use render::{Clock, Render};
+use value::{from_row, key_of};
+
+/// The store's name in messages.
+const STORE: &str = "postgres";
+
+/// Each statement touches one row by its key, or reads a range of rows.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What stands in `pg_stat_activity`.
+const LABEL: &str = "checkpoints";
+
+/// The columns that `table.sql` makes.
+const COLUMNS: &str = "rollup text, sort text, item jsonb, unfinished boolean";
+
+/// A table of checkpoints in the target.
+#[derive(Clone, Debug)]
+pub struct Postgres {
+    db: Db,
+    table: String,
+    clock: Clock,
+}
+
+impl Postgres {
+    /// The table with this name in the schema `tallymark` of the target. Nothing is connected yet.
+    #[must_use]
+    pub fn new(db: Db, table: &str) -> Self {
+        Self { db, table: format!("tallymark.{}", ident(table)), clock: Clock::Server }
+    }
+
+    /// Believes the instants that workers tell, for tests with a time of their own.
+    #[must_use]
+    pub fn believing_workers(self) -> Self {
+        Self { clock: Clock::Workers, ..self }
+    }
+
+    /// Begins a transaction of its own for one call.
+    async fn begin(&self, access: Access, operation: &'static str) -> Result<Tx, StoreError> {
+        let begun = self.db.begin(access, STATEMENT_TIMEOUT, LABEL).await;
+        begun.map_err(|error| self.error(operation, error))
+    }
+
+    async fn rows(&self, operation: &'static str, sql: String) -> Result<Vec<Item>, StoreError> {
+        let mut tx = self.begin(Access::ReadOnly, operation).await?;
+        let rows = tx.rows(operation, sql).await.map_err(|error| self.error(operation, error))?;
+        tx.rollback().await.map_err(|error| self.error(operation, error))?;
+        let found = rows.iter().map(from_row).collect::<Result<_, _>>();
+        found.map_err(|error| self.unreadable(operation, error))
+    }
+
+    /// One conditional write in `tx`.
+    async fn write(
+        &self,
+        tx: &mut Tx,
+        update: &Update,
+        operation: &'static str,
+    ) -> Result<Written, StoreError> {
+        let written = tx.rows(operation, Render::update(&self.table, self.clock, update)).await;
+        let written = written.map_err(|error| self.error(operation, error))?;
+        if let Some(row) = written.first() {
+            let item = from_row(row).map_err(|error| self.unreadable(operation, error))?;
+            return Ok(Written::Done(item));
+        }
+        let (rollup, sort) = key_of(&update.key);
+        let sql = format!(
+            "SELECT clock_timestamp() AS now, it.rollup, it.sort, it.item::text AS item FROM (SELECT) AS one \
+             LEFT JOIN {} AS it ON it.rollup = {rollup} AND it.sort = {sort}",
+            self.table
+        );
+        let row = tx.row(operation, sql).await.map_err(|error| self.error(operation, error))?;
+        let unreadable = |error| self.unreadable(operation, error);
+        let is_there = row.try_get::<Option<String>, _>("item").map_err(unreadable)?.is_some();
+        let found = is_there.then(|| from_row(&row)).transpose().map_err(unreadable)?;
+        let now: DateTime<Utc> = row.try_get("now").map_err(unreadable)?;
+        Ok(Written::Refused { found, at: (self.clock == Clock::Server).then_some(now) })
+    }
+
+    async fn write_one(
+        &self,
+        update: Update,
+        operation: &'static str,
+        within: Option<&mut Tx>,
+    ) -> Result<Written, StoreError> {
+        if let Some(tx) = within {
+            return self.write(tx, &update, operation).await;
+        }
+        let mut tx = self.begin(Access::ReadWrite, operation).await?;
+        let written = self.write(&mut tx, &update, operation).await?;
+        tx.commit().await.map_err(|error| self.error(operation, error))?;
+        Ok(written)
+    }
+
+    async fn write_all(
+        &self,
+        updates: Vec<Update>,
+        operation: &'static str,
+        within: Option<&mut Tx>,
+    ) -> Result<bool, StoreError> {
+        let Some(tx) = within else {
+            let mut tx = self.begin(Access::ReadWrite, operation).await?;
+            let are_made = self.write_each(&mut tx, &updates, operation).await?;
+            let ended = if are_made { tx.commit().await } else { tx.rollback().await };
+            ended.map_err(|error| self.error(operation, error))?;
+            return Ok(are_made);
+        };
+        // What the transaction did before stays; of these writes none does.
+        self.execute(tx, operation, "SAVEPOINT checkpoints").await?;
+        let are_made = self.write_each(tx, &updates, operation).await?;
+        let end = if are_made { "RELEASE checkpoints" } else { "ROLLBACK TO checkpoints" };
+        self.execute(tx, operation, end).await?;
+        Ok(are_made)
+    }
+
+    /// Makes the writes in their order, which is that of the locks, until one is refused.
+    async fn write_each(
+        &self,
+        tx: &mut Tx,
+        updates: &[Update],
+        operation: &'static str,
+    ) -> Result<bool, StoreError> {
+        for update in updates {
+            if let Written::Refused { .. } = self.write(tx, update, operation).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    async fn execute(
+        &self,
+        tx: &mut Tx,
+        operation: &'static str,
+        sql: impl Into<String>,
+    ) -> Result<u64, StoreError> {
+        tx.execute(operation, sql.into()).await.map_err(|error| self.error(operation, error))
+    }
+
+    /// One statement in a transaction of its own; the rows affected.
+    async fn alone(&self, operation: &'static str, sql: String) -> Result<u64, StoreError> {
+        let mut tx = self.begin(Access::ReadWrite, operation).await?;
+        let affected = self.execute(&mut tx, operation, sql).await?;
+        tx.commit().await.map_err(|error| self.error(operation, error))?;
+        Ok(affected)
+    }
+
+    async fn make(&self) -> Result<Created, StoreError> {
+        const OPERATION: &str = "create table";
+        match self.look().await {
+            Err(StoreError::NoTable { .. }) => {}
+            found => return found.map(|_| Created::AlreadyThere),
+        }
+        let mut tx = self.begin(Access::ReadWrite, OPERATION).await?;
+        self.execute(&mut tx, OPERATION, "CREATE SCHEMA IF NOT EXISTS tallymark").await?;
+        for sql in self.definition() {
+            self.execute(&mut tx, OPERATION, sql).await?;
+        }
+        tx.commit().await.map_err(|error| self.error(OPERATION, error))?;
+        Ok(Created::Created)
+    }
+
+    async fn look(&self) -> Result<TableSummary, StoreError> {
+        const OPERATION: &str = "describe table";
+        let sql = format!(
+            "SELECT greatest(c.reltuples, 0)::bigint AS items, pg_total_relation_size(c.oid) AS bytes, \
+             (SELECT string_agg(a.attname || ' ' || format_type(a.atttypid, a.atttypmod), ', ' \
+              ORDER BY a.attnum) FROM pg_attribute AS a \
+              WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS columns \
+             FROM pg_class AS c WHERE c.oid = to_regclass({})",
+            literal(&self.table)
+        );
+        let mut tx = self.begin(Access::ReadOnly, OPERATION).await?;
+        let rows = tx.rows(OPERATION, sql).await.map_err(|error| self.error(OPERATION, error))?;
+        tx.rollback().await.map_err(|error| self.error(OPERATION, error))?;
+        let table = self.table.clone();
+        let Some(row) = rows.first() else { return Err(StoreError::NoTable { table }) };
+        let unreadable = |error| self.unreadable(OPERATION, error);
+        let columns: Option<String> = row.try_get("columns").map_err(unreadable)?;
+        if columns.as_deref() != Some(COLUMNS) {
+            let found = columns.unwrap_or_default();
+            let problem = format!("has the columns {found} instead of {COLUMNS}");
+            return Err(StoreError::WrongTable { table, problem });
+        }
+        let count = |name: &str| row.try_get::<i64, _>(name).map_err(unreadable);
+        let (items, bytes) = (count("items")?.unsigned_abs(), count("bytes")?.unsigned_abs());
+        Ok(TableSummary { status: "ACTIVE".to_owned(), items, bytes, on_demand: false })
+    }
+
+    fn definition(&self) -> [String; 2] {
+        [include_str!("table.sql"), include_str!("index.sql")]
+            .map(|sql| sql.replace("{table}", &self.table))
+    }
+
+    /// What the server's error means.
+    fn error(&self, operation: &'static str, error: DbError) -> StoreError {
+        let (store, table) = (STORE, self.table.clone());
+        let (problem, kind, source) = (error.told(), error.kind(), error.into());
+        match kind {
+            DbErrorKind::Unreachable | DbErrorKind::Login => {
+                StoreError::Unreachable { store, operation, place: String::new(), problem, source }
+            }
+            DbErrorKind::Denied | DbErrorKind::RowSecurity => {
+                StoreError::Denied { store, operation, table, problem, source }
+            }
+            DbErrorKind::Missing => StoreError::NoTable { table },
+            DbErrorKind::Refused => StoreError::Invalid { operation, table, problem, source },
+            DbErrorKind::Cancelled | DbErrorKind::Contended | DbErrorKind::Unclear => {
+                StoreError::Other { operation, table, problem, retryable: true, source }
+            }
+        }
+    }
+
+    fn unreadable(&self, operation: &'static str, error: sqlx::Error) -> StoreError {
+        let (table, problem) = (self.table.clone(), error.to_string());
+        StoreError::Other { operation, table, problem, retryable: false, source: error.into() }
+    }
+}
+
+impl Store for Postgres {
+    fn table(&self) -> &str {
+        &self.table
+    }
+
+    fn is_in_target(&self) -> bool {
+        true
+    }
+
+    fn get(&self, key: Key) -> Answer<'_, Option<Item>> {
+        async move {
+            let (rollup, sort) = key_of(&key);
+            let sql = format!(
+                "SELECT rollup, sort, item::text AS item FROM {} WHERE rollup = {rollup} AND sort = {sort}",
+                self.table
+            );
+            Ok(self.rows("get", sql).await?.pop())
+        }
+        .boxed()
+    }
+
+    fn query(&self, query: Query) -> Answer<'_, Vec<Item>> {
+        async move {
+            let chosen = match &query.sorts {
+                Sorts::All => "true".to_owned(),
+                Sorts::Between(from, to) => {
+                    format!("sort BETWEEN {} AND {}", literal(from), literal(to))
+                }
+                Sorts::Before(end) => format!("sort < {}", literal(end)),
+                Sorts::Prefix(prefix) => {
+                    let prefix = literal(prefix);
+                    format!("sort >= {prefix} AND starts_with(sort, {prefix})")
+                }
+                Sorts::Unfinished => "unfinished".to_owned(),
+            };
+            let order = if query.descending { "DESC" } else { "ASC" };
+            let limit = query.limit.map_or_else(String::new, |limit| format!(" LIMIT {limit}"));
+            let sql = format!(
+                "SELECT rollup, sort, item::text AS item FROM {} WHERE rollup = {} AND {chosen} \
+                 ORDER BY sort {order}{limit}",
+                self.table,
+                literal(&query.rollup)
+            );
+            self.rows("query", sql).await
+        }
+        .boxed()
+    }
+
+    fn update<'a>(
+        &'a self,
+        update: Update,
+        operation: &'static str,
+        within: Option<&'a mut Tx>,
+    ) -> Answer<'a, Written> {
+        self.write_one(update, operation, within).boxed()
+    }
+
+    fn update_all<'a>(
+        &'a self,
+        updates: Vec<Update>,
+        operation: &'static str,
+        within: Option<&'a mut Tx>,
+    ) -> Answer<'a, bool> {
+        self.write_all(updates, operation, within).boxed()
+    }
+
+    fn put(&self, item: Item, condition: Cond) -> Answer<'_, bool> {
+        async move {
+            let sql = Render::put(&self.table, self.clock, &item, &condition);
+            Ok(self.alone("copy", sql).await? > 0)
+        }
+        .boxed()
+    }
+
+    fn delete(&self, key: Key) -> Answer<'_, ()> {
+        async move {
+            let (rollup, sort) = key_of(&key);
+            let sql =
+                format!("DELETE FROM {} WHERE rollup = {rollup} AND sort = {sort}", self.table);
+            self.alone("delete", sql).await.map(drop)
+        }
+        .boxed()
+    }
+
+    fn create(&self) -> Answer<'_, Created> {
+        self.make().boxed()
+    }
+
+    fn describe(&self) -> Answer<'_, TableSummary> {
+        self.look().boxed()
+    }
+
+    fn create_command(&self) -> String {
+        self.definition().join(";\n")
+    }
+}

@@ -1,0 +1,162 @@
+//! Conditions and changes in SQL, over the row `it`.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::value::{fields_of, key_of, to_json};
+use crate::checkpoint::store::{Change, Cond, Is, Item, Key, PK, SK, Update, Value};
+use crate::sql::literal;
+
+/// `jsonb_build_object` takes a hundred arguments.
+const PAIRS_MAX: usize = 40;
+
+/// Whose clock says what time it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Clock {
+    /// The server's.
+    Server,
+    /// Those of the workers.
+    Workers,
+}
+
+/// Writes SQL by one clock.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Render {
+    clock: Clock,
+}
+
+impl Render {
+    /// A conditional write; it answers with the row after it, or with none.
+    pub(super) fn update(table: &str, clock: Clock, update: &Update) -> String {
+        let render = Self { clock };
+        let changed = render.changed("it.item", &update.changes);
+        let condition = render.condition(&update.condition);
+        let (rollup, sort) = key_of(&update.key);
+        let answer = "RETURNING it.rollup, it.sort, it.item::text AS item";
+        if update.condition.holds(None, None) {
+            let made = render.changed("'{}'::jsonb", &update.changes);
+            return format!(
+                "INSERT INTO {table} AS it (rollup, sort, item) VALUES ({rollup}, {sort}, {made}) \
+                 ON CONFLICT (rollup, sort) DO UPDATE SET item = {changed} WHERE {condition} {answer}"
+            );
+        }
+        format!(
+            "UPDATE {table} AS it SET item = {changed} \
+             WHERE it.rollup = {rollup} AND it.sort = {sort} AND {condition} {answer}"
+        )
+    }
+
+    /// A conditional write of a whole item.
+    pub(super) fn put(table: &str, clock: Clock, item: &Item, condition: &Cond) -> String {
+        let part = |name: &str| match item.get(name) {
+            Some(Value::Text(text)) => text.as_str(),
+            _ => "",
+        };
+        let (rollup, sort) = key_of(&Key::new(part(PK), part(SK)));
+        let whole = json(&serde_json::Value::Object(fields_of(item)));
+        let holds = Self { clock }.condition(condition);
+        if condition.holds(None, None) {
+            return format!(
+                "INSERT INTO {table} AS it (rollup, sort, item) VALUES ({rollup}, {sort}, {whole}) \
+                 ON CONFLICT (rollup, sort) DO UPDATE SET item = excluded.item WHERE {holds}"
+            );
+        }
+        format!(
+            "UPDATE {table} AS it SET item = {whole} \
+             WHERE it.rollup = {rollup} AND it.sort = {sort} AND {holds}"
+        )
+    }
+
+    /// A condition on a row that is there.
+    fn condition(self, condition: &Cond) -> String {
+        let joined = |parts: &[Cond], sign: &str, none: &str| {
+            let parts: Vec<_> = parts.iter().map(|part| self.condition(part)).collect();
+            if parts.is_empty() { none.to_owned() } else { format!("({})", parts.join(sign)) }
+        };
+        match condition {
+            Cond::Absent => "false".to_owned(),
+            Cond::Present => "true".to_owned(),
+            Cond::Lacks(name) => format!("NOT jsonb_exists(it.item, {})", literal(name)),
+            Cond::Compare(name, is, value) => compared(name, *is, value),
+            Cond::Passed(name, now) => {
+                let now = self.now_ms(*now, TimeDelta::zero());
+                ordered(name, "number", &format!("::numeric <= {now}"))
+            }
+            Cond::All(parts) => joined(parts, " AND ", "true"),
+            Cond::Any(parts) => joined(parts, " OR ", "false"),
+        }
+    }
+
+    /// What becomes of the attributes in `before`.
+    fn changed(self, before: &str, changes: &[(String, Change)]) -> String {
+        let attribute = |name: &str| format!("{before} -> {}", literal(name));
+        let (mut removed, mut pairs) = (Vec::new(), Vec::new());
+        for (name, change) in changes {
+            let value = match change {
+                Change::Set(value) => to_json(value).map(|value| json(&value)),
+                Change::Remove => None,
+                Change::Copy { from, or } => {
+                    to_json(or).map(|or| format!("coalesce({}, {})", attribute(from), json(&or)))
+                }
+                Change::Increment => {
+                    Some(format!("to_jsonb(coalesce(({})::numeric, 0) + 1)", attribute(name)))
+                }
+                Change::FromNow { now, after } => {
+                    Some(format!("to_jsonb({})", self.now_ms(*now, *after)))
+                }
+            };
+            match value {
+                Some(value) => pairs.push(format!("{}, {value}", literal(name))),
+                None => removed.push(literal(name)),
+            }
+        }
+        let built = pairs.chunks(PAIRS_MAX);
+        let built = built.map(|some| format!(" || jsonb_build_object({})", some.join(", ")));
+        let built: String = built.collect();
+        format!("({before} - ARRAY[{}]::text[]){built}", removed.join(", "))
+    }
+
+    /// The epoch milliseconds of an instant `after` now.
+    fn now_ms(self, told: DateTime<Utc>, after: TimeDelta) -> String {
+        match self.clock {
+            Clock::Workers => (told + after).timestamp_millis().to_string(),
+            Clock::Server => format!(
+                "floor(extract(epoch FROM clock_timestamp()) * 1000 + {})::bigint",
+                after.num_milliseconds()
+            ),
+        }
+    }
+}
+
+fn compared(name: &str, is: Is, value: &Value) -> String {
+    let Some(told) = to_json(value) else { return (is == Is::Other).to_string() };
+    let stored = format!("it.item -> {}", literal(name));
+    let sign = match is {
+        Is::Equal => return format!("coalesce({stored} = {}, false)", json(&told)),
+        Is::Other => return format!("({stored} IS DISTINCT FROM {})", json(&told)),
+        Is::Below => "<",
+        Is::AtMost => "<=",
+        Is::Above => ">",
+    };
+    match &told {
+        serde_json::Value::Number(number) => {
+            ordered(name, "number", &format!("::numeric {sign} {number}"))
+        }
+        serde_json::Value::String(text) => {
+            ordered(name, "string", &format!(" COLLATE \"C\" {sign} {}", literal(text)))
+        }
+        _ => "false".to_owned(),
+    }
+}
+
+/// A comparison that only values of one type can pass.
+fn ordered(name: &str, kind: &str, comparison: &str) -> String {
+    let name = literal(name);
+    format!(
+        "CASE jsonb_typeof(it.item -> {name}) WHEN '{kind}' \
+         THEN (it.item ->> {name}){comparison} ELSE false END"
+    )
+}
+
+fn json(value: &serde_json::Value) -> String {
+    format!("{}::jsonb", literal(&value.to_string()))
+}

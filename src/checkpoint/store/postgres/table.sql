@@ -1,0 +1,10 @@
+-- The table of checkpoints: a row for each item. Texts are ordered byte by byte, as the other stores order them.
+-- Room is kept on each page for the next version of a row, and no index depends on `item`, so that most updates
+-- touch no index.
+CREATE TABLE {table} (
+    rollup text COLLATE "C" NOT NULL,
+    sort text COLLATE "C" NOT NULL,
+    item jsonb NOT NULL,
+    unfinished boolean GENERATED ALWAYS AS (jsonb_exists(item, 'unfinished')) STORED,
+    PRIMARY KEY (rollup, sort)
+) WITH (fillfactor = 80)

@@ -1,0 +1,237 @@
+//! What is relied on in PostgreSQL alone: its clock, and transactions of the target.
+
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use futures_util::future::join_all;
+use sqlx::Row as _;
+
+use super::super::item::{key, number, text};
+use super::super::reopen::reopened;
+use super::super::store::postgres::Postgres;
+use super::super::store::{Cond, Store as _, StoreError, Update};
+use super::super::watermark::lowered;
+use super::{FAILURES_MAX, Fixture, ROLLUP, at, outcome, start};
+use crate::checkpoint::{
+    CheckpointError, Checkpoints, Claim, ClaimError, ClaimRefused, Created, LEASE_MARGIN, Lease,
+    State,
+};
+use crate::clock::{Clock as _, SystemClock};
+use crate::db::address::{Address, DatabaseUrl};
+use crate::db::{Access, Db, Side, Tx};
+use crate::embedded::postgres::{Binaries, EmbeddedPostgres, Options};
+
+/// Programs that were fetched stay where the integration tests have theirs.
+const CACHE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/tmp/cache");
+
+/// The server that all tests of this process share. It stops when the process ends.
+fn server() -> &'static EmbeddedPostgres {
+    static SERVER: OnceLock<EmbeddedPostgres> = OnceLock::new();
+    SERVER.get_or_init(|| {
+        let binaries = Binaries::find(Path::new(CACHE)).unwrap();
+        let name = format!("tallymark-checkpoints-{}", std::process::id());
+        let options = Options {
+            directory: std::env::temp_dir().join(name),
+            max_connections: 200,
+            shared_buffers_mb: 32,
+            durable: false,
+            throwaway: true,
+        };
+        EmbeddedPostgres::start(binaries, options).unwrap()
+    })
+}
+
+async fn db() -> Db {
+    // The first caller starts the server, which blocks.
+    let url = tokio::task::spawn_blocking(|| server().url("postgres")).await.unwrap();
+    let url = DatabaseUrl::new(format!("{url}?connect_timeout=60")).unwrap();
+    Db::new(&Address::Url(url), Side::Target, 30).unwrap()
+}
+
+async fn begin(db: &Db) -> Tx {
+    db.begin(Access::ReadWrite, Duration::from_secs(60), "test").await.unwrap()
+}
+
+/// A table of one's own, not created yet.
+pub(super) async fn store() -> Postgres {
+    let db = db().await;
+    // Of sessions that make one schema at once all but one fail.
+    let mut tx = begin(&db).await;
+    tx.execute("waiting", "SELECT pg_advisory_xact_lock(1)".into()).await.unwrap();
+    tx.execute("making", "CREATE SCHEMA IF NOT EXISTS tallymark".into()).await.unwrap();
+    tx.commit().await.unwrap();
+    Postgres::new(db, &format!("checkpoint_{:016x}", fastrand::u64(..)))
+}
+
+/// Checkpoints by the server's clock, and their database.
+async fn checkpoints() -> (Checkpoints, Db) {
+    let checkpoints = Checkpoints::new(Arc::new(store().await), FAILURES_MAX);
+    checkpoints.create_table().await.unwrap();
+    (checkpoints, db().await)
+}
+
+fn wish(now: DateTime<Utc>) -> Claim<'static> {
+    let deadline = now + TimeDelta::seconds(600);
+    Claim { rollup: ROLLUP, slice_start: start(), definition: "d", now, deadline }
+}
+
+/// A worker whose clock is a day ahead would otherwise take every lease, and one whose clock is behind would get a lease
+/// that is over.
+#[tokio::test]
+async fn a_lease_is_judged_by_the_servers_clock_whatever_the_workers_say() {
+    let (checkpoints, _) = checkpoints().await;
+    let (now, day) = (SystemClock.now(), TimeDelta::days(1));
+    let lease = checkpoints.claim(&wish(now - day)).await.unwrap();
+    let length = lease.until() - now;
+    // The server takes the statement a moment later; its clock and ours are the same.
+    assert!(length >= TimeDelta::seconds(600) && length < TimeDelta::seconds(1200), "{length}");
+    for now in [now - day, now, now + day] {
+        let refused = checkpoints.claim(&wish(now)).await.unwrap_err();
+        let ClaimError::Refused(refused) = refused else { panic!("{refused}") };
+        let (owner, until) = (lease.owner().to_owned(), lease.until());
+        assert_eq!(refused, ClaimRefused::Held { owner, until });
+    }
+    let over = SystemClock.now() - TimeDelta::seconds(1);
+    let update = Update::new(key(ROLLUP, start()), Cond::Present)
+        .set("lease_until", number(over.timestamp_millis().unsigned_abs()));
+    checkpoints.send(update, "test").await.unwrap();
+    let lease = checkpoints.claim(&wish(now - day)).await.unwrap();
+    assert_eq!((lease.attempt(), lease.is_takeover()), (2, true));
+    assert!(lease.until() - SystemClock.now() <= TimeDelta::seconds(600) + LEASE_MARGIN);
+}
+
+async fn results(db: &Db, table: &str) -> i64 {
+    let mut tx = begin(db).await;
+    let row = tx.row("counting", format!("SELECT count(*) AS n FROM {table}")).await.unwrap();
+    tx.rollback().await.unwrap();
+    row.get("n")
+}
+
+#[tokio::test]
+async fn a_result_and_its_checkpoint_are_committed_together_or_not_at_all() {
+    let (checkpoints, db) = checkpoints().await;
+    let table = format!("result_{:016x}", fastrand::u64(..));
+    let mut tx = begin(&db).await;
+    tx.execute("making", format!("CREATE TABLE {table} ()")).await.unwrap();
+    tx.commit().await.unwrap();
+    let lease = checkpoints.claim(&wish(SystemClock.now())).await.unwrap();
+    for is_committed in [false, true] {
+        let mut tx = begin(&db).await;
+        let insert = format!("INSERT INTO {table} DEFAULT VALUES");
+        tx.execute("replacing", insert).await.unwrap();
+        let completed = checkpoints.complete_within(&lease, &outcome(), at(0), Some(&mut tx)).await;
+        assert_eq!(completed.unwrap(), State::Succeeded);
+        // Nobody else sees either before the commit.
+        let found = checkpoints.get(ROLLUP, start()).await.unwrap().unwrap();
+        assert_eq!((found.state, results(&db, &table).await), (State::Running, 0));
+        if is_committed {
+            tx.commit().await.unwrap()
+        } else {
+            tx.rollback().await.unwrap()
+        }
+        let state = checkpoints.get(ROLLUP, start()).await.unwrap().unwrap().state;
+        let expected = if is_committed { (State::Succeeded, 1) } else { (State::Running, 0) };
+        assert_eq!((state, results(&db, &table).await), expected);
+    }
+}
+
+#[tokio::test]
+async fn an_attempt_that_lost_its_lease_completes_nothing_in_a_transaction_either() {
+    let (checkpoints, db) = checkpoints().await;
+    let lease = checkpoints.claim(&wish(SystemClock.now())).await.unwrap();
+    let taken = Update::new(key(ROLLUP, start()), Cond::Present).increment("attempt");
+    checkpoints.send(taken, "test").await.unwrap();
+    let mut tx = begin(&db).await;
+    let completed = checkpoints.complete_within(&lease, &outcome(), at(0), Some(&mut tx)).await;
+    assert!(matches!(completed, Err(CheckpointError::LostLease(_))), "{completed:?}");
+    tx.rollback().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_refused_reopening_leaves_what_its_transaction_did_before() {
+    let (checkpoints, db) = checkpoints().await;
+    let (one, two) = (key(ROLLUP, at(0)), key(ROLLUP, at(60)));
+    let mut tx = begin(&db).await;
+    let before = Update::new(one.clone(), Cond::Absent).set("state", text("stale"));
+    checkpoints.store.update(before, "test", Some(&mut tx)).await.unwrap();
+    let updates = vec![
+        Update::new(one.clone(), Cond::Present).set("state", text("failed")),
+        Update::new(two, Cond::Present).set("state", text("failed")),
+    ];
+    assert!(!checkpoints.store.update_all(updates, "test", Some(&mut tx)).await.unwrap());
+    tx.commit().await.unwrap();
+    assert_eq!(checkpoints.item(one).await.unwrap().unwrap()["state"], text("stale"));
+}
+
+#[tokio::test]
+async fn a_store_that_is_elsewhere_refuses_a_transaction_of_the_target() {
+    let (fixture, db) = (Fixture::in_dynamodb().await, db().await);
+    let lease = fixture.claim(0).await.unwrap();
+    let mut tx = begin(&db).await;
+    let checkpoints = &fixture.checkpoints;
+    let completed = checkpoints.complete_within(&lease, &outcome(), at(1), Some(&mut tx)).await;
+    assert!(completed.unwrap_err().to_string().contains("within a transaction of the target"));
+    let found = checkpoints.get(ROLLUP, start()).await.unwrap().unwrap();
+    assert_eq!(found.state, State::Running);
+    assert!(!checkpoints.store.is_in_target());
+    tx.rollback().await.unwrap();
+}
+
+/// Completes an hour, and with it reopens its day, in one transaction.
+async fn complete(checkpoints: &Checkpoints, db: &Db, lease: &Lease) -> Result<(), String> {
+    let (mut tx, words) = (begin(db).await, |error: StoreError| error.to_string());
+    let completed = checkpoints.complete_within(lease, &outcome(), at(0), Some(&mut tx)).await;
+    completed.map_err(|error| error.to_string())?;
+    let day = start();
+    let updates =
+        vec![reopened("daily", day, "an hour changed", at(0), false), lowered("daily", day, false)];
+    let reopened = checkpoints.store.update_all(updates, "reopen", Some(&mut tx)).await;
+    assert!(reopened.map_err(words)?);
+    tx.commit().await.map_err(|error| error.to_string())
+}
+
+#[tokio::test]
+async fn hours_that_complete_at_once_and_reopen_one_day_never_wait_in_a_circle() {
+    const HOURS: u64 = 24;
+    let (checkpoints, db) = checkpoints().await;
+    let mut leases = Vec::new();
+    for hour in 0..HOURS {
+        let slice_start = start() + TimeDelta::hours(hour.cast_signed());
+        let wish = Claim { rollup: "hourly", slice_start, ..wish(SystemClock.now()) };
+        leases.push(checkpoints.claim(&wish).await.unwrap());
+    }
+    let done = join_all(leases.iter().map(async |lease| {
+        // The wait for a lock is limited; where the machine stood still, it is tried again.
+        while let Err(error) = complete(&checkpoints, &db, lease).await {
+            assert!(error.contains("lock timeout"), "{error}");
+        }
+    }));
+    done.await;
+    let from = start();
+    let hours = checkpoints.range("hourly", from, from + TimeDelta::days(1)).await.unwrap();
+    let is_done = |state: State| state == State::Succeeded;
+    assert_eq!(hours.iter().filter(|hour| is_done(hour.state)).count(), leases.len());
+    let day = checkpoints.get("daily", start()).await.unwrap().unwrap();
+    assert_eq!((day.state, day.dirty), (State::Stale, HOURS));
+}
+
+#[tokio::test]
+async fn a_table_is_made_once_and_one_of_other_columns_is_refused() {
+    let (store, db) = (store().await, db().await);
+    for missing in [store.describe().await.map(drop), store.get(key(ROLLUP, at(0))).await.map(drop)]
+    {
+        assert!(matches!(missing, Err(StoreError::NoTable { .. })), "{missing:?}");
+    }
+    assert_eq!(store.create().await.unwrap(), Created::Created);
+    assert_eq!(store.create().await.unwrap(), Created::AlreadyThere);
+    assert_eq!(store.describe().await.unwrap().status, "ACTIVE");
+    let mut tx = begin(&db).await;
+    let alter = format!("ALTER TABLE {} ADD COLUMN more int", store.table());
+    tx.execute("altering", alter).await.unwrap();
+    tx.commit().await.unwrap();
+    let wrong = store.create().await.unwrap_err();
+    assert!(matches!(wrong, StoreError::WrongTable { .. }), "{wrong}");
+    assert!(wrong.to_string().contains("more integer"), "{wrong}");
+}
