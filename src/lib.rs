@@ -18,7 +18,7 @@
 //! | [`not_now`] | every reason to wait, and what follows from it; pure |
 //! | [`hold`], [`interrupt`] | pauses by an operator, the hours or a signal |
 //! | [`governor`] | whether the source can take another chunk now |
-//! | [`checkpoint`] | the DynamoDB item of each slice: states, leases, watermark |
+//! | [`checkpoint`] | the item of each slice in a store: states, leases, watermark |
 //! | [`source`] | statements that aggregate a chunk of the source |
 //! | [`target`] | stage, fence and replace in the rollup tables |
 //! | [`report`], [`metrics`], [`telemetry`], [`visible`] | reports of the work, and where they go |
