@@ -11,7 +11,6 @@ use serde::Serialize;
 
 use crate::clock::Deadline;
 use crate::fanout::want::{Want, want};
-use crate::governor::SLOT_WAIT_MAX;
 use crate::not_now::{NotNow, Permit};
 use crate::plan::{Standing, View};
 use crate::price::Dollars;
@@ -19,6 +18,7 @@ use crate::report::{Outcome, SliceReport, Tally};
 use crate::rollup::Rollup;
 use crate::run::RunOptions;
 use crate::slice::{Order, Slice};
+use crate::throttle::SLOT_WAIT_MAX;
 use crate::tick::BEGIN_MIN;
 use crate::worker::{Severity, WorkError, Worker};
 
@@ -468,7 +468,7 @@ impl Worker {
             }
             let wait = (until - self.clock.now()).to_std().unwrap_or_default();
             self.sleep(wait.clamp(Duration::from_millis(50), HOLD_POLL)).await;
-            match self.may_work(rollup, batch.options.backfill).await? {
+            match self.gate(rollup, batch.options.backfill).may_start().await? {
                 Permit::Given(_) => return Ok(true),
                 Permit::NotNow(next) => hold = next,
             }

@@ -7,8 +7,8 @@ use serde::Serialize;
 use crate::backfill::BackfillPlan;
 use crate::checkpoint::Completion;
 use crate::clock::Stopwatch;
+use crate::config::Settings;
 use crate::db::{Access, CATALOGUE_TIMEOUT};
-use crate::governor::Settings;
 use crate::price::Dollars;
 use crate::rollup::Rollup;
 use crate::slice::Slice;
@@ -203,7 +203,7 @@ fn seconds(span: TimeDelta) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::governor::Hours;
+    use crate::config::Hours;
 
     #[test]
     fn work_that_is_done_at_its_hours_only_ends_nights_later() {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::sync::watch;
 
+use crate::clock::Clock;
 use crate::db::Db;
 
 /// After this time a server that did not answer the cancellation is left to notice the closed
@@ -73,6 +74,14 @@ impl Interrupt {
     pub async fn raised(&self) {
         // The sender lives as long as this.
         let _ = self.0.raised.subscribe().wait_for(|raised| *raised).await;
+    }
+
+    /// Sleeps, at most until work is to end.
+    pub async fn sleep(&self, clock: &dyn Clock, time: Duration) {
+        tokio::select! {
+            () = clock.sleep(time) => {}
+            () = self.raised() => {}
+        }
     }
 
     /// Requests the stop, and cancels the running statements.

@@ -16,8 +16,7 @@
 //! | [`late`] | late changes of the source → reopened slices |
 //! | [`run`] | the spine: one slice from claim to checkpoint |
 //! | [`not_now`] | every reason to wait, and what follows from it; pure |
-//! | [`hold`], [`interrupt`] | pauses by an operator, the hours or a signal |
-//! | [`governor`] | whether the source can take another chunk now |
+//! | [`throttle`] | whether work may start or go on: signals, hours, operators' commands, the load |
 //! | [`checkpoint`] | the item of each slice in a store: states, leases, watermark |
 //! | [`source`] | statements that aggregate a chunk of the source |
 //! | [`target`] | stage, fence and replace in the rollup tables |
@@ -44,8 +43,6 @@ pub mod event;
 pub mod fanout;
 pub mod faults;
 pub mod generation;
-pub mod governor;
-pub mod hold;
 pub mod identity;
 pub mod interrupt;
 pub mod lambda;
@@ -73,6 +70,7 @@ pub mod sql;
 pub mod target;
 pub mod telemetry;
 pub mod text;
+pub mod throttle;
 pub mod tick;
 pub mod verify;
 pub mod visible;

@@ -1,8 +1,8 @@
 //! Work that cannot go on now: why, and when it is worth asking again.
 //!
-//! The one type for it. Whoever finds a reason to wait names it as a [`Why`]; reports, checkpoints, JSON and the
-//! command line show its text, and what follows from it (who else has to wait, whether waiting helps at all) is
-//! asked of it here, and nowhere by the text.
+//! A component that finds a reason to wait names it as a [`Why`]. Reports, checkpoints, JSON and the
+//! command line show its text. Its methods say what follows: which other slices have to wait, and
+//! whether waiting helps. Decisions ask these methods and never read the text.
 
 use std::fmt;
 
@@ -174,14 +174,14 @@ impl Why {
         matches!(self, Self::Interrupted | Self::Cancelled { .. })
     }
 
-    /// Whether other sessions have what the work needs, a slot or a table: a command waits for them for a while,
-    /// and not without end.
+    /// Whether other sessions have the slot or the table that the work needs. A command limits its
+    /// wait for them.
     #[must_use]
     pub const fn is_taken(&self) -> bool {
         matches!(self, Self::SlotsTaken { .. } | Self::TableLocked(_))
     }
 
-    /// Whether it is likely to be over within seconds, so that a worker waits with the slice in its hands.
+    /// Whether it is likely to be over within seconds. A worker keeps its slice and waits.
     #[must_use]
     pub const fn is_short(&self) -> bool {
         matches!(
@@ -190,7 +190,7 @@ impl Why {
         )
     }
 
-    /// Whether the source has no room for a reader, as far as its load, its slots or `throttle_query` say.
+    /// Whether the load, the slots or `throttle_query` say that the source has no room for a reader.
     #[must_use]
     pub const fn is_load(&self) -> bool {
         self.is_short() || matches!(self, Self::CriticalLoad(_) | Self::Unreadable(_))
@@ -249,7 +249,8 @@ impl fmt::Display for Why {
             Self::Cancelled { at } => write!(f, "cancelled at {}", instant(*at)),
             Self::HistoryCancelled { rollup } => write!(
                 f,
-                "its last backfill was cancelled; `tallymark backfill start {rollup}` goes on with history"
+                "its last backfill was cancelled; `tallymark backfill start {rollup}` goes on with \
+                 history"
             ),
             Self::OfBackfill { id, why } => write!(f, "backfill {id}: {why}"),
             Self::Asleep { until, per_hour } => {
@@ -264,11 +265,15 @@ impl fmt::Display for Why {
                     1 => f.write_str("the source's only slot is taken")?,
                     slots => write!(f, "all {slots} slots of the source are taken")?,
                 }
-                if holders.is_empty() { Ok(()) } else { write!(f, " by {}", holders.join(" and by ")) }
+                match &*holders.join(" and by ") {
+                    "" => Ok(()),
+                    holders => write!(f, " by {holders}"),
+                }
             }
             Self::PreparedTransaction => f.write_str(
-                "while a prepared transaction is under way (SELECT * FROM pg_prepared_xacts), it cannot be \
-                 told since when changes are to be looked for; COMMIT PREPARED or ROLLBACK PREPARED ends it",
+                "while a prepared transaction is under way (SELECT * FROM pg_prepared_xacts), it \
+                 cannot be told since when changes are to be looked for; COMMIT PREPARED or ROLLBACK \
+                 PREPARED ends it",
             ),
             Self::NotReadable(at) => {
                 let at = at.to_rfc3339_opts(SecondsFormat::AutoSi, true);
@@ -364,7 +369,7 @@ mod tests {
         );
     }
 
-    /// A worker waits with the slice in its hands for what is over within seconds only.
+    /// A worker keeps its slice and waits only for reasons that are over within seconds.
     #[test]
     fn what_is_waited_for_holds_the_whole_rollup_and_is_about_the_load() {
         let texts = || String::new();

@@ -14,7 +14,6 @@ use crate::checkpoint::{
 };
 use crate::clock::{Deadline, Stopwatch};
 use crate::db::{Access, DbError, DbErrorKind};
-use crate::governor::{self, Governor};
 use crate::interrupt::GRACE;
 use crate::not_now::{NotNow, Permit, Unclaimed, Why};
 use crate::report::{Outcome, SliceReport};
@@ -25,6 +24,7 @@ use crate::source::plan_guard;
 use crate::source::settle::{Settled, settle};
 use crate::source::shape::Shape;
 use crate::target::{Guard, Replaced, TargetError};
+use crate::throttle::{self, Throttle};
 use crate::worker::{WorkError, Worker};
 
 mod chunks;
@@ -146,16 +146,16 @@ impl From<DbError> for Stop {
 const NO_ANSWER: &str = "budget spent: a server did not answer in time";
 
 /// A slice that may be worked on.
-struct Claimed {
+struct Claimed<'w> {
     shape: Arc<Shape>,
     lease: Lease,
     consumer: Option<i64>,
-    nice_ratio: Option<f64>,
+    throttle: Throttle<'w>,
 }
 
 /// How the way to the claim ended.
-enum Begun {
-    Claimed(Claimed),
+enum Begun<'w> {
+    Claimed(Claimed<'w>),
     Ended(SliceReport),
 }
 
@@ -180,8 +180,8 @@ struct Work<'a> {
     options: RunOptions,
     /// About how long a chunk may take: as configured, but several must fit into the budget.
     chunk_time: Duration,
-    /// What a person set in place of the configured `nice_ratio`.
-    nice_ratio: Option<f64>,
+    /// How its reading is throttled, as asked before the claim.
+    throttle: Throttle<'a>,
 }
 
 impl Worker {
@@ -218,13 +218,13 @@ impl Worker {
     }
 
     /// Everything up to the claim.
-    async fn begin(
-        &self,
-        rollup: &Rollup,
+    async fn begin<'w>(
+        &'w self,
+        rollup: &'w Rollup,
         slice: Slice,
         deadline: Deadline,
         options: RunOptions,
-    ) -> Result<Begun, WorkError> {
+    ) -> Result<Begun<'w>, WorkError> {
         let refused = |outcome, reason: String| {
             Ok(Begun::Ended(SliceReport::refused(rollup, slice, outcome, reason)))
         };
@@ -237,8 +237,8 @@ impl Worker {
             let retry_at = self.clock.now() + BLOCKED_RETRY;
             return not_now(NotNow::until(Why::FinerSlice(finer), retry_at));
         }
-        let nice_ratio = match self.may_work(rollup, options.backfill).await? {
-            Permit::Given(nice_ratio) => nice_ratio,
+        let throttle = match self.gate(rollup, options.backfill).may_start().await? {
+            Permit::Given(throttle) => throttle,
             Permit::NotNow(held) => return not_now(held),
         };
         let shape = self.prepare(rollup).await?;
@@ -252,7 +252,7 @@ impl Worker {
             deadline: deadline.instant(),
         };
         match self.checkpoints.claim(&request).instrument(info_span!("claim")).await {
-            Ok(lease) => Ok(Begun::Claimed(Claimed { shape, lease, consumer, nice_ratio })),
+            Ok(lease) => Ok(Begun::Claimed(Claimed { shape, lease, consumer, throttle })),
             Err(ClaimError::Refused(claim)) => {
                 let reason = claim.to_string();
                 let unclaimed = |how, until| {
@@ -275,14 +275,14 @@ impl Worker {
     /// Everything after the claim.
     async fn work_on(
         &self,
-        claimed: &Claimed,
+        claimed: &Claimed<'_>,
         (rollup, slice): (&Rollup, Slice),
         deadline: Deadline,
         options: RunOptions,
         watch: Stopwatch,
     ) -> Result<SliceReport, WorkError> {
-        let Claimed { shape, lease, consumer, nice_ratio } = claimed;
-        let stretch = self.governor_of(rollup).map_or(1.0, |it| it.stretch(*nice_ratio));
+        let Claimed { shape, lease, consumer, throttle } = claimed;
+        let stretch = throttle.stretch();
         let left = deadline.remaining(&*self.clock).saturating_sub(RESERVE);
         let chunk_time = self
             .config
@@ -300,7 +300,7 @@ impl Worker {
             deadline,
             options,
             chunk_time,
-            nice_ratio: *nice_ratio,
+            throttle: *throttle,
         };
         let start = slice.start().to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true);
         let span = info_span!("slice", rollup = rollup.name, start, attempt = lease.attempt());
@@ -422,11 +422,6 @@ impl Work<'_> {
         Ok(by)
     }
 
-    /// The governor of what is read, if that is the application's database.
-    fn governor(&self) -> Option<&Governor> {
-        self.worker.governor_of(self.rollup)
-    }
-
     fn time_left(&self) -> Duration {
         self.deadline.remaining(&*self.worker.clock)
     }
@@ -446,7 +441,7 @@ impl Work<'_> {
 
     fn guard(&self, timeout: Duration) -> Guard<'_> {
         let shrink = (!self.options.allow_shrink).then_some(self.rollup.shrink_guard);
-        Guard { shrink, timeout, governor: self.governor(), nap: None }
+        Guard { shrink, timeout, governor: self.throttle.governor(), nap: None }
     }
 
     /// Reopens the coarse slices that this one is part of, and completes it, in this order: see
@@ -478,7 +473,7 @@ impl Work<'_> {
         now: DateTime<Utc>,
     ) -> Option<CheckpointError> {
         if not_now.why.is_taken() {
-            not_now.retry_at.get_or_insert(now + governor::RETRY);
+            not_now.retry_at.get_or_insert(now + throttle::RETRY);
         }
         let (reason, retry_at) = (not_now.to_string(), not_now.retry_at);
         report.give_up(not_now);

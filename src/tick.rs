@@ -8,13 +8,14 @@ use crate::checkpoint::Watermark;
 use crate::clock::Deadline;
 use crate::fanout::FanOut;
 use crate::identity::is_unproven;
-use crate::not_now::{NotNow, Permit, Why};
+use crate::not_now::{NotNow, Permit};
 use crate::plan::{Plan, Planned, Standing, View, horizon};
 use crate::report::{Outcome, SliceReport};
 use crate::rollup::{Late, Rollup};
 use crate::run::{OVERTIME, RESERVE, RunOptions};
 use crate::scrub::ScrubReport;
 use crate::slice::Slice;
+use crate::throttle::may_wake;
 use crate::worker::{Severity, WorkError, Worker};
 
 /// A slice is not begun with less time than this: it would only be claimed and given back.
@@ -280,7 +281,9 @@ impl Worker {
         report: &mut TickReport,
     ) -> Result<(), WorkError> {
         report.doing = "reading the checkpoints";
-        if let Some(asleep) = self.must_sleep(only, now).await? {
+        let (clock_now, is_due) = (self.clock.now(), self.needs_source(only, now));
+        let woken = may_wake(&self.governor, &self.checkpoints, clock_now, is_due).await?;
+        if let Permit::NotNow(asleep) = woken {
             return self.left_asleep(only, now, &asleep, report).await;
         }
         report.doing = "looking for late changes";
@@ -326,35 +329,19 @@ impl Worker {
         Ok(())
     }
 
-    /// Why the source is not to be woken now, or not worth it.
-    async fn must_sleep(
+    /// Whether anything needs the source.
+    async fn needs_source(
         &self,
         only: Option<&Rollup>,
         now: DateTime<Utc>,
-    ) -> Result<Option<NotNow>, WorkError> {
-        let Some(per_hour) = self.governor.settings().wake_per_hour else { return Ok(None) };
-        let interval = TimeDelta::hours(1) / i32::try_from(per_hour).unwrap_or(1).max(1);
-        let clock_now = self.clock.now();
-        let since = clock_now - interval;
-        let woken_at = self.checkpoints.control().await?.woken_at();
-        let asleep = |woken_at: DateTime<Utc>| {
-            let until = woken_at + interval;
-            Some(NotNow::until(Why::Asleep { until, per_hour }, until))
-        };
-        if let Some(woken_at) = woken_at.filter(|woken_at| *woken_at > since) {
-            return Ok(asleep(woken_at));
-        }
+    ) -> Result<bool, WorkError> {
         let mut is_due = false;
         for rollup in self.chosen(only) {
-            // Marks and change times are on the source; nobody knows of them without asking.
+            // Marks and change times are on the source: only a question to it tells of them.
             is_due |= matches!(rollup.late, Late::Capture | Late::Column(_))
                 || self.plan(rollup, now).await?.plan.due().next().is_some();
         }
-        match is_due && !self.checkpoints.wake(since, clock_now).await? {
-            // Another tick has woken it, and works.
-            true => Ok(asleep(clock_now)),
-            false => Ok(None),
-        }
+        Ok(is_due)
     }
 
     /// What a tick leaves that lets the source sleep.
@@ -514,7 +501,7 @@ impl Worker {
     ) -> Result<SliceReport, WorkError> {
         if let Some(reason) = reopening {
             // Nothing is marked that is not begun.
-            if let Permit::NotNow(hold) = self.may_work(rollup, backfill).await? {
+            if let Permit::NotNow(hold) = self.gate(rollup, backfill).may_start().await? {
                 return Ok(SliceReport::not_now(rollup, slice, hold));
             }
             self.prepare(rollup).await?;

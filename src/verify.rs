@@ -6,8 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
 use crate::checkpoint::{Checkpoint, State, Watermark};
-use crate::db::{Access, CATALOGUE_TIMEOUT, Db, DbErrorKind};
-use crate::governor::SLOT_WAIT_MAX;
+use crate::db::{Access, CATALOGUE_TIMEOUT, DbErrorKind};
 use crate::not_now::{NotNow, Permit, Why};
 use crate::plan::{Standing, View};
 use crate::rollup::{Late, Rollup};
@@ -16,6 +15,7 @@ use crate::source::shape::Shape;
 use crate::source::zones::Offsets;
 use crate::source::{capture, changes, marks, settle};
 use crate::target::{Comparison, Difference, TargetError, Verification};
+use crate::throttle::{Patience, SLOT_WAIT_MAX, Throttle};
 use crate::worker::{WorkError, Worker};
 
 /// How one slice compares.
@@ -119,7 +119,6 @@ impl Worker {
         Asked { timeout, limit, patience }: Asked,
     ) -> Result<SliceVerification, WorkError> {
         let shape = self.ready(rollup).await?;
-        let source = self.source_of(rollup);
         let (zone, start) = (rollup.calendar.zone(), slice.start());
         let mut cut = boundaries(rollup.bucket, zone, start, slice.end());
         cut.retain(|bucket| *bucket == start || shape.axis.cut(start, *bucket) == Some(*bucket));
@@ -131,21 +130,15 @@ impl Worker {
             let next = place + step;
             let buckets = (cut[place], cut.get(next).copied().unwrap_or(slice.end()));
             let limit = limit.saturating_sub(examples.len());
-            let nice_ratio = match self.may_work(rollup, None).await? {
-                Permit::Given(nice_ratio) => nice_ratio,
-                Permit::NotNow(not_now) => return Err(WorkError::NotNow(not_now)),
-            };
             let governor = self.governor_of(rollup);
             let what =
                 Verification { rollup, shape: &shape, slice, buckets, timeout, limit, governor };
-            match self.admitted_verify(source, &what, patience).await {
-                Ok(found) => {
+            match self.compare_permitted(&what, patience).await {
+                Ok((found, throttle)) => {
                     differences += found.differences;
                     examples.extend(found.examples.into_iter().take(limit));
                     place = next;
-                    if let Some(governor) = governor {
-                        governor.chunk_read(found.work, false, nice_ratio);
-                    }
+                    throttle.chunk_read(found.work, false);
                 }
                 Err(WorkError::Db(error)) if error.kind() == DbErrorKind::Cancelled && step > 1 => {
                     step = step.min(cut.len() - place).div_ceil(NARROWER);
@@ -156,38 +149,31 @@ impl Worker {
         Ok(SliceVerification { rollup: rollup.name.clone(), start, differences, examples })
     }
 
-    /// Rests, waits for the governor, and compares. Waits at most `timeout`, and for a slot at most `patience`.
-    async fn admitted_verify(
-        &self,
-        source: &Db,
-        what: &Verification<'_>,
+    /// Compares as soon as the gate permits it. A busy source is waited for as long as a statement may take, and a
+    /// slot as long as `patience` says.
+    async fn compare_permitted<'w>(
+        &'w self,
+        what: &Verification<'w>,
         patience: Duration,
-    ) -> Result<Comparison, WorkError> {
-        let Some(governor) = what.governor else {
-            return Ok(self.target.verify(source, what).await?);
-        };
-        self.sleep(governor.take_rest()).await;
-        let (mut tries, mut waited) = (0, Duration::ZERO);
+    ) -> Result<(Comparison, Throttle<'w>), WorkError> {
+        let mut gate = self.gate(what.rollup, None);
+        let waits = Patience::AtMost { load: what.timeout, slot: patience };
+        // Bounded by the patience.
         loop {
-            let why = match governor.throttled(source).await {
-                Some(why) => why,
-                None => match self.target.verify(source, what).await {
-                    Err(TargetError::NotNow(why)) => why,
-                    found => return Ok(found?),
+            let not_now = match gate.permit(None, waits).await? {
+                Permit::NotNow(not_now) => not_now,
+                Permit::Given(throttle) => match self.target.verify(gate.source, what).await {
+                    Err(TargetError::NotNow(why)) => NotNow::because(why),
+                    found => return Ok((found?, throttle)),
                 },
             };
-            let wait = governor.wait(tries, &why);
-            waited += wait;
-            let is_slot = matches!(why, Why::SlotsTaken { .. });
-            if is_slot && waited > patience && patience >= SLOT_WAIT_MAX {
-                return Err(WorkError::Starved(why));
+            if let Err(not_now) = gate.wait(not_now, waits).await {
+                let is_slot = matches!(not_now.why, Why::SlotsTaken { .. });
+                return Err(match is_slot && patience >= SLOT_WAIT_MAX {
+                    true => WorkError::Starved(not_now.why),
+                    false => WorkError::NotNow(not_now),
+                });
             }
-            let limit = if is_slot { patience } else { what.timeout };
-            if !why.is_short() || waited > limit {
-                return Err(WorkError::NotNow(NotNow::because(why)));
-            }
-            tries += 1;
-            self.sleep(wait).await;
         }
     }
 

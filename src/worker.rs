@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
+
 use crate::checkpoint::store::StoreError;
 use crate::checkpoint::{Backfill, CheckpointError, Checkpoints, Watermark};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::db::{Access, CATALOGUE_TIMEOUT, Db, DbError, DbErrorKind, Side};
 use crate::generation::{self, Generations};
-use crate::governor::{Governor, SLOT_WAIT_MAX};
 use crate::interrupt::Interrupt;
 use crate::not_now::{NotNow, Why};
 use crate::queue::{QueueError, Queues};
@@ -22,6 +23,7 @@ use crate::source::settle;
 use crate::source::shape::{self, Shape, ShapeError};
 use crate::target::ddl::DdlError;
 use crate::target::{Keepers, Registered, Target, TargetError};
+use crate::throttle::{Gate, Governor, SLOT_WAIT_MAX, Waits};
 
 /// Transactions that were writing at a slice's end are waited for this long: most last less. Longer
 /// ones are left to a later run, which does not count as a failure.
@@ -282,6 +284,22 @@ impl Worker {
         (rollup.fine.is_none() || self.target.is_source).then_some(&self.governor)
     }
 
+    /// What work on `rollup` goes through before it starts, and before each statement that reads. `backfill` says
+    /// when the backfill began that the work is part of.
+    #[must_use]
+    pub fn gate<'w>(&'w self, rollup: &'w Rollup, backfill: Option<DateTime<Utc>>) -> Gate<'w> {
+        Gate {
+            clock: &*self.clock,
+            interrupt: &self.interrupt,
+            checkpoints: &self.checkpoints,
+            source: self.source_of(rollup),
+            governor: self.governor_of(rollup),
+            rollup: &rollup.name,
+            backfill,
+            waits: Waits::default(),
+        }
+    }
+
     /// What the source's catalogue says about `rollup`, asked once per process.
     ///
     /// # Errors
@@ -443,10 +461,7 @@ impl Worker {
 
     /// Sleeps, but not once work is to end.
     pub(crate) async fn sleep(&self, time: Duration) {
-        tokio::select! {
-            () = self.clock.sleep(time) => {}
-            () = self.interrupt.raised() => {}
-        }
+        self.interrupt.sleep(&*self.clock, time).await;
     }
 
     /// Closes all connections.

@@ -14,8 +14,9 @@ use super::scrub::{Scrub, drift_name, read_budget};
 use super::state::{self, Event};
 use super::store::{Cond, Item, Update, Value};
 use super::watermark::Watermark;
-use crate::governor::{Governor, Settings};
+use crate::config::Settings;
 use crate::scrub::{Due, due};
+use crate::throttle::{Governor, Throttle};
 
 /// An item, an attribute a line: `attempt N 5`, `reason S late data`, `pause M`; the fields of a map follow it, each
 /// after a space: ` at S 2026-02-10T00:00:00.000Z`.
@@ -88,8 +89,9 @@ fn controlled(control: &Control) {
     for is_backfill in [false, true] {
         let ratio = control.nice_ratio("r", is_backfill);
         // What a person wrote slows work down, at most as much as the configuration could.
-        governor.chunk_read(std::time::Duration::from_secs(1), false, ratio);
-        assert!((1.0..=101.0).contains(&governor.stretch(ratio)), "{ratio:?}");
+        let throttle = Throttle::new(Some(&governor), ratio);
+        throttle.chunk_read(std::time::Duration::from_secs(1), false);
+        assert!((1.0..=101.0).contains(&throttle.stretch()), "{ratio:?}");
         assert!(ratio.is_none_or(|ratio| (0.0..=100.0).contains(&ratio)), "{ratio:?}");
         if let Some(pause) = control.paused("r", is_backfill, now()) {
             assert!(pause.until.is_none_or(|until| until > now()));

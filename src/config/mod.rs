@@ -8,7 +8,7 @@
 //! | `rollup` | `[[rollup]]` → [`Rollup`] |
 //! | `compose` | `from = { rollup = … }`: a rollup that is computed from a finer one |
 //! | `measures` | `[rollup.measures]` → [`Measure`](crate::measure::Measure) |
-//! | `governor` | what `[source]` says of the load it can bear |
+//! | `throttle`, `hours` | what `[source]` says of the load it can bear |
 //! | `url`, `duration`, `predicate` | texts with a form of their own |
 //! | `error` | what is wrong, with line, key and remedy |
 
@@ -18,7 +18,6 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use crate::db::address::Address;
-use crate::governor::Settings;
 use crate::rollup::Rollup;
 use crate::text::shown;
 
@@ -26,17 +25,19 @@ mod address;
 mod compose;
 mod duration;
 mod error;
-mod governor;
+mod hours;
 mod measures;
 pub mod predicate;
 mod raw;
 mod rollup;
 #[cfg(test)]
 mod tests;
+mod throttle;
 
 pub use duration::parse as parse_duration;
 pub use error::{ConfigError, Problem, UnknownRollup};
-pub use governor::NICE_RATIO;
+pub use hours::Hours;
+pub use throttle::{Limits, NICE_RATIO, Settings, Signal};
 
 use raw::{Document, Node, Section, line_at};
 
@@ -219,7 +220,7 @@ fn source(node: &Node<'_>, env: Env<'_>) -> Option<Source> {
     const CHUNK_TIME_RANGE: std::ops::RangeInclusive<Duration> =
         Duration::from_millis(10)..=Duration::from_secs(60);
     let mut section = node.section("a table: [source]")?;
-    let known: Vec<&str> = ["url", "chunk_time"].into_iter().chain(governor::KEYS).collect();
+    let known: Vec<&str> = ["url", "chunk_time"].into_iter().chain(throttle::KEYS).collect();
     section.only(&known);
     let url = section
         .need("url", r#"write url = { env = "SOURCE_DATABASE_URL" }"#)
@@ -228,7 +229,7 @@ fn source(node: &Node<'_>, env: Env<'_>) -> Option<Source> {
         Some(node) => duration::read(&node, CHUNK_TIME_RANGE),
         None => Some(CHUNK_TIME_DEFAULT),
     };
-    let governor = governor::read(&section);
+    let governor = throttle::read(&section);
     Some(Source { url: url?, chunk_time: chunk_time?, governor: governor? })
 }
 

@@ -97,7 +97,7 @@ impl FanOut<'_> {
             report.left += fresh.due.len() + history.due.len();
             return Ok(());
         }
-        if let Permit::NotNow(hold) = self.worker.may_work(rollup, None).await? {
+        if let Permit::NotNow(hold) = self.worker.gate(rollup, None).may_start().await? {
             report.hold(fresh, history.due.len(), hold);
             return Ok(());
         }
@@ -167,7 +167,7 @@ impl FanOut<'_> {
             // The process that started or ended it died in between.
             return Ok(worker.checkpoints.end_backfill(&rollup.name, id).await?);
         };
-        match worker.may_work(rollup, Some(backfill.started_at)).await? {
+        match worker.gate(rollup, Some(backfill.started_at)).may_start().await? {
             Permit::Given(_) => {}
             Permit::NotNow(hold) if hold.why.is_final() => {
                 backfill.state = BackfillState::Cancelled;

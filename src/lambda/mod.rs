@@ -214,9 +214,10 @@ async fn backfill(
         let reason = "asked for by an event";
         let (range, order, force) = ((from, to), request.order, request.force);
         let mut backfill = worker.start_backfill(rollup, range, order, force, reason).await?;
-        let may_work = worker.may_work(rollup, Some(backfill.started_at)).await?.is_given();
+        let permit = worker.gate(rollup, Some(backfill.started_at)).may_start().await;
         // While it is paused, the next tick resumes it.
-        if may_work && backfill.state == BackfillState::Planning {
+        if permit.map_err(WorkError::from)?.is_given() && backfill.state == BackfillState::Planning
+        {
             worker.plan_on(queues, rollup, &mut backfill, deadline).await?;
         }
         return Ok(json!({ "trigger": "backfill", "backfill": backfill }));

@@ -8,10 +8,10 @@ use sqlx::postgres::PgSslMode;
 use crate::config::{Config, predicate};
 use crate::db;
 use crate::db::address::Address;
-use crate::governor::Governor;
 use crate::plan::horizon;
 use crate::rollup::Rollup;
 use crate::slice::Width;
+use crate::throttle::{Governor, Throttle};
 use crate::{checkpoint, sql};
 
 /// Part of an address in the environment, and absent from all output.
@@ -54,8 +54,9 @@ fn stands(config: &Config) {
         encrypted(address);
     }
     let governor = Governor::new(config.source.governor.clone());
-    governor.chunk_read(config.source.chunk_time, false, None);
-    assert!(governor.stretch(None) >= 1.0);
+    let throttle = Throttle::new(Some(&governor), None);
+    throttle.chunk_read(config.source.chunk_time, false);
+    assert!(throttle.stretch() >= 1.0);
     assert!(governor.take_rest() <= Duration::from_secs(60 * 100));
     assert_eq!(sql::ident(&config.target.schema).matches('"').count() % 2, 0);
     for (place, rollup) in config.rollups.iter().enumerate() {

@@ -7,10 +7,10 @@ use tracing::{Instrument as _, info_span};
 
 use super::{CHUNK_TIME_MIN, Done, RESERVE, Stop, Work};
 use crate::db::DbErrorKind;
-use crate::governor::{self, Governor, Nap};
 use crate::not_now::{NotNow, Permit, Why};
 use crate::source::pace::{CHUNK_MIN, Excess, Pace};
 use crate::target::{Chunk, Guard, Progress, TargetError};
+use crate::throttle::{Gate, Nap, Patience, Throttle};
 
 /// A chunk's statement is cancelled after this many times `chunk_time`, and cut narrower.
 const CHUNK_OVERRUN: u32 = 10;
@@ -27,17 +27,18 @@ pub(super) struct Chunks<'w> {
     progress: Progress,
     /// Where this attempt began.
     resumed_at: DateTime<Utc>,
-    /// How often the source had no room for the next chunk.
-    refusals: u32,
-    /// What a person set in place of the configured `nice_ratio`.
-    nice_ratio: Option<f64>,
+    /// What is asked before each chunk.
+    gate: Gate<'w>,
+    /// How reading is throttled, as asked last.
+    throttle: Throttle<'w>,
 }
 
 impl<'w> Chunks<'w> {
     pub(super) fn new(work: &'w Work<'w>) -> Self {
         let progress = Progress::at_start(work.slice);
-        let (resumed_at, nice_ratio) = (progress.cursor, work.nice_ratio);
-        Self { work, progress, resumed_at, refusals: 0, nice_ratio }
+        let (resumed_at, throttle) = (progress.cursor, work.throttle);
+        let gate = work.worker.gate(work.rollup, work.options.backfill);
+        Self { work, progress, resumed_at, gate, throttle }
     }
 
     /// Reads the slice whole if one statement can, else chunk by chunk, and replaces it.
@@ -61,13 +62,10 @@ impl<'w> Chunks<'w> {
 
     /// Reads the next chunk, or finds out why not; what is done if it was the whole slice.
     async fn next(&mut self, pace: &mut Pace) -> Result<Option<Done>, Stop> {
-        if self.work.worker.interrupt.is_raised() {
-            return Err(self.work.interrupted());
-        }
         let start = self.progress.cursor;
         let end = self.end(pace, start);
         let excess = self.excess(start, end);
-        let stretch = self.stretch();
+        let stretch = self.throttle.stretch();
         let expected = pace.expected(start, end, excess).mul_f64(stretch);
         // A wrong guess must not keep a slice from ever being tried, nor from going on.
         let needed = if start == self.resumed_at || pace.is_guess() {
@@ -75,11 +73,12 @@ impl<'w> Chunks<'w> {
         } else {
             expected
         };
-        if !self.admitted(needed).await? {
+        let patience = Patience::Until { deadline: self.work.deadline, needed: needed + RESERVE };
+        if !self.is_permitted(patience).await? {
             return Ok(None);
         }
         let before = self.progress.source_ms;
-        let nap = self.work.governor().and_then(|governor| governor.nap(self.nice_ratio));
+        let nap = self.throttle.nap();
         let span = info_span!("chunk", from = %start, to = %end);
         let read = self.read_one(start, end, nap).instrument(span).await;
         // The statement's work alone: the round trips around it do not shrink with the chunk.
@@ -92,16 +91,14 @@ impl<'w> Chunks<'w> {
                 // Nothing was read where another attempt's progress was found.
                 if self.progress.cursor > start || done.is_some() {
                     let took = Duration::from_millis(took);
-                    self.refusals = 0;
+                    self.gate.has_read();
                     pace.learn(start, end, took, excess);
-                    if let Some(governor) = self.work.governor() {
-                        governor.chunk_read(took, nap.is_some(), self.nice_ratio);
-                    }
+                    self.throttle.chunk_read(took, nap.is_some());
                 }
                 Ok(done)
             }
             Err(TargetError::NotNow(why)) => {
-                self.wait(why, needed).await?;
+                self.wait(NotNow::because(why), patience).await?;
                 Ok(None)
             }
             Err(error) => {
@@ -111,44 +108,33 @@ impl<'w> Chunks<'w> {
         }
     }
 
-    /// Rests, and asks whether the next chunk may be read; `false`: not yet, but it was waited.
-    async fn admitted(&mut self, needed: Duration) -> Result<bool, Stop> {
-        let work = self.work;
-        let rest = work.governor().map_or(Duration::ZERO, Governor::take_rest);
-        if work.time_left() < rest + needed + RESERVE {
-            return Err(self.budget_spent());
-        }
-        work.worker.sleep(rest).await;
+    /// Whether the next chunk may be read; `false`: not yet, but it was waited.
+    async fn is_permitted(&mut self, patience: Patience) -> Result<bool, Stop> {
         // For the first chunk it was asked before the claim.
-        if self.progress.chunks > 0 || self.refusals > 0 {
-            self.nice_ratio = match work.worker.may_work(work.rollup, work.options.backfill).await {
-                Ok(Permit::Given(nice_ratio)) => nice_ratio,
-                Ok(Permit::NotNow(not_now)) => return Err(not_now.into()),
-                // What cannot be read counts as no; the slice is given back if that can be written.
-                Err(error) => return Err(Stop::because(Why::Server(error.to_string()))),
-            };
+        let is_known = self.progress.chunks == 0 && !self.gate.has_waited();
+        match self.gate.permit(is_known.then_some(self.throttle), patience).await {
+            Ok(Permit::Given(throttle)) => {
+                self.throttle = throttle;
+                Ok(true)
+            }
+            Ok(Permit::NotNow(not_now)) => {
+                self.wait(not_now, patience).await?;
+                Ok(false)
+            }
+            // What cannot be read counts as no; the slice is given back if that can be written.
+            Err(error) => Err(Stop::because(Why::Server(error.to_string()))),
         }
-        if let Some(governor) = work.governor()
-            && let Some(why) = governor.throttled(work.worker.source_of(work.rollup)).await
-        {
-            self.wait(why, needed).await?;
-            return Ok(false);
-        }
-        Ok(true)
     }
 
     /// Waits until the source is asked again, or gives up the turn.
-    async fn wait(&mut self, why: Why, needed: Duration) -> Result<(), Stop> {
-        let work = self.work;
-        let wait = work.governor().map_or(Duration::ZERO, |it| it.wait(self.refusals, &why));
-        self.refusals += 1;
-        if why.is_short() && work.time_left() > wait + needed + RESERVE {
-            work.worker.sleep(wait).await;
-            return Ok(());
+    async fn wait(&mut self, not_now: NotNow, patience: Patience) -> Result<(), Stop> {
+        let Err(not_now) = self.gate.wait(not_now, patience).await else { return Ok(()) };
+        if matches!(not_now.why, Why::OutOfTime(_)) {
+            return Err(self.budget_spent());
         }
-        let goes_on_at = (self.progress.chunks > 0).then_some(self.progress.cursor);
-        let retry_at = work.worker.clock.now() + governor::RETRY;
-        Err(NotNow { goes_on_at, ..NotNow::until(why, retry_at) }.into())
+        let has_begun = not_now.why.is_load() && self.progress.chunks > 0;
+        let goes_on_at = has_begun.then_some(self.progress.cursor);
+        Err(NotNow { goes_on_at, ..not_now }.into())
     }
 
     /// Replaces the slice by one statement, or stages one chunk of it.
@@ -217,7 +203,7 @@ impl<'w> Chunks<'w> {
         let chunk_time = self.work.chunk_time;
         if end - start > CHUNK_MIN {
             pace.too_slow(start, end, chunk_time, self.excess(start, end));
-            if self.work.time_left() > RESERVE + (chunk_time * 2).mul_f64(self.stretch()) {
+            if self.work.time_left() > RESERVE + (chunk_time * 2).mul_f64(self.throttle.stretch()) {
                 return Ok(());
             }
         }
@@ -237,11 +223,7 @@ impl<'w> Chunks<'w> {
     /// Where the next chunk ends; it is narrower while the source is busy.
     fn end(&self, pace: &Pace, start: DateTime<Utc>) -> DateTime<Utc> {
         let configured = self.work.chunk_time;
-        let chunk_time = self
-            .work
-            .governor()
-            .map_or(configured, |governor| governor.chunk_time(configured))
-            .max(CHUNK_TIME_MIN);
+        let chunk_time = self.throttle.chunk_time(configured).max(CHUNK_TIME_MIN);
         let slice_end = self.work.slice.end();
         let (whole, partial) = (self.excess(start, slice_end), self.excess(start, start));
         let end = pace.chunk_end(start, slice_end, chunk_time, whole);
@@ -272,14 +254,9 @@ impl<'w> Chunks<'w> {
             return all;
         }
         // Many narrower tries must still fit into what is left: the first guess can be far off.
-        let chunk_time = self.work.chunk_time.mul_f64(self.stretch());
+        let chunk_time = self.work.chunk_time.mul_f64(self.throttle.stretch());
         let share = (all / CHUNK_TRIES).max(chunk_time);
         all.min((chunk_time * CHUNK_OVERRUN).max(CHUNK_TIMEOUT_MIN)).min(share)
-    }
-
-    /// How many times longer a statement takes for its naps.
-    fn stretch(&self) -> f64 {
-        self.work.governor().map_or(1.0, |governor| governor.stretch(self.nice_ratio))
     }
 
     fn budget_spent(&self) -> Stop {

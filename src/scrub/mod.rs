@@ -23,12 +23,12 @@ use crate::checkpoint::{Checkpoint, DRIFT_MAX, Drift, PAGE, Scrub};
 use crate::clock::Deadline;
 use crate::config;
 use crate::db::DbErrorKind;
-use crate::governor::Governor;
 use crate::not_now::Why;
 use crate::plan::Standing;
 use crate::rollup::Rollup;
 use crate::run::RESERVE;
 use crate::slice::Slice;
+use crate::throttle::Governor;
 use crate::tick::{BEGIN_MIN, Problem, TickReport};
 use crate::verify::{Asked, Compared, Pending, SliceVerification};
 use crate::worker::{WorkError, Worker};
@@ -211,7 +211,7 @@ impl Worker {
         let mut tracks = Vec::new();
         for rollup in rollups {
             // Like a backfill, a scrub respects the configured hours and an operator's pause.
-            if !self.may_work(rollup, Some(self.clock.now())).await?.is_given() {
+            if !self.gate(rollup, Some(self.clock.now())).may_start().await?.is_given() {
                 continue;
             }
             let mut scrub = self.checkpoints.scrub(&rollup.name).await?;

@@ -7,11 +7,11 @@
 use chrono::{DateTime, Utc};
 
 use super::shape::Shape;
-use crate::governor::Nap;
 use crate::measure::Field;
 use crate::measure::partial::{ROWS, TAG, Tags, value_column};
 use crate::rollup::Rollup;
 use crate::sql::{ident, table};
+use crate::throttle::Nap;
 
 /// Whether a statement covers its whole slice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,7 +8,6 @@ use super::{Target, TargetError, generation};
 use crate::checkpoint::Lease;
 use crate::clock::Stopwatch;
 use crate::db::Tx;
-use crate::governor::{Governor, Nap};
 use crate::rollup::Rollup;
 use crate::rollup::generation::generation_of;
 use crate::slice::Slice;
@@ -16,6 +15,7 @@ use crate::source::read::{self, Form};
 use crate::source::shape::Shape;
 use crate::sql::{ident, literal, timestamptz};
 use crate::target::stage::Progress;
+use crate::throttle::{Governor, Nap};
 
 /// The effect of a replacement on the rollup table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -11,13 +11,13 @@ use super::statement::{differs, merged, same_group};
 use super::{Target, TargetError};
 use crate::clock::Stopwatch;
 use crate::db::{Access, Db, DbError, Tx};
-use crate::governor::Governor;
 use crate::rollup::Rollup;
 use crate::slice::Slice;
 use crate::source::read::{self, Form};
 use crate::source::shape::Shape;
 use crate::sql::{ident, timestamptz};
 use crate::text::cut_json;
+use crate::throttle::Governor;
 
 /// The temporary table for rows from another database. It is gone at the end of the comparison.
 const TEMP_STAGE: &str = "pg_temp.verify_stage";

@@ -121,7 +121,8 @@ async fn no_work_begins_in_quiet_hours_that_began_while_the_store_was_asked() {
         clock.advance(Duration::from_secs(20));
         holder.let_go();
     };
-    let (allowed, ()) = tokio::join!(held.worker.may_work(held.rollup(), None), meanwhile);
+    let gate = held.worker.gate(held.rollup(), None);
+    let (allowed, ()) = tokio::join!(gate.may_start(), meanwhile);
     let Permit::NotNow(held) = allowed.unwrap() else { panic!("work may begin") };
     assert!(matches!(held.why, Why::QuietHours(_)), "{held:?}");
 }

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use sqlx::{Connection as _, PgConnection};
 use tallymark::backfill::{Batch, Limits, Silent};
-use tallymark::checkpoint::BackfillState;
+use tallymark::checkpoint::{BackfillState, Pause, Scope};
 use tallymark::clock::{Clock, Deadline, Stopwatch, VirtualClock};
+use tallymark::config::Settings;
 use tallymark::db::Access;
-use tallymark::governor::Settings;
 use tallymark::run::RunOptions;
 use tallymark::verify::Compared;
 use tallymark::worker::{Severity, WorkError};
@@ -152,6 +152,28 @@ async fn who_holds_the_only_slot_is_named_and_waited_for_no_longer_than_a_quarte
     let done = world.worker.backfill(rollup, &plan, batch, &Silent).await.unwrap();
     assert_eq!((done.succeeded, done.left), (1, 0));
     assert_eq!(compared(&world, "2026-01-04").await, 3);
+}
+
+#[tokio::test]
+async fn a_pause_ends_a_comparisons_wait_for_a_slot() {
+    let clock = Arc::new(VirtualClock::new(instant("2026-01-20")));
+    let world = world(1, Arc::<VirtualClock>::clone(&clock), DAILY).await;
+    world.backfill("2026-01-02", false).await;
+    let holder = hold_slot(&world.urls.source).await;
+    let mut waits = world.worker.governor.waits();
+    let pause = async {
+        let is_slot = |told: &Option<String>| told.as_ref().is_some_and(|it| it.contains("slot"));
+        drop(waits.wait_for(is_slot).await.unwrap());
+        let pause = Pause { at: clock.now(), reason: "a sale".into(), until: None };
+        world.worker.checkpoints.set_pause(Scope::Rollup("daily"), Some(&pause)).await.unwrap();
+    };
+    let slice = world.slice("2026-01-01");
+    let compared = world.worker.compare(world.rollup(), slice, TIMEOUT, 3);
+    let (compared, ()) = tokio::join!(compared, pause);
+    let Ok(Compared::Pending(pending)) = compared else { panic!("{compared:?}") };
+    let why = pending.why.to_string();
+    assert!(why.starts_with("paused since 2026-01-20T") && why.ends_with(": a sale"), "{why}");
+    holder.close().await.unwrap();
 }
 
 #[tokio::test]

@@ -1,51 +1,13 @@
-//! The signals of the source's load, and the limits that they are held against.
+//! The signals of the source's load: how each is asked for, and how it compares with its limit.
 
 use std::fmt;
 
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
-/// Something that tells how busy the source is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Signal {
-    /// Client connections that run a statement, those of Tallymark's own role for Tallymark left out.
-    Active,
-    /// ... of them those that wait for a lock.
-    Waiting,
-    /// Transactions that ended per second, of all databases of the server.
-    Transactions,
-    /// Blocks per second that were not in the server's cache, of all databases, ours included.
-    Blocks,
-    /// Milliseconds that the server took to answer the governor's own question.
-    ProbeMs,
-    /// Milliseconds that the slowest replica is behind.
-    ReplicaLagMs,
-}
+use crate::config::{Limits, Signal};
 
 impl Signal {
-    /// All of them.
-    pub const ALL: [Self; 6] = [
-        Self::Active,
-        Self::Waiting,
-        Self::Transactions,
-        Self::Blocks,
-        Self::ProbeMs,
-        Self::ReplicaLagMs,
-    ];
-
-    /// Its key in the configuration.
-    #[must_use]
-    pub const fn key(self) -> &'static str {
-        match self {
-            Self::Active => "active",
-            Self::Waiting => "waiting",
-            Self::Transactions => "transactions",
-            Self::Blocks => "blocks",
-            Self::ProbeMs => "probe_ms",
-            Self::ReplicaLagMs => "replica_lag_ms",
-        }
-    }
-
     /// What its number counts.
     const fn unit(self) -> &'static str {
         match self {
@@ -86,18 +48,6 @@ impl Signal {
     /// Whether it is the growth of a counter.
     const fn is_rate(self) -> bool {
         matches!(self, Self::Transactions | Self::Blocks)
-    }
-}
-
-/// The most that signals may show.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Limits(pub Vec<(Signal, f64)>);
-
-impl Limits {
-    /// Whether `signal` has a limit.
-    #[must_use]
-    pub fn has(&self, signal: Signal) -> bool {
-        self.0.iter().any(|(other, _)| *other == signal)
     }
 }
 
@@ -147,7 +97,7 @@ impl Sample {
         }
         let before = before.ok_or(Unreadable::NotYet)?;
         let old = before.value(signal).ok_or(Unreadable::NotYet)?;
-        // After a reset of the statistics the counter begins anew.
+        // After a reset of the statistics the counter starts again at zero.
         Ok(((value - old) / (self.at - before.at).max(1e-3)).max(0.0))
     }
 

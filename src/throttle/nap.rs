@@ -1,9 +1,9 @@
 //! Rests within a statement.
 //!
 //! A statement that reads for 200 ms takes a processor from the application for 200 ms, however long it rests
-//! afterwards: whoever wants that processor meanwhile waits for the scheduler, some milliseconds each time.
-//! So the rest is taken in naps of a millisecond, every few hundred rows: the server's other work finds
-//! a processor that is free again before it has missed it.
+//! afterwards. Other work that needs the processor meanwhile waits some milliseconds for the scheduler.
+//! So the statement rests in naps of a millisecond, every few hundred rows, and the server's other work
+//! finds a free processor in time.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ const NAP_MS_MIN: f64 = 1.0;
 /// A little less is asked for: what is a millisecond by a hair's breadth more is rounded up to two.
 const HAIR_MS: f64 = 0.2;
 
-/// A nap every so many rows.
+/// A nap every N rows.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Nap {
     ratio: f64,
@@ -37,8 +37,8 @@ impl Nap {
         (ratio > 0.0).then_some(Self { ratio, rows, ms })
     }
 
-    /// A condition that is always true, and sleeps at one row in so many. At random: a row does not know
-    /// its number.
+    /// A condition that is always true, and sleeps at one row in N. The row is chosen at random, as a
+    /// row does not know its number.
     #[must_use]
     pub fn condition(&self) -> String {
         let (share, seconds) = (1.0 / self.rows, (self.ms.round() - HAIR_MS) / 1e3);
@@ -47,9 +47,9 @@ impl Nap {
         )
     }
 
-    /// How much of a statement that took `elapsed` was naps, as far as can be told: what they were meant to be.
-    /// To count them would not do: on a busy server each of them is longer, and what is late must not be taken for
-    /// work, or the busier the server, the dearer the way of reading.
+    /// How much of a statement that took `elapsed` was naps, by their nominal length. On a busy server
+    /// naps overrun. Counting the overrun as work would make the way of reading more expensive exactly
+    /// then.
     #[must_use]
     pub fn slept(&self, elapsed: Duration) -> Duration {
         elapsed.mul_f64(self.ratio / (1.0 + self.ratio))

@@ -1,35 +1,24 @@
-//! The governor: decides whether the source can take another chunk now.
+//! The governor of one source, in one process: its slots, its load, and the rests after its chunks.
 //!
-//! Before every chunk a worker decides in this order: it rests for the chunk before ([`Governor::take_rest`]),
-//! asks for an interruption, the hours and an operator's pause ([`crate::hold`]), asks the owner's own question
-//! (`throttle_query`), and, inside the transaction that reads, looks at the source's load and takes one of its
-//! slots. It waits where waiting helps, and gives up the turn where it does not. A load that cannot be
-//! read counts as too much.
-//!
-//! Slots are advisory locks on the source itself: however many workers run, and wherever, no more
-//! chunks than slots are read at once, and a worker that dies frees its slot with its transaction.
-
-mod hours;
-mod load;
-mod nap;
+//! Slots are advisory locks on the source itself. They limit how many chunks are read at once by all
+//! workers together, on whatever machine they run. A worker that dies frees its slot with its
+//! transaction.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use sqlx::Row as _;
 
 use crate::clock::Stopwatch;
+use crate::config::{Settings, Signal};
 use crate::db::{Access, Db, DbError, Tx};
 use crate::not_now::{NotNow, Why};
 use crate::sql::literal;
 use crate::text::cut;
 
-pub use hours::Hours;
-pub use load::{Limits, Signal};
-pub use nap::Nap;
-
-use load::{Sample, Unreadable};
+use super::Nap;
+use super::signals::{Sample, Unreadable};
 
 /// The first key of the slots' advisory locks: "tall".
 const SLOT_CLASS: i32 = 0x7461_6c6c;
@@ -58,55 +47,8 @@ const WAIT_MAX: Duration = Duration::from_secs(2);
 /// After waiting this long for a slot it is told who holds it: workers take turns within seconds.
 const HOLDER_AFTER: Duration = Duration::from_secs(10);
 
-/// A command ends after waiting this long for a slot. A chunk holds one for seconds, and a comparison for its
-/// `--timeout`, of 5 minutes unless asked for otherwise: what lasts longer is no worker that takes its turn.
-pub const SLOT_WAIT_MAX: Duration = Duration::from_secs(15 * 60);
-
 /// A rest is told from this length on; shorter ones are over before they are read.
 const REST_TOLD_MIN: Duration = Duration::from_secs(1);
-
-/// After a turn was given up the slice may be tried again this much later.
-pub const RETRY: TimeDelta = TimeDelta::seconds(15);
-
-/// What is configured: `[source]`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Settings {
-    /// Chunks that may be read at once, over all workers.
-    pub slots: u32,
-    /// A worker rests this many times as long as its chunk took.
-    pub nice_ratio: f64,
-    /// Whether it rests within the statement, a millisecond at a time, and not only after it.
-    pub naps: bool,
-    /// Past one of these no chunk begins.
-    pub max_load: Limits,
-    /// Past one of these the slice is given up, for a later turn.
-    pub critical_load: Limits,
-    /// A question of the owner's: anything but false, 0, NULL or an empty text means wait.
-    pub throttle_query: Option<String>,
-    /// Backfills run at these hours only.
-    pub window: Option<Hours>,
-    /// Nothing is read at these hours.
-    pub quiet_hours: Option<Hours>,
-    /// How often in an hour ticks may wake a sleeping source.
-    pub wake_per_hour: Option<u32>,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            // Measured: docs/IMPACT.md.
-            slots: 1,
-            nice_ratio: 30.0,
-            naps: true,
-            max_load: Limits::default(),
-            critical_load: Limits::default(),
-            throttle_query: None,
-            window: None,
-            quiet_hours: None,
-            wake_per_hour: None,
-        }
-    }
-}
 
 /// The governor of one source, in one process.
 #[derive(Debug)]
@@ -120,7 +62,7 @@ pub struct Governor {
 struct State {
     /// The latest sample that rates are told from, and the one before it.
     samples: [Option<Sample>; 2],
-    /// How much narrower chunks are and longer pauses: doubled when the source is busy, taken back
+    /// How much narrower chunks are, and rests longer: doubled when the source is busy, taken back
     /// step by step when it is not, as congestion is controlled in networks.
     pressure: f64,
     /// The rests that chunks have earned: since when, and how long. As many as chunks at once.
@@ -190,27 +132,23 @@ impl Governor {
         self.state().rests.iter().map(left).min().unwrap_or_default()
     }
 
-    /// The naps of the next chunk's statement, by `nice_ratio` in place of the configured one if a person
-    /// set one.
+    /// The naps of the next chunk's statement.
     #[must_use]
-    pub fn nap(&self, nice_ratio: Option<f64>) -> Option<Nap> {
-        let nice_ratio = nice_ratio.unwrap_or(self.settings.nice_ratio);
+    pub(super) fn nap(&self, nice_ratio: f64) -> Option<Nap> {
         let ratio = nice_ratio * self.state().pressure;
         Nap::by_ratio(ratio).filter(|_| self.settings.naps)
     }
 
     /// How many times longer a statement takes than its work.
     #[must_use]
-    pub fn stretch(&self, nice_ratio: Option<f64>) -> f64 {
-        let nice_ratio = nice_ratio.unwrap_or(self.settings.nice_ratio);
+    pub(super) fn stretch(&self, nice_ratio: f64) -> f64 {
         if self.settings.naps { 1.0 + nice_ratio * self.state().pressure } else { 1.0 }
     }
 
-    /// A chunk was read by `work`: rest for it, if it did not nap, by `nice_ratio` in place of the
-    /// configured one if a person set one, and trust the source a little more.
-    pub fn chunk_read(&self, work: Duration, has_napped: bool, nice_ratio: Option<f64>) {
+    /// Notes the work of a chunk: the next chunk rests for it, unless its statement napped. The
+    /// pressure falls by a step.
+    pub(super) fn chunk_read(&self, work: Duration, has_napped: bool, nice_ratio: f64) {
         let mut state = self.state();
-        let nice_ratio = nice_ratio.unwrap_or(self.settings.nice_ratio);
         let rest = work.mul_f64(nice_ratio * state.pressure);
         if !rest.is_zero() && !has_napped {
             state.rests.push((Stopwatch::start(), rest));
@@ -221,16 +159,18 @@ impl Governor {
     }
 
     /// How long to wait before the source is asked the `tries`th time again.
-    #[must_use]
-    pub fn wait(&self, tries: u32, why: &Why) -> Duration {
-        self.tell(Some(&why.to_string()));
+    pub(super) fn wait_before(tries: u32) -> Duration {
         let wait = WAIT_FIRST.saturating_mul(1 << tries.min(8)).min(WAIT_MAX);
         // Workers that were refused together must not come back together.
-        let wait = wait.mul_f64(0.5 + fastrand::f64() / 2.0);
+        wait.mul_f64(0.5 + fastrand::f64() / 2.0)
+    }
+
+    /// Notes, and tells, that a worker waits this long for this reason.
+    pub(super) fn note_wait(&self, why: &Why, wait: Duration) {
+        self.tell(Some(&why.to_string()));
         if matches!(why, Why::SlotsTaken { .. }) {
             self.state().slot_waited += wait;
         }
-        wait
     }
 
     /// Tells why the process waits, or that it does not.
@@ -260,14 +200,14 @@ impl Governor {
         }
     }
 
-    /// Takes a slot for `tx`, which is about to read a chunk, if the source's load allows it; otherwise says why
-    /// not, and `tx` is to be rolled back.
+    /// Takes a slot for `tx`, which is about to read a chunk, if the source's load allows it.
+    /// Otherwise returns the reason, and the caller rolls `tx` back.
     ///
     /// # Errors
     /// Trouble with the server.
     pub async fn enter(&self, tx: &mut Tx) -> Result<Option<Why>, DbError> {
         let sample = self.sample(tx).await?;
-        if let Err(why) = self.judge(&sample) {
+        if let Err(why) = self.remember_and_judge(&sample) {
             return Ok(Some(why));
         }
         if sample.slot.is_some() {
@@ -284,7 +224,8 @@ impl Governor {
         Why::SlotsTaken { slots: self.settings.slots, holders }
     }
 
-    /// Who holds the source's slots, each in words: `pid 4711 (role app, psql), since 2026-02-10T00:00:00Z`.
+    /// The sessions that hold the source's slots, each in words:
+    /// `pid 4711 (role app, psql), since 2026-02-10T00:00:00Z`.
     ///
     /// # Errors
     /// Trouble with the server.
@@ -303,7 +244,7 @@ impl Governor {
     /// Trouble with the server.
     pub async fn look(&self, tx: &mut Tx) -> Result<(Vec<String>, Option<Why>), DbError> {
         let sample = self.sample(tx).await?;
-        let mut why = self.judge(&sample).err();
+        let mut why = self.remember_and_judge(&sample).err();
         if why.is_none() && sample.slot.is_none() {
             why = Some(self.taken(self.holders(tx).await?));
         }
@@ -336,8 +277,8 @@ impl Governor {
         Sample::read(&row, probe_ms).map_err(|source| tx.error(DOING, source))
     }
 
-    /// Holds the sample against the limits, and remembers it for the next rate.
-    fn judge(&self, sample: &Sample) -> Result<(), Why> {
+    /// Remembers the sample for the next rate, and compares it with the limits.
+    fn remember_and_judge(&self, sample: &Sample) -> Result<(), Why> {
         let mut state = self.state();
         let is_due = |before: &Sample| sample.since(before) >= RATE_SECONDS_MIN;
         if state.samples[1].as_ref().is_some_and(|old| sample.since(old) > RATE_SECONDS_MAX) {
@@ -399,6 +340,7 @@ async fn throttle_answer(source: &Db, query: &str) -> Result<Option<String>, DbE
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Hours;
 
     fn nice(nice_ratio: f64) -> Governor {
         Governor::new(Settings { nice_ratio, ..Settings::default() })
@@ -408,11 +350,11 @@ mod tests {
     fn a_chunk_earns_one_rest() {
         let governor = nice(2.0);
         assert_eq!(governor.take_rest(), Duration::ZERO);
-        governor.chunk_read(Duration::from_secs(100), false, None);
+        governor.chunk_read(Duration::from_secs(100), false, 2.0);
         let rest = governor.take_rest();
         assert!(rest > Duration::from_secs(190) && rest <= Duration::from_secs(200), "{rest:?}");
         assert_eq!(governor.take_rest(), Duration::ZERO);
-        governor.chunk_read(Duration::from_secs(100), false, Some(0.0));
+        governor.chunk_read(Duration::from_secs(100), false, 0.0);
         assert_eq!(governor.take_rest(), Duration::ZERO);
     }
 
@@ -424,11 +366,11 @@ mod tests {
         }
         assert_eq!(governor.chunk_time(second), second.div_f64(PRESSURE_MAX));
         for _ in 0..4 {
-            governor.chunk_read(Duration::ZERO, false, None);
+            governor.chunk_read(Duration::ZERO, false, 1.0);
         }
         assert_eq!(governor.chunk_time(second), second.div_f64(PRESSURE_MAX - 1.0));
         for _ in 0..99 {
-            governor.chunk_read(Duration::ZERO, false, None);
+            governor.chunk_read(Duration::ZERO, false, 1.0);
         }
         assert_eq!(governor.chunk_time(second), second);
     }

@@ -1,16 +1,16 @@
-//! Reads the load limits in `[source]`.
+//! The load limits in `[source]`.
 
 use std::ops::RangeInclusive;
 
 use chrono_tz::Tz;
 
+use super::hours::Hours;
 use super::predicate;
 use super::raw::{Node, Section};
 use super::rollup::zone;
-use crate::governor::{Hours, Limits, Settings, Signal};
 use crate::text::shown;
 
-/// The keys of the governor.
+/// The keys of the throttle.
 pub(super) const KEYS: [&str; 10] = [
     "slots",
     "nice_ratio",
@@ -34,7 +34,101 @@ pub const NICE_RATIO: RangeInclusive<f64> = 0.0..=100.0;
 /// More than one wake-up per minute is useless, as ticks are that far apart.
 const WAKE_PER_HOUR: RangeInclusive<u32> = 1..=60;
 
-/// Reads the governor's settings.
+/// What is configured: `[source]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Chunks that may be read at once, over all workers.
+    pub slots: u32,
+    /// A worker rests this many times as long as its chunk took.
+    pub nice_ratio: f64,
+    /// Whether it rests within the statement, a millisecond at a time, and not only after it.
+    pub naps: bool,
+    /// Past one of these no chunk begins.
+    pub max_load: Limits,
+    /// Past one of these the slice is given up, for a later turn.
+    pub critical_load: Limits,
+    /// The operator's own question. Any answer but false, 0, NULL or an empty text means wait.
+    pub throttle_query: Option<String>,
+    /// Backfills run at these hours only.
+    pub window: Option<Hours>,
+    /// Nothing is read at these hours.
+    pub quiet_hours: Option<Hours>,
+    /// How often in an hour ticks may wake a sleeping source.
+    pub wake_per_hour: Option<u32>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            // Measured: docs/IMPACT.md.
+            slots: 1,
+            nice_ratio: 30.0,
+            naps: true,
+            max_load: Limits::default(),
+            critical_load: Limits::default(),
+            throttle_query: None,
+            window: None,
+            quiet_hours: None,
+            wake_per_hour: None,
+        }
+    }
+}
+
+/// A signal of how busy the source is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Signal {
+    /// Client connections that run a statement, without those of Tallymark itself.
+    Active,
+    /// Those among them that wait for a lock.
+    Waiting,
+    /// Transactions that ended per second, of all databases of the server.
+    Transactions,
+    /// Blocks per second that were not in the server's cache, of all databases, ours included.
+    Blocks,
+    /// Milliseconds that the server took to answer the governor's own question.
+    ProbeMs,
+    /// Milliseconds that the slowest replica is behind.
+    ReplicaLagMs,
+}
+
+impl Signal {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Active,
+        Self::Waiting,
+        Self::Transactions,
+        Self::Blocks,
+        Self::ProbeMs,
+        Self::ReplicaLagMs,
+    ];
+
+    /// Its key in the configuration.
+    #[must_use]
+    pub const fn key(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Waiting => "waiting",
+            Self::Transactions => "transactions",
+            Self::Blocks => "blocks",
+            Self::ProbeMs => "probe_ms",
+            Self::ReplicaLagMs => "replica_lag_ms",
+        }
+    }
+}
+
+/// The limits of signals.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Limits(pub Vec<(Signal, f64)>);
+
+impl Limits {
+    /// Whether `signal` has a limit.
+    #[must_use]
+    pub fn has(&self, signal: Signal) -> bool {
+        self.0.iter().any(|(other, _)| *other == signal)
+    }
+}
+
+/// Reads the settings.
 pub(super) fn read(section: &Section<'_>) -> Option<Settings> {
     let default = Settings::default();
     let hours_zone = section.get("timezone").map_or(Some(Tz::UTC), |node| zone(&node));

@@ -1,0 +1,42 @@
+//! The throttle: whether work may start or go on now, and at what pace.
+//!
+//! The questions, in the order in which they are asked, and the effect of a "no":
+//!
+//! | question | asked | a no |
+//! |---|---|---|
+//! | `wake_per_hour` (`may_wake`) | by a tick, first of all | the tick leaves its due slices |
+//! | is the rest after the last chunk over? | before each reading statement | the worker rests |
+//! | was the process asked to end? | before each slice and reading statement | the turn ends |
+//! | `quiet_hours`; `window` for backfills | likewise | the turn ends |
+//! | the operator's `cancel` and `pause` | likewise | the turn ends |
+//! | `throttle_query` | before each reading statement | the worker waits; after an error the turn ends |
+//! | `critical_load` | in the reading transaction | the turn ends |
+//! | `max_load`, with the same statement | in the reading transaction | the worker waits |
+//! | a slot, with the same statement | in the reading transaction | the worker waits |
+//!
+//! [`Gate`] asks all but the first, the last three through [`Governor::enter`]. A worker rests and
+//! waits while its budget lasts, and then ends its turn. A load that cannot be read counts as
+//! critical. Each no is a [`NotNow`](crate::not_now::NotNow).
+//!
+//! | module | part |
+//! |---|---|
+//! | `permit` | the one decision, and the waiting |
+//! | `governor` | one source: its slots, its load, the rests after its chunks |
+//! | `signals` | how each signal of the load is asked for |
+//! | `nap` | rests within a statement |
+
+mod governor;
+mod nap;
+mod permit;
+mod signals;
+
+use std::time::Duration;
+
+pub use governor::Governor;
+pub use nap::Nap;
+pub(crate) use permit::may_wake;
+pub use permit::{Gate, Patience, RETRY, Throttle, Waits};
+
+/// A command ends after waiting this long for a slot. A chunk holds a slot for seconds, and a
+/// comparison for its `--timeout`, 5 minutes by default. A longer hold comes from another program.
+pub const SLOT_WAIT_MAX: Duration = Duration::from_secs(15 * 60);

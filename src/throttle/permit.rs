@@ -1,0 +1,267 @@
+//! The one decision: whether work may start or go on.
+//!
+//! [`Gate`] asks the questions in the order of the module's table. Slices pass it before each chunk,
+//! comparisons before each piece, and callers that start, send or reopen slices before they do so.
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::{Governor, Nap};
+use crate::checkpoint::{CheckpointError, Checkpoints};
+use crate::clock::{Clock, Deadline};
+use crate::db::Db;
+use crate::interrupt::Interrupt;
+use crate::not_now::{NotNow, Permit, Why};
+use crate::text::cut;
+
+/// A pause is looked at again this much later.
+const PAUSE_POLL: TimeDelta = TimeDelta::seconds(5);
+
+/// After a turn was given up the slice may be tried again this much later.
+pub const RETRY: TimeDelta = TimeDelta::seconds(15);
+
+/// How reading is throttled: the governor, if the application's database is read, and the
+/// `nice_ratio` in force, the configured one or an operator's.
+#[derive(Clone, Copy, Debug)]
+pub struct Throttle<'g> {
+    governor: Option<&'g Governor>,
+    nice_ratio: f64,
+}
+
+impl<'g> Throttle<'g> {
+    /// By `governor`, with an operator's `nice_ratio` in place of the configured one.
+    #[must_use]
+    pub fn new(governor: Option<&'g Governor>, nice_ratio: Option<f64>) -> Self {
+        let configured = governor.map_or(0.0, |governor| governor.settings().nice_ratio);
+        Self { governor, nice_ratio: nice_ratio.unwrap_or(configured) }
+    }
+
+    /// The governor of what is read, if that is the application's database.
+    #[must_use]
+    pub const fn governor(&self) -> Option<&'g Governor> {
+        self.governor
+    }
+
+    /// The naps of the next chunk's statement.
+    #[must_use]
+    pub fn nap(&self) -> Option<Nap> {
+        self.governor.and_then(|governor| governor.nap(self.nice_ratio))
+    }
+
+    /// How many times longer a statement takes than its work.
+    #[must_use]
+    pub fn stretch(&self) -> f64 {
+        self.governor.map_or(1.0, |governor| governor.stretch(self.nice_ratio))
+    }
+
+    /// About how long a chunk may take, where `configured` is what an idle source can bear.
+    #[must_use]
+    pub fn chunk_time(&self, configured: Duration) -> Duration {
+        self.governor.map_or(configured, |governor| governor.chunk_time(configured))
+    }
+
+    /// Notes the work of a chunk: the next chunk rests for it, unless its statement napped.
+    pub fn chunk_read(&self, work: Duration, has_napped: bool) {
+        if let Some(governor) = self.governor {
+            governor.chunk_read(work, has_napped, self.nice_ratio);
+        }
+    }
+}
+
+/// How long a reader may rest and wait before its statement.
+#[derive(Clone, Copy, Debug)]
+pub enum Patience {
+    /// As long as this much is left before the deadline, for the statement and what comes after it.
+    Until {
+        /// The deadline.
+        deadline: Deadline,
+        /// What has to be left.
+        needed: Duration,
+    },
+    /// It rests as long as it has to, and waits no longer than this.
+    AtMost {
+        /// For a busy source.
+        load: Duration,
+        /// For a slot.
+        slot: Duration,
+    },
+}
+
+impl Patience {
+    fn has_time_for(self, pause: Duration, clock: &dyn Clock) -> bool {
+        match self {
+            Self::Until { deadline, needed } => deadline.remaining(clock) >= pause + needed,
+            Self::AtMost { .. } => true,
+        }
+    }
+
+    fn bears(self, waited: Duration, why: &Why) -> bool {
+        match (self, why) {
+            (Self::Until { .. }, _) => true,
+            (Self::AtMost { slot, .. }, Why::SlotsTaken { .. }) => waited <= slot,
+            (Self::AtMost { load, .. }, _) => waited <= load,
+        }
+    }
+}
+
+/// What work goes through before it starts, and before each statement that reads.
+#[derive(Debug)]
+pub struct Gate<'w> {
+    /// The worker's time.
+    pub clock: &'w dyn Clock,
+    /// Whether work is to end.
+    pub interrupt: &'w Interrupt,
+    /// Where the operator's word is.
+    pub checkpoints: &'w Checkpoints,
+    /// What is read.
+    pub source: &'w Db,
+    /// Its governor, if it is the application's database.
+    pub governor: Option<&'w Governor>,
+    /// The rollup that is worked on.
+    pub rollup: &'w str,
+    /// When the backfill began that the work is part of.
+    pub backfill: Option<DateTime<Utc>>,
+    /// How often in a row the source had no room, and how long that was waited for.
+    pub waits: Waits,
+}
+
+/// How often in a row the source had no room, and how long that was waited for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Waits {
+    tries: u32,
+    waited: Duration,
+}
+
+impl<'w> Gate<'w> {
+    /// Whether work on the rollup may start: asks for an interruption, the hours and the operator's
+    /// word. It leaves the source alone, so that a reason to wait does not wake it.
+    ///
+    /// # Errors
+    /// The operator's word cannot be read: then no work starts.
+    pub async fn may_start(&self) -> Result<Permit<Throttle<'w>>, CheckpointError> {
+        let now = self.clock.now();
+        let is_backfill = self.backfill.is_some();
+        if self.interrupt.is_raised() {
+            return Ok(Permit::NotNow(NotNow::until(Why::Interrupted, now)));
+        }
+        let closed = |now| self.governor.and_then(|it| it.closed(now, is_backfill));
+        if let Some(closed) = closed(now) {
+            return Ok(Permit::NotNow(closed));
+        }
+        let control = self.checkpoints.control().await?;
+        // The answer may have taken long, and the quiet hours may have begun meanwhile.
+        let now = self.clock.now();
+        if let Some(closed) = closed(now) {
+            return Ok(Permit::NotNow(closed));
+        }
+        if let Some((at, begun)) = control.cancelled(self.rollup).zip(self.backfill)
+            && begun <= at
+        {
+            return Ok(Permit::NotNow(NotNow::until(Why::Cancelled { at }, now)));
+        }
+        if let Some(pause) = control.paused(self.rollup, is_backfill, now) {
+            let why = Why::Paused { since: pause.at, reason: cut(&pause.reason).into_owned() };
+            let until = pause.until.map_or(now + PAUSE_POLL, |until| until.min(now + PAUSE_POLL));
+            return Ok(Permit::NotNow(NotNow::until(why, until)));
+        }
+        let nice_ratio = control.nice_ratio(self.rollup, is_backfill);
+        Ok(Permit::Given(Throttle::new(self.governor, nice_ratio)))
+    }
+
+    /// Whether the next statement may read: rests for the one before it, asks [`Gate::may_start`],
+    /// and then `throttle_query`. `known` is the answer of a [`Gate::may_start`] just before, and
+    /// takes its place. The load and a slot remain for the transaction that reads
+    /// ([`Governor::enter`]).
+    ///
+    /// # Errors
+    /// As [`Gate::may_start`].
+    pub async fn permit(
+        &self,
+        known: Option<Throttle<'w>>,
+        patience: Patience,
+    ) -> Result<Permit<Throttle<'w>>, CheckpointError> {
+        if self.interrupt.is_raised() {
+            return Ok(Permit::NotNow(NotNow::until(Why::Interrupted, self.clock.now())));
+        }
+        let rest = self.governor.map_or(Duration::ZERO, Governor::take_rest);
+        if !patience.has_time_for(rest, self.clock) {
+            return Ok(Permit::NotNow(NotNow::because(Why::OutOfTime("budget spent".into()))));
+        }
+        self.interrupt.sleep(self.clock, rest).await;
+        let throttle = match known {
+            Some(throttle) => throttle,
+            None => match self.may_start().await? {
+                Permit::Given(throttle) => throttle,
+                not_now @ Permit::NotNow(_) => return Ok(not_now),
+            },
+        };
+        let throttled = match self.governor {
+            Some(governor) => governor.throttled(self.source).await,
+            None => None,
+        };
+        Ok(throttled.map_or(Permit::Given(throttle), |why| Permit::NotNow(NotNow::because(why))))
+    }
+
+    /// Waits until it is worth asking again, if `not_now` is likely to be over soon and `patience`
+    /// allows the wait.
+    ///
+    /// # Errors
+    /// `not_now`, for which the turn ends, with the time of the next try.
+    pub async fn wait(&mut self, not_now: NotNow, patience: Patience) -> Result<(), NotNow> {
+        let Some(governor) = self.governor.filter(|_| not_now.why.is_load()) else {
+            return Err(not_now);
+        };
+        let wait = Governor::wait_before(self.waits.tries);
+        governor.note_wait(&not_now.why, wait);
+        self.waits.tries += 1;
+        self.waits.waited += wait;
+        let has_time = patience.has_time_for(wait, self.clock);
+        if not_now.why.is_short() && has_time && patience.bears(self.waits.waited, &not_now.why) {
+            self.interrupt.sleep(self.clock, wait).await;
+            return Ok(());
+        }
+        Err(NotNow { retry_at: Some(self.clock.now() + RETRY), ..not_now })
+    }
+
+    /// Whether the source had no room when it was asked last.
+    #[must_use]
+    pub const fn has_waited(&self) -> bool {
+        self.waits.tries > 0
+    }
+
+    /// A statement has read: the next wait is a new one.
+    pub fn has_read(&mut self) {
+        self.waits = Waits::default();
+    }
+}
+
+/// Whether a tick may ask the source anything. `wake_per_hour` lets the source sleep in between, and
+/// while nothing is due. `is_due` says whether the source is worth waking, and is polled only if its
+/// time has come.
+///
+/// # Errors
+/// The checkpoints cannot be read or written.
+pub async fn may_wake<E: From<CheckpointError>>(
+    governor: &Governor,
+    checkpoints: &Checkpoints,
+    now: DateTime<Utc>,
+    is_due: impl Future<Output = Result<bool, E>>,
+) -> Result<Permit<()>, E> {
+    let Some(per_hour) = governor.settings().wake_per_hour else { return Ok(Permit::Given(())) };
+    let interval = TimeDelta::hours(1) / i32::try_from(per_hour).unwrap_or(1).max(1);
+    let since = now - interval;
+    let asleep = |woken_at: DateTime<Utc>| {
+        let until = woken_at + interval;
+        Permit::NotNow(NotNow::until(Why::Asleep { until, per_hour }, until))
+    };
+    let woken_at = checkpoints.control().await?.woken_at();
+    if let Some(woken_at) = woken_at.filter(|woken_at| *woken_at > since) {
+        return Ok(asleep(woken_at));
+    }
+    if is_due.await? && !checkpoints.wake(since, now).await? {
+        // Another tick has woken it, and works.
+        return Ok(asleep(now));
+    }
+    Ok(Permit::Given(()))
+}
