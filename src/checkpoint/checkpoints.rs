@@ -56,8 +56,8 @@ impl Checkpoints {
     /// Makes the table and waits until it is usable. A table that is there already is verified.
     ///
     /// # Errors
-    /// [`super::store::StoreError::WrongTable`] if a table of this name is another one; [`super::store::StoreError::NotActive`]
-    /// if it does not become usable in time.
+    /// [`super::store::StoreError::WrongTable`] if a table of this name is another one;
+    /// [`super::store::StoreError::NotActive`] if it does not become usable in time.
     pub async fn create_table(&self) -> Result<Created, CheckpointError> {
         Ok(self.store.create().await?)
     }
@@ -65,7 +65,8 @@ impl Checkpoints {
     /// The table as the store describes it, verified to be ours.
     ///
     /// # Errors
-    /// [`super::store::StoreError::NoTable`] if there is none; [`super::store::StoreError::WrongTable`] if it is another one.
+    /// [`super::store::StoreError::NoTable`] if there is none;
+    /// [`super::store::StoreError::WrongTable`] if it is another one.
     pub async fn describe(&self) -> Result<TableSummary, CheckpointError> {
         Ok(self.store.describe().await?)
     }
@@ -103,8 +104,8 @@ impl Checkpoints {
         self.checkpoints(Query::new(rollup, starts)).await
     }
 
-    /// As [`Checkpoints::range`], but only what tells how far a backfill is, and not the very newest state: for those
-    /// who watch.
+    /// As [`Checkpoints::range`], but only what tells how far a backfill is, and not the very
+    /// newest state: for those who watch.
     ///
     /// # Errors
     /// [`CheckpointError`] if a call fails or an item is malformed.

@@ -8,8 +8,8 @@ use super::item::{Reader, WATERMARK, number, text};
 use super::state::State;
 use super::store::{Cond, Item, Key, PK, Query, SK, Sorts, UNFINISHED};
 
-/// What is under the new name already stays, unless the old item has been worked on or reopened since:
-/// the numbering of attempts must go on from the highest.
+/// What is under the new name already stays, unless the old item has been worked on or reopened
+/// since: the numbering of attempts must go on from the highest.
 fn is_older(read: &Reader<'_>) -> Result<Cond, CheckpointError> {
     let count = |name| read.number(name).map(|count| number(count.unwrap_or(0)));
     // Where the scrub stands has no attempt, but a number that is raised with each slice it takes.

@@ -26,8 +26,8 @@ const REOPENED_AT_ONCE: usize = 8;
 impl Checkpoints {
     /// Makes a slice run again. A running slice goes on, and its completion makes it stale. A slice
     /// without a checkpoint gets one, so that a slice that never ran can be asked for. The
-    /// watermark falls back to the slice where it was past it: in the same transaction, as whoever dies
-    /// between two writes would leave a slice behind it that no tick looks at.
+    /// watermark falls back to the slice where it was past it: in the same transaction, as whoever
+    /// dies between two writes would leave a slice behind it that no tick looks at.
     ///
     /// # Errors
     /// [`CheckpointError`] if a call fails.
@@ -60,8 +60,8 @@ impl Checkpoints {
         Err(CheckpointError::Contended { operation: "reopen", slice })
     }
 
-    /// Makes many slices run again, as [`Checkpoints::reopen`] does one by one, but the watermark falls back after them: for
-    /// those who do the same again when they are killed.
+    /// Makes many slices run again, as [`Checkpoints::reopen`] does one by one, but the watermark
+    /// falls back after them: for those who do the same again when they are killed.
     ///
     /// # Errors
     /// [`CheckpointError`] if a call fails; some slices may be marked then without the watermark
@@ -104,7 +104,8 @@ impl Checkpoints {
     }
 }
 
-/// The reopening of a slice that a worker has, or of one that no worker has, without a checkpoint included.
+/// The reopening of a slice that a worker has, or of one that no worker has, without a checkpoint
+/// included.
 pub(super) fn reopened(
     rollup: &str,
     slice_start: DateTime<Utc>,

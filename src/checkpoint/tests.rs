@@ -1,5 +1,5 @@
-//! The checkpoints against real stores: a DynamoDB API over HTTP, and PostgreSQL. What a store must do is tested on
-//! each of them ([`on_each_store`]).
+//! The checkpoints against real stores: a DynamoDB API over HTTP, and PostgreSQL. What a store must
+//! do is tested on each of them ([`on_each_store`]).
 
 mod conformance;
 mod dynamodb;

@@ -36,6 +36,7 @@ mod interrupt;
 mod kill;
 #[cfg(feature = "lambda")]
 mod lambda;
+mod layers;
 mod locks;
 #[cfg(feature = "lambda")]
 mod loud;

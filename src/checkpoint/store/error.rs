@@ -81,7 +81,8 @@ pub enum StoreError {
     /// The environment says something about AWS that no SDK understands.
     #[error("the environment variable {0}")]
     Environment(String),
-    /// The store found the call itself wrong, as where an item holds another type than a write expects.
+    /// The store found the call itself wrong, as where an item holds another type than a write
+    /// expects.
     #[error("{operation} on table `{table}` failed: {problem}")]
     Invalid {
         /// The call.

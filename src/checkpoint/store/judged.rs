@@ -8,8 +8,8 @@ use super::update::{Change, Cond, Is, Update};
 use super::value::{Item, Value};
 
 impl Cond {
-    /// Whether it holds for the stored item, or for there being none. A clock of the store's own shows `now`;
-    /// with `None` the worker's is believed.
+    /// Whether it holds for the stored item, or for there being none. A clock of the store's own
+    /// shows `now`; with `None` the worker's is believed.
     #[must_use]
     pub fn holds(&self, item: Option<&Item>, now: Option<DateTime<Utc>>) -> bool {
         let stored = |name: &String| item.and_then(|item| item.get(name));

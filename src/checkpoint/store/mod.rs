@@ -6,11 +6,12 @@
 //! | [`update`] | conditions and changes, as data |
 //! | [`error`] | what can go wrong |
 //! | [`dynamodb`] | the store in DynamoDB |
-//! | `postgres` | a store in the target, which only tests use; `judged`: what conditions mean, for tests |
+//! | `postgres` | the store in the target, for tests |
+//! | `judged` | the meaning of conditions and changes in Rust, for tests |
 //!
-//! A store knows items, keys and conditions. What they mean (states, leases, watermarks) is decided above it, once
-//! for all stores, and a store imports nothing from there. A further store is a module here that implements
-//! [`Store`], and a line in [`open`].
+//! A store knows items, keys and conditions. What they mean (states, leases, watermarks) is decided
+//! above it, once for all stores, and a store imports nothing from there. A further store is a
+//! module here that implements [`Store`], and a line in [`open`].
 
 pub mod dynamodb;
 pub mod error;
@@ -36,21 +37,22 @@ use crate::db::Tx;
 /// What a call on a store comes to.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
-/// A place that keeps items. Each write is atomic and durable once it is answered, and each read but
-/// [`Reading::Part`] and [`Sorts::Unfinished`] shows every write that was answered before it.
+/// A place that keeps items. Each write is atomic and durable once it is answered, and each read
+/// but [`Reading::Part`] and [`Sorts::Unfinished`] shows every write that was answered before it.
 ///
 /// `operation` names the call in errors.
 ///
-/// `within` is a transaction of the target, for a store that keeps its items there: the write becomes visible and
-/// durable when that transaction commits, and waits for no other connection. Transactions that write several
-/// items write them in one order, so that none waits for another in a circle: finer rollups before coarser ones,
-/// then by the rollup's name, then by the second part of the key. A store elsewhere gets `None`; see
-/// [`Store::is_in_target`].
+/// `within` is a transaction of the target, for a store that keeps its items there: the write
+/// becomes visible and durable when that transaction commits. Every transaction locks its items in
+/// one order, so that none waits for another in a circle: finer rollups before coarser ones, then
+/// by the rollup's name, then by the second part of the key. A store elsewhere gets `None`, and
+/// refuses anything else; see [`Store::is_in_target`].
 pub trait Store: fmt::Debug + Send + Sync {
     /// The table's name, for messages.
     fn table(&self) -> &str;
 
-    /// Whether it keeps its items in the target, so that a write can be part of a transaction there.
+    /// Whether it keeps its items in the target, so that a write can be part of a transaction
+    /// there.
     fn is_in_target(&self) -> bool {
         false
     }
@@ -69,8 +71,9 @@ pub trait Store: fmt::Debug + Send + Sync {
         within: Option<&'a mut Tx>,
     ) -> Answer<'a, Written>;
 
-    /// All of these writes, or none where a condition does not hold or one of the items is written by another at
-    /// the same time; says whether they were made. They stand in the order in which they are to be locked.
+    /// All of these writes, or none where a condition does not hold or one of the items is written
+    /// by another at the same time; says whether they were made. They stand in the order in which
+    /// they are to be locked.
     fn update_all<'a>(
         &'a self,
         updates: Vec<Update>,
@@ -78,7 +81,8 @@ pub trait Store: fmt::Debug + Send + Sync {
         within: Option<&'a mut Tx>,
     ) -> Answer<'a, bool>;
 
-    /// Writes a whole item in the place of what is under its key, where `condition` holds; says whether it did.
+    /// Writes a whole item in the place of what is under its key, where `condition` holds; says
+    /// whether it did.
     fn put(&self, item: Item, condition: Cond) -> Answer<'_, bool>;
 
     /// Deletes an item, if it is there.
@@ -117,7 +121,7 @@ pub struct Query {
     pub sorts: Sorts,
     /// Whether they come from the greatest key downwards.
     pub descending: bool,
-    /// The first so many of them, in one request: where they are larger than a request holds, fewer come.
+    /// The first N of them, in one request. Fewer come where N are larger than a request holds.
     pub limit: Option<u16>,
     /// What is read of each.
     pub reading: Reading,
@@ -161,8 +165,8 @@ pub enum Sorts {
     Before(String),
     /// Those that begin so.
     Prefix(String),
-    /// Those whose attribute [`UNFINISHED`] is the rollup's name: costs what there is of them. It may lag behind
-    /// by about a second.
+    /// Those whose attribute [`UNFINISHED`] is the rollup's name: costs what there is of them. It
+    /// may lag behind by about a second.
     Unfinished,
 }
 

@@ -130,7 +130,8 @@ pub enum Change {
         /// The value in its place.
         or: Value,
     },
-    /// It is raised by one; absent counts as 0.
+    /// It is raised by one; absent counts as 0. A store refuses what is no number as
+    /// [`super::StoreError::Invalid`].
     Increment,
     /// It gets the epoch milliseconds of an instant `after` now: by the store's own clock where the
     /// store has one, and by `now` of the worker's otherwise.

@@ -4,10 +4,11 @@ use std::collections::HashMap;
 
 /// The attribute that holds the first part of an item's key: the rollup's name.
 pub const PK: &str = "pk";
-/// The attribute that holds the second part: the slice's start, or a word for what concerns the rollup as a whole.
+/// The attribute that holds the second part: the slice's start, or a word for what concerns the
+/// rollup as a whole.
 pub const SK: &str = "sk";
-/// The attribute that makes [`super::Sorts::Unfinished`] find an item: the rollup's name, absent once the slice
-/// has succeeded.
+/// The attribute that makes [`super::Sorts::Unfinished`] find an item: the rollup's name, absent
+/// once the slice has succeeded.
 pub const UNFINISHED: &str = "unfinished";
 
 /// An item by the names of its attributes, those of its key included.

@@ -212,9 +212,9 @@ fn changes() -> impl Strategy<Value = Vec<(String, Change)>> {
     some.prop_map(|some| some.into_iter().chain([(COUNT.to_owned(), Change::Increment)]).collect())
 }
 
-/// Shown: whatever an item holds, a store makes a write where the meaning of its condition in Rust says so, and leaves
-/// what the meaning of its changes says; where it refuses, it shows what it holds, and a transaction makes both of two
-/// writes or neither.
+/// Shown: whatever an item holds, a store makes a write where the meaning of its condition in Rust
+/// says so, and leaves what the meaning of its changes says; where it refuses, it shows what it
+/// holds, and a transaction makes both of two writes or neither.
 #[test]
 fn each_store_does_what_conditions_and_changes_mean() {
     let runtime = tokio::runtime::Runtime::new().unwrap();

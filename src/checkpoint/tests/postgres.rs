@@ -77,8 +77,8 @@ fn wish(now: DateTime<Utc>) -> Claim<'static> {
     Claim { rollup: ROLLUP, slice_start: start(), definition: "d", now, deadline }
 }
 
-/// A worker whose clock is a day ahead would otherwise take every lease, and one whose clock is behind would get a lease
-/// that is over.
+/// A worker whose clock is a day ahead would otherwise take every lease, and one whose clock is
+/// behind would get a lease that is over.
 #[tokio::test]
 async fn a_lease_is_judged_by_the_servers_clock_whatever_the_workers_say() {
     let (checkpoints, _) = checkpoints().await;

@@ -1,5 +1,5 @@
-//! Conditions and changes in DynamoDB's language. In expressions `#name` stands for the attribute `name` (many of
-//! our names are reserved words) and `:name` for a bound value.
+//! Conditions and changes in DynamoDB's language. In expressions `#name` stands for the attribute
+//! `name` (many of our names are reserved words) and `:name` for a bound value.
 
 use std::collections::HashMap;
 

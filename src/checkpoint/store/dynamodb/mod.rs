@@ -58,7 +58,8 @@ impl DynamoDb {
         Ok(Self::new(Client::new(&shared), table))
     }
 
-    /// The table with this name, in a region that does not exist: for work that needs no checkpoint.
+    /// The table with this name, in a region that does not exist: for work that needs no
+    /// checkpoint.
     #[must_use]
     pub fn nowhere(table: &str) -> Self {
         let nowhere = aws_sdk_dynamodb::Config::builder()
@@ -68,7 +69,8 @@ impl DynamoDb {
         Self::new(Client::from_conf(nowhere), table)
     }
 
-    /// A write that is made at once must not pass for a part of a transaction that may yet roll back.
+    /// A write that is made at once must not pass for a part of a transaction that may yet roll
+    /// back.
     fn refuse(&self, within: Option<&mut Tx>, operation: &'static str) -> Result<(), StoreError> {
         if within.is_none() {
             return Ok(());

@@ -1,8 +1,9 @@
-//! A store in PostgreSQL: a table in the target, a row for each item. The tests run it beside DynamoDB.
+//! A store in PostgreSQL: a table in the target, a row for each item. The tests run it beside
+//! DynamoDB.
 //!
-//! Each write is one statement; a refused one is followed by a read of what refused it. There is no session state
-//! and no lock that outlives a transaction, so that a transaction pooler may stand in between. A lease is judged by
-//! the server's clock, which is one for all workers.
+//! Each write is one statement; a refused one is followed by a read of what refused it. There is no
+//! session state and no lock that outlives a transaction, so that a transaction pooler may stand in
+//! between. A lease is judged by the server's clock, which is one for all workers.
 
 mod render;
 mod value;
