@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::{Config, ConfigError, Scrub};
 
-use crate::measure::{self, Measure};
+use crate::measure::{self, KINDS, Measure};
 use crate::rollup::{EpochUnit, TableName, TimeColumn};
 
 mod cases;
@@ -222,15 +222,18 @@ fn holds(cases: &[cases::Case]) {
 }
 
 /// As [`holds`], with another good file.
+/// `{kinds}` stands for the words of all kinds of measures.
 fn holds_of(good: &str, cases: &[cases::Case]) {
+    let kinds: Vec<_> = KINDS.iter().map(|kind| format!("`{}`", kind.word())).collect();
     let mut faults = Vec::new();
     for (piece, by, expected) in cases {
+        let expected = expected.replace("{kinds}", &kinds.join(", "));
         assert_eq!(good.matches(piece).count(), 1, "{piece} occurs once");
         let found = match parse(&good.replace(piece, by)) {
             Ok(_) => "no error".to_owned(),
             Err(error) => error.to_string(),
         };
-        if found != *expected {
+        if found != expected {
             faults.push(format!("{piece:?} replaced by {by:?}:\n{found}\ninstead of:\n{expected}"));
         }
     }

@@ -60,6 +60,13 @@ impl<'a> Input<'a> {
         filter.map_or_else(String::new, |filter| format!(" FILTER (WHERE (\n{filter}\n))"))
     }
 
+    /// The type that the values of `column` have in the target. `None`: the target lacks such a
+    /// type.
+    #[must_use]
+    pub fn type_in_target(&self, column: &Column) -> Option<String> {
+        if self.same_database { Some(column.sql_type.clone()) } else { column.type_abroad() }
+    }
+
     /// The collation by which the values of its column are ordered. Partials are compared again in
     /// the target, whose default order may differ.
     ///
@@ -97,9 +104,7 @@ impl<'a> Input<'a> {
     fn value_column(&self) -> Result<ValueColumn, String> {
         let (name, column) = (&self.measure.name, self.column());
         let comparable = self.columns.first().filter(|column| column.comparable);
-        let stage_type = comparable.and_then(|column| {
-            if self.same_database { Some(column.sql_type.clone()) } else { column.type_abroad() }
-        });
+        let stage_type = comparable.and_then(|column| self.type_in_target(column));
         let (Some(known), Some(stage_type)) = (comparable, stage_type) else {
             return Err(format!(
                 "measures.{name}: column `{column}` is of a type whose values cannot be told \
@@ -148,8 +153,8 @@ pub fn lay_out(
 }
 
 /// The place in `values` of the column whose values `input` needs; each column takes one place. A
-/// dimension needs none, as a group has one value of it. A column whose values cannot be staged gets
-/// none, and [`lay_out`] refuses the measure in its turn.
+/// dimension needs none, as a group has one value of it. A column whose values cannot be staged
+/// gets none, and [`lay_out`] refuses the measure in its turn.
 fn place(input: &Input<'_>, values: &mut Vec<ValueColumn>) -> Option<usize> {
     if input.is_dimension || !input.measure.kind.needs_values() {
         return None;

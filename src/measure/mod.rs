@@ -104,7 +104,8 @@ pub enum Subject {
 pub struct Parameter {
     /// The key in the configuration.
     pub key: &'static str,
-    /// A right value as it is written in the configuration, for messages.
+    /// A right value as it is written in the configuration, for messages and tests. If it names a
+    /// column, the tests' tables have `updated_at`.
     pub example: &'static str,
     /// Says why a value is wrong, and what would be right.
     pub check: fn(&Value) -> Result<(), String>,
@@ -120,6 +121,8 @@ pub struct Parameter {
 ///   is computed from its neighbours may be NULL in a partial.
 /// - A merge is evaluated over the stage's rows of one group, and may read all columns of its own
 ///   measure there. A subquery over `unnest(array_agg(…))` of them is an inner grouping.
+/// - The target's types and default order may differ from the source's: see
+///   [`Input::type_in_target`] and [`Input::order`].
 /// - A kind that cannot be merged says so in [`Kind::merged_by`]. With [`Kind::needs_values`] it is
 ///   exact over chunks all the same, from the values that are staged.
 pub trait Kind: fmt::Debug + Sync {
@@ -152,7 +155,8 @@ pub trait Kind: fmt::Debug + Sync {
         false
     }
 
-    /// The aggregate whose type PostgreSQL is asked for: [`Input::sql_type`].
+    /// The aggregate whose type PostgreSQL is asked for: [`Input::sql_type`]. PostgreSQL refuses it
+    /// where the kind does not take a column of this type.
     fn typed(&self, _measure: &Measure) -> String {
         "count(*)".to_owned()
     }

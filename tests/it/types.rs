@@ -121,8 +121,9 @@ fn things() -> String {
         })
         .collect();
     format!(
-        "{MADE}; CREATE TABLE things (at timestamptz, i int, {}); \
-         INSERT INTO things SELECT '2026-01-01Z'::timestamptz + s * interval '1 second', i, {} \
+        "{MADE}; CREATE TABLE things (at timestamptz, i int, updated_at timestamptz, {}); \
+         INSERT INTO things SELECT '2026-01-01Z'::timestamptz + s * interval '1 second', i, \
+         '2026-01-01Z'::timestamptz + i % 3 * interval '1 day', {} \
          FROM generate_series(1, {ROWS}) i, unnest({SECONDS}) WITH ORDINALITY seconds (s, n); \
          ANALYZE things; \
          CREATE FUNCTION much() RETURNS SETOF boolean LANGUAGE plpgsql VOLATILE ROWS 1000000 \

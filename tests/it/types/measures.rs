@@ -82,7 +82,9 @@ async fn tried(world: &World, kind: &dyn Kind, across: bool) -> Vec<&'static str
         // A kind that this test does not know: every type that PostgreSQL takes.
         _ => {
             let mut taken = Vec::new();
-            for column in ORDERED {
+            // `distinct` takes almost all columns whose values one statement can tell apart.
+            let columns = ORDERED.iter().filter(|it| !kind.needs_values() || COUNTED.contains(it));
+            for column in columns.copied() {
                 let measure = kinds::written(kind, &format!("v_{column}"), "");
                 let tried = one_day("tried", "things", &format!("measures.m = {measure}"));
                 let tried = world.redefined(&tried);

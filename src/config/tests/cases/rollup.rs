@@ -304,7 +304,7 @@ pub(in crate::config::tests) const MEASURES: &[Case] = &[
     (
         "events = \"count\"",
         "events = {}",
-        r#"tallymark.toml:31: rollup.entity_daily.measures.events: says nothing to compute; give one of `count`, `sum`, `min`, `max`, `avg`, `distinct`"#,
+        r#"tallymark.toml:31: rollup.entity_daily.measures.events: says nothing to compute; give one of {kinds}"#,
     ),
     (
         "events = \"count\"",
