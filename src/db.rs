@@ -13,12 +13,11 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use tokio::sync::RwLock;
 use tokio::time::error::Elapsed;
 
+use crate::address::{Address, DatabaseUrl};
 use crate::clock::Stopwatch;
-use crate::db::address::{Address, DatabaseUrl};
 use crate::secret;
 use crate::sql::literal;
 
-pub mod address;
 mod error;
 pub mod history;
 mod locks;

@@ -26,6 +26,7 @@
 //!
 //! [`worker::Worker`] owns the clients that all of them borrow.
 
+pub mod address;
 pub mod aws;
 pub mod backfill;
 pub mod checkpoint;

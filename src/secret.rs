@@ -6,8 +6,8 @@
 use aws_sdk_ssm::error::{ProvideErrorMetadata, SdkError};
 use serde_json::Value;
 
+use crate::address::{Address, DatabaseUrl, encoded};
 use crate::aws::root_cause;
-use crate::db::address::{Address, DatabaseUrl, encoded};
 
 /// Why a parameter or secret is unusable. It contains nothing of the value.
 #[derive(Debug, thiserror::Error)]

@@ -5,7 +5,7 @@ use serde_json::json;
 use sqlx::Row as _;
 
 use super::{Failure, Global, ui};
-use crate::db::address::{Address, DatabaseUrl};
+use crate::address::{Address, DatabaseUrl};
 use crate::db::{Access, CATALOGUE_TIMEOUT, Db, DbError, DbErrorKind, Side};
 use crate::rollup::{Late, TableName};
 use crate::source::capture::{Capture, Standing};

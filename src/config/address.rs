@@ -1,7 +1,7 @@
 //! Where the file says that a database's address is found.
 
 use super::raw::Node;
-use crate::db::address::{Address, DatabaseUrl};
+use crate::address::{Address, DatabaseUrl};
 use crate::text::shown;
 
 /// Parses an address: `{ env = "NAME" }`, `{ parameter = "/app/db" }`, `{ secret = "arn…" }`, or

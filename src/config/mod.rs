@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
-use crate::db::address::Address;
+use crate::address::Address;
 use crate::rollup::Rollup;
 use crate::text::shown;
 

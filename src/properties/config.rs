@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use sqlx::postgres::PgSslMode;
 
+use crate::address::Address;
 use crate::config::{Config, predicate};
 use crate::db;
-use crate::db::address::Address;
 use crate::plan::horizon;
 use crate::rollup::Rollup;
 use crate::slice::Width;

@@ -6,7 +6,7 @@ use tallymark::db::{Access, Db, DbErrorKind, Side};
 
 use crate::support::Database;
 use crate::support::cli::{Ended, Place, daily, ended, lines};
-use tallymark::db::address::{Address, DatabaseUrl};
+use tallymark::address::{Address, DatabaseUrl};
 
 /// A port of this machine on which no server listens.
 fn closed_port() -> u16 {

@@ -14,7 +14,7 @@ use tallymark::embedded::postgres::{Binaries, EmbeddedPostgres};
 use crate::support::cli::{PASSWORD, Place, daily, execute, lines};
 use crate::support::world::BUDGET;
 use crate::support::{cache, options, server_directory};
-use tallymark::db::address::{Address, DatabaseUrl};
+use tallymark::address::{Address, DatabaseUrl};
 
 /// A server with TLS, and the certificate of the authority that signed the server's.
 struct Secured {

@@ -14,12 +14,12 @@ use super::super::store::postgres::Postgres;
 use super::super::store::{Cond, Store as _, StoreError, Update};
 use super::super::watermark::lowered;
 use super::{FAILURES_MAX, Fixture, ROLLUP, at, outcome, start};
+use crate::address::{Address, DatabaseUrl};
 use crate::checkpoint::{
     CheckpointError, Checkpoints, Claim, ClaimError, ClaimRefused, Created, LEASE_MARGIN, Lease,
     State,
 };
 use crate::clock::{Clock as _, SystemClock};
-use crate::db::address::{Address, DatabaseUrl};
 use crate::db::{Access, Db, Side, Tx};
 use crate::embedded::postgres::{Binaries, EmbeddedPostgres, Options};
 

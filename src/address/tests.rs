@@ -247,7 +247,7 @@ fn an_option_that_does_not_work_is_refused_by_name() {
 
 #[test]
 fn the_reference_lists_every_option_that_works() {
-    let reference = include_str!("../../../docs/CONFIG.md");
+    let reference = include_str!("../../docs/CONFIG.md");
     for name in options::working() {
         assert!(reference.contains(&format!("`{name}`")), "{name}");
     }
