@@ -62,8 +62,8 @@ pub(crate) fn place_of(service: &str) -> String {
     region.map_or_else(String::new, |region| format!(" in {region}"))
 }
 
-/// What the SDK would stumble over in the environment, which is part of no configuration: an endpoint that is no URL, a
-/// region that is no name of one. No value is quoted, as an endpoint may hold a password.
+/// The setting in the environment that the AWS SDK cannot use: an endpoint that is no URL, or an
+/// invalid region name. An endpoint may hold a password, so the text quotes no value.
 pub(crate) fn refusal(of: impl Fn(&str) -> Option<String>) -> Option<String> {
     for suffix in ["", "_DYNAMODB", "_SQS", "_LAMBDA", "_SSM", "_SECRETS_MANAGER"] {
         let name = format!("{ENDPOINTS}{suffix}");

@@ -45,7 +45,7 @@ const HOLDS_MAX: usize = 200_000;
 /// How to work on a batch of slices.
 #[derive(Clone, Copy, Debug)]
 pub struct Batch {
-    /// Slices at once.
+    /// Concurrent slices.
     pub concurrency: usize,
     /// Longest time for one slice before it yields. Its lease lasts a little longer.
     pub budget: Duration,

@@ -76,7 +76,7 @@ pub struct BackfillRequest {
     pub from: String,
     /// End of the range, as it was written. `None` means now.
     pub to: Option<String>,
-    /// Which end comes first.
+    /// The end of history to start with.
     pub order: Order,
     /// Whether slices that have succeeded are processed too.
     pub force: bool,

@@ -61,7 +61,7 @@ struct Found {
 }
 
 impl Found {
-    /// Whether the rollup's table, which the registry names, is not there.
+    /// Whether the rollup's table in the registry is gone.
     fn is_gone(&self) -> bool {
         self.tables.starts_with("-/")
     }

@@ -193,7 +193,7 @@ impl Worker {
         let from = self.checkpoints.changes_until(&rollup.name).await?;
         let label = format!("late changes of {}", rollup.from);
         let mut tx = self.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &label).await?;
-        // Local change times are read by both sides from the last look on.
+        // Both sides read change times in local time, from the last look on.
         let near = self.clock.now();
         let comparison = Offsets::around(axis, from.map_or(near, |from| from.min(near)), near);
         let (_, _, zones) = settle::now_comparing(&mut tx, comparison.as_ref()).await?;
@@ -333,7 +333,7 @@ impl Worker {
             // may have missed these rows.
             let begin = self.checkpoints.lower_watermark(&rollup.name, first).await?;
             if empty_too && begin != view.begin {
-                // So may a first row that was remembered since the watermark was read.
+                // The same holds for a first row that was stored after the watermark was read.
                 let view = View { begin, ..view.clone() };
                 let is_passed = |slice: &Slice| view.judge(None, *slice) == Standing::Empty;
                 let passed = missing.into_iter().filter(is_passed).map(|slice| slice.start());
@@ -343,7 +343,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Makes slices run again that were read, or taken for empty.
+    /// Reopens the slices that were read, or marked as empty.
     async fn reopen_read(
         &self,
         rollup: &Rollup,

@@ -5,7 +5,7 @@
 //! | module | part |
 //! |---|---|
 //! | [`config`] | `tallymark.toml` → [`rollup`] definitions |
-//! | [`measure`] | the kinds of measures: their columns, and the SQL that fills them |
+//! | [`measure`] | kinds of measures: their columns, and the SQL that fills them |
 //! | [`event`] | the JSON that starts work → a trigger |
 //! | [`mod@slice`] | a calendar cuts time into slices and buckets |
 //! | [`plan`] | checkpoints and the time → which slices are due; pure |
@@ -15,7 +15,7 @@
 //! | [`compose`] | rollups of rollups: when a coarse slice waits, and when it runs again |
 //! | [`late`] | late changes of the source → reopened slices |
 //! | [`run`] | the spine: one slice from claim to checkpoint |
-//! | [`not_now`] | every reason to wait, and what follows from it; pure |
+//! | [`not_now`] | reasons to wait, and their consequences; pure |
 //! | [`throttle`] | whether work may start or go on: signals, hours, operators' commands, the load |
 //! | [`checkpoint`] | the item of each slice in a store: states, leases, watermark |
 //! | [`source`] | statements that aggregate a chunk of the source |

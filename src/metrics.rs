@@ -1,7 +1,8 @@
-//! What a graph or an alarm is made of: CloudWatch's embedded metric format, one log line an invocation.
+//! Data for graphs and alarms in CloudWatch's embedded metric format, as one log line per
+//! invocation.
 //!
-//! Names, units and meanings: docs/METRICS.md. The one dimension is the function's name: every further combination is
-//! a metric that CloudWatch charges for. The format:
+//! Names, units and meanings: docs/METRICS.md. The only dimension is the function's name, as
+//! CloudWatch charges for every further combination as a metric. The format:
 //! <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>
 
 use std::str::FromStr;
@@ -12,17 +13,18 @@ use serde_json::{Map, Value, json};
 use crate::report::{SliceReport, Tally};
 use crate::tick::TickReport;
 
-/// What alarms watch, in template.yaml and infra/terraform.
+/// The metrics that alarms watch, in template.yaml and infra/terraform.
 const WATCHED: [&str; 5] =
     ["WatermarkLag", "SlicesExhausted", "SlicesDiffering", "CaptureMissing", "RollupsHeld"];
 
-/// What CloudWatch makes metrics of, and charges for. All the values are in the line whichever it is.
+/// The values that CloudWatch turns into metrics, and charges for. The line contains all values in
+/// any case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Kept {
-    /// Of every value.
+    /// All values.
     #[default]
     All,
-    /// Of what alarms watch.
+    /// The values that alarms watch.
     Alarms,
 }
 
@@ -43,7 +45,7 @@ impl FromStr for Kept {
 pub struct Metrics(Vec<(&'static str, &'static str, f64)>);
 
 impl Metrics {
-    /// What was done to slices.
+    /// The metrics of processed slices.
     #[must_use]
     pub fn of_slices<'r>(reports: impl IntoIterator<Item = &'r SliceReport>) -> Self {
         let mut tally = Tally::default();
@@ -53,8 +55,8 @@ impl Metrics {
         Self::of_tally(tally)
     }
 
-    /// What was done to slices, as it was counted while they were worked on. Every count has its metric here, and
-    /// every outcome its count in [`Tally::add`]: neither can be left out.
+    /// The metrics of processed slices, from counts taken during the work. Every count has its
+    /// metric here, and every outcome its count in [`Tally::add`], so that none is left out.
     #[must_use]
     pub fn of_tally(tally: Tally) -> Self {
         let Tally { succeeded, failed, yielded, fenced, refused, rows_read, source_ms } = tally;
@@ -73,7 +75,7 @@ impl Metrics {
         metrics
     }
 
-    /// What a tick did, and how it found all rollups.
+    /// The metrics of a tick, and of the state of all rollups that it found.
     #[must_use]
     pub fn of_tick(report: &TickReport) -> Self {
         let mut metrics = Self::of_slices(&report.slices);
@@ -104,7 +106,7 @@ impl Metrics {
         self.0.push((name, unit, as_float(value)));
     }
 
-    /// The log line, of the function with this name.
+    /// The log line for the function with this name.
     #[must_use]
     pub fn line(&self, function: &str, kept: Kept, now: DateTime<Utc>) -> Value {
         let is_kept = |name: &str| kept == Kept::All || WATCHED.contains(&name);
@@ -145,7 +147,8 @@ mod tests {
     use super::*;
     use crate::report::Outcome;
 
-    /// What the format asks for: each metric that is defined is a number at the root, and so is each dimension.
+    /// The format requires that each defined metric is a number at the root, and so is each
+    /// dimension.
     #[test]
     fn a_line_defines_every_metric_that_it_holds() {
         let tick = Metrics::of_tick(&TickReport::default());
@@ -153,7 +156,7 @@ mod tests {
         let directive = &line["_aws"]["CloudWatchMetrics"][0];
         assert_eq!(line["_aws"]["Timestamp"], 0);
         let metrics = directive["Metrics"].as_array().unwrap();
-        // CloudWatch takes a hundred of them at most.
+        // CloudWatch accepts at most a hundred of them.
         assert!(metrics.len() <= 100);
         for metric in metrics {
             assert!(line[metric["Name"].as_str().unwrap()].is_number(), "{metric}");
@@ -168,7 +171,7 @@ mod tests {
         let tick = line(Metrics::of_tick(&TickReport::default()));
         let metrics = tick["_aws"]["CloudWatchMetrics"][0]["Metrics"].as_array().unwrap();
         let kept: BTreeSet<_> = metrics.iter().map(|it| it["Name"].as_str().unwrap()).collect();
-        // What the template's alarms name is what is kept.
+        // The kept metrics are those that the template's alarms name.
         let template = include_str!("../template.yaml").split("Namespace: Tallymark\n").skip(1);
         let names = template.map(|rest| {
             rest.trim_start().strip_prefix("MetricName: ").unwrap().lines().next().unwrap()
@@ -179,7 +182,7 @@ mod tests {
         assert!(slices["SlicesSucceeded"] == 0.0 && slices.get("_aws").is_none(), "{slices}");
     }
 
-    /// A run that is counted nowhere would be one that no graph shows.
+    /// A run that is counted nowhere would be missing from every graph.
     #[test]
     fn every_outcome_moves_exactly_one_count_of_slices() {
         let start = DateTime::UNIX_EPOCH;

@@ -1,37 +1,36 @@
-//! Work that cannot go on now: why, and when it is worth asking again.
+//! Work that has to wait: the reason, and when to try again.
 //!
-//! A component that finds a reason to wait names it as a [`Why`]. Reports, checkpoints, JSON and the
-//! command line show its text. Its methods say what follows: which other slices have to wait, and
-//! whether waiting helps. Decisions ask these methods and never read the text.
+//! A component that finds a reason to wait names it as a [`Why`]. Reports, checkpoints, JSON and
+//! the command line show its text. Its methods say what follows: which other slices have to wait,
+//! and whether waiting helps. Decisions ask these methods and never read the text.
 
 use std::fmt;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Serialize, Serializer};
 
-/// Work that cannot go on now.
+/// Work that has to wait.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotNow {
     /// Why.
     pub why: Why,
-    /// When it is worth asking again; `None`: whenever the next turn comes.
+    /// When to try again. `None`: at the next turn.
     pub retry_at: Option<DateTime<Utc>>,
-    /// Where in the slice the next attempt goes on, if part of it was read.
+    /// Where in the slice the next attempt continues, if part of it was read.
     pub goes_on_at: Option<DateTime<Utc>>,
 }
 
-/// The answer to the question whether work may start or go on.
+/// Whether work may start or continue.
 #[derive(Debug)]
 #[must_use]
 pub enum Permit<T> {
-    /// It may, with what it needs for that.
+    /// It may, with this value.
     Given(T),
-    /// It may not, for this reason.
+    /// It has to wait, for this reason.
     NotNow(NotNow),
 }
 
 impl<T> Permit<T> {
-    /// Whether it may.
     pub const fn is_given(&self) -> bool {
         matches!(self, Self::Given(_))
     }
@@ -40,102 +39,91 @@ impl<T> Permit<T> {
 /// A reason to wait.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// A signal asked the process to end.
+    /// The process received a signal to end.
     Interrupted,
-    /// `quiet_hours`: nothing is read at these hours.
+    /// `quiet_hours`: no reads at these hours.
     QuietHours(String),
-    /// `window`: backfills run at these hours only.
+    /// `window`: backfills run only at these hours.
     OutsideWindow(String),
     /// An operator's `pause`.
     Paused {
-        /// Since when.
         since: DateTime<Utc>,
-        /// The operator's reason; may be empty.
+        /// The operator's reason, which may be empty.
         reason: String,
     },
-    /// An operator's `cancel` of the backfill that the work is part of.
+    /// An operator's `cancel` of the backfill.
     Cancelled {
-        /// When.
+        /// When it was found.
         at: DateTime<Utc>,
     },
-    /// History is left after an operator's `cancel`, until an operator begins a backfill.
-    HistoryCancelled {
-        /// The rollup.
-        rollup: String,
-    },
-    /// A fanned-out backfill has to wait; the rollup's fresh slices need not.
-    OfBackfill {
-        /// Which.
-        id: String,
-        /// Its reason.
-        why: Box<Why>,
-    },
-    /// `wake_per_hour`: the source sleeps.
+    /// After an operator's `cancel`, history waits until an operator starts a backfill.
+    HistoryCancelled { rollup: String },
+    /// A fanned-out backfill has to wait. The rollup's fresh slices continue.
+    OfBackfill { id: String, why: Box<Why> },
+    /// `wake_per_hour`: the source may sleep.
     Asleep {
-        /// Until when.
+        /// The end of its lease.
         until: DateTime<Utc>,
-        /// The setting.
         per_hour: u32,
     },
-    /// `throttle_query` answered so.
+    /// `throttle_query` gave this reason.
     ThrottleQuery(String),
-    /// A rate is the difference of two samples, and there is one.
+    /// A rate needs two samples, and there is only one.
     NoRateYet,
-    /// Past `max_load`: the signal and its limit.
+    /// Over `max_load`: the signal and its limit.
     Load(String),
-    /// Past `critical_load`.
+    /// Over `critical_load`.
     CriticalLoad(String),
-    /// `throttle_query` or a signal could not be read; an operator has to mend it.
+    /// `throttle_query` or a signal could not be read. An operator has to repair it.
     Unreadable(String),
-    /// Every slot of the source is taken.
+    /// All slots of the source are taken.
     SlotsTaken {
-        /// How many slots there are.
         slots: u32,
-        /// The sessions that hold them, in words, as far as they were asked for.
+        /// Descriptions of the sessions that hold them, if they were queried.
         holders: Vec<String>,
     },
-    /// Another session locks a table; the server's error with who it is.
+    /// Another session locks a table. The text is the server's error with the holder.
     TableLocked(String),
-    /// A prepared transaction hides since when changes must be looked for.
+    /// A prepared transaction hides the time from which to look for changes.
     PreparedTransaction,
-    /// The budget is spent; the text says on what.
+    /// The time budget is spent. The text names the step.
     OutOfTime(String),
-    /// Another worker has the slice, or its time to retry has not come; the claim's answer.
+    /// The claim was refused, with its answer.
     NotClaimed(Unclaimed, String),
-    /// The slice can be read from this instant on, by the source's clock.
+    /// The slice becomes readable at this time of the source's clock.
     NotReadable(DateTime<Utc>),
-    /// An open transaction may still write rows of the slice; the text names it.
+    /// An open transaction, which the text names, may still write rows of the slice.
     OpenTransaction {
-        /// The transaction, its session and since when.
+        /// The transaction, its session and its start.
         who: String,
-        /// Whether its start, and not its first write, is what counts.
+        /// Whether its start counts, and not its first write.
         by_its_start: bool,
     },
-    /// A slice of the finer rollup is not done; the text says which.
+    /// The finer rollup's slice in the text is not done.
     FinerSlice(String),
-    /// The rollup's rows are of another calendar.
+    /// The rollup's rows have another calendar.
     OtherCalendar(String),
-    /// The server and this program know other rules for the zone of the slice's local times.
+    /// The server and this program have different rules for the time zone.
     OtherZone(String),
-    /// A server gave no clear answer, or forgot what was staged: another attempt may fare better.
+    /// A server gave no clear answer, or lost the stage. Another attempt may succeed.
     Server(String),
-    /// The slice's rows are not claimed to be right at present.
+    /// Tallymark does not promise at present that the slice's rows are right.
     NotClaimedRight(&'static str),
-    /// The comparison did not end within this many seconds.
+    /// The comparison timed out after this many seconds.
     TooLarge(u64),
 }
 
-/// Why a claim gave no lease.
+/// Why a claim was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unclaimed {
     /// Another worker has the slice.
     Leased,
-    /// It failed, and its time to retry has not come.
+    /// It failed, and waits for its next attempt.
     Backoff,
 }
 
 impl Why {
-    /// Whether it concerns every slice of the rollup alike, so that none of them is begun.
+    /// Whether every slice of the rollup has to wait for it.
     #[must_use]
     pub const fn holds_rollup(&self) -> bool {
         match self {
@@ -168,7 +156,7 @@ impl Why {
         }
     }
 
-    /// Whether the work ends here, however long it waits.
+    /// Whether the work ends here for good.
     #[must_use]
     pub const fn is_final(&self) -> bool {
         matches!(self, Self::Interrupted | Self::Cancelled { .. })
@@ -190,13 +178,14 @@ impl Why {
         )
     }
 
-    /// Whether the load, the slots or `throttle_query` say that the source has no room for a reader.
+    /// Whether the load, the slots or `throttle_query` say that the source has no room for a
+    /// reader.
     #[must_use]
     pub const fn is_load(&self) -> bool {
         self.is_short() || matches!(self, Self::CriticalLoad(_) | Self::Unreadable(_))
     }
 
-    /// The reason, for a command that ends with it or leaves a slice out for it.
+    /// The reason, for a command that stops or skips a slice.
     #[must_use]
     pub fn explained(&self) -> String {
         if self.is_load() || matches!(self, Self::PreparedTransaction) {
@@ -207,19 +196,19 @@ impl Why {
 }
 
 impl NotNow {
-    /// For this reason, until the next turn.
+    /// Waits until the next turn.
     #[must_use]
     pub const fn because(why: Why) -> Self {
         Self { why, retry_at: None, goes_on_at: None }
     }
 
-    /// For this reason, until then.
+    /// Waits until this time.
     #[must_use]
     pub const fn until(why: Why, retry_at: DateTime<Utc>) -> Self {
         Self { why, retry_at: Some(retry_at), goes_on_at: None }
     }
 
-    /// When it is worth asking again; at once, where no time is known.
+    /// When to try again. Without a known time it is `now`.
     #[must_use]
     pub fn retry_after(&self, now: DateTime<Utc>) -> DateTime<Utc> {
         self.retry_at.unwrap_or(now)
@@ -300,14 +289,14 @@ impl fmt::Display for Why {
     }
 }
 
-/// In JSON it is its text.
+/// JSON has the text.
 impl Serialize for NotNow {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
 }
 
-/// In JSON it is its explanation.
+/// JSON has the explanation.
 impl Serialize for Why {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&self.explained())

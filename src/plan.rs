@@ -327,13 +327,15 @@ fn wants_lookback(
     slice: Slice,
     now: DateTime<Utc>,
 ) -> bool {
-    // The attempt's begin counts: a slice that became readable while it ran came later than its reads.
+    // The attempt's start counts. A slice that became readable during the attempt came after its
+    // reads.
     let known = [checkpoint.started_at, checkpoint.finished_at];
     let Some(read_at) = known.into_iter().flatten().min() else { return false };
     let Some(newest) = rollup.newest(now).filter(|_| !rollup.lookback.is_empty()) else {
         return false;
     };
-    // In the usual case all slices became readable earlier, and the calendar need not be walked.
+    // Usually all slices became readable earlier, and the search through the calendar is
+    // unnecessary.
     if read_at >= rollup.readable_at(newest) {
         return false;
     }

@@ -49,7 +49,6 @@ pub struct Dollars {
     pub dynamodb: f64,
     /// Messages.
     pub sqs: f64,
-    /// Logs.
     pub logs: f64,
 }
 

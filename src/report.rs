@@ -35,7 +35,6 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// All of them.
     pub const ALL: [Self; 10] = [
         Self::Succeeded,
         Self::Stale,
@@ -49,12 +48,12 @@ impl Outcome {
         Self::Fenced,
     ];
 
-    /// How the run of a slice ended that has to wait.
+    /// The outcome of a slice that has to wait for this reason.
     const fn of(why: &Why) -> Self {
         match why {
             Why::NotClaimed(Unclaimed::Leased, _) => Self::Leased,
             Why::NotClaimed(Unclaimed::Backoff, _) => Self::Waiting,
-            // An operator has to mend it.
+            // An operator has to repair it.
             Why::OtherZone(_) => Self::Failed,
             _ => Self::Yielded,
         }
@@ -135,7 +134,7 @@ pub struct SliceReport {
     /// The counts of rows read and rewritten.
     #[serde(flatten)]
     pub completion: Option<Completion>,
-    /// Why it has to wait, where `reason` and `retry_at` say so.
+    /// The type behind `reason` and `retry_at` of a slice that has to wait.
     #[serde(skip)]
     pub not_now: Option<NotNow>,
     /// Milliseconds from claim to checkpoint, if `completion` lacks them.
@@ -161,15 +160,16 @@ impl SliceReport {
         }
     }
 
-    /// The report of a slice that was not claimed, and for which waiting does nothing. The caller logs its summary
-    /// line ([`SliceReport::logged`]).
+    /// The report of a slice that was not claimed, for a reason that waiting does not change. The
+    /// caller logs its summary line ([`SliceReport::logged`]).
     #[must_use]
     pub fn refused(rollup: &Rollup, slice: Slice, outcome: Outcome, reason: String) -> Self {
         let reason = Some(reason);
         Self { outcome, attempt: None, reason, ..Self::of(rollup, slice, 0, 0) }
     }
 
-    /// The report of a slice that was not claimed and has to wait. As [`SliceReport::refused`], it is not logged yet.
+    /// The report of a slice that was not claimed and has to wait. The caller logs it, as with
+    /// [`SliceReport::refused`].
     #[must_use]
     pub fn not_now(rollup: &Rollup, slice: Slice, not_now: NotNow) -> Self {
         let mut report = Self { attempt: None, ..Self::of(rollup, slice, 0, 0) };
@@ -177,7 +177,7 @@ impl SliceReport {
         report
     }
 
-    /// The slice has to wait.
+    /// Records that the slice has to wait.
     pub fn give_up(&mut self, not_now: NotNow) {
         self.outcome = Outcome::of(&not_now.why);
         self.reason = Some(not_now.to_string());
@@ -185,7 +185,7 @@ impl SliceReport {
         self.not_now = Some(not_now);
     }
 
-    /// Why every other slice of the rollup has to wait, too.
+    /// The reason that holds for every other slice of the rollup, too.
     #[must_use]
     pub fn held(&self) -> Option<&NotNow> {
         self.not_now.as_ref().filter(|not_now| not_now.why.holds_rollup())

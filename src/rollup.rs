@@ -1,4 +1,5 @@
-//! What a rollup is: which source rows, grouped how, measured how, into which table.
+//! The definition of a rollup: which source rows are counted, their groups and measures, and the
+//! table of the result.
 
 pub mod generation;
 
@@ -16,37 +17,37 @@ pub use crate::sql::TableName;
 /// A rollup: the definition of one table of statistics.
 #[derive(Clone, Debug)]
 pub struct Rollup {
-    /// The name: the table's name in the target schema and the checkpoint's partition key.
+    /// The name, which is the table's name in the target schema and the checkpoint's partition key.
     pub name: String,
-    /// The source table or view; of a coarse rollup the finer one's table in the target.
+    /// The source table or view. For a coarse rollup it is the finer one's table in the target.
     pub from: TableName,
-    /// The finer rollup that this coarse one is computed from, instead of the source.
+    /// The finer rollup that a coarse one is computed from, instead of the source.
     pub fine: Option<Arc<Self>>,
     /// The column that places a row in time.
     pub time: TimeColumn,
-    /// History begins here; no slice before it exists. Aligned to the calendar.
+    /// The start of history, aligned to the calendar. Slices start here or later.
     pub start: DateTime<Utc>,
     /// How time is cut into slices.
     pub calendar: Calendar,
-    /// The output's time resolution; divides the slice.
+    /// The output's time resolution, which divides the slice.
     pub bucket: Width,
     /// How long after a slice's end, by the database's clock, its rows may still arrive.
     pub grace: Duration,
-    /// A slice runs again whenever the slice so many slices later has become readable. Ascending.
+    /// Offsets, ascending. A slice is recomputed when the slice N places after it becomes readable.
     pub lookback: Vec<u32>,
-    /// How changes of rows are noticed whose slice has been read already.
+    /// How changes to already counted slices are noticed.
     pub late: Late,
     /// SQL condition that a source row must meet.
     pub filter: Option<String>,
     /// The dimensions: source columns to group by.
     pub group_by: Vec<String>,
-    /// What is computed for each group, in the order of the definition file.
+    /// The measures of each group, in the order of the definition file.
     pub measures: Vec<Measure>,
-    /// Least share of the rows counted before that a recomputation must still find, 0 to 1.
+    /// Least share of the previous row count that a recomputation must still find, 0 to 1.
     pub shrink_guard: f64,
     /// Slices that start before this instant are never recomputed.
     pub seal_before: Option<DateTime<Utc>>,
-    /// Whether a slice is refused whose statement would read far more rows than it holds.
+    /// Whether a slice is refused if its statement would read far more rows than it has.
     pub plan_guard: bool,
 }
 
@@ -55,31 +56,31 @@ pub struct Rollup {
 pub struct TimeColumn {
     /// The column's name exactly as PostgreSQL stores it.
     pub column: String,
-    /// The zone of a `timestamp` or `date` column; `None`: UTC for `timestamp`, the rollup's zone
+    /// The zone of a `timestamp` or `date` column. `None`: UTC for `timestamp`, the rollup's zone
     /// for `date`.
     pub zone: Option<Tz>,
     /// The unit of an integer column.
     pub unit: Option<EpochUnit>,
 }
 
-/// How changes of source rows are noticed whose slice has been read already. What each way
-/// guarantees, and what it needs: docs/ACCURACY.md.
+/// How changes to already counted slices are noticed. docs/ACCURACY.md has the guarantees and
+/// requirements of each way.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Late {
-    /// Not at all, but by `lookback`, a replay or `verify`.
+    /// They are noticed only by `lookback`, a replay or `verify`.
     #[default]
     Grace,
-    /// There are none: the database stamps rows, and nobody changes them. A slice is read when
-    /// every transaction has ended that began before its end.
+    /// There are no such changes: the database stamps the rows, and they never change. A slice is
+    /// read once every transaction that began before its end has ended.
     Clock,
     /// By a trigger on the source table, which marks the hours of late changes.
     Capture,
-    /// By a column that holds when a row was written last, and has an index.
+    /// By an indexed column with the time of a row's last change.
     Column(TimeColumn),
 }
 
 impl Late {
-    /// The word for it in the configuration, in checkpoints and in reports.
+    /// Its name in the configuration, in checkpoints and in reports.
     #[must_use]
     pub const fn word(&self) -> &'static str {
         match self {
@@ -90,7 +91,7 @@ impl Late {
         }
     }
 
-    /// The column that holds when a row was written last.
+    /// The column with the time of a row's last change.
     #[must_use]
     pub fn column(&self) -> Option<&str> {
         match self {
@@ -110,7 +111,7 @@ pub enum EpochUnit {
 }
 
 impl EpochUnit {
-    /// The word for it in the configuration.
+    /// Its name in the configuration.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
@@ -119,7 +120,7 @@ impl EpochUnit {
         }
     }
 
-    /// How many of it make a second.
+    /// How many of them make a second.
     #[must_use]
     pub const fn per_second(self) -> i64 {
         match self {
@@ -130,14 +131,14 @@ impl EpochUnit {
 }
 
 impl Rollup {
-    /// Hash of everything that decides which numbers the rollup holds: 16 hexadecimal digits, of
-    /// which the first 8 are a hash of what decides which source rows are counted in which slice.
-    /// Two definitions that share them must find equally many rows, so that the shrink guard can
-    /// tell a purged source where a measure was added.
+    /// Hash of everything that decides the rollup's numbers: 16 hexadecimal digits. The first 8 are
+    /// a hash of the settings that decide which source rows are counted in which slice. Two
+    /// definitions that share them must find equally many rows, so that the shrink guard can detect
+    /// a purged source even after a measure was added.
     ///
     /// Settings that only decide when or how carefully a slice is computed (`start`, `grace`,
-    /// `lookback`, `late`, `shrink_guard`, `seal_before`, `plan_guard`) are left out: changing them makes nothing
-    /// stale.
+    /// `lookback`, `late`, `shrink_guard`, `seal_before`, `plan_guard`) are left out, so that
+    /// changing them makes nothing stale.
     #[must_use]
     pub fn definition(&self) -> String {
         let mut rows = serde_json::json!({
@@ -152,7 +153,7 @@ impl Rollup {
             "where": self.filter,
         });
         if let Some(fine) = &self.fine {
-            // Other rows there are other rows here; another name of the same rows is none.
+            // Hash the finer rollup's definition, not its name: a rename changes no rows.
             rows["from"] = serde_json::Value::Null;
             rows["fine"] = fine.definition().into();
         }
@@ -169,8 +170,8 @@ impl Rollup {
             .collect()
     }
 
-    /// The calendar by which its slices are cut, in words: `1 day, America/New_York`. Of a coarse rollup
-    /// those of the finer ones too: their slices decide what its own are made of.
+    /// The calendar of its slices, in words: `1 day, America/New_York`. For a coarse rollup the
+    /// calendars of the finer ones are appended, as their slices decide its content.
     #[must_use]
     pub fn calendar_words(&self) -> String {
         let own = format!("{}, {}", self.calendar.width(), self.calendar.zone());
@@ -180,19 +181,19 @@ impl Rollup {
         }
     }
 
-    /// Whether slices that start then are never computed again.
+    /// Whether slices that start then are sealed.
     #[must_use]
     pub fn is_sealed_at(&self, start: DateTime<Utc>) -> bool {
         self.seal_before.is_some_and(|seal| start < seal)
     }
 
-    /// When the rows of `slice` may be read: its end, and the grace after it.
+    /// The instant from which the rows of `slice` may be read: its end plus the grace.
     #[must_use]
     pub fn readable_at(&self, slice: Slice) -> DateTime<Utc> {
         slice.end() + TimeDelta::from_std(self.grace).unwrap_or(TimeDelta::MAX)
     }
 
-    /// The newest slice that may be read at `now`; `None` if there is none yet.
+    /// The newest slice that may be read at `now`. `None`: there is none yet.
     #[must_use]
     pub fn newest(&self, now: DateTime<Utc>) -> Option<Slice> {
         let grace = TimeDelta::from_std(self.grace).unwrap_or(TimeDelta::MAX);
@@ -207,7 +208,7 @@ impl Rollup {
         self.fine.as_ref().is_some_and(|own| own.name == fine.name)
     }
 
-    /// How many rollups stand between it and the source.
+    /// The number of rollups between it and the source.
     #[must_use]
     pub fn depth(&self) -> usize {
         self.fine.as_ref().map_or(0, |fine| 1 + fine.depth())

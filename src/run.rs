@@ -31,58 +31,58 @@ mod chunks;
 
 use chunks::Chunks;
 
-/// Time kept back to record how the attempt ended.
+/// Time reserved for recording how the attempt ended.
 pub const RESERVE: Duration = Duration::from_millis(500);
 
-/// What ends a slice or a tick waits this much past the deadline, so that a success whose write is under way is still
-/// recorded. Less than what an invocation keeps back of Lambda's time for its answer.
+/// The end of a slice or tick waits this much past the deadline, so that a success whose write is
+/// under way is still recorded. It is less than the time that an invocation keeps for its answer.
 pub(crate) const OVERTIME: Duration = Duration::from_millis(250);
 
 /// A budget has room for this many chunks, or none would ever end in time.
 const CHUNKS_MIN: u32 = 4;
 
-/// ... however small it is.
+/// ... but at least this time for each.
 const CHUNK_TIME_MIN: Duration = Duration::from_millis(10);
 
-/// Open transactions are waited for during at most this part of the time left: other slices want
-/// theirs.
+/// The wait for open transactions takes at most this part of the time left, as other slices need
+/// time too.
 const SETTLE_SHARE: u32 = 10;
 
-/// When it is worth looking again at a slice whose finer slices are not done. Their completion makes
-/// it due sooner; this is for a batch that has nothing else to do.
+/// When to check a slice again whose finer slices are unfinished. Their completion makes it due
+/// sooner. This is for a batch that has nothing else to do.
 const BLOCKED_RETRY: TimeDelta = TimeDelta::seconds(30);
 
-/// When it is worth looking again whether zones have been updated.
+/// When to check again whether zones have been updated.
 const ZONE_RETRY: TimeDelta = TimeDelta::hours(1);
 
-/// What a caller may decide about a slice's run.
+/// Options of a slice's run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RunOptions {
     /// Take the result even if most of the source's rows are gone.
     pub allow_shrink: bool,
-    /// When the backfill began that the slice is part of.
+    /// The start of the backfill that the slice belongs to.
     pub backfill: Option<DateTime<Utc>>,
 }
 
 /// How the work on a slice ended, short of success.
 enum Stop {
-    /// Give up the turn, without a failure. The horizon is the one that the next attempt waits for, too.
+    /// Yield, without a failure. The next attempt waits for the same horizon.
     NotNow { not_now: NotNow, horizon: Option<u64> },
     /// The slice failed.
     Fail { error: String, retryable: bool },
     /// A newer attempt has the slice.
     Fenced(String),
-    /// A server is out of reach: no failure of the slice.
+    /// A server is unreachable. The slice did not fail.
     Unreachable(DbError),
 }
 
 impl Stop {
-    /// Gives up the turn, to go on whenever the next one comes.
+    /// Yields, to continue at the next turn.
     const fn because(why: Why) -> Self {
         Self::NotNow { not_now: NotNow::because(why), horizon: None }
     }
 
-    /// Gives up the turn, as there is too little time left.
+    /// Yields, because too little time is left.
     fn out_of_time(text: &str) -> Self {
         Self::because(Why::OutOfTime(text.to_owned()))
     }
@@ -142,10 +142,10 @@ impl From<DbError> for Stop {
     }
 }
 
-/// Why a slice gives up its turn at the deadline.
+/// Why a slice yields at the deadline.
 const NO_ANSWER: &str = "budget spent: a server did not answer in time";
 
-/// A slice that may be worked on.
+/// A slice with a lease.
 struct Claimed<'w> {
     shape: Arc<Shape>,
     lease: Lease,
@@ -153,13 +153,13 @@ struct Claimed<'w> {
     throttle: Throttle<'w>,
 }
 
-/// How the way to the claim ended.
+/// How the steps up to the claim ended.
 enum Begun<'w> {
     Claimed(Claimed<'w>),
     Ended(SliceReport),
 }
 
-/// What a finished slice counted.
+/// The counts of a finished slice.
 struct Done {
     replaced: Replaced,
     chunks: u32,
@@ -167,30 +167,31 @@ struct Done {
     settled_by: &'static str,
 }
 
-/// One slice being worked on.
+/// One slice in work.
 struct Work<'a> {
     worker: &'a Worker,
     rollup: &'a Rollup,
     shape: &'a Shape,
     slice: Slice,
     lease: &'a Lease,
-    /// As which consumer of marks the rollup is registered.
+    /// The consumer of marks that the rollup is registered as.
     consumer: Option<i64>,
     deadline: Deadline,
     options: RunOptions,
-    /// About how long a chunk may take: as configured, but several must fit into the budget.
+    /// The approximate time of a chunk. It is the configured one, but several must fit into the
+    /// budget.
     chunk_time: Duration,
     /// How its reading is throttled, as asked before the claim.
     throttle: Throttle<'a>,
 }
 
 impl Worker {
-    /// Works on one slice until it is done or the deadline is near, and logs one summary line,
-    /// also of a slice that was not to be had. At the deadline it ends, whatever it waits for: a claim is then left
-    /// to its lease.
+    /// Works on one slice until it is done or the deadline is near, and logs one summary line, also
+    /// for a slice that could not be claimed. At the deadline it ends, whatever it is waiting for.
+    /// A pending claim is then left to its lease.
     ///
     /// # Errors
-    /// Trouble that is not this slice's; whatever concerns the slice is in the report.
+    /// A failure beyond this slice. Everything about the slice itself is in the report.
     pub async fn run(
         &self,
         rollup: &Rollup,
@@ -201,7 +202,7 @@ impl Worker {
         let _busy = self.interrupt.busy();
         let watch = Stopwatch::start();
         let limit = deadline.remaining(&*self.clock) + OVERTIME;
-        // Boxed: a batch or a tick around it would be too deep for a thread's stack.
+        // Boxed, as a batch or a tick around it would be too deep for a thread's stack.
         let begun = Box::pin(self.begin(rollup, slice, deadline, options));
         let claimed = match tokio::time::timeout(limit, begun).await {
             Ok(Ok(Begun::Claimed(claimed))) => claimed,
@@ -217,7 +218,7 @@ impl Worker {
         Ok(report.logged())
     }
 
-    /// Everything up to the claim.
+    /// All steps up to the claim.
     async fn begin<'w>(
         &'w self,
         rollup: &'w Rollup,
@@ -242,7 +243,7 @@ impl Worker {
             Permit::NotNow(held) => return not_now(held),
         };
         let shape = self.prepare(rollup).await?;
-        // Before anything is read: from then on no mark goes without this rollup.
+        // Before anything is read. From here on every mark is kept for this rollup.
         let consumer = self.consumer(rollup).await?;
         let request = Claim {
             rollup: &rollup.name,
@@ -272,7 +273,7 @@ impl Worker {
         }
     }
 
-    /// Everything after the claim.
+    /// All steps after the claim.
     async fn work_on(
         &self,
         claimed: &Claimed<'_>,
@@ -312,7 +313,7 @@ impl Worker {
     }
 }
 
-/// Marks serve those who are registered for them; for others, what is known is what `grace` says.
+/// Marks serve only registered consumers. For other rollups the slice is settled by `grace`.
 fn registered(settled: Settled, consumer: Option<i64>) -> Settled {
     match settled {
         Settled::By("capture") if consumer.is_none() => Settled::By("grace"),
@@ -328,7 +329,7 @@ impl Work<'_> {
             let done = Chunks::new(self).read(&mut pace).instrument(info_span!("read")).await?;
             Ok(Done { settled_by, ..done })
         };
-        // The servers end their statements themselves; this is for one that is cut off.
+        // The servers end their own statements. This limit is for a connection that is cut off.
         let limit = self.time_left().saturating_sub(RESERVE / 2);
         let work = tokio::time::timeout(limit, work);
         let done = self.unless_interrupted(work).await;
@@ -339,8 +340,8 @@ impl Work<'_> {
         done
     }
 
-    /// Waits for `work`. After an interruption its statement is cancelled, and what has ended by then
-    /// counts; the rest is given up.
+    /// Waits for `work`. After an interruption its statement is cancelled. Work that has ended by
+    /// then counts, and the rest is given up.
     async fn unless_interrupted(
         &self,
         work: impl Future<Output = Result<Result<Done, Stop>, Elapsed>>,
@@ -366,13 +367,14 @@ impl Work<'_> {
         }
     }
 
-    /// Gives up the turn, because all work is to end.
+    /// Yields, because all work must stop.
     fn interrupted(&self) -> Stop {
         NotNow::until(Why::Interrupted, self.worker.clock.now()).into()
     }
 
-    /// Makes sure that no row of the slice can appear unseen any more, and says how that is known;
-    /// gives up the slice until it is. Asks how it would be read, and refuses what the plan guard does.
+    /// Ensures that every row of the slice is visible or will be noticed, and returns how that is
+    /// known. Yields until it is. Also asks for the plan, and refuses a slice that the plan guard
+    /// refuses.
     async fn settle(&self, pace: &mut Pace) -> Result<&'static str, Stop> {
         let source = self.worker.source_of(self.rollup);
         let mut tx =
@@ -381,7 +383,7 @@ impl Work<'_> {
         let wait = self.worker.settle_wait_max.min(self.time_left() / SETTLE_SHARE);
         let horizon = self.lease.checkpoint().horizon;
         let settled = match &self.rollup.fine {
-            // The finer slices were, or this one would not have been claimed.
+            // The finer slices are settled, or this one could not have been claimed.
             Some(_) => Settled::By("rollup"),
             None => {
                 let settled = settle(&mut tx, what, horizon, wait, &self.worker.horizons).await?;
@@ -406,14 +408,14 @@ impl Work<'_> {
             let reading = plan_guard::inspect(&mut tx, self.rollup, self.shape, start, end).await?;
             if let Some(error) = reading.refusal.filter(|_| self.rollup.plan_guard) {
                 tx.rollback().await?;
-                // Retried: the index may be made meanwhile.
+                // Retried, as the index may be created meanwhile.
                 return Err(Stop::Fail { error, retryable: true });
             }
             rows = Some(reading.rows);
         }
         tx.commit().await?;
         if let Some(rows) = rows.filter(|_| pace.is_unknown()) {
-            // As dear as it was for the slices of other processes; nothing is lost without.
+            // Assume the cost that other processes measured. Without a measurement nothing is lost.
             let learned = self.worker.learned(self.rollup).await.ok().flatten();
             let ms_per_row = learned.map(|learned| learned.ms_per_row);
             let (start, end) = (self.slice.start(), self.slice.end());
@@ -430,7 +432,7 @@ impl Work<'_> {
         self.slice.id(&self.rollup.name)
     }
 
-    /// All of the remaining time but the reserve.
+    /// The remaining time less the reserve.
     fn statement_timeout(&self) -> Result<Duration, Stop> {
         let left = self.time_left().saturating_sub(RESERVE);
         if left.is_zero() {
@@ -444,8 +446,8 @@ impl Work<'_> {
         Guard { shrink, timeout, governor: self.throttle.governor(), nap: None }
     }
 
-    /// Reopens the coarse slices that this one is part of, and completes it, in this order: see
-    /// [`compose`](crate::compose).
+    /// Reopens the coarse slices that contain this one, and then completes it.
+    /// [`compose`](crate::compose) explains the order.
     async fn complete(
         &self,
         replaced: &Replaced,
@@ -465,7 +467,7 @@ impl Work<'_> {
         Ok(state)
     }
 
-    /// Gives up the turn; returns what kept that from being written.
+    /// Yields. Returns the error that kept this from being written.
     async fn give_back(
         &self,
         report: &mut SliceReport,
@@ -481,7 +483,7 @@ impl Work<'_> {
         self.worker.checkpoints.yield_(self.lease, &turn, now).await.err()
     }
 
-    /// Counts a failure; returns what kept that from being written.
+    /// Counts a failure. Returns the error that kept this from being written.
     async fn fail(
         &self,
         report: &mut SliceReport,
@@ -500,9 +502,9 @@ impl Work<'_> {
         }
     }
 
-    /// As [`Work::record`], within the deadline and [`OVERTIME`]. A worker that wakes after its deadline
-    /// has no time left to keep, and first has to find out whether it still has the slice: what it
-    /// waits for is limited by the calls themselves.
+    /// As [`Work::record`], within the deadline and [`OVERTIME`]. A worker that wakes after its
+    /// deadline has no time left, and first has to find out whether it still has the slice. The
+    /// calls themselves limit its wait.
     async fn record_in_time(
         &self,
         result: Result<Done, Stop>,
@@ -556,8 +558,8 @@ impl Work<'_> {
             }
             Err(Stop::Fenced(reason)) => {
                 report.outcome = Outcome::Fenced;
-                // If a newer attempt has the checkpoint too, this is refused, and that is right.
-                // If not, the checkpoints were lost, and the failure says so to whoever looks.
+                // If a newer attempt has the checkpoint too, this write is refused, which is right.
+                // If not, the checkpoints were lost, and the failure tells the operator so.
                 let hint = format!("{reason}; if checkpoints were lost, run `tallymark repair`");
                 let ended = checkpoints.fail(self.lease, &hint, true, now).await;
                 report.reason = Some(reason);
@@ -588,7 +590,8 @@ impl Work<'_> {
     }
 }
 
-/// The error of a slice whose server went away; `trouble` kept it from being given back.
+/// The error of a slice whose server went away. `trouble` is the error that kept it from being
+/// given back.
 fn unreachable(error: DbError, trouble: Option<CheckpointError>) -> WorkError {
     if let Some(trouble) = trouble {
         tracing::warn!(error = %trouble, "could not give the slice back; its lease runs out");

@@ -7,9 +7,8 @@ use chrono::{DateTime, SecondsFormat, Utc};
 /// A table or view: an optional schema and a name, both exactly as PostgreSQL stores them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableName {
-    /// The schema; `None` leaves it to the connection's `search_path`.
+    /// The schema. `None` leaves it to the connection's `search_path`.
     pub schema: Option<String>,
-    /// The name.
     pub name: String,
 }
 
@@ -28,7 +27,7 @@ pub fn ident(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// `name` as a statement needs it that a person is told: quoted where it is not plain.
+/// `name` in the form that an operator's statement needs: quoted unless it is plain.
 #[must_use]
 pub fn shown(name: &str) -> String {
     let is_plain = name.starts_with(|first: char| first.is_ascii_lowercase() || first == '_')

@@ -1,5 +1,5 @@
-//! Foreign texts (of servers, services, rows, events, files), which are cut where they enter, and
-//! helpers for messages.
+//! Helpers for messages, and for foreign texts (of servers, services, rows, events, files), which
+//! are cut where they enter.
 
 use std::borrow::Cow;
 

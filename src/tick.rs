@@ -1,5 +1,5 @@
-//! A tick: the due slices of all rollups, newest first, one after another until the budget is
-//! spent. What is left over is found again by the next tick.
+//! A tick works on the due slices of all rollups, newest first, one after another until the budget
+//! is spent. The next tick finds the rest again.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
@@ -18,14 +18,14 @@ use crate::slice::Slice;
 use crate::throttle::may_wake;
 use crate::worker::{Severity, WorkError, Worker};
 
-/// A slice is not begun with less time than this: it would only be claimed and given back.
+/// The least time for starting a slice. With less it would only be claimed and given back.
 pub(crate) const BEGIN_MIN: std::time::Duration = RESERVE.saturating_mul(3);
 
-/// The watermark is written when it has moved on by this many slices, so that a slice in the
-/// normal case costs its two writes and a sixteenth.
+/// The watermark is written after it has moved by this many slices, so that a slice normally costs
+/// its two writes and a sixteenth.
 const WATERMARK_STEP: usize = 16;
 
-/// How a rollup's slices stand, and the watermark that was read before them.
+/// The standings of a rollup's slices, and the watermark that was read before them.
 #[derive(Debug)]
 pub struct Standings {
     /// The stored watermark.
@@ -34,7 +34,7 @@ pub struct Standings {
     pub plan: Plan,
 }
 
-/// What a tick did.
+/// The result of a tick.
 #[derive(Debug, Default, Serialize)]
 pub struct TickReport {
     /// The slices that were worked on.
@@ -44,30 +44,30 @@ pub struct TickReport {
     /// Due slices that were sent to the queues for other invocations.
     #[serde(skip)]
     pub sent: u64,
-    /// Rollups that a person, the hours or the source's load held back.
+    /// Rollups that a pause, the hours or the source's load held back.
     pub held: Vec<Held>,
-    /// Rollups that could not be worked on, or whose late changes cannot be told.
+    /// Rollups that failed, or whose late changes cannot be noticed.
     pub problems: Vec<Problem>,
     /// Old slices that were verified once all due work was done.
     pub scrub: ScrubReport,
-    /// How all rollups stood when it began.
+    /// The state of all rollups when it began.
     #[serde(skip)]
     pub gauges: Gauges,
-    /// Whether there are no checkpoints to be had any more.
+    /// Whether the checkpoints are unavailable from now on.
     #[serde(skip)]
     pub(crate) is_over: bool,
-    /// What is being done, should the time be up meanwhile ...
+    /// The present step, in case the time runs out ...
     #[serde(skip)]
     pub(crate) doing: &'static str,
-    /// ... and for which rollup.
+    /// ... and its rollup.
     #[serde(skip)]
     pub(crate) at: Option<String>,
 }
 
-/// How all rollups stood when a tick began.
+/// The state of all rollups when a tick began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Gauges {
-    /// How far the watermark of the worst rollup is behind the end of its newest readable slice.
+    /// The worst rollup's distance between its watermark and the end of its newest readable slice.
     pub lag: TimeDelta,
     /// Slices that were due.
     pub due: usize,
@@ -77,48 +77,46 @@ pub struct Gauges {
     pub backfills: usize,
 }
 
-/// A rollup whose due slices were left.
+/// A rollup whose due slices have to wait.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct Held {
-    /// The rollup.
     pub rollup: String,
-    /// Why.
     #[serde(rename = "reason")]
     pub not_now: NotNow,
-    /// How many slices were due.
+    /// The number of due slices.
     pub left: usize,
 }
 
-/// Why a rollup could not be worked on.
+/// Why a rollup failed.
 #[derive(Debug, Serialize)]
 pub struct Problem {
-    /// The rollup.
     pub rollup: String,
-    /// What is wrong.
+    /// The problem.
     pub error: String,
     #[serde(skip)]
     severity: Option<Severity>,
-    /// Whether fresh slices can be computed all the same.
+    /// Whether fresh slices can still be computed.
     #[serde(skip)]
     pub(crate) is_alarm: bool,
 }
 
 impl Problem {
-    /// What kept `rollup` from being worked on.
+    /// The error that kept `rollup` from being worked on.
     #[must_use]
     pub fn new(rollup: &str, error: &WorkError) -> Self {
         let (rollup, severity) = (rollup.to_owned(), Some(error.severity()));
         Self { rollup, error: error.to_string(), severity, is_alarm: false }
     }
 
-    /// What kept late changes of `rollup` from being noticed. Where it is the source's triggers or its
-    /// index, and not a server, nothing else is held up: those slices say that they settled by `grace`.
+    /// The error that kept late changes of `rollup` from being noticed. If it concerns the source's
+    /// triggers or index, and no server, everything else continues, and those slices report that
+    /// they settled by `grace`.
     #[must_use]
     pub fn of_late_changes(rollup: &str, error: &WorkError) -> Self {
         Self { is_alarm: matches!(error, WorkError::Usage(_)), ..Self::new(rollup, error) }
     }
 
-    /// That a restore may have lost rows which were counted: its slices are computed all the same.
+    /// A restore may have lost rows that were counted. The rollup's slices are still computed.
     #[must_use]
     pub fn of_unproven(rollup: &Rollup, reason: &str) -> Self {
         let (error, severity) = (is_unproven(rollup, reason), Some(Severity::Failed));
@@ -126,11 +124,12 @@ impl Problem {
     }
 }
 
-/// The due slices of one rollup, the first at the end, and why they are to be reopened first.
+/// The due slices of one rollup, the first at the end, and the reasons for reopening some of them
+/// first.
 pub(crate) struct Backlog<'r> {
     pub rollup: &'r Rollup,
     pub due: Vec<(Slice, Option<&'static str>)>,
-    /// The backfill that is under way, of a rollup's fresh slices.
+    /// The backfill that is under way, for a rollup's fresh slices.
     pub backfill: Option<String>,
 }
 
@@ -146,7 +145,7 @@ impl Gauges {
 }
 
 impl TickReport {
-    /// Leaves all that is left in `backlog`, and `more`.
+    /// Leaves the rest of `backlog`, and `more`.
     pub(crate) fn hold(&mut self, backlog: &mut Backlog<'_>, more: usize, not_now: NotNow) {
         let left = backlog.due.len() + more;
         backlog.due.clear();
@@ -158,26 +157,26 @@ impl TickReport {
 
     pub(crate) fn problem(&mut self, rollup: &Rollup, error: &WorkError) {
         let problem = Problem::new(&rollup.name, error);
-        // The look for late changes meets what the work on its slices meets again.
+        // The search for late changes meets the same problem as the work on the slices.
         let is_same = |it: &Problem| it.rollup == problem.rollup && it.error == problem.error;
         if !self.problems.iter().any(is_same) {
             self.problems.push(problem);
         }
     }
 
-    /// Whether trouble keeps all slices of `rollup` from being computed.
+    /// Whether a problem keeps all slices of `rollup` from being computed.
     pub(crate) fn is_blocked(&self, rollup: &Rollup) -> bool {
         let blocks = |problem: &Problem| problem.rollup == rollup.name && !problem.is_alarm;
         self.problems.iter().any(blocks)
     }
 
-    /// Rollups whose late changes cannot be told.
+    /// The number of rollups whose late changes cannot be noticed.
     #[must_use]
     pub fn alarms(&self) -> usize {
         self.problems.iter().filter(|problem| problem.is_alarm).count()
     }
 
-    /// The worst of what went wrong; `None` if nothing did.
+    /// The worst severity in the report. `None`: everything went well.
     #[must_use]
     pub fn severity(&self) -> Option<Severity> {
         let has_failed = self.slices.iter().any(|slice| matches!(slice.outcome, Outcome::Failed));
@@ -188,7 +187,7 @@ impl TickReport {
 }
 
 impl Worker {
-    /// How the slices of `rollup` stand, by its checkpoints alone.
+    /// The standings of the slices of `rollup`, by its checkpoints alone.
     ///
     /// # Errors
     /// The checkpoints cannot be read.
@@ -197,7 +196,7 @@ impl Worker {
         self.plan_after(rollup, seen, now).await
     }
 
-    /// As [`Worker::plan`], of a watermark that was read just now.
+    /// As [`Worker::plan`], with a watermark that was read just now.
     pub(crate) async fn plan_after(
         &self,
         rollup: &Rollup,
@@ -211,7 +210,7 @@ impl Worker {
         Ok(Standings { seen, plan })
     }
 
-    /// What beside the checkpoints decides how slices stand.
+    /// The inputs besides the checkpoints that decide the slices' standings.
     pub(crate) fn view<'r>(
         &self,
         rollup: &'r Rollup,
@@ -224,7 +223,7 @@ impl Worker {
         View { rollup, now, failures_max, begin, definition, moved_from, fed: None }
     }
 
-    /// How the slices of `rollup` that start in `[from, to)` stand.
+    /// The standings of the slices of `rollup` that start in `[from, to)`.
     ///
     /// # Errors
     /// The checkpoints cannot be read.
@@ -241,13 +240,14 @@ impl Worker {
         self.judged(self.view(rollup, &seen, now), &checkpoints, from, to).await
     }
 
-    /// Works on whatever is due as of `now`, until `deadline`; with queues, sends it to them where that is more than
-    /// one slice. With nothing due, no database is connected. A server that is found out of reach is not asked again.
-    /// At `deadline` it ends, whatever it waits for: what was done by then is in the report, a slice under way is
-    /// left to its lease, and everything else to the next tick.
+    /// Works on the slices that are due as of `now`, until `deadline`. With queues, it sends them
+    /// there if there is more than one. With nothing due, it connects to no database. A server that
+    /// is found out of reach is contacted only once. At `deadline` it ends, whatever it is waiting
+    /// for. The report contains all work done by then, a slice in work is left to its lease, and
+    /// everything else to the next tick.
     ///
     /// # Errors
-    /// There are no checkpoints to be had; whatever concerns one rollup or slice is in the report.
+    /// The checkpoints are unavailable. Everything about one rollup or slice is in the report.
     pub async fn tick(
         &self,
         now: DateTime<Utc>,
@@ -257,7 +257,7 @@ impl Worker {
         let _once = (self.source.ask_once(), self.target.db.ask_once());
         let mut report = TickReport::default();
         let limit = deadline.remaining(&*self.clock) + OVERTIME;
-        // Boxed: the whole path of a slice is inside, and a thread's stack is small.
+        // Boxed, as it contains the whole path of a slice, and a thread's stack is small.
         let work = Box::pin(self.tick_within(now, deadline, only, &mut report));
         match tokio::time::timeout(limit, work).await {
             Ok(done) => done?,
@@ -291,7 +291,7 @@ impl Worker {
         report.doing = "reading the checkpoints";
         let (mut fresh, mut redefined) = (Vec::new(), Vec::new());
         let mut rollups: Vec<_> = self.chosen(only).collect();
-        // The finer first: what is found out about them decides what is due of the coarse.
+        // Finer rollups first, as their state decides which coarse slices are due.
         rollups.sort_by_key(|rollup| rollup.depth());
         for rollup in rollups {
             report.at = Some(rollup.name.clone());
@@ -300,7 +300,7 @@ impl Worker {
                     fresh.push(due);
                     redefined.push(old);
                 }
-                // Nor could any slice be claimed.
+                // No slice could be claimed either.
                 Err(error) if error.is_for_all() => return Err(error),
                 Err(error) => report.problem(rollup, &error),
             }
@@ -310,13 +310,14 @@ impl Worker {
             let out = FanOut { worker: self, queues, now, deadline };
             out.fan_out(fresh, redefined, report).await;
         } else {
-            // An edit of the configuration must not keep any rollup's fresh numbers waiting.
+            // An edit of the configuration must not delay any rollup's fresh numbers.
             for (backlogs, is_backfill) in [(fresh, false), (redefined, true)] {
                 self.work_off(backlogs, is_backfill, now, deadline, report).await;
             }
         }
         report.doing = "verifying old slices";
-        // With time left, whatever is left is of rollups in trouble, which are not scrubbed either.
+        // If time is left, all remaining slices belong to failed rollups, whose scrub is skipped
+        // too.
         let has_time = !report.is_over && deadline.remaining(&*self.clock) >= BEGIN_MIN;
         if let Some(settings) = self.config.scrub.filter(|_| has_time) {
             self.scrub(settings, only, deadline, report).await;
@@ -344,7 +345,7 @@ impl Worker {
         Ok(is_due)
     }
 
-    /// What a tick leaves that lets the source sleep.
+    /// The report of a tick that lets the source sleep.
     async fn left_asleep(
         &self,
         only: Option<&Rollup>,
@@ -380,7 +381,7 @@ impl Worker {
         if let Some(sealed) = seen.sealed()
             && seal.is_none_or(|seal| seal < sealed[1])
         {
-            // Late changes came while they were sealed: they are stale, behind the watermark.
+            // Late changes came while they were sealed, so they are stale behind the watermark.
             self.checkpoints.unseal(&rollup.name, sealed, seal).await?;
             seen = self.watermark(rollup).await?;
         }
@@ -388,7 +389,7 @@ impl Worker {
         let standings = self.plan_after(rollup, seen, now).await?;
         gauges.add(rollup, &standings.plan, now);
         if standings.seen.definition().is_some() && !standings.plan.is_of_one_definition() {
-            // A definition that does not fit must not be written anywhere.
+            // A definition that is invalid must not be written anywhere.
             self.prepare(rollup).await?;
         }
         self.move_watermark(rollup, &standings, WATERMARK_STEP).await?;
@@ -403,7 +404,7 @@ impl Worker {
         Ok([Backlog { rollup, due, backfill }, Backlog { rollup, due: old, backfill: None }])
     }
 
-    /// Round robin: no rollup's history keeps another's newest slice waiting.
+    /// Round robin, so that the history of one rollup does not delay the newest slice of another.
     pub(crate) async fn work_off(
         &self,
         mut backlogs: Vec<Backlog<'_>>,
@@ -413,7 +414,7 @@ impl Worker {
         report: &mut TickReport,
     ) {
         for Backlog { rollup, due, .. } in &mut backlogs {
-            // What keeps its fresh slices from being computed keeps the others too.
+            // A problem of its fresh slices applies to the others too.
             if report.is_blocked(rollup) {
                 report.left += due.len();
                 due.clear();
@@ -434,7 +435,7 @@ impl Worker {
                 match self.run_due(rollup, slice, reopening, deadline, backfill).await {
                     Ok(ended) => {
                         if let Some(hold) = ended.held().cloned() {
-                            // One that was claimed tells itself what became of it.
+                            // A claimed slice has logged its own result.
                             let is_told = ended.attempt.is_some();
                             report.hold(&mut backlogs[place], usize::from(!is_told), hold);
                             report.slices.extend(is_told.then_some(ended));
@@ -459,7 +460,8 @@ impl Worker {
         }
     }
 
-    /// Adds the coarse slices that may be computed now that `slice` of the backlog at `place` is done.
+    /// Adds the coarse slices that may be computed now that `slice` of the backlog at `place` is
+    /// done.
     async fn feed(
         &self,
         backlogs: &mut [Backlog<'_>],
@@ -477,7 +479,8 @@ impl Worker {
             let fed = rollup.calendar.containing(slice.start());
             let waits = backlogs[place].due.iter().any(|(other, _)| fed.contains(other.start()));
             let is_known = backlogs[coarse].due.iter().any(|(due, _)| *due == fed);
-            // Only where it was the last: the usual finer slice asks nothing.
+            // Query only after the last due finer slice of this coarse slice. Asking after each
+            // would cost a query per slice.
             if fed.end() > now || fed.start() < rollup.start || waits || is_known {
                 continue;
             }
@@ -500,7 +503,7 @@ impl Worker {
         backfill: Option<DateTime<Utc>>,
     ) -> Result<SliceReport, WorkError> {
         if let Some(reason) = reopening {
-            // Nothing is marked that is not begun.
+            // Only slices about to start are marked.
             if let Permit::NotNow(hold) = self.gate(rollup, backfill).may_start().await? {
                 return Ok(SliceReport::not_now(rollup, slice, hold));
             }
@@ -512,8 +515,8 @@ impl Worker {
         Box::pin(self.run(rollup, slice, deadline, options)).await
     }
 
-    /// Writes the watermark if it has moved on by at least `step` slices, or if it can be told now
-    /// which definition all before it holds, or cannot be told any more.
+    /// Writes the watermark if it has moved by at least `step` slices. Also writes it if the
+    /// definition of all slices before it has become known or unknown.
     ///
     /// # Errors
     /// The write fails.

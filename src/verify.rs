@@ -1,4 +1,4 @@
-//! Verify: recompute a slice and compare, writing nothing.
+//! Verify recomputes a slice and compares, without writing.
 
 use std::time::Duration;
 
@@ -18,27 +18,22 @@ use crate::target::{Comparison, Difference, TargetError, Verification};
 use crate::throttle::{Patience, SLOT_WAIT_MAX, Throttle};
 use crate::worker::{WorkError, Worker};
 
-/// How one slice compares.
+/// The comparison of one slice.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SliceVerification {
-    /// The rollup.
     pub rollup: String,
-    /// The slice's start.
     pub start: chrono::DateTime<chrono::Utc>,
-    /// How many groups differ.
+    /// The number of groups that differ.
     pub differences: u64,
     /// The first of them.
     pub examples: Vec<Difference>,
 }
 
-/// A slice whose rows are not claimed to be right at present: no drift, whatever they are.
+/// A slice whose rows do not claim to be right at present, so that differences are no drift.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Pending {
-    /// The rollup.
     pub rollup: String,
-    /// The slice's start.
     pub start: DateTime<Utc>,
-    /// Why.
     pub why: Why,
 }
 
@@ -47,59 +42,60 @@ impl Pending {
         Self { rollup: rollup.name.clone(), start: slice.start(), why }
     }
 
-    /// Whether the source could not give one of the slice's buckets in time.
+    /// Whether the source's query for one bucket of the slice timed out.
     #[must_use]
     pub const fn is_too_large(&self) -> bool {
         matches!(self.why, Why::TooLarge(_))
     }
 }
 
-/// Whether a slice's checkpoint promises its rows to be right.
+/// Whether a slice's checkpoint promises that its rows are right.
 enum Promise {
-    /// It does.
     Kept(Box<Checkpoint>),
-    /// It does not; why.
+    /// The reason why not.
     Open(&'static str),
 }
 
-/// What a comparison says.
+/// The result of a comparison.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Compared {
-    /// Every group is as one `GROUP BY` over the source gives it.
+    /// Every group equals the result of one `GROUP BY` over the source.
     Same,
-    /// Some are not, though the slice succeeded and nothing is known to have changed since: the
+    /// Some groups differ although the slice succeeded and no change since is known. Holds the
     /// attempt that computed it, and the differences.
     Drift(u64, SliceVerification),
-    /// The slice is to run again, or changed meanwhile.
+    /// The slice will run again, or changed meanwhile.
     Pending(Pending),
 }
 
-/// A change time may be ahead of the server's clock by as much and is still looked at.
+/// A change time may be this far ahead of the server's clock and is still searched.
 const STAMP_AHEAD: TimeDelta = TimeDelta::hours(1);
 
-/// A comparison that was cancelled is tried again with so many times fewer buckets. Each try costs the
+/// A cancelled comparison is tried again with this many times fewer buckets. Each try costs the
 /// whole time limit.
 const NARROWER: usize = 4;
 
-/// How a comparison is asked for.
+/// The options of a comparison.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asked {
     /// Longest time for one statement, and for waiting for a busy source.
     pub timeout: Duration,
     /// Differing groups to return.
     pub limit: usize,
-    /// Longest time to wait for a slot. From [`SLOT_WAIT_MAX`] on its end is an error, not a slice left out.
+    /// Longest time to wait for a slot. From [`SLOT_WAIT_MAX`] on, its end is an error instead of a
+    /// skipped slice.
     pub patience: Duration,
 }
 
 impl Worker {
-    /// Compares `slice` with what one `GROUP BY` over the source, or over the finer rollup, gives now;
-    /// returns at most `limit` of the groups that differ. Every statement ends within `timeout`: where
-    /// that is not enough for the slice, its buckets are compared in several.
+    /// Compares `slice` with the present result of one `GROUP BY` over the source, or over the
+    /// finer rollup. Returns at most `limit` of the groups that differ. Every statement ends within
+    /// `timeout`. If that is too short for the slice, its buckets are compared in several
+    /// statements.
     ///
     /// # Errors
-    /// The databases cannot be asked, or do not fit the definition; a single bucket takes too long; a person or the
-    /// hours hold it back.
+    /// The databases cannot be read, or contradict the definition. Or a single bucket takes too
+    /// long, or a pause or the hours hold it back.
     pub async fn verify(
         &self,
         rollup: &Rollup,
@@ -110,7 +106,7 @@ impl Worker {
         self.verify_in(rollup, slice, 1, Asked { timeout, limit, patience: timeout }).await
     }
 
-    /// As [`Worker::verify`], in about so many `pieces` from the outset.
+    /// As [`Worker::verify`], in about this number of `pieces` from the start.
     async fn verify_in(
         &self,
         rollup: &Rollup,
@@ -125,7 +121,7 @@ impl Worker {
         self.compare_zones(rollup, &shape, slice).await?;
         let mut step = cut.len().div_ceil(usize::try_from(pieces.max(1)).unwrap_or(usize::MAX));
         let (mut place, mut differences, mut examples) = (0, 0, Vec::new());
-        // Bounded: a statement moves on by a bucket or more, or the next one takes fewer.
+        // Bounded: a statement advances by a bucket or more, or the next one takes fewer.
         while place < cut.len() {
             let next = place + step;
             let buckets = (cut[place], cut.get(next).copied().unwrap_or(slice.end()));
@@ -149,8 +145,8 @@ impl Worker {
         Ok(SliceVerification { rollup: rollup.name.clone(), start, differences, examples })
     }
 
-    /// Compares as soon as the gate permits it. A busy source is waited for as long as a statement may take, and a
-    /// slot as long as `patience` says.
+    /// Compares as soon as the gate permits it. A busy source is waited for as long as a statement
+    /// may take, and a slot as long as `patience` says.
     async fn compare_permitted<'w>(
         &'w self,
         what: &Verification<'w>,
@@ -177,8 +173,8 @@ impl Worker {
         }
     }
 
-    /// Refuses to compare a slice whose local times the server reads otherwise: it would find its own
-    /// mistake to be right.
+    /// Refuses to compare a slice whose local times the server reads differently, as the comparison
+    /// would confirm its own mistake.
     async fn compare_zones(
         &self,
         rollup: &Rollup,
@@ -195,12 +191,12 @@ impl Worker {
         zones.map_err(|mismatch| WorkError::Usage(format!("rollup `{}`: {mismatch}", rollup.name)))
     }
 
-    /// As [`Worker::verify`], and a difference counts as drift only if the slice's checkpoint
-    /// promised the same rows before and after, and the source knows of no late change that is
-    /// still to be counted.
+    /// As [`Worker::verify`], but a difference counts as drift only under two conditions. The
+    /// slice's checkpoint promised the same rows before and after, and the source knows of no late
+    /// change that is still to be counted.
     ///
     /// # Errors
-    /// As [`Worker::verify`]; the checkpoints cannot be read.
+    /// As [`Worker::verify`], or the checkpoints cannot be read.
     pub async fn compare(
         &self,
         rollup: &Rollup,
@@ -211,7 +207,7 @@ impl Worker {
         self.compare_asked(rollup, slice, Asked { timeout, limit, patience: SLOT_WAIT_MAX }).await
     }
 
-    /// As [`Worker::compare`], with a patience of its own.
+    /// As [`Worker::compare`], with its own patience.
     pub(crate) async fn compare_asked(
         &self,
         rollup: &Rollup,
@@ -224,7 +220,7 @@ impl Worker {
             Promise::Kept(before) => before,
             Promise::Open(why) => return open(why),
         };
-        // What was read in chunks is compared in as many pieces.
+        // A slice that was read in chunks is compared in as many pieces.
         let chunks = before.outcome.as_ref().map_or(1, |outcome| outcome.chunks);
         let found = match self.verify_in(rollup, slice, chunks, asked).await {
             Err(WorkError::Db(error)) if error.kind() == DbErrorKind::Cancelled => {
@@ -237,12 +233,13 @@ impl Worker {
         if found.differences == 0 {
             return Ok(Compared::Same);
         }
-        // Marks first, the checkpoint after: whoever takes a mark away has raised `dirty` before.
+        // Marks first and the checkpoint afterwards, as a worker raises `dirty` before it deletes a
+        // mark.
         if self.has_late_change(rollup, slice).await? {
             return open("a late change is not counted yet");
         }
-        // Before the second look at the checkpoint: a finer slice that is done has reopened this one
-        // first, if it changed.
+        // Before the second read of the checkpoint. A finer slice that is done has already reopened
+        // this one if it changed.
         if self.waits_for(rollup, slice).await?.is_some() {
             return open("a finer slice is not done");
         }
@@ -260,7 +257,7 @@ impl Worker {
         }
     }
 
-    /// Whether the slice's checkpoint promises its rows to be right.
+    /// Whether the slice's checkpoint promises that its rows are right.
     async fn promise(&self, rollup: &Rollup, slice: Slice) -> Result<Promise, WorkError> {
         let Some(checkpoint) = self.checkpoints.get(&rollup.name, slice.start()).await? else {
             return Ok(Promise::Open(Standing::Missing.word()));
@@ -268,7 +265,7 @@ impl Worker {
         let definition = self.definition(rollup).await?;
         let standing = self.standing_of(rollup, &definition, &checkpoint, slice);
         Ok(match standing {
-            // Of a sealed slice too, if it was computed once.
+            // Also of a sealed slice, if it was computed once.
             _ if checkpoint.state != State::Succeeded => Promise::Open(standing.word()),
             _ if checkpoint.definition.as_deref() != Some(&*definition) => {
                 Promise::Open("computed by another definition")
@@ -287,7 +284,7 @@ impl Worker {
         Ok(self.standing_of(rollup, &definition, checkpoint, slice))
     }
 
-    /// How the slice of this checkpoint stands.
+    /// The standing of this checkpoint's slice.
     pub(crate) fn standing_of(
         &self,
         rollup: &Rollup,
@@ -301,7 +298,7 @@ impl Worker {
         view.judge(Some(checkpoint), slice)
     }
 
-    /// Whether the source tells of changes in the slice that no tick has noticed yet.
+    /// Whether the source has changes in the slice that no tick has noticed yet.
     async fn has_late_change(&self, rollup: &Rollup, slice: Slice) -> Result<bool, WorkError> {
         let shape = self.ready(rollup).await?;
         match (&rollup.late, &shape.changes) {
@@ -320,7 +317,8 @@ impl Worker {
                         tx.rollback().await?;
                         Ok(hours.iter().any(|hours| hours.within(bounds.0, bounds.1).is_some()))
                     }
-                    // So many changes wait that nobody can say: there is no telling drift then.
+                    // With so many waiting changes the answer is unknown, and drift cannot be told
+                    // apart.
                     Err(error) if error.kind() == DbErrorKind::Cancelled => Ok(true),
                     Err(error) => Err(error.into()),
                 }
@@ -335,7 +333,8 @@ impl Worker {
         shape: &Shape,
         slice: Slice,
     ) -> Result<bool, WorkError> {
-        // Marks that this one has taken have raised `dirty`; the others may still wait for them.
+        // Marks that this consumer has taken have raised `dirty`. The other consumers may still
+        // wait for them.
         let consumer = self.consumer(rollup).await?.unwrap_or_default();
         let mut tx = self.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
         let standing = capture::standing(&mut tx, rollup, shape).await?;

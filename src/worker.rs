@@ -1,4 +1,4 @@
-//! A worker: the clients, built once, and what it has learned about each rollup.
+//! A worker: the clients, built once, and the data learned about each rollup.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,53 +25,49 @@ use crate::target::ddl::DdlError;
 use crate::target::{Keepers, Registered, Target, TargetError};
 use crate::throttle::{Gate, Governor, SLOT_WAIT_MAX, Waits};
 
-/// Transactions that were writing at a slice's end are waited for this long: most last less. Longer
+/// How long to wait for transactions that were writing at a slice's end. Most are shorter. Longer
 /// ones are left to a later run, which does not count as a failure.
 const SETTLE_WAIT_MAX: Duration = Duration::from_secs(2);
 
-/// Backfills that a process remembers; there are as many as rollups under way at a time.
+/// Maximum number of remembered backfills. There are as many as rollups under way at a time.
 const BACKFILLS_KNOWN_MAX: usize = 1000;
 
-/// The clients and the configuration of one process. Cheap to share, connects when first used.
+/// The clients and the configuration of one process. It is cheap to share and connects when first
+/// used.
 #[derive(Debug)]
 pub struct Worker {
-    /// The configuration.
     pub config: Config,
-    /// The source.
     pub source: Db,
-    /// The target.
     pub target: Target,
-    /// The checkpoints.
     pub checkpoints: Checkpoints,
     /// Decides when the source can take another chunk.
     pub governor: Governor,
-    /// Where slices are sent for other invocations; `None`: one works on all of them.
+    /// The queues for other invocations. `None`: one invocation works on all slices.
     pub queues: Option<Queues>,
-    /// Tells when work is to end.
+    /// The request to stop.
     pub interrupt: Interrupt,
-    /// The clock.
     pub clock: Arc<dyn Clock>,
-    /// How long, at most, an attempt waits for transactions that were writing at its slice's end.
+    /// Longest wait of an attempt for transactions that were writing at its slice's end.
     pub settle_wait_max: Duration,
-    /// What slices found out about the open transactions of the source.
+    /// The shared look at the open transactions of the source.
     pub(crate) horizons: settle::Horizons,
     pub(crate) consumers: Mutex<HashMap<String, i64>>,
-    /// With what the registry said when they were asked for.
+    /// Each with the registry's entry at the time of reading.
     shapes: Mutex<HashMap<String, (Arc<Shape>, Registered)>>,
     paces: Mutex<HashMap<String, Pace>>,
     backfills: Mutex<HashMap<(String, String), Arc<Backfill>>>,
     generations: Generations,
-    /// Why each rollup's rows are unproven, as the checkpoints said last.
+    /// Why each rollup's rows are unproven, according to the checkpoints.
     pub(crate) unproven: Mutex<BTreeMap<String, String>>,
 }
 
-/// Trouble that is not one slice's: a rollup that cannot be computed, a server out of reach.
+/// A failure beyond a single slice: a rollup that cannot be computed, or a server out of reach.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkError {
-    /// The source does not fit the definition.
+    /// The source contradicts the definition.
     #[error(transparent)]
     Shape(#[from] ShapeError),
-    /// The target's tables do not fit the definition.
+    /// The target's tables contradict the definition.
     #[error(transparent)]
     Ddl(#[from] DdlError),
     /// A database refused or could not be reached.
@@ -83,29 +79,29 @@ pub enum WorkError {
     /// The queue refused or could not be reached.
     #[error(transparent)]
     Queue(#[from] QueueError),
-    /// It cannot be done now.
+    /// It has to wait.
     #[error("{}", .0.why.explained())]
     NotNow(NotNow),
-    /// Another session has held the source's slots, or a table, for too long; the text says which.
+    /// Another session has held the source's slots, or a table, for too long. The text names it.
     #[error(
         "{0}, for {minutes} minutes; end that transaction, or wait for its end, and run the command again",
         minutes = SLOT_WAIT_MAX.as_secs() / 60
     )]
     Starved(Why),
-    /// The time was up while a server was waited for; the text says what for.
+    /// The time ran out while a server was awaited. The text names it.
     #[error(
         "the time was up while {0}: a server did not answer; what was not reached is left to the next tick"
     )]
     OutOfTime(&'static str),
-    /// Checkpoints and target do not belong together; the text says what to do.
+    /// Checkpoints and target do not belong together. The text has the remedy.
     #[error("{0}")]
     Stranger(String),
-    /// What was asked for makes no sense; the text says what would.
+    /// The request is invalid. The text says what would be valid.
     #[error("{0}")]
     Usage(String),
 }
 
-/// What trouble means for whoever started the work; the number is the command line's exit code.
+/// The meaning of a failure for the caller. The number is the command line's exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
     /// The work ran and something failed or differs.
@@ -117,7 +113,7 @@ pub enum Severity {
 }
 
 impl WorkError {
-    /// Whether it would meet every rollup in the same way: there are no checkpoints to be had.
+    /// Whether it would affect every rollup, because the checkpoints are unavailable.
     #[must_use]
     pub const fn is_for_all(&self) -> bool {
         matches!(
@@ -133,7 +129,7 @@ impl WorkError {
         )
     }
 
-    /// What the server suggests.
+    /// The server's hint.
     #[must_use]
     pub fn hint(&self) -> Option<&str> {
         match self {
@@ -144,13 +140,13 @@ impl WorkError {
         }
     }
 
-    /// Whether DynamoDB may do the same call in a moment.
+    /// Whether DynamoDB may soon accept the same call.
     #[must_use]
     pub const fn may_pass(&self) -> bool {
         matches!(self, Self::Checkpoint(error) if error.is_retryable())
     }
 
-    /// What it means for whoever started the work.
+    /// The meaning of the error for the caller.
     #[must_use]
     pub fn severity(&self) -> Severity {
         match self {
@@ -165,7 +161,7 @@ impl WorkError {
             | Self::Db(error) => severity(error),
             Self::Checkpoint(error) if error.is_unreachable() => Severity::Unreachable,
             Self::Queue(error) if error.is_unreachable() => Severity::Unreachable,
-            // A table that is absent, foreign or closed to us is a matter of configuration.
+            // A table that is missing, foreign or inaccessible is a matter of configuration.
             Self::Checkpoint(CheckpointError::Store(
                 StoreError::NoTable { .. }
                 | StoreError::WrongTable { .. }
@@ -202,11 +198,11 @@ impl From<TargetError> for WorkError {
 }
 
 impl Worker {
-    /// Builds the clients for `config`, for at most `concurrency` slices at once. Nothing is
-    /// connected yet.
+    /// Builds the clients for `config`, for at most `concurrency` concurrent slices. They connect
+    /// later.
     ///
     /// # Errors
-    /// A connection URL cannot be read, or no AWS region is configured.
+    /// A connection URL is invalid, or no AWS region is configured.
     pub async fn new(
         config: Config,
         clock: Arc<dyn Clock>,
@@ -217,17 +213,17 @@ impl Worker {
         Self::with_checkpoints(config, checkpoints, clock, concurrency)
     }
 
-    /// As [`Worker::new`], with `checkpoints` made elsewhere.
+    /// As [`Worker::new`], with existing `checkpoints`.
     ///
     /// # Errors
-    /// A connection URL cannot be read.
+    /// A connection URL is invalid.
     pub fn with_checkpoints(
         config: Config,
         checkpoints: Checkpoints,
         clock: Arc<dyn Clock>,
         concurrency: u32,
     ) -> Result<Self, WorkError> {
-        // A slice holds one connection of each side at a time.
+        // A slice holds one connection to each side at a time.
         let connections_max = concurrency + 1;
         let source = Db::new(&config.source.url, Side::Source, connections_max)?;
         let is_source = config.target.url.as_ref().is_none_or(|url| *url == config.source.url);
@@ -263,29 +259,27 @@ impl Worker {
         })
     }
 
-    /// The rollup of this name.
-    ///
     /// # Errors
-    /// There is none.
+    /// The name is unknown.
     pub fn rollup(&self, name: &str) -> Result<&Rollup, WorkError> {
         self.config.rollup(name).map_err(|error| WorkError::Usage(error.to_string()))
     }
 
-    /// The database that `rollup` is computed from: the source, or the target, where the finer
-    /// rollup's table is.
+    /// The database that `rollup` is computed from: the source, or the target if the finer rollup's
+    /// table is there.
     #[must_use]
     pub const fn source_of(&self, rollup: &Rollup) -> &Db {
         if rollup.fine.is_some() { &self.target.db } else { &self.source }
     }
 
-    /// The governor of what `rollup` is computed from, if that is the application's database.
+    /// The governor of the database that `rollup` is computed from, if that is the application's.
     #[must_use]
     pub fn governor_of(&self, rollup: &Rollup) -> Option<&Governor> {
         (rollup.fine.is_none() || self.target.is_source).then_some(&self.governor)
     }
 
-    /// What work on `rollup` goes through before it starts, and before each statement that reads. `backfill` says
-    /// when the backfill began that the work is part of.
+    /// What work on `rollup` goes through before it starts, and before each statement that reads.
+    /// `backfill` says when the backfill began that the work is part of.
     #[must_use]
     pub fn gate<'w>(&'w self, rollup: &'w Rollup, backfill: Option<DateTime<Utc>>) -> Gate<'w> {
         Gate {
@@ -300,10 +294,10 @@ impl Worker {
         }
     }
 
-    /// What the source's catalogue says about `rollup`, asked once per process.
+    /// The source's catalogue data about `rollup`, read once per process.
     ///
     /// # Errors
-    /// The source does not fit the definition, or cannot be reached.
+    /// The source contradicts the definition, or cannot be reached.
     pub async fn shape(&self, rollup: &Rollup) -> Result<Arc<Shape>, WorkError> {
         if let Some((shape, _)) = lock(&self.shapes).get(&rollup.name) {
             return Ok(Arc::clone(shape));
@@ -314,7 +308,7 @@ impl Worker {
             let mut columns = fine::found(&mut tx, rollup).await?;
             tx.rollback().await?;
             if fine::lacks(rollup, &columns) {
-                // Before `init`: what it will make.
+                // Before `init`, use the columns that it will create.
                 columns = fine::foreseen(&*Box::pin(self.shape(finer)).await?);
             }
             return Ok(Arc::new(fine::shape(rollup, &columns)?));
@@ -324,10 +318,11 @@ impl Worker {
         Ok(Arc::new(shape))
     }
 
-    /// As [`Worker::shape`], and the target's tables are there and fit, and changes are looked for.
+    /// As [`Worker::shape`], and the target's tables exist and match, and the search for changes
+    /// has started.
     ///
     /// # Errors
-    /// As [`Worker::shape`]; the tables are missing or made for another definition.
+    /// As [`Worker::shape`], or the tables are missing or made for another definition.
     pub async fn ready(&self, rollup: &Rollup) -> Result<Arc<Shape>, WorkError> {
         if let Some((shape, _)) = lock(&self.shapes).get(&rollup.name) {
             return Ok(Arc::clone(shape));
@@ -343,17 +338,17 @@ impl Worker {
         Ok(shape)
     }
 
-    /// As [`Worker::ready`], and the rollup is kept by its present calendar from now on. Comes before
-    /// anything is written for the sake of a slice.
+    /// As [`Worker::ready`], and the rollup is kept by its present calendar from now on. It must
+    /// come before any write for a slice.
     ///
     /// # Errors
-    /// As [`Worker::ready`]; the rollup's item cannot be read or written.
+    /// As [`Worker::ready`], or the rollup's item cannot be read or written.
     pub async fn prepare(&self, rollup: &Rollup) -> Result<Arc<Shape>, WorkError> {
         let shape = self.ready(rollup).await?;
         let known = lock(&self.shapes).get(&rollup.name).map(|(_, known)| known.clone());
         let known = known.unwrap_or_default();
         if let Err(closed) = known.is_open(rollup) {
-            // It may be granted while this process lives.
+            // The privilege may be granted while this process lives.
             self.forget(rollup);
             return Err(closed.into());
         }
@@ -361,7 +356,7 @@ impl Worker {
         Ok(shape)
     }
 
-    /// The rollup's item, as far as it is not about single slices.
+    /// The rollup's item about the rollup as a whole.
     ///
     /// # Errors
     /// The item cannot be read.
@@ -371,8 +366,8 @@ impl Worker {
         Ok(seen)
     }
 
-    /// The definition of `rollup`, with the generation of its calendar: what checkpoints and markers
-    /// of the present calendar tell.
+    /// The definition of `rollup` with the generation of its calendar, in the form of present
+    /// checkpoints and markers.
     ///
     /// # Errors
     /// The rollup's item cannot be read.
@@ -383,7 +378,7 @@ impl Worker {
         }
     }
 
-    /// Sees to it that `rollup` is kept by its present calendar from now on.
+    /// Ensures that `rollup` is kept by its present calendar from now on.
     ///
     /// # Errors
     /// The rollup's item cannot be read or written.
@@ -404,11 +399,11 @@ impl Worker {
         Ok(())
     }
 
-    /// As [`Worker::prepare`], for what is asked for by name: where a server is out of reach it is marked
-    /// all the same, to be done later.
+    /// As [`Worker::prepare`], for slices requested by name. If a server is out of reach, they are
+    /// still marked, to be done later.
     ///
     /// # Errors
-    /// As [`Worker::prepare`], but for a source or target out of reach.
+    /// As [`Worker::prepare`], except for a source or target out of reach.
     pub async fn refuse_unfit(&self, rollup: &Rollup) -> Result<(), WorkError> {
         match self.prepare(rollup).await {
             Err(error) if error.severity() == Severity::Usage || error.is_for_all() => Err(error),
@@ -416,30 +411,30 @@ impl Worker {
         }
     }
 
-    /// Forgets what was asked about `rollup`'s source and tables, so that it is asked again.
+    /// Drops the cached data about `rollup`'s source and tables, so that it is read again.
     pub fn forget(&self, rollup: &Rollup) {
         lock(&self.shapes).remove(&rollup.name);
         self.generations.forget(rollup);
         self.horizons.forget();
     }
 
-    /// What has been learned about how fast `rollup`'s source can be read.
+    /// The measured pace of `rollup`'s source.
     #[must_use]
     pub fn pace(&self, rollup: &Rollup) -> Pace {
         lock(&self.paces).get(&rollup.name).copied().unwrap_or_default()
     }
 
-    /// Remembers what has been learned.
+    /// Stores the measured pace.
     pub fn set_pace(&self, rollup: &Rollup, pace: Pace) {
         lock(&self.paces).insert(rollup.name.clone(), pace);
     }
 
-    /// The backfill of `rollup` with this id, if this process knows it.
+    /// The backfill of `rollup` with this ID, if this process knows it.
     pub(crate) fn known_backfill(&self, rollup: &str, id: &str) -> Option<Arc<Backfill>> {
         lock(&self.backfills).get(&(rollup.to_owned(), id.to_owned())).map(Arc::clone)
     }
 
-    /// Remembers what a backfill asks for.
+    /// Caches a backfill's request.
     pub(crate) fn remember_backfill(&self, backfill: Backfill) -> Arc<Backfill> {
         let key = (backfill.rollup.clone(), backfill.id.clone());
         let mut known = lock(&self.backfills);
@@ -451,7 +446,7 @@ impl Worker {
         backfill
     }
 
-    /// Ends when `interrupt` is raised, with all others that it ends.
+    /// Stops when `interrupt` is raised, like all other workers that share it.
     #[must_use]
     pub fn interrupted_by(self, interrupt: Interrupt) -> Self {
         interrupt.cancels(&self.source);
@@ -459,12 +454,11 @@ impl Worker {
         Self { interrupt, ..self }
     }
 
-    /// Sleeps, but not once work is to end.
+    /// Sleeps, but ends early when a stop is requested.
     pub(crate) async fn sleep(&self, time: Duration) {
         self.interrupt.sleep(&*self.clock, time).await;
     }
 
-    /// Closes all connections.
     pub async fn close(&self) {
         self.source.close().await;
         self.target.db.close().await;

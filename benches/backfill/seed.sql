@@ -1,5 +1,5 @@
--- Events of 90 days. A few entities get most of them, and one in thirty is a purchase. They are in the
--- table in the order of their time, as an application writes them.
+-- Events of 90 days. A few entities get most of them, and one in thirty is a purchase. They are in
+-- the table in the order of their time, as an application writes them.
 CREATE TABLE events (
     id bigint GENERATED ALWAYS AS IDENTITY,
     created_at timestamptz NOT NULL,

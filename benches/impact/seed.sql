@@ -1,5 +1,5 @@
--- The application's database: 90 days of events in the order of their time, of few big and many small entities,
--- and items that it reads by their key and changes.
+-- The application's database: 90 days of events in the order of their time, of few big and many
+-- small entities, and items that it reads by their key and changes.
 CREATE TABLE events (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     created_at timestamptz NOT NULL,

@@ -1,6 +1,7 @@
-//! A backfill that is fanned out: one item that says what was asked for, and how far its planning is.
+//! A fanned-out backfill: one item with the request and the progress of its planning.
 //!
-//! A rollup has at most one under way; the item of its watermark names it, so that a tick that has read that knows.
+//! A rollup has at most one under way. The watermark's item names it, so that a tick knows it from
+//! that read.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
@@ -12,16 +13,17 @@ use super::store::{Cond, Item, Key, PK, Query, SK, Sorts, Update, Value, Written
 use super::watermark::watermark_key;
 use crate::slice::Order;
 
-/// What the second part of the keys of backfills begins with. Sorts behind every slice, as those begin with a digit.
+/// The second part of the keys of backfills starts with this. It sorts after every slice, because
+/// those start with a digit.
 const PREFIX: &str = "backfill#";
 
-/// How an id tells when its backfill began.
+/// The format of an ID, which contains the start time of the backfill.
 const ID: &str = "%Y%m%dT%H%M%S%3fZ";
 
 /// The attribute of the watermark's item that names the backfill under way.
 pub(super) const ACTIVE: &str = "backfill";
 
-/// DynamoDB's time to live: an ended backfill is forgotten after this.
+/// DynamoDB's time to live. An ended backfill is deleted after this.
 const KEPT: TimeDelta = TimeDelta::days(90);
 
 /// The attribute that DynamoDB's time to live reads: epoch seconds.
@@ -30,22 +32,21 @@ const EXPIRES: &str = "expires_at";
 /// Backfills that a listing shows.
 const LISTED_MAX: u16 = 50;
 
-/// How far a backfill is.
+/// Phase of a backfill.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BackfillState {
     /// Its slices are being sent to the queue.
     Planning,
-    /// All were sent that needed it.
+    /// All slices that need it were sent.
     Running,
-    /// Every slice has succeeded, or cannot be helped by another try.
+    /// Every slice has succeeded, or further tries cannot help it.
     Done,
-    /// A person ended it.
+    /// An operator ended it.
     Cancelled,
 }
 
 impl BackfillState {
-    /// The word stored and shown.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
@@ -69,36 +70,34 @@ impl BackfillState {
     }
 }
 
-/// A backfill that is fanned out.
+/// A fanned-out backfill.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Backfill {
-    /// The rollup.
     pub rollup: String,
-    /// The instant at which it began, as `20261125T171219123Z`: one of its own within the rollup.
+    /// The instant at which it began, as `20261125T171219123Z`. It is unique within the rollup.
     pub id: String,
     /// Slices that start in `[from, to)`.
     pub from: DateTime<Utc>,
     /// Slices that start in `[from, to)`.
     pub to: DateTime<Utc>,
-    /// Which end comes first.
+    /// The end of history to start with.
     pub order: Order,
     /// Whether slices that had succeeded before it began run again.
     pub force: bool,
     /// The hash of the definition that it computes.
     pub definition: String,
-    /// Who or what asked for it.
+    /// The operator or event that requested it.
     pub reason: String,
-    /// How far it is.
     pub state: BackfillState,
-    /// How far this round of planning is: the end of what was looked at, in the order of work.
+    /// The progress of this planning round: the end of the examined range, in the order of work.
     pub cursor: Option<DateTime<Utc>>,
-    /// How often all slices were looked at, this time included.
+    /// The number of planning rounds, including this one.
     pub round: u64,
     /// Messages sent in all rounds.
     pub sent: u64,
     /// Messages sent in this round.
     pub sent_in_round: u64,
-    /// Slices found in this round that are being worked on, or wait for their time to retry.
+    /// Slices found in this round that a worker has, or that wait for their time to retry.
     pub pending_in_round: u64,
     /// Slices found in this round that failed too often.
     pub exhausted_in_round: u64,
@@ -147,7 +146,8 @@ impl Backfill {
         }
     }
 
-    /// Whether it asks for the same, but perhaps for another end: the second delivery of one event.
+    /// Whether it requests the same, except perhaps for the end. That happens when one event is
+    /// delivered twice.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         let asked = |it: &Self| (it.from, it.order, it.force, it.definition.clone());
@@ -205,7 +205,7 @@ impl Backfill {
         Self::read(item).is_ok_and(|found| found == stored)
     }
 
-    /// All of it, written where the stored version is still the one that was read.
+    /// Writes all of it, provided that the stored version is still the one that was read.
     pub(super) fn update(&self) -> Update {
         let condition = match self.version {
             0 => Cond::Absent,
@@ -240,14 +240,14 @@ impl Backfill {
 
 #[cfg(feature = "faults")]
 impl Backfill {
-    /// As after [`Checkpoints::write_backfill`].
+    /// Follows [`Checkpoints::write_backfill`].
     pub(super) const fn is_written(&mut self) {
         self.version += 1;
     }
 }
 
 impl Checkpoints {
-    /// Begins a backfill, unless one of the rollup is under way: that one is returned then.
+    /// Starts a backfill, unless one of the rollup is under way. Then that one is returned.
     ///
     /// # Errors
     /// [`CheckpointError`] if a call fails.
@@ -255,7 +255,8 @@ impl Checkpoints {
         &self,
         backfill: &mut Backfill,
     ) -> Result<Option<Backfill>, CheckpointError> {
-        // Named before it is there: whoever dies in between leaves a name without an item, which the next one takes.
+        // The name is written before the item. A crash in between leaves a name without an item,
+        // which the next backfill takes over.
         for _ in 0..2 {
             let id = text(&backfill.id);
             let is_free = Cond::lacks(ACTIVE).or(Cond::is(ACTIVE, id.clone()));
@@ -301,8 +302,9 @@ impl Checkpoints {
         found.iter().map(Backfill::read).collect()
     }
 
-    /// Writes what has changed, unless somebody else has written since it was read; says whether it was written. A
-    /// write that is refused because it was made already, and its reply lost, is one's own.
+    /// Writes the changes, unless another worker has written since the item was read. Returns
+    /// whether it was written. A write that is refused because it was already made, with its reply
+    /// lost, counts as written.
     ///
     /// # Errors
     /// [`CheckpointError`] if a call fails.
@@ -320,7 +322,7 @@ impl Checkpoints {
         Ok(true)
     }
 
-    /// The rollup has no backfill under way any more, if this was it.
+    /// Removes the name of the rollup's active backfill, if it was this one.
     pub(crate) async fn end_backfill(&self, rollup: &str, id: &str) -> Result<(), CheckpointError> {
         let is_this = Cond::is(ACTIVE, text(id));
         let update = Update::new(watermark_key(rollup), is_this).remove(&[ACTIVE]);

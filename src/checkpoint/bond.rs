@@ -1,5 +1,5 @@
-//! Which installation a rollup's checkpoints belong to: attributes of its `watermark` item, which
-//! every command reads anyway.
+//! The installation that a rollup's checkpoints belong to. It is part of the rollup's `watermark`
+//! item, which every command reads anyway.
 
 use super::checkpoints::Checkpoints;
 use super::error::CheckpointError;
@@ -17,24 +17,24 @@ const SOURCE_HISTORY: &str = "source_history";
 const TARGET_HISTORY: &str = "target_history";
 const UNPROVEN: &str = "unproven";
 
-/// What ties a rollup's checkpoints to a source and a target.
+/// Binds a rollup's checkpoints to a source and a target.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bond {
-    /// The installation's id, which the target holds too.
+    /// The installation's ID, which the target holds too.
     pub installation: String,
-    /// The addresses by which the installation is reached: hashes of source and target.
+    /// The addresses by which the installation is reached, as hashes of source and target.
     pub places: Vec<String>,
-    /// The running servers and databases behind them, when they were last recorded.
+    /// The running servers and databases at these addresses when they were last recorded.
     pub servers: String,
-    /// The tables whose rows the checkpoints speak of, as the target's catalogue numbers them.
+    /// The tables that the checkpoints describe, by their numbers in the target's catalogue.
     pub tables: String,
     /// Why the checkpoints cannot be trusted until `tallymark repair` has run.
     pub repair: Option<String>,
-    /// How far the source's history was when it was last asked.
+    /// The last known position of the source in its history.
     pub source_history: Option<History>,
-    /// How far the target's history was when it was last asked.
+    /// The last known position of the target in its history.
     pub target_history: Option<History>,
-    /// Why only a comparison with the source can tell whether the rows are right.
+    /// Why only a comparison with the source can show whether the rows are right.
     pub unproven: Option<String>,
 }
 
@@ -66,7 +66,7 @@ impl Bond {
 }
 
 impl Checkpoints {
-    /// Ties the checkpoints of `rollup` to `bond`, provided that they are still tied to `before`.
+    /// Binds the checkpoints of `rollup` to `bond`, provided that they are still bound to `before`.
     ///
     /// # Errors
     /// [`CheckpointError`] if the call fails.
@@ -88,17 +88,17 @@ impl Checkpoints {
             .set_or_remove(REPAIR, bond.repair.as_deref().map(text))
             .set_or_remove(SOURCE_HISTORY, bond.source_history.as_ref().map(history))
             .set_or_remove(TARGET_HISTORY, bond.target_history.as_ref().map(history));
-        // Another process may have found out meanwhile that the rows are unproven.
+        // Another process may meanwhile have marked the rows as unproven.
         let update = match bond.unproven == before.and_then(|before| before.unproven.clone()) {
             true => update,
             false => update.set_or_remove(UNPROVEN, bond.unproven.as_deref().map(text)),
         };
-        // Where another process came first, the next look compares with what it wrote.
+        // If another process came first, the next check compares with its bond.
         self.send(update, "bind to the installation").await.map(drop)
     }
 
-    /// Records that a comparison with the source has proven the rows of `rollup`, which were unproven
-    /// for `reason`. Another reason, found meanwhile, stays.
+    /// Records that a comparison with the source has proven the rows of `rollup`, which were
+    /// unproven for `reason`. A newer reason stays.
     ///
     /// # Errors
     /// [`CheckpointError`] if the call fails.

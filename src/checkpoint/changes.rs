@@ -1,5 +1,5 @@
-//! How far late changes of a rollup have been noticed: up to which change time, or as which consumer of the
-//! source's marks. An item of its own.
+//! The progress in noticing late changes of a rollup: the last change time searched, or the
+//! consumer of the source's marks. It is an item of its own.
 
 use chrono::{DateTime, Utc};
 
@@ -8,12 +8,12 @@ use super::error::CheckpointError;
 use super::item::{Reader, instant, number, text};
 use super::store::{Cond, Key, Update};
 
-/// The second part of its key. Sorts behind every slice, as those begin with a digit.
+/// The second part of its key. It sorts after every slice, because those start with a digit.
 const CHANGES: &str = "changes";
 
 impl Checkpoints {
-    /// Every change stamped before this instant has reopened its slice; `None`: nothing was looked
-    /// through yet.
+    /// Every change stamped before this instant has reopened its slice. `None`: the search has not
+    /// started.
     ///
     /// # Errors
     /// [`CheckpointError`] if the call fails or the item is malformed.
@@ -28,7 +28,7 @@ impl Checkpoints {
     }
 
     /// Records that every change stamped before `to`, in whole milliseconds, has reopened its
-    /// slice. Another worker may have come further already.
+    /// slice. Another worker may already be further.
     ///
     /// # Errors
     /// [`CheckpointError`] if the call fails.
@@ -44,31 +44,31 @@ impl Checkpoints {
     }
 }
 
-/// As which consumer of the source's marks a rollup is known.
+/// The consumer of the source's marks that a rollup is registered as.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Consumer {
-    /// Its number there.
+    /// Its ID there.
     pub id: i64,
-    /// How its slices stand to the marks.
+    /// The relation of its slices to the marks.
     pub standing: Standing,
 }
 
-/// How the slices of a consumer stand to the marks that it was given.
+/// The relation of a consumer's slices to the marks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Standing {
     /// It was never registered before.
     New,
-    /// It was forgotten: marks may have gone without it.
+    /// The source forgot it, so marks may have been deleted without it.
     Forgotten,
-    /// Every mark of this capture since its registration has reached it, or waits.
+    /// Every mark of this capture since its registration has reached it, or is waiting for it.
     Known(String),
 }
 
-/// Stands in the place of a capture's name, which is never this.
+/// Stored instead of a capture's name. No capture has this name.
 const FORGOTTEN: &str = "?";
 
 impl Checkpoints {
-    /// As which consumer the rollup is known; `None`: it never was one.
+    /// The consumer that the rollup is registered as. `None`: it never was one.
     ///
     /// # Errors
     /// [`CheckpointError`] if the call fails or the item is malformed.
@@ -84,8 +84,8 @@ impl Checkpoints {
         Ok(Some(Consumer { id, standing }))
     }
 
-    /// Makes the rollup the consumer `id`, in the place of `before`; what another worker wrote meanwhile
-    /// stays.
+    /// Makes the rollup the consumer `id`, replacing `before`. An entry that another worker wrote
+    /// meanwhile stays.
     ///
     /// # Errors
     /// [`CheckpointError`] if the call fails.

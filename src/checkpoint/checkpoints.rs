@@ -1,4 +1,4 @@
-//! The store as the rest of this module uses it, and the reads of slices.
+//! The store for the rest of this module, and the reads of slices.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::item::{Checkpoint, Glance, key, sort_key};
 use super::store::dynamodb::DynamoDb;
 use super::store::{Created, Item, Key, Query, Sorts, Store, TableSummary, Update, Written, open};
 
-/// Slices that tell how fast a rollup is: one read of the store.
+/// The number of slices that show a rollup's pace. One read of the store returns them.
 const RECENT: u16 = 32;
 
 /// The checkpoints of all rollups.
@@ -27,21 +27,20 @@ impl Checkpoints {
         Self { store, failures_max: failures_max.max(1) }
     }
 
-    /// The checkpoints in `table`. Nothing is sent yet.
+    /// The checkpoints in `table`. This sends no request yet.
     ///
     /// # Errors
-    /// [`super::store::StoreError::NoRegion`] if there is neither a region nor an endpoint.
+    /// [`super::store::StoreError::NoRegion`] without a region and an endpoint.
     pub async fn connect(table: &str, failures_max: u32) -> Result<Self, CheckpointError> {
         Ok(Self::new(open(table).await?, failures_max))
     }
 
-    /// The checkpoints in a `table` that cannot be reached: for work that needs none.
+    /// The checkpoints in a `table` that cannot be reached, for work that needs none.
     #[must_use]
     pub fn nowhere(table: &str, failures_max: u32) -> Self {
         Self::new(Arc::new(DynamoDb::nowhere(table)), failures_max)
     }
 
-    /// The table's name.
     #[must_use]
     pub fn table(&self) -> &str {
         self.store.table()
@@ -53,25 +52,25 @@ impl Checkpoints {
         self.failures_max
     }
 
-    /// Makes the table and waits until it is usable. A table that is there already is verified.
+    /// Creates the table and waits until it is usable. Verifies an existing table.
     ///
     /// # Errors
-    /// [`super::store::StoreError::WrongTable`] if a table of this name is another one;
+    /// [`super::store::StoreError::WrongTable`] if a table of this name has another form, and
     /// [`super::store::StoreError::NotActive`] if it does not become usable in time.
     pub async fn create_table(&self) -> Result<Created, CheckpointError> {
         Ok(self.store.create().await?)
     }
 
-    /// The table as the store describes it, verified to be ours.
+    /// The store's description of the table, after a check that it is Tallymark's.
     ///
     /// # Errors
-    /// [`super::store::StoreError::NoTable`] if there is none;
-    /// [`super::store::StoreError::WrongTable`] if it is another one.
+    /// [`super::store::StoreError::NoTable`] if it is missing, and
+    /// [`super::store::StoreError::WrongTable`] if it has another form.
     pub async fn describe(&self) -> Result<TableSummary, CheckpointError> {
         Ok(self.store.describe().await?)
     }
 
-    /// How an administrator makes the same table.
+    /// The command by which an administrator creates the same table.
     #[must_use]
     pub fn create_table_command(&self) -> String {
         self.store.create_command()
@@ -104,8 +103,8 @@ impl Checkpoints {
         self.checkpoints(Query::new(rollup, starts)).await
     }
 
-    /// As [`Checkpoints::range`], but only what tells how far a backfill is, and not the very
-    /// newest state: for those who watch.
+    /// As [`Checkpoints::range`], but only the attributes that show a backfill's progress, from a
+    /// possibly older state. It is for displays.
     ///
     /// # Errors
     /// [`CheckpointError`] if a call fails or an item is malformed.
@@ -125,13 +124,13 @@ impl Checkpoints {
     /// # Errors
     /// [`CheckpointError`] if the call fails or an item is malformed.
     pub async fn recent(&self, rollup: &str) -> Result<Vec<Checkpoint>, CheckpointError> {
-        // Slices begin with a digit, everything else with a letter.
+        // Slices begin with a digit, all other items with a letter.
         let slices = Query::new(rollup, Sorts::Before("A".to_owned()));
         self.checkpoints(slices.last(RECENT)).await
     }
 
-    /// The checkpoints of all slices that have not succeeded, in their order. Costs what there is
-    /// of them, however long the history. They may lag behind by about a second.
+    /// The checkpoints of all slices that have not succeeded, in order. The cost depends on their
+    /// number, and a long history adds nothing. They may lag behind by about a second.
     ///
     /// # Errors
     /// [`CheckpointError`] if a call fails or an item is malformed.
@@ -146,7 +145,7 @@ impl Checkpoints {
         self.store.query(query).await?.iter().map(Checkpoint::from_item).collect()
     }
 
-    /// One item, as it is.
+    /// One item, consistently read.
     pub(super) async fn item(&self, key: Key) -> Result<Option<Item>, CheckpointError> {
         Ok(self.store.get(key).await?)
     }
@@ -161,9 +160,9 @@ impl Checkpoints {
     }
 }
 
-/// The keys of the slices that start in `[from, to)`, if there can be any.
+/// The keys of the slices that start in `[from, to)`, if any can exist.
 pub(super) fn starts_in(from: DateTime<Utc>, to: DateTime<Utc>) -> Option<Sorts> {
-    // Slices start at whole seconds, and a store includes both ends.
+    // Slices start at whole seconds, and a store's range includes both ends.
     if from >= to {
         return None;
     }
@@ -171,7 +170,7 @@ pub(super) fn starts_in(from: DateTime<Utc>, to: DateTime<Utc>) -> Option<Sorts>
     (first <= last).then(|| Sorts::Between(sort_key(first), sort_key(last)))
 }
 
-/// The first whole second that is not before this instant.
+/// The first whole second at or after this instant.
 fn next_second(at: DateTime<Utc>) -> DateTime<Utc> {
     let second = at.trunc_subsecs(0);
     if second == at { at } else { second + TimeDelta::seconds(1) }

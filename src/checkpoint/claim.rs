@@ -10,8 +10,8 @@ use super::item::{Checkpoint, instant, key, label, number, text, whole_ms};
 use super::state::{self, Event, Illegal, State};
 use super::store::{Cond, Item, StoreError, UNFINISHED, Update, Written};
 
-/// How long a lease outlives the deadline of its invocation. Lambda kills at the deadline; the rest
-/// is for clocks that disagree.
+/// How long a lease outlives the deadline of its invocation. Lambda kills at the deadline. The
+/// margin is for clocks that disagree.
 pub const LEASE_MARGIN: TimeDelta = TimeDelta::seconds(5);
 
 /// Mirrors `claimable` in [`state`].
@@ -27,16 +27,13 @@ fn claimable(now: DateTime<Utc>, failures_max: u32) -> Cond {
         .or(is(State::Failed).and(has_tries_left).and(has_waited))
 }
 
-/// A worker's wish to work on a slice.
+/// A worker's request for a slice.
 #[derive(Clone, Copy, Debug)]
 pub struct Claim<'a> {
-    /// The rollup.
     pub rollup: &'a str,
-    /// The slice's start.
     pub slice_start: DateTime<Utc>,
     /// The fingerprint of the rollup's definition that the worker will compute.
     pub definition: &'a str,
-    /// The present instant.
     pub now: DateTime<Utc>,
     /// When the worker's invocation ends.
     pub deadline: DateTime<Utc>,
@@ -61,13 +58,11 @@ impl Lease {
         Ok(Self { checkpoint, owner, until })
     }
 
-    /// The rollup.
     #[must_use]
     pub fn rollup(&self) -> &str {
         &self.checkpoint.rollup
     }
 
-    /// The slice's start.
     #[must_use]
     pub const fn slice_start(&self) -> DateTime<Utc> {
         self.checkpoint.slice_start
@@ -85,7 +80,7 @@ impl Lease {
         &self.owner
     }
 
-    /// Until when the lease holds.
+    /// The end of the lease.
     #[must_use]
     pub const fn until(&self) -> DateTime<Utc> {
         self.until
@@ -109,19 +104,19 @@ impl Lease {
         self.checkpoint.failures
     }
 
-    /// The state in which the claim found the slice; `None`: it had no checkpoint.
+    /// The state in which the claim found the slice. `None`: it had no checkpoint.
     #[must_use]
     pub const fn claimed_from(&self) -> Option<State> {
         self.checkpoint.claimed_from
     }
 
-    /// Whether the worker before never reported how it ended: it was killed, or it is a zombie.
+    /// Whether the previous worker never reported its end. It was killed, or it is a zombie.
     #[must_use]
     pub fn is_takeover(&self) -> bool {
         self.claimed_from() == Some(State::Running)
     }
 
-    /// The slice's checkpoint as the claim left it; it still tells of the attempts before.
+    /// The slice's checkpoint after the claim. It still holds the data of earlier attempts.
     #[must_use]
     pub const fn checkpoint(&self) -> &Checkpoint {
         &self.checkpoint
@@ -132,18 +127,18 @@ impl Checkpoints {
     /// Takes the lease on a slice.
     ///
     /// # Errors
-    /// [`ClaimError::Refused`] if the slice is not to be had now; [`ClaimError::Checkpoint`] if the
-    /// call failed.
+    /// [`ClaimError::Refused`] if the slice cannot be claimed now. [`ClaimError::Checkpoint`] if
+    /// the call failed.
     pub async fn claim(&self, request: &Claim<'_>) -> Result<Lease, ClaimError> {
         if request.deadline <= request.now {
             return Err(ClaimRefused::NoTimeLeft.into());
         }
-        // Of its own for each call: a retried Lambda invocation keeps its request's ID.
+        // A new token for each call, as a retried Lambda invocation keeps its request's ID.
         let owner = format!("{:032x}@{}", fastrand::u128(..), process());
         self.claim_as(&owner, request).await
     }
 
-    /// A claim by a known owner: the part that an SDK repeats when a reply is lost.
+    /// A claim with a given owner. The SDK repeats this part when a reply is lost.
     pub(super) async fn claim_as(
         &self,
         owner: &str,
@@ -152,7 +147,7 @@ impl Checkpoints {
         let lease_until = whole_ms(request.deadline + LEASE_MARGIN);
         let update = self.claim_update(owner, request, lease_until);
         let written = match self.send(update, "claim").await {
-            // Wrong types in an item make the write itself invalid; reading the item says which
+            // Wrong types in an item make the write itself invalid. Reading the item tells which
             // attribute it is.
             Err(error @ CheckpointError::Store(StoreError::Invalid { .. })) => {
                 self.get(request.rollup, request.slice_start).await?;
@@ -163,7 +158,7 @@ impl Checkpoints {
         let (found, at) = match written {
             Written::Done(item) => return Ok(Lease::new(&item)?),
             Written::Refused { found: Some(item), at } => (item, at),
-            // The item vanished between the condition and its copy: no worker holds the slice.
+            // The item vanished between the condition and its copy, so no worker holds the slice.
             Written::Refused { found: None, .. } => return Err(contended(request)),
         };
         let found = Checkpoint::from_item(&found)?;
@@ -197,9 +192,10 @@ impl Checkpoints {
     }
 }
 
-/// This process, for those who wait for its lease: `pid 4711 on worker-1`, or the log stream of a function's instance.
+/// A name of this process, for workers that wait for its lease: `pid 4711 on worker-1`, or the log
+/// stream of a function's instance.
 fn process() -> &'static str {
-    /// A token is written with every slice.
+    /// The token is part of every write of a slice.
     const CHARACTERS_MAX: usize = 80;
     static PROCESS: OnceLock<String> = OnceLock::new();
     PROCESS.get_or_init(|| {
@@ -228,7 +224,7 @@ fn refusal(illegal: Illegal, found: Checkpoint) -> ClaimRefused {
         Illegal::Exhausted { failures } => {
             ClaimRefused::Exhausted { failures, error: found.error.unwrap_or_default() }
         }
-        // A claim never reports a result, so it cannot be refused as somebody else's.
+        // A claim carries no result, so this refusal is impossible here.
         Illegal::Succeeded | Illegal::NotHolder { .. } => ClaimRefused::Succeeded,
     }
 }

@@ -1,4 +1,4 @@
-//! What a person said about the work: one item for all rollups, read before every chunk.
+//! The operator's commands about the work: one item for all rollups, read before every chunk.
 
 use std::collections::BTreeMap;
 
@@ -18,10 +18,10 @@ const NICE: &str = "nice_ratio";
 const CANCEL: &str = "cancel";
 const WOKEN: &str = "woken_at";
 
-/// What a word of a person is about.
+/// The scope of an operator's command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope<'s> {
-    /// All that reads the source.
+    /// All work that reads the source.
     Source,
     /// All work on a rollup.
     Rollup(&'s str),
@@ -30,7 +30,7 @@ pub enum Scope<'s> {
 }
 
 impl<'s> Scope<'s> {
-    /// The rollup; `None`: all of them.
+    /// The rollup. `None`: all of them.
     #[must_use]
     pub const fn rollup(self) -> Option<&'s str> {
         match self {
@@ -39,7 +39,7 @@ impl<'s> Scope<'s> {
         }
     }
 
-    /// The attribute of this `kind` of word.
+    /// The attribute of this `kind` of command.
     fn attribute(self, kind: &str) -> String {
         match self {
             Self::Source => kind.to_owned(),
@@ -67,19 +67,17 @@ impl std::fmt::Display for Scope<'_> {
     }
 }
 
-/// A pause.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pause {
-    /// When it was asked for.
+    /// When it was requested.
     pub at: DateTime<Utc>,
-    /// Why.
     pub reason: String,
-    /// When it ends by itself.
+    /// When it ends automatically.
     pub until: Option<DateTime<Utc>>,
 }
 
 impl Pause {
-    /// What [`Control::read`] reads.
+    /// Encodes it for [`Control::read`].
     pub(super) fn to_attribute(&self) -> Value {
         let mut fields = Item::from([
             ("at".to_owned(), instant(self.at)),
@@ -90,7 +88,7 @@ impl Pause {
     }
 }
 
-/// All that people said.
+/// All commands in force.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Control {
     pauses: BTreeMap<String, Pause>,
@@ -107,7 +105,8 @@ impl Control {
         pause.until.is_none_or(|until| now < until).then_some(pause)
     }
 
-    /// The pause that holds work on `rollup` at `now`, of a backfill or not.
+    /// The pause that holds work on `rollup` at `now`. `is_backfill` says whether the work belongs
+    /// to a backfill.
     #[must_use]
     pub fn paused(&self, rollup: &str, is_backfill: bool, now: DateTime<Utc>) -> Option<&Pause> {
         scopes(rollup, is_backfill).find_map(|scope| self.pause_of(scope, now))
@@ -119,19 +118,19 @@ impl Control {
         self.nice_ratios.get(&scope.attribute(NICE)).copied()
     }
 
-    /// The `nice_ratio` that was set for `rollup`, the narrowest scope first.
+    /// The `nice_ratio` that was set for `rollup`, from the narrowest scope.
     #[must_use]
     pub fn nice_ratio(&self, rollup: &str, is_backfill: bool) -> Option<f64> {
         scopes(rollup, is_backfill).find_map(|scope| self.nice_ratio_of(scope))
     }
 
-    /// When backfills of `rollup` were cancelled: those that had begun are over.
+    /// When backfills of `rollup` were cancelled. All that had begun by then are over.
     #[must_use]
     pub fn cancelled(&self, rollup: &str) -> Option<DateTime<Utc>> {
         self.cancelled.get(&Scope::Backfill(rollup).attribute(CANCEL)).copied()
     }
 
-    /// When a tick woke the source the last time.
+    /// When a tick last woke the source.
     #[must_use]
     pub const fn woken_at(&self) -> Option<DateTime<Utc>> {
         self.woken_at
@@ -151,7 +150,7 @@ impl Control {
                     control.pauses.insert(name.clone(), pause);
                 }
                 Value::Number(number) if name.starts_with(NICE) => {
-                    // What is none must not make work faster: it is left out, and logged.
+                    // An invalid number must not speed up the work, so it is ignored and logged.
                     match number.parse() {
                         Ok(nice_ratio) if NICE_RATIO.contains(&nice_ratio) => {
                             control.nice_ratios.insert(name.clone(), nice_ratio);
@@ -171,14 +170,14 @@ impl Control {
     }
 }
 
-/// The scopes that work on `rollup` belongs to, the narrowest first.
+/// The scopes that include work on `rollup`, the narrowest first.
 fn scopes(rollup: &str, is_backfill: bool) -> impl Iterator<Item = Scope<'_>> {
     let backfill = is_backfill.then_some(Scope::Backfill(rollup));
     backfill.into_iter().chain([Scope::Rollup(rollup), Scope::Source])
 }
 
 impl Checkpoints {
-    /// What people said about the work.
+    /// All commands in force.
     ///
     /// # Errors
     /// [`CheckpointError`] if the call fails or the item is malformed.
@@ -187,7 +186,7 @@ impl Checkpoints {
         item.as_ref().map_or_else(|| Ok(Control::default()), Control::read)
     }
 
-    /// Pauses, or goes on with `None`.
+    /// Pauses the scope, or resumes it with `None`.
     ///
     /// # Errors
     /// [`CheckpointError`] if the call fails.
@@ -199,7 +198,7 @@ impl Checkpoints {
         self.say(&scope.attribute(PAUSE), pause.map(Pause::to_attribute)).await
     }
 
-    /// Uses another `nice_ratio` than the configured one, or that one again with `None`.
+    /// Sets another `nice_ratio`, or restores the configured one with `None`.
     ///
     /// # Errors
     /// [`CheckpointError`] if the call fails.
@@ -220,7 +219,8 @@ impl Checkpoints {
         self.say(&Scope::Backfill(rollup).attribute(CANCEL), Some(instant(now))).await
     }
 
-    /// Wakes the source at `now`, unless that was done after `since`; says whether it may be.
+    /// Wakes the source at `now`, unless a tick did so after `since`. Returns whether this tick
+    /// may.
     ///
     /// # Errors
     /// [`CheckpointError`] if the call fails.

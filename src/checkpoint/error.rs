@@ -1,4 +1,4 @@
-//! What can go wrong with a checkpoint, and what the caller can do about it.
+//! Errors of checkpoints, and what the caller can do about them.
 
 use std::error::Error;
 use std::fmt;
@@ -15,33 +15,26 @@ pub enum CheckpointError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Somebody edited an item into something that no worker writes.
+    /// An item has content that no worker writes, as after an edit by hand.
     #[error(
         "checkpoint {item}: attribute `{attribute}` {problem}; correct or delete the item, then run `tallymark repair`"
     )]
     Malformed {
-        /// The item's key.
         item: String,
-        /// The attribute.
         attribute: &'static str,
-        /// What is wrong with it.
+        /// The problem with it.
         problem: String,
     },
-    /// The lease is not ours any more: stop, and write nothing.
+    /// The lease is lost. Stop, and write nothing.
     #[error(transparent)]
     LostLease(#[from] LostLease),
-    /// The slice changed hands each time we looked; try again later.
+    /// The slice changed between each read and write. Try again later.
     #[error("{slice} kept changing during {operation}; try again")]
-    Contended {
-        /// The call.
-        operation: &'static str,
-        /// The slice.
-        slice: String,
-    },
+    Contended { operation: &'static str, slice: String },
 }
 
 impl CheckpointError {
-    /// Whether the same call may work later without anybody's doing.
+    /// Whether the same call may succeed later without intervention.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
         match self {
@@ -51,36 +44,33 @@ impl CheckpointError {
         }
     }
 
-    /// Whether the store could not be reached at all.
+    /// Whether the store was unreachable.
     #[must_use]
     pub const fn is_unreachable(&self) -> bool {
         matches!(self, Self::Store(error) if error.is_unreachable())
     }
 }
 
-/// The lease was lost: another attempt has the slice, or this one was ended already.
+/// The lease was lost: another attempt has the slice, or this one had already ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LostLease {
-    /// The rollup.
     pub rollup: String,
-    /// The slice's start.
     pub slice_start: DateTime<Utc>,
     /// The attempt that lost it.
     pub attempt: u64,
-    /// How the slice stands now; `None`: its checkpoint is gone.
+    /// The slice's present state. `None`: its checkpoint is gone.
     pub found: Option<Found>,
 }
 
-/// What a lost lease found in its place.
+/// The slice's state when a lost lease was noticed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// The slice's state.
     pub state: State,
     /// The newest attempt.
     pub attempt: u64,
-    /// Who made it.
+    /// Its worker.
     pub held_by: Option<String>,
-    /// Until when it holds the slice, if it is running.
+    /// The end of its lease, if it is running.
     pub until: Option<DateTime<Utc>>,
 }
 
@@ -107,18 +97,18 @@ impl fmt::Display for LostLease {
 /// Why a slice cannot be claimed now.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ClaimRefused {
-    /// Somebody works on it.
+    /// Another worker has it.
     #[error("held by {} until {}", short(.owner), instant(*.until))]
     Held {
-        /// Who.
+        /// That worker.
         owner: String,
-        /// Until when.
+        /// The end of its lease.
         until: DateTime<Utc>,
     },
-    /// It is done.
+    /// It has already succeeded.
     #[error("already succeeded")]
     Succeeded,
-    /// It failed, and its time has not come.
+    /// It failed, and the time to retry is still to come.
     #[error("failed {failures} times, waits until {}", instant(*.retry_at))]
     Backoff {
         /// When it may be claimed.
@@ -133,10 +123,10 @@ pub enum ClaimRefused {
     Exhausted {
         /// Failures so far.
         failures: u32,
-        /// What the last failure said.
+        /// The text of the last failure.
         error: String,
     },
-    /// The invocation's deadline has come; the store was not asked.
+    /// The invocation's deadline has passed, and no request was sent to the store.
     #[error("no time left to work on it")]
     NoTimeLeft,
 }
@@ -144,7 +134,7 @@ pub enum ClaimRefused {
 /// Why [`super::Checkpoints::claim`] gave no lease.
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimError {
-    /// The slice is not to be had.
+    /// The slice cannot be claimed now.
     #[error(transparent)]
     Refused(#[from] ClaimRefused),
     /// The call failed.
@@ -152,7 +142,7 @@ pub enum ClaimError {
     Checkpoint(#[from] CheckpointError),
 }
 
-/// The first digits of an owner's token, enough to tell two workers apart, and the process that made it.
+/// The first digits of an owner's token, enough to tell two workers apart, and the owner's process.
 fn short(owner: &str) -> String {
     let (token, process) = owner.split_once('@').unwrap_or((owner, ""));
     let token = token.get(..8).unwrap_or(token);

@@ -1,4 +1,4 @@
-//! Ending an attempt: complete, fail, yield. Each is refused unless the lease still holds.
+//! Ends an attempt: complete, fail, yield. Each is refused unless the lease still holds.
 
 use chrono::{DateTime, Utc};
 
@@ -10,37 +10,36 @@ use super::state::{self, Event, State};
 use super::store::{Cond, UNFINISHED, Update, Written};
 use crate::db::Tx;
 
-/// Longest error or reason kept: enough for PostgreSQL's message with its detail and hint, far from
-/// DynamoDB's 400 KB and within the 1 KB steps that writes are priced by.
+/// Longest error or reason stored. It is enough for PostgreSQL's message with its detail and hint,
+/// far below DynamoDB's 400 KB, and within the 1 KB steps of the price of writes.
 const TEXT_BYTES_MAX: usize = crate::text::FOREIGN_MAX;
 
-/// Mirrors `held_by` in [`state`]. The owner is asked for as well: an item that was deleted and
-/// made again counts its attempts from 1 again.
+/// Mirrors `held_by` in [`state`]. It also checks the owner, because an item that was deleted and
+/// created again counts its attempts from 1.
 fn mine(lease: &Lease) -> Cond {
     Cond::is("state", text(State::Running.word()))
         .and(Cond::is("attempt", number(lease.attempt())))
         .and(Cond::is("owner", text(lease.owner())))
 }
 
-/// What a failure led to.
+/// The effect of a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// The slice's state: failed, or stale where it was reopened since.
+    /// The slice's state: failed, or stale if it was reopened since.
     pub state: State,
     /// Failures since the last success or reopening.
     pub failures: u32,
-    /// When it is tried again; `None`: the failures are exhausted.
+    /// When it is tried again. `None`: the failures are exhausted.
     pub retry_at: Option<DateTime<Utc>>,
 }
 
-/// How an attempt gives up its turn.
+/// How an attempt yields.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Yield {
-    /// Why.
     pub reason: String,
-    /// When it is worth trying again, for the planner; a claim may come earlier.
+    /// When another try makes sense, for the planner. A claim may come earlier.
     pub retry_at: Option<DateTime<Utc>>,
-    /// The transaction ID that the slice waits for on the source; `None` keeps what is known.
+    /// The transaction ID that the slice waits for on the source. `None` keeps the known one.
     pub horizon: Option<u64>,
 }
 
@@ -59,12 +58,12 @@ impl Checkpoints {
         self.complete_within(lease, outcome, now, None).await
     }
 
-    /// As [`Checkpoints::complete`], in a transaction of the target where the store keeps its items
-    /// there: the result and its checkpoint are committed together.
+    /// Like [`Checkpoints::complete`], in a transaction of the target if the store keeps its items
+    /// there. The result and its checkpoint commit together.
     ///
     /// # Errors
-    /// [`CheckpointError::LostLease`] if a newer attempt has the slice: then the transaction is not
-    /// to be committed.
+    /// [`CheckpointError::LostLease`] if a newer attempt has the slice. The caller must then roll
+    /// back.
     pub async fn complete_within(
         &self,
         lease: &Lease,
@@ -86,8 +85,8 @@ impl Checkpoints {
         already(&found, lease, State::Succeeded)
     }
 
-    /// Records that the lease's attempt failed. `retryable` says whether trying again can help; if
-    /// not, the failures are exhausted at once.
+    /// Records that the lease's attempt failed. `retryable` says whether another try can help.
+    /// Otherwise the failures count as exhausted.
     ///
     /// # Errors
     /// [`CheckpointError::LostLease`] if a newer attempt has the slice.
@@ -117,7 +116,7 @@ impl Checkpoints {
         }
     }
 
-    /// Records that the lease's attempt gives up its turn without having failed.
+    /// Records that the lease's attempt yields without a failure.
     ///
     /// # Errors
     /// [`CheckpointError::LostLease`] if a newer attempt has the slice.
@@ -139,7 +138,7 @@ impl Checkpoints {
         }
     }
 
-    /// Sends an ending. `None`: it was written; otherwise the checkpoint that refused it.
+    /// Sends an ending. `None`: it was written. Otherwise returns the checkpoint that refused it.
     async fn end(
         &self,
         update: Update,
@@ -155,7 +154,7 @@ impl Checkpoints {
     }
 }
 
-/// The ending of an attempt that committed, of a slice that was reopened meanwhile or was not.
+/// Ends an attempt that committed. `state` depends on whether the slice was reopened meanwhile.
 fn completion(lease: &Lease, outcome: &Completion, now: DateTime<Utc>, state: State) -> Update {
     let seen = number(lease.dirty_seen());
     let dirty = match state {
@@ -183,8 +182,9 @@ fn is_mine(found: &Checkpoint, lease: &Lease) -> bool {
     found.attempt == lease.attempt() && found.owner.as_deref() == Some(lease.owner())
 }
 
-/// A refusal that shows the wanted state under my own token was my earlier success, whose reply was
-/// lost. Stale: it was, and the slice has been reopened since.
+/// A refusal that shows the wanted state under this lease's own token comes from an earlier
+/// success, whose reply was lost. If it shows stale, the slice has been reopened since that
+/// success.
 fn already(found: &Checkpoint, lease: &Lease, wanted: State) -> Result<State, CheckpointError> {
     if is_mine(found, lease) && (found.state == wanted || found.state == State::Stale) {
         return Ok(found.state);
@@ -204,7 +204,7 @@ fn lost(lease: &Lease, found: Option<&Checkpoint>) -> CheckpointError {
     LostLease { rollup, slice_start, attempt, found }.into()
 }
 
-/// The text, cut where it would make the item too large.
+/// The text, cut to a length that fits into the item.
 pub(super) fn shortened(text: &str) -> &str {
     &text[..text.floor_char_boundary(TEXT_BYTES_MAX)]
 }

@@ -9,34 +9,32 @@ use super::state::{Standing, State};
 use super::store::{Item, Key, PK, SK, UNFINISHED, Value};
 use crate::text::cut;
 
-/// The first part of the key of what concerns all rollups. No rollup can have this name.
+/// The first part of the key of items for all rollups. No rollup can have this name.
 pub(super) const ALL: &str = "*";
-/// The second part of the key of the rollup's watermark. Sorts behind every slice, as those begin with a digit.
+/// The second part of the key of the rollup's watermark. It sorts after every slice, because those
+/// start with a digit.
 pub(super) const WATERMARK: &str = "watermark";
 
-/// More is no count: sums of thousands of them can still be made.
+/// The largest valid count. Sums of thousands of such counts do not overflow.
 const COUNT_MAX: u64 = 1_000_000_000_000_000;
 
-/// What is recorded of one slice.
+/// The record of one slice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// The rollup.
     pub rollup: String,
-    /// The slice's start.
     pub slice_start: DateTime<Utc>,
-    /// The state.
     pub state: State,
-    /// The fencing token: how often the slice was claimed. Never restarts.
+    /// The fencing token: the number of claims. It never restarts.
     pub attempt: u64,
-    /// Random token of the latest claim; `None` before the first.
+    /// Random token of the latest claim. `None` before the first.
     pub owner: Option<String>,
-    /// Until when the lease of a running slice holds.
+    /// The end of a running slice's lease.
     pub lease_until: Option<DateTime<Utc>>,
-    /// The state that the latest claim found; `None` if there was no checkpoint.
+    /// The state that the latest claim found. `None`: there was no checkpoint.
     pub claimed_from: Option<State>,
     /// Failures since the last success or reopening.
     pub failures: u32,
-    /// When it is worth trying again.
+    /// When another try makes sense.
     pub retry_at: Option<DateTime<Utc>>,
     /// How often the slice was reopened.
     pub dirty: u64,
@@ -44,14 +42,14 @@ pub struct Checkpoint {
     pub dirty_seen: u64,
     /// The fingerprint of the rollup's definition at the latest claim.
     pub definition: Option<String>,
-    /// The transaction ID that a slice which was not settled waits for on the source; kept until
-    /// it succeeds.
+    /// The transaction ID on the source that an unsettled slice waits for. It is kept until the
+    /// slice succeeds.
     pub horizon: Option<u64>,
     /// Why the slice yielded or was reopened.
     pub reason: Option<String>,
-    /// What the latest failure said; kept until the slice succeeds.
+    /// The text of the latest failure. It is kept until the slice succeeds.
     pub error: Option<String>,
-    /// What the latest completed attempt did.
+    /// The counts of the latest completed attempt.
     pub outcome: Option<Completion>,
     /// When the slice was last reopened.
     pub reopened_at: Option<DateTime<Utc>>,
@@ -61,7 +59,7 @@ pub struct Checkpoint {
     pub finished_at: Option<DateTime<Utc>>,
 }
 
-/// What a completed attempt did.
+/// The counts of a completed attempt.
 #[derive(serde::Serialize, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Completion {
     /// Source rows counted.
@@ -74,11 +72,11 @@ pub struct Completion {
     pub updated: u64,
     /// Rows of the rollup deleted, as their groups vanished.
     pub deleted: u64,
-    /// Rows of the rollup that were right already.
+    /// Rows of the rollup that were already right.
     pub unchanged: u64,
     /// Statements that read the source.
     pub chunks: u64,
-    /// How long the source was busy with them.
+    /// How long the source worked on them.
     pub source_ms: u64,
     /// How long the attempt took.
     pub elapsed_ms: u64,
@@ -86,10 +84,9 @@ pub struct Completion {
     pub settled_by: String,
 }
 
-/// What tells of one slice how far a backfill is.
+/// The attributes of one slice that show a backfill's progress.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Glance {
-    /// The state.
     pub state: State,
     /// The fingerprint of the rollup's definition at the latest claim.
     pub definition: Option<String>,
@@ -102,11 +99,11 @@ pub struct Glance {
 }
 
 impl Glance {
-    /// The attributes that tell it.
+    /// The attributes for a summary.
     pub(super) const NAMES: &[&str] =
         &["state", "definition", "started_at", "failures", "rows_read"];
 
-    /// Reads the part of an item.
+    /// Reads this part of an item.
     pub(super) fn from_item(item: &Item) -> Result<Self, CheckpointError> {
         let read = Reader { item };
         let state = read.text("state")?.ok_or_else(|| read.missing("state"))?;
@@ -121,7 +118,7 @@ impl Glance {
 }
 
 impl Checkpoint {
-    /// The part that decides what may happen next.
+    /// The part that decides the next transition.
     #[must_use]
     pub const fn standing(&self) -> Standing {
         Standing {
@@ -135,11 +132,9 @@ impl Checkpoint {
         }
     }
 
-    /// Reads an item.
-    ///
     /// # Errors
-    /// [`CheckpointError::Malformed`], naming the item and the attribute, if somebody edited it
-    /// into something that no worker writes.
+    /// [`CheckpointError::Malformed`], with the item and the attribute, if the item was edited into
+    /// something that no worker writes.
     pub fn from_item(item: &Item) -> Result<Self, CheckpointError> {
         let read = Reader { item };
         let state = read.state("state")?.ok_or_else(|| read.missing("state"))?;
@@ -202,7 +197,7 @@ impl Checkpoint {
 }
 
 impl Completion {
-    /// The attributes that record it.
+    /// The attributes that store it.
     pub(super) fn attributes(&self) -> [(&'static str, Value); 10] {
         [
             ("rows_read", number(self.rows_read)),
@@ -242,13 +237,13 @@ pub(super) fn key(rollup: &str, slice_start: DateTime<Utc>) -> Key {
     Key::new(rollup, &sort_key(slice_start))
 }
 
-/// The second part of the key of the slice that starts at this instant. Whole seconds, always in UTC: the order
-/// of the texts is the order of the instants.
+/// The second part of the key of the slice that starts at this instant. It has whole seconds in
+/// UTC, so the texts sort like the instants.
 pub(super) fn sort_key(slice_start: DateTime<Utc>) -> String {
     slice_start.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
-/// How a slice is written for people: `entity_daily@2026-02-10T00:00:00Z`.
+/// The slice's name in output: `entity_daily@2026-02-10T00:00:00Z`.
 pub(super) fn label(rollup: &str, slice_start: DateTime<Utc>) -> String {
     format!("{rollup}@{}", sort_key(slice_start))
 }
@@ -261,39 +256,39 @@ pub(super) fn number(value: u64) -> Value {
     Value::Number(value.to_string())
 }
 
-/// An instant that conditions compare.
+/// An instant for comparisons in conditions.
 pub(super) fn epoch_ms(at: DateTime<Utc>) -> Value {
     Value::Number(at.timestamp_millis().to_string())
 }
 
-/// An instant that people read.
+/// An instant in a readable form.
 pub(super) fn instant(at: DateTime<Utc>) -> Value {
     Value::Text(at.to_rfc3339_opts(SecondsFormat::Millis, true))
 }
 
-/// The instant that survives being stored: whole milliseconds.
+/// The instant at the stored precision: whole milliseconds.
 pub(super) fn whole_ms(at: DateTime<Utc>) -> DateTime<Utc> {
     at.trunc_subsecs(3)
 }
 
-/// Whether RFC 3339, which has four digits for the year, can say it.
+/// Whether RFC 3339, with its four-digit year, can express it.
 fn is_writable(at: &DateTime<Utc>) -> bool {
     (0..=9999).contains(&at.year())
 }
 
-/// Enough of a text to recognise it by.
+/// The beginning of a text, enough to recognise it.
 fn brief(text: &str) -> &str {
     const CHARS_MAX: usize = 80;
     text.char_indices().nth(CHARS_MAX).map_or(text, |(end, _)| &text[..end])
 }
 
-/// Reads attributes, and says which one is wrong.
+/// Reads attributes, and names the invalid one in errors.
 pub(super) struct Reader<'a> {
     pub(super) item: &'a Item,
 }
 
 impl Reader<'_> {
-    /// The error for an attribute that must be there.
+    /// The error for a missing attribute.
     pub(super) fn missing(&self, attribute: &'static str) -> CheckpointError {
         self.malformed(attribute, "is missing")
     }
@@ -301,7 +296,7 @@ impl Reader<'_> {
     pub(super) fn text(&self, name: &'static str) -> Result<Option<String>, CheckpointError> {
         match self.item.get(name) {
             None => Ok(None),
-            // Anybody may have written a text of 400 kB there.
+            // A text of 400 kB may have been written there.
             Some(Value::Text(value)) if name == "error" => Ok(Some(cut(value).into_owned())),
             Some(Value::Text(value)) => Ok(Some(value.clone())),
             Some(_) => Err(self.malformed(name, "is not a string (S)")),
@@ -320,7 +315,7 @@ impl Reader<'_> {
         value.parse().map(Some).map_err(|_| self.out_of_range(name, value))
     }
 
-    /// A number that is counted on.
+    /// A number used as a count.
     pub(super) fn count(&self, name: &'static str) -> Result<Option<u64>, CheckpointError> {
         match self.number::<u64>(name)? {
             Some(count) if count > COUNT_MAX => Err(self.out_of_range(name, &count.to_string())),
@@ -332,7 +327,8 @@ impl Reader<'_> {
         self.malformed(name, format!("holds {}, which is out of its range", brief(value)))
     }
 
-    /// The sort key, written as every worker writes it: another spelling of the same instant is another item.
+    /// The sort key, in the only form that workers write. Another spelling of the same instant
+    /// would be another item.
     fn slice_start(&self) -> Result<DateTime<Utc>, CheckpointError> {
         let start = self.instant(SK)?.ok_or_else(|| self.missing(SK))?;
         match self.text(SK)?.is_some_and(|text| text == sort_key(start)) {

@@ -1,17 +1,17 @@
-//! The checkpoint of each slice: one item in a store that says what happened to it and who may work
-//! on it now.
+//! The checkpoint of each slice: one item in a store with its state and the worker that holds it
+//! now.
 //!
 //! | module | part |
 //! |---|---|
 //! | [`state`] | the states and the one function between them |
 //! | [`item`] | the item, typed |
 //! | [`store`] | where items are kept: the interface, and DynamoDB behind it |
-//! | `checkpoints` | the store as the others use it, and the reads of slices |
+//! | `checkpoints` | the store for the other modules, and the reads of slices |
 //! | `claim`, `finish`, `reopen`, `watermark`, `changes`, `scrub`, `restore` | the conditional writes |
-//! | `bond` | which installation a rollup's checkpoints belong to |
-//! | `backfills` | a backfill that is fanned out |
-//! | `control` | what a person said: pauses, speed, cancelled backfills |
-//! | `moving` | all items of a rollup at once: another name, or none |
+//! | `bond` | the installation that a rollup's checkpoints belong to |
+//! | `backfills` | a fanned-out backfill |
+//! | `control` | the operator's commands: pauses, speed, cancelled backfills |
+//! | `moving` | all items of a rollup at once, for renaming or dropping it |
 //!
 //! In the normal case a slice costs two writes: [`Checkpoints::claim`] and
 //! [`Checkpoints::complete`].
@@ -35,7 +35,7 @@ pub mod state;
 pub mod store;
 mod watermark;
 
-// Two attributes: clippy knows a test module by exactly the first.
+// Two attributes, as clippy recognises a test module only by exactly the first.
 #[cfg(test)]
 #[cfg(feature = "embedded")]
 mod tests;

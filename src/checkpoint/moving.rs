@@ -1,4 +1,4 @@
-//! All items of one rollup at once: for a rollup that gets another name, or is dropped.
+//! All items of one rollup at once, for renaming or dropping it.
 
 use chrono::{DateTime, Utc};
 
@@ -8,11 +8,11 @@ use super::item::{Reader, WATERMARK, number, text};
 use super::state::State;
 use super::store::{Cond, Item, Key, PK, Query, SK, Sorts, UNFINISHED};
 
-/// What is under the new name already stays, unless the old item has been worked on or reopened
-/// since: the numbering of attempts must go on from the highest.
+/// The item under the new name stays, unless the old one has had work or a reopening since. The
+/// numbers of attempts must continue from the highest.
 fn is_older(read: &Reader<'_>) -> Result<Cond, CheckpointError> {
     let count = |name| read.number(name).map(|count| number(count.unwrap_or(0)));
-    // Where the scrub stands has no attempt, but a number that is raised with each slice it takes.
+    // The scrub's item has no attempt, but a number that is raised with each slice it takes.
     if read.item.contains_key("version") {
         return Ok(Cond::Absent.or(Cond::at_most("version", count("version")?)));
     }
@@ -28,19 +28,17 @@ pub struct Items {
 }
 
 impl Items {
-    /// How many there are.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.items.len()
     }
 
-    /// Whether there are none.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.items.is_empty()
     }
 
-    /// The last end of a lease that still runs, if any does.
+    /// The latest end of the running leases, if there are any.
     ///
     /// # Errors
     /// An item is malformed.
@@ -61,14 +59,14 @@ impl Items {
 
 #[cfg(feature = "faults")]
 impl Items {
-    /// This one alone.
+    /// A single item.
     pub(super) fn of(item: Item) -> Self {
         Self { items: vec![item] }
     }
 }
 
 impl Checkpoints {
-    /// All items of `rollup`, the watermark's included.
+    /// All items of `rollup`, including the watermark's.
     ///
     /// # Errors
     /// [`CheckpointError`] if a call fails.
@@ -77,10 +75,10 @@ impl Checkpoints {
         Ok(Items { items })
     }
 
-    /// Writes `items` under the name `to`; what is newer there stays.
+    /// Writes `items` under the name `to`. Newer items there stay.
     ///
     /// # Errors
-    /// [`CheckpointError`] if a call fails; the same copy can be made again.
+    /// [`CheckpointError`] if a call fails. The same copy can be repeated.
     pub async fn copy_items(&self, items: &Items, to: &str) -> Result<(), CheckpointError> {
         for item in &items.items {
             let mut copy = item.clone();
@@ -89,7 +87,7 @@ impl Checkpoints {
                 copy.insert(UNFINISHED.into(), text(to));
             }
             let read = Reader { item };
-            // The watermark stays behind: the first tick finds it anew, from what was copied.
+            // The watermark is left out. The first tick computes it again from the copied items.
             if read.text(SK)?.as_deref() == Some(WATERMARK) {
                 continue;
             }
@@ -101,7 +99,7 @@ impl Checkpoints {
     /// Deletes `items`.
     ///
     /// # Errors
-    /// [`CheckpointError`] if a call fails; those that are gone already are no trouble.
+    /// [`CheckpointError`] if a call fails. Items that are already gone are skipped.
     pub async fn delete_items(&self, items: &Items) -> Result<(), CheckpointError> {
         for item in &items.items {
             let read = Reader { item };

@@ -1,5 +1,5 @@
-//! Stored items, whatever somebody wrote into them: an error that names the attribute, or a value that writes back to
-//! the same.
+//! Stored items with any content give an error that names the attribute, or a value that is written
+//! back unchanged.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -18,11 +18,10 @@ use crate::config::Settings;
 use crate::scrub::{Due, due};
 use crate::throttle::{Governor, Throttle};
 
-/// An item, an attribute a line: `attempt N 5`, `reason S late data`, `pause M`; the fields of a map follow it, each
-/// after a space: ` at S 2026-02-10T00:00:00.000Z`.
+/// An item, one attribute per line: `attempt N 5`, `reason S late data`, `pause M`. The fields of a
+/// map follow it, each after a space: ` at S 2026-02-10T00:00:00.000Z`.
 ///
-/// # Panics
-/// If a property does not hold.
+/// # Panics If a property is violated.
 pub fn item(data: &[u8]) {
     let item = parsed(&String::from_utf8_lossy(data));
     read(Checkpoint::from_item(&item), checkpoint);
@@ -88,7 +87,7 @@ fn controlled(control: &Control) {
     let governor = Governor::new(settings);
     for is_backfill in [false, true] {
         let ratio = control.nice_ratio("r", is_backfill);
-        // What a person wrote slows work down, at most as much as the configuration could.
+        // A stored value slows work down at most as much as the configuration could.
         let throttle = Throttle::new(Some(&governor), ratio);
         throttle.chunk_read(std::time::Duration::from_secs(1), false);
         assert!((1.0..=101.0).contains(&throttle.stretch()), "{ratio:?}");
@@ -175,7 +174,7 @@ fn parsed(text: &str) -> Item {
 }
 
 fn value(kind: &str, text: &str) -> Value {
-    // `\n` in a string, as the lines are the attributes.
+    // `\n` in a string, as attributes are separated by lines.
     match kind {
         "N" => Value::Number(text.to_owned()),
         "B" => Value::Bool(text == "true"),

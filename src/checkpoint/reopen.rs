@@ -1,4 +1,4 @@
-//! Reopening a slice: late data, a changed definition, a replay.
+//! Reopens a slice because of late data, a changed definition or a replay.
 
 use std::time::Duration;
 
@@ -13,21 +13,22 @@ use super::state::State;
 use super::store::{Cond, UNFINISHED, Update, Written};
 use super::watermark::lowered;
 
-/// Looks at a slice before giving up. Each further look means that a worker claimed or ended it in
+/// Reads of a slice before giving up. Each repetition means that a worker claimed or ended it in
 /// the milliseconds between two calls.
 pub(super) const LOOKS_MAX: usize = 5;
 
-/// Longest wait before looking again.
+/// Longest wait before the next read.
 const CONFLICT_WAIT: Duration = Duration::from_millis(100);
 
-/// Slices reopened at the same time: enough to hide the network, few for the table.
+/// Slices reopened concurrently. The number hides the network's delay and is low enough for the
+/// table.
 const REOPENED_AT_ONCE: usize = 8;
 
 impl Checkpoints {
-    /// Makes a slice run again. A running slice goes on, and its completion makes it stale. A slice
-    /// without a checkpoint gets one, so that a slice that never ran can be asked for. The
-    /// watermark falls back to the slice where it was past it: in the same transaction, as whoever
-    /// dies between two writes would leave a slice behind it that no tick looks at.
+    /// Makes a slice run again. A running slice continues, and its completion makes it stale. A
+    /// slice without a checkpoint gets one, so that a slice that never ran can be requested. If the
+    /// watermark is past the slice, it falls back in the same transaction. With two writes, a crash
+    /// in between would leave a slice behind the watermark that no tick looks at.
     ///
     /// # Errors
     /// [`CheckpointError`] if a call fails.
@@ -60,12 +61,12 @@ impl Checkpoints {
         Err(CheckpointError::Contended { operation: "reopen", slice })
     }
 
-    /// Makes many slices run again, as [`Checkpoints::reopen`] does one by one, but the watermark
-    /// falls back after them: for those who do the same again when they are killed.
+    /// Marks many slices to run again, each as [`Checkpoints::reopen`] does, then lowers the
+    /// watermark. Not atomic: the caller must repeat the whole call after a crash.
     ///
     /// # Errors
-    /// [`CheckpointError`] if a call fails; some slices may be marked then without the watermark
-    /// having fallen back, and all of them must be reopened again.
+    /// [`CheckpointError`] if a call fails. Some slices may then be marked while the watermark has
+    /// not fallen back, and all of them must be reopened again.
     pub async fn reopen_all(
         &self,
         rollup: &str,
@@ -104,8 +105,7 @@ impl Checkpoints {
     }
 }
 
-/// The reopening of a slice that a worker has, or of one that no worker has, without a checkpoint
-/// included.
+/// Reopens a slice that a worker holds, or one that is free. The slice may lack a checkpoint.
 pub(super) fn reopened(
     rollup: &str,
     slice_start: DateTime<Utc>,

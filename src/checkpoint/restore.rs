@@ -1,4 +1,4 @@
-//! Rebuilding a lost checkpoint from the marker that the target holds.
+//! Rebuilds a lost checkpoint from the marker in the target.
 
 use chrono::{DateTime, Utc};
 
@@ -10,39 +10,37 @@ use super::reopen::LOOKS_MAX;
 use super::state::State;
 use super::store::{Cond, PK, SK, UNFINISHED, Update, Written};
 
-/// A committed marker: the truth about what the rollup holds of a slice.
+/// A committed marker, which is the truth about a slice's rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Marker {
-    /// The rollup.
     pub rollup: String,
-    /// The slice's start.
     pub slice_start: DateTime<Utc>,
     /// The newest attempt that took it.
     pub attempt: u64,
-    /// The random token of that attempt's claim; `None` where an older version wrote it.
+    /// The random token of that attempt's claim. `None`: an older version wrote it.
     pub owner: Option<String>,
     /// The fingerprint of the definition that it computed.
     pub definition: String,
-    /// What it did.
+    /// Its counts.
     pub outcome: Completion,
     /// When it committed.
     pub committed_at: DateTime<Utc>,
-    /// Why the slice must run again in spite of it, such as a definition changed since.
+    /// Why the slice must run again all the same, such as a changed definition.
     pub stale: Option<String>,
 }
 
-/// What [`Checkpoints::restore`] found to do.
+/// The result of [`Checkpoints::restore`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Restored {
-    /// The checkpoint follows the marker now, in this state.
+    /// The checkpoint now follows the marker, in this state.
     Restored(State),
-    /// The checkpoint says so already, or it is newer than the marker.
+    /// The checkpoint already matches the marker, or is newer.
     Kept(Box<Checkpoint>),
 }
 
 impl Checkpoints {
-    /// Makes a slice's checkpoint follow its committed marker. A newer attempt, a running lease,
-    /// and a reopening that no attempt has seen yet are never overwritten.
+    /// Makes a slice's checkpoint follow its committed marker. A newer attempt, a running lease and
+    /// an unseen reopening are always kept.
     ///
     /// # Errors
     /// [`CheckpointError`] if a call fails.
@@ -73,15 +71,15 @@ impl Checkpoints {
 }
 
 impl Checkpoint {
-    /// Whether the newest claim is the one that took `marker`: of one number there may be two, where
-    /// checkpoints were restored or lost.
+    /// Whether the newest claim is the one that took `marker`. After checkpoints were restored or
+    /// lost, two claims may have the same number.
     #[must_use]
     pub fn is_attempt_of(&self, marker: &Marker) -> bool {
         let is_owner = marker.owner.is_none() || self.owner == marker.owner;
         self.attempt == marker.attempt && is_owner
     }
 
-    /// Whether [`Checkpoints::restore`] leaves this checkpoint as it is.
+    /// Whether [`Checkpoints::restore`] leaves this checkpoint unchanged.
     #[must_use]
     pub fn must_keep(&self, marker: &Marker, now: DateTime<Utc>) -> bool {
         let same_attempt = self.is_attempt_of(marker);
@@ -95,7 +93,7 @@ impl Checkpoint {
     }
 }
 
-/// The checkpoint that the marker calls for.
+/// The checkpoint that follows from the marker.
 fn follow(found: Option<&Checkpoint>, marker: &Marker) -> Checkpoint {
     let (dirty, dirty_seen) = found.map_or((0, 0), |found| (found.dirty, found.dirty_seen));
     let reopens = u64::from(marker.stale.is_some());
@@ -128,7 +126,7 @@ fn follow(found: Option<&Checkpoint>, marker: &Marker) -> Checkpoint {
     }
 }
 
-/// The write that replaces what was found, provided that it has not changed since.
+/// The write that replaces the checkpoint found, provided that it is unchanged.
 fn replacing(found: Option<&Checkpoint>, restored: &Checkpoint) -> Update {
     let unchanged = match found {
         None => Cond::Absent,

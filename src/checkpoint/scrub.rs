@@ -1,4 +1,4 @@
-//! Where the scrub stands: one item a rollup, and one for what all of them have spent.
+//! The progress of the scrub: one item per rollup, and one for the budget that all share.
 
 use std::collections::BTreeMap;
 
@@ -9,23 +9,25 @@ use super::error::CheckpointError;
 use super::item::{ALL, Checkpoint, Reader, instant, number, text, whole_ms};
 use super::store::{Cond, Item, Key, Query, Update, Value, Written};
 
-/// The second part of its key. Sorts behind every slice, as those begin with a digit.
+/// The second part of its key. It sorts after every slice, because those start with a digit.
 const SCRUB: &str = "scrub";
 
-/// What the attributes begin with that tell of one slice's drift.
+/// The prefix of the attributes that describe one slice's drift.
 const DRIFT: &str = "drift_";
 
-/// How the slice's start is written behind it: in expressions only letters, digits and `_` can stand.
+/// The format of the slice's start after the prefix, as expressions allow only letters, digits and
+/// `_`.
 const DRIFT_START: &str = "%Y%m%dT%H%M%SZ";
 
-/// Slices of which drift is remembered, for each rollup: an item holds 400 KB, and whoever has more
-/// has another problem. The log and the tick's report tell of all.
+/// Slices with drift that are stored for each rollup. An item holds 400 KB, and with more drift the
+/// list matters less than its cause. The log and the tick's report name all.
 pub const DRIFT_MAX: usize = 100;
 
-/// Checkpoints read at a time when looking for the next slice to verify: most often the first will do.
+/// Checkpoints read at a time when looking for the next slice to verify. Usually the first one is
+/// suitable.
 pub const PAGE: u16 = 16;
 
-/// What the scrubs of all rollups have spent.
+/// The time and slices that the scrubs of all rollups have spent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
     /// The day in UTC of the latest slice.
@@ -37,19 +39,19 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// The same time spent, and no slice verified for it.
+    /// Spends the same time but keeps the slice.
     #[must_use]
     pub const fn unused(self) -> Self {
         Self { verified_today: self.verified_today.saturating_sub(1), ..self }
     }
 }
 
-/// Where a rollup's scrub stands.
+/// The progress of a rollup's scrub.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scrub {
     /// Raised with each slice that is taken.
     version: u64,
-    /// The round under way; 0 before the first.
+    /// The present round, or 0 before the first.
     pub round: u64,
     /// Slices that start before this instant have been taken in this round.
     pub cursor: Option<DateTime<Utc>>,
@@ -59,9 +61,9 @@ pub struct Scrub {
     pub last_round_started_at: Option<DateTime<Utc>>,
     /// Slices verified so far, in all rounds.
     pub verified: u64,
-    /// As many of them before this round.
+    /// The number of those before this round.
     pub verified_before: u64,
-    /// When the latest was.
+    /// When the latest slice was verified.
     pub verified_at: Option<DateTime<Utc>>,
     /// The slices that were found to differ, by their start.
     pub drift: BTreeMap<DateTime<Utc>, Drift>,
@@ -70,9 +72,9 @@ pub struct Scrub {
 /// A slice that was found to differ from the source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Drift {
-    /// When.
+    /// When it was found.
     pub found_at: DateTime<Utc>,
-    /// In how many groups.
+    /// The number of differing groups.
     pub groups: u64,
     /// The attempt that had computed it.
     pub attempt: u64,
@@ -102,8 +104,8 @@ impl Scrub {
         self.verified.saturating_sub(self.verified_before)
     }
 
-    /// As it is once the slice that ends at `cursor` is taken at `now`, the first of a new round or
-    /// not.
+    /// The progress once the slice that ends at `cursor` is taken at `now`. `new_round`: it is the
+    /// first of a round.
     #[must_use]
     pub fn after(&self, cursor: DateTime<Utc>, new_round: bool, now: DateTime<Utc>) -> Self {
         let mut next = Self { version: self.version + 1, cursor: Some(cursor), ..self.clone() };
@@ -116,7 +118,7 @@ impl Scrub {
         next
     }
 
-    /// The write that takes the slice after which the scrub stands at `next`.
+    /// The write that takes a slice and moves the scrub to `next`.
     pub(super) fn taking(&self, rollup: &str, next: &Self) -> Update {
         let unchanged = match self.version {
             0 => Cond::lacks("version"),
@@ -137,7 +139,7 @@ impl Scrub {
         let mut drift = BTreeMap::new();
         for (name, value) in item {
             let Some(start) = name.strip_prefix(DRIFT) else { continue };
-            // What somebody else left there tells nothing, nor does what could not be removed again by its name.
+            // Ignore foreign attributes, and attributes that could not be removed by their name.
             let Ok(start) = NaiveDateTime::parse_from_str(start, DRIFT_START) else { continue };
             if *name != drift_name(start.and_utc()) {
                 continue;
@@ -164,7 +166,7 @@ impl Scrub {
 }
 
 impl Checkpoints {
-    /// Where the scrub of `rollup` stands.
+    /// The progress of the scrub of `rollup`.
     ///
     /// # Errors
     /// [`CheckpointError`] if the call fails or the item is malformed.
@@ -173,7 +175,7 @@ impl Checkpoints {
         item.as_ref().map_or_else(|| Ok(Scrub::default()), Scrub::read)
     }
 
-    /// Takes the slice after which the scrub stands at `next`; returns whether it was ours. If not,
+    /// Takes a slice and moves the scrub to `next`. Returns whether this worker took it. Otherwise
     /// another worker took one since `seen` was read.
     ///
     /// # Errors
@@ -206,7 +208,7 @@ impl Checkpoints {
         self.send(update, "record a scrub").await.map(drop)
     }
 
-    /// Forgets the drift of slices that are right again.
+    /// Removes the drift of slices that are right again.
     ///
     /// # Errors
     /// [`CheckpointError`] if the call fails.
@@ -224,7 +226,8 @@ impl Checkpoints {
         self.send(update, "forget drift").await.map(drop)
     }
 
-    /// The first checkpoints of slices that start in `[from, to)`, in their order, at most [`PAGE`].
+    /// The first checkpoints of slices that start in `[from, to)`, in their order, at most
+    /// [`PAGE`].
     ///
     /// # Errors
     /// [`CheckpointError`] if the call fails or an item is malformed.
@@ -238,7 +241,7 @@ impl Checkpoints {
         self.checkpoints(Query::new(rollup, starts).first(PAGE)).await
     }
 
-    /// What the scrubs of all rollups have spent; `None`: nothing yet.
+    /// The budget spent by the scrubs of all rollups. `None`: nothing yet.
     ///
     /// # Errors
     /// [`CheckpointError`] if the call fails or the item is malformed.
@@ -246,8 +249,8 @@ impl Checkpoints {
         self.item(scrub_key(ALL)).await?.as_ref().map(read_budget).transpose()
     }
 
-    /// Spends of the budget that was `seen`, so that `next` is left; returns what is left now, and
-    /// whether that was our doing. If not, another worker spent some since.
+    /// Replaces the budget `seen` by `next`. Returns the present budget, and whether this worker
+    /// wrote it. Otherwise another worker spent some since.
     ///
     /// # Errors
     /// [`CheckpointError`] if the call fails or the item is malformed.
@@ -256,7 +259,7 @@ impl Checkpoints {
         seen: Option<&Budget>,
         next: &Budget,
     ) -> Result<(Option<Budget>, bool), CheckpointError> {
-        // Whoever spends moves this instant.
+        // Every spending moves this instant.
         let unchanged = match seen {
             None => Cond::lacks("paid_until"),
             Some(seen) => Cond::is("paid_until", instant(seen.paid_until))

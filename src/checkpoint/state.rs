@@ -1,7 +1,7 @@
-//! What may happen to a slice: the states, the events, and one total function between them.
+//! The life of a slice: the states, the events, and one total function between them.
 //!
 //! [`next`] is the specification. The conditions that [`super::Checkpoints`] gives to its store say
-//! the same of stored items; a randomised test compares the two.
+//! the same about stored items. A randomised test compares the two.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,15 +9,16 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
-/// Failures after which a slice waits for a person, unless configured otherwise. With the backoff
-/// below, five tries span about eight minutes: long enough for a failover of the database, short
-/// enough that a broken definition does not burn tries all night.
+/// Failures after which a slice waits for an operator, unless configured otherwise. With the
+/// backoff below, five tries span about eight minutes. That is long enough for a failover of the
+/// database, and short enough that a broken definition does not waste tries all night.
 pub const FAILURES_MAX_DEFAULT: u32 = 5;
-/// Wait after the first failure: about what a database needs to restart.
+/// Wait after the first failure, about the time that a database needs to restart.
 pub const BACKOFF_FIRST: Duration = Duration::from_secs(30);
-/// Longest wait, before jitter: an hour's outage is over within an hour of the database's return.
+/// Longest wait, before jitter. After an hour's outage the slices are done within an hour of the
+/// database's return.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(3600);
-/// How far the jitter moves a wait, as a share of it: wide, because a database that went away fails
+/// The share by which the jitter varies a wait. It is wide, because a database that goes away fails
 /// all slices of a backfill in the same second.
 pub const BACKOFF_JITTER: f64 = 0.5;
 
@@ -29,20 +30,19 @@ pub enum State {
     Running,
     /// The rollup holds the slice's result.
     Succeeded,
-    /// The last attempt failed; it is tried again until the failures are exhausted.
+    /// The last attempt failed. It is tried again until the failures are exhausted.
     Failed,
-    /// The last attempt gave up its turn without failing: budget spent, not settled, governor.
+    /// The last attempt yielded without a failure: budget spent, not settled, governor.
     Yielded,
     /// The slice must run again: late data, a changed definition, a replay.
     Stale,
 }
 
 impl State {
-    /// Every state.
     pub const ALL: [Self; 5] =
         [Self::Running, Self::Succeeded, Self::Failed, Self::Yielded, Self::Stale];
 
-    /// The word stored in the checkpoint and shown to people.
+    /// The word that is stored in the checkpoint and shown in output.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
@@ -54,7 +54,6 @@ impl State {
         }
     }
 
-    /// The state with this word.
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.word() == word)
@@ -67,18 +66,17 @@ impl fmt::Display for State {
     }
 }
 
-/// The part of a checkpoint that decides what may happen next.
+/// The part of a checkpoint that decides the next transition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {
-    /// The state.
     pub state: State,
     /// The fencing token: the number of claims so far.
     pub attempt: u64,
-    /// Until when the lease of a running slice holds.
+    /// The end of a running slice's lease.
     pub lease_until: Option<DateTime<Utc>>,
     /// Failures since the last success or reopening.
     pub failures: u32,
-    /// When to try again. Binds a failed slice; for a yielded one it is advice to the planner.
+    /// When to try again. It binds a failed slice, and is advice to the planner for a yielded one.
     pub retry_at: Option<DateTime<Utc>>,
     /// How often the slice was reopened.
     pub dirty: u64,
@@ -86,12 +84,12 @@ pub struct Standing {
     pub dirty_seen: u64,
 }
 
-/// What happens to a slice.
+/// An event in the life of a slice.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Event {
-    /// A worker asks for the slice.
+    /// A worker requests the slice.
     Claim {
-        /// Until when it would hold it.
+        /// The end of the requested lease.
         lease_until: DateTime<Utc>,
     },
     /// The worker of `attempt` has committed the slice's result.
@@ -103,32 +101,32 @@ pub enum Event {
     Fail {
         /// The attempt that the worker's lease carries.
         attempt: u64,
-        /// Whether trying again can help; if not, the failures are exhausted at once.
+        /// Whether another try can help. Otherwise the failures count as exhausted.
         retryable: bool,
-        /// Where in the range of possible waits the next try lies, 0 to 1.
+        /// The position of the next try in the range of possible waits, from 0 to 1.
         jitter: f64,
     },
-    /// The worker of `attempt` gives up its turn without having failed.
+    /// The worker of `attempt` yields without a failure.
     Yield {
         /// The attempt that the worker's lease carries.
         attempt: u64,
-        /// When it is worth trying again.
+        /// When another try makes sense.
         retry_at: Option<DateTime<Utc>>,
     },
     /// Late data, a changed definition, or a replay.
     Reopen,
 }
 
-/// Why an event is not legal for a slice.
+/// Why an event is illegal for a slice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Illegal {
-    /// Claim of a slice that somebody holds.
+    /// Claim of a slice that another worker holds.
     #[error("held until {}", instant(.until))]
     Held {
-        /// Until when.
+        /// The end of its lease.
         until: DateTime<Utc>,
     },
-    /// Claim of a slice that is done.
+    /// Claim of a finished slice.
     #[error("already succeeded")]
     Succeeded,
     /// Claim of a failed slice before its time.
@@ -145,7 +143,7 @@ pub enum Illegal {
         /// Failures so far.
         failures: u32,
     },
-    /// The result of an attempt that is not the running one.
+    /// The result of an outdated attempt.
     #[error("attempt {attempt} does not hold the slice")]
     NotHolder {
         /// The attempt that reported.
@@ -153,7 +151,8 @@ pub enum Illegal {
     },
 }
 
-/// What becomes of a slice standing at `from` (`None`: it has no checkpoint) on `event` at `now`.
+/// The state after `event` at `now`, for a slice with the standing `from` (`None`: it has no
+/// checkpoint).
 ///
 /// # Errors
 /// [`Illegal`] for every pair that the design does not list.
@@ -185,7 +184,7 @@ pub fn next(
     }
 }
 
-/// A slice without a checkpoint, as far as arithmetic goes.
+/// The standing of a slice without a checkpoint, for the arithmetic.
 const ABSENT: Standing = Standing {
     state: State::Stale,
     attempt: 0,
@@ -227,8 +226,7 @@ fn claimed(from: &Standing, lease_until: DateTime<Utc>) -> Standing {
     }
 }
 
-/// The lease may be over: whoever still holds the newest attempt was not replaced, and its result
-/// counts.
+/// The lease may have ended. As long as no newer attempt exists, the result still counts.
 fn held_by(from: Option<&Standing>, attempt: u64) -> Result<&Standing, Illegal> {
     from.filter(|from| from.state == State::Running && from.attempt == attempt)
         .ok_or(Illegal::NotHolder { attempt })
@@ -242,17 +240,17 @@ fn completed(from: &Standing) -> Standing {
 fn reopened(from: &Standing) -> Standing {
     let dirty = from.dirty + 1;
     match from.state {
-        // The worker goes on; its completion will find that it has not seen everything.
+        // The worker continues. Its completion will find that it has not seen every reopening.
         State::Running => Standing { dirty, ..*from },
         _ => Standing { state: State::Stale, failures: 0, retry_at: None, dirty, ..*from },
     }
 }
 
-/// The wait after the failure number `failures`: doubled each time up to a limit, then moved by up
-/// to half of it either way. `jitter` lies between 0 and 1.
+/// The wait after the failure number `failures`. It doubles each time up to a limit, and is then
+/// varied by up to half in either direction. `jitter` is between 0 and 1.
 #[must_use]
 pub fn backoff(failures: u32, jitter: f64) -> Duration {
-    // 2^7 × 30 s is past the limit; more doublings would only overflow.
+    // 2^7 × 30 s is past the limit. Further doublings could only overflow.
     let doublings = failures.saturating_sub(1).min(7);
     let wait = (BACKOFF_FIRST * (1 << doublings)).min(BACKOFF_MAX);
     wait.mul_f64(1.0 - BACKOFF_JITTER + 2.0 * BACKOFF_JITTER * jitter.clamp(0.0, 1.0))
@@ -293,7 +291,7 @@ mod tests {
         Standing { dirty: from.dirty + 1, ..from }
     }
 
-    /// Everything a slice can look like to the table, at second 0.
+    /// All kinds of standing that the table distinguishes, with the present time as second 0.
     fn standings() -> Vec<(&'static str, Option<Standing>)> {
         vec![
             ("absent", None),
@@ -323,7 +321,7 @@ mod tests {
         }
     }
 
-    /// Every situation against every event: the design's table, written out.
+    /// Every situation with every event: the design's table, written out.
     #[test]
     fn every_pair_of_state_and_event_is_decided_by_the_table() {
         let fail = |retryable| Event::Fail { attempt: 4, retryable, jitter: 0.5 };

@@ -1,5 +1,5 @@
-//! The checkpoints against real stores: a DynamoDB API over HTTP, and PostgreSQL. What a store must
-//! do is tested on each of them ([`on_each_store`]).
+//! Tests of the checkpoints with real stores: a DynamoDB API over HTTP, and PostgreSQL. Each rule
+//! for a store is tested on both ([`on_each_store`]).
 
 mod conformance;
 mod dynamodb;
@@ -21,14 +21,14 @@ use crate::embedded::dynamodb::EmbeddedDynamo;
 const ROLLUP: &str = "entity_daily";
 const FAILURES_MAX: u32 = 3;
 
-/// A table of its own for each test, in one of the stores.
+/// A separate table for each test, in one of the stores.
 struct Fixture {
     checkpoints: Checkpoints,
     /// The server of a table in DynamoDB.
     dynamo: Option<EmbeddedDynamo>,
 }
 
-/// Runs a test on each store, the name of whose table is printed before.
+/// Runs a test on each store, and prints the name of its table first.
 async fn on_each_store(test: impl AsyncFn(Fixture)) {
     for fixture in [Fixture::in_dynamodb().await, Fixture::in_postgres().await] {
         eprintln!("in table {}", fixture.checkpoints.table());
@@ -45,7 +45,7 @@ impl Fixture {
     }
 
     async fn in_postgres() -> Self {
-        // The tests have a time of their own.
+        // The tests set the time themselves.
         let store = postgres::store().await.believing_workers();
         let checkpoints = Checkpoints::new(Arc::new(store), FAILURES_MAX);
         checkpoints.create_table().await.unwrap();
@@ -61,7 +61,7 @@ impl Fixture {
         claim(&self.checkpoints, now).await
     }
 
-    /// Runs the slice `start()` to its success.
+    /// Runs the slice `start()` until it succeeds.
     async fn succeed(&self, now: i64) -> Lease {
         let lease = self.claim(now).await.unwrap();
         self.checkpoints.complete(&lease, &outcome(), at(now)).await.unwrap();

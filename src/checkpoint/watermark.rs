@@ -1,9 +1,10 @@
 //! The watermark: every slice of a rollup that starts before it has succeeded.
 //!
-//! Whoever advances it has read slices, seen that they succeeded, and writes the result a moment
-//! later; a slice reopened in that moment would be lost behind the watermark. So every reopening
-//! raises the watermark's version, in the same transaction as it marks the slice or after it, and an advance
-//! counts only against the version that was read before the slices. Whichever comes second sees the other.
+//! A worker that advances it has read slices, seen that they succeeded, and writes the result a
+//! moment later. A slice reopened in that moment would be lost behind the watermark. So every
+//! reopening raises the watermark's version, in the same transaction as it marks the slice or after
+//! it. An advance is valid only for the version that was read before the slices. Of a reopening and
+//! an advance, the later one sees the other.
 
 use chrono::{DateTime, Utc};
 
@@ -19,7 +20,7 @@ use crate::rollup::generation::of_generation;
 use crate::source::begin::SourceBegin;
 use crate::source::fingerprint::Fingerprint;
 
-/// A rollup's watermark as it was read, and what else is known of the rollup as a whole.
+/// A rollup's watermark as it was read, with the other data about the rollup as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Watermark {
     until: Option<DateTime<Utc>>,
@@ -37,13 +38,13 @@ pub struct Watermark {
 }
 
 impl Watermark {
-    /// Every slice that starts before this instant has succeeded. `None`: nothing is known.
+    /// Every slice that starts before this instant has succeeded. `None`: it is unknown.
     #[must_use]
     pub const fn until(&self) -> Option<DateTime<Utc>> {
         self.until
     }
 
-    /// Where the source's rows begin. `None`: nobody has asked yet.
+    /// Where the source's rows begin. `None`: it has not been read yet.
     #[must_use]
     pub const fn begin(&self) -> Option<SourceBegin> {
         self.begin
@@ -53,26 +54,26 @@ impl Watermark {
     fn unchanged(&self) -> Cond {
         let seen = Cond::is("version", number(self.version));
         match self.version {
-            // No reopening yet: the version may not have been written either.
+            // Without reopenings, the version may be unwritten.
             0 => Cond::lacks("version").or(seen),
             _ => seen,
         }
     }
 
-    /// The definition by which every slice before the watermark was computed. `None`: not all by
-    /// the same, or nothing is known.
+    /// The definition by which every slice before the watermark was computed. `None`: there were
+    /// several, or it is unknown.
     #[must_use]
     pub fn definition(&self) -> Option<&str> {
         self.definition.as_deref()
     }
 
-    /// The id of the fanned-out backfill that is under way.
+    /// The ID of the fanned-out backfill that is under way.
     #[must_use]
     pub fn backfill(&self) -> Option<&str> {
         self.backfill.as_deref()
     }
 
-    /// The calendar by which the rollup is kept, in words. `None`: no version before has recorded it.
+    /// The calendar of the rollup, in words. `None`: only older versions have written the item.
     #[must_use]
     pub fn calendar(&self) -> Option<&str> {
         self.calendar.as_deref()
@@ -84,56 +85,58 @@ impl Watermark {
         self.generation
     }
 
-    /// The source's shape by which slices are computed. `None`: none was remembered.
+    /// The source's shape by which slices are computed. `None`: none is stored.
     #[must_use]
     pub fn shape(&self) -> Option<Fingerprint> {
         self.shape.clone()
     }
 
-    /// How often that has changed.
+    /// The number of its changes.
     #[must_use]
     pub const fn shapes(&self) -> u64 {
         self.shapes
     }
 
-    /// Where the rollup's history begins: late changes before it are not looked for.
+    /// The start of the rollup's history. Late changes before it are ignored.
     #[must_use]
     pub const fn start(&self) -> Option<DateTime<Utc>> {
         self.start
     }
 
-    /// From where to where slices changed while they were sealed; `None`: none did.
+    /// The range of slices that changed while they were sealed. `None`: there were none.
     #[must_use]
     pub const fn sealed(&self) -> Option<[DateTime<Utc>; 2]> {
         self.sealed
     }
 
-    /// The generation of `rollup`'s calendar: the present one, or the next if it is kept by another.
+    /// The generation of `rollup`'s calendar: the present one, or the next if the stored calendar
+    /// differs.
     #[must_use]
     pub fn generation_for(&self, rollup: &Rollup) -> u64 {
         let is_same = self.calendar().is_none_or(|known| known == rollup.calendar_words());
         if is_same { self.generation } else { self.generation + 1 }
     }
 
-    /// The definition of `rollup`, as checkpoints and markers of its generation tell it.
+    /// The definition of `rollup`, in the form of its generation's checkpoints and markers.
     #[must_use]
     pub fn definition_of(&self, rollup: &Rollup) -> String {
         of_generation(&rollup.definition(), self.generation_for(rollup), self.shapes)
     }
 
-    /// Where history began before `start` was moved back to that of `rollup`; `None`: it was not.
+    /// Where history began before `start` was moved back to that of `rollup`. `None`: it was not
+    /// moved back.
     #[must_use]
     pub fn moved_from(&self, rollup: &Rollup) -> Option<DateTime<Utc>> {
         self.start.filter(|before| rollup.start < *before)
     }
 
-    /// Whether the rollup is kept by the calendar and from the start of `rollup`.
+    /// Whether the stored calendar and start are those of `rollup`.
     #[must_use]
     pub fn is_adopted_by(&self, rollup: &Rollup) -> bool {
         self.calendar() == Some(&*rollup.calendar_words()) && self.start == Some(rollup.start)
     }
 
-    /// Which installation the checkpoints belong to. `None`: no process has bound them yet.
+    /// The installation that the checkpoints belong to. `None`: they are unbound.
     #[must_use]
     pub const fn bond(&self) -> Option<&Bond> {
         self.bond.as_ref()
@@ -172,7 +175,7 @@ impl Watermark {
 }
 
 impl Checkpoints {
-    /// The rollup's watermark. Read it before the slices whose success shall advance it.
+    /// The rollup's watermark. Read it before the slices whose success will advance it.
     ///
     /// # Errors
     /// [`CheckpointError`] if the call fails or the item is malformed.
@@ -181,9 +184,8 @@ impl Checkpoints {
         item.as_ref().map_or_else(|| Ok(Watermark::default()), Watermark::read)
     }
 
-    /// Records that `rollup` is kept by its present calendar and start, as this `generation`. Nothing
-    /// is known of a new generation: its watermark is gone. Nothing is written if the item has
-    /// changed since it was `seen`.
+    /// Stores the present calendar and start of `rollup`, as this `generation`. A new generation
+    /// starts without a watermark. Writes only if the item is unchanged since it was `seen`.
     ///
     /// # Errors
     /// [`CheckpointError`] if the call fails.
@@ -206,20 +208,19 @@ impl Checkpoints {
             update = update.set("shape", text(&shape.to_string())).set("shapes", number(shapes));
         }
         if generation != seen.generation {
-            // An advance that was computed before loses.
+            // Invalidates an advance that was computed before.
             update =
                 update.set("version", number(seen.version + 1)).remove(&[WATERMARK, "definition"]);
         }
         self.send(update, "adopt the calendar").await.map(drop)
     }
 
-    /// Moves the watermark forwards to `to`, as every slice before it was seen to have succeeded
-    /// after `seen` was read, by `definition` if it was one for all of them. Returns whether the
-    /// watermark is there or further now; if not, a slice was reopened since, and whoever comes
-    /// next looks again.
+    /// Moves the watermark forwards to `to`. Every slice before it was seen to have succeeded after
+    /// `seen` was read, all by `definition` if that is given. Returns whether the watermark is
+    /// there or further now. Otherwise a slice was reopened since, and the next worker looks again.
     ///
-    /// The definition stays true: whatever is recomputed by another one is reopened first, and so
-    /// is not before the watermark any more.
+    /// The definition stays true. A slice to be recomputed by another one is reopened first, so it
+    /// is no longer before the watermark.
     ///
     /// # Errors
     /// [`CheckpointError`] if the call fails.
@@ -247,11 +248,11 @@ impl Checkpoints {
         }
     }
 
-    /// Remembers where the source's rows begin, asked after `seen` was read. `lower_to` is where
-    /// slices begin that were taken for empty and are not: the watermark falls back to it in the same
-    /// write, as whoever dies between two would leave them behind it.
+    /// Stores where the source's rows begin, which was read after `seen`. `lower_to` is the first
+    /// slice that counted as empty but has rows. The watermark falls back to it in the same write,
+    /// as after a crash between two writes those slices would stay behind it.
     ///
-    /// Nothing is remembered if a slice was reopened since, or somebody asked later: a late row may
+    /// Stores nothing if a slice was reopened since, or another worker read later. A late row may
     /// have been reported that the answer did not see.
     ///
     /// # Errors
@@ -275,9 +276,9 @@ impl Checkpoints {
         self.send(update, "remember the first row").await.map(drop)
     }
 
-    /// Moves the watermark back to `to` where it is past it, and in any case spoils the advances
-    /// of those who read it before. Returns what is known of the source's first row: whoever asks from now
-    /// on asks after this, and what was asked before is not remembered any more.
+    /// Moves the watermark back to `to` if it is past it. Always invalidates the advances of
+    /// workers that read it before. Returns the known first row of the source. A worker that
+    /// queries the first row after this call may store its answer, and earlier answers are dropped.
     ///
     /// # Errors
     /// [`CheckpointError`] if a call fails.
@@ -299,8 +300,8 @@ impl Checkpoints {
 }
 
 impl Checkpoints {
-    /// Notes that a slice changed while everything before `seal` was sealed: when the seal goes back, so
-    /// does the watermark.
+    /// Records that a slice changed while everything before `seal` was sealed. When the seal moves
+    /// back, so does the watermark.
     ///
     /// # Errors
     /// [`CheckpointError`] if a call fails.
@@ -322,8 +323,8 @@ impl Checkpoints {
         Ok(())
     }
 
-    /// Lets the watermark fall back to slices that changed while they were sealed, as the seal has gone
-    /// back to `seal`.
+    /// Moves the watermark back to slices that changed while they were sealed, as the seal has
+    /// moved back to `seal`.
     ///
     /// # Errors
     /// [`CheckpointError`] if a call fails.
@@ -346,7 +347,7 @@ impl Checkpoints {
     }
 }
 
-/// The watermark falls back to `to` if it is past it, and is left if it is not; in either case its version is raised.
+/// Moves the watermark back to `to` if it is past it, and raises its version in any case.
 pub(super) fn lowered(rollup: &str, to: DateTime<Utc>, is_past: bool) -> Update {
     let condition = match is_past {
         true => Cond::above(WATERMARK, instant(to)),

@@ -406,7 +406,8 @@ async fn rollup(
     }
 }
 
-/// What `init` would still make, if it may: not for checkpoints that belong to other tables.
+/// The objects that `init` would still create. If the checkpoints belong to other tables, `init`
+/// may not create anything.
 async fn to_do(
     worker: &Worker,
     rollup: &Rollup,
@@ -419,7 +420,7 @@ async fn to_do(
     };
     match fits {
         Err(error @ WorkError::Stranger(_)) => findings.trouble(&rollup.name, &error),
-        // What is wrong with the checkpoints is a finding of its own.
+        // Wrong checkpoints are a finding of their own.
         Ok(()) | Err(WorkError::Checkpoint(_)) => {
             let are = if statements == 1 { "is" } else { "are" };
             let finding = format!(

@@ -131,8 +131,8 @@ fn fold_from(text: &str, begin: usize, indent: usize) -> String {
     lines
 }
 
-/// SQL statements for an operator to run by hand. Hidden characters in names are shown as escapes, which
-/// would make other names: then all statements are comments.
+/// SQL statements for an operator to run by hand. A hidden character in a name is shown as an
+/// escape, which makes another name. Then all statements are comments.
 #[must_use]
 pub fn script(statements: &[String]) -> Vec<String> {
     let statements = statements.iter().map(|sql| format!("{sql};"));

@@ -173,7 +173,7 @@ impl Verify {
         }
         let now = worker.clock.now();
         let (from, to) = self.range.bounds(rollup, now)?;
-        // Before anything is asked of tables that may not be there.
+        // First, because the tables may be missing.
         if let Err(error) = worker.ready(rollup).await {
             return Ok(Err(error));
         }

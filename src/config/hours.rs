@@ -1,4 +1,4 @@
-//! Hours of the day in a zone: when a backfill may run, and when nothing may.
+//! Hours of the day in a zone, in which a backfill or any work is allowed.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use chrono_tz::Tz;
 
 const MINUTES_PER_DAY: u32 = 24 * 60;
 
-/// The next change is looked for minute by minute so far: a day, and what clocks may jump.
+/// Limit of the minute-by-minute search for the next change: a day, and the largest jump of clocks.
 const MINUTES_MAX: i32 = 50 * 60;
 
 /// From one local time of day until another, over midnight where it is the earlier.
@@ -19,7 +19,8 @@ pub struct Hours {
 }
 
 impl Hours {
-    /// Reads `22:00-06:00`, local time of `zone`. `None`: it is no such text, or no time at all.
+    /// Parses `22:00-06:00` as local time of `zone`. `None`: the text has another form, or the span
+    /// is empty.
     #[must_use]
     pub fn parse(text: &str, zone: Tz) -> Option<Self> {
         let minutes = |text: &str| {
@@ -49,7 +50,7 @@ impl Hours {
         }
     }
 
-    /// The first instant after `now` at which that is the other way round.
+    /// The first instant after `now` at which that changes.
     #[must_use]
     pub fn next_change(&self, now: DateTime<Utc>) -> DateTime<Utc> {
         let is_in = self.contain(now);
@@ -82,7 +83,7 @@ mod tests {
             ("2026-01-10T20:59:59Z", false, "2026-01-10T21:00:00Z"),
             ("2026-01-10T21:00:00Z", true, "2026-01-11T05:00:00Z"),
             ("2026-01-11T05:00:00Z", false, "2026-01-11T21:00:00Z"),
-            // The night in which clocks go forward has an hour less.
+            // The night in which clocks go forward is an hour shorter.
             ("2026-03-28T23:30:30Z", true, "2026-03-29T04:00:00Z"),
         ] {
             assert_eq!(night.contain(at(now)), is_in, "{now}");

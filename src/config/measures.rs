@@ -17,16 +17,16 @@ mod tests;
 
 const FORM: &str = r#""count", or a table such as { sum = "amount" }"#;
 
-/// What takes a column named in `group_by`.
+/// For messages: the column is already used as a dimension.
 const DIMENSION: &str = "group_by";
 
-/// The columns of a rollup table that are taken, and by what.
+/// The used column names of a rollup table, each with its user.
 #[derive(Debug)]
 pub(super) struct Columns(HashMap<String, &'static str>);
 
 impl Columns {
     fn new() -> Self {
-        // PostgreSQL gives each table these; a column may not be called so.
+        // PostgreSQL gives these to each table, so they are reserved.
         let system = ["tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"]
             .map(|name| (name.to_owned(), "a column that PostgreSQL keeps for itself"));
         let own =
@@ -35,7 +35,7 @@ impl Columns {
         Self(system.into_iter().chain(own).collect())
     }
 
-    /// Takes `column`, or notes at `node` by what it is taken already.
+    /// Takes `column`, or reports at `node` what already uses it.
     fn take(&mut self, node: &Node<'_>, column: &str, by: &'static str) -> Option<()> {
         let remedy = match by {
             DIMENSION => "leave it out, or read from a view in which it has another name",
@@ -92,7 +92,7 @@ pub(super) fn read_merged(
     counted(section, dimensions?, measures?)
 }
 
-/// Holds the dimensions against those of the finer rollup.
+/// Checks the dimensions against those of the finer rollup.
 fn subset(node: &Node<'_>, dimensions: Vec<String>, fine: &Rollup) -> Option<Vec<String>> {
     let nodes = node.array("an array of columns")?;
     let unknown: Vec<_> =
@@ -111,7 +111,7 @@ fn subset(node: &Node<'_>, dimensions: Vec<String>, fine: &Rollup) -> Option<Vec
     unknown.is_empty().then_some(dimensions)
 }
 
-/// Reads measures that are only named: each is merged in its own way.
+/// Reads measures given only by name, each of which is merged in its default way.
 fn named(node: &Node<'_>, columns: &mut Columns, fine: &Rollup) -> Option<Vec<Measure>> {
     let nodes = node.array("an array of measures")?;
     if nodes.is_empty() {
@@ -126,7 +126,8 @@ fn named(node: &Node<'_>, columns: &mut Columns, fine: &Rollup) -> Option<Vec<Me
     nodes.into_iter().map(&mut read).collect::<Vec<_>>().into_iter().collect()
 }
 
-/// The measure `name` that merges the measure `finer` of the finer rollup, or a note that none can.
+/// The measure `name` that merges the finer rollup's measure `finer`, or a note why that is
+/// impossible.
 fn own_way(node: &Node<'_>, name: &str, finer: &str, fine: &Rollup) -> Option<Measure> {
     let names = || fine.measures.iter().map(|measure| measure.name.as_str());
     let Some(measure) = fine.measures.iter().find(|measure| measure.name == finer) else {
@@ -156,7 +157,7 @@ fn own_way(node: &Node<'_>, name: &str, finer: &str, fine: &Rollup) -> Option<Me
     }
 }
 
-/// Whether `measure` merges its column of the finer rollup rightly.
+/// Accepts `measure` if it merges its column of the finer rollup correctly.
 fn merging(node: &Node<'_>, measure: Measure, fine: &Rollup) -> Option<Measure> {
     if let Some(condition) = node.as_section().and_then(|section| section.get("where")) {
         return condition.wrong(format!(
@@ -197,7 +198,7 @@ fn merging(node: &Node<'_>, measure: Measure, fine: &Rollup) -> Option<Measure> 
     Some(own)
 }
 
-/// How a measure of this kind is written.
+/// The configuration's form of a measure of this kind.
 fn form(kind: &dyn Kind, column: &str, value: &dyn Fn(&str) -> Option<String>) -> String {
     let word = kind.word();
     let parameters = kind.parameters().iter().map(|parameter| {
@@ -207,12 +208,12 @@ fn form(kind: &dyn Kind, column: &str, value: &dyn Fn(&str) -> Option<String>) -
     format!("{{ {word} = {column}{} }}", parameters.collect::<String>())
 }
 
-/// How a measure of this kind is written over some column.
+/// The form of this kind over an example column.
 fn example(kind: &dyn Kind) -> String {
     form(kind, "\"column\"", &|_| None)
 }
 
-/// Takes all columns that a measure makes.
+/// Takes all columns of a measure.
 fn take(columns: &mut Columns, node: &Node<'_>, measure: &Measure) -> Option<()> {
     let names = measure.names();
     let taken: Vec<_> =
@@ -220,7 +221,7 @@ fn take(columns: &mut Columns, node: &Node<'_>, measure: &Measure) -> Option<()>
     taken.into_iter().collect()
 }
 
-/// Holds the number of columns whose values are counted against what one statement can tell apart.
+/// Checks the number of distinct columns against what one statement can tell apart.
 fn counted(
     section: &Section<'_>,
     dimensions: Vec<String>,
@@ -250,11 +251,11 @@ fn dimensions(node: &Node<'_>, columns: &mut Columns) -> Option<Vec<String>> {
         Some(name.to_owned())
     };
     let nodes = node.array(r#"an array of columns such as ["entity_id", "kind"]"#)?;
-    // Each is read before the first failure counts, so that all are told.
+    // Read all before failing, so that all mistakes are reported.
     nodes.into_iter().map(read).collect::<Vec<_>>().into_iter().collect()
 }
 
-/// Reads a table of measures; `check` may refuse one.
+/// Reads a table of measures. `check` may refuse one.
 fn measures(
     node: &Node<'_>,
     columns: &mut Columns,
@@ -280,9 +281,9 @@ fn measures(
     entries.into_iter().map(read).collect::<Vec<_>>().into_iter().collect()
 }
 
-/// Notes why `name` cannot be a measure's name.
+/// Reports why `name` is invalid as a measure's name.
 fn name_of(name: &str, node: &Node<'_>) -> Option<()> {
-    /// PostgreSQL's 63, less room for `_count` and what later versions may append.
+    /// PostgreSQL's 63, less room for `_count` and suffixes of later versions.
     const BYTES_MAX: usize = 48;
     if name.is_empty() {
         node.wrong("the measure's name is empty; it becomes the column's name")
@@ -295,7 +296,8 @@ fn name_of(name: &str, node: &Node<'_>) -> Option<()> {
     }
 }
 
-/// Reads what a measure of this name computes, by one of `kinds`; its condition is left.
+/// Reads the kind and column of the measure `name`, which must be one of `kinds`. The condition is
+/// read elsewhere.
 fn measure(name: &str, node: &Node<'_>, kinds: &[&'static dyn Kind]) -> Option<Measure> {
     let words = || kinds.iter().map(|kind| kind.word());
     let kind_of = |word: &str| kinds.iter().copied().find(|kind| kind.word() == word);
@@ -325,7 +327,7 @@ fn measure(name: &str, node: &Node<'_>, kinds: &[&'static dyn Kind]) -> Option<M
     }
 }
 
-/// Reads a measure of which only a word is given: that of a kind, or of the nearest one at best.
+/// Reads a measure that is only a word. An unknown word gets the nearest kind as a hint.
 fn bare(
     name: &str,
     node: &Node<'_>,
@@ -348,14 +350,14 @@ fn bare(
     }
 }
 
-/// Reads what `kind` computes from `value`, and its parameters.
+/// Reads the column and the parameters of `kind`.
 fn computed(
     name: &str,
     section: &Section<'_>,
     kind: &'static dyn Kind,
     value: &Node<'_>,
 ) -> Option<Measure> {
-    // All are read before the first failure counts, so that all are told.
+    // Reads all of them before the first failure returns, so that every failure is reported.
     let parameters: Vec<_> = kind.parameters().iter().map(|it| parameter(section, it)).collect();
     let column = match kind.subject() {
         Subject::Rows(_) if value.as_bool() == Some(true) => None,

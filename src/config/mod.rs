@@ -1,16 +1,16 @@
 //! Reads `tallymark.toml`, the file that defines the rollups.
 //!
-//! Nothing in the file is ignored: an unknown key is an error, and all errors are told at once.
+//! Every key must be known: an unknown key is an error, and all errors are reported together.
 //!
 //! | module | part |
 //! |---|---|
-//! | `raw` | TOML values with their lines; notes problems and goes on |
+//! | `raw` | TOML values with their lines; collects problems and continues |
 //! | `rollup` | `[[rollup]]` → [`Rollup`] |
 //! | `compose` | `from = { rollup = … }`: a rollup that is computed from a finer one |
 //! | `measures` | `[rollup.measures]` → [`Measure`](crate::measure::Measure) |
 //! | `throttle`, `hours` | what `[source]` says of the load it can bear |
 //! | `url`, `duration`, `predicate` | texts with a form of their own |
-//! | `error` | what is wrong, with line, key and remedy |
+//! | `error` | problems, with line, key and remedy |
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -41,18 +41,18 @@ pub use throttle::{Limits, NICE_RATIO, Settings, Signal};
 
 use raw::{Document, Node, Section, line_at};
 
-/// A whole definition file.
+/// A complete definition file.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where it was read from.
+    /// The file's path.
     pub path: PathBuf,
     /// The database that is counted.
     pub source: Source,
-    /// Where the rollup tables are.
+    /// The place of the rollup tables.
     pub target: Target,
-    /// Where the checkpoints are, and how often a slice may fail.
+    /// The place of the checkpoints, and the limit of failures.
     pub checkpoint: Checkpoint,
-    /// How old slices are verified; `None`: not at all.
+    /// How old slices are verified. `None`: they are not.
     pub scrub: Option<Scrub>,
     /// The rollups, in the order of the file; at least one.
     pub rollups: Vec<Rollup>,
@@ -61,18 +61,17 @@ pub struct Config {
 /// The database that is counted: `[source]`.
 #[derive(Clone, Debug)]
 pub struct Source {
-    /// Its address.
     pub url: Address,
-    /// About how long one reading statement may last.
+    /// The approximate time limit of one reading statement.
     pub chunk_time: Duration,
-    /// What load it can bear.
+    /// The limits of the load on it.
     pub governor: Settings,
 }
 
 /// The database that holds the rollup tables: `[target]`.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// Its address; `None`: the source's database.
+    /// Its address. `None`: the source's database.
     pub url: Option<Address>,
     /// The schema of the rollup tables.
     pub schema: String,
@@ -85,16 +84,16 @@ pub struct Target {
 pub struct Checkpoint {
     /// The DynamoDB table.
     pub table: String,
-    /// How many failures in a row exhaust a slice.
+    /// The number of consecutive failures that exhausts a slice.
     pub failures_max: u32,
 }
 
 /// The verification of old slices: `[scrub]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scrub {
-    /// How many a day, over all rollups.
+    /// Slices per day, over all rollups.
     pub slices_per_day: u32,
-    /// Whether a slice that differs is made to run again.
+    /// Whether a slice that differs is reopened.
     pub repair: bool,
 }
 
@@ -102,10 +101,10 @@ pub struct Scrub {
 pub type Env<'e> = &'e dyn Fn(&str) -> Option<String>;
 
 impl Config {
-    /// Reads the file at `path`; addresses given as `{ env = … }` are looked up in `env`.
+    /// Reads the file at `path`. Addresses given as `{ env = … }` are looked up in `env`.
     ///
     /// # Errors
-    /// All that is wrong with the file, one line each.
+    /// All problems of the file, one per line.
     pub fn load(path: &Path, env: Env<'_>) -> Result<Self, ConfigError> {
         let bytes = std::fs::read(path).map_err(|error| {
             ConfigError::file(
@@ -132,12 +131,12 @@ impl Config {
     /// Reads `text`, the content of the file at `path`.
     ///
     /// # Errors
-    /// All that is wrong with the file, one line each.
+    /// All problems of the file, one per line.
     pub fn parse(path: &Path, text: &str, env: Env<'_>) -> Result<Self, ConfigError> {
         let document = Document::new(text);
         let (table, faults) = DeTable::parse_recoverable(text);
         for fault in &faults {
-            // Only the message: the whole error quotes the line, which may hold a password.
+            // Only the message, as the full error quotes the line, which may hold a password.
             let at = fault.span().map(|span| span.start);
             document.note(at, "", format!("not TOML: {}", in_words(fault.message())));
         }
@@ -155,7 +154,7 @@ impl Config {
     /// The rollup called `name`.
     ///
     /// # Errors
-    /// The names there are.
+    /// The defined names.
     pub fn rollup(&self, name: &str) -> Result<&Rollup, UnknownRollup> {
         self.rollups.iter().find(|rollup| rollup.name == name).ok_or_else(|| UnknownRollup {
             name: name.to_owned(),
@@ -164,10 +163,10 @@ impl Config {
     }
 }
 
-/// The parser's message, where it misleads with a remedy instead.
+/// The parser's message, or a remedy where that message misleads.
 fn in_words(message: &str) -> String {
     match message {
-        // A bare word is taken for the number `nan`, or nothing at all for a string.
+        // The parser reads a bare word as the number `nan`, or misses the string.
         "invalid float, expected `nan`"
         | "invalid float, expected `inf`"
         | "string values must be quoted, expected literal string" => {
@@ -214,9 +213,10 @@ fn read(path: &Path, mut root: Section<'_>, env: Env<'_>) -> Option<Config> {
 }
 
 fn source(node: &Node<'_>, env: Env<'_>) -> Option<Source> {
-    /// Half a second: long enough to be worth a statement, short enough not to be felt.
+    /// Half a second is long enough to be worth a statement, and short enough to be harmless.
     const CHUNK_TIME_DEFAULT: Duration = Duration::from_millis(500);
-    /// Below, the round trips cost more than the work; above, a budget of minutes cannot be kept.
+    /// Below this the round trips cost more than the work. Above, a budget of minutes cannot be
+    /// kept.
     const CHUNK_TIME_RANGE: std::ops::RangeInclusive<Duration> =
         Duration::from_millis(10)..=Duration::from_secs(60);
     let mut section = node.section("a table: [source]")?;
@@ -292,7 +292,7 @@ fn checkpoint(node: &Node<'_>) -> Option<Checkpoint> {
 }
 
 fn scrub(node: &Node<'_>) -> Option<Scrub> {
-    /// More than that is a `tallymark verify` every night.
+    /// A higher number amounts to a `tallymark verify` every night.
     const SLICES_PER_DAY: std::ops::RangeInclusive<u32> = 1..=10_000;
     let mut section = node.section("a table: [scrub]")?;
     section.only(&["slices_per_day", "repair"]);

@@ -1,5 +1,5 @@
-//! A reader over TOML that goes on after a mistake: it notes what is wrong, with line and dotted
-//! key, and answers `None`.
+//! A TOML reader that continues after a mistake. It records the problem, with line and dotted key,
+//! and returns `None`.
 //!
 //! Derived deserialisation would stop at the first mistake.
 
@@ -11,7 +11,7 @@ use toml::de::{DeTable, DeValue};
 use super::error::Problem;
 use crate::text::{listed, nearest, shown};
 
-/// The text of a file and what was found wrong in it so far.
+/// The text of a file and the problems found in it so far.
 #[derive(Debug)]
 pub(super) struct Document<'d> {
     text: &'d str,
@@ -23,7 +23,7 @@ impl<'d> Document<'d> {
         Self { text, problems: RefCell::default() }
     }
 
-    /// Notes a problem at the byte `offset`; `None` where no line is to blame.
+    /// Records a problem at the byte `offset`. `None`: the problem has no line.
     pub(super) fn note(&self, offset: Option<usize>, key: &str, message: impl Into<String>) {
         let line = offset.map(|offset| line_at(self.text.as_bytes(), offset));
         let problem = Problem { line, key: key.to_owned(), message: message.into() };
@@ -48,12 +48,12 @@ pub(super) fn line_at(bytes: &[u8], offset: usize) -> usize {
 #[derive(Clone, Debug)]
 pub(super) struct Section<'d> {
     document: &'d Document<'d>,
-    /// The dotted key; empty for the whole file.
+    /// The dotted key, empty for the whole file.
     pub(super) key: String,
-    /// Where it is written; `None` for the whole file.
+    /// Its offset, or `None` for the whole file.
     at: Option<usize>,
     table: &'d DeTable<'d>,
-    /// Known keys that an unknown one was taken for: they are not noted as missing too.
+    /// Known keys that resemble an unknown one. They are not reported as missing too.
     meant: Vec<String>,
 }
 
@@ -62,19 +62,19 @@ impl<'d> Section<'d> {
         Self { document, key: String::new(), at: None, table, meant: Vec::new() }
     }
 
-    /// Notes a problem of the table as a whole.
+    /// Records a problem of the table as a whole.
     pub(super) fn wrong<T>(&self, message: impl Into<String>) -> Option<T> {
         self.document.note(self.at, &self.key, message);
         None
     }
 
-    /// The value of `key`, if it is there.
+    /// The value of `key`, if present.
     pub(super) fn get(&self, key: &str) -> Option<Node<'d>> {
         let (found, value) = self.table.get_key_value(key)?;
         Some(self.node(found.get_ref(), found.span(), value.get_ref()))
     }
 
-    /// The value of `key`; its absence is noted with `remedy`.
+    /// The value of `key`. Its absence is recorded with `remedy`.
     pub(super) fn need(&self, key: &str, remedy: &str) -> Option<Node<'d>> {
         let found = self.get(key);
         if found.is_none() && !self.meant.iter().any(|meant| meant == key) {
@@ -96,7 +96,7 @@ impl<'d> Section<'d> {
         entries
     }
 
-    /// Notes every key which is not `known`.
+    /// Records every key that is not `known`.
     pub(super) fn only(&mut self, known: &[&str]) {
         for (key, node) in self.entries() {
             if !known.contains(&key) {
@@ -111,7 +111,7 @@ impl<'d> Section<'d> {
         }
     }
 
-    /// Whether an unknown key was taken for a known one.
+    /// Whether an unknown key resembles a known one.
     pub(super) fn has_typos(&self) -> bool {
         !self.meant.is_empty()
     }
@@ -136,14 +136,13 @@ impl<'d> Section<'d> {
 #[derive(Clone, Debug)]
 pub(super) struct Node<'d> {
     document: &'d Document<'d>,
-    /// The dotted key.
     pub(super) key: String,
     at: usize,
     value: &'d DeValue<'d>,
 }
 
 impl<'d> Node<'d> {
-    /// Notes that the value is wrong.
+    /// Records that the value is wrong.
     pub(super) fn wrong<T>(&self, message: impl Into<String>) -> Option<T> {
         self.document.note(Some(self.at), &self.key, message);
         None
@@ -172,12 +171,11 @@ impl<'d> Node<'d> {
         self.value.as_bool()
     }
 
-    /// The value as JSON says it; a date or time as its text.
+    /// The value in JSON. A date or time becomes its text.
     pub(super) fn value(&self) -> serde_json::Value {
         json(self.value)
     }
 
-    /// `true` or `false`.
     pub(super) fn boolean(&self) -> Option<bool> {
         self.as_bool().or_else(|| self.unexpected("true or false"))
     }
@@ -194,22 +192,21 @@ impl<'d> Node<'d> {
         })
     }
 
-    /// A string; `expected` describes it.
+    /// A string. `expected` describes it.
     pub(super) fn string(&self, expected: &str) -> Option<&'d str> {
         self.as_str().or_else(|| self.unexpected(expected))
     }
 
-    /// A table; `expected` describes it.
+    /// A table. `expected` describes it.
     pub(super) fn section(&self, expected: &str) -> Option<Section<'d>> {
         self.as_section().or_else(|| self.unexpected(expected))
     }
 
-    /// Whether it is an array.
     pub(super) fn is_array(&self) -> bool {
         self.value.is_array()
     }
 
-    /// An array; `expected` describes it.
+    /// An array. `expected` describes it.
     pub(super) fn array(&self, expected: &str) -> Option<Vec<Node<'d>>> {
         let Some(array) = self.value.as_array() else { return self.unexpected(expected) };
         let nodes = array.iter().enumerate().map(|(index, item)| Node {
@@ -221,7 +218,7 @@ impl<'d> Node<'d> {
         Some(nodes.collect())
     }
 
-    /// The text of a date or time, quoted or bare; `expected` describes it.
+    /// The text of a date or time, quoted or bare. `expected` describes it.
     pub(super) fn instant_text(&self, expected: &str) -> Option<String> {
         match self.value {
             DeValue::String(text) => Some(text.to_string()),
@@ -254,8 +251,8 @@ impl<'d> Node<'d> {
         }
     }
 
-    /// Notes that `text` was refused as `fault` says, which quotes it as it stands; a text that
-    /// cannot be shown so is described by `remedy` instead.
+    /// Records that `text` was refused because of `fault`, and quotes it. If the text cannot be
+    /// shown as it is, `remedy` describes it instead.
     pub(super) fn refused<T>(
         &self,
         text: &str,
@@ -297,9 +294,9 @@ fn json(value: &DeValue<'_>) -> serde_json::Value {
     }
 }
 
-/// Why `name` cannot be an identifier in PostgreSQL.
+/// Why `name` is invalid as an identifier in PostgreSQL.
 pub(super) fn identifier_fault(name: &str) -> Option<&'static str> {
-    /// PostgreSQL's NAMEDATALEN less one; it would cut off the rest without an error.
+    /// PostgreSQL's NAMEDATALEN less one. It would cut off the rest without an error.
     const BYTES_MAX: usize = 63;
     if name.is_empty() {
         Some("is empty; write the name as PostgreSQL stores it")

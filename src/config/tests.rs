@@ -1,4 +1,4 @@
-//! The definition file as a whole: what a good one means, and what is said of bad ones.
+//! The definition file as a whole: the meaning of a good one, and the errors of bad ones.
 
 use std::path::Path;
 use std::time::Duration;
@@ -15,7 +15,8 @@ use crate::rollup::{EpochUnit, TableName, TimeColumn};
 mod cases;
 mod compose;
 
-/// Every error below is this file with one piece replaced, so its lines can be counted here.
+/// Every error below is for this file with one piece replaced, so that its lines can be counted
+/// here.
 const GOOD: &str = r#"[source]
 url = { env = "SOURCE_DATABASE_URL" }
 chunk_time = "250ms"
@@ -216,7 +217,7 @@ fn with(piece: &str, by: &str) -> String {
     GOOD.replace(piece, by)
 }
 
-/// Holds when each case's file is refused with exactly its error.
+/// Asserts that each case's file is refused with exactly its error.
 fn holds(cases: &[cases::Case]) {
     holds_of(GOOD, cases);
 }
@@ -265,7 +266,7 @@ fn mistakes_in_measures_are_told_with_line_key_and_remedy() {
     holds(cases::MEASURES);
 }
 
-/// PostgreSQL's GROUPING, by which a chunk's rows are told apart, takes 31 columns.
+/// PostgreSQL's GROUPING, which identifies a chunk's rows, takes 31 columns.
 #[test]
 fn more_columns_to_count_by_distinct_than_grouping_takes_are_refused() {
     let counted = |columns: u32| {
@@ -319,7 +320,7 @@ fn an_empty_file_is_answered_with_what_it_needs() {
     );
 }
 
-/// Puts an address where any text or key stands, and looks for its password in what is said.
+/// Puts an address in the place of every text and key, and searches the errors for its password.
 #[test]
 fn a_password_is_never_shown_wherever_it_was_pasted() {
     for secret in [
@@ -331,7 +332,7 @@ fn a_password_is_never_shown_wherever_it_was_pasted() {
             let end = at + 1 + GOOD[at + 1..].find('"').unwrap();
             let text = format!("{}\"{secret}\"{}", &GOOD[..at], &GOOD[end + 1..]);
             match parse(&text) {
-                // A condition or column may say anything: it is no address to hide.
+                // A condition or a column may contain any text. It is no address to hide.
                 Ok(config) => {
                     let addresses = (config.source.url, config.target.url);
                     assert!(!format!("{addresses:?}").contains("hunter2"));
@@ -348,7 +349,7 @@ fn a_password_is_never_shown_wherever_it_was_pasted() {
     assert!(!format!("{:?}", parse(GOOD).unwrap()).contains("hunter2"));
 }
 
-/// A file is read, or told about: at least one line, each one beginning with the file's name.
+/// A file is read or refused. An error has at least one line, and each begins with the file's name.
 fn survives(text: &str) -> Result<(), TestCaseError> {
     if let Err(error) = parse(text) {
         prop_assert!(!error.problems().is_empty());

@@ -34,33 +34,33 @@ pub const NICE_RATIO: RangeInclusive<f64> = 0.0..=100.0;
 /// More than one wake-up per minute is useless, as ticks are that far apart.
 const WAKE_PER_HOUR: RangeInclusive<u32> = 1..=60;
 
-/// What is configured: `[source]`.
+/// The settings in `[source]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
-    /// Chunks that may be read at once, over all workers.
+    /// Maximum number of concurrent chunks, over all workers.
     pub slots: u32,
     /// A worker rests this many times as long as its chunk took.
     pub nice_ratio: f64,
-    /// Whether it rests within the statement, a millisecond at a time, and not only after it.
+    /// Whether it also rests within the statement, a millisecond at a time.
     pub naps: bool,
-    /// Past one of these no chunk begins.
+    /// Limits above which no chunk starts.
     pub max_load: Limits,
-    /// Past one of these the slice is given up, for a later turn.
+    /// Limits above which the slice is given up until a later turn.
     pub critical_load: Limits,
     /// The operator's own question. Any answer but false, 0, NULL or an empty text means wait.
     pub throttle_query: Option<String>,
-    /// Backfills run at these hours only.
+    /// Backfills run only at these hours.
     pub window: Option<Hours>,
     /// Nothing is read at these hours.
     pub quiet_hours: Option<Hours>,
-    /// How often in an hour ticks may wake a sleeping source.
+    /// How often per hour ticks may wake a sleeping source.
     pub wake_per_hour: Option<u32>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            // Measured: docs/IMPACT.md.
+            // Measured in docs/IMPACT.md.
             slots: 1,
             nice_ratio: 30.0,
             naps: true,
@@ -83,16 +83,16 @@ pub enum Signal {
     Waiting,
     /// Transactions that ended per second, of all databases of the server.
     Transactions,
-    /// Blocks per second that were not in the server's cache, of all databases, ours included.
+    /// Blocks per second that were missing from the server's cache, in all databases, including
+    /// Tallymark's reads.
     Blocks,
-    /// Milliseconds that the server took to answer the governor's own question.
+    /// Milliseconds that the server took to answer the governor's own query.
     ProbeMs,
-    /// Milliseconds that the slowest replica is behind.
+    /// Lag of the slowest replica in milliseconds.
     ReplicaLagMs,
 }
 
 impl Signal {
-    /// All of them.
     pub const ALL: [Self; 6] = [
         Self::Active,
         Self::Waiting,

@@ -1,9 +1,8 @@
--- The sessions that hold, or wait for, the locks that a statement of Tallymark did not get, in
--- words. Every role sees all locks, and pid, role and application of other sessions. Their start is
--- visible only to members of pg_read_all_stats. A lock of a prepared transaction has no pid. Tables
--- named in the statement come first, as it does not name partitions and the tables of views. A
--- locked row shows only as a lock on its table, so these sessions are listed where no table lock is
--- found.
+-- The sessions that hold, or wait for, the locks that a statement of Tallymark did not get, as
+-- text. Every role sees all locks, and pid, role and application of other sessions. Only members of
+-- pg_read_all_stats see their start. A lock of a prepared transaction has no pid. Tables that the
+-- statement names come first, because it does not name partitions or the tables of views. A row
+-- lock shows only as a lock on its table, so these sessions are listed if no table lock is found.
 WITH found AS (
     SELECT l.pid, l.granted, l.mode, p.gid, a.xact_start,
            CASE WHEN l.pid IS NOT NULL

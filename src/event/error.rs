@@ -27,7 +27,6 @@ pub enum EventError {
         /// The key that one of the event's keys was probably meant to be.
         hint: Option<&'static str>,
     },
-    /// An unknown trigger.
     #[error("unknown trigger {found}{}; {FORMS}", did_you_mean(.hint))]
     UnknownTrigger {
         /// Its value.
@@ -89,10 +88,7 @@ pub enum EventError {
     #[error(
         "the event is not for tallymark ({origin}); remove the trigger that sends it, or {FORMS}"
     )]
-    Foreign {
-        /// Its origin.
-        origin: String,
-    },
+    Foreign { origin: String },
     /// A message's body is invalid JSON.
     #[error("the message's body is not JSON ({problem}); send a slice event as JSON")]
     BodyNotJson {

@@ -152,8 +152,8 @@ impl FanOut<'_> {
         self.plan_and_tell(rollup, &mut backfill, report).await
     }
 
-    /// Continues the backfill that is under way. Plans it further, or reviews all its slices once
-    /// its queue has run empty, independent of the messages' fate.
+    /// Continues the running backfill. Plans more of it, or reviews all its slices when its queue
+    /// is empty. It does not depend on what happened to the messages.
     async fn tend(
         &self,
         rollup: &Rollup,

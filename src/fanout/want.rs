@@ -10,7 +10,6 @@ use crate::plan::Standing;
 pub(crate) enum Want {
     /// Reopen it, then compute it.
     Again,
-    /// Compute it.
     Compute,
     /// Leave it: it is done.
     Done,

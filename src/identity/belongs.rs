@@ -1,4 +1,5 @@
-//! Whose checkpoints these are, for commands that change nothing else, and where the target has no tables yet.
+//! Checks whose checkpoints these are, for commands that change only checkpoints, and for targets
+//! without tables.
 
 use crate::checkpoint::Bond;
 use crate::db::DbErrorKind;
@@ -8,11 +9,12 @@ use crate::target::ddl::DdlError;
 use crate::worker::{WorkError, Worker};
 
 impl Worker {
-    /// Refuses to change the checkpoints of `rollup`, a name that the configuration may not have, if another
-    /// installation keeps them. Databases are asked only from an address that the checkpoints do not know.
+    /// Refuses to change the checkpoints of `rollup` if another installation keeps them. The
+    /// configuration need not have the rollup. A database is queried only if the checkpoints do not
+    /// know its address.
     ///
     /// # Errors
-    /// Another installation keeps them; DynamoDB, or then a database, cannot be asked.
+    /// Another installation keeps them, or a server cannot be queried.
     pub async fn refuse_anothers(&self, rollup: &str) -> Result<(), WorkError> {
         let seen = self.checkpoints.watermark(rollup).await?;
         let Some(bond) = seen.bond() else { return Ok(()) };
@@ -22,7 +24,7 @@ impl Worker {
         Err(self.anothers(rollup, bond))
     }
 
-    /// As [`Worker::refuse_anothers`], of one rollup or of all that the configuration has.
+    /// [`Worker::refuse_anothers`] for one rollup or for all in the configuration.
     ///
     /// # Errors
     /// As [`Worker::refuse_anothers`].
@@ -34,10 +36,10 @@ impl Worker {
         Ok(())
     }
 
-    /// Refuses checkpoints that speak of slices while the table of `rollup` is gone.
+    /// Refuses if checkpoints exist but the table of `rollup` is gone.
     ///
     /// # Errors
-    /// They do, or a server cannot be asked.
+    /// The table is gone, or a server cannot be queried.
     pub async fn refuse_gone(&self, rollup: &Rollup) -> Result<(), WorkError> {
         let seen = self.checkpoints.watermark(&rollup.name).await?;
         let table = self.target.table(rollup);
@@ -63,7 +65,7 @@ impl Worker {
         ))
     }
 
-    /// `error` of a question about `rollup` to a target that may have no tables yet.
+    /// Explains `error`, from a target that may have no tables yet.
     pub(super) fn without_tables(rollup: &Rollup, error: WorkError) -> WorkError {
         if is_missing(&error) {
             return DdlError::NotReady { rollup: rollup.name.clone() }.into();
@@ -71,7 +73,7 @@ impl Worker {
         error
     }
 
-    /// As `Worker::without_tables`, of a target at another address, where `init` refuses to make them.
+    /// Explains `error`, from a target at another address, where `init` refuses to create tables.
     pub(super) fn nothing_moved(&self, rollup: &Rollup, error: WorkError) -> WorkError {
         if is_missing(&error) {
             return WorkError::Usage(format!(

@@ -332,7 +332,7 @@ async fn reopen(
     Ok(())
 }
 
-/// Works on one slice after another, as each invocation is one reader of the source. Emits the
+/// Works on one slice after another, because each invocation is one reader of the source. Emits the
 /// metrics, even if the batch ended early.
 async fn work_through(
     worker: &Worker,

@@ -1,4 +1,4 @@
-//! The mean of a column, kept as its sum and its count so that it merges exactly.
+//! The mean of a column, stored as sum and count so that it merges exactly.
 
 use super::{Columns, Generated, Input, Kind, Measure, count, sum};
 use crate::sql::ident;
@@ -58,7 +58,7 @@ fn count_of(name: &str) -> String {
     format!("{name}_count")
 }
 
-/// The column of the mean, which PostgreSQL computes from the others.
+/// The column of the mean, which PostgreSQL computes from the other two.
 fn mean(name: &str, sum_type: &str) -> Generated {
     let (sum, count) = (ident(&sum_of(name)), ident(&count_of(name)));
     let (sql_type, expression) = match sum_type {

@@ -1,4 +1,4 @@
-//! A column that is grouped by or measured, as the catalogue describes it.
+//! A column that is grouped by or measured, from the catalogue.
 
 /// A column of the source, or of a finer rollup's table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,13 +12,12 @@ pub struct Column {
     pub portable: bool,
     /// Whether its base type is an enum.
     pub is_enum: bool,
-    /// Whether it is an array.
     pub is_array: bool,
     /// Whether PostgreSQL can group by it, as far as the catalogue says.
     pub comparable: bool,
     /// Its collation, quoted, where it differs from the type's own.
     pub collation: Option<String>,
-    /// Whether only the same text is equal to a text by its collation.
+    /// Whether the collation treats only identical texts as equal.
     pub deterministic: bool,
     /// Its collation by a name that every database knows, quoted.
     pub order_abroad: Option<String>,
@@ -27,7 +26,7 @@ pub struct Column {
 }
 
 impl Column {
-    /// A column of a rollup's table, which is read in its own database only.
+    /// A column of a rollup's table, which is read only in its own database.
     #[must_use]
     pub fn of_rollup(
         name: &str,
@@ -50,8 +49,8 @@ impl Column {
         }
     }
 
-    /// The type that it has in another database, if that groups its values alike: its own, a
-    /// domain's base, or text for an enum.
+    /// Its type in another database, if that groups the values alike: its own type, a domain's
+    /// base, or text for an enum.
     #[must_use]
     pub fn type_abroad(&self) -> Option<String> {
         if self.is_enum {

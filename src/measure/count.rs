@@ -28,7 +28,7 @@ impl Kind for Count {
     }
 }
 
-/// A column of the number of rows in which `column` is not NULL.
+/// The number of rows in which `column` is not NULL.
 pub(super) fn of_values(input: &Input<'_>, name: &str, column: &str) -> Field {
     field(input, name, &ident(column))
 }

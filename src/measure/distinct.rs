@@ -1,4 +1,4 @@
-//! The exact number of distinct values of a column; NULL is not a value.
+//! The exact number of distinct values of a column. NULL is not a value.
 
 use super::partial::value_column;
 use super::{Columns, Expressions, Field, Input, Kind, Measure};
@@ -40,7 +40,7 @@ impl Kind for Distinct {
     }
 }
 
-/// Of a column whose values are staged: a value counts once, also where several chunks have it.
+/// For a column with staged values. A value counts once, even if several chunks have it.
 fn of_values(input: &Input<'_>, place: usize) -> Expressions {
     let (filter, name) = (input.filter(), ident(&input.measure.name));
     let number = format!("count(DISTINCT {}){filter}", ident(input.column()));
@@ -57,7 +57,7 @@ fn of_values(input: &Input<'_>, place: usize) -> Expressions {
     }
 }
 
-/// Of a column that is a dimension too: 1, or 0 where it is NULL or no row meets the condition.
+/// For a column that is also a dimension: 1, or 0 if it is NULL or no row meets the condition.
 fn of_dimension(input: &Input<'_>) -> Expressions {
     let rows = format!("count({}){}", ident(input.column()), input.filter());
     let name = ident(&input.measure.name);

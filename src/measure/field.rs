@@ -1,13 +1,13 @@
-//! What a measure makes: columns of the tables, and the SQL that fills them.
+//! The columns that a measure creates, and the SQL that fills them.
 
 use super::Input;
 
-/// The columns that one measure makes, or all measures of a rollup.
+/// The columns of one measure, or of all measures of a rollup.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Columns {
-    /// Those that are written, in the rollup's table and in its stage.
+    /// The columns that Tallymark writes, in the rollup's table and in its stage.
     pub fields: Vec<Field>,
-    /// Those of the rollup's table that PostgreSQL computes from these.
+    /// The columns of the rollup's table that PostgreSQL computes from these.
     pub generated: Vec<Generated>,
 }
 
@@ -28,14 +28,14 @@ pub struct Field {
 /// The SQL that fills a [`Field`]: aggregates over the rows of one group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expressions {
-    /// Over the source's rows: the final value, where one statement reads a slice and replaces it.
+    /// Over the source's rows: the final value, if one statement reads and replaces a slice.
     pub direct: String,
-    /// Over the source's rows: what is staged, where one statement reads a slice.
+    /// Over the source's rows: the staged value, if one statement reads a slice.
     pub whole: String,
-    /// Over the source's rows of one chunk: a partial. Where values are needed, also over the rows
-    /// of one value.
+    /// Over the source's rows of one chunk: a partial. If values are staged, also over the rows of
+    /// one value.
     pub partial: String,
-    /// Over the stage's rows of a slice that was read whole: the final value.
+    /// Over the stage's rows of a slice in one piece: the final value.
     pub from_whole: String,
     /// Over the stage's rows of all chunks: the final value.
     pub from_partials: String,

@@ -1,29 +1,29 @@
-//! What a measure is computed from, once the catalogue has been asked.
+//! The input of a measure, with the catalogue's answers.
 
 use super::partial::Tags;
 use super::{Column, Columns, Measure, ValueColumn};
 
-/// A measure and the columns that it is computed from.
+/// A measure and its columns.
 #[derive(Clone, Debug)]
 pub struct Input<'a> {
     pub measure: &'a Measure,
     /// The columns that it reads, in the order of [`Kind::reads`](super::Kind::reads) or of
     /// [`Kind::reads_finer`](super::Kind::reads_finer).
     pub columns: Vec<&'a Column>,
-    /// The type that PostgreSQL gives [`Kind::typed`](super::Kind::typed); from a finer rollup the
-    /// type of the first column.
+    /// PostgreSQL's type of [`Kind::typed`](super::Kind::typed). From a finer rollup it is the type
+    /// of the first column.
     pub sql_type: String,
-    /// Whether the target is the database that is read.
+    /// Whether source and target are the same database.
     pub same_database: bool,
-    /// Whether its column is a dimension of the rollup too.
+    /// Whether its column is also a dimension of the rollup.
     pub is_dimension: bool,
-    /// The place of its column among those whose single values are staged.
+    /// The place of its column among those with staged values.
     pub place: Option<usize>,
-    /// How the stage's rows are told apart.
+    /// The tags that distinguish the stage's rows.
     pub tags: Tags,
 }
 
-/// What a rollup is computed from.
+/// The input of a rollup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
     /// The rows of the source.
@@ -33,7 +33,7 @@ pub enum Level {
 }
 
 impl<'a> Input<'a> {
-    /// The input of `measure`, not yet beside others.
+    /// The input of `measure` alone, before [`lay_out`] sets its place beside others.
     #[must_use]
     pub fn new(
         measure: &'a Measure,
@@ -46,16 +46,16 @@ impl<'a> Input<'a> {
         Self { measure, columns, sql_type, same_database, is_dimension, place, tags }
     }
 
-    /// The name of the measure's column; empty if it measures rows.
+    /// The name of the measure's column. It is empty if the measure counts rows.
     #[must_use]
     pub fn column(&self) -> &str {
         self.measure.column.as_deref().unwrap_or_default()
     }
 
-    /// The measure's condition, to stand behind an aggregate.
+    /// The measure's condition as a filter behind an aggregate.
     #[must_use]
     pub fn filter(&self) -> String {
-        // The line break ends a comment that the condition may end in.
+        // The condition may end in a comment, and the line break ends it.
         let filter = self.measure.filter.as_ref();
         filter.map_or_else(String::new, |filter| format!(" FILTER (WHERE (\n{filter}\n))"))
     }
@@ -67,8 +67,8 @@ impl<'a> Input<'a> {
         if self.same_database { Some(column.sql_type.clone()) } else { column.type_abroad() }
     }
 
-    /// The collation by which the values of its column are ordered. Partials are compared again in
-    /// the target, whose default order may differ.
+    /// The collation that orders the values of its column. The target compares partials again, and
+    /// its default order may differ.
     ///
     /// # Errors
     /// The target cannot compare them as the source does.
@@ -97,10 +97,10 @@ impl<'a> Input<'a> {
         Ok(column.order_abroad.clone())
     }
 
-    /// The column of the stage in which single values of its column are kept.
+    /// The column of the stage for the single values of its column.
     ///
     /// # Errors
-    /// The target cannot tell them apart as the source does.
+    /// The target cannot distinguish them as the source does.
     fn value_column(&self) -> Result<ValueColumn, String> {
         let (name, column) = (&self.measure.name, self.column());
         let comparable = self.columns.first().filter(|column| column.comparable);
@@ -123,10 +123,10 @@ impl<'a> Input<'a> {
     }
 }
 
-/// The columns of all measures of a rollup, and those whose single values are staged for them.
+/// The columns of all measures of a rollup, and the columns with staged values.
 ///
 /// # Errors
-/// The first measure that does not fit, and why.
+/// The first measure that does not fit, with the reason.
 pub fn lay_out(
     mut inputs: Vec<Input<'_>>,
     level: Level,
@@ -152,9 +152,9 @@ pub fn lay_out(
     Ok((all, values))
 }
 
-/// The place in `values` of the column whose values `input` needs; each column takes one place. A
-/// dimension needs none, as a group has one value of it. A column whose values cannot be staged
-/// gets none, and [`lay_out`] refuses the measure in its turn.
+/// The place in `values` of the column whose values `input` needs. Each column takes one place. A
+/// dimension needs none, because a group has one value of it. A column whose values cannot be
+/// staged gets none, and [`lay_out`] then refuses its measure.
 fn place(input: &Input<'_>, values: &mut Vec<ValueColumn>) -> Option<usize> {
     if input.is_dimension || !input.measure.kind.needs_values() {
         return None;

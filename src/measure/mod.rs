@@ -1,12 +1,12 @@
-//! What a rollup computes for each group.
+//! The measures that a rollup computes for each group.
 //!
 //! Each kind of measure is one file here and one line in [`KINDS`]. The configuration, the hash of
-//! a definition, the shape of the tables and the statements ask the registry; outside of this
-//! folder no code knows one kind from another.
+//! a definition, the shape of the tables and the statements use this registry. Code outside of this
+//! folder treats all kinds alike.
 //!
-//! A kind answers three questions: how a measure is written in the configuration, which columns it
-//! makes in the rollup's table, and which SQL fills each of them ([`Expressions`]) from the rows of
-//! the source, from the partials of the stage, and from the rows of a finer rollup.
+//! A kind defines three things: its form in the configuration, its columns in the rollup's table,
+//! and the SQL that fills each of them ([`Expressions`]). The SQL reads the rows of the source, the
+//! partials of the stage, or the rows of a finer rollup.
 
 mod average;
 mod column;
@@ -38,20 +38,20 @@ pub static KINDS: &[&dyn Kind] = &[
     &distinct::Distinct,
 ];
 
-/// The kind that the configuration calls `word`.
+/// The kind with the name `word` in the configuration.
 #[must_use]
 pub fn kind(word: &str) -> Option<&'static dyn Kind> {
     KINDS.iter().copied().find(|kind| kind.word() == word)
 }
 
-/// One measure: a name, what is computed, and over which rows.
+/// One measure: its name, its function, and the rows that it covers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Measure {
-    /// The column's name in the rollup table, or the stem of the names of several.
+    /// The column's name in the rollup table. For several columns it is the stem of their names.
     pub name: String,
-    /// What is computed.
+    /// Its function.
     pub kind: &'static dyn Kind,
-    /// The source column that it is computed from; `None`: from the rows themselves.
+    /// The source column. `None`: the measure counts rows.
     pub column: Option<String>,
     /// The values of [`Kind::parameters`], by their keys.
     pub parameters: Map<String, Value>,
@@ -60,7 +60,7 @@ pub struct Measure {
 }
 
 impl Measure {
-    /// What decides its numbers, for the hash of a definition.
+    /// The parts that decide its numbers, for the hash of a definition.
     #[must_use]
     pub fn definition(&self) -> Value {
         let mut parts =
@@ -71,7 +71,7 @@ impl Measure {
         parts.into()
     }
 
-    /// The names of all columns that it makes in the rollup's table.
+    /// The names of all its columns in the rollup's table.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
         self.kind.names(self)
@@ -83,23 +83,23 @@ impl Measure {
         self.kind.reads(self)
     }
 
-    /// The column whose distinct values must be told apart.
+    /// The column whose distinct values are staged.
     #[must_use]
     pub fn values_of(&self) -> Option<&str> {
         self.column.as_deref().filter(|_| self.kind.needs_values())
     }
 }
 
-/// What stands behind a kind's word in the configuration.
+/// The value of a kind's word in the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject {
-    /// Nothing, or `true`: the rows themselves. The text is the answer to any other value.
+    /// None, or `true`: the measure counts rows. The text is the error for any other value.
     Rows(&'static str),
     /// The name of a column.
     Column,
 }
 
-/// What a kind needs to be told beside its column.
+/// A parameter of a kind beside its column.
 #[derive(Clone, Copy, Debug)]
 pub struct Parameter {
     /// The key in the configuration.
@@ -107,50 +107,50 @@ pub struct Parameter {
     /// A right value as it is written in the configuration, for messages and tests. If it names a
     /// column, the tests' tables have `updated_at`.
     pub example: &'static str,
-    /// Says why a value is wrong, and what would be right.
+    /// Returns why a value is wrong, and what would be right.
     pub check: fn(&Value) -> Result<(), String>,
 }
 
 /// A kind of measure.
 ///
-/// # What a new kind can rely on
+/// # Rules for a new kind
 ///
-/// - It may make several columns. The accumulators that merge stand in the rollup's table beside
-///   the result, because a coarse rollup is computed from there.
-/// - The stage has the same columns as the table, in the type [`Field::stage_type`]. A column that
-///   is computed from its neighbours may be NULL in a partial.
-/// - A merge is evaluated over the stage's rows of one group, and may read all columns of its own
-///   measure there. A subquery over `unnest(array_agg(…))` of them is an inner grouping.
+/// - It may create several columns. The accumulators that merge are stored in the rollup's table
+///   beside the result, because a coarse rollup reads them there.
+/// - The stage has the same columns as the table, of type [`Field::stage_type`]. A column that is
+///   computed from its neighbours may be NULL in a partial.
+/// - A merge runs over the stage's rows of one group, and may read all columns of its own measure.
+///   A subquery over `unnest(array_agg(…))` of them can group again.
 /// - The target's types and default order may differ from the source's: see
 ///   [`Input::type_in_target`] and [`Input::order`].
-/// - A kind that cannot be merged says so in [`Kind::merged_by`]. With [`Kind::needs_values`] it is
-///   exact over chunks all the same, from the values that are staged.
+/// - A kind that cannot be merged returns an error from [`Kind::merged_by`]. With
+///   [`Kind::needs_values`] it is still exact over chunks, because the values are staged.
 pub trait Kind: fmt::Debug + Sync {
-    /// The word for it in the configuration, in the hash of a definition and in messages.
+    /// Its name in the configuration, in the hash of a definition and in messages.
     fn word(&self) -> &'static str;
 
-    /// What stands behind the word.
+    /// The value that its word takes.
     fn subject(&self) -> Subject {
         Subject::Column
     }
 
-    /// What it needs to be told beside its column.
+    /// Its parameters beside the column.
     fn parameters(&self) -> &'static [Parameter] {
         &[]
     }
 
-    /// The names of all columns that `measure` makes in the rollup's table, generated ones too.
+    /// The names of all columns of `measure` in the rollup's table, with generated ones.
     fn names(&self, measure: &Measure) -> Vec<String> {
         vec![measure.name.clone()]
     }
 
-    /// The columns of the source that `measure` reads; its conditions may read others.
+    /// The columns of the source that `measure` reads. Its condition may read others.
     fn reads(&self, measure: &Measure) -> Vec<String> {
         measure.column.iter().cloned().collect()
     }
 
-    /// Whether it needs the distinct values of its column. Then PostgreSQL must be able to tell
-    /// them apart, and a chunk stages a row for each value of each group beside the group's own.
+    /// Whether it needs the distinct values of its column. Then PostgreSQL must be able to group by
+    /// them, and a chunk stages one row for each value of each group beside the group's own row.
     fn needs_values(&self) -> bool {
         false
     }
@@ -161,30 +161,31 @@ pub trait Kind: fmt::Debug + Sync {
         "count(*)".to_owned()
     }
 
-    /// The columns of a measure that is computed from the source.
+    /// The columns of a measure over the source.
     ///
     /// # Errors
     /// The source's columns do not fit.
     fn over_rows(&self, input: &Input<'_>) -> Result<Columns, String>;
 
-    /// By which kind a coarse rollup merges `own`, a measure of this kind in the rollup `finer`.
+    /// The kind by which a coarse rollup merges `own`, a measure of this kind in the rollup
+    /// `finer`.
     ///
     /// # Errors
-    /// It cannot be merged: why, and what to write instead.
+    /// It cannot be merged. The text gives the reason and an alternative.
     fn merged_by(&'static self, own: &Measure, finer: &str) -> Result<&'static dyn Kind, String>;
 
-    /// Whether a coarse rollup may also compute it from a dimension of the finer one, of which a row
+    /// Whether a coarse rollup may also compute it from a dimension of the finer one, where one row
     /// stands for many rows of the source.
     fn merges_dimensions(&self) -> bool {
         false
     }
 
-    /// The columns of the finer rollup's table that `measure` of a coarse one reads.
+    /// The columns of the finer rollup's table that a coarse rollup's `measure` reads.
     fn reads_finer(&self, measure: &Measure) -> Vec<String> {
         measure.column.iter().cloned().collect()
     }
 
-    /// The columns of a measure that is computed from a finer rollup.
+    /// The columns of a measure over a finer rollup.
     ///
     /// # Errors
     /// The finer rollup's columns do not fit.

@@ -1,15 +1,16 @@
-//! The rows of a stage. A slice that takes several statements is staged in partials: one row for
-//! every group, and for every column whose distinct values are needed one row for each group and
-//! value, all from one scan by `GROUPING SETS`.
+//! The rows of a stage. A slice that several statements read is staged in partials. One scan by
+//! `GROUPING SETS` yields one row for every group, and for every column with staged values one row
+//! for each group and value.
 
 /// Column of the number of source rows behind a group.
 pub const ROWS: &str = "__rows";
 
-/// Column that identifies the rows of a partial. It is -1 in a slice that was read whole. Otherwise
-/// it has a bit for each value column, which is 0 only in the rows of that column's values.
+/// Column that identifies the rows of a partial. It is -1 if one statement read the slice.
+/// Otherwise it has a bit for each value column, and only the rows of that column's values have 0
+/// there.
 pub const TAG: &str = "__tag";
 
-/// PostgreSQL's `GROUPING`, which makes the tags, takes no more columns.
+/// The limit of PostgreSQL's `GROUPING`, which computes the tags.
 pub const VALUES_MAX: usize = 31;
 
 /// The value column at `place`.
@@ -25,7 +26,7 @@ pub struct Tags {
 }
 
 impl Tags {
-    /// The tag of a group's own row, of which every bit is set.
+    /// The tag of a group's own row, with every bit set.
     #[must_use]
     pub const fn of_group(self) -> i64 {
         (1 << self.values) - 1
@@ -38,8 +39,8 @@ impl Tags {
         format!("{TAG} = {}", self.of_group() & !(1 << (self.values - 1 - place)))
     }
 
-    /// The filter of an aggregate that takes the rows of groups, and leaves out those of single
-    /// values; without value columns there are none.
+    /// The filter of an aggregate over the rows of groups, without those of single values. Without
+    /// value columns it is empty.
     #[must_use]
     pub fn filter_of_group(self) -> String {
         match self.values {

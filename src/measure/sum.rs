@@ -30,7 +30,7 @@ pub(super) fn aggregate(measure: &Measure) -> String {
     format!("sum({})", ident(measure.column.as_deref().unwrap_or_default()))
 }
 
-/// A column of the sum of `column`, for which PostgreSQL has the type `sql_type`. A sum of a finer
+/// A column of the sum of `column`, to which PostgreSQL gives the type `sql_type`. A sum of a finer
 /// rollup's column keeps that column's type.
 pub(super) fn field(input: &Input<'_>, name: &str, column: &str, sql_type: &str) -> Field {
     let (column, filter, merged) = (ident(column), input.filter(), ident(name));
@@ -44,11 +44,11 @@ pub(super) fn field(input: &Input<'_>, name: &str, column: &str, sql_type: &str)
     let merge = |rows: &str| rounded(&format!("sum({merged}){rows}"));
     let expressions = Expressions::merged(input, rounded(&sum), sum, merge);
     let field = Field::new(name, type_of(sql_type), expressions);
-    // Floating sums depend on the order of rows, and sums of decimals are exact.
+    // A floating-point sum depends on the order of rows. A decimal sum is exact.
     Field { stage_type: "numeric".to_owned(), ..field }
 }
 
-/// The type of the column in which a sum of PostgreSQL's type `sql_type` is kept.
+/// The column type for a sum of PostgreSQL's type `sql_type`.
 pub(super) fn type_of(sql_type: &str) -> &str {
     if is_float(sql_type) { "double precision" } else { sql_type }
 }

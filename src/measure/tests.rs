@@ -1,4 +1,4 @@
-//! What holds of every kind in the registry.
+//! Properties of every kind in the registry.
 
 use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
@@ -24,7 +24,7 @@ fn measure(kind: &dyn Kind) -> Measure {
     config.unwrap().rollups.remove(0).measures.remove(0)
 }
 
-/// The columns that `measure` makes from columns of a type that can be added, ordered and compared.
+/// The columns of `measure` over columns of a type that can be added, ordered and compared.
 fn made(measure: &Measure, names: &[String], level: Level) -> Columns {
     let read: Vec<_> =
         names.iter().map(|name| Column::of_rollup(name, "bigint", None, false)).collect();
@@ -58,7 +58,7 @@ fn every_word_of_a_kind_is_a_key_of_its_own() {
     assert!(super::kind("median").is_none());
 }
 
-/// Or a name could be taken twice, and PostgreSQL would cut off what is longer than 63 bytes.
+/// Otherwise two columns could share a name, and PostgreSQL cuts names after 63 bytes.
 #[test]
 fn every_kind_makes_the_columns_that_it_names() {
     for kind in KINDS {

@@ -1,4 +1,4 @@
-//! A definition's text in checkpoints and markers: the hash, and what it has lived through.
+//! A definition's text in checkpoints and markers: the hash, and the counts of its changes.
 
 /// The definition's hash. From the second generation on it is followed by the generation, and from
 /// the first change of the source's shape on by the number of those changes.

@@ -1,4 +1,5 @@
-//! The chunks of one slice: how wide, when, and what a chunk that did not end in time means.
+//! The chunks of one slice: their width, when they are read, and what follows after a chunk that
+//! timed out.
 
 use std::time::Duration;
 
@@ -12,20 +13,21 @@ use crate::source::pace::{CHUNK_MIN, Excess, Pace};
 use crate::target::{Chunk, Guard, Progress, TargetError};
 use crate::throttle::{Gate, Nap, Patience, Throttle};
 
-/// A chunk's statement is cancelled after this many times `chunk_time`, and cut narrower.
+/// A chunk's statement is cancelled after this many times `chunk_time`, and the chunk is cut
+/// narrower.
 const CHUNK_OVERRUN: u32 = 10;
 
-/// ... but not before this: a cold cache must not look like a chunk that is too wide.
+/// ... but not before this, because a cold cache must not look like too wide a chunk.
 const CHUNK_TIMEOUT_MIN: Duration = Duration::from_secs(2);
 
-/// ... and one try takes at most this part of the time left: nine tries narrow a day to a second.
+/// ... and one try takes at most this part of the time left. Nine tries narrow a day to a second.
 const CHUNK_TRIES: u32 = 6;
 
-/// A slice being read.
+/// A slice in reading.
 pub(super) struct Chunks<'w> {
     work: &'w Work<'w>,
     progress: Progress,
-    /// Where this attempt began.
+    /// Where this attempt started.
     resumed_at: DateTime<Utc>,
     /// What is asked before each chunk.
     gate: Gate<'w>,
@@ -50,7 +52,7 @@ impl<'w> Chunks<'w> {
             self.progress = worker.target.resume(lease, rollup, slice, guard).await?;
             self.resumed_at = self.progress.cursor;
         }
-        // Bounded by the deadline: a chunk moves the cursor, or is cut narrower, down to CHUNK_MIN,
+        // Bounded by the deadline: a chunk moves the cursor, or is cut narrower down to CHUNK_MIN,
         // or is waited for.
         while self.progress.cursor < slice.end() {
             if let Some(done) = self.next(pace).await? {
@@ -60,14 +62,15 @@ impl<'w> Chunks<'w> {
         self.merge().instrument(info_span!("replace")).await
     }
 
-    /// Reads the next chunk, or finds out why not; what is done if it was the whole slice.
+    /// Reads the next chunk, or determines why it cannot. Returns the result if it was the whole
+    /// slice.
     async fn next(&mut self, pace: &mut Pace) -> Result<Option<Done>, Stop> {
         let start = self.progress.cursor;
         let end = self.end(pace, start);
         let excess = self.excess(start, end);
         let stretch = self.throttle.stretch();
         let expected = pace.expected(start, end, excess).mul_f64(stretch);
-        // A wrong guess must not keep a slice from ever being tried, nor from going on.
+        // A wrong guess must not keep a slice from ever being tried, nor from continuing.
         let needed = if start == self.resumed_at || pace.is_guess() {
             expected.min(self.work.chunk_time.mul_f64(stretch))
         } else {
@@ -81,14 +84,14 @@ impl<'w> Chunks<'w> {
         let nap = self.throttle.nap();
         let span = info_span!("chunk", from = %start, to = %end);
         let read = self.read_one(start, end, nap).instrument(span).await;
-        // The statement's work alone: the round trips around it do not shrink with the chunk.
+        // The statement's work alone, as the round trips around it do not shrink with the chunk.
         let took = match &read {
             Ok(Some(done)) => done.source_ms,
             _ => self.progress.source_ms - before,
         };
         match read {
             Ok(done) => {
-                // Nothing was read where another attempt's progress was found.
+                // If the progress of another attempt was found, nothing was read.
                 if self.progress.cursor > start || done.is_some() {
                     let took = Duration::from_millis(took);
                     self.gate.has_read();
@@ -110,7 +113,7 @@ impl<'w> Chunks<'w> {
 
     /// Whether the next chunk may be read; `false`: not yet, but it was waited.
     async fn is_permitted(&mut self, patience: Patience) -> Result<bool, Stop> {
-        // For the first chunk it was asked before the claim.
+        // For the first chunk this was checked before the claim.
         let is_known = self.progress.chunks == 0 && !self.gate.has_waited();
         match self.gate.permit(is_known.then_some(self.throttle), patience).await {
             Ok(Permit::Given(throttle)) => {
@@ -121,12 +124,13 @@ impl<'w> Chunks<'w> {
                 self.wait(not_now, patience).await?;
                 Ok(false)
             }
-            // What cannot be read counts as no; the slice is given back if that can be written.
+            // An unreadable control item counts as no. The slice is given back if that can be
+            // written.
             Err(error) => Err(Stop::because(Why::Server(error.to_string()))),
         }
     }
 
-    /// Waits until the source is asked again, or gives up the turn.
+    /// Waits until the source is asked again, or yields.
     async fn wait(&mut self, not_now: NotNow, patience: Patience) -> Result<(), Stop> {
         let Err(not_now) = self.gate.wait(not_now, patience).await else { return Ok(()) };
         if matches!(not_now.why, Why::OutOfTime(_)) {
@@ -158,10 +162,10 @@ impl<'w> Chunks<'w> {
             return Ok(Some(Done { replaced, chunks: 1, source_ms, settled_by: "" }));
         }
         if self.progress.chunks == 0 {
-            // Nothing of an attempt before may be left where partials are summed up.
+            // Partials of an earlier attempt must be gone before new ones are summed up.
             self.progress = target.resume(lease, rollup, slice, guard).await?;
             if self.progress.cursor > start {
-                // A first attempt after checkpoints were lost.
+                // The first attempt after checkpoints were lost.
                 self.resumed_at = self.progress.cursor;
                 return Ok(None);
             }
@@ -188,7 +192,7 @@ impl<'w> Chunks<'w> {
         }
     }
 
-    /// Decides what a chunk that did not end in time means.
+    /// Decides what follows after a chunk that timed out.
     fn narrow(
         &self,
         error: TargetError,
@@ -220,7 +224,7 @@ impl<'w> Chunks<'w> {
         })
     }
 
-    /// Where the next chunk ends; it is narrower while the source is busy.
+    /// The end of the next chunk, which is narrower while the source is busy.
     fn end(&self, pace: &Pace, start: DateTime<Utc>) -> DateTime<Utc> {
         let configured = self.work.chunk_time;
         let chunk_time = self.throttle.chunk_time(configured).max(CHUNK_TIME_MIN);
@@ -247,13 +251,15 @@ impl<'w> Chunks<'w> {
         }
     }
 
-    /// The limit of a chunk's statement: tight while the chunk can still be cut narrower.
+    /// The time limit of a chunk's statement, which is tight while the chunk can still be cut
+    /// narrower.
     fn timeout(&self, start: DateTime<Utc>, end: DateTime<Utc>) -> Duration {
         let all = self.work.time_left().saturating_sub(RESERVE);
         if end - start <= CHUNK_MIN {
             return all;
         }
-        // Many narrower tries must still fit into what is left: the first guess can be far off.
+        // Many narrower tries must still fit into the rest of the time, as the first guess can be
+        // far off.
         let chunk_time = self.work.chunk_time.mul_f64(self.throttle.stretch());
         let share = (all / CHUNK_TRIES).max(chunk_time);
         all.min((chunk_time * CHUNK_OVERRUN).max(CHUNK_TIMEOUT_MIN)).min(share)

@@ -1,4 +1,4 @@
-//! In which order slices are computed.
+//! The order in which slices are computed.
 
 use serde::{Deserialize, Serialize};
 

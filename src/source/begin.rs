@@ -27,8 +27,8 @@ const DOING: &str = "looking for the first row";
 pub struct SourceBegin {
     /// No row is earlier than this instant; `None`: there was no row at all.
     pub first_row: Option<DateTime<Utc>>,
-    /// When the source was read, or the earlier start of a transaction that may still write rows
-    /// unnoticed. Slices that ended later may still get rows.
+    /// When the source was read, or the earlier start of a transaction that may still write rows.
+    /// Slices that end later may still get rows.
     pub probed_at: DateTime<Utc>,
 }
 

@@ -51,7 +51,7 @@ pub struct Standing {
     pub key: Option<String>,
     /// The problem that makes the capture incomplete, with the remedy.
     pub problem: Option<String>,
-    /// Whether `capture install` could mend that.
+    /// Whether `capture install` can repair it.
     pub can_be_installed: bool,
     /// Whether it has partitions.
     pub is_partitioned: bool,

@@ -7,7 +7,7 @@
 //! - *bounded*: an index finds the rows by the time column, so that it reads only rows of the
 //!   slice;
 //! - *a lookup*: rows of another table of a view, found by a join;
-//! - *unbounded*: all of a table, an index or a partition, for a slice of any size.
+//! - *unbounded*: reads all of a table, an index or a partition, for a slice of any size.
 //!
 //! Unbounded scans are compared with the slice. A partition within the slice, a slice that is most
 //! of its table, and tables of a few megabytes are accepted.
@@ -87,7 +87,7 @@ struct Node {
 struct Relation {
     /// With its schema, each quoted where PostgreSQL needs it.
     name: String,
-    /// The partitioned table that it belongs to, likewise.
+    /// The partitioned table to which it belongs, quoted alike.
     root: Option<String>,
     rows: Option<f64>,
     bytes: i64,
@@ -286,7 +286,7 @@ async fn catalogue(tx: &mut Tx, nodes: &[Node], correlation: &str) -> Result<Cat
 }
 
 impl Node {
-    /// The table's name as a statement needs it.
+    /// The table's name in a statement.
     fn name(&self, catalogue: &Catalogue) -> String {
         let known = catalogue.get(&(self.schema.clone(), self.table.clone()));
         known.map_or_else(
@@ -378,8 +378,7 @@ impl Node {
             .replace(&format!("{}.", self.alias), "")
     }
 
-    /// The column of `axis`, or the expression that stands for it in a view, that an index would have
-    /// to begin with.
+    /// The first column for an index on `axis`. In a view it is the expression behind the column.
     fn column(&self, axis: &Axis, bounds: &[String; 2]) -> Option<String> {
         let tested = self.unqualified(&format!("{} AND {}", self.condition, self.filter));
         let from = &bounds[0];
@@ -401,7 +400,7 @@ impl Node {
     }
 }
 
-/// The scans of a plan, with what they stand on.
+/// The scans of a plan, with their tables.
 struct Read<'a> {
     scans: &'a [Scan],
     nodes: &'a [Node],

@@ -66,9 +66,8 @@ pub(super) async fn check_zone(
     }
 }
 
-/// Checks that PostgreSQL can group and order by all dimensions and all columns whose distinct
-/// values are needed. The catalogue leaves that open for an array of `json`, or a composite that
-/// contains one.
+/// Checks that PostgreSQL can group and order by all dimensions and all columns with staged values.
+/// The catalogue gives no answer for an array of `json`, or a composite that contains one.
 pub(super) async fn check_comparable(
     tx: &mut Tx,
     rollup: &Rollup,

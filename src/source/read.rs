@@ -1,8 +1,8 @@
 //! The statements that aggregate a range of the source.
 //!
-//! A slice that is read by one statement yields its final rows ([`Form::Whole`]). A slice that
-//! takes several yields partials ([`Form::Partial`]): the same groups, and the rows of single
-//! values that [`partial`](crate::measure::partial) describes.
+//! If one statement reads a slice, it yields the final rows ([`Form::Whole`]). If several do, they
+//! yield partials ([`Form::Partial`]): the same groups, and rows of single values that
+//! [`partial`](crate::measure::partial) describes.
 
 use chrono::{DateTime, Utc};
 
@@ -132,7 +132,7 @@ pub fn merge_rows(shape: &Shape, form: Form) -> String {
     }
 }
 
-/// How the rows of the stage are told apart.
+/// The tags that distinguish the stage's rows.
 #[must_use]
 pub fn tags(shape: &Shape) -> Tags {
     Tags { values: shape.values.len() }

@@ -106,7 +106,7 @@ pub enum Settled {
     OtherZone(String),
     /// Its time is still to come, or a transaction is still open.
     NotYet {
-        /// Who is waited for and how to find it, or until when.
+        /// The open transaction and how to find it, or the time to wait for.
         not_now: NotNow,
         /// The horizon, for the next attempt too.
         horizon: Option<Horizon>,
@@ -233,8 +233,8 @@ pub struct Blocker {
     pub who: String,
 }
 
-/// Waits until every transaction of this database below the horizon has ended, at most for `wait`.
-/// Returns one that is still open then. If there is no `horizon` it is taken now.
+/// Waits until every transaction of this database below the horizon has ended, for at most `wait`.
+/// Returns one that is still open after that. Without a `horizon` it takes the present one.
 ///
 /// # Errors
 /// The server refuses or cannot be reached.

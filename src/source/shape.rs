@@ -23,7 +23,7 @@ pub struct Shape {
     pub dimensions: Vec<Dimension>,
     /// The columns of the rollup table that hold measures.
     pub fields: Vec<Field>,
-    /// The source columns whose distinct values are needed, each once.
+    /// The source columns whose distinct values are staged, each once.
     pub values: Vec<ValueColumn>,
     /// Generated columns: name, type and expression.
     pub generated: Vec<Generated>,
@@ -238,7 +238,8 @@ fn dimension(column: &Column, same_database: bool) -> Result<Dimension, String> 
 async fn measure_types(tx: &mut Tx, rollup: &Rollup) -> Result<Vec<String>, ShapeError> {
     let types = rollup.measures.iter().map(|measure| measure.kind.typed(measure));
     let select: Vec<String> = types.map(|typed| format!("pg_typeof({typed})::text")).collect();
-    // With a false condition PostgreSQL answers from the types alone. The count makes it one row.
+    // With a false condition PostgreSQL answers from the types alone. The count makes the result
+    // one row.
     let (select, name) = (select.join(", "), table(&rollup.from));
     let sql = format!("SELECT {select}, count(*) FROM {name} WHERE false");
     let row = tx.row("typing the measures", sql).await.map_err(|error| match error.kind() {

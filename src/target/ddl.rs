@@ -441,8 +441,8 @@ async fn claim_registry(
     }
 }
 
-/// Refuses to make a table for a rollup whose markers are of another table that is still there: that one's
-/// installation would lose them. A table that was dropped has no claim.
+/// Refuses to create a table for a rollup whose markers belong to another existing table, because
+/// that table's installation would lose them. A dropped table has no claim.
 async fn refuse_second_table(tx: &mut Tx, rollup: &Rollup, table: &str) -> Result<(), DdlError> {
     let Some(registered) = registered_table(tx, rollup).await? else { return Ok(()) };
     if registered != table && existing(tx, &registered).await?.is_some() {
@@ -460,7 +460,7 @@ fn kept_elsewhere(rollup: &Rollup, table: &str, registered: &str) -> DdlError {
     incompatible(rollup, table, problem)
 }
 
-/// The table that the registry names for the rollup.
+/// The rollup's table in the registry.
 async fn registered_table(tx: &mut Tx, rollup: &Rollup) -> Result<Option<String>, DbError> {
     const DOING: &str = "reading the registry";
     if existing(tx, "tallymark.rollup").await?.is_none() {

@@ -30,7 +30,7 @@ pub(super) async fn registered(tx: &mut Tx, rollup: &Rollup) -> Result<Registere
     read().map_err(|source| tx.error(READING, source))
 }
 
-/// As [`registered`], and whether the role may write where work on `rollup` does.
+/// [`registered`], with a check that the role may write to the tables of `rollup`.
 pub(super) async fn registered_for_work(
     tx: &mut Tx,
     target: &Target,

@@ -51,7 +51,7 @@ pub struct Registered {
     pub generation: u64,
     /// Its calendar, in words. `None`: an older version made the entry.
     pub calendar: Option<String>,
-    /// A table to which the role may not write, where that was asked.
+    /// A table to which the role lacks a privilege, if that was checked.
     pub closed: Option<Closed>,
 }
 
@@ -66,7 +66,7 @@ impl Registered {
     /// Refuses work that could not write its rows.
     ///
     /// # Errors
-    /// [`DdlError::Incompatible`](ddl::DdlError::Incompatible), with what to grant.
+    /// [`DdlError::Incompatible`](ddl::DdlError::Incompatible), with the grant that is missing.
     pub fn is_open(&self, rollup: &Rollup) -> Result<(), ddl::DdlError> {
         let Some(Closed { table, problem }) = self.closed.clone() else { return Ok(()) };
         Err(ddl::DdlError::Incompatible { rollup: rollup.name.clone(), table, problem })

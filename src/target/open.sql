@@ -1,5 +1,5 @@
--- What the registry says of a rollup, and the first of the tables that work writes to of which the role lacks a
--- privilege, with those that it lacks. NULL: none.
+-- The rollup's entry in the registry, and the first table for which the role lacks a privilege to
+-- write, with the missing privileges. NULL: there is none.
 SELECT r.generation, r.calendar, closed.name AS closed, closed.lacks, quote_ident(current_user) AS role
 FROM tallymark.rollup r
 LEFT JOIN LATERAL (

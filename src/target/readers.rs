@@ -46,7 +46,7 @@ async fn of_one(
     rollups: &[Rollup],
 ) -> Result<Vec<String>, DbError> {
     let tables: Vec<String> = rollups.iter().map(|rollup| literal(&rollup.name)).collect();
-    // In one pass: a name may look like the place of another.
+    // In one pass, because a name may look like another placeholder.
     let sql = format!(
         include_str!("readers.sql"),
         role = literal(reader),

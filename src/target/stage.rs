@@ -336,8 +336,9 @@ async fn copy_all(
     Ok(rows)
 }
 
-/// The source rows behind one row of the stage in COPY's text format, where values contain no tabs.
-/// A row of one value counts none, as its group's own row counts them already.
+/// The number of source rows behind one row of the stage in COPY's text format, where values
+/// contain no tabs. A row of a single value counts 0, because its group's own row counts its source
+/// rows.
 fn rows_behind(row: &[u8], shape: &Shape) -> u64 {
     // Before them come slice_start, bucket, dimensions and fields.
     let place = 2 + shape.dimensions.len() + shape.fields.len();

@@ -1,5 +1,5 @@
--- The groups in which the rollup differs from the source, with both sides as JSON. A group with N
--- rows in the rollup is reported as N - 1 further differences, with any measures.
+-- The groups in which the rollup differs from the source, with both sides as JSON. N equal groups
+-- in the rollup count as N - 1 more differences.
 WITH __pairs AS MATERIALIZED (
     SELECT __o.__old, __n.__new, ({differs}) AS __differs, {sides}
     FROM (

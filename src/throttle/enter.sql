@@ -1,6 +1,6 @@
--- What the governor asks in the transaction that is about to read a chunk: a slot, and the signals
--- that are configured. A slot is an advisory lock of the transaction, so that it is free again when the
--- transaction has ended, however it ends; the tries stop at the first that is free.
+-- The governor's query in the transaction that will read a chunk. It takes a slot and reads the
+-- configured signals. A slot is an advisory lock of the transaction, so that it is free again when
+-- the transaction has ended, in any way. The tries stop at the first free slot.
 SELECT (SELECT slot
         FROM (SELECT (k + {first}) % {slots} AS slot FROM generate_series(0, {slots} - 1) AS k) AS s
         WHERE pg_try_advisory_xact_lock({class}, slot) LIMIT 1) AS slot,

@@ -1,7 +1,7 @@
 //! The governor of one source, in one process: its slots, its load, and the rests after its chunks.
 //!
-//! Slots are advisory locks on the source itself. They limit how many chunks are read at once by all
-//! workers together, on whatever machine they run. A worker that dies frees its slot with its
+//! Slots are advisory locks on the source itself. They limit how many chunks are read at once by
+//! all workers together, on whatever machine they run. A worker that dies frees its slot with its
 //! transaction.
 
 use std::sync::{Mutex, PoisonError};
@@ -26,28 +26,28 @@ const SLOT_CLASS: i32 = 0x7461_6c6c;
 /// Statistics that are read more often than this show the same numbers.
 const RATE_SECONDS_MIN: f64 = 1.0;
 
-/// Rates over more than twice this are no news.
+/// Rates over more than twice this time are outdated.
 const RATE_SECONDS_MAX: f64 = 30.0;
 
-/// How long `throttle_query` may take: a question, not a report.
+/// Time limit of `throttle_query`, which should be a quick check.
 const THROTTLE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Under pressure chunks are narrower and pauses longer, by at most this factor.
 const PRESSURE_MAX: f64 = 8.0;
 
-/// How much of it is taken back by each chunk that the source could take.
+/// The share of it that is removed by each chunk that the source accepts.
 const PRESSURE_STEP: f64 = 0.25;
 
-/// A busy source is asked again after this, twice as long each time ...
+/// First wait before a busy source is asked again, doubled each time ...
 const WAIT_FIRST: Duration = Duration::from_millis(100);
 
 /// ... up to this.
 const WAIT_MAX: Duration = Duration::from_secs(2);
 
-/// After waiting this long for a slot it is told who holds it: workers take turns within seconds.
+/// After this wait for a slot, its holder is reported, as workers take turns within seconds.
 const HOLDER_AFTER: Duration = Duration::from_secs(10);
 
-/// A rest is told from this length on; shorter ones are over before they are read.
+/// Shortest rest that is reported. Shorter ones are over before they are read.
 const REST_TOLD_MIN: Duration = Duration::from_secs(1);
 
 /// The governor of one source, in one process.
@@ -60,19 +60,19 @@ pub struct Governor {
 
 #[derive(Debug)]
 struct State {
-    /// The latest sample that rates are told from, and the one before it.
+    /// The latest sample for rates, and the one before it.
     samples: [Option<Sample>; 2],
     /// How much narrower chunks are, and rests longer: doubled when the source is busy, taken back
     /// step by step when it is not, as congestion is controlled in networks.
     pressure: f64,
-    /// The rests that chunks have earned: since when, and how long. As many as chunks at once.
+    /// The rests due after chunks, with their start and length. There are as many as concurrent
+    /// chunks.
     rests: Vec<(Stopwatch, Duration)>,
-    /// How long a slot has been waited for since the last one was taken.
+    /// The time spent waiting for a slot since the last one was taken.
     slot_waited: Duration,
 }
 
 impl Governor {
-    /// A governor by `settings`.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         let (samples, rests, slot_waited) = ([None, None], vec![], Duration::ZERO);
@@ -81,19 +81,19 @@ impl Governor {
         Self { settings, state: Mutex::new(state), waits }
     }
 
-    /// What is configured.
     #[must_use]
     pub const fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// Tells why the process waits, whenever that changes.
+    /// Reports the reason of the process's wait, whenever it changes.
     #[must_use]
     pub fn waits(&self) -> tokio::sync::watch::Receiver<Option<String>> {
         self.waits.subscribe()
     }
 
-    /// Whether the hours forbid work at `now`, of a backfill or not.
+    /// The hold if the hours forbid work at `now`. `is_backfill` says whether the work belongs to a
+    /// backfill.
     #[must_use]
     pub fn closed(&self, now: DateTime<Utc>, is_backfill: bool) -> Option<NotNow> {
         if let Some(quiet) = self.settings.quiet_hours.filter(|hours| hours.contain(now)) {
@@ -105,13 +105,13 @@ impl Governor {
         Some(NotNow::until(why, window.next_change(now)))
     }
 
-    /// About how long a chunk may take, where `configured` is what an idle source can bear.
+    /// The approximate time of a chunk, where `configured` is right for an idle source.
     #[must_use]
     pub fn chunk_time(&self, configured: Duration) -> Duration {
         configured.div_f64(self.state().pressure)
     }
 
-    /// Takes the shortest of the rests that are due, and says what is left of it.
+    /// Takes the shortest of the due rests, and returns the rest of its time.
     #[must_use]
     pub fn take_rest(&self) -> Duration {
         let mut state = self.state();
@@ -125,7 +125,7 @@ impl Governor {
         rest
     }
 
-    /// What [`Governor::take_rest`] would say now, without taking it.
+    /// The present result of [`Governor::take_rest`], without taking it.
     #[must_use]
     pub fn rest_left(&self) -> Duration {
         let left = |(watch, rest): &(Stopwatch, Duration)| rest.saturating_sub(watch.elapsed());
@@ -139,7 +139,7 @@ impl Governor {
         Nap::by_ratio(ratio).filter(|_| self.settings.naps)
     }
 
-    /// How many times longer a statement takes than its work.
+    /// The factor by which naps lengthen a statement.
     #[must_use]
     pub(super) fn stretch(&self, nice_ratio: f64) -> f64 {
         if self.settings.naps { 1.0 + nice_ratio * self.state().pressure } else { 1.0 }
@@ -158,10 +158,10 @@ impl Governor {
         self.tell(None);
     }
 
-    /// How long to wait before the source is asked the `tries`th time again.
+    /// The wait before the source is asked again for the `tries`th time.
     pub(super) fn wait_before(tries: u32) -> Duration {
         let wait = WAIT_FIRST.saturating_mul(1 << tries.min(8)).min(WAIT_MAX);
-        // Workers that were refused together must not come back together.
+        // Workers that were refused together should come back at different times.
         wait.mul_f64(0.5 + fastrand::f64() / 2.0)
     }
 
@@ -173,7 +173,7 @@ impl Governor {
         }
     }
 
-    /// Tells why the process waits, or that it does not.
+    /// Reports the reason of the process's wait, or its end.
     fn tell(&self, reason: Option<&str>) {
         self.waits.send_if_modified(|told| {
             if told.as_deref() == reason {
@@ -187,7 +187,8 @@ impl Governor {
         });
     }
 
-    /// Asks the owner's own question, if there is one: why it says wait, or cannot be answered.
+    /// Runs the configured `throttle_query`, if there is one. Returns why work has to wait, or why
+    /// the query failed.
     pub async fn throttled(&self, source: &Db) -> Option<Why> {
         let query = self.settings.throttle_query.as_ref()?;
         match throttle_answer(source, query).await {
@@ -204,7 +205,7 @@ impl Governor {
     /// Otherwise returns the reason, and the caller rolls `tx` back.
     ///
     /// # Errors
-    /// Trouble with the server.
+    /// The server failed.
     pub async fn enter(&self, tx: &mut Tx) -> Result<Option<Why>, DbError> {
         let sample = self.sample(tx).await?;
         if let Err(why) = self.remember_and_judge(&sample) {
@@ -219,7 +220,7 @@ impl Governor {
         Ok(Some(self.taken(holders)))
     }
 
-    /// That all slots are taken, and by whom, as far as that is known.
+    /// The message that all slots are taken, with the known holders.
     const fn taken(&self, holders: Vec<String>) -> Why {
         Why::SlotsTaken { slots: self.settings.slots, holders }
     }
@@ -228,7 +229,7 @@ impl Governor {
     /// `pid 4711 (role app, psql), since 2026-02-10T00:00:00Z`.
     ///
     /// # Errors
-    /// Trouble with the server.
+    /// The server failed.
     pub async fn holders(&self, tx: &mut Tx) -> Result<Vec<String>, DbError> {
         const DOING: &str = "looking for who holds the slots";
         let slots = self.settings.slots;
@@ -238,10 +239,10 @@ impl Governor {
         holders.map_err(|source| tx.error(DOING, source))
     }
 
-    /// What the source says of every signal that has a limit, in words. For people.
+    /// The present value of every limited signal, in words, for an operator.
     ///
     /// # Errors
-    /// Trouble with the server.
+    /// The server failed.
     pub async fn look(&self, tx: &mut Tx) -> Result<(Vec<String>, Option<Why>), DbError> {
         let sample = self.sample(tx).await?;
         let mut why = self.remember_and_judge(&sample).err();
@@ -282,14 +283,14 @@ impl Governor {
         let mut state = self.state();
         let is_due = |before: &Sample| sample.since(before) >= RATE_SECONDS_MIN;
         if state.samples[1].as_ref().is_some_and(|old| sample.since(old) > RATE_SECONDS_MAX) {
-            // The mean since then says little about now.
+            // The mean since then says little about the present.
             state.samples = [None, None];
         }
         if state.samples[1].as_ref().is_none_or(is_due) {
             state.samples.swap(0, 1);
             state.samples[1] = Some(sample.clone());
         }
-        // While the newest is this one or too young, the one before it.
+        // If the newest is this one or too young, use the one before it.
         let before = state.samples[0].clone();
         drop(state);
         let unreadable = |error: &Unreadable| match error {
@@ -321,11 +322,11 @@ impl Governor {
     }
 }
 
-/// What `query` answers, if that means wait.
+/// The answer of `query`, if it means wait.
 async fn throttle_answer(source: &Db, query: &str) -> Result<Option<String>, DbError> {
     const DOING: &str = "asking throttle_query";
     let mut tx = source.begin(Access::ReadOnly, THROTTLE_TIMEOUT, "throttle_query").await?;
-    // As text, whatever its type.
+    // As text, for any type.
     let sql = format!("SELECT (SELECT x FROM (\n{query}\n) AS one(x))::text AS answer");
     let row = tx.row(DOING, sql).await?;
     let answer: Option<String> = row.try_get("answer").map_err(|source| tx.error(DOING, source))?;

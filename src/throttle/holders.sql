@@ -1,6 +1,7 @@
--- Who holds the slots of the source, in words. Every role sees pid, role and application of other roles' sessions; when
--- their transactions began it sees only as a member of pg_read_all_stats. An advisory lock of two keys is in pg_locks
--- as classid and objid, with objsubid 2; that of a prepared transaction has no pid.
+-- The sessions that hold the source's slots, as text. Every role sees pid, role and application of
+-- other roles' sessions. The start of their transactions is visible only to members of
+-- pg_read_all_stats. An advisory lock of two keys is in pg_locks as classid and objid, with
+-- objsubid 2. That of a prepared transaction has no pid.
 SELECT CASE
            WHEN l.pid IS NULL THEN 'the prepared transaction '
                 || coalesce(quote_literal(p.gid), '(SELECT * FROM pg_prepared_xacts)')

@@ -1,23 +1,23 @@
 //! Rests within a statement.
 //!
-//! A statement that reads for 200 ms takes a processor from the application for 200 ms, however long it rests
-//! afterwards. Other work that needs the processor meanwhile waits some milliseconds for the scheduler.
-//! So the statement rests in naps of a millisecond, every few hundred rows, and the server's other work
-//! finds a free processor in time.
+//! A statement that reads for 200 ms takes a processor from the application for 200 ms, however
+//! long it rests afterwards. Other work that needs the processor meanwhile waits some milliseconds
+//! for the scheduler. So the statement rests in naps of a millisecond, every few hundred rows, and
+//! the server's other work finds a free processor in time.
 
 use std::time::Duration;
 
-/// Rows that are taken for a millisecond's work: scanning, grouping and adding up. Where they are less, the
-/// naps are too short for their work.
+/// Assumed rows per millisecond of work: scanning, grouping and adding up. If the real number is
+/// lower, the naps are too short for the work.
 const ROWS_PER_MS: f64 = 600.0;
 
-/// At fewer rows than that the naps cost more than the work.
+/// With fewer rows than this between naps, the naps cost more than the work.
 const ROWS_MIN: f64 = 50.0;
 
 /// `pg_sleep` sleeps whole milliseconds.
 const NAP_MS_MIN: f64 = 1.0;
 
-/// A little less is asked for: what is a millisecond by a hair's breadth more is rounded up to two.
+/// Request a little less, as a time just above a millisecond is rounded up to two.
 const HAIR_MS: f64 = 0.2;
 
 /// A nap every N rows.
@@ -29,7 +29,7 @@ pub struct Nap {
 }
 
 impl Nap {
-    /// Naps that are together `ratio` times as long as the work; `None`: none.
+    /// Naps that together take `ratio` times as long as the work. `None`: no naps.
     #[must_use]
     pub fn by_ratio(ratio: f64) -> Option<Self> {
         let rows = (NAP_MS_MIN * ROWS_PER_MS / ratio).max(ROWS_MIN);
@@ -37,8 +37,8 @@ impl Nap {
         (ratio > 0.0).then_some(Self { ratio, rows, ms })
     }
 
-    /// A condition that is always true, and sleeps at one row in N. The row is chosen at random, as a
-    /// row does not know its number.
+    /// A condition that is always true, and sleeps at one row in N. The row is chosen at random, as
+    /// a row does not know its number.
     #[must_use]
     pub fn condition(&self) -> String {
         let (share, seconds) = (1.0 / self.rows, (self.ms.round() - HAIR_MS) / 1e3);
@@ -47,9 +47,9 @@ impl Nap {
         )
     }
 
-    /// How much of a statement that took `elapsed` was naps, by their nominal length. On a busy server
-    /// naps overrun. Counting the overrun as work would make the way of reading more expensive exactly
-    /// then.
+    /// How much of a statement that took `elapsed` was naps, by their nominal length. On a busy
+    /// server naps overrun. Counting the overrun as work would make the way of reading more
+    /// expensive exactly then.
     #[must_use]
     pub fn slept(&self, elapsed: Duration) -> Duration {
         elapsed.mul_f64(self.ratio / (1.0 + self.ratio))

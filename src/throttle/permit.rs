@@ -1,7 +1,8 @@
 //! The one decision: whether work may start or go on.
 //!
-//! [`Gate`] asks the questions in the order of the module's table. Slices pass it before each chunk,
-//! comparisons before each piece, and callers that start, send or reopen slices before they do so.
+//! [`Gate`] asks the questions in the order of the module's table. Slices pass it before each
+//! chunk, comparisons before each piece, and callers that start, send or reopen slices before they
+//! do so.
 
 use std::time::Duration;
 
@@ -15,10 +16,10 @@ use crate::interrupt::Interrupt;
 use crate::not_now::{NotNow, Permit, Why};
 use crate::text::cut;
 
-/// A pause is looked at again this much later.
+/// A pause is checked again this much later.
 const PAUSE_POLL: TimeDelta = TimeDelta::seconds(5);
 
-/// After a turn was given up the slice may be tried again this much later.
+/// After a yield the slice may be tried again this much later.
 pub const RETRY: TimeDelta = TimeDelta::seconds(15);
 
 /// How reading is throttled: the governor, if the application's database is read, and the
@@ -37,7 +38,7 @@ impl<'g> Throttle<'g> {
         Self { governor, nice_ratio: nice_ratio.unwrap_or(configured) }
     }
 
-    /// The governor of what is read, if that is the application's database.
+    /// The governor of the database that is read, if that is the application's.
     #[must_use]
     pub const fn governor(&self) -> Option<&'g Governor> {
         self.governor
@@ -49,13 +50,13 @@ impl<'g> Throttle<'g> {
         self.governor.and_then(|governor| governor.nap(self.nice_ratio))
     }
 
-    /// How many times longer a statement takes than its work.
+    /// The factor by which naps lengthen a statement.
     #[must_use]
     pub fn stretch(&self) -> f64 {
         self.governor.map_or(1.0, |governor| governor.stretch(self.nice_ratio))
     }
 
-    /// About how long a chunk may take, where `configured` is what an idle source can bear.
+    /// The approximate time of a chunk, where `configured` is right for an idle source.
     #[must_use]
     pub fn chunk_time(&self, configured: Duration) -> Duration {
         self.governor.map_or(configured, |governor| governor.chunk_time(configured))
@@ -110,7 +111,7 @@ impl Patience {
 pub struct Gate<'w> {
     /// The worker's time.
     pub clock: &'w dyn Clock,
-    /// Whether work is to end.
+    /// Whether the stop was requested.
     pub interrupt: &'w Interrupt,
     /// Where the operator's word is.
     pub checkpoints: &'w Checkpoints,
@@ -150,7 +151,7 @@ impl<'w> Gate<'w> {
             return Ok(Permit::NotNow(closed));
         }
         let control = self.checkpoints.control().await?;
-        // The answer may have taken long, and the quiet hours may have begun meanwhile.
+        // The answer may have taken long, so quiet hours may have started in the meantime.
         let now = self.clock.now();
         if let Some(closed) = closed(now) {
             return Ok(Permit::NotNow(closed));
@@ -236,9 +237,9 @@ impl<'w> Gate<'w> {
     }
 }
 
-/// Whether a tick may ask the source anything. `wake_per_hour` lets the source sleep in between, and
-/// while nothing is due. `is_due` says whether the source is worth waking, and is polled only if its
-/// time has come.
+/// Whether a tick may ask the source anything. `wake_per_hour` lets the source sleep in between,
+/// and while nothing is due. `is_due` says whether the source is worth waking, and is polled only
+/// if its time has come.
 ///
 /// # Errors
 /// The checkpoints cannot be read or written.

@@ -8,7 +8,7 @@ use sqlx::postgres::PgRow;
 use crate::config::{Limits, Signal};
 
 impl Signal {
-    /// What its number counts.
+    /// The unit of its number.
     const fn unit(self) -> &'static str {
         match self {
             Self::Active => "active backends",
@@ -20,7 +20,7 @@ impl Signal {
         }
     }
 
-    /// The expression that asks for it; `NULL` where it is not asked for, or not by a statement.
+    /// The expression that reads it. `NULL` if it is not read, or not by a statement.
     pub(super) const fn sql(self) -> &'static str {
         const OTHERS: &str = "(SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' \
              AND state = 'active' AND pid <> pg_backend_pid() \
@@ -51,7 +51,7 @@ impl Signal {
     }
 }
 
-/// What the source said.
+/// The source's answer.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sample {
     /// The slot that the transaction has now.
@@ -86,7 +86,7 @@ impl Sample {
         self.values.iter().find(|(other, _)| *other == signal).and_then(|(_, value)| *value)
     }
 
-    /// The signal now, where `before` is an older sample.
+    /// The present signal, given an older sample `before`.
     fn signal(&self, signal: Signal, before: Option<&Self>) -> Result<f64, Unreadable> {
         if signal.is_privileged() && !self.sees_all {
             return Err(Unreadable::Denied { signal, role: self.role.clone() });
@@ -106,7 +106,7 @@ impl Sample {
         self.at - before.at
     }
 
-    /// The first limit that is passed, in words.
+    /// The first limit that is exceeded, in words.
     pub(super) fn passed(
         &self,
         before: Option<&Self>,
@@ -121,7 +121,7 @@ impl Sample {
         Ok(None)
     }
 
-    /// Every signal that has one of `limits`, in words.
+    /// Every signal with one of the `limits`, in words.
     pub(super) fn described(&self, before: Option<&Self>, limits: &[&Limits]) -> Vec<String> {
         let wanted = |signal: &Signal| limits.iter().any(|limits| limits.has(*signal));
         let describe = |signal: Signal| match self.signal(signal, before) {
@@ -132,23 +132,15 @@ impl Sample {
     }
 }
 
-/// Why a signal is not known.
+/// Why a signal is unknown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Unreadable {
-    /// A rate needs two looks.
+    /// A rate needs two samples.
     NotYet,
     /// The role may not see it.
-    Denied {
-        /// The signal.
-        signal: Signal,
-        /// The role.
-        role: String,
-    },
+    Denied { signal: Signal, role: String },
     /// The server has no answer.
-    Empty {
-        /// The signal.
-        signal: Signal,
-    },
+    Empty { signal: Signal },
 }
 
 impl fmt::Display for Unreadable {

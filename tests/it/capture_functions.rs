@@ -196,8 +196,8 @@ async fn list(session: &mut sqlx::PgConnection) -> String {
     sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(session).await.unwrap()
 }
 
-/// Whatever a session writes into the setting that stores marks, an hour may be marked twice, but
-/// never stays unmarked.
+/// A session may write anything into the setting that stores marks. An hour may then be marked
+/// twice, but it is always marked.
 #[tokio::test]
 async fn no_setting_of_the_session_keeps_an_hour_from_being_marked() {
     let world = world(EVENTS).await;

@@ -22,7 +22,7 @@ use crate::support::world::{
     BUDGET, EVENTS, PAST_LEASE, Setup, World, checkpoints, clock, instant, records,
 };
 
-/// Maximum number of ticks until no work is left.
+/// Maximum number of ticks until all work is done.
 const QUIET_MAX: usize = 20;
 
 /// A mutation must be found within this many sweeps.
@@ -332,7 +332,7 @@ async fn a_day_that_is_running_when_an_hour_changes_is_stale_after() {
     is_february(&world).await;
 }
 
-/// Ticks until no work is left.
+/// Ticks until all work is done.
 async fn quiet(clock: &ManualClock, world: &World) {
     for _ in 0..QUIET_MAX {
         // The lease of a killed worker has ended.

@@ -47,7 +47,7 @@ async fn without_a_region_one_line_says_so() {
     assert_eq!(grades.iter().filter(|it| *it == "bad checkpoints").count(), 1, "{check:?}");
 }
 
-/// An empty one, as compose files and CI leave behind, let the SDK panic.
+/// Compose files and CI often leave an empty variable, which made the SDK panic.
 #[tokio::test]
 async fn an_endpoint_that_is_no_url_is_refused_by_its_name() {
     let (place, _database) = Place::with_events(1).await;
@@ -74,7 +74,7 @@ async fn check_before_init_says_what_is_to_do_and_that_is_not_bad() {
     assert!(!check.out.contains("todo") && check.err.is_empty(), "{check:?}");
 }
 
-/// No `capture install` could make it right, and a tick would end with 2.
+/// `capture install` could never repair it, and a tick would exit with 2.
 #[tokio::test]
 async fn what_can_never_be_captured_is_bad_before_init_too() {
     let (place, _database) = Place::with_events(1).await;

@@ -1,5 +1,5 @@
-//! A worker that stands still between the time that it was told and what it decides by it: others go on meanwhile,
-//! and nothing may be lost that they did.
+//! A worker stops between an answer and a decision that depends on it. Others continue meanwhile,
+//! and their work must not be lost.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,7 @@ async fn tick(world: &World) -> TickReport {
     worker.tick(worker.clock.now(), deadline, None).await.unwrap()
 }
 
-/// The same worker, whose first request to the store that holds these bytes waits.
+/// A worker whose first request to the store with these bytes waits.
 async fn held_at_store(
     world: &World,
     source: &str,
@@ -44,8 +44,8 @@ async fn held_at_store(
     (World { urls, pool, target, worker }, holder)
 }
 
-/// Between the watermark and the checkpoints that it reads, another remembers a first row that it had asked for before
-/// the late one was there.
+/// The worker stops between the watermark and the checkpoints. Meanwhile another worker stores a
+/// first row that it had read before the late row existed.
 #[tokio::test]
 async fn a_late_row_before_a_first_row_that_is_remembered_meanwhile_is_counted() {
     let rollups = DAILY.replace("bucket =", "late = \"capture\"\nbucket =");
@@ -76,13 +76,14 @@ async fn a_late_row_before_a_first_row_that_is_remembered_meanwhile_is_counted()
     assert_eq!(world.target_value("SELECT sum(events) FROM stats.daily").await, "2");
 }
 
-/// Between what a slice has read and its end, the slice is ready that it is to run again with.
+/// The worker stops between its read and the end of the slice. Meanwhile the next slice, with which
+/// it has to run again, becomes readable.
 #[tokio::test]
 async fn a_slice_that_was_read_before_the_next_one_was_ready_runs_again_with_it() {
     let rollups = DAILY.replace("bucket =", "lookback = 1\nbucket =");
     let direct = Database::create().await.url();
     let (holder, source) = Holder::way(&direct, "replaced_at = clock_timestamp()");
-    // The slice of 2026-01-02 is readable 10 s from now.
+    // The slice of 2026-01-02 becomes readable in 10 s.
     let clock = Arc::new(clock("2026-01-03T00:01:50Z"));
     let setup = Setup { rollups: &rollups, clock: Arc::clone(&clock) as _, ..Setup::default() };
     let world = World::at(Urls { source, target: None }, setup).await;
@@ -108,7 +109,7 @@ async fn a_slice_that_was_read_before_the_next_one_was_ready_runs_again_with_it(
     assert!(tick(&world).await.slices.is_empty(), "once");
 }
 
-/// Between the hours and what people said, the quiet hours begin.
+/// The quiet hours start between the check of the hours and the operators' settings.
 #[tokio::test]
 async fn no_work_begins_in_quiet_hours_that_began_while_the_store_was_asked() {
     let source = "quiet_hours = \"12:00-13:00\"\ntimezone = \"UTC\"";

@@ -91,7 +91,7 @@ async fn a_second_installation_on_the_same_checkpoints_is_refused() {
     is_right(&first).await;
 }
 
-/// Its target has no tables yet, so that the checkpoints alone tell whose they are.
+/// The target has no tables yet, so only the checkpoints show their owner.
 #[tokio::test]
 async fn a_stranger_is_told_by_check_and_changes_nothing_that_others_keep() {
     let (mut first, _one) = computed().await;

@@ -1,4 +1,4 @@
-//! Which index is missing: told with a statement that makes it, before the table has grown.
+//! A missing index is reported with a statement that creates it, before the table has grown.
 
 use tallymark::db::Access;
 use tallymark::source::plan_guard::{By, Unindexed, unindexed};
@@ -6,11 +6,12 @@ use tallymark::source::plan_guard::{By, Unindexed, unindexed};
 use crate::support::cli::{Place, daily};
 use crate::support::world::{BUDGET, Setup, World};
 
-/// Names that end a quotation, a condition or a statement where they are not quoted, or look like a part of a plan.
+/// Unquoted, these names would end a quotation, a condition or a statement, or look like a part of
+/// a plan.
 const TABLE: &str = "Order's \"x\"; -- AND b";
 const COLUMN: &str = "at >= 1 AND (\"user\" $$ ; --";
 
-/// What is counted, by which time and change column, and the tables that lack an index of each.
+/// A table, its time and change columns, and the tables without an index on each.
 struct Case {
     sql: &'static str,
     from: &'static str,
@@ -37,8 +38,8 @@ const CASES: &[Case] = &[
         time: &[],
         change: &[],
     },
-    // What does not find rows by the time or the change: behind another column, of a part, of an expression,
-    // not valid, of hashes, of blocks.
+    // These do not find rows by the time or the change: second column, partial, expression,
+    // invalid, hash, BRIN.
     Case {
         sql: "CREATE TABLE useless AS SELECT * FROM seed; CREATE INDEX ON useless (kind, at); \
               CREATE INDEX ON useless (changed) WHERE kind = 'k0'; CREATE INDEX ON useless USING hash (changed); \
@@ -50,7 +51,7 @@ const CASES: &[Case] = &[
         time: &["public.useless (at)"],
         change: &["public.useless (changed)"],
     },
-    // A BRIN index serves slices, whose rows lie together.
+    // A BRIN index serves slices, because their rows lie together.
     Case {
         sql: "CREATE TABLE brin AS SELECT * FROM seed; CREATE INDEX ON brin USING brin (at)",
         from: "brin",
@@ -80,7 +81,7 @@ const CASES: &[Case] = &[
         time: &["public.younger (at)"],
         change: &["public.elder (changed)"],
     },
-    // Of a view: its table's column, or the expression that stands for it.
+    // In a view it is the table's column, or the expression behind the view's column.
     Case {
         sql: "CREATE TABLE base AS SELECT *, extract(epoch FROM changed)::bigint AS seconds FROM seed; \
               CREATE VIEW seen AS SELECT b.changed AS at, to_timestamp(seconds) AS changed, kind FROM base b \
@@ -136,7 +137,7 @@ async fn found(world: &World, name: &str, by: By) -> Option<Unindexed> {
     unindexed(&mut tx, (rollup, &shape), by, (slice.start(), slice.end())).await.unwrap()
 }
 
-/// Each statement runs as it is told, and leaves nothing to tell, also of a partition that comes later.
+/// Each reported statement runs, and then none is reported any more, even after a new partition.
 #[tokio::test]
 async fn each_missing_index_is_told_with_a_statement_that_makes_it() {
     let sql: Vec<String> = CASES.iter().map(|case| named(case.sql)).collect();
@@ -197,7 +198,8 @@ async fn many_partitions_are_counted_and_few_are_named() {
     );
 }
 
-/// A user's defaults: a note while the table is small, bad once it is large, gone with the index.
+/// With default settings it is a note while the table is small, bad once it is large, and gone with
+/// the index.
 #[tokio::test]
 async fn check_tells_of_a_missing_index_before_it_is_felt() {
     let (place, _database) = Place::with_events(2).await;

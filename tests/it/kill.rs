@@ -38,7 +38,7 @@ pub(crate) const SEED: &str = "CREATE TABLE events AS \
     FROM generate_series('2026-02-01Z'::timestamptz, '2026-02-15T23:59:59Z', '20 seconds') \
     WITH ORDINALITY AS series (at, n); CREATE INDEX ON events (at); ANALYZE events";
 
-/// What one GROUP BY over the source gives.
+/// The result of one GROUP BY over the source.
 fn truth(from: &str) -> String {
     format!(
         "SELECT date_bin('15 minutes', at, '2026-01-01Z') AS bucket, entity, count(*) AS events, \

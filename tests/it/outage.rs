@@ -273,7 +273,7 @@ async fn an_event_is_answered_by_its_deadline_whoever_is_silent() {
     let (world, gate, clock) = behind_a_gate().await;
     for said in ["BEGIN", "FROM pg_catalog", "clock_timestamp"] {
         for event in events() {
-            // A process without any cached data.
+            // A process with empty caches.
             let fresh = world.changed("", DAILY, Arc::new(clock.clone()));
             gate.refuse(Some(Refusal::Silence(said)));
             let said_back = match answer(&fresh.worker, event.clone()).await {
@@ -300,8 +300,7 @@ async fn an_event_is_answered_by_its_deadline_whoever_is_silent() {
     }
 }
 
-/// A server quotes the value that it refuses. With 24 values of a megabyte each, the response has
-/// only their beginnings.
+/// A server quotes the value that it refuses. The response shortens 24 values of a megabyte each.
 #[cfg(feature = "lambda")]
 #[tokio::test]
 async fn a_value_of_megabytes_in_an_error_is_cut() {

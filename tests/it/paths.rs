@@ -1,8 +1,9 @@
-//! The search path of Tallymark's role, in which other roles may make things.
+//! The search path of Tallymark's role, with schemas where other roles may create objects.
 
 use crate::support::cli::Place;
 
-/// Others' objects in a schema of the path could be called as the role: `check` names schema, role and both ways out.
+/// The role could call objects of other roles in a schema of the path. `check` names the schema,
+/// the role and two remedies.
 #[tokio::test]
 async fn check_tells_of_roles_that_may_make_things_in_the_search_path() {
     let (place, _database) = Place::with_events(2).await;

@@ -62,7 +62,7 @@ impl Cut {
     }
 }
 
-/// Ticks until no slice is due.
+/// Ticks until every due slice is done.
 async fn work_off(world: &World) {
     for _ in 0..20 {
         let deadline = Deadline::after(&*world.worker.clock, BUDGET);

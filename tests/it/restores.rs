@@ -111,7 +111,7 @@ impl Restorable {
     }
 
     async fn tick(&self) {
-        // Another process, without cached data.
+        // Another process, with empty caches.
         let world = self.world.changed("", &self.rollups(), self.clock.clone());
         let deadline = Deadline::after(&*self.clock, BUDGET);
         let report = world.worker.tick(self.clock.now(), deadline, None).await.unwrap();

@@ -52,7 +52,7 @@ async fn with_each_recipe_the_job_works_and_nothing_else_is_allowed() {
     }
 }
 
-/// As where `init --dry-run` is run by somebody else, who forgets a grant.
+/// Another role ran the statements of `init --dry-run` and forgot a grant.
 #[tokio::test]
 async fn a_grant_that_is_missing_is_told_with_its_sql_and_no_slice_fails_for_it() {
     let (mut place, database) = Place::with_events(3).await;
@@ -78,7 +78,7 @@ async fn a_grant_that_is_missing_is_told_with_its_sql_and_no_slice_fails_for_it(
         assert!(said.contains(&grant), "{said}");
         remedy = grant;
     }
-    // Nothing was claimed; what compares only needs to read.
+    // No slice was claimed. A comparison only needs to read.
     place.run(&["verify"]).good();
     let status = place.json(&["status"]);
     assert_eq!(status["rollups"][0]["standings"]["missing"], 3, "{status}");

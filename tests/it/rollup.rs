@@ -14,7 +14,7 @@ use tallymark::tick::TickReport;
 use crate::support::cli::{Place, daily, day, documented, lines};
 use crate::support::world::{EVENTS, Setup, World, clock, instant, records};
 
-/// A clock that advances at every read, so that budgets end without real waiting.
+/// A clock that advances at every read, so that budgets end instantly.
 #[derive(Debug)]
 struct Stepping(ManualClock);
 

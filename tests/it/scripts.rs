@@ -1,4 +1,5 @@
-//! What a dry run prints, given to `psql`: the same as the command does, whatever the names are, or nothing.
+//! `psql` runs the output of a dry run. It has the same effect as the command with any names, or
+//! none at all.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,7 +14,7 @@ pub(crate) fn psql() -> Option<PathBuf> {
     found.into_iter().chain(installed).find(|place| place.exists())
 }
 
-/// Runs what was printed in the place's database, with a variable that no text of others may use.
+/// Runs the output in the place's database, with a `psql` variable that no foreign text may expand.
 pub(crate) fn piped(psql: &Path, place: &Place, printed: &str) {
     let script = place.config().with_file_name("printed.sql");
     std::fs::write(&script, printed).unwrap();
@@ -26,7 +27,7 @@ pub(crate) fn piped(psql: &Path, place: &Place, printed: &str) {
 }
 
 fn toml(text: &str) -> String {
-    // JSON leaves DEL as it is, and TOML refuses it.
+    // JSON keeps DEL, and TOML refuses it.
     serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007f")
 }
 
@@ -34,7 +35,7 @@ fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// Statements, but for comments and the bounds of the transaction.
+/// The statements, without comments and the bounds of the transaction.
 fn statements(printed: &str) -> Vec<&str> {
     let is_statement =
         |line: &&str| !line.starts_with("--") && !matches!(*line, "BEGIN;" | "COMMIT;");
@@ -52,7 +53,7 @@ async fn what_init_prints_makes_what_init_makes_with_any_names() {
         "two\n-- lines; DROP TABLE victim;\n\\q",
     ] {
         let (place, _database) = Place::with_events(1).await;
-        // Roles are of the whole server.
+        // A role belongs to the whole server.
         let role = format!("{name} {:08x}", fastrand::u32(..));
         place
             .sql(&format!(
@@ -78,7 +79,7 @@ async fn what_init_prints_makes_what_init_makes_with_any_names() {
     }
 }
 
-/// A terminal is shown no hidden character, so what it shows would make other names.
+/// A terminal gets escapes for hidden characters, so the shown names would differ.
 #[tokio::test]
 async fn statements_with_names_that_cannot_be_shown_are_printed_as_comments() {
     for name in ["a\u{7f}b", "\u{202e}b", "c\r; DROP TABLE victim; --", "x\u{200b}\ny"] {

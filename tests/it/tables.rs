@@ -23,12 +23,12 @@ async fn computed() -> World {
     world
 }
 
-/// The same world, seen by a process without cached data.
+/// The same world, seen by a process with empty caches.
 fn fresh(world: &World) -> World {
     world.redefined(DAILY)
 }
 
-/// The same world and definition, seen by a process without cached data.
+/// The same world and definition, seen by a process with empty caches.
 fn again(world: &World) -> World {
     let measures = &world.rollup().measures;
     let has_mean = measures.iter().any(|measure| measure.name == "mean");

@@ -16,7 +16,6 @@ const STATES_MAX: usize = 4_000_000;
 
 /// One step from a state.
 pub struct Step<S, A> {
-    /// What happens.
     pub action: A,
     /// Whether it is a fault, or another event that progress must not depend on.
     pub is_fault: bool,
@@ -28,7 +27,6 @@ pub struct Step<S, A> {
 
 /// A system with finitely many states.
 pub trait Model {
-    /// A state.
     type State: Copy + Debug + Eq + Hash;
     /// A step from one state to another.
     type Action: Display;

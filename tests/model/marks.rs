@@ -1,6 +1,6 @@
-//! A model of the marks of one captured table, which two consumers each turn into reopenings: two
-//! rollups, in one installation or two. The source's statements in `acknowledge.sql` and the order
-//! of writes in `consumer.rs` are modelled here, one call at a time.
+//! A model of the marks of one captured table. Two consumers each turn them into reopenings: two
+//! rollups, in one installation or in two. The model covers the source's statements in
+//! `acknowledge.sql` and the order of writes in `consumer.rs`, one call at a time.
 //!
 //! Bounds: two consumers with a slice each, two late changes, one killed tick, and one consumer
 //! that an operator ends and that comes back. A change draws the ID of its mark when it is made,

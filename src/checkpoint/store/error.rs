@@ -1,4 +1,4 @@
-//! What can go wrong with a store.
+//! Errors of a store.
 
 use std::error::Error;
 
@@ -7,111 +7,99 @@ type Source = Box<dyn Error + Send + Sync>;
 /// Why a call on the store failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// No answer: no connection, or none in time.
+    /// No connection, or no answer in time.
     #[error("{store} could not be reached ({operation}){place}: {problem}")]
     Unreachable {
         /// The store's name.
         store: &'static str,
-        /// The call.
         operation: &'static str,
-        /// Where it was looked for, as it follows in a sentence.
+        /// The place of the store, in the form that follows in a sentence.
         place: String,
         /// The innermost cause.
         problem: String,
-        /// What the driver said.
+        /// The driver's error.
         source: Source,
     },
-    /// The store asked to slow down, and went on doing so while the call was repeated.
+    /// The store throttled the call and all its repetitions.
     #[error("{store} throttled {operation} on table `{table}`: {problem}")]
     Throttled {
         /// The store's name.
         store: &'static str,
-        /// The call.
         operation: &'static str,
-        /// The table.
         table: String,
-        /// What the store said.
+        /// The store's message.
         problem: String,
-        /// What the driver said.
+        /// The driver's error.
         source: Source,
     },
-    /// No credentials, wrong ones, or no permission.
+    /// Credentials are missing or wrong, or lack the permission.
     #[error("{store} denied {operation} on table `{table}`: {problem}")]
     Denied {
         /// The store's name.
         store: &'static str,
-        /// The call.
         operation: &'static str,
-        /// The table.
         table: String,
-        /// What the store said.
+        /// The store's message.
         problem: String,
-        /// What the driver said.
+        /// The driver's error.
         source: Source,
     },
-    /// The table is not there.
+    /// The table is missing.
     #[error("table `{table}` does not exist; run `tallymark init`")]
     NoTable {
-        /// The table.
         table: String,
     },
-    /// A table of this name is there, and it is not ours.
+    /// A table of this name exists, but it is not Tallymark's.
     #[error(
         "table `{table}` {problem}; delete it, or set `checkpoint.table` to another name and run `tallymark init`"
     )]
     WrongTable {
-        /// The table.
         table: String,
-        /// What is wrong with it.
+        /// The problem with it.
         problem: String,
     },
     /// The table is not usable yet.
     #[error("table `{table}` is {status} after {seconds} s; wait and run the command again")]
     NotActive {
-        /// The table.
         table: String,
-        /// The status that the store shows.
+        /// The status in the store's answer.
         status: String,
-        /// How long it was waited for.
+        /// The time spent waiting.
         seconds: u64,
     },
     /// No region is configured.
     #[error("no AWS region is configured; set AWS_REGION, for example AWS_REGION=eu-central-1")]
     NoRegion,
-    /// The environment says something about AWS that no SDK understands.
+    /// The AWS SDK cannot use a setting in the environment.
     #[error("the environment variable {0}")]
     Environment(String),
-    /// The store found the call itself wrong, as where an item holds another type than a write
-    /// expects.
+    /// The store rejects the call as invalid. This happens when an item holds another type than a
+    /// write expects.
     #[error("{operation} on table `{table}` failed: {problem}")]
     Invalid {
-        /// The call.
         operation: &'static str,
-        /// The table.
         table: String,
-        /// What the store said.
+        /// The store's message.
         problem: String,
-        /// What the driver said.
+        /// The driver's error.
         source: Source,
     },
-    /// Anything else that the store or its driver refuses.
+    /// Any other error of the store or its driver.
     #[error("{operation} on table `{table}` failed: {problem}")]
     Other {
-        /// The call.
         operation: &'static str,
-        /// The table.
         table: String,
-        /// What the store said.
+        /// The store's message.
         problem: String,
-        /// Whether the same call may work later.
+        /// Whether the same call may succeed later.
         retryable: bool,
-        /// What the driver said.
+        /// The driver's error.
         source: Source,
     },
 }
 
 impl StoreError {
-    /// Whether the same call may work later, with nothing else changed.
+    /// Whether the same call may succeed later.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
         match self {
@@ -121,7 +109,7 @@ impl StoreError {
         }
     }
 
-    /// Whether the store could not be reached at all.
+    /// Whether the store was unreachable.
     #[must_use]
     pub const fn is_unreachable(&self) -> bool {
         matches!(self, Self::Unreachable { .. })

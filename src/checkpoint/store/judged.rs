@@ -1,4 +1,4 @@
-//! What conditions and changes mean, in Rust: what each store's rendering of them is compared with.
+//! The meaning of conditions and changes in Rust. Tests compare each store's translation with it.
 
 use std::cmp::Ordering;
 
@@ -8,8 +8,8 @@ use super::update::{Change, Cond, Is, Update};
 use super::value::{Item, Value};
 
 impl Cond {
-    /// Whether it holds for the stored item, or for there being none. A clock of the store's own
-    /// shows `now`; with `None` the worker's is believed.
+    /// Whether the condition holds for the stored item, or for a missing one. A store with its own
+    /// clock passes `now`. With `None` the worker's time counts.
     #[must_use]
     pub fn holds(&self, item: Option<&Item>, now: Option<DateTime<Utc>>) -> bool {
         let stored = |name: &String| item.and_then(|item| item.get(name));
@@ -28,7 +28,7 @@ impl Cond {
 }
 
 impl Update {
-    /// The item after it, from what is stored and [`Cond::holds`] for it.
+    /// The item after the write.
     #[must_use]
     pub fn applied(&self, item: Option<&Item>, now: Option<DateTime<Utc>>) -> Item {
         let empty = Item::new();
@@ -65,7 +65,7 @@ fn compares(stored: Option<&Value>, is: Is, value: &Value) -> bool {
     }
 }
 
-/// How two values of one type stand to each other: numbers as numbers, texts byte by byte.
+/// Compares two values of one type: numbers as numbers, texts byte by byte.
 fn order(one: &Value, other: &Value) -> Option<Ordering> {
     match (one, other) {
         (Value::Text(one), Value::Text(other)) => Some(one.as_bytes().cmp(other.as_bytes())),

@@ -1,16 +1,16 @@
-//! Where checkpoints are kept: an interface of ten calls, and the stores behind it.
+//! The stores that keep checkpoints, behind an interface of ten calls.
 //!
 //! | module | part |
 //! |---|---|
 //! | [`value`] | items and their values |
 //! | [`update`] | conditions and changes, as data |
-//! | [`error`] | what can go wrong |
+//! | [`error`] | a store's errors |
 //! | [`dynamodb`] | the store in DynamoDB |
 //! | `postgres` | the store in the target, for tests |
 //! | `judged` | the meaning of conditions and changes in Rust, for tests |
 //!
-//! A store knows items, keys and conditions. What they mean (states, leases, watermarks) is decided
-//! above it, once for all stores, and a store imports nothing from there. A further store is a
+//! A store knows items, keys and conditions. The layer above decides their meaning (states, leases,
+//! watermarks), once for all stores, and a store imports nothing from there. A new store is a
 //! module here that implements [`Store`], and a line in [`open`].
 
 pub mod dynamodb;
@@ -34,11 +34,12 @@ pub use value::{Item, Key, PK, SK, UNFINISHED, Value};
 
 use crate::db::Tx;
 
-/// What a call on a store comes to.
+/// The result of a call on a store.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
-/// A place that keeps items. Each write is atomic and durable once it is answered, and each read
-/// but [`Reading::Part`] and [`Sorts::Unfinished`] shows every write that was answered before it.
+/// A place that keeps items. Each write is atomic, and durable once the store has answered. Each
+/// read except [`Reading::Part`] and [`Sorts::Unfinished`] shows every write that was answered
+/// before it.
 ///
 /// `operation` names the call in errors.
 ///
@@ -60,7 +61,7 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// One item.
     fn get(&self, key: Key) -> Answer<'_, Option<Item>>;
 
-    /// Items of one rollup, by the second part of their keys.
+    /// Items of one rollup, selected by the second part of their keys.
     fn query(&self, query: Query) -> Answer<'_, Vec<Item>>;
 
     /// One conditional write.
@@ -71,9 +72,9 @@ pub trait Store: fmt::Debug + Send + Sync {
         within: Option<&'a mut Tx>,
     ) -> Answer<'a, Written>;
 
-    /// All of these writes, or none where a condition does not hold or one of the items is written
-    /// by another at the same time; says whether they were made. They stand in the order in which
-    /// they are to be locked.
+    /// Applies all of these writes or none. It applies none if a condition fails or another writer
+    /// changes one of the items at the same time. Returns whether they were applied. The writes are
+    /// in the order of their locks.
     fn update_all<'a>(
         &'a self,
         updates: Vec<Update>,
@@ -81,54 +82,52 @@ pub trait Store: fmt::Debug + Send + Sync {
         within: Option<&'a mut Tx>,
     ) -> Answer<'a, bool>;
 
-    /// Writes a whole item in the place of what is under its key, where `condition` holds; says
-    /// whether it did.
+    /// Replaces the item under the key if `condition` holds. Returns whether it did.
     fn put(&self, item: Item, condition: Cond) -> Answer<'_, bool>;
 
-    /// Deletes an item, if it is there.
+    /// Deletes an item, if it exists.
     fn delete(&self, key: Key) -> Answer<'_, ()>;
 
-    /// Makes the table and waits until it is usable. A table that is there already is verified.
+    /// Creates the table and waits until it is usable. Verifies an existing table.
     fn create(&self) -> Answer<'_, Created>;
 
-    /// The table, verified to be ours.
+    /// The table, after a check that it is Tallymark's.
     fn describe(&self) -> Answer<'_, TableSummary>;
 
-    /// How an administrator makes the same table.
+    /// The command by which an administrator creates the same table.
     fn create_command(&self) -> String;
 }
 
-/// What became of a conditional write.
+/// The result of a conditional write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Written {
-    /// It was made; the item after it.
+    /// It was made. This is the item after it.
     Done(Item),
-    /// The condition did not hold.
+    /// The condition does not hold.
     Refused {
-        /// The item that refused it, if there is one.
+        /// The item that fails the condition, if it exists.
         found: Option<Item>,
-        /// When, by the store's own clock, if it has one.
+        /// The time of the refusal by the store's own clock, if it has one.
         at: Option<DateTime<Utc>>,
     },
 }
 
-/// Which items of a rollup to read, and how.
+/// The items of a rollup to read, and how to read them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Query {
-    /// The rollup.
     pub rollup: String,
-    /// Which of its items.
+    /// The selected items.
     pub sorts: Sorts,
-    /// Whether they come from the greatest key downwards.
+    /// Whether to start at the greatest key.
     pub descending: bool,
     /// The first N of them, in one request. Fewer come where N are larger than a request holds.
     pub limit: Option<u16>,
-    /// What is read of each.
+    /// The part of each item to read.
     pub reading: Reading,
 }
 
 impl Query {
-    /// These items of `rollup`, whole and in ascending order.
+    /// Reads these items of `rollup` whole and in ascending order.
     #[must_use]
     pub fn new(rollup: &str, sorts: Sorts) -> Self {
         let (rollup, reading) = (rollup.to_owned(), Reading::Whole);
@@ -141,70 +140,71 @@ impl Query {
         Self { limit: Some(limit), ..self }
     }
 
-    /// The last of them, the last one first.
+    /// Only the last ones, in descending order.
     #[must_use]
     pub fn last(self, limit: u16) -> Self {
         Self { limit: Some(limit), descending: true, ..self }
     }
 
-    /// Only these attributes, and perhaps not as they are at this moment.
+    /// Only these attributes, possibly from a moment ago.
     #[must_use]
     pub fn only(self, names: &'static [&'static str]) -> Self {
         Self { reading: Reading::Part(names), ..self }
     }
 }
 
-/// Items of a rollup, by the second part of their keys.
+/// Items of a rollup, selected by the second part of their keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sorts {
     /// All.
     All,
     /// From the first to the second, both included.
     Between(String, String),
-    /// Those before this one.
+    /// The items before this one.
     Before(String),
-    /// Those that begin so.
+    /// The items whose key starts with this.
     Prefix(String),
-    /// Those whose attribute [`UNFINISHED`] is the rollup's name: costs what there is of them. It
-    /// may lag behind by about a second.
+    /// The items whose attribute [`UNFINISHED`] is the rollup's name. The cost depends on their
+    /// number alone. The result may lag behind by about a second.
     Unfinished,
 }
 
-/// What is read of an item.
+/// The part of an item to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reading {
-    /// All of it, as it is.
+    /// The whole item, consistently.
     Whole,
     /// These attributes, as they were a moment ago.
     Part(&'static [&'static str]),
 }
 
-/// What [`Store::create`] found to do.
+/// The result of [`Store::create`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Created {
-    /// The table was made.
+    /// The table was created.
     Created,
-    /// The table was there, and it is right.
+    /// The table existed, and it is right.
     AlreadyThere,
 }
 
-/// The table as the store describes it.
+/// The store's description of the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableSummary {
-    /// The store's word for its state: `ACTIVE` when it is usable.
+    /// The store's word for its state, such as `ACTIVE` when it is usable.
     pub status: String,
-    /// Items in it; an estimate.
+    /// An estimate of the number of items.
     pub items: u64,
-    /// Bytes in it; an estimate.
+    /// An estimate of the size in bytes.
     pub bytes: u64,
     /// Whether it is billed by request.
     pub on_demand: bool,
 }
 
-/// The store that keeps `table`. Nothing is sent yet.
+/// The store that keeps `table`. This sends no request yet.
 ///
 /// # Errors
-/// [`StoreError::NoRegion`] or [`StoreError::Environment`] if nothing says where it is.
+/// [`StoreError::NoRegion`] or [`StoreError::Environment`] if the environment does not name its
+/// place.
 pub async fn open(table: &str) -> Result<Arc<dyn Store>, StoreError> {
     Ok(Arc::new(dynamodb::DynamoDb::connect(table).await?))
 }

@@ -1,33 +1,32 @@
-//! A conditional write of one item, as data: each store renders it in its own language.
+//! A conditional write of one item, as data. Each store translates it into its own language.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::value::{Key, Value};
 
-/// What the stored item must be like for a write to be made.
+/// The condition that the stored item must meet for a write.
 ///
-/// A comparison with an attribute that is absent or of another type does not hold, except
-/// [`Is::Other`], which does.
+/// If an attribute is absent or of another type, a comparison with it fails, except [`Is::Other`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cond {
-    /// There is no item.
+    /// The item is missing.
     Absent,
-    /// There is an item.
+    /// The item exists.
     Present,
-    /// The item, if there is one, lacks this attribute.
+    /// The item is missing or lacks this attribute.
     Lacks(String),
-    /// The attribute compares so with the value.
+    /// The comparison of the attribute with the value holds.
     Compare(String, Is, Value),
-    /// The instant that the attribute holds in epoch milliseconds has come. It is compared with the
-    /// store's own clock where the store has one, and with this instant of the worker's otherwise.
+    /// The instant in the attribute, in epoch milliseconds, has passed. If the store has a clock,
+    /// that clock counts. Otherwise this instant of the worker counts.
     Passed(String, DateTime<Utc>),
-    /// All of them; none at all always holds.
+    /// All of them. An empty list always holds.
     All(Vec<Cond>),
-    /// One of them at least.
+    /// At least one of them.
     Any(Vec<Cond>),
 }
 
-/// How an attribute compares with a value.
+/// A comparison of an attribute with a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Is {
     /// Equal.
@@ -43,7 +42,7 @@ pub enum Is {
 }
 
 impl Cond {
-    /// Every item, and none.
+    /// The condition that always holds.
     #[must_use]
     pub const fn always() -> Self {
         Self::All(Vec::new())
@@ -85,13 +84,13 @@ impl Cond {
         Self::Compare(name.to_owned(), Is::Above, value)
     }
 
-    /// The instant in the attribute has come by `now`; see [`Cond::Passed`].
+    /// The instant in the attribute has passed at `now` (see [`Cond::Passed`]).
     #[must_use]
     pub fn passed(name: &str, now: DateTime<Utc>) -> Self {
         Self::Passed(name.to_owned(), now)
     }
 
-    /// Both.
+    /// Both conditions hold.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         match self {
@@ -103,7 +102,7 @@ impl Cond {
         }
     }
 
-    /// One of both at least.
+    /// At least one of the two holds.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         match self {
@@ -116,46 +115,46 @@ impl Cond {
     }
 }
 
-/// What becomes of one attribute. All changes of a write read the item as it was before.
+/// A change of one attribute. All changes of a write read the item as it was before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// It gets this value.
     Set(Value),
-    /// It goes.
+    /// It is removed.
     Remove,
-    /// It gets the value of the attribute `from`, or `or` where that is absent.
+    /// It gets the value of the attribute `from`, or `or` if that is absent.
     Copy {
-        /// The attribute whose value it gets; its own name keeps what is there.
+        /// The attribute whose value it gets. Its own name keeps the present value.
         from: String,
-        /// The value in its place.
+        /// The value if that is absent.
         or: Value,
     },
     /// It is raised by one; absent counts as 0. A store refuses what is no number as
     /// [`super::StoreError::Invalid`].
     Increment,
-    /// It gets the epoch milliseconds of an instant `after` now: by the store's own clock where the
-    /// store has one, and by `now` of the worker's otherwise.
+    /// It gets the epoch milliseconds of an instant `after` now. If the store has a clock, that
+    /// clock counts. Otherwise `now` of the worker counts.
     FromNow {
-        /// The present instant by the worker's clock.
+        /// The present time by the worker's clock.
         now: DateTime<Utc>,
-        /// How much later.
+        /// The distance from now.
         after: TimeDelta,
     },
 }
 
-/// A conditional write of one item, which it makes where there is none.
+/// A conditional write of one item. It creates a missing item.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Update {
-    /// Which item.
+    /// The item.
     pub key: Key,
-    /// What it must be like.
+    /// The condition for the write.
     pub condition: Cond,
-    /// What becomes of its attributes; each stands here once at most.
+    /// The changes of its attributes, at most one for each.
     pub changes: Vec<(String, Change)>,
 }
 
 impl Update {
-    /// A write of the item with this key that is made only where `condition` holds.
+    /// A write of the item with this key if `condition` holds.
     #[must_use]
     pub const fn new(key: Key, condition: Cond) -> Self {
         Self { key, condition, changes: Vec::new() }
@@ -178,13 +177,13 @@ impl Update {
         names.iter().fold(self, |update, name| update.change(name, Change::Remove))
     }
 
-    /// Sets an attribute, or removes it where there is no value.
+    /// Sets an attribute, or removes it if there is no value.
     #[must_use]
     pub fn set_or_remove(self, name: &str, value: Option<Value>) -> Self {
         self.change(name, value.map_or(Change::Remove, Change::Set))
     }
 
-    /// Sets an attribute to the value of another one, or to `or` where that is absent.
+    /// Sets an attribute to the value of another one, or to `or` if that is absent.
     #[must_use]
     pub fn copy(self, name: &str, from: &str, or: Value) -> Self {
         self.change(name, Change::Copy { from: from.to_owned(), or })
@@ -196,13 +195,13 @@ impl Update {
         self.copy(name, name, or)
     }
 
-    /// Raises an attribute by one.
+    /// Increases an attribute by one.
     #[must_use]
     pub fn increment(self, name: &str) -> Self {
         self.change(name, Change::Increment)
     }
 
-    /// Sets an attribute to an instant `after` now; see [`Change::FromNow`].
+    /// Sets an attribute to an instant `after` now (see [`Change::FromNow`]).
     #[must_use]
     pub fn set_from_now(self, name: &str, now: DateTime<Utc>, after: TimeDelta) -> Self {
         self.change(name, Change::FromNow { now, after })

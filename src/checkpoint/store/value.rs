@@ -1,17 +1,17 @@
-//! What a store keeps: items with a key and named values.
+//! The content of a store: items with a key and named values.
 
 use std::collections::HashMap;
 
-/// The attribute that holds the first part of an item's key: the rollup's name.
+/// The attribute with the first part of an item's key: the rollup's name.
 pub const PK: &str = "pk";
-/// The attribute that holds the second part: the slice's start, or a word for what concerns the
-/// rollup as a whole.
+/// The attribute with the second part: the slice's start, or a word for an item of the whole
+/// rollup.
 pub const SK: &str = "sk";
-/// The attribute that makes [`super::Sorts::Unfinished`] find an item: the rollup's name, absent
-/// once the slice has succeeded.
+/// The attribute by which [`super::Sorts::Unfinished`] finds an item: the rollup's name. It is
+/// absent once the slice has succeeded.
 pub const UNFINISHED: &str = "unfinished";
 
-/// An item by the names of its attributes, those of its key included.
+/// An item by the names of its attributes, with those of its key.
 pub type Item = HashMap<String, Value>;
 
 /// The value of an attribute.
@@ -25,25 +25,25 @@ pub enum Value {
     Texts(Vec<String>),
     /// Named values.
     Map(Item),
-    /// A truth value. No worker writes one; it is kept where an operator wrote it.
+    /// A truth value. Workers write none, and keep one that an operator wrote.
     Bool(bool),
-    /// A null. No worker writes one; it is kept where an operator wrote it.
+    /// A null. Workers write none, and keep one that an operator wrote.
     Null,
-    /// A kind of value that no worker reads or writes; a copy of the item leaves it out.
+    /// A kind of value that no worker reads or writes. A copy of the item leaves it out.
     Other,
 }
 
-/// Which item.
+/// The key of an item.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
-    /// The rollup's name, or `*` for what concerns all rollups.
+    /// The rollup's name, or `*` for all rollups.
     pub rollup: String,
-    /// The slice's start, or a word that begins with a letter and so sorts behind every slice.
+    /// The slice's start, or a word. A word starts with a letter, and so sorts after every slice.
     pub sort: String,
 }
 
 impl Key {
-    /// The key of this rollup and this second part.
+    /// The key with this rollup and this second part.
     #[must_use]
     pub fn new(rollup: &str, sort: &str) -> Self {
         Self { rollup: rollup.to_owned(), sort: sort.to_owned() }

@@ -1,4 +1,4 @@
-//! What is relied on in a store, asked of each.
+//! The rules for a store, tested on each.
 
 use chrono::{DateTime, TimeDelta};
 use proptest::prelude::*;
@@ -204,7 +204,7 @@ fn change() -> impl Strategy<Value = Change> {
     ]
 }
 
-/// A number that is counted up beside the others, as text cannot be.
+/// A counter beside the text attributes, which cannot be incremented.
 const COUNT: &str = "n";
 
 fn changes() -> impl Strategy<Value = Vec<(String, Change)>> {
@@ -212,9 +212,9 @@ fn changes() -> impl Strategy<Value = Vec<(String, Change)>> {
     some.prop_map(|some| some.into_iter().chain([(COUNT.to_owned(), Change::Increment)]).collect())
 }
 
-/// Shown: whatever an item holds, a store makes a write where the meaning of its condition in Rust
-/// says so, and leaves what the meaning of its changes says; where it refuses, it shows what it
-/// holds, and a transaction makes both of two writes or neither.
+/// For any stored item, a store applies a write if the Rust meaning of its condition holds, and
+/// then makes the changes that the Rust meaning gives. A refused write returns the stored item. A
+/// transaction applies both of two writes or neither.
 #[test]
 fn each_store_does_what_conditions_and_changes_mean() {
     let runtime = tokio::runtime::Runtime::new().unwrap();

@@ -1,4 +1,4 @@
-//! What is relied on in DynamoDB alone, and its table.
+//! The rules for DynamoDB alone, and its table.
 
 use std::collections::HashMap;
 
@@ -103,7 +103,7 @@ async fn a_refused_write_without_all_old_shows_none() {
 async fn a_range_is_read_over_all_of_its_pages() {
     let fixture = Fixture::in_dynamodb().await;
     let client = fixture.dynamo().client();
-    // 2 KB each: 1.2 MB in all, where a page ends at 1 MB.
+    // 600 items of 2 KB are 1.2 MB, and a page ends at 1 MB.
     let writes: Vec<_> = (0..600).map(|n| write(&large(n))).collect();
     for batch in writes.chunks(25) {
         let written = client
@@ -130,7 +130,7 @@ async fn a_range_is_read_over_all_of_its_pages() {
     assert_eq!(fixture.checkpoints.unfinished(ROLLUP).await.unwrap(), expected);
 }
 
-/// The checkpoint of hour `n`, about as large as they get.
+/// The checkpoint of hour `n`, about as large as checkpoints get.
 fn large(n: i64) -> Checkpoint {
     Checkpoint {
         rollup: ROLLUP.into(),

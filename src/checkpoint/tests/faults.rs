@@ -1,4 +1,4 @@
-//! A network and a DynamoDB that misbehave: a proxy that answers with errors or loses replies.
+//! A faulty network and a faulty DynamoDB: a proxy that answers with errors or loses replies.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -14,14 +14,14 @@ use crate::config::Config;
 use crate::embedded::dynamodb::client_of;
 use crate::slice::Order;
 
-/// What happens to the next request; once the script has ended, nothing does.
+/// The fault of the next request. After the end of the script there are none.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
     /// It is answered with this status and error type, and never forwarded.
     Answer(u16, &'static str),
-    /// It is forwarded, and the connection is closed in place of the reply.
+    /// It is forwarded, and the connection is closed instead of the reply.
     LoseReply,
-    /// Nothing.
+    /// It is forwarded normally.
     Forward,
 }
 
@@ -95,7 +95,7 @@ fn relay(
     }
 }
 
-/// One HTTP message: its head and a body of the length that the head tells.
+/// One HTTP message: its head, and a body of the length that the head states.
 fn message(from: &mut impl BufRead) -> std::io::Result<Vec<u8>> {
     let (mut bytes, mut length) = (Vec::new(), 0);
     loop {
@@ -202,7 +202,7 @@ async fn an_ending_whose_reply_was_lost_is_a_success() {
     assert!(proxy.is_over());
 }
 
-/// Its planner would take itself for another one, and stop.
+/// Otherwise its planner would believe that another planner wrote it, and stop.
 #[tokio::test]
 async fn a_backfill_whose_reply_was_lost_is_written() {
     let fixture = Fixture::in_dynamodb().await;
@@ -221,15 +221,15 @@ async fn a_backfill_whose_reply_was_lost_is_written() {
         assert!(checkpoints.write_backfill(&mut backfill).await.unwrap());
     }
     assert!(proxy.is_over());
-    // What is really another's stays.
+    // A write of another planner stays.
     other.sent = 4;
     assert!(!checkpoints.write_backfill(&mut other).await.unwrap());
     let stored = checkpoints.backfill("hourly", &backfill.id).await.unwrap().unwrap();
     assert_eq!(stored.sent, 3);
 }
 
-/// Behind the watermark no tick would look for it. Broken off at each of its requests, a reopening is made wholly or not
-/// at all, and when replies are lost it is made once.
+/// No tick would find such a slice behind the watermark. A reopening that is interrupted at any of
+/// its requests happens completely or not at all, and when replies are lost it happens once.
 #[tokio::test]
 async fn a_reopening_that_breaks_off_leaves_no_slice_behind_the_watermark() {
     for lost in 0..4 {
@@ -258,8 +258,8 @@ async fn a_reopening_that_breaks_off_leaves_no_slice_behind_the_watermark() {
     }
 }
 
-/// Lowered before, the watermark could be advanced again over slices that are not marked yet; and whoever was killed
-/// in between would have marked them for nobody.
+/// If the watermark fell first, it could be advanced again over slices that are not marked yet, and
+/// a crash in between would leave marks that no tick sees.
 #[tokio::test]
 async fn many_reopenings_that_break_off_have_not_lowered_the_watermark_before_all_are_marked() {
     let starts = [0, 1].map(|days| start() + chrono::TimeDelta::days(days));
@@ -273,7 +273,7 @@ async fn many_reopenings_that_break_off_have_not_lowered_the_watermark_before_al
         (0..forwarded).for_each(|_| proxy.plan([Fault::Forward]));
         proxy.plan([DENIED]);
         let reopened = proxy.checkpoints.reopen_all(ROLLUP, &starts, "late data", at(9)).await;
-        // Two to mark, one to lower.
+        // Two requests to mark, one to lower.
         assert_eq!(reopened.is_ok(), forwarded == 3, "{reopened:?}");
         let marked = checkpoints.unfinished(ROLLUP).await.unwrap().len();
         let until = checkpoints.watermark(ROLLUP).await.unwrap().until();

@@ -1,4 +1,4 @@
-//! Leases: who gets one, who loses it, and what an attempt may still write.
+//! Leases: how they are won and lost, and what an attempt may still write.
 
 use chrono::TimeDelta;
 
@@ -90,7 +90,7 @@ async fn a_stale_attempt_can_end_nothing() {
     .await;
 }
 
-/// The item was deleted and made anew: its attempt is 1 again, like the zombie's.
+/// The item was deleted and created again, so its attempt is 1 again, like the zombie's.
 #[tokio::test]
 async fn an_attempt_of_the_same_number_by_another_owner_is_not_mine() {
     on_each_store(async |fixture| {
@@ -136,7 +136,7 @@ async fn a_completed_slice_records_what_was_done_and_leaves_the_index() {
     .await;
 }
 
-/// The SDK repeats a write whose reply was lost; the second one finds the first one's result.
+/// The SDK repeats a write whose reply was lost. The second write finds the first one's result.
 #[tokio::test]
 async fn an_ending_told_twice_is_a_success_twice() {
     on_each_store(async |fixture| {
@@ -151,7 +151,7 @@ async fn an_ending_told_twice_is_a_success_twice() {
 
         let lease = fixture.claim(100).await.unwrap();
         let first = checkpoints.fail(&lease, "refused", true, at(101)).await.unwrap();
-        // The second one rolls other dice, and reports what the first one wrote.
+        // The second call draws another jitter, and reports what the first one wrote.
         assert_eq!(checkpoints.fail(&lease, "refused", true, at(101)).await.unwrap(), first);
 
         let lease = fixture.claim(1_000).await.unwrap();
@@ -285,7 +285,7 @@ async fn the_watermark_moves_forwards_unless_a_slice_is_reopened() {
     .await;
 }
 
-/// A ticker sees that a slice succeeded; before it writes, the slice is reopened.
+/// A tick sees that a slice succeeded. Before it writes, the slice is reopened.
 #[tokio::test]
 async fn an_advance_loses_against_a_reopening_that_it_did_not_see() {
     on_each_store(async |fixture| {

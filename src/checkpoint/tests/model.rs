@@ -1,4 +1,4 @@
-//! Random histories of one slice, each store against the pure function.
+//! Random histories of one slice, with each store compared to the pure function.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -72,7 +72,7 @@ impl World<'_> {
         }
     }
 
-    /// Once a history: what two writes left differently stays so.
+    /// Compared once per history, as a difference between two writes stays.
     async fn compare(&self) {
         let found = self.checkpoints.get(ROLLUP, self.slice_start).await.unwrap();
         assert_eq!(found.map(|found| found.standing()), self.model);
@@ -152,8 +152,8 @@ impl World<'_> {
     }
 }
 
-/// An ending that the table does not allow is a success only where it repeats what the same lease
-/// has told already.
+/// An ending that the table forbids succeeds only if it repeats an earlier ending of the same
+/// lease.
 fn assert_repeated(
     told: Result<State, CheckpointError>,
     model: Option<Standing>,
@@ -173,8 +173,8 @@ fn assert_repeated(
     }
 }
 
-/// Shown: for any history of up to 24 steps by three workers, zombies included, each call's answer
-/// and the stored item at its end are those of [`state::next`].
+/// For any history of up to 24 steps by three workers, including zombies, each call's answer and
+/// the stored item at the end are those of [`state::next`].
 #[test]
 fn the_stored_item_follows_the_pure_function_through_any_history() {
     let runtime = tokio::runtime::Runtime::new().unwrap();

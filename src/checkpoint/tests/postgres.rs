@@ -1,4 +1,4 @@
-//! What is relied on in PostgreSQL alone: its clock, and transactions of the target.
+//! The rules for PostgreSQL alone: its clock, and transactions of the target.
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -23,7 +23,7 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::db::{Access, Db, Side, Tx};
 use crate::embedded::postgres::{Binaries, EmbeddedPostgres, Options};
 
-/// Programs that were fetched stay where the integration tests have theirs.
+/// Shares the downloaded programs with the integration tests.
 const CACHE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/tmp/cache");
 
 /// The server that all tests of this process share. It stops when the process ends.
@@ -54,10 +54,10 @@ async fn begin(db: &Db) -> Tx {
     db.begin(Access::ReadWrite, Duration::from_secs(60), "test").await.unwrap()
 }
 
-/// A table of one's own, not created yet.
+/// A separate table, not created yet.
 pub(super) async fn store() -> Postgres {
     let db = db().await;
-    // Of sessions that make one schema at once all but one fail.
+    // When sessions create the same schema concurrently, all but one fail.
     let mut tx = begin(&db).await;
     tx.execute("waiting", "SELECT pg_advisory_xact_lock(1)".into()).await.unwrap();
     tx.execute("making", "CREATE SCHEMA IF NOT EXISTS tallymark".into()).await.unwrap();
@@ -65,7 +65,7 @@ pub(super) async fn store() -> Postgres {
     Postgres::new(db, &format!("checkpoint_{:016x}", fastrand::u64(..)))
 }
 
-/// Checkpoints by the server's clock, and their database.
+/// Checkpoints that use the server's clock, and their database.
 async fn checkpoints() -> (Checkpoints, Db) {
     let checkpoints = Checkpoints::new(Arc::new(store().await), FAILURES_MAX);
     checkpoints.create_table().await.unwrap();
@@ -77,15 +77,15 @@ fn wish(now: DateTime<Utc>) -> Claim<'static> {
     Claim { rollup: ROLLUP, slice_start: start(), definition: "d", now, deadline }
 }
 
-/// A worker whose clock is a day ahead would otherwise take every lease, and one whose clock is
-/// behind would get a lease that is over.
+/// Otherwise a worker whose clock is a day ahead would take every lease, and one whose clock is
+/// behind would get an expired lease.
 #[tokio::test]
 async fn a_lease_is_judged_by_the_servers_clock_whatever_the_workers_say() {
     let (checkpoints, _) = checkpoints().await;
     let (now, day) = (SystemClock.now(), TimeDelta::days(1));
     let lease = checkpoints.claim(&wish(now - day)).await.unwrap();
     let length = lease.until() - now;
-    // The server takes the statement a moment later; its clock and ours are the same.
+    // The server receives the statement a moment later, by the same clock.
     assert!(length >= TimeDelta::seconds(600) && length < TimeDelta::seconds(1200), "{length}");
     for now in [now - day, now, now + day] {
         let refused = checkpoints.claim(&wish(now)).await.unwrap_err();
@@ -123,7 +123,7 @@ async fn a_result_and_its_checkpoint_are_committed_together_or_not_at_all() {
         tx.execute("replacing", insert).await.unwrap();
         let completed = checkpoints.complete_within(&lease, &outcome(), at(0), Some(&mut tx)).await;
         assert_eq!(completed.unwrap(), State::Succeeded);
-        // Nobody else sees either before the commit.
+        // Other sessions see neither before the commit.
         let found = checkpoints.get(ROLLUP, start()).await.unwrap().unwrap();
         assert_eq!((found.state, results(&db, &table).await), (State::Running, 0));
         if is_committed {
@@ -179,7 +179,7 @@ async fn a_store_that_is_elsewhere_refuses_a_transaction_of_the_target() {
     tx.rollback().await.unwrap();
 }
 
-/// Completes an hour, and with it reopens its day, in one transaction.
+/// Completes an hour and reopens its day in one transaction.
 async fn complete(checkpoints: &Checkpoints, db: &Db, lease: &Lease) -> Result<(), String> {
     let (mut tx, words) = (begin(db).await, |error: StoreError| error.to_string());
     let completed = checkpoints.complete_within(lease, &outcome(), at(0), Some(&mut tx)).await;
@@ -203,7 +203,7 @@ async fn hours_that_complete_at_once_and_reopen_one_day_never_wait_in_a_circle()
         leases.push(checkpoints.claim(&wish).await.unwrap());
     }
     let done = join_all(leases.iter().map(async |lease| {
-        // The wait for a lock is limited; where the machine stood still, it is tried again.
+        // The wait for a lock has a limit. On a machine that stood still the test tries again.
         while let Err(error) = complete(&checkpoints, &db, lease).await {
             assert!(error.contains("lock timeout"), "{error}");
         }

@@ -72,14 +72,14 @@ async fn a_running_lease_is_not_overwritten_until_it_is_over() {
         let lease = fixture.claim(0).await.unwrap();
         assert_eq!(kept(restore(&fixture, &marker(1), 1).await), (State::Running, 1));
         assert_eq!(restore(&fixture, &marker(1), 65).await, Restored::Restored(State::Succeeded));
-        // Its worker wakes up: the marker was its own.
+        // Its worker wakes up and finds its own marker.
         let state = fixture.checkpoints.complete(&lease, &outcome(), at(66)).await.unwrap();
         assert_eq!(state, State::Succeeded);
     })
     .await;
 }
 
-/// The reply to COMMIT was lost, so the worker reported a failure; the marker knows better.
+/// The reply to COMMIT was lost, so the worker reported a failure. The marker shows the success.
 #[tokio::test]
 async fn a_failure_of_the_attempt_that_committed_becomes_a_success() {
     on_each_store(async |fixture| {

@@ -1,4 +1,4 @@
-//! How a slice would be read, and which index is missing.
+//! The plan of a slice's read, and missing indexes.
 
 use super::{Findings, Grade};
 use crate::db::{Access, CATALOGUE_TIMEOUT};
@@ -47,8 +47,9 @@ pub(super) async fn look(
     missing(worker, rollup, (shape, slice), grade == Grade::Good, findings).await
 }
 
-/// Tables without an index on the change column; and without one on the time, of which the plan guard says
-/// nothing where it `passes` what it sees now.
+/// Tables without an index on the change column, and tables without one on the time. The second is
+/// left out unless the plan guard `passes` the present plan, because the guard reports it
+/// otherwise.
 async fn missing(
     worker: &Worker,
     rollup: &Rollup,

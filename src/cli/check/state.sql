@@ -13,7 +13,8 @@ SELECT current_setting('default_transaction_read_only') = 'on' AS read_only,
                      - (SELECT count(*) FROM pg_stat_activity a WHERE a.usename = r.rolname)
               FROM pg_roles r WHERE r.rolname = current_user))::bigint AS free,
        s.connections,
-       -- Whose functions and operators could be taken for PostgreSQL's own: owners of a schema are trusted with it.
+       -- Roles whose functions and operators could replace PostgreSQL's own. Owners of a schema are
+       -- trusted with it.
        (SELECT string_agg(DISTINCT format('%I', n.nspname), ', ')
         FROM pg_namespace n, aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) a
         LEFT JOIN pg_roles r ON r.oid = a.grantee

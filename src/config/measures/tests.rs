@@ -1,4 +1,4 @@
-//! How measures are read whose kind needs parameters.
+//! Measures of kinds with parameters in the configuration.
 
 use serde_json::{Value, json};
 use toml::de::DeTable;
@@ -7,7 +7,7 @@ use super::super::raw::{Document, Section};
 use super::{Kind, Measure, Parameter, Subject, example, form, measure};
 use crate::measure::{Columns, Input};
 
-/// A kind that takes shares between 0 and 1 beside its column, and the rows.
+/// A kind with a list of shares between 0 and 1 beside its column, and a kind without a column.
 #[derive(Debug)]
 struct Shares;
 
@@ -56,7 +56,7 @@ impl Kind for Rows {
     }
 }
 
-/// The measure `m` of this text, or all that is wrong with it.
+/// The measure `m` of this text, or all errors in it.
 fn read(text: &str) -> Result<Measure, String> {
     let text = format!("m = {text}");
     let document = Document::new(&text);

@@ -5,7 +5,7 @@ use chrono_tz::Tz;
 use super::{parse, utc};
 use crate::rollup::Late;
 
-/// Months of days of hours, the coarsest first: the order of the file is free.
+/// Months of days of hours, the coarsest first, as the order of the file is free.
 const GOOD: &str = r#"[source]
 url = { env = "SOURCE_DATABASE_URL" }
 

@@ -71,7 +71,7 @@ pub enum Error {
     /// The server did not start.
     #[error("{what}; its log ends with:\n{log}")]
     Start {
-        /// The event that came instead.
+        /// The event that happened.
         what: String,
         log: String,
     },

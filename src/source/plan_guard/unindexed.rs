@@ -1,5 +1,6 @@
-//! Whether there is an index at all, whatever PostgreSQL would use now: a small table is read whole all
-//! the same, and has grown when the index is missed.
+//! Finds tables without an index for a look at a time, whatever plan PostgreSQL would use now.
+//! PostgreSQL reads a small table whole even with an index, so the plan alone shows a missing index
+//! only after the table has grown.
 
 use std::collections::BTreeSet;
 
@@ -13,36 +14,36 @@ use crate::source::read;
 use crate::source::shape::Shape;
 use crate::sql::table;
 
-/// Years within which times lie. A look at the time is planned over all of them, so that every partition is
-/// in the plan: what is advised for the whole table finds an index on each.
+/// The range of years for times. The plan for a look at the time covers all of it, and so every
+/// partition. The advice for the whole table then finds an index on each partition.
 const YEARS: [i32; 2] = [1970, 2100];
 
-/// As many tables are named; of the others it is said how many there are.
+/// The number of tables that a text names. It counts the others.
 const NAMED_MAX: usize = 3;
 
-/// For which look an index is wanted.
+/// The look that needs an index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum By {
     /// The rows of a slice, by their time and the rollup's own condition.
     Time,
-    /// All rows that changed between two times. They lie anywhere in the table, where a BRIN index does not
-    /// help: a B-tree.
+    /// All rows that changed between two times. They may lie anywhere in the table, where a BRIN
+    /// index does not help. A B-tree does.
     Change,
 }
 
 /// Tables, or partitions, without an index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unindexed {
-    /// The statement for each of them.
+    /// The `CREATE INDEX` for each of them.
     pub statements: Vec<String>,
-    /// Those for the partitioned tables that they belong to, once they are made.
+    /// The `CREATE INDEX` for their partitioned tables, to run after these.
     pub wholes: BTreeSet<String>,
-    /// Whether they are so large that each look is felt.
+    /// Whether they are so large that each look is slow.
     pub is_large: bool,
 }
 
 impl Unindexed {
-    /// What makes the missing indexes, as their owner.
+    /// The statements that create the missing indexes, and their owner's role.
     #[must_use]
     pub fn remedy(&self) -> String {
         let named = &self.statements[..self.statements.len().min(NAMED_MAX)];
@@ -51,8 +52,8 @@ impl Unindexed {
         if more > 0 {
             remedy.push_str(&format!("; and likewise on {more} more"));
         }
-        // CONCURRENTLY is refused on a partitioned table. An index there takes those of its partitions
-        // as its own.
+        // PostgreSQL refuses CONCURRENTLY on a partitioned table. An index there adopts those of
+        // its partitions.
         for whole in &self.wholes {
             remedy.push_str(&format!("; then, for new partitions too: {whole}"));
         }
@@ -60,10 +61,10 @@ impl Unindexed {
     }
 }
 
-/// Which tables behind `rollup` have no index for a look at the time, or at changes between `bounds`;
-/// `None`: each has one. PostgreSQL is asked for a plan with whole scans put off, so an
-/// index that is invalid, partial, of an expression or begins with another column counts as it would.
-/// The settings hold for the rest of `tx`.
+/// The tables behind `rollup` that have no index for a look at the time, or at changes between
+/// `bounds`. `None`: each has one. PostgreSQL plans the look with whole scans disabled, so it
+/// judges itself whether an invalid, partial, expression or multicolumn index helps. The settings
+/// hold for the rest of `tx`.
 ///
 /// # Errors
 /// As [`super::inspect`].
@@ -98,7 +99,7 @@ fn year(year: i32) -> DateTime<Utc> {
     Utc.with_ymd_and_hms(year, 1, 1, 0, 0, 0).single().unwrap_or(DateTime::UNIX_EPOCH)
 }
 
-/// The tables of a plan that no index finds by `axis`, with the remedy.
+/// The tables of a plan that have no index by `axis`, with the remedy.
 fn missing(
     nodes: &[Node],
     catalogue: &Catalogue,
@@ -128,7 +129,7 @@ fn missing(
 }
 
 impl Node {
-    /// Whether what it reads is found by a B-tree, or is no table that could have one.
+    /// Whether a B-tree finds its rows, or its relation cannot have one.
     fn is_of_btree(&self, catalogue: &Catalogue) -> bool {
         let index = self.index.as_ref().map(|name| (self.schema.clone(), name.clone()));
         index.is_none_or(|index| catalogue.get(&index).is_none_or(|it| it.method == "btree"))

@@ -38,7 +38,7 @@ const STATEMENTS: [(&str, &str); 57] = [
     ("SELECT pg_stat_clear_snapshot", "forget who was open"),
     ("EXPLAIN", "plan"),
     ("-- Catalogue data for the plan guard", "indexes"),
-    ("-- What the governor asks", "slot"),
+    ("-- The governor's query", "slot"),
     ("-- Takes the marker", "fence"),
     ("-- Makes the rows of one slice equal", "replace"),
     ("-- Writes the marker", "marker"),

@@ -41,7 +41,7 @@ pub trait Scene: Sync {
     /// The environment by which a function finds its servers, through these wires.
     fn environment(&self, wires: &Arc<Wires>) -> Vec<(&'static str, String)>;
 
-    /// Does the same once more, without faults, until no work is left.
+    /// Does the same once more, without faults, until all work is done.
     async fn rerun(&self);
 
     /// Every row and marker of the target with the transaction that wrote it.

@@ -28,7 +28,7 @@ const STEPS_MAX: usize = 24;
 /// A tick of these histories usually ends within this many polls, and is killed earlier.
 const POLLS_MAX: usize = 120;
 
-/// Maximum number of ticks until no work is left. A killed worker's lease ends within a few of
+/// Maximum number of ticks until all work is done. A killed worker's lease ends within a few of
 /// them.
 const QUIET_MAX: usize = 60;
 
@@ -50,7 +50,7 @@ pub struct World {
     now_ms: i64,
     control: PgConnection,
     sessions: [Session; 2],
-    /// Of each rollup, the columns of the measures of every kind, and their SQL over the source.
+    /// For each rollup, the columns of the measures of every kind, and their SQL over the source.
     every: Vec<(String, String)>,
     client: aws_sdk_dynamodb::Client,
 }
@@ -62,8 +62,8 @@ struct Session {
     begun_ms: i64,
 }
 
-/// The rollups of an hour and, if asked for, of two and of four: `BUCKETS` says how their rows are cut.
-/// `events` and `total` are compared with SQL of this test; `every_…` is a measure of each kind.
+/// The rollups of one hour and, if requested, of two and of four hours. `BUCKETS` cuts their rows.
+/// `events` and `total` are compared with SQL of this test. `every_…` is a measure of each kind.
 fn rollups(kind: Kind) -> String {
     let late = match kind.late {
         "column" => "{ column = \"updated_at\" }".to_owned(),
@@ -95,7 +95,7 @@ fn rollups(kind: Kind) -> String {
     format!("{hourly}{two}{four}")
 }
 
-/// The columns of the measures of every kind, as each rollup has them, and their SQL over the source.
+/// The columns of the measures of every kind in each rollup, and their SQL over the source.
 async fn every(world: &world::World) -> Vec<(String, String)> {
     let hourly = world.rollup();
     let shape = world.worker.shape(hourly).await.unwrap();
@@ -361,7 +361,7 @@ impl World {
         }
     }
 
-    /// Ends all transactions, lets all time pass, and ticks until no work is left. The error
+    /// Ends all transactions, lets all time pass, and ticks until all work is done. The error
     /// describes work that never ends.
     async fn settle_down(&mut self, random: &mut Rng) -> Result<(), String> {
         let mut last = String::new();

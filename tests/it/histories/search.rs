@@ -42,7 +42,7 @@ const DEFAULTS_SHARE: u64 = 4;
 pub struct Kind {
     /// How late rows are noticed.
     pub late: &'static str,
-    /// What the application does.
+    /// The application's actions.
     pub ways: Ways,
     /// The guard that is removed.
     pub without: Option<Guard>,

@@ -1,5 +1,5 @@
 //! The rollups, which change over the years, and their expected content: one `GROUP BY` of the
-//! source, written without Tallymark.
+//! source, computed independently of Tallymark.
 
 use chrono::{DateTime, Utc};
 

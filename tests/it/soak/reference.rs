@@ -8,7 +8,7 @@ use super::application::AHEAD_MAX_MS;
 use super::life::Life;
 use super::work::{BUDGET, ending, tick};
 
-/// Maximum number of ticks until no work is left. Retries after failures are minutes apart.
+/// Maximum number of ticks until all work is done. Retries after failures are minutes apart.
 const QUIET_MAX: usize = 100;
 
 /// ... and the time between them.
@@ -21,7 +21,7 @@ const EXHAUSTED_AFTER: usize = 10;
 const VERIFIED: usize = 3;
 
 impl Life {
-    /// Ends all transactions, pauses and faults, and ticks until no work is left.
+    /// Ends all transactions, pauses and faults, and ticks until all work is done.
     pub async fn settle_down(&mut self) {
         self.end_transactions().await;
         self.scene.proxy.recover();

@@ -24,7 +24,7 @@ const CONCURRENCY: u32 = 3;
 /// Maximum number of a worker's connections: one more than concurrent slices, on each side.
 pub const CONNECTIONS: i64 = 2 * (CONCURRENCY as i64 + 1);
 
-/// A worker's clock advances by this at each read, so that budgets end without real waiting.
+/// A worker's clock advances by this at each read, so that budgets end instantly.
 const LOOK_MS: i64 = 3;
 
 /// Offsets of the workers' clocks from the source's, which is the one that counts.
@@ -48,7 +48,7 @@ impl Clock for Skewed {
 pub struct Scene {
     pub pool: PgPool,
     pub options: PgConnectOptions,
-    /// DynamoDB without the proxy.
+    /// A direct connection to DynamoDB.
     pub client: Client,
     pub proxy: Unreliable,
     pub table: String,

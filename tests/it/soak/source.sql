@@ -9,7 +9,7 @@ CREATE TABLE public.events (
     amount integer NOT NULL
 ) PARTITION BY RANGE (at);
 CREATE INDEX ON public.events (at);
--- What the rollups held when their slices were sealed.
+-- The rollups' content when their slices were sealed.
 CREATE SCHEMA soak;
 CREATE TABLE soak.hourly (
     bucket timestamptz, entity integer, kind text, events bigint, total bigint, high integer, people bigint,

@@ -4,13 +4,10 @@ use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 
-/// A request.
 pub struct Request {
-    /// Its path.
     pub path: String,
     /// Its headers, with lower-case names.
     pub headers: HashMap<String, String>,
-    /// Its body.
     pub body: Vec<u8>,
 }
 

@@ -1,4 +1,4 @@
-//! Measures of every kind in the registry, for tests that try them all.
+//! Measures of every kind in the registry, for tests that cover all of them.
 
 use serde_json::Map;
 use tallymark::measure::{Kind, Measure, Subject};

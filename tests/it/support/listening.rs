@@ -13,7 +13,6 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// The server. When it is dropped it accepts no more connections, and the existing ones stay.
 #[derive(Debug)]
 pub struct Listening {
-    /// Its address.
     pub address: SocketAddr,
     is_over: Arc<AtomicBool>,
 }

@@ -251,7 +251,7 @@ impl Holder {
         Self { port: listening.address.port(), held, let_go, _listening: listening }
     }
 
-    /// A way to the database of `url` on the shared server that holds a message, and its URL.
+    /// A proxy to the database of `url` on the shared server that delays a message, and its URL.
     pub fn way(url: &str, said: &'static str) -> (Self, String) {
         let direct = format!("127.0.0.1:{}", postgres().port());
         let holder = Self::start(direct.clone(), said);
@@ -319,7 +319,7 @@ pub struct Unreliable {
 }
 
 impl Unreliable {
-    /// One without faults, that only counts.
+    /// A proxy that only counts.
     pub fn counting(upstream: &str) -> Self {
         let plan = Plan { fault: Fault::LoseReply, said: "", skip: 0, count: 0 };
         let counting = Self::start(upstream, plan);
@@ -327,7 +327,7 @@ impl Unreliable {
         counting
     }
 
-    /// One without faults, that delays each request.
+    /// A proxy that only delays each request.
     pub fn slow(upstream: &str, delay: Duration) -> Self {
         let slow = Self::counting(upstream);
         *slow.delay.lock().unwrap() = delay;

@@ -26,7 +26,6 @@ pub struct Faults {
     pub delay: Duration,
 }
 
-/// A message.
 #[derive(Clone, Debug)]
 struct Message {
     id: String,
@@ -99,7 +98,6 @@ impl Sqs {
         Self { shared, listening: Arc::new(listening) }
     }
 
-    /// Its address.
     pub fn endpoint(&self) -> String {
         self.listening.endpoint()
     }

@@ -58,7 +58,7 @@ high = { max = "amount" }
 users = { distinct = "user_id" }
 "#;
 
-/// The expected content of [`DAILY`] up to an instant, written without Tallymark.
+/// The expected content of [`DAILY`] up to an instant, computed independently of Tallymark.
 pub fn daily_expected(until: &str) -> String {
     format!(
         "SELECT date_trunc('hour', created_at, 'UTC'), kind, entity_id, count(*), sum(amount), \

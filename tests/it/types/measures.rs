@@ -70,16 +70,16 @@ const COUNTED: [&str; 30] = [
     "lsn",
 ];
 
-/// The columns `v_<name>` that measures of this kind are tried over.
+/// The columns `v_<name>` over which measures of this kind are tested.
 async fn tried(world: &World, kind: &dyn Kind, across: bool) -> Vec<&'static str> {
     match kind.word() {
-        // Any column does: the rows are counted.
+        // Any column works, because rows are counted.
         "count" => vec!["int"],
         "sum" | "avg" => SUMMED.into_iter().chain(FLOATS).collect(),
         "min" | "max" => ORDERED.to_vec(),
         "distinct" if across => COUNTED.to_vec(),
         "distinct" => COUNTED.into_iter().chain(["caseless", "pair"]).collect(),
-        // A kind that this test does not know: every type that PostgreSQL takes.
+        // A kind that this test does not know gets every type that PostgreSQL accepts.
         _ => {
             let mut taken = Vec::new();
             // `distinct` takes almost all columns whose values one statement can tell apart.
@@ -98,7 +98,7 @@ async fn tried(world: &World, kind: &dyn Kind, across: bool) -> Vec<&'static str
     }
 }
 
-/// One measure of each kind over each type that it takes, with and without a condition.
+/// One measure of each kind over each of its types, with and without a condition.
 async fn measures(world: &World, across: bool) -> String {
     let mut toml = String::new();
     for kind in KINDS {
@@ -113,7 +113,7 @@ async fn measures(world: &World, across: bool) -> String {
 }
 
 /// The same in SQL. For a kind that this test does not know it is the kind's own statement over the
-/// source, with which chunks, a whole slice and another database must agree.
+/// source. Chunks, a whole slice and another database must give the same values.
 fn in_sql(measure: &Measure, shape: &Shape) -> String {
     let filter = measure.filter.as_ref();
     let filter = filter.map_or_else(String::new, |filter| format!(" FILTER (WHERE {filter})"));

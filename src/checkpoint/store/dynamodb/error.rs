@@ -1,4 +1,4 @@
-//! What the SDK's errors mean.
+//! The meaning of the SDK's errors.
 
 use std::error::Error;
 
@@ -13,7 +13,7 @@ use crate::text::cut;
 const STORE: &str = "dynamodb";
 
 impl DynamoDb {
-    /// What the SDK's error means.
+    /// Classifies the SDK's error.
     pub(super) fn error<E>(&self, operation: &'static str, error: SdkError<E>) -> StoreError
     where
         E: ProvideErrorMetadata + Error + Send + Sync + 'static,
@@ -21,7 +21,8 @@ impl DynamoDb {
         let table = self.table.clone();
         let unreachable = match &error {
             SdkError::TimeoutError(_) => true,
-            // Of another kind and transient: the connection was closed in place of the reply.
+            // The kind "other" with a transient cause means that the connection was closed instead
+            // of a reply.
             SdkError::DispatchFailure(failure) => {
                 failure.is_io() || failure.is_timeout() || failure.as_other().is_some()
             }
@@ -35,7 +36,7 @@ impl DynamoDb {
         let server_fault = error.raw_response().is_some_and(|raw| raw.status().is_server_error());
         let Some(code) = error.as_service_error().and_then(|error| error.code()) else {
             let problem = root_cause(&error);
-            // The SDK has no type of its own for this; without credentials no request is sent.
+            // The SDK has no type for this. Without credentials no request is sent.
             if matches!(error, SdkError::DispatchFailure(_)) {
                 let problem = format!(
                     "no usable AWS credentials ({problem}); set AWS_PROFILE, or AWS_ACCESS_KEY_ID \

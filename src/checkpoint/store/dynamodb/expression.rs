@@ -1,5 +1,5 @@
-//! Conditions and changes in DynamoDB's language. In expressions `#name` stands for the attribute
-//! `name` (many of our names are reserved words) and `:name` for a bound value.
+//! Conditions and changes in DynamoDB's language. In expressions `#name` is a placeholder for the
+//! attribute `name` (many of our names are reserved words) and `:name` for a bound value.
 
 use std::collections::HashMap;
 
@@ -10,10 +10,10 @@ use super::PK;
 use super::value::{Attributes, attribute};
 use crate::checkpoint::store::{Change, Cond, Is};
 
-/// Between conditions that must all hold.
+/// Joins conditions that must all hold.
 const AND: &str = " AND ";
 
-/// The names and values that the expressions of one request speak of.
+/// The names and values in the expressions of one request.
 #[derive(Debug, Default)]
 pub(super) struct Expression {
     names: HashMap<String, String>,
@@ -21,14 +21,14 @@ pub(super) struct Expression {
 }
 
 impl Expression {
-    /// What stands for an attribute.
+    /// The placeholder of an attribute.
     pub(super) fn name(&mut self, name: &str) -> String {
         let placeholder = format!("#{name}");
         self.names.insert(placeholder.clone(), name.to_owned());
         placeholder
     }
 
-    /// What stands for a text.
+    /// The placeholder of a text.
     pub(super) fn text(&mut self, name: &str, text: &str) -> String {
         self.bind(name.to_owned(), AttributeValue::S(text.to_owned()))
     }
@@ -39,20 +39,20 @@ impl Expression {
         placeholder
     }
 
-    /// A value that a condition compares with; each gets a name of its own.
+    /// The placeholder of a value in a condition. Each value gets its own.
     fn compared(&mut self, value: Option<AttributeValue>) -> String {
         let number = self.values.len();
-        // No attribute compares with a value of a kind that is never written.
+        // A value of a kind that is never written equals no attribute.
         self.bind(format!("is_{number}"), value.unwrap_or(AttributeValue::Null(true)))
     }
 
-    /// The names and values; `None` for none at all: DynamoDB refuses an empty map.
+    /// The names and values. `None`: the map is empty, which DynamoDB refuses.
     pub(super) fn into_parts(self) -> (Option<HashMap<String, String>>, Option<Attributes>) {
         let (names, values) = (self.names, self.values);
         (Some(names).filter(|it| !it.is_empty()), Some(values).filter(|it| !it.is_empty()))
     }
 
-    /// What a write must find; `None`: it may find anything.
+    /// The condition of a write. `None`: it always holds.
     pub(super) fn condition(&mut self, condition: &Cond) -> Option<String> {
         match condition {
             Cond::All(all) if all.is_empty() => None,
@@ -101,7 +101,7 @@ impl Expression {
         }
     }
 
-    /// What becomes of the attributes.
+    /// The changes of the attributes.
     pub(super) fn changes(&mut self, changes: Vec<(String, Change)>) -> String {
         let (mut set, mut remove) = (Vec::new(), Vec::new());
         for (name, change) in changes {
@@ -119,9 +119,9 @@ impl Expression {
         clauses.join(" ")
     }
 
-    /// What an attribute is set to; `None`: it is removed.
+    /// The new value of an attribute. `None`: it is removed.
     fn new_value(&mut self, name: &str, change: Change) -> Option<String> {
-        // A prefix of its own, so that the condition can bind the same word to another value.
+        // A separate prefix, so that the condition can bind the same word to another value.
         match change {
             Change::Remove => None,
             Change::Set(value) => Some(self.bind(format!("set_{name}"), attribute(value)?)),
@@ -144,7 +144,7 @@ impl Expression {
     }
 }
 
-/// Whole milliseconds, as instants are compared.
+/// Whole milliseconds, in which instants are compared.
 fn epoch_ms(at: DateTime<Utc>) -> AttributeValue {
     AttributeValue::N(at.timestamp_millis().to_string())
 }

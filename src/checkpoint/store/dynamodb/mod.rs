@@ -1,4 +1,4 @@
-//! The store in DynamoDB: one table, an item each.
+//! The store in DynamoDB: one table with one item for each checkpoint.
 
 mod error;
 mod expression;
@@ -35,18 +35,18 @@ pub struct DynamoDb {
 }
 
 impl DynamoDb {
-    /// The table with this name, through a client made elsewhere.
+    /// The table with this name, through an existing client.
     #[must_use]
     pub fn new(client: Client, table: impl Into<String>) -> Self {
         Self { client, table: table.into() }
     }
 
-    /// The table with this name, found as every AWS SDK finds it: region, credentials, and
-    /// `AWS_ENDPOINT_URL_DYNAMODB`. Nothing is sent yet.
+    /// The table with this name. The AWS SDK's usual rules give its region, its credentials and
+    /// `AWS_ENDPOINT_URL_DYNAMODB`. This sends no request yet.
     ///
     /// # Errors
-    /// [`StoreError::NoRegion`] if there is neither a region nor an endpoint;
-    /// [`StoreError::Environment`] if either cannot be understood.
+    /// [`StoreError::NoRegion`] without a region and an endpoint, and [`StoreError::Environment`]
+    /// if either is invalid.
     pub async fn connect(table: &str) -> Result<Self, StoreError> {
         if let Some(refusal) = crate::aws::refusal(|name| std::env::var(name).ok()) {
             return Err(StoreError::Environment(refusal));
@@ -58,8 +58,7 @@ impl DynamoDb {
         Ok(Self::new(Client::new(&shared), table))
     }
 
-    /// The table with this name, in a region that does not exist: for work that needs no
-    /// checkpoint.
+    /// The table with this name in a region that does not exist, for work that needs no checkpoint.
     #[must_use]
     pub fn nowhere(table: &str) -> Self {
         let nowhere = aws_sdk_dynamodb::Config::builder()
@@ -69,8 +68,8 @@ impl DynamoDb {
         Self::new(Client::from_conf(nowhere), table)
     }
 
-    /// A write that is made at once must not pass for a part of a transaction that may yet roll
-    /// back.
+    /// Refuses a write inside a transaction of the target. The write would take effect immediately,
+    /// while the transaction may still roll back.
     fn refuse(&self, within: Option<&mut Tx>, operation: &'static str) -> Result<(), StoreError> {
         if within.is_none() {
             return Ok(());
@@ -88,7 +87,7 @@ impl DynamoDb {
         Ok(found.map(item))
     }
 
-    /// The request of a query.
+    /// Builds the request of a query.
     fn request(&self, query: &Query) -> QueryFluentBuilder {
         let request = self.client.query().table_name(&self.table);
         let mut expression = Expression::default();

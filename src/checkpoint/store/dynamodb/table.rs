@@ -1,4 +1,4 @@
-//! The table: making it, waiting for it, recognising it.
+//! Creates the table, waits for it, and recognises it.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use aws_sdk_dynamodb::types::{
 use super::DynamoDb;
 use crate::checkpoint::store::{Created, PK, SK, StoreError, TableSummary, UNFINISHED};
 
-/// The sparse index of the slices that have not succeeded.
+/// The sparse index of the unfinished slices.
 pub(super) const INDEX: &str = "unfinished";
 /// The table's keys: partition, then sort.
 const TABLE_KEYS: [(&str, KeyType); 2] = [(PK, KeyType::Hash), (SK, KeyType::Range)];
@@ -25,8 +25,8 @@ const ACTIVE_SECONDS_MAX: u64 = 60;
 const POLL: Duration = Duration::from_millis(500);
 
 impl DynamoDb {
-    /// Makes the table, billed by request, and waits until it is usable. A table that is there
-    /// already is verified.
+    /// Creates the table, billed by request, and waits until it is usable. An existing table is
+    /// verified.
     pub(super) async fn create_table(&self) -> Result<Created, StoreError> {
         let request = self.table_request().map_err(|error| {
             self.error("create table", SdkError::<CreateTableError>::construction_failure(error))
@@ -40,7 +40,7 @@ impl DynamoDb {
         Ok(created)
     }
 
-    /// The table as DynamoDB describes it, verified to be ours.
+    /// The table as DynamoDB describes it, verified to be Tallymark's.
     pub(super) async fn describe_table(&self) -> Result<TableSummary, StoreError> {
         let table = self.description().await?;
         self.verify(&table)?;
@@ -54,7 +54,7 @@ impl DynamoDb {
         })
     }
 
-    /// The command that makes the same table with the AWS command line.
+    /// The command that creates the same table with the AWS command line.
     pub(super) fn create_table_command(&self) -> String {
         let keys = |keys: [(&str, KeyType); 2]| {
             keys.map(|(name, kind)| format!("AttributeName={name},KeyType={kind}"))
@@ -156,7 +156,7 @@ impl DynamoDb {
     }
 }
 
-/// `ACTIVE` only once the index is, too.
+/// It is `ACTIVE` only once the index is active too.
 fn status(table: &TableDescription) -> String {
     let creating = table
         .global_secondary_indexes()

@@ -1,4 +1,4 @@
-//! Items as the SDK has them.
+//! Items in the SDK's form.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use super::{Item, Key, PK, SK};
 use crate::checkpoint::store::Value;
 
-/// An item as the SDK has it.
+/// An item in the SDK's form.
 pub(super) type Attributes = HashMap<String, AttributeValue>;
 
 pub(super) fn key(key: Key) -> Attributes {

@@ -1,2 +1,3 @@
--- The slices that have not succeeded: what is read of them costs what there is of them.
+-- The slices that have not succeeded, so that the cost of reading them depends on their number
+-- alone.
 CREATE INDEX ON {table} (rollup, sort) WHERE unfinished

@@ -1,9 +1,9 @@
-//! A store in PostgreSQL: a table in the target, a row for each item. The tests run it beside
+//! A store in PostgreSQL: a table in the target with a row for each item. The tests run it beside
 //! DynamoDB.
 //!
-//! Each write is one statement; a refused one is followed by a read of what refused it. There is no
-//! session state and no lock that outlives a transaction, so that a transaction pooler may stand in
-//! between. A lease is judged by the server's clock, which is one for all workers.
+//! Each write is one statement. After a refused write, another statement reads the item that
+//! refused it. A transaction pooler works, because no session state and no lock outlives a
+//! transaction. The server's clock decides about leases, and it is the same for all workers.
 
 mod render;
 mod value;
@@ -26,13 +26,13 @@ use value::{from_row, key_of};
 /// The store's name in messages.
 const STORE: &str = "postgres";
 
-/// Each statement touches one row by its key, or reads a range of rows.
+/// Each statement accesses one row by its key, or reads a range of rows.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What stands in `pg_stat_activity`.
+/// The text in `pg_stat_activity`.
 const LABEL: &str = "checkpoints";
 
-/// The columns that `table.sql` makes.
+/// The columns in `table.sql`.
 const COLUMNS: &str = "rollup text, sort text, item jsonb, unfinished boolean";
 
 /// A table of checkpoints in the target.
@@ -44,19 +44,20 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// The table with this name in the schema `tallymark` of the target. Nothing is connected yet.
+    /// The table with this name in the schema `tallymark` of the target. This opens no connection
+    /// yet.
     #[must_use]
     pub fn new(db: Db, table: &str) -> Self {
         Self { db, table: format!("tallymark.{}", ident(table)), clock: Clock::Server }
     }
 
-    /// Believes the instants that workers tell, for tests with a time of their own.
+    /// Uses the workers' times, for tests that set the time themselves.
     #[must_use]
     pub fn believing_workers(self) -> Self {
         Self { clock: Clock::Workers, ..self }
     }
 
-    /// Begins a transaction of its own for one call.
+    /// Begins a separate transaction for one call.
     async fn begin(&self, access: Access, operation: &'static str) -> Result<Tx, StoreError> {
         let begun = self.db.begin(access, STATEMENT_TIMEOUT, LABEL).await;
         begun.map_err(|error| self.error(operation, error))
@@ -125,7 +126,7 @@ impl Postgres {
             ended.map_err(|error| self.error(operation, error))?;
             return Ok(are_made);
         };
-        // What the transaction did before stays; of these writes none does.
+        // The earlier work of the transaction stays, and all of these writes are undone.
         self.execute(tx, operation, "SAVEPOINT checkpoints").await?;
         let are_made = self.write_each(tx, &updates, operation).await?;
         let end = if are_made { "RELEASE checkpoints" } else { "ROLLBACK TO checkpoints" };
@@ -133,7 +134,7 @@ impl Postgres {
         Ok(are_made)
     }
 
-    /// Makes the writes in their order, which is that of the locks, until one is refused.
+    /// Makes the writes in their order, which is the order of locks, until one is refused.
     async fn write_each(
         &self,
         tx: &mut Tx,
@@ -157,7 +158,7 @@ impl Postgres {
         tx.execute(operation, sql.into()).await.map_err(|error| self.error(operation, error))
     }
 
-    /// One statement in a transaction of its own; the rows affected.
+    /// Runs one statement in a separate transaction, and returns the number of affected rows.
     async fn alone(&self, operation: &'static str, sql: String) -> Result<u64, StoreError> {
         let mut tx = self.begin(Access::ReadWrite, operation).await?;
         let affected = self.execute(&mut tx, operation, sql).await?;
@@ -212,7 +213,7 @@ impl Postgres {
             .map(|sql| sql.replace("{table}", &self.table))
     }
 
-    /// What the server's error means.
+    /// The meaning of the server's error.
     fn error(&self, operation: &'static str, error: DbError) -> StoreError {
         let (store, table) = (STORE, self.table.clone());
         let (problem, kind, source) = (error.told(), error.kind(), error.into());

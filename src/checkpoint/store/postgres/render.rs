@@ -6,15 +6,15 @@ use super::value::{fields_of, key_of, to_json};
 use crate::checkpoint::store::{Change, Cond, Is, Item, Key, PK, SK, Update, Value};
 use crate::sql::literal;
 
-/// `jsonb_build_object` takes a hundred arguments.
+/// `jsonb_build_object` accepts a hundred arguments.
 const PAIRS_MAX: usize = 40;
 
-/// Whose clock says what time it is.
+/// The clock that gives the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Clock {
-    /// The server's.
+    /// The server's clock.
     Server,
-    /// Those of the workers.
+    /// The workers' clocks.
     Workers,
 }
 
@@ -25,7 +25,7 @@ pub(super) struct Render {
 }
 
 impl Render {
-    /// A conditional write; it answers with the row after it, or with none.
+    /// A conditional write that returns the row after it, or no row.
     pub(super) fn update(table: &str, clock: Clock, update: &Update) -> String {
         let render = Self { clock };
         let changed = render.changed("it.item", &update.changes);
@@ -66,7 +66,7 @@ impl Render {
         )
     }
 
-    /// A condition on a row that is there.
+    /// A condition on an existing row.
     fn condition(self, condition: &Cond) -> String {
         let joined = |parts: &[Cond], sign: &str, none: &str| {
             let parts: Vec<_> = parts.iter().map(|part| self.condition(part)).collect();
@@ -86,7 +86,7 @@ impl Render {
         }
     }
 
-    /// What becomes of the attributes in `before`.
+    /// The attributes of `before` after the changes.
     fn changed(self, before: &str, changes: &[(String, Change)]) -> String {
         let attribute = |name: &str| format!("{before} -> {}", literal(name));
         let (mut removed, mut pairs) = (Vec::new(), Vec::new());
@@ -148,7 +148,7 @@ fn compared(name: &str, is: Is, value: &Value) -> String {
     }
 }
 
-/// A comparison that only values of one type can pass.
+/// A comparison that holds only for values of one type.
 fn ordered(name: &str, kind: &str, comparison: &str) -> String {
     let name = literal(name);
     format!(

@@ -1,6 +1,6 @@
--- The table of checkpoints: a row for each item. Texts are ordered byte by byte, as the other stores order them.
--- Room is kept on each page for the next version of a row, and no index depends on `item`, so that most updates
--- touch no index.
+-- The table of checkpoints, with a row for each item. Texts are ordered byte by byte, as in the
+-- other stores. Each page keeps room for the next version of a row, and no index depends on `item`,
+-- so most updates change no index.
 CREATE TABLE {table} (
     rollup text COLLATE "C" NOT NULL,
     sort text COLLATE "C" NOT NULL,

@@ -1,4 +1,4 @@
-//! Items as the table has them: the key in its columns, all other attributes in a `jsonb`.
+//! Items in the table's form: the key in its columns, and all other attributes in a `jsonb`.
 
 use serde_json::{Map, Value as Json};
 use sqlx::Row as _;
@@ -39,11 +39,11 @@ fn from_json(json: Json) -> Value {
     }
 }
 
-/// A value as the table keeps it; `None`: it is of a kind that is left out.
+/// A value in the table's form. `None`: its kind is left out.
 pub(super) fn to_json(value: &Value) -> Option<Json> {
     Some(match value {
         Value::Text(text) => storable(text),
-        // What is no number is kept as it is, and found malformed by who reads it.
+        // An invalid number is stored as it is, and its reader finds it malformed.
         Value::Number(number) => {
             serde_json::from_str(number).map_or_else(|_| storable(number), Json::Number)
         }
@@ -55,13 +55,13 @@ pub(super) fn to_json(value: &Value) -> Option<Json> {
     })
 }
 
-/// The attributes of an item but its key.
+/// The attributes of an item without its key.
 pub(super) fn fields_of(item: &Item) -> Map<String, Json> {
     let fields = item.iter().filter(|(name, _)| *name != PK && *name != SK);
     fields.filter_map(|(name, value)| Some((name.clone(), to_json(value)?))).collect()
 }
 
-/// PostgreSQL keeps every character but the first of Unicode.
+/// PostgreSQL stores every character except U+0000.
 fn storable(text: &str) -> Json {
     Json::String(text.replace('\0', "\u{fffd}"))
 }

@@ -1,4 +1,4 @@
-//! Mistakes, and the whole text that tells them.
+//! Mistakes, and their complete error texts.
 
 mod rollup;
 mod settings;
