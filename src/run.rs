@@ -181,7 +181,7 @@ struct Work<'a> {
     /// The approximate time of a chunk. It is the configured one, but several must fit into the
     /// budget.
     chunk_time: Duration,
-    /// How its reading is throttled, as asked before the claim.
+    /// The throttle of its reading, from before the claim.
     throttle: Throttle<'a>,
 }
 

@@ -8,7 +8,7 @@
 //! | `rollup` | `[[rollup]]` → [`Rollup`] |
 //! | `compose` | `from = { rollup = … }`: a rollup that is computed from a finer one |
 //! | `measures` | `[rollup.measures]` → [`Measure`](crate::measure::Measure) |
-//! | `throttle`, `hours` | what `[source]` says of the load it can bear |
+//! | `throttle`, `hours` | the load limits and hours of `[source]` |
 //! | `url`, `duration`, `predicate` | texts with a form of their own |
 //! | `error` | problems, with line, key and remedy |
 

@@ -29,9 +29,9 @@ pub(super) struct Chunks<'w> {
     progress: Progress,
     /// Where this attempt started.
     resumed_at: DateTime<Utc>,
-    /// What is asked before each chunk.
+    /// The checks before each chunk.
     gate: Gate<'w>,
-    /// How reading is throttled, as asked last.
+    /// The last known throttle of reading.
     throttle: Throttle<'w>,
 }
 
@@ -111,7 +111,7 @@ impl<'w> Chunks<'w> {
         }
     }
 
-    /// Whether the next chunk may be read; `false`: not yet, but it was waited.
+    /// Whether the next chunk may be read. Waits before it returns `false`.
     async fn is_permitted(&mut self, patience: Patience) -> Result<bool, Stop> {
         // For the first chunk this was checked before the claim.
         let is_known = self.progress.chunks == 0 && !self.gate.has_waited();

@@ -1,8 +1,8 @@
-//! The governor of one source, in one process: its slots, its load, and the rests after its chunks.
+//! The governor of one source in one process. It knows the source's slots, its load, and the rests
+//! after its chunks.
 //!
-//! Slots are advisory locks on the source itself. They limit how many chunks are read at once by
-//! all workers together, on whatever machine they run. A worker that dies frees its slot with its
-//! transaction.
+//! Slots are advisory locks on the source itself. They limit the number of concurrent chunks of all
+//! workers on all machines. A worker that dies frees its slot with its transaction.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -62,8 +62,8 @@ pub struct Governor {
 struct State {
     /// The latest sample for rates, and the one before it.
     samples: [Option<Sample>; 2],
-    /// How much narrower chunks are, and rests longer: doubled when the source is busy, taken back
-    /// step by step when it is not, as congestion is controlled in networks.
+    /// The factor by which chunks are narrower and rests longer. It doubles when the source is busy
+    /// and falls step by step otherwise, like congestion control in networks.
     pressure: f64,
     /// The rests due after chunks, with their start and length. There are as many as concurrent
     /// chunks.
@@ -145,7 +145,7 @@ impl Governor {
         if self.settings.naps { 1.0 + nice_ratio * self.state().pressure } else { 1.0 }
     }
 
-    /// Notes the work of a chunk: the next chunk rests for it, unless its statement napped. The
+    /// Records the work of a chunk. The next chunk rests for it, unless its statement napped. The
     /// pressure falls by a step.
     pub(super) fn chunk_read(&self, work: Duration, has_napped: bool, nice_ratio: f64) {
         let mut state = self.state();
@@ -165,7 +165,7 @@ impl Governor {
         wait.mul_f64(0.5 + fastrand::f64() / 2.0)
     }
 
-    /// Notes, and tells, that a worker waits this long for this reason.
+    /// Records and logs that a worker waits this long for this reason.
     pub(super) fn note_wait(&self, why: &Why, wait: Duration) {
         self.tell(Some(&why.to_string()));
         if matches!(why, Why::SlotsTaken { .. }) {
@@ -201,8 +201,8 @@ impl Governor {
         }
     }
 
-    /// Takes a slot for `tx`, which is about to read a chunk, if the source's load allows it.
-    /// Otherwise returns the reason, and the caller rolls `tx` back.
+    /// Takes a slot for `tx`, which will read a chunk, if the source's load allows it. Otherwise
+    /// returns the reason, and the caller rolls `tx` back.
     ///
     /// # Errors
     /// The server failed.
@@ -225,8 +225,8 @@ impl Governor {
         Why::SlotsTaken { slots: self.settings.slots, holders }
     }
 
-    /// The sessions that hold the source's slots, each in words:
-    /// `pid 4711 (role app, psql), since 2026-02-10T00:00:00Z`.
+    /// The sessions that hold the source's slots, each as text, such as `pid 4711 (role app, psql),
+    /// since 2026-02-10T00:00:00Z`.
     ///
     /// # Errors
     /// The server failed.
@@ -278,7 +278,7 @@ impl Governor {
         Sample::read(&row, probe_ms).map_err(|source| tx.error(DOING, source))
     }
 
-    /// Remembers the sample for the next rate, and compares it with the limits.
+    /// Stores the sample for the next rate, and compares it with the limits.
     fn remember_and_judge(&self, sample: &Sample) -> Result<(), Why> {
         let mut state = self.state();
         let is_due = |before: &Sample| sample.since(before) >= RATE_SECONDS_MIN;

@@ -1,6 +1,6 @@
-//! The throttle: whether work may start or go on now, and at what pace.
+//! The throttle decides whether work may start or continue now, and at what pace.
 //!
-//! The questions, in the order in which they are asked, and the effect of a "no":
+//! The questions in their order, and the effect of a "no":
 //!
 //! | question | asked | a no |
 //! |---|---|---|
@@ -15,14 +15,14 @@
 //! | a slot, with the same statement | in the reading transaction | the worker waits |
 //!
 //! [`Gate`] asks all but the first, the last three through [`Governor::enter`]. A worker rests and
-//! waits while its budget lasts, and then ends its turn. A load that cannot be read counts as
-//! critical. Each no is a [`NotNow`](crate::not_now::NotNow).
+//! waits while its budget lasts, and then ends its turn. An unreadable load counts as critical.
+//! Each "no" is a [`NotNow`](crate::not_now::NotNow).
 //!
 //! | module | part |
 //! |---|---|
-//! | `permit` | the one decision, and the waiting |
+//! | `permit` | the decision, and the waiting |
 //! | `governor` | one source: its slots, its load, the rests after its chunks |
-//! | `signals` | how each signal of the load is asked for |
+//! | `signals` | how each signal of the load is read |
 //! | `nap` | rests within a statement |
 
 mod governor;

@@ -1,8 +1,8 @@
-//! The one decision: whether work may start or go on.
+//! The decision whether work may start or continue.
 //!
 //! [`Gate`] asks the questions in the order of the module's table. Slices pass it before each
-//! chunk, comparisons before each piece, and callers that start, send or reopen slices before they
-//! do so.
+//! chunk, and comparisons before each piece. Callers that start, send or reopen slices pass it
+//! first.
 
 use std::time::Duration;
 
@@ -22,8 +22,8 @@ const PAUSE_POLL: TimeDelta = TimeDelta::seconds(5);
 /// After a yield the slice may be tried again this much later.
 pub const RETRY: TimeDelta = TimeDelta::seconds(15);
 
-/// How reading is throttled: the governor, if the application's database is read, and the
-/// `nice_ratio` in force, the configured one or an operator's.
+/// The throttle of reading: the governor, if the application's database is read, and the effective
+/// `nice_ratio`, which is the configured one or an operator's.
 #[derive(Clone, Copy, Debug)]
 pub struct Throttle<'g> {
     governor: Option<&'g Governor>,
@@ -31,7 +31,7 @@ pub struct Throttle<'g> {
 }
 
 impl<'g> Throttle<'g> {
-    /// By `governor`, with an operator's `nice_ratio` in place of the configured one.
+    /// With `governor`, and an operator's `nice_ratio` instead of the configured one.
     #[must_use]
     pub fn new(governor: Option<&'g Governor>, nice_ratio: Option<f64>) -> Self {
         let configured = governor.map_or(0.0, |governor| governor.settings().nice_ratio);
@@ -62,7 +62,7 @@ impl<'g> Throttle<'g> {
         self.governor.map_or(configured, |governor| governor.chunk_time(configured))
     }
 
-    /// Notes the work of a chunk: the next chunk rests for it, unless its statement napped.
+    /// Records the work of a chunk. The next chunk rests for it, unless its statement napped.
     pub fn chunk_read(&self, work: Duration, has_napped: bool) {
         if let Some(governor) = self.governor {
             governor.chunk_read(work, has_napped, self.nice_ratio);
@@ -70,21 +70,21 @@ impl<'g> Throttle<'g> {
     }
 }
 
-/// How long a reader may rest and wait before its statement.
+/// The limit of a reader's rest and wait before its statement.
 #[derive(Clone, Copy, Debug)]
 pub enum Patience {
-    /// As long as this much is left before the deadline, for the statement and what comes after it.
+    /// Until this much time is left before the deadline, for the statement and its end.
     Until {
         /// The deadline.
         deadline: Deadline,
-        /// What has to be left.
+        /// The time to keep.
         needed: Duration,
     },
-    /// It rests as long as it has to, and waits no longer than this.
+    /// Rests fully, and waits at most this long.
     AtMost {
-        /// For a busy source.
+        /// The limit for a busy source.
         load: Duration,
-        /// For a slot.
+        /// The limit for a slot.
         slot: Duration,
     },
 }
@@ -106,28 +106,28 @@ impl Patience {
     }
 }
 
-/// What work goes through before it starts, and before each statement that reads.
+/// The checks before work starts, and before each statement that reads.
 #[derive(Debug)]
 pub struct Gate<'w> {
     /// The worker's time.
     pub clock: &'w dyn Clock,
     /// Whether the stop was requested.
     pub interrupt: &'w Interrupt,
-    /// Where the operator's word is.
+    /// The store of the operator's commands.
     pub checkpoints: &'w Checkpoints,
-    /// What is read.
+    /// The database to read.
     pub source: &'w Db,
     /// Its governor, if it is the application's database.
     pub governor: Option<&'w Governor>,
     /// The rollup that is worked on.
     pub rollup: &'w str,
-    /// When the backfill began that the work is part of.
+    /// The start of the backfill to which the work belongs.
     pub backfill: Option<DateTime<Utc>>,
-    /// How often in a row the source had no room, and how long that was waited for.
+    /// How often in a row the source was too busy, and the total wait.
     pub waits: Waits,
 }
 
-/// How often in a row the source had no room, and how long that was waited for.
+/// How often in a row the source was too busy, and the total wait.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Waits {
     tries: u32,
@@ -135,11 +135,12 @@ pub struct Waits {
 }
 
 impl<'w> Gate<'w> {
-    /// Whether work on the rollup may start: asks for an interruption, the hours and the operator's
-    /// word. It leaves the source alone, so that a reason to wait does not wake it.
+    /// Whether work on the rollup may start. Checks for an interruption, the hours and the
+    /// operator's commands. It sends no query to the source, so that a reason to wait does not wake
+    /// it.
     ///
     /// # Errors
-    /// The operator's word cannot be read: then no work starts.
+    /// The operator's commands cannot be read. Then no work starts.
     pub async fn may_start(&self) -> Result<Permit<Throttle<'w>>, CheckpointError> {
         let now = self.clock.now();
         let is_backfill = self.backfill.is_some();
@@ -170,9 +171,9 @@ impl<'w> Gate<'w> {
         Ok(Permit::Given(Throttle::new(self.governor, nice_ratio)))
     }
 
-    /// Whether the next statement may read: rests for the one before it, asks [`Gate::may_start`],
-    /// and then `throttle_query`. `known` is the answer of a [`Gate::may_start`] just before, and
-    /// takes its place. The load and a slot remain for the transaction that reads
+    /// Whether the next statement may read. Rests for the one before it, asks [`Gate::may_start`],
+    /// and then `throttle_query`. `known` is the recent answer of a [`Gate::may_start`], and
+    /// replaces that call. The transaction that reads checks the load and takes a slot
     /// ([`Governor::enter`]).
     ///
     /// # Errors
@@ -204,11 +205,11 @@ impl<'w> Gate<'w> {
         Ok(throttled.map_or(Permit::Given(throttle), |why| Permit::NotNow(NotNow::because(why))))
     }
 
-    /// Waits until it is worth asking again, if `not_now` is likely to be over soon and `patience`
+    /// Waits until it makes sense to ask again, if `not_now` is likely to pass soon and `patience`
     /// allows the wait.
     ///
     /// # Errors
-    /// `not_now`, for which the turn ends, with the time of the next try.
+    /// `not_now` with the time of the next try. The turn ends.
     pub async fn wait(&mut self, not_now: NotNow, patience: Patience) -> Result<(), NotNow> {
         let Some(governor) = self.governor.filter(|_| not_now.why.is_load()) else {
             return Err(not_now);
@@ -225,21 +226,21 @@ impl<'w> Gate<'w> {
         Err(NotNow { retry_at: Some(self.clock.now() + RETRY), ..not_now })
     }
 
-    /// Whether the source had no room when it was asked last.
+    /// Whether the source was too busy at the last question.
     #[must_use]
     pub const fn has_waited(&self) -> bool {
         self.waits.tries > 0
     }
 
-    /// A statement has read: the next wait is a new one.
+    /// Called after a statement has read. The next wait starts from zero.
     pub fn has_read(&mut self) {
         self.waits = Waits::default();
     }
 }
 
-/// Whether a tick may ask the source anything. `wake_per_hour` lets the source sleep in between,
-/// and while nothing is due. `is_due` says whether the source is worth waking, and is polled only
-/// if its time has come.
+/// Whether a tick may query the source. `wake_per_hour` lets the source sleep in between, and while
+/// nothing is due. `is_due` tells whether the source is worth waking, and is polled only when its
+/// time has come.
 ///
 /// # Errors
 /// The checkpoints cannot be read or written.

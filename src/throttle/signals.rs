@@ -1,4 +1,4 @@
-//! The signals of the source's load: how each is asked for, and how it compares with its limit.
+//! The signals of the source's load, how each is read, and how it compares with its limit.
 
 use std::fmt;
 
