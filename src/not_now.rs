@@ -12,7 +12,6 @@ use serde::{Serialize, Serializer};
 /// Work that has to wait.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotNow {
-    /// Why.
     pub why: Why,
     /// When to try again. `None`: at the next turn.
     pub retry_at: Option<DateTime<Utc>>,

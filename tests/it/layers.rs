@@ -1,11 +1,11 @@
-//! Dependencies point one way: what may not be named where.
+//! Dependencies point one way: names that may not occur in a part of the code.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// All files of Rust below a directory of the repository, by their paths in it.
+/// All Rust files below a directory of the repository, by their paths in it.
 fn sources(directory: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut left = vec![Path::new(ROOT).join(directory)];
@@ -37,7 +37,7 @@ fn lines(sources: &[(String, String)], words: &[&str]) -> Vec<String> {
 #[test]
 fn only_the_store_in_dynamodb_names_its_sdk() {
     let mut sources = sources("src");
-    // The embedded server hands out a client, and tests of what DynamoDB does are its clients.
+    // The embedded server returns a client, and tests of DynamoDB itself use it.
     let clients = ["src/checkpoint/store/dynamodb/", "src/embedded/", "src/checkpoint/tests"];
     sources.retain(|(path, _)| !clients.iter().any(|client| path.starts_with(client)));
     assert!(sources.len() > 100, "{} files", sources.len());

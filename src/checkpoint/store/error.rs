@@ -46,9 +46,7 @@ pub enum StoreError {
     },
     /// The table is missing.
     #[error("table `{table}` does not exist; run `tallymark init`")]
-    NoTable {
-        table: String,
-    },
+    NoTable { table: String },
     /// A table of this name exists, but it is not Tallymark's.
     #[error(
         "table `{table}` {problem}; delete it, or set `checkpoint.table` to another name and run `tallymark init`"

@@ -43,11 +43,11 @@ pub type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 ///
 /// `operation` names the call in errors.
 ///
-/// `within` is a transaction of the target, for a store that keeps its items there: the write
+/// `within` is a transaction of the target, for a store that keeps its items there. The write
 /// becomes visible and durable when that transaction commits. Every transaction locks its items in
-/// one order, so that none waits for another in a circle: finer rollups before coarser ones, then
-/// by the rollup's name, then by the second part of the key. A store elsewhere gets `None`, and
-/// refuses anything else; see [`Store::is_in_target`].
+/// one order, so that they cannot deadlock: finer rollups before coarser ones, then by the rollup's
+/// name, then by the second part of the key. A store elsewhere gets `None`, and refuses a
+/// transaction (see [`Store::is_in_target`]).
 pub trait Store: fmt::Debug + Send + Sync {
     /// The table's name, for messages.
     fn table(&self) -> &str;
@@ -120,7 +120,7 @@ pub struct Query {
     pub sorts: Sorts,
     /// Whether to start at the greatest key.
     pub descending: bool,
-    /// The first N of them, in one request. Fewer come where N are larger than a request holds.
+    /// The first N of them, in one request. Large items may exceed a request, and then fewer come.
     pub limit: Option<u16>,
     /// The part of each item to read.
     pub reading: Reading,

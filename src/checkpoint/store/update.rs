@@ -129,7 +129,7 @@ pub enum Change {
         /// The value if that is absent.
         or: Value,
     },
-    /// It is raised by one; absent counts as 0. A store refuses what is no number as
+    /// It increases by one. An absent attribute counts as 0. If it is no number, the store answers
     /// [`super::StoreError::Invalid`].
     Increment,
     /// It gets the epoch milliseconds of an instant `after` now. If the store has a clock, that
