@@ -16,7 +16,7 @@
 //! | [`late`] | late changes of the source → reopened slices |
 //! | [`run`] | the spine: one slice from claim to checkpoint |
 //! | [`not_now`] | reasons to wait, and their consequences; pure |
-//! | [`throttle`] | whether work may start or continue: signals, hours, operators' commands, the load |
+//! | [`throttle`] | whether work may start or continue: hours, commands, the source's load |
 //! | [`checkpoint`] | the item of each slice in a store: states, leases, watermark |
 //! | [`source`] | statements that aggregate a chunk of the source |
 //! | [`target`] | stage, fence and replace in the rollup tables |

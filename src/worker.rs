@@ -278,7 +278,7 @@ impl Worker {
         (rollup.fine.is_none() || self.target.is_source).then_some(&self.governor)
     }
 
-    /// What work on `rollup` goes through before it starts, and before each statement that reads.
+    /// The checks for work on `rollup` before it starts, and before each statement that reads.
     /// `backfill` says when the backfill began that the work is part of.
     #[must_use]
     pub fn gate<'w>(&'w self, rollup: &'w Rollup, backfill: Option<DateTime<Utc>>) -> Gate<'w> {

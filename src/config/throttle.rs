@@ -47,7 +47,8 @@ pub struct Settings {
     pub max_load: Limits,
     /// Limits above which the slice is given up until a later turn.
     pub critical_load: Limits,
-    /// The operator's own question. Any answer but false, 0, NULL or an empty text means wait.
+    /// The operator's own question. Any answer except false, 0, NULL or an empty text means to
+    /// wait.
     pub throttle_query: Option<String>,
     /// Backfills run only at these hours.
     pub window: Option<Hours>,
@@ -79,7 +80,7 @@ impl Default for Settings {
 pub enum Signal {
     /// Client connections that run a statement, without those of Tallymark itself.
     Active,
-    /// Those among them that wait for a lock.
+    /// The active ones that wait for a lock.
     Waiting,
     /// Transactions that ended per second, of all databases of the server.
     Transactions,

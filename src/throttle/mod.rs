@@ -9,7 +9,7 @@
 //! | was the process asked to end? | before each slice and reading statement | the turn ends |
 //! | `quiet_hours`; `window` for backfills | likewise | the turn ends |
 //! | the operator's `cancel` and `pause` | likewise | the turn ends |
-//! | `throttle_query` | before each reading statement | the worker waits; after an error the turn ends |
+//! | `throttle_query` | before each reading statement | the worker waits (an error ends the turn) |
 //! | `critical_load` | in the reading transaction | the turn ends |
 //! | `max_load`, with the same statement | in the reading transaction | the worker waits |
 //! | a slot, with the same statement | in the reading transaction | the worker waits |
