@@ -222,8 +222,8 @@ fn holds(cases: &[cases::Case]) {
     holds_of(GOOD, cases);
 }
 
-/// As [`holds`], with another good file.
-/// `{kinds}` stands for the words of all kinds of measures.
+/// As [`holds`], with another good file. `{kinds}` is replaced by the words of all kinds of
+/// measures.
 fn holds_of(good: &str, cases: &[cases::Case]) {
     let kinds: Vec<_> = KINDS.iter().map(|kind| format!("`{}`", kind.word())).collect();
     let mut faults = Vec::new();

@@ -75,9 +75,8 @@ impl Field {
 }
 
 impl Expressions {
-    /// Of a partial that one aggregate merges. `direct` is the final value over the source's rows,
-    /// `rows` is staged, and `merge` writes the aggregate over the stage with the filter that it
-    /// gets.
+    /// For a partial that one aggregate merges. `direct` is the final value over the source's rows,
+    /// `rows` is staged, and `merge` gets a filter and returns the aggregate over the stage.
     #[must_use]
     pub fn merged(
         input: &Input<'_>,

@@ -60,8 +60,7 @@ impl<'a> Input<'a> {
         filter.map_or_else(String::new, |filter| format!(" FILTER (WHERE (\n{filter}\n))"))
     }
 
-    /// The type that the values of `column` have in the target. `None`: the target lacks such a
-    /// type.
+    /// The type of the values of `column` in the target. `None`: the target lacks such a type.
     #[must_use]
     pub fn type_in_target(&self, column: &Column) -> Option<String> {
         if self.same_database { Some(column.sql_type.clone()) } else { column.type_abroad() }

@@ -104,8 +104,8 @@ pub enum Subject {
 pub struct Parameter {
     /// The key in the configuration.
     pub key: &'static str,
-    /// A right value as it is written in the configuration, for messages and tests. If it names a
-    /// column, the tests' tables have `updated_at`.
+    /// A valid value as the configuration writes it, for messages and tests. If it names a column,
+    /// the tests' tables have `updated_at`.
     pub example: &'static str,
     /// Returns why a value is wrong, and what would be right.
     pub check: fn(&Value) -> Result<(), String>,
@@ -121,8 +121,8 @@ pub struct Parameter {
 ///   computed from its neighbours may be NULL in a partial.
 /// - A merge runs over the stage's rows of one group, and may read all columns of its own measure.
 ///   A subquery over `unnest(array_agg(…))` of them can group again.
-/// - The target's types and default order may differ from the source's: see
-///   [`Input::type_in_target`] and [`Input::order`].
+/// - The target's types and default order may differ from the source's (see
+///   [`Input::type_in_target`] and [`Input::order`]).
 /// - A kind that cannot be merged returns an error from [`Kind::merged_by`]. With
 ///   [`Kind::needs_values`] it is still exact over chunks, because the values are staged.
 pub trait Kind: fmt::Debug + Sync {
@@ -155,8 +155,8 @@ pub trait Kind: fmt::Debug + Sync {
         false
     }
 
-    /// The aggregate whose type PostgreSQL is asked for: [`Input::sql_type`]. PostgreSQL refuses it
-    /// where the kind does not take a column of this type.
+    /// The aggregate whose type becomes [`Input::sql_type`]. PostgreSQL refuses it if the kind
+    /// accepts no column of this type.
     fn typed(&self, _measure: &Measure) -> String {
         "count(*)".to_owned()
     }

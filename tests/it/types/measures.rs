@@ -82,7 +82,7 @@ async fn tried(world: &World, kind: &dyn Kind, across: bool) -> Vec<&'static str
         // A kind that this test does not know gets every type that PostgreSQL accepts.
         _ => {
             let mut taken = Vec::new();
-            // `distinct` takes almost all columns whose values one statement can tell apart.
+            // `distinct` takes almost all columns whose values one statement can distinguish.
             let columns = ORDERED.iter().filter(|it| !kind.needs_values() || COUNTED.contains(it));
             for column in columns.copied() {
                 let measure = kinds::written(kind, &format!("v_{column}"), "");
