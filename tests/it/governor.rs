@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use sqlx::{Connection as _, PgConnection};
+use tallymark::checkpoint::{Pause, Scope};
 use tallymark::clock::{Deadline, Stopwatch};
 use tallymark::report::Outcome;
 use tallymark::run::RunOptions;
@@ -16,6 +17,7 @@ use crate::support::Database;
 use crate::support::cli::{Place, daily, lines};
 use crate::support::proxy::{Cutter, Unreliable};
 use crate::support::world::{BUDGET, Setup, Urls, World, clock, instant};
+use crate::waits::hold_slot;
 
 /// 40 hours with 20 rows each, and a view whose every row takes 5 ms to read.
 const SLOW: &str = "CREATE TABLE events AS SELECT '2026-01-01Z'::timestamptz + n * interval '3 minutes' AS at \
@@ -241,6 +243,43 @@ async fn past_its_limits_a_slice_yields_and_runs_when_the_load_is_gone() {
     let ran = free.run("2026-01-01").await;
     assert_eq!((ran.outcome, ran.reason), (Outcome::Succeeded, None));
     end(&world, sessions).await;
+}
+
+/// With each further setting an earlier question says no, and its no is the one that is told.
+#[tokio::test]
+async fn the_questions_are_asked_in_the_order_that_is_documented() {
+    let world = World::new(SLOW, Setup { rollups: HOURLY, ..Setup::default() }).await;
+    let holder = hold_slot(&world.urls.source).await;
+    let mut source = String::new();
+    let mut start = instant("2026-01-01");
+    for (setting, no) in [
+        ("slots = 1", "the source's only slot is taken"),
+        ("max_load = { probe_ms = 0 }", "ms to answer > 0"),
+        ("critical_load = { probe_ms = 0 }", "(critical_load)"),
+        ("throttle_query = \"SELECT 1 / 0\"", "throttle_query failed: "),
+        ("# a pause", "paused since "),
+        ("quiet_hours = \"00:00-24:00\"", "quiet_hours 00:00-24:00 "),
+    ] {
+        source.push_str(setting);
+        source.push('\n');
+        if no.starts_with("paused") {
+            let pause = Pause { at: world.worker.clock.now(), reason: String::new(), until: None };
+            world.worker.checkpoints.set_pause(Scope::Source, Some(&pause)).await.unwrap();
+        }
+        let busy = world.changed(&source, HOURLY, Arc::clone(&world.worker.clock));
+        let mut waits = busy.worker.governor.waits();
+        // Another slice each time: the one before may be left to its lease.
+        let slice = busy.rollup().calendar.starting(start).unwrap();
+        start = slice.end();
+        let deadline = Deadline::after(&*busy.worker.clock, BUDGET);
+        let run = busy.worker.run(busy.rollup(), slice, deadline, RunOptions::default());
+        let told = tokio::select! {
+            told = waits.wait_for(Option::is_some) => told.unwrap().clone(),
+            ran = run => ran.unwrap().reason,
+        };
+        assert!(told.as_ref().is_some_and(|told| told.contains(no)), "{setting}: {told:?}");
+    }
+    holder.close().await.unwrap();
 }
 
 /// A signal that a role may not see does not count as zero.

@@ -99,7 +99,7 @@ async fn a_scrub_ends_as_soon_as_its_slices_are_compared() {
 }
 
 /// Takes the only slot, as any role can, until the connection is closed.
-async fn hold_slot(database: &str) -> PgConnection {
+pub(crate) async fn hold_slot(database: &str) -> PgConnection {
     let mut holder = PgConnection::connect(database).await.unwrap();
     for sql in [
         "SET application_name = 'report'",
