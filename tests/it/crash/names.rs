@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 /// The beginning of each statement, and its name.
-const STATEMENTS: [(&str, &str); 57] = [
+const STATEMENTS: [(&str, &str); 58] = [
     ("connect", "connect"),
     ("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY", "begin to read"),
     ("BEGIN ISOLATION LEVEL READ COMMITTED;", "begin to write"),
@@ -33,6 +33,7 @@ const STATEMENTS: [(&str, &str); 57] = [
     ("-- Properties that could make a table", "what alters a table"),
     ("SELECT target_table FROM tallymark.rollup", "known rollups"),
     ("-- The rollup's entry in the registry", "generation"),
+    ("SELECT generation, calendar FROM tallymark.rollup", "generation"),
     ("SELECT clock_timestamp() AS now", "clock"),
     ("SELECT pg_snapshot_xmin", "snapshot"),
     ("SELECT pg_stat_clear_snapshot", "forget who was open"),
