@@ -57,6 +57,8 @@ struct Verified {
     slices: usize,
     /// Unfinished slices, whose rows are still to come.
     unfinished: usize,
+    /// Slices that an interruption left.
+    left: usize,
     /// Slices that will run again, or changed while they were compared.
     pending: Vec<Pending>,
     drifted: Vec<SliceVerification>,
@@ -226,6 +228,7 @@ impl Verify {
         for (place, (rollup, slice)) in chosen.iter().enumerate() {
             progress.compared(place);
             if worker.interrupt.is_raised() {
+                verified.left = chosen.len() - place;
                 break;
             }
             if verified.is_broken(rollup) {
@@ -238,6 +241,11 @@ impl Verify {
             }
             let compared = match worker.compare(rollup, *slice, self.timeout, self.limit).await {
                 Ok(compared) => compared,
+                // The interruption cancels the comparison under way.
+                Err(_) if worker.interrupt.is_raised() => {
+                    verified.left = chosen.len() - place;
+                    break;
+                }
                 Err(error) => {
                     verified.breaks_off(rollup, error)?;
                     continue;
@@ -342,6 +350,7 @@ fn document(
     json!({
         "slices": verified.slices,
         "unfinished": verified.unfinished,
+        "left": verified.left,
         "pending": verified.pending,
         "differences": differences(verified),
         "drifted": verified.drifted,
@@ -465,13 +474,16 @@ fn text(verified: &Verified) -> String {
             ui::counted(verified.unfinished, "slice")
         ));
     }
+    if verified.left > 0 {
+        let left = ui::counted(verified.left, "slice");
+        lines.push(format!("{left} not compared, as the command was interrupted"));
+    }
+    let is_whole = verified.outside.is_empty() && verified.broken.is_empty() && verified.left == 0;
     let all = ui::counted(verified.slices, "slice");
     lines.push(match (verified.slices, verified.drifted.len()) {
-        (0, _) if verified.pending.is_empty() && verified.broken.is_empty() => {
-            "nothing to verify yet".into()
-        }
+        (0, _) if verified.pending.is_empty() && is_whole => "nothing to verify yet".into(),
         (0, _) => "nothing was compared".into(),
-        (_, 0) if !verified.outside.is_empty() || !verified.broken.is_empty() => {
+        (_, 0) if !is_whole => {
             format!("{all} compared with the source, 0 differences in them")
         }
         (_, 0) => {

@@ -132,4 +132,6 @@ async fn a_comparison_that_is_interrupted_says_so() {
     let ended = end(child).await;
     assert_eq!(ended.code, Some(130), "{ended:?}");
     assert!(ended.err.contains("interrupted; the same command goes on from here"), "{ended:?}");
+    assert!(ended.out.contains("not compared, as the command was interrupted"), "{ended:?}");
+    assert!(!ended.out.contains("every slice verified"), "{ended:?}");
 }
