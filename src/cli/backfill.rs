@@ -111,7 +111,7 @@ impl Backfill {
             let Some(id) = answer["backfill"]["id"].as_str() else {
                 // A function without a queue has done the work itself.
                 global.print(&answer, || via::text(&answer));
-                return Ok(());
+                return via::ended(&[answer]);
             };
             ui::note(format!("backfill {id} goes on in {function}, watched or not"));
             return fanned::follow(global, &worker, rollup, id).await;

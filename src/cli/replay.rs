@@ -10,7 +10,7 @@ use crate::plan::Standing;
 use crate::rollup::Rollup;
 use crate::run::RunOptions;
 use crate::slice::Slice;
-use crate::worker::Worker;
+use crate::worker::{Severity, Worker};
 
 /// Recompute slices in any state.
 #[derive(Debug, Args)]
@@ -95,12 +95,27 @@ impl Replay {
                 starts.map(|start| event("start", start.into())).collect()
             }
         };
-        let mut answers = Vec::new();
+        let (mut answers, mut failures) = (Vec::new(), Vec::new());
         for event in &events {
-            answers.push(via::invoke(function, event).await?);
+            match via::invoke(function, event).await {
+                Ok(answer) => answers.push(answer),
+                // One slice that fails says nothing about the next one.
+                Err(failure) if failure.severity == Severity::Failed => failures.push(failure),
+                Err(failure) => {
+                    failures.push(failure);
+                    break;
+                }
+            }
         }
-        global.print(&answers, || answers.iter().map(via::text).collect::<Vec<_>>().join("\n"));
-        Ok(())
+        if !answers.is_empty() {
+            let texts = || answers.iter().map(via::text).collect::<Vec<_>>().join("\n");
+            global.print(&answers, texts);
+        }
+        let Some(last) = failures.pop() else { return via::ended(&answers) };
+        for failure in failures {
+            ui::note(failure.message);
+        }
+        Err(last)
     }
 
     async fn slices(&self, worker: &Worker, rollup: &Rollup) -> Result<Vec<Slice>, Failure> {

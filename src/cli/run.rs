@@ -53,7 +53,7 @@ impl Run {
             };
             let answer = via::invoke(function, &event).await?;
             global.print(&answer, || via::text(&answer));
-            return Ok(());
+            return via::ended(&[answer]);
         }
         let deadline = Deadline::after(&*worker.clock, self.budget);
         let report = if let (Some(rollup), Some(start)) = (rollup, &self.slice) {

@@ -143,6 +143,30 @@ pub(super) fn text(answer: &Value) -> String {
     lines.join("\n")
 }
 
+/// Ends the command as the same work in this process would end it.
+pub(super) fn ended(answers: &[Value]) -> Result<(), Failure> {
+    let count = |key: &str| {
+        answers.iter().filter_map(|answer| answer[key].as_array()).map(Vec::len).sum::<usize>()
+    };
+    let slices = answers.iter().flat_map(|answer| {
+        answer["slices"].as_array().into_iter().flatten().chain(answer.get("slice"))
+    });
+    let failed = slices.filter(|slice| slice["outcome"] == "failed").count() + count("failed");
+    let parts: Vec<String> = [
+        (failed, "slice", "failed"),
+        (count("refused"), "slice", "could not be claimed"),
+        (count("problems"), "problem", "found"),
+    ]
+    .iter()
+    .filter(|(count, ..)| *count > 0)
+    .map(|(count, noun, what)| format!("{} {what}", ui::counted(*count, noun)))
+    .collect();
+    if parts.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::told(Severity::Failed, format!("{}, as said above", parts.join(", "))))
+}
+
 fn word(value: &Value) -> &str {
     value.as_str().unwrap_or("unknown")
 }
@@ -200,6 +224,9 @@ mod tests {
         }
         let replay = json!({ "trigger": "replay", "succeeded": 2, "reopened": 3,
             "failed": [slice("failed", "no disk".into())], "refused": [], "left": 0 });
+        assert!(ended(std::slice::from_ref(&tick)).is_ok());
+        let failure = ended(&[tick, replay.clone()]).unwrap_err();
+        assert_eq!(failure.severity, Severity::Failed);
         assert_eq!(
             text(&replay),
             "daily@2026-02-12T00:00:00Z: no disk\n2 slices succeeded, 1 slice failed, 3 slices reopened"

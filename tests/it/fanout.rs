@@ -610,9 +610,15 @@ async fn the_command_line_lets_the_function_work_and_shows_what_it_did() {
     assert_eq!(done.json()["progress"]["done"], HOURS, "{}", done.out);
     fleet.end();
     assert_eq!(account.differences().await, "(0)");
+    execute(&account.place.source_url, "DELETE FROM events").await;
+    // The second slice is tried although the first has failed.
+    let range = ["replay", "hourly", "--from", &hour(4), "--to", &hour(2)];
+    let failed = run(&[&range[..], &["--yes", "--via", "tallymark"]].concat());
+    assert_eq!(failed.code, Some(1), "{}", failed.err);
+    assert_eq!(failed.err.matches("slice hourly@").count(), 2, "{}", failed.err);
     // The function's message is printed.
     execute(&account.place.source_url, "DROP TABLE events").await;
     let failed = run(&["replay", "hourly", "--slice", &hour(3), "--yes", "--via", "tallymark"]);
-    assert_eq!(failed.code, Some(1), "{}", failed.err);
-    assert!(failed.err.contains("function `tallymark`: slice hourly@"), "{}", failed.err);
+    assert_eq!(failed.code, Some(2), "{}", failed.err);
+    assert!(failed.err.contains("function `tallymark`: rollup `hourly`: from"), "{}", failed.err);
 }
