@@ -6,7 +6,7 @@ use std::fmt;
 use chrono::{DateTime, SecondsFormat, Utc};
 
 use super::item::label;
-use super::state::State;
+use super::state::{State, times};
 use super::store::StoreError;
 
 /// Why a call on the checkpoints failed.
@@ -109,7 +109,7 @@ pub enum ClaimRefused {
     #[error("already succeeded")]
     Succeeded,
     /// It failed, and the time to retry is still to come.
-    #[error("failed {failures} times, waits until {}", instant(*.retry_at))]
+    #[error("failed {}, waits until {}", times(*.failures), instant(*.retry_at))]
     Backoff {
         /// When it may be claimed.
         retry_at: DateTime<Utc>,
@@ -118,7 +118,8 @@ pub enum ClaimRefused {
     },
     /// It failed too often.
     #[error(
-        "failed {failures} times and is exhausted, last with: {error}; `tallymark replay` reopens it"
+        "failed {} and is exhausted, last with: {error}; `tallymark replay` reopens it",
+        times(*.failures)
     )]
     Exhausted {
         /// Failures so far.

@@ -130,7 +130,7 @@ pub enum Illegal {
     #[error("already succeeded")]
     Succeeded,
     /// Claim of a failed slice before its time.
-    #[error("failed {failures} times, waits until {}", instant(.retry_at))]
+    #[error("failed {}, waits until {}", times(*.failures), instant(.retry_at))]
     Backoff {
         /// When it may be claimed.
         retry_at: DateTime<Utc>,
@@ -138,7 +138,7 @@ pub enum Illegal {
         failures: u32,
     },
     /// Claim of a slice that failed too often.
-    #[error("failed {failures} times, exhausted: replay the slice to reopen it")]
+    #[error("failed {}, exhausted: replay the slice to reopen it", times(*.failures))]
     Exhausted {
         /// Failures so far.
         failures: u32,
@@ -258,6 +258,14 @@ pub fn backoff(failures: u32, jitter: f64) -> Duration {
 
 fn add(now: DateTime<Utc>, wait: Duration) -> DateTime<Utc> {
     now + TimeDelta::from_std(wait).unwrap_or(TimeDelta::MAX)
+}
+
+/// How often something happened, in words.
+pub(super) fn times(count: u32) -> String {
+    match count {
+        1 => "once".to_owned(),
+        _ => format!("{count} times"),
+    }
 }
 
 fn instant(at: &DateTime<Utc>) -> String {

@@ -23,7 +23,7 @@ use crate::target::ddl::{self, DdlError};
 use crate::target::readers;
 use crate::worker::{Severity, WorkError, Worker};
 
-/// Look for problems that keep the rollups from working, each with its fix.
+/// Look for problems before they are felt, each with its fix.
 #[derive(Debug, Args)]
 pub struct Check {
     /// Only this rollup

@@ -82,7 +82,7 @@ enum Command {
     Demo(demo::Demo),
     /// Create the checkpoint table, the schemas and the rollup tables
     Init(init::Init),
-    /// Look for problems that keep the rollups from working, each with its fix
+    /// Look for problems before they are felt, each with its fix
     Check(check::Check),
     /// Install, remove or show the triggers that mark late changes
     Capture(capture::CaptureCommand),

@@ -37,7 +37,12 @@ pub(super) async fn look(
         })
         .collect();
     let noun = if rows == "1" { "row" } else { "rows" };
-    let seen = format!("slice {label} holds about {rows} {noun}: {}", seen.join("; "));
+    // A partitioned table may have no partition for the slice yet.
+    let seen = match seen.as_slice() {
+        [] => "no table to read".to_owned(),
+        _ => seen.join("; "),
+    };
+    let seen = format!("slice {label} holds about {rows} {noun}: {seen}");
     let (grade, finding) = match refusal {
         None => (Grade::Good, seen),
         Some(refusal) if rollup.plan_guard => (Grade::Bad, refusal),
