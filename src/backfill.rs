@@ -10,16 +10,19 @@ use futures_util::StreamExt as _;
 use serde::Serialize;
 
 use crate::clock::Deadline;
+use crate::compose;
 use crate::fanout::want::{Want, want};
 use crate::not_now::{NotNow, Permit};
 use crate::plan::{Standing, View};
 use crate::price::Dollars;
+use crate::probe;
+use crate::ready;
 use crate::report::{Outcome, SliceReport, Tally};
 use crate::rollup::Rollup;
-use crate::run::RunOptions;
+use crate::run::{self, RunOptions};
 use crate::slice::{Order, Slice};
 use crate::throttle::SLOT_WAIT_MAX;
-use crate::tick::BEGIN_MIN;
+use crate::tick::{self, BEGIN_MIN};
 use crate::worker::{Severity, WorkError, Worker};
 
 /// Maximum number of passes over the unfinished slices. A slice that yields makes progress each
@@ -225,363 +228,357 @@ pub struct BackfillPlan {
     pub to: DateTime<Utc>,
 }
 
-impl Worker {
-    /// Plans a backfill of the slices that start in `[from, to)`: those still to succeed under the
-    /// present definition, or all of them with `force`. Reads from the source where its rows begin.
-    ///
-    /// # Errors
-    /// The range is empty or starts before the rollup's `start`, or the source or the checkpoints
-    /// cannot be read.
-    pub async fn plan_backfill(
-        &self,
-        rollup: &Rollup,
-        from: DateTime<Utc>,
-        to: DateTime<Utc>,
-        order: Order,
-        force: bool,
-    ) -> Result<BackfillPlan, WorkError> {
-        let (from, to) = self.checked_range(rollup, (from, to))?;
-        let now = self.clock.now();
-        let seen = self.probe(rollup).await?;
-        let checkpoints = self.checkpoints.range(&rollup.name, from, to).await?;
-        let known: HashMap<_, _> = checkpoints.iter().map(|it| (it.slice_start, it)).collect();
-        let fed = self.fed(rollup, now).await?;
-        let view = View { fed: fed.as_ref(), ..self.view(rollup, &seen, now) };
-        let plan = view.plan(&checkpoints, from, to);
-        let mut backfill = BackfillPlan { from, to, ..BackfillPlan::default() };
-        for planned in plan.slices {
-            let slice = planned.slice;
-            let checkpoint = known.get(&slice.start()).copied();
-            // Whenever they were computed, as this process is the backfill's only worker.
-            let force_since = force.then_some(DateTime::<Utc>::MAX_UTC);
-            match want(planned.standing, checkpoint, &view.definition, force_since) {
-                Want::Again if view.is_blocked(slice) => backfill.blocked += 1,
-                Want::Again => {
-                    backfill.reopen.insert(slice);
-                    backfill.slices.push(slice);
-                }
-                Want::Compute => backfill.slices.push(slice),
-                Want::Done => backfill.done += 1,
-                Want::Exhausted => backfill.exhausted += 1,
-                Want::Pending if planned.standing == Standing::Blocked => backfill.blocked += 1,
-                // A batch waits for these.
-                Want::Pending => backfill.slices.push(slice),
-                Want::Never => match planned.standing {
-                    Standing::Sealed => backfill.sealed += 1,
-                    Standing::Empty => backfill.empty += 1,
-                    _ => {}
-                },
+/// Plans a backfill of the slices that start in `[from, to)`: those still to succeed under the
+/// present definition, or all of them with `force`. Reads from the source where its rows begin.
+///
+/// # Errors
+/// The range is empty or starts before the rollup's `start`, or the source or the checkpoints
+/// cannot be read.
+pub async fn plan(
+    worker: &Worker,
+    rollup: &Rollup,
+    from: DateTime<Utc>,
+    to: DateTime<Utc>,
+    order: Order,
+    force: bool,
+) -> Result<BackfillPlan, WorkError> {
+    let (from, to) = checked_range(rollup, (from, to))?;
+    let now = worker.clock.now();
+    let seen = probe::probe(worker, rollup).await?;
+    let checkpoints = worker.checkpoints.range(&rollup.name, from, to).await?;
+    let known: HashMap<_, _> = checkpoints.iter().map(|it| (it.slice_start, it)).collect();
+    let fed = compose::fed(worker, rollup, now).await?;
+    let view = View { fed: fed.as_ref(), ..tick::view(worker, rollup, &seen, now) };
+    let plan = view.plan(&checkpoints, from, to);
+    let mut backfill = BackfillPlan { from, to, ..BackfillPlan::default() };
+    for planned in plan.slices {
+        let slice = planned.slice;
+        let checkpoint = known.get(&slice.start()).copied();
+        // Whenever they were computed, as this process is the backfill's only worker.
+        let force_since = force.then_some(DateTime::<Utc>::MAX_UTC);
+        match want(planned.standing, checkpoint, &view.definition, force_since) {
+            Want::Again if view.is_blocked(slice) => backfill.blocked += 1,
+            Want::Again => {
+                backfill.reopen.insert(slice);
+                backfill.slices.push(slice);
             }
+            Want::Compute => backfill.slices.push(slice),
+            Want::Done => backfill.done += 1,
+            Want::Exhausted => backfill.exhausted += 1,
+            Want::Pending if planned.standing == Standing::Blocked => backfill.blocked += 1,
+            // A batch waits for these.
+            Want::Pending => backfill.slices.push(slice),
+            Want::Never => match planned.standing {
+                Standing::Sealed => backfill.sealed += 1,
+                Standing::Empty => backfill.empty += 1,
+                _ => {}
+            },
         }
-        if order == Order::NewestFirst {
-            backfill.slices.reverse();
-        }
-        Ok(backfill)
     }
-
-    /// The range of a backfill, from the start of its first slice.
-    pub(crate) fn checked_range(
-        &self,
-        rollup: &Rollup,
-        (from, to): (DateTime<Utc>, DateTime<Utc>),
-    ) -> Result<(DateTime<Utc>, DateTime<Utc>), WorkError> {
-        if from < rollup.start {
-            return Err(WorkError::Usage(format!(
-                "from {} is before the start of rollup `{}`, {}; lower `start` in the \
-                 configuration first",
-                from.to_rfc3339(),
-                rollup.name,
-                rollup.start.to_rfc3339()
-            )));
-        }
-        if from >= to {
-            return Err(WorkError::Usage(format!(
-                "the range is empty: from {} is not before to {}",
-                from.to_rfc3339(),
-                to.to_rfc3339()
-            )));
-        }
-        Ok((rollup.calendar.containing(from).start(), to))
+    if order == Order::NewestFirst {
+        backfill.slices.reverse();
     }
+    Ok(backfill)
+}
 
-    /// Works through a backfill and advances the watermark.
-    ///
-    /// # Errors
-    /// A failure beyond a single slice. The slices in flight end, and finished slices stay done.
-    /// The same backfill can be continued.
-    pub async fn backfill(
-        &self,
-        rollup: &Rollup,
-        plan: &BackfillPlan,
-        batch: Batch,
-        listener: &dyn Listener,
-    ) -> Result<BatchReport, Interrupted> {
-        let report = self
-            .work_through(rollup, &plan.slices, &plan.reopen, "backfill", batch, listener)
+/// The range of a backfill, from the start of its first slice.
+pub(crate) fn checked_range(
+    rollup: &Rollup,
+    (from, to): (DateTime<Utc>, DateTime<Utc>),
+) -> Result<(DateTime<Utc>, DateTime<Utc>), WorkError> {
+    if from < rollup.start {
+        return Err(WorkError::Usage(format!(
+            "from {} is before the start of rollup `{}`, {}; lower `start` in the \
+             configuration first",
+            from.to_rfc3339(),
+            rollup.name,
+            rollup.start.to_rfc3339()
+        )));
+    }
+    if from >= to {
+        return Err(WorkError::Usage(format!(
+            "the range is empty: from {} is not before to {}",
+            from.to_rfc3339(),
+            to.to_rfc3339()
+        )));
+    }
+    Ok((rollup.calendar.containing(from).start(), to))
+}
+
+/// Works through a backfill and advances the watermark.
+///
+/// # Errors
+/// A failure beyond a single slice. The slices in flight end, and finished slices stay done.
+/// The same backfill can be continued.
+pub async fn run(
+    worker: &Worker,
+    rollup: &Rollup,
+    plan: &BackfillPlan,
+    batch: Batch,
+    listener: &dyn Listener,
+) -> Result<BatchReport, Interrupted> {
+    let report =
+        work_through(worker, rollup, &plan.slices, &plan.reopen, "backfill", batch, listener)
             .await?;
-        match self.move_watermark_now(rollup).await {
-            Ok(()) => Ok(report),
-            Err(error) => Err(Interrupted::after(report, error)),
+    match move_watermark_now(worker, rollup).await {
+        Ok(()) => Ok(report),
+        Err(error) => Err(Interrupted::after(report, error)),
+    }
+}
+
+async fn move_watermark_now(worker: &Worker, rollup: &Rollup) -> Result<(), WorkError> {
+    let standings = tick::plan(worker, rollup, worker.clock.now()).await?;
+    tick::move_watermark(worker, rollup, &standings, 1).await
+}
+
+/// Reopens `slices` in any state, and works on them.
+///
+/// # Errors
+/// As [`run`].
+pub async fn replay(
+    worker: &Worker,
+    rollup: &Rollup,
+    slices: &[Slice],
+    reason: &str,
+    batch: Batch,
+    listener: &dyn Listener,
+) -> Result<BatchReport, Interrupted> {
+    // A sealed slice would wait for ever, so it is only reported.
+    let is_open = |slice: &Slice| !rollup.is_sealed_at(slice.start());
+    let reopen = slices.iter().copied().filter(is_open).collect();
+    work_through(worker, rollup, slices, &reopen, reason, batch, listener).await
+}
+
+async fn work_through(
+    worker: &Worker,
+    rollup: &Rollup,
+    slices: &[Slice],
+    reopen: &BTreeSet<Slice>,
+    reason: &str,
+    batch: Batch,
+    listener: &dyn Listener,
+) -> Result<BatchReport, Interrupted> {
+    let mut report = BatchReport::default();
+    if slices.is_empty() {
+        return Ok(report);
+    }
+    ready::ready(worker, rollup).await?;
+    let mut todo: Vec<Slice> = slices.to_vec();
+    let mut reopen = reopen.clone();
+    let (mut troubles, mut slotless) = (0, None);
+    for _ in 0..PASSES_MAX {
+        let ended = report.ended();
+        let pass = pass(worker, rollup, &todo, &mut reopen, reason, batch, listener, &mut report);
+        let Pass { again, hopeless, out_of_time, at_once, earliest, trouble, hold } = pass.await;
+        report.left = slices.len() - report.ended();
+        if report.ended() > ended {
+            (troubles, slotless) = (0, None);
         }
-    }
-
-    async fn move_watermark_now(&self, rollup: &Rollup) -> Result<(), WorkError> {
-        let standings = self.plan(rollup, self.clock.now()).await?;
-        self.move_watermark(rollup, &standings, 1).await
-    }
-
-    /// Reopens `slices` in any state, and works on them.
-    ///
-    /// # Errors
-    /// As [`Worker::backfill`].
-    pub async fn replay(
-        &self,
-        rollup: &Rollup,
-        slices: &[Slice],
-        reason: &str,
-        batch: Batch,
-        listener: &dyn Listener,
-    ) -> Result<BatchReport, Interrupted> {
-        // A sealed slice would wait for ever, so it is only reported.
-        let is_open = |slice: &Slice| !rollup.is_sealed_at(slice.start());
-        let reopen = slices.iter().copied().filter(is_open).collect();
-        self.work_through(rollup, slices, &reopen, reason, batch, listener).await
-    }
-
-    async fn work_through(
-        &self,
-        rollup: &Rollup,
-        slices: &[Slice],
-        reopen: &BTreeSet<Slice>,
-        reason: &str,
-        batch: Batch,
-        listener: &dyn Listener,
-    ) -> Result<BatchReport, Interrupted> {
-        let mut report = BatchReport::default();
-        if slices.is_empty() {
-            return Ok(report);
-        }
-        self.ready(rollup).await?;
-        let mut todo: Vec<Slice> = slices.to_vec();
-        let mut reopen = reopen.clone();
-        let (mut troubles, mut slotless) = (0, None);
-        for _ in 0..PASSES_MAX {
-            let ended = report.ended();
-            let pass = self.pass(rollup, &todo, &mut reopen, reason, batch, listener, &mut report);
-            let Pass { again, hopeless, out_of_time, at_once, earliest, trouble, hold } =
-                pass.await;
-            report.left = slices.len() - report.ended();
-            if report.ended() > ended {
-                (troubles, slotless) = (0, None);
-            }
-            todo = again;
-            if let Some(error) = trouble {
-                troubles += 1;
-                if !error.may_pass() || troubles > TROUBLES_MAX {
-                    return Err(Interrupted::after(report, error));
-                }
-                if !self.wait_for_store(troubles, &error, batch, listener).await {
-                    break;
-                }
-                continue;
-            }
-            if let Some(error) = self.starved(hold.as_ref(), &mut slotless) {
+        todo = again;
+        if let Some(error) = trouble {
+            troubles += 1;
+            if !error.may_pass() || troubles > TROUBLES_MAX {
                 return Err(Interrupted::after(report, error));
             }
-            if todo.is_empty() || hopeless || out_of_time || report.stopped.is_some() {
+            if !wait_for_store(worker, troubles, &error, batch, listener).await {
                 break;
             }
-            if let Some(hold) = hold {
-                match self.wait_out(rollup, hold, batch, listener).await {
-                    Ok(true) => continue,
-                    Ok(false) => break,
-                    Err(error) => return Err(Interrupted::after(report, error)),
-                }
-            }
-            let Some((until, why)) = earliest.filter(|_| !at_once) else { continue };
-            let now = self.clock.now();
-            let wait = (until - now).to_std().unwrap_or_default();
-            if batch.deadline.is_some_and(|deadline| deadline.instant() <= until) {
-                break;
-            }
-            listener.waiting(until, &why);
-            // Wait a little longer, so that the lease is over by the claim's clock.
-            self.sleep(wait + Duration::from_millis(50)).await;
+            continue;
         }
-        Ok(report)
-    }
-
-    /// Waits before the pass that follows a DynamoDB failure. `false`: too little time is left.
-    async fn wait_for_store(
-        &self,
-        troubles: u32,
-        error: &WorkError,
-        batch: Batch,
-        listener: &dyn Listener,
-    ) -> bool {
-        let wait = TROUBLE_WAIT * (1 << (troubles - 1));
-        let until = self.clock.now() + wait;
+        if let Some(error) = starved(worker, hold.as_ref(), &mut slotless) {
+            return Err(Interrupted::after(report, error));
+        }
+        if todo.is_empty() || hopeless || out_of_time || report.stopped.is_some() {
+            break;
+        }
+        if let Some(hold) = hold {
+            match wait_out(worker, rollup, hold, batch, listener).await {
+                Ok(true) => continue,
+                Ok(false) => break,
+                Err(error) => return Err(Interrupted::after(report, error)),
+            }
+        }
+        let Some((until, why)) = earliest.filter(|_| !at_once) else { continue };
+        let now = worker.clock.now();
+        let wait = (until - now).to_std().unwrap_or_default();
         if batch.deadline.is_some_and(|deadline| deadline.instant() <= until) {
-            return false;
+            break;
         }
-        tracing::warn!(error = %error, troubles, "an error of the checkpoints; tried again");
-        listener.waiting(until, &error.to_string());
-        self.sleep(wait).await;
-        true
+        listener.waiting(until, &why);
+        // Wait a little longer, so that the lease is over by the claim's clock.
+        worker.sleep(wait + Duration::from_millis(50)).await;
     }
+    Ok(report)
+}
 
-    /// The error of a batch that has waited too long for something that others hold. `since` is the
-    /// start of its wait.
-    fn starved(
-        &self,
-        hold: Option<&NotNow>,
-        since: &mut Option<DateTime<Utc>>,
-    ) -> Option<WorkError> {
-        let Some(hold) = hold.filter(|hold| hold.why.is_taken()) else {
-            *since = None;
-            return None;
-        };
-        let now = self.clock.now();
-        let waited = (now - *since.get_or_insert(now)).to_std().unwrap_or_default();
-        (waited >= SLOT_WAIT_MAX).then(|| WorkError::Starved(hold.why.clone()))
+/// Waits before the pass that follows a DynamoDB failure. `false`: too little time is left.
+async fn wait_for_store(
+    worker: &Worker,
+    troubles: u32,
+    error: &WorkError,
+    batch: Batch,
+    listener: &dyn Listener,
+) -> bool {
+    let wait = TROUBLE_WAIT * (1 << (troubles - 1));
+    let until = worker.clock.now() + wait;
+    if batch.deadline.is_some_and(|deadline| deadline.instant() <= until) {
+        return false;
     }
+    tracing::warn!(error = %error, troubles, "an error of the checkpoints; tried again");
+    listener.waiting(until, &error.to_string());
+    worker.sleep(wait).await;
+    true
+}
 
-    /// Waits while the work is paused, and returns whether it may continue.
-    async fn wait_out(
-        &self,
-        rollup: &Rollup,
-        mut hold: NotNow,
-        batch: Batch,
-        listener: &dyn Listener,
-    ) -> Result<bool, WorkError> {
-        let mut told = None;
-        for _ in 0..HOLDS_MAX {
-            let until = hold.retry_after(self.clock.now());
-            if hold.why.is_final()
-                || batch.deadline.is_some_and(|deadline| deadline.instant() <= until)
-            {
-                return Ok(false);
-            }
-            if told.as_ref() != Some(&hold.why) {
-                listener.waiting(until, &hold.to_string());
-                told = Some(hold.why);
-            }
-            let wait = (until - self.clock.now()).to_std().unwrap_or_default();
-            self.sleep(wait.clamp(Duration::from_millis(50), HOLD_POLL)).await;
-            match self.gate(rollup, batch.options.backfill).may_start().await? {
-                Permit::Given(_) => return Ok(true),
-                Permit::NotNow(next) => hold = next,
-            }
+/// The error of a batch that has waited too long for something that others hold. `since` is the
+/// start of its wait.
+fn starved(
+    worker: &Worker,
+    hold: Option<&NotNow>,
+    since: &mut Option<DateTime<Utc>>,
+) -> Option<WorkError> {
+    let Some(hold) = hold.filter(|hold| hold.why.is_taken()) else {
+        *since = None;
+        return None;
+    };
+    let now = worker.clock.now();
+    let waited = (now - *since.get_or_insert(now)).to_std().unwrap_or_default();
+    (waited >= SLOT_WAIT_MAX).then(|| WorkError::Starved(hold.why.clone()))
+}
+
+/// Waits while the work is paused, and returns whether it may continue.
+async fn wait_out(
+    worker: &Worker,
+    rollup: &Rollup,
+    mut hold: NotNow,
+    batch: Batch,
+    listener: &dyn Listener,
+) -> Result<bool, WorkError> {
+    let mut told = None;
+    for _ in 0..HOLDS_MAX {
+        let until = hold.retry_after(worker.clock.now());
+        if hold.why.is_final() || batch.deadline.is_some_and(|deadline| deadline.instant() <= until)
+        {
+            return Ok(false);
         }
-        Ok(false)
+        if told.as_ref() != Some(&hold.why) {
+            listener.waiting(until, &hold.to_string());
+            told = Some(hold.why);
+        }
+        let wait = (until - worker.clock.now()).to_std().unwrap_or_default();
+        worker.sleep(wait.clamp(Duration::from_millis(50), HOLD_POLL)).await;
+        match ready::gate(worker, rollup, batch.options.backfill).may_start().await? {
+            Permit::Given(_) => return Ok(true),
+            Permit::NotNow(next) => hold = next,
+        }
     }
+    Ok(false)
+}
 
-    /// Goes through `slices` once. After a failure beyond a single slice only the slices in flight
-    /// continue. They end, at their deadline at the latest, as leases of dropped runs would delay
-    /// the next batch.
-    #[expect(clippy::too_many_arguments, reason = "one call site; a struct would only rename it")]
-    async fn pass(
-        &self,
-        rollup: &Rollup,
-        slices: &[Slice],
-        reopen: &mut BTreeSet<Slice>,
-        reason: &str,
-        batch: Batch,
-        listener: &dyn Listener,
-        report: &mut BatchReport,
-    ) -> Pass {
-        let stop = AtomicBool::new(false);
-        let (mut ended_here, reopening) = (BTreeSet::new(), reopen.clone());
-        let reopening = &reopening;
-        let in_flight = AtomicUsize::new(0);
-        let mut runs = futures_util::stream::iter(slices.iter().copied())
-            .take_while(|_| ready(!stop.load(Ordering::Relaxed)))
-            .inspect(|_| {
-                in_flight.fetch_add(1, Ordering::Relaxed);
-            })
-            .map(|slice| async move {
-                let run =
-                    self.run_in_batch(rollup, slice, reopening.contains(&slice), reason, batch);
-                (slice, run.await)
-            })
-            .buffer_unordered(batch.concurrency.max(1));
-        let mut pass = Pass::default();
-        let mut failures_in_a_row = 0;
-        while let Some((slice, result)) = runs.next().await {
-            let others = in_flight.fetch_sub(1, Ordering::Relaxed) - 1;
-            let ended = match result {
-                Ok(Some(ended)) => ended,
-                Ok(None) => {
-                    pass.out_of_time = true;
-                    continue;
-                }
-                Err(error) => {
-                    stop.store(true, Ordering::Relaxed);
-                    pass.stop(error);
-                    continue;
-                }
-            };
-            reopen.remove(&slice);
-            report.runs.add(&ended);
-            if let Some(hold) = ended.held() {
-                // A pause of one slice applies to all.
-                stop.store(true, Ordering::Relaxed);
-                pass.hold = Some(hold.clone());
+/// Goes through `slices` once. After a failure beyond a single slice only the slices in flight
+/// continue. They end, at their deadline at the latest, as leases of dropped runs would delay
+/// the next batch.
+#[expect(clippy::too_many_arguments, reason = "one call site; a struct would only rename it")]
+async fn pass(
+    worker: &Worker,
+    rollup: &Rollup,
+    slices: &[Slice],
+    reopen: &mut BTreeSet<Slice>,
+    reason: &str,
+    batch: Batch,
+    listener: &dyn Listener,
+    report: &mut BatchReport,
+) -> Pass {
+    let stop = AtomicBool::new(false);
+    let (mut ended_here, reopening) = (BTreeSet::new(), reopen.clone());
+    let reopening = &reopening;
+    let in_flight = AtomicUsize::new(0);
+    let mut runs = futures_util::stream::iter(slices.iter().copied())
+        .take_while(|_| ready(!stop.load(Ordering::Relaxed)))
+        .inspect(|_| {
+            in_flight.fetch_add(1, Ordering::Relaxed);
+        })
+        .map(|slice| async move {
+            let run =
+                run_in_batch(worker, rollup, slice, reopening.contains(&slice), reason, batch);
+            (slice, run.await)
+        })
+        .buffer_unordered(batch.concurrency.max(1));
+    let mut pass = Pass::default();
+    let mut failures_in_a_row = 0;
+    while let Some((slice, result)) = runs.next().await {
+        let others = in_flight.fetch_sub(1, Ordering::Relaxed) - 1;
+        let ended = match result {
+            Ok(Some(ended)) => ended,
+            Ok(None) => {
+                pass.out_of_time = true;
                 continue;
             }
-            listener.ended(&ended);
-            failures_in_a_row =
-                if ended.outcome == Outcome::Failed { failures_in_a_row + 1 } else { 0 };
-            match ended.outcome {
-                // Another worker has it, or had it until it died.
-                Outcome::Yielded | Outcome::Stale | Outcome::Leased => match ended.retry_at {
-                    Some(until) => pass.wait(until, ended.reason.unwrap_or_default()),
-                    None => pass.at_once = true,
-                },
-                _ => {
-                    ended_here.insert(slice);
-                    report.add(ended);
-                }
-            }
-            if report.stopped.is_none() {
-                report.stopped = batch.limits.passed(report, others);
-            }
-            if report.stopped.is_some() {
+            Err(error) => {
                 stop.store(true, Ordering::Relaxed);
+                pass.stop(error);
+                continue;
             }
-            if failures_in_a_row >= FAILURES_IN_A_ROW_MAX {
-                pass.hopeless = true;
-                stop.store(true, Ordering::Relaxed);
+        };
+        reopen.remove(&slice);
+        report.runs.add(&ended);
+        if let Some(hold) = ended.held() {
+            // A pause of one slice applies to all.
+            stop.store(true, Ordering::Relaxed);
+            pass.hold = Some(hold.clone());
+            continue;
+        }
+        listener.ended(&ended);
+        failures_in_a_row =
+            if ended.outcome == Outcome::Failed { failures_in_a_row + 1 } else { 0 };
+        match ended.outcome {
+            // Another worker has it, or had it until it died.
+            Outcome::Yielded | Outcome::Stale | Outcome::Leased => match ended.retry_at {
+                Some(until) => pass.wait(until, ended.reason.unwrap_or_default()),
+                None => pass.at_once = true,
+            },
+            _ => {
+                ended_here.insert(slice);
+                report.add(ended);
             }
         }
-        drop(runs);
-        pass.again = slices.iter().copied().filter(|slice| !ended_here.contains(slice)).collect();
-        pass
+        if report.stopped.is_none() {
+            report.stopped = batch.limits.passed(report, others);
+        }
+        if report.stopped.is_some() {
+            stop.store(true, Ordering::Relaxed);
+        }
+        if failures_in_a_row >= FAILURES_IN_A_ROW_MAX {
+            pass.hopeless = true;
+            stop.store(true, Ordering::Relaxed);
+        }
     }
+    drop(runs);
+    pass.again = slices.iter().copied().filter(|slice| !ended_here.contains(slice)).collect();
+    pass
+}
 
-    /// `None`: too little time is left to start it, or the batch is ending.
-    async fn run_in_batch(
-        &self,
-        rollup: &Rollup,
-        slice: Slice,
-        reopen: bool,
-        reason: &str,
-        batch: Batch,
-    ) -> Result<Option<SliceReport>, WorkError> {
-        let is_late = |deadline: Deadline| deadline.remaining(&*self.clock) < BEGIN_MIN;
-        if batch.deadline.is_some_and(is_late) || self.interrupt.is_raised() {
-            return Ok(None);
-        }
-        let now = self.clock.now();
-        if reopen {
-            // Mark only slices that can be computed.
-            self.refuse_unfit(rollup).await?;
-            self.checkpoints.reopen(&rollup.name, slice.start(), reason, now).await?;
-        }
-        let own = Deadline::after(&*self.clock, batch.budget);
-        let deadline = batch.deadline.map_or(own, |all| own.min(all));
-        self.run(rollup, slice, deadline, batch.options).await.map(Some)
+/// `None`: too little time is left to start it, or the batch is ending.
+async fn run_in_batch(
+    worker: &Worker,
+    rollup: &Rollup,
+    slice: Slice,
+    reopen: bool,
+    reason: &str,
+    batch: Batch,
+) -> Result<Option<SliceReport>, WorkError> {
+    let is_late = |deadline: Deadline| deadline.remaining(&*worker.clock) < BEGIN_MIN;
+    if batch.deadline.is_some_and(is_late) || worker.interrupt.is_raised() {
+        return Ok(None);
     }
+    let now = worker.clock.now();
+    if reopen {
+        // Mark only slices that can be ready::refuse_unfit(&computed.worker, rollup).await?;
+        worker.checkpoints.reopen(&rollup.name, slice.start(), reason, now).await?;
+    }
+    let own = Deadline::after(&*worker.clock, batch.budget);
+    let deadline = batch.deadline.map_or(own, |all| own.min(all));
+    run::run_slice(worker, rollup, slice, deadline, batch.options).await.map(Some)
 }
 
 /// The remainder of one pass.

@@ -25,70 +25,69 @@ use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::plan::{Fed, Plan, View};
 use crate::rollup::Rollup;
 use crate::slice::Slice;
+use crate::tick;
 use crate::worker::{WorkError, Worker};
 
-impl Worker {
-    /// The progress of the finer rollup. `None`: this rollup has no finer one.
-    pub(crate) async fn fed(
-        &self,
-        rollup: &Rollup,
-        now: DateTime<Utc>,
-    ) -> Result<Option<Fed>, WorkError> {
-        let Some(fine) = &rollup.fine else { return Ok(None) };
-        let standings = Box::pin(self.plan(fine, now)).await?;
-        Ok(Some(Fed::new(fine, &standings.plan)))
-    }
+/// The progress of the finer rollup. `None`: this rollup has no finer one.
+pub(crate) async fn fed(
+    worker: &Worker,
+    rollup: &Rollup,
+    now: DateTime<Utc>,
+) -> Result<Option<Fed>, WorkError> {
+    let Some(fine) = &rollup.fine else { return Ok(None) };
+    let standings = Box::pin(tick::plan(worker, fine, now)).await?;
+    Ok(Some(Fed::new(fine, &standings.plan)))
+}
 
-    /// As [`View::plan`], and also reads the finer rollup's progress if anything would be due.
-    pub(crate) async fn judged(
-        &self,
-        view: View<'_>,
-        checkpoints: &[Checkpoint],
-        from: DateTime<Utc>,
-        to: DateTime<Utc>,
-    ) -> Result<Plan, WorkError> {
-        let plan = view.plan(checkpoints, from, to);
-        if plan.due().next().is_none() {
-            return Ok(plan);
-        }
-        match self.fed(view.rollup, view.now).await? {
-            Some(fed) => Ok(View { fed: Some(&fed), ..view }.plan(checkpoints, from, to)),
-            None => Ok(plan),
-        }
+/// As [`View::plan`], and also reads the finer rollup's progress if anything would be due.
+pub(crate) async fn judged(
+    worker: &Worker,
+    view: View<'_>,
+    checkpoints: &[Checkpoint],
+    from: DateTime<Utc>,
+    to: DateTime<Utc>,
+) -> Result<Plan, WorkError> {
+    let plan = view.plan(checkpoints, from, to);
+    if plan.due().next().is_none() {
+        return Ok(plan);
     }
+    match fed(worker, view.rollup, view.now).await? {
+        Some(fed) => Ok(View { fed: Some(&fed), ..view }.plan(checkpoints, from, to)),
+        None => Ok(plan),
+    }
+}
 
-    /// Names the finer slice that `slice` waits for. This check only keeps the numbers of half a
-    /// day from being shown as those of a day. The final result is right in any case.
-    pub(crate) async fn waits_for(
-        &self,
-        rollup: &Rollup,
-        slice: Slice,
-    ) -> Result<Option<String>, WorkError> {
-        let Some(fed) = self.fed(rollup, self.clock.now()).await? else { return Ok(None) };
-        Ok(fed.waits_for(slice).map(|finer| {
-            let fine = rollup.fine.as_ref().map_or("", |fine| &fine.name);
-            format!("waits for {}, which is {}", finer.slice.id(fine), finer.standing.word())
-        }))
-    }
+/// Names the finer slice that `slice` waits for. This check only keeps the numbers of half a
+/// day from being shown as those of a day. The final result is right in any case.
+pub(crate) async fn waits_for(
+    worker: &Worker,
+    rollup: &Rollup,
+    slice: Slice,
+) -> Result<Option<String>, WorkError> {
+    let Some(fed) = fed(worker, rollup, worker.clock.now()).await? else { return Ok(None) };
+    Ok(fed.waits_for(slice).map(|finer| {
+        let fine = rollup.fine.as_ref().map_or("", |fine| &fine.name);
+        format!("waits for {}, which is {}", finer.slice.id(fine), finer.standing.word())
+    }))
+}
 
-    /// Reopens every claimed coarse slice that contains `slice`.
-    pub(crate) async fn reopen_coarse(
-        &self,
-        rollup: &Rollup,
-        slice: Slice,
-    ) -> Result<(), CheckpointError> {
-        let computed = |coarse: &&Rollup| coarse.is_computed_from(rollup);
-        for coarse in self.config.rollups.iter().filter(computed) {
-            let start = coarse.calendar.containing(slice.start()).start();
-            if start < coarse.start || coarse.is_sealed_at(start) {
-                continue;
-            }
-            if self.checkpoints.get(&coarse.name, start).await?.is_some() {
-                let reason = format!("{} changed", slice.id(&rollup.name));
-                let now = self.clock.now();
-                self.checkpoints.reopen(&coarse.name, start, &reason, now).await?;
-            }
+/// Reopens every claimed coarse slice that contains `slice`.
+pub(crate) async fn reopen_coarse(
+    worker: &Worker,
+    rollup: &Rollup,
+    slice: Slice,
+) -> Result<(), CheckpointError> {
+    let computed = |coarse: &&Rollup| coarse.is_computed_from(rollup);
+    for coarse in worker.config.rollups.iter().filter(computed) {
+        let start = coarse.calendar.containing(slice.start()).start();
+        if start < coarse.start || coarse.is_sealed_at(start) {
+            continue;
         }
-        Ok(())
+        if worker.checkpoints.get(&coarse.name, start).await?.is_some() {
+            let reason = format!("{} changed", slice.id(&rollup.name));
+            let now = worker.clock.now();
+            worker.checkpoints.reopen(&coarse.name, start, &reason, now).await?;
+        }
     }
+    Ok(())
 }

@@ -10,6 +10,7 @@ use crate::clock::Stopwatch;
 use crate::config::Settings;
 use crate::db::{Access, CATALOGUE_TIMEOUT};
 use crate::price::Dollars;
+use crate::ready;
 use crate::rollup::Rollup;
 use crate::slice::Slice;
 use crate::source::pace::FIRST_CHUNK_ROWS;
@@ -59,106 +60,109 @@ pub struct Estimate {
     pub dollars: Dollars,
 }
 
-impl Worker {
-    /// Measured cost of the newest slices of `rollup`. `None`: measurements are missing.
-    ///
-    /// # Errors
-    /// The checkpoints cannot be read.
-    pub async fn learned(&self, rollup: &Rollup) -> Result<Option<Learned>, WorkError> {
-        Ok(self.learned_and_call(rollup).await?.0)
-    }
+/// Measured cost of the newest slices of `rollup`. `None`: measurements are missing.
+///
+/// # Errors
+/// The checkpoints cannot be read.
+pub async fn learned(worker: &Worker, rollup: &Rollup) -> Result<Option<Learned>, WorkError> {
+    Ok(learned_and_call(worker, rollup).await?.0)
+}
 
-    /// As [`Worker::learned`], and the milliseconds that a DynamoDB call takes now.
-    async fn learned_and_call(&self, rollup: &Rollup) -> Result<(Option<Learned>, f64), WorkError> {
-        let watch = Stopwatch::start();
-        let recent = self.checkpoints.recent(&rollup.name).await?;
-        let call_ms = watch.elapsed().as_secs_f64() * 1e3;
-        let done: Vec<_> =
-            recent.iter().filter_map(|checkpoint| checkpoint.outcome.as_ref()).collect();
-        let nice = 1.0 + self.governor.settings().nice_ratio;
-        let sum =
-            |of: &dyn Fn(&Completion) -> f64| -> f64 { done.iter().map(|done| of(done)).sum() };
-        let rows = sum(&|done| float(done.rows_read));
-        if rows < 1.0 {
-            return Ok((None, call_ms));
-        }
-        let source_ms = sum(&|done| float(done.source_ms));
-        // Take the median, as a slice that waited for a transaction or a slot says little about the
-        // others.
-        let around = |done: &Completion| float(done.elapsed_ms) - nice * float(done.source_ms);
-        let mut around: Vec<f64> = done.iter().map(|done| around(done).max(0.0)).collect();
-        around.sort_by(f64::total_cmp);
-        // A slice's time was measured before its success was written.
-        let overhead_ms = around[around.len() / 2].max(1.0) + call_ms;
-        let learned = Learned { ms_per_row: (source_ms / rows).max(1e-6), overhead_ms };
-        Ok((Some(learned), call_ms))
+/// As [`learned`], and the milliseconds that a DynamoDB call takes now.
+async fn learned_and_call(
+    worker: &Worker,
+    rollup: &Rollup,
+) -> Result<(Option<Learned>, f64), WorkError> {
+    let watch = Stopwatch::start();
+    let recent = worker.checkpoints.recent(&rollup.name).await?;
+    let call_ms = watch.elapsed().as_secs_f64() * 1e3;
+    let done: Vec<_> = recent.iter().filter_map(|checkpoint| checkpoint.outcome.as_ref()).collect();
+    let nice = 1.0 + worker.governor.settings().nice_ratio;
+    let sum = |of: &dyn Fn(&Completion) -> f64| -> f64 { done.iter().map(|done| of(done)).sum() };
+    let rows = sum(&|done| float(done.rows_read));
+    if rows < 1.0 {
+        return Ok((None, call_ms));
     }
+    let source_ms = sum(&|done| float(done.source_ms));
+    // Take the median, as a slice that waited for a transaction or a slot says little about the
+    // others.
+    let around = |done: &Completion| float(done.elapsed_ms) - nice * float(done.source_ms);
+    let mut around: Vec<f64> = done.iter().map(|done| around(done).max(0.0)).collect();
+    around.sort_by(f64::total_cmp);
+    // A slice's time was measured before its success was written.
+    let overhead_ms = around[around.len() / 2].max(1.0) + call_ms;
+    let learned = Learned { ms_per_row: (source_ms / rows).max(1e-6), overhead_ms };
+    Ok((Some(learned), call_ms))
+}
 
-    /// The estimate of `plan` with this many concurrent slices.
-    ///
-    /// # Errors
-    /// The source or the checkpoints cannot be read.
-    pub async fn estimate(
-        &self,
-        rollup: &Rollup,
-        plan: &BackfillPlan,
-        concurrency: u32,
-    ) -> Result<Estimate, WorkError> {
-        let (rows, blocks) = self.volume(rollup, &plan.slices).await?;
-        let (learned, call_ms) = self.learned_and_call(rollup).await?;
-        let chunk_ms = self.config.source.chunk_time.as_secs_f64() * 1e3;
-        let overhead_ms = OVERHEAD_MS + CALLS * call_ms;
-        let guess = Learned { ms_per_row: chunk_ms / FIRST_CHUNK_ROWS, overhead_ms };
-        let Learned { ms_per_row, overhead_ms } = learned.unwrap_or(guess);
-        let source_ms = rows * ms_per_row;
-        #[expect(clippy::cast_precision_loss, reason = "a number of slices")]
-        let slices = plan.slices.len() as f64;
-        let settings = self.governor.settings();
-        let at_once = f64::from(concurrency);
-        // A worker keeps its slot while it naps, and gives it up while it rests.
-        let slots = f64::from(settings.slots);
-        let reading = match settings.naps {
-            true => at_once.min(slots) / (1.0 + settings.nice_ratio),
-            false => (at_once / (1.0 + settings.nice_ratio)).min(slots),
-        };
-        let elapsed_ms = source_ms / reading + slices * overhead_ms / at_once;
-        let work_ms = source_ms * (1.0 + settings.nice_ratio) + slices * overhead_ms;
-        Ok(Estimate {
-            slices: plan.slices.len(),
-            rows: whole(rows),
-            blocks: whole(blocks),
-            source_ms: whole(source_ms),
-            elapsed_ms: whole(elapsed_ms),
-            finish_at: finish(settings, self.clock.now(), elapsed_ms),
-            is_learned: learned.is_some(),
-            dollars: Dollars::of(slices, work_ms),
-        })
-    }
+/// The estimate of `plan` with this many concurrent slices.
+///
+/// # Errors
+/// The source or the checkpoints cannot be read.
+pub async fn estimate(
+    worker: &Worker,
+    rollup: &Rollup,
+    plan: &BackfillPlan,
+    concurrency: u32,
+) -> Result<Estimate, WorkError> {
+    let (rows, blocks) = volume(worker, rollup, &plan.slices).await?;
+    let (learned, call_ms) = learned_and_call(worker, rollup).await?;
+    let chunk_ms = worker.config.source.chunk_time.as_secs_f64() * 1e3;
+    let overhead_ms = OVERHEAD_MS + CALLS * call_ms;
+    let guess = Learned { ms_per_row: chunk_ms / FIRST_CHUNK_ROWS, overhead_ms };
+    let Learned { ms_per_row, overhead_ms } = learned.unwrap_or(guess);
+    let source_ms = rows * ms_per_row;
+    #[expect(clippy::cast_precision_loss, reason = "a number of slices")]
+    let slices = plan.slices.len() as f64;
+    let settings = worker.governor.settings();
+    let at_once = f64::from(concurrency);
+    // A worker keeps its slot while it naps, and gives it up while it rests.
+    let slots = f64::from(settings.slots);
+    let reading = match settings.naps {
+        true => at_once.min(slots) / (1.0 + settings.nice_ratio),
+        false => (at_once / (1.0 + settings.nice_ratio)).min(slots),
+    };
+    let elapsed_ms = source_ms / reading + slices * overhead_ms / at_once;
+    let work_ms = source_ms * (1.0 + settings.nice_ratio) + slices * overhead_ms;
+    Ok(Estimate {
+        slices: plan.slices.len(),
+        rows: whole(rows),
+        blocks: whole(blocks),
+        source_ms: whole(source_ms),
+        elapsed_ms: whole(elapsed_ms),
+        finish_at: finish(settings, worker.clock.now(), elapsed_ms),
+        is_learned: learned.is_some(),
+        dollars: Dollars::of(slices, work_ms),
+    })
+}
 
-    /// The rows in `slices`, and the blocks that hold them.
-    async fn volume(&self, rollup: &Rollup, slices: &[Slice]) -> Result<(f64, f64), WorkError> {
-        let (Some(first), Some(last)) = (slices.iter().min(), slices.iter().max()) else {
-            return Ok((0.0, 0.0));
-        };
-        let shape = self.shape(rollup).await?;
-        let source = self.source_of(rollup);
-        let mut tx = source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
-        let (start, end) = (first.start(), last.end());
-        let all = plan_guard::estimate(&mut tx, rollup, &shape, start, end).await?;
-        // Some slices in between may already be done.
-        let share = seconds(slices.iter().map(Slice::duration).sum()) / seconds(end - start);
-        let step = slices.len().div_ceil(SAMPLES_MAX).max(1);
-        let (mut rows, mut blocks) = (0.0, 0.0);
-        for slice in slices.iter().step_by(step) {
-            let bounds = (slice.start(), slice.end());
-            let volume = plan_guard::volume(&mut tx, rollup, &shape, bounds.0, bounds.1).await?;
-            rows += volume.rows.max(1.0);
-            blocks += volume.blocks;
-        }
-        tx.rollback().await?;
-        let rows_all = all * share.min(1.0);
-        Ok((rows_all, rows_all * blocks / rows))
+/// The rows in `slices`, and the blocks that hold them.
+async fn volume(
+    worker: &Worker,
+    rollup: &Rollup,
+    slices: &[Slice],
+) -> Result<(f64, f64), WorkError> {
+    let (Some(first), Some(last)) = (slices.iter().min(), slices.iter().max()) else {
+        return Ok((0.0, 0.0));
+    };
+    let shape = ready::shape(worker, rollup).await?;
+    let source = worker.source_of(rollup);
+    let mut tx = source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
+    let (start, end) = (first.start(), last.end());
+    let all = plan_guard::estimate(&mut tx, rollup, &shape, start, end).await?;
+    // Some slices in between may already be done.
+    let share = seconds(slices.iter().map(Slice::duration).sum()) / seconds(end - start);
+    let step = slices.len().div_ceil(SAMPLES_MAX).max(1);
+    let (mut rows, mut blocks) = (0.0, 0.0);
+    for slice in slices.iter().step_by(step) {
+        let bounds = (slice.start(), slice.end());
+        let volume = plan_guard::volume(&mut tx, rollup, &shape, bounds.0, bounds.1).await?;
+        rows += volume.rows.max(1.0);
+        blocks += volume.blocks;
     }
+    tx.rollback().await?;
+    let rows_all = all * share.min(1.0);
+    Ok((rows_all, rows_all * blocks / rows))
 }
 
 /// The end of work that takes `elapsed_ms` from `now`, restricted to its working hours.

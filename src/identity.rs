@@ -17,6 +17,9 @@
 
 mod belongs;
 
+use belongs::without_tables;
+pub use belongs::{refuse_anothers, refuse_anothers_of, refuse_gone};
+
 use chrono::{DateTime, Utc};
 use sha2::{Digest as _, Sha256};
 use sqlx::Row as _;
@@ -24,6 +27,7 @@ use sqlx::Row as _;
 use crate::checkpoint::Bond;
 use crate::db::history::{self, Course, History};
 use crate::db::{Access, CATALOGUE_TIMEOUT, Db, DbError, Tx};
+use crate::ready;
 use crate::rollup::Rollup;
 use crate::sql::literal;
 use crate::target::ddl::DdlError;
@@ -95,7 +99,7 @@ pub enum Move {
     Copy,
 }
 
-/// The result of [`Worker::moved`] for one rollup.
+/// The result of [`moved`] for one rollup.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Moved {
     pub rollup: String,
@@ -105,458 +109,469 @@ pub struct Moved {
     pub needs_repair: bool,
 }
 
-impl Worker {
-    /// The ID of the installation that owns `rollup`, read once per process.
-    ///
-    /// # Errors
-    /// The rollup is not ready, or it belongs to another installation.
-    pub async fn installation(&self, rollup: &Rollup) -> Result<String, WorkError> {
-        self.ready(rollup).await?;
-        Ok(self.target.keeper(&rollup.name).unwrap_or_default())
-    }
+/// The ID of the installation that owns `rollup`, read once per process.
+///
+/// # Errors
+/// The rollup is not ready, or it belongs to another installation.
+pub async fn installation(worker: &Worker, rollup: &Rollup) -> Result<String, WorkError> {
+    ready::ready(worker, rollup).await?;
+    Ok(worker.target.keeper(&rollup.name).unwrap_or_default())
+}
 
-    /// The hash of both addresses as configured.
-    ///
-    /// # Errors
-    /// An address is stored elsewhere and cannot be read.
-    pub async fn place(&self) -> Result<String, WorkError> {
-        let (source, target) = (self.source.location().await?, self.target.db.location().await?);
-        let digest = Sha256::digest(format!("{source}\n{target}"));
-        Ok(digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect())
-    }
+/// The hash of both addresses as configured.
+///
+/// # Errors
+/// An address is stored elsewhere and cannot be read.
+pub async fn place(worker: &Worker) -> Result<String, WorkError> {
+    let (source, target) = (worker.source.location().await?, worker.target.db.location().await?);
+    let digest = Sha256::digest(format!("{source}\n{target}"));
+    Ok(digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect())
+}
 
-    /// Ensures that the checkpoints of `rollup` belong to this installation. `bond` comes from its
-    /// `watermark` item. If it already lists this process's addresses, the databases are left
-    /// alone.
-    pub(crate) async fn recognise(
-        &self,
-        rollup: &Rollup,
-        bond: Option<&Bond>,
-    ) -> Result<(), WorkError> {
-        if let Some(bond) = bond {
-            self.set_unproven(rollup, bond.unproven.clone());
-            if let Some(reason) = &bond.repair {
-                self.forget(rollup);
-                return Err(must_repair(rollup, reason));
+/// Ensures that the checkpoints of `rollup` belong to this installation. `bond` comes from its
+/// `watermark` item. If it already lists this process's addresses, the databases are left
+/// alone.
+pub(crate) async fn recognise(
+    worker: &Worker,
+    rollup: &Rollup,
+    bond: Option<&Bond>,
+) -> Result<(), WorkError> {
+    if let Some(bond) = bond {
+        set_unproven(worker, rollup, bond.unproven.clone());
+        if let Some(reason) = &bond.repair {
+            worker.forget(rollup);
+            return Err(must_repair(rollup, reason));
+        }
+        if bond.places.contains(&place(worker).await?) {
+            return Ok(());
+        }
+    }
+    // Another process may have moved it since this one started, or the item is gone.
+    worker.forget(rollup);
+    Box::pin(ready::ready(worker, rollup)).await.map(drop)
+}
+
+/// As `recognise`, for commands that have not read the `watermark` item.
+///
+/// # Errors
+/// The checkpoints are not this installation's, or a repair must come first.
+pub async fn recognised(worker: &Worker, rollup: &Rollup) -> Result<(), WorkError> {
+    let seen = worker.checkpoints.watermark(&rollup.name).await?;
+    recognise(worker, rollup, seen.bond()).await
+}
+
+/// Binds source, target, `rollup` and its checkpoints together, or reports that they do not
+/// belong together. The tables must exist.
+pub(crate) async fn identify(worker: &Worker, rollup: &Rollup) -> Result<(), WorkError> {
+    identify_for(worker, rollup, Purpose::WORK).await
+}
+
+/// As `identify`, before a repair, which accepts restored tables.
+pub(crate) async fn identify_for_repair(worker: &Worker, rollup: &Rollup) -> Result<(), WorkError> {
+    identify_for(worker, rollup, Purpose::REPAIR).await
+}
+
+/// As `identify_for_repair`, without writing.
+pub(crate) async fn identify_for_dry_run(
+    worker: &Worker,
+    rollup: &Rollup,
+) -> Result<(), WorkError> {
+    identify_for(worker, rollup, Purpose::DRY_RUN).await
+}
+
+/// As `identify`, without writing.
+///
+/// # Errors
+/// The same as for work on the rollup.
+pub async fn identify_for_check(worker: &Worker, rollup: &Rollup) -> Result<(), WorkError> {
+    identify_for(worker, rollup, Purpose::CHECK).await
+}
+
+/// Why the rows of `rollup` are unproven, as far as this process knows.
+#[must_use]
+pub fn unproven(worker: &Worker, rollup: &Rollup) -> Option<String> {
+    lock(&worker.unproven).get(&rollup.name).cloned()
+}
+
+fn set_unproven(worker: &Worker, rollup: &Rollup, reason: Option<String>) {
+    let mut unproven = lock(&worker.unproven);
+    match reason {
+        Some(reason) => unproven.insert(rollup.name.clone(), reason),
+        None => unproven.remove(&rollup.name),
+    };
+}
+
+/// Records that every success of `rollup` was compared with the source and is right. Returns
+/// whether its rows were unproven before.
+///
+/// # Errors
+/// DynamoDB refuses or cannot be reached.
+pub async fn proven(worker: &Worker, rollup: &Rollup) -> Result<bool, WorkError> {
+    let Some(reason) = unproven(worker, rollup) else { return Ok(false) };
+    worker.checkpoints.prove(&rollup.name, &reason).await?;
+    set_unproven(worker, rollup, None);
+    Ok(true)
+}
+
+/// Before `init` creates any table, refuses checkpoints that belong to another installation.
+///
+/// # Errors
+/// They do, or a server refuses.
+pub async fn refuse_stranger(worker: &Worker, rollup: &Rollup) -> Result<(), WorkError> {
+    let seen = worker.checkpoints.watermark(&rollup.name).await?;
+    let Some(bond) = seen.bond() else { return Ok(()) };
+    let place = place(worker).await?;
+    if bond.places.contains(&place) {
+        let source = source_history(worker, rollup).await?;
+        let target = history_of(&worker.target.db).await?;
+        return are_not_other_servers(worker, rollup, bond, source.as_ref(), target.as_ref());
+    }
+    let keeper = match has_registry(worker).await? {
+        true => look_up(worker, rollup, &place).await?.keeper,
+        false => None,
+    };
+    is_not_anothers(worker, rollup, Some(bond), keeper.as_deref(), &place)
+}
+
+/// Refuses checkpoints that do not belong to the databases, even if they show no work to do.
+/// The work itself reports a server out of reach, or tables that are not ready.
+///
+/// # Errors
+/// They do not belong together.
+pub async fn refuse_other_places(worker: &Worker, rollup: &Rollup) -> Result<(), WorkError> {
+    match ready::ready(worker, rollup).await {
+        Err(error @ WorkError::Stranger(_)) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// As `identify`, at the end of `init`. Returns why a repair must come before any work.
+///
+/// # Errors
+/// The checkpoints or the table belong to another installation, or a server refuses.
+pub async fn identify_at_init(
+    worker: &Worker,
+    rollup: &Rollup,
+) -> Result<Option<String>, WorkError> {
+    identify_for_repair(worker, rollup).await?;
+    let seen = worker.checkpoints.watermark(&rollup.name).await?;
+    Ok(seen.bond().and_then(|bond| bond.repair.clone()))
+}
+
+/// Whether the target has slices of `rollup` while the checkpoint table has none.
+async fn are_checkpoints_lost(worker: &Worker, rollup: &Rollup) -> Result<bool, WorkError> {
+    if !worker.checkpoints.recent(&rollup.name).await?.is_empty() {
+        return Ok(false);
+    }
+    let sql = format!(
+        "SELECT EXISTS (SELECT FROM tallymark.slice WHERE rollup = {})",
+        literal(&rollup.name)
+    );
+    Ok(ask(worker, sql).await?)
+}
+
+async fn has_registry(worker: &Worker) -> Result<bool, WorkError> {
+    let sql = "SELECT to_regclass('tallymark.rollup') IS NOT NULL \
+               AND to_regclass('tallymark.installation') IS NOT NULL";
+    Ok(ask(worker, sql.to_owned()).await?)
+}
+
+/// The target's answer to a yes-or-no query.
+async fn ask(worker: &Worker, sql: String) -> Result<bool, DbError> {
+    const DOING: &str = "looking up the installation";
+    let db = &worker.target.db;
+    let mut tx = db.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, "identity").await?;
+    let row = tx.row(DOING, sql).await?;
+    let answer = row.try_get(0).map_err(|source| tx.error(DOING, source))?;
+    tx.rollback().await?;
+    Ok(answer)
+}
+
+async fn identify_for(worker: &Worker, rollup: &Rollup, purpose: Purpose) -> Result<(), WorkError> {
+    let place = place(worker).await?;
+    let seen = worker.checkpoints.watermark(&rollup.name).await?;
+    let bond = seen.bond();
+    let found = look_up(worker, rollup, &place).await;
+    let found = found.map_err(|error| without_tables(rollup, error))?;
+    if found.is_gone() {
+        return Err(DdlError::NotReady { rollup: rollup.name.clone() }.into());
+    }
+    let source = source_history(worker, rollup).await?;
+    let is_known = match bond {
+        Some(bond) => bond.places.contains(&place),
+        None => found.keeper.is_some() && found.keeper == found.mine,
+    };
+    let mine = found.keeper.as_ref().or(found.mine.as_ref());
+    is_not_anothers(worker, rollup, bond, mine.map(String::as_str), &place)?;
+    if let Some(keeper) = &found.keeper {
+        // Another way to the same running servers, such as a pooler.
+        let recorded = bond.map_or(&found.servers, |bond| &bond.servers);
+        if !is_known && *recorded != servers(worker).await? {
+            return Err(kept_elsewhere(worker, rollup, keeper));
+        }
+    }
+    if let Some(bond) = bond {
+        are_not_other_servers(worker, rollup, bond, source.as_ref(), found.history.as_ref())?;
+    }
+    let known = mine.or_else(|| bond.map(|bond| &bond.installation));
+    let id = known.map_or_else(random_id, Clone::clone);
+    if found.keeper.is_none() && purpose.records {
+        keep_at(worker, rollup, &id, std::slice::from_ref(&place)).await?;
+    }
+    let look = Look { id: &id, place: &place, found: &found, source };
+    bind(worker, rollup, bond, look, purpose).await?;
+    worker.target.set_keeper(&rollup.name, &id);
+    Ok(())
+}
+
+/// Writes the bond if it is new, and compares its entries with the databases.
+async fn bind(
+    worker: &Worker,
+    rollup: &Rollup,
+    before: Option<&Bond>,
+    look: Look<'_>,
+    purpose: Purpose,
+) -> Result<(), WorkError> {
+    let mut bond = match before {
+        Some(before) => before.clone(),
+        None => Bond {
+            installation: look.id.to_owned(),
+            tables: look.found.tables.clone(),
+            servers: servers(worker).await?,
+            repair: (are_checkpoints_lost(worker, rollup).await?)
+                .then(|| CHECKPOINTS_LOST.to_owned()),
+            ..Bond::default()
+        },
+    };
+    if !bond.places.iter().any(|known| known == look.place) {
+        bond.places.push(look.place.to_owned());
+    }
+    if bond.repair.is_none() {
+        let reason = restored(worker, rollup, &bond, &look).await?;
+        bond.repair = reason.map(str::to_owned);
+    }
+    note_histories(&mut bond, look);
+    if purpose.records && before != Some(&bond) {
+        worker.checkpoints.bind(&rollup.name, before, &bond).await?;
+    }
+    set_unproven(worker, rollup, bond.unproven);
+    match &bond.repair {
+        Some(reason) if purpose.relies => Err(must_repair(rollup, reason)),
+        _ => Ok(()),
+    }
+}
+
+/// Why the checkpoints contradict the tables, if that can be seen.
+async fn restored(
+    worker: &Worker,
+    rollup: &Rollup,
+    bond: &Bond,
+    look: &Look<'_>,
+) -> Result<Option<&'static str>, WorkError> {
+    if bond.tables != look.found.tables {
+        return Ok(Some(TABLES_CHANGED));
+    }
+    if course(bond.target_history.as_ref(), look.found.history.as_ref()) == Course::Back {
+        return Ok(Some(TARGET_BACK));
+    }
+    let Some(newest) = &look.found.newest else { return Ok(None) };
+    let known = worker.checkpoints.get(&rollup.name, newest.start).await?;
+    let is_known = known.is_some_and(|known| {
+        let is_owner = newest.owner.is_none() || known.owner == newest.owner;
+        known.attempt > newest.attempt || known.attempt == newest.attempt && is_owner
+    });
+    Ok((!is_known).then_some(CHECKPOINTS_BACK))
+}
+
+/// Records the position of both databases, and whether counted rows may be gone.
+fn note_histories(bond: &mut Bond, look: Look<'_>) {
+    let target = look.found.history.clone();
+    let forked = |known: &Option<History>, now: &Option<History>| {
+        matches!(course(known.as_ref(), now.as_ref()), Course::Forked | Course::Back)
+    };
+    // In one database, markers and rows go back together, and its own markers show it.
+    let is_source_back = forked(&bond.source_history, &look.source);
+    let is_target_forked = forked(&bond.target_history, &target) && bond.repair.is_none();
+    if is_source_back {
+        bond.unproven = Some(SOURCE_BACK.to_owned());
+    } else if is_target_forked && bond.unproven.is_none() {
+        bond.unproven = Some(TARGET_FORKED.to_owned());
+    }
+    for (known, now) in
+        [(&mut bond.source_history, look.source), (&mut bond.target_history, target)]
+    {
+        if let Some(now) = now.filter(|now| known.as_ref().is_none_or(|it| now.tells_more(it))) {
+            *known = Some(now);
+        }
+    }
+}
+
+/// The position in the history of the source of `rollup`. `None`: the source is in the target,
+/// whose history covers it, or it is a replica.
+async fn source_history(worker: &Worker, rollup: &Rollup) -> Result<Option<History>, WorkError> {
+    if worker.target.holds_source_of(rollup) {
+        return Ok(None);
+    }
+    Ok(history_of(&worker.source).await?)
+}
+
+/// Refuses another cluster behind a known address, as two machines may both be called
+/// `localhost`.
+fn are_not_other_servers(
+    worker: &Worker,
+    rollup: &Rollup,
+    bond: &Bond,
+    source: Option<&History>,
+    target: Option<&History>,
+) -> Result<(), WorkError> {
+    let is_other = |known: &Option<History>, now| course(known.as_ref(), now) == Course::Other;
+    let which = match () {
+        () if is_other(&bond.source_history, source) => "source",
+        () if is_other(&bond.target_history, target) => "target",
+        () => return Ok(()),
+    };
+    Err(WorkError::Stranger(format!(
+        "rollup `{}`: another server than before answers at the {which}'s address. If this is \
+         a second installation, give it a [checkpoint] table of its own, instead of {}; if \
+         the server was upgraded, replaced or restored, run `tallymark moved`",
+        rollup.name,
+        worker.checkpoints.table(),
+    )))
+}
+
+/// Records that the checkpoints of `rollup` follow the present tables. Returns why its rows are
+/// unproven: for `reason`, or for an earlier one.
+pub(crate) async fn repaired(
+    worker: &Worker,
+    rollup: &Rollup,
+    reason: Option<String>,
+) -> Result<Option<String>, WorkError> {
+    let seen = worker.checkpoints.watermark(&rollup.name).await?;
+    let Some(before) = seen.bond() else { return Ok(reason) };
+    let found = look_up(worker, rollup, &place(worker).await?).await?;
+    let bond = Bond {
+        tables: found.tables,
+        repair: None,
+        unproven: reason.or_else(|| still_unproven(before)),
+        ..before.clone()
+    };
+    if *before != bond {
+        worker.checkpoints.bind(&rollup.name, Some(before), &bond).await?;
+    }
+    set_unproven(worker, rollup, bond.unproven.clone());
+    Ok(bond.unproven)
+}
+
+/// Records the present addresses of `rollup`'s installation.
+///
+/// # Errors
+/// Its tables are missing, or a server refuses.
+pub async fn moved(worker: &Worker, rollup: &Rollup, how: Move) -> Result<Moved, WorkError> {
+    let place = place(worker).await?;
+    let seen = worker.checkpoints.watermark(&rollup.name).await?;
+    let found = look_up(worker, rollup, &place).await;
+    let found = found.map_err(|error| belongs::nothing_moved(worker, rollup, error))?;
+    let stored = seen.bond().map(|bond| bond.installation.clone());
+    let id = match how {
+        Move::Copy if stored.is_some() && stored != found.mine => {
+            return Err(WorkError::Usage(format!(
+                "rollup `{}`: the checkpoint table {} belongs to the original; give the copy \
+                 another [checkpoint] table first",
+                rollup.name,
+                worker.checkpoints.table()
+            )));
+        }
+        Move::Copy if found.mine.is_some() => found.mine.clone(),
+        Move::Copy => None,
+        Move::Replace | Move::Also => found.keeper.clone().or_else(|| stored.clone()),
+    };
+    let id = id.unwrap_or_else(random_id);
+    let mut places = match how {
+        Move::Also if found.keeper.as_ref() == Some(&id) => found.places.clone(),
+        _ => Vec::new(),
+    };
+    places.retain(|known| *known != place);
+    places.push(place);
+    keep_at(worker, rollup, &id, &places).await?;
+    let before = seen.bond();
+    let is_same = before.is_none_or(|bond| bond.tables == found.tables);
+    let known = before.and_then(|bond| bond.target_history.as_ref());
+    let is_other = course(known, found.history.as_ref()) == Course::Other;
+    let bond = Bond {
+        installation: id.clone(),
+        places,
+        servers: servers(worker).await?,
+        tables: found.tables,
+        repair: match () {
+            () if !is_same => Some(TABLES_CHANGED.to_owned()),
+            () if is_other => Some(TARGET_BACK.to_owned()),
+            () if before.is_none() => {
+                (are_checkpoints_lost(worker, rollup).await?).then(|| CHECKPOINTS_LOST.to_owned())
             }
-            if bond.places.contains(&self.place().await?) {
-                return Ok(());
-            }
-        }
-        // Another process may have moved it since this one started, or the item is gone.
-        self.forget(rollup);
-        Box::pin(self.ready(rollup)).await.map(drop)
-    }
+            () => before.and_then(|bond| bond.repair.clone()),
+        },
+        source_history: source_history(worker, rollup).await?,
+        target_history: found.history,
+        // The owner vouches for the databases.
+        unproven: None,
+    };
+    worker.checkpoints.bind(&rollup.name, before, &bond).await?;
+    worker.forget(rollup);
+    let needs_repair = bond.repair.is_some();
+    Ok(Moved { rollup: rollup.name.clone(), installation: id, needs_repair })
+}
 
-    /// As `Worker::recognise`, for commands that have not read the `watermark` item.
-    ///
-    /// # Errors
-    /// The checkpoints are not this installation's, or a repair must come first.
-    pub async fn recognised(&self, rollup: &Rollup) -> Result<(), WorkError> {
-        let seen = self.checkpoints.watermark(&rollup.name).await?;
-        self.recognise(rollup, seen.bond()).await
-    }
+async fn look_up(worker: &Worker, rollup: &Rollup, place: &str) -> Result<Found, WorkError> {
+    const DOING: &str = "looking up the installation";
+    let db = &worker.target.db;
+    let mut tx = db.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
+    let sql = format!(
+        include_str!("target/identity.sql"),
+        place = literal(place),
+        rollup = literal(&rollup.name)
+    );
+    let rows = tx.rows(DOING, sql).await?;
+    let found = rows.first().map_or_else(
+        || Ok(Found::default()),
+        |row| {
+            Ok(Found {
+                keeper: row.try_get("keeper")?,
+                mine: row.try_get("mine")?,
+                tables: row.try_get("tables")?,
+                servers: row.try_get::<Option<_>, _>("servers")?.unwrap_or_default(),
+                places: row.try_get::<Option<_>, _>("places")?.unwrap_or_default(),
+                newest: newest(row)?,
+                history: None,
+            })
+        },
+    );
+    let mut found = found.map_err(|source| tx.error(DOING, source))?;
+    found.history = history::ask(&mut tx).await?;
+    tx.rollback().await?;
+    Ok(found)
+}
 
-    /// Binds source, target, `rollup` and its checkpoints together, or reports that they do not
-    /// belong together. The tables must exist.
-    pub(crate) async fn identify(&self, rollup: &Rollup) -> Result<(), WorkError> {
-        self.identify_for(rollup, Purpose::WORK).await
-    }
+/// The running servers and databases that this process reaches: source, then target.
+async fn servers(worker: &Worker) -> Result<String, DbError> {
+    Ok(format!("{} {}", server(&worker.source).await?, server(&worker.target.db).await?))
+}
 
-    /// As `Worker::identify`, before a repair, which accepts restored tables.
-    pub(crate) async fn identify_for_repair(&self, rollup: &Rollup) -> Result<(), WorkError> {
-        self.identify_for(rollup, Purpose::REPAIR).await
-    }
-
-    /// As `Worker::identify_for_repair`, without writing.
-    pub(crate) async fn identify_for_dry_run(&self, rollup: &Rollup) -> Result<(), WorkError> {
-        self.identify_for(rollup, Purpose::DRY_RUN).await
-    }
-
-    /// As `Worker::identify`, without writing.
-    ///
-    /// # Errors
-    /// The same as for work on the rollup.
-    pub async fn identify_for_check(&self, rollup: &Rollup) -> Result<(), WorkError> {
-        self.identify_for(rollup, Purpose::CHECK).await
-    }
-
-    /// Why the rows of `rollup` are unproven, as far as this process knows.
-    #[must_use]
-    pub fn unproven(&self, rollup: &Rollup) -> Option<String> {
-        lock(&self.unproven).get(&rollup.name).cloned()
-    }
-
-    fn set_unproven(&self, rollup: &Rollup, reason: Option<String>) {
-        let mut unproven = lock(&self.unproven);
-        match reason {
-            Some(reason) => unproven.insert(rollup.name.clone(), reason),
-            None => unproven.remove(&rollup.name),
-        };
-    }
-
-    /// Records that every success of `rollup` was compared with the source and is right. Returns
-    /// whether its rows were unproven before.
-    ///
-    /// # Errors
-    /// DynamoDB refuses or cannot be reached.
-    pub async fn proven(&self, rollup: &Rollup) -> Result<bool, WorkError> {
-        let Some(reason) = self.unproven(rollup) else { return Ok(false) };
-        self.checkpoints.prove(&rollup.name, &reason).await?;
-        self.set_unproven(rollup, None);
-        Ok(true)
-    }
-
-    /// Before `init` creates any table, refuses checkpoints that belong to another installation.
-    ///
-    /// # Errors
-    /// They do, or a server refuses.
-    pub async fn refuse_stranger(&self, rollup: &Rollup) -> Result<(), WorkError> {
-        let seen = self.checkpoints.watermark(&rollup.name).await?;
-        let Some(bond) = seen.bond() else { return Ok(()) };
-        let place = self.place().await?;
-        if bond.places.contains(&place) {
-            let source = self.source_history(rollup).await?;
-            let target = history_of(&self.target.db).await?;
-            return self.are_not_other_servers(rollup, bond, source.as_ref(), target.as_ref());
-        }
-        let keeper = match self.has_registry().await? {
-            true => self.look_up(rollup, &place).await?.keeper,
-            false => None,
-        };
-        self.is_not_anothers(rollup, Some(bond), keeper.as_deref(), &place)
-    }
-
-    /// Refuses checkpoints that do not belong to the databases, even if they show no work to do.
-    /// The work itself reports a server out of reach, or tables that are not ready.
-    ///
-    /// # Errors
-    /// They do not belong together.
-    pub async fn refuse_other_places(&self, rollup: &Rollup) -> Result<(), WorkError> {
-        match self.ready(rollup).await {
-            Err(error @ WorkError::Stranger(_)) => Err(error),
-            _ => Ok(()),
-        }
-    }
-
-    /// As `Worker::identify`, at the end of `init`. Returns why a repair must come before any work.
-    ///
-    /// # Errors
-    /// The checkpoints or the table belong to another installation, or a server refuses.
-    pub async fn identify_at_init(&self, rollup: &Rollup) -> Result<Option<String>, WorkError> {
-        self.identify_for_repair(rollup).await?;
-        let seen = self.checkpoints.watermark(&rollup.name).await?;
-        Ok(seen.bond().and_then(|bond| bond.repair.clone()))
-    }
-
-    /// Whether the target has slices of `rollup` while the checkpoint table has none.
-    async fn are_checkpoints_lost(&self, rollup: &Rollup) -> Result<bool, WorkError> {
-        if !self.checkpoints.recent(&rollup.name).await?.is_empty() {
-            return Ok(false);
-        }
-        let sql = format!(
-            "SELECT EXISTS (SELECT FROM tallymark.slice WHERE rollup = {})",
-            literal(&rollup.name)
-        );
-        Ok(self.ask(sql).await?)
-    }
-
-    async fn has_registry(&self) -> Result<bool, WorkError> {
-        let sql = "SELECT to_regclass('tallymark.rollup') IS NOT NULL \
-                   AND to_regclass('tallymark.installation') IS NOT NULL";
-        Ok(self.ask(sql.to_owned()).await?)
-    }
-
-    /// The target's answer to a yes-or-no query.
-    async fn ask(&self, sql: String) -> Result<bool, DbError> {
-        const DOING: &str = "looking up the installation";
-        let db = &self.target.db;
-        let mut tx = db.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, "identity").await?;
-        let row = tx.row(DOING, sql).await?;
-        let answer = row.try_get(0).map_err(|source| tx.error(DOING, source))?;
-        tx.rollback().await?;
-        Ok(answer)
-    }
-
-    async fn identify_for(&self, rollup: &Rollup, purpose: Purpose) -> Result<(), WorkError> {
-        let place = self.place().await?;
-        let seen = self.checkpoints.watermark(&rollup.name).await?;
-        let bond = seen.bond();
-        let found = self.look_up(rollup, &place).await;
-        let found = found.map_err(|error| Self::without_tables(rollup, error))?;
-        if found.is_gone() {
-            return Err(DdlError::NotReady { rollup: rollup.name.clone() }.into());
-        }
-        let source = self.source_history(rollup).await?;
-        let is_known = match bond {
-            Some(bond) => bond.places.contains(&place),
-            None => found.keeper.is_some() && found.keeper == found.mine,
-        };
-        let mine = found.keeper.as_ref().or(found.mine.as_ref());
-        self.is_not_anothers(rollup, bond, mine.map(String::as_str), &place)?;
-        if let Some(keeper) = &found.keeper {
-            // Another way to the same running servers, such as a pooler.
-            let recorded = bond.map_or(&found.servers, |bond| &bond.servers);
-            if !is_known && *recorded != self.servers().await? {
-                return Err(self.kept_elsewhere(rollup, keeper));
-            }
-        }
-        if let Some(bond) = bond {
-            self.are_not_other_servers(rollup, bond, source.as_ref(), found.history.as_ref())?;
-        }
-        let known = mine.or_else(|| bond.map(|bond| &bond.installation));
-        let id = known.map_or_else(random_id, Clone::clone);
-        if found.keeper.is_none() && purpose.records {
-            self.keep_at(rollup, &id, std::slice::from_ref(&place)).await?;
-        }
-        let look = Look { id: &id, place: &place, found: &found, source };
-        self.bind(rollup, bond, look, purpose).await?;
-        self.target.set_keeper(&rollup.name, &id);
-        Ok(())
-    }
-
-    /// Writes the bond if it is new, and compares its entries with the databases.
-    async fn bind(
-        &self,
-        rollup: &Rollup,
-        before: Option<&Bond>,
-        look: Look<'_>,
-        purpose: Purpose,
-    ) -> Result<(), WorkError> {
-        let mut bond = match before {
-            Some(before) => before.clone(),
-            None => Bond {
-                installation: look.id.to_owned(),
-                tables: look.found.tables.clone(),
-                servers: self.servers().await?,
-                repair: (self.are_checkpoints_lost(rollup).await?)
-                    .then(|| CHECKPOINTS_LOST.to_owned()),
-                ..Bond::default()
-            },
-        };
-        if !bond.places.iter().any(|known| known == look.place) {
-            bond.places.push(look.place.to_owned());
-        }
-        if bond.repair.is_none() {
-            let reason = self.restored(rollup, &bond, &look).await?;
-            bond.repair = reason.map(str::to_owned);
-        }
-        self.note_histories(&mut bond, look);
-        if purpose.records && before != Some(&bond) {
-            self.checkpoints.bind(&rollup.name, before, &bond).await?;
-        }
-        self.set_unproven(rollup, bond.unproven);
-        match &bond.repair {
-            Some(reason) if purpose.relies => Err(must_repair(rollup, reason)),
-            _ => Ok(()),
-        }
-    }
-
-    /// Why the checkpoints contradict the tables, if that can be seen.
-    async fn restored(
-        &self,
-        rollup: &Rollup,
-        bond: &Bond,
-        look: &Look<'_>,
-    ) -> Result<Option<&'static str>, WorkError> {
-        if bond.tables != look.found.tables {
-            return Ok(Some(TABLES_CHANGED));
-        }
-        if course(bond.target_history.as_ref(), look.found.history.as_ref()) == Course::Back {
-            return Ok(Some(TARGET_BACK));
-        }
-        let Some(newest) = &look.found.newest else { return Ok(None) };
-        let known = self.checkpoints.get(&rollup.name, newest.start).await?;
-        let is_known = known.is_some_and(|known| {
-            let is_owner = newest.owner.is_none() || known.owner == newest.owner;
-            known.attempt > newest.attempt || known.attempt == newest.attempt && is_owner
-        });
-        Ok((!is_known).then_some(CHECKPOINTS_BACK))
-    }
-
-    /// Records the position of both databases, and whether counted rows may be gone.
-    fn note_histories(&self, bond: &mut Bond, look: Look<'_>) {
-        let target = look.found.history.clone();
-        let forked = |known: &Option<History>, now: &Option<History>| {
-            matches!(course(known.as_ref(), now.as_ref()), Course::Forked | Course::Back)
-        };
-        // In one database, markers and rows go back together, and its own markers show it.
-        let is_source_back = forked(&bond.source_history, &look.source);
-        let is_target_forked = forked(&bond.target_history, &target) && bond.repair.is_none();
-        if is_source_back {
-            bond.unproven = Some(SOURCE_BACK.to_owned());
-        } else if is_target_forked && bond.unproven.is_none() {
-            bond.unproven = Some(TARGET_FORKED.to_owned());
-        }
-        for (known, now) in
-            [(&mut bond.source_history, look.source), (&mut bond.target_history, target)]
-        {
-            if let Some(now) = now.filter(|now| known.as_ref().is_none_or(|it| now.tells_more(it)))
-            {
-                *known = Some(now);
-            }
-        }
-    }
-
-    /// The position in the history of the source of `rollup`. `None`: the source is in the target,
-    /// whose history covers it, or it is a replica.
-    async fn source_history(&self, rollup: &Rollup) -> Result<Option<History>, WorkError> {
-        if self.target.holds_source_of(rollup) {
-            return Ok(None);
-        }
-        Ok(history_of(&self.source).await?)
-    }
-
-    /// Refuses another cluster behind a known address, as two machines may both be called
-    /// `localhost`.
-    fn are_not_other_servers(
-        &self,
-        rollup: &Rollup,
-        bond: &Bond,
-        source: Option<&History>,
-        target: Option<&History>,
-    ) -> Result<(), WorkError> {
-        let is_other = |known: &Option<History>, now| course(known.as_ref(), now) == Course::Other;
-        let which = match () {
-            () if is_other(&bond.source_history, source) => "source",
-            () if is_other(&bond.target_history, target) => "target",
-            () => return Ok(()),
-        };
-        Err(WorkError::Stranger(format!(
-            "rollup `{}`: another server than before answers at the {which}'s address. If this is \
-             a second installation, give it a [checkpoint] table of its own, instead of {}; if \
-             the server was upgraded, replaced or restored, run `tallymark moved`",
-            rollup.name,
-            self.checkpoints.table(),
-        )))
-    }
-
-    /// Records that the checkpoints of `rollup` follow the present tables. Returns why its rows are
-    /// unproven: for `reason`, or for an earlier one.
-    pub(crate) async fn repaired(
-        &self,
-        rollup: &Rollup,
-        reason: Option<String>,
-    ) -> Result<Option<String>, WorkError> {
-        let seen = self.checkpoints.watermark(&rollup.name).await?;
-        let Some(before) = seen.bond() else { return Ok(reason) };
-        let found = self.look_up(rollup, &self.place().await?).await?;
-        let bond = Bond {
-            tables: found.tables,
-            repair: None,
-            unproven: reason.or_else(|| still_unproven(before)),
-            ..before.clone()
-        };
-        if *before != bond {
-            self.checkpoints.bind(&rollup.name, Some(before), &bond).await?;
-        }
-        self.set_unproven(rollup, bond.unproven.clone());
-        Ok(bond.unproven)
-    }
-
-    /// Records the present addresses of `rollup`'s installation.
-    ///
-    /// # Errors
-    /// Its tables are missing, or a server refuses.
-    pub async fn moved(&self, rollup: &Rollup, how: Move) -> Result<Moved, WorkError> {
-        let place = self.place().await?;
-        let seen = self.checkpoints.watermark(&rollup.name).await?;
-        let found = self.look_up(rollup, &place).await;
-        let found = found.map_err(|error| self.nothing_moved(rollup, error))?;
-        let stored = seen.bond().map(|bond| bond.installation.clone());
-        let id = match how {
-            Move::Copy if stored.is_some() && stored != found.mine => {
-                return Err(WorkError::Usage(format!(
-                    "rollup `{}`: the checkpoint table {} belongs to the original; give the copy \
-                     another [checkpoint] table first",
-                    rollup.name,
-                    self.checkpoints.table()
-                )));
-            }
-            Move::Copy if found.mine.is_some() => found.mine.clone(),
-            Move::Copy => None,
-            Move::Replace | Move::Also => found.keeper.clone().or_else(|| stored.clone()),
-        };
-        let id = id.unwrap_or_else(random_id);
-        let mut places = match how {
-            Move::Also if found.keeper.as_ref() == Some(&id) => found.places.clone(),
-            _ => Vec::new(),
-        };
-        places.retain(|known| *known != place);
-        places.push(place);
-        self.keep_at(rollup, &id, &places).await?;
-        let before = seen.bond();
-        let is_same = before.is_none_or(|bond| bond.tables == found.tables);
-        let known = before.and_then(|bond| bond.target_history.as_ref());
-        let is_other = course(known, found.history.as_ref()) == Course::Other;
-        let bond = Bond {
-            installation: id.clone(),
-            places,
-            servers: self.servers().await?,
-            tables: found.tables,
-            repair: match () {
-                () if !is_same => Some(TABLES_CHANGED.to_owned()),
-                () if is_other => Some(TARGET_BACK.to_owned()),
-                () if before.is_none() => {
-                    (self.are_checkpoints_lost(rollup).await?).then(|| CHECKPOINTS_LOST.to_owned())
-                }
-                () => before.and_then(|bond| bond.repair.clone()),
-            },
-            source_history: self.source_history(rollup).await?,
-            target_history: found.history,
-            // The owner vouches for the databases.
-            unproven: None,
-        };
-        self.checkpoints.bind(&rollup.name, before, &bond).await?;
-        self.forget(rollup);
-        let needs_repair = bond.repair.is_some();
-        Ok(Moved { rollup: rollup.name.clone(), installation: id, needs_repair })
-    }
-
-    async fn look_up(&self, rollup: &Rollup, place: &str) -> Result<Found, WorkError> {
-        const DOING: &str = "looking up the installation";
-        let db = &self.target.db;
-        let mut tx = db.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
-        let sql = format!(
-            include_str!("target/identity.sql"),
-            place = literal(place),
-            rollup = literal(&rollup.name)
-        );
-        let rows = tx.rows(DOING, sql).await?;
-        let found = rows.first().map_or_else(
-            || Ok(Found::default()),
-            |row| {
-                Ok(Found {
-                    keeper: row.try_get("keeper")?,
-                    mine: row.try_get("mine")?,
-                    tables: row.try_get("tables")?,
-                    servers: row.try_get::<Option<_>, _>("servers")?.unwrap_or_default(),
-                    places: row.try_get::<Option<_>, _>("places")?.unwrap_or_default(),
-                    newest: newest(row)?,
-                    history: None,
-                })
-            },
-        );
-        let mut found = found.map_err(|source| tx.error(DOING, source))?;
-        found.history = history::ask(&mut tx).await?;
-        tx.rollback().await?;
-        Ok(found)
-    }
-
-    /// The running servers and databases that this process reaches: source, then target.
-    async fn servers(&self) -> Result<String, DbError> {
-        Ok(format!("{} {}", server(&self.source).await?, server(&self.target.db).await?))
-    }
-
-    /// Makes this installation the owner of a rollup, reached by `places`.
-    async fn keep_at(&self, rollup: &Rollup, id: &str, places: &[String]) -> Result<(), WorkError> {
-        let servers = self.servers().await?;
-        let places: Vec<_> = places.iter().map(|place| literal(place)).collect();
-        self.write_identity(vec![
+/// Makes this installation the owner of a rollup, reached by `places`.
+async fn keep_at(
+    worker: &Worker,
+    rollup: &Rollup,
+    id: &str,
+    places: &[String],
+) -> Result<(), WorkError> {
+    let servers = servers(worker).await?;
+    let places: Vec<_> = places.iter().map(|place| literal(place)).collect();
+    write_identity(
+        worker,
+        vec![
             format!(
                 "INSERT INTO tallymark.installation AS known \
-                 (id, places, servers) VALUES ({}, ARRAY[{}], {}) ON CONFLICT (id) DO UPDATE SET \
-                 places = excluded.places, servers = excluded.servers",
+             (id, places, servers) VALUES ({}, ARRAY[{}], {}) ON CONFLICT (id) DO UPDATE SET \
+             places = excluded.places, servers = excluded.servers",
                 literal(id),
                 places.join(", "),
                 literal(&servers),
@@ -566,52 +581,52 @@ impl Worker {
                 literal(id),
                 literal(&rollup.name)
             ),
-        ])
-        .await
-    }
+        ],
+    )
+    .await
+}
 
-    async fn write_identity(&self, statements: Vec<String>) -> Result<(), WorkError> {
-        let db = &self.target.db;
-        let mut tx = db.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, "identity").await?;
-        for statement in statements {
-            tx.execute("writing the installation", statement).await?;
-        }
-        Ok(tx.commit().await?)
+async fn write_identity(worker: &Worker, statements: Vec<String>) -> Result<(), WorkError> {
+    let db = &worker.target.db;
+    let mut tx = db.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, "identity").await?;
+    for statement in statements {
+        tx.execute("writing the installation", statement).await?;
     }
+    Ok(tx.commit().await?)
+}
 
-    /// Refuses checkpoints that are bound to another installation, or to this one elsewhere.
-    fn is_not_anothers(
-        &self,
-        rollup: &Rollup,
-        bond: Option<&Bond>,
-        id: Option<&str>,
-        place: &str,
-    ) -> Result<(), WorkError> {
-        let Some(bond) = bond else { return Ok(()) };
-        let is_known_here = bond.places.iter().any(|known| known == place);
-        let is_same = match id {
-            Some(id) => bond.installation == id,
-            // The target knows no owner. If the address is known, the target was created again.
-            None => is_known_here,
-        };
-        if is_same {
-            return Ok(());
-        }
-        Err(self.anothers(&rollup.name, bond))
+/// Refuses checkpoints that are bound to another installation, or to this one elsewhere.
+fn is_not_anothers(
+    worker: &Worker,
+    rollup: &Rollup,
+    bond: Option<&Bond>,
+    id: Option<&str>,
+    place: &str,
+) -> Result<(), WorkError> {
+    let Some(bond) = bond else { return Ok(()) };
+    let is_known_here = bond.places.iter().any(|known| known == place);
+    let is_same = match id {
+        Some(id) => bond.installation == id,
+        // The target knows no owner. If the address is known, the target was created again.
+        None => is_known_here,
+    };
+    if is_same {
+        return Ok(());
     }
+    Err(belongs::anothers(worker, &rollup.name, bond))
+}
 
-    fn kept_elsewhere(&self, rollup: &Rollup, keeper: &str) -> WorkError {
-        WorkError::Stranger(format!(
-            "rollup `{}`: {} is kept by installation {}, which has another source or target \
-             address than this configuration. If another installation writes this table, choose \
-             another rollup name or [target] schema; if it is the same one at a new address, run \
-             `tallymark moved` (`--also` if the old address stays in use, `--copy` if this target \
-             is a copy)",
-            rollup.name,
-            self.target.table(rollup),
-            short(keeper),
-        ))
-    }
+fn kept_elsewhere(worker: &Worker, rollup: &Rollup, keeper: &str) -> WorkError {
+    WorkError::Stranger(format!(
+        "rollup `{}`: {} is kept by installation {}, which has another source or target \
+         address than this configuration. If another installation writes this table, choose \
+         another rollup name or [target] schema; if it is the same one at a new address, run \
+         `tallymark moved` (`--also` if the old address stays in use, `--copy` if this target \
+         is a copy)",
+        rollup.name,
+        worker.target.table(rollup),
+        short(keeper),
+    ))
 }
 
 /// Why checkpoints of earlier tables cannot be trusted.

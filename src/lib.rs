@@ -57,6 +57,7 @@ pub mod probe;
 #[cfg(feature = "faults")]
 pub mod properties;
 pub mod queue;
+pub mod ready;
 pub mod rename;
 pub mod repair;
 pub mod replay;

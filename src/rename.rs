@@ -8,6 +8,7 @@ use serde::Serialize;
 use sqlx::Row as _;
 
 use crate::checkpoint::Items;
+use crate::consumer;
 use crate::db::{Access, CATALOGUE_TIMEOUT, DbError, Tx};
 use crate::sql::{ident, literal};
 use crate::worker::{WorkError, Worker};
@@ -30,104 +31,102 @@ impl Holdings {
     }
 }
 
-impl Worker {
-    /// The remains of `rollup`.
-    ///
-    /// # Errors
-    /// The target or DynamoDB cannot be read, or a worker holds one of its slices.
-    pub async fn holdings(&self, rollup: &str) -> Result<Holdings, WorkError> {
-        let checkpoints = self.idle_items(rollup).await?.len();
-        let mut tx = self.target.db.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, rollup).await?;
-        let (table, markers) = registered(&mut tx, rollup).await?;
-        tx.rollback().await?;
-        Ok(Holdings { rollup: rollup.to_owned(), table, markers, checkpoints })
-    }
+/// The remains of `rollup`.
+///
+/// # Errors
+/// The target or DynamoDB cannot be read, or a worker holds one of its slices.
+pub async fn holdings(worker: &Worker, rollup: &str) -> Result<Holdings, WorkError> {
+    let checkpoints = idle_items(worker, rollup).await?.len();
+    let mut tx = worker.target.db.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, rollup).await?;
+    let (table, markers) = registered(&mut tx, rollup).await?;
+    tx.rollback().await?;
+    Ok(Holdings { rollup: rollup.to_owned(), table, markers, checkpoints })
+}
 
-    /// Renames the rollup `old` to `new`. Its finished slices stay done.
-    ///
-    /// # Errors
-    /// Both have a table, or neither has, or a worker holds a slice of one, or a server refuses.
-    pub async fn rename(&self, old: &str, new: &str) -> Result<(), WorkError> {
-        self.idle_items(new).await?;
-        self.checkpoints.copy_items(&self.idle_items(old).await?, new).await?;
-        let mut tx = self.target.db.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, new).await?;
-        let (from, to) = (registered(&mut tx, old).await?.0, registered(&mut tx, new).await?.0);
-        match (from, to) {
-            (Some(table), None) => {
-                for statement in renaming(&mut tx, &table, old, new).await? {
-                    tx.execute("renaming the tables", statement).await?;
-                }
-                tx.commit().await?;
+/// Renames the rollup `old` to `new`. Its finished slices stay done.
+///
+/// # Errors
+/// Both have a table, or neither has, or a worker holds a slice of one, or a server refuses.
+pub async fn rename_rollup(worker: &Worker, old: &str, new: &str) -> Result<(), WorkError> {
+    idle_items(worker, new).await?;
+    worker.checkpoints.copy_items(&idle_items(worker, old).await?, new).await?;
+    let mut tx = worker.target.db.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, new).await?;
+    let (from, to) = (registered(&mut tx, old).await?.0, registered(&mut tx, new).await?.0);
+    match (from, to) {
+        (Some(table), None) => {
+            for statement in renaming(&mut tx, &table, old, new).await? {
+                tx.execute("renaming the tables", statement).await?;
             }
-            // An earlier run was killed after this step.
-            (None, Some(_)) => tx.rollback().await?,
-            (Some(one), Some(other)) => {
-                return Err(WorkError::Usage(format!(
-                    "{one} of rollup `{old}` and {other} of rollup `{new}` are both there; \
-                     `tallymark rollup drop` one of them first"
-                )));
-            }
-            (None, None) => {
-                return Err(WorkError::Usage(format!(
-                    "neither rollup `{old}` nor `{new}` has a table in the target"
-                )));
-            }
+            tx.commit().await?;
         }
-        // From here on, a worker that took a slice between the copy and the commit is fenced off.
-        let items = self.checkpoints.items(old).await?;
-        self.checkpoints.copy_items(&items, new).await?;
-        self.checkpoints.delete_items(&items).await?;
-        self.rename_consumer(new).await
+        // An earlier run was killed after this step.
+        (None, Some(_)) => tx.rollback().await?,
+        (Some(one), Some(other)) => {
+            return Err(WorkError::Usage(format!(
+                "{one} of rollup `{old}` and {other} of rollup `{new}` are both there; \
+                 `tallymark rollup drop` one of them first"
+            )));
+        }
+        (None, None) => {
+            return Err(WorkError::Usage(format!(
+                "neither rollup `{old}` nor `{new}` has a table in the target"
+            )));
+        }
     }
+    // From here on, a worker that took a slice between the copy and the commit is fenced off.
+    let items = worker.checkpoints.items(old).await?;
+    worker.checkpoints.copy_items(&items, new).await?;
+    worker.checkpoints.delete_items(&items).await?;
+    consumer::rename_consumer(worker, new).await
+}
 
-    /// Drops tables, markers and checkpoints of `rollup`.
-    ///
-    /// # Errors
-    /// A worker holds one of its slices, another object depends on its table, or a server refuses.
-    pub async fn drop_rollup(&self, rollup: &str) -> Result<(), WorkError> {
-        self.idle_items(rollup).await?;
-        let installation = self.keeper(rollup).await?;
-        self.dismiss(rollup, &installation).await?;
-        let mut tx = self.target.db.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, rollup).await?;
-        if has_registry(&mut tx).await? {
-            let table = registered(&mut tx, rollup).await?.0;
-            for statement in dropping(table.as_deref(), rollup) {
-                tx.execute("dropping the tables", statement).await?;
-            }
+/// Drops tables, markers and checkpoints of `rollup`.
+///
+/// # Errors
+/// A worker holds one of its slices, another object depends on its table, or a server refuses.
+pub async fn drop_rollup(worker: &Worker, rollup: &str) -> Result<(), WorkError> {
+    idle_items(worker, rollup).await?;
+    let installation = keeper(worker, rollup).await?;
+    consumer::dismiss(worker, rollup, &installation).await?;
+    let mut tx = worker.target.db.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, rollup).await?;
+    if has_registry(&mut tx).await? {
+        let table = registered(&mut tx, rollup).await?.0;
+        for statement in dropping(table.as_deref(), rollup) {
+            tx.execute("dropping the tables", statement).await?;
         }
-        tx.commit().await?;
-        let items = self.checkpoints.items(rollup).await?;
-        self.checkpoints.delete_items(&items).await?;
-        Ok(())
     }
+    tx.commit().await?;
+    let items = worker.checkpoints.items(rollup).await?;
+    worker.checkpoints.delete_items(&items).await?;
+    Ok(())
+}
 
-    /// The installation that owns `rollup`, or an empty text.
-    async fn keeper(&self, rollup: &str) -> Result<String, WorkError> {
-        const DOING: &str = "reading the registry";
-        let mut tx = self.target.db.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, rollup).await?;
-        if !has_registry(&mut tx).await? {
-            return Ok(String::new());
-        }
-        let name = literal(rollup);
-        let sql = format!("SELECT installation FROM tallymark.rollup WHERE rollup = {name}");
-        let rows = tx.rows(DOING, sql).await?;
-        let found = rows.first().map(|row| row.try_get::<Option<String>, _>(0)).transpose();
-        let found = found.map_err(|source| tx.error(DOING, source))?;
-        tx.rollback().await?;
-        Ok(found.flatten().unwrap_or_default())
+/// The installation that owns `rollup`, or an empty text.
+async fn keeper(worker: &Worker, rollup: &str) -> Result<String, WorkError> {
+    const DOING: &str = "reading the registry";
+    let mut tx = worker.target.db.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, rollup).await?;
+    if !has_registry(&mut tx).await? {
+        return Ok(String::new());
     }
+    let name = literal(rollup);
+    let sql = format!("SELECT installation FROM tallymark.rollup WHERE rollup = {name}");
+    let rows = tx.rows(DOING, sql).await?;
+    let found = rows.first().map(|row| row.try_get::<Option<String>, _>(0)).transpose();
+    let found = found.map_err(|source| tx.error(DOING, source))?;
+    tx.rollback().await?;
+    Ok(found.flatten().unwrap_or_default())
+}
 
-    /// The items of `rollup`, once no worker holds any of its slices.
-    async fn idle_items(&self, rollup: &str) -> Result<Items, WorkError> {
-        let items = self.checkpoints.items(rollup).await?;
-        match items.leased_until(self.clock.now())? {
-            None => Ok(items),
-            Some(until) => Err(WorkError::Usage(format!(
-                "a worker holds a slice of rollup `{rollup}` until {}; stop the schedule, wait, \
-                 and run the command again",
-                until.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
-            ))),
-        }
+/// The items of `rollup`, once no worker holds any of its slices.
+async fn idle_items(worker: &Worker, rollup: &str) -> Result<Items, WorkError> {
+    let items = worker.checkpoints.items(rollup).await?;
+    match items.leased_until(worker.clock.now())? {
+        None => Ok(items),
+        Some(until) => Err(WorkError::Usage(format!(
+            "a worker holds a slice of rollup `{rollup}` until {}; stop the schedule, wait, \
+             and run the command again",
+            until.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
+        ))),
     }
 }
 

@@ -8,8 +8,10 @@ use serde::Serialize;
 use sqlx::Row as _;
 
 use crate::checkpoint::{self, Checkpoint, Completion, Restored, State};
+use crate::compose;
 use crate::db::{Access, CATALOGUE_TIMEOUT, DbError};
 use crate::identity;
+use crate::ready;
 use crate::rollup::{Late, Rollup};
 use crate::sql::{literal, timestamptz};
 use crate::worker::{WorkError, Worker};
@@ -61,196 +63,199 @@ impl Marker {
     }
 }
 
-impl Worker {
-    /// Compares the checkpoints of `rollup` with its markers. With `dry_run` it changes nothing.
-    ///
-    /// # Errors
-    /// The target or DynamoDB cannot be read.
-    pub async fn repair(&self, rollup: &Rollup, dry_run: bool) -> Result<RepairReport, WorkError> {
-        let mut report = RepairReport { rollup: rollup.name.clone(), ..RepairReport::default() };
-        if dry_run {
-            self.identify_for_dry_run(rollup).await?;
+/// Compares the checkpoints of `rollup` with its markers. With `dry_run` it changes nothing.
+///
+/// # Errors
+/// The target or DynamoDB cannot be read.
+pub async fn run(
+    worker: &Worker,
+    rollup: &Rollup,
+    dry_run: bool,
+) -> Result<RepairReport, WorkError> {
+    let mut report = RepairReport { rollup: rollup.name.clone(), ..RepairReport::default() };
+    if dry_run {
+        identity::identify_for_dry_run(worker, rollup).await?;
+    } else {
+        identity::identify_for_repair(worker, rollup).await?;
+        forget_staged(worker, rollup).await?;
+        let registered = worker.target.registered(rollup).await?;
+        ready::adopt(worker, rollup, &registered, None).await?;
+    }
+    let definition = ready::definition(worker, rollup).await?;
+    let mut from = DateTime::<Utc>::MIN_UTC.max(rollup.start);
+    // Bounded, as every page starts after the one before.
+    loop {
+        let mut markers = markers(worker, rollup, from).await?;
+        let last_page = markers.len() < PAGE;
+        let to = match markers.last() {
+            Some(last) if !last_page => rollup.calendar.containing(last.start).end(),
+            _ => worker.clock.now(),
+        };
+        // Markers of another calendar belong to no slice, even where one starts at the same
+        // instant.
+        markers.retain(|marker| {
+            let slice = rollup.calendar.starting(marker.start);
+            slice.is_ok_and(|slice| slice.end() == marker.end)
+        });
+        let range = (from, to);
+        repair_range(worker, (rollup, &definition), &markers, range, dry_run, &mut report).await?;
+        if last_page {
+            return reported(worker, rollup, report, dry_run).await;
+        }
+        from = to;
+    }
+}
+
+/// The report after all markers were compared, with the points that it leaves open.
+async fn reported(
+    worker: &Worker,
+    rollup: &Rollup,
+    mut report: RepairReport,
+    dry_run: bool,
+) -> Result<RepairReport, WorkError> {
+    let seen = worker.checkpoints.watermark(&rollup.name).await?;
+    let went_back = seen.bond().is_some_and(identity::has_target_gone_back);
+    report.reminder = reminder(rollup, &report);
+    let reason = unproven(rollup, &report, went_back);
+    report.unproven = match dry_run {
+        true => reason.or_else(|| seen.bond().and_then(identity::still_unproven)),
+        false => identity::repaired(worker, rollup, reason).await?,
+    };
+    Ok(report)
+}
+
+/// Deletes the staged chunks of unfinished attempts. A checkpoint that was lost or restored may
+/// lack a late change that reopened the slice after its first chunks were read.
+async fn forget_staged(worker: &Worker, rollup: &Rollup) -> Result<(), DbError> {
+    let db = &worker.target.db;
+    let mut tx = db.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, &rollup.name).await?;
+    let name = literal(&rollup.name);
+    let sql = format!("DELETE FROM tallymark.progress WHERE rollup = {name}");
+    tx.execute("forgetting the progress", sql).await?;
+    tx.commit().await
+}
+
+async fn repair_range(
+    worker: &Worker,
+    (rollup, definition): (&Rollup, &str),
+    markers: &[Marker],
+    (from, to): (DateTime<Utc>, DateTime<Utc>),
+    dry_run: bool,
+    report: &mut RepairReport,
+) -> Result<(), WorkError> {
+    let now = worker.clock.now();
+    let checkpoints = worker.checkpoints.range(&rollup.name, from, to.max(from)).await?;
+    report.markers += markers.len();
+    let mut older = BTreeSet::new();
+    for marker in markers {
+        let known = checkpoints.iter().find(|known| known.slice_start == marker.start);
+        let found = found((rollup, definition), marker);
+        if known.is_some_and(|it| it.attempt > marker.attempt || it.is_attempt_of(&found)) {
+            continue;
+        }
+        older.insert(marker.start);
+        if !dry_run {
+            // The attempt that committed it may have died before it reopened the coarse slices.
+            let slice = rollup.calendar.containing(marker.start);
+            compose::reopen_coarse(worker, rollup, slice).await?;
+        }
+        let is_kept = if dry_run {
+            known.is_some_and(|known| known.must_keep(&found, now))
         } else {
-            self.identify_for_repair(rollup).await?;
-            self.forget_staged(rollup).await?;
-            let registered = self.target.registered(rollup).await?;
-            self.adopt(rollup, &registered, None).await?;
-        }
-        let definition = self.definition(rollup).await?;
-        let mut from = DateTime::<Utc>::MIN_UTC.max(rollup.start);
-        // Bounded, as every page starts after the one before.
-        loop {
-            let mut markers = self.markers(rollup, from).await?;
-            let last_page = markers.len() < PAGE;
-            let to = match markers.last() {
-                Some(last) if !last_page => rollup.calendar.containing(last.start).end(),
-                _ => self.clock.now(),
-            };
-            // Markers of another calendar belong to no slice, even where one starts at the same
-            // instant.
-            markers.retain(|marker| {
-                let slice = rollup.calendar.starting(marker.start);
-                slice.is_ok_and(|slice| slice.end() == marker.end)
-            });
-            let range = (from, to);
-            self.repair_range((rollup, &definition), &markers, range, dry_run, &mut report).await?;
-            if last_page {
-                return self.reported(rollup, report, dry_run).await;
-            }
-            from = to;
-        }
-    }
-
-    /// The report after all markers were compared, with the points that it leaves open.
-    async fn reported(
-        &self,
-        rollup: &Rollup,
-        mut report: RepairReport,
-        dry_run: bool,
-    ) -> Result<RepairReport, WorkError> {
-        let seen = self.checkpoints.watermark(&rollup.name).await?;
-        let went_back = seen.bond().is_some_and(identity::has_target_gone_back);
-        report.reminder = reminder(rollup, &report);
-        let reason = unproven(rollup, &report, went_back);
-        report.unproven = match dry_run {
-            true => reason.or_else(|| seen.bond().and_then(identity::still_unproven)),
-            false => self.repaired(rollup, reason).await?,
+            let restored = worker.checkpoints.restore(&found, now).await?;
+            matches!(restored, Restored::Kept(_))
         };
-        Ok(report)
+        if !is_kept {
+            report.restored.push(marker.start);
+        }
     }
-
-    /// Deletes the staged chunks of unfinished attempts. A checkpoint that was lost or restored may
-    /// lack a late change that reopened the slice after its first chunks were read.
-    async fn forget_staged(&self, rollup: &Rollup) -> Result<(), DbError> {
-        let db = &self.target.db;
-        let mut tx = db.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, &rollup.name).await?;
-        let name = literal(&rollup.name);
-        let sql = format!("DELETE FROM tallymark.progress WHERE rollup = {name}");
-        tx.execute("forgetting the progress", sql).await?;
-        tx.commit().await
-    }
-
-    async fn repair_range(
-        &self,
-        (rollup, definition): (&Rollup, &str),
-        markers: &[Marker],
-        (from, to): (DateTime<Utc>, DateTime<Utc>),
-        dry_run: bool,
-        report: &mut RepairReport,
-    ) -> Result<(), WorkError> {
-        let now = self.clock.now();
-        let checkpoints = self.checkpoints.range(&rollup.name, from, to.max(from)).await?;
-        report.markers += markers.len();
-        let mut older = BTreeSet::new();
-        for marker in markers {
-            let known = checkpoints.iter().find(|known| known.slice_start == marker.start);
-            let found = Self::found((rollup, definition), marker);
-            if known.is_some_and(|it| it.attempt > marker.attempt || it.is_attempt_of(&found)) {
-                continue;
-            }
-            older.insert(marker.start);
+    let is_slice = |it: &&Checkpoint| rollup.calendar.starting(it.slice_start).is_ok();
+    let is_newer = |it: &&Checkpoint| !older.contains(&it.slice_start);
+    for checkpoint in checkpoints.iter().filter(is_slice).filter(is_newer) {
+        let marker = markers.iter().find(|marker| marker.start == checkpoint.slice_start);
+        let committed = marker.is_some_and(|marker| marker.holds_rows_of(checkpoint));
+        if checkpoint.state == State::Succeeded && !committed {
+            report.reopened.push(checkpoint.slice_start);
             if !dry_run {
-                // The attempt that committed it may have died before it reopened the coarse slices.
-                let slice = rollup.calendar.containing(marker.start);
-                self.reopen_coarse(rollup, slice).await?;
+                let start = checkpoint.slice_start;
+                let reason = match marker {
+                    None => "the target has no rows of it",
+                    Some(_) => "the target has rows of an older attempt",
+                };
+                worker.checkpoints.reopen(&rollup.name, start, reason, now).await?;
             }
-            let is_kept = if dry_run {
-                known.is_some_and(|known| known.must_keep(&found, now))
-            } else {
-                let restored = self.checkpoints.restore(&found, now).await?;
-                matches!(restored, Restored::Kept(_))
-            };
-            if !is_kept {
-                report.restored.push(marker.start);
-            }
-        }
-        let is_slice = |it: &&Checkpoint| rollup.calendar.starting(it.slice_start).is_ok();
-        let is_newer = |it: &&Checkpoint| !older.contains(&it.slice_start);
-        for checkpoint in checkpoints.iter().filter(is_slice).filter(is_newer) {
-            let marker = markers.iter().find(|marker| marker.start == checkpoint.slice_start);
-            let committed = marker.is_some_and(|marker| marker.holds_rows_of(checkpoint));
-            if checkpoint.state == State::Succeeded && !committed {
-                report.reopened.push(checkpoint.slice_start);
-                if !dry_run {
-                    let start = checkpoint.slice_start;
-                    let reason = match marker {
-                        None => "the target has no rows of it",
-                        Some(_) => "the target has rows of an older attempt",
-                    };
-                    self.checkpoints.reopen(&rollup.name, start, reason, now).await?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// The marker in the form that the checkpoints use.
-    fn found((rollup, definition): (&Rollup, &str), marker: &Marker) -> checkpoint::Marker {
-        // The reason for that attempt (late data, a replay) is still to be dealt with.
-        let overtaken = marker.replaced_by.is_some_and(|attempt| attempt != marker.attempt);
-        // A sealed slice is never recomputed, even after changes.
-        let is_sealed = rollup.is_sealed_at(marker.start);
-        let stale = match (marker.replaced_at, &marker.definition) {
-            (None, _) => Some("its attempt never replaced its rows".to_owned()),
-            _ if rollup.fine.is_some() && !is_sealed => {
-                Some("finer slices may have changed since".to_owned())
-            }
-            _ if overtaken => Some("its newest attempt never replaced its rows".to_owned()),
-            (_, Some(known)) if is_sealed || known == definition => None,
-            _ => Some("the definition has changed since".to_owned()),
-        };
-        checkpoint::Marker {
-            rollup: rollup.name.clone(),
-            slice_start: marker.start,
-            attempt: marker.attempt,
-            owner: marker.owner.clone(),
-            definition: marker.definition.clone().unwrap_or_default(),
-            outcome: Completion {
-                rows_read: marker.rows_read,
-                groups: marker.groups,
-                settled_by: if rollup.fine.is_some() { "rollup" } else { "grace" }.into(),
-                ..Completion::default()
-            },
-            committed_at: marker.replaced_at.unwrap_or(marker.start),
-            stale,
         }
     }
+    Ok(())
+}
 
-    async fn markers(&self, rollup: &Rollup, from: DateTime<Utc>) -> Result<Vec<Marker>, DbError> {
-        let mut tx =
-            self.target.db.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
-        let sql = format!(
-            "SELECT slice_start, slice_end, attempt, owner, definition, \
-             coalesce(rows_read, 0) AS rows_read, coalesce(groups, 0) AS groups, \
-             replaced_at, replaced_by, replaced_owner FROM tallymark.slice \
-             WHERE rollup = {} AND slice_start >= {} ORDER BY slice_start LIMIT {PAGE}",
-            literal(&rollup.name),
-            timestamptz(from),
-        );
-        let rows = tx.rows("reading the markers", sql).await?;
-        let markers = rows
-            .iter()
-            .map(|row| {
-                Ok(Marker {
-                    start: row.try_get("slice_start")?,
-                    end: row.try_get("slice_end")?,
-                    attempt: row.try_get::<i64, _>("attempt")?.unsigned_abs(),
-                    owner: row.try_get("owner")?,
-                    definition: row.try_get("definition")?,
-                    rows_read: row.try_get::<i64, _>("rows_read")?.unsigned_abs(),
-                    groups: row.try_get::<i64, _>("groups")?.unsigned_abs(),
-                    replaced_at: row.try_get("replaced_at")?,
-                    replaced_by: row
-                        .try_get::<Option<i64>, _>("replaced_by")?
-                        .map(i64::unsigned_abs),
-                    replaced_owner: row.try_get("replaced_owner")?,
-                })
+/// The marker in the form that the checkpoints use.
+fn found((rollup, definition): (&Rollup, &str), marker: &Marker) -> checkpoint::Marker {
+    // The reason for that attempt (late data, a replay) is still to be dealt with.
+    let overtaken = marker.replaced_by.is_some_and(|attempt| attempt != marker.attempt);
+    // A sealed slice is never recomputed, even after changes.
+    let is_sealed = rollup.is_sealed_at(marker.start);
+    let stale = match (marker.replaced_at, &marker.definition) {
+        (None, _) => Some("its attempt never replaced its rows".to_owned()),
+        _ if rollup.fine.is_some() && !is_sealed => {
+            Some("finer slices may have changed since".to_owned())
+        }
+        _ if overtaken => Some("its newest attempt never replaced its rows".to_owned()),
+        (_, Some(known)) if is_sealed || known == definition => None,
+        _ => Some("the definition has changed since".to_owned()),
+    };
+    checkpoint::Marker {
+        rollup: rollup.name.clone(),
+        slice_start: marker.start,
+        attempt: marker.attempt,
+        owner: marker.owner.clone(),
+        definition: marker.definition.clone().unwrap_or_default(),
+        outcome: Completion {
+            rows_read: marker.rows_read,
+            groups: marker.groups,
+            settled_by: if rollup.fine.is_some() { "rollup" } else { "grace" }.into(),
+            ..Completion::default()
+        },
+        committed_at: marker.replaced_at.unwrap_or(marker.start),
+        stale,
+    }
+}
+
+async fn markers(
+    worker: &Worker,
+    rollup: &Rollup,
+    from: DateTime<Utc>,
+) -> Result<Vec<Marker>, DbError> {
+    let mut tx = worker.target.db.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
+    let sql = format!(
+        "SELECT slice_start, slice_end, attempt, owner, definition, \
+         coalesce(rows_read, 0) AS rows_read, coalesce(groups, 0) AS groups, \
+         replaced_at, replaced_by, replaced_owner FROM tallymark.slice \
+         WHERE rollup = {} AND slice_start >= {} ORDER BY slice_start LIMIT {PAGE}",
+        literal(&rollup.name),
+        timestamptz(from),
+    );
+    let rows = tx.rows("reading the markers", sql).await?;
+    let markers = rows
+        .iter()
+        .map(|row| {
+            Ok(Marker {
+                start: row.try_get("slice_start")?,
+                end: row.try_get("slice_end")?,
+                attempt: row.try_get::<i64, _>("attempt")?.unsigned_abs(),
+                owner: row.try_get("owner")?,
+                definition: row.try_get("definition")?,
+                rows_read: row.try_get::<i64, _>("rows_read")?.unsigned_abs(),
+                groups: row.try_get::<i64, _>("groups")?.unsigned_abs(),
+                replaced_at: row.try_get("replaced_at")?,
+                replaced_by: row.try_get::<Option<i64>, _>("replaced_by")?.map(i64::unsigned_abs),
+                replaced_owner: row.try_get("replaced_owner")?,
             })
-            .collect::<Result<_, sqlx::Error>>()
-            .map_err(|source| tx.error("reading the markers", source))?;
-        tx.commit().await?;
-        Ok(markers)
-    }
+        })
+        .collect::<Result<_, sqlx::Error>>()
+        .map_err(|source| tx.error("reading the markers", source))?;
+    tx.commit().await?;
+    Ok(markers)
 }
 
 /// The late changes that this repair cannot prove: those that were found before checkpoints were

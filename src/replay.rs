@@ -5,6 +5,7 @@
 use chrono::{DateTime, SecondsFormat, Utc};
 
 use crate::checkpoint::{Checkpoint, State};
+use crate::identity;
 use crate::rollup::Rollup;
 use crate::slice::Slice;
 use crate::worker::{WorkError, Worker};
@@ -54,31 +55,29 @@ impl Rollup {
     }
 }
 
-impl Worker {
-    /// The checkpoints of unfinished slices that can still be worked on, oldest first.
-    ///
-    /// # Errors
-    /// The checkpoints cannot be read.
-    pub async fn unfinished(&self, rollup: &Rollup) -> Result<Vec<Checkpoint>, WorkError> {
-        let mut found = self.checkpoints.unfinished(&rollup.name).await?;
-        found.retain(|known| {
-            rollup.slice_of(known).is_some_and(|slice| !rollup.is_sealed_at(slice.start()))
-        });
-        Ok(found)
-    }
+/// The checkpoints of unfinished slices that can still be worked on, oldest first.
+///
+/// # Errors
+/// The checkpoints cannot be read.
+pub async fn unfinished(worker: &Worker, rollup: &Rollup) -> Result<Vec<Checkpoint>, WorkError> {
+    let mut found = worker.checkpoints.unfinished(&rollup.name).await?;
+    found.retain(|known| {
+        rollup.slice_of(known).is_some_and(|slice| !rollup.is_sealed_at(slice.start()))
+    });
+    Ok(found)
+}
 
-    /// The slices that failed, including the exhausted ones, newest first.
-    ///
-    /// # Errors
-    /// The checkpoints cannot be read.
-    pub async fn failed_slices(&self, rollup: &Rollup) -> Result<Vec<Slice>, WorkError> {
-        self.recognised(rollup).await?;
-        let unfinished = self.unfinished(rollup).await?;
-        let failed = unfinished.iter().filter(|known| known.state == State::Failed);
-        let mut slices: Vec<Slice> = failed.filter_map(|known| rollup.slice_of(known)).collect();
-        slices.sort_by(|one, other| other.cmp(one));
-        Ok(slices)
-    }
+/// The slices that failed, including the exhausted ones, newest first.
+///
+/// # Errors
+/// The checkpoints cannot be read.
+pub async fn failed_slices(worker: &Worker, rollup: &Rollup) -> Result<Vec<Slice>, WorkError> {
+    identity::recognised(worker, rollup).await?;
+    let unfinished = unfinished(worker, rollup).await?;
+    let failed = unfinished.iter().filter(|known| known.state == State::Failed);
+    let mut slices: Vec<Slice> = failed.filter_map(|known| rollup.slice_of(known)).collect();
+    slices.sort_by(|one, other| other.cmp(one));
+    Ok(slices)
 }
 
 fn rfc3339(at: &DateTime<Utc>) -> String {

@@ -13,9 +13,13 @@ use crate::checkpoint::{
     CheckpointError, Claim, ClaimError, ClaimRefused, Completion, Lease, State, Yield,
 };
 use crate::clock::{Deadline, Stopwatch};
+use crate::compose;
+use crate::consumer;
 use crate::db::{Access, DbError, DbErrorKind};
+use crate::estimate;
 use crate::interrupt::GRACE;
 use crate::not_now::{NotNow, Permit, Unclaimed, Why};
+use crate::ready;
 use crate::report::{Outcome, SliceReport};
 use crate::rollup::Rollup;
 use crate::slice::Slice;
@@ -185,132 +189,127 @@ struct Work<'a> {
     throttle: Throttle<'a>,
 }
 
-impl Worker {
-    /// Works on one slice until it is done or the deadline is near, and logs one summary line, also
-    /// for a slice that could not be claimed. At the deadline it ends, whatever it is waiting for.
-    /// A pending claim is then left to its lease.
-    ///
-    /// # Errors
-    /// A failure beyond this slice. Everything about the slice itself is in the report.
-    pub async fn run(
-        &self,
-        rollup: &Rollup,
-        slice: Slice,
-        deadline: Deadline,
-        options: RunOptions,
-    ) -> Result<SliceReport, WorkError> {
-        let _busy = self.interrupt.busy();
-        let watch = Stopwatch::start();
-        let limit = deadline.remaining(&*self.clock) + OVERTIME;
-        // Boxed, as a batch or a tick around it would be too deep for a thread's stack.
-        let begun = Box::pin(self.begin(rollup, slice, deadline, options));
-        let claimed = match tokio::time::timeout(limit, begun).await {
-            Ok(Ok(Begun::Claimed(claimed))) => claimed,
-            Ok(Ok(Begun::Ended(report))) => return Ok(report.logged()),
-            Ok(Err(error)) => return Err(error),
-            Err(_) => {
-                let not_now = NotNow::because(Why::OutOfTime(NO_ANSWER.to_owned()));
-                return Ok(SliceReport::not_now(rollup, slice, not_now).logged());
-            }
-        };
-        let report =
-            Box::pin(self.work_on(&claimed, (rollup, slice), deadline, options, watch)).await?;
-        Ok(report.logged())
-    }
+/// Works on one slice until it is done or the deadline is near, and logs one summary line, also
+/// for a slice that could not be claimed. At the deadline it ends, whatever it is waiting for.
+/// A pending claim is then left to its lease.
+///
+/// # Errors
+/// A failure beyond this slice. Everything about the slice itself is in the report.
+pub async fn run_slice(
+    worker: &Worker,
+    rollup: &Rollup,
+    slice: Slice,
+    deadline: Deadline,
+    options: RunOptions,
+) -> Result<SliceReport, WorkError> {
+    let _busy = worker.interrupt.busy();
+    let watch = Stopwatch::start();
+    let limit = deadline.remaining(&*worker.clock) + OVERTIME;
+    // Boxed, as a batch or a tick around it would be too deep for a thread's stack.
+    let begun = Box::pin(begin(worker, rollup, slice, deadline, options));
+    let claimed = match tokio::time::timeout(limit, begun).await {
+        Ok(Ok(Begun::Claimed(claimed))) => claimed,
+        Ok(Ok(Begun::Ended(report))) => return Ok(report.logged()),
+        Ok(Err(error)) => return Err(error),
+        Err(_) => {
+            let not_now = NotNow::because(Why::OutOfTime(NO_ANSWER.to_owned()));
+            return Ok(SliceReport::not_now(rollup, slice, not_now).logged());
+        }
+    };
+    let report =
+        Box::pin(work_on(worker, &claimed, (rollup, slice), deadline, options, watch)).await?;
+    Ok(report.logged())
+}
 
-    /// All steps up to the claim.
-    async fn begin<'w>(
-        &'w self,
-        rollup: &'w Rollup,
-        slice: Slice,
-        deadline: Deadline,
-        options: RunOptions,
-    ) -> Result<Begun<'w>, WorkError> {
-        let refused = |outcome, reason: String| {
-            Ok(Begun::Ended(SliceReport::refused(rollup, slice, outcome, reason)))
-        };
-        let not_now = |not_now| Ok(Begun::Ended(SliceReport::not_now(rollup, slice, not_now)));
-        if rollup.is_sealed_at(slice.start()) {
-            let reason = "starts before seal_before; history there is never recomputed".into();
-            return refused(Outcome::Sealed, reason);
-        }
-        if let Some(finer) = self.waits_for(rollup, slice).await? {
-            let retry_at = self.clock.now() + BLOCKED_RETRY;
-            return not_now(NotNow::until(Why::FinerSlice(finer), retry_at));
-        }
-        let throttle = match self.gate(rollup, options.backfill).may_start().await? {
-            Permit::Given(throttle) => throttle,
-            Permit::NotNow(held) => return not_now(held),
-        };
-        let shape = self.prepare(rollup).await?;
-        // Before anything is read. From here on every mark is kept for this rollup.
-        let consumer = self.consumer(rollup).await?;
-        let request = Claim {
-            rollup: &rollup.name,
-            slice_start: slice.start(),
-            definition: &self.definition(rollup).await?,
-            now: self.clock.now(),
-            deadline: deadline.instant(),
-        };
-        match self.checkpoints.claim(&request).instrument(info_span!("claim")).await {
-            Ok(lease) => Ok(Begun::Claimed(Claimed { shape, lease, consumer, throttle })),
-            Err(ClaimError::Refused(claim)) => {
-                let reason = claim.to_string();
-                let unclaimed = |how, until| {
-                    not_now(NotNow::until(Why::NotClaimed(how, reason.clone()), until))
-                };
-                match claim {
-                    ClaimRefused::Held { until, .. } => unclaimed(Unclaimed::Leased, until),
-                    ClaimRefused::Backoff { retry_at, .. } => {
-                        unclaimed(Unclaimed::Backoff, retry_at)
-                    }
-                    ClaimRefused::Succeeded => refused(Outcome::AlreadySucceeded, reason),
-                    ClaimRefused::Exhausted { .. } => refused(Outcome::Exhausted, reason),
-                    ClaimRefused::NoTimeLeft => not_now(NotNow::because(Why::OutOfTime(reason))),
-                }
+/// All steps up to the claim.
+async fn begin<'w>(
+    worker: &'w Worker,
+    rollup: &'w Rollup,
+    slice: Slice,
+    deadline: Deadline,
+    options: RunOptions,
+) -> Result<Begun<'w>, WorkError> {
+    let refused = |outcome, reason: String| {
+        Ok(Begun::Ended(SliceReport::refused(rollup, slice, outcome, reason)))
+    };
+    let not_now = |not_now| Ok(Begun::Ended(SliceReport::not_now(rollup, slice, not_now)));
+    if rollup.is_sealed_at(slice.start()) {
+        let reason = "starts before seal_before; history there is never recomputed".into();
+        return refused(Outcome::Sealed, reason);
+    }
+    if let Some(finer) = compose::waits_for(worker, rollup, slice).await? {
+        let retry_at = worker.clock.now() + BLOCKED_RETRY;
+        return not_now(NotNow::until(Why::FinerSlice(finer), retry_at));
+    }
+    let throttle = match ready::gate(worker, rollup, options.backfill).may_start().await? {
+        Permit::Given(throttle) => throttle,
+        Permit::NotNow(held) => return not_now(held),
+    };
+    let shape = ready::prepare(worker, rollup).await?;
+    // Before anything is read. From here on every mark is kept for this rollup.
+    let consumer = consumer::consumer(worker, rollup).await?;
+    let request = Claim {
+        rollup: &rollup.name,
+        slice_start: slice.start(),
+        definition: &ready::definition(worker, rollup).await?,
+        now: worker.clock.now(),
+        deadline: deadline.instant(),
+    };
+    match worker.checkpoints.claim(&request).instrument(info_span!("claim")).await {
+        Ok(lease) => Ok(Begun::Claimed(Claimed { shape, lease, consumer, throttle })),
+        Err(ClaimError::Refused(claim)) => {
+            let reason = claim.to_string();
+            let unclaimed =
+                |how, until| not_now(NotNow::until(Why::NotClaimed(how, reason.clone()), until));
+            match claim {
+                ClaimRefused::Held { until, .. } => unclaimed(Unclaimed::Leased, until),
+                ClaimRefused::Backoff { retry_at, .. } => unclaimed(Unclaimed::Backoff, retry_at),
+                ClaimRefused::Succeeded => refused(Outcome::AlreadySucceeded, reason),
+                ClaimRefused::Exhausted { .. } => refused(Outcome::Exhausted, reason),
+                ClaimRefused::NoTimeLeft => not_now(NotNow::because(Why::OutOfTime(reason))),
             }
-            Err(ClaimError::Checkpoint(error)) => Err(error.into()),
         }
+        Err(ClaimError::Checkpoint(error)) => Err(error.into()),
     }
+}
 
-    /// All steps after the claim.
-    async fn work_on(
-        &self,
-        claimed: &Claimed<'_>,
-        (rollup, slice): (&Rollup, Slice),
-        deadline: Deadline,
-        options: RunOptions,
-        watch: Stopwatch,
-    ) -> Result<SliceReport, WorkError> {
-        let Claimed { shape, lease, consumer, throttle } = claimed;
-        let stretch = throttle.stretch();
-        let left = deadline.remaining(&*self.clock).saturating_sub(RESERVE);
-        let chunk_time = self
-            .config
-            .source
-            .chunk_time
-            .min(left.div_f64(f64::from(CHUNKS_MIN) * stretch))
-            .max(CHUNK_TIME_MIN);
-        let work = Work {
-            worker: self,
-            rollup,
-            shape,
-            slice,
-            lease,
-            consumer: *consumer,
-            deadline,
-            options,
-            chunk_time,
-            throttle: *throttle,
-        };
-        let start = slice.start().to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true);
-        let span = info_span!("slice", rollup = rollup.name, start, attempt = lease.attempt());
-        let work = async {
-            let result = work.process().await;
-            work.record_in_time(result, watch).instrument(info_span!("complete")).await
-        };
-        work.instrument(span).await
-    }
+/// All steps after the claim.
+async fn work_on(
+    worker: &Worker,
+    claimed: &Claimed<'_>,
+    (rollup, slice): (&Rollup, Slice),
+    deadline: Deadline,
+    options: RunOptions,
+    watch: Stopwatch,
+) -> Result<SliceReport, WorkError> {
+    let Claimed { shape, lease, consumer, throttle } = claimed;
+    let stretch = throttle.stretch();
+    let left = deadline.remaining(&*worker.clock).saturating_sub(RESERVE);
+    let chunk_time = worker
+        .config
+        .source
+        .chunk_time
+        .min(left.div_f64(f64::from(CHUNKS_MIN) * stretch))
+        .max(CHUNK_TIME_MIN);
+    let work = Work {
+        worker,
+        rollup,
+        shape,
+        slice,
+        lease,
+        consumer: *consumer,
+        deadline,
+        options,
+        chunk_time,
+        throttle: *throttle,
+    };
+    let start = slice.start().to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true);
+    let span = info_span!("slice", rollup = rollup.name, start, attempt = lease.attempt());
+    let work = async {
+        let result = work.process().await;
+        work.record_in_time(result, watch).instrument(info_span!("complete")).await
+    };
+    work.instrument(span).await
 }
 
 /// Marks serve only registered consumers. For other rollups the slice is settled by `grace`.
@@ -416,7 +415,7 @@ impl Work<'_> {
         tx.commit().await?;
         if let Some(rows) = rows.filter(|_| pace.is_unknown()) {
             // Assume the cost that other processes measured. Without a measurement nothing is lost.
-            let learned = self.worker.learned(self.rollup).await.ok().flatten();
+            let learned = estimate::learned(self.worker, self.rollup).await.ok().flatten();
             let ms_per_row = learned.map(|learned| learned.ms_per_row);
             let (start, end) = (self.slice.start(), self.slice.end());
             pace.guess(rows, start, end, self.chunk_time, ms_per_row);
@@ -458,11 +457,11 @@ impl Work<'_> {
         let has_changed = replaced.rewritten() > 0 || lease.attempt() > 1;
         let is_last = crate::faults::is_removed(crate::faults::Guard::CoarseFirst);
         if has_changed && !is_last {
-            worker.reopen_coarse(rollup, slice).await?;
+            compose::reopen_coarse(worker, rollup, slice).await?;
         }
         let state = worker.checkpoints.complete(lease, completion, now).await?;
         if has_changed && is_last {
-            worker.reopen_coarse(rollup, slice).await?;
+            compose::reopen_coarse(worker, rollup, slice).await?;
         }
         Ok(state)
     }

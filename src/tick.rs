@@ -6,14 +6,18 @@ use serde::Serialize;
 
 use crate::checkpoint::Watermark;
 use crate::clock::Deadline;
+use crate::compose;
 use crate::fanout::FanOut;
-use crate::identity::is_unproven;
+use crate::identity::{self, is_unproven};
+use crate::late;
 use crate::not_now::{NotNow, Permit};
 use crate::plan::{Plan, Planned, Standing, View, horizon};
+use crate::probe;
+use crate::ready;
 use crate::report::{Outcome, SliceReport};
 use crate::rollup::{Late, Rollup};
-use crate::run::{OVERTIME, RESERVE, RunOptions};
-use crate::scrub::ScrubReport;
+use crate::run::{self, OVERTIME, RESERVE, RunOptions};
+use crate::scrub::{self, ScrubReport};
 use crate::slice::Slice;
 use crate::throttle::may_wake;
 use crate::worker::{Severity, WorkError, Worker};
@@ -186,365 +190,369 @@ impl TickReport {
     }
 }
 
-impl Worker {
-    /// The standings of the slices of `rollup`, by its checkpoints alone.
-    ///
-    /// # Errors
-    /// The checkpoints cannot be read.
-    pub async fn plan(&self, rollup: &Rollup, now: DateTime<Utc>) -> Result<Standings, WorkError> {
-        let seen = self.watermark(rollup).await?;
-        self.plan_after(rollup, seen, now).await
-    }
+/// The standings of the slices of `rollup`, by its checkpoints alone.
+///
+/// # Errors
+/// The checkpoints cannot be read.
+pub async fn plan(
+    worker: &Worker,
+    rollup: &Rollup,
+    now: DateTime<Utc>,
+) -> Result<Standings, WorkError> {
+    let seen = ready::watermark(worker, rollup).await?;
+    plan_after(worker, rollup, seen, now).await
+}
 
-    /// As [`Worker::plan`], with a watermark that was read just now.
-    pub(crate) async fn plan_after(
-        &self,
-        rollup: &Rollup,
-        seen: Watermark,
-        now: DateTime<Utc>,
-    ) -> Result<Standings, WorkError> {
-        Box::pin(self.recognise(rollup, seen.bond())).await?;
-        let from = horizon(rollup, &seen, now);
-        let checkpoints = self.checkpoints.range(&rollup.name, from, now).await?;
-        let plan = self.judged(self.view(rollup, &seen, now), &checkpoints, from, now).await?;
-        Ok(Standings { seen, plan })
-    }
+/// As [`plan`], with a watermark that was read just now.
+pub(crate) async fn plan_after(
+    worker: &Worker,
+    rollup: &Rollup,
+    seen: Watermark,
+    now: DateTime<Utc>,
+) -> Result<Standings, WorkError> {
+    Box::pin(identity::recognise(worker, rollup, seen.bond())).await?;
+    let from = horizon(rollup, &seen, now);
+    let checkpoints = worker.checkpoints.range(&rollup.name, from, now).await?;
+    let plan =
+        compose::judged(worker, view(worker, rollup, &seen, now), &checkpoints, from, now).await?;
+    Ok(Standings { seen, plan })
+}
 
-    /// The inputs besides the checkpoints that decide the slices' standings.
-    pub(crate) fn view<'r>(
-        &self,
-        rollup: &'r Rollup,
-        seen: &Watermark,
-        now: DateTime<Utc>,
-    ) -> View<'r> {
-        let failures_max = self.config.checkpoint.failures_max;
-        let (begin, definition) = (seen.begin(), seen.definition_of(rollup));
-        let moved_from = seen.moved_from(rollup);
-        View { rollup, now, failures_max, begin, definition, moved_from, fed: None }
-    }
+/// The inputs besides the checkpoints that decide the slices' standings.
+pub(crate) fn view<'r>(
+    worker: &Worker,
+    rollup: &'r Rollup,
+    seen: &Watermark,
+    now: DateTime<Utc>,
+) -> View<'r> {
+    let failures_max = worker.config.checkpoint.failures_max;
+    let (begin, definition) = (seen.begin(), seen.definition_of(rollup));
+    let moved_from = seen.moved_from(rollup);
+    View { rollup, now, failures_max, begin, definition, moved_from, fed: None }
+}
 
-    /// The standings of the slices of `rollup` that start in `[from, to)`.
-    ///
-    /// # Errors
-    /// The checkpoints cannot be read.
-    pub async fn plan_range(
-        &self,
-        rollup: &Rollup,
-        from: DateTime<Utc>,
-        to: DateTime<Utc>,
-        now: DateTime<Utc>,
-    ) -> Result<Plan, WorkError> {
-        let seen = self.watermark(rollup).await?;
-        Box::pin(self.recognise(rollup, seen.bond())).await?;
-        let checkpoints = self.checkpoints.range(&rollup.name, from, to).await?;
-        self.judged(self.view(rollup, &seen, now), &checkpoints, from, to).await
-    }
+/// The standings of the slices of `rollup` that start in `[from, to)`.
+///
+/// # Errors
+/// The checkpoints cannot be read.
+pub async fn plan_range(
+    worker: &Worker,
+    rollup: &Rollup,
+    from: DateTime<Utc>,
+    to: DateTime<Utc>,
+    now: DateTime<Utc>,
+) -> Result<Plan, WorkError> {
+    let seen = ready::watermark(worker, rollup).await?;
+    Box::pin(identity::recognise(worker, rollup, seen.bond())).await?;
+    let checkpoints = worker.checkpoints.range(&rollup.name, from, to).await?;
+    compose::judged(worker, view(worker, rollup, &seen, now), &checkpoints, from, to).await
+}
 
-    /// Works on the slices that are due as of `now`, until `deadline`. With queues, it sends them
-    /// there if there is more than one. With nothing due, it connects to no database. A server that
-    /// is found out of reach is contacted only once. At `deadline` it ends, whatever it is waiting
-    /// for. The report contains all work done by then, a slice in work is left to its lease, and
-    /// everything else to the next tick.
-    ///
-    /// # Errors
-    /// The checkpoints are unavailable. Everything about one rollup or slice is in the report.
-    pub async fn tick(
-        &self,
-        now: DateTime<Utc>,
-        deadline: Deadline,
-        only: Option<&Rollup>,
-    ) -> Result<TickReport, WorkError> {
-        let _once = (self.source.ask_once(), self.target.db.ask_once());
-        let mut report = TickReport::default();
-        let limit = deadline.remaining(&*self.clock) + OVERTIME;
-        // Boxed, as it contains the whole path of a slice, and a thread's stack is small.
-        let work = Box::pin(self.tick_within(now, deadline, only, &mut report));
-        match tokio::time::timeout(limit, work).await {
-            Ok(done) => done?,
-            Err(_) => {
-                let rollup = report
-                    .at
-                    .take()
-                    .or_else(|| self.chosen(only).next().map(|rollup| rollup.name.clone()));
-                let error = WorkError::OutOfTime(report.doing);
-                report.problems.push(Problem::new(&rollup.unwrap_or_default(), &error));
+/// Works on the slices that are due as of `now`, until `deadline`. With queues, it sends them
+/// there if there is more than one. With nothing due, it connects to no database. A server that
+/// is found out of reach is contacted only once. At `deadline` it ends, whatever it is waiting
+/// for. The report contains all work done by then, a slice in work is left to its lease, and
+/// everything else to the next tick.
+///
+/// # Errors
+/// The checkpoints are unavailable. Everything about one rollup or slice is in the report.
+pub async fn run(
+    worker: &Worker,
+    now: DateTime<Utc>,
+    deadline: Deadline,
+    only: Option<&Rollup>,
+) -> Result<TickReport, WorkError> {
+    let _once = (worker.source.ask_once(), worker.target.db.ask_once());
+    let mut report = TickReport::default();
+    let limit = deadline.remaining(&*worker.clock) + OVERTIME;
+    // Boxed, as it contains the whole path of a slice, and a thread's stack is small.
+    let work = Box::pin(run_within(worker, now, deadline, only, &mut report));
+    match tokio::time::timeout(limit, work).await {
+        Ok(done) => done?,
+        Err(_) => {
+            let rollup = report
+                .at
+                .take()
+                .or_else(|| chosen(worker, only).next().map(|rollup| rollup.name.clone()));
+            let error = WorkError::OutOfTime(report.doing);
+            report.problems.push(Problem::new(&rollup.unwrap_or_default(), &error));
+        }
+    }
+    Ok(report)
+}
+
+async fn run_within(
+    worker: &Worker,
+    now: DateTime<Utc>,
+    deadline: Deadline,
+    only: Option<&Rollup>,
+    report: &mut TickReport,
+) -> Result<(), WorkError> {
+    report.doing = "reading the checkpoints";
+    let (clock_now, is_due) = (worker.clock.now(), needs_source(worker, only, now));
+    let woken = may_wake(&worker.governor, &worker.checkpoints, clock_now, is_due).await?;
+    if let Permit::NotNow(asleep) = woken {
+        return left_asleep(worker, only, now, &asleep, report).await;
+    }
+    report.doing = "looking for late changes";
+    report.problems = Box::pin(late::notice(worker, deadline)).await;
+    report.doing = "reading the checkpoints";
+    let (mut fresh, mut redefined) = (Vec::new(), Vec::new());
+    let mut rollups: Vec<_> = chosen(worker, only).collect();
+    // Finer rollups first, as their state decides which coarse slices are due.
+    rollups.sort_by_key(|rollup| rollup.depth());
+    for rollup in rollups {
+        report.at = Some(rollup.name.clone());
+        match backlogs(worker, rollup, now, &mut report.gauges).await {
+            Ok([due, old]) => {
+                fresh.push(due);
+                redefined.push(old);
             }
+            // No slice could be claimed either.
+            Err(error) if error.is_for_all() => return Err(error),
+            Err(error) => report.problem(rollup, &error),
         }
-        Ok(report)
     }
-
-    async fn tick_within(
-        &self,
-        now: DateTime<Utc>,
-        deadline: Deadline,
-        only: Option<&Rollup>,
-        report: &mut TickReport,
-    ) -> Result<(), WorkError> {
-        report.doing = "reading the checkpoints";
-        let (clock_now, is_due) = (self.clock.now(), self.needs_source(only, now));
-        let woken = may_wake(&self.governor, &self.checkpoints, clock_now, is_due).await?;
-        if let Permit::NotNow(asleep) = woken {
-            return self.left_asleep(only, now, &asleep, report).await;
+    report.doing = "working on its slices";
+    if let Some(queues) = &worker.queues {
+        let out = FanOut { worker, queues, now, deadline };
+        out.fan_out(fresh, redefined, report).await;
+    } else {
+        // An edit of the configuration must not delay any rollup's fresh numbers.
+        for (backlogs, is_backfill) in [(fresh, false), (redefined, true)] {
+            work_off(worker, backlogs, is_backfill, now, deadline, report).await;
         }
-        report.doing = "looking for late changes";
-        report.problems = Box::pin(self.notice_late(deadline)).await;
-        report.doing = "reading the checkpoints";
-        let (mut fresh, mut redefined) = (Vec::new(), Vec::new());
-        let mut rollups: Vec<_> = self.chosen(only).collect();
-        // Finer rollups first, as their state decides which coarse slices are due.
-        rollups.sort_by_key(|rollup| rollup.depth());
-        for rollup in rollups {
-            report.at = Some(rollup.name.clone());
-            match self.backlogs(rollup, now, &mut report.gauges).await {
-                Ok([due, old]) => {
-                    fresh.push(due);
-                    redefined.push(old);
-                }
-                // No slice could be claimed either.
-                Err(error) if error.is_for_all() => return Err(error),
-                Err(error) => report.problem(rollup, &error),
-            }
-        }
-        report.doing = "working on its slices";
-        if let Some(queues) = &self.queues {
-            let out = FanOut { worker: self, queues, now, deadline };
-            out.fan_out(fresh, redefined, report).await;
-        } else {
-            // An edit of the configuration must not delay any rollup's fresh numbers.
-            for (backlogs, is_backfill) in [(fresh, false), (redefined, true)] {
-                self.work_off(backlogs, is_backfill, now, deadline, report).await;
-            }
-        }
-        report.doing = "verifying old slices";
-        // If time is left, all remaining slices belong to failed rollups, whose scrub is skipped
-        // too.
-        let has_time = !report.is_over && deadline.remaining(&*self.clock) >= BEGIN_MIN;
-        if let Some(settings) = self.config.scrub.filter(|_| has_time) {
-            self.scrub(settings, only, deadline, report).await;
-        }
-        for rollup in self.chosen(only) {
-            if let Some(reason) = self.unproven(rollup).filter(|_| !report.is_blocked(rollup)) {
-                report.problems.push(Problem::of_unproven(rollup, &reason));
-            }
-        }
-        Ok(())
     }
-
-    /// Whether anything needs the source.
-    async fn needs_source(
-        &self,
-        only: Option<&Rollup>,
-        now: DateTime<Utc>,
-    ) -> Result<bool, WorkError> {
-        let mut is_due = false;
-        for rollup in self.chosen(only) {
-            // Marks and change times are on the source: only a question to it tells of them.
-            is_due |= matches!(rollup.late, Late::Capture | Late::Column(_))
-                || self.plan(rollup, now).await?.plan.due().next().is_some();
-        }
-        Ok(is_due)
+    report.doing = "verifying old slices";
+    // If time is left, all remaining slices belong to failed rollups, whose scrub is skipped
+    // too.
+    let has_time = !report.is_over && deadline.remaining(&*worker.clock) >= BEGIN_MIN;
+    if let Some(settings) = worker.config.scrub.filter(|_| has_time) {
+        scrub::run(worker, settings, only, deadline, report).await;
     }
-
-    /// The report of a tick that lets the source sleep.
-    async fn left_asleep(
-        &self,
-        only: Option<&Rollup>,
-        now: DateTime<Utc>,
-        asleep: &NotNow,
-        report: &mut TickReport,
-    ) -> Result<(), WorkError> {
-        for rollup in self.chosen(only) {
-            let left = self.plan(rollup, now).await?.plan.due().count();
-            if left > 0 {
-                let mut backlog = Backlog { rollup, due: Vec::new(), backfill: None };
-                report.hold(&mut backlog, left, asleep.clone());
-            }
-        }
-        Ok(())
-    }
-
-    /// The rollups that a tick is for.
-    fn chosen<'r>(&'r self, only: Option<&'r Rollup>) -> impl Iterator<Item = &'r Rollup> {
-        let is_chosen = move |rollup: &&Rollup| only.is_none_or(|only| only.name == rollup.name);
-        self.config.rollups.iter().filter(is_chosen)
-    }
-
-    /// The due slices of one rollup, and those that succeeded by another definition.
-    async fn backlogs<'r>(
-        &self,
-        rollup: &'r Rollup,
-        now: DateTime<Utc>,
-        gauges: &mut Gauges,
-    ) -> Result<[Backlog<'r>; 2], WorkError> {
-        let mut seen = self.watermark_for_tick(rollup, now).await?;
-        let seal = rollup.seal_before;
-        if let Some(sealed) = seen.sealed()
-            && seal.is_none_or(|seal| seal < sealed[1])
+    for rollup in chosen(worker, only) {
+        if let Some(reason) =
+            identity::unproven(worker, rollup).filter(|_| !report.is_blocked(rollup))
         {
-            // Late changes came while they were sealed, so they are stale behind the watermark.
-            self.checkpoints.unseal(&rollup.name, sealed, seal).await?;
-            seen = self.watermark(rollup).await?;
+            report.problems.push(Problem::of_unproven(rollup, &reason));
         }
-        let backfill = seen.backfill().map(str::to_owned);
-        let standings = self.plan_after(rollup, seen, now).await?;
-        gauges.add(rollup, &standings.plan, now);
-        if standings.seen.definition().is_some() && !standings.plan.is_of_one_definition() {
-            // A definition that is invalid must not be written anywhere.
-            self.prepare(rollup).await?;
-        }
-        self.move_watermark(rollup, &standings, WATERMARK_STEP).await?;
-        gauges.backfills += usize::from(backfill.is_some());
-        let (mut due, mut old) = (Vec::new(), Vec::new());
-        for Planned { slice, standing } in standings.plan.due() {
-            let backlog = if *standing == Standing::Redefined { &mut old } else { &mut due };
-            backlog.push((*slice, standing.reopening()));
-        }
-        due.reverse();
-        old.reverse();
-        Ok([Backlog { rollup, due, backfill }, Backlog { rollup, due: old, backfill: None }])
     }
+    Ok(())
+}
 
-    /// Round robin, so that the history of one rollup does not delay the newest slice of another.
-    pub(crate) async fn work_off(
-        &self,
-        mut backlogs: Vec<Backlog<'_>>,
-        is_backfill: bool,
-        now: DateTime<Utc>,
-        deadline: Deadline,
-        report: &mut TickReport,
-    ) {
-        for Backlog { rollup, due, .. } in &mut backlogs {
-            // A problem of its fresh slices applies to the others too.
-            if report.is_blocked(rollup) {
-                report.left += due.len();
-                due.clear();
-            }
+/// Whether anything needs the source.
+async fn needs_source(
+    worker: &Worker,
+    only: Option<&Rollup>,
+    now: DateTime<Utc>,
+) -> Result<bool, WorkError> {
+    let mut is_due = false;
+    for rollup in chosen(worker, only) {
+        // Marks and change times are on the source: only a question to it tells of them.
+        is_due |= matches!(rollup.late, Late::Capture | Late::Column(_))
+            || plan(worker, rollup, now).await?.plan.due().next().is_some();
+    }
+    Ok(is_due)
+}
+
+/// The report of a tick that lets the source sleep.
+async fn left_asleep(
+    worker: &Worker,
+    only: Option<&Rollup>,
+    now: DateTime<Utc>,
+    asleep: &NotNow,
+    report: &mut TickReport,
+) -> Result<(), WorkError> {
+    for rollup in chosen(worker, only) {
+        let left = plan(worker, rollup, now).await?.plan.due().count();
+        if left > 0 {
+            let mut backlog = Backlog { rollup, due: Vec::new(), backfill: None };
+            report.hold(&mut backlog, left, asleep.clone());
         }
-        while backlogs.iter().any(|backlog| !backlog.due.is_empty()) {
-            for place in 0..backlogs.len() {
-                let Backlog { rollup, due, .. } = &mut backlogs[place];
-                let rollup = *rollup;
-                let Some((slice, reopening)) = due.pop() else { continue };
-                if report.is_over || deadline.remaining(&*self.clock) < BEGIN_MIN {
+    }
+    Ok(())
+}
+
+/// The rollups that a tick is for.
+fn chosen<'r>(worker: &'r Worker, only: Option<&'r Rollup>) -> impl Iterator<Item = &'r Rollup> {
+    let is_chosen = move |rollup: &&Rollup| only.is_none_or(|only| only.name == rollup.name);
+    worker.config.rollups.iter().filter(is_chosen)
+}
+
+/// The due slices of one rollup, and those that succeeded by another definition.
+async fn backlogs<'r>(
+    worker: &Worker,
+    rollup: &'r Rollup,
+    now: DateTime<Utc>,
+    gauges: &mut Gauges,
+) -> Result<[Backlog<'r>; 2], WorkError> {
+    let mut seen = probe::watermark_for_tick(worker, rollup, now).await?;
+    let seal = rollup.seal_before;
+    if let Some(sealed) = seen.sealed()
+        && seal.is_none_or(|seal| seal < sealed[1])
+    {
+        // Late changes came while they were sealed, so they are stale behind the watermark.
+        worker.checkpoints.unseal(&rollup.name, sealed, seal).await?;
+        seen = ready::watermark(worker, rollup).await?;
+    }
+    let backfill = seen.backfill().map(str::to_owned);
+    let standings = plan_after(worker, rollup, seen, now).await?;
+    gauges.add(rollup, &standings.plan, now);
+    if standings.seen.definition().is_some() && !standings.plan.is_of_one_definition() {
+        // A definition that is invalid must not be written ready::prepare(&anywhere.worker, rollup).await?;
+    }
+    move_watermark(worker, rollup, &standings, WATERMARK_STEP).await?;
+    gauges.backfills += usize::from(backfill.is_some());
+    let (mut due, mut old) = (Vec::new(), Vec::new());
+    for Planned { slice, standing } in standings.plan.due() {
+        let backlog = if *standing == Standing::Redefined { &mut old } else { &mut due };
+        backlog.push((*slice, standing.reopening()));
+    }
+    due.reverse();
+    old.reverse();
+    Ok([Backlog { rollup, due, backfill }, Backlog { rollup, due: old, backfill: None }])
+}
+
+/// Round robin, so that the history of one rollup does not delay the newest slice of another.
+pub(crate) async fn work_off(
+    worker: &Worker,
+    mut backlogs: Vec<Backlog<'_>>,
+    is_backfill: bool,
+    now: DateTime<Utc>,
+    deadline: Deadline,
+    report: &mut TickReport,
+) {
+    for Backlog { rollup, due, .. } in &mut backlogs {
+        // A problem of its fresh slices applies to the others too.
+        if report.is_blocked(rollup) {
+            report.left += due.len();
+            due.clear();
+        }
+    }
+    while backlogs.iter().any(|backlog| !backlog.due.is_empty()) {
+        for place in 0..backlogs.len() {
+            let Backlog { rollup, due, .. } = &mut backlogs[place];
+            let rollup = *rollup;
+            let Some((slice, reopening)) = due.pop() else { continue };
+            if report.is_over || deadline.remaining(&*worker.clock) < BEGIN_MIN {
+                report.left += due.len() + 1;
+                due.clear();
+                continue;
+            }
+            let backfill = is_backfill.then_some(now);
+            report.at = Some(rollup.name.clone());
+            match run_due(worker, rollup, slice, reopening, deadline, backfill).await {
+                Ok(ended) => {
+                    if let Some(hold) = ended.held().cloned() {
+                        // A claimed slice has logged its own result.
+                        let is_told = ended.attempt.is_some();
+                        report.hold(&mut backlogs[place], usize::from(!is_told), hold);
+                        report.slices.extend(is_told.then_some(ended));
+                        continue;
+                    }
+                    let is_success = ended.is_success();
+                    report.slices.push(ended);
+                    if is_success {
+                        feed(worker, &mut backlogs, place, slice, now, report).await;
+                    }
+                }
+                Err(error) => {
+                    let due = &mut backlogs[place].due;
                     report.left += due.len() + 1;
                     due.clear();
-                    continue;
-                }
-                let backfill = is_backfill.then_some(now);
-                report.at = Some(rollup.name.clone());
-                match self.run_due(rollup, slice, reopening, deadline, backfill).await {
-                    Ok(ended) => {
-                        if let Some(hold) = ended.held().cloned() {
-                            // A claimed slice has logged its own result.
-                            let is_told = ended.attempt.is_some();
-                            report.hold(&mut backlogs[place], usize::from(!is_told), hold);
-                            report.slices.extend(is_told.then_some(ended));
-                            continue;
-                        }
-                        let is_success = ended.is_success();
-                        report.slices.push(ended);
-                        if is_success {
-                            self.feed(&mut backlogs, place, slice, now, report).await;
-                        }
-                    }
-                    Err(error) => {
-                        let due = &mut backlogs[place].due;
-                        report.left += due.len() + 1;
-                        due.clear();
-                        report.problem(rollup, &error);
-                        // Each further rollup would only wait for the same.
-                        report.is_over = error.is_for_all();
-                    }
+                    report.problem(rollup, &error);
+                    // Each further rollup would only wait for the same.
+                    report.is_over = error.is_for_all();
                 }
             }
         }
     }
+}
 
-    /// Adds the coarse slices that may be computed now that `slice` of the backlog at `place` is
-    /// done.
-    async fn feed(
-        &self,
-        backlogs: &mut [Backlog<'_>],
-        place: usize,
-        slice: Slice,
-        now: DateTime<Utc>,
-        report: &mut TickReport,
-    ) {
-        let fine = backlogs[place].rollup;
-        for coarse in 0..backlogs.len() {
-            let rollup = backlogs[coarse].rollup;
-            if !rollup.is_computed_from(fine) {
-                continue;
+/// Adds the coarse slices that may be computed now that `slice` of the backlog at `place` is
+/// done.
+async fn feed(
+    worker: &Worker,
+    backlogs: &mut [Backlog<'_>],
+    place: usize,
+    slice: Slice,
+    now: DateTime<Utc>,
+    report: &mut TickReport,
+) {
+    let fine = backlogs[place].rollup;
+    for coarse in 0..backlogs.len() {
+        let rollup = backlogs[coarse].rollup;
+        if !rollup.is_computed_from(fine) {
+            continue;
+        }
+        let fed = rollup.calendar.containing(slice.start());
+        let waits = backlogs[place].due.iter().any(|(other, _)| fed.contains(other.start()));
+        let is_known = backlogs[coarse].due.iter().any(|(due, _)| *due == fed);
+        // Query only after the last due finer slice of this coarse slice. Asking after each
+        // would cost a query per slice.
+        if fed.end() > now || fed.start() < rollup.start || waits || is_known {
+            continue;
+        }
+        match plan_range(worker, rollup, fed.start(), fed.end(), now).await {
+            Ok(plan) => {
+                let due = plan.due().map(|due| (due.slice, due.standing.reopening()));
+                backlogs[coarse].due.extend(due);
             }
-            let fed = rollup.calendar.containing(slice.start());
-            let waits = backlogs[place].due.iter().any(|(other, _)| fed.contains(other.start()));
-            let is_known = backlogs[coarse].due.iter().any(|(due, _)| *due == fed);
-            // Query only after the last due finer slice of this coarse slice. Asking after each
-            // would cost a query per slice.
-            if fed.end() > now || fed.start() < rollup.start || waits || is_known {
-                continue;
-            }
-            match self.plan_range(rollup, fed.start(), fed.end(), now).await {
-                Ok(plan) => {
-                    let due = plan.due().map(|due| (due.slice, due.standing.reopening()));
-                    backlogs[coarse].due.extend(due);
-                }
-                Err(error) => report.problem(rollup, &error),
-            }
+            Err(error) => report.problem(rollup, &error),
         }
     }
+}
 
-    async fn run_due(
-        &self,
-        rollup: &Rollup,
-        slice: Slice,
-        reopening: Option<&str>,
-        deadline: Deadline,
-        backfill: Option<DateTime<Utc>>,
-    ) -> Result<SliceReport, WorkError> {
-        if let Some(reason) = reopening {
-            // Only slices about to start are marked.
-            if let Permit::NotNow(hold) = self.gate(rollup, backfill).may_start().await? {
-                return Ok(SliceReport::not_now(rollup, slice, hold));
-            }
-            self.prepare(rollup).await?;
-            let now = self.clock.now();
-            self.checkpoints.reopen(&rollup.name, slice.start(), reason, now).await?;
+async fn run_due(
+    worker: &Worker,
+    rollup: &Rollup,
+    slice: Slice,
+    reopening: Option<&str>,
+    deadline: Deadline,
+    backfill: Option<DateTime<Utc>>,
+) -> Result<SliceReport, WorkError> {
+    if let Some(reason) = reopening {
+        // Only slices about to start are marked.
+        if let Permit::NotNow(hold) = ready::gate(worker, rollup, backfill).may_start().await? {
+            return Ok(SliceReport::not_now(rollup, slice, hold));
         }
-        let options = RunOptions { backfill, ..RunOptions::default() };
-        Box::pin(self.run(rollup, slice, deadline, options)).await
+        ready::prepare(worker, rollup).await?;
+        let now = worker.clock.now();
+        worker.checkpoints.reopen(&rollup.name, slice.start(), reason, now).await?;
     }
+    let options = RunOptions { backfill, ..RunOptions::default() };
+    Box::pin(run::run_slice(worker, rollup, slice, deadline, options)).await
+}
 
-    /// Writes the watermark if it has moved by at least `step` slices. Also writes it if the
-    /// definition of all slices before it has become known or unknown.
-    ///
-    /// # Errors
-    /// The write fails.
-    pub async fn move_watermark(
-        &self,
-        rollup: &Rollup,
-        standings: &Standings,
-        step: usize,
-    ) -> Result<(), WorkError> {
-        let Standings { seen, plan } = standings;
-        if !seen.is_adopted_by(rollup) {
-            // It is the watermark of another calendar.
-            return Ok(());
-        }
-        let stored = seen.until().unwrap_or(rollup.start);
-        let passed = plan
-            .slices
-            .iter()
-            .map(|planned| planned.slice)
-            .filter(|slice| slice.start() >= stored && slice.end() <= plan.watermark)
-            .count();
-        let definition = plan.is_of_one_definition().then(|| seen.definition_of(rollup));
-        let definition = definition.as_deref();
-        let is_news = plan.watermark > rollup.start && seen.definition() != definition;
-        if passed >= step || is_news {
-            let (name, to) = (&rollup.name, plan.watermark);
-            self.checkpoints.advance_watermark(name, seen, to, definition).await?;
-        }
-        Ok(())
+/// Writes the watermark if it has moved by at least `step` slices. Also writes it if the
+/// definition of all slices before it has become known or unknown.
+///
+/// # Errors
+/// The write fails.
+pub async fn move_watermark(
+    worker: &Worker,
+    rollup: &Rollup,
+    standings: &Standings,
+    step: usize,
+) -> Result<(), WorkError> {
+    let Standings { seen, plan } = standings;
+    if !seen.is_adopted_by(rollup) {
+        // It is the watermark of another calendar.
+        return Ok(());
     }
+    let stored = seen.until().unwrap_or(rollup.start);
+    let passed = plan
+        .slices
+        .iter()
+        .map(|planned| planned.slice)
+        .filter(|slice| slice.start() >= stored && slice.end() <= plan.watermark)
+        .count();
+    let definition = plan.is_of_one_definition().then(|| seen.definition_of(rollup));
+    let definition = definition.as_deref();
+    let is_news = plan.watermark > rollup.start && seen.definition() != definition;
+    if passed >= step || is_news {
+        let (name, to) = (&rollup.name, plan.watermark);
+        worker.checkpoints.advance_watermark(name, seen, to, definition).await?;
+    }
+    Ok(())
 }

@@ -4,33 +4,26 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
-
 use crate::checkpoint::store::StoreError;
-use crate::checkpoint::{Backfill, CheckpointError, Checkpoints, Watermark};
+use crate::checkpoint::{Backfill, CheckpointError, Checkpoints};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::db::{Access, CATALOGUE_TIMEOUT, Db, DbError, DbErrorKind, Side};
-use crate::generation::{self, Generations};
+use crate::db::{Db, DbError, DbErrorKind, Side};
+use crate::generation::Generations;
 use crate::interrupt::Interrupt;
 use crate::not_now::{NotNow, Why};
 use crate::queue::{QueueError, Queues};
 use crate::rollup::Rollup;
-use crate::source::fine;
-use crate::source::fingerprint::Fingerprint;
 use crate::source::pace::Pace;
 use crate::source::settle;
-use crate::source::shape::{self, Shape, ShapeError};
+use crate::source::shape::{Shape, ShapeError};
 use crate::target::ddl::DdlError;
 use crate::target::{Keepers, Registered, Target, TargetError};
-use crate::throttle::{Gate, Governor, SLOT_WAIT_MAX, Waits};
+use crate::throttle::{Governor, SLOT_WAIT_MAX};
 
 /// How long to wait for transactions that were writing at a slice's end. Most are shorter. Longer
 /// ones are left to a later run, which does not count as a failure.
 const SETTLE_WAIT_MAX: Duration = Duration::from_secs(2);
-
-/// Maximum number of remembered backfills. There are as many as rollups under way at a time.
-const BACKFILLS_KNOWN_MAX: usize = 1000;
 
 /// The clients and the configuration of one process. It is cheap to share and connects when first
 /// used.
@@ -53,10 +46,10 @@ pub struct Worker {
     pub(crate) horizons: settle::Horizons,
     pub(crate) consumers: Mutex<HashMap<String, i64>>,
     /// Each with the registry's entry at the time of reading.
-    shapes: Mutex<HashMap<String, (Arc<Shape>, Registered)>>,
+    pub(crate) shapes: Mutex<HashMap<String, (Arc<Shape>, Registered)>>,
     paces: Mutex<HashMap<String, Pace>>,
-    backfills: Mutex<HashMap<(String, String), Arc<Backfill>>>,
-    generations: Generations,
+    pub(crate) backfills: Mutex<HashMap<(String, String), Arc<Backfill>>>,
+    pub(crate) generations: Generations,
     /// Why each rollup's rows are unproven, according to the checkpoints.
     pub(crate) unproven: Mutex<BTreeMap<String, String>>,
 }
@@ -278,139 +271,6 @@ impl Worker {
         (rollup.fine.is_none() || self.target.is_source).then_some(&self.governor)
     }
 
-    /// The checks for work on `rollup` before it starts, and before each statement that reads.
-    /// `backfill` says when the backfill began that the work is part of.
-    #[must_use]
-    pub fn gate<'w>(&'w self, rollup: &'w Rollup, backfill: Option<DateTime<Utc>>) -> Gate<'w> {
-        Gate {
-            clock: &*self.clock,
-            interrupt: &self.interrupt,
-            checkpoints: &self.checkpoints,
-            source: self.source_of(rollup),
-            governor: self.governor_of(rollup),
-            rollup: &rollup.name,
-            backfill,
-            waits: Waits::default(),
-        }
-    }
-
-    /// The source's catalogue data about `rollup`, read once per process.
-    ///
-    /// # Errors
-    /// The source contradicts the definition, or cannot be reached.
-    pub async fn shape(&self, rollup: &Rollup) -> Result<Arc<Shape>, WorkError> {
-        if let Some((shape, _)) = lock(&self.shapes).get(&rollup.name) {
-            return Ok(Arc::clone(shape));
-        }
-        let source = self.source_of(rollup);
-        let mut tx = source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
-        if let Some(finer) = &rollup.fine {
-            let mut columns = fine::found(&mut tx, rollup).await?;
-            tx.rollback().await?;
-            if fine::lacks(rollup, &columns) {
-                // Before `init`, use the columns that it will create.
-                columns = fine::foreseen(&*Box::pin(self.shape(finer)).await?);
-            }
-            return Ok(Arc::new(fine::shape(rollup, &columns)?));
-        }
-        let shape = shape::inspect(&mut tx, rollup, self.target.is_source).await?;
-        tx.rollback().await?;
-        Ok(Arc::new(shape))
-    }
-
-    /// As [`Worker::shape`], and the target's tables exist and match, and the search for changes
-    /// has started.
-    ///
-    /// # Errors
-    /// As [`Worker::shape`], or the tables are missing or made for another definition.
-    pub async fn ready(&self, rollup: &Rollup) -> Result<Arc<Shape>, WorkError> {
-        if let Some((shape, _)) = lock(&self.shapes).get(&rollup.name) {
-            return Ok(Arc::clone(shape));
-        }
-        let shape = self.shape(rollup).await?;
-        let registered = self.target.check(rollup, &shape, CATALOGUE_TIMEOUT).await?;
-        // Boxed, as it is rare and large.
-        Box::pin(self.identify(rollup)).await?;
-        if !self.watch_changes(rollup).await? {
-            return Err(WorkError::NotNow(NotNow::because(Why::PreparedTransaction)));
-        }
-        lock(&self.shapes).insert(rollup.name.clone(), (Arc::clone(&shape), registered));
-        Ok(shape)
-    }
-
-    /// As [`Worker::ready`], and the rollup is kept by its present calendar from now on. It must
-    /// come before any write for a slice.
-    ///
-    /// # Errors
-    /// As [`Worker::ready`], or the rollup's item cannot be read or written.
-    pub async fn prepare(&self, rollup: &Rollup) -> Result<Arc<Shape>, WorkError> {
-        let shape = self.ready(rollup).await?;
-        let known = lock(&self.shapes).get(&rollup.name).map(|(_, known)| known.clone());
-        let known = known.unwrap_or_default();
-        if let Err(closed) = known.is_open(rollup) {
-            // The privilege may be granted while this process lives.
-            self.forget(rollup);
-            return Err(closed.into());
-        }
-        self.adopt(rollup, &known, shape.fingerprint.as_ref()).await?;
-        Ok(shape)
-    }
-
-    /// The rollup's item about the rollup as a whole.
-    ///
-    /// # Errors
-    /// The item cannot be read.
-    pub(crate) async fn watermark(&self, rollup: &Rollup) -> Result<Watermark, CheckpointError> {
-        let seen = self.checkpoints.watermark(&rollup.name).await?;
-        self.generations.note(rollup, &seen);
-        Ok(seen)
-    }
-
-    /// The definition of `rollup` with the generation of its calendar, in the form of present
-    /// checkpoints and markers.
-    ///
-    /// # Errors
-    /// The rollup's item cannot be read.
-    pub async fn definition(&self, rollup: &Rollup) -> Result<String, CheckpointError> {
-        match self.generations.definition(rollup) {
-            Some(definition) => Ok(definition),
-            None => Ok(self.watermark(rollup).await?.definition_of(rollup)),
-        }
-    }
-
-    /// Ensures that `rollup` is kept by its present calendar from now on.
-    ///
-    /// # Errors
-    /// The rollup's item cannot be read or written.
-    pub(crate) async fn adopt(
-        &self,
-        rollup: &Rollup,
-        registered: &Registered,
-        shape: Option<&Fingerprint>,
-    ) -> Result<(), CheckpointError> {
-        let is_known = self.generations.is_adopted(rollup)
-            && self.generations.remembers(rollup, shape)
-            && self.generations.of(rollup).is_some_and(|it| it >= registered.generation);
-        if !is_known {
-            let now = self.clock.now();
-            let seen = generation::adopt(&self.checkpoints, rollup, registered, shape, now).await?;
-            self.generations.note(rollup, &seen);
-        }
-        Ok(())
-    }
-
-    /// As [`Worker::prepare`], for slices requested by name. If a server is out of reach, they are
-    /// still marked, to be done later.
-    ///
-    /// # Errors
-    /// As [`Worker::prepare`], except for a source or target out of reach.
-    pub async fn refuse_unfit(&self, rollup: &Rollup) -> Result<(), WorkError> {
-        match self.prepare(rollup).await {
-            Err(error) if error.severity() == Severity::Usage || error.is_for_all() => Err(error),
-            _ => Ok(()),
-        }
-    }
-
     /// Drops the cached data about `rollup`'s source and tables, so that it is read again.
     pub fn forget(&self, rollup: &Rollup) {
         lock(&self.shapes).remove(&rollup.name);
@@ -427,23 +287,6 @@ impl Worker {
     /// Stores the measured pace.
     pub fn set_pace(&self, rollup: &Rollup, pace: Pace) {
         lock(&self.paces).insert(rollup.name.clone(), pace);
-    }
-
-    /// The backfill of `rollup` with this ID, if this process knows it.
-    pub(crate) fn known_backfill(&self, rollup: &str, id: &str) -> Option<Arc<Backfill>> {
-        lock(&self.backfills).get(&(rollup.to_owned(), id.to_owned())).map(Arc::clone)
-    }
-
-    /// Caches a backfill's request.
-    pub(crate) fn remember_backfill(&self, backfill: Backfill) -> Arc<Backfill> {
-        let key = (backfill.rollup.clone(), backfill.id.clone());
-        let mut known = lock(&self.backfills);
-        if known.len() >= BACKFILLS_KNOWN_MAX {
-            known.clear();
-        }
-        let backfill = Arc::new(backfill);
-        known.insert(key, Arc::clone(&backfill));
-        backfill
     }
 
     /// Stops when `interrupt` is raised, like all other workers that share it.

@@ -5,9 +5,10 @@ use serde_json::json;
 
 use super::ui::{self, Progress, counted, number};
 use super::{Failure, Global, Range, Via, fanned, parse_duration, via};
-use crate::backfill::{BackfillPlan, Batch, BatchReport, Interrupted, Limits};
+use crate::backfill::{self, BackfillPlan, Batch, BatchReport, Interrupted, Limits};
 use crate::clock::{Deadline, Stopwatch};
-use crate::estimate::Estimate;
+use crate::estimate::{self, Estimate};
+use crate::identity;
 use crate::rollup::Rollup;
 use crate::run::RunOptions;
 use crate::slice::Order;
@@ -92,8 +93,8 @@ impl Backfill {
         let worker = global.worker(self.pace.concurrency).await?;
         let rollup = worker.rollup(self.rollup.as_deref().unwrap_or_default())?;
         let (from, to) = self.range.bounds(rollup, worker.clock.now())?;
-        worker.refuse_other_places(rollup).await?;
-        let plan = worker.plan_backfill(rollup, from, to, self.order.into(), self.force).await?;
+        identity::refuse_other_places(&worker, rollup).await?;
+        let plan = backfill::plan(&worker, rollup, from, to, self.order.into(), self.force).await?;
         let watch = Stopwatch::start();
         if plan.slices.is_empty() {
             global.tell(describe(rollup, &plan));
@@ -102,7 +103,7 @@ impl Backfill {
             }
             return Ok(());
         }
-        let estimate = worker.estimate(rollup, &plan, self.pace.concurrency).await?;
+        let estimate = estimate::estimate(&worker, rollup, &plan, self.pace.concurrency).await?;
         global.tell(format!("{}{}", describe(rollup, &plan), foreseen(&worker, &estimate)));
         ui::confirm("Compute them?", self.pace.yes)?;
         if let Some(function) = &self.via.via {
@@ -124,7 +125,7 @@ impl Backfill {
             Deadline::after(&*worker.clock, Duration::from_secs_f64((hours * 3600.0).min(1e9)))
         });
         let batch = Batch { limits, deadline, ..self.pace.batch(options) };
-        let work = worker.backfill(rollup, &plan, batch, &progress);
+        let work = backfill::run(&worker, rollup, &plan, batch, &progress);
         let report = progress.during(worker.governor.waits(), work).await;
         progress.finish();
         finish(global, rollup, report, watch, Some(&estimate))

@@ -6,7 +6,9 @@ use sqlx::Row as _;
 
 use super::{Failure, Global, ui};
 use crate::address::{Address, DatabaseUrl};
+use crate::consumer;
 use crate::db::{Access, CATALOGUE_TIMEOUT, Db, DbError, DbErrorKind, Side};
+use crate::ready;
 use crate::rollup::{Late, TableName};
 use crate::source::capture::{Capture, Standing};
 use crate::source::consumers::{self, Consumer};
@@ -82,7 +84,7 @@ impl Captures {
         let begin = worker.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, "capture");
         let mut ready = Vec::new();
         for rollup in worker.config.rollups.iter().filter(|rollup| rollup.late == Late::Capture) {
-            ready.push((rollup, worker.shape(rollup).await?));
+            ready.push((rollup, ready::shape(worker, rollup).await?));
         }
         let mut tables: Vec<&TableName> = Vec::new();
         for (rollup, _) in &ready {
@@ -289,7 +291,7 @@ impl Captures {
 /// tables `init` has yet to create register before their first slice.
 async fn register(worker: &Worker) {
     for rollup in worker.config.rollups.iter().filter(|rollup| rollup.late == Late::Capture) {
-        if let Err(error) = worker.enlist(rollup).await {
+        if let Err(error) = consumer::enlist(worker, rollup).await {
             ui::note(format!(
                 "rollup `{}` registers for late changes before its first slice, not yet: {error}",
                 rollup.name

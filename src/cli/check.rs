@@ -13,8 +13,9 @@ use crate::checkpoint::store::StoreError;
 use crate::checkpoint::{CheckpointError, Checkpoints};
 use crate::clock::SystemClock;
 use crate::db::{Access, CATALOGUE_TIMEOUT, Db, DbError, Side};
-use crate::identity::is_unproven;
+use crate::identity::{self, is_unproven};
 use crate::not_now::Why;
+use crate::ready;
 use crate::rollup::{Late, Rollup};
 use crate::source::shape::Shape;
 use crate::source::zones::Offsets;
@@ -347,7 +348,7 @@ async fn rollup(
     findings: &mut Findings,
 ) -> Result<(), WorkError> {
     let subject = &rollup.name;
-    let shape = worker.shape(rollup).await?;
+    let shape = ready::shape(worker, rollup).await?;
     findings.add(
         Grade::Good,
         subject,
@@ -367,7 +368,7 @@ async fn rollup(
     match ddl::plan(&mut tx, &worker.target, rollup, &shape).await {
         Ok(missing) if missing.is_empty() => {
             tx.rollback().await?;
-            match worker.identify_for_check(rollup).await {
+            match identity::identify_for_check(worker, rollup).await {
                 Ok(()) => {}
                 Err(error @ WorkError::Stranger(_)) => {
                     findings.trouble(subject, &error);
@@ -383,7 +384,7 @@ async fn rollup(
                 }
                 Err(closed) => findings.trouble(subject, &closed.into()),
             }
-            if let Some(reason) = worker.unproven(rollup) {
+            if let Some(reason) = identity::unproven(worker, rollup) {
                 let text = is_unproven(rollup, &reason);
                 findings.trouble(subject, &WorkError::Usage(text));
             }
@@ -414,8 +415,8 @@ async fn to_do(
     statements: usize,
     findings: &mut Findings,
 ) -> Result<(), WorkError> {
-    let fits = match worker.refuse_stranger(rollup).await {
-        Ok(()) => worker.refuse_gone(rollup).await,
+    let fits = match identity::refuse_stranger(worker, rollup).await {
+        Ok(()) => identity::refuse_gone(worker, rollup).await,
         refused => refused,
     };
     match fits {
@@ -443,7 +444,7 @@ async fn outside(
 ) -> Result<(), WorkError> {
     let subject = &rollup.name;
     // Calendars are unknown without checkpoints, which have findings of their own.
-    let Ok(seen) = worker.watermark(rollup).await else { return Ok(()) };
+    let Ok(seen) = ready::watermark(worker, rollup).await else { return Ok(()) };
     if seen.generation_for(rollup) != seen.generation() {
         let finding = format!(
             "the calendar has changed from {} to {}: every slice is computed again; `tallymark init` \
@@ -453,7 +454,7 @@ async fn outside(
         );
         findings.add(Grade::Note, subject, finding);
     }
-    let shape = worker.shape(rollup).await?.fingerprint.clone();
+    let shape = ready::shape(worker, rollup).await?.fingerprint.clone();
     if let Some((known, shape)) = seen.shape().zip(shape)
         && shape.has_changed_since(&known)
     {

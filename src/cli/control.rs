@@ -7,6 +7,8 @@ use serde_json::json;
 use super::{Failure, Global, parse_duration, ui};
 use crate::checkpoint::{Control, Pause as Word, Scope};
 use crate::clock::LAST;
+use crate::fanout;
+use crate::identity;
 use crate::rollup::Rollup;
 use crate::worker::{WorkError, Worker};
 
@@ -93,7 +95,7 @@ pub(super) async fn pause(
     reason: String,
     length: Option<Duration>,
 ) -> Result<(), Failure> {
-    worker.refuse_anothers_of(scope.rollup()).await?;
+    identity::refuse_anothers_of(worker, scope.rollup()).await?;
     let at = worker.clock.now();
     // A length beyond the calendar's years means until it is resumed.
     let until = length.and_then(|length| {
@@ -121,7 +123,7 @@ pub(super) async fn resume(
     worker: &Worker,
     scope: Scope<'_>,
 ) -> Result<(), Failure> {
-    worker.refuse_anothers_of(scope.rollup()).await?;
+    identity::refuse_anothers_of(worker, scope.rollup()).await?;
     let before = worker.checkpoints.control().await.map_err(WorkError::from)?;
     let was_paused = before.pause_of(scope, worker.clock.now()).is_some();
     worker.checkpoints.set_pause(scope, None).await.map_err(WorkError::from)?;
@@ -133,7 +135,7 @@ impl Speed {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
         let worker = global.worker(1).await?;
         let scope = self.scope.scope(&worker)?;
-        worker.refuse_anothers_of(scope.rollup()).await?;
+        identity::refuse_anothers_of(&worker, scope.rollup()).await?;
         let Ratio(ratio) = self.nice_ratio;
         worker.checkpoints.set_nice_ratio(scope, ratio).await.map_err(WorkError::from)?;
         let configured = worker.governor.settings().nice_ratio;
@@ -158,8 +160,8 @@ pub(super) async fn cancel(
     worker: &Worker,
     rollup: &Rollup,
 ) -> Result<(), Failure> {
-    worker.refuse_anothers_of(Some(&rollup.name)).await?;
-    let ended = worker.cancel_backfills(rollup).await?;
+    identity::refuse_anothers_of(worker, Some(&rollup.name)).await?;
+    let ended = fanout::cancel_backfills(worker, rollup).await?;
     let name = &rollup.name;
     let text = match ended {
         Some(ended) => format!("backfill {} of {name} is cancelled", ended.id),

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::backfill::Direction;
 use super::{Failure, Global, Range, control, rollups, ui};
 use crate::checkpoint::{Backfill, BackfillState, Scope};
-use crate::fanout::Progress;
+use crate::fanout::{self, Progress};
 use crate::rollup::Rollup;
 use crate::worker::{WorkError, Worker};
 
@@ -76,7 +76,8 @@ impl Command {
                 let (from, to) = range.bounds(rollup, worker.clock.now())?;
                 let bounds = (from, range.to.is_some().then_some(to));
                 let (order, reason) = (order.into(), "asked for on the command line");
-                let backfill = worker.start_backfill(rollup, bounds, order, force, reason).await?;
+                let backfill =
+                    fanout::start_backfill(&worker, rollup, bounds, order, force, reason).await?;
                 let name = &rollup.name;
                 global.print(&json!({ "backfill": backfill }), || {
                     format!(
@@ -100,8 +101,8 @@ impl Command {
                 if watch {
                     return follow(global, &worker, rollup, &backfill.id).await;
                 }
-                let progress = worker.progress(rollup, &backfill).await?;
-                let backfill = worker.as_it_stands(rollup, backfill).await?;
+                let progress = fanout::progress_of(&worker, rollup, &backfill).await?;
+                let backfill = fanout::as_it_stands(&worker, rollup, backfill).await?;
                 let document = json!({ "backfill": backfill, "progress": progress });
                 global.print(&document, || text(&backfill, &progress));
                 Ok(())
@@ -130,7 +131,7 @@ async fn list(global: &Global, worker: &Worker, only: Option<&str>) -> Result<()
     for rollup in rollups(worker, only)? {
         let found = worker.checkpoints.backfills(&rollup.name).await.map_err(WorkError::from)?;
         for backfill in found {
-            backfills.push(worker.as_it_stands(rollup, backfill).await?);
+            backfills.push(fanout::as_it_stands(worker, rollup, backfill).await?);
         }
     }
     backfills.sort_by_key(|backfill| std::cmp::Reverse(backfill.started_at));
@@ -212,13 +213,13 @@ pub(super) async fn follow(
         let Some(backfill) = found else {
             return Err(Failure::usage(format!("backfill {id} of {} is gone", rollup.name)));
         };
-        let progress = worker.progress(rollup, &backfill).await?;
+        let progress = fanout::progress_of(worker, rollup, &backfill).await?;
         let bar = bar.get_or_insert_with(|| ui::Progress::new(&rollup.name, progress.slices));
         bar.set(progress.done as u64, progress.rows_read);
         // A tick notices a minute later that no slice is left.
         if !backfill.state.is_active() || progress.is_through() {
             bar.finish();
-            let backfill = worker.as_it_stands(rollup, backfill).await?;
+            let backfill = fanout::as_it_stands(worker, rollup, backfill).await?;
             let document = json!({ "backfill": backfill, "progress": progress });
             global.print(&document, || text(&backfill, &progress));
             return ended(&backfill, &progress);

@@ -7,8 +7,11 @@ use super::outside::{self, RowsOutside};
 use super::{Failure, Global, ui};
 use crate::checkpoint::Created;
 use crate::db::{Access, CATALOGUE_TIMEOUT};
+use crate::identity;
 use crate::plan::Planned;
+use crate::ready;
 use crate::target::{ddl, readers};
+use crate::tick;
 use crate::worker::{WorkError, Worker};
 
 /// Building an index of a large table takes long.
@@ -49,7 +52,7 @@ impl Init {
         } else {
             let created = worker.checkpoints.create_table().await.map_err(WorkError::from)?;
             for rollup in &worker.config.rollups {
-                worker.refuse_stranger(rollup).await?;
+                identity::refuse_stranger(&worker, rollup).await?;
             }
             Some(created)
         };
@@ -113,9 +116,9 @@ impl Init {
     async fn recut(&self, worker: &Worker) -> Result<Vec<Recut>, WorkError> {
         let mut told = Vec::new();
         for rollup in &worker.config.rollups {
-            let before = worker.watermark(rollup).await?;
-            worker.prepare(rollup).await?;
-            let seen = worker.watermark(rollup).await?;
+            let before = ready::watermark(worker, rollup).await?;
+            ready::prepare(worker, rollup).await?;
+            let seen = ready::watermark(worker, rollup).await?;
             let is_recut = before.generation() != seen.generation();
             let moved_back = before.start().is_some_and(|start| rollup.start < start);
             let mut recut = Recut {
@@ -125,7 +128,7 @@ impl Init {
                 ..Recut::default()
             };
             if is_recut || moved_back {
-                let plan = worker.plan(rollup, worker.clock.now()).await?.plan;
+                let plan = tick::plan(worker, rollup, worker.clock.now()).await?.plan;
                 let is_left = |planned: &&Planned| !planned.standing.is_done();
                 recut.slices = plan.slices.iter().filter(is_left).count();
             }
@@ -148,7 +151,7 @@ impl Init {
         // Finer rollups first, as coarse ones are computed from their tables.
         rollups.sort_by_key(|rollup| rollup.depth());
         for rollup in rollups {
-            let shape = worker.shape(rollup).await?;
+            let shape = ready::shape(worker, rollup).await?;
             let mut tx =
                 worker.target.db.begin(Access::ReadWrite, STATEMENT_TIMEOUT, &rollup.name).await?;
             let statements = ddl::plan(&mut tx, &worker.target, rollup, &shape).await?;
@@ -218,7 +221,7 @@ impl Recut {
 async fn to_repair(worker: &Worker) -> Result<Vec<(String, String)>, WorkError> {
     let mut found = Vec::new();
     for rollup in &worker.config.rollups {
-        let reason = worker.identify_at_init(rollup).await?;
+        let reason = identity::identify_at_init(worker, rollup).await?;
         found.extend(reason.map(|reason| (rollup.name.clone(), reason)));
     }
     Ok(found)
@@ -247,7 +250,7 @@ fn old(rollup: &str, slices: usize) -> String {
 async fn redefined(worker: &Worker) -> Result<Vec<(String, usize)>, WorkError> {
     let mut found = Vec::new();
     for rollup in &worker.config.rollups {
-        let plan = worker.plan(rollup, worker.clock.now()).await?.plan;
+        let plan = tick::plan(worker, rollup, worker.clock.now()).await?.plan;
         let old = plan.redefined().count();
         if old > 0 {
             found.push((rollup.name.clone(), old));

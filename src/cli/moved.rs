@@ -2,7 +2,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::{Failure, Global, rollups, ui};
-use crate::identity::Move;
+use crate::identity::{self, Move};
 use crate::rollup::Rollup;
 
 /// Record a new address of source or target.
@@ -39,7 +39,7 @@ impl Moved {
         };
         let mut moved = Vec::new();
         for rollup in chosen {
-            moved.push(worker.moved(rollup, how).await?);
+            moved.push(identity::moved(&worker, rollup, how).await?);
         }
         global.print(&json!({ "rollups": moved }), || {
             moved

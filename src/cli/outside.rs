@@ -4,6 +4,7 @@
 use serde::Serialize;
 
 use super::ui;
+use crate::ready;
 use crate::rollup::Rollup;
 use crate::target::Outside;
 use crate::worker::{WorkError, Worker};
@@ -21,7 +22,7 @@ pub(super) async fn look(
     worker: &Worker,
     rollup: &Rollup,
 ) -> Result<Option<RowsOutside>, WorkError> {
-    let seen = worker.watermark(rollup).await?;
+    let seen = ready::watermark(worker, rollup).await?;
     let generation = seen.generation_for(rollup);
     let found = worker.target.outside(rollup, generation).await?;
     let rollup = rollup.name.clone();

@@ -6,10 +6,14 @@ use serde_json::json;
 
 use super::backfill::{describe, foreseen, foreseen_document};
 use super::{Failure, Global, Range, rollups, run::name, ui};
+use crate::backfill;
+use crate::estimate;
 use crate::plan::Standing;
+use crate::probe;
 use crate::rollup::Rollup;
 use crate::slice::Order;
 use crate::source::begin::SourceBegin;
+use crate::tick;
 use crate::worker::{Severity, Worker};
 
 /// Show the due slices, or the plan of a backfill.
@@ -52,8 +56,8 @@ impl Plan {
         rollup: &Rollup,
     ) -> Result<(serde_json::Value, String), Failure> {
         let (from, to) = self.range.bounds(rollup, worker.clock.now())?;
-        let plan = worker.plan_backfill(rollup, from, to, Order::OldestFirst, self.force).await?;
-        let estimate = worker.estimate(rollup, &plan, self.concurrency).await?;
+        let plan = backfill::plan(worker, rollup, from, to, Order::OldestFirst, self.force).await?;
+        let estimate = estimate::estimate(worker, rollup, &plan, self.concurrency).await?;
         let document = json!({
             "rollup": rollup.name,
             "from": plan.from,
@@ -80,7 +84,7 @@ async fn due(worker: &Worker, rollup: &Rollup) -> Result<(serde_json::Value, Str
     /// Maximum number of due slices named in the text. The JSON names all.
     const NAMED_MAX: usize = 5;
     let now = worker.clock.now();
-    let begin = match worker.probe(rollup).await {
+    let begin = match probe::probe(worker, rollup).await {
         Ok(seen) => seen.begin(),
         // The plan does not need the source. Only rows before the known first one may go unnoticed.
         Err(error) if error.severity() == Severity::Unreachable && !error.is_for_all() => {
@@ -89,7 +93,7 @@ async fn due(worker: &Worker, rollup: &Rollup) -> Result<(serde_json::Value, Str
         }
         Err(error) => return Err(error.into()),
     };
-    let plan = worker.plan(rollup, now).await?.plan;
+    let plan = tick::plan(worker, rollup, now).await?.plan;
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for planned in plan.slices.iter().filter(|planned| planned.standing != Standing::Succeeded) {
         *counts.entry(planned.standing.word()).or_default() += 1;

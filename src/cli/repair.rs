@@ -4,6 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::{Failure, Global, rollups, ui};
+use crate::repair;
 use crate::worker::Severity;
 
 /// Rebuild lost checkpoints from the target's markers.
@@ -21,7 +22,7 @@ impl Repair {
         let worker = global.worker(1).await?;
         let mut reports = Vec::new();
         for rollup in rollups(&worker, self.rollup.as_deref())? {
-            reports.push(worker.repair(rollup, self.dry_run).await?);
+            reports.push(repair::run(&worker, rollup, self.dry_run).await?);
         }
         let document = json!({ "dry_run": self.dry_run, "rollups": reports });
         let reminders: BTreeSet<&String> =

@@ -4,12 +4,15 @@ use serde_json::json;
 use super::backfill::{Pace, document, finish};
 use super::ui::{self, Progress, counted};
 use super::{Failure, Global, Range, Via, slice_starting, via};
-use crate::backfill::BatchReport;
+use crate::backfill::{self, BatchReport};
 use crate::clock::Stopwatch;
+use crate::identity;
 use crate::plan::Standing;
+use crate::replay;
 use crate::rollup::Rollup;
 use crate::run::RunOptions;
 use crate::slice::Slice;
+use crate::tick;
 use crate::worker::{Severity, Worker};
 
 /// Recompute slices in any state.
@@ -41,7 +44,7 @@ impl Replay {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
         let worker = global.worker(self.pace.concurrency).await?;
         let rollup = worker.rollup(&self.rollup)?;
-        worker.refuse_other_places(rollup).await?;
+        identity::refuse_other_places(&worker, rollup).await?;
         let slices = self.slices(&worker, rollup).await?;
         if slices.is_empty() {
             let document = document(rollup, &BatchReport::default(), None, Stopwatch::start());
@@ -64,7 +67,7 @@ impl Replay {
         let watch = Stopwatch::start();
         let progress = Progress::new(&rollup.name, slices.len());
         let batch = self.pace.batch(RunOptions { allow_shrink: self.allow_shrink, backfill: None });
-        let work = worker.replay(rollup, &slices, &self.reason, batch, &progress);
+        let work = backfill::replay(&worker, rollup, &slices, &self.reason, batch, &progress);
         let report = progress.during(worker.governor.waits(), work).await;
         progress.finish();
         finish(global, rollup, report, watch, None)
@@ -123,7 +126,7 @@ impl Replay {
             return Ok(vec![slice_starting(rollup, start, worker.clock.now())?]);
         }
         if self.failed {
-            return Ok(worker.failed_slices(rollup).await?);
+            return Ok(replay::failed_slices(worker, rollup).await?);
         }
         if self.range.from.is_none() {
             return Err(Failure::usage(
@@ -132,8 +135,8 @@ impl Replay {
         }
         let now = worker.clock.now();
         let bounds = self.range.bounds(rollup, now)?;
-        let (from, to) = worker.checked_range(rollup, bounds)?;
-        let plan = worker.plan_range(rollup, from, to, now).await?;
+        let (from, to) = backfill::checked_range(rollup, bounds)?;
+        let plan = tick::plan_range(worker, rollup, from, to, now).await?;
         let open = plan.slices.iter().filter(|planned| planned.standing != Standing::Sealed);
         Ok(open.map(|planned| planned.slice).collect())
     }

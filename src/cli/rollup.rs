@@ -2,7 +2,8 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::{Failure, Global, ui};
-use crate::rename::Holdings;
+use crate::identity;
+use crate::rename::{self, Holdings};
 use crate::rollup::Rollup;
 use crate::visible;
 
@@ -51,9 +52,9 @@ async fn rename(global: &Global, old: &str, new: &str, yes: bool) -> Result<(), 
             "{file} has both `{old}` and `{new}`; rename one into the other there first"
         )));
     }
-    worker.refuse_anothers(old).await?;
-    worker.refuse_anothers(new).await?;
-    let (from, to) = (worker.holdings(old).await?, worker.holdings(new).await?);
+    identity::refuse_anothers(&worker, old).await?;
+    identity::refuse_anothers(&worker, new).await?;
+    let (from, to) = (rename::holdings(&worker, old).await?, rename::holdings(&worker, new).await?);
     if from.is_nothing() && to.is_nothing() {
         return Err(Failure::usage(format!("there is nothing of a rollup `{old}`")));
     }
@@ -62,7 +63,7 @@ async fn rename(global: &Global, old: &str, new: &str, yes: bool) -> Result<(), 
         global.tell("  it has that name already");
     } else {
         ui::confirm("Rename it?", yes)?;
-        worker.rename(old, new).await?;
+        rename::rename_rollup(&worker, old, new).await?;
     }
     let document = json!({ "action": "rename", "to": new, "holdings": from });
     global.print(&document, || format!("{} is called {new} now", visible::line(old)));
@@ -79,13 +80,13 @@ async fn drop(global: &Global, name: &str, yes: bool) -> Result<(), Failure> {
              drop it too if its numbers are not to stay as they are"
         )));
     }
-    worker.refuse_anothers(name).await?;
-    let holdings = worker.holdings(name).await?;
+    identity::refuse_anothers(&worker, name).await?;
+    let holdings = rename::holdings(&worker, name).await?;
     let shown = visible::line(name);
     global.tell(format!("drop of {shown}\n{}", described(&holdings)));
     if !holdings.is_nothing() {
         ui::confirm("Drop all of it, for good?", yes)?;
-        worker.drop_rollup(name).await?;
+        rename::drop_rollup(&worker, name).await?;
     }
     let document = json!({ "action": "drop", "to": null, "holdings": holdings });
     global.print(&document, || {

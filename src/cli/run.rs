@@ -7,9 +7,9 @@ use serde_json::json;
 use super::{Failure, Global, Via, parse_duration, slice_starting, ui, verify, via};
 use crate::clock::Deadline;
 use crate::report::{Outcome, SliceReport};
-use crate::run::RunOptions;
+use crate::run::{self, RunOptions};
 use crate::scrub::ScrubReport;
-use crate::tick::TickReport;
+use crate::tick::{self, TickReport};
 use crate::worker::Severity;
 
 /// Work on the slices that are due now: one tick, in this process.
@@ -58,11 +58,12 @@ impl Run {
         let deadline = Deadline::after(&*worker.clock, self.budget);
         let report = if let (Some(rollup), Some(start)) = (rollup, &self.slice) {
             let slice = slice_starting(rollup, start, worker.clock.now())?;
-            let report = worker.run(rollup, slice, deadline, RunOptions::default()).await?;
+            let report =
+                run::run_slice(&worker, rollup, slice, deadline, RunOptions::default()).await?;
             TickReport { slices: vec![report], ..TickReport::default() }
         } else {
             let now = self.at.unwrap_or_else(|| worker.clock.now());
-            worker.tick(now, deadline, rollup).await?
+            tick::run(&worker, now, deadline, rollup).await?
         };
         global.print(&report, || text(&report));
         let reason = || report.problems.iter().map(|problem| problem.error.clone());

@@ -8,9 +8,12 @@ use super::run::{name, named};
 use super::ui::{self, Paint};
 use super::{Failure, Global, control, rollups};
 use crate::checkpoint::{Backfill, Checkpoint, Drift, Scrub, State};
+use crate::fanout;
+use crate::identity;
 use crate::plan::{Planned, Standing};
+use crate::replay;
 use crate::rollup::Rollup;
-use crate::scrub::scrubbed_range;
+use crate::scrub::{self, scrubbed_range};
 use crate::tick;
 use crate::worker::{WorkError, Worker};
 
@@ -74,13 +77,13 @@ impl Status {
 
     async fn standings(&self, worker: &Worker, rollup: &Rollup) -> Result<Standings, WorkError> {
         let now = worker.clock.now();
-        let tick::Standings { seen, plan: known } = worker.plan(rollup, now).await?;
+        let tick::Standings { seen, plan: known } = tick::plan(worker, rollup, now).await?;
         let backfill = match seen.backfill() {
             Some(id) => worker.checkpoints.backfill(&rollup.name, id).await?,
             None => None,
         };
         let backfill = match backfill {
-            Some(backfill) => Some(worker.as_it_stands(rollup, backfill).await?),
+            Some(backfill) => Some(fanout::as_it_stands(worker, rollup, backfill).await?),
             None => None,
         };
         // The calendar shows the newest lines, which may begin before the watermark.
@@ -88,14 +91,14 @@ impl Status {
         let lines = u32::try_from(self.lines).unwrap_or(u32::MAX).clamp(1, 1000);
         let from = (now - line.span() * i32::try_from(lines).unwrap_or(1000)).max(rollup.start);
         let from = rollup.calendar.containing(from).start();
-        let slices = worker.plan_range(rollup, from, now, now).await?.slices;
-        let unfinished = worker.unfinished(rollup).await?;
+        let slices = tick::plan_range(worker, rollup, from, now, now).await?.slices;
+        let unfinished = replay::unfinished(worker, rollup).await?;
         let lag = now - known.watermark;
         // A rollup with redefined slices is read from the start.
         let redefined = (known.redefined().count(), known.slices.len());
         let scrub = scrubbed(worker, rollup, now).await?;
         let watermark = known.watermark;
-        let unproven = worker.unproven(rollup);
+        let unproven = identity::unproven(worker, rollup);
         Ok(Standings { watermark, lag, redefined, slices, unfinished, scrub, unproven, backfill })
     }
 
@@ -350,7 +353,7 @@ async fn scrubbed(
         let begin = rollup.calendar.containing(begin).start();
         rollup.calendar.slices(begin, end).count()
     });
-    let drift = worker.open_drift(rollup, &scrub).await?;
+    let drift = scrub::open_drift(worker, rollup, &scrub).await?;
     Ok(Some(Scrubbed { scrub, slices, drift }))
 }
 

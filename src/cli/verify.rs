@@ -8,13 +8,17 @@ use sha2::{Digest as _, Sha256};
 use super::outside::{self, RowsOutside};
 use super::run::named;
 use super::{Failure, Global, Range, parse_duration, rollups, slice_starting, ui};
-use crate::backfill::{Batch, Interrupted, Limits};
+use crate::backfill::{self, Batch, Interrupted, Limits};
+use crate::identity;
 use crate::plan::Standing;
+use crate::probe;
+use crate::ready;
 use crate::report::SliceReport;
 use crate::rollup::Rollup;
 use crate::run::RunOptions;
 use crate::slice::Slice;
-use crate::verify::{Compared, Pending, SliceVerification};
+use crate::tick;
+use crate::verify::{self, Compared, Pending, SliceVerification};
 use crate::worker::{Severity, WorkError, Worker};
 
 /// Maximum number of uncompared slices listed. The JSON lists all.
@@ -176,14 +180,14 @@ impl Verify {
         let now = worker.clock.now();
         let (from, to) = self.range.bounds(rollup, now)?;
         // First, because the tables may be missing.
-        if let Err(error) = worker.ready(rollup).await {
+        if let Err(error) = ready::ready(worker, rollup).await {
             return Ok(Err(error));
         }
         // Rows that were added before all others must be reported as missing.
-        if let Err(error) = worker.probe(rollup).await {
+        if let Err(error) = probe::probe(worker, rollup).await {
             return Ok(Err(error));
         }
-        let plan = match worker.plan_range(rollup, from, to, now).await {
+        let plan = match tick::plan_range(worker, rollup, from, to, now).await {
             Ok(plan) => plan,
             Err(error) => return Ok(Err(error)),
         };
@@ -239,18 +243,19 @@ impl Verify {
                 let scrub = worker.checkpoints.scrub(name).await.map_err(WorkError::from)?;
                 noted.insert(name, scrub.drift);
             }
-            let compared = match worker.compare(rollup, *slice, self.timeout, self.limit).await {
-                Ok(compared) => compared,
-                // The interruption cancels the comparison under way.
-                Err(_) if worker.interrupt.is_raised() => {
-                    verified.left = chosen.len() - place;
-                    break;
-                }
-                Err(error) => {
-                    verified.breaks_off(rollup, error)?;
-                    continue;
-                }
-            };
+            let compared =
+                match verify::compare(worker, rollup, *slice, self.timeout, self.limit).await {
+                    Ok(compared) => compared,
+                    // The interruption cancels the comparison under way.
+                    Err(_) if worker.interrupt.is_raised() => {
+                        verified.left = chosen.len() - place;
+                        break;
+                    }
+                    Err(error) => {
+                        verified.breaks_off(rollup, error)?;
+                        continue;
+                    }
+                };
             match compared {
                 Compared::Pending(pending) => {
                     verified.pending.push(pending);
@@ -290,7 +295,7 @@ impl Verify {
                     verified.has_gaps(rollup) || again.has_doubts(rollup) || has_failed
                 }
             };
-            if !is_wrong && worker.proven(rollup).await? {
+            if !is_wrong && identity::proven(worker, rollup).await? {
                 global.tell(format!("{}: proven, as all of it was compared", rollup.name));
             }
         }
@@ -309,7 +314,8 @@ impl Verify {
             let limits = Limits::default();
             let batch = Batch { concurrency: 1, budget, deadline: None, options, limits };
             let progress = ui::Progress::new(&rollup.name, slices.len());
-            let report = worker.replay(rollup, &slices, "verify", batch, &progress).await;
+            let report =
+                backfill::replay(worker, rollup, &slices, "verify", batch, &progress).await;
             progress.finish();
             let report = report.map_err(|Interrupted { error, .. }| *error)?;
             repaired.succeeded += report.succeeded;

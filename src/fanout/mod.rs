@@ -19,15 +19,22 @@ mod planner;
 mod progress;
 pub(crate) mod want;
 
+pub use message::run_in_backfill;
+pub use planner::plan_on;
+pub use progress::progress_of;
+
 use chrono::{DateTime, TimeDelta, Utc};
 
+use crate::backfill;
 use crate::checkpoint::{Backfill, BackfillState};
 use crate::clock::Deadline;
+use crate::identity;
 use crate::not_now::{NotNow, Permit, Why};
 use crate::queue::{Queue, Queues};
+use crate::ready;
 use crate::rollup::Rollup;
 use crate::slice::{Order, Slice};
-use crate::tick::{Backlog, Held, TickReport};
+use crate::tick::{self, Backlog, Held, TickReport};
 use crate::worker::{WorkError, Worker};
 
 pub use progress::Progress;
@@ -62,7 +69,8 @@ impl FanOut<'_> {
         if is_single {
             let worker = self.worker;
             for (backlogs, is_backfill) in [(fresh, false), (redefined, true)] {
-                worker.work_off(backlogs, is_backfill, self.now, self.deadline, report).await;
+                tick::work_off(worker, backlogs, is_backfill, self.now, self.deadline, report)
+                    .await;
             }
         } else {
             let mut depth = None;
@@ -97,7 +105,7 @@ impl FanOut<'_> {
             report.left += fresh.due.len() + history.due.len();
             return Ok(());
         }
-        if let Permit::NotNow(hold) = self.worker.gate(rollup, None).may_start().await? {
+        if let Permit::NotNow(hold) = ready::gate(self.worker, rollup, None).may_start().await? {
             report.hold(fresh, history.due.len(), hold);
             return Ok(());
         }
@@ -167,7 +175,7 @@ impl FanOut<'_> {
             // The process that started or ended it died in between.
             return Ok(worker.checkpoints.end_backfill(&rollup.name, id).await?);
         };
-        match worker.gate(rollup, Some(backfill.started_at)).may_start().await? {
+        match ready::gate(worker, rollup, Some(backfill.started_at)).may_start().await? {
             Permit::Given(_) => {}
             Permit::NotNow(hold) if hold.why.is_final() => {
                 backfill.state = BackfillState::Cancelled;
@@ -202,7 +210,8 @@ impl FanOut<'_> {
         report: &mut TickReport,
     ) -> Result<(), WorkError> {
         let before = backfill.sent;
-        let planned = self.worker.plan_on(self.queues, rollup, backfill, self.deadline).await;
+        let planned =
+            planner::plan_on(self.worker, self.queues, rollup, backfill, self.deadline).await;
         report.sent += backfill.sent - before;
         planned
     }
@@ -224,108 +233,109 @@ fn history<T>(due: &mut Vec<T>) -> Vec<T> {
     std::mem::replace(due, fresh)
 }
 
-impl Worker {
-    /// Starts a backfill that is fanned out. Without an end it reaches until now. If a backfill
-    /// under way asks for the same, that one is returned instead.
-    ///
-    /// # Errors
-    /// Another backfill of the rollup is under way, or DynamoDB refuses.
-    pub async fn start_backfill(
-        &self,
-        rollup: &Rollup,
-        (from, to): (DateTime<Utc>, Option<DateTime<Utc>>),
-        order: Order,
-        force: bool,
-        reason: &str,
-    ) -> Result<Backfill, WorkError> {
-        self.recognised(rollup).await?;
-        let now = self.clock.now();
-        // Leave out future slices.
-        let to = to.filter(|to| *to <= now);
-        let range = self.checked_range(rollup, (from, to.unwrap_or(now)))?;
-        self.refuse_unfit(rollup).await?;
-        let mut backfill = Backfill::new(rollup, range, order, force, reason, now);
-        backfill.definition = self.definition(rollup).await?;
-        let is_same = |other: &Backfill, asked: &Backfill| {
-            other.is_same(asked) && to.is_none_or(|to| to == other.to)
+/// Starts a backfill that is fanned out. Without an end it reaches until now. If a backfill
+/// under way asks for the same, that one is returned instead.
+///
+/// # Errors
+/// Another backfill of the rollup is under way, or DynamoDB refuses.
+pub async fn start_backfill(
+    worker: &Worker,
+    rollup: &Rollup,
+    (from, to): (DateTime<Utc>, Option<DateTime<Utc>>),
+    order: Order,
+    force: bool,
+    reason: &str,
+) -> Result<Backfill, WorkError> {
+    identity::recognised(worker, rollup).await?;
+    let now = worker.clock.now();
+    // Leave out future slices.
+    let to = to.filter(|to| *to <= now);
+    let range = backfill::checked_range(rollup, (from, to.unwrap_or(now)))?;
+    ready::refuse_unfit(worker, rollup).await?;
+    let mut backfill = Backfill::new(rollup, range, order, force, reason, now);
+    backfill.definition = ready::definition(worker, rollup).await?;
+    let is_same = |other: &Backfill, asked: &Backfill| {
+        other.is_same(asked) && to.is_none_or(|to| to == other.to)
+    };
+    let mut started = worker.checkpoints.start_backfill(&mut backfill).await?;
+    if let Some(other) = &mut started
+        && !is_same(other, &backfill)
+        && is_through(worker, rollup, other).await?
+    {
+        started = worker.checkpoints.start_backfill(&mut backfill).await?;
+    }
+    match started {
+        None => Ok(backfill),
+        Some(other) if is_same(&other, &backfill) => Ok(other),
+        Some(other) => Err(WorkError::Usage(format!(
+            "backfill {} of rollup `{}` is under way; wait for it (`tallymark backfill status {1}`) or end it \
+             (`tallymark backfill cancel {1}`)",
+            other.id, rollup.name
+        ))),
+    }
+}
+
+/// Ends a backfill whose slices are all done, as a tick would after its queue has been empty
+/// for a while, so that the next backfill can start now. Messages still under way find their
+/// slices done.
+async fn is_through(
+    worker: &Worker,
+    rollup: &Rollup,
+    backfill: &mut Backfill,
+) -> Result<bool, WorkError> {
+    let seen = as_it_stands(worker, rollup, backfill.clone()).await?;
+    if backfill.state != BackfillState::Running || seen.state != BackfillState::Done {
+        return Ok(false);
+    }
+    *backfill = seen;
+    Ok(worker.checkpoints.write_backfill(backfill).await?)
+}
+
+/// `backfill` as its slices stand. It counts as done once its last slice is done, which a tick
+/// records later. Only reads.
+///
+/// # Errors
+/// DynamoDB cannot be read.
+pub async fn as_it_stands(
+    worker: &Worker,
+    rollup: &Rollup,
+    mut backfill: Backfill,
+) -> Result<Backfill, WorkError> {
+    if backfill.state == BackfillState::Running
+        && progress::progress_of(worker, rollup, &backfill).await?.is_through()
+    {
+        backfill.state = BackfillState::Done;
+        backfill.finished_at = Some(worker.clock.now());
+    }
+    Ok(backfill)
+}
+
+/// Ends the backfills of `rollup` that are under way, and returns the fanned-out one, if any.
+///
+/// # Errors
+/// DynamoDB refuses.
+pub async fn cancel_backfills(
+    worker: &Worker,
+    rollup: &Rollup,
+) -> Result<Option<Backfill>, WorkError> {
+    /// The backfill's planner may write in between, once per window.
+    const TRIES_MAX: usize = 10;
+    let now = worker.clock.now();
+    worker.checkpoints.cancel(&rollup.name, now).await?;
+    for _ in 0..TRIES_MAX {
+        let seen = worker.checkpoints.watermark(&rollup.name).await?;
+        let Some(id) = seen.backfill() else { return Ok(None) };
+        let Some(mut backfill) = worker.checkpoints.backfill(&rollup.name, id).await? else {
+            return Ok(None);
         };
-        let mut started = self.checkpoints.start_backfill(&mut backfill).await?;
-        if let Some(other) = &mut started
-            && !is_same(other, &backfill)
-            && self.is_through(rollup, other).await?
-        {
-            started = self.checkpoints.start_backfill(&mut backfill).await?;
-        }
-        match started {
-            None => Ok(backfill),
-            Some(other) if is_same(&other, &backfill) => Ok(other),
-            Some(other) => Err(WorkError::Usage(format!(
-                "backfill {} of rollup `{}` is under way; wait for it (`tallymark backfill status {1}`) or end it \
-                 (`tallymark backfill cancel {1}`)",
-                other.id, rollup.name
-            ))),
+        backfill.state = BackfillState::Cancelled;
+        backfill.finished_at = Some(now);
+        if worker.checkpoints.write_backfill(&mut backfill).await? {
+            return Ok(Some(backfill));
         }
     }
-
-    /// Ends a backfill whose slices are all done, as a tick would after its queue has been empty
-    /// for a while, so that the next backfill can start now. Messages still under way find their
-    /// slices done.
-    async fn is_through(
-        &self,
-        rollup: &Rollup,
-        backfill: &mut Backfill,
-    ) -> Result<bool, WorkError> {
-        let seen = self.as_it_stands(rollup, backfill.clone()).await?;
-        if backfill.state != BackfillState::Running || seen.state != BackfillState::Done {
-            return Ok(false);
-        }
-        *backfill = seen;
-        Ok(self.checkpoints.write_backfill(backfill).await?)
-    }
-
-    /// `backfill` as its slices stand. It counts as done once its last slice is done, which a tick
-    /// records later. Only reads.
-    ///
-    /// # Errors
-    /// DynamoDB cannot be read.
-    pub async fn as_it_stands(
-        &self,
-        rollup: &Rollup,
-        mut backfill: Backfill,
-    ) -> Result<Backfill, WorkError> {
-        if backfill.state == BackfillState::Running
-            && self.progress(rollup, &backfill).await?.is_through()
-        {
-            backfill.state = BackfillState::Done;
-            backfill.finished_at = Some(self.clock.now());
-        }
-        Ok(backfill)
-    }
-
-    /// Ends the backfills of `rollup` that are under way, and returns the fanned-out one, if any.
-    ///
-    /// # Errors
-    /// DynamoDB refuses.
-    pub async fn cancel_backfills(&self, rollup: &Rollup) -> Result<Option<Backfill>, WorkError> {
-        /// The backfill's planner may write in between, once per window.
-        const TRIES_MAX: usize = 10;
-        let now = self.clock.now();
-        self.checkpoints.cancel(&rollup.name, now).await?;
-        for _ in 0..TRIES_MAX {
-            let seen = self.checkpoints.watermark(&rollup.name).await?;
-            let Some(id) = seen.backfill() else { return Ok(None) };
-            let Some(mut backfill) = self.checkpoints.backfill(&rollup.name, id).await? else {
-                return Ok(None);
-            };
-            backfill.state = BackfillState::Cancelled;
-            backfill.finished_at = Some(now);
-            if self.checkpoints.write_backfill(&mut backfill).await? {
-                return Ok(Some(backfill));
-            }
-        }
-        // The next tick does it.
-        Ok(None)
-    }
+    // The next tick does it.
+    Ok(None)
 }
 
 #[cfg(test)]

@@ -7,106 +7,106 @@ use chrono::{DateTime, Utc};
 use super::want::{Want, want};
 use crate::checkpoint::{Backfill, BackfillState};
 use crate::clock::Deadline;
+use crate::compose;
 use crate::plan::View;
+use crate::probe;
 use crate::queue::{Queue, Queues};
 use crate::rollup::Rollup;
 use crate::slice::{Calendar, Order, Slice};
-use crate::tick::BEGIN_MIN;
+use crate::tick::{self, BEGIN_MIN};
 use crate::worker::{WorkError, Worker};
 
 /// Slices of one window: a megabyte of checkpoints, and the most that is sent twice if the planner
 /// dies.
 const WINDOW: usize = 1000;
 
-impl Worker {
-    /// Examines the slices of `backfill` from its cursor on and sends those that need work, until
-    /// all are examined or `deadline` is near. A planner that another one has overtaken stops.
-    ///
-    /// # Errors
-    /// DynamoDB, the source or the queue cannot be reached. Progress is kept up to the last window.
-    pub async fn plan_on(
-        &self,
-        queues: &Queues,
-        rollup: &Rollup,
-        backfill: &mut Backfill,
-        deadline: Deadline,
-    ) -> Result<(), WorkError> {
-        let now = self.clock.now();
-        let seen = self.probe(rollup).await?;
-        let fed = self.fed(rollup, now).await?;
-        let view = View { fed: fed.as_ref(), ..self.view(rollup, &seen, now) };
-        // Each window moves the cursor, so the loop ends.
-        while let Some((from, to)) = window(&rollup.calendar, backfill) {
-            if deadline.remaining(&*self.clock) < BEGIN_MIN {
-                return Ok(());
-            }
-            let mut wanted = self.look(&view, backfill, from, to).await?;
-            if backfill.order == Order::NewestFirst {
-                wanted.reverse();
-            }
-            let (name, id) = (&rollup.name, Some(&*backfill.id));
-            queues.send(Queue::Backfill, name, &wanted, id).await?;
-            let count = wanted.len() as u64;
-            backfill.sent += count;
-            backfill.sent_in_round += count;
-            if count > 0 {
-                backfill.sent_at = Some(self.clock.now());
-            }
-            backfill.cursor = Some(match backfill.order {
-                Order::OldestFirst => to,
-                Order::NewestFirst => from,
-            });
-            if !self.checkpoints.write_backfill(backfill).await? {
-                return Ok(());
-            }
+/// Examines the slices of `backfill` from its cursor on and sends those that need work, until
+/// all are examined or `deadline` is near. A planner that another one has overtaken stops.
+///
+/// # Errors
+/// DynamoDB, the source or the queue cannot be reached. Progress is kept up to the last window.
+pub async fn plan_on(
+    worker: &Worker,
+    queues: &Queues,
+    rollup: &Rollup,
+    backfill: &mut Backfill,
+    deadline: Deadline,
+) -> Result<(), WorkError> {
+    let now = worker.clock.now();
+    let seen = probe::probe(worker, rollup).await?;
+    let fed = compose::fed(worker, rollup, now).await?;
+    let view = View { fed: fed.as_ref(), ..tick::view(worker, rollup, &seen, now) };
+    // Each window moves the cursor, so the loop ends.
+    while let Some((from, to)) = window(&rollup.calendar, backfill) {
+        if deadline.remaining(&*worker.clock) < BEGIN_MIN {
+            return Ok(());
         }
-        let is_done = backfill.sent_in_round == 0 && backfill.pending_in_round == 0;
-        backfill.state = if is_done { BackfillState::Done } else { BackfillState::Running };
-        backfill.finished_at = is_done.then(|| self.clock.now());
-        self.checkpoints.write_backfill(backfill).await?;
-        tracing::info!(
-            rollup = rollup.name,
-            backfill = backfill.id,
-            state = backfill.state.word(),
-            round = backfill.round,
-            sent = backfill.sent_in_round,
-            pending = backfill.pending_in_round,
-            exhausted = backfill.exhausted_in_round,
-            "backfill planned"
-        );
-        Ok(())
+        let mut wanted = look(worker, &view, backfill, from, to).await?;
+        if backfill.order == Order::NewestFirst {
+            wanted.reverse();
+        }
+        let (name, id) = (&rollup.name, Some(&*backfill.id));
+        queues.send(Queue::Backfill, name, &wanted, id).await?;
+        let count = wanted.len() as u64;
+        backfill.sent += count;
+        backfill.sent_in_round += count;
+        if count > 0 {
+            backfill.sent_at = Some(worker.clock.now());
+        }
+        backfill.cursor = Some(match backfill.order {
+            Order::OldestFirst => to,
+            Order::NewestFirst => from,
+        });
+        if !worker.checkpoints.write_backfill(backfill).await? {
+            return Ok(());
+        }
     }
+    let is_done = backfill.sent_in_round == 0 && backfill.pending_in_round == 0;
+    backfill.state = if is_done { BackfillState::Done } else { BackfillState::Running };
+    backfill.finished_at = is_done.then(|| worker.clock.now());
+    worker.checkpoints.write_backfill(backfill).await?;
+    tracing::info!(
+        rollup = rollup.name,
+        backfill = backfill.id,
+        state = backfill.state.word(),
+        round = backfill.round,
+        sent = backfill.sent_in_round,
+        pending = backfill.pending_in_round,
+        exhausted = backfill.exhausted_in_round,
+        "backfill planned"
+    );
+    Ok(())
+}
 
-    /// The slices that start in `[from, to)` and need to be sent, oldest first.
-    async fn look(
-        &self,
-        view: &View<'_>,
-        backfill: &mut Backfill,
-        from: DateTime<Utc>,
-        to: DateTime<Utc>,
-    ) -> Result<Vec<Slice>, WorkError> {
-        // The calendar may have changed since the backfill began.
-        let calendar = &view.rollup.calendar;
-        let from = calendar.containing(from).start().max(view.rollup.start);
-        let checkpoints = self.checkpoints.range(&backfill.rollup, from, to.max(from)).await?;
-        let plan = view.plan(&checkpoints, from, to);
-        let known: HashMap<_, _> = checkpoints.iter().map(|it| (it.slice_start, it)).collect();
-        let force_since = backfill.force.then_some(backfill.started_at);
-        let mut wanted = Vec::new();
-        for planned in plan.slices {
-            let slice = planned.slice;
-            let checkpoint = known.get(&slice.start()).copied();
-            match want(planned.standing, checkpoint, &view.definition, force_since) {
-                // A slice to be recomputed waits for its finer slices as well.
-                Want::Again if view.is_blocked(slice) => backfill.pending_in_round += 1,
-                Want::Again | Want::Compute => wanted.push(slice),
-                Want::Pending => backfill.pending_in_round += 1,
-                Want::Exhausted => backfill.exhausted_in_round += 1,
-                Want::Done | Want::Never => {}
-            }
+/// The slices that start in `[from, to)` and need to be sent, oldest first.
+async fn look(
+    worker: &Worker,
+    view: &View<'_>,
+    backfill: &mut Backfill,
+    from: DateTime<Utc>,
+    to: DateTime<Utc>,
+) -> Result<Vec<Slice>, WorkError> {
+    // The calendar may have changed since the backfill began.
+    let calendar = &view.rollup.calendar;
+    let from = calendar.containing(from).start().max(view.rollup.start);
+    let checkpoints = worker.checkpoints.range(&backfill.rollup, from, to.max(from)).await?;
+    let plan = view.plan(&checkpoints, from, to);
+    let known: HashMap<_, _> = checkpoints.iter().map(|it| (it.slice_start, it)).collect();
+    let force_since = backfill.force.then_some(backfill.started_at);
+    let mut wanted = Vec::new();
+    for planned in plan.slices {
+        let slice = planned.slice;
+        let checkpoint = known.get(&slice.start()).copied();
+        match want(planned.standing, checkpoint, &view.definition, force_since) {
+            // A slice to be recomputed waits for its finer slices as well.
+            Want::Again if view.is_blocked(slice) => backfill.pending_in_round += 1,
+            Want::Again | Want::Compute => wanted.push(slice),
+            Want::Pending => backfill.pending_in_round += 1,
+            Want::Exhausted => backfill.exhausted_in_round += 1,
+            Want::Done | Want::Never => {}
         }
-        Ok(wanted)
     }
+    Ok(wanted)
 }
 
 impl Backfill {

@@ -8,7 +8,9 @@ use serde::Serialize;
 
 use crate::checkpoint::{Backfill, BackfillState, Glance, State};
 use crate::plan::View;
+use crate::ready;
 use crate::rollup::Rollup;
+use crate::tick;
 use crate::worker::{WorkError, Worker};
 
 /// Number of parts of the range that are read concurrently.
@@ -39,66 +41,64 @@ pub struct Progress {
     pub done_at: Option<DateTime<Utc>>,
 }
 
-impl Worker {
-    /// The progress of `backfill`.
-    ///
-    /// # Errors
-    /// DynamoDB cannot be read.
-    pub async fn progress(
-        &self,
-        rollup: &Rollup,
-        backfill: &Backfill,
-    ) -> Result<Progress, WorkError> {
-        let Backfill { from, to, .. } = *backfill;
-        let step = (to - from) / PARTS;
-        let edge = |part: i32| if part == PARTS { to } else { from + step * part };
-        let parts = (0..PARTS).map(|part| (edge(part), edge(part + 1)));
-        let glances: Vec<Vec<Glance>> = futures_util::stream::iter(parts)
-            .map(|(from, to)| self.checkpoints.glance(&backfill.rollup, from, to))
-            .buffer_unordered(usize::try_from(PARTS).unwrap_or(1))
-            .try_collect()
-            .await?;
-        let seen = self.watermark(rollup).await?;
-        let now = self.clock.now();
-        let end = backfill.finished_at.unwrap_or(now);
-        let view = self.view(rollup, &seen, now);
-        let mut progress = Progress::default();
-        let mut known = 0;
-        for glance in glances.iter().flatten() {
-            known += 1;
-            let is_since = glance.started_at.is_some_and(|it| it >= backfill.started_at);
-            let is_right = glance.definition.as_deref() == Some(&view.definition);
-            match glance.state {
-                State::Succeeded if is_since => {
-                    progress.done += 1;
-                    progress.computed += 1;
-                    progress.rows_read += glance.rows_read;
-                }
-                State::Succeeded if is_right && !backfill.force => progress.done += 1,
-                State::Running => progress.running += 1,
-                State::Failed if glance.failures >= self.config.checkpoint.failures_max => {
-                    progress.exhausted += 1;
-                }
-                State::Failed => progress.failed += 1,
-                _ => progress.left += 1,
+/// The progress of `backfill`.
+///
+/// # Errors
+/// DynamoDB cannot be read.
+pub async fn progress_of(
+    worker: &Worker,
+    rollup: &Rollup,
+    backfill: &Backfill,
+) -> Result<Progress, WorkError> {
+    let Backfill { from, to, .. } = *backfill;
+    let step = (to - from) / PARTS;
+    let edge = |part: i32| if part == PARTS { to } else { from + step * part };
+    let parts = (0..PARTS).map(|part| (edge(part), edge(part + 1)));
+    let glances: Vec<Vec<Glance>> = futures_util::stream::iter(parts)
+        .map(|(from, to)| worker.checkpoints.glance(&backfill.rollup, from, to))
+        .buffer_unordered(usize::try_from(PARTS).unwrap_or(1))
+        .try_collect()
+        .await?;
+    let seen = ready::watermark(worker, rollup).await?;
+    let now = worker.clock.now();
+    let end = backfill.finished_at.unwrap_or(now);
+    let view = tick::view(worker, rollup, &seen, now);
+    let mut progress = Progress::default();
+    let mut known = 0;
+    for glance in glances.iter().flatten() {
+        known += 1;
+        let is_since = glance.started_at.is_some_and(|it| it >= backfill.started_at);
+        let is_right = glance.definition.as_deref() == Some(&view.definition);
+        match glance.state {
+            State::Succeeded if is_since => {
+                progress.done += 1;
+                progress.computed += 1;
+                progress.rows_read += glance.rows_read;
             }
+            State::Succeeded if is_right && !backfill.force => progress.done += 1,
+            State::Running => progress.running += 1,
+            State::Failed if glance.failures >= worker.config.checkpoint.failures_max => {
+                progress.exhausted += 1;
+            }
+            State::Failed => progress.failed += 1,
+            _ => progress.left += 1,
         }
-        // Slices without a checkpoint. Empty and sealed slices need none.
-        let mut slice = rollup.calendar.containing(from);
-        while slice.start() < to && rollup.readable_at(slice) <= now {
-            progress.slices += 1;
-            slice = rollup.calendar.next(slice);
-        }
-        let without = progress.slices.saturating_sub(known);
-        let idle = match backfill.state {
-            BackfillState::Done => without,
-            _ => idle(&view, from, to).min(without),
-        };
-        progress.done += idle;
-        progress.left += without - idle;
-        progress.foresee(backfill.started_at, end);
-        Ok(progress)
     }
+    // Slices without a checkpoint. Empty and sealed slices need none.
+    let mut slice = rollup.calendar.containing(from);
+    while slice.start() < to && rollup.readable_at(slice) <= now {
+        progress.slices += 1;
+        slice = rollup.calendar.next(slice);
+    }
+    let without = progress.slices.saturating_sub(known);
+    let idle = match backfill.state {
+        BackfillState::Done => without,
+        _ => idle(&view, from, to).min(without),
+    };
+    progress.done += idle;
+    progress.left += without - idle;
+    progress.foresee(backfill.started_at, end);
+    Ok(progress)
 }
 
 /// The number of slices in the range that do without a checkpoint: those before the source's first

@@ -13,20 +13,23 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 
-use crate::backfill::{BackfillPlan, Batch, BatchReport, Limits, Silent};
+use crate::backfill::{self, BackfillPlan, Batch, BatchReport, Limits, Silent};
 use crate::checkpoint::BackfillState;
 use crate::clock::Deadline;
 use crate::event::{
     self, BackfillRequest, EventError, ReplayRequest, SliceRequest, Trigger, Which,
 };
+use crate::fanout;
 use crate::metrics::Metrics;
 use crate::not_now::{NotNow, Why};
 use crate::queue::Queue;
+use crate::ready;
+use crate::replay;
 use crate::report::{Outcome, SliceReport};
 use crate::rollup::Rollup;
-use crate::run::RunOptions;
+use crate::run::{self, RunOptions};
 use crate::slice::Slice;
-use crate::tick::BEGIN_MIN;
+use crate::tick::{self, BEGIN_MIN};
 use crate::worker::{WorkError, Worker};
 
 pub use error::HandleError;
@@ -131,7 +134,7 @@ async fn schedule(
     Invocation { deadline, emit, .. }: Invocation<'_>,
 ) -> Result<Value, HandleError> {
     let as_of = time.min(worker.clock.now());
-    let mut report = worker.tick(as_of, deadline, None).await?;
+    let mut report = tick::run(worker, as_of, deadline, None).await?;
     emit(&Metrics::of_tick(&report));
     if !report.problems.is_empty() {
         return Err(HandleError::Problems(report.problems));
@@ -181,8 +184,8 @@ async fn run_requested(
         return Ok(report);
     }
     Ok(match &request.backfill {
-        Some(id) => worker.run_in_backfill(rollup, slice, id, deadline).await?,
-        None => worker.run(rollup, slice, deadline, RunOptions::default()).await?,
+        Some(id) => fanout::run_in_backfill(worker, rollup, slice, id, deadline).await?,
+        None => run::run_slice(worker, rollup, slice, deadline, RunOptions::default()).await?,
     })
 }
 
@@ -213,17 +216,18 @@ async fn backfill(
     if let Some(queues) = &worker.queues {
         let reason = "asked for by an event";
         let (range, order, force) = ((from, to), request.order, request.force);
-        let mut backfill = worker.start_backfill(rollup, range, order, force, reason).await?;
-        let permit = worker.gate(rollup, Some(backfill.started_at)).may_start().await;
+        let mut backfill =
+            fanout::start_backfill(worker, rollup, range, order, force, reason).await?;
+        let permit = ready::gate(worker, rollup, Some(backfill.started_at)).may_start().await;
         // While it is paused, the next tick resumes it.
         if permit.map_err(WorkError::from)?.is_given() && backfill.state == BackfillState::Planning
         {
-            worker.plan_on(queues, rollup, &mut backfill, deadline).await?;
+            fanout::plan_on(worker, queues, rollup, &mut backfill, deadline).await?;
         }
         return Ok(json!({ "trigger": "backfill", "backfill": backfill }));
     }
     let to = to.unwrap_or_else(|| worker.clock.now());
-    let mut plan = worker.plan_backfill(rollup, from, to, request.order, request.force).await?;
+    let mut plan = backfill::plan(worker, rollup, from, to, request.order, request.force).await?;
     let reopen: Vec<_> =
         plan.slices.iter().copied().filter(|slice| plan.reopen.contains(slice)).collect();
     reopen_all(worker, rollup, &reopen, "backfill", deadline).await?;
@@ -265,7 +269,7 @@ async fn replay(
             }
             let report = match too_late(worker, rollup, slice, deadline) {
                 Some(report) => report,
-                None => worker.run(rollup, slice, deadline, options).await?,
+                None => run::run_slice(worker, rollup, slice, deadline, options).await?,
             };
             emit(&Metrics::of_slices([&report]));
             if report.outcome == Outcome::Failed {
@@ -274,7 +278,7 @@ async fn replay(
             Ok(json!({ "trigger": "replay", "slice": report }))
         }
         Which::Failed => {
-            let slices = worker.failed_slices(rollup).await?;
+            let slices = replay::failed_slices(worker, rollup).await?;
             reopen_all(worker, rollup, &slices, &request.reason, deadline).await?;
             // Messages lack a field for `allow_shrink`.
             if let Some(queues) = worker.queues.as_ref().filter(|_| !request.allow_shrink) {
@@ -307,8 +311,7 @@ async fn reopen_all(
     deadline: Deadline,
 ) -> Result<(), HandleError> {
     if !slices.is_empty() {
-        // Mark only slices that can be computed.
-        worker.refuse_unfit(rollup).await?;
+        // Mark only slices that can be ready::refuse_unfit(&computed.worker, rollup).await?;
     }
     for (reopened, slice) in slices.iter().enumerate() {
         if deadline.remaining(&*worker.clock) < BEGIN_MIN {
@@ -326,7 +329,7 @@ async fn reopen(
     slice: Slice,
     reason: &str,
 ) -> Result<(), WorkError> {
-    worker.refuse_unfit(rollup).await?;
+    ready::refuse_unfit(worker, rollup).await?;
     let now = worker.clock.now();
     worker.checkpoints.reopen(&rollup.name, slice.start(), reason, now).await?;
     Ok(())
@@ -344,7 +347,7 @@ async fn work_through(
     let budget = deadline.remaining(&*worker.clock);
     let limits = Limits::default();
     let batch = Batch { concurrency: 1, budget, deadline: Some(deadline), options, limits };
-    let done = worker.backfill(rollup, plan, batch, &Silent).await;
+    let done = backfill::run(worker, rollup, plan, batch, &Silent).await;
     let report = done.as_ref().unwrap_or_else(|interrupted| &interrupted.report);
     emit(&Metrics::of_tally(report.runs));
     // The slices that were done have their lines in the log.

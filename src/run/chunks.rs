@@ -9,6 +9,7 @@ use tracing::{Instrument as _, info_span};
 use super::{CHUNK_TIME_MIN, Done, RESERVE, Stop, Work};
 use crate::db::DbErrorKind;
 use crate::not_now::{NotNow, Permit, Why};
+use crate::ready;
 use crate::source::pace::{CHUNK_MIN, Excess, Pace};
 use crate::target::{Chunk, Guard, Progress, TargetError};
 use crate::throttle::{Gate, Nap, Patience, Throttle};
@@ -39,7 +40,7 @@ impl<'w> Chunks<'w> {
     pub(super) fn new(work: &'w Work<'w>) -> Self {
         let progress = Progress::at_start(work.slice);
         let (resumed_at, throttle) = (progress.cursor, work.throttle);
-        let gate = work.worker.gate(work.rollup, work.options.backfill);
+        let gate = ready::gate(work.worker, work.rollup, work.options.backfill);
         Self { work, progress, resumed_at, gate, throttle }
     }
 

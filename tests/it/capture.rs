@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use chrono::NaiveDate;
 use tallymark::clock::{Clock as _, Deadline, SystemClock};
-use tallymark::tick::TickReport;
+use tallymark::tick::{self, TickReport};
 
 use crate::scripts::{piped, psql};
 use crate::support::Database;
@@ -34,7 +34,7 @@ pub(crate) async fn world(sql: &str) -> World {
 pub(crate) async fn tick(world: &World) -> TickReport {
     let worker = &world.worker;
     let deadline = Deadline::after(&*worker.clock, BUDGET);
-    worker.tick(worker.clock.now(), deadline, None).await.unwrap()
+    tick::run(worker, worker.clock.now(), deadline, None).await.unwrap()
 }
 
 pub(crate) async fn marks(world: &World) -> String {
@@ -334,7 +334,7 @@ async fn slices_beside_short_writers_wait_as_long_as_these_last() {
     let ticking = async {
         let worker = &world.worker;
         let deadline = Deadline::after(&SystemClock, Duration::from_secs(600));
-        let report = worker.tick(worker.clock.now(), deadline, None).await.unwrap();
+        let report = tick::run(worker, worker.clock.now(), deadline, None).await.unwrap();
         over.store(true, std::sync::atomic::Ordering::SeqCst);
         report
     };

@@ -5,15 +5,21 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
+use tallymark::backfill;
 use tallymark::checkpoint::{Claim, Completion, State};
 use tallymark::clock::{Clock as _, Deadline, ManualClock};
 use tallymark::faults::{Guard as Removed, without};
 use tallymark::plan::Standing;
+use tallymark::probe;
+use tallymark::ready;
+use tallymark::repair;
 use tallymark::report::{Outcome, SliceReport};
 use tallymark::rollup::Rollup;
-use tallymark::run::RunOptions;
+use tallymark::run::{self, RunOptions};
 use tallymark::slice::{Order, Slice};
 use tallymark::target::{Chunk, Guard, Progress};
+use tallymark::tick;
+use tallymark::verify;
 
 use crate::support::Database;
 use crate::support::cli::{Place, daily, day, execute};
@@ -136,7 +142,7 @@ fn slice(world: &World, name: &str, start: &str) -> Slice {
 async fn tick(world: &World) -> Vec<SliceReport> {
     let clock = &*world.worker.clock;
     let deadline = Deadline::after(clock, BUDGET);
-    let report = world.worker.tick(clock.now(), deadline, None).await.unwrap();
+    let report = tick::run(&world.worker, clock.now(), deadline, None).await.unwrap();
     assert!(report.problems.is_empty(), "{:?}", report.problems);
     assert_eq!(report.left, 0);
     report.slices
@@ -145,7 +151,7 @@ async fn tick(world: &World) -> Vec<SliceReport> {
 async fn run(world: &World, name: &str, start: &str) -> SliceReport {
     let deadline = Deadline::after(&*world.worker.clock, BUDGET);
     let (rollup, slice) = (named(world, name), slice(world, name, start));
-    world.worker.run(rollup, slice, deadline, RunOptions::default()).await.unwrap()
+    run::run_slice(&world.worker, rollup, slice, deadline, RunOptions::default()).await.unwrap()
 }
 
 async fn reopen(world: &World, name: &str, start: &str) {
@@ -200,7 +206,8 @@ async fn equals_one_group_by(
     for name in ["daily", "monthly"] {
         let rollup = named(&world, name);
         for slice in rollup.calendar.slices_ended_by(rollup.start, clock.now()) {
-            let found = world.worker.verify(rollup, slice, BUDGET, 3).await.unwrap();
+            let found =
+                verify::verify_slice(&world.worker, rollup, slice, BUDGET, 3).await.unwrap();
             assert_eq!(found.differences, 0, "{slice}: {:?}", found.examples);
         }
     }
@@ -272,7 +279,7 @@ async fn a_late_change_in_an_hour_reaches_day_and_month_in_one_tick() {
 async fn rows_before_all_others_reach_day_and_month() {
     let (_, world) = february(false).await;
     world.sql(&LATE.replace("02-14", "02-03")).await;
-    world.worker.probe(named(&world, "hourly")).await.unwrap();
+    probe::probe(&world.worker, named(&world, "hourly")).await.unwrap();
     let done = told(&tick(&world).await);
     assert!(done.contains(&"daily@2024-02-03T00:00:00Z succeeded".to_owned()), "{done:?}");
     assert_eq!(done.last().unwrap(), "monthly@2024-02-01T00:00:00Z succeeded");
@@ -295,10 +302,10 @@ async fn a_coarse_slice_waits_for_its_finer_ones() {
     assert_eq!(early.reason.unwrap(), "waits for hourly@2024-02-02T18:00:00Z, which is missing");
     let known = world.worker.checkpoints.get("daily", instant("2024-02-02")).await.unwrap();
     assert_eq!(known, None);
-    let plan = world.worker.plan(daily, clock.now()).await.unwrap().plan;
+    let plan = tick::plan(&world.worker, daily, clock.now()).await.unwrap().plan;
     assert!(plan.slices.iter().all(|planned| planned.standing == Standing::Blocked));
     let (from, to, order) = (daily.start, clock.now(), Order::NewestFirst);
-    let plan = world.worker.plan_backfill(daily, from, to, order, true).await.unwrap();
+    let plan = backfill::plan(&world.worker, daily, from, to, order, true).await.unwrap();
     assert_eq!((plan.slices.len(), plan.blocked), (0, 2));
 
     assert!(run(&world, "hourly", "2024-02-02T18:00:00Z").await.is_success());
@@ -338,8 +345,9 @@ async fn quiet(clock: &ManualClock, world: &World) {
         // The lease of a killed worker has ended.
         clock.advance(PAST_LEASE);
         let deadline = Deadline::after(clock, BUDGET);
-        let report = world.worker.tick(clock.now(), deadline, None).await.unwrap();
-        let daily = world.worker.plan(named(world, "daily"), clock.now()).await.unwrap().plan;
+        let report = tick::run(&world.worker, clock.now(), deadline, None).await.unwrap();
+        let daily =
+            tick::plan(&world.worker, named(world, "daily"), clock.now()).await.unwrap().plan;
         if report.slices.is_empty() && daily.watermark >= instant("2024-02-29") {
             return;
         }
@@ -357,7 +365,7 @@ async fn killed_at_every_await(guard: Option<Removed>) -> Option<usize> {
         world.sql(LATE).await;
         reopen(&world, "hourly", "2024-02-14T06:00:00Z").await;
         let deadline = Deadline::after(&clock, BUDGET);
-        let work = world.worker.run(hourly, hour, deadline, RunOptions::default());
+        let work = run::run_slice(&world.worker, hourly, hour, deadline, RunOptions::default());
         let ended = {
             let mut work = pin!(without(guard, work));
             let mut polled = 0;
@@ -419,7 +427,7 @@ async fn a_month_that_is_read_in_chunks_is_the_same() {
             deadline: clock.now() + chrono::TimeDelta::seconds(30),
         };
         let lease = &world.worker.checkpoints.claim(&claim).await.unwrap();
-        let shape = &world.worker.ready(rollup).await.unwrap();
+        let shape = &ready::ready(&world.worker, rollup).await.unwrap();
         let (target, source) = (&world.worker.target, None);
         let chunk = Chunk { source, lease, rollup, shape, slice };
         let guard = Guard { shrink: None, timeout: BUDGET, governor: None, nap: None };
@@ -428,7 +436,7 @@ async fn a_month_that_is_read_in_chunks_is_the_same() {
         let half = target.stage_chunk(&chunk, start, middle, guard).await.unwrap();
         target.stage_chunk(&chunk, half, slice.end(), guard).await.unwrap();
         target.replace_from_stage(lease, rollup, shape, slice, guard).await.unwrap();
-        let found = world.worker.verify(rollup, slice, BUDGET, 3).await.unwrap();
+        let found = verify::verify_slice(&world.worker, rollup, slice, BUDGET, 3).await.unwrap();
         assert_eq!(found.differences, 0, "{name}: {:?}", found.examples);
     }
 }
@@ -446,7 +454,7 @@ async fn after_a_repair_coarse_slices_run_again() {
     world.worker.checkpoints = checkpoints().await;
     world.worker.checkpoints.create_table().await.unwrap();
     for rollup in &world.worker.config.rollups {
-        world.worker.repair(rollup, false).await.unwrap();
+        repair::run(&world.worker, rollup, false).await.unwrap();
     }
     tick(&world).await;
     is_february(&world).await;

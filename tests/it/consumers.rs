@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use tallymark::repair;
 use tallymark::rollup::Rollup;
 
 use crate::capture::tick;
@@ -122,7 +123,7 @@ async fn a_consumer_whose_store_was_lost_is_replaced_and_gets_its_marks() {
     let setup = Setup { rollups: &rollups, clock, ..Setup::default() };
     let anew = World::at(world.urls.clone(), setup).await;
     anew.init().await.unwrap();
-    let report = anew.worker.repair(anew.rollup(), false).await.unwrap();
+    let report = repair::run(&anew.worker, anew.rollup(), false).await.unwrap();
     assert!(report.unproven.is_some(), "acknowledged marks may be gone with it: {report:?}");
     assert_eq!(tick(&anew).await.slices.len(), 1);
     assert_eq!(counted(&anew, "daily").await, "2");

@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, Utc};
-use tallymark::backfill::Silent;
+use tallymark::backfill::{self, Silent};
 use tallymark::checkpoint::{Claim, State, Watermark, Yield};
 use tallymark::clock::{Clock, Deadline, ManualClock};
+use tallymark::identity;
 use tallymark::plan::{Standing, View};
+use tallymark::probe;
 use tallymark::report::{Outcome, SliceReport};
+use tallymark::tick;
 use tallymark::worker::{WorkError, Worker};
 
 use crate::support::world::{
@@ -42,7 +45,7 @@ async fn world_at(clock: &ManualClock, sql: &str, rollups: &str) -> World {
 async fn tick(world: &World) -> Vec<SliceReport> {
     let clock = &*world.worker.clock;
     let deadline = Deadline::after(clock, BUDGET);
-    let report = world.worker.tick(clock.now(), deadline, None).await.unwrap();
+    let report = tick::run(&world.worker, clock.now(), deadline, None).await.unwrap();
     assert!(report.problems.is_empty(), "{:?}", report.problems);
     assert_eq!(report.left, 0);
     report.slices
@@ -68,7 +71,7 @@ async fn a_rollup_with_a_broken_checkpoint_does_not_stop_the_others() {
     let world = world_at(&clock, &random_events(3, 50), &format!("{DAILY}{SECOND}")).await;
     spoil(&world, "daily", "2026-01-02T00:00:00Z").await;
     let deadline = Deadline::after(&clock, BUDGET);
-    let report = world.worker.tick(clock.now(), deadline, None).await.unwrap();
+    let report = tick::run(&world.worker, clock.now(), deadline, None).await.unwrap();
     let [problem] = &report.problems[..] else { panic!("{report:?}") };
     assert_eq!(problem.rollup, "daily");
     assert!(problem.error.contains("daily@2026-01-02T00:00:00Z"), "{}", problem.error);
@@ -84,9 +87,9 @@ async fn trouble_in_a_batch_lets_the_slices_in_flight_end() {
     let world = world_at(&clock, &random_events(30, 50), DAILY).await;
     let (rollup, to) = (world.rollup(), clock.now());
     let order = Order::OldestFirst;
-    let plan = world.worker.plan_backfill(rollup, rollup.start, to, order, false).await.unwrap();
+    let plan = backfill::plan(&world.worker, rollup, rollup.start, to, order, false).await.unwrap();
     spoil(&world, "daily", "2026-01-01T00:00:00Z").await;
-    let result = world.worker.backfill(rollup, &plan, batch(), &Silent).await;
+    let result = backfill::run(&world.worker, rollup, &plan, batch(), &Silent).await;
     let interrupted = result.unwrap_err();
     assert!(interrupted.error.to_string().contains("`state` holds \"done\""), "{interrupted}");
     let report = interrupted.report;
@@ -130,7 +133,7 @@ async fn probed(world: &World) -> Watermark {
     /// Other tests hold transactions open for some seconds.
     const ASKED_MAX: usize = 300;
     for _ in 0..ASKED_MAX {
-        let seen = world.worker.probe(world.rollup()).await.unwrap();
+        let seen = probe::probe(&world.worker, world.rollup()).await.unwrap();
         if seen.begin().is_some() {
             return seen;
         }
@@ -196,10 +199,10 @@ async fn every_slice_without_success_is_found_without_asking_the_source() {
     let blind =
         Worker::with_checkpoints(blind, checkpoints.clone(), Arc::new(clock.clone()), 1).unwrap();
     // Its address is one of the installation's, so that it is known without a connection.
-    known.places.push(blind.place().await.unwrap());
+    known.places.push(identity::place(&blind).await.unwrap());
     let bond = checkpoints.watermark("daily").await.unwrap().bond().cloned();
     checkpoints.bind("daily", bond.as_ref(), &known).await.unwrap();
-    let plan = blind.plan(&blind.config.rollups[0], clock.now()).await.unwrap().plan;
+    let plan = tick::plan(&blind, &blind.config.rollups[0], clock.now()).await.unwrap().plan;
     let found: BTreeSet<_> = plan.due().map(|planned| planned.slice.start()).collect();
     assert_eq!(found, expected);
     let done = tick(&world).await;
@@ -251,7 +254,7 @@ async fn while_a_transaction_is_prepared_no_first_slice_is_read_and_nothing_is_t
     let clock = clock("2026-02-13T12:00:00Z");
     let world = stamped(&clock, LATE_BEGIN).await;
     world.sql("BEGIN; CREATE TABLE more (); PREPARE TRANSACTION 'b'").await;
-    assert_eq!(world.worker.probe(world.rollup()).await.unwrap().begin(), None);
+    assert_eq!(probe::probe(&world.worker, world.rollup()).await.unwrap().begin(), None);
     let error = world.try_run("2026-02-10").await.unwrap_err();
     assert!(matches!(error, WorkError::NotNow(_)), "{error:?}");
     assert!(error.to_string().contains("SELECT * FROM pg_prepared_xacts"), "{error}");
@@ -292,10 +295,10 @@ async fn empty_stretches_before_the_first_row_cost_nothing() {
     let (rollup, now) = (world.rollup(), clock.now());
     let items = world.worker.checkpoints.range("daily", rollup.start, now).await.unwrap();
     assert_eq!(items.len(), 3);
-    let standings = world.worker.plan(rollup, now).await.unwrap();
+    let standings = tick::plan(&world.worker, rollup, now).await.unwrap();
     assert_eq!(standings.plan.watermark, instant("2026-02-13"));
     assert!(tick(&world).await.is_empty());
-    let all = world.worker.plan_range(rollup, rollup.start, now, now).await.unwrap();
+    let all = tick::plan_range(&world.worker, rollup, rollup.start, now, now).await.unwrap();
     let empty = all.slices.iter().filter(|planned| planned.standing == Standing::Empty);
     assert_eq!(empty.count(), 40);
 

@@ -1,7 +1,9 @@
 //! The estimate of a backfill, compared with its real cost.
 
 use sqlx::Row as _;
-use tallymark::backfill::Silent;
+use tallymark::backfill::{self, Silent};
+use tallymark::estimate;
+use tallymark::ready;
 use tallymark::source::read::{self, Form};
 
 use crate::support::cli::Place;
@@ -31,7 +33,7 @@ async fn blocks(
     rollup: &tallymark::rollup::Rollup,
     slices: &[tallymark::slice::Slice],
 ) -> u64 {
-    let shape = world.worker.shape(rollup).await.unwrap();
+    let shape = ready::shape(&world.worker, rollup).await.unwrap();
     let mut blocks = 0;
     for slice in slices {
         let bounds = (slice.start(), slice.start(), slice.end());
@@ -63,17 +65,18 @@ async fn rows_and_blocks_are_foreseen_within_a_quarter() {
     for rollup in &world.worker.config.rollups {
         let (from, to) = (instant("2026-01-11"), instant("2026-03-01"));
         let worker = &world.worker;
-        let plan = worker.plan_backfill(rollup, from, to, Order::NewestFirst, false).await.unwrap();
-        let estimate = worker.estimate(rollup, &plan, 1).await.unwrap();
+        let plan =
+            backfill::plan(worker, rollup, from, to, Order::NewestFirst, false).await.unwrap();
+        let estimate = estimate::estimate(worker, rollup, &plan, 1).await.unwrap();
         assert_eq!((estimate.slices, estimate.is_learned), (49, false));
-        let found = worker.backfill(rollup, &plan, batch(), &Silent).await.unwrap();
+        let found = backfill::run(worker, rollup, &plan, batch(), &Silent).await.unwrap();
         let blocks = blocks(&world, rollup, &plan.slices).await;
         for (foreseen, found) in [(estimate.rows, found.rows_read), (estimate.blocks, blocks)] {
             let (low, high) = (found * 3 / 4, found * 5 / 4);
             assert!((low..=high).contains(&foreseen), "{}: {foreseen} for {found}", rollup.name);
         }
         // From now on the cost of a row is known.
-        assert!(worker.estimate(rollup, &plan, 1).await.unwrap().is_learned);
+        assert!(estimate::estimate(worker, rollup, &plan, 1).await.unwrap().is_learned);
     }
 }
 

@@ -10,7 +10,8 @@ use sqlx::{Connection as _, PgConnection};
 use tallymark::checkpoint::{Pause, Scope};
 use tallymark::clock::{Deadline, Stopwatch};
 use tallymark::report::Outcome;
-use tallymark::run::RunOptions;
+use tallymark::run::{self, RunOptions};
+use tallymark::tick;
 
 use crate::kill::{SLICE, is_done, slow_place};
 use crate::support::Database;
@@ -101,7 +102,9 @@ async fn of_twenty_workers_two_read_at_once() {
                     let deadline = Deadline::after(&*world.worker.clock, BUDGET);
                     let options = RunOptions::default();
                     let ran =
-                        world.worker.run(world.rollup(), slice, deadline, options).await.unwrap();
+                        run::run_slice(&world.worker, world.rollup(), slice, deadline, options)
+                            .await
+                            .unwrap();
                     assert_eq!(ran.outcome, Outcome::Succeeded, "{ran:?}");
                 }
             })
@@ -232,7 +235,9 @@ async fn past_its_limits_a_slice_yields_and_runs_when_the_load_is_gone() {
         let busy = world.changed(source, HOURLY, Arc::clone(&world.worker.clock));
         let deadline = Deadline::after(&*busy.worker.clock, Duration::from_secs(4));
         let (rollup, slice) = (busy.rollup(), busy.slice("2026-01-01"));
-        let ran = busy.worker.run(rollup, slice, deadline, RunOptions::default()).await.unwrap();
+        let ran = run::run_slice(&busy.worker, rollup, slice, deadline, RunOptions::default())
+            .await
+            .unwrap();
         let said = ran.reason.clone().unwrap();
         assert_eq!(ran.outcome, Outcome::Yielded, "{source}: {ran:?}");
         assert!(said.contains(reason), "{source}: {said}");
@@ -272,7 +277,8 @@ async fn the_questions_are_asked_in_the_order_that_is_documented() {
         let slice = busy.rollup().calendar.starting(start).unwrap();
         start = slice.end();
         let deadline = Deadline::after(&*busy.worker.clock, BUDGET);
-        let run = busy.worker.run(busy.rollup(), slice, deadline, RunOptions::default());
+        let run =
+            run::run_slice(&busy.worker, busy.rollup(), slice, deadline, RunOptions::default());
         let told = tokio::select! {
             told = waits.wait_for(Option::is_some) => told.unwrap().clone(),
             ran = run => ran.unwrap().reason,
@@ -323,7 +329,7 @@ async fn the_hours_are_kept() {
     let tick = async |world: &World| {
         let deadline = Deadline::after(&*clock, BUDGET);
         use tallymark::clock::Clock as _;
-        world.worker.tick(clock.now(), deadline, None).await.unwrap()
+        tick::run(&world.worker, clock.now(), deadline, None).await.unwrap()
     };
     let quiet = tick(&world).await;
     assert_eq!((quiet.slices.len(), quiet.left), (0, 11), "{quiet:?}");
@@ -362,7 +368,7 @@ async fn ticks_wake_the_source_as_often_as_they_may() {
     for minute in 0..120 {
         use tallymark::clock::Clock as _;
         let deadline = Deadline::after(&*clock, BUDGET);
-        let report = world.worker.tick(clock.now(), deadline, None).await.unwrap();
+        let report = tick::run(&world.worker, clock.now(), deadline, None).await.unwrap();
         if !report.slices.is_empty() {
             woken.push(minute);
         }

@@ -12,10 +12,14 @@ use sqlx::AssertSqlSafe;
 use tallymark::checkpoint::{Claim, Lease, State, Yield};
 use tallymark::clock::{Clock as _, Deadline, ManualClock, SystemClock};
 use tallymark::db::Access;
+use tallymark::fanout;
+use tallymark::probe;
+use tallymark::ready;
 use tallymark::report::{Outcome, SliceReport};
-use tallymark::run::RunOptions;
+use tallymark::run::{self, RunOptions};
 use tallymark::source::changes;
 use tallymark::target::{Chunk, Guard, Progress, TargetError};
+use tallymark::tick;
 
 use crate::support::world::{
     BUDGET, DAILY, EVENTS, PAST_LEASE, Setup, World, clock, dynamo_client, install_capture, instant,
@@ -64,7 +68,7 @@ async fn stage(
     from: Progress,
     end: DateTime<Utc>,
 ) -> Result<Progress, TargetError> {
-    let shape = world.worker.ready(world.rollup()).await.unwrap();
+    let shape = ready::ready(&world.worker, world.rollup()).await.unwrap();
     let (rollup, slice) = (world.rollup(), world.slice(DAY));
     let chunk = Chunk { source: None, lease, rollup, shape: &shape, slice };
     world.worker.target.stage_chunk(&chunk, from, end, UNGUARDED).await
@@ -72,7 +76,7 @@ async fn stage(
 
 /// Replaces [`DAY`] by the stage.
 async fn merge(world: &World, lease: &Lease) -> Result<u64, TargetError> {
-    let shape = world.worker.ready(world.rollup()).await.unwrap();
+    let shape = ready::ready(&world.worker, world.rollup()).await.unwrap();
     let (rollup, slice, target) = (world.rollup(), world.slice(DAY), &world.worker.target);
     let replaced = target.replace_from_stage(lease, rollup, &shape, slice, UNGUARDED).await?;
     Ok(replaced.rows_read)
@@ -207,7 +211,9 @@ async fn in_the_time_that_is_kept_back_no_work_is_begun() {
     let (world, clock) = world(false).await;
     let deadline = Deadline::after(&*clock, Duration::from_millis(400));
     let (rollup, slice) = (world.rollup(), world.slice(DAY));
-    let ran = world.worker.run(rollup, slice, deadline, RunOptions::default()).await.unwrap();
+    let ran = run::run_slice(&world.worker, rollup, slice, deadline, RunOptions::default())
+        .await
+        .unwrap();
     assert_eq!((ran.outcome, ran.reason.as_deref()), (Outcome::Yielded, Some("budget spent")));
     assert_eq!(world.target_value("SELECT count(*) FROM tallymark.slice").await, "0");
     assert_eq!(world.checkpoint(DAY).await.unwrap().state, State::Yielded);
@@ -241,7 +247,7 @@ async fn marks_stay_until_their_slices_are_reopened() {
     install_capture(&world.worker).await;
     let tick = async || {
         let deadline = Deadline::after(&*clock, BUDGET);
-        world.worker.tick(clock.now(), deadline, None).await.unwrap()
+        tick::run(&world.worker, clock.now(), deadline, None).await.unwrap()
     };
     tick().await;
     world.sql("DELETE FROM tallymark.mark; UPDATE events SET amount = 11 WHERE kind = 'a'").await;
@@ -282,7 +288,7 @@ async fn a_finer_slice_is_not_complete_before_the_coarse_one_is_reopened() {
     let world = World::new(&format!("{EVENTS}; {HOURS}"), setup).await;
     let tick = async || {
         let deadline = Deadline::after(&*clock, BUDGET);
-        world.worker.tick(clock.now(), deadline, None).await.unwrap().slices.len()
+        tick::run(&world.worker, clock.now(), deadline, None).await.unwrap().slices.len()
     };
     assert_eq!(tick().await, 5);
     world.sql("INSERT INTO events (created_at, kind) VALUES ('2026-01-01T07:00Z', 'late')").await;
@@ -368,7 +374,7 @@ async fn no_slice_since_an_idle_transaction_began_is_taken_for_empty() {
     let began: DateTime<Utc> =
         sqlx::query_scalar("SELECT now()").fetch_one(&mut *idle).await.unwrap();
     let empty_until = async || {
-        let seen = world.worker.probe(world.rollup()).await.unwrap();
+        let seen = probe::probe(&world.worker, world.rollup()).await.unwrap();
         seen.begin().unwrap().probed_at
     };
     assert!(empty_until().await <= began);
@@ -417,14 +423,14 @@ async fn messages_that_are_lost_are_sent_again() {
     clock.advance(10 * 24 * 60 * MINUTE);
     let tick = async |world: &World| {
         let deadline = Deadline::after(&*clock, BUDGET);
-        let report = world.worker.tick(clock.now(), deadline, None).await.unwrap();
+        let report = tick::run(&world.worker, clock.now(), deadline, None).await.unwrap();
         assert!(report.problems.is_empty(), "{report:?}");
     };
     // Future slices are left out. A request for them returns the same backfill.
     let range = (instant(DAY), Some(instant("9999-12-31T00:00:00Z")));
     let start = async || {
         let (worker, order) = (&world.worker, Order::OldestFirst);
-        worker.start_backfill(world.rollup(), range, order, false, "test").await.unwrap()
+        fanout::start_backfill(worker, world.rollup(), range, order, false, "test").await.unwrap()
     };
     let started = start().await;
     assert_eq!(started.to, clock.now());

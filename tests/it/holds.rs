@@ -7,8 +7,9 @@ use std::time::Duration;
 use tallymark::clock::{Clock as _, Deadline, ManualClock};
 use tallymark::not_now::{Permit, Why};
 use tallymark::plan::Standing;
+use tallymark::ready;
 use tallymark::source::begin::SourceBegin;
-use tallymark::tick::TickReport;
+use tallymark::tick::{self, TickReport};
 use tallymark::worker::Worker;
 
 use crate::support::Database;
@@ -21,7 +22,7 @@ use crate::support::world::{
 async fn tick(world: &World) -> TickReport {
     let worker = &world.worker;
     let deadline = Deadline::after(&*worker.clock, BUDGET);
-    worker.tick(worker.clock.now(), deadline, None).await.unwrap()
+    tick::run(worker, worker.clock.now(), deadline, None).await.unwrap()
 }
 
 /// A worker whose first request to the store with these bytes waits.
@@ -101,10 +102,10 @@ async fn a_slice_that_was_read_before_the_next_one_was_ready_runs_again_with_it(
     let (ran, ()) = tokio::join!(world.run("2026-01-01"), meanwhile);
     assert_eq!(ran.completion.unwrap().rows_read, 1);
     let deadline = Deadline::after(&*clock, BUDGET);
-    let planned = world.worker.plan(world.rollup(), clock.now()).await.unwrap().plan;
+    let planned = tick::plan(&world.worker, world.rollup(), clock.now()).await.unwrap().plan;
     let first = planned.slices.iter().find(|it| it.slice.start() == instant("2026-01-01"));
     assert_eq!(first.unwrap().standing, Standing::Lookback);
-    world.worker.tick(clock.now(), deadline, None).await.unwrap();
+    tick::run(&world.worker, clock.now(), deadline, None).await.unwrap();
     assert_eq!(world.target_value("SELECT sum(events) FROM stats.daily").await, "2");
     assert!(tick(&world).await.slices.is_empty(), "once");
 }
@@ -122,7 +123,7 @@ async fn no_work_begins_in_quiet_hours_that_began_while_the_store_was_asked() {
         clock.advance(Duration::from_secs(20));
         holder.let_go();
     };
-    let gate = held.worker.gate(held.rollup(), None);
+    let gate = ready::gate(&held.worker, held.rollup(), None);
     let (allowed, ()) = tokio::join!(gate.may_start(), meanwhile);
     let Permit::NotNow(held) = allowed.unwrap() else { panic!("work may begin") };
     assert!(matches!(held.why, Why::QuietHours(_)), "{held:?}");

@@ -5,6 +5,7 @@ use chrono::NaiveDate;
 use serde_json::{Value, json};
 use tallymark::checkpoint::Scope;
 use tallymark::clock::{Clock as _, Deadline, SystemClock};
+use tallymark::tick;
 
 use crate::support::cli::{Place, day, lines};
 use crate::support::fixture::Fixture;
@@ -287,7 +288,7 @@ async fn whatever_the_source_names_and_holds_is_counted_and_nothing_else() {
                 .unwrap();
             let worker = &one.worker;
             let deadline = Deadline::after(&*worker.clock, BUDGET);
-            let tick = worker.tick(tallymark_end(), deadline, None).await.unwrap();
+            let tick = tick::run(worker, tallymark_end(), deadline, None).await.unwrap();
             assert_eq!(tick.problems.len(), 0, "{:?}", tick.problems);
             let [kind, value] = [&rollup.group_by[0], rollup.measures[1].column.as_ref().unwrap()]
                 .map(|name| ident(name));

@@ -1,6 +1,7 @@
 //! A missing index is reported with a statement that creates it, before the table has grown.
 
 use tallymark::db::Access;
+use tallymark::ready;
 use tallymark::source::plan_guard::{By, Unindexed, unindexed};
 
 use crate::support::cli::{Place, daily};
@@ -131,7 +132,7 @@ fn rollup(place: usize, case: &Case) -> String {
 
 async fn found(world: &World, name: &str, by: By) -> Option<Unindexed> {
     let rollup = world.worker.rollup(name).unwrap();
-    let shape = world.worker.shape(rollup).await.unwrap();
+    let shape = ready::shape(&world.worker, rollup).await.unwrap();
     let slice = rollup.calendar.containing("2026-01-20T00:00:00Z".parse().unwrap());
     let mut tx = world.worker.source.begin(Access::ReadOnly, BUDGET, "test").await.unwrap();
     unindexed(&mut tx, (rollup, &shape), by, (slice.start(), slice.end())).await.unwrap()

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::{Connection as _, PgConnection};
-use tallymark::backfill::{Batch, Limits, Silent};
+use tallymark::backfill::{self, Batch, Limits, Silent};
 use tallymark::checkpoint::{BackfillState, State};
 use tallymark::clock::{Clock as _, Deadline, VirtualClock};
 use tallymark::db::{Access, DbErrorKind};
 use tallymark::report::Outcome;
-use tallymark::run::RunOptions;
+use tallymark::run::{self, RunOptions};
 
 use crate::support::cli::{Place, daily};
 use crate::support::world::{DAILY, EVENTS, Setup, World, instant, random_events};
@@ -80,14 +80,14 @@ async fn a_locked_table_is_waited_for_no_longer_than_a_quarter_of_an_hour() {
     let rollup = world.rollup();
     world.backfill("2026-01-02", false).await;
     let (to, order) = (instant("2026-01-03"), Order::NewestFirst);
-    let plan = world.worker.plan_backfill(rollup, rollup.start, to, order, true).await.unwrap();
+    let plan = backfill::plan(&world.worker, rollup, rollup.start, to, order, true).await.unwrap();
     let holder = holding(&world.urls.source, "LOCK TABLE events").await;
     let (options, limits) = (RunOptions::default(), Limits::default());
     // The less time a slice has, the sooner it gives up a lock: 60 tries of less than a second.
     let budget = Duration::from_secs(1);
     let batch = Batch { concurrency: 1, budget, deadline: None, options, limits };
     let before = clock.slept();
-    let ended = world.worker.backfill(rollup, &plan, batch, &Silent).await.unwrap_err();
+    let ended = backfill::run(&world.worker, rollup, &plan, batch, &Silent).await.unwrap_err();
     let text = ended.error.to_string();
     assert!(
         text.contains("public.events is locked by pid ") && text.contains("15 minutes"),
@@ -176,7 +176,8 @@ async fn a_statement_that_an_operator_cancels_counts_for_nobody_and_one_that_is_
     let deadline = Deadline::after(&*clock, Duration::from_secs(600));
     let slice = world.slice("2026-01-01");
     let options = RunOptions::default();
-    let ended = world.worker.run(world.rollup(), slice, deadline, options).await.unwrap();
+    let ended =
+        run::run_slice(&world.worker, world.rollup(), slice, deadline, options).await.unwrap();
     operator.await.unwrap();
     assert_eq!(ended.outcome, Outcome::Yielded, "{ended:?}");
     let checkpoint = world.checkpoint("2026-01-01").await.unwrap();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tallymark::clock::{Clock as _, Deadline, ManualClock, Stopwatch};
 use tallymark::db::{Access, Db, DbErrorKind, Side};
 use tallymark::embedded::dynamodb::EmbeddedDynamo;
-use tallymark::tick::TickReport;
+use tallymark::tick::{self, TickReport};
 use tallymark::worker::{Severity, WorkError, Worker};
 
 use crate::support::Database;
@@ -57,7 +57,7 @@ async fn behind_a_gate() -> (World, Gate, ManualClock) {
 
 async fn tick(worker: &Worker) -> Result<TickReport, WorkError> {
     let now = worker.clock.now();
-    worker.tick(now, Deadline::after(&*worker.clock, Duration::from_secs(60)), None).await
+    tick::run(worker, now, Deadline::after(&*worker.clock, Duration::from_secs(60)), None).await
 }
 
 /// Ticks for ten minutes, in which no work succeeds and no failure counts.
@@ -87,7 +87,7 @@ async fn all_good(world: &World, clock: &ManualClock) {
         let report = tick(&world.worker).await.unwrap();
         assert_eq!(report.severity(), None, "{report:?}");
     }
-    let plan = world.worker.plan(world.rollup(), clock.now()).await.unwrap().plan;
+    let plan = tick::plan(&world.worker, world.rollup(), clock.now()).await.unwrap().plan;
     assert_eq!(plan.due().count(), 0, "{plan:?}");
     world.assert_rows(&daily_expected("2026-01-05")).await;
 }
@@ -232,7 +232,7 @@ async fn a_tick_ends_at_its_deadline_whoever_is_silent() {
         gate.refuse(Some(Refusal::Silence(said)));
         let watch = Stopwatch::start();
         let deadline = Deadline::after(&*world.worker.clock, Duration::from_secs(3));
-        let tick = world.worker.tick(clock.now(), deadline, None);
+        let tick = tick::run(&world.worker, clock.now(), deadline, None);
         let report = tokio::time::timeout(Duration::from_secs(60), tick).await.expect("an end");
         let report = report.unwrap();
         assert!(report.slices.iter().all(|slice| !slice.is_success()), "{said}: {report:?}");

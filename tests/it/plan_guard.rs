@@ -1,6 +1,7 @@
 //! The plan guard on real plans: each full scan is refused, and each good plan passes.
 
 use tallymark::db::Access;
+use tallymark::ready;
 use tallymark::report::Outcome;
 use tallymark::rollup::Rollup;
 use tallymark::source::plan_guard::{Reading, inspect};
@@ -229,7 +230,7 @@ fn rollup(name: &str, rest: &str) -> String {
 }
 
 async fn reading(world: &World, rollup: &Rollup) -> Reading {
-    let shape = world.worker.shape(rollup).await.unwrap();
+    let shape = ready::shape(&world.worker, rollup).await.unwrap();
     let slice = rollup.calendar.containing("2025-06-10T00:00:00Z".parse().unwrap());
     let mut tx = world.worker.source.begin(Access::ReadOnly, BUDGET, "test").await.unwrap();
     inspect(&mut tx, rollup, &shape, slice.start(), slice.end()).await.unwrap()

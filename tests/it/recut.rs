@@ -3,11 +3,15 @@
 
 use std::sync::Arc;
 
-use tallymark::backfill::Silent;
+use tallymark::backfill::{self, Silent};
 use tallymark::checkpoint::Claim;
 use tallymark::clock::{Deadline, ManualClock};
+use tallymark::fanout;
+use tallymark::repair;
+use tallymark::replay;
 use tallymark::report::Outcome;
-use tallymark::run::RunOptions;
+use tallymark::run::{self, RunOptions};
+use tallymark::tick;
 
 use serde_json::json;
 
@@ -66,7 +70,8 @@ impl Cut {
 async fn work_off(world: &World) {
     for _ in 0..20 {
         let deadline = Deadline::after(&*world.worker.clock, BUDGET);
-        let report = world.worker.tick(world.worker.clock.now(), deadline, None).await.unwrap();
+        let report =
+            tick::run(&world.worker, world.worker.clock.now(), deadline, None).await.unwrap();
         assert!(report.problems.is_empty(), "{:?}", report.problems);
         let bad = |it: &&tallymark::report::SliceReport| !it.is_success();
         assert!(report.slices.iter().find(bad).is_none(), "{:?}", report.slices);
@@ -142,7 +147,7 @@ async fn a_success_of_another_calendar_is_not_trusted_even_where_nothing_replace
     let new_york = utc.redefined(&NEW_YORK.rollup(""));
     assert_eq!(new_york.run("2026-01-05T05:00:00Z").await.outcome, Outcome::Succeeded);
     let back = utc.redefined(&UTC_DAYS.rollup(""));
-    let due = back.worker.plan(back.rollup(), back.worker.clock.now()).await.unwrap().plan;
+    let due = tick::plan(&back.worker, back.rollup(), back.worker.clock.now()).await.unwrap().plan;
     assert_eq!(due.due().count(), 11, "{due:?}");
     work_off(&back).await;
     assert_cut(&back, UTC_DAYS).await;
@@ -176,7 +181,7 @@ async fn checkpoints_lost_after_a_change_are_rebuilt_by_the_present_calendar() {
         Setup { rollups: &NEW_YORK.rollup(""), clock: at_noon(), ..Setup::default() },
     )
     .await;
-    let report = lost.worker.repair(lost.rollup(), false).await.unwrap();
+    let report = repair::run(&lost.worker, lost.rollup(), false).await.unwrap();
     assert_eq!(report.restored, ["2026-01-03T05:00:00Z", "2026-01-08T05:00:00Z"].map(instant));
     work_off(&lost).await;
     assert_cut(&lost, NEW_YORK).await;
@@ -268,7 +273,8 @@ async fn a_wider_slice_does_not_erase_what_the_source_has_purged() {
     let options = RunOptions { allow_shrink: true, ..RunOptions::default() };
     weekly.reopen("2025-12-29").await;
     let slice = weekly.slice("2025-12-29");
-    let report = weekly.worker.run(weekly.rollup(), slice, deadline, options).await.unwrap();
+    let report =
+        run::run_slice(&weekly.worker, weekly.rollup(), slice, deadline, options).await.unwrap();
     assert_eq!(report.outcome, Outcome::Succeeded);
 }
 
@@ -306,14 +312,17 @@ async fn a_definition_that_does_not_fit_changes_no_checkpoint() {
         let other = world.redefined(&rollups);
         let deadline = Deadline::after(&*other.worker.clock, BUDGET);
         let now = other.worker.clock.now();
-        let report = other.worker.tick(now, deadline, None).await.unwrap();
+        let report = tick::run(&other.worker, now, deadline, None).await.unwrap();
         assert_eq!((report.slices.len(), report.problems.len()), (0, 1), "{report:?}");
         let slices = [other.rollup().calendar.containing(instant("2026-01-05"))];
-        let replay = other.worker.replay(other.rollup(), &slices, "test", batch(), &Silent).await;
+        let replay =
+            backfill::replay(&other.worker, other.rollup(), &slices, "test", batch(), &Silent)
+                .await;
         assert!(replay.is_err());
         let range = (other.rollup().start, None);
         let order = Order::NewestFirst;
-        let backfill = other.worker.start_backfill(other.rollup(), range, order, true, "test");
+        let backfill =
+            fanout::start_backfill(&other.worker, other.rollup(), range, order, true, "test");
         assert!(backfill.await.is_err());
         assert!(everything(&world).await == before, "something was written for {rollups}");
     }
@@ -329,8 +338,8 @@ async fn what_failed_is_replayed_as_far_as_it_is_of_this_calendar() {
     }
     let failed = async |cut: Cut, more: &str| {
         let other = world.redefined(&cut.rollup(more));
-        let slices = other.worker.failed_slices(other.rollup()).await.unwrap();
-        let unfinished = other.worker.unfinished(other.rollup()).await.unwrap();
+        let slices = replay::failed_slices(&other.worker, other.rollup()).await.unwrap();
+        let unfinished = replay::unfinished(&other.worker, other.rollup()).await.unwrap();
         assert_eq!(unfinished.len(), slices.len());
         slices.iter().map(|slice| slice.start().to_rfc3339()[..10].to_owned()).collect::<Vec<_>>()
     };
@@ -360,7 +369,8 @@ async fn a_sealed_slice_that_is_replayed_stays_as_it_is() {
     let before = everything(&world).await;
     let sealed = world.redefined(&UTC_DAYS.rollup("seal_before = \"2026-01-06\""));
     let slices = [sealed.slice("2026-01-03")];
-    let replay = sealed.worker.replay(sealed.rollup(), &slices, "test", batch(), &Silent).await;
+    let replay =
+        backfill::replay(&sealed.worker, sealed.rollup(), &slices, "test", batch(), &Silent).await;
     assert_eq!(replay.unwrap().refused.len(), 1);
     assert!(everything(&world).await == before, "something was written");
 }

@@ -9,9 +9,11 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, Utc};
 use tallymark::checkpoint::{Checkpoint, Claim, Lease, State, Yield};
 use tallymark::clock::{Clock as _, Deadline, ManualClock};
-use tallymark::repair::RepairReport;
+use tallymark::ready;
+use tallymark::repair::{self, RepairReport};
 use tallymark::report::Outcome;
 use tallymark::target::{Chunk, Guard, TargetError};
+use tallymark::tick;
 
 use crate::support::world::{
     BUDGET, DAILY, EVENTS, Setup, World, clock, daily_expected, dynamo, instant, random_events,
@@ -67,11 +69,11 @@ async fn delete(world: &World, item: &str) {
 /// Repairs after a dry run, which must announce the same and change nothing.
 async fn repair(world: &World) -> RepairReport {
     let before = checkpoints(world).await;
-    let promised = world.worker.repair(world.rollup(), true).await.unwrap();
+    let promised = repair::run(&world.worker, world.rollup(), true).await.unwrap();
     assert_eq!(checkpoints(world).await, before);
-    let repaired = world.worker.repair(world.rollup(), false).await.unwrap();
+    let repaired = repair::run(&world.worker, world.rollup(), false).await.unwrap();
     assert_eq!(repaired, promised);
-    let again = world.worker.repair(world.rollup(), false).await.unwrap();
+    let again = repair::run(&world.worker, world.rollup(), false).await.unwrap();
     assert!(again.restored.is_empty() && again.reopened.is_empty(), "{again:?}");
     repaired
 }
@@ -91,7 +93,7 @@ async fn standing(world: &World) -> BTreeMap<String, (State, u64)> {
 async fn tick(world: &World) -> Vec<(DateTime<Utc>, u64)> {
     let clock = &world.worker.clock;
     let deadline = Deadline::after(&**clock, BUDGET);
-    let report = world.worker.tick(clock.now(), deadline, None).await.unwrap();
+    let report = tick::run(&world.worker, clock.now(), deadline, None).await.unwrap();
     assert!(report.problems.is_empty() && report.left == 0, "{report:?}");
     assert!(report.slices.iter().all(|it| it.outcome == Outcome::Succeeded), "{report:?}");
     report.slices.iter().map(|it| (it.start, it.attempt.unwrap())).collect()
@@ -327,7 +329,7 @@ async fn what_was_staged_before_checkpoints_were_lost_is_not_resumed() {
     world.reopen(day).await;
     let lease = claim(&world, day, 30).await;
     let (rollup, slice) = (world.rollup(), world.slice(day));
-    let shape = world.worker.ready(rollup).await.unwrap();
+    let shape = ready::ready(&world.worker, rollup).await.unwrap();
     let target = &world.worker.target;
     let progress = target.resume(&lease, rollup, slice, FREE).await.unwrap();
     let chunk = Chunk { source: None, lease: &lease, rollup, shape: &shape, slice };
@@ -359,7 +361,7 @@ async fn an_attempt_of_the_same_number_by_another_owner_is_fenced() {
     let other = claim(&world, day, 30).await;
     assert_eq!((one.attempt(), other.attempt()), (2, 2));
     let (rollup, slice, target) = (world.rollup(), world.slice(day), &world.worker.target);
-    let shape = world.worker.ready(rollup).await.unwrap();
+    let shape = ready::ready(&world.worker, rollup).await.unwrap();
     target.replace_from_source(&one, rollup, &shape, slice, FREE).await.unwrap();
     let late = target.replace_from_source(&other, rollup, &shape, slice, FREE).await;
     assert!(matches!(late, Err(TargetError::Fenced { mine: 2, newest: 2 })), "{late:?}");

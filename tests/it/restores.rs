@@ -10,9 +10,10 @@ use std::sync::Arc;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use tallymark::clock::{Clock as _, Deadline, ManualClock};
-use tallymark::repair::RepairReport;
+use tallymark::repair::{self, RepairReport};
 use tallymark::report::Outcome;
-use tallymark::tick::Problem;
+use tallymark::tick::{self, Problem};
+use tallymark::verify;
 
 use crate::support::world::{
     BUDGET, DAILY, EVENTS, Setup, World, clock, daily_expected, dynamo, install_capture,
@@ -114,7 +115,7 @@ impl Restorable {
         // Another process, with empty caches.
         let world = self.world.changed("", &self.rollups(), self.clock.clone());
         let deadline = Deadline::after(&*self.clock, BUDGET);
-        let report = world.worker.tick(self.clock.now(), deadline, None).await.unwrap();
+        let report = tick::run(&world.worker, self.clock.now(), deadline, None).await.unwrap();
         world.worker.close().await;
         // Rows that `repair` called unproven are reported until they are verified.
         let is_told = |problem: &Problem| problem.error.contains("is unproven");
@@ -172,7 +173,7 @@ impl Restorable {
 
     async fn repair(&self) -> RepairReport {
         let world = self.world.changed("", &self.rollups(), self.clock.clone());
-        let report = world.worker.repair(world.rollup(), false).await.unwrap();
+        let report = repair::run(&world.worker, world.rollup(), false).await.unwrap();
         world.worker.close().await;
         report
     }
@@ -187,7 +188,8 @@ impl Restorable {
         for day in ["2026-01-01", "2026-01-02", "2026-01-03", "2026-01-04"] {
             let slice = self.world.slice(day);
             let worker = &self.world.worker;
-            let found = worker.verify(self.world.rollup(), slice, BUDGET, 1).await.unwrap();
+            let found =
+                verify::verify_slice(worker, self.world.rollup(), slice, BUDGET, 1).await.unwrap();
             if found.differences > 0 {
                 assert!(self.world.replay(day).await.is_success(), "{day}");
             }

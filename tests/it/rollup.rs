@@ -9,7 +9,7 @@ use serde_json::json;
 use tallymark::checkpoint::{Claim, Drift, Yield};
 use tallymark::clock::{Clock, Deadline, ManualClock, SystemClock};
 use tallymark::report::Outcome;
-use tallymark::tick::TickReport;
+use tallymark::tick::{self, TickReport};
 
 use crate::support::cli::{Place, daily, day, documented, lines};
 use crate::support::world::{EVENTS, Setup, World, clock, instant, records};
@@ -67,7 +67,7 @@ const OLD_NUMBERS: &str =
 async fn tick(world: &World, budget: Duration) -> TickReport {
     let clock = &*world.worker.clock;
     let deadline = Deadline::after(clock, budget);
-    let report = world.worker.tick(clock.now(), deadline, None).await.unwrap();
+    let report = tick::run(&world.worker, clock.now(), deadline, None).await.unwrap();
     assert!(report.problems.is_empty(), "{:?}", report.problems);
     report
 }
@@ -100,7 +100,7 @@ async fn a_new_measure_is_computed_for_a_year_of_history_behind_all_else() {
     assert_eq!(records(&world.target, OLD_NUMBERS).await, before);
     manual.advance(Duration::from_secs(24 * 60 * 60));
     let redefined = async || {
-        let plan = world.worker.plan(world.rollup(), manual.now()).await.unwrap().plan;
+        let plan = tick::plan(&world.worker, world.rollup(), manual.now()).await.unwrap().plan;
         assert_eq!(plan.redefined().count() > 0, !plan.is_of_one_definition());
         plan.redefined().count()
     };

@@ -9,8 +9,10 @@ use chrono::{DateTime, NaiveDate, Utc};
 use serde_json::{Value, json};
 use tallymark::checkpoint::State;
 use tallymark::clock::{Clock, Deadline, ManualClock};
-use tallymark::tick::TickReport;
-use tallymark::verify::Compared;
+use tallymark::ready;
+use tallymark::scrub;
+use tallymark::tick::{self, TickReport};
+use tallymark::verify::{self, Compared};
 use tallymark::worker::{Severity, Worker};
 
 use crate::support::cli::{Place, daily, day};
@@ -45,7 +47,7 @@ async fn world_at(clock: &ManualClock, days: u32, rollups: &str) -> World {
 async fn tick(world: &World) -> TickReport {
     let clock = &*world.worker.clock;
     let deadline = Deadline::after(clock, BUDGET);
-    world.worker.tick(clock.now(), deadline, None).await.unwrap()
+    tick::run(&world.worker, clock.now(), deadline, None).await.unwrap()
 }
 
 /// Ticks until the scrub has nothing to do, for at most a day's number of slices.
@@ -133,12 +135,12 @@ async fn drift_is_found_told_and_repaired_when_asked() {
     assert!(gone.found.examples.iter().all(|it| it.difference == "extra" && it.expected.is_none()));
 
     let scrub = world.worker.checkpoints.scrub("daily").await.unwrap();
-    let open = world.worker.open_drift(world.rollup(), &scrub).await.unwrap();
+    let open = scrub::open_drift(&world.worker, world.rollup(), &scrub).await.unwrap();
     let starts: Vec<DateTime<Utc>> = open.iter().map(|(start, _)| *start).collect();
     assert_eq!(starts, [instant("2026-01-02"), instant("2026-01-03")]);
     // A run of one of the slices ends its drift.
     world.replay("2026-01-02").await;
-    let open = world.worker.open_drift(world.rollup(), &scrub).await.unwrap();
+    let open = scrub::open_drift(&world.worker, world.rollup(), &scrub).await.unwrap();
     assert_eq!(open.len(), 1);
 
     let repairing = scrubbed("slices_per_day = 24\nrepair = true", DAILY)
@@ -172,7 +174,7 @@ async fn a_slice_that_is_not_done_is_no_drift() {
         other => panic!("{other:?}"),
     };
     let compare = async |world: &World, start: &str| {
-        world.worker.compare(world.rollup(), world.slice(start), BUDGET, 3).await.unwrap()
+        verify::compare(&world.worker, world.rollup(), world.slice(start), BUDGET, 3).await.unwrap()
     };
     assert_eq!(why(compare(&world, "2026-01-01").await), "stale");
     assert_eq!(why(compare(&world, "2026-01-04").await), "missing");
@@ -189,7 +191,7 @@ async fn a_late_change_that_waits_is_no_drift() {
     let clock = clock("2026-01-05T12:00:00Z");
     let rollups = DAILY.replace("bucket =", "late = \"capture\"\nbucket =");
     let world = world_at(&clock, 4, &rollups).await;
-    let shape = world.worker.shape(world.rollup()).await.unwrap();
+    let shape = ready::shape(&world.worker, world.rollup()).await.unwrap();
     let pair = [(world.rollup(), &*shape)];
     let capture = tallymark::source::capture::Capture::new(&world.rollup().from, &pair);
     let mut tx = world
@@ -205,14 +207,14 @@ async fn a_late_change_that_waits_is_no_drift() {
     world.run("2026-01-02").await;
     let (rollup, slice) = (world.rollup(), world.slice("2026-01-02"));
     world.sql("DELETE FROM events WHERE created_at >= '2026-01-02Z' AND created_at < '2026-01-02T06:00Z'").await;
-    let compared = world.worker.compare(rollup, slice, BUDGET, 3).await.unwrap();
+    let compared = verify::compare(&world.worker, rollup, slice, BUDGET, 3).await.unwrap();
     let Compared::Pending(pending) = compared else { panic!("{compared:?}") };
     assert_eq!(pending.why.to_string(), "a late change is not counted yet");
     // Marks of other slices explain nothing.
     world
         .sql("DELETE FROM tallymark.mark; DELETE FROM events WHERE created_at < '2026-01-02Z'")
         .await;
-    let compared = world.worker.compare(rollup, slice, BUDGET, 3).await.unwrap();
+    let compared = verify::compare(&world.worker, rollup, slice, BUDGET, 3).await.unwrap();
     assert!(matches!(compared, Compared::Drift(1, _)), "{compared:?}");
 }
 
@@ -232,19 +234,19 @@ async fn a_tick_without_a_slice_to_scrub_opens_no_connection() {
         Worker::with_checkpoints(config, checkpoints, Arc::new(clock.clone()), 1).unwrap()
     };
     let able = worker();
-    able.ready(&able.config.rollups[0]).await.unwrap();
+    ready::ready(&able, &able.config.rollups[0]).await.unwrap();
     able.close().await;
     drop(way);
     let unable = worker();
     let deadline = Deadline::after(&clock, BUDGET);
-    let report = unable.tick(clock.now(), deadline, None).await.unwrap();
+    let report = tick::run(&unable, clock.now(), deadline, None).await.unwrap();
     assert!(report.problems.is_empty() && report.scrub.is_nothing(), "{report:?}");
     clock.advance(HOUR * 11);
     let deadline = Deadline::after(&clock, BUDGET);
-    assert!(unable.tick(clock.now(), deadline, None).await.unwrap().problems.is_empty());
+    assert!(tick::run(&unable, clock.now(), deadline, None).await.unwrap().problems.is_empty());
     clock.advance(HOUR);
     let deadline = Deadline::after(&clock, BUDGET);
-    assert_eq!(unable.tick(clock.now(), deadline, None).await.unwrap().problems.len(), 1);
+    assert_eq!(tick::run(&unable, clock.now(), deadline, None).await.unwrap().problems.len(), 1);
     assert_eq!(tick(&world).await.scrub.verified, 1, "what could not be verified is not spent");
 }
 
@@ -331,11 +333,12 @@ async fn what_one_statement_cannot_compare_is_compared_in_several() {
             .target_sql("UPDATE stats.second SET events = 5 WHERE extract(hour FROM bucket AT TIME ZONE 'UTC') IN (4, 20)")
             .await;
         world.sql(&slow(60)).await;
-        let found = world.worker.verify(rollup, slice, limit, 3).await.unwrap();
+        let found = verify::verify_slice(&world.worker, rollup, slice, limit, 3).await.unwrap();
         assert_eq!((found.differences, found.examples.len()), (2, 2));
         world.sql(&slow(0)).await;
         for listed in [0, 1] {
-            let found = world.worker.verify(rollup, slice, limit, listed).await.unwrap();
+            let found =
+                verify::verify_slice(&world.worker, rollup, slice, limit, listed).await.unwrap();
             assert_eq!((found.differences, found.examples.len()), (2, listed));
         }
         if across {
@@ -343,7 +346,7 @@ async fn what_one_statement_cannot_compare_is_compared_in_several() {
         }
         world.sql(&slow(3000)).await;
         let Compared::Pending(pending) =
-            world.worker.compare(rollup, slice, limit, 3).await.unwrap()
+            verify::compare(&world.worker, rollup, slice, limit, 3).await.unwrap()
         else {
             panic!("four hours cannot be compared in {limit:?}")
         };

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tallymark::clock::Deadline;
+use tallymark::tick;
 
 use crate::support::world::{BUDGET, Setup, World, clock};
 
@@ -27,7 +28,8 @@ async fn work_off(world: &World) -> usize {
     let mut done = 0;
     for _ in 0..10 {
         let deadline = Deadline::after(&*world.worker.clock, BUDGET);
-        let report = world.worker.tick(world.worker.clock.now(), deadline, None).await.unwrap();
+        let report =
+            tick::run(&world.worker, world.worker.clock.now(), deadline, None).await.unwrap();
         assert!(report.problems.is_empty(), "{:?}", report.problems);
         assert!(report.slices.iter().all(tallymark::report::SliceReport::is_success));
         if report.slices.is_empty() {

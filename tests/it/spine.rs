@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::future::join_all;
-use tallymark::backfill::{Batch, Silent};
+use tallymark::backfill::{self, Batch, Silent};
 use tallymark::checkpoint::{Claim, State};
 use tallymark::clock::{Clock, Deadline, SystemClock};
+use tallymark::ready;
 use tallymark::report::{Outcome, SliceReport};
-use tallymark::run::RunOptions;
+use tallymark::run::{self, RunOptions};
 use tallymark::target::{Chunk, Guard, Progress, TargetError};
+use tallymark::tick;
 
 use crate::support::Database;
 use crate::support::world::{
@@ -43,13 +45,13 @@ async fn a_tick_computes_the_due_slices_newest_first() {
     let clock = Arc::new(clock("2026-01-04T12:00:00Z"));
     let world = World::new(&sql, Setup { clock: clock.clone(), ..Setup::default() }).await;
     let deadline = Deadline::after(&*clock, BUDGET);
-    let report = world.worker.tick(clock.now(), deadline, None).await.unwrap();
+    let report = tick::run(&world.worker, clock.now(), deadline, None).await.unwrap();
     let starts: Vec<_> = report.slices.iter().map(|slice| slice.start).collect();
     assert_eq!(starts, ["2026-01-03", "2026-01-02", "2026-01-01"].map(instant));
     assert!(report.slices.iter().all(|slice| slice.outcome == Outcome::Succeeded));
     world.verify_all("2026-01-04").await;
 
-    let again = world.worker.tick(clock.now(), deadline, None).await.unwrap();
+    let again = tick::run(&world.worker, clock.now(), deadline, None).await.unwrap();
     assert!(again.slices.is_empty() && again.problems.is_empty());
 }
 
@@ -152,7 +154,8 @@ async fn a_purged_source_does_not_erase_history() {
     let slices = [world.slice("2026-01-01")];
     let batch = Batch { options: RunOptions { allow_shrink: true, backfill: None }, ..batch() };
     let rollup = world.rollup();
-    let report = world.worker.replay(rollup, &slices, "meant", batch, &Silent).await.unwrap();
+    let report =
+        backfill::replay(&world.worker, rollup, &slices, "meant", batch, &Silent).await.unwrap();
     assert_eq!((report.succeeded, report.deleted), (1, 3));
     world.verify_all("2026-01-02").await;
 }
@@ -199,7 +202,7 @@ async fn the_newest_slices_run_again_for_late_rows() {
     let world = World::new(&sql, setup).await;
     let tick = async || {
         let deadline = Deadline::after(&*clock, BUDGET);
-        let report = world.worker.tick(clock.now(), deadline, None).await.unwrap();
+        let report = tick::run(&world.worker, clock.now(), deadline, None).await.unwrap();
         report.slices.iter().map(|slice| slice.start).collect::<Vec<DateTime<Utc>>>()
     };
     assert_eq!(tick().await.len(), 3);
@@ -261,7 +264,7 @@ async fn of_fifty_workers_one_works() {
     let world = World::new(&sql, Setup { rollups: &rollups, ..Setup::default() }).await;
     let workers: Vec<World> = (0..50).map(|_| world.redefined(&rollups)).collect();
     for worker in &workers {
-        worker.worker.ready(worker.rollup()).await.unwrap();
+        ready::ready(&worker.worker, worker.rollup()).await.unwrap();
     }
     let reports = join_all(workers.iter().map(|worker| worker.run("2026-01-01"))).await;
     let count = |outcome| reports.iter().filter(|report| report.outcome == outcome).count();
@@ -317,7 +320,7 @@ async fn run_in_small_budgets(world: &World) -> usize {
         let deadline = Deadline::after(&SystemClock, budget);
         let slice = world.slice("2026-01-01");
         let options = RunOptions::default();
-        let ran = world.worker.run(world.rollup(), slice, deadline, options).await;
+        let ran = run::run_slice(&world.worker, world.rollup(), slice, deadline, options).await;
         // On a busy machine even connecting may take longer, and needs another invocation.
         let Ok(report) = ran else { continue };
         if report.outcome == Outcome::Succeeded {
@@ -392,7 +395,7 @@ async fn a_stale_attempt_is_fenced() {
     world.sql("DELETE FROM events WHERE kind = 'a'").await;
     let before = physical(&world).await;
 
-    let shape = world.worker.ready(rollup).await.unwrap();
+    let shape = ready::ready(&world.worker, rollup).await.unwrap();
     let guard = Guard { shrink: None, timeout: BUDGET, governor: None, nap: None };
     let target = &world.worker.target;
     let late = target.replace_from_source(&lease, rollup, &shape, slice, guard).await;

@@ -3,8 +3,10 @@
 
 use serde_json::Value;
 use tallymark::db::Access;
+use tallymark::ready;
 use tallymark::rollup::Rollup;
 use tallymark::target::ddl;
+use tallymark::verify;
 use tallymark::worker::WorkError;
 
 use crate::support::cli::Place;
@@ -145,7 +147,8 @@ async fn a_key_that_stands_twice_is_told_by_verify_and_removed_by_a_replay() {
         .await;
     // The running process made its check earlier.
     let slice = world.slice("2026-01-02");
-    let found = world.worker.verify(world.rollup(), slice, BUDGET, 20).await.unwrap();
+    let found =
+        verify::verify_slice(&world.worker, world.rollup(), slice, BUDGET, 20).await.unwrap();
     let doubled = found.examples.iter().filter(|one| one.difference == "doubled").count();
     assert_eq!((found.differences, doubled), (5, 5), "{found:?}");
     world
@@ -154,7 +157,8 @@ async fn a_key_that_stands_twice_is_told_by_verify_and_removed_by_a_replay() {
              INSERT INTO stats.daily SELECT * FROM twice WHERE events > 1 LIMIT 1",
         )
         .await;
-    let found = world.worker.verify(world.rollup(), slice, BUDGET, 20).await.unwrap();
+    let found =
+        verify::verify_slice(&world.worker, world.rollup(), slice, BUDGET, 20).await.unwrap();
     assert!(found.differences >= 6, "{found:?}");
     let doubled = found.examples.iter().filter(|one| one.difference == "doubled").count();
     assert_eq!(doubled, 6, "{found:?}");
@@ -181,7 +185,7 @@ async fn a_table_that_lost_its_index_and_holds_a_key_twice_is_refused_by_the_key
         ))
         .await;
     let fresh = fresh(&world);
-    let shape = fresh.worker.shape(fresh.rollup()).await.unwrap();
+    let shape = ready::shape(&fresh.worker, fresh.rollup()).await.unwrap();
     let target = &fresh.worker.target;
     let mut tx = target.db.begin(Access::ReadWrite, BUDGET, "test").await.unwrap();
     let error =
@@ -464,7 +468,8 @@ async fn a_widened_type_is_followed_by_the_table_with_its_purged_history() {
         .calendar
         .slices("2026-01-02T00:00:00Z".parse().unwrap(), "2026-01-04T00:00:00Z".parse().unwrap())
     {
-        let found = again.worker.verify(again.rollup(), slice, BUDGET, 3).await.unwrap();
+        let found =
+            verify::verify_slice(&again.worker, again.rollup(), slice, BUDGET, 3).await.unwrap();
         assert_eq!(found.differences, 0, "{found:?}");
     }
     // A narrower type would lose values.
@@ -667,7 +672,8 @@ async fn columns_and_tables_may_have_the_names_of_our_aliases() {
             let spoil = format!("UPDATE stats.\"{}\" SET \"{measure}\" = 0", rollup.name);
             world.target_sql(&spoil).await;
             let slice = rollup.calendar.containing(rollup.start);
-            let found = world.worker.verify(rollup, slice, BUDGET, 9).await.unwrap();
+            let found =
+                verify::verify_slice(&world.worker, rollup, slice, BUDGET, 9).await.unwrap();
             assert_eq!(found.differences, 3, "{}", rollup.name);
             let shown = &found.examples[0];
             assert!(shown.key.get(&rollup.group_by[0]).is_some_and(Value::is_string), "{shown:?}");

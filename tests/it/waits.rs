@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::{Connection as _, PgConnection};
-use tallymark::backfill::{Batch, Limits, Silent};
+use tallymark::backfill::{self, Batch, Limits, Silent};
 use tallymark::checkpoint::{BackfillState, Pause, Scope};
 use tallymark::clock::{Clock, Deadline, Stopwatch, VirtualClock};
 use tallymark::config::Settings;
 use tallymark::db::Access;
+use tallymark::fanout;
 use tallymark::run::RunOptions;
-use tallymark::verify::Compared;
+use tallymark::tick;
+use tallymark::verify::{self, Compared};
 use tallymark::worker::{Severity, WorkError};
 
 use crate::support::Database;
@@ -44,7 +46,8 @@ async fn world(days: u32, clock: Arc<dyn Clock>, rollups: &str) -> World {
 async fn compared(world: &World, until: &str) -> usize {
     let mut count = 0;
     for slice in world.rollup().calendar.slices(world.rollup().start, instant(until)) {
-        let found = world.worker.compare(world.rollup(), slice, TIMEOUT, 3).await.unwrap();
+        let found =
+            verify::compare(&world.worker, world.rollup(), slice, TIMEOUT, 3).await.unwrap();
         assert_eq!(found, Compared::Same, "{slice}");
         count += 1;
     }
@@ -86,7 +89,7 @@ async fn a_scrub_ends_as_soon_as_its_slices_are_compared() {
     world.backfill("2026-01-11", false).await;
     let tick = async || {
         let deadline = Deadline::after(&*clock, Duration::from_secs(3600));
-        world.worker.tick(clock.now(), deadline, None).await.unwrap()
+        tick::run(&world.worker, clock.now(), deadline, None).await.unwrap()
     };
     // The first tick creates the budget item, and computes the due slices.
     tick().await;
@@ -129,7 +132,8 @@ async fn who_holds_the_only_slot_is_named_and_waited_for_no_longer_than_a_quarte
 
     let before = clock.slept();
     let slice = world.slice("2026-01-01");
-    let error = world.worker.compare(world.rollup(), slice, TIMEOUT, 3).await.unwrap_err();
+    let error =
+        verify::compare(&world.worker, world.rollup(), slice, TIMEOUT, 3).await.unwrap_err();
     is_told(&error);
     let waited = (clock.slept() - before).as_secs();
     assert!((880..1000).contains(&waited), "{waited} s");
@@ -137,11 +141,11 @@ async fn who_holds_the_only_slot_is_named_and_waited_for_no_longer_than_a_quarte
     let rollup = world.rollup();
     let (from, to) = (rollup.start, instant("2026-01-04"));
     let plan =
-        world.worker.plan_backfill(rollup, from, to, Order::NewestFirst, false).await.unwrap();
+        backfill::plan(&world.worker, rollup, from, to, Order::NewestFirst, false).await.unwrap();
     let (options, limits) = (RunOptions::default(), Limits::default());
     let batch = Batch { concurrency: 1, budget: BUDGET, deadline: None, options, limits };
     let before = clock.slept();
-    let ended = world.worker.backfill(rollup, &plan, batch, &Silent).await.unwrap_err();
+    let ended = backfill::run(&world.worker, rollup, &plan, batch, &Silent).await.unwrap_err();
     is_told(&ended.error);
     assert!((clock.slept() - before).as_secs() >= 900);
     let checkpoint = world.checkpoint("2026-01-03").await.unwrap();
@@ -149,7 +153,7 @@ async fn who_holds_the_only_slot_is_named_and_waited_for_no_longer_than_a_quarte
     assert!(checkpoint.reason.unwrap_or_default().contains("role holder"));
 
     holder.close().await.unwrap();
-    let done = world.worker.backfill(rollup, &plan, batch, &Silent).await.unwrap();
+    let done = backfill::run(&world.worker, rollup, &plan, batch, &Silent).await.unwrap();
     assert_eq!((done.succeeded, done.left), (1, 0));
     assert_eq!(compared(&world, "2026-01-04").await, 3);
 }
@@ -168,7 +172,7 @@ async fn a_pause_ends_a_comparisons_wait_for_a_slot() {
         world.worker.checkpoints.set_pause(Scope::Rollup("daily"), Some(&pause)).await.unwrap();
     };
     let slice = world.slice("2026-01-01");
-    let compared = world.worker.compare(world.rollup(), slice, TIMEOUT, 3);
+    let compared = verify::compare(&world.worker, world.rollup(), slice, TIMEOUT, 3);
     let (compared, ()) = tokio::join!(compared, pause);
     let Ok(Compared::Pending(pending)) = compared else { panic!("{compared:?}") };
     let why = pending.why.to_string();
@@ -280,7 +284,7 @@ async fn a_backfill_that_is_done_holds_up_no_other() {
     let (worker, rollup) = (&world.worker, world.rollup());
     let start = async |from: &str, to: &str| {
         let range = (instant(from), Some(instant(to)));
-        worker.start_backfill(rollup, range, Order::NewestFirst, false, "test").await
+        fanout::start_backfill(worker, rollup, range, Order::NewestFirst, false, "test").await
     };
     let mut first = start("2026-01-01", "2026-01-03").await.unwrap();
     first.state = BackfillState::Running;

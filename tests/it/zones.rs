@@ -3,7 +3,9 @@
 //! No server with other time zone tables is needed: PostgreSQL reads `CET` and similar names as
 //! abbreviations, with one offset all year, where the program's `CET` has summer time.
 
+use tallymark::late;
 use tallymark::report::Outcome;
+use tallymark::verify;
 
 use crate::support::Database;
 use crate::support::cli::Place;
@@ -47,7 +49,8 @@ async fn a_slice_whose_local_times_the_server_reads_otherwise_is_not_computed() 
             assert_eq!(checkpoint.failures, 0, "an update mends it, no other try");
             assert!(checkpoint.retry_at.is_some());
             let slice = world.slice(start);
-            let verified = world.worker.verify(world.rollup(), slice, BUDGET, 1).await;
+            let verified =
+                verify::verify_slice(&world.worker, world.rollup(), slice, BUDGET, 1).await;
             assert!(verified.unwrap_err().to_string().contains("CET"));
         }
         assert_eq!(world.rows().await, before);
@@ -82,7 +85,7 @@ async fn change_times_of_a_zone_that_differs_are_an_alarm() {
     let world = World::new(LOCAL, Setup { rollups: &rollups, clock, ..Setup::default() }).await;
     world.run("2026-01-09").await;
     let deadline = tallymark::clock::Deadline::after(&*world.worker.clock, BUDGET);
-    let problems = world.worker.notice_late(deadline).await;
+    let problems = late::notice(&world.worker, deadline).await;
     assert!(
         problems[0].error.contains("CET") && problems[0].error.contains("late"),
         "{problems:?}"

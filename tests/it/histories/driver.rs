@@ -14,9 +14,11 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _, PgConnection};
 use tallymark::clock::{Clock as _, Deadline, ManualClock};
 use tallymark::faults::without;
 use tallymark::measure::KINDS;
+use tallymark::probe;
+use tallymark::ready;
 use tallymark::rollup::{Late, Rollup};
-use tallymark::run::RunOptions;
-use tallymark::tick::TickReport;
+use tallymark::run::{self, RunOptions};
+use tallymark::tick::{self, TickReport};
 
 use super::search::Kind;
 use crate::support::kinds;
@@ -98,13 +100,13 @@ fn rollups(kind: Kind) -> String {
 /// The columns of the measures of every kind in each rollup, and their SQL over the source.
 async fn every(world: &world::World) -> Vec<(String, String)> {
     let hourly = world.rollup();
-    let shape = world.worker.shape(hourly).await.unwrap();
+    let shape = ready::shape(&world.worker, hourly).await.unwrap();
     let every = hourly.measures.iter().filter(|measure| measure.name.starts_with("every_"));
     let direct: Vec<_> = every.flat_map(|measure| kinds::direct(measure, &shape)).collect();
     assert!(direct.len() >= KINDS.len());
     let mut columns = Vec::new();
     for rollup in &world.worker.config.rollups {
-        let own = world.worker.shape(rollup).await.unwrap();
+        let own = ready::shape(&world.worker, rollup).await.unwrap();
         let has = |name: &str| own.fields.iter().any(|field| field.name == name);
         let kept: Vec<_> = direct.iter().filter(|(name, _)| has(name)).collect();
         let names: String = kept.iter().map(|(name, _)| format!(", \"{name}\"")).collect();
@@ -259,14 +261,14 @@ impl World {
         let rollup = random.choice(&worker.config.rollups).unwrap();
         if random.bool() {
             // A temporary error does not matter here.
-            let _ = worker.probe(rollup).await;
+            let _ = probe::probe(worker, rollup).await;
             return format!("-- plan {}", rollup.name);
         }
         let hours = random.u64(1..4);
         let at = self.clock.now() - TimeDelta::hours(hours.try_into().unwrap());
         let slice = rollup.calendar.containing(at.max(rollup.start));
         let deadline = Deadline::after(&self.clock, Duration::from_secs(20));
-        let work = worker.run(rollup, slice, deadline, RunOptions::default());
+        let work = run::run_slice(worker, rollup, slice, deadline, RunOptions::default());
         let outcome = match without(self.kind.without, work).await {
             Ok(report) => report.outcome.word().to_owned(),
             Err(error) => error.to_string(),
@@ -340,7 +342,7 @@ impl World {
         let deadline = Deadline::after(&self.clock, Duration::from_secs(20));
         let now = self.clock.now();
         let mut work =
-            pin!(without(self.kind.without, self.inner.worker.tick(now, deadline, None)));
+            pin!(without(self.kind.without, tick::run(&self.inner.worker, now, deadline, None)));
         let mut polled = 0;
         let ended: Option<TickReport> = std::future::poll_fn(|context| {
             polled += 1;
@@ -375,7 +377,7 @@ impl World {
             self.advance(1).await;
             let deadline = Deadline::after(&self.clock, Duration::from_secs(60));
             let now = self.clock.now();
-            let work = self.inner.worker.tick(now, deadline, None);
+            let work = tick::run(&self.inner.worker, now, deadline, None);
             let report = without(self.kind.without, work).await.unwrap();
             // A problem may come from a busy machine on which a connection timed out.
             let is_idle = report.slices.is_empty() && report.problems.is_empty();
@@ -395,7 +397,7 @@ impl World {
     async fn is_complete(&self) -> bool {
         let worker = &self.inner.worker;
         for rollup in &worker.config.rollups {
-            let standings = worker.plan(rollup, self.clock.now()).await.unwrap();
+            let standings = tick::plan(worker, rollup, self.clock.now()).await.unwrap();
             if standings.plan.watermark < self.due_until(rollup) {
                 return false;
             }

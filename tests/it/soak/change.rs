@@ -8,7 +8,12 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, Datelike as _, TimeDelta, Utc};
 use tallymark::checkpoint::State;
 use tallymark::db::Access;
+use tallymark::identity;
+use tallymark::ready;
+use tallymark::rename;
+use tallymark::repair;
 use tallymark::source::capture::Capture;
+use tallymark::verify;
 use tallymark::worker::Worker;
 
 use super::life::Life;
@@ -32,7 +37,7 @@ const OLD_POLLS_MAX: usize = 1_000;
 pub async fn install_capture(worker: &Worker) {
     let mut shapes = Vec::new();
     for rollup in worker.config.rollups.iter().filter(|rollup| rollup.fine.is_none()) {
-        shapes.push((rollup, worker.ready(rollup).await.unwrap()));
+        shapes.push((rollup, ready::ready(worker, rollup).await.unwrap()));
     }
     let counting: Vec<_> = shapes.iter().map(|(rollup, shape)| (*rollup, &**shape)).collect();
     let capture = Capture::new(&shapes[0].0.from, &counting);
@@ -139,7 +144,7 @@ impl Life {
         // No worker holds a slice of it any longer.
         self.scene.advance(HOUR).await;
         let worker = &self.workers[0];
-        worker.drop_rollup("weekly").await.unwrap();
+        rename::drop_rollup(worker, "weekly").await.unwrap();
         assert!(worker.checkpoints.items("weekly").await.unwrap().is_empty());
         let left = "SELECT count(*) FROM pg_class WHERE relname IN ('weekly', 'stage_weekly')";
         assert_eq!(self.scene.number(left).await, 0);
@@ -196,7 +201,7 @@ impl Life {
         );
         let spoilt = self.scene.changed(&spoil).await;
         if spoilt > 0 {
-            let found = worker.verify(&rollup, slice, BUDGET, 3).await.unwrap();
+            let found = verify::verify_slice(worker, &rollup, slice, BUDGET, 3).await.unwrap();
             assert!(found.differences >= 1, "{spoilt} spoilt rows of {slice}");
             let now = worker.clock.now();
             worker.checkpoints.reopen(name, start, "verify", now).await.unwrap();
@@ -238,7 +243,7 @@ impl Life {
             for checkpoint in known {
                 let start = checkpoint.slice_start;
                 let slice = rollup.calendar.starting(start).unwrap();
-                let found = worker.verify(&rollup, slice, BUDGET, 3).await.unwrap();
+                let found = verify::verify_slice(worker, &rollup, slice, BUDGET, 3).await.unwrap();
                 if found.differences > 0 {
                     let now = worker.clock.now();
                     worker.checkpoints.reopen(&rollup.name, start, "verify", now).await.unwrap();
@@ -266,7 +271,7 @@ impl Life {
 
     async fn repair(&mut self) {
         for rollup in &self.workers[0].config.rollups {
-            self.workers[0].repair(rollup, false).await.unwrap();
+            repair::run(&self.workers[0], rollup, false).await.unwrap();
         }
         self.count("repairs", 1);
     }
@@ -275,7 +280,7 @@ impl Life {
     /// verified.
     async fn vouch(&mut self) {
         for rollup in self.workers[0].config.rollups.clone() {
-            if self.workers[0].proven(&rollup).await.unwrap() {
+            if identity::proven(&self.workers[0], &rollup).await.unwrap() {
                 self.count("rollups unproven after a repair", 1);
             }
         }

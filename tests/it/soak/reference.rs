@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use tallymark::checkpoint::State;
+use tallymark::tick;
+use tallymark::verify;
 
 use super::application::AHEAD_MAX_MS;
 use super::life::Life;
@@ -52,7 +54,7 @@ impl Life {
         for rollup in &worker.config.rollups {
             let now = worker.clock.now();
             let until = rollup.newest(now).map_or(rollup.start, |newest| newest.end());
-            if worker.plan(rollup, now).await.unwrap().plan.watermark < until {
+            if tick::plan(worker, rollup, now).await.unwrap().plan.watermark < until {
                 return false;
             }
         }
@@ -98,7 +100,9 @@ impl Life {
             let slices: Vec<_> = slices.collect();
             for _ in 0..VERIFIED.min(slices.len()) {
                 let slice = slices[self.random.usize(..slices.len())];
-                let found = self.workers[0].verify(&rollup, slice, BUDGET, 3).await.unwrap();
+                let found = verify::verify_slice(&self.workers[0], &rollup, slice, BUDGET, 3)
+                    .await
+                    .unwrap();
                 assert_eq!(found.differences, 0, "{now}: {slice}: {:?}", found.examples);
             }
             self.count("slices verified", VERIFIED as u64);

@@ -6,12 +6,12 @@ use std::task::Poll;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use tallymark::backfill::{Batch, BatchReport, Interrupted, Limits, Silent};
+use tallymark::backfill::{self, Batch, BatchReport, Interrupted, Limits, Silent};
 use tallymark::checkpoint::{Pause, Scope};
 use tallymark::clock::Deadline;
 use tallymark::rollup::Rollup;
 use tallymark::run::RunOptions;
-use tallymark::tick::TickReport;
+use tallymark::tick::{self, TickReport};
 use tallymark::worker::{WorkError, Worker};
 
 use super::life::Life;
@@ -87,7 +87,7 @@ pub async fn ending<F: Future>(work: F) -> F::Output {
 /// A tick as of the worker's own time.
 pub async fn tick(worker: &Worker) -> Result<TickReport, WorkError> {
     let now = worker.clock.now();
-    worker.tick(now, Deadline::at(now + BUDGET), None).await
+    tick::run(worker, now, Deadline::at(now + BUDGET), None).await
 }
 
 /// The faults of DynamoDB, each with its name.
@@ -195,8 +195,8 @@ impl Life {
         let worker = &self.workers[which];
         let work = async {
             let order = Order::NewestFirst;
-            let plan = worker.plan_backfill(&rollup, from, to, order, force).await?;
-            worker.backfill(&rollup, &plan, Self::batch(worker), &Silent).await
+            let plan = backfill::plan(worker, &rollup, from, to, order, force).await?;
+            backfill::run(worker, &rollup, &plan, Self::batch(worker), &Silent).await
         };
         let ended = tokio::time::timeout(PATIENCE, async {
             let mut work = pin!(work);
@@ -238,7 +238,7 @@ impl Life {
         let floor = self.scene.floor().max(rollup.start);
         let slices: Vec<_> = slices.into_iter().filter(|it| it.start() >= floor).take(3).collect();
         let worker = &self.workers[which];
-        let work = worker.replay(&rollup, &slices, "soak", Self::batch(worker), &Silent);
+        let work = backfill::replay(worker, &rollup, &slices, "soak", Self::batch(worker), &Silent);
         let ended = tokio::time::timeout(PATIENCE, work).await.ok();
         self.count("slices replayed", slices.len() as u64);
         self.take_batch(ended);

@@ -7,19 +7,22 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use sqlx::{AssertSqlSafe, PgPool, Row as _};
-use tallymark::backfill::{Batch, BatchReport, Limits, Silent};
+use tallymark::backfill::{self, Batch, BatchReport, Limits, Silent};
 use tallymark::checkpoint::store::dynamodb::DynamoDb;
 use tallymark::checkpoint::{Checkpoint, Checkpoints};
 use tallymark::clock::{Clock, Deadline, ManualClock, SystemClock};
 use tallymark::config::Config;
 use tallymark::db::{Access, Tx};
 use tallymark::embedded::dynamodb::EmbeddedDynamo;
+use tallymark::identity;
+use tallymark::ready;
 use tallymark::report::SliceReport;
 use tallymark::rollup::Rollup;
-use tallymark::run::RunOptions;
+use tallymark::run::{self, RunOptions};
 use tallymark::slice::{Order, Slice};
 use tallymark::source::capture::Capture;
 use tallymark::target::ddl;
+use tallymark::verify;
 use tallymark::worker::{WorkError, Worker};
 use tokio::sync::OnceCell;
 
@@ -246,7 +249,7 @@ impl World {
     pub async fn try_run(&self, start: &str) -> Result<SliceReport, WorkError> {
         let deadline = Deadline::after(&*self.worker.clock, BUDGET);
         let slice = self.slice(start);
-        self.worker.run(self.rollup(), slice, deadline, RunOptions::default()).await
+        run::run_slice(&self.worker, self.rollup(), slice, deadline, RunOptions::default()).await
     }
 
     /// Reopens one slice of the first rollup and runs it.
@@ -271,8 +274,8 @@ impl World {
     pub async fn backfill_one(&self, rollup: &Rollup, to: &str, force: bool) -> BatchReport {
         let (from, to) = (rollup.start, instant(to));
         let order = Order::NewestFirst;
-        let plan = self.worker.plan_backfill(rollup, from, to, order, force).await.unwrap();
-        self.worker.backfill(rollup, &plan, batch(), &Silent).await.unwrap()
+        let plan = backfill::plan(&self.worker, rollup, from, to, order, force).await.unwrap();
+        backfill::run(&self.worker, rollup, &plan, batch(), &Silent).await.unwrap()
     }
 
     /// The checkpoint of one slice of the first rollup.
@@ -296,13 +299,13 @@ impl World {
     }
 
     /// The [`DAILY`] rollup is right up to `until` by an independent `GROUP BY`, and
-    /// [`Worker::verify`] agrees.
+    /// [`crate::verify::verify_slice`] agrees.
     pub async fn verify_all(&self, until: &str) {
         self.assert_rows(&daily_expected(until)).await;
         self.assert_verified(until).await;
     }
 
-    /// [`Worker::verify`] finds no difference in any slice of the first rollup up to `until`.
+    /// [`crate::verify::verify_slice`] finds no difference in any slice of the first rollup up to `until`.
     pub async fn assert_verified(&self, until: &str) {
         self.assert_one_verified(self.rollup(), until).await;
     }
@@ -310,7 +313,7 @@ impl World {
     /// As [`World::assert_verified`], of any rollup.
     pub async fn assert_one_verified(&self, rollup: &Rollup, until: &str) {
         for slice in rollup.calendar.slices(rollup.start, instant(until)) {
-            let found = self.worker.verify(rollup, slice, BUDGET, 3).await.unwrap();
+            let found = verify::verify_slice(&self.worker, rollup, slice, BUDGET, 3).await.unwrap();
             assert_eq!(found.differences, 0, "{slice}: {:?}", found.examples);
         }
     }
@@ -322,7 +325,7 @@ pub async fn install_capture(worker: &Worker) {
     let alike = |rollup: &&Rollup| rollup.from == first.from && rollup.late == first.late;
     let mut shapes = Vec::new();
     for rollup in worker.config.rollups.iter().filter(alike) {
-        shapes.push((rollup, worker.ready(rollup).await.unwrap()));
+        shapes.push((rollup, ready::ready(worker, rollup).await.unwrap()));
     }
     let counting: Vec<_> = shapes.iter().map(|(rollup, shape)| (*rollup, &**shape)).collect();
     let capture = Capture::new(&first.from, &counting);
@@ -350,14 +353,14 @@ pub async fn install(tx: &mut Tx, capture: &Capture) {
 /// Creates the rollup tables of a worker's configuration.
 pub async fn init(worker: &Worker) -> Result<(), WorkError> {
     for rollup in &worker.config.rollups {
-        let shape = worker.shape(rollup).await?;
+        let shape = ready::shape(worker, rollup).await?;
         let target = &worker.target;
         let mut tx = target.db.begin(Access::ReadWrite, BUDGET, &rollup.name).await?;
         for statement in ddl::plan(&mut tx, target, rollup, &shape).await? {
             tx.execute("creating the tables", statement).await?;
         }
         tx.commit().await?;
-        worker.identify_at_init(rollup).await?;
+        identity::identify_at_init(worker, rollup).await?;
     }
     Ok(())
 }

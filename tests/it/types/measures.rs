@@ -1,6 +1,7 @@
 //! Measures over every type that they support.
 
 use tallymark::measure::{KINDS, Kind, Measure};
+use tallymark::ready;
 use tallymark::source::shape::Shape;
 
 use super::{compute, one_day, things};
@@ -88,7 +89,7 @@ async fn tried(world: &World, kind: &dyn Kind, across: bool) -> Vec<&'static str
                 let measure = kinds::written(kind, &format!("v_{column}"), "");
                 let tried = one_day("tried", "things", &format!("measures.m = {measure}"));
                 let tried = world.redefined(&tried);
-                if tried.worker.shape(tried.rollup()).await.is_ok() {
+                if ready::shape(&tried.worker, tried.rollup()).await.is_ok() {
                     taken.push(column);
                 }
             }
@@ -153,7 +154,7 @@ async fn every_measure(across: bool) {
     // Another order of rows in the table.
     world.sql("CREATE INDEX turned ON things (v_text, i, at); CLUSTER things USING turned").await;
     let rollup = world.worker.rollup("things").unwrap();
-    let shape = world.worker.ready(rollup).await.unwrap();
+    let shape = ready::ready(&world.worker, rollup).await.unwrap();
     let sql: Vec<_> = rollup.measures.iter().map(|measure| in_sql(measure, &shape)).collect();
     let wanted = format!(
         "SELECT '2026-01-01Z'::timestamptz, v_bool, {} FROM things GROUP BY v_bool",
@@ -164,9 +165,7 @@ async fn every_measure(across: bool) {
         let again = world.backfill_one(rollup, "2026-01-02", true).await;
         assert_eq!((again.updated, again.unchanged), (0, 3), "{}", rollup.name);
         // The generated means come last.
-        let fields: Vec<String> = world
-            .worker
-            .ready(rollup)
+        let fields: Vec<String> = ready::ready(&world.worker, rollup)
             .await
             .unwrap()
             .fields
