@@ -5,7 +5,7 @@
     python3 infra/cost.py --write    puts them into docs/COST.md
     python3 infra/cost.py --check    fails if docs/COST.md holds others
 
-Prices of work come from src/price.rs, so that the page and `tallymark plan` say the same. What is not a slice's is
+Prices of work come from src/work/price.rs, so that the page and `tallymark plan` say the same. What is not a slice's is
 below. All of it can be computed again by hand: docs/COST.md has the formula.
 """
 
@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "COST.md"
 BEGIN, END = "<!-- computed by infra/cost.py -->", "<!-- end -->"
 
-# CloudWatch a month, of the pages that src/price.rs names: a metric, an alarm.
+# CloudWatch a month, of the pages that src/work/price.rs names: a metric, an alarm.
 METRIC, ALARM = 0.30, 0.10
 
 # A month.
@@ -39,7 +39,7 @@ SLICE_MS = 100
 
 
 def prices():
-    """The constants of src/price.rs."""
+    """The constants of src/work/price.rs."""
     text = (ROOT / "src" / "price.rs").read_text()
     numbers = re.findall(r"^(?:pub )?const (\w+): f64 = ([0-9_.e-]+);", text, re.M)
     (date,) = re.findall(r'^pub const PRICES_OF: &str = "([0-9-]+)";', text, re.M)

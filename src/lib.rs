@@ -1,79 +1,48 @@
 //! Tallymark keeps accurate, rerunnable statistics of an application's PostgreSQL.
 //!
-//! The modules in the order in which data flows through them:
+//! The folders from the ground up. Each imports only those that stand before it, which a test keeps.
 //!
-//! | module | part |
+//! | folder | part |
 //! |---|---|
-//! | [`config`] | `tallymark.toml` → [`rollup`] definitions |
-//! | [`measure`] | kinds of measures: their columns, and the SQL that fills them |
-//! | [`event`] | the JSON that starts work → a trigger |
-//! | [`mod@slice`] | a calendar cuts time into slices and buckets |
-//! | [`plan`] | checkpoints and the time → which slices are due; pure |
-//! | [`estimate`], [`price`] | the time and cost of a backfill, before it starts |
-//! | [`tick`], [`backfill`] | a trigger's due slices, one after another or several at once |
-//! | [`fanout`], [`queue`] | due slices → messages for other invocations; backfills as items |
-//! | [`compose`] | rollups of rollups: when a coarse slice waits, and when it runs again |
-//! | [`late`] | late changes of the source → reopened slices |
-//! | [`run`] | the spine: one slice from claim to checkpoint |
-//! | [`not_now`] | reasons to wait, and their consequences; pure |
-//! | [`throttle`] | whether work may start or continue: hours, commands, the source's load |
+//! | [`model`] | rollups, measures, slices, instants, reasons to wait; pure |
+//! | [`clients`] | connections to databases, queues and secrets |
+//! | [`config`] | `tallymark.toml` → definitions |
+//! | [`source`] | statements that aggregate a stretch of time, and notice late changes |
 //! | [`checkpoint`] | the item of each slice in a store: states, leases, watermark |
-//! | [`source`] | statements that aggregate a chunk of the source |
+//! | [`throttle`] | whether work may start or continue: hours, commands, the source's load |
 //! | [`target`] | stage, fence and replace in the rollup tables |
-//! | [`report`], [`metrics`], [`telemetry`], [`visible`] | reports of the work, and where they go |
+//! | [`work`] | which slices are due, and each of them from claim to checkpoint |
+//! | [`check`] | proofs and repairs: verify, scrub, repair |
+//! | [`fanout`] | due slices → messages for other invocations; backfills as items |
+//! | [`tick`] | what is due now, worked on or sent |
+//! | [`manage`] | another name for a rollup, or its end |
+//! | [`event`] | the JSON that starts work → a trigger |
+//! | [`telemetry`] | log lines and metrics |
 //! | [`lambda`] | event → work → response |
-//! | [`verify`], [`scrub`], [`repair`] | proofs and repairs |
+//! | [`embedded`] | servers for the demo and the tests |
+//! | [`cli`] | command → work → text or JSON |
+//! | [`testing`] | guards that tests can remove, and properties that fuzzers drive |
 //!
-//! [`worker::Worker`] owns the clients that all of them borrow.
+//! [`work::worker::Worker`] owns the clients that all of them borrow. A verb is a free function that
+//! takes it, as [`tick::run`] and [`work::slice_run::run_slice`].
 
-pub mod address;
-pub mod aws;
-pub mod backfill;
+pub mod check;
 pub mod checkpoint;
 #[cfg(all(feature = "cli", feature = "embedded"))]
 pub mod cli;
-pub mod clock;
-pub mod compose;
+pub mod clients;
 pub mod config;
-mod consumer;
-pub mod db;
 #[cfg(feature = "embedded")]
 pub mod embedded;
-pub mod estimate;
 pub mod event;
 pub mod fanout;
-pub mod faults;
-pub mod generation;
-pub mod identity;
-pub mod interrupt;
 pub mod lambda;
-pub mod late;
-pub mod measure;
-pub mod metrics;
-pub mod not_now;
-pub mod plan;
-pub mod price;
-pub mod probe;
-#[cfg(feature = "faults")]
-pub mod properties;
-pub mod queue;
-pub mod ready;
-pub mod rename;
-pub mod repair;
-pub mod replay;
-pub mod report;
-pub mod rollup;
-pub mod run;
-pub mod scrub;
-pub mod secret;
-pub mod slice;
+pub mod manage;
+pub mod model;
 pub mod source;
-pub mod sql;
 pub mod target;
 pub mod telemetry;
-pub mod text;
+pub mod testing;
 pub mod throttle;
 pub mod tick;
-pub mod verify;
-pub mod visible;
-pub mod worker;
+pub mod work;

@@ -5,7 +5,7 @@
 //! tick that moves marks into checkpoints, a tick that advances the watermark, an operator who
 //! replays, and a backfill's planner with its queue. The decisions are the product's own:
 //! `checkpoint::state::next` for every transition of a checkpoint, `plan::View::judge` for due
-//! slices, `fanout::fate` for messages. The rest is modelled here: the conditions' owner
+//! slices, `fanout::disposition` for messages. The rest is modelled here: the conditions' owner
 //! (`finish::MINE`, `ALL_OLD`), the fence (`fence.sql`), the stage (`Target::resume`),
 //! `late::reopen_range`, `Work::complete`, and `fanout::want` and `fanout::planner`, which are
 //! private to the crate (of a backfill without `force`, `want` computes exactly the due slices).

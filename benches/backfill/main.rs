@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use figures::{Figures, mib};
 use place::{DAYS, Place};
-use tallymark::clock::Stopwatch;
+use tallymark::model::clock::Stopwatch;
 
 /// Every error ends the benchmark.
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;

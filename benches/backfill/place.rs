@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
-use tallymark::clock::Stopwatch;
 use tallymark::embedded::dynamodb::EmbeddedDynamo;
 use tallymark::embedded::postgres::{Binaries, EmbeddedPostgres, Options};
+use tallymark::model::clock::Stopwatch;
 
 use crate::Result;
 use crate::dynamo::{Relay, Requests};

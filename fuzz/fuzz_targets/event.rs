@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| tallymark::properties::event(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| tallymark::testing::properties::event(data));

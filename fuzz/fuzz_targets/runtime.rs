@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| tallymark::properties::runtime(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| tallymark::testing::properties::runtime(data));

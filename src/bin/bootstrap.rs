@@ -8,14 +8,16 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use serde_json::Value;
-use tallymark::clock::{Clock, SystemClock};
+use tallymark::clients::queue::Queues;
+use tallymark::clients::secret;
 use tallymark::config::Config;
 use tallymark::lambda::{HandleError, Invocation, deadline, handle};
-use tallymark::metrics::{Kept, Metrics};
-use tallymark::queue::Queues;
-use tallymark::text::cut_to;
-use tallymark::worker::Worker;
-use tallymark::{secret, telemetry, visible};
+use tallymark::model::clock::{Clock, SystemClock};
+use tallymark::model::text::cut_to;
+use tallymark::model::visible;
+use tallymark::telemetry::log;
+use tallymark::telemetry::metrics::{Kept, Metrics};
+use tallymark::work::worker::Worker;
 use tokio::sync::OnceCell;
 use tracing::Instrument as _;
 
@@ -35,7 +37,7 @@ const ERROR_MAX: usize = 100_000;
 /// one CPU.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
-    telemetry::lambda();
+    log::lambda();
     if env::var_os("AWS_LAMBDA_RUNTIME_API").is_none() {
         bail!("`bootstrap` runs inside AWS Lambda; on a command line use `tallymark run`");
     }

@@ -11,7 +11,7 @@ use super::error::CheckpointError;
 use super::item::{Reader, instant, number, text, whole_ms};
 use super::store::{Cond, Item, Key, PK, Query, SK, Sorts, Update, Value, Written};
 use super::watermark::watermark_key;
-use crate::slice::Order;
+use crate::model::slice::Order;
 
 /// The second part of the keys of backfills starts with this. It sorts after every slice, because
 /// those start with a digit.
@@ -115,7 +115,7 @@ impl Backfill {
     /// A backfill of the slices of `rollup` that start in `[from, to)`, which begins `now`.
     #[must_use]
     pub fn new(
-        rollup: &crate::rollup::Rollup,
+        rollup: &crate::model::rollup::Rollup,
         (from, to): (DateTime<Utc>, DateTime<Utc>),
         order: Order,
         force: bool,

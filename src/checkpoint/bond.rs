@@ -6,7 +6,7 @@ use super::error::CheckpointError;
 use super::item::{Reader, text};
 use super::store::{Cond, Item, Update, Value};
 use super::watermark::watermark_key;
-use crate::db::history::History;
+use crate::clients::db::history::History;
 
 const INSTALLATION: &str = "installation";
 const PLACES: &str = "places";

@@ -1,9 +1,10 @@
 //! Errors of checkpoints, and what the caller can do about them.
 
+use crate::model::clock::rfc3339;
 use std::error::Error;
 use std::fmt;
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 
 use super::item::label;
 use super::state::{State, times};
@@ -87,7 +88,7 @@ impl fmt::Display for LostLease {
         let holder = held_by.as_deref().map_or_else(|| "nobody".to_owned(), short);
         match (state, until) {
             (State::Running, Some(until)) => {
-                write!(f, "attempt {attempt} held by {holder} until {}", instant(*until))
+                write!(f, "attempt {attempt} held by {holder} until {}", rfc3339(*until))
             }
             _ => write!(f, "attempt {attempt} of {holder} has {state}"),
         }
@@ -98,7 +99,7 @@ impl fmt::Display for LostLease {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ClaimRefused {
     /// Another worker has it.
-    #[error("held by {} until {}", short(.owner), instant(*.until))]
+    #[error("held by {} until {}", short(.owner), rfc3339(*.until))]
     Held {
         /// That worker.
         owner: String,
@@ -109,7 +110,7 @@ pub enum ClaimRefused {
     #[error("already succeeded")]
     Succeeded,
     /// It failed, and the time to retry is still to come.
-    #[error("failed {}, waits until {}", times(*.failures), instant(*.retry_at))]
+    #[error("failed {}, waits until {}", times(*.failures), rfc3339(*.retry_at))]
     Backoff {
         /// When it may be claimed.
         retry_at: DateTime<Utc>,
@@ -148,8 +149,4 @@ fn short(owner: &str) -> String {
     let (token, process) = owner.split_once('@').unwrap_or((owner, ""));
     let token = token.get(..8).unwrap_or(token);
     if process.is_empty() { token.to_owned() } else { format!("{token} ({process})") }
-}
-
-fn instant(at: DateTime<Utc>) -> String {
-    at.to_rfc3339_opts(SecondsFormat::AutoSi, true)
 }

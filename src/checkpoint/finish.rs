@@ -8,11 +8,11 @@ use super::error::{CheckpointError, Found, LostLease};
 use super::item::{Checkpoint, Completion, epoch_ms, instant, key, number, text, whole_ms};
 use super::state::{self, Event, State};
 use super::store::{Cond, UNFINISHED, Update, Written};
-use crate::db::Tx;
+use crate::clients::db::Tx;
 
 /// Longest error or reason stored. It is enough for PostgreSQL's message with its detail and hint,
 /// far below DynamoDB's 400 KB, and within the 1 KB steps of the price of writes.
-const TEXT_BYTES_MAX: usize = crate::text::FOREIGN_MAX;
+const TEXT_BYTES_MAX: usize = crate::model::text::FOREIGN_MAX;
 
 /// Mirrors `held_by` in [`state`]. It also checks the owner, because an item that was deleted and
 /// created again counts its attempts from 1.

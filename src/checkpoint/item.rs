@@ -7,7 +7,7 @@ use chrono::{DateTime, Datelike as _, SecondsFormat, SubsecRound, Utc};
 use super::error::CheckpointError;
 use super::state::{Standing, State};
 use super::store::{Item, Key, PK, SK, UNFINISHED, Value};
-use crate::text::cut;
+use crate::model::text::cut;
 
 /// The first part of the key of items for all rollups. No rollup can have this name.
 pub(super) const ALL: &str = "*";

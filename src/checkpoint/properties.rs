@@ -14,8 +14,8 @@ use super::scrub::{Scrub, drift_name, read_budget};
 use super::state::{self, Event};
 use super::store::{Cond, Item, Update, Value};
 use super::watermark::Watermark;
+use crate::check::scrub::{Due, due};
 use crate::config::Settings;
-use crate::scrub::{Due, due};
 use crate::throttle::{Governor, Throttle};
 
 /// An item, one attribute per line: `attempt N 5`, `reason S late data`, `pause M`. The fields of a

@@ -3,6 +3,7 @@
 //! [`next`] is the specification. The conditions that [`super::Checkpoints`] gives to its store say
 //! the same about stored items. A randomised test compares the two.
 
+use crate::model::clock::rfc3339;
 use std::fmt;
 use std::time::Duration;
 
@@ -121,7 +122,7 @@ pub enum Event {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Illegal {
     /// Claim of a slice that another worker holds.
-    #[error("held until {}", instant(.until))]
+    #[error("held until {}", rfc3339(*.until))]
     Held {
         /// The end of its lease.
         until: DateTime<Utc>,
@@ -130,7 +131,7 @@ pub enum Illegal {
     #[error("already succeeded")]
     Succeeded,
     /// Claim of a failed slice before its time.
-    #[error("failed {}, waits until {}", times(*.failures), instant(.retry_at))]
+    #[error("failed {}, waits until {}", times(*.failures), rfc3339(*.retry_at))]
     Backoff {
         /// When it may be claimed.
         retry_at: DateTime<Utc>,
@@ -266,10 +267,6 @@ pub(super) fn times(count: u32) -> String {
         1 => "once".to_owned(),
         _ => format!("{count} times"),
     }
-}
-
-fn instant(at: &DateTime<Utc>) -> String {
-    at.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true)
 }
 
 #[cfg(test)]

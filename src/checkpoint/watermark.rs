@@ -15,10 +15,10 @@ use super::error::CheckpointError;
 use super::item::{Reader, WATERMARK, instant, label, number, text};
 use super::reopen::LOOKS_MAX;
 use super::store::{Cond, Item, Key, Update, Written};
-use crate::rollup::Rollup;
-use crate::rollup::generation::of_generation;
-use crate::source::begin::SourceBegin;
-use crate::source::fingerprint::Fingerprint;
+use crate::model::rollup::Rollup;
+use crate::model::rollup::generation::of_generation;
+use crate::source::reading::fingerprint::Fingerprint;
+use crate::source::reading::first_row::SourceBegin;
 
 /// A rollup's watermark as it was read, with the other data about the rollup as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

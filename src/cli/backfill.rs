@@ -5,14 +5,14 @@ use serde_json::json;
 
 use super::ui::{self, Progress, counted, number};
 use super::{Failure, Global, Range, Via, fanned, parse_duration, via};
-use crate::backfill::{self, BackfillPlan, Batch, BatchReport, Interrupted, Limits};
-use crate::clock::{Deadline, Stopwatch};
-use crate::estimate::{self, Estimate};
-use crate::identity;
-use crate::rollup::Rollup;
-use crate::run::RunOptions;
-use crate::slice::Order;
-use crate::worker::{Severity, WorkError, Worker};
+use crate::model::clock::{Deadline, Stopwatch};
+use crate::model::rollup::Rollup;
+use crate::model::slice::Order;
+use crate::work::backfill::{self, BackfillPlan, Batch, BatchReport, Interrupted, Limits};
+use crate::work::estimate::{self, Estimate};
+use crate::work::identity;
+use crate::work::slice_run::RunOptions;
+use crate::work::worker::{Severity, WorkError, Worker};
 
 /// Compute a range of slices, several concurrently, or let the deployed function do it.
 #[derive(Debug, Args)]
@@ -165,7 +165,7 @@ pub(super) fn foreseen(worker: &Worker, estimate: &Estimate) -> String {
         dollars.dynamodb,
         dollars.sqs,
         dollars.logs,
-        crate::price::PRICES_OF,
+        crate::work::price::PRICES_OF,
     )
 }
 

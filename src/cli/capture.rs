@@ -5,15 +5,15 @@ use serde_json::json;
 use sqlx::Row as _;
 
 use super::{Failure, Global, ui};
-use crate::address::{Address, DatabaseUrl};
-use crate::consumer;
-use crate::db::{Access, CATALOGUE_TIMEOUT, Db, DbError, DbErrorKind, Side};
-use crate::ready;
-use crate::rollup::{Late, TableName};
-use crate::source::capture::{Capture, Standing};
-use crate::source::consumers::{self, Consumer};
-use crate::source::marks;
-use crate::worker::{Severity, WorkError, Worker};
+use crate::clients::address::{Address, DatabaseUrl};
+use crate::clients::db::{Access, CATALOGUE_TIMEOUT, Db, DbError, DbErrorKind, Side};
+use crate::model::rollup::{Late, TableName};
+use crate::source::changes::capture::{Capture, Standing};
+use crate::source::changes::consumers::{self, Consumer};
+use crate::source::changes::marks;
+use crate::work::consumer;
+use crate::work::ready;
+use crate::work::worker::{Severity, WorkError, Worker};
 
 /// Creating a trigger takes a lock that writers queue behind. A lock that is not free within this
 /// time is given up and tried again later.

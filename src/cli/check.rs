@@ -11,18 +11,20 @@ use super::ui::{self, Paint};
 use super::{Failure, Global, rollups};
 use crate::checkpoint::store::StoreError;
 use crate::checkpoint::{CheckpointError, Checkpoints};
-use crate::clock::SystemClock;
-use crate::db::{Access, CATALOGUE_TIMEOUT, Db, DbError, Side};
-use crate::identity::{self, is_unproven};
-use crate::not_now::Why;
-use crate::ready;
-use crate::rollup::{Late, Rollup};
-use crate::source::shape::Shape;
-use crate::source::zones::Offsets;
-use crate::source::{capture, consumers, settle};
+use crate::clients::db::{Access, CATALOGUE_TIMEOUT, Db, DbError, Side};
+use crate::model::clock::SystemClock;
+use crate::model::not_now::Why;
+use crate::model::rollup::{Late, Rollup};
+use crate::source::changes::capture;
+use crate::source::changes::consumers;
+use crate::source::reading::shape::Shape;
+use crate::source::reading::zones::Offsets;
+use crate::source::settle;
 use crate::target::ddl::{self, DdlError};
 use crate::target::readers;
-use crate::worker::{Severity, WorkError, Worker};
+use crate::work::identity::{self, is_unproven};
+use crate::work::ready;
+use crate::work::worker::{Severity, WorkError, Worker};
 
 /// Look for problems before they are felt, each with its fix.
 #[derive(Debug, Args)]

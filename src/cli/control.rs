@@ -6,11 +6,11 @@ use serde_json::json;
 
 use super::{Failure, Global, parse_duration, ui};
 use crate::checkpoint::{Control, Pause as Word, Scope};
-use crate::clock::LAST;
 use crate::fanout;
-use crate::identity;
-use crate::rollup::Rollup;
-use crate::worker::{WorkError, Worker};
+use crate::model::clock::LAST;
+use crate::model::rollup::Rollup;
+use crate::work::identity;
+use crate::work::worker::{WorkError, Worker};
 
 /// Stop all workers before their next chunk, until `resume`.
 #[derive(Debug, Args)]

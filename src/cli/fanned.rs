@@ -9,8 +9,8 @@ use super::backfill::Direction;
 use super::{Failure, Global, Range, control, rollups, ui};
 use crate::checkpoint::{Backfill, BackfillState, Scope};
 use crate::fanout::{self, Progress};
-use crate::rollup::Rollup;
-use crate::worker::{WorkError, Worker};
+use crate::model::rollup::Rollup;
+use crate::work::worker::{WorkError, Worker};
 
 /// Interval between two reads of a backfill's progress.
 const POLL: Duration = Duration::from_secs(2);
@@ -230,7 +230,7 @@ pub(super) async fn follow(
 }
 
 fn ended(backfill: &Backfill, progress: &Progress) -> Result<(), Failure> {
-    let failed = |why: String| Err(Failure::told(crate::worker::Severity::Failed, why));
+    let failed = |why: String| Err(Failure::told(crate::work::worker::Severity::Failed, why));
     if backfill.state == BackfillState::Cancelled {
         return failed("the backfill was cancelled".into());
     }
@@ -244,7 +244,7 @@ fn ended(backfill: &Backfill, progress: &Progress) -> Result<(), Failure> {
 pub(super) fn event(
     rollup: &Rollup,
     (from, to): (chrono::DateTime<chrono::Utc>, chrono::DateTime<chrono::Utc>),
-    order: crate::slice::Order,
+    order: crate::model::slice::Order,
     force: bool,
 ) -> Value {
     json!({

@@ -6,13 +6,13 @@ use serde_json::json;
 use super::outside::{self, RowsOutside};
 use super::{Failure, Global, ui};
 use crate::checkpoint::Created;
-use crate::db::{Access, CATALOGUE_TIMEOUT};
-use crate::identity;
-use crate::plan::Planned;
-use crate::ready;
+use crate::clients::db::{Access, CATALOGUE_TIMEOUT};
 use crate::target::{ddl, readers};
-use crate::tick;
-use crate::worker::{WorkError, Worker};
+use crate::work::due::Planned;
+use crate::work::identity;
+use crate::work::ready;
+use crate::work::standings;
+use crate::work::worker::{WorkError, Worker};
 
 /// Building an index of a large table takes long.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60 * 60);
@@ -128,7 +128,7 @@ impl Init {
                 ..Recut::default()
             };
             if is_recut || moved_back {
-                let plan = tick::plan(worker, rollup, worker.clock.now()).await?.plan;
+                let plan = standings::of(worker, rollup, worker.clock.now()).await?.plan;
                 let is_left = |planned: &&Planned| !planned.standing.is_done();
                 recut.slices = plan.slices.iter().filter(is_left).count();
             }
@@ -250,7 +250,7 @@ fn old(rollup: &str, slices: usize) -> String {
 async fn redefined(worker: &Worker) -> Result<Vec<(String, usize)>, WorkError> {
     let mut found = Vec::new();
     for rollup in &worker.config.rollups {
-        let plan = tick::plan(worker, rollup, worker.clock.now()).await?.plan;
+        let plan = standings::of(worker, rollup, worker.clock.now()).await?.plan;
         let old = plan.redefined().count();
         if old > 0 {
             found.push((rollup.name.clone(), old));

@@ -29,14 +29,14 @@ use chrono::{DateTime, Utc};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use serde_json::json;
 
-use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, ConfigError};
-use crate::interrupt::Interrupt;
-use crate::not_now::Why;
-use crate::rollup::Rollup;
-use crate::slice::Slice;
-use crate::visible;
-use crate::worker::{Severity, WorkError, Worker};
+use crate::model::clock::{Clock, SystemClock};
+use crate::model::not_now::Why;
+use crate::model::rollup::Rollup;
+use crate::model::slice::Slice;
+use crate::model::visible;
+use crate::throttle::interrupt::Interrupt;
+use crate::work::worker::{Severity, WorkError, Worker};
 
 use signals::Signals;
 
@@ -186,7 +186,7 @@ pub async fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { Severity::Usage as u8 } else { 0 });
         }
     };
-    crate::telemetry::cli(global.verbose, console::colors_enabled_stderr());
+    crate::telemetry::log::cli(global.verbose, console::colors_enabled_stderr());
     global.signals.listen(&global.interrupt);
     let ended = dispatch(&global, command).await;
     if let Some(code) = global.signals.code() {

@@ -2,8 +2,8 @@ use clap::Args;
 use serde_json::json;
 
 use super::{Failure, Global, rollups, ui};
-use crate::identity::{self, Move};
-use crate::rollup::Rollup;
+use crate::model::rollup::Rollup;
+use crate::work::identity::{self, Move};
 
 /// Record a new address of source or target.
 ///

@@ -4,10 +4,10 @@
 use serde::Serialize;
 
 use super::ui;
-use crate::ready;
-use crate::rollup::Rollup;
+use crate::model::rollup::Rollup;
 use crate::target::Outside;
-use crate::worker::{WorkError, Worker};
+use crate::work::ready;
+use crate::work::worker::{WorkError, Worker};
 
 /// The rows of one rollup that lie outside of every slice.
 #[derive(Clone, Debug, Serialize)]

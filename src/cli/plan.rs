@@ -6,15 +6,15 @@ use serde_json::json;
 
 use super::backfill::{describe, foreseen, foreseen_document};
 use super::{Failure, Global, Range, rollups, run::name, ui};
-use crate::backfill;
-use crate::estimate;
-use crate::plan::Standing;
-use crate::probe;
-use crate::rollup::Rollup;
-use crate::slice::Order;
-use crate::source::begin::SourceBegin;
-use crate::tick;
-use crate::worker::{Severity, Worker};
+use crate::model::rollup::Rollup;
+use crate::model::slice::Order;
+use crate::source::reading::first_row::SourceBegin;
+use crate::work::backfill;
+use crate::work::due::Standing;
+use crate::work::empty;
+use crate::work::estimate;
+use crate::work::standings;
+use crate::work::worker::{Severity, Worker};
 
 /// Show the due slices, or the plan of a backfill.
 #[derive(Debug, Args)]
@@ -84,7 +84,7 @@ async fn due(worker: &Worker, rollup: &Rollup) -> Result<(serde_json::Value, Str
     /// Maximum number of due slices named in the text. The JSON names all.
     const NAMED_MAX: usize = 5;
     let now = worker.clock.now();
-    let begin = match probe::probe(worker, rollup).await {
+    let begin = match empty::probe(worker, rollup).await {
         Ok(seen) => seen.begin(),
         // The plan does not need the source. Only rows before the known first one may go unnoticed.
         Err(error) if error.severity() == Severity::Unreachable && !error.is_for_all() => {
@@ -93,7 +93,7 @@ async fn due(worker: &Worker, rollup: &Rollup) -> Result<(serde_json::Value, Str
         }
         Err(error) => return Err(error.into()),
     };
-    let plan = tick::plan(worker, rollup, now).await?.plan;
+    let plan = standings::of(worker, rollup, now).await?.plan;
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for planned in plan.slices.iter().filter(|planned| planned.standing != Standing::Succeeded) {
         *counts.entry(planned.standing.word()).or_default() += 1;

@@ -4,8 +4,8 @@ use clap::Args;
 use serde_json::json;
 
 use super::{Failure, Global, rollups, ui};
-use crate::repair;
-use crate::worker::Severity;
+use crate::check::repair;
+use crate::work::worker::Severity;
 
 /// Rebuild lost checkpoints from the target's markers.
 #[derive(Debug, Args)]

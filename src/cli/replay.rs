@@ -4,16 +4,16 @@ use serde_json::json;
 use super::backfill::{Pace, document, finish};
 use super::ui::{self, Progress, counted};
 use super::{Failure, Global, Range, Via, slice_starting, via};
-use crate::backfill::{self, BatchReport};
-use crate::clock::Stopwatch;
-use crate::identity;
-use crate::plan::Standing;
-use crate::replay;
-use crate::rollup::Rollup;
-use crate::run::RunOptions;
-use crate::slice::Slice;
-use crate::tick;
-use crate::worker::{Severity, Worker};
+use crate::model::clock::Stopwatch;
+use crate::model::rollup::Rollup;
+use crate::model::slice::Slice;
+use crate::work::backfill::{self, BatchReport};
+use crate::work::due::Standing;
+use crate::work::identity;
+use crate::work::replay;
+use crate::work::slice_run::RunOptions;
+use crate::work::standings;
+use crate::work::worker::{Severity, Worker};
 
 /// Recompute slices in any state.
 #[derive(Debug, Args)]
@@ -136,7 +136,7 @@ impl Replay {
         let now = worker.clock.now();
         let bounds = self.range.bounds(rollup, now)?;
         let (from, to) = backfill::checked_range(rollup, bounds)?;
-        let plan = tick::plan_range(worker, rollup, from, to, now).await?;
+        let plan = standings::in_range(worker, rollup, from, to, now).await?;
         let open = plan.slices.iter().filter(|planned| planned.standing != Standing::Sealed);
         Ok(open.map(|planned| planned.slice).collect())
     }

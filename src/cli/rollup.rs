@@ -2,10 +2,10 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::{Failure, Global, ui};
-use crate::identity;
-use crate::rename::{self, Holdings};
-use crate::rollup::Rollup;
-use crate::visible;
+use crate::manage::rename_rollup::{self, Holdings};
+use crate::model::rollup::Rollup;
+use crate::model::visible;
+use crate::work::identity;
 
 /// Rename or drop a rollup.
 #[derive(Debug, Subcommand)]
@@ -54,7 +54,10 @@ async fn rename(global: &Global, old: &str, new: &str, yes: bool) -> Result<(), 
     }
     identity::refuse_anothers(&worker, old).await?;
     identity::refuse_anothers(&worker, new).await?;
-    let (from, to) = (rename::holdings(&worker, old).await?, rename::holdings(&worker, new).await?);
+    let (from, to) = (
+        rename_rollup::holdings(&worker, old).await?,
+        rename_rollup::holdings(&worker, new).await?,
+    );
     if from.is_nothing() && to.is_nothing() {
         return Err(Failure::usage(format!("there is nothing of a rollup `{old}`")));
     }
@@ -63,7 +66,7 @@ async fn rename(global: &Global, old: &str, new: &str, yes: bool) -> Result<(), 
         global.tell("  it has that name already");
     } else {
         ui::confirm("Rename it?", yes)?;
-        rename::rename_rollup(&worker, old, new).await?;
+        rename_rollup::rename_rollup(&worker, old, new).await?;
     }
     let document = json!({ "action": "rename", "to": new, "holdings": from });
     global.print(&document, || format!("{} is called {new} now", visible::line(old)));
@@ -81,12 +84,12 @@ async fn drop(global: &Global, name: &str, yes: bool) -> Result<(), Failure> {
         )));
     }
     identity::refuse_anothers(&worker, name).await?;
-    let holdings = rename::holdings(&worker, name).await?;
+    let holdings = rename_rollup::holdings(&worker, name).await?;
     let shown = visible::line(name);
     global.tell(format!("drop of {shown}\n{}", described(&holdings)));
     if !holdings.is_nothing() {
         ui::confirm("Drop all of it, for good?", yes)?;
-        rename::drop_rollup(&worker, name).await?;
+        rename_rollup::drop_rollup(&worker, name).await?;
     }
     let document = json!({ "action": "drop", "to": null, "holdings": holdings });
     global.print(&document, || {

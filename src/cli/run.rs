@@ -5,12 +5,13 @@ use clap::Args;
 use serde_json::json;
 
 use super::{Failure, Global, Via, parse_duration, slice_starting, ui, verify, via};
-use crate::clock::Deadline;
-use crate::report::{Outcome, SliceReport};
-use crate::run::{self, RunOptions};
-use crate::scrub::ScrubReport;
-use crate::tick::{self, TickReport};
-use crate::worker::Severity;
+use crate::model::clock::Deadline;
+use crate::tick::{self};
+use crate::work::report::ScrubReport;
+use crate::work::report::TickReport;
+use crate::work::report::{Outcome, SliceReport};
+use crate::work::slice_run::{self, RunOptions};
+use crate::work::worker::Severity;
 
 /// Work on the slices that are due now: one tick, in this process.
 #[derive(Debug, Args)]
@@ -59,7 +60,8 @@ impl Run {
         let report = if let (Some(rollup), Some(start)) = (rollup, &self.slice) {
             let slice = slice_starting(rollup, start, worker.clock.now())?;
             let report =
-                run::run_slice(&worker, rollup, slice, deadline, RunOptions::default()).await?;
+                slice_run::run_slice(&worker, rollup, slice, deadline, RunOptions::default())
+                    .await?;
             TickReport { slices: vec![report], ..TickReport::default() }
         } else {
             let now = self.at.unwrap_or_else(|| worker.clock.now());

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::ui;
-use crate::interrupt::Interrupt;
+use crate::throttle::interrupt::Interrupt;
 
 /// Slices in work are given back within this time, even if a store is out of reach.
 const TIDY_MAX: Duration = Duration::from_secs(2);

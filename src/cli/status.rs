@@ -7,15 +7,15 @@ use serde_json::json;
 use super::run::{name, named};
 use super::ui::{self, Paint};
 use super::{Failure, Global, control, rollups};
+use crate::check::scrub::{self, scrubbed_range};
 use crate::checkpoint::{Backfill, Checkpoint, Drift, Scrub, State};
 use crate::fanout;
-use crate::identity;
-use crate::plan::{Planned, Standing};
-use crate::replay;
-use crate::rollup::Rollup;
-use crate::scrub::{self, scrubbed_range};
-use crate::tick;
-use crate::worker::{WorkError, Worker};
+use crate::model::rollup::Rollup;
+use crate::work::due::{Planned, Standing};
+use crate::work::identity;
+use crate::work::replay;
+use crate::work::standings;
+use crate::work::worker::{WorkError, Worker};
 
 /// Maximum number of unfinished slices listed with their reason. The JSON lists all.
 const LISTED_MAX: usize = 10;
@@ -77,7 +77,7 @@ impl Status {
 
     async fn standings(&self, worker: &Worker, rollup: &Rollup) -> Result<Standings, WorkError> {
         let now = worker.clock.now();
-        let tick::Standings { seen, plan: known } = tick::plan(worker, rollup, now).await?;
+        let standings::Standings { seen, plan: known } = standings::of(worker, rollup, now).await?;
         let backfill = match seen.backfill() {
             Some(id) => worker.checkpoints.backfill(&rollup.name, id).await?,
             None => None,
@@ -91,7 +91,7 @@ impl Status {
         let lines = u32::try_from(self.lines).unwrap_or(u32::MAX).clamp(1, 1000);
         let from = (now - line.span() * i32::try_from(lines).unwrap_or(1000)).max(rollup.start);
         let from = rollup.calendar.containing(from).start();
-        let slices = tick::plan_range(worker, rollup, from, now, now).await?.slices;
+        let slices = standings::in_range(worker, rollup, from, now, now).await?.slices;
         let unfinished = replay::unfinished(worker, rollup).await?;
         let lag = now - known.watermark;
         // A rollup with redefined slices is read from the start.

@@ -11,10 +11,10 @@ use console::measure_text_width;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Failure;
-use crate::backfill::Listener;
-use crate::clock::Stopwatch;
-use crate::report::SliceReport;
-use crate::visible;
+use crate::model::clock::Stopwatch;
+use crate::model::visible;
+use crate::work::backfill::Listener;
+use crate::work::report::SliceReport;
 
 mod paint;
 

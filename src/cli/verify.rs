@@ -8,18 +8,19 @@ use sha2::{Digest as _, Sha256};
 use super::outside::{self, RowsOutside};
 use super::run::named;
 use super::{Failure, Global, Range, parse_duration, rollups, slice_starting, ui};
-use crate::backfill::{self, Batch, Interrupted, Limits};
-use crate::identity;
-use crate::plan::Standing;
-use crate::probe;
-use crate::ready;
-use crate::report::SliceReport;
-use crate::rollup::Rollup;
-use crate::run::RunOptions;
-use crate::slice::Slice;
-use crate::tick;
-use crate::verify::{self, Compared, Pending, SliceVerification};
-use crate::worker::{Severity, WorkError, Worker};
+use crate::check::verify::{self, Compared};
+use crate::model::rollup::Rollup;
+use crate::model::slice::Slice;
+use crate::work::backfill::{self, Batch, Interrupted, Limits};
+use crate::work::due::Standing;
+use crate::work::empty;
+use crate::work::identity;
+use crate::work::ready;
+use crate::work::report::SliceReport;
+use crate::work::report::{Pending, SliceVerification};
+use crate::work::slice_run::RunOptions;
+use crate::work::standings;
+use crate::work::worker::{Severity, WorkError, Worker};
 
 /// Maximum number of uncompared slices listed. The JSON lists all.
 const LISTED_MAX: usize = 10;
@@ -184,10 +185,10 @@ impl Verify {
             return Ok(Err(error));
         }
         // Rows that were added before all others must be reported as missing.
-        if let Err(error) = probe::probe(worker, rollup).await {
+        if let Err(error) = empty::probe(worker, rollup).await {
             return Ok(Err(error));
         }
-        let plan = match tick::plan_range(worker, rollup, from, to, now).await {
+        let plan = match standings::in_range(worker, rollup, from, to, now).await {
             Ok(plan) => plan,
             Err(error) => return Ok(Err(error)),
         };

@@ -11,7 +11,7 @@ use aws_sdk_lambda::types::{InvocationType, LogType};
 use serde_json::Value;
 
 use super::{Failure, ui};
-use crate::worker::Severity;
+use crate::work::worker::Severity;
 
 /// Lambda's maximum run time of a function.
 const RUN_MAX: Duration = Duration::from_secs(900);
@@ -22,7 +22,7 @@ const INVOCATION_TIMEOUT: Duration = Duration::from_secs(930);
 /// Invokes the function and waits for its answer, for at most a quarter of an hour, Lambda's
 /// maximum run time. Prints the summary lines of its log.
 pub(super) async fn invoke(function: &str, event: &Value) -> Result<Value, Failure> {
-    let shared = crate::aws::config().await;
+    let shared = crate::clients::aws::config().await;
     // Limits that are not set here would be inherited from the short calls to other services.
     let limits = TimeoutConfig::builder()
         .read_timeout(RUN_MAX)
@@ -51,7 +51,7 @@ pub(super) async fn invoke(function: &str, event: &Value) -> Result<Value, Failu
             _ => Severity::Unreachable,
         };
         let text = DisplayErrorContext(&error).to_string();
-        let text = crate::text::cut(text.lines().next().unwrap_or_default());
+        let text = crate::model::text::cut(text.lines().next().unwrap_or_default());
         Failure::of(severity, format!("function `{function}` could not be invoked: {text}"))
     })?;
     if let Some(log) = answer.log_result() {

@@ -1,8 +1,8 @@
 //! Where the file says that a database's address is found.
 
 use super::raw::Node;
-use crate::address::{Address, DatabaseUrl};
-use crate::text::shown;
+use crate::clients::address::{Address, DatabaseUrl};
+use crate::model::text::shown;
 
 /// Parses an address: `{ env = "NAME" }`, `{ parameter = "/app/db" }`, `{ secret = "arn…" }`, or
 /// the address itself.

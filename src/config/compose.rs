@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use crate::rollup::{Late, Rollup, TableName, TimeColumn};
-use crate::slice::{Calendar, Width};
-use crate::text::{listed, nearest, shown};
+use crate::model::clock::rfc3339;
+use crate::model::rollup::{Late, Rollup, TableName, TimeColumn};
+use crate::model::slice::{Calendar, Width};
+use crate::model::text::{listed, nearest, shown};
 
 use super::measures;
 use super::raw::{Node, Section};
@@ -200,7 +201,7 @@ fn start(section: &Section<'_>, calendar: &Calendar, fine: &Rollup) -> Option<Da
         return node.wrong(format!(
             "is before the start of `{}`, {}; use a later one, or remove the key",
             fine.name,
-            fine.start.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true)
+            rfc3339(fine.start)
         ));
     }
     Some(start)

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::raw::Node;
-use crate::text::shown;
+use crate::model::text::shown;
 
 /// Reads a duration in `range`.
 pub(super) fn read(node: &Node<'_>, range: RangeInclusive<Duration>) -> Option<Duration> {

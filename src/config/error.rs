@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::text::{listed, nearest};
+use crate::model::text::{listed, nearest};
 
 /// One problem in the definition file.
 #[derive(Clone, Debug, PartialEq, Eq)]

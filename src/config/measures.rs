@@ -4,10 +4,10 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value};
 
-use crate::measure::partial::VALUES_MAX;
-use crate::measure::{KINDS, Kind, Measure, Parameter, Subject};
-use crate::rollup::Rollup;
-use crate::text::{listed, nearest, shown};
+use crate::model::measure::partial::VALUES_MAX;
+use crate::model::measure::{KINDS, Kind, Measure, Parameter, Subject};
+use crate::model::rollup::Rollup;
+use crate::model::text::{listed, nearest, shown};
 
 use super::predicate;
 use super::raw::{Node, Section};

@@ -7,7 +7,7 @@
 //! | `raw` | TOML values with their lines; collects problems and continues |
 //! | `rollup` | `[[rollup]]` → [`Rollup`] |
 //! | `compose` | `from = { rollup = … }`: a rollup that is computed from a finer one |
-//! | `measures` | `[rollup.measures]` → [`Measure`](crate::measure::Measure) |
+//! | `measures` | `[rollup.measures]` → [`Measure`](crate::model::measure::Measure) |
 //! | `throttle`, `hours` | the load limits and hours of `[source]` |
 //! | `url`, `duration`, `predicate` | texts with a form of their own |
 //! | `error` | problems, with line, key and remedy |
@@ -17,9 +17,9 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
-use crate::address::Address;
-use crate::rollup::Rollup;
-use crate::text::shown;
+use crate::clients::address::Address;
+use crate::model::rollup::Rollup;
+use crate::model::text::shown;
 
 mod address;
 mod compose;

@@ -9,7 +9,7 @@ use std::ops::{Range, RangeInclusive};
 use toml::de::{DeTable, DeValue};
 
 use super::error::Problem;
-use crate::text::{listed, nearest, shown};
+use crate::model::text::{listed, nearest, shown};
 
 /// The text of a file and the problems found in it so far.
 #[derive(Debug)]

@@ -7,9 +7,9 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use chrono_tz::{TZ_VARIANTS, Tz};
 
-use crate::rollup::{EpochUnit, Late, Rollup, TableName, TimeColumn};
-use crate::slice::{Calendar, Width, boundaries};
-use crate::text::{nearest, shown};
+use crate::model::rollup::{EpochUnit, Late, Rollup, TableName, TimeColumn};
+use crate::model::slice::{Calendar, Width, boundaries};
+use crate::model::text::{nearest, shown};
 
 use super::measures::condition;
 use super::raw::{Node, Section, identifier_fault};

@@ -9,8 +9,8 @@ use proptest::prelude::*;
 
 use super::{Config, ConfigError, Scrub};
 
-use crate::measure::{self, KINDS, Measure};
-use crate::rollup::{EpochUnit, TableName, TimeColumn};
+use crate::model::measure::{self, KINDS, Measure};
+use crate::model::rollup::{EpochUnit, TableName, TimeColumn};
 
 mod cases;
 mod compose;

@@ -8,7 +8,7 @@ use super::hours::Hours;
 use super::predicate;
 use super::raw::{Node, Section};
 use super::rollup::zone;
-use crate::text::shown;
+use crate::model::text::shown;
 
 /// The keys of the throttle.
 pub(super) const KEYS: [&str; 10] = [

@@ -11,7 +11,7 @@ use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
 use dynoxide::Database;
 use tokio::sync::oneshot;
 
-use crate::aws::retries;
+use crate::clients::aws::retries;
 
 /// The server is in this process. A late answer means a slow machine, and a retry would not be
 /// faster.
@@ -97,7 +97,7 @@ impl Drop for EmbeddedDynamo {
 /// A client of a DynamoDB at this endpoint, with the time limits of the real one.
 #[cfg(test)]
 pub(crate) fn client_of(endpoint: &str) -> Client {
-    Client::from_conf(settings(endpoint).timeout_config(crate::aws::timeouts()).build())
+    Client::from_conf(settings(endpoint).timeout_config(crate::clients::aws::timeouts()).build())
 }
 
 fn settings(endpoint: &str) -> aws_sdk_dynamodb::config::Builder {

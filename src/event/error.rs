@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use crate::config::UnknownRollup;
-use crate::replay::NotReplayable;
-use crate::slice::{InstantError, Misaligned};
+use crate::model::slice::{InstantError, Misaligned};
+use crate::work::replay::NotReplayable;
 
 /// The values of the key `trigger`.
 pub(super) const TRIGGERS: [&str; 4] = ["schedule", "slice", "backfill", "replay"];

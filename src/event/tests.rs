@@ -197,7 +197,7 @@ proptest! {
             prop_assert!(said.lines().count() == 1 && said.len() < 2000, "{said}");
         }
         #[cfg(feature = "faults")]
-        crate::properties::event_of(&event);
+        crate::testing::properties::event_of(&event);
     }
 
     /// Parsing is total: any text has an answer.

@@ -2,22 +2,22 @@
 
 use std::sync::Arc;
 
-use super::want::{Want, want};
 use crate::checkpoint::{Backfill, begun};
-use crate::clock::Deadline;
-use crate::ready;
-use crate::report::{Outcome, SliceReport};
-use crate::rollup::Rollup;
-use crate::run::{self, RunOptions};
-use crate::slice::Slice;
-use crate::tick;
-use crate::worker::{WorkError, Worker};
+use crate::model::clock::Deadline;
+use crate::model::rollup::Rollup;
+use crate::model::slice::Slice;
+use crate::work::ready;
+use crate::work::report::{Outcome, SliceReport};
+use crate::work::slice_run::{self, RunOptions};
+use crate::work::standings;
+use crate::work::want::{Want, want};
+use crate::work::worker::{WorkError, Worker};
 
 /// Works on a slice for the backfill with this ID. If the backfill asks for it, a slice that
 /// succeeded before the backfill began, or by another definition, is reopened.
 ///
 /// # Errors
-/// As [`crate::run::run_slice`].
+/// As [`crate::work::slice_run::run_slice`].
 pub async fn run_in_backfill(
     worker: &Worker,
     rollup: &Rollup,
@@ -29,7 +29,7 @@ pub async fn run_in_backfill(
     // An ID in a user's own format stands for a backfill that begins now.
     let began = begun(id).unwrap_or_else(|| worker.clock.now());
     let options = RunOptions { backfill: Some(began), ..RunOptions::default() };
-    let report = run::run_slice(worker, rollup, slice, deadline, options).await?;
+    let report = slice_run::run_slice(worker, rollup, slice, deadline, options).await?;
     // The failure may belong to a slice of another calendar.
     let has_ended = matches!(report.outcome, Outcome::AlreadySucceeded | Outcome::Exhausted);
     let Some(backfill) = backfill.filter(|_| has_ended) else {
@@ -41,7 +41,7 @@ pub async fn run_in_backfill(
     let reason = format!("backfill {id}");
     let now = worker.clock.now();
     worker.checkpoints.reopen(&rollup.name, slice.start(), &reason, now).await?;
-    run::run_slice(worker, rollup, slice, deadline, options).await
+    slice_run::run_slice(worker, rollup, slice, deadline, options).await
 }
 
 async fn is_wanted_again(
@@ -55,7 +55,7 @@ async fn is_wanted_again(
     };
     let now = worker.clock.now();
     let seen = ready::watermark(worker, rollup).await?;
-    let view = tick::view(worker, rollup, &seen, now);
+    let view = standings::view(worker, rollup, &seen, now);
     let standing = view.judge(Some(&found), slice);
     let force_since = backfill.force.then_some(backfill.started_at);
     Ok(want(standing, Some(&found), &view.definition, force_since) == Want::Again)

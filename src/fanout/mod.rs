@@ -8,16 +8,14 @@
 //! | module | part |
 //! |---|---|
 //! | `planner` | sends a backfill's slices, resumable after each window |
-//! | `want` | how a backfill treats a slice; pure |
-//! | [`fate`] | the fate of a message; pure |
+//! | [`disposition`] | the disposition of a message; pure |
 //! | `message` | the slice of one message |
 //! | `progress` | how far a backfill has come |
 
-pub mod fate;
+pub mod disposition;
 mod message;
 mod planner;
 mod progress;
-pub(crate) mod want;
 
 pub use message::run_in_backfill;
 pub use planner::plan_on;
@@ -25,17 +23,20 @@ pub use progress::progress_of;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::backfill;
 use crate::checkpoint::{Backfill, BackfillState};
-use crate::clock::Deadline;
-use crate::identity;
-use crate::not_now::{NotNow, Permit, Why};
-use crate::queue::{Queue, Queues};
-use crate::ready;
-use crate::rollup::Rollup;
-use crate::slice::{Order, Slice};
-use crate::tick::{self, Backlog, Held, TickReport};
-use crate::worker::{WorkError, Worker};
+use crate::clients::queue::{Queue, Queues};
+use crate::model::clock::Deadline;
+use crate::model::not_now::{NotNow, Permit, Why};
+use crate::model::rollup::Rollup;
+use crate::model::slice::{Order, Slice};
+use crate::work::backfill;
+use crate::work::backlog;
+use crate::work::backlog::Backlog;
+use crate::work::identity;
+use crate::work::ready;
+use crate::work::report::Held;
+use crate::work::report::TickReport;
+use crate::work::worker::{WorkError, Worker};
 
 pub use progress::Progress;
 
@@ -69,7 +70,7 @@ impl FanOut<'_> {
         if is_single {
             let worker = self.worker;
             for (backlogs, is_backfill) in [(fresh, false), (redefined, true)] {
-                tick::work_off(worker, backlogs, is_backfill, self.now, self.deadline, report)
+                backlog::work_off(worker, backlogs, is_backfill, self.now, self.deadline, report)
                     .await;
             }
         } else {

@@ -4,17 +4,18 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 
-use super::want::{Want, want};
 use crate::checkpoint::{Backfill, BackfillState};
-use crate::clock::Deadline;
-use crate::compose;
-use crate::plan::View;
-use crate::probe;
-use crate::queue::{Queue, Queues};
-use crate::rollup::Rollup;
-use crate::slice::{Calendar, Order, Slice};
-use crate::tick::{self, BEGIN_MIN};
-use crate::worker::{WorkError, Worker};
+use crate::clients::queue::{Queue, Queues};
+use crate::model::clock::Deadline;
+use crate::model::rollup::Rollup;
+use crate::model::slice::{Calendar, Order, Slice};
+use crate::work::backlog::BEGIN_MIN;
+use crate::work::compose;
+use crate::work::due::View;
+use crate::work::empty;
+use crate::work::standings;
+use crate::work::want::{Want, want};
+use crate::work::worker::{WorkError, Worker};
 
 /// Slices of one window: a megabyte of checkpoints, and the most that is sent twice if the planner
 /// dies.
@@ -33,9 +34,9 @@ pub async fn plan_on(
     deadline: Deadline,
 ) -> Result<(), WorkError> {
     let now = worker.clock.now();
-    let seen = probe::probe(worker, rollup).await?;
+    let seen = empty::probe(worker, rollup).await?;
     let fed = compose::fed(worker, rollup, now).await?;
-    let view = View { fed: fed.as_ref(), ..tick::view(worker, rollup, &seen, now) };
+    let view = View { fed: fed.as_ref(), ..standings::view(worker, rollup, &seen, now) };
     // Each window moves the cursor, so the loop ends.
     while let Some((from, to)) = window(&rollup.calendar, backfill) {
         if deadline.remaining(&*worker.clock) < BEGIN_MIN {

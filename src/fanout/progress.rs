@@ -7,11 +7,11 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
 
 use crate::checkpoint::{Backfill, BackfillState, Glance, State};
-use crate::plan::View;
-use crate::ready;
-use crate::rollup::Rollup;
-use crate::tick;
-use crate::worker::{WorkError, Worker};
+use crate::model::rollup::Rollup;
+use crate::work::due::View;
+use crate::work::ready;
+use crate::work::standings;
+use crate::work::worker::{WorkError, Worker};
 
 /// Number of parts of the range that are read concurrently.
 const PARTS: i32 = 16;
@@ -62,7 +62,7 @@ pub async fn progress_of(
     let seen = ready::watermark(worker, rollup).await?;
     let now = worker.clock.now();
     let end = backfill.finished_at.unwrap_or(now);
-    let view = tick::view(worker, rollup, &seen, now);
+    let view = standings::view(worker, rollup, &seen, now);
     let mut progress = Progress::default();
     let mut known = 0;
     for glance in glances.iter().flatten() {

@@ -8,10 +8,10 @@ use tracing::Instrument as _;
 
 use super::{HandleError, Invocation, run_requested};
 use crate::event::Message;
-use crate::fanout::fate::{self, Fate};
-use crate::metrics::Metrics;
-use crate::report::SliceReport;
-use crate::worker::Worker;
+use crate::fanout::disposition::{self, Disposition};
+use crate::telemetry::metrics::Metrics;
+use crate::work::report::SliceReport;
+use crate::work::worker::Worker;
 
 /// Works on one slice per message. Tells the queue when unfinished messages should come back, and
 /// returns their IDs.
@@ -30,13 +30,14 @@ pub(super) async fn batch(
         }
         let trace = message.trace.as_deref();
         let span = tracing::info_span!("message", message.id = message.id, message.trace = trace);
-        let fate = async {
+        let disposition = async {
             match one(worker, message, invocation).await {
                 Ok(report) => {
                     let deliveries = message.receipt.as_ref().map_or(1, |it| it.deliveries);
-                    let fate = fate::of_slice(&report, deliveries, worker.clock.now());
+                    let disposition =
+                        disposition::of_slice(&report, deliveries, worker.clock.now());
                     reports.push(report);
-                    fate
+                    disposition
                 }
                 Err(error) => {
                     is_unreachable = error.is_unreachable();
@@ -44,10 +45,10 @@ pub(super) async fn batch(
                 }
             }
         };
-        let wait = match fate.instrument(span.clone()).await {
-            Fate::Over => None,
-            Fate::Back(wait) => Some(wait),
-            Fate::Dead => bury(worker, message).instrument(span).await,
+        let wait = match disposition.instrument(span.clone()).await {
+            Disposition::Over => None,
+            Disposition::Back(wait) => Some(wait),
+            Disposition::Dead => bury(worker, message).instrument(span).await,
         };
         if let Some(wait) = wait {
             back.push(&message.id);
@@ -76,18 +77,18 @@ async fn one(
     }
 }
 
-/// The fate of a message whose slice failed to start, with a line in the log.
-fn trouble(message: &Message, error: &HandleError) -> Fate {
+/// The disposition of a message whose slice failed to start, with a line in the log.
+fn trouble(message: &Message, error: &HandleError) -> Disposition {
     tracing::error!(
         message.id = message.id,
         error.kind = error.kind(),
-        error = %crate::text::cut(&error.to_string()),
+        error = %crate::model::text::cut(&error.to_string()),
         "message could not be worked on"
     );
     let deliveries = message.receipt.as_ref().map_or(1, |it| it.deliveries);
     match error {
-        HandleError::Event(_) => fate::of_misunderstood(message.request.is_ok(), deliveries),
-        _ => fate::of_trouble(deliveries),
+        HandleError::Event(_) => disposition::of_misunderstood(message.request.is_ok(), deliveries),
+        _ => disposition::of_trouble(deliveries),
     }
 }
 

@@ -1,12 +1,11 @@
 //! Errors after which an invocation is retried, or needs an operator.
 
-use chrono::{DateTime, SecondsFormat, Utc};
-
 use crate::event::EventError;
-use crate::report::SliceReport;
-use crate::slice::Slice;
-use crate::tick::Problem;
-use crate::worker::{Severity, WorkError};
+use crate::model::clock::rfc3339;
+use crate::model::slice::Slice;
+use crate::work::report::Problem;
+use crate::work::report::SliceReport;
+use crate::work::worker::{Severity, WorkError};
 
 /// Why an invocation is retried, or needs an operator.
 #[derive(Debug, thiserror::Error)]
@@ -70,10 +69,6 @@ impl HandleError {
     pub(super) fn is_unreachable(&self) -> bool {
         matches!(self, Self::Work(error) if error.severity() == Severity::Unreachable)
     }
-}
-
-pub(super) fn rfc3339(t: DateTime<Utc>) -> String {
-    t.to_rfc3339_opts(SecondsFormat::AutoSi, true)
 }
 
 fn counted(count: usize, noun: &str) -> String {

@@ -13,28 +13,29 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 
-use crate::backfill::{self, BackfillPlan, Batch, BatchReport, Limits, Silent};
 use crate::checkpoint::BackfillState;
-use crate::clock::Deadline;
+use crate::clients::queue::Queue;
 use crate::event::{
     self, BackfillRequest, EventError, ReplayRequest, SliceRequest, Trigger, Which,
 };
 use crate::fanout;
-use crate::metrics::Metrics;
-use crate::not_now::{NotNow, Why};
-use crate::queue::Queue;
-use crate::ready;
-use crate::replay;
-use crate::report::{Outcome, SliceReport};
-use crate::rollup::Rollup;
-use crate::run::{self, RunOptions};
-use crate::slice::Slice;
-use crate::tick::{self, BEGIN_MIN};
-use crate::worker::{WorkError, Worker};
+use crate::model::clock::Deadline;
+use crate::model::not_now::{NotNow, Why};
+use crate::model::rollup::Rollup;
+use crate::model::slice::Slice;
+use crate::telemetry::metrics::Metrics;
+use crate::tick::{self};
+use crate::work::backfill::{self, BackfillPlan, Batch, BatchReport, Limits, Silent};
+use crate::work::backlog::BEGIN_MIN;
+use crate::work::ready;
+use crate::work::replay;
+use crate::work::report::{Outcome, SliceReport};
+use crate::work::slice_run::{self, RunOptions};
+use crate::work::worker::{WorkError, Worker};
 
 pub use error::HandleError;
 
-use error::rfc3339;
+use crate::model::clock::rfc3339;
 
 /// Reports listed in one response, as an invocation can process more slices than fit into Lambda's
 /// 6 MB. Failures come first, all are counted, and the log has a line for each.
@@ -185,7 +186,9 @@ async fn run_requested(
     }
     Ok(match &request.backfill {
         Some(id) => fanout::run_in_backfill(worker, rollup, slice, id, deadline).await?,
-        None => run::run_slice(worker, rollup, slice, deadline, RunOptions::default()).await?,
+        None => {
+            slice_run::run_slice(worker, rollup, slice, deadline, RunOptions::default()).await?
+        }
     })
 }
 
@@ -269,7 +272,7 @@ async fn replay(
             }
             let report = match too_late(worker, rollup, slice, deadline) {
                 Some(report) => report,
-                None => run::run_slice(worker, rollup, slice, deadline, options).await?,
+                None => slice_run::run_slice(worker, rollup, slice, deadline, options).await?,
             };
             emit(&Metrics::of_slices([&report]));
             if report.outcome == Outcome::Failed {
@@ -311,7 +314,8 @@ async fn reopen_all(
     deadline: Deadline,
 ) -> Result<(), HandleError> {
     if !slices.is_empty() {
-        // Mark only slices that can be ready::refuse_unfit(&computed.worker, rollup).await?;
+        // Mark only slices that can be computed.
+        ready::refuse_unfit(worker, rollup).await?;
     }
     for (reopened, slice) in slices.iter().enumerate() {
         if deadline.remaining(&*worker.clock) < BEGIN_MIN {

@@ -16,19 +16,19 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use sqlx::Row as _;
 
-use super::capture;
-use super::shape::Shape;
-use super::zones::{Mismatch, Offsets};
-use crate::clock::Stopwatch;
-use crate::db::{DbError, Tx};
-use crate::faults::Guard;
-use crate::not_now::{NotNow, Why};
-use crate::rollup::{Late, Rollup};
-use crate::slice::Slice;
-use crate::sql::timestamptz;
+use crate::clients::db::{DbError, Tx};
+use crate::model::clock::{Stopwatch, rfc3339};
+use crate::model::not_now::{NotNow, Why};
+use crate::model::rollup::{Late, Rollup};
+use crate::model::slice::Slice;
+use crate::model::sql::timestamptz;
+use crate::source::changes::capture;
+use crate::source::reading::shape::Shape;
+use crate::source::reading::zones::{Mismatch, Offsets};
+use crate::testing::faults::Guard;
 
 /// The time by the database's clock, and whether this is a replica.
 const NOW: &str = "SELECT clock_timestamp() AS now, pg_is_in_recovery() AS replica";
@@ -243,7 +243,7 @@ pub async fn pass(
     horizon: Option<Horizon>,
     wait: Duration,
 ) -> Result<Option<Blocker>, DbError> {
-    if crate::faults::is_removed(Guard::Horizon) {
+    if crate::testing::faults::is_removed(Guard::Horizon) {
         return Ok(None);
     }
     let watch = Stopwatch::start();
@@ -314,7 +314,7 @@ pub async fn oldest(tx: &mut Tx) -> Result<Option<DateTime<Utc>>, DbError> {
 
 /// A description of the oldest open transaction that began before the slice's end.
 async fn began_before(tx: &mut Tx, slice: Slice) -> Result<Option<String>, DbError> {
-    if crate::faults::is_removed(Guard::Oldest) {
+    if crate::testing::faults::is_removed(Guard::Oldest) {
         return Ok(None);
     }
     let sql = format!(include_str!("oldest.sql"), before = timestamptz(slice.end()));
@@ -328,13 +328,9 @@ fn in_words(row: &sqlx::postgres::PgRow) -> Result<String, sqlx::Error> {
     let since: Option<DateTime<Utc>> = row.try_get("since")?;
     let who: String = row.try_get("who")?;
     Ok(match since {
-        Some(since) => format!("{who}, since {},", iso(since)),
+        Some(since) => format!("{who}, since {},", rfc3339(since)),
         None => who,
     })
-}
-
-fn iso(at: DateTime<Utc>) -> String {
-    at.to_rfc3339_opts(SecondsFormat::AutoSi, true)
 }
 
 #[cfg(test)]

@@ -6,11 +6,11 @@ use sqlx::Row as _;
 use super::Target;
 use super::indexes;
 use super::ready::{self, Found, Persistence};
-use crate::db::{DbError, Tx};
-use crate::measure::partial::{ROWS, TAG, value_column};
-use crate::rollup::Rollup;
-use crate::source::shape::Shape;
-use crate::sql::{ident, literal};
+use crate::clients::db::{DbError, Tx};
+use crate::model::measure::partial::{ROWS, TAG, value_column};
+use crate::model::rollup::Rollup;
+use crate::model::sql::{ident, literal};
+use crate::source::reading::shape::Shape;
 
 pub use super::indexes::refuse_doubled;
 

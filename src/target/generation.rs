@@ -5,10 +5,10 @@ use sqlx::Row as _;
 
 use super::{Closed, Registered, Target, TargetError};
 use crate::checkpoint::Lease;
-use crate::db::{Access, CATALOGUE_TIMEOUT, DbError, Tx};
-use crate::rollup::Rollup;
-use crate::rollup::generation::generation_of;
-use crate::sql::{literal, timestamptz};
+use crate::clients::db::{Access, CATALOGUE_TIMEOUT, DbError, Tx};
+use crate::model::rollup::Rollup;
+use crate::model::rollup::generation::generation_of;
+use crate::model::sql::{literal, timestamptz};
 
 const READING: &str = "reading the generation";
 

@@ -8,10 +8,10 @@ use super::Target;
 use super::ddl::DdlError;
 use super::ready::found;
 use super::statement::columns;
-use crate::db::{DbError, Tx};
-use crate::rollup::Rollup;
-use crate::source::shape::Shape;
-use crate::sql::{ident, literal};
+use crate::clients::db::{DbError, Tx};
+use crate::model::rollup::Rollup;
+use crate::model::sql::{ident, literal};
+use crate::source::reading::shape::Shape;
 
 /// PostgreSQL's limit for the columns of an index.
 const INDEX_COLUMNS_MAX: usize = 32;

@@ -18,11 +18,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::db::{Access, Db, DbError, Tx};
-use crate::not_now::Why;
-use crate::rollup::Rollup;
-use crate::source::shape::Shape;
-use crate::sql::ident;
+use crate::clients::db::{Access, Db, DbError, Tx};
+use crate::model::not_now::Why;
+use crate::model::rollup::Rollup;
+use crate::model::sql::ident;
+use crate::source::reading::shape::Shape;
 
 pub use generation::Outside;
 pub use replace::{Guard, Replaced};

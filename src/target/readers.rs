@@ -3,9 +3,9 @@
 use sqlx::Row as _;
 
 use super::Target;
-use crate::db::{DbError, Tx};
-use crate::rollup::Rollup;
-use crate::sql::{ident, literal};
+use crate::clients::db::{DbError, Tx};
+use crate::model::rollup::Rollup;
+use crate::model::sql::{ident, literal};
 
 const DOING: &str = "looking at the readers' privileges";
 

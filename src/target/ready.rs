@@ -4,8 +4,8 @@
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
-use crate::db::{DbError, Tx};
-use crate::sql::{ident, literal};
+use crate::clients::db::{DbError, Tx};
+use crate::model::sql::{ident, literal};
 
 /// How a table survives a crash of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

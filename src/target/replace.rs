@@ -6,16 +6,17 @@ use sqlx::Row as _;
 use super::statement::{columns, differs, merged, same_group};
 use super::{Target, TargetError, generation};
 use crate::checkpoint::Lease;
-use crate::clock::Stopwatch;
-use crate::db::Tx;
-use crate::rollup::Rollup;
-use crate::rollup::generation::generation_of;
-use crate::slice::Slice;
-use crate::source::read::{self, Form};
-use crate::source::shape::Shape;
-use crate::sql::{ident, literal, timestamptz};
+use crate::clients::db::Tx;
+use crate::model::clock::{Stopwatch, rfc3339_seconds};
+use crate::model::rollup::Rollup;
+use crate::model::rollup::generation::generation_of;
+use crate::model::slice::Slice;
+use crate::model::sql::{ident, literal, timestamptz};
+use crate::source::reading::nap::Nap;
+use crate::source::reading::read::{self, Form};
+use crate::source::reading::shape::Shape;
 use crate::target::stage::Progress;
-use crate::throttle::{Governor, Nap};
+use crate::throttle::Governor;
 
 /// The effect of a replacement on the rollup table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -335,7 +336,7 @@ pub(super) async fn finish(
     let sealed = rows.first().map_or(Ok(None), |row| row.try_get::<Option<DateTime<Utc>>, _>(0));
     if let Some(sealed) = sealed.map_err(|source| tx.error("writing the marker", source))? {
         tx.rollback().await?;
-        let slice = sealed.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+        let slice = rfc3339_seconds(sealed);
         return Err(TargetError::Sealed { slice });
     }
     tx.commit().await?;

@@ -10,14 +10,14 @@ use super::replace::{Guard, Replaced, fence, finish, millis};
 use super::statement::stage_columns;
 use super::{Target, TargetError};
 use crate::checkpoint::Lease;
-use crate::clock::Stopwatch;
-use crate::db::{Access, Db, DbError, Side, Tx};
-use crate::measure::partial::{ROWS, TAG};
-use crate::rollup::Rollup;
-use crate::slice::Slice;
-use crate::source::read::{self, Form};
-use crate::source::shape::Shape;
-use crate::sql::{literal, timestamptz};
+use crate::clients::db::{Access, Db, DbError, Side, Tx};
+use crate::model::clock::Stopwatch;
+use crate::model::measure::partial::{ROWS, TAG};
+use crate::model::rollup::Rollup;
+use crate::model::slice::Slice;
+use crate::model::sql::{literal, timestamptz};
+use crate::source::reading::read::{self, Form};
+use crate::source::reading::shape::Shape;
 
 /// COPY delivers one message per row. They are passed on in pieces of about this size.
 const COPY_BYTES: usize = 64 * 1024;

@@ -1,10 +1,10 @@
 //! SQL fragments shared by replace, verify and stage.
 
-use crate::measure::partial::{ROWS, TAG, value_column};
-use crate::slice::Slice;
-use crate::source::read::{self, Form};
-use crate::source::shape::Shape;
-use crate::sql::{ident, timestamptz};
+use crate::model::measure::partial::{ROWS, TAG, value_column};
+use crate::model::slice::Slice;
+use crate::model::sql::{ident, timestamptz};
+use crate::source::reading::read::{self, Form};
+use crate::source::reading::shape::Shape;
 
 /// The columns that are written to the rollup table: bucket, dimensions, fields.
 pub fn columns(shape: &Shape) -> Vec<String> {

@@ -9,14 +9,14 @@ use super::replace::Guard;
 use super::stage::copy;
 use super::statement::{differs, merged, same_group};
 use super::{Target, TargetError};
-use crate::clock::Stopwatch;
-use crate::db::{Access, Db, DbError, Tx};
-use crate::rollup::Rollup;
-use crate::slice::Slice;
-use crate::source::read::{self, Form};
-use crate::source::shape::Shape;
-use crate::sql::{ident, timestamptz};
-use crate::text::cut_json;
+use crate::clients::db::{Access, Db, DbError, Tx};
+use crate::model::clock::Stopwatch;
+use crate::model::rollup::Rollup;
+use crate::model::slice::Slice;
+use crate::model::sql::{ident, timestamptz};
+use crate::model::text::cut_json;
+use crate::source::reading::read::{self, Form};
+use crate::source::reading::shape::Shape;
 use crate::throttle::Governor;
 
 /// The temporary table for rows from another database. It is gone at the end of the comparison.

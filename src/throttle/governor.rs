@@ -10,15 +10,15 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use sqlx::Row as _;
 
-use crate::clock::Stopwatch;
+use crate::clients::db::{Access, Db, DbError, Tx};
 use crate::config::{Settings, Signal};
-use crate::db::{Access, Db, DbError, Tx};
-use crate::not_now::{NotNow, Why};
-use crate::sql::literal;
-use crate::text::cut;
+use crate::model::clock::Stopwatch;
+use crate::model::not_now::{NotNow, Why};
+use crate::model::sql::literal;
+use crate::model::text::cut;
 
-use super::Nap;
 use super::signals::{Sample, Unreadable};
+use crate::source::reading::nap::Nap;
 
 /// The first key of the slots' advisory locks: "tall".
 const SLOT_CLASS: i32 = 0x7461_6c6c;

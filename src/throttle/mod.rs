@@ -16,7 +16,7 @@
 //!
 //! [`Gate`] asks all but the first, the last three through [`Governor::enter`]. A worker rests and
 //! waits while its budget lasts, and then ends its turn. An unreadable load counts as critical.
-//! Each "no" is a [`NotNow`](crate::not_now::NotNow).
+//! Each "no" is a [`NotNow`](crate::model::not_now::NotNow).
 //!
 //! | module | part |
 //! |---|---|
@@ -26,14 +26,13 @@
 //! | `nap` | rests within a statement |
 
 mod governor;
-mod nap;
+pub mod interrupt;
 mod permit;
 mod signals;
 
 use std::time::Duration;
 
 pub use governor::Governor;
-pub use nap::Nap;
 pub(crate) use permit::may_wake;
 pub use permit::{Gate, Patience, RETRY, Throttle, Waits};
 

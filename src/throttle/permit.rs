@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{Governor, Nap};
+use super::Governor;
 use crate::checkpoint::{CheckpointError, Checkpoints};
-use crate::clock::{Clock, Deadline};
-use crate::db::Db;
-use crate::interrupt::Interrupt;
-use crate::not_now::{NotNow, Permit, Why};
-use crate::text::cut;
+use crate::clients::db::Db;
+use crate::model::clock::{Clock, Deadline};
+use crate::model::not_now::{NotNow, Permit, Why};
+use crate::model::text::cut;
+use crate::source::reading::nap::Nap;
+use crate::throttle::interrupt::Interrupt;
 
 /// A pause is checked again this much later.
 const PAUSE_POLL: TimeDelta = TimeDelta::seconds(5);

@@ -152,7 +152,7 @@ impl fmt::Display for Unreadable {
                 "`{}` cannot be read: role {role} does not see other roles' sessions; GRANT \
                  pg_read_all_stats TO {}, or remove the limit",
                 signal.key(),
-                crate::sql::shown(role)
+                crate::model::sql::shown(role)
             ),
             Self::Empty { signal } => {
                 write!(f, "`{}` cannot be read: the server has no answer", signal.key())

@@ -151,7 +151,7 @@ async fn buckets_are_those_of_postgresql_when_clocks_change() {
     }
     let (spring, autumn) =
         (world.worker.rollup("spring").unwrap(), world.worker.rollup("autumn").unwrap());
-    let hours = |rollup: &tallymark::rollup::Rollup, day: &str| {
+    let hours = |rollup: &tallymark::model::rollup::Rollup, day: &str| {
         let day = rollup.calendar.instant(day).unwrap();
         rollup.calendar.starting(day).unwrap().duration().num_hours()
     };

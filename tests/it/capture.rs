@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::NaiveDate;
-use tallymark::clock::{Clock as _, Deadline, SystemClock};
-use tallymark::tick::{self, TickReport};
+use tallymark::model::clock::{Clock as _, Deadline, SystemClock};
+use tallymark::tick::{self};
+use tallymark::work::report::TickReport;
 
 use crate::scripts::{piped, psql};
 use crate::support::Database;

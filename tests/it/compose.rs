@@ -5,21 +5,22 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
-use tallymark::backfill;
+use tallymark::check::repair;
+use tallymark::check::verify;
 use tallymark::checkpoint::{Claim, Completion, State};
-use tallymark::clock::{Clock as _, Deadline, ManualClock};
-use tallymark::faults::{Guard as Removed, without};
-use tallymark::plan::Standing;
-use tallymark::probe;
-use tallymark::ready;
-use tallymark::repair;
-use tallymark::report::{Outcome, SliceReport};
-use tallymark::rollup::Rollup;
-use tallymark::run::{self, RunOptions};
-use tallymark::slice::{Order, Slice};
+use tallymark::model::clock::{Clock as _, Deadline, ManualClock};
+use tallymark::model::rollup::Rollup;
+use tallymark::model::slice::{Order, Slice};
 use tallymark::target::{Chunk, Guard, Progress};
+use tallymark::testing::faults::{Guard as Removed, without};
 use tallymark::tick;
-use tallymark::verify;
+use tallymark::work::backfill;
+use tallymark::work::due::Standing;
+use tallymark::work::empty;
+use tallymark::work::ready;
+use tallymark::work::report::{Outcome, SliceReport};
+use tallymark::work::slice_run::{self, RunOptions};
+use tallymark::work::standings;
 
 use crate::support::Database;
 use crate::support::cli::{Place, daily, day, execute};
@@ -151,7 +152,9 @@ async fn tick(world: &World) -> Vec<SliceReport> {
 async fn run(world: &World, name: &str, start: &str) -> SliceReport {
     let deadline = Deadline::after(&*world.worker.clock, BUDGET);
     let (rollup, slice) = (named(world, name), slice(world, name, start));
-    run::run_slice(&world.worker, rollup, slice, deadline, RunOptions::default()).await.unwrap()
+    slice_run::run_slice(&world.worker, rollup, slice, deadline, RunOptions::default())
+        .await
+        .unwrap()
 }
 
 async fn reopen(world: &World, name: &str, start: &str) {
@@ -279,7 +282,7 @@ async fn a_late_change_in_an_hour_reaches_day_and_month_in_one_tick() {
 async fn rows_before_all_others_reach_day_and_month() {
     let (_, world) = february(false).await;
     world.sql(&LATE.replace("02-14", "02-03")).await;
-    probe::probe(&world.worker, named(&world, "hourly")).await.unwrap();
+    empty::probe(&world.worker, named(&world, "hourly")).await.unwrap();
     let done = told(&tick(&world).await);
     assert!(done.contains(&"daily@2024-02-03T00:00:00Z succeeded".to_owned()), "{done:?}");
     assert_eq!(done.last().unwrap(), "monthly@2024-02-01T00:00:00Z succeeded");
@@ -302,7 +305,7 @@ async fn a_coarse_slice_waits_for_its_finer_ones() {
     assert_eq!(early.reason.unwrap(), "waits for hourly@2024-02-02T18:00:00Z, which is missing");
     let known = world.worker.checkpoints.get("daily", instant("2024-02-02")).await.unwrap();
     assert_eq!(known, None);
-    let plan = tick::plan(&world.worker, daily, clock.now()).await.unwrap().plan;
+    let plan = standings::of(&world.worker, daily, clock.now()).await.unwrap().plan;
     assert!(plan.slices.iter().all(|planned| planned.standing == Standing::Blocked));
     let (from, to, order) = (daily.start, clock.now(), Order::NewestFirst);
     let plan = backfill::plan(&world.worker, daily, from, to, order, true).await.unwrap();
@@ -347,7 +350,7 @@ async fn quiet(clock: &ManualClock, world: &World) {
         let deadline = Deadline::after(clock, BUDGET);
         let report = tick::run(&world.worker, clock.now(), deadline, None).await.unwrap();
         let daily =
-            tick::plan(&world.worker, named(world, "daily"), clock.now()).await.unwrap().plan;
+            standings::of(&world.worker, named(world, "daily"), clock.now()).await.unwrap().plan;
         if report.slices.is_empty() && daily.watermark >= instant("2024-02-29") {
             return;
         }
@@ -365,7 +368,8 @@ async fn killed_at_every_await(guard: Option<Removed>) -> Option<usize> {
         world.sql(LATE).await;
         reopen(&world, "hourly", "2024-02-14T06:00:00Z").await;
         let deadline = Deadline::after(&clock, BUDGET);
-        let work = run::run_slice(&world.worker, hourly, hour, deadline, RunOptions::default());
+        let work =
+            slice_run::run_slice(&world.worker, hourly, hour, deadline, RunOptions::default());
         let ended = {
             let mut work = pin!(without(guard, work));
             let mut polled = 0;

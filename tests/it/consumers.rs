@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use tallymark::repair;
-use tallymark::rollup::Rollup;
+use tallymark::check::repair;
+use tallymark::model::rollup::Rollup;
 
 use crate::capture::tick;
 use crate::support::Database;
@@ -106,7 +106,7 @@ async fn a_consumer_that_was_forgotten_runs_everything_again() {
     tick(&world.redefined(&one("daily"))).await;
     assert_eq!(marks(&world).await, "0 0", "nobody else is known");
     let report = tick(&world).await;
-    let again = |it: &&tallymark::report::SliceReport| it.rollup == "again";
+    let again = |it: &&tallymark::work::report::SliceReport| it.rollup == "again";
     assert_eq!(report.slices.iter().filter(again).count(), 2, "{report:?}");
     assert_eq!(counted(&world, "again").await, "2");
     assert_eq!(tick(&world).await.slices.len(), 0);

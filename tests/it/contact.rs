@@ -2,11 +2,11 @@
 
 use std::net::TcpListener;
 
-use tallymark::db::{Access, Db, DbErrorKind, Side};
+use tallymark::clients::db::{Access, Db, DbErrorKind, Side};
 
 use crate::support::Database;
 use crate::support::cli::{Ended, Place, daily, ended, lines};
-use tallymark::address::{Address, DatabaseUrl};
+use tallymark::clients::address::{Address, DatabaseUrl};
 
 /// A port of this machine on which no server listens.
 fn closed_port() -> u16 {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use tallymark::config::Config;
-use tallymark::measure::KINDS;
+use tallymark::model::measure::KINDS;
 
 const ADDRESS: &str = "postgres://app:secret@db.example.com:5432/shop";
 

@@ -6,21 +6,22 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, Utc};
-use tallymark::backfill::{self, Silent};
 use tallymark::checkpoint::{Claim, State, Watermark, Yield};
-use tallymark::clock::{Clock, Deadline, ManualClock};
-use tallymark::identity;
-use tallymark::plan::{Standing, View};
-use tallymark::probe;
-use tallymark::report::{Outcome, SliceReport};
+use tallymark::model::clock::{Clock, Deadline, ManualClock};
 use tallymark::tick;
-use tallymark::worker::{WorkError, Worker};
+use tallymark::work::backfill::{self, Silent};
+use tallymark::work::due::{Standing, View};
+use tallymark::work::empty;
+use tallymark::work::identity;
+use tallymark::work::report::{Outcome, SliceReport};
+use tallymark::work::standings;
+use tallymark::work::worker::{WorkError, Worker};
 
 use crate::support::world::{
     BUDGET, DAILY, EVENTS, Setup, Urls, World, batch, clock, config, dynamo, instant, random_events,
 };
-use tallymark::slice::Order;
-use tallymark::source::begin::SourceBegin;
+use tallymark::model::slice::Order;
+use tallymark::source::reading::first_row::SourceBegin;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -133,7 +134,7 @@ async fn probed(world: &World) -> Watermark {
     /// Other tests hold transactions open for some seconds.
     const ASKED_MAX: usize = 300;
     for _ in 0..ASKED_MAX {
-        let seen = probe::probe(&world.worker, world.rollup()).await.unwrap();
+        let seen = empty::probe(&world.worker, world.rollup()).await.unwrap();
         if seen.begin().is_some() {
             return seen;
         }
@@ -202,7 +203,7 @@ async fn every_slice_without_success_is_found_without_asking_the_source() {
     known.places.push(identity::place(&blind).await.unwrap());
     let bond = checkpoints.watermark("daily").await.unwrap().bond().cloned();
     checkpoints.bind("daily", bond.as_ref(), &known).await.unwrap();
-    let plan = tick::plan(&blind, &blind.config.rollups[0], clock.now()).await.unwrap().plan;
+    let plan = standings::of(&blind, &blind.config.rollups[0], clock.now()).await.unwrap().plan;
     let found: BTreeSet<_> = plan.due().map(|planned| planned.slice.start()).collect();
     assert_eq!(found, expected);
     let done = tick(&world).await;
@@ -254,7 +255,7 @@ async fn while_a_transaction_is_prepared_no_first_slice_is_read_and_nothing_is_t
     let clock = clock("2026-02-13T12:00:00Z");
     let world = stamped(&clock, LATE_BEGIN).await;
     world.sql("BEGIN; CREATE TABLE more (); PREPARE TRANSACTION 'b'").await;
-    assert_eq!(probe::probe(&world.worker, world.rollup()).await.unwrap().begin(), None);
+    assert_eq!(empty::probe(&world.worker, world.rollup()).await.unwrap().begin(), None);
     let error = world.try_run("2026-02-10").await.unwrap_err();
     assert!(matches!(error, WorkError::NotNow(_)), "{error:?}");
     assert!(error.to_string().contains("SELECT * FROM pg_prepared_xacts"), "{error}");
@@ -295,10 +296,10 @@ async fn empty_stretches_before_the_first_row_cost_nothing() {
     let (rollup, now) = (world.rollup(), clock.now());
     let items = world.worker.checkpoints.range("daily", rollup.start, now).await.unwrap();
     assert_eq!(items.len(), 3);
-    let standings = tick::plan(&world.worker, rollup, now).await.unwrap();
+    let standings = standings::of(&world.worker, rollup, now).await.unwrap();
     assert_eq!(standings.plan.watermark, instant("2026-02-13"));
     assert!(tick(&world).await.is_empty());
-    let all = tick::plan_range(&world.worker, rollup, rollup.start, now, now).await.unwrap();
+    let all = standings::in_range(&world.worker, rollup, rollup.start, now, now).await.unwrap();
     let empty = all.slices.iter().filter(|planned| planned.standing == Standing::Empty);
     assert_eq!(empty.count(), 40);
 

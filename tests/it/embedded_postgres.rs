@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use sqlx::{Connection, PgConnection};
-use tallymark::clock::Stopwatch;
 use tallymark::embedded::postgres::{Binaries, EmbeddedPostgres, Error, Options, Package};
+use tallymark::model::clock::Stopwatch;
 
 use crate::support::{Database, cache, options, postgres, server_directory};
 

@@ -1,14 +1,14 @@
 //! The estimate of a backfill, compared with its real cost.
 
 use sqlx::Row as _;
-use tallymark::backfill::{self, Silent};
-use tallymark::estimate;
-use tallymark::ready;
-use tallymark::source::read::{self, Form};
+use tallymark::source::reading::read::{self, Form};
+use tallymark::work::backfill::{self, Silent};
+use tallymark::work::estimate;
+use tallymark::work::ready;
 
 use crate::support::cli::Place;
 use crate::support::world::{Setup, World, batch, instant};
-use tallymark::slice::Order;
+use tallymark::model::slice::Order;
 
 /// 60 days of 3,000 rows on average, more towards the end.
 const GROWING: &str = "CREATE TABLE T AS SELECT '2026-01-01Z'::timestamptz + sqrt(n / 180000.0) * interval '60 days' AS at, \
@@ -30,8 +30,8 @@ fn rollup(name: &str, rest: &str) -> String {
 /// The blocks that the slices' own statements read, by PostgreSQL's count.
 async fn blocks(
     world: &World,
-    rollup: &tallymark::rollup::Rollup,
-    slices: &[tallymark::slice::Slice],
+    rollup: &tallymark::model::rollup::Rollup,
+    slices: &[tallymark::model::slice::Slice],
 ) -> u64 {
     let shape = ready::shape(&world.worker, rollup).await.unwrap();
     let mut blocks = 0;

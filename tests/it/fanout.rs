@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, DurationRound as _, TimeDelta, Utc};
 use serde_json::{Value, json};
-use tallymark::clock::{Clock, Stopwatch, SystemClock};
+use tallymark::model::clock::{Clock, Stopwatch, SystemClock};
 use tempfile::TempDir;
 
 use crate::support::Database;
@@ -387,7 +387,7 @@ async fn a_slice_costs_two_writes_one_read_and_a_tenth_of_a_send() {
     // Lambda adds three lines of its own: START, END, REPORT.
     let written = 300 * HOURS as usize + output.stdout.iter().map(String::len).sum::<usize>();
     let each = written as f64 / f64::from(HOURS);
-    assert!(each <= tallymark::price::LOG_BYTES_PER_SLICE, "{each} bytes of log a slice");
+    assert!(each <= tallymark::work::price::LOG_BYTES_PER_SLICE, "{each} bytes of log a slice");
     let log = output.log();
     let metrics: Vec<_> = log.iter().filter(|line| line["message"] == "metrics").collect();
     assert_eq!(

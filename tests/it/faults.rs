@@ -4,7 +4,7 @@
 
 use std::process::Stdio;
 
-use tallymark::clock::Stopwatch;
+use tallymark::model::clock::Stopwatch;
 
 use crate::kill::{SEED, SLICE, SOON, START, hourly, is_done, slow_place};
 use crate::support::Database;

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use sqlx::{Connection as _, PgConnection};
 use tallymark::checkpoint::{Pause, Scope};
-use tallymark::clock::{Deadline, Stopwatch};
-use tallymark::report::Outcome;
-use tallymark::run::{self, RunOptions};
+use tallymark::model::clock::{Deadline, Stopwatch};
 use tallymark::tick;
+use tallymark::work::report::Outcome;
+use tallymark::work::slice_run::{self, RunOptions};
 
 use crate::kill::{SLICE, is_done, slow_place};
 use crate::support::Database;
@@ -101,10 +101,15 @@ async fn of_twenty_workers_two_read_at_once() {
                     let slice = world.rollup().calendar.starting(start).unwrap();
                     let deadline = Deadline::after(&*world.worker.clock, BUDGET);
                     let options = RunOptions::default();
-                    let ran =
-                        run::run_slice(&world.worker, world.rollup(), slice, deadline, options)
-                            .await
-                            .unwrap();
+                    let ran = slice_run::run_slice(
+                        &world.worker,
+                        world.rollup(),
+                        slice,
+                        deadline,
+                        options,
+                    )
+                    .await
+                    .unwrap();
                     assert_eq!(ran.outcome, Outcome::Succeeded, "{ran:?}");
                 }
             })
@@ -235,9 +240,10 @@ async fn past_its_limits_a_slice_yields_and_runs_when_the_load_is_gone() {
         let busy = world.changed(source, HOURLY, Arc::clone(&world.worker.clock));
         let deadline = Deadline::after(&*busy.worker.clock, Duration::from_secs(4));
         let (rollup, slice) = (busy.rollup(), busy.slice("2026-01-01"));
-        let ran = run::run_slice(&busy.worker, rollup, slice, deadline, RunOptions::default())
-            .await
-            .unwrap();
+        let ran =
+            slice_run::run_slice(&busy.worker, rollup, slice, deadline, RunOptions::default())
+                .await
+                .unwrap();
         let said = ran.reason.clone().unwrap();
         assert_eq!(ran.outcome, Outcome::Yielded, "{source}: {ran:?}");
         assert!(said.contains(reason), "{source}: {said}");
@@ -277,8 +283,13 @@ async fn the_questions_are_asked_in_the_order_that_is_documented() {
         let slice = busy.rollup().calendar.starting(start).unwrap();
         start = slice.end();
         let deadline = Deadline::after(&*busy.worker.clock, BUDGET);
-        let run =
-            run::run_slice(&busy.worker, busy.rollup(), slice, deadline, RunOptions::default());
+        let run = slice_run::run_slice(
+            &busy.worker,
+            busy.rollup(),
+            slice,
+            deadline,
+            RunOptions::default(),
+        );
         let told = tokio::select! {
             told = waits.wait_for(Option::is_some) => told.unwrap().clone(),
             ran = run => ran.unwrap().reason,
@@ -328,7 +339,7 @@ async fn the_hours_are_kept() {
     let world = World::new(SLOW, setup).await;
     let tick = async |world: &World| {
         let deadline = Deadline::after(&*clock, BUDGET);
-        use tallymark::clock::Clock as _;
+        use tallymark::model::clock::Clock as _;
         tick::run(&world.worker, clock.now(), deadline, None).await.unwrap()
     };
     let quiet = tick(&world).await;
@@ -366,7 +377,7 @@ async fn ticks_wake_the_source_as_often_as_they_may() {
     let world = World::new(SLOW, setup).await;
     let mut woken = Vec::new();
     for minute in 0..120 {
-        use tallymark::clock::Clock as _;
+        use tallymark::model::clock::Clock as _;
         let deadline = Deadline::after(&*clock, BUDGET);
         let report = tick::run(&world.worker, clock.now(), deadline, None).await.unwrap();
         if !report.slices.is_empty() {

@@ -10,16 +10,16 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::AssertSqlSafe;
 use tallymark::checkpoint::{Claim, Lease, State, Yield};
-use tallymark::clock::{Clock as _, Deadline, ManualClock, SystemClock};
-use tallymark::db::Access;
+use tallymark::clients::db::Access;
 use tallymark::fanout;
-use tallymark::probe;
-use tallymark::ready;
-use tallymark::report::{Outcome, SliceReport};
-use tallymark::run::{self, RunOptions};
-use tallymark::source::changes;
+use tallymark::model::clock::{Clock as _, Deadline, ManualClock, SystemClock};
+use tallymark::source::changes::column;
 use tallymark::target::{Chunk, Guard, Progress, TargetError};
 use tallymark::tick;
+use tallymark::work::empty;
+use tallymark::work::ready;
+use tallymark::work::report::{Outcome, SliceReport};
+use tallymark::work::slice_run::{self, RunOptions};
 
 use crate::support::world::{
     BUDGET, DAILY, EVENTS, PAST_LEASE, Setup, World, clock, dynamo_client, install_capture, instant,
@@ -211,7 +211,7 @@ async fn in_the_time_that_is_kept_back_no_work_is_begun() {
     let (world, clock) = world(false).await;
     let deadline = Deadline::after(&*clock, Duration::from_millis(400));
     let (rollup, slice) = (world.rollup(), world.slice(DAY));
-    let ran = run::run_slice(&world.worker, rollup, slice, deadline, RunOptions::default())
+    let ran = slice_run::run_slice(&world.worker, rollup, slice, deadline, RunOptions::default())
         .await
         .unwrap();
     assert_eq!((ran.outcome, ran.reason.as_deref()), (Outcome::Yielded, Some("budget spent")));
@@ -374,7 +374,7 @@ async fn no_slice_since_an_idle_transaction_began_is_taken_for_empty() {
     let began: DateTime<Utc> =
         sqlx::query_scalar("SELECT now()").fetch_one(&mut *idle).await.unwrap();
     let empty_until = async || {
-        let seen = probe::probe(&world.worker, world.rollup()).await.unwrap();
+        let seen = empty::probe(&world.worker, world.rollup()).await.unwrap();
         seen.begin().unwrap().probed_at
     };
     assert!(empty_until().await <= began);
@@ -392,7 +392,7 @@ async fn change_times_since_an_idle_transaction_began_do_not_count_as_seen() {
     let seen = async || {
         let source = &world.worker.source;
         let mut tx = source.begin(Access::ReadOnly, BUDGET, "test").await.unwrap();
-        let until = changes::seen_until(&mut tx, world.rollup(), Duration::ZERO).await.unwrap();
+        let until = column::seen_until(&mut tx, world.rollup(), Duration::ZERO).await.unwrap();
         tx.rollback().await.unwrap();
         until.unwrap()
     };
@@ -408,8 +408,8 @@ async fn change_times_since_an_idle_transaction_began_do_not_count_as_seen() {
 async fn messages_that_are_lost_are_sent_again() {
     use crate::support::sqs::{Faults, Sqs};
     use aws_sdk_sqs::config::{BehaviorVersion, Credentials, Region};
-    use tallymark::queue::Queues;
-    use tallymark::slice::Order;
+    use tallymark::clients::queue::Queues;
+    use tallymark::model::slice::Order;
 
     let sqs = Sqs::start(1, Faults::default(), MINUTE, 20);
     let config = aws_sdk_sqs::Config::builder()

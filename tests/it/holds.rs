@@ -4,13 +4,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallymark::clock::{Clock as _, Deadline, ManualClock};
-use tallymark::not_now::{Permit, Why};
-use tallymark::plan::Standing;
-use tallymark::ready;
-use tallymark::source::begin::SourceBegin;
-use tallymark::tick::{self, TickReport};
-use tallymark::worker::Worker;
+use tallymark::model::clock::{Clock as _, Deadline, ManualClock};
+use tallymark::model::not_now::{Permit, Why};
+use tallymark::source::reading::first_row::SourceBegin;
+use tallymark::tick::{self};
+use tallymark::work::due::Standing;
+use tallymark::work::ready;
+use tallymark::work::report::TickReport;
+use tallymark::work::standings;
+use tallymark::work::worker::Worker;
 
 use crate::support::Database;
 use crate::support::proxy::Holder;
@@ -102,7 +104,7 @@ async fn a_slice_that_was_read_before_the_next_one_was_ready_runs_again_with_it(
     let (ran, ()) = tokio::join!(world.run("2026-01-01"), meanwhile);
     assert_eq!(ran.completion.unwrap().rows_read, 1);
     let deadline = Deadline::after(&*clock, BUDGET);
-    let planned = tick::plan(&world.worker, world.rollup(), clock.now()).await.unwrap().plan;
+    let planned = standings::of(&world.worker, world.rollup(), clock.now()).await.unwrap().plan;
     let first = planned.slices.iter().find(|it| it.slice.start() == instant("2026-01-01"));
     assert_eq!(first.unwrap().standing, Standing::Lookback);
     tick::run(&world.worker, clock.now(), deadline, None).await.unwrap();

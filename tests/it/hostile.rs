@@ -4,7 +4,7 @@
 use chrono::NaiveDate;
 use serde_json::{Value, json};
 use tallymark::checkpoint::Scope;
-use tallymark::clock::{Clock as _, Deadline, SystemClock};
+use tallymark::model::clock::{Clock as _, Deadline, SystemClock};
 use tallymark::tick;
 
 use crate::support::cli::{Place, day, lines};
@@ -262,7 +262,7 @@ async fn whatever_the_source_names_and_holds_is_counted_and_nothing_else() {
         let world = World::new(&sql, Setup { rollups: &rollups, across, ..Setup::default() }).await;
         let values: Vec<String> = NAMES.map(str::to_owned).into_iter().chain(hostile()).collect();
         for (n, rollup) in world.worker.config.rollups.iter().enumerate() {
-            let table = tallymark::sql::table(&rollup.from);
+            let table = tallymark::model::sql::table(&rollup.from);
             let insert = format!(
                 "INSERT INTO {table} SELECT '2026-01-01 10:00Z', kind, 2 FROM unnest($1::text[]) kind"
             );

@@ -1,8 +1,8 @@
 //! A missing index is reported with a statement that creates it, before the table has grown.
 
-use tallymark::db::Access;
-use tallymark::ready;
-use tallymark::source::plan_guard::{By, Unindexed, unindexed};
+use tallymark::clients::db::Access;
+use tallymark::source::reading::plan_guard::{By, Unindexed, unindexed};
+use tallymark::work::ready;
 
 use crate::support::cli::{Place, daily};
 use crate::support::world::{BUDGET, Setup, World};

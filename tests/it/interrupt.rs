@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use tallymark::checkpoint::State;
-use tallymark::clock::Stopwatch;
+use tallymark::model::clock::Stopwatch;
 
 use crate::kill::{SEED, SLOW, START, hourly};
 use crate::support::Database;

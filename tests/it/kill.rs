@@ -5,8 +5,8 @@ use std::thread;
 use std::time::Duration;
 
 use tallymark::checkpoint::Checkpoint;
-use tallymark::clock::Stopwatch;
 use tallymark::embedded::postgres::{Binaries, EmbeddedPostgres, Options};
+use tallymark::model::clock::Stopwatch;
 
 use crate::support::cli::{Ended, Place, ended, execute, lines, with_password};
 use crate::support::{Database, cache, options, server_directory};

@@ -11,10 +11,10 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 use tallymark::checkpoint::{Claim, Lease, State};
-use tallymark::clock::{Clock, SystemClock};
 use tallymark::config::Config;
-use tallymark::ready;
-use tallymark::worker::Worker;
+use tallymark::model::clock::{Clock, SystemClock};
+use tallymark::work::ready;
+use tallymark::work::worker::Worker;
 
 use crate::support::fixture::{Fixture, PASSWORD};
 use crate::support::proxy::Cutter;

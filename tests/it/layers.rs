@@ -1,9 +1,35 @@
-//! Dependencies point one way: names that may not occur in a part of the code.
+//! Dependencies point one way, and the source can be taken in at a glance.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// The folders of `src` from the ground up. Each imports only those that stand before it.
+const LAYERS: [&str; 18] = [
+    "testing",
+    "model",
+    "clients",
+    "config",
+    "source",
+    "checkpoint",
+    "throttle",
+    "target",
+    "work",
+    "check",
+    "fanout",
+    "tick",
+    "manage",
+    "event",
+    "telemetry",
+    "lambda",
+    "embedded",
+    "cli",
+];
+
+/// Entries of `src` that a newcomer can take in at a glance.
+const ENTRIES_MAX: usize = 20;
 
 /// All Rust files below a directory of the repository, by their paths in it.
 fn sources(directory: &str) -> Vec<(String, String)> {
@@ -34,6 +60,47 @@ fn lines(sources: &[(String, String)], words: &[&str]) -> Vec<String> {
         .collect()
 }
 
+/// The folders of `src` that the code of a file names, without its comments and tests.
+fn imports(text: &str) -> BTreeSet<String> {
+    let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+    let lines = code.lines().map(|line| line.split("//").next().unwrap_or_default());
+    let code = lines.collect::<Vec<_>>().join("\n");
+    let is_name = |it: &char| it.is_alphanumeric() || *it == '_';
+    code.split("crate::").skip(1).map(|rest| rest.chars().take_while(is_name).collect()).collect()
+}
+
+#[test]
+fn each_folder_imports_only_those_below_it() {
+    let level = |name: &str| LAYERS.iter().position(|layer| *layer == name);
+    let mut seen = BTreeSet::new();
+    let mut upward = Vec::new();
+    for (path, text) in sources("src") {
+        let folder = path.split('/').nth(1).unwrap().trim_end_matches(".rs").to_owned();
+        // The map, the programs and what only tests build stand above all.
+        let is_above = ["lib", "bin"].contains(&folder.as_str())
+            || ["/tests", "/testing/properties/", "/properties.rs"]
+                .iter()
+                .any(|it| path.contains(it));
+        if is_above {
+            continue;
+        }
+        let own = level(&folder).unwrap_or_else(|| panic!("{folder} stands in no layer"));
+        let higher = |name: &String| level(name).is_some_and(|level| level > own);
+        upward.extend(
+            imports(&text).into_iter().filter(higher).map(|name| format!("{path}: {name}")),
+        );
+        seen.insert(folder);
+    }
+    assert_eq!(upward, [""; 0], "these import what stands above them");
+    assert_eq!(seen.len(), LAYERS.len(), "a layer without a file");
+}
+
+#[test]
+fn the_source_can_be_taken_in_at_a_glance() {
+    let entries = fs::read_dir(Path::new(ROOT).join("src")).unwrap().count();
+    assert!(entries <= ENTRIES_MAX, "{entries} entries");
+}
+
 #[test]
 fn only_the_store_in_dynamodb_names_its_sdk() {
     let mut sources = sources("src");
@@ -47,7 +114,7 @@ fn only_the_store_in_dynamodb_names_its_sdk() {
 #[test]
 fn a_store_imports_nothing_of_those_who_use_it() {
     let mut used = lines(&sources("src/checkpoint/store"), &["crate::", "super::super"]);
-    let below = ["checkpoint::store::", "db::", "aws::", "sql::", "text::"];
+    let below = ["checkpoint::store::", "clients::", "model::sql::", "model::text::"];
     used.retain(|line| !below.iter().any(|below| line.contains(&format!("crate::{below}"))));
     assert_eq!(used, [""; 0]);
 }

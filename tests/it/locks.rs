@@ -5,16 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::{Connection as _, PgConnection};
-use tallymark::backfill::{self, Batch, Limits, Silent};
 use tallymark::checkpoint::{BackfillState, State};
-use tallymark::clock::{Clock as _, Deadline, VirtualClock};
-use tallymark::db::{Access, DbErrorKind};
-use tallymark::report::Outcome;
-use tallymark::run::{self, RunOptions};
+use tallymark::clients::db::{Access, DbErrorKind};
+use tallymark::model::clock::{Clock as _, Deadline, VirtualClock};
+use tallymark::work::backfill::{self, Batch, Limits, Silent};
+use tallymark::work::report::Outcome;
+use tallymark::work::slice_run::{self, RunOptions};
 
 use crate::support::cli::{Place, daily};
 use crate::support::world::{DAILY, EVENTS, Setup, World, instant, random_events};
-use tallymark::slice::Order;
+use tallymark::model::slice::Order;
 
 /// A session named `migration` that has begun a transaction and run `sql`.
 async fn holding(url: &str, sql: &str) -> PgConnection {
@@ -176,8 +176,9 @@ async fn a_statement_that_an_operator_cancels_counts_for_nobody_and_one_that_is_
     let deadline = Deadline::after(&*clock, Duration::from_secs(600));
     let slice = world.slice("2026-01-01");
     let options = RunOptions::default();
-    let ended =
-        run::run_slice(&world.worker, world.rollup(), slice, deadline, options).await.unwrap();
+    let ended = slice_run::run_slice(&world.worker, world.rollup(), slice, deadline, options)
+        .await
+        .unwrap();
     operator.await.unwrap();
     assert_eq!(ended.outcome, Outcome::Yielded, "{ended:?}");
     let checkpoint = world.checkpoint("2026-01-01").await.unwrap();
@@ -204,7 +205,7 @@ async fn status_shows_a_backfill_as_done_when_its_slices_are() {
     )
     .unwrap();
     let rollup = &config.rollups[0];
-    let now = tallymark::clock::SystemClock.now();
+    let now = tallymark::model::clock::SystemClock.now();
     let range = (rollup.start, rollup.start + chrono::TimeDelta::days(2));
     let order = Order::NewestFirst;
     let mut backfill =

@@ -1,7 +1,7 @@
 //! The valid values of `late` for every kind of relation that a rollup may be computed from.
 
 use crate::support::world::{Setup, World};
-use tallymark::ready;
+use tallymark::work::ready;
 
 /// A relation `from` and its statements, with a word of the refusal for `clock` and `column`, and
 /// for `capture`. `None` where the value is valid.
@@ -233,8 +233,9 @@ async fn ask(name: &str, sql: &str, late: &str) -> Result<(), String> {
     if late != "\"capture\"" {
         return Ok(());
     }
-    let capture = tallymark::source::capture::Capture::new(&rollup.from, &[(rollup, &*shape)]);
-    let access = tallymark::db::Access::ReadOnly;
+    let capture =
+        tallymark::source::changes::capture::Capture::new(&rollup.from, &[(rollup, &*shape)]);
+    let access = tallymark::clients::db::Access::ReadOnly;
     let mut tx = worker.source.begin(access, crate::support::world::BUDGET, "test").await.unwrap();
     capture.install(&mut tx, "tallymark").await.unwrap().map(drop)
 }

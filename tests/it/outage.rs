@@ -5,11 +5,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallymark::clock::{Clock as _, Deadline, ManualClock, Stopwatch};
-use tallymark::db::{Access, Db, DbErrorKind, Side};
+use tallymark::clients::db::{Access, Db, DbErrorKind, Side};
 use tallymark::embedded::dynamodb::EmbeddedDynamo;
-use tallymark::tick::{self, TickReport};
-use tallymark::worker::{Severity, WorkError, Worker};
+use tallymark::model::clock::{Clock as _, Deadline, ManualClock, Stopwatch};
+use tallymark::tick::{self};
+use tallymark::work::report::TickReport;
+use tallymark::work::standings;
+use tallymark::work::worker::{Severity, WorkError, Worker};
 
 use crate::support::Database;
 use crate::support::proxy::{Gate, Refusal};
@@ -87,7 +89,7 @@ async fn all_good(world: &World, clock: &ManualClock) {
         let report = tick(&world.worker).await.unwrap();
         assert_eq!(report.severity(), None, "{report:?}");
     }
-    let plan = tick::plan(&world.worker, world.rollup(), clock.now()).await.unwrap().plan;
+    let plan = standings::of(&world.worker, world.rollup(), clock.now()).await.unwrap().plan;
     assert_eq!(plan.due().count(), 0, "{plan:?}");
     world.assert_rows(&daily_expected("2026-01-05")).await;
 }

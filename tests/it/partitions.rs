@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use tallymark::report::{Outcome, SliceReport};
+use tallymark::work::report::{Outcome, SliceReport};
 
 use crate::capture::{marks, tick};
 use crate::support::world::{

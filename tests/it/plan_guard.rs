@@ -1,10 +1,10 @@
 //! The plan guard on real plans: each full scan is refused, and each good plan passes.
 
-use tallymark::db::Access;
-use tallymark::ready;
-use tallymark::report::Outcome;
-use tallymark::rollup::Rollup;
-use tallymark::source::plan_guard::{Reading, inspect};
+use tallymark::clients::db::Access;
+use tallymark::model::rollup::Rollup;
+use tallymark::source::reading::plan_guard::{Reading, inspect};
+use tallymark::work::ready;
+use tallymark::work::report::Outcome;
 
 use crate::support::world::{BUDGET, Setup, World};
 

@@ -3,15 +3,16 @@
 
 use std::sync::Arc;
 
-use tallymark::backfill::{self, Silent};
+use tallymark::check::repair;
 use tallymark::checkpoint::Claim;
-use tallymark::clock::{Deadline, ManualClock};
 use tallymark::fanout;
-use tallymark::repair;
-use tallymark::replay;
-use tallymark::report::Outcome;
-use tallymark::run::{self, RunOptions};
+use tallymark::model::clock::{Deadline, ManualClock};
 use tallymark::tick;
+use tallymark::work::backfill::{self, Silent};
+use tallymark::work::replay;
+use tallymark::work::report::Outcome;
+use tallymark::work::slice_run::{self, RunOptions};
+use tallymark::work::standings;
 
 use serde_json::json;
 
@@ -20,7 +21,7 @@ use crate::support::cli::{Place, daily, day};
 use crate::support::world::{
     BUDGET, EVENTS, Setup, World, batch, clock, init, install_capture, instant,
 };
-use tallymark::slice::Order;
+use tallymark::model::slice::Order;
 
 /// An event every 20 minutes, from 2025-12-29 to 2026-01-20, and a few unusual ones.
 fn events() -> String {
@@ -73,7 +74,7 @@ async fn work_off(world: &World) {
         let report =
             tick::run(&world.worker, world.worker.clock.now(), deadline, None).await.unwrap();
         assert!(report.problems.is_empty(), "{:?}", report.problems);
-        let bad = |it: &&tallymark::report::SliceReport| !it.is_success();
+        let bad = |it: &&tallymark::work::report::SliceReport| !it.is_success();
         assert!(report.slices.iter().find(bad).is_none(), "{:?}", report.slices);
         if report.slices.is_empty() {
             return;
@@ -147,7 +148,8 @@ async fn a_success_of_another_calendar_is_not_trusted_even_where_nothing_replace
     let new_york = utc.redefined(&NEW_YORK.rollup(""));
     assert_eq!(new_york.run("2026-01-05T05:00:00Z").await.outcome, Outcome::Succeeded);
     let back = utc.redefined(&UTC_DAYS.rollup(""));
-    let due = tick::plan(&back.worker, back.rollup(), back.worker.clock.now()).await.unwrap().plan;
+    let due =
+        standings::of(&back.worker, back.rollup(), back.worker.clock.now()).await.unwrap().plan;
     assert_eq!(due.due().count(), 11, "{due:?}");
     work_off(&back).await;
     assert_cut(&back, UTC_DAYS).await;
@@ -273,8 +275,9 @@ async fn a_wider_slice_does_not_erase_what_the_source_has_purged() {
     let options = RunOptions { allow_shrink: true, ..RunOptions::default() };
     weekly.reopen("2025-12-29").await;
     let slice = weekly.slice("2025-12-29");
-    let report =
-        run::run_slice(&weekly.worker, weekly.rollup(), slice, deadline, options).await.unwrap();
+    let report = slice_run::run_slice(&weekly.worker, weekly.rollup(), slice, deadline, options)
+        .await
+        .unwrap();
     assert_eq!(report.outcome, Outcome::Succeeded);
 }
 

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, Utc};
+use tallymark::check::repair::{self, RepairReport};
 use tallymark::checkpoint::{Checkpoint, Claim, Lease, State, Yield};
-use tallymark::clock::{Clock as _, Deadline, ManualClock};
-use tallymark::ready;
-use tallymark::repair::{self, RepairReport};
-use tallymark::report::Outcome;
+use tallymark::model::clock::{Clock as _, Deadline, ManualClock};
 use tallymark::target::{Chunk, Guard, TargetError};
 use tallymark::tick;
+use tallymark::work::ready;
+use tallymark::work::report::Outcome;
 
 use crate::support::world::{
     BUDGET, DAILY, EVENTS, Setup, World, clock, daily_expected, dynamo, instant, random_events,

@@ -9,11 +9,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use tallymark::clock::{Clock as _, Deadline, ManualClock};
-use tallymark::repair::{self, RepairReport};
-use tallymark::report::Outcome;
-use tallymark::tick::{self, Problem};
-use tallymark::verify;
+use tallymark::check::repair::{self, RepairReport};
+use tallymark::check::verify;
+use tallymark::model::clock::{Clock as _, Deadline, ManualClock};
+use tallymark::tick::{self};
+use tallymark::work::report::Outcome;
+use tallymark::work::report::Problem;
 
 use crate::support::world::{
     BUDGET, DAILY, EVENTS, Setup, World, clock, daily_expected, dynamo, install_capture,
@@ -126,10 +127,10 @@ impl Restorable {
 
     fn rollups(&self) -> String {
         let late = match &self.world.rollup().late {
-            tallymark::rollup::Late::Grace => LATES[0],
-            tallymark::rollup::Late::Clock => LATES[1],
-            tallymark::rollup::Late::Column(_) => LATES[2],
-            tallymark::rollup::Late::Capture => LATES[3],
+            tallymark::model::rollup::Late::Grace => LATES[0],
+            tallymark::model::rollup::Late::Clock => LATES[1],
+            tallymark::model::rollup::Late::Column(_) => LATES[2],
+            tallymark::model::rollup::Late::Capture => LATES[3],
         };
         DAILY.replace("bucket =", &format!("{late}\nbucket ="))
     }

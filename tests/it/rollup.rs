@@ -7,9 +7,11 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 use tallymark::checkpoint::{Claim, Drift, Yield};
-use tallymark::clock::{Clock, Deadline, ManualClock, SystemClock};
-use tallymark::report::Outcome;
-use tallymark::tick::{self, TickReport};
+use tallymark::model::clock::{Clock, Deadline, ManualClock, SystemClock};
+use tallymark::tick::{self};
+use tallymark::work::report::Outcome;
+use tallymark::work::report::TickReport;
+use tallymark::work::standings;
 
 use crate::support::cli::{Place, daily, day, documented, lines};
 use crate::support::world::{EVENTS, Setup, World, clock, instant, records};
@@ -75,8 +77,9 @@ async fn tick(world: &World, budget: Duration) -> TickReport {
 /// Asserts that fresh slices came before those of the old definition, each newest first.
 fn assert_order(report: &TickReport) {
     let new_year = instant("2026-01-01");
-    let is_old =
-        |slice: &&tallymark::report::SliceReport| slice.rollup == "daily" && slice.start < new_year;
+    let is_old = |slice: &&tallymark::work::report::SliceReport| {
+        slice.rollup == "daily" && slice.start < new_year
+    };
     let fresh = report.slices.iter().take_while(|slice| !is_old(slice)).count();
     let old = &report.slices[fresh..];
     assert!(old.iter().all(|slice| is_old(&slice)), "{report:?}");
@@ -100,7 +103,7 @@ async fn a_new_measure_is_computed_for_a_year_of_history_behind_all_else() {
     assert_eq!(records(&world.target, OLD_NUMBERS).await, before);
     manual.advance(Duration::from_secs(24 * 60 * 60));
     let redefined = async || {
-        let plan = tick::plan(&world.worker, world.rollup(), manual.now()).await.unwrap().plan;
+        let plan = standings::of(&world.worker, world.rollup(), manual.now()).await.unwrap().plan;
         assert_eq!(plan.redefined().count() > 0, !plan.is_of_one_definition());
         plan.redefined().count()
     };

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use chrono::{DateTime, NaiveDate, Utc};
 use serde_json::{Value, json};
+use tallymark::check::scrub;
+use tallymark::check::verify::{self, Compared};
 use tallymark::checkpoint::State;
-use tallymark::clock::{Clock, Deadline, ManualClock};
-use tallymark::ready;
-use tallymark::scrub;
-use tallymark::tick::{self, TickReport};
-use tallymark::verify::{self, Compared};
-use tallymark::worker::{Severity, Worker};
+use tallymark::model::clock::{Clock, Deadline, ManualClock};
+use tallymark::tick::{self};
+use tallymark::work::ready;
+use tallymark::work::report::TickReport;
+use tallymark::work::worker::{Severity, Worker};
 
 use crate::support::cli::{Place, daily, day};
 use crate::support::proxy::Cutter;
@@ -193,11 +194,11 @@ async fn a_late_change_that_waits_is_no_drift() {
     let world = world_at(&clock, 4, &rollups).await;
     let shape = ready::shape(&world.worker, world.rollup()).await.unwrap();
     let pair = [(world.rollup(), &*shape)];
-    let capture = tallymark::source::capture::Capture::new(&world.rollup().from, &pair);
+    let capture = tallymark::source::changes::capture::Capture::new(&world.rollup().from, &pair);
     let mut tx = world
         .worker
         .source
-        .begin(tallymark::db::Access::ReadWrite, BUDGET, "installing")
+        .begin(tallymark::clients::db::Access::ReadWrite, BUDGET, "installing")
         .await
         .unwrap();
     for statement in capture.install(&mut tx, "tallymark").await.unwrap().unwrap() {

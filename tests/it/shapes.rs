@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tallymark::clock::Deadline;
+use tallymark::model::clock::Deadline;
 use tallymark::tick;
 
 use crate::support::world::{BUDGET, Setup, World, clock};
@@ -31,7 +31,7 @@ async fn work_off(world: &World) -> usize {
         let report =
             tick::run(&world.worker, world.worker.clock.now(), deadline, None).await.unwrap();
         assert!(report.problems.is_empty(), "{:?}", report.problems);
-        assert!(report.slices.iter().all(tallymark::report::SliceReport::is_success));
+        assert!(report.slices.iter().all(tallymark::work::report::SliceReport::is_success));
         if report.slices.is_empty() {
             break;
         }

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::future::join_all;
-use tallymark::backfill::{self, Batch, Silent};
 use tallymark::checkpoint::{Claim, State};
-use tallymark::clock::{Clock, Deadline, SystemClock};
-use tallymark::ready;
-use tallymark::report::{Outcome, SliceReport};
-use tallymark::run::{self, RunOptions};
+use tallymark::model::clock::{Clock, Deadline, SystemClock};
 use tallymark::target::{Chunk, Guard, Progress, TargetError};
 use tallymark::tick;
+use tallymark::work::backfill::{self, Batch, Silent};
+use tallymark::work::ready;
+use tallymark::work::report::{Outcome, SliceReport};
+use tallymark::work::slice_run::{self, RunOptions};
 
 use crate::support::Database;
 use crate::support::world::{
@@ -180,7 +180,7 @@ async fn a_slice_before_the_seal_is_never_computed() {
 #[tokio::test]
 async fn a_slice_is_not_read_before_its_end_by_the_database_clock() {
     let ahead = SystemClock.now() + TimeDelta::days(3);
-    let clock = Arc::new(tallymark::clock::ManualClock::new(ahead));
+    let clock = Arc::new(tallymark::model::clock::ManualClock::new(ahead));
     let world = World::new(EVENTS, Setup { clock, ..Setup::default() }).await;
     let slice = world.rollup().calendar.containing(ahead - TimeDelta::days(2));
     let start = slice.start().to_rfc3339();
@@ -320,7 +320,8 @@ async fn run_in_small_budgets(world: &World) -> usize {
         let deadline = Deadline::after(&SystemClock, budget);
         let slice = world.slice("2026-01-01");
         let options = RunOptions::default();
-        let ran = run::run_slice(&world.worker, world.rollup(), slice, deadline, options).await;
+        let ran =
+            slice_run::run_slice(&world.worker, world.rollup(), slice, deadline, options).await;
         // On a busy machine even connecting may take longer, and needs another invocation.
         let Ok(report) = ran else { continue };
         if report.outcome == Outcome::Succeeded {

@@ -2,12 +2,12 @@
 //! refusal before a slice is claimed, with the remedy.
 
 use serde_json::Value;
-use tallymark::db::Access;
-use tallymark::ready;
-use tallymark::rollup::Rollup;
+use tallymark::check::verify;
+use tallymark::clients::db::Access;
+use tallymark::model::rollup::Rollup;
 use tallymark::target::ddl;
-use tallymark::verify;
-use tallymark::worker::WorkError;
+use tallymark::work::ready;
+use tallymark::work::worker::WorkError;
 
 use crate::support::cli::Place;
 use crate::support::world::{

@@ -8,13 +8,13 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use tallymark::db::{Access, Db, DbError, DbErrorKind, Side};
+use tallymark::clients::db::{Access, Db, DbError, DbErrorKind, Side};
 use tallymark::embedded::postgres::{Binaries, EmbeddedPostgres};
 
 use crate::support::cli::{PASSWORD, Place, daily, execute, lines};
 use crate::support::world::BUDGET;
 use crate::support::{cache, options, server_directory};
-use tallymark::address::{Address, DatabaseUrl};
+use tallymark::clients::address::{Address, DatabaseUrl};
 
 /// A server with TLS, and the certificate of the authority that signed the server's.
 struct Secured {

@@ -5,8 +5,8 @@
 mod measures;
 
 use futures_util::StreamExt as _;
-use tallymark::rollup::Rollup;
-use tallymark::worker::WorkError;
+use tallymark::model::rollup::Rollup;
+use tallymark::work::worker::WorkError;
 
 use crate::support::world::{Setup, World, records};
 

@@ -4,21 +4,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::{Connection as _, PgConnection};
-use tallymark::backfill::{self, Batch, Limits, Silent};
+use tallymark::check::verify::{self, Compared};
 use tallymark::checkpoint::{BackfillState, Pause, Scope};
-use tallymark::clock::{Clock, Deadline, Stopwatch, VirtualClock};
+use tallymark::clients::db::Access;
 use tallymark::config::Settings;
-use tallymark::db::Access;
 use tallymark::fanout;
-use tallymark::run::RunOptions;
+use tallymark::model::clock::{Clock, Deadline, Stopwatch, VirtualClock};
 use tallymark::tick;
-use tallymark::verify::{self, Compared};
-use tallymark::worker::{Severity, WorkError};
+use tallymark::work::backfill::{self, Batch, Limits, Silent};
+use tallymark::work::slice_run::RunOptions;
+use tallymark::work::worker::{Severity, WorkError};
 
 use crate::support::Database;
 use crate::support::cli::{Place, daily, execute};
 use crate::support::world::{BUDGET, DAILY, DEFAULTS, EVENTS, Setup, World, instant};
-use tallymark::slice::Order;
+use tallymark::model::slice::Order;
 
 /// One statement of a comparison ends long before this.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -74,7 +74,7 @@ async fn a_year_is_verified_in_the_time_of_its_reading_and_the_rests_of_it() {
 /// previous one, and eight slices would take years.
 #[tokio::test]
 async fn a_rest_earns_no_rest() {
-    let clock = Arc::new(tallymark::clock::SystemClock);
+    let clock = Arc::new(tallymark::model::clock::SystemClock);
     let world = world(8, clock, DAILY).await;
     world.backfill("2026-01-09", false).await;
     let compared = tokio::time::timeout(Duration::from_secs(300), compared(&world, "2026-01-09"));

@@ -3,9 +3,9 @@
 //! No server with other time zone tables is needed: PostgreSQL reads `CET` and similar names as
 //! abbreviations, with one offset all year, where the program's `CET` has summer time.
 
-use tallymark::late;
-use tallymark::report::Outcome;
-use tallymark::verify;
+use tallymark::check::verify;
+use tallymark::work::late;
+use tallymark::work::report::Outcome;
 
 use crate::support::Database;
 use crate::support::cli::Place;
@@ -84,7 +84,7 @@ async fn change_times_of_a_zone_that_differs_are_an_alarm() {
     let clock = std::sync::Arc::new(clock("2026-07-10"));
     let world = World::new(LOCAL, Setup { rollups: &rollups, clock, ..Setup::default() }).await;
     world.run("2026-01-09").await;
-    let deadline = tallymark::clock::Deadline::after(&*world.worker.clock, BUDGET);
+    let deadline = tallymark::model::clock::Deadline::after(&*world.worker.clock, BUDGET);
     let problems = late::notice(&world.worker, deadline).await;
     assert!(
         problems[0].error.contains("CET") && problems[0].error.contains("late"),

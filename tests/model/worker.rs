@@ -1,8 +1,8 @@
 //! The next steps of a worker: the spine, one call that leaves the process at a time.
 
 use tallymark::checkpoint::state::{Event, Illegal, State};
-use tallymark::fanout::fate::{DELIVERIES_MAX, Fate, of_slice, of_trouble};
-use tallymark::report::Outcome;
+use tallymark::fanout::disposition::{DELIVERIES_MAX, Disposition, of_slice, of_trouble};
+use tallymark::work::report::Outcome;
 
 use super::check::Step;
 use super::steps::{Action, Steps, add, spend, who};
@@ -66,14 +66,14 @@ impl Steps<'_> {
         if !worker.has_message {
             return self.push(Some(w), what, facts, to);
         }
-        let fate = |deliveries| match end {
+        let disposition = |deliveries| match end {
             End::Told(outcome, wait) => of_slice(&report(outcome, wait), deliveries, at(0)),
             End::Trouble => of_trouble(deliveries),
         };
-        if fate(1) == Fate::Over {
+        if disposition(1) == Disposition::Over {
             return self.push(Some(w), what, facts, to);
         }
-        if fate(DELIVERIES_MAX) == Fate::Over && to.left.drops > 0 {
+        if disposition(DELIVERIES_MAX) == Disposition::Over && to.left.drops > 0 {
             let mut counted_out = to;
             counted_out.left.drops -= 1;
             self.fault(Some(w), "lets a message go that came too often", facts, counted_out);

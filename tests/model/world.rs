@@ -8,9 +8,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 use tallymark::checkpoint::Checkpoint;
 use tallymark::checkpoint::state::{self, Event, FAILURES_MAX_DEFAULT, Illegal, Standing, State};
 use tallymark::config::Config;
-use tallymark::plan::{self, View};
-use tallymark::report::{Outcome, SliceReport};
-use tallymark::slice::Slice;
+use tallymark::model::slice::Slice;
+use tallymark::work::due::{self, View};
+use tallymark::work::report::{Outcome, SliceReport};
 
 /// Maximum number of slices in a model.
 pub const SLICES: usize = 2;
@@ -120,7 +120,7 @@ pub fn is_due(item: Option<Item>) -> Option<bool> {
         moved_from: None,
     };
     match view.judge(checkpoint.as_ref(), *slice) {
-        plan::Standing::Running | plan::Standing::Waiting => None,
+        due::Standing::Running | due::Standing::Waiting => None,
         standing => Some(standing.is_due()),
     }
 }

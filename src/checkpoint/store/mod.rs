@@ -32,7 +32,7 @@ pub use error::StoreError;
 pub use update::{Change, Cond, Is, Update};
 pub use value::{Item, Key, PK, SK, UNFINISHED, Value};
 
-use crate::db::Tx;
+use crate::clients::db::Tx;
 
 /// The result of a call on a store.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;

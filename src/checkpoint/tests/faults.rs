@@ -12,7 +12,7 @@ use crate::checkpoint::store::StoreError;
 use crate::checkpoint::{Backfill, CheckpointError, Checkpoints, State};
 use crate::config::Config;
 use crate::embedded::dynamodb::client_of;
-use crate::slice::Order;
+use crate::model::slice::Order;
 
 /// The fault of the next request. After the end of the script there are none.
 #[derive(Clone, Copy, Debug)]

@@ -13,7 +13,7 @@ use crate::checkpoint::state::{self, Event, Illegal, Standing};
 use crate::checkpoint::{
     CheckpointError, Checkpoints, Claim, ClaimError, ClaimRefused, LEASE_MARGIN, Lease, State,
 };
-use crate::clock::{Clock, ManualClock};
+use crate::model::clock::{Clock, ManualClock};
 
 const WORKERS: usize = 3;
 

@@ -14,14 +14,14 @@ use super::super::store::postgres::Postgres;
 use super::super::store::{Cond, Store as _, StoreError, Update};
 use super::super::watermark::lowered;
 use super::{FAILURES_MAX, Fixture, ROLLUP, at, outcome, start};
-use crate::address::{Address, DatabaseUrl};
 use crate::checkpoint::{
     CheckpointError, Checkpoints, Claim, ClaimError, ClaimRefused, Created, LEASE_MARGIN, Lease,
     State,
 };
-use crate::clock::{Clock as _, SystemClock};
-use crate::db::{Access, Db, Side, Tx};
+use crate::clients::address::{Address, DatabaseUrl};
+use crate::clients::db::{Access, Db, Side, Tx};
 use crate::embedded::postgres::{Binaries, EmbeddedPostgres, Options};
+use crate::model::clock::{Clock as _, SystemClock};
 
 /// Shares the downloaded programs with the integration tests.
 const CACHE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/tmp/cache");

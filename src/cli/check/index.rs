@@ -1,12 +1,12 @@
 //! The plan of a slice's read, and missing indexes.
 
 use super::{Findings, Grade};
-use crate::db::{Access, CATALOGUE_TIMEOUT};
-use crate::rollup::Rollup;
-use crate::slice::Slice;
-use crate::source::plan_guard::{self, By, Reading, unindexed};
-use crate::source::shape::Shape;
-use crate::worker::{WorkError, Worker};
+use crate::clients::db::{Access, CATALOGUE_TIMEOUT};
+use crate::model::rollup::Rollup;
+use crate::model::slice::Slice;
+use crate::source::reading::plan_guard::{self, By, Reading, unindexed};
+use crate::source::reading::shape::Shape;
+use crate::work::worker::{WorkError, Worker};
 
 /// How a slice would be read, as the plan guard sees it.
 pub(super) async fn look(

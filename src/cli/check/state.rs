@@ -3,8 +3,8 @@
 use sqlx::Row as _;
 
 use super::{Findings, Grade};
-use crate::db::{DbError, Tx};
-use crate::sql::ident;
+use crate::clients::db::{DbError, Tx};
+use crate::model::sql::ident;
 
 /// A number of free connections below this is reported, as the application's next burst would use
 /// them up.

@@ -13,10 +13,10 @@ use tokio::process::{Child, Command};
 
 use super::ui::{self, Paint};
 use super::{Failure, Global};
-use crate::clock::{Clock as _, Stopwatch, SystemClock};
 use crate::embedded::dynamodb::EmbeddedDynamo;
 use crate::embedded::postgres::{Binaries, EmbeddedPostgres, Options};
-use crate::worker::Severity;
+use crate::model::clock::{Clock as _, Stopwatch, SystemClock};
+use crate::work::worker::Severity;
 
 /// The directory of all state of the demo.
 const HOME: &str = ".tallymark";
@@ -275,7 +275,7 @@ fn act(title: &str) {
 }
 
 fn today() -> DateTime<Utc> {
-    crate::slice::Calendar::new(crate::slice::Width::DAY, chrono_tz::Tz::UTC)
+    crate::model::slice::Calendar::new(crate::model::slice::Width::DAY, chrono_tz::Tz::UTC)
         .containing(SystemClock.now())
         .start()
 }

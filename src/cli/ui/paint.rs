@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use console::measure_text_width;
 
-use crate::visible;
+use crate::model::visible;
 
 /// A colour or weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use toml::de::DeTable;
 
 use super::super::raw::{Document, Section};
 use super::{Kind, Measure, Parameter, Subject, example, form, measure};
-use crate::measure::{Columns, Input};
+use crate::model::measure::{Columns, Input};
 
 /// A kind with a list of shares between 0 and 1 beside its column, and a kind without a column.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use chrono_tz::Tz;
 
 use super::{parse, utc};
-use crate::rollup::Late;
+use crate::model::rollup::Late;
 
 /// Months of days of hours, the coarsest first, as the order of the file is free.
 const GOOD: &str = r#"[source]

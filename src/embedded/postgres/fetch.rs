@@ -15,7 +15,7 @@ use serde::Deserialize;
 use super::process::{POLL, run};
 use super::user::User;
 use super::{Binaries, Error};
-use crate::clock::Stopwatch;
+use crate::model::clock::Stopwatch;
 
 /// Time limit of a package client.
 const DOWNLOAD: Duration = Duration::from_secs(300);

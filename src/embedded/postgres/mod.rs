@@ -24,7 +24,7 @@ use self::cluster::Cluster;
 pub use self::error::Error;
 pub use self::fetch::Package;
 use self::process::{POLL, last_lines, wait};
-use crate::clock::Stopwatch;
+use crate::model::clock::Stopwatch;
 
 /// The superuser of every embedded cluster.
 const SUPERUSER: &str = "tallymark";

@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use crate::clock::Stopwatch;
+use crate::model::clock::Stopwatch;
 
 /// Interval at which a program's end or a server's start is checked.
 pub(super) const POLL: Duration = Duration::from_millis(10);

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use tallymark::clock::Stopwatch;
+use tallymark::model::clock::Stopwatch;
 use tokio::runtime::Handle;
 
 use fanned::{Event, Fanned};

@@ -11,14 +11,16 @@ use chrono::{DateTime, TimeDelta, Utc};
 use fastrand::Rng;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _, PgConnection};
-use tallymark::clock::{Clock as _, Deadline, ManualClock};
-use tallymark::faults::without;
-use tallymark::measure::KINDS;
-use tallymark::probe;
-use tallymark::ready;
-use tallymark::rollup::{Late, Rollup};
-use tallymark::run::{self, RunOptions};
-use tallymark::tick::{self, TickReport};
+use tallymark::model::clock::{Clock as _, Deadline, ManualClock};
+use tallymark::model::measure::KINDS;
+use tallymark::model::rollup::{Late, Rollup};
+use tallymark::testing::faults::without;
+use tallymark::tick::{self};
+use tallymark::work::empty;
+use tallymark::work::ready;
+use tallymark::work::report::TickReport;
+use tallymark::work::slice_run::{self, RunOptions};
+use tallymark::work::standings;
 
 use super::search::Kind;
 use crate::support::kinds;
@@ -261,14 +263,14 @@ impl World {
         let rollup = random.choice(&worker.config.rollups).unwrap();
         if random.bool() {
             // A temporary error does not matter here.
-            let _ = probe::probe(worker, rollup).await;
+            let _ = empty::probe(worker, rollup).await;
             return format!("-- plan {}", rollup.name);
         }
         let hours = random.u64(1..4);
         let at = self.clock.now() - TimeDelta::hours(hours.try_into().unwrap());
         let slice = rollup.calendar.containing(at.max(rollup.start));
         let deadline = Deadline::after(&self.clock, Duration::from_secs(20));
-        let work = run::run_slice(worker, rollup, slice, deadline, RunOptions::default());
+        let work = slice_run::run_slice(worker, rollup, slice, deadline, RunOptions::default());
         let outcome = match without(self.kind.without, work).await {
             Ok(report) => report.outcome.word().to_owned(),
             Err(error) => error.to_string(),
@@ -397,7 +399,7 @@ impl World {
     async fn is_complete(&self) -> bool {
         let worker = &self.inner.worker;
         for rollup in &worker.config.rollups {
-            let standings = tick::plan(worker, rollup, self.clock.now()).await.unwrap();
+            let standings = standings::of(worker, rollup, self.clock.now()).await.unwrap();
             if standings.plan.watermark < self.due_until(rollup) {
                 return false;
             }

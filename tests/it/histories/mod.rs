@@ -8,7 +8,7 @@ mod search;
 
 use driver::World;
 use search::{Kind, Ways, search};
-use tallymark::faults::Guard;
+use tallymark::testing::faults::Guard;
 
 /// Number of histories that must all end right, over 2,000 in one run together with the other kinds
 /// below. That is enough to find each mutation many times. `TALLYMARK_HISTORIES` sets another

@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 
-use tallymark::clock::Stopwatch;
-use tallymark::faults::Guard;
+use tallymark::model::clock::Stopwatch;
+use tallymark::testing::faults::Guard;
 use tokio::runtime::Builder;
 
 use super::driver::World;

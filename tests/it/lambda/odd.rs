@@ -4,7 +4,7 @@ use std::env;
 
 use fastrand::Rng;
 use serde_json::{Value, json};
-use tallymark::clock::{Clock as _, SystemClock};
+use tallymark::model::clock::{Clock as _, SystemClock};
 
 use super::{Answer, Fixture, event, random_json, slice, start, stop};
 

@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, Datelike as _, TimeDelta, Utc};
+use tallymark::check::repair;
+use tallymark::check::verify;
 use tallymark::checkpoint::State;
-use tallymark::db::Access;
-use tallymark::identity;
-use tallymark::ready;
-use tallymark::rename;
-use tallymark::repair;
-use tallymark::source::capture::Capture;
-use tallymark::verify;
-use tallymark::worker::Worker;
+use tallymark::clients::db::Access;
+use tallymark::manage::rename_rollup;
+use tallymark::source::changes::capture::Capture;
+use tallymark::work::identity;
+use tallymark::work::ready;
+use tallymark::work::worker::Worker;
 
 use super::life::Life;
 use super::scene::{month, partition};
@@ -144,7 +144,7 @@ impl Life {
         // No worker holds a slice of it any longer.
         self.scene.advance(HOUR).await;
         let worker = &self.workers[0];
-        rename::drop_rollup(worker, "weekly").await.unwrap();
+        rename_rollup::drop_rollup(worker, "weekly").await.unwrap();
         assert!(worker.checkpoints.items("weekly").await.unwrap().is_empty());
         let left = "SELECT count(*) FROM pg_class WHERE relname IN ('weekly', 'stage_weekly')";
         assert_eq!(self.scene.number(left).await, 0);

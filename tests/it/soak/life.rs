@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fastrand::Rng;
-use tallymark::clock::Stopwatch;
-use tallymark::worker::Worker;
+use tallymark::model::clock::Stopwatch;
+use tallymark::work::worker::Worker;
 
 use super::application::Session;
 use super::definition::Definition;

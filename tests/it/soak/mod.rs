@@ -22,7 +22,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use tallymark::clock::Stopwatch;
+use tallymark::model::clock::Stopwatch;
 use tokio::runtime::Builder;
 
 use flat::{Sample, flat};

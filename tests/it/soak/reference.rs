@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use tallymark::check::verify;
 use tallymark::checkpoint::State;
-use tallymark::tick;
-use tallymark::verify;
+use tallymark::work::standings;
 
 use super::application::AHEAD_MAX_MS;
 use super::life::Life;
@@ -54,7 +54,7 @@ impl Life {
         for rollup in &worker.config.rollups {
             let now = worker.clock.now();
             let until = rollup.newest(now).map_or(rollup.start, |newest| newest.end());
-            if tick::plan(worker, rollup, now).await.unwrap().plan.watermark < until {
+            if standings::of(worker, rollup, now).await.unwrap().plan.watermark < until {
                 return false;
             }
         }

@@ -9,9 +9,9 @@ use aws_sdk_dynamodb::Client;
 use chrono::{DateTime, Months, TimeDelta, Utc};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, PgPool};
-use tallymark::clock::{Clock, ManualClock};
 use tallymark::embedded::dynamodb::EmbeddedDynamo;
-use tallymark::worker::Worker;
+use tallymark::model::clock::{Clock, ManualClock};
+use tallymark::work::worker::Worker;
 
 use super::definition::START;
 use crate::support::Database;

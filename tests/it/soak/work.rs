@@ -6,17 +6,18 @@ use std::task::Poll;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use tallymark::backfill::{self, Batch, BatchReport, Interrupted, Limits, Silent};
 use tallymark::checkpoint::{Pause, Scope};
-use tallymark::clock::Deadline;
-use tallymark::rollup::Rollup;
-use tallymark::run::RunOptions;
-use tallymark::tick::{self, TickReport};
-use tallymark::worker::{WorkError, Worker};
+use tallymark::model::clock::Deadline;
+use tallymark::model::rollup::Rollup;
+use tallymark::tick::{self};
+use tallymark::work::backfill::{self, Batch, BatchReport, Interrupted, Limits, Silent};
+use tallymark::work::report::TickReport;
+use tallymark::work::slice_run::RunOptions;
+use tallymark::work::worker::{WorkError, Worker};
 
 use super::life::Life;
 use crate::support::proxy::{Fault, Plan};
-use tallymark::slice::Order;
+use tallymark::model::slice::Order;
 
 /// The budget of an invocation.
 pub const BUDGET: Duration = Duration::from_secs(20);

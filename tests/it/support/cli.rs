@@ -9,7 +9,7 @@ use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tallymark::checkpoint::Checkpoints;
 use tallymark::embedded::dynamodb::EmbeddedDynamo;
-use tallymark::visible::is_plain;
+use tallymark::model::visible::is_plain;
 use tempfile::TempDir;
 
 use super::Database;
@@ -247,7 +247,7 @@ pub fn daily(days: u32) -> String {
 
 /// The day of the first slice that is still open, grace included.
 pub fn today() -> chrono::NaiveDate {
-    use tallymark::clock::{Clock as _, SystemClock};
+    use tallymark::model::clock::{Clock as _, SystemClock};
     (SystemClock.now() - chrono::TimeDelta::minutes(3)).date_naive()
 }
 

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 
 use sqlx::AssertSqlSafe;
 use tallymark::checkpoint::Checkpoints;
+use tallymark::clients::db::{Access, CATALOGUE_TIMEOUT, Db, Side};
 use tallymark::config::Config;
-use tallymark::db::{Access, CATALOGUE_TIMEOUT, Db, Side};
 use tallymark::embedded::dynamodb::EmbeddedDynamo;
-use tallymark::source::shape;
+use tallymark::source::reading::shape;
 use tallymark::target::{Keepers, Target, ddl};
 use tempfile::TempDir;
 

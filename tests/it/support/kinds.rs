@@ -1,8 +1,8 @@
 //! Measures of every kind in the registry, for tests that cover all of them.
 
 use serde_json::Map;
-use tallymark::measure::{Kind, Measure, Subject};
-use tallymark::source::shape::Shape;
+use tallymark::model::measure::{Kind, Measure, Subject};
+use tallymark::source::reading::shape::Shape;
 
 /// A measure of this kind as the configuration writes it, with the example of every parameter.
 /// `rest` follows, such as a condition.

@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use serde_json::Value;
-use tallymark::clock::{Clock, Stopwatch, SystemClock};
+use tallymark::model::clock::{Clock, Stopwatch, SystemClock};
 use tempfile::NamedTempFile;
 
 use super::http::{Request, respond};

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tallymark::clock::Stopwatch;
+use tallymark::model::clock::Stopwatch;
 
 use super::http::{Request, respond};
 use super::listening::Listening;

@@ -7,23 +7,23 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use sqlx::{AssertSqlSafe, PgPool, Row as _};
-use tallymark::backfill::{self, Batch, BatchReport, Limits, Silent};
+use tallymark::check::verify;
 use tallymark::checkpoint::store::dynamodb::DynamoDb;
 use tallymark::checkpoint::{Checkpoint, Checkpoints};
-use tallymark::clock::{Clock, Deadline, ManualClock, SystemClock};
+use tallymark::clients::db::{Access, Tx};
 use tallymark::config::Config;
-use tallymark::db::{Access, Tx};
 use tallymark::embedded::dynamodb::EmbeddedDynamo;
-use tallymark::identity;
-use tallymark::ready;
-use tallymark::report::SliceReport;
-use tallymark::rollup::Rollup;
-use tallymark::run::{self, RunOptions};
-use tallymark::slice::{Order, Slice};
-use tallymark::source::capture::Capture;
+use tallymark::model::clock::{Clock, Deadline, ManualClock, SystemClock};
+use tallymark::model::rollup::Rollup;
+use tallymark::model::slice::{Order, Slice};
+use tallymark::source::changes::capture::Capture;
 use tallymark::target::ddl;
-use tallymark::verify;
-use tallymark::worker::{WorkError, Worker};
+use tallymark::work::backfill::{self, Batch, BatchReport, Limits, Silent};
+use tallymark::work::identity;
+use tallymark::work::ready;
+use tallymark::work::report::SliceReport;
+use tallymark::work::slice_run::{self, RunOptions};
+use tallymark::work::worker::{WorkError, Worker};
 use tokio::sync::OnceCell;
 
 use super::Database;
@@ -249,7 +249,8 @@ impl World {
     pub async fn try_run(&self, start: &str) -> Result<SliceReport, WorkError> {
         let deadline = Deadline::after(&*self.worker.clock, BUDGET);
         let slice = self.slice(start);
-        run::run_slice(&self.worker, self.rollup(), slice, deadline, RunOptions::default()).await
+        slice_run::run_slice(&self.worker, self.rollup(), slice, deadline, RunOptions::default())
+            .await
     }
 
     /// Reopens one slice of the first rollup and runs it.
@@ -299,13 +300,13 @@ impl World {
     }
 
     /// The [`DAILY`] rollup is right up to `until` by an independent `GROUP BY`, and
-    /// [`crate::verify::verify_slice`] agrees.
+    /// [`crate::check::verify::verify_slice`] agrees.
     pub async fn verify_all(&self, until: &str) {
         self.assert_rows(&daily_expected(until)).await;
         self.assert_verified(until).await;
     }
 
-    /// [`crate::verify::verify_slice`] finds no difference in any slice of the first rollup up to `until`.
+    /// [`crate::check::verify::verify_slice`] finds no difference in any slice of the first rollup up to `until`.
     pub async fn assert_verified(&self, until: &str) {
         self.assert_one_verified(self.rollup(), until).await;
     }

@@ -1,8 +1,8 @@
 //! Measures over every type that they support.
 
-use tallymark::measure::{KINDS, Kind, Measure};
-use tallymark::ready;
-use tallymark::source::shape::Shape;
+use tallymark::model::measure::{KINDS, Kind, Measure};
+use tallymark::source::reading::shape::Shape;
+use tallymark::work::ready;
 
 use super::{compute, one_day, things};
 use crate::support::kinds;

@@ -5,9 +5,9 @@ use std::error::Error;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 
 use super::DynamoDb;
-use crate::aws::{place_of, root_cause};
 use crate::checkpoint::store::StoreError;
-use crate::text::cut;
+use crate::clients::aws::{place_of, root_cause};
+use crate::model::text::cut;
 
 /// The store's name in messages.
 const STORE: &str = "dynamodb";

@@ -22,7 +22,7 @@ use super::{
     Answer, Cond, Created, Item, Key, PK, Query, Reading, SK, Sorts, Store, StoreError,
     TableSummary, UNFINISHED, Update, Written,
 };
-use crate::db::Tx;
+use crate::clients::db::Tx;
 use expression::Expression;
 use table::INDEX;
 use value::{attributes, item, key};
@@ -48,10 +48,10 @@ impl DynamoDb {
     /// [`StoreError::NoRegion`] without a region and an endpoint, and [`StoreError::Environment`]
     /// if either is invalid.
     pub async fn connect(table: &str) -> Result<Self, StoreError> {
-        if let Some(refusal) = crate::aws::refusal(|name| std::env::var(name).ok()) {
+        if let Some(refusal) = crate::clients::aws::refusal(|name| std::env::var(name).ok()) {
             return Err(StoreError::Environment(refusal));
         }
-        let shared = crate::aws::config().await;
+        let shared = crate::clients::aws::config().await;
         if shared.region().is_none() {
             return Err(StoreError::NoRegion);
         }

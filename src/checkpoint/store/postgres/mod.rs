@@ -18,8 +18,8 @@ use super::{
     Answer, Cond, Created, Item, Key, Query, Sorts, Store, StoreError, TableSummary, Update,
     Written,
 };
-use crate::db::{Access, Db, DbError, DbErrorKind, Tx};
-use crate::sql::{ident, literal};
+use crate::clients::db::{Access, Db, DbError, DbErrorKind, Tx};
+use crate::model::sql::{ident, literal};
 use render::{Clock, Render};
 use value::{from_row, key_of};
 

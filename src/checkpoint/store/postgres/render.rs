@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::value::{fields_of, key_of, to_json};
 use crate::checkpoint::store::{Change, Cond, Is, Item, Key, PK, SK, Update, Value};
-use crate::sql::literal;
+use crate::model::sql::literal;
 
 /// `jsonb_build_object` accepts a hundred arguments.
 const PAIRS_MAX: usize = 40;

@@ -5,7 +5,7 @@ use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
 use crate::checkpoint::store::{Item, Key, PK, SK, Value};
-use crate::sql::literal;
+use crate::model::sql::literal;
 
 /// The two parts of a key as SQL.
 pub(super) fn key_of(key: &Key) -> (String, String) {

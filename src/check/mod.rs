@@ -1,0 +1,5 @@
+//! What proves and mends: verification on demand, the scrub, and checkpoints that follow markers.
+
+pub mod repair;
+pub mod scrub;
+pub mod verify;

@@ -1,0 +1,302 @@
+//! Repair makes DynamoDB follow the target. The marker is the truth about commits. Checkpoints that
+//! were lost, or that promise rows the target lacks, are corrected.
+
+use std::collections::BTreeSet;
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use sqlx::Row as _;
+
+use crate::checkpoint::{self, Checkpoint, Completion, Restored, State};
+use crate::clients::db::{Access, CATALOGUE_TIMEOUT, DbError};
+use crate::model::rollup::{Late, Rollup};
+use crate::model::sql::{literal, timestamptz};
+use crate::work::compose;
+use crate::work::identity;
+use crate::work::ready;
+use crate::work::worker::{WorkError, Worker};
+
+/// Markers are read in pages of this size, so that ten years of hours fit into memory.
+const PAGE: usize = 1000;
+
+/// The corrections for one rollup.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct RepairReport {
+    pub rollup: String,
+    /// Markers compared.
+    pub markers: usize,
+    /// Checkpoints rebuilt from markers.
+    pub restored: Vec<DateTime<Utc>>,
+    /// Checkpoints of success that were reopened because the rows they promise are missing.
+    pub reopened: Vec<DateTime<Utc>>,
+    /// Why only `tallymark verify --repair` can prove the rollup right. `None`: every success is
+    /// proven.
+    pub unproven: Option<String>,
+    /// A possible loss that neither markers nor checkpoints show, and the command that finds it.
+    pub reminder: Option<String>,
+}
+
+struct Marker {
+    start: DateTime<Utc>,
+    end: DateTime<Utc>,
+    attempt: u64,
+    owner: Option<String>,
+    definition: Option<String>,
+    rows_read: u64,
+    groups: u64,
+    replaced_at: Option<DateTime<Utc>>,
+    /// The attempt that wrote the rows. `None`: an older version wrote them.
+    replaced_by: Option<u64>,
+    replaced_owner: Option<String>,
+}
+
+impl Marker {
+    /// Whether the rows are those that the success of `checkpoint` promises. An older marker comes
+    /// from a restored target, or its rows were never committed.
+    fn holds_rows_of(&self, checkpoint: &Checkpoint) -> bool {
+        if self.replaced_at.is_none() {
+            return false;
+        }
+        // Markers of older versions lack the owner.
+        let is_owner = self.replaced_owner.is_none() || self.replaced_owner == checkpoint.owner;
+        is_owner && self.replaced_by.unwrap_or(self.attempt) == checkpoint.attempt
+    }
+}
+
+/// Compares the checkpoints of `rollup` with its markers. With `dry_run` it changes nothing.
+///
+/// # Errors
+/// The target or DynamoDB cannot be read.
+pub async fn run(
+    worker: &Worker,
+    rollup: &Rollup,
+    dry_run: bool,
+) -> Result<RepairReport, WorkError> {
+    let mut report = RepairReport { rollup: rollup.name.clone(), ..RepairReport::default() };
+    if dry_run {
+        identity::identify_for_dry_run(worker, rollup).await?;
+    } else {
+        identity::identify_for_repair(worker, rollup).await?;
+        forget_staged(worker, rollup).await?;
+        let registered = worker.target.registered(rollup).await?;
+        ready::adopt(worker, rollup, &registered, None).await?;
+    }
+    let definition = ready::definition(worker, rollup).await?;
+    let mut from = DateTime::<Utc>::MIN_UTC.max(rollup.start);
+    // Bounded, as every page starts after the one before.
+    loop {
+        let mut markers = markers(worker, rollup, from).await?;
+        let last_page = markers.len() < PAGE;
+        let to = match markers.last() {
+            Some(last) if !last_page => rollup.calendar.containing(last.start).end(),
+            _ => worker.clock.now(),
+        };
+        // Markers of another calendar belong to no slice, even where one starts at the same
+        // instant.
+        markers.retain(|marker| {
+            let slice = rollup.calendar.starting(marker.start);
+            slice.is_ok_and(|slice| slice.end() == marker.end)
+        });
+        let range = (from, to);
+        repair_range(worker, (rollup, &definition), &markers, range, dry_run, &mut report).await?;
+        if last_page {
+            return reported(worker, rollup, report, dry_run).await;
+        }
+        from = to;
+    }
+}
+
+/// The report after all markers were compared, with the points that it leaves open.
+async fn reported(
+    worker: &Worker,
+    rollup: &Rollup,
+    mut report: RepairReport,
+    dry_run: bool,
+) -> Result<RepairReport, WorkError> {
+    let seen = worker.checkpoints.watermark(&rollup.name).await?;
+    let went_back = seen.bond().is_some_and(identity::has_target_gone_back);
+    report.reminder = reminder(rollup, &report);
+    let reason = unproven(rollup, &report, went_back);
+    report.unproven = match dry_run {
+        true => reason.or_else(|| seen.bond().and_then(identity::still_unproven)),
+        false => identity::repaired(worker, rollup, reason).await?,
+    };
+    Ok(report)
+}
+
+/// Deletes the staged chunks of unfinished attempts. A checkpoint that was lost or restored may
+/// lack a late change that reopened the slice after its first chunks were read.
+async fn forget_staged(worker: &Worker, rollup: &Rollup) -> Result<(), DbError> {
+    let db = &worker.target.db;
+    let mut tx = db.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, &rollup.name).await?;
+    let name = literal(&rollup.name);
+    let sql = format!("DELETE FROM tallymark.progress WHERE rollup = {name}");
+    tx.execute("forgetting the progress", sql).await?;
+    tx.commit().await
+}
+
+async fn repair_range(
+    worker: &Worker,
+    (rollup, definition): (&Rollup, &str),
+    markers: &[Marker],
+    (from, to): (DateTime<Utc>, DateTime<Utc>),
+    dry_run: bool,
+    report: &mut RepairReport,
+) -> Result<(), WorkError> {
+    let now = worker.clock.now();
+    let checkpoints = worker.checkpoints.range(&rollup.name, from, to.max(from)).await?;
+    report.markers += markers.len();
+    let mut older = BTreeSet::new();
+    for marker in markers {
+        let known = checkpoints.iter().find(|known| known.slice_start == marker.start);
+        let found = found((rollup, definition), marker);
+        if known.is_some_and(|it| it.attempt > marker.attempt || it.is_attempt_of(&found)) {
+            continue;
+        }
+        older.insert(marker.start);
+        if !dry_run {
+            // The attempt that committed it may have died before it reopened the coarse slices.
+            let slice = rollup.calendar.containing(marker.start);
+            compose::reopen_coarse(worker, rollup, slice).await?;
+        }
+        let is_kept = if dry_run {
+            known.is_some_and(|known| known.must_keep(&found, now))
+        } else {
+            let restored = worker.checkpoints.restore(&found, now).await?;
+            matches!(restored, Restored::Kept(_))
+        };
+        if !is_kept {
+            report.restored.push(marker.start);
+        }
+    }
+    let is_slice = |it: &&Checkpoint| rollup.calendar.starting(it.slice_start).is_ok();
+    let is_newer = |it: &&Checkpoint| !older.contains(&it.slice_start);
+    for checkpoint in checkpoints.iter().filter(is_slice).filter(is_newer) {
+        let marker = markers.iter().find(|marker| marker.start == checkpoint.slice_start);
+        let committed = marker.is_some_and(|marker| marker.holds_rows_of(checkpoint));
+        if checkpoint.state == State::Succeeded && !committed {
+            report.reopened.push(checkpoint.slice_start);
+            if !dry_run {
+                let start = checkpoint.slice_start;
+                let reason = match marker {
+                    None => "the target has no rows of it",
+                    Some(_) => "the target has rows of an older attempt",
+                };
+                worker.checkpoints.reopen(&rollup.name, start, reason, now).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The marker in the form that the checkpoints use.
+fn found((rollup, definition): (&Rollup, &str), marker: &Marker) -> checkpoint::Marker {
+    // The reason for that attempt (late data, a replay) is still to be dealt with.
+    let overtaken = marker.replaced_by.is_some_and(|attempt| attempt != marker.attempt);
+    // A sealed slice is never recomputed, even after changes.
+    let is_sealed = rollup.is_sealed_at(marker.start);
+    let stale = match (marker.replaced_at, &marker.definition) {
+        (None, _) => Some("its attempt never replaced its rows".to_owned()),
+        _ if rollup.fine.is_some() && !is_sealed => {
+            Some("finer slices may have changed since".to_owned())
+        }
+        _ if overtaken => Some("its newest attempt never replaced its rows".to_owned()),
+        (_, Some(known)) if is_sealed || known == definition => None,
+        _ => Some("the definition has changed since".to_owned()),
+    };
+    checkpoint::Marker {
+        rollup: rollup.name.clone(),
+        slice_start: marker.start,
+        attempt: marker.attempt,
+        owner: marker.owner.clone(),
+        definition: marker.definition.clone().unwrap_or_default(),
+        outcome: Completion {
+            rows_read: marker.rows_read,
+            groups: marker.groups,
+            settled_by: if rollup.fine.is_some() { "rollup" } else { "grace" }.into(),
+            ..Completion::default()
+        },
+        committed_at: marker.replaced_at.unwrap_or(marker.start),
+        stale,
+    }
+}
+
+async fn markers(
+    worker: &Worker,
+    rollup: &Rollup,
+    from: DateTime<Utc>,
+) -> Result<Vec<Marker>, DbError> {
+    let mut tx = worker.target.db.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
+    let sql = format!(
+        "SELECT slice_start, slice_end, attempt, owner, definition, \
+         coalesce(rows_read, 0) AS rows_read, coalesce(groups, 0) AS groups, \
+         replaced_at, replaced_by, replaced_owner FROM tallymark.slice \
+         WHERE rollup = {} AND slice_start >= {} ORDER BY slice_start LIMIT {PAGE}",
+        literal(&rollup.name),
+        timestamptz(from),
+    );
+    let rows = tx.rows("reading the markers", sql).await?;
+    let markers = rows
+        .iter()
+        .map(|row| {
+            Ok(Marker {
+                start: row.try_get("slice_start")?,
+                end: row.try_get("slice_end")?,
+                attempt: row.try_get::<i64, _>("attempt")?.unsigned_abs(),
+                owner: row.try_get("owner")?,
+                definition: row.try_get("definition")?,
+                rows_read: row.try_get::<i64, _>("rows_read")?.unsigned_abs(),
+                groups: row.try_get::<i64, _>("groups")?.unsigned_abs(),
+                replaced_at: row.try_get("replaced_at")?,
+                replaced_by: row.try_get::<Option<i64>, _>("replaced_by")?.map(i64::unsigned_abs),
+                replaced_owner: row.try_get("replaced_owner")?,
+            })
+        })
+        .collect::<Result<_, sqlx::Error>>()
+        .map_err(|source| tx.error("reading the markers", source))?;
+    tx.commit().await?;
+    Ok(markers)
+}
+
+/// The late changes that this repair cannot prove: those that were found before checkpoints were
+/// lost, and that only these recorded. Slices of a coarse rollup run again instead.
+fn unproven(rollup: &Rollup, report: &RepairReport, went_back: bool) -> Option<String> {
+    let late = match rollup.late {
+        _ if rollup.fine.is_some() => return None,
+        Late::Capture => "marks that were taken",
+        Late::Column(_) => "changes that were seen",
+        Late::Grace | Late::Clock => "replays",
+    };
+    let is_asked_for = matches!(rollup.late, Late::Grace | Late::Clock);
+    if !report.restored.is_empty() && !is_asked_for {
+        return Some(format!(
+            "checkpoints were lost or older than the markers: {late} meanwhile may have reopened \
+             slices that only those checkpoints knew of"
+        ));
+    }
+    // Change times are searched again from the position in the restored checkpoints.
+    let is_looked_through = matches!(rollup.late, Late::Column(_));
+    let both_back = went_back && report.reopened.is_empty() && report.restored.is_empty();
+    (both_back && !is_looked_through).then(|| {
+        format!(
+            "the target was restored, and the checkpoints agree with it; if they were restored \
+             too, {late} since then are known to neither"
+        )
+    })
+}
+/// The changes that a restore may have lost without a trace.
+fn reminder(rollup: &Rollup, report: &RepairReport) -> Option<String> {
+    let text = match rollup.late {
+        _ if rollup.fine.is_some() => return None,
+        Late::Capture | Late::Column(_) => {
+            "if target and checkpoints were both restored, or the source was: late changes since \
+             then are known to neither; `tallymark verify --repair` finds them"
+        }
+        Late::Grace | Late::Clock if !report.restored.is_empty() => {
+            "replays that were asked for and had not run are forgotten with the checkpoints; \
+             `tallymark verify --repair` finds what differs"
+        }
+        Late::Grace | Late::Clock => return None,
+    };
+    Some(text.to_owned())
+}

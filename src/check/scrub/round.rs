@@ -1,0 +1,44 @@
+//! The range of slices that a scrub covers, and the order of the rollups.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::checkpoint::Scrub;
+use crate::model::rollup::Rollup;
+
+/// A scrub covers the slices that start in `[begin, end)`. It leaves out those that `lookback` will
+/// recompute, and always the newest, which has only just been computed.
+#[must_use]
+pub fn scrubbed_range(
+    rollup: &Rollup,
+    now: DateTime<Utc>,
+) -> Option<(DateTime<Utc>, DateTime<Utc>)> {
+    let mut slice = rollup.newest(now)?;
+    for _ in 0..rollup.lookback.last().copied().unwrap_or(0) {
+        slice = rollup.calendar.previous(slice);
+    }
+    let begin = rollup.seal_before.unwrap_or(rollup.start).max(rollup.start);
+    (begin < slice.start()).then(|| (begin, slice.start()))
+}
+
+/// Roughly when the slice at the cursor was last verified, assuming that the previous round was
+/// even, and how far this round is.
+pub(super) fn last_verified(
+    rollup: &Rollup,
+    scrub: &Scrub,
+    now: DateTime<Utc>,
+) -> (DateTime<Utc>, i64) {
+    const WHOLE: i64 = 1000;
+    let Scrub { cursor, round_started_at, last_round_started_at, .. } = *scrub;
+    let Some((begin, end)) = scrubbed_range(rollup, now) else {
+        return (DateTime::<Utc>::MAX_UTC, WHOLE);
+    };
+    let length = (end - begin).num_seconds().max(1);
+    let done = cursor.map_or(0, |cursor| (cursor - begin).num_seconds().clamp(0, length));
+    let part = done.saturating_mul(WHOLE) / length;
+    let Some(started) = round_started_at else { return (DateTime::<Utc>::MIN_UTC, 0) };
+    if done >= length {
+        return (started, 0);
+    }
+    let Some(last) = last_round_started_at else { return (DateTime::<Utc>::MIN_UTC, part) };
+    (last + TimeDelta::seconds((started - last).num_seconds() * part / WHOLE), part)
+}

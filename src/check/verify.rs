@@ -1,0 +1,328 @@
+//! Verify recomputes a slice and compares, without writing.
+
+use std::time::Duration;
+
+use chrono::TimeDelta;
+
+use crate::checkpoint::{Checkpoint, State, Watermark};
+use crate::clients::db::{Access, CATALOGUE_TIMEOUT, DbErrorKind};
+use crate::model::not_now::{NotNow, Permit, Why};
+use crate::model::rollup::{Late, Rollup};
+use crate::model::slice::{Slice, boundaries};
+use crate::source::changes::capture;
+use crate::source::changes::column;
+use crate::source::changes::marks;
+use crate::source::reading::shape::Shape;
+use crate::source::reading::zones::Offsets;
+use crate::source::settle;
+use crate::target::{Comparison, TargetError, Verification};
+use crate::throttle::{Patience, SLOT_WAIT_MAX, Throttle};
+use crate::work::compose;
+use crate::work::consumer;
+use crate::work::due::{Standing, View};
+use crate::work::ready;
+use crate::work::report::{Pending, SliceVerification};
+use crate::work::standings;
+use crate::work::worker::{WorkError, Worker};
+
+/// Whether a slice's checkpoint promises that its rows are right.
+enum Promise {
+    Kept(Box<Checkpoint>),
+    /// The reason why not.
+    Open(&'static str),
+}
+
+/// The result of a comparison.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Compared {
+    /// Every group equals the result of one `GROUP BY` over the source.
+    Same,
+    /// Some groups differ although the slice succeeded and no change since is known. Holds the
+    /// attempt that computed it, and the differences.
+    Drift(u64, SliceVerification),
+    /// The slice will run again, or changed meanwhile.
+    Pending(Pending),
+}
+
+/// A change time may be this far ahead of the server's clock and is still searched.
+const STAMP_AHEAD: TimeDelta = TimeDelta::hours(1);
+
+/// A cancelled comparison is tried again with this many times fewer buckets. Each try costs the
+/// whole time limit.
+const NARROWER: usize = 4;
+
+/// The options of a comparison.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked {
+    /// Longest time for one statement, and for waiting for a busy source.
+    pub timeout: Duration,
+    /// Differing groups to return.
+    pub limit: usize,
+    /// Longest time to wait for a slot. From [`SLOT_WAIT_MAX`] on, its end is an error instead of a
+    /// skipped slice.
+    pub patience: Duration,
+}
+
+/// Compares `slice` with the present result of one `GROUP BY` over the source, or over the
+/// finer rollup. Returns at most `limit` of the groups that differ. Every statement ends within
+/// `timeout`. If that is too short for the slice, its buckets are compared in several
+/// statements.
+///
+/// # Errors
+/// The databases cannot be read, or contradict the definition. Or a single bucket takes too
+/// long, or a pause or the hours hold it back.
+pub async fn verify_slice(
+    worker: &Worker,
+    rollup: &Rollup,
+    slice: Slice,
+    timeout: Duration,
+    limit: usize,
+) -> Result<SliceVerification, WorkError> {
+    verify_in(worker, rollup, slice, 1, Asked { timeout, limit, patience: timeout }).await
+}
+
+/// As [`verify_slice`], in about this number of `pieces` from the start.
+async fn verify_in(
+    worker: &Worker,
+    rollup: &Rollup,
+    slice: Slice,
+    pieces: u64,
+    Asked { timeout, limit, patience }: Asked,
+) -> Result<SliceVerification, WorkError> {
+    let shape = ready::ready(worker, rollup).await?;
+    let (zone, start) = (rollup.calendar.zone(), slice.start());
+    let mut cut = boundaries(rollup.bucket, zone, start, slice.end());
+    cut.retain(|bucket| *bucket == start || shape.axis.cut(start, *bucket) == Some(*bucket));
+    compare_zones(worker, rollup, &shape, slice).await?;
+    let mut step = cut.len().div_ceil(usize::try_from(pieces.max(1)).unwrap_or(usize::MAX));
+    let (mut place, mut differences, mut examples) = (0, 0, Vec::new());
+    // Bounded: a statement advances by a bucket or more, or the next one takes fewer.
+    while place < cut.len() {
+        let next = place + step;
+        let buckets = (cut[place], cut.get(next).copied().unwrap_or(slice.end()));
+        let limit = limit.saturating_sub(examples.len());
+        let governor = worker.governor_of(rollup);
+        let what = Verification { rollup, shape: &shape, slice, buckets, timeout, limit, governor };
+        match compare_permitted(worker, &what, patience).await {
+            Ok((found, throttle)) => {
+                differences += found.differences;
+                examples.extend(found.examples.into_iter().take(limit));
+                place = next;
+                throttle.chunk_read(found.work, false);
+            }
+            Err(WorkError::Db(error)) if error.kind() == DbErrorKind::Cancelled && step > 1 => {
+                step = step.min(cut.len() - place).div_ceil(NARROWER);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(SliceVerification { rollup: rollup.name.clone(), start, differences, examples })
+}
+
+/// Compares as soon as the gate permits it. A busy source is waited for as long as a statement
+/// may take, and a slot as long as `patience` says.
+async fn compare_permitted<'w>(
+    worker: &'w Worker,
+    what: &Verification<'w>,
+    patience: Duration,
+) -> Result<(Comparison, Throttle<'w>), WorkError> {
+    let mut gate = ready::gate(worker, what.rollup, None);
+    let waits = Patience::AtMost { load: what.timeout, slot: patience };
+    // Bounded by the patience.
+    loop {
+        let not_now = match gate.permit(None, waits).await? {
+            Permit::NotNow(not_now) => not_now,
+            Permit::Given(throttle) => match worker.target.verify(gate.source, what).await {
+                Err(TargetError::NotNow(why)) => NotNow::because(why),
+                found => return Ok((found?, throttle)),
+            },
+        };
+        if let Err(not_now) = gate.wait(not_now, waits).await {
+            let is_slot = matches!(not_now.why, Why::SlotsTaken { .. });
+            return Err(match is_slot && patience >= SLOT_WAIT_MAX {
+                true => WorkError::Starved(not_now.why),
+                false => WorkError::NotNow(not_now),
+            });
+        }
+    }
+}
+
+/// Refuses to compare a slice whose local times the server reads differently, as the comparison
+/// would confirm its own mistake.
+async fn compare_zones(
+    worker: &Worker,
+    rollup: &Rollup,
+    shape: &Shape,
+    slice: Slice,
+) -> Result<(), WorkError> {
+    let Some(comparison) = Offsets::around(&shape.axis, slice.start(), slice.end()) else {
+        return Ok(());
+    };
+    let source = worker.source_of(rollup);
+    let mut tx = source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
+    let (_, _, zones) = settle::now_comparing(&mut tx, Some(&comparison)).await?;
+    tx.rollback().await?;
+    zones.map_err(|mismatch| WorkError::Usage(format!("rollup `{}`: {mismatch}", rollup.name)))
+}
+
+/// As [`verify_slice`], but a difference counts as drift only under two conditions. The
+/// slice's checkpoint promised the same rows before and after, and the source knows of no late
+/// change that is still to be counted.
+///
+/// # Errors
+/// As [`verify_slice`], or the checkpoints cannot be read.
+pub async fn compare(
+    worker: &Worker,
+    rollup: &Rollup,
+    slice: Slice,
+    timeout: Duration,
+    limit: usize,
+) -> Result<Compared, WorkError> {
+    compare_asked(worker, rollup, slice, Asked { timeout, limit, patience: SLOT_WAIT_MAX }).await
+}
+
+/// As [`compare`], with its own patience.
+pub(crate) async fn compare_asked(
+    worker: &Worker,
+    rollup: &Rollup,
+    slice: Slice,
+    asked: Asked,
+) -> Result<Compared, WorkError> {
+    let pending = |why| Ok(Compared::Pending(Pending::new(rollup, slice, why)));
+    let open = |why| pending(Why::NotClaimedRight(why));
+    let before = match promise(worker, rollup, slice).await? {
+        Promise::Kept(before) => before,
+        Promise::Open(why) => return open(why),
+    };
+    // A slice that was read in chunks is compared in as many pieces.
+    let chunks = before.outcome.as_ref().map_or(1, |outcome| outcome.chunks);
+    let found = match verify_in(worker, rollup, slice, chunks, asked).await {
+        Err(WorkError::Db(error)) if error.kind() == DbErrorKind::Cancelled => {
+            return pending(Why::TooLarge(asked.timeout.as_secs()));
+        }
+        Err(_) if worker.interrupt.is_raised() => return pending(Why::Interrupted),
+        Err(WorkError::NotNow(not_now)) => return pending(not_now.why),
+        found => found?,
+    };
+    if found.differences == 0 {
+        return Ok(Compared::Same);
+    }
+    // Marks first and the checkpoint afterwards, as a worker raises `dirty` before it deletes a
+    // mark.
+    if has_late_change(worker, rollup, slice).await? {
+        return open("a late change is not counted yet");
+    }
+    // Before the second read of the checkpoint. A finer slice that is done has already reopened
+    // this one if it changed.
+    if compose::waits_for(worker, rollup, slice).await?.is_some() {
+        return open("a finer slice is not done");
+    }
+    match promise(worker, rollup, slice).await? {
+        Promise::Open(why) => open(why),
+        Promise::Kept(now) if (now.attempt, now.dirty) != (before.attempt, before.dirty) => {
+            open("changed while it was compared")
+        }
+        Promise::Kept(now)
+            if standing_now(worker, rollup, &now, slice).await? == Standing::Lookback =>
+        {
+            open(Standing::Lookback.word())
+        }
+        Promise::Kept(now) => Ok(Compared::Drift(now.attempt, found)),
+    }
+}
+
+/// Whether the slice's checkpoint promises that its rows are right.
+async fn promise(worker: &Worker, rollup: &Rollup, slice: Slice) -> Result<Promise, WorkError> {
+    let Some(checkpoint) = worker.checkpoints.get(&rollup.name, slice.start()).await? else {
+        return Ok(Promise::Open(Standing::Missing.word()));
+    };
+    let definition = ready::definition(worker, rollup).await?;
+    let standing = standing_of(worker, rollup, &definition, &checkpoint, slice);
+    Ok(match standing {
+        // Also of a sealed slice, if it was computed once.
+        _ if checkpoint.state != State::Succeeded => Promise::Open(standing.word()),
+        _ if checkpoint.definition.as_deref() != Some(&*definition) => {
+            Promise::Open("computed by another definition")
+        }
+        _ => Promise::Kept(Box::new(checkpoint)),
+    })
+}
+
+async fn standing_now(
+    worker: &Worker,
+    rollup: &Rollup,
+    checkpoint: &Checkpoint,
+    slice: Slice,
+) -> Result<Standing, WorkError> {
+    let definition = ready::definition(worker, rollup).await?;
+    Ok(standing_of(worker, rollup, &definition, checkpoint, slice))
+}
+
+/// The standing of this checkpoint's slice.
+pub(crate) fn standing_of(
+    worker: &Worker,
+    rollup: &Rollup,
+    definition: &str,
+    checkpoint: &Checkpoint,
+    slice: Slice,
+) -> Standing {
+    // Where the source's rows begin matters only to slices without a checkpoint.
+    let view = standings::view(worker, rollup, &Watermark::default(), worker.clock.now());
+    let view = View { definition: definition.to_owned(), ..view };
+    view.judge(Some(checkpoint), slice)
+}
+
+/// Whether the source has changes in the slice that no tick has noticed yet.
+async fn has_late_change(
+    worker: &Worker,
+    rollup: &Rollup,
+    slice: Slice,
+) -> Result<bool, WorkError> {
+    let shape = ready::ready(worker, rollup).await?;
+    match (&rollup.late, &shape.changes) {
+        (Late::Capture, _) => has_mark(worker, rollup, &shape, slice).await,
+        (Late::Column(_), Some(axis)) => {
+            let from = worker.checkpoints.changes_until(&rollup.name).await?;
+            let Some(from) = from else { return Ok(false) };
+            let mut tx =
+                worker.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
+            let (now, _) = settle::now(&mut tx).await?;
+            let until = now + STAMP_AHEAD;
+            let hours = column::hours(&mut tx, rollup, &shape, axis, (from, until)).await;
+            let bounds = (slice.start(), slice.end());
+            match hours {
+                Ok(hours) => {
+                    tx.rollback().await?;
+                    Ok(hours.iter().any(|hours| hours.within(bounds.0, bounds.1).is_some()))
+                }
+                // With so many waiting changes the answer is unknown, and drift cannot be told
+                // apart.
+                Err(error) if error.kind() == DbErrorKind::Cancelled => Ok(true),
+                Err(error) => Err(error.into()),
+            }
+        }
+        (Late::Grace | Late::Clock | Late::Column(_), _) => Ok(false),
+    }
+}
+
+async fn has_mark(
+    worker: &Worker,
+    rollup: &Rollup,
+    shape: &Shape,
+    slice: Slice,
+) -> Result<bool, WorkError> {
+    // Marks that this consumer has taken have raised `dirty`. The other consumers may still
+    // wait for them.
+    let consumer = consumer::consumer(worker, rollup).await?.unwrap_or_default();
+    let mut tx = worker.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
+    let standing = capture::standing(&mut tx, rollup, shape).await?;
+    let found = match &standing.key {
+        Some(key) => {
+            let (key, axis) = ((&**key, consumer), capture::axis_key(&shape.axis));
+            marks::touches(&mut tx, key, &axis, (slice.start(), slice.end())).await?
+        }
+        None => false,
+    };
+    tx.rollback().await?;
+    Ok(found)
+}

@@ -1,0 +1,66 @@
+//! The exact number of distinct values of a column. NULL is not a value.
+
+use super::partial::value_column;
+use super::{Columns, Expressions, Field, Input, Kind, Measure};
+use crate::model::sql::ident;
+use crate::model::text::shown;
+
+/// `{ distinct = "column" }`.
+#[derive(Debug)]
+pub(super) struct Distinct;
+
+impl Kind for Distinct {
+    fn word(&self) -> &'static str {
+        "distinct"
+    }
+
+    fn needs_values(&self) -> bool {
+        true
+    }
+
+    fn over_rows(&self, input: &Input<'_>) -> Result<Columns, String> {
+        let expressions = match input.place {
+            Some(place) => of_values(input, place),
+            None => of_dimension(input),
+        };
+        Ok(Field::new(&input.measure.name, "bigint", expressions).into())
+    }
+
+    fn merged_by(&'static self, own: &Measure, finer: &str) -> Result<&'static dyn Kind, String> {
+        let column = shown(own.column.as_deref().unwrap_or_default());
+        Err(format!(
+            "numbers of different values cannot be merged, as a value may occur in several \
+             buckets; compute {{ distinct = {column} }} from the source in a rollup with this \
+             bucket, or group `{finer}` by {column} and write {{ distinct = {column} }} here"
+        ))
+    }
+
+    fn merges_dimensions(&self) -> bool {
+        true
+    }
+}
+
+/// For a column with staged values. A value counts once, even if several chunks have it.
+fn of_values(input: &Input<'_>, place: usize) -> Expressions {
+    let (filter, name) = (input.filter(), ident(&input.measure.name));
+    let number = format!("count(DISTINCT {}){filter}", ident(input.column()));
+    Expressions {
+        direct: number.clone(),
+        whole: number,
+        partial: format!("count(*){filter}"),
+        from_whole: format!("sum({name})::bigint"),
+        from_partials: format!(
+            "count(DISTINCT {}) FILTER (WHERE {} AND {name} > 0)",
+            value_column(place),
+            input.tags.are_of_value(place),
+        ),
+    }
+}
+
+/// For a column that is also a dimension: 1, or 0 if it is NULL or no row meets the condition.
+fn of_dimension(input: &Input<'_>) -> Expressions {
+    let rows = format!("count({}){}", ident(input.column()), input.filter());
+    let name = ident(&input.measure.name);
+    let merge = |rows: &str| format!("(sum({name}){rows} > 0)::int::bigint");
+    Expressions::merged(input, format!("({rows} > 0)::int::bigint"), rows, merge)
+}

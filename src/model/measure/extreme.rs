@@ -1,0 +1,39 @@
+//! The least and the greatest value of a column.
+
+use super::{Columns, Expressions, Field, Input, Kind, Measure};
+use crate::model::sql::ident;
+
+/// `{ min = "column" }`.
+pub(super) const LEAST: Extreme = Extreme { aggregate: "min" };
+
+/// `{ max = "column" }`.
+pub(super) const GREATEST: Extreme = Extreme { aggregate: "max" };
+
+/// PostgreSQL's aggregate of the same name.
+#[derive(Debug)]
+pub(super) struct Extreme {
+    aggregate: &'static str,
+}
+
+impl Kind for Extreme {
+    fn word(&self) -> &'static str {
+        self.aggregate
+    }
+
+    fn typed(&self, measure: &Measure) -> String {
+        format!("{}({})", self.aggregate, ident(measure.column.as_deref().unwrap_or_default()))
+    }
+
+    fn over_rows(&self, input: &Input<'_>) -> Result<Columns, String> {
+        let (aggregate, name) = (self.aggregate, &input.measure.name);
+        let value = format!("{aggregate}({}){}", ident(input.column()), input.filter());
+        let merge = |rows: &str| format!("{aggregate}({}){rows}", ident(name));
+        let expressions = Expressions::merged(input, value.clone(), value, merge);
+        let field = Field::new(name, &input.sql_type, expressions);
+        Ok(Field { collation: input.order()?, ..field }.into())
+    }
+
+    fn merged_by(&'static self, _own: &Measure, _finer: &str) -> Result<&'static dyn Kind, String> {
+        Ok(self)
+    }
+}

@@ -1,0 +1,10 @@
+//! What everything else is said in: rollups, slices, instants, texts. Pure.
+
+pub mod clock;
+pub mod measure;
+pub mod not_now;
+pub mod rollup;
+pub mod slice;
+pub mod sql;
+pub mod text;
+pub mod visible;

@@ -1,0 +1,216 @@
+//! The definition of a rollup: which source rows are counted, their groups and measures, and the
+//! table of the result.
+
+pub mod generation;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use chrono_tz::Tz;
+use sha2::{Digest, Sha256};
+
+use crate::model::measure::Measure;
+use crate::model::slice::{Calendar, Slice, Width};
+pub use crate::model::sql::TableName;
+
+/// A rollup: the definition of one table of statistics.
+#[derive(Clone, Debug)]
+pub struct Rollup {
+    /// The name, which is the table's name in the target schema and the checkpoint's partition key.
+    pub name: String,
+    /// The source table or view. For a coarse rollup it is the finer one's table in the target.
+    pub from: TableName,
+    /// The finer rollup that a coarse one is computed from, instead of the source.
+    pub fine: Option<Arc<Self>>,
+    /// The column that places a row in time.
+    pub time: TimeColumn,
+    /// The start of history, aligned to the calendar. Slices start here or later.
+    pub start: DateTime<Utc>,
+    /// How time is cut into slices.
+    pub calendar: Calendar,
+    /// The output's time resolution, which divides the slice.
+    pub bucket: Width,
+    /// How long after a slice's end, by the database's clock, its rows may still arrive.
+    pub grace: Duration,
+    /// Offsets, ascending. A slice is recomputed when the slice N places after it becomes readable.
+    pub lookback: Vec<u32>,
+    /// How changes to already counted slices are noticed.
+    pub late: Late,
+    /// SQL condition that a source row must meet.
+    pub filter: Option<String>,
+    /// The dimensions: source columns to group by.
+    pub group_by: Vec<String>,
+    /// The measures of each group, in the order of the definition file.
+    pub measures: Vec<Measure>,
+    /// Least share of the previous row count that a recomputation must still find, 0 to 1.
+    pub shrink_guard: f64,
+    /// Slices that start before this instant are never recomputed.
+    pub seal_before: Option<DateTime<Utc>>,
+    /// Whether a slice is refused if its statement would read far more rows than it has.
+    pub plan_guard: bool,
+}
+
+/// The column that places a source row in time, and how to read it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TimeColumn {
+    /// The column's name exactly as PostgreSQL stores it.
+    pub column: String,
+    /// The zone of a `timestamp` or `date` column. `None`: UTC for `timestamp`, the rollup's zone
+    /// for `date`.
+    pub zone: Option<Tz>,
+    /// The unit of an integer column.
+    pub unit: Option<EpochUnit>,
+}
+
+/// How changes to already counted slices are noticed. docs/ACCURACY.md has the guarantees and
+/// requirements of each way.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Late {
+    /// They are noticed only by `lookback`, a replay or `verify`.
+    #[default]
+    Grace,
+    /// There are no such changes: the database stamps the rows, and they never change. A slice is
+    /// read once every transaction that began before its end has ended.
+    Clock,
+    /// By a trigger on the source table, which marks the hours of late changes.
+    Capture,
+    /// By an indexed column with the time of a row's last change.
+    Column(TimeColumn),
+}
+
+impl Late {
+    /// Its name in the configuration, in checkpoints and in reports.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Grace => "grace",
+            Self::Clock => "clock",
+            Self::Capture => "capture",
+            Self::Column(_) => "column",
+        }
+    }
+
+    /// The column with the time of a row's last change.
+    #[must_use]
+    pub fn column(&self) -> Option<&str> {
+        match self {
+            Self::Column(column) => Some(&column.column),
+            Self::Grace | Self::Clock | Self::Capture => None,
+        }
+    }
+}
+
+/// The unit of an integer time column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EpochUnit {
+    /// Seconds since 1970-01-01T00:00:00Z.
+    Seconds,
+    /// Milliseconds since 1970-01-01T00:00:00Z.
+    Milliseconds,
+}
+
+impl EpochUnit {
+    /// Its name in the configuration.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Seconds => "seconds",
+            Self::Milliseconds => "milliseconds",
+        }
+    }
+
+    /// How many of them make a second.
+    #[must_use]
+    pub const fn per_second(self) -> i64 {
+        match self {
+            Self::Seconds => 1,
+            Self::Milliseconds => 1000,
+        }
+    }
+}
+
+impl Rollup {
+    /// Hash of everything that decides the rollup's numbers: 16 hexadecimal digits. The first 8 are
+    /// a hash of the settings that decide which source rows are counted in which slice. Two
+    /// definitions that share them must find equally many rows, so that the shrink guard can detect
+    /// a purged source even after a measure was added.
+    ///
+    /// Settings that only decide when or how carefully a slice is computed (`start`, `grace`,
+    /// `lookback`, `late`, `shrink_guard`, `seal_before`, `plan_guard`) are left out, so that
+    /// changing them makes nothing stale.
+    #[must_use]
+    pub fn definition(&self) -> String {
+        let mut rows = serde_json::json!({
+            "from": [self.from.schema, self.from.name],
+            "time": [
+                self.time.column,
+                self.time.zone.map(Tz::name),
+                self.time.unit.map(|unit| format!("{unit:?}")),
+            ],
+            "slice": self.calendar.width().to_string(),
+            "zone": self.calendar.zone().name(),
+            "where": self.filter,
+        });
+        if let Some(fine) = &self.fine {
+            // Hash the finer rollup's definition, not its name: a rename changes no rows.
+            rows["from"] = serde_json::Value::Null;
+            rows["fine"] = fine.definition().into();
+        }
+        let all = serde_json::json!({
+            "rows": rows,
+            "bucket": self.bucket.to_string(),
+            "group_by": self.group_by,
+            "measures": self.measures.iter().map(Measure::definition).collect::<Vec<_>>(),
+        });
+        [rows, all]
+            .iter()
+            .flat_map(|text| Sha256::digest(text.to_string().as_bytes())[..4].to_vec())
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
+    }
+
+    /// The calendar of its slices, in words: `1 day, America/New_York`. For a coarse rollup the
+    /// calendars of the finer ones are appended, as their slices decide its content.
+    #[must_use]
+    pub fn calendar_words(&self) -> String {
+        let own = format!("{}, {}", self.calendar.width(), self.calendar.zone());
+        match &self.fine {
+            Some(fine) => format!("{own}, of {}", fine.calendar_words()),
+            None => own,
+        }
+    }
+
+    /// Whether slices that start then are sealed.
+    #[must_use]
+    pub fn is_sealed_at(&self, start: DateTime<Utc>) -> bool {
+        self.seal_before.is_some_and(|seal| start < seal)
+    }
+
+    /// The instant from which the rows of `slice` may be read: its end plus the grace.
+    #[must_use]
+    pub fn readable_at(&self, slice: Slice) -> DateTime<Utc> {
+        slice.end() + TimeDelta::from_std(self.grace).unwrap_or(TimeDelta::MAX)
+    }
+
+    /// The newest slice that may be read at `now`. `None`: there is none yet.
+    #[must_use]
+    pub fn newest(&self, now: DateTime<Utc>) -> Option<Slice> {
+        let grace = TimeDelta::from_std(self.grace).unwrap_or(TimeDelta::MAX);
+        let running = self.calendar.containing(now - grace);
+        let newest = self.calendar.previous(running);
+        (newest.start() >= self.start).then_some(newest)
+    }
+
+    /// Whether it is computed directly from `fine`.
+    #[must_use]
+    pub fn is_computed_from(&self, fine: &Self) -> bool {
+        self.fine.as_ref().is_some_and(|own| own.name == fine.name)
+    }
+
+    /// The number of rollups between it and the source.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        self.fine.as_ref().map_or(0, |fine| 1 + fine.depth())
+    }
+}

@@ -1,0 +1,462 @@
+//! The time axis of a source table: how its time column is compared with an instant and cut into
+//! buckets, so that an index on the bare column can be used.
+
+use chrono::{DateTime, NaiveDateTime, Offset as _, TimeDelta, TimeZone as _, Utc};
+use chrono_tz::Tz;
+
+use crate::model::rollup::{EpochUnit, Rollup, TimeColumn};
+use crate::model::slice::{Width, boundaries};
+use crate::model::sql::{ident, literal, timestamptz};
+
+/// Clocks change by at most a day (Pacific/Apia 2011). So an offset that is the same this far
+/// before and after an instant is constant near it.
+const NEAR_TRANSITION: TimeDelta = TimeDelta::hours(26);
+
+/// The types that a time column can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimeType {
+    /// `timestamp with time zone`: an instant.
+    Timestamptz,
+    /// `timestamp without time zone`: local time in a zone that the configuration names.
+    Timestamp,
+    /// `date`: a local day.
+    Date,
+    /// `smallint`, `integer` or `bigint`: seconds or milliseconds since 1970.
+    Integer,
+}
+
+impl TimeType {
+    /// Parses PostgreSQL's name of a type. The error is that name.
+    ///
+    /// # Errors
+    /// Values of this type hold no time.
+    pub fn parse(sql_type: &str) -> Result<Self, String> {
+        match sql_type {
+            "timestamp with time zone" => Ok(Self::Timestamptz),
+            "timestamp without time zone" => Ok(Self::Timestamp),
+            "date" => Ok(Self::Date),
+            "smallint" | "integer" | "bigint" => Ok(Self::Integer),
+            other => Err(other.to_owned()),
+        }
+    }
+}
+
+/// How to read one rollup's time column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// The column is the instant.
+    Instant,
+    /// The column is local time in this zone.
+    Local(Tz),
+    /// The column is a local day in this zone.
+    Day(Tz),
+    /// The column counts this unit since 1970.
+    Epoch(EpochUnit),
+}
+
+/// The time axis of one rollup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Axis {
+    column: String,
+    reading: Reading,
+    bucket: Width,
+    zone: Tz,
+}
+
+impl Reading {
+    /// The reading of `column`, which has the type `time`. `key` is the setting that names it, and
+    /// `day_zone` the default zone of a date.
+    fn of(
+        key: &str,
+        column: &TimeColumn,
+        time: Result<TimeType, String>,
+        day_zone: Tz,
+    ) -> Result<Self, String> {
+        let TimeColumn { column, zone, unit } = column;
+        let reading = match time {
+            Ok(TimeType::Timestamptz) => Self::Instant,
+            Ok(TimeType::Timestamp) => Self::Local(zone.unwrap_or(Tz::UTC)),
+            Ok(TimeType::Date) => Self::Day(zone.unwrap_or(day_zone)),
+            Ok(TimeType::Integer) => Self::Epoch(unit.ok_or_else(|| {
+                format!(
+                    "{key}: column `{column}` is an integer; say what it counts: {key} = {{ column \
+                     = \"{column}\", unit = \"seconds\" }} or \"milliseconds\""
+                )
+            })?),
+            Err(other) => {
+                return Err(format!(
+                    "{key}: column `{column}` is of type {other}; it must be timestamptz, \
+                     timestamp, date, or an integer with a unit"
+                ));
+            }
+        };
+        if unit.is_some() && !matches!(reading, Self::Epoch(_)) {
+            return Err(format!(
+                "{key}: `unit` is for integers, and `{column}` is none; remove it"
+            ));
+        }
+        if zone.is_some() && matches!(reading, Self::Instant | Self::Epoch(_)) {
+            return Err(format!(
+                "{key}: column `{column}` holds instants, which need no `zone`; remove it"
+            ));
+        }
+        Ok(reading)
+    }
+}
+
+impl Axis {
+    /// The axis of `rollup`, whose time column has the type `time`.
+    ///
+    /// # Errors
+    /// The type contradicts the definition. The text says which types would be right.
+    pub fn new(rollup: &Rollup, time: Result<TimeType, String>) -> Result<Self, String> {
+        let column = &rollup.time.column;
+        let zone = rollup.calendar.zone();
+        let reading = Reading::of("time", &rollup.time, time, zone)?;
+        if matches!(reading, Reading::Day(day) if rollup.bucket.is_sub_day() || day != zone) {
+            return Err(format!(
+                "time: column `{column}` is a date, which has no hours; slice and bucket must be \
+                 1 day or wider, in the date's own zone"
+            ));
+        }
+        Ok(Self { column: column.clone(), reading, bucket: rollup.bucket, zone })
+    }
+
+    /// The axis of the column that holds the time of a row's last change.
+    ///
+    /// # Errors
+    /// The type is wrong. The text says which types would be right.
+    pub fn of_changes(
+        rollup: &Rollup,
+        column: &TimeColumn,
+        time: Result<TimeType, String>,
+    ) -> Result<Self, String> {
+        let zone = rollup.calendar.zone();
+        let reading = Reading::of("late", column, time, zone)?;
+        if matches!(reading, Reading::Day(_)) {
+            return Err(format!(
+                "late: column `{}` is a date, which cannot tell when in a day a row was written; \
+                 use a timestamptz",
+                column.column
+            ));
+        }
+        Ok(Self { column: column.column.clone(), reading, bucket: rollup.bucket, zone })
+    }
+
+    #[must_use]
+    pub fn column(&self) -> &str {
+        &self.column
+    }
+
+    /// The reading in one or two words. A capture trigger is made for it.
+    #[must_use]
+    pub fn reading(&self) -> String {
+        match self.reading {
+            Reading::Instant => "instant".into(),
+            Reading::Local(zone) => format!("local {}", zone.name()),
+            Reading::Day(zone) => format!("day {}", zone.name()),
+            Reading::Epoch(unit) => format!("epoch {}", unit.word()),
+        }
+    }
+
+    /// The zone in which the server reads the column's local times. `None`: the column holds
+    /// instants, or UTC.
+    #[must_use]
+    pub fn local_zone(&self) -> Option<Tz> {
+        match self.reading {
+            Reading::Local(zone) | Reading::Day(zone) if zone != Tz::UTC => Some(zone),
+            _ => None,
+        }
+    }
+
+    /// The condition that the time of one of `rows` (`NEW`, `OLD`) is entirely before `cutoff`, an
+    /// SQL expression of an instant. It is never true for NULL, and never fails for any value, as
+    /// it is part of a trigger on the application's table. PostgreSQL parses it for each statement,
+    /// so it is as short as possible.
+    #[must_use]
+    pub fn is_before(&self, rows: &[&str], cutoff: &str) -> String {
+        let value = |row: &&str| {
+            let column = format!("{row}.{}", ident(&self.column));
+            match self.reading {
+                Reading::Instant | Reading::Epoch(_) => column,
+                Reading::Local(_) => self.first_instant(&column),
+                Reading::Day(_) => self.last_instant(&column),
+            }
+        };
+        let values: Vec<String> = rows.iter().map(value).collect();
+        let earliest = match &values[..] {
+            [only] => only.clone(),
+            several => format!("least({})", several.join(", ")),
+        };
+        match self.reading {
+            Reading::Epoch(unit) => {
+                let scale = unit.per_second();
+                format!("{earliest} < ceil(extract(epoch FROM {cutoff}) * {scale})::bigint")
+            }
+            _ => format!("{earliest} < {cutoff}"),
+        }
+    }
+
+    /// The hours since 1970 that contain the time of a row, as expressions of the first and the
+    /// last. They never fail for any value. For NULL their result is meaningless.
+    #[must_use]
+    pub fn hours(&self) -> (String, String) {
+        let column = ident(&self.column);
+        let hour = |instant| format!("floor(extract(epoch FROM {instant}) / 3600)::bigint");
+        (hour(self.first_instant(&column)), hour(self.last_instant(&column)))
+    }
+
+    /// The hours since 1970 that a partition may hold, given the expression `bounds` of its
+    /// constraint. The result is a JSON array of the first and the last hour, or NULL if the table
+    /// is partitioned by another column.
+    #[must_use]
+    pub fn hours_within(&self, bounds: &str) -> String {
+        let column = ident(&self.column);
+        let (sql_type, step) = match self.reading {
+            Reading::Instant => ("timestamptz", "interval '1 microsecond'"),
+            Reading::Local(_) => ("timestamp", "interval '1 microsecond'"),
+            Reading::Day(_) => ("date", "1"),
+            Reading::Epoch(_) => ("bigint", "1"),
+        };
+        // `(created_at >= '2026-01-01'::date)`, or with a bare number.
+        let value = |operator: &str| {
+            let begin = format!("'(' || quote_ident({}) || ' {operator} '", literal(&self.column));
+            let rest = format!("split_part(split_part({bounds}, {begin}, 2), ')', 1)");
+            let place = format!("CASE WHEN {rest} LIKE '''%' THEN 2 ELSE 1 END");
+            format!("nullif(split_part({rest}, '''', {place}), '')::{sql_type}")
+        };
+        let of = |hour: String, value: String, open: &str| {
+            format!(
+                "(SELECT CASE WHEN {column} IS NULL THEN {open} ELSE {hour} END FROM (SELECT \
+                 {value} AS {column}) bound)"
+            )
+        };
+        let (first, last) = self.hours();
+        let (low, high) = (value(">="), value("<"));
+        let from = of(first, low.clone(), "-1000000000");
+        let until = of(last, format!("{high} - {step}"), "1000000000");
+        format!(
+            "CASE WHEN {low} IS NOT NULL OR {high} IS NOT NULL THEN jsonb_build_array({from}, {until}) \
+             END"
+        )
+    }
+
+    /// The seconds since 1970 of the time of `row` (`NEW`, `OLD`), as expressions of the first and,
+    /// for a day, the last. They are fast, and safe under any `search_path` of the session, because
+    /// every name in them has its schema. They never fail for any value.
+    #[must_use]
+    pub fn seconds(&self, row: &str) -> (String, Option<String>) {
+        let column = format!("{row}.{}", ident(&self.column));
+        let of = |instant| format!("pg_catalog.date_part('epoch', {instant})");
+        match self.reading {
+            Reading::Instant => (of(column), None),
+            Reading::Local(_) => (of(self.first_instant(&column)), None),
+            Reading::Day(_) => {
+                (of(self.first_instant(&column)), Some(of(self.last_instant(&column))))
+            }
+            Reading::Epoch(unit) => {
+                let scale = unit.per_second();
+                let scale = format!("{scale}::double precision");
+                (format!("{column}::double precision OPERATOR(pg_catalog./) {scale}"), None)
+            }
+        }
+    }
+
+    /// The instant of `column`, or the first instant of its day, limited to the years that can be
+    /// converted between zones.
+    fn first_instant(&self, column: &str) -> String {
+        let within = |low: &str, high: &str| format!("greatest(least({column}, {high}), {low})");
+        match self.reading {
+            Reading::Instant => within("'0002-01-01Z'::timestamptz", "'9998-01-01Z'::timestamptz"),
+            Reading::Local(zone) => {
+                let local = within("'0002-01-01'::timestamp", "'9998-01-01'::timestamp");
+                format!("({local} AT TIME ZONE {})", literal(zone.name()))
+            }
+            Reading::Day(zone) => {
+                let day = within("'0002-01-01'::pg_catalog.date", "'9998-01-01'::pg_catalog.date");
+                format!("({day}::timestamp AT TIME ZONE {})", literal(zone.name()))
+            }
+            Reading::Epoch(unit) => {
+                // The same years in seconds.
+                let scale = unit.per_second();
+                let (low, high) = (-62_104_060_800_i64 * scale, 253_339_228_800_i64 * scale);
+                let count = format!("greatest(least({column}::bigint, {high}), {low})");
+                format!("to_timestamp({count} / {scale}.0)")
+            }
+        }
+    }
+
+    /// The last instant of a day, to the microsecond. For other types it is the instant itself.
+    fn last_instant(&self, column: &str) -> String {
+        match self.reading {
+            Reading::Day(zone) => {
+                let day = format!(
+                    "greatest(least({column}, '9998-01-01'::pg_catalog.date), \
+                     '0002-01-01'::pg_catalog.date)"
+                );
+                let next = format!(
+                    "(({day} OPERATOR(pg_catalog.+) 1)::timestamp AT TIME ZONE {})",
+                    literal(zone.name())
+                );
+                format!("({next} OPERATOR(pg_catalog.-) interval '1 microsecond')")
+            }
+            _ => self.first_instant(column),
+        }
+    }
+
+    /// The condition that a row's time is in `[start, end)`.
+    #[must_use]
+    pub fn between(&self, start: DateTime<Utc>, end: DateTime<Utc>) -> String {
+        let column = ident(&self.column);
+        let (low, high) = match self.reading {
+            Reading::Instant => (timestamptz(start), timestamptz(end)),
+            Reading::Local(zone) => return self.between_local(zone, start, end),
+            Reading::Day(zone) => (day(zone, start), day(zone, end)),
+            Reading::Epoch(unit) => (epoch(unit, start), epoch(unit, end)),
+        };
+        format!("{column} >= {low} AND {column} < {high}")
+    }
+
+    /// The text of the bounds of [`Axis::between`] in a plan, as far as it is the same for every
+    /// type of the column. It is in UTC and ISO style.
+    #[must_use]
+    pub fn bounds_shown(&self, start: DateTime<Utc>, end: DateTime<Utc>) -> [String; 2] {
+        const SHOWN: &str = "%Y-%m-%d %H:%M:%S";
+        match self.reading {
+            Reading::Instant => [start, end].map(|at| at.format(SHOWN).to_string()),
+            Reading::Local(zone) => {
+                let ((low, low_slack), (high, high_slack)) = (local(zone, start), local(zone, end));
+                [low - low_slack, high + high_slack].map(|at| at.format(SHOWN).to_string())
+            }
+            Reading::Day(zone) => {
+                [start, end].map(|at| at.with_timezone(&zone).date_naive().to_string())
+            }
+            Reading::Epoch(unit) => [epoch(unit, start), epoch(unit, end)],
+        }
+    }
+
+    /// Local time runs twice through an hour when clocks go back. PostgreSQL reads each local time
+    /// as one instant, and that reading decides. The bounds on the bare column only have to be wide
+    /// enough for an index to find the rows.
+    fn between_local(&self, zone: Tz, start: DateTime<Utc>, end: DateTime<Utc>) -> String {
+        let column = ident(&self.column);
+        let (low, low_slack) = local(zone, start);
+        let (high, high_slack) = local(zone, end);
+        let bounds = format!(
+            "{column} >= {} AND {column} < {}",
+            timestamp(low - low_slack),
+            timestamp(high + high_slack)
+        );
+        if low_slack.is_zero() && high_slack.is_zero() {
+            return bounds;
+        }
+        let instant = format!("({column} AT TIME ZONE {})", literal(zone.name()));
+        let (start, end) = (timestamptz(start), timestamptz(end));
+        format!("{bounds} AND {instant} >= {start} AND {instant} < {end}")
+    }
+
+    /// The expression of the bucket of a row in the chunk `[start, end)`: the bucket's start, as a
+    /// `timestamptz`. It is a constant if there is only one bucket. Otherwise it is found by binary
+    /// search among the calendar's own boundaries from `slice_start` on, so that PostgreSQL and the
+    /// calendar always agree.
+    #[must_use]
+    pub fn bucket(
+        &self,
+        slice_start: DateTime<Utc>,
+        start: DateTime<Utc>,
+        end: DateTime<Utc>,
+    ) -> String {
+        let starts = boundaries(self.bucket, self.zone, slice_start, end);
+        // The first bucket contains `start` and may begin before it.
+        let first = starts.partition_point(|bucket| *bucket <= start).saturating_sub(1);
+        let starts = &starts[first..];
+        if let [only] = starts {
+            return timestamptz(*only);
+        }
+        let column = ident(&self.column);
+        let list = |item: &dyn Fn(DateTime<Utc>) -> String| {
+            starts.iter().map(|start| item(*start)).collect::<Vec<_>>().join(",")
+        };
+        let instants = list(&|start| literal(&start.to_rfc3339()));
+        let place = match self.reading {
+            Reading::Instant => {
+                format!("width_bucket({column}, ARRAY[{instants}]::timestamptz[])")
+            }
+            Reading::Local(zone) => format!(
+                "width_bucket({column} AT TIME ZONE {}, ARRAY[{instants}]::timestamptz[])",
+                literal(zone.name())
+            ),
+            Reading::Day(zone) => {
+                let days = list(&|start| day(zone, start));
+                format!("width_bucket({column}, ARRAY[{days}]::date[])")
+            }
+            Reading::Epoch(unit) => {
+                let counts = list(&|start| epoch(unit, start));
+                format!("width_bucket({column}::bigint, ARRAY[{counts}]::bigint[])")
+            }
+        };
+        format!("(ARRAY[{instants}]::timestamptz[])[{place}]")
+    }
+
+    /// An expression over all rows: a number of seconds since 1970 that is at most the earliest
+    /// time, or NULL for an empty table. One look into an index on the bare column answers it.
+    #[must_use]
+    pub fn earliest(&self) -> String {
+        let first = format!("min({})", ident(&self.column));
+        match self.reading {
+            Reading::Instant => format!("floor(extract(epoch FROM {first}))::float8"),
+            // Near a change of clocks the least local time may differ from the earliest instant.
+            Reading::Local(zone) => format!(
+                "floor(extract(epoch FROM {first} AT TIME ZONE {}))::float8 - {}",
+                literal(zone.name()),
+                NEAR_TRANSITION.num_seconds()
+            ),
+            Reading::Day(zone) => format!(
+                "floor(extract(epoch FROM {first}::timestamp AT TIME ZONE {}))::float8 - {}",
+                literal(zone.name()),
+                NEAR_TRANSITION.num_seconds()
+            ),
+            Reading::Epoch(EpochUnit::Seconds) => format!("{first}::float8"),
+            Reading::Epoch(EpochUnit::Milliseconds) => format!("floor({first} / 1000.0)::float8"),
+        }
+    }
+
+    /// The latest instant in `(start, wanted]` at which the axis can be cut, or `None`. Cuts are at
+    /// whole seconds, for a date at whole days.
+    #[must_use]
+    pub fn cut(&self, start: DateTime<Utc>, wanted: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let cut = match self.reading {
+            Reading::Day(zone) => {
+                let calendar = crate::model::slice::Calendar::new(Width::DAY, zone);
+                calendar.containing(wanted).start()
+            }
+            _ => Utc.timestamp_opt(wanted.timestamp(), 0).single()?,
+        };
+        (cut > start).then_some(cut)
+    }
+}
+
+/// Local time at `instant`, and the most that a change of clocks nearby may shift it.
+fn local(zone: Tz, instant: DateTime<Utc>) -> (NaiveDateTime, TimeDelta) {
+    let offset = |at: DateTime<Utc>| {
+        i64::from(zone.offset_from_utc_datetime(&at.naive_utc()).fix().local_minus_utc())
+    };
+    let here = instant.with_timezone(&zone).naive_local();
+    let moved = (offset(instant - NEAR_TRANSITION) - offset(instant + NEAR_TRANSITION)).abs();
+    (here, TimeDelta::seconds(moved))
+}
+
+fn timestamp(local: NaiveDateTime) -> String {
+    format!("'{}'::timestamp", local.format("%Y-%m-%dT%H:%M:%S%.f"))
+}
+
+fn day(zone: Tz, instant: DateTime<Utc>) -> String {
+    format!("'{}'::date", instant.with_timezone(&zone).date_naive())
+}
+
+fn epoch(unit: EpochUnit, instant: DateTime<Utc>) -> String {
+    match unit {
+        EpochUnit::Seconds => instant.timestamp().to_string(),
+        EpochUnit::Milliseconds => instant.timestamp_millis().to_string(),
+    }
+}

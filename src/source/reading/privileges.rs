@@ -1,0 +1,121 @@
+//! Questions beyond the catalogue, which PostgreSQL answers by planning a statement: whether this
+//! role may read the columns, and whether they can be grouped.
+
+use sqlx::Row as _;
+
+use crate::clients::db::{DbErrorKind, Tx};
+use crate::model::measure::Measure;
+use crate::model::rollup::{Late, Rollup};
+use crate::model::sql::{ident, literal, table};
+use crate::source::reading::axis::Axis;
+use crate::source::reading::shape::ShapeError;
+use crate::source::settle;
+
+/// Checks row-level security and privileges before the first slice is claimed.
+pub(super) async fn check_privilege(tx: &mut Tx, rollup: &Rollup) -> Result<(), ShapeError> {
+    let name = table(&rollup.from);
+    let columns: Vec<String> = std::iter::once(rollup.time.column.clone())
+        .chain(rollup.group_by.iter().cloned())
+        .chain(rollup.measures.iter().flat_map(Measure::reads))
+        .chain(rollup.late.column().map(str::to_owned))
+        .map(|name| ident(&name))
+        .collect();
+    // Planning alone skips these checks. Opening the plan checks privileges and row-level security,
+    // and reads no row. The statement returns only a count, because the driver would look up the
+    // types of returned columns. It cannot do that for all types, and it would lose the unnamed
+    // statement.
+    let probe = format!(
+        "SELECT count(*) FROM (SELECT {} FROM {name} LIMIT 0) AS probe",
+        columns.join(", ")
+    );
+    let Err(error) = tx.execute(&format!("reading {name}"), probe).await else { return Ok(()) };
+    let remedy = match error.kind() {
+        DbErrorKind::RowSecurity => format!(
+            "row-level security on {name} hides rows from this role, so its counts would be \
+             wrong; use a role with BYPASSRLS or the table's owner"
+        ),
+        DbErrorKind::Denied => {
+            format!("this role may not read {name}; as its owner: GRANT SELECT ON {name} TO …")
+        }
+        _ => return Err(error.into()),
+    };
+    Err(ShapeError::Unfit { rollup: rollup.name.clone(), problem: remedy })
+}
+
+/// Checks that the server knows the zone of a column's local times. Its rules for the zone are
+/// compared for each slice.
+pub(super) async fn check_zone(
+    tx: &mut Tx,
+    rollup: &Rollup,
+    axis: &Axis,
+) -> Result<(), ShapeError> {
+    let Some(zone) = axis.local_zone() else { return Ok(()) };
+    let sql = format!("SELECT now() AT TIME ZONE {}", literal(zone.name()));
+    let Err(error) = tx.execute("looking up a time zone", sql).await else { return Ok(()) };
+    match error.kind() {
+        DbErrorKind::Missing | DbErrorKind::Refused => Err(ShapeError::Unfit {
+            rollup: rollup.name.clone(),
+            problem: format!(
+                "column `{}` is read in the zone {}, which the server does not know; update its time \
+                 zones, or name one of pg_timezone_names",
+                axis.column(),
+                zone.name()
+            ),
+        }),
+        _ => Err(error.into()),
+    }
+}
+
+/// Checks that PostgreSQL can group and order by all dimensions and all columns with staged values.
+/// The catalogue gives no answer for an array of `json`, or a composite that contains one.
+pub(super) async fn check_comparable(
+    tx: &mut Tx,
+    rollup: &Rollup,
+    is_comparable: impl Fn(&str) -> bool,
+) -> Result<(), ShapeError> {
+    let values = rollup.measures.iter().filter_map(Measure::values_of);
+    let keys = rollup.group_by.iter().map(String::as_str).chain(values);
+    let keys: Vec<String> = keys.filter(|name| is_comparable(name)).map(ident).collect();
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let keys = keys.join(", ");
+    let name = table(&rollup.from);
+    // With a false condition PostgreSQL answers from the types alone.
+    let sql = format!("SELECT FROM {name} WHERE false GROUP BY {keys} ORDER BY {keys}");
+    let Err(error) = tx.execute(&format!("grouping {name}"), sql).await else { return Ok(()) };
+    match error.kind() {
+        DbErrorKind::Missing | DbErrorKind::Refused => Err(ShapeError::Unfit {
+            rollup: rollup.name.clone(),
+            problem: format!("cannot group by all of {keys}: {error}; cast the column in a view"),
+        }),
+        _ => Err(error.into()),
+    }
+}
+
+/// Checks that this server and role can notice late changes in the configured way.
+pub(super) async fn check_late(tx: &mut Tx, rollup: &Rollup) -> Result<(), ShapeError> {
+    let unfit = |problem: String| ShapeError::Unfit { rollup: rollup.name.clone(), problem };
+    if rollup.late == Late::Grace {
+        return Ok(());
+    }
+    let (_, is_replica) = settle::now(tx).await?;
+    if is_replica {
+        return Err(unfit(format!(
+            "late: the source is a replica, which does not know of open transactions, so that \
+             \"{}\" cannot work; use the primary's address, or late = \"grace\"",
+            rollup.late.word()
+        )));
+    }
+    if rollup.late == Late::Clock && !settle::sees_all(tx).await? {
+        const DOING: &str = "asking for the role";
+        let row = tx.row(DOING, "SELECT quote_ident(current_user)".into()).await?;
+        let role: String = row.try_get(0).map_err(|source| tx.error(DOING, source))?;
+        return Err(unfit(format!(
+            "late: \"clock\" needs to see when other roles' transactions began; GRANT \
+             pg_read_all_stats TO {role}, or use another way: \"capture\", {{ column = … }}, \
+             \"grace\""
+        )));
+    }
+    Ok(())
+}

@@ -1,0 +1,139 @@
+//! The statements that aggregate a range of the source.
+//!
+//! If one statement reads a slice, it yields the final rows ([`Form::Whole`]). If several do, they
+//! yield partials ([`Form::Partial`]): the same groups, and rows of single values that
+//! [`partial`](crate::model::measure::partial) describes.
+
+use chrono::{DateTime, Utc};
+
+use crate::model::measure::Field;
+use crate::model::measure::partial::{ROWS, TAG, Tags, value_column};
+use crate::model::rollup::Rollup;
+use crate::model::sql::{ident, table};
+use crate::source::reading::nap::Nap;
+use crate::source::reading::shape::Shape;
+
+/// Whether a statement covers its whole slice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// One statement covers the slice, so measures are final.
+    Whole,
+    /// One of several chunks, whose measures are merged later.
+    Partial,
+}
+
+/// The SELECT for `[start, end)` of the slice that starts at `slice_start`. Its columns are in the
+/// order of the rollup table, then [`ROWS`], then for a stage [`TAG`] and the values.
+#[must_use]
+pub fn select(
+    rollup: &Rollup,
+    shape: &Shape,
+    form: Form,
+    bounds: (DateTime<Utc>, DateTime<Utc>, DateTime<Utc>),
+    staged: bool,
+) -> String {
+    select_napping(rollup, shape, form, bounds, staged, None)
+}
+
+/// The same, with naps in between.
+#[must_use]
+pub fn select_napping(
+    rollup: &Rollup,
+    shape: &Shape,
+    form: Form,
+    (slice_start, start, end): (DateTime<Utc>, DateTime<Utc>, DateTime<Utc>),
+    staged: bool,
+    nap: Option<Nap>,
+) -> String {
+    let mut columns = vec![format!("{} AS bucket", shape.axis.bucket(slice_start, start, end))];
+    for dimension in &shape.dimensions {
+        let name = ident(&dimension.name);
+        let cast = dimension.cast.as_ref().map_or_else(String::new, |to| format!("::{to}"));
+        columns.push(format!("{name}{cast} AS {name}"));
+    }
+    for field in &shape.fields {
+        let of = &field.expressions;
+        let expression = match (form, staged) {
+            (Form::Whole, false) => &of.direct,
+            (Form::Whole, true) => &of.whole,
+            (Form::Partial, _) => &of.partial,
+        };
+        columns.push(format!("{expression} AS {}", ident(&field.name)));
+    }
+    columns.push(format!("count(*) AS {ROWS}"));
+    // Group by the source's own columns, so that their types and collations decide what is equal.
+    let keys = shape.dimensions.iter().map(|dimension| ident(&dimension.name));
+    let mut groups = std::iter::once("1".to_owned()).chain(keys).collect::<Vec<_>>().join(", ");
+    if staged {
+        let values: Vec<String> = shape.values.iter().map(|value| ident(&value.column)).collect();
+        match form {
+            Form::Partial if !values.is_empty() => {
+                columns.push(format!("GROUPING({}) AS {TAG}", values.join(", ")));
+                groups = grouping_sets(&groups, &values);
+            }
+            Form::Partial => columns.push(format!("0 AS {TAG}")),
+            Form::Whole => columns.push(format!("-1 AS {TAG}")),
+        }
+        for (place, of) in shape.values.iter().enumerate() {
+            let value = match form {
+                Form::Partial => format!("{}::{}", ident(&of.column), of.stage_type),
+                Form::Whole => format!("NULL::{}", of.stage_type),
+            };
+            columns.push(format!("{value} AS {}", value_column(place)));
+        }
+    }
+    let nap = nap.map_or_else(String::new, |nap| format!(" AND {}", nap.condition()));
+    format!(
+        "SELECT {}\nFROM {}\nWHERE {}{nap}\nGROUP BY {groups}",
+        columns.join(", "),
+        table(&rollup.from),
+        condition(rollup, shape, start, end),
+    )
+}
+
+/// The condition that selects the rollup's rows in `[start, end)`.
+#[must_use]
+pub fn condition(
+    rollup: &Rollup,
+    shape: &Shape,
+    start: DateTime<Utc>,
+    end: DateTime<Utc>,
+) -> String {
+    let time = shape.axis.between(start, end);
+    match &rollup.filter {
+        // The line break ends a comment at the end of the text.
+        Some(filter) => format!("{time} AND (\n{filter}\n)"),
+        None => time,
+    }
+}
+
+fn grouping_sets(keys: &str, values: &[String]) -> String {
+    let sets: Vec<String> = std::iter::once(format!("({keys})"))
+        .chain(values.iter().map(|value| format!("({keys}, {value})")))
+        .collect();
+    format!("GROUPING SETS ({})", sets.join(", "))
+}
+
+/// The expression that merges `field` over the rows of the stage.
+#[must_use]
+pub fn merge(field: &Field, form: Form) -> &str {
+    match form {
+        Form::Whole => &field.expressions.from_whole,
+        Form::Partial => &field.expressions.from_partials,
+    }
+}
+
+/// The expression of the number of source rows behind a group, over the rows of the stage.
+#[must_use]
+pub fn merge_rows(shape: &Shape, form: Form) -> String {
+    match form {
+        Form::Whole => format!("sum({ROWS})"),
+        Form::Partial => format!("sum({ROWS}){}", tags(shape).filter_of_group()),
+    }
+}
+
+/// The tags that distinguish the stage's rows.
+#[must_use]
+pub fn tags(shape: &Shape) -> Tags {
+    Tags { values: shape.values.len() }
+}

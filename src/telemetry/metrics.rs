@@ -1,0 +1,219 @@
+//! Data for graphs and alarms in CloudWatch's embedded metric format, as one log line per
+//! invocation.
+//!
+//! Names, units and meanings: docs/METRICS.md. The only dimension is the function's name, as
+//! CloudWatch charges for every further combination as a metric. The format:
+//! <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>
+
+use std::str::FromStr;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde_json::{Map, Value, json};
+
+use crate::work::report::TickReport;
+use crate::work::report::{SliceReport, Tally};
+
+/// The metrics that alarms watch, in template.yaml and infra/terraform.
+const WATCHED: [&str; 5] =
+    ["WatermarkLag", "SlicesExhausted", "SlicesDiffering", "CaptureMissing", "RollupsHeld"];
+
+/// The values that CloudWatch turns into metrics, and charges for. The line contains all values in
+/// any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kept {
+    /// All values.
+    #[default]
+    All,
+    /// The values that alarms watch.
+    Alarms,
+}
+
+impl FromStr for Kept {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "all" => Ok(Self::All),
+            "alarms" => Ok(Self::Alarms),
+            _ => Err("write `all`, or `alarms` for what alarms watch"),
+        }
+    }
+}
+
+/// The metrics of one invocation, with their units.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Metrics(Vec<(&'static str, &'static str, f64)>);
+
+impl Metrics {
+    /// The metrics of processed slices.
+    #[must_use]
+    pub fn of_slices<'r>(reports: impl IntoIterator<Item = &'r SliceReport>) -> Self {
+        let mut tally = Tally::default();
+        for report in reports {
+            tally.add(report);
+        }
+        Self::of_tally(tally)
+    }
+
+    /// The metrics of processed slices, from counts taken during the work. Every count has its
+    /// metric here, and every outcome its count in [`Tally::add`], so that none is left out.
+    #[must_use]
+    pub fn of_tally(tally: Tally) -> Self {
+        let Tally { succeeded, failed, yielded, fenced, refused, rows_read, source_ms } = tally;
+        let mut metrics = Self::default();
+        for (name, count) in [
+            ("SlicesSucceeded", succeeded),
+            ("SlicesFailed", failed),
+            ("SlicesYielded", yielded),
+            ("SlicesFenced", fenced),
+            ("SlicesRefused", refused),
+            ("RowsRead", rows_read),
+        ] {
+            metrics.count(name, count);
+        }
+        metrics.add("SourceTime", "Milliseconds", source_ms);
+        metrics
+    }
+
+    /// The metrics of a tick, and of the state of all rollups that it found.
+    #[must_use]
+    pub fn of_tick(report: &TickReport) -> Self {
+        let mut metrics = Self::of_slices(&report.slices);
+        let gauges = &report.gauges;
+        let lag = u64::try_from(gauges.lag.num_seconds()).unwrap_or(0);
+        metrics.add("WatermarkLag", "Seconds", lag);
+        let alarms = report.alarms();
+        for (name, count) in [
+            ("SlicesDue", gauges.due),
+            ("SlicesExhausted", gauges.exhausted),
+            ("RollupsHeld", report.held.len()),
+            ("RollupsFailed", report.problems.len() - alarms),
+            ("CaptureMissing", alarms),
+            ("SlicesDiffering", report.scrub.differing),
+            ("BackfillsActive", gauges.backfills),
+        ] {
+            metrics.count(name, count as u64);
+        }
+        metrics.count("SlicesSent", report.sent);
+        metrics
+    }
+
+    fn count(&mut self, name: &'static str, count: u64) {
+        self.add(name, "Count", count);
+    }
+
+    fn add(&mut self, name: &'static str, unit: &'static str, value: u64) {
+        self.0.push((name, unit, as_float(value)));
+    }
+
+    /// The log line for the function with this name.
+    #[must_use]
+    pub fn line(&self, function: &str, kept: Kept, now: DateTime<Utc>) -> Value {
+        let is_kept = |name: &str| kept == Kept::All || WATCHED.contains(&name);
+        let kept = self.0.iter().filter(|(name, ..)| is_kept(name));
+        let definitions: Vec<_> =
+            kept.map(|(name, unit, _)| json!({ "Name": name, "Unit": unit })).collect();
+        let mut line = Map::from_iter([
+            ("timestamp".to_owned(), json!(now.to_rfc3339_opts(SecondsFormat::Millis, true))),
+            ("level".to_owned(), json!("INFO")),
+            ("message".to_owned(), json!("metrics")),
+            ("FunctionName".to_owned(), json!(function)),
+        ]);
+        if !definitions.is_empty() {
+            let directive = json!({
+                "Timestamp": now.timestamp_millis(),
+                "CloudWatchMetrics": [{
+                    "Namespace": "Tallymark",
+                    "Dimensions": [["FunctionName"]],
+                    "Metrics": definitions,
+                }],
+            });
+            line.insert("_aws".to_owned(), directive);
+        }
+        line.extend(self.0.iter().map(|(name, _, value)| ((*name).to_owned(), json!(value))));
+        Value::Object(line)
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "metrics are floats")]
+const fn as_float(value: u64) -> f64 {
+    value as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::work::report::Outcome;
+
+    /// The format requires that each defined metric is a number at the root, and so is each
+    /// dimension.
+    #[test]
+    fn a_line_defines_every_metric_that_it_holds() {
+        let tick = Metrics::of_tick(&TickReport::default());
+        let line = tick.line("tallymark", Kept::All, DateTime::UNIX_EPOCH);
+        let directive = &line["_aws"]["CloudWatchMetrics"][0];
+        assert_eq!(line["_aws"]["Timestamp"], 0);
+        let metrics = directive["Metrics"].as_array().unwrap();
+        // CloudWatch accepts at most a hundred of them.
+        assert!(metrics.len() <= 100);
+        for metric in metrics {
+            assert!(line[metric["Name"].as_str().unwrap()].is_number(), "{metric}");
+        }
+        let dimension = directive["Dimensions"][0][0].as_str().unwrap();
+        assert_eq!(line[dimension], "tallymark");
+    }
+
+    #[test]
+    fn what_no_alarm_watches_can_be_left_in_the_line_alone() {
+        let line = |metrics: Metrics| metrics.line("tallymark", Kept::Alarms, DateTime::UNIX_EPOCH);
+        let tick = line(Metrics::of_tick(&TickReport::default()));
+        let metrics = tick["_aws"]["CloudWatchMetrics"][0]["Metrics"].as_array().unwrap();
+        let kept: BTreeSet<_> = metrics.iter().map(|it| it["Name"].as_str().unwrap()).collect();
+        // The kept metrics are those that the template's alarms name.
+        let template = include_str!("../../template.yaml").split("Namespace: Tallymark\n").skip(1);
+        let names = template.map(|rest| {
+            rest.trim_start().strip_prefix("MetricName: ").unwrap().lines().next().unwrap()
+        });
+        assert_eq!(kept, names.collect());
+        assert_eq!(tick["RowsRead"], 0.0);
+        let slices = line(Metrics::of_slices([]));
+        assert!(slices["SlicesSucceeded"] == 0.0 && slices.get("_aws").is_none(), "{slices}");
+    }
+
+    /// A run that is counted nowhere would be missing from every graph.
+    #[test]
+    fn every_outcome_moves_exactly_one_count_of_slices() {
+        let start = DateTime::UNIX_EPOCH;
+        let report = |outcome| SliceReport {
+            rollup: "daily".into(),
+            start,
+            end: start,
+            outcome,
+            attempt: None,
+            reason: None,
+            retry_at: None,
+            completion: None,
+            not_now: None,
+            elapsed_ms: None,
+        };
+        let documented = include_str!("../../docs/METRICS.md");
+        for outcome in Outcome::ALL {
+            let metrics = Metrics::of_slices([&report(outcome)]).0;
+            let moved: Vec<_> = metrics.iter().filter(|(.., value)| *value > 0.0).collect();
+            assert!(matches!(moved[..], [(.., 1.0)]), "{outcome:?}: {moved:?}");
+            let row = documented.lines().find(|line| line.contains(moved[0].0));
+            assert!(row.unwrap().contains(&format!("`{}`", outcome.word())), "{outcome:?}");
+        }
+    }
+
+    /// docs/METRICS.md lists each with its unit.
+    #[test]
+    fn the_documentation_lists_every_metric() {
+        let documented = include_str!("../../docs/METRICS.md");
+        for (name, unit, _) in Metrics::of_tick(&TickReport::default()).0 {
+            assert!(documented.contains(&format!("| `{name}` | {unit} |")), "{name}, {unit}");
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! A captured rollup as a consumer of the source's marks. It registers before it relies on them.
+//!
+//! The store holds the consumer's ID, and the source a row with it. The source keeps a mark until
+//! every consumer has acknowledged it. If the source does not know the ID, marks may have been
+//! deleted before the rollup saw them. Then the rollup gets another ID, every slice that was read
+//! runs again, and only afterwards does the store call the new ID known.
+
+use std::time::Duration;
+
+use tracing::warn;
+
+use crate::checkpoint::{Consumer, ConsumerStanding};
+use crate::clients::db::{Access, CATALOGUE_TIMEOUT, DbError, DbErrorKind};
+use crate::model::clock::Deadline;
+use crate::model::rollup::{Late, Rollup};
+use crate::source::changes::capture;
+use crate::source::changes::consumers;
+use crate::source::changes::marks::Hours;
+use crate::source::settle;
+use crate::work::identity;
+use crate::work::late;
+use crate::work::ready;
+use crate::work::worker::{WorkError, Worker, lock};
+
+/// Time limit for reopening what a consumer missed. The next call starts over.
+const REOPENING_MAX: Duration = Duration::from_secs(600);
+
+/// The consumer ID of `rollup`, read once per process. `None`: the rollup is not captured.
+///
+/// # Errors
+/// A server refuses or cannot be reached.
+pub(crate) async fn consumer(worker: &Worker, rollup: &Rollup) -> Result<Option<i64>, WorkError> {
+    if rollup.late != Late::Capture {
+        return Ok(None);
+    }
+    let known = lock(&worker.consumers).get(&rollup.name).copied();
+    match known {
+        Some(id) => Ok(Some(id)),
+        None => Box::pin(enlist(worker, rollup)).await,
+    }
+}
+
+/// As [`consumer`], but asks the source again, which may have forgotten it.
+///
+/// # Errors
+/// As [`consumer`].
+pub(crate) async fn enlist(worker: &Worker, rollup: &Rollup) -> Result<Option<i64>, WorkError> {
+    lock(&worker.consumers).remove(&rollup.name);
+    let shape = ready::ready(worker, rollup).await?;
+    let label = format!("late changes of {}", rollup.from);
+    let mut tx = worker.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &label).await?;
+    let standing = capture::standing(&mut tx, rollup, &shape).await?;
+    tx.rollback().await?;
+    let Some(key) = standing.key else { return Ok(None) };
+    let mut kept = kept_consumer(worker, rollup).await?;
+    let mut tx = worker.source.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, &label).await?;
+    let mut is_there = consumers::is_enlisted(&mut tx, &key, kept.id, &rollup.name).await?;
+    tx.commit().await?;
+    if !is_there && kept.standing != ConsumerStanding::New {
+        // Another ID, which must not count as known before the slices are reopened.
+        let next = Consumer { id: new_id(), standing: ConsumerStanding::Forgotten };
+        worker.checkpoints.set_consumer(&rollup.name, Some(kept.id), &next).await?;
+        kept = kept_consumer(worker, rollup).await?;
+        is_there = false;
+    }
+    if !is_there {
+        let mut tx = worker.source.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, &label).await?;
+        let installation = identity::installation(worker, rollup).await?;
+        let names = (&*installation, &*rollup.name);
+        let is_new = kept.standing == ConsumerStanding::New;
+        if let Err(error) = consumers::enlist(&mut tx, &key, kept.id, names, is_new).await {
+            return Err(unregistered(rollup, error));
+        }
+        tx.commit().await?;
+    }
+    if kept.standing != ConsumerStanding::Known(key.clone()) {
+        if kept.standing == ConsumerStanding::Forgotten {
+            reopen_everything(worker, rollup, &label).await?;
+        }
+        let known = Consumer { id: kept.id, standing: ConsumerStanding::Known(key) };
+        worker.checkpoints.set_consumer(&rollup.name, Some(kept.id), &known).await?;
+    }
+    lock(&worker.consumers).insert(rollup.name.clone(), kept.id);
+    Ok(Some(kept.id))
+}
+
+/// The consumer in the store. If there is none, one is chosen now.
+async fn kept_consumer(worker: &Worker, rollup: &Rollup) -> Result<Consumer, WorkError> {
+    if let Some(kept) = worker.checkpoints.consumer(&rollup.name).await? {
+        return Ok(kept);
+    }
+    let chosen = Consumer { id: new_id(), standing: ConsumerStanding::New };
+    worker.checkpoints.set_consumer(&rollup.name, None, &chosen).await?;
+    // Another worker may have stored one first.
+    Ok(worker.checkpoints.consumer(&rollup.name).await?.unwrap_or(chosen))
+}
+
+/// Reopens every slice that was read.
+async fn reopen_everything(worker: &Worker, rollup: &Rollup, label: &str) -> Result<(), WorkError> {
+    let mut tx = worker.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, label).await?;
+    let (now, _) = settle::now(&mut tx).await?;
+    tx.rollback().await?;
+    let deadline = Deadline::after(&*worker.clock, REOPENING_MAX);
+    let reason = "its consumer of late changes was forgotten";
+    late::reopen_hours(worker, rollup, &[Hours::ALL], now, deadline, reason).await?;
+    Ok(())
+}
+
+/// Removes the consumer of a dropped rollup. The store may have been lost since it registered,
+/// so every consumer with the names of `installation` and `rollup` is removed too. If the
+/// source is out of reach it keeps them, which is reported, as their marks go on waiting.
+pub(crate) async fn dismiss(
+    worker: &Worker,
+    rollup: &str,
+    installation: &str,
+) -> Result<(), WorkError> {
+    let kept = worker.checkpoints.consumer(rollup).await?.map(|kept| kept.id);
+    let ended = async {
+        let mut tx = worker.source.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, "capture").await?;
+        if consumers::are_kept(&mut tx).await? {
+            let named = consumers::named(&mut tx, installation, rollup).await?;
+            for id in named.into_iter().chain(kept) {
+                consumers::forget(&mut tx, id).await?;
+            }
+        }
+        tx.commit().await
+    };
+    if let Err(error) = ended.await {
+        warn!(
+            "the source may still keep marks for rollup `{rollup}` ({error}); `tallymark capture \
+             status` shows it, `capture forget` ends it"
+        );
+    }
+    Ok(())
+}
+
+/// Gives the consumer of a renamed rollup its name `new`. If the source is out of reach, the
+/// next tick tells it.
+pub(crate) async fn rename_consumer(worker: &Worker, new: &str) -> Result<(), WorkError> {
+    let Some(kept) = worker.checkpoints.consumer(new).await? else { return Ok(()) };
+    let renamed = async {
+        let mut tx = worker.source.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, "capture").await?;
+        if consumers::are_kept(&mut tx).await? {
+            consumers::rename(&mut tx, kept.id, new).await?;
+        }
+        tx.commit().await
+    };
+    if let Err(error) = renamed.await {
+        warn!("the source learns the name `{new}` from the next tick: {error}");
+    }
+    Ok(())
+}
+
+/// The consumers of some rollups, given `all` that the source knows. Those unknown to the
+/// source or to this process are registered. Rollups that are not captured have none.
+pub(crate) async fn consumers_of(
+    worker: &Worker,
+    rollups: impl Iterator<Item = &Rollup>,
+    all: &[consumers::Consumer],
+) -> Result<Vec<i64>, WorkError> {
+    let mut found = Vec::new();
+    for rollup in rollups {
+        let known = lock(&worker.consumers).get(&rollup.name).copied();
+        let is_known = |id: &i64| all.iter().any(|it| it.id == *id && it.rollup == rollup.name);
+        match known.filter(is_known) {
+            Some(id) => found.push(id),
+            None => found.extend(enlist(worker, rollup).await?),
+        }
+    }
+    Ok(found)
+}
+
+/// A random ID, unique for all practical purposes.
+fn new_id() -> i64 {
+    i64::try_from(fastrand::u64(1..u64::MAX / 4)).unwrap_or(i64::MAX)
+}
+
+fn unregistered(rollup: &Rollup, error: DbError) -> WorkError {
+    if error.kind() != DbErrorKind::Denied {
+        return error.into();
+    }
+    WorkError::Usage(format!(
+        "rollup `{}` cannot register for late changes ({error}); run `tallymark capture install`, \
+         which grants that",
+        rollup.name
+    ))
+}

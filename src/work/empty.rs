@@ -1,0 +1,81 @@
+//! Empty stretches are free. The source is asked once where its rows begin, and slices before that
+//! count as done.
+
+use chrono::{DateTime, Utc};
+
+use crate::checkpoint::Watermark;
+use crate::clients::db::{Access, CATALOGUE_TIMEOUT};
+use crate::model::rollup::Rollup;
+use crate::source::reading::first_row;
+use crate::source::reading::first_row::SourceBegin;
+use crate::work::consumer;
+use crate::work::identity;
+use crate::work::late;
+use crate::work::ready;
+use crate::work::worker::{WorkError, Worker};
+
+/// Asks the source where its rows begin, and records it. If rows were added before the known
+/// beginning, the watermark falls back to them.
+///
+/// # Errors
+/// The source or DynamoDB cannot be read.
+pub async fn probe(worker: &Worker, rollup: &Rollup) -> Result<Watermark, WorkError> {
+    let seen = ready::watermark(worker, rollup).await?;
+    Box::pin(identity::recognise(worker, rollup, seen.bond())).await?;
+    if rollup.fine.is_some() {
+        // A coarse slice needs a checkpoint, so that it can be reopened when its first rows
+        // arrive. Computing an empty slice from empty finer ones is cheap.
+        return Ok(seen);
+    }
+    if !late::watch_changes(worker, rollup).await? {
+        return Ok(seen);
+    }
+    // An empty range depends on late-change marks just as a read one does.
+    consumer::consumer(worker, rollup).await?;
+    let shape = ready::shape(worker, rollup).await?;
+    let mut tx = worker.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
+    let found = first_row::ask(&mut tx, rollup, &shape).await?;
+    tx.rollback().await?;
+    let Some(found) = found else { return Ok(seen) };
+    // By both clocks: a slice that counts as empty was over for the source and for this worker.
+    let probed_at = found.probed_at.min(worker.clock.now());
+    let found = SourceBegin { probed_at, ..found };
+    if is_known(&seen, found) {
+        return Ok(seen);
+    }
+    let lower_to = lower_to(rollup, &seen, found);
+    worker.checkpoints.remember_begin(&rollup.name, &seen, found, lower_to).await?;
+    Ok(ready::watermark(worker, rollup).await?)
+}
+
+/// The rollup's watermark, after a probe where a tick needs one. It needs one before anything
+/// has succeeded and, while the source has no rows, whenever a further slice has ended.
+pub(crate) async fn watermark_for_tick(
+    worker: &Worker,
+    rollup: &Rollup,
+    now: DateTime<Utc>,
+) -> Result<Watermark, WorkError> {
+    let seen = ready::watermark(worker, rollup).await?;
+    let Some(newest) = rollup.newest(now) else { return Ok(seen) };
+    let wanted = match seen.begin() {
+        None => seen.until().is_none() && rollup.fine.is_none(),
+        Some(begin) => begin.first_row.is_none() && rollup.readable_at(newest) > begin.probed_at,
+    };
+    if wanted { probe(worker, rollup).await } else { Ok(seen) }
+}
+
+/// Whether `found` is already recorded: the first row is the same, and it was already known when
+/// the slices before it had ended.
+fn is_known(seen: &Watermark, found: SourceBegin) -> bool {
+    seen.begin().is_some_and(|known| {
+        let is_over = found.first_row.is_some_and(|first| first <= known.probed_at);
+        known.first_row == found.first_row && is_over
+    })
+}
+
+/// The first slice that counted as empty, and was therefore passed by the watermark, but has rows.
+fn lower_to(rollup: &Rollup, seen: &Watermark, found: SourceBegin) -> Option<DateTime<Utc>> {
+    let (known, first) = (seen.begin()?, found.first_row?);
+    let is_earlier = known.first_row.is_none_or(|known| first < known);
+    is_earlier.then(|| rollup.calendar.containing(first.max(rollup.start)).start())
+}

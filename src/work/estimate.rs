@@ -1,0 +1,227 @@
+//! Estimates a backfill before it starts, from the planner's statistics and plans and from the
+//! rollup's newest slices. The source's rows stay unread.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::Serialize;
+
+use crate::checkpoint::Completion;
+use crate::clients::db::{Access, CATALOGUE_TIMEOUT};
+use crate::config::Settings;
+use crate::model::clock::Stopwatch;
+use crate::model::rollup::Rollup;
+use crate::model::slice::Slice;
+use crate::source::reading::pace::FIRST_CHUNK_ROWS;
+use crate::source::reading::plan_guard;
+use crate::work::backfill::BackfillPlan;
+use crate::work::price::Dollars;
+use crate::work::ready;
+use crate::work::worker::{WorkError, Worker};
+
+/// Slices whose plans are examined, spread evenly over those to compute.
+const SAMPLES_MAX: usize = 5;
+
+/// Assumed milliseconds around a slice's statements, until a finished slice shows them: a few round
+/// trips to PostgreSQL.
+const OVERHEAD_MS: f64 = 20.0;
+
+/// DynamoDB calls for each slice: pauses, claim, completion.
+const CALLS: f64 = 3.0;
+
+/// Working hours walked through to find the end: years of nights.
+const STRETCHES_MAX: usize = 10_000;
+
+/// Measured cost of the newest slices of a rollup.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Learned {
+    /// Milliseconds of statements on the source for each row.
+    pub ms_per_row: f64,
+    /// Milliseconds around these statements for each slice.
+    pub overhead_ms: f64,
+}
+
+/// The estimate of a backfill.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Estimate {
+    /// Slices to compute.
+    pub slices: usize,
+    /// Source rows in them.
+    pub rows: u64,
+    /// Blocks of the source's tables and indexes that are read.
+    pub blocks: u64,
+    /// Milliseconds of statements on the source.
+    pub source_ms: u64,
+    /// Working time in milliseconds, from start to end.
+    pub elapsed_ms: u64,
+    /// The estimated end, including hours outside of the working hours.
+    pub finish_at: DateTime<Utc>,
+    /// Whether the times come from slices of this rollup. Otherwise they are a guess.
+    pub is_learned: bool,
+    /// On AWS, each slice in an invocation of its own.
+    pub dollars: Dollars,
+}
+
+/// Measured cost of the newest slices of `rollup`. `None`: measurements are missing.
+///
+/// # Errors
+/// The checkpoints cannot be read.
+pub async fn learned(worker: &Worker, rollup: &Rollup) -> Result<Option<Learned>, WorkError> {
+    Ok(learned_and_call(worker, rollup).await?.0)
+}
+
+/// As [`learned`], and the milliseconds that a DynamoDB call takes now.
+async fn learned_and_call(
+    worker: &Worker,
+    rollup: &Rollup,
+) -> Result<(Option<Learned>, f64), WorkError> {
+    let watch = Stopwatch::start();
+    let recent = worker.checkpoints.recent(&rollup.name).await?;
+    let call_ms = watch.elapsed().as_secs_f64() * 1e3;
+    let done: Vec<_> = recent.iter().filter_map(|checkpoint| checkpoint.outcome.as_ref()).collect();
+    let nice = 1.0 + worker.governor.settings().nice_ratio;
+    let sum = |of: &dyn Fn(&Completion) -> f64| -> f64 { done.iter().map(|done| of(done)).sum() };
+    let rows = sum(&|done| float(done.rows_read));
+    if rows < 1.0 {
+        return Ok((None, call_ms));
+    }
+    let source_ms = sum(&|done| float(done.source_ms));
+    // Take the median, as a slice that waited for a transaction or a slot says little about the
+    // others.
+    let around = |done: &Completion| float(done.elapsed_ms) - nice * float(done.source_ms);
+    let mut around: Vec<f64> = done.iter().map(|done| around(done).max(0.0)).collect();
+    around.sort_by(f64::total_cmp);
+    // A slice's time was measured before its success was written.
+    let overhead_ms = around[around.len() / 2].max(1.0) + call_ms;
+    let learned = Learned { ms_per_row: (source_ms / rows).max(1e-6), overhead_ms };
+    Ok((Some(learned), call_ms))
+}
+
+/// The estimate of `plan` with this many concurrent slices.
+///
+/// # Errors
+/// The source or the checkpoints cannot be read.
+pub async fn estimate(
+    worker: &Worker,
+    rollup: &Rollup,
+    plan: &BackfillPlan,
+    concurrency: u32,
+) -> Result<Estimate, WorkError> {
+    let (rows, blocks) = volume(worker, rollup, &plan.slices).await?;
+    let (learned, call_ms) = learned_and_call(worker, rollup).await?;
+    let chunk_ms = worker.config.source.chunk_time.as_secs_f64() * 1e3;
+    let overhead_ms = OVERHEAD_MS + CALLS * call_ms;
+    let guess = Learned { ms_per_row: chunk_ms / FIRST_CHUNK_ROWS, overhead_ms };
+    let Learned { ms_per_row, overhead_ms } = learned.unwrap_or(guess);
+    let source_ms = rows * ms_per_row;
+    #[expect(clippy::cast_precision_loss, reason = "a number of slices")]
+    let slices = plan.slices.len() as f64;
+    let settings = worker.governor.settings();
+    let at_once = f64::from(concurrency);
+    // A worker keeps its slot while it naps, and gives it up while it rests.
+    let slots = f64::from(settings.slots);
+    let reading = match settings.naps {
+        true => at_once.min(slots) / (1.0 + settings.nice_ratio),
+        false => (at_once / (1.0 + settings.nice_ratio)).min(slots),
+    };
+    let elapsed_ms = source_ms / reading + slices * overhead_ms / at_once;
+    let work_ms = source_ms * (1.0 + settings.nice_ratio) + slices * overhead_ms;
+    Ok(Estimate {
+        slices: plan.slices.len(),
+        rows: whole(rows),
+        blocks: whole(blocks),
+        source_ms: whole(source_ms),
+        elapsed_ms: whole(elapsed_ms),
+        finish_at: finish(settings, worker.clock.now(), elapsed_ms),
+        is_learned: learned.is_some(),
+        dollars: Dollars::of(slices, work_ms),
+    })
+}
+
+/// The rows in `slices`, and the blocks that hold them.
+async fn volume(
+    worker: &Worker,
+    rollup: &Rollup,
+    slices: &[Slice],
+) -> Result<(f64, f64), WorkError> {
+    let (Some(first), Some(last)) = (slices.iter().min(), slices.iter().max()) else {
+        return Ok((0.0, 0.0));
+    };
+    let shape = ready::shape(worker, rollup).await?;
+    let source = worker.source_of(rollup);
+    let mut tx = source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
+    let (start, end) = (first.start(), last.end());
+    let all = plan_guard::estimate(&mut tx, rollup, &shape, start, end).await?;
+    // Some slices in between may already be done.
+    let share = seconds(slices.iter().map(Slice::duration).sum()) / seconds(end - start);
+    let step = slices.len().div_ceil(SAMPLES_MAX).max(1);
+    let (mut rows, mut blocks) = (0.0, 0.0);
+    for slice in slices.iter().step_by(step) {
+        let bounds = (slice.start(), slice.end());
+        let volume = plan_guard::volume(&mut tx, rollup, &shape, bounds.0, bounds.1).await?;
+        rows += volume.rows.max(1.0);
+        blocks += volume.blocks;
+    }
+    tx.rollback().await?;
+    let rows_all = all * share.min(1.0);
+    Ok((rows_all, rows_all * blocks / rows))
+}
+
+/// The end of work that takes `elapsed_ms` from `now`, restricted to its working hours.
+fn finish(settings: &Settings, now: DateTime<Utc>, elapsed_ms: f64) -> DateTime<Utc> {
+    let span =
+        |ms: f64| TimeDelta::milliseconds(i64::try_from(whole(ms)).unwrap_or(i64::MAX / 1_000_000));
+    let mut left = span(elapsed_ms);
+    let mut at = now;
+    for _ in 0..STRETCHES_MAX {
+        let is_open = |at| {
+            settings.window.is_none_or(|window| window.contain(at))
+                && settings.quiet_hours.is_none_or(|quiet| !quiet.contain(at))
+        };
+        let hours = settings.window.into_iter().chain(settings.quiet_hours);
+        let Some(next) = hours.map(|hours| hours.next_change(at)).min() else { break };
+        if is_open(at) {
+            if at + left <= next {
+                break;
+            }
+            left -= next - at;
+        }
+        at = next;
+    }
+    at.checked_add_signed(left).unwrap_or(DateTime::<Utc>::MAX_UTC)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "an estimate")]
+const fn float(count: u64) -> f64 {
+    count as f64
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an estimate")]
+fn whole(number: f64) -> u64 {
+    number.max(0.0).round() as u64
+}
+
+#[expect(clippy::cast_precision_loss, reason = "an estimate")]
+fn seconds(span: TimeDelta) -> f64 {
+    (span.num_milliseconds() as f64 / 1e3).max(1e-3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Hours;
+
+    #[test]
+    fn work_that_is_done_at_its_hours_only_ends_nights_later() {
+        let now: DateTime<Utc> = "2026-01-01T12:00:00Z".parse().expect("an instant");
+        let ten_hours = 10.0 * 3.6e6;
+        let hours = |text| Hours::parse(text, chrono_tz::Tz::UTC);
+        let always = Settings::default();
+        assert_eq!(finish(&always, now, ten_hours), now + TimeDelta::hours(10));
+        // Eight hours of the first night, two of the second.
+        let nights = Settings { window: hours("22:00-06:00"), ..Settings::default() };
+        let end: DateTime<Utc> = "2026-01-03T00:00:00Z".parse().expect("an instant");
+        assert_eq!(finish(&nights, now, ten_hours), end);
+        let quiet = Settings { quiet_hours: hours("01:00-05:00"), ..nights };
+        let end: DateTime<Utc> = "2026-01-04T00:00:00Z".parse().expect("an instant");
+        assert_eq!(finish(&quiet, now, ten_hours), end);
+    }
+}

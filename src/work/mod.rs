@@ -1,0 +1,20 @@
+//! What computes slices: from which ones are due to the checkpoint of each.
+
+pub mod backfill;
+pub mod backlog;
+pub mod compose;
+pub(crate) mod consumer;
+pub mod due;
+pub mod empty;
+pub mod estimate;
+pub mod generation;
+pub mod identity;
+pub mod late;
+pub mod price;
+pub mod ready;
+pub mod replay;
+pub mod report;
+pub mod slice_run;
+pub mod standings;
+pub(crate) mod want;
+pub mod worker;

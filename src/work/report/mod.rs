@@ -1,0 +1,239 @@
+//! Reports of finished work: one summary per slice, in logs, JSON and responses.
+
+mod scrub;
+mod tick;
+mod verification;
+
+pub use scrub::{Drifted, LISTED_MAX, ScrubReport};
+pub use tick::{Gauges, Held, Problem, TickReport};
+pub use verification::{Pending, SliceVerification};
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use crate::checkpoint::Completion;
+use crate::model::clock::rfc3339;
+use crate::model::not_now::{NotNow, Unclaimed, Why};
+use crate::model::rollup::Rollup;
+use crate::model::slice::Slice;
+
+/// How a slice's run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Its rows are right and its checkpoint says so.
+    Succeeded,
+    /// Its rows were replaced, but a change was reported meanwhile, so it runs again.
+    Stale,
+    /// It gave up its turn without a failure. A later run continues it.
+    Yielded,
+    /// It failed. The checkpoint holds the time of the next try.
+    Failed,
+    /// It had already succeeded, so nothing was done.
+    AlreadySucceeded,
+    /// Another worker holds its lease.
+    Leased,
+    /// It failed before, and its time to retry is still to come.
+    Waiting,
+    /// It failed too often, so that only a replay reopens it.
+    Exhausted,
+    /// It starts before `seal_before`.
+    Sealed,
+    /// A newer attempt has the slice. This one wrote nothing.
+    Fenced,
+}
+
+impl Outcome {
+    pub const ALL: [Self; 10] = [
+        Self::Succeeded,
+        Self::Stale,
+        Self::Yielded,
+        Self::Failed,
+        Self::AlreadySucceeded,
+        Self::Leased,
+        Self::Waiting,
+        Self::Exhausted,
+        Self::Sealed,
+        Self::Fenced,
+    ];
+
+    /// The outcome of a slice that has to wait for this reason.
+    const fn of(why: &Why) -> Self {
+        match why {
+            Why::NotClaimed(Unclaimed::Leased, _) => Self::Leased,
+            Why::NotClaimed(Unclaimed::Backoff, _) => Self::Waiting,
+            // An operator has to repair it.
+            Why::OtherZone(_) => Self::Failed,
+            _ => Self::Yielded,
+        }
+    }
+
+    /// The name of the outcome in output.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Stale => "stale",
+            Self::Yielded => "yielded",
+            Self::Failed => "failed",
+            Self::AlreadySucceeded => "already_succeeded",
+            Self::Leased => "leased",
+            Self::Waiting => "waiting",
+            Self::Exhausted => "exhausted",
+            Self::Sealed => "sealed",
+            Self::Fenced => "fenced",
+        }
+    }
+}
+
+/// How the runs of several slices ended, and what they read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// The slice's rows are right, by this run.
+    pub succeeded: u64,
+    /// The slice failed.
+    pub failed: u64,
+    /// The slice goes on or runs again later, without a failure.
+    pub yielded: u64,
+    /// A newer attempt has the slice.
+    pub fenced: u64,
+    /// The slice was not available: done already, leased, waiting, exhausted or sealed.
+    pub refused: u64,
+    /// Source rows that were counted.
+    pub rows_read: u64,
+    /// Milliseconds in statements on the source.
+    pub source_ms: u64,
+}
+
+impl Tally {
+    /// Counts one run.
+    pub fn add(&mut self, report: &SliceReport) {
+        *match report.outcome {
+            Outcome::Succeeded => &mut self.succeeded,
+            Outcome::Failed => &mut self.failed,
+            Outcome::Yielded | Outcome::Stale => &mut self.yielded,
+            Outcome::Fenced => &mut self.fenced,
+            Outcome::AlreadySucceeded
+            | Outcome::Leased
+            | Outcome::Waiting
+            | Outcome::Exhausted
+            | Outcome::Sealed => &mut self.refused,
+        } += 1;
+        if let Some(done) = &report.completion {
+            self.rows_read += done.rows_read;
+            self.source_ms += done.source_ms;
+        }
+    }
+}
+
+/// The summary of one slice's run.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SliceReport {
+    pub rollup: String,
+    pub start: DateTime<Utc>,
+    pub end: DateTime<Utc>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The fencing token. Absent if the slice was not claimed.
+    pub attempt: Option<u64>,
+    /// Why it did not succeed.
+    pub reason: Option<String>,
+    /// When another try makes sense.
+    pub retry_at: Option<DateTime<Utc>>,
+    /// The counts of rows read and rewritten.
+    #[serde(flatten)]
+    pub completion: Option<Completion>,
+    /// The type behind `reason` and `retry_at` of a slice that has to wait.
+    #[serde(skip)]
+    pub not_now: Option<NotNow>,
+    /// Milliseconds from claim to checkpoint, if `completion` lacks them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub elapsed_ms: Option<u64>,
+}
+
+impl SliceReport {
+    /// A report of success, which the caller completes or corrects.
+    #[must_use]
+    pub fn of(rollup: &Rollup, slice: Slice, attempt: u64, elapsed_ms: u64) -> Self {
+        Self {
+            rollup: rollup.name.clone(),
+            start: slice.start(),
+            end: slice.end(),
+            outcome: Outcome::Succeeded,
+            attempt: Some(attempt),
+            reason: None,
+            retry_at: None,
+            completion: None,
+            not_now: None,
+            elapsed_ms: Some(elapsed_ms),
+        }
+    }
+
+    /// The report of a slice that was not claimed, for a reason that waiting does not change. The
+    /// caller logs its summary line ([`SliceReport::logged`]).
+    #[must_use]
+    pub fn refused(rollup: &Rollup, slice: Slice, outcome: Outcome, reason: String) -> Self {
+        let reason = Some(reason);
+        Self { outcome, attempt: None, reason, ..Self::of(rollup, slice, 0, 0) }
+    }
+
+    /// The report of a slice that was not claimed and has to wait. The caller logs it, as with
+    /// [`SliceReport::refused`].
+    #[must_use]
+    pub fn not_now(rollup: &Rollup, slice: Slice, not_now: NotNow) -> Self {
+        let mut report = Self { attempt: None, ..Self::of(rollup, slice, 0, 0) };
+        report.give_up(not_now);
+        report
+    }
+
+    /// Records that the slice has to wait.
+    pub fn give_up(&mut self, not_now: NotNow) {
+        self.outcome = Outcome::of(&not_now.why);
+        self.reason = Some(not_now.to_string());
+        self.retry_at = not_now.retry_at;
+        self.not_now = Some(not_now);
+    }
+
+    /// The reason that holds for every other slice of the rollup, too.
+    #[must_use]
+    pub fn held(&self) -> Option<&NotNow> {
+        self.not_now.as_ref().filter(|not_now| not_now.why.holds_rollup())
+    }
+
+    /// Whether the slice's rows are known to be right now.
+    #[must_use]
+    pub fn is_success(&self) -> bool {
+        matches!(self.outcome, Outcome::Succeeded | Outcome::AlreadySucceeded)
+    }
+
+    /// Logs the summary line and returns the report.
+    #[must_use]
+    pub fn logged(self) -> Self {
+        self.log();
+        self
+    }
+
+    fn log(&self) {
+        let none = Completion::default();
+        let done = self.completion.as_ref().unwrap_or(&none);
+        tracing::info!(
+            rollup = self.rollup,
+            slice.start = %rfc3339(self.start),
+            attempt = self.attempt,
+            outcome = self.outcome.word(),
+            reason = self.reason,
+            rows_read = done.rows_read,
+            groups = done.groups,
+            inserted = done.inserted,
+            updated = done.updated,
+            deleted = done.deleted,
+            unchanged = done.unchanged,
+            chunks = done.chunks,
+            source_ms = done.source_ms,
+            elapsed_ms = self.elapsed_ms.unwrap_or(done.elapsed_ms),
+            settled_by = done.settled_by,
+            "slice {}",
+            self.outcome.word()
+        );
+    }
+}

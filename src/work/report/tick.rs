@@ -1,0 +1,155 @@
+//! The report of one tick.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::Serialize;
+
+use super::{Outcome, ScrubReport, SliceReport};
+use crate::model::not_now::NotNow;
+use crate::model::rollup::Rollup;
+use crate::work::backlog::Backlog;
+use crate::work::due::{Plan, Planned, Standing};
+use crate::work::identity::is_unproven;
+use crate::work::worker::{Severity, WorkError};
+
+/// The result of a tick.
+#[derive(Debug, Default, Serialize)]
+pub struct TickReport {
+    /// The slices that were worked on.
+    pub slices: Vec<SliceReport>,
+    /// Due slices that were left to the next tick.
+    pub left: usize,
+    /// Due slices that were sent to the queues for other invocations.
+    #[serde(skip)]
+    pub sent: u64,
+    /// Rollups that a pause, the hours or the source's load held back.
+    pub held: Vec<Held>,
+    /// Rollups that failed, or whose late changes cannot be noticed.
+    pub problems: Vec<Problem>,
+    /// Old slices that were verified once all due work was done.
+    pub scrub: ScrubReport,
+    /// The state of all rollups when it began.
+    #[serde(skip)]
+    pub gauges: Gauges,
+    /// Whether the checkpoints are unavailable from now on.
+    #[serde(skip)]
+    pub(crate) is_over: bool,
+    /// The present step, in case the time runs out ...
+    #[serde(skip)]
+    pub(crate) doing: &'static str,
+    /// ... and its rollup.
+    #[serde(skip)]
+    pub(crate) at: Option<String>,
+}
+
+/// The state of all rollups when a tick began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gauges {
+    /// The worst rollup's distance between its watermark and the end of its newest readable slice.
+    pub lag: TimeDelta,
+    /// Slices that were due.
+    pub due: usize,
+    /// Slices that failed too often.
+    pub exhausted: usize,
+    /// Backfills under way.
+    pub backfills: usize,
+}
+
+/// A rollup whose due slices have to wait.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct Held {
+    pub rollup: String,
+    #[serde(rename = "reason")]
+    pub not_now: NotNow,
+    /// The number of due slices.
+    pub left: usize,
+}
+
+/// Why a rollup failed.
+#[derive(Debug, Serialize)]
+pub struct Problem {
+    pub rollup: String,
+    /// The problem.
+    pub error: String,
+    #[serde(skip)]
+    severity: Option<Severity>,
+    /// Whether fresh slices can still be computed.
+    #[serde(skip)]
+    pub(crate) is_alarm: bool,
+}
+
+impl Problem {
+    /// The error that kept `rollup` from being worked on.
+    #[must_use]
+    pub fn new(rollup: &str, error: &WorkError) -> Self {
+        let (rollup, severity) = (rollup.to_owned(), Some(error.severity()));
+        Self { rollup, error: error.to_string(), severity, is_alarm: false }
+    }
+
+    /// The error that kept late changes of `rollup` from being noticed. If it concerns the source's
+    /// triggers or index, and no server, everything else continues, and those slices report that
+    /// they settled by `grace`.
+    #[must_use]
+    pub fn of_late_changes(rollup: &str, error: &WorkError) -> Self {
+        Self { is_alarm: matches!(error, WorkError::Usage(_)), ..Self::new(rollup, error) }
+    }
+
+    /// A restore may have lost rows that were counted. The rollup's slices are still computed.
+    #[must_use]
+    pub fn of_unproven(rollup: &Rollup, reason: &str) -> Self {
+        let (error, severity) = (is_unproven(rollup, reason), Some(Severity::Failed));
+        Self { rollup: rollup.name.clone(), error, severity, is_alarm: true }
+    }
+}
+
+impl Gauges {
+    pub(crate) fn add(&mut self, rollup: &Rollup, plan: &Plan, now: DateTime<Utc>) {
+        self.due += plan.due().count();
+        let is_exhausted = |planned: &&Planned| planned.standing == Standing::Exhausted;
+        self.exhausted += plan.slices.iter().filter(is_exhausted).count();
+        if let Some(newest) = rollup.newest(now) {
+            self.lag = self.lag.max(newest.end() - plan.watermark);
+        }
+    }
+}
+
+impl TickReport {
+    /// Leaves the rest of `backlog`, and `more`.
+    pub(crate) fn hold(&mut self, backlog: &mut Backlog<'_>, more: usize, not_now: NotNow) {
+        let left = backlog.due.len() + more;
+        backlog.due.clear();
+        self.left += left;
+        let reason = not_now.to_string();
+        tracing::info!(rollup = backlog.rollup.name, reason, left, "held back");
+        self.held.push(Held { rollup: backlog.rollup.name.clone(), not_now, left });
+    }
+
+    pub(crate) fn problem(&mut self, rollup: &Rollup, error: &WorkError) {
+        let problem = Problem::new(&rollup.name, error);
+        // The search for late changes meets the same problem as the work on the slices.
+        let is_same = |it: &Problem| it.rollup == problem.rollup && it.error == problem.error;
+        if !self.problems.iter().any(is_same) {
+            self.problems.push(problem);
+        }
+    }
+
+    /// Whether a problem keeps all slices of `rollup` from being computed.
+    pub(crate) fn is_blocked(&self, rollup: &Rollup) -> bool {
+        let blocks = |problem: &Problem| problem.rollup == rollup.name && !problem.is_alarm;
+        self.problems.iter().any(blocks)
+    }
+
+    /// The number of rollups whose late changes cannot be noticed.
+    #[must_use]
+    pub fn alarms(&self) -> usize {
+        self.problems.iter().filter(|problem| problem.is_alarm).count()
+    }
+
+    /// The worst severity in the report. `None`: everything went well.
+    #[must_use]
+    pub fn severity(&self) -> Option<Severity> {
+        let has_failed = self.slices.iter().any(|slice| matches!(slice.outcome, Outcome::Failed));
+        let failed = (has_failed || self.scrub.differing > 0).then_some(Severity::Failed);
+        let problems = self.problems.iter().filter_map(|problem| problem.severity);
+        problems.chain(failed).max_by_key(|severity| *severity as u8)
+    }
+}

@@ -1,0 +1,109 @@
+//! Which slices of a rollup are due, by its checkpoints of this moment.
+
+use chrono::{DateTime, Utc};
+
+use crate::checkpoint::Watermark;
+use crate::model::rollup::Rollup;
+use crate::work::due::{Plan, View, horizon};
+use crate::work::worker::{WorkError, Worker};
+use crate::work::{compose, identity, ready};
+
+/// The standings of a rollup's slices, and the watermark that was read before them.
+#[derive(Debug)]
+pub struct Standings {
+    /// The stored watermark.
+    pub seen: Watermark,
+    /// The slices from the watermark on.
+    pub plan: Plan,
+}
+
+/// The standings of the slices of `rollup`, by its checkpoints alone.
+///
+/// # Errors
+/// The checkpoints cannot be read.
+pub async fn of(
+    worker: &Worker,
+    rollup: &Rollup,
+    now: DateTime<Utc>,
+) -> Result<Standings, WorkError> {
+    let seen = ready::watermark(worker, rollup).await?;
+    after(worker, rollup, seen, now).await
+}
+
+/// As [`of`], with a watermark that was read just now.
+pub(crate) async fn after(
+    worker: &Worker,
+    rollup: &Rollup,
+    seen: Watermark,
+    now: DateTime<Utc>,
+) -> Result<Standings, WorkError> {
+    Box::pin(identity::recognise(worker, rollup, seen.bond())).await?;
+    let from = horizon(rollup, &seen, now);
+    let checkpoints = worker.checkpoints.range(&rollup.name, from, now).await?;
+    let plan =
+        compose::judged(worker, view(worker, rollup, &seen, now), &checkpoints, from, now).await?;
+    Ok(Standings { seen, plan })
+}
+
+/// The inputs besides the checkpoints that decide the slices' standings.
+pub(crate) fn view<'r>(
+    worker: &Worker,
+    rollup: &'r Rollup,
+    seen: &Watermark,
+    now: DateTime<Utc>,
+) -> View<'r> {
+    let failures_max = worker.config.checkpoint.failures_max;
+    let (begin, definition) = (seen.begin(), seen.definition_of(rollup));
+    let moved_from = seen.moved_from(rollup);
+    View { rollup, now, failures_max, begin, definition, moved_from, fed: None }
+}
+
+/// The standings of the slices of `rollup` that start in `[from, to)`.
+///
+/// # Errors
+/// The checkpoints cannot be read.
+pub async fn in_range(
+    worker: &Worker,
+    rollup: &Rollup,
+    from: DateTime<Utc>,
+    to: DateTime<Utc>,
+    now: DateTime<Utc>,
+) -> Result<Plan, WorkError> {
+    let seen = ready::watermark(worker, rollup).await?;
+    Box::pin(identity::recognise(worker, rollup, seen.bond())).await?;
+    let checkpoints = worker.checkpoints.range(&rollup.name, from, to).await?;
+    compose::judged(worker, view(worker, rollup, &seen, now), &checkpoints, from, to).await
+}
+
+/// Writes the watermark if it has moved by at least `step` slices. Also writes it if the
+/// definition of all slices before it has become known or unknown.
+///
+/// # Errors
+/// The write fails.
+pub async fn move_watermark(
+    worker: &Worker,
+    rollup: &Rollup,
+    standings: &Standings,
+    step: usize,
+) -> Result<(), WorkError> {
+    let Standings { seen, plan } = standings;
+    if !seen.is_adopted_by(rollup) {
+        // It is the watermark of another calendar.
+        return Ok(());
+    }
+    let stored = seen.until().unwrap_or(rollup.start);
+    let passed = plan
+        .slices
+        .iter()
+        .map(|planned| planned.slice)
+        .filter(|slice| slice.start() >= stored && slice.end() <= plan.watermark)
+        .count();
+    let definition = plan.is_of_one_definition().then(|| seen.definition_of(rollup));
+    let definition = definition.as_deref();
+    let is_news = plan.watermark > rollup.start && seen.definition() != definition;
+    if passed >= step || is_news {
+        let (name, to) = (&rollup.name, plan.watermark);
+        worker.checkpoints.advance_watermark(name, seen, to, definition).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,313 @@
+//! A worker: the clients, built once, and the data learned about each rollup.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::checkpoint::store::StoreError;
+use crate::checkpoint::{Backfill, CheckpointError, Checkpoints};
+use crate::clients::db::{Db, DbError, DbErrorKind, Side};
+use crate::clients::queue::{QueueError, Queues};
+use crate::config::Config;
+use crate::model::clock::Clock;
+use crate::model::not_now::{NotNow, Why};
+use crate::model::rollup::Rollup;
+use crate::source::reading::pace::Pace;
+use crate::source::reading::shape::{Shape, ShapeError};
+use crate::source::settle;
+use crate::target::ddl::DdlError;
+use crate::target::{Keepers, Registered, Target, TargetError};
+use crate::throttle::interrupt::Interrupt;
+use crate::throttle::{Governor, SLOT_WAIT_MAX};
+use crate::work::generation::Generations;
+
+/// How long to wait for transactions that were writing at a slice's end. Most are shorter. Longer
+/// ones are left to a later run, which does not count as a failure.
+const SETTLE_WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// The clients and the configuration of one process. It is cheap to share and connects when first
+/// used.
+#[derive(Debug)]
+pub struct Worker {
+    pub config: Config,
+    pub source: Db,
+    pub target: Target,
+    pub checkpoints: Checkpoints,
+    /// Decides when the source can take another chunk.
+    pub governor: Governor,
+    /// The queues for other invocations. `None`: one invocation works on all slices.
+    pub queues: Option<Queues>,
+    /// The request to stop.
+    pub interrupt: Interrupt,
+    pub clock: Arc<dyn Clock>,
+    /// Longest wait of an attempt for transactions that were writing at its slice's end.
+    pub settle_wait_max: Duration,
+    /// The shared look at the open transactions of the source.
+    pub(crate) horizons: settle::Horizons,
+    pub(crate) consumers: Mutex<HashMap<String, i64>>,
+    /// Each with the registry's entry at the time of reading.
+    pub(crate) shapes: Mutex<HashMap<String, (Arc<Shape>, Registered)>>,
+    paces: Mutex<HashMap<String, Pace>>,
+    pub(crate) backfills: Mutex<HashMap<(String, String), Arc<Backfill>>>,
+    pub(crate) generations: Generations,
+    /// Why each rollup's rows are unproven, according to the checkpoints.
+    pub(crate) unproven: Mutex<BTreeMap<String, String>>,
+}
+
+/// A failure beyond a single slice: a rollup that cannot be computed, or a server out of reach.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkError {
+    /// The source contradicts the definition.
+    #[error(transparent)]
+    Shape(#[from] ShapeError),
+    /// The target's tables contradict the definition.
+    #[error(transparent)]
+    Ddl(#[from] DdlError),
+    /// A database refused or could not be reached.
+    #[error(transparent)]
+    Db(#[from] DbError),
+    /// DynamoDB refused or could not be reached.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The queue refused or could not be reached.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    /// It has to wait.
+    #[error("{}", .0.why.explained())]
+    NotNow(NotNow),
+    /// Another session has held the source's slots, or a table, for too long. The text names it.
+    #[error(
+        "{0}, for {minutes} minutes; end that transaction, or wait for its end, and run the command again",
+        minutes = SLOT_WAIT_MAX.as_secs() / 60
+    )]
+    Starved(Why),
+    /// The time ran out while a server was awaited. The text names it.
+    #[error(
+        "the time was up while {0}: a server did not answer; what was not reached is left to the next tick"
+    )]
+    OutOfTime(&'static str),
+    /// Checkpoints and target do not belong together. The text has the remedy.
+    #[error("{0}")]
+    Stranger(String),
+    /// The request is invalid. The text says what would be valid.
+    #[error("{0}")]
+    Usage(String),
+}
+
+/// The meaning of a failure for the caller. The number is the command line's exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// The work ran and something failed or differs.
+    Failed = 1,
+    /// Wrong usage or configuration.
+    Usage = 2,
+    /// A server could not be reached.
+    Unreachable = 3,
+}
+
+impl WorkError {
+    /// Whether it would affect every rollup, because the checkpoints are unavailable.
+    #[must_use]
+    pub const fn is_for_all(&self) -> bool {
+        matches!(
+            self,
+            Self::Checkpoint(CheckpointError::Store(
+                StoreError::Unreachable { .. }
+                    | StoreError::NoTable { .. }
+                    | StoreError::WrongTable { .. }
+                    | StoreError::NotActive { .. }
+                    | StoreError::NoRegion
+                    | StoreError::Environment(_)
+            ))
+        )
+    }
+
+    /// The server's hint.
+    #[must_use]
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Shape(ShapeError::Db(error))
+            | Self::Ddl(DdlError::Db(error))
+            | Self::Db(error) => error.hint(),
+            _ => None,
+        }
+    }
+
+    /// Whether DynamoDB may soon accept the same call.
+    #[must_use]
+    pub const fn may_pass(&self) -> bool {
+        matches!(self, Self::Checkpoint(error) if error.is_retryable())
+    }
+
+    /// The meaning of the error for the caller.
+    #[must_use]
+    pub fn severity(&self) -> Severity {
+        match self {
+            Self::Usage(_) | Self::Stranger(_) => Severity::Usage,
+            Self::Shape(ShapeError::Unfit { .. })
+            | Self::Ddl(DdlError::Incompatible { .. } | DdlError::NotReady { .. }) => {
+                Severity::Usage
+            }
+            Self::OutOfTime(_) => Severity::Unreachable,
+            Self::Shape(ShapeError::Db(error))
+            | Self::Ddl(DdlError::Db(error))
+            | Self::Db(error) => severity(error),
+            Self::Checkpoint(error) if error.is_unreachable() => Severity::Unreachable,
+            Self::Queue(error) if error.is_unreachable() => Severity::Unreachable,
+            // A table that is missing, foreign or inaccessible is a matter of configuration.
+            Self::Checkpoint(CheckpointError::Store(
+                StoreError::NoTable { .. }
+                | StoreError::WrongTable { .. }
+                | StoreError::NoRegion
+                | StoreError::Environment(_)
+                | StoreError::Denied { .. },
+            )) => Severity::Usage,
+            Self::Checkpoint(_) | Self::Queue(_) | Self::NotNow(_) | Self::Starved(_) => {
+                Severity::Failed
+            }
+        }
+    }
+}
+
+fn severity(error: &DbError) -> Severity {
+    match error.kind() {
+        DbErrorKind::Unreachable | DbErrorKind::Login => Severity::Unreachable,
+        DbErrorKind::Denied | DbErrorKind::RowSecurity | DbErrorKind::Missing => Severity::Usage,
+        DbErrorKind::Cancelled
+        | DbErrorKind::Contended
+        | DbErrorKind::Refused
+        | DbErrorKind::Unclear => Severity::Failed,
+    }
+}
+
+impl From<TargetError> for WorkError {
+    fn from(error: TargetError) -> Self {
+        match error {
+            TargetError::Db(error) => Self::Db(error),
+            TargetError::NotNow(why) => Self::NotNow(NotNow::because(why)),
+            other => Self::Usage(other.to_string()),
+        }
+    }
+}
+
+impl Worker {
+    /// Builds the clients for `config`, for at most `concurrency` concurrent slices. They connect
+    /// later.
+    ///
+    /// # Errors
+    /// A connection URL is invalid, or no AWS region is configured.
+    pub async fn new(
+        config: Config,
+        clock: Arc<dyn Clock>,
+        concurrency: u32,
+    ) -> Result<Self, WorkError> {
+        let checkpoints =
+            Checkpoints::connect(&config.checkpoint.table, config.checkpoint.failures_max).await?;
+        Self::with_checkpoints(config, checkpoints, clock, concurrency)
+    }
+
+    /// As [`Worker::new`], with existing `checkpoints`.
+    ///
+    /// # Errors
+    /// A connection URL is invalid.
+    pub fn with_checkpoints(
+        config: Config,
+        checkpoints: Checkpoints,
+        clock: Arc<dyn Clock>,
+        concurrency: u32,
+    ) -> Result<Self, WorkError> {
+        // A slice holds one connection to each side at a time.
+        let connections_max = concurrency + 1;
+        let source = Db::new(&config.source.url, Side::Source, connections_max)?;
+        let is_source = config.target.url.as_ref().is_none_or(|url| *url == config.source.url);
+        let target_url = config.target.url.as_ref().unwrap_or(&config.source.url);
+        let target = Target {
+            db: Db::new(target_url, Side::Target, connections_max)?,
+            schema: config.target.schema.clone(),
+            is_source,
+            keepers: Keepers::default(),
+        };
+        let settle_wait_max = SETTLE_WAIT_MAX;
+        let governor = Governor::new(config.source.governor.clone());
+        let interrupt = Interrupt::default();
+        interrupt.cancels(&source);
+        interrupt.cancels(&target.db);
+        Ok(Self {
+            config,
+            source,
+            target,
+            checkpoints,
+            governor,
+            queues: None,
+            interrupt,
+            clock,
+            settle_wait_max,
+            horizons: settle::Horizons::default(),
+            consumers: Mutex::default(),
+            shapes: Mutex::default(),
+            paces: Mutex::default(),
+            backfills: Mutex::default(),
+            generations: Generations::default(),
+            unproven: Mutex::default(),
+        })
+    }
+
+    /// # Errors
+    /// The name is unknown.
+    pub fn rollup(&self, name: &str) -> Result<&Rollup, WorkError> {
+        self.config.rollup(name).map_err(|error| WorkError::Usage(error.to_string()))
+    }
+
+    /// The database that `rollup` is computed from: the source, or the target if the finer rollup's
+    /// table is there.
+    #[must_use]
+    pub const fn source_of(&self, rollup: &Rollup) -> &Db {
+        if rollup.fine.is_some() { &self.target.db } else { &self.source }
+    }
+
+    /// The governor of the database that `rollup` is computed from, if that is the application's.
+    #[must_use]
+    pub fn governor_of(&self, rollup: &Rollup) -> Option<&Governor> {
+        (rollup.fine.is_none() || self.target.is_source).then_some(&self.governor)
+    }
+
+    /// Drops the cached data about `rollup`'s source and tables, so that it is read again.
+    pub fn forget(&self, rollup: &Rollup) {
+        lock(&self.shapes).remove(&rollup.name);
+        self.generations.forget(rollup);
+        self.horizons.forget();
+    }
+
+    /// The measured pace of `rollup`'s source.
+    #[must_use]
+    pub fn pace(&self, rollup: &Rollup) -> Pace {
+        lock(&self.paces).get(&rollup.name).copied().unwrap_or_default()
+    }
+
+    /// Stores the measured pace.
+    pub fn set_pace(&self, rollup: &Rollup, pace: Pace) {
+        lock(&self.paces).insert(rollup.name.clone(), pace);
+    }
+
+    /// Stops when `interrupt` is raised, like all other workers that share it.
+    #[must_use]
+    pub fn interrupted_by(self, interrupt: Interrupt) -> Self {
+        interrupt.cancels(&self.source);
+        interrupt.cancels(&self.target.db);
+        Self { interrupt, ..self }
+    }
+
+    /// Sleeps, but ends early when a stop is requested.
+    pub(crate) async fn sleep(&self, time: Duration) {
+        self.interrupt.sleep(&*self.clock, time).await;
+    }
+
+    pub async fn close(&self) {
+        self.source.close().await;
+        self.target.db.close().await;
+    }
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
