@@ -1,6 +1,6 @@
 //! Tallymark keeps accurate, rerunnable statistics of an application's PostgreSQL.
 //!
-//! The folders from the ground up. Each imports only those that stand before it, which a test keeps.
+//! The folders from the ground up. Each imports only those above it. The test `layers` checks this.
 //!
 //! | folder | part |
 //! |---|---|
@@ -23,8 +23,8 @@
 //! | [`cli`] | command → work → text or JSON |
 //! | [`testing`] | guards that tests can remove, and properties that fuzzers drive |
 //!
-//! [`work::worker::Worker`] owns the clients that all of them borrow. A verb is a free function that
-//! takes it, as [`tick::run`] and [`work::slice_run::run_slice`].
+//! [`work::worker::Worker`] owns the clients that all of them borrow. A verb is a free function
+//! that takes it, as [`tick::run`] and [`work::slice_run::run_slice`].
 
 pub mod check;
 pub mod checkpoint;

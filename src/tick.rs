@@ -24,11 +24,11 @@ use crate::work::worker::{WorkError, Worker};
 /// its two writes and a sixteenth.
 const WATERMARK_STEP: usize = 16;
 
-/// Works on the slices that are due as of `now`, until `deadline`. With queues, it sends them
-/// there if there is more than one. With nothing due, it connects to no database. A server that
-/// is found out of reach is contacted only once. At `deadline` it ends, whatever it is waiting
-/// for. The report contains all work done by then, a slice in work is left to its lease, and
-/// everything else to the next tick.
+/// Works on the slices that are due as of `now`, until `deadline`. With queues, it sends them there
+/// if there is more than one. With nothing due, it connects to no database. A server that is found
+/// out of reach is contacted only once. It ends at `deadline`, even while it waits. The report
+/// contains all work done by then, a slice in work is left to its lease, and everything else to the
+/// next tick.
 ///
 /// # Errors
 /// The checkpoints are unavailable. Everything about one rollup or slice is in the report.
@@ -124,7 +124,7 @@ async fn needs_source(
 ) -> Result<bool, WorkError> {
     let mut is_due = false;
     for rollup in chosen(worker, only) {
-        // Marks and change times are on the source: only a question to it tells of them.
+        // Marks and change times are on the source, so only a query there finds them.
         is_due |= matches!(rollup.late, Late::Capture | Late::Column(_))
             || standings::of(worker, rollup, now).await?.plan.due().next().is_some();
     }

@@ -1,4 +1,4 @@
-//! What proves and mends: verification on demand, the scrub, and checkpoints that follow markers.
+//! Proofs and repairs: verification on demand, the scrub, and checkpoints that follow markers.
 
 pub mod repair;
 pub mod scrub;

@@ -119,8 +119,8 @@ async fn verify_in(
     Ok(SliceVerification { rollup: rollup.name.clone(), start, differences, examples })
 }
 
-/// Compares as soon as the gate permits it. A busy source is waited for as long as a statement
-/// may take, and a slot as long as `patience` says.
+/// Waits for the gate, then compares. It waits for a busy source as long as a statement may take,
+/// and for a slot as long as `patience` says.
 async fn compare_permitted<'w>(
     worker: &'w Worker,
     what: &Verification<'w>,
@@ -295,8 +295,7 @@ async fn has_late_change(
                     tx.rollback().await?;
                     Ok(hours.iter().any(|hours| hours.within(bounds.0, bounds.1).is_some()))
                 }
-                // With so many waiting changes the answer is unknown, and drift cannot be told
-                // apart.
+                // Too many changes wait to decide whether the difference is drift.
                 Err(error) if error.kind() == DbErrorKind::Cancelled => Ok(true),
                 Err(error) => Err(error.into()),
             }

@@ -51,7 +51,7 @@ const STATEMENT_TIMEOUT_MAX: Duration = Duration::from_secs(10 * 24 * 60 * 60);
 /// Longest wait for a lock that another session holds (DDL on the source, another writer's marker).
 const LOCK_TIMEOUT_MAX: Duration = Duration::from_secs(5);
 
-/// ... and the part of a statement's time that this wait may take.
+/// The part of a statement's time that a wait for a lock may take.
 const LOCK_SHARE: f64 = 0.75;
 
 /// One of the two databases. Errors contain the name.

@@ -1,4 +1,4 @@
-//! What speaks to servers: databases, queues, the secrets that hold addresses, the log.
+//! The clients of servers: databases, queues, and the secrets that hold addresses.
 
 pub mod address;
 pub mod aws;

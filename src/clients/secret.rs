@@ -1,7 +1,7 @@
 //! Addresses and texts stored in AWS: parameters of Systems Manager, secrets of Secrets Manager.
 //!
-//! Callers read them when first needed and cache them. [`crate::clients::db::Db`] reads again after a
-//! refused login.
+//! Callers read them when first needed and cache them. [`crate::clients::db::Db`] reads again after
+//! a refused login.
 
 use aws_sdk_ssm::error::{ProvideErrorMetadata, SdkError};
 use serde_json::Value;

@@ -1,5 +1,5 @@
-//! Decides the disposition of a message after its slice was worked on. Pure. docs/EVENTS.md has the same
-//! rules as a table.
+//! Decides the disposition of a message after its slice was worked on. Pure. docs/EVENTS.md has the
+//! same rules as a table.
 
 use std::time::Duration;
 
@@ -19,10 +19,10 @@ pub const DELIVERIES_MAX: u32 = 15;
 /// This much later a lease is over by every worker's clock.
 const CLOCKS: Duration = Duration::from_secs(1);
 
-/// First wait for a server that is out of reach, doubled with each delivery ...
+/// First wait for a server that is out of reach. Each delivery doubles it.
 const OUTAGE_FIRST: Duration = Duration::from_secs(30);
 
-/// ... up to this.
+/// The longest of these waits.
 const OUTAGE_MAX: Duration = Duration::from_secs(900);
 
 /// The disposition of a message.
@@ -36,7 +36,8 @@ pub enum Disposition {
     Dead,
 }
 
-/// The disposition of the message of a slice with this `report`, delivered for the `deliveries`-th time.
+/// The disposition of the message of a slice with this `report`, delivered for the `deliveries`-th
+/// time.
 #[must_use]
 pub fn of_slice(report: &SliceReport, deliveries: u32, now: DateTime<Utc>) -> Disposition {
     let until = report.retry_at.map(|at| (at - now).to_std().unwrap_or_default() + CLOCKS);
@@ -56,8 +57,8 @@ pub fn of_slice(report: &SliceReport, deliveries: u32, now: DateTime<Utc>) -> Di
     }
 }
 
-/// The disposition of a message whose slice could not be started: a server was out of reach, or a rollup
-/// needs attention.
+/// The disposition of a message whose slice could not be started: a server was out of reach, or a
+/// rollup needs attention.
 #[must_use]
 pub fn of_trouble(deliveries: u32) -> Disposition {
     if deliveries >= DELIVERIES_MAX {
@@ -67,8 +68,8 @@ pub fn of_trouble(deliveries: u32) -> Disposition {
     Disposition::Back((OUTAGE_FIRST * (1 << doublings)).min(OUTAGE_MAX))
 }
 
-/// The disposition of a message that requests something else than a slice, or names an unknown rollup or
-/// slice.
+/// The disposition of a message that requests something else than a slice, or names an unknown
+/// rollup or slice.
 #[must_use]
 pub fn of_misunderstood(is_slice: bool, deliveries: u32) -> Disposition {
     match is_slice && deliveries < UNKNOWN_MAX {

@@ -26,7 +26,7 @@ pub async fn run_in_backfill(
     deadline: Deadline,
 ) -> Result<SliceReport, WorkError> {
     let backfill = backfill_of(worker, rollup, id).await?;
-    // An ID in a user's own format stands for a backfill that begins now.
+    // An ID in a user's own format counts as a backfill that begins now.
     let began = begun(id).unwrap_or_else(|| worker.clock.now());
     let options = RunOptions { backfill: Some(began), ..RunOptions::default() };
     let report = slice_run::run_slice(worker, rollup, slice, deadline, options).await?;

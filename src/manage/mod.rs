@@ -1,3 +1,3 @@
-//! What changes a rollup as a whole: its name, its end.
+//! Changes of a rollup as a whole: its name, its end.
 
 pub mod rename_rollup;

@@ -94,8 +94,8 @@ impl Clock for VirtualClock {
     }
 }
 
-/// The last instant whose year has four digits, 9999-12-31. Later times count as for ever. They
-/// could be neither added to nor stored.
+/// The last instant whose year has four digits, 9999-12-31. Later times count as infinite, because
+/// sums with them overflow and stores refuse them.
 pub const LAST: DateTime<Utc> = match DateTime::from_timestamp(253_402_214_400, 0) {
     Some(last) => last,
     None => DateTime::<Utc>::MAX_UTC,

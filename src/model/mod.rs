@@ -1,4 +1,4 @@
-//! What everything else is said in: rollups, slices, instants, texts. Pure.
+//! The nouns that all other folders use: rollups, slices, instants, texts. Pure.
 
 pub mod clock;
 pub mod measure;

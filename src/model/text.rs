@@ -10,7 +10,7 @@ use serde_json::Value;
 /// stay readable.
 pub const FOREIGN_MAX: usize = 2048;
 
-/// Bytes of the note about the removed rest.
+/// Bytes of the note that a text was cut.
 const TOLD_MAX: usize = 40;
 
 /// The text, or its first part with a note of its whole length.

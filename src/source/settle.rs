@@ -348,7 +348,7 @@ mod tests {
         // open.
         assert!(!serves(101, 200));
         assert!(!serves(99, 99), "the clock was set back");
-        // A look that is still waiting does not replace a newer one that has passed.
+        // A pending look must not replace a newer one that has passed.
         horizons.keep(Look { at: at(50), open: Some(7), since: Stopwatch::start() });
         assert!(serves(99, 200));
         horizons.forget();

@@ -49,7 +49,7 @@ enum Class {
 
 /// A dimension of a rollup, as the target stores it.
 struct Key {
-    /// As PostgreSQL writes it.
+    /// The quoted name, as PostgreSQL writes it.
     name: String,
     class: Class,
     /// Whether its type differs from the main type of its class.

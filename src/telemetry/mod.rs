@@ -1,4 +1,4 @@
-//! What the work tells operators: log lines and metrics.
+//! Log lines and metrics, by which the work reports to operators.
 
 pub mod log;
 pub mod metrics;

@@ -38,10 +38,10 @@ const PRESSURE_MAX: f64 = 8.0;
 /// The share of it that is removed by each chunk that the source accepts.
 const PRESSURE_STEP: f64 = 0.25;
 
-/// First wait before a busy source is asked again, doubled each time ...
+/// First wait before a busy source is asked again. Each further wait is twice as long.
 const WAIT_FIRST: Duration = Duration::from_millis(100);
 
-/// ... up to this.
+/// The longest of these waits.
 const WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// After this wait for a slot, its holder is reported, as workers take turns within seconds.

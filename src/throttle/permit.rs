@@ -78,7 +78,7 @@ pub enum Patience {
     Until {
         /// The deadline.
         deadline: Deadline,
-        /// The time to keep.
+        /// The time to leave before the deadline.
         needed: Duration,
     },
     /// Rests fully, and waits at most this long.

@@ -40,10 +40,10 @@ const TROUBLES_MAX: u32 = 3;
 /// Wait before the pass that follows a DynamoDB failure, doubled each time.
 const TROUBLE_WAIT: Duration = Duration::from_secs(1);
 
-/// Paused work is checked again at least this often ...
+/// Paused work is checked again at least this often.
 const HOLD_POLL: Duration = Duration::from_secs(60);
 
-/// ... and at most this many times, which allows for more than a week of pauses.
+/// Paused work is checked at most this many times, which allows for more than a week of pauses.
 const HOLDS_MAX: usize = 200_000;
 
 /// How to work on a batch of slices.
@@ -211,7 +211,7 @@ impl Listener for Silent {
 pub struct BackfillPlan {
     /// The slices, in the order of work.
     pub slices: Vec<Slice>,
-    /// Those of them that succeeded and are reopened first.
+    /// Planned slices that have succeeded. They are reopened before they run.
     pub reopen: BTreeSet<Slice>,
     /// Slices of the range that already succeeded under this definition.
     pub done: usize,

@@ -33,7 +33,7 @@ use crate::target::ddl::DdlError;
 use crate::work::ready;
 use crate::work::worker::{WorkError, Worker, lock};
 
-/// The purpose for which a process identifies the rollup.
+/// Why a process identifies the rollup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Purpose {
     /// Whether findings are recorded.

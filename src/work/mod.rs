@@ -1,4 +1,4 @@
-//! What computes slices: from which ones are due to the checkpoint of each.
+//! The computation of slices, from the choice of the due ones to the checkpoint of each.
 
 pub mod backfill;
 pub mod backlog;

@@ -1,4 +1,4 @@
-//! What a process finds out about a rollup before it works on it, and remembers.
+//! The facts about a rollup that a process reads before it works on it, and remembers.
 
 use crate::checkpoint::{Backfill, CheckpointError, Watermark};
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT};

@@ -45,7 +45,7 @@ pub(crate) const OVERTIME: Duration = Duration::from_millis(250);
 /// A budget has room for this many chunks, or none would ever end in time.
 const CHUNKS_MIN: u32 = 4;
 
-/// ... but at least this time for each.
+/// A chunk has at least this time, even in a small budget.
 const CHUNK_TIME_MIN: Duration = Duration::from_millis(10);
 
 /// The wait for open transactions takes at most this part of the time left, as other slices need
@@ -189,9 +189,9 @@ struct Work<'a> {
     throttle: Throttle<'a>,
 }
 
-/// Works on one slice until it is done or the deadline is near, and logs one summary line, also
-/// for a slice that could not be claimed. At the deadline it ends, whatever it is waiting for.
-/// A pending claim is then left to its lease.
+/// Works on one slice until it is done or the deadline is near, and logs one summary line, also for
+/// a slice that could not be claimed. It ends at the deadline, even while it waits. A pending claim
+/// is then left to its lease.
 ///
 /// # Errors
 /// A failure beyond this slice. Everything about the slice itself is in the report.
@@ -246,7 +246,7 @@ async fn begin<'w>(
         Permit::NotNow(held) => return not_now(held),
     };
     let shape = ready::prepare(worker, rollup).await?;
-    // Before anything is read. From here on every mark is kept for this rollup.
+    // Registers before the first read, so that from here on every mark is kept for this rollup.
     let consumer = consumer::consumer(worker, rollup).await?;
     let request = Claim {
         rollup: &rollup.name,

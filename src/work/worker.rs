@@ -45,7 +45,7 @@ pub struct Worker {
     /// The shared look at the open transactions of the source.
     pub(crate) horizons: settle::Horizons,
     pub(crate) consumers: Mutex<HashMap<String, i64>>,
-    /// Each with the registry's entry at the time of reading.
+    /// The shape of each rollup, with the registry's entry at the time of reading.
     pub(crate) shapes: Mutex<HashMap<String, (Arc<Shape>, Registered)>>,
     paces: Mutex<HashMap<String, Pace>>,
     pub(crate) backfills: Mutex<HashMap<(String, String), Arc<Backfill>>>,

@@ -120,7 +120,8 @@ pub struct Query {
     pub sorts: Sorts,
     /// Whether to start at the greatest key.
     pub descending: bool,
-    /// The first N of them, in one request. Large items may exceed a request, and then fewer come.
+    /// At most this many items, read in one request. Large items may exceed a request, which then
+    /// returns fewer.
     pub limit: Option<u16>,
     /// The part of each item to read.
     pub reading: Reading,

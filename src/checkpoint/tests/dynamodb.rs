@@ -1,4 +1,4 @@
-//! The rules for DynamoDB alone, and its table.
+//! Tests of the rules that only DynamoDB has, and of its table.
 
 use std::collections::HashMap;
 

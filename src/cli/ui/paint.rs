@@ -23,7 +23,7 @@ pub enum Paint {
     Red,
     /// Under way.
     Cyan,
-    /// Bad, and bold.
+    /// A bad state, in bold.
     Alarm,
     /// A heading.
     Title,

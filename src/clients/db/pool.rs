@@ -18,10 +18,10 @@ use crate::model::clock::Stopwatch;
 /// Idle connections are closed after this time, so that a scale-to-zero database can go to sleep.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// First wait before a refused connection is tried again, doubled each time ...
+/// First wait before a refused connection is tried again. Each further wait is twice as long.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 
-/// ... up to this, as a starting server accepts connections within seconds.
+/// The longest of these waits. A starting server accepts connections within seconds.
 const RETRY_MAX: Duration = Duration::from_secs(1);
 
 /// Connections with the same options, limited in number. Idle ones are kept for a while.

@@ -175,7 +175,7 @@ pub trait Kind: fmt::Debug + Sync {
     fn merged_by(&'static self, own: &Measure, finer: &str) -> Result<&'static dyn Kind, String>;
 
     /// Whether a coarse rollup may also compute it from a dimension of the finer one, where one row
-    /// stands for many rows of the source.
+    /// represents many rows of the source.
     fn merges_dimensions(&self) -> bool {
         false
     }

@@ -372,7 +372,7 @@ fn assert_bucket_totals(calendar: &Calendar, slice: Slice, bucket: Width) {
     assert!(totals.is_empty(), "{}: {totals:?}", case());
 }
 
-/// Of the changes of one zone that differ only in the date, one is enough.
+/// One of several changes of a zone that differ only in the date is enough.
 #[test]
 fn slices_tile_time_around_the_changes_of_every_zone() {
     for (changes, &zone) in &*CHANGES {

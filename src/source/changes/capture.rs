@@ -2,9 +2,9 @@
 //!
 //! A row is late when its time is older than the grace at the moment of writing. An unmarked row
 //! was written before its slice's end and grace were over, by a transaction that had an ID then,
-//! and [`crate::source::settle`] waits for those. So every change is either visible when its slice is read,
-//! or marked. The table of marks has no unique constraint, so a writer never waits for another
-//! because of capture.
+//! and [`crate::source::settle`] waits for those. So every change is either visible when its slice
+//! is read, or marked. The table of marks has no unique constraint, so a writer never waits for
+//! another because of capture.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -35,7 +35,7 @@ pub async fn seen_until(
         return Ok(passed.then(|| until.trunc_subsecs(3)));
     }
     let since = oldest(tx).await?;
-    // Checked last. A transaction that is prepared meanwhile shows in one check or the other.
+    // This check is last. A transaction that is prepared between the two is found by one of them.
     if has_prepared(tx).await? {
         return Ok(None);
     }

@@ -1,4 +1,4 @@
-//! What tells of changes that come late: captured marks, or a column with change times.
+//! Reports late changes: by captured marks, or by a column with change times.
 
 pub mod capture;
 pub mod column;

@@ -1,7 +1,7 @@
 //! The triggers of a captured table and their functions, as SQL.
 //!
-//! [`crate::source::changes::capture`] states what they guarantee. docs/BENCHMARKS.md has their cost, and the
-//! reasons for their form.
+//! [`crate::source::changes::capture`] states what they guarantee. docs/BENCHMARKS.md has their
+//! cost, and the reasons for their form.
 
 use std::time::Duration;
 
@@ -22,7 +22,8 @@ pub(super) const TRIGGERS: [(&str, Fires); 4] = [
 /// 170 hours, a week. Each further late row is looked up in it.
 const HOURS_BYTES_MAX: usize = 2816;
 
-/// ... and its list of days before it switches to units of 32 days: about 125 days.
+/// The list of marked days may have this many bytes before it switches to units of 32 days: about
+/// 125 days.
 const DAYS_BYTES_MAX: usize = 1920;
 
 /// Placeholder for the start of a function's body, until its quotes are known. It cannot occur in a

@@ -48,8 +48,8 @@ impl Nap {
     }
 
     /// How much of a statement that took `elapsed` was naps, by their nominal length. On a busy
-    /// server naps overrun. Counting the overrun as work would make the way of reading more
-    /// expensive exactly then.
+    /// server naps overrun. Counting the overrun as work would make reading more expensive exactly
+    /// then.
     #[must_use]
     pub fn slept(&self, elapsed: Duration) -> Duration {
         elapsed.mul_f64(self.ratio / (1.0 + self.ratio))

@@ -34,8 +34,8 @@ pub const FIRST_CHUNK_ROWS: f64 = 200_000.0;
 pub struct Pace {
     /// Milliseconds of statement per second of source time, when a slice is read whole. `None`
     /// before the first chunk. Partials are converted to it, because their higher cost must not
-    /// decide whether they are needed. Otherwise one slow moment of the source would lead to the
-    /// more expensive way for ever.
+    /// decide whether they are needed. Otherwise one slow moment of the source could make the
+    /// expensive way permanent.
     rate: Option<f64>,
     /// Whether the rate is mostly a guess.
     is_guess: bool,

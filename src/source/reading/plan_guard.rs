@@ -34,7 +34,7 @@ pub use unindexed::{By, Unindexed, unindexed};
 /// prefers a full scan from about a tenth of the table on.
 const ROWS_RATIO_MAX: f64 = 10.0;
 
-/// ... or this little in total, which has no noticeable effect.
+/// Unbounded scans may also read this many bytes in total, which has no noticeable effect.
 const BYTES_MAX: i64 = 16 * 1024 * 1024;
 
 /// Bytes of a row without statistics: a short event.

@@ -24,7 +24,7 @@ const AROUND: TimeDelta = TimeDelta::hours(26);
 /// each change that this program knows.
 const STEP_SECONDS: i64 = 900;
 
-/// ... and the interval over a whole history, where changes of clocks last longer.
+/// The interval over a whole history, where changes of clocks last longer.
 const HISTORY_STEP_SECONDS: i64 = 6 * 3600;
 
 /// The offsets of one zone over a range of time, for comparison.

@@ -33,10 +33,10 @@ pub struct TickReport {
     /// Whether the checkpoints are unavailable from now on.
     #[serde(skip)]
     pub(crate) is_over: bool,
-    /// The present step, in case the time runs out ...
+    /// The present step, in case the time runs out.
     #[serde(skip)]
     pub(crate) doing: &'static str,
-    /// ... and its rollup.
+    /// The rollup of that step.
     #[serde(skip)]
     pub(crate) at: Option<String>,
 }

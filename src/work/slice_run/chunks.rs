@@ -19,10 +19,10 @@ use crate::work::ready;
 /// narrower.
 const CHUNK_OVERRUN: u32 = 10;
 
-/// ... but not before this, because a cold cache must not look like too wide a chunk.
+/// The statement has at least this time, because a cold cache must not look like too wide a chunk.
 const CHUNK_TIMEOUT_MIN: Duration = Duration::from_secs(2);
 
-/// ... and one try takes at most this part of the time left. Nine tries narrow a day to a second.
+/// One try takes at most this part of the time left. Nine tries narrow a day to a second.
 const CHUNK_TRIES: u32 = 6;
 
 /// A slice in reading.

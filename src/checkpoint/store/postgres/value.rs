@@ -39,7 +39,7 @@ fn from_json(json: Json) -> Value {
     }
 }
 
-/// A value in the table's form. `None`: its kind is left out.
+/// The value as the table stores it. `None` for [`Value::Other`], which has no form there.
 pub(super) fn to_json(value: &Value) -> Option<Json> {
     Some(match value {
         Value::Text(text) => storable(text),
