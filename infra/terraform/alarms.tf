@@ -29,7 +29,7 @@ locals {
       periods     = 1, datapoints = 1, missing = "ignore"
     }
     capture-missing = {
-      description = "Late changes of some rollups cannot be told."
+      description = "Late changes of some rollups are missed."
       namespace   = "Tallymark", metric = "CaptureMissing", dimensions = local.of_function
       statistic   = "Maximum", operator = "GreaterThanOrEqualToThreshold", threshold = 1
       periods     = 1, datapoints = 1, missing = "ignore"
