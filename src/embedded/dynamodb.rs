@@ -76,7 +76,7 @@ impl EmbeddedDynamo {
         format!("http://{}", self.address)
     }
 
-    /// A client of it. The credentials are invented, as the server accepts any.
+    /// A client of this server. The credentials are invented, as the server accepts any.
     #[must_use]
     pub fn client(&self) -> Client {
         let patient = TimeoutConfig::builder().operation_timeout(ANSWER_TIMEOUT).build();

@@ -263,7 +263,7 @@ pub async fn may_wake<E: From<CheckpointError>>(
         return Ok(asleep(woken_at));
     }
     if is_due.await? && !checkpoints.wake(since, now).await? {
-        // Another tick has woken it, and works.
+        // Another tick has woken the source, and works there.
         return Ok(asleep(now));
     }
     Ok(Permit::Given(()))
