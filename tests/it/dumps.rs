@@ -17,7 +17,7 @@ use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use crate::support::cli::{Ended, Place, day, execute, lines, today};
-use crate::support::{Database, postgres};
+use crate::support::{Database, postgres, share};
 
 const LATES: [(&str, &str); 4] = [
     ("grace", "\"grace\""),
@@ -257,7 +257,14 @@ async fn items(place: &Place) -> Items {
 }
 
 /// A row of the table: the restored parts, and the output of the commands afterwards.
+/// Rows of the table.
+const ROWS: usize = 10;
+
+/// Rows that a run plays. `restores.rs` plays all of them each time, without dumps.
+const ROWS_PLAYED: usize = 4;
+
 struct Row {
+    cell: usize,
     parts: &'static [Part],
     /// Exit code and words of `verify` and `run` before `repair`.
     before: (i32, &'static str),
@@ -294,6 +301,9 @@ fn unproven(document: &Value) -> Vec<&str> {
 }
 
 async fn plays(row: Row) {
+    if !share::is_drawn("restores from dumps", row.cell, ROWS, ROWS_PLAYED) {
+        return;
+    }
     let mut world = World::new().await;
     for part in row.parts {
         world.restore(*part).await;
@@ -330,62 +340,64 @@ async fn plays(row: Row) {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_source_went_back() {
     let before = (1, "the source was restored or failed over");
-    plays(Row { parts: &[Source], before, unproven: ALL, wrong: ALL }).await;
+    plays(Row { cell: 0, parts: &[Source], before, unproven: ALL, wrong: ALL }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_target_went_back() {
-    plays(Row { parts: &[Target], before: CREATED_AGAIN, unproven: &[], wrong: &[] }).await;
+    plays(Row { cell: 1, parts: &[Target], before: CREATED_AGAIN, unproven: &[], wrong: &[] })
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_target_was_lost() {
-    plays(Row { parts: &[NoTarget], before: CREATED_AGAIN, unproven: &[], wrong: &[] }).await;
+    plays(Row { cell: 2, parts: &[NoTarget], before: CREATED_AGAIN, unproven: &[], wrong: &[] })
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_checkpoints_went_back() {
     let unproven = &["changed", "captured"];
-    plays(Row { parts: &[Store], before: OLDER, unproven, wrong: &[] }).await;
+    plays(Row { cell: 3, parts: &[Store], before: OLDER, unproven, wrong: &[] }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_checkpoints_were_lost() {
     let unproven = &["changed", "captured"];
-    plays(Row { parts: &[NoStore], before: EMPTY, unproven, wrong: &[] }).await;
+    plays(Row { cell: 4, parts: &[NoStore], before: EMPTY, unproven, wrong: &[] }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn source_and_target_went_back() {
     let parts = &[Source, Target];
-    plays(Row { parts, before: CREATED_AGAIN, unproven: ALL, wrong: &[] }).await;
+    plays(Row { cell: 5, parts, before: CREATED_AGAIN, unproven: ALL, wrong: &[] }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn source_and_checkpoints_went_back() {
     let parts = &[Source, Store];
-    plays(Row { parts, before: OLDER, unproven: ALL, wrong: ALL }).await;
+    plays(Row { cell: 6, parts, before: OLDER, unproven: ALL, wrong: ALL }).await;
 }
 
 /// Change times are searched again. Marks are gone, and replays are not repeated.
 #[tokio::test(flavor = "multi_thread")]
 async fn target_and_checkpoints_went_back() {
     let (parts, lost) = (&[Target, Store], &["grace", "clock", "captured"]);
-    plays(Row { parts, before: CREATED_AGAIN, unproven: lost, wrong: lost }).await;
+    plays(Row { cell: 7, parts, before: CREATED_AGAIN, unproven: lost, wrong: lost }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_target_went_back_and_the_checkpoints_were_lost() {
     let unproven = &["changed", "captured"];
     let parts = &[Target, NoStore];
-    plays(Row { parts, before: EMPTY, unproven, wrong: ALL }).await;
+    plays(Row { cell: 8, parts, before: EMPTY, unproven, wrong: ALL }).await;
 }
 
 /// Nothing shows that it was one moment. The result is right, and has to be proven.
 #[tokio::test(flavor = "multi_thread")]
 async fn all_three_went_back_to_one_moment() {
     let parts = &[Source, Target, Store];
-    plays(Row { parts, before: CREATED_AGAIN, unproven: ALL, wrong: &[] }).await;
+    plays(Row { cell: 9, parts, before: CREATED_AGAIN, unproven: ALL, wrong: &[] }).await;
 }
 
 /// Ticks and replays under way continue with the new table, or end with an error. In both cases

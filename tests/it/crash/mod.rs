@@ -22,6 +22,7 @@ use std::time::Duration;
 use tallymark::model::clock::Stopwatch;
 use tokio::runtime::Handle;
 
+use crate::support::share;
 use fanned::{Event, Fanned};
 use scene::{Invoked, Scene, Sleeper};
 use slices::{SLICES, Slices, Ways};
@@ -44,7 +45,7 @@ const CASES: usize = 300;
 /// fault.
 const TRIES: u32 = 4;
 
-/// Unless `TALLYMARK_CRASH=all`, every point gets a kill before and after, and for each scene at
+/// Unless `TALLYMARK_TESTS=all`, every point gets a kill before and after, and for each scene at
 /// most this number of other faults is drawn.
 const DRAWN: usize = 24;
 
@@ -223,7 +224,7 @@ impl Act<'_> {
     /// made.
     fn play<S: Scene>(&self, make: impl AsyncFn() -> S) {
         let watch = Stopwatch::start();
-        let is_whole = std::env::var("TALLYMARK_CRASH").is_ok_and(|it| it == "all");
+        let is_whole = share::is_whole();
         let mut scene = self.runtime.block_on(make());
         let mut points = points(&scene.record([SLICES - 2, SLICES - 1]));
         // Elsewhere it is chance whether a transaction is open.

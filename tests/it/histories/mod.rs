@@ -10,13 +10,18 @@ use driver::World;
 use search::{Kind, Ways, search};
 use tallymark::testing::faults::Guard;
 
-/// Number of histories that must all end right, over 2,000 in one run together with the other kinds
-/// below. That is enough to find each mutation many times. `TALLYMARK_HISTORIES` sets another
-/// number.
-const HISTORIES: u32 = 1_200;
+use crate::support::share;
+
+/// Number of histories with capture that must all end right, about 1,200 in one run together with the
+/// other kinds below. That is enough to find each mutation several times.
+const HISTORIES: u32 = 700;
+
+/// The same with `TALLYMARK_TESTS=all`, about 4,000 together. `TALLYMARK_HISTORIES` sets another number.
+const HISTORIES_ALL: u32 = 2_400;
 
 fn histories() -> u32 {
-    std::env::var("TALLYMARK_HISTORIES").map_or(HISTORIES, |count| count.parse().unwrap())
+    let usual = if share::is_whole() { HISTORIES_ALL } else { HISTORIES };
+    std::env::var("TALLYMARK_HISTORIES").map_or(usual, |count| count.parse().unwrap())
 }
 
 /// A mutation must be found within this many histories, and the rarest shows in about one of 400.
