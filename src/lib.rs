@@ -21,7 +21,7 @@
 //! | [`lambda`] | event → work → response |
 //! | [`embedded`] | servers for the demo and the tests |
 //! | [`cli`] | command → work → text or JSON |
-//! | [`testing`] | guards that tests can remove, and properties that fuzzers drive |
+//! | [`testing`] | a clock that tests can make jump, and properties that fuzzers drive |
 //!
 //! [`work::worker::Worker`] owns the clients that all of them borrow. A verb is a free function
 //! that takes it, as [`tick::run`] and [`work::slice_run::run_slice`].

@@ -28,7 +28,6 @@ use crate::model::sql::timestamptz;
 use crate::source::changes::capture;
 use crate::source::reading::shape::Shape;
 use crate::source::reading::zones::{Mismatch, Offsets};
-use crate::testing::faults::Guard;
 
 /// The time by the database's clock, and whether this is a replica.
 const NOW: &str = "SELECT clock_timestamp() AS now, pg_is_in_recovery() AS replica";
@@ -243,9 +242,6 @@ pub async fn pass(
     horizon: Option<Horizon>,
     wait: Duration,
 ) -> Result<Option<Blocker>, DbError> {
-    if crate::testing::faults::is_removed(Guard::Horizon) {
-        return Ok(None);
-    }
     let watch = Stopwatch::start();
     let ids = ids(tx).await?;
     // A horizon from another cluster, which this one replaced, would never be passed.
@@ -314,9 +310,6 @@ pub async fn oldest(tx: &mut Tx) -> Result<Option<DateTime<Utc>>, DbError> {
 
 /// A description of the oldest open transaction that began before the slice's end.
 async fn began_before(tx: &mut Tx, slice: Slice) -> Result<Option<String>, DbError> {
-    if crate::testing::faults::is_removed(Guard::Oldest) {
-        return Ok(None);
-    }
     let sql = format!(include_str!("oldest.sql"), before = timestamptz(slice.end()));
     let rows = tx.rows(LOOKING, sql).await?;
     let who = rows.first().map(in_words).transpose();

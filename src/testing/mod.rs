@@ -1,4 +1,4 @@
-//! Parts for tests only: guards that can be removed, and properties that fuzzers drive.
+//! Parts for tests only: a clock that jumps, and properties that fuzzers drive.
 
 pub mod faults;
 #[cfg(feature = "faults")]

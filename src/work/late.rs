@@ -22,7 +22,6 @@ use crate::source::reading::first_row;
 use crate::source::reading::shape::Shape;
 use crate::source::reading::zones::Offsets;
 use crate::source::settle;
-use crate::testing::faults::Guard;
 use crate::work::backlog::BEGIN_MIN;
 use crate::work::consumer;
 use crate::work::due::{Standing, View};
@@ -146,9 +145,6 @@ async fn move_marks(
     deadline: Deadline,
     taking: &Taking<'_>,
 ) -> Result<bool, WorkError> {
-    if crate::testing::faults::is_removed(Guard::MarksLast) {
-        acknowledge(worker, marks, taking).await?;
-    }
     for ((rollup, shape), consumer) in rollups.iter().zip(taking.consumers) {
         let axis = capture::axis_key(&shape.axis);
         let is_new = |mark: &&Mark| mark.axis == axis && !mark.acknowledged.contains(consumer);
@@ -158,9 +154,7 @@ async fn move_marks(
             return Ok(false);
         }
     }
-    if !crate::testing::faults::is_removed(Guard::MarksLast) {
-        acknowledge(worker, marks, taking).await?;
-    }
+    acknowledge(worker, marks, taking).await?;
     Ok(true)
 }
 

@@ -455,16 +455,10 @@ impl Work<'_> {
     ) -> Result<State, CheckpointError> {
         let Self { worker, rollup, slice, lease, .. } = *self;
         let has_changed = replaced.rewritten() > 0 || lease.attempt() > 1;
-        let is_last =
-            crate::testing::faults::is_removed(crate::testing::faults::Guard::CoarseFirst);
-        if has_changed && !is_last {
+        if has_changed {
             compose::reopen_coarse(worker, rollup, slice).await?;
         }
-        let state = worker.checkpoints.complete(lease, completion, now).await?;
-        if has_changed && is_last {
-            compose::reopen_coarse(worker, rollup, slice).await?;
-        }
-        Ok(state)
+        worker.checkpoints.complete(lease, completion, now).await
     }
 
     /// Yields. Returns the error that kept this from being written.

@@ -12,7 +12,6 @@ use tallymark::model::clock::{Clock as _, Deadline, ManualClock};
 use tallymark::model::rollup::Rollup;
 use tallymark::model::slice::{Order, Slice};
 use tallymark::target::{Chunk, Guard, Progress};
-use tallymark::testing::faults::{Guard as Removed, without};
 use tallymark::tick;
 use tallymark::work::backfill;
 use tallymark::work::due::Standing;
@@ -31,9 +30,6 @@ use crate::support::world::{
 
 /// Maximum number of ticks until all work is done.
 const QUIET_MAX: usize = 20;
-
-/// A mutation must be found within this many sweeps.
-const SWEEPS_MAX: usize = 5;
 
 /// More awaits than one slice's run has, so that a sweep over all of them ends.
 const POLLS_MAX: usize = 2_000;
@@ -358,10 +354,10 @@ async fn quiet(clock: &ManualClock, world: &World) {
     panic!("never quiet");
 }
 
-/// Kills the worker of an hour at every await, each time after another change, and lets others
-/// continue. Returns the first kill after which day or month misses a change. `None`: there is
-/// none.
-async fn killed_at_every_await(guard: Option<Removed>) -> Option<usize> {
+/// The worker of an hour is killed at every await, each time after another change, and others
+/// continue. After each kill, day and month have every change.
+#[tokio::test]
+async fn a_worker_killed_between_commit_and_reopening_loses_nothing() {
     let (clock, world) = february(true).await;
     let (hourly, hour) = (named(&world, "hourly"), slice(&world, "hourly", "2024-02-14T06:00:00Z"));
     for polls in 1..POLLS_MAX {
@@ -371,7 +367,7 @@ async fn killed_at_every_await(guard: Option<Removed>) -> Option<usize> {
         let work =
             slice_run::run_slice(&world.worker, hourly, hour, deadline, RunOptions::default());
         let ended = {
-            let mut work = pin!(without(guard, work));
+            let mut work = pin!(work);
             let mut polled = 0;
             std::future::poll_fn(|context| {
                 polled += 1;
@@ -386,32 +382,14 @@ async fn killed_at_every_await(guard: Option<Removed>) -> Option<usize> {
         quiet(&clock, &world).await;
         let late = "SELECT (SELECT sum(events) FROM stats.daily WHERE kind = 'late'), \
                     (SELECT sum(events) FROM stats.monthly WHERE kind = 'late')";
-        if records(&world.target, late).await != [format!("({polls},{polls})")] {
-            return Some(polls);
-        }
+        assert_eq!(records(&world.target, late).await, [format!("({polls},{polls})")]);
         if ended {
             println!("killed at {} awaits", polls - 1);
             is_february(&world).await;
-            return None;
-        }
-    }
-    panic!("a run of more than {POLLS_MAX} awaits");
-}
-
-#[tokio::test]
-async fn a_worker_killed_between_commit_and_reopening_loses_nothing() {
-    assert_eq!(killed_at_every_await(None).await, None);
-}
-
-#[tokio::test]
-async fn with_hours_completed_before_days_are_reopened_a_change_is_missed() {
-    // The awaits differ slightly between runs, so one sweep may miss the single relevant one.
-    for _ in 0..SWEEPS_MAX {
-        if killed_at_every_await(Some(Removed::CoarseFirst)).await.is_some() {
             return;
         }
     }
-    panic!("no counterexample");
+    panic!("a run of more than {POLLS_MAX} awaits");
 }
 
 /// In chunks, like a slice that is larger than its budget.

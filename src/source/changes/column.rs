@@ -12,7 +12,6 @@ use crate::source::changes::marks::Hours;
 use crate::source::reading::axis::Axis;
 use crate::source::reading::shape::Shape;
 use crate::source::settle::{now, oldest, pass, sees_all};
-use crate::testing::faults::Guard;
 
 /// Every change stamped before this instant is visible, by the database's clock and in whole
 /// milliseconds. `None`: an open transaction makes that impossible to say.
@@ -26,9 +25,6 @@ pub async fn seen_until(
 ) -> Result<Option<DateTime<Utc>>, DbError> {
     let (now, _) = now(tx).await?;
     let until = now - TimeDelta::from_std(rollup.grace).unwrap_or(TimeDelta::MAX);
-    if crate::testing::faults::is_removed(Guard::Oldest) {
-        return Ok(Some(until.trunc_subsecs(3)));
-    }
     if !sees_all(tx).await? {
         // Transactions that last longer than the grace before they write can be missed.
         let passed = pass(tx, None, wait).await?.is_none();

@@ -10,7 +10,6 @@ use crate::model::rollup::{Late, Rollup};
 use crate::model::sql::table;
 use crate::source::reading::shape::Shape;
 use crate::source::settle;
-use crate::testing::faults::{Guard, is_removed};
 
 /// The query is skipped above this planner cost. An index look costs about 1, and scanning a table
 /// of 10,000 pages about this.
@@ -53,7 +52,7 @@ pub async fn ask(
     let (mut probed_at, is_replica) = settle::now(tx).await?;
     // A transaction that is open but has not written can still insert rows stamped with its start
     // time, and nothing would report them. Trust nothing after the oldest start.
-    if rollup.late == Late::Clock && !is_removed(Guard::Oldest) {
+    if rollup.late == Late::Clock {
         let since = settle::oldest(tx).await?;
         probed_at = since.map_or(probed_at, |since| since.min(probed_at));
     }

@@ -14,7 +14,6 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _, PgConnection};
 use tallymark::model::clock::{Clock as _, Deadline, ManualClock};
 use tallymark::model::measure::KINDS;
 use tallymark::model::rollup::{Late, Rollup};
-use tallymark::testing::faults::without;
 use tallymark::tick::{self};
 use tallymark::work::empty;
 use tallymark::work::ready;
@@ -271,7 +270,7 @@ impl World {
         let slice = rollup.calendar.containing(at.max(rollup.start));
         let deadline = Deadline::after(&self.clock, Duration::from_secs(20));
         let work = slice_run::run_slice(worker, rollup, slice, deadline, RunOptions::default());
-        let outcome = match without(self.kind.without, work).await {
+        let outcome = match work.await {
             Ok(report) => report.outcome.word().to_owned(),
             Err(error) => error.to_string(),
         };
@@ -343,8 +342,7 @@ impl World {
     async fn tick(&mut self, polls: Option<usize>) -> String {
         let deadline = Deadline::after(&self.clock, Duration::from_secs(20));
         let now = self.clock.now();
-        let mut work =
-            pin!(without(self.kind.without, tick::run(&self.inner.worker, now, deadline, None)));
+        let mut work = pin!(tick::run(&self.inner.worker, now, deadline, None));
         let mut polled = 0;
         let ended: Option<TickReport> = std::future::poll_fn(|context| {
             polled += 1;
@@ -380,7 +378,7 @@ impl World {
             let deadline = Deadline::after(&self.clock, Duration::from_secs(60));
             let now = self.clock.now();
             let work = tick::run(&self.inner.worker, now, deadline, None);
-            let report = without(self.kind.without, work).await.unwrap();
+            let report = work.await.unwrap();
             // A problem may come from a busy machine on which a connection timed out.
             let is_idle = report.slices.is_empty() && report.problems.is_empty();
             if is_idle && self.is_complete().await {

@@ -4,7 +4,6 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 
 use tallymark::model::clock::Stopwatch;
-use tallymark::testing::faults::Guard;
 use tokio::runtime::Builder;
 
 use super::driver::World;
@@ -44,21 +43,15 @@ pub struct Kind {
     pub late: &'static str,
     /// The application's actions.
     pub ways: Ways,
-    /// The guard that is removed.
-    pub without: Option<Guard>,
     /// Whether two coarser rollups are computed from the hourly one.
     pub is_composed: bool,
-    /// Seeds of histories that ended wrong before, which come first.
+    /// Seeds of histories that end wrong without some guard. They come first.
     pub known: &'static [u64],
 }
 
 impl Kind {
     pub const fn new(late: &'static str, ways: Ways) -> Self {
-        Self { late, ways, without: None, is_composed: false, known: &[] }
-    }
-
-    pub const fn without(self, guard: Guard) -> Self {
-        Self { without: Some(guard), ..self }
+        Self { late, ways, is_composed: false, known: &[] }
     }
 
     pub const fn knowing(self, known: &'static [u64]) -> Self {
