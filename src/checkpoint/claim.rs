@@ -217,8 +217,8 @@ fn contended(request: &Claim<'_>) -> ClaimError {
 
 fn refusal(illegal: Illegal, found: Checkpoint) -> ClaimRefused {
     match illegal {
-        Illegal::Held { until } => {
-            ClaimRefused::Held { owner: found.owner.unwrap_or_default(), until }
+        Illegal::Leased { until } => {
+            ClaimRefused::Leased { owner: found.owner.unwrap_or_default(), until }
         }
         Illegal::Backoff { retry_at, failures } => ClaimRefused::Backoff { retry_at, failures },
         Illegal::Exhausted { failures } => {

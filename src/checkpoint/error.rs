@@ -88,7 +88,7 @@ impl fmt::Display for LostLease {
         let holder = held_by.as_deref().map_or_else(|| "nobody".to_owned(), short);
         match (state, until) {
             (State::Running, Some(until)) => {
-                write!(f, "attempt {attempt} held by {holder} until {}", rfc3339(*until))
+                write!(f, "attempt {attempt} leased by {holder} until {}", rfc3339(*until))
             }
             _ => write!(f, "attempt {attempt} of {holder} has {state}"),
         }
@@ -99,8 +99,8 @@ impl fmt::Display for LostLease {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ClaimRefused {
     /// Another worker has it.
-    #[error("held by {} until {}", short(.owner), rfc3339(*.until))]
-    Held {
+    #[error("leased by {} until {}", short(.owner), rfc3339(*.until))]
+    Leased {
         /// That worker.
         owner: String,
         /// The end of its lease.

@@ -122,8 +122,8 @@ pub enum Event {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Illegal {
     /// Claim of a slice that another worker holds.
-    #[error("held until {}", rfc3339(*.until))]
-    Held {
+    #[error("leased until {}", rfc3339(*.until))]
+    Leased {
         /// The end of its lease.
         until: DateTime<Utc>,
     },
@@ -201,7 +201,7 @@ fn claimable(from: &Standing, now: DateTime<Utc>, failures_max: u32) -> Result<(
         State::Yielded | State::Stale => Ok(()),
         State::Succeeded => Err(Illegal::Succeeded),
         State::Running => match from.lease_until {
-            Some(until) if until > now => Err(Illegal::Held { until }),
+            Some(until) if until > now => Err(Illegal::Leased { until }),
             _ => Ok(()),
         },
         State::Failed if from.failures >= failures_max => {
@@ -318,7 +318,7 @@ mod tests {
                 "{} {} f{} d{}/{}",
                 to.state, to.attempt, to.failures, to.dirty_seen, to.dirty
             ),
-            Err(Illegal::Held { .. }) => "held".into(),
+            Err(Illegal::Leased { .. }) => "leased".into(),
             Err(Illegal::Succeeded) => "done".into(),
             Err(Illegal::Backoff { .. }) => "backoff".into(),
             Err(Illegal::Exhausted { .. }) => "exhausted".into(),
@@ -342,8 +342,8 @@ mod tests {
         #[rustfmt::skip]
         let expected: [(&str, [&str; 7]); 10] = [
             ("absent",              ["running 1 f0 d0/0", "lost", "lost", "lost", "lost", "lost", "stale 0 f0 d0/1"]),
-            ("running",             ["held", "succeeded 4 f0 d1/1", "lost", "failed 4 f1 d1/1", "failed 4 f3 d1/1", "yielded 4 f0 d1/1", "running 4 f0 d1/2"]),
-            ("running, dirtied",    ["held", "stale 4 f0 d1/2", "lost", "failed 4 f1 d1/2", "failed 4 f3 d1/2", "yielded 4 f0 d1/2", "running 4 f0 d1/3"]),
+            ("running",             ["leased", "succeeded 4 f0 d1/1", "lost", "failed 4 f1 d1/1", "failed 4 f3 d1/1", "yielded 4 f0 d1/1", "running 4 f0 d1/2"]),
+            ("running, dirtied",    ["leased", "stale 4 f0 d1/2", "lost", "failed 4 f1 d1/2", "failed 4 f3 d1/2", "yielded 4 f0 d1/2", "running 4 f0 d1/3"]),
             ("running, lease over", ["running 5 f0 d1/1", "succeeded 4 f0 d1/1", "lost", "failed 4 f1 d1/1", "failed 4 f3 d1/1", "yielded 4 f0 d1/1", "running 4 f0 d1/2"]),
             ("failed, due",         ["running 5 f1 d1/1", "lost", "lost", "lost", "lost", "lost", "stale 4 f0 d1/2"]),
             ("failed, waiting",     ["backoff", "lost", "lost", "lost", "lost", "lost", "stale 4 f0 d1/2"]),

@@ -415,7 +415,7 @@ impl Listener for Progress {
         } else {
             let reason = report.reason.as_deref().unwrap_or_default();
             let (start, outcome) = (instant(report.start), report.outcome.word());
-            // Many reasons begin with the name of the outcome: `held by …`, `failed 3 times …`.
+            // Many reasons begin with the name of the outcome: `leased by …`, `failed 3 times …`.
             let why = match reason.starts_with(outcome) {
                 true => reason.to_owned(),
                 false => format!("{outcome}: {reason}"),

@@ -28,7 +28,7 @@ pub use error::{DbError, DbErrorKind};
 pub use once::Once;
 
 use once::Memory;
-use pool::{Held, Pool};
+use pool::{InUse, Pool};
 
 /// How long a question to a catalogue may take.
 pub const CATALOGUE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -355,7 +355,7 @@ fn begin_sql(access: Access, statement_timeout: Duration, label: &str) -> String
 /// whose reader stopped, leaves messages in it that the next statement would read as its own.
 #[derive(Debug)]
 pub struct Tx {
-    held: Held,
+    held: InUse,
     terms: Terms,
 }
 

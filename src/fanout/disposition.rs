@@ -46,7 +46,7 @@ pub fn of_slice(report: &SliceReport, deliveries: u32, now: DateTime<Utc>) -> Di
             Disposition::Over
         }
         // A pause lasts for hours. The tick sends the slice again when the pause is over.
-        _ if report.held().is_some() => Disposition::Over,
+        _ if report.held_back().is_some() => Disposition::Over,
         // The slice has just become exhausted.
         Outcome::Failed if until.is_none() => Disposition::Over,
         _ if deliveries >= DELIVERIES_MAX => Disposition::Over,

@@ -34,7 +34,7 @@ use crate::work::backlog;
 use crate::work::backlog::Backlog;
 use crate::work::identity;
 use crate::work::ready;
-use crate::work::report::Held;
+use crate::work::report::HeldBack;
 use crate::work::report::TickReport;
 use crate::work::worker::{WorkError, Worker};
 
@@ -188,7 +188,7 @@ impl FanOut<'_> {
                 if !report.held.iter().any(|held| held.rollup == rollup.name) {
                     let why = Why::OfBackfill { id: id.to_owned(), why: Box::new(hold.why) };
                     let not_now = NotNow { why, retry_at: hold.retry_at, goes_on_at: None };
-                    report.held.push(Held { rollup: rollup.name.clone(), not_now, left: 0 });
+                    report.held.push(HeldBack { rollup: rollup.name.clone(), not_now, left: 0 });
                 }
                 return Ok(());
             }

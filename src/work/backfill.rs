@@ -523,7 +523,7 @@ async fn pass(
         };
         reopen.remove(&slice);
         report.runs.add(&ended);
-        if let Some(hold) = ended.held() {
+        if let Some(hold) = ended.held_back() {
             // A pause of one slice applies to all.
             stop.store(true, Ordering::Relaxed);
             pass.hold = Some(hold.clone());

@@ -53,7 +53,7 @@ pub(crate) async fn work_off(
             report.at = Some(rollup.name.clone());
             match run_due(worker, rollup, slice, reopening, deadline, backfill).await {
                 Ok(ended) => {
-                    if let Some(hold) = ended.held().cloned() {
+                    if let Some(hold) = ended.held_back().cloned() {
                         // A claimed slice has logged its own result.
                         let is_told = ended.attempt.is_some();
                         report.hold(&mut backlogs[place], usize::from(!is_told), hold);

@@ -262,7 +262,7 @@ async fn begin<'w>(
             let unclaimed =
                 |how, until| not_now(NotNow::until(Why::NotClaimed(how, reason.clone()), until));
             match claim {
-                ClaimRefused::Held { until, .. } => unclaimed(Unclaimed::Leased, until),
+                ClaimRefused::Leased { until, .. } => unclaimed(Unclaimed::Leased, until),
                 ClaimRefused::Backoff { retry_at, .. } => unclaimed(Unclaimed::Backoff, retry_at),
                 ClaimRefused::Succeeded => refused(Outcome::AlreadySucceeded, reason),
                 ClaimRefused::Exhausted { .. } => refused(Outcome::Exhausted, reason),

@@ -247,7 +247,7 @@ async fn past_its_limits_a_slice_yields_and_runs_when_the_load_is_gone() {
         let said = ran.reason.clone().unwrap();
         assert_eq!(ran.outcome, Outcome::Yielded, "{source}: {ran:?}");
         assert!(said.contains(reason), "{source}: {said}");
-        assert!(ran.held().is_some(), "{source}");
+        assert!(ran.held_back().is_some(), "{source}");
     }
     assert_eq!(world.checkpoint("2026-01-01").await.unwrap().failures, 0);
     let free = world.changed(plenty, HOURLY, Arc::clone(&world.worker.clock));

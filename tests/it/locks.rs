@@ -55,7 +55,7 @@ async fn who_locks_a_table_is_named_and_no_failure_is_counted() {
         assert!(reason.contains(words), "{lock}: {reason}");
         assert!(reason.contains(", migration) since 20"), "{lock}: {reason}");
         // One slice's row must not hold others back.
-        assert_eq!(ended.held().is_some(), !lock.starts_with("UPDATE"), "{lock}");
+        assert_eq!(ended.held_back().is_some(), !lock.starts_with("UPDATE"), "{lock}");
         let checkpoint = world.checkpoint("2026-01-01").await.unwrap();
         assert_eq!((checkpoint.state, checkpoint.failures), (State::Yielded, 0), "{lock}");
         holder.close().await.unwrap();

@@ -111,7 +111,7 @@ impl Steps<'_> {
         let asked = skew - age.max(0);
         let event = Event::Claim { lease_until: at(asked + self.model.lease) };
         let mut claimed = next(found, event, asked, Some(who(w)));
-        if !self.has(Guard::ClaimLease) && matches!(claimed, Err(Illegal::Held { .. })) {
+        if !self.has(Guard::ClaimLease) && matches!(claimed, Err(Illegal::Leased { .. })) {
             claimed = next(found, event, i8::MAX / 2, Some(who(w)));
         }
         let (what, mut facts) = match (&claimed, is_mine) {
@@ -127,7 +127,7 @@ impl Steps<'_> {
             Ok(item) => item,
             Err(illegal) => {
                 let end = match illegal {
-                    Illegal::Held { .. } => End::Told(Outcome::Leased, found.map(|it| it.lease)),
+                    Illegal::Leased { .. } => End::Told(Outcome::Leased, found.map(|it| it.lease)),
                     Illegal::Backoff { .. } => End::Told(Outcome::Waiting, found.map(|it| it.wait)),
                     Illegal::Exhausted { .. } => End::Told(Outcome::Exhausted, None),
                     _ => End::Told(Outcome::AlreadySucceeded, None),

@@ -22,7 +22,8 @@ async fn of_fifty_workers_at_once_one_gets_the_slice() {
             }
         }
         assert_eq!((leases.len(), refusals.len()), (1, 49));
-        let held = ClaimRefused::Held { owner: leases[0].owner().into(), until: leases[0].until() };
+        let held =
+            ClaimRefused::Leased { owner: leases[0].owner().into(), until: leases[0].until() };
         assert!(refusals.iter().all(|refused| *refused == held));
     })
     .await;
@@ -56,7 +57,7 @@ async fn no_time_left_never_claims() {
 async fn a_lease_that_is_over_is_taken_over_by_the_next_attempt() {
     on_each_store(async |fixture| {
         let zombie = fixture.claim(0).await.unwrap();
-        assert!(matches!(fixture.claim(64).await, Err(ClaimRefused::Held { .. })));
+        assert!(matches!(fixture.claim(64).await, Err(ClaimRefused::Leased { .. })));
         let lease = fixture.claim(65).await.unwrap();
         assert_eq!((lease.attempt(), lease.is_takeover()), (2, true));
         assert_ne!(lease.owner(), zombie.owner());

@@ -96,7 +96,7 @@ impl World<'_> {
                 self.model = Some(expected);
             }
             (Err(ClaimError::Refused(refused)), Err(illegal)) => match (refused, illegal) {
-                (ClaimRefused::Held { until, .. }, Illegal::Held { until: expected }) => {
+                (ClaimRefused::Leased { until, .. }, Illegal::Leased { until: expected }) => {
                     assert_eq!(until, expected);
                 }
                 (ClaimRefused::Succeeded, Illegal::Succeeded)

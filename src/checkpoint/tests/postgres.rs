@@ -91,7 +91,7 @@ async fn a_lease_is_judged_by_the_servers_clock_whatever_the_workers_say() {
         let refused = checkpoints.claim(&wish(now)).await.unwrap_err();
         let ClaimError::Refused(refused) = refused else { panic!("{refused}") };
         let (owner, until) = (lease.owner().to_owned(), lease.until());
-        assert_eq!(refused, ClaimRefused::Held { owner, until });
+        assert_eq!(refused, ClaimRefused::Leased { owner, until });
     }
     let over = SystemClock.now() - TimeDelta::seconds(1);
     let update = Update::new(key(ROLLUP, start()), Cond::Present)

@@ -6,7 +6,7 @@ use std::time::Duration;
 use sqlx::Row as _;
 
 use super::Access;
-use super::pool::Held;
+use super::pool::InUse;
 use crate::model::sql::literal;
 
 /// The answer is a convenience, so an error without it is better than a late one.
@@ -34,7 +34,7 @@ pub(super) struct Waited {
 /// Finds the holder of the lock that `statement` waited for. First ends its transaction, which the
 /// server has already aborted. `None`: the lock is free by now, or the server does not name the
 /// holder.
-pub(super) async fn holders(held: &mut Held, access: Access, statement: &str) -> Option<Waited> {
+pub(super) async fn holders(held: &mut InUse, access: Access, statement: &str) -> Option<Waited> {
     let change = ["ALTER ", "CREATE ", "DROP ", "LOCK ", "TRUNCATE ", "COMMENT "];
     let strong = match access {
         Access::ReadOnly => AGAINST_READERS,

@@ -51,10 +51,10 @@ impl Drop for Running {
     }
 }
 
-/// A connection in use. Dropping it closes it. [`Held::give_back`] keeps it for the next
+/// A connection in use. Dropping it closes it. [`InUse::give_back`] keeps it for the next
 /// transaction.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct InUse {
     connection: PgConnection,
     is_reused: bool,
     pool: Arc<Pool>,
@@ -79,7 +79,7 @@ impl Pool {
         self: &Arc<Self>,
         limit: Duration,
         is_patient: bool,
-    ) -> Result<Held, sqlx::Error> {
+    ) -> Result<InUse, sqlx::Error> {
         let watch = Stopwatch::start();
         let permit = tokio::time::timeout(limit, Arc::clone(&self.permits).acquire_owned()).await;
         let permit = permit.map_err(|_| sqlx::Error::PoolTimedOut)?;
@@ -90,21 +90,21 @@ impl Pool {
             Some((connection, _)) => connection,
             None => self.connect(limit.saturating_sub(watch.elapsed()), is_patient).await?,
         };
-        Ok(Held { connection, is_reused, pool: Arc::clone(self), permit, running: None })
+        Ok(InUse { connection, is_reused, pool: Arc::clone(self), permit, running: None })
     }
 
     /// A new connection that replaces a broken idle one. The other idle ones are as old, and closed
     /// too.
     pub(super) async fn reconnect(
         self: &Arc<Self>,
-        broken: Held,
+        broken: InUse,
         limit: Duration,
-    ) -> Result<Held, sqlx::Error> {
-        let Held { permit, connection, .. } = broken;
+    ) -> Result<InUse, sqlx::Error> {
+        let InUse { permit, connection, .. } = broken;
         drop(connection);
         self.idle().clear();
         let connection = self.connect(limit, true).await?;
-        Ok(Held { connection, is_reused: false, pool: Arc::clone(self), permit, running: None })
+        Ok(InUse { connection, is_reused: false, pool: Arc::clone(self), permit, running: None })
     }
 
     /// Connects. If the server refuses for now, it is tried again until `limit`, and the last
@@ -198,7 +198,7 @@ impl Pool {
     }
 }
 
-impl Held {
+impl InUse {
     pub(super) const fn connection(&mut self) -> &mut PgConnection {
         &mut self.connection
     }

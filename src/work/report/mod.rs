@@ -5,7 +5,7 @@ mod tick;
 mod verification;
 
 pub use scrub::{Drifted, LISTED_MAX, ScrubReport};
-pub use tick::{Gauges, Held, Problem, TickReport};
+pub use tick::{Gauges, HeldBack, Problem, TickReport};
 pub use verification::{Pending, SliceVerification};
 
 use chrono::{DateTime, Utc};
@@ -196,7 +196,7 @@ impl SliceReport {
 
     /// The reason that holds for every other slice of the rollup, too.
     #[must_use]
-    pub fn held(&self) -> Option<&NotNow> {
+    pub fn held_back(&self) -> Option<&NotNow> {
         self.not_now.as_ref().filter(|not_now| not_now.why.holds_rollup())
     }
 

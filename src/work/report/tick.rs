@@ -22,7 +22,7 @@ pub struct TickReport {
     #[serde(skip)]
     pub sent: u64,
     /// Rollups that a pause, the hours or the source's load held back.
-    pub held: Vec<Held>,
+    pub held: Vec<HeldBack>,
     /// Rollups that failed, or whose late changes cannot be noticed.
     pub problems: Vec<Problem>,
     /// Old slices that were verified once all due work was done.
@@ -56,7 +56,7 @@ pub struct Gauges {
 
 /// A rollup whose due slices have to wait.
 #[derive(Debug, PartialEq, Eq, Serialize)]
-pub struct Held {
+pub struct HeldBack {
     pub rollup: String,
     #[serde(rename = "reason")]
     pub not_now: NotNow,
@@ -120,7 +120,7 @@ impl TickReport {
         self.left += left;
         let reason = not_now.to_string();
         tracing::info!(rollup = backlog.rollup.name, reason, left, "held back");
-        self.held.push(Held { rollup: backlog.rollup.name.clone(), not_now, left });
+        self.held.push(HeldBack { rollup: backlog.rollup.name.clone(), not_now, left });
     }
 
     pub(crate) fn problem(&mut self, rollup: &Rollup, error: &WorkError) {
