@@ -15,7 +15,7 @@ use crate::work::empty;
 use crate::work::identity::{self};
 use crate::work::late;
 use crate::work::ready;
-use crate::work::report::{Gauges, Problem, TickReport};
+use crate::work::report::{Gauges, RollupProblem, TickReport};
 use crate::work::slice_run::OVERTIME;
 use crate::work::standings;
 use crate::work::worker::{WorkError, Worker};
@@ -51,7 +51,7 @@ pub async fn run(
                 .take()
                 .or_else(|| chosen(worker, only).next().map(|rollup| rollup.name.clone()));
             let error = WorkError::OutOfTime(report.doing);
-            report.problems.push(Problem::new(&rollup.unwrap_or_default(), &error));
+            report.problems.push(RollupProblem::new(&rollup.unwrap_or_default(), &error));
         }
     }
     Ok(report)
@@ -110,7 +110,7 @@ async fn run_within(
         if let Some(reason) =
             identity::unproven(worker, rollup).filter(|_| !report.is_blocked(rollup))
         {
-            report.problems.push(Problem::of_unproven(rollup, &reason));
+            report.problems.push(RollupProblem::of_unproven(rollup, &reason));
         }
     }
     Ok(())

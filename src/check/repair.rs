@@ -36,7 +36,7 @@ pub struct RepairReport {
     pub reminder: Option<String>,
 }
 
-struct Marker {
+struct FoundMarker {
     start: DateTime<Utc>,
     end: DateTime<Utc>,
     attempt: u64,
@@ -50,7 +50,7 @@ struct Marker {
     replaced_owner: Option<String>,
 }
 
-impl Marker {
+impl FoundMarker {
     /// Whether the rows are those that the success of `checkpoint` promises. An older marker comes
     /// from a restored target, or its rows were never committed.
     fn holds_rows_of(&self, checkpoint: &Checkpoint) -> bool {
@@ -138,7 +138,7 @@ async fn forget_staged(worker: &Worker, rollup: &Rollup) -> Result<(), DbError> 
 async fn repair_range(
     worker: &Worker,
     (rollup, definition): (&Rollup, &str),
-    markers: &[Marker],
+    markers: &[FoundMarker],
     (from, to): (DateTime<Utc>, DateTime<Utc>),
     dry_run: bool,
     report: &mut RepairReport,
@@ -190,7 +190,10 @@ async fn repair_range(
 }
 
 /// The marker in the form that the checkpoints use.
-fn found((rollup, definition): (&Rollup, &str), marker: &Marker) -> checkpoint::Marker {
+fn found(
+    (rollup, definition): (&Rollup, &str),
+    marker: &FoundMarker,
+) -> checkpoint::CommittedMarker {
     // The reason for that attempt (late data, a replay) is still to be dealt with.
     let overtaken = marker.replaced_by.is_some_and(|attempt| attempt != marker.attempt);
     // A sealed slice is never recomputed, even after changes.
@@ -204,7 +207,7 @@ fn found((rollup, definition): (&Rollup, &str), marker: &Marker) -> checkpoint::
         (_, Some(known)) if is_sealed || known == definition => None,
         _ => Some("the definition has changed since".to_owned()),
     };
-    checkpoint::Marker {
+    checkpoint::CommittedMarker {
         rollup: rollup.name.clone(),
         slice_start: marker.start,
         attempt: marker.attempt,
@@ -225,7 +228,7 @@ async fn markers(
     worker: &Worker,
     rollup: &Rollup,
     from: DateTime<Utc>,
-) -> Result<Vec<Marker>, DbError> {
+) -> Result<Vec<FoundMarker>, DbError> {
     let mut tx = worker.target.db.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
     let sql = format!(
         "SELECT slice_start, slice_end, attempt, owner, definition, \
@@ -239,7 +242,7 @@ async fn markers(
     let markers = rows
         .iter()
         .map(|row| {
-            Ok(Marker {
+            Ok(FoundMarker {
                 start: row.try_get("slice_start")?,
                 end: row.try_get("slice_end")?,
                 attempt: row.try_get::<i64, _>("attempt")?.unsigned_abs(),

@@ -46,16 +46,16 @@ impl Checkpoints {
 
 /// The consumer of the source's marks that a rollup is registered as.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Consumer {
+pub struct KeptConsumer {
     /// Its ID there.
     pub id: i64,
     /// The relation of its slices to the marks.
-    pub standing: Standing,
+    pub standing: Registration,
 }
 
 /// The relation of a consumer's slices to the marks.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum Registration {
     /// It was never registered before.
     New,
     /// The source forgot it, so marks may have been deleted without it.
@@ -72,16 +72,16 @@ impl Checkpoints {
     ///
     /// # Errors
     /// [`CheckpointError`] if the call fails or the item is malformed.
-    pub async fn consumer(&self, rollup: &str) -> Result<Option<Consumer>, CheckpointError> {
+    pub async fn consumer(&self, rollup: &str) -> Result<Option<KeptConsumer>, CheckpointError> {
         let Some(item) = self.item(changes_key(rollup)).await? else { return Ok(None) };
         let read = Reader { item: &item };
         let Some(id) = read.number("consumer")? else { return Ok(None) };
         let standing = match read.text("consumer_of")? {
-            None => Standing::New,
-            Some(of) if of == FORGOTTEN => Standing::Forgotten,
-            Some(capture) => Standing::Known(capture),
+            None => Registration::New,
+            Some(of) if of == FORGOTTEN => Registration::Forgotten,
+            Some(capture) => Registration::Known(capture),
         };
-        Ok(Some(Consumer { id, standing }))
+        Ok(Some(KeptConsumer { id, standing }))
     }
 
     /// Makes the rollup the consumer `id`, replacing `before`. An entry that another worker wrote
@@ -93,7 +93,7 @@ impl Checkpoints {
         &self,
         rollup: &str,
         before: Option<i64>,
-        consumer: &Consumer,
+        consumer: &KeptConsumer,
     ) -> Result<(), CheckpointError> {
         let condition = match before {
             None => Cond::lacks("consumer"),
@@ -102,9 +102,9 @@ impl Checkpoints {
         let update = Update::new(changes_key(rollup), condition)
             .set("consumer", number(consumer.id.unsigned_abs()));
         let update = match &consumer.standing {
-            Standing::New => update,
-            Standing::Forgotten => update.set("consumer_of", text(FORGOTTEN)),
-            Standing::Known(capture) => update.set("consumer_of", text(capture)),
+            Registration::New => update,
+            Registration::Forgotten => update.set("consumer_of", text(FORGOTTEN)),
+            Registration::Known(capture) => update.set("consumer_of", text(capture)),
         };
         self.send(update, "record the consumer").await.map(drop)
     }

@@ -147,7 +147,7 @@ impl Checkpoints {
         let lease_until = whole_ms(request.deadline + LEASE_MARGIN);
         let update = self.claim_update(owner, request, lease_until);
         let written = match self.send(update, "claim").await {
-            // Wrong types in an item make the write itself invalid. Reading the item tells which
+            // Wrong types in an item make the write itself invalid. Extent the item tells which
             // attribute it is.
             Err(error @ CheckpointError::Store(StoreError::Invalid { .. })) => {
                 self.get(request.rollup, request.slice_start).await?;

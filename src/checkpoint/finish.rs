@@ -24,7 +24,7 @@ fn mine(lease: &Lease) -> Cond {
 
 /// The effect of a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Failure {
+pub struct FailedAttempt {
     /// The slice's state: failed, or stale if it was reopened since.
     pub state: State,
     /// Failures since the last success or reopening.
@@ -96,7 +96,7 @@ impl Checkpoints {
         error: &str,
         retryable: bool,
         now: DateTime<Utc>,
-    ) -> Result<Failure, CheckpointError> {
+    ) -> Result<FailedAttempt, CheckpointError> {
         let event = Event::Fail { attempt: lease.attempt(), retryable, jitter: fastrand::f64() };
         let standing = lease.checkpoint().standing();
         let after = state::next(Some(&standing), event, now, self.failures_max)
@@ -108,10 +108,10 @@ impl Checkpoints {
             .set_or_remove("retry_at", retry_at.map(epoch_ms))
             .set(UNFINISHED, text(lease.rollup()));
         match self.end(update, lease, "fail", None).await? {
-            None => Ok(Failure { state: State::Failed, failures: after.failures, retry_at }),
+            None => Ok(FailedAttempt { state: State::Failed, failures: after.failures, retry_at }),
             Some(found) => {
                 let state = already(&found, lease, State::Failed)?;
-                Ok(Failure { state, failures: found.failures, retry_at: found.retry_at })
+                Ok(FailedAttempt { state, failures: found.failures, retry_at: found.retry_at })
             }
         }
     }

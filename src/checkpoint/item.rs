@@ -5,7 +5,7 @@ use std::fmt;
 use chrono::{DateTime, Datelike as _, SecondsFormat, SubsecRound, Utc};
 
 use super::error::CheckpointError;
-use super::state::{Standing, State};
+use super::state::{Lifecycle, State};
 use super::store::{Item, Key, PK, SK, UNFINISHED, Value};
 use crate::model::text::cut;
 
@@ -120,8 +120,8 @@ impl Glance {
 impl Checkpoint {
     /// The part that decides the next transition.
     #[must_use]
-    pub const fn standing(&self) -> Standing {
-        Standing {
+    pub const fn standing(&self) -> Lifecycle {
+        Lifecycle {
             state: self.state,
             attempt: self.attempt,
             lease_until: self.lease_until,

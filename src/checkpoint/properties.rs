@@ -6,11 +6,11 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::backfills::Backfill;
 use super::control::{Control, Pause, Scope, control_key};
 use super::error::CheckpointError;
-use super::finish::Failure;
+use super::finish::FailedAttempt;
 use super::item::{Checkpoint, Completion, Glance, key};
 use super::moving::Items;
 use super::scrub::Budget;
-use super::scrub::{Scrub, drift_name, read_budget};
+use super::scrub::{ScrubProgress, drift_name, read_budget};
 use super::state::{self, Event};
 use super::store::{Cond, Item, Update, Value};
 use super::watermark::Watermark;
@@ -34,7 +34,7 @@ pub fn item(data: &[u8]) {
     });
     read(Backfill::read(&item), backfill);
     read(Control::read(&item), |control| controlled(&control));
-    read(Scrub::read(&item), |scrub| scrubbed(&scrub, &item));
+    read(ScrubProgress::read(&item), |scrub| scrubbed(&scrub, &item));
     read(read_budget(&item), |spent| spending(&spent));
     read(Items::of(item).leased_until(now()), |until| assert!(until.is_none_or(|it| it > now())));
 }
@@ -69,7 +69,8 @@ fn checkpoint(found: Checkpoint) {
     }
     let sum = found.outcome.as_ref().map_or(0, |done: &Completion| done.rows_read + done.groups);
     assert!(sum <= u64::MAX / 2, "sums of many of them are made");
-    let _ = Failure { state: found.state, failures: found.failures, retry_at: found.retry_at };
+    let _ =
+        FailedAttempt { state: found.state, failures: found.failures, retry_at: found.retry_at };
 }
 
 fn backfill(found: Backfill) {
@@ -108,11 +109,11 @@ fn controlled(control: &Control) {
     let _ = control.woken_at().map(|at| at + TimeDelta::hours(1));
 }
 
-fn scrubbed(scrub: &Scrub, item: &Item) {
+fn scrubbed(scrub: &ScrubProgress, item: &Item) {
     for (start, drift) in &scrub.drift {
         let name = drift_name(*start);
         assert!(item.contains_key(&name), "{name} cannot be forgotten");
-        let again = Scrub::read(&Item::from([(name, drift.to_attribute())]));
+        let again = ScrubProgress::read(&Item::from([(name, drift.to_attribute())]));
         let again = again.ok().and_then(|scrub| scrub.drift.get(start).copied());
         assert_eq!(again, Some(*drift));
     }
@@ -120,8 +121,8 @@ fn scrubbed(scrub: &Scrub, item: &Item) {
     for is_new in [false, true] {
         let next = scrub.after(now(), is_new, now());
         let written = scrub.taking("r", &next).applied(None, None);
-        let again = Scrub::read(&written);
-        let is_taken = |again: &Scrub| {
+        let again = ScrubProgress::read(&written);
+        let is_taken = |again: &ScrubProgress| {
             (again.round, again.cursor, again.round_started_at, again.verified_before)
                 == (next.round, next.cursor, next.round_started_at, next.verified_before)
         };

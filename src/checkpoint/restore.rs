@@ -12,7 +12,7 @@ use super::store::{Cond, PK, SK, UNFINISHED, Update, Written};
 
 /// A committed marker, which is the truth about a slice's rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Marker {
+pub struct CommittedMarker {
     pub rollup: String,
     pub slice_start: DateTime<Utc>,
     /// The newest attempt that took it.
@@ -46,7 +46,7 @@ impl Checkpoints {
     /// [`CheckpointError`] if a call fails.
     pub async fn restore(
         &self,
-        marker: &Marker,
+        marker: &CommittedMarker,
         now: DateTime<Utc>,
     ) -> Result<Restored, CheckpointError> {
         for _ in 0..LOOKS_MAX {
@@ -74,14 +74,14 @@ impl Checkpoint {
     /// Whether the newest claim is the one that took `marker`. After checkpoints were restored or
     /// lost, two claims may have the same number.
     #[must_use]
-    pub fn is_attempt_of(&self, marker: &Marker) -> bool {
+    pub fn is_attempt_of(&self, marker: &CommittedMarker) -> bool {
         let is_owner = marker.owner.is_none() || self.owner == marker.owner;
         self.attempt == marker.attempt && is_owner
     }
 
     /// Whether [`Checkpoints::restore`] leaves this checkpoint unchanged.
     #[must_use]
-    pub fn must_keep(&self, marker: &Marker, now: DateTime<Utc>) -> bool {
+    pub fn must_keep(&self, marker: &CommittedMarker, now: DateTime<Utc>) -> bool {
         let same_attempt = self.is_attempt_of(marker);
         let says_so_already = match self.state {
             State::Running => self.lease_until.is_some_and(|until| until > now),
@@ -94,7 +94,7 @@ impl Checkpoint {
 }
 
 /// The checkpoint that follows from the marker.
-fn follow(found: Option<&Checkpoint>, marker: &Marker) -> Checkpoint {
+fn follow(found: Option<&Checkpoint>, marker: &CommittedMarker) -> Checkpoint {
     let (dirty, dirty_seen) = found.map_or((0, 0), |found| (found.dirty, found.dirty_seen));
     let reopens = u64::from(marker.stale.is_some());
     let stale = dirty + reopens != dirty_seen;

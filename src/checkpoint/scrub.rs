@@ -48,7 +48,7 @@ impl Budget {
 
 /// The progress of a rollup's scrub.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Scrub {
+pub struct ScrubProgress {
     /// Raised with each slice that is taken.
     version: u64,
     /// The present round, or 0 before the first.
@@ -97,7 +97,7 @@ impl Drift {
     }
 }
 
-impl Scrub {
+impl ScrubProgress {
     /// Slices verified in this round.
     #[must_use]
     pub const fn verified_in_round(&self) -> u64 {
@@ -170,9 +170,9 @@ impl Checkpoints {
     ///
     /// # Errors
     /// [`CheckpointError`] if the call fails or the item is malformed.
-    pub async fn scrub(&self, rollup: &str) -> Result<Scrub, CheckpointError> {
+    pub async fn scrub(&self, rollup: &str) -> Result<ScrubProgress, CheckpointError> {
         let item = self.item(scrub_key(rollup)).await?;
-        item.as_ref().map_or_else(|| Ok(Scrub::default()), Scrub::read)
+        item.as_ref().map_or_else(|| Ok(ScrubProgress::default()), ScrubProgress::read)
     }
 
     /// Takes a slice and moves the scrub to `next`. Returns whether this worker took it. Otherwise
@@ -183,8 +183,8 @@ impl Checkpoints {
     pub async fn take_scrub(
         &self,
         rollup: &str,
-        seen: &Scrub,
-        next: &Scrub,
+        seen: &ScrubProgress,
+        next: &ScrubProgress,
     ) -> Result<bool, CheckpointError> {
         let update = seen.taking(rollup, next);
         Ok(matches!(self.send(update, "take a slice to scrub").await?, Written::Done(_)))

@@ -69,7 +69,7 @@ impl fmt::Display for State {
 
 /// The part of a checkpoint that decides the next transition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct Lifecycle {
     pub state: State,
     /// The fencing token: the number of claims so far.
     pub attempt: u64,
@@ -158,11 +158,11 @@ pub enum Illegal {
 /// # Errors
 /// [`Illegal`] for every pair that the design does not list.
 pub fn next(
-    from: Option<&Standing>,
+    from: Option<&Lifecycle>,
     event: Event,
     now: DateTime<Utc>,
     failures_max: u32,
-) -> Result<Standing, Illegal> {
+) -> Result<Lifecycle, Illegal> {
     match (event, from) {
         (Event::Claim { lease_until }, None) => Ok(claimed(&ABSENT, lease_until)),
         (Event::Claim { lease_until }, Some(from)) => {
@@ -175,18 +175,18 @@ pub fn next(
             let failures =
                 if retryable { from.failures.saturating_add(1) } else { failures_max.max(1) };
             let retry_at = (failures < failures_max).then(|| add(now, backoff(failures, jitter)));
-            Ok(Standing { state: State::Failed, failures, retry_at, lease_until: None, ..*from })
+            Ok(Lifecycle { state: State::Failed, failures, retry_at, lease_until: None, ..*from })
         }
         (Event::Yield { attempt, retry_at }, from) => {
             let from = held_by(from, attempt)?;
-            Ok(Standing { state: State::Yielded, retry_at, lease_until: None, ..*from })
+            Ok(Lifecycle { state: State::Yielded, retry_at, lease_until: None, ..*from })
         }
         (Event::Reopen, from) => Ok(reopened(from.unwrap_or(&ABSENT))),
     }
 }
 
 /// The standing of a slice without a checkpoint, for the arithmetic.
-const ABSENT: Standing = Standing {
+const ABSENT: Lifecycle = Lifecycle {
     state: State::Stale,
     attempt: 0,
     lease_until: None,
@@ -196,7 +196,7 @@ const ABSENT: Standing = Standing {
     dirty_seen: 0,
 };
 
-fn claimable(from: &Standing, now: DateTime<Utc>, failures_max: u32) -> Result<(), Illegal> {
+fn claimable(from: &Lifecycle, now: DateTime<Utc>, failures_max: u32) -> Result<(), Illegal> {
     match from.state {
         State::Yielded | State::Stale => Ok(()),
         State::Succeeded => Err(Illegal::Succeeded),
@@ -216,8 +216,8 @@ fn claimable(from: &Standing, now: DateTime<Utc>, failures_max: u32) -> Result<(
     }
 }
 
-fn claimed(from: &Standing, lease_until: DateTime<Utc>) -> Standing {
-    Standing {
+fn claimed(from: &Lifecycle, lease_until: DateTime<Utc>) -> Lifecycle {
+    Lifecycle {
         state: State::Running,
         attempt: from.attempt + 1,
         lease_until: Some(lease_until),
@@ -228,22 +228,22 @@ fn claimed(from: &Standing, lease_until: DateTime<Utc>) -> Standing {
 }
 
 /// The lease may have ended. As long as no newer attempt exists, the result still counts.
-fn held_by(from: Option<&Standing>, attempt: u64) -> Result<&Standing, Illegal> {
+fn held_by(from: Option<&Lifecycle>, attempt: u64) -> Result<&Lifecycle, Illegal> {
     from.filter(|from| from.state == State::Running && from.attempt == attempt)
         .ok_or(Illegal::NotHolder { attempt })
 }
 
-fn completed(from: &Standing) -> Standing {
+fn completed(from: &Lifecycle) -> Lifecycle {
     let state = if from.dirty == from.dirty_seen { State::Succeeded } else { State::Stale };
-    Standing { state, lease_until: None, failures: 0, retry_at: None, ..*from }
+    Lifecycle { state, lease_until: None, failures: 0, retry_at: None, ..*from }
 }
 
-fn reopened(from: &Standing) -> Standing {
+fn reopened(from: &Lifecycle) -> Lifecycle {
     let dirty = from.dirty + 1;
     match from.state {
         // The worker continues. Its completion will find that it has not seen every reopening.
-        State::Running => Standing { dirty, ..*from },
-        _ => Standing { state: State::Stale, failures: 0, retry_at: None, dirty, ..*from },
+        State::Running => Lifecycle { dirty, ..*from },
+        _ => Lifecycle { state: State::Stale, failures: 0, retry_at: None, dirty, ..*from },
     }
 }
 
@@ -280,24 +280,24 @@ mod tests {
     }
 
     /// A standing with attempt 4, reopened once and seen.
-    fn standing(state: State) -> Standing {
-        Standing { state, attempt: 4, dirty: 1, dirty_seen: 1, ..ABSENT }
+    fn standing(state: State) -> Lifecycle {
+        Lifecycle { state, attempt: 4, dirty: 1, dirty_seen: 1, ..ABSENT }
     }
 
-    fn held(until: i64) -> Standing {
-        Standing { lease_until: Some(at(until)), ..standing(State::Running) }
+    fn held(until: i64) -> Lifecycle {
+        Lifecycle { lease_until: Some(at(until)), ..standing(State::Running) }
     }
 
-    fn failed(failures: u32, retry_at: Option<i64>) -> Standing {
-        Standing { failures, retry_at: retry_at.map(at), ..standing(State::Failed) }
+    fn failed(failures: u32, retry_at: Option<i64>) -> Lifecycle {
+        Lifecycle { failures, retry_at: retry_at.map(at), ..standing(State::Failed) }
     }
 
-    fn dirtied(from: Standing) -> Standing {
-        Standing { dirty: from.dirty + 1, ..from }
+    fn dirtied(from: Lifecycle) -> Lifecycle {
+        Lifecycle { dirty: from.dirty + 1, ..from }
     }
 
     /// All kinds of standing that the table distinguishes, with the present time as second 0.
-    fn standings() -> Vec<(&'static str, Option<Standing>)> {
+    fn standings() -> Vec<(&'static str, Option<Lifecycle>)> {
         vec![
             ("absent", None),
             ("running", Some(held(1))),
@@ -312,7 +312,7 @@ mod tests {
         ]
     }
 
-    fn outcome(from: Option<&Standing>, event: Event) -> String {
+    fn outcome(from: Option<&Lifecycle>, event: Event) -> String {
         match next(from, event, at(0), MAX) {
             Ok(to) => format!(
                 "{} {} f{} d{}/{}",
@@ -362,7 +362,7 @@ mod tests {
 
     #[test]
     fn the_last_failure_has_no_next_try() {
-        let from = Standing { failures: MAX - 1, ..held(1) };
+        let from = Lifecycle { failures: MAX - 1, ..held(1) };
         let event = Event::Fail { attempt: 4, retryable: true, jitter: 0.5 };
         let to = next(Some(&from), event, at(0), MAX).unwrap();
         assert_eq!((to.failures, to.retry_at), (MAX, None));

@@ -3,12 +3,12 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
-use super::ui::{self, Progress, counted, number};
+use super::ui::{self, ProgressLine, counted, number};
 use super::{Failure, Global, Range, Via, fanned, parse_duration, via};
 use crate::model::clock::{Deadline, Stopwatch};
 use crate::model::rollup::Rollup;
 use crate::model::slice::Order;
-use crate::work::backfill::{self, BackfillPlan, Batch, BatchReport, Interrupted, Limits};
+use crate::work::backfill::{self, BackfillPlan, Batch, BatchLimits, BatchReport, Interrupted};
 use crate::work::estimate::{self, Estimate};
 use crate::work::identity;
 use crate::work::slice_run::RunOptions;
@@ -65,7 +65,7 @@ pub(super) struct Pace {
 impl Pace {
     pub(super) fn batch(&self, options: RunOptions) -> Batch {
         let concurrency = self.concurrency as usize;
-        let limits = Limits::default();
+        let limits = BatchLimits::default();
         Batch { concurrency, budget: self.budget, deadline: None, options, limits }
     }
 }
@@ -118,9 +118,9 @@ impl Backfill {
             return fanned::follow(global, &worker, rollup, id).await;
         }
         let watch = Stopwatch::start();
-        let progress = Progress::new(&rollup.name, plan.slices.len());
+        let progress = ProgressLine::new(&rollup.name, plan.slices.len());
         let options = RunOptions { backfill: Some(worker.clock.now()), ..RunOptions::default() };
-        let limits = Limits { rows: self.max_rows, dollars: self.max_dollars };
+        let limits = BatchLimits { rows: self.max_rows, dollars: self.max_dollars };
         let deadline = self.max_hours.map(|hours| {
             Deadline::after(&*worker.clock, Duration::from_secs_f64((hours * 3600.0).min(1e9)))
         });

@@ -8,7 +8,7 @@ use super::{Failure, Global, ui};
 use crate::clients::address::{Address, DatabaseUrl};
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT, Db, DbError, DbErrorKind, Side};
 use crate::model::rollup::{Late, TableName};
-use crate::source::changes::capture::{Capture, Standing};
+use crate::source::changes::capture::{Capture, CaptureState};
 use crate::source::changes::consumers::{self, Consumer};
 use crate::source::changes::marks;
 use crate::work::consumer;
@@ -304,7 +304,7 @@ async fn register(worker: &Worker) {
 async fn look(
     worker: &Worker,
     capture: &Capture,
-) -> Result<(Standing, Option<u64>, Vec<Consumer>), DbError> {
+) -> Result<(CaptureState, Option<u64>, Vec<Consumer>), DbError> {
     let mut tx = worker.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, "capture").await?;
     let standing = capture.standing(&mut tx).await?;
     let marks = match &standing.key {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::backfill::Direction;
 use super::{Failure, Global, Range, control, rollups, ui};
 use crate::checkpoint::{Backfill, BackfillState, Scope};
-use crate::fanout::{self, Progress};
+use crate::fanout::{self, BackfillProgress};
 use crate::model::rollup::Rollup;
 use crate::work::worker::{WorkError, Worker};
 
@@ -161,7 +161,7 @@ fn range(backfill: &Backfill) -> String {
     format!("{} to {}", day(backfill.from), day(backfill.to))
 }
 
-fn text(backfill: &Backfill, progress: &Progress) -> String {
+fn text(backfill: &Backfill, progress: &BackfillProgress) -> String {
     let count = |count: usize| ui::number(count as u64);
     let percent = (100 * progress.done).checked_div(progress.slices).unwrap_or(100);
     let mut lines = vec![
@@ -207,14 +207,14 @@ pub(super) async fn follow(
     rollup: &Rollup,
     id: &str,
 ) -> Result<(), Failure> {
-    let mut bar: Option<ui::Progress> = None;
+    let mut bar: Option<ui::ProgressLine> = None;
     for _ in 0..POLLS_MAX {
         let found = worker.checkpoints.backfill(&rollup.name, id).await.map_err(WorkError::from)?;
         let Some(backfill) = found else {
             return Err(Failure::usage(format!("backfill {id} of {} is gone", rollup.name)));
         };
         let progress = fanout::progress_of(worker, rollup, &backfill).await?;
-        let bar = bar.get_or_insert_with(|| ui::Progress::new(&rollup.name, progress.slices));
+        let bar = bar.get_or_insert_with(|| ui::ProgressLine::new(&rollup.name, progress.slices));
         bar.set(progress.done as u64, progress.rows_read);
         // A tick notices a minute later that no slice is left.
         if !backfill.state.is_active() || progress.is_through() {
@@ -229,7 +229,7 @@ pub(super) async fn follow(
     Ok(())
 }
 
-fn ended(backfill: &Backfill, progress: &Progress) -> Result<(), Failure> {
+fn ended(backfill: &Backfill, progress: &BackfillProgress) -> Result<(), Failure> {
     let failed = |why: String| Err(Failure::told(crate::work::worker::Severity::Failed, why));
     if backfill.state == BackfillState::Cancelled {
         return failed("the backfill was cancelled".into());

@@ -2,7 +2,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::backfill::{Pace, document, finish};
-use super::ui::{self, Progress, counted};
+use super::ui::{self, ProgressLine, counted};
 use super::{Failure, Global, Range, Via, slice_starting, via};
 use crate::model::clock::Stopwatch;
 use crate::model::rollup::Rollup;
@@ -65,7 +65,7 @@ impl Replay {
             return self.replay_via(global, function, rollup, &slices).await;
         }
         let watch = Stopwatch::start();
-        let progress = Progress::new(&rollup.name, slices.len());
+        let progress = ProgressLine::new(&rollup.name, slices.len());
         let batch = self.pace.batch(RunOptions { allow_shrink: self.allow_shrink, backfill: None });
         let work = backfill::replay(&worker, rollup, &slices, &self.reason, batch, &progress);
         let report = progress.during(worker.governor.waits(), work).await;

@@ -8,7 +8,7 @@ use super::run::{name, named};
 use super::ui::{self, Paint};
 use super::{Failure, Global, control, rollups};
 use crate::check::scrub::{self, scrubbed_range};
-use crate::checkpoint::{Backfill, Checkpoint, Drift, Scrub, State};
+use crate::checkpoint::{Backfill, Checkpoint, Drift, ScrubProgress, State};
 use crate::fanout;
 use crate::model::rollup::Rollup;
 use crate::work::due::{Planned, Standing};
@@ -32,7 +32,7 @@ pub struct Status {
 
 /// The state of a rollup's scrub.
 struct Scrubbed {
-    scrub: Scrub,
+    scrub: ScrubProgress,
     /// Slices that it covers.
     slices: usize,
     /// The slices whose drift is still present, as far as is known.

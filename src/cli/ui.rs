@@ -273,7 +273,7 @@ pub fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
 }
 
 /// The progress of a batch: a bar on a terminal, or occasional lines in a log.
-pub struct Progress {
+pub struct ProgressLine {
     bar: ProgressBar,
     state: Mutex<State>,
 }
@@ -287,7 +287,7 @@ struct State {
     waits: Option<String>,
 }
 
-impl Progress {
+impl ProgressLine {
     /// The progress over `total` slices, under the heading `title`.
     #[must_use]
     pub fn new(title: &str, total: usize) -> Self {
@@ -299,7 +299,7 @@ impl Progress {
         progress
     }
 
-    /// As [`Progress::new`], without an initial line and without rows.
+    /// As [`ProgressLine::new`], without an initial line and without rows.
     #[must_use]
     pub fn quiet(title: &str, total: usize) -> Self {
         let total = total as u64;
@@ -404,7 +404,7 @@ impl Progress {
     }
 }
 
-impl Listener for Progress {
+impl Listener for ProgressLine {
     fn ended(&self, report: &SliceReport) {
         let mut state = self.state();
         let rows = report.completion.as_ref().map_or(0, |done| done.rows_read);

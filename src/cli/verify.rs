@@ -11,7 +11,7 @@ use super::{Failure, Global, Range, parse_duration, rollups, slice_starting, ui}
 use crate::check::verify::{self, Compared};
 use crate::model::rollup::Rollup;
 use crate::model::slice::Slice;
-use crate::work::backfill::{self, Batch, Interrupted, Limits};
+use crate::work::backfill::{self, Batch, BatchLimits, Interrupted};
 use crate::work::due::Standing;
 use crate::work::empty;
 use crate::work::identity;
@@ -215,7 +215,7 @@ impl Verify {
         chosen: &[(&Rollup, Slice)],
         verified: &mut Verified,
     ) -> Result<(), Failure> {
-        let progress = ui::Progress::quiet("verify", chosen.len());
+        let progress = ui::ProgressLine::quiet("verify", chosen.len());
         let work = self.compare_all(worker, chosen, verified, &progress);
         let done = progress.during(worker.governor.waits(), work).await;
         progress.finish();
@@ -227,7 +227,7 @@ impl Verify {
         worker: &Worker,
         chosen: &[(&Rollup, Slice)],
         verified: &mut Verified,
-        progress: &ui::Progress,
+        progress: &ui::ProgressLine,
     ) -> Result<(), Failure> {
         let mut noted = BTreeMap::new();
         for (place, (rollup, slice)) in chosen.iter().enumerate() {
@@ -312,9 +312,9 @@ impl Verify {
             let slices: Vec<Slice> =
                 slices.iter().map(|found| rollup.calendar.containing(found.start)).collect();
             let (budget, options) = (self.timeout, RunOptions::default());
-            let limits = Limits::default();
+            let limits = BatchLimits::default();
             let batch = Batch { concurrency: 1, budget, deadline: None, options, limits };
-            let progress = ui::Progress::new(&rollup.name, slices.len());
+            let progress = ui::ProgressLine::new(&rollup.name, slices.len());
             let report =
                 backfill::replay(worker, rollup, &slices, "verify", batch, &progress).await;
             progress.finish();

@@ -12,13 +12,13 @@ const MINUTES_MAX: i32 = 50 * 60;
 
 /// From one local time of day until another, over midnight where it is the earlier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hours {
+pub struct DailyHours {
     from: u32,
     to: u32,
     zone: Tz,
 }
 
-impl Hours {
+impl DailyHours {
     /// Parses `22:00-06:00` as local time of `zone`. `None`: the text has another form, or the span
     /// is empty.
     #[must_use]
@@ -61,7 +61,7 @@ impl Hours {
     }
 }
 
-impl fmt::Display for Hours {
+impl fmt::Display for DailyHours {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let time = |minutes: u32| format!("{:02}:{:02}", minutes / 60, minutes % 60);
         write!(f, "{}-{} {}", time(self.from), time(self.to), self.zone)
@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn hours_may_pass_midnight_and_follow_the_zone() {
-        let night = Hours::parse("22:00-06:00", chrono_tz::Europe::Prague).unwrap();
+        let night = DailyHours::parse("22:00-06:00", chrono_tz::Europe::Prague).unwrap();
         for (now, is_in, change) in [
             ("2026-01-10T20:59:59Z", false, "2026-01-10T21:00:00Z"),
             ("2026-01-10T21:00:00Z", true, "2026-01-11T05:00:00Z"),
@@ -96,8 +96,10 @@ mod tests {
     fn other_texts_are_no_hours() {
         for text in ["", "22-6", "22:00", "22:00-22:00", "25:00-06:00", "08:60-09:00", "+8:00-9:00"]
         {
-            assert_eq!(Hours::parse(text, Tz::UTC), None, "{text}");
+            assert_eq!(DailyHours::parse(text, Tz::UTC), None, "{text}");
         }
-        assert!(Hours::parse("18:00-24:00", Tz::UTC).unwrap().contain(at("2026-01-01T23:59:59Z")));
+        assert!(
+            DailyHours::parse("18:00-24:00", Tz::UTC).unwrap().contain(at("2026-01-01T23:59:59Z"))
+        );
     }
 }

@@ -36,8 +36,8 @@ mod throttle;
 
 pub use duration::parse as parse_duration;
 pub use error::{ConfigError, Problem, UnknownRollup};
-pub use hours::Hours;
-pub use throttle::{Limits, NICE_RATIO, Settings, Signal};
+pub use hours::DailyHours;
+pub use throttle::{LoadLimits, NICE_RATIO, Settings, Signal};
 
 use raw::{Document, Node, Section, line_at};
 
@@ -53,7 +53,7 @@ pub struct Config {
     /// The place of the checkpoints, and the limit of failures.
     pub checkpoint: Checkpoint,
     /// How old slices are verified. `None`: they are not.
-    pub scrub: Option<Scrub>,
+    pub scrub: Option<ScrubSettings>,
     /// The rollups, in the order of the file; at least one.
     pub rollups: Vec<Rollup>,
 }
@@ -90,7 +90,7 @@ pub struct Checkpoint {
 
 /// The verification of old slices: `[scrub]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Scrub {
+pub struct ScrubSettings {
     /// Slices per day, over all rollups.
     pub slices_per_day: u32,
     /// Whether a slice that differs is reopened.
@@ -291,7 +291,7 @@ fn checkpoint(node: &Node<'_>) -> Option<Checkpoint> {
     Some(Checkpoint { table: table?, failures_max: failures_max? })
 }
 
-fn scrub(node: &Node<'_>) -> Option<Scrub> {
+fn scrub(node: &Node<'_>) -> Option<ScrubSettings> {
     /// A higher number amounts to a `tallymark verify` every night.
     const SLICES_PER_DAY: std::ops::RangeInclusive<u32> = 1..=10_000;
     let mut section = node.section("a table: [scrub]")?;
@@ -303,7 +303,7 @@ fn scrub(node: &Node<'_>) -> Option<Scrub> {
         Some(node) => node.boolean(),
         None => Some(false),
     };
-    Some(Scrub { slices_per_day: slices_per_day?, repair: repair? })
+    Some(ScrubSettings { slices_per_day: slices_per_day?, repair: repair? })
 }
 
 fn checkpoint_table(node: &Node<'_>) -> Option<String> {

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use proptest::prelude::*;
 
-use super::{Config, ConfigError, Scrub};
+use super::{Config, ConfigError, ScrubSettings};
 
 use crate::model::measure::{self, KINDS, Measure};
 use crate::model::rollup::{EpochUnit, TableName, TimeColumn};
@@ -96,7 +96,7 @@ fn a_good_file_is_read_completely() {
     assert_eq!(config.target.schema, "numbers");
     assert_eq!(config.checkpoint.table, "tallymark-test");
     assert_eq!(config.checkpoint.failures_max, 3);
-    assert_eq!(config.scrub, Some(Scrub { slices_per_day: 20, repair: true }));
+    assert_eq!(config.scrub, Some(ScrubSettings { slices_per_day: 20, repair: true }));
 
     let [daily, hits] = &config.rollups[..] else { panic!("two rollups") };
     assert_eq!(daily.name, "entity_daily");

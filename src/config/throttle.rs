@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use chrono_tz::Tz;
 
-use super::hours::Hours;
+use super::hours::DailyHours;
 use super::predicate;
 use super::raw::{Node, Section};
 use super::rollup::zone;
@@ -44,16 +44,16 @@ pub struct Settings {
     /// Whether it also rests within the statement, a millisecond at a time.
     pub naps: bool,
     /// Limits above which no chunk starts.
-    pub max_load: Limits,
+    pub max_load: LoadLimits,
     /// Limits above which the slice is given up until a later turn.
-    pub critical_load: Limits,
+    pub critical_load: LoadLimits,
     /// The operator's own question. Any answer except false, 0, NULL or an empty text means to
     /// wait.
     pub throttle_query: Option<String>,
     /// Backfills run only at these hours.
-    pub window: Option<Hours>,
+    pub window: Option<DailyHours>,
     /// Nothing is read at these hours.
-    pub quiet_hours: Option<Hours>,
+    pub quiet_hours: Option<DailyHours>,
     /// How often per hour ticks may wake a sleeping source.
     pub wake_per_hour: Option<u32>,
 }
@@ -65,8 +65,8 @@ impl Default for Settings {
             slots: 1,
             nice_ratio: 30.0,
             naps: true,
-            max_load: Limits::default(),
-            critical_load: Limits::default(),
+            max_load: LoadLimits::default(),
+            critical_load: LoadLimits::default(),
             throttle_query: None,
             window: None,
             quiet_hours: None,
@@ -119,9 +119,9 @@ impl Signal {
 
 /// The limits of signals.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Limits(pub Vec<(Signal, f64)>);
+pub struct LoadLimits(pub Vec<(Signal, f64)>);
 
-impl Limits {
+impl LoadLimits {
     /// Whether `signal` has a limit.
     #[must_use]
     pub fn has(&self, signal: Signal) -> bool {
@@ -137,7 +137,8 @@ pub(super) fn read(section: &Section<'_>) -> Option<Settings> {
     let nice_ratio =
         section.get("nice_ratio").map_or(Some(default.nice_ratio), |node| node.number(NICE_RATIO));
     let naps = section.get("naps").map_or(Some(default.naps), |node| node.boolean());
-    let limits = |key: &str| section.get(key).map_or(Some(Limits::default()), |node| limits(&node));
+    let limits =
+        |key: &str| section.get(key).map_or(Some(LoadLimits::default()), |node| limits(&node));
     let (max_load, critical_load) = (limits("max_load"), limits("critical_load"));
     let throttle_query = optional(section, "throttle_query", query);
     let hours = |key: &str| optional(section, key, |node| hours(node, hours_zone?));
@@ -165,7 +166,7 @@ fn optional<T>(
     section.get(key).map_or(Some(None), |node| read(&node).map(Some))
 }
 
-fn limits(node: &Node<'_>) -> Option<Limits> {
+fn limits(node: &Node<'_>) -> Option<LoadLimits> {
     let mut section = node.section("a table such as { active = 40, probe_ms = 50 }")?;
     section.only(&Signal::ALL.map(Signal::key));
     if section.entries().is_empty() {
@@ -176,7 +177,7 @@ fn limits(node: &Node<'_>) -> Option<Limits> {
         Signal::ALL.into_iter().filter_map(|signal| Some((signal, section.get(signal.key())?)));
     let read: Option<Vec<_>> =
         known.map(|(signal, node)| Some((signal, node.number(0.0..=1e12)?))).collect();
-    read.map(Limits)
+    read.map(LoadLimits)
 }
 
 fn query(node: &Node<'_>) -> Option<String> {
@@ -187,10 +188,10 @@ fn query(node: &Node<'_>) -> Option<String> {
     }
 }
 
-fn hours(node: &Node<'_>, zone: Tz) -> Option<Hours> {
+fn hours(node: &Node<'_>, zone: Tz) -> Option<DailyHours> {
     const FORM: &str = "hours such as \"22:00-06:00\"";
     let text = node.string(FORM)?;
-    match Hours::parse(text, zone) {
+    match DailyHours::parse(text, zone) {
         Some(hours) => Some(hours),
         None => node.wrong(format!("{} are not hours of a day; write {FORM}", shown(text))),
     }

@@ -38,7 +38,7 @@ use crate::work::report::HeldBack;
 use crate::work::report::TickReport;
 use crate::work::worker::{WorkError, Worker};
 
-pub use progress::Progress;
+pub use progress::BackfillProgress;
 
 /// Due slices of a rollup that count as fresh, the newest first. Older ones are history, and become
 /// a backfill.

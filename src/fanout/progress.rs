@@ -18,7 +18,7 @@ const PARTS: i32 = 16;
 
 /// Progress of a backfill.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Progress {
+pub struct BackfillProgress {
     /// Slices of the range that have ended.
     pub slices: usize,
     /// Done slices: computed, or already right.
@@ -49,7 +49,7 @@ pub async fn progress_of(
     worker: &Worker,
     rollup: &Rollup,
     backfill: &Backfill,
-) -> Result<Progress, WorkError> {
+) -> Result<BackfillProgress, WorkError> {
     let Backfill { from, to, .. } = *backfill;
     let step = (to - from) / PARTS;
     let edge = |part: i32| if part == PARTS { to } else { from + step * part };
@@ -63,7 +63,7 @@ pub async fn progress_of(
     let now = worker.clock.now();
     let end = backfill.finished_at.unwrap_or(now);
     let view = standings::view(worker, rollup, &seen, now);
-    let mut progress = Progress::default();
+    let mut progress = BackfillProgress::default();
     let mut known = 0;
     for glance in glances.iter().flatten() {
         known += 1;
@@ -114,7 +114,7 @@ fn idle(view: &View<'_>, from: DateTime<Utc>, to: DateTime<Utc>) -> usize {
     idle
 }
 
-impl Progress {
+impl BackfillProgress {
     /// Whether all slices are done or exhausted.
     #[must_use]
     pub const fn is_through(&self) -> bool {

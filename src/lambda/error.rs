@@ -3,7 +3,7 @@
 use crate::event::EventError;
 use crate::model::clock::rfc3339;
 use crate::model::slice::Slice;
-use crate::work::report::Problem;
+use crate::work::report::RollupProblem;
 use crate::work::report::SliceReport;
 use crate::work::worker::{Severity, WorkError};
 
@@ -24,7 +24,7 @@ pub enum HandleError {
     Failed(Box<SliceReport>),
     /// Some rollups failed. The others were worked on.
     #[error("{} could not be worked on: {}", counted(.0.len(), "rollup"), listed(.0))]
-    Problems(Vec<Problem>),
+    Problems(Vec<RollupProblem>),
     /// The time ran out while a server was still awaited.
     #[error(
         "the time was up while a server was waited for; what was not done is due for the next schedule"
@@ -75,6 +75,6 @@ fn counted(count: usize, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
-fn listed(problems: &[Problem]) -> String {
+fn listed(problems: &[RollupProblem]) -> String {
     problems.iter().map(|problem| problem.error.as_str()).collect::<Vec<_>>().join("; ")
 }

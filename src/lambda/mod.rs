@@ -25,7 +25,7 @@ use crate::model::rollup::Rollup;
 use crate::model::slice::Slice;
 use crate::telemetry::metrics::Metrics;
 use crate::tick::{self};
-use crate::work::backfill::{self, BackfillPlan, Batch, BatchReport, Limits, Silent};
+use crate::work::backfill::{self, BackfillPlan, Batch, BatchLimits, BatchReport, Silent};
 use crate::work::backlog::BEGIN_MIN;
 use crate::work::ready;
 use crate::work::replay;
@@ -349,7 +349,7 @@ async fn work_through(
     Invocation { deadline, emit, .. }: Invocation<'_>,
 ) -> Result<BatchReport, WorkError> {
     let budget = deadline.remaining(&*worker.clock);
-    let limits = Limits::default();
+    let limits = BatchLimits::default();
     let batch = Batch { concurrency: 1, budget, deadline: Some(deadline), options, limits };
     let done = backfill::run(worker, rollup, plan, batch, &Silent).await;
     let report = done.as_ref().unwrap_or_else(|interrupted| &interrupted.report);

@@ -26,7 +26,7 @@ use crate::source::reading::shape::Shape;
 
 pub use generation::Outside;
 pub use replace::{Guard, Replaced};
-pub use stage::{Chunk, Progress};
+pub use stage::{Chunk, StageProgress};
 pub use verify::{Comparison, Difference, Verification};
 
 /// The target database, and the schema of its rollup tables.

@@ -15,7 +15,7 @@ use crate::model::sql::{ident, literal, timestamptz};
 use crate::source::reading::nap::Nap;
 use crate::source::reading::read::{self, Form};
 use crate::source::reading::shape::Shape;
-use crate::target::stage::Progress;
+use crate::target::stage::StageProgress;
 use crate::throttle::Governor;
 
 /// The effect of a replacement on the rollup table.
@@ -84,7 +84,7 @@ impl Guard<'_> {
 }
 
 /// The marker's state before this attempt took it.
-pub(super) struct Marker {
+pub(super) struct PriorMarker {
     /// Source rows behind the slice's data. `None`: it has no data of this definition.
     rows_read: Option<i64>,
 }
@@ -128,7 +128,7 @@ impl Target {
         let mut tx = self.write(guard.timeout, &slice.id(&rollup.name)).await?;
         let marker = fence(self, &mut tx, lease, rollup, slice).await?;
         let replaced = self.replace_staged(&mut tx, rollup, shape, slice, Form::Partial).await?;
-        if !Progress::forget(&mut tx, rollup, slice).await? {
+        if !StageProgress::forget(&mut tx, rollup, slice).await? {
             // An empty stage would have erased the slice.
             return Err(TargetError::Forgotten);
         }
@@ -256,7 +256,7 @@ pub(super) async fn fence(
     lease: &Lease,
     rollup: &Rollup,
     slice: Slice,
-) -> Result<Marker, TargetError> {
+) -> Result<PriorMarker, TargetError> {
     let keeper = target.keeper(&rollup.name).map(|id| {
         let (name, id) = (literal(&rollup.name), literal(&id));
         format!(
@@ -279,7 +279,7 @@ pub(super) async fn fence(
         if let Some(row) = tx.rows("taking the marker", sql.clone()).await?.first() {
             let rows_read = row.try_get("rows_read");
             let rows_read = rows_read.map_err(|source| tx.error("reading the marker", source))?;
-            return Ok(Marker { rows_read });
+            return Ok(PriorMarker { rows_read });
         }
         generation::raise(tx, target, lease, rollup).await?;
     }
@@ -307,7 +307,7 @@ pub(super) async fn finish(
     lease: &Lease,
     (rollup, slice): (&Rollup, Slice),
     guard: Guard<'_>,
-    marker: &Marker,
+    marker: &PriorMarker,
     replaced: Replaced,
 ) -> Result<Replaced, TargetError> {
     if let (Some(shrink), Some(before)) = (guard.shrink, marker.rows_read) {

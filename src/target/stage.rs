@@ -24,7 +24,7 @@ const COPY_BYTES: usize = 64 * 1024;
 
 /// Progress over the chunks of a slice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
+pub struct StageProgress {
     /// Everything before this instant is staged.
     pub cursor: DateTime<Utc>,
     /// Source rows staged so far.
@@ -35,7 +35,7 @@ pub struct Progress {
     pub source_ms: u64,
 }
 
-impl Progress {
+impl StageProgress {
     /// The state before anything is staged.
     #[must_use]
     pub const fn at_start(slice: Slice) -> Self {
@@ -136,15 +136,15 @@ impl Target {
         rollup: &Rollup,
         slice: Slice,
         guard: Guard<'_>,
-    ) -> Result<Progress, TargetError> {
+    ) -> Result<StageProgress, TargetError> {
         let mut tx = self.write(guard.timeout, &slice.id(&rollup.name)).await?;
         fence(self, &mut tx, lease, rollup, slice).await?;
-        let progress = Progress::read(&mut tx, lease, rollup, slice).await?;
+        let progress = StageProgress::read(&mut tx, lease, rollup, slice).await?;
         if progress.is_none() {
-            Progress::forget(&mut tx, rollup, slice).await?;
+            StageProgress::forget(&mut tx, rollup, slice).await?;
         }
         tx.commit().await?;
-        Ok(progress.unwrap_or(Progress::at_start(slice)))
+        Ok(progress.unwrap_or(StageProgress::at_start(slice)))
     }
 
     /// Stages the chunk from `progress.cursor` to `end`, together with the new progress.
@@ -154,10 +154,10 @@ impl Target {
     pub async fn stage_chunk(
         &self,
         chunk: &Chunk<'_>,
-        progress: Progress,
+        progress: StageProgress,
         end: DateTime<Utc>,
         guard: Guard<'_>,
-    ) -> Result<Progress, TargetError> {
+    ) -> Result<StageProgress, TargetError> {
         let Chunk { source, lease, rollup, shape, slice } = *chunk;
         let label = slice.id(&rollup.name);
         let reader = match source {
@@ -192,7 +192,7 @@ impl Target {
             }
         };
         let before = progress;
-        let progress = Progress {
+        let progress = StageProgress {
             cursor: end,
             rows_read: progress.rows_read + rows,
             chunks: progress.chunks + 1,
@@ -226,7 +226,7 @@ impl Target {
         let statement_ms = millis(watch);
         let marker = fence(self, &mut tx, lease, rollup, slice).await?;
         let replaced = self.replace_staged(&mut tx, rollup, shape, slice, Form::Whole).await?;
-        Progress::forget(&mut tx, rollup, slice).await?;
+        StageProgress::forget(&mut tx, rollup, slice).await?;
         let statement_ms = guard.work_ms(statement_ms);
         let replaced = Replaced { statement_ms, ..replaced };
         finish(self, tx, lease, (rollup, slice), guard, &marker, replaced).await

@@ -341,7 +341,7 @@ async fn throttle_answer(source: &Db, query: &str) -> Result<Option<String>, DbE
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Hours;
+    use crate::config::DailyHours;
 
     fn nice(nice_ratio: f64) -> Governor {
         Governor::new(Settings { nice_ratio, ..Settings::default() })
@@ -378,7 +378,7 @@ mod tests {
 
     #[test]
     fn quiet_hours_hold_all_and_the_window_holds_backfills() {
-        let hours = |text| Hours::parse(text, chrono_tz::Tz::UTC);
+        let hours = |text| DailyHours::parse(text, chrono_tz::Tz::UTC);
         let governor = Governor::new(Settings {
             window: hours("22:00-06:00"),
             quiet_hours: hours("02:00-03:00"),

@@ -5,7 +5,7 @@ use std::fmt;
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
-use crate::config::{Limits, Signal};
+use crate::config::{LoadLimits, Signal};
 
 impl Signal {
     /// The unit of its number.
@@ -110,7 +110,7 @@ impl Sample {
     pub(super) fn passed(
         &self,
         before: Option<&Self>,
-        limits: &Limits,
+        limits: &LoadLimits,
     ) -> Result<Option<String>, Unreadable> {
         for (signal, limit) in &limits.0 {
             let value = self.signal(*signal, before)?;
@@ -122,7 +122,7 @@ impl Sample {
     }
 
     /// Every signal with one of the `limits`, in words.
-    pub(super) fn described(&self, before: Option<&Self>, limits: &[&Limits]) -> Vec<String> {
+    pub(super) fn described(&self, before: Option<&Self>, limits: &[&LoadLimits]) -> Vec<String> {
         let wanted = |signal: &Signal| limits.iter().any(|limits| limits.has(*signal));
         let describe = |signal: Signal| match self.signal(signal, before) {
             Ok(value) => format!("{value:.0} {}", signal.unit()),

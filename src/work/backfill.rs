@@ -58,20 +58,20 @@ pub struct Batch {
     /// Options of each slice's run.
     pub options: RunOptions,
     /// Limits of the whole batch.
-    pub limits: Limits,
+    pub limits: BatchLimits,
 }
 
 /// The most that a batch may use. The batch stops before a slice that would exceed it, judged by
 /// the slices so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Limits {
+pub struct BatchLimits {
     /// Source rows.
     pub rows: Option<u64>,
     /// Dollars, by the price of slices in Lambda invocations of their own.
     pub dollars: Option<f64>,
 }
 
-impl Limits {
+impl BatchLimits {
     /// The limit that one more slice would exceed, if it and the `in_flight` ones cost the average
     /// so far.
     fn passed(&self, report: &BatchReport, in_flight: usize) -> Option<String> {

@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use tracing::warn;
 
-use crate::checkpoint::{Consumer, ConsumerStanding};
+use crate::checkpoint::{KeptConsumer, Registration};
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT, DbError, DbErrorKind};
 use crate::model::clock::Deadline;
 use crate::model::rollup::{Late, Rollup};
 use crate::source::changes::capture;
 use crate::source::changes::consumers;
-use crate::source::changes::marks::Hours;
+use crate::source::changes::marks::MarkedHours;
 use crate::source::settle;
 use crate::work::identity;
 use crate::work::late;
@@ -56,9 +56,9 @@ pub(crate) async fn enlist(worker: &Worker, rollup: &Rollup) -> Result<Option<i6
     let mut tx = worker.source.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, &label).await?;
     let mut is_there = consumers::is_enlisted(&mut tx, &key, kept.id, &rollup.name).await?;
     tx.commit().await?;
-    if !is_there && kept.standing != ConsumerStanding::New {
+    if !is_there && kept.standing != Registration::New {
         // Another ID, which must not count as known before the slices are reopened.
-        let next = Consumer { id: new_id(), standing: ConsumerStanding::Forgotten };
+        let next = KeptConsumer { id: new_id(), standing: Registration::Forgotten };
         worker.checkpoints.set_consumer(&rollup.name, Some(kept.id), &next).await?;
         kept = kept_consumer(worker, rollup).await?;
         is_there = false;
@@ -67,17 +67,17 @@ pub(crate) async fn enlist(worker: &Worker, rollup: &Rollup) -> Result<Option<i6
         let mut tx = worker.source.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, &label).await?;
         let installation = identity::installation(worker, rollup).await?;
         let names = (&*installation, &*rollup.name);
-        let is_new = kept.standing == ConsumerStanding::New;
+        let is_new = kept.standing == Registration::New;
         if let Err(error) = consumers::enlist(&mut tx, &key, kept.id, names, is_new).await {
             return Err(unregistered(rollup, error));
         }
         tx.commit().await?;
     }
-    if kept.standing != ConsumerStanding::Known(key.clone()) {
-        if kept.standing == ConsumerStanding::Forgotten {
+    if kept.standing != Registration::Known(key.clone()) {
+        if kept.standing == Registration::Forgotten {
             reopen_everything(worker, rollup, &label).await?;
         }
-        let known = Consumer { id: kept.id, standing: ConsumerStanding::Known(key) };
+        let known = KeptConsumer { id: kept.id, standing: Registration::Known(key) };
         worker.checkpoints.set_consumer(&rollup.name, Some(kept.id), &known).await?;
     }
     lock(&worker.consumers).insert(rollup.name.clone(), kept.id);
@@ -85,11 +85,11 @@ pub(crate) async fn enlist(worker: &Worker, rollup: &Rollup) -> Result<Option<i6
 }
 
 /// The consumer in the store. If there is none, one is chosen now.
-async fn kept_consumer(worker: &Worker, rollup: &Rollup) -> Result<Consumer, WorkError> {
+async fn kept_consumer(worker: &Worker, rollup: &Rollup) -> Result<KeptConsumer, WorkError> {
     if let Some(kept) = worker.checkpoints.consumer(&rollup.name).await? {
         return Ok(kept);
     }
-    let chosen = Consumer { id: new_id(), standing: ConsumerStanding::New };
+    let chosen = KeptConsumer { id: new_id(), standing: Registration::New };
     worker.checkpoints.set_consumer(&rollup.name, None, &chosen).await?;
     // Another worker may have stored one first.
     Ok(worker.checkpoints.consumer(&rollup.name).await?.unwrap_or(chosen))
@@ -102,7 +102,7 @@ async fn reopen_everything(worker: &Worker, rollup: &Rollup, label: &str) -> Res
     tx.rollback().await?;
     let deadline = Deadline::after(&*worker.clock, REOPENING_MAX);
     let reason = "its consumer of late changes was forgotten";
-    late::reopen_hours(worker, rollup, &[Hours::ALL], now, deadline, reason).await?;
+    late::reopen_hours(worker, rollup, &[MarkedHours::ALL], now, deadline, reason).await?;
     Ok(())
 }
 

@@ -207,13 +207,13 @@ fn seconds(span: TimeDelta) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Hours;
+    use crate::config::DailyHours;
 
     #[test]
     fn work_that_is_done_at_its_hours_only_ends_nights_later() {
         let now: DateTime<Utc> = "2026-01-01T12:00:00Z".parse().expect("an instant");
         let ten_hours = 10.0 * 3.6e6;
-        let hours = |text| Hours::parse(text, chrono_tz::Tz::UTC);
+        let hours = |text| DailyHours::parse(text, chrono_tz::Tz::UTC);
         let always = Settings::default();
         assert_eq!(finish(&always, now, ten_hours), now + TimeDelta::hours(10));
         // Eight hours of the first night, two of the second.

@@ -17,7 +17,7 @@ use crate::model::slice::Slice;
 use crate::source::changes::capture::{self, Capture};
 use crate::source::changes::column;
 use crate::source::changes::consumers;
-use crate::source::changes::marks::{self, Hours, Mark};
+use crate::source::changes::marks::{self, Mark, MarkedHours};
 use crate::source::reading::first_row;
 use crate::source::reading::shape::Shape;
 use crate::source::reading::zones::Offsets;
@@ -26,7 +26,7 @@ use crate::work::backlog::BEGIN_MIN;
 use crate::work::consumer;
 use crate::work::due::{Standing, View};
 use crate::work::ready;
-use crate::work::report::Problem;
+use crate::work::report::RollupProblem;
 use crate::work::standings;
 use crate::work::worker::{WorkError, Worker};
 
@@ -48,7 +48,7 @@ type Ready<'a> = (&'a Rollup, Arc<Shape>);
 
 /// Finds late changes of all rollups that ask for it, and reopens their slices. Returns the
 /// problems that prevented it, each of which raises an alarm.
-pub async fn notice(worker: &Worker, deadline: Deadline) -> Vec<Problem> {
+pub async fn notice(worker: &Worker, deadline: Deadline) -> Vec<RollupProblem> {
     let mut problems = Vec::new();
     let mut captured = BTreeMap::<String, Vec<&Rollup>>::new();
     for rollup in &worker.config.rollups {
@@ -56,7 +56,7 @@ pub async fn notice(worker: &Worker, deadline: Deadline) -> Vec<Problem> {
             Late::Capture => captured.entry(rollup.from.to_string()).or_default().push(rollup),
             Late::Column(_) => {
                 if let Err(error) = notice_changes(worker, rollup, deadline).await {
-                    problems.push(Problem::of_late_changes(&rollup.name, &error));
+                    problems.push(RollupProblem::of_late_changes(&rollup.name, &error));
                 }
             }
             Late::Grace | Late::Clock => {}
@@ -64,7 +64,7 @@ pub async fn notice(worker: &Worker, deadline: Deadline) -> Vec<Problem> {
     }
     for rollups in captured.values() {
         if let Err(error) = notice_marks(worker, rollups, deadline).await {
-            problems.push(Problem::of_late_changes(&rollups[0].name, &error));
+            problems.push(RollupProblem::of_late_changes(&rollups[0].name, &error));
         }
     }
     problems
@@ -149,7 +149,7 @@ async fn move_marks(
         let axis = capture::axis_key(&shape.axis);
         let is_new = |mark: &&Mark| mark.axis == axis && !mark.acknowledged.contains(consumer);
         let hours = marks.iter().filter(is_new).map(|mark| mark.hours);
-        let hours: Vec<Hours> = hours.collect();
+        let hours: Vec<MarkedHours> = hours.collect();
         if !reopen_hours(worker, rollup, &hours, now, deadline, "late change").await? {
             return Ok(false);
         }
@@ -252,7 +252,7 @@ async fn notice_changes(
 pub(crate) async fn reopen_hours(
     worker: &Worker,
     rollup: &Rollup,
-    hours: &[Hours],
+    hours: &[MarkedHours],
     now: DateTime<Utc>,
     deadline: Deadline,
     reason: &str,
@@ -275,7 +275,7 @@ pub(crate) async fn reopen_hours(
     let lateness =
         Lateness { rollup, view: standings::view(worker, &unsealed, &seen, now), reason };
     let from = rollup.start;
-    if hours.contains(&Hours::ALL) {
+    if hours.contains(&MarkedHours::ALL) {
         reopen_range(worker, &lateness, &[(from, newest.end())], false).await?;
         // Rows that the same transaction wrote after a TRUNCATE lack marks of their own, and
         // may lie in slices that counted as empty. They are visible now, as the mark is.
@@ -285,7 +285,7 @@ pub(crate) async fn reopen_hours(
             reopen_range(worker, &lateness, &[(first, newest.end())], true).await?;
         }
     }
-    let some = hours.iter().filter(|hours| **hours != Hours::ALL);
+    let some = hours.iter().filter(|hours| **hours != MarkedHours::ALL);
     let ranges = some.filter_map(|hours| hours.within(from, newest.end()));
     let ranges = merged(
         ranges

@@ -11,7 +11,7 @@ use tallymark::checkpoint::{Claim, Completion, State};
 use tallymark::model::clock::{Clock as _, Deadline, ManualClock};
 use tallymark::model::rollup::Rollup;
 use tallymark::model::slice::{Order, Slice};
-use tallymark::target::{Chunk, Guard, Progress};
+use tallymark::target::{Chunk, Guard, StageProgress};
 use tallymark::tick;
 use tallymark::work::backfill;
 use tallymark::work::due::Standing;
@@ -414,7 +414,7 @@ async fn a_month_that_is_read_in_chunks_is_the_same() {
         let chunk = Chunk { source, lease, rollup, shape, slice };
         let guard = Guard { shrink: None, timeout: BUDGET, governor: None, nap: None };
         let middle = slice.start() + slice.duration() / 2;
-        let start = Progress::at_start(slice);
+        let start = StageProgress::at_start(slice);
         let half = target.stage_chunk(&chunk, start, middle, guard).await.unwrap();
         target.stage_chunk(&chunk, half, slice.end(), guard).await.unwrap();
         target.replace_from_stage(lease, rollup, shape, slice, guard).await.unwrap();

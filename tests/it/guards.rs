@@ -14,7 +14,7 @@ use tallymark::clients::db::Access;
 use tallymark::fanout;
 use tallymark::model::clock::{Clock as _, Deadline, ManualClock, SystemClock};
 use tallymark::source::changes::column;
-use tallymark::target::{Chunk, Guard, Progress, TargetError};
+use tallymark::target::{Chunk, Guard, StageProgress, TargetError};
 use tallymark::tick;
 use tallymark::work::empty;
 use tallymark::work::ready;
@@ -65,9 +65,9 @@ const UNGUARDED: Guard<'_> = Guard { shrink: None, timeout: BUDGET, governor: No
 async fn stage(
     world: &World,
     lease: &Lease,
-    from: Progress,
+    from: StageProgress,
     end: DateTime<Utc>,
-) -> Result<Progress, TargetError> {
+) -> Result<StageProgress, TargetError> {
     let shape = ready::ready(&world.worker, world.rollup()).await.unwrap();
     let (rollup, slice) = (world.rollup(), world.slice(DAY));
     let chunk = Chunk { source: None, lease, rollup, shape: &shape, slice };
@@ -85,7 +85,7 @@ async fn merge(world: &World, lease: &Lease) -> Result<u64, TargetError> {
 /// A worker that stages half of [`DAY`] and yields.
 async fn yields_at_noon(world: &World) {
     let lease = claim(world).await;
-    stage(world, &lease, Progress::at_start(world.slice(DAY)), instant(NOON)).await.unwrap();
+    stage(world, &lease, StageProgress::at_start(world.slice(DAY)), instant(NOON)).await.unwrap();
     let now = world.worker.clock.now();
     world.worker.checkpoints.yield_(&lease, &Yield::default(), now).await.unwrap();
 }
@@ -165,7 +165,8 @@ async fn a_crash_that_empties_the_stage_erases_nothing() {
     world.reopen(DAY).await;
     let lease = claim(&world).await;
     let slice = world.slice(DAY);
-    let at_noon = stage(&world, &lease, Progress::at_start(slice), instant(NOON)).await.unwrap();
+    let at_noon =
+        stage(&world, &lease, StageProgress::at_start(slice), instant(NOON)).await.unwrap();
     world.target_sql("TRUNCATE tallymark.progress, tallymark.stage_daily").await;
     let second = stage(&world, &lease, at_noon, slice.end()).await;
     assert!(matches!(second, Err(TargetError::Forgotten)), "{second:?}");
@@ -180,7 +181,8 @@ async fn a_chunk_is_staged_once() {
     let (world, _) = world(false).await;
     let lease = claim(&world).await;
     let slice = world.slice(DAY);
-    let at_noon = stage(&world, &lease, Progress::at_start(slice), instant(NOON)).await.unwrap();
+    let at_noon =
+        stage(&world, &lease, StageProgress::at_start(slice), instant(NOON)).await.unwrap();
     stage(&world, &lease, at_noon, slice.end()).await.unwrap();
     let again = stage(&world, &lease, at_noon, slice.end()).await;
     assert!(matches!(again, Err(TargetError::Forgotten)), "{again:?}");
@@ -196,7 +198,7 @@ async fn a_stale_attempt_does_not_merge_what_a_newer_one_has_staged() {
     let zombie = claim(&world).await;
     clock.advance(PAST_LEASE);
     let lease = claim(&world).await;
-    stage(&world, &lease, Progress::at_start(slice), slice.end()).await.unwrap();
+    stage(&world, &lease, StageProgress::at_start(slice), slice.end()).await.unwrap();
     let merged = merge(&world, &zombie).await;
     assert!(matches!(merged, Err(TargetError::Fenced { mine: 1, newest: 2 })), "{merged:?}");
     assert_eq!(world.rows().await, [""; 0]);

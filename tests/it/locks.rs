@@ -8,7 +8,7 @@ use sqlx::{Connection as _, PgConnection};
 use tallymark::checkpoint::{BackfillState, State};
 use tallymark::clients::db::{Access, DbErrorKind};
 use tallymark::model::clock::{Clock as _, Deadline, VirtualClock};
-use tallymark::work::backfill::{self, Batch, Limits, Silent};
+use tallymark::work::backfill::{self, Batch, BatchLimits, Silent};
 use tallymark::work::report::Outcome;
 use tallymark::work::slice_run::{self, RunOptions};
 
@@ -82,7 +82,7 @@ async fn a_locked_table_is_waited_for_no_longer_than_a_quarter_of_an_hour() {
     let (to, order) = (instant("2026-01-03"), Order::NewestFirst);
     let plan = backfill::plan(&world.worker, rollup, rollup.start, to, order, true).await.unwrap();
     let holder = holding(&world.urls.source, "LOCK TABLE events").await;
-    let (options, limits) = (RunOptions::default(), Limits::default());
+    let (options, limits) = (RunOptions::default(), BatchLimits::default());
     // The less time a slice has, the sooner it gives up a lock: 60 tries of less than a second.
     let budget = Duration::from_secs(1);
     let batch = Batch { concurrency: 1, budget, deadline: None, options, limits };

@@ -2,7 +2,7 @@
 
 use tallymark::clients::db::Access;
 use tallymark::model::rollup::Rollup;
-use tallymark::source::reading::plan_guard::{Reading, inspect};
+use tallymark::source::reading::plan_guard::{PlannedRead, inspect};
 use tallymark::work::ready;
 use tallymark::work::report::Outcome;
 
@@ -229,7 +229,7 @@ fn rollup(name: &str, rest: &str) -> String {
     )
 }
 
-async fn reading(world: &World, rollup: &Rollup) -> Reading {
+async fn reading(world: &World, rollup: &Rollup) -> PlannedRead {
     let shape = ready::shape(&world.worker, rollup).await.unwrap();
     let slice = rollup.calendar.containing("2025-06-10T00:00:00Z".parse().unwrap());
     let mut tx = world.worker.source.begin(Access::ReadOnly, BUDGET, "test").await.unwrap();

@@ -14,7 +14,7 @@ use tallymark::check::verify;
 use tallymark::model::clock::{Clock as _, Deadline, ManualClock};
 use tallymark::tick::{self};
 use tallymark::work::report::Outcome;
-use tallymark::work::report::Problem;
+use tallymark::work::report::RollupProblem;
 
 use crate::support::world::{
     BUDGET, DAILY, EVENTS, Setup, World, clock, daily_expected, dynamo, install_capture,
@@ -119,7 +119,7 @@ impl Restorable {
         let report = tick::run(&world.worker, self.clock.now(), deadline, None).await.unwrap();
         world.worker.close().await;
         // Rows that `repair` called unproven are reported until they are verified.
-        let is_told = |problem: &Problem| problem.error.contains("is unproven");
+        let is_told = |problem: &RollupProblem| problem.error.contains("is unproven");
         assert!(report.problems.iter().all(is_told), "{report:?}");
         let is_good = |outcome| matches!(outcome, Outcome::Succeeded | Outcome::Stale);
         assert!(report.slices.iter().all(|slice| is_good(slice.outcome)), "{report:?}");

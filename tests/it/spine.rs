@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::future::join_all;
 use tallymark::checkpoint::{Claim, State};
 use tallymark::model::clock::{Clock, Deadline, SystemClock};
-use tallymark::target::{Chunk, Guard, Progress, TargetError};
+use tallymark::target::{Chunk, Guard, StageProgress, TargetError};
 use tallymark::tick;
 use tallymark::work::backfill::{self, Batch, Silent};
 use tallymark::work::ready;
@@ -402,7 +402,7 @@ async fn a_stale_attempt_is_fenced() {
     let late = target.replace_from_source(&lease, rollup, &shape, slice, guard).await;
     assert!(matches!(late, Err(TargetError::Fenced { mine: 1, newest: 2 })), "{late:?}");
     let chunk = Chunk { source: None, lease: &lease, rollup, shape: &shape, slice };
-    let start = Progress::at_start(slice);
+    let start = StageProgress::at_start(slice);
     let staged = target.stage_chunk(&chunk, start, slice.end(), guard).await;
     assert!(matches!(staged, Err(TargetError::Fenced { .. })), "{staged:?}");
     let chunk = Chunk { source: Some(&world.worker.source), ..chunk };

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tallymark::checkpoint::Checkpoint;
-use tallymark::checkpoint::state::{self, Event, FAILURES_MAX_DEFAULT, Illegal, Standing, State};
+use tallymark::checkpoint::state::{self, Event, FAILURES_MAX_DEFAULT, Illegal, Lifecycle, State};
 use tallymark::config::Config;
 use tallymark::model::slice::Slice;
 use tallymark::work::due::{self, View};
@@ -50,9 +50,9 @@ pub struct Item {
 }
 
 impl Item {
-    pub fn standing(&self) -> Standing {
+    pub fn standing(&self) -> Lifecycle {
         let waits = self.state == State::Failed && u32::from(self.failures) < FAILURES_MAX_DEFAULT;
-        Standing {
+        Lifecycle {
             state: self.state,
             attempt: self.attempt.into(),
             lease_until: (self.state == State::Running).then(|| at(self.lease)),
@@ -63,7 +63,7 @@ impl Item {
         }
     }
 
-    fn new(standing: &Standing, owner: Option<u8>) -> Self {
+    fn new(standing: &Lifecycle, owner: Option<u8>) -> Self {
         Self {
             state: standing.state,
             attempt: u8::try_from(standing.attempt).unwrap(),
@@ -126,7 +126,7 @@ pub fn is_due(item: Option<Item>) -> Option<bool> {
 }
 
 fn checkpoint(item: &Item, slice_start: DateTime<Utc>, definition: &str) -> Checkpoint {
-    let Standing { state, attempt, lease_until, failures, retry_at, dirty, dirty_seen } =
+    let Lifecycle { state, attempt, lease_until, failures, retry_at, dirty, dirty_seen } =
         item.standing();
     Checkpoint {
         rollup: "daily".into(),

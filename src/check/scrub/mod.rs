@@ -19,7 +19,7 @@ pub use round::scrubbed_range;
 use round::last_verified;
 
 use crate::check::verify::{self, Asked, Compared};
-use crate::checkpoint::{Checkpoint, DRIFT_MAX, Drift, PAGE, Scrub};
+use crate::checkpoint::{Checkpoint, DRIFT_MAX, Drift, PAGE, ScrubProgress};
 use crate::clients::db::DbErrorKind;
 use crate::config;
 use crate::model::clock::{Deadline, rfc3339};
@@ -30,7 +30,9 @@ use crate::throttle::Governor;
 use crate::work::backlog::BEGIN_MIN;
 use crate::work::due::Standing;
 use crate::work::ready;
-use crate::work::report::{Drifted, LISTED_MAX, Pending, Problem, SliceVerification, TickReport};
+use crate::work::report::{
+    Drifted, LISTED_MAX, Pending, RollupProblem, SliceVerification, TickReport,
+};
 use crate::work::slice_run::RESERVE;
 use crate::work::worker::{WorkError, Worker};
 
@@ -56,7 +58,7 @@ const ROUND_MIN: TimeDelta = TimeDelta::days(1);
 /// A rollup and the progress of its scrub.
 struct Track<'r> {
     rollup: &'r Rollup,
-    scrub: Scrub,
+    scrub: ScrubProgress,
     /// Nothing to verify, or an error occurred.
     is_idle: bool,
 }
@@ -69,14 +71,14 @@ struct Candidate {
     /// The time that it may need.
     needs: Duration,
     /// The scrub's progress once the slice is taken.
-    next: Scrub,
+    next: ScrubProgress,
 }
 
 /// Verifies the old slices that are due, while there is time, and adds the result to the tick's
 /// report.
 pub(crate) async fn run(
     worker: &Worker,
-    settings: config::Scrub,
+    settings: config::ScrubSettings,
     only: Option<&Rollup>,
     deadline: Deadline,
     report: &mut TickReport,
@@ -88,13 +90,13 @@ pub(crate) async fn run(
         worker.config.rollups.iter().filter(wanted).filter(|it| !has_trouble(it)).collect();
     let Some(first) = rollups.first() else { return };
     if let Err(error) = scrub_all(worker, settings, &rollups, deadline, report).await {
-        report.problems.push(Problem::new(&first.name, &error));
+        report.problems.push(RollupProblem::new(&first.name, &error));
     }
 }
 
 async fn scrub_all(
     worker: &Worker,
-    settings: config::Scrub,
+    settings: config::ScrubSettings,
     rollups: &[&Rollup],
     deadline: Deadline,
     report: &mut TickReport,
@@ -136,7 +138,7 @@ async fn scrub_all(
             break;
         }
         if let Err(error) = ready::ready(worker, rollup).await {
-            report.problems.push(Problem::new(&rollup.name, &error));
+            report.problems.push(RollupProblem::new(&rollup.name, &error));
             *is_idle = true;
             continue;
         }
@@ -153,7 +155,7 @@ async fn scrub_all(
         (*scrub, is_paid) = (taken, false);
         let scrubbed = scrub_slice(worker, rollup, slice, scrub, (settings, deadline), report);
         if let Err(error) = scrubbed.await {
-            report.problems.push(Problem::new(&rollup.name, &error));
+            report.problems.push(RollupProblem::new(&rollup.name, &error));
             *is_idle = true;
         }
     }
@@ -189,7 +191,7 @@ async fn tracks_of<'r>(
 pub async fn open_drift(
     worker: &Worker,
     rollup: &Rollup,
-    scrub: &Scrub,
+    scrub: &ScrubProgress,
 ) -> Result<Vec<(DateTime<Utc>, Drift)>, WorkError> {
     Ok(split_drift(worker, rollup, scrub).await?.0)
 }
@@ -198,7 +200,7 @@ pub async fn open_drift(
 async fn split_drift(
     worker: &Worker,
     rollup: &Rollup,
-    scrub: &Scrub,
+    scrub: &ScrubProgress,
 ) -> Result<(Vec<(DateTime<Utc>, Drift)>, Vec<DateTime<Utc>>), WorkError> {
     let (mut open, mut over) = (Vec::new(), Vec::new());
     for (start, drift) in &scrub.drift {
@@ -231,7 +233,7 @@ async fn candidate(
             }
             Ok(None) => {}
             Err(error) => {
-                report.problems.push(Problem::new(&track.rollup.name, &error));
+                report.problems.push(RollupProblem::new(&track.rollup.name, &error));
             }
         }
         track.is_idle = true;
@@ -244,7 +246,7 @@ async fn next_slice(
     worker: &Worker,
     track: &Track<'_>,
     now: DateTime<Utc>,
-) -> Result<Option<(Slice, Duration, Scrub)>, WorkError> {
+) -> Result<Option<(Slice, Duration, ScrubProgress)>, WorkError> {
     let Track { rollup, scrub, .. } = track;
     let Some((begin, end)) = scrubbed_range(rollup, now) else { return Ok(None) };
     let cursor = scrub.cursor.unwrap_or(begin).max(begin);
@@ -297,8 +299,8 @@ async fn scrub_slice(
     worker: &Worker,
     rollup: &Rollup,
     slice: Slice,
-    scrub: &Scrub,
-    (settings, deadline): (config::Scrub, Deadline),
+    scrub: &ScrubProgress,
+    (settings, deadline): (config::ScrubSettings, Deadline),
     report: &mut TickReport,
 ) -> Result<(), WorkError> {
     let left = deadline.remaining(&*worker.clock);

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::checkpoint::Scrub;
+use crate::checkpoint::ScrubProgress;
 use crate::model::rollup::Rollup;
 
 /// A scrub covers the slices that start in `[begin, end)`. It leaves out those that `lookback` will
@@ -24,11 +24,11 @@ pub fn scrubbed_range(
 /// even, and how far this round is.
 pub(super) fn last_verified(
     rollup: &Rollup,
-    scrub: &Scrub,
+    scrub: &ScrubProgress,
     now: DateTime<Utc>,
 ) -> (DateTime<Utc>, i64) {
     const WHOLE: i64 = 1000;
-    let Scrub { cursor, round_started_at, last_round_started_at, .. } = *scrub;
+    let ScrubProgress { cursor, round_started_at, last_round_started_at, .. } = *scrub;
     let Some((begin, end)) = scrubbed_range(rollup, now) else {
         return (DateTime::<Utc>::MAX_UTC, WHOLE);
     };

@@ -38,7 +38,7 @@ use crate::clients::db::Tx;
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
 /// A place that keeps items. Each write is atomic, and durable once the store has answered. Each
-/// read except [`Reading::Part`] and [`Sorts::Unfinished`] shows every write that was answered
+/// read except [`Extent::Part`] and [`Sorts::Unfinished`] shows every write that was answered
 /// before it.
 ///
 /// `operation` names the call in errors.
@@ -124,14 +124,14 @@ pub struct Query {
     /// returns fewer.
     pub limit: Option<u16>,
     /// The part of each item to read.
-    pub reading: Reading,
+    pub reading: Extent,
 }
 
 impl Query {
     /// Reads these items of `rollup` whole and in ascending order.
     #[must_use]
     pub fn new(rollup: &str, sorts: Sorts) -> Self {
-        let (rollup, reading) = (rollup.to_owned(), Reading::Whole);
+        let (rollup, reading) = (rollup.to_owned(), Extent::Whole);
         Self { rollup, sorts, descending: false, limit: None, reading }
     }
 
@@ -150,7 +150,7 @@ impl Query {
     /// Only these attributes, possibly from a moment ago.
     #[must_use]
     pub fn only(self, names: &'static [&'static str]) -> Self {
-        Self { reading: Reading::Part(names), ..self }
+        Self { reading: Extent::Part(names), ..self }
     }
 }
 
@@ -172,7 +172,7 @@ pub enum Sorts {
 
 /// The part of an item to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reading {
+pub enum Extent {
     /// The whole item, consistently.
     Whole,
     /// These attributes, as they were a moment ago.

@@ -9,7 +9,7 @@ use proptest::test_runner::{Config, TestRunner};
 use tokio::runtime::Handle;
 
 use super::{FAILURES_MAX, ROLLUP, at, on_each_store, outcome, start, turn};
-use crate::checkpoint::state::{self, Event, Illegal, Standing};
+use crate::checkpoint::state::{self, Event, Illegal, Lifecycle};
 use crate::checkpoint::{
     CheckpointError, Checkpoints, Claim, ClaimError, ClaimRefused, LEASE_MARGIN, Lease, State,
 };
@@ -48,11 +48,11 @@ struct World<'a> {
     slice_start: DateTime<Utc>,
     clock: ManualClock,
     leases: [Option<Lease>; WORKERS],
-    model: Option<Standing>,
+    model: Option<Lifecycle>,
 }
 
 impl World<'_> {
-    fn expect(&self, event: Event) -> Result<Standing, Illegal> {
+    fn expect(&self, event: Event) -> Result<Lifecycle, Illegal> {
         state::next(self.model.as_ref(), event, self.clock.now(), FAILURES_MAX)
     }
 
@@ -131,7 +131,7 @@ impl World<'_> {
                 assert_eq!((told.state, told.failures), (State::Failed, latest.failures));
                 assert_eq!(told.retry_at.is_some(), latest.retry_at.is_some());
                 assert!(told.retry_at >= earliest.retry_at && told.retry_at <= latest.retry_at);
-                self.model = Some(Standing { retry_at: told.retry_at, ..latest });
+                self.model = Some(Lifecycle { retry_at: told.retry_at, ..latest });
             }
             _ => assert_repeated(told.map(|told| told.state), self.model, lease, State::Failed),
         }
@@ -156,7 +156,7 @@ impl World<'_> {
 /// lease.
 fn assert_repeated(
     told: Result<State, CheckpointError>,
-    model: Option<Standing>,
+    model: Option<Lifecycle>,
     lease: &Lease,
     wanted: State,
 ) {

@@ -1,10 +1,10 @@
 //! Restoring checkpoints from markers.
 
 use super::{Fixture, ROLLUP, at, on_each_store, outcome, start, turn};
-use crate::checkpoint::{Marker, Restored, State};
+use crate::checkpoint::{CommittedMarker, Restored, State};
 
-fn marker(attempt: u64) -> Marker {
-    Marker {
+fn marker(attempt: u64) -> CommittedMarker {
+    CommittedMarker {
         rollup: ROLLUP.into(),
         slice_start: start(),
         attempt,
@@ -16,7 +16,7 @@ fn marker(attempt: u64) -> Marker {
     }
 }
 
-async fn restore(fixture: &Fixture, marker: &Marker, now: i64) -> Restored {
+async fn restore(fixture: &Fixture, marker: &CommittedMarker, now: i64) -> Restored {
     fixture.checkpoints.restore(marker, at(now)).await.unwrap()
 }
 
@@ -46,7 +46,7 @@ async fn a_lost_checkpoint_is_restored_with_the_markers_attempt() {
 #[tokio::test]
 async fn a_marker_of_an_older_definition_is_restored_as_stale() {
     on_each_store(async |fixture| {
-        let stale = Marker { stale: Some("definition changed".into()), ..marker(7) };
+        let stale = CommittedMarker { stale: Some("definition changed".into()), ..marker(7) };
         assert_eq!(restore(&fixture, &stale, 10).await, Restored::Restored(State::Stale));
         assert_eq!(kept(restore(&fixture, &stale, 11).await), (State::Stale, 7));
         assert_eq!(kept(restore(&fixture, &marker(7), 11).await), (State::Stale, 7));

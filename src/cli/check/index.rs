@@ -4,7 +4,7 @@ use super::{Findings, Grade};
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT};
 use crate::model::rollup::Rollup;
 use crate::model::slice::Slice;
-use crate::source::reading::plan_guard::{self, By, Reading, unindexed};
+use crate::source::reading::plan_guard::{self, By, PlannedRead, unindexed};
 use crate::source::reading::shape::Shape;
 use crate::work::worker::{WorkError, Worker};
 
@@ -18,7 +18,7 @@ pub(super) async fn look(
     let newest = rollup.newest(worker.clock.now());
     let slice = newest.unwrap_or_else(|| rollup.calendar.containing(rollup.start));
     let mut tx = worker.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
-    let Reading { rows, scans, refusal } =
+    let PlannedRead { rows, scans, refusal } =
         plan_guard::inspect(&mut tx, rollup, shape, slice.start(), slice.end()).await?;
     tx.rollback().await?;
     let label = rollup.calendar.label(&slice);

@@ -6,7 +6,7 @@ use chrono::{DateTime, Datelike, Months, NaiveDate, NaiveDateTime, Timelike, Utc
 use chrono_tz::Tz;
 use thiserror::Error;
 
-use super::wall::{self, Reading};
+use super::wall::{self, LocalInstants};
 use super::width::Unit;
 use super::{Slice, Width, rfc3339};
 
@@ -202,8 +202,8 @@ impl Calendar {
         time: NaiveDateTime,
     ) -> Result<DateTime<Utc>, InstantError> {
         match wall::reading(self.zone, time.and_utc().timestamp()) {
-            Reading::Once(t) | Reading::Skipped(t) => Ok(wall::utc(t)),
-            Reading::Twice(first, second) => {
+            LocalInstants::Once(t) | LocalInstants::Skipped(t) => Ok(wall::utc(t)),
+            LocalInstants::Twice(first, second) => {
                 let with_offset = |t| wall::utc(t).with_timezone(&self.zone).to_rfc3339();
                 Err(InstantError::Ambiguous {
                     text: text.to_owned(),
@@ -224,7 +224,7 @@ impl Calendar {
         let shown = wall::utc(local);
         if !self.width.is_sub_day() {
             shown.format("%Y-%m-%d").to_string()
-        } else if matches!(wall::reading(self.zone, local), Reading::Twice(..)) {
+        } else if matches!(wall::reading(self.zone, local), LocalInstants::Twice(..)) {
             slice.start.with_timezone(&self.zone).format("%Y-%m-%d %H:%M%:z").to_string()
         } else {
             shown.format("%Y-%m-%d %H:%M").to_string()

@@ -19,7 +19,7 @@ struct Change {
 }
 
 /// The instants at which clocks show a local time.
-pub(super) enum Reading {
+pub(super) enum LocalInstants {
     /// The usual case.
     Once(i64),
     /// Clocks went back.
@@ -62,28 +62,28 @@ fn change(zone: Tz, after: i64, until: i64) -> Option<Change> {
 }
 
 /// When clocks show `local`.
-pub(super) fn reading(zone: Tz, local: i64) -> Reading {
+pub(super) fn reading(zone: Tz, local: i64) -> LocalInstants {
     let (after, until) = (local - REACH_SECONDS, local + REACH_SECONDS);
     let Some(change) = change(zone, after, until) else {
-        return Reading::Once(local - offset(zone, after));
+        return LocalInstants::Once(local - offset(zone, after));
     };
     let (first, second) = (local - change.offset_before, local - change.offset_after);
     match (first < change.at, second >= change.at) {
-        (true, true) => Reading::Twice(first, second),
-        (true, false) => Reading::Once(first),
-        (false, true) => Reading::Once(second),
-        (false, false) => Reading::Skipped(change.at),
+        (true, true) => LocalInstants::Twice(first, second),
+        (true, false) => LocalInstants::Once(first),
+        (false, true) => LocalInstants::Once(second),
+        (false, false) => LocalInstants::Skipped(change.at),
     }
 }
 
 /// The first instant from which on clocks always show `wanted` or later.
 pub(super) fn reached(zone: Tz, wanted: i64) -> i64 {
     match reading(zone, wanted) {
-        Reading::Once(t) | Reading::Skipped(t) => t,
+        LocalInstants::Once(t) | LocalInstants::Skipped(t) => t,
         // A clock that reached it twice had fallen back to before it. A clock that was set back
         // exactly to it stays past earlier times.
-        Reading::Twice(_, second) if local(zone, second - 1) < wanted => second,
-        Reading::Twice(first, _) => first,
+        LocalInstants::Twice(_, second) if local(zone, second - 1) < wanted => second,
+        LocalInstants::Twice(first, _) => first,
     }
 }
 

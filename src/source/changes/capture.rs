@@ -46,7 +46,7 @@ pub struct Capture {
 
 /// The state of a table's capture.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct CaptureState {
     /// The name under which its marks are stored. `None`: it cannot have any.
     pub key: Option<String>,
     /// The problem that makes the capture incomplete, with the remedy.
@@ -59,7 +59,7 @@ pub struct Standing {
     axes: Vec<String>,
 }
 
-impl Standing {
+impl CaptureState {
     /// Whether every late change is marked.
     #[must_use]
     pub const fn is_whole(&self) -> bool {
@@ -111,12 +111,12 @@ impl Capture {
     ///
     /// # Errors
     /// The server refuses or cannot be reached.
-    pub async fn standing(&self, tx: &mut Tx) -> Result<Standing, DbError> {
+    pub async fn standing(&self, tx: &mut Tx) -> Result<CaptureState, DbError> {
         let relations = relations(tx, &self.table).await?;
         Ok(self.judge(&relations))
     }
 
-    fn judge(&self, relations: &[Relation]) -> Standing {
+    fn judge(&self, relations: &[Relation]) -> CaptureState {
         let root = relations.first().filter(|root| root.has_marks && root.has_consumers);
         let key = root.and_then(|root| root.function.clone());
         let described = root.and_then(|root| root.description.as_deref());
@@ -124,14 +124,24 @@ impl Capture {
         let axes = made_for.map(|it| it.axes.into_keys().collect()).unwrap_or_default();
         let is_partitioned = relations.first().is_some_and(|root| root.kind == "p");
         let can_be_installed = relations.iter().all(Relation::can_be_captured);
-        Standing { problem: self.problem(relations), key, can_be_installed, is_partitioned, axes }
+        CaptureState {
+            problem: self.problem(relations),
+            key,
+            can_be_installed,
+            is_partitioned,
+            axes,
+        }
     }
 
     /// Marks the hours of partitions that were attached or detached since the last call.
     ///
     /// # Errors
     /// The server refuses or cannot be reached.
-    pub async fn mark_partitions(&self, tx: &mut Tx, standing: &Standing) -> Result<(), DbError> {
+    pub async fn mark_partitions(
+        &self,
+        tx: &mut Tx,
+        standing: &CaptureState,
+    ) -> Result<(), DbError> {
         let Some(key) = standing.key.as_ref().filter(|_| standing.is_partitioned) else {
             return Ok(());
         };
@@ -319,7 +329,11 @@ impl Capture {
 ///
 /// # Errors
 /// The server refuses or cannot be reached.
-pub async fn standing(tx: &mut Tx, rollup: &Rollup, shape: &Shape) -> Result<Standing, DbError> {
+pub async fn standing(
+    tx: &mut Tx,
+    rollup: &Rollup,
+    shape: &Shape,
+) -> Result<CaptureState, DbError> {
     Capture::new(&rollup.from, &[(rollup, shape)]).standing(tx).await
 }
 

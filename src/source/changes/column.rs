@@ -8,7 +8,7 @@ use sqlx::Row as _;
 use crate::clients::db::{DbError, Tx};
 use crate::model::rollup::Rollup;
 use crate::model::sql::table;
-use crate::source::changes::marks::Hours;
+use crate::source::changes::marks::MarkedHours;
 use crate::source::reading::axis::Axis;
 use crate::source::reading::shape::Shape;
 use crate::source::settle::{now, oldest, pass, sees_all};
@@ -59,7 +59,7 @@ pub async fn hours(
     shape: &Shape,
     changes: &Axis,
     (from, to): (DateTime<Utc>, DateTime<Utc>),
-) -> Result<Vec<Hours>, DbError> {
+) -> Result<Vec<MarkedHours>, DbError> {
     let (first, last) = shape.axis.hours();
     let sql = format!(
         "SELECT DISTINCT {first} AS first_hour, {last} AS last_hour FROM {} WHERE {} AND {} IS NOT NULL",
@@ -68,6 +68,6 @@ pub async fn hours(
         crate::model::sql::ident(shape.axis.column()),
     );
     let rows = tx.rows("looking for changed rows", sql).await?;
-    let hours = rows.iter().map(Hours::read).collect::<Result<_, _>>();
+    let hours = rows.iter().map(MarkedHours::read).collect::<Result<_, _>>();
     hours.map_err(|source| tx.error("looking for changed rows", source))
 }

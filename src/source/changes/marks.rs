@@ -13,9 +13,9 @@ pub const MARKS_MAX: usize = 50_000;
 
 /// Hours since 1970 in UTC, including the last one. `None` means all of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hours(Option<(i64, i64)>);
+pub struct MarkedHours(Option<(i64, i64)>);
 
-impl Hours {
+impl MarkedHours {
     /// All of time.
     pub const ALL: Self = Self(None);
 
@@ -57,7 +57,7 @@ fn begin_of(hour: i64) -> DateTime<Utc> {
 pub struct Mark {
     /// The axis, as [`crate::source::changes::capture::axis_key`] names it.
     pub axis: String,
-    pub hours: Hours,
+    pub hours: MarkedHours,
     /// The consumers that have acknowledged them.
     pub acknowledged: Vec<i64>,
     /// Their IDs.
@@ -82,7 +82,7 @@ pub async fn read(tx: &mut Tx, key: &str, mine: &[i64]) -> Result<(Vec<Mark>, bo
     let mark = |row: &sqlx::postgres::PgRow| {
         Ok(Mark {
             axis: row.try_get("axis")?,
-            hours: Hours::read(row)?,
+            hours: MarkedHours::read(row)?,
             acknowledged: row.try_get("acknowledged")?,
             ids: row.try_get("ids")?,
         })

@@ -43,7 +43,7 @@ impl TimeType {
 
 /// How to read one rollup's time column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reading {
+pub enum TimeReading {
     /// The column is the instant.
     Instant,
     /// The column is local time in this zone.
@@ -58,12 +58,12 @@ pub enum Reading {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Axis {
     column: String,
-    reading: Reading,
+    reading: TimeReading,
     bucket: Width,
     zone: Tz,
 }
 
-impl Reading {
+impl TimeReading {
     /// The reading of `column`, which has the type `time`. `key` is the setting that names it, and
     /// `day_zone` the default zone of a date.
     fn of(
@@ -112,8 +112,8 @@ impl Axis {
     pub fn new(rollup: &Rollup, time: Result<TimeType, String>) -> Result<Self, String> {
         let column = &rollup.time.column;
         let zone = rollup.calendar.zone();
-        let reading = Reading::of("time", &rollup.time, time, zone)?;
-        if matches!(reading, Reading::Day(day) if rollup.bucket.is_sub_day() || day != zone) {
+        let reading = TimeReading::of("time", &rollup.time, time, zone)?;
+        if matches!(reading, TimeReading::Day(day) if rollup.bucket.is_sub_day() || day != zone) {
             return Err(format!(
                 "time: column `{column}` is a date, which has no hours; slice and bucket must be \
                  1 day or wider, in the date's own zone"
@@ -132,8 +132,8 @@ impl Axis {
         time: Result<TimeType, String>,
     ) -> Result<Self, String> {
         let zone = rollup.calendar.zone();
-        let reading = Reading::of("late", column, time, zone)?;
-        if matches!(reading, Reading::Day(_)) {
+        let reading = TimeReading::of("late", column, time, zone)?;
+        if matches!(reading, TimeReading::Day(_)) {
             return Err(format!(
                 "late: column `{}` is a date, which cannot tell when in a day a row was written; \
                  use a timestamptz",
@@ -152,10 +152,10 @@ impl Axis {
     #[must_use]
     pub fn reading(&self) -> String {
         match self.reading {
-            Reading::Instant => "instant".into(),
-            Reading::Local(zone) => format!("local {}", zone.name()),
-            Reading::Day(zone) => format!("day {}", zone.name()),
-            Reading::Epoch(unit) => format!("epoch {}", unit.word()),
+            TimeReading::Instant => "instant".into(),
+            TimeReading::Local(zone) => format!("local {}", zone.name()),
+            TimeReading::Day(zone) => format!("day {}", zone.name()),
+            TimeReading::Epoch(unit) => format!("epoch {}", unit.word()),
         }
     }
 
@@ -164,7 +164,7 @@ impl Axis {
     #[must_use]
     pub fn local_zone(&self) -> Option<Tz> {
         match self.reading {
-            Reading::Local(zone) | Reading::Day(zone) if zone != Tz::UTC => Some(zone),
+            TimeReading::Local(zone) | TimeReading::Day(zone) if zone != Tz::UTC => Some(zone),
             _ => None,
         }
     }
@@ -178,9 +178,9 @@ impl Axis {
         let value = |row: &&str| {
             let column = format!("{row}.{}", ident(&self.column));
             match self.reading {
-                Reading::Instant | Reading::Epoch(_) => column,
-                Reading::Local(_) => self.first_instant(&column),
-                Reading::Day(_) => self.last_instant(&column),
+                TimeReading::Instant | TimeReading::Epoch(_) => column,
+                TimeReading::Local(_) => self.first_instant(&column),
+                TimeReading::Day(_) => self.last_instant(&column),
             }
         };
         let values: Vec<String> = rows.iter().map(value).collect();
@@ -189,7 +189,7 @@ impl Axis {
             several => format!("least({})", several.join(", ")),
         };
         match self.reading {
-            Reading::Epoch(unit) => {
+            TimeReading::Epoch(unit) => {
                 let scale = unit.per_second();
                 format!("{earliest} < ceil(extract(epoch FROM {cutoff}) * {scale})::bigint")
             }
@@ -213,10 +213,10 @@ impl Axis {
     pub fn hours_within(&self, bounds: &str) -> String {
         let column = ident(&self.column);
         let (sql_type, step) = match self.reading {
-            Reading::Instant => ("timestamptz", "interval '1 microsecond'"),
-            Reading::Local(_) => ("timestamp", "interval '1 microsecond'"),
-            Reading::Day(_) => ("date", "1"),
-            Reading::Epoch(_) => ("bigint", "1"),
+            TimeReading::Instant => ("timestamptz", "interval '1 microsecond'"),
+            TimeReading::Local(_) => ("timestamp", "interval '1 microsecond'"),
+            TimeReading::Day(_) => ("date", "1"),
+            TimeReading::Epoch(_) => ("bigint", "1"),
         };
         // `(created_at >= '2026-01-01'::date)`, or with a bare number.
         let value = |operator: &str| {
@@ -249,12 +249,12 @@ impl Axis {
         let column = format!("{row}.{}", ident(&self.column));
         let of = |instant| format!("pg_catalog.date_part('epoch', {instant})");
         match self.reading {
-            Reading::Instant => (of(column), None),
-            Reading::Local(_) => (of(self.first_instant(&column)), None),
-            Reading::Day(_) => {
+            TimeReading::Instant => (of(column), None),
+            TimeReading::Local(_) => (of(self.first_instant(&column)), None),
+            TimeReading::Day(_) => {
                 (of(self.first_instant(&column)), Some(of(self.last_instant(&column))))
             }
-            Reading::Epoch(unit) => {
+            TimeReading::Epoch(unit) => {
                 let scale = unit.per_second();
                 let scale = format!("{scale}::double precision");
                 (format!("{column}::double precision OPERATOR(pg_catalog./) {scale}"), None)
@@ -267,16 +267,18 @@ impl Axis {
     fn first_instant(&self, column: &str) -> String {
         let within = |low: &str, high: &str| format!("greatest(least({column}, {high}), {low})");
         match self.reading {
-            Reading::Instant => within("'0002-01-01Z'::timestamptz", "'9998-01-01Z'::timestamptz"),
-            Reading::Local(zone) => {
+            TimeReading::Instant => {
+                within("'0002-01-01Z'::timestamptz", "'9998-01-01Z'::timestamptz")
+            }
+            TimeReading::Local(zone) => {
                 let local = within("'0002-01-01'::timestamp", "'9998-01-01'::timestamp");
                 format!("({local} AT TIME ZONE {})", literal(zone.name()))
             }
-            Reading::Day(zone) => {
+            TimeReading::Day(zone) => {
                 let day = within("'0002-01-01'::pg_catalog.date", "'9998-01-01'::pg_catalog.date");
                 format!("({day}::timestamp AT TIME ZONE {})", literal(zone.name()))
             }
-            Reading::Epoch(unit) => {
+            TimeReading::Epoch(unit) => {
                 // The same years in seconds.
                 let scale = unit.per_second();
                 let (low, high) = (-62_104_060_800_i64 * scale, 253_339_228_800_i64 * scale);
@@ -289,7 +291,7 @@ impl Axis {
     /// The last instant of a day, to the microsecond. For other types it is the instant itself.
     fn last_instant(&self, column: &str) -> String {
         match self.reading {
-            Reading::Day(zone) => {
+            TimeReading::Day(zone) => {
                 let day = format!(
                     "greatest(least({column}, '9998-01-01'::pg_catalog.date), \
                      '0002-01-01'::pg_catalog.date)"
@@ -309,10 +311,10 @@ impl Axis {
     pub fn between(&self, start: DateTime<Utc>, end: DateTime<Utc>) -> String {
         let column = ident(&self.column);
         let (low, high) = match self.reading {
-            Reading::Instant => (timestamptz(start), timestamptz(end)),
-            Reading::Local(zone) => return self.between_local(zone, start, end),
-            Reading::Day(zone) => (day(zone, start), day(zone, end)),
-            Reading::Epoch(unit) => (epoch(unit, start), epoch(unit, end)),
+            TimeReading::Instant => (timestamptz(start), timestamptz(end)),
+            TimeReading::Local(zone) => return self.between_local(zone, start, end),
+            TimeReading::Day(zone) => (day(zone, start), day(zone, end)),
+            TimeReading::Epoch(unit) => (epoch(unit, start), epoch(unit, end)),
         };
         format!("{column} >= {low} AND {column} < {high}")
     }
@@ -323,15 +325,15 @@ impl Axis {
     pub fn bounds_shown(&self, start: DateTime<Utc>, end: DateTime<Utc>) -> [String; 2] {
         const SHOWN: &str = "%Y-%m-%d %H:%M:%S";
         match self.reading {
-            Reading::Instant => [start, end].map(|at| at.format(SHOWN).to_string()),
-            Reading::Local(zone) => {
+            TimeReading::Instant => [start, end].map(|at| at.format(SHOWN).to_string()),
+            TimeReading::Local(zone) => {
                 let ((low, low_slack), (high, high_slack)) = (local(zone, start), local(zone, end));
                 [low - low_slack, high + high_slack].map(|at| at.format(SHOWN).to_string())
             }
-            Reading::Day(zone) => {
+            TimeReading::Day(zone) => {
                 [start, end].map(|at| at.with_timezone(&zone).date_naive().to_string())
             }
-            Reading::Epoch(unit) => [epoch(unit, start), epoch(unit, end)],
+            TimeReading::Epoch(unit) => [epoch(unit, start), epoch(unit, end)],
         }
     }
 
@@ -379,18 +381,18 @@ impl Axis {
         };
         let instants = list(&|start| literal(&start.to_rfc3339()));
         let place = match self.reading {
-            Reading::Instant => {
+            TimeReading::Instant => {
                 format!("width_bucket({column}, ARRAY[{instants}]::timestamptz[])")
             }
-            Reading::Local(zone) => format!(
+            TimeReading::Local(zone) => format!(
                 "width_bucket({column} AT TIME ZONE {}, ARRAY[{instants}]::timestamptz[])",
                 literal(zone.name())
             ),
-            Reading::Day(zone) => {
+            TimeReading::Day(zone) => {
                 let days = list(&|start| day(zone, start));
                 format!("width_bucket({column}, ARRAY[{days}]::date[])")
             }
-            Reading::Epoch(unit) => {
+            TimeReading::Epoch(unit) => {
                 let counts = list(&|start| epoch(unit, start));
                 format!("width_bucket({column}::bigint, ARRAY[{counts}]::bigint[])")
             }
@@ -404,20 +406,22 @@ impl Axis {
     pub fn earliest(&self) -> String {
         let first = format!("min({})", ident(&self.column));
         match self.reading {
-            Reading::Instant => format!("floor(extract(epoch FROM {first}))::float8"),
+            TimeReading::Instant => format!("floor(extract(epoch FROM {first}))::float8"),
             // Near a change of clocks the least local time may differ from the earliest instant.
-            Reading::Local(zone) => format!(
+            TimeReading::Local(zone) => format!(
                 "floor(extract(epoch FROM {first} AT TIME ZONE {}))::float8 - {}",
                 literal(zone.name()),
                 NEAR_TRANSITION.num_seconds()
             ),
-            Reading::Day(zone) => format!(
+            TimeReading::Day(zone) => format!(
                 "floor(extract(epoch FROM {first}::timestamp AT TIME ZONE {}))::float8 - {}",
                 literal(zone.name()),
                 NEAR_TRANSITION.num_seconds()
             ),
-            Reading::Epoch(EpochUnit::Seconds) => format!("{first}::float8"),
-            Reading::Epoch(EpochUnit::Milliseconds) => format!("floor({first} / 1000.0)::float8"),
+            TimeReading::Epoch(EpochUnit::Seconds) => format!("{first}::float8"),
+            TimeReading::Epoch(EpochUnit::Milliseconds) => {
+                format!("floor({first} / 1000.0)::float8")
+            }
         }
     }
 
@@ -426,7 +430,7 @@ impl Axis {
     #[must_use]
     pub fn cut(&self, start: DateTime<Utc>, wanted: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let cut = match self.reading {
-            Reading::Day(zone) => {
+            TimeReading::Day(zone) => {
                 let calendar = crate::model::slice::Calendar::new(Width::DAY, zone);
                 calendar.containing(wanted).start()
             }

@@ -42,7 +42,7 @@ const ROW_BYTES: f64 = 100.0;
 
 /// How a slice would be read.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Reading {
+pub struct PlannedRead {
     /// Rows of the slice, by the planner's statistics.
     pub rows: f64,
     /// The scans of tables, in the plan's order.
@@ -110,7 +110,7 @@ pub async fn inspect(
     shape: &Shape,
     start: DateTime<Utc>,
     end: DateTime<Utc>,
-) -> Result<Reading, DbError> {
+) -> Result<PlannedRead, DbError> {
     let select = read::select(rollup, shape, Form::Whole, (start, start, end), false);
     let plan = explain(tx, &select).await?;
     let mut nodes = Vec::new();
@@ -144,7 +144,7 @@ pub async fn inspect(
     let read = Read { scans: &scans, nodes: &nodes, catalogue: &catalogue };
     let refusal =
         is_refused(&scans, rows).then(|| refusal(rollup, rows, &read, &shape.axis, &bounds));
-    Ok(Reading { rows, scans, refusal })
+    Ok(PlannedRead { rows, scans, refusal })
 }
 
 /// All rows of a slice, without the rollup's own conditions.

@@ -41,7 +41,7 @@ pub struct Offsets {
 #[error(
     "time zone {zone}: at {}, the server's clocks are {} ahead of UTC, this program's {}; nothing was \
      computed. Update the time zones of the server, or this program, whichever is older{}",
-    rfc3339(*.at), Hours(*.server), Hours(*.program),
+    rfc3339(*.at), Offset(*.server), Offset(*.program),
     if *.is_abbreviation { "; PostgreSQL takes this name for an abbreviation without summer time: \
      write a zone such as Europe/Paris" } else { "" }
 )]
@@ -57,9 +57,9 @@ pub struct Mismatch {
     pub is_abbreviation: bool,
 }
 
-struct Hours(i64);
+struct Offset(i64);
 
-impl fmt::Display for Hours {
+impl fmt::Display for Offset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (sign, seconds) = if self.0 < 0 { ("-", -self.0) } else { ("", self.0) };
         write!(f, "{sign}{:02}:{:02}", seconds / 3600, seconds / 60 % 60)?;
@@ -208,6 +208,6 @@ mod tests {
         for part in ["America/New_York", "2026-03-08T07:00:00Z", "-05:00", "-04:00", "Update"] {
             assert!(text.contains(part), "{text}");
         }
-        assert_eq!(Hours(-17762).to_string(), "-04:56:02");
+        assert_eq!(Offset(-17762).to_string(), "-04:56:02");
     }
 }

@@ -5,7 +5,7 @@ mod tick;
 mod verification;
 
 pub use scrub::{Drifted, LISTED_MAX, ScrubReport};
-pub use tick::{Gauges, HeldBack, Problem, TickReport};
+pub use tick::{Gauges, HeldBack, RollupProblem, TickReport};
 pub use verification::{Pending, SliceVerification};
 
 use chrono::{DateTime, Utc};

@@ -24,7 +24,7 @@ pub struct TickReport {
     /// Rollups that a pause, the hours or the source's load held back.
     pub held: Vec<HeldBack>,
     /// Rollups that failed, or whose late changes cannot be noticed.
-    pub problems: Vec<Problem>,
+    pub problems: Vec<RollupProblem>,
     /// Old slices that were verified once all due work was done.
     pub scrub: ScrubReport,
     /// The state of all rollups when it began.
@@ -66,7 +66,7 @@ pub struct HeldBack {
 
 /// Why a rollup failed.
 #[derive(Debug, Serialize)]
-pub struct Problem {
+pub struct RollupProblem {
     pub rollup: String,
     /// The problem.
     pub error: String,
@@ -77,7 +77,7 @@ pub struct Problem {
     pub(crate) is_alarm: bool,
 }
 
-impl Problem {
+impl RollupProblem {
     /// The error that kept `rollup` from being worked on.
     #[must_use]
     pub fn new(rollup: &str, error: &WorkError) -> Self {
@@ -124,9 +124,9 @@ impl TickReport {
     }
 
     pub(crate) fn problem(&mut self, rollup: &Rollup, error: &WorkError) {
-        let problem = Problem::new(&rollup.name, error);
+        let problem = RollupProblem::new(&rollup.name, error);
         // The search for late changes meets the same problem as the work on the slices.
-        let is_same = |it: &Problem| it.rollup == problem.rollup && it.error == problem.error;
+        let is_same = |it: &RollupProblem| it.rollup == problem.rollup && it.error == problem.error;
         if !self.problems.iter().any(is_same) {
             self.problems.push(problem);
         }
@@ -134,7 +134,7 @@ impl TickReport {
 
     /// Whether a problem keeps all slices of `rollup` from being computed.
     pub(crate) fn is_blocked(&self, rollup: &Rollup) -> bool {
-        let blocks = |problem: &Problem| problem.rollup == rollup.name && !problem.is_alarm;
+        let blocks = |problem: &RollupProblem| problem.rollup == rollup.name && !problem.is_alarm;
         self.problems.iter().any(blocks)
     }
 

@@ -11,7 +11,7 @@ use crate::clients::db::DbErrorKind;
 use crate::model::not_now::{NotNow, Permit, Why};
 use crate::source::reading::nap::Nap;
 use crate::source::reading::pace::{CHUNK_MIN, Excess, Pace};
-use crate::target::{Chunk, Guard, Progress, TargetError};
+use crate::target::{Chunk, Guard, StageProgress, TargetError};
 use crate::throttle::{Gate, Patience, Throttle};
 use crate::work::ready;
 
@@ -28,7 +28,7 @@ const CHUNK_TRIES: u32 = 6;
 /// A slice in reading.
 pub(super) struct Chunks<'w> {
     work: &'w Work<'w>,
-    progress: Progress,
+    progress: StageProgress,
     /// Where this attempt started.
     resumed_at: DateTime<Utc>,
     /// The checks before each chunk.
@@ -39,7 +39,7 @@ pub(super) struct Chunks<'w> {
 
 impl<'w> Chunks<'w> {
     pub(super) fn new(work: &'w Work<'w>) -> Self {
-        let progress = Progress::at_start(work.slice);
+        let progress = StageProgress::at_start(work.slice);
         let (resumed_at, throttle) = (progress.cursor, work.throttle);
         let gate = ready::gate(work.worker, work.rollup, work.options.backfill);
         Self { work, progress, resumed_at, gate, throttle }
@@ -182,7 +182,7 @@ impl<'w> Chunks<'w> {
         let guard = self.work.guard(self.work.statement_timeout()?);
         match worker.target.replace_from_stage(lease, rollup, shape, slice, guard).await {
             Ok(replaced) => {
-                let Progress { chunks, source_ms, .. } = self.progress;
+                let StageProgress { chunks, source_ms, .. } = self.progress;
                 Ok(Done { replaced, chunks, source_ms, settled_by: "" })
             }
             Err(TargetError::Db(error))
@@ -268,7 +268,7 @@ impl<'w> Chunks<'w> {
     }
 
     fn budget_spent(&self) -> Stop {
-        let Progress { chunks, rows_read, cursor, .. } = self.progress;
+        let StageProgress { chunks, rows_read, cursor, .. } = self.progress;
         let noun = if chunks == 1 { "chunk" } else { "chunks" };
         let spent = format!("budget spent after {chunks} {noun}, {rows_read} rows");
         let not_now = NotNow::because(Why::OutOfTime(spent));

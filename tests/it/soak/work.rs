@@ -10,7 +10,7 @@ use tallymark::checkpoint::{Pause, Scope};
 use tallymark::model::clock::Deadline;
 use tallymark::model::rollup::Rollup;
 use tallymark::tick::{self};
-use tallymark::work::backfill::{self, Batch, BatchReport, Interrupted, Limits, Silent};
+use tallymark::work::backfill::{self, Batch, BatchLimits, BatchReport, Interrupted, Silent};
 use tallymark::work::report::TickReport;
 use tallymark::work::slice_run::RunOptions;
 use tallymark::work::worker::{WorkError, Worker};
@@ -171,7 +171,7 @@ impl Life {
     }
 
     fn batch(worker: &Worker) -> Batch {
-        let (options, limits) = (RunOptions::default(), Limits::default());
+        let (options, limits) = (RunOptions::default(), BatchLimits::default());
         let deadline = Some(Deadline::after(&*worker.clock, BUDGET));
         Batch { concurrency: 3, budget: BUDGET, deadline, options, limits }
     }

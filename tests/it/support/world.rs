@@ -18,7 +18,7 @@ use tallymark::model::rollup::Rollup;
 use tallymark::model::slice::{Order, Slice};
 use tallymark::source::changes::capture::Capture;
 use tallymark::target::ddl;
-use tallymark::work::backfill::{self, Batch, BatchReport, Limits, Silent};
+use tallymark::work::backfill::{self, Batch, BatchLimits, BatchReport, Silent};
 use tallymark::work::identity;
 use tallymark::work::ready;
 use tallymark::work::report::SliceReport;
@@ -368,7 +368,7 @@ pub async fn init(worker: &Worker) -> Result<(), WorkError> {
 
 /// Four concurrent slices, within [`BUDGET`] each.
 pub fn batch() -> Batch {
-    let (options, limits) = (RunOptions::default(), Limits::default());
+    let (options, limits) = (RunOptions::default(), BatchLimits::default());
     Batch { concurrency: 4, budget: BUDGET, deadline: None, options, limits }
 }
 

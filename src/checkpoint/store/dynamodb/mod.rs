@@ -19,7 +19,7 @@ use aws_sdk_dynamodb::types::{
 use futures_util::FutureExt as _;
 
 use super::{
-    Answer, Cond, Created, Item, Key, PK, Query, Reading, SK, Sorts, Store, StoreError,
+    Answer, Cond, Created, Extent, Item, Key, PK, Query, SK, Sorts, Store, StoreError,
     TableSummary, UNFINISHED, Update, Written,
 };
 use crate::clients::db::Tx;
@@ -117,8 +117,8 @@ impl DynamoDb {
         };
         let request = match query.reading {
             // An index cannot be read consistently.
-            Reading::Whole => request.consistent_read(query.sorts != Sorts::Unfinished),
-            Reading::Part(names) => {
+            Extent::Whole => request.consistent_read(query.sorts != Sorts::Unfinished),
+            Extent::Part(names) => {
                 let names: Vec<_> = names.iter().map(|name| expression.name(name)).collect();
                 request.projection_expression(names.join(", "))
             }
