@@ -11,6 +11,7 @@ use crate::checkpoint::{self, Checkpoint, Completion, Restored, State};
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT, DbError};
 use crate::model::rollup::{Late, Rollup};
 use crate::model::sql::{literal, timestamptz};
+use crate::source;
 use crate::work::compose;
 use crate::work::identity;
 use crate::work::ready;
@@ -198,11 +199,11 @@ fn found(
     let overtaken = marker.replaced_by.is_some_and(|attempt| attempt != marker.attempt);
     // A sealed slice is never recomputed, even after changes.
     let is_sealed = rollup.is_sealed_at(marker.start);
+    let source = source::of(rollup);
+    let reruns = source.reruns_after_loss().filter(|_| !is_sealed);
     let stale = match (marker.replaced_at, &marker.definition) {
         (None, _) => Some("its attempt never replaced its rows".to_owned()),
-        _ if rollup.fine.is_some() && !is_sealed => {
-            Some("finer slices may have changed since".to_owned())
-        }
+        _ if reruns.is_some() => reruns.map(str::to_owned),
         _ if overtaken => Some("its newest attempt never replaced its rows".to_owned()),
         (_, Some(known)) if is_sealed || known == definition => None,
         _ => Some("the definition has changed since".to_owned()),
@@ -216,7 +217,7 @@ fn found(
         outcome: Completion {
             rows_read: marker.rows_read,
             groups: marker.groups,
-            settled_by: if rollup.fine.is_some() { "rollup" } else { "grace" }.into(),
+            settled_by: source.settled_by_default().into(),
             ..Completion::default()
         },
         committed_at: marker.replaced_at.unwrap_or(marker.start),
@@ -265,7 +266,7 @@ async fn markers(
 /// lost, and that only these recorded. Slices of a coarse rollup run again instead.
 fn unproven(rollup: &Rollup, report: &RepairReport, went_back: bool) -> Option<String> {
     let late = match rollup.late {
-        _ if rollup.fine.is_some() => return None,
+        _ if source::of(rollup).reruns_after_loss().is_some() => return None,
         Late::Capture => "marks that were taken",
         Late::Column(_) => "changes that were seen",
         Late::Grace | Late::Clock => "replays",
@@ -290,7 +291,7 @@ fn unproven(rollup: &Rollup, report: &RepairReport, went_back: bool) -> Option<S
 /// The changes that a restore may have lost without a trace.
 fn reminder(rollup: &Rollup, report: &RepairReport) -> Option<String> {
     let text = match rollup.late {
-        _ if rollup.fine.is_some() => return None,
+        _ if source::of(rollup).reruns_after_loss().is_some() => return None,
         Late::Capture | Late::Column(_) => {
             "if target and checkpoints were both restored, or the source was: late changes since \
              then are known to neither; `tallymark verify --repair` finds them"

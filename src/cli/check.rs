@@ -19,7 +19,7 @@ use crate::source::changes::capture;
 use crate::source::changes::consumers;
 use crate::source::reading::shape::Shape;
 use crate::source::reading::zones::Offsets;
-use crate::source::settle;
+use crate::source::{self, settle};
 use crate::target::ddl::{self, DdlError};
 use crate::target::readers;
 use crate::work::identity::{self, is_unproven};
@@ -361,8 +361,8 @@ async fn rollup(
             ui::counted(shape.fields.len(), "measure column"),
         ),
     );
-    if rollup.fine.is_none() {
-        // A finer rollup's table has the index of its groups, which begins with the bucket.
+    let assurance = source::of(rollup).assurance(rollup);
+    if assurance.is_none() {
         index::look(worker, rollup, &shape, findings).await?;
         zones(worker, rollup, &shape, findings).await?;
     }
@@ -399,10 +399,9 @@ async fn rollup(
         Err(DdlError::Db(error)) => return Err(error.into()),
         Err(error) => findings.trouble(subject, &error.into()),
     }
-    match &rollup.fine {
+    match assurance {
         None => late(worker, rollup, &shape, findings).await,
-        Some(fine) => {
-            let finding = format!("computed from `{}`, and again whenever that changes", fine.name);
+        Some(finding) => {
             findings.add(Grade::Good, subject, finding);
             Ok(())
         }

@@ -1,18 +1,85 @@
-//! The shape of a coarse rollup, whose source is a finer rollup's table. Measures keep their types,
+//! The table of a finer rollup, which a coarse rollup is computed from. Measures keep their types,
 //! because they are merged as partials are.
 
-use crate::clients::db::{DbError, Tx};
+use crate::clients::db::{Access, CATALOGUE_TIMEOUT, DbError, Side, Tx};
 use crate::model::measure::{Column, Columns, Input, Level, lay_out};
 use crate::model::rollup::Rollup;
 use crate::source::reading::axis::{Axis, TimeType};
 use crate::source::reading::shape::{Dimension, Shape, ShapeError, catalogue};
+use crate::source::settle::{Settled, Wait};
+use crate::source::{Answer, Servers, SliceJob, Source, of};
+
+/// How slices over a finer rollup are settled: by the finer slices, which are done first.
+const SETTLED_BY: &str = "rollup";
+
+/// The table of a finer rollup, in the target. The worker that replaces a finer slice reopens the
+/// coarse one that contains it.
+#[derive(Debug)]
+pub struct Finer;
+
+impl Source for Finer {
+    fn feeds(&self, rollup: &Rollup) -> bool {
+        rollup.fine.is_some()
+    }
+
+    fn side(&self) -> Side {
+        Side::Target
+    }
+
+    fn shape<'a>(
+        &'a self,
+        servers: Servers<'a>,
+        rollup: &'a Rollup,
+    ) -> Answer<'a, Shape, ShapeError> {
+        Box::pin(async move {
+            let begin = servers.target.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name);
+            let mut tx = begin.await?;
+            let mut columns = found(&mut tx, rollup).await?;
+            tx.rollback().await?;
+            if lacks(rollup, &columns)
+                && let Some(finer) = &rollup.fine
+            {
+                // Before `init`, use the columns that it will create.
+                columns = foreseen(&of(finer).shape(servers, finer).await?);
+            }
+            shape(rollup, &columns)
+        })
+    }
+
+    /// A coarse slice needs a checkpoint, so that it can be reopened when its first rows arrive.
+    /// Computing an empty slice from empty finer ones is cheap.
+    fn has_beginning(&self) -> bool {
+        false
+    }
+
+    /// A slice can be claimed only after its finer slices, which were settled.
+    fn settle<'a>(
+        &'a self,
+        _tx: &'a mut Tx,
+        _job: SliceJob<'a>,
+        _wait: Wait<'a>,
+    ) -> Answer<'a, Settled> {
+        Box::pin(async { Ok(Settled::By(SETTLED_BY)) })
+    }
+
+    fn settled_by_default(&self) -> &'static str {
+        SETTLED_BY
+    }
+
+    fn reruns_after_loss(&self) -> Option<&'static str> {
+        Some("finer slices may have changed since")
+    }
+
+    /// A finer rollup's table has the index of its groups, which begins with the bucket.
+    fn assurance(&self, rollup: &Rollup) -> Option<String> {
+        let finer = rollup.fine.as_ref()?;
+        Some(format!("computed from `{}`, and again whenever that changes", finer.name))
+    }
+}
 
 /// The columns of the finer rollup's table in the target's catalogue. An empty list means that
 /// `init` has not created the table yet.
-///
-/// # Errors
-/// The target cannot be read.
-pub async fn found(tx: &mut Tx, rollup: &Rollup) -> Result<Vec<Column>, DbError> {
+async fn found(tx: &mut Tx, rollup: &Rollup) -> Result<Vec<Column>, DbError> {
     let columns = catalogue(tx, &rollup.from).await?;
     let columns = columns
         .into_iter()
@@ -21,8 +88,7 @@ pub async fn found(tx: &mut Tx, rollup: &Rollup) -> Result<Vec<Column>, DbError>
 }
 
 /// The columns that the finer rollup's table will have, derived from its shape.
-#[must_use]
-pub fn foreseen(fine: &Shape) -> Vec<Column> {
+fn foreseen(fine: &Shape) -> Vec<Column> {
     let dimensions = fine
         .dimensions
         .iter()
@@ -35,18 +101,14 @@ pub fn foreseen(fine: &Shape) -> Vec<Column> {
 }
 
 /// Whether `columns` lacks a column that `rollup` reads.
-#[must_use]
-pub fn lacks(rollup: &Rollup, columns: &[Column]) -> bool {
+fn lacks(rollup: &Rollup, columns: &[Column]) -> bool {
     let read = rollup.measures.iter().flat_map(|measure| measure.kind.reads_finer(measure));
     let mut read = rollup.group_by.iter().cloned().chain(read);
     read.any(|name| !columns.iter().any(|column| column.name == name))
 }
 
 /// The shape of `rollup` over a finer table with these columns.
-///
-/// # Errors
-/// A column is missing.
-pub fn shape(rollup: &Rollup, columns: &[Column]) -> Result<Shape, ShapeError> {
+fn shape(rollup: &Rollup, columns: &[Column]) -> Result<Shape, ShapeError> {
     let unfit = |problem: String| ShapeError::Unfit { rollup: rollup.name.clone(), problem };
     let find = |name: &str| {
         columns.iter().find(|column| column.name == name).ok_or_else(|| {

@@ -1,12 +1,142 @@
-//! The source: the application's PostgreSQL, which is only read.
+//! What rollups are computed from: rows that are only read.
 //!
-//! [`reading::shape`] reads a rollup's columns from the catalogue once. [`reading::read`] writes
-//! the statements that aggregate a time range. [`reading::pace`] decides the width of that range,
-//! and [`reading::plan_guard`] whether it can be read without a full scan. [`settle`] waits until
-//! all rows of a range are visible, and [`changes`] finds later changes. The source of a coarse
-//! rollup is a finer one's table: [`finer`].
+//! A [`Source`] answers for one kind of origin: a table of the application ([`table`]), or the
+//! table of a finer rollup ([`finer`]). [`of`] picks the kind of a rollup. Everything else asks
+//! the source, and is the same for each kind.
+//!
+//! [`reading::shape`] reads a rollup's columns from the catalogue once. [`reading::read`] writes the
+//! statements that aggregate a time range. [`reading::pace`] decides the width of that range, and
+//! [`reading::plan_guard`] whether it can be read without a full scan. [`settle`] waits until all
+//! rows of a range are visible, and [`changes`] tells of those that come later.
 
 pub mod changes;
 pub mod finer;
 pub mod reading;
 pub mod settle;
+pub mod table;
+
+use std::fmt;
+
+use futures_util::future::BoxFuture;
+
+use crate::clients::db::{Db, DbError, Side, Tx};
+use crate::model::rollup::Rollup;
+use crate::model::slice::Slice;
+use crate::model::sql;
+use crate::source::reading::first_row::SourceBegin;
+use crate::source::reading::shape::{Shape, ShapeError};
+use crate::source::settle::{Settled, Wait};
+
+/// The kinds of sources. A rollup has the first one that feeds it.
+const KINDS: &[&dyn Source] = &[&finer::Finer, &table::Table];
+
+/// The source of `rollup`.
+#[must_use]
+pub fn of(rollup: &Rollup) -> &'static dyn Source {
+    KINDS.iter().copied().find(|kind| kind.feeds(rollup)).unwrap_or(&table::Table)
+}
+
+/// A result that comes later.
+pub type Answer<'a, T, E = DbError> = BoxFuture<'a, Result<T, E>>;
+
+/// One kind of source. It is a relation in one of the two databases. A kind whose rows come from
+/// elsewhere keeps a mirror of them there.
+///
+/// Each `tx` is an open transaction on [`Source::side`].
+pub trait Source: fmt::Debug + Sync {
+    /// Whether `rollup` is computed from a source of this kind.
+    fn feeds(&self, rollup: &Rollup) -> bool;
+
+    /// The database that holds its rows.
+    fn side(&self) -> Side;
+
+    /// The relation to read, as it stands after `FROM`.
+    fn relation(&self, rollup: &Rollup) -> String {
+        sql::table(&rollup.from)
+    }
+
+    /// The columns and types of `rollup`, from the catalogue.
+    fn shape<'a>(
+        &'a self,
+        servers: Servers<'a>,
+        rollup: &'a Rollup,
+    ) -> Answer<'a, Shape, ShapeError>;
+
+    /// Whether slices before the first row count as done, without a checkpoint.
+    fn has_beginning(&self) -> bool;
+
+    /// Where the rows begin. `None`: it is unknown, or the source has no beginning.
+    fn first_row<'a>(
+        &'a self,
+        _tx: &'a mut Tx,
+        _rollup: &'a Rollup,
+        _shape: &'a Shape,
+    ) -> Answer<'a, Option<SourceBegin>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    /// Checks whether all rows of a slice are visible, and waits as `wait` says.
+    fn settle<'a>(
+        &'a self,
+        tx: &'a mut Tx,
+        job: SliceJob<'a>,
+        wait: Wait<'a>,
+    ) -> Answer<'a, Settled>;
+
+    /// How a slice counts as settled whose checkpoint was lost.
+    fn settled_by_default(&self) -> &'static str;
+
+    /// Why a slice runs again after its checkpoint was lost. `None`: it stays as it is, and later
+    /// changes that only the checkpoint knew are reported as unproven.
+    fn reruns_after_loss(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// How its changes reach `rollup`, if `check` need not look for an index, zones and triggers.
+    fn assurance(&self, _rollup: &Rollup) -> Option<String> {
+        None
+    }
+}
+
+/// The two databases that sources may be in.
+#[derive(Clone, Copy, Debug)]
+pub struct Servers<'a> {
+    pub source: &'a Db,
+    pub target: &'a Db,
+    /// Whether both are one database, reached by the same URL.
+    pub is_one: bool,
+}
+
+impl<'a> Servers<'a> {
+    /// The database that `rollup` is computed from.
+    #[must_use]
+    pub fn read_by(self, rollup: &Rollup) -> &'a Db {
+        match of(rollup).side() {
+            Side::Source => self.source,
+            Side::Target => self.target,
+        }
+    }
+
+    /// Whether that is the application's.
+    #[must_use]
+    pub fn is_applications(self, rollup: &Rollup) -> bool {
+        self.is_one || of(rollup).side() == Side::Source
+    }
+}
+
+/// A slice to compute.
+#[derive(Clone, Copy, Debug)]
+pub struct SliceJob<'a> {
+    pub rollup: &'a Rollup,
+    /// The columns and types of the rollup.
+    pub shape: &'a Shape,
+    pub slice: Slice,
+}
+
+impl SliceJob<'_> {
+    /// Its name in messages and in the application's `pg_stat_activity`.
+    #[must_use]
+    pub fn label(&self) -> String {
+        self.slice.id(&self.rollup.name)
+    }
+}

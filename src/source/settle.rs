@@ -22,11 +22,11 @@ use sqlx::Row as _;
 use crate::clients::db::{DbError, Tx};
 use crate::model::clock::{Stopwatch, rfc3339};
 use crate::model::not_now::{NotNow, Why};
-use crate::model::rollup::{Late, Rollup};
+use crate::model::rollup::Late;
 use crate::model::slice::Slice;
 use crate::model::sql::timestamptz;
+use crate::source::SliceJob;
 use crate::source::changes::capture;
-use crate::source::reading::shape::Shape;
 use crate::source::reading::zones::{Mismatch, Offsets};
 
 /// The time by the database's clock, and whether this is a replica.
@@ -112,17 +112,24 @@ pub enum Settled {
     },
 }
 
-/// Checks whether `slice` is settled, and waits at most `wait` for transactions to end. `horizon`
-/// comes from an earlier attempt, and `shared` from other slices.
+/// How long a slice waits for open transactions, and which ones.
+#[derive(Clone, Copy, Debug)]
+pub struct Wait<'a> {
+    /// The horizon that an earlier attempt waited for.
+    pub horizon: Option<Horizon>,
+    pub longest: Duration,
+    /// The looks of other slices.
+    pub shared: &'a Horizons,
+}
+
+/// Checks whether a slice is settled, and waits for transactions to end.
 ///
 /// # Errors
 /// The server refuses or cannot be reached.
 pub async fn settle(
     tx: &mut Tx,
-    (rollup, shape, slice): (&Rollup, &Shape, Slice),
-    horizon: Option<Horizon>,
-    wait: Duration,
-    shared: &Horizons,
+    SliceJob { rollup, shape, slice }: SliceJob<'_>,
+    Wait { horizon, longest, shared }: Wait<'_>,
 ) -> Result<Settled, DbError> {
     let readable_at = rollup.readable_at(slice);
     let comparison = Offsets::around(&shape.axis, slice.start(), slice.end());
@@ -148,7 +155,7 @@ pub async fn settle(
     // With `clock`, the horizon must come after the check for older transactions, so shared looks
     // are unsuitable.
     let look = shared.serving(readable_at, now).filter(|_| rollup.late != Late::Clock);
-    let passed = pass_shared(tx, (horizon, now), look, wait, shared).await?;
+    let passed = pass_shared(tx, (horizon, now), look, longest, shared).await?;
     if let Some(Blocker { horizon, who }) = passed {
         let not_now = NotNow::because(Why::OpenTransaction { who, by_its_start: false });
         return Ok(Settled::NotYet { not_now, horizon: Some(horizon) });

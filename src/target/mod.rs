@@ -18,10 +18,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::clients::db::{Access, Db, DbError, Tx};
+use crate::clients::db::{Access, Db, DbError, Side, Tx};
 use crate::model::not_now::Why;
 use crate::model::rollup::Rollup;
 use crate::model::sql::ident;
+use crate::source;
 use crate::source::reading::shape::Shape;
 
 pub use generation::Outside;
@@ -163,8 +164,8 @@ impl Target {
     /// Whether the input of `rollup` is in this database, so that the groups stay inside the
     /// server.
     #[must_use]
-    pub const fn holds_source_of(&self, rollup: &Rollup) -> bool {
-        self.is_source || rollup.fine.is_some()
+    pub fn holds_source_of(&self, rollup: &Rollup) -> bool {
+        self.is_source || source::of(rollup).side() == Side::Target
     }
 
     /// The rollup's table, quoted.

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use crate::checkpoint::Watermark;
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT};
 use crate::model::rollup::Rollup;
-use crate::source::reading::first_row;
+use crate::source;
 use crate::source::reading::first_row::SourceBegin;
 use crate::work::consumer;
 use crate::work::identity;
@@ -22,9 +22,8 @@ use crate::work::worker::{WorkError, Worker};
 pub async fn probe(worker: &Worker, rollup: &Rollup) -> Result<Watermark, WorkError> {
     let seen = ready::watermark(worker, rollup).await?;
     Box::pin(identity::recognise(worker, rollup, seen.bond())).await?;
-    if rollup.fine.is_some() {
-        // A coarse slice needs a checkpoint, so that it can be reopened when its first rows
-        // arrive. Computing an empty slice from empty finer ones is cheap.
+    let source = source::of(rollup);
+    if !source.has_beginning() {
         return Ok(seen);
     }
     if !late::watch_changes(worker, rollup).await? {
@@ -33,8 +32,9 @@ pub async fn probe(worker: &Worker, rollup: &Rollup) -> Result<Watermark, WorkEr
     // An empty range depends on late-change marks just as a read one does.
     consumer::consumer(worker, rollup).await?;
     let shape = ready::shape(worker, rollup).await?;
-    let mut tx = worker.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
-    let found = first_row::ask(&mut tx, rollup, &shape).await?;
+    let database = worker.source_of(rollup);
+    let mut tx = database.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
+    let found = source.first_row(&mut tx, rollup, &shape).await?;
     tx.rollback().await?;
     let Some(found) = found else { return Ok(seen) };
     // By both clocks: a slice that counts as empty was over for the source and for this worker.
@@ -58,7 +58,7 @@ pub(crate) async fn watermark_for_tick(
     let seen = ready::watermark(worker, rollup).await?;
     let Some(newest) = rollup.newest(now) else { return Ok(seen) };
     let wanted = match seen.begin() {
-        None => seen.until().is_none() && rollup.fine.is_none(),
+        None => seen.until().is_none() && source::of(rollup).has_beginning(),
         Some(begin) => begin.first_row.is_none() && rollup.readable_at(newest) > begin.probed_at,
     };
     if wanted { probe(worker, rollup).await } else { Ok(seen) }

@@ -1,12 +1,12 @@
 //! The facts about a rollup that a process reads before it works on it, and remembers.
 
 use crate::checkpoint::{Backfill, CheckpointError, Watermark};
-use crate::clients::db::{Access, CATALOGUE_TIMEOUT};
+use crate::clients::db::CATALOGUE_TIMEOUT;
 use crate::model::not_now::{NotNow, Why};
 use crate::model::rollup::Rollup;
-use crate::source::finer;
+use crate::source;
 use crate::source::reading::fingerprint::Fingerprint;
-use crate::source::reading::shape::{self, Shape};
+use crate::source::reading::shape::Shape;
 use crate::target::Registered;
 use crate::throttle::{Gate, Waits};
 use crate::work::generation::{self};
@@ -47,20 +47,7 @@ pub async fn shape(worker: &Worker, rollup: &Rollup) -> Result<Arc<Shape>, WorkE
     if let Some((shape, _)) = lock(&worker.shapes).get(&rollup.name) {
         return Ok(Arc::clone(shape));
     }
-    let source = worker.source_of(rollup);
-    let mut tx = source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
-    if let Some(finer) = &rollup.fine {
-        let mut columns = finer::found(&mut tx, rollup).await?;
-        tx.rollback().await?;
-        if finer::lacks(rollup, &columns) {
-            // Before `init`, use the columns that it will create.
-            columns = finer::foreseen(&*Box::pin(shape(worker, finer)).await?);
-        }
-        return Ok(Arc::new(finer::shape(rollup, &columns)?));
-    }
-    let shape = shape::inspect(&mut tx, rollup, worker.target.is_source).await?;
-    tx.rollback().await?;
-    Ok(Arc::new(shape))
+    Ok(Arc::new(source::of(rollup).shape(worker.servers(), rollup).await?))
 }
 
 /// As [`shape()`], and the target's tables exist and match, and the search for changes

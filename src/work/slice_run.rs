@@ -20,7 +20,8 @@ use crate::model::slice::Slice;
 use crate::source::reading::pace::Pace;
 use crate::source::reading::plan_guard;
 use crate::source::reading::shape::Shape;
-use crate::source::settle::{Settled, settle};
+use crate::source::settle::{Settled, Wait};
+use crate::source::{self, SliceJob};
 use crate::target::{Guard, Replaced, TargetError};
 use crate::throttle::interrupt::GRACE;
 use crate::throttle::{self, Throttle};
@@ -378,18 +379,14 @@ impl Work<'_> {
         let source = self.worker.source_of(self.rollup);
         let mut tx =
             source.begin(Access::ReadOnly, self.statement_timeout()?, &self.label()).await?;
-        let what = (self.rollup, self.shape, self.slice);
-        let wait = self.worker.settle_wait_max.min(self.time_left() / SETTLE_SHARE);
-        let horizon = self.lease.checkpoint().horizon;
-        let settled = match &self.rollup.fine {
-            // The finer slices are settled, or this one could not have been claimed.
-            Some(_) => Settled::By("rollup"),
-            None => {
-                let settled = settle(&mut tx, what, horizon, wait, &self.worker.horizons).await?;
-                registered(settled, self.consumer)
-            }
+        let job = SliceJob { rollup: self.rollup, shape: self.shape, slice: self.slice };
+        let wait = Wait {
+            horizon: self.lease.checkpoint().horizon,
+            longest: self.worker.settle_wait_max.min(self.time_left() / SETTLE_SHARE),
+            shared: &self.worker.horizons,
         };
-        let by = match settled {
+        let settled = source::of(self.rollup).settle(&mut tx, job, wait).await?;
+        let by = match registered(settled, self.consumer) {
             Settled::By(by) => by,
             Settled::OtherZone(reason) => {
                 tx.rollback().await?;

@@ -14,7 +14,7 @@ use crate::model::not_now::{NotNow, Why};
 use crate::model::rollup::Rollup;
 use crate::source::reading::pace::Pace;
 use crate::source::reading::shape::{Shape, ShapeError};
-use crate::source::settle;
+use crate::source::{Servers, settle};
 use crate::target::ddl::DdlError;
 use crate::target::{Keepers, Registered, Target, TargetError};
 use crate::throttle::interrupt::Interrupt;
@@ -258,17 +258,22 @@ impl Worker {
         self.config.rollup(name).map_err(|error| WorkError::Usage(error.to_string()))
     }
 
-    /// The database that `rollup` is computed from: the source, or the target if the finer rollup's
-    /// table is there.
+    /// The databases that rollups are computed from.
     #[must_use]
-    pub const fn source_of(&self, rollup: &Rollup) -> &Db {
-        if rollup.fine.is_some() { &self.target.db } else { &self.source }
+    pub const fn servers(&self) -> Servers<'_> {
+        Servers { source: &self.source, target: &self.target.db, is_one: self.target.is_source }
+    }
+
+    /// The database that `rollup` is computed from.
+    #[must_use]
+    pub fn source_of(&self, rollup: &Rollup) -> &Db {
+        self.servers().read_by(rollup)
     }
 
     /// The governor of the database that `rollup` is computed from, if that is the application's.
     #[must_use]
     pub fn governor_of(&self, rollup: &Rollup) -> Option<&Governor> {
-        (rollup.fine.is_none() || self.target.is_source).then_some(&self.governor)
+        self.servers().is_applications(rollup).then_some(&self.governor)
     }
 
     /// Drops the cached data about `rollup`'s source and tables, so that it is read again.

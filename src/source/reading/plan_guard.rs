@@ -23,7 +23,8 @@ use sqlx::Row as _;
 
 use crate::clients::db::{DbError, Tx};
 use crate::model::rollup::Rollup;
-use crate::model::sql::{ident, literal, shown, table};
+use crate::model::sql::{ident, literal, shown};
+use crate::source;
 use crate::source::reading::axis::Axis;
 use crate::source::reading::read::{self, Form};
 use crate::source::reading::shape::Shape;
@@ -149,7 +150,11 @@ pub async fn inspect(
 
 /// All rows of a slice, without the rollup's own conditions.
 fn alone(rollup: &Rollup, shape: &Shape, start: DateTime<Utc>, end: DateTime<Utc>) -> String {
-    format!("SELECT FROM {} WHERE {}", table(&rollup.from), shape.axis.between(start, end))
+    format!(
+        "SELECT FROM {} WHERE {}",
+        source::of(rollup).relation(rollup),
+        shape.axis.between(start, end)
+    )
 }
 
 /// The amount of data that a slice reads.
@@ -203,8 +208,11 @@ pub async fn estimate(
     end: DateTime<Utc>,
 ) -> Result<f64, DbError> {
     let condition = read::condition(rollup, shape, start, end);
-    let plan =
-        explain(tx, &format!("SELECT FROM {} WHERE {condition}", table(&rollup.from))).await?;
+    let plan = explain(
+        tx,
+        &format!("SELECT FROM {} WHERE {condition}", source::of(rollup).relation(rollup)),
+    )
+    .await?;
     Ok(plan["Plan Rows"].as_f64().unwrap_or(0.0))
 }
 

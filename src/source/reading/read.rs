@@ -9,7 +9,8 @@ use chrono::{DateTime, Utc};
 use crate::model::measure::Field;
 use crate::model::measure::partial::{ROWS, TAG, Tags, value_column};
 use crate::model::rollup::Rollup;
-use crate::model::sql::{ident, table};
+use crate::model::sql::ident;
+use crate::source;
 use crate::source::reading::nap::Nap;
 use crate::source::reading::shape::Shape;
 
@@ -86,7 +87,7 @@ pub fn select_napping(
     format!(
         "SELECT {}\nFROM {}\nWHERE {}{nap}\nGROUP BY {groups}",
         columns.join(", "),
-        table(&rollup.from),
+        source::of(rollup).relation(rollup),
         condition(rollup, shape, start, end),
     )
 }

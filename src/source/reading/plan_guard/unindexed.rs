@@ -9,7 +9,7 @@ use chrono::{DateTime, TimeZone as _, Utc};
 use super::{BYTES_MAX, Catalogue, Node, catalogue, explain, walk};
 use crate::clients::db::{DbError, Tx};
 use crate::model::rollup::Rollup;
-use crate::model::sql::table;
+use crate::source;
 use crate::source::reading::axis::Axis;
 use crate::source::reading::read;
 use crate::source::reading::shape::Shape;
@@ -87,8 +87,11 @@ pub async fn unindexed(
         }
         (By::Change, None) => return Ok(None),
     };
-    let plan =
-        explain(tx, &format!("SELECT FROM {} WHERE {condition}", table(&rollup.from))).await?;
+    let plan = explain(
+        tx,
+        &format!("SELECT FROM {} WHERE {condition}", source::of(rollup).relation(rollup)),
+    )
+    .await?;
     let mut nodes = Vec::new();
     walk(&plan, None, &mut nodes);
     let catalogue = catalogue(tx, &nodes, "NULL").await?;
