@@ -7,7 +7,11 @@ use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 use super::error::CheckpointError;
 use super::item::{Checkpoint, Glance, key, sort_key};
 use super::store::dynamodb::DynamoDb;
-use super::store::{Created, Item, Key, Query, Sorts, Store, TableSummary, Update, Written, open};
+use super::store::{
+    Created, Item, Key, Place, Query, Sorts, Store, TableSummary, Update, Written, open,
+};
+use crate::clients::db::Db;
+use crate::config::{Checkpoint as Settings, StoreKind};
 
 /// The number of slices that show a rollup's pace. One read of the store returns them.
 const RECENT: u16 = 32;
@@ -27,18 +31,34 @@ impl Checkpoints {
         Self { store, failures_max: failures_max.max(1) }
     }
 
-    /// The checkpoints in `table`. This sends no request yet.
+    /// The checkpoints in the store of the configuration. `target` are connections of its own to
+    /// the target. This sends no request yet.
     ///
     /// # Errors
-    /// [`super::store::StoreError::NoRegion`] without a region and an endpoint.
-    pub async fn connect(table: &str, failures_max: u32) -> Result<Self, CheckpointError> {
-        Ok(Self::new(open(table).await?, failures_max))
+    /// [`super::store::StoreError::NoRegion`] if DynamoDB has neither a region nor an endpoint.
+    pub async fn connect(settings: &Settings, target: Db) -> Result<Self, CheckpointError> {
+        let place = match settings.store {
+            StoreKind::DynamoDb => Place::DynamoDb(&settings.table),
+            StoreKind::Postgres => Place::Target(target, &settings.table),
+        };
+        Ok(Self::new(open(place).await?, settings.failures_max))
     }
 
     /// The checkpoints in a `table` that cannot be reached, for work that needs none.
     #[must_use]
     pub fn nowhere(table: &str, failures_max: u32) -> Self {
         Self::new(Arc::new(DynamoDb::nowhere(table)), failures_max)
+    }
+
+    /// Whether they are in the target, so that they can be written in a transaction there.
+    #[must_use]
+    pub fn is_in_target(&self) -> bool {
+        self.store.is_in_target()
+    }
+
+    /// Closes idle connections.
+    pub async fn close(&self) {
+        self.store.close().await;
     }
 
     #[must_use]

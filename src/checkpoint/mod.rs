@@ -5,7 +5,7 @@
 //! |---|---|
 //! | [`state`] | the states and the one function between them |
 //! | [`item`] | the item, typed |
-//! | [`store`] | where items are kept: the interface, and DynamoDB behind it |
+//! | [`store`] | where items are kept: the interface, with DynamoDB and PostgreSQL behind it |
 //! | `checkpoints` | the store for the other modules, and the reads of slices |
 //! | `claim`, `finish`, `reopen`, `watermark`, `changes`, `scrub`, `restore` | the conditional writes |
 //! | `bond` | the installation that a rollup's checkpoints belong to |

@@ -12,6 +12,7 @@ use super::{Failure, Global, rollups};
 use crate::checkpoint::store::StoreError;
 use crate::checkpoint::{CheckpointError, Checkpoints};
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT, Db, DbError, Side};
+use crate::config::Checkpoint;
 use crate::model::clock::SystemClock;
 use crate::model::not_now::Why;
 use crate::model::rollup::{Late, Rollup};
@@ -24,7 +25,7 @@ use crate::target::ddl::{self, DdlError};
 use crate::target::readers;
 use crate::work::identity::{self, is_unproven};
 use crate::work::ready;
-use crate::work::worker::{Severity, WorkError, Worker};
+use crate::work::worker::{Severity, WorkError, Worker, store_db};
 
 /// Look for problems before they are felt, each with its fix.
 #[derive(Debug, Args)]
@@ -131,12 +132,13 @@ impl Check {
 /// A worker, and whether AWS has a region. Checks that need no region run in any case.
 async fn worker(global: &Global, findings: &mut Findings) -> Result<(Worker, bool), Failure> {
     let config = global.config()?;
-    let (table, failures_max) = (&config.checkpoint.table, config.checkpoint.failures_max);
-    let (checkpoints, has_region) = match Checkpoints::connect(table, failures_max).await {
+    let store = store_db(&config, 1).map_err(WorkError::from)?.at_once();
+    let (checkpoints, has_region) = match Checkpoints::connect(&config.checkpoint, store).await {
         Ok(checkpoints) => (checkpoints, true),
         Err(error) => {
             findings.trouble("checkpoints", &error.into());
-            (Checkpoints::nowhere(table, failures_max), false)
+            let Checkpoint { table, failures_max, .. } = &config.checkpoint;
+            (Checkpoints::nowhere(table, *failures_max), false)
         }
     };
     let worker = Worker::with_checkpoints(config, checkpoints, Arc::new(SystemClock), 1)?;

@@ -5,7 +5,8 @@ use serde_json::json;
 
 use super::outside::{self, RowsOutside};
 use super::{Failure, Global, ui};
-use crate::checkpoint::Created;
+use crate::checkpoint::store::StoreError;
+use crate::checkpoint::{CheckpointError, Created};
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT};
 use crate::target::{ddl, readers};
 use crate::work::due::Planned;
@@ -56,7 +57,10 @@ impl Init {
             }
             Some(created)
         };
-        let statements = self.tables(&worker).await?;
+        let mut statements = self.tables(&worker).await?;
+        if self.dry_run {
+            statements.extend(missing_table(&worker).await?);
+        }
         let to_repair = if self.dry_run { Vec::new() } else { to_repair(&worker).await? };
         let checkpoints = match created {
             None => "not asked",
@@ -83,8 +87,10 @@ impl Init {
         });
         if self.dry_run && !global.json {
             let mut lines = ui::script(&statements);
-            lines.push("-- DynamoDB, where the table is not there yet:".into());
-            lines.push(format!("-- {}", worker.checkpoints.create_table_command()));
+            if !worker.checkpoints.is_in_target() {
+                lines.push("-- DynamoDB, where the table is not there yet:".into());
+                lines.push(format!("-- {}", worker.checkpoints.create_table_command()));
+            }
             ui::verbatim(lines.join("\n"));
             return Ok(());
         }
@@ -214,6 +220,20 @@ impl Recut {
         }
         lines.extend(self.outside.iter().map(|outside| format!("{rollup}: {}", outside.text())));
         lines
+    }
+}
+
+/// The SQL for a checkpoint table in the target that is missing.
+async fn missing_table(worker: &Worker) -> Result<Option<String>, WorkError> {
+    if !worker.checkpoints.is_in_target() {
+        return Ok(None);
+    }
+    match worker.checkpoints.describe().await {
+        Ok(_) => Ok(None),
+        Err(CheckpointError::Store(StoreError::NoTable { .. })) => {
+            Ok(Some(worker.checkpoints.create_table_command()))
+        }
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -6,6 +6,7 @@ use crate::manage::rename_rollup::{self, Holdings};
 use crate::model::rollup::Rollup;
 use crate::model::visible;
 use crate::work::identity;
+use crate::work::worker::Worker;
 
 /// Rename or drop a rollup.
 #[derive(Debug, Subcommand)]
@@ -61,7 +62,11 @@ async fn rename(global: &Global, old: &str, new: &str, yes: bool) -> Result<(), 
     if from.is_nothing() && to.is_nothing() {
         return Err(Failure::usage(format!("there is nothing of a rollup `{old}`")));
     }
-    global.tell(format!("rename of {} to {new}\n{}", visible::line(old), described(&from)));
+    global.tell(format!(
+        "rename of {} to {new}\n{}",
+        visible::line(old),
+        described(&worker, &from)
+    ));
     if from.is_nothing() {
         global.tell("  it has that name already");
     } else {
@@ -86,7 +91,7 @@ async fn drop(global: &Global, name: &str, yes: bool) -> Result<(), Failure> {
     identity::refuse_anothers(&worker, name).await?;
     let holdings = rename_rollup::holdings(&worker, name).await?;
     let shown = visible::line(name);
-    global.tell(format!("drop of {shown}\n{}", described(&holdings)));
+    global.tell(format!("drop of {shown}\n{}", described(&worker, &holdings)));
     if !holdings.is_nothing() {
         ui::confirm("Drop all of it, for good?", yes)?;
         rename_rollup::drop_rollup(&worker, name).await?;
@@ -108,16 +113,17 @@ async fn drop(global: &Global, name: &str, yes: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-fn described(holdings: &Holdings) -> String {
+fn described(worker: &Worker, holdings: &Holdings) -> String {
     let count =
         |many: u64, noun: &str| ui::counted(usize::try_from(many).unwrap_or(usize::MAX), noun);
     format!(
-        "  {}\n  {}\n  {} in DynamoDB",
+        "  {}\n  {}\n  {} in {}",
         match &holdings.table {
             Some(table) => format!("the table {table}"),
             None => "no table".to_owned(),
         },
         count(holdings.markers, "marker"),
         ui::counted(holdings.checkpoints, "item"),
+        if worker.checkpoints.is_in_target() { worker.checkpoints.table() } else { "DynamoDB" },
     )
 }

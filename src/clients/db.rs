@@ -336,7 +336,7 @@ fn begin_sql(access: Access, statement_timeout: Duration, label: &str) -> String
     // Settings that older servers lack, or that depend on present values, in the same round trip.
     // From 14 on a server notices the end of a killed client. From 17 on a role or database may
     // limit whole transactions, and Tallymark's are limited by their statements instead. A commit
-    // that DynamoDB will record as done must survive a crash of the server.
+    // that a checkpoint will record as done must survive a crash of the server.
     sql.push_str(
         "; SELECT pg_backend_pid() AS pid, CASE WHEN v >= 140000 \
          THEN set_config('client_connection_check_interval', '500ms', true) END, \

@@ -8,6 +8,7 @@
 //! | `rollup` | `[[rollup]]` → [`Rollup`] |
 //! | `compose` | `from = { rollup = … }`: a rollup that is computed from a finer one |
 //! | `measures` | `[rollup.measures]` → [`Measure`](crate::model::measure::Measure) |
+//! | `checkpoint` | `[checkpoint]` |
 //! | `throttle`, `hours` | the load limits and hours of `[source]` |
 //! | `url`, `duration`, `predicate` | texts with a form of their own |
 //! | `error` | problems, with line, key and remedy |
@@ -22,6 +23,7 @@ use crate::model::rollup::Rollup;
 use crate::model::text::shown;
 
 mod address;
+mod checkpoint;
 mod compose;
 mod duration;
 mod error;
@@ -79,13 +81,22 @@ pub struct Target {
     pub readers: Vec<String>,
 }
 
-/// The DynamoDB side: `[checkpoint]`.
+/// The place of the checkpoints: `[checkpoint]`.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
-    /// The DynamoDB table.
+    pub store: StoreKind,
+    /// The table's name in that store.
     pub table: String,
     /// The number of consecutive failures that exhausts a slice.
     pub failures_max: u32,
+}
+
+/// Where checkpoints are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreKind {
+    DynamoDb,
+    /// The target's database.
+    Postgres,
 }
 
 /// The verification of old slices: `[scrub]`.
@@ -187,11 +198,8 @@ fn read(path: &Path, mut root: Section<'_>, env: Env<'_>) -> Option<Config> {
         None => Some(Target { url: None, schema: SCHEMA_DEFAULT.to_owned(), readers: Vec::new() }),
     };
     let checkpoint = match root.get("checkpoint") {
-        Some(node) => checkpoint(&node),
-        None => Some(Checkpoint {
-            table: CHECKPOINT_TABLE_DEFAULT.to_owned(),
-            failures_max: FAILURES_MAX_DEFAULT,
-        }),
+        Some(node) => checkpoint::read(&node),
+        None => Some(checkpoint::default()),
     };
     let scrub = match root.get("scrub") {
         Some(node) => scrub(&node).map(Some),
@@ -274,23 +282,6 @@ fn schema(node: &Node<'_>) -> Option<String> {
     Some(name.to_owned())
 }
 
-const CHECKPOINT_TABLE_DEFAULT: &str = "tallymark";
-const FAILURES_MAX_DEFAULT: u32 = 5;
-
-fn checkpoint(node: &Node<'_>) -> Option<Checkpoint> {
-    let mut section = node.section("a table: [checkpoint]")?;
-    section.only(&["table", "failures_max"]);
-    let table = match section.get("table") {
-        Some(node) => checkpoint_table(&node),
-        None => Some(CHECKPOINT_TABLE_DEFAULT.to_owned()),
-    };
-    let failures_max = match section.get("failures_max") {
-        Some(node) => node.integer(1..=100),
-        None => Some(FAILURES_MAX_DEFAULT),
-    };
-    Some(Checkpoint { table: table?, failures_max: failures_max? })
-}
-
 fn scrub(node: &Node<'_>) -> Option<ScrubSettings> {
     /// A higher number amounts to a `tallymark verify` every night.
     const SLICES_PER_DAY: std::ops::RangeInclusive<u32> = 1..=10_000;
@@ -304,18 +295,4 @@ fn scrub(node: &Node<'_>) -> Option<ScrubSettings> {
         None => Some(false),
     };
     Some(ScrubSettings { slices_per_day: slices_per_day?, repair: repair? })
-}
-
-fn checkpoint_table(node: &Node<'_>) -> Option<String> {
-    let name = node.string(r#"the name of a DynamoDB table such as "tallymark""#)?;
-    let allowed =
-        |character: char| character.is_ascii_alphanumeric() || matches!(character, '_' | '-' | '.');
-    // DynamoDB's own rule.
-    if !(3..=255).contains(&name.len()) || !name.chars().all(allowed) {
-        return node.wrong(format!(
-            "{} is not a DynamoDB table name; use 3 to 255 of a-z A-Z 0-9 _ - .",
-            shown(name)
-        ));
-    }
-    Some(name.to_owned())
 }

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use proptest::prelude::*;
 
-use super::{Config, ConfigError, ScrubSettings};
+use super::{Config, ConfigError, ScrubSettings, StoreKind};
 
 use crate::model::measure::{self, KINDS, Measure};
 use crate::model::rollup::{EpochUnit, TableName, TimeColumn};
@@ -94,6 +94,7 @@ fn a_good_file_is_read_completely() {
     assert_eq!(config.source.chunk_time, Duration::from_millis(250));
     assert!(config.target.url.unwrap().known().unwrap().is_loopback());
     assert_eq!(config.target.schema, "numbers");
+    assert_eq!(config.checkpoint.store, StoreKind::DynamoDb);
     assert_eq!(config.checkpoint.table, "tallymark-test");
     assert_eq!(config.checkpoint.failures_max, 3);
     assert_eq!(config.scrub, Some(ScrubSettings { slices_per_day: 20, repair: true }));
@@ -162,6 +163,7 @@ fn what_may_be_left_out_has_the_documented_default() {
     assert_eq!(config.source.chunk_time, Duration::from_millis(500));
     assert_eq!(config.target.url, None);
     assert_eq!(config.target.schema, "stats");
+    assert_eq!(config.checkpoint.store, StoreKind::DynamoDb);
     assert_eq!(config.checkpoint.table, "tallymark");
     assert_eq!(config.checkpoint.failures_max, 5);
     let rollup = &config.rollups[0];

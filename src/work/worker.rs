@@ -202,7 +202,7 @@ impl Worker {
         concurrency: u32,
     ) -> Result<Self, WorkError> {
         let checkpoints =
-            Checkpoints::connect(&config.checkpoint.table, config.checkpoint.failures_max).await?;
+            Checkpoints::connect(&config.checkpoint, store_db(&config, concurrency)?).await?;
         Self::with_checkpoints(config, checkpoints, clock, concurrency)
     }
 
@@ -310,7 +310,19 @@ impl Worker {
     pub async fn close(&self) {
         self.source.close().await;
         self.target.db.close().await;
+        self.checkpoints.close().await;
     }
+}
+
+/// Connections to the target for a store that is there. They are its own: a checkpoint is written
+/// while a slice's transaction is open, and after an interruption has cancelled the target's
+/// statements.
+///
+/// # Errors
+/// The connection URL is invalid.
+pub fn store_db(config: &Config, concurrency: u32) -> Result<Db, DbError> {
+    let url = config.target.url.as_ref().unwrap_or(&config.source.url);
+    Db::new(url, Side::Target, concurrency + 1)
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

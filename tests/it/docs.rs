@@ -40,13 +40,14 @@ fn the_example_is_a_good_configuration() {
 fn the_defaults_that_the_example_names_are_the_defaults() {
     let text = read("examples/tallymark.toml");
     let named = text.replace("\n# chunk_time", "\nchunk_time");
-    let named = ["schema", "table", "failures_max", "grace", "late", "shrink_guard"]
+    let named = ["schema", "store", "table", "failures_max", "grace", "late", "shrink_guard"]
         .iter()
         .fold(named, |text, key| text.replace(&format!("\n# {key} ="), &format!("\n{key} =")));
-    assert_eq!(named.matches("\n# ").count() + 7, text.matches("\n# ").count());
+    assert_eq!(named.matches("\n# ").count() + 8, text.matches("\n# ").count());
     let (left, right) = (parse("left", &text), parse("right", &named));
     assert_eq!(left.source.chunk_time, right.source.chunk_time);
     assert_eq!(left.target.schema, right.target.schema);
+    assert_eq!(left.checkpoint.store, right.checkpoint.store);
     assert_eq!(left.checkpoint.table, right.checkpoint.table);
     assert_eq!(left.checkpoint.failures_max, right.checkpoint.failures_max);
     assert_eq!(format!("{:?}", left.rollups), format!("{:?}", right.rollups));

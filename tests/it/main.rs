@@ -61,6 +61,7 @@ mod shapes;
 mod soak;
 mod sources;
 mod spine;
+mod store;
 mod support;
 mod tables;
 mod tls;

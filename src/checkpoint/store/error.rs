@@ -48,13 +48,13 @@ pub enum StoreError {
     #[error("table `{table}` does not exist; run `tallymark init`")]
     NoTable { table: String },
     /// A table of this name exists, but it is not Tallymark's.
-    #[error(
-        "table `{table}` {problem}; delete it, or set `checkpoint.table` to another name and run `tallymark init`"
-    )]
+    #[error("table `{table}` {problem}; {remedy} and run `tallymark init`")]
     WrongTable {
         table: String,
         /// The problem with it.
         problem: String,
+        /// The step before `tallymark init`.
+        remedy: &'static str,
     },
     /// The table is not usable yet.
     #[error("table `{table}` is {status} after {seconds} s; wait and run the command again")]

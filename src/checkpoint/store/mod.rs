@@ -1,4 +1,4 @@
-//! The stores that keep checkpoints, behind an interface of ten calls.
+//! The stores that keep checkpoints, behind an interface of eleven calls.
 //!
 //! | module | part |
 //! |---|---|
@@ -6,7 +6,7 @@
 //! | [`update`] | conditions and changes, as data |
 //! | [`error`] | a store's errors |
 //! | [`dynamodb`] | the store in DynamoDB |
-//! | `postgres` | the store in the target, for tests |
+//! | [`postgres`] | the store in the target |
 //! | `judged` | the meaning of conditions and changes in Rust, for tests |
 //!
 //! A store knows items, keys and conditions. The layer above decides their meaning (states, leases,
@@ -17,7 +17,6 @@ pub mod dynamodb;
 pub mod error;
 #[cfg(feature = "faults")]
 mod judged;
-#[cfg(feature = "faults")]
 pub mod postgres;
 pub mod update;
 pub mod value;
@@ -26,13 +25,14 @@ use std::fmt;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use futures_util::future::BoxFuture;
+use futures_util::FutureExt as _;
+use futures_util::future::{self, BoxFuture};
 
 pub use error::StoreError;
 pub use update::{Change, Cond, Is, Update};
 pub use value::{Item, Key, PK, SK, UNFINISHED, Value};
 
-use crate::clients::db::Tx;
+use crate::clients::db::{Db, Tx};
 
 /// The result of a call on a store.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
@@ -94,8 +94,14 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// The table, after a check that it is Tallymark's.
     fn describe(&self) -> Answer<'_, TableSummary>;
 
-    /// The command by which an administrator creates the same table.
+    /// The command by which an administrator creates the same table. A store in the target returns
+    /// SQL.
     fn create_command(&self) -> String;
+
+    /// Closes idle connections.
+    fn close(&self) -> BoxFuture<'_, ()> {
+        future::ready(()).boxed()
+    }
 }
 
 /// The result of a conditional write.
@@ -201,11 +207,23 @@ pub struct TableSummary {
     pub on_demand: bool,
 }
 
-/// The store that keeps `table`. This sends no request yet.
+/// Where a store keeps its items.
+#[derive(Debug)]
+pub enum Place<'p> {
+    /// In this table of DynamoDB.
+    DynamoDb(&'p str),
+    /// In this table of the target, by connections of its own.
+    Target(Db, &'p str),
+}
+
+/// The store at this place. This sends no request yet.
 ///
 /// # Errors
-/// [`StoreError::NoRegion`] or [`StoreError::Environment`] if the environment does not name its
-/// place.
-pub async fn open(table: &str) -> Result<Arc<dyn Store>, StoreError> {
-    Ok(Arc::new(dynamodb::DynamoDb::connect(table).await?))
+/// [`StoreError::NoRegion`] or [`StoreError::Environment`] if the environment does not name the
+/// place of a table in DynamoDB.
+pub async fn open(place: Place<'_>) -> Result<Arc<dyn Store>, StoreError> {
+    Ok(match place {
+        Place::DynamoDb(table) => Arc::new(dynamodb::DynamoDb::connect(table).await?),
+        Place::Target(db, table) => Arc::new(postgres::Postgres::new(db, table)),
+    })
 }

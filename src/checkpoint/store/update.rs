@@ -48,6 +48,17 @@ impl Cond {
         Self::All(Vec::new())
     }
 
+    /// Whether a missing item can meet the condition, so that the write may create it.
+    #[must_use]
+    pub fn allows_missing(&self) -> bool {
+        match self {
+            Self::Absent | Self::Lacks(_) | Self::Compare(_, Is::Other, _) => true,
+            Self::Present | Self::Compare(..) | Self::Passed(..) => false,
+            Self::All(all) => all.iter().all(Self::allows_missing),
+            Self::Any(any) => any.iter().any(Self::allows_missing),
+        }
+    }
+
     /// The attribute is absent.
     #[must_use]
     pub fn lacks(name: &str) -> Self {

@@ -127,7 +127,12 @@ impl DynamoDb {
     }
 
     fn verify(&self, table: &TableDescription) -> Result<(), StoreError> {
-        let wrong = |problem| StoreError::WrongTable { table: self.table.clone(), problem };
+        let table_name = &self.table;
+        let wrong = |problem| StoreError::WrongTable {
+            table: table_name.clone(),
+            problem,
+            remedy: "delete it, or set `checkpoint.table` to another name",
+        };
         if !same(table.key_schema(), TABLE_KEYS) {
             let found = listed(table.key_schema());
             return Err(wrong(format!("has the keys {found} instead of {PK}, {SK}")));

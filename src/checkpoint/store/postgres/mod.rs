@@ -1,5 +1,4 @@
-//! A store in PostgreSQL: a table in the target with a row for each item. The tests run it beside
-//! DynamoDB.
+//! A store in PostgreSQL: a table in the target with a row for each item.
 //!
 //! Each write is one statement. After a refused write, another statement reads the item that
 //! refused it. A transaction pooler works, because no session state and no lock outlives a
@@ -12,6 +11,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use sqlx::Row as _;
 
 use super::{
@@ -19,7 +19,7 @@ use super::{
     Written,
 };
 use crate::clients::db::{Access, Db, DbError, DbErrorKind, Tx};
-use crate::model::sql::{ident, literal};
+use crate::model::sql::{literal, shown};
 use render::{Clock, Render};
 use value::{from_row, key_of};
 
@@ -31,6 +31,11 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The text in `pg_stat_activity`.
 const LABEL: &str = "checkpoints";
+
+/// The remedy for a table of another form.
+const REMEDY: &str = "rename or drop it";
+
+const SCHEMA: &str = "CREATE SCHEMA tallymark";
 
 /// The columns in `table.sql`.
 const COLUMNS: &str = "rollup text, sort text, item jsonb, unfinished boolean";
@@ -48,7 +53,7 @@ impl Postgres {
     /// yet.
     #[must_use]
     pub fn new(db: Db, table: &str) -> Self {
-        Self { db, table: format!("tallymark.{}", ident(table)), clock: Clock::Server }
+        Self { db, table: format!("tallymark.{}", shown(table)), clock: Clock::Server }
     }
 
     /// Uses the workers' times, for tests that set the time themselves.
@@ -172,13 +177,28 @@ impl Postgres {
             Err(StoreError::NoTable { .. }) => {}
             found => return found.map(|_| Created::AlreadyThere),
         }
-        let mut tx = self.begin(Access::ReadWrite, OPERATION).await?;
-        self.execute(&mut tx, OPERATION, "CREATE SCHEMA IF NOT EXISTS tallymark").await?;
-        for sql in self.definition() {
-            self.execute(&mut tx, OPERATION, sql).await?;
+        match self.define(OPERATION).await {
+            Ok(()) => Ok(Created::Created),
+            // Another session may have created it meanwhile.
+            Err(error) => match self.look().await {
+                Ok(_) => Ok(Created::AlreadyThere),
+                Err(_) => Err(error),
+            },
         }
-        tx.commit().await.map_err(|error| self.error(OPERATION, error))?;
-        Ok(Created::Created)
+    }
+
+    async fn define(&self, operation: &'static str) -> Result<(), StoreError> {
+        let mut tx = self.begin(Access::ReadWrite, operation).await?;
+        // `IF NOT EXISTS` would demand the right to create schemas also where it exists.
+        let sql = "SELECT FROM pg_namespace WHERE nspname = 'tallymark'".to_owned();
+        let found = tx.rows(operation, sql).await.map_err(|error| self.error(operation, error))?;
+        if found.is_empty() {
+            self.execute(&mut tx, operation, SCHEMA).await?;
+        }
+        for sql in self.definition() {
+            self.execute(&mut tx, operation, sql).await?;
+        }
+        tx.commit().await.map_err(|error| self.error(operation, error))
     }
 
     async fn look(&self) -> Result<TableSummary, StoreError> {
@@ -201,7 +221,7 @@ impl Postgres {
         if columns.as_deref() != Some(COLUMNS) {
             let found = columns.unwrap_or_default();
             let problem = format!("has the columns {found} instead of {COLUMNS}");
-            return Err(StoreError::WrongTable { table, problem });
+            return Err(StoreError::WrongTable { table, problem, remedy: REMEDY });
         }
         let count = |name: &str| row.try_get::<i64, _>(name).map_err(unreadable);
         let (items, bytes) = (count("items")?.unsigned_abs(), count("bytes")?.unsigned_abs());
@@ -210,7 +230,7 @@ impl Postgres {
 
     fn definition(&self) -> [String; 2] {
         [include_str!("table.sql"), include_str!("index.sql")]
-            .map(|sql| sql.replace("{table}", &self.table))
+            .map(|sql| sql.trim_end().replace("{table}", &self.table))
     }
 
     /// The meaning of the server's error.
@@ -331,6 +351,11 @@ impl Store for Postgres {
     }
 
     fn create_command(&self) -> String {
-        self.definition().join(";\n")
+        let schema = SCHEMA.replace("SCHEMA", "SCHEMA IF NOT EXISTS");
+        format!("{schema};\n{}", self.definition().join(";\n"))
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        self.db.close().boxed()
     }
 }

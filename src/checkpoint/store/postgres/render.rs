@@ -32,7 +32,7 @@ impl Render {
         let condition = render.condition(&update.condition);
         let (rollup, sort) = key_of(&update.key);
         let answer = "RETURNING it.rollup, it.sort, it.item::text AS item";
-        if update.condition.holds(None, None) {
+        if update.condition.allows_missing() {
             let made = render.changed("'{}'::jsonb", &update.changes);
             return format!(
                 "INSERT INTO {table} AS it (rollup, sort, item) VALUES ({rollup}, {sort}, {made}) \
@@ -54,7 +54,7 @@ impl Render {
         let (rollup, sort) = key_of(&Key::new(part(PK), part(SK)));
         let whole = json(&serde_json::Value::Object(fields_of(item)));
         let holds = Self { clock }.condition(condition);
-        if condition.holds(None, None) {
+        if condition.allows_missing() {
             return format!(
                 "INSERT INTO {table} AS it (rollup, sort, item) VALUES ({rollup}, {sort}, {whole}) \
                  ON CONFLICT (rollup, sort) DO UPDATE SET item = excluded.item WHERE {holds}"

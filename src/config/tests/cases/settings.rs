@@ -8,7 +8,7 @@ pub(in crate::config::tests) const SOURCE: &[Case] = &[
         "[source]",
         "[checkpoint.source]",
         r#"tallymark.toml: source: missing; add [source] with url = { env = "SOURCE_DATABASE_URL" }
-tallymark.toml:1: checkpoint.source: unknown key; use `table`, `failures_max`"#,
+tallymark.toml:1: checkpoint.source: unknown key; use `store`, `table`, `failures_max`"#,
     ),
     ("[source]", "[sauce]", r#"tallymark.toml:1: sauce: unknown key; did you mean `source`?"#),
     (
@@ -162,12 +162,32 @@ pub(in crate::config::tests) const TARGET: &[Case] = &[
     (
         "failures_max = 3",
         "colour = 3",
-        r#"tallymark.toml:11: checkpoint.colour: unknown key; use `table`, `failures_max`"#,
+        r#"tallymark.toml:11: checkpoint.colour: unknown key; use `store`, `table`, `failures_max`"#,
     ),
     (
         "\"tallymark-test\"",
         "\"t!\"",
         r#"tallymark.toml:10: checkpoint.table: "t!" is not a DynamoDB table name; use 3 to 255 of a-z A-Z 0-9 _ - ."#,
+    ),
+    (
+        "table = \"tallymark-test\"",
+        "store = \"postgers\"",
+        r#"tallymark.toml:10: checkpoint.store: "postgers" is unknown; did you mean "postgres"?"#,
+    ),
+    (
+        "table = \"tallymark-test\"",
+        "store = \"sqlite\"",
+        r#"tallymark.toml:10: checkpoint.store: "sqlite" is unknown; use "dynamodb" or "postgres""#,
+    ),
+    (
+        "table = \"tallymark-test\"",
+        "store = 1",
+        r#"tallymark.toml:10: checkpoint.store: expected "dynamodb" or "postgres", found an integer"#,
+    ),
+    (
+        "failures_max = 3",
+        "store = \"postgres\"",
+        r#"tallymark.toml:10: checkpoint.table: names a table in DynamoDB; remove it, as store = "postgres" keeps checkpoints in the table tallymark.checkpoint of the target"#,
     ),
 ];
 
