@@ -89,7 +89,7 @@ async fn verify_in(
     pieces: u64,
     Asked { timeout, limit, patience }: Asked,
 ) -> Result<SliceVerification, WorkError> {
-    let shape = ready::ready(worker, rollup).await?;
+    let shape = ready::check(worker, rollup).await?;
     let (zone, start) = (rollup.calendar.zone(), slice.start());
     let mut cut = boundaries(rollup.bucket, zone, start, slice.end());
     cut.retain(|bucket| *bucket == start || shape.axis.cut(start, *bucket) == Some(*bucket));
@@ -278,7 +278,7 @@ async fn has_late_change(
     rollup: &Rollup,
     slice: Slice,
 ) -> Result<bool, WorkError> {
-    let shape = ready::ready(worker, rollup).await?;
+    let shape = ready::check(worker, rollup).await?;
     match (&rollup.late, &shape.changes) {
         (Late::Capture, _) => has_mark(worker, rollup, &shape, slice).await,
         (Late::Column(_), Some(axis)) => {
@@ -312,7 +312,7 @@ async fn has_mark(
 ) -> Result<bool, WorkError> {
     // Marks that this consumer has taken have raised `dirty`. The other consumers may still
     // wait for them.
-    let consumer = consumer::consumer(worker, rollup).await?.unwrap_or_default();
+    let consumer = consumer::id_of(worker, rollup).await?.unwrap_or_default();
     let mut tx = worker.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
     let standing = capture::standing(&mut tx, rollup, shape).await?;
     let found = match &standing.key {

@@ -149,7 +149,7 @@ impl Backfill {
     /// Whether it requests the same, except perhaps for the end. That happens when one event is
     /// delivered twice.
     #[must_use]
-    pub fn is_same(&self, other: &Self) -> bool {
+    pub fn is_repeat_of(&self, other: &Self) -> bool {
         let asked = |it: &Self| (it.from, it.order, it.force, it.definition.clone());
         asked(self) == asked(other)
     }

@@ -195,7 +195,7 @@ impl Checkpoints {
         scope: Scope<'_>,
         pause: Option<&Pause>,
     ) -> Result<(), CheckpointError> {
-        self.say(&scope.attribute(PAUSE), pause.map(Pause::to_attribute)).await
+        self.set_control(&scope.attribute(PAUSE), pause.map(Pause::to_attribute)).await
     }
 
     /// Sets another `nice_ratio`, or restores the configured one with `None`.
@@ -208,7 +208,7 @@ impl Checkpoints {
         nice_ratio: Option<f64>,
     ) -> Result<(), CheckpointError> {
         let value = nice_ratio.map(|nice_ratio| Value::Number(nice_ratio.to_string()));
-        self.say(&scope.attribute(NICE), value).await
+        self.set_control(&scope.attribute(NICE), value).await
     }
 
     /// Ends the backfills of `rollup` that have begun by `now`.
@@ -216,7 +216,7 @@ impl Checkpoints {
     /// # Errors
     /// [`CheckpointError`] if the call fails.
     pub async fn cancel(&self, rollup: &str, now: DateTime<Utc>) -> Result<(), CheckpointError> {
-        self.say(&Scope::Backfill(rollup).attribute(CANCEL), Some(instant(now))).await
+        self.set_control(&Scope::Backfill(rollup).attribute(CANCEL), Some(instant(now))).await
     }
 
     /// Wakes the source at `now`, unless a tick did so after `since`. Returns whether this tick
@@ -234,7 +234,11 @@ impl Checkpoints {
         Ok(matches!(self.send(update, "wake the source").await?, Written::Done(_)))
     }
 
-    async fn say(&self, attribute: &str, value: Option<Value>) -> Result<(), CheckpointError> {
+    async fn set_control(
+        &self,
+        attribute: &str,
+        value: Option<Value>,
+    ) -> Result<(), CheckpointError> {
         let update = Update::new(control_key(), Cond::always()).set_or_remove(attribute, value);
         self.send(update, "write the control item").await.map(drop)
     }

@@ -28,7 +28,7 @@ pub fn item(data: &[u8]) {
     read(Glance::from_item(&item), |_| ());
     read(Watermark::read(&item), |watermark| {
         assert!(
-            watermark.begin().is_none()
+            watermark.source_start().is_none()
                 || watermark.definition().is_none_or(|it| it.len() < 1 << 20)
         );
     });
@@ -79,7 +79,7 @@ fn backfill(found: Backfill) {
     found.is_written();
     let again = Backfill::read(&written);
     assert!(again.as_ref().is_ok_and(|again| *again == found), "{again:?} is not {found:?}");
-    assert!(found.is_same(&found.clone()));
+    assert!(found.is_repeat_of(&found.clone()));
     assert!(serde_json::to_value(&found).is_ok());
 }
 

@@ -18,14 +18,14 @@ use super::store::{Cond, Item, Key, Update, Written};
 use crate::model::rollup::Rollup;
 use crate::model::rollup::generation::of_generation;
 use crate::source::reading::fingerprint::Fingerprint;
-use crate::source::reading::first_row::SourceBegin;
+use crate::source::reading::first_row::SourceStart;
 
 /// A rollup's watermark as it was read, with the other data about the rollup as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Watermark {
     until: Option<DateTime<Utc>>,
     version: u64,
-    begin: Option<SourceBegin>,
+    source_start: Option<SourceStart>,
     definition: Option<String>,
     backfill: Option<String>,
     calendar: Option<String>,
@@ -46,8 +46,8 @@ impl Watermark {
 
     /// Where the source's rows begin. `None`: it has not been read yet.
     #[must_use]
-    pub const fn begin(&self) -> Option<SourceBegin> {
-        self.begin
+    pub const fn source_start(&self) -> Option<SourceStart> {
+        self.source_start
     }
 
     /// The condition that no slice was reopened since.
@@ -147,7 +147,7 @@ impl Watermark {
         let version = read.count("version")?.unwrap_or(0);
         let first_row = read.instant("first_row")?;
         let probed_at = read.instant("probed_at")?;
-        let begin = probed_at.map(|probed_at| SourceBegin { first_row, probed_at });
+        let source_start = probed_at.map(|probed_at| SourceStart { first_row, probed_at });
         let (until, definition) = (read.instant(WATERMARK)?, read.text("definition")?);
         let backfill = read.text(ACTIVE)?;
         let (calendar, start) = (read.text("calendar")?, read.instant("start")?);
@@ -160,7 +160,7 @@ impl Watermark {
         Ok(Self {
             until,
             version,
-            begin,
+            source_start,
             definition,
             backfill,
             calendar,
@@ -261,15 +261,15 @@ impl Checkpoints {
         &self,
         rollup: &str,
         seen: &Watermark,
-        begin: SourceBegin,
+        start: SourceStart,
         lower_to: Option<DateTime<Utc>>,
     ) -> Result<(), CheckpointError> {
-        let probed_at = instant(begin.probed_at);
+        let probed_at = instant(start.probed_at);
         let newer = Cond::at_most("probed_at", probed_at.clone());
         let newer = Cond::lacks("probed_at").or(newer);
         let mut update = Update::new(watermark_key(rollup), newer.and(seen.unchanged()))
             .set("probed_at", probed_at)
-            .set_or_remove("first_row", begin.first_row.map(instant));
+            .set_or_remove("first_row", start.first_row.map(instant));
         if let Some(to) = lower_to.filter(|to| seen.until.is_some_and(|until| until > *to)) {
             update = update.set(WATERMARK, instant(to)).set("version", number(seen.version + 1));
         }
@@ -286,12 +286,12 @@ impl Checkpoints {
         &self,
         rollup: &str,
         to: DateTime<Utc>,
-    ) -> Result<Option<SourceBegin>, CheckpointError> {
+    ) -> Result<Option<SourceStart>, CheckpointError> {
         for _ in 0..LOOKS_MAX {
             for is_past in [true, false] {
                 let update = lowered(rollup, to, is_past);
                 if let Written::Done(item) = self.send(update, "lower watermark").await? {
-                    return Ok(Watermark::read(&item)?.begin);
+                    return Ok(Watermark::read(&item)?.source_start);
                 }
             }
         }

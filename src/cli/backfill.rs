@@ -97,14 +97,14 @@ impl Backfill {
         let plan = backfill::plan(&worker, rollup, from, to, self.order.into(), self.force).await?;
         let watch = Stopwatch::start();
         if plan.slices.is_empty() {
-            global.tell(describe(rollup, &plan));
+            global.announce(describe(rollup, &plan));
             if global.json {
                 ui::json(&document(rollup, &BatchReport::default(), None, watch));
             }
             return Ok(());
         }
         let estimate = estimate::estimate(&worker, rollup, &plan, self.pace.concurrency).await?;
-        global.tell(format!("{}{}", describe(rollup, &plan), foreseen(&worker, &estimate)));
+        global.announce(format!("{}{}", describe(rollup, &plan), foreseen(&worker, &estimate)));
         ui::confirm("Compute them?", self.pace.yes)?;
         if let Some(function) = &self.via.via {
             let event = fanned::event(rollup, (from, to), self.order.into(), self.force);
@@ -227,7 +227,7 @@ pub(super) fn finish(
         global.print(&document, || summary(&report, watch, estimate));
     }
     if let Some(error) = trouble {
-        return Err(Failure::told(error.severity(), error.to_string()));
+        return Err(Failure::printed(error.severity(), error.to_string()));
     }
     let has_failed = !report.failed.is_empty() || !report.refused.is_empty();
     if global.interrupt.is_raised() && !has_failed {
@@ -257,7 +257,7 @@ pub(super) fn finish(
         ));
     }
     debug_assert_eq!(severity, Severity::Failed);
-    Err(Failure::told(severity, message))
+    Err(Failure::printed(severity, message))
 }
 
 /// The JSON document of a batch.

@@ -123,7 +123,7 @@ impl Captures {
         let (mut tables, mut lines, mut broken) = (Vec::new(), Vec::new(), 0);
         for capture in &self.captures {
             let (standing, marks, consumers) =
-                look(worker, capture).await.map_err(WorkError::from)?;
+                standing_of(worker, capture).await.map_err(WorkError::from)?;
             broken += usize::from(!standing.is_whole());
             let table = capture.table.to_string();
             lines.push(match (&standing.problem, marks) {
@@ -145,14 +145,14 @@ impl Captures {
             return Ok(());
         }
         let text = format!("late changes of {} are missed", ui::counted(broken, "table"));
-        Err(Failure::told(Severity::Failed, text))
+        Err(Failure::printed(Severity::Failed, text))
     }
 
     /// Removes one consumer of a captured table.
     async fn forget(&self, worker: &Worker, global: &Global, name: &str) -> Result<(), Failure> {
         let mut found = Vec::new();
         for capture in &self.captures {
-            let (_, _, consumers) = look(worker, capture).await.map_err(WorkError::from)?;
+            let (_, _, consumers) = standing_of(worker, capture).await.map_err(WorkError::from)?;
             let is_it = |it: &Consumer| it.id.to_string() == name || it.rollup == name;
             found.extend(consumers.into_iter().filter(is_it));
         }
@@ -301,7 +301,7 @@ async fn register(worker: &Worker) {
 }
 
 /// The state of a capture, and the number of waiting marks.
-async fn look(
+async fn standing_of(
     worker: &Worker,
     capture: &Capture,
 ) -> Result<(CaptureState, Option<u64>, Vec<Consumer>), DbError> {

@@ -121,7 +121,7 @@ impl Check {
                 Ok(())
             }
             None => Ok(()),
-            Some(severity) => Err(Failure::told(
+            Some(severity) => Err(Failure::printed(
                 severity,
                 format!("{} to put right", ui::counted(bad.count(), "finding")),
             )),
@@ -239,7 +239,7 @@ async fn server(db: &Db, writes: bool, findings: &mut Findings) -> Result<(), Db
         let (version, tls, role, pid, address, replica) =
             read().map_err(|source| tx.error("looking at the server", source))?;
         if round == 0 {
-            state::look(&mut tx, &subject, writes, findings).await?;
+            state::inspect(&mut tx, &subject, writes, findings).await?;
         }
         tx.rollback().await?;
         pids.push(pid);
@@ -286,7 +286,7 @@ async fn load(worker: &Worker, findings: &mut Findings) -> Result<(), DbError> {
     let governor = &worker.governor;
     let look = async || {
         let mut tx = worker.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, "check").await?;
-        let seen = governor.look(&mut tx).await?;
+        let seen = governor.describe_load(&mut tx).await?;
         tx.rollback().await?;
         Ok::<_, DbError>(seen)
     };
@@ -365,7 +365,7 @@ async fn rollup(
     );
     let assurance = source::of(rollup).assurance(rollup);
     if assurance.is_none() {
-        index::look(worker, rollup, &shape, findings).await?;
+        index::inspect(worker, rollup, &shape, findings).await?;
         zones(worker, rollup, &shape, findings).await?;
     }
     let mut tx = worker.target.db.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, subject).await?;
@@ -468,7 +468,7 @@ async fn outside(
         );
         findings.add(Grade::Note, subject, finding);
     }
-    if let Some(rows) = super::outside::look(worker, rollup).await? {
+    if let Some(rows) = super::outside::find(worker, rollup).await? {
         findings.add(Grade::Note, subject, rows.text());
     }
     Ok(())

@@ -107,7 +107,12 @@ pub(super) async fn pause(
         || "until `tallymark resume`".to_owned(),
         |until| format!("until {}", ui::instant(until)),
     );
-    said(global, worker, format!("{scope} paused {until}; chunks that are being read end")).await
+    print_controls(
+        global,
+        worker,
+        format!("{scope} paused {until}; chunks that are being read end"),
+    )
+    .await
 }
 
 impl Resume {
@@ -128,7 +133,7 @@ pub(super) async fn resume(
     let was_paused = before.pause_of(scope, worker.clock.now()).is_some();
     worker.checkpoints.set_pause(scope, None).await.map_err(WorkError::from)?;
     let text = if was_paused { "may go on" } else { "was not paused" };
-    said(global, worker, format!("{scope} {text}")).await
+    print_controls(global, worker, format!("{scope} {text}")).await
 }
 
 impl Speed {
@@ -143,7 +148,7 @@ impl Speed {
             Some(ratio) => format!("nice_ratio {ratio} in place of {configured}"),
             None => format!("nice_ratio {configured}, as configured"),
         };
-        said(global, &worker, format!("{scope}: {text}")).await
+        print_controls(global, &worker, format!("{scope}: {text}")).await
     }
 }
 
@@ -167,11 +172,11 @@ pub(super) async fn cancel(
         Some(ended) => format!("backfill {} of {name} is cancelled", ended.id),
         None => format!("backfills of {name} end before their next chunk"),
     };
-    said(global, worker, text).await
+    print_controls(global, worker, text).await
 }
 
 /// Prints `text`, or the state of all pauses and speeds.
-async fn said(global: &Global, worker: &Worker, text: String) -> Result<(), Failure> {
+async fn print_controls(global: &Global, worker: &Worker, text: String) -> Result<(), Failure> {
     let control = worker.checkpoints.control().await.map_err(WorkError::from)?;
     global.print(&document(worker, &control), || text);
     Ok(())

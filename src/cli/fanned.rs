@@ -230,7 +230,7 @@ pub(super) async fn follow(
 }
 
 fn ended(backfill: &Backfill, progress: &BackfillProgress) -> Result<(), Failure> {
-    let failed = |why: String| Err(Failure::told(crate::work::worker::Severity::Failed, why));
+    let failed = |why: String| Err(Failure::printed(crate::work::worker::Severity::Failed, why));
     if backfill.state == BackfillState::Cancelled {
         return failed("the backfill was cancelled".into());
     }

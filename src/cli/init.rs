@@ -142,7 +142,7 @@ impl Init {
                 let generation = seen.generation();
                 recut.deleted = worker.target.delete_outside(rollup, generation).await?;
             }
-            recut.outside = outside::look(worker, rollup).await?;
+            recut.outside = outside::find(worker, rollup).await?;
             if recut.slices + usize::from(recut.outside.is_some()) > 0 || recut.deleted > 0 {
                 told.push(recut);
             }

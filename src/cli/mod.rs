@@ -130,7 +130,7 @@ pub struct Failure {
     /// The hint, if there is one.
     hint: Option<String>,
     /// Whether the command's JSON document has been printed and includes it.
-    told: bool,
+    is_printed: bool,
 }
 
 impl Failure {
@@ -141,19 +141,19 @@ impl Failure {
     }
 
     const fn of(severity: Severity, message: String) -> Self {
-        Self { severity, message, hint: None, told: false }
+        Self { severity, message, hint: None, is_printed: false }
     }
 
     /// The work ran, but some of it failed or differs, as the printed result shows.
-    const fn told(severity: Severity, message: String) -> Self {
-        Self { severity, message, hint: None, told: true }
+    const fn printed(severity: Severity, message: String) -> Self {
+        Self { severity, message, hint: None, is_printed: true }
     }
 }
 
 impl From<WorkError> for Failure {
     fn from(error: WorkError) -> Self {
         let (severity, hint) = (error.severity(), error.hint().map(str::to_owned));
-        Self { severity, message: error.to_string(), hint, told: false }
+        Self { severity, message: error.to_string(), hint, is_printed: false }
     }
 }
 
@@ -194,8 +194,8 @@ pub async fn main() -> ExitCode {
     }
     match ended {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure { severity, message, hint, told }) => {
-            if global.json && !told {
+        Err(Failure { severity, message, hint, is_printed }) => {
+            if global.json && !is_printed {
                 let mut document = json!({ "error": message, "exit": severity as u8 });
                 if let Some(hint) = &hint {
                     document["hint"] = hint.as_str().into();
@@ -214,13 +214,13 @@ pub async fn main() -> ExitCode {
 /// Ends after a signal. A failure that is missing in the result is attributed to the signal.
 fn interrupted(global: &Global, ended: Result<(), Failure>, code: u8) -> ExitCode {
     match ended {
-        Err(Failure { message, told: true, .. }) => ui::error(&message),
+        Err(Failure { message, is_printed: true, .. }) => ui::error(&message),
         Err(_) if global.json => {
             ui::json(&json!({ "error": Why::Interrupted.to_string(), "exit": code }));
         }
         _ => {}
     }
-    global.signals.tell(global.interrupt.has_left());
+    global.signals.print_how_to_continue(global.interrupt.has_left());
     ExitCode::from(code)
 }
 
@@ -267,7 +267,7 @@ impl Global {
     }
 
     /// Announces the work of a command. With `--json` stdout is reserved for the document.
-    fn tell(&self, text: impl AsRef<str>) {
+    fn announce(&self, text: impl AsRef<str>) {
         if self.json { ui::note(text) } else { ui::say(text) }
     }
 

@@ -30,7 +30,7 @@ impl Moved {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
         let worker = global.worker(1).await?;
         let chosen = rollups(&worker, self.rollup.as_deref())?;
-        global.tell(self.announcement(&chosen, worker.checkpoints.table()));
+        global.announce(self.announcement(&chosen, worker.checkpoints.table()));
         ui::confirm("Record it?", self.yes)?;
         let how = match (self.also, self.copy) {
             (true, _) => Move::Also,

@@ -18,7 +18,7 @@ pub(super) struct RowsOutside {
 }
 
 /// Looks for such rows. `None`: there are none.
-pub(super) async fn look(
+pub(super) async fn find(
     worker: &Worker,
     rollup: &Rollup,
 ) -> Result<Option<RowsOutside>, WorkError> {

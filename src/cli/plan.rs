@@ -8,7 +8,7 @@ use super::backfill::{describe, foreseen, foreseen_document};
 use super::{Failure, Global, Range, rollups, run::name, ui};
 use crate::model::rollup::Rollup;
 use crate::model::slice::Order;
-use crate::source::reading::first_row::SourceBegin;
+use crate::source::reading::first_row::SourceStart;
 use crate::work::backfill;
 use crate::work::due::Standing;
 use crate::work::empty;
@@ -84,8 +84,8 @@ async fn due(worker: &Worker, rollup: &Rollup) -> Result<(serde_json::Value, Str
     /// Maximum number of due slices named in the text. The JSON names all.
     const NAMED_MAX: usize = 5;
     let now = worker.clock.now();
-    let begin = match empty::probe(worker, rollup).await {
-        Ok(seen) => seen.begin(),
+    let source_start = match empty::probe(worker, rollup).await {
+        Ok(seen) => seen.source_start(),
         // The plan does not need the source. Only rows before the known first one may go unnoticed.
         Err(error) if error.severity() == Severity::Unreachable && !error.is_for_all() => {
             ui::note(format!("the source was not asked for its first row: {error}"));
@@ -108,7 +108,7 @@ async fn due(worker: &Worker, rollup: &Rollup) -> Result<(serde_json::Value, Str
         })).collect::<Vec<_>>(),
         "standings": counts,
     });
-    let empty = begin.map_or(0, |begin| empty_slices(rollup, begin, now));
+    let empty = source_start.map_or(0, |start| empty_slices(rollup, start, now));
     let mut text = match due.len() {
         0 => format!("{}: nothing is due", rollup.name),
         many => format!("{}: {} due, newest first", rollup.name, ui::counted(many, "slice")),
@@ -138,8 +138,8 @@ async fn due(worker: &Worker, rollup: &Rollup) -> Result<(serde_json::Value, Str
 }
 
 /// The number of slices since the rollup's start that ended before the source's first row.
-fn empty_slices(rollup: &Rollup, begin: SourceBegin, now: DateTime<Utc>) -> usize {
-    let first = begin.first_row.unwrap_or(begin.probed_at).min(begin.probed_at).min(now);
+fn empty_slices(rollup: &Rollup, start: SourceStart, now: DateTime<Utc>) -> usize {
+    let first = start.first_row.unwrap_or(start.probed_at).min(start.probed_at).min(now);
     let end = rollup.calendar.containing(first).start();
     if end <= rollup.start { 0 } else { rollup.calendar.count(rollup.start, end) }
 }

@@ -60,6 +60,6 @@ impl Repair {
             "{}: what was repaired is not proven right until `tallymark verify --repair` has run",
             unproven.join(", ")
         );
-        Err(Failure::told(Severity::Failed, message))
+        Err(Failure::printed(Severity::Failed, message))
     }
 }

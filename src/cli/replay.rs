@@ -53,7 +53,7 @@ impl Replay {
         }
         let label = |slice: Option<&Slice>| slice.map(|slice| rollup.calendar.label(slice));
         let (first, last) = (label(slices.first()), label(slices.last()));
-        global.tell(format!(
+        global.announce(format!(
             "replay of {}: {} to recompute, {}{}",
             rollup.name,
             counted(slices.len(), "slice"),

@@ -62,13 +62,13 @@ async fn rename(global: &Global, old: &str, new: &str, yes: bool) -> Result<(), 
     if from.is_nothing() && to.is_nothing() {
         return Err(Failure::usage(format!("there is nothing of a rollup `{old}`")));
     }
-    global.tell(format!(
+    global.announce(format!(
         "rename of {} to {new}\n{}",
         visible::line(old),
         described(&worker, &from)
     ));
     if from.is_nothing() {
-        global.tell("  it has that name already");
+        global.announce("  it has that name already");
     } else {
         ui::confirm("Rename it?", yes)?;
         rename_rollup::rename_rollup(&worker, old, new).await?;
@@ -91,7 +91,7 @@ async fn drop(global: &Global, name: &str, yes: bool) -> Result<(), Failure> {
     identity::refuse_anothers(&worker, name).await?;
     let holdings = rename_rollup::holdings(&worker, name).await?;
     let shown = visible::line(name);
-    global.tell(format!("drop of {shown}\n{}", described(&worker, &holdings)));
+    global.announce(format!("drop of {shown}\n{}", described(&worker, &holdings)));
     if !holdings.is_nothing() {
         ui::confirm("Drop all of it, for good?", yes)?;
         rename_rollup::drop_rollup(&worker, name).await?;

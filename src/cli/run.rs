@@ -71,10 +71,13 @@ impl Run {
         let reason = || report.problems.iter().map(|problem| problem.error.clone());
         match report.severity() {
             None => Ok(()),
-            Some(Severity::Failed) if report.problems.is_empty() => {
-                Err(Failure::told(Severity::Failed, format!("{}, as said above", wrong(&report))))
+            Some(Severity::Failed) if report.problems.is_empty() => Err(Failure::printed(
+                Severity::Failed,
+                format!("{}, as said above", wrong(&report)),
+            )),
+            Some(severity) => {
+                Err(Failure::printed(severity, reason().collect::<Vec<_>>().join("\n")))
             }
-            Some(severity) => Err(Failure::told(severity, reason().collect::<Vec<_>>().join("\n"))),
         }
     }
 }

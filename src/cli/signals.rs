@@ -47,7 +47,7 @@ impl Signals {
             if signals.0.is_awaited.load(Ordering::SeqCst) {
                 next(&mut int, &mut term).await;
             } else {
-                signals.tell(interrupt.has_left());
+                signals.print_how_to_continue(interrupt.has_left());
             }
             process::exit(code.into());
         });
@@ -65,7 +65,7 @@ impl Signals {
     }
 
     /// Prints once how to continue. `has_left`: a slice could not be given back.
-    pub(super) fn tell(&self, has_left: bool) {
+    pub(super) fn print_how_to_continue(&self, has_left: bool) {
         if self.0.is_told.swap(true, Ordering::SeqCst) {
             return;
         }

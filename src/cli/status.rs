@@ -346,8 +346,8 @@ async fn scrubbed(
     if scrub.round == 0 {
         return Ok(None);
     }
-    let first_row = worker.checkpoints.watermark(&rollup.name).await?.begin();
-    let first_row = first_row.and_then(|begin| begin.first_row);
+    let first_row = worker.checkpoints.watermark(&rollup.name).await?.source_start();
+    let first_row = first_row.and_then(|start| start.first_row);
     let slices = scrubbed_range(rollup, now).map_or(0, |(begin, end)| {
         let begin = first_row.map_or(begin, |first| begin.max(first));
         let begin = rollup.calendar.containing(begin).start();

@@ -394,7 +394,7 @@ impl ProgressLine {
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    fn tell(&self, text: &str) {
+    fn print_above(&self, text: &str) {
         let line = visible::line(text);
         if self.bar.is_hidden() {
             note(line);
@@ -420,7 +420,7 @@ impl Listener for ProgressLine {
                 true => reason.to_owned(),
                 false => format!("{outcome}: {reason}"),
             };
-            self.tell(&format!("{}@{start} {why}", report.rollup));
+            self.print_above(&format!("{}@{start} {why}", report.rollup));
         }
         drop(state);
         self.show();
@@ -428,7 +428,7 @@ impl Listener for ProgressLine {
     }
 
     fn waiting(&self, until: DateTime<Utc>, reason: &str) {
-        self.tell(&format!("waiting until {}: {reason}", instant(until)));
+        self.print_above(&format!("waiting until {}: {reason}", instant(until)));
     }
 }
 

@@ -138,7 +138,7 @@ impl Verify {
                 Err(error) => verified.breaks_off(rollup, error)?,
             }
             if self.slice.is_none() && !verified.is_broken(rollup) {
-                match outside::look(&worker, rollup).await {
+                match outside::find(&worker, rollup).await {
                     Ok(rows) => verified.outside.extend(rows),
                     Err(error) => verified.breaks_off(rollup, error)?,
                 }
@@ -147,7 +147,7 @@ impl Verify {
         let sample = self.sample.map(|count| {
             let (seed, of) = (self.seed.unwrap_or_else(|| fastrand::u32(..)), chosen.len());
             choose(&mut chosen, count, seed);
-            global.tell(format!(
+            global.announce(format!(
                 "{} of {}, chosen by --seed {seed}",
                 ui::count(chosen.len()),
                 ui::counted(of, "slice")
@@ -160,11 +160,13 @@ impl Verify {
             global.print(&document(&verified, sample.as_ref(), None), || text(&verified));
             return found(&verified);
         }
-        global.tell(text(&verified));
+        global.announce(text(&verified));
         ui::confirm("Recompute what differs?", self.yes)?;
         let repaired = self.repair(&worker, &verified).await?;
         self.prove(&worker, &verified, Some(&repaired), global).await?;
-        global.print(&document(&verified, sample.as_ref(), Some(&repaired)), || told(&repaired));
+        global.print(&document(&verified, sample.as_ref(), Some(&repaired)), || {
+            repaired_text(&repaired)
+        });
         left(&repaired)
     }
 
@@ -181,7 +183,7 @@ impl Verify {
         let now = worker.clock.now();
         let (from, to) = self.range.bounds(rollup, now)?;
         // First, because the tables may be missing.
-        if let Err(error) = ready::ready(worker, rollup).await {
+        if let Err(error) = ready::check(worker, rollup).await {
             return Ok(Err(error));
         }
         // Rows that were added before all others must be reported as missing.
@@ -297,7 +299,7 @@ impl Verify {
                 }
             };
             if !is_wrong && identity::proven(worker, rollup).await? {
-                global.tell(format!("{}: proven, as all of it was compared", rollup.name));
+                global.announce(format!("{}: proven, as all of it was compared", rollup.name));
             }
         }
         Ok(())
@@ -376,7 +378,7 @@ fn document(
 /// The exit code of a comparison.
 fn found(verified: &Verified) -> Result<(), Failure> {
     if let (Some(first), []) = (verified.broken.first(), verified.drifted.as_slice()) {
-        return Err(Failure::told(first.severity, first.error.clone()));
+        return Err(Failure::printed(first.severity, first.error.clone()));
     }
     if verified.drifted.is_empty() {
         let many = verified.pending.iter().filter(|pending| pending.is_too_large()).count();
@@ -385,17 +387,17 @@ fn found(verified: &Verified) -> Result<(), Failure> {
         }
         if many == 0 {
             let message = "rows were found that belong to no slice".to_owned();
-            return Err(Failure::told(Severity::Failed, message));
+            return Err(Failure::printed(Severity::Failed, message));
         }
         let message = format!(
             "{} could not be compared in time; give more with --timeout, or look with \
              `tallymark check` for an index on the time column",
             ui::counted(many, "slice")
         );
-        return Err(Failure::told(Severity::Failed, message));
+        return Err(Failure::printed(Severity::Failed, message));
     }
     let groups = usize::try_from(differences(verified)).unwrap_or(usize::MAX);
-    Err(Failure::told(
+    Err(Failure::printed(
         Severity::Failed,
         format!(
             "{} found to differ from the source, in {}; see `tallymark verify --repair` and \
@@ -425,10 +427,10 @@ fn left(Repaired { failed, again, .. }: &Repaired) -> Result<(), Failure> {
         let reason = first.reason.as_deref().unwrap_or_default();
         message.push_str(&format!("; the first, {}: {reason}", named(&first.rollup, first.start)));
     }
-    Err(Failure::told(Severity::Failed, message))
+    Err(Failure::printed(Severity::Failed, message))
 }
 
-fn told(repaired: &Repaired) -> String {
+fn repaired_text(repaired: &Repaired) -> String {
     format!("{} recomputed, {}", ui::counted(repaired.succeeded, "slice"), text(&repaired.again))
 }
 

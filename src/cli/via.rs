@@ -164,7 +164,7 @@ pub(super) fn ended(answers: &[Value]) -> Result<(), Failure> {
     if parts.is_empty() {
         return Ok(());
     }
-    Err(Failure::told(Severity::Failed, format!("{}, as said above", parts.join(", "))))
+    Err(Failure::printed(Severity::Failed, format!("{}, as said above", parts.join(", "))))
 }
 
 fn word(value: &Value) -> &str {

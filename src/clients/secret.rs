@@ -34,7 +34,7 @@ pub async fn read(address: &Address) -> Result<DatabaseUrl, SecretError> {
 pub async fn parameter(name: &str) -> Result<String, SecretError> {
     let client = aws_sdk_ssm::Client::new(&crate::clients::aws::config().await);
     let answer = client.get_parameter().name(name).with_decryption(true).send().await;
-    let answer = answer.map_err(|error| said("ssm", &error))?;
+    let answer = answer.map_err(|error| sdk_error("ssm", &error))?;
     let value = answer.parameter.and_then(|parameter| parameter.value);
     value.ok_or_else(|| SecretError("ssm: the parameter has no value".to_owned()))
 }
@@ -42,13 +42,13 @@ pub async fn parameter(name: &str) -> Result<String, SecretError> {
 async fn secret(name: &str) -> Result<String, SecretError> {
     let client = aws_sdk_secretsmanager::Client::new(&crate::clients::aws::config().await);
     let answer = client.get_secret_value().secret_id(name).send().await;
-    let answer = answer.map_err(|error| said("secretsmanager", &error))?;
+    let answer = answer.map_err(|error| sdk_error("secretsmanager", &error))?;
     answer.secret_string.ok_or_else(|| {
         SecretError("secretsmanager: the secret is binary; write it as text".to_owned())
     })
 }
 
-fn said<E>(service: &str, error: &SdkError<E>) -> SecretError
+fn sdk_error<E>(service: &str, error: &SdkError<E>) -> SecretError
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {

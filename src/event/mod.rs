@@ -36,7 +36,7 @@ pub enum Trigger {
     /// Process one slice.
     Slice(SliceRequest),
     /// Messages of a queue, each for one slice.
-    Batch(Vec<Message>),
+    Messages(Vec<Message>),
     /// Process the slices of a range.
     Backfill(BackfillRequest),
     /// Process slices again.
@@ -245,7 +245,7 @@ fn batch(event: &Value, records: &Value) -> Result<Trigger, EventError> {
     if event.records.is_empty() {
         return Err(EventError::NoRecords { found: error::shown(records) });
     }
-    event.records.into_iter().map(message).collect::<Result<_, _>>().map(Trigger::Batch)
+    event.records.into_iter().map(message).collect::<Result<_, _>>().map(Trigger::Messages)
 }
 
 /// A message that lacks an ID fails the whole batch, as SQS returns messages by ID.

@@ -129,7 +129,7 @@ fn one_message_that_is_not_understood_leaves_the_others_alone() {
         record("2", "not json"),
         record("3", r#"{"trigger":"schedule","time":"2026-02-13T00:05:00Z"}"#),
     ] });
-    let Ok(Trigger::Batch(messages)) = parse(&event) else { panic!("a batch") };
+    let Ok(Trigger::Messages(messages)) = parse(&event) else { panic!("a batch") };
     let [first, second, third] = &messages[..] else { panic!("three messages") };
     assert_eq!(first.request.as_ref().unwrap().backfill.as_deref(), Some("b1"));
     assert!(matches!(second.request, Err(EventError::BodyNotJson { .. })));

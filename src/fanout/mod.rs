@@ -87,7 +87,7 @@ impl FanOut<'_> {
         let mut depth = None;
         for (rollup, id) in active {
             let Some(id) = id.filter(|_| !report.is_blocked(rollup)) else { continue };
-            if let Err(error) = self.tend(rollup, &id, &mut depth, report).await {
+            if let Err(error) = self.continue_backfill(rollup, &id, &mut depth, report).await {
                 report.problem(rollup, &error);
             }
         }
@@ -163,7 +163,7 @@ impl FanOut<'_> {
 
     /// Continues the running backfill. Plans more of it, or reviews all its slices when its queue
     /// is empty. It does not depend on what happened to the messages.
-    async fn tend(
+    async fn continue_backfill(
         &self,
         rollup: &Rollup,
         id: &str,
@@ -256,7 +256,7 @@ pub async fn start_backfill(
     let mut backfill = Backfill::new(rollup, range, order, force, reason, now);
     backfill.definition = ready::definition(worker, rollup).await?;
     let is_same = |other: &Backfill, asked: &Backfill| {
-        other.is_same(asked) && to.is_none_or(|to| to == other.to)
+        other.is_repeat_of(asked) && to.is_none_or(|to| to == other.to)
     };
     let mut started = worker.checkpoints.start_backfill(&mut backfill).await?;
     if let Some(other) = &mut started

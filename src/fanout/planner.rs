@@ -35,14 +35,14 @@ pub async fn plan_on(
 ) -> Result<(), WorkError> {
     let now = worker.clock.now();
     let seen = empty::probe(worker, rollup).await?;
-    let fed = compose::fed(worker, rollup, now).await?;
-    let view = View { fed: fed.as_ref(), ..standings::view(worker, rollup, &seen, now) };
+    let finer = compose::finer_done(worker, rollup, now).await?;
+    let view = View { finer: finer.as_ref(), ..standings::view(worker, rollup, &seen, now) };
     // Each window moves the cursor, so the loop ends.
     while let Some((from, to)) = window(&rollup.calendar, backfill) {
         if deadline.remaining(&*worker.clock) < BEGIN_MIN {
             return Ok(());
         }
-        let mut wanted = look(worker, &view, backfill, from, to).await?;
+        let mut wanted = slices_to_send(worker, &view, backfill, from, to).await?;
         if backfill.order == Order::NewestFirst {
             wanted.reverse();
         }
@@ -80,7 +80,7 @@ pub async fn plan_on(
 }
 
 /// The slices that start in `[from, to)` and need to be sent, oldest first.
-async fn look(
+async fn slices_to_send(
     worker: &Worker,
     view: &View<'_>,
     backfill: &mut Backfill,

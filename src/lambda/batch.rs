@@ -15,7 +15,7 @@ use crate::work::worker::Worker;
 
 /// Works on one slice per message. Tells the queue when unfinished messages should come back, and
 /// returns their IDs.
-pub(super) async fn batch(
+pub(super) async fn run_messages(
     worker: &Worker,
     messages: &[Message],
     invocation: Invocation<'_>,

@@ -100,7 +100,7 @@ async fn answer(
     match event::parse(&event)? {
         Trigger::Schedule { time } => schedule(worker, time, invocation).await,
         Trigger::Slice(request) => slice(worker, &request, invocation).await,
-        Trigger::Batch(messages) => Ok(batch::batch(worker, &messages, invocation).await),
+        Trigger::Messages(messages) => Ok(batch::run_messages(worker, &messages, invocation).await),
         Trigger::Backfill(request) => backfill(worker, &request, invocation).await,
         Trigger::Replay(request) => replay(worker, &request, invocation).await,
     }

@@ -23,7 +23,7 @@ use crate::clients::db::{Db, DbError, Side, Tx};
 use crate::model::rollup::Rollup;
 use crate::model::slice::Slice;
 use crate::model::sql;
-use crate::source::reading::first_row::SourceBegin;
+use crate::source::reading::first_row::SourceStart;
 use crate::source::reading::shape::{Shape, ShapeError};
 use crate::source::settle::{Settled, Wait};
 
@@ -71,7 +71,7 @@ pub trait Source: fmt::Debug + Sync {
         _tx: &'a mut Tx,
         _rollup: &'a Rollup,
         _shape: &'a Shape,
-    ) -> Answer<'a, Option<SourceBegin>> {
+    ) -> Answer<'a, Option<SourceStart>> {
         Box::pin(async { Ok(None) })
     }
 

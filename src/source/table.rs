@@ -2,7 +2,7 @@
 
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT, Side, Tx};
 use crate::model::rollup::Rollup;
-use crate::source::reading::first_row::{self, SourceBegin};
+use crate::source::reading::first_row::{self, SourceStart};
 use crate::source::reading::shape::{self, Shape, ShapeError};
 use crate::source::settle::{self, Settled, Wait};
 use crate::source::{Answer, Servers, SliceJob, Source};
@@ -43,8 +43,8 @@ impl Source for Table {
         tx: &'a mut Tx,
         rollup: &'a Rollup,
         shape: &'a Shape,
-    ) -> Answer<'a, Option<SourceBegin>> {
-        Box::pin(first_row::ask(tx, rollup, shape))
+    ) -> Answer<'a, Option<SourceStart>> {
+        Box::pin(first_row::find(tx, rollup, shape))
     }
 
     fn settle<'a>(

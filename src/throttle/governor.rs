@@ -120,7 +120,7 @@ impl Governor {
         let rest = shortest.map_or(Duration::ZERO, |place| left(&state.rests.swap_remove(place)));
         drop(state);
         if rest >= REST_TOLD_MIN {
-            self.tell(Some(&format!("a rest of {} s (nice_ratio)", rest.as_secs())));
+            self.report_wait(Some(&format!("a rest of {} s (nice_ratio)", rest.as_secs())));
         }
         rest
     }
@@ -155,7 +155,7 @@ impl Governor {
         }
         state.pressure = (state.pressure - PRESSURE_STEP).max(1.0);
         drop(state);
-        self.tell(None);
+        self.report_wait(None);
     }
 
     /// The wait before the source is asked again for the `tries`th time.
@@ -167,14 +167,14 @@ impl Governor {
 
     /// Records and logs that a worker waits this long for this reason.
     pub(super) fn note_wait(&self, why: &Why, wait: Duration) {
-        self.tell(Some(&why.to_string()));
+        self.report_wait(Some(&why.to_string()));
         if matches!(why, Why::SlotsTaken { .. }) {
             self.state().slot_waited += wait;
         }
     }
 
     /// Reports the reason of the process's wait, or its end.
-    fn tell(&self, reason: Option<&str>) {
+    fn report_wait(&self, reason: Option<&str>) {
         self.waits.send_if_modified(|told| {
             if told.as_deref() == reason {
                 return false;
@@ -243,7 +243,7 @@ impl Governor {
     ///
     /// # Errors
     /// The server failed.
-    pub async fn look(&self, tx: &mut Tx) -> Result<(Vec<String>, Option<Why>), DbError> {
+    pub async fn describe_load(&self, tx: &mut Tx) -> Result<(Vec<String>, Option<Why>), DbError> {
         let sample = self.sample(tx).await?;
         let mut why = self.remember_and_judge(&sample).err();
         if why.is_none() && sample.slot.is_none() {

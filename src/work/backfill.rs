@@ -248,8 +248,8 @@ pub async fn plan(
     let seen = empty::probe(worker, rollup).await?;
     let checkpoints = worker.checkpoints.range(&rollup.name, from, to).await?;
     let known: HashMap<_, _> = checkpoints.iter().map(|it| (it.slice_start, it)).collect();
-    let fed = compose::fed(worker, rollup, now).await?;
-    let view = View { fed: fed.as_ref(), ..standings::view(worker, rollup, &seen, now) };
+    let finer = compose::finer_done(worker, rollup, now).await?;
+    let view = View { finer: finer.as_ref(), ..standings::view(worker, rollup, &seen, now) };
     let plan = view.plan(&checkpoints, from, to);
     let mut backfill = BackfillPlan { from, to, ..BackfillPlan::default() };
     for planned in plan.slices {
@@ -363,7 +363,7 @@ async fn work_through(
     if slices.is_empty() {
         return Ok(report);
     }
-    ready::ready(worker, rollup).await?;
+    ready::check(worker, rollup).await?;
     let mut todo: Vec<Slice> = slices.to_vec();
     let mut reopen = reopen.clone();
     let (mut troubles, mut slotless) = (0, None);

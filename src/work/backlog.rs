@@ -63,7 +63,7 @@ pub(crate) async fn work_off(
                     let is_success = ended.is_success();
                     report.slices.push(ended);
                     if is_success {
-                        feed(worker, &mut backlogs, place, slice, now, report).await;
+                        add_coarse_due(worker, &mut backlogs, place, slice, now, report).await;
                     }
                 }
                 Err(error) => {
@@ -81,7 +81,7 @@ pub(crate) async fn work_off(
 
 /// Adds the coarse slices that may be computed now that `slice` of the backlog at `place` is
 /// done.
-async fn feed(
+async fn add_coarse_due(
     worker: &Worker,
     backlogs: &mut [Backlog<'_>],
     place: usize,
@@ -95,15 +95,15 @@ async fn feed(
         if !rollup.is_computed_from(fine) {
             continue;
         }
-        let fed = rollup.calendar.containing(slice.start());
-        let waits = backlogs[place].due.iter().any(|(other, _)| fed.contains(other.start()));
-        let is_known = backlogs[coarse].due.iter().any(|(due, _)| *due == fed);
+        let around = rollup.calendar.containing(slice.start());
+        let waits = backlogs[place].due.iter().any(|(other, _)| around.contains(other.start()));
+        let is_known = backlogs[coarse].due.iter().any(|(due, _)| *due == around);
         // Query only after the last due finer slice of this coarse slice. Asking after each
         // would cost a query per slice.
-        if fed.end() > now || fed.start() < rollup.start || waits || is_known {
+        if around.end() > now || around.start() < rollup.start || waits || is_known {
             continue;
         }
-        match standings::in_range(worker, rollup, fed.start(), fed.end(), now).await {
+        match standings::in_range(worker, rollup, around.start(), around.end(), now).await {
             Ok(plan) => {
                 let due = plan.due().map(|due| (due.slice, due.standing.reopening()));
                 backlogs[coarse].due.extend(due);

@@ -1,8 +1,8 @@
 //! Rollups of rollups: a coarse slice is computed from the rows of finer ones.
 //!
-//! A coarse slice is due when all finer slices in it are done ([`Fed`]), and it runs again when one
-//! of them has changed. A worker that replaces the rows of a finer slice does three steps in this
-//! order:
+//! A coarse slice is due when all finer slices in it are done ([`FinerDone`]), and it runs again when
+//! one of them has changed. A worker that replaces the rows of a finer slice does three steps in
+//! this order:
 //!
 //! 1. commits the rows;
 //! 2. reads the checkpoint of the coarse slice and, if there is one, reopens it;
@@ -24,23 +24,23 @@ use chrono::{DateTime, Utc};
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::model::rollup::Rollup;
 use crate::model::slice::Slice;
-use crate::work::due::{Fed, Plan, View};
+use crate::work::due::{FinerDone, Plan, View};
 use crate::work::standings;
 use crate::work::worker::{WorkError, Worker};
 
 /// The progress of the finer rollup. `None`: this rollup has no finer one.
-pub(crate) async fn fed(
+pub(crate) async fn finer_done(
     worker: &Worker,
     rollup: &Rollup,
     now: DateTime<Utc>,
-) -> Result<Option<Fed>, WorkError> {
+) -> Result<Option<FinerDone>, WorkError> {
     let Some(fine) = &rollup.fine else { return Ok(None) };
     let standings = Box::pin(standings::of(worker, fine, now)).await?;
-    Ok(Some(Fed::new(fine, &standings.plan)))
+    Ok(Some(FinerDone::new(fine, &standings.plan)))
 }
 
 /// As [`View::plan`], and also reads the finer rollup's progress if anything would be due.
-pub(crate) async fn judged(
+pub(crate) async fn plan(
     worker: &Worker,
     view: View<'_>,
     checkpoints: &[Checkpoint],
@@ -51,8 +51,8 @@ pub(crate) async fn judged(
     if plan.due().next().is_none() {
         return Ok(plan);
     }
-    match fed(worker, view.rollup, view.now).await? {
-        Some(fed) => Ok(View { fed: Some(&fed), ..view }.plan(checkpoints, from, to)),
+    match finer_done(worker, view.rollup, view.now).await? {
+        Some(finer) => Ok(View { finer: Some(&finer), ..view }.plan(checkpoints, from, to)),
         None => Ok(plan),
     }
 }
@@ -64,8 +64,10 @@ pub(crate) async fn waits_for(
     rollup: &Rollup,
     slice: Slice,
 ) -> Result<Option<String>, WorkError> {
-    let Some(fed) = fed(worker, rollup, worker.clock.now()).await? else { return Ok(None) };
-    Ok(fed.waits_for(slice).map(|finer| {
+    let Some(finer) = finer_done(worker, rollup, worker.clock.now()).await? else {
+        return Ok(None);
+    };
+    Ok(finer.waits_for(slice).map(|finer| {
         let fine = rollup.fine.as_ref().map_or("", |fine| &fine.name);
         format!("waits for {}, which is {}", finer.slice.id(fine), finer.standing.word())
     }))

@@ -29,7 +29,7 @@ const REOPENING_MAX: Duration = Duration::from_secs(600);
 ///
 /// # Errors
 /// A server refuses or cannot be reached.
-pub(crate) async fn consumer(worker: &Worker, rollup: &Rollup) -> Result<Option<i64>, WorkError> {
+pub(crate) async fn id_of(worker: &Worker, rollup: &Rollup) -> Result<Option<i64>, WorkError> {
     if rollup.late != Late::Capture {
         return Ok(None);
     }
@@ -40,13 +40,13 @@ pub(crate) async fn consumer(worker: &Worker, rollup: &Rollup) -> Result<Option<
     }
 }
 
-/// As [`consumer`], but asks the source again, which may have forgotten it.
+/// As [`id_of`], but asks the source again, which may have forgotten it.
 ///
 /// # Errors
-/// As [`consumer`].
+/// As [`id_of`].
 pub(crate) async fn enlist(worker: &Worker, rollup: &Rollup) -> Result<Option<i64>, WorkError> {
     lock(&worker.consumers).remove(&rollup.name);
-    let shape = ready::ready(worker, rollup).await?;
+    let shape = ready::check(worker, rollup).await?;
     let label = format!("late changes of {}", rollup.from);
     let mut tx = worker.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &label).await?;
     let standing = capture::standing(&mut tx, rollup, &shape).await?;

@@ -12,7 +12,7 @@ use crate::checkpoint::{Checkpoint, State, Watermark};
 use crate::model::rollup::Rollup;
 use crate::model::rollup::generation::generation_of;
 use crate::model::slice::{Calendar, Slice};
-use crate::source::reading::first_row::SourceBegin;
+use crate::source::reading::first_row::SourceStart;
 
 /// The state of a slice, and so whether it should run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -162,7 +162,7 @@ impl Plan {
 /// earlier where slices are to run again for late rows, or the start of history where some slices
 /// hold another definition.
 #[must_use]
-pub fn horizon(rollup: &Rollup, seen: &Watermark, now: DateTime<Utc>) -> DateTime<Utc> {
+pub fn read_from(rollup: &Rollup, seen: &Watermark, now: DateTime<Utc>) -> DateTime<Utc> {
     let watermark = match seen.definition() {
         _ if seen.moved_from(rollup).is_some() => None,
         Some(definition) if definition == seen.definition_of(rollup) => seen.until(),
@@ -178,14 +178,14 @@ pub fn horizon(rollup: &Rollup, seen: &Watermark, now: DateTime<Utc>) -> DateTim
 
 /// The progress of a finer rollup, for the coarse slices that consist of its slices.
 #[derive(Clone, Debug)]
-pub struct Fed {
+pub struct FinerDone {
     calendar: Calendar,
     /// All finer slices that ended before this are done, except those in `undone`, oldest first.
     until: DateTime<Utc>,
     undone: Vec<Planned>,
 }
 
-impl Fed {
+impl FinerDone {
     /// Derives it from the finer rollup's own plan.
     #[must_use]
     pub fn new(fine: &Rollup, plan: &Plan) -> Self {
@@ -219,10 +219,10 @@ pub struct View<'r> {
     /// The configured limit of failures.
     pub failures_max: u32,
     /// Where the source's rows begin, if known.
-    pub begin: Option<SourceBegin>,
+    pub source_start: Option<SourceStart>,
     /// The progress of the finer rollup. `None`: the rollup has no finer one, or its progress is
     /// still to be read.
-    pub fed: Option<&'r Fed>,
+    pub finer: Option<&'r FinerDone>,
     /// The present definition, in the form of a checkpoint of the present calendar.
     pub definition: String,
     /// Where history began before `start` was moved back. Slices that succeeded before it missed
@@ -268,7 +268,7 @@ impl View<'_> {
     /// Whether a finer slice in `slice` is not done.
     #[must_use]
     pub fn is_blocked(&self, slice: Slice) -> bool {
-        self.fed.is_some_and(|fed| fed.waits_for(slice).is_some())
+        self.finer.is_some_and(|finer| finer.waits_for(slice).is_some())
     }
 
     /// The standing of one slice, by its own checkpoint.
@@ -312,9 +312,9 @@ impl View<'_> {
 
     /// Whether the slice and its grace were over when the source was found to begin after it.
     fn is_empty(&self, slice: Slice) -> bool {
-        self.begin.is_some_and(|begin| {
-            self.rollup.readable_at(slice) <= begin.probed_at
-                && begin.first_row.is_none_or(|first| slice.end() <= first)
+        self.source_start.is_some_and(|source_start| {
+            self.rollup.readable_at(slice) <= source_start.probed_at
+                && source_start.first_row.is_none_or(|first| slice.end() <= first)
         })
     }
 }

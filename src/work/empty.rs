@@ -7,7 +7,7 @@ use crate::checkpoint::Watermark;
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT};
 use crate::model::rollup::Rollup;
 use crate::source;
-use crate::source::reading::first_row::SourceBegin;
+use crate::source::reading::first_row::SourceStart;
 use crate::work::consumer;
 use crate::work::identity;
 use crate::work::late;
@@ -30,7 +30,7 @@ pub async fn probe(worker: &Worker, rollup: &Rollup) -> Result<Watermark, WorkEr
         return Ok(seen);
     }
     // An empty range depends on late-change marks just as a read one does.
-    consumer::consumer(worker, rollup).await?;
+    consumer::id_of(worker, rollup).await?;
     let shape = ready::shape(worker, rollup).await?;
     let database = worker.source_of(rollup);
     let mut tx = database.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
@@ -39,7 +39,7 @@ pub async fn probe(worker: &Worker, rollup: &Rollup) -> Result<Watermark, WorkEr
     let Some(found) = found else { return Ok(seen) };
     // By both clocks: a slice that counts as empty was over for the source and for this worker.
     let probed_at = found.probed_at.min(worker.clock.now());
-    let found = SourceBegin { probed_at, ..found };
+    let found = SourceStart { probed_at, ..found };
     if is_known(&seen, found) {
         return Ok(seen);
     }
@@ -57,25 +57,25 @@ pub(crate) async fn watermark_for_tick(
 ) -> Result<Watermark, WorkError> {
     let seen = ready::watermark(worker, rollup).await?;
     let Some(newest) = rollup.newest(now) else { return Ok(seen) };
-    let wanted = match seen.begin() {
+    let wanted = match seen.source_start() {
         None => seen.until().is_none() && source::of(rollup).has_beginning(),
-        Some(begin) => begin.first_row.is_none() && rollup.readable_at(newest) > begin.probed_at,
+        Some(start) => start.first_row.is_none() && rollup.readable_at(newest) > start.probed_at,
     };
     if wanted { probe(worker, rollup).await } else { Ok(seen) }
 }
 
 /// Whether `found` is already recorded: the first row is the same, and it was already known when
 /// the slices before it had ended.
-fn is_known(seen: &Watermark, found: SourceBegin) -> bool {
-    seen.begin().is_some_and(|known| {
+fn is_known(seen: &Watermark, found: SourceStart) -> bool {
+    seen.source_start().is_some_and(|known| {
         let is_over = found.first_row.is_some_and(|first| first <= known.probed_at);
         known.first_row == found.first_row && is_over
     })
 }
 
 /// The first slice that counted as empty, and was therefore passed by the watermark, but has rows.
-fn lower_to(rollup: &Rollup, seen: &Watermark, found: SourceBegin) -> Option<DateTime<Utc>> {
-    let (known, first) = (seen.begin()?, found.first_row?);
+fn lower_to(rollup: &Rollup, seen: &Watermark, found: SourceStart) -> Option<DateTime<Utc>> {
+    let (known, first) = (seen.source_start()?, found.first_row?);
     let is_earlier = known.first_row.is_none_or(|known| first < known);
     is_earlier.then(|| rollup.calendar.containing(first.max(rollup.start)).start())
 }

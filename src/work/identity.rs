@@ -114,7 +114,7 @@ pub struct Moved {
 /// # Errors
 /// The rollup is not ready, or it belongs to another installation.
 pub async fn installation(worker: &Worker, rollup: &Rollup) -> Result<String, WorkError> {
-    ready::ready(worker, rollup).await?;
+    ready::check(worker, rollup).await?;
     Ok(worker.target.keeper(&rollup.name).unwrap_or_default())
 }
 
@@ -148,7 +148,7 @@ pub(crate) async fn recognise(
     }
     // Another process may have moved it since this one started, or the item is gone.
     worker.forget(rollup);
-    Box::pin(ready::ready(worker, rollup)).await.map(drop)
+    Box::pin(ready::check(worker, rollup)).await.map(drop)
 }
 
 /// As `recognise`, for commands that have not read the `watermark` item.
@@ -239,7 +239,7 @@ pub async fn refuse_stranger(worker: &Worker, rollup: &Rollup) -> Result<(), Wor
 /// # Errors
 /// They do not belong together.
 pub async fn refuse_other_places(worker: &Worker, rollup: &Rollup) -> Result<(), WorkError> {
-    match ready::ready(worker, rollup).await {
+    match ready::check(worker, rollup).await {
         Err(error @ WorkError::Stranger(_)) => Err(error),
         _ => Ok(()),
     }
@@ -546,7 +546,7 @@ async fn look_up(worker: &Worker, rollup: &Rollup, place: &str) -> Result<Found,
         },
     );
     let mut found = found.map_err(|source| tx.error(DOING, source))?;
-    found.history = history::ask(&mut tx).await?;
+    found.history = history::read(&mut tx).await?;
     tx.rollback().await?;
     Ok(found)
 }
@@ -683,7 +683,7 @@ fn newest(row: &sqlx::postgres::PgRow) -> Result<Option<Newest>, sqlx::Error> {
 
 async fn history_of(db: &Db) -> Result<Option<History>, DbError> {
     let mut tx = db.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, "identity").await?;
-    let history = history::ask(&mut tx).await?;
+    let history = history::read(&mut tx).await?;
     tx.rollback().await?;
     Ok(history)
 }

@@ -78,7 +78,7 @@ async fn notice_marks(
 ) -> Result<(), WorkError> {
     let mut ready = Vec::new();
     for rollup in rollups {
-        ready.push((*rollup, ready::ready(worker, rollup).await?));
+        ready.push((*rollup, ready::check(worker, rollup).await?));
     }
     let label = format!("late changes of {}", rollups[0].from);
     let pairs: Vec<_> = ready.iter().map(|(rollup, shape)| (*rollup, &**shape)).collect();
@@ -199,7 +199,7 @@ async fn notice_changes(
     rollup: &Rollup,
     deadline: Deadline,
 ) -> Result<(), WorkError> {
-    let shape = ready::ready(worker, rollup).await?;
+    let shape = ready::check(worker, rollup).await?;
     let Some(axis) = &shape.changes else { return Ok(()) };
     let from = worker.checkpoints.changes_until(&rollup.name).await?;
     let label = format!("late changes of {}", rollup.from);
@@ -304,9 +304,9 @@ pub(crate) async fn reopen_hours(
 
 /// The source's first row. `None`: the source is empty.
 async fn first_row(worker: &Worker, rollup: &Rollup) -> Result<Option<DateTime<Utc>>, WorkError> {
-    let shape = ready::ready(worker, rollup).await?;
+    let shape = ready::check(worker, rollup).await?;
     let mut tx = worker.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
-    let found = first_row::ask(&mut tx, rollup, &shape).await?;
+    let found = first_row::find(&mut tx, rollup, &shape).await?;
     tx.rollback().await?;
     // If that is unknown, any slice may contain one.
     Ok(found.map_or(Some(rollup.start), |found| found.first_row))
@@ -343,10 +343,10 @@ async fn reopen_range(
     if let Some(first) = first_due {
         // Also for slices without a checkpoint, as a concurrent probe of the source's first row
         // may have missed these rows.
-        let begin = worker.checkpoints.lower_watermark(&rollup.name, first).await?;
-        if empty_too && begin != view.begin {
+        let source_start = worker.checkpoints.lower_watermark(&rollup.name, first).await?;
+        if empty_too && source_start != view.source_start {
             // The same holds for a first row that was stored after the watermark was read.
-            let view = View { begin, ..view.clone() };
+            let view = View { source_start, ..view.clone() };
             let is_passed = |slice: &Slice| view.judge(None, *slice) == Standing::Empty;
             let passed = missing.into_iter().filter(is_passed).map(|slice| slice.start());
             reopen_read(worker, rollup, &passed.collect::<Vec<_>>(), reason).await?;

@@ -55,7 +55,7 @@ pub async fn shape(worker: &Worker, rollup: &Rollup) -> Result<Arc<Shape>, WorkE
 ///
 /// # Errors
 /// As [`shape()`], or the tables are missing or made for another definition.
-pub async fn ready(worker: &Worker, rollup: &Rollup) -> Result<Arc<Shape>, WorkError> {
+pub async fn check(worker: &Worker, rollup: &Rollup) -> Result<Arc<Shape>, WorkError> {
     if let Some((shape, _)) = lock(&worker.shapes).get(&rollup.name) {
         return Ok(Arc::clone(shape));
     }
@@ -70,13 +70,13 @@ pub async fn ready(worker: &Worker, rollup: &Rollup) -> Result<Arc<Shape>, WorkE
     Ok(shape)
 }
 
-/// As [`ready`], and the rollup is kept by its present calendar from now on. It must
+/// As [`check`], and the rollup is kept by its present calendar from now on. It must
 /// come before any write for a slice.
 ///
 /// # Errors
-/// As [`ready`], or the rollup's item cannot be read or written.
+/// As [`check`], or the rollup's item cannot be read or written.
 pub async fn prepare(worker: &Worker, rollup: &Rollup) -> Result<Arc<Shape>, WorkError> {
-    let shape = ready(worker, rollup).await?;
+    let shape = check(worker, rollup).await?;
     let known = lock(&worker.shapes).get(&rollup.name).map(|(_, known)| known.clone());
     let known = known.unwrap_or_default();
     if let Err(closed) = known.is_open(rollup) {

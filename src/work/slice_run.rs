@@ -142,7 +142,7 @@ impl From<DbError> for Stop {
             | DbErrorKind::Denied
             | DbErrorKind::RowSecurity
             | DbErrorKind::Missing
-            | DbErrorKind::Refused => Self::Fail { error: error.told(), retryable: true },
+            | DbErrorKind::Refused => Self::Fail { error: error.with_hint(), retryable: true },
         }
     }
 }
@@ -248,7 +248,7 @@ async fn begin<'w>(
     };
     let shape = ready::prepare(worker, rollup).await?;
     // Registers before the first read, so that from here on every mark is kept for this rollup.
-    let consumer = consumer::consumer(worker, rollup).await?;
+    let consumer = consumer::id_of(worker, rollup).await?;
     let request = Claim {
         rollup: &rollup.name,
         slice_start: slice.start(),

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 
 use crate::checkpoint::Watermark;
 use crate::model::rollup::Rollup;
-use crate::work::due::{Plan, View, horizon};
+use crate::work::due::{Plan, View, read_from};
 use crate::work::worker::{WorkError, Worker};
 use crate::work::{compose, identity, ready};
 
@@ -38,10 +38,10 @@ pub(crate) async fn after(
     now: DateTime<Utc>,
 ) -> Result<Standings, WorkError> {
     Box::pin(identity::recognise(worker, rollup, seen.bond())).await?;
-    let from = horizon(rollup, &seen, now);
+    let from = read_from(rollup, &seen, now);
     let checkpoints = worker.checkpoints.range(&rollup.name, from, now).await?;
     let plan =
-        compose::judged(worker, view(worker, rollup, &seen, now), &checkpoints, from, now).await?;
+        compose::plan(worker, view(worker, rollup, &seen, now), &checkpoints, from, now).await?;
     Ok(Standings { seen, plan })
 }
 
@@ -53,9 +53,9 @@ pub(crate) fn view<'r>(
     now: DateTime<Utc>,
 ) -> View<'r> {
     let failures_max = worker.config.checkpoint.failures_max;
-    let (begin, definition) = (seen.begin(), seen.definition_of(rollup));
+    let (source_start, definition) = (seen.source_start(), seen.definition_of(rollup));
     let moved_from = seen.moved_from(rollup);
-    View { rollup, now, failures_max, begin, definition, moved_from, fed: None }
+    View { rollup, now, failures_max, source_start, definition, moved_from, finer: None }
 }
 
 /// The standings of the slices of `rollup` that start in `[from, to)`.
@@ -72,7 +72,7 @@ pub async fn in_range(
     let seen = ready::watermark(worker, rollup).await?;
     Box::pin(identity::recognise(worker, rollup, seen.bond())).await?;
     let checkpoints = worker.checkpoints.range(&rollup.name, from, to).await?;
-    compose::judged(worker, view(worker, rollup, &seen, now), &checkpoints, from, to).await
+    compose::plan(worker, view(worker, rollup, &seen, now), &checkpoints, from, to).await
 }
 
 /// Writes the watermark if it has moved by at least `step` slices. Also writes it if the

@@ -409,7 +409,7 @@ async fn a_month_that_is_read_in_chunks_is_the_same() {
             deadline: clock.now() + chrono::TimeDelta::seconds(30),
         };
         let lease = &world.worker.checkpoints.claim(&claim).await.unwrap();
-        let shape = &ready::ready(&world.worker, rollup).await.unwrap();
+        let shape = &ready::check(&world.worker, rollup).await.unwrap();
         let (target, source) = (&world.worker.target, None);
         let chunk = Chunk { source, lease, rollup, shape, slice };
         let guard = Guard { shrink: None, timeout: BUDGET, governor: None, nap: None };

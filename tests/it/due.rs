@@ -21,7 +21,7 @@ use crate::support::world::{
     BUDGET, DAILY, EVENTS, Setup, Urls, World, batch, clock, config, dynamo, instant, random_events,
 };
 use tallymark::model::slice::Order;
-use tallymark::source::reading::first_row::SourceBegin;
+use tallymark::source::reading::first_row::SourceStart;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -135,7 +135,7 @@ async fn probed(world: &World) -> Watermark {
     const ASKED_MAX: usize = 300;
     for _ in 0..ASKED_MAX {
         let seen = empty::probe(&world.worker, world.rollup()).await.unwrap();
-        if seen.begin().is_some() {
+        if seen.source_start().is_some() {
             return seen;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -255,12 +255,12 @@ async fn while_a_transaction_is_prepared_no_first_slice_is_read_and_nothing_is_t
     let clock = clock("2026-02-13T12:00:00Z");
     let world = stamped(&clock, LATE_BEGIN).await;
     world.sql("BEGIN; CREATE TABLE more (); PREPARE TRANSACTION 'b'").await;
-    assert_eq!(empty::probe(&world.worker, world.rollup()).await.unwrap().begin(), None);
+    assert_eq!(empty::probe(&world.worker, world.rollup()).await.unwrap().source_start(), None);
     let error = world.try_run("2026-02-10").await.unwrap_err();
     assert!(matches!(error, WorkError::NotNow(_)), "{error:?}");
     assert!(error.to_string().contains("SELECT * FROM pg_prepared_xacts"), "{error}");
     world.sql("ROLLBACK PREPARED 'b'").await;
-    assert!(probed(&world).await.begin().is_some());
+    assert!(probed(&world).await.source_start().is_some());
     assert!(world.run("2026-02-10").await.is_success());
 }
 
@@ -269,7 +269,7 @@ async fn while_a_transaction_is_prepared_no_first_slice_is_read_and_nothing_is_t
 async fn a_change_between_the_first_probe_and_the_first_tick_is_noticed() {
     let clock = clock("2026-02-13T12:00:00Z");
     let world = stamped(&clock, LATE_BEGIN).await;
-    let first_row = probed(&world).await.begin().unwrap().first_row;
+    let first_row = probed(&world).await.source_start().unwrap().first_row;
     assert_eq!(first_row, Some(instant("2026-02-10")));
     change(&world, "2026-01-20").await;
     assert!(starts(&tick(&world).await).contains(&instant("2026-01-20")));
@@ -287,7 +287,7 @@ const LATE_BEGIN: &str = "INSERT INTO events (created_at, kind) \
 async fn empty_stretches_before_the_first_row_cost_nothing() {
     let clock = clock("2026-02-13T12:00:00Z");
     let world = world_at(&clock, LATE_BEGIN, DAILY).await;
-    let begin = probed(&world).await.begin().unwrap();
+    let begin = probed(&world).await.source_start().unwrap();
     assert_eq!(begin.first_row, Some(instant("2026-02-10")));
     assert_eq!(
         starts(&tick(&world).await),
@@ -308,7 +308,7 @@ async fn empty_stretches_before_the_first_row_cost_nothing() {
     // A transaction of another test may prevent one answer.
     let mut known = begin;
     while known.first_row != Some(instant("2026-01-20T09:00:00Z")) {
-        known = probed(&world).await.begin().unwrap();
+        known = probed(&world).await.source_start().unwrap();
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let again = starts(&tick(&world).await);
@@ -323,7 +323,7 @@ async fn empty_stretches_before_the_first_row_cost_nothing() {
 async fn the_first_rows_of_an_empty_source_are_found() {
     let clock = clock("2026-01-10T12:00:00Z");
     let world = world_at(&clock, "SELECT", DAILY).await;
-    assert_eq!(probed(&world).await.begin().unwrap().first_row, None);
+    assert_eq!(probed(&world).await.source_start().unwrap().first_row, None);
     assert!(tick(&world).await.is_empty());
     world.sql("INSERT INTO events (created_at, kind) VALUES ('2026-01-05T09:00Z', 'buy')").await;
     assert!(tick(&world).await.is_empty(), "no further slice has ended");
@@ -348,14 +348,14 @@ fn only_what_was_over_when_the_source_was_asked_is_empty() {
     let rollup = &config.rollups[0];
     let judge = |probed_at: &str, first_row: Option<&str>| {
         let begin =
-            SourceBegin { first_row: first_row.map(instant), probed_at: instant(probed_at) };
+            SourceStart { first_row: first_row.map(instant), probed_at: instant(probed_at) };
         let view = View {
             rollup,
             now: instant("2026-02-01"),
             failures_max: 5,
-            begin: Some(begin),
+            source_start: Some(begin),
             definition: rollup.definition(),
-            fed: None,
+            finer: None,
             moved_from: None,
         };
         view.judge(None, rollup.calendar.containing(instant("2026-01-10")))

@@ -68,7 +68,7 @@ async fn stage(
     from: StageProgress,
     end: DateTime<Utc>,
 ) -> Result<StageProgress, TargetError> {
-    let shape = ready::ready(&world.worker, world.rollup()).await.unwrap();
+    let shape = ready::check(&world.worker, world.rollup()).await.unwrap();
     let (rollup, slice) = (world.rollup(), world.slice(DAY));
     let chunk = Chunk { source: None, lease, rollup, shape: &shape, slice };
     world.worker.target.stage_chunk(&chunk, from, end, UNGUARDED).await
@@ -76,7 +76,7 @@ async fn stage(
 
 /// Replaces [`DAY`] by the stage.
 async fn merge(world: &World, lease: &Lease) -> Result<u64, TargetError> {
-    let shape = ready::ready(&world.worker, world.rollup()).await.unwrap();
+    let shape = ready::check(&world.worker, world.rollup()).await.unwrap();
     let (rollup, slice, target) = (world.rollup(), world.slice(DAY), &world.worker.target);
     let replaced = target.replace_from_stage(lease, rollup, &shape, slice, UNGUARDED).await?;
     Ok(replaced.rows_read)
@@ -377,7 +377,7 @@ async fn no_slice_since_an_idle_transaction_began_is_taken_for_empty() {
         sqlx::query_scalar("SELECT now()").fetch_one(&mut *idle).await.unwrap();
     let empty_until = async || {
         let seen = empty::probe(&world.worker, world.rollup()).await.unwrap();
-        seen.begin().unwrap().probed_at
+        seen.source_start().unwrap().probed_at
     };
     assert!(empty_until().await <= began);
     idle.commit().await.unwrap();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tallymark::model::clock::{Clock as _, Deadline, ManualClock};
 use tallymark::model::not_now::{Permit, Why};
-use tallymark::source::reading::first_row::SourceBegin;
+use tallymark::source::reading::first_row::SourceStart;
 use tallymark::tick::{self};
 use tallymark::work::due::Standing;
 use tallymark::work::ready;
@@ -58,7 +58,7 @@ async fn a_late_row_before_a_first_row_that_is_remembered_meanwhile_is_counted()
     world.sql("INSERT INTO events (created_at) VALUES ('2026-01-10T05:00Z')").await;
     install_capture(&world.worker).await;
     let first_row = Some(instant("2026-01-10T05:00:00Z"));
-    let asked = SourceBegin { first_row, probed_at: world.worker.clock.now() };
+    let asked = SourceStart { first_row, probed_at: world.worker.clock.now() };
     world.sql("INSERT INTO events (created_at) VALUES ('2026-01-02T05:00Z')").await;
 
     // The first query of checkpoints.
@@ -67,9 +67,9 @@ async fn a_late_row_before_a_first_row_that_is_remembered_meanwhile_is_counted()
         holder.holds().await;
         let checkpoints = &world.worker.checkpoints;
         let seen = checkpoints.watermark("daily").await.unwrap();
-        assert_eq!(seen.begin(), None, "nobody has asked yet");
+        assert_eq!(seen.source_start(), None, "nobody has asked yet");
         checkpoints.remember_begin("daily", &seen, asked, None).await.unwrap();
-        let begin = checkpoints.watermark("daily").await.unwrap().begin();
+        let begin = checkpoints.watermark("daily").await.unwrap().source_start();
         assert_eq!(begin.unwrap().first_row, first_row);
         holder.let_go();
     };

@@ -280,7 +280,7 @@ async fn lambda_fails_in_an_outage_and_works_after_it_without_repair() {
     let config = Config::load(&fixture.config_path(), &|_| Some(nowhere.clone())).unwrap();
     let checkpoints = fixture.checkpoints.clone();
     let worker = Worker::with_checkpoints(config, checkpoints, Arc::new(SystemClock), 1).unwrap();
-    ready::ready(&worker, &worker.config.rollups[0]).await.unwrap();
+    ready::check(&worker, &worker.config.rollups[0]).await.unwrap();
     worker.close().await;
     let place = format!("connecting to 127.0.0.1:{}", way.port);
     drop(way);

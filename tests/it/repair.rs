@@ -329,7 +329,7 @@ async fn what_was_staged_before_checkpoints_were_lost_is_not_resumed() {
     world.reopen(day).await;
     let lease = claim(&world, day, 30).await;
     let (rollup, slice) = (world.rollup(), world.slice(day));
-    let shape = ready::ready(&world.worker, rollup).await.unwrap();
+    let shape = ready::check(&world.worker, rollup).await.unwrap();
     let target = &world.worker.target;
     let progress = target.resume(&lease, rollup, slice, FREE).await.unwrap();
     let chunk = Chunk { source: None, lease: &lease, rollup, shape: &shape, slice };
@@ -361,7 +361,7 @@ async fn an_attempt_of_the_same_number_by_another_owner_is_fenced() {
     let other = claim(&world, day, 30).await;
     assert_eq!((one.attempt(), other.attempt()), (2, 2));
     let (rollup, slice, target) = (world.rollup(), world.slice(day), &world.worker.target);
-    let shape = ready::ready(&world.worker, rollup).await.unwrap();
+    let shape = ready::check(&world.worker, rollup).await.unwrap();
     target.replace_from_source(&one, rollup, &shape, slice, FREE).await.unwrap();
     let late = target.replace_from_source(&other, rollup, &shape, slice, FREE).await;
     assert!(matches!(late, Err(TargetError::Fenced { mine: 2, newest: 2 })), "{late:?}");

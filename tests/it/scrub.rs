@@ -235,7 +235,7 @@ async fn a_tick_without_a_slice_to_scrub_opens_no_connection() {
         Worker::with_checkpoints(config, checkpoints, Arc::new(clock.clone()), 1).unwrap()
     };
     let able = worker();
-    ready::ready(&able, &able.config.rollups[0]).await.unwrap();
+    ready::check(&able, &able.config.rollups[0]).await.unwrap();
     able.close().await;
     drop(way);
     let unable = worker();

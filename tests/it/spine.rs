@@ -264,7 +264,7 @@ async fn of_fifty_workers_one_works() {
     let world = World::new(&sql, Setup { rollups: &rollups, ..Setup::default() }).await;
     let workers: Vec<World> = (0..50).map(|_| world.redefined(&rollups)).collect();
     for worker in &workers {
-        ready::ready(&worker.worker, worker.rollup()).await.unwrap();
+        ready::check(&worker.worker, worker.rollup()).await.unwrap();
     }
     let reports = join_all(workers.iter().map(|worker| worker.run("2026-01-01"))).await;
     let count = |outcome| reports.iter().filter(|report| report.outcome == outcome).count();
@@ -396,7 +396,7 @@ async fn a_stale_attempt_is_fenced() {
     world.sql("DELETE FROM events WHERE kind = 'a'").await;
     let before = physical(&world).await;
 
-    let shape = ready::ready(&world.worker, rollup).await.unwrap();
+    let shape = ready::check(&world.worker, rollup).await.unwrap();
     let guard = Guard { shrink: None, timeout: BUDGET, governor: None, nap: None };
     let target = &world.worker.target;
     let late = target.replace_from_source(&lease, rollup, &shape, slice, guard).await;

@@ -114,8 +114,8 @@ pub fn is_due(item: Option<Item>) -> Option<bool> {
         rollup: &config.rollups[0],
         now: at(0),
         failures_max: FAILURES_MAX_DEFAULT,
-        begin: None,
-        fed: None,
+        source_start: None,
+        finer: None,
         definition: definition.clone(),
         moved_from: None,
     };

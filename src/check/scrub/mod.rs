@@ -137,7 +137,7 @@ async fn scrub_all(
         if left < needs.min(whole).max(BEGIN_MIN) {
             break;
         }
-        if let Err(error) = ready::ready(worker, rollup).await {
+        if let Err(error) = ready::check(worker, rollup).await {
             report.problems.push(RollupProblem::new(&rollup.name, &error));
             *is_idle = true;
             continue;
@@ -324,7 +324,7 @@ async fn scrub_slice(
             worker.checkpoints.record_scrub(name, start, None, now).await?;
         }
         Compared::Drift(attempt, found) => {
-            tell(&found);
+            log_drift(&found);
             let drift = Drift { found_at: now, groups: found.differences, attempt };
             let is_known = scrub.drift.contains_key(&start);
             let noted = (is_known || scrub.drift.len() < DRIFT_MAX).then_some(drift);
@@ -344,7 +344,7 @@ async fn scrub_slice(
 }
 
 /// Logs drift with only the keys and measures of the first groups.
-fn tell(found: &SliceVerification) {
+fn log_drift(found: &SliceVerification) {
     let examples = serde_json::to_string(&found.examples).unwrap_or_default();
     let shown = &examples[..examples.floor_char_boundary(EXAMPLES_BYTES_MAX)];
     tracing::error!(

@@ -9,7 +9,7 @@ use crate::source::reading::shape::Shape;
 use crate::work::worker::{WorkError, Worker};
 
 /// How a slice would be read, as the plan guard sees it.
-pub(super) async fn look(
+pub(super) async fn inspect(
     worker: &Worker,
     rollup: &Rollup,
     shape: &Shape,

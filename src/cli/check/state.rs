@@ -13,7 +13,7 @@ const FREE_MIN: i64 = 3;
 const DOING: &str = "looking at the server's state";
 
 /// Checks the server of `tx`. `writes` says whether Tallymark writes to it.
-pub(super) async fn look(
+pub(super) async fn inspect(
     tx: &mut Tx,
     subject: &str,
     writes: bool,

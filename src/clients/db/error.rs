@@ -125,7 +125,7 @@ impl DbError {
 
     /// The error with the server's hint, in one line.
     #[must_use]
-    pub fn told(&self) -> String {
+    pub fn with_hint(&self) -> String {
         match &self.hint {
             Some(hint) => format!("{self}; hint: {hint}"),
             None => self.to_string(),

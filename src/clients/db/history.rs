@@ -104,7 +104,7 @@ impl fmt::Display for History {
 }
 
 /// Reads the database's position. `None`: a replica, which may be behind by any amount.
-pub(crate) async fn ask(tx: &mut Tx) -> Result<Option<History>, DbError> {
+pub(crate) async fn read(tx: &mut Tx) -> Result<Option<History>, DbError> {
     let sql = "SELECT (SELECT oid FROM pg_database WHERE datname = current_database())::text \
                AS database, pg_is_in_recovery() AS is_replica, \
                has_function_privilege('pg_control_system()', 'EXECUTE') AND \

@@ -116,7 +116,7 @@ fn columns(text: &str) -> BTreeMap<String, Column> {
 
 /// Reads the fingerprint of the input of `rollup`. Afterwards the transaction's search path is
 /// PostgreSQL's own.
-pub(super) async fn ask(tx: &mut Tx, rollup: &Rollup) -> Result<Option<Fingerprint>, DbError> {
+pub(super) async fn read(tx: &mut Tx, rollup: &Rollup) -> Result<Option<Fingerprint>, DbError> {
     let sql = format!(
         "SELECT to_regclass({})::oid::bigint AS oid, \
          (current_setting('server_version_num')::int / 10000)::text AS major, \

@@ -23,7 +23,7 @@ const DOING: &str = "looking for the first row";
 
 /// Where the source's rows begin, as it was found when it was last asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SourceBegin {
+pub struct SourceStart {
     /// No row is earlier than this instant; `None`: there was no row at all.
     pub first_row: Option<DateTime<Utc>>,
     /// When the source was read, or the earlier start of a transaction that may still write rows.
@@ -37,11 +37,11 @@ pub struct SourceBegin {
 ///
 /// # Errors
 /// The source refuses or cannot be reached.
-pub async fn ask(
+pub async fn find(
     tx: &mut Tx,
     rollup: &Rollup,
     shape: &Shape,
-) -> Result<Option<SourceBegin>, DbError> {
+) -> Result<Option<SourceStart>, DbError> {
     let first = format!("SELECT {} FROM {}", shape.axis.earliest(), table(&rollup.from));
     if cost(tx, &first).await? > COST_MAX {
         return Ok(None);
@@ -62,7 +62,7 @@ pub async fn ask(
     let read = |error| DbError::new(crate::clients::db::Side::Source, DOING, error);
     let seconds: Option<f64> = tx.row(DOING, first).await?.try_get(0).map_err(read)?;
     let first_row = seconds.map(instant);
-    Ok(Some(SourceBegin { first_row, probed_at }))
+    Ok(Some(SourceStart { first_row, probed_at }))
 }
 
 /// A value out of range becomes the earliest instant, so that no slice counts as empty before it.

@@ -24,11 +24,11 @@ pub(super) async fn check_privilege(tx: &mut Tx, rollup: &Rollup) -> Result<(), 
     // and reads no row. The statement returns only a count, because the driver would look up the
     // types of returned columns. It cannot do that for all types, and it would lose the unnamed
     // statement.
-    let probe = format!(
-        "SELECT count(*) FROM (SELECT {} FROM {name} LIMIT 0) AS probe",
+    let select = format!(
+        "SELECT count(*) FROM (SELECT {} FROM {name} LIMIT 0) AS nothing",
         columns.join(", ")
     );
-    let Err(error) = tx.execute(&format!("reading {name}"), probe).await else { return Ok(()) };
+    let Err(error) = tx.execute(&format!("reading {name}"), select).await else { return Ok(()) };
     let remedy = match error.kind() {
         DbErrorKind::RowSecurity => format!(
             "row-level security on {name} hides rows from this role, so its counts would be \

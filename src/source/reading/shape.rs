@@ -120,7 +120,7 @@ pub async fn inspect(
     let (measured, values) = lay_out(inputs.collect(), Level::Rows).map_err(&unfit)?;
     let Columns { fields, generated } = measured;
     // Read last, as it changes the search path.
-    let fingerprint = fingerprint::ask(tx, rollup).await?;
+    let fingerprint = fingerprint::read(tx, rollup).await?;
     Ok(Shape { axis, changes, dimensions, fields, values, generated, fingerprint })
 }
 

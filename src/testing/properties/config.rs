@@ -13,7 +13,7 @@ use crate::model::rollup::Rollup;
 use crate::model::slice::Width;
 use crate::model::sql;
 use crate::throttle::{Governor, Throttle};
-use crate::work::due::horizon;
+use crate::work::due::read_from;
 
 /// Part of an address in the environment, and absent from all output.
 const PASSWORD: &str = "hunter2-8271";
@@ -92,7 +92,7 @@ fn defined(rollup: &Rollup) {
     // A slice in the year 2000, and one at the start of history.
     for now in [chrono::DateTime::from_timestamp(951_782_400, 0).unwrap_or_default(), rollup.start]
     {
-        assert!(horizon(rollup, &checkpoint::Watermark::default(), now) >= rollup.start);
+        assert!(read_from(rollup, &checkpoint::Watermark::default(), now) >= rollup.start);
         if let Some(slice) = rollup.newest(now) {
             assert!(slice.start() >= rollup.start && slice.end() <= now);
         }

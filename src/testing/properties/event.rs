@@ -11,7 +11,7 @@ use crate::event::{
     BackfillRequest, ReplayRequest, SliceRequest, Trigger, Which, instant_of, parse, slice_of,
 };
 use crate::model::slice::Order;
-use crate::work::due::horizon;
+use crate::work::due::read_from;
 
 /// The body of an invocation.
 ///
@@ -42,7 +42,7 @@ fn understood(trigger: &Trigger) {
     match trigger {
         Trigger::Schedule { time } => scheduled(*time),
         Trigger::Slice(request) => requested(request),
-        Trigger::Batch(messages) => {
+        Trigger::Messages(messages) => {
             for message in messages {
                 assert!(!message.id.is_empty());
                 match &message.request {
@@ -72,7 +72,7 @@ fn understood(trigger: &Trigger) {
 fn scheduled(time: DateTime<Utc>) {
     for rollup in rollups() {
         let seen = Watermark::default();
-        assert!(horizon(rollup, &seen, time) >= rollup.start);
+        assert!(read_from(rollup, &seen, time) >= rollup.start);
         if let Some(slice) = rollup.newest(time) {
             assert!(rollup.readable_at(slice) <= time, "{slice} at {time}");
         }
@@ -122,7 +122,7 @@ fn written(trigger: &Trigger) -> Option<Value> {
         Trigger::Slice(SliceRequest { rollup, start, backfill }) => json!({
             "trigger": "slice", "rollup": rollup, "start": start, "backfill": backfill,
         }),
-        Trigger::Batch(_) => return None,
+        Trigger::Messages(_) => return None,
         Trigger::Backfill(BackfillRequest { rollup, from, to, order, force }) => {
             let order = match order {
                 Order::NewestFirst => "newest_first",

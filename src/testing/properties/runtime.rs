@@ -59,7 +59,7 @@ fn deadline(ms: u64) {
 /// A batch of messages: each has a disposition, and those that come back are named.
 fn batch(event: &Value, trace: Option<&str>) {
     let messages = match parse(event) {
-        Ok(Trigger::Batch(messages)) => messages,
+        Ok(Trigger::Messages(messages)) => messages,
         Ok(other) => panic!("{other:?} in {event}"),
         Err(error) => return assert_line(&error.to_string()),
     };

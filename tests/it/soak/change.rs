@@ -37,7 +37,7 @@ const OLD_POLLS_MAX: usize = 1_000;
 pub async fn install_capture(worker: &Worker) {
     let mut shapes = Vec::new();
     for rollup in worker.config.rollups.iter().filter(|rollup| rollup.fine.is_none()) {
-        shapes.push((rollup, ready::ready(worker, rollup).await.unwrap()));
+        shapes.push((rollup, ready::check(worker, rollup).await.unwrap()));
     }
     let counting: Vec<_> = shapes.iter().map(|(rollup, shape)| (*rollup, &**shape)).collect();
     let capture = Capture::new(&shapes[0].0.from, &counting);

@@ -337,7 +337,7 @@ pub async fn install_capture(worker: &Worker) {
     let alike = |rollup: &&Rollup| rollup.from == first.from && rollup.late == first.late;
     let mut shapes = Vec::new();
     for rollup in worker.config.rollups.iter().filter(alike) {
-        shapes.push((rollup, ready::ready(worker, rollup).await.unwrap()));
+        shapes.push((rollup, ready::check(worker, rollup).await.unwrap()));
     }
     let counting: Vec<_> = shapes.iter().map(|(rollup, shape)| (*rollup, &**shape)).collect();
     let capture = Capture::new(&first.from, &counting);

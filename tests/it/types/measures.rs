@@ -154,7 +154,7 @@ async fn every_measure(across: bool) {
     // Another order of rows in the table.
     world.sql("CREATE INDEX turned ON things (v_text, i, at); CLUSTER things USING turned").await;
     let rollup = world.worker.rollup("things").unwrap();
-    let shape = ready::ready(&world.worker, rollup).await.unwrap();
+    let shape = ready::check(&world.worker, rollup).await.unwrap();
     let sql: Vec<_> = rollup.measures.iter().map(|measure| in_sql(measure, &shape)).collect();
     let wanted = format!(
         "SELECT '2026-01-01Z'::timestamptz, v_bool, {} FROM things GROUP BY v_bool",
@@ -165,7 +165,7 @@ async fn every_measure(across: bool) {
         let again = world.backfill_one(rollup, "2026-01-02", true).await;
         assert_eq!((again.updated, again.unchanged), (0, 3), "{}", rollup.name);
         // The generated means come last.
-        let fields: Vec<String> = ready::ready(&world.worker, rollup)
+        let fields: Vec<String> = ready::check(&world.worker, rollup)
             .await
             .unwrap()
             .fields

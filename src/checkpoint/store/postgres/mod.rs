@@ -236,7 +236,7 @@ impl Postgres {
     /// The meaning of the server's error.
     fn error(&self, operation: &'static str, error: DbError) -> StoreError {
         let (store, table) = (STORE, self.table.clone());
-        let (problem, kind, source) = (error.told(), error.kind(), error.into());
+        let (problem, kind, source) = (error.with_hint(), error.kind(), error.into());
         match kind {
             DbErrorKind::Unreachable | DbErrorKind::Login => {
                 StoreError::Unreachable { store, operation, place: String::new(), problem, source }
