@@ -5,7 +5,6 @@ mod capture;
 mod check;
 mod control;
 mod demo;
-mod fanned;
 mod init;
 mod moved;
 mod outside;

@@ -2,7 +2,9 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::{Failure, Global, ui};
-use crate::manage::rename_rollup::{self, Holdings};
+use crate::manage::drop_rollup::drop_rollup;
+use crate::manage::holdings::{Holdings, holdings};
+use crate::manage::rename_rollup::rename_rollup;
 use crate::model::rollup::Rollup;
 use crate::model::visible;
 use crate::work::identity;
@@ -55,10 +57,7 @@ async fn rename(global: &Global, old: &str, new: &str, yes: bool) -> Result<(), 
     }
     identity::refuse_anothers(&worker, old).await?;
     identity::refuse_anothers(&worker, new).await?;
-    let (from, to) = (
-        rename_rollup::holdings(&worker, old).await?,
-        rename_rollup::holdings(&worker, new).await?,
-    );
+    let (from, to) = (holdings(&worker, old).await?, holdings(&worker, new).await?);
     if from.is_nothing() && to.is_nothing() {
         return Err(Failure::usage(format!("there is nothing of a rollup `{old}`")));
     }
@@ -71,7 +70,7 @@ async fn rename(global: &Global, old: &str, new: &str, yes: bool) -> Result<(), 
         global.announce("  it has that name already");
     } else {
         ui::confirm("Rename it?", yes)?;
-        rename_rollup::rename_rollup(&worker, old, new).await?;
+        rename_rollup(&worker, old, new).await?;
     }
     let document = json!({ "action": "rename", "to": new, "holdings": from });
     global.print(&document, || format!("{} is called {new} now", visible::line(old)));
@@ -89,12 +88,12 @@ async fn drop(global: &Global, name: &str, yes: bool) -> Result<(), Failure> {
         )));
     }
     identity::refuse_anothers(&worker, name).await?;
-    let holdings = rename_rollup::holdings(&worker, name).await?;
+    let holdings = holdings(&worker, name).await?;
     let shown = visible::line(name);
     global.announce(format!("drop of {shown}\n{}", described(&worker, &holdings)));
     if !holdings.is_nothing() {
         ui::confirm("Drop all of it, for good?", yes)?;
-        rename_rollup::drop_rollup(&worker, name).await?;
+        drop_rollup(&worker, name).await?;
     }
     let document = json!({ "action": "drop", "to": null, "holdings": holdings });
     global.print(&document, || {

@@ -1,3 +1,5 @@
-//! Changes of a rollup as a whole: its name, its end.
+//! What changes a rollup as a whole: its name, its end.
 
+pub mod drop_rollup;
+pub mod holdings;
 pub mod rename_rollup;

@@ -10,7 +10,7 @@ use tallymark::check::repair;
 use tallymark::check::verify;
 use tallymark::checkpoint::State;
 use tallymark::clients::db::Access;
-use tallymark::manage::rename_rollup;
+use tallymark::manage::drop_rollup;
 use tallymark::source::changes::capture::Capture;
 use tallymark::work::identity;
 use tallymark::work::ready;
@@ -144,7 +144,7 @@ impl Life {
         // No worker holds a slice of it any longer.
         self.scene.advance(HOUR).await;
         let worker = &self.workers[0];
-        rename_rollup::drop_rollup(worker, "weekly").await.unwrap();
+        drop_rollup::drop_rollup(worker, "weekly").await.unwrap();
         assert!(worker.checkpoints.items("weekly").await.unwrap().is_empty());
         let left = "SELECT count(*) FROM pg_class WHERE relname IN ('weekly', 'stage_weekly')";
         assert_eq!(self.scene.number(left).await, 0);

@@ -1,10 +1,12 @@
+mod remote;
+
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::ui::{self, ProgressLine, counted, number};
-use super::{Failure, Global, Range, Via, fanned, parse_duration, via};
+use super::{Failure, Global, Range, Via, parse_duration, via};
 use crate::model::clock::{Deadline, Stopwatch};
 use crate::model::rollup::Rollup;
 use crate::model::slice::Order;
@@ -19,7 +21,7 @@ use crate::work::worker::{Severity, WorkError, Worker};
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Backfill {
     #[command(subcommand)]
-    command: Option<fanned::Command>,
+    command: Option<remote::Command>,
     /// The rollup
     #[arg(required = true)]
     rollup: Option<String>,
@@ -107,7 +109,7 @@ impl Backfill {
         global.announce(format!("{}{}", describe(rollup, &plan), foreseen(&worker, &estimate)));
         ui::confirm("Compute them?", self.pace.yes)?;
         if let Some(function) = &self.via.via {
-            let event = fanned::event(rollup, (from, to), self.order.into(), self.force);
+            let event = remote::event(rollup, (from, to), self.order.into(), self.force);
             let answer = via::invoke(function, &event).await?;
             let Some(id) = answer["backfill"]["id"].as_str() else {
                 // A function without a queue has done the work itself.
@@ -115,7 +117,7 @@ impl Backfill {
                 return via::ended(&[answer]);
             };
             ui::note(format!("backfill {id} goes on in {function}, watched or not"));
-            return fanned::follow(global, &worker, rollup, id).await;
+            return remote::follow(global, &worker, rollup, id).await;
         }
         let watch = Stopwatch::start();
         let progress = ProgressLine::new(&rollup.name, plan.slices.len());

@@ -5,9 +5,9 @@ use std::time::Duration;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::backfill::Direction;
-use super::{Failure, Global, Range, control, rollups, ui};
+use super::Direction;
 use crate::checkpoint::{Backfill, BackfillState, Scope};
+use crate::cli::{Failure, Global, Range, control, rollups, ui};
 use crate::fanout::{self, BackfillProgress};
 use crate::model::rollup::Rollup;
 use crate::work::worker::{WorkError, Worker};
