@@ -9,6 +9,7 @@ use crate::clients::db::{Access, CATALOGUE_TIMEOUT, DbErrorKind};
 use crate::model::not_now::{NotNow, Permit, Why};
 use crate::model::rollup::{Late, Rollup};
 use crate::model::slice::{Slice, boundaries};
+use crate::source::SliceJob;
 use crate::source::changes::capture;
 use crate::source::changes::column;
 use crate::source::changes::marks;
@@ -102,7 +103,8 @@ async fn verify_in(
         let buckets = (cut[place], cut.get(next).copied().unwrap_or(slice.end()));
         let limit = limit.saturating_sub(examples.len());
         let governor = worker.governor_of(rollup);
-        let what = Verification { rollup, shape: &shape, slice, buckets, timeout, limit, governor };
+        let job = SliceJob { rollup, shape: &shape, slice };
+        let what = Verification { job, buckets, timeout, limit, governor };
         match compare_permitted(worker, &what, patience).await {
             Ok((found, throttle)) => {
                 differences += found.differences;
@@ -126,7 +128,7 @@ async fn compare_permitted<'w>(
     what: &Verification<'w>,
     patience: Duration,
 ) -> Result<(Comparison, Throttle<'w>), WorkError> {
-    let mut gate = ready::gate(worker, what.rollup, None);
+    let mut gate = ready::gate(worker, what.job.rollup, None);
     let waits = Patience::AtMost { load: what.timeout, slot: patience };
     // Bounded by the patience.
     loop {

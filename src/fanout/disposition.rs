@@ -128,8 +128,9 @@ mod tests {
     #[test]
     fn what_is_paused_or_comes_too_often_is_left_to_the_tick() {
         let now = DateTime::UNIX_EPOCH;
-        let mut paused = report(Outcome::Yielded, None);
-        paused.give_up(NotNow::until(Why::Paused { since: now, reason: String::new() }, now));
+        let why = Why::Paused { since: now, reason: String::new() };
+        let not_now = Some(NotNow::until(why, now));
+        let paused = SliceReport { not_now, ..report(Outcome::Yielded, Some(now)) };
         assert_eq!(of_slice(&paused, 1, now), Disposition::Over);
         let yielded = report(Outcome::Yielded, None);
         assert_eq!(of_slice(&yielded, DELIVERIES_MAX - 1, now), Disposition::Back(Duration::ZERO));

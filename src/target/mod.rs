@@ -26,7 +26,7 @@ use crate::source;
 use crate::source::reading::shape::Shape;
 
 pub use generation::Outside;
-pub use replace::{Guard, Replaced};
+pub use replace::{Replaced, StatementOptions};
 pub use stage::{Chunk, StageProgress};
 pub use verify::{Comparison, Difference, Verification};
 

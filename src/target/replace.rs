@@ -12,9 +12,9 @@ use crate::model::rollup::Rollup;
 use crate::model::rollup::generation::generation_of;
 use crate::model::slice::Slice;
 use crate::model::sql::{ident, literal, timestamptz};
+use crate::source::SliceJob;
 use crate::source::reading::nap::Nap;
 use crate::source::reading::read::{self, Form};
-use crate::source::reading::shape::Shape;
 use crate::target::stage::StageProgress;
 use crate::throttle::Governor;
 
@@ -49,9 +49,9 @@ impl Replaced {
     }
 }
 
-/// The conditions of a replacement.
+/// How the statements of a slice run.
 #[derive(Clone, Copy, Debug)]
-pub struct Guard<'g> {
+pub struct StatementOptions<'g> {
     /// Least share of the previous row count. `None` allows any shrinking.
     pub shrink: Option<f64>,
     /// Time limit of each statement.
@@ -62,7 +62,7 @@ pub struct Guard<'g> {
     pub nap: Option<Nap>,
 }
 
-impl Guard<'_> {
+impl StatementOptions<'_> {
     /// The part of `elapsed_ms` spent on work, without naps.
     pub(super) fn work_ms(&self, elapsed_ms: u64) -> u64 {
         let elapsed = std::time::Duration::from_millis(elapsed_ms);
@@ -98,19 +98,18 @@ impl Target {
     pub async fn replace_from_source(
         &self,
         lease: &Lease,
-        rollup: &Rollup,
-        shape: &Shape,
-        slice: Slice,
-        guard: Guard<'_>,
+        job: SliceJob<'_>,
+        options: StatementOptions<'_>,
     ) -> Result<Replaced, TargetError> {
+        let SliceJob { rollup, shape, slice } = job;
         let bounds = (slice.start(), slice.start(), slice.end());
-        let input = read::select_napping(rollup, shape, Form::Whole, bounds, false, guard.nap);
-        let mut tx = guard.enter(self.write(guard.timeout, &slice.id(&rollup.name)).await?).await?;
+        let input = read::select_napping(rollup, shape, Form::Whole, bounds, false, options.nap);
+        let mut tx = options.enter(self.write(options.timeout, &job.label()).await?).await?;
         let marker = fence(self, &mut tx, lease, rollup, slice).await?;
-        let replaced = self.replace(&mut tx, rollup, shape, slice, &input).await?;
-        let statement_ms = guard.work_ms(replaced.statement_ms);
+        let replaced = self.replace(&mut tx, job, &input).await?;
+        let statement_ms = options.work_ms(replaced.statement_ms);
         let replaced = Replaced { statement_ms, ..replaced };
-        finish(self, tx, lease, (rollup, slice), guard, &marker, replaced).await
+        finish(self, tx, lease, job, options, &marker, replaced).await
     }
 
     /// Replaces a slice by the staged result of its chunks, and empties the stage.
@@ -120,32 +119,29 @@ impl Target {
     pub async fn replace_from_stage(
         &self,
         lease: &Lease,
-        rollup: &Rollup,
-        shape: &Shape,
-        slice: Slice,
-        guard: Guard<'_>,
+        job: SliceJob<'_>,
+        options: StatementOptions<'_>,
     ) -> Result<Replaced, TargetError> {
-        let mut tx = self.write(guard.timeout, &slice.id(&rollup.name)).await?;
+        let SliceJob { rollup, slice, .. } = job;
+        let mut tx = self.write(options.timeout, &job.label()).await?;
         let marker = fence(self, &mut tx, lease, rollup, slice).await?;
-        let replaced = self.replace_staged(&mut tx, rollup, shape, slice, Form::Partial).await?;
+        let replaced = self.replace_staged(&mut tx, job, Form::Partial).await?;
         if !StageProgress::forget(&mut tx, rollup, slice).await? {
             // An empty stage would have erased the slice.
             return Err(TargetError::Forgotten);
         }
-        finish(self, tx, lease, (rollup, slice), guard, &marker, replaced).await
+        finish(self, tx, lease, job, options, &marker, replaced).await
     }
 
     /// Replaces the slice's rows by the merged stage, inside `tx`.
     pub(super) async fn replace_staged(
         &self,
         tx: &mut Tx,
-        rollup: &Rollup,
-        shape: &Shape,
-        slice: Slice,
+        job: SliceJob<'_>,
         form: Form,
     ) -> Result<Replaced, TargetError> {
-        let input = merged(&Self::stage(rollup), shape, slice, form);
-        self.replace(tx, rollup, shape, slice, &input).await
+        let input = merged(&Self::stage(job.rollup), job.shape, job.slice, form);
+        self.replace(tx, job, &input).await
     }
 
     /// Replaces the slice's rows by `input`. If a group is in the table more than once, deletes the
@@ -154,17 +150,15 @@ impl Target {
     async fn replace(
         &self,
         tx: &mut Tx,
-        rollup: &Rollup,
-        shape: &Shape,
-        slice: Slice,
+        job: SliceJob<'_>,
         input: &str,
     ) -> Result<Replaced, TargetError> {
-        let (first, joined) = self.replace_once(tx, rollup, shape, slice, input).await?;
+        let (first, joined) = self.replace_once(tx, job, input).await?;
         if joined == first.groups {
             return Ok(first);
         }
-        let surplus = self.delete_doubled(tx, rollup, shape, slice).await?;
-        let (second, joined) = self.replace_once(tx, rollup, shape, slice, input).await?;
+        let surplus = self.delete_doubled(tx, job).await?;
+        let (second, joined) = self.replace_once(tx, job, input).await?;
         if joined != second.groups {
             return Err(TargetError::Inconsistent { groups: second.groups, joined });
         }
@@ -183,11 +177,10 @@ impl Target {
     async fn replace_once(
         &self,
         tx: &mut Tx,
-        rollup: &Rollup,
-        shape: &Shape,
-        slice: Slice,
+        job: SliceJob<'_>,
         input: &str,
     ) -> Result<(Replaced, u64), TargetError> {
+        let SliceJob { rollup, shape, slice } = job;
         let assignments: Vec<String> = shape
             .fields
             .iter()
@@ -223,14 +216,9 @@ impl Target {
     }
 
     /// Deletes all rows but one of each group of the slice, and returns their number.
-    async fn delete_doubled(
-        &self,
-        tx: &mut Tx,
-        rollup: &Rollup,
-        shape: &Shape,
-        slice: Slice,
-    ) -> Result<u64, TargetError> {
+    async fn delete_doubled(&self, tx: &mut Tx, job: SliceJob<'_>) -> Result<u64, TargetError> {
         const DOING: &str = "deleting doubled groups";
+        let SliceJob { rollup, shape, slice } = job;
         let sql = format!(
             include_str!("doubled.sql"),
             rollup = self.table(rollup),
@@ -305,12 +293,12 @@ pub(super) async fn finish(
     target: &Target,
     mut tx: Tx,
     lease: &Lease,
-    (rollup, slice): (&Rollup, Slice),
-    guard: Guard<'_>,
+    job: SliceJob<'_>,
+    options: StatementOptions<'_>,
     marker: &PriorMarker,
     replaced: Replaced,
 ) -> Result<Replaced, TargetError> {
-    if let (Some(shrink), Some(before)) = (guard.shrink, marker.rows_read) {
+    if let (Some(shrink), Some(before)) = (options.shrink, marker.rows_read) {
         let before = before.unsigned_abs();
         #[expect(clippy::cast_precision_loss, reason = "a share of a count of rows")]
         if (replaced.rows_read as f64) < before as f64 * shrink {
@@ -318,6 +306,7 @@ pub(super) async fn finish(
             return Err(TargetError::Shrunk { found: replaced.rows_read, before, guard: shrink });
         }
     }
+    let SliceJob { rollup, slice, .. } = job;
     let sql = format!(
         include_str!("marker.sql"),
         rollup = literal(&rollup.name),

@@ -6,7 +6,7 @@ use futures_util::TryStreamExt as _;
 use sqlx::Row as _;
 use sqlx::postgres::PgConnection;
 
-use super::replace::{Guard, Replaced, fence, finish, millis};
+use super::replace::{Replaced, StatementOptions, fence, finish, millis};
 use super::statement::stage_columns;
 use super::{Target, TargetError};
 use crate::checkpoint::Lease;
@@ -16,13 +16,14 @@ use crate::model::measure::partial::{ROWS, TAG};
 use crate::model::rollup::Rollup;
 use crate::model::slice::Slice;
 use crate::model::sql::{literal, timestamptz};
+use crate::source::SliceJob;
 use crate::source::reading::read::{self, Form};
 use crate::source::reading::shape::Shape;
 
 /// COPY delivers one message per row. They are passed on in pieces of about this size.
 const COPY_BYTES: usize = 64 * 1024;
 
-/// Progress over the chunks of a slice.
+/// StageProgress over the chunks of a slice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StageProgress {
     /// Everything before this instant is staged.
@@ -135,9 +136,9 @@ impl Target {
         lease: &Lease,
         rollup: &Rollup,
         slice: Slice,
-        guard: Guard<'_>,
+        options: StatementOptions<'_>,
     ) -> Result<StageProgress, TargetError> {
-        let mut tx = self.write(guard.timeout, &slice.id(&rollup.name)).await?;
+        let mut tx = self.write(options.timeout, &slice.id(&rollup.name)).await?;
         fence(self, &mut tx, lease, rollup, slice).await?;
         let progress = StageProgress::read(&mut tx, lease, rollup, slice).await?;
         if progress.is_none() {
@@ -156,28 +157,29 @@ impl Target {
         chunk: &Chunk<'_>,
         progress: StageProgress,
         end: DateTime<Utc>,
-        guard: Guard<'_>,
+        options: StatementOptions<'_>,
     ) -> Result<StageProgress, TargetError> {
-        let Chunk { source, lease, rollup, shape, slice } = *chunk;
-        let label = slice.id(&rollup.name);
+        let Chunk { source, lease, job } = *chunk;
+        let SliceJob { rollup, shape, slice } = job;
+        let label = job.label();
         let reader = match source {
             Some(source) => {
-                let reader = source.begin(Access::ReadOnly, guard.timeout, &label).await?;
-                Some(guard.enter(reader).await?)
+                let reader = source.begin(Access::ReadOnly, options.timeout, &label).await?;
+                Some(options.enter(reader).await?)
             }
             None => None,
         };
-        let mut tx = self.write(guard.timeout, &label).await?;
+        let mut tx = self.write(options.timeout, &label).await?;
         if reader.is_none() {
-            tx = guard.enter(tx).await?;
+            tx = options.enter(tx).await?;
         }
         let bounds = (slice.start(), progress.cursor, end);
-        let select = read::select_napping(rollup, shape, Form::Partial, bounds, true, guard.nap);
+        let select = read::select_napping(rollup, shape, Form::Partial, bounds, true, options.nap);
         let (rows, source_ms) = match reader {
             None => {
                 fence(self, &mut tx, lease, rollup, slice).await?;
                 let watch = Stopwatch::start();
-                let rows = insert(&mut tx, rollup, shape, slice, &select).await?;
+                let rows = insert(&mut tx, job, &select).await?;
                 (rows, millis(watch))
             }
             Some(reader) => {
@@ -185,7 +187,7 @@ impl Target {
                 // server timeout, and the next attempt must not wait for it.
                 let stage = Self::stage(rollup);
                 let watch = Stopwatch::start();
-                let rows = copy(reader, &mut tx, &stage, shape, &select, slice).await?;
+                let rows = copy(reader, &mut tx, &stage, job, &select).await?;
                 let source_ms = millis(watch);
                 fence(self, &mut tx, lease, rollup, slice).await?;
                 (rows, source_ms)
@@ -196,7 +198,7 @@ impl Target {
             cursor: end,
             rows_read: progress.rows_read + rows,
             chunks: progress.chunks + 1,
-            source_ms: progress.source_ms + guard.work_ms(source_ms),
+            source_ms: progress.source_ms + options.work_ms(source_ms),
         };
         progress.write(&mut tx, lease, rollup, slice, before).await?;
         tx.commit().await?;
@@ -211,25 +213,26 @@ impl Target {
         &self,
         chunk: &Chunk<'_>,
         source: &Db,
-        guard: Guard<'_>,
+        options: StatementOptions<'_>,
     ) -> Result<Replaced, TargetError> {
-        let Chunk { lease, rollup, shape, slice, .. } = *chunk;
-        let label = slice.id(&rollup.name);
-        let reader = source.begin(Access::ReadOnly, guard.timeout, &label).await?;
-        let reader = guard.enter(reader).await?;
-        let mut tx = self.write(guard.timeout, &label).await?;
+        let Chunk { lease, job, .. } = *chunk;
+        let SliceJob { rollup, shape, slice } = job;
+        let label = job.label();
+        let reader = source.begin(Access::ReadOnly, options.timeout, &label).await?;
+        let reader = options.enter(reader).await?;
+        let mut tx = self.write(options.timeout, &label).await?;
         let bounds = (slice.start(), slice.start(), slice.end());
-        let select = read::select_napping(rollup, shape, Form::Whole, bounds, true, guard.nap);
+        let select = read::select_napping(rollup, shape, Form::Whole, bounds, true, options.nap);
         // Started here, to leave out the wait for the connections and the slot.
         let watch = Stopwatch::start();
-        copy(reader, &mut tx, &Self::stage(rollup), shape, &select, slice).await?;
+        copy(reader, &mut tx, &Self::stage(rollup), job, &select).await?;
         let statement_ms = millis(watch);
         let marker = fence(self, &mut tx, lease, rollup, slice).await?;
-        let replaced = self.replace_staged(&mut tx, rollup, shape, slice, Form::Whole).await?;
+        let replaced = self.replace_staged(&mut tx, job, Form::Whole).await?;
         StageProgress::forget(&mut tx, rollup, slice).await?;
-        let statement_ms = guard.work_ms(statement_ms);
+        let statement_ms = options.work_ms(statement_ms);
         let replaced = Replaced { statement_ms, ..replaced };
-        finish(self, tx, lease, (rollup, slice), guard, &marker, replaced).await
+        finish(self, tx, lease, job, options, &marker, replaced).await
     }
 }
 
@@ -240,18 +243,13 @@ pub struct Chunk<'a> {
     pub source: Option<&'a Db>,
     /// The right to write.
     pub lease: &'a Lease,
-    pub rollup: &'a Rollup,
-    /// Its types.
-    pub shape: &'a Shape,
-    pub slice: Slice,
+    pub job: SliceJob<'a>,
 }
 
 /// Stages inside one database. Returns the number of source rows counted.
 async fn insert(
     tx: &mut Tx,
-    rollup: &Rollup,
-    shape: &Shape,
-    slice: Slice,
+    SliceJob { rollup, shape, slice }: SliceJob<'_>,
     select: &str,
 ) -> Result<u64, DbError> {
     let sql = format!(
@@ -275,14 +273,13 @@ pub(super) async fn copy(
     reader: Tx,
     target: &mut Tx,
     stage: &str,
-    shape: &Shape,
+    job: SliceJob<'_>,
     select: &str,
-    slice: Slice,
 ) -> Result<u64, DbError> {
     // Both servers end their own statements. This limit is for a server that is cut off while the
     // other waits.
     let limit = reader.limit();
-    let copied = Box::pin(copy_all(reader, target, stage, shape, select, slice));
+    let copied = Box::pin(copy_all(reader, target, stage, job, select));
     match tokio::time::timeout(limit, copied).await {
         Ok(copied) => copied,
         Err(_) => Err(DbError::silent(Side::Source, "reading a chunk", limit)),
@@ -293,10 +290,10 @@ async fn copy_all(
     mut reader: Tx,
     target: &mut Tx,
     stage: &str,
-    shape: &Shape,
+    job: SliceJob<'_>,
     select: &str,
-    slice: Slice,
 ) -> Result<u64, DbError> {
+    let SliceJob { shape, slice, .. } = job;
     let out = format!(
         "COPY (SELECT {}, __i.* FROM (\n{select}\n) __i) TO STDOUT",
         timestamptz(slice.start())

@@ -5,18 +5,16 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use sqlx::Row as _;
 
-use super::replace::Guard;
+use super::replace::StatementOptions;
 use super::stage::copy;
 use super::statement::{differs, merged, same_group};
 use super::{Target, TargetError};
 use crate::clients::db::{Access, Db, DbError, Tx};
 use crate::model::clock::Stopwatch;
-use crate::model::rollup::Rollup;
-use crate::model::slice::Slice;
 use crate::model::sql::{ident, timestamptz};
 use crate::model::text::cut_json;
+use crate::source::SliceJob;
 use crate::source::reading::read::{self, Form};
-use crate::source::reading::shape::Shape;
 use crate::throttle::Governor;
 
 /// The temporary table for rows from another database. It is gone at the end of the comparison.
@@ -25,10 +23,7 @@ const TEMP_STAGE: &str = "pg_temp.verify_stage";
 /// The subject of a comparison.
 #[derive(Clone, Copy, Debug)]
 pub struct Verification<'a> {
-    pub rollup: &'a Rollup,
-    /// Its types.
-    pub shape: &'a Shape,
-    pub slice: Slice,
+    pub job: SliceJob<'a>,
     /// The buckets to compare: from the start of one to the start of another, or to the slice's
     /// end.
     pub buckets: (DateTime<Utc>, DateTime<Utc>),
@@ -61,14 +56,15 @@ impl Target {
         source: &Db,
         what: &Verification<'_>,
     ) -> Result<Comparison, TargetError> {
-        let Verification { rollup, shape, slice, timeout, buckets, governor, .. } = *what;
-        let guard = Guard { shrink: None, timeout, governor, nap: None };
+        let Verification { job, timeout, buckets, governor, .. } = *what;
+        let SliceJob { rollup, shape, slice } = job;
+        let options = StatementOptions { shrink: None, timeout, governor, nap: None };
         let bounds = (slice.start(), buckets.0, buckets.1);
-        let label = slice.id(&rollup.name);
+        let label = job.label();
         if self.holds_source_of(rollup) {
             let input = read::select(rollup, shape, Form::Whole, bounds, false);
             let mut tx =
-                guard.enter(source.begin(Access::ReadOnly, timeout, &label).await?).await?;
+                options.enter(source.begin(Access::ReadOnly, timeout, &label).await?).await?;
             let watch = Stopwatch::start();
             let (differences, examples) = self.compare(&mut tx, what, &input).await?;
             let work = watch.elapsed();
@@ -76,14 +72,14 @@ impl Target {
             return Ok(Comparison { differences, examples, work });
         }
         // Rolled back at the end, so that nothing is written.
-        let reader = guard.enter(source.begin(Access::ReadOnly, timeout, &label).await?).await?;
+        let reader = options.enter(source.begin(Access::ReadOnly, timeout, &label).await?).await?;
         let mut tx = self.db.begin(Access::ReadWrite, timeout, &label).await?;
         let stage = Self::stage(rollup);
         let sql = format!("CREATE TEMP TABLE verify_stage (LIKE {stage}) ON COMMIT DROP");
         tx.execute("making a temporary stage", sql).await?;
         let select = read::select(rollup, shape, Form::Whole, bounds, true);
         let watch = Stopwatch::start();
-        copy(reader, &mut tx, TEMP_STAGE, shape, &select, slice).await?;
+        copy(reader, &mut tx, TEMP_STAGE, job, &select).await?;
         let work = watch.elapsed();
         let input = merged(TEMP_STAGE, shape, slice, Form::Whole);
         let (differences, examples) = self.compare(&mut tx, what, &input).await?;
@@ -118,7 +114,7 @@ impl Target {
         input: &str,
     ) -> Result<bool, DbError> {
         const DOING: &str = "comparing the slice";
-        let Verification { rollup, shape, buckets: (start, end), .. } = *what;
+        let Verification { job: SliceJob { rollup, shape, .. }, buckets: (start, end), .. } = *what;
         let sql = format!(
             include_str!("compare.sql"),
             input = input,
@@ -136,7 +132,8 @@ impl Target {
     }
 
     fn comparison(&self, what: &Verification<'_>, input: &str) -> String {
-        let Verification { rollup, shape, buckets: (start, end), limit, .. } = *what;
+        let Verification { job, buckets: (start, end), limit, .. } = *what;
+        let SliceJob { rollup, shape, .. } = job;
         let fields: Vec<&str> = shape.fields.iter().map(|field| field.name.as_str()).collect();
         let keys: Vec<&str> = std::iter::once("bucket")
             .chain(shape.dimensions.iter().map(|dimension| dimension.name.as_str()))

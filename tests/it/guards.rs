@@ -13,8 +13,9 @@ use tallymark::checkpoint::{Claim, Lease, State, Yield};
 use tallymark::clients::db::Access;
 use tallymark::fanout;
 use tallymark::model::clock::{Clock as _, Deadline, ManualClock, SystemClock};
+use tallymark::source::SliceJob;
 use tallymark::source::changes::column;
-use tallymark::target::{Chunk, Guard, StageProgress, TargetError};
+use tallymark::target::{Chunk, StageProgress, StatementOptions, TargetError};
 use tallymark::tick;
 use tallymark::work::empty;
 use tallymark::work::ready;
@@ -59,7 +60,8 @@ async fn claim(world: &World) -> Lease {
 
 /// The only limit is the time, so that the shrink guard does not refuse before the guard under
 /// test.
-const UNGUARDED: Guard<'_> = Guard { shrink: None, timeout: BUDGET, governor: None, nap: None };
+const UNGUARDED: StatementOptions<'_> =
+    StatementOptions { shrink: None, timeout: BUDGET, governor: None, nap: None };
 
 /// Stages the range from `from` to `end`.
 async fn stage(
@@ -70,7 +72,8 @@ async fn stage(
 ) -> Result<StageProgress, TargetError> {
     let shape = ready::check(&world.worker, world.rollup()).await.unwrap();
     let (rollup, slice) = (world.rollup(), world.slice(DAY));
-    let chunk = Chunk { source: None, lease, rollup, shape: &shape, slice };
+    let job = SliceJob { rollup, shape: &shape, slice };
+    let chunk = Chunk { source: None, lease, job };
     world.worker.target.stage_chunk(&chunk, from, end, UNGUARDED).await
 }
 
@@ -78,7 +81,8 @@ async fn stage(
 async fn merge(world: &World, lease: &Lease) -> Result<u64, TargetError> {
     let shape = ready::check(&world.worker, world.rollup()).await.unwrap();
     let (rollup, slice, target) = (world.rollup(), world.slice(DAY), &world.worker.target);
-    let replaced = target.replace_from_stage(lease, rollup, &shape, slice, UNGUARDED).await?;
+    let job = SliceJob { rollup, shape: &shape, slice };
+    let replaced = target.replace_from_stage(lease, job, UNGUARDED).await?;
     Ok(replaced.rows_read)
 }
 

@@ -10,7 +10,8 @@ use chrono::{DateTime, Utc};
 use tallymark::check::repair::{self, RepairReport};
 use tallymark::checkpoint::{Checkpoint, Claim, Lease, State, Yield};
 use tallymark::model::clock::{Clock as _, Deadline, ManualClock};
-use tallymark::target::{Chunk, Guard, TargetError};
+use tallymark::source::SliceJob;
+use tallymark::target::{Chunk, StatementOptions, TargetError};
 use tallymark::tick;
 use tallymark::work::ready;
 use tallymark::work::report::Outcome;
@@ -274,11 +275,8 @@ async fn an_attempt_that_took_the_marker_and_never_replaced_is_not_taken_for_a_s
     world.sql("DELETE FROM events WHERE kind = 'buy'").await;
     world.reopen("2026-01-03").await;
     let lease = claim(&world, "2026-01-03", 60).await;
-    let (slice, guard) = (
-        world.slice("2026-01-03"),
-        tallymark::target::Guard { shrink: None, timeout: BUDGET, governor: None, nap: None },
-    );
-    world.worker.target.resume(&lease, world.rollup(), slice, guard).await.unwrap();
+    let slice = world.slice("2026-01-03");
+    world.worker.target.resume(&lease, world.rollup(), slice, FREE).await.unwrap();
     let world = without_checkpoints(&world).await;
     repair(&world).await;
     assert_eq!(standing(&world).await["2026-01-03"].0, State::Stale);
@@ -320,7 +318,8 @@ async fn sealed_slices_are_restored_as_done() {
 }
 
 /// The unrestricted options of these tests.
-const FREE: Guard<'_> = Guard { shrink: None, timeout: BUDGET, governor: None, nap: None };
+const FREE: StatementOptions<'_> =
+    StatementOptions { shrink: None, timeout: BUDGET, governor: None, nap: None };
 
 #[tokio::test]
 async fn what_was_staged_before_checkpoints_were_lost_is_not_resumed() {
@@ -332,7 +331,8 @@ async fn what_was_staged_before_checkpoints_were_lost_is_not_resumed() {
     let shape = ready::check(&world.worker, rollup).await.unwrap();
     let target = &world.worker.target;
     let progress = target.resume(&lease, rollup, slice, FREE).await.unwrap();
-    let chunk = Chunk { source: None, lease: &lease, rollup, shape: &shape, slice };
+    let job = SliceJob { rollup, shape: &shape, slice };
+    let chunk = Chunk { source: None, lease: &lease, job };
     let noon = instant("2026-01-02T12:00:00Z");
     target.stage_chunk(&chunk, progress, noon, FREE).await.unwrap();
     let now = world.worker.clock.now();
@@ -362,11 +362,12 @@ async fn an_attempt_of_the_same_number_by_another_owner_is_fenced() {
     assert_eq!((one.attempt(), other.attempt()), (2, 2));
     let (rollup, slice, target) = (world.rollup(), world.slice(day), &world.worker.target);
     let shape = ready::check(&world.worker, rollup).await.unwrap();
-    target.replace_from_source(&one, rollup, &shape, slice, FREE).await.unwrap();
-    let late = target.replace_from_source(&other, rollup, &shape, slice, FREE).await;
+    let job = SliceJob { rollup, shape: &shape, slice };
+    target.replace_from_source(&one, job, FREE).await.unwrap();
+    let late = target.replace_from_source(&other, job, FREE).await;
     assert!(matches!(late, Err(TargetError::Fenced { mine: 2, newest: 2 })), "{late:?}");
     // The one that holds the marker continues.
-    target.replace_from_source(&one, rollup, &shape, slice, FREE).await.unwrap();
+    target.replace_from_source(&one, job, FREE).await.unwrap();
     clock.advance(Duration::from_secs(60));
     assert_eq!(repair(&world).await.restored, starts(&[day]));
     tick(&world).await;

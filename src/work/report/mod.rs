@@ -11,7 +11,7 @@ pub use verification::{Pending, SliceVerification};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use crate::checkpoint::Completion;
+use crate::checkpoint::{Completion, LostLease};
 use crate::model::clock::rfc3339;
 use crate::model::not_now::{NotNow, Unclaimed, Why};
 use crate::model::rollup::Rollup;
@@ -126,6 +126,45 @@ impl Tally {
     }
 }
 
+/// The end of a slice's run, which its report shows.
+#[derive(Clone, Debug)]
+pub struct Ending {
+    pub outcome: Outcome,
+    /// Why it did not succeed.
+    pub reason: Option<String>,
+    /// When another try makes sense.
+    pub retry_at: Option<DateTime<Utc>>,
+    /// The counts, if the rows were replaced.
+    pub completion: Option<Completion>,
+    /// The type behind `reason` and `retry_at` of a slice that has to wait.
+    pub not_now: Option<NotNow>,
+}
+
+impl Ending {
+    #[must_use]
+    pub const fn new(outcome: Outcome) -> Self {
+        Self { outcome, reason: None, retry_at: None, completion: None, not_now: None }
+    }
+
+    /// The end of a slice that has to wait.
+    #[must_use]
+    pub fn not_now(not_now: NotNow) -> Self {
+        Self {
+            reason: Some(not_now.to_string()),
+            retry_at: not_now.retry_at,
+            not_now: Some(not_now.clone()),
+            ..Self::new(Outcome::of(&not_now.why))
+        }
+    }
+
+    /// The same end, of an attempt that has lost its lease.
+    #[must_use]
+    pub fn overtaken(self, lost: &LostLease) -> Self {
+        let reason = self.reason.or_else(|| Some(lost.to_string()));
+        Self { outcome: Outcome::Fenced, reason, ..self }
+    }
+}
+
 /// The summary of one slice's run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SliceReport {
@@ -152,20 +191,32 @@ pub struct SliceReport {
 }
 
 impl SliceReport {
-    /// A report of success, which the caller completes or corrects.
+    /// The report of an attempt.
     #[must_use]
-    pub fn of(rollup: &Rollup, slice: Slice, attempt: u64, elapsed_ms: u64) -> Self {
+    pub fn of(
+        rollup: &Rollup,
+        slice: Slice,
+        attempt: u64,
+        elapsed_ms: u64,
+        ending: Ending,
+    ) -> Self {
+        Self { attempt: Some(attempt), ..Self::new(rollup, slice, elapsed_ms, ending) }
+    }
+
+    fn new(rollup: &Rollup, slice: Slice, elapsed_ms: u64, ending: Ending) -> Self {
+        let Ending { outcome, reason, retry_at, completion, not_now } = ending;
+        let elapsed_ms = completion.is_none().then_some(elapsed_ms);
         Self {
             rollup: rollup.name.clone(),
             start: slice.start(),
             end: slice.end(),
-            outcome: Outcome::Succeeded,
-            attempt: Some(attempt),
-            reason: None,
-            retry_at: None,
-            completion: None,
-            not_now: None,
-            elapsed_ms: Some(elapsed_ms),
+            outcome,
+            attempt: None,
+            reason,
+            retry_at,
+            completion,
+            not_now,
+            elapsed_ms,
         }
     }
 
@@ -173,25 +224,15 @@ impl SliceReport {
     /// caller logs its summary line ([`SliceReport::logged`]).
     #[must_use]
     pub fn refused(rollup: &Rollup, slice: Slice, outcome: Outcome, reason: String) -> Self {
-        let reason = Some(reason);
-        Self { outcome, attempt: None, reason, ..Self::of(rollup, slice, 0, 0) }
+        let ending = Ending { reason: Some(reason), ..Ending::new(outcome) };
+        Self::new(rollup, slice, 0, ending)
     }
 
     /// The report of a slice that was not claimed and has to wait. The caller logs it, as with
     /// [`SliceReport::refused`].
     #[must_use]
     pub fn not_now(rollup: &Rollup, slice: Slice, not_now: NotNow) -> Self {
-        let mut report = Self { attempt: None, ..Self::of(rollup, slice, 0, 0) };
-        report.give_up(not_now);
-        report
-    }
-
-    /// Records that the slice has to wait.
-    pub fn give_up(&mut self, not_now: NotNow) {
-        self.outcome = Outcome::of(&not_now.why);
-        self.reason = Some(not_now.to_string());
-        self.retry_at = not_now.retry_at;
-        self.not_now = Some(not_now);
+        Self::new(rollup, slice, 0, Ending::not_now(not_now))
     }
 
     /// The reason that holds for every other slice of the rollup, too.

@@ -6,12 +6,13 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use tracing::{Instrument as _, info_span};
 
-use super::{CHUNK_TIME_MIN, Done, RESERVE, Stop, Work};
+use super::{CHUNK_TIME_MIN, RESERVE, Stop, Work};
 use crate::clients::db::DbErrorKind;
 use crate::model::not_now::{NotNow, Permit, Why};
+use crate::source::SliceJob;
 use crate::source::reading::nap::Nap;
 use crate::source::reading::pace::{CHUNK_MIN, Excess, Pace};
-use crate::target::{Chunk, Guard, StageProgress, TargetError};
+use crate::target::{Chunk, Replaced, StageProgress, StatementOptions, TargetError};
 use crate::throttle::{Gate, Patience, Throttle};
 use crate::work::ready;
 
@@ -24,6 +25,14 @@ const CHUNK_TIMEOUT_MIN: Duration = Duration::from_secs(2);
 
 /// One try takes at most this part of the time left. Nine tries narrow a day to a second.
 const CHUNK_TRIES: u32 = 6;
+
+/// What was read of a finished slice, and what it replaced.
+pub(super) struct Read {
+    pub replaced: Replaced,
+    pub chunks: u32,
+    /// Milliseconds of work on the source.
+    pub source_ms: u64,
+}
 
 /// A slice in reading.
 pub(super) struct Chunks<'w> {
@@ -39,19 +48,19 @@ pub(super) struct Chunks<'w> {
 
 impl<'w> Chunks<'w> {
     pub(super) fn new(work: &'w Work<'w>) -> Self {
-        let progress = StageProgress::at_start(work.slice);
+        let progress = StageProgress::at_start(work.job.slice);
         let (resumed_at, throttle) = (progress.cursor, work.throttle);
-        let gate = ready::gate(work.worker, work.rollup, work.options.backfill);
+        let gate = ready::gate(work.worker, work.job.rollup, work.options.backfill);
         Self { work, progress, resumed_at, gate, throttle }
     }
 
     /// Reads the slice whole if one statement can, else chunk by chunk, and replaces it.
-    pub(super) async fn read(mut self, pace: &mut Pace) -> Result<Done, Stop> {
-        let Work { worker, lease, rollup, slice, .. } = *self.work;
+    pub(super) async fn read(mut self, pace: &mut Pace) -> Result<Read, Stop> {
+        let Work { worker, lease, job: SliceJob { rollup, slice, .. }, .. } = *self.work;
         // An earlier attempt may have staged chunks.
         if lease.attempt() > 1 {
-            let guard = self.work.guard(self.work.statement_timeout()?);
-            self.progress = worker.target.resume(lease, rollup, slice, guard).await?;
+            let options = self.work.statement_options(self.work.statement_timeout()?);
+            self.progress = worker.target.resume(lease, rollup, slice, options).await?;
             self.resumed_at = self.progress.cursor;
         }
         // Bounded by the deadline: a chunk moves the cursor, or is cut narrower down to CHUNK_MIN,
@@ -66,7 +75,7 @@ impl<'w> Chunks<'w> {
 
     /// Reads the next chunk, or determines why it cannot. Returns the result if it was the whole
     /// slice.
-    async fn next(&mut self, pace: &mut Pace) -> Result<Option<Done>, Stop> {
+    async fn next(&mut self, pace: &mut Pace) -> Result<Option<Read>, Stop> {
         let start = self.progress.cursor;
         let end = self.end(pace, start);
         let excess = self.excess(start, end);
@@ -149,44 +158,46 @@ impl<'w> Chunks<'w> {
         start: DateTime<Utc>,
         end: DateTime<Utc>,
         nap: Option<Nap>,
-    ) -> Result<Option<Done>, TargetError> {
-        let Work { worker, lease, rollup, shape, slice, .. } = *self.work;
+    ) -> Result<Option<Read>, TargetError> {
+        let Work { worker, lease, job, .. } = *self.work;
+        let SliceJob { rollup, slice, .. } = job;
         let target = &worker.target;
         let source = (!target.holds_source_of(rollup)).then_some(&worker.source);
-        let chunk = Chunk { source, lease, rollup, shape, slice };
-        let guard = Guard { nap, ..self.work.guard(self.timeout(start, end)) };
+        let chunk = Chunk { source, lease, job };
+        let options = self.work.statement_options(self.timeout(start, end));
+        let options = StatementOptions { nap, ..options };
         if start == slice.start() && end == slice.end() {
             let replaced = match source {
-                None => target.replace_from_source(lease, rollup, shape, slice, guard).await?,
-                Some(source) => target.replace_by_copy(&chunk, source, guard).await?,
+                None => target.replace_from_source(lease, job, options).await?,
+                Some(source) => target.replace_by_copy(&chunk, source, options).await?,
             };
             let source_ms = replaced.statement_ms;
-            return Ok(Some(Done { replaced, chunks: 1, source_ms, settled_by: "" }));
+            return Ok(Some(Read { replaced, chunks: 1, source_ms }));
         }
         if self.progress.chunks == 0 {
             // Partials of an earlier attempt must be gone before new ones are summed up.
-            self.progress = target.resume(lease, rollup, slice, guard).await?;
+            self.progress = target.resume(lease, rollup, slice, options).await?;
             if self.progress.cursor > start {
                 // The first attempt after checkpoints were lost.
                 self.resumed_at = self.progress.cursor;
                 return Ok(None);
             }
         }
-        self.progress = target.stage_chunk(&chunk, self.progress, end, guard).await?;
+        self.progress = target.stage_chunk(&chunk, self.progress, end, options).await?;
         Ok(None)
     }
 
     /// Replaces the slice by its staged partials.
-    async fn merge(&self) -> Result<Done, Stop> {
-        let Work { worker, lease, rollup, shape, slice, .. } = *self.work;
-        let guard = self.work.guard(self.work.statement_timeout()?);
-        match worker.target.replace_from_stage(lease, rollup, shape, slice, guard).await {
+    async fn merge(&self) -> Result<Read, Stop> {
+        let Work { worker, lease, job, .. } = *self.work;
+        let options = self.work.statement_options(self.work.statement_timeout()?);
+        match worker.target.replace_from_stage(lease, job, options).await {
             Ok(replaced) => {
                 let StageProgress { chunks, source_ms, .. } = self.progress;
-                Ok(Done { replaced, chunks, source_ms, settled_by: "" })
+                Ok(Read { replaced, chunks, source_ms })
             }
             Err(TargetError::Db(error))
-                if error.kind() == DbErrorKind::Cancelled && self.resumed_at < slice.end() =>
+                if error.kind() == DbErrorKind::Cancelled && self.resumed_at < job.slice.end() =>
             {
                 Err(self.budget_spent())
             }
@@ -230,14 +241,14 @@ impl<'w> Chunks<'w> {
     fn end(&self, pace: &Pace, start: DateTime<Utc>) -> DateTime<Utc> {
         let configured = self.work.chunk_time;
         let chunk_time = self.throttle.chunk_time(configured).max(CHUNK_TIME_MIN);
-        let slice_end = self.work.slice.end();
+        let slice_end = self.work.job.slice.end();
         let (whole, partial) = (self.excess(start, slice_end), self.excess(start, start));
         let end = pace.chunk_end(start, slice_end, chunk_time, whole);
         if end == slice_end {
             return end;
         }
         let end = pace.chunk_end(start, slice_end, chunk_time, partial);
-        let axis = &self.work.shape.axis;
+        let axis = &self.work.job.shape.axis;
         axis.cut(start, end)
             .or_else(|| axis.cut(start, start + CHUNK_MIN))
             .or_else(|| axis.cut(start, start + TimeDelta::days(2)))
@@ -246,10 +257,10 @@ impl<'w> Chunks<'w> {
 
     /// Partials cost more than a slice that is read whole.
     fn excess(&self, start: DateTime<Utc>, end: DateTime<Utc>) -> Excess {
-        if start == self.work.slice.start() && end == self.work.slice.end() {
+        if start == self.work.job.slice.start() && end == self.work.job.slice.end() {
             Excess::NONE
         } else {
-            Excess::of_partials(self.work.shape.values.len())
+            Excess::of_partials(self.work.job.shape.values.len())
         }
     }
 

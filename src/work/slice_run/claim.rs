@@ -1,0 +1,83 @@
+//! The steps of a slice's turn up to its claim.
+
+use std::sync::Arc;
+
+use chrono::TimeDelta;
+use tracing::{Instrument as _, info_span};
+
+use super::Turn;
+use crate::checkpoint::{Claim, ClaimError, ClaimRefused, Lease};
+use crate::model::not_now::{NotNow, Permit, Unclaimed, Why};
+use crate::source::reading::shape::Shape;
+use crate::throttle::Throttle;
+use crate::work::compose;
+use crate::work::consumer;
+use crate::work::ready;
+use crate::work::report::{Outcome, SliceReport};
+use crate::work::worker::WorkError;
+
+/// When to check a slice again whose finer slices are unfinished. Their completion makes it due
+/// sooner. This is for a batch that has nothing else to do.
+const BLOCKED_RETRY: TimeDelta = TimeDelta::seconds(30);
+
+/// A slice with a lease.
+pub(super) struct Claimed<'w> {
+    pub shape: Arc<Shape>,
+    pub lease: Lease,
+    /// The consumer of marks that the rollup is registered as.
+    pub consumer: Option<i64>,
+    pub throttle: Throttle<'w>,
+}
+
+/// How the steps up to the claim ended.
+pub(super) enum Begun<'w> {
+    Claimed(Claimed<'w>),
+    Ended(SliceReport),
+}
+
+/// Claims the slice, if nothing speaks against work on it.
+pub(super) async fn begin(turn: Turn<'_>) -> Result<Begun<'_>, WorkError> {
+    let Turn { worker, rollup, slice, deadline, options } = turn;
+    let refused = |outcome, reason: String| {
+        Ok(Begun::Ended(SliceReport::refused(rollup, slice, outcome, reason)))
+    };
+    let not_now = |not_now| Ok(Begun::Ended(SliceReport::not_now(rollup, slice, not_now)));
+    if rollup.is_sealed_at(slice.start()) {
+        let reason = "starts before seal_before; history there is never recomputed".into();
+        return refused(Outcome::Sealed, reason);
+    }
+    if let Some(finer) = compose::waits_for(worker, rollup, slice).await? {
+        let retry_at = worker.clock.now() + BLOCKED_RETRY;
+        return not_now(NotNow::until(Why::FinerSlice(finer), retry_at));
+    }
+    let throttle = match ready::gate(worker, rollup, options.backfill).may_start().await? {
+        Permit::Given(throttle) => throttle,
+        Permit::NotNow(held) => return not_now(held),
+    };
+    let shape = ready::prepare(worker, rollup).await?;
+    // Registers before the first read, so that from here on every mark is kept for this rollup.
+    let consumer = consumer::id_of(worker, rollup).await?;
+    let request = Claim {
+        rollup: &rollup.name,
+        slice_start: slice.start(),
+        definition: &ready::definition(worker, rollup).await?,
+        now: worker.clock.now(),
+        deadline: deadline.instant(),
+    };
+    match worker.checkpoints.claim(&request).instrument(info_span!("claim")).await {
+        Ok(lease) => Ok(Begun::Claimed(Claimed { shape, lease, consumer, throttle })),
+        Err(ClaimError::Refused(claim)) => {
+            let reason = claim.to_string();
+            let unclaimed =
+                |how, until| not_now(NotNow::until(Why::NotClaimed(how, reason.clone()), until));
+            match claim {
+                ClaimRefused::Leased { until, .. } => unclaimed(Unclaimed::Leased, until),
+                ClaimRefused::Backoff { retry_at, .. } => unclaimed(Unclaimed::Backoff, retry_at),
+                ClaimRefused::Succeeded => refused(Outcome::AlreadySucceeded, reason),
+                ClaimRefused::Exhausted { .. } => refused(Outcome::Exhausted, reason),
+                ClaimRefused::NoTimeLeft => not_now(NotNow::because(Why::OutOfTime(reason))),
+            }
+        }
+        Err(ClaimError::Checkpoint(error)) => Err(error.into()),
+    }
+}
