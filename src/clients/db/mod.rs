@@ -4,31 +4,31 @@
 //! Every statement runs inside a transaction, and none is prepared under a name. So a transaction
 //! pooler (PgBouncer, Supavisor, Neon's `-pooler`) may give every transaction another backend.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::AssertSqlSafe;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use tokio::sync::RwLock;
-use tokio::time::error::Elapsed;
 
 use crate::clients::address::{Address, DatabaseUrl};
 use crate::clients::secret;
-use crate::model::clock::Stopwatch;
-use crate::model::sql::literal;
 
+mod begin;
 mod error;
 pub mod history;
 mod locks;
 mod once;
 mod pool;
+mod transaction;
 
 pub use error::{DbError, DbErrorKind};
 pub use once::Once;
+pub use transaction::Tx;
 
+use begin::begin_sql;
 use once::Memory;
-use pool::{InUse, Pool};
+use pool::Pool;
+use transaction::Terms;
 
 /// How long a question to a catalogue may take.
 pub const CATALOGUE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -37,22 +37,9 @@ pub const CATALOGUE_TIMEOUT: Duration = Duration::from_secs(10);
 /// hundred milliseconds. A server that stays silent for this long is reported as unreachable.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A transaction may be idle for two statements of the other database plus this.
-const IDLE_SLACK: Duration = Duration::from_secs(1);
-
 /// A server ends its own statements. If it stays silent for this much longer than the statement's
 /// limit, it counts as cut off.
 const ANSWER_SLACK: Duration = Duration::from_secs(10);
-
-/// PostgreSQL counts milliseconds in 31 bits, and the idle limit of a transaction is more than
-/// twice this.
-const STATEMENT_TIMEOUT_MAX: Duration = Duration::from_secs(10 * 24 * 60 * 60);
-
-/// Longest wait for a lock that another session holds (DDL on the source, another writer's marker).
-const LOCK_TIMEOUT_MAX: Duration = Duration::from_secs(5);
-
-/// The part of a statement's time that a wait for a lock may take.
-const LOCK_SHARE: f64 = 0.75;
 
 /// One of the two databases. Errors contain the name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -291,205 +278,6 @@ impl Db {
     }
 }
 
-/// The statements that open a transaction, for one round trip.
-fn begin_sql(access: Access, statement_timeout: Duration, label: &str) -> String {
-    let statement_timeout = statement_timeout.min(STATEMENT_TIMEOUT_MAX);
-    let statement_ms = statement_timeout.as_millis().max(1);
-    // While one database works, the transaction on the other is idle.
-    let idle_ms = 2 * statement_ms + IDLE_SLACK.as_millis();
-    // Shorter than the statement's own limit, which would count as the slice's failure.
-    let lock_timeout = statement_timeout.mul_f64(LOCK_SHARE).min(LOCK_TIMEOUT_MAX);
-    let lock_ms = lock_timeout.as_millis().max(1);
-    let mut sql = String::from(match access {
-        // A snapshot for each statement, as settling relies on it. The database's default may
-        // differ.
-        Access::ReadOnly => "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY",
-        Access::ReadWrite => "BEGIN ISOLATION LEVEL READ COMMITTED",
-    });
-    for (name, value) in [
-        ("statement_timeout", format!("{statement_ms}ms")),
-        ("lock_timeout", format!("{lock_ms}ms")),
-        // A frozen Lambda must not keep a transaction open.
-        ("idle_in_transaction_session_timeout", format!("{idle_ms}ms")),
-        ("application_name", format!("tallymark {label}")),
-        // Values that COPY writes as text must have the same meaning on the other side.
-        ("TimeZone", "UTC".into()),
-        ("DateStyle", "ISO".into()),
-        ("IntervalStyle", "postgres".into()),
-        ("extra_float_digits", "1".into()),
-        ("bytea_output", "hex".into()),
-        ("lc_monetary", "C".into()),
-        ("quote_all_identifiers", "off".into()),
-        // A role's settings must not change the meaning of a definition.
-        ("standard_conforming_strings", "on".into()),
-        ("array_nulls", "on".into()),
-        ("transform_null_equals", "off".into()),
-        // Compiling costs more than these short statements take.
-        ("jit", "off".into()),
-        // One statement uses one processor. A chunk must leave the server's others free.
-        ("max_parallel_workers_per_gather", "0".into()),
-    ] {
-        let _ = write!(sql, "; SET LOCAL {name} = {}", literal(&value));
-    }
-    // Under row-level security a role without BYPASSRLS would count 0 rows without an error.
-    sql.push_str("; SET LOCAL row_security = off");
-    // Settings that older servers lack, or that depend on present values, in the same round trip.
-    // From 14 on a server notices the end of a killed client. From 17 on a role or database may
-    // limit whole transactions, and Tallymark's are limited by their statements instead. A commit
-    // that a checkpoint will record as done must survive a crash of the server.
-    sql.push_str(
-        "; SELECT pg_backend_pid() AS pid, CASE WHEN v >= 140000 \
-         THEN set_config('client_connection_check_interval', '500ms', true) END, \
-         CASE WHEN v >= 170000 THEN set_config('transaction_timeout', '0', true) END, \
-         CASE WHEN current_setting('synchronous_commit') = 'off' \
-         THEN set_config('synchronous_commit', 'on', true) END \
-         FROM (SELECT current_setting('server_version_num')::int AS v) AS server",
-    );
-    sql
-}
-
-/// A transaction. If it is dropped before [`Tx::commit`] or [`Tx::rollback`], its connection is
-/// closed, and the server rolls back.
-///
-/// The connection of an aborted statement must not be reused. A `COPY` that failed to begin, or
-/// whose reader stopped, leaves messages in it that the next statement would read as its own.
-#[derive(Debug)]
-pub struct Tx {
-    held: InUse,
-    terms: Terms,
-}
-
-/// The terms of a transaction.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Terms {
-    side: Side,
-    access: Access,
-    /// The server's time limit for a statement.
-    statement_timeout: Duration,
-    /// The time limit for a statement's answer, which is longer.
-    limit: Duration,
-}
-
-impl Terms {
-    /// The error of a statement that ran for `took`. The server has one code for a statement that
-    /// ran into its limit and for one that an operator cancelled. Only the elapsed time tells them
-    /// apart.
-    pub(crate) fn broken_off(self, doing: &str, source: sqlx::Error, took: Duration) -> DbError {
-        let error = DbError::new(self.side, doing, source);
-        // The server's clock may run a little faster than this one.
-        let has_passed = took >= self.statement_timeout.mul_f64(0.99);
-        if has_passed { error } else { error.cancelled_by_another() }
-    }
-}
-
-impl Tx {
-    /// The connection, for queries. Wrap their errors with [`Tx::error`].
-    pub const fn connection(&mut self) -> &mut sqlx::PgConnection {
-        self.held.connection()
-    }
-
-    /// The time limit for a statement's answer.
-    pub(crate) const fn limit(&self) -> Duration {
-        self.terms.limit
-    }
-
-    pub(crate) const fn terms(&self) -> Terms {
-        self.terms
-    }
-
-    /// Wraps `source` as the error of `doing` something on this database.
-    #[must_use]
-    pub fn error(&self, doing: impl Into<String>, source: sqlx::Error) -> DbError {
-        DbError::new(self.terms.side, doing, source)
-    }
-
-    /// Runs one statement, never two in one text, and returns the rows affected.
-    ///
-    /// # Errors
-    /// The server refuses, or the connection breaks, while `doing` it.
-    pub async fn execute(&mut self, doing: &str, sql: String) -> Result<u64, DbError> {
-        let query = sqlx::query(AssertSqlSafe(sql.clone())).persistent(false);
-        let (limit, watch) = (self.terms.limit, Stopwatch::start());
-        let answer = tokio::time::timeout(limit, query.execute(self.connection())).await;
-        Ok(self.judged((doing, &sql), watch, answer).await?.rows_affected())
-    }
-
-    /// Runs one statement and returns its only row.
-    ///
-    /// # Errors
-    /// As [`Tx::execute`], and if there is no row.
-    pub async fn row(
-        &mut self,
-        doing: &str,
-        sql: String,
-    ) -> Result<sqlx::postgres::PgRow, DbError> {
-        let query = sqlx::query(AssertSqlSafe(sql.clone())).persistent(false);
-        let (limit, watch) = (self.terms.limit, Stopwatch::start());
-        let answer = tokio::time::timeout(limit, query.fetch_one(self.connection())).await;
-        self.judged((doing, &sql), watch, answer).await
-    }
-
-    /// Runs one statement and returns its rows, all in memory.
-    ///
-    /// # Errors
-    /// As [`Tx::execute`].
-    pub async fn rows(
-        &mut self,
-        doing: &str,
-        sql: String,
-    ) -> Result<Vec<sqlx::postgres::PgRow>, DbError> {
-        let query = sqlx::query(AssertSqlSafe(sql.clone())).persistent(false);
-        let (limit, watch) = (self.terms.limit, Stopwatch::start());
-        let answer = tokio::time::timeout(limit, query.fetch_all(self.connection())).await;
-        self.judged((doing, &sql), watch, answer).await
-    }
-
-    /// The answer to a statement, with the time limit of a working server.
-    async fn judged<T>(
-        &mut self,
-        (doing, sql): (&str, &str),
-        watch: Stopwatch,
-        answer: Result<Result<T, sqlx::Error>, Elapsed>,
-    ) -> Result<T, DbError> {
-        let source = match answer {
-            Ok(Ok(answer)) => return Ok(answer),
-            Ok(Err(source)) => source,
-            Err(_) => return Err(DbError::silent(self.terms.side, doing, self.terms.limit)),
-        };
-        let error = self.terms.broken_off(doing, source, watch.elapsed());
-        if !error.is_locked() {
-            return Err(error);
-        }
-        let waited = locks::holders(&mut self.held, self.terms.access, sql).await;
-        Err(waited.map_or(error.clone(), |waited| error.held_by(&waited)))
-    }
-
-    /// Commits.
-    ///
-    /// # Errors
-    /// The server refuses or the connection breaks. It is then unknown whether the commit happened,
-    /// and only the marker shows it.
-    pub async fn commit(self) -> Result<(), DbError> {
-        self.end("committing", "COMMIT").await
-    }
-
-    /// Rolls back, and waits until that is done.
-    ///
-    /// # Errors
-    /// The connection breaks. The server then rolls back by itself.
-    pub async fn rollback(self) -> Result<(), DbError> {
-        self.end("rolling back", "ROLLBACK").await
-    }
-
-    async fn end(mut self, doing: &str, sql: &'static str) -> Result<(), DbError> {
-        let (limit, watch) = (self.terms.limit, Stopwatch::start());
-        let answer = tokio::time::timeout(limit, self.held.simple(sql)).await;
-        self.judged((doing, sql), watch, answer).await?;
-        self.held.give_back();
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -518,26 +306,5 @@ mod tests {
         ] {
             assert_eq!(mode(&format!("postgres://app@db.example.com/x?{option}")), expected);
         }
-    }
-
-    #[test]
-    fn no_time_limit_is_longer_than_postgresql_takes() {
-        let sql = begin_sql(Access::ReadOnly, Duration::MAX, "ages");
-        let limits: Vec<i32> = sql
-            .split("timeout = '")
-            .skip(1)
-            .map(|rest| rest.split("ms'").next().unwrap().parse().unwrap())
-            .collect();
-        assert_eq!(limits, [864_000_000, 5000, 1_728_001_000]);
-    }
-
-    #[test]
-    fn a_label_cannot_leave_its_quotes() {
-        let sql = begin_sql(Access::ReadOnly, Duration::from_secs(1), "a'; DROP");
-        assert!(sql.starts_with(
-            "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; SET LOCAL statement_timeout = '1000ms'"
-        ));
-        assert!(sql.contains("application_name = 'tallymark a''; DROP'"));
-        assert!(sql.contains("row_security = off"));
     }
 }
