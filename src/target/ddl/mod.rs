@@ -1,16 +1,22 @@
 //! The tables of the target: the existing ones, those that a definition needs, and the SQL that
 //! leads from one to the other.
 
+mod alter;
+mod shared;
+
 use sqlx::Row as _;
 
 use super::Target;
 use super::indexes;
-use super::ready::{self, Found, Persistence};
+use super::ready::{self, Persistence};
 use crate::clients::db::{DbError, Tx};
 use crate::model::measure::partial::{ROWS, TAG, value_column};
 use crate::model::rollup::Rollup;
 use crate::model::sql::{ident, literal};
 use crate::source::reading::shape::Shape;
+
+use alter::alter_rollup;
+use shared::schemas;
 
 pub use super::indexes::refuse_doubled;
 
@@ -161,137 +167,6 @@ async fn keeps_rows(
 
 fn incompatible(rollup: &Rollup, table: &str, problem: String) -> DdlError {
     DdlError::Incompatible { rollup: rollup.name.clone(), table: table.to_owned(), problem }
-}
-
-/// The functions of the unique indexes: name, argument types, statement.
-const KEY_FUNCTIONS: [(&str, &str, &str); 3] = [
-    ("key_hash", "record", include_str!("key_hash.sql")),
-    ("key_of", "text", include_str!("key_of_text.sql")),
-    ("key_of", "bytea", include_str!("key_of_bytes.sql")),
-];
-
-/// The statements that create the functions of the unique indexes, where one is missing or
-/// different. An index filled by another body is rebuilt.
-async fn key_functions(tx: &mut Tx) -> Result<Vec<String>, DbError> {
-    const DOING: &str = "looking for the functions of the unique indexes";
-    let mut statements = Vec::new();
-    for (name, arguments, sql) in KEY_FUNCTIONS {
-        let sql = sql.trim();
-        let tag = if name == "key_hash" { "$hash$" } else { "$key$" };
-        let body = sql.split(tag).nth(1).unwrap_or_default();
-        let found = format!(
-            include_str!("key_function.sql"),
-            name = literal(name),
-            arguments = literal(arguments),
-            body = literal(body),
-        );
-        let rows = tx.rows(DOING, found).await?;
-        let read =
-            |row: &sqlx::postgres::PgRow| Ok((row.try_get("fits")?, row.try_get("indexes")?));
-        let found = rows.first().map(read).transpose();
-        let (fits, indexes): (bool, Vec<String>) =
-            found.map_err(|source| tx.error(DOING, source))?.unwrap_or_default();
-        if !fits {
-            statements.push(sql.to_owned());
-            statements.extend(indexes.iter().map(|index| format!("REINDEX INDEX {index}")));
-        }
-    }
-    Ok(statements)
-}
-
-/// The schemas and the tables that all rollups share.
-async fn schemas(tx: &mut Tx, target: &Target, rollup: &Rollup) -> Result<Vec<String>, DdlError> {
-    let mut statements = Vec::new();
-    for (schema, comment) in [
-        ("tallymark", "Tallymark's own: one marker per slice, partials of unfinished slices"),
-        (target.schema.as_str(), "Rollup tables, kept by Tallymark"),
-    ] {
-        let sql = format!("SELECT FROM pg_namespace WHERE nspname = {}", literal(schema));
-        if tx.rows("looking for schemas", sql).await?.is_empty() {
-            statements.push(format!("CREATE SCHEMA {}", ident(schema)));
-            statements.push(format!("COMMENT ON SCHEMA {} IS {}", ident(schema), literal(comment)));
-        }
-    }
-    let by_slice = &["rollup", "slice_start"][..];
-    let (logged, unlogged) = (Persistence::Logged, Persistence::Unlogged);
-    for (table, sql, key, newest, persistence) in [
-        ("tallymark.slice", include_str!("slice.sql"), by_slice, "attempt", logged),
-        // A crash empties the stage. Progress that outlived it would skip the lost chunks.
-        ("tallymark.progress", include_str!("progress_table.sql"), by_slice, "attempt", unlogged),
-        ("tallymark.rollup", include_str!("registry.sql"), &["rollup"], "generation", logged),
-        ("tallymark.installation", include_str!("installation.sql"), &["id"], "created_at", logged),
-    ] {
-        match existing(tx, table).await? {
-            None => statements.push(sql.trim().to_owned()),
-            Some(found) => {
-                let added = added_since(table, &found);
-                if added.is_empty() {
-                    fits_shared(rollup, table, sql, &found)?;
-                }
-                statements.extend(added);
-                statements.extend(keeps_rows(tx, rollup, table, persistence).await?);
-                let key = indexes::shared_key(tx, table, key, newest).await?;
-                statements.extend(key.map_err(|problem| incompatible(rollup, table, problem))?);
-            }
-        }
-    }
-    statements.extend(key_functions(tx).await?);
-    Ok(statements)
-}
-
-/// Columns that a table of an older version lacks. For the existing rows they may be NULL.
-fn added_since(table: &str, found: &[(String, String)]) -> Vec<String> {
-    let columns: &[(&str, &str)] = match table {
-        "tallymark.slice" => {
-            &[("replaced_by", "bigint"), ("owner", "text"), ("replaced_owner", "text")]
-        }
-        "tallymark.rollup" => &[
-            ("calendar", "text"),
-            ("generation", "bigint NOT NULL DEFAULT 0"),
-            ("installation", "text"),
-        ],
-        _ => &[],
-    };
-    let absent = columns.iter().filter(|(name, _)| !has(found, name));
-    absent
-        .map(|(name, sql_type)| format!("ALTER TABLE {table} ADD COLUMN {name} {sql_type}"))
-        .collect()
-}
-
-/// Refuses a shared table that lacks a column of `sql`, its defining statement.
-fn fits_shared(
-    rollup: &Rollup,
-    table: &str,
-    sql: &str,
-    found: &[(String, String)],
-) -> Result<(), DdlError> {
-    let lines = sql.lines().filter_map(|line| line.strip_prefix("    "));
-    for (name, rest) in lines.filter_map(|line| line.split_once(' ')) {
-        if name != name.to_lowercase() {
-            // PRIMARY KEY.
-            continue;
-        }
-        let wanted = match rest.split([' ', ',']).next() {
-            Some("timestamptz") => "timestamp with time zone",
-            other => other.unwrap_or_default(),
-        };
-        let fits = |(known, sql_type): &(String, String)| known == name && sql_type == wanted;
-        if !found.iter().any(fits) {
-            return Err(DdlError::Incompatible {
-                rollup: rollup.name.clone(),
-                table: table.to_owned(),
-                problem: format!(
-                    "lacks its column {name} of type {wanted}; rename the table, run `tallymark init`, \
-                     and copy its rows back"
-                ),
-            });
-        }
-    }
-    Ok(())
-}
-
-fn has(columns: &[(String, String)], name: &str) -> bool {
-    columns.iter().any(|(known, _)| known == name)
 }
 
 fn collate(collation: Option<&String>) -> String {
@@ -473,158 +348,4 @@ async fn registered_table(tx: &mut Tx, rollup: &Rollup) -> Result<Option<String>
     let rows = tx.rows(DOING, sql).await?;
     let table = rows.first().map(|row| row.try_get(0)).transpose();
     table.map_err(|source| tx.error(DOING, source))
-}
-
-/// Adds new measures. Refuses every other difference.
-fn alter_rollup(
-    rollup: &Rollup,
-    table: &str,
-    wanted: &[Wanted],
-    found: &[Found],
-) -> Result<Vec<String>, DdlError> {
-    let incompatible = |problem: String| DdlError::Incompatible {
-        rollup: rollup.name.clone(),
-        table: table.to_owned(),
-        problem,
-    };
-    if let Some(problem) = surplus(table, wanted, found) {
-        return Err(incompatible(problem));
-    }
-    let mut statements = Vec::new();
-    for column in wanted {
-        let name = ident(&column.name);
-        let Some(known) = found.iter().find(|known| known.name == column.name) else {
-            if !column.may_be_added {
-                return Err(incompatible(format!(
-                    "lacks the dimension {name}; a rollup with other dimensions needs a new name"
-                )));
-            }
-            let (sql_type, rest) = (&column.sql_type, &column.rest);
-            statements.push(format!("ALTER TABLE {table} ADD COLUMN {name} {sql_type}{rest}"));
-            continue;
-        };
-        if known.sql_type != column.sql_type {
-            return Err(incompatible(retyped(table, column, known, wanted)));
-        }
-        let (collation, generated) = (column.collation.as_ref(), column.generated);
-        if let Some(problem) = ready::column_problem(table, known, collation, generated) {
-            return Err(incompatible(problem));
-        }
-        if column.name == "bucket" && !known.is_not_null {
-            statements.push(format!("ALTER TABLE {table} ALTER COLUMN bucket SET NOT NULL"));
-        }
-    }
-    Ok(statements)
-}
-
-/// Why columns beyond the definition are in the way. A statement that drops them is offered only
-/// where they are certainly measures, because they follow all columns of the definition.
-fn surplus(table: &str, wanted: &[Wanted], found: &[Found]) -> Option<String> {
-    let is_wanted = |name: &String| wanted.iter().any(|column| &column.name == name);
-    let first = found.iter().position(|column| !is_wanted(&column.name))?;
-    let name = ident(&found[first].name);
-    // `init` creates the dimensions first, then the measures.
-    let first_measure = wanted
-        .iter()
-        .filter(|column| column.may_be_added)
-        .filter_map(|column| found.iter().position(|known| known.name == column.name))
-        .min();
-    let dimension_is_gone = first_measure.is_none_or(|measure| first < measure);
-    if dimension_is_gone {
-        return Some(format!(
-            "has a column {name} that the definition lacks; if it is a dimension, its rows cannot \
-             be told apart without it: put it back into group_by, or give the changed rollup a new \
-             name"
-        ));
-    }
-    // Starts with the last, as a mean is generated from the columns before it.
-    let surplus: Vec<String> = found
-        .iter()
-        .rev()
-        .filter(|column| !is_wanted(&column.name))
-        .map(|column| format!("DROP COLUMN {}", ident(&column.name)))
-        .collect();
-    Some(format!(
-        "has a column {name} that the definition lacks; put it back, or give the changed rollup a \
-         new name, or, if a measure is no longer wanted: ALTER TABLE {table} {}; then run \
-         `tallymark init`",
-        surplus.join(", "),
-    ))
-}
-
-/// The remedy for a column whose type has changed. Where each old value keeps its meaning in the
-/// new type, the table can be altered, and keeps rows whose source is purged.
-fn retyped(table: &str, column: &Wanted, known: &Found, wanted: &[Wanted]) -> String {
-    let (name, old, new) = (ident(&column.name), &known.sql_type, &column.sql_type);
-    if column.generated || !is_wider(old, new) {
-        return format!(
-            "has column {name} of type {old}, the definition now gives {new}; give the changed \
-             rollup a new name"
-        );
-    }
-    // A mean is computed from the column, and `init` creates it again.
-    let means = wanted.iter().filter(|mean| mean.generated && mean.rest.contains(&name));
-    let means: String =
-        means.map(|mean| format!("DROP COLUMN IF EXISTS {}, ", ident(&mean.name))).collect();
-    format!(
-        "has column {name} of type {old}, the definition now gives {new}, which holds every value of \
-         it; keep the rows: ALTER TABLE {table} {means}ALTER COLUMN {name} TYPE {new}{}; then run \
-         `tallymark init`",
-        collate(column.collation.as_ref())
-    )
-}
-
-/// Whether every value of type `old` is a value of `new`, with the same equality.
-fn is_wider(old: &str, new: &str) -> bool {
-    const INTEGERS: [&str; 4] = ["smallint", "integer", "bigint", "numeric"];
-    const TEXTS: [&str; 2] = ["character varying", "text"];
-    let place = |name: &str| INTEGERS.iter().position(|known| *known == name);
-    let length = |name: &str| -> Option<u32> {
-        name.strip_prefix("character(")?.strip_suffix(')')?.parse().ok()
-    };
-    if let (Some(old), Some(new)) = (place(old), place(new)) {
-        return old < new;
-    }
-    if let (Some(old), Some(new)) = (length(old), length(new)) {
-        return old < new;
-    }
-    match (old, new) {
-        ("real", "double precision") | ("date", "timestamp without time zone") => true,
-        (old, "bpchar") => length(old).is_some(),
-        (old, "bit varying") => old.starts_with("bit("),
-        (old, new) => TEXTS.contains(&new) && (TEXTS.contains(&old) || length(old).is_some()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_type_that_holds_every_old_value_is_wider() {
-        for (old, new) in [
-            ("smallint", "integer"),
-            ("integer", "bigint"),
-            ("bigint", "numeric"),
-            ("real", "double precision"),
-            ("character varying", "text"),
-            ("text", "character varying"),
-            ("character(3)", "character(5)"),
-            ("character(3)", "text"),
-        ] {
-            assert!(is_wider(old, new), "{old} {new}");
-        }
-        for (old, new) in [
-            ("bigint", "integer"),
-            ("numeric", "bigint"),
-            ("double precision", "real"),
-            ("bigint", "double precision"),
-            ("text", "integer"),
-            ("text", "character(3)"),
-            ("character(5)", "character(3)"),
-            ("text", "uuid"),
-        ] {
-            assert!(!is_wider(old, new), "{old} {new}");
-        }
-    }
 }

@@ -1,0 +1,157 @@
+//! The schemas, tables and functions that all rollups share.
+
+use sqlx::Row as _;
+
+use super::{DdlError, existing, incompatible, keeps_rows};
+use crate::clients::db::{DbError, Tx};
+use crate::model::rollup::Rollup;
+use crate::model::sql::{ident, literal};
+use crate::target::ready::Persistence;
+use crate::target::{Target, indexes};
+
+/// The schemas and the tables that all rollups share.
+pub(super) async fn schemas(
+    tx: &mut Tx,
+    target: &Target,
+    rollup: &Rollup,
+) -> Result<Vec<String>, DdlError> {
+    let mut statements = Vec::new();
+    for (schema, comment) in [
+        ("tallymark", "Tallymark's own: one marker per slice, partials of unfinished slices"),
+        (target.schema.as_str(), "Rollup tables, kept by Tallymark"),
+    ] {
+        let sql = format!("SELECT FROM pg_namespace WHERE nspname = {}", literal(schema));
+        if tx.rows("looking for schemas", sql).await?.is_empty() {
+            statements.push(format!("CREATE SCHEMA {}", ident(schema)));
+            statements.push(format!("COMMENT ON SCHEMA {} IS {}", ident(schema), literal(comment)));
+        }
+    }
+    let by_slice = &["rollup", "slice_start"][..];
+    let (logged, unlogged) = (Persistence::Logged, Persistence::Unlogged);
+    for (table, sql, key, newest, persistence) in [
+        ("tallymark.slice", include_str!("../slice.sql"), by_slice, "attempt", logged),
+        // A crash empties the stage. Progress that outlived it would skip the lost chunks.
+        (
+            "tallymark.progress",
+            include_str!("../progress_table.sql"),
+            by_slice,
+            "attempt",
+            unlogged,
+        ),
+        ("tallymark.rollup", include_str!("../registry.sql"), &["rollup"], "generation", logged),
+        (
+            "tallymark.installation",
+            include_str!("../installation.sql"),
+            &["id"],
+            "created_at",
+            logged,
+        ),
+    ] {
+        match existing(tx, table).await? {
+            None => statements.push(sql.trim().to_owned()),
+            Some(found) => {
+                let added = added_since(table, &found);
+                if added.is_empty() {
+                    fits_shared(rollup, table, sql, &found)?;
+                }
+                statements.extend(added);
+                statements.extend(keeps_rows(tx, rollup, table, persistence).await?);
+                let key = indexes::shared_key(tx, table, key, newest).await?;
+                statements.extend(key.map_err(|problem| incompatible(rollup, table, problem))?);
+            }
+        }
+    }
+    statements.extend(key_functions(tx).await?);
+    Ok(statements)
+}
+
+/// Columns that a table of an older version lacks. For the existing rows they may be NULL.
+fn added_since(table: &str, found: &[(String, String)]) -> Vec<String> {
+    let columns: &[(&str, &str)] = match table {
+        "tallymark.slice" => {
+            &[("replaced_by", "bigint"), ("owner", "text"), ("replaced_owner", "text")]
+        }
+        "tallymark.rollup" => &[
+            ("calendar", "text"),
+            ("generation", "bigint NOT NULL DEFAULT 0"),
+            ("installation", "text"),
+        ],
+        _ => &[],
+    };
+    let absent = columns.iter().filter(|(name, _)| !has(found, name));
+    absent
+        .map(|(name, sql_type)| format!("ALTER TABLE {table} ADD COLUMN {name} {sql_type}"))
+        .collect()
+}
+
+/// Refuses a shared table that lacks a column of `sql`, its defining statement.
+fn fits_shared(
+    rollup: &Rollup,
+    table: &str,
+    sql: &str,
+    found: &[(String, String)],
+) -> Result<(), DdlError> {
+    let lines = sql.lines().filter_map(|line| line.strip_prefix("    "));
+    for (name, rest) in lines.filter_map(|line| line.split_once(' ')) {
+        if name != name.to_lowercase() {
+            // PRIMARY KEY.
+            continue;
+        }
+        let wanted = match rest.split([' ', ',']).next() {
+            Some("timestamptz") => "timestamp with time zone",
+            other => other.unwrap_or_default(),
+        };
+        let fits = |(known, sql_type): &(String, String)| known == name && sql_type == wanted;
+        if !found.iter().any(fits) {
+            return Err(DdlError::Incompatible {
+                rollup: rollup.name.clone(),
+                table: table.to_owned(),
+                problem: format!(
+                    "lacks its column {name} of type {wanted}; rename the table, run `tallymark init`, \
+                     and copy its rows back"
+                ),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn has(columns: &[(String, String)], name: &str) -> bool {
+    columns.iter().any(|(known, _)| known == name)
+}
+
+/// The functions of the unique indexes: name, argument types, statement.
+const KEY_FUNCTIONS: [(&str, &str, &str); 3] = [
+    ("key_hash", "record", include_str!("../key_hash.sql")),
+    ("key_of", "text", include_str!("../key_of_text.sql")),
+    ("key_of", "bytea", include_str!("../key_of_bytes.sql")),
+];
+
+/// The statements that create the functions of the unique indexes, where one is missing or
+/// different. An index filled by another body is rebuilt.
+async fn key_functions(tx: &mut Tx) -> Result<Vec<String>, DbError> {
+    const DOING: &str = "looking for the functions of the unique indexes";
+    let mut statements = Vec::new();
+    for (name, arguments, sql) in KEY_FUNCTIONS {
+        let sql = sql.trim();
+        let tag = if name == "key_hash" { "$hash$" } else { "$key$" };
+        let body = sql.split(tag).nth(1).unwrap_or_default();
+        let found = format!(
+            include_str!("../key_function.sql"),
+            name = literal(name),
+            arguments = literal(arguments),
+            body = literal(body),
+        );
+        let rows = tx.rows(DOING, found).await?;
+        let read =
+            |row: &sqlx::postgres::PgRow| Ok((row.try_get("fits")?, row.try_get("indexes")?));
+        let found = rows.first().map(read).transpose();
+        let (fits, indexes): (bool, Vec<String>) =
+            found.map_err(|source| tx.error(DOING, source))?.unwrap_or_default();
+        if !fits {
+            statements.push(sql.to_owned());
+            statements.extend(indexes.iter().map(|index| format!("REINDEX INDEX {index}")));
+        }
+    }
+    Ok(statements)
+}
