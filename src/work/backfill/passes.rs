@@ -1,0 +1,305 @@
+//! The passes of a batch over its unfinished slices, and the waits between them.
+
+use std::collections::BTreeSet;
+use std::future::ready;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use futures_util::StreamExt as _;
+
+use super::{Batch, BatchReport, Interrupted, Listener};
+use crate::model::clock::Deadline;
+use crate::model::not_now::{NotNow, Permit};
+use crate::model::rollup::Rollup;
+use crate::model::slice::Slice;
+use crate::throttle::SLOT_WAIT_MAX;
+use crate::work::backlog::BEGIN_MIN;
+use crate::work::ready;
+use crate::work::report::{Outcome, SliceReport};
+use crate::work::slice_run;
+use crate::work::worker::{WorkError, Worker};
+
+/// Maximum number of passes over the unfinished slices. A slice that yields makes progress each
+/// time, and a dead worker's lease ends within one budget.
+const PASSES_MAX: usize = 1000;
+
+/// Stop after this many consecutive failures: the cause is not in the slices.
+const FAILURES_IN_A_ROW_MAX: usize = 20;
+
+/// A batch ends after DynamoDB has failed this many passes in a row. A night's work survives a
+/// single time-out.
+const TROUBLES_MAX: u32 = 3;
+
+/// Wait before the pass that follows a DynamoDB failure, doubled each time.
+const TROUBLE_WAIT: Duration = Duration::from_secs(1);
+
+/// Paused work is checked again at least this often.
+const HOLD_POLL: Duration = Duration::from_secs(60);
+
+/// Paused work is checked at most this many times, which allows for more than a week of pauses.
+const HOLDS_MAX: usize = 200_000;
+
+pub(super) async fn work_through(
+    worker: &Worker,
+    rollup: &Rollup,
+    slices: &[Slice],
+    reopen: &BTreeSet<Slice>,
+    reason: &str,
+    batch: Batch,
+    listener: &dyn Listener,
+) -> Result<BatchReport, Interrupted> {
+    let mut report = BatchReport::default();
+    if slices.is_empty() {
+        return Ok(report);
+    }
+    ready::check(worker, rollup).await?;
+    let mut todo: Vec<Slice> = slices.to_vec();
+    let mut reopen = reopen.clone();
+    let (mut troubles, mut slotless) = (0, None);
+    for _ in 0..PASSES_MAX {
+        let ended = report.ended();
+        let pass = pass(worker, rollup, &todo, &mut reopen, reason, batch, listener, &mut report);
+        let Pass { again, hopeless, out_of_time, at_once, earliest, trouble, hold } = pass.await;
+        report.left = slices.len() - report.ended();
+        if report.ended() > ended {
+            (troubles, slotless) = (0, None);
+        }
+        todo = again;
+        if let Some(error) = trouble {
+            troubles += 1;
+            if !error.may_pass() || troubles > TROUBLES_MAX {
+                return Err(Interrupted::after(report, error));
+            }
+            if !wait_for_store(worker, troubles, &error, batch, listener).await {
+                break;
+            }
+            continue;
+        }
+        if let Some(error) = starved(worker, hold.as_ref(), &mut slotless) {
+            return Err(Interrupted::after(report, error));
+        }
+        if todo.is_empty() || hopeless || out_of_time || report.stopped.is_some() {
+            break;
+        }
+        if let Some(hold) = hold {
+            match wait_out(worker, rollup, hold, batch, listener).await {
+                Ok(true) => continue,
+                Ok(false) => break,
+                Err(error) => return Err(Interrupted::after(report, error)),
+            }
+        }
+        let Some((until, why)) = earliest.filter(|_| !at_once) else { continue };
+        let now = worker.clock.now();
+        let wait = (until - now).to_std().unwrap_or_default();
+        if batch.deadline.is_some_and(|deadline| deadline.instant() <= until) {
+            break;
+        }
+        listener.waiting(until, &why);
+        // Wait a little longer, so that the lease is over by the claim's clock.
+        worker.sleep(wait + Duration::from_millis(50)).await;
+    }
+    Ok(report)
+}
+
+/// Waits before the pass that follows a DynamoDB failure. `false`: too little time is left.
+async fn wait_for_store(
+    worker: &Worker,
+    troubles: u32,
+    error: &WorkError,
+    batch: Batch,
+    listener: &dyn Listener,
+) -> bool {
+    let wait = TROUBLE_WAIT * (1 << (troubles - 1));
+    let until = worker.clock.now() + wait;
+    if batch.deadline.is_some_and(|deadline| deadline.instant() <= until) {
+        return false;
+    }
+    tracing::warn!(error = %error, troubles, "an error of the checkpoints; tried again");
+    listener.waiting(until, &error.to_string());
+    worker.sleep(wait).await;
+    true
+}
+
+/// The error of a batch that has waited too long for something that others hold. `since` is the
+/// start of its wait.
+fn starved(
+    worker: &Worker,
+    hold: Option<&NotNow>,
+    since: &mut Option<DateTime<Utc>>,
+) -> Option<WorkError> {
+    let Some(hold) = hold.filter(|hold| hold.why.is_taken()) else {
+        *since = None;
+        return None;
+    };
+    let now = worker.clock.now();
+    let waited = (now - *since.get_or_insert(now)).to_std().unwrap_or_default();
+    (waited >= SLOT_WAIT_MAX).then(|| WorkError::Starved(hold.why.clone()))
+}
+
+/// Waits while the work is paused, and returns whether it may continue.
+async fn wait_out(
+    worker: &Worker,
+    rollup: &Rollup,
+    mut hold: NotNow,
+    batch: Batch,
+    listener: &dyn Listener,
+) -> Result<bool, WorkError> {
+    let mut told = None;
+    for _ in 0..HOLDS_MAX {
+        let until = hold.retry_after(worker.clock.now());
+        if hold.why.is_final() || batch.deadline.is_some_and(|deadline| deadline.instant() <= until)
+        {
+            return Ok(false);
+        }
+        if told.as_ref() != Some(&hold.why) {
+            listener.waiting(until, &hold.to_string());
+            told = Some(hold.why);
+        }
+        let wait = (until - worker.clock.now()).to_std().unwrap_or_default();
+        worker.sleep(wait.clamp(Duration::from_millis(50), HOLD_POLL)).await;
+        match ready::gate(worker, rollup, batch.options.backfill).may_start().await? {
+            Permit::Given(_) => return Ok(true),
+            Permit::NotNow(next) => hold = next,
+        }
+    }
+    Ok(false)
+}
+
+/// Goes through `slices` once. After a failure beyond a single slice only the slices in flight
+/// continue. They end, at their deadline at the latest, as leases of dropped runs would delay
+/// the next batch.
+#[expect(clippy::too_many_arguments, reason = "one call site; a struct would only rename it")]
+async fn pass(
+    worker: &Worker,
+    rollup: &Rollup,
+    slices: &[Slice],
+    reopen: &mut BTreeSet<Slice>,
+    reason: &str,
+    batch: Batch,
+    listener: &dyn Listener,
+    report: &mut BatchReport,
+) -> Pass {
+    let stop = AtomicBool::new(false);
+    let (mut ended_here, reopening) = (BTreeSet::new(), reopen.clone());
+    let reopening = &reopening;
+    let in_flight = AtomicUsize::new(0);
+    let mut runs = futures_util::stream::iter(slices.iter().copied())
+        .take_while(|_| ready(!stop.load(Ordering::Relaxed)))
+        .inspect(|_| {
+            in_flight.fetch_add(1, Ordering::Relaxed);
+        })
+        .map(|slice| async move {
+            let run =
+                run_in_batch(worker, rollup, slice, reopening.contains(&slice), reason, batch);
+            (slice, run.await)
+        })
+        .buffer_unordered(batch.concurrency.max(1));
+    let mut pass = Pass::default();
+    let mut failures_in_a_row = 0;
+    while let Some((slice, result)) = runs.next().await {
+        let others = in_flight.fetch_sub(1, Ordering::Relaxed) - 1;
+        let ended = match result {
+            Ok(Some(ended)) => ended,
+            Ok(None) => {
+                pass.out_of_time = true;
+                continue;
+            }
+            Err(error) => {
+                stop.store(true, Ordering::Relaxed);
+                pass.stop(error);
+                continue;
+            }
+        };
+        reopen.remove(&slice);
+        report.runs.add(&ended);
+        if let Some(hold) = ended.held_back() {
+            // A pause of one slice applies to all.
+            stop.store(true, Ordering::Relaxed);
+            pass.hold = Some(hold.clone());
+            continue;
+        }
+        listener.ended(&ended);
+        failures_in_a_row =
+            if ended.outcome == Outcome::Failed { failures_in_a_row + 1 } else { 0 };
+        match ended.outcome {
+            // Another worker has it, or had it until it died.
+            Outcome::Yielded | Outcome::Stale | Outcome::Leased => match ended.retry_at {
+                Some(until) => pass.wait(until, ended.reason.unwrap_or_default()),
+                None => pass.at_once = true,
+            },
+            _ => {
+                ended_here.insert(slice);
+                report.add(ended);
+            }
+        }
+        if report.stopped.is_none() {
+            report.stopped = batch.limits.passed(report, others);
+        }
+        if report.stopped.is_some() {
+            stop.store(true, Ordering::Relaxed);
+        }
+        if failures_in_a_row >= FAILURES_IN_A_ROW_MAX {
+            pass.hopeless = true;
+            stop.store(true, Ordering::Relaxed);
+        }
+    }
+    drop(runs);
+    pass.again = slices.iter().copied().filter(|slice| !ended_here.contains(slice)).collect();
+    pass
+}
+
+/// `None`: too little time is left to start it, or the batch is ending.
+async fn run_in_batch(
+    worker: &Worker,
+    rollup: &Rollup,
+    slice: Slice,
+    reopen: bool,
+    reason: &str,
+    batch: Batch,
+) -> Result<Option<SliceReport>, WorkError> {
+    let is_late = |deadline: Deadline| deadline.remaining(&*worker.clock) < BEGIN_MIN;
+    if batch.deadline.is_some_and(is_late) || worker.interrupt.is_raised() {
+        return Ok(None);
+    }
+    let now = worker.clock.now();
+    if reopen {
+        // Mark only slices that can be computed.
+        ready::refuse_unfit(worker, rollup).await?;
+        worker.checkpoints.reopen(&rollup.name, slice.start(), reason, now).await?;
+    }
+    let own = Deadline::after(&*worker.clock, batch.budget);
+    let deadline = batch.deadline.map_or(own, |all| own.min(all));
+    slice_run::run_slice(worker, rollup, slice, deadline, batch.options).await.map(Some)
+}
+
+/// The remainder of one pass.
+#[derive(Default)]
+struct Pass {
+    again: Vec<Slice>,
+    hopeless: bool,
+    out_of_time: bool,
+    /// Some slice can continue at once, even while others wait.
+    at_once: bool,
+    earliest: Option<(DateTime<Utc>, String)>,
+    /// The first failure beyond a single slice.
+    trouble: Option<WorkError>,
+    /// The pause that held the rest back.
+    hold: Option<NotNow>,
+}
+
+impl Pass {
+    /// Keeps the first error. Later errors of slices in flight are only logged.
+    fn stop(&mut self, error: WorkError) {
+        match &self.trouble {
+            None => self.trouble = Some(error),
+            Some(_) => tracing::warn!(error = %error, "an error of a slice in flight"),
+        }
+    }
+
+    fn wait(&mut self, until: DateTime<Utc>, why: String) {
+        if self.earliest.as_ref().is_none_or(|(earliest, _)| until < *earliest) {
+            self.earliest = Some((until, why));
+        }
+    }
+}
