@@ -1,12 +1,12 @@
+mod outcome;
+mod sample;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::Args;
-use serde_json::json;
-use sha2::{Digest as _, Sha256};
 
 use super::outside::{self, RowsOutside};
-use super::run::named;
 use super::{Failure, Global, Range, parse_duration, rollups, slice_starting, ui};
 use crate::check::verify::{self, Compared};
 use crate::model::rollup::Rollup;
@@ -22,8 +22,10 @@ use crate::work::slice_run::RunOptions;
 use crate::work::standings;
 use crate::work::worker::{Severity, WorkError, Worker};
 
-/// Maximum number of uncompared slices listed. The JSON lists all.
-const LISTED_MAX: usize = 10;
+use outcome::{document, found, left, repaired_text, text};
+use sample::choose;
+
+pub(super) use outcome::{difference, not_compared};
 
 /// Recompute and compare, without writing.
 #[derive(Debug, Args)]
@@ -327,234 +329,5 @@ impl Verify {
         }
         self.compare(worker, &chosen, &mut repaired.again).await?;
         Ok(repaired)
-    }
-}
-
-/// Keeps `count` of the slices, the same ones for the same seed. Each slice added or removed since
-/// changes at most one of the others.
-fn choose(slices: &mut Chosen<'_>, count: u32, seed: u32) {
-    let mut ranked: Vec<_> = slices
-        .drain(..)
-        .enumerate()
-        .map(|(place, (rollup, slice))| {
-            let rank = Sha256::digest(format!("{seed} {}", slice.id(&rollup.name)).as_bytes());
-            (rank, place, (rollup, slice))
-        })
-        .collect();
-    ranked.sort_by_key(|(rank, place, _)| (*rank, *place));
-    ranked.truncate(usize::try_from(count).unwrap_or(usize::MAX));
-    ranked.sort_by_key(|(_, place, _)| *place);
-    slices.extend(ranked.into_iter().map(|(_, _, slice)| slice));
-}
-
-fn differences(verified: &Verified) -> u64 {
-    verified.drifted.iter().map(|slice| slice.differences).sum()
-}
-
-fn document(
-    verified: &Verified,
-    sample: Option<&Sample>,
-    repaired: Option<&Repaired>,
-) -> serde_json::Value {
-    json!({
-        "slices": verified.slices,
-        "unfinished": verified.unfinished,
-        "left": verified.left,
-        "pending": verified.pending,
-        "differences": differences(verified),
-        "drifted": verified.drifted,
-        "outside": verified.outside,
-        "broken": verified.broken,
-        "sample": sample.map(|Sample { seed, of }| json!({ "seed": seed, "of": of })),
-        "repair": repaired.map(|repaired| json!({
-            "succeeded": repaired.succeeded,
-            "failed": repaired.failed,
-            "pending": repaired.again.pending,
-            "drifted": repaired.again.drifted,
-        })),
-    })
-}
-
-/// The exit code of a comparison.
-fn found(verified: &Verified) -> Result<(), Failure> {
-    if let (Some(first), []) = (verified.broken.first(), verified.drifted.as_slice()) {
-        return Err(Failure::printed(first.severity, first.error.clone()));
-    }
-    if verified.drifted.is_empty() {
-        let many = verified.pending.iter().filter(|pending| pending.is_too_large()).count();
-        if many == 0 && verified.outside.is_empty() {
-            return Ok(());
-        }
-        if many == 0 {
-            let message = "rows were found that belong to no slice".to_owned();
-            return Err(Failure::printed(Severity::Failed, message));
-        }
-        let message = format!(
-            "{} could not be compared in time; give more with --timeout, or look with \
-             `tallymark check` for an index on the time column",
-            ui::counted(many, "slice")
-        );
-        return Err(Failure::printed(Severity::Failed, message));
-    }
-    let groups = usize::try_from(differences(verified)).unwrap_or(usize::MAX);
-    Err(Failure::printed(
-        Severity::Failed,
-        format!(
-            "{} found to differ from the source, in {}; see `tallymark verify --repair` and \
-             `tallymark replay`",
-            ui::counted(verified.drifted.len(), "slice"),
-            ui::counted(groups, "group"),
-        ),
-    ))
-}
-
-/// The exit code of a repair, which requires all slices to be right in the end.
-fn left(Repaired { failed, again, .. }: &Repaired) -> Result<(), Failure> {
-    let parts: Vec<String> = [
-        (failed.len(), "could not be recomputed"),
-        (again.drifted.len(), "still found to differ"),
-        (again.pending.len() + again.broken.len(), "not compared again"),
-    ]
-    .iter()
-    .filter(|(count, _)| *count > 0)
-    .map(|(count, what)| format!("{} {what}", ui::counted(*count, "slice")))
-    .collect();
-    if parts.is_empty() {
-        return Ok(());
-    }
-    let mut message = parts.join(", ");
-    if let Some(first) = failed.first() {
-        let reason = first.reason.as_deref().unwrap_or_default();
-        message.push_str(&format!("; the first, {}: {reason}", named(&first.rollup, first.start)));
-    }
-    Err(Failure::printed(Severity::Failed, message))
-}
-
-fn repaired_text(repaired: &Repaired) -> String {
-    format!("{} recomputed, {}", ui::counted(repaired.succeeded, "slice"), text(&repaired.again))
-}
-
-/// One slice that differs, with its groups.
-pub(super) fn difference(slice: &SliceVerification) -> Vec<String> {
-    let many = usize::try_from(slice.differences).unwrap_or(usize::MAX);
-    let differ = if many == 1 { "differs" } else { "differ" };
-    let name = named(&slice.rollup, slice.start);
-    let mut lines = vec![format!("{name}: {} {differ}", ui::counted(many, "group"))];
-    for example in &slice.examples {
-        let show = |value: &Option<serde_json::Value>| {
-            value.as_ref().map_or_else(|| "nothing".to_owned(), ToString::to_string)
-        };
-        lines.push(format!("  {} {}", example.difference, example.key));
-        lines.push(format!("    source {}", show(&example.expected)));
-        lines.push(format!("    rollup {}", show(&example.actual)));
-    }
-    lines
-}
-
-/// Slices that were not compared, each with its reason.
-pub(super) fn not_compared(pending: &[Pending]) -> Vec<String> {
-    let line = |it: &Pending| {
-        let why = it.why.explained();
-        ui::wrapped(&format!("{} not compared: {why}", named(&it.rollup, it.start)), 2)
-    };
-    let mut lines: Vec<String> = pending.iter().take(LISTED_MAX).map(line).collect();
-    if pending.len() > LISTED_MAX {
-        let more = ui::counted(pending.len() - LISTED_MAX, "more slice");
-        lines.push(format!("… and {more} not compared"));
-    }
-    lines
-}
-
-fn text(verified: &Verified) -> String {
-    let mut lines: Vec<String> = verified.drifted.iter().flat_map(difference).collect();
-    lines.extend(not_compared(&verified.pending));
-    for outside in &verified.outside {
-        lines.push(ui::wrapped(&format!("{}: {}", outside.rollup(), outside.text()), 2));
-    }
-    let broken = verified.broken.iter();
-    lines.extend(
-        broken.map(|it| {
-            ui::wrapped(&format!("{} not compared to the end: {}", it.rollup, it.error), 2)
-        }),
-    );
-    if verified.unfinished > 0 {
-        lines.push(format!(
-            "{} not computed yet, not compared",
-            ui::counted(verified.unfinished, "slice")
-        ));
-    }
-    if verified.left > 0 {
-        let left = ui::counted(verified.left, "slice");
-        lines.push(format!("{left} not compared, as the command was interrupted"));
-    }
-    let is_whole = verified.outside.is_empty() && verified.broken.is_empty() && verified.left == 0;
-    let all = ui::counted(verified.slices, "slice");
-    lines.push(match (verified.slices, verified.drifted.len()) {
-        (0, _) if verified.pending.is_empty() && is_whole => "nothing to verify yet".into(),
-        (0, _) => "nothing was compared".into(),
-        (_, 0) if !is_whole => {
-            format!("{all} compared with the source, 0 differences in them")
-        }
-        (_, 0) => {
-            format!("{all} compared with the source, 0 differences: every slice verified")
-        }
-        (_, drifted) => {
-            let differ = if drifted == 1 { "differs" } else { "differ" };
-            format!("{all} compared with the source, {drifted} {differ}")
-        }
-    });
-    lines.join("\n")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn rollup() -> Rollup {
-        let text = "[source]\nurl = \"postgres://app@localhost/shop\"\n[[rollup]]\nname = \"daily\"\n\
-                    from = \"events\"\ntime = \"at\"\nstart = \"2026-01-01\"\nslice = \"1 day\"\n\
-                    measures = { events = \"count\" }\n";
-        let path = std::path::Path::new("tallymark.toml");
-        let config = crate::config::Config::parse(path, text, &|_| None).unwrap();
-        config.rollups[0].clone()
-    }
-
-    fn chosen(rollup: &Rollup, days: i64, count: u32, seed: u32) -> Vec<Slice> {
-        let end = rollup.start + chrono::TimeDelta::days(days);
-        let mut slices: Chosen<'_> =
-            rollup.calendar.slices(rollup.start, end).map(|slice| (rollup, slice)).collect();
-        choose(&mut slices, count, seed);
-        slices.into_iter().map(|(_, slice)| slice).collect()
-    }
-
-    #[test]
-    fn a_seed_chooses_the_same_slices_and_another_one_others() {
-        let rollup = rollup();
-        let first = chosen(&rollup, 100, 10, 7);
-        assert_eq!(first.len(), 10);
-        assert!(first.is_sorted());
-        assert_eq!(first, chosen(&rollup, 100, 10, 7));
-        assert_ne!(first, chosen(&rollup, 100, 10, 8));
-        assert_eq!(chosen(&rollup, 5, 10, 7).len(), 5);
-    }
-
-    #[test]
-    fn one_slice_more_changes_at_most_one_of_a_sample() {
-        let rollup = rollup();
-        for seed in 0..50 {
-            let (one, other) = (chosen(&rollup, 100, 10, seed), chosen(&rollup, 101, 10, seed));
-            assert!(one.iter().filter(|slice| !other.contains(slice)).count() <= 1, "{seed}");
-        }
-    }
-
-    #[test]
-    fn every_slice_is_chosen_about_as_often() {
-        let rollup = rollup();
-        let mut counts = BTreeMap::<Slice, u32>::new();
-        for slice in (0..1000).flat_map(|seed| chosen(&rollup, 20, 5, seed)) {
-            *counts.entry(slice).or_default() += 1;
-        }
-        assert_eq!(counts.len(), 20);
-        assert!(counts.values().all(|count| (190..=310).contains(count)), "{counts:?}");
     }
 }
