@@ -1,0 +1,214 @@
+mod index;
+mod rollup;
+mod server;
+mod state;
+
+use std::sync::Arc;
+
+use clap::Args;
+use serde_json::json;
+
+use super::ui::{self, Paint};
+use super::{Failure, Global, rollups};
+use crate::checkpoint::store::StoreError;
+use crate::checkpoint::{CheckpointError, Checkpoints};
+use crate::clients::db::{Access, CATALOGUE_TIMEOUT, Side};
+use crate::config::Checkpoint;
+use crate::model::clock::SystemClock;
+use crate::target::readers;
+use crate::work::worker::{Severity, WorkError, Worker, store_db};
+
+use rollup::rollup;
+use server::{alone, load, naps, server};
+
+/// Look for problems before they are felt, each with its fix.
+#[derive(Debug, Args)]
+pub struct Check {
+    /// Only this rollup
+    rollup: Option<String>,
+}
+
+/// The severity of a finding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Grade {
+    Good,
+    Note,
+    ToDo,
+    Bad,
+}
+
+/// The result of one check.
+#[derive(Debug, serde::Serialize)]
+struct Finding {
+    grade: Grade,
+    subject: String,
+    finding: String,
+    #[serde(skip)]
+    severity: Option<Severity>,
+}
+
+/// Collects findings.
+#[derive(Default)]
+struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn add(&mut self, grade: Grade, subject: &str, finding: impl Into<String>) {
+        let severity = (grade == Grade::Bad).then_some(Severity::Usage);
+        self.0.push(Finding { grade, subject: subject.into(), finding: finding.into(), severity });
+    }
+
+    /// Whether a step of `init` is still to do for `subject`.
+    fn has_to_do(&self, subject: &str) -> bool {
+        self.0.iter().any(|it| it.grade == Grade::ToDo && it.subject == subject)
+    }
+
+    fn trouble(&mut self, subject: &str, error: &WorkError) {
+        let hint = error.hint().map_or_else(String::new, |hint| format!("; hint: {hint}"));
+        let error_text = error.to_string();
+        // The subject is already printed before it.
+        let twice = [format!("rollup `{subject}`: "), format!("{subject} database: ")];
+        let said = twice.iter().find_map(|begin| error_text.strip_prefix(begin));
+        let finding = format!("{}{hint}", said.unwrap_or(&error_text));
+        let subject = subject.into();
+        let severity = Some(error.severity());
+        self.0.push(Finding { grade: Grade::Bad, subject, finding, severity });
+    }
+}
+
+impl Check {
+    pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
+        let mut findings = Findings::default();
+        let (worker, has_region) = worker(global, &mut findings).await?;
+        let chosen = rollups(&worker, self.rollup.as_deref())?;
+        let mut reached = source(&worker, &mut findings).await?;
+        if !worker.target.is_source {
+            let looked = server(&alone(&worker, Side::Target)?, true, &mut findings).await;
+            reached &= looked.is_ok();
+            if let Err(error) = looked {
+                findings.trouble("target", &error.into());
+            }
+        }
+        let has_store = has_region && checkpoints(&worker, &mut findings).await;
+        for chosen in chosen.into_iter().filter(|_| reached) {
+            match rollup(&worker, chosen, &mut findings).await {
+                Ok(()) => {}
+                // Already reported as the problem of the checkpoints.
+                Err(WorkError::Checkpoint(_)) if !has_store => {}
+                Err(error) => findings.trouble(&chosen.name, &error),
+            }
+        }
+        if reached && let Err(error) = readers(&worker, &mut findings).await {
+            findings.trouble("target", &error);
+        }
+        if !reached {
+            let finding = "not looked at, as a server of theirs cannot be asked";
+            findings.add(Grade::Note, "rollups", finding);
+        }
+        let findings = findings.0;
+        global.print(&json!({ "findings": findings }), || text(&findings));
+        let bad = findings.iter().filter(|finding| finding.grade == Grade::Bad);
+        let worst = bad.clone().filter_map(|finding| finding.severity).max_by_key(|it| *it as u8);
+        match worst {
+            None if findings.iter().any(|finding| finding.grade == Grade::ToDo) => {
+                ui::note("to do: run `tallymark init`");
+                Ok(())
+            }
+            None => Ok(()),
+            Some(severity) => Err(Failure::printed(
+                severity,
+                format!("{} to put right", ui::counted(bad.count(), "finding")),
+            )),
+        }
+    }
+}
+
+/// A worker, and whether AWS has a region. Checks that need no region run in any case.
+async fn worker(global: &Global, findings: &mut Findings) -> Result<(Worker, bool), Failure> {
+    let config = global.config()?;
+    let store = store_db(&config, 1).map_err(WorkError::from)?.at_once();
+    let (checkpoints, has_region) = match Checkpoints::connect(&config.checkpoint, store).await {
+        Ok(checkpoints) => (checkpoints, true),
+        Err(error) => {
+            findings.trouble("checkpoints", &error.into());
+            let Checkpoint { table, failures_max, .. } = &config.checkpoint;
+            (Checkpoints::nowhere(table, *failures_max), false)
+        }
+    };
+    let worker = Worker::with_checkpoints(config, checkpoints, Arc::new(SystemClock), 1)?;
+    Ok((worker.interrupted_by(global.interrupt.clone()), has_region))
+}
+
+/// Checks the source. `false`: it cannot be read, which is one finding.
+async fn source(worker: &Worker, findings: &mut Findings) -> Result<bool, Failure> {
+    let looked = server(&alone(worker, Side::Source)?, worker.target.is_source, findings).await;
+    if let Err(error) = looked {
+        findings.trouble("source", &error.into());
+        return Ok(false);
+    }
+    if let Err(error) = load(worker, findings).await {
+        findings.trouble("source", &error.into());
+    }
+    if let Err(error) = naps(worker, findings).await {
+        findings.trouble("source", &error.into());
+    }
+    Ok(true)
+}
+
+/// Checks whether the configured readers can read.
+async fn readers(worker: &Worker, findings: &mut Findings) -> Result<(), WorkError> {
+    let configured = &worker.config.target.readers;
+    if configured.is_empty() {
+        return Ok(());
+    }
+    let (db, rollups) = (&worker.target.db, &worker.config.rollups);
+    let mut tx = db.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, "check").await?;
+    match readers::grants(&mut tx, &worker.target, configured, rollups).await? {
+        Ok(missing) if missing.is_empty() => {
+            let finding = format!("{} can read the rollup tables", configured.join(", "));
+            findings.add(Grade::Good, "target", finding);
+        }
+        Ok(missing) => {
+            let missing = ui::counted(missing.len(), "grant");
+            let finding = format!("readers lack {missing}; `tallymark init` makes them");
+            findings.add(Grade::ToDo, "target", finding);
+        }
+        Err(unknown) => findings.add(Grade::Bad, "target", unknown.to_string()),
+    }
+    Ok(tx.rollback().await?)
+}
+
+/// Checks the checkpoints' table. `false`: there is no readable one.
+async fn checkpoints(worker: &Worker, findings: &mut Findings) -> bool {
+    const SUBJECT: &str = "checkpoints";
+    match worker.checkpoints.describe().await {
+        Ok(summary) => {
+            let finding = format!("table {} is {}", worker.checkpoints.table(), summary.status);
+            findings.add(Grade::Good, SUBJECT, finding);
+            return true;
+        }
+        // A step that is still to do, and no failure.
+        Err(CheckpointError::Store(StoreError::NoTable { table })) => {
+            let finding = format!("table {table} is not there yet; `tallymark init` makes it");
+            findings.add(Grade::ToDo, SUBJECT, finding);
+        }
+        Err(error) => findings.trouble(SUBJECT, &error.into()),
+    }
+    false
+}
+
+fn text(findings: &[Finding]) -> String {
+    findings
+        .iter()
+        .map(|finding| {
+            let mark = match finding.grade {
+                Grade::Good => ui::paint(Paint::Green, "ok  "),
+                Grade::Note => ui::paint(Paint::Yellow, "note"),
+                Grade::ToDo => ui::paint(Paint::Yellow, "todo"),
+                Grade::Bad => ui::paint(Paint::Alarm, "bad "),
+            };
+            ui::wrapped(&format!("{mark}  {}: {}", finding.subject, finding.finding), 6)
+        })
+        .collect::<Vec<_>>()
+        .join("\n")
+}
