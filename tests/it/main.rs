@@ -25,6 +25,7 @@ mod faults;
 mod flights;
 mod governor;
 mod guards;
+mod hints;
 #[cfg(feature = "faults")]
 mod histories;
 mod holds;

@@ -4,6 +4,7 @@
 use chrono::{DateTime, NaiveDateTime, Offset as _, TimeDelta, TimeZone as _, Utc};
 use chrono_tz::Tz;
 
+use crate::model::hint::Fault;
 use crate::model::rollup::{EpochUnit, Rollup, TimeColumn};
 use crate::model::slice::{Width, boundaries};
 use crate::model::sql::{ident, literal, timestamptz};
@@ -71,34 +72,38 @@ impl TimeReading {
         column: &TimeColumn,
         time: Result<TimeType, String>,
         day_zone: Tz,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, Fault> {
         let TimeColumn { column, zone, unit } = column;
         let reading = match time {
             Ok(TimeType::Timestamptz) => Self::Instant,
             Ok(TimeType::Timestamp) => Self::Local(zone.unwrap_or(Tz::UTC)),
             Ok(TimeType::Date) => Self::Day(zone.unwrap_or(day_zone)),
             Ok(TimeType::Integer) => Self::Epoch(unit.ok_or_else(|| {
-                format!(
-                    "{key}: column `{column}` is an integer; say what it counts: {key} = {{ column \
-                     = \"{column}\", unit = \"seconds\" }} or \"milliseconds\""
+                Fault::new(format!("{key}: column `{column}` is an integer without a unit")).remedy(
+                    format!(
+                        "say what it counts: {key} = {{ column = \"{column}\", unit = \"seconds\" }} \
+                         or \"milliseconds\""
+                    ),
                 )
             })?),
             Err(other) => {
-                return Err(format!(
-                    "{key}: column `{column}` is of type {other}; it must be timestamptz, \
-                     timestamp, date, or an integer with a unit"
-                ));
+                return Err(Fault::new(format!("{key}: column `{column}` is of type {other}"))
+                    .remedy(
+                        "name a column of type timestamptz, timestamp or date, or an integer with a \
+                         unit",
+                    ));
             }
         };
         if unit.is_some() && !matches!(reading, Self::Epoch(_)) {
-            return Err(format!(
-                "{key}: `unit` is for integers, and `{column}` is none; remove it"
-            ));
+            let fault =
+                Fault::new(format!("{key}: `unit` is for integers, and `{column}` is none"));
+            return Err(fault.remedy("remove it"));
         }
         if zone.is_some() && matches!(reading, Self::Instant | Self::Epoch(_)) {
-            return Err(format!(
-                "{key}: column `{column}` holds instants, which need no `zone`; remove it"
+            let fault = Fault::new(format!(
+                "{key}: column `{column}` holds instants, which need no `zone`"
             ));
+            return Err(fault.remedy("remove it"));
         }
         Ok(reading)
     }
@@ -109,15 +114,16 @@ impl Axis {
     ///
     /// # Errors
     /// The type contradicts the definition. The text says which types would be right.
-    pub fn new(rollup: &Rollup, time: Result<TimeType, String>) -> Result<Self, String> {
+    pub fn new(rollup: &Rollup, time: Result<TimeType, String>) -> Result<Self, Fault> {
         let column = &rollup.time.column;
         let zone = rollup.calendar.zone();
         let reading = TimeReading::of("time", &rollup.time, time, zone)?;
         if matches!(reading, TimeReading::Day(day) if rollup.bucket.is_sub_day() || day != zone) {
-            return Err(format!(
-                "time: column `{column}` is a date, which has no hours; slice and bucket must be \
-                 1 day or wider, in the date's own zone"
-            ));
+            let fault =
+                Fault::new(format!("time: column `{column}` is a date, which has no hours"));
+            return Err(
+                fault.remedy("set slice and bucket to 1 day or wider, in the date's own zone")
+            );
         }
         Ok(Self { column: column.clone(), reading, bucket: rollup.bucket, zone })
     }
@@ -130,15 +136,15 @@ impl Axis {
         rollup: &Rollup,
         column: &TimeColumn,
         time: Result<TimeType, String>,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, Fault> {
         let zone = rollup.calendar.zone();
         let reading = TimeReading::of("late", column, time, zone)?;
         if matches!(reading, TimeReading::Day(_)) {
-            return Err(format!(
-                "late: column `{}` is a date, which cannot tell when in a day a row was written; \
-                 use a timestamptz",
+            let fault = Fault::new(format!(
+                "late: column `{}` is a date, which cannot tell when in a day a row was written",
                 column.column
             ));
+            return Err(fault.remedy("use a timestamptz"));
         }
         Ok(Self { column: column.column.clone(), reading, bucket: rollup.bucket, zone })
     }

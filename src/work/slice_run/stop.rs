@@ -1,6 +1,7 @@
 //! Why the work on a slice stops before it is done.
 
 use crate::clients::db::{DbError, DbErrorKind};
+use crate::model::hint::Fault;
 use crate::model::not_now::{NotNow, Why};
 use crate::target::TargetError;
 
@@ -9,7 +10,7 @@ pub(super) enum Stop {
     /// Yield, without a failure. The next attempt waits for the same horizon.
     NotNow { not_now: NotNow, horizon: Option<u64> },
     /// The slice failed.
-    Fail { error: String, retryable: bool },
+    Fail { fault: Fault, retryable: bool },
     /// A newer attempt has the slice.
     Fenced(String),
     /// A server is unreachable. The slice did not fail.
@@ -49,14 +50,14 @@ impl From<TargetError> for Stop {
     fn from(error: TargetError) -> Self {
         match error {
             TargetError::Fenced { .. } => Self::Fenced(error.to_string()),
-            TargetError::Stranger => Self::Fail { error: error.to_string(), retryable: true },
+            TargetError::Stranger => Self::Fail { fault: Fault::of(&error), retryable: true },
             TargetError::Forgotten => Self::because(Why::Server(error.to_string())),
             TargetError::Superseded { .. } => Self::because(Why::OtherCalendar(error.to_string())),
             TargetError::NotNow(why) => Self::because(why),
             TargetError::Shrunk { .. }
             | TargetError::Sealed { .. }
             | TargetError::Inconsistent { .. } => {
-                Self::Fail { error: error.to_string(), retryable: false }
+                Self::Fail { fault: Fault::of(&error), retryable: false }
             }
             TargetError::Db(error) => error.into(),
         }
@@ -77,7 +78,7 @@ impl From<DbError> for Stop {
             | DbErrorKind::Denied
             | DbErrorKind::RowSecurity
             | DbErrorKind::Missing
-            | DbErrorKind::Refused => Self::Fail { error: error.with_hint(), retryable: true },
+            | DbErrorKind::Refused => Self::Fail { fault: Fault::of(&error), retryable: true },
         }
     }
 }
