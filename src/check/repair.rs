@@ -150,7 +150,7 @@ async fn repair_range(
     let mut older = BTreeSet::new();
     for marker in markers {
         let known = checkpoints.iter().find(|known| known.slice_start == marker.start);
-        let found = found((rollup, definition), marker);
+        let found = found(rollup, definition, marker);
         if known.is_some_and(|it| it.attempt > marker.attempt || it.is_attempt_of(&found)) {
             continue;
         }
@@ -191,10 +191,7 @@ async fn repair_range(
 }
 
 /// The marker in the form that the checkpoints use.
-fn found(
-    (rollup, definition): (&Rollup, &str),
-    marker: &FoundMarker,
-) -> checkpoint::CommittedMarker {
+fn found(rollup: &Rollup, definition: &str, marker: &FoundMarker) -> checkpoint::CommittedMarker {
     // The reason for that attempt (late data, a replay) is still to be dealt with.
     let overtaken = marker.replaced_by.is_some_and(|attempt| attempt != marker.attempt);
     // A sealed slice is never recomputed, even after changes.

@@ -129,7 +129,7 @@ pub struct Wait<'a> {
 pub async fn settle(
     tx: &mut Tx,
     SliceJob { rollup, shape, slice }: SliceJob<'_>,
-    Wait { horizon, longest, shared }: Wait<'_>,
+    wait: Wait<'_>,
 ) -> Result<Settled, DbError> {
     let readable_at = rollup.readable_at(slice);
     let comparison = Offsets::around(&shape.axis, slice.start(), slice.end());
@@ -154,8 +154,8 @@ pub async fn settle(
     }
     // With `clock`, the horizon must come after the check for older transactions, so shared looks
     // are unsuitable.
-    let look = shared.serving(readable_at, now).filter(|_| rollup.late != Late::Clock);
-    let passed = pass_shared(tx, (horizon, now), look, longest, shared).await?;
+    let look = wait.shared.serving(readable_at, now).filter(|_| rollup.late != Late::Clock);
+    let passed = pass_shared(tx, wait, now, look).await?;
     if let Some(Blocker { horizon, who }) = passed {
         let not_now = NotNow::because(Why::OpenTransaction { who, by_its_start: false });
         return Ok(Settled::NotYet { not_now, horizon: Some(horizon) });
@@ -179,19 +179,18 @@ pub async fn settle(
 /// `now` was read before.
 async fn pass_shared(
     tx: &mut Tx,
-    (own, now): (Option<Horizon>, DateTime<Utc>),
+    Wait { horizon: own, longest, shared }: Wait<'_>,
+    now: DateTime<Utc>,
     look: Option<Look>,
-    wait: Duration,
-    shared: &Horizons,
 ) -> Result<Option<Blocker>, DbError> {
-    let (horizon, wait, at) = match look {
+    let (horizon, longest, at) = match look {
         Some(Look { open: None, .. }) => return Ok(None),
         Some(Look { open: Some(open), at, .. }) => {
             (Some(own.map_or(open, |own| own.min(open))), Duration::ZERO, at)
         }
-        None => (own, wait, now),
+        None => (own, longest, now),
     };
-    let passed = pass(tx, horizon, wait).await?;
+    let passed = pass(tx, horizon, longest).await?;
     // It is unknown when a horizon of an earlier attempt was taken.
     if own.is_none() {
         let open = passed.as_ref().map(|blocker| blocker.horizon);

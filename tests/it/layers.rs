@@ -118,3 +118,18 @@ fn a_store_imports_nothing_of_those_who_use_it() {
     used.retain(|line| !below.iter().any(|below| line.contains(&format!("crate::{below}"))));
     assert_eq!(used, [""; 0]);
 }
+
+#[test]
+fn only_the_source_asks_which_kind_it_is() {
+    let mut sources = sources("src");
+    // A definition names its finer rollup. `compose` waits for that one's slices and reopens coarse
+    // ones, and a rollup that feeds another is not dropped.
+    let names_it =
+        ["src/model/", "src/config/", "src/source/", "src/work/compose.rs", "src/cli/rollup.rs"];
+    sources.retain(|(path, _)| !names_it.iter().any(|named| path.starts_with(named)));
+    assert!(sources.len() > 100, "{} files", sources.len());
+    let mut asking = lines(&sources, &[".fine", "finer::", "source::table"]);
+    // The finer rollup's progress, by which a coarse slice is due.
+    asking.retain(|line| !line.contains(".finer."));
+    assert_eq!(asking, [""; 0]);
+}
