@@ -25,6 +25,9 @@
 //!
 //! [`work::worker::Worker`] owns the clients that all of them borrow. A verb is a free function
 //! that takes it, as [`tick::run`] and [`work::slice_run::run_slice`].
+//!
+//! The contract is what CHANGELOG.md names. The Rust API is no part of it. Items are `pub` for the
+//! binaries, the tests, the benches and the fuzzers.
 
 pub mod check;
 pub mod checkpoint;
