@@ -13,7 +13,6 @@ use tallymark::clients::secret;
 use tallymark::config::Config;
 use tallymark::lambda::{HandleError, Invocation, deadline, handle};
 use tallymark::model::clock::{Clock, SystemClock};
-use tallymark::model::hint::Hinted;
 use tallymark::model::text::cut_to;
 use tallymark::model::visible;
 use tallymark::telemetry::log;
@@ -86,7 +85,7 @@ async fn invoke(
     // Boxed, as the type of a slice's whole path is too deep for the runtime's layers around it.
     Box::pin(handle(worker, event.payload, invocation))
         .await
-        .map_err(|error| diagnostic(error.kind(), error.in_one_line()))
+        .map_err(|error| diagnostic(error.kind(), error.to_string()))
 }
 
 /// Writes the metrics to stdout, from where CloudWatch reads them.

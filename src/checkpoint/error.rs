@@ -1,8 +1,6 @@
 //! Errors of checkpoints, and what the caller can do about them.
 
 use crate::model::clock::rfc3339;
-use crate::model::hint::Hinted;
-use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 
@@ -19,7 +17,9 @@ pub enum CheckpointError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// An item has content that no worker writes, as after an edit by hand.
-    #[error("checkpoint {item}: attribute `{attribute}` {problem}")]
+    #[error(
+        "checkpoint {item}: attribute `{attribute}` {problem}; correct or delete the item, then run `tallymark repair`"
+    )]
     Malformed {
         item: String,
         attribute: &'static str,
@@ -30,21 +30,8 @@ pub enum CheckpointError {
     #[error(transparent)]
     LostLease(#[from] LostLease),
     /// The slice changed between each read and write. Try again later.
-    #[error("{slice} kept changing during {operation}")]
+    #[error("{slice} kept changing during {operation}; try again")]
     Contended { operation: &'static str, slice: String },
-}
-
-impl Hinted for CheckpointError {
-    fn hint(&self) -> Option<Cow<'_, str>> {
-        match self {
-            Self::Store(error) => error.hint(),
-            Self::Malformed { .. } => {
-                Some("correct or delete the item, then run `tallymark repair`".into())
-            }
-            Self::LostLease(error) => error.hint(),
-            Self::Contended { .. } => Some("try again".into()),
-        }
-    }
 }
 
 impl CheckpointError {
@@ -90,18 +77,12 @@ pub struct Found {
 
 impl Error for LostLease {}
 
-impl Hinted for LostLease {
-    fn hint(&self) -> Option<Cow<'_, str>> {
-        self.found.is_none().then(|| "run `tallymark repair`".into())
-    }
-}
-
 impl fmt::Display for LostLease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let slice = label(&self.rollup, self.slice_start);
         write!(f, "lease on {slice} lost by attempt {}: ", self.attempt)?;
         let Some(found) = &self.found else {
-            return f.write_str("the checkpoint is gone");
+            return f.write_str("the checkpoint is gone; run `tallymark repair`");
         };
         let Found { state, attempt, held_by, until } = found;
         let holder = held_by.as_deref().map_or_else(|| "nobody".to_owned(), short);
@@ -138,7 +119,7 @@ pub enum ClaimRefused {
     },
     /// It failed too often.
     #[error(
-        "failed {} and is exhausted, last with: {error}",
+        "failed {} and is exhausted, last with: {error}; `tallymark replay` reopens it",
         times(*.failures)
     )]
     Exhausted {
@@ -152,17 +133,6 @@ pub enum ClaimRefused {
     NoTimeLeft,
 }
 
-impl Hinted for ClaimRefused {
-    fn hint(&self) -> Option<Cow<'_, str>> {
-        match self {
-            Self::Exhausted { .. } => {
-                Some("correct the cause, then run `tallymark replay` to reopen it".into())
-            }
-            Self::Leased { .. } | Self::Succeeded | Self::Backoff { .. } | Self::NoTimeLeft => None,
-        }
-    }
-}
-
 /// Why [`super::Checkpoints::claim`] gave no lease.
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimError {
@@ -172,15 +142,6 @@ pub enum ClaimError {
     /// The call failed.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-}
-
-impl Hinted for ClaimError {
-    fn hint(&self) -> Option<Cow<'_, str>> {
-        match self {
-            Self::Refused(refused) => refused.hint(),
-            Self::Checkpoint(error) => error.hint(),
-        }
-    }
 }
 
 /// The first digits of an owner's token, enough to tell two workers apart, and the owner's process.

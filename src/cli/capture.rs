@@ -7,7 +7,6 @@ use sqlx::Row as _;
 use super::{Failure, Global, ui};
 use crate::clients::address::{Address, DatabaseUrl};
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT, Db, DbError, DbErrorKind, Side};
-use crate::model::hint::Fault;
 use crate::model::rollup::{Late, TableName};
 use crate::source::changes::capture::{Capture, CaptureState};
 use crate::source::changes::consumers::{self, Consumer};
@@ -103,7 +102,7 @@ impl Captures {
             })
             .collect();
         if captures.is_empty() {
-            return Err(Failure::usage("no rollup says late = \"capture\""));
+            return Err(Failure::usage("no rollup says late = \"capture\"".into()));
         }
         let mut tx = begin.await.map_err(WorkError::from)?;
         let asked = tx.row("asking for the role", "SELECT current_user::text".into()).await;
@@ -160,18 +159,17 @@ impl Captures {
         let consumer = match &found[..] {
             [only] => only,
             [] => {
-                return Err(Failure::usage(
-                    Fault::new(format!("there is no consumer `{name}`"))
-                        .remedy("run `tallymark capture status`, which shows them"),
-                ));
+                return Err(Failure::usage(format!(
+                    "there is no consumer `{name}`; `tallymark capture status` shows them"
+                )));
             }
             several => {
                 let ids: Vec<String> = several.iter().map(|it| it.id.to_string()).collect();
-                let many = ui::counted(several.len(), "consumer");
-                return Err(Failure::usage(
-                    Fault::new(format!("{many} are called `{name}`"))
-                        .remedy(format!("give the number of one: {}", ids.join(", "))),
-                ));
+                return Err(Failure::usage(format!(
+                    "{} are called `{name}`; give the number of one: {}",
+                    ui::counted(several.len(), "consumer"),
+                    ids.join(", ")
+                )));
             }
         };
         let begin = worker.source.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, "capture");
@@ -246,9 +244,9 @@ impl Captures {
                     tokio::time::sleep(LOCK_PAUSE).await;
                 }
                 Err(error) if error.kind() == DbErrorKind::Denied => {
-                    return Err(Failure::usage(Fault::new(error.to_string()).remedy(
-                        "the table's owner must do this: give its address by --owner-env NAME, or let \
-                         it run the statements that --dry-run prints",
+                    return Err(Failure::usage(format!(
+                        "{error}; the table's owner must do this: give its address by --owner-env \
+                         NAME, or let it run what --dry-run prints"
                     )));
                 }
                 Err(error) => return Err(WorkError::from(error).into()),

@@ -5,7 +5,6 @@ use super::{Failure, Global, ui};
 use crate::manage::drop_rollup::drop_rollup;
 use crate::manage::holdings::{Holdings, holdings};
 use crate::manage::rename_rollup::rename_rollup;
-use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
 use crate::model::visible;
 use crate::work::identity;
@@ -47,13 +46,14 @@ async fn rename(global: &Global, old: &str, new: &str, yes: bool) -> Result<(), 
     let worker = global.worker(1).await?;
     worker.rollup(new).map_err(|error| {
         let file = global.file.display();
-        let hint = format!("write the new name into {file} first, name = {new:?}");
-        Failure::usage(Fault::new(error.to_string()).remedy(hint))
+        let message = format!("{error}; write the new name into {file} first, name = {new:?}");
+        Failure::usage(message)
     })?;
     if worker.rollup(old).is_ok() {
         let file = global.file.display();
-        let fault = Fault::new(format!("{file} has both `{old}` and `{new}`"));
-        return Err(Failure::usage(fault.remedy("rename one into the other there first")));
+        return Err(Failure::usage(format!(
+            "{file} has both `{old}` and `{new}`; rename one into the other there first"
+        )));
     }
     identity::refuse_anothers(&worker, old).await?;
     identity::refuse_anothers(&worker, new).await?;
@@ -82,11 +82,10 @@ async fn drop(global: &Global, name: &str, yes: bool) -> Result<(), Failure> {
     let of_this = |coarse: &&Rollup| coarse.fine.as_ref().is_some_and(|fine| fine.name == name);
     if let Some(coarse) = worker.config.rollups.iter().find(of_this) {
         let (file, coarse) = (global.file.display(), &coarse.name);
-        let fault = Fault::new(format!("rollup `{coarse}` is computed from `{name}`"));
-        return Err(Failure::usage(fault.remedy(format!(
-            "remove `{coarse}` from {file} first, and drop it too if its numbers are not to stay as \
-             they are"
-        ))));
+        return Err(Failure::usage(format!(
+            "rollup `{coarse}` is computed from `{name}`; remove `{coarse}` from {file} first, and \
+             drop it too if its numbers are not to stay as they are"
+        )));
     }
     identity::refuse_anothers(&worker, name).await?;
     let holdings = holdings(&worker, name).await?;

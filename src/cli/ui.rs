@@ -12,7 +12,6 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Failure;
 use crate::model::clock::Stopwatch;
-use crate::model::hint::Fault;
 use crate::model::visible;
 use crate::work::backfill::Listener;
 use crate::work::report::SliceReport;
@@ -75,25 +74,16 @@ pub fn usage(error: &clap::Error) {
     let _ = write!(place, "{text}");
 }
 
-/// Prints a hint, below its error.
+/// Prints a hint.
 pub fn hint(text: &str) {
-    let is_read = console::user_attended_stderr();
-    for line in text.lines() {
-        let line = format!("{} {}", paint(Paint::Cyan, "hint:"), visible::line(line));
-        note(if is_read { fold(&line, 6) } else { line });
-    }
+    let line = format!("{} {}", paint(Paint::Cyan, "hint:"), visible::line(text));
+    note(if console::user_attended_stderr() { fold(&line, 6) } else { line });
 }
 
 /// Prints `value` as the command's only JSON document.
 pub fn json(value: &impl serde::Serialize) {
     let document = serde_json::to_string_pretty(value).unwrap_or_else(|error| error.to_string());
     let _ = writeln!(std::io::stdout(), "{}", visible::json(&document));
-}
-
-/// A hint on a line of its own, below what it puts right.
-#[must_use]
-pub fn below(hint: &str, indent: usize) -> String {
-    format!("{:indent$}{}", "", wrapped(&format!("hint: {hint}"), indent + 2))
 }
 
 /// Text wrapped at 80 columns, with all lines but the first indented. Outside of a terminal it is
@@ -266,9 +256,7 @@ pub fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
         return Ok(());
     }
     if !std::io::stdin().is_terminal() {
-        return Err(Failure::usage(
-            Fault::new(format!("{question} Nobody is there to ask")).remedy("pass --yes"),
-        ));
+        return Err(Failure::usage(format!("{question} Nobody is there to ask; pass --yes")));
     }
     let mut error = std::io::stderr();
     let _ = write!(error, "{} [y/N] ", visible::text(question));
@@ -280,7 +268,7 @@ pub fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
     if matches!(answer.trim(), "y" | "Y" | "yes") {
         Ok(())
     } else {
-        Err(Failure::usage("nothing was done"))
+        Err(Failure::usage("nothing was done".into()))
     }
 }
 

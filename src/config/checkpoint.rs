@@ -2,7 +2,6 @@
 
 use super::raw::Node;
 use super::{Checkpoint, StoreKind};
-use crate::model::hint::Fault;
 use crate::model::text::{nearest, shown};
 
 const DYNAMODB: &str = "dynamodb";
@@ -32,7 +31,10 @@ pub(super) fn read(node: &Node<'_>) -> Option<Checkpoint> {
         None => Some(StoreKind::DynamoDb),
     };
     let table = match (section.get("table"), store) {
-        (Some(node), Some(StoreKind::Postgres)) => node.wrong(Fault::new("names a table in DynamoDB").remedy(format!("remove it, as store = \"{POSTGRES}\" keeps checkpoints in the table tallymark.{POSTGRES_TABLE} of the target"))),
+        (Some(node), Some(StoreKind::Postgres)) => node.wrong(format!(
+            "names a table in DynamoDB; remove it, as store = \"{POSTGRES}\" keeps checkpoints in \
+             the table tallymark.{POSTGRES_TABLE} of the target"
+        )),
         (Some(node), _) => dynamodb_table(&node),
         (None, Some(StoreKind::Postgres)) => Some(POSTGRES_TABLE.to_owned()),
         (None, _) => Some(DYNAMODB_TABLE_DEFAULT.to_owned()),
@@ -53,7 +55,7 @@ fn store(node: &Node<'_>) -> Option<StoreKind> {
                 Some(near) => format!("did you mean \"{near}\"?"),
                 None => format!("use \"{DYNAMODB}\" or \"{POSTGRES}\""),
             };
-            node.wrong(Fault::new(format!("{} is unknown", shown(other))).remedy(remedy))
+            node.wrong(format!("{} is unknown; {remedy}", shown(other)))
         }
     }
 }
@@ -64,10 +66,10 @@ fn dynamodb_table(node: &Node<'_>) -> Option<String> {
         |character: char| character.is_ascii_alphanumeric() || matches!(character, '_' | '-' | '.');
     // DynamoDB's own rule.
     if !(3..=255).contains(&name.len()) || !name.chars().all(allowed) {
-        return node.wrong(
-            Fault::new(format!("{} is not a DynamoDB table name", shown(name)))
-                .remedy("use 3 to 255 of a-z A-Z 0-9 _ - ."),
-        );
+        return node.wrong(format!(
+            "{} is not a DynamoDB table name; use 3 to 255 of a-z A-Z 0-9 _ - .",
+            shown(name)
+        ));
     }
     Some(name.to_owned())
 }

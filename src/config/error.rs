@@ -1,10 +1,8 @@
 //! Problems of a definition file, all reported together.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::model::hint::{Fault, Hinted};
 use crate::model::text::{listed, nearest};
 
 /// One problem in the definition file.
@@ -15,10 +13,8 @@ pub struct Problem {
     /// The dotted key, with the rollup's name: `rollup.entity_daily.bucket`. It is empty for the
     /// file.
     pub key: String,
-    /// The problem.
+    /// The problem and its remedy.
     pub message: String,
-    /// What puts it right.
-    pub hint: Option<String>,
 }
 
 /// All problems of one definition file.
@@ -38,9 +34,8 @@ impl ConfigError {
     }
 
     /// A problem of the whole file.
-    pub(super) fn file(path: &Path, line: Option<usize>, fault: Fault) -> Self {
-        let (message, hint) = fault.into_parts();
-        Self::new(path, vec![Problem { line, key: String::new(), message, hint }])
+    pub(super) fn file(path: &Path, line: Option<usize>, message: String) -> Self {
+        Self::new(path, vec![Problem { line, key: String::new(), message }])
     }
 
     /// The problems, in the order of the file's lines.
@@ -71,28 +66,9 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// A line for each problem that has a hint. Where there are several problems, it begins with the
-/// problem's line.
-impl Hinted for ConfigError {
-    fn hint(&self) -> Option<Cow<'_, str>> {
-        if let [only] = self.problems.as_slice() {
-            return only.hint.as_deref().map(Cow::from);
-        }
-        let line = |problem: &Problem| {
-            let hint = problem.hint.as_deref()?;
-            Some(match problem.line {
-                Some(line) => format!("{line}: {hint}"),
-                None => hint.to_owned(),
-            })
-        };
-        let lines: Vec<_> = self.problems.iter().filter_map(line).collect();
-        (!lines.is_empty()).then(|| lines.join("\n").into())
-    }
-}
-
 /// The requested rollup is not in the definition file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no rollup `{}`", .name.escape_debug())]
+#[error("no rollup `{}`; {}", .name.escape_debug(), hint(.name, .known))]
 pub struct UnknownRollup {
     /// The requested name.
     pub name: String,
@@ -100,12 +76,10 @@ pub struct UnknownRollup {
     pub known: Vec<String>,
 }
 
-impl Hinted for UnknownRollup {
-    fn hint(&self) -> Option<Cow<'_, str>> {
-        let names = listed(self.known.iter().map(String::as_str));
-        Some(match nearest(&self.name, self.known.iter().map(String::as_str)) {
-            Some(near) => format!("did you mean `{near}`? the rollups are {names}").into(),
-            None => format!("the rollups are {names}").into(),
-        })
+fn hint(name: &str, known: &[String]) -> String {
+    let names = listed(known.iter().map(String::as_str));
+    match nearest(name, known.iter().map(String::as_str)) {
+        Some(near) => format!("did you mean `{near}`? the rollups are {names}"),
+        None => format!("the rollups are {names}"),
     }
 }

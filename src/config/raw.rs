@@ -9,7 +9,6 @@ use std::ops::{Range, RangeInclusive};
 use toml::de::{DeTable, DeValue};
 
 use super::error::Problem;
-use crate::model::hint::{Fault, Hinted};
 use crate::model::text::{listed, nearest, shown};
 
 /// The text of a file and the problems found in it so far.
@@ -25,10 +24,9 @@ impl<'d> Document<'d> {
     }
 
     /// Records a problem at the byte `offset`. `None`: the problem has no line.
-    pub(super) fn note(&self, offset: Option<usize>, key: &str, fault: impl Into<Fault>) {
-        let (message, hint) = fault.into().into_parts();
+    pub(super) fn note(&self, offset: Option<usize>, key: &str, message: impl Into<String>) {
         let line = offset.map(|offset| line_at(self.text.as_bytes(), offset));
-        let problem = Problem { line, key: key.to_owned(), message, hint };
+        let problem = Problem { line, key: key.to_owned(), message: message.into() };
         self.problems.borrow_mut().push(problem);
     }
 
@@ -65,8 +63,8 @@ impl<'d> Section<'d> {
     }
 
     /// Records a problem of the table as a whole.
-    pub(super) fn wrong<T>(&self, fault: impl Into<Fault>) -> Option<T> {
-        self.document.note(self.at, &self.key, fault);
+    pub(super) fn wrong<T>(&self, message: impl Into<String>) -> Option<T> {
+        self.document.note(self.at, &self.key, message);
         None
     }
 
@@ -80,7 +78,7 @@ impl<'d> Section<'d> {
     pub(super) fn need(&self, key: &str, remedy: &str) -> Option<Node<'d>> {
         let found = self.get(key);
         if found.is_none() && !self.meant.iter().any(|meant| meant == key) {
-            self.document.note(self.at, &self.child(key), Fault::new("missing").remedy(remedy));
+            self.document.note(self.at, &self.child(key), format!("missing; {remedy}"));
         }
         found
     }
@@ -105,10 +103,9 @@ impl<'d> Section<'d> {
                 node.wrong::<()>(match nearest(key, known.iter().copied()) {
                     Some(near) => {
                         self.meant.push(near.to_owned());
-                        Fault::new("unknown key").remedy(format!("did you mean `{near}`?"))
+                        format!("unknown key; did you mean `{near}`?")
                     }
-                    None => Fault::new("unknown key")
-                        .remedy(format!("use {}", listed(known.iter().copied()))),
+                    None => format!("unknown key; use {}", listed(known.iter().copied())),
                 });
             }
         }
@@ -146,8 +143,8 @@ pub(super) struct Node<'d> {
 
 impl<'d> Node<'d> {
     /// Records that the value is wrong.
-    pub(super) fn wrong<T>(&self, fault: impl Into<Fault>) -> Option<T> {
-        self.document.note(Some(self.at), &self.key, fault);
+    pub(super) fn wrong<T>(&self, message: impl Into<String>) -> Option<T> {
+        self.document.note(Some(self.at), &self.key, message);
         None
     }
 
@@ -256,12 +253,17 @@ impl<'d> Node<'d> {
 
     /// Records that `text` was refused because of `fault`, and quotes it. If the text cannot be
     /// shown as it is, `remedy` describes it instead.
-    pub(super) fn refused<T>(&self, text: &str, fault: &impl Hinted, remedy: &str) -> Option<T> {
+    pub(super) fn refused<T>(
+        &self,
+        text: &str,
+        fault: &impl std::fmt::Display,
+        remedy: &str,
+    ) -> Option<T> {
         let shown = shown(text);
         if shown.trim_matches('"') == text {
-            self.wrong(Fault::of(fault))
+            self.wrong(fault.to_string())
         } else {
-            self.wrong(Fault::new(format!("{shown} cannot be used here")).remedy(remedy))
+            self.wrong(format!("{shown} cannot be used here; {remedy}"))
         }
     }
 
@@ -269,9 +271,7 @@ impl<'d> Node<'d> {
     pub(super) fn identifier(&self, expected: &str) -> Option<&'d str> {
         let name = self.string(expected)?;
         match identifier_fault(name) {
-            Some((fault, remedy)) => {
-                self.wrong(Fault::new(format!("{} {fault}", shown(name))).remedy(remedy))
-            }
+            Some(fault) => self.wrong(format!("{} {fault}", shown(name))),
             None => Some(name),
         }
     }
@@ -294,16 +294,16 @@ fn json(value: &DeValue<'_>) -> serde_json::Value {
     }
 }
 
-/// Why `name` is invalid as an identifier in PostgreSQL, and the remedy.
-pub(super) fn identifier_fault(name: &str) -> Option<(&'static str, &'static str)> {
+/// Why `name` is invalid as an identifier in PostgreSQL.
+pub(super) fn identifier_fault(name: &str) -> Option<&'static str> {
     /// PostgreSQL's NAMEDATALEN less one. It would cut off the rest without an error.
     const BYTES_MAX: usize = 63;
     if name.is_empty() {
-        Some(("is empty", "write the name as PostgreSQL stores it"))
+        Some("is empty; write the name as PostgreSQL stores it")
     } else if name.len() > BYTES_MAX {
-        Some(("is longer than the 63 bytes that PostgreSQL keeps of a name", "shorten it"))
+        Some("is longer than the 63 bytes that PostgreSQL keeps of a name; shorten it")
     } else if name.contains('\0') {
-        Some(("contains a NUL character", "remove it"))
+        Some("contains a NUL character; remove it")
     } else {
         None
     }

@@ -7,7 +7,6 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use chrono_tz::{TZ_VARIANTS, Tz};
 
-use crate::model::hint::Fault;
 use crate::model::rollup::{EpochUnit, Late, Rollup, TableName, TimeColumn};
 use crate::model::slice::{Calendar, Width, boundaries};
 use crate::model::text::{nearest, shown};
@@ -132,19 +131,16 @@ fn name(section: &Section<'_>, names: &mut HashSet<String>) -> Option<String> {
     let node = section.need("name", r#"write name = "entity_daily""#)?;
     let name = node.string(r#"a name such as "entity_daily""#)?;
     if !is_name(&name) {
-        return node.wrong(
-            Fault::new(format!("{} cannot name a table", shown(name)))
-                .remedy("use a-z, 0-9 and _, and begin with a letter"),
-        );
+        return node.wrong(format!(
+            "{} cannot name a table; use a-z, 0-9 and _, and begin with a letter",
+            shown(name)
+        ));
     }
     if name.len() > BYTES_MAX {
         return node.wrong(format!("the name has {} bytes; {BYTES_MAX} is the most", name.len()));
     }
     if !names.insert(name.to_owned()) {
-        return node.wrong(
-            Fault::new(format!("{name:?} is the name of an earlier rollup"))
-                .remedy("choose another"),
-        );
+        return node.wrong(format!("{name:?} is the name of an earlier rollup; choose another"));
     }
     Some(name.to_owned())
 }
@@ -161,9 +157,7 @@ fn lookback(node: &Node<'_>) -> Option<Vec<u32>> {
     }
     let entries = node.array("an array such as [1, 2, 7, 28]")?;
     if entries.is_empty() {
-        return node.wrong(
-            Fault::new("is empty").remedy("write such as [1, 2, 7, 28], or remove the key"),
-        );
+        return node.wrong("is empty; write such as [1, 2, 7, 28], or remove the key");
     }
     if entries.len() > LOOKBACK_ENTRIES_MAX {
         return node
@@ -173,10 +167,11 @@ fn lookback(node: &Node<'_>) -> Option<Vec<u32>> {
         entries.iter().map(|entry| entry.integer(1..=LOOKBACK_MAX)).collect();
     let offsets = read?;
     if let Some(place) = offsets.windows(2).position(|pair| pair[0] >= pair[1]) {
-        return entries[place + 1].wrong(
-            Fault::new(format!("{} does not come after {}", offsets[place + 1], offsets[place]))
-                .remedy("write each number once, in ascending order"),
-        );
+        return entries[place + 1].wrong(format!(
+            "{} does not come after {}; write each number once, in ascending order",
+            offsets[place + 1],
+            offsets[place]
+        ));
     }
     Some(offsets)
 }
@@ -193,10 +188,9 @@ fn late(node: &Node<'_>) -> Option<Late> {
         "clock" => Some(Late::Clock),
         "capture" => Some(Late::Capture),
         "column" => node.wrong(r#"say which: late = { column = "updated_at" }"#),
-        other => node.wrong(
-            Fault::new(format!("{} is not a way to notice late changes", shown(other)))
-                .remedy(format!("use {FORM}")),
-        ),
+        other => {
+            node.wrong(format!("{} is not a way to notice late changes; use {FORM}", shown(other)))
+        }
     }
 }
 
@@ -213,11 +207,9 @@ fn table(node: &Node<'_>) -> Option<TableName> {
             }
             Some(fault) => fault,
         },
-        _ => {
-            ("is not a table", "write schema.name, and a part with dots or quotes in double quotes")
-        }
+        _ => "is not a table; write schema.name, and a part with dots or quotes in double quotes",
     };
-    node.wrong(Fault::new(format!("{} {}", shown(text), fault.0)).remedy(fault.1))
+    node.wrong(format!("{} {fault}", shown(text)))
 }
 
 /// Splits `public."Order.Items"` at its dots. `None`: a part is malformed.
@@ -276,8 +268,7 @@ fn time(node: &Node<'_>) -> Option<TimeColumn> {
     let zone = section.get("zone").map_or(Some(None), |node| zone(&node).map(Some));
     let unit = section.get("unit").map_or(Some(None), |node| unit(&node).map(Some));
     if let (Some(_), Some(node)) = (section.get("zone"), section.get("unit")) {
-        return node
-            .wrong(Fault::new("an integer column has no zone").remedy("remove `zone` or `unit`"));
+        return node.wrong("an integer column has no zone; remove `zone` or `unit`");
     }
     Some(TimeColumn { column: column?, zone: zone?, unit: unit? })
 }
@@ -287,9 +278,7 @@ fn unit(node: &Node<'_>) -> Option<EpochUnit> {
     match node.string(FORM)? {
         "seconds" => Some(EpochUnit::Seconds),
         "milliseconds" => Some(EpochUnit::Milliseconds),
-        other => node.wrong(
-            Fault::new(format!("{} is not a unit", shown(other))).remedy(format!("use {FORM}")),
-        ),
+        other => node.wrong(format!("{} is not a unit; use {FORM}", shown(other))),
     }
 }
 
@@ -303,10 +292,10 @@ pub(super) fn zone(node: &Node<'_>) -> Option<Tz> {
     let city = names()
         .find(|name| name.rsplit('/').next().is_some_and(|city| city.eq_ignore_ascii_case(text)));
     node.wrong(match city.or_else(|| nearest(text, names())) {
-        Some(near) => Fault::new(format!("{} is not a time zone", shown(text)))
-            .remedy(format!("did you mean `{near}`?")),
-        None => Fault::new(format!("{} is not a time zone", shown(text)))
-            .remedy("use an IANA name such as `Europe/Berlin`"),
+        Some(near) => format!("{} is not a time zone; did you mean `{near}`?", shown(text)),
+        None => {
+            format!("{} is not a time zone; use an IANA name such as `Europe/Berlin`", shown(text))
+        }
     })
 }
 
@@ -322,18 +311,14 @@ pub(super) fn cut(section: &Section<'_>, default: Tz) -> Option<(Calendar, Width
     let calendar = Calendar::new(slice, zone);
     let Some(node) = node else { return Some((calendar, bucket)) };
     if !bucket.divides(slice) {
-        return node.wrong(
-            Fault::new(format!(r#""{bucket}" does not divide the slice of "{slice}""#))
-                .remedy(r#"use one that does, or remove the key"#),
-        );
+        return node.wrong(format!(
+            r#""{bucket}" does not divide the slice of "{slice}"; use one that does, or remove the key"#
+        ));
     }
     if has_too_many_buckets(&calendar, bucket) {
-        return node.wrong(
-            Fault::new(format!(
-                r#""{bucket}" cuts the slice of "{slice}" into more than {BUCKETS_MAX} buckets"#
-            ))
-            .remedy(r#"use a wider bucket or a narrower slice"#),
-        );
+        return node.wrong(format!(
+            r#""{bucket}" cuts the slice of "{slice}" into more than {BUCKETS_MAX} buckets; use a wider bucket or a narrower slice"#
+        ));
     }
     Some((calendar, bucket))
 }
@@ -370,7 +355,7 @@ pub(super) fn start(node: &Node<'_>, calendar: &Calendar) -> Option<DateTime<Utc
     let at = instant(node, calendar)?;
     match calendar.starting(at) {
         Ok(_) => Some(at),
-        Err(fault) => node.wrong(Fault::of(&fault)),
+        Err(fault) => node.wrong(format!("{fault}")),
     }
 }
 

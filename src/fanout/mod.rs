@@ -26,7 +26,6 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::checkpoint::{Backfill, BackfillState};
 use crate::clients::queue::{Queue, Queues};
 use crate::model::clock::Deadline;
-use crate::model::hint::Fault;
 use crate::model::not_now::{NotNow, Permit, Why};
 use crate::model::rollup::Rollup;
 use crate::model::slice::{Order, Slice};
@@ -269,15 +268,11 @@ pub async fn start_backfill(
     match started {
         None => Ok(backfill),
         Some(other) if is_same(&other, &backfill) => Ok(other),
-        Some(other) => {
-            let name = &rollup.name;
-            let fault =
-                Fault::new(format!("backfill {} of rollup `{name}` is under way", other.id));
-            Err(WorkError::Usage(fault.remedy(format!(
-                "wait for it (`tallymark backfill status {name}`) or end it (`tallymark backfill cancel \
-                 {name}`)"
-            ))))
-        }
+        Some(other) => Err(WorkError::Usage(format!(
+            "backfill {} of rollup `{}` is under way; wait for it (`tallymark backfill status {1}`) or end it \
+             (`tallymark backfill cancel {1}`)",
+            other.id, rollup.name
+        ))),
     }
 }
 

@@ -1,10 +1,7 @@
 //! Errors after which an invocation is retried, or needs an operator.
 
-use std::borrow::Cow;
-
 use crate::event::EventError;
 use crate::model::clock::rfc3339;
-use crate::model::hint::Hinted;
 use crate::model::slice::Slice;
 use crate::work::report::RollupProblem;
 use crate::work::report::SliceReport;
@@ -36,7 +33,7 @@ pub enum HandleError {
     /// The budget ran out before every slice was reopened.
     #[error(
         "the budget was spent when {reopened} of {all} slices of rollup `{rollup}` had been \
-         reopened, {next} was not",
+         reopened, {next} was not; ask for fewer slices at a time",
         next = .next.id(rollup)
     )]
     NotReopened {
@@ -48,19 +45,6 @@ pub enum HandleError {
         /// The first slice still to reopen.
         next: Slice,
     },
-}
-
-impl Hinted for HandleError {
-    fn hint(&self) -> Option<Cow<'_, str>> {
-        match self {
-            Self::Event(error) => error.hint(),
-            Self::Work(error) => error.hint(),
-            Self::Failed(report) => report.hint.as_deref().map(Cow::from),
-            Self::Problems(problems) => hints(problems.iter().map(|it| it.hint.as_deref())),
-            Self::NotReopened { .. } => Some("ask for fewer slices at a time".into()),
-            Self::OutOfTime => None,
-        }
-    }
 }
 
 impl HandleError {
@@ -89,17 +73,6 @@ impl HandleError {
 
 fn counted(count: usize, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
-}
-
-/// All hints, each once.
-fn hints<'a>(given: impl Iterator<Item = Option<&'a str>>) -> Option<Cow<'a, str>> {
-    let mut hints: Vec<&str> = Vec::new();
-    for hint in given.flatten() {
-        if !hints.contains(&hint) {
-            hints.push(hint);
-        }
-    }
-    (!hints.is_empty()).then(|| hints.join("; ").into())
 }
 
 fn listed(problems: &[RollupProblem]) -> String {

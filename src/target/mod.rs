@@ -14,13 +14,11 @@ mod stage;
 mod statement;
 mod verify;
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::clients::db::{Access, Db, DbError, Side, Tx};
-use crate::model::hint::{Fault, Hinted};
 use crate::model::not_now::Why;
 use crate::model::rollup::Rollup;
 use crate::model::sql::ident;
@@ -62,7 +60,7 @@ pub struct Registered {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Closed {
     table: String,
-    problem: Fault,
+    problem: String,
 }
 
 impl Registered {
@@ -102,7 +100,8 @@ pub enum TargetError {
     /// Slices of a newer calendar have replaced rows of this table. Nothing was written.
     #[error(
         "the rollup's calendar has changed: its rows are of generation {newest}, this attempt is of \
-         {mine}; nothing was changed"
+         {mine}; nothing was changed. If two configurations of this rollup run at the same time, end \
+         one of them"
     )]
     Superseded {
         /// The generation of the attempt.
@@ -113,7 +112,7 @@ pub enum TargetError {
     /// The slice overlaps a sealed one of another calendar.
     #[error(
         "the slice overlaps {slice} of the calendar before, which begins before seal_before; \
-         nothing was changed"
+         nothing was changed. Move seal_before to an instant at which slices of both calendars begin"
     )]
     Sealed {
         /// Start of the sealed slice.
@@ -122,13 +121,14 @@ pub enum TargetError {
     /// This installation does not own the rollup, or lost it. Nothing was written.
     #[error(
         "the target's registry does not say any more that this installation keeps the rollup: it was \
-         restored, replaced or taken over while this process worked"
+         restored, replaced or taken over while this process worked; run `tallymark check`"
     )]
     Stranger,
     /// The source's rows seem to have been purged. Nothing was written.
     #[error(
         "the source now holds {found} rows of this slice where {before} were counted before, less \
-         than shrink_guard = {guard} allows; nothing was changed"
+         than shrink_guard = {guard} allows; nothing was changed. If they were deleted on purpose, \
+         replay with --allow-shrink; if old rows are purged, set seal_before"
     )]
     Shrunk {
         /// Rows found now.
@@ -144,7 +144,7 @@ pub enum TargetError {
     /// The replacement contradicts itself. Nothing was written.
     #[error(
         "the slice has {groups} groups, and {joined} were found for them in the rollup table; \
-         nothing was changed; this is a fault of Tallymark"
+         nothing was changed. This is a fault of Tallymark: please report it"
     )]
     Inconsistent {
         /// Computed groups.
@@ -158,28 +158,6 @@ pub enum TargetError {
     /// The server refuses, or cannot be reached.
     #[error(transparent)]
     Db(#[from] DbError),
-}
-
-impl Hinted for TargetError {
-    fn hint(&self) -> Option<Cow<'_, str>> {
-        let hint = match self {
-            Self::Superseded { .. } => {
-                "if two configurations of this rollup run at the same time, end one of them"
-            }
-            Self::Sealed { .. } => {
-                "move seal_before to an instant at which slices of both calendars begin"
-            }
-            Self::Stranger => "run `tallymark check`",
-            Self::Shrunk { .. } => {
-                "if they were deleted on purpose, replay with --allow-shrink; if old rows are purged, \
-                 set seal_before"
-            }
-            Self::Inconsistent { .. } => "please report it",
-            Self::Db(error) => return error.hint(),
-            Self::Fenced { .. } | Self::Forgotten | Self::NotNow(_) => return None,
-        };
-        Some(hint.into())
-    }
 }
 
 impl Target {

@@ -12,7 +12,6 @@ use tracing::warn;
 use crate::checkpoint::{KeptConsumer, Registration};
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT, DbError, DbErrorKind};
 use crate::model::clock::Deadline;
-use crate::model::hint::Fault;
 use crate::model::rollup::{Late, Rollup};
 use crate::source::changes::capture;
 use crate::source::changes::consumers;
@@ -180,9 +179,9 @@ fn unregistered(rollup: &Rollup, error: DbError) -> WorkError {
     if error.kind() != DbErrorKind::Denied {
         return error.into();
     }
-    let fault =
-        Fault::new(format!("rollup `{}` cannot register for late changes: {error}", rollup.name));
-    WorkError::Usage(
-        fault.remedy("as the table's owner, run `tallymark capture install`, which grants that"),
-    )
+    WorkError::Usage(format!(
+        "rollup `{}` cannot register for late changes ({error}); run `tallymark capture install`, \
+         which grants that",
+        rollup.name
+    ))
 }

@@ -27,7 +27,6 @@ use sqlx::Row as _;
 use crate::checkpoint::Bond;
 use crate::clients::db::history::{self, Course, History};
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT, Db, DbError, Tx};
-use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
 use crate::model::sql::literal;
 use crate::target::ddl::DdlError;
@@ -431,15 +430,13 @@ fn are_not_other_servers(
         () if is_other(&bond.target_history, target) => "target",
         () => return Ok(()),
     };
-    let fault = Fault::new(format!(
-        "rollup `{}`: another server than before answers at the {which}'s address",
-        rollup.name
-    ));
-    Err(WorkError::Stranger(fault.remedy(format!(
-        "if this is a second installation, give it a [checkpoint] table of its own, instead of {}; if \
+    Err(WorkError::Stranger(format!(
+        "rollup `{}`: another server than before answers at the {which}'s address. If this is \
+         a second installation, give it a [checkpoint] table of its own, instead of {}; if \
          the server was upgraded, replaced or restored, run `tallymark moved`",
+        rollup.name,
         worker.checkpoints.table(),
-    ))))
+    )))
 }
 
 /// Records that the checkpoints of `rollup` follow the present tables. Returns why its rows are
@@ -477,14 +474,12 @@ pub async fn moved(worker: &Worker, rollup: &Rollup, how: Move) -> Result<Moved,
     let stored = seen.bond().map(|bond| bond.installation.clone());
     let id = match how {
         Move::Copy if stored.is_some() && stored != found.mine => {
-            let fault = Fault::new(format!(
-                "rollup `{}`: the checkpoint table {} belongs to the original",
+            return Err(WorkError::Usage(format!(
+                "rollup `{}`: the checkpoint table {} belongs to the original; give the copy \
+                 another [checkpoint] table first",
                 rollup.name,
                 worker.checkpoints.table()
-            ));
-            return Err(WorkError::Usage(
-                fault.remedy("give the copy another [checkpoint] table first"),
-            ));
+            )));
         }
         Move::Copy if found.mine.is_some() => found.mine.clone(),
         Move::Copy => None,
@@ -622,17 +617,15 @@ fn is_not_anothers(
 }
 
 fn kept_elsewhere(worker: &Worker, rollup: &Rollup, keeper: &str) -> WorkError {
-    let fault = Fault::new(format!(
-        "rollup `{}`: {} is kept by installation {}, which has another source or target address than \
-         this configuration",
+    WorkError::Stranger(format!(
+        "rollup `{}`: {} is kept by installation {}, which has another source or target \
+         address than this configuration. If another installation writes this table, choose \
+         another rollup name or [target] schema; if it is the same one at a new address, run \
+         `tallymark moved` (`--also` if the old address stays in use, `--copy` if this target \
+         is a copy)",
         rollup.name,
         worker.target.table(rollup),
         short(keeper),
-    ));
-    WorkError::Stranger(fault.remedy(
-        "if another installation writes this table, choose another rollup name or [target] schema; if \
-         it is the same one at a new address, run `tallymark moved` (`--also` if the old address stays \
-         in use, `--copy` if this target is a copy)",
     ))
 }
 
@@ -668,12 +661,12 @@ pub(crate) fn still_unproven(bond: &Bond) -> Option<String> {
 
 /// The message about unproven rows.
 #[must_use]
-pub fn is_unproven(rollup: &Rollup, reason: &str) -> Fault {
+pub fn is_unproven(rollup: &Rollup, reason: &str) -> String {
     let name = &rollup.name;
-    Fault::new(format!("rollup `{name}` is unproven: {reason}")).remedy(format!(
-        "run `tallymark repair` and `tallymark verify {name} --repair`; or, if you know that nothing \
-         was lost, `tallymark moved`"
-    ))
+    format!(
+        "rollup `{name}` is unproven: {reason}. Run `tallymark repair` and `tallymark verify \
+         {name} --repair`; or `tallymark moved`, if you know that nothing was lost"
+    )
 }
 
 /// How a database's history relates to the stored one, if both are known.
@@ -699,11 +692,10 @@ async fn history_of(db: &Db) -> Result<Option<History>, DbError> {
 const CHECKPOINTS_LOST: &str = "its checkpoint table is empty while the target holds slices of it";
 
 fn must_repair(rollup: &Rollup, reason: &str) -> WorkError {
-    let fault = Fault::new(format!(
-        "rollup `{}`: {reason}, so its checkpoints cannot be trusted",
+    WorkError::Stranger(format!(
+        "rollup `{}`: {reason}; run `tallymark repair`, as its checkpoints cannot be trusted before",
         rollup.name
-    ));
-    WorkError::Stranger(fault.remedy("run `tallymark repair`"))
+    ))
 }
 
 fn random_id() -> String {

@@ -25,7 +25,6 @@ mod faults;
 mod flights;
 mod governor;
 mod guards;
-mod hints;
 #[cfg(feature = "faults")]
 mod histories;
 mod holds;

@@ -1,7 +1,6 @@
 //! The valid values of `late` for every kind of relation that a rollup may be computed from.
 
 use crate::support::world::{Setup, World};
-use tallymark::model::hint::Hinted;
 use tallymark::work::ready;
 
 /// A relation `from` and its statements, with a word of the refusal for `clock` and `column`, and
@@ -230,7 +229,7 @@ async fn ask(name: &str, sql: &str, late: &str) -> Result<(), String> {
     let sql = sql.replace("COLUMNS", COLUMNS);
     let world = World::bare(&format!("{BASE} {sql}"), setup).await;
     let (worker, rollup) = (&world.worker, world.rollup());
-    let shape = ready::shape(worker, rollup).await.map_err(|error| error.in_one_line())?;
+    let shape = ready::shape(worker, rollup).await.map_err(|error| error.to_string())?;
     if late != "\"capture\"" {
         return Ok(());
     }

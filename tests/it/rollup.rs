@@ -8,7 +8,6 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 use tallymark::checkpoint::{Claim, Drift, Yield};
 use tallymark::model::clock::{Clock, Deadline, ManualClock, SystemClock};
-use tallymark::model::hint::Hinted;
 use tallymark::tick::{self};
 use tallymark::work::report::Outcome;
 use tallymark::work::report::TickReport;
@@ -190,7 +189,7 @@ async fn a_removed_measure_is_refused_with_a_remedy_that_works() {
     let world = World::new(&format!("{EVENTS}; {YEAR}"), setup).await;
     tick(&world, Duration::from_secs(60)).await;
     let world = world.redefined(BEFORE);
-    let refused = world.init().await.unwrap_err().in_one_line();
+    let refused = world.init().await.unwrap_err().to_string();
     let begin = refused.find("ALTER TABLE").unwrap_or_else(|| panic!("{refused}"));
     let end = refused.find("; then run `tallymark init`").unwrap_or_else(|| panic!("{refused}"));
     world.target_sql(&refused[begin..end]).await;

@@ -1,7 +1,5 @@
 //! Errors of a store.
 
-use crate::model::hint::Hinted;
-use std::borrow::Cow;
 use std::error::Error;
 
 type Source = Box<dyn Error + Send + Sync>;
@@ -47,10 +45,10 @@ pub enum StoreError {
         source: Source,
     },
     /// The table is missing.
-    #[error("table `{table}` does not exist")]
+    #[error("table `{table}` does not exist; run `tallymark init`")]
     NoTable { table: String },
     /// A table of this name exists, but it is not Tallymark's.
-    #[error("table `{table}` {problem}")]
+    #[error("table `{table}` {problem}; {remedy} and run `tallymark init`")]
     WrongTable {
         table: String,
         /// The problem with it.
@@ -59,7 +57,7 @@ pub enum StoreError {
         remedy: &'static str,
     },
     /// The table is not usable yet.
-    #[error("table `{table}` is {status} after {seconds} s")]
+    #[error("table `{table}` is {status} after {seconds} s; wait and run the command again")]
     NotActive {
         table: String,
         /// The status in the store's answer.
@@ -68,7 +66,7 @@ pub enum StoreError {
         seconds: u64,
     },
     /// No region is configured.
-    #[error("no AWS region is configured")]
+    #[error("no AWS region is configured; set AWS_REGION, for example AWS_REGION=eu-central-1")]
     NoRegion,
     /// The AWS SDK cannot use a setting in the environment.
     #[error("the environment variable {0}")]
@@ -96,26 +94,6 @@ pub enum StoreError {
         /// The driver's error.
         source: Source,
     },
-}
-
-impl Hinted for StoreError {
-    fn hint(&self) -> Option<Cow<'_, str>> {
-        let hint = match self {
-            Self::NoTable { .. } => "run `tallymark init`",
-            Self::WrongTable { remedy, .. } => {
-                return Some(format!("{remedy} and run `tallymark init`").into());
-            }
-            Self::NotActive { .. } => "wait and run the command again",
-            Self::NoRegion => "set AWS_REGION, for example AWS_REGION=eu-central-1",
-            Self::Unreachable { .. }
-            | Self::Throttled { .. }
-            | Self::Denied { .. }
-            | Self::Environment(_)
-            | Self::Invalid { .. }
-            | Self::Other { .. } => return None,
-        };
-        Some(hint.into())
-    }
 }
 
 impl StoreError {

@@ -8,7 +8,6 @@ use serde_json::json;
 use super::ui::{self, ProgressLine, counted, number};
 use super::{Failure, Global, Range, Via, parse_duration, via};
 use crate::model::clock::{Deadline, Stopwatch};
-use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
 use crate::model::slice::Order;
 use crate::work::backfill::{self, BackfillPlan, Batch, BatchLimits, BatchReport, Interrupted};
@@ -230,7 +229,7 @@ pub(super) fn finish(
         global.print(&document, || summary(&report, watch, estimate));
     }
     if let Some(error) = trouble {
-        return Err(Failure::printed(error.severity(), Fault::of(&error)));
+        return Err(Failure::printed(error.severity(), error.to_string()));
     }
     let has_failed = !report.failed.is_empty() || !report.refused.is_empty();
     if global.interrupt.is_raised() && !has_failed {
@@ -260,15 +259,7 @@ pub(super) fn finish(
         ));
     }
     debug_assert_eq!(severity, Severity::Failed);
-    let first = report.failed.iter().chain(&report.refused).next();
-    let fault = Fault::new(message);
-    Err(Failure::printed(
-        severity,
-        match first.and_then(|first| first.hint.as_deref()) {
-            Some(hint) => fault.remedy(hint),
-            None => fault,
-        },
-    ))
+    Err(Failure::printed(severity, message))
 }
 
 /// The JSON document of a batch.

@@ -9,7 +9,6 @@ use super::Direction;
 use crate::checkpoint::{Backfill, BackfillState, Scope};
 use crate::cli::{Failure, Global, Range, control, rollups, ui};
 use crate::fanout::{self, BackfillProgress};
-use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
 use crate::work::worker::{WorkError, Worker};
 
@@ -93,13 +92,11 @@ impl Command {
             Self::Status { rollup, watch } => {
                 let rollup = worker.rollup(&rollup)?;
                 let Some(backfill) = newest(&worker, rollup).await? else {
-                    let name = &rollup.name;
-                    let fault = Fault::new(format!(
-                        "rollup `{name}` has had no backfill that was fanned out"
-                    ));
-                    return Err(Failure::usage(
-                        fault.remedy(format!("run `tallymark backfill start {name}` to begin one")),
-                    ));
+                    return Err(Failure::usage(format!(
+                        "rollup `{0}` has had no backfill that was fanned out; begin one with \
+                         `tallymark backfill start {0}`",
+                        rollup.name
+                    )));
                 };
                 if watch {
                     return follow(global, &worker, rollup, &backfill.id).await;

@@ -44,9 +44,9 @@ pub(super) async fn inspect(
     };
     let seen = format!("slice {label} holds about {rows} {noun}: {seen}");
     let (grade, finding) = match refusal {
-        None => (Grade::Good, seen.into()),
+        None => (Grade::Good, seen),
         Some(refusal) if rollup.plan_guard => (Grade::Bad, refusal),
-        Some(_) => (Grade::Note, format!("{seen}; allowed by plan_guard = false").into()),
+        Some(_) => (Grade::Note, format!("{seen}; allowed by plan_guard = false")),
     };
     findings.add(grade, &rollup.name, finding);
     missing(worker, rollup, (shape, slice), grade == Grade::Good, findings).await

@@ -3,7 +3,6 @@ mod rollup;
 mod server;
 mod state;
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use clap::Args;
@@ -16,7 +15,6 @@ use crate::checkpoint::{CheckpointError, Checkpoints};
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT, Side};
 use crate::config::Checkpoint;
 use crate::model::clock::SystemClock;
-use crate::model::hint::{Fault, Hinted};
 use crate::target::readers;
 use crate::work::worker::{Severity, WorkError, Worker, store_db};
 
@@ -46,8 +44,6 @@ struct Finding {
     grade: Grade,
     subject: String,
     finding: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    hint: Option<String>,
     #[serde(skip)]
     severity: Option<Severity>,
 }
@@ -57,10 +53,9 @@ struct Finding {
 struct Findings(Vec<Finding>);
 
 impl Findings {
-    fn add(&mut self, grade: Grade, subject: &str, finding: impl Into<Fault>) {
+    fn add(&mut self, grade: Grade, subject: &str, finding: impl Into<String>) {
         let severity = (grade == Grade::Bad).then_some(Severity::Usage);
-        let (finding, hint) = finding.into().into_parts();
-        self.0.push(Finding { grade, subject: subject.into(), finding, hint, severity });
+        self.0.push(Finding { grade, subject: subject.into(), finding: finding.into(), severity });
     }
 
     /// Whether a step of `init` is still to do for `subject`.
@@ -69,15 +64,15 @@ impl Findings {
     }
 
     fn trouble(&mut self, subject: &str, error: &WorkError) {
+        let hint = error.hint().map_or_else(String::new, |hint| format!("; hint: {hint}"));
         let error_text = error.to_string();
         // The subject is already printed before it.
         let twice = [format!("rollup `{subject}`: "), format!("{subject} database: ")];
         let said = twice.iter().find_map(|begin| error_text.strip_prefix(begin));
-        let (finding, hint) =
-            (said.unwrap_or(&error_text).to_owned(), error.hint().map(Cow::into_owned));
+        let finding = format!("{}{hint}", said.unwrap_or(&error_text));
         let subject = subject.into();
         let severity = Some(error.severity());
-        self.0.push(Finding { grade: Grade::Bad, subject, finding, hint, severity });
+        self.0.push(Finding { grade: Grade::Bad, subject, finding, severity });
     }
 }
 
@@ -212,11 +207,7 @@ fn text(findings: &[Finding]) -> String {
                 Grade::ToDo => ui::paint(Paint::Yellow, "todo"),
                 Grade::Bad => ui::paint(Paint::Alarm, "bad "),
             };
-            let line = ui::wrapped(&format!("{mark}  {}: {}", finding.subject, finding.finding), 6);
-            match &finding.hint {
-                Some(hint) => format!("{line}\n{}", ui::below(hint, 6)),
-                None => line,
-            }
+            ui::wrapped(&format!("{mark}  {}: {}", finding.subject, finding.finding), 6)
         })
         .collect::<Vec<_>>()
         .join("\n")

@@ -5,7 +5,6 @@ use sqlx::Row as _;
 use super::{Findings, Grade, state};
 use crate::cli::ui;
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT, Db, DbError, Side};
-use crate::model::hint::Fault;
 use crate::model::not_now::Why;
 use crate::work::worker::{WorkError, Worker};
 
@@ -152,23 +151,20 @@ pub(super) async fn naps(worker: &Worker, findings: &mut Findings) -> Result<(),
 }
 
 /// The finding about a connection to the server at `address`. `None`: a Unix socket.
-fn encryption(tls: bool, address: Option<&str>) -> (Grade, Fault) {
+fn encryption(tls: bool, address: Option<&str>) -> (Grade, &'static str) {
     let is_local = address.is_none_or(|address| address == "127.0.0.1" || address == "::1");
     match (tls, is_local) {
-        (true, _) => (Grade::Good, "the connection is encrypted".into()),
-        (false, true) => (Grade::Good, "not encrypted, but on this machine".into()),
-        (false, false) => (
-            Grade::Note,
-            Fault::new("the connection is not encrypted")
-                .remedy("remove sslmode=disable from the URL"),
-        ),
+        (true, _) => (Grade::Good, "the connection is encrypted"),
+        (false, true) => (Grade::Good, "not encrypted, but on this machine"),
+        (false, false) => {
+            (Grade::Note, "the connection is not encrypted; remove sslmode=disable from the URL")
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::hint::Hinted as _;
 
     #[test]
     fn check_tells_of_a_connection_that_is_not_encrypted() {
@@ -176,8 +172,7 @@ mod tests {
             let (grade, finding) = encryption(tls, address);
             (
                 matches!(grade, Grade::Note),
-                finding.facts() == "the connection is not encrypted"
-                    && finding.hint().is_some_and(|hint| hint.contains("remove sslmode=disable")),
+                finding.contains("not encrypted; remove sslmode=disable"),
             )
         };
         assert_eq!(said(false, Some("10.0.0.1")), (true, true));

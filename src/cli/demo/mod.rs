@@ -45,7 +45,7 @@ struct Stage {
 impl Demo {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
         if global.json {
-            return Err(Failure::usage("the demo is for people: it has no --json"));
+            return Err(Failure::usage("the demo is for people: it has no --json".into()));
         }
         let watch = Stopwatch::start();
         let stage = Stage::set().await?;

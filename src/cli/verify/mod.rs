@@ -9,7 +9,6 @@ use clap::Args;
 use super::outside::{self, RowsOutside};
 use super::{Failure, Global, Range, parse_duration, rollups, slice_starting, ui};
 use crate::check::verify::{self, Compared};
-use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
 use crate::model::slice::Slice;
 use crate::work::backfill::{self, Batch, BatchLimits, Interrupted};
@@ -80,8 +79,7 @@ struct Verified {
 #[derive(Debug, serde::Serialize)]
 struct Broken {
     rollup: String,
-    #[serde(flatten)]
-    fault: Fault,
+    error: String,
     #[serde(skip)]
     severity: Severity,
 }
@@ -93,8 +91,8 @@ impl Verified {
         if error.is_for_all() || severity == Severity::Unreachable {
             return Err(error);
         }
-        let (rollup, fault) = (rollup.name.clone(), Fault::of(&error));
-        self.broken.push(Broken { rollup, fault, severity });
+        let (rollup, error) = (rollup.name.clone(), error.to_string());
+        self.broken.push(Broken { rollup, error, severity });
         Ok(())
     }
 

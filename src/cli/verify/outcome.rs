@@ -5,7 +5,6 @@ use serde_json::json;
 use super::{Repaired, Sample, Verified};
 use crate::cli::run::named;
 use crate::cli::{Failure, ui};
-use crate::model::hint::Fault;
 use crate::work::report::{Pending, SliceVerification};
 use crate::work::worker::Severity;
 
@@ -43,7 +42,7 @@ pub(super) fn document(
 /// The exit code of a comparison.
 pub(super) fn found(verified: &Verified) -> Result<(), Failure> {
     if let (Some(first), []) = (verified.broken.first(), verified.drifted.as_slice()) {
-        return Err(Failure::printed(first.severity, first.fault.clone()));
+        return Err(Failure::printed(first.severity, first.error.clone()));
     }
     if verified.drifted.is_empty() {
         let many = verified.pending.iter().filter(|pending| pending.is_too_large()).count();
@@ -54,11 +53,12 @@ pub(super) fn found(verified: &Verified) -> Result<(), Failure> {
             let message = "rows were found that belong to no slice".to_owned();
             return Err(Failure::printed(Severity::Failed, message));
         }
-        let many = ui::counted(many, "slice");
-        let fault = Fault::new(format!("{many} could not be compared in time")).remedy(
-            "give more with --timeout, or look with `tallymark check` for an index on the time column",
+        let message = format!(
+            "{} could not be compared in time; give more with --timeout, or look with \
+             `tallymark check` for an index on the time column",
+            ui::counted(many, "slice")
         );
-        return Err(Failure::printed(Severity::Failed, fault));
+        return Err(Failure::printed(Severity::Failed, message));
     }
     let groups = usize::try_from(differences(verified)).unwrap_or(usize::MAX);
     Err(Failure::printed(
@@ -91,14 +91,7 @@ pub(super) fn left(Repaired { failed, again, .. }: &Repaired) -> Result<(), Fail
         let reason = first.reason.as_deref().unwrap_or_default();
         message.push_str(&format!("; the first, {}: {reason}", named(&first.rollup, first.start)));
     }
-    let fault = Fault::new(message);
-    Err(Failure::printed(
-        Severity::Failed,
-        match failed.first().and_then(|first| first.hint.as_deref()) {
-            Some(hint) => fault.remedy(hint),
-            None => fault,
-        },
-    ))
+    Err(Failure::printed(Severity::Failed, message))
 }
 
 pub(super) fn repaired_text(repaired: &Repaired) -> String {
@@ -145,7 +138,7 @@ pub(super) fn text(verified: &Verified) -> String {
     let broken = verified.broken.iter();
     lines.extend(
         broken.map(|it| {
-            ui::wrapped(&format!("{} not compared to the end: {}", it.rollup, it.fault), 2)
+            ui::wrapped(&format!("{} not compared to the end: {}", it.rollup, it.error), 2)
         }),
     );
     if verified.unfinished > 0 {

@@ -23,8 +23,6 @@ pub struct Column {
     pub order_abroad: Option<String>,
     /// Whether its collation was created in this database.
     pub own_order: bool,
-    /// The role that read this, as statements write it.
-    pub reader: String,
 }
 
 impl Column {
@@ -48,7 +46,6 @@ impl Column {
             deterministic: true,
             order_abroad: None,
             own_order: false,
-            reader: String::new(),
         }
     }
 

@@ -1,7 +1,6 @@
 //! The number of rows.
 
 use super::{Columns, Expressions, Field, Input, Kind, Measure, Subject, sum};
-use crate::model::hint::Fault;
 use crate::model::sql::ident;
 
 /// `"count"`, or `{ count = true }`.
@@ -20,7 +19,7 @@ impl Kind for Count {
         )
     }
 
-    fn over_rows(&self, input: &Input<'_>) -> Result<Columns, Fault> {
+    fn over_rows(&self, input: &Input<'_>) -> Result<Columns, String> {
         Ok(field(input, &input.measure.name, "*").into())
     }
 

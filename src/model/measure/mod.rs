@@ -20,7 +20,6 @@ mod sum;
 #[cfg(test)]
 mod tests;
 
-use crate::model::hint::Fault;
 use std::fmt;
 
 use serde_json::{Map, Value, json};
@@ -166,7 +165,7 @@ pub trait Kind: fmt::Debug + Sync {
     ///
     /// # Errors
     /// The source's columns do not fit.
-    fn over_rows(&self, input: &Input<'_>) -> Result<Columns, Fault>;
+    fn over_rows(&self, input: &Input<'_>) -> Result<Columns, String>;
 
     /// The kind by which a coarse rollup merges `own`, a measure of this kind in the rollup
     /// `finer`.
@@ -190,7 +189,7 @@ pub trait Kind: fmt::Debug + Sync {
     ///
     /// # Errors
     /// The finer rollup's columns do not fit.
-    fn over_finer(&self, input: &Input<'_>) -> Result<Columns, Fault> {
+    fn over_finer(&self, input: &Input<'_>) -> Result<Columns, String> {
         self.over_rows(input)
     }
 }

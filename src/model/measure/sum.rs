@@ -1,7 +1,6 @@
 //! The sum of a column.
 
 use super::{Columns, Expressions, Field, Input, Kind, Measure};
-use crate::model::hint::Fault;
 use crate::model::sql::ident;
 
 /// `{ sum = "column" }`.
@@ -17,7 +16,7 @@ impl Kind for Sum {
         aggregate(measure)
     }
 
-    fn over_rows(&self, input: &Input<'_>) -> Result<Columns, Fault> {
+    fn over_rows(&self, input: &Input<'_>) -> Result<Columns, String> {
         Ok(field(input, &input.measure.name, input.column(), &input.sql_type).into())
     }
 

@@ -4,7 +4,6 @@
 use chrono::{DateTime, NaiveDateTime, Offset as _, TimeDelta, TimeZone as _, Utc};
 use chrono_tz::Tz;
 
-use crate::model::hint::Fault;
 use crate::model::rollup::{EpochUnit, Rollup, TimeColumn};
 use crate::model::slice::{Width, boundaries};
 use crate::model::sql::{ident, literal, timestamptz};
@@ -72,38 +71,34 @@ impl TimeReading {
         column: &TimeColumn,
         time: Result<TimeType, String>,
         day_zone: Tz,
-    ) -> Result<Self, Fault> {
+    ) -> Result<Self, String> {
         let TimeColumn { column, zone, unit } = column;
         let reading = match time {
             Ok(TimeType::Timestamptz) => Self::Instant,
             Ok(TimeType::Timestamp) => Self::Local(zone.unwrap_or(Tz::UTC)),
             Ok(TimeType::Date) => Self::Day(zone.unwrap_or(day_zone)),
             Ok(TimeType::Integer) => Self::Epoch(unit.ok_or_else(|| {
-                Fault::new(format!("{key}: column `{column}` is an integer without a unit")).remedy(
-                    format!(
-                        "say what it counts: {key} = {{ column = \"{column}\", unit = \"seconds\" }} \
-                         or \"milliseconds\""
-                    ),
+                format!(
+                    "{key}: column `{column}` is an integer; say what it counts: {key} = {{ column \
+                     = \"{column}\", unit = \"seconds\" }} or \"milliseconds\""
                 )
             })?),
             Err(other) => {
-                return Err(Fault::new(format!("{key}: column `{column}` is of type {other}"))
-                    .remedy(
-                        "name a column of type timestamptz, timestamp or date, or an integer with a \
-                         unit",
-                    ));
+                return Err(format!(
+                    "{key}: column `{column}` is of type {other}; it must be timestamptz, \
+                     timestamp, date, or an integer with a unit"
+                ));
             }
         };
         if unit.is_some() && !matches!(reading, Self::Epoch(_)) {
-            let fault =
-                Fault::new(format!("{key}: `unit` is for integers, and `{column}` is none"));
-            return Err(fault.remedy("remove it"));
+            return Err(format!(
+                "{key}: `unit` is for integers, and `{column}` is none; remove it"
+            ));
         }
         if zone.is_some() && matches!(reading, Self::Instant | Self::Epoch(_)) {
-            let fault = Fault::new(format!(
-                "{key}: column `{column}` holds instants, which need no `zone`"
+            return Err(format!(
+                "{key}: column `{column}` holds instants, which need no `zone`; remove it"
             ));
-            return Err(fault.remedy("remove it"));
         }
         Ok(reading)
     }
@@ -114,16 +109,15 @@ impl Axis {
     ///
     /// # Errors
     /// The type contradicts the definition. The text says which types would be right.
-    pub fn new(rollup: &Rollup, time: Result<TimeType, String>) -> Result<Self, Fault> {
+    pub fn new(rollup: &Rollup, time: Result<TimeType, String>) -> Result<Self, String> {
         let column = &rollup.time.column;
         let zone = rollup.calendar.zone();
         let reading = TimeReading::of("time", &rollup.time, time, zone)?;
         if matches!(reading, TimeReading::Day(day) if rollup.bucket.is_sub_day() || day != zone) {
-            let fault =
-                Fault::new(format!("time: column `{column}` is a date, which has no hours"));
-            return Err(
-                fault.remedy("set slice and bucket to 1 day or wider, in the date's own zone")
-            );
+            return Err(format!(
+                "time: column `{column}` is a date, which has no hours; slice and bucket must be \
+                 1 day or wider, in the date's own zone"
+            ));
         }
         Ok(Self { column: column.clone(), reading, bucket: rollup.bucket, zone })
     }
@@ -136,15 +130,15 @@ impl Axis {
         rollup: &Rollup,
         column: &TimeColumn,
         time: Result<TimeType, String>,
-    ) -> Result<Self, Fault> {
+    ) -> Result<Self, String> {
         let zone = rollup.calendar.zone();
         let reading = TimeReading::of("late", column, time, zone)?;
         if matches!(reading, TimeReading::Day(_)) {
-            let fault = Fault::new(format!(
-                "late: column `{}` is a date, which cannot tell when in a day a row was written",
+            return Err(format!(
+                "late: column `{}` is a date, which cannot tell when in a day a row was written; \
+                 use a timestamptz",
                 column.column
             ));
-            return Err(fault.remedy("use a timestamptz"));
         }
         Ok(Self { column: column.column.clone(), reading, bucket: rollup.bucket, zone })
     }

@@ -4,7 +4,6 @@ use sqlx::Row as _;
 
 use super::{DdlError, existing, incompatible, keeps_rows};
 use crate::clients::db::{DbError, Tx};
-use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
 use crate::model::sql::{ident, literal};
 use crate::target::ready::Persistence;
@@ -107,8 +106,10 @@ fn fits_shared(
             return Err(DdlError::Incompatible {
                 rollup: rollup.name.clone(),
                 table: table.to_owned(),
-                problem: Fault::new(format!("lacks its column {name} of type {wanted}"))
-                    .remedy("rename the table, run `tallymark init`, and copy its rows back"),
+                problem: format!(
+                    "lacks its column {name} of type {wanted}; rename the table, run `tallymark init`, \
+                     and copy its rows back"
+                ),
             });
         }
     }

@@ -10,7 +10,6 @@ use crate::clients::queue;
 use crate::event::{
     BackfillRequest, ReplayRequest, SliceRequest, Trigger, Which, instant_of, parse, slice_of,
 };
-use crate::model::hint::Hinted;
 use crate::model::slice::Order;
 use crate::work::due::read_from;
 
@@ -28,7 +27,7 @@ pub fn event(data: &[u8]) {
 /// # Panics If a property is violated.
 pub fn event_of(event: &Value) {
     match parse(event) {
-        Err(error) => assert_line(&error.in_one_line()),
+        Err(error) => assert_line(&error.to_string()),
         Ok(trigger) => {
             understood(&trigger);
             if let Some(again) = written(&trigger) {
@@ -48,7 +47,7 @@ fn understood(trigger: &Trigger) {
                 assert!(!message.id.is_empty());
                 match &message.request {
                     Ok(request) => requested(request),
-                    Err(error) => assert_line(&error.in_one_line()),
+                    Err(error) => assert_line(&error.to_string()),
                 }
             }
         }
@@ -56,7 +55,7 @@ fn understood(trigger: &Trigger) {
             for rollup in rollups() {
                 for text in [Some(from), to.as_ref()].into_iter().flatten() {
                     if let Err(error) = instant_of(rollup, "from", text) {
-                        assert_line(&error.in_one_line());
+                        assert_line(&error.to_string());
                     }
                 }
             }
@@ -97,7 +96,7 @@ fn named(text: &str) {
         let slice = match slice_of(rollup, text) {
             Ok(slice) => slice,
             Err(error) => {
-                assert_line(&error.in_one_line());
+                assert_line(&error.to_string());
                 continue;
             }
         };

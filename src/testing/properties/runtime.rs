@@ -12,7 +12,6 @@ use crate::event::{Trigger, parse};
 use crate::fanout::disposition::{self, Disposition};
 use crate::lambda;
 use crate::model::clock::ManualClock;
-use crate::model::hint::Hinted;
 use crate::work::report::{Outcome, SliceReport};
 
 /// An invocation: lines such as `deadline: 1771000000000`, an empty line, and the event, or the
@@ -62,7 +61,7 @@ fn batch(event: &Value, trace: Option<&str>) {
     let messages = match parse(event) {
         Ok(Trigger::Messages(messages)) => messages,
         Ok(other) => panic!("{other:?} in {event}"),
-        Err(error) => return assert_line(&error.in_one_line()),
+        Err(error) => return assert_line(&error.to_string()),
     };
     for message in &messages {
         match &message.request {
@@ -73,7 +72,7 @@ fn batch(event: &Value, trace: Option<&str>) {
                 assert!(queue::entry(0, &body, trace.or(message.trace.as_deref())).is_ok());
                 fates(message.receipt.as_ref().map_or(1, |it| it.deliveries), id.and_then(begun));
             }
-            Err(error) => assert_line(&error.in_one_line()),
+            Err(error) => assert_line(&error.to_string()),
         }
     }
 }
@@ -100,7 +99,6 @@ fn fates(deliveries: u32, retry_at: Option<DateTime<Utc>>) {
             outcome,
             attempt: Some(1),
             reason: None,
-            hint: None,
             retry_at,
             completion: None,
             not_now: None,

@@ -132,8 +132,6 @@ pub struct Ending {
     pub outcome: Outcome,
     /// Why it did not succeed.
     pub reason: Option<String>,
-    /// What puts that right.
-    pub hint: Option<String>,
     /// When another try makes sense.
     pub retry_at: Option<DateTime<Utc>>,
     /// The counts, if the rows were replaced.
@@ -145,7 +143,7 @@ pub struct Ending {
 impl Ending {
     #[must_use]
     pub const fn new(outcome: Outcome) -> Self {
-        Self { outcome, reason: None, hint: None, retry_at: None, completion: None, not_now: None }
+        Self { outcome, reason: None, retry_at: None, completion: None, not_now: None }
     }
 
     /// The end of a slice that has to wait.
@@ -179,9 +177,6 @@ pub struct SliceReport {
     pub attempt: Option<u64>,
     /// Why it did not succeed.
     pub reason: Option<String>,
-    /// What puts that right.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub hint: Option<String>,
     /// When another try makes sense.
     pub retry_at: Option<DateTime<Utc>>,
     /// The counts of rows read and rewritten.
@@ -209,7 +204,7 @@ impl SliceReport {
     }
 
     fn new(rollup: &Rollup, slice: Slice, elapsed_ms: u64, ending: Ending) -> Self {
-        let Ending { outcome, reason, hint, retry_at, completion, not_now } = ending;
+        let Ending { outcome, reason, retry_at, completion, not_now } = ending;
         let elapsed_ms = completion.is_none().then_some(elapsed_ms);
         Self {
             rollup: rollup.name.clone(),
@@ -218,7 +213,6 @@ impl SliceReport {
             outcome,
             attempt: None,
             reason,
-            hint,
             retry_at,
             completion,
             not_now,
@@ -269,7 +263,6 @@ impl SliceReport {
             attempt = self.attempt,
             outcome = self.outcome.word(),
             reason = self.reason,
-            hint = self.hint,
             rows_read = done.rows_read,
             groups = done.groups,
             inserted = done.inserted,

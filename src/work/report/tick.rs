@@ -4,7 +4,6 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
 use super::{Outcome, ScrubReport, SliceReport};
-use crate::model::hint::Fault;
 use crate::model::not_now::NotNow;
 use crate::model::rollup::Rollup;
 use crate::work::backlog::Backlog;
@@ -71,9 +70,6 @@ pub struct RollupProblem {
     pub rollup: String,
     /// The problem.
     pub error: String,
-    /// What puts it right.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub hint: Option<String>,
     #[serde(skip)]
     severity: Option<Severity>,
     /// Whether fresh slices can still be computed.
@@ -86,8 +82,7 @@ impl RollupProblem {
     #[must_use]
     pub fn new(rollup: &str, error: &WorkError) -> Self {
         let (rollup, severity) = (rollup.to_owned(), Some(error.severity()));
-        let (error, hint) = Fault::of(error).into_parts();
-        Self { rollup, error, hint, severity, is_alarm: false }
+        Self { rollup, error: error.to_string(), severity, is_alarm: false }
     }
 
     /// The error that kept late changes of `rollup` from being noticed. If it concerns the source's
@@ -101,9 +96,8 @@ impl RollupProblem {
     /// A restore may have lost rows that were counted. The rollup's slices are still computed.
     #[must_use]
     pub fn of_unproven(rollup: &Rollup, reason: &str) -> Self {
-        let (error, hint) = is_unproven(rollup, reason).into_parts();
-        let severity = Some(Severity::Failed);
-        Self { rollup: rollup.name.clone(), error, hint, severity, is_alarm: true }
+        let (error, severity) = (is_unproven(rollup, reason), Some(Severity::Failed));
+        Self { rollup: rollup.name.clone(), error, severity, is_alarm: true }
     }
 }
 

@@ -8,7 +8,6 @@ use tracing::{Instrument as _, info_span};
 
 use super::{CHUNK_TIME_MIN, RESERVE, Stop, Work};
 use crate::clients::db::DbErrorKind;
-use crate::model::hint::Fault;
 use crate::model::not_now::{NotNow, Permit, Why};
 use crate::source::SliceJob;
 use crate::source::reading::nap::Nap;
@@ -229,14 +228,11 @@ impl<'w> Chunks<'w> {
             return Err(self.budget_spent());
         }
         Err(Stop::Fail {
-            fault: Fault::new(format!(
-                "reading {} of the source did not end within the budget",
+            error: format!(
+                "reading {} of the source did not end within the budget; `tallymark check` shows \
+                 how it is read",
                 span(end - start)
-            ))
-            .remedy(format!(
-                "run `tallymark check {}`, which shows how it is read",
-                self.work.job.rollup.name
-            )),
+            ),
             retryable: true,
         })
     }

@@ -6,7 +6,6 @@ use super::{Done, NO_ANSWER, OVERTIME, Stop, Work};
 use crate::checkpoint::{CheckpointError, Completion, State, Yield};
 use crate::clients::db::DbError;
 use crate::model::clock::Stopwatch;
-use crate::model::hint::{Fault, Hinted};
 use crate::model::not_now::{NotNow, Why};
 use crate::source::SliceJob;
 use crate::target::Replaced;
@@ -62,7 +61,7 @@ impl Work<'_> {
         let Recorded { ending, trouble } = match result {
             Ok(done) => self.succeed(&done, elapsed_ms, now).await,
             Err(Stop::NotNow { not_now, horizon }) => self.give_back(not_now, horizon, now).await,
-            Err(Stop::Fail { fault, retryable }) => self.fail(fault, retryable, now).await,
+            Err(Stop::Fail { error, retryable }) => self.fail(error, retryable, now).await,
             Err(Stop::Fenced(reason)) => self.lose(reason, now).await,
             Err(Stop::Unreachable(error)) => self.leave(error, now).await?,
         };
@@ -124,15 +123,13 @@ impl Work<'_> {
     }
 
     /// Counts a failure.
-    async fn fail(&self, fault: Fault, retryable: bool, now: DateTime<Utc>) -> Recorded {
-        let ended =
-            self.worker.checkpoints.fail(self.lease, &fault.in_one_line(), retryable, now).await;
-        let (error, hint) = fault.into_parts();
+    async fn fail(&self, error: String, retryable: bool, now: DateTime<Utc>) -> Recorded {
+        let ended = self.worker.checkpoints.fail(self.lease, &error, retryable, now).await;
         let (retry_at, trouble) = match ended {
             Ok(failure) => (failure.retry_at, None),
             Err(error) => (None, Some(error)),
         };
-        let ending = Ending { reason: Some(error), hint, retry_at, ..Ending::new(Outcome::Failed) };
+        let ending = Ending { reason: Some(error), retry_at, ..Ending::new(Outcome::Failed) };
         Recorded::new(ending, trouble)
     }
 
@@ -140,11 +137,9 @@ impl Work<'_> {
     async fn lose(&self, reason: String, now: DateTime<Utc>) -> Recorded {
         // If a newer attempt has the checkpoint too, this write is refused, which is right.
         // If not, the checkpoints were lost, and the failure tells the operator so.
-        let fault = Fault::new(reason).remedy("if checkpoints were lost, run `tallymark repair`");
-        let text = fault.in_one_line();
-        let ended = self.worker.checkpoints.fail(self.lease, &text, true, now).await;
-        let (reason, hint) = fault.into_parts();
-        let ending = Ending { reason: Some(reason), hint, ..Ending::new(Outcome::Fenced) };
+        let hint = format!("{reason}; if checkpoints were lost, run `tallymark repair`");
+        let ended = self.worker.checkpoints.fail(self.lease, &hint, true, now).await;
+        let ending = Ending { reason: Some(reason), ..Ending::new(Outcome::Fenced) };
         Recorded::new(ending, ended.err())
     }
 

@@ -1,7 +1,6 @@
 //! Why the work on a slice stops before it is done.
 
 use crate::clients::db::{DbError, DbErrorKind};
-use crate::model::hint::Fault;
 use crate::model::not_now::{NotNow, Why};
 use crate::target::TargetError;
 
@@ -10,7 +9,7 @@ pub(super) enum Stop {
     /// Yield, without a failure. The next attempt waits for the same horizon.
     NotNow { not_now: NotNow, horizon: Option<u64> },
     /// The slice failed.
-    Fail { fault: Fault, retryable: bool },
+    Fail { error: String, retryable: bool },
     /// A newer attempt has the slice.
     Fenced(String),
     /// A server is unreachable. The slice did not fail.
@@ -50,14 +49,14 @@ impl From<TargetError> for Stop {
     fn from(error: TargetError) -> Self {
         match error {
             TargetError::Fenced { .. } => Self::Fenced(error.to_string()),
-            TargetError::Stranger => Self::Fail { fault: Fault::of(&error), retryable: true },
+            TargetError::Stranger => Self::Fail { error: error.to_string(), retryable: true },
             TargetError::Forgotten => Self::because(Why::Server(error.to_string())),
             TargetError::Superseded { .. } => Self::because(Why::OtherCalendar(error.to_string())),
             TargetError::NotNow(why) => Self::because(why),
             TargetError::Shrunk { .. }
             | TargetError::Sealed { .. }
             | TargetError::Inconsistent { .. } => {
-                Self::Fail { fault: Fault::of(&error), retryable: false }
+                Self::Fail { error: error.to_string(), retryable: false }
             }
             TargetError::Db(error) => error.into(),
         }
@@ -78,7 +77,7 @@ impl From<DbError> for Stop {
             | DbErrorKind::Denied
             | DbErrorKind::RowSecurity
             | DbErrorKind::Missing
-            | DbErrorKind::Refused => Self::Fail { fault: Fault::of(&error), retryable: true },
+            | DbErrorKind::Refused => Self::Fail { error: error.with_hint(), retryable: true },
         }
     }
 }

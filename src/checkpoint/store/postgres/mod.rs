@@ -19,7 +19,6 @@ use super::{
     Written,
 };
 use crate::clients::db::{Access, Db, DbError, DbErrorKind, Tx};
-use crate::model::hint::Hinted;
 use crate::model::sql::{literal, shown};
 use render::{Clock, Render};
 use value::{from_row, key_of};
@@ -237,7 +236,7 @@ impl Postgres {
     /// The meaning of the server's error.
     fn error(&self, operation: &'static str, error: DbError) -> StoreError {
         let (store, table) = (STORE, self.table.clone());
-        let (problem, kind, source) = (error.in_one_line(), error.kind(), error.into());
+        let (problem, kind, source) = (error.with_hint(), error.kind(), error.into());
         match kind {
             DbErrorKind::Unreachable | DbErrorKind::Login => {
                 StoreError::Unreachable { store, operation, place: String::new(), problem, source }
