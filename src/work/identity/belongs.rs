@@ -18,7 +18,7 @@ pub async fn refuse_anothers(worker: &Worker, rollup: &str) -> Result<(), WorkEr
     let seen = worker.checkpoints.watermark(rollup).await?;
     let Some(bond) = seen.bond() else { return Ok(()) };
     if bond.places.contains(&super::place(worker).await?)
-        || bond.servers == super::servers(worker).await?
+        || bond.servers == super::found::servers(worker).await?
     {
         return Ok(());
     }
@@ -45,7 +45,7 @@ pub async fn refuse_gone(worker: &Worker, rollup: &Rollup) -> Result<(), WorkErr
     let seen = worker.checkpoints.watermark(&rollup.name).await?;
     let table = worker.target.table(rollup);
     let sql = format!("SELECT to_regclass({}) IS NULL", literal(&table));
-    if seen.bond().is_none() || !super::ask(worker, sql).await? {
+    if seen.bond().is_none() || !super::found::ask(worker, sql).await? {
         return Ok(());
     }
     Err(WorkError::Stranger(format!(
