@@ -28,6 +28,9 @@ const LAYERS: [&str; 18] = [
     "cli",
 ];
 
+/// Lines of a file, with its comments.
+const LINES_MAX: usize = 450;
+
 /// Entries of `src` that a newcomer can take in at a glance.
 const ENTRIES_MAX: usize = 20;
 
@@ -99,6 +102,12 @@ fn each_folder_imports_only_those_below_it() {
 fn the_source_can_be_taken_in_at_a_glance() {
     let entries = fs::read_dir(Path::new(ROOT).join("src")).unwrap().count();
     assert!(entries <= ENTRIES_MAX, "{entries} entries");
+    let long = |(path, text): &(String, String)| {
+        let lines = text.lines().count();
+        (lines > LINES_MAX).then(|| format!("{path}: {lines}"))
+    };
+    let long: Vec<_> = sources("src").iter().filter_map(long).collect();
+    assert_eq!(long, [""; 0], "these files are too long");
 }
 
 #[test]

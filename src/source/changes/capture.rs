@@ -17,9 +17,13 @@ use crate::clients::db::{DbError, Tx};
 use crate::model::rollup::{Rollup, TableName};
 use crate::model::sql::{ident, literal, shown, table};
 use crate::source::changes::consumers;
-use crate::source::changes::triggers::{self, Fires, TRIGGERS};
+use crate::source::changes::triggers::{self, TRIGGERS};
 use crate::source::reading::axis::Axis;
 use crate::source::reading::shape::Shape;
+
+mod relation;
+
+use relation::{Relation, relations};
 
 /// The purpose of a table's triggers, stored as the comment of their function.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,23 +69,6 @@ impl CaptureState {
     pub const fn is_whole(&self) -> bool {
         self.problem.is_none()
     }
-}
-
-/// A table, partition or child table.
-#[derive(Debug)]
-struct Relation {
-    name: String,
-    kind: String,
-    is_partition: bool,
-    /// Tallymark's triggers on it, and how each is enabled.
-    triggers: BTreeMap<String, String>,
-    function: Option<String>,
-    description: Option<String>,
-    has_marks: bool,
-    /// Whether the tables of consumers and of partitions exist.
-    has_consumers: bool,
-    /// Whether the triggers' function finds the function that marks.
-    has_mark_function: bool,
 }
 
 impl Capture {
@@ -360,32 +347,6 @@ impl Purpose {
     }
 }
 
-impl Relation {
-    fn can_be_captured(&self) -> bool {
-        matches!(self.kind.as_str(), "r" | "p")
-    }
-
-    /// The triggers that it must have. PostgreSQL gives a new partition its parent's row triggers.
-    /// A TRUNCATE of it shows in its file ([`Capture::mark_partitions`]).
-    fn wanted(&self) -> impl Iterator<Item = &'static str> {
-        let is_partition = self.is_partition;
-        let wanted = TRIGGERS.into_iter().filter(move |(_, fires)| match fires {
-            Fires::Row { .. } => true,
-            Fires::Truncate => !is_partition,
-        });
-        wanted.map(|(name, _)| name)
-    }
-
-    /// The triggers to create on it. A partition inherits the row triggers from its parent.
-    fn own(&self) -> impl Iterator<Item = (&'static str, Fires)> {
-        let inherits = self.is_partition;
-        TRIGGERS.into_iter().filter(move |(_, fires)| match fires {
-            Fires::Row { .. } => !inherits,
-            Fires::Truncate => true,
-        })
-    }
-}
-
 /// The rights that the role needs for reading the source and taking marks.
 fn grants(reader: &str) -> Vec<String> {
     let reader = ident(reader);
@@ -460,30 +421,4 @@ async fn shared(
             .to_owned(),
     );
     Ok(Ok(sql))
-}
-
-/// The table itself, followed by its partitions or children. An empty list means that the table
-/// does not exist.
-async fn relations(tx: &mut Tx, name: &TableName) -> Result<Vec<Relation>, DbError> {
-    let doing = format!("looking at the triggers of {}", table(name));
-    let sql = format!(include_str!("capture_state.sql"), relation = literal(&table(name)));
-    let rows = tx.rows(&doing, sql).await?;
-    rows.iter()
-        .map(|row| {
-            let triggers: String = row.try_get("triggers")?;
-            let pairs = triggers.split(',').filter_map(|pair| pair.split_once('='));
-            Ok(Relation {
-                name: row.try_get("name")?,
-                kind: row.try_get("kind")?,
-                is_partition: row.try_get("is_partition")?,
-                triggers: pairs.map(|(name, how)| (name.to_owned(), how.to_owned())).collect(),
-                function: row.try_get("function")?,
-                description: row.try_get("description")?,
-                has_marks: row.try_get("has_marks")?,
-                has_consumers: row.try_get("has_consumers")?,
-                has_mark_function: row.try_get("has_mark_function")?,
-            })
-        })
-        .collect::<Result<_, sqlx::Error>>()
-        .map_err(|source| tx.error(doing, source))
 }

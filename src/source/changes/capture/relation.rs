@@ -1,0 +1,79 @@
+//! The table of a capture in the catalogue, with its partitions.
+
+use std::collections::BTreeMap;
+
+use sqlx::Row as _;
+
+use crate::clients::db::{DbError, Tx};
+use crate::model::rollup::TableName;
+use crate::model::sql::{literal, table};
+use crate::source::changes::triggers::{Fires, TRIGGERS};
+
+/// A table, partition or child table.
+#[derive(Debug)]
+pub(super) struct Relation {
+    pub(super) name: String,
+    pub(super) kind: String,
+    pub(super) is_partition: bool,
+    /// Tallymark's triggers on it, and how each is enabled.
+    pub(super) triggers: BTreeMap<String, String>,
+    pub(super) function: Option<String>,
+    pub(super) description: Option<String>,
+    pub(super) has_marks: bool,
+    /// Whether the tables of consumers and of partitions exist.
+    pub(super) has_consumers: bool,
+    /// Whether the triggers' function finds the function that marks.
+    pub(super) has_mark_function: bool,
+}
+
+impl Relation {
+    pub(super) fn can_be_captured(&self) -> bool {
+        matches!(self.kind.as_str(), "r" | "p")
+    }
+
+    /// The triggers that it must have. PostgreSQL gives a new partition its parent's row triggers.
+    /// A TRUNCATE of it shows in its file ([`super::Capture::mark_partitions`]).
+    pub(super) fn wanted(&self) -> impl Iterator<Item = &'static str> {
+        let is_partition = self.is_partition;
+        let wanted = TRIGGERS.into_iter().filter(move |(_, fires)| match fires {
+            Fires::Row { .. } => true,
+            Fires::Truncate => !is_partition,
+        });
+        wanted.map(|(name, _)| name)
+    }
+
+    /// The triggers to create on it. A partition inherits the row triggers from its parent.
+    pub(super) fn own(&self) -> impl Iterator<Item = (&'static str, Fires)> {
+        let inherits = self.is_partition;
+        TRIGGERS.into_iter().filter(move |(_, fires)| match fires {
+            Fires::Row { .. } => !inherits,
+            Fires::Truncate => true,
+        })
+    }
+}
+
+/// The table itself, followed by its partitions or children. An empty list means that the table
+/// does not exist.
+pub(super) async fn relations(tx: &mut Tx, name: &TableName) -> Result<Vec<Relation>, DbError> {
+    let doing = format!("looking at the triggers of {}", table(name));
+    let sql = format!(include_str!("../capture_state.sql"), relation = literal(&table(name)));
+    let rows = tx.rows(&doing, sql).await?;
+    rows.iter()
+        .map(|row| {
+            let triggers: String = row.try_get("triggers")?;
+            let pairs = triggers.split(',').filter_map(|pair| pair.split_once('='));
+            Ok(Relation {
+                name: row.try_get("name")?,
+                kind: row.try_get("kind")?,
+                is_partition: row.try_get("is_partition")?,
+                triggers: pairs.map(|(name, how)| (name.to_owned(), how.to_owned())).collect(),
+                function: row.try_get("function")?,
+                description: row.try_get("description")?,
+                has_marks: row.try_get("has_marks")?,
+                has_consumers: row.try_get("has_consumers")?,
+                has_mark_function: row.try_get("has_mark_function")?,
+            })
+        })
+        .collect::<Result<_, sqlx::Error>>()
+        .map_err(|source| tx.error(doing, source))
+}
