@@ -12,7 +12,7 @@ use crate::throttle::may_wake;
 use crate::work::backlog::{self, BEGIN_MIN, Backlog};
 use crate::work::due::{Planned, Standing};
 use crate::work::empty;
-use crate::work::identity::{self};
+use crate::work::identity;
 use crate::work::late;
 use crate::work::ready;
 use crate::work::report::{Gauges, RollupProblem, TickReport};

@@ -7,6 +7,7 @@ use chrono::{DateTime, Datelike as _, SecondsFormat, SubsecRound, Utc};
 use super::error::CheckpointError;
 use super::state::{Lifecycle, State};
 use super::store::{Item, Key, PK, SK, UNFINISHED, Value};
+use crate::model::clock::rfc3339_seconds;
 use crate::model::text::cut;
 
 /// The first part of the key of items for all rollups. No rollup can have this name.
@@ -240,7 +241,7 @@ pub(super) fn key(rollup: &str, slice_start: DateTime<Utc>) -> Key {
 /// The second part of the key of the slice that starts at this instant. It has whole seconds in
 /// UTC, so the texts sort like the instants.
 pub(super) fn sort_key(slice_start: DateTime<Utc>) -> String {
-    slice_start.to_rfc3339_opts(SecondsFormat::Secs, true)
+    rfc3339_seconds(slice_start)
 }
 
 /// The slice's name in output: `entity_daily@2026-02-10T00:00:00Z`.

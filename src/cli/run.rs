@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{Failure, Global, Via, parse_duration, slice_starting, ui, verify, via};
 use crate::model::clock::Deadline;
-use crate::tick::{self};
+use crate::tick;
 use crate::work::report::ScrubReport;
 use crate::work::report::TickReport;
 use crate::work::report::{Outcome, SliceReport};

@@ -5,10 +5,11 @@ use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use console::measure_text_width;
 
 use super::Failure;
+use crate::model::clock::rfc3339_seconds;
 use crate::model::visible;
 
 mod paint;
@@ -187,7 +188,7 @@ pub fn duration(value: Duration) -> String {
 /// An instant as in slice names: `2026-02-10T00:00:00Z`.
 #[must_use]
 pub fn instant(at: DateTime<Utc>) -> String {
-    at.to_rfc3339_opts(SecondsFormat::Secs, true)
+    rfc3339_seconds(at)
 }
 
 /// Rows under a heading, in columns as wide as needed. Columns of numbers (`>` before the heading)

@@ -103,7 +103,7 @@ mod tests {
 
     /// The table of docs/EVENTS.md.
     #[test]
-    fn each_outcome_has_its_fate() {
+    fn each_outcome_has_its_disposition() {
         let now = DateTime::UNIX_EPOCH;
         let soon = Some(now + TimeDelta::seconds(40));
         let back = |seconds| Disposition::Back(Duration::from_secs(seconds));

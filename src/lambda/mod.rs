@@ -24,7 +24,7 @@ use crate::model::not_now::{NotNow, Why};
 use crate::model::rollup::Rollup;
 use crate::model::slice::Slice;
 use crate::telemetry::metrics::Metrics;
-use crate::tick::{self};
+use crate::tick;
 use crate::work::backfill::{self, BackfillPlan, Batch, BatchLimits, BatchReport, Silent};
 use crate::work::backlog::BEGIN_MIN;
 use crate::work::ready;

@@ -1,5 +1,9 @@
 //! The facts about a rollup that a process reads before it works on it, and remembers.
 
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+
 use crate::checkpoint::{Backfill, CheckpointError, Watermark};
 use crate::clients::db::CATALOGUE_TIMEOUT;
 use crate::model::not_now::{NotNow, Why};
@@ -9,12 +13,10 @@ use crate::source::reading::fingerprint::Fingerprint;
 use crate::source::reading::shape::Shape;
 use crate::target::Registered;
 use crate::throttle::{Gate, Waits};
-use crate::work::generation::{self};
+use crate::work::generation;
 use crate::work::identity;
 use crate::work::late;
 use crate::work::worker::{Severity, WorkError, Worker, lock};
-use chrono::{DateTime, Utc};
-use std::sync::Arc;
 
 /// Maximum number of remembered backfills. There are as many as rollups under way at a time.
 const BACKFILLS_KNOWN_MAX: usize = 1000;
