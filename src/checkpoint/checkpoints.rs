@@ -56,6 +56,13 @@ impl Checkpoints {
         self.store.is_in_target()
     }
 
+    /// The table and its store, for messages.
+    #[must_use]
+    pub fn place(&self) -> String {
+        let store = if self.is_in_target() { "the target's" } else { "DynamoDB" };
+        format!("{store} table {}", self.table())
+    }
+
     /// Closes idle connections.
     pub async fn close(&self) {
         self.store.close().await;

@@ -57,11 +57,11 @@ pub async fn refuse_gone(worker: &Worker, rollup: &Rollup) -> Result<(), WorkErr
 
 pub(super) fn anothers(worker: &Worker, rollup: &str, bond: &Bond) -> WorkError {
     WorkError::Stranger(format!(
-        "rollup `{rollup}`: its checkpoints in DynamoDB table {} belong to another installation \
+        "rollup `{rollup}`: its checkpoints in {} belong to another installation \
          ({}), with another source or target. If this is a second installation, give it a \
          [checkpoint] table of its own; if it is the same one at a new address, run \
          `tallymark moved`",
-        worker.checkpoints.table(),
+        worker.checkpoints.place(),
         super::short(&bond.installation),
     ))
 }
