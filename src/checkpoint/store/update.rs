@@ -218,3 +218,30 @@ impl Update {
         self.change(name, Change::FromNow { now, after })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_item_is_allowed_where_the_condition_holds_for_it() {
+        let name = || "state".to_owned();
+        let value = || Value::Number("1".to_owned());
+        let compare = |is| Cond::Compare(name(), is, value());
+        let mut each = vec![
+            Cond::Absent,
+            Cond::Present,
+            Cond::Lacks(name()),
+            Cond::Passed(name(), DateTime::UNIX_EPOCH),
+            Cond::always(),
+            Cond::Any(Vec::new()),
+        ];
+        each.extend([Is::Equal, Is::Other, Is::Below, Is::AtMost, Is::Above].map(compare));
+        let pairs = each.iter().flat_map(|one| each.iter().map(move |other| [one, other]));
+        let pairs: Vec<_> = pairs.map(|pair| pair.map(Clone::clone).to_vec()).collect();
+        let nested = pairs.into_iter().flat_map(|pair| [Cond::All(pair.clone()), Cond::Any(pair)]);
+        for condition in each.iter().cloned().chain(nested) {
+            assert_eq!(condition.allows_missing(), condition.holds(None, None), "{condition:?}");
+        }
+    }
+}
