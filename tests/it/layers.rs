@@ -65,11 +65,15 @@ fn lines(sources: &[(String, String)], words: &[&str]) -> Vec<String> {
 
 /// The folders of `src` that the code of a file names, without its comments and tests.
 fn imports(text: &str) -> BTreeSet<String> {
-    let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+    let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
     let lines = code.lines().map(|line| line.split("//").next().unwrap_or_default());
     let code = lines.collect::<Vec<_>>().join("\n");
     let is_name = |it: &char| it.is_alphanumeric() || *it == '_';
-    code.split("crate::").skip(1).map(|rest| rest.chars().take_while(is_name).collect()).collect()
+    let names = code.split("crate::").skip(1);
+    let names: BTreeSet<String> =
+        names.map(|rest| rest.chars().take_while(is_name).collect()).collect();
+    assert!(!names.contains(""), "a line for each folder instead of crate::{{…}}");
+    names
 }
 
 #[test]
