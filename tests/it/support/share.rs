@@ -18,12 +18,17 @@ fn seed() -> u64 {
     })
 }
 
+/// The cells of a matrix in the order in which this seed draws them.
+fn drawn(seed: u64, of: usize) -> Vec<usize> {
+    let mut cells: Vec<usize> = (0..of).collect();
+    fastrand::Rng::with_seed(seed).shuffle(&mut cells);
+    cells
+}
+
 /// Whether this run plays `cell` of the `of` cells of a matrix, of which it plays `played`.
 pub fn is_drawn(matrix: &str, cell: usize, of: usize, played: usize) -> bool {
     let seed = seed();
-    let mut cells: Vec<usize> = (0..of).collect();
-    fastrand::Rng::with_seed(seed).shuffle(&mut cells);
-    let is_drawn = is_whole() || cells[..played].contains(&cell);
+    let is_drawn = is_whole() || drawn(seed, of)[..played].contains(&cell);
     let word = if is_drawn { "plays" } else { "leaves" };
     println!("SEED={seed}: this run {word} cell {cell} of {of} of {matrix}");
     is_drawn
@@ -31,12 +36,7 @@ pub fn is_drawn(matrix: &str, cell: usize, of: usize, played: usize) -> bool {
 
 #[test]
 fn a_run_plays_its_share_and_over_some_runs_everything() {
-    let drawn = |seed| {
-        let mut cells: Vec<usize> = (0..9).collect();
-        fastrand::Rng::with_seed(seed).shuffle(&mut cells);
-        cells[..3].to_vec()
-    };
-    let mut seen: Vec<usize> = (0..40).flat_map(drawn).collect();
+    let mut seen: Vec<usize> = (0..40).flat_map(|seed| drawn(seed, 9)[..3].to_vec()).collect();
     seen.sort_unstable();
     seen.dedup();
     assert_eq!(seen, (0..9).collect::<Vec<_>>());

@@ -1,7 +1,6 @@
 //! A world for one test: databases, checkpoints and a worker, and an independent check of its
 //! numbers.
 
-use std::env;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +11,7 @@ use tallymark::check::verify;
 use tallymark::checkpoint::store::dynamodb::DynamoDb;
 use tallymark::checkpoint::{Checkpoint, Checkpoints};
 use tallymark::clients::db::{Access, Tx};
-use tallymark::config::{Config, StoreKind};
+use tallymark::config::Config;
 use tallymark::embedded::dynamodb::EmbeddedDynamo;
 use tallymark::model::clock::{Clock, Deadline, ManualClock, SystemClock};
 use tallymark::model::rollup::Rollup;
@@ -24,7 +23,7 @@ use tallymark::work::identity;
 use tallymark::work::ready;
 use tallymark::work::report::SliceReport;
 use tallymark::work::slice_run::{self, RunOptions};
-use tallymark::work::worker::{WorkError, Worker, store_db};
+use tallymark::work::worker::{WorkError, Worker};
 use tokio::sync::OnceCell;
 
 use super::Database;
@@ -38,9 +37,6 @@ pub const PAST_LEASE: Duration = Duration::from_secs(180);
 
 /// The rest of `[source]` at default settings: one slot, rests of 30 times the work, naps.
 pub const DEFAULTS: &str = "# as it comes";
-
-/// With this variable, worlds keep their checkpoints in the target.
-pub const STORE: &str = "TALLYMARK_TEST_STORE";
 
 /// The table that most tests count.
 pub const EVENTS: &str = "CREATE TABLE events (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, \
@@ -123,9 +119,8 @@ pub fn config(urls: &Urls, source: &str, rollups: &str) -> Config {
     let sets = |key: &str| source.contains(key) || source.contains(DEFAULTS);
     let nice = if sets("nice_ratio") { "" } else { "nice_ratio = 0" };
     let slots = if sets("slots") { "" } else { "slots = 2" };
-    let store = if env::var_os(STORE).is_some() { "checkpoint.store = \"postgres\"" } else { "" };
     let text = format!(
-        "{store}\n[source]\nurl = {{ env = \"SOURCE\" }}\n{nice}\n{slots}\n{source}\n{target}\n{rollups}"
+        "[source]\nurl = {{ env = \"SOURCE\" }}\n{nice}\n{slots}\n{source}\n{target}\n{rollups}"
     );
     let env = |name: &str| match name {
         "SOURCE" => Some(pooled(&urls.source)),
@@ -190,13 +185,7 @@ impl World {
     pub async fn at(urls: Urls, setup: Setup<'_>) -> Self {
         let config = config(&urls, setup.source, setup.rollups);
         let Setup { clock, concurrency, .. } = setup;
-        let checkpoints = match config.checkpoint.store {
-            StoreKind::DynamoDb => checkpoints().await,
-            StoreKind::Postgres => {
-                let target = store_db(&config, concurrency).unwrap();
-                Checkpoints::connect(&config.checkpoint, target).await.unwrap()
-            }
-        };
+        let checkpoints = checkpoints().await;
         checkpoints.create_table().await.unwrap();
         let worker = Worker::with_checkpoints(config, checkpoints, clock, concurrency).unwrap();
         let pool = PgPool::connect_lazy(&urls.source).unwrap();
