@@ -1,5 +1,5 @@
-//! A clock that tests can make jump, as a machine's may. Builds without the feature `faults` contain none
-//! of it.
+//! A clock that tests can make jump, as a machine's may. Builds without the feature `faults` contain
+//! none of it.
 
 /// How far this process's clock is ahead, which is zero except in tests.
 #[cfg(not(feature = "faults"))]

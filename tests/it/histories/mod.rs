@@ -1,8 +1,8 @@
 //! Random histories of an application beside Tallymark, against a real PostgreSQL whose clock the
 //! test moves. Two sessions interleave statement by statement, transactions stay open over the ends
 //! of slices, and ticks are killed at any await. When all work is done, every rollup must equal the
-//! `GROUP BY` over its source. Where what is documented not to be counted happens, some history must show a
-//! difference.
+//! `GROUP BY` over its source. With `late = "grace"` or a trigger that was spoiled, some history must
+//! show a difference.
 
 mod driver;
 mod search;
@@ -11,11 +11,12 @@ use crate::support::share;
 use driver::World;
 use search::{Kind, Ways, search};
 
-/// Number of histories with capture that must all end right, about 1,200 in one run together with the
-/// other kinds below. That is enough to find each mutation several times.
+/// Number of histories with capture that must all end right. With the other kinds below, one run
+/// plays about 1,200.
 const HISTORIES: u32 = 700;
 
-/// The same with `TALLYMARK_TESTS=all`, about 4,000 together. `TALLYMARK_HISTORIES` sets another number.
+/// The same with `TALLYMARK_TESTS=all`, which plays about 4,000. `TALLYMARK_HISTORIES` sets another
+/// number.
 const HISTORIES_ALL: u32 = 2_400;
 
 fn histories() -> u32 {
