@@ -6,6 +6,7 @@ use std::fmt;
 
 use chrono::{DateTime, Utc};
 
+use super::claim::Lease;
 use super::item::label;
 use super::state::{State, times};
 use super::store::StoreError;
@@ -73,6 +74,19 @@ pub struct Found {
     pub held_by: Option<String>,
     /// The end of its lease, if it is running.
     pub until: Option<DateTime<Utc>>,
+}
+
+impl LostLease {
+    /// Whether the slice has succeeded by the attempt that holds `lease`. Restored checkpoints may
+    /// repeat the number of an attempt, so the owner decides too.
+    #[must_use]
+    pub fn is_success_of(&self, lease: &Lease) -> bool {
+        self.found.as_ref().is_some_and(|found| {
+            found.state == State::Succeeded
+                && found.attempt == lease.attempt()
+                && found.held_by.as_deref() == Some(lease.owner())
+        })
+    }
 }
 
 impl Error for LostLease {}

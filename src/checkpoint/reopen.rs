@@ -10,8 +10,9 @@ use super::error::CheckpointError;
 use super::finish::shortened;
 use super::item::{Checkpoint, instant, key, label, number, text};
 use super::state::State;
-use super::store::{Cond, UNFINISHED, Update, Written};
+use super::store::{Cond, Key, UNFINISHED, Update, Written};
 use super::watermark::lowered;
+use crate::clients::db::Tx;
 
 /// Reads of a slice before giving up. Each repetition means that a worker claimed or ended it in
 /// the milliseconds between two calls.
@@ -59,6 +60,45 @@ impl Checkpoints {
         }
         let slice = label(rollup, slice_start);
         Err(CheckpointError::Contended { operation: "reopen", slice })
+    }
+
+    /// Makes a slice run again, as [`Checkpoints::reopen`] does, in a transaction of the target, if
+    /// it has a checkpoint. If it has none, its first claim waits until the transaction has ended.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if a call fails. The caller must then roll back.
+    pub async fn reopen_within(
+        &self,
+        rollup: &str,
+        slice_start: DateTime<Utc>,
+        reason: &str,
+        now: DateTime<Utc>,
+        tx: &mut Tx,
+    ) -> Result<(), CheckpointError> {
+        if !self.store.find_or_hold(key(rollup, slice_start), tx).await? {
+            return Ok(());
+        }
+        let marked = |is_running| reopened(rollup, slice_start, reason, now, is_running);
+        self.one_of([marked(false), marked(true)], tx).await?;
+        let back = |is_past| lowered(rollup, slice_start, is_past);
+        self.one_of([back(true), back(false)], tx).await
+    }
+
+    /// Makes one of two writes, whose conditions exclude each other, in a transaction of the
+    /// target.
+    async fn one_of(&self, updates: [Update; 2], tx: &mut Tx) -> Result<(), CheckpointError> {
+        const OPERATION: &str = "reopen";
+        for _ in 0..LOOKS_MAX {
+            for update in &updates {
+                let written = self.store.update(update.clone(), OPERATION, Some(&mut *tx));
+                if let Written::Done(_) = written.await? {
+                    return Ok(());
+                }
+            }
+        }
+        let Key { rollup, sort } = &updates[0].key;
+        let slice = format!("{rollup}@{sort}");
+        Err(CheckpointError::Contended { operation: OPERATION, slice })
     }
 
     /// Marks many slices to run again, each as [`Checkpoints::reopen`] does, then lowers the

@@ -18,6 +18,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::checkpoint::CheckpointError;
 use crate::clients::db::{Access, Db, DbError, Side, Tx};
 use crate::model::not_now::Why;
 use crate::model::rollup::Rollup;
@@ -26,7 +27,7 @@ use crate::source;
 use crate::source::reading::shape::Shape;
 
 pub use generation::Outside;
-pub use replace::{Replaced, StatementOptions};
+pub use replace::{LastWrite, Replaced, StatementOptions};
 pub use stage::{Chunk, StageProgress};
 pub use verify::{Comparison, Difference, Verification};
 
@@ -155,6 +156,9 @@ pub enum TargetError {
     /// The source cannot take another chunk now. Nothing was read or written.
     #[error("{0}")]
     NotNow(Why),
+    /// The checkpoint could not be written in the same transaction. Nothing was written.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
     /// The server refuses, or cannot be reached.
     #[error(transparent)]
     Db(#[from] DbError),

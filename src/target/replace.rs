@@ -1,11 +1,14 @@
 //! The fence, and the statement that makes a slice's rows equal to the new result.
 
+use std::fmt;
+
 use chrono::{DateTime, Utc};
+use futures_util::future::BoxFuture;
 use sqlx::Row as _;
 
 use super::statement::{columns, differs, merged, same_group};
 use super::{Target, TargetError, generation};
-use crate::checkpoint::Lease;
+use crate::checkpoint::{CheckpointError, Lease};
 use crate::clients::db::Tx;
 use crate::model::clock::{Stopwatch, rfc3339_seconds};
 use crate::model::rollup::Rollup;
@@ -60,6 +63,19 @@ pub struct StatementOptions<'g> {
     pub governor: Option<&'g Governor>,
     /// The naps while the source is read.
     pub nap: Option<Nap>,
+    /// What else the transaction of a replacement writes.
+    pub last: Option<&'g dyn LastWrite>,
+}
+
+/// The last writes of the transaction that replaces a slice's rows. They commit with the rows and
+/// the marker.
+pub trait LastWrite: fmt::Debug + Sync {
+    /// Makes the writes. After an error the whole replacement is rolled back.
+    fn write<'a>(
+        &'a self,
+        replaced: &'a Replaced,
+        tx: &'a mut Tx,
+    ) -> BoxFuture<'a, Result<(), CheckpointError>>;
 }
 
 impl StatementOptions<'_> {
@@ -327,6 +343,13 @@ pub(super) async fn finish(
         tx.rollback().await?;
         let slice = rfc3339_seconds(sealed);
         return Err(TargetError::Sealed { slice });
+    }
+    if let Some(last) = options.last
+        && let Err(error) = last.write(&replaced, &mut tx).await
+    {
+        // A broken connection rolls back by itself.
+        let _ = tx.rollback().await;
+        return Err(error.into());
     }
     tx.commit().await?;
     Ok(replaced)

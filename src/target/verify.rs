@@ -58,7 +58,7 @@ impl Target {
     ) -> Result<Comparison, TargetError> {
         let Verification { job, timeout, buckets, governor, .. } = *what;
         let SliceJob { rollup, shape, slice } = job;
-        let options = StatementOptions { shrink: None, timeout, governor, nap: None };
+        let options = StatementOptions { shrink: None, timeout, governor, nap: None, last: None };
         let bounds = (slice.start(), buckets.0, buckets.1);
         let label = job.label();
         if self.holds_source_of(rollup) {

@@ -18,10 +18,14 @@
 //! rows unchanged and cannot know whether they were unchanged before. So every attempt but the
 //! first always reopens the coarse slice. The first attempt reopens it only after a change. For a
 //! slice that never ran, in a coarse one that never ran, that costs one read and no write.
+//!
+//! Where the checkpoints are in the target, the three steps are one transaction
+//! ([`reopen_coarse_within`]).
 
 use chrono::{DateTime, Utc};
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::clients::db::Tx;
 use crate::model::rollup::Rollup;
 use crate::model::slice::Slice;
 use crate::work::due::{FinerDone, Plan, View};
@@ -73,18 +77,47 @@ pub(crate) async fn waits_for(
     }))
 }
 
+/// The coarse slices that contain `slice` and are computed from it, in the order of their locks.
+fn coarse<'w>(
+    worker: &'w Worker,
+    rollup: &Rollup,
+    slice: Slice,
+) -> Vec<(&'w Rollup, DateTime<Utc>)> {
+    let rollups = worker.config.rollups.iter();
+    let mut found: Vec<_> = rollups
+        .filter(|coarse| coarse.is_computed_from(rollup))
+        .map(|coarse| (coarse, coarse.calendar.containing(slice.start()).start()))
+        .filter(|(coarse, start)| *start >= coarse.start && !coarse.is_sealed_at(*start))
+        .collect();
+    // All are of one level.
+    found.sort_by(|(one, _), (other, _)| one.name.cmp(&other.name));
+    found
+}
+
+/// Reopens every claimed coarse slice that contains `slice`, in the transaction that replaces its
+/// rows and completes it. The first claim of a coarse slice waits for that transaction, and so the
+/// slice is read with the new rows.
+pub(crate) async fn reopen_coarse_within(
+    worker: &Worker,
+    rollup: &Rollup,
+    slice: Slice,
+    tx: &mut Tx,
+) -> Result<(), CheckpointError> {
+    for (coarse, start) in coarse(worker, rollup, slice) {
+        let reason = format!("{} changed", slice.id(&rollup.name));
+        let now = worker.clock.now();
+        worker.checkpoints.reopen_within(&coarse.name, start, &reason, now, tx).await?;
+    }
+    Ok(())
+}
+
 /// Reopens every claimed coarse slice that contains `slice`.
 pub(crate) async fn reopen_coarse(
     worker: &Worker,
     rollup: &Rollup,
     slice: Slice,
 ) -> Result<(), CheckpointError> {
-    let computed = |coarse: &&Rollup| coarse.is_computed_from(rollup);
-    for coarse in worker.config.rollups.iter().filter(computed) {
-        let start = coarse.calendar.containing(slice.start()).start();
-        if start < coarse.start || coarse.is_sealed_at(start) {
-            continue;
-        }
+    for (coarse, start) in coarse(worker, rollup, slice) {
         if worker.checkpoints.get(&coarse.name, start).await?.is_some() {
             let reason = format!("{} changed", slice.id(&rollup.name));
             let now = worker.clock.now();

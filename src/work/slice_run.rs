@@ -2,15 +2,17 @@
 //!
 //! claim → settle → read chunks → stage partials → replace with the fence → complete → summary
 //!
-//! `claim` has the first step, `chunks` reading and replacing, `record` the last.
+//! `claim` has the first step, `chunks` reading and replacing, `record` the last. Where the
+//! checkpoints are in the target, `with_rows` completes the slice while it is replaced.
 
+use std::sync::Mutex;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::time::error::Elapsed;
 use tracing::{Instrument as _, info_span};
 
-use crate::checkpoint::Lease;
+use crate::checkpoint::{CheckpointError, Lease};
 use crate::clients::db::Access;
 use crate::model::clock::{Deadline, Stopwatch, rfc3339};
 use crate::model::not_now::{NotNow, Why};
@@ -20,21 +22,23 @@ use crate::source::reading::pace::Pace;
 use crate::source::reading::plan_guard;
 use crate::source::settle::{Settled, Wait};
 use crate::source::{self, SliceJob};
-use crate::target::StatementOptions;
+use crate::target::{Replaced, StatementOptions};
 use crate::throttle::Throttle;
 use crate::throttle::interrupt::GRACE;
 use crate::work::estimate;
 use crate::work::report::SliceReport;
-use crate::work::worker::{WorkError, Worker};
+use crate::work::worker::{WorkError, Worker, lock};
 
 mod chunks;
 mod claim;
 mod record;
 mod stop;
+mod with_rows;
 
 use chunks::{Chunks, Read};
 use claim::{Begun, Claimed};
 use stop::Stop;
+use with_rows::Written;
 
 /// Time reserved for recording how the attempt ended.
 pub const RESERVE: Duration = Duration::from_millis(500);
@@ -99,6 +103,10 @@ struct Work<'a> {
     chunk_time: Duration,
     /// The throttle of its reading, from before the claim.
     throttle: Throttle<'a>,
+    /// Runs since before the claim.
+    watch: Stopwatch,
+    /// The completion in the newest transaction that replaced the rows.
+    written: Mutex<Option<Written>>,
 }
 
 /// Works on one slice until it is done or the deadline is near, and logs one summary line, also for
@@ -158,12 +166,14 @@ async fn work_on(
         options,
         chunk_time,
         throttle: *throttle,
+        watch,
+        written: Mutex::default(),
     };
     let start = rfc3339(slice.start());
     let span = info_span!("slice", rollup = rollup.name, start, attempt = lease.attempt());
     let work = async {
         let result = work.process().await;
-        work.record_in_time(result, watch).instrument(info_span!("complete")).await
+        work.record_in_time(result).instrument(info_span!("complete")).await
     };
     work.instrument(span).await
 }
@@ -181,8 +191,7 @@ impl Work<'_> {
         let mut pace = self.worker.pace(self.job.rollup);
         let work = async {
             let settled_by = self.settle(&mut pace).instrument(info_span!("settle")).await?;
-            let read = Chunks::new(self).read(&mut pace).instrument(info_span!("read")).await?;
-            Ok(Done { read, settled_by })
+            Chunks::new(self, settled_by).read(&mut pace).instrument(info_span!("read")).await
         };
         // The servers end their own statements. This limit is for a connection that is cut off.
         let limit = self.time_left().saturating_sub(RESERVE / 2);
@@ -213,11 +222,12 @@ impl Work<'_> {
         };
         match done {
             // Its cancellation is no failure of the slice.
-            Err(Stop::Fail { .. } | Stop::NotNow { .. } | Stop::Unreachable(_))
-                if interrupt.is_raised() =>
-            {
-                Err(self.interrupted())
-            }
+            Err(
+                Stop::Fail { .. }
+                | Stop::NotNow { .. }
+                | Stop::Unreachable(_)
+                | Stop::Unrecorded(CheckpointError::Store(_)),
+            ) if interrupt.is_raised() => Err(self.interrupted()),
             done => done,
         }
     }
@@ -289,6 +299,21 @@ impl Work<'_> {
 
     fn statement_options(&self, timeout: Duration) -> StatementOptions<'_> {
         let shrink = (!self.options.allow_shrink).then_some(self.job.rollup.shrink_guard);
-        StatementOptions { shrink, timeout, governor: self.throttle.governor(), nap: None }
+        let governor = self.throttle.governor();
+        StatementOptions { shrink, timeout, governor, nap: None, last: None }
+    }
+
+    /// Whether the coarse slices that contain this one must run again. An attempt after the first
+    /// cannot know whether the one before it has changed the rows.
+    fn has_changed(&self, replaced: &Replaced) -> bool {
+        replaced.rewritten() > 0 || self.lease.attempt() > 1
+    }
+
+    fn set_written(&self, written: Written) {
+        *lock(&self.written) = Some(written);
+    }
+
+    fn written(&self) -> Option<Written> {
+        lock(&self.written).clone()
     }
 }

@@ -184,6 +184,7 @@ impl From<TargetError> for WorkError {
     fn from(error: TargetError) -> Self {
         match error {
             TargetError::Db(error) => Self::Db(error),
+            TargetError::Checkpoint(error) => Self::Checkpoint(error),
             TargetError::NotNow(why) => Self::NotNow(NotNow::because(why)),
             other => Self::Usage(other.to_string()),
         }

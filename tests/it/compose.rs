@@ -414,7 +414,13 @@ async fn a_month_that_is_read_in_chunks_is_the_same() {
         let (target, source) = (&world.worker.target, None);
         let job = SliceJob { rollup, shape, slice };
         let chunk = Chunk { source, lease, job };
-        let options = StatementOptions { shrink: None, timeout: BUDGET, governor: None, nap: None };
+        let options = StatementOptions {
+            shrink: None,
+            timeout: BUDGET,
+            governor: None,
+            nap: None,
+            last: None,
+        };
         let middle = slice.start() + slice.duration() / 2;
         let start = StageProgress::at_start(slice);
         let half = target.stage_chunk(&chunk, start, middle, options).await.unwrap();

@@ -83,7 +83,7 @@ async fn many_groups() -> (Place, [Database; 2]) {
 }
 
 /// The URL with the port of a proxy in front of its server.
-fn through(url: &str, cut: Cut) -> (String, Cutter) {
+pub fn through(url: &str, cut: Cut) -> (String, Cutter) {
     let (before, rest) = url.rsplit_once(':').unwrap();
     let (port, path) = rest.split_once('/').unwrap();
     let cutter = Cutter::start(format!("127.0.0.1:{port}"), cut);
@@ -108,7 +108,7 @@ async fn a_connection_that_is_cut_is_told_and_a_later_run_makes_all_good() {
     ];
     for (index, (side, said, bytes)) in cases.into_iter().enumerate() {
         let url = if side == source { &mut place.source_url } else { &mut place.target_url };
-        let (proxied, cutter) = through(url, Cut { said, bytes });
+        let (proxied, cutter) = through(url, Cut { first: None, said, bytes });
         *url = proxied;
         let ended = place.run(if index == 0 { &RUN[..] } else { &REPLAY });
         assert!(cutter.has_cut(), "{said}: {ended:?}");

@@ -4,10 +4,15 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use serde_json::json;
+use tallymark::checkpoint::State;
 
+use crate::faults::through;
 use crate::support::cli::{Ended, Place, daily, day, ended, execute, lines, today};
 use crate::support::pooler::PgBouncer;
+use crate::support::proxy::Cut;
+use crate::support::world::{EVENTS, STORE as STORE_NAME, Setup, World, instant, random_events};
 use crate::support::{Database, postgres};
 
 /// The line that a user adds.
@@ -18,6 +23,17 @@ const TRUTH: &str = "SELECT date_trunc('day', at, 'UTC') AS bucket, kind, count(
                      sum(amount) AS revenue FROM events GROUP BY 1, 2";
 const ROLLUP: &str = "SELECT bucket, kind, events, revenue FROM stats.daily";
 
+/// The tests that are played on both stores.
+const GROUPS: [&str; 3] =
+    ["spine::", "due::", "compose::a_worker_killed_between_commit_and_reopening_loses_nothing"];
+
+/// Those among them that change items through DynamoDB's API.
+const ELSEWHERE: [&str; 3] = [
+    "a_rollup_with_a_broken_checkpoint_does_not_stop_the_others",
+    "every_slice_without_success_is_found_without_asking_the_source",
+    "trouble_in_a_batch_lets_the_slices_in_flight_end",
+];
+
 /// The slices whose checkpoint, marker and rows contradict each other. One statement sees one
 /// instant.
 const CONTRADICTIONS: &str = "SELECT coalesce(c.sort, s.slice_start::text), c.item, s.replaced_owner \
@@ -26,6 +42,7 @@ const CONTRADICTIONS: &str = "SELECT coalesce(c.sort, s.slice_start::text), c.it
     CROSS JOIN LATERAL (SELECT coalesce(sum(d.events), 0) AS counted FROM stats.daily AS d \
         WHERE d.bucket >= s.slice_start AND d.bucket < s.slice_end) AS d \
     WHERE (c.item->>'state' = 'succeeded' AND c.item->>'owner' IS DISTINCT FROM s.replaced_owner) \
+       OR (c.item->>'state' = 'running' AND c.item->>'owner' = s.replaced_owner) \
        OR (s.replaced_at IS NOT NULL AND s.rows_read <> d.counted)";
 
 /// A database with `days` days of events, and a configuration with nothing but addresses, the store
@@ -151,22 +168,26 @@ async fn after_a_change_of_the_store_a_repair_goes_on_where_the_other_ended() {
 /// Kills a worker at random instants. All the while the three agree, without a repair.
 #[tokio::test]
 async fn rows_marker_and_checkpoint_never_contradict_each_other() {
-    const KILLS: u32 = 15;
+    const HITS: u32 = 5;
+    const KILLS_MAX: u64 = 200;
     let (place, _database) = place_with(200).await;
     hurry(&place, 200);
     run(&place, &["init"]).good();
     let backfill = ["backfill", "daily", "--budget", "1s", "--concurrency", "2", "--yes"];
-    let mut is_hit = false;
-    for _ in 0..KILLS {
+    let mut hits = 0;
+    for kills in 0..KILLS_MAX {
         let mut child = quiet(&mut bare(&place, &backfill)).spawn().unwrap();
-        thread::sleep(Duration::from_millis(fastrand::u64(20..=400)));
+        thread::sleep(Duration::from_millis(fastrand::u64(20..=400 + 20 * kills)));
         assert_eq!(lines(&place.target_url, CONTRADICTIONS).await, [""; 0]);
         child.kill().unwrap();
         child.wait().unwrap();
         let running = "SELECT FROM tallymark.checkpoint WHERE item->>'state' = 'running'";
-        is_hit |= !lines(&place.target_url, running).await.is_empty();
+        hits += u32::from(!lines(&place.target_url, running).await.is_empty());
+        if hits == HITS {
+            break;
+        }
     }
-    assert!(is_hit, "no kill hit a slice");
+    assert_eq!(hits, HITS, "too few kills hit a slice");
     assert_eq!(lines(&place.target_url, CONTRADICTIONS).await, [""; 0]);
     run(&place, &["backfill", "daily", "--budget", "60s", "--yes"]).good();
     assert_eq!(lines(&place.target_url, CONTRADICTIONS).await, [""; 0]);
@@ -198,4 +219,116 @@ async fn two_workers_share_the_slices_through_a_transaction_pooler() {
     assert_eq!(lines(&place.target_url, once).await, ["(60,1,t)"]);
     assert_eq!(lines(&place.target_url, CONTRADICTIONS).await, [""; 0]);
     is_right(&place).await;
+}
+
+/// Hours and the days that are computed from them.
+const HOURS_AND_DAYS: &str = r#"
+[[rollup]]
+name = "hourly"
+from = "public.events"
+time = "created_at"
+start = "2026-01-01"
+slice = "1 hour"
+measures.events = "count"
+[[rollup]]
+name = "daily"
+from = { rollup = "hourly" }
+slice = "1 day"
+measures = ["events"]
+"#;
+
+#[tokio::test]
+async fn the_hours_of_a_day_that_are_replaced_at_once_reopen_it_and_never_deadlock() {
+    let rollups = format!("{STORE}{HOURS_AND_DAYS}");
+    let setup = Setup { rollups: &rollups, concurrency: 24, ..Setup::default() };
+    let world = World::new(&format!("{EVENTS}; {}", random_events(1, 5_000)), setup).await;
+    let to = "2026-01-02T00:00:00Z";
+    let [hourly, daily] = &world.worker.config.rollups[..] else { panic!("two rollups") };
+    world.backfill_one(hourly, to, false).await;
+    world.backfill_one(daily, to, false).await;
+    world.sql("INSERT INTO events (created_at) SELECT created_at FROM events").await;
+    let hours: Vec<_> = hourly.calendar.slices(hourly.start, instant(to)).collect();
+    for hour in &hours {
+        world.reopen(&hour.start().to_rfc3339()).await;
+    }
+    join_all(hours.iter().map(async |hour| {
+        // The wait for a lock has a limit. On a machine that stood still the test tries again.
+        loop {
+            let report = world.run(&hour.start().to_rfc3339()).await;
+            if report.is_success() {
+                break;
+            }
+            let reason = report.reason.unwrap_or_default();
+            assert!(reason.contains("lock timeout"), "{reason}");
+        }
+    }))
+    .await;
+    let day = world.worker.checkpoints.get("daily", instant("2026-01-01")).await.unwrap().unwrap();
+    assert_eq!((day.state, day.dirty), (State::Stale, 24));
+    world.backfill_one(daily, to, false).await;
+    assert_eq!(world.target_value("SELECT events FROM stats.daily").await, "10000");
+}
+
+/// Cuts the connection of the slice's replacement once the server has committed.
+const COMMITTED: Cut = Cut { first: Some("-- Writes the marker"), said: "COMMIT\0", bytes: 0 };
+
+#[tokio::test]
+async fn a_slice_whose_commit_got_no_answer_is_reported_as_the_store_has_it() {
+    let (mut place, _database) = place_with(2).await;
+    run(&place, &["init"]).good();
+    let direct = place.source_url.clone();
+    let slice = format!("daily@{}T00:00:00Z", day(1));
+    execute(&direct, REOPENED_MEANWHILE).await;
+    for (outcome, attempt) in [("stale", 1), ("succeeded", 2)] {
+        let (proxied, cutter) = through(&direct, COMMITTED);
+        (place.source_url, place.target_url) = (proxied.clone(), proxied);
+        let ended = run(&place, &["run", "daily", "--slice", &slice, "--json"]);
+        assert!(cutter.has_cut(), "{ended:?}");
+        let report = &ended.json()["slices"][0];
+        assert_eq!((&report["outcome"], &report["attempt"]), (&json!(outcome), &json!(attempt)));
+        assert_eq!(report["rows_read"], 240);
+        execute(&direct, "DROP TRIGGER IF EXISTS reopen ON stats.daily").await;
+    }
+    (place.source_url, place.target_url) = (direct.clone(), direct);
+    assert_eq!(lines(&place.target_url, CONTRADICTIONS).await, [""; 0]);
+    run(&place, &["run"]).good();
+    is_right(&place).await;
+}
+
+#[tokio::test]
+async fn a_completion_that_the_server_refuses_leaves_the_rows_as_they_were() {
+    let (place, _database) = place_with(2).await;
+    run(&place, &["init"]).good();
+    execute(&place.target_url, REFUSED_COMPLETION).await;
+    run(&place, &["run"]).refused(1, &["table `tallymark.checkpoint` failed", "not today"]);
+    assert_eq!(lines(&place.target_url, ROLLUP).await, [""; 0]);
+    assert_eq!(lines(&place.target_url, CONTRADICTIONS).await, [""; 0]);
+    // The slice was given back, so nothing waits for a lease.
+    execute(&place.target_url, "DROP TRIGGER refuse ON tallymark.checkpoint").await;
+    run(&place, &["run"]).good();
+    is_right(&place).await;
+}
+
+/// A trigger that refuses to record that a slice is done.
+const REFUSED_COMPLETION: &str = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS \
+    'BEGIN RAISE EXCEPTION ''not today''; END'; \
+    CREATE TRIGGER refuse BEFORE UPDATE ON tallymark.checkpoint FOR EACH ROW \
+    WHEN (NEW.item->>'state' = 'succeeded') EXECUTE FUNCTION refuse()";
+
+/// A trigger that reopens the slice whose rows are replaced.
+const REOPENED_MEANWHILE: &str = "CREATE FUNCTION reopen() RETURNS trigger LANGUAGE plpgsql AS \
+    'BEGIN UPDATE tallymark.checkpoint SET item = item || jsonb_build_object(''dirty'', \
+        (item->>''dirty'')::int + 1) WHERE item->>''state'' = ''running''; RETURN NULL; END'; \
+    CREATE TRIGGER reopen AFTER INSERT OR UPDATE ON stats.daily EXECUTE FUNCTION reopen()";
+
+/// The same tests as with DynamoDB, in a process of its own.
+#[test]
+fn what_holds_with_dynamodb_holds_with_checkpoints_in_the_target() {
+    let mut tests = Command::new(std::env::current_exe().unwrap());
+    tests.args(GROUPS).args(ELSEWHERE.map(|test| format!("--skip={test}")));
+    tests.args(["--test-threads", "2"]).env(STORE_NAME, "postgres");
+    let ended = tests.output().unwrap();
+    let text = String::from_utf8_lossy(&ended.stdout);
+    assert!(ended.status.success(), "{text}");
+    assert!(!text.contains("running 0 tests"), "{text}");
 }

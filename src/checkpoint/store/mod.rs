@@ -1,4 +1,4 @@
-//! The stores that keep checkpoints, behind an interface of eleven calls.
+//! The stores that keep checkpoints, behind an interface of twelve calls.
 //!
 //! | module | part |
 //! |---|---|
@@ -81,6 +81,10 @@ pub trait Store: fmt::Debug + Send + Sync {
         operation: &'static str,
         within: Option<&'a mut Tx>,
     ) -> Answer<'a, bool>;
+
+    /// Whether the item exists. If it is missing, every writer that would create it waits until the
+    /// transaction has ended. Only for a store in the target.
+    fn find_or_hold<'a>(&'a self, key: Key, within: &'a mut Tx) -> Answer<'a, bool>;
 
     /// Replaces the item under the key if `condition` holds. Returns whether it did.
     fn put(&self, item: Item, condition: Cond) -> Answer<'_, bool>;

@@ -165,6 +165,54 @@ async fn a_refused_reopening_leaves_what_its_transaction_did_before() {
     assert_eq!(checkpoints.item(one).await.unwrap().unwrap()["state"], text("stale"));
 }
 
+/// A coarse slice that is claimed before the rows of a finer one commit would read the old rows, and
+/// nothing would reopen it.
+#[tokio::test]
+async fn a_first_claim_waits_for_a_transaction_that_found_no_checkpoint() {
+    let (checkpoints, db) = checkpoints().await;
+    let mut tx = begin(&db).await;
+    let reopened = checkpoints.reopen_within(ROLLUP, start(), "an hour changed", at(0), &mut tx);
+    reopened.await.unwrap();
+    let claimed = async {
+        loop {
+            match checkpoints.claim(&wish(SystemClock.now())).await {
+                Ok(lease) => break lease,
+                // The wait for a lock has a limit.
+                Err(error) => assert!(error.to_string().contains("lock timeout"), "{error}"),
+            }
+        }
+    };
+    let mut claimed = std::pin::pin!(claimed);
+    let table = checkpoints.table();
+    let waiting = format!(
+        "SELECT count(*) AS n FROM pg_locks WHERE NOT granted AND pid IN \
+         (SELECT pid FROM pg_stat_activity WHERE query LIKE '%INSERT INTO {table}%')"
+    );
+    let is_waiting = async {
+        loop {
+            let mut look = begin(&db).await;
+            let row = look.row("looking", waiting.clone()).await.unwrap();
+            look.rollback().await.unwrap();
+            if row.get::<i64, _>("n") > 0 {
+                break;
+            }
+        }
+    };
+    tokio::select! {
+        lease = &mut claimed => panic!("claimed while the rows were uncommitted: {lease:?}"),
+        () = is_waiting => {}
+    }
+    tx.commit().await.unwrap();
+    let lease = claimed.await;
+    // A checkpoint that exists is reopened, also while a worker has it.
+    let mut tx = begin(&db).await;
+    let reopened = checkpoints.reopen_within(ROLLUP, start(), "an hour changed", at(0), &mut tx);
+    reopened.await.unwrap();
+    tx.commit().await.unwrap();
+    let state = checkpoints.complete(&lease, &outcome(), at(0)).await.unwrap();
+    assert_eq!(state, State::Stale);
+}
+
 #[tokio::test]
 async fn a_store_that_is_elsewhere_refuses_a_transaction_of_the_target() {
     let (fixture, db) = (Fixture::in_dynamodb().await, db().await);

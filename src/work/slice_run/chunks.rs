@@ -6,7 +6,8 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use tracing::{Instrument as _, info_span};
 
-use super::{CHUNK_TIME_MIN, RESERVE, Stop, Work};
+use super::with_rows::Completing;
+use super::{CHUNK_TIME_MIN, Done, RESERVE, Stop, Work};
 use crate::clients::db::DbErrorKind;
 use crate::model::not_now::{NotNow, Permit, Why};
 use crate::source::SliceJob;
@@ -44,18 +45,20 @@ pub(super) struct Chunks<'w> {
     gate: Gate<'w>,
     /// The last known throttle of reading.
     throttle: Throttle<'w>,
+    /// How it is known that all rows of the slice are visible.
+    settled_by: &'static str,
 }
 
 impl<'w> Chunks<'w> {
-    pub(super) fn new(work: &'w Work<'w>) -> Self {
+    pub(super) fn new(work: &'w Work<'w>, settled_by: &'static str) -> Self {
         let progress = StageProgress::at_start(work.job.slice);
         let (resumed_at, throttle) = (progress.cursor, work.throttle);
         let gate = ready::gate(work.worker, work.job.rollup, work.options.backfill);
-        Self { work, progress, resumed_at, gate, throttle }
+        Self { work, progress, resumed_at, gate, throttle, settled_by }
     }
 
     /// Reads the slice whole if one statement can, else chunk by chunk, and replaces it.
-    pub(super) async fn read(mut self, pace: &mut Pace) -> Result<Read, Stop> {
+    pub(super) async fn read(mut self, pace: &mut Pace) -> Result<Done, Stop> {
         let Work { worker, lease, job: SliceJob { rollup, slice, .. }, .. } = *self.work;
         // An earlier attempt may have staged chunks.
         if lease.attempt() > 1 {
@@ -75,7 +78,7 @@ impl<'w> Chunks<'w> {
 
     /// Reads the next chunk, or determines why it cannot. Returns the result if it was the whole
     /// slice.
-    async fn next(&mut self, pace: &mut Pace) -> Result<Option<Read>, Stop> {
+    async fn next(&mut self, pace: &mut Pace) -> Result<Option<Done>, Stop> {
         let start = self.progress.cursor;
         let end = self.end(pace, start);
         let excess = self.excess(start, end);
@@ -97,7 +100,7 @@ impl<'w> Chunks<'w> {
         let read = self.read_one(start, end, nap).instrument(span).await;
         // The statement's work alone, as the round trips around it do not shrink with the chunk.
         let took = match &read {
-            Ok(Some(done)) => done.source_ms,
+            Ok(Some(done)) => done.read.source_ms,
             _ => self.progress.source_ms - before,
         };
         match read {
@@ -158,7 +161,7 @@ impl<'w> Chunks<'w> {
         start: DateTime<Utc>,
         end: DateTime<Utc>,
         nap: Option<Nap>,
-    ) -> Result<Option<Read>, TargetError> {
+    ) -> Result<Option<Done>, TargetError> {
         let Work { worker, lease, job, .. } = *self.work;
         let SliceJob { rollup, slice, .. } = job;
         let target = &worker.target;
@@ -167,12 +170,13 @@ impl<'w> Chunks<'w> {
         let options = self.work.statement_options(self.timeout(start, end));
         let options = StatementOptions { nap, ..options };
         if start == slice.start() && end == slice.end() {
+            let completing = Completing::new(self.work, self.settled_by, None);
+            let options = StatementOptions { last: completing.last_write(), ..options };
             let replaced = match source {
                 None => target.replace_from_source(lease, job, options).await?,
                 Some(source) => target.replace_by_copy(&chunk, source, options).await?,
             };
-            let source_ms = replaced.statement_ms;
-            return Ok(Some(Read { replaced, chunks: 1, source_ms }));
+            return Ok(Some(completing.done(replaced)));
         }
         if self.progress.chunks == 0 {
             // Partials of an earlier attempt must be gone before new ones are summed up.
@@ -188,14 +192,14 @@ impl<'w> Chunks<'w> {
     }
 
     /// Replaces the slice by its staged partials.
-    async fn merge(&self) -> Result<Read, Stop> {
+    async fn merge(&self) -> Result<Done, Stop> {
         let Work { worker, lease, job, .. } = *self.work;
+        let StageProgress { chunks, source_ms, .. } = self.progress;
+        let completing = Completing::new(self.work, self.settled_by, Some((chunks, source_ms)));
         let options = self.work.statement_options(self.work.statement_timeout()?);
+        let options = StatementOptions { last: completing.last_write(), ..options };
         match worker.target.replace_from_stage(lease, job, options).await {
-            Ok(replaced) => {
-                let StageProgress { chunks, source_ms, .. } = self.progress;
-                Ok(Read { replaced, chunks, source_ms })
-            }
+            Ok(replaced) => Ok(completing.done(replaced)),
             Err(TargetError::Db(error))
                 if error.kind() == DbErrorKind::Cancelled && self.resumed_at < job.slice.end() =>
             {

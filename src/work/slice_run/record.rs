@@ -1,11 +1,13 @@
 //! How a slice's turn ends: its write to the checkpoint, and its report.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 
+use super::with_rows::Written;
 use super::{Done, NO_ANSWER, OVERTIME, Stop, Work};
 use crate::checkpoint::{CheckpointError, Completion, State, Yield};
 use crate::clients::db::DbError;
-use crate::model::clock::Stopwatch;
 use crate::model::not_now::{NotNow, Why};
 use crate::source::SliceJob;
 use crate::target::Replaced;
@@ -34,10 +36,9 @@ impl Work<'_> {
     pub(super) async fn record_in_time(
         &self,
         result: Result<Done, Stop>,
-        watch: Stopwatch,
     ) -> Result<SliceReport, WorkError> {
         let left = self.time_left();
-        let record = self.record(result, watch);
+        let record = self.record(result);
         if left.is_zero() {
             return record.await;
         }
@@ -51,44 +52,40 @@ impl Work<'_> {
     }
 
     /// Writes the outcome to the checkpoint.
-    async fn record(
-        &self,
-        result: Result<Done, Stop>,
-        watch: Stopwatch,
-    ) -> Result<SliceReport, WorkError> {
-        let now = self.worker.clock.now();
-        let elapsed_ms = u64::try_from(watch.elapsed().as_millis()).unwrap_or(u64::MAX);
+    async fn record(&self, result: Result<Done, Stop>) -> Result<SliceReport, WorkError> {
+        let (now, elapsed) = (self.worker.clock.now(), self.watch.elapsed());
         let Recorded { ending, trouble } = match result {
-            Ok(done) => self.succeed(&done, elapsed_ms, now).await,
+            Ok(done) => self.succeed(&done, elapsed, now).await,
             Err(Stop::NotNow { not_now, horizon }) => self.give_back(not_now, horizon, now).await,
             Err(Stop::Fail { error, retryable }) => self.fail(error, retryable, now).await,
             Err(Stop::Fenced(reason)) => self.lose(reason, now).await,
             Err(Stop::Unreachable(error)) => self.leave(error, now).await?,
+            Err(Stop::Unrecorded(error)) => self.leave_unrecorded(error, now).await,
         };
         let ending = match trouble {
             None => ending,
-            Some(CheckpointError::LostLease(lost)) => ending.overtaken(&lost),
+            Some(CheckpointError::LostLease(lost)) => match self.written() {
+                Some(written) if lost.is_success_of(self.lease) => succeeded(written),
+                _ => ending.overtaken(&lost),
+            },
             Some(error) => {
                 self.worker.interrupt.leave();
                 return Err(error.into());
             }
         };
         let SliceJob { rollup, slice, .. } = self.job;
-        Ok(SliceReport::of(rollup, slice, self.lease.attempt(), elapsed_ms, ending))
+        Ok(SliceReport::of(rollup, slice, self.lease.attempt(), whole_ms(elapsed), ending))
     }
 
     /// Completes the slice, whose rows are replaced.
-    async fn succeed(&self, done: &Done, elapsed_ms: u64, now: DateTime<Utc>) -> Recorded {
-        let completion = completion(done, elapsed_ms);
+    async fn succeed(&self, done: &Done, elapsed: Duration, now: DateTime<Utc>) -> Recorded {
+        if let Some(written) = self.written() {
+            return Recorded::new(succeeded(written), None);
+        }
+        let completion = completion(done, elapsed);
         let ended = self.complete(&done.read.replaced, &completion, now).await;
-        let (outcome, reason) = match &ended {
-            Ok(State::Stale) => {
-                (Outcome::Stale, Some("changed while it was read; runs again".into()))
-            }
-            _ => (Outcome::Succeeded, None),
-        };
-        let ending = Ending { reason, completion: Some(completion), ..Ending::new(outcome) };
-        Recorded::new(ending, ended.err())
+        let state = *ended.as_ref().unwrap_or(&State::Succeeded);
+        Recorded::new(succeeded(Written { state, completion }), ended.err())
     }
 
     /// Reopens the coarse slices that contain this one, and then completes it.
@@ -100,8 +97,7 @@ impl Work<'_> {
         now: DateTime<Utc>,
     ) -> Result<State, CheckpointError> {
         let Self { worker, lease, job: SliceJob { rollup, slice, .. }, .. } = *self;
-        let has_changed = replaced.rewritten() > 0 || lease.attempt() > 1;
-        if has_changed {
+        if self.has_changed(replaced) {
             compose::reopen_coarse(worker, rollup, slice).await?;
         }
         worker.checkpoints.complete(lease, completion, now).await
@@ -119,7 +115,16 @@ impl Work<'_> {
         }
         let turn = Yield { reason: not_now.to_string(), retry_at: not_now.retry_at, horizon };
         let ended = self.worker.checkpoints.yield_(self.lease, &turn, now).await;
-        Recorded::new(Ending::not_now(not_now), ended.err())
+        self.stale_meanwhile(&ended)
+            .unwrap_or_else(|| Recorded::new(Ending::not_now(not_now), ended.err()))
+    }
+
+    /// The end of a slice that this attempt had completed in a transaction whose COMMIT got no
+    /// answer, and that has to run again. Otherwise the slice would have been given back.
+    fn stale_meanwhile(&self, given_back: &Result<State, CheckpointError>) -> Option<Recorded> {
+        let written = self.written().filter(|_| matches!(given_back, Ok(State::Stale)))?;
+        let state = State::Stale;
+        Some(Recorded::new(succeeded(Written { state, ..written }), None))
     }
 
     /// Counts a failure.
@@ -148,6 +153,9 @@ impl Work<'_> {
     async fn leave(&self, error: DbError, now: DateTime<Utc>) -> Result<Recorded, WorkError> {
         let turn = Yield { reason: error.to_string(), ..Yield::default() };
         let ended = self.worker.checkpoints.yield_(self.lease, &turn, now).await;
+        if let Some(recorded) = self.stale_meanwhile(&ended) {
+            return Ok(recorded);
+        }
         match ended.err() {
             Some(lost @ CheckpointError::LostLease(_)) => {
                 Ok(Recorded::new(Ending::new(Outcome::Fenced), Some(lost)))
@@ -155,18 +163,47 @@ impl Work<'_> {
             trouble => Err(unreachable(error, trouble)),
         }
     }
+
+    /// Yields, because the checkpoint could not be written with the rows, unless the lease is lost.
+    async fn leave_unrecorded(&self, error: CheckpointError, now: DateTime<Utc>) -> Recorded {
+        if !matches!(error, CheckpointError::LostLease(_)) {
+            let turn = Yield { reason: error.to_string(), ..Yield::default() };
+            let ended = self.worker.checkpoints.yield_(self.lease, &turn, now).await;
+            if let Err(trouble) = ended {
+                not_given_back(&trouble);
+            }
+        }
+        Recorded::new(Ending::new(Outcome::Fenced), Some(error))
+    }
+}
+
+/// The end of a slice whose completion left it in this state.
+fn succeeded(Written { state, completion }: Written) -> Ending {
+    let (outcome, reason) = match state {
+        State::Stale => (Outcome::Stale, Some("changed while it was read; runs again".into())),
+        _ => (Outcome::Succeeded, None),
+    };
+    Ending { reason, completion: Some(completion), ..Ending::new(outcome) }
+}
+
+fn not_given_back(trouble: &CheckpointError) {
+    tracing::warn!(error = %trouble, "could not give the slice back; its lease runs out");
 }
 
 /// The error of a slice whose server went away. `trouble` is the error that kept it from being
 /// given back.
 fn unreachable(error: DbError, trouble: Option<CheckpointError>) -> WorkError {
     if let Some(trouble) = trouble {
-        tracing::warn!(error = %trouble, "could not give the slice back; its lease runs out");
+        not_given_back(&trouble);
     }
     error.into()
 }
 
-fn completion(done: &Done, elapsed_ms: u64) -> Completion {
+fn whole_ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+pub(super) fn completion(done: &Done, elapsed: Duration) -> Completion {
     let Replaced { rows_read, groups, inserted, updated, deleted, .. } = done.read.replaced;
     Completion {
         rows_read,
@@ -177,7 +214,7 @@ fn completion(done: &Done, elapsed_ms: u64) -> Completion {
         unchanged: done.read.replaced.unchanged(),
         chunks: done.read.chunks.into(),
         source_ms: done.read.source_ms,
-        elapsed_ms,
+        elapsed_ms: whole_ms(elapsed),
         settled_by: done.settled_by.into(),
     }
 }

@@ -1,5 +1,6 @@
 //! Why the work on a slice stops before it is done.
 
+use crate::checkpoint::CheckpointError;
 use crate::clients::db::{DbError, DbErrorKind};
 use crate::model::not_now::{NotNow, Why};
 use crate::target::TargetError;
@@ -14,6 +15,8 @@ pub(super) enum Stop {
     Fenced(String),
     /// A server is unreachable. The slice did not fail.
     Unreachable(DbError),
+    /// The checkpoint could not be written with the rows.
+    Unrecorded(CheckpointError),
 }
 
 impl Stop {
@@ -34,7 +37,7 @@ impl Stop {
             Self::NotNow { not_now, .. } => {
                 matches!(not_now.why, Why::OtherCalendar(_) | Why::OtherZone(_))
             }
-            Self::Fenced(_) | Self::Unreachable(_) => false,
+            Self::Fenced(_) | Self::Unreachable(_) | Self::Unrecorded(_) => false,
         }
     }
 }
@@ -58,6 +61,10 @@ impl From<TargetError> for Stop {
             | TargetError::Inconsistent { .. } => {
                 Self::Fail { error: error.to_string(), retryable: false }
             }
+            TargetError::Checkpoint(error) if error.is_retryable() && !error.is_unreachable() => {
+                Self::because(Why::Server(error.to_string()))
+            }
+            TargetError::Checkpoint(error) => Self::Unrecorded(error),
             TargetError::Db(error) => error.into(),
         }
     }

@@ -15,7 +15,9 @@ use super::postgres;
 /// The moment at which a connection to PostgreSQL is cut.
 #[derive(Clone, Copy, Debug)]
 pub struct Cut {
-    /// After the client has sent this ...
+    /// After the client has sent this, if anything, ...
+    pub first: Option<&'static str>,
+    /// ... and then this ...
     pub said: &'static str,
     /// ... and this many more bytes have come back (0: the reply is lost).
     pub bytes: usize,
@@ -36,7 +38,7 @@ impl Cutter {
 
     /// One that cuts nothing, and delays each connection before it reaches the server.
     pub fn slow(upstream: String, delay: Duration) -> Self {
-        Self::with(upstream, Cut { said: "BEGIN", bytes: 0 }, false, delay)
+        Self::with(upstream, Cut { first: None, said: "BEGIN", bytes: 0 }, false, delay)
     }
 
     fn with(upstream: String, cut: Cut, is_armed: bool, delay: Duration) -> Self {
@@ -79,7 +81,7 @@ impl Switch {
         let listening = Listening::start(move |client| {
             let port = *shared.lock().unwrap();
             let Ok(server) = TcpStream::connect(("127.0.0.1", port)) else { return };
-            let cut = Cut { said: "BEGIN", bytes: 0 };
+            let cut = Cut { first: None, said: "BEGIN", bytes: 0 };
             relay(client, server, cut, &Arc::new(AtomicBool::new(false))).unwrap();
         });
         Self { port: listening.address.port(), upstream, _listening: listening }
@@ -96,10 +98,13 @@ fn relay(client: TcpStream, server: TcpStream, cut: Cut, armed: &Arc<AtomicBool>
     let (mut from, mut to) = (client.try_clone()?, server.try_clone()?);
     let heard = Arc::clone(&said);
     thread::spawn(move || {
-        let mut buffer = [0; 8192];
+        let (mut buffer, mut first) = ([0; 8192], cut.first);
         // After an error, or with no more data, one side has gone.
         while let Ok(count @ 1..) = from.read(&mut buffer) {
-            if buffer[..count].windows(cut.said.len()).any(|part| part == cut.said.as_bytes()) {
+            let has =
+                |text: &str| buffer[..count].windows(text.len()).any(|it| it == text.as_bytes());
+            first = first.filter(|text| !has(text));
+            if first.is_none() && has(cut.said) {
                 heard.store(true, Ordering::SeqCst);
             }
             if to.write_all(&buffer[..count]).is_err() {
@@ -156,7 +161,7 @@ impl Gate {
             let refusal = *shared.lock().unwrap();
             match refusal {
                 None => {
-                    let never = Cut { said: "BEGIN", bytes: 0 };
+                    let never = Cut { first: None, said: "BEGIN", bytes: 0 };
                     relay(client, server(), never, &Arc::default())
                 }
                 Some(Refusal::Error(code, text)) => deny(client, code, text),

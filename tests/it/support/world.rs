@@ -1,6 +1,7 @@
 //! A world for one test: databases, checkpoints and a worker, and an independent check of its
 //! numbers.
 
+use std::env;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,9 +10,10 @@ use chrono::{DateTime, Utc};
 use sqlx::{AssertSqlSafe, PgPool, Row as _};
 use tallymark::check::verify;
 use tallymark::checkpoint::store::dynamodb::DynamoDb;
+use tallymark::checkpoint::store::postgres::Postgres;
 use tallymark::checkpoint::{Checkpoint, Checkpoints};
 use tallymark::clients::db::{Access, Tx};
-use tallymark::config::Config;
+use tallymark::config::{Config, StoreKind};
 use tallymark::embedded::dynamodb::EmbeddedDynamo;
 use tallymark::model::clock::{Clock, Deadline, ManualClock, SystemClock};
 use tallymark::model::rollup::Rollup;
@@ -23,7 +25,7 @@ use tallymark::work::identity;
 use tallymark::work::ready;
 use tallymark::work::report::SliceReport;
 use tallymark::work::slice_run::{self, RunOptions};
-use tallymark::work::worker::{WorkError, Worker};
+use tallymark::work::worker::{WorkError, Worker, store_db};
 use tokio::sync::OnceCell;
 
 use super::Database;
@@ -37,6 +39,9 @@ pub const PAST_LEASE: Duration = Duration::from_secs(180);
 
 /// The rest of `[source]` at default settings: one slot, rests of 30 times the work, naps.
 pub const DEFAULTS: &str = "# as it comes";
+
+/// With this variable, worlds keep their checkpoints in the target.
+pub const STORE: &str = "TALLYMARK_TEST_STORE";
 
 /// The table that most tests count.
 pub const EVENTS: &str = "CREATE TABLE events (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, \
@@ -119,8 +124,9 @@ pub fn config(urls: &Urls, source: &str, rollups: &str) -> Config {
     let sets = |key: &str| source.contains(key) || source.contains(DEFAULTS);
     let nice = if sets("nice_ratio") { "" } else { "nice_ratio = 0" };
     let slots = if sets("slots") { "" } else { "slots = 2" };
+    let store = if env::var_os(STORE).is_some() { "checkpoint.store = \"postgres\"" } else { "" };
     let text = format!(
-        "[source]\nurl = {{ env = \"SOURCE\" }}\n{nice}\n{slots}\n{source}\n{target}\n{rollups}"
+        "{store}\n[source]\nurl = {{ env = \"SOURCE\" }}\n{nice}\n{slots}\n{source}\n{target}\n{rollups}"
     );
     let env = |name: &str| match name {
         "SOURCE" => Some(pooled(&urls.source)),
@@ -185,7 +191,15 @@ impl World {
     pub async fn at(urls: Urls, setup: Setup<'_>) -> Self {
         let config = config(&urls, setup.source, setup.rollups);
         let Setup { clock, concurrency, .. } = setup;
-        let checkpoints = checkpoints().await;
+        let checkpoints = match config.checkpoint.store {
+            StoreKind::DynamoDb => checkpoints().await,
+            StoreKind::Postgres => {
+                let target = store_db(&config, concurrency).unwrap();
+                // Some tests set the time themselves.
+                let store = Postgres::new(target, &config.checkpoint.table).believing_workers();
+                Checkpoints::new(Arc::new(store), config.checkpoint.failures_max)
+            }
+        };
         checkpoints.create_table().await.unwrap();
         let worker = Worker::with_checkpoints(config, checkpoints, clock, concurrency).unwrap();
         let pool = PgPool::connect_lazy(&urls.source).unwrap();

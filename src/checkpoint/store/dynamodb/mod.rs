@@ -17,6 +17,7 @@ use aws_sdk_dynamodb::types::{
     Update as TransactUpdate,
 };
 use futures_util::FutureExt as _;
+use futures_util::future;
 
 use super::{
     Answer, Cond, Created, Extent, Item, Key, PK, Query, SK, Sorts, Store, StoreError,
@@ -266,6 +267,10 @@ impl Store for DynamoDb {
             self.update_item(update, operation).await
         }
         .boxed()
+    }
+
+    fn find_or_hold<'a>(&'a self, _: Key, within: &'a mut Tx) -> Answer<'a, bool> {
+        future::ready(self.refuse(Some(within), "look for a checkpoint").map(|()| false)).boxed()
     }
 
     fn update_all<'a>(

@@ -324,6 +324,27 @@ impl Store for Postgres {
         self.write_all(updates, operation, within).boxed()
     }
 
+    fn find_or_hold<'a>(&'a self, key: Key, within: &'a mut Tx) -> Answer<'a, bool> {
+        const OPERATION: &str = "look for a checkpoint";
+        async move {
+            let (rollup, sort) = key_of(&key);
+            // A row that the transaction inserts and deletes holds its key until the end.
+            let insert = format!(
+                "INSERT INTO {} (rollup, sort, item) VALUES ({rollup}, {sort}, '{{}}') \
+                 ON CONFLICT (rollup, sort) DO NOTHING",
+                self.table
+            );
+            if self.execute(within, OPERATION, insert).await? == 0 {
+                return Ok(true);
+            }
+            let delete =
+                format!("DELETE FROM {} WHERE rollup = {rollup} AND sort = {sort}", self.table);
+            self.execute(within, OPERATION, delete).await?;
+            Ok(false)
+        }
+        .boxed()
+    }
+
     fn put(&self, item: Item, condition: Cond) -> Answer<'_, bool> {
         async move {
             let sql = Render::put(&self.table, self.clock, &item, &condition);
