@@ -316,7 +316,7 @@ fn is_too_busy(report: &SliceReport) -> bool {
 /// Runs the slow slice in invocations of 1.5 s until it ends. Returns their number.
 async fn run_in_small_budgets(world: &World) -> usize {
     let mut cursor = DateTime::<Utc>::MIN_UTC;
-    for invocation in 1..100 {
+    for invocation in 1..400 {
         let budget = std::time::Duration::from_millis(1500);
         let deadline = Deadline::after(&SystemClock, budget);
         let slice = world.slice("2026-01-01");
