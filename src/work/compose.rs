@@ -20,7 +20,7 @@
 //! slice that never ran, in a coarse one that never ran, that costs one read and no write.
 //!
 //! Where the checkpoints are in the target, the three steps are one transaction
-//! ([`reopen_coarse_within`]).
+//! (`reopen_coarse_within`).
 
 use chrono::{DateTime, Utc};
 
