@@ -28,7 +28,7 @@ use chrono::{DateTime, Utc};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use serde_json::json;
 
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, json_schema};
 use crate::model::clock::{Clock, SystemClock};
 use crate::model::not_now::Why;
 use crate::model::rollup::Rollup;
@@ -114,6 +114,8 @@ enum Command {
         #[command(subcommand)]
         command: rollup::Command,
     },
+    /// Print the JSON Schema of the configuration file, for editors
+    Schema,
     /// Print the completions for a shell
     Completions {
         /// The shell
@@ -242,6 +244,10 @@ async fn dispatch(global: &Global, command: Command) -> Result<(), Failure> {
         Command::Repair(command) => command.run(global).await,
         Command::Moved(command) => command.run(global).await,
         Command::Rollup { command } => command.run(global).await,
+        Command::Schema => {
+            ui::json(&json_schema());
+            Ok(())
+        }
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "tallymark", &mut script);

@@ -1,18 +1,19 @@
 //! `[checkpoint]`: where checkpoints are kept, and when a slice is exhausted.
 
+use std::ops::RangeInclusive;
+
 use super::raw::Node;
 use super::{Checkpoint, StoreKind};
 use crate::model::text::{nearest, shown};
 
-const DYNAMODB: &str = "dynamodb";
-const POSTGRES: &str = "postgres";
-
-const DYNAMODB_TABLE_DEFAULT: &str = "tallymark";
+pub(super) const DYNAMODB_TABLE_DEFAULT: &str = "tallymark";
 
 /// The table in the schema `tallymark` of the target.
 const POSTGRES_TABLE: &str = "checkpoint";
 
 const FAILURES_MAX_DEFAULT: u32 = 5;
+
+pub(super) const FAILURES_MAX: RangeInclusive<u32> = 1..=100;
 
 /// The settings of a file without this section.
 pub(super) fn default() -> Checkpoint {
@@ -32,31 +33,50 @@ pub(super) fn read(node: &Node<'_>) -> Option<Checkpoint> {
     };
     let table = match (section.get("table"), store) {
         (Some(node), Some(StoreKind::Postgres)) => node.wrong(format!(
-            "names a table in DynamoDB; remove it, as store = \"{POSTGRES}\" keeps checkpoints in \
-             the table tallymark.{POSTGRES_TABLE} of the target"
+            "names a table in DynamoDB; remove it, as store = \"{}\" keeps checkpoints in \
+             the table tallymark.{POSTGRES_TABLE} of the target",
+            StoreKind::Postgres.word()
         )),
         (Some(node), _) => dynamodb_table(&node),
         (None, Some(StoreKind::Postgres)) => Some(POSTGRES_TABLE.to_owned()),
         (None, _) => Some(DYNAMODB_TABLE_DEFAULT.to_owned()),
     };
     let failures_max = match section.get("failures_max") {
-        Some(node) => node.integer(1..=100),
+        Some(node) => node.integer(FAILURES_MAX),
         None => Some(FAILURES_MAX_DEFAULT),
     };
     Some(Checkpoint { store: store?, table: table?, failures_max: failures_max? })
 }
 
 fn store(node: &Node<'_>) -> Option<StoreKind> {
-    match node.string(r#""dynamodb" or "postgres""#)? {
-        DYNAMODB => Some(StoreKind::DynamoDb),
-        POSTGRES => Some(StoreKind::Postgres),
-        other => {
-            let remedy = match nearest(other, [DYNAMODB, POSTGRES].into_iter()) {
-                Some(near) => format!("did you mean \"{near}\"?"),
-                None => format!("use \"{DYNAMODB}\" or \"{POSTGRES}\""),
-            };
-            node.wrong(format!("{} is unknown; {remedy}", shown(other)))
+    let given = node.string(r#""dynamodb" or "postgres""#)?;
+    if let Some(kind) = StoreKind::of(given) {
+        return Some(kind);
+    }
+    let words = StoreKind::ALL.map(StoreKind::word);
+    let remedy = match nearest(given, words.into_iter()) {
+        Some(near) => format!("did you mean \"{near}\"?"),
+        None => format!("use \"{}\" or \"{}\"", words[0], words[1]),
+    };
+    node.wrong(format!("{} is unknown; {remedy}", shown(given)))
+}
+
+impl StoreKind {
+    pub const ALL: [Self; 2] = [Self::DynamoDb, Self::Postgres];
+
+    /// Its name in the configuration.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::DynamoDb => "dynamodb",
+            Self::Postgres => "postgres",
         }
+    }
+
+    /// The store of this name.
+    #[must_use]
+    pub fn of(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.word() == word)
     }
 }
 

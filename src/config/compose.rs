@@ -16,7 +16,7 @@ use super::raw::{Node, Section};
 use super::rollup::{self, Draft};
 
 /// The keys that only the finer rollup decides, with the reasons.
-const FINER_DECIDES: [(&str, &str); 6] = [
+pub(super) const FINER_DECIDES: [(&str, &str); 6] = [
     ("time", "a row of a rollup stands in its bucket's time; remove the key"),
     ("late", "the finer rollup notices late changes, and passes them on; remove the key"),
     (

@@ -20,19 +20,28 @@ const FORM: &str = r#""count", or a table such as { sum = "amount" }"#;
 /// For messages: the column is already used as a dimension.
 const DIMENSION: &str = "group_by";
 
+/// The names that no dimension and no measure may have, with their users. PostgreSQL gives each table
+/// the first ones.
+pub const RESERVED: [(&str, &str); 8] = [
+    ("tableoid", SYSTEM),
+    ("xmin", SYSTEM),
+    ("cmin", SYSTEM),
+    ("xmax", SYSTEM),
+    ("cmax", SYSTEM),
+    ("ctid", SYSTEM),
+    ("bucket", "the column of the bucket's start"),
+    ("slice_start", "the stage's key"),
+];
+
+const SYSTEM: &str = "a column that PostgreSQL keeps for itself";
+
 /// The used column names of a rollup table, each with its user.
 #[derive(Debug)]
 pub(super) struct Columns(HashMap<String, &'static str>);
 
 impl Columns {
     fn new() -> Self {
-        // PostgreSQL gives these to each table, so they are reserved.
-        let system = ["tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"]
-            .map(|name| (name.to_owned(), "a column that PostgreSQL keeps for itself"));
-        let own =
-            [("bucket", "the column of the bucket's start"), ("slice_start", "the stage's key")]
-                .map(|(name, by)| (name.to_owned(), by));
-        Self(system.into_iter().chain(own).collect())
+        Self(RESERVED.map(|(name, by)| (name.to_owned(), by)).into())
     }
 
     /// Takes `column`, or reports at `node` what already uses it.

@@ -12,6 +12,7 @@
 //! | `throttle`, `hours` | the load limits and hours of `[source]` |
 //! | `url`, `duration`, `predicate` | texts with a form of their own |
 //! | `error` | problems, with line, key and remedy |
+//! | `schema` | the JSON Schema of the file, for editors |
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -32,6 +33,7 @@ mod measures;
 pub mod predicate;
 mod raw;
 mod rollup;
+mod schema;
 #[cfg(test)]
 mod tests;
 mod throttle;
@@ -39,6 +41,9 @@ mod throttle;
 pub use duration::parse as parse_duration;
 pub use error::{ConfigError, Problem, UnknownRollup};
 pub use hours::DailyHours;
+pub use measures::RESERVED;
+pub use rollup::parse_table;
+pub use schema::json_schema;
 pub use throttle::{LoadLimits, NICE_RATIO, Settings, Signal};
 
 use raw::{Document, Node, Section, line_at};
@@ -241,7 +246,8 @@ fn source(node: &Node<'_>, env: Env<'_>) -> Option<Source> {
     Some(Source { url: url?, chunk_time: chunk_time?, governor: governor? })
 }
 
-const SCHEMA_DEFAULT: &str = "stats";
+/// The schema of the rollup tables.
+pub const SCHEMA_DEFAULT: &str = "stats";
 
 fn target(node: &Node<'_>, env: Env<'_>) -> Option<Target> {
     let mut section = node.section("a table: [target]")?;
@@ -282,9 +288,10 @@ fn schema(node: &Node<'_>) -> Option<String> {
     Some(name.to_owned())
 }
 
+/// A higher number amounts to a `tallymark verify` every night.
+const SLICES_PER_DAY: std::ops::RangeInclusive<u32> = 1..=10_000;
+
 fn scrub(node: &Node<'_>) -> Option<ScrubSettings> {
-    /// A higher number amounts to a `tallymark verify` every night.
-    const SLICES_PER_DAY: std::ops::RangeInclusive<u32> = 1..=10_000;
     let mut section = node.section("a table: [scrub]")?;
     section.only(&["slices_per_day", "repair"]);
     let slices_per_day = section

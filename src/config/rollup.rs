@@ -15,7 +15,7 @@ use super::measures::condition;
 use super::raw::{Node, Section, identifier_fault};
 use super::{duration, measures};
 
-const KEYS: [&str; 16] = [
+pub(super) const KEYS: [&str; 16] = [
     "name",
     "from",
     "time",
@@ -104,9 +104,9 @@ const GRACE_DEFAULT: Duration = Duration::from_secs(2 * 60);
 const GRACE_RANGE: RangeInclusive<Duration> =
     Duration::ZERO..=Duration::from_secs(366 * 24 * 60 * 60);
 /// A year of days. Every tick reads the checkpoints this far behind the newest slice.
-const LOOKBACK_MAX: u32 = 366;
+pub(super) const LOOKBACK_MAX: u32 = 366;
 /// For more reruns of one slice, `verify` and `replay` are better.
-const LOOKBACK_ENTRIES_MAX: usize = 16;
+pub(super) const LOOKBACK_ENTRIES_MAX: usize = 16;
 const SHRINK_GUARD_DEFAULT: f64 = 0.5;
 
 /// Reads `seal_before`: slices that start earlier are never computed.
@@ -196,20 +196,31 @@ fn late(node: &Node<'_>) -> Option<Late> {
 
 fn table(node: &Node<'_>) -> Option<TableName> {
     let text = node.string(r#"a table such as "public.events""#)?;
-    let fault = match parts(text).as_deref() {
-        Some([name]) => match identifier_fault(name) {
-            None => return Some(TableName { schema: None, name: name.clone() }),
-            Some(fault) => fault,
-        },
-        Some([schema, name]) => match identifier_fault(schema).or(identifier_fault(name)) {
-            None => {
-                return Some(TableName { schema: Some(schema.clone()), name: name.clone() });
-            }
-            Some(fault) => fault,
-        },
-        _ => "is not a table; write schema.name, and a part with dots or quotes in double quotes",
+    match parse_table(text) {
+        Ok(table) => Some(table),
+        Err(fault) => node.wrong(format!("{} {fault}", shown(text))),
+    }
+}
+
+/// Parses the name of a table or view, with or without its schema.
+///
+/// # Errors
+/// What is wrong with it, and what would be right.
+pub fn parse_table(text: &str) -> Result<TableName, &'static str> {
+    let parts = parts(text);
+    let (schema, name) = match parts.as_deref() {
+        Some([name]) => (None, name),
+        Some([schema, name]) => (Some(schema), name),
+        _ => {
+            return Err("is not a table; write schema.name, and a part with dots or quotes in \
+                        double quotes");
+        }
     };
-    node.wrong(format!("{} {fault}", shown(text)))
+    let fault = schema.and_then(|schema| identifier_fault(schema)).or(identifier_fault(name));
+    match fault {
+        Some(fault) => Err(fault),
+        None => Ok(TableName { schema: schema.cloned(), name: name.clone() }),
+    }
 }
 
 /// Splits `public."Order.Items"` at its dots. `None`: a part is malformed.

@@ -14,6 +14,7 @@ use crate::model::rollup::{EpochUnit, TableName, TimeColumn};
 
 mod cases;
 mod compose;
+mod schema;
 
 /// Every error below is for this file with one piece replaced, so that its lines can be counted
 /// here.

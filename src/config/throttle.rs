@@ -25,14 +25,17 @@ pub(super) const KEYS: [&str; 10] = [
 ];
 
 /// More concurrent chunks than this are a load by themselves.
-const SLOTS: RangeInclusive<u32> = 1..=64;
+pub(super) const SLOTS: RangeInclusive<u32> = 1..=64;
 
 /// A worker's rest as a multiple of its chunk's time. At a hundred, it works at a hundredth of the
 /// speed.
 pub const NICE_RATIO: RangeInclusive<f64> = 0.0..=100.0;
 
 /// More than one wake-up per minute is useless, as ticks are that far apart.
-const WAKE_PER_HOUR: RangeInclusive<u32> = 1..=60;
+pub(super) const WAKE_PER_HOUR: RangeInclusive<u32> = 1..=60;
+
+/// The limit of a signal.
+pub(super) const LOAD: RangeInclusive<f64> = 0.0..=1e12;
 
 /// The settings in `[source]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -176,7 +179,7 @@ fn limits(node: &Node<'_>) -> Option<LoadLimits> {
     let known =
         Signal::ALL.into_iter().filter_map(|signal| Some((signal, section.get(signal.key())?)));
     let read: Option<Vec<_>> =
-        known.map(|(signal, node)| Some((signal, node.number(0.0..=1e12)?))).collect();
+        known.map(|(signal, node)| Some((signal, node.number(LOAD)?))).collect();
     read.map(LoadLimits)
 }
 

@@ -10,7 +10,7 @@ use crate::support::cli::{PASSWORD, Place, daily, day, documented, ended, execut
 use crate::support::proxy::Cutter;
 use crate::support::{cache, options, postgres, server_directory};
 
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 14] = [
     "demo",
     "init",
     "check",
@@ -23,6 +23,7 @@ const COMMANDS: [&str; 13] = [
     "repair",
     "moved",
     "rollup",
+    "schema",
     "completions",
 ];
 

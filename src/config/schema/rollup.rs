@@ -1,0 +1,198 @@
+//! `[[rollup]]`, and its measures.
+
+use serde_json::{Map, Value, json};
+
+use super::forms::{boolean, described, duration, identifier, instant, number, refer, table};
+use crate::config::compose::FINER_DECIDES;
+use crate::config::measures::RESERVED;
+use crate::config::rollup::{LOOKBACK_ENTRIES_MAX, LOOKBACK_MAX};
+use crate::model::measure::{KINDS, Kind, Subject};
+use crate::model::rollup::{EpochUnit, Late};
+
+/// Bytes of a rollup's or measure's name, as the parser has them.
+const NAME_MAX: usize = 48;
+
+/// One rollup: of a table, or of a finer rollup.
+pub(super) fn rollup() -> Value {
+    let mut rollup =
+        table("A table of statistics.", &["name", "from", "slice", "measures"], properties());
+    rollup["if"] = json!({
+        "properties": { "from": { "type": "object" } },
+        "required": ["from"],
+    });
+    // The finer rollup decides the rest.
+    let mut refused: Map<String, Value> =
+        FINER_DECIDES.iter().map(|(key, _)| ((*key).to_owned(), false.into())).collect();
+    refused.insert("measures".to_owned(), merged());
+    rollup["then"] = json!({ "properties": refused });
+    let measures = json!({ "additionalProperties": refer("measure") });
+    rollup["else"] = json!({
+        "required": ["time", "start"],
+        "properties": { "measures": with(measures, named_measures()) },
+    });
+    rollup
+}
+
+fn properties() -> Value {
+    json!({
+        "name": {
+            "description": "The rollup table's name.",
+            "type": "string",
+            "pattern": "^[a-z][a-z0-9_]{0,47}$",
+        },
+        "from": { "description": "What is counted.", "anyOf": [from_table(), from_rollup()] },
+        "time": described(refer("time"), "The column that places a row in time."),
+        "start": instant("Where history begins: the start of a slice."),
+        "slice": described(refer("width"), "How time is cut into units of work."),
+        "bucket": described(refer("width"), "The result's time resolution. By default the slice."),
+        "timezone": described(refer("zone"), "The zone that slices and buckets follow."),
+        "grace": duration(
+            "How long after a slice's end its rows may still become visible.",
+            "2 minutes",
+        ),
+        "lookback": lookback(),
+        "late": late(),
+        "where": condition("Which source rows count."),
+        "group_by": {
+            "description": "The dimensions: columns of the source.",
+            "type": "array",
+            "uniqueItems": true,
+            "items": with(identifier(), unreserved()),
+        },
+        "measures": { "description": "The measures, in the order of the columns." },
+        "shrink_guard": number(
+            0.0..=1.0,
+            "A rerun must find at least this share of the rows that it found before.",
+        ),
+        "seal_before": instant("Slices that start earlier stay as they are."),
+        "plan_guard": boolean("Whether a slice fails if its plan would read far more.", true),
+    })
+}
+
+fn from_table() -> Value {
+    let part = "(\"([^\"\\u0000]|\"\")+\"|[^\".\\s\\u0000]|[^\".\\s\\u0000][^\".\\u0000]*[^\".\\s\\u0000])";
+    json!({
+        "description": "A table or view: schema.name, or name.",
+        "type": "string",
+        "pattern": format!("^{part}(\\.{part})?$"),
+    })
+}
+
+fn from_rollup() -> Value {
+    let name = json!({ "description": "Its name.", "type": "string" });
+    table("A finer rollup of this file.", &["rollup"], json!({ "rollup": name }))
+}
+
+/// A column with a time.
+pub(super) fn time() -> Value {
+    let units = [EpochUnit::Seconds, EpochUnit::Milliseconds].map(EpochUnit::word);
+    let properties = json!({
+        "column": identifier(),
+        "zone": described(refer("zone"), "The zone of a timestamp without one. By default UTC."),
+        "unit": { "description": "What an integer counts since 1970.", "enum": units },
+    });
+    let mut table = table("A column and how it is read.", &["column"], properties);
+    // An integer has no zone.
+    table["not"] = json!({ "required": ["zone", "unit"] });
+    json!({ "anyOf": [identifier(), table] })
+}
+
+fn late() -> Value {
+    let words = [Late::Grace, Late::Clock, Late::Capture].map(|late| late.word().to_owned());
+    json!({
+        "description": "How changes to slices that are already counted are noticed.",
+        "anyOf": [{ "enum": words }, { "type": "object", "allOf": [refer("time")] }],
+    })
+}
+
+fn lookback() -> Value {
+    json!({
+        "description": "A slice runs again when the slice this many places later can be read.",
+        "anyOf": [
+            { "type": "integer", "minimum": 0, "maximum": LOOKBACK_MAX },
+            {
+                "type": "array",
+                "minItems": 1,
+                "maxItems": LOOKBACK_ENTRIES_MAX,
+                "uniqueItems": true,
+                "items": { "type": "integer", "minimum": 1, "maximum": LOOKBACK_MAX },
+            },
+        ],
+    })
+}
+
+fn condition(description: &str) -> Value {
+    json!({ "description": description, "type": "string", "pattern": "[^ \\t\\n\\r\\f]" })
+}
+
+/// Names that columns of a rollup table may have.
+fn unreserved() -> Value {
+    json!({ "not": { "anyOf": [{ "enum": RESERVED.map(|(name, _)| name) }, { "pattern": "^__" }] } })
+}
+
+/// The name of a measure.
+fn name() -> Value {
+    let form = json!({ "type": "string", "maxLength": NAME_MAX, "pattern": "^[^\\u0000]+$" });
+    with(form, unreserved())
+}
+
+/// A table of measures, whatever each of them is.
+fn named_measures() -> Value {
+    json!({ "type": "object", "minProperties": 1, "propertyNames": name() })
+}
+
+/// The measures of a rollup that is computed from a finer one. Rows are counted by summing counts,
+/// and conditions belong to the finer rollup.
+fn merged() -> Value {
+    let rows = KINDS.iter().filter(|kind| matches!(kind.subject(), Subject::Rows(_)));
+    let rows: Map<String, Value> =
+        rows.map(|kind| (kind.word().to_owned(), false.into())).chain([where_refused()]).collect();
+    let measure = json!({ "type": "object", "allOf": [refer("measure")], "properties": rows });
+    let of_table = with(json!({ "additionalProperties": measure }), named_measures());
+    let by_name = json!({ "type": "array", "minItems": 1, "uniqueItems": true, "items": name() });
+    json!({ "anyOf": [of_table, by_name] })
+}
+
+fn where_refused() -> (String, Value) {
+    ("where".to_owned(), false.into())
+}
+
+/// One measure: the word of a kind that counts rows, or a table with a kind and what it takes.
+pub(super) fn measure() -> Value {
+    let is_alone = |kind: &&&dyn Kind| matches!(kind.subject(), Subject::Rows(_));
+    let words: Vec<&str> = KINDS.iter().filter(is_alone).map(|kind| kind.word()).collect();
+    let mut properties = Map::new();
+    properties.insert("where".to_owned(), condition("Which of the rows count here."));
+    let mut users: Map<String, Value> = Map::new();
+    for kind in KINDS {
+        let subject = match kind.subject() {
+            Subject::Rows(_) => json!({ "const": true }),
+            Subject::Column => described(identifier(), "The column."),
+        };
+        properties.insert(kind.word().to_owned(), subject);
+        for parameter in kind.parameters() {
+            properties.insert(parameter.key.to_owned(), true.into());
+            let users = users.entry(parameter.key).or_insert_with(|| json!({ "anyOf": [] }));
+            if let Some(users) = users["anyOf"].as_array_mut() {
+                users.push(json!({ "required": [kind.word()] }));
+            }
+        }
+    }
+    let forms = KINDS.iter().map(|kind| {
+        let parameters = kind.parameters().iter().map(|parameter| parameter.key);
+        let required: Vec<&str> = std::iter::once(kind.word()).chain(parameters).collect();
+        json!({ "required": required })
+    });
+    let forms: Vec<Value> = forms.collect();
+    let mut given = table("A kind of measure and what it takes.", &[], properties.into());
+    given["oneOf"] = forms.into();
+    given["dependencies"] = users.into();
+    json!({ "anyOf": [{ "enum": words }, given] })
+}
+
+/// Both objects in one.
+fn with(form: Value, other: Value) -> Value {
+    let (Value::Object(mut form), Value::Object(other)) = (form, other) else { return Value::Null };
+    form.extend(other);
+    form.into()
+}
