@@ -7,6 +7,7 @@ mod control;
 mod demo;
 mod init;
 mod moved;
+mod new;
 mod outside;
 mod plan;
 mod repair;
@@ -79,6 +80,8 @@ struct Global {
 enum Command {
     /// Show the main job on embedded servers; nothing to install
     Demo(demo::Demo),
+    /// Write a configuration for a live database
+    New(new::New),
     /// Create the checkpoint table, the schemas and the rollup tables
     Init(init::Init),
     /// Look for problems before they are felt, each with its fix
@@ -228,6 +231,7 @@ fn interrupted(global: &Global, ended: Result<(), Failure>, code: u8) -> ExitCod
 async fn dispatch(global: &Global, command: Command) -> Result<(), Failure> {
     match command {
         Command::Demo(command) => command.run(global).await,
+        Command::New(command) => command.run(global).await,
         Command::Init(command) => command.run(global).await,
         Command::Check(command) => command.run(global).await,
         Command::Capture(command) => command.run(global).await,

@@ -241,30 +241,53 @@ pub fn leave_question() {
     }
 }
 
+/// Whether an operator can answer questions.
+#[must_use]
+pub fn can_ask() -> bool {
+    use std::io::IsTerminal as _;
+    std::io::stdin().is_terminal()
+}
+
 /// Asks a question that must be answered with yes.
 ///
 /// # Errors
 /// The answer was no, or there is no terminal to answer on.
 pub fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
-    use std::io::IsTerminal as _;
     if yes {
         return Ok(());
     }
-    if !std::io::stdin().is_terminal() {
+    if !can_ask() {
         return Err(Failure::usage(format!("{question} Nobody is there to ask; pass --yes")));
     }
-    let mut error = std::io::stderr();
-    let _ = write!(error, "{} [y/N] ", visible::text(question));
-    let _ = error.flush();
-    let mut answer = String::new();
-    IS_ASKING.store(true, Ordering::SeqCst);
-    let _ = std::io::stdin().read_line(&mut answer);
-    IS_ASKING.store(false, Ordering::SeqCst);
-    if matches!(answer.trim(), "y" | "Y" | "yes") {
+    if matches!(answer(&format!("{question} [y/N]")).as_deref(), Some("y" | "Y" | "yes")) {
         Ok(())
     } else {
         Err(Failure::usage("nothing was done".into()))
     }
+}
+
+/// Asks for a value. An empty answer is `default`.
+///
+/// # Errors
+/// The input has ended.
+pub fn ask(question: &str, default: &str) -> Result<String, Failure> {
+    match answer(&format!("{question} [{default}]")) {
+        Some(answer) if answer.is_empty() => Ok(default.to_owned()),
+        Some(answer) => Ok(answer),
+        None => Err(Failure::usage("nothing was done".into())),
+    }
+}
+
+/// The answer to a question. `None`: the input has ended.
+fn answer(question: &str) -> Option<String> {
+    let mut error = std::io::stderr();
+    let _ = write!(error, "{} ", visible::text(question));
+    let _ = error.flush();
+    let mut answer = String::new();
+    IS_ASKING.store(true, Ordering::SeqCst);
+    let read = std::io::stdin().read_line(&mut answer);
+    IS_ASKING.store(false, Ordering::SeqCst);
+    read.is_ok_and(|bytes| bytes > 0).then(|| answer.trim().to_owned())
 }
 
 #[cfg(test)]

@@ -128,7 +128,7 @@ impl Config {
                 None,
                 match error.kind() {
                     std::io::ErrorKind::NotFound => "there is no such file; give its place with \
-                    --config PATH, write one as the README shows, or try `tallymark demo`, which \
+                    --config PATH, let `tallymark new` write one, or try `tallymark demo`, which \
                     needs none"
                         .to_owned(),
                     _ => {

@@ -10,8 +10,9 @@ use crate::support::cli::{PASSWORD, Place, daily, day, documented, ended, execut
 use crate::support::proxy::Cutter;
 use crate::support::{cache, options, postgres, server_directory};
 
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 15] = [
     "demo",
+    "new",
     "init",
     "check",
     "plan",

@@ -41,6 +41,7 @@ mod locks;
 #[cfg(feature = "lambda")]
 mod loud;
 mod mutations;
+mod new;
 mod origins;
 mod outage;
 mod partitions;

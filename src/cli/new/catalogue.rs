@@ -1,0 +1,247 @@
+//! What the catalogue and the statistics of a live database say about its tables.
+
+use chrono::{DateTime, Utc};
+use sqlx::Row as _;
+use sqlx::postgres::PgRow;
+
+use crate::clients::db::{DbError, Tx};
+use crate::model::sql::{TableName, ident, literal, table};
+
+const DOING: &str = "looking for tables";
+
+/// A table that may be counted.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Table {
+    pub(super) name: TableName,
+    /// With its partitions.
+    pub(super) bytes: i64,
+    /// By the statistics. `None`: it was never analysed, or is empty.
+    pub(super) rows: Option<f64>,
+    /// Whether this role may read at least one column.
+    pub(super) is_readable: bool,
+    /// Whether row-level security hides rows from this role.
+    pub(super) is_filtered: bool,
+    /// Whether it is the table of a rollup.
+    pub(super) is_rollup: bool,
+    pub(super) columns: Vec<Column>,
+}
+
+/// A column of such a table.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Column {
+    pub(super) name: String,
+    pub(super) content: Content,
+    pub(super) is_readable: bool,
+    /// Whether each value stands in one row only.
+    pub(super) is_unique: bool,
+    /// Whether it refers to another table.
+    pub(super) is_reference: bool,
+    /// The index that begins with it.
+    pub(super) index: Option<Index>,
+    /// The number of different values, by the statistics.
+    pub(super) distinct: Option<f64>,
+}
+
+/// The kinds of types that a configuration treats differently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Content {
+    Instant,
+    /// A time without a zone.
+    LocalTime,
+    Date,
+    /// `smallint`, `integer`.
+    Integer,
+    Bigint,
+    /// `numeric` and floats.
+    Decimal,
+    Boolean,
+    Enum,
+    Text,
+    Uuid,
+    /// Documents, arrays, and types that other databases lack.
+    Other,
+}
+
+/// How an index finds rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Index {
+    /// By a B-tree, which also knows the first and the last value.
+    BTree,
+    /// By ranges of blocks.
+    Brin,
+}
+
+/// The server, as the target of rollup tables.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Server {
+    pub(super) now: DateTime<Utc>,
+    /// Whether it refuses writes.
+    pub(super) is_read_only: bool,
+    /// Whether this role may create schemas.
+    pub(super) may_create: bool,
+    /// The names of relations that no rollup can have.
+    pub(super) taken: Vec<String>,
+}
+
+/// The first and the last value of a time column, as seconds since 1970, or as the integers that they
+/// are.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Range {
+    pub(super) first: Option<f64>,
+    pub(super) last: Option<f64>,
+    /// Whether there may be values before the first, as it is that of a sample.
+    pub(super) is_sample: bool,
+}
+
+/// The server's facts; `schema` is that of the rollup tables.
+pub(super) async fn server(tx: &mut Tx, schema: &str) -> Result<Server, DbError> {
+    let sql = format!(include_str!("server.sql"), schema = literal(schema));
+    let row = tx.row(DOING, sql).await?;
+    let read = || {
+        Ok::<_, sqlx::Error>(Server {
+            now: instant(row.try_get("now")?).unwrap_or_default(),
+            is_read_only: row.try_get("is_read_only")?,
+            may_create: row.try_get("may_create")?,
+            taken: row.try_get("taken")?,
+        })
+    };
+    read().map_err(|error| tx.error(DOING, error))
+}
+
+/// The application's tables, largest first. With `only`, that table or view alone, whatever it is.
+pub(super) async fn tables(tx: &mut Tx, only: Option<&TableName>) -> Result<Vec<Table>, DbError> {
+    let condition = only.map_or_else(
+        || include_str!("candidates.sql").to_owned(),
+        |only| format!("c.oid = to_regclass({})", literal(&table(only))),
+    );
+    let sql = format!(include_str!("tables.sql"), condition = condition);
+    let rows = tx.rows(DOING, sql).await?;
+    let found: Result<Vec<_>, _> = rows.iter().map(one_table).collect();
+    let found = found.map_err(|error| tx.error(DOING, error))?;
+    if found.is_empty() {
+        return Ok(Vec::new());
+    }
+    let wanted = found.iter().map(|(oid, largest, _)| format!("({oid}, {largest})"));
+    let wanted = wanted.collect::<Vec<_>>().join(", ");
+    let rows = tx.rows(DOING, format!(include_str!("columns.sql"), tables = wanted)).await?;
+    let columns: Result<Vec<_>, _> = rows.iter().map(column).collect();
+    let columns = columns.map_err(|error| tx.error(DOING, error))?;
+    let with_columns = |(oid, _, table): (i64, i64, Table)| {
+        let own = columns.iter().filter(|(of, _)| *of == oid).map(|(_, it)| it.clone());
+        Table { columns: own.collect(), ..table }
+    };
+    Ok(found.into_iter().map(with_columns).collect())
+}
+
+/// A table without its columns, with its own number and that of its largest partition.
+fn one_table(row: &PgRow) -> Result<(i64, i64, Table), sqlx::Error> {
+    let oid = row.try_get("oid")?;
+    let largest = row.try_get::<Option<i64>, _>("largest")?.unwrap_or(oid);
+    let table = Table {
+        name: TableName { schema: Some(row.try_get("schema")?), name: row.try_get("name")? },
+        bytes: row.try_get("bytes")?,
+        rows: row.try_get("rows")?,
+        is_readable: row.try_get("is_readable")?,
+        is_filtered: row.try_get("is_filtered")?,
+        is_rollup: row.try_get("is_rollup")?,
+        columns: Vec::new(),
+    };
+    Ok((oid, largest, table))
+}
+
+fn column(row: &PgRow) -> Result<(i64, Column), sqlx::Error> {
+    let is_known = row.try_get("is_known")? && row.try_get("is_deterministic")?;
+    let content = match row.try_get::<String, _>("type")?.as_str() {
+        _ if row.try_get("is_enum")? => Content::Enum,
+        _ if !is_known => Content::Other,
+        "timestamptz" => Content::Instant,
+        "timestamp" => Content::LocalTime,
+        "date" => Content::Date,
+        "int2" | "int4" => Content::Integer,
+        "int8" => Content::Bigint,
+        "numeric" | "float4" | "float8" => Content::Decimal,
+        "bool" => Content::Boolean,
+        "text" | "varchar" | "bpchar" => Content::Text,
+        "uuid" => Content::Uuid,
+        _ => Content::Other,
+    };
+    let index = row.try_get::<Option<String>, _>("index")?.map(|method| match method.as_str() {
+        "btree" => Index::BTree,
+        _ => Index::Brin,
+    });
+    let column = Column {
+        name: row.try_get("name")?,
+        content,
+        is_readable: row.try_get("is_readable")?,
+        is_unique: row.try_get("is_unique")?,
+        is_reference: row.try_get("is_reference")?,
+        index,
+        distinct: row.try_get("distinct_values")?,
+    };
+    Ok((row.try_get("oid")?, column))
+}
+
+/// The first and the last value of a time column: three looks into its index. Values before the year
+/// 2000 count as mistakes where there are later ones.
+pub(super) async fn range(
+    tx: &mut Tx,
+    from: &TableName,
+    column: &Column,
+) -> Result<Range, DbError> {
+    const DOING: &str = "looking for the first and the last row";
+    let (name, from) = (ident(&column.name), table(from));
+    let is_number = matches!(column.content, Content::Integer | Content::Bigint);
+    let value = |aggregate: &str| match is_number {
+        true => format!("{aggregate}({name})::float8"),
+        false => format!("extract(epoch FROM {aggregate}({name}))::float8"),
+    };
+    let (first, last) = (value("min"), value("max"));
+    let later = match is_number {
+        // Seconds or milliseconds: negative ones are before 1970.
+        true => format!("{name} > 0"),
+        false => format!("{name} >= '2000-01-01'"),
+    };
+    let sql = format!(
+        "SELECT coalesce((SELECT {first} FROM {from} WHERE {later}), (SELECT {first} FROM {from})) \
+         AS first, (SELECT {last} FROM {from}) AS last"
+    );
+    let row = tx.row(DOING, sql).await?;
+    ends(&row, false).map_err(|error| tx.error(DOING, error))
+}
+
+/// The first and the last value of a time column in the sample that ANALYZE has taken.
+pub(super) async fn range_by_statistics(
+    tx: &mut Tx,
+    from: &TableName,
+    column: &Column,
+) -> Result<Range, DbError> {
+    const DOING: &str = "looking at the statistics of a column";
+    // A date and a local time are read in UTC, as every transaction's zone is.
+    let value = match column.content {
+        Content::Integer | Content::Bigint => "bound::float8",
+        _ => "extract(epoch FROM bound::timestamptz)::float8",
+    };
+    let sql = format!(
+        include_str!("sample.sql"),
+        value = value,
+        table = literal(&table(from)),
+        column = literal(&column.name)
+    );
+    let row = tx.row(DOING, sql).await?;
+    ends(&row, true).map_err(|error| tx.error(DOING, error))
+}
+
+fn ends(row: &PgRow, is_sample: bool) -> Result<Range, sqlx::Error> {
+    let read = |name: &str| {
+        let value = row.try_get::<Option<f64>, _>(name)?;
+        Ok::<_, sqlx::Error>(value.filter(|value| value.is_finite()))
+    };
+    Ok(Range { first: read("first")?, last: read("last")?, is_sample })
+}
+
+/// The instant of these seconds since 1970, if a calendar has it.
+pub(super) fn instant(seconds: f64) -> Option<DateTime<Utc>> {
+    #[expect(clippy::cast_possible_truncation, reason = "saturates, and is out of range then")]
+    let seconds = seconds.floor() as i64;
+    DateTime::from_timestamp(seconds, 0)
+}

@@ -1,0 +1,332 @@
+//! `tallymark new`: a configuration for a live database, from its catalogue and statistics.
+//!
+//! It reads the catalogue, and the first and the last time of one table, in bounded read-only
+//! transactions. [`choose`] decides from these facts alone.
+
+mod ask;
+mod catalogue;
+mod choose;
+mod next;
+#[cfg(test)]
+mod tests;
+mod words;
+mod write;
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use clap::builder::PossibleValuesParser;
+use serde_json::json;
+
+use super::{Failure, Global, ui};
+use crate::clients::address::{Address, DatabaseUrl};
+use crate::clients::db::{Access, CATALOGUE_TIMEOUT, Db, DbError, DbErrorKind, Side};
+use crate::config::{Config, SCHEMA_DEFAULT, StoreKind, json_schema, parse_table};
+use crate::model::slice::Width;
+use crate::model::sql;
+use crate::model::text::nearest;
+use crate::work::worker::{Severity, WorkError};
+
+use catalogue::{Range, Server, Table};
+use choose::{Candidate, Draft};
+use write::SCHEMA_FILE;
+
+/// The name of the work in `pg_stat_activity`.
+const LABEL: &str = "new";
+
+/// Write a configuration for a live database, from its catalogue and statistics.
+#[derive(Debug, Args)]
+pub struct New {
+    /// The file to write [default: that of --config]
+    #[arg(value_name = "FILE")]
+    place: Option<PathBuf>,
+    /// Ask nothing, and take what seems best
+    #[arg(long, short)]
+    yes: bool,
+    /// The table to count, as schema.name
+    #[arg(long, value_name = "TABLE")]
+    table: Option<String>,
+    /// The width of a slice, such as "1 day"
+    #[arg(long, value_name = "WIDTH")]
+    slice: Option<Width>,
+    /// Where checkpoints are kept
+    #[arg(long, value_name = "STORE",
+          value_parser = PossibleValuesParser::new(StoreKind::ALL.map(StoreKind::word)))]
+    store: Option<String>,
+    /// The environment variable with the database's address
+    #[arg(long, value_name = "NAME", default_value = "DATABASE_URL")]
+    source_env: String,
+    /// Replace an existing file
+    #[arg(long)]
+    force: bool,
+}
+
+/// What was found about the chosen table, and what follows from it.
+struct Proposal {
+    draft: Draft,
+    text: String,
+    notes: Vec<String>,
+    /// The statements that create a missing index.
+    index: Vec<String>,
+}
+
+impl New {
+    pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
+        let file = self.place.as_ref().unwrap_or(&global.file).clone();
+        if file.exists() && !self.force {
+            let message = format!("{} exists already", file.display());
+            return Err(refuse(message, "pass --force to replace it, or name another file"));
+        }
+        if !self.yes && !ui::can_ask() {
+            let message = "there is no terminal to ask questions at".to_owned();
+            return Err(refuse(message, "pass --yes to take what seems best"));
+        }
+        let db = self.source()?;
+        let (server, tables) = self.look(&db).await?;
+        let candidates = self.candidates(&db, &tables).await?;
+        let (candidate, range) = self.chosen(&db, &candidates).await?;
+        let slice = match self.slice {
+            Some(slice) => slice,
+            None if self.yes => candidate.width(range, server.now),
+            None => ask::slice(candidate.width(range, server.now))?,
+        };
+        let store = match self.store.as_deref().and_then(StoreKind::of) {
+            Some(store) => store,
+            None if self.yes => StoreKind::Postgres,
+            None => ask::store()?,
+        };
+        let draft = choose::draft(candidate, range, &server, (slice, store));
+        let mut proposal = self.proved(&db, &file, draft).await?;
+        proposal.notes.extend(next::notes(candidate, range, &server, &tables));
+        db.close().await;
+        let schema = self.write(&file, &proposal.text)?;
+        self.report(global, (&file, &schema), &proposal);
+        Ok(())
+    }
+
+    /// The database that the environment names.
+    fn source(&self) -> Result<Db, Failure> {
+        let name = &self.source_env;
+        let value = std::env::var(name).ok().filter(|value| !value.is_empty()).ok_or_else(|| {
+            let message = format!("the environment variable {name} is not set or empty");
+            let set = format!(
+                "export {name}=postgres://user:password@host:5432/database, or name another variable \
+                 with --source-env"
+            );
+            refuse(message, &set)
+        })?;
+        let url = DatabaseUrl::new(value).map_err(|fault| {
+            Failure::usage(format!("in the environment variable {name}, {fault}"))
+        })?;
+        let db = Db::new(&Address::Url(url), Side::Source, 1).map_err(WorkError::from)?;
+        Ok(db.at_once())
+    }
+
+    /// The server's facts, and the tables that may be counted: the named one, or all.
+    async fn look(&self, db: &Db) -> Result<(Server, Vec<Table>), Failure> {
+        let only = self.table.as_deref().map(parse_table).transpose().map_err(|fault| {
+            Failure::usage(format!("--table: {:?} {fault}", self.table.as_deref().unwrap_or("")))
+        })?;
+        let look = async {
+            let mut tx = db.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, LABEL).await?;
+            let server = catalogue::server(&mut tx, SCHEMA_DEFAULT).await?;
+            let tables = catalogue::tables(&mut tx, only.as_ref()).await?;
+            tx.rollback().await?;
+            Ok::<_, WorkError>((server, tables))
+        };
+        Ok(look.await?)
+    }
+
+    /// The tables that can be counted, best first; at least one.
+    async fn candidates<'t>(
+        &self,
+        db: &Db,
+        tables: &'t [Table],
+    ) -> Result<Vec<Candidate<'t>>, Failure> {
+        let Some(named) = &self.table else {
+            let candidates = choose::candidates(tables);
+            return if candidates.is_empty() { Err(nothing(tables)) } else { Ok(candidates) };
+        };
+        let Some(table) = tables.first() else { return Err(unknown(db, named).await?) };
+        Ok(vec![usable(table)?])
+    }
+
+    /// The table to count, with the first and the last value of its time column.
+    async fn chosen<'c, 't>(
+        &self,
+        db: &Db,
+        candidates: &'c [Candidate<'t>],
+    ) -> Result<(&'c Candidate<'t>, Range), Failure> {
+        let is_asked = !self.yes && self.table.is_none();
+        let asked = is_asked.then(|| ask::table(candidates)).transpose()?;
+        let looked_at = asked.map_or(candidates, std::slice::from_ref);
+        for candidate in looked_at {
+            let range = range(db, candidate).await?;
+            if choose::is_plausible(candidate.time, range) {
+                return Ok((candidate, range));
+            }
+        }
+        let Candidate { table, time, .. } = looked_at[0];
+        let message = format!(
+            "{}: `{}` counts neither seconds nor milliseconds since 1970",
+            table.name, time.name
+        );
+        Err(refuse(message, "name another table, or a view with a time column, by --table"))
+    }
+
+    /// Reads the file as every command will, and compares it with the source as `check` does.
+    async fn proved(&self, db: &Db, file: &Path, draft: Draft) -> Result<Proposal, Failure> {
+        let text = write::file(&draft, &self.source_env, SCHEMA_DEFAULT);
+        let config = Config::parse(file, &text, &|name: &str| std::env::var(name).ok())?;
+        let proof = next::prove(db, &config.rollups[0]).await?;
+        Ok(Proposal { draft, text, notes: proof.notes, index: proof.index })
+    }
+
+    /// Writes the file, and the schema beside it unless there is one.
+    fn write(&self, file: &Path, text: &str) -> Result<PathBuf, Failure> {
+        let schema = file.with_file_name(SCHEMA_FILE);
+        let put = |path: &Path, text: &str, replaces: bool| {
+            let mut options = std::fs::File::options();
+            options.write(true).truncate(replaces);
+            let opened = if replaces { options.create(true) } else { options.create_new(true) };
+            let written = opened
+                .open(path)
+                .and_then(|mut opened| std::io::Write::write_all(&mut opened, text.as_bytes()));
+            written.map_err(|error| {
+                Failure::of(
+                    Severity::Failed,
+                    format!("{} cannot be written: {error}", path.display()),
+                )
+            })
+        };
+        put(file, text, self.force)?;
+        if self.force || !schema.exists() {
+            put(&schema, &format!("{:#}\n", json_schema()), true)?;
+        }
+        Ok(schema)
+    }
+
+    fn report(&self, global: &Global, (file, schema): (&Path, &Path), proposal: &Proposal) {
+        let Proposal { draft, notes, index, .. } = proposal;
+        let next = next::commands(draft, index, self, file);
+        let document = json!({
+            "file": file,
+            "schema_file": schema,
+            "rollup": draft.name,
+            "table": write::written(&draft.from),
+            "time": draft.time,
+            "start": draft.start,
+            "slice": draft.slice.to_string(),
+            "group_by": draft.group_by,
+            "measures": draft.measures.iter().map(|(name, ..)| name).collect::<Vec<_>>(),
+            "store": draft.store.word(),
+            "notes": notes,
+            "next": next,
+        });
+        global.print(&document, || {
+            let mut lines = vec![format!(
+                "{}: {} counts {} by {}, in slices of {}",
+                file.display(),
+                draft.name,
+                draft.from,
+                draft.time,
+                draft.slice
+            )];
+            lines.extend(notes.iter().map(|note| ui::wrapped(&format!("note: {note}"), 6)));
+            lines.push("next:".to_owned());
+            lines.join("\n")
+        });
+        if !global.json {
+            // A folded line would be two commands.
+            ui::verbatim(next.iter().map(|it| format!("  {it}")).collect::<Vec<_>>().join("\n"));
+        }
+    }
+}
+
+/// The first and the last value of the time column, from a table that is too large to be read by the
+/// statistics.
+async fn range(db: &Db, candidate: &Candidate<'_>) -> Result<Range, Failure> {
+    let Candidate { table, time, .. } = candidate;
+    let look = async {
+        let mut tx = db.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, LABEL).await?;
+        let range = match choose::can_be_looked_up(candidate) {
+            true => catalogue::range(&mut tx, &table.name, time).await?,
+            false => catalogue::range_by_statistics(&mut tx, &table.name, time).await?,
+        };
+        tx.rollback().await?;
+        Ok::<_, DbError>(range)
+    };
+    match look.await {
+        Ok(range) => Ok(range),
+        Err(error) if error.kind() == DbErrorKind::Cancelled => Ok(Range::default()),
+        Err(error) => Err(WorkError::from(error).into()),
+    }
+}
+
+/// A refusal with its remedy.
+fn refuse(message: String, remedy: &str) -> Failure {
+    Failure { hint: Some(remedy.to_owned()), ..Failure::usage(message) }
+}
+
+/// Why none of the tables can be counted.
+fn nothing(tables: &[Table]) -> Failure {
+    let readable = tables.iter().filter(|table| table.is_readable).count();
+    if tables.is_empty() {
+        let message = "this role sees no table of an application in this database".to_owned();
+        return refuse(message, "give the address of the application's database");
+    }
+    if readable == 0 {
+        let message = format!("this role may read none of {}", ui::counted(tables.len(), "table"));
+        let grant = format!("as its owner: GRANT SELECT ON {} TO …", sql::table(&tables[0].name));
+        return refuse(message, &grant);
+    }
+    let filtered = tables.iter().find(|table| table.is_readable && table.is_filtered);
+    if let Some(table) = filtered.filter(|table| Candidate::of(table).is_some()) {
+        return usable(table).err().unwrap_or_else(|| Failure::usage(String::new()));
+    }
+    let message = format!(
+        "none of {} has a time column that this role may read",
+        ui::counted(readable, "table")
+    );
+    refuse(message, "name a table or view with a timestamptz, timestamp or date by --table")
+}
+
+/// The named table, if it can be counted.
+fn usable(table: &Table) -> Result<Candidate<'_>, Failure> {
+    let name = &table.name;
+    if !table.is_readable {
+        let grant = format!("as its owner: GRANT SELECT ON {} TO …", sql::table(name));
+        return Err(refuse(format!("this role may not read {name}"), &grant));
+    }
+    if table.is_filtered {
+        let message = format!("row-level security on {name} hides rows from this role");
+        return Err(refuse(message, "use a role with BYPASSRLS, or the table's owner"));
+    }
+    Candidate::of(table).ok_or_else(|| {
+        let message = format!("{name} has no time column that this role may read");
+        refuse(
+            message,
+            "name a table with a timestamptz, timestamp, date, or an integer such as at_ms",
+        )
+    })
+}
+
+/// Why there is no table `named`.
+async fn unknown(db: &Db, named: &str) -> Result<Failure, Failure> {
+    let look = async {
+        let mut tx = db.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, LABEL).await?;
+        let tables = catalogue::tables(&mut tx, None).await?;
+        tx.rollback().await?;
+        Ok::<_, WorkError>(tables)
+    };
+    let tables = look.await?;
+    let names: Vec<String> = tables.iter().map(|table| write::written(&table.name)).collect();
+    let remedy = match nearest(named, names.iter().map(String::as_str)) {
+        Some(near) => format!("did you mean {near}?"),
+        None => "write schema.name exactly as PostgreSQL stores it".to_owned(),
+    };
+    Ok(refuse(
+        format!("--table: there is no table or view {named:?} that this role can see"),
+        &remedy,
+    ))
+}

@@ -1,0 +1,116 @@
+//! What is to be known about a proposal, and the commands that follow.
+
+use std::path::Path;
+
+use super::catalogue::{Range, Server, Table};
+use super::choose::{Candidate, Draft};
+use super::{LABEL, New};
+use crate::cli::ui;
+use crate::clients::db::{Access, CATALOGUE_TIMEOUT, Db};
+use crate::model::clock::{Clock as _, SystemClock};
+use crate::model::rollup::Rollup;
+use crate::source::reading::plan_guard::{self, By, unindexed};
+use crate::source::{self, Servers};
+use crate::work::worker::WorkError;
+
+/// The source's answer to a definition.
+#[derive(Debug, Default)]
+pub(super) struct Proof {
+    pub(super) notes: Vec<String>,
+    /// The statements that create a missing index.
+    pub(super) index: Vec<String>,
+}
+
+/// Compares `rollup` with the source as `check` does: its columns, privileges and index.
+pub(super) async fn prove(db: &Db, rollup: &Rollup) -> Result<Proof, WorkError> {
+    let servers = Servers { source: db, target: db, is_one: true };
+    let shape = source::of(rollup).shape(servers, rollup).await?;
+    let newest = rollup.newest(SystemClock.now());
+    let slice = newest.unwrap_or_else(|| rollup.calendar.containing(rollup.start));
+    let bounds = (slice.start(), slice.end());
+    let mut tx = db.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, LABEL).await?;
+    let planned = plan_guard::inspect(&mut tx, rollup, &shape, bounds.0, bounds.1).await?;
+    let missing = unindexed(&mut tx, (rollup, &shape), By::Time, bounds).await?;
+    tx.rollback().await?;
+    let Some(missing) = missing else { return Ok(Proof::default()) };
+    let felt = match planned.refusal {
+        Some(_) => "without one every slice would read the whole table, so slices are refused",
+        None => "which is felt once the table has grown",
+    };
+    let note = format!(
+        "no index finds rows by `{}`, {felt}; as the table's owner: {}",
+        shape.axis.column(),
+        missing.remedy()
+    );
+    let index = missing.statements.into_iter().chain(missing.wholes);
+    Ok(Proof { notes: vec![note], index: index.collect() })
+}
+
+/// What an operator should know of the table and of the server.
+pub(super) fn notes(
+    candidate: &Candidate<'_>,
+    range: Range,
+    server: &Server,
+    tables: &[Table],
+) -> Vec<String> {
+    let mut notes = Vec::new();
+    let Candidate { table, .. } = candidate;
+    if table.bytes == 0 || range.last.is_none() && table.rows.is_none() {
+        notes.push(format!("{} has no rows yet, so columns are chosen by name", table.name));
+    } else if table.columns.iter().all(|column| column.distinct.is_none()) {
+        notes.push(format!(
+            "{0} has no statistics yet, so columns are chosen by name; after ANALYZE {0} this command \
+             knows more",
+            crate::model::sql::table(&table.name)
+        ));
+    }
+    if server.is_read_only {
+        notes.push(
+            "this server takes no writes; give the primary's address, or a [target] of its own"
+                .to_owned(),
+        );
+    } else if !server.may_create {
+        notes.push(
+            "this role may not create schemas here; `tallymark init --dry-run` prints the SQL for an \
+             administrator"
+                .to_owned(),
+        );
+    }
+    let unreadable = tables.iter().filter(|table| !table.is_readable).count();
+    if unreadable > 0 {
+        let tables = ui::counted(unreadable, "table");
+        notes.push(format!("this role may not read {tables}"));
+    }
+    notes
+}
+
+/// The commands that lead to a verified rollup, in their order.
+pub(super) fn commands(draft: &Draft, index: &[String], new: &New, file: &Path) -> Vec<String> {
+    let file = file.to_string_lossy();
+    let tallymark = match &*file {
+        "tallymark.toml" => "tallymark".to_owned(),
+        file => format!("tallymark --config {}", in_shell(file)),
+    };
+    let yes = if new.yes { " --yes" } else { "" };
+    let name = &draft.name;
+    let psql = index
+        .iter()
+        .map(|statement| format!("psql \"${}\" -c {}", new.source_env, in_shell(statement)));
+    let ours = [
+        format!("{tallymark} check"),
+        format!("{tallymark} init"),
+        format!("{tallymark} backfill {name}{yes}"),
+        format!("{tallymark} verify {name}"),
+        format!("{tallymark} run"),
+    ];
+    psql.chain(ours).collect()
+}
+
+/// `text` as one word of a shell.
+fn in_shell(text: &str) -> String {
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "._-/=:".contains(letter);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
