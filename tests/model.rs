@@ -71,6 +71,9 @@ impl Model for Tallymark {
                     return Some("marker and rows disagree");
                 }
             }
+            if self.is_one && self.contradicts(cell) {
+                return Some("rows and checkpoint disagree");
+            }
             if self.is_missed(world, slice) {
                 return Some("a change is missed");
             }
@@ -109,6 +112,19 @@ impl Tallymark {
     /// source's.
     const fn reads_source(&self) -> bool {
         self.slices == 1 || self.is_composed
+    }
+
+    /// Whether a slice has succeeded by another attempt than that of its rows, or is still running by
+    /// that attempt.
+    fn contradicts(&self, cell: &Cell) -> bool {
+        // A lost claim repeats numbers.
+        let Some(item) = cell.item.filter(|_| self.left.losses == 0) else { return false };
+        let is_by_it = item.attempt == cell.target.replaced_by;
+        match item.state {
+            State::Succeeded => !is_by_it,
+            State::Running => is_by_it,
+            _ => false,
+        }
     }
 
     /// Whether a succeeded slice lacks a change that nothing will report.
@@ -200,6 +216,11 @@ fn composed() -> Tallymark {
     Tallymark { slices: 2, is_composed: true, lease: 1, skew: 0, left, ..one_slice() }
 }
 
+/// The checkpoints are in the target.
+fn in_target(model: Tallymark) -> Tallymark {
+    Tallymark { is_one: true, left: Left { replies: 1, ..model.left }, ..model }
+}
+
 /// A slice whose claim may be lost, so that one number is assigned twice.
 fn lost_claim() -> Tallymark {
     let left = Left { changes: 1, crashes: 1, replies: 1, losses: 1, ..Left::NONE };
@@ -273,6 +294,34 @@ fn a_yielded_slice_goes_on_where_it_stopped() {
 #[test]
 fn a_coarse_slice_follows_its_finer_one_in_every_order_of_events() {
     holds("composed", &composed(), fact::TAKEN_OVER | fact::STALE);
+}
+
+#[test]
+fn with_checkpoints_in_the_target_rows_and_checkpoint_agree_in_every_order_of_events() {
+    let facts = fact::TAKEN_OVER | fact::FENCED | fact::STALE | fact::COMMIT_KNOWN;
+    holds("one slice, one database", &in_target(one_slice()), facts);
+    let left = Left { fails: 0, ..two_chunks().left };
+    let chunks = in_target(Tallymark { left, ..two_chunks() });
+    holds("two chunks, one database", &chunks, fact::RESUMED | fact::COMMIT_KNOWN);
+    holds("watermark, one database", &in_target(watermark()), fact::PASSED | fact::STALE);
+    holds("backfill, one database", &in_target(backfill()), fact::SWEPT | fact::TAKEN_OVER);
+    let composed = in_target(composed());
+    holds("composed, one database", &composed, fact::TAKEN_OVER | fact::COMMIT_KNOWN);
+}
+
+#[test]
+fn with_rows_and_checkpoint_in_two_transactions_they_disagree() {
+    breaks(Guard::CheckpointToo, in_target(one_slice()), "rows and checkpoint disagree");
+}
+
+#[test]
+fn with_a_coarse_slice_that_the_transaction_leaves_done_a_change_is_missed() {
+    breaks(Guard::CoarseToo, in_target(composed()), "a change is missed");
+}
+
+#[test]
+fn with_a_first_claim_before_the_finer_rows_commit_a_change_is_missed() {
+    breaks(Guard::FirstClaim, in_target(composed()), "a change is missed");
 }
 
 #[test]

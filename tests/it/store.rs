@@ -12,7 +12,9 @@ use crate::faults::through;
 use crate::support::cli::{Ended, Place, daily, day, ended, execute, lines, today};
 use crate::support::pooler::PgBouncer;
 use crate::support::proxy::Cut;
-use crate::support::world::{EVENTS, STORE as STORE_NAME, Setup, World, instant, random_events};
+use crate::support::world::{
+    EVENTS, Keeper, STORE as STORE_NAME, Setup, World, instant, random_events,
+};
 use crate::support::{Database, postgres};
 
 /// The line that a user adds.
@@ -239,8 +241,8 @@ measures = ["events"]
 
 #[tokio::test]
 async fn the_hours_of_a_day_that_are_replaced_at_once_reopen_it_and_never_deadlock() {
-    let rollups = format!("{STORE}{HOURS_AND_DAYS}");
-    let setup = Setup { rollups: &rollups, concurrency: 24, ..Setup::default() };
+    let keeper = Keeper::Target;
+    let setup = Setup { rollups: HOURS_AND_DAYS, concurrency: 24, keeper, ..Setup::default() };
     let world = World::new(&format!("{EVENTS}; {}", random_events(1, 5_000)), setup).await;
     let to = "2026-01-02T00:00:00Z";
     let [hourly, daily] = &world.worker.config.rollups[..] else { panic!("two rollups") };

@@ -6,7 +6,7 @@ use tallymark::work::report::Outcome;
 
 use super::check::Step;
 use super::steps::{Action, Steps, add, spend, who};
-use super::world::{Guard, Item, NOBODY, Phase, World, at, fact, next, report};
+use super::world::{Guard, Item, NOBODY, Phase, Target, World, at, fact, next, report};
 
 /// How an invocation ended: an outcome, or a failure beyond the slice.
 #[derive(Clone, Copy)]
@@ -39,6 +39,11 @@ impl Steps<'_> {
             Phase::Coarse => self.reopen_coarse(w),
             Phase::Completing => self.complete(w),
             Phase::GivingBack => self.give_back(w, false),
+            Phase::Found(version) => {
+                if let Some(to) = self.fenced(w, *self.from) {
+                    self.commit_all(w, version, to);
+                }
+            }
         }
         if matches!(worker.phase, Phase::Ready | Phase::Staged | Phase::Read(_)) {
             self.fail(w);
@@ -219,7 +224,60 @@ impl Steps<'_> {
         self.push(Some(w), "stages the chunk", 0, to);
     }
 
+    /// Replaces the slice and completes its checkpoint in one transaction, which also reopens the
+    /// coarse slice.
+    fn replace_all(&mut self, w: usize, version: u8) {
+        let Some(mut to) = self.fenced(w, *self.from) else { return };
+        let is_coarse_claimed = to.cells[1].item.is_some();
+        if self.is_fine(&to, w) && !is_coarse_claimed && !self.has(Guard::FirstClaim) {
+            return self.moved(
+                w,
+                "finds no coarse slice in its transaction",
+                Phase::Found(version),
+            );
+        }
+        if self.is_fine(&to, w) && is_coarse_claimed && self.has(Guard::CoarseToo) {
+            to.cells[1].item = next(to.cells[1].item, Event::Reopen, 0, None).ok();
+        }
+        self.commit_all(w, version, to);
+    }
+
+    /// Whether worker `w` computes the finer slice, and changes its rows.
+    const fn is_fine(&self, world: &World, w: usize) -> bool {
+        self.model.is_composed && world.workers[w].slice == 0
+    }
+
+    /// The end of that transaction, for which `to` holds what it did before.
+    fn commit_all(&mut self, w: usize, version: u8, mut to: World) {
+        let worker = to.workers[w];
+        let slice = usize::from(worker.slice);
+        let Ok(item) = self.ending(w, &to, |attempt| Event::Complete { attempt }) else {
+            // All of it is rolled back.
+            let what = "completes too late, and rolls back";
+            let lost = End::Told(Outcome::Fenced, None);
+            return self.ended(w, what, fact::LEASE_LOST, *self.from, lost);
+        };
+        let target = &mut to.cells[slice].target;
+        let older = if target.written_by > worker.attempt { fact::OLDER_OVER_NEWER } else { 0 };
+        let attempt = worker.attempt;
+        *target =
+            Target { written_by: attempt, replaced_by: attempt, version, staged: None, ..*target };
+        to.cells[slice].item = Some(item);
+        let (outcome, stale) = match item.state {
+            State::Stale => (Outcome::Stale, fact::STALE),
+            _ => (Outcome::Succeeded, 0),
+        };
+        let what = "replaces and completes the slice";
+        self.ended(w, what, older | stale, to, End::Told(outcome, None));
+        spend!(to, replies);
+        to.workers[w].phase = Phase::GivingBack;
+        self.fault(Some(w), "replaces and completes it, and the reply is lost", older | stale, to);
+    }
+
     fn replace(&mut self, w: usize, version: u8) {
+        if self.model.is_one && self.has(Guard::CheckpointToo) {
+            return self.replace_all(w, version);
+        }
         let Some(mut to) = self.fenced(w, *self.from) else { return };
         let worker = &mut to.workers[w];
         let target = &mut to.cells[usize::from(worker.slice)].target;
@@ -350,14 +408,22 @@ impl Steps<'_> {
             spend!(to, yields);
         }
         let slice = usize::from(to.workers[w].slice);
-        let end = match self.ending(w, &to, |attempt| Event::Yield { attempt, retry_at: None }) {
+        let found = to.cells[slice].item;
+        let (end, facts) = match self
+            .ending(w, &to, |attempt| Event::Yield { attempt, retry_at: None })
+        {
             Ok(item) => {
                 to.cells[slice].item = Some(item);
-                if is_yield { End::Told(Outcome::Yielded, None) } else { End::Trouble }
+                let end = if is_yield { End::Told(Outcome::Yielded, None) } else { End::Trouble };
+                (end, 0)
             }
-            Err(_) => End::Told(Outcome::Fenced, None),
+            // Its own COMMIT took place.
+            Err(_) if self.model.is_one && found.is_some_and(|it| it.owner == Some(who(w))) => {
+                (End::Told(Outcome::Succeeded, None), fact::COMMIT_KNOWN)
+            }
+            Err(_) => (End::Told(Outcome::Fenced, None), 0),
         };
-        self.ended(w, "yields", 0, to, end);
+        self.ended(w, "yields", facts, to, end);
         if is_yield {
             self.last_is_fault();
         }

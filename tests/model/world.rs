@@ -223,6 +223,9 @@ pub enum Phase {
     Completing,
     /// Gives the slice back.
     GivingBack,
+    /// Has found no coarse slice in its transaction, whose commit is still to come, which happens
+    /// only without the guard [`Guard::FirstClaim`]. The version of the rows.
+    Found(u8),
 }
 
 /// A worker: one invocation after another.
@@ -304,6 +307,12 @@ pub enum Guard {
     WatermarkAfter,
     ReopenWhole,
     Sweep,
+    /// With the checkpoints in the target: rows and checkpoint are one transaction ...
+    CheckpointToo,
+    /// ... the coarse slice is reopened in it ...
+    CoarseToo,
+    /// ... and the first claim of a coarse slice waits for it.
+    FirstClaim,
 }
 
 /// The remaining number of each kind of event.
@@ -356,6 +365,9 @@ pub struct Tallymark {
     pub is_composed: bool,
     /// Ticks ignore everything before the watermark.
     pub has_watermark: bool,
+    /// The checkpoints are in the target, so that a slice's rows, marker and checkpoint are one
+    /// transaction.
+    pub is_one: bool,
     /// Slices come by messages.
     pub has_queue: bool,
     /// A slice is read in two chunks.
@@ -384,6 +396,8 @@ pub mod fact {
     pub const PASSED: u32 = 1 << 12;
     /// An attempt fenced by another of the same number.
     pub const FENCED_BY_EQUAL: u32 = 1 << 13;
+    /// A worker that learns from the store that its COMMIT without an answer took place.
+    pub const COMMIT_KNOWN: u32 = 1 << 14;
     /// Forbidden: an older attempt's data replaces a newer one's.
     pub const OLDER_OVER_NEWER: u32 = 1 << 9;
     /// Forbidden: a slice is taken from a living worker whose lease holds by every clock.

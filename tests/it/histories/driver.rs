@@ -23,13 +23,16 @@ use tallymark::work::standings;
 
 use super::search::Kind;
 use crate::support::kinds;
-use crate::support::world::{self, Setup, clock};
+use crate::support::world::{self, Keeper, Setup, clock};
 
 /// Maximum number of the application's steps in one history.
 const STEPS_MAX: usize = 24;
 
-/// A tick of these histories usually ends within this many polls, and is killed earlier.
-const POLLS_MAX: usize = 120;
+/// A tick of these histories usually ends within this many polls, and is killed earlier. A call on
+/// PostgreSQL takes several.
+const fn polls_max(keeper: Keeper) -> usize {
+    if matches!(keeper, Keeper::DynamoDb) { 120 } else { 300 }
+}
 
 /// Maximum number of ticks until all work is done. A killed worker's lease ends within a few of
 /// them.
@@ -49,6 +52,7 @@ const GRACE: TimeDelta = TimeDelta::minutes(2);
 pub struct World {
     inner: world::World,
     kind: Kind,
+    keeper: Keeper,
     clock: ManualClock,
     now_ms: i64,
     control: PgConnection,
@@ -127,7 +131,7 @@ const BUCKETS: [(&str, &str); 3] =
     [("hourly", "30 minutes"), ("two_hourly", "2 hours"), ("four_hourly", "4 hours")];
 
 impl World {
-    pub async fn new(kind: Kind, source: &str) -> Self {
+    pub async fn new(kind: Kind, keeper: Keeper, source: &str) -> Self {
         let clock = clock(BEGIN);
         let sql = format!(
             "{}; DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = virtual, \
@@ -136,7 +140,7 @@ impl World {
         );
         let rollups = rollups(kind);
         let clocked = Arc::new(clock.clone());
-        let setup = Setup { source, rollups: &rollups, clock: clocked, ..Setup::default() };
+        let setup = Setup { source, rollups: &rollups, clock: clocked, keeper, ..Setup::default() };
         let mut inner = world::World::bare(&sql, setup).await;
         inner.init().await.unwrap();
         inner.worker.settle_wait_max = Duration::ZERO;
@@ -151,7 +155,8 @@ impl World {
         let control = connect("control").await;
         let client = world::dynamo_client().await;
         let every = every(&inner).await;
-        let world = Self { inner, kind, clock, now_ms: BEGIN_MS, control, sessions, every, client };
+        let now_ms = BEGIN_MS;
+        let world = Self { inner, kind, keeper, clock, now_ms, control, sessions, every, client };
         if matches!(world.inner.rollup().late, Late::Capture) {
             world::install_capture(&world.inner.worker).await;
         }
@@ -189,13 +194,18 @@ impl World {
         self.inner.worker.clock = Arc::new(self.clock.clone());
         self.now_ms = BEGIN_MS;
         self.show_clock().await;
-        self.empty_checkpoints().await;
+        if self.keeper == Keeper::DynamoDb {
+            self.empty_dynamodb().await;
+        }
         // The worker's caches must not claim that it has already done something.
         let worker = &self.inner.worker;
         worker.config.rollups.iter().for_each(|rollup| worker.forget(rollup));
         let mut sql = "DELETE FROM public.events; DELETE FROM tallymark.slice; \
                        DELETE FROM tallymark.progress;"
             .to_owned();
+        if self.keeper != Keeper::DynamoDb {
+            sql.push_str("DELETE FROM tallymark.checkpoint;");
+        }
         if matches!(self.inner.rollup().late, Late::Capture) {
             sql.push_str("DELETE FROM tallymark.mark;");
         }
@@ -205,7 +215,7 @@ impl World {
         self.control.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await.unwrap();
     }
 
-    async fn empty_checkpoints(&self) {
+    async fn empty_dynamodb(&self) {
         // The maximum that one call can delete.
         const DELETED_MAX: usize = 25;
         let table = self.inner.worker.checkpoints.table();
@@ -249,7 +259,7 @@ impl World {
                 format!("-- {minutes} minutes pass: {}", self.clock.now())
             }
             15..=18 => {
-                let polls = random.bool().then(|| random.usize(1..POLLS_MAX));
+                let polls = random.bool().then(|| random.usize(1..polls_max(self.keeper)));
                 self.tick(polls).await
             }
             _ => self.by_hand(random).await,

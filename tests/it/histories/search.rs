@@ -7,10 +7,11 @@ use tallymark::model::clock::Stopwatch;
 use tokio::runtime::Builder;
 
 use super::driver::World;
-use crate::support::world::DEFAULTS;
+use crate::support::world::{DEFAULTS, Keeper};
 
-/// Concurrent histories, each lane with a database of its own.
-const LANES: u32 = 2;
+/// The stores of the checkpoints. Histories on each run concurrently, with databases of their own. A
+/// random seed belongs to one of them, and known ones are tried on both.
+const KEEPERS: [Keeper; 2] = [Keeper::DynamoDb, Keeper::TargetsClock];
 
 /// The possible actions of an application.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +36,9 @@ const KNOWN_MAX: usize = 20;
 
 /// One history in this number runs at default settings: one slot, naps, rests.
 const DEFAULTS_SHARE: u64 = 4;
+
+/// The keepers of checkpoints, by which seeds are told apart.
+const OF_KEEPERS: u64 = KEEPERS.len() as u64;
 
 /// The kind of histories.
 #[derive(Clone, Copy, Debug)]
@@ -77,8 +81,12 @@ where
     println!("SEED={seed} {kind:?}");
     let watch = Stopwatch::start();
     let (next, is_found) = (AtomicU32::new(0), AtomicBool::new(false));
-    let lane = async || {
-        let mut worlds = [World::new(kind, "").await, World::new(kind, DEFAULTS).await];
+    let lane = async |keeper: Keeper| {
+        let world = async |source| World::new(kind, keeper, source).await;
+        let mut worlds = [world("").await, world(DEFAULTS).await];
+        let mut known = known.iter().cycle().take(KNOWN_MAX);
+        let own = |seed: &u64| KEEPERS[(seed % OF_KEEPERS) as usize] == keeper;
+        let mut random = (seed..).filter(own);
         for world in &worlds {
             spoil(world).await;
         }
@@ -90,22 +98,22 @@ where
             if place.is_multiple_of(100) {
                 println!("{place} histories in {:?}", watch.elapsed());
             }
-            let known = known.iter().cycle().take(KNOWN_MAX);
-            let known = known.copied().nth(place.try_into().unwrap());
-            let seed = known.unwrap_or(seed + u64::from(place));
+            let seed = known.next().copied().or_else(|| random.next()).unwrap();
             // A share of them at default settings.
-            let world = &mut worlds[usize::from(seed.is_multiple_of(DEFAULTS_SHARE))];
+            let is_at_defaults = (seed / OF_KEEPERS).is_multiple_of(DEFAULTS_SHARE);
+            let world = &mut worlds[usize::from(is_at_defaults)];
             if let Some(found) = world.history(seed).await {
                 is_found.store(true, Ordering::Relaxed);
-                println!("history {place}, SEED={seed}:\n  {}", found.join("\n  "));
+                println!("history {place}, {keeper:?}, SEED={seed}:\n  {}", found.join("\n  "));
                 return Some((seed, found));
             }
         }
     };
     // One thread that waits only for servers, as waking another thread costs more than its work.
-    let run = || Builder::new_current_thread().enable_all().build().unwrap().block_on(lane());
+    let runtime = || Builder::new_current_thread().enable_all().build().unwrap();
+    let run = |keeper| runtime().block_on(lane(keeper));
     thread::scope(|scope| {
-        let lanes: Vec<_> = (0..LANES).map(|_| scope.spawn(run)).collect();
+        let lanes = KEEPERS.map(|keeper| scope.spawn(move || run(keeper)));
         lanes.into_iter().filter_map(|lane| lane.join().unwrap()).next()
     })
 }

@@ -13,7 +13,7 @@ use tallymark::checkpoint::store::dynamodb::DynamoDb;
 use tallymark::checkpoint::store::postgres::Postgres;
 use tallymark::checkpoint::{Checkpoint, Checkpoints};
 use tallymark::clients::db::{Access, Tx};
-use tallymark::config::{Config, StoreKind};
+use tallymark::config::Config;
 use tallymark::embedded::dynamodb::EmbeddedDynamo;
 use tallymark::model::clock::{Clock, Deadline, ManualClock, SystemClock};
 use tallymark::model::rollup::Rollup;
@@ -40,7 +40,7 @@ pub const PAST_LEASE: Duration = Duration::from_secs(180);
 /// The rest of `[source]` at default settings: one slot, rests of 30 times the work, naps.
 pub const DEFAULTS: &str = "# as it comes";
 
-/// With this variable, worlds keep their checkpoints in the target.
+/// With this variable, worlds keep their checkpoints in the target by default.
 pub const STORE: &str = "TALLYMARK_TEST_STORE";
 
 /// The table that most tests count.
@@ -124,9 +124,8 @@ pub fn config(urls: &Urls, source: &str, rollups: &str) -> Config {
     let sets = |key: &str| source.contains(key) || source.contains(DEFAULTS);
     let nice = if sets("nice_ratio") { "" } else { "nice_ratio = 0" };
     let slots = if sets("slots") { "" } else { "slots = 2" };
-    let store = if env::var_os(STORE).is_some() { "checkpoint.store = \"postgres\"" } else { "" };
     let text = format!(
-        "{store}\n[source]\nurl = {{ env = \"SOURCE\" }}\n{nice}\n{slots}\n{source}\n{target}\n{rollups}"
+        "[source]\nurl = {{ env = \"SOURCE\" }}\n{nice}\n{slots}\n{source}\n{target}\n{rollups}"
     );
     let env = |name: &str| match name {
         "SOURCE" => Some(pooled(&urls.source)),
@@ -148,12 +147,34 @@ pub struct Setup<'s> {
     pub clock: Arc<dyn Clock>,
     /// Concurrent slices.
     pub concurrency: u32,
+    /// Where the checkpoints are.
+    pub keeper: Keeper,
+}
+
+/// Where a world keeps its checkpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keeper {
+    DynamoDb,
+    /// The target, by the workers' clocks, as tests set the time themselves.
+    Target,
+    /// The target, by its own clock.
+    TargetsClock,
+}
+
+impl Keeper {
+    /// The checkpoints of a new world.
+    fn open(self, config: &Config, concurrency: u32) -> Checkpoints {
+        let store = Postgres::new(store_db(config, concurrency).unwrap(), "checkpoint");
+        let store = if self == Self::Target { store.believing_workers() } else { store };
+        Checkpoints::new(Arc::new(store), config.checkpoint.failures_max)
+    }
 }
 
 impl Default for Setup<'_> {
     fn default() -> Self {
         let clock = Arc::new(SystemClock);
-        Self { source: "", rollups: DAILY, across: false, clock, concurrency: 4 }
+        let keeper = if env::var_os(STORE).is_some() { Keeper::Target } else { Keeper::DynamoDb };
+        Self { source: "", rollups: DAILY, across: false, clock, concurrency: 4, keeper }
     }
 }
 
@@ -190,15 +211,10 @@ impl World {
     /// A world with existing databases.
     pub async fn at(urls: Urls, setup: Setup<'_>) -> Self {
         let config = config(&urls, setup.source, setup.rollups);
-        let Setup { clock, concurrency, .. } = setup;
-        let checkpoints = match config.checkpoint.store {
-            StoreKind::DynamoDb => checkpoints().await,
-            StoreKind::Postgres => {
-                let target = store_db(&config, concurrency).unwrap();
-                // Some tests set the time themselves.
-                let store = Postgres::new(target, &config.checkpoint.table).believing_workers();
-                Checkpoints::new(Arc::new(store), config.checkpoint.failures_max)
-            }
+        let Setup { clock, concurrency, keeper, .. } = setup;
+        let checkpoints = match keeper {
+            Keeper::DynamoDb => checkpoints().await,
+            keeper => keeper.open(&config, concurrency),
         };
         checkpoints.create_table().await.unwrap();
         let worker = Worker::with_checkpoints(config, checkpoints, clock, concurrency).unwrap();
