@@ -200,8 +200,8 @@ fn a_missing_file_is_answered_with_how_to_make_one() {
     assert_eq!(
         Config::load(&path, &env).unwrap_err().to_string(),
         format!(
-            "{}: there is no such file; give its place with --config PATH, write one as the \
-             README shows, or try `tallymark demo`, which needs none",
+            "{}: there is no such file; give its place with --config PATH, let `tallymark new` \
+             write one, or try `tallymark demo`, which needs none",
             path.display()
         )
     );
