@@ -44,7 +44,7 @@ pub fn parse(text: &str) -> Option<Duration> {
     let seconds = match unit.trim_start() {
         "ms" | "millisecond" | "milliseconds" => return Some(Duration::from_millis(number)),
         "s" | "second" | "seconds" => 1,
-        "min" | "minute" | "minutes" => 60,
+        "m" | "min" | "minute" | "minutes" => 60,
         "h" | "hour" | "hours" => 60 * 60,
         "d" | "day" | "days" => DAY,
         _ => return None,
@@ -62,6 +62,7 @@ mod tests {
         assert_eq!(parse(" 2 minutes "), Some(Duration::from_secs(120)));
         assert_eq!(parse("1 hour"), Some(Duration::from_secs(3600)));
         assert_eq!(parse("30s"), Some(Duration::from_secs(30)));
+        assert_eq!(parse("5m"), parse("5 minutes"));
         assert_eq!(parse("1d"), Some(Duration::from_secs(DAY)));
         for text in ["", "5", "ms", "-1s", "1.5s", "1 fortnight", "1h 30min", "9e9s", "５s"] {
             assert_eq!(parse(text), None, "{text}");

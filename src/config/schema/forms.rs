@@ -63,7 +63,7 @@ pub(super) fn duration(description: &str, default: &str) -> Value {
     json!({
         "description": description,
         "type": "string",
-        "pattern": "^\\s*[0-9]+\\s*(ms|milliseconds?|s|seconds?|min|minutes?|h|hours?|d|days?)\\s*$",
+        "pattern": "^\\s*[0-9]+\\s*(ms|milliseconds?|s|seconds?|m|min|minutes?|h|hours?|d|days?)\\s*$",
         "default": default,
     })
 }
