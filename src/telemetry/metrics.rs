@@ -98,6 +98,11 @@ impl Metrics {
         metrics
     }
 
+    /// The names, units and values.
+    pub(super) fn values(&self) -> &[(&'static str, &'static str, f64)] {
+        &self.0
+    }
+
     fn count(&mut self, name: &'static str, count: u64) {
         self.add(name, "Count", count);
     }
