@@ -57,6 +57,24 @@ pub async fn run(
     Ok(report)
 }
 
+/// The instant until which a tick would find nothing to do, after one that planned at `now` and
+/// ended with `report`. `None`: it found work, or the source may hold late changes at any time.
+/// An operator's command may bring work earlier.
+#[must_use]
+pub fn quiet_until(
+    worker: &Worker,
+    now: DateTime<Utc>,
+    report: &TickReport,
+) -> Option<DateTime<Utc>> {
+    let looks = |rollup: &Rollup| matches!(rollup.late, Late::Capture | Late::Column(_));
+    if !report.found_nothing() || worker.config.rollups.iter().any(looks) {
+        return None;
+    }
+    let scrub = worker.config.scrub.map(|settings| now + scrub::price(settings.slices_per_day));
+    let next = |rollup: &Rollup| rollup.readable_at(rollup.next_readable(now));
+    worker.config.rollups.iter().map(next).chain(scrub).min()
+}
+
 async fn run_within(
     worker: &Worker,
     now: DateTime<Utc>,
@@ -140,7 +158,9 @@ async fn left_asleep(
     report: &mut TickReport,
 ) -> Result<(), WorkError> {
     for rollup in chosen(worker, only) {
-        let left = standings::of(worker, rollup, now).await?.plan.due().count();
+        let plan = standings::of(worker, rollup, now).await?.plan;
+        report.gauges.add(rollup, &plan, now);
+        let left = plan.due().count();
         if left > 0 {
             let mut backlog = Backlog { rollup, due: Vec::new(), backfill: None };
             report.hold(&mut backlog, left, asleep.clone());

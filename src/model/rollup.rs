@@ -202,6 +202,15 @@ impl Rollup {
         (newest.start() >= self.start).then_some(newest)
     }
 
+    /// The first slice that may not be read yet at `now`.
+    #[must_use]
+    pub fn next_readable(&self, now: DateTime<Utc>) -> Slice {
+        match self.newest(now) {
+            Some(newest) => self.calendar.next(newest),
+            None => self.calendar.containing(self.start),
+        }
+    }
+
     /// Whether it is computed directly from `fine`.
     #[must_use]
     pub fn is_computed_from(&self, fine: &Self) -> bool {

@@ -24,12 +24,18 @@ pub enum Due {
     One(Budget),
 }
 
+/// The part of a day that one of `per_day` slices costs.
+#[must_use]
+pub fn price(per_day: u32) -> TimeDelta {
+    // Whole milliseconds, the precision of the item.
+    TimeDelta::milliseconds(DAY.num_milliseconds() / i64::from(per_day.max(1)))
+}
+
 /// Whether a slice is due at `now`, with `per_day` of them a day and `spent` so far.
 #[must_use]
 pub fn due(spent: Option<&Budget>, now: DateTime<Utc>, per_day: u32) -> Due {
     let today = now.date_naive();
-    // Whole milliseconds, the precision of the item.
-    let price = TimeDelta::milliseconds(DAY.num_milliseconds() / i64::from(per_day.max(1)));
+    let price = price(per_day);
     // Ignore an item written by a worker whose clock was wrong by more than a day.
     let is_sane =
         |spent: &&Budget| spent.paid_until <= now + DAY && spent.day <= (now + DAY).date_naive();

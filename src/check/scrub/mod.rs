@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-pub use budget::{Due, due};
+pub use budget::{Due, due, price};
 pub use round::scrubbed_range;
 
 use round::last_verified;

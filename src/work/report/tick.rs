@@ -48,6 +48,8 @@ pub struct Gauges {
     pub lag: TimeDelta,
     /// Slices that were due.
     pub due: usize,
+    /// Slices that wait for their time to retry, or for the worker that has them.
+    pub waiting: usize,
     /// Slices that failed too often.
     pub exhausted: usize,
     /// Backfills under way.
@@ -104,8 +106,10 @@ impl RollupProblem {
 impl Gauges {
     pub(crate) fn add(&mut self, rollup: &Rollup, plan: &Plan, now: DateTime<Utc>) {
         self.due += plan.due().count();
-        let is_exhausted = |planned: &&Planned| planned.standing == Standing::Exhausted;
-        self.exhausted += plan.slices.iter().filter(is_exhausted).count();
+        for Planned { standing, .. } in &plan.slices {
+            self.waiting += usize::from(matches!(standing, Standing::Running | Standing::Waiting));
+            self.exhausted += usize::from(*standing == Standing::Exhausted);
+        }
         if let Some(newest) = rollup.newest(now) {
             self.lag = self.lag.max(newest.end() - plan.watermark);
         }
@@ -136,6 +140,13 @@ impl TickReport {
     pub(crate) fn is_blocked(&self, rollup: &Rollup) -> bool {
         let blocks = |problem: &RollupProblem| problem.rollup == rollup.name && !problem.is_alarm;
         self.problems.iter().any(blocks)
+    }
+
+    /// Whether the tick found nothing to do now or soon, so that only time brings work.
+    #[must_use]
+    pub fn found_nothing(&self) -> bool {
+        let Gauges { due, waiting, .. } = self.gauges;
+        due == 0 && waiting == 0 && self.held.is_empty() && self.problems.is_empty()
     }
 
     /// The number of rollups whose late changes cannot be noticed.
