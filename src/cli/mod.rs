@@ -14,6 +14,7 @@ mod repair;
 mod replay;
 mod rollup;
 mod run;
+mod serve;
 mod signals;
 mod status;
 pub mod ui;
@@ -92,6 +93,8 @@ enum Command {
     Plan(plan::Plan),
     /// Work on the slices that are due now: one tick, in this process
     Run(run::Run),
+    /// Tick by itself, or when a scheduler asks over HTTP
+    Serve(serve::Serve),
     /// Compute a range of slices, several concurrently
     Backfill(backfill::Backfill),
     /// Recompute slices in any state
@@ -148,6 +151,15 @@ impl Failure {
         Self { severity, message, hint: None, is_printed: false }
     }
 
+    /// The JSON document of the error.
+    fn document(&self) -> serde_json::Value {
+        let mut document = json!({ "error": self.message, "exit": self.severity as u8 });
+        if let Some(hint) = &self.hint {
+            document["hint"] = hint.as_str().into();
+        }
+        document
+    }
+
     /// The work ran, but some of it failed or differs, as the printed result shows.
     const fn printed(severity: Severity, message: String) -> Self {
         Self { severity, message, hint: None, is_printed: true }
@@ -198,14 +210,11 @@ pub async fn main() -> ExitCode {
     }
     match ended {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure { severity, message, hint, is_printed }) => {
-            if global.json && !is_printed {
-                let mut document = json!({ "error": message, "exit": severity as u8 });
-                if let Some(hint) = &hint {
-                    document["hint"] = hint.as_str().into();
-                }
-                ui::json(&document);
+        Err(failure) => {
+            if global.json && !failure.is_printed {
+                ui::json(&failure.document());
             }
+            let Failure { severity, message, hint, .. } = failure;
             ui::error(&message);
             if let Some(hint) = &hint {
                 ui::hint(hint);
@@ -237,6 +246,7 @@ async fn dispatch(global: &Global, command: Command) -> Result<(), Failure> {
         Command::Capture(command) => command.run(global).await,
         Command::Plan(command) => command.run(global).await,
         Command::Run(command) => command.run(global).await,
+        Command::Serve(command) => command.run(global).await,
         Command::Backfill(command) => command.run(global).await,
         Command::Replay(command) => command.run(global).await,
         Command::Pause(command) => command.run(global).await,

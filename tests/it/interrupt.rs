@@ -31,7 +31,7 @@ async fn slow_place() -> (Place, Database) {
 }
 
 /// Waits until this query of the server returns rows, or none.
-async fn wait_for(place: &Place, sql: &str, any: bool) {
+pub(crate) async fn wait_for(place: &Place, sql: &str, any: bool) {
     let watch = Stopwatch::start();
     while lines(&place.source_url, sql).await.is_empty() == any {
         assert!(watch.elapsed() < LIMIT, "{sql}");

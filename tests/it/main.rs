@@ -57,6 +57,7 @@ mod scripts;
 mod scrub;
 #[cfg(feature = "lambda")]
 mod secrets;
+mod serve;
 mod settings;
 mod shapes;
 mod soak;

@@ -15,6 +15,7 @@ pub mod pooler;
 pub mod proxy;
 #[cfg(feature = "lambda")]
 pub mod runtime_api;
+pub mod serving;
 pub mod share;
 #[cfg(feature = "lambda")]
 pub mod sqs;

@@ -1,0 +1,271 @@
+//! Requests and their answers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::{Body as _, Bytes, Incoming};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
+use hyper::{Method, Request, Response, StatusCode};
+use serde_json::{Value, json};
+
+use super::access::Token;
+use super::ticker::{AskedBy, Known, Ticker};
+use crate::cli::{parse_duration, ui};
+use crate::model::visible;
+use crate::telemetry::prometheus::{Kind, family};
+
+/// Bytes of a request's body. It is read and ignored, as some schedulers send one.
+const BODY_MAX: usize = 64 * 1024;
+
+/// A body has arrived within this time.
+const BODY_TIME: Duration = Duration::from_secs(10);
+
+const JSON: &str = "application/json";
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// The content type of Prometheus' text format.
+const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+pub(super) type Answer = Response<Full<Bytes>>;
+
+/// What the server answers from.
+pub(super) struct Site {
+    pub(super) ticker: Arc<Ticker>,
+    /// The interval of the schedule, if there is one.
+    pub(super) every: Option<Duration>,
+    pub(super) tick_token: Option<Token>,
+    pub(super) read_token: Option<Token>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Page {
+    About,
+    Alive,
+    Health,
+    Metrics,
+    Tick,
+}
+
+impl Page {
+    fn at(path: &str) -> Option<Self> {
+        Some(match path {
+            "/" => Self::About,
+            "/livez" => Self::Alive,
+            "/healthz" => Self::Health,
+            "/metrics" => Self::Metrics,
+            "/tick" => Self::Tick,
+            _ => return None,
+        })
+    }
+
+    /// The methods that it answers.
+    const fn methods(self) -> (&'static [Method], &'static str) {
+        match self {
+            Self::Tick => (&[Method::GET, Method::POST], "GET, POST"),
+            _ => (&[Method::GET, Method::HEAD], "GET, HEAD"),
+        }
+    }
+}
+
+/// Answers one request.
+pub(super) async fn answer(site: &Site, request: Request<Incoming>) -> Answer {
+    let (head, body) = request.into_parts();
+    let Some(page) = Page::at(head.uri.path()) else {
+        return error(StatusCode::NOT_FOUND, "nothing is here; `/` lists the paths");
+    };
+    let (methods, allowed) = page.methods();
+    if !methods.contains(&head.method) {
+        let text = format!("write {}", allowed.replace(", ", " or "));
+        return with(error(StatusCode::METHOD_NOT_ALLOWED, &text), ALLOW, allowed);
+    }
+    let token = match page {
+        Page::Tick => site.tick_token.as_ref(),
+        Page::Metrics => site.read_token.as_ref(),
+        Page::About | Page::Alive | Page::Health => None,
+    };
+    if token.is_some_and(|token| !token.is_in(&head.headers)) {
+        let refusal = error(StatusCode::UNAUTHORIZED, "send `Authorization: Bearer TOKEN`");
+        return with(refusal, WWW_AUTHENTICATE, "Bearer realm=\"tallymark\"");
+    }
+    if let Err(refusal) = discard(body).await {
+        return refusal;
+    }
+    match page {
+        Page::About => of(StatusCode::OK, TEXT, about(site)),
+        Page::Alive => of(StatusCode::OK, TEXT, "alive\n".into()),
+        Page::Health => health(site),
+        Page::Metrics => of(StatusCode::OK, PROMETHEUS, metrics(site)),
+        Page::Tick => tick(site, head.uri.query().unwrap_or_default()).await,
+    }
+}
+
+/// Reads the body, within limits.
+async fn discard(body: Incoming) -> Result<(), Answer> {
+    let too_large = || error(StatusCode::PAYLOAD_TOO_LARGE, "no body is needed, and this is large");
+    if body.size_hint().lower() > BODY_MAX as u64 {
+        return Err(too_large());
+    }
+    match tokio::time::timeout(BODY_TIME, Limited::new(body, BODY_MAX).collect()).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(_)) => Err(too_large()),
+        Err(_) => Err(error(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time")),
+    }
+}
+
+/// What a request asks of a tick.
+#[derive(Debug, PartialEq, Eq)]
+struct Wanted {
+    waits: bool,
+    budget: Duration,
+}
+
+impl Wanted {
+    fn of(query: &str) -> Result<Self, String> {
+        let mut wanted = Self { waits: true, budget: Duration::MAX };
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            match pair.split_once('=').unwrap_or((pair, "")) {
+                ("wait", "true") => wanted.waits = true,
+                ("wait", "false") => wanted.waits = false,
+                ("budget", text) => wanted.budget = parse_duration(text)?,
+                _ => {
+                    let pair = visible::line(pair);
+                    return Err(format!("`{pair}` is not known; write wait=false or budget=50s"));
+                }
+            }
+        }
+        Ok(wanted)
+    }
+}
+
+/// Starts a tick, and waits for its end if asked to. The tick goes on if the client goes away.
+async fn tick(site: &Site, query: &str) -> Answer {
+    let Wanted { waits, budget } = match Wanted::of(query) {
+        Ok(wanted) => wanted,
+        Err(problem) => return error(StatusCode::BAD_REQUEST, &problem),
+    };
+    let ticker = &site.ticker;
+    if ticker.worker.interrupt.is_raised() {
+        return error(StatusCode::SERVICE_UNAVAILABLE, "the process is ending");
+    }
+    let started = ticker.start(AskedBy::Request, budget);
+    let ended = match started {
+        Err(running) => {
+            let document = json!({ "state": "already running", "running": running.document() });
+            return of_json(StatusCode::ACCEPTED, &document);
+        }
+        Ok(_) if !waits => {
+            let running = ticker.running().map(|running| running.document());
+            let document = json!({ "state": "started", "running": running });
+            return of_json(StatusCode::ACCEPTED, &document);
+        }
+        Ok(ended) => ended.await,
+    };
+    let Ok(ended) = ended else {
+        return error(StatusCode::SERVICE_UNAVAILABLE, "the process is ending");
+    };
+    let status = match ended.is_good() {
+        true => StatusCode::OK,
+        false => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    match &ended.result {
+        Ok(report) => of_json(status, &json!(report)),
+        Err(failure) => of_json(status, &failure.document()),
+    }
+}
+
+fn about(site: &Site) -> String {
+    let every = site.every.map_or_else(
+        || "Ticks when it is asked to".to_owned(),
+        |every| format!("Ticks when something is due, at most every {}", ui::duration(every)),
+    );
+    format!(
+        "Tallymark {}: accurate, rerunnable statistics of a PostgreSQL.\n{every}.\n\n\
+         /tick     GET or POST: work on the due slices (?wait=false, ?budget=50s)\n\
+         /healthz  how the last ticks went\n\
+         /livez    whether this process answers\n\
+         /metrics  for Prometheus\n",
+        env!("CARGO_PKG_VERSION"),
+    )
+}
+
+/// The state of the last ticks. It is open, so it has no text of a server.
+fn health(site: &Site) -> Answer {
+    let Known { last, health, next_at, .. } = site.ticker.known();
+    let is_well = health.reasons.is_empty();
+    let document = json!({
+        "status": if is_well { "ok" } else { "failing" },
+        "since": health.since.map(ui::instant),
+        "reasons": health.reasons,
+        "last_tick": last.map(|ended| ended.document()),
+        "running": site.ticker.running().map(|running| running.document()),
+        "next_tick": next_at.map(ui::instant),
+    });
+    let status = if is_well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    of_json(status, &document)
+}
+
+fn metrics(site: &Site) -> String {
+    let Known { last, health, totals, ticks: [good, failed], .. } = site.ticker.known();
+    let mut text = totals.text();
+    let outcomes =
+        [("{outcome=\"good\"}", f64::from(good)), ("{outcome=\"failed\"}", f64::from(failed))];
+    family(&mut text, "tallymark_ticks_total", Kind::Counter, "Ticks that have ended.", &outcomes);
+    let mut gauge = |name: &str, help: &str, value: f64| {
+        family(&mut text, name, Kind::Gauge, help, &[("", value)]);
+    };
+    let (running, failing) = (site.ticker.running().is_some(), !health.reasons.is_empty());
+    gauge("tallymark_tick_running", "1 while a tick runs.", f64::from(u8::from(running)));
+    gauge("tallymark_failing", "1 while /healthz says so.", f64::from(u8::from(failing)));
+    if let Some(last) = last {
+        let ended_at = last.began_at.timestamp_millis() as f64 / 1000.0 + last.took().as_secs_f64();
+        gauge("tallymark_last_tick_timestamp_seconds", "The end of the last tick.", ended_at);
+        let took = last.took().as_secs_f64();
+        gauge("tallymark_last_tick_duration_seconds", "The length of the last tick.", took);
+    }
+    let version = format!("{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"));
+    let help = "The version of Tallymark.";
+    family(&mut text, "tallymark_build_info", Kind::Gauge, help, &[(&version, 1.0)]);
+    text
+}
+
+fn error(status: StatusCode, text: &str) -> Answer {
+    of_json(status, &json!({ "error": text }))
+}
+
+fn of_json(status: StatusCode, document: &Value) -> Answer {
+    let text = format!("{document:#}\n");
+    of(status, JSON, visible::json(&text).into_owned())
+}
+
+fn of(status: StatusCode, kind: &'static str, body: String) -> Answer {
+    let mut answer = Response::new(Full::new(Bytes::from(body)));
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    // A kept answer would be no tick.
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}
+
+fn with(mut answer: Answer, name: hyper::header::HeaderName, value: &'static str) -> Answer {
+    answer.headers_mut().insert(name, HeaderValue::from_static(value));
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_says_how_long_and_whether_to_wait() {
+        let wanted = |query| Wanted::of(query).unwrap();
+        assert_eq!(wanted(""), Wanted { waits: true, budget: Duration::MAX });
+        assert_eq!(wanted("wait=true"), wanted(""));
+        let budget = Duration::from_secs(50);
+        assert_eq!(wanted("wait=false&budget=50s"), Wanted { waits: false, budget });
+        for wrong in ["wait", "wait=no", "budget", "budget=soon", "slice=now", "wait=false&x"] {
+            assert!(Wanted::of(wrong).is_err(), "{wrong}");
+        }
+    }
+}
