@@ -29,6 +29,11 @@
 //! The contract is what CHANGELOG.md names. The Rust API is no part of it. Items are `pub` for the
 //! binaries, the tests, the benches and the fuzzers.
 
+// The programs with fewer parts leave code unused. A check with all parts finds unused code.
+#![cfg_attr(not(all(feature = "cli", feature = "embedded")), allow(dead_code, unused_imports))]
+// The readers of these pages work on the code, and have the private items too.
+#![allow(rustdoc::private_intra_doc_links)]
+
 pub mod check;
 pub mod checkpoint;
 #[cfg(all(feature = "cli", feature = "embedded"))]
@@ -37,7 +42,7 @@ pub mod clients;
 pub mod config;
 #[cfg(feature = "embedded")]
 pub mod embedded;
-pub mod event;
+mod event;
 pub mod fanout;
 pub mod lambda;
 pub mod manage;
@@ -46,6 +51,6 @@ pub mod source;
 pub mod target;
 pub mod telemetry;
 pub mod testing;
-pub mod throttle;
+mod throttle;
 pub mod tick;
 pub mod work;

@@ -11,14 +11,11 @@ use crate::model::rollup::{Late, Rollup};
 use crate::throttle::may_wake;
 use crate::work::backlog::{self, BEGIN_MIN, Backlog};
 use crate::work::due::{Planned, Standing};
-use crate::work::empty;
-use crate::work::identity;
-use crate::work::late;
-use crate::work::ready;
 use crate::work::report::{Gauges, RollupProblem, TickReport};
 use crate::work::slice_run::OVERTIME;
 use crate::work::standings;
 use crate::work::worker::{WorkError, Worker};
+use crate::work::{empty, identity, late, ready};
 
 /// The watermark is written after it has moved by this many slices, so that a slice normally costs
 /// its two writes and a sixteenth.

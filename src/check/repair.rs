@@ -12,10 +12,8 @@ use crate::clients::db::{Access, CATALOGUE_TIMEOUT, DbError};
 use crate::model::rollup::{Late, Rollup};
 use crate::model::sql::{literal, timestamptz};
 use crate::source;
-use crate::work::compose;
-use crate::work::identity;
-use crate::work::ready;
 use crate::work::worker::{WorkError, Worker};
+use crate::work::{compose, identity, ready};
 
 /// Markers are read in pages of this size, so that ten years of hours fit into memory.
 const PAGE: usize = 1000;

@@ -9,22 +9,18 @@ use crate::clients::db::{Access, CATALOGUE_TIMEOUT, DbErrorKind};
 use crate::model::not_now::{NotNow, Permit, Why};
 use crate::model::rollup::{Late, Rollup};
 use crate::model::slice::{Slice, boundaries};
-use crate::source::SliceJob;
-use crate::source::changes::capture;
-use crate::source::changes::column;
-use crate::source::changes::marks;
+use crate::source::changes::{capture, column, marks};
 use crate::source::reading::shape::Shape;
 use crate::source::reading::zones::Offsets;
-use crate::source::settle;
+use crate::source::{SliceJob, settle};
 use crate::target::{Comparison, TargetError, Verification};
 use crate::throttle::{Patience, SLOT_WAIT_MAX, Throttle};
-use crate::work::compose;
-use crate::work::consumer;
 use crate::work::due::{Standing, View};
 use crate::work::ready;
 use crate::work::report::{Pending, SliceVerification};
 use crate::work::standings;
 use crate::work::worker::{WorkError, Worker};
+use crate::work::{compose, consumer};
 
 /// Whether a slice's checkpoint promises that its rows are right.
 enum Promise {
@@ -56,12 +52,12 @@ const NARROWER: usize = 4;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asked {
     /// Longest time for one statement, and for waiting for a busy source.
-    pub timeout: Duration,
+    pub(crate) timeout: Duration,
     /// Differing groups to return.
-    pub limit: usize,
+    pub(crate) limit: usize,
     /// Longest time to wait for a slot. From [`SLOT_WAIT_MAX`] on, its end is an error instead of a
     /// skipped slice.
-    pub patience: Duration,
+    pub(crate) patience: Duration,
 }
 
 /// Compares `slice` with the present result of one `GROUP BY` over the source, or over the

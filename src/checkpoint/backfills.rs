@@ -48,7 +48,7 @@ pub enum BackfillState {
 
 impl BackfillState {
     #[must_use]
-    pub const fn word(self) -> &'static str {
+    pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::Planning => "planning",
             Self::Running => "running",
@@ -59,7 +59,7 @@ impl BackfillState {
 
     /// Whether there is more to do.
     #[must_use]
-    pub const fn is_active(self) -> bool {
+    pub(crate) const fn is_active(self) -> bool {
         matches!(self, Self::Planning | Self::Running)
     }
 
@@ -149,7 +149,7 @@ impl Backfill {
     /// Whether it requests the same, except perhaps for the end. That happens when one event is
     /// delivered twice.
     #[must_use]
-    pub fn is_repeat_of(&self, other: &Self) -> bool {
+    pub(crate) fn is_repeat_of(&self, other: &Self) -> bool {
         let asked = |it: &Self| (it.from, it.order, it.force, it.definition.clone());
         asked(self) == asked(other)
     }
@@ -296,7 +296,7 @@ impl Checkpoints {
     ///
     /// # Errors
     /// [`CheckpointError`] if the call fails or an item is malformed.
-    pub async fn backfills(&self, rollup: &str) -> Result<Vec<Backfill>, CheckpointError> {
+    pub(crate) async fn backfills(&self, rollup: &str) -> Result<Vec<Backfill>, CheckpointError> {
         let backfills = Query::new(rollup, Sorts::Prefix(PREFIX.to_owned()));
         let found = self.store.query(backfills.last(LISTED_MAX)).await?;
         found.iter().map(Backfill::read).collect()
@@ -336,7 +336,7 @@ fn backfill_key(rollup: &str, id: &str) -> Key {
 
 /// The instant at which the backfill with this id began.
 #[must_use]
-pub fn begun(id: &str) -> Option<DateTime<Utc>> {
+pub(crate) fn begun(id: &str) -> Option<DateTime<Utc>> {
     let began = chrono::NaiveDateTime::parse_from_str(id, ID).ok()?.and_utc();
     // chrono reads spaces and signs as well.
     (began.format(ID).to_string() == id).then_some(began)

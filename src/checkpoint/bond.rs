@@ -102,7 +102,7 @@ impl Checkpoints {
     ///
     /// # Errors
     /// [`CheckpointError`] if the call fails.
-    pub async fn prove(&self, rollup: &str, reason: &str) -> Result<(), CheckpointError> {
+    pub(crate) async fn prove(&self, rollup: &str, reason: &str) -> Result<(), CheckpointError> {
         let same = Cond::is(UNPROVEN, text(reason));
         let update = Update::new(watermark_key(rollup), same).remove(&[UNPROVEN]);
         self.send(update, "record the proof").await.map(drop)

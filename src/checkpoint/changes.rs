@@ -17,7 +17,7 @@ impl Checkpoints {
     ///
     /// # Errors
     /// [`CheckpointError`] if the call fails or the item is malformed.
-    pub async fn changes_until(
+    pub(crate) async fn changes_until(
         &self,
         rollup: &str,
     ) -> Result<Option<DateTime<Utc>>, CheckpointError> {
@@ -32,7 +32,7 @@ impl Checkpoints {
     ///
     /// # Errors
     /// [`CheckpointError`] if the call fails.
-    pub async fn set_changes_until(
+    pub(crate) async fn set_changes_until(
         &self,
         rollup: &str,
         to: DateTime<Utc>,
@@ -46,16 +46,16 @@ impl Checkpoints {
 
 /// The consumer of the source's marks that a rollup is registered as.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeptConsumer {
+pub(crate) struct KeptConsumer {
     /// Its ID there.
-    pub id: i64,
+    pub(crate) id: i64,
     /// The relation of its slices to the marks.
-    pub standing: Registration,
+    pub(crate) standing: Registration,
 }
 
 /// The relation of a consumer's slices to the marks.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Registration {
+pub(crate) enum Registration {
     /// It was never registered before.
     New,
     /// The source forgot it, so marks may have been deleted without it.
@@ -72,7 +72,10 @@ impl Checkpoints {
     ///
     /// # Errors
     /// [`CheckpointError`] if the call fails or the item is malformed.
-    pub async fn consumer(&self, rollup: &str) -> Result<Option<KeptConsumer>, CheckpointError> {
+    pub(crate) async fn consumer(
+        &self,
+        rollup: &str,
+    ) -> Result<Option<KeptConsumer>, CheckpointError> {
         let Some(item) = self.item(changes_key(rollup)).await? else { return Ok(None) };
         let read = Reader { item: &item };
         let Some(id) = read.number("consumer")? else { return Ok(None) };
@@ -89,7 +92,7 @@ impl Checkpoints {
     ///
     /// # Errors
     /// [`CheckpointError`] if the call fails.
-    pub async fn set_consumer(
+    pub(crate) async fn set_consumer(
         &self,
         rollup: &str,
         before: Option<i64>,

@@ -36,7 +36,7 @@ impl Checkpoints {
     ///
     /// # Errors
     /// [`super::store::StoreError::NoRegion`] if DynamoDB has neither a region nor an endpoint.
-    pub async fn connect(settings: &Settings, target: Db) -> Result<Self, CheckpointError> {
+    pub(crate) async fn connect(settings: &Settings, target: Db) -> Result<Self, CheckpointError> {
         let place = match settings.store {
             StoreKind::DynamoDb => Place::DynamoDb(&settings.table),
             StoreKind::Postgres => Place::Target(target, &settings.table),
@@ -46,37 +46,31 @@ impl Checkpoints {
 
     /// The checkpoints in a `table` that cannot be reached, for work that needs none.
     #[must_use]
-    pub fn nowhere(table: &str, failures_max: u32) -> Self {
+    pub(crate) fn nowhere(table: &str, failures_max: u32) -> Self {
         Self::new(Arc::new(DynamoDb::nowhere(table)), failures_max)
     }
 
     /// Whether they are in the target, so that they can be written in a transaction there.
     #[must_use]
-    pub fn is_in_target(&self) -> bool {
+    pub(crate) fn is_in_target(&self) -> bool {
         self.store.is_in_target()
     }
 
     /// The table and its store, for messages.
     #[must_use]
-    pub fn place(&self) -> String {
+    pub(crate) fn place(&self) -> String {
         let store = if self.is_in_target() { "the target's" } else { "DynamoDB" };
         format!("{store} table {}", self.table())
     }
 
     /// Closes idle connections.
-    pub async fn close(&self) {
+    pub(crate) async fn close(&self) {
         self.store.close().await;
     }
 
     #[must_use]
     pub fn table(&self) -> &str {
         self.store.table()
-    }
-
-    /// Failures after which a slice is exhausted.
-    #[must_use]
-    pub const fn failures_max(&self) -> u32 {
-        self.failures_max
     }
 
     /// Creates the table and waits until it is usable. Verifies an existing table.
@@ -93,13 +87,13 @@ impl Checkpoints {
     /// # Errors
     /// [`super::store::StoreError::NoTable`] if it is missing, and
     /// [`super::store::StoreError::WrongTable`] if it has another form.
-    pub async fn describe(&self) -> Result<TableSummary, CheckpointError> {
+    pub(crate) async fn describe(&self) -> Result<TableSummary, CheckpointError> {
         Ok(self.store.describe().await?)
     }
 
     /// The command by which an administrator creates the same table.
     #[must_use]
-    pub fn create_table_command(&self) -> String {
+    pub(crate) fn create_table_command(&self) -> String {
         self.store.create_command()
     }
 
@@ -135,7 +129,7 @@ impl Checkpoints {
     ///
     /// # Errors
     /// [`CheckpointError`] if a call fails or an item is malformed.
-    pub async fn glance(
+    pub(crate) async fn glance(
         &self,
         rollup: &str,
         from: DateTime<Utc>,
@@ -150,7 +144,7 @@ impl Checkpoints {
     ///
     /// # Errors
     /// [`CheckpointError`] if the call fails or an item is malformed.
-    pub async fn recent(&self, rollup: &str) -> Result<Vec<Checkpoint>, CheckpointError> {
+    pub(crate) async fn recent(&self, rollup: &str) -> Result<Vec<Checkpoint>, CheckpointError> {
         // Slices begin with a digit, all other items with a letter.
         let slices = Query::new(rollup, Sorts::Before("A".to_owned()));
         self.checkpoints(slices.last(RECENT)).await

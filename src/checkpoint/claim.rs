@@ -12,7 +12,7 @@ use super::store::{Cond, Item, StoreError, UNFINISHED, Update, Written};
 
 /// How long a lease outlives the deadline of its invocation. Lambda kills at the deadline. The
 /// margin is for clocks that disagree.
-pub const LEASE_MARGIN: TimeDelta = TimeDelta::seconds(5);
+pub(crate) const LEASE_MARGIN: TimeDelta = TimeDelta::seconds(5);
 
 /// Mirrors `claimable` in [`state`].
 fn claimable(now: DateTime<Utc>, failures_max: u32) -> Cond {
@@ -46,25 +46,22 @@ pub struct Lease {
     /// The slice's checkpoint as the claim left it.
     checkpoint: Checkpoint,
     owner: String,
-    until: DateTime<Utc>,
 }
 
 impl Lease {
     fn new(item: &Item) -> Result<Self, CheckpointError> {
         let checkpoint = Checkpoint::from_item(item)?;
         let owner = checkpoint.owner.clone().unwrap_or_default();
-        // A running checkpoint always has it, or reading it would have failed.
-        let until = checkpoint.lease_until.unwrap_or_default();
-        Ok(Self { checkpoint, owner, until })
+        Ok(Self { checkpoint, owner })
     }
 
     #[must_use]
-    pub fn rollup(&self) -> &str {
+    pub(crate) fn rollup(&self) -> &str {
         &self.checkpoint.rollup
     }
 
     #[must_use]
-    pub const fn slice_start(&self) -> DateTime<Utc> {
+    pub(crate) const fn slice_start(&self) -> DateTime<Utc> {
         self.checkpoint.slice_start
     }
 
@@ -76,50 +73,50 @@ impl Lease {
 
     /// The random token of the claim.
     #[must_use]
-    pub fn owner(&self) -> &str {
+    pub(crate) fn owner(&self) -> &str {
         &self.owner
-    }
-
-    /// The end of the lease.
-    #[must_use]
-    pub const fn until(&self) -> DateTime<Utc> {
-        self.until
     }
 
     /// The fingerprint of the definition that was claimed.
     #[must_use]
-    pub fn definition(&self) -> &str {
+    pub(crate) fn definition(&self) -> &str {
         self.checkpoint.definition.as_deref().unwrap_or_default()
     }
 
     /// How often the slice had been reopened when it was claimed.
     #[must_use]
-    pub const fn dirty_seen(&self) -> u64 {
+    pub(crate) const fn dirty_seen(&self) -> u64 {
         self.checkpoint.dirty_seen
-    }
-
-    /// Failures since the last success or reopening.
-    #[must_use]
-    pub const fn failures(&self) -> u32 {
-        self.checkpoint.failures
-    }
-
-    /// The state in which the claim found the slice. `None`: it had no checkpoint.
-    #[must_use]
-    pub const fn claimed_from(&self) -> Option<State> {
-        self.checkpoint.claimed_from
-    }
-
-    /// Whether the previous worker never reported its end. It was killed, or it is a zombie.
-    #[must_use]
-    pub fn is_takeover(&self) -> bool {
-        self.claimed_from() == Some(State::Running)
     }
 
     /// The slice's checkpoint after the claim. It still holds the data of earlier attempts.
     #[must_use]
-    pub const fn checkpoint(&self) -> &Checkpoint {
+    pub(crate) const fn checkpoint(&self) -> &Checkpoint {
         &self.checkpoint
+    }
+}
+
+#[cfg(test)]
+impl Lease {
+    /// The end of the lease.
+    pub(crate) fn until(&self) -> DateTime<Utc> {
+        // A running checkpoint always has it, or reading it would have failed.
+        self.checkpoint.lease_until.unwrap_or_default()
+    }
+
+    /// Failures since the last success or reopening.
+    pub(crate) const fn failures(&self) -> u32 {
+        self.checkpoint.failures
+    }
+
+    /// The state in which the claim found the slice. `None`: it had no checkpoint.
+    pub(crate) const fn claimed_from(&self) -> Option<State> {
+        self.checkpoint.claimed_from
+    }
+
+    /// Whether the previous worker never reported its end. It was killed, or it is a zombie.
+    pub(crate) fn is_takeover(&self) -> bool {
+        self.claimed_from() == Some(State::Running)
     }
 }
 

@@ -32,7 +32,7 @@ pub enum Scope<'s> {
 impl<'s> Scope<'s> {
     /// The rollup. `None`: all of them.
     #[must_use]
-    pub const fn rollup(self) -> Option<&'s str> {
+    pub(crate) const fn rollup(self) -> Option<&'s str> {
         match self {
             Self::Source => None,
             Self::Rollup(name) | Self::Backfill(name) => Some(name),
@@ -108,31 +108,36 @@ impl Control {
     /// The pause that holds work on `rollup` at `now`. `is_backfill` says whether the work belongs
     /// to a backfill.
     #[must_use]
-    pub fn paused(&self, rollup: &str, is_backfill: bool, now: DateTime<Utc>) -> Option<&Pause> {
+    pub(crate) fn paused(
+        &self,
+        rollup: &str,
+        is_backfill: bool,
+        now: DateTime<Utc>,
+    ) -> Option<&Pause> {
         scopes(rollup, is_backfill).find_map(|scope| self.pause_of(scope, now))
     }
 
     /// The `nice_ratio` of exactly this scope.
     #[must_use]
-    pub fn nice_ratio_of(&self, scope: Scope<'_>) -> Option<f64> {
+    pub(crate) fn nice_ratio_of(&self, scope: Scope<'_>) -> Option<f64> {
         self.nice_ratios.get(&scope.attribute(NICE)).copied()
     }
 
     /// The `nice_ratio` that was set for `rollup`, from the narrowest scope.
     #[must_use]
-    pub fn nice_ratio(&self, rollup: &str, is_backfill: bool) -> Option<f64> {
+    pub(crate) fn nice_ratio(&self, rollup: &str, is_backfill: bool) -> Option<f64> {
         scopes(rollup, is_backfill).find_map(|scope| self.nice_ratio_of(scope))
     }
 
     /// When backfills of `rollup` were cancelled. All that had begun by then are over.
     #[must_use]
-    pub fn cancelled(&self, rollup: &str) -> Option<DateTime<Utc>> {
+    pub(crate) fn cancelled(&self, rollup: &str) -> Option<DateTime<Utc>> {
         self.cancelled.get(&Scope::Backfill(rollup).attribute(CANCEL)).copied()
     }
 
     /// When a tick last woke the source.
     #[must_use]
-    pub const fn woken_at(&self) -> Option<DateTime<Utc>> {
+    pub(crate) const fn woken_at(&self) -> Option<DateTime<Utc>> {
         self.woken_at
     }
 
@@ -202,7 +207,7 @@ impl Checkpoints {
     ///
     /// # Errors
     /// [`CheckpointError`] if the call fails.
-    pub async fn set_nice_ratio(
+    pub(crate) async fn set_nice_ratio(
         &self,
         scope: Scope<'_>,
         nice_ratio: Option<f64>,
@@ -215,7 +220,11 @@ impl Checkpoints {
     ///
     /// # Errors
     /// [`CheckpointError`] if the call fails.
-    pub async fn cancel(&self, rollup: &str, now: DateTime<Utc>) -> Result<(), CheckpointError> {
+    pub(crate) async fn cancel(
+        &self,
+        rollup: &str,
+        now: DateTime<Utc>,
+    ) -> Result<(), CheckpointError> {
         self.set_control(&Scope::Backfill(rollup).attribute(CANCEL), Some(instant(now))).await
     }
 
@@ -224,7 +233,7 @@ impl Checkpoints {
     ///
     /// # Errors
     /// [`CheckpointError`] if the call fails.
-    pub async fn wake(
+    pub(crate) async fn wake(
         &self,
         since: DateTime<Utc>,
         now: DateTime<Utc>,

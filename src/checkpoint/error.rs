@@ -38,7 +38,7 @@ pub enum CheckpointError {
 impl CheckpointError {
     /// Whether the same call may succeed later without intervention.
     #[must_use]
-    pub const fn is_retryable(&self) -> bool {
+    pub(crate) const fn is_retryable(&self) -> bool {
         match self {
             Self::Store(error) => error.is_retryable(),
             Self::Contended { .. } => true,
@@ -48,7 +48,7 @@ impl CheckpointError {
 
     /// Whether the store was unreachable.
     #[must_use]
-    pub const fn is_unreachable(&self) -> bool {
+    pub(crate) const fn is_unreachable(&self) -> bool {
         matches!(self, Self::Store(error) if error.is_unreachable())
     }
 }
@@ -56,31 +56,31 @@ impl CheckpointError {
 /// The lease was lost: another attempt has the slice, or this one had already ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LostLease {
-    pub rollup: String,
-    pub slice_start: DateTime<Utc>,
+    pub(crate) rollup: String,
+    pub(crate) slice_start: DateTime<Utc>,
     /// The attempt that lost it.
-    pub attempt: u64,
+    pub(crate) attempt: u64,
     /// The slice's present state. `None`: its checkpoint is gone.
-    pub found: Option<Found>,
+    pub(crate) found: Option<Found>,
 }
 
 /// The slice's state when a lost lease was noticed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
-    pub state: State,
+pub(crate) struct Found {
+    pub(crate) state: State,
     /// The newest attempt.
-    pub attempt: u64,
+    pub(crate) attempt: u64,
     /// Its worker.
-    pub held_by: Option<String>,
+    pub(crate) held_by: Option<String>,
     /// The end of its lease, if it is running.
-    pub until: Option<DateTime<Utc>>,
+    pub(crate) until: Option<DateTime<Utc>>,
 }
 
 impl LostLease {
     /// Whether the slice has succeeded by the attempt that holds `lease`. Restored checkpoints may
     /// repeat the number of an attempt, so the owner decides too.
     #[must_use]
-    pub fn is_success_of(&self, lease: &Lease) -> bool {
+    pub(crate) fn is_success_of(&self, lease: &Lease) -> bool {
         self.found.as_ref().is_some_and(|found| {
             found.state == State::Succeeded
                 && found.attempt == lease.attempt()

@@ -26,21 +26,21 @@ fn mine(lease: &Lease) -> Cond {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FailedAttempt {
     /// The slice's state: failed, or stale if it was reopened since.
-    pub state: State,
+    pub(crate) state: State,
     /// Failures since the last success or reopening.
-    pub failures: u32,
+    pub(crate) failures: u32,
     /// When it is tried again. `None`: the failures are exhausted.
-    pub retry_at: Option<DateTime<Utc>>,
+    pub(crate) retry_at: Option<DateTime<Utc>>,
 }
 
 /// How an attempt yields.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Yield {
-    pub reason: String,
+    pub(crate) reason: String,
     /// When another try makes sense, for the planner. A claim may come earlier.
-    pub retry_at: Option<DateTime<Utc>>,
+    pub(crate) retry_at: Option<DateTime<Utc>>,
     /// The transaction ID that the slice waits for on the source. `None` keeps the known one.
-    pub horizon: Option<u64>,
+    pub(crate) horizon: Option<u64>,
 }
 
 impl Checkpoints {
@@ -64,7 +64,7 @@ impl Checkpoints {
     /// # Errors
     /// [`CheckpointError::LostLease`] if a newer attempt has the slice. The caller must then roll
     /// back.
-    pub async fn complete_within(
+    pub(crate) async fn complete_within(
         &self,
         lease: &Lease,
         outcome: &Completion,

@@ -87,16 +87,16 @@ pub struct Completion {
 
 /// The attributes of one slice that show a backfill's progress.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Glance {
-    pub state: State,
+pub(crate) struct Glance {
+    pub(crate) state: State,
     /// The fingerprint of the rollup's definition at the latest claim.
-    pub definition: Option<String>,
+    pub(crate) definition: Option<String>,
     /// When the latest claim was made.
-    pub started_at: Option<DateTime<Utc>>,
+    pub(crate) started_at: Option<DateTime<Utc>>,
     /// Failures since the last success or reopening.
-    pub failures: u32,
+    pub(crate) failures: u32,
     /// Source rows that the latest completed attempt counted.
-    pub rows_read: u64,
+    pub(crate) rows_read: u64,
 }
 
 impl Glance {
@@ -121,7 +121,7 @@ impl Glance {
 impl Checkpoint {
     /// The part that decides the next transition.
     #[must_use]
-    pub const fn standing(&self) -> Lifecycle {
+    pub(crate) const fn standing(&self) -> Lifecycle {
         Lifecycle {
             state: self.state,
             attempt: self.attempt,
@@ -136,7 +136,7 @@ impl Checkpoint {
     /// # Errors
     /// [`CheckpointError::Malformed`], with the item and the attribute, if the item was edited into
     /// something that no worker writes.
-    pub fn from_item(item: &Item) -> Result<Self, CheckpointError> {
+    pub(crate) fn from_item(item: &Item) -> Result<Self, CheckpointError> {
         let read = Reader { item };
         let state = read.state("state")?.ok_or_else(|| read.missing("state"))?;
         let lease_until = read.epoch_ms("lease_until")?;
@@ -168,7 +168,7 @@ impl Checkpoint {
 
     /// The item that [`Checkpoint::from_item`] reads.
     #[must_use]
-    pub fn to_item(&self) -> Item {
+    pub(crate) fn to_item(&self) -> Item {
         let mut item = key(&self.rollup, self.slice_start).to_item();
         let mut put = |name: &str, value: Option<Value>| {
             item.extend(value.map(|value| (name.to_owned(), value)));

@@ -42,7 +42,7 @@ impl Items {
     ///
     /// # Errors
     /// An item is malformed.
-    pub fn leased_until(
+    pub(crate) fn leased_until(
         &self,
         now: DateTime<Utc>,
     ) -> Result<Option<DateTime<Utc>>, CheckpointError> {

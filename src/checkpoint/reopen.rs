@@ -67,7 +67,7 @@ impl Checkpoints {
     ///
     /// # Errors
     /// [`CheckpointError`] if a call fails. The caller must then roll back.
-    pub async fn reopen_within(
+    pub(crate) async fn reopen_within(
         &self,
         rollup: &str,
         slice_start: DateTime<Utc>,
@@ -107,7 +107,7 @@ impl Checkpoints {
     /// # Errors
     /// [`CheckpointError`] if a call fails. Some slices may then be marked while the watermark has
     /// not fallen back, and all of them must be reopened again.
-    pub async fn reopen_all(
+    pub(crate) async fn reopen_all(
         &self,
         rollup: &str,
         starts: &[DateTime<Utc>],

@@ -12,26 +12,26 @@ use super::store::{Cond, PK, SK, UNFINISHED, Update, Written};
 
 /// A committed marker, which is the truth about a slice's rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CommittedMarker {
-    pub rollup: String,
-    pub slice_start: DateTime<Utc>,
+pub(crate) struct CommittedMarker {
+    pub(crate) rollup: String,
+    pub(crate) slice_start: DateTime<Utc>,
     /// The newest attempt that took it.
-    pub attempt: u64,
+    pub(crate) attempt: u64,
     /// The random token of that attempt's claim. `None`: an older version wrote it.
-    pub owner: Option<String>,
+    pub(crate) owner: Option<String>,
     /// The fingerprint of the definition that it computed.
-    pub definition: String,
+    pub(crate) definition: String,
     /// Its counts.
-    pub outcome: Completion,
+    pub(crate) outcome: Completion,
     /// When it committed.
-    pub committed_at: DateTime<Utc>,
+    pub(crate) committed_at: DateTime<Utc>,
     /// Why the slice must run again all the same, such as a changed definition.
-    pub stale: Option<String>,
+    pub(crate) stale: Option<String>,
 }
 
 /// The result of [`Checkpoints::restore`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Restored {
+pub(crate) enum Restored {
     /// The checkpoint now follows the marker, in this state.
     Restored(State),
     /// The checkpoint already matches the marker, or is newer.
@@ -44,7 +44,7 @@ impl Checkpoints {
     ///
     /// # Errors
     /// [`CheckpointError`] if a call fails.
-    pub async fn restore(
+    pub(crate) async fn restore(
         &self,
         marker: &CommittedMarker,
         now: DateTime<Utc>,
@@ -74,14 +74,14 @@ impl Checkpoint {
     /// Whether the newest claim is the one that took `marker`. After checkpoints were restored or
     /// lost, two claims may have the same number.
     #[must_use]
-    pub fn is_attempt_of(&self, marker: &CommittedMarker) -> bool {
+    pub(crate) fn is_attempt_of(&self, marker: &CommittedMarker) -> bool {
         let is_owner = marker.owner.is_none() || self.owner == marker.owner;
         self.attempt == marker.attempt && is_owner
     }
 
     /// Whether [`Checkpoints::restore`] leaves this checkpoint unchanged.
     #[must_use]
-    pub fn must_keep(&self, marker: &CommittedMarker, now: DateTime<Utc>) -> bool {
+    pub(crate) fn must_keep(&self, marker: &CommittedMarker, now: DateTime<Utc>) -> bool {
         let same_attempt = self.is_attempt_of(marker);
         let says_so_already = match self.state {
             State::Running => self.lease_until.is_some_and(|until| until > now),

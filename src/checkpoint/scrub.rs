@@ -21,27 +21,27 @@ const DRIFT_START: &str = "%Y%m%dT%H%M%SZ";
 
 /// Slices with drift that are stored for each rollup. An item holds 400 KB, and with more drift the
 /// list matters less than its cause. The log and the tick's report name all.
-pub const DRIFT_MAX: usize = 100;
+pub(crate) const DRIFT_MAX: usize = 100;
 
 /// Checkpoints read at a time when looking for the next slice to verify. Usually the first one is
 /// suitable.
-pub const PAGE: u16 = 16;
+pub(crate) const PAGE: u16 = 16;
 
 /// The time and slices that the scrubs of all rollups have spent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Budget {
+pub(crate) struct Budget {
     /// The day in UTC of the latest slice.
-    pub day: NaiveDate,
+    pub(crate) day: NaiveDate,
     /// Slices verified on that day.
-    pub verified_today: u32,
+    pub(crate) verified_today: u32,
     /// The time before this instant is spent.
-    pub paid_until: DateTime<Utc>,
+    pub(crate) paid_until: DateTime<Utc>,
 }
 
 impl Budget {
     /// Spends the same time but keeps the slice.
     #[must_use]
-    pub const fn unused(self) -> Self {
+    pub(crate) const fn unused(self) -> Self {
         Self { verified_today: self.verified_today.saturating_sub(1), ..self }
     }
 }
@@ -83,7 +83,7 @@ pub struct Drift {
 impl Drift {
     /// Whether the slice was computed again since.
     #[must_use]
-    pub fn is_over(&self, checkpoint: Option<&Checkpoint>) -> bool {
+    pub(crate) fn is_over(&self, checkpoint: Option<&Checkpoint>) -> bool {
         checkpoint
             .is_some_and(|now| now.attempt > self.attempt && now.state == super::State::Succeeded)
     }
@@ -100,7 +100,7 @@ impl Drift {
 impl ScrubProgress {
     /// Slices verified in this round.
     #[must_use]
-    pub const fn verified_in_round(&self) -> u64 {
+    pub(crate) const fn verified_in_round(&self) -> u64 {
         self.verified.saturating_sub(self.verified_before)
     }
 
@@ -212,7 +212,7 @@ impl Checkpoints {
     ///
     /// # Errors
     /// [`CheckpointError`] if the call fails.
-    pub async fn forget_drift(
+    pub(crate) async fn forget_drift(
         &self,
         rollup: &str,
         starts: &[DateTime<Utc>],
@@ -231,7 +231,7 @@ impl Checkpoints {
     ///
     /// # Errors
     /// [`CheckpointError`] if the call fails or an item is malformed.
-    pub async fn page(
+    pub(crate) async fn page(
         &self,
         rollup: &str,
         from: DateTime<Utc>,
@@ -245,7 +245,7 @@ impl Checkpoints {
     ///
     /// # Errors
     /// [`CheckpointError`] if the call fails or the item is malformed.
-    pub async fn scrub_budget(&self) -> Result<Option<Budget>, CheckpointError> {
+    pub(crate) async fn scrub_budget(&self) -> Result<Option<Budget>, CheckpointError> {
         self.item(scrub_key(ALL)).await?.as_ref().map(read_budget).transpose()
     }
 
@@ -254,7 +254,7 @@ impl Checkpoints {
     ///
     /// # Errors
     /// [`CheckpointError`] if the call fails or the item is malformed.
-    pub async fn spend_scrub_budget(
+    pub(crate) async fn spend_scrub_budget(
         &self,
         seen: Option<&Budget>,
         next: &Budget,

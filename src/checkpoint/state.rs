@@ -15,13 +15,13 @@ use serde::{Deserialize, Serialize};
 /// database, and short enough that a broken definition does not waste tries all night.
 pub const FAILURES_MAX_DEFAULT: u32 = 5;
 /// Wait after the first failure, about the time that a database needs to restart.
-pub const BACKOFF_FIRST: Duration = Duration::from_secs(30);
+const BACKOFF_FIRST: Duration = Duration::from_secs(30);
 /// Longest wait, before jitter. After an hour's outage the slices are done within an hour of the
 /// database's return.
-pub const BACKOFF_MAX: Duration = Duration::from_secs(3600);
+const BACKOFF_MAX: Duration = Duration::from_secs(3600);
 /// The share by which the jitter varies a wait. It is wide, because a database that goes away fails
 /// all slices of a backfill in the same second.
-pub const BACKOFF_JITTER: f64 = 0.5;
+const BACKOFF_JITTER: f64 = 0.5;
 
 /// The state of a slice that has a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -40,12 +40,12 @@ pub enum State {
 }
 
 impl State {
-    pub const ALL: [Self; 5] =
+    pub(crate) const ALL: [Self; 5] =
         [Self::Running, Self::Succeeded, Self::Failed, Self::Yielded, Self::Stale];
 
     /// The word that is stored in the checkpoint and shown in output.
     #[must_use]
-    pub const fn word(self) -> &'static str {
+    pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::Running => "running",
             Self::Succeeded => "succeeded",
@@ -56,7 +56,7 @@ impl State {
     }
 
     #[must_use]
-    pub fn parse(word: &str) -> Option<Self> {
+    pub(crate) fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.word() == word)
     }
 }
@@ -250,7 +250,7 @@ fn reopened(from: &Lifecycle) -> Lifecycle {
 /// The wait after the failure number `failures`. It doubles each time up to a limit, and is then
 /// varied by up to half in either direction. `jitter` is between 0 and 1.
 #[must_use]
-pub fn backoff(failures: u32, jitter: f64) -> Duration {
+fn backoff(failures: u32, jitter: f64) -> Duration {
     // 2^7 × 30 s is past the limit. Further doublings could only overflow.
     let doublings = failures.saturating_sub(1).min(7);
     let wait = (BACKOFF_FIRST * (1 << doublings)).min(BACKOFF_MAX);

@@ -75,7 +75,7 @@ impl Watermark {
 
     /// The calendar of the rollup, in words. `None`: only older versions have written the item.
     #[must_use]
-    pub fn calendar(&self) -> Option<&str> {
+    pub(crate) fn calendar(&self) -> Option<&str> {
         self.calendar.as_deref()
     }
 
@@ -87,52 +87,52 @@ impl Watermark {
 
     /// The source's shape by which slices are computed. `None`: none is stored.
     #[must_use]
-    pub fn shape(&self) -> Option<Fingerprint> {
+    pub(crate) fn shape(&self) -> Option<Fingerprint> {
         self.shape.clone()
     }
 
     /// The number of its changes.
     #[must_use]
-    pub const fn shapes(&self) -> u64 {
+    pub(crate) const fn shapes(&self) -> u64 {
         self.shapes
     }
 
     /// The start of the rollup's history. Late changes before it are ignored.
     #[must_use]
-    pub const fn start(&self) -> Option<DateTime<Utc>> {
+    pub(crate) const fn start(&self) -> Option<DateTime<Utc>> {
         self.start
     }
 
     /// The range of slices that changed while they were sealed. `None`: there were none.
     #[must_use]
-    pub const fn sealed(&self) -> Option<[DateTime<Utc>; 2]> {
+    pub(crate) const fn sealed(&self) -> Option<[DateTime<Utc>; 2]> {
         self.sealed
     }
 
     /// The generation of `rollup`'s calendar: the present one, or the next if the stored calendar
     /// differs.
     #[must_use]
-    pub fn generation_for(&self, rollup: &Rollup) -> u64 {
+    pub(crate) fn generation_for(&self, rollup: &Rollup) -> u64 {
         let is_same = self.calendar().is_none_or(|known| known == rollup.calendar_words());
         if is_same { self.generation } else { self.generation + 1 }
     }
 
     /// The definition of `rollup`, in the form of its generation's checkpoints and markers.
     #[must_use]
-    pub fn definition_of(&self, rollup: &Rollup) -> String {
+    pub(crate) fn definition_of(&self, rollup: &Rollup) -> String {
         of_generation(&rollup.definition(), self.generation_for(rollup), self.shapes)
     }
 
     /// Where history began before `start` was moved back to that of `rollup`. `None`: it was not
     /// moved back.
     #[must_use]
-    pub fn moved_from(&self, rollup: &Rollup) -> Option<DateTime<Utc>> {
+    pub(crate) fn moved_from(&self, rollup: &Rollup) -> Option<DateTime<Utc>> {
         self.start.filter(|before| rollup.start < *before)
     }
 
     /// Whether the stored calendar and start are those of `rollup`.
     #[must_use]
-    pub fn is_adopted_by(&self, rollup: &Rollup) -> bool {
+    pub(crate) fn is_adopted_by(&self, rollup: &Rollup) -> bool {
         self.calendar() == Some(&*rollup.calendar_words()) && self.start == Some(rollup.start)
     }
 
@@ -224,7 +224,7 @@ impl Checkpoints {
     ///
     /// # Errors
     /// [`CheckpointError`] if the call fails.
-    pub async fn advance_watermark(
+    pub(crate) async fn advance_watermark(
         &self,
         rollup: &str,
         seen: &Watermark,
@@ -282,7 +282,7 @@ impl Checkpoints {
     ///
     /// # Errors
     /// [`CheckpointError`] if a call fails.
-    pub async fn lower_watermark(
+    pub(crate) async fn lower_watermark(
         &self,
         rollup: &str,
         to: DateTime<Utc>,
@@ -305,7 +305,7 @@ impl Checkpoints {
     ///
     /// # Errors
     /// [`CheckpointError`] if a call fails.
-    pub async fn note_sealed(
+    pub(crate) async fn note_sealed(
         &self,
         rollup: &str,
         slice_start: DateTime<Utc>,
@@ -328,7 +328,7 @@ impl Checkpoints {
     ///
     /// # Errors
     /// [`CheckpointError`] if a call fails.
-    pub async fn unseal(
+    pub(crate) async fn unseal(
         &self,
         rollup: &str,
         sealed: [DateTime<Utc>; 2],

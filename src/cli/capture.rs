@@ -11,9 +11,8 @@ use crate::model::rollup::{Late, TableName};
 use crate::source::changes::capture::{Capture, CaptureState};
 use crate::source::changes::consumers::{self, Consumer};
 use crate::source::changes::marks;
-use crate::work::consumer;
-use crate::work::ready;
 use crate::work::worker::{Severity, WorkError, Worker};
+use crate::work::{consumer, ready};
 
 /// Creating a trigger takes a lock that writers queue behind. A lock that is not free within this
 /// time is given up and tried again later.
@@ -27,7 +26,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(400);
 
 /// Install, remove or show the triggers that mark late changes (late = "capture").
 #[derive(Debug, Args)]
-pub struct CaptureCommand {
+pub(crate) struct CaptureCommand {
     #[command(subcommand)]
     action: Action,
 }

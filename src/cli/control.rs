@@ -14,7 +14,7 @@ use crate::work::worker::{WorkError, Worker};
 
 /// Stop all workers before their next chunk, until `resume`.
 #[derive(Debug, Args)]
-pub struct Pause {
+pub(crate) struct Pause {
     #[command(flatten)]
     scope: ScopeArgs,
     /// The reason, shown wherever work waits
@@ -27,14 +27,14 @@ pub struct Pause {
 
 /// End a pause.
 #[derive(Debug, Args)]
-pub struct Resume {
+pub(crate) struct Resume {
     #[command(flatten)]
     scope: ScopeArgs,
 }
 
 /// Lengthen or shorten the rests of workers between chunks, overriding the configured `nice_ratio`.
 #[derive(Debug, Args)]
-pub struct Speed {
+pub(crate) struct Speed {
     /// Rest of a worker, as a multiple of its chunk's time: 0 to 100, or "default"
     #[arg(value_name = "NICE_RATIO", value_parser = nice_ratio)]
     nice_ratio: Ratio,
@@ -44,7 +44,7 @@ pub struct Speed {
 
 /// End the backfills of a rollup that are under way. Finished slices stay done.
 #[derive(Debug, Args)]
-pub struct Cancel {
+pub(crate) struct Cancel {
     /// The rollup
     rollup: String,
 }

@@ -10,17 +10,15 @@ use crate::checkpoint::{CheckpointError, Created};
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT};
 use crate::target::{ddl, readers};
 use crate::work::due::Planned;
-use crate::work::identity;
-use crate::work::ready;
-use crate::work::standings;
 use crate::work::worker::{WorkError, Worker};
+use crate::work::{identity, ready, standings};
 
 /// Building an index of a large table takes long.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
 /// Create the checkpoint table, the schemas and the rollup tables.
 #[derive(Debug, Args)]
-pub struct Init {
+pub(crate) struct Init {
     /// Print the statements, but run none
     #[arg(long)]
     dry_run: bool,

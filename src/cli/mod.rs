@@ -17,7 +17,7 @@ mod run;
 mod serve;
 mod signals;
 mod status;
-pub mod ui;
+mod ui;
 mod verify;
 mod via;
 
@@ -131,7 +131,7 @@ enum Command {
 
 /// Why a command failed, as a line of text and an exit code.
 #[derive(Debug)]
-pub struct Failure {
+struct Failure {
     severity: Severity,
     message: String,
     /// The hint, if there is one.
@@ -143,7 +143,7 @@ pub struct Failure {
 impl Failure {
     /// Wrong usage or configuration.
     #[must_use]
-    pub const fn usage(message: String) -> Self {
+    const fn usage(message: String) -> Self {
         Self::of(Severity::Usage, message)
     }
 

@@ -11,7 +11,7 @@ use crate::work::identity::{self, Move};
 /// host, a restore elsewhere or a rename of the host, every command refuses to work. Run this to
 /// confirm that the databases at the configured addresses belong to the installation.
 #[derive(Debug, Args)]
-pub struct Moved {
+pub(crate) struct Moved {
     /// Only this rollup
     rollup: Option<String>,
     /// The old addresses stay in use: a pooler, or a second name of the same server

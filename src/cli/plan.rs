@@ -9,16 +9,13 @@ use super::{Failure, Global, Range, rollups, run::name, ui};
 use crate::model::rollup::Rollup;
 use crate::model::slice::Order;
 use crate::source::reading::first_row::SourceStart;
-use crate::work::backfill;
 use crate::work::due::Standing;
-use crate::work::empty;
-use crate::work::estimate;
-use crate::work::standings;
 use crate::work::worker::{Severity, Worker};
+use crate::work::{backfill, empty, estimate, standings};
 
 /// Show the due slices, or the plan of a backfill.
 #[derive(Debug, Args)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// Only this rollup
     rollup: Option<String>,
     #[command(flatten)]

@@ -9,7 +9,7 @@ use crate::work::worker::Severity;
 
 /// Rebuild lost checkpoints from the target's markers.
 #[derive(Debug, Args)]
-pub struct Repair {
+pub(crate) struct Repair {
     /// Only this rollup
     rollup: Option<String>,
     /// Print the repairs, but change nothing

@@ -9,15 +9,13 @@ use crate::model::rollup::Rollup;
 use crate::model::slice::Slice;
 use crate::work::backfill::{self, BatchReport};
 use crate::work::due::Standing;
-use crate::work::identity;
-use crate::work::replay;
 use crate::work::slice_run::RunOptions;
-use crate::work::standings;
 use crate::work::worker::{Severity, Worker};
+use crate::work::{identity, replay, standings};
 
 /// Recompute slices in any state.
 #[derive(Debug, Args)]
-pub struct Replay {
+pub(crate) struct Replay {
     /// The rollup
     rollup: String,
     /// This slice

@@ -12,7 +12,7 @@ use crate::work::worker::Worker;
 
 /// Rename or drop a rollup.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Rename tables, markers and checkpoints to the configuration's present name
     Rename {
         /// The previous name

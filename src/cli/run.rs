@@ -7,15 +7,14 @@ use serde_json::json;
 use super::{Failure, Global, Via, parse_duration, slice_starting, ui, verify, via};
 use crate::model::clock::Deadline;
 use crate::tick;
-use crate::work::report::ScrubReport;
-use crate::work::report::TickReport;
 use crate::work::report::{Outcome, SliceReport};
+use crate::work::report::{ScrubReport, TickReport};
 use crate::work::slice_run::{self, RunOptions};
 use crate::work::worker::Severity;
 
 /// Work on the slices that are due now: one tick, in this process.
 #[derive(Debug, Args)]
-pub struct Run {
+pub(crate) struct Run {
     /// Only this rollup
     rollup: Option<String>,
     /// Work on this slice only, if it has not succeeded

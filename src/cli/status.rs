@@ -12,17 +12,15 @@ use crate::checkpoint::{Backfill, Checkpoint, Drift, ScrubProgress, State};
 use crate::fanout;
 use crate::model::rollup::Rollup;
 use crate::work::due::{Planned, Standing};
-use crate::work::identity;
-use crate::work::replay;
-use crate::work::standings;
 use crate::work::worker::{WorkError, Worker};
+use crate::work::{identity, replay, standings};
 
 /// Maximum number of unfinished slices listed with their reason. The JSON lists all.
 const LISTED_MAX: usize = 10;
 
 /// Show the state of the slices, and the reasons of failures.
 #[derive(Debug, Args)]
-pub struct Status {
+pub(crate) struct Status {
     /// Only this rollup
     rollup: Option<String>,
     /// Number of calendar lines to show, newest last

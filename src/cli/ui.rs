@@ -15,26 +15,26 @@ use crate::model::visible;
 mod paint;
 mod progress;
 
-pub use paint::{Paint, paint};
-pub use progress::ProgressLine;
+pub(crate) use paint::{Paint, paint};
+pub(crate) use progress::ProgressLine;
 
 /// The terminal width that all output must fit.
 const LINE: usize = 80;
 
 /// Prints a line of a command's result.
-pub fn say(text: impl AsRef<str>) {
+pub(crate) fn say(text: impl AsRef<str>) {
     verbatim(if console::user_attended() { folded(text.as_ref()) } else { text.as_ref().into() });
 }
 
 /// As [`say`], for lines that must not be wrapped: SQL, a script.
-pub fn verbatim(text: impl AsRef<str>) {
+pub(crate) fn verbatim(text: impl AsRef<str>) {
     let shown = paint::shown(text.as_ref(), console::colors_enabled());
     // A closed pipe (`tallymark status | head`) must not cause a panic.
     let _ = writeln!(std::io::stdout(), "{shown}");
 }
 
 /// Prints a line about the work, which is separate from its result.
-pub fn note(text: impl AsRef<str>) {
+pub(crate) fn note(text: impl AsRef<str>) {
     let is_read = console::user_attended_stderr();
     let text = if is_read { folded(text.as_ref()) } else { text.as_ref().into() };
     let shown = paint::shown(&text, console::colors_enabled_stderr());
@@ -42,7 +42,7 @@ pub fn note(text: impl AsRef<str>) {
 }
 
 /// Prints an error message.
-pub fn error(message: &str) {
+pub(crate) fn error(message: &str) {
     let is_read = console::user_attended_stderr();
     for line in message.lines() {
         let line = format!("{} {}", paint(Paint::Alarm, "error:"), visible::line(line));
@@ -52,7 +52,7 @@ pub fn error(message: &str) {
 
 /// Prints a message of the argument parser, which may quote the arguments: help, version, wrong
 /// usage.
-pub fn usage(error: &clap::Error) {
+pub(crate) fn usage(error: &clap::Error) {
     let (plain, styled) = (error.render(), error.render().ansi().to_string());
     let plain = plain.to_string();
     let is_ours = visible::is_plain(&plain);
@@ -70,13 +70,13 @@ pub fn usage(error: &clap::Error) {
 }
 
 /// Prints a hint.
-pub fn hint(text: &str) {
+pub(crate) fn hint(text: &str) {
     let line = format!("{} {}", paint(Paint::Cyan, "hint:"), visible::line(text));
     note(if console::user_attended_stderr() { fold(&line, 6) } else { line });
 }
 
 /// Prints `value` as the command's only JSON document.
-pub fn json(value: &impl serde::Serialize) {
+pub(crate) fn json(value: &impl serde::Serialize) {
     let document = serde_json::to_string_pretty(value).unwrap_or_else(|error| error.to_string());
     let _ = writeln!(std::io::stdout(), "{}", visible::json(&document));
 }
@@ -84,7 +84,7 @@ pub fn json(value: &impl serde::Serialize) {
 /// Text wrapped at 80 columns, with all lines but the first indented. Outside of a terminal it is
 /// one line.
 #[must_use]
-pub fn wrapped(text: &str, indent: usize) -> String {
+pub(crate) fn wrapped(text: &str, indent: usize) -> String {
     let line = paint::kept(text, visible::line);
     if console::user_attended() { fold(&line, indent) } else { line }
 }
@@ -129,7 +129,7 @@ fn fold_from(text: &str, begin: usize, indent: usize) -> String {
 /// SQL statements for an operator to run by hand. A hidden character in a name is shown as an
 /// escape, which makes another name. Then all statements are comments.
 #[must_use]
-pub fn script(statements: &[String]) -> Vec<String> {
+pub(crate) fn script(statements: &[String]) -> Vec<String> {
     let statements = statements.iter().map(|sql| format!("{sql};"));
     if statements.clone().all(|sql| visible::is_plain(&sql)) {
         return statements.collect();
@@ -148,7 +148,7 @@ pub fn script(statements: &[String]) -> Vec<String> {
 
 /// A number with separators for thousands: `1,234,567`.
 #[must_use]
-pub fn number(value: impl Into<u64>) -> String {
+pub(crate) fn number(value: impl Into<u64>) -> String {
     let digits = value.into().to_string();
     let mut text = String::new();
     for (place, digit) in digits.chars().enumerate() {
@@ -162,19 +162,19 @@ pub fn number(value: impl Into<u64>) -> String {
 
 /// A count that is a `usize`.
 #[must_use]
-pub fn count(value: usize) -> String {
+pub(crate) fn count(value: usize) -> String {
     number(value as u64)
 }
 
 /// A count and its noun: `1 slice`, `2 slices`.
 #[must_use]
-pub fn counted(value: usize, noun: &str) -> String {
+pub(crate) fn counted(value: usize, noun: &str) -> String {
     format!("{} {noun}{}", count(value), if value == 1 { "" } else { "s" })
 }
 
 /// A length of time in its two largest units.
 #[must_use]
-pub fn duration(value: Duration) -> String {
+pub(crate) fn duration(value: Duration) -> String {
     let seconds = value.as_secs();
     match seconds {
         0 => format!("{} ms", value.as_millis()),
@@ -187,14 +187,14 @@ pub fn duration(value: Duration) -> String {
 
 /// An instant as in slice names: `2026-02-10T00:00:00Z`.
 #[must_use]
-pub fn instant(at: DateTime<Utc>) -> String {
+pub(crate) fn instant(at: DateTime<Utc>) -> String {
     rfc3339_seconds(at)
 }
 
 /// Rows under a heading, in columns as wide as needed. Columns of numbers (`>` before the heading)
 /// are right-aligned. The last column is cut to fit 80 columns.
 #[must_use]
-pub fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
+pub(crate) fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
     let right: Vec<bool> = heading.iter().map(|title| title.starts_with('>')).collect();
     let titles: Vec<String> =
         heading.iter().map(|title| title.trim_start_matches('>').to_owned()).collect();
@@ -235,7 +235,7 @@ pub fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
 static IS_ASKING: AtomicBool = AtomicBool::new(false);
 
 /// Ends the line of a question that will stay unanswered.
-pub fn leave_question() {
+pub(crate) fn leave_question() {
     if IS_ASKING.load(Ordering::SeqCst) {
         note("");
     }
@@ -243,7 +243,7 @@ pub fn leave_question() {
 
 /// Whether an operator can answer questions.
 #[must_use]
-pub fn can_ask() -> bool {
+pub(crate) fn can_ask() -> bool {
     use std::io::IsTerminal as _;
     std::io::stdin().is_terminal()
 }
@@ -252,7 +252,7 @@ pub fn can_ask() -> bool {
 ///
 /// # Errors
 /// The answer was no, or there is no terminal to answer on.
-pub fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
+pub(crate) fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
     if yes {
         return Ok(());
     }
@@ -270,7 +270,7 @@ pub fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
 ///
 /// # Errors
 /// The input has ended.
-pub fn ask(question: &str, default: &str) -> Result<String, Failure> {
+pub(crate) fn ask(question: &str, default: &str) -> Result<String, Failure> {
     match answer(&format!("{question} [{default}]")) {
         Some(answer) if answer.is_empty() => Ok(default.to_owned()),
         Some(answer) => Ok(answer),

@@ -87,14 +87,14 @@ impl DatabaseUrl {
 
     /// The address with its password.
     #[must_use]
-    pub fn expose(&self) -> &str {
+    pub(crate) fn expose(&self) -> &str {
         &self.text
     }
 
     /// The address with its password, for the driver, with only those options that the driver
     /// knows.
     #[must_use]
-    pub fn for_driver(&self) -> String {
+    pub(crate) fn for_driver(&self) -> String {
         let Server { host, port } = &self.server;
         let port = port.unwrap_or(PORT);
         let mut url = format!("postgres://localhost/?host={}&port={port}", encoded(host));
@@ -106,14 +106,14 @@ impl DatabaseUrl {
 
     /// The application name that the address sets.
     #[must_use]
-    pub fn application_name(&self) -> Option<&str> {
+    pub(crate) fn application_name(&self) -> Option<&str> {
         self.settings.get("application_name").map(String::as_str)
     }
 
     /// The server for messages: `db.example.com:5432`, `[::1]:5432`, or a socket's directory and
     /// port.
     #[must_use]
-    pub fn place(&self) -> String {
+    pub(crate) fn place(&self) -> String {
         let Server { host, port } = &self.server;
         let port = port.unwrap_or(PORT);
         if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
@@ -122,19 +122,19 @@ impl DatabaseUrl {
     /// The time limit of connecting, if the address sets one. It is the option `connect_timeout`,
     /// in seconds, as in libpq, where 0 means no limit. The maximum is 15 minutes.
     #[must_use]
-    pub const fn connect_timeout(&self) -> Option<Duration> {
+    pub(crate) const fn connect_timeout(&self) -> Option<Duration> {
         self.connect_timeout
     }
 
     /// Whether the address sets the encryption of the connection.
     #[must_use]
-    pub fn has_ssl_mode(&self) -> bool {
+    pub(crate) fn has_ssl_mode(&self) -> bool {
         self.settings.contains_key("sslmode")
     }
 
     /// Whether the server is this machine: a loopback address, `localhost` or a Unix socket.
     #[must_use]
-    pub fn is_loopback(&self) -> bool {
+    pub(crate) fn is_loopback(&self) -> bool {
         let host = &self.server.host;
         host.starts_with('/')
             || host.eq_ignore_ascii_case("localhost")
@@ -357,7 +357,7 @@ pub enum Address {
 impl Address {
     /// The address, if it is known without a request.
     #[must_use]
-    pub const fn known(&self) -> Option<&DatabaseUrl> {
+    pub(crate) const fn known(&self) -> Option<&DatabaseUrl> {
         match self {
             Self::Url(url) => Some(url),
             Self::Parameter(_) | Self::Secret(_) => None,

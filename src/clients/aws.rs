@@ -30,7 +30,7 @@ const ENDPOINTS: &str = "AWS_ENDPOINT_URL";
 
 /// Region, credentials and endpoints, with the limits of a call. Nothing is sent yet. The region is
 /// absent if none is configured.
-pub async fn config() -> SdkConfig {
+pub(crate) async fn config() -> SdkConfig {
     let configured = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
         .or_else(ProfileFileRegionProvider::new());
     let region = if has_own_endpoint() {

@@ -1,7 +1,7 @@
 //! The clients of servers: databases, queues, and the secrets that hold addresses.
 
 pub mod address;
-pub mod aws;
+pub(crate) mod aws;
 pub mod db;
 pub mod queue;
 pub mod secret;

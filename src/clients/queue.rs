@@ -44,7 +44,7 @@ const RESEND: TimeDelta = TimeDelta::minutes(15);
 
 /// The two queues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Queue {
+pub(crate) enum Queue {
     /// The newest slices.
     Fresh,
     /// Backfills, and the rest of older history.
@@ -78,7 +78,7 @@ pub struct QueueError {
 impl QueueError {
     /// Whether SQS was out of reach.
     #[must_use]
-    pub const fn is_unreachable(&self) -> bool {
+    pub(crate) const fn is_unreachable(&self) -> bool {
         self.is_unreachable
     }
 
@@ -108,12 +108,12 @@ impl QueueError {
 
 /// The origin of a message, and its handle there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Receipt {
+pub(crate) struct Receipt {
     /// SQS's handle of this delivery.
-    pub handle: String,
-    pub queue: String,
+    pub(crate) handle: String,
+    pub(crate) queue: String,
     /// The number of deliveries, including this one.
-    pub deliveries: u32,
+    pub(crate) deliveries: u32,
 }
 
 impl Queues {
@@ -142,7 +142,7 @@ impl Queues {
     }
 
     /// From now on messages carry this trace header, that of the invocation.
-    pub fn trace(&self, trace: Option<&str>) {
+    pub(crate) fn trace(&self, trace: Option<&str>) {
         *lock(&self.trace) = trace.map(str::to_owned);
     }
 
@@ -151,7 +151,7 @@ impl Queues {
     /// # Errors
     /// SQS refuses or cannot be reached. Some messages may have been sent, and sending them again
     /// is harmless.
-    pub async fn send(
+    pub(crate) async fn send(
         &self,
         queue: Queue,
         rollup: &str,
@@ -203,7 +203,7 @@ impl Queues {
     ///
     /// # Errors
     /// SQS refuses or cannot be reached.
-    pub async fn depth(&self, queue: Queue) -> Result<u64, QueueError> {
+    pub(crate) async fn depth(&self, queue: Queue) -> Result<u64, QueueError> {
         let names = [
             QueueAttributeName::ApproximateNumberOfMessages,
             QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
@@ -226,7 +226,7 @@ impl Queues {
     /// # Errors
     /// SQS refuses or cannot be reached. The message then comes back after the queue's visibility
     /// timeout.
-    pub async fn hide(&self, receipt: &Receipt, wait: Duration) -> Result<(), QueueError> {
+    pub(crate) async fn hide(&self, receipt: &Receipt, wait: Duration) -> Result<(), QueueError> {
         // Redriven from a foreign queue: it comes back after that queue's visibility timeout.
         let Some(url) = self.url_of(receipt) else { return Ok(()) };
         // Round up to whole seconds, so that the wait is over.
@@ -242,7 +242,7 @@ impl Queues {
     ///
     /// # Errors
     /// SQS refuses or cannot be reached.
-    pub async fn bury(&self, receipt: &Receipt, body: &str) -> Result<bool, QueueError> {
+    pub(crate) async fn bury(&self, receipt: &Receipt, body: &str) -> Result<bool, QueueError> {
         let Some(url) = self.url_of(receipt) else { return Ok(false) };
         let request = self.client.get_queue_attributes().queue_url(url);
         let request = request.attribute_names(QueueAttributeName::RedrivePolicy);
@@ -268,7 +268,7 @@ impl Queues {
     /// The slices of `due`, less those that this process sent to the fresh queue recently. Forgets
     /// all others of the rollup.
     #[must_use]
-    pub fn unsent(&self, rollup: &str, due: &[Slice], now: DateTime<Utc>) -> Vec<Slice> {
+    pub(crate) fn unsent(&self, rollup: &str, due: &[Slice], now: DateTime<Utc>) -> Vec<Slice> {
         let mut sent = lock(&self.sent);
         sent.0.retain(|(name, start), at| {
             name != rollup
@@ -279,7 +279,7 @@ impl Queues {
     }
 
     /// Records the slices sent to the fresh queue.
-    pub fn remember(&self, rollup: &str, slices: &[Slice], now: DateTime<Utc>) {
+    pub(crate) fn remember(&self, rollup: &str, slices: &[Slice], now: DateTime<Utc>) {
         let mut sent = lock(&self.sent);
         sent.0.extend(slices.iter().map(|slice| ((rollup.to_owned(), slice.start()), now)));
     }

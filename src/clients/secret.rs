@@ -18,7 +18,7 @@ pub struct SecretError(String);
 ///
 /// # Errors
 /// AWS refuses or cannot be reached, or the stored text is no address.
-pub async fn read(address: &Address) -> Result<DatabaseUrl, SecretError> {
+pub(crate) async fn read(address: &Address) -> Result<DatabaseUrl, SecretError> {
     let (text, place) = match address {
         Address::Url(url) => return Ok(url.clone()),
         Address::Parameter(name) => (parameter(name).await?, "the parameter"),

@@ -62,11 +62,11 @@ fn store(node: &Node<'_>) -> Option<StoreKind> {
 }
 
 impl StoreKind {
-    pub const ALL: [Self; 2] = [Self::DynamoDb, Self::Postgres];
+    pub(crate) const ALL: [Self; 2] = [Self::DynamoDb, Self::Postgres];
 
     /// Its name in the configuration.
     #[must_use]
-    pub const fn word(self) -> &'static str {
+    pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::DynamoDb => "dynamodb",
             Self::Postgres => "postgres",
@@ -75,7 +75,7 @@ impl StoreKind {
 
     /// The store of this name.
     #[must_use]
-    pub fn of(word: &str) -> Option<Self> {
+    pub(crate) fn of(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.word() == word)
     }
 }

@@ -37,7 +37,7 @@ const DAY: u64 = 24 * 60 * 60;
 
 /// Reads a duration such as `500ms`, `30s`, `2 minutes` or `1 hour`.
 #[must_use]
-pub fn parse(text: &str) -> Option<Duration> {
+pub(crate) fn parse(text: &str) -> Option<Duration> {
     let text = text.trim();
     let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit())?);
     let number: u64 = number.parse().ok()?;

@@ -7,14 +7,14 @@ use crate::model::text::{listed, nearest};
 
 /// One problem in the definition file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
+pub(crate) struct Problem {
     /// The line, from 1. `None`: the problem has no line (a missing table, an unreadable file).
-    pub line: Option<usize>,
+    pub(crate) line: Option<usize>,
     /// The dotted key, with the rollup's name: `rollup.entity_daily.bucket`. It is empty for the
     /// file.
-    pub key: String,
+    pub(crate) key: String,
     /// The problem and its remedy.
-    pub message: String,
+    pub(crate) message: String,
 }
 
 /// All problems of one definition file.
@@ -40,7 +40,7 @@ impl ConfigError {
 
     /// The problems, in the order of the file's lines.
     #[must_use]
-    pub fn problems(&self) -> &[Problem] {
+    pub(crate) fn problems(&self) -> &[Problem] {
         &self.problems
     }
 }
@@ -71,9 +71,9 @@ impl std::error::Error for ConfigError {}
 #[error("no rollup `{}`; {}", .name.escape_debug(), hint(.name, .known))]
 pub struct UnknownRollup {
     /// The requested name.
-    pub name: String,
+    pub(crate) name: String,
     /// The defined names.
-    pub known: Vec<String>,
+    pub(crate) known: Vec<String>,
 }
 
 fn hint(name: &str, known: &[String]) -> String {

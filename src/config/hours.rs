@@ -22,7 +22,7 @@ impl DailyHours {
     /// Parses `22:00-06:00` as local time of `zone`. `None`: the text has another form, or the span
     /// is empty.
     #[must_use]
-    pub fn parse(text: &str, zone: Tz) -> Option<Self> {
+    pub(crate) fn parse(text: &str, zone: Tz) -> Option<Self> {
         let minutes = |text: &str| {
             let (hours, minutes) = text.trim().split_once(':')?;
             let is_plain = |text: &str| text.len() <= 2 && text.bytes().all(|b| b.is_ascii_digit());
@@ -40,7 +40,7 @@ impl DailyHours {
 
     /// Whether the clocks show such a time at `now`.
     #[must_use]
-    pub fn contain(&self, now: DateTime<Utc>) -> bool {
+    pub(crate) fn contain(&self, now: DateTime<Utc>) -> bool {
         let local = now.with_timezone(&self.zone);
         let minute = local.hour() * 60 + local.minute();
         if self.from < self.to {
@@ -52,7 +52,7 @@ impl DailyHours {
 
     /// The first instant after `now` at which that changes.
     #[must_use]
-    pub fn next_change(&self, now: DateTime<Utc>) -> DateTime<Utc> {
+    pub(crate) fn next_change(&self, now: DateTime<Utc>) -> DateTime<Utc> {
         let is_in = self.contain(now);
         let minute = now.duration_trunc(TimeDelta::minutes(1)).unwrap_or(now);
         let later = (1..=MINUTES_MAX).map(|minutes| minute + TimeDelta::minutes(minutes.into()));

@@ -22,7 +22,7 @@ const DIMENSION: &str = "group_by";
 
 /// The names that no dimension and no measure may have, with their users. PostgreSQL gives each table
 /// the first ones.
-pub const RESERVED: [(&str, &str); 8] = [
+pub(crate) const RESERVED: [(&str, &str); 8] = [
     ("tableoid", SYSTEM),
     ("xmin", SYSTEM),
     ("cmin", SYSTEM),

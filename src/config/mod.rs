@@ -30,7 +30,7 @@ mod duration;
 mod error;
 mod hours;
 mod measures;
-pub mod predicate;
+pub(crate) mod predicate;
 mod raw;
 mod rollup;
 mod schema;
@@ -38,13 +38,17 @@ mod schema;
 mod tests;
 mod throttle;
 
-pub use duration::parse as parse_duration;
-pub use error::{ConfigError, Problem, UnknownRollup};
-pub use hours::DailyHours;
-pub use measures::RESERVED;
-pub use rollup::parse_table;
+pub(crate) use duration::parse as parse_duration;
+#[cfg(test)]
+use error::Problem;
+pub(crate) use error::{ConfigError, UnknownRollup};
+#[cfg(test)]
+pub(crate) use hours::DailyHours;
+pub(crate) use measures::RESERVED;
+pub(crate) use rollup::parse_table;
 pub use schema::json_schema;
-pub use throttle::{LoadLimits, NICE_RATIO, Settings, Signal};
+pub use throttle::Settings;
+pub(crate) use throttle::{LoadLimits, NICE_RATIO, Signal};
 
 use raw::{Document, Node, Section, line_at};
 
@@ -108,13 +112,13 @@ pub enum StoreKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScrubSettings {
     /// Slices per day, over all rollups.
-    pub slices_per_day: u32,
+    pub(crate) slices_per_day: u32,
     /// Whether a slice that differs is reopened.
-    pub repair: bool,
+    pub(crate) repair: bool,
 }
 
 /// Looks up an environment variable.
-pub type Env<'e> = &'e dyn Fn(&str) -> Option<String>;
+type Env<'e> = &'e dyn Fn(&str) -> Option<String>;
 
 impl Config {
     /// Reads the file at `path`. Addresses given as `{ env = … }` are looked up in `env`.
@@ -247,7 +251,7 @@ fn source(node: &Node<'_>, env: Env<'_>) -> Option<Source> {
 }
 
 /// The schema of the rollup tables.
-pub const SCHEMA_DEFAULT: &str = "stats";
+pub(crate) const SCHEMA_DEFAULT: &str = "stats";
 
 fn target(node: &Node<'_>, env: Env<'_>) -> Option<Target> {
     let mut section = node.section("a table: [target]")?;

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 /// Why a condition was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum PredicateError {
+pub(crate) enum PredicateError {
     /// It is empty, or has only comments.
     #[error("is empty; write an SQL condition, or remove the key")]
     Empty,
@@ -38,7 +38,7 @@ pub enum PredicateError {
 ///
 /// # Errors
 /// The first reason why it might not.
-pub fn check(text: &str) -> Result<(), PredicateError> {
+pub(crate) fn check(text: &str) -> Result<(), PredicateError> {
     if text.contains('\0') {
         return Err(PredicateError::Nul);
     }

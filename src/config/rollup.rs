@@ -206,7 +206,7 @@ fn table(node: &Node<'_>) -> Option<TableName> {
 ///
 /// # Errors
 /// What is wrong with it, and what would be right.
-pub fn parse_table(text: &str) -> Result<TableName, &'static str> {
+pub(crate) fn parse_table(text: &str) -> Result<TableName, &'static str> {
     let parts = parts(text);
     let (schema, name) = match parts.as_deref() {
         Some([name]) => (None, name),

@@ -29,7 +29,7 @@ pub(super) const SLOTS: RangeInclusive<u32> = 1..=64;
 
 /// A worker's rest as a multiple of its chunk's time. At a hundred, it works at a hundredth of the
 /// speed.
-pub const NICE_RATIO: RangeInclusive<f64> = 0.0..=100.0;
+pub(crate) const NICE_RATIO: RangeInclusive<f64> = 0.0..=100.0;
 
 /// More than one wake-up per minute is useless, as ticks are that far apart.
 pub(super) const WAKE_PER_HOUR: RangeInclusive<u32> = 1..=60;
@@ -97,7 +97,7 @@ pub enum Signal {
 }
 
 impl Signal {
-    pub const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::Active,
         Self::Waiting,
         Self::Transactions,
@@ -108,7 +108,7 @@ impl Signal {
 
     /// Its key in the configuration.
     #[must_use]
-    pub const fn key(self) -> &'static str {
+    pub(crate) const fn key(self) -> &'static str {
         match self {
             Self::Active => "active",
             Self::Waiting => "waiting",
@@ -127,7 +127,7 @@ pub struct LoadLimits(pub Vec<(Signal, f64)>);
 impl LoadLimits {
     /// Whether `signal` has a limit.
     #[must_use]
-    pub fn has(&self, signal: Signal) -> bool {
+    pub(crate) fn has(&self, signal: Signal) -> bool {
         self.0.iter().any(|(other, _)| *other == signal)
     }
 }

@@ -21,13 +21,13 @@ use crate::clients::queue::Receipt;
 use crate::model::rollup::Rollup;
 use crate::model::slice::{Order, Slice};
 
-pub use error::EventError;
+pub(crate) use error::EventError;
 
 use error::{KEYS_FIRST, TRIGGERS, kind_of, suggestion};
 
 /// The work that an event requests.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Trigger {
+pub(crate) enum Trigger {
     /// Find and process the due slices of all rollups, as of this time.
     Schedule {
         /// The scheduled time.
@@ -45,57 +45,57 @@ pub enum Trigger {
 
 /// One slice, as an event names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SliceRequest {
-    pub rollup: String,
+pub(crate) struct SliceRequest {
+    pub(crate) rollup: String,
     /// The slice's start, as it was written.
-    pub start: String,
+    pub(crate) start: String,
     /// The backfill that asked for it, if one did.
-    pub backfill: Option<String>,
+    pub(crate) backfill: Option<String>,
 }
 
 /// A message of an SQS batch.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Message {
+pub(crate) struct Message {
     /// SQS's ID of the message, which goes into `batchItemFailures`.
-    pub id: String,
+    pub(crate) id: String,
     /// The request. One invalid message must not hold up the others.
-    pub request: Result<SliceRequest, EventError>,
+    pub(crate) request: Result<SliceRequest, EventError>,
     /// The raw body.
-    pub body: String,
+    pub(crate) body: String,
     /// How to tell SQS when the message should come back, if SQS sent a receipt.
-    pub receipt: Option<Receipt>,
+    pub(crate) receipt: Option<Receipt>,
     /// The trace of the sender.
-    pub trace: Option<String>,
+    pub(crate) trace: Option<String>,
 }
 
 /// A range of slices, as an event names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BackfillRequest {
-    pub rollup: String,
+pub(crate) struct BackfillRequest {
+    pub(crate) rollup: String,
     /// Start of the range, as it was written.
-    pub from: String,
+    pub(crate) from: String,
     /// End of the range, as it was written. `None` means now.
-    pub to: Option<String>,
+    pub(crate) to: Option<String>,
     /// The end of history to start with.
-    pub order: Order,
+    pub(crate) order: Order,
     /// Whether slices that have succeeded are processed too.
-    pub force: bool,
+    pub(crate) force: bool,
 }
 
 /// Slices to process again.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReplayRequest {
-    pub rollup: String,
-    pub which: Which,
+pub(crate) struct ReplayRequest {
+    pub(crate) rollup: String,
+    pub(crate) which: Which,
     /// The reason, which the checkpoint keeps.
-    pub reason: String,
+    pub(crate) reason: String,
     /// Take the result even if most of the source's rows are gone.
-    pub allow_shrink: bool,
+    pub(crate) allow_shrink: bool,
 }
 
 /// Which slices a replay processes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Which {
+pub(crate) enum Which {
     /// The one that starts here, as it was written.
     Start(String),
     /// All that failed, the exhausted ones included.
@@ -106,7 +106,7 @@ pub enum Which {
 ///
 /// # Errors
 /// The event is none of Tallymark's. The text says what would be right.
-pub fn parse(event: &Value) -> Result<Trigger, EventError> {
+pub(crate) fn parse(event: &Value) -> Result<Trigger, EventError> {
     let Value::Object(fields) = event else {
         return Err(EventError::NotAnObject { found: kind_of(event) });
     };
@@ -128,7 +128,7 @@ pub fn parse(event: &Value) -> Result<Trigger, EventError> {
 ///
 /// # Errors
 /// No slice starts there, or none before the rollup's `start`.
-pub fn slice_of(rollup: &Rollup, text: &str) -> Result<Slice, EventError> {
+pub(crate) fn slice_of(rollup: &Rollup, text: &str) -> Result<Slice, EventError> {
     let name = || rollup.name.clone();
     let start = instant_of(rollup, "start", text)?;
     let slice = rollup
@@ -143,7 +143,7 @@ pub fn slice_of(rollup: &Rollup, text: &str) -> Result<Slice, EventError> {
 ///
 /// # Errors
 /// The text names no instant, or two.
-pub fn instant_of(
+pub(crate) fn instant_of(
     rollup: &Rollup,
     key: &'static str,
     text: &str,

@@ -71,7 +71,7 @@ pub fn of_trouble(deliveries: u32) -> Disposition {
 /// The disposition of a message that requests something else than a slice, or names an unknown
 /// rollup or slice.
 #[must_use]
-pub fn of_misunderstood(is_slice: bool, deliveries: u32) -> Disposition {
+pub(crate) fn of_misunderstood(is_slice: bool, deliveries: u32) -> Disposition {
     match is_slice && deliveries < UNKNOWN_MAX {
         true => of_trouble(deliveries),
         false => Disposition::Dead,

@@ -18,7 +18,7 @@ use crate::work::worker::{WorkError, Worker};
 ///
 /// # Errors
 /// As [`crate::work::slice_run::run_slice`].
-pub async fn run_in_backfill(
+pub(crate) async fn run_in_backfill(
     worker: &Worker,
     rollup: &Rollup,
     slice: Slice,

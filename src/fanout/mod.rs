@@ -17,9 +17,9 @@ mod message;
 mod planner;
 mod progress;
 
-pub use message::run_in_backfill;
-pub use planner::plan_on;
-pub use progress::progress_of;
+pub(crate) use message::run_in_backfill;
+pub(crate) use planner::plan_on;
+pub(crate) use progress::progress_of;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -29,16 +29,12 @@ use crate::model::clock::Deadline;
 use crate::model::not_now::{NotNow, Permit, Why};
 use crate::model::rollup::Rollup;
 use crate::model::slice::{Order, Slice};
-use crate::work::backfill;
-use crate::work::backlog;
 use crate::work::backlog::Backlog;
-use crate::work::identity;
-use crate::work::ready;
-use crate::work::report::HeldBack;
-use crate::work::report::TickReport;
+use crate::work::report::{HeldBack, TickReport};
 use crate::work::worker::{WorkError, Worker};
+use crate::work::{backfill, backlog, identity, ready};
 
-pub use progress::BackfillProgress;
+pub(crate) use progress::BackfillProgress;
 
 /// Due slices of a rollup that count as fresh, the newest first. Older ones are history, and become
 /// a backfill.
@@ -50,10 +46,10 @@ const QUIET: TimeDelta = TimeDelta::minutes(1);
 
 /// One tick's fan-out.
 pub(crate) struct FanOut<'a> {
-    pub worker: &'a Worker,
-    pub queues: &'a Queues,
-    pub now: DateTime<Utc>,
-    pub deadline: Deadline,
+    pub(crate) worker: &'a Worker,
+    pub(crate) queues: &'a Queues,
+    pub(crate) now: DateTime<Utc>,
+    pub(crate) deadline: Deadline,
 }
 
 impl FanOut<'_> {
@@ -297,7 +293,7 @@ async fn is_through(
 ///
 /// # Errors
 /// DynamoDB cannot be read.
-pub async fn as_it_stands(
+pub(crate) async fn as_it_stands(
     worker: &Worker,
     rollup: &Rollup,
     mut backfill: Backfill,
@@ -315,7 +311,7 @@ pub async fn as_it_stands(
 ///
 /// # Errors
 /// DynamoDB refuses.
-pub async fn cancel_backfills(
+pub(crate) async fn cancel_backfills(
     worker: &Worker,
     rollup: &Rollup,
 ) -> Result<Option<Backfill>, WorkError> {

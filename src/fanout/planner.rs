@@ -10,12 +10,10 @@ use crate::model::clock::Deadline;
 use crate::model::rollup::Rollup;
 use crate::model::slice::{Calendar, Order, Slice};
 use crate::work::backlog::BEGIN_MIN;
-use crate::work::compose;
 use crate::work::due::View;
-use crate::work::empty;
-use crate::work::standings;
 use crate::work::want::{Want, want};
 use crate::work::worker::{WorkError, Worker};
+use crate::work::{compose, empty, standings};
 
 /// Slices of one window: a megabyte of checkpoints, and the most that is sent twice if the planner
 /// dies.
@@ -26,7 +24,7 @@ const WINDOW: usize = 1000;
 ///
 /// # Errors
 /// DynamoDB, the source or the queue cannot be reached. Progress is kept up to the last window.
-pub async fn plan_on(
+pub(crate) async fn plan_on(
     worker: &Worker,
     queues: &Queues,
     rollup: &Rollup,

@@ -9,43 +9,42 @@ use serde::Serialize;
 use crate::checkpoint::{Backfill, BackfillState, Glance, State};
 use crate::model::rollup::Rollup;
 use crate::work::due::View;
-use crate::work::ready;
-use crate::work::standings;
 use crate::work::worker::{WorkError, Worker};
+use crate::work::{ready, standings};
 
 /// Number of parts of the range that are read concurrently.
 const PARTS: i32 = 16;
 
 /// Progress of a backfill.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct BackfillProgress {
+pub(crate) struct BackfillProgress {
     /// Slices of the range that have ended.
-    pub slices: usize,
+    pub(crate) slices: usize,
     /// Done slices: computed, or already right.
-    pub done: usize,
+    pub(crate) done: usize,
     /// Done slices that were computed since the backfill began.
-    pub computed: usize,
+    pub(crate) computed: usize,
     /// Slices that a worker is computing.
-    pub running: usize,
+    pub(crate) running: usize,
     /// Failed slices that will be tried again.
-    pub failed: usize,
+    pub(crate) failed: usize,
     /// Slices that failed too often.
-    pub exhausted: usize,
+    pub(crate) exhausted: usize,
     /// All other unfinished slices.
-    pub left: usize,
+    pub(crate) left: usize,
     /// Source rows counted since it began.
-    pub rows_read: u64,
+    pub(crate) rows_read: u64,
     /// Slices an hour, since it began.
-    pub slices_per_hour: f64,
+    pub(crate) slices_per_hour: f64,
     /// Estimated end at this rate.
-    pub done_at: Option<DateTime<Utc>>,
+    pub(crate) done_at: Option<DateTime<Utc>>,
 }
 
 /// The progress of `backfill`.
 ///
 /// # Errors
 /// DynamoDB cannot be read.
-pub async fn progress_of(
+pub(crate) async fn progress_of(
     worker: &Worker,
     rollup: &Rollup,
     backfill: &Backfill,
@@ -117,7 +116,7 @@ fn idle(view: &View<'_>, from: DateTime<Utc>, to: DateTime<Utc>) -> usize {
 impl BackfillProgress {
     /// Whether all slices are done or exhausted.
     #[must_use]
-    pub const fn is_through(&self) -> bool {
+    pub(crate) const fn is_through(&self) -> bool {
         self.left == 0 && self.running == 0 && self.failed == 0
     }
 

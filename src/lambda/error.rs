@@ -3,8 +3,7 @@
 use crate::event::EventError;
 use crate::model::clock::rfc3339;
 use crate::model::slice::Slice;
-use crate::work::report::RollupProblem;
-use crate::work::report::SliceReport;
+use crate::work::report::{RollupProblem, SliceReport};
 use crate::work::worker::{Severity, WorkError};
 
 /// Why an invocation is retried, or needs an operator.

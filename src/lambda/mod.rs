@@ -27,11 +27,10 @@ use crate::telemetry::metrics::Metrics;
 use crate::tick;
 use crate::work::backfill::{self, BackfillPlan, Batch, BatchLimits, BatchReport, Silent};
 use crate::work::backlog::BEGIN_MIN;
-use crate::work::ready;
-use crate::work::replay;
 use crate::work::report::{Outcome, SliceReport};
 use crate::work::slice_run::{self, RunOptions};
 use crate::work::worker::{WorkError, Worker};
+use crate::work::{ready, replay};
 
 pub use error::HandleError;
 

@@ -11,18 +11,18 @@ use crate::work::worker::{WorkError, Worker};
 
 /// The remains of a rollup, which may be absent from the configuration.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct Holdings {
-    pub rollup: String,
+pub(crate) struct Holdings {
+    pub(crate) rollup: String,
     /// Its table in the target, quoted. `None`: no table is registered.
-    pub table: Option<String>,
-    pub markers: u64,
+    pub(crate) table: Option<String>,
+    pub(crate) markers: u64,
     /// Number of its items in DynamoDB.
-    pub checkpoints: usize,
+    pub(crate) checkpoints: usize,
 }
 
 impl Holdings {
     #[must_use]
-    pub const fn is_nothing(&self) -> bool {
+    pub(crate) const fn is_nothing(&self) -> bool {
         self.table.is_none() && self.markers == 0 && self.checkpoints == 0
     }
 }
@@ -31,7 +31,7 @@ impl Holdings {
 ///
 /// # Errors
 /// The target or DynamoDB cannot be read, or a worker holds one of its slices.
-pub async fn holdings(worker: &Worker, rollup: &str) -> Result<Holdings, WorkError> {
+pub(crate) async fn holdings(worker: &Worker, rollup: &str) -> Result<Holdings, WorkError> {
     let checkpoints = idle_items(worker, rollup).await?.len();
     let mut tx = worker.target.db.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, rollup).await?;
     let (table, markers) = registered(&mut tx, rollup).await?;

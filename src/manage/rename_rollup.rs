@@ -16,7 +16,7 @@ use crate::work::worker::{WorkError, Worker};
 ///
 /// # Errors
 /// Both have a table, or neither has, or a worker holds a slice of one, or a server refuses.
-pub async fn rename_rollup(worker: &Worker, old: &str, new: &str) -> Result<(), WorkError> {
+pub(crate) async fn rename_rollup(worker: &Worker, old: &str, new: &str) -> Result<(), WorkError> {
     idle_items(worker, new).await?;
     worker.checkpoints.copy_items(&idle_items(worker, old).await?, new).await?;
     let mut tx = worker.target.db.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, new).await?;

@@ -96,7 +96,7 @@ impl Clock for VirtualClock {
 
 /// The last instant whose year has four digits, 9999-12-31. Later times count as infinite, because
 /// sums with them overflow and stores refuse them.
-pub const LAST: DateTime<Utc> = match DateTime::from_timestamp(253_402_214_400, 0) {
+pub(crate) const LAST: DateTime<Utc> = match DateTime::from_timestamp(253_402_214_400, 0) {
     Some(last) => last,
     None => DateTime::<Utc>::MAX_UTC,
 };
@@ -120,7 +120,7 @@ impl Deadline {
     }
 
     #[must_use]
-    pub const fn instant(self) -> DateTime<Utc> {
+    pub(crate) const fn instant(self) -> DateTime<Utc> {
         self.0
     }
 
@@ -153,13 +153,13 @@ impl Stopwatch {
 
 /// `at` in UTC, as RFC 3339 has it. A fraction of a second stands only where there is one.
 #[must_use]
-pub fn rfc3339(at: DateTime<Utc>) -> String {
+pub(crate) fn rfc3339(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::AutoSi, true)
 }
 
 /// `at` in UTC, as RFC 3339 has it, cut to whole seconds: `2026-02-10T00:00:00Z`.
 #[must_use]
-pub fn rfc3339_seconds(at: DateTime<Utc>) -> String {
+pub(crate) fn rfc3339_seconds(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 

@@ -31,7 +31,7 @@ pub enum Permit<T> {
 }
 
 impl<T> Permit<T> {
-    pub const fn is_given(&self) -> bool {
+    pub(crate) const fn is_given(&self) -> bool {
         matches!(self, Self::Given(_))
     }
 }
@@ -125,7 +125,7 @@ pub enum Unclaimed {
 impl Why {
     /// Whether every slice of the rollup has to wait for it.
     #[must_use]
-    pub const fn holds_rollup(&self) -> bool {
+    pub(crate) const fn holds_rollup(&self) -> bool {
         match self {
             Self::Interrupted
             | Self::QuietHours(_)
@@ -158,20 +158,20 @@ impl Why {
 
     /// Whether the work ends here for good.
     #[must_use]
-    pub const fn is_final(&self) -> bool {
+    pub(crate) const fn is_final(&self) -> bool {
         matches!(self, Self::Interrupted | Self::Cancelled { .. })
     }
 
     /// Whether other sessions have the slot or the table that the work needs. A command limits its
     /// wait for them.
     #[must_use]
-    pub const fn is_taken(&self) -> bool {
+    pub(crate) const fn is_taken(&self) -> bool {
         matches!(self, Self::SlotsTaken { .. } | Self::TableLocked(_))
     }
 
     /// Whether it is likely to be over within seconds. A worker keeps its slice and waits.
     #[must_use]
-    pub const fn is_short(&self) -> bool {
+    pub(crate) const fn is_short(&self) -> bool {
         matches!(
             self,
             Self::ThrottleQuery(_) | Self::NoRateYet | Self::Load(_) | Self::SlotsTaken { .. }
@@ -181,7 +181,7 @@ impl Why {
     /// Whether the load, the slots or `throttle_query` say that the source has no room for a
     /// reader.
     #[must_use]
-    pub const fn is_load(&self) -> bool {
+    pub(crate) const fn is_load(&self) -> bool {
         self.is_short() || matches!(self, Self::CriticalLoad(_) | Self::Unreadable(_))
     }
 
@@ -198,19 +198,19 @@ impl Why {
 impl NotNow {
     /// Waits until the next turn.
     #[must_use]
-    pub const fn because(why: Why) -> Self {
+    pub(crate) const fn because(why: Why) -> Self {
         Self { why, retry_at: None, goes_on_at: None }
     }
 
     /// Waits until this time.
     #[must_use]
-    pub const fn until(why: Why, retry_at: DateTime<Utc>) -> Self {
+    pub(crate) const fn until(why: Why, retry_at: DateTime<Utc>) -> Self {
         Self { why, retry_at: Some(retry_at), goes_on_at: None }
     }
 
     /// When to try again. Without a known time it is `now`.
     #[must_use]
-    pub fn retry_after(&self, now: DateTime<Utc>) -> DateTime<Utc> {
+    pub(crate) fn retry_after(&self, now: DateTime<Utc>) -> DateTime<Utc> {
         self.retry_at.unwrap_or(now)
     }
 }

@@ -1,7 +1,7 @@
 //! The definition of a rollup: which source rows are counted, their groups and measures, and the
 //! table of the result.
 
-pub mod generation;
+pub(crate) mod generation;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::model::measure::Measure;
 use crate::model::slice::{Calendar, Slice, Width};
-pub use crate::model::sql::TableName;
+pub(crate) use crate::model::sql::TableName;
 
 /// A rollup: the definition of one table of statistics.
 #[derive(Clone, Debug)]
@@ -55,12 +55,12 @@ pub struct Rollup {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TimeColumn {
     /// The column's name exactly as PostgreSQL stores it.
-    pub column: String,
+    pub(crate) column: String,
     /// The zone of a `timestamp` or `date` column. `None`: UTC for `timestamp`, the rollup's zone
     /// for `date`.
-    pub zone: Option<Tz>,
+    pub(crate) zone: Option<Tz>,
     /// The unit of an integer column.
-    pub unit: Option<EpochUnit>,
+    pub(crate) unit: Option<EpochUnit>,
 }
 
 /// How changes to already counted slices are noticed. docs/ACCURACY.md has the guarantees and
@@ -82,7 +82,7 @@ pub enum Late {
 impl Late {
     /// Its name in the configuration, in checkpoints and in reports.
     #[must_use]
-    pub const fn word(&self) -> &'static str {
+    pub(crate) const fn word(&self) -> &'static str {
         match self {
             Self::Grace => "grace",
             Self::Clock => "clock",
@@ -93,7 +93,7 @@ impl Late {
 
     /// The column with the time of a row's last change.
     #[must_use]
-    pub fn column(&self) -> Option<&str> {
+    pub(crate) fn column(&self) -> Option<&str> {
         match self {
             Self::Column(column) => Some(&column.column),
             Self::Grace | Self::Clock | Self::Capture => None,
@@ -103,7 +103,7 @@ impl Late {
 
 /// The unit of an integer time column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EpochUnit {
+pub(crate) enum EpochUnit {
     /// Seconds since 1970-01-01T00:00:00Z.
     Seconds,
     /// Milliseconds since 1970-01-01T00:00:00Z.
@@ -113,7 +113,7 @@ pub enum EpochUnit {
 impl EpochUnit {
     /// Its name in the configuration.
     #[must_use]
-    pub const fn word(self) -> &'static str {
+    pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::Seconds => "seconds",
             Self::Milliseconds => "milliseconds",
@@ -122,7 +122,7 @@ impl EpochUnit {
 
     /// How many of them make a second.
     #[must_use]
-    pub const fn per_second(self) -> i64 {
+    pub(crate) const fn per_second(self) -> i64 {
         match self {
             Self::Seconds => 1,
             Self::Milliseconds => 1000,
@@ -173,7 +173,7 @@ impl Rollup {
     /// The calendar of its slices, in words: `1 day, America/New_York`. For a coarse rollup the
     /// calendars of the finer ones are appended, as their slices decide its content.
     #[must_use]
-    pub fn calendar_words(&self) -> String {
+    pub(crate) fn calendar_words(&self) -> String {
         let own = format!("{}, {}", self.calendar.width(), self.calendar.zone());
         match &self.fine {
             Some(fine) => format!("{own}, of {}", fine.calendar_words()),
@@ -183,13 +183,13 @@ impl Rollup {
 
     /// Whether slices that start then are sealed.
     #[must_use]
-    pub fn is_sealed_at(&self, start: DateTime<Utc>) -> bool {
+    pub(crate) fn is_sealed_at(&self, start: DateTime<Utc>) -> bool {
         self.seal_before.is_some_and(|seal| start < seal)
     }
 
     /// The instant from which the rows of `slice` may be read: its end plus the grace.
     #[must_use]
-    pub fn readable_at(&self, slice: Slice) -> DateTime<Utc> {
+    pub(crate) fn readable_at(&self, slice: Slice) -> DateTime<Utc> {
         slice.end() + TimeDelta::from_std(self.grace).unwrap_or(TimeDelta::MAX)
     }
 
@@ -219,7 +219,7 @@ impl Rollup {
 
     /// The number of rollups between it and the source.
     #[must_use]
-    pub fn depth(&self) -> usize {
+    pub(crate) fn depth(&self) -> usize {
         self.fine.as_ref().map_or(0, |fine| 1 + fine.depth())
     }
 }

@@ -9,8 +9,8 @@ use chrono::{DateTime, Utc};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableName {
     /// The schema. `None` leaves it to the connection's `search_path`.
-    pub schema: Option<String>,
-    pub name: String,
+    pub(crate) schema: Option<String>,
+    pub(crate) name: String,
 }
 
 impl fmt::Display for TableName {
@@ -24,13 +24,13 @@ impl fmt::Display for TableName {
 
 /// `name` as an SQL identifier: `"Order ""x"""`.
 #[must_use]
-pub fn ident(name: &str) -> String {
+pub(crate) fn ident(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// `name` in the form that an operator's statement needs: quoted unless it is plain.
 #[must_use]
-pub fn shown(name: &str) -> String {
+pub(crate) fn shown(name: &str) -> String {
     let is_plain = name.starts_with(|first: char| first.is_ascii_lowercase() || first == '_')
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
     if is_plain { name.to_owned() } else { ident(name) }
@@ -47,7 +47,7 @@ pub fn table(table: &TableName) -> String {
 
 /// `text` as an SQL literal, valid with any `standard_conforming_strings`.
 #[must_use]
-pub fn literal(text: &str) -> String {
+pub(crate) fn literal(text: &str) -> String {
     let quoted = text.replace('\'', "''");
     if quoted.contains('\\') {
         format!("E'{}'", quoted.replace('\\', "\\\\"))
@@ -58,7 +58,7 @@ pub fn literal(text: &str) -> String {
 
 /// `text` in dollar quotes, as a function's body, with a tag that does not occur in the text.
 #[must_use]
-pub fn dollar_quoted(text: &str) -> String {
+pub(crate) fn dollar_quoted(text: &str) -> String {
     let body = format!("\n{}\n", text.trim());
     let mut tag = "$tallymark$".to_owned();
     let mut count = 0_usize;
@@ -71,7 +71,7 @@ pub fn dollar_quoted(text: &str) -> String {
 
 /// `instant` as a `timestamptz` literal.
 #[must_use]
-pub fn timestamptz(instant: DateTime<Utc>) -> String {
+pub(crate) fn timestamptz(instant: DateTime<Utc>) -> String {
     format!("'{}'::timestamptz", rfc3339(instant))
 }
 

@@ -8,14 +8,14 @@ use serde_json::Value;
 /// Bytes kept of a text. A server's error quotes a whole value, which can be a gigabyte. A report
 /// of a thousand such slices must still fit into a response of Lambda (6 MB), and a log line must
 /// stay readable.
-pub const FOREIGN_MAX: usize = 2048;
+pub(crate) const FOREIGN_MAX: usize = 2048;
 
 /// Bytes of the note that a text was cut.
 const TOLD_MAX: usize = 40;
 
 /// The text, or its first part with a note of its whole length.
 #[must_use]
-pub fn cut(text: &str) -> Cow<'_, str> {
+pub(crate) fn cut(text: &str) -> Cow<'_, str> {
     cut_to(text, FOREIGN_MAX)
 }
 
@@ -31,7 +31,7 @@ pub fn cut_to(text: &str, max: usize) -> Cow<'_, str> {
 
 /// The same value, with every text in it cut.
 #[must_use]
-pub fn cut_json(value: Value) -> Value {
+pub(crate) fn cut_json(value: Value) -> Value {
     match value {
         Value::String(text) => Value::String(cut(&text).into_owned()),
         Value::Array(values) => values.into_iter().map(cut_json).collect(),

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 
 /// `text` with its hidden characters as escapes (`\u{1b}`). New lines and tabs stay.
 #[must_use]
-pub fn text(text: &str) -> Cow<'_, str> {
+pub(crate) fn text(text: &str) -> Cow<'_, str> {
     escaped(text, |character| match character {
         '\n' | '\t' => None,
         _ => Some(format!("\\u{{{:x}}}", u32::from(character))),
@@ -18,7 +18,7 @@ pub fn text(text: &str) -> Cow<'_, str> {
 
 /// As [`text`], for a place that holds one line: new lines and tabs are escaped too (`\n`).
 #[must_use]
-pub fn line(text: &str) -> Cow<'_, str> {
+pub(crate) fn line(text: &str) -> Cow<'_, str> {
     escaped(text, |character| match character {
         '\n' => Some("\\n".to_owned()),
         '\t' => Some("\\t".to_owned()),

@@ -15,7 +15,7 @@ const SETTLED_BY: &str = "rollup";
 /// The table of a finer rollup, in the target. The worker that replaces a finer slice reopens the
 /// coarse one that contains it.
 #[derive(Debug)]
-pub struct Finer;
+pub(crate) struct Finer;
 
 impl Source for Finer {
     fn feeds(&self, rollup: &Rollup) -> bool {

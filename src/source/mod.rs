@@ -10,10 +10,10 @@
 //! rows of a range are visible, and [`changes`] tells of those that come later.
 
 pub mod changes;
-pub mod finer;
+mod finer;
 pub mod reading;
-pub mod settle;
-pub mod table;
+pub(crate) mod settle;
+mod table;
 
 use std::fmt;
 
@@ -32,18 +32,18 @@ const KINDS: &[&dyn Source] = &[&finer::Finer, &table::Table];
 
 /// The source of `rollup`.
 #[must_use]
-pub fn of(rollup: &Rollup) -> &'static dyn Source {
+pub(crate) fn of(rollup: &Rollup) -> &'static dyn Source {
     KINDS.iter().copied().find(|kind| kind.feeds(rollup)).unwrap_or(&table::Table)
 }
 
 /// A result that comes later.
-pub type Answer<'a, T, E = DbError> = BoxFuture<'a, Result<T, E>>;
+type Answer<'a, T, E = DbError> = BoxFuture<'a, Result<T, E>>;
 
 /// One kind of source. It is a relation in one of the two databases. A kind whose rows come from
 /// elsewhere keeps a mirror of them there.
 ///
 /// Each `tx` is an open transaction on [`Source::side`].
-pub trait Source: fmt::Debug + Sync {
+pub(crate) trait Source: fmt::Debug + Sync {
     /// Whether `rollup` is computed from a source of this kind.
     fn feeds(&self, rollup: &Rollup) -> bool;
 
@@ -100,17 +100,17 @@ pub trait Source: fmt::Debug + Sync {
 
 /// The two databases that sources may be in.
 #[derive(Clone, Copy, Debug)]
-pub struct Servers<'a> {
-    pub source: &'a Db,
-    pub target: &'a Db,
+pub(crate) struct Servers<'a> {
+    pub(crate) source: &'a Db,
+    pub(crate) target: &'a Db,
     /// Whether both are one database, reached by the same URL.
-    pub is_one: bool,
+    pub(crate) is_one: bool,
 }
 
 impl<'a> Servers<'a> {
     /// The database that `rollup` is computed from.
     #[must_use]
-    pub fn read_by(self, rollup: &Rollup) -> &'a Db {
+    pub(crate) fn read_by(self, rollup: &Rollup) -> &'a Db {
         match of(rollup).side() {
             Side::Source => self.source,
             Side::Target => self.target,
@@ -119,7 +119,7 @@ impl<'a> Servers<'a> {
 
     /// Whether that is the application's.
     #[must_use]
-    pub fn is_applications(self, rollup: &Rollup) -> bool {
+    pub(crate) fn is_applications(self, rollup: &Rollup) -> bool {
         self.is_one || of(rollup).side() == Side::Source
     }
 }
@@ -136,7 +136,7 @@ pub struct SliceJob<'a> {
 impl SliceJob<'_> {
     /// Its name in messages and in the application's `pg_stat_activity`.
     #[must_use]
-    pub fn label(&self) -> String {
+    pub(crate) fn label(&self) -> String {
         self.slice.id(&self.rollup.name)
     }
 }

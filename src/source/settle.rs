@@ -56,12 +56,12 @@ const FORGET: &str = "SELECT pg_stat_clear_snapshot()";
 const SHARED_FOR: Duration = Duration::from_secs(60);
 
 /// A transaction ID. Every transaction that wrote before it was read has a lower one.
-pub type Horizon = u64;
+type Horizon = u64;
 
 /// One slice's look at the open transactions of the source, shared with the other slices of this
 /// process.
 #[derive(Debug, Default)]
-pub struct Horizons(Mutex<Option<Look>>);
+pub(crate) struct Horizons(Mutex<Option<Look>>);
 
 /// A horizon and its state.
 #[derive(Clone, Copy, Debug)]
@@ -97,7 +97,7 @@ impl Horizons {
 
 /// Whether a slice may be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Settled {
+pub(crate) enum Settled {
     /// It may. The value names the reason: `capture`, `clock`, `column` or `grace`.
     By(&'static str),
     /// The server and this program have different rules for the zone of its local times. The text
@@ -114,19 +114,19 @@ pub enum Settled {
 
 /// How long a slice waits for open transactions, and which ones.
 #[derive(Clone, Copy, Debug)]
-pub struct Wait<'a> {
+pub(crate) struct Wait<'a> {
     /// The horizon that an earlier attempt waited for.
-    pub horizon: Option<Horizon>,
-    pub longest: Duration,
+    pub(crate) horizon: Option<Horizon>,
+    pub(crate) longest: Duration,
     /// The looks of other slices.
-    pub shared: &'a Horizons,
+    pub(crate) shared: &'a Horizons,
 }
 
 /// Checks whether a slice is settled, and waits for transactions to end.
 ///
 /// # Errors
 /// The server refuses or cannot be reached.
-pub async fn settle(
+pub(crate) async fn settle(
     tx: &mut Tx,
     SliceJob { rollup, shape, slice }: SliceJob<'_>,
     wait: Wait<'_>,
@@ -204,7 +204,7 @@ async fn pass_shared(
 ///
 /// # Errors
 /// The server refuses or cannot be reached.
-pub async fn now(tx: &mut Tx) -> Result<(DateTime<Utc>, bool), DbError> {
+pub(crate) async fn now(tx: &mut Tx) -> Result<(DateTime<Utc>, bool), DbError> {
     let (now, is_replica, _) = now_comparing(tx, None).await?;
     Ok((now, is_replica))
 }
@@ -213,7 +213,7 @@ pub async fn now(tx: &mut Tx) -> Result<(DateTime<Utc>, bool), DbError> {
 ///
 /// # Errors
 /// The server refuses or cannot be reached.
-pub async fn now_comparing(
+pub(crate) async fn now_comparing(
     tx: &mut Tx,
     comparison: Option<&Offsets>,
 ) -> Result<(DateTime<Utc>, bool, Result<(), Mismatch>), DbError> {
@@ -232,10 +232,10 @@ pub async fn now_comparing(
 
 /// A transaction below the horizon that is still open.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Blocker {
-    pub horizon: Horizon,
+pub(crate) struct Blocker {
+    horizon: Horizon,
     /// The transaction, its start, and how to find it.
-    pub who: String,
+    who: String,
 }
 
 /// Waits until every transaction of this database below the horizon has ended, for at most `wait`.
@@ -243,7 +243,7 @@ pub struct Blocker {
 ///
 /// # Errors
 /// The server refuses or cannot be reached.
-pub async fn pass(
+pub(crate) async fn pass(
     tx: &mut Tx,
     horizon: Option<Horizon>,
     wait: Duration,
@@ -291,7 +291,7 @@ async fn ids(tx: &mut Tx) -> Result<Ids, DbError> {
 ///
 /// # Errors
 /// The server refuses or cannot be reached.
-pub async fn sees_all(tx: &mut Tx) -> Result<bool, DbError> {
+pub(crate) async fn sees_all(tx: &mut Tx) -> Result<bool, DbError> {
     let row = tx.row("asking for a privilege", SEES_ALL.into()).await?;
     row.try_get(0).map_err(|source| tx.error("asking for a privilege", source))
 }
@@ -309,7 +309,7 @@ async fn blocker(tx: &mut Tx, horizon: Horizon) -> Result<Option<String>, DbErro
 ///
 /// # Errors
 /// The server refuses or cannot be reached.
-pub async fn oldest(tx: &mut Tx) -> Result<Option<DateTime<Utc>>, DbError> {
+pub(crate) async fn oldest(tx: &mut Tx) -> Result<Option<DateTime<Utc>>, DbError> {
     let row = tx.row(LOOKING, include_str!("oldest_start.sql").into()).await?;
     row.try_get("since").map_err(|source| tx.error(LOOKING, source))
 }

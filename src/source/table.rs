@@ -9,7 +9,7 @@ use crate::source::{Answer, Servers, SliceJob, Source};
 
 /// A table or view in the application's database, where `late` says how changes are noticed.
 #[derive(Debug)]
-pub struct Table;
+pub(crate) struct Table;
 
 impl Source for Table {
     fn feeds(&self, rollup: &Rollup) -> bool {

@@ -121,7 +121,7 @@ impl Target {
     ///
     /// # Errors
     /// The server refuses or cannot be reached.
-    pub async fn registered(&self, rollup: &Rollup) -> Result<Registered, DbError> {
+    pub(crate) async fn registered(&self, rollup: &Rollup) -> Result<Registered, DbError> {
         let mut tx = self.db.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
         let found = registered(&mut tx, rollup).await?;
         tx.rollback().await?;

@@ -7,7 +7,7 @@
 pub mod ddl;
 mod generation;
 mod indexes;
-pub mod readers;
+pub(crate) mod readers;
 mod ready;
 mod replace;
 mod stage;
@@ -26,10 +26,11 @@ use crate::model::sql::ident;
 use crate::source;
 use crate::source::reading::shape::Shape;
 
-pub use generation::Outside;
-pub use replace::{LastWrite, Replaced, StatementOptions};
+pub(crate) use generation::Outside;
+pub use replace::StatementOptions;
+pub(crate) use replace::{LastWrite, Replaced};
 pub use stage::{Chunk, StageProgress};
-pub use verify::{Comparison, Difference, Verification};
+pub(crate) use verify::{Comparison, Difference, Verification};
 
 /// The target database, and the schema of its rollup tables.
 #[derive(Clone, Debug)]
@@ -48,18 +49,18 @@ pub struct Target {
 pub type Keepers = Arc<Mutex<HashMap<String, String>>>;
 /// The registry's entry about the calendar of a rollup's table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Registered {
+pub(crate) struct Registered {
     /// The newest generation that replaced rows.
-    pub generation: u64,
+    pub(crate) generation: u64,
     /// Its calendar, in words. `None`: an older version made the entry.
-    pub calendar: Option<String>,
+    pub(crate) calendar: Option<String>,
     /// A table to which the role lacks a privilege, if that was checked.
-    pub closed: Option<Closed>,
+    pub(crate) closed: Option<Closed>,
 }
 
 /// A table of Tallymark's to which the role may not write.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Closed {
+pub(crate) struct Closed {
     table: String,
     problem: String,
 }
@@ -69,7 +70,7 @@ impl Registered {
     ///
     /// # Errors
     /// [`DdlError::Incompatible`](ddl::DdlError::Incompatible), with the grant that is missing.
-    pub fn is_open(&self, rollup: &Rollup) -> Result<(), ddl::DdlError> {
+    pub(crate) fn is_open(&self, rollup: &Rollup) -> Result<(), ddl::DdlError> {
         let Some(Closed { table, problem }) = self.closed.clone() else { return Ok(()) };
         Err(ddl::DdlError::Incompatible { rollup: rollup.name.clone(), table, problem })
     }
@@ -77,7 +78,7 @@ impl Registered {
     /// The generation of `rollup` where the checkpoints say `known`. It is at least that of the
     /// rows, as checkpoints that were lost or restored may be behind.
     #[must_use]
-    pub fn generation_after(&self, rollup: &Rollup, known: u64) -> u64 {
+    pub(crate) fn generation_after(&self, rollup: &Rollup, known: u64) -> u64 {
         let is_same = self.calendar.as_ref().is_none_or(|it| *it == rollup.calendar_words());
         match known.cmp(&self.generation) {
             std::cmp::Ordering::Greater => known,
@@ -168,19 +169,19 @@ impl Target {
     /// Whether the input of `rollup` is in this database, so that the groups stay inside the
     /// server.
     #[must_use]
-    pub fn holds_source_of(&self, rollup: &Rollup) -> bool {
+    pub(crate) fn holds_source_of(&self, rollup: &Rollup) -> bool {
         self.is_source || source::of(rollup).side() == Side::Target
     }
 
     /// The rollup's table, quoted.
     #[must_use]
-    pub fn table(&self, rollup: &Rollup) -> String {
+    pub(crate) fn table(&self, rollup: &Rollup) -> String {
         format!("{}.{}", ident(&self.schema), ident(&rollup.name))
     }
 
     /// The rollup's stage table, quoted.
     #[must_use]
-    pub fn stage(rollup: &Rollup) -> String {
+    fn stage(rollup: &Rollup) -> String {
         format!("tallymark.{}", ident(&format!("stage_{}", rollup.name)))
     }
 
@@ -188,7 +189,7 @@ impl Target {
     ///
     /// # Errors
     /// They are missing or were made for another definition, or the server cannot be read.
-    pub async fn check(
+    pub(crate) async fn check(
         &self,
         rollup: &Rollup,
         shape: &Shape,
@@ -206,12 +207,12 @@ impl Target {
 
     /// The installation that owns `rollup`, if this process has read it.
     #[must_use]
-    pub fn keeper(&self, rollup: &str) -> Option<String> {
+    pub(crate) fn keeper(&self, rollup: &str) -> Option<String> {
         self.keepers.lock().unwrap_or_else(PoisonError::into_inner).get(rollup).cloned()
     }
 
     /// Records the installation that owns `rollup`. Every write checks it.
-    pub fn set_keeper(&self, rollup: &str, id: &str) {
+    pub(crate) fn set_keeper(&self, rollup: &str, id: &str) {
         let mut keepers = self.keepers.lock().unwrap_or_else(PoisonError::into_inner);
         keepers.insert(rollup.to_owned(), id.to_owned());
     }

@@ -15,14 +15,14 @@ const DOING: &str = "looking at the readers' privileges";
     "target.readers: there is no role `{0}` on the target; create it (CREATE ROLE {role}), or take it out",
     role = ident(.0)
 )]
-pub struct UnknownReader(String);
+pub(crate) struct UnknownReader(String);
 
 /// The grants that `readers` still lack on the tables of `rollups`, in order. An empty list means
 /// that each may read all of them.
 ///
 /// # Errors
 /// The server refuses, or cannot be reached. The inner error means a missing role.
-pub async fn grants(
+pub(crate) async fn grants(
     tx: &mut Tx,
     target: &Target,
     readers: &[String],

@@ -41,13 +41,13 @@ pub struct Replaced {
 impl Replaced {
     /// Groups that were already right, and stayed as they were.
     #[must_use]
-    pub const fn unchanged(&self) -> u64 {
+    pub(crate) const fn unchanged(&self) -> u64 {
         self.groups.saturating_sub(self.inserted + self.updated)
     }
 
     /// Groups that are new, changed or vanished.
     #[must_use]
-    pub const fn rewritten(&self) -> u64 {
+    pub(crate) const fn rewritten(&self) -> u64 {
         self.inserted + self.updated + self.deleted
     }
 }

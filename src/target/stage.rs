@@ -27,13 +27,13 @@ const COPY_BYTES: usize = 64 * 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StageProgress {
     /// Everything before this instant is staged.
-    pub cursor: DateTime<Utc>,
+    pub(crate) cursor: DateTime<Utc>,
     /// Source rows staged so far.
-    pub rows_read: u64,
+    pub(crate) rows_read: u64,
     /// Chunks staged so far.
-    pub chunks: u32,
+    pub(crate) chunks: u32,
     /// Milliseconds of work on the source for them.
-    pub source_ms: u64,
+    pub(crate) source_ms: u64,
 }
 
 impl StageProgress {

@@ -7,7 +7,7 @@ use crate::source::reading::read::{self, Form};
 use crate::source::reading::shape::Shape;
 
 /// The columns that are written to the rollup table: bucket, dimensions, fields.
-pub fn columns(shape: &Shape) -> Vec<String> {
+pub(crate) fn columns(shape: &Shape) -> Vec<String> {
     std::iter::once("bucket".to_owned())
         .chain(shape.dimensions.iter().map(|dimension| ident(&dimension.name)))
         .chain(shape.fields.iter().map(|field| ident(&field.name)))
@@ -15,7 +15,7 @@ pub fn columns(shape: &Shape) -> Vec<String> {
 }
 
 /// The columns of the stage table, in the order of a staged [`read::select`].
-pub fn stage_columns(shape: &Shape) -> Vec<String> {
+pub(crate) fn stage_columns(shape: &Shape) -> Vec<String> {
     let values = (0..shape.values.len()).map(value_column);
     std::iter::once("slice_start".to_owned())
         .chain(columns(shape))
@@ -25,7 +25,7 @@ pub fn stage_columns(shape: &Shape) -> Vec<String> {
 }
 
 /// The condition that `__n` and `__o` are the same group.
-pub fn same_group(shape: &Shape) -> String {
+pub(crate) fn same_group(shape: &Shape) -> String {
     let mut terms = vec!["__o.bucket = __n.bucket".to_owned()];
     for dimension in &shape.dimensions {
         let name = ident(&dimension.name);
@@ -39,7 +39,7 @@ pub fn same_group(shape: &Shape) -> String {
 }
 
 /// The condition that the measures of `__n` and `__o` differ.
-pub fn differs(shape: &Shape) -> String {
+pub(crate) fn differs(shape: &Shape) -> String {
     let side = |alias: &str| {
         shape
             .fields
@@ -52,7 +52,7 @@ pub fn differs(shape: &Shape) -> String {
 }
 
 /// The slice's final groups, merged from the table `stage`.
-pub fn merged(stage: &str, shape: &Shape, slice: Slice, form: Form) -> String {
+pub(crate) fn merged(stage: &str, shape: &Shape, slice: Slice, form: Form) -> String {
     let keys: Vec<String> = columns(shape)[..=shape.dimensions.len()].to_vec();
     let fields = shape
         .fields

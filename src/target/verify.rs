@@ -22,28 +22,28 @@ const TEMP_STAGE: &str = "pg_temp.verify_stage";
 
 /// The subject of a comparison.
 #[derive(Clone, Copy, Debug)]
-pub struct Verification<'a> {
-    pub job: SliceJob<'a>,
+pub(crate) struct Verification<'a> {
+    pub(crate) job: SliceJob<'a>,
     /// The buckets to compare: from the start of one to the start of another, or to the slice's
     /// end.
-    pub buckets: (DateTime<Utc>, DateTime<Utc>),
+    pub(crate) buckets: (DateTime<Utc>, DateTime<Utc>),
     /// Time limit of each statement.
-    pub timeout: Duration,
+    pub(crate) timeout: Duration,
     /// The maximum number of differing groups to return, at least one, as they carry the total.
-    pub limit: usize,
+    pub(crate) limit: usize,
     /// Decides whether the source can be read now. `None`: the source is not read.
-    pub governor: Option<&'a Governor>,
+    pub(crate) governor: Option<&'a Governor>,
 }
 
 /// The result of a comparison.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Comparison {
+pub(crate) struct Comparison {
     /// The number of groups that differ.
-    pub differences: u64,
+    pub(crate) differences: u64,
     /// The first of them.
-    pub examples: Vec<Difference>,
+    pub(crate) examples: Vec<Difference>,
     /// How long the source worked, without the connection's time.
-    pub work: Duration,
+    pub(crate) work: Duration,
 }
 
 impl Target {
@@ -51,7 +51,7 @@ impl Target {
     ///
     /// # Errors
     /// The source is busy, or a server failed.
-    pub async fn verify(
+    pub(crate) async fn verify(
         &self,
         source: &Db,
         what: &Verification<'_>,

@@ -12,7 +12,7 @@ use crate::model::visible;
 
 /// The environment variable with the log filter, in the format of tracing's `EnvFilter`:
 /// `info,tallymark=debug`.
-pub const FILTER: &str = "TALLYMARK_LOG";
+const FILTER: &str = "TALLYMARK_LOG";
 
 /// Limits the log lines of libraries. The SDK searches many places for a region and credentials and
 /// warns about each. The relevant part is in Tallymark's own errors. sqlx's warning of a slow
@@ -52,7 +52,7 @@ pub fn lambda() {
 /// `ansi` allows colours.
 ///
 /// # Panics If a process calls it twice.
-pub fn cli(verbosity: u8, ansi: bool) {
+pub(crate) fn cli(verbosity: u8, ansi: bool) {
     let level = match verbosity {
         0 => "warn",
         1 => "info",

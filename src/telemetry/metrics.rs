@@ -47,7 +47,7 @@ pub struct Metrics(Vec<(&'static str, &'static str, f64)>);
 impl Metrics {
     /// The metrics of processed slices.
     #[must_use]
-    pub fn of_slices<'r>(reports: impl IntoIterator<Item = &'r SliceReport>) -> Self {
+    pub(crate) fn of_slices<'r>(reports: impl IntoIterator<Item = &'r SliceReport>) -> Self {
         let mut tally = Tally::default();
         for report in reports {
             tally.add(report);
@@ -58,7 +58,7 @@ impl Metrics {
     /// The metrics of processed slices, from counts taken during the work. Every count has its
     /// metric here, and every outcome its count in [`Tally::add`], so that none is left out.
     #[must_use]
-    pub fn of_tally(tally: Tally) -> Self {
+    pub(crate) fn of_tally(tally: Tally) -> Self {
         let Tally { succeeded, failed, yielded, fenced, refused, rows_read, source_ms } = tally;
         let mut metrics = Self::default();
         for (name, count) in [
@@ -77,7 +77,7 @@ impl Metrics {
 
     /// The metrics of a tick, and of the state of all rollups that it found.
     #[must_use]
-    pub fn of_tick(report: &TickReport) -> Self {
+    pub(crate) fn of_tick(report: &TickReport) -> Self {
         let mut metrics = Self::of_slices(&report.slices);
         let gauges = &report.gauges;
         let lag = u64::try_from(gauges.lag.num_seconds()).unwrap_or(0);

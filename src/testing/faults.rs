@@ -4,7 +4,7 @@
 /// How far this process's clock is ahead, which is zero except in tests.
 #[cfg(not(feature = "faults"))]
 #[must_use]
-pub const fn clock_jump() -> chrono::TimeDelta {
+pub(crate) const fn clock_jump() -> chrono::TimeDelta {
     chrono::TimeDelta::zero()
 }
 
@@ -12,7 +12,7 @@ pub const fn clock_jump() -> chrono::TimeDelta {
 /// names, read on each call.
 #[cfg(feature = "faults")]
 #[must_use]
-pub fn clock_jump() -> chrono::TimeDelta {
+pub(crate) fn clock_jump() -> chrono::TimeDelta {
     static FILE: std::sync::OnceLock<Option<std::ffi::OsString>> = std::sync::OnceLock::new();
     let file = FILE.get_or_init(|| std::env::var_os("TALLYMARK_FAULTS_CLOCK"));
     let text = file.as_ref().and_then(|file| std::fs::read_to_string(file).ok());

@@ -1,5 +1,5 @@
 //! Parts for tests only: a clock that jumps, and properties that fuzzers drive.
 
-pub mod faults;
+pub(crate) mod faults;
 #[cfg(feature = "faults")]
 pub mod properties;

@@ -74,7 +74,7 @@ struct State {
 
 impl Governor {
     #[must_use]
-    pub fn new(settings: Settings) -> Self {
+    pub(crate) fn new(settings: Settings) -> Self {
         let (samples, rests, slot_waited) = ([None, None], vec![], Duration::ZERO);
         let state = State { samples, pressure: 1.0, rests, slot_waited };
         let (waits, _) = tokio::sync::watch::channel(None);
@@ -95,7 +95,7 @@ impl Governor {
     /// The hold if the hours forbid work at `now`. `is_backfill` says whether the work belongs to a
     /// backfill.
     #[must_use]
-    pub fn closed(&self, now: DateTime<Utc>, is_backfill: bool) -> Option<NotNow> {
+    pub(crate) fn closed(&self, now: DateTime<Utc>, is_backfill: bool) -> Option<NotNow> {
         if let Some(quiet) = self.settings.quiet_hours.filter(|hours| hours.contain(now)) {
             let why = Why::QuietHours(quiet.to_string());
             return Some(NotNow::until(why, quiet.next_change(now)));
@@ -107,13 +107,13 @@ impl Governor {
 
     /// The approximate time of a chunk, where `configured` is right for an idle source.
     #[must_use]
-    pub fn chunk_time(&self, configured: Duration) -> Duration {
+    pub(crate) fn chunk_time(&self, configured: Duration) -> Duration {
         configured.div_f64(self.state().pressure)
     }
 
     /// Takes the shortest of the due rests, and returns the rest of its time.
     #[must_use]
-    pub fn take_rest(&self) -> Duration {
+    pub(crate) fn take_rest(&self) -> Duration {
         let mut state = self.state();
         let left = |(watch, rest): &(Stopwatch, Duration)| rest.saturating_sub(watch.elapsed());
         let shortest = (0..state.rests.len()).min_by_key(|place| left(&state.rests[*place]));
@@ -127,7 +127,7 @@ impl Governor {
 
     /// The present result of [`Governor::take_rest`], without taking it.
     #[must_use]
-    pub fn rest_left(&self) -> Duration {
+    pub(crate) fn rest_left(&self) -> Duration {
         let left = |(watch, rest): &(Stopwatch, Duration)| rest.saturating_sub(watch.elapsed());
         self.state().rests.iter().map(left).min().unwrap_or_default()
     }
@@ -189,7 +189,7 @@ impl Governor {
 
     /// Runs the configured `throttle_query`, if there is one. Returns why work has to wait, or why
     /// the query failed.
-    pub async fn throttled(&self, source: &Db) -> Option<Why> {
+    pub(crate) async fn throttled(&self, source: &Db) -> Option<Why> {
         let query = self.settings.throttle_query.as_ref()?;
         match throttle_answer(source, query).await {
             Ok(answer) => {
@@ -206,7 +206,7 @@ impl Governor {
     ///
     /// # Errors
     /// The server failed.
-    pub async fn enter(&self, tx: &mut Tx) -> Result<Option<Why>, DbError> {
+    pub(crate) async fn enter(&self, tx: &mut Tx) -> Result<Option<Why>, DbError> {
         let sample = self.sample(tx).await?;
         if let Err(why) = self.remember_and_judge(&sample) {
             return Ok(Some(why));
@@ -230,7 +230,7 @@ impl Governor {
     ///
     /// # Errors
     /// The server failed.
-    pub async fn holders(&self, tx: &mut Tx) -> Result<Vec<String>, DbError> {
+    async fn holders(&self, tx: &mut Tx) -> Result<Vec<String>, DbError> {
         const DOING: &str = "looking for who holds the slots";
         let slots = self.settings.slots;
         let sql = format!(include_str!("holders.sql"), class = SLOT_CLASS, slots = slots);
@@ -243,7 +243,10 @@ impl Governor {
     ///
     /// # Errors
     /// The server failed.
-    pub async fn describe_load(&self, tx: &mut Tx) -> Result<(Vec<String>, Option<Why>), DbError> {
+    pub(crate) async fn describe_load(
+        &self,
+        tx: &mut Tx,
+    ) -> Result<(Vec<String>, Option<Why>), DbError> {
         let sample = self.sample(tx).await?;
         let mut why = self.remember_and_judge(&sample).err();
         if why.is_none() && sample.slot.is_none() {

@@ -60,24 +60,24 @@ impl Drop for Busy {
 
 impl Interrupt {
     /// When raised, also cancels the statements on `server`.
-    pub fn cancels(&self, server: &Db) {
+    pub(crate) fn cancels(&self, server: &Db) {
         self.0.servers.lock().unwrap_or_else(PoisonError::into_inner).push(server.clone());
     }
 
     /// Whether the stop was requested.
     #[must_use]
-    pub fn is_raised(&self) -> bool {
+    pub(crate) fn is_raised(&self) -> bool {
         *self.0.raised.borrow()
     }
 
     /// Waits for the request to stop.
-    pub async fn raised(&self) {
+    pub(crate) async fn raised(&self) {
         // The sender lives as long as this.
         let _ = self.0.raised.subscribe().wait_for(|raised| *raised).await;
     }
 
     /// Sleeps, at most until work is to end.
-    pub async fn sleep(&self, clock: &dyn Clock, time: Duration) {
+    pub(crate) async fn sleep(&self, clock: &dyn Clock, time: Duration) {
         tokio::select! {
             () = clock.sleep(time) => {}
             () = self.raised() => {}
@@ -85,7 +85,7 @@ impl Interrupt {
     }
 
     /// Requests the stop, and cancels the running statements.
-    pub async fn raise(&self) {
+    pub(crate) async fn raise(&self) {
         self.0.raised.send_replace(true);
         let servers = self.0.servers.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let cancelled = join_all(servers.iter().map(Db::cancel_running));
@@ -108,13 +108,13 @@ impl Interrupt {
 
     /// Whether a slice could not be given back, or is still to be given back.
     #[must_use]
-    pub fn has_left(&self) -> bool {
+    pub(crate) fn has_left(&self) -> bool {
         self.is_busy() || self.0.is_left.load(Ordering::SeqCst)
     }
 
     /// Whether work is under way that must be given back.
     #[must_use]
-    pub fn is_busy(&self) -> bool {
+    pub(crate) fn is_busy(&self) -> bool {
         self.0.busy.load(Ordering::SeqCst) > 0
     }
 }

@@ -26,16 +26,15 @@
 //! | `nap` | rests within a statement |
 
 mod governor;
-pub mod interrupt;
+pub(crate) mod interrupt;
 mod permit;
 mod signals;
 
 use std::time::Duration;
 
-pub use governor::Governor;
-pub(crate) use permit::may_wake;
-pub use permit::{Gate, Patience, RETRY, Throttle, Waits};
+pub(crate) use governor::Governor;
+pub(crate) use permit::{Gate, Patience, RETRY, Throttle, Waits, may_wake};
 
 /// A command ends after waiting this long for a slot. A chunk holds a slot for seconds, and a
 /// comparison for its `--timeout`, 5 minutes by default. A longer hold comes from another program.
-pub const SLOT_WAIT_MAX: Duration = Duration::from_secs(15 * 60);
+pub(crate) const SLOT_WAIT_MAX: Duration = Duration::from_secs(15 * 60);

@@ -21,7 +21,7 @@ use crate::throttle::interrupt::Interrupt;
 const PAUSE_POLL: TimeDelta = TimeDelta::seconds(5);
 
 /// After a yield the slice may be tried again this much later.
-pub const RETRY: TimeDelta = TimeDelta::seconds(15);
+pub(crate) const RETRY: TimeDelta = TimeDelta::seconds(15);
 
 /// The throttle of reading: the governor, if the application's database is read, and the effective
 /// `nice_ratio`, which is the configured one or an operator's.
@@ -34,37 +34,37 @@ pub struct Throttle<'g> {
 impl<'g> Throttle<'g> {
     /// With `governor`, and an operator's `nice_ratio` instead of the configured one.
     #[must_use]
-    pub fn new(governor: Option<&'g Governor>, nice_ratio: Option<f64>) -> Self {
+    pub(crate) fn new(governor: Option<&'g Governor>, nice_ratio: Option<f64>) -> Self {
         let configured = governor.map_or(0.0, |governor| governor.settings().nice_ratio);
         Self { governor, nice_ratio: nice_ratio.unwrap_or(configured) }
     }
 
     /// The governor of the database that is read, if that is the application's.
     #[must_use]
-    pub const fn governor(&self) -> Option<&'g Governor> {
+    pub(crate) const fn governor(&self) -> Option<&'g Governor> {
         self.governor
     }
 
     /// The naps of the next chunk's statement.
     #[must_use]
-    pub fn nap(&self) -> Option<Nap> {
+    pub(crate) fn nap(&self) -> Option<Nap> {
         self.governor.and_then(|governor| governor.nap(self.nice_ratio))
     }
 
     /// The factor by which naps lengthen a statement.
     #[must_use]
-    pub fn stretch(&self) -> f64 {
+    pub(crate) fn stretch(&self) -> f64 {
         self.governor.map_or(1.0, |governor| governor.stretch(self.nice_ratio))
     }
 
     /// The approximate time of a chunk, where `configured` is right for an idle source.
     #[must_use]
-    pub fn chunk_time(&self, configured: Duration) -> Duration {
+    pub(crate) fn chunk_time(&self, configured: Duration) -> Duration {
         self.governor.map_or(configured, |governor| governor.chunk_time(configured))
     }
 
     /// Records the work of a chunk. The next chunk rests for it, unless its statement napped.
-    pub fn chunk_read(&self, work: Duration, has_napped: bool) {
+    pub(crate) fn chunk_read(&self, work: Duration, has_napped: bool) {
         if let Some(governor) = self.governor {
             governor.chunk_read(work, has_napped, self.nice_ratio);
         }
@@ -73,7 +73,7 @@ impl<'g> Throttle<'g> {
 
 /// The limit of a reader's rest and wait before its statement.
 #[derive(Clone, Copy, Debug)]
-pub enum Patience {
+pub(crate) enum Patience {
     /// Until this much time is left before the deadline, for the statement and its end.
     Until {
         /// The deadline.
@@ -111,26 +111,26 @@ impl Patience {
 #[derive(Debug)]
 pub struct Gate<'w> {
     /// The worker's time.
-    pub clock: &'w dyn Clock,
+    pub(crate) clock: &'w dyn Clock,
     /// Whether the stop was requested.
-    pub interrupt: &'w Interrupt,
+    pub(crate) interrupt: &'w Interrupt,
     /// The store of the operator's commands.
-    pub checkpoints: &'w Checkpoints,
+    pub(crate) checkpoints: &'w Checkpoints,
     /// The database to read.
-    pub source: &'w Db,
+    pub(crate) source: &'w Db,
     /// Its governor, if it is the application's database.
-    pub governor: Option<&'w Governor>,
+    pub(crate) governor: Option<&'w Governor>,
     /// The rollup that is worked on.
-    pub rollup: &'w str,
+    pub(crate) rollup: &'w str,
     /// The start of the backfill to which the work belongs.
-    pub backfill: Option<DateTime<Utc>>,
+    pub(crate) backfill: Option<DateTime<Utc>>,
     /// How often in a row the source was too busy, and the total wait.
-    pub waits: Waits,
+    pub(crate) waits: Waits,
 }
 
 /// How often in a row the source was too busy, and the total wait.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Waits {
+pub(crate) struct Waits {
     tries: u32,
     waited: Duration,
 }
@@ -179,7 +179,7 @@ impl<'w> Gate<'w> {
     ///
     /// # Errors
     /// As [`Gate::may_start`].
-    pub async fn permit(
+    pub(crate) async fn permit(
         &self,
         known: Option<Throttle<'w>>,
         patience: Patience,
@@ -211,7 +211,7 @@ impl<'w> Gate<'w> {
     ///
     /// # Errors
     /// `not_now` with the time of the next try. The turn ends.
-    pub async fn wait(&mut self, not_now: NotNow, patience: Patience) -> Result<(), NotNow> {
+    pub(crate) async fn wait(&mut self, not_now: NotNow, patience: Patience) -> Result<(), NotNow> {
         let Some(governor) = self.governor.filter(|_| not_now.why.is_load()) else {
             return Err(not_now);
         };
@@ -229,12 +229,12 @@ impl<'w> Gate<'w> {
 
     /// Whether the source was too busy at the last question.
     #[must_use]
-    pub const fn has_waited(&self) -> bool {
+    pub(crate) const fn has_waited(&self) -> bool {
         self.waits.tries > 0
     }
 
     /// Called after a statement has read. The next wait starts from zero.
-    pub fn has_read(&mut self) {
+    pub(crate) fn has_read(&mut self) {
         self.waits = Waits::default();
     }
 }
@@ -245,7 +245,7 @@ impl<'w> Gate<'w> {
 ///
 /// # Errors
 /// The checkpoints cannot be read or written.
-pub async fn may_wake<E: From<CheckpointError>>(
+pub(crate) async fn may_wake<E: From<CheckpointError>>(
     governor: &Governor,
     checkpoints: &Checkpoints,
     now: DateTime<Utc>,

@@ -55,7 +55,7 @@ impl Signal {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sample {
     /// The slot that the transaction has now.
-    pub slot: Option<i32>,
+    pub(crate) slot: Option<i32>,
     /// The server's clock, in seconds.
     at: f64,
     role: String,

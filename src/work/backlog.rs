@@ -17,10 +17,10 @@ pub(crate) const BEGIN_MIN: std::time::Duration = RESERVE.saturating_mul(3);
 /// The due slices of one rollup, the first at the end, and the reasons for reopening some of them
 /// first.
 pub(crate) struct Backlog<'r> {
-    pub rollup: &'r Rollup,
-    pub due: Vec<(Slice, Option<&'static str>)>,
+    pub(crate) rollup: &'r Rollup,
+    pub(crate) due: Vec<(Slice, Option<&'static str>)>,
     /// The backfill that is under way, for a rollup's fresh slices.
-    pub backfill: Option<String>,
+    pub(crate) backfill: Option<String>,
 }
 
 /// Round robin, so that the history of one rollup does not delay the newest slice of another.

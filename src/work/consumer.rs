@@ -13,14 +13,11 @@ use crate::checkpoint::{KeptConsumer, Registration};
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT, DbError, DbErrorKind};
 use crate::model::clock::Deadline;
 use crate::model::rollup::{Late, Rollup};
-use crate::source::changes::capture;
-use crate::source::changes::consumers;
 use crate::source::changes::marks::MarkedHours;
+use crate::source::changes::{capture, consumers};
 use crate::source::settle;
-use crate::work::identity;
-use crate::work::late;
-use crate::work::ready;
 use crate::work::worker::{WorkError, Worker, lock};
+use crate::work::{identity, late, ready};
 
 /// Time limit for reopening what a consumer missed. The next call starts over.
 const REOPENING_MAX: Duration = Duration::from_secs(600);

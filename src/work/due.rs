@@ -73,7 +73,7 @@ impl Standing {
 
     /// Why a succeeded slice must be reopened before it runs. `None`: it can run as it is.
     #[must_use]
-    pub const fn reopening(self) -> Option<&'static str> {
+    pub(crate) const fn reopening(self) -> Option<&'static str> {
         match self {
             Self::Lookback => Some("lookback"),
             Self::Redefined => Some("the definition has changed"),
@@ -84,7 +84,7 @@ impl Standing {
 
     /// Whether the watermark may pass it, as its rows are complete.
     #[must_use]
-    pub const fn is_done(self) -> bool {
+    pub(crate) const fn is_done(self) -> bool {
         matches!(
             self,
             Self::Succeeded | Self::Lookback | Self::Redefined | Self::Sealed | Self::Empty
@@ -93,7 +93,7 @@ impl Standing {
 
     /// The name of the standing in output.
     #[must_use]
-    pub const fn word(self) -> &'static str {
+    pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::Missing => "missing",
             Self::Retry => "retry",
@@ -162,7 +162,7 @@ impl Plan {
 /// earlier where slices are to run again for late rows, or the start of history where some slices
 /// hold another definition.
 #[must_use]
-pub fn read_from(rollup: &Rollup, seen: &Watermark, now: DateTime<Utc>) -> DateTime<Utc> {
+pub(crate) fn read_from(rollup: &Rollup, seen: &Watermark, now: DateTime<Utc>) -> DateTime<Utc> {
     let watermark = match seen.definition() {
         _ if seen.moved_from(rollup).is_some() => None,
         Some(definition) if definition == seen.definition_of(rollup) => seen.until(),
@@ -188,7 +188,7 @@ pub struct FinerDone {
 impl FinerDone {
     /// Derives it from the finer rollup's own plan.
     #[must_use]
-    pub fn new(fine: &Rollup, plan: &Plan) -> Self {
+    pub(crate) fn new(fine: &Rollup, plan: &Plan) -> Self {
         let until = plan.slices.last().map_or(plan.watermark, |last| last.slice.end());
         // Rows of another definition must not be merged.
         let undone = plan.slices.iter().filter(|planned| {
@@ -199,7 +199,7 @@ impl FinerDone {
 
     /// The first unfinished finer slice in `slice`.
     #[must_use]
-    pub fn waits_for(&self, slice: Slice) -> Option<Planned> {
+    pub(crate) fn waits_for(&self, slice: Slice) -> Option<Planned> {
         let first = self.undone.partition_point(|finer| finer.slice.start() < slice.start());
         let undone = self.undone.get(first).filter(|finer| finer.slice.start() < slice.end());
         undone.cloned().or_else(|| {
@@ -234,7 +234,12 @@ impl View<'_> {
     /// Judges every slice that starts in `[from, to)` and has ended. `checkpoints` are those of the
     /// range, in any order.
     #[must_use]
-    pub fn plan(&self, checkpoints: &[Checkpoint], from: DateTime<Utc>, to: DateTime<Utc>) -> Plan {
+    pub(crate) fn plan(
+        &self,
+        checkpoints: &[Checkpoint],
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+    ) -> Plan {
         let calendar = &self.rollup.calendar;
         let known: BTreeMap<DateTime<Utc>, &Checkpoint> =
             checkpoints.iter().map(|checkpoint| (checkpoint.slice_start, checkpoint)).collect();
@@ -267,7 +272,7 @@ impl View<'_> {
 
     /// Whether a finer slice in `slice` is not done.
     #[must_use]
-    pub fn is_blocked(&self, slice: Slice) -> bool {
+    pub(crate) fn is_blocked(&self, slice: Slice) -> bool {
         self.finer.is_some_and(|finer| finer.waits_for(slice).is_some())
     }
 

@@ -8,11 +8,8 @@ use crate::clients::db::{Access, CATALOGUE_TIMEOUT};
 use crate::model::rollup::Rollup;
 use crate::source;
 use crate::source::reading::first_row::SourceStart;
-use crate::work::consumer;
-use crate::work::identity;
-use crate::work::late;
-use crate::work::ready;
 use crate::work::worker::{WorkError, Worker};
+use crate::work::{consumer, identity, late, ready};
 
 /// Asks the source where its rows begin, and records it. If rows were added before the known
 /// beginning, the watermark falls back to them.

@@ -32,11 +32,11 @@ const STRETCHES_MAX: usize = 10_000;
 
 /// Measured cost of the newest slices of a rollup.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Learned {
+pub(crate) struct Learned {
     /// Milliseconds of statements on the source for each row.
-    pub ms_per_row: f64,
+    pub(crate) ms_per_row: f64,
     /// Milliseconds around these statements for each slice.
-    pub overhead_ms: f64,
+    pub(crate) overhead_ms: f64,
 }
 
 /// The estimate of a backfill.
@@ -64,7 +64,10 @@ pub struct Estimate {
 ///
 /// # Errors
 /// The checkpoints cannot be read.
-pub async fn learned(worker: &Worker, rollup: &Rollup) -> Result<Option<Learned>, WorkError> {
+pub(crate) async fn learned(
+    worker: &Worker,
+    rollup: &Rollup,
+) -> Result<Option<Learned>, WorkError> {
     Ok(learned_and_call(worker, rollup).await?.0)
 }
 

@@ -23,16 +23,16 @@ mod proof;
 
 use found::{Found, has_registry, history_of, look_up, servers, source_history};
 use keeping::keep_at;
-pub use moved::{Move, Moved, moved};
+pub(crate) use moved::{Move, moved};
+pub use proof::proven;
 use proof::{
     CHECKPOINTS_LOST, are_checkpoints_lost, course, must_repair, note_histories, restored,
     set_unproven,
 };
-pub(crate) use proof::{has_target_gone_back, repaired, still_unproven};
-pub use proof::{is_unproven, proven, unproven};
+pub(crate) use proof::{has_target_gone_back, is_unproven, repaired, still_unproven, unproven};
 
 use belongs::without_tables;
-pub use belongs::{refuse_anothers, refuse_anothers_of, refuse_gone};
+pub(crate) use belongs::{refuse_anothers, refuse_anothers_of, refuse_gone};
 
 use sha2::{Digest as _, Sha256};
 
@@ -73,7 +73,7 @@ struct Look<'a> {
 ///
 /// # Errors
 /// The rollup is not ready, or it belongs to another installation.
-pub async fn installation(worker: &Worker, rollup: &Rollup) -> Result<String, WorkError> {
+pub(crate) async fn installation(worker: &Worker, rollup: &Rollup) -> Result<String, WorkError> {
     ready::check(worker, rollup).await?;
     Ok(worker.target.keeper(&rollup.name).unwrap_or_default())
 }
@@ -115,7 +115,7 @@ pub(crate) async fn recognise(
 ///
 /// # Errors
 /// The checkpoints are not this installation's, or a repair must come first.
-pub async fn recognised(worker: &Worker, rollup: &Rollup) -> Result<(), WorkError> {
+pub(crate) async fn recognised(worker: &Worker, rollup: &Rollup) -> Result<(), WorkError> {
     let seen = worker.checkpoints.watermark(&rollup.name).await?;
     recognise(worker, rollup, seen.bond()).await
 }
@@ -143,7 +143,7 @@ pub(crate) async fn identify_for_dry_run(
 ///
 /// # Errors
 /// The same as for work on the rollup.
-pub async fn identify_for_check(worker: &Worker, rollup: &Rollup) -> Result<(), WorkError> {
+pub(crate) async fn identify_for_check(worker: &Worker, rollup: &Rollup) -> Result<(), WorkError> {
     identify_for(worker, rollup, Purpose::CHECK).await
 }
 
@@ -151,7 +151,7 @@ pub async fn identify_for_check(worker: &Worker, rollup: &Rollup) -> Result<(), 
 ///
 /// # Errors
 /// They do, or a server refuses.
-pub async fn refuse_stranger(worker: &Worker, rollup: &Rollup) -> Result<(), WorkError> {
+pub(crate) async fn refuse_stranger(worker: &Worker, rollup: &Rollup) -> Result<(), WorkError> {
     let seen = worker.checkpoints.watermark(&rollup.name).await?;
     let Some(bond) = seen.bond() else { return Ok(()) };
     let place = place(worker).await?;
@@ -172,7 +172,7 @@ pub async fn refuse_stranger(worker: &Worker, rollup: &Rollup) -> Result<(), Wor
 ///
 /// # Errors
 /// They do not belong together.
-pub async fn refuse_other_places(worker: &Worker, rollup: &Rollup) -> Result<(), WorkError> {
+pub(crate) async fn refuse_other_places(worker: &Worker, rollup: &Rollup) -> Result<(), WorkError> {
     match ready::check(worker, rollup).await {
         Err(error @ WorkError::Stranger(_)) => Err(error),
         _ => Ok(()),

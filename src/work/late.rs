@@ -15,9 +15,8 @@ use crate::model::clock::Deadline;
 use crate::model::rollup::{Late, Rollup};
 use crate::model::slice::Slice;
 use crate::source::changes::capture::{self, Capture};
-use crate::source::changes::column;
-use crate::source::changes::consumers;
 use crate::source::changes::marks::{self, Mark, MarkedHours};
+use crate::source::changes::{column, consumers};
 use crate::source::reading::first_row;
 use crate::source::reading::shape::Shape;
 use crate::source::reading::zones::Offsets;
@@ -25,10 +24,9 @@ use crate::source::settle;
 use crate::work::backlog::BEGIN_MIN;
 use crate::work::consumer;
 use crate::work::due::{Standing, View};
-use crate::work::ready;
 use crate::work::report::RollupProblem;
-use crate::work::standings;
 use crate::work::worker::{WorkError, Worker};
+use crate::work::{ready, standings};
 
 /// Batches of marks taken in one go. The next tick takes the rest.
 const BATCHES_MAX: usize = 20;

@@ -1,13 +1,13 @@
 //! The computation of slices, from the choice of the due ones to the checkpoint of each.
 
 pub mod backfill;
-pub mod backlog;
-pub mod compose;
+pub(crate) mod backlog;
+pub(crate) mod compose;
 pub(crate) mod consumer;
 pub mod due;
 pub mod empty;
 pub mod estimate;
-pub mod generation;
+mod generation;
 pub mod identity;
 pub mod late;
 pub mod price;

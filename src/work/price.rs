@@ -8,7 +8,7 @@
 use serde::Serialize;
 
 /// The date of the prices.
-pub const PRICES_OF: &str = "2026-11";
+pub(crate) const PRICES_OF: &str = "2026-11";
 
 /// Lambda on arm64: a gigabyte for a second, and an invocation.
 const LAMBDA_GB_SECOND: f64 = 0.000_013_333_4;
@@ -44,18 +44,18 @@ pub const LOG_BYTES_PER_SLICE: f64 = 2_000.0;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Dollars {
     /// Invocations and their time.
-    pub lambda: f64,
+    pub(crate) lambda: f64,
     /// Checkpoints.
-    pub dynamodb: f64,
+    pub(crate) dynamodb: f64,
     /// Messages.
-    pub sqs: f64,
-    pub logs: f64,
+    pub(crate) sqs: f64,
+    pub(crate) logs: f64,
 }
 
 impl Dollars {
     /// The cost of `slices` that took `elapsed_ms` in total, each in an invocation of its own.
     #[must_use]
-    pub fn of(slices: f64, elapsed_ms: f64) -> Self {
+    pub(crate) fn of(slices: f64, elapsed_ms: f64) -> Self {
         Self {
             lambda: slices * LAMBDA_REQUEST + elapsed_ms / 1e3 * LAMBDA_GB * LAMBDA_GB_SECOND,
             dynamodb: slices
@@ -66,7 +66,7 @@ impl Dollars {
     }
 
     #[must_use]
-    pub fn total(&self) -> f64 {
+    pub(crate) fn total(&self) -> f64 {
         self.lambda + self.dynamodb + self.sqs + self.logs
     }
 }

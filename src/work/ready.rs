@@ -13,10 +13,8 @@ use crate::source::reading::fingerprint::Fingerprint;
 use crate::source::reading::shape::Shape;
 use crate::target::Registered;
 use crate::throttle::{Gate, Waits};
-use crate::work::generation;
-use crate::work::identity;
-use crate::work::late;
 use crate::work::worker::{Severity, WorkError, Worker, lock};
+use crate::work::{generation, identity, late};
 
 /// Maximum number of remembered backfills. There are as many as rollups under way at a time.
 const BACKFILLS_KNOWN_MAX: usize = 1000;
@@ -77,7 +75,7 @@ pub async fn check(worker: &Worker, rollup: &Rollup) -> Result<Arc<Shape>, WorkE
 ///
 /// # Errors
 /// As [`check`], or the rollup's item cannot be read or written.
-pub async fn prepare(worker: &Worker, rollup: &Rollup) -> Result<Arc<Shape>, WorkError> {
+pub(crate) async fn prepare(worker: &Worker, rollup: &Rollup) -> Result<Arc<Shape>, WorkError> {
     let shape = check(worker, rollup).await?;
     let known = lock(&worker.shapes).get(&rollup.name).map(|(_, known)| known.clone());
     let known = known.unwrap_or_default();
@@ -108,7 +106,10 @@ pub(crate) async fn watermark(
 ///
 /// # Errors
 /// The rollup's item cannot be read.
-pub async fn definition(worker: &Worker, rollup: &Rollup) -> Result<String, CheckpointError> {
+pub(crate) async fn definition(
+    worker: &Worker,
+    rollup: &Rollup,
+) -> Result<String, CheckpointError> {
     match worker.generations.definition(rollup) {
         Some(definition) => Ok(definition),
         None => Ok(watermark(worker, rollup).await?.definition_of(rollup)),
@@ -141,7 +142,7 @@ pub(crate) async fn adopt(
 ///
 /// # Errors
 /// As [`prepare`], except for a source or target out of reach.
-pub async fn refuse_unfit(worker: &Worker, rollup: &Rollup) -> Result<(), WorkError> {
+pub(crate) async fn refuse_unfit(worker: &Worker, rollup: &Rollup) -> Result<(), WorkError> {
     match prepare(worker, rollup).await {
         Err(error) if error.severity() == Severity::Usage || error.is_for_all() => Err(error),
         _ => Ok(()),

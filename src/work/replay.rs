@@ -35,7 +35,7 @@ impl Rollup {
     /// The slice of this rollup that a checkpoint belongs to. `None`: the checkpoint is from before
     /// `start` was moved, or from another calendar.
     #[must_use]
-    pub fn slice_of(&self, checkpoint: &Checkpoint) -> Option<Slice> {
+    fn slice_of(&self, checkpoint: &Checkpoint) -> Option<Slice> {
         let slice = self.calendar.starting(checkpoint.slice_start).ok()?;
         (slice.start() >= self.start).then_some(slice)
     }
@@ -44,7 +44,7 @@ impl Rollup {
     ///
     /// # Errors
     /// It starts before the rollup's `start`, or after `now`.
-    pub fn begun(&self, slice: Slice, now: DateTime<Utc>) -> Result<Slice, NotReplayable> {
+    pub(crate) fn begun(&self, slice: Slice, now: DateTime<Utc>) -> Result<Slice, NotReplayable> {
         let (rollup, start) = (self.name.clone(), slice.start());
         if start < self.start {
             return Err(NotReplayable::BeforeStart { rollup, start, first: self.start });

@@ -41,7 +41,7 @@ use stop::Stop;
 use with_rows::Written;
 
 /// Time reserved for recording how the attempt ended.
-pub const RESERVE: Duration = Duration::from_millis(500);
+pub(crate) const RESERVE: Duration = Duration::from_millis(500);
 
 /// The end of a slice or tick waits this much past the deadline, so that a success whose write is
 /// under way is still recorded. It is less than the time that an invocation keeps for its answer.

@@ -80,7 +80,7 @@ pub async fn in_range(
 ///
 /// # Errors
 /// The write fails.
-pub async fn move_watermark(
+pub(crate) async fn move_watermark(
     worker: &Worker,
     rollup: &Rollup,
     standings: &Standings,

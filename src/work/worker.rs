@@ -108,7 +108,7 @@ pub enum Severity {
 impl WorkError {
     /// Whether it would affect every rollup, because the checkpoints are unavailable.
     #[must_use]
-    pub const fn is_for_all(&self) -> bool {
+    pub(crate) const fn is_for_all(&self) -> bool {
         matches!(
             self,
             Self::Checkpoint(CheckpointError::Store(
@@ -124,7 +124,7 @@ impl WorkError {
 
     /// The server's hint.
     #[must_use]
-    pub fn hint(&self) -> Option<&str> {
+    pub(crate) fn hint(&self) -> Option<&str> {
         match self {
             Self::Shape(ShapeError::Db(error))
             | Self::Ddl(DdlError::Db(error))
@@ -135,7 +135,7 @@ impl WorkError {
 
     /// Whether DynamoDB may soon accept the same call.
     #[must_use]
-    pub const fn may_pass(&self) -> bool {
+    pub(crate) const fn may_pass(&self) -> bool {
         matches!(self, Self::Checkpoint(error) if error.is_retryable())
     }
 
@@ -261,19 +261,19 @@ impl Worker {
 
     /// The databases that rollups are computed from.
     #[must_use]
-    pub const fn servers(&self) -> Servers<'_> {
+    pub(crate) const fn servers(&self) -> Servers<'_> {
         Servers { source: &self.source, target: &self.target.db, is_one: self.target.is_source }
     }
 
     /// The database that `rollup` is computed from.
     #[must_use]
-    pub fn source_of(&self, rollup: &Rollup) -> &Db {
+    pub(crate) fn source_of(&self, rollup: &Rollup) -> &Db {
         self.servers().read_by(rollup)
     }
 
     /// The governor of the database that `rollup` is computed from, if that is the application's.
     #[must_use]
-    pub fn governor_of(&self, rollup: &Rollup) -> Option<&Governor> {
+    pub(crate) fn governor_of(&self, rollup: &Rollup) -> Option<&Governor> {
         self.servers().is_applications(rollup).then_some(&self.governor)
     }
 
@@ -286,18 +286,18 @@ impl Worker {
 
     /// The measured pace of `rollup`'s source.
     #[must_use]
-    pub fn pace(&self, rollup: &Rollup) -> Pace {
+    pub(crate) fn pace(&self, rollup: &Rollup) -> Pace {
         lock(&self.paces).get(&rollup.name).copied().unwrap_or_default()
     }
 
     /// Stores the measured pace.
-    pub fn set_pace(&self, rollup: &Rollup, pace: Pace) {
+    pub(crate) fn set_pace(&self, rollup: &Rollup, pace: Pace) {
         lock(&self.paces).insert(rollup.name.clone(), pace);
     }
 
     /// Stops when `interrupt` is raised, like all other workers that share it.
     #[must_use]
-    pub fn interrupted_by(self, interrupt: Interrupt) -> Self {
+    pub(crate) fn interrupted_by(self, interrupt: Interrupt) -> Self {
         interrupt.cancels(&self.source);
         interrupt.cancels(&self.target.db);
         Self { interrupt, ..self }

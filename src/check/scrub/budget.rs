@@ -14,7 +14,7 @@ const DAY: TimeDelta = TimeDelta::days(1);
 
 /// Whether a slice may be verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Due {
+pub(crate) enum Due {
     /// The next one is due later.
     Later,
     /// The slices of the day are used up. This budget lets the time lapse, or all of it would be
@@ -33,7 +33,7 @@ pub fn price(per_day: u32) -> TimeDelta {
 
 /// Whether a slice is due at `now`, with `per_day` of them a day and `spent` so far.
 #[must_use]
-pub fn due(spent: Option<&Budget>, now: DateTime<Utc>, per_day: u32) -> Due {
+pub(crate) fn due(spent: Option<&Budget>, now: DateTime<Utc>, per_day: u32) -> Due {
     let today = now.date_naive();
     let price = price(per_day);
     // Ignore an item written by a worker whose clock was wrong by more than a day.

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-pub use budget::{Due, due, price};
-pub use round::scrubbed_range;
+pub(crate) use budget::{Due, due, price};
+pub(crate) use round::scrubbed_range;
 
 use round::last_verified;
 

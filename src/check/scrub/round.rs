@@ -8,7 +8,7 @@ use crate::model::rollup::Rollup;
 /// A scrub covers the slices that start in `[begin, end)`. It leaves out those that `lookback` will
 /// recompute, and always the newest, which has only just been computed.
 #[must_use]
-pub fn scrubbed_range(
+pub(crate) fn scrubbed_range(
     rollup: &Rollup,
     now: DateTime<Utc>,
 ) -> Option<(DateTime<Utc>, DateTime<Utc>)> {

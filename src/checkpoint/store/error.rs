@@ -99,7 +99,7 @@ pub enum StoreError {
 impl StoreError {
     /// Whether the same call may succeed later.
     #[must_use]
-    pub const fn is_retryable(&self) -> bool {
+    pub(crate) const fn is_retryable(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Throttled { .. } | Self::NotActive { .. } => true,
             Self::Other { retryable, .. } => *retryable,
@@ -109,7 +109,7 @@ impl StoreError {
 
     /// Whether the store was unreachable.
     #[must_use]
-    pub const fn is_unreachable(&self) -> bool {
+    pub(crate) const fn is_unreachable(&self) -> bool {
         matches!(self, Self::Unreachable { .. })
     }
 }

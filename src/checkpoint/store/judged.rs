@@ -30,7 +30,7 @@ impl Cond {
 impl Update {
     /// The item after the write.
     #[must_use]
-    pub fn applied(&self, item: Option<&Item>, now: Option<DateTime<Utc>>) -> Item {
+    pub(crate) fn applied(&self, item: Option<&Item>, now: Option<DateTime<Utc>>) -> Item {
         let empty = Item::new();
         let before = item.unwrap_or(&empty);
         let mut after = before.clone();

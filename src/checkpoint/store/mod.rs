@@ -14,12 +14,13 @@
 //! module here that implements [`Store`], and a line in [`open`].
 
 pub mod dynamodb;
-pub mod error;
+mod error;
+#[cfg(feature = "faults")]
 #[cfg(feature = "faults")]
 mod judged;
 pub mod postgres;
-pub mod update;
-pub mod value;
+mod update;
+mod value;
 
 use std::fmt;
 use std::sync::Arc;
@@ -28,14 +29,14 @@ use chrono::{DateTime, Utc};
 use futures_util::FutureExt as _;
 use futures_util::future::{self, BoxFuture};
 
-pub use error::StoreError;
-pub use update::{Change, Cond, Is, Update};
-pub use value::{Item, Key, PK, SK, UNFINISHED, Value};
+pub(crate) use error::StoreError;
+pub(crate) use update::{Change, Cond, Is, Update};
+pub(crate) use value::{Item, Key, PK, SK, UNFINISHED, Value};
 
 use crate::clients::db::{Db, Tx};
 
 /// The result of a call on a store.
-pub type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
+type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
 /// A place that keeps items. Each write is atomic, and durable once the store has answered. Each
 /// read except [`Extent::Part`] and [`Sorts::Unfinished`] shows every write that was answered
@@ -125,48 +126,48 @@ pub enum Written {
 /// The items of a rollup to read, and how to read them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Query {
-    pub rollup: String,
+    rollup: String,
     /// The selected items.
-    pub sorts: Sorts,
+    sorts: Sorts,
     /// Whether to start at the greatest key.
-    pub descending: bool,
+    descending: bool,
     /// At most this many items, read in one request. Large items may exceed a request, which then
     /// returns fewer.
-    pub limit: Option<u16>,
+    limit: Option<u16>,
     /// The part of each item to read.
-    pub reading: Extent,
+    reading: Extent,
 }
 
 impl Query {
     /// Reads these items of `rollup` whole and in ascending order.
     #[must_use]
-    pub fn new(rollup: &str, sorts: Sorts) -> Self {
+    pub(crate) fn new(rollup: &str, sorts: Sorts) -> Self {
         let (rollup, reading) = (rollup.to_owned(), Extent::Whole);
         Self { rollup, sorts, descending: false, limit: None, reading }
     }
 
     /// The first of them.
     #[must_use]
-    pub fn first(self, limit: u16) -> Self {
+    pub(crate) fn first(self, limit: u16) -> Self {
         Self { limit: Some(limit), ..self }
     }
 
     /// Only the last ones, in descending order.
     #[must_use]
-    pub fn last(self, limit: u16) -> Self {
+    pub(crate) fn last(self, limit: u16) -> Self {
         Self { limit: Some(limit), descending: true, ..self }
     }
 
     /// Only these attributes, possibly from a moment ago.
     #[must_use]
-    pub fn only(self, names: &'static [&'static str]) -> Self {
+    pub(crate) fn only(self, names: &'static [&'static str]) -> Self {
         Self { reading: Extent::Part(names), ..self }
     }
 }
 
 /// Items of a rollup, selected by the second part of their keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Sorts {
+pub(crate) enum Sorts {
     /// All.
     All,
     /// From the first to the second, both included.
@@ -182,7 +183,7 @@ pub enum Sorts {
 
 /// The part of an item to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Extent {
+enum Extent {
     /// The whole item, consistently.
     Whole,
     /// These attributes, as they were a moment ago.
@@ -202,18 +203,18 @@ pub enum Created {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableSummary {
     /// The store's word for its state, such as `ACTIVE` when it is usable.
-    pub status: String,
+    pub(crate) status: String,
     /// An estimate of the number of items.
-    pub items: u64,
+    pub(crate) items: u64,
     /// An estimate of the size in bytes.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// Whether it is billed by request.
-    pub on_demand: bool,
+    pub(crate) on_demand: bool,
 }
 
 /// Where a store keeps its items.
 #[derive(Debug)]
-pub enum Place<'p> {
+pub(crate) enum Place<'p> {
     /// In this table of DynamoDB.
     DynamoDb(&'p str),
     /// In this table of the target, by connections of its own.
@@ -225,7 +226,7 @@ pub enum Place<'p> {
 /// # Errors
 /// [`StoreError::NoRegion`] or [`StoreError::Environment`] if the environment does not name the
 /// place of a table in DynamoDB.
-pub async fn open(place: Place<'_>) -> Result<Arc<dyn Store>, StoreError> {
+pub(crate) async fn open(place: Place<'_>) -> Result<Arc<dyn Store>, StoreError> {
     Ok(match place {
         Place::DynamoDb(table) => Arc::new(dynamodb::DynamoDb::connect(table).await?),
         Place::Target(db, table) => Arc::new(postgres::Postgres::new(db, table)),

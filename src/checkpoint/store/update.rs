@@ -44,13 +44,13 @@ pub enum Is {
 impl Cond {
     /// The condition that always holds.
     #[must_use]
-    pub const fn always() -> Self {
+    pub(crate) const fn always() -> Self {
         Self::All(Vec::new())
     }
 
     /// Whether a missing item can meet the condition, so that the write may create it.
     #[must_use]
-    pub fn allows_missing(&self) -> bool {
+    pub(crate) fn allows_missing(&self) -> bool {
         match self {
             Self::Absent | Self::Lacks(_) | Self::Compare(_, Is::Other, _) => true,
             Self::Present | Self::Compare(..) | Self::Passed(..) => false,
@@ -61,49 +61,49 @@ impl Cond {
 
     /// The attribute is absent.
     #[must_use]
-    pub fn lacks(name: &str) -> Self {
+    pub(crate) fn lacks(name: &str) -> Self {
         Self::Lacks(name.to_owned())
     }
 
     /// The attribute has this value.
     #[must_use]
-    pub fn is(name: &str, value: Value) -> Self {
+    pub(crate) fn is(name: &str, value: Value) -> Self {
         Self::Compare(name.to_owned(), Is::Equal, value)
     }
 
     /// The attribute is absent or has another value.
     #[must_use]
-    pub fn is_not(name: &str, value: Value) -> Self {
+    pub(crate) fn is_not(name: &str, value: Value) -> Self {
         Self::Compare(name.to_owned(), Is::Other, value)
     }
 
     /// The attribute is smaller than this value.
     #[must_use]
-    pub fn below(name: &str, value: Value) -> Self {
+    pub(crate) fn below(name: &str, value: Value) -> Self {
         Self::Compare(name.to_owned(), Is::Below, value)
     }
 
     /// The attribute is no greater than this value.
     #[must_use]
-    pub fn at_most(name: &str, value: Value) -> Self {
+    pub(crate) fn at_most(name: &str, value: Value) -> Self {
         Self::Compare(name.to_owned(), Is::AtMost, value)
     }
 
     /// The attribute is greater than this value.
     #[must_use]
-    pub fn above(name: &str, value: Value) -> Self {
+    pub(crate) fn above(name: &str, value: Value) -> Self {
         Self::Compare(name.to_owned(), Is::Above, value)
     }
 
     /// The instant in the attribute has passed at `now` (see [`Cond::Passed`]).
     #[must_use]
-    pub fn passed(name: &str, now: DateTime<Utc>) -> Self {
+    pub(crate) fn passed(name: &str, now: DateTime<Utc>) -> Self {
         Self::Passed(name.to_owned(), now)
     }
 
     /// Both conditions hold.
     #[must_use]
-    pub fn and(self, other: Self) -> Self {
+    pub(crate) fn and(self, other: Self) -> Self {
         match self {
             Self::All(mut all) => {
                 all.push(other);
@@ -115,7 +115,7 @@ impl Cond {
 
     /// At least one of the two holds.
     #[must_use]
-    pub fn or(self, other: Self) -> Self {
+    pub(crate) fn or(self, other: Self) -> Self {
         match self {
             Self::Any(mut any) => {
                 any.push(other);
@@ -128,7 +128,7 @@ impl Cond {
 
 /// A change of one attribute. All changes of a write read the item as it was before.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
+pub(crate) enum Change {
     /// It gets this value.
     Set(Value),
     /// It is removed.
@@ -157,17 +157,17 @@ pub enum Change {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Update {
     /// The item.
-    pub key: Key,
+    pub(crate) key: Key,
     /// The condition for the write.
-    pub condition: Cond,
+    pub(crate) condition: Cond,
     /// The changes of its attributes, at most one for each.
-    pub changes: Vec<(String, Change)>,
+    pub(crate) changes: Vec<(String, Change)>,
 }
 
 impl Update {
     /// A write of the item with this key if `condition` holds.
     #[must_use]
-    pub const fn new(key: Key, condition: Cond) -> Self {
+    pub(crate) const fn new(key: Key, condition: Cond) -> Self {
         Self { key, condition, changes: Vec::new() }
     }
 
@@ -178,43 +178,43 @@ impl Update {
 
     /// Sets an attribute to a value.
     #[must_use]
-    pub fn set(self, name: &str, value: Value) -> Self {
+    pub(crate) fn set(self, name: &str, value: Value) -> Self {
         self.change(name, Change::Set(value))
     }
 
     /// Removes attributes.
     #[must_use]
-    pub fn remove(self, names: &[&str]) -> Self {
+    pub(crate) fn remove(self, names: &[&str]) -> Self {
         names.iter().fold(self, |update, name| update.change(name, Change::Remove))
     }
 
     /// Sets an attribute, or removes it if there is no value.
     #[must_use]
-    pub fn set_or_remove(self, name: &str, value: Option<Value>) -> Self {
+    pub(crate) fn set_or_remove(self, name: &str, value: Option<Value>) -> Self {
         self.change(name, value.map_or(Change::Remove, Change::Set))
     }
 
     /// Sets an attribute to the value of another one, or to `or` if that is absent.
     #[must_use]
-    pub fn copy(self, name: &str, from: &str, or: Value) -> Self {
+    pub(crate) fn copy(self, name: &str, from: &str, or: Value) -> Self {
         self.change(name, Change::Copy { from: from.to_owned(), or })
     }
 
     /// Sets an attribute that is absent.
     #[must_use]
-    pub fn fill(self, name: &str, or: Value) -> Self {
+    pub(crate) fn fill(self, name: &str, or: Value) -> Self {
         self.copy(name, name, or)
     }
 
     /// Increases an attribute by one.
     #[must_use]
-    pub fn increment(self, name: &str) -> Self {
+    pub(crate) fn increment(self, name: &str) -> Self {
         self.change(name, Change::Increment)
     }
 
     /// Sets an attribute to an instant `after` now (see [`Change::FromNow`]).
     #[must_use]
-    pub fn set_from_now(self, name: &str, now: DateTime<Utc>, after: TimeDelta) -> Self {
+    pub(crate) fn set_from_now(self, name: &str, now: DateTime<Utc>, after: TimeDelta) -> Self {
         self.change(name, Change::FromNow { now, after })
     }
 }

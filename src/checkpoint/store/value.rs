@@ -3,16 +3,16 @@
 use std::collections::HashMap;
 
 /// The attribute with the first part of an item's key: the rollup's name.
-pub const PK: &str = "pk";
+pub(crate) const PK: &str = "pk";
 /// The attribute with the second part: the slice's start, or a word for an item of the whole
 /// rollup.
-pub const SK: &str = "sk";
+pub(crate) const SK: &str = "sk";
 /// The attribute by which [`super::Sorts::Unfinished`] finds an item: the rollup's name. It is
 /// absent once the slice has succeeded.
-pub const UNFINISHED: &str = "unfinished";
+pub(crate) const UNFINISHED: &str = "unfinished";
 
 /// An item by the names of its attributes, with those of its key.
-pub type Item = HashMap<String, Value>;
+pub(crate) type Item = HashMap<String, Value>;
 
 /// The value of an attribute.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,21 +37,21 @@ pub enum Value {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
     /// The rollup's name, or `*` for all rollups.
-    pub rollup: String,
+    pub(crate) rollup: String,
     /// The slice's start, or a word. A word starts with a letter, and so sorts after every slice.
-    pub sort: String,
+    pub(crate) sort: String,
 }
 
 impl Key {
     /// The key with this rollup and this second part.
     #[must_use]
-    pub fn new(rollup: &str, sort: &str) -> Self {
+    pub(crate) fn new(rollup: &str, sort: &str) -> Self {
         Self { rollup: rollup.to_owned(), sort: sort.to_owned() }
     }
 
     /// The attributes that every item with this key has.
     #[must_use]
-    pub fn to_item(&self) -> Item {
+    pub(crate) fn to_item(&self) -> Item {
         let value = |text: &String| Value::Text(text.clone());
         Item::from([(PK.to_owned(), value(&self.rollup)), (SK.to_owned(), value(&self.sort))])
     }

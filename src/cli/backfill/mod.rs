@@ -19,7 +19,7 @@ use crate::work::worker::{Severity, WorkError, Worker};
 /// Compute a range of slices, several concurrently, or let the deployed function do it.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
-pub struct Backfill {
+pub(crate) struct Backfill {
     #[command(subcommand)]
     command: Option<remote::Command>,
     /// The rollup
@@ -54,14 +54,14 @@ pub(super) struct Pace {
     /// Number of concurrent slices
     #[arg(long, value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u32).range(1..=64))]
-    pub concurrency: u32,
+    pub(crate) concurrency: u32,
     /// Longest time for one slice before it yields and resumes. A killed worker's lease lasts as
     /// long
     #[arg(long, value_name = "DURATION", default_value = "1 minute", value_parser = parse_duration)]
-    pub budget: Duration,
+    pub(crate) budget: Duration,
     /// Do not ask for confirmation
     #[arg(long, short)]
-    pub yes: bool,
+    pub(crate) yes: bool,
 }
 
 impl Pace {

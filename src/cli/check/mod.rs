@@ -23,7 +23,7 @@ use server::{alone, load, naps, server};
 
 /// Look for problems before they are felt, each with its fix.
 #[derive(Debug, Args)]
-pub struct Check {
+pub(crate) struct Check {
     /// Only this rollup
     rollup: Option<String>,
 }

@@ -29,7 +29,7 @@ const KILL_AFTER: Duration = Duration::from_millis(1500);
 
 /// Show the main job on embedded servers, without configuration or installation.
 #[derive(Debug, Args)]
-pub struct Demo {
+pub(crate) struct Demo {
     /// Keep the servers running at the end, and print their URLs, until Ctrl-C
     #[arg(long)]
     keep: bool,

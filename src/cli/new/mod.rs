@@ -36,7 +36,7 @@ const LABEL: &str = "new";
 
 /// Write a configuration for a live database, from its catalogue and statistics.
 #[derive(Debug, Args)]
-pub struct New {
+pub(crate) struct New {
     /// The file to write [default: that of --config]
     #[arg(value_name = "FILE")]
     place: Option<PathBuf>,

@@ -10,7 +10,7 @@ use crate::model::visible;
 
 /// A colour or weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Paint {
+pub(crate) enum Paint {
     /// Bold.
     Bold,
     /// Less important than its surroundings.
@@ -54,7 +54,7 @@ fn seal() -> &'static str {
 
 /// `text` in this colour, between marks that `shown` recognises.
 #[must_use]
-pub fn paint(paint: Paint, text: impl Display) -> String {
+pub(crate) fn paint(paint: Paint, text: impl Display) -> String {
     let (seal, code) = (seal(), paint.code());
     format!("{seal}{code}m{text}{seal}0m")
 }

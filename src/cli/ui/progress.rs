@@ -16,7 +16,7 @@ use crate::work::report::SliceReport;
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
 /// The progress of a batch: a bar on a terminal, or occasional lines in a log.
-pub struct ProgressLine {
+pub(crate) struct ProgressLine {
     bar: ProgressBar,
     state: Mutex<State>,
 }
@@ -33,7 +33,7 @@ struct State {
 impl ProgressLine {
     /// The progress over `total` slices, under the heading `title`.
     #[must_use]
-    pub fn new(title: &str, total: usize) -> Self {
+    pub(crate) fn new(title: &str, total: usize) -> Self {
         let progress = Self::quiet(title, total);
         progress.bar.set_message("0 rows,");
         if progress.bar.is_hidden() {
@@ -44,7 +44,7 @@ impl ProgressLine {
 
     /// As [`ProgressLine::new`], without an initial line and without rows.
     #[must_use]
-    pub fn quiet(title: &str, total: usize) -> Self {
+    pub(crate) fn quiet(title: &str, total: usize) -> Self {
         let total = total as u64;
         let bar = if console::user_attended_stderr() {
             let style = ProgressStyle::with_template(
@@ -64,12 +64,12 @@ impl ProgressLine {
     }
 
     /// Removes the bar.
-    pub fn finish(&self) {
+    pub(crate) fn finish(&self) {
         self.bar.finish_and_clear();
     }
 
     /// Does `work`, and shows its waits.
-    pub async fn during<T>(
+    pub(crate) async fn during<T>(
         &self,
         mut waits: tokio::sync::watch::Receiver<Option<String>>,
         work: impl Future<Output = T>,
@@ -97,7 +97,7 @@ impl ProgressLine {
     }
 
     /// Shows the progress of work that other processes do.
-    pub fn set(&self, done: u64, rows: u64) {
+    pub(crate) fn set(&self, done: u64, rows: u64) {
         let mut state = self.state();
         (state.done, state.rows) = (done, Some(rows));
         drop(state);
@@ -107,7 +107,7 @@ impl ProgressLine {
     }
 
     /// Shows the number of compared slices.
-    pub fn compared(&self, done: usize) {
+    pub(crate) fn compared(&self, done: usize) {
         self.state().done = done as u64;
         self.bar.set_position(done as u64);
         self.show();

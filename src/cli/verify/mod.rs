@@ -13,14 +13,12 @@ use crate::model::rollup::Rollup;
 use crate::model::slice::Slice;
 use crate::work::backfill::{self, Batch, BatchLimits, Interrupted};
 use crate::work::due::Standing;
-use crate::work::empty;
-use crate::work::identity;
-use crate::work::ready;
 use crate::work::report::SliceReport;
 use crate::work::report::{Pending, SliceVerification};
 use crate::work::slice_run::RunOptions;
 use crate::work::standings;
 use crate::work::worker::{Severity, WorkError, Worker};
+use crate::work::{empty, identity, ready};
 
 use outcome::{document, found, left, repaired_text, text};
 use sample::choose;
@@ -29,7 +27,7 @@ pub(super) use outcome::{difference, not_compared};
 
 /// Recompute and compare, without writing.
 #[derive(Debug, Args)]
-pub struct Verify {
+pub(crate) struct Verify {
     /// Only this rollup
     rollup: Option<String>,
     /// Only this slice

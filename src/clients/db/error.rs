@@ -91,13 +91,13 @@ impl DbError {
 
     /// Whether a lock was not free in time.
     #[must_use]
-    pub fn is_locked(&self) -> bool {
+    pub(crate) fn is_locked(&self) -> bool {
         self.lock != Lock::None
     }
 
     /// Whether the lock is on a whole table, which blocks every other slice too.
     #[must_use]
-    pub fn is_table_locked(&self) -> bool {
+    pub(crate) fn is_table_locked(&self) -> bool {
         self.lock == Lock::Table
     }
 
@@ -112,11 +112,6 @@ impl DbError {
         Self { kind, ..self }
     }
 
-    #[must_use]
-    pub const fn side(&self) -> Side {
-        self.side
-    }
-
     /// The server's hint.
     #[must_use]
     pub fn hint(&self) -> Option<&str> {
@@ -125,7 +120,7 @@ impl DbError {
 
     /// The error with the server's hint, in one line.
     #[must_use]
-    pub fn with_hint(&self) -> String {
+    pub(crate) fn with_hint(&self) -> String {
         match &self.hint {
             Some(hint) => format!("{self}; hint: {hint}"),
             None => self.to_string(),

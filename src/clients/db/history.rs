@@ -37,7 +37,7 @@ struct Cluster {
 
 /// How a database's position relates to the stored one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Course {
+pub(crate) enum Course {
     /// The same history, further on or unchanged.
     Onward,
     /// A new timeline: a failover, or a recovery to an earlier moment.
@@ -51,7 +51,7 @@ pub enum Course {
 impl History {
     /// Parses the output of `Display`. `None`: another version wrote it.
     #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let parts: Vec<&str> = text.split('/').collect();
         let [database, system, timeline, checkpoint] = parts[..] else { return None };
         let cluster = match system {
@@ -67,7 +67,7 @@ impl History {
 
     /// Compares this position with an earlier `known` one.
     #[must_use]
-    pub fn since(&self, known: &Self) -> Course {
+    pub(crate) fn since(&self, known: &Self) -> Course {
         if let (Some(now), Some(before)) = (&self.cluster, &known.cluster) {
             if now.system != before.system {
                 return Course::Other;
@@ -86,7 +86,7 @@ impl History {
 impl History {
     /// Whether this should replace the stored `known` position, as another role may see less.
     #[must_use]
-    pub fn tells_more(&self, known: &Self) -> bool {
+    pub(crate) fn tells_more(&self, known: &Self) -> bool {
         self != known && (self.cluster.is_some() || self.database != known.database)
     }
 }

@@ -26,9 +26,9 @@ const AGAINST_CHANGES: &str = "{AccessShareLock,RowShareLock,RowExclusiveLock,\
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Waited {
     /// Its holder, in words.
-    pub words: String,
+    pub(crate) words: String,
     /// Whether it is on a whole table, which every other statement on that table needs too.
-    pub is_table: bool,
+    pub(crate) is_table: bool,
 }
 
 /// Finds the holder of the lock that `statement` waited for. First ends its transaction, which the

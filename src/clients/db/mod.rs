@@ -15,14 +15,14 @@ use crate::clients::secret;
 
 mod begin;
 mod error;
-pub mod history;
+pub(crate) mod history;
 mod locks;
 mod once;
 mod pool;
 mod transaction;
 
 pub use error::{DbError, DbErrorKind};
-pub use once::Once;
+use once::Once;
 pub use transaction::Tx;
 
 use begin::begin_sql;
@@ -133,12 +133,12 @@ impl Db {
 
     /// Reports a server's first answer, instead of retrying while it may be starting.
     #[must_use]
-    pub fn at_once(self) -> Self {
+    pub(crate) fn at_once(self) -> Self {
         Self { is_patient: false, ..self }
     }
 
     #[must_use]
-    pub const fn side(&self) -> Side {
+    pub(crate) const fn side(&self) -> Side {
         self.side
     }
 
@@ -165,7 +165,7 @@ impl Db {
 
     /// Until the guard is dropped, a server found out of reach is not contacted again: each further
     /// [`Db::begin`] fails immediately with the same error.
-    pub fn ask_once(&self) -> Once {
+    pub(crate) fn ask_once(&self) -> Once {
         self.memory.begin()
     }
 
@@ -246,7 +246,7 @@ impl Db {
 
     /// Cancels the running statements of Tallymark's transactions, over a separate connection. If
     /// the server is out of reach, it ends them when it notices the closed connections.
-    pub async fn cancel_running(&self) {
+    pub(crate) async fn cancel_running(&self) {
         let Some(opened) = self.opened.read().await.clone() else { return };
         if let Err(error) = opened.pool.cancel_running().await {
             let error = DbError::new(self.side, "cancelling what runs", error);
@@ -259,7 +259,7 @@ impl Db {
     ///
     /// # Errors
     /// The address is stored elsewhere and cannot be read.
-    pub async fn location(&self) -> Result<String, DbError> {
+    pub(crate) async fn location(&self) -> Result<String, DbError> {
         let opened = self.opened(None).await?;
         let options = options(&opened.url)
             .map_err(|source| DbError::new(self.side, "reading the connection URL", source))?;

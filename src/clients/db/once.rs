@@ -18,7 +18,7 @@ struct State {
 /// While this guard lives, a server found out of reach is not contacted again.
 #[derive(Debug)]
 #[must_use]
-pub struct Once(Memory);
+pub(crate) struct Once(Memory);
 
 impl Memory {
     pub(super) fn begin(&self) -> Once {

@@ -60,7 +60,7 @@ impl Tx {
 
     /// Wraps `source` as the error of `doing` something on this database.
     #[must_use]
-    pub fn error(&self, doing: impl Into<String>, source: sqlx::Error) -> DbError {
+    pub(crate) fn error(&self, doing: impl Into<String>, source: sqlx::Error) -> DbError {
         DbError::new(self.terms.side, doing, source)
     }
 
@@ -94,7 +94,7 @@ impl Tx {
     ///
     /// # Errors
     /// As [`Tx::execute`].
-    pub async fn rows(
+    pub(crate) async fn rows(
         &mut self,
         doing: &str,
         sql: String,

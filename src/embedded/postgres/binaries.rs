@@ -1,17 +1,16 @@
 //! Finds PostgreSQL's programs on this machine, or fetches them.
 
-use std::env;
 use std::ffi::OsString;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::{env, fs};
 
 use super::process::{QUESTION, run};
 use super::user::User;
 use super::{Error, Package};
 
 /// The variable that names the directory with PostgreSQL's programs.
-pub const BIN_VARIABLE: &str = "TALLYMARK_POSTGRES_BIN";
+pub(crate) const BIN_VARIABLE: &str = "TALLYMARK_POSTGRES_BIN";
 
 /// The oldest supported PostgreSQL, the first with `pg_current_snapshot`.
 const OLDEST: u16 = 13;
@@ -58,7 +57,7 @@ impl Binaries {
     ///
     /// # Errors
     /// They are missing, too old, or the server's user cannot run them.
-    pub fn at(bin: &Path) -> Result<Self, Error> {
+    pub(crate) fn at(bin: &Path) -> Result<Self, Error> {
         let user = User::find()?;
         let unusable = |reason| {
             let reason = match user {
@@ -80,7 +79,7 @@ impl Binaries {
     }
 
     #[must_use]
-    pub fn bin(&self) -> &Path {
+    pub(crate) fn bin(&self) -> &Path {
         &self.bin
     }
 

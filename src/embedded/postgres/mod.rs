@@ -19,7 +19,7 @@ use std::process::{Child, Stdio};
 use std::thread;
 use std::time::Duration;
 
-pub use self::binaries::{BIN_VARIABLE, Binaries};
+pub use self::binaries::Binaries;
 use self::cluster::Cluster;
 pub use self::error::Error;
 pub use self::fetch::Package;

@@ -6,9 +6,9 @@ use super::Input;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Columns {
     /// The columns that Tallymark writes, in the rollup's table and in its stage.
-    pub fields: Vec<Field>,
+    pub(crate) fields: Vec<Field>,
     /// The columns of the rollup's table that PostgreSQL computes from these.
-    pub generated: Vec<Generated>,
+    pub(crate) generated: Vec<Generated>,
 }
 
 /// A column of the rollup table that holds a measure, or a part of one.
@@ -44,26 +44,26 @@ pub struct Expressions {
 /// A column that PostgreSQL computes from others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Generated {
-    pub name: String,
-    pub sql_type: String,
-    pub expression: String,
+    pub(crate) name: String,
+    pub(crate) sql_type: String,
+    pub(crate) expression: String,
 }
 
 /// A source column whose distinct values a measure needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ValueColumn {
     /// Its name in the source.
-    pub column: String,
+    pub(crate) column: String,
     /// Its type in the stage table.
-    pub stage_type: String,
+    pub(crate) stage_type: String,
     /// The collation by which values are equal, quoted, where it differs from the type's own.
-    pub collation: Option<String>,
+    pub(crate) collation: Option<String>,
 }
 
 impl Field {
     /// A column of the same type in the rollup's table and in the stage.
     #[must_use]
-    pub fn new(name: &str, sql_type: &str, expressions: Expressions) -> Self {
+    pub(crate) fn new(name: &str, sql_type: &str, expressions: Expressions) -> Self {
         Self {
             name: name.to_owned(),
             sql_type: sql_type.to_owned(),
@@ -78,7 +78,7 @@ impl Expressions {
     /// For a partial that one aggregate merges. `direct` is the final value over the source's rows,
     /// `rows` is staged, and `merge` gets a filter and returns the aggregate over the stage.
     #[must_use]
-    pub fn merged(
+    pub(crate) fn merged(
         input: &Input<'_>,
         direct: String,
         rows: String,

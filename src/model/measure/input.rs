@@ -6,26 +6,26 @@ use super::{Column, Columns, Measure, ValueColumn};
 /// A measure and its columns.
 #[derive(Clone, Debug)]
 pub struct Input<'a> {
-    pub measure: &'a Measure,
+    pub(crate) measure: &'a Measure,
     /// The columns that it reads, in the order of [`Kind::reads`](super::Kind::reads) or of
     /// [`Kind::reads_finer`](super::Kind::reads_finer).
-    pub columns: Vec<&'a Column>,
+    pub(crate) columns: Vec<&'a Column>,
     /// PostgreSQL's type of [`Kind::typed`](super::Kind::typed). From a finer rollup it is the type
     /// of the first column.
-    pub sql_type: String,
+    pub(crate) sql_type: String,
     /// Whether source and target are the same database.
-    pub same_database: bool,
+    pub(crate) same_database: bool,
     /// Whether its column is also a dimension of the rollup.
-    pub is_dimension: bool,
+    pub(crate) is_dimension: bool,
     /// The place of its column among those with staged values.
-    pub place: Option<usize>,
+    pub(crate) place: Option<usize>,
     /// The tags that distinguish the stage's rows.
-    pub tags: Tags,
+    pub(crate) tags: Tags,
 }
 
 /// The input of a rollup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Level {
+pub(crate) enum Level {
     /// The rows of the source.
     Rows,
     /// The table of a finer rollup.
@@ -35,7 +35,7 @@ pub enum Level {
 impl<'a> Input<'a> {
     /// The input of `measure` alone, before [`lay_out`] sets its place beside others.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         measure: &'a Measure,
         columns: Vec<&'a Column>,
         sql_type: String,
@@ -48,13 +48,13 @@ impl<'a> Input<'a> {
 
     /// The name of the measure's column. It is empty if the measure counts rows.
     #[must_use]
-    pub fn column(&self) -> &str {
+    pub(crate) fn column(&self) -> &str {
         self.measure.column.as_deref().unwrap_or_default()
     }
 
     /// The measure's condition as a filter behind an aggregate.
     #[must_use]
-    pub fn filter(&self) -> String {
+    pub(crate) fn filter(&self) -> String {
         // The condition may end in a comment, and the line break ends it.
         let filter = self.measure.filter.as_ref();
         filter.map_or_else(String::new, |filter| format!(" FILTER (WHERE (\n{filter}\n))"))
@@ -62,7 +62,7 @@ impl<'a> Input<'a> {
 
     /// The type of the values of `column` in the target. `None`: the target lacks such a type.
     #[must_use]
-    pub fn type_in_target(&self, column: &Column) -> Option<String> {
+    fn type_in_target(&self, column: &Column) -> Option<String> {
         if self.same_database { Some(column.sql_type.clone()) } else { column.type_abroad() }
     }
 
@@ -71,7 +71,7 @@ impl<'a> Input<'a> {
     ///
     /// # Errors
     /// The target cannot compare them as the source does.
-    pub fn order(&self) -> Result<Option<String>, String> {
+    pub(crate) fn order(&self) -> Result<Option<String>, String> {
         let (name, Some(column)) = (&self.measure.name, self.columns.first()) else {
             return Ok(None);
         };
@@ -126,7 +126,7 @@ impl<'a> Input<'a> {
 ///
 /// # Errors
 /// The first measure that does not fit, with the reason.
-pub fn lay_out(
+pub(crate) fn lay_out(
     mut inputs: Vec<Input<'_>>,
     level: Level,
 ) -> Result<(Columns, Vec<ValueColumn>), String> {

@@ -15,7 +15,7 @@ mod distinct;
 mod extreme;
 mod field;
 mod input;
-pub mod partial;
+pub(crate) mod partial;
 mod sum;
 #[cfg(test)]
 mod tests;
@@ -24,9 +24,10 @@ use std::fmt;
 
 use serde_json::{Map, Value, json};
 
-pub use column::Column;
-pub use field::{Columns, Expressions, Field, Generated, ValueColumn};
-pub use input::{Input, Level, lay_out};
+pub(crate) use column::Column;
+use field::Expressions;
+pub(crate) use field::{Columns, Field, Generated, ValueColumn};
+pub(crate) use input::{Input, Level, lay_out};
 
 /// All kinds, in the order in which messages list them.
 pub static KINDS: &[&dyn Kind] = &[
@@ -39,8 +40,8 @@ pub static KINDS: &[&dyn Kind] = &[
 ];
 
 /// The kind with the name `word` in the configuration.
-#[must_use]
-pub fn kind(word: &str) -> Option<&'static dyn Kind> {
+#[cfg(test)]
+pub(crate) fn kind(word: &str) -> Option<&'static dyn Kind> {
     KINDS.iter().copied().find(|kind| kind.word() == word)
 }
 
@@ -62,7 +63,7 @@ pub struct Measure {
 impl Measure {
     /// The parts that decide its numbers, for the hash of a definition.
     #[must_use]
-    pub fn definition(&self) -> Value {
+    pub(crate) fn definition(&self) -> Value {
         let mut parts =
             vec![json!(self.name), json!(self.kind.word()), json!(self.column), json!(self.filter)];
         if !self.parameters.is_empty() {
@@ -79,13 +80,13 @@ impl Measure {
 
     /// The columns of the source that it reads.
     #[must_use]
-    pub fn reads(&self) -> Vec<String> {
+    pub(crate) fn reads(&self) -> Vec<String> {
         self.kind.reads(self)
     }
 
     /// The column whose distinct values are staged.
     #[must_use]
-    pub fn values_of(&self) -> Option<&str> {
+    pub(crate) fn values_of(&self) -> Option<&str> {
         self.column.as_deref().filter(|_| self.kind.needs_values())
     }
 }

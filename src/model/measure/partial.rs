@@ -3,38 +3,38 @@
 //! for each group and value.
 
 /// Column of the number of source rows behind a group.
-pub const ROWS: &str = "__rows";
+pub(crate) const ROWS: &str = "__rows";
 
 /// Column that identifies the rows of a partial. It is -1 if one statement read the slice.
 /// Otherwise it has a bit for each value column, and only the rows of that column's values have 0
 /// there.
-pub const TAG: &str = "__tag";
+pub(crate) const TAG: &str = "__tag";
 
 /// The limit of PostgreSQL's `GROUPING`, which computes the tags.
-pub const VALUES_MAX: usize = 31;
+pub(crate) const VALUES_MAX: usize = 31;
 
 /// The value column at `place`.
 #[must_use]
-pub fn value_column(place: usize) -> String {
+pub(crate) fn value_column(place: usize) -> String {
     format!("__value_{place}")
 }
 
 /// The tags of partials with this number of value columns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tags {
-    pub values: usize,
+pub(crate) struct Tags {
+    pub(crate) values: usize,
 }
 
 impl Tags {
     /// The tag of a group's own row, with every bit set.
     #[must_use]
-    pub const fn of_group(self) -> i64 {
+    pub(crate) const fn of_group(self) -> i64 {
         (1 << self.values) - 1
     }
 
     /// The condition that selects the rows of single values of the column at `place`.
     #[must_use]
-    pub fn are_of_value(self, place: usize) -> String {
+    pub(crate) fn are_of_value(self, place: usize) -> String {
         // GROUPING's first argument is its highest bit.
         format!("{TAG} = {}", self.of_group() & !(1 << (self.values - 1 - place)))
     }
@@ -42,7 +42,7 @@ impl Tags {
     /// The filter of an aggregate over the rows of groups, without those of single values. Without
     /// value columns it is empty.
     #[must_use]
-    pub fn filter_of_group(self) -> String {
+    pub(crate) fn filter_of_group(self) -> String {
         match self.values {
             0 => String::new(),
             _ => format!(" FILTER (WHERE {TAG} = {})", self.of_group()),

@@ -3,7 +3,7 @@
 /// The definition's hash. From the second generation on it is followed by the generation, and from
 /// the first change of the source's shape on by the number of those changes.
 #[must_use]
-pub fn of_generation(hash: &str, generation: u64, shapes: u64) -> String {
+pub(crate) fn of_generation(hash: &str, generation: u64, shapes: u64) -> String {
     let mut definition = match generation {
         0 => hash.to_owned(),
         _ => format!("{hash}.{generation}"),
@@ -16,7 +16,7 @@ pub fn of_generation(hash: &str, generation: u64, shapes: u64) -> String {
 
 /// The generation in a definition.
 #[must_use]
-pub fn generation_of(definition: &str) -> u64 {
+pub(crate) fn generation_of(definition: &str) -> u64 {
     let definition = definition.split('~').next().unwrap_or_default();
     let after = definition.split_once('.').map(|(_, generation)| generation);
     after.and_then(|generation| generation.parse().ok()).unwrap_or(0)

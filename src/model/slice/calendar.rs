@@ -27,11 +27,11 @@ pub struct Calendar {
 )]
 pub struct Misaligned {
     /// The instant asked for.
-    pub instant: DateTime<Utc>,
+    instant: DateTime<Utc>,
     /// The last start before it.
-    pub before: DateTime<Utc>,
+    before: DateTime<Utc>,
     /// The first start after it.
-    pub after: DateTime<Utc>,
+    after: DateTime<Utc>,
 }
 
 /// A text that fails to name exactly one instant.
@@ -63,19 +63,19 @@ pub enum InstantError {
 impl Calendar {
     /// The calendar of slices of `width` by the local time of `zone`.
     #[must_use]
-    pub const fn new(width: Width, zone: Tz) -> Self {
+    pub(crate) const fn new(width: Width, zone: Tz) -> Self {
         Self { width, zone }
     }
 
     /// The width of the slices.
     #[must_use]
-    pub const fn width(&self) -> Width {
+    pub(crate) const fn width(&self) -> Width {
         self.width
     }
 
     /// The zone whose local time they follow.
     #[must_use]
-    pub const fn zone(&self) -> Tz {
+    pub(crate) const fn zone(&self) -> Tz {
         self.zone
     }
 
@@ -128,13 +128,13 @@ impl Calendar {
 
     /// The slice after `slice`.
     #[must_use]
-    pub fn next(&self, slice: Slice) -> Slice {
+    pub(crate) fn next(&self, slice: Slice) -> Slice {
         self.containing(slice.end)
     }
 
     /// The slice before `slice`.
     #[must_use]
-    pub fn previous(&self, slice: Slice) -> Slice {
+    pub(crate) fn previous(&self, slice: Slice) -> Slice {
         self.containing(wall::utc(slice.start.timestamp() - 1))
     }
 
@@ -218,7 +218,7 @@ impl Calendar {
     /// A short name of `slice` for display. It is the local date, or the local time where slices
     /// are shorter than a day. The UTC offset is added only where clocks show that time twice.
     #[must_use]
-    pub fn label(&self, slice: &Slice) -> String {
+    pub(crate) fn label(&self, slice: &Slice) -> String {
         let start = slice.start.timestamp();
         let local = wall::local(self.zone, start);
         let shown = wall::utc(local);
@@ -235,7 +235,7 @@ impl Calendar {
 /// The starts of all buckets in `[start, end)`. The first is `start` itself, even if it lies inside
 /// a bucket.
 #[must_use]
-pub fn boundaries(
+pub(crate) fn boundaries(
     bucket: Width,
     zone: Tz,
     start: DateTime<Utc>,

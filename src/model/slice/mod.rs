@@ -28,9 +28,9 @@ use std::fmt;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-pub use calendar::{Calendar, InstantError, Misaligned, boundaries};
+pub(crate) use calendar::{Calendar, InstantError, Misaligned, boundaries};
 pub use order::Order;
-pub use width::{Width, WidthError};
+pub(crate) use width::Width;
 
 /// A half-open interval `[start, end)`. Only a [`Calendar`] makes one.
 ///
@@ -60,13 +60,13 @@ impl Slice {
     }
 
     #[must_use]
-    pub fn contains(&self, t: DateTime<Utc>) -> bool {
+    pub(crate) fn contains(&self, t: DateTime<Utc>) -> bool {
         self.start <= t && t < self.end
     }
 
     /// The slice's name among all rollups: `entity_daily@2026-02-10T00:00:00Z`.
     #[must_use]
-    pub fn id(&self, rollup: &str) -> String {
+    pub(crate) fn id(&self, rollup: &str) -> String {
         format!("{rollup}@{self}")
     }
 }

@@ -58,17 +58,17 @@ pub enum WidthError {
 
 impl Width {
     /// Sixty minutes from the full local hour, more or less.
-    pub const HOUR: Self = Self(Unit::Minutes(60));
+    pub(crate) const HOUR: Self = Self(Unit::Minutes(60));
     /// One local day of 24 hours, more or less.
-    pub const DAY: Self = Self(Unit::Day);
+    pub(crate) const DAY: Self = Self(Unit::Day);
     /// Seven local days from Monday.
-    pub const WEEK: Self = Self(Unit::Week);
+    pub(crate) const WEEK: Self = Self(Unit::Week);
     /// One local month from the 1st.
-    pub const MONTH: Self = Self(Unit::Month);
+    pub(crate) const MONTH: Self = Self(Unit::Month);
 
     /// Whether slices of width `slice` can be cut into whole buckets of this width.
     #[must_use]
-    pub const fn divides(self, slice: Self) -> bool {
+    pub(crate) const fn divides(self, slice: Self) -> bool {
         match (self.0, slice.0) {
             (Unit::Minutes(bucket), Unit::Minutes(slice)) => slice.is_multiple_of(bucket),
             (Unit::Minutes(_) | Unit::Day, Unit::Day | Unit::Week | Unit::Month)
@@ -80,13 +80,13 @@ impl Width {
 
     /// Whether it is less than a day.
     #[must_use]
-    pub const fn is_sub_day(self) -> bool {
+    pub(crate) const fn is_sub_day(self) -> bool {
         matches!(self.0, Unit::Minutes(_))
     }
 
     /// The usual duration, for display and sizing only: days of 24 hours, months of 30 days.
     #[must_use]
-    pub fn approximate(self) -> Duration {
+    pub(crate) fn approximate(self) -> Duration {
         let minutes = match self.0 {
             Unit::Minutes(minutes) => minutes,
             Unit::Day => MINUTES_PER_DAY,

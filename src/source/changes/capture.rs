@@ -27,7 +27,7 @@ use relation::{Relation, relations};
 
 /// The purpose of a table's triggers, stored as the comment of their function.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Purpose {
+struct Purpose {
     /// Raised when the function itself changes.
     version: u32,
     /// A row counts as late from this age on, in milliseconds, at the time of writing.
@@ -43,7 +43,7 @@ const VERSION: u32 = 3;
 #[derive(Clone, Debug)]
 pub struct Capture {
     /// The table, as the rollups name it.
-    pub table: TableName,
+    pub(crate) table: TableName,
     axes: Vec<Axis>,
     grace: Duration,
 }
@@ -52,13 +52,13 @@ pub struct Capture {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CaptureState {
     /// The name under which its marks are stored. `None`: it cannot have any.
-    pub key: Option<String>,
+    pub(crate) key: Option<String>,
     /// The problem that makes the capture incomplete, with the remedy.
-    pub problem: Option<String>,
+    pub(crate) problem: Option<String>,
     /// Whether `capture install` can repair it.
-    pub can_be_installed: bool,
+    pub(crate) can_be_installed: bool,
     /// Whether it has partitions.
-    pub is_partitioned: bool,
+    pub(crate) is_partitioned: bool,
     /// The axes of all rollups that count it, as [`axis_key`] names them.
     axes: Vec<String>,
 }
@@ -124,7 +124,7 @@ impl Capture {
     ///
     /// # Errors
     /// The server refuses or cannot be reached.
-    pub async fn mark_partitions(
+    pub(crate) async fn mark_partitions(
         &self,
         tx: &mut Tx,
         standing: &CaptureState,
@@ -266,7 +266,7 @@ impl Capture {
     ///
     /// # Errors
     /// The server refuses or cannot be reached. The text names its other consumers.
-    pub async fn remove(
+    pub(crate) async fn remove(
         &self,
         tx: &mut Tx,
         own: &[i64],
@@ -316,7 +316,7 @@ impl Capture {
 ///
 /// # Errors
 /// The server refuses or cannot be reached.
-pub async fn standing(
+pub(crate) async fn standing(
     tx: &mut Tx,
     rollup: &Rollup,
     shape: &Shape,
@@ -326,7 +326,7 @@ pub async fn standing(
 
 /// The name of an axis in marks, as a column may be read in several zones.
 #[must_use]
-pub fn axis_key(axis: &Axis) -> String {
+pub(crate) fn axis_key(axis: &Axis) -> String {
     match axis.reading().as_str() {
         "instant" => axis.column().to_owned(),
         reading => format!("{} {reading}", axis.column()),

@@ -53,7 +53,7 @@ async fn has_prepared(tx: &mut Tx) -> Result<bool, DbError> {
 ///
 /// # Errors
 /// The server refuses or cannot be reached.
-pub async fn hours(
+pub(crate) async fn hours(
     tx: &mut Tx,
     rollup: &Rollup,
     shape: &Shape,

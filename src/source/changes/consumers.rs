@@ -15,27 +15,27 @@ use crate::model::sql::literal;
 
 /// A consumer that leaves a mark for longer than this raises an alarm. A daily schedule stays below
 /// it.
-pub const AGE_MAX: Duration = Duration::from_secs(48 * 3600);
+const AGE_MAX: Duration = Duration::from_secs(48 * 3600);
 
 /// A rollup of an installation that counts a captured table.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Consumer {
+pub(crate) struct Consumer {
     /// Its ID, which is never reused.
-    pub id: i64,
-    pub installation: String,
-    pub rollup: String,
+    pub(crate) id: i64,
+    pub(crate) installation: String,
+    pub(crate) rollup: String,
     /// Marks that it still has to turn into reopenings.
-    pub waiting: u64,
+    pub(crate) waiting: u64,
     /// When the oldest of these marks was made.
-    pub oldest: Option<DateTime<Utc>>,
+    pub(crate) oldest: Option<DateTime<Utc>>,
     /// The age of that mark, in seconds by the source's clock.
-    pub age: Option<i64>,
+    pub(crate) age: Option<i64>,
 }
 
 impl Consumer {
     /// The remedy, if its marks have waited longer than [`AGE_MAX`].
     #[must_use]
-    pub fn alarm(&self) -> Option<String> {
+    pub(crate) fn alarm(&self) -> Option<String> {
         let (oldest, age) = self.oldest.zip(self.age)?;
         let is_old = age.max(0).unsigned_abs() > AGE_MAX.as_secs();
         is_old.then(|| {
@@ -55,7 +55,7 @@ impl Consumer {
 ///
 /// # Errors
 /// The server refuses or cannot be reached.
-pub async fn all(tx: &mut Tx, key: &str) -> Result<Vec<Consumer>, DbError> {
+pub(crate) async fn all(tx: &mut Tx, key: &str) -> Result<Vec<Consumer>, DbError> {
     const DOING: &str = "looking at the consumers";
     let sql = format!(include_str!("consumers.sql"), capture = literal(key));
     let rows = tx.rows(DOING, sql).await?;
@@ -77,7 +77,12 @@ pub async fn all(tx: &mut Tx, key: &str) -> Result<Vec<Consumer>, DbError> {
 ///
 /// # Errors
 /// The server refuses or cannot be reached.
-pub async fn is_enlisted(tx: &mut Tx, key: &str, id: i64, rollup: &str) -> Result<bool, DbError> {
+pub(crate) async fn is_enlisted(
+    tx: &mut Tx,
+    key: &str,
+    id: i64,
+    rollup: &str,
+) -> Result<bool, DbError> {
     const DOING: &str = "looking for a consumer";
     let sql = format!(
         "SELECT rollup = {} AS is_named FROM tallymark.consumer WHERE id = {id} AND capture = {}",
@@ -98,7 +103,7 @@ pub async fn is_enlisted(tx: &mut Tx, key: &str, id: i64, rollup: &str) -> Resul
 ///
 /// # Errors
 /// The server refuses or cannot be reached.
-pub async fn enlist(
+pub(crate) async fn enlist(
     tx: &mut Tx,
     key: &str,
     id: i64,
@@ -128,7 +133,7 @@ pub async fn enlist(
 ///
 /// # Errors
 /// The server refuses or cannot be reached.
-pub async fn rename(tx: &mut Tx, id: i64, rollup: &str) -> Result<(), DbError> {
+pub(crate) async fn rename(tx: &mut Tx, id: i64, rollup: &str) -> Result<(), DbError> {
     let named = literal(rollup);
     let sql = format!("UPDATE tallymark.consumer SET rollup = {named} WHERE id = {id}");
     tx.execute("renaming a consumer", sql).await.map(drop)
@@ -138,7 +143,11 @@ pub async fn rename(tx: &mut Tx, id: i64, rollup: &str) -> Result<(), DbError> {
 ///
 /// # Errors
 /// The server refuses or cannot be reached.
-pub async fn named(tx: &mut Tx, installation: &str, rollup: &str) -> Result<Vec<i64>, DbError> {
+pub(crate) async fn named(
+    tx: &mut Tx,
+    installation: &str,
+    rollup: &str,
+) -> Result<Vec<i64>, DbError> {
     const DOING: &str = "looking for a consumer";
     let sql = format!(
         "SELECT id FROM tallymark.consumer WHERE installation = {} AND rollup = {} ORDER BY id",
@@ -154,7 +163,7 @@ pub async fn named(tx: &mut Tx, installation: &str, rollup: &str) -> Result<Vec<
 ///
 /// # Errors
 /// The server refuses or cannot be reached.
-pub async fn are_kept(tx: &mut Tx) -> Result<bool, DbError> {
+pub(crate) async fn are_kept(tx: &mut Tx) -> Result<bool, DbError> {
     const DOING: &str = "looking for consumers";
     let sql = "SELECT to_regclass('tallymark.consumer') IS NOT NULL".to_owned();
     tx.row(DOING, sql).await?.try_get(0).map_err(|source| tx.error(DOING, source))
@@ -164,7 +173,7 @@ pub async fn are_kept(tx: &mut Tx) -> Result<bool, DbError> {
 ///
 /// # Errors
 /// The server refuses or cannot be reached.
-pub async fn forget(tx: &mut Tx, id: i64) -> Result<(), DbError> {
+pub(crate) async fn forget(tx: &mut Tx, id: i64) -> Result<(), DbError> {
     const DOING: &str = "forgetting a consumer";
     let sql = format!("SELECT capture FROM tallymark.consumer WHERE id = {id}");
     let rows = tx.rows(DOING, sql).await?;
@@ -182,7 +191,12 @@ pub async fn forget(tx: &mut Tx, id: i64) -> Result<(), DbError> {
 ///
 /// # Errors
 /// The server refuses or cannot be reached.
-pub async fn acknowledge(tx: &mut Tx, key: &str, mine: &[i64], marks: &str) -> Result<(), DbError> {
+pub(crate) async fn acknowledge(
+    tx: &mut Tx,
+    key: &str,
+    mine: &[i64],
+    marks: &str,
+) -> Result<(), DbError> {
     const DOING: &str = "acknowledging the marks";
     let others = lock(tx, key).await?.iter().any(|id| !mine.contains(id));
     let mine: Vec<String> = mine.iter().map(ToString::to_string).collect();

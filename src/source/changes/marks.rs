@@ -9,21 +9,21 @@ use crate::model::sql::literal;
 use crate::source::changes::consumers;
 
 /// Marks read at a time, which bounds the memory for their IDs.
-pub const MARKS_MAX: usize = 50_000;
+const MARKS_MAX: usize = 50_000;
 
 /// Hours since 1970 in UTC, including the last one. `None` means all of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MarkedHours(Option<(i64, i64)>);
+pub(crate) struct MarkedHours(Option<(i64, i64)>);
 
 impl MarkedHours {
     /// All of time.
-    pub const ALL: Self = Self(None);
+    pub(crate) const ALL: Self = Self(None);
 
     /// Reads the columns `first_hour` and `last_hour`.
     ///
     /// # Errors
     /// The columns are missing or of another type.
-    pub fn read(row: &sqlx::postgres::PgRow) -> Result<Self, sqlx::Error> {
+    pub(crate) fn read(row: &sqlx::postgres::PgRow) -> Result<Self, sqlx::Error> {
         let first: Option<i64> = row.try_get("first_hour")?;
         let last: Option<i64> = row.try_get("last_hour")?;
         Ok(Self(first.zip(last)))
@@ -31,7 +31,7 @@ impl MarkedHours {
 
     /// The instants `[start, end)` within `[from, to)`. `None`: there are none.
     #[must_use]
-    pub fn within(
+    pub(crate) fn within(
         self,
         from: DateTime<Utc>,
         to: DateTime<Utc>,
@@ -54,12 +54,12 @@ fn begin_of(hour: i64) -> DateTime<Utc> {
 
 /// Marks of the same hours, on the same axis.
 #[derive(Clone, Debug)]
-pub struct Mark {
+pub(crate) struct Mark {
     /// The axis, as [`crate::source::changes::capture::axis_key`] names it.
-    pub axis: String,
-    pub hours: MarkedHours,
+    pub(crate) axis: String,
+    pub(crate) hours: MarkedHours,
     /// The consumers that have acknowledged them.
-    pub acknowledged: Vec<i64>,
+    pub(crate) acknowledged: Vec<i64>,
     /// Their IDs.
     ids: Vec<i64>,
 }
@@ -69,7 +69,11 @@ pub struct Mark {
 ///
 /// # Errors
 /// The server refuses or cannot be reached.
-pub async fn read(tx: &mut Tx, key: &str, mine: &[i64]) -> Result<(Vec<Mark>, bool), DbError> {
+pub(crate) async fn read(
+    tx: &mut Tx,
+    key: &str,
+    mine: &[i64],
+) -> Result<(Vec<Mark>, bool), DbError> {
     const DOING: &str = "reading the marks";
     let mine: Vec<String> = mine.iter().map(ToString::to_string).collect();
     let sql = format!(
@@ -100,7 +104,7 @@ pub async fn read(tx: &mut Tx, key: &str, mine: &[i64]) -> Result<(Vec<Mark>, bo
 ///
 /// # Errors
 /// The server refuses or cannot be reached.
-pub async fn acknowledge(
+pub(crate) async fn acknowledge(
     tx: &mut Tx,
     key: &str,
     mine: &[i64],
@@ -115,7 +119,7 @@ pub async fn acknowledge(
 ///
 /// # Errors
 /// The server refuses or cannot be reached.
-pub async fn count(tx: &mut Tx, key: &str) -> Result<u64, DbError> {
+pub(crate) async fn count(tx: &mut Tx, key: &str) -> Result<u64, DbError> {
     let sql = format!("SELECT count(*) FROM tallymark.mark WHERE capture = {}", literal(key));
     let row = tx.row("counting the marks", sql).await?;
     let count = row.try_get::<i64, _>(0).map(i64::unsigned_abs);
@@ -127,7 +131,7 @@ pub async fn count(tx: &mut Tx, key: &str) -> Result<u64, DbError> {
 ///
 /// # Errors
 /// The server refuses or cannot be reached.
-pub async fn touches(
+pub(crate) async fn touches(
     tx: &mut Tx,
     (key, consumer): (&str, i64),
     axis: &str,

@@ -2,6 +2,6 @@
 
 pub mod capture;
 pub mod column;
-pub mod consumers;
-pub mod marks;
-pub(crate) mod triggers;
+pub(crate) mod consumers;
+pub(crate) mod marks;
+mod triggers;

@@ -10,7 +10,8 @@ use crate::model::sql::{ident, literal, timestamptz};
 
 mod time;
 
-pub use time::{TimeReading, TimeType};
+use time::TimeReading;
+pub(crate) use time::TimeType;
 use time::{day, epoch, local, timestamp};
 
 /// Clocks change by at most a day (Pacific/Apia 2011). So an offset that is the same this far
@@ -31,7 +32,7 @@ impl Axis {
     ///
     /// # Errors
     /// The type contradicts the definition. The text says which types would be right.
-    pub fn new(rollup: &Rollup, time: Result<TimeType, String>) -> Result<Self, String> {
+    pub(crate) fn new(rollup: &Rollup, time: Result<TimeType, String>) -> Result<Self, String> {
         let column = &rollup.time.column;
         let zone = rollup.calendar.zone();
         let reading = TimeReading::of("time", &rollup.time, time, zone)?;
@@ -48,7 +49,7 @@ impl Axis {
     ///
     /// # Errors
     /// The type is wrong. The text says which types would be right.
-    pub fn of_changes(
+    pub(crate) fn of_changes(
         rollup: &Rollup,
         column: &TimeColumn,
         time: Result<TimeType, String>,
@@ -66,13 +67,13 @@ impl Axis {
     }
 
     #[must_use]
-    pub fn column(&self) -> &str {
+    pub(crate) fn column(&self) -> &str {
         &self.column
     }
 
     /// The reading in one or two words. A capture trigger is made for it.
     #[must_use]
-    pub fn reading(&self) -> String {
+    pub(crate) fn reading(&self) -> String {
         match self.reading {
             TimeReading::Instant => "instant".into(),
             TimeReading::Local(zone) => format!("local {}", zone.name()),
@@ -84,7 +85,7 @@ impl Axis {
     /// The zone in which the server reads the column's local times. `None`: the column holds
     /// instants, or UTC.
     #[must_use]
-    pub fn local_zone(&self) -> Option<Tz> {
+    pub(crate) fn local_zone(&self) -> Option<Tz> {
         match self.reading {
             TimeReading::Local(zone) | TimeReading::Day(zone) if zone != Tz::UTC => Some(zone),
             _ => None,
@@ -96,7 +97,7 @@ impl Axis {
     /// it is part of a trigger on the application's table. PostgreSQL parses it for each statement,
     /// so it is as short as possible.
     #[must_use]
-    pub fn is_before(&self, rows: &[&str], cutoff: &str) -> String {
+    pub(crate) fn is_before(&self, rows: &[&str], cutoff: &str) -> String {
         let value = |row: &&str| {
             let column = format!("{row}.{}", ident(&self.column));
             match self.reading {
@@ -122,7 +123,7 @@ impl Axis {
     /// The hours since 1970 that contain the time of a row, as expressions of the first and the
     /// last. They never fail for any value. For NULL their result is meaningless.
     #[must_use]
-    pub fn hours(&self) -> (String, String) {
+    pub(crate) fn hours(&self) -> (String, String) {
         let column = ident(&self.column);
         let hour = |instant| format!("floor(extract(epoch FROM {instant}) / 3600)::bigint");
         (hour(self.first_instant(&column)), hour(self.last_instant(&column)))
@@ -132,7 +133,7 @@ impl Axis {
     /// constraint. The result is a JSON array of the first and the last hour, or NULL if the table
     /// is partitioned by another column.
     #[must_use]
-    pub fn hours_within(&self, bounds: &str) -> String {
+    pub(crate) fn hours_within(&self, bounds: &str) -> String {
         let column = ident(&self.column);
         let (sql_type, step) = match self.reading {
             TimeReading::Instant => ("timestamptz", "interval '1 microsecond'"),
@@ -167,7 +168,7 @@ impl Axis {
     /// for a day, the last. They are fast, and safe under any `search_path` of the session, because
     /// every name in them has its schema. They never fail for any value.
     #[must_use]
-    pub fn seconds(&self, row: &str) -> (String, Option<String>) {
+    pub(crate) fn seconds(&self, row: &str) -> (String, Option<String>) {
         let column = format!("{row}.{}", ident(&self.column));
         let of = |instant| format!("pg_catalog.date_part('epoch', {instant})");
         match self.reading {
@@ -230,7 +231,7 @@ impl Axis {
 
     /// The condition that a row's time is in `[start, end)`.
     #[must_use]
-    pub fn between(&self, start: DateTime<Utc>, end: DateTime<Utc>) -> String {
+    pub(crate) fn between(&self, start: DateTime<Utc>, end: DateTime<Utc>) -> String {
         let column = ident(&self.column);
         let (low, high) = match self.reading {
             TimeReading::Instant => (timestamptz(start), timestamptz(end)),
@@ -244,7 +245,7 @@ impl Axis {
     /// The text of the bounds of [`Axis::between`] in a plan, as far as it is the same for every
     /// type of the column. It is in UTC and ISO style.
     #[must_use]
-    pub fn bounds_shown(&self, start: DateTime<Utc>, end: DateTime<Utc>) -> [String; 2] {
+    pub(crate) fn bounds_shown(&self, start: DateTime<Utc>, end: DateTime<Utc>) -> [String; 2] {
         const SHOWN: &str = "%Y-%m-%d %H:%M:%S";
         match self.reading {
             TimeReading::Instant => [start, end].map(|at| at.format(SHOWN).to_string()),
@@ -284,7 +285,7 @@ impl Axis {
     /// search among the calendar's own boundaries from `slice_start` on, so that PostgreSQL and the
     /// calendar always agree.
     #[must_use]
-    pub fn bucket(
+    pub(crate) fn bucket(
         &self,
         slice_start: DateTime<Utc>,
         start: DateTime<Utc>,
@@ -325,7 +326,7 @@ impl Axis {
     /// An expression over all rows: a number of seconds since 1970 that is at most the earliest
     /// time, or NULL for an empty table. One look into an index on the bare column answers it.
     #[must_use]
-    pub fn earliest(&self) -> String {
+    pub(crate) fn earliest(&self) -> String {
         let first = format!("min({})", ident(&self.column));
         match self.reading {
             TimeReading::Instant => format!("floor(extract(epoch FROM {first}))::float8"),
@@ -350,7 +351,7 @@ impl Axis {
     /// The latest instant in `(start, wanted]` at which the axis can be cut, or `None`. Cuts are at
     /// whole seconds, for a date at whole days.
     #[must_use]
-    pub fn cut(&self, start: DateTime<Utc>, wanted: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    pub(crate) fn cut(&self, start: DateTime<Utc>, wanted: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let cut = match self.reading {
             TimeReading::Day(zone) => {
                 let calendar = crate::model::slice::Calendar::new(Width::DAY, zone);

@@ -58,7 +58,7 @@ impl fmt::Display for Fingerprint {
 impl Fingerprint {
     /// Parses the output of `Display`. `None`: another version wrote it.
     #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let parts: Vec<&str> = text.split('|').collect();
         let [major, database, columns, texts, tables] = parts[..] else { return None };
         let columns = columns.split(',').filter(|column| !column.is_empty()).map(|column| {
@@ -76,7 +76,7 @@ impl Fingerprint {
     /// Whether values may differ from those when `known` was stored. Columns in only one of the two
     /// are ignored, as the definition has changed then.
     #[must_use]
-    pub fn has_changed_since(&self, known: &Self) -> bool {
+    pub(crate) fn has_changed_since(&self, known: &Self) -> bool {
         let same_major = self.major == known.major;
         let same_place = !self.database.is_empty() && self.database == known.database;
         let has_changed = |(name, now): (&String, &Column)| {
@@ -94,7 +94,7 @@ impl Fingerprint {
     /// The fingerprint to store after `known`. Columns that are unused at present are kept, as they
     /// may be used again.
     #[must_use]
-    pub fn after(&self, known: Option<&Self>) -> Self {
+    pub(crate) fn after(&self, known: Option<&Self>) -> Self {
         let mut next = self.clone();
         for (name, column) in known.iter().flat_map(|known| &known.columns) {
             next.columns.entry(name.clone()).or_insert_with(|| column.clone());
@@ -104,7 +104,7 @@ impl Fingerprint {
 
     /// Whether `known` already contains all of it.
     #[must_use]
-    pub fn is_in(&self, known: &Self) -> bool {
+    pub(crate) fn is_in(&self, known: &Self) -> bool {
         self.after(Some(known)) == *known
     }
 }

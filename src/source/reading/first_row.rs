@@ -37,7 +37,7 @@ pub struct SourceStart {
 ///
 /// # Errors
 /// The source refuses or cannot be reached.
-pub async fn find(
+pub(crate) async fn find(
     tx: &mut Tx,
     rollup: &Rollup,
     shape: &Shape,

@@ -31,7 +31,7 @@ pub struct Nap {
 impl Nap {
     /// Naps that together take `ratio` times as long as the work. `None`: no naps.
     #[must_use]
-    pub fn by_ratio(ratio: f64) -> Option<Self> {
+    pub(crate) fn by_ratio(ratio: f64) -> Option<Self> {
         let rows = (NAP_MS_MIN * ROWS_PER_MS / ratio).max(ROWS_MIN);
         let ms = (ratio * rows / ROWS_PER_MS).max(NAP_MS_MIN);
         (ratio > 0.0).then_some(Self { ratio, rows, ms })
@@ -40,7 +40,7 @@ impl Nap {
     /// A condition that is always true, and sleeps at one row in N. The row is chosen at random, as
     /// a row does not know its number.
     #[must_use]
-    pub fn condition(&self) -> String {
+    pub(crate) fn condition(&self) -> String {
         let (share, seconds) = (1.0 / self.rows, (self.ms.round() - HAIR_MS) / 1e3);
         format!(
             "(pg_catalog.random() >= {share:.6} OR pg_catalog.pg_sleep({seconds:.4}) IS NOT NULL)"
@@ -51,7 +51,7 @@ impl Nap {
     /// server naps overrun. Counting the overrun as work would make reading more expensive exactly
     /// then.
     #[must_use]
-    pub fn slept(&self, elapsed: Duration) -> Duration {
+    pub(crate) fn slept(&self, elapsed: Duration) -> Duration {
         elapsed.mul_f64(self.ratio / (1.0 + self.ratio))
     }
 }

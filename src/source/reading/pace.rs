@@ -13,7 +13,7 @@ const WHOLE_SLACK: f64 = 1.5;
 const STEP_MAX: f64 = 4.0;
 
 /// The narrowest chunk. Time is cut at whole seconds.
-pub const CHUNK_MIN: TimeDelta = TimeDelta::seconds(1);
+pub(crate) const CHUNK_MIN: TimeDelta = TimeDelta::seconds(1);
 
 /// The work of a cancelled chunk is lost, so the next one must be much narrower.
 const CUT: f64 = 16.0;
@@ -27,11 +27,11 @@ const RATE_MIN: f64 = 1e-6;
 
 /// Rows that the first chunk of an unknown rollup may hold, by the planner's estimate: about 100 ms
 /// of counting on a small server.
-pub const FIRST_CHUNK_ROWS: f64 = 200_000.0;
+pub(crate) const FIRST_CHUNK_ROWS: f64 = 200_000.0;
 
 /// The measured pace of one rollup: how long its source takes for a range of time.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Pace {
+pub(crate) struct Pace {
     /// Milliseconds of statement per second of source time, when a slice is read whole. `None`
     /// before the first chunk. Partials are converted to it, because their higher cost must not
     /// decide whether they are needed. Otherwise one slow moment of the source could make the
@@ -43,17 +43,17 @@ pub struct Pace {
 
 /// How many times more expensive a statement is than reading the same rows as a whole slice.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Excess(f64);
+pub(crate) struct Excess(f64);
 
 impl Excess {
     /// For a statement that reads its slice whole.
-    pub const NONE: Self = Self(1.0);
+    pub(crate) const NONE: Self = Self(1.0);
 
     /// For a statement that yields partials, with this many distinct columns. Each adds a grouping
     /// set, and stores its values in the stage.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "a number of columns")]
-    pub const fn of_partials(distinct: usize) -> Self {
+    pub(crate) const fn of_partials(distinct: usize) -> Self {
         Self(1.0 + distinct as f64)
     }
 }
@@ -61,20 +61,20 @@ impl Excess {
 impl Pace {
     /// Whether the pace is still unknown.
     #[must_use]
-    pub const fn is_unknown(&self) -> bool {
+    pub(crate) const fn is_unknown(&self) -> bool {
         self.rate.is_none()
     }
 
     /// Whether the estimate may be far off, so that a statement should be tried in any case.
     #[must_use]
-    pub const fn is_guess(&self) -> bool {
+    pub(crate) const fn is_guess(&self) -> bool {
         self.is_guess
     }
 
     /// Takes the planner's estimate of the rows between `start` and `end` as a first guess,
     /// assuming the cost per row that other processes measured. If none did, it assumes that
     /// [`FIRST_CHUNK_ROWS`] rows take the wanted time.
-    pub fn guess(
+    pub(crate) fn guess(
         &mut self,
         rows: f64,
         start: DateTime<Utc>,
@@ -89,7 +89,7 @@ impl Pace {
     }
 
     /// Records that the chunk `[start, end)` took `elapsed`.
-    pub fn learn(
+    pub(crate) fn learn(
         &mut self,
         start: DateTime<Utc>,
         end: DateTime<Utc>,
@@ -105,7 +105,7 @@ impl Pace {
     }
 
     /// Records that the chunk `[start, end)` timed out. The next one is a sixteenth of it.
-    pub fn too_slow(
+    pub(crate) fn too_slow(
         &mut self,
         start: DateTime<Utc>,
         end: DateTime<Utc>,
@@ -118,7 +118,7 @@ impl Pace {
 
     /// The end of the chunk that starts at `start`, at most `slice_end`.
     #[must_use]
-    pub fn chunk_end(
+    pub(crate) fn chunk_end(
         &self,
         start: DateTime<Utc>,
         slice_end: DateTime<Utc>,
@@ -139,7 +139,7 @@ impl Pace {
 
     /// The expected time for the chunk `[start, end)`.
     #[must_use]
-    pub fn expected(
+    pub(crate) fn expected(
         &self,
         start: DateTime<Utc>,
         end: DateTime<Utc>,

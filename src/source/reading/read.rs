@@ -38,7 +38,7 @@ pub fn select(
 
 /// The same, with naps in between.
 #[must_use]
-pub fn select_napping(
+pub(crate) fn select_napping(
     rollup: &Rollup,
     shape: &Shape,
     form: Form,
@@ -94,7 +94,7 @@ pub fn select_napping(
 
 /// The condition that selects the rollup's rows in `[start, end)`.
 #[must_use]
-pub fn condition(
+pub(crate) fn condition(
     rollup: &Rollup,
     shape: &Shape,
     start: DateTime<Utc>,
@@ -117,7 +117,7 @@ fn grouping_sets(keys: &str, values: &[String]) -> String {
 
 /// The expression that merges `field` over the rows of the stage.
 #[must_use]
-pub fn merge(field: &Field, form: Form) -> &str {
+pub(crate) fn merge(field: &Field, form: Form) -> &str {
     match form {
         Form::Whole => &field.expressions.from_whole,
         Form::Partial => &field.expressions.from_partials,
@@ -126,7 +126,7 @@ pub fn merge(field: &Field, form: Form) -> &str {
 
 /// The expression of the number of source rows behind a group, over the rows of the stage.
 #[must_use]
-pub fn merge_rows(shape: &Shape, form: Form) -> String {
+pub(crate) fn merge_rows(shape: &Shape, form: Form) -> String {
     match form {
         Form::Whole => format!("sum({ROWS})"),
         Form::Partial => format!("sum({ROWS}){}", tags(shape).filter_of_group()),
@@ -135,6 +135,6 @@ pub fn merge_rows(shape: &Shape, form: Form) -> String {
 
 /// The tags that distinguish the stage's rows.
 #[must_use]
-pub fn tags(shape: &Shape) -> Tags {
+pub(crate) fn tags(shape: &Shape) -> Tags {
     Tags { values: shape.values.len() }
 }

@@ -40,15 +40,15 @@ pub struct Shape {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dimension {
     /// Its name, in source and rollup table.
-    pub name: String,
+    pub(crate) name: String,
     /// Its type in the rollup table.
-    pub sql_type: String,
+    pub(crate) sql_type: String,
     /// Its collation, quoted, where it differs from the type's own.
-    pub collation: Option<String>,
+    pub(crate) collation: Option<String>,
     /// The type to cast it to, where another database lacks the source's own.
-    pub cast: Option<String>,
+    pub(crate) cast: Option<String>,
     /// Whether the column is an array, whose NULL and empty values must be told apart.
-    pub is_array: bool,
+    pub(crate) is_array: bool,
 }
 
 /// Why a rollup cannot be computed from its source at present.
@@ -268,18 +268,5 @@ fn any_length(sql_type: String) -> String {
         "character" => "bpchar".into(),
         "character[]" => "bpchar[]".into(),
         _ => sql_type,
-    }
-}
-
-impl ShapeError {
-    /// Whether the source was out of reach.
-    #[must_use]
-    pub fn is_unreachable(&self) -> bool {
-        match self {
-            Self::Unfit { .. } => false,
-            Self::Db(error) => {
-                matches!(error.kind(), DbErrorKind::Unreachable | DbErrorKind::Login)
-            }
-        }
     }
 }

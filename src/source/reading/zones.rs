@@ -29,7 +29,7 @@ const HISTORY_STEP_SECONDS: i64 = 6 * 3600;
 
 /// The offsets of one zone over a range of time, for comparison.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Offsets {
+pub(crate) struct Offsets {
     zone: Tz,
     from: i64,
     until: i64,
@@ -45,16 +45,16 @@ pub struct Offsets {
     if *.is_abbreviation { "; PostgreSQL takes this name for an abbreviation without summer time: \
      write a zone such as Europe/Paris" } else { "" }
 )]
-pub struct Mismatch {
-    pub zone: Tz,
+pub(crate) struct Mismatch {
+    zone: Tz,
     /// The first instant at which they disagree.
-    pub at: DateTime<Utc>,
+    at: DateTime<Utc>,
     /// The server's offset in seconds.
-    pub server: i64,
+    server: i64,
     /// This program's offset in seconds.
-    pub program: i64,
+    program: i64,
     /// Whether PostgreSQL reads the zone's name as an abbreviation.
-    pub is_abbreviation: bool,
+    is_abbreviation: bool,
 }
 
 struct Offset(i64);
@@ -71,7 +71,7 @@ impl Offsets {
     /// The offsets to compare before the slice from `start` to `end` is read. `None`: the server
     /// converts no time between zones.
     #[must_use]
-    pub fn around(axis: &Axis, start: DateTime<Utc>, end: DateTime<Utc>) -> Option<Self> {
+    pub(crate) fn around(axis: &Axis, start: DateTime<Utc>, end: DateTime<Utc>) -> Option<Self> {
         let zone = axis.local_zone()?;
         let (from, until) = ((start - AROUND).timestamp(), (end + AROUND).timestamp());
         Some(Self { zone, from, until, step: STEP_SECONDS })
@@ -79,14 +79,18 @@ impl Offsets {
 
     /// The offsets to compare over a whole history.
     #[must_use]
-    pub fn of_history(axis: &Axis, start: DateTime<Utc>, end: DateTime<Utc>) -> Option<Self> {
+    pub(crate) fn of_history(
+        axis: &Axis,
+        start: DateTime<Utc>,
+        end: DateTime<Utc>,
+    ) -> Option<Self> {
         Some(Self { step: HISTORY_STEP_SECONDS, ..Self::around(axis, start, end)? })
     }
 
     /// An expression of the server's offsets: the first, and each one that differs from the one
     /// before.
     #[must_use]
-    pub fn question(&self) -> String {
+    pub(crate) fn question(&self) -> String {
         let changes: Vec<String> = self.changes().iter().map(ToString::to_string).collect();
         format!(
             include_str!("zones.sql"),
@@ -102,7 +106,7 @@ impl Offsets {
     ///
     /// # Errors
     /// The first instant at which they disagree.
-    pub fn judge(&self, answer: &str) -> Result<(), Mismatch> {
+    pub(crate) fn judge(&self, answer: &str) -> Result<(), Mismatch> {
         let server = answer.split(',').filter_map(|run| {
             let (at, offset) = run.split_once('=')?;
             Some((at.parse::<i64>().ok()?, offset.parse::<i64>().ok()?))

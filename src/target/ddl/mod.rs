@@ -6,9 +6,8 @@ mod shared;
 
 use sqlx::Row as _;
 
-use super::Target;
-use super::indexes;
 use super::ready::{self, Persistence};
+use super::{Target, indexes};
 use crate::clients::db::{DbError, Tx};
 use crate::model::measure::partial::{ROWS, TAG, value_column};
 use crate::model::rollup::Rollup;

@@ -43,9 +43,9 @@ pub struct Batch {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct BatchLimits {
     /// Source rows.
-    pub rows: Option<u64>,
+    pub(crate) rows: Option<u64>,
     /// Dollars, by the price of slices in Lambda invocations of their own.
-    pub dollars: Option<f64>,
+    pub(crate) dollars: Option<f64>,
 }
 
 impl BatchLimits {
@@ -136,7 +136,7 @@ impl BatchReport {
 
     /// The severity of the batch's failures, if there were any.
     #[must_use]
-    pub fn severity(&self) -> Option<Severity> {
+    pub(crate) fn severity(&self) -> Option<Severity> {
         let wrong = !self.failed.is_empty() || !self.refused.is_empty() || self.left > 0;
         wrong.then_some(Severity::Failed)
     }

@@ -14,7 +14,7 @@ use crate::work::worker::{WorkError, Worker};
 ///
 /// # Errors
 /// Another installation keeps them, or a server cannot be queried.
-pub async fn refuse_anothers(worker: &Worker, rollup: &str) -> Result<(), WorkError> {
+pub(crate) async fn refuse_anothers(worker: &Worker, rollup: &str) -> Result<(), WorkError> {
     let seen = worker.checkpoints.watermark(rollup).await?;
     let Some(bond) = seen.bond() else { return Ok(()) };
     if bond.places.contains(&super::place(worker).await?)
@@ -29,7 +29,10 @@ pub async fn refuse_anothers(worker: &Worker, rollup: &str) -> Result<(), WorkEr
 ///
 /// # Errors
 /// As [`refuse_anothers`].
-pub async fn refuse_anothers_of(worker: &Worker, rollup: Option<&str>) -> Result<(), WorkError> {
+pub(crate) async fn refuse_anothers_of(
+    worker: &Worker,
+    rollup: Option<&str>,
+) -> Result<(), WorkError> {
     let names = worker.config.rollups.iter().map(|rollup| rollup.name.as_str());
     for name in names.filter(|name| rollup.is_none_or(|only| only == *name)) {
         refuse_anothers(worker, name).await?;
@@ -41,7 +44,7 @@ pub async fn refuse_anothers_of(worker: &Worker, rollup: Option<&str>) -> Result
 ///
 /// # Errors
 /// The table is gone, or a server cannot be queried.
-pub async fn refuse_gone(worker: &Worker, rollup: &Rollup) -> Result<(), WorkError> {
+pub(crate) async fn refuse_gone(worker: &Worker, rollup: &Rollup) -> Result<(), WorkError> {
     let seen = worker.checkpoints.watermark(&rollup.name).await?;
     let table = worker.target.table(rollup);
     let sql = format!("SELECT to_regclass({}) IS NULL", literal(&table));

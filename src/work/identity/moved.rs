@@ -11,7 +11,7 @@ use crate::work::worker::{WorkError, Worker};
 
 /// How `tallymark moved` changes the addresses of an installation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Move {
+pub(crate) enum Move {
     /// The present addresses replace the known ones.
     Replace,
     /// The present addresses are added to the known ones of the same databases.
@@ -22,19 +22,19 @@ pub enum Move {
 
 /// The result of [`moved`] for one rollup.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Moved {
-    pub rollup: String,
+pub(crate) struct Moved {
+    pub(crate) rollup: String,
     /// The installation that owns it now.
-    pub installation: String,
+    pub(crate) installation: String,
     /// Whether `tallymark repair` must run before any work.
-    pub needs_repair: bool,
+    pub(crate) needs_repair: bool,
 }
 
 /// Records the present addresses of `rollup`'s installation.
 ///
 /// # Errors
 /// Its tables are missing, or a server refuses.
-pub async fn moved(worker: &Worker, rollup: &Rollup, how: Move) -> Result<Moved, WorkError> {
+pub(crate) async fn moved(worker: &Worker, rollup: &Rollup, how: Move) -> Result<Moved, WorkError> {
     let place = place(worker).await?;
     let seen = worker.checkpoints.watermark(&rollup.name).await?;
     let found = look_up(worker, rollup, &place).await;

@@ -34,7 +34,7 @@ const TARGET_FORKED: &str =
 
 /// Why the rows of `rollup` are unproven, as far as this process knows.
 #[must_use]
-pub fn unproven(worker: &Worker, rollup: &Rollup) -> Option<String> {
+pub(crate) fn unproven(worker: &Worker, rollup: &Rollup) -> Option<String> {
     lock(&worker.unproven).get(&rollup.name).cloned()
 }
 
@@ -158,7 +158,7 @@ pub(crate) fn still_unproven(bond: &Bond) -> Option<String> {
 
 /// The message about unproven rows.
 #[must_use]
-pub fn is_unproven(rollup: &Rollup, reason: &str) -> String {
+pub(crate) fn is_unproven(rollup: &Rollup, reason: &str) -> String {
     let name = &rollup.name;
     format!(
         "rollup `{name}` is unproven: {reason}. Run `tallymark repair` and `tallymark verify \

@@ -4,9 +4,10 @@ mod scrub;
 mod tick;
 mod verification;
 
-pub use scrub::{Drifted, LISTED_MAX, ScrubReport};
-pub use tick::{Gauges, HeldBack, RollupProblem, TickReport};
-pub use verification::{Pending, SliceVerification};
+pub(crate) use scrub::{Drifted, LISTED_MAX, ScrubReport};
+pub(crate) use tick::{Gauges, HeldBack};
+pub use tick::{RollupProblem, TickReport};
+pub(crate) use verification::{Pending, SliceVerification};
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -44,7 +45,8 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    pub const ALL: [Self; 10] = [
+    #[cfg(test)]
+    pub(crate) const ALL: [Self; 10] = [
         Self::Succeeded,
         Self::Stale,
         Self::Yielded,
@@ -90,24 +92,24 @@ impl Outcome {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// The slice's rows are right, by this run.
-    pub succeeded: u64,
+    pub(crate) succeeded: u64,
     /// The slice failed.
-    pub failed: u64,
+    pub(crate) failed: u64,
     /// The slice goes on or runs again later, without a failure.
-    pub yielded: u64,
+    pub(crate) yielded: u64,
     /// A newer attempt has the slice.
-    pub fenced: u64,
+    pub(crate) fenced: u64,
     /// The slice was not available: done already, leased, waiting, exhausted or sealed.
-    pub refused: u64,
+    pub(crate) refused: u64,
     /// Source rows that were counted.
-    pub rows_read: u64,
+    pub(crate) rows_read: u64,
     /// Milliseconds in statements on the source.
-    pub source_ms: u64,
+    pub(crate) source_ms: u64,
 }
 
 impl Tally {
     /// Counts one run.
-    pub fn add(&mut self, report: &SliceReport) {
+    pub(crate) fn add(&mut self, report: &SliceReport) {
         *match report.outcome {
             Outcome::Succeeded => &mut self.succeeded,
             Outcome::Failed => &mut self.failed,
@@ -128,27 +130,27 @@ impl Tally {
 
 /// The end of a slice's run, which its report shows.
 #[derive(Clone, Debug)]
-pub struct Ending {
-    pub outcome: Outcome,
+pub(crate) struct Ending {
+    pub(crate) outcome: Outcome,
     /// Why it did not succeed.
-    pub reason: Option<String>,
+    pub(crate) reason: Option<String>,
     /// When another try makes sense.
-    pub retry_at: Option<DateTime<Utc>>,
+    pub(crate) retry_at: Option<DateTime<Utc>>,
     /// The counts, if the rows were replaced.
-    pub completion: Option<Completion>,
+    pub(crate) completion: Option<Completion>,
     /// The type behind `reason` and `retry_at` of a slice that has to wait.
-    pub not_now: Option<NotNow>,
+    pub(crate) not_now: Option<NotNow>,
 }
 
 impl Ending {
     #[must_use]
-    pub const fn new(outcome: Outcome) -> Self {
+    pub(crate) const fn new(outcome: Outcome) -> Self {
         Self { outcome, reason: None, retry_at: None, completion: None, not_now: None }
     }
 
     /// The end of a slice that has to wait.
     #[must_use]
-    pub fn not_now(not_now: NotNow) -> Self {
+    pub(crate) fn not_now(not_now: NotNow) -> Self {
         Self {
             reason: Some(not_now.to_string()),
             retry_at: not_now.retry_at,
@@ -159,7 +161,7 @@ impl Ending {
 
     /// The same end, of an attempt that has lost its lease.
     #[must_use]
-    pub fn overtaken(self, lost: &LostLease) -> Self {
+    pub(crate) fn overtaken(self, lost: &LostLease) -> Self {
         let reason = self.reason.or_else(|| Some(lost.to_string()));
         Self { outcome: Outcome::Fenced, reason, ..self }
     }
@@ -193,7 +195,7 @@ pub struct SliceReport {
 impl SliceReport {
     /// The report of an attempt.
     #[must_use]
-    pub fn of(
+    pub(crate) fn of(
         rollup: &Rollup,
         slice: Slice,
         attempt: u64,
@@ -223,7 +225,7 @@ impl SliceReport {
     /// The report of a slice that was not claimed, for a reason that waiting does not change. The
     /// caller logs its summary line ([`SliceReport::logged`]).
     #[must_use]
-    pub fn refused(rollup: &Rollup, slice: Slice, outcome: Outcome, reason: String) -> Self {
+    pub(crate) fn refused(rollup: &Rollup, slice: Slice, outcome: Outcome, reason: String) -> Self {
         let ending = Ending { reason: Some(reason), ..Ending::new(outcome) };
         Self::new(rollup, slice, 0, ending)
     }
@@ -231,7 +233,7 @@ impl SliceReport {
     /// The report of a slice that was not claimed and has to wait. The caller logs it, as with
     /// [`SliceReport::refused`].
     #[must_use]
-    pub fn not_now(rollup: &Rollup, slice: Slice, not_now: NotNow) -> Self {
+    pub(crate) fn not_now(rollup: &Rollup, slice: Slice, not_now: NotNow) -> Self {
         Self::new(rollup, slice, 0, Ending::not_now(not_now))
     }
 
@@ -249,7 +251,7 @@ impl SliceReport {
 
     /// Logs the summary line and returns the report.
     #[must_use]
-    pub fn logged(self) -> Self {
+    pub(crate) fn logged(self) -> Self {
         self.log();
         self
     }

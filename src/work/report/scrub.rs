@@ -6,7 +6,7 @@ use super::{Pending, SliceVerification};
 use crate::model::clock::rfc3339;
 
 /// Slices listed in a tick's report. All are counted, and the log has a line for each.
-pub const LISTED_MAX: usize = 100;
+pub(crate) const LISTED_MAX: usize = 100;
 
 /// Result of a tick's scrub.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]

@@ -45,15 +45,15 @@ pub struct TickReport {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Gauges {
     /// The worst rollup's distance between its watermark and the end of its newest readable slice.
-    pub lag: TimeDelta,
+    pub(crate) lag: TimeDelta,
     /// Slices that were due.
-    pub due: usize,
+    pub(crate) due: usize,
     /// Slices that wait for their time to retry, or for the worker that has them.
-    pub waiting: usize,
+    pub(crate) waiting: usize,
     /// Slices that failed too often.
-    pub exhausted: usize,
+    pub(crate) exhausted: usize,
     /// Backfills under way.
-    pub backfills: usize,
+    pub(crate) backfills: usize,
 }
 
 /// A rollup whose due slices have to wait.
@@ -82,7 +82,7 @@ pub struct RollupProblem {
 impl RollupProblem {
     /// The error that kept `rollup` from being worked on.
     #[must_use]
-    pub fn new(rollup: &str, error: &WorkError) -> Self {
+    pub(crate) fn new(rollup: &str, error: &WorkError) -> Self {
         let (rollup, severity) = (rollup.to_owned(), Some(error.severity()));
         Self { rollup, error: error.to_string(), severity, is_alarm: false }
     }
@@ -91,13 +91,13 @@ impl RollupProblem {
     /// triggers or index, and no server, everything else continues, and those slices report that
     /// they settled by `grace`.
     #[must_use]
-    pub fn of_late_changes(rollup: &str, error: &WorkError) -> Self {
+    pub(crate) fn of_late_changes(rollup: &str, error: &WorkError) -> Self {
         Self { is_alarm: matches!(error, WorkError::Usage(_)), ..Self::new(rollup, error) }
     }
 
     /// A restore may have lost rows that were counted. The rollup's slices are still computed.
     #[must_use]
-    pub fn of_unproven(rollup: &Rollup, reason: &str) -> Self {
+    pub(crate) fn of_unproven(rollup: &Rollup, reason: &str) -> Self {
         let (error, severity) = (is_unproven(rollup, reason), Some(Severity::Failed));
         Self { rollup: rollup.name.clone(), error, severity, is_alarm: true }
     }

@@ -29,10 +29,10 @@ const CHUNK_TRIES: u32 = 6;
 
 /// What was read of a finished slice, and what it replaced.
 pub(super) struct Read {
-    pub replaced: Replaced,
-    pub chunks: u32,
+    pub(crate) replaced: Replaced,
+    pub(crate) chunks: u32,
     /// Milliseconds of work on the source.
-    pub source_ms: u64,
+    pub(crate) source_ms: u64,
 }
 
 /// A slice in reading.

@@ -10,11 +10,9 @@ use crate::checkpoint::{Claim, ClaimError, ClaimRefused, Lease};
 use crate::model::not_now::{NotNow, Permit, Unclaimed, Why};
 use crate::source::reading::shape::Shape;
 use crate::throttle::Throttle;
-use crate::work::compose;
-use crate::work::consumer;
-use crate::work::ready;
 use crate::work::report::{Outcome, SliceReport};
 use crate::work::worker::WorkError;
+use crate::work::{compose, consumer, ready};
 
 /// When to check a slice again whose finer slices are unfinished. Their completion makes it due
 /// sooner. This is for a batch that has nothing else to do.
@@ -22,11 +20,11 @@ const BLOCKED_RETRY: TimeDelta = TimeDelta::seconds(30);
 
 /// A slice with a lease.
 pub(super) struct Claimed<'w> {
-    pub shape: Arc<Shape>,
-    pub lease: Lease,
+    pub(crate) shape: Arc<Shape>,
+    pub(crate) lease: Lease,
     /// The consumer of marks that the rollup is registered as.
-    pub consumer: Option<i64>,
-    pub throttle: Throttle<'w>,
+    pub(crate) consumer: Option<i64>,
+    pub(crate) throttle: Throttle<'w>,
 }
 
 /// How the steps up to the claim ended.

@@ -17,8 +17,8 @@ use crate::work::compose;
 /// A completion that was written with the rows. It counts once their transaction has committed.
 #[derive(Clone, Debug)]
 pub(super) struct Written {
-    pub state: State,
-    pub completion: Completion,
+    pub(crate) state: State,
+    pub(crate) completion: Completion,
 }
 
 /// Completes one slice with its rows.

@@ -16,8 +16,7 @@ use aws_sdk_dynamodb::types::{
     ReturnValue, ReturnValuesOnConditionCheckFailure as OnFailure, TransactWriteItem,
     Update as TransactUpdate,
 };
-use futures_util::FutureExt as _;
-use futures_util::future;
+use futures_util::{FutureExt as _, future};
 
 use super::{
     Answer, Cond, Created, Extent, Item, Key, PK, Query, SK, Sorts, Store, StoreError,
@@ -48,7 +47,7 @@ impl DynamoDb {
     /// # Errors
     /// [`StoreError::NoRegion`] without a region and an endpoint, and [`StoreError::Environment`]
     /// if either is invalid.
-    pub async fn connect(table: &str) -> Result<Self, StoreError> {
+    pub(crate) async fn connect(table: &str) -> Result<Self, StoreError> {
         if let Some(refusal) = crate::clients::aws::refusal(|name| std::env::var(name).ok()) {
             return Err(StoreError::Environment(refusal));
         }
@@ -61,7 +60,7 @@ impl DynamoDb {
 
     /// The table with this name in a region that does not exist, for work that needs no checkpoint.
     #[must_use]
-    pub fn nowhere(table: &str) -> Self {
+    pub(crate) fn nowhere(table: &str) -> Self {
         let nowhere = aws_sdk_dynamodb::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::from_static("none"))

@@ -8,7 +8,7 @@ use crate::model::rollup::{EpochUnit, TimeColumn};
 
 /// The types that a time column can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TimeType {
+pub(crate) enum TimeType {
     /// `timestamp with time zone`: an instant.
     Timestamptz,
     /// `timestamp without time zone`: local time in a zone that the configuration names.
@@ -24,7 +24,7 @@ impl TimeType {
     ///
     /// # Errors
     /// Values of this type hold no time.
-    pub fn parse(sql_type: &str) -> Result<Self, String> {
+    pub(crate) fn parse(sql_type: &str) -> Result<Self, String> {
         match sql_type {
             "timestamp with time zone" => Ok(Self::Timestamptz),
             "timestamp without time zone" => Ok(Self::Timestamp),
@@ -37,7 +37,7 @@ impl TimeType {
 
 /// How to read one rollup's time column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TimeReading {
+pub(crate) enum TimeReading {
     /// The column is the instant.
     Instant,
     /// The column is local time in this zone.

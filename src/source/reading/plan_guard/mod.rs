@@ -53,16 +53,16 @@ pub struct PlannedRead {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Scan {
     /// The plan's term: `Seq Scan`, `Index Scan`, ….
-    pub method: String,
-    pub table: String,
+    pub(crate) method: String,
+    pub(crate) table: String,
     /// The index, if one is used.
-    pub index: Option<String>,
+    pub(crate) index: Option<String>,
     /// Whether it reads only rows of the slice, or of a join.
-    pub is_bounded: bool,
+    pub(crate) is_bounded: bool,
     /// Rows, or entries of the index, that it would read.
-    pub rows: f64,
+    pub(crate) rows: f64,
     /// Bytes that it would read, if it is unbounded.
-    pub bytes: i64,
+    pub(crate) bytes: i64,
 }
 
 /// Explains the reading of `[start, end)`. Parallel queries must be off in `tx`, as parallel plans
@@ -124,18 +124,18 @@ fn alone(rollup: &Rollup, shape: &Shape, start: DateTime<Utc>, end: DateTime<Utc
 
 /// The amount of data that a slice reads.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Volume {
+pub(crate) struct Volume {
     /// Rows that are grouped.
-    pub rows: f64,
+    pub(crate) rows: f64,
     /// Blocks of tables and indexes that are read.
-    pub blocks: f64,
+    pub(crate) blocks: f64,
 }
 
 /// The rows and blocks between `start` and `end`, by statistics and the plan, without reading them.
 ///
 /// # Errors
 /// As [`inspect`].
-pub async fn volume(
+pub(crate) async fn volume(
     tx: &mut Tx,
     rollup: &Rollup,
     shape: &Shape,
@@ -165,7 +165,7 @@ pub async fn volume(
 ///
 /// # Errors
 /// As [`inspect`].
-pub async fn estimate(
+pub(crate) async fn estimate(
     tx: &mut Tx,
     rollup: &Rollup,
     shape: &Shape,
@@ -225,7 +225,7 @@ fn refusal(
 
 /// A number of rows, rounded to the precision of an estimate.
 #[must_use]
-pub fn about(rows: f64) -> String {
+pub(crate) fn about(rows: f64) -> String {
     match rows {
         rows if rows >= 9.95e6 => format!("{:.0} million", rows / 1e6),
         rows if rows >= 9.95e5 => format!("{:.1} million", rows / 1e6),
