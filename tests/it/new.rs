@@ -13,20 +13,23 @@ use crate::cli::is_documented;
 use crate::support::Database;
 use crate::support::cli::{Ended, ended, execute, lines, with_password};
 use crate::support::pooler::pooled;
+use crate::versions::server;
 
 /// An empty directory and a database.
 struct Start {
     directory: TempDir,
-    database: Database,
     url: String,
 }
 
 impl Start {
     async fn with(sql: &str) -> Self {
-        let database = Database::create().await;
-        let url = with_password(&database.url());
+        Self::at(&Database::create().await.url(), sql).await
+    }
+
+    async fn at(url: &str, sql: &str) -> Self {
+        let url = with_password(url);
         execute(&url, sql).await;
-        Self { directory: TempDir::new().unwrap(), database, url }
+        Self { directory: TempDir::new().unwrap(), url }
     }
 
     /// The command with no environment but the address.
@@ -259,6 +262,32 @@ async fn a_large_table_without_an_index_begins_by_its_statistics() {
     start.run(&["check"]).good();
 }
 
+/// Some applications have a table for each customer. Asking for each column's statistics by itself ran
+/// into the time limit.
+#[tokio::test]
+async fn among_thousands_of_tables_the_partitioned_one_is_found() {
+    let start = Start::with(
+        "CREATE TABLE events (at timestamptz, kind text) PARTITION BY RANGE (at); \
+         CREATE TABLE events_all PARTITION OF events DEFAULT; CREATE INDEX ON events (at); \
+         INSERT INTO events SELECT now() - n * interval '1 hour', 'k' || n % 3 \
+         FROM generate_series(1, 100) n",
+    )
+    .await;
+    // In several transactions, as each table takes a lock.
+    for many in (0..2500).step_by(250) {
+        let make = "EXECUTE format('CREATE TABLE customer_%s (name text, plan text, seats int)', n); \
+                    EXECUTE format('INSERT INTO customer_%s VALUES (1, 2, 3)', n)";
+        let until = many + 249;
+        execute(
+            &start.url,
+            &format!("DO $$ BEGIN FOR n IN {many}..{until} LOOP {make}; END LOOP; END $$"),
+        )
+        .await;
+    }
+    execute(&start.url, "ANALYZE").await;
+    assert_eq!(start.proposed()["table"], "public.events");
+}
+
 #[tokio::test]
 async fn an_indexed_table_is_preferred_and_one_without_a_time_is_refused() {
     let start = Start::with("CREATE TABLE settings (key text PRIMARY KEY, value text)").await;
@@ -346,7 +375,8 @@ async fn schemas_of_hosts_are_left_out_and_those_of_the_application_are_found() 
 #[tokio::test]
 async fn a_role_is_offered_what_it_may_read() {
     let role = format!("new_{:08x}", fastrand::u32(..));
-    let mut start = Start::with(&format!(
+    let database = Database::create().await;
+    let setup = format!(
         "CREATE ROLE {role} LOGIN; \
          CREATE TABLE secrets (created_at timestamptz, kind text); CREATE INDEX ON secrets (created_at); \
          INSERT INTO secrets {0}; INSERT INTO secrets {0}; \
@@ -356,9 +386,9 @@ async fn a_role_is_offered_what_it_may_read() {
          GRANT SELECT (created_at, kind) ON events TO {role}",
         rows("at, 'a'", AT),
         rows("at, (ARRAY['a', 'b'])[1 + n % 2], n, 'x'", AT)
-    ))
-    .await;
-    let admin = std::mem::replace(&mut start.url, with_password(&start.database.url_of(&role)));
+    );
+    let mut start = Start::at(&database.url(), &setup).await;
+    let admin = std::mem::replace(&mut start.url, with_password(&database.url_of(&role)));
     let document = start.proposed();
     assert_eq!(document["table"], "public.events");
     assert_eq!(document["group_by"], json!(["kind"]));
@@ -453,6 +483,37 @@ async fn a_file_is_not_replaced_and_without_a_terminal_nothing_is_asked() {
         text.contains("\nnext:\n  tallymark check\n  tallymark init\n  tallymark backfill"),
         "{text}"
     );
+}
+
+async fn works_on(major: u16) {
+    let (_server, urls) = server(major, "new").await;
+    let start = Start::at(
+        &urls.source,
+        &format!(
+            "CREATE TABLE events (id bigserial PRIMARY KEY, occurred_at timestamptz, kind text, amount float8); \
+             CREATE INDEX ON events USING brin (occurred_at); CREATE INDEX ON events (occurred_at); \
+             ALTER TABLE events SET (autovacuum_enabled = false); \
+             INSERT INTO events {}",
+            rows("n, at, 'k' || n % 3, n / 7.0", AT)
+        ),
+    )
+    .await;
+    let document = start.proposed();
+    assert_eq!(
+        (&document["time"], &document["group_by"]),
+        (&json!("occurred_at"), &json!(["kind"]))
+    );
+    start.leads_to_a_verified_rollup(&document).await;
+}
+
+#[tokio::test]
+async fn a_file_is_made_on_postgresql_13() {
+    works_on(13).await;
+}
+
+#[tokio::test]
+async fn a_file_is_made_on_postgresql_18() {
+    works_on(18).await;
 }
 
 /// `script` gives the command a terminal.

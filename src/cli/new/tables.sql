@@ -1,10 +1,18 @@
--- The tables that an application may want to count, largest first, with their partitions' sizes. The
--- number is bounded, as a database may hold a table for each customer.
+-- The tables that an application may want to count, those with a time first and of them the largest, with
+-- their partitions' sizes. The number is bounded, as a database may hold a table for each customer.
 WITH RECURSIVE candidate AS (
-    SELECT c.oid, n.oid AS schema_oid, n.nspname::text AS schema, c.relname::text AS name
-    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    SELECT c.oid, n.oid AS schema_oid, n.nspname::text AS schema, c.relname::text AS name, a.has_time
+    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace,
+    LATERAL (SELECT EXISTS (
+        SELECT FROM pg_catalog.pg_attribute a
+        WHERE a.attrelid = c.oid AND a.attnum > 0
+          AND (a.atttypid = ANY ('{{timestamptz, timestamp, date}}'::regtype[]::oid[])
+               OR a.atttypid = ANY ('{{int4, int8}}'::regtype[]::oid[])
+                  AND a.attname ~ '(^|_)(at|date|epoch|millis|ms|on|secs?|time|timestamp|ts)$|[a-z](At|Date|Ms|On|Time|Timestamp)$')
+    ) AS has_time) a
     WHERE {condition}
-    ORDER BY c.relpages DESC, c.oid
+    -- A partitioned table has no pages of its own.
+    ORDER BY a.has_time DESC, c.relkind = 'p' DESC, c.relpages DESC, c.oid
     LIMIT 2000
 ), tree AS (
     SELECT oid AS root, oid FROM candidate
@@ -31,5 +39,5 @@ SELECT c.oid::bigint AS oid, c.schema, c.name,
            WHERE a.attrelid = c.oid AND a.attnum = 1 AND a.attname = 'bucket'
              AND a.atttypid = 'timestamptz'::regtype) AS is_rollup
 FROM candidate c JOIN whole w ON w.root = c.oid
-ORDER BY w.bytes DESC NULLS LAST, c.schema, c.name
+ORDER BY c.has_time DESC, w.bytes DESC NULLS LAST, c.schema, c.name
 LIMIT 200
