@@ -3,13 +3,17 @@
 -- that were restored or lost repeat numbers. Or the rollup's rows are of another generation or
 -- belong to another installation. The lock on the registry keeps that from changing.
 --
+-- From here on the transaction waits for no other server, so the server may soon end it if it is
+-- idle. Otherwise a worker that is frozen would keep the marker, and what else it locks, from others.
+--
 -- The marker's description of the data (rows_read, definition) stays until the data is replaced. A
 -- count by another definition predicts this one's only if both select the same rows, which the
 -- first half of the hash tells. But where there were rows, at least one is expected: a tick
 -- recomputes slices of another definition, and must keep the results of rows that the source has
 -- purged. The same holds for slices of another calendar, as far as they lie in this one.
 WITH kept AS MATERIALIZED (
-    SELECT rollup FROM tallymark.rollup
+    SELECT rollup, set_config('idle_in_transaction_session_timeout', '{idle_ms}ms', true)
+    FROM tallymark.rollup
     WHERE rollup = {rollup} AND generation = {generation} AND {is_kept} FOR SHARE
 )
 INSERT INTO tallymark.slice AS marker (rollup, slice_start, slice_end, attempt, owner)

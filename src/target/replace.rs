@@ -99,6 +99,10 @@ impl StatementOptions<'_> {
     }
 }
 
+/// How long a transaction that has the marker may be idle. A machine may stand still for a few
+/// seconds.
+const IDLE_MS: u64 = 10_000;
+
 /// The marker's state before this attempt took it.
 pub(super) struct PriorMarker {
     /// Source rows behind the slice's data. `None`: it has no data of this definition.
@@ -277,6 +281,7 @@ pub(super) async fn fence(
         definition = literal(lease.definition()),
         generation = generation_of(lease.definition()),
         is_kept = keeper.as_deref().unwrap_or("true"),
+        idle_ms = IDLE_MS,
     );
     // Repeated once if the registry's generation was older.
     for _ in 0..2 {

@@ -183,11 +183,10 @@ async fn a_first_claim_waits_for_a_transaction_that_found_no_checkpoint() {
         }
     };
     let mut claimed = std::pin::pin!(claimed);
-    let table = checkpoints.table();
-    let waiting = format!(
-        "SELECT count(*) AS n FROM pg_locks WHERE NOT granted AND pid IN \
-         (SELECT pid FROM pg_stat_activity WHERE query LIKE '%INSERT INTO {table}%')"
-    );
+    let id = "SELECT pg_current_xact_id()::xid::text AS id";
+    let id: String = tx.row("looking", id.into()).await.unwrap().get("id");
+    let waiting =
+        format!("SELECT count(*) AS n FROM pg_locks WHERE NOT granted AND transactionid = '{id}'");
     let is_waiting = async {
         loop {
             let mut look = begin(&db).await;

@@ -20,10 +20,12 @@ mod locks;
 mod once;
 mod pool;
 mod transaction;
+mod whole;
 
 pub use error::{DbError, DbErrorKind};
 use once::Once;
 pub use transaction::Tx;
+pub use whole::Whole;
 
 use begin::begin_sql;
 use once::Memory;
@@ -113,6 +115,12 @@ impl Opened {
         let pool = Arc::new(Pool::new(options.statement_cache_capacity(0), connections_max));
         Ok(Self { url, place, pool })
     }
+
+    /// The time limit of connecting. It is within the caller's time, unless the address sets more,
+    /// so that a caller with less time learns the reason.
+    fn connect_limit(&self, statement_timeout: Duration) -> Duration {
+        self.url.connect_timeout().unwrap_or(CONNECT_TIMEOUT.min(statement_timeout))
+    }
 }
 
 impl Db {
@@ -178,17 +186,32 @@ impl Db {
         let what = (access, begin, statement_timeout);
         let opened = self.opened(None).await?;
         match self.begin_on(&opened, what).await {
-            Err(refused)
-                if refused.kind() == DbErrorKind::Login && self.address.known().is_none() =>
-            {
-                let renewed = self.opened(Some(&opened.url)).await?;
-                if renewed.url == opened.url {
-                    return Err(refused);
-                }
+            Err(refused) => {
+                let renewed = self.renewed(&opened, refused).await?;
                 self.begin_on(&renewed, what).await
             }
             begun => begun,
         }
+    }
+
+    /// The connections by a renewed address, after a refused login with one that is stored
+    /// elsewhere. Otherwise returns what was `refused`.
+    async fn renewed(&self, opened: &Opened, refused: DbError) -> Result<Opened, DbError> {
+        if refused.kind() != DbErrorKind::Login || self.address.known().is_some() {
+            return Err(refused);
+        }
+        let renewed = self.opened(Some(&opened.url)).await?;
+        if renewed.url == opened.url { Err(refused) } else { Ok(renewed) }
+    }
+
+    /// The error of a connection that could not be made or begin anything within `limit`.
+    fn refused(&self, opened: &Opened, limit: Duration, source: sqlx::Error) -> DbError {
+        let within = match source {
+            sqlx::Error::PoolTimedOut => format!(" within {:.1} s", limit.as_secs_f64()),
+            _ => String::new(),
+        };
+        DbError::new(self.side, format!("connecting to {}{within}", opened.place), source)
+            .before_any_work()
     }
 
     async fn begin_on(
@@ -196,17 +219,8 @@ impl Db {
         opened: &Opened,
         (access, begin, statement_timeout): (Access, &str, Duration),
     ) -> Result<Tx, DbError> {
-        // Within the caller's time, unless the address sets more, so that a caller with less time
-        // learns the reason.
-        let limit = opened.url.connect_timeout().unwrap_or(CONNECT_TIMEOUT.min(statement_timeout));
-        let refused = |source| {
-            let within = match source {
-                sqlx::Error::PoolTimedOut => format!(" within {:.1} s", limit.as_secs_f64()),
-                _ => String::new(),
-            };
-            DbError::new(self.side, format!("connecting to {}{within}", opened.place), source)
-                .before_any_work()
-        };
+        let limit = opened.connect_limit(statement_timeout);
+        let refused = |source| self.refused(opened, limit, source);
         let mut held = opened.pool.acquire(limit, self.is_patient).await.map_err(refused)?;
         let mut begun = held.begin(begin, limit).await;
         if begun.is_err() && held.is_reused() {

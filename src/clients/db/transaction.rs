@@ -145,8 +145,18 @@ impl Tx {
     async fn end(mut self, doing: &str, sql: &'static str) -> Result<(), DbError> {
         let (limit, watch) = (self.terms.limit, Stopwatch::start());
         let answer = tokio::time::timeout(limit, self.held.simple(sql)).await;
-        self.judged((doing, sql), watch, answer).await?;
+        self.ended((doing, sql), watch, answer).await
+    }
+
+    /// The answer to the last statement. The connection serves the next transaction.
+    pub(super) async fn ended<T>(
+        mut self,
+        what: (&str, &str),
+        watch: Stopwatch,
+        answer: Result<Result<T, sqlx::Error>, Elapsed>,
+    ) -> Result<T, DbError> {
+        let answer = self.judged(what, watch, answer).await?;
         self.held.give_back();
-        Ok(())
+        Ok(answer)
     }
 }

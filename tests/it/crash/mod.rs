@@ -167,6 +167,7 @@ async fn matrix(scene: &impl Scene, cases: &[Case]) {
     in_lanes(scene.lanes(), &awake, |(slice, case)| {
         until_met(*slice, &case.first, &|slice, budget| scene.invoke(budget, slice, &case.first));
     });
+    scene.agrees().await;
     let seconds: Vec<_> = awake.iter().filter(|(_, case)| !case.second.is_empty()).collect();
     if !seconds.is_empty() {
         // The remaining work after the first invocation may lack the call of the second fault.
@@ -188,6 +189,7 @@ async fn matrix(scene: &impl Scene, cases: &[Case]) {
             });
         });
         outlive_leases();
+        scene.agrees().await;
         scene.rerun().await;
         let before = scene.versions().await;
         sleeping.into_inner().unwrap().into_iter().for_each(Sleeper::wake);
@@ -214,7 +216,8 @@ fn in_lanes<T: Sync>(lanes: usize, items: &[T], work: impl Fn(&T) + Sync) {
 
 /// The acts of the matrix, and their options.
 struct Act<'a> {
-    known: &'a Mutex<BTreeSet<Point>>,
+    /// The calls that have met their faults, for each store.
+    known: &'a Mutex<BTreeSet<(bool, Point)>>,
     runtime: Handle,
     seed: u64,
 }
@@ -232,7 +235,9 @@ impl Act<'_> {
             name.contains("oldest transaction") || name.contains("forget who was open")
         };
         points.retain(|(name, _)| scene.is_waiting() || !asks_again(name));
-        points.retain(|point| self.known.lock().unwrap().insert(point.clone()));
+        let is_new =
+            |point: &Point| self.known.lock().unwrap().insert((scene.has_store(), point.clone()));
+        points.retain(is_new);
         let cases = cases(&points, is_whole, &mut fastrand::Rng::with_seed(self.seed));
         for (nth, round) in rounds(&cases).iter().enumerate() {
             if nth > 0 {
@@ -254,6 +259,7 @@ async fn whatever_call_meets_a_fault_a_rerun_makes_all_good() {
     let known = Mutex::default();
     let act = Act { known: &known, runtime: Handle::current(), seed };
     let act = &act;
+    let waiting = Ways { has_store: true, is_waiting: true, ..Ways::default() };
     let slices = [
         ("whole", Ways::default()),
         ("copied", Ways { has_target: true, ..Ways::default() }),
@@ -262,6 +268,10 @@ async fn whatever_call_meets_a_fault_a_rerun_makes_all_good() {
         ("waiting", Ways { is_waiting: true, ..Ways::default() }),
         ("replay", Ways { is_replay: true, ..Ways::default() }),
         ("failing", Ways { is_failing: true, ..Ways::default() }),
+        ("in the target", Ways { has_store: true, ..Ways::default() }),
+        ("copied into it", Ways { has_store: true, has_target: true, ..Ways::default() }),
+        ("replayed in it", Ways { is_replay: true, ..waiting }),
+        ("copied, waiting", Ways { has_target: true, ..waiting }),
     ];
     thread::scope(|scope| {
         for (name, ways) in slices {
@@ -272,7 +282,7 @@ async fn whatever_call_meets_a_fault_a_rerun_makes_all_good() {
         }
     });
     let known = known.into_inner().unwrap();
-    let with_faults: BTreeSet<_> = known.into_iter().map(|(name, _)| name).collect();
+    let with_faults: BTreeSet<_> = known.into_iter().map(|(_, (name, _))| name).collect();
     let seen = wire::SEEN.lock().unwrap();
     let without = seen.difference(&with_faults).filter(|it| *it != "runtime: next");
     let without: Vec<_> = without.collect();

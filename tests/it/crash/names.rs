@@ -76,8 +76,9 @@ pub fn of_sql(side: &str, sql: &str, kinds: &[u8]) -> String {
     if kinds == b"S" {
         return format!("{side}: is it there");
     }
-    let known = STATEMENTS.iter().find(|(begin, _)| sql.starts_with(begin));
-    let name = known.map_or_else(|| format!("?? {}", sql.replace('\n', " ")), |it| it.1.to_owned());
+    let known = STATEMENTS.iter().find(|(begin, _)| sql.starts_with(begin)).map(|it| it.1);
+    let known = of_store(sql).or(known);
+    let name = known.map_or_else(|| format!("?? {}", sql.replace('\n', " ")), str::to_owned);
     let step = match kinds.last() {
         Some(b'd') => ", rows",
         Some(b'c' | b'f') => ", end",
@@ -85,6 +86,24 @@ pub fn of_sql(side: &str, sql: &str, kinds: &[u8]) -> String {
         _ => "",
     };
     format!("{side}: {name}{step}")
+}
+
+/// The name of a statement of the store in the target.
+fn of_store(sql: &str) -> Option<&'static str> {
+    if !sql.contains("tallymark.checkpoint") {
+        return None;
+    }
+    let ends = [("succeeded", "complete"), ("failed", "give back"), ("yielded", "give back")];
+    let is = |state: &str| sql.contains(&format!("'state', '\"{state}\"'"));
+    let is_write = ["UPDATE", "INSERT INTO"]
+        .iter()
+        .any(|word| sql.contains(&format!("{word} tallymark.checkpoint")));
+    Some(match () {
+        () if !is_write => "read checkpoints",
+        () if sql.contains("'lease_until', to_jsonb") => "claim",
+        () if sql.contains("'reopened_at'") => "reopen",
+        () => ends.into_iter().find(|(state, _)| is(state)).map_or("write an item", |it| it.1),
+    })
 }
 
 /// The name of a call to DynamoDB.

@@ -32,6 +32,15 @@ pub trait Scene: Sync {
         false
     }
 
+    /// Whether the checkpoints are in the target. Its calls meet their faults there too.
+    fn has_store(&self) -> bool {
+        false
+    }
+
+    /// Asserts that nothing contradicts anything, at an instant at which processes may have been
+    /// killed.
+    async fn agrees(&self) {}
+
     /// Makes work for an invocation.
     fn prepare(&self, case: usize);
 

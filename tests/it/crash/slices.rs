@@ -12,6 +12,7 @@ use super::names;
 use super::scene::Scene;
 use super::wire::{Wires, apart};
 use crate::kill::{SEED, START, hourly, is_done, versions};
+use crate::store::contradictions;
 use crate::support::Database;
 use crate::support::cli::{Place, execute, lines};
 
@@ -49,6 +50,8 @@ pub struct Ways {
     pub is_replay: bool,
     /// The source cannot be read.
     pub is_failing: bool,
+    /// The checkpoints are in the target.
+    pub has_store: bool,
 }
 
 pub struct Slices {
@@ -75,9 +78,10 @@ impl Slices {
             true => "[target]\nurl = { env = \"TARGET_DATABASE_URL\" }\n",
             false => "",
         };
+        let store = if ways.has_store { "[checkpoint]\nstore = \"postgres\"\n" } else { "" };
         let text = format!(
             "[source]\nurl = {{ env = \"SOURCE_DATABASE_URL\" }}\nchunk_time = \"{chunk_time}\"\n\
-             nice_ratio = 0\nslots = 64\n{target}{rollups}"
+             nice_ratio = 0\nslots = 64\n{target}{store}{rollups}"
         );
         std::fs::write(place.config(), text).unwrap();
         place.sql(&format!("{}; {SLOW}", SEED.replace("20 seconds", "1 minute"))).await;
@@ -98,6 +102,17 @@ impl Scene for Slices {
 
     fn is_waiting(&self) -> bool {
         self.ways.is_waiting
+    }
+
+    fn has_store(&self) -> bool {
+        self.ways.has_store
+    }
+
+    async fn agrees(&self) {
+        if self.ways.has_store {
+            let found = lines(&self.place.target_url, &contradictions("hourly")).await;
+            assert_eq!(found, [""; 0], "rows, marker and checkpoint contradict each other");
+        }
     }
 
     fn prepare(&self, _: usize) {
@@ -127,12 +142,14 @@ impl Scene for Slices {
     }
 
     fn environment(&self, wires: &Arc<Wires>) -> Vec<(&'static str, String)> {
-        let dynamo = wires.http(&self.endpoint, names::of_dynamo);
         let mut environment = vec![
             ("TALLYMARK_CONFIG", self.place.config().display().to_string()),
             ("SOURCE_DATABASE_URL", wires.postgres("source", &self.place.source_url)),
-            ("AWS_ENDPOINT_URL_DYNAMODB", format!("http://{dynamo}")),
         ];
+        if !self.ways.has_store {
+            let dynamo = wires.http(&self.endpoint, names::of_dynamo);
+            environment.push(("AWS_ENDPOINT_URL_DYNAMODB", format!("http://{dynamo}")));
+        }
         if self.ways.has_target {
             let url = wires.postgres("target", &self.place.target_url);
             environment.push(("TARGET_DATABASE_URL", url));

@@ -4,10 +4,14 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tallymark::checkpoint::Checkpoints;
+use tallymark::checkpoint::store::postgres::Postgres;
+use tallymark::clients::address::{Address, DatabaseUrl};
+use tallymark::clients::db::{Db, Side};
 use tallymark::embedded::dynamodb::EmbeddedDynamo;
 use tallymark::model::visible::is_plain;
 use tempfile::TempDir;
@@ -154,7 +158,12 @@ impl Place {
     }
 
     pub fn checkpoints(&self) -> Checkpoints {
-        super::world::checkpoints_in(self.dynamo(), "tallymark")
+        if !fs::read_to_string(self.config()).unwrap().contains("store = \"postgres\"") {
+            return super::world::checkpoints_in(self.dynamo(), "tallymark");
+        }
+        let url = DatabaseUrl::new(&*self.target_url).unwrap();
+        let db = Db::new(&Address::Url(url), Side::Target, 2).unwrap();
+        Checkpoints::new(Arc::new(Postgres::new(db, "checkpoint")), 5)
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {

@@ -1,7 +1,8 @@
 //! A store in PostgreSQL: a table in the target with a row for each item.
 //!
-//! Each write is one statement. After a refused write, another statement reads the item that
-//! refused it. A transaction pooler works, because no session state and no lock outlives a
+//! A write is one statement, and another one reads the item that may refuse it. Both are one
+//! message with their transaction, so that a worker that is frozen or killed leaves no lock that
+//! others wait for. A transaction pooler works, because no session state and no lock outlives a
 //! transaction. The server's clock decides about leases, and it is the same for all workers.
 
 mod render;
@@ -13,12 +14,13 @@ use chrono::{DateTime, Utc};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use sqlx::Row as _;
+use sqlx::postgres::PgRow;
 
 use super::{
     Answer, Cond, Created, Item, Key, Query, Sorts, Store, StoreError, TableSummary, Update,
     Written,
 };
-use crate::clients::db::{Access, Db, DbError, DbErrorKind, Tx};
+use crate::clients::db::{Access, Db, DbError, DbErrorKind, Tx, Whole};
 use crate::model::sql::{literal, shown};
 use render::{Clock, Render};
 use value::{from_row, key_of};
@@ -28,6 +30,10 @@ const STORE: &str = "postgres";
 
 /// Each statement accesses one row by its key, or reads a range of rows.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The time limit of a statement where the transaction waits for the worker in between. The server
+/// ends it soon after that, and with it the locks of a frozen worker.
+const DIALOGUE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The text in `pg_stat_activity`.
 const LABEL: &str = "checkpoints";
@@ -64,16 +70,26 @@ impl Postgres {
 
     /// Begins a separate transaction for one call.
     async fn begin(&self, access: Access, operation: &'static str) -> Result<Tx, StoreError> {
-        let begun = self.db.begin(access, STATEMENT_TIMEOUT, LABEL).await;
+        let begun = self.db.begin(access, DIALOGUE_TIMEOUT, LABEL).await;
         begun.map_err(|error| self.error(operation, error))
     }
 
     async fn rows(&self, operation: &'static str, sql: String) -> Result<Vec<Item>, StoreError> {
-        let mut tx = self.begin(Access::ReadOnly, operation).await?;
-        let rows = tx.rows(operation, sql).await.map_err(|error| self.error(operation, error))?;
-        tx.rollback().await.map_err(|error| self.error(operation, error))?;
+        let rows = self.run(Access::ReadOnly, operation, sql).await?;
         let found = rows.iter().map(from_row).collect::<Result<_, _>>();
         found.map_err(|error| self.unreadable(operation, error))
+    }
+
+    /// Runs statements in a transaction of their own.
+    async fn run(
+        &self,
+        access: Access,
+        doing: &'static str,
+        sql: String,
+    ) -> Result<Vec<PgRow>, StoreError> {
+        let (statement_timeout, label) = (STATEMENT_TIMEOUT, LABEL);
+        let whole = Whole { access, statement_timeout, label, doing, sql };
+        self.db.run_whole(&whole).await.map_err(|error| self.error(doing, error))
     }
 
     /// One conditional write in `tx`.
@@ -89,16 +105,24 @@ impl Postgres {
             let item = from_row(row).map_err(|error| self.unreadable(operation, error))?;
             return Ok(Written::Done(item));
         }
-        let (rollup, sort) = key_of(&update.key);
-        let sql = format!(
+        let row = tx.row(operation, self.refusing(&update.key)).await;
+        self.refused(operation, &row.map_err(|error| self.error(operation, error))?)
+    }
+
+    /// The statement that reads the item that has refused a write, and the time.
+    fn refusing(&self, key: &Key) -> String {
+        let (rollup, sort) = key_of(key);
+        format!(
             "SELECT clock_timestamp() AS now, it.rollup, it.sort, it.item::text AS item FROM (SELECT) AS one \
              LEFT JOIN {} AS it ON it.rollup = {rollup} AND it.sort = {sort}",
             self.table
-        );
-        let row = tx.row(operation, sql).await.map_err(|error| self.error(operation, error))?;
+        )
+    }
+
+    fn refused(&self, operation: &'static str, row: &PgRow) -> Result<Written, StoreError> {
         let unreadable = |error| self.unreadable(operation, error);
         let is_there = row.try_get::<Option<String>, _>("item").map_err(unreadable)?.is_some();
-        let found = is_there.then(|| from_row(&row)).transpose().map_err(unreadable)?;
+        let found = is_there.then(|| from_row(row)).transpose().map_err(unreadable)?;
         let now: DateTime<Utc> = row.try_get("now").map_err(unreadable)?;
         Ok(Written::Refused { found, at: (self.clock == Clock::Server).then_some(now) })
     }
@@ -112,10 +136,16 @@ impl Postgres {
         if let Some(tx) = within {
             return self.write(tx, &update, operation).await;
         }
-        let mut tx = self.begin(Access::ReadWrite, operation).await?;
-        let written = self.write(&mut tx, &update, operation).await?;
-        tx.commit().await.map_err(|error| self.error(operation, error))?;
-        Ok(written)
+        let update_sql = Render::update(&self.table, self.clock, &update);
+        let sql = format!("{update_sql}; {}", self.refusing(&update.key));
+        match &self.run(Access::ReadWrite, operation, sql).await?[..] {
+            [item, _] => {
+                let item = from_row(item).map_err(|error| self.unreadable(operation, error))?;
+                Ok(Written::Done(item))
+            }
+            [refusing] => self.refused(operation, refusing),
+            _ => Err(self.unreadable(operation, sqlx::Error::RowNotFound)),
+        }
     }
 
     async fn write_all(
@@ -161,14 +191,6 @@ impl Postgres {
         sql: impl Into<String>,
     ) -> Result<u64, StoreError> {
         tx.execute(operation, sql.into()).await.map_err(|error| self.error(operation, error))
-    }
-
-    /// Runs one statement in a separate transaction, and returns the number of affected rows.
-    async fn alone(&self, operation: &'static str, sql: String) -> Result<u64, StoreError> {
-        let mut tx = self.begin(Access::ReadWrite, operation).await?;
-        let affected = self.execute(&mut tx, operation, sql).await?;
-        tx.commit().await.map_err(|error| self.error(operation, error))?;
-        Ok(affected)
     }
 
     async fn make(&self) -> Result<Created, StoreError> {
@@ -348,7 +370,7 @@ impl Store for Postgres {
     fn put(&self, item: Item, condition: Cond) -> Answer<'_, bool> {
         async move {
             let sql = Render::put(&self.table, self.clock, &item, &condition);
-            Ok(self.alone("copy", sql).await? > 0)
+            Ok(!self.run(Access::ReadWrite, "copy", sql).await?.is_empty())
         }
         .boxed()
     }
@@ -358,7 +380,7 @@ impl Store for Postgres {
             let (rollup, sort) = key_of(&key);
             let sql =
                 format!("DELETE FROM {} WHERE rollup = {rollup} AND sort = {sort}", self.table);
-            self.alone("delete", sql).await.map(drop)
+            self.run(Access::ReadWrite, "delete", sql).await.map(drop)
         }
         .boxed()
     }

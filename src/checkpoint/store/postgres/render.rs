@@ -45,7 +45,7 @@ impl Render {
         )
     }
 
-    /// A conditional write of a whole item.
+    /// A conditional write of a whole item, which returns a row if it was made.
     pub(super) fn put(table: &str, clock: Clock, item: &Item, condition: &Cond) -> String {
         let part = |name: &str| match item.get(name) {
             Some(Value::Text(text)) => text.as_str(),
@@ -57,12 +57,13 @@ impl Render {
         if condition.allows_missing() {
             return format!(
                 "INSERT INTO {table} AS it (rollup, sort, item) VALUES ({rollup}, {sort}, {whole}) \
-                 ON CONFLICT (rollup, sort) DO UPDATE SET item = excluded.item WHERE {holds}"
+                 ON CONFLICT (rollup, sort) DO UPDATE SET item = excluded.item WHERE {holds} \
+                 RETURNING it.rollup"
             );
         }
         format!(
             "UPDATE {table} AS it SET item = {whole} \
-             WHERE it.rollup = {rollup} AND it.sort = {sort} AND {holds}"
+             WHERE it.rollup = {rollup} AND it.sort = {sort} AND {holds} RETURNING it.rollup"
         )
     }
 
