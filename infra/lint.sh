@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Checks template.yaml and infra/terraform with AWS's linters, a linter of policies, and a comparison of both. Checks the
-# bills of materials of packages, which needs cargo, and the workflows with all shell scripts. Needs python3; brings its
-# tools into target/lint. Contacts neither AWS nor GitHub.
+# bills of materials of packages, which needs cargo, the workflows with all shell scripts, and examples/hosts. Needs
+# python3; brings its tools into target/lint. Contacts neither AWS nor GitHub.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=us-east-1 AWS_EC2_METADATA_DISABLED=true
@@ -9,18 +9,18 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1 CHECKPOINT_DISABLE=1
 
 venv=target/lint
 requirements=infra/lint-requirements.txt
-# Only its schemas are needed, so its dependencies are left out.
-schemas=cyclonedx-python-lib==11.12.0
+# Only their schemas are needed, so their dependencies are left out.
+schemas=(cyclonedx-python-lib==11.12.0 check-jsonschema==0.39.0)
 
 # Once, and again when the versions change.
 prepare() {
     local wanted
-    wanted="$(cat "$requirements" && echo "$schemas")"
+    wanted="$(cat "$requirements" && echo "${schemas[*]}")"
     [ "$(cat "$venv/installed.txt" 2>/dev/null)" = "$wanted" ] && return
     rm -rf "$venv"
     python3 -m venv "$venv"
     "$venv/bin/pip" install --quiet --no-compile --requirement "$requirements"
-    "$venv/bin/pip" install --quiet --no-compile --no-deps "$schemas"
+    "$venv/bin/pip" install --quiet --no-compile --no-deps "${schemas[@]}"
     echo "$wanted" >"$venv/installed.txt"
 }
 
@@ -39,6 +39,10 @@ start "the SBOM" "$venv/bin/python" infra/sbom_check.py
 start "policies, and Terraform against the template" "$venv/bin/python" infra/lint.py
 start "actionlint" "$venv/bin/actionlint" -no-color -shellcheck "$venv/bin/shellcheck" -pyflakes=
 start "zizmor" "$venv/bin/zizmor" --offline --quiet --color=never .github/workflows
+workflow=examples/hosts/github-actions.yml
+start "actionlint, the example" "$venv/bin/actionlint" -no-color -shellcheck "$venv/bin/shellcheck" -pyflakes= "$workflow"
+start "zizmor, the example" "$venv/bin/zizmor" --offline --quiet --color=never "$workflow"
+start "compose" "$venv/bin/python" infra/hosts_check.py
 start "shellcheck" "$venv/bin/shellcheck" .ci/run infra/*.sh packaging/*.sh
 if command -v terraform >/dev/null; then
     start "terraform fmt -check" terraform fmt -check -diff -recursive infra/terraform
