@@ -289,6 +289,27 @@ async fn among_thousands_of_tables_the_partitioned_one_is_found() {
 }
 
 #[tokio::test]
+async fn a_view_is_counted_if_it_is_named() {
+    let start = Start::with(&format!(
+        "CREATE TABLE events (id bigserial PRIMARY KEY, created_at timestamptz, kind text); \
+         CREATE INDEX ON events (created_at); INSERT INTO events {}; ANALYZE; \
+         CREATE VIEW clicks AS SELECT created_at, kind FROM events WHERE id % 2 = 0",
+        rows("n, at, 'k' || n % 3", AT)
+    ))
+    .await;
+    assert_eq!(start.proposed()["table"], "public.events");
+    let document = start.json(&["new", "--yes", "--force", "--table", "clicks"]);
+    assert_eq!((&document["rollup"], &document["notes"]), (&json!("clicks_daily"), &json!([])));
+    let begins = document["start"].as_str().unwrap();
+    let is_first =
+        format!("SELECT min(created_at AT TIME ZONE 'UTC')::date = '{begins}' FROM clicks");
+    assert_eq!(lines(&start.url, &is_first).await, ["(t)"], "{document}");
+    start.run(&["init"]).good();
+    start.run(&["backfill", "clicks_daily", "--yes"]).good();
+    start.run(&["verify"]).good();
+}
+
+#[tokio::test]
 async fn an_indexed_table_is_preferred_and_one_without_a_time_is_refused() {
     let start = Start::with("CREATE TABLE settings (key text PRIMARY KEY, value text)").await;
     let refused = start.run(&["new", "--yes"]);

@@ -6,6 +6,7 @@ use sqlx::postgres::PgRow;
 
 use crate::clients::db::{DbError, Tx};
 use crate::model::sql::{TableName, ident, literal, table};
+use crate::source::reading::first_row;
 
 const DOING: &str = "looking for tables";
 
@@ -23,6 +24,8 @@ pub(super) struct Table {
     pub(super) is_filtered: bool,
     /// Whether it is the table of a rollup.
     pub(super) is_rollup: bool,
+    /// Whether it has no rows of its own, and so no statistics.
+    pub(super) is_view: bool,
     pub(super) columns: Vec<Column>,
 }
 
@@ -89,8 +92,18 @@ pub(super) struct Server {
 pub(super) struct Range {
     pub(super) first: Option<f64>,
     pub(super) last: Option<f64>,
-    /// Whether there may be values before the first, as it is that of a sample.
-    pub(super) is_sample: bool,
+    pub(super) seen: Seen,
+}
+
+/// Where they were seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// In the rows. Without a value there is no row.
+    Rows,
+    /// In a sample: there may be values before the first.
+    Sample,
+    #[default]
+    Nowhere,
 }
 
 /// The server's facts; `schema` is that of the rollup tables.
@@ -144,6 +157,7 @@ fn one_table(row: &PgRow) -> Result<(i64, i64, Table), sqlx::Error> {
         is_readable: row.try_get("is_readable")?,
         is_filtered: row.try_get("is_filtered")?,
         is_rollup: row.try_get("is_rollup")?,
+        is_view: row.try_get("is_view")?,
         columns: Vec::new(),
     };
     Ok((oid, largest, table))
@@ -181,15 +195,15 @@ fn column(row: &PgRow) -> Result<(i64, Column), sqlx::Error> {
     Ok((row.try_get("oid")?, column))
 }
 
-/// The first and the last value of a time column: three looks into its index. Values before the year
-/// 2000 count as mistakes where there are later ones.
+/// The first and the last value of a time column: three looks into its index, or, where they would read
+/// much, the statistics. Values before the year 2000 count as mistakes where there are later ones.
 pub(super) async fn range(
     tx: &mut Tx,
     from: &TableName,
     column: &Column,
 ) -> Result<Range, DbError> {
     const DOING: &str = "looking for the first and the last row";
-    let (name, from) = (ident(&column.name), table(from));
+    let (name, relation) = (ident(&column.name), table(from));
     let is_number = matches!(column.content, Content::Integer | Content::Bigint);
     let value = |aggregate: &str| match is_number {
         true => format!("{aggregate}({name})::float8"),
@@ -202,15 +216,18 @@ pub(super) async fn range(
         false => format!("{name} >= '2000-01-01'"),
     };
     let sql = format!(
-        "SELECT coalesce((SELECT {first} FROM {from} WHERE {later}), (SELECT {first} FROM {from})) \
-         AS first, (SELECT {last} FROM {from}) AS last"
+        "SELECT coalesce((SELECT {first} FROM {relation} WHERE {later}), \
+         (SELECT {first} FROM {relation})) AS first, (SELECT {last} FROM {relation}) AS last"
     );
+    if first_row::cost(tx, &sql).await? > first_row::COST_MAX {
+        return range_by_statistics(tx, from, column).await;
+    }
     let row = tx.row(DOING, sql).await?;
-    ends(&row, false).map_err(|error| tx.error(DOING, error))
+    ends(&row, Seen::Rows).map_err(|error| tx.error(DOING, error))
 }
 
 /// The first and the last value of a time column in the sample that ANALYZE has taken.
-pub(super) async fn range_by_statistics(
+async fn range_by_statistics(
     tx: &mut Tx,
     from: &TableName,
     column: &Column,
@@ -228,15 +245,16 @@ pub(super) async fn range_by_statistics(
         column = literal(&column.name)
     );
     let row = tx.row(DOING, sql).await?;
-    ends(&row, true).map_err(|error| tx.error(DOING, error))
+    let range = ends(&row, Seen::Sample).map_err(|error| tx.error(DOING, error))?;
+    Ok(if range.first.is_some() { range } else { Range::default() })
 }
 
-fn ends(row: &PgRow, is_sample: bool) -> Result<Range, sqlx::Error> {
+fn ends(row: &PgRow, seen: Seen) -> Result<Range, sqlx::Error> {
     let read = |name: &str| {
         let value = row.try_get::<Option<f64>, _>(name)?;
         Ok::<_, sqlx::Error>(value.filter(|value| value.is_finite()))
     };
-    Ok(Range { first: read("first")?, last: read("last")?, is_sample })
+    Ok(Range { first: read("first")?, last: read("last")?, seen })
 }
 
 /// The instant of these seconds since 1970, if a calendar has it.

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use chrono::{DateTime, Datelike as _, TimeDelta, Utc};
 use chrono_tz::Tz;
 
-use super::catalogue::{Column, Content, Index, Range, Server, Table, instant};
+use super::catalogue::{Column, Content, Range, Seen, Server, Table, instant};
 use super::words::{self, NAME_MAX, Number};
 use crate::config::{RESERVED, StoreKind};
 use crate::model::clock::rfc3339_seconds;
@@ -83,7 +83,7 @@ pub(super) enum Begin {
     Sample,
     /// Nowhere: the table is empty.
     Empty,
-    /// Nowhere: the table has no index by time and no statistics.
+    /// Nowhere: looking would read much, and there are no statistics.
     Unknown,
 }
 
@@ -147,13 +147,6 @@ fn is_time(column: &Column) -> bool {
         _ => false,
     };
     is_right && column.is_readable
-}
-
-/// Whether the first and the last value can be looked up without reading much.
-pub(super) fn can_be_looked_up(candidate: &Candidate<'_>) -> bool {
-    /// A table of this size is read in a moment.
-    const BYTES_MAX: i64 = 16 * 1024 * 1024;
-    candidate.time.index == Some(Index::BTree) || candidate.table.bytes <= BYTES_MAX
 }
 
 /// What an integer column counts, by its newest value, else by its name. `None`: it is a time
@@ -223,9 +216,9 @@ fn start(
     let first = range.first.and_then(|first| instant(seconds(first, unit)));
     let first = first.filter(|first| *first <= now && first.year() >= YEAR_MIN);
     let (first, by) = match first {
-        Some(first) if !range.is_sample => (first, Begin::FirstRow),
+        Some(first) if range.seen == Seen::Rows => (first, Begin::FirstRow),
         Some(first) => (first - SAMPLE_MISSES, Begin::Sample),
-        None if candidate.table.bytes == 0 || can_be_looked_up(candidate) => (now, Begin::Empty),
+        None if range.seen == Seen::Rows => (now, Begin::Empty),
         None => (now - HISTORY_MAX, Begin::Unknown),
     };
     (Calendar::new(slice, Tz::UTC).containing(first).start(), by)

@@ -243,16 +243,12 @@ impl New {
     }
 }
 
-/// The first and the last value of the time column, from a table that is too large to be read by the
-/// statistics.
+/// The first and the last value of the time column. Nothing is known where the look took too long.
 async fn range(db: &Db, candidate: &Candidate<'_>) -> Result<Range, Failure> {
     let Candidate { table, time, .. } = candidate;
     let look = async {
         let mut tx = db.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, LABEL).await?;
-        let range = match choose::can_be_looked_up(candidate) {
-            true => catalogue::range(&mut tx, &table.name, time).await?,
-            false => catalogue::range_by_statistics(&mut tx, &table.name, time).await?,
-        };
+        let range = catalogue::range(&mut tx, &table.name, time).await?;
         tx.rollback().await?;
         Ok::<_, DbError>(range)
     };

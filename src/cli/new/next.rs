@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::catalogue::{Range, Server, Table};
+use super::catalogue::{Range, Seen, Server, Table};
 use super::choose::{Candidate, Draft};
 use super::{LABEL, New};
 use crate::cli::ui;
@@ -55,9 +55,9 @@ pub(super) fn notes(
 ) -> Vec<String> {
     let mut notes = Vec::new();
     let Candidate { table, .. } = candidate;
-    if table.bytes == 0 || range.last.is_none() && table.rows.is_none() {
+    if range.seen == Seen::Rows && range.last.is_none() {
         notes.push(format!("{} has no rows yet, so columns are chosen by name", table.name));
-    } else if table.columns.iter().all(|column| column.distinct.is_none()) {
+    } else if !table.is_view && table.columns.iter().all(|column| column.distinct.is_none()) {
         notes.push(format!(
             "{0} has no statistics yet, so columns are chosen by name; after ANALYZE {0} this command \
              knows more",

@@ -1,7 +1,8 @@
 -- The tables that an application may want to count, those with a time first and of them the largest, with
 -- their partitions' sizes. The number is bounded, as a database may hold a table for each customer.
 WITH RECURSIVE candidate AS (
-    SELECT c.oid, n.oid AS schema_oid, n.nspname::text AS schema, c.relname::text AS name, a.has_time
+    SELECT c.oid, n.oid AS schema_oid, n.nspname::text AS schema, c.relname::text AS name,
+           c.relkind, a.has_time
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace,
     LATERAL (SELECT EXISTS (
         SELECT FROM pg_catalog.pg_attribute a
@@ -37,7 +38,8 @@ SELECT c.oid::bigint AS oid, c.schema, c.name,
        to_regnamespace('tallymark') IS NOT NULL AND EXISTS (
            SELECT FROM pg_catalog.pg_attribute a
            WHERE a.attrelid = c.oid AND a.attnum = 1 AND a.attname = 'bucket'
-             AND a.atttypid = 'timestamptz'::regtype) AS is_rollup
+             AND a.atttypid = 'timestamptz'::regtype) AS is_rollup,
+       c.relkind = 'v' AS is_view
 FROM candidate c JOIN whole w ON w.root = c.oid
 ORDER BY c.has_time DESC, w.bytes DESC NULLS LAST, c.schema, c.name
 LIMIT 200

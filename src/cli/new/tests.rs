@@ -5,7 +5,7 @@ use std::path::Path;
 use chrono::{DateTime, Utc};
 use proptest::prelude::*;
 
-use super::catalogue::{Column, Content, Index, Range, Server, Table};
+use super::catalogue::{Column, Content, Index, Range, Seen, Server, Table};
 use super::choose::{Candidate, Draft, candidates, draft, is_plausible};
 use super::write;
 use crate::config::{Config, StoreKind};
@@ -65,6 +65,7 @@ fn table(name: &str, bytes: i64, columns: Vec<Column>) -> Table {
         is_readable: true,
         is_filtered: false,
         is_rollup: false,
+        is_view: false,
         columns,
     }
 }
@@ -74,7 +75,7 @@ fn best(tables: &[Table], days: f64) -> Draft {
     #[expect(clippy::cast_precision_loss, reason = "an instant of our time")]
     let now = NOW as f64;
     let range =
-        Range { first: Some(now - days * 86_400.0), last: Some(now - 60.0), is_sample: false };
+        Range { first: Some(now - days * 86_400.0), last: Some(now - 60.0), seen: Seen::Rows };
     let candidate = candidates(tables)[0];
     draft(&candidate, range, &server(), (candidate.width(range, server().now), StoreKind::Postgres))
 }
@@ -167,7 +168,7 @@ fn a_busy_table_is_cut_into_hours() {
 fn an_integer_is_a_time_only_by_its_name_and_values() {
     let is_time = |name: &str, content, last| {
         let events = table("events", 8192, vec![column(name, content)]);
-        let range = Range { first: Some(last - 1.0), last: Some(last), is_sample: false };
+        let range = Range { first: Some(last - 1.0), last: Some(last), seen: Seen::Rows };
         let candidate = Candidate::of(&events)?;
         is_plausible(candidate.time, range).then(|| {
             let answers = (Width::DAY, StoreKind::Postgres);
@@ -273,7 +274,7 @@ prop_compose! {
         let mut seen = std::collections::HashSet::new();
         let columns = columns.into_iter().filter(|it| seen.insert(it.name.clone())).collect();
         let name = TableName { schema: Some(schema), name };
-        Table { name, bytes, rows, is_readable, is_filtered, is_rollup, columns }
+        Table { name, bytes, rows, is_readable, is_filtered, is_rollup, is_view: false, columns }
     }
 }
 
@@ -283,12 +284,12 @@ proptest! {
         tables in prop::collection::vec(any_table(), 0..4),
         (first, last) in (prop::option::of(-1e15..1e15), prop::option::of(-1e15..1e15)),
         width in prop::sample::select(vec!["1 minute", "15 minutes", "1 hour", "1 day", "1 week", "1 month"]),
-        is_sample in any::<bool>(),
+        seen in prop::sample::select(vec![Seen::Rows, Seen::Sample, Seen::Nowhere]),
         store in prop::sample::select(StoreKind::ALL.to_vec()),
         taken in prop::collection::vec(any_name(), 0..3),
     ) {
         let server = Server { taken, ..server() };
-        let range = Range { first, last, is_sample };
+        let range = Range { first, last, seen };
         for candidate in candidates(&tables) {
             let Candidate { table, time, .. } = candidate;
             prop_assert!(table.is_readable && !table.is_filtered && !table.is_rollup);

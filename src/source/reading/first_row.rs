@@ -13,7 +13,7 @@ use crate::source::settle;
 
 /// The query is skipped above this planner cost. An index look costs about 1, and scanning a table
 /// of 10,000 pages about this.
-const COST_MAX: f64 = 10_000.0;
+pub(crate) const COST_MAX: f64 = 10_000.0;
 
 /// How long to wait for open writers. The wait is short, because a worker that misses the beginning
 /// only computes a few empty slices, or asks again at the next tick.
@@ -73,7 +73,7 @@ fn instant(seconds: f64) -> DateTime<Utc> {
 }
 
 /// The planner's cost of a statement, which is only explained.
-async fn cost(tx: &mut Tx, sql: &str) -> Result<f64, DbError> {
+pub(crate) async fn cost(tx: &mut Tx, sql: &str) -> Result<f64, DbError> {
     let row = tx.row(DOING, format!("EXPLAIN (FORMAT JSON) {sql}")).await?;
     let text: String = row.try_get_unchecked(0).map_err(|source| tx.error(DOING, source))?;
     let plan: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
