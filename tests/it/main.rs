@@ -40,6 +40,7 @@ mod layers;
 mod locks;
 #[cfg(feature = "lambda")]
 mod loud;
+mod many;
 mod mutations;
 mod new;
 mod origins;
