@@ -10,6 +10,7 @@ use super::checkpoints::Checkpoints;
 use super::error::CheckpointError;
 use super::item::{Reader, instant, number, text, whole_ms};
 use super::store::{Cond, Item, Key, PK, Query, SK, Sorts, Update, Value, Written};
+use super::tombstone::unless_elsewhere;
 use super::watermark::watermark_key;
 use crate::model::slice::Order;
 
@@ -260,6 +261,7 @@ impl Checkpoints {
         for _ in 0..2 {
             let id = text(&backfill.id);
             let is_free = Cond::lacks(ACTIVE).or(Cond::is(ACTIVE, id.clone()));
+            let is_free = unless_elsewhere(is_free);
             let update = Update::new(watermark_key(&backfill.rollup), is_free).set(ACTIVE, id);
             let found = match self.send(update, "start a backfill").await? {
                 Written::Done(_) => {

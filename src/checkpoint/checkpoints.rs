@@ -10,6 +10,7 @@ use super::store::dynamodb::DynamoDb;
 use super::store::{
     Created, Item, Key, Place, Query, Sorts, Store, TableSummary, Update, Written, open,
 };
+use super::tombstone;
 use crate::clients::db::Db;
 use crate::config::{Checkpoint as Settings, StoreKind};
 
@@ -61,6 +62,15 @@ impl Checkpoints {
     pub(crate) fn place(&self) -> String {
         let store = if self.is_in_target() { "the target's" } else { "DynamoDB" };
         format!("{store} table {}", self.table())
+    }
+
+    /// The keys of `[checkpoint]` that lead to this table.
+    #[must_use]
+    pub fn setting(&self) -> String {
+        match self.is_in_target() {
+            true => "store = \"postgres\"".to_owned(),
+            false => format!("store = \"dynamodb\" and table = \"{}\"", self.table()),
+        }
     }
 
     /// Closes idle connections.
@@ -177,7 +187,11 @@ impl Checkpoints {
         update: Update,
         operation: &'static str,
     ) -> Result<Written, CheckpointError> {
-        Ok(self.store.update(update, operation, None).await?)
+        let written = self.store.update(update, operation, None).await?;
+        if let Written::Refused { found: Some(item), .. } = &written {
+            tombstone::refuse(item)?;
+        }
+        Ok(written)
     }
 }
 

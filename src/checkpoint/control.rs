@@ -8,6 +8,7 @@ use super::checkpoints::Checkpoints;
 use super::error::CheckpointError;
 use super::item::{ALL, Reader, instant, text};
 use super::store::{Cond, Item, Key, Update, Value, Written};
+use super::tombstone::Elsewhere;
 use crate::config::NICE_RATIO;
 
 /// The second part of its key.
@@ -17,6 +18,16 @@ const PAUSE: &str = "pause";
 const NICE: &str = "nice_ratio";
 const CANCEL: &str = "cancel";
 const WOKEN: &str = "woken_at";
+
+/// The attributes that concern all work.
+pub(super) const GLOBAL: [&str; 3] = [PAUSE, NICE, WOKEN];
+
+/// The attributes that concern `rollup` alone.
+pub(super) fn of_rollup(rollup: &str) -> Vec<String> {
+    let scopes = [Scope::Rollup(rollup), Scope::Backfill(rollup)];
+    let kinds = [PAUSE, NICE, CANCEL];
+    scopes.iter().flat_map(|scope| kinds.map(|kind| scope.attribute(kind))).collect()
+}
 
 /// The scope of an operator's command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +106,7 @@ pub struct Control {
     nice_ratios: BTreeMap<String, f64>,
     cancelled: BTreeMap<String, DateTime<Utc>>,
     woken_at: Option<DateTime<Utc>>,
+    moved: BTreeMap<String, Elsewhere>,
 }
 
 impl Control {
@@ -135,6 +147,17 @@ impl Control {
         self.cancelled.get(&Scope::Backfill(rollup).attribute(CANCEL)).copied()
     }
 
+    /// Refuses a rollup whose checkpoints were copied into another store.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Moved`], with the store that counts.
+    pub fn refuse_moved(&self, rollup: &str) -> Result<(), CheckpointError> {
+        match self.moved.get(rollup) {
+            None => Ok(()),
+            Some(to) => Err(CheckpointError::Moved { rollup: rollup.to_owned(), to: to.clone() }),
+        }
+    }
+
     /// When a tick last woke the source.
     #[must_use]
     pub(crate) const fn woken_at(&self) -> Option<DateTime<Utc>> {
@@ -144,6 +167,7 @@ impl Control {
     pub(super) fn read(item: &Item) -> Result<Self, CheckpointError> {
         let mut control = Self { woken_at: Reader { item }.instant(WOKEN)?, ..Self::default() };
         for (name, value) in item {
+            control.moved.extend(Elsewhere::in_control(name, value)?);
             match value {
                 Value::Map(fields) if name.starts_with(PAUSE) => {
                     let read = Reader { item: fields };

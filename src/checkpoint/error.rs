@@ -10,6 +10,7 @@ use super::claim::Lease;
 use super::item::label;
 use super::state::{State, times};
 use super::store::StoreError;
+use super::tombstone::Elsewhere;
 
 /// Why a call on the checkpoints failed.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +31,27 @@ pub enum CheckpointError {
     /// The lease is lost. Stop, and write nothing.
     #[error(transparent)]
     LostLease(#[from] LostLease),
+    /// The checkpoints were copied into another store, which counts from then on.
+    #[error(
+        "rollup `{rollup}`: its checkpoints are in {} since {}; set {} in [checkpoint]",
+        .to.place, rfc3339(.to.at), .to.setting
+    )]
+    Moved {
+        rollup: String,
+        /// The store that counts.
+        to: Elsewhere,
+    },
+    /// The copy into this store is incomplete.
+    #[error(
+        "rollup `{rollup}`: the copy of its checkpoints from {} is unfinished; set {} in \
+         [checkpoint], and run the same `tallymark checkpoints copy` again",
+        .from.place, .from.setting
+    )]
+    Incomplete {
+        rollup: String,
+        /// The store that the copy reads.
+        from: Elsewhere,
+    },
     /// The slice changed between each read and write. Try again later.
     #[error("{slice} kept changing during {operation}; try again")]
     Contended { operation: &'static str, slice: String },
@@ -42,7 +64,10 @@ impl CheckpointError {
         match self {
             Self::Store(error) => error.is_retryable(),
             Self::Contended { .. } => true,
-            Self::Malformed { .. } | Self::LostLease(_) => false,
+            Self::Malformed { .. }
+            | Self::LostLease(_)
+            | Self::Moved { .. }
+            | Self::Incomplete { .. } => false,
         }
     }
 
@@ -159,7 +184,7 @@ pub enum ClaimError {
 }
 
 /// The first digits of an owner's token, enough to tell two workers apart, and the owner's process.
-fn short(owner: &str) -> String {
+pub(super) fn short(owner: &str) -> String {
     let (token, process) = owner.split_once('@').unwrap_or((owner, ""));
     let token = token.get(..8).unwrap_or(token);
     if process.is_empty() { token.to_owned() } else { format!("{token} ({process})") }

@@ -12,6 +12,7 @@
 //! | `backfills` | a fanned-out backfill |
 //! | `control` | the operator's commands: pauses, speed, cancelled backfills |
 //! | `moving` | all items of a rollup at once, for renaming or dropping it |
+//! | `copy`, `tombstone` | a copy into another store, and what the old one answers after it |
 //!
 //! In the normal case a slice costs two writes: [`Checkpoints::claim`] and
 //! [`Checkpoints::complete`].
@@ -22,6 +23,7 @@ mod changes;
 mod checkpoints;
 mod claim;
 mod control;
+mod copy;
 mod error;
 mod finish;
 mod item;
@@ -33,6 +35,7 @@ mod restore;
 mod scrub;
 pub mod state;
 pub mod store;
+mod tombstone;
 mod watermark;
 
 // Two attributes, as clippy recognises a test module only by exactly the first.
@@ -49,6 +52,8 @@ pub(crate) use claim::LEASE_MARGIN;
 pub use claim::{Claim, Lease};
 pub(crate) use control::Control;
 pub use control::{Pause, Scope};
+pub use copy::StoreCopy;
+pub(crate) use copy::{CopyError, CopyStanding, CopyToDo};
 pub(crate) use error::{CheckpointError, ClaimError, ClaimRefused, LostLease};
 pub use finish::Yield;
 pub(crate) use item::Glance;

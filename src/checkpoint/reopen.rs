@@ -11,6 +11,7 @@ use super::finish::shortened;
 use super::item::{Checkpoint, instant, key, label, number, text};
 use super::state::State;
 use super::store::{Cond, Key, UNFINISHED, Update, Written};
+use super::tombstone;
 use super::watermark::lowered;
 use crate::clients::db::Tx;
 
@@ -91,8 +92,10 @@ impl Checkpoints {
         for _ in 0..LOOKS_MAX {
             for update in &updates {
                 let written = self.store.update(update.clone(), OPERATION, Some(&mut *tx));
-                if let Written::Done(_) = written.await? {
-                    return Ok(());
+                match written.await? {
+                    Written::Done(_) => return Ok(()),
+                    Written::Refused { found: Some(item), .. } => tombstone::refuse(&item)?,
+                    Written::Refused { found: None, .. } => {}
                 }
             }
         }

@@ -288,6 +288,11 @@ pub(super) fn read_budget(item: &Item) -> Result<Budget, CheckpointError> {
     })
 }
 
+/// The key of the budget that all rollups share.
+pub(super) fn budget_key() -> Key {
+    scrub_key(ALL)
+}
+
 fn scrub_key(rollup: &str) -> Key {
     Key::new(rollup, SCRUB)
 }

@@ -2,6 +2,7 @@
 //! for a store is tested on both ([`on_each_store`]).
 
 mod conformance;
+mod copy;
 mod dynamodb;
 mod faults;
 mod leases;

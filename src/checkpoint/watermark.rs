@@ -15,6 +15,7 @@ use super::error::CheckpointError;
 use super::item::{Reader, WATERMARK, instant, label, number, text};
 use super::reopen::LOOKS_MAX;
 use super::store::{Cond, Item, Key, Update, Written};
+use super::tombstone::{self, unless_elsewhere};
 use crate::model::rollup::Rollup;
 use crate::model::rollup::generation::of_generation;
 use crate::source::reading::fingerprint::Fingerprint;
@@ -143,6 +144,7 @@ impl Watermark {
     }
 
     pub(super) fn read(item: &Item) -> Result<Self, CheckpointError> {
+        tombstone::refuse(item)?;
         let read = Reader { item };
         let version = read.count("version")?.unwrap_or(0);
         let first_row = read.instant("first_row")?;
@@ -316,7 +318,7 @@ impl Checkpoints {
             ("sealed_until", Cond::below("sealed_until", until.clone()), until),
             ("sealed_from", Cond::above("sealed_from", from.clone()), from),
         ] {
-            let condition = Cond::lacks(name).or(is_further);
+            let condition = unless_elsewhere(Cond::lacks(name).or(is_further));
             let update = Update::new(watermark_key(rollup), condition).set(name, to);
             self.send(update, "note a sealed slice").await?;
         }
@@ -353,7 +355,8 @@ pub(super) fn lowered(rollup: &str, to: DateTime<Utc>, is_past: bool) -> Update 
         true => Cond::above(WATERMARK, instant(to)),
         false => Cond::lacks(WATERMARK).or(Cond::at_most(WATERMARK, instant(to))),
     };
-    let update = Update::new(watermark_key(rollup), condition).increment("version");
+    let update = Update::new(watermark_key(rollup), unless_elsewhere(condition));
+    let update = update.increment("version");
     if is_past { update.set(WATERMARK, instant(to)) } else { update }
 }
 

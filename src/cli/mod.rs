@@ -3,6 +3,7 @@
 mod backfill;
 mod capture;
 mod check;
+mod checkpoints;
 mod control;
 mod demo;
 mod init;
@@ -115,6 +116,11 @@ enum Command {
     Repair(repair::Repair),
     /// Record a new address of source or target
     Moved(moved::Moved),
+    /// Copy the checkpoints into the other store
+    Checkpoints {
+        #[command(subcommand)]
+        command: checkpoints::Command,
+    },
     /// Rename or drop a rollup
     Rollup {
         #[command(subcommand)]
@@ -257,6 +263,7 @@ async fn dispatch(global: &Global, command: Command) -> Result<(), Failure> {
         Command::Verify(command) => command.run(global).await,
         Command::Repair(command) => command.run(global).await,
         Command::Moved(command) => command.run(global).await,
+        Command::Checkpoints { command } => command.run(global).await,
         Command::Rollup { command } => command.run(global).await,
         Command::Schema => {
             ui::json(&json_schema());

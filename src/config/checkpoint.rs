@@ -24,6 +24,30 @@ pub(super) fn default() -> Checkpoint {
     }
 }
 
+impl Checkpoint {
+    /// The settings of the same file in another store. `table` is the table's name in DynamoDB.
+    ///
+    /// # Errors
+    /// The name is not allowed there.
+    pub(crate) fn moved_to(&self, store: StoreKind, table: Option<&str>) -> Result<Self, String> {
+        let table = match (store, table) {
+            (StoreKind::Postgres, Some(_)) => {
+                return Err(format!(
+                    "--table names a table in DynamoDB; leave it out, as store = \"{}\" keeps \
+                     checkpoints in the table tallymark.{POSTGRES_TABLE} of the target",
+                    store.word()
+                ));
+            }
+            (StoreKind::Postgres, None) => POSTGRES_TABLE,
+            (StoreKind::DynamoDb, table) => table.unwrap_or(DYNAMODB_TABLE_DEFAULT),
+        };
+        if store == StoreKind::DynamoDb && !is_dynamodb_table(table) {
+            return Err(not_a_table(table));
+        }
+        Ok(Self { store, table: table.to_owned(), failures_max: self.failures_max })
+    }
+}
+
 pub(super) fn read(node: &Node<'_>) -> Option<Checkpoint> {
     let mut section = node.section("a table: [checkpoint]")?;
     section.only(&["store", "table", "failures_max"]);
@@ -82,14 +106,19 @@ impl StoreKind {
 
 fn dynamodb_table(node: &Node<'_>) -> Option<String> {
     let name = node.string(r#"the name of a DynamoDB table such as "tallymark""#)?;
-    let allowed =
-        |character: char| character.is_ascii_alphanumeric() || matches!(character, '_' | '-' | '.');
-    // DynamoDB's own rule.
-    if !(3..=255).contains(&name.len()) || !name.chars().all(allowed) {
-        return node.wrong(format!(
-            "{} is not a DynamoDB table name; use 3 to 255 of a-z A-Z 0-9 _ - .",
-            shown(name)
-        ));
+    if !is_dynamodb_table(name) {
+        return node.wrong(not_a_table(name));
     }
     Some(name.to_owned())
+}
+
+/// DynamoDB's own rule.
+fn is_dynamodb_table(name: &str) -> bool {
+    let allowed =
+        |character: char| character.is_ascii_alphanumeric() || matches!(character, '_' | '-' | '.');
+    (3..=255).contains(&name.len()) && name.chars().all(allowed)
+}
+
+fn not_a_table(name: &str) -> String {
+    format!("{} is not a DynamoDB table name; use 3 to 255 of a-z A-Z 0-9 _ - .", shown(name))
 }

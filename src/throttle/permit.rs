@@ -153,6 +153,7 @@ impl<'w> Gate<'w> {
             return Ok(Permit::NotNow(closed));
         }
         let control = self.checkpoints.control().await?;
+        control.refuse_moved(self.rollup)?;
         // The answer may have taken long, so quiet hours may have started in the meantime.
         let now = self.clock.now();
         if let Some(closed) = closed(now) {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::checkpoint::store::StoreError;
-use crate::checkpoint::{Backfill, CheckpointError, Checkpoints};
+use crate::checkpoint::{Backfill, CheckpointError, Checkpoints, CopyError};
 use crate::clients::db::{Db, DbError, DbErrorKind, Side};
 use crate::clients::queue::{QueueError, Queues};
 use crate::config::Config;
@@ -154,6 +154,9 @@ impl WorkError {
             | Self::Db(error) => severity(error),
             Self::Checkpoint(error) if error.is_unreachable() => Severity::Unreachable,
             Self::Queue(error) if error.is_unreachable() => Severity::Unreachable,
+            Self::Checkpoint(
+                CheckpointError::Moved { .. } | CheckpointError::Incomplete { .. },
+            ) => Severity::Usage,
             // A table that is missing, foreign or inaccessible is a matter of configuration.
             Self::Checkpoint(CheckpointError::Store(
                 StoreError::NoTable { .. }
@@ -177,6 +180,15 @@ fn severity(error: &DbError) -> Severity {
         | DbErrorKind::Contended
         | DbErrorKind::Refused
         | DbErrorKind::Unclear => Severity::Failed,
+    }
+}
+
+impl From<CopyError> for WorkError {
+    fn from(error: CopyError) -> Self {
+        match error {
+            CopyError::Checkpoint(error) => Self::Checkpoint(error),
+            other => Self::Usage(other.to_string()),
+        }
     }
 }
 

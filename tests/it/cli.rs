@@ -10,7 +10,7 @@ use crate::support::cli::{PASSWORD, Place, daily, day, documented, ended, execut
 use crate::support::proxy::Cutter;
 use crate::support::{cache, options, postgres, server_directory};
 
-const COMMANDS: [&str; 16] = [
+const COMMANDS: [&str; 17] = [
     "demo",
     "new",
     "init",
@@ -24,6 +24,7 @@ const COMMANDS: [&str; 16] = [
     "verify",
     "repair",
     "moved",
+    "checkpoints",
     "rollup",
     "schema",
     "completions",

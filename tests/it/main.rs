@@ -6,6 +6,7 @@
 mod calendars;
 mod capture;
 mod capture_functions;
+mod checkpoints;
 mod cli;
 #[cfg(feature = "faults")]
 mod compose;

@@ -23,6 +23,8 @@ pub(super) fn attribute(value: Value) -> Option<AttributeValue> {
     Some(match value {
         Value::Text(text) => AttributeValue::S(text),
         Value::Number(number) => AttributeValue::N(number),
+        // DynamoDB has no empty sets.
+        Value::Texts(texts) if texts.is_empty() => return None,
         Value::Texts(texts) => AttributeValue::Ss(texts),
         Value::Map(fields) => AttributeValue::M(attributes(fields)),
         Value::Bool(is_true) => AttributeValue::Bool(is_true),
