@@ -22,8 +22,8 @@ const NUMBERS_MAX: usize = 3;
 /// A dimension with more values than this makes a table that few people read.
 const VALUES_MAX: f64 = 100.0;
 
-/// An entity key is a dimension only where a day has this many rows for each of its values, so that
-/// the rollup is much smaller than the table.
+/// A dimension has this many rows for each of its values, an entity key on each day, so that the rollup is
+/// much smaller than the table.
 const ROWS_PER_ENTITY_MIN: f64 = 4.0;
 
 /// A day of more rows than this is cut into hours.
@@ -280,8 +280,11 @@ fn dimensions(candidate: &Candidate<'_>, rows_per_day: Option<f64>) -> Vec<Strin
             && !words::is_private(&column.name)
     };
     let columns: Vec<&Column> = table.columns.iter().filter(is_right).collect();
+    // As many values as rows make a copy of the table.
+    let is_few = |values: f64| table.rows.is_none_or(|rows| rows >= values * ROWS_PER_ENTITY_MIN);
+    let groups = columns.iter().filter(|column| column.distinct.is_none_or(is_few));
     let mut groups: Vec<(u8, &Column)> =
-        columns.iter().filter_map(|column| Some((group_weight(column)?, *column))).collect();
+        groups.filter_map(|column| Some((group_weight(column)?, *column))).collect();
     groups.sort_by_key(|(weight, _)| std::cmp::Reverse(*weight));
     groups.truncate(GROUPS_MAX);
     let keys = || columns.iter().filter(|column| is_key(column)).copied();

@@ -132,6 +132,21 @@ fn dimensions_have_few_values_and_an_entity_key_many_rows() {
 }
 
 #[test]
+fn a_name_groups_events_and_not_people() {
+    let of = |name: &str, values: f64| {
+        let columns = vec![indexed("at", Content::Instant), of_values(name, Content::Text, values)];
+        let mut found = table("events", 1 << 20, columns);
+        found.rows = Some(400.0);
+        best(&[found], 9.0).group_by
+    };
+    assert_eq!(of("name", 12.0), ["name"]);
+    // A table of 400 rows has too many of them for its size.
+    assert_eq!(of("country", 100.0), ["country"]);
+    assert_eq!(of("country", 100.4), [""; 0]);
+    assert_eq!(of("full_name", 12.0), [""; 0]);
+}
+
+#[test]
 fn without_statistics_names_decide() {
     let orders = table(
         "Orders",

@@ -78,8 +78,34 @@ const GROUPS: &[&str] = &[
 
 /// Columns with personal data or secrets, which a table of statistics does better without.
 const PRIVATE: &[&str] = &[
-    "address", "body", "comment", "email", "hash", "ip", "mail", "message", "name", "password",
-    "phone", "secret", "token", "url",
+    "address",
+    "birthday",
+    "body",
+    "comment",
+    "email",
+    "firstname",
+    "fullname",
+    "hash",
+    "ip",
+    "lastname",
+    "login",
+    "mail",
+    "message",
+    "mobile",
+    "password",
+    "phone",
+    "secret",
+    "street",
+    "surname",
+    "token",
+    "url",
+    "username",
+];
+
+/// Words before `name` with which it is the name of a person.
+const PERSONS: &[&str] = &[
+    "contact", "customer", "display", "family", "first", "full", "given", "last", "middle", "nick",
+    "user",
 ];
 
 /// Numbers that add up.
@@ -219,8 +245,11 @@ pub(super) fn is_group(name: &str) -> bool {
     has_one_of(&words(name), GROUPS)
 }
 
+/// Whether a column of this name may hold personal data or secrets. An event's name does not.
 pub(super) fn is_private(name: &str) -> bool {
-    has_one_of(&words(name), PRIVATE)
+    let words = words(name);
+    let is_name = words.iter().any(|word| word == "name" || word == "names");
+    has_one_of(&words, PRIVATE) || is_name && has_one_of(&words, PERSONS)
 }
 
 pub(super) fn number(name: &str) -> Number {
@@ -283,6 +312,7 @@ mod tests {
         assert!(is_counted_time("at_ms") && is_counted_time("ts") && !is_counted_time("event_id"));
         assert!(is_key("customerId") && is_key("id") && !is_key("paid"));
         assert!(is_group("payment_method") && is_private("customer_email"));
+        assert!(is_private("firstName") && is_private("user_name") && !is_private("event_name"));
         assert_eq!(number("total_cents"), Number::Sum);
         assert_eq!(number("duration_ms"), Number::Mean);
         assert_eq!(number("zip_code"), Number::Label);
