@@ -11,4 +11,8 @@ c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
       'pgbouncer', 'pgsodium', 'pgsodium_masks', 'supabase_functions', 'supabase_migrations',
       'net', 'cron', 'neon', 'neon_auth', 'heroku_ext', 'hdb_catalog', 'drizzle', 'pgboss',
       'graphile_worker', 'tiger', 'tiger_data', 'topology', 'repack', 'partman')
-  AND c.relname !~* '^(_prisma_migrations|schema_migrations|ar_internal_metadata|django_migrations|django_session|flyway_schema_history|databasechangelog(lock)?|knex_migrations(_lock)?|typeorm_metadata|alembic_version|__drizzle_migrations|_sqlx_migrations|goose_db_version|sequelizemeta)$'
+  AND lower(c.relname) NOT IN (
+      '_prisma_migrations', '__drizzle_migrations', '_sqlx_migrations', 'schema_migrations',
+      'ar_internal_metadata', 'django_migrations', 'django_session', 'flyway_schema_history',
+      'databasechangelog', 'databasechangeloglock', 'knex_migrations', 'knex_migrations_lock',
+      'typeorm_metadata', 'alembic_version', 'goose_db_version', 'sequelizemeta')

@@ -210,8 +210,8 @@ impl New {
         let Proposal { draft, notes, index, .. } = proposal;
         let next = next::commands(draft, index, self, file);
         let document = json!({
-            "file": file,
-            "schema_file": schema,
+            "file": file.to_string_lossy(),
+            "schema_file": schema.to_string_lossy(),
             "rollup": draft.name,
             "table": write::written(&draft.from),
             "time": draft.time,
@@ -278,7 +278,7 @@ fn nothing(tables: &[Table]) -> Failure {
     }
     let filtered = tables.iter().find(|table| table.is_readable && table.is_filtered);
     if let Some(table) = filtered.filter(|table| Candidate::of(table).is_some()) {
-        return usable(table).err().unwrap_or_else(|| Failure::usage(String::new()));
+        return hidden(table);
     }
     let message = format!(
         "none of {} has a time column that this role may read",
@@ -295,8 +295,7 @@ fn usable(table: &Table) -> Result<Candidate<'_>, Failure> {
         return Err(refuse(format!("this role may not read {name}"), &grant));
     }
     if table.is_filtered {
-        let message = format!("row-level security on {name} hides rows from this role");
-        return Err(refuse(message, "use a role with BYPASSRLS, or the table's owner"));
+        return Err(hidden(table));
     }
     Candidate::of(table).ok_or_else(|| {
         let message = format!("{name} has no time column that this role may read");
@@ -305,6 +304,12 @@ fn usable(table: &Table) -> Result<Candidate<'_>, Failure> {
             "name a table with a timestamptz, timestamp, date, or an integer such as at_ms",
         )
     })
+}
+
+/// Why a table cannot be counted of which this role sees some rows only.
+fn hidden(table: &Table) -> Failure {
+    let message = format!("row-level security on {} hides rows from this role", table.name);
+    refuse(message, "use a role with BYPASSRLS, or the table's owner")
 }
 
 /// Why there is no table `named`.

@@ -9,7 +9,8 @@ WITH RECURSIVE candidate AS (
         WHERE a.attrelid = c.oid AND a.attnum > 0
           AND (a.atttypid = ANY ('{{timestamptz, timestamp, date}}'::regtype[]::oid[])
                OR a.atttypid = ANY ('{{int4, int8}}'::regtype[]::oid[])
-                  AND a.attname ~ '(^|_)(at|date|epoch|millis|ms|on|secs?|time|timestamp|ts)$|[a-z](At|Date|Ms|On|Time|Timestamp)$')
+                  AND a.attname ~ ('(^|_)(at|date|epoch|millis|ms|on|secs?|time|timestamp|ts)$'
+                                   '|[a-z](At|Date|Ms|On|Time|Timestamp)$'))
     ) AS has_time) a
     WHERE {condition}
     -- A partitioned table has no pages of its own.
