@@ -36,7 +36,7 @@ pub(crate) use value::{Item, Key, PK, SK, UNFINISHED, Value};
 use crate::clients::db::{Db, Tx};
 
 /// The result of a call on a store.
-pub(in crate::checkpoint) type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
+pub(crate) type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
 /// A place that keeps items. Each write is atomic, and durable once the store has answered. Each
 /// read except [`Extent::Part`] and [`Sorts::Unfinished`] shows every write that was answered
