@@ -41,8 +41,8 @@ SLICE_MS = 100
 def prices():
     """The constants of src/work/price.rs."""
     text = (ROOT / "src" / "work" / "price.rs").read_text()
-    numbers = re.findall(r"^(?:pub )?const (\w+): f64 = ([0-9_.e-]+);", text, re.M)
-    (date,) = re.findall(r'^pub const PRICES_OF: &str = "([0-9-]+)";', text, re.M)
+    numbers = re.findall(r"^(?:pub(?:\(crate\))? )?const (\w+): f64 = ([0-9_.e-]+);", text, re.M)
+    (date,) = re.findall(r'^(?:pub(?:\(crate\))? )?const PRICES_OF: &str = "([0-9-]+)";', text, re.M)
     return {name: float(number.replace("_", "")) for name, number in numbers}, date
 
 
