@@ -40,7 +40,10 @@ pub async fn run(
     let limit = deadline.remaining(&*worker.clock) + OVERTIME;
     // Boxed, as it contains the whole path of a slice, and a thread's stack is small.
     let work = Box::pin(run_within(worker, now, deadline, only, &mut report));
-    match tokio::time::timeout(limit, work).await {
+    worker.checkpoints.read_together();
+    let done = tokio::time::timeout(limit, work).await;
+    worker.checkpoints.read_apart().await;
+    match done {
         Ok(done) => done?,
         Err(_) => {
             let rollup = report
@@ -104,6 +107,9 @@ async fn run_within(
             Err(error) => report.problem(rollup, &error),
         }
     }
+    if fresh.iter().chain(&redefined).any(|backlog| !backlog.due.is_empty()) {
+        worker.checkpoints.read_apart().await;
+    }
     report.doing = "working on its slices";
     if let Some(queues) = &worker.queues {
         let out = FanOut { worker, queues, now, deadline };
@@ -119,6 +125,7 @@ async fn run_within(
     // too.
     let has_time = !report.is_over && deadline.remaining(&*worker.clock) >= BEGIN_MIN;
     if let Some(settings) = worker.config.scrub.filter(|_| has_time) {
+        worker.checkpoints.read_apart().await;
         scrub::run(worker, settings, only, deadline, report).await;
     }
     for rollup in chosen(worker, only) {

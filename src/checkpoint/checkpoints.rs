@@ -73,6 +73,16 @@ impl Checkpoints {
         }
     }
 
+    /// Lets further reads share one transaction of the target, until [`Checkpoints::read_apart`].
+    pub(crate) fn read_together(&self) {
+        self.store.read_together();
+    }
+
+    /// Ends the transaction that reads share.
+    pub(crate) async fn read_apart(&self) {
+        self.store.read_apart().await;
+    }
+
     /// Closes idle connections.
     pub(crate) async fn close(&self) {
         self.store.close().await;

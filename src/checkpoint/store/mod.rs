@@ -1,4 +1,4 @@
-//! The stores that keep checkpoints, behind an interface of twelve calls.
+//! The stores that keep checkpoints, behind an interface of fourteen calls.
 //!
 //! | module | part |
 //! |---|---|
@@ -102,6 +102,15 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// The command by which an administrator creates the same table. A store in the target returns
     /// SQL.
     fn create_command(&self) -> String;
+
+    /// Lets further reads share one transaction, where that saves anything, until
+    /// [`Store::read_apart`]. Each still shows every write that was answered before it.
+    fn read_together(&self) {}
+
+    /// Ends what [`Store::read_together`] began.
+    fn read_apart(&self) -> BoxFuture<'_, ()> {
+        future::ready(()).boxed()
+    }
 
     /// Closes idle connections.
     fn close(&self) -> BoxFuture<'_, ()> {

@@ -6,6 +6,7 @@
 //! All communication of a process goes through [`wire`]s, so that no call can be left out.
 //! [`names`] gives each call its name.
 
+mod counted;
 mod fanned;
 mod names;
 mod postgres;

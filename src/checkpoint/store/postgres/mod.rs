@@ -5,6 +5,7 @@
 //! others wait for. A transaction pooler works, because no session state and no lock outlives a
 //! transaction. The server's clock decides about leases, and it is the same for all workers.
 
+mod reading;
 mod render;
 mod value;
 
@@ -22,6 +23,7 @@ use super::{
 };
 use crate::clients::db::{Access, Db, DbError, DbErrorKind, Tx, Whole};
 use crate::model::sql::{literal, shown};
+use reading::Shared;
 use render::{Clock, Render};
 use value::{from_row, key_of};
 
@@ -52,6 +54,7 @@ pub struct Postgres {
     db: Db,
     table: String,
     clock: Clock,
+    reading: Shared,
 }
 
 impl Postgres {
@@ -59,7 +62,8 @@ impl Postgres {
     /// yet.
     #[must_use]
     pub fn new(db: Db, table: &str) -> Self {
-        Self { db, table: format!("tallymark.{}", shown(table)), clock: Clock::Server }
+        let table = format!("tallymark.{}", shown(table));
+        Self { db, table, clock: Clock::Server, reading: Shared::default() }
     }
 
     /// Uses the workers' times, for tests that set the time themselves.
@@ -75,9 +79,28 @@ impl Postgres {
     }
 
     async fn rows(&self, operation: &'static str, sql: String) -> Result<Vec<Item>, StoreError> {
-        let rows = self.run(Access::ReadOnly, operation, sql).await?;
+        let together = match self.reading.take() {
+            Some(tx) => self.read_in(tx, operation, &sql).await,
+            None => None,
+        };
+        let rows = match together {
+            Some(rows) => rows,
+            None => self.run(Access::ReadOnly, operation, sql).await?,
+        };
         let found = rows.iter().map(from_row).collect::<Result<_, _>>();
         found.map_err(|error| self.unreadable(operation, error))
+    }
+
+    /// Reads in the shared transaction, which may have to begin. `None`: it cannot serve, as when the
+    /// server has ended it meanwhile.
+    async fn read_in(&self, tx: Option<Tx>, doing: &'static str, sql: &str) -> Option<Vec<PgRow>> {
+        let mut tx = match tx {
+            Some(tx) => tx,
+            None => self.db.begin(Access::ReadOnly, STATEMENT_TIMEOUT, LABEL).await.ok()?,
+        };
+        let rows = tx.rows(doing, sql.to_owned()).await.ok()?;
+        self.reading.keep(tx);
+        Some(rows)
     }
 
     /// Runs statements in a transaction of their own.
@@ -396,6 +419,20 @@ impl Store for Postgres {
     fn create_command(&self) -> String {
         let schema = SCHEMA.replace("SCHEMA", "SCHEMA IF NOT EXISTS");
         format!("{schema};\n{}", self.definition().join(";\n"))
+    }
+
+    fn read_together(&self) {
+        self.reading.begin();
+    }
+
+    fn read_apart(&self) -> BoxFuture<'_, ()> {
+        async move {
+            if let Some(tx) = self.reading.end() {
+                // A broken connection ends by itself.
+                let _ = tx.rollback().await;
+            }
+        }
+        .boxed()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

@@ -1,0 +1,85 @@
+//! The calls that a process makes, counted, with the checkpoints in the target.
+
+use std::sync::Arc;
+
+use tempfile::TempDir;
+
+use super::wire::Wires;
+use crate::support::Database;
+use crate::support::cli::{Place, daily, ended};
+
+/// Six days of events, and all of them due.
+const DAYS: u32 = 6;
+
+/// A place with wires to its servers.
+struct Wired {
+    place: Place,
+    wires: Arc<Wires>,
+    urls: [String; 2],
+    _directory: TempDir,
+    _databases: Vec<Database>,
+}
+
+impl Wired {
+    async fn new(is_one: bool) -> Self {
+        let mut databases = vec![Database::create().await];
+        if !is_one {
+            databases.push(Database::create().await);
+        }
+        let [source, target] = [&databases[0], databases.last().unwrap()].map(Database::url);
+        let place = Place::new(&source, &target, "").await;
+        place.configure(&format!("[checkpoint]\nstore = \"postgres\"\n{}", daily(DAYS)));
+        place.seed(DAYS).await;
+        place.run(&["init"]).good();
+        let directory = TempDir::new().unwrap();
+        let wires = Wires::new(vec![], directory.path().join("clock"));
+        let source = wires.postgres("source", &place.source_url);
+        let target = match is_one {
+            true => source.clone(),
+            false => wires.postgres("target", &place.target_url),
+        };
+        let urls = [source, target];
+        Self { place, wires, urls, _directory: directory, _databases: databases }
+    }
+
+    /// The calls of a command. A statement counts once, without its preparation.
+    fn calls(&self, arguments: &[&str]) -> Vec<String> {
+        let before = self.wires.calls().len();
+        let mut command = self.place.command(arguments);
+        command.env("SOURCE_DATABASE_URL", &self.urls[0]);
+        command.env("TARGET_DATABASE_URL", &self.urls[1]);
+        ended(&mut command).good();
+        let calls = self.wires.calls().split_off(before);
+        calls.into_iter().filter(|call| !call.ends_with(", parse")).collect()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tick_with_nothing_due_makes_one_connection_and_one_transaction() {
+    let wired = Wired::new(false).await;
+    // The second one writes the watermark.
+    wired.calls(&["run"]);
+    wired.calls(&["run"]);
+    let calls = wired.calls(&["run"]);
+    let [first, second, reads @ .., last] = &calls[..] else { panic!("{calls:?}") };
+    let around = ["target: connect", "target: begin to read", "target: roll back"];
+    assert_eq!([first, second, last].map(|call| &**call), around);
+    assert!(reads.iter().all(|call| call == "target: read checkpoints"), "{calls:?}");
+}
+
+/// A further slice of a batch, in one database: two transactions that write, of which the claim is
+/// one call. What is done once for several slices stands beside it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slice_makes_these_calls_with_checkpoints_in_the_target() {
+    let wired = Wired::new(true).await;
+    let calls = wired.calls(&["backfill", "daily", "--yes", "--concurrency", "1"]);
+    let claims: Vec<_> = (0..calls.len()).filter(|at| calls[*at].ends_with(": claim")).collect();
+    assert_eq!(claims.len(), DAYS as usize);
+    let slice = &calls[claims[2]..claims[3]];
+    let slice: Vec<_> = slice.iter().map(|call| call.strip_prefix("source: ").unwrap()).collect();
+    let settling = ["begin to read", "clock", "plan", "indexes", "commit"];
+    let replacing = ["begin to write", "slot", "fence", "replace", "marker", "complete", "commit"];
+    // The last reads the operator's commands for the next slice.
+    let expected = [&["claim"][..], &settling, &replacing, &["read checkpoints"]].concat();
+    assert_eq!(slice, expected);
+}
