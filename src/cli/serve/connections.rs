@@ -55,6 +55,18 @@ struct Connection {
     is_answering: Arc<AtomicBool>,
 }
 
+/// The place of a connection, until it ends in any way.
+struct Place {
+    open: Arc<Open>,
+    id: u64,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.open.lock().remove(&self.id);
+    }
+}
+
 impl Open {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Connection>> {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
@@ -94,12 +106,12 @@ pub(super) async fn serve(listener: TcpListener, site: Arc<Site>) {
         }
         let is_answering = Arc::<AtomicBool>::default();
         let answering = Arc::clone(&is_answering);
-        let (site, all) = (Arc::clone(&site), Arc::clone(&open));
+        let (site, place) = (Arc::clone(&site), Place { open: Arc::clone(&open), id });
         // Locked until it is entered, so that it cannot leave before.
         let mut connections = open.lock();
         let task = tokio::spawn(async move {
+            let _place = place;
             answer(stream, client, &site, &answering).await;
-            all.lock().remove(&id);
         });
         connections.insert(id, Connection { task: task.abort_handle(), is_answering });
     }
