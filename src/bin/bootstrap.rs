@@ -13,6 +13,7 @@ use tallymark::clients::secret;
 use tallymark::config::Config;
 use tallymark::lambda::{HandleError, Invocation, deadline, handle};
 use tallymark::model::clock::{Clock, SystemClock};
+use tallymark::model::hint::Hinted;
 use tallymark::model::text::cut_to;
 use tallymark::model::visible;
 use tallymark::telemetry::log;
@@ -39,7 +40,7 @@ const ERROR_MAX: usize = 100_000;
 async fn main() -> anyhow::Result<()> {
     log::lambda();
     if env::var_os("AWS_LAMBDA_RUNTIME_API").is_none() {
-        bail!("`bootstrap` runs inside AWS Lambda; on a command line use `tallymark run`");
+        bail!("`bootstrap` runs inside AWS Lambda\nhint: on a command line, run `tallymark run`");
     }
     // Built by the first invocation, so that a wrong configuration becomes that invocation's answer
     // instead of a crash that Lambda repeats.
@@ -85,7 +86,7 @@ async fn invoke(
     // Boxed, as the type of a slice's whole path is too deep for the runtime's layers around it.
     Box::pin(handle(worker, event.payload, invocation))
         .await
-        .map_err(|error| diagnostic(error.kind(), error.to_string()))
+        .map_err(|error| diagnostic(error.kind(), error.in_one_line()))
 }
 
 /// Writes the metrics to stdout, from where CloudWatch reads them.

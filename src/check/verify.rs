@@ -6,6 +6,7 @@ use chrono::TimeDelta;
 
 use crate::checkpoint::{Checkpoint, State, Watermark};
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT, DbErrorKind};
+use crate::model::hint::Fault;
 use crate::model::not_now::{NotNow, Permit, Why};
 use crate::model::rollup::{Late, Rollup};
 use crate::model::slice::{Slice, boundaries};
@@ -160,7 +161,9 @@ async fn compare_zones(
     let mut tx = source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
     let (_, _, zones) = settle::now_comparing(&mut tx, Some(&comparison)).await?;
     tx.rollback().await?;
-    zones.map_err(|mismatch| WorkError::Usage(format!("rollup `{}`: {mismatch}", rollup.name)))
+    zones.map_err(|mismatch| {
+        WorkError::Usage(Fault::of(&mismatch).at(format!("rollup `{}`", rollup.name)))
+    })
 }
 
 /// As [`verify_slice`], but a difference counts as drift only under two conditions. The

@@ -17,6 +17,7 @@ mod canonical;
 mod items;
 mod shared;
 
+use std::borrow::Cow;
 use std::ops::ControlFlow;
 
 use chrono::{DateTime, Utc};
@@ -31,6 +32,7 @@ use super::tombstone::{
 };
 use super::watermark::watermark_key;
 use crate::model::clock::{Clock, rfc3339};
+use crate::model::hint::Hinted;
 
 /// The reason of the repair that a second copy needs.
 const COPIED_AGAIN: &str =
@@ -50,10 +52,7 @@ pub(crate) enum CopyError {
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     /// A worker is at work.
-    #[error(
-        "{worker} holds {slice} until {}; end all workers, wait until then, and run the same command \
-         again", rfc3339(*.until)
-    )]
+    #[error("{worker} holds {slice} until {}", rfc3339(*.until))]
     Leased {
         slice: String,
         /// The owner of the lease.
@@ -61,26 +60,39 @@ pub(crate) enum CopyError {
         until: DateTime<Utc>,
     },
     /// The other store holds checkpoints of the rollup that came from elsewhere.
-    #[error(
-        "rollup `{rollup}`: {place} holds other checkpoints of it, which are not of this copy; delete \
-         them there if they are left over, or choose another table"
-    )]
+    #[error("rollup `{rollup}`: {place} holds other checkpoints of it, which are not of this copy")]
     Foreign {
         rollup: String,
         /// The other store.
         place: String,
     },
     /// Another process copies at the same time.
-    #[error("rollup `{0}`: another process has begun the same copy; let that one end")]
+    #[error("rollup `{0}`: another process has begun the same copy")]
     Overtaken(String),
     /// The items differ again after each pass.
-    #[error(
-        "rollup `{0}`: its checkpoints kept changing; end all workers, and run the same command again"
-    )]
+    #[error("rollup `{0}`: its checkpoints kept changing")]
     Unsteady(String),
     /// The operator ended it.
-    #[error("interrupted; nothing has changed its place, and the same command begins again")]
+    #[error("interrupted; nothing has changed its place")]
     Interrupted,
+}
+
+impl Hinted for CopyError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        let hint = match self {
+            Self::Checkpoint(error) => return error.hint(),
+            Self::Leased { .. } => {
+                "end all workers, wait until then, and run the same command again"
+            }
+            Self::Foreign { .. } => {
+                "delete them there if they are left over, or choose another table"
+            }
+            Self::Overtaken(_) => "let that one end",
+            Self::Unsteady(_) => "end all workers, and run the same command again",
+            Self::Interrupted => "run the same command, which begins again",
+        };
+        Some(hint.into())
+    }
 }
 
 impl From<StoreError> for CopyError {

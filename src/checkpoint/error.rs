@@ -1,6 +1,8 @@
 //! Errors of checkpoints, and what the caller can do about them.
 
 use crate::model::clock::rfc3339;
+use crate::model::hint::Hinted;
+use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 
@@ -19,9 +21,7 @@ pub enum CheckpointError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// An item has content that no worker writes, as after an edit by hand.
-    #[error(
-        "checkpoint {item}: attribute `{attribute}` {problem}; correct or delete the item, then run `tallymark repair`"
-    )]
+    #[error("checkpoint {item}: attribute `{attribute}` {problem}")]
     Malformed {
         item: String,
         attribute: &'static str,
@@ -32,29 +32,43 @@ pub enum CheckpointError {
     #[error(transparent)]
     LostLease(#[from] LostLease),
     /// The checkpoints were copied into another store, which counts from then on.
-    #[error(
-        "rollup `{rollup}`: its checkpoints are in {} since {}; set {} in [checkpoint]",
-        .to.place, rfc3339(.to.at), .to.setting
-    )]
+    #[error("rollup `{rollup}`: its checkpoints are in {} since {}", .to.place, rfc3339(.to.at))]
     Moved {
         rollup: String,
         /// The store that counts.
         to: Elsewhere,
     },
     /// The copy into this store is incomplete.
-    #[error(
-        "rollup `{rollup}`: the copy of its checkpoints from {} is unfinished; set {} in \
-         [checkpoint], and run the same `tallymark checkpoints copy` again",
-        .from.place, .from.setting
-    )]
+    #[error("rollup `{rollup}`: the copy of its checkpoints from {} is unfinished", .from.place)]
     Incomplete {
         rollup: String,
         /// The store that the copy reads.
         from: Elsewhere,
     },
     /// The slice changed between each read and write. Try again later.
-    #[error("{slice} kept changing during {operation}; try again")]
+    #[error("{slice} kept changing during {operation}")]
     Contended { operation: &'static str, slice: String },
+}
+
+impl Hinted for CheckpointError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Store(error) => error.hint(),
+            Self::Malformed { .. } => {
+                Some("correct or delete the item, then run `tallymark repair`".into())
+            }
+            Self::LostLease(error) => error.hint(),
+            Self::Moved { to, .. } => Some(format!("set {} in [checkpoint]", to.setting).into()),
+            Self::Incomplete { from, .. } => Some(
+                format!(
+                    "set {} in [checkpoint], and run the same `tallymark checkpoints copy` again",
+                    from.setting
+                )
+                .into(),
+            ),
+            Self::Contended { .. } => Some("try again".into()),
+        }
+    }
 }
 
 impl CheckpointError {
@@ -116,12 +130,18 @@ impl LostLease {
 
 impl Error for LostLease {}
 
+impl Hinted for LostLease {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        self.found.is_none().then(|| "run `tallymark repair`".into())
+    }
+}
+
 impl fmt::Display for LostLease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let slice = label(&self.rollup, self.slice_start);
         write!(f, "lease on {slice} lost by attempt {}: ", self.attempt)?;
         let Some(found) = &self.found else {
-            return f.write_str("the checkpoint is gone; run `tallymark repair`");
+            return f.write_str("the checkpoint is gone");
         };
         let Found { state, attempt, held_by, until } = found;
         let holder = held_by.as_deref().map_or_else(|| "nobody".to_owned(), short);
@@ -158,7 +178,7 @@ pub enum ClaimRefused {
     },
     /// It failed too often.
     #[error(
-        "failed {} and is exhausted, last with: {error}; `tallymark replay` reopens it",
+        "failed {} and is exhausted, last with: {error}",
         times(*.failures)
     )]
     Exhausted {
@@ -172,6 +192,17 @@ pub enum ClaimRefused {
     NoTimeLeft,
 }
 
+impl Hinted for ClaimRefused {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Exhausted { .. } => {
+                Some("correct the cause, then run `tallymark replay` to reopen it".into())
+            }
+            Self::Leased { .. } | Self::Succeeded | Self::Backoff { .. } | Self::NoTimeLeft => None,
+        }
+    }
+}
+
 /// Why [`super::Checkpoints::claim`] gave no lease.
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimError {
@@ -181,6 +212,15 @@ pub enum ClaimError {
     /// The call failed.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+}
+
+impl Hinted for ClaimError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Refused(refused) => refused.hint(),
+            Self::Checkpoint(error) => error.hint(),
+        }
+    }
 }
 
 /// The first digits of an owner's token, enough to tell two workers apart, and the owner's process.

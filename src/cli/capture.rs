@@ -7,6 +7,7 @@ use sqlx::Row as _;
 use super::{Failure, Global, ui};
 use crate::clients::address::{Address, DatabaseUrl};
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT, Db, DbError, DbErrorKind, Side};
+use crate::model::hint::Fault;
 use crate::model::rollup::{Late, TableName};
 use crate::source::changes::capture::{Capture, CaptureState};
 use crate::source::changes::consumers::{self, Consumer};
@@ -101,7 +102,10 @@ impl Captures {
             })
             .collect();
         if captures.is_empty() {
-            return Err(Failure::usage("no rollup says late = \"capture\"".into()));
+            return Err(Failure::usage(
+                Fault::new("no rollup says late = \"capture\"")
+                    .remedy("set it in the rollups whose late changes are to be captured"),
+            ));
         }
         let mut tx = begin.await.map_err(WorkError::from)?;
         let asked = tx.row("asking for the role", "SELECT current_user::text".into()).await;
@@ -126,25 +130,28 @@ impl Captures {
             broken += usize::from(!standing.is_whole());
             let table = capture.table.to_string();
             lines.push(match (&standing.problem, marks) {
-                (Some(problem), _) => format!("{table}: {problem}"),
+                (Some(problem), _) => ui::hinted(&problem.clone().at(&table), 2),
                 (None, marks) => format!(
                     "{table}: every late change is marked; {} waiting for the next tick",
                     ui::counted(usize::try_from(marks.unwrap_or(0)).unwrap_or(0), "mark")
                 ),
             });
             lines.extend(consumers.iter().map(in_words));
-            let problem = standing.problem;
+            let (problem, hint) = standing.problem.map(Fault::into_parts).unzip();
+            let hint = hint.flatten();
             let consumers: Vec<_> = consumers.iter().map(document).collect();
             tables.push(json!({
-                "table": table, "problem": problem, "marks": marks, "consumers": consumers
+                "table": table, "problem": problem, "hint": hint, "marks": marks,
+                "consumers": consumers
             }));
         }
         global.print(&json!({ "tables": tables }), || lines.join("\n"));
         if broken == 0 {
             return Ok(());
         }
-        let text = format!("late changes of {} are missed", ui::counted(broken, "table"));
-        Err(Failure::printed(Severity::Failed, text))
+        let fault =
+            Fault::new(format!("late changes of {} are missed", ui::counted(broken, "table")));
+        Err(Failure::printed(Severity::Failed, fault.remedy("follow the hints above")))
     }
 
     /// Removes one consumer of a captured table.
@@ -158,17 +165,18 @@ impl Captures {
         let consumer = match &found[..] {
             [only] => only,
             [] => {
-                return Err(Failure::usage(format!(
-                    "there is no consumer `{name}`; `tallymark capture status` shows them"
-                )));
+                return Err(Failure::usage(
+                    Fault::new(format!("there is no consumer `{name}`"))
+                        .remedy("run `tallymark capture status`, which shows them"),
+                ));
             }
             several => {
                 let ids: Vec<String> = several.iter().map(|it| it.id.to_string()).collect();
-                return Err(Failure::usage(format!(
-                    "{} are called `{name}`; give the number of one: {}",
-                    ui::counted(several.len(), "consumer"),
-                    ids.join(", ")
-                )));
+                let many = ui::counted(several.len(), "consumer");
+                return Err(Failure::usage(
+                    Fault::new(format!("{many} are called `{name}`"))
+                        .remedy(format!("give the number of one: {}", ids.join(", "))),
+                ));
             }
         };
         let begin = worker.source.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, "capture");
@@ -243,9 +251,9 @@ impl Captures {
                     tokio::time::sleep(LOCK_PAUSE).await;
                 }
                 Err(error) if error.kind() == DbErrorKind::Denied => {
-                    return Err(Failure::usage(format!(
-                        "{error}; the table's owner must do this: give its address by --owner-env \
-                         NAME, or let it run what --dry-run prints"
+                    return Err(Failure::usage(Fault::of(&error).remedy(
+                        "the table's owner must do this: give its address by --owner-env NAME, or let \
+                         it run the statements that --dry-run prints",
                     )));
                 }
                 Err(error) => return Err(WorkError::from(error).into()),
@@ -259,7 +267,7 @@ impl Captures {
         capture: &Capture,
         change: &Change,
         install: bool,
-    ) -> Result<Result<Vec<String>, String>, DbError> {
+    ) -> Result<Result<Vec<String>, Fault>, DbError> {
         let mut tx = owner.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, "capture").await?;
         let limit = format!("SET LOCAL lock_timeout = '{}ms'", LOCK_TIMEOUT.as_millis());
         tx.execute("limiting the wait for locks", limit).await?;
@@ -341,11 +349,15 @@ impl Change {
             None => worker.config.source.url.clone(),
             Some(name) => {
                 let url = std::env::var(name).map_err(|_| {
-                    Failure::usage(format!("--owner-env: the variable {name} is not set"))
+                    Failure::usage(
+                        Fault::new(format!("--owner-env: the variable {name} is not set")).remedy(
+                            format!("export {name}=postgres://owner:password@host/database"),
+                        ),
+                    )
                 })?;
                 Address::Url(
                     DatabaseUrl::new(url)
-                        .map_err(|error| Failure::usage(format!("--owner-env {name}: {error}")))?,
+                        .map_err(|fault| Failure::usage(fault.at(format!("--owner-env {name}"))))?,
                 )
             }
         };

@@ -11,6 +11,7 @@ use crate::checkpoint::{Checkpoints, CopyStanding, StoreCopy};
 use crate::config::StoreKind;
 use crate::manage::copy_checkpoints::{self, CONNECTIONS, Copied, Planned};
 use crate::model::clock::Stopwatch;
+use crate::model::hint::Fault;
 use crate::work::worker::Worker;
 
 /// Shortest time between two lines of progress.
@@ -108,12 +109,13 @@ impl Copy {
             Word::Postgres => StoreKind::Postgres,
         };
         if kind == settings.store {
-            return Err(Failure::usage(format!(
-                "--to {}: {} has store = \"{}\" in [checkpoint] already; nothing is to be copied",
+            let fault = Fault::new(format!(
+                "--to {}: {} has store = \"{}\" in [checkpoint] already",
                 kind.word(),
                 global.file.display(),
                 kind.word()
-            )));
+            ));
+            return Err(Failure::usage(fault.remedy("name the other store with --to")));
         }
         copy_checkpoints::store(&worker.config, kind, self.table.as_deref())
             .await

@@ -6,6 +6,8 @@ mod check;
 mod checkpoints;
 mod control;
 mod demo;
+#[cfg(test)]
+mod hints;
 mod init;
 mod moved;
 mod new;
@@ -33,6 +35,7 @@ use serde_json::json;
 
 use crate::config::{Config, ConfigError, json_schema};
 use crate::model::clock::{Clock, SystemClock};
+use crate::model::hint::Fault;
 use crate::model::not_now::Why;
 use crate::model::rollup::Rollup;
 use crate::model::slice::Slice;
@@ -149,12 +152,13 @@ struct Failure {
 impl Failure {
     /// Wrong usage or configuration.
     #[must_use]
-    const fn usage(message: String) -> Self {
-        Self::of(Severity::Usage, message)
+    pub(crate) fn usage(fault: impl Into<Fault>) -> Self {
+        Self::of(Severity::Usage, fault)
     }
 
-    const fn of(severity: Severity, message: String) -> Self {
-        Self { severity, message, hint: None, is_printed: false }
+    fn of(severity: Severity, fault: impl Into<Fault>) -> Self {
+        let (message, hint) = fault.into().into_parts();
+        Self { severity, message, hint, is_printed: false }
     }
 
     /// The JSON document of the error.
@@ -167,21 +171,20 @@ impl Failure {
     }
 
     /// The work ran, but some of it failed or differs, as the printed result shows.
-    const fn printed(severity: Severity, message: String) -> Self {
-        Self { severity, message, hint: None, is_printed: true }
+    fn printed(severity: Severity, fault: impl Into<Fault>) -> Self {
+        Self { is_printed: true, ..Self::of(severity, fault) }
     }
 }
 
 impl From<WorkError> for Failure {
     fn from(error: WorkError) -> Self {
-        let (severity, hint) = (error.severity(), error.hint().map(str::to_owned));
-        Self { severity, message: error.to_string(), hint, is_printed: false }
+        Self::of(error.severity(), Fault::of(&error))
     }
 }
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
-        Self::usage(error.to_string())
+        Self::usage(Fault::of(&error))
     }
 }
 
@@ -233,7 +236,12 @@ pub async fn main() -> ExitCode {
 /// Ends after a signal. A failure that is missing in the result is attributed to the signal.
 fn interrupted(global: &Global, ended: Result<(), Failure>, code: u8) -> ExitCode {
     match ended {
-        Err(Failure { message, is_printed: true, .. }) => ui::error(&message),
+        Err(Failure { message, hint, is_printed: true, .. }) => {
+            ui::error(&message);
+            if let Some(hint) = &hint {
+                ui::hint(hint);
+            }
+        }
         Err(_) if global.json => {
             ui::json(&json!({ "error": Why::Interrupted.to_string(), "exit": code }));
         }
@@ -335,7 +343,7 @@ impl Range {
                 rollup
                     .calendar
                     .instant(text)
-                    .map_err(|error| Failure::usage(format!("--{option}: {error}")))
+                    .map_err(|error| Failure::usage(Fault::of(&error).at(format!("--{option}"))))
             })
         };
         Ok((at("from", &self.from, rollup.start)?, at("to", &self.to, now)?))
@@ -352,12 +360,12 @@ struct Via {
 
 /// The slice that starts at the given text, if it has begun by `now`.
 fn slice_starting(rollup: &Rollup, text: &str, now: DateTime<Utc>) -> Result<Slice, Failure> {
-    let usage = |error: String| Failure::usage(format!("--slice: {error}"));
+    let usage = |fault: Fault| Failure::usage(fault.at("--slice"));
     // A full slice name, as printed in status and logs, is accepted too.
     let start = text.strip_prefix(&format!("{}@", rollup.name)).unwrap_or(text);
-    let instant = rollup.calendar.instant(start).map_err(|error| usage(error.to_string()))?;
-    let slice = rollup.calendar.starting(instant).map_err(|error| usage(error.to_string()))?;
-    rollup.begun(slice, now).map_err(|error| usage(error.to_string()))
+    let instant = rollup.calendar.instant(start).map_err(|error| usage(Fault::of(&error)))?;
+    let slice = rollup.calendar.starting(instant).map_err(|error| usage(Fault::of(&error)))?;
+    rollup.begun(slice, now).map_err(|error| usage(Fault::of(&error)))
 }
 
 /// The rollups that a command applies to: the named one, or all.

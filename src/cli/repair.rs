@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::{Failure, Global, rollups, ui};
 use crate::check::repair;
+use crate::model::hint::Fault;
 use crate::work::worker::Severity;
 
 /// Rebuild lost checkpoints from the target's markers.
@@ -56,10 +57,8 @@ impl Repair {
         if unproven.is_empty() {
             return Ok(());
         }
-        let message = format!(
-            "{}: what was repaired is not proven right until `tallymark verify --repair` has run",
-            unproven.join(", ")
-        );
-        Err(Failure::printed(Severity::Failed, message))
+        let fault =
+            Fault::new(format!("{}: what was repaired is not proven right", unproven.join(", ")));
+        Err(Failure::printed(Severity::Failed, fault.remedy("run `tallymark verify --repair`")))
     }
 }

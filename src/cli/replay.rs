@@ -5,6 +5,7 @@ use super::backfill::{Pace, document, finish};
 use super::ui::{self, ProgressLine, counted};
 use super::{Failure, Global, Range, Via, slice_starting, via};
 use crate::model::clock::Stopwatch;
+use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
 use crate::model::slice::Slice;
 use crate::work::backfill::{self, BatchReport};
@@ -127,9 +128,9 @@ impl Replay {
             return Ok(replay::failed_slices(worker, rollup).await?);
         }
         if self.range.from.is_none() {
-            return Err(Failure::usage(
-                "say what to replay: --slice START, --failed, or --from TIME [--to TIME]".into(),
-            ));
+            return Err(Failure::usage(Fault::new("no slice to replay is named").remedy(
+                "say what to replay: --slice START, --failed, or --from TIME [--to TIME]",
+            )));
         }
         let now = worker.clock.now();
         let bounds = self.range.bounds(rollup, now)?;

@@ -5,6 +5,7 @@ use super::{Failure, Global, ui};
 use crate::manage::drop_rollup::drop_rollup;
 use crate::manage::holdings::{Holdings, holdings};
 use crate::manage::rename_rollup::rename_rollup;
+use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
 use crate::model::visible;
 use crate::work::identity;
@@ -46,20 +47,22 @@ async fn rename(global: &Global, old: &str, new: &str, yes: bool) -> Result<(), 
     let worker = global.worker(1).await?;
     worker.rollup(new).map_err(|error| {
         let file = global.file.display();
-        let message = format!("{error}; write the new name into {file} first, name = {new:?}");
-        Failure::usage(message)
+        let hint = format!("write the new name into {file} first, name = {new:?}");
+        Failure::usage(Fault::new(error.to_string()).remedy(hint))
     })?;
     if worker.rollup(old).is_ok() {
         let file = global.file.display();
-        return Err(Failure::usage(format!(
-            "{file} has both `{old}` and `{new}`; rename one into the other there first"
-        )));
+        let fault = Fault::new(format!("{file} has both `{old}` and `{new}`"));
+        return Err(Failure::usage(fault.remedy("rename one into the other there first")));
     }
     identity::refuse_anothers(&worker, old).await?;
     identity::refuse_anothers(&worker, new).await?;
     let (from, to) = (holdings(&worker, old).await?, holdings(&worker, new).await?);
     if from.is_nothing() && to.is_nothing() {
-        return Err(Failure::usage(format!("there is nothing of a rollup `{old}`")));
+        return Err(Failure::usage(
+            Fault::new(format!("there is nothing of a rollup `{old}`"))
+                .remedy("run `tallymark status`, which names the rollups"),
+        ));
     }
     global.announce(format!(
         "rename of {} to {new}\n{}",
@@ -82,10 +85,11 @@ async fn drop(global: &Global, name: &str, yes: bool) -> Result<(), Failure> {
     let of_this = |coarse: &&Rollup| coarse.fine.as_ref().is_some_and(|fine| fine.name == name);
     if let Some(coarse) = worker.config.rollups.iter().find(of_this) {
         let (file, coarse) = (global.file.display(), &coarse.name);
-        return Err(Failure::usage(format!(
-            "rollup `{coarse}` is computed from `{name}`; remove `{coarse}` from {file} first, and \
-             drop it too if its numbers are not to stay as they are"
-        )));
+        let fault = Fault::new(format!("rollup `{coarse}` is computed from `{name}`"));
+        return Err(Failure::usage(fault.remedy(format!(
+            "remove `{coarse}` from {file} first, and drop it too if its numbers are not to stay as \
+             they are"
+        ))));
     }
     identity::refuse_anothers(&worker, name).await?;
     let holdings = holdings(&worker, name).await?;

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::{Failure, Global, Via, parse_duration, slice_starting, ui, verify, via};
 use crate::model::clock::Deadline;
+use crate::model::hint::Fault;
 use crate::tick;
 use crate::work::report::{Outcome, SliceReport};
 use crate::work::report::{ScrubReport, TickReport};
@@ -46,9 +47,10 @@ impl Run {
                     json!({ "trigger": "schedule", "time": ui::instant(time) })
                 }
                 _ => {
-                    let text =
-                        "a function's tick is for all rollups; leave ROLLUP out, or name a --slice";
-                    return Err(Failure::usage(text.into()));
+                    let fault = Fault::new("a function's tick is for all rollups");
+                    return Err(Failure::usage(
+                        fault.remedy("leave ROLLUP out, or name a --slice"),
+                    ));
                 }
             };
             let answer = via::invoke(function, &event).await?;
@@ -67,17 +69,32 @@ impl Run {
             tick::run(&worker, now, deadline, rollup).await?
         };
         global.print(&report, || text(&report));
-        let reason = || report.problems.iter().map(|problem| problem.error.clone());
         match report.severity() {
             None => Ok(()),
             Some(Severity::Failed) if report.problems.is_empty() => Err(Failure::printed(
                 Severity::Failed,
-                format!("{}, as said above", wrong(&report)),
+                Fault::new(format!("{}, as said above", wrong(&report))).remedy(FAILED),
             )),
-            Some(severity) => {
-                Err(Failure::printed(severity, reason().collect::<Vec<_>>().join("\n")))
-            }
+            Some(severity) => Err(Failure::printed(severity, problems(&report))),
         }
+    }
+}
+
+/// The remedy of a report with slices that failed or differ.
+pub(super) const FAILED: &str = "put the cause right; the next tick tries a failed slice again, and \
+    `tallymark verify --repair` recomputes one that differs";
+
+/// The problems, and their remedies: a line each.
+fn problems(report: &TickReport) -> Fault {
+    let lines = |line: fn(&crate::work::report::RollupProblem) -> Option<&str>| {
+        let mut lines: Vec<&str> = report.problems.iter().filter_map(line).collect();
+        lines.dedup();
+        lines.join("\n")
+    };
+    let fault = Fault::new(lines(|problem| Some(&problem.error)));
+    match lines(|problem| problem.hint.as_deref()) {
+        none if none.is_empty() => fault,
+        hints => fault.remedy(hints),
     }
 }
 
@@ -160,6 +177,10 @@ pub(super) fn slices(reports: &[SliceReport]) -> String {
         let line = format!("{}: {reason}", named(&report.rollup, report.start));
         text.push('\n');
         text.push_str(&ui::wrapped(&line, 2));
+        if let Some(hint) = &report.hint {
+            text.push('\n');
+            text.push_str(&ui::below(hint, 2));
+        }
     }
     text
 }

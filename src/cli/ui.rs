@@ -10,6 +10,7 @@ use console::measure_text_width;
 
 use super::Failure;
 use crate::model::clock::rfc3339_seconds;
+use crate::model::hint::{Fault, Hinted as _};
 use crate::model::visible;
 
 mod paint;
@@ -69,16 +70,35 @@ pub(crate) fn usage(error: &clap::Error) {
     let _ = write!(place, "{text}");
 }
 
-/// Prints a hint.
+/// Prints a hint, below its error.
 pub(crate) fn hint(text: &str) {
-    let line = format!("{} {}", paint(Paint::Cyan, "hint:"), visible::line(text));
-    note(if console::user_attended_stderr() { fold(&line, 6) } else { line });
+    let is_read = console::user_attended_stderr();
+    for line in text.lines() {
+        let line = format!("{} {}", paint(Paint::Cyan, "hint:"), visible::line(line));
+        note(if is_read { fold(&line, 6) } else { line });
+    }
 }
 
 /// Prints `value` as the command's only JSON document.
 pub(crate) fn json(value: &impl serde::Serialize) {
     let document = serde_json::to_string_pretty(value).unwrap_or_else(|error| error.to_string());
     let _ = writeln!(std::io::stdout(), "{}", visible::json(&document));
+}
+
+/// A hint on a line of its own, below what it puts right.
+#[must_use]
+pub fn below(hint: &str, indent: usize) -> String {
+    format!("{:indent$}{}", "", wrapped(&format!("hint: {hint}"), indent + 2))
+}
+
+/// The facts, and the hint on a line of its own below.
+#[must_use]
+pub fn hinted(fault: &Fault, indent: usize) -> String {
+    let facts = wrapped(fault.facts(), indent);
+    match fault.hint() {
+        Some(hint) => format!("{facts}\n{}", below(&hint, indent)),
+        None => facts,
+    }
 }
 
 /// Text wrapped at 80 columns, with all lines but the first indented. Outside of a terminal it is
@@ -257,12 +277,15 @@ pub(crate) fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
         return Ok(());
     }
     if !can_ask() {
-        return Err(Failure::usage(format!("{question} Nobody is there to ask; pass --yes")));
+        return Err(Failure::usage(
+            Fault::new(format!("{question} Standard input is no terminal, so no answer can come"))
+                .remedy("pass --yes"),
+        ));
     }
     if matches!(answer(&format!("{question} [y/N]")).as_deref(), Some("y" | "Y" | "yes")) {
         Ok(())
     } else {
-        Err(Failure::usage("nothing was done".into()))
+        Err(Failure::usage(Fault::new("nothing was done").remedy("answer y, or pass --yes")))
     }
 }
 
@@ -274,7 +297,7 @@ pub(crate) fn ask(question: &str, default: &str) -> Result<String, Failure> {
     match answer(&format!("{question} [{default}]")) {
         Some(answer) if answer.is_empty() => Ok(default.to_owned()),
         Some(answer) => Ok(answer),
-        None => Err(Failure::usage("nothing was done".into())),
+        None => Err(Failure::usage("nothing was done")),
     }
 }
 

@@ -11,6 +11,7 @@ use aws_sdk_lambda::types::{InvocationType, LogType};
 use serde_json::Value;
 
 use super::{Failure, ui};
+use crate::model::hint::Fault;
 use crate::work::worker::Severity;
 
 /// Lambda's maximum run time of a function.
@@ -164,7 +165,8 @@ pub(super) fn ended(answers: &[Value]) -> Result<(), Failure> {
     if parts.is_empty() {
         return Ok(());
     }
-    Err(Failure::printed(Severity::Failed, format!("{}, as said above", parts.join(", "))))
+    let fault = Fault::new(format!("{}, as said above", parts.join(", ")));
+    Err(Failure::printed(Severity::Failed, fault.remedy(super::run::FAILED)))
 }
 
 fn word(value: &Value) -> &str {

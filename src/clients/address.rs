@@ -8,6 +8,8 @@ use std::fmt::{self, Write as _};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::model::hint::Fault;
+
 /// The address of a PostgreSQL database: `postgres://user:password@host:5432/database`.
 ///
 /// `Debug` and `Display` hide the password and all options.
@@ -34,8 +36,10 @@ const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(900);
 
 const PORT: u16 = 5432;
 
-const NO_HOST: &str =
-    "the address names no host; write postgres://user:password@host:5432/database";
+fn no_host() -> Fault {
+    Fault::new("the address names no host")
+        .remedy("write postgres://user:password@host:5432/database")
+}
 
 /// The relevant parts of an address, undecoded.
 struct Parts<'u> {
@@ -48,11 +52,11 @@ struct Parts<'u> {
 }
 
 impl DatabaseUrl {
-    /// Checks `text`. The error is a sentence that contains no part of any value.
+    /// Checks `text`. The error contains no part of any value.
     ///
     /// # Errors
-    /// The form that an address must have, or the name of an unsupported option.
-    pub fn new(text: impl Into<String>) -> Result<Self, String> {
+    /// The text has not the form of an address, or an option is unsupported.
+    pub fn new(text: impl Into<String>) -> Result<Self, Fault> {
         let text = text.into();
         let parts = split(&text)?;
         let mut settings = BTreeMap::new();
@@ -169,47 +173,47 @@ impl fmt::Debug for DatabaseUrl {
 
 impl Server {
     /// Removes host and port from the settings and returns them.
-    fn taken_from(settings: &mut BTreeMap<&'static str, String>) -> Result<Self, String> {
+    fn taken_from(settings: &mut BTreeMap<&'static str, String>) -> Result<Self, Fault> {
         let host = settings.remove("host");
         let host = match (host, settings.remove("hostaddr")) {
             (host, None) => host.unwrap_or_default(),
             (None, Some(address)) if address.parse::<IpAddr>().is_ok() => address,
             (None, Some(_)) => {
-                return Err(
-                    "hostaddr in the address is no IP address; write host in its place".into()
-                );
+                return Err(Fault::new("hostaddr in the address is no IP address")
+                    .remedy("write host in its place"));
             }
             (Some(_), Some(_)) => {
-                return Err("the address has both a host and hostaddr; remove hostaddr".into());
+                return Err(Fault::new("the address has both a host and hostaddr")
+                    .remedy("remove hostaddr"));
             }
         };
         let port = settings.remove("port");
         if host.contains(',') || port.as_ref().is_some_and(|port| port.contains(',')) {
-            return Err(
-                "the address names several hosts, and Tallymark connects to one; name the \
-                        primary, or a proxy that finds it"
-                    .into(),
-            );
+            return Err(Fault::new(
+                "the address names several hosts, and Tallymark connects to one",
+            )
+            .remedy("name the primary, or a proxy that finds it"));
         }
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         let host = bare.unwrap_or(&host).to_owned();
         if host.is_empty() {
-            return Err(NO_HOST.into());
+            return Err(no_host());
         }
         if host.starts_with('@') {
-            return Err("the address names an abstract socket; write the directory of the socket \
-                        file, host=/var/run/postgresql"
-                .into());
+            return Err(Fault::new("the address names an abstract socket")
+                .remedy("write the directory of the socket file, host=/var/run/postgresql"));
         }
-        let port = port.map(|port| port.parse().ok().filter(|port| *port > 0).ok_or(NO_PORT));
+        let port = port.map(|port| port.parse().ok().filter(|port| *port > 0).ok_or_else(no_port));
         Ok(Self { host, port: port.transpose()? })
     }
 }
 
-const NO_PORT: &str = "the address has no port number where one belongs; write host:5432";
+fn no_port() -> Fault {
+    Fault::new("the address has no port number where one belongs").remedy("write host:5432")
+}
 
 /// Gives `sslmode` and `sslrootcert` the meaning that they have in libpq.
-fn verification(settings: &mut BTreeMap<&'static str, String>) -> Result<(), String> {
+fn verification(settings: &mut BTreeMap<&'static str, String>) -> Result<(), Fault> {
     let mode = settings.get("sslmode").map(|mode| options::ssl_mode(mode)).transpose()?;
     if let Some(mode) = &mode {
         settings.insert("sslmode", mode.to_string());
@@ -220,11 +224,8 @@ fn verification(settings: &mut BTreeMap<&'static str, String>) -> Result<(), Str
             settings.insert("sslmode", "verify-full".into());
         }
         (Some("system"), Some(_)) => {
-            return Err(
-                "sslrootcert=system in the address needs sslmode=verify-full; write it, or \
-                        remove sslrootcert"
-                    .into(),
-            );
+            return Err(Fault::new("sslrootcert=system in the address needs sslmode=verify-full")
+                .remedy("write sslmode=verify-full, or remove sslrootcert"));
         }
         // A configured authority implies verification.
         (Some(_), Some("require")) => {
@@ -235,19 +236,19 @@ fn verification(settings: &mut BTreeMap<&'static str, String>) -> Result<(), Str
     Ok(())
 }
 
-fn split(text: &str) -> Result<Parts<'_>, String> {
+fn split(text: &str) -> Result<Parts<'_>, Fault> {
     if text.contains(|character: char| character.is_whitespace() || character.is_control()) {
-        return Err("the address contains white space; remove it, or write it as %20".into());
+        return Err(
+            Fault::new("the address contains white space").remedy("remove it, or write it as %20")
+        );
     }
     let rest = without_scheme(text)?;
     let (authority, tail) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
     // A raw `/`, `?` or `#` in the password would split it and expose one half.
     if tail.contains(['@', '#']) {
-        return Err(
-            "the address has `@` or `#` after the host; write special characters of the password \
-             as %40 (@), %2F (/), %3F (?), %23 (#)"
-                .into(),
-        );
+        return Err(Fault::new("the address has `@` or `#` after the host").remedy(
+            "write special characters of the password as %40 (@), %2F (/), %3F (?), %23 (#)",
+        ));
     }
     let (user, server) = match authority.rsplit_once('@') {
         Some((user, server)) => (Some(user), server),
@@ -266,7 +267,7 @@ fn split(text: &str) -> Result<Parts<'_>, String> {
         None => (server, None),
     };
     if port.is_some_and(|port| port.parse::<u16>().is_err()) {
-        return Err(NO_PORT.into());
+        return Err(no_port());
     }
     let (path, query) = match tail.split_once('?') {
         Some((path, query)) => (path, Some(query)),
@@ -277,7 +278,7 @@ fn split(text: &str) -> Result<Parts<'_>, String> {
 }
 
 /// The part after `postgres://`.
-fn without_scheme(text: &str) -> Result<&str, String> {
+fn without_scheme(text: &str) -> Result<&str, Fault> {
     const SCHEMES: [&str; 2] = ["postgres", "postgresql"];
     let (scheme, rest) = text.split_once("://").unwrap_or_default();
     if SCHEMES.iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
@@ -285,26 +286,31 @@ fn without_scheme(text: &str) -> Result<&str, String> {
     }
     // `postgresql+psycopg2`, `jdbc:postgresql`. The rest may stay as it is.
     let is_driver = |known: &&str| scheme.to_ascii_lowercase().starts_with(&format!("{known}+"));
-    Err(match scheme {
-        "jdbc:postgresql" => "the address begins as JDBC's do; write postgres:// in place of \
-                              jdbc:postgresql://, and user and password before the host"
-            .into(),
+    let (facts, remedy) = match scheme {
+        "jdbc:postgresql" => (
+            "the address begins as JDBC's do",
+            "write postgres:// in place of jdbc:postgresql://, and user and password before the host",
+        ),
         _ if SCHEMES.iter().any(is_driver) => {
-            "the address names a driver after a +; write postgresql:// without it".into()
+            ("the address names a driver after a +", "write postgresql:// without it")
         }
         "prisma" | "prisma+postgres" => {
-            "the address is one of Prisma's proxy; write that of the database".into()
+            ("the address is one of Prisma's proxy", "write that of the database")
         }
-        _ => "the address must begin with postgres:// or postgresql://".into(),
-    })
+        _ => (
+            "the address begins with neither postgres:// nor postgresql://",
+            "write postgres://user:password@host:5432/database",
+        ),
+    };
+    Err(Fault::new(facts).remedy(remedy))
 }
 
 /// `text` with its `%XX` decoded. As in libpq, a `+` stays a plus.
-fn decoded(text: &str) -> Result<Cow<'_, str>, String> {
+fn decoded(text: &str) -> Result<Cow<'_, str>, Fault> {
     if !text.contains('%') {
         return Ok(Cow::Borrowed(text));
     }
-    let wrong = || "the address has a % that begins no escape; write % as %25".to_owned();
+    let wrong = || Fault::new("the address has a % that begins no escape").remedy("write % as %25");
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {
@@ -332,14 +338,12 @@ pub(crate) fn encoded(text: &str) -> String {
     })
 }
 
-fn connect_timeout(value: &str) -> Result<Duration, String> {
+fn connect_timeout(value: &str) -> Result<Duration, Fault> {
     match value.parse().map(Duration::from_secs) {
         Ok(Duration::ZERO) => Ok(CONNECT_TIMEOUT_MAX),
         Ok(timeout) => Ok(timeout.min(CONNECT_TIMEOUT_MAX)),
-        Err(_) => Err(
-            "connect_timeout in the address is not a number of seconds; write connect_timeout=15"
-                .into(),
-        ),
+        Err(_) => Err(Fault::new("connect_timeout in the address is not a number of seconds")
+            .remedy("write connect_timeout=15")),
     }
 }
 

@@ -10,6 +10,8 @@ use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 
+use crate::model::hint::Fault;
+
 /// Tries of one call, including the first. A write whose reply was lost is recognised when it is
 /// retried.
 const ATTEMPTS_MAX: u32 = 3;
@@ -64,22 +66,31 @@ pub(crate) fn place_of(service: &str) -> String {
 
 /// The setting in the environment that the AWS SDK cannot use: an endpoint that is no URL, or an
 /// invalid region name. An endpoint may hold a password, so the text quotes no value.
-pub(crate) fn refusal(of: impl Fn(&str) -> Option<String>) -> Option<String> {
+pub(crate) fn refusal(of: impl Fn(&str) -> Option<String>) -> Option<Fault> {
     for suffix in ["", "_DYNAMODB", "_SQS", "_LAMBDA", "_SSM", "_SECRETS_MANAGER"] {
         let name = format!("{ENDPOINTS}{suffix}");
         let Some(url) = of(&name) else { continue };
         if url.is_empty() {
-            return Some(format!("{name} is empty; unset it, or write {name}=http://HOST:PORT"));
+            return Some(
+                Fault::new(format!("{name} is empty"))
+                    .remedy(format!("unset it, or write {name}=http://HOST:PORT")),
+            );
         }
         let host = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
         if host.is_none_or(|host| host.is_empty() || host.contains(char::is_whitespace)) {
-            return Some(format!("{name} is no URL; write {name}=http://HOST:PORT, or https://"));
+            return Some(
+                Fault::new(format!("{name} is no URL"))
+                    .remedy(format!("write {name}=http://HOST:PORT, or https://")),
+            );
         }
     }
     for name in ["AWS_REGION", "AWS_DEFAULT_REGION"] {
         let is_named = |it: &String| it.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
         if of(name).is_some_and(|region| !is_named(&region)) {
-            return Some(format!("{name} is no region's name; write {name}=eu-central-1"));
+            return Some(
+                Fault::new(format!("{name} is no region's name"))
+                    .remedy(format!("write {name}=eu-central-1")),
+            );
         }
     }
     None
@@ -118,6 +129,7 @@ pub(crate) fn root_cause(mut error: &(dyn std::error::Error + 'static)) -> Strin
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::hint::Hinted as _;
 
     #[test]
     fn what_the_sdk_would_stumble_over_is_refused_by_name() {
@@ -126,13 +138,21 @@ mod tests {
         };
         for name in ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL_SQS"] {
             for value in ["", "127.0.0.1:8000", "http://", "ftp://host", " http://host"] {
-                assert!(ask(name, value).unwrap().starts_with(&format!("{name} is ")), "{value}");
+                let said = ask(name, value).unwrap().in_one_line();
+                assert!(said.starts_with(&format!("{name} is ")), "{value}: {said}");
+                assert!(said.contains("; hint: "), "{value}: {said}");
             }
             for value in ["http://127.0.0.1:8000", "https://user:secret@host/path"] {
                 assert_eq!(ask(name, value), None, "{value}");
             }
         }
-        assert!(ask("AWS_REGION", "eu central").unwrap().contains("AWS_REGION=eu-central-1"));
+        assert!(
+            ask("AWS_REGION", "eu central")
+                .unwrap()
+                .hint()
+                .unwrap()
+                .contains("AWS_REGION=eu-central-1")
+        );
         assert_eq!(ask("AWS_REGION", "eu-central-1"), None);
         assert_eq!(ask("AWS_REGION", ""), None);
     }

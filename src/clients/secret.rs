@@ -3,16 +3,31 @@
 //! Callers read them when first needed and cache them. [`crate::clients::db::Db`] reads again after
 //! a refused login.
 
+use std::borrow::Cow;
+
 use aws_sdk_ssm::error::{ProvideErrorMetadata, SdkError};
 use serde_json::Value;
 
 use crate::clients::address::{Address, DatabaseUrl, encoded};
 use crate::clients::aws::root_cause;
+use crate::model::hint::{Fault, Hinted};
 
 /// Why a parameter or secret is unusable. It contains nothing of the value.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct SecretError(String);
+pub struct SecretError(Fault);
+
+impl SecretError {
+    fn new(facts: impl Into<String>) -> Self {
+        Self(Fault::new(facts))
+    }
+}
+
+impl Hinted for SecretError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        self.0.hint()
+    }
+}
 
 /// Reads the address from wherever it is stored.
 ///
@@ -24,7 +39,7 @@ pub(crate) async fn read(address: &Address) -> Result<DatabaseUrl, SecretError> 
         Address::Parameter(name) => (parameter(name).await?, "the parameter"),
         Address::Secret(name) => (secret(name).await?, "the secret"),
     };
-    url_of(text.trim()).map_err(|fault| SecretError(format!("in {place}, {fault}")))
+    url_of(text.trim()).map_err(|fault| SecretError(fault.within(place)))
 }
 
 /// The text of a parameter, decrypted.
@@ -36,7 +51,7 @@ pub async fn parameter(name: &str) -> Result<String, SecretError> {
     let answer = client.get_parameter().name(name).with_decryption(true).send().await;
     let answer = answer.map_err(|error| sdk_error("ssm", &error))?;
     let value = answer.parameter.and_then(|parameter| parameter.value);
-    value.ok_or_else(|| SecretError("ssm: the parameter has no value".to_owned()))
+    value.ok_or_else(|| SecretError::new("ssm: the parameter has no value"))
 }
 
 async fn secret(name: &str) -> Result<String, SecretError> {
@@ -44,7 +59,7 @@ async fn secret(name: &str) -> Result<String, SecretError> {
     let answer = client.get_secret_value().secret_id(name).send().await;
     let answer = answer.map_err(|error| sdk_error("secretsmanager", &error))?;
     answer.secret_string.ok_or_else(|| {
-        SecretError("secretsmanager: the secret is binary; write it as text".to_owned())
+        SecretError(Fault::new("secretsmanager: the secret is binary").remedy("write it as text"))
     })
 }
 
@@ -57,15 +72,17 @@ where
         Some((None, Some(code))) => code.to_owned(),
         _ => root_cause(error),
     };
-    SecretError(format!("{service}: {text}"))
+    SecretError::new(format!("{service}: {text}"))
 }
 
 /// The address in `text`: the text itself, or the JSON that RDS and Aurora store in a secret.
-fn url_of(text: &str) -> Result<DatabaseUrl, String> {
+fn url_of(text: &str) -> Result<DatabaseUrl, Fault> {
     if !text.starts_with('{') {
         return DatabaseUrl::new(text);
     }
-    let fields: Value = serde_json::from_str(text).map_err(|_| "the text is no JSON object")?;
+    let fields: Value = serde_json::from_str(text).map_err(|_| {
+        Fault::new("the text is no JSON object").remedy("store an address, or a JSON object")
+    })?;
     if let Some(url) = fields["url"].as_str() {
         return DatabaseUrl::new(url);
     }
@@ -74,14 +91,15 @@ fn url_of(text: &str) -> Result<DatabaseUrl, String> {
         Value::Number(number) => Some(number.to_string()),
         _ => None,
     };
-    let required = "the JSON must have `url`, or `host`, `username`, `password` and `dbname`";
-    let (user, password, host) = (
-        field("username").ok_or(required)?,
-        field("password").ok_or(required)?,
-        field("host").ok_or(required)?,
-    );
+    let required = |name: &str| {
+        field(name).ok_or_else(|| {
+            Fault::new(format!("the JSON has neither `url` nor `{name}`"))
+                .remedy("write `url`, or `host`, `username`, `password` and `dbname`")
+        })
+    };
+    let (user, password, host) = (required("username")?, required("password")?, required("host")?);
     let port = field("port").unwrap_or_else(|| "5432".to_owned());
-    let database = field("dbname").or_else(|| field("database")).ok_or(required)?;
+    let database = field("database").map_or_else(|| required("dbname"), Ok)?;
     let options = ["sslmode", "connect_timeout"]
         .iter()
         .filter_map(|name| Some(format!("{name}={}", encoded(&field(name)?))))
@@ -126,7 +144,8 @@ mod tests {
     fn what_is_no_address_is_told_without_a_word_of_it() {
         for text in ["swordfish", "{swordfish}", r#"{"password":"swordfish"}"#] {
             let fault = url_of(text).unwrap_err();
-            assert!(!fault.contains("swordfish") && fault.len() > 20, "{fault}");
+            let said = fault.in_one_line();
+            assert!(!said.contains("swordfish") && fault.hint().is_some(), "{said}");
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::raw::Node;
 use crate::clients::address::{Address, DatabaseUrl};
+use crate::model::hint::Fault;
 use crate::model::text::shown;
 
 /// Parses an address: `{ env = "NAME" }`, `{ parameter = "/app/db" }`, `{ secret = "arn…" }`, or
@@ -38,7 +39,8 @@ fn name(entry: &Node<'_>, shape: &str, length_max: usize) -> Option<String> {
     let is_address = name.contains("://");
     if name.is_empty() || name.len() > length_max || is_address || !name.chars().all(is_plain) {
         // The user may have put the address itself here.
-        return entry.wrong(format!("not a name; write for example \"{shape}\""));
+        return entry
+            .wrong(Fault::new("not a name").remedy(format!("write for example \"{shape}\"")));
     }
     Some(name.to_owned())
 }
@@ -48,19 +50,19 @@ fn from_environment(entry: &Node<'_>, env: &dyn Fn(&str) -> Option<String>) -> O
     let is_name = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
         && name.starts_with(|c: char| !c.is_ascii_digit());
     if !is_name {
-        return entry.wrong(format!(
-            "{} is not the name of an environment variable; use letters, digits and _",
-            shown(name)
-        ));
+        return entry.wrong(
+            Fault::new(format!("{} is not the name of an environment variable", shown(name)))
+                .remedy("use letters, digits and _"),
+        );
     }
     match env(name).filter(|value| !value.is_empty()) {
         Some(value) => DatabaseUrl::new(value).map_or_else(
-            |fault| entry.wrong(format!("in the environment variable {name}, {fault}")),
+            |fault| entry.wrong(fault.within(format!("the environment variable {name}"))),
             Some,
         ),
-        None => entry.wrong(format!(
-            "the environment variable {name} is not set or empty; \
-             export {name}=postgres://user:password@host:5432/database"
-        )),
+        None => entry.wrong(
+            Fault::new(format!("the environment variable {name} is not set or empty"))
+                .remedy(format!("export {name}=postgres://user:password@host:5432/database")),
+        ),
     }
 }

@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 
 use super::raw::Node;
 use super::{Checkpoint, StoreKind};
+use crate::model::hint::Fault;
 use crate::model::text::{nearest, shown};
 
 pub(super) const DYNAMODB_TABLE_DEFAULT: &str = "tallymark";
@@ -29,14 +30,14 @@ impl Checkpoint {
     ///
     /// # Errors
     /// The name is not allowed there.
-    pub(crate) fn moved_to(&self, store: StoreKind, table: Option<&str>) -> Result<Self, String> {
+    pub(crate) fn moved_to(&self, store: StoreKind, table: Option<&str>) -> Result<Self, Fault> {
         let table = match (store, table) {
             (StoreKind::Postgres, Some(_)) => {
-                return Err(format!(
-                    "--table names a table in DynamoDB; leave it out, as store = \"{}\" keeps \
-                     checkpoints in the table tallymark.{POSTGRES_TABLE} of the target",
+                return Err(Fault::new("--table names a table in DynamoDB").remedy(format!(
+                    "leave it out, as store = \"{}\" keeps checkpoints in the table \
+                     tallymark.{POSTGRES_TABLE} of the target",
                     store.word()
-                ));
+                )));
             }
             (StoreKind::Postgres, None) => POSTGRES_TABLE,
             (StoreKind::DynamoDb, table) => table.unwrap_or(DYNAMODB_TABLE_DEFAULT),
@@ -56,11 +57,13 @@ pub(super) fn read(node: &Node<'_>) -> Option<Checkpoint> {
         None => Some(StoreKind::DynamoDb),
     };
     let table = match (section.get("table"), store) {
-        (Some(node), Some(StoreKind::Postgres)) => node.wrong(format!(
-            "names a table in DynamoDB; remove it, as store = \"{}\" keeps checkpoints in \
-             the table tallymark.{POSTGRES_TABLE} of the target",
-            StoreKind::Postgres.word()
-        )),
+        (Some(node), Some(StoreKind::Postgres)) => {
+            node.wrong(Fault::new("names a table in DynamoDB").remedy(format!(
+                "remove it, as store = \"{}\" keeps checkpoints in the table \
+                 tallymark.{POSTGRES_TABLE} of the target",
+                StoreKind::Postgres.word()
+            )))
+        }
         (Some(node), _) => dynamodb_table(&node),
         (None, Some(StoreKind::Postgres)) => Some(POSTGRES_TABLE.to_owned()),
         (None, _) => Some(DYNAMODB_TABLE_DEFAULT.to_owned()),
@@ -82,7 +85,7 @@ fn store(node: &Node<'_>) -> Option<StoreKind> {
         Some(near) => format!("did you mean \"{near}\"?"),
         None => format!("use \"{}\" or \"{}\"", words[0], words[1]),
     };
-    node.wrong(format!("{} is unknown; {remedy}", shown(given)))
+    node.wrong(Fault::new(format!("{} is unknown", shown(given))).remedy(remedy))
 }
 
 impl StoreKind {
@@ -119,6 +122,7 @@ fn is_dynamodb_table(name: &str) -> bool {
     (3..=255).contains(&name.len()) && name.chars().all(allowed)
 }
 
-fn not_a_table(name: &str) -> String {
-    format!("{} is not a DynamoDB table name; use 3 to 255 of a-z A-Z 0-9 _ - .", shown(name))
+fn not_a_table(name: &str) -> Fault {
+    Fault::new(format!("{} is not a DynamoDB table name", shown(name)))
+        .remedy("use 3 to 255 of a-z A-Z 0-9 _ - .")
 }

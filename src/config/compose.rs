@@ -7,6 +7,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use crate::model::clock::rfc3339;
+use crate::model::hint::Fault;
 use crate::model::rollup::{Late, Rollup, TableName, TimeColumn};
 use crate::model::slice::{Calendar, Width};
 use crate::model::text::{listed, nearest, shown};
@@ -16,16 +17,17 @@ use super::raw::{Node, Section};
 use super::rollup::{self, Draft};
 
 /// The keys that only the finer rollup decides, with the reasons.
-pub(super) const FINER_DECIDES: [(&str, &str); 6] = [
-    ("time", "a row of a rollup stands in its bucket's time; remove the key"),
-    ("late", "the finer rollup notices late changes, and passes them on; remove the key"),
+pub(super) const FINER_DECIDES: [(&str, &str, &str); 6] = [
+    ("time", "a row of a rollup stands in its bucket's time", "remove the key"),
+    ("late", "the finer rollup notices late changes, and passes them on", "remove the key"),
     (
         "grace",
-        "a slice is due when all finer ones in it are done, which have waited; remove the key",
+        "a slice is due when all finer ones in it are done, which have waited",
+        "remove the key",
     ),
-    ("lookback", "a slice runs again whenever a finer one in it changed; remove the key"),
-    ("plan_guard", "the finer rollup's table has the index that this needs; remove the key"),
-    ("where", "which source rows count is decided by the finer rollup; put the condition there"),
+    ("lookback", "a slice runs again whenever a finer one in it changed", "remove the key"),
+    ("plan_guard", "the finer rollup's table has the index that this needs", "remove the key"),
+    ("where", "which source rows count is decided by the finer rollup", "put the condition there"),
 ];
 
 /// The source of a rollup's rows.
@@ -40,7 +42,9 @@ enum Origin<'d> {
 pub(super) fn read_all(node: &Node<'_>, schema: &str) -> Option<Vec<Rollup>> {
     let nodes = node.array("an array of tables: [[rollup]] with double brackets")?;
     if nodes.is_empty() {
-        return node.wrong("is empty; add at least one [[rollup]], as the README shows");
+        return node.wrong(
+            Fault::new("is empty").remedy("add at least one [[rollup]], as the README shows"),
+        );
     }
     let mut names = HashSet::new();
     let drafts: Vec<_> = nodes.iter().map(|node| rollup::draft(node, &mut names)).collect();
@@ -87,7 +91,11 @@ fn read_one(
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("the rollups are {}", listed(names())),
         };
-        return Some(node.wrong(format!("{} is no rollup of this file; {hint}", shown(name))));
+        return Some(
+            node.wrong(
+                Fault::new(format!("{} is no rollup of this file", shown(name))).remedy(hint),
+            ),
+        );
     };
     // Errors of the finer rollup are already reported, and this one is not to blame.
     read[place].as_ref().map(|fine| coarse(draft, fine.as_ref()?, schema))
@@ -107,18 +115,19 @@ fn origin<'d>(draft: &Draft<'d>) -> Origin<'d> {
 /// Reports why a rollup could not be read: its chain has no first one.
 fn is_circular(node: &Node<'_>, draft: &Draft<'_>, fine: &str) {
     node.wrong::<()>(if draft.name.as_deref() == Some(fine) {
-        r#"is this rollup itself; name a finer one, or read a table: from = "public.events""#
+        Fault::new("is this rollup itself")
+            .remedy(r#"name a finer one, or read a table: from = "public.events""#)
     } else {
-        "leads round in a circle and never to a table; let one of the rollups on it read one: \
-         from = \"public.events\""
+        Fault::new("leads round in a circle and never to a table")
+            .remedy(r#"let one of the rollups on it read one: from = "public.events""#)
     });
 }
 
 /// Reads a rollup that is computed from `fine`.
 fn coarse(Draft { section, name }: &Draft<'_>, fine: &Rollup, schema: &str) -> Option<Rollup> {
-    for (key, why) in FINER_DECIDES {
+    for (key, why, remedy) in FINER_DECIDES {
         if let Some(node) = section.get(key) {
-            node.wrong::<()>(why);
+            node.wrong::<()>(Fault::new(why).remedy(remedy));
         }
     }
     let cut = rollup::cut(section, fine.calendar.zone()).and_then(|cut| fits(section, cut, fine));
@@ -156,35 +165,37 @@ fn fits(
 ) -> Option<(Calendar, Width)> {
     let name = &fine.name;
     let (zone, width) = (fine.calendar.zone(), fine.calendar.width());
-    let wrong = |key: &str, message: String| {
-        section.get(key).and_then(|node| node.wrong::<(Calendar, Width)>(message))
+    let wrong = |key: &str, fault: Fault| {
+        section.get(key).and_then(|node| node.wrong::<(Calendar, Width)>(fault))
     };
     if calendar.zone() != zone {
         return wrong(
             "timezone",
-            format!(
-                "the buckets of `{name}` follow {zone}, and need not fill those of {}; remove the \
-                 key, or compute this rollup from the source",
+            Fault::new(format!(
+                "the buckets of `{name}` follow {zone}, and need not fill those of {}",
                 calendar.zone()
-            ),
+            ))
+            .remedy("remove the key, or compute this rollup from the source"),
         );
     }
     if !width.divides(calendar.width()) {
         return wrong(
             "slice",
-            format!(
-                r#""{}" does not consist of whole slices of `{name}`, of "{width}"; use a wider one"#,
+            Fault::new(format!(
+                r#""{}" does not consist of whole slices of `{name}`, of "{width}""#,
                 calendar.width()
-            ),
+            ))
+            .remedy("use a wider one"),
         );
     }
     if !fine.bucket.divides(bucket) {
         return wrong(
             "bucket",
-            format!(
-                r#""{bucket}" does not consist of whole buckets of `{name}`, of "{}"; use a wider one"#,
+            Fault::new(format!(
+                r#""{bucket}" does not consist of whole buckets of `{name}`, of "{}""#,
                 fine.bucket
-            ),
+            ))
+            .remedy("use a wider one"),
         );
     }
     Some((calendar, bucket))
@@ -198,11 +209,10 @@ fn start(section: &Section<'_>, calendar: &Calendar, fine: &Rollup) -> Option<Da
     };
     let start = rollup::start(&node, calendar)?;
     if start < fine.start {
-        return node.wrong(format!(
-            "is before the start of `{}`, {}; use a later one, or remove the key",
-            fine.name,
-            rfc3339(fine.start)
-        ));
+        return node.wrong(
+            Fault::new(format!("is before the start of `{}`, {}", fine.name, rfc3339(fine.start)))
+                .remedy("use a later one, or remove the key"),
+        );
     }
     Some(start)
 }

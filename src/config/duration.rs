@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::raw::Node;
+use crate::model::hint::Fault;
 use crate::model::text::shown;
 
 /// Reads a duration in `range`.
@@ -11,18 +12,20 @@ pub(super) fn read(node: &Node<'_>, range: RangeInclusive<Duration>) -> Option<D
     const FORMS: &str = r#"such as "500ms", "30s", "2 minutes" or "1 hour""#;
     let text = node.string(&format!("a duration {FORMS}"))?;
     let Some(duration) = parse(text) else {
-        return node.wrong(format!("{} is not a duration; write one {FORMS}", shown(text)));
+        return node.wrong(
+            Fault::new(format!("{} is not a duration", shown(text)))
+                .remedy(format!("write one {FORMS}")),
+        );
     };
     if range.contains(&duration) {
         return Some(duration);
     }
     let (least, most) = (range.start(), range.end());
-    node.wrong(format!(
-        "{} is out of range; use {} to {}",
-        shown(text),
+    node.wrong(Fault::new(format!("{} is out of range", shown(text))).remedy(format!(
+        "use {} to {}",
         spoken(*least),
         spoken(*most)
-    ))
+    )))
 }
 
 fn spoken(duration: Duration) -> String {

@@ -1,8 +1,10 @@
 //! Problems of a definition file, all reported together.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::model::hint::{Fault, Hinted};
 use crate::model::text::{listed, nearest};
 
 /// One problem in the definition file.
@@ -13,8 +15,10 @@ pub(crate) struct Problem {
     /// The dotted key, with the rollup's name: `rollup.entity_daily.bucket`. It is empty for the
     /// file.
     pub(crate) key: String,
-    /// The problem and its remedy.
+    /// The problem.
     pub(crate) message: String,
+    /// What puts it right.
+    pub(crate) hint: Option<String>,
 }
 
 /// All problems of one definition file.
@@ -34,8 +38,9 @@ impl ConfigError {
     }
 
     /// A problem of the whole file.
-    pub(super) fn file(path: &Path, line: Option<usize>, message: String) -> Self {
-        Self::new(path, vec![Problem { line, key: String::new(), message }])
+    pub(super) fn file(path: &Path, line: Option<usize>, fault: Fault) -> Self {
+        let (message, hint) = fault.into_parts();
+        Self::new(path, vec![Problem { line, key: String::new(), message, hint }])
     }
 
     /// The problems, in the order of the file's lines.
@@ -66,9 +71,28 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
+/// A line for each problem that has a hint. Where there are several problems, it begins with the
+/// problem's line.
+impl Hinted for ConfigError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        if let [only] = self.problems.as_slice() {
+            return only.hint.as_deref().map(Cow::from);
+        }
+        let line = |problem: &Problem| {
+            let hint = problem.hint.as_deref()?;
+            Some(match problem.line {
+                Some(line) => format!("{line}: {hint}"),
+                None => hint.to_owned(),
+            })
+        };
+        let lines: Vec<_> = self.problems.iter().filter_map(line).collect();
+        (!lines.is_empty()).then(|| lines.join("\n").into())
+    }
+}
+
 /// The requested rollup is not in the definition file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no rollup `{}`; {}", .name.escape_debug(), hint(.name, .known))]
+#[error("no rollup `{}`", .name.escape_debug())]
 pub struct UnknownRollup {
     /// The requested name.
     pub(crate) name: String,
@@ -76,10 +100,12 @@ pub struct UnknownRollup {
     pub(crate) known: Vec<String>,
 }
 
-fn hint(name: &str, known: &[String]) -> String {
-    let names = listed(known.iter().map(String::as_str));
-    match nearest(name, known.iter().map(String::as_str)) {
-        Some(near) => format!("did you mean `{near}`? the rollups are {names}"),
-        None => format!("the rollups are {names}"),
+impl Hinted for UnknownRollup {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        let names = listed(self.known.iter().map(String::as_str));
+        Some(match nearest(&self.name, self.known.iter().map(String::as_str)) {
+            Some(near) => format!("did you mean `{near}`? the rollups are {names}").into(),
+            None => format!("the rollups are {names}").into(),
+        })
     }
 }

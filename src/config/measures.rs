@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value};
 
+use crate::model::hint::Fault;
 use crate::model::measure::partial::VALUES_MAX;
 use crate::model::measure::{KINDS, Kind, Measure, Parameter, Subject};
 use crate::model::rollup::Rollup;
@@ -51,16 +52,19 @@ impl Columns {
             _ => "choose another name",
         };
         if column.starts_with("__") {
-            return node.wrong(format!(
-                "the column {} begins with `__`, as Tallymark's own do; {remedy}",
-                shown(column)
-            ));
+            return node.wrong(
+                Fault::new(format!(
+                    "the column {} begins with `__`, as Tallymark's own do",
+                    shown(column)
+                ))
+                .remedy(remedy),
+            );
         }
         if let Some(taken) = self.0.get(column) {
-            return node.wrong(format!(
-                "the column {} is already taken by {taken}; {remedy}",
-                shown(column)
-            ));
+            return node.wrong(
+                Fault::new(format!("the column {} is already taken by {taken}", shown(column)))
+                    .remedy(remedy),
+            );
         }
         self.0.insert(column.to_owned(), by);
         Some(())
@@ -124,7 +128,10 @@ fn subset(node: &Node<'_>, dimensions: Vec<String>, fine: &Rollup) -> Option<Vec
 fn named(node: &Node<'_>, columns: &mut Columns, fine: &Rollup) -> Option<Vec<Measure>> {
     let nodes = node.array("an array of measures")?;
     if nodes.is_empty() {
-        return node.wrong(r#"is empty; name a measure of the finer rollup, such as "events""#);
+        return node.wrong(
+            Fault::new(r#"is empty"#)
+                .remedy(r#"name a measure of the finer rollup, such as "events""#),
+        );
     }
     let mut read = |node: Node<'_>| {
         let name = node.string(r#"the name of a measure such as "events""#)?;
@@ -141,17 +148,10 @@ fn own_way(node: &Node<'_>, name: &str, finer: &str, fine: &Rollup) -> Option<Me
     let names = || fine.measures.iter().map(|measure| measure.name.as_str());
     let Some(measure) = fine.measures.iter().find(|measure| measure.name == finer) else {
         return node.wrong(match nearest(finer, names()) {
-            Some(near) => {
-                format!("{} is no measure of `{}`; did you mean `{near}`?", shown(finer), fine.name)
-            }
-            None => {
-                format!(
-                    "{} is no measure of `{}`; use {}",
-                    shown(finer),
-                    fine.name,
-                    listed(names())
-                )
-            }
+            Some(near) => Fault::new(format!("{} is no measure of `{}`", shown(finer), fine.name))
+                .remedy(format!("did you mean `{near}`?")),
+            None => Fault::new(format!("{} is no measure of `{}`", shown(finer), fine.name))
+                .remedy(format!("use {}", listed(names()))),
         });
     };
     match measure.kind.merged_by(measure, &fine.name) {
@@ -169,17 +169,16 @@ fn own_way(node: &Node<'_>, name: &str, finer: &str, fine: &Rollup) -> Option<Me
 /// Accepts `measure` if it merges its column of the finer rollup correctly.
 fn merging(node: &Node<'_>, measure: Measure, fine: &Rollup) -> Option<Measure> {
     if let Some(condition) = node.as_section().and_then(|section| section.get("where")) {
-        return condition.wrong(format!(
-            "rows of `{}` stand for many rows of its source; give it a measure with this condition",
-            fine.name
-        ));
+        return condition.wrong(
+            Fault::new(format!("rows of `{}` stand for many rows of its source", fine.name))
+                .remedy("give it a measure with this condition"),
+        );
     }
     let Some(column) = &measure.column else {
-        return node.wrong(format!(
-            "would count the rows of `{}`, not those of its source; sum up one of its counts: \
-             {{ sum = \"events\" }}",
-            fine.name
-        ));
+        return node.wrong(
+            Fault::new(format!("would count the rows of `{}`, not those of its source", fine.name))
+                .remedy("sum up one of its counts: { sum = \"events\" }"),
+        );
     };
     if measure.kind.merges_dimensions() {
         if fine.group_by.contains(column) {
@@ -197,12 +196,16 @@ fn merging(node: &Node<'_>, measure: Measure, fine: &Rollup) -> Option<Measure> 
     }
     let own = own_way(node, &measure.name, column, fine)?;
     if own != measure {
-        return node.wrong(format!(
-            "`{}` does not merge {}; write {}",
-            measure.kind.word(),
-            shown(column),
-            form(own.kind, &shown(column), &|key| own.parameters.get(key).map(ToString::to_string)),
-        ));
+        return node.wrong(
+            Fault::new(format!("`{}` does not merge {}", measure.kind.word(), shown(column)))
+                .remedy(format!(
+                    "write {}",
+                    form(own.kind, &shown(column), &|key| own
+                        .parameters
+                        .get(key)
+                        .map(ToString::to_string))
+                )),
+        );
     }
     Some(own)
 }
@@ -273,7 +276,8 @@ fn measures(
     let section = node.section(r#"a table such as { events = "count" }"#)?;
     let entries = section.entries();
     if entries.is_empty() {
-        return section.wrong(r#"is empty; add a line such as events = "count""#);
+        return section
+            .wrong(Fault::new(r#"is empty"#).remedy(r#"add a line such as events = "count""#));
     }
     let read = |(name, node): (&str, Node<'_>)| {
         let named = name_of(name, &node);
@@ -295,9 +299,9 @@ fn name_of(name: &str, node: &Node<'_>) -> Option<()> {
     /// PostgreSQL's 63, less room for `_count` and suffixes of later versions.
     const BYTES_MAX: usize = 48;
     if name.is_empty() {
-        node.wrong("the measure's name is empty; it becomes the column's name")
+        node.wrong(Fault::new("the measure's name is empty").remedy("it becomes the column's name"))
     } else if name.contains('\0') {
-        node.wrong("the measure's name contains a NUL character; remove it")
+        node.wrong(Fault::new("the measure's name contains a NUL character").remedy("remove it"))
     } else if name.len() > BYTES_MAX {
         node.wrong(format!("the measure's name has {} bytes; {BYTES_MAX} is the most", name.len()))
     } else {
@@ -328,11 +332,14 @@ fn measure(name: &str, node: &Node<'_>, kinds: &[&'static dyn Kind]) -> Option<M
     match given.as_slice() {
         [(kind, value)] => computed(name, &section, *kind, value),
         [] if section.has_typos() => None,
-        [] => section.wrong(format!("says nothing to compute; give one of {}", listed(words()))),
-        several => section.wrong(format!(
-            "computes {}; give each a measure of its own",
-            listed(several.iter().map(|(kind, _)| kind.word()))
-        )),
+        [] => section.wrong(
+            Fault::new("says nothing to compute")
+                .remedy(format!("give one of {}", listed(words()))),
+        ),
+        several => section.wrong(
+            Fault::new(format!("computes {}", listed(several.iter().map(|(kind, _)| kind.word()))))
+                .remedy("give each a measure of its own"),
+        ),
     }
 }
 
@@ -344,17 +351,22 @@ fn bare(
 ) -> Option<Measure> {
     let word = node.as_str().unwrap_or_default();
     match kind {
-        Ok(kind) if kind.subject() == Subject::Column => {
-            node.wrong(format!(r#""{word}" needs a column; write {}"#, example(kind)))
-        }
+        Ok(kind) if kind.subject() == Subject::Column => node.wrong(
+            Fault::new(format!(r#""{word}" needs a column"#))
+                .remedy(format!(r#"write {}"#, example(kind))),
+        ),
         Ok(kind) => Some(of(name, kind, None)),
-        Err(None) => node.wrong(format!("{} is unknown; use {FORM}", shown(word))),
+        Err(None) => node
+            .wrong(Fault::new(format!("{} is unknown", shown(word))).remedy(format!("use {FORM}"))),
         Err(Some(near)) => {
             let meant = match near.subject() {
                 Subject::Rows(_) => format!("{:?}", near.word()),
                 Subject::Column => example(near),
             };
-            node.wrong(format!("{} is unknown; did you mean {meant}?", shown(word)))
+            node.wrong(
+                Fault::new(format!("{} is unknown", shown(word)))
+                    .remedy(format!("did you mean {meant}?")),
+            )
         }
     }
 }
@@ -399,6 +411,6 @@ pub(super) fn condition(section: &Section<'_>) -> Option<Option<String>> {
     let text = node.string(r#"an SQL condition such as "kind <> 'test'""#)?;
     match predicate::check(text) {
         Ok(()) => Some(Some(text.to_owned())),
-        Err(fault) => node.wrong(fault.to_string()),
+        Err(fault) => node.wrong(Fault::of(&fault)),
     }
 }

@@ -20,6 +20,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use crate::clients::address::Address;
+use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
 use crate::model::text::shown;
 
@@ -131,19 +132,22 @@ impl Config {
                 path,
                 None,
                 match error.kind() {
-                    std::io::ErrorKind::NotFound => "there is no such file; give its place with \
-                    --config PATH, let `tallymark new` write one, or try `tallymark demo`, which \
-                    needs none"
-                        .to_owned(),
-                    _ => {
-                        format!("cannot be read: {error}; give a readable file with --config PATH")
-                    }
+                    std::io::ErrorKind::NotFound => Fault::new("there is no such file").remedy(
+                        "give its place with --config PATH, let `tallymark new` write one, or try \
+                         `tallymark demo`, which needs none",
+                    ),
+                    _ => Fault::new(format!("cannot be read: {error}"))
+                        .remedy("give a readable file with --config PATH"),
                 },
             )
         })?;
         let text = std::str::from_utf8(&bytes).map_err(|error| {
             let line = line_at(&bytes, error.valid_up_to());
-            ConfigError::file(path, Some(line), "is not UTF-8 text; save it as UTF-8".to_owned())
+            ConfigError::file(
+                path,
+                Some(line),
+                Fault::new("is not UTF-8 text").remedy("save it as UTF-8"),
+            )
         })?;
         Self::parse(path, text, env)
     }
@@ -158,7 +162,7 @@ impl Config {
         for fault in &faults {
             // Only the message, as the full error quotes the line, which may hold a password.
             let at = fault.span().map(|span| span.start);
-            document.note(at, "", format!("not TOML: {}", in_words(fault.message())));
+            document.note(at, "", in_words(fault.message()).at("not TOML"));
         }
         let config = if faults.is_empty() {
             read(path, Section::root(&document, table.get_ref()), env)
@@ -183,17 +187,17 @@ impl Config {
     }
 }
 
-/// The parser's message, or a remedy where that message misleads.
-fn in_words(message: &str) -> String {
+/// The parser's message, or another with a remedy where that message misleads.
+fn in_words(message: &str) -> Fault {
     match message {
         // The parser reads a bare word as the number `nan`, or misses the string.
         "invalid float, expected `nan`"
         | "invalid float, expected `inf`"
         | "string values must be quoted, expected literal string" => {
-            "not a value; put text in double quotes".to_owned()
+            Fault::new("not a value").remedy("put text in double quotes")
         }
-        "duplicate key" => "a key or table is there twice; remove one".to_owned(),
-        message => message.to_owned(),
+        "duplicate key" => Fault::new("a key or table is there twice").remedy("remove one"),
+        message => message.into(),
     }
 }
 
@@ -281,13 +285,16 @@ fn readers(node: &Node<'_>) -> Option<Vec<String>> {
 fn schema(node: &Node<'_>) -> Option<String> {
     let name = node.identifier(r#"the name of a schema such as "stats""#)?;
     if name == "tallymark" {
-        return node.wrong(r#""tallymark" is where the markers are; use another such as "stats""#);
+        return node.wrong(
+            Fault::new(r#""tallymark" is where the markers are"#)
+                .remedy(r#"use another such as "stats""#),
+        );
     }
     if name.starts_with("pg_") || name == "information_schema" {
-        return node.wrong(format!(
-            "{} is reserved by PostgreSQL; use another such as \"stats\"",
-            shown(name)
-        ));
+        return node.wrong(
+            Fault::new(format!("{} is reserved by PostgreSQL", shown(name)))
+                .remedy("use another such as \"stats\""),
+        );
     }
     Some(name.to_owned())
 }

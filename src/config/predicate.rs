@@ -3,35 +3,53 @@
 //! The text is inserted between parentheses into a statement. PostgreSQL checks its meaning. This
 //! check only ensures that it cannot close those parentheses, or the statement, early.
 
+use std::borrow::Cow;
+
+use crate::model::hint::Hinted;
 use thiserror::Error;
 
 /// Why a condition was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub(crate) enum PredicateError {
     /// It is empty, or has only comments.
-    #[error("is empty; write an SQL condition, or remove the key")]
+    #[error("is empty")]
     Empty,
     /// It has a NUL character, which PostgreSQL refuses everywhere.
-    #[error("contains a NUL character; remove it")]
+    #[error("contains a NUL character")]
     Nul,
     /// A `;` outside quotes.
-    #[error("contains `;`; write one condition, not statements")]
+    #[error("contains `;`")]
     Semicolon,
     /// A `)` without its `(`.
-    #[error("closes a `)` that it did not open; balance the parentheses")]
+    #[error("closes a `)` that it did not open")]
     Unopened,
     /// A `(` without its `)`.
-    #[error("leaves a `(` open; balance the parentheses")]
+    #[error("leaves a `(` open")]
     Unclosed,
     /// A quoted string, name or dollar-quoted string without an end.
-    #[error("leaves a {0} open; close it")]
+    #[error("leaves a {0} open")]
     Unterminated(&'static str),
     /// `\'` in a plain string. Whether the string ends there depends on a setting of the server.
-    #[error(r"has a backslash before a quote in a plain string; write it as E'\\' or E'\''")]
+    #[error("has a backslash before a quote in a plain string")]
     Backslash,
     /// A parameter such as `$1`.
-    #[error("contains `$` outside quotes; conditions take no parameters, write the value")]
+    #[error("contains `$` outside quotes")]
     Dollar,
+}
+
+impl Hinted for PredicateError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        let hint = match self {
+            Self::Empty => "write an SQL condition, or remove the key",
+            Self::Nul => "remove it",
+            Self::Semicolon => "write one condition, not statements",
+            Self::Unopened | Self::Unclosed => "balance the parentheses",
+            Self::Unterminated(_) => "close it",
+            Self::Backslash => r"write it as E'\\' or E'\''",
+            Self::Dollar => "write the value, as conditions take no parameters",
+        };
+        Some(hint.into())
+    }
 }
 
 /// Checks that `text`, put between `(\n` and `\n)`, stays inside of them.

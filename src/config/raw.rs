@@ -9,6 +9,7 @@ use std::ops::{Range, RangeInclusive};
 use toml::de::{DeTable, DeValue};
 
 use super::error::Problem;
+use crate::model::hint::{Fault, Hinted};
 use crate::model::text::{listed, nearest, shown};
 
 /// The text of a file and the problems found in it so far.
@@ -24,9 +25,10 @@ impl<'d> Document<'d> {
     }
 
     /// Records a problem at the byte `offset`. `None`: the problem has no line.
-    pub(super) fn note(&self, offset: Option<usize>, key: &str, message: impl Into<String>) {
+    pub(super) fn note(&self, offset: Option<usize>, key: &str, fault: impl Into<Fault>) {
+        let (message, hint) = fault.into().into_parts();
         let line = offset.map(|offset| line_at(self.text.as_bytes(), offset));
-        let problem = Problem { line, key: key.to_owned(), message: message.into() };
+        let problem = Problem { line, key: key.to_owned(), message, hint };
         self.problems.borrow_mut().push(problem);
     }
 
@@ -63,8 +65,8 @@ impl<'d> Section<'d> {
     }
 
     /// Records a problem of the table as a whole.
-    pub(super) fn wrong<T>(&self, message: impl Into<String>) -> Option<T> {
-        self.document.note(self.at, &self.key, message);
+    pub(super) fn wrong<T>(&self, fault: impl Into<Fault>) -> Option<T> {
+        self.document.note(self.at, &self.key, fault);
         None
     }
 
@@ -78,7 +80,7 @@ impl<'d> Section<'d> {
     pub(super) fn need(&self, key: &str, remedy: &str) -> Option<Node<'d>> {
         let found = self.get(key);
         if found.is_none() && !self.meant.iter().any(|meant| meant == key) {
-            self.document.note(self.at, &self.child(key), format!("missing; {remedy}"));
+            self.document.note(self.at, &self.child(key), Fault::new("missing").remedy(remedy));
         }
         found
     }
@@ -103,9 +105,10 @@ impl<'d> Section<'d> {
                 node.wrong::<()>(match nearest(key, known.iter().copied()) {
                     Some(near) => {
                         self.meant.push(near.to_owned());
-                        format!("unknown key; did you mean `{near}`?")
+                        Fault::new("unknown key").remedy(format!("did you mean `{near}`?"))
                     }
-                    None => format!("unknown key; use {}", listed(known.iter().copied())),
+                    None => Fault::new("unknown key")
+                        .remedy(format!("use {}", listed(known.iter().copied()))),
                 });
             }
         }
@@ -143,8 +146,8 @@ pub(super) struct Node<'d> {
 
 impl<'d> Node<'d> {
     /// Records that the value is wrong.
-    pub(super) fn wrong<T>(&self, message: impl Into<String>) -> Option<T> {
-        self.document.note(Some(self.at), &self.key, message);
+    pub(super) fn wrong<T>(&self, fault: impl Into<Fault>) -> Option<T> {
+        self.document.note(Some(self.at), &self.key, fault);
         None
     }
 
@@ -253,17 +256,12 @@ impl<'d> Node<'d> {
 
     /// Records that `text` was refused because of `fault`, and quotes it. If the text cannot be
     /// shown as it is, `remedy` describes it instead.
-    pub(super) fn refused<T>(
-        &self,
-        text: &str,
-        fault: &impl std::fmt::Display,
-        remedy: &str,
-    ) -> Option<T> {
+    pub(super) fn refused<T>(&self, text: &str, fault: &impl Hinted, remedy: &str) -> Option<T> {
         let shown = shown(text);
         if shown.trim_matches('"') == text {
-            self.wrong(fault.to_string())
+            self.wrong(Fault::of(fault))
         } else {
-            self.wrong(format!("{shown} cannot be used here; {remedy}"))
+            self.wrong(Fault::new(format!("{shown} cannot be used here")).remedy(remedy))
         }
     }
 
@@ -271,7 +269,9 @@ impl<'d> Node<'d> {
     pub(super) fn identifier(&self, expected: &str) -> Option<&'d str> {
         let name = self.string(expected)?;
         match identifier_fault(name) {
-            Some(fault) => self.wrong(format!("{} {fault}", shown(name))),
+            Some((fault, remedy)) => {
+                self.wrong(Fault::new(format!("{} {fault}", shown(name))).remedy(remedy))
+            }
             None => Some(name),
         }
     }
@@ -294,16 +294,16 @@ fn json(value: &DeValue<'_>) -> serde_json::Value {
     }
 }
 
-/// Why `name` is invalid as an identifier in PostgreSQL.
-pub(super) fn identifier_fault(name: &str) -> Option<&'static str> {
+/// Why `name` is invalid as an identifier in PostgreSQL, and the remedy.
+pub(super) fn identifier_fault(name: &str) -> Option<(&'static str, &'static str)> {
     /// PostgreSQL's NAMEDATALEN less one. It would cut off the rest without an error.
     const BYTES_MAX: usize = 63;
     if name.is_empty() {
-        Some("is empty; write the name as PostgreSQL stores it")
+        Some(("is empty", "write the name as PostgreSQL stores it"))
     } else if name.len() > BYTES_MAX {
-        Some("is longer than the 63 bytes that PostgreSQL keeps of a name; shorten it")
+        Some(("is longer than the 63 bytes that PostgreSQL keeps of a name", "shorten it"))
     } else if name.contains('\0') {
-        Some("contains a NUL character; remove it")
+        Some(("contains a NUL character", "remove it"))
     } else {
         None
     }

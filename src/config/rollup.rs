@@ -7,6 +7,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use chrono_tz::{TZ_VARIANTS, Tz};
 
+use crate::model::hint::Fault;
 use crate::model::rollup::{EpochUnit, Late, Rollup, TableName, TimeColumn};
 use crate::model::slice::{Calendar, Width, boundaries};
 use crate::model::text::{nearest, shown};
@@ -74,9 +75,10 @@ pub(super) fn read(Draft { section, name }: &Draft<'_>) -> Option<Rollup> {
     if late == Some(Late::Capture)
         && let (Some(TableName { schema: None, name }), Some(node)) = (&from, section.get("from"))
     {
-        return node.wrong(format!(
-            "a captured table needs its schema: write schema.{name}, such as public.{name}"
-        ));
+        return node.wrong(
+            Fault::new("a captured table needs its schema")
+                .remedy(format!("write schema.{name}, such as public.{name}")),
+        );
     }
     let ((calendar, bucket), (group_by, measures)) = (cut?, columns?);
     Some(Rollup {
@@ -131,16 +133,19 @@ fn name(section: &Section<'_>, names: &mut HashSet<String>) -> Option<String> {
     let node = section.need("name", r#"write name = "entity_daily""#)?;
     let name = node.string(r#"a name such as "entity_daily""#)?;
     if !is_name(&name) {
-        return node.wrong(format!(
-            "{} cannot name a table; use a-z, 0-9 and _, and begin with a letter",
-            shown(name)
-        ));
+        return node.wrong(
+            Fault::new(format!("{} cannot name a table", shown(name)))
+                .remedy("use a-z, 0-9 and _, and begin with a letter"),
+        );
     }
     if name.len() > BYTES_MAX {
         return node.wrong(format!("the name has {} bytes; {BYTES_MAX} is the most", name.len()));
     }
     if !names.insert(name.to_owned()) {
-        return node.wrong(format!("{name:?} is the name of an earlier rollup; choose another"));
+        return node.wrong(
+            Fault::new(format!("{name:?} is the name of an earlier rollup"))
+                .remedy("choose another"),
+        );
     }
     Some(name.to_owned())
 }
@@ -157,7 +162,9 @@ fn lookback(node: &Node<'_>) -> Option<Vec<u32>> {
     }
     let entries = node.array("an array such as [1, 2, 7, 28]")?;
     if entries.is_empty() {
-        return node.wrong("is empty; write such as [1, 2, 7, 28], or remove the key");
+        return node.wrong(
+            Fault::new("is empty").remedy("write such as [1, 2, 7, 28], or remove the key"),
+        );
     }
     if entries.len() > LOOKBACK_ENTRIES_MAX {
         return node
@@ -167,11 +174,10 @@ fn lookback(node: &Node<'_>) -> Option<Vec<u32>> {
         entries.iter().map(|entry| entry.integer(1..=LOOKBACK_MAX)).collect();
     let offsets = read?;
     if let Some(place) = offsets.windows(2).position(|pair| pair[0] >= pair[1]) {
-        return entries[place + 1].wrong(format!(
-            "{} does not come after {}; write each number once, in ascending order",
-            offsets[place + 1],
-            offsets[place]
-        ));
+        return entries[place + 1].wrong(
+            Fault::new(format!("{} does not come after {}", offsets[place + 1], offsets[place]))
+                .remedy("write each number once, in ascending order"),
+        );
     }
     Some(offsets)
 }
@@ -188,9 +194,10 @@ fn late(node: &Node<'_>) -> Option<Late> {
         "clock" => Some(Late::Clock),
         "capture" => Some(Late::Capture),
         "column" => node.wrong(r#"say which: late = { column = "updated_at" }"#),
-        other => {
-            node.wrong(format!("{} is not a way to notice late changes; use {FORM}", shown(other)))
-        }
+        other => node.wrong(
+            Fault::new(format!("{} is not a way to notice late changes", shown(other)))
+                .remedy(format!("use {FORM}")),
+        ),
     }
 }
 
@@ -198,27 +205,31 @@ fn table(node: &Node<'_>) -> Option<TableName> {
     let text = node.string(r#"a table such as "public.events""#)?;
     match parse_table(text) {
         Ok(table) => Some(table),
-        Err(fault) => node.wrong(format!("{} {fault}", shown(text))),
+        Err(fault) => {
+            let (facts, hint) = fault.into_parts();
+            let fault = Fault::new(format!("{} {facts}", shown(text)));
+            node.wrong(hint.into_iter().fold(fault, Fault::remedy))
+        }
     }
 }
 
 /// Parses the name of a table or view, with or without its schema.
 ///
 /// # Errors
-/// What is wrong with it, and what would be right.
-pub(crate) fn parse_table(text: &str) -> Result<TableName, &'static str> {
+/// What is wrong with it, as the rest of a sentence.
+pub(crate) fn parse_table(text: &str) -> Result<TableName, Fault> {
     let parts = parts(text);
     let (schema, name) = match parts.as_deref() {
         Some([name]) => (None, name),
         Some([schema, name]) => (Some(schema), name),
         _ => {
-            return Err("is not a table; write schema.name, and a part with dots or quotes in \
-                        double quotes");
+            return Err(Fault::new("is not a table")
+                .remedy("write schema.name, and a part with dots or quotes in double quotes"));
         }
     };
     let fault = schema.and_then(|schema| identifier_fault(schema)).or(identifier_fault(name));
     match fault {
-        Some(fault) => Err(fault),
+        Some((facts, remedy)) => Err(Fault::new(facts).remedy(remedy)),
         None => Ok(TableName { schema: schema.cloned(), name: name.clone() }),
     }
 }
@@ -279,7 +290,8 @@ fn time(node: &Node<'_>) -> Option<TimeColumn> {
     let zone = section.get("zone").map_or(Some(None), |node| zone(&node).map(Some));
     let unit = section.get("unit").map_or(Some(None), |node| unit(&node).map(Some));
     if let (Some(_), Some(node)) = (section.get("zone"), section.get("unit")) {
-        return node.wrong("an integer column has no zone; remove `zone` or `unit`");
+        return node
+            .wrong(Fault::new("an integer column has no zone").remedy("remove `zone` or `unit`"));
     }
     Some(TimeColumn { column: column?, zone: zone?, unit: unit? })
 }
@@ -289,7 +301,9 @@ fn unit(node: &Node<'_>) -> Option<EpochUnit> {
     match node.string(FORM)? {
         "seconds" => Some(EpochUnit::Seconds),
         "milliseconds" => Some(EpochUnit::Milliseconds),
-        other => node.wrong(format!("{} is not a unit; use {FORM}", shown(other))),
+        other => node.wrong(
+            Fault::new(format!("{} is not a unit", shown(other))).remedy(format!("use {FORM}")),
+        ),
     }
 }
 
@@ -303,10 +317,10 @@ pub(super) fn zone(node: &Node<'_>) -> Option<Tz> {
     let city = names()
         .find(|name| name.rsplit('/').next().is_some_and(|city| city.eq_ignore_ascii_case(text)));
     node.wrong(match city.or_else(|| nearest(text, names())) {
-        Some(near) => format!("{} is not a time zone; did you mean `{near}`?", shown(text)),
-        None => {
-            format!("{} is not a time zone; use an IANA name such as `Europe/Berlin`", shown(text))
-        }
+        Some(near) => Fault::new(format!("{} is not a time zone", shown(text)))
+            .remedy(format!("did you mean `{near}`?")),
+        None => Fault::new(format!("{} is not a time zone", shown(text)))
+            .remedy("use an IANA name such as `Europe/Berlin`"),
     })
 }
 
@@ -322,14 +336,18 @@ pub(super) fn cut(section: &Section<'_>, default: Tz) -> Option<(Calendar, Width
     let calendar = Calendar::new(slice, zone);
     let Some(node) = node else { return Some((calendar, bucket)) };
     if !bucket.divides(slice) {
-        return node.wrong(format!(
-            r#""{bucket}" does not divide the slice of "{slice}"; use one that does, or remove the key"#
-        ));
+        return node.wrong(
+            Fault::new(format!(r#""{bucket}" does not divide the slice of "{slice}""#))
+                .remedy(r#"use one that does, or remove the key"#),
+        );
     }
     if has_too_many_buckets(&calendar, bucket) {
-        return node.wrong(format!(
-            r#""{bucket}" cuts the slice of "{slice}" into more than {BUCKETS_MAX} buckets; use a wider bucket or a narrower slice"#
-        ));
+        return node.wrong(
+            Fault::new(format!(
+                r#""{bucket}" cuts the slice of "{slice}" into more than {BUCKETS_MAX} buckets"#
+            ))
+            .remedy(r#"use a wider bucket or a narrower slice"#),
+        );
     }
     Some((calendar, bucket))
 }
@@ -366,7 +384,7 @@ pub(super) fn start(node: &Node<'_>, calendar: &Calendar) -> Option<DateTime<Utc
     let at = instant(node, calendar)?;
     match calendar.starting(at) {
         Ok(_) => Some(at),
-        Err(fault) => node.wrong(format!("{fault}")),
+        Err(fault) => node.wrong(Fault::of(&fault)),
     }
 }
 

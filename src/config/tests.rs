@@ -9,6 +9,7 @@ use proptest::prelude::*;
 
 use super::{Config, ConfigError, ScrubSettings, StoreKind};
 
+use crate::model::hint::Hinted;
 use crate::model::measure::{self, KINDS, Measure};
 use crate::model::rollup::{EpochUnit, TableName, TimeColumn};
 
@@ -183,13 +184,13 @@ fn an_unknown_rollup_is_answered_with_those_there_are() {
     let config = parse(GOOD).unwrap();
     assert_eq!(config.rollup("hits").unwrap().name, "hits");
     assert_eq!(
-        config.rollup("entity_dialy").unwrap_err().to_string(),
-        "no rollup `entity_dialy`; did you mean `entity_daily`? \
+        config.rollup("entity_dialy").unwrap_err().in_one_line(),
+        "no rollup `entity_dialy`; hint: did you mean `entity_daily`? \
          the rollups are `entity_daily`, `hits`"
     );
     assert_eq!(
-        config.rollup("x").unwrap_err().to_string(),
-        "no rollup `x`; the rollups are `entity_daily`, `hits`"
+        config.rollup("x").unwrap_err().in_one_line(),
+        "no rollup `x`; hint: the rollups are `entity_daily`, `hits`"
     );
 }
 
@@ -198,7 +199,7 @@ fn a_missing_file_is_answered_with_how_to_make_one() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("tallymark.toml");
     assert_eq!(
-        Config::load(&path, &env).unwrap_err().to_string(),
+        whole(&Config::load(&path, &env).unwrap_err()),
         format!(
             "{}: there is no such file; give its place with --config PATH, let `tallymark new` \
              write one, or try `tallymark demo`, which needs none",
@@ -207,7 +208,7 @@ fn a_missing_file_is_answered_with_how_to_make_one() {
     );
     std::fs::write(&path, b"[source]\nurl = \"\xff\"\n").unwrap();
     assert_eq!(
-        Config::load(&path, &env).unwrap_err().to_string(),
+        whole(&Config::load(&path, &env).unwrap_err()),
         format!("{}:2: is not UTF-8 text; save it as UTF-8", path.display())
     );
     std::fs::write(&path, GOOD).unwrap();
@@ -225,6 +226,19 @@ fn holds(cases: &[cases::Case]) {
     holds_of(GOOD, cases);
 }
 
+/// All problems, each with its hint, which its text must not contain.
+fn whole(error: &ConfigError) -> String {
+    let text = error.to_string();
+    let lines = text.split('\n').zip(error.problems()).map(|(line, problem)| match &problem.hint {
+        Some(hint) => {
+            assert!(!line.contains(hint), "{line}");
+            format!("{line}; {hint}")
+        }
+        None => line.to_owned(),
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
 /// As [`holds`], with another good file. `{kinds}` is replaced by the words of all kinds of
 /// measures.
 fn holds_of(good: &str, cases: &[cases::Case]) {
@@ -235,7 +249,7 @@ fn holds_of(good: &str, cases: &[cases::Case]) {
         assert_eq!(good.matches(piece).count(), 1, "{piece} occurs once");
         let found = match parse(&good.replace(piece, by)) {
             Ok(_) => "no error".to_owned(),
-            Err(error) => error.to_string(),
+            Err(error) => whole(&error),
         };
         if found != expected {
             faults.push(format!("{piece:?} replaced by {by:?}:\n{found}\ninstead of:\n{expected}"));
@@ -316,7 +330,7 @@ fn all_mistakes_of_a_file_are_told_in_the_order_of_its_lines() {
 #[test]
 fn an_empty_file_is_answered_with_what_it_needs() {
     assert_eq!(
-        parse("").unwrap_err().to_string(),
+        whole(&parse("").unwrap_err()),
         "tallymark.toml: source: missing; add [source] with \
          url = { env = \"SOURCE_DATABASE_URL\" }\n\
          tallymark.toml: rollup: missing; add at least one [[rollup]], as the README shows"
@@ -341,13 +355,13 @@ fn a_password_is_never_shown_wherever_it_was_pasted() {
                     assert!(!format!("{addresses:?}").contains("hunter2"));
                 }
                 Err(error) => {
-                    assert!(!error.to_string().contains("hunter2"), "{error}");
+                    assert!(!error.in_one_line().contains("hunter2"), "{error}");
                     assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
                 }
             }
         }
         let text = format!("\"{secret}\" = 1\n{GOOD}");
-        assert!(!parse(&text).unwrap_err().to_string().contains("hunter2"));
+        assert!(!parse(&text).unwrap_err().in_one_line().contains("hunter2"));
     }
     assert!(!format!("{:?}", parse(GOOD).unwrap()).contains("hunter2"));
 }

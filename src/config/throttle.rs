@@ -8,6 +8,7 @@ use super::hours::DailyHours;
 use super::predicate;
 use super::raw::{Node, Section};
 use super::rollup::zone;
+use crate::model::hint::Fault;
 use crate::model::text::shown;
 
 /// The keys of the throttle.
@@ -173,8 +174,10 @@ fn limits(node: &Node<'_>) -> Option<LoadLimits> {
     let mut section = node.section("a table such as { active = 40, probe_ms = 50 }")?;
     section.only(&Signal::ALL.map(Signal::key));
     if section.entries().is_empty() {
-        return node
-            .wrong("is empty; write such as { active = 40, probe_ms = 50 }, or remove the key");
+        return node.wrong(
+            Fault::new("is empty")
+                .remedy("write such as { active = 40, probe_ms = 50 }, or remove the key"),
+        );
     }
     let known =
         Signal::ALL.into_iter().filter_map(|signal| Some((signal, section.get(signal.key())?)));
@@ -196,6 +199,9 @@ fn hours(node: &Node<'_>, zone: Tz) -> Option<DailyHours> {
     let text = node.string(FORM)?;
     match DailyHours::parse(text, zone) {
         Some(hours) => Some(hours),
-        None => node.wrong(format!("{} are not hours of a day; write {FORM}", shown(text))),
+        None => node.wrong(
+            Fault::new(format!("{} are not hours of a day", shown(text)))
+                .remedy(format!("write {FORM}")),
+        ),
     }
 }

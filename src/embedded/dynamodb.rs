@@ -21,7 +21,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 #[derive(Debug, thiserror::Error)]
 pub enum EmbeddedDynamoError {
     /// The path is not valid text.
-    #[error("embedded dynamodb: {} is not valid UTF-8; choose another path", .path.display())]
+    #[error("embedded dynamodb: {} is not valid UTF-8", .path.display())]
     Path { path: PathBuf },
     /// The file cannot be opened.
     #[error("embedded dynamodb: {place} cannot be opened: {problem}")]

@@ -1,8 +1,11 @@
 //! Errors of event parsing, with what would be right.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
 use crate::config::UnknownRollup;
+use crate::model::hint::Hinted;
 use crate::model::slice::{InstantError, Misaligned};
 use crate::work::replay::NotReplayable;
 
@@ -16,18 +19,18 @@ pub(super) const KEYS_FIRST: [&str; 4] = ["trigger", "Records", "source", "detai
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EventError {
     /// The event is not an object.
-    #[error("the event is {found}, not an object; {FORMS}")]
+    #[error("the event is {found}, not an object")]
     NotAnObject {
         /// Its JSON kind.
         found: &'static str,
     },
     /// The key that identifies the kind of event is missing.
-    #[error("the event names no trigger{}; {FORMS}", did_you_mean(.hint))]
+    #[error("the event names no trigger")]
     NoTrigger {
         /// The key that one of the event's keys was probably meant to be.
         hint: Option<&'static str>,
     },
-    #[error("unknown trigger {found}{}; {FORMS}", did_you_mean(.hint))]
+    #[error("unknown trigger {found}")]
     UnknownTrigger {
         /// Its value.
         found: String,
@@ -35,7 +38,7 @@ pub enum EventError {
         hint: Option<&'static str>,
     },
     /// A key unknown to this event.
-    #[error("event `{event}`: unknown key {key}{}; its keys are {known}", did_you_mean(.hint))]
+    #[error("event `{event}`: unknown key {key}")]
     UnknownKey {
         event: &'static str,
         key: String,
@@ -45,7 +48,7 @@ pub enum EventError {
         known: String,
     },
     /// A required key is missing.
-    #[error("event `{event}`: `{key}` is missing; write {right}")]
+    #[error("event `{event}`: `{key}` is missing")]
     Missing {
         event: &'static str,
         key: &'static str,
@@ -53,7 +56,7 @@ pub enum EventError {
         right: &'static str,
     },
     /// The key has an invalid value.
-    #[error("event `{event}`: `{key}` is {found}; write {right}")]
+    #[error("event `{event}`: `{key}` is {found}")]
     Wrong {
         event: &'static str,
         key: &'static str,
@@ -63,21 +66,21 @@ pub enum EventError {
     },
     /// A replay that names both a slice and all failed slices, or neither.
     #[error(
-        "event `replay`: {}; write `\"start\"` for one slice, or `\"failed\": true` for all that \
-         failed", if *.both { "both `start` and `failed` are given" } else { "`start` is missing" }
+        "event `replay`: {}",
+        if *.both { "both `start` and `failed` are given" } else { "`start` is missing" }
     )]
     EitherOr {
         /// Whether both were given.
         both: bool,
     },
     /// `Records` without a record.
-    #[error("`Records` is {found}; an SQS batch has at least one message in it")]
+    #[error("`Records` is {found}")]
     NoRecords {
         /// The value of `Records`.
         found: String,
     },
     /// Looks like an AWS envelope but is invalid.
-    #[error("the {envelope} cannot be read ({problem}); send it as AWS does, or {FORMS}")]
+    #[error("the {envelope} cannot be read ({problem})")]
     Envelope {
         /// The envelope that it resembles.
         envelope: &'static str,
@@ -85,18 +88,16 @@ pub enum EventError {
         problem: String,
     },
     /// A valid AWS event that is meant for something else.
-    #[error(
-        "the event is not for tallymark ({origin}); remove the trigger that sends it, or {FORMS}"
-    )]
+    #[error("the event is not for tallymark ({origin})")]
     Foreign { origin: String },
     /// A message's body is invalid JSON.
-    #[error("the message's body is not JSON ({problem}); send a slice event as JSON")]
+    #[error("the message's body is not JSON ({problem})")]
     BodyNotJson {
         /// The parser's message.
         problem: String,
     },
     /// A message's body requests something other than a slice.
-    #[error("the message asks for something else than one slice; invoke the function with it")]
+    #[error("the message asks for something else than one slice")]
     BodyNotSlice,
     /// The rollup is unknown.
     #[error(transparent)]
@@ -139,8 +140,37 @@ impl EventError {
 const FORMS: &str = "send {\"trigger\": \"schedule\" | \"slice\" | \"backfill\" | \"replay\", …}, \
     an EventBridge scheduled event or an SQS batch (docs/EVENTS.md)";
 
-fn did_you_mean(hint: &Option<&'static str>) -> String {
-    hint.map_or_else(String::new, |hint| format!("; did you mean `{hint}`?"))
+impl Hinted for EventError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        Some(match self {
+            Self::NotAnObject { .. } => FORMS.into(),
+            Self::NoTrigger { hint } | Self::UnknownTrigger { hint, .. } => {
+                format!("{}{FORMS}", did_you_mean(*hint)).into()
+            }
+            Self::UnknownKey { hint, known, .. } => {
+                format!("{}its keys are {known}", did_you_mean(*hint)).into()
+            }
+            Self::Missing { right, .. } | Self::Wrong { right, .. } => {
+                format!("write {right}").into()
+            }
+            Self::EitherOr { .. } => {
+                "write `\"start\"` for one slice, or `\"failed\": true` for all that failed".into()
+            }
+            Self::NoRecords { .. } => "send an SQS batch with at least one message in it".into(),
+            Self::Envelope { .. } => format!("send it as AWS does, or {FORMS}").into(),
+            Self::Foreign { .. } => format!("remove the trigger that sends it, or {FORMS}").into(),
+            Self::BodyNotJson { .. } => "send a slice event as JSON".into(),
+            Self::BodyNotSlice => "invoke the function with it".into(),
+            Self::Rollup(error) => return error.hint(),
+            Self::Instant { source, .. } => return source.hint(),
+            Self::Misaligned { source, .. } => return source.hint(),
+            Self::NotReplayable(error) => return error.hint(),
+        })
+    }
+}
+
+fn did_you_mean(hint: Option<&'static str>) -> String {
+    hint.map_or_else(String::new, |hint| format!("did you mean `{hint}`? "))
 }
 
 /// The known word closest to `word`: at most a third of the letters differ, or one is a prefix of

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::*;
 use crate::config::Config;
+use crate::model::hint::Hinted;
 
 fn rollup() -> Rollup {
     const TEXT: &str = r#"
@@ -24,7 +25,7 @@ fn rollup() -> Rollup {
 }
 
 fn said(event: &Value) -> String {
-    parse(event).unwrap_err().to_string()
+    parse(event).unwrap_err().in_one_line()
 }
 
 fn utc(text: &str) -> DateTime<Utc> {
@@ -66,12 +67,12 @@ fn a_backfill_is_newest_first_and_gentle_unless_told_otherwise() {
 #[test]
 fn the_nearest_word_is_named() {
     let unknown = said(&json!({ "trigger": "slcie", "rollup": "r" }));
-    assert!(unknown.contains("\"slcie\"; did you mean `slice`?"), "{unknown}");
+    assert!(unknown.contains("\"slcie\"; hint: did you mean `slice`?"), "{unknown}");
     let unknown = said(&json!({ "triger": "slice" }));
     assert!(unknown.contains("did you mean `trigger`?"), "{unknown}");
     let unknown =
         said(&json!({ "trigger": "replay", "rollup": "r", "allow-shrink": true, "failed": true }));
-    assert!(unknown.contains("\"allow-shrink\"; did you mean `allow_shrink`?"), "{unknown}");
+    assert!(unknown.contains("\"allow-shrink\"; hint: did you mean `allow_shrink`?"), "{unknown}");
     let far = said(&json!({ "trigger": "schedule", "colour": "red" }));
     assert!(!far.contains("did you mean") && far.contains("its keys are trigger, time"), "{far}");
 }
@@ -80,29 +81,32 @@ fn the_nearest_word_is_named() {
 fn what_is_missing_or_wrong_is_named_with_what_would_be_right() {
     for (event, expected) in [
         (json!([1]), "the event is a list, not an object"),
-        (json!({ "trigger": "schedule" }), "`time` is missing; write a time with its offset"),
+        (json!({ "trigger": "schedule" }), "`time` is missing; hint: write a time with its offset"),
         (json!({ "trigger": "schedule", "time": "2026-02-13" }), "`time` is \"2026-02-13\""),
         (json!({ "trigger": "schedule", "time": "0001-01-01T00:00:00Z" }), "`time` is \"0001"),
         (
             json!({ "source": "aws.events", "detail-type": "Scheduled Event",
                     "time": "-262143-01-01T00:00:00Z" }),
-            "`time` is -262143-01-01T00:00:00Z; write a time",
+            "`time` is -262143-01-01T00:00:00Z; hint: write a time",
         ),
         (json!({ "trigger": 7 }), "unknown trigger 7"),
-        (json!({ "trigger": "slice", "rollup": "r", "start": 5 }), "`start` is 5; write the start"),
+        (
+            json!({ "trigger": "slice", "rollup": "r", "start": 5 }),
+            "`start` is 5; hint: write the start",
+        ),
         (json!({ "trigger": "slice", "start": "2026-02-10" }), "`rollup` is missing"),
         (
             json!({ "trigger": "slice", "rollup": "r", "start": "a", "backfill": "b".repeat(513) }),
-            "bbb\"…; write the backfill's id, or null",
+            "bbb\"…; hint: write the backfill's id, or null",
         ),
-        (json!({ "trigger": "slice", "rollup": "r".repeat(9999) }), "rrr\"…; write the name"),
+        (json!({ "trigger": "slice", "rollup": "r".repeat(9999) }), "rrr\"…; hint: write the name"),
         (
             json!({ "trigger": "backfill", "rollup": "r", "from": "a", "order": "random" }),
-            "`order` is \"random\"; write \"newest_first\" or \"oldest_first\"",
+            "`order` is \"random\"; hint: write \"newest_first\" or \"oldest_first\"",
         ),
         (
             json!({ "trigger": "replay", "rollup": "r", "reason": "x" }),
-            "`start` is missing; write `\"start\"` for one slice",
+            "`start` is missing; hint: write `\"start\"` for one slice",
         ),
         (
             json!({ "trigger": "replay", "rollup": "r", "reason": "x", "start": "a", "failed": true }),
@@ -142,9 +146,9 @@ fn a_slice_is_found_by_its_instant_or_its_local_date() {
     let slice = slice_of(&rollup, "2026-02-10").unwrap();
     assert_eq!(slice.start(), utc("2026-02-09T23:00:00Z"));
     assert_eq!(slice_of(&rollup, "2026-02-09T23:00:00Z"), Ok(slice));
-    let misaligned = slice_of(&rollup, "2026-02-10T00:00:00Z").unwrap_err().to_string();
+    let misaligned = slice_of(&rollup, "2026-02-10T00:00:00Z").unwrap_err().in_one_line();
     assert!(misaligned.contains("the neighbours are 2026-02-09T23:00:00Z"), "{misaligned}");
-    let early = slice_of(&rollup, "2026-01-31").unwrap_err().to_string();
+    let early = slice_of(&rollup, "2026-01-31").unwrap_err().in_one_line();
     assert!(early.contains("lower `start`"), "{early}");
     assert!(slice_of(&rollup, "soon").is_err());
 }
@@ -193,7 +197,7 @@ proptest! {
     #[test]
     fn any_json_is_understood_or_refused_without_a_panic(event in any_json()) {
         if let Err(error) = parse(&event) {
-            let said = error.to_string();
+            let said = error.in_one_line();
             prop_assert!(said.lines().count() == 1 && said.len() < 2000, "{said}");
         }
         #[cfg(feature = "faults")]

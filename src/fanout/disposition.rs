@@ -94,6 +94,7 @@ mod tests {
             outcome,
             attempt: Some(1),
             reason: None,
+            hint: None,
             retry_at,
             completion: None,
             not_now: None,

@@ -26,6 +26,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::checkpoint::{Backfill, BackfillState};
 use crate::clients::queue::{Queue, Queues};
 use crate::model::clock::Deadline;
+use crate::model::hint::Fault;
 use crate::model::not_now::{NotNow, Permit, Why};
 use crate::model::rollup::Rollup;
 use crate::model::slice::{Order, Slice};
@@ -184,7 +185,7 @@ impl FanOut<'_> {
                 if !report.held.iter().any(|held| held.rollup == rollup.name) {
                     let why = Why::OfBackfill { id: id.to_owned(), why: Box::new(hold.why) };
                     let not_now = NotNow { why, retry_at: hold.retry_at, goes_on_at: None };
-                    report.held.push(HeldBack { rollup: rollup.name.clone(), not_now, left: 0 });
+                    report.held.push(HeldBack::new(&rollup.name, not_now, 0));
                 }
                 return Ok(());
             }
@@ -264,11 +265,15 @@ pub async fn start_backfill(
     match started {
         None => Ok(backfill),
         Some(other) if is_same(&other, &backfill) => Ok(other),
-        Some(other) => Err(WorkError::Usage(format!(
-            "backfill {} of rollup `{}` is under way; wait for it (`tallymark backfill status {1}`) or end it \
-             (`tallymark backfill cancel {1}`)",
-            other.id, rollup.name
-        ))),
+        Some(other) => {
+            let name = &rollup.name;
+            let fault =
+                Fault::new(format!("backfill {} of rollup `{name}` is under way", other.id));
+            Err(WorkError::Usage(fault.remedy(format!(
+                "wait for it (`tallymark backfill status {name}`) or end it (`tallymark backfill cancel \
+                 {name}`)"
+            ))))
+        }
     }
 }
 

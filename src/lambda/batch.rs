@@ -9,6 +9,7 @@ use tracing::Instrument as _;
 use super::{HandleError, Invocation, run_requested};
 use crate::event::Message;
 use crate::fanout::disposition::{self, Disposition};
+use crate::model::hint::Hinted;
 use crate::telemetry::metrics::Metrics;
 use crate::work::report::SliceReport;
 use crate::work::worker::Worker;
@@ -83,6 +84,7 @@ fn trouble(message: &Message, error: &HandleError) -> Disposition {
         message.id = message.id,
         error.kind = error.kind(),
         error = %crate::model::text::cut(&error.to_string()),
+        hint = error.hint().as_deref(),
         "message could not be worked on"
     );
     let deliveries = message.receipt.as_ref().map_or(1, |it| it.deliveries);

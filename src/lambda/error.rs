@@ -1,7 +1,10 @@
 //! Errors after which an invocation is retried, or needs an operator.
 
+use std::borrow::Cow;
+
 use crate::event::EventError;
 use crate::model::clock::rfc3339;
+use crate::model::hint::Hinted;
 use crate::model::slice::Slice;
 use crate::work::report::{RollupProblem, SliceReport};
 use crate::work::worker::{Severity, WorkError};
@@ -32,7 +35,7 @@ pub enum HandleError {
     /// The budget ran out before every slice was reopened.
     #[error(
         "the budget was spent when {reopened} of {all} slices of rollup `{rollup}` had been \
-         reopened, {next} was not; ask for fewer slices at a time",
+         reopened, {next} was not",
         next = .next.id(rollup)
     )]
     NotReopened {
@@ -44,6 +47,19 @@ pub enum HandleError {
         /// The first slice still to reopen.
         next: Slice,
     },
+}
+
+impl Hinted for HandleError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Event(error) => error.hint(),
+            Self::Work(error) => error.hint(),
+            Self::Failed(report) => report.hint.as_deref().map(Cow::from),
+            Self::Problems(problems) => hints(problems.iter().map(|it| it.hint.as_deref())),
+            Self::NotReopened { .. } => Some("ask for fewer slices at a time".into()),
+            Self::OutOfTime => None,
+        }
+    }
 }
 
 impl HandleError {
@@ -72,6 +88,17 @@ impl HandleError {
 
 fn counted(count: usize, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+/// All hints, each once.
+fn hints<'a>(given: impl Iterator<Item = Option<&'a str>>) -> Option<Cow<'a, str>> {
+    let mut hints: Vec<&str> = Vec::new();
+    for hint in given.flatten() {
+        if !hints.contains(&hint) {
+            hints.push(hint);
+        }
+    }
+    (!hints.is_empty()).then(|| hints.join("; ").into())
 }
 
 fn listed(problems: &[RollupProblem]) -> String {

@@ -6,6 +6,7 @@ use sqlx::Row as _;
 use crate::checkpoint::Items;
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT, DbError, Tx};
 use crate::model::clock::rfc3339_seconds;
+use crate::model::hint::Fault;
 use crate::model::sql::{ident, literal};
 use crate::work::worker::{WorkError, Worker};
 
@@ -44,11 +45,15 @@ pub(super) async fn idle_items(worker: &Worker, rollup: &str) -> Result<Items, W
     let items = worker.checkpoints.items(rollup).await?;
     match items.leased_until(worker.clock.now())? {
         None => Ok(items),
-        Some(until) => Err(WorkError::Usage(format!(
-            "a worker holds a slice of rollup `{rollup}` until {}; stop the schedule, wait, \
-             and run the command again",
-            rfc3339_seconds(until)
-        ))),
+        Some(until) => {
+            let fault = Fault::new(format!(
+                "a worker holds a slice of rollup `{rollup}` until {}",
+                rfc3339_seconds(until)
+            ));
+            Err(WorkError::Usage(
+                fault.remedy("stop the schedule, wait, and run the command again"),
+            ))
+        }
     }
 }
 

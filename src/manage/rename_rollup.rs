@@ -8,6 +8,7 @@ use sqlx::Row as _;
 
 use super::holdings::{idle_items, registered, stage};
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT, Tx};
+use crate::model::hint::Fault;
 use crate::model::sql::{ident, literal};
 use crate::work::consumer;
 use crate::work::worker::{WorkError, Worker};
@@ -31,15 +32,17 @@ pub(crate) async fn rename_rollup(worker: &Worker, old: &str, new: &str) -> Resu
         // An earlier run was killed after this step.
         (None, Some(_)) => tx.rollback().await?,
         (Some(one), Some(other)) => {
-            return Err(WorkError::Usage(format!(
-                "{one} of rollup `{old}` and {other} of rollup `{new}` are both there; \
-                 `tallymark rollup drop` one of them first"
-            )));
+            let fault = Fault::new(format!(
+                "{one} of rollup `{old}` and {other} of rollup `{new}` are both there"
+            ));
+            return Err(WorkError::Usage(fault.remedy(format!(
+                "drop one of them first: `tallymark rollup drop {old}` or `tallymark rollup drop {new}`"
+            ))));
         }
         (None, None) => {
-            return Err(WorkError::Usage(format!(
-                "neither rollup `{old}` nor `{new}` has a table in the target"
-            )));
+            return Err(WorkError::Usage(
+                format!("neither rollup `{old}` nor `{new}` has a table in the target").into(),
+            ));
         }
     }
     // From here on, a worker that took a slice between the copy and the commit is fenced off.
@@ -64,10 +67,12 @@ async fn renaming(
     );
     let rows = tx.rows(DOING, sql).await?;
     let Some(row) = rows.first() else {
-        return Err(WorkError::Usage(format!(
-            "rollup `{old}`: its table {table} is registered, but it is not there; \
-             `tallymark rollup drop {old}` forgets it"
-        )));
+        let fault = Fault::new(format!(
+            "rollup `{old}`: its table {table} is registered, but it is not there"
+        ));
+        return Err(WorkError::Usage(
+            fault.remedy(format!("run `tallymark rollup drop {old}` to forget it")),
+        ));
     };
     let schema: String = row.try_get(0).map_err(|source| tx.error(DOING, source))?;
     let renamed = format!("{}.{}", ident(&schema), ident(new));

@@ -1,6 +1,7 @@
 //! The nouns that all other folders use: rollups, slices, instants, texts. Pure.
 
 pub mod clock;
+pub mod hint;
 pub mod measure;
 pub mod not_now;
 pub mod rollup;

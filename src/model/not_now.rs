@@ -4,11 +4,14 @@
 //! the command line show its text. Its methods say what follows: which other slices have to wait,
 //! and whether waiting helps. Decisions ask these methods and never read the text.
 
-use crate::model::clock::{rfc3339, rfc3339_seconds};
+use std::borrow::Cow;
 use std::fmt;
 
 use chrono::{DateTime, Utc};
 use serde::{Serialize, Serializer};
+
+use crate::model::clock::{rfc3339, rfc3339_seconds};
+use crate::model::hint::{Fault, Hinted};
 
 /// Work that has to wait.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,7 +78,7 @@ pub enum Why {
     /// Over `critical_load`.
     CriticalLoad(String),
     /// `throttle_query` or a signal could not be read. An operator has to repair it.
-    Unreadable(String),
+    Unreadable(Fault),
     /// All slots of the source are taken.
     SlotsTaken {
         slots: u32,
@@ -83,7 +86,7 @@ pub enum Why {
         holders: Vec<String>,
     },
     /// Another session locks a table. The text is the server's error with the holder.
-    TableLocked(String),
+    TableLocked(Fault),
     /// A prepared transaction hides the time from which to look for changes.
     PreparedTransaction,
     /// The time budget is spent. The text names the step.
@@ -102,11 +105,11 @@ pub enum Why {
     /// The finer rollup's slice in the text is not done.
     FinerSlice(String),
     /// The rollup's rows have another calendar.
-    OtherCalendar(String),
+    OtherCalendar(Fault),
     /// The server and this program have different rules for the time zone.
-    OtherZone(String),
+    OtherZone(Fault),
     /// A server gave no clear answer, or lost the stage. Another attempt may succeed.
-    Server(String),
+    Server(Fault),
     /// Tallymark does not promise at present that the slice's rows are right.
     NotClaimedRight(&'static str),
     /// The comparison timed out after this many seconds.
@@ -236,11 +239,7 @@ impl fmt::Display for Why {
                 write!(f, "paused since {}{colon}{reason}", rfc3339_seconds(*since))
             }
             Self::Cancelled { at } => write!(f, "cancelled at {}", rfc3339_seconds(*at)),
-            Self::HistoryCancelled { rollup } => write!(
-                f,
-                "its last backfill was cancelled; `tallymark backfill start {rollup}` goes on with \
-                 history"
-            ),
+            Self::HistoryCancelled { .. } => f.write_str("its last backfill was cancelled"),
             Self::OfBackfill { id, why } => write!(f, "backfill {id}: {why}"),
             Self::Asleep { until, per_hour } => {
                 let until = rfc3339_seconds(*until);
@@ -260,9 +259,8 @@ impl fmt::Display for Why {
                 }
             }
             Self::PreparedTransaction => f.write_str(
-                "while a prepared transaction is under way (SELECT * FROM pg_prepared_xacts), it \
-                 cannot be told since when changes are to be looked for; COMMIT PREPARED or ROLLBACK \
-                 PREPARED ends it",
+                "a prepared transaction is under way, so the start of the search for changes is \
+                 unknown",
             ),
             Self::NotReadable(at) => {
                 let at = rfc3339(*at);
@@ -276,16 +274,45 @@ impl fmt::Display for Why {
             }
             Self::TooLarge(seconds) => write!(f, "not compared within {seconds} s"),
             Self::NotClaimedRight(why) => f.write_str(why),
+            Self::Unreadable(fault)
+            | Self::TableLocked(fault)
+            | Self::OtherCalendar(fault)
+            | Self::OtherZone(fault)
+            | Self::Server(fault) => write!(f, "{fault}"),
             Self::Load(text)
-            | Self::Unreadable(text)
-            | Self::TableLocked(text)
             | Self::OutOfTime(text)
             | Self::NotClaimed(_, text)
-            | Self::FinerSlice(text)
-            | Self::OtherCalendar(text)
-            | Self::OtherZone(text)
-            | Self::Server(text) => f.write_str(text),
+            | Self::FinerSlice(text) => f.write_str(text),
         }
+    }
+}
+
+impl Hinted for Why {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::HistoryCancelled { rollup } => Some(
+                format!("run `tallymark backfill start {rollup}`, which goes on with history")
+                    .into(),
+            ),
+            Self::PreparedTransaction => Some(
+                "end it by COMMIT PREPARED or ROLLBACK PREPARED; SELECT * FROM pg_prepared_xacts \
+                 shows it"
+                    .into(),
+            ),
+            Self::OfBackfill { why, .. } => why.hint(),
+            Self::Unreadable(fault)
+            | Self::TableLocked(fault)
+            | Self::OtherCalendar(fault)
+            | Self::OtherZone(fault)
+            | Self::Server(fault) => fault.hint(),
+            _ => None,
+        }
+    }
+}
+
+impl Hinted for NotNow {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        self.why.hint()
     }
 }
 
@@ -364,7 +391,7 @@ mod tests {
             (Why::Load(texts()), true),
             (Why::SlotsTaken { slots: 1, holders: Vec::new() }, true),
             (Why::CriticalLoad(texts()), false),
-            (Why::Unreadable(texts()), false),
+            (Why::Unreadable(texts().into()), false),
         ] {
             assert_eq!((why.is_short(), why.is_load(), why.holds_rollup()), (is_short, true, true));
             assert!(!why.is_final(), "{why:?}");

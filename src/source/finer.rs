@@ -2,6 +2,7 @@
 //! because they are merged as partials are.
 
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT, DbError, Side, Tx};
+use crate::model::hint::Fault;
 use crate::model::measure::{Column, Columns, Input, Level, lay_out};
 use crate::model::rollup::Rollup;
 use crate::source::reading::axis::{Axis, TimeType};
@@ -109,10 +110,13 @@ fn lacks(rollup: &Rollup, columns: &[Column]) -> bool {
 
 /// The shape of `rollup` over a finer table with these columns.
 fn shape(rollup: &Rollup, columns: &[Column]) -> Result<Shape, ShapeError> {
-    let unfit = |problem: String| ShapeError::Unfit { rollup: rollup.name.clone(), problem };
+    let unfit = |problem: Fault| ShapeError::Unfit { rollup: rollup.name.clone(), problem };
     let find = |name: &str| {
         columns.iter().find(|column| column.name == name).ok_or_else(|| {
-            unfit(format!("from: {} has no column `{name}`; run `tallymark init`", rollup.from))
+            unfit(
+                Fault::new(format!("from: {} has no column `{name}`", rollup.from))
+                    .remedy("run `tallymark init`"),
+            )
         })
     };
     let axis = Axis::new(rollup, Ok(TimeType::Timestamptz)).map_err(unfit)?;

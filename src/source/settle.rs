@@ -21,6 +21,7 @@ use sqlx::Row as _;
 
 use crate::clients::db::{DbError, Tx};
 use crate::model::clock::{Stopwatch, rfc3339};
+use crate::model::hint::Fault;
 use crate::model::not_now::{NotNow, Why};
 use crate::model::rollup::Late;
 use crate::model::slice::Slice;
@@ -102,7 +103,7 @@ pub(crate) enum Settled {
     By(&'static str),
     /// The server and this program have different rules for the zone of its local times. The text
     /// names the difference.
-    OtherZone(String),
+    OtherZone(Fault),
     /// Its time is still to come, or a transaction is still open.
     NotYet {
         /// The open transaction and how to find it, or the time to wait for.
@@ -139,7 +140,7 @@ pub(crate) async fn settle(
         return Ok(Settled::NotYet { not_now, horizon: None });
     }
     if let Err(mismatch) = zones {
-        return Ok(Settled::OtherZone(mismatch.to_string()));
+        return Ok(Settled::OtherZone(Fault::of(&mismatch)));
     }
     if is_replica {
         // A replica does not see the primary's transactions, and cannot assign an ID.

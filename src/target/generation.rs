@@ -6,6 +6,7 @@ use sqlx::Row as _;
 use super::{Closed, Registered, Target, TargetError};
 use crate::checkpoint::Lease;
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT, DbError, Tx};
+use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
 use crate::model::rollup::generation::generation_of;
 use crate::model::sql::{literal, timestamptz};
@@ -49,9 +50,8 @@ pub(super) async fn registered_for_work(
             return Ok::<_, sqlx::Error>(None);
         };
         let (lacks, role): (String, String) = (row.try_get("lacks")?, row.try_get("role")?);
-        let problem = format!(
-            "is closed to role {role}, which lacks {lacks} there; GRANT {lacks} ON {table} TO {role}"
-        );
+        let problem = Fault::new(format!("is closed to role {role}, which lacks {lacks} there"))
+            .remedy(format!("as its owner: GRANT {lacks} ON {table} TO {role}"));
         Ok(Some(Closed { table, problem }))
     };
     let read = || {

@@ -9,6 +9,7 @@ use super::ddl::DdlError;
 use super::ready::found;
 use super::statement::columns;
 use crate::clients::db::{DbError, Tx};
+use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
 use crate::model::sql::{ident, literal};
 use crate::source::reading::shape::Shape;
@@ -196,15 +197,16 @@ pub(super) async fn shared_key(
     table: &str,
     key: &[&str],
     newest: &str,
-) -> Result<Result<Option<String>, String>, DbError> {
+) -> Result<Result<Option<String>, Fault>, DbError> {
     let names: Vec<String> = key.iter().map(|name| (*name).to_owned()).collect();
     let indexes = unique_indexes(tx, table, &names).await?;
     if indexes.iter().any(|index| index.is_whole && index.keys == index.names) {
         return Ok(Ok(None));
     }
     let keys = names.iter().map(|name| ident(name)).collect::<Vec<_>>().join(", ");
-    if let Some(problem) = doubled(tx, table, &keys, Some(newest)).await? {
-        return Ok(Err(format!("{problem}; then run `tallymark init` and `tallymark repair`")));
+    const THEN: &str = "run `tallymark init` and `tallymark repair`";
+    if let Some(problem) = doubled(tx, table, &keys, Some(newest), THEN).await? {
+        return Ok(Err(problem));
     }
     Ok(Ok(Some(format!("CREATE UNIQUE INDEX ON {table} ({keys})"))))
 }
@@ -216,7 +218,8 @@ async fn doubled(
     table: &str,
     keys: &str,
     newest: Option<&str>,
-) -> Result<Option<String>, DbError> {
+    then: &str,
+) -> Result<Option<Fault>, DbError> {
     const DOING: &str = "looking for doubled keys";
     let sql = format!(
         "SELECT row_to_json(__k)::text, count(*) OVER () FROM (SELECT {keys} FROM {table} \
@@ -227,12 +230,14 @@ async fn doubled(
     let read = || Ok((row.try_get(0)?, row.try_get(1)?));
     let (key, count): (String, i64) = read().map_err(|source| tx.error(DOING, source))?;
     let order = newest.map_or_else(String::new, |by| format!(" ORDER BY {by} DESC NULLS LAST"));
-    Ok(Some(format!(
-        "has lost its unique index, and {count} of its keys stand in it more than once, such as {key}; \
-         delete all but one row of each: DELETE FROM {table} WHERE ctid IN (SELECT ctid FROM \
-         (SELECT ctid, row_number() OVER (PARTITION BY {keys}{order}) AS n FROM {table}) doubled WHERE \
-         n > 1)"
-    )))
+    let fault = Fault::new(format!(
+        "has lost its unique index, and {count} of its keys stand in it more than once, such as {key}"
+    ));
+    Ok(Some(fault.remedy(format!(
+        "delete all but one row of each: DELETE FROM {table} WHERE ctid IN (SELECT ctid FROM (SELECT \
+         ctid, row_number() OVER (PARTITION BY {keys}{order}) AS n FROM {table}) doubled WHERE n > 1); \
+         then {then}"
+    ))))
 }
 
 /// The work that the indexes of an existing rollup table still need.
@@ -325,13 +330,8 @@ pub async fn refuse_doubled(
         return Ok(());
     }
     let keys = columns(shape)[..=shape.dimensions.len()].join(", ");
-    let Some(problem) = doubled(tx, &table, &keys, None).await? else { return Ok(()) };
     let name = &rollup.name;
-    Err(DdlError::Incompatible {
-        rollup: name.clone(),
-        table,
-        problem: format!(
-            "{problem}; then run `tallymark init` and `tallymark verify {name} --repair`"
-        ),
-    })
+    let then = format!("run `tallymark init` and `tallymark verify {name} --repair`");
+    let Some(problem) = doubled(tx, &table, &keys, None, &then).await? else { return Ok(()) };
+    Err(DdlError::Incompatible { rollup: name.clone(), table, problem })
 }

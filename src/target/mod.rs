@@ -14,12 +14,14 @@ mod stage;
 mod statement;
 mod verify;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::checkpoint::CheckpointError;
 use crate::clients::db::{Access, Db, DbError, Side, Tx};
+use crate::model::hint::{Fault, Hinted};
 use crate::model::not_now::Why;
 use crate::model::rollup::Rollup;
 use crate::model::sql::ident;
@@ -62,7 +64,7 @@ pub(crate) struct Registered {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Closed {
     table: String,
-    problem: String,
+    problem: Fault,
 }
 
 impl Registered {
@@ -102,8 +104,7 @@ pub enum TargetError {
     /// Slices of a newer calendar have replaced rows of this table. Nothing was written.
     #[error(
         "the rollup's calendar has changed: its rows are of generation {newest}, this attempt is of \
-         {mine}; nothing was changed. If two configurations of this rollup run at the same time, end \
-         one of them"
+         {mine}; nothing was changed"
     )]
     Superseded {
         /// The generation of the attempt.
@@ -114,7 +115,7 @@ pub enum TargetError {
     /// The slice overlaps a sealed one of another calendar.
     #[error(
         "the slice overlaps {slice} of the calendar before, which begins before seal_before; \
-         nothing was changed. Move seal_before to an instant at which slices of both calendars begin"
+         nothing was changed"
     )]
     Sealed {
         /// Start of the sealed slice.
@@ -123,14 +124,13 @@ pub enum TargetError {
     /// This installation does not own the rollup, or lost it. Nothing was written.
     #[error(
         "the target's registry does not say any more that this installation keeps the rollup: it was \
-         restored, replaced or taken over while this process worked; run `tallymark check`"
+         restored, replaced or taken over while this process worked"
     )]
     Stranger,
     /// The source's rows seem to have been purged. Nothing was written.
     #[error(
         "the source now holds {found} rows of this slice where {before} were counted before, less \
-         than shrink_guard = {guard} allows; nothing was changed. If they were deleted on purpose, \
-         replay with --allow-shrink; if old rows are purged, set seal_before"
+         than shrink_guard = {guard} allows; nothing was changed"
     )]
     Shrunk {
         /// Rows found now.
@@ -146,7 +146,7 @@ pub enum TargetError {
     /// The replacement contradicts itself. Nothing was written.
     #[error(
         "the slice has {groups} groups, and {joined} were found for them in the rollup table; \
-         nothing was changed. This is a fault of Tallymark: please report it"
+         nothing was changed; this is a fault of Tallymark"
     )]
     Inconsistent {
         /// Computed groups.
@@ -163,6 +163,30 @@ pub enum TargetError {
     /// The server refuses, or cannot be reached.
     #[error(transparent)]
     Db(#[from] DbError),
+}
+
+impl Hinted for TargetError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        let hint = match self {
+            Self::Superseded { .. } => {
+                "if two configurations of this rollup run at the same time, end one of them"
+            }
+            Self::Sealed { .. } => {
+                "move seal_before to an instant at which slices of both calendars begin"
+            }
+            Self::Stranger => "run `tallymark check`",
+            Self::Shrunk { .. } => {
+                "if they were deleted on purpose, replay with --allow-shrink; if old rows are purged, \
+                 set seal_before"
+            }
+            Self::Inconsistent { .. } => "please report it",
+            Self::Checkpoint(error) => return error.hint(),
+            Self::Db(error) => return error.hint(),
+            Self::NotNow(why) => return why.hint(),
+            Self::Fenced { .. } | Self::Forgotten => return None,
+        };
+        Some(hint.into())
+    }
 }
 
 impl Target {

@@ -1,9 +1,12 @@
 //! The roles that may read the rollup tables: `[target] readers`.
 
+use std::borrow::Cow;
+
 use sqlx::Row as _;
 
 use super::Target;
 use crate::clients::db::{DbError, Tx};
+use crate::model::hint::Hinted;
 use crate::model::rollup::Rollup;
 use crate::model::sql::{ident, literal};
 
@@ -11,11 +14,26 @@ const DOING: &str = "looking at the readers' privileges";
 
 /// A reader role that the server lacks.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "target.readers: there is no role `{0}` on the target; create it (CREATE ROLE {role}), or take it out",
-    role = ident(.0)
-)]
+#[error("target.readers: there is no role `{0}` on the target")]
 pub(crate) struct UnknownReader(String);
+
+impl Hinted for UnknownReader {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        // PostgreSQL reserves these names, so no role can have them.
+        Some(match self.0.as_str() {
+            "public" | "none" => "name roles in [target] readers; to let every role read, GRANT \
+                                  SELECT to PUBLIC by hand"
+                .into(),
+            name if name.starts_with("pg_") => {
+                "name roles in [target] readers: names with pg_ are PostgreSQL's own".into()
+            }
+            name => {
+                let role = ident(name);
+                format!("create it (CREATE ROLE {role}), or take it out of [target] readers").into()
+            }
+        })
+    }
+}
 
 /// The grants that `readers` still lack on the tables of `rollups`, in order. An empty list means
 /// that each may read all of them.

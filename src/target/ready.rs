@@ -5,6 +5,7 @@ use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
 use crate::clients::db::{DbError, Tx};
+use crate::model::hint::Fault;
 use crate::model::sql::{ident, literal};
 
 /// How a table survives a crash of the server.
@@ -54,7 +55,7 @@ pub(super) async fn keeps_rows(
     tx: &mut Tx,
     table: &str,
     wanted: Persistence,
-) -> Result<Result<Vec<String>, String>, DbError> {
+) -> Result<Result<Vec<String>, Fault>, DbError> {
     let sql = format!(include_str!("relation.sql"), relation = literal(table));
     let doing = format!("looking up {table}");
     let rows = tx.rows(&doing, sql).await?;
@@ -66,7 +67,7 @@ fn judge(
     row: &PgRow,
     table: &str,
     wanted: Persistence,
-) -> Result<Result<Vec<String>, String>, sqlx::Error> {
+) -> Result<Result<Vec<String>, Fault>, sqlx::Error> {
     let kind: String = row.try_get("kind")?;
     let what = match kind.as_str() {
         "r" => None,
@@ -77,39 +78,40 @@ fn judge(
         _ => Some("not a table"),
     };
     if let Some(what) = what {
-        return Ok(Err(format!(
-            "is {what}, where Tallymark needs an ordinary table of its own; give it another name, \
-             and run `tallymark init`"
-        )));
+        let fault =
+            Fault::new(format!("is {what}, where Tallymark needs an ordinary table of its own"));
+        return Ok(Err(fault.remedy("give it another name, and run `tallymark init`")));
     }
     if row.try_get("has_children")? {
-        return Ok(Err(format!(
-            "has child tables, whose rows would count as its own; detach each: ALTER TABLE … NO \
-             INHERIT {table}"
-        )));
+        let fault = Fault::new("has child tables, whose rows would count as its own");
+        return Ok(Err(
+            fault.remedy(format!("detach each of them: ALTER TABLE … NO INHERIT {table}"))
+        ));
     }
     if row.try_get("is_filtered")? {
-        return Ok(Err(format!(
-            "has row-level security that hides rows from this role; use its owner or a role with \
-             BYPASSRLS, or ALTER TABLE {table} DISABLE ROW LEVEL SECURITY"
-        )));
+        let fault = Fault::new("has row-level security that hides rows from this role");
+        return Ok(Err(fault.remedy(format!(
+            "use its owner or a role with BYPASSRLS, or ALTER TABLE {table} DISABLE ROW LEVEL SECURITY"
+        ))));
     }
     if let Some(name) = row.try_get::<Option<String>, _>("trigger")? {
-        return Ok(Err(format!(
-            "has the trigger {name}, which could change or drop rows before they are stored; \
-             DROP TRIGGER {name} ON {table}, or make it an AFTER trigger"
-        )));
+        let fault = Fault::new(format!(
+            "has the trigger {name}, which could change or drop rows before they are stored"
+        ));
+        return Ok(Err(fault.remedy(format!(
+            "drop it (DROP TRIGGER {name} ON {table}), or make it an AFTER trigger"
+        ))));
     }
     if let Some(name) = row.try_get::<Option<String>, _>("rule")? {
-        return Ok(Err(format!(
-            "has the rule {name}, which rewrites what is written to it; DROP RULE {name} ON {table}"
-        )));
+        let fault =
+            Fault::new(format!("has the rule {name}, which rewrites what is written to it"));
+        return Ok(Err(fault.remedy(format!("drop it: DROP RULE {name} ON {table}"))));
     }
     if let Some(name) = row.try_get::<Option<String>, _>("restriction")? {
-        return Ok(Err(format!(
-            "has the constraint {name}, which could refuse right rows; ALTER TABLE {table} DROP \
-             CONSTRAINT {name}"
-        )));
+        let fault = Fault::new(format!("has the constraint {name}, which could refuse right rows"));
+        return Ok(Err(
+            fault.remedy(format!("drop it: ALTER TABLE {table} DROP CONSTRAINT {name}"))
+        ));
     }
     let persistence: String = row.try_get("persistence")?;
     Ok(Ok(match (wanted, persistence.as_str()) {
@@ -126,34 +128,41 @@ pub(super) fn column_problem(
     column: &Found,
     collation: Option<&String>,
     generated: bool,
-) -> Option<String> {
+) -> Option<Fault> {
     let name = ident(&column.name);
     if column.is_not_ours || column.is_generated && !generated {
-        return Some(format!(
-            "has a column {name} that PostgreSQL fills by itself; make it an ordinary column: ALTER TABLE \
-             {table} ALTER COLUMN {name} DROP {}",
+        let fault = Fault::new(format!("has a column {name} that PostgreSQL fills by itself"));
+        return Some(fault.remedy(format!(
+            "make it an ordinary column: ALTER TABLE {table} ALTER COLUMN {name} DROP {}",
             if column.is_generated { "EXPRESSION" } else { "IDENTITY" }
-        ));
+        )));
     }
     if generated && !column.is_generated {
-        return Some(format!(
-            "has a column {name} that is no longer computed from its sum and count; ALTER TABLE \
-             {table} DROP COLUMN {name}, then run `tallymark init`"
+        let fault = Fault::new(format!(
+            "has a column {name} that is no longer computed from its sum and count"
         ));
+        return Some(fault.remedy(format!(
+            "drop it: ALTER TABLE {table} DROP COLUMN {name}; then run `tallymark init`"
+        )));
     }
     if column.is_not_null && column.name != "bucket" {
-        return Some(format!(
-            "refuses NULL in column {name}, which is a value like any other there; ALTER TABLE \
-             {table} ALTER COLUMN {name} DROP NOT NULL"
+        let fault = Fault::new(format!(
+            "refuses NULL in column {name}, which is a value like any other there"
         ));
+        return Some(
+            fault.remedy(format!(
+                "let it in: ALTER TABLE {table} ALTER COLUMN {name} DROP NOT NULL"
+            )),
+        );
     }
     if column.collation.as_ref() != collation {
         let wanted = collation.map_or("pg_catalog.\"default\"", String::as_str);
-        return Some(format!(
-            "compares column {name} by another collation than the source; ALTER TABLE {table} ALTER \
-             COLUMN {name} TYPE {} COLLATE {wanted}",
+        let fault =
+            Fault::new(format!("compares column {name} by another collation than the source"));
+        return Some(fault.remedy(format!(
+            "give it the source's: ALTER TABLE {table} ALTER COLUMN {name} TYPE {} COLLATE {wanted}",
             column.sql_type
-        ));
+        )));
     }
     None
 }

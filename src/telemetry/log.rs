@@ -8,6 +8,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::{Directive, LevelFilter};
 use tracing_subscriber::fmt::MakeWriter;
 
+use crate::model::hint::{Fault, Hinted as _};
 use crate::model::visible;
 
 /// The environment variable with the log filter, in the format of tracing's `EnvFilter`:
@@ -138,7 +139,7 @@ impl Write for Line {
 
 /// The filter from the environment, or that of `level`, with the problem of the environment's
 /// filter, if any.
-fn filter(level: &str) -> (EnvFilter, Option<String>) {
+fn filter(level: &str) -> (EnvFilter, Option<Fault>) {
     let default = || EnvFilter::new(format!("{level},{LIBRARIES}"));
     match env::var(FILTER) {
         Ok(text) if !text.trim().is_empty() => {
@@ -148,16 +149,20 @@ fn filter(level: &str) -> (EnvFilter, Option<String>) {
     }
 }
 
-fn read(text: &str) -> Result<EnvFilter, String> {
-    EnvFilter::builder()
-        .with_default_directive(LevelFilter::INFO.into())
-        .parse(text)
-        .map_err(|error| format!("{error}; write for example {FILTER}=info,tallymark=debug"))
+fn read(text: &str) -> Result<EnvFilter, Fault> {
+    EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).parse(text).map_err(
+        |error| {
+            Fault::new(error.to_string())
+                .remedy(format!("write for example {FILTER}=info,tallymark=debug"))
+        },
+    )
 }
 
-fn warn(problem: Option<String>) {
+fn warn(problem: Option<Fault>) {
     if let Some(problem) = problem {
-        tracing::warn!(setting = FILTER, problem, "the log filter is invalid");
+        let hint = problem.hint();
+        let hint = hint.as_deref();
+        tracing::warn!(setting = FILTER, %problem, hint, "the log filter is invalid");
     }
 }
 
@@ -193,6 +198,6 @@ mod tests {
     #[test]
     fn a_wrong_filter_is_answered_with_a_right_one() {
         let problem = read("tallymark=loud").unwrap_err();
-        assert!(problem.contains("TALLYMARK_LOG=info"), "{problem}");
+        assert!(problem.hint().unwrap().contains("TALLYMARK_LOG=info"), "{problem}");
     }
 }

@@ -198,6 +198,7 @@ mod tests {
             outcome,
             attempt: None,
             reason: None,
+            hint: None,
             retry_at: None,
             completion: None,
             not_now: None,

@@ -13,6 +13,7 @@ use sqlx::Row as _;
 use crate::clients::db::{Access, Db, DbError, Tx};
 use crate::config::{Settings, Signal};
 use crate::model::clock::Stopwatch;
+use crate::model::hint::Fault;
 use crate::model::not_now::{NotNow, Why};
 use crate::model::sql::literal;
 use crate::model::text::cut;
@@ -197,7 +198,7 @@ impl Governor {
                 self.busy();
                 Some(Why::ThrottleQuery(answer))
             }
-            Err(error) => Some(Why::Unreadable(format!("throttle_query failed: {error}"))),
+            Err(error) => Some(Why::Unreadable(Fault::of(&error).at("throttle_query failed"))),
         }
     }
 
@@ -299,7 +300,7 @@ impl Governor {
         let unreadable = |error: &Unreadable| match error {
             Unreadable::NotYet => Why::NoRateYet,
             Unreadable::Denied { .. } | Unreadable::Empty { .. } => {
-                Why::Unreadable(error.to_string())
+                Why::Unreadable(Fault::of(error))
             }
         };
         let critical = sample.passed(before.as_ref(), &self.settings.critical_load);

@@ -1,11 +1,13 @@
 //! The signals of the source's load, how each is read, and how it compares with its limit.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
 use crate::config::{LoadLimits, Signal};
+use crate::model::hint::Hinted;
 
 impl Signal {
     /// The unit of its number.
@@ -143,16 +145,25 @@ pub(super) enum Unreadable {
     Empty { signal: Signal },
 }
 
+impl Hinted for Unreadable {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        let Self::Denied { role, .. } = self else { return None };
+        let role = crate::model::sql::shown(role);
+        Some(
+            format!("as a superuser: GRANT pg_read_all_stats TO {role}; or remove the limit")
+                .into(),
+        )
+    }
+}
+
 impl fmt::Display for Unreadable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotYet => f.write_str("a rate needs a second look"),
             Self::Denied { signal, role } => write!(
                 f,
-                "`{}` cannot be read: role {role} does not see other roles' sessions; GRANT \
-                 pg_read_all_stats TO {}, or remove the limit",
+                "`{}` cannot be read: role {role} does not see other roles' sessions",
                 signal.key(),
-                crate::model::sql::shown(role)
             ),
             Self::Empty { signal } => {
                 write!(f, "`{}` cannot be read: the server has no answer", signal.key())

@@ -12,6 +12,7 @@ use tracing::warn;
 use crate::checkpoint::{KeptConsumer, Registration};
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT, DbError, DbErrorKind};
 use crate::model::clock::Deadline;
+use crate::model::hint::Fault;
 use crate::model::rollup::{Late, Rollup};
 use crate::source::changes::marks::MarkedHours;
 use crate::source::changes::{capture, consumers};
@@ -124,8 +125,9 @@ pub(crate) async fn dismiss(
     };
     if let Err(error) = ended.await {
         warn!(
-            "the source may still keep marks for rollup `{rollup}` ({error}); `tallymark capture \
-             status` shows it, `capture forget` ends it"
+            hint =
+                "`tallymark capture status` shows them, and `tallymark capture forget` ends them",
+            "the source may still keep marks for rollup `{rollup}` ({error})"
         );
     }
     Ok(())
@@ -176,9 +178,9 @@ fn unregistered(rollup: &Rollup, error: DbError) -> WorkError {
     if error.kind() != DbErrorKind::Denied {
         return error.into();
     }
-    WorkError::Usage(format!(
-        "rollup `{}` cannot register for late changes ({error}); run `tallymark capture install`, \
-         which grants that",
-        rollup.name
-    ))
+    let fault =
+        Fault::new(format!("rollup `{}` cannot register for late changes: {error}", rollup.name));
+    WorkError::Usage(
+        fault.remedy("as the table's owner, run `tallymark capture install`, which grants that"),
+    )
 }

@@ -38,6 +38,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::checkpoint::Bond;
 use crate::clients::db::history::{Course, History};
+use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
 use crate::target::ddl::DdlError;
 use crate::work::ready;
@@ -281,13 +282,15 @@ fn are_not_other_servers(
         () if is_other(&bond.target_history, target) => "target",
         () => return Ok(()),
     };
-    Err(WorkError::Stranger(format!(
-        "rollup `{}`: another server than before answers at the {which}'s address. If this is \
-         a second installation, give it a [checkpoint] table of its own, instead of {}; if \
+    let fault = Fault::new(format!(
+        "rollup `{}`: another server than before answers at the {which}'s address",
+        rollup.name
+    ));
+    Err(WorkError::Stranger(fault.remedy(format!(
+        "if this is a second installation, give it a [checkpoint] table of its own, instead of {}; if \
          the server was upgraded, replaced or restored, run `tallymark moved`",
-        rollup.name,
         worker.checkpoints.table(),
-    )))
+    ))))
 }
 
 /// Refuses checkpoints that are bound to another installation, or to this one elsewhere.
@@ -312,15 +315,17 @@ fn is_not_anothers(
 }
 
 fn kept_elsewhere(worker: &Worker, rollup: &Rollup, keeper: &str) -> WorkError {
-    WorkError::Stranger(format!(
-        "rollup `{}`: {} is kept by installation {}, which has another source or target \
-         address than this configuration. If another installation writes this table, choose \
-         another rollup name or [target] schema; if it is the same one at a new address, run \
-         `tallymark moved` (`--also` if the old address stays in use, `--copy` if this target \
-         is a copy)",
+    let fault = Fault::new(format!(
+        "rollup `{}`: {} is kept by installation {}, which has another source or target address than \
+         this configuration",
         rollup.name,
         worker.target.table(rollup),
         short(keeper),
+    ));
+    WorkError::Stranger(fault.remedy(
+        "if another installation writes this table, choose another rollup name or [target] schema; if \
+         it is the same one at a new address, run `tallymark moved` (`--also` if the old address stays \
+         in use, `--copy` if this target is a copy)",
     ))
 }
 

@@ -12,6 +12,7 @@ use chrono::{DateTime, Utc};
 use crate::checkpoint::State;
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT, DbErrorKind};
 use crate::model::clock::Deadline;
+use crate::model::hint::Fault;
 use crate::model::rollup::{Late, Rollup};
 use crate::model::slice::Slice;
 use crate::source::changes::capture::{self, Capture};
@@ -206,7 +207,7 @@ async fn notice_changes(
     let near = worker.clock.now();
     let comparison = Offsets::around(axis, from.map_or(near, |from| from.min(near)), near);
     let (_, _, zones) = settle::now_comparing(&mut tx, comparison.as_ref()).await?;
-    zones.map_err(|mismatch| WorkError::Usage(format!("late: {mismatch}")))?;
+    zones.map_err(|mismatch| WorkError::Usage(Fault::of(&mismatch).at("late")))?;
     let until = column::seen_until(&mut tx, rollup, WAIT).await?;
     tx.rollback().await?;
     // An open transaction makes the instant uncertain. The next search will cover more.
@@ -236,13 +237,15 @@ async fn notice_changes(
             Err(error) => return Err(error.into()),
         }
     }
-    Err(WorkError::Usage(format!(
-        "late: looking for changes since {from} takes longer than {} s; column `{}` needs an \
-         index, and `tallymark check {}` says which",
-        CATALOGUE_TIMEOUT.as_secs(),
+    let fault = Fault::new(format!(
+        "late: looking for changes since {from} by column `{}` takes longer than {} s",
         axis.column(),
-        rollup.name,
-    )))
+        CATALOGUE_TIMEOUT.as_secs(),
+    ));
+    Err(WorkError::Usage(fault.remedy(format!(
+        "run `tallymark check {}`, which says the index that the column needs, and create it",
+        rollup.name
+    ))))
 }
 
 /// Reopens every slice that was read and overlaps one of these hours, by the source's clock

@@ -2,10 +2,13 @@
 //! begun and are open. Other checkpoints may exist, from an earlier `start` or another calendar.
 //! All commands ignore these, so they are hidden from lists of unfinished slices.
 
+use std::borrow::Cow;
+
 use chrono::{DateTime, Utc};
 
 use crate::checkpoint::{Checkpoint, State};
 use crate::model::clock::rfc3339;
+use crate::model::hint::Hinted;
 use crate::model::rollup::Rollup;
 use crate::model::slice::Slice;
 use crate::work::identity;
@@ -16,8 +19,8 @@ use crate::work::worker::{WorkError, Worker};
 pub enum NotReplayable {
     /// The slice is before the rollup's first one.
     #[error(
-        "rollup `{rollup}` has no slice {}: its history begins at {}; lower `start` in the \
-         configuration first", rfc3339(*.start), rfc3339(*.first)
+        "rollup `{rollup}` has no slice {}: its history begins at {}",
+        rfc3339(*.start), rfc3339(*.first)
     )]
     BeforeStart {
         rollup: String,
@@ -27,8 +30,18 @@ pub enum NotReplayable {
         first: DateTime<Utc>,
     },
     /// The slice is in the future.
-    #[error("rollup `{rollup}`: slice {} has not begun; ask for it once it has ended", rfc3339(*.start))]
+    #[error("rollup `{rollup}`: slice {} has not begun", rfc3339(*.start))]
     NotBegun { rollup: String, start: DateTime<Utc> },
+}
+
+impl Hinted for NotReplayable {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        let hint = match self {
+            Self::BeforeStart { .. } => "lower `start` in the configuration first",
+            Self::NotBegun { .. } => "ask for it once it has ended",
+        };
+        Some(hint.into())
+    }
 }
 
 impl Rollup {

@@ -267,10 +267,10 @@ impl Work<'_> {
         let mut rows = None;
         if rollup.plan_guard || pace.is_unknown() {
             let reading = plan_guard::inspect(&mut tx, rollup, shape, start, end).await?;
-            if let Some(error) = reading.refusal.filter(|_| rollup.plan_guard) {
+            if let Some(fault) = reading.refusal.filter(|_| rollup.plan_guard) {
                 tx.rollback().await?;
                 // Retried, as the index may be created meanwhile.
-                return Err(Stop::Fail { error, retryable: true });
+                return Err(Stop::Fail { fault, retryable: true });
             }
             rows = Some(reading.rows);
         }

@@ -1,5 +1,6 @@
 //! A worker: the clients, built once, and the data learned about each rollup.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,6 +11,7 @@ use crate::clients::db::{Db, DbError, DbErrorKind, Side};
 use crate::clients::queue::{QueueError, Queues};
 use crate::config::Config;
 use crate::model::clock::Clock;
+use crate::model::hint::{Fault, Hinted};
 use crate::model::not_now::{NotNow, Why};
 use crate::model::rollup::Rollup;
 use crate::source::reading::pace::Pace;
@@ -76,22 +78,19 @@ pub enum WorkError {
     #[error("{}", .0.why.explained())]
     NotNow(NotNow),
     /// Another session has held the source's slots, or a table, for too long. The text names it.
-    #[error(
-        "{0}, for {minutes} minutes; end that transaction, or wait for its end, and run the command again",
-        minutes = SLOT_WAIT_MAX.as_secs() / 60
-    )]
+    #[error("{0}, for {minutes} minutes", minutes = SLOT_WAIT_MAX.as_secs() / 60)]
     Starved(Why),
     /// The time ran out while a server was awaited. The text names it.
     #[error(
-        "the time was up while {0}: a server did not answer; what was not reached is left to the next tick"
+        "the time was up while {0}: a server did not answer, and the next tick has what was not reached"
     )]
     OutOfTime(&'static str),
-    /// Checkpoints and target do not belong together. The text has the remedy.
+    /// Checkpoints and target do not belong together.
     #[error("{0}")]
-    Stranger(String),
-    /// The request is invalid. The text says what would be valid.
+    Stranger(Fault),
+    /// The request is invalid.
     #[error("{0}")]
-    Usage(String),
+    Usage(Fault),
 }
 
 /// The meaning of a failure for the caller. The number is the command line's exit code.
@@ -103,6 +102,26 @@ pub enum Severity {
     Usage = 2,
     /// A server could not be reached.
     Unreachable = 3,
+}
+
+impl Hinted for WorkError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Shape(error) => error.hint(),
+            Self::Ddl(error) => error.hint(),
+            Self::Db(error) => error.hint(),
+            Self::Checkpoint(error) => error.hint(),
+            Self::Stranger(fault) | Self::Usage(fault) => fault.hint(),
+            Self::Starved(_) => {
+                Some("end that transaction, or wait for its end, and run the command again".into())
+            }
+            Self::NotNow(not_now) => {
+                not_now.hint().or_else(|| Some("run the command again later".into()))
+            }
+            Self::Queue(_) => Some("run the command again once SQS answers".into()),
+            Self::OutOfTime(_) => Some("run the command again once the server answers".into()),
+        }
+    }
 }
 
 impl WorkError {
@@ -120,17 +139,6 @@ impl WorkError {
                     | StoreError::Environment(_)
             ))
         )
-    }
-
-    /// The server's hint.
-    #[must_use]
-    pub(crate) fn hint(&self) -> Option<&str> {
-        match self {
-            Self::Shape(ShapeError::Db(error))
-            | Self::Ddl(DdlError::Db(error))
-            | Self::Db(error) => error.hint(),
-            _ => None,
-        }
     }
 
     /// Whether DynamoDB may soon accept the same call.
@@ -187,7 +195,7 @@ impl From<CopyError> for WorkError {
     fn from(error: CopyError) -> Self {
         match error {
             CopyError::Checkpoint(error) => Self::Checkpoint(error),
-            other => Self::Usage(other.to_string()),
+            other => Self::Usage(Fault::of(&other)),
         }
     }
 }
@@ -198,7 +206,7 @@ impl From<TargetError> for WorkError {
             TargetError::Db(error) => Self::Db(error),
             TargetError::Checkpoint(error) => Self::Checkpoint(error),
             TargetError::NotNow(why) => Self::NotNow(NotNow::because(why)),
-            other => Self::Usage(other.to_string()),
+            other => Self::Usage(Fault::of(&other)),
         }
     }
 }
@@ -268,7 +276,7 @@ impl Worker {
     /// # Errors
     /// The name is unknown.
     pub fn rollup(&self, name: &str) -> Result<&Rollup, WorkError> {
-        self.config.rollup(name).map_err(|error| WorkError::Usage(error.to_string()))
+        self.config.rollup(name).map_err(|error| WorkError::Usage(Fault::of(&error)))
     }
 
     /// The databases that rollups are computed from.

@@ -384,7 +384,7 @@ async fn an_open_writer_is_waited_for_and_named() {
 /// `grace`.
 fn ran_without_capture(place: &Place, alarm: &str) -> Vec<NaiveDate> {
     let ended = place.run(&["run", "--json"]);
-    ended.refused(2, &[alarm, "tallymark capture install"]);
+    ended.refused(2, &[alarm, "hint: tallymark capture install"]);
     let report = ended.json();
     let error = report["problems"][0]["error"].as_str().unwrap();
     assert!(error.contains(alarm) && report["problems"].as_array().unwrap().len() == 1, "{report}");
@@ -486,7 +486,7 @@ async fn the_reading_role_needs_no_more_than_the_grants() {
     place.run(&["init"]).good();
     place.sql(&format!("CREATE ROLE {role} LOGIN; GRANT SELECT ON events TO {role}")).await;
     let admin = std::mem::replace(&mut place.source_url, database.url_of(&role));
-    place.run(&["capture", "install"]).refused(2, &["owner"]);
+    place.run(&["capture", "install"]).refused(2, &["hint: owner"]);
     let mut command = place.command(&["capture", "install", "--owner-env", "OWNER"]);
     crate::support::cli::ended(command.env("OWNER", &admin)).good();
     place.run(&["run"]).good();

@@ -13,6 +13,7 @@ use tallymark::checkpoint::{Claim, StoreCopy};
 use tallymark::config::StoreKind;
 use tallymark::manage::copy_checkpoints;
 use tallymark::model::clock::{Clock as _, SystemClock};
+use tallymark::model::hint::Hinted as _;
 
 use crate::cli::is_documented;
 use crate::support::Database;
@@ -129,21 +130,24 @@ async fn a_copy_to_another_table_names_it_and_wrong_requests_are_refused() {
     place.run(&["init"]).good();
     place.run(&["repair"]).good();
     for (arguments, words) in [
-        (&["--to", "postgres", "--yes"][..], ["already", "nothing is to be copied"]),
-        (&["--to", "dynamodb", "--table", "x", "--yes"], ["not a DynamoDB table name", "3 to 255"]),
+        (&["--to", "postgres", "--yes"][..], ["already", "hint: name the other store"]),
+        (
+            &["--to", "dynamodb", "--table", "x", "--yes"],
+            ["not a DynamoDB table name", "hint: 3 to 255"],
+        ),
         // The table that the first configuration used.
         (
             &["--to", "dynamodb", "--yes"],
-            ["DynamoDB table tallymark holds other", "choose another"],
+            ["DynamoDB table tallymark holds other", "hint: choose another"],
         ),
-        (&["--to", "dynamodb", "--table", "second"], ["Copy them?", "--yes"]),
+        (&["--to", "dynamodb", "--table", "second"], ["Copy them?", "hint: --yes"]),
     ] {
         place.run(&[&["checkpoints", "copy"], arguments].concat()).refused(2, &words);
     }
     is_idle(&place);
     let second = ["checkpoints", "copy", "--to", "dynamodb", "--table", "second", "--yes"];
     place.run(&second).good();
-    place.run(&TO_DYNAMODB).refused(2, &["DynamoDB table second", "table = \"second\""]);
+    place.run(&TO_DYNAMODB).refused(2, &["DynamoDB table second", "hint: table = \"second\""]);
     configure(&place, "[checkpoint]\ntable = \"second\"\n", 2);
     is_idle(&place);
     configure(&place, IN_DYNAMODB, 2);
@@ -168,7 +172,7 @@ async fn while_a_lease_is_held_nothing_is_copied_and_its_holder_is_named() {
     hold(&place).await;
     let slice = format!("holds daily@{}T00:00:00Z until ", day(1));
     for _ in 0..2 {
-        place.run(&TO_POSTGRES).refused(2, &["(pid ", &slice, "end all workers"]);
+        place.run(&TO_POSTGRES).refused(2, &["(pid ", &slice, "hint: end all workers"]);
         assert_eq!(place.run(&["status"]).code, Some(0));
     }
     let made = "SELECT to_regclass('tallymark.checkpoint')";
@@ -214,7 +218,7 @@ async fn a_copy_that_is_killed_is_run_again_and_loses_nothing() {
         }
         assert!(kills > 1, "{kills} copies were killed");
         place.run(&copy).good();
-        place.run(&["run"]).refused(2, &["in [checkpoint]"]);
+        place.run(&["run"]).refused(2, &["hint: in [checkpoint]"]);
         configure(&place, next, DAYS);
         assert_eq!(standings(&place), before);
         is_idle(&place);
@@ -231,8 +235,11 @@ async fn workers_are_told_of_a_copy_that_is_unfinished() {
         item->'copy_id', 'filling_from', jsonb_build_object('place', 'DynamoDB table tallymark', \
         'setting', 'store = \"dynamodb\"', 'at', '2026-11-29T10:00:00.000Z')) WHERE sort = 'watermark'";
     execute(&place.target_url, unfinished).await;
-    let words =
-        ["from DynamoDB table tallymark is unfinished", "store = \"dynamodb\"", "checkpoints copy"];
+    let words = [
+        "from DynamoDB table tallymark is unfinished",
+        "hint: store = \"dynamodb\"",
+        "hint: checkpoints copy",
+    ];
     configure(&place, IN_POSTGRES, 2);
     for command in [&["run"][..], &["status"], &TO_DYNAMODB] {
         place.run(command).refused(2, &words);
@@ -260,7 +267,7 @@ async fn a_worker_that_was_at_work_before_the_copy_claims_nothing_after_it() {
     copy_checkpoints::prepare(&to).await.unwrap();
     let copied = copy_checkpoints::run(&copy, &planned).await.unwrap();
     assert_eq!((copied.len(), copied[0].slices), (1, Some(1)));
-    let refused = world.try_run("2026-01-02").await.unwrap_err().to_string();
+    let refused = world.try_run("2026-01-02").await.unwrap_err().in_one_line();
     assert!(
         refused.contains("tallymark.checkpoint") && refused.contains("[checkpoint]"),
         "{refused}"

@@ -150,7 +150,7 @@ async fn verify_finds_drift_and_a_replay_ends_it() {
     place.run(&["run"]).good();
     place.sql(&format!("DELETE FROM events WHERE kind = 'view' AND at::date = '{}'", day(2))).await;
     let verify = place.run(&["verify"]);
-    verify.refused(1, &["1 slice", "1 group", "tallymark replay"]);
+    verify.refused(1, &["1 slice", "1 group", "hint: tallymark replay"]);
     let slice = format!("daily@{}T00:00:00Z", day(2));
     assert!(verify.out.contains(&format!("{slice}: 1 group differs\n  extra {{")), "{verify:?}");
     assert!(verify.out.contains("source nothing\n"), "{verify:?}");
@@ -190,8 +190,10 @@ async fn repair_rebuilds_a_lost_checkpoint_table() {
     place.run(&["init"]).good();
     place.run(&["run"]).good();
     place.dynamo().delete_table().table_name("tallymark").send().await.unwrap();
-    place.run(&["status"]).refused(2, &["table `tallymark` does not exist", "tallymark init"]);
-    place.run(&["run"]).refused(2, &["tallymark init"]);
+    place
+        .run(&["status"])
+        .refused(2, &["table `tallymark` does not exist", "hint: tallymark init"]);
+    place.run(&["run"]).refused(2, &["hint: tallymark init"]);
     place.run(&["init"]).good();
     let promised = place.json(&["repair", "--dry-run"]);
     let repaired = place.json(&["repair"]);
@@ -207,28 +209,35 @@ async fn wrong_usage_is_told_in_one_line() {
     let (place, _database) = Place::with_events(3).await;
     place.run(&["init"]).good();
     place.run(&["--config", "absent.toml", "status"]).refused(2, &["absent.toml"]);
-    place.run(&["run", "dailly"]).refused(2, &["no rollup `dailly`", "did you mean `daily`?"]);
-    let misaligned = format!("{}T06:00", day(2));
     place
-        .run(&["run", "daily", "--slice", &misaligned])
-        .refused(2, &[&format!("{}T00:00:00Z and {}T00:00:00Z", day(2), day(1))]);
-    place.run(&["backfill", "daily"]).refused(2, &["--yes"]);
-    place.run(&["backfill", "daily", "--json"]).refused(2, &["--yes"]);
-    place.run(&["replay", "daily", "--from", &day(2).to_string()]).refused(2, &["--yes"]);
-    place.run(&["replay", "daily"]).refused(2, &["--slice START"]);
+        .run(&["run", "dailly"])
+        .refused(2, &["no rollup `dailly`", "hint: did you mean `daily`?"]);
+    let misaligned = format!("{}T06:00", day(2));
+    place.run(&["run", "daily", "--slice", &misaligned]).refused(
+        2,
+        &[&format!("hint: the neighbours are {}T00:00:00Z and {}T00:00:00Z", day(2), day(1))],
+    );
+    place.run(&["backfill", "daily"]).refused(2, &["hint: --yes"]);
+    place.run(&["backfill", "daily", "--json"]).refused(2, &["hint: --yes"]);
+    place.run(&["replay", "daily", "--from", &day(2).to_string()]).refused(2, &["hint: --yes"]);
+    place.run(&["replay", "daily"]).refused(2, &["hint: --slice START"]);
     let early = day(9).to_string();
     let early = ["backfill", "daily", "--yes", "--from", &early];
-    place.run(&early).refused(2, &[&day(9).to_string(), &day(3).to_string(), "lower `start`"]);
+    place
+        .run(&early)
+        .refused(2, &[&day(9).to_string(), &day(3).to_string(), "hint: lower `start`"]);
     let empty = ["plan", "--from", &day(1).to_string(), "--to", &day(2).to_string()];
     place.run(&empty).refused(2, &["the range is empty"]);
-    place.run(&["plan", "--from", "yesterday"]).refused(2, &["--from", "2025-01-01"]);
+    place.run(&["plan", "--from", "yesterday"]).refused(2, &["--from", "hint: 2025-01-01"]);
 
     let document = place.run(&["run", "dailly", "--json"]);
     is_documented(&document.json(), "Errors", 0);
     assert_eq!(document.json()["exit"], 2);
 
     place.configure(&daily(3).replace("group_by", "groupby"));
-    place.run(&["run"]).refused(2, &["tallymark.toml:", "daily.groupby", "`group_by`"]);
+    place
+        .run(&["run"])
+        .refused(2, &["tallymark.toml:", "daily.groupby", "hint: did you mean `group_by`?"]);
     place.configure(&daily(3));
     place.run(&["run"]).good();
     is_right(&place).await;
@@ -275,7 +284,8 @@ async fn with_a_role(name: &str, take: &str, give: &str, words: &[&str]) {
 #[tokio::test]
 async fn a_missing_privilege_is_told_and_a_grant_makes_all_good() {
     let (take, give) = ("REVOKE SELECT ON events FROM @", "GRANT SELECT ON events TO @");
-    with_a_role("reader", take, give, &["this role may not read", "GRANT SELECT ON"]).await;
+    with_a_role("reader", take, give, &["may not read", "hint: as its owner: GRANT SELECT ON"])
+        .await;
 }
 
 #[tokio::test]
@@ -309,7 +319,7 @@ async fn a_server_that_answers_late_is_waited_for_as_long_as_its_address_says() 
     place.source_url = format!("{url}?connect_timeout=1");
     place
         .run(&["run"])
-        .refused(3, &["source database", "within 1.0 s", "?connect_timeout=SECONDS"]);
+        .refused(3, &["source database", "within 1.0 s", "hint: ?connect_timeout=SECONDS"]);
     place.source_url = format!("{url}?connect_timeout=60");
     let run = place.run(&["run"]).good();
     assert!(!run.err.contains("connect_timeout"), "the driver is not told: {run:?}");

@@ -142,10 +142,11 @@ async fn marks_that_wait_for_days_are_an_alarm_of_every_tick_and_stay() {
     world.sql("UPDATE tallymark.mark SET marked_at = marked_at - interval '3 days'").await;
     let report = tick(&other).await;
     assert_eq!(report.alarms(), 1, "{report:?}");
-    let said = &report.problems[0].error;
-    for word in ["rollup `again` of installation", "capture forget", "wait since 20"] {
-        assert!(said.contains(word), "{said}");
+    let problem = &report.problems[0];
+    for word in ["rollup `again` of installation", "wait since 20"] {
+        assert!(problem.error.contains(word), "{problem:?}");
     }
+    assert!(problem.hint.as_ref().unwrap().contains("capture forget"), "{problem:?}");
     assert_eq!(marks(&world).await, "1 1");
     // The consumer that they wait for takes them, so its tick raises no alarm.
     let report = tick(&world).await;
@@ -255,7 +256,7 @@ async fn the_command_shows_and_forgets_consumers() {
     assert!(said.contains("1 mark not taken, the oldest"), "{said}");
     place
         .run(&["capture", "forget", "nobody"])
-        .refused(2, &["no consumer `nobody`", "capture status"]);
+        .refused(2, &["no consumer `nobody`", "hint: capture status"]);
     place.run(&["capture", "forget", "daily"]).good();
     assert_eq!(place.json(&["capture", "status"])["tables"][0]["marks"], 0);
     assert_eq!(place.json(&["run"])["slices"].as_array().unwrap().len(), 3);
@@ -265,7 +266,9 @@ async fn the_command_shows_and_forgets_consumers() {
         .sql("INSERT INTO tallymark.consumer (id, capture, installation, rollup) SELECT 7, capture, 'theirs', \
               'weekly' FROM tallymark.consumer")
         .await;
-    place.run(&["capture", "remove"]).refused(2, &["rollup weekly of theirs", "capture forget 7"]);
+    place
+        .run(&["capture", "remove"])
+        .refused(2, &["rollup weekly of theirs", "hint: capture forget 7"]);
     place.run(&["capture", "forget", "7"]).good();
     place.run(&["capture", "remove"]).good();
 }

@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 
 use tallymark::clients::db::{Access, Db, DbErrorKind, Side};
+use tallymark::model::hint::Hinted;
 
 use crate::support::Database;
 use crate::support::cli::{Ended, Place, daily, ended, lines};
@@ -37,8 +38,9 @@ async fn without_a_region_one_line_says_so() {
         ended(&mut command)
     };
     let status = bare(&["status"]);
-    status.refused(2, &["no AWS region is configured", "AWS_REGION=eu-central-1"]);
-    assert_eq!(status.err.lines().count(), 1, "{status:?}");
+    status.refused(2, &["no AWS region is configured", "hint: AWS_REGION=eu-central-1"]);
+    // The error and its hint.
+    assert_eq!(status.err.lines().count(), 2, "{status:?}");
     // Checks that need no region run in any case.
     let check = bare(&["check", "--json"]);
     assert_eq!(check.code, Some(2), "{check:?}");
@@ -51,13 +53,17 @@ async fn without_a_region_one_line_says_so() {
 #[tokio::test]
 async fn an_endpoint_that_is_no_url_is_refused_by_its_name() {
     let (place, _database) = Place::with_events(1).await;
-    for (value, words) in [("", "is empty; unset it"), ("127.0.0.1:8000", "is no URL; write")] {
+    for (value, words) in
+        [("", ["is empty", "hint: unset it"]), ("127.0.0.1:8000", ["is no URL", "hint: write"])]
+    {
         for command in ["status", "check", "run"] {
             let mut command = place.command(&[command]);
             let ended = ended(command.env("AWS_ENDPOINT_URL_DYNAMODB", value));
             assert_eq!(ended.code, Some(2), "{ended:?}");
             let said = format!("{}{}", ended.out, ended.err);
-            assert!(said.contains(&format!("AWS_ENDPOINT_URL_DYNAMODB {words}")), "{said}");
+            let [facts, hint] = words;
+            assert!(said.contains(&format!("AWS_ENDPOINT_URL_DYNAMODB {facts}")), "{said}");
+            assert!(said.contains(hint), "{said}");
         }
     }
 }
@@ -155,7 +161,7 @@ async fn a_typing_error_is_answered_with_what_was_meant() {
         .replace("revenue = { sum = \"amount\" }\n", "");
     place.configure(&orders);
     let check = place.run(&["check"]);
-    assert!(check.out.contains("userid") && check.out.contains("; hint: "), "{check:?}");
+    assert!(check.out.contains("userid") && check.out.contains("\n      hint: "), "{check:?}");
     place.run(&["init"]).good();
     let from = crate::support::cli::day(1).to_string();
     let plan = ["plan", "orders", "--from", &from];
@@ -179,7 +185,7 @@ async fn row_level_security_is_known_by_the_error_and_not_by_its_words() {
                  MESSAGE = 'of row-level security in words only', HINT = 'look elsewhere'; END $$";
     let error = tx.execute("raising", raise.to_owned()).await.unwrap_err();
     assert_eq!(error.kind(), DbErrorKind::Denied, "{error}");
-    assert_eq!(error.hint(), Some("look elsewhere"));
+    assert_eq!(error.hint().as_deref(), Some("look elsewhere"));
 }
 
 #[tokio::test]
@@ -189,7 +195,7 @@ async fn a_configured_reader_reads_every_rollup_table() {
     let with_readers = |role: &str, rollups: &str| format!("readers = [\"{role}\"]\n{rollups}");
     place.configure(&with_readers(&role, &daily(1)));
     let refused = place.run(&["init"]);
-    refused.refused(2, &[&format!("there is no role `{role}`"), "CREATE ROLE"]);
+    refused.refused(2, &[&format!("there is no role `{role}`"), "hint: CREATE ROLE"]);
     place.sql(&format!("CREATE ROLE \"{role}\" LOGIN")).await;
     let check = place.run(&["check"]).good();
     assert!(check.out.contains("todo  target: readers lack 2 grants"), "{check:?}");

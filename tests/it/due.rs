@@ -4,10 +4,16 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::support::world::{
+    BUDGET, DAILY, EVENTS, Setup, Urls, World, batch, clock, config, dynamo, instant, random_events,
+};
 use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, Utc};
 use tallymark::checkpoint::{Claim, State, Watermark, Yield};
 use tallymark::model::clock::{Clock, Deadline, ManualClock};
+use tallymark::model::hint::Hinted as _;
+use tallymark::model::slice::Order;
+use tallymark::source::reading::first_row::SourceStart;
 use tallymark::tick;
 use tallymark::work::backfill::{self, Silent};
 use tallymark::work::due::{Standing, View};
@@ -16,12 +22,6 @@ use tallymark::work::identity;
 use tallymark::work::report::{Outcome, SliceReport};
 use tallymark::work::standings;
 use tallymark::work::worker::{WorkError, Worker};
-
-use crate::support::world::{
-    BUDGET, DAILY, EVENTS, Setup, Urls, World, batch, clock, config, dynamo, instant, random_events,
-};
-use tallymark::model::slice::Order;
-use tallymark::source::reading::first_row::SourceStart;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -258,7 +258,7 @@ async fn while_a_transaction_is_prepared_no_first_slice_is_read_and_nothing_is_t
     assert_eq!(empty::probe(&world.worker, world.rollup()).await.unwrap().source_start(), None);
     let error = world.try_run("2026-02-10").await.unwrap_err();
     assert!(matches!(error, WorkError::NotNow(_)), "{error:?}");
-    assert!(error.to_string().contains("SELECT * FROM pg_prepared_xacts"), "{error}");
+    assert!(error.hint().unwrap().contains("SELECT * FROM pg_prepared_xacts"), "{error}");
     world.sql("ROLLBACK PREPARED 'b'").await;
     assert!(probed(&world).await.source_start().is_some());
     assert!(world.run("2026-02-10").await.is_success());

@@ -184,7 +184,7 @@ fn after_the_lease(place: &Place) -> serde_json::Value {
 #[tokio::test]
 async fn a_dynamodb_that_goes_on_failing_is_told_and_a_later_run_makes_all_good() {
     let (mut place, _databases) = many_groups().await;
-    let run = [&RUN[..], &["--budget", "2s"]].concat();
+    let run = [&RUN[..], &["--budget", "10s"]].concat();
     let good = place.endpoint().clone();
     let endless = [0, usize::MAX];
 
@@ -199,7 +199,7 @@ async fn a_dynamodb_that_goes_on_failing_is_told_and_a_later_run_makes_all_good(
     // The slice is committed, and its success cannot be recorded.
     for (fault, word) in [(THROTTLED_TOO, "throttled complete"), (BROKEN, "complete on table")] {
         let _proxy = unreliable(&mut place, fault, "rows_read", endless);
-        place.run(&[&REPLAY[..], &["--budget", "2s"]].concat()).refused(1, &[word]);
+        place.run(&[&REPLAY[..], &["--budget", "10s"]].concat()).refused(1, &[word]);
         place.endpoint().clone_from(&good);
         let again = after_the_lease(&place);
         assert_eq!(

@@ -318,8 +318,8 @@ async fn a_signal_that_cannot_be_read_counts_as_too_much() {
     let blind = World::at(urls.clone(), setup).await;
     let ran = blind.run("2026-01-01").await;
     assert_eq!(ran.outcome, Outcome::Yielded);
-    let reason = ran.reason.unwrap();
-    assert!(reason.contains(&format!("GRANT pg_read_all_stats TO {role}")), "{reason}");
+    let hint = ran.hint.unwrap();
+    assert!(hint.contains(&format!("GRANT pg_read_all_stats TO {role}")), "{hint}");
     // Signals that every role may see are enough for the other limits.
     let source = "max_load = { transactions = 1e9, blocks = 1e9 }";
     let setup = Setup { rollups: HOURLY, source, ..Setup::default() };

@@ -503,7 +503,9 @@ async fn a_copy_becomes_an_installation_of_its_own() {
     let mut second = second(&mut first, &copy, &copy).await;
     // The copy must not take the original's checkpoints.
     are_refused(&second, &["tallymark moved"]);
-    second.run(&["moved", "--copy", "--yes"]).refused(2, &["another [checkpoint] table first"]);
+    second
+        .run(&["moved", "--copy", "--yes"])
+        .refused(2, &["hint: another [checkpoint] table first"]);
     second.start_dynamo().await;
     second.checkpoints().create_table().await.unwrap();
     let moved = second.json(&["moved", "--copy", "--yes"]);

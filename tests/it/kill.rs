@@ -331,7 +331,7 @@ async fn a_postgresql_that_crashes_is_told_and_its_return_makes_all_good() {
     let url = with_password(&server.url("postgres"));
     (place.source_url, place.target_url) = (url.clone(), url);
     // It has another port now, for which only its owner can vouch.
-    place.run(&backfill).refused(2, &["tallymark moved"]);
+    place.run(&backfill).refused(2, &["hint: tallymark moved"]);
     place.run(&["moved", "--yes"]).good();
     place.run(&backfill).good();
     is_done(&place, SOON.1).await;

@@ -8,6 +8,7 @@ use sqlx::{Connection as _, PgConnection};
 use tallymark::checkpoint::{BackfillState, State};
 use tallymark::clients::db::{Access, DbErrorKind};
 use tallymark::model::clock::{Clock as _, Deadline, VirtualClock};
+use tallymark::model::hint::Hinted;
 use tallymark::work::backfill::{self, Batch, BatchLimits, Silent};
 use tallymark::work::report::Outcome;
 use tallymark::work::slice_run::{self, RunOptions};
@@ -88,7 +89,7 @@ async fn a_locked_table_is_waited_for_no_longer_than_a_quarter_of_an_hour() {
     let batch = Batch { concurrency: 1, budget, deadline: None, options, limits };
     let before = clock.slept();
     let ended = backfill::run(&world.worker, rollup, &plan, batch, &Silent).await.unwrap_err();
-    let text = ended.error.to_string();
+    let text = ended.error.in_one_line();
     assert!(
         text.contains("public.events is locked by pid ") && text.contains("15 minutes"),
         "{text}"

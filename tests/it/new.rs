@@ -497,7 +497,7 @@ async fn a_file_is_not_replaced_and_without_a_terminal_nothing_is_asked() {
     unset.refused(2, &["the environment variable APP_DB is not set or empty"]);
     let mut wrong = start.command(&["new", "--yes", "third.toml"]);
     ended(wrong.env("DATABASE_URL", "mysql://app:pl4nted-s3cret@db/x"))
-        .refused(2, &["in the environment variable DATABASE_URL, the address must begin with"]);
+        .refused(2, &["in the environment variable DATABASE_URL, the address begins with neither"]);
     let text = start.run(&["new", "--yes", "--force"]).good().out;
     assert!(text.ends_with("\n  tallymark run\n"), "{text}");
     assert!(

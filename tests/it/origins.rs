@@ -1,6 +1,7 @@
 //! The valid values of `late` for every kind of relation that a rollup may be computed from.
 
 use crate::support::world::{Setup, World};
+use tallymark::model::hint::Hinted;
 use tallymark::work::ready;
 
 /// A relation `from` and its statements, with a word of the refusal for `clock` and `column`, and
@@ -229,7 +230,7 @@ async fn ask(name: &str, sql: &str, late: &str) -> Result<(), String> {
     let sql = sql.replace("COLUMNS", COLUMNS);
     let world = World::bare(&format!("{BASE} {sql}"), setup).await;
     let (worker, rollup) = (&world.worker, world.rollup());
-    let shape = ready::shape(worker, rollup).await.map_err(|error| error.to_string())?;
+    let shape = ready::shape(worker, rollup).await.map_err(|error| error.in_one_line())?;
     if late != "\"capture\"" {
         return Ok(());
     }
@@ -237,7 +238,8 @@ async fn ask(name: &str, sql: &str, late: &str) -> Result<(), String> {
         tallymark::source::changes::capture::Capture::new(&rollup.from, &[(rollup, &*shape)]);
     let access = tallymark::clients::db::Access::ReadOnly;
     let mut tx = worker.source.begin(access, crate::support::world::BUDGET, "test").await.unwrap();
-    capture.install(&mut tx, "tallymark").await.unwrap().map(drop)
+    let installed = capture.install(&mut tx, "tallymark").await.unwrap();
+    installed.map(drop).map_err(|fault| fault.in_one_line())
 }
 
 #[tokio::test]

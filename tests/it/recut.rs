@@ -409,11 +409,13 @@ async fn commands_tell_of_a_calendar_that_changed_and_of_rows_outside_of_it() {
     assert!(verify.out.contains("--delete-outside"), "{verify:?}");
     place
         .run(&["replay", "daily", "--slice", &day(6).to_string(), "--yes"])
-        .refused(2, &["`start`"]);
+        .refused(2, &["hint: lower `start`"]);
     place
         .run(&["replay", "daily", "--from", &day(6).to_string(), "--yes"])
-        .refused(2, &["`start`"]);
-    place.run(&["run", "daily", "--slice", &day(6).to_string()]).refused(2, &["`start`"]);
+        .refused(2, &["hint: lower `start`"]);
+    place
+        .run(&["run", "daily", "--slice", &day(6).to_string()])
+        .refused(2, &["hint: lower `start`"]);
     let init = place.json(&["init", "--delete-outside"]);
     is_documented(&init, "init", 0);
     assert_eq!(init["calendars"][0]["deleted"], 6);

@@ -382,6 +382,6 @@ async fn a_target_that_another_installation_took_over_meanwhile_is_not_written()
     let before = world.rows().await;
     let report = world.replay("2026-01-02").await;
     assert_eq!(report.outcome, Outcome::Failed);
-    assert!(report.reason.unwrap().contains("tallymark check"));
+    assert!(report.hint.unwrap().contains("tallymark check"));
     assert_eq!(world.rows().await, before);
 }

@@ -8,6 +8,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 use tallymark::checkpoint::{Claim, Drift, Yield};
 use tallymark::model::clock::{Clock, Deadline, ManualClock, SystemClock};
+use tallymark::model::hint::Hinted;
 use tallymark::tick::{self};
 use tallymark::work::report::Outcome;
 use tallymark::work::report::TickReport;
@@ -189,7 +190,7 @@ async fn a_removed_measure_is_refused_with_a_remedy_that_works() {
     let world = World::new(&format!("{EVENTS}; {YEAR}"), setup).await;
     tick(&world, Duration::from_secs(60)).await;
     let world = world.redefined(BEFORE);
-    let refused = world.init().await.unwrap_err().to_string();
+    let refused = world.init().await.unwrap_err().in_one_line();
     let begin = refused.find("ALTER TABLE").unwrap_or_else(|| panic!("{refused}"));
     let end = refused.find("; then run `tallymark init`").unwrap_or_else(|| panic!("{refused}"));
     world.target_sql(&refused[begin..end]).await;
@@ -221,10 +222,12 @@ async fn a_renamed_rollup_keeps_its_rows_its_progress_and_its_attempts() {
     place.run(&["run"]).good();
     place.run(&["replay", "daily", "--slice", &day(2).to_string(), "--yes"]).good();
     let rows = count(&place, "SELECT * FROM stats.daily").await;
-    place.run(&["rollup", "rename", "daily", "visits", "--yes"]).refused(2, &["name = \"visits\""]);
+    place
+        .run(&["rollup", "rename", "daily", "visits", "--yes"])
+        .refused(2, &["hint: name = \"visits\""]);
     place.configure(&visits(4));
     place.run(&["run"]).refused(2, &["visits", "not ready"]);
-    place.run(&["rollup", "rename", "daily", "visits"]).refused(2, &["--yes"]);
+    place.run(&["rollup", "rename", "daily", "visits"]).refused(2, &["hint: --yes"]);
 
     let lease = claim(&place, "daily", 0).await;
     place.run(&["rollup", "rename", "daily", "visits", "--yes"]).refused(2, &["holds a slice"]);
@@ -283,7 +286,7 @@ async fn a_dropped_rollup_leaves_nothing_behind() {
     place.run(&["init"]).good();
     place.run(&["run"]).good();
     place.configure(&daily(3));
-    place.run(&["rollup", "drop", "visits"]).refused(2, &["--yes"]);
+    place.run(&["rollup", "drop", "visits"]).refused(2, &["hint: --yes"]);
     place.sql("CREATE VIEW report AS SELECT * FROM stats.visits").await;
     place.run(&["rollup", "drop", "visits", "--yes"]).refused(1, &["depend"]);
     place.sql("DROP VIEW report").await;

@@ -269,7 +269,7 @@ async fn a_sample_is_the_same_for_the_same_seed_and_a_repair_ends_the_drift() {
     let seed = chosen.json()["sample"]["seed"].as_u64().unwrap().to_string();
     assert_eq!(sample(&seed), chosen.json());
 
-    place.run(&["verify", "--repair"]).refused(2, &["--yes"]);
+    place.run(&["verify", "--repair"]).refused(2, &["hint: --yes"]);
     let repaired = place.run(&["verify", "--repair", "--yes", "--json"]).good().json();
     assert_eq!(repaired["differences"], 3);
     assert_eq!(

@@ -2,6 +2,7 @@
 //! names that need quotes.
 
 use crate::support::world::{Setup, Urls, World, config, records};
+use tallymark::model::hint::Hinted;
 
 /// Two days by every kind of clock, with rows on both sides of each border, and rows without a
 /// time.
@@ -133,7 +134,7 @@ async fn a_time_column_that_means_no_instant_is_refused_with_the_remedy() {
         ("\"absent\"", "", ["absent", "no column"]),
     ] {
         let refused = world.redefined(&two_days("bad", "clocks", time, rest));
-        let error = refused.init().await.unwrap_err().to_string();
+        let error = refused.init().await.unwrap_err().in_one_line();
         assert!(words.iter().all(|word| error.contains(word)), "{error}");
         assert!(!error.contains('\n'), "{error}");
     }

@@ -105,7 +105,7 @@ async fn every_command_works_without_anything_of_aws() {
     let before = run(&place, &["check"]).good().out;
     assert!(before.contains("table tallymark.checkpoint is not there yet"), "{before}");
     run(&place, &["run"])
-        .refused(2, &["table `tallymark.checkpoint` does not exist", "tallymark init"]);
+        .refused(2, &["table `tallymark.checkpoint` does not exist", "hint: tallymark init"]);
     let init = json_of(&place, &["init"]);
     let table = json!({ "name": "tallymark.checkpoint", "state": "created" });
     assert_eq!(init["checkpoint_table"], table);
@@ -142,7 +142,7 @@ async fn checkpoints_that_were_lost_are_restored_from_the_markers() {
     run(&place, &["init"]).good();
     run(&place, &["run"]).good();
     execute(&place.target_url, "DELETE FROM tallymark.checkpoint").await;
-    run(&place, &["run"]).refused(2, &["tallymark repair"]);
+    run(&place, &["run"]).refused(2, &["hint: tallymark repair"]);
     run(&place, &["repair"]).good();
     assert_eq!(run(&place, &["run"]).good().out, "nothing is due\n");
     agrees(&place).await;
@@ -170,7 +170,7 @@ async fn after_a_change_of_the_store_a_repair_goes_on_where_the_other_ended() {
     place.run(&["run"]).good();
     place.configure_plain(&format!("{STORE}{}", daily(3)));
     run(&place, &["init"]).good();
-    run(&place, &["run"]).refused(2, &["tallymark repair"]);
+    run(&place, &["run"]).refused(2, &["hint: tallymark repair"]);
     run(&place, &["repair"]).good();
     assert_eq!(run(&place, &["run"]).good().out, "nothing is due\n");
     agrees(&place).await;

@@ -4,6 +4,7 @@
 use serde_json::Value;
 use tallymark::check::verify;
 use tallymark::clients::db::Access;
+use tallymark::model::hint::Hinted;
 use tallymark::model::rollup::Rollup;
 use tallymark::target::ddl;
 use tallymark::work::ready;
@@ -52,7 +53,7 @@ async fn is_refused(world: &World, change: &str, words: &[&str]) -> String {
     let before = world.checkpoint("2026-01-02").await.unwrap().attempt;
     let error = world.try_run("2026-01-02").await.unwrap_err();
     assert!(matches!(error, WorkError::Ddl(_)), "{change}: {error:?}");
-    let text = error.to_string();
+    let text = error.in_one_line();
     for word in words {
         assert!(text.contains(word), "{change}: `{word}` is not in {text}");
     }
@@ -188,8 +189,10 @@ async fn a_table_that_lost_its_index_and_holds_a_key_twice_is_refused_by_the_key
     let shape = ready::shape(&fresh.worker, fresh.rollup()).await.unwrap();
     let target = &fresh.worker.target;
     let mut tx = target.db.begin(Access::ReadWrite, BUDGET, "test").await.unwrap();
-    let error =
-        ddl::refuse_doubled(&mut tx, target, fresh.rollup(), &shape).await.unwrap_err().to_string();
+    let error = ddl::refuse_doubled(&mut tx, target, fresh.rollup(), &shape)
+        .await
+        .unwrap_err()
+        .in_one_line();
     tx.rollback().await.unwrap();
     for word in ["1 of its keys", "2026-01-01", "DELETE FROM", "tallymark verify daily --repair"] {
         assert!(error.contains(word), "{word}: {error}");
@@ -408,7 +411,7 @@ async fn a_rollup_that_no_table_could_hold_is_refused_before_anything_is_made() 
     for (measures, words) in [(1_600, "PostgreSQL takes 1600"), (1_050, "PostgreSQL stores 8160")] {
         let more: String = (0..measures).map(|n| format!("m{n} = \"count\"\n")).collect();
         let wide = world.redefined(&(DAILY.to_owned() + &more));
-        let error = wide.init().await.unwrap_err().to_string();
+        let error = wide.init().await.unwrap_err().in_one_line();
         assert!(error.contains(words) && error.contains("make two rollups"), "{error}");
         let schemas = "SELECT count(*) FROM pg_namespace WHERE nspname IN ('stats', 'tallymark')";
         assert_eq!(world.target_value(schemas).await, "0");
@@ -419,11 +422,11 @@ async fn a_rollup_that_no_table_could_hold_is_refused_before_anything_is_made() 
 async fn no_advice_ever_drops_a_dimension() {
     let world = computed().await;
     let without = DAILY.replace("\"kind\", ", "");
-    let error = world.redefined(&without).init().await.unwrap_err().to_string();
+    let error = world.redefined(&without).init().await.unwrap_err().in_one_line();
     assert!(error.contains("put it back into group_by"), "{error}");
     assert!(!error.contains("DROP"), "{error}");
     let without = DAILY.replace("low = { min = \"amount\" }\n", "");
-    let error = world.redefined(&without).init().await.unwrap_err().to_string();
+    let error = world.redefined(&without).init().await.unwrap_err().in_one_line();
     assert!(error.contains("ALTER TABLE \"stats\".\"daily\" DROP COLUMN \"low\""), "{error}");
 }
 
@@ -450,7 +453,7 @@ async fn a_widened_type_is_followed_by_the_table_with_its_purged_history() {
     let again = world.redefined(&rollups);
     let mut followed = 0;
     while let Err(error) = again.init().await {
-        let error = error.to_string();
+        let error = error.in_one_line();
         let statement = error.split("keep the rows: ").nth(1).unwrap_or_else(|| panic!("{error}"));
         let statement = statement.split("; then run `tallymark init`").next().unwrap();
         world.target_sql(statement).await;
@@ -474,7 +477,7 @@ async fn a_widened_type_is_followed_by_the_table_with_its_purged_history() {
     }
     // A narrower type would lose values.
     world.sql("ALTER TABLE events ALTER entity_id TYPE smallint").await;
-    let error = world.redefined(&rollups).init().await.unwrap_err().to_string();
+    let error = world.redefined(&rollups).init().await.unwrap_err().in_one_line();
     assert!(error.contains("new name") && !error.contains("ALTER TABLE"), "{error}");
 }
 
@@ -700,7 +703,7 @@ async fn one_rollup_that_cannot_be_compared_leaves_the_others_verified() {
         )
         .await;
     let ended = place.run(&["verify"]);
-    ended.refused(2, &["a_broken", "rule deaf", "DROP RULE deaf"]);
+    ended.refused(2, &["a_broken", "rule deaf", "hint: DROP RULE deaf"]);
     assert!(ended.out.contains("3 slices compared with the source, 0 differences"), "{ended:?}");
     assert!(ended.out.contains("a_broken not compared to the end"), "{ended:?}");
     let json = place.run(&["verify", "--json"]).json();

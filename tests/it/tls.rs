@@ -10,6 +10,7 @@ use std::process::Command;
 
 use tallymark::clients::db::{Access, Db, DbError, DbErrorKind, Side};
 use tallymark::embedded::postgres::{Binaries, EmbeddedPostgres};
+use tallymark::model::hint::Hinted;
 
 use crate::support::cli::{PASSWORD, Place, daily, execute, lines};
 use crate::support::world::BUDGET;
@@ -114,7 +115,7 @@ fn certify(directory: &Path) {
 
 fn refused(answer: Result<bool, DbError>, words: &[&str]) {
     let error = answer.expect_err("a refusal");
-    let said = error.to_string();
+    let said = error.in_one_line();
     assert!(words.iter().all(|word| said.contains(word)), "{said}");
     assert!(!said.contains(PASSWORD) && said.lines().count() == 1, "{said}");
     assert_eq!(error.kind(), DbErrorKind::Unreachable, "{said}");

@@ -5,6 +5,7 @@
 mod measures;
 
 use futures_util::StreamExt as _;
+use tallymark::model::hint::Hinted;
 use tallymark::model::rollup::Rollup;
 use tallymark::work::worker::WorkError;
 
@@ -232,7 +233,7 @@ async fn is_refused(world: &World, rest: &str, words: &[&str]) {
     let refused = world.redefined(&one_day("refused", "things", rest));
     let error = refused.init().await.unwrap_err();
     assert!(matches!(error, WorkError::Shape(_)), "{rest}: {error:?}");
-    let text = error.to_string();
+    let text = error.in_one_line();
     assert!(!text.contains('\n'), "{text}");
     assert!(words.iter().all(|word| text.contains(word)), "{rest}: {text}");
     assert!(refused.try_run("2026-01-01").await.is_err());

@@ -10,6 +10,7 @@ use tallymark::clients::db::Access;
 use tallymark::config::Settings;
 use tallymark::fanout;
 use tallymark::model::clock::{Clock, Deadline, Stopwatch, VirtualClock};
+use tallymark::model::hint::Hinted;
 use tallymark::tick;
 use tallymark::work::backfill::{self, Batch, BatchLimits, Silent};
 use tallymark::work::slice_run::RunOptions;
@@ -124,7 +125,7 @@ async fn who_holds_the_only_slot_is_named_and_waited_for_no_longer_than_a_quarte
         .await;
     let holder = hold_slot(&world.urls.source.replace("tallymark@", "holder@")).await;
     let is_told = |error: &WorkError| {
-        let text = error.to_string();
+        let text = error.in_one_line();
         assert!(text.starts_with("the source's only slot is taken by pid "), "{text}");
         assert!(text.contains("(role holder, report)") && text.contains("15 minutes"), "{text}");
         assert_eq!(error.severity(), Severity::Failed);
@@ -290,7 +291,7 @@ async fn a_backfill_that_is_done_holds_up_no_other() {
     first.state = BackfillState::Running;
     assert!(worker.checkpoints.write_backfill(&mut first).await.unwrap());
     world.run("2026-01-01").await;
-    let refused = start("2026-01-03", "2026-01-05").await.unwrap_err().to_string();
+    let refused = start("2026-01-03", "2026-01-05").await.unwrap_err().in_one_line();
     assert!(refused.contains("is under way"), "{refused}");
     world.run("2026-01-02").await;
     let second = start("2026-01-03", "2026-01-05").await.unwrap();

@@ -160,6 +160,7 @@ pub fn report(outcome: Outcome, wait: Option<i8>) -> SliceReport {
         outcome,
         attempt: None,
         reason: None,
+        hint: None,
         retry_at: wait.map(at),
         completion: None,
         not_now: None,

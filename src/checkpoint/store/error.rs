@@ -1,6 +1,9 @@
 //! Errors of a store.
 
+use std::borrow::Cow;
 use std::error::Error;
+
+use crate::model::hint::{Fault, Hinted};
 
 type Source = Box<dyn Error + Send + Sync>;
 
@@ -44,11 +47,21 @@ pub enum StoreError {
         /// The driver's error.
         source: Source,
     },
+    /// Nothing in the environment says how to log in.
+    #[error("{operation} on table `{table}`: no usable AWS credentials ({problem})")]
+    NoCredentials {
+        operation: &'static str,
+        table: String,
+        /// The SDK's message.
+        problem: String,
+        /// The SDK's error.
+        source: Source,
+    },
     /// The table is missing.
-    #[error("table `{table}` does not exist; run `tallymark init`")]
+    #[error("table `{table}` does not exist")]
     NoTable { table: String },
     /// A table of this name exists, but it is not Tallymark's.
-    #[error("table `{table}` {problem}; {remedy} and run `tallymark init`")]
+    #[error("table `{table}` {problem}")]
     WrongTable {
         table: String,
         /// The problem with it.
@@ -57,7 +70,7 @@ pub enum StoreError {
         remedy: &'static str,
     },
     /// The table is not usable yet.
-    #[error("table `{table}` is {status} after {seconds} s; wait and run the command again")]
+    #[error("table `{table}` is {status} after {seconds} s")]
     NotActive {
         table: String,
         /// The status in the store's answer.
@@ -66,11 +79,11 @@ pub enum StoreError {
         seconds: u64,
     },
     /// No region is configured.
-    #[error("no AWS region is configured; set AWS_REGION, for example AWS_REGION=eu-central-1")]
+    #[error("no AWS region is configured")]
     NoRegion,
     /// The AWS SDK cannot use a setting in the environment.
     #[error("the environment variable {0}")]
-    Environment(String),
+    Environment(Fault),
     /// The store rejects the call as invalid. This happens when an item holds another type than a
     /// write expects.
     #[error("{operation} on table `{table}` failed: {problem}")]
@@ -94,6 +107,32 @@ pub enum StoreError {
         /// The driver's error.
         source: Source,
     },
+}
+
+impl Hinted for StoreError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        let hint = match self {
+            Self::NoTable { .. } => "run `tallymark init`",
+            Self::WrongTable { remedy, .. } => {
+                return Some(format!("{remedy} and run `tallymark init`").into());
+            }
+            Self::NotActive { .. } => "wait and run the command again",
+            Self::NoRegion => "set AWS_REGION, for example AWS_REGION=eu-central-1",
+            Self::Environment(fault) => return fault.hint(),
+            Self::NoCredentials { .. } => {
+                "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (any values for a \
+                 local endpoint)"
+            }
+            Self::Unreachable { .. } => "run the command again once the store answers",
+            Self::Throttled { .. } => "run the command again later, or raise the table's capacity",
+            Self::Denied { .. } => "correct the credentials, or grant this role the call",
+            Self::Other { retryable: true, .. } => "run the command again",
+            Self::Invalid { .. } | Self::Other { .. } => {
+                "put right what the store says, and run the command again"
+            }
+        };
+        Some(hint.into())
+    }
 }
 
 impl StoreError {

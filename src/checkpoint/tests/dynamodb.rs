@@ -13,6 +13,7 @@ use super::super::item::{key, number, sort_key};
 use super::super::store::{Cond, StoreError, Value};
 use super::{Fixture, ROLLUP, checkpoints_in, start, wish};
 use crate::checkpoint::{Checkpoint, CheckpointError, Created, State};
+use crate::model::hint::Hinted;
 
 #[tokio::test]
 async fn a_table_is_created_once_and_recognised_after() {
@@ -26,11 +27,11 @@ async fn a_table_is_created_once_and_recognised_after() {
 async fn a_missing_table_names_the_command_that_makes_it() {
     let fixture = Fixture::in_dynamodb().await;
     let missing = checkpoints_in(fixture.dynamo().client(), "elsewhere");
-    let message = "table `elsewhere` does not exist; run `tallymark init`";
-    assert_eq!(missing.get(ROLLUP, start()).await.unwrap_err().to_string(), message);
-    assert_eq!(missing.claim(&wish(0)).await.unwrap_err().to_string(), message);
-    assert_eq!(missing.describe().await.unwrap_err().to_string(), message);
-    assert_eq!(missing.unfinished(ROLLUP).await.unwrap_err().to_string(), message);
+    let message = "table `elsewhere` does not exist; hint: run `tallymark init`";
+    assert_eq!(missing.get(ROLLUP, start()).await.unwrap_err().in_one_line(), message);
+    assert_eq!(missing.claim(&wish(0)).await.unwrap_err().in_one_line(), message);
+    assert_eq!(missing.describe().await.unwrap_err().in_one_line(), message);
+    assert_eq!(missing.unfinished(ROLLUP).await.unwrap_err().in_one_line(), message);
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use serde_json::json;
 use super::ui::{self, ProgressLine, counted, number};
 use super::{Failure, Global, Range, Via, parse_duration, via};
 use crate::model::clock::{Deadline, Stopwatch};
+use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
 use crate::model::slice::Order;
 use crate::work::backfill::{self, BackfillPlan, Batch, BatchLimits, BatchReport, Interrupted};
@@ -229,7 +230,7 @@ pub(super) fn finish(
         global.print(&document, || summary(&report, watch, estimate));
     }
     if let Some(error) = trouble {
-        return Err(Failure::printed(error.severity(), error.to_string()));
+        return Err(Failure::printed(error.severity(), Fault::of(&error)));
     }
     let has_failed = !report.failed.is_empty() || !report.refused.is_empty();
     if global.interrupt.is_raised() && !has_failed {
@@ -248,7 +249,7 @@ pub(super) fn finish(
     .collect();
     let mut message = parts.join(", ");
     if let Some(why) = &report.stopped {
-        message.push_str(&format!(": {why}; the same backfill goes on"));
+        message.push_str(&format!(": {why}"));
     }
     if let Some(first) = report.failed.iter().chain(&report.refused).next() {
         let reason = first.reason.as_deref().unwrap_or_default();
@@ -259,7 +260,18 @@ pub(super) fn finish(
         ));
     }
     debug_assert_eq!(severity, Severity::Failed);
-    Err(Failure::printed(severity, message))
+    let first = report.failed.iter().chain(&report.refused).next();
+    let fault = Fault::new(message);
+    Err(Failure::printed(
+        severity,
+        match first.and_then(|first| first.hint.as_deref()) {
+            Some(hint) => fault.remedy(hint),
+            None if first.is_none() => {
+                fault.remedy("run the same command again, which goes on where this one stopped")
+            }
+            None => fault.remedy("put the cause right, and run the command again"),
+        },
+    ))
 }
 
 /// The JSON document of a batch.

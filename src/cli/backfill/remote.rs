@@ -9,6 +9,7 @@ use super::Direction;
 use crate::checkpoint::{Backfill, BackfillState, Scope};
 use crate::cli::{Failure, Global, Range, control, rollups, ui};
 use crate::fanout::{self, BackfillProgress};
+use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
 use crate::work::worker::{WorkError, Worker};
 
@@ -92,11 +93,13 @@ impl Command {
             Self::Status { rollup, watch } => {
                 let rollup = worker.rollup(&rollup)?;
                 let Some(backfill) = newest(&worker, rollup).await? else {
-                    return Err(Failure::usage(format!(
-                        "rollup `{0}` has had no backfill that was fanned out; begin one with \
-                         `tallymark backfill start {0}`",
-                        rollup.name
-                    )));
+                    let name = &rollup.name;
+                    let fault = Fault::new(format!(
+                        "rollup `{name}` has had no backfill that was fanned out"
+                    ));
+                    return Err(Failure::usage(
+                        fault.remedy(format!("run `tallymark backfill start {name}` to begin one")),
+                    ));
                 };
                 if watch {
                     return follow(global, &worker, rollup, &backfill.id).await;
@@ -211,7 +214,10 @@ pub(super) async fn follow(
     for _ in 0..POLLS_MAX {
         let found = worker.checkpoints.backfill(&rollup.name, id).await.map_err(WorkError::from)?;
         let Some(backfill) = found else {
-            return Err(Failure::usage(format!("backfill {id} of {} is gone", rollup.name)));
+            return Err(Failure::usage(
+                Fault::new(format!("backfill {id} of {} is gone", rollup.name))
+                    .remedy("run `tallymark backfill status`, which shows the present one"),
+            ));
         };
         let progress = fanout::progress_of(worker, rollup, &backfill).await?;
         let bar = bar.get_or_insert_with(|| ui::ProgressLine::new(&rollup.name, progress.slices));
@@ -230,12 +236,21 @@ pub(super) async fn follow(
 }
 
 fn ended(backfill: &Backfill, progress: &BackfillProgress) -> Result<(), Failure> {
-    let failed = |why: String| Err(Failure::printed(crate::work::worker::Severity::Failed, why));
+    let failed = |fault: Fault| Err(Failure::printed(crate::work::worker::Severity::Failed, fault));
+    let rollup = &backfill.rollup;
     if backfill.state == BackfillState::Cancelled {
-        return failed("the backfill was cancelled".into());
+        return failed(
+            Fault::new("the backfill was cancelled")
+                .remedy(format!("run `tallymark backfill start {rollup}`, which goes on")),
+        );
     }
     if progress.exhausted > 0 {
-        return failed(format!("{} failed too often", ui::counted(progress.exhausted, "slice")));
+        return failed(
+            Fault::new(format!("{} failed too often", ui::counted(progress.exhausted, "slice")))
+                .remedy(format!(
+                    "put the cause right and run `tallymark replay {rollup} --failed`"
+                )),
+        );
     }
     Ok(())
 }

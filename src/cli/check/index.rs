@@ -44,9 +44,9 @@ pub(super) async fn inspect(
     };
     let seen = format!("slice {label} holds about {rows} {noun}: {seen}");
     let (grade, finding) = match refusal {
-        None => (Grade::Good, seen),
+        None => (Grade::Good, seen.into()),
         Some(refusal) if rollup.plan_guard => (Grade::Bad, refusal),
-        Some(_) => (Grade::Note, format!("{seen}; allowed by plan_guard = false")),
+        Some(_) => (Grade::Note, format!("{seen}; allowed by plan_guard = false").into()),
     };
     findings.add(grade, &rollup.name, finding);
     missing(worker, rollup, (shape, slice), grade == Grade::Good, findings).await

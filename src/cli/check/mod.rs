@@ -3,6 +3,7 @@ mod rollup;
 mod server;
 mod state;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use clap::Args;
@@ -15,6 +16,7 @@ use crate::checkpoint::{CheckpointError, Checkpoints};
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT, Side};
 use crate::config::Checkpoint;
 use crate::model::clock::SystemClock;
+use crate::model::hint::{Fault, Hinted};
 use crate::target::readers;
 use crate::work::worker::{Severity, WorkError, Worker, store_db};
 
@@ -44,6 +46,8 @@ struct Finding {
     grade: Grade,
     subject: String,
     finding: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
     #[serde(skip)]
     severity: Option<Severity>,
 }
@@ -53,9 +57,10 @@ struct Finding {
 struct Findings(Vec<Finding>);
 
 impl Findings {
-    fn add(&mut self, grade: Grade, subject: &str, finding: impl Into<String>) {
+    fn add(&mut self, grade: Grade, subject: &str, finding: impl Into<Fault>) {
         let severity = (grade == Grade::Bad).then_some(Severity::Usage);
-        self.0.push(Finding { grade, subject: subject.into(), finding: finding.into(), severity });
+        let (finding, hint) = finding.into().into_parts();
+        self.0.push(Finding { grade, subject: subject.into(), finding, hint, severity });
     }
 
     /// Whether a step of `init` is still to do for `subject`.
@@ -64,15 +69,15 @@ impl Findings {
     }
 
     fn trouble(&mut self, subject: &str, error: &WorkError) {
-        let hint = error.hint().map_or_else(String::new, |hint| format!("; hint: {hint}"));
         let error_text = error.to_string();
         // The subject is already printed before it.
         let twice = [format!("rollup `{subject}`: "), format!("{subject} database: ")];
         let said = twice.iter().find_map(|begin| error_text.strip_prefix(begin));
-        let finding = format!("{}{hint}", said.unwrap_or(&error_text));
+        let (finding, hint) =
+            (said.unwrap_or(&error_text).to_owned(), error.hint().map(Cow::into_owned));
         let subject = subject.into();
         let severity = Some(error.severity());
-        self.0.push(Finding { grade: Grade::Bad, subject, finding, severity });
+        self.0.push(Finding { grade: Grade::Bad, subject, finding, hint, severity });
     }
 }
 
@@ -117,7 +122,8 @@ impl Check {
             None => Ok(()),
             Some(severity) => Err(Failure::printed(
                 severity,
-                format!("{} to put right", ui::counted(bad.count(), "finding")),
+                Fault::new(format!("{} to put right", ui::counted(bad.count(), "finding")))
+                    .remedy("follow the hints above, and run `tallymark check` again"),
             )),
         }
     }
@@ -170,10 +176,10 @@ async fn readers(worker: &Worker, findings: &mut Findings) -> Result<(), WorkErr
         }
         Ok(missing) => {
             let missing = ui::counted(missing.len(), "grant");
-            let finding = format!("readers lack {missing}; `tallymark init` makes them");
-            findings.add(Grade::ToDo, "target", finding);
+            let finding = Fault::new(format!("readers lack {missing}"));
+            findings.add(Grade::ToDo, "target", finding.remedy("run `tallymark init`"));
         }
-        Err(unknown) => findings.add(Grade::Bad, "target", unknown.to_string()),
+        Err(unknown) => findings.add(Grade::Bad, "target", Fault::of(&unknown)),
     }
     Ok(tx.rollback().await?)
 }
@@ -189,8 +195,8 @@ async fn checkpoints(worker: &Worker, findings: &mut Findings) -> bool {
         }
         // A step that is still to do, and no failure.
         Err(CheckpointError::Store(StoreError::NoTable { table })) => {
-            let finding = format!("table {table} is not there yet; `tallymark init` makes it");
-            findings.add(Grade::ToDo, SUBJECT, finding);
+            let finding = Fault::new(format!("table {table} is not there yet"));
+            findings.add(Grade::ToDo, SUBJECT, finding.remedy("run `tallymark init`"));
         }
         Err(error) => findings.trouble(SUBJECT, &error.into()),
     }
@@ -207,7 +213,11 @@ fn text(findings: &[Finding]) -> String {
                 Grade::ToDo => ui::paint(Paint::Yellow, "todo"),
                 Grade::Bad => ui::paint(Paint::Alarm, "bad "),
             };
-            ui::wrapped(&format!("{mark}  {}: {}", finding.subject, finding.finding), 6)
+            let line = ui::wrapped(&format!("{mark}  {}: {}", finding.subject, finding.finding), 6);
+            match &finding.hint {
+                Some(hint) => format!("{line}\n{}", ui::below(hint, 6)),
+                None => line,
+            }
         })
         .collect::<Vec<_>>()
         .join("\n")

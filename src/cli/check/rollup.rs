@@ -3,6 +3,7 @@
 use super::{Findings, Grade, index};
 use crate::cli::ui;
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT};
+use crate::model::hint::Fault;
 use crate::model::rollup::{Late, Rollup};
 use crate::source::changes::{capture, consumers};
 use crate::source::reading::shape::Shape;
@@ -95,12 +96,12 @@ async fn to_do(
         // Wrong checkpoints are a finding of their own.
         Ok(()) | Err(WorkError::Checkpoint(_)) => {
             let are = if statements == 1 { "is" } else { "are" };
-            let finding = format!(
-                "{} of `tallymark init` {are} still to run; `init --dry-run` prints {}",
-                ui::counted(statements, "statement"),
-                if statements == 1 { "it" } else { "them" },
-            );
-            findings.add(Grade::ToDo, &rollup.name, finding);
+            let statements = ui::counted(statements, "statement");
+            let finding =
+                Fault::new(format!("{statements} of `tallymark init` {are} still to run"));
+            let remedy =
+                "run `tallymark init`; `tallymark init --dry-run` prints what it would run";
+            findings.add(Grade::ToDo, &rollup.name, finding.remedy(remedy));
         }
         Err(error) => return Err(error),
     }
@@ -117,13 +118,13 @@ async fn outside(
     // Calendars are unknown without checkpoints, which have findings of their own.
     let Ok(seen) = ready::watermark(worker, rollup).await else { return Ok(()) };
     if seen.generation_for(rollup) != seen.generation() {
-        let finding = format!(
-            "the calendar has changed from {} to {}: every slice is computed again; `tallymark init` \
-             says how many",
+        let finding = Fault::new(format!(
+            "the calendar has changed from {} to {}, so every slice is computed again",
             seen.calendar().unwrap_or_default(),
             rollup.calendar_words()
-        );
-        findings.add(Grade::Note, subject, finding);
+        ));
+        let remedy = "run `tallymark init`, which says how many";
+        findings.add(Grade::Note, subject, finding.remedy(remedy));
     }
     let shape = ready::shape(worker, rollup).await?.fingerprint.clone();
     if let Some((known, shape)) = seen.shape().zip(shape)
@@ -164,7 +165,8 @@ async fn late(
                         format!("lookback ({} of each slice)", ui::counted(many, "rerun"))
                     }
                 },
-            ),
+            )
+            .into(),
         ),
         Late::Clock => (
             Grade::Good,
@@ -193,17 +195,18 @@ async fn late(
                 "late: inserts and updates are found by `{}`, if the database stamps it; deletes \
                  are not",
                 column.column
-            ),
+            )
+            .into(),
         ),
         Late::Column(column) => (
             Grade::Note,
-            format!(
+            Fault::new(format!(
                 "late: inserts and updates are found by `{}` only of transactions that last no \
-                 longer than the grace ({}), as this role cannot see when others began; GRANT \
-                 pg_read_all_stats to it",
+                 longer than the grace ({}), as this role cannot see when others began",
                 column.column,
                 ui::duration(rollup.grace),
-            ),
+            ))
+            .remedy("as a superuser, GRANT pg_read_all_stats to the role"),
         ),
     };
     tx.rollback().await?;

@@ -5,6 +5,7 @@ use sqlx::Row as _;
 use super::{Findings, Grade, state};
 use crate::cli::ui;
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT, Db, DbError, Side};
+use crate::model::hint::Fault;
 use crate::model::not_now::Why;
 use crate::work::worker::{WorkError, Worker};
 
@@ -116,7 +117,7 @@ pub(super) async fn load(worker: &Worker, findings: &mut Findings) -> Result<(),
     match why {
         None => findings.add(Grade::Good, "source", finding),
         Some(why @ Why::Unreadable(_)) => {
-            findings.add(Grade::Bad, "source", format!("governor: {why}"));
+            findings.add(Grade::Bad, "source", Fault::of(&why).at("governor"));
         }
         Some(why) => findings.add(
             Grade::Note,
@@ -134,37 +135,43 @@ pub(super) async fn naps(worker: &Worker, findings: &mut Findings) -> Result<(),
         return Ok(());
     }
     let mut tx = worker.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, "check").await?;
-    let question =
-        "SELECT has_function_privilege('pg_catalog.pg_sleep(double precision)', 'EXECUTE')";
+    let question = "SELECT has_function_privilege('pg_catalog.pg_sleep(double precision)', 'EXECUTE'), \
+         quote_ident(current_user)";
     let row = tx.row("looking at privileges", question.into()).await?;
-    let may: bool = row.try_get(0).map_err(|source| tx.error("looking at privileges", source))?;
+    let asked = row.try_get(0).and_then(|may: bool| Ok((may, row.try_get::<String, _>(1)?)));
+    let (may, role) = asked.map_err(|source| tx.error("looking at privileges", source))?;
     tx.rollback().await?;
     if !may {
         findings.add(
             Grade::Bad,
             "source",
-            "the role may not execute pg_sleep, in which statements rest; GRANT EXECUTE ON FUNCTION \
-             pg_sleep(double precision) to it, or set naps = false in [source]",
+            Fault::new("the role may not execute pg_sleep, in which statements rest").remedy(format!(
+                "as a superuser: GRANT EXECUTE ON FUNCTION pg_sleep(double precision) TO {role}; or \
+                 set naps = false in [source]"
+            )),
         );
     }
     Ok(())
 }
 
 /// The finding about a connection to the server at `address`. `None`: a Unix socket.
-fn encryption(tls: bool, address: Option<&str>) -> (Grade, &'static str) {
+fn encryption(tls: bool, address: Option<&str>) -> (Grade, Fault) {
     let is_local = address.is_none_or(|address| address == "127.0.0.1" || address == "::1");
     match (tls, is_local) {
-        (true, _) => (Grade::Good, "the connection is encrypted"),
-        (false, true) => (Grade::Good, "not encrypted, but on this machine"),
-        (false, false) => {
-            (Grade::Note, "the connection is not encrypted; remove sslmode=disable from the URL")
-        }
+        (true, _) => (Grade::Good, "the connection is encrypted".into()),
+        (false, true) => (Grade::Good, "not encrypted, but on this machine".into()),
+        (false, false) => (
+            Grade::Note,
+            Fault::new("the connection is not encrypted")
+                .remedy("remove sslmode=disable from the URL"),
+        ),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::hint::Hinted as _;
 
     #[test]
     fn check_tells_of_a_connection_that_is_not_encrypted() {
@@ -172,7 +179,8 @@ mod tests {
             let (grade, finding) = encryption(tls, address);
             (
                 matches!(grade, Grade::Note),
-                finding.contains("not encrypted; remove sslmode=disable"),
+                finding.facts() == "the connection is not encrypted"
+                    && finding.hint().is_some_and(|hint| hint.contains("remove sslmode=disable")),
             )
         };
         assert_eq!(said(false, Some("10.0.0.1")), (true, true));

@@ -16,6 +16,7 @@ use super::{Failure, Global};
 use crate::embedded::dynamodb::EmbeddedDynamo;
 use crate::embedded::postgres::{Binaries, EmbeddedPostgres, Options};
 use crate::model::clock::{Clock as _, Stopwatch, SystemClock};
+use crate::model::hint::Fault;
 use crate::work::worker::Severity;
 
 /// The directory of all state of the demo.
@@ -45,7 +46,9 @@ struct Stage {
 impl Demo {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
         if global.json {
-            return Err(Failure::usage("the demo is for people: it has no --json".into()));
+            return Err(Failure::usage(
+                Fault::new("the demo is for people: it has no --json").remedy("leave --json out"),
+            ));
         }
         let watch = Stopwatch::start();
         let stage = Stage::set().await?;
@@ -61,12 +64,14 @@ impl Demo {
 
 /// The failure of some work.
 fn broken(what: &str, error: impl std::fmt::Display) -> Failure {
-    Failure::of(Severity::Failed, format!("{what}: {error}"))
+    let fault = Fault::new(format!("{what}: {error}"));
+    Failure::of(Severity::Failed, fault.remedy("put the cause right, and run the demo again"))
 }
 
 /// The failure of a server to start.
 fn absent(what: &str, error: impl std::fmt::Display) -> Failure {
-    Failure::of(Severity::Unreachable, format!("{what}: {error}"))
+    let fault = Fault::new(format!("{what}: {error}"));
+    Failure::of(Severity::Unreachable, fault.remedy("run the demo again, which starts over"))
 }
 
 /// The failure of a statement, or of its server.
@@ -100,7 +105,7 @@ impl Stage {
         })
         .await
         .map_err(|error| absent("PostgreSQL", error))?
-        .map_err(|error| absent("PostgreSQL", error))?;
+        .map_err(|error| Failure::of(Severity::Unreachable, Fault::of(&error).at("PostgreSQL")))?;
         let checkpoints = home.join("dynamodb.sqlite");
         for suffix in ["", "-wal", "-shm"] {
             // The demo starts over. The file may be missing.

@@ -22,6 +22,7 @@ use super::{Failure, Global, ui};
 use crate::clients::address::{Address, DatabaseUrl};
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT, Db, DbError, DbErrorKind, Side};
 use crate::config::{Config, SCHEMA_DEFAULT, StoreKind, json_schema, parse_table};
+use crate::model::hint::Fault;
 use crate::model::slice::Width;
 use crate::model::sql;
 use crate::model::text::nearest;
@@ -116,7 +117,7 @@ impl New {
             refuse(message, &set)
         })?;
         let url = DatabaseUrl::new(value).map_err(|fault| {
-            Failure::usage(format!("in the environment variable {name}, {fault}"))
+            Failure::usage(fault.within(format!("the environment variable {name}")))
         })?;
         let db = Db::new(&Address::Url(url), Side::Source, 1).map_err(WorkError::from)?;
         Ok(db.at_once())
@@ -125,7 +126,10 @@ impl New {
     /// The server's facts, and the tables that may be counted: the named one, or all.
     async fn look(&self, db: &Db) -> Result<(Server, Vec<Table>), Failure> {
         let only = self.table.as_deref().map(parse_table).transpose().map_err(|fault| {
-            Failure::usage(format!("--table: {:?} {fault}", self.table.as_deref().unwrap_or("")))
+            let name = self.table.as_deref().unwrap_or_default();
+            let (facts, hint) = fault.into_parts();
+            let fault = Fault::new(format!("--table: {name:?} {facts}"));
+            Failure::usage(hint.into_iter().fold(fault, Fault::remedy))
         })?;
         let look = async {
             let mut tx = db.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, LABEL).await?;
@@ -261,7 +265,7 @@ async fn range(db: &Db, candidate: &Candidate<'_>) -> Result<Range, Failure> {
 
 /// A refusal with its remedy.
 fn refuse(message: String, remedy: &str) -> Failure {
-    Failure { hint: Some(remedy.to_owned()), ..Failure::usage(message) }
+    Failure::usage(Fault::new(message).remedy(remedy))
 }
 
 /// Why none of the tables can be counted.

@@ -10,6 +10,7 @@ use subtle::ConstantTimeEq as _;
 use tokio::net::{TcpListener, lookup_host};
 
 use crate::cli::Failure;
+use crate::model::hint::Fault;
 use crate::work::worker::Severity;
 
 /// Stands in `--listen` for the port that the host gives in the environment. A shell expands it,
@@ -45,10 +46,11 @@ impl Token {
             length if length < TOKEN_MIN => format!("has only {length} characters"),
             _ => return Ok(Self { digest: digest(&token), variable: variable.to_owned() }),
         };
-        Err(Failure::usage(format!(
-            "the token in {variable} {problem}; make one of at least {TOKEN_MIN} random \
-             characters, for example with `openssl rand -hex 32`"
-        )))
+        let fault = Fault::new(format!("the token in {variable} {problem}"));
+        Err(Failure::usage(fault.remedy(format!(
+            "make one of at least {TOKEN_MIN} random characters, for example with `openssl rand \
+             -hex 32`"
+        ))))
     }
 
     /// Whether the request brings it, as `Authorization: Bearer TOKEN`.
@@ -75,25 +77,28 @@ pub(super) async fn listen(
     let listen = match port {
         Some(port) => listen.replace(PORT, port),
         None if listen.contains(PORT) => {
-            let text = format!("--listen {listen}: the environment variable PORT is not set");
-            return Err(Failure::usage(text));
+            let facts = format!("--listen {listen}: the environment variable PORT is not set");
+            return Err(Failure::usage(Fault::new(facts).remedy("export PORT=8080")));
         }
         None => listen.to_owned(),
     };
     let wrong = |error: std::io::Error| {
-        let example = "write an address and a port, such as 0.0.0.0:8080";
-        Failure::usage(format!("--listen {listen}: {error}; {example}"))
+        let fault = Fault::new(format!("--listen {listen}: {error}"));
+        Failure::usage(fault.remedy("write an address and a port, such as 0.0.0.0:8080"))
     };
     let addresses: Vec<SocketAddr> = lookup_host(&listen).await.map_err(wrong)?.collect();
     let is_local = addresses.iter().all(|address| address.ip().to_canonical().is_loopback());
     if !is_local && !has_token {
-        return Err(Failure::usage(format!(
+        let fault = Fault::new(format!(
             "--listen {listen} can be reached from other machines, and every caller could start a \
-             tick; name the environment variable of a token with --tick-token-env"
-        )));
+             tick"
+        ));
+        let remedy = "name the environment variable of a token with --tick-token-env";
+        return Err(Failure::usage(fault.remedy(remedy)));
     }
     TcpListener::bind(&*addresses).await.map_err(|error| {
-        Failure::of(Severity::Failed, format!("cannot listen at {listen}: {error}"))
+        let fault = Fault::new(format!("cannot listen at {listen}: {error}"));
+        Failure::of(Severity::Failed, fault.remedy("choose another port with --listen"))
     })
 }
 

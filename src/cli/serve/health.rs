@@ -67,7 +67,7 @@ mod tests {
     #[test]
     fn troubles_last_until_a_tick_finds_nothing_that_waits() {
         let mut health = Health::default();
-        let unreachable = Failure::of(Severity::Unreachable, "postgres://secret".into());
+        let unreachable = Failure::of(Severity::Unreachable, "postgres://secret");
         health.learn(&Err(unreachable), at(1));
         assert_eq!(health.since, Some(at(1)));
         assert!(!health.reasons[0].contains("secret"), "{health:?}");

@@ -132,7 +132,7 @@ impl Ticker {
             tick::run(&ticker.worker, began_at, deadline, None).await.map_err(Failure::from)
         });
         let result = tick.await.unwrap_or_else(|_| {
-            Err(Failure::of(Severity::Failed, "the tick panicked; the log has its words".into()))
+            Err(Failure::of(Severity::Failed, "the tick panicked; the log has its words"))
         });
         let quiet = |report| tick::quiet_until(&self.worker, began_at, report);
         let quiet_until = result.as_ref().ok().and_then(quiet);

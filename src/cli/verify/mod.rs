@@ -9,6 +9,7 @@ use clap::Args;
 use super::outside::{self, RowsOutside};
 use super::{Failure, Global, Range, parse_duration, rollups, slice_starting, ui};
 use crate::check::verify::{self, Compared};
+use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
 use crate::model::slice::Slice;
 use crate::work::backfill::{self, Batch, BatchLimits, Interrupted};
@@ -77,7 +78,8 @@ struct Verified {
 #[derive(Debug, serde::Serialize)]
 struct Broken {
     rollup: String,
-    error: String,
+    #[serde(flatten)]
+    fault: Fault,
     #[serde(skip)]
     severity: Severity,
 }
@@ -89,8 +91,8 @@ impl Verified {
         if error.is_for_all() || severity == Severity::Unreachable {
             return Err(error);
         }
-        let (rollup, error) = (rollup.name.clone(), error.to_string());
-        self.broken.push(Broken { rollup, error, severity });
+        let (rollup, fault) = (rollup.name.clone(), Fault::of(&error));
+        self.broken.push(Broken { rollup, fault, severity });
         Ok(())
     }
 

@@ -5,6 +5,7 @@ use serde_json::json;
 use super::{Repaired, Sample, Verified};
 use crate::cli::run::named;
 use crate::cli::{Failure, ui};
+use crate::model::hint::Fault;
 use crate::work::report::{Pending, SliceVerification};
 use crate::work::worker::Severity;
 
@@ -42,7 +43,7 @@ pub(super) fn document(
 /// The exit code of a comparison.
 pub(super) fn found(verified: &Verified) -> Result<(), Failure> {
     if let (Some(first), []) = (verified.broken.first(), verified.drifted.as_slice()) {
-        return Err(Failure::printed(first.severity, first.error.clone()));
+        return Err(Failure::printed(first.severity, first.fault.clone()));
     }
     if verified.drifted.is_empty() {
         let many = verified.pending.iter().filter(|pending| pending.is_too_large()).count();
@@ -50,25 +51,26 @@ pub(super) fn found(verified: &Verified) -> Result<(), Failure> {
             return Ok(());
         }
         if many == 0 {
-            let message = "rows were found that belong to no slice".to_owned();
-            return Err(Failure::printed(Severity::Failed, message));
+            let fault = Fault::new("rows were found that belong to no slice").remedy(
+                "compute the slices that are due, or run `tallymark init --delete-outside`",
+            );
+            return Err(Failure::printed(Severity::Failed, fault));
         }
-        let message = format!(
-            "{} could not be compared in time; give more with --timeout, or look with \
-             `tallymark check` for an index on the time column",
-            ui::counted(many, "slice")
+        let many = ui::counted(many, "slice");
+        let fault = Fault::new(format!("{many} could not be compared in time")).remedy(
+            "give more with --timeout, or look with `tallymark check` for an index on the time column",
         );
-        return Err(Failure::printed(Severity::Failed, message));
+        return Err(Failure::printed(Severity::Failed, fault));
     }
     let groups = usize::try_from(differences(verified)).unwrap_or(usize::MAX);
     Err(Failure::printed(
         Severity::Failed,
-        format!(
-            "{} found to differ from the source, in {}; see `tallymark verify --repair` and \
-             `tallymark replay`",
+        Fault::new(format!(
+            "{} found to differ from the source, in {}",
             ui::counted(verified.drifted.len(), "slice"),
             ui::counted(groups, "group"),
-        ),
+        ))
+        .remedy("run `tallymark verify --repair`, or `tallymark replay` for single slices"),
     ))
 }
 
@@ -91,7 +93,14 @@ pub(super) fn left(Repaired { failed, again, .. }: &Repaired) -> Result<(), Fail
         let reason = first.reason.as_deref().unwrap_or_default();
         message.push_str(&format!("; the first, {}: {reason}", named(&first.rollup, first.start)));
     }
-    Err(Failure::printed(Severity::Failed, message))
+    let fault = Fault::new(message);
+    Err(Failure::printed(
+        Severity::Failed,
+        match failed.first().and_then(|first| first.hint.as_deref()) {
+            Some(hint) => fault.remedy(hint),
+            None => fault.remedy("put the cause right, and run the command again"),
+        },
+    ))
 }
 
 pub(super) fn repaired_text(repaired: &Repaired) -> String {
@@ -138,7 +147,7 @@ pub(super) fn text(verified: &Verified) -> String {
     let broken = verified.broken.iter();
     lines.extend(
         broken.map(|it| {
-            ui::wrapped(&format!("{} not compared to the end: {}", it.rollup, it.error), 2)
+            ui::wrapped(&format!("{} not compared to the end: {}", it.rollup, it.fault), 2)
         }),
     );
     if verified.unfinished > 0 {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::model::hint::Hinted as _;
 
 fn url(text: &str) -> DatabaseUrl {
     DatabaseUrl::new(text).unwrap()
@@ -39,7 +40,7 @@ fn an_address_that_cannot_be_split_safely_is_refused() {
         "postgres://app:hunter2@db/x?connect_timeout=hunter2",
         "postgres://app:hunter2@db/x?connect_timeout=-1",
     ] {
-        let fault = DatabaseUrl::new(text).unwrap_err();
+        let fault = DatabaseUrl::new(text).unwrap_err().in_one_line();
         assert!(!fault.contains("ter2") && !fault.contains("hun"), "{fault}");
     }
 }
@@ -172,60 +173,68 @@ fn what_providers_let_one_copy_connects_or_says_what_to_remove() {
     assert_eq!(options.get_options(), Some("-c search_path=shop"));
 }
 
+/// Options that do not work, with words of the refusal.
+const REFUSED: &[(&str, &str)] = &[
+    (
+        "channel_binding=require",
+        "hint: remove it from the address; without an sslmode, or with sslmode=verify-full",
+    ),
+    ("target_session_attrs=read-write", "name the primary"),
+    ("load_balance_hosts=random", "name the primary"),
+    ("sslpassword=hunter2", "without a password"),
+    ("sslcrl=hunter2", "revocation lists"),
+    ("passfile=/hunter2", "PGPASSFILE"),
+    ("service=hunter2", "host, user, password"),
+    ("keepalives=1", "remove it"),
+    ("keepalives_idle=30", "remove it"),
+    ("tcp_user_timeout=30", "remove it"),
+    ("gssencmode=require", "GSS"),
+    ("require_auth=scram-sha-256", "remove it"),
+    ("requirepeer=postgres", "remove it"),
+    ("ssl_min_protocol_version=TLSv1.3", "TLS 1.2 or 1.3"),
+    ("sslnegotiation=direct", "remove it"),
+    ("sslcompression=1", "remove it"),
+    ("client_encoding=latin1", "UTF-8"),
+    ("replication=database", "remove it"),
+    ("schema=public", "Prisma"),
+    ("pgbouncer=true", "Prisma"),
+    ("connection_limit=1", "Prisma"),
+    ("sslmode=no-verify", "sslmode=require"),
+    ("sslmode=allow", "prefer"),
+    ("sslmode=hunter2", "verify-full"),
+    ("sslmode=require&sslrootcert=system", "verify-full"),
+    ("ssl=hunter2", "sslmode=disable"),
+    ("uselibpqcompat=true", "node-postgres"),
+    ("currentSchema=a", "JDBC"),
+    ("statement-cache-capacity=0", "sqlx"),
+    ("options[a]=b", "options"),
+    ("sslmod=require", "did you mean `sslmode`"),
+    ("ssl_mode=require", "did you mean `sslmode`"),
+    ("applicationname=require", "did you mean `application_name`"),
+    ("connect-timeout=3", "did you mean `connect_timeout`"),
+    ("colour=hunter2", "`colour`"),
+    ("hostaddr=db", "hostaddr"),
+    ("host=a,b", "several hosts"),
+    ("port=1,2", "several hosts"),
+    ("port=hunter2", "host:5432"),
+    ("host=%40abstract", "abstract socket"),
+    ("connect_timeout=soon", "connect_timeout=15"),
+    ("hunter2", "name=value"),
+    ("password=a&hunter2", "%26"),
+    ("password=a&hunter2=b", "%26"),
+    ("user=%zz", "%25"),
+];
+
 /// Every unsupported option, by its name, with the remedy, and without its value.
 #[test]
 fn an_option_that_does_not_work_is_refused_by_name() {
-    for (query, words) in [
-        ("channel_binding=require", "remove it: without an sslmode, or with sslmode=verify-full"),
-        ("target_session_attrs=read-write", "name the primary"),
-        ("load_balance_hosts=random", "name the primary"),
-        ("sslpassword=hunter2", "without a password"),
-        ("sslcrl=hunter2", "revocation lists"),
-        ("passfile=/hunter2", "PGPASSFILE"),
-        ("service=hunter2", "host, user, password"),
-        ("keepalives=1", "remove it"),
-        ("keepalives_idle=30", "remove it"),
-        ("tcp_user_timeout=30", "remove it"),
-        ("gssencmode=require", "GSS"),
-        ("require_auth=scram-sha-256", "remove it"),
-        ("requirepeer=postgres", "remove it"),
-        ("ssl_min_protocol_version=TLSv1.3", "TLS 1.2 or 1.3"),
-        ("sslnegotiation=direct", "remove it"),
-        ("sslcompression=1", "remove it"),
-        ("client_encoding=latin1", "UTF-8"),
-        ("replication=database", "remove it"),
-        ("schema=public", "Prisma"),
-        ("pgbouncer=true", "Prisma"),
-        ("connection_limit=1", "Prisma"),
-        ("sslmode=no-verify", "sslmode=require"),
-        ("sslmode=allow", "prefer"),
-        ("sslmode=hunter2", "verify-full"),
-        ("sslmode=require&sslrootcert=system", "verify-full"),
-        ("ssl=hunter2", "sslmode=disable"),
-        ("uselibpqcompat=true", "node-postgres"),
-        ("currentSchema=a", "JDBC"),
-        ("statement-cache-capacity=0", "sqlx"),
-        ("options[a]=b", "options"),
-        ("sslmod=require", "did you mean `sslmode`"),
-        ("ssl_mode=require", "did you mean `sslmode`"),
-        ("applicationname=require", "did you mean `application_name`"),
-        ("connect-timeout=3", "did you mean `connect_timeout`"),
-        ("colour=hunter2", "`colour`"),
-        ("hostaddr=db", "hostaddr"),
-        ("host=a,b", "several hosts"),
-        ("port=1,2", "several hosts"),
-        ("port=hunter2", "host:5432"),
-        ("host=%40abstract", "abstract socket"),
-        ("connect_timeout=soon", "connect_timeout=15"),
-        ("hunter2", "name=value"),
-        ("password=a&hunter2", "%26"),
-        ("password=a&hunter2=b", "%26"),
-        ("user=%zz", "%25"),
-    ] {
+    for (query, words) in REFUSED {
         let fault = DatabaseUrl::new(
             format!("postgres://u:p@/x?host=db&{query}").replace("?host=db&host", "?host"),
         )
         .unwrap_err();
+        assert!(fault.hint().is_some(), "{query}: {fault}");
+        let fault = fault.in_one_line();
         assert!(fault.contains(words), "{query}: {fault}");
         assert!(!fault.contains("hunter2"), "{query}: {fault}");
     }
@@ -240,7 +249,7 @@ fn an_option_that_does_not_work_is_refused_by_name() {
         ("prisma+postgres://a/?api_key=hunter2", "Prisma"),
         ("postgres://u:p@a:0/x", "host:5432"),
     ] {
-        let fault = DatabaseUrl::new(text).unwrap_err();
+        let fault = DatabaseUrl::new(text).unwrap_err().in_one_line();
         assert!(fault.contains(words) && !fault.contains("hunter2"), "{text}: {fault}");
     }
 }

@@ -1,11 +1,13 @@
 //! Classifies a database's errors: the responsible side, and whether another try may help.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use sqlx::postgres::PgDatabaseError;
 
 use super::Side;
 use super::locks::Waited;
+use crate::model::hint::Hinted;
 use crate::model::text::cut;
 
 /// The kind of a database error, as far as callers treat kinds differently.
@@ -54,23 +56,32 @@ enum Lock {
     Table,
 }
 
+impl Hinted for DbError {
+    /// The server's hint, or the remedy of a connection that failed.
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        self.hint.as_deref().map(Cow::from)
+    }
+}
+
 impl DbError {
     #[expect(clippy::needless_pass_by_value, reason = "called as map_err(|source| …)")]
     pub(crate) fn new(side: Side, doing: impl Into<String>, source: sqlx::Error) -> Self {
         // The server's DETAIL is left out, as it may quote rows.
-        let hint = refusal(&source).and_then(|error| Some(one_line(error.hint()?)));
+        let server = refusal(&source).and_then(|error| Some(one_line(error.hint()?)));
+        let kind = kind(&source);
+        let hint = server.or_else(|| remedy(&source, kind).map(str::to_owned));
         let lock = match refusal(&source).is_some_and(|error| error.code() == "55P03") {
             true => Lock::Some,
             false => Lock::None,
         };
-        Self { side, doing: doing.into(), text: text(&source), hint, kind: kind(&source), lock }
+        Self { side, doing: doing.into(), text: text(&source), hint, kind, lock }
     }
 
     /// The server was silent for `limit`, which is longer than it lets a statement run.
     pub(crate) fn silent(side: Side, doing: &str, limit: Duration) -> Self {
         let text = format!("no answer within {:.1} s", limit.as_secs_f64());
         let (doing, kind) = (doing.to_owned(), DbErrorKind::Unreachable);
-        Self { side, doing, text, hint: None, kind, lock: Lock::None }
+        Self { side, doing, text, hint: Some(AGAIN.to_owned()), kind, lock: Lock::None }
     }
 
     /// The same error with the holder of the lock.
@@ -110,21 +121,6 @@ impl DbError {
             kind => kind,
         };
         Self { kind, ..self }
-    }
-
-    /// The server's hint.
-    #[must_use]
-    pub fn hint(&self) -> Option<&str> {
-        self.hint.as_deref()
-    }
-
-    /// The error with the server's hint, in one line.
-    #[must_use]
-    pub(crate) fn with_hint(&self) -> String {
-        match &self.hint {
-            Some(hint) => format!("{self}; hint: {hint}"),
-            None => self.to_string(),
-        }
     }
 
     #[must_use]
@@ -210,15 +206,42 @@ fn of_state(code: &str) -> DbErrorKind {
     }
 }
 
-/// Adds the remedy to the error of a server that cannot be verified.
-fn with_remedy(said: String) -> String {
-    if said.contains("does not support TLS") {
-        said + "; turn it on there, or add ?sslmode=disable to the address to send everything in the open"
-    } else if said.contains("peer certificate") {
-        said + "; add ?sslrootcert=FILE to the address for a certificate authority of its own, or \
-                ?sslmode=require for encryption without verification"
-    } else {
-        said
+/// The remedy of a server whose certificate does not prove who it is.
+const UNVERIFIED: &str = "add ?sslrootcert=FILE to the address for a certificate authority of its \
+    own, or ?sslmode=require for encryption without verification";
+
+/// Whether the server's certificate does not prove who it is. The driver wraps TLS's own error.
+fn is_unverified(error: &std::io::Error) -> bool {
+    let tls = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+    matches!(tls, Some(rustls::Error::InvalidCertificate(_)))
+}
+
+/// The remedy of a connection that was lost.
+const AGAIN: &str = "run the command again once the server answers";
+
+/// The remedy of an error of this `kind`.
+fn remedy(error: &sqlx::Error, kind: DbErrorKind) -> Option<&'static str> {
+    match error {
+        sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+            Some("start the server, or correct host and port of the address")
+        }
+        sqlx::Error::Io(error) if is_unverified(error) => Some(UNVERIFIED),
+        sqlx::Error::Tls(error) if error.is::<rustls::Error>() => Some(UNVERIFIED),
+        // The driver has no type for a server that refuses TLS, and no other error of this kind
+        // that is not rustls's.
+        sqlx::Error::Tls(_) => Some(
+            "turn TLS on there, or add ?sslmode=disable to the address to send everything in the open",
+        ),
+        sqlx::Error::PoolTimedOut => {
+            Some("if the server sleeps when idle, add ?connect_timeout=SECONDS to its address")
+        }
+        _ => match kind {
+            DbErrorKind::Login => Some("correct user, password and database of the address"),
+            DbErrorKind::Unreachable => Some(AGAIN),
+            DbErrorKind::Contended => Some("run the command again"),
+            DbErrorKind::Denied => Some("grant this role the right that it lacks"),
+            _ => None,
+        },
     }
 }
 
@@ -230,11 +253,9 @@ fn text(error: &sqlx::Error) -> String {
             sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
                 format!("{error}; no server listens there")
             }
-            sqlx::Error::Io(error) => with_remedy(error.to_string()),
-            sqlx::Error::Tls(error) => with_remedy(error.to_string()),
-            sqlx::Error::PoolTimedOut => "no answer in time; if the server sleeps when idle, add \
-                                          ?connect_timeout=SECONDS to its address"
-                .to_owned(),
+            sqlx::Error::Io(error) => error.to_string(),
+            sqlx::Error::Tls(error) => error.to_string(),
+            sqlx::Error::PoolTimedOut => "no answer in time".to_owned(),
             sqlx::Error::Configuration(error) => error.to_string(),
             error => error.to_string(),
         },

@@ -3,8 +3,10 @@
 use serde_json::{Value, json};
 use toml::de::DeTable;
 
+use super::super::error::Problem;
 use super::super::raw::{Document, Section};
 use super::{Kind, Measure, Parameter, Subject, example, form, measure};
+use crate::model::hint::Fault;
 use crate::model::measure::{Columns, Input};
 
 /// A kind with a list of shares between 0 and 1 beside its column, and a kind without a column.
@@ -29,7 +31,7 @@ impl Kind for Shares {
         &[Parameter { key: "at", example: "[0.5, 0.9]", check }]
     }
 
-    fn over_rows(&self, _input: &Input<'_>) -> Result<Columns, String> {
+    fn over_rows(&self, _input: &Input<'_>) -> Result<Columns, Fault> {
         Ok(Columns::default())
     }
 
@@ -47,7 +49,7 @@ impl Kind for Rows {
         Subject::Rows("write true")
     }
 
-    fn over_rows(&self, _input: &Input<'_>) -> Result<Columns, String> {
+    fn over_rows(&self, _input: &Input<'_>) -> Result<Columns, Fault> {
         Ok(Columns::default())
     }
 
@@ -64,7 +66,11 @@ fn read(text: &str) -> Result<Measure, String> {
     let node = Section::root(&document, table.get_ref()).get("m").unwrap();
     let read = measure("m", &node, &[&Shares, &Rows]);
     let problems = document.into_problems();
-    let told: Vec<_> = problems.iter().map(|it| format!("{}: {}", it.key, it.message)).collect();
+    let told = |it: &Problem| match &it.hint {
+        Some(hint) => format!("{}: {}; {hint}", it.key, it.message),
+        None => format!("{}: {}", it.key, it.message),
+    };
+    let told: Vec<_> = problems.iter().map(told).collect();
     read.filter(|_| told.is_empty()).ok_or_else(|| told.join("\n"))
 }
 

@@ -22,7 +22,7 @@ pub(super) fn rollup() -> Value {
     });
     // The finer rollup decides the rest.
     let mut refused: Map<String, Value> =
-        FINER_DECIDES.iter().map(|(key, _)| ((*key).to_owned(), false.into())).collect();
+        FINER_DECIDES.iter().map(|(key, ..)| ((*key).to_owned(), false.into())).collect();
     refused.insert("measures".to_owned(), merged());
     rollup["then"] = json!({ "properties": refused });
     let measures = json!({ "additionalProperties": refer("measure") });

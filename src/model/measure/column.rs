@@ -23,6 +23,8 @@ pub(crate) struct Column {
     pub(crate) order_abroad: Option<String>,
     /// Whether its collation was created in this database.
     pub(crate) own_order: bool,
+    /// The role that read this, as statements write it.
+    pub(crate) reader: String,
 }
 
 impl Column {
@@ -46,6 +48,7 @@ impl Column {
             deterministic: true,
             order_abroad: None,
             own_order: false,
+            reader: String::new(),
         }
     }
 

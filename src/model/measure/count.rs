@@ -1,6 +1,7 @@
 //! The number of rows.
 
 use super::{Columns, Expressions, Field, Input, Kind, Measure, Subject, sum};
+use crate::model::hint::Fault;
 use crate::model::sql::ident;
 
 /// `"count"`, or `{ count = true }`.
@@ -19,7 +20,7 @@ impl Kind for Count {
         )
     }
 
-    fn over_rows(&self, input: &Input<'_>) -> Result<Columns, String> {
+    fn over_rows(&self, input: &Input<'_>) -> Result<Columns, Fault> {
         Ok(field(input, &input.measure.name, "*").into())
     }
 

@@ -2,6 +2,7 @@
 
 use super::partial::value_column;
 use super::{Columns, Expressions, Field, Input, Kind, Measure};
+use crate::model::hint::Fault;
 use crate::model::sql::ident;
 use crate::model::text::shown;
 
@@ -18,7 +19,7 @@ impl Kind for Distinct {
         true
     }
 
-    fn over_rows(&self, input: &Input<'_>) -> Result<Columns, String> {
+    fn over_rows(&self, input: &Input<'_>) -> Result<Columns, Fault> {
         let expressions = match input.place {
             Some(place) => of_values(input, place),
             None => of_dimension(input),

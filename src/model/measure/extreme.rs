@@ -1,6 +1,7 @@
 //! The least and the greatest value of a column.
 
 use super::{Columns, Expressions, Field, Input, Kind, Measure};
+use crate::model::hint::Fault;
 use crate::model::sql::ident;
 
 /// `{ min = "column" }`.
@@ -24,7 +25,7 @@ impl Kind for Extreme {
         format!("{}({})", self.aggregate, ident(measure.column.as_deref().unwrap_or_default()))
     }
 
-    fn over_rows(&self, input: &Input<'_>) -> Result<Columns, String> {
+    fn over_rows(&self, input: &Input<'_>) -> Result<Columns, Fault> {
         let (aggregate, name) = (self.aggregate, &input.measure.name);
         let value = format!("{aggregate}({}){}", ident(input.column()), input.filter());
         let merge = |rows: &str| format!("{aggregate}({}){rows}", ident(name));

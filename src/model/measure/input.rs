@@ -2,6 +2,7 @@
 
 use super::partial::Tags;
 use super::{Column, Columns, Measure, ValueColumn};
+use crate::model::hint::Fault;
 
 /// A measure and its columns.
 #[derive(Clone, Debug)]
@@ -71,7 +72,7 @@ impl<'a> Input<'a> {
     ///
     /// # Errors
     /// The target cannot compare them as the source does.
-    pub(crate) fn order(&self) -> Result<Option<String>, String> {
+    pub(crate) fn order(&self) -> Result<Option<String>, Fault> {
         let (name, Some(column)) = (&self.measure.name, self.columns.first()) else {
             return Ok(None);
         };
@@ -79,18 +80,21 @@ impl<'a> Input<'a> {
             return Ok(column.collation.clone());
         }
         if !column.portable {
-            return Err(format!(
-                "measures.{name}: type {} exists only in the source's database and \
-                 cannot be compared in another one; cast it in a view",
+            let fault = Fault::new(format!(
+                "measures.{name}: type {} exists only in the source's database and cannot be compared \
+                 in another one",
                 self.sql_type
             ));
+            return Err(fault.remedy("cast it in a view"));
         }
         if column.own_order {
-            return Err(format!(
-                "measures.{name}: column `{}` has a collation that another database does not \
-                 know; keep the target in the source's database or give the column another one in \
-                 a view, such as COLLATE \"C\"",
+            let fault = Fault::new(format!(
+                "measures.{name}: column `{}` has a collation that another database does not know",
                 column.name
+            ));
+            return Err(fault.remedy(
+                "keep the target in the source's database or give the column another one in a view, \
+                 such as COLLATE \"C\"",
             ));
         }
         Ok(column.order_abroad.clone())
@@ -100,22 +104,23 @@ impl<'a> Input<'a> {
     ///
     /// # Errors
     /// The target cannot distinguish them as the source does.
-    fn value_column(&self) -> Result<ValueColumn, String> {
+    fn value_column(&self) -> Result<ValueColumn, Fault> {
         let (name, column) = (&self.measure.name, self.column());
         let comparable = self.columns.first().filter(|column| column.comparable);
         let stage_type = comparable.and_then(|column| self.type_in_target(column));
         let (Some(known), Some(stage_type)) = (comparable, stage_type) else {
-            return Err(format!(
-                "measures.{name}: column `{column}` is of a type whose values cannot be told \
-                 apart here; cast it in a view"
+            let fault = Fault::new(format!(
+                "measures.{name}: column `{column}` is of a type whose values cannot be told apart here"
             ));
+            return Err(fault.remedy("cast it in a view"));
         };
         if !self.same_database && !known.deterministic {
-            return Err(format!(
-                "measures.{name}: column `{column}` has a nondeterministic collation, which \
-                 another database does not know; keep the target in the source's database or \
-                 cast the column in a view"
+            let fault = Fault::new(format!(
+                "measures.{name}: column `{column}` has a nondeterministic collation, which another \
+                 database does not know"
             ));
+            return Err(fault
+                .remedy("keep the target in the source's database or cast the column in a view"));
         }
         let collation = known.collation.clone().filter(|_| self.same_database);
         Ok(ValueColumn { column: column.to_owned(), stage_type, collation })
@@ -129,7 +134,7 @@ impl<'a> Input<'a> {
 pub(crate) fn lay_out(
     mut inputs: Vec<Input<'_>>,
     level: Level,
-) -> Result<(Columns, Vec<ValueColumn>), String> {
+) -> Result<(Columns, Vec<ValueColumn>), Fault> {
     let mut values = Vec::new();
     for input in &mut inputs {
         input.place = place(input, &mut values);

@@ -20,6 +20,7 @@ mod sum;
 #[cfg(test)]
 mod tests;
 
+use crate::model::hint::Fault;
 use std::fmt;
 
 use serde_json::{Map, Value, json};
@@ -166,7 +167,7 @@ pub trait Kind: fmt::Debug + Sync {
     ///
     /// # Errors
     /// The source's columns do not fit.
-    fn over_rows(&self, input: &Input<'_>) -> Result<Columns, String>;
+    fn over_rows(&self, input: &Input<'_>) -> Result<Columns, Fault>;
 
     /// The kind by which a coarse rollup merges `own`, a measure of this kind in the rollup
     /// `finer`.
@@ -190,7 +191,7 @@ pub trait Kind: fmt::Debug + Sync {
     ///
     /// # Errors
     /// The finer rollup's columns do not fit.
-    fn over_finer(&self, input: &Input<'_>) -> Result<Columns, String> {
+    fn over_finer(&self, input: &Input<'_>) -> Result<Columns, Fault> {
         self.over_rows(input)
     }
 }

@@ -1,6 +1,7 @@
 //! The sum of a column.
 
 use super::{Columns, Expressions, Field, Input, Kind, Measure};
+use crate::model::hint::Fault;
 use crate::model::sql::ident;
 
 /// `{ sum = "column" }`.
@@ -16,7 +17,7 @@ impl Kind for Sum {
         aggregate(measure)
     }
 
-    fn over_rows(&self, input: &Input<'_>) -> Result<Columns, String> {
+    fn over_rows(&self, input: &Input<'_>) -> Result<Columns, Fault> {
         Ok(field(input, &input.measure.name, input.column(), &input.sql_type).into())
     }
 

@@ -1,5 +1,7 @@
 //! The calendar: the slice that holds an instant, the next slice, and the names of instants.
 
+use crate::model::hint::Hinted;
+use std::borrow::Cow;
 use std::iter;
 
 use chrono::{DateTime, Datelike, Months, NaiveDate, NaiveDateTime, Timelike, Utc};
@@ -22,8 +24,7 @@ pub struct Calendar {
 /// No slice starts at this instant.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error(
-    "{} is not the start of a slice; the neighbours are {} and {}",
-    rfc3339(*.instant), rfc3339(*.before), rfc3339(*.after)
+    "{} is not the start of a slice", rfc3339(*.instant)
 )]
 pub struct Misaligned {
     /// The instant asked for.
@@ -34,21 +35,25 @@ pub struct Misaligned {
     after: DateTime<Utc>,
 }
 
+impl Hinted for Misaligned {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        let (before, after) = (rfc3339(self.before), rfc3339(self.after));
+        Some(format!("the neighbours are {before} and {after}").into())
+    }
+}
+
 /// A text that fails to name exactly one instant.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum InstantError {
     /// The text has an unknown form.
-    #[error(
-        "`{text}` is not a date or time; write `2025-01-01` or `2025-01-01T06:00` (in {zone}), \
-         or `2025-01-01T06:00:00Z`, or with an offset `2025-01-01T06:00:00+01:00`"
-    )]
+    #[error("`{text}` is not a date or time")]
     Unreadable {
         text: String,
         /// The zone in which a time without an offset is read.
         zone: Tz,
     },
     /// A local time that clocks show twice.
-    #[error("`{text}` occurs twice in {zone}; write `{first}` or `{second}`")]
+    #[error("`{text}` occurs twice in {zone}")]
     Ambiguous {
         text: String,
         /// The zone in which it is ambiguous.
@@ -58,6 +63,19 @@ pub enum InstantError {
         /// The later instant, with its offset.
         second: String,
     },
+}
+
+impl Hinted for InstantError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        Some(match self {
+            Self::Unreadable { zone, .. } => format!(
+                "write `2025-01-01` or `2025-01-01T06:00` (in {zone}), or `2025-01-01T06:00:00Z`, or \
+                 with an offset `2025-01-01T06:00:00+01:00`"
+            )
+            .into(),
+            Self::Ambiguous { first, second, .. } => format!("write `{first}` or `{second}`").into(),
+        })
+    }
 }
 
 impl Calendar {

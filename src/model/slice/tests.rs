@@ -1,5 +1,6 @@
 //! Slices of named places on their irregular days, and of every zone around every change of offset.
 
+use crate::model::hint::Hinted;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
@@ -190,9 +191,9 @@ fn weeks_begin_on_monday_and_months_on_the_first() {
 fn a_misaligned_start_is_refused_with_its_neighbours() {
     let day = calendar("1 day", Tz::UTC);
     assert_eq!(
-        day.starting(utc("2026-02-10T03:00:00Z")).unwrap_err().to_string(),
+        day.starting(utc("2026-02-10T03:00:00Z")).unwrap_err().in_one_line(),
         "2026-02-10T03:00:00Z is not the start of a slice; \
-         the neighbours are 2026-02-10T00:00:00Z and 2026-02-11T00:00:00Z"
+         hint: the neighbours are 2026-02-10T00:00:00Z and 2026-02-11T00:00:00Z"
     );
     assert!(day.starting(utc("2026-02-10T00:00:00.001Z")).is_err());
 }
@@ -241,14 +242,17 @@ fn people_name_instants_in_the_zone_of_the_calendar() {
         assert_eq!(day.instant(text), Ok(utc(instant)), "{text}");
     }
     assert_eq!(
-        day.instant("2013-11-03 01:30").unwrap_err().to_string(),
+        day.instant("2013-11-03 01:30").unwrap_err().in_one_line(),
         "`2013-11-03 01:30` occurs twice in America/New_York; \
-         write `2013-11-03T01:30:00-04:00` or `2013-11-03T01:30:00-05:00`"
+         hint: write `2013-11-03T01:30:00-04:00` or `2013-11-03T01:30:00-05:00`"
     );
     let refused = ["", "yesterday", "25-01-01", "2025-1-1", "2025-02-30", "2025-01-01T24:00"];
     for text in refused.into_iter().chain(["2025-01-01T06", "2016-12-31T23:59:60Z", "2025-01"]) {
-        let error = day.instant(text).unwrap_err().to_string();
-        assert!(error.starts_with(&format!("`{text}` is not a date or time; write ")), "{error}");
+        let error = day.instant(text).unwrap_err().in_one_line();
+        assert!(
+            error.starts_with(&format!("`{text}` is not a date or time; hint: write ")),
+            "{error}"
+        );
     }
 }
 

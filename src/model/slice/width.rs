@@ -1,5 +1,7 @@
 //! Widths of slices and buckets: `15 minutes`, `1 hour`, `1 day`, `1 week`, `1 month`.
 
+use crate::model::hint::Hinted;
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -30,13 +32,10 @@ pub(super) enum Unit {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum WidthError {
     /// The text has another form than a number and a unit.
-    #[error(
-        "`{0}` is not a width; write `N minutes`, `N hours`, `1 day`, `1 week` or `1 month`, \
-         where the minutes or hours divide a day exactly"
-    )]
+    #[error("`{0}` is not a width")]
     Unreadable(String),
     /// Pieces of this width leave a rest of the day.
-    #[error("`{text}` does not divide a day exactly; write `{less}` or `{more}`")]
+    #[error("`{text}` does not divide a day exactly")]
     Uneven {
         text: String,
         /// The next narrower width that fills a day.
@@ -45,15 +44,31 @@ pub enum WidthError {
         more: Width,
     },
     /// There is one way to write this width: `instead`. Or it is the only width of its unit.
-    #[error("`{text}` is not a possible width; write `{instead}`")]
+    #[error("`{text}` is not a possible width")]
     Instead {
         text: String,
         /// The width to write.
         instead: Width,
     },
     /// Minutes or hours beyond a day.
-    #[error("`{0}` is longer than a day; write `1 day`, `1 week` or `1 month`")]
+    #[error("`{0}` is longer than a day")]
     BeyondDay(String),
+}
+
+impl Hinted for WidthError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        let hint = match self {
+            Self::Unreadable(_) => {
+                "write `N minutes`, `N hours`, `1 day`, `1 week` or `1 month`, where the minutes or \
+                 hours divide a day exactly"
+                    .into()
+            }
+            Self::Uneven { less, more, .. } => format!("write `{less}` or `{more}`").into(),
+            Self::Instead { instead, .. } => format!("write `{instead}`").into(),
+            Self::BeyondDay(_) => "write `1 day`, `1 week` or `1 month`".into(),
+        };
+        Some(hint)
+    }
 }
 
 impl Width {
@@ -173,7 +188,7 @@ mod tests {
     }
 
     fn refusal(text: &str) -> String {
-        text.parse::<Width>().unwrap_err().to_string()
+        text.parse::<Width>().unwrap_err().in_one_line()
     }
 
     #[test]
@@ -199,11 +214,11 @@ mod tests {
     fn a_refused_width_names_what_would_be_right() {
         assert_eq!(
             refusal("7 hours"),
-            "`7 hours` does not divide a day exactly; write `6 hours` or `8 hours`"
+            "`7 hours` does not divide a day exactly; hint: write `6 hours` or `8 hours`"
         );
         assert_eq!(
             refusal("721 minutes"),
-            "`721 minutes` does not divide a day exactly; write `12 hours` or `1 day`"
+            "`721 minutes` does not divide a day exactly; hint: write `12 hours` or `1 day`"
         );
         for (text, instead) in [
             ("24 hours", "1 day"),
@@ -215,14 +230,14 @@ mod tests {
         ] {
             assert_eq!(
                 refusal(text),
-                format!("`{text}` is not a possible width; write `{instead}`")
+                format!("`{text}` is not a possible width; hint: write `{instead}`")
             );
         }
         for text in ["48 hours", "9999999999 minutes", "9999999999999999999 hours"] {
             assert!(refusal(text).contains("is longer than a day"), "{text}");
         }
         for text in ["", "day", "1", "-1 hours", "1.5 hours", "1 fortnight", "1 day 2"] {
-            assert!(refusal(text).starts_with(&format!("`{text}` is not a width; write ")));
+            assert!(refusal(text).starts_with(&format!("`{text}` is not a width; hint: write ")));
         }
     }
 

@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 use sqlx::Row as _;
 
 use crate::clients::db::{DbError, Tx};
+use crate::model::hint::Fault;
 use crate::model::rollup::{Rollup, TableName};
 use crate::model::sql::{ident, literal, shown, table};
 use crate::source::changes::consumers;
@@ -54,7 +55,7 @@ pub struct CaptureState {
     /// The name under which its marks are stored. `None`: it cannot have any.
     pub(crate) key: Option<String>,
     /// The problem that makes the capture incomplete, with the remedy.
-    pub(crate) problem: Option<String>,
+    pub(crate) problem: Option<Fault>,
     /// Whether `capture install` can repair it.
     pub(crate) can_be_installed: bool,
     /// Whether it has partitions.
@@ -152,42 +153,41 @@ impl Capture {
         )
     }
 
-    fn problem(&self, relations: &[Relation]) -> Option<String> {
-        const REMEDY: &str = "run `tallymark capture install`, then `tallymark verify`";
+    fn problem(&self, relations: &[Relation]) -> Option<Fault> {
         let Some(root) = relations.first() else {
-            return Some(format!("there is no table {}", table(&self.table)));
+            return Some(Fault::new(format!("there is no table {}", table(&self.table))));
         };
         if let Some(unfit) = relations.iter().find(|relation| !relation.can_be_captured()) {
-            return Some(format!(
-                "{} is no table of this database, so its changes cannot be captured; use late = \
-                 \"grace\"",
+            let facts = format!(
+                "{} is no table of this database, so its changes cannot be captured",
                 unfit.name
-            ));
+            );
+            return Some(Fault::new(facts).remedy("use late = \"grace\""));
         }
+        let facts = self.missing(root, relations)?;
+        Some(Fault::new(facts).remedy("run `tallymark capture install`, then `tallymark verify`"))
+    }
+
+    /// The part of the capture that `capture install` has to make.
+    fn missing(&self, root: &Relation, relations: &[Relation]) -> Option<String> {
+        let name = &root.name;
         let Some(description) = &root.description else {
-            return Some(format!("{} has no capture triggers; {REMEDY}", root.name));
+            return Some(format!("{name} has no capture triggers"));
         };
         if !root.has_marks {
-            return Some(format!("the table tallymark.mark is gone; {REMEDY}"));
+            return Some("the table tallymark.mark is gone".to_owned());
         }
         if !root.has_consumers {
-            return Some(format!(
-                "the capture triggers of {} were made by an older version; {REMEDY}",
-                root.name
-            ));
+            return Some(format!("the capture triggers of {name} were made by an older version"));
         }
         let made_for = serde_json::from_str::<Purpose>(description).ok();
         if !made_for.is_some_and(|made_for| made_for.serves(&self.purpose())) {
-            return Some(format!(
-                "the capture triggers of {} were made for other settings; {REMEDY}",
-                root.name
-            ));
+            return Some(format!("the capture triggers of {name} were made for other settings"));
         }
         if !root.has_mark_function {
             return Some(format!(
-                "the function that marks late changes of {} is gone, and the application cannot \
-                 write them; {REMEDY}",
-                root.name
+                "the function that marks late changes of {name} is gone, and the application cannot \
+                 write them"
             ));
         }
         let found = relations.iter().find_map(|relation| {
@@ -201,7 +201,7 @@ impl Capture {
                 }
             })
         })?;
-        Some(format!("late changes are not captured: {found}; {REMEDY}"))
+        Some(format!("late changes are not captured: {found}"))
     }
 
     /// The statements that complete the capture, in order. An empty list means that it is complete.
@@ -214,7 +214,7 @@ impl Capture {
         &self,
         tx: &mut Tx,
         reader: &str,
-    ) -> Result<Result<Vec<String>, String>, DbError> {
+    ) -> Result<Result<Vec<String>, Fault>, DbError> {
         let relations = relations(tx, &self.table).await?;
         if self.problem(&relations).is_none() {
             // The role of another installation may still lack the rights that it needs.
@@ -270,20 +270,22 @@ impl Capture {
         &self,
         tx: &mut Tx,
         own: &[i64],
-    ) -> Result<Result<Vec<String>, String>, DbError> {
+    ) -> Result<Result<Vec<String>, Fault>, DbError> {
         let relations = relations(tx, &self.table).await?;
         let mut sql = Vec::new();
         if let Some(key) = self.judge(&relations).key {
             let others = consumers::all(tx, &key).await?;
             if let Some(other) = others.iter().find(|other| !own.contains(&other.id)) {
-                return Ok(Err(format!(
-                    "rollup {} of {} counts {} by the same triggers; remove them there, or run \
-                     `tallymark capture forget {}` first",
+                let fault = Fault::new(format!(
+                    "rollup {} of {} counts {} by the same triggers",
                     other.rollup,
                     other.installation,
-                    table(&self.table),
+                    table(&self.table)
+                ));
+                return Ok(Err(fault.remedy(format!(
+                    "remove them there, or run `tallymark capture forget {}` first",
                     other.id
-                )));
+                ))));
             }
         }
         for relation in &relations {
@@ -386,7 +388,7 @@ async fn shared(
     tx: &mut Tx,
     reader: &str,
     has_marks: bool,
-) -> Result<Result<Vec<String>, String>, DbError> {
+) -> Result<Result<Vec<String>, Fault>, DbError> {
     const DOING: &str = "looking at the schema tallymark";
     // Operators of the session's path would become part of the triggers' conditions.
     let mut sql = vec!["SET LOCAL search_path = pg_catalog, pg_temp".to_owned()];
@@ -397,12 +399,15 @@ async fn shared(
             let found: Option<String> =
                 row.try_get("stranger").map_err(|error| tx.error(DOING, error))?;
             if let Some(role) = found {
-                return Ok(Err(format!(
+                let revoked = if role == "PUBLIC" { role.clone() } else { shown(&role) };
+                let fault = Fault::new(format!(
                     "{role} can replace what stands in the schema tallymark, and would act as the \
-                     owner of the capture's functions; run ALTER SCHEMA tallymark OWNER TO the role \
-                     that installs, and REVOKE CREATE ON SCHEMA tallymark FROM {}",
-                    if role == "PUBLIC" { role.clone() } else { shown(&role) }
-                )));
+                     owner of the capture's functions"
+                ));
+                return Ok(Err(fault.remedy(format!(
+                    "run ALTER SCHEMA tallymark OWNER TO the role that installs, and REVOKE CREATE \
+                     ON SCHEMA tallymark FROM {revoked}"
+                ))));
             }
         }
     }

@@ -11,6 +11,7 @@ use sqlx::Row as _;
 
 use crate::clients::db::{DbError, Tx};
 use crate::model::clock::rfc3339_seconds;
+use crate::model::hint::Fault;
 use crate::model::sql::literal;
 
 /// A consumer that leaves a mark for longer than this raises an alarm. A daily schedule stays below
@@ -33,20 +34,21 @@ pub(crate) struct Consumer {
 }
 
 impl Consumer {
-    /// The remedy, if its marks have waited longer than [`AGE_MAX`].
+    /// The alarm, if its marks have waited longer than [`AGE_MAX`].
     #[must_use]
-    pub(crate) fn alarm(&self) -> Option<String> {
+    pub(crate) fn alarm(&self) -> Option<Fault> {
         let (oldest, age) = self.oldest.zip(self.age)?;
         let is_old = age.max(0).unsigned_abs() > AGE_MAX.as_secs();
         is_old.then(|| {
-            format!(
-                "marks of late changes wait since {} for rollup `{}` of installation {} (consumer {id}); \
-                 run its ticks, or `tallymark capture forget {id}` if it has ended",
+            let id = self.id;
+            Fault::new(format!(
+                "marks of late changes wait since {} for rollup `{}` of installation {} (consumer \
+                 {id})",
                 rfc3339_seconds(oldest),
                 self.rollup,
                 self.installation,
-                id = self.id,
-            )
+            ))
+            .remedy(format!("run its ticks; or, if it has ended, `tallymark capture forget {id}`"))
         })
     }
 }

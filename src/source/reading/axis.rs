@@ -4,6 +4,7 @@
 use chrono::{DateTime, TimeDelta, TimeZone as _, Utc};
 use chrono_tz::Tz;
 
+use crate::model::hint::Fault;
 use crate::model::rollup::{EpochUnit, Rollup, TimeColumn};
 use crate::model::slice::{Width, boundaries};
 use crate::model::sql::{ident, literal, timestamptz};
@@ -32,15 +33,16 @@ impl Axis {
     ///
     /// # Errors
     /// The type contradicts the definition. The text says which types would be right.
-    pub(crate) fn new(rollup: &Rollup, time: Result<TimeType, String>) -> Result<Self, String> {
+    pub(crate) fn new(rollup: &Rollup, time: Result<TimeType, String>) -> Result<Self, Fault> {
         let column = &rollup.time.column;
         let zone = rollup.calendar.zone();
         let reading = TimeReading::of("time", &rollup.time, time, zone)?;
         if matches!(reading, TimeReading::Day(day) if rollup.bucket.is_sub_day() || day != zone) {
-            return Err(format!(
-                "time: column `{column}` is a date, which has no hours; slice and bucket must be \
-                 1 day or wider, in the date's own zone"
-            ));
+            let fault =
+                Fault::new(format!("time: column `{column}` is a date, which has no hours"));
+            return Err(
+                fault.remedy("set slice and bucket to 1 day or wider, in the date's own zone")
+            );
         }
         Ok(Self { column: column.clone(), reading, bucket: rollup.bucket, zone })
     }
@@ -53,15 +55,15 @@ impl Axis {
         rollup: &Rollup,
         column: &TimeColumn,
         time: Result<TimeType, String>,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, Fault> {
         let zone = rollup.calendar.zone();
         let reading = TimeReading::of("late", column, time, zone)?;
         if matches!(reading, TimeReading::Day(_)) {
-            return Err(format!(
-                "late: column `{}` is a date, which cannot tell when in a day a row was written; \
-                 use a timestamptz",
+            let fault = Fault::new(format!(
+                "late: column `{}` is a date, which cannot tell when in a day a row was written",
                 column.column
             ));
+            return Err(fault.remedy("use a timestamptz"));
         }
         Ok(Self { column: column.column.clone(), reading, bucket: rollup.bucket, zone })
     }

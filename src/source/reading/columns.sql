@@ -50,7 +50,9 @@ SELECT a.attname::text AS name,
                     AND c.collprovider::text = coalesce(to_jsonb(d) ->> 'datlocprovider', 'c')
                     AND lower(replace(c.collcollate, '-', '')) = lower(replace(d.datcollate, '-', ''))
                   ORDER BY c.collname LIMIT 1) END AS order_abroad,
-       a.attcollation <> 0 AND n.nspname <> 'pg_catalog' AS own_order
+       a.attcollation <> 0 AND n.nspname <> 'pg_catalog' AS own_order,
+       -- Who asks: a later refusal aborts the transaction, and its hint names the role.
+       quote_ident(current_user) AS reader
 FROM pg_attribute a
 JOIN pg_type t ON t.oid = a.atttypid
 JOIN base b ON b.attnum = a.attnum

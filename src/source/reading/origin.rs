@@ -7,6 +7,7 @@
 use sqlx::Row as _;
 
 use crate::clients::db::{DbError, Tx};
+use crate::model::hint::Fault;
 use crate::model::rollup::{Late, Rollup};
 use crate::model::sql::{literal, table};
 use crate::source::reading::shape::ShapeError;
@@ -44,10 +45,12 @@ pub(super) async fn check_origin(tx: &mut Tx, rollup: &Rollup) -> Result<(), Sha
         None => Ok(()),
         Some(problem) => Err(ShapeError::Unfit {
             rollup: rollup.name.clone(),
-            problem: format!(
-                "late: \"{}\" cannot notice every change: {problem}; use late = \"grace\" with \
-                 `lookback`, or keep the rows in a table of this database",
+            problem: Fault::new(format!(
+                "late: \"{}\" cannot notice every change: {problem}",
                 rollup.late.word()
+            ))
+            .remedy(
+                "use late = \"grace\" with `lookback`, or keep the rows in a table of this database",
             ),
         }),
     }

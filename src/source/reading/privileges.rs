@@ -1,9 +1,8 @@
 //! Questions beyond the catalogue, which PostgreSQL answers by planning a statement: whether this
 //! role may read the columns, and whether they can be grouped.
 
-use sqlx::Row as _;
-
 use crate::clients::db::{DbErrorKind, Tx};
+use crate::model::hint::Fault;
 use crate::model::measure::Measure;
 use crate::model::rollup::{Late, Rollup};
 use crate::model::sql::{ident, literal, table};
@@ -12,7 +11,11 @@ use crate::source::reading::shape::ShapeError;
 use crate::source::settle;
 
 /// Checks row-level security and privileges before the first slice is claimed.
-pub(super) async fn check_privilege(tx: &mut Tx, rollup: &Rollup) -> Result<(), ShapeError> {
+pub(super) async fn check_privilege(
+    tx: &mut Tx,
+    rollup: &Rollup,
+    role: &str,
+) -> Result<(), ShapeError> {
     let name = table(&rollup.from);
     let columns: Vec<String> = std::iter::once(rollup.time.column.clone())
         .chain(rollup.group_by.iter().cloned())
@@ -29,17 +32,16 @@ pub(super) async fn check_privilege(tx: &mut Tx, rollup: &Rollup) -> Result<(), 
         columns.join(", ")
     );
     let Err(error) = tx.execute(&format!("reading {name}"), select).await else { return Ok(()) };
-    let remedy = match error.kind() {
-        DbErrorKind::RowSecurity => format!(
-            "row-level security on {name} hides rows from this role, so its counts would be \
-             wrong; use a role with BYPASSRLS or the table's owner"
-        ),
-        DbErrorKind::Denied => {
-            format!("this role may not read {name}; as its owner: GRANT SELECT ON {name} TO …")
-        }
+    let fault = match error.kind() {
+        DbErrorKind::RowSecurity => Fault::new(format!(
+            "row-level security on {name} hides rows from this role, so its counts would be wrong"
+        ))
+        .remedy("use a role with BYPASSRLS or the table's owner"),
+        DbErrorKind::Denied => Fault::new(format!("the role {role} may not read {name}"))
+            .remedy(format!("as its owner: GRANT SELECT ON {name} TO {role}")),
         _ => return Err(error.into()),
     };
-    Err(ShapeError::Unfit { rollup: rollup.name.clone(), problem: remedy })
+    Err(ShapeError::Unfit { rollup: rollup.name.clone(), problem: fault })
 }
 
 /// Checks that the server knows the zone of a column's local times. Its rules for the zone are
@@ -55,12 +57,12 @@ pub(super) async fn check_zone(
     match error.kind() {
         DbErrorKind::Missing | DbErrorKind::Refused => Err(ShapeError::Unfit {
             rollup: rollup.name.clone(),
-            problem: format!(
-                "column `{}` is read in the zone {}, which the server does not know; update its time \
-                 zones, or name one of pg_timezone_names",
+            problem: Fault::new(format!(
+                "column `{}` is read in the zone {}, which the server does not know",
                 axis.column(),
                 zone.name()
-            ),
+            ))
+            .remedy("update its time zones, or name one of pg_timezone_names"),
         }),
         _ => Err(error.into()),
     }
@@ -87,35 +89,36 @@ pub(super) async fn check_comparable(
     match error.kind() {
         DbErrorKind::Missing | DbErrorKind::Refused => Err(ShapeError::Unfit {
             rollup: rollup.name.clone(),
-            problem: format!("cannot group by all of {keys}: {error}; cast the column in a view"),
+            problem: Fault::new(format!("cannot group by all of {keys}: {error}"))
+                .remedy("cast the column in a view"),
         }),
         _ => Err(error.into()),
     }
 }
 
 /// Checks that this server and role can notice late changes in the configured way.
-pub(super) async fn check_late(tx: &mut Tx, rollup: &Rollup) -> Result<(), ShapeError> {
-    let unfit = |problem: String| ShapeError::Unfit { rollup: rollup.name.clone(), problem };
+pub(super) async fn check_late(tx: &mut Tx, rollup: &Rollup, role: &str) -> Result<(), ShapeError> {
+    let unfit = |problem: Fault| ShapeError::Unfit { rollup: rollup.name.clone(), problem };
     if rollup.late == Late::Grace {
         return Ok(());
     }
     let (_, is_replica) = settle::now(tx).await?;
     if is_replica {
-        return Err(unfit(format!(
+        let fault = Fault::new(format!(
             "late: the source is a replica, which does not know of open transactions, so that \
-             \"{}\" cannot work; use the primary's address, or late = \"grace\"",
+             \"{}\" cannot work",
             rollup.late.word()
-        )));
+        ));
+        return Err(unfit(fault.remedy("use the primary's address, or late = \"grace\"")));
     }
     if rollup.late == Late::Clock && !settle::sees_all(tx).await? {
-        const DOING: &str = "asking for the role";
-        let row = tx.row(DOING, "SELECT quote_ident(current_user)".into()).await?;
-        let role: String = row.try_get(0).map_err(|source| tx.error(DOING, source))?;
-        return Err(unfit(format!(
-            "late: \"clock\" needs to see when other roles' transactions began; GRANT \
-             pg_read_all_stats TO {role}, or use another way: \"capture\", {{ column = … }}, \
-             \"grace\""
-        )));
+        let fault = Fault::new(format!(
+            "late: \"clock\" needs to see when other roles' transactions began, and {role} may not"
+        ));
+        return Err(unfit(fault.remedy(format!(
+            "as a superuser: GRANT pg_read_all_stats TO {role}; or use another way: \"capture\", \
+             {{ column = … }}, \"grace\""
+        ))));
     }
     Ok(())
 }

@@ -1,9 +1,12 @@
 //! The source's catalogue data about a rollup: the types of its columns, and whether this role may
 //! read them. It is read once per process and rollup, before any slice is claimed.
 
+use std::borrow::Cow;
+
 use sqlx::Row as _;
 
 use crate::clients::db::{DbError, DbErrorKind, Tx};
+use crate::model::hint::{Fault, Hinted};
 use crate::model::measure::{
     Column, Columns, Field, Generated, Input, Level, ValueColumn, lay_out,
 };
@@ -58,8 +61,8 @@ pub enum ShapeError {
     #[error("rollup `{rollup}`: {problem}")]
     Unfit {
         rollup: String,
-        /// The problem and its remedy.
-        problem: String,
+        /// The problem, and its remedy.
+        problem: Fault,
     },
     /// The source cannot be read.
     #[error(transparent)]
@@ -76,12 +79,16 @@ pub async fn inspect(
     rollup: &Rollup,
     same_database: bool,
 ) -> Result<Shape, ShapeError> {
-    let unfit = |problem: String| ShapeError::Unfit { rollup: rollup.name.clone(), problem };
+    let unfit = |problem: Fault| ShapeError::Unfit { rollup: rollup.name.clone(), problem };
     let columns = columns(tx, rollup).await?;
     let find = |key: &str, name: &str| {
         columns.iter().find(|column| column.name == name).ok_or_else(|| {
             let nearest = nearest(name, &columns);
-            unfit(format!("{key}: `{}` has no column `{name}`{nearest}", rollup.from))
+            let fault = Fault::new(format!("{key}: `{}` has no column `{name}`", rollup.from));
+            unfit(match nearest {
+                Some(nearest) => fault.remedy(format!("did you mean `{nearest}`?")),
+                None => fault.remedy("name a column of it"),
+            })
         })
     };
     let time = find("time", &rollup.time.column)?;
@@ -107,8 +114,9 @@ pub async fn inspect(
         check_zone(tx, rollup, axis).await?;
     }
     check_origin(tx, rollup).await?;
-    check_privilege(tx, rollup).await?;
-    check_late(tx, rollup).await?;
+    let role = columns.first().map_or("", |column| &column.reader);
+    check_privilege(tx, rollup, role).await?;
+    check_late(tx, rollup, role).await?;
     let comparable = |name: &str| columns.iter().any(|it| it.name == name && it.comparable);
     check_comparable(tx, rollup, comparable).await?;
     let types = measure_types(tx, rollup).await?;
@@ -124,14 +132,14 @@ pub async fn inspect(
     Ok(Shape { axis, changes, dimensions, fields, values, generated, fingerprint })
 }
 
-/// A hint with the nearest column name, or with all names.
-fn nearest(name: &str, columns: &[Column]) -> String {
+/// The nearest column name.
+fn nearest<'a>(name: &str, columns: &'a [Column]) -> Option<&'a str> {
     columns
         .iter()
         .map(|column| (strsim::jaro_winkler(name, &column.name), &column.name))
         .filter(|(similarity, _)| *similarity > 0.7)
         .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map_or_else(String::new, |(_, name)| format!("; did you mean `{name}`?"))
+        .map(|(_, name)| name.as_str())
 }
 
 /// Reads the columns of the rollup's table or view.
@@ -144,10 +152,11 @@ async fn columns(tx: &mut Tx, rollup: &Rollup) -> Result<Vec<Column>, ShapeError
         };
         return Err(ShapeError::Unfit {
             rollup: rollup.name.clone(),
-            problem: format!(
-                "from: there is no table or view `{}` that this role can see; {near}",
+            problem: Fault::new(format!(
+                "from: there is no table or view `{}` that this role can see",
                 rollup.from
-            ),
+            ))
+            .remedy(near),
         });
     }
     Ok(columns)
@@ -200,36 +209,40 @@ pub(in crate::source) async fn catalogue(
                 deterministic: row.try_get("deterministic")?,
                 order_abroad: row.try_get("order_abroad")?,
                 own_order: row.try_get("own_order")?,
+                reader: row.try_get("reader")?,
             })
         })
         .collect::<Result<_, sqlx::Error>>()
         .map_err(|source| tx.error("reading the catalogue", source))
 }
 
-fn dimension(column: &Column, same_database: bool) -> Result<Dimension, String> {
+fn dimension(column: &Column, same_database: bool) -> Result<Dimension, Fault> {
     if !column.comparable {
-        return Err(format!(
-            "group_by: column `{}` is of type {}, which PostgreSQL cannot group by exactly; \
-             cast it in a view",
+        let fault = Fault::new(format!(
+            "group_by: column `{}` is of type {}, which PostgreSQL cannot group by exactly",
             column.name, column.sql_type
         ));
+        return Err(fault.remedy("cast it in a view"));
     }
     if !same_database && !column.deterministic {
-        return Err(format!(
-            "group_by: column `{}` has a nondeterministic collation, which another database does \
-             not know; keep the target in the source's database or cast the column in a view",
+        let fault = Fault::new(format!(
+            "group_by: column `{}` has a nondeterministic collation, which another database does not \
+             know",
             column.name
         ));
+        return Err(
+            fault.remedy("keep the target in the source's database or cast the column in a view")
+        );
     }
     let sql_type = if same_database {
         column.sql_type.clone()
     } else {
         column.type_abroad().ok_or_else(|| {
-            format!(
-                "group_by: column `{}` is of type {}, which another database does not know; keep \
-                 the target in the source's database or cast the column in a view",
+            Fault::new(format!(
+                "group_by: column `{}` is of type {}, which another database does not know",
                 column.name, column.sql_type
-            )
+            ))
+            .remedy("keep the target in the source's database or cast the column in a view")
         })?
     };
     Ok(Dimension {
@@ -250,9 +263,10 @@ async fn measure_types(tx: &mut Tx, rollup: &Rollup) -> Result<Vec<String>, Shap
     let (select, name) = (select.join(", "), table(&rollup.from));
     let sql = format!("SELECT {select}, count(*) FROM {name} WHERE false");
     let row = tx.row("typing the measures", sql).await.map_err(|error| match error.kind() {
-        DbErrorKind::Missing | DbErrorKind::Refused => {
-            ShapeError::Unfit { rollup: rollup.name.clone(), problem: format!("measures: {error}") }
-        }
+        DbErrorKind::Missing | DbErrorKind::Refused => ShapeError::Unfit {
+            rollup: rollup.name.clone(),
+            problem: Fault::of(&error).at("measures"),
+        },
         _ => error.into(),
     })?;
     (0..rollup.measures.len())
@@ -270,3 +284,14 @@ fn any_length(sql_type: String) -> String {
         _ => sql_type,
     }
 }
+
+impl Hinted for ShapeError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Unfit { problem, .. } => problem.hint(),
+            Self::Db(error) => error.hint(),
+        }
+    }
+}
+
+impl ShapeError {}

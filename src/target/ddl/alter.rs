@@ -2,6 +2,7 @@
 //! every other difference is refused with its remedy.
 
 use super::{DdlError, Wanted, collate};
+use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
 use crate::model::sql::ident;
 use crate::target::ready::{self, Found};
@@ -13,7 +14,7 @@ pub(super) fn alter_rollup(
     wanted: &[Wanted],
     found: &[Found],
 ) -> Result<Vec<String>, DdlError> {
-    let incompatible = |problem: String| DdlError::Incompatible {
+    let incompatible = |problem: Fault| DdlError::Incompatible {
         rollup: rollup.name.clone(),
         table: table.to_owned(),
         problem,
@@ -26,9 +27,10 @@ pub(super) fn alter_rollup(
         let name = ident(&column.name);
         let Some(known) = found.iter().find(|known| known.name == column.name) else {
             if !column.may_be_added {
-                return Err(incompatible(format!(
-                    "lacks the dimension {name}; a rollup with other dimensions needs a new name"
-                )));
+                return Err(incompatible(
+                    Fault::new(format!("lacks the dimension {name}"))
+                        .remedy("give the rollup with other dimensions a new name"),
+                ));
             }
             let (sql_type, rest) = (&column.sql_type, &column.rest);
             statements.push(format!("ALTER TABLE {table} ADD COLUMN {name} {sql_type}{rest}"));
@@ -50,7 +52,7 @@ pub(super) fn alter_rollup(
 
 /// Why columns beyond the definition are in the way. A statement that drops them is offered only
 /// where they are certainly measures, because they follow all columns of the definition.
-fn surplus(table: &str, wanted: &[Wanted], found: &[Found]) -> Option<String> {
+fn surplus(table: &str, wanted: &[Wanted], found: &[Found]) -> Option<Fault> {
     let is_wanted = |name: &String| wanted.iter().any(|column| &column.name == name);
     let first = found.iter().position(|column| !is_wanted(&column.name))?;
     let name = ident(&found[first].name);
@@ -62,11 +64,13 @@ fn surplus(table: &str, wanted: &[Wanted], found: &[Found]) -> Option<String> {
         .min();
     let dimension_is_gone = first_measure.is_none_or(|measure| first < measure);
     if dimension_is_gone {
-        return Some(format!(
-            "has a column {name} that the definition lacks; if it is a dimension, its rows cannot \
-             be told apart without it: put it back into group_by, or give the changed rollup a new \
-             name"
+        let fault = Fault::new(format!(
+            "has a column {name} that the definition lacks; if it is a dimension, its rows cannot be \
+             told apart without it"
         ));
+        return Some(
+            fault.remedy("put it back into group_by, or give the changed rollup a new name"),
+        );
     }
     // Starts with the last, as a mean is generated from the columns before it.
     let surplus: Vec<String> = found
@@ -75,34 +79,34 @@ fn surplus(table: &str, wanted: &[Wanted], found: &[Found]) -> Option<String> {
         .filter(|column| !is_wanted(&column.name))
         .map(|column| format!("DROP COLUMN {}", ident(&column.name)))
         .collect();
-    Some(format!(
-        "has a column {name} that the definition lacks; put it back, or give the changed rollup a \
-         new name, or, if a measure is no longer wanted: ALTER TABLE {table} {}; then run \
-         `tallymark init`",
+    Some(Fault::new(format!("has a column {name} that the definition lacks")).remedy(format!(
+        "put it back, or give the changed rollup a new name, or, if a measure is no longer wanted: \
+         ALTER TABLE {table} {}; then run `tallymark init`",
         surplus.join(", "),
-    ))
+    )))
 }
 
 /// The remedy for a column whose type has changed. Where each old value keeps its meaning in the
 /// new type, the table can be altered, and keeps rows whose source is purged.
-fn retyped(table: &str, column: &Wanted, known: &Found, wanted: &[Wanted]) -> String {
+fn retyped(table: &str, column: &Wanted, known: &Found, wanted: &[Wanted]) -> Fault {
     let (name, old, new) = (ident(&column.name), &known.sql_type, &column.sql_type);
     if column.generated || !is_wider(old, new) {
-        return format!(
-            "has column {name} of type {old}, the definition now gives {new}; give the changed \
-             rollup a new name"
-        );
+        let fault =
+            Fault::new(format!("has column {name} of type {old}, the definition now gives {new}"));
+        return fault.remedy("give the changed rollup a new name");
     }
     // A mean is computed from the column, and `init` creates it again.
     let means = wanted.iter().filter(|mean| mean.generated && mean.rest.contains(&name));
     let means: String =
         means.map(|mean| format!("DROP COLUMN IF EXISTS {}, ", ident(&mean.name))).collect();
-    format!(
-        "has column {name} of type {old}, the definition now gives {new}, which holds every value of \
-         it; keep the rows: ALTER TABLE {table} {means}ALTER COLUMN {name} TYPE {new}{}; then run \
+    let fault = Fault::new(format!(
+        "has column {name} of type {old}, the definition now gives {new}, which holds every value of it"
+    ));
+    fault.remedy(format!(
+        "keep the rows: ALTER TABLE {table} {means}ALTER COLUMN {name} TYPE {new}{}; then run \
          `tallymark init`",
         collate(column.collation.as_ref())
-    )
+    ))
 }
 
 /// Whether every value of type `old` is a value of `new`, with the same equality.

@@ -4,11 +4,14 @@
 mod alter;
 mod shared;
 
+use std::borrow::Cow;
+
 use sqlx::Row as _;
 
 use super::ready::{self, Persistence};
 use super::{Target, indexes};
 use crate::clients::db::{DbError, Tx};
+use crate::model::hint::{Fault, Hinted};
 use crate::model::measure::partial::{ROWS, TAG, value_column};
 use crate::model::rollup::Rollup;
 use crate::model::sql::{ident, literal};
@@ -29,14 +32,24 @@ pub enum DdlError {
         /// The table, quoted.
         table: String,
         /// The difference and its remedy.
-        problem: String,
+        problem: Fault,
     },
     /// A part that `init` creates is missing.
-    #[error("rollup `{rollup}`: its tables are not ready; run `tallymark init`")]
+    #[error("rollup `{rollup}`: its tables are not ready")]
     NotReady { rollup: String },
     /// The server refuses, or cannot be reached.
     #[error(transparent)]
     Db(#[from] DbError),
+}
+
+impl Hinted for DdlError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Incompatible { problem, .. } => problem.hint(),
+            Self::NotReady { .. } => Some("run `tallymark init`".into()),
+            Self::Db(error) => error.hint(),
+        }
+    }
 }
 
 /// A column that a table should have.
@@ -85,11 +98,14 @@ pub async fn plan(
         if let Some(name) = indexes.stranger {
             return Err(DdlError::Incompatible {
                 rollup: rollup.name.clone(),
-                table,
-                problem: format!(
-                    "has the unique index {name}, which could refuse right rows; drop it (DROP INDEX, or \
-                     ALTER TABLE … DROP CONSTRAINT)"
-                ),
+                table: table.clone(),
+                problem: Fault::new(format!(
+                    "has the unique index {name}, which could refuse right rows"
+                ))
+                .remedy(format!(
+                    "drop it: DROP INDEX {name}, or, where a constraint made it, ALTER TABLE {table} DROP \
+                     CONSTRAINT {name}"
+                )),
             });
         }
         statements.extend(indexes.statements);
@@ -120,16 +136,16 @@ pub async fn plan(
 }
 
 /// Why PostgreSQL would refuse a table of these columns, its stage, or a row of it.
-fn too_wide(wanted: &[Wanted], stage_columns: usize) -> Option<String> {
+fn too_wide(wanted: &[Wanted], stage_columns: usize) -> Option<Fault> {
     // MaxHeapAttributeNumber and MaxHeapTupleSize for pages of 8 kB.
     const COLUMNS_MAX: usize = 1_600;
     const BYTES_MAX: usize = 8_160;
     let columns = wanted.len().max(stage_columns);
     if columns > COLUMNS_MAX {
-        return Some(format!(
-            "would need {columns} columns, with its stage, and PostgreSQL takes {COLUMNS_MAX}; make two \
-             rollups of it"
+        let fault = Fault::new(format!(
+            "would need {columns} columns, with its stage, and PostgreSQL takes {COLUMNS_MAX}"
         ));
+        return Some(fault.remedy("make two rollups of it"));
     }
     // Values of any other type take at least one byte, or are moved out of the row.
     let width = |column: &Wanted| match column.sql_type.as_str() {
@@ -146,10 +162,10 @@ fn too_wide(wanted: &[Wanted], stage_columns: usize) -> Option<String> {
     let header = (23 + columns.div_ceil(8)).next_multiple_of(8);
     let bytes = header + wanted.iter().map(width).sum::<usize>();
     (bytes > BYTES_MAX).then(|| {
-        format!(
-            "would have rows of {bytes} bytes or more, and PostgreSQL stores {BYTES_MAX} in a page; make \
-             two rollups of it"
-        )
+        Fault::new(format!(
+            "would have rows of {bytes} bytes or more, and PostgreSQL stores {BYTES_MAX} in a page"
+        ))
+        .remedy("make two rollups of it")
     })
 }
 
@@ -164,7 +180,7 @@ async fn keeps_rows(
     kept.map_err(|problem| incompatible(rollup, table, problem))
 }
 
-fn incompatible(rollup: &Rollup, table: &str, problem: String) -> DdlError {
+fn incompatible(rollup: &Rollup, table: &str, problem: Fault) -> DdlError {
     DdlError::Incompatible { rollup: rollup.name.clone(), table: table.to_owned(), problem }
 }
 
@@ -305,11 +321,10 @@ async fn claim_registry(
         Some(registered) if registered == table => Ok(()),
         Some(registered) => Err(kept_elsewhere(rollup, table, &registered)),
         None => {
-            let problem = format!(
-                "exists but was not made by Tallymark; rename it, or choose another rollup name or [target] \
-                 schema than `{}`",
+            let problem = Fault::new("exists but was not made by Tallymark").remedy(format!(
+                "rename it, or choose another rollup name or [target] schema than `{}`",
                 target.schema
-            );
+            ));
             Err(incompatible(rollup, table, problem))
         }
     }
@@ -326,10 +341,13 @@ async fn refuse_second_table(tx: &mut Tx, rollup: &Rollup, table: &str) -> Resul
 }
 
 fn kept_elsewhere(rollup: &Rollup, table: &str, registered: &str) -> DdlError {
-    let problem = format!(
-        "cannot be used: rollup `{}` already keeps {registered} in this database; if that is another \
-         installation's, choose another name; if it is this one's, set [target] schema back, or drop that table",
+    let problem = Fault::new(format!(
+        "cannot be used: rollup `{}` already keeps {registered} in this database",
         rollup.name
+    ))
+    .remedy(
+        "if that is another installation's, choose another name; if it is this one's, set [target] \
+         schema back, or drop that table",
     );
     incompatible(rollup, table, problem)
 }

@@ -4,6 +4,7 @@ use sqlx::Row as _;
 
 use super::{DdlError, existing, incompatible, keeps_rows};
 use crate::clients::db::{DbError, Tx};
+use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
 use crate::model::sql::{ident, literal};
 use crate::target::ready::Persistence;
@@ -106,10 +107,8 @@ fn fits_shared(
             return Err(DdlError::Incompatible {
                 rollup: rollup.name.clone(),
                 table: table.to_owned(),
-                problem: format!(
-                    "lacks its column {name} of type {wanted}; rename the table, run `tallymark init`, \
-                     and copy its rows back"
-                ),
+                problem: Fault::new(format!("lacks its column {name} of type {wanted}"))
+                    .remedy("rename the table, run `tallymark init`, and copy its rows back"),
             });
         }
     }

@@ -10,6 +10,7 @@ use crate::clients::queue;
 use crate::event::{
     BackfillRequest, ReplayRequest, SliceRequest, Trigger, Which, instant_of, parse, slice_of,
 };
+use crate::model::hint::Hinted;
 use crate::model::slice::Order;
 use crate::work::due::read_from;
 
@@ -27,7 +28,7 @@ pub fn event(data: &[u8]) {
 /// # Panics If a property is violated.
 pub fn event_of(event: &Value) {
     match parse(event) {
-        Err(error) => assert_line(&error.to_string()),
+        Err(error) => assert_line(&error.in_one_line()),
         Ok(trigger) => {
             understood(&trigger);
             if let Some(again) = written(&trigger) {
@@ -47,7 +48,7 @@ fn understood(trigger: &Trigger) {
                 assert!(!message.id.is_empty());
                 match &message.request {
                     Ok(request) => requested(request),
-                    Err(error) => assert_line(&error.to_string()),
+                    Err(error) => assert_line(&error.in_one_line()),
                 }
             }
         }
@@ -55,7 +56,7 @@ fn understood(trigger: &Trigger) {
             for rollup in rollups() {
                 for text in [Some(from), to.as_ref()].into_iter().flatten() {
                     if let Err(error) = instant_of(rollup, "from", text) {
-                        assert_line(&error.to_string());
+                        assert_line(&error.in_one_line());
                     }
                 }
             }
@@ -96,7 +97,7 @@ fn named(text: &str) {
         let slice = match slice_of(rollup, text) {
             Ok(slice) => slice,
             Err(error) => {
-                assert_line(&error.to_string());
+                assert_line(&error.in_one_line());
                 continue;
             }
         };

@@ -12,6 +12,7 @@ use crate::event::{Trigger, parse};
 use crate::fanout::disposition::{self, Disposition};
 use crate::lambda;
 use crate::model::clock::ManualClock;
+use crate::model::hint::Hinted;
 use crate::work::report::{Outcome, SliceReport};
 
 /// An invocation: lines such as `deadline: 1771000000000`, an empty line, and the event, or the
@@ -61,7 +62,7 @@ fn batch(event: &Value, trace: Option<&str>) {
     let messages = match parse(event) {
         Ok(Trigger::Messages(messages)) => messages,
         Ok(other) => panic!("{other:?} in {event}"),
-        Err(error) => return assert_line(&error.to_string()),
+        Err(error) => return assert_line(&error.in_one_line()),
     };
     for message in &messages {
         match &message.request {
@@ -72,7 +73,7 @@ fn batch(event: &Value, trace: Option<&str>) {
                 assert!(queue::entry(0, &body, trace.or(message.trace.as_deref())).is_ok());
                 fates(message.receipt.as_ref().map_or(1, |it| it.deliveries), id.and_then(begun));
             }
-            Err(error) => assert_line(&error.to_string()),
+            Err(error) => assert_line(&error.in_one_line()),
         }
     }
 }
@@ -99,6 +100,7 @@ fn fates(deliveries: u32, retry_at: Option<DateTime<Utc>>) {
             outcome,
             attempt: Some(1),
             reason: None,
+            hint: None,
             retry_at,
             completion: None,
             not_now: None,

@@ -9,6 +9,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::model::clock::Deadline;
+use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
 use crate::model::slice::{Order, Slice};
 use crate::work::compose;
@@ -265,20 +266,18 @@ pub(crate) fn checked_range(
     (from, to): (DateTime<Utc>, DateTime<Utc>),
 ) -> Result<(DateTime<Utc>, DateTime<Utc>), WorkError> {
     if from < rollup.start {
-        return Err(WorkError::Usage(format!(
-            "from {} is before the start of rollup `{}`, {}; lower `start` in the \
-             configuration first",
+        let fault = Fault::new(format!(
+            "from {} is before the start of rollup `{}`, {}",
             from.to_rfc3339(),
             rollup.name,
             rollup.start.to_rfc3339()
-        )));
+        ));
+        return Err(WorkError::Usage(fault.remedy("lower `start` in the configuration first")));
     }
     if from >= to {
-        return Err(WorkError::Usage(format!(
-            "the range is empty: from {} is not before to {}",
-            from.to_rfc3339(),
-            to.to_rfc3339()
-        )));
+        let (from, to) = (from.to_rfc3339(), to.to_rfc3339());
+        let fault = Fault::new(format!("the range is empty: from {from} is not before to {to}"));
+        return Err(WorkError::Usage(fault.remedy("name an end that is later than the begin")));
     }
     Ok((rollup.calendar.containing(from).start(), to))
 }

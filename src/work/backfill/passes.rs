@@ -10,6 +10,7 @@ use futures_util::StreamExt as _;
 
 use super::{Batch, BatchReport, Interrupted, Listener};
 use crate::model::clock::Deadline;
+use crate::model::hint::Hinted as _;
 use crate::model::not_now::{NotNow, Permit};
 use crate::model::rollup::Rollup;
 use crate::model::slice::Slice;
@@ -116,7 +117,7 @@ async fn wait_for_store(
         return false;
     }
     tracing::warn!(error = %error, troubles, "an error of the checkpoints; tried again");
-    listener.waiting(until, &error.to_string());
+    listener.waiting(until, &error.in_one_line());
     worker.sleep(wait).await;
     true
 }

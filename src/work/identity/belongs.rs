@@ -3,6 +3,7 @@
 
 use crate::checkpoint::Bond;
 use crate::clients::db::DbErrorKind;
+use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
 use crate::model::sql::literal;
 use crate::target::ddl::DdlError;
@@ -51,21 +52,25 @@ pub(crate) async fn refuse_gone(worker: &Worker, rollup: &Rollup) -> Result<(), 
     if seen.bond().is_none() || !super::found::ask(worker, sql).await? {
         return Ok(());
     }
-    Err(WorkError::Stranger(format!(
-        "rollup `{}`: its table {table} is gone, while its checkpoints speak of it; restore it, or run \
-         `tallymark init` and then `tallymark repair`",
+    let fault = Fault::new(format!(
+        "rollup `{}`: its table {table} is gone, while its checkpoints speak of it",
         rollup.name
-    )))
+    ));
+    Err(WorkError::Stranger(
+        fault.remedy("restore it, or run `tallymark init` and then `tallymark repair`"),
+    ))
 }
 
 pub(super) fn anothers(worker: &Worker, rollup: &str, bond: &Bond) -> WorkError {
-    WorkError::Stranger(format!(
-        "rollup `{rollup}`: its checkpoints in {} belong to another installation \
-         ({}), with another source or target. If this is a second installation, give it a \
-         [checkpoint] table of its own; if it is the same one at a new address, run \
-         `tallymark moved`",
+    let fault = Fault::new(format!(
+        "rollup `{rollup}`: its checkpoints in {} belong to another installation ({}), with another \
+         source or target",
         worker.checkpoints.place(),
         super::short(&bond.installation),
+    ));
+    WorkError::Stranger(fault.remedy(
+        "if this is a second installation, give it a [checkpoint] table of its own; if it is the same \
+         one at a new address, run `tallymark moved`",
     ))
 }
 
@@ -80,12 +85,15 @@ pub(super) fn without_tables(rollup: &Rollup, error: WorkError) -> WorkError {
 /// Explains `error`, from a target at another address, where `init` refuses to create tables.
 pub(super) fn nothing_moved(worker: &Worker, rollup: &Rollup, error: WorkError) -> WorkError {
     if is_missing(&error) {
-        return WorkError::Usage(format!(
-            "rollup `{}`: the target has no tables of Tallymark, so nothing has moved there. Restore \
-             its schemas `tallymark` and `{}` from a dump first; or, to count everything anew, choose \
-             another [checkpoint] table and run `tallymark init`",
-            rollup.name, worker.target.schema
+        let fault = Fault::new(format!(
+            "rollup `{}`: the target has no tables of Tallymark, so nothing has moved there",
+            rollup.name
         ));
+        return WorkError::Usage(fault.remedy(format!(
+            "restore its schemas `tallymark` and `{}` from a dump first; or, to count everything \
+             again, choose another [checkpoint] table and run `tallymark init`",
+            worker.target.schema
+        )));
     }
     error
 }

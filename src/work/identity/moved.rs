@@ -6,6 +6,7 @@ use super::proof::{CHECKPOINTS_LOST, TABLES_CHANGED, TARGET_BACK, are_checkpoint
 use super::{belongs, place, random_id};
 use crate::checkpoint::Bond;
 use crate::clients::db::history::Course;
+use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
 use crate::work::worker::{WorkError, Worker};
 
@@ -42,12 +43,14 @@ pub(crate) async fn moved(worker: &Worker, rollup: &Rollup, how: Move) -> Result
     let stored = seen.bond().map(|bond| bond.installation.clone());
     let id = match how {
         Move::Copy if stored.is_some() && stored != found.mine => {
-            return Err(WorkError::Usage(format!(
-                "rollup `{}`: the checkpoint table {} belongs to the original; give the copy \
-                 another [checkpoint] table first",
+            let fault = Fault::new(format!(
+                "rollup `{}`: the checkpoint table {} belongs to the original",
                 rollup.name,
                 worker.checkpoints.table()
-            )));
+            ));
+            return Err(WorkError::Usage(
+                fault.remedy("give the copy another [checkpoint] table first"),
+            ));
         }
         Move::Copy if found.mine.is_some() => found.mine.clone(),
         Move::Copy => None,

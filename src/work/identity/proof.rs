@@ -4,6 +4,7 @@ use super::found::{ask, look_up};
 use super::{Look, place};
 use crate::checkpoint::Bond;
 use crate::clients::db::history::{Course, History};
+use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
 use crate::model::sql::literal;
 use crate::work::worker::{WorkError, Worker, lock};
@@ -158,17 +159,18 @@ pub(crate) fn still_unproven(bond: &Bond) -> Option<String> {
 
 /// The message about unproven rows.
 #[must_use]
-pub(crate) fn is_unproven(rollup: &Rollup, reason: &str) -> String {
+pub(crate) fn is_unproven(rollup: &Rollup, reason: &str) -> Fault {
     let name = &rollup.name;
-    format!(
-        "rollup `{name}` is unproven: {reason}. Run `tallymark repair` and `tallymark verify \
-         {name} --repair`; or `tallymark moved`, if you know that nothing was lost"
-    )
+    Fault::new(format!("rollup `{name}` is unproven: {reason}")).remedy(format!(
+        "run `tallymark repair` and `tallymark verify {name} --repair`; or, if you know that nothing \
+         was lost, `tallymark moved`"
+    ))
 }
 
 pub(super) fn must_repair(rollup: &Rollup, reason: &str) -> WorkError {
-    WorkError::Stranger(format!(
-        "rollup `{}`: {reason}; run `tallymark repair`, as its checkpoints cannot be trusted before",
+    let fault = Fault::new(format!(
+        "rollup `{}`: {reason}, so its checkpoints cannot be trusted",
         rollup.name
-    ))
+    ));
+    WorkError::Stranger(fault.remedy("run `tallymark repair`"))
 }

@@ -9,11 +9,14 @@ pub(crate) use tick::{Gauges, HeldBack};
 pub use tick::{RollupProblem, TickReport};
 pub(crate) use verification::{Pending, SliceVerification};
 
+use std::borrow::Cow;
+
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::checkpoint::{Completion, LostLease};
 use crate::model::clock::rfc3339;
+use crate::model::hint::Hinted as _;
 use crate::model::not_now::{NotNow, Unclaimed, Why};
 use crate::model::rollup::Rollup;
 use crate::model::slice::Slice;
@@ -134,6 +137,8 @@ pub(crate) struct Ending {
     pub(crate) outcome: Outcome,
     /// Why it did not succeed.
     pub(crate) reason: Option<String>,
+    /// What puts that right.
+    pub(crate) hint: Option<String>,
     /// When another try makes sense.
     pub(crate) retry_at: Option<DateTime<Utc>>,
     /// The counts, if the rows were replaced.
@@ -145,7 +150,7 @@ pub(crate) struct Ending {
 impl Ending {
     #[must_use]
     pub(crate) const fn new(outcome: Outcome) -> Self {
-        Self { outcome, reason: None, retry_at: None, completion: None, not_now: None }
+        Self { outcome, reason: None, hint: None, retry_at: None, completion: None, not_now: None }
     }
 
     /// The end of a slice that has to wait.
@@ -153,6 +158,7 @@ impl Ending {
     pub(crate) fn not_now(not_now: NotNow) -> Self {
         Self {
             reason: Some(not_now.to_string()),
+            hint: not_now.hint().map(Cow::into_owned),
             retry_at: not_now.retry_at,
             not_now: Some(not_now.clone()),
             ..Self::new(Outcome::of(&not_now.why))
@@ -179,6 +185,9 @@ pub struct SliceReport {
     pub attempt: Option<u64>,
     /// Why it did not succeed.
     pub reason: Option<String>,
+    /// What puts that right.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
     /// When another try makes sense.
     pub retry_at: Option<DateTime<Utc>>,
     /// The counts of rows read and rewritten.
@@ -206,7 +215,7 @@ impl SliceReport {
     }
 
     fn new(rollup: &Rollup, slice: Slice, elapsed_ms: u64, ending: Ending) -> Self {
-        let Ending { outcome, reason, retry_at, completion, not_now } = ending;
+        let Ending { outcome, reason, hint, retry_at, completion, not_now } = ending;
         let elapsed_ms = completion.is_none().then_some(elapsed_ms);
         Self {
             rollup: rollup.name.clone(),
@@ -215,6 +224,7 @@ impl SliceReport {
             outcome,
             attempt: None,
             reason,
+            hint,
             retry_at,
             completion,
             not_now,
@@ -265,6 +275,7 @@ impl SliceReport {
             attempt = self.attempt,
             outcome = self.outcome.word(),
             reason = self.reason,
+            hint = self.hint,
             rows_read = done.rows_read,
             groups = done.groups,
             inserted = done.inserted,

@@ -1,9 +1,13 @@
 //! The report of one tick.
 
+use std::borrow::Cow;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
 use super::{Outcome, ScrubReport, SliceReport};
+use crate::model::hint::Fault;
+use crate::model::hint::Hinted as _;
 use crate::model::not_now::NotNow;
 use crate::model::rollup::Rollup;
 use crate::work::backlog::Backlog;
@@ -62,8 +66,18 @@ pub struct HeldBack {
     pub rollup: String,
     #[serde(rename = "reason")]
     pub not_now: NotNow,
+    /// What lets it go on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
     /// The number of due slices.
     pub left: usize,
+}
+
+impl HeldBack {
+    pub(crate) fn new(rollup: &str, not_now: NotNow, left: usize) -> Self {
+        let hint = not_now.hint().map(Cow::into_owned);
+        Self { rollup: rollup.to_owned(), not_now, hint, left }
+    }
 }
 
 /// Why a rollup failed.
@@ -72,6 +86,9 @@ pub struct RollupProblem {
     pub rollup: String,
     /// The problem.
     pub error: String,
+    /// What puts it right.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
     #[serde(skip)]
     severity: Option<Severity>,
     /// Whether fresh slices can still be computed.
@@ -84,7 +101,8 @@ impl RollupProblem {
     #[must_use]
     pub(crate) fn new(rollup: &str, error: &WorkError) -> Self {
         let (rollup, severity) = (rollup.to_owned(), Some(error.severity()));
-        Self { rollup, error: error.to_string(), severity, is_alarm: false }
+        let (error, hint) = Fault::of(error).into_parts();
+        Self { rollup, error, hint, severity, is_alarm: false }
     }
 
     /// The error that kept late changes of `rollup` from being noticed. If it concerns the source's
@@ -98,8 +116,9 @@ impl RollupProblem {
     /// A restore may have lost rows that were counted. The rollup's slices are still computed.
     #[must_use]
     pub(crate) fn of_unproven(rollup: &Rollup, reason: &str) -> Self {
-        let (error, severity) = (is_unproven(rollup, reason), Some(Severity::Failed));
-        Self { rollup: rollup.name.clone(), error, severity, is_alarm: true }
+        let (error, hint) = is_unproven(rollup, reason).into_parts();
+        let severity = Some(Severity::Failed);
+        Self { rollup: rollup.name.clone(), error, hint, severity, is_alarm: true }
     }
 }
 
@@ -124,7 +143,7 @@ impl TickReport {
         self.left += left;
         let reason = not_now.to_string();
         tracing::info!(rollup = backlog.rollup.name, reason, left, "held back");
-        self.held.push(HeldBack { rollup: backlog.rollup.name.clone(), not_now, left });
+        self.held.push(HeldBack::new(&backlog.rollup.name, not_now, left));
     }
 
     pub(crate) fn problem(&mut self, rollup: &Rollup, error: &WorkError) {

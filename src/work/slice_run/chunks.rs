@@ -9,6 +9,7 @@ use tracing::{Instrument as _, info_span};
 use super::with_rows::Completing;
 use super::{CHUNK_TIME_MIN, Done, RESERVE, Stop, Work};
 use crate::clients::db::DbErrorKind;
+use crate::model::hint::Fault;
 use crate::model::not_now::{NotNow, Permit, Why};
 use crate::source::SliceJob;
 use crate::source::reading::nap::Nap;
@@ -140,7 +141,7 @@ impl<'w> Chunks<'w> {
             }
             // An unreadable control item counts as no. The slice is given back if that can be
             // written.
-            Err(error) => Err(Stop::because(Why::Server(error.to_string()))),
+            Err(error) => Err(Stop::because(Why::Server(Fault::of(&error)))),
         }
     }
 
@@ -232,11 +233,14 @@ impl<'w> Chunks<'w> {
             return Err(self.budget_spent());
         }
         Err(Stop::Fail {
-            error: format!(
-                "reading {} of the source did not end within the budget; `tallymark check` shows \
-                 how it is read",
+            fault: Fault::new(format!(
+                "reading {} of the source did not end within the budget",
                 span(end - start)
-            ),
+            ))
+            .remedy(format!(
+                "run `tallymark check {}`, which shows how it is read",
+                self.work.job.rollup.name
+            )),
             retryable: true,
         })
     }

@@ -8,6 +8,7 @@ use super::with_rows::Written;
 use super::{Done, NO_ANSWER, OVERTIME, Stop, Work};
 use crate::checkpoint::{CheckpointError, Completion, State, Yield};
 use crate::clients::db::DbError;
+use crate::model::hint::{Fault, Hinted};
 use crate::model::not_now::{NotNow, Why};
 use crate::source::SliceJob;
 use crate::target::Replaced;
@@ -57,7 +58,7 @@ impl Work<'_> {
         let Recorded { ending, trouble } = match result {
             Ok(done) => self.succeed(&done, elapsed, now).await,
             Err(Stop::NotNow { not_now, horizon }) => self.give_back(not_now, horizon, now).await,
-            Err(Stop::Fail { error, retryable }) => self.fail(error, retryable, now).await,
+            Err(Stop::Fail { fault, retryable }) => self.fail(fault, retryable, now).await,
             Err(Stop::Fenced(reason)) => self.lose(reason, now).await,
             Err(Stop::Unreachable(error)) => self.leave(error, now).await?,
             Err(Stop::Unrecorded(error)) => self.leave_unrecorded(error, now).await,
@@ -113,7 +114,7 @@ impl Work<'_> {
         if not_now.why.is_taken() {
             not_now.retry_at.get_or_insert(now + throttle::RETRY);
         }
-        let turn = Yield { reason: not_now.to_string(), retry_at: not_now.retry_at, horizon };
+        let turn = Yield { reason: not_now.in_one_line(), retry_at: not_now.retry_at, horizon };
         let ended = self.worker.checkpoints.yield_(self.lease, &turn, now).await;
         self.stale_meanwhile(&ended)
             .unwrap_or_else(|| Recorded::new(Ending::not_now(not_now), ended.err()))
@@ -128,13 +129,15 @@ impl Work<'_> {
     }
 
     /// Counts a failure.
-    async fn fail(&self, error: String, retryable: bool, now: DateTime<Utc>) -> Recorded {
-        let ended = self.worker.checkpoints.fail(self.lease, &error, retryable, now).await;
+    async fn fail(&self, fault: Fault, retryable: bool, now: DateTime<Utc>) -> Recorded {
+        let ended =
+            self.worker.checkpoints.fail(self.lease, &fault.in_one_line(), retryable, now).await;
+        let (error, hint) = fault.into_parts();
         let (retry_at, trouble) = match ended {
             Ok(failure) => (failure.retry_at, None),
             Err(error) => (None, Some(error)),
         };
-        let ending = Ending { reason: Some(error), retry_at, ..Ending::new(Outcome::Failed) };
+        let ending = Ending { reason: Some(error), hint, retry_at, ..Ending::new(Outcome::Failed) };
         Recorded::new(ending, trouble)
     }
 
@@ -142,16 +145,18 @@ impl Work<'_> {
     async fn lose(&self, reason: String, now: DateTime<Utc>) -> Recorded {
         // If a newer attempt has the checkpoint too, this write is refused, which is right.
         // If not, the checkpoints were lost, and the failure tells the operator so.
-        let hint = format!("{reason}; if checkpoints were lost, run `tallymark repair`");
-        let ended = self.worker.checkpoints.fail(self.lease, &hint, true, now).await;
-        let ending = Ending { reason: Some(reason), ..Ending::new(Outcome::Fenced) };
+        let fault = Fault::new(reason).remedy("if checkpoints were lost, run `tallymark repair`");
+        let text = fault.in_one_line();
+        let ended = self.worker.checkpoints.fail(self.lease, &text, true, now).await;
+        let (reason, hint) = fault.into_parts();
+        let ending = Ending { reason: Some(reason), hint, ..Ending::new(Outcome::Fenced) };
         Recorded::new(ending, ended.err())
     }
 
     /// Yields, because a server is unreachable. That is the result, unless the attempt came too
     /// late, which may have broken the connection.
     async fn leave(&self, error: DbError, now: DateTime<Utc>) -> Result<Recorded, WorkError> {
-        let turn = Yield { reason: error.to_string(), ..Yield::default() };
+        let turn = Yield { reason: error.in_one_line(), ..Yield::default() };
         let ended = self.worker.checkpoints.yield_(self.lease, &turn, now).await;
         if let Some(recorded) = self.stale_meanwhile(&ended) {
             return Ok(recorded);
@@ -167,7 +172,7 @@ impl Work<'_> {
     /// Yields, because the checkpoint could not be written with the rows, unless the lease is lost.
     async fn leave_unrecorded(&self, error: CheckpointError, now: DateTime<Utc>) -> Recorded {
         if !matches!(error, CheckpointError::LostLease(_)) {
-            let turn = Yield { reason: error.to_string(), ..Yield::default() };
+            let turn = Yield { reason: error.in_one_line(), ..Yield::default() };
             let ended = self.worker.checkpoints.yield_(self.lease, &turn, now).await;
             if let Err(trouble) = ended {
                 not_given_back(&trouble);

@@ -2,6 +2,7 @@
 
 use crate::checkpoint::CheckpointError;
 use crate::clients::db::{DbError, DbErrorKind};
+use crate::model::hint::Fault;
 use crate::model::not_now::{NotNow, Why};
 use crate::target::TargetError;
 
@@ -10,7 +11,7 @@ pub(super) enum Stop {
     /// Yield, without a failure. The next attempt waits for the same horizon.
     NotNow { not_now: NotNow, horizon: Option<u64> },
     /// The slice failed.
-    Fail { error: String, retryable: bool },
+    Fail { fault: Fault, retryable: bool },
     /// A newer attempt has the slice.
     Fenced(String),
     /// A server is unreachable. The slice did not fail.
@@ -52,17 +53,17 @@ impl From<TargetError> for Stop {
     fn from(error: TargetError) -> Self {
         match error {
             TargetError::Fenced { .. } => Self::Fenced(error.to_string()),
-            TargetError::Stranger => Self::Fail { error: error.to_string(), retryable: true },
-            TargetError::Forgotten => Self::because(Why::Server(error.to_string())),
-            TargetError::Superseded { .. } => Self::because(Why::OtherCalendar(error.to_string())),
+            TargetError::Stranger => Self::Fail { fault: Fault::of(&error), retryable: true },
+            TargetError::Forgotten => Self::because(Why::Server(Fault::of(&error))),
+            TargetError::Superseded { .. } => Self::because(Why::OtherCalendar(Fault::of(&error))),
             TargetError::NotNow(why) => Self::because(why),
             TargetError::Shrunk { .. }
             | TargetError::Sealed { .. }
             | TargetError::Inconsistent { .. } => {
-                Self::Fail { error: error.to_string(), retryable: false }
+                Self::Fail { fault: Fault::of(&error), retryable: false }
             }
             TargetError::Checkpoint(error) if error.is_retryable() && !error.is_unreachable() => {
-                Self::because(Why::Server(error.to_string()))
+                Self::because(Why::Server(Fault::of(&error)))
             }
             TargetError::Checkpoint(error) => Self::Unrecorded(error),
             TargetError::Db(error) => error.into(),
@@ -75,16 +76,16 @@ impl From<DbError> for Stop {
         match error.kind() {
             DbErrorKind::Unreachable | DbErrorKind::Login => Self::Unreachable(error),
             DbErrorKind::Contended if error.is_table_locked() => {
-                Self::because(Why::TableLocked(error.to_string()))
+                Self::because(Why::TableLocked(Fault::of(&error)))
             }
             DbErrorKind::Contended | DbErrorKind::Unclear => {
-                Self::because(Why::Server(error.to_string()))
+                Self::because(Why::Server(Fault::of(&error)))
             }
             DbErrorKind::Cancelled
             | DbErrorKind::Denied
             | DbErrorKind::RowSecurity
             | DbErrorKind::Missing
-            | DbErrorKind::Refused => Self::Fail { error: error.with_hint(), retryable: true },
+            | DbErrorKind::Refused => Self::Fail { fault: Fault::of(&error), retryable: true },
         }
     }
 }

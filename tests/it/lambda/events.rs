@@ -117,14 +117,20 @@ fn good_cases() -> Vec<Case> {
 
 fn malformed_cases() -> Vec<Case> {
     vec![
-        malformed("malformed-unknown-trigger", "unknown trigger \"slcie\"; did you mean `slice`?"),
-        malformed("malformed-missing-start", "`start` is missing; write the start of a slice"),
+        malformed(
+            "malformed-unknown-trigger",
+            "unknown trigger \"slcie\"; hint: did you mean `slice`?",
+        ),
+        malformed(
+            "malformed-missing-start",
+            "`start` is missing; hint: write the start of a slice",
+        ),
         malformed(
             "malformed-misaligned-start",
             "the neighbours are 2026-02-10T00:00:00Z and 2026-02-11T00:00:00Z",
         ),
         malformed("malformed-unknown-rollup", "did you mean `entity_daily`?"),
-        malformed("malformed-unknown-key", "unknown key \"form\"; did you mean `from`?"),
+        malformed("malformed-unknown-key", "unknown key \"form\"; hint: did you mean `from`?"),
         malformed("malformed-not-an-object", "the event is a list, not an object"),
     ]
 }

@@ -182,15 +182,16 @@ async fn no_server_starts_that_every_machine_could_make_tick() {
         ended
     };
     for outside in ["0.0.0.0:0", "[::]:0"] {
-        serve(&["--listen", outside, "--every", "5m"], None).refused(2, &["--tick-token-env"]);
+        serve(&["--listen", outside, "--every", "5m"], None)
+            .refused(2, &["hint: --tick-token-env"]);
     }
     let asked = ["--listen", "0.0.0.0:0", "--tick-token-env", TOKEN.0];
-    serve(&asked, None).refused(2, &[TOKEN.0, "not set", "openssl rand"]);
+    serve(&asked, None).refused(2, &[TOKEN.0, "not set", "hint: openssl rand"]);
     serve(&asked, Some("")).refused(2, &["is empty"]);
     serve(&asked, Some("5h0rt-t0ken")).refused(2, &["only 11 characters"]);
     serve(&asked, Some("t0ken of the scheduler")).refused(2, &["white space"]);
     serve(&["--listen", "127.0.0.1:$PORT"], None).refused(2, &["PORT is not set"]);
-    serve(&["--listen", "8080"], None).refused(2, &["0.0.0.0:8080"]);
+    serve(&["--listen", "8080"], None).refused(2, &["hint: 0.0.0.0:8080"]);
     let server = Server::with_token(&place, &[]);
     serve(&["--listen", &server.address], None).refused(1, &["cannot listen", &server.address]);
     let mut command = place.command(&["serve", "--listen", "127.0.0.1:$PORT"]);

@@ -11,6 +11,7 @@ use tallymark::check::verify;
 use tallymark::checkpoint::State;
 use tallymark::clients::db::Access;
 use tallymark::manage::drop_rollup;
+use tallymark::model::hint::Hinted;
 use tallymark::source::changes::capture::Capture;
 use tallymark::work::identity;
 use tallymark::work::ready;
@@ -134,7 +135,7 @@ impl Life {
     /// A definition that the tables cannot follow is refused.
     async fn refuse_incompatible(&mut self) {
         let worker = self.scene.worker(&self.definition.incompatible(), 0);
-        let refused = world::init(&worker).await.unwrap_err().to_string();
+        let refused = world::init(&worker).await.unwrap_err().in_one_line();
         assert!(refused.contains("table \"stats\".\"hourly\""), "{refused}");
         worker.close().await;
         self.count("definitions refused", 1);

@@ -39,12 +39,27 @@ impl Ended {
         lines[0]
     }
 
-    /// Asserts this exit code and, in the error line, these words.
+    /// Asserts this exit code and, in the error line, these words. Words that begin with `hint: `
+    /// must be in the hint and not in the error line. Every error has a hint.
     pub fn refused(&self, code: i32, words: &[&str]) {
         assert_eq!(self.code, Some(code), "{self:?}");
+        let (error, hint) = (self.error(), self.hint());
+        // A wrong command line is answered by the parser, which says what is right in its own form.
+        let has_remedy = !hint.is_empty() || self.err.contains("try '--help'");
+        assert!(has_remedy, "no hint: {self:?}");
         for word in words {
-            assert!(self.error().contains(word), "`{word}` is not in {self:?}");
+            let is_there = match word.strip_prefix("hint: ") {
+                Some(word) => hint.contains(word) && !error.contains(word),
+                None => error.contains(word),
+            };
+            assert!(is_there, "`{word}` is not in {self:?}");
         }
+    }
+
+    /// The lines on stderr that say what puts an error right.
+    pub fn hint(&self) -> String {
+        let lines = self.err.lines().filter(|line| line.starts_with("hint: "));
+        lines.collect::<Vec<_>>().join("\n")
     }
 
     /// Asserts success.

@@ -38,11 +38,8 @@ impl DynamoDb {
             let problem = root_cause(&error);
             // The SDK has no type for this. Without credentials no request is sent.
             if matches!(error, SdkError::DispatchFailure(_)) {
-                let problem = format!(
-                    "no usable AWS credentials ({problem}); set AWS_PROFILE, or AWS_ACCESS_KEY_ID \
-                     and AWS_SECRET_ACCESS_KEY (any values for a local endpoint)"
-                );
-                return denied(operation, table, problem, error.into());
+                let source = error.into();
+                return StoreError::NoCredentials { operation, table, problem, source };
             }
             let retryable = server_fault || matches!(error, SdkError::ResponseError(_));
             let source = error.into();

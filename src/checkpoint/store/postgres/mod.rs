@@ -22,6 +22,7 @@ use super::{
     Written,
 };
 use crate::clients::db::{Access, Db, DbError, DbErrorKind, Tx, Whole};
+use crate::model::hint::Hinted;
 use crate::model::sql::{literal, shown};
 use reading::Shared;
 use render::{Clock, Render};
@@ -281,7 +282,7 @@ impl Postgres {
     /// The meaning of the server's error.
     fn error(&self, operation: &'static str, error: DbError) -> StoreError {
         let (store, table) = (STORE, self.table.clone());
-        let (problem, kind, source) = (error.with_hint(), error.kind(), error.into());
+        let (problem, kind, source) = (error.in_one_line(), error.kind(), error.into());
         match kind {
             DbErrorKind::Unreachable | DbErrorKind::Login => {
                 StoreError::Unreachable { store, operation, place: String::new(), problem, source }

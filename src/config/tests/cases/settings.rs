@@ -62,7 +62,7 @@ tallymark.toml:6: source.throttle_query: contains `;`; write one condition, not 
     (
         "{ env = \"SOURCE_DATABASE_URL\" }",
         "{ env = \"OTHER\" }",
-        r#"tallymark.toml:2: source.url.env: in the environment variable OTHER, the address must begin with postgres:// or postgresql://"#,
+        r#"tallymark.toml:2: source.url.env: in the environment variable OTHER, the address begins with neither postgres:// nor postgresql://; write postgres://user:password@host:5432/database"#,
     ),
     (
         "{ env = \"SOURCE_DATABASE_URL\" }",
@@ -102,7 +102,7 @@ tallymark.toml:6: source.throttle_query: contains `;`; write one condition, not 
     (
         "{ env = \"SOURCE_DATABASE_URL\" }",
         "\"app:hunter2@db\"",
-        r#"tallymark.toml:2: source.url: the address must begin with postgres:// or postgresql://"#,
+        r#"tallymark.toml:2: source.url: the address begins with neither postgres:// nor postgresql://; write postgres://user:password@host:5432/database"#,
     ),
     (
         "{ env = \"SOURCE_DATABASE_URL\" }",

@@ -4,6 +4,7 @@ use chrono::{DateTime, NaiveDateTime, Offset as _, TimeDelta, TimeZone as _, Utc
 use chrono_tz::Tz;
 
 use super::NEAR_TRANSITION;
+use crate::model::hint::Fault;
 use crate::model::rollup::{EpochUnit, TimeColumn};
 
 /// The types that a time column can have.
@@ -56,34 +57,38 @@ impl TimeReading {
         column: &TimeColumn,
         time: Result<TimeType, String>,
         day_zone: Tz,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, Fault> {
         let TimeColumn { column, zone, unit } = column;
         let reading = match time {
             Ok(TimeType::Timestamptz) => Self::Instant,
             Ok(TimeType::Timestamp) => Self::Local(zone.unwrap_or(Tz::UTC)),
             Ok(TimeType::Date) => Self::Day(zone.unwrap_or(day_zone)),
             Ok(TimeType::Integer) => Self::Epoch(unit.ok_or_else(|| {
-                format!(
-                    "{key}: column `{column}` is an integer; say what it counts: {key} = {{ column \
-                     = \"{column}\", unit = \"seconds\" }} or \"milliseconds\""
+                Fault::new(format!("{key}: column `{column}` is an integer without a unit")).remedy(
+                    format!(
+                        "say what it counts: {key} = {{ column = \"{column}\", unit = \"seconds\" }} \
+                         or \"milliseconds\""
+                    ),
                 )
             })?),
             Err(other) => {
-                return Err(format!(
-                    "{key}: column `{column}` is of type {other}; it must be timestamptz, \
-                     timestamp, date, or an integer with a unit"
-                ));
+                return Err(Fault::new(format!("{key}: column `{column}` is of type {other}"))
+                    .remedy(
+                        "name a column of type timestamptz, timestamp or date, or an integer with a \
+                         unit",
+                    ));
             }
         };
         if unit.is_some() && !matches!(reading, Self::Epoch(_)) {
-            return Err(format!(
-                "{key}: `unit` is for integers, and `{column}` is none; remove it"
-            ));
+            let fault =
+                Fault::new(format!("{key}: `unit` is for integers, and `{column}` is none"));
+            return Err(fault.remedy("remove it"));
         }
         if zone.is_some() && matches!(reading, Self::Instant | Self::Epoch(_)) {
-            return Err(format!(
-                "{key}: column `{column}` holds instants, which need no `zone`; remove it"
+            let fault = Fault::new(format!(
+                "{key}: column `{column}` holds instants, which need no `zone`"
             ));
+            return Err(fault.remedy("remove it"));
         }
         Ok(reading)
     }

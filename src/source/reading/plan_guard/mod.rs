@@ -20,6 +20,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::clients::db::{DbError, Tx};
+use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
 use crate::source;
 use crate::source::reading::axis::Axis;
@@ -46,7 +47,7 @@ pub struct PlannedRead {
     /// The scans of tables, in the plan's order.
     pub scans: Vec<Scan>,
     /// Why the plan is refused.
-    pub refusal: Option<String>,
+    pub refusal: Option<Fault>,
 }
 
 /// One scan of a table or index.
@@ -194,10 +195,10 @@ fn refusal(
     read: &Read<'_>,
     axis: &Axis,
     bounds: &[String; 2],
-) -> String {
+) -> Fault {
     let unbounded = read.scans.iter().zip(read.nodes).filter(|(scan, _)| !scan.is_bounded);
     let Some((worst, node)) = unbounded.max_by_key(|(scan, _)| scan.bytes) else {
-        return String::new();
+        return Fault::default();
     };
     let name = node.name(read.catalogue);
     let by = match &worst.index {
@@ -206,21 +207,25 @@ fn refusal(
     };
     let remedy = match node.column(axis, bounds) {
         Some(column) => format!(
-            "as its owner: CREATE INDEX CONCURRENTLY ON {name} ({column}); ANALYZE {name}; if there \
-             is such an index, ANALYZE may be all that is missing"
+            "as its owner: CREATE INDEX CONCURRENTLY ON {name} ({column}); ANALYZE {name}; if there is \
+             such an index, ANALYZE may be all that is missing"
         ),
-        None => format!("an index on the columns of {name} by which it is joined is missing"),
+        None => format!("create an index on the columns of {name} by which it is joined"),
     };
-    format!(
-        "plan guard: a slice of rollup `{}` holds about {} rows, and to find them PostgreSQL would read \
-         about {} of {} ({by}, {} MB); {remedy}. If reading so much is meant, set plan_guard = false in \
-         the rollup",
+    Fault::new(format!(
+        "plan guard: for {} of rollup `{}`, PostgreSQL would read {} of {} ({by}, {} MB)",
+        estimated(rows),
         rollup.name,
-        about(rows),
-        about(worst.rows),
+        estimated(worst.rows),
         worst.table,
         worst.bytes / (1024 * 1024),
-    )
+    ))
+    .remedy(format!("{remedy}; if reading so much is meant, set plan_guard = false in the rollup"))
+}
+
+/// An estimate of a number of rows, in words. PostgreSQL never estimates less than one row.
+fn estimated(rows: f64) -> String {
+    if rows < 1.5 { "hardly any row".to_owned() } else { format!("about {} rows", about(rows)) }
 }
 
 /// A number of rows, rounded to the precision of an estimate.
