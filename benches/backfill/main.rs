@@ -9,12 +9,13 @@
 mod dynamo;
 mod figures;
 mod place;
+mod small;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use figures::{Figures, mib};
-use place::{DAYS, Place};
+use place::{DAYS, Place, Work};
 use tallymark::model::clock::Stopwatch;
 
 /// Every error ends the benchmark.
@@ -25,6 +26,8 @@ struct Arguments {
     rows: u64,
     rounds: u64,
     wide_groups: u64,
+    /// Whether only the small slices are measured.
+    only_small: bool,
     /// The build to measure.
     binary: PathBuf,
 }
@@ -35,12 +38,17 @@ impl Arguments {
             rows: 15_000_000,
             rounds: 5,
             wide_groups: 1_000_000,
+            only_small: false,
             binary: env!("CARGO_BIN_EXE_tallymark").into(),
         };
         let mut given = std::env::args().skip(1);
         while let Some(name) = given.next() {
             // This is cargo's own option.
             if name == "--bench" {
+                continue;
+            }
+            if name == "--only-small" {
+                arguments.only_small = true;
                 continue;
             }
             let value = given.next().ok_or_else(|| format!("{name}: a value is missing"))?;
@@ -53,7 +61,7 @@ impl Arguments {
                     continue;
                 }
                 _ => {
-                    let known = "--rows, --rounds, --wide-groups and --binary";
+                    let known = "--rows, --rounds, --wide-groups, --only-small and --binary";
                     return Err(format!("unknown argument {name}; there are {known}").into());
                 }
             };
@@ -76,6 +84,10 @@ async fn main() -> Result<()> {
         arguments.rows,
         arguments.rounds
     );
+    small::run(&mut place, arguments.rounds).await?;
+    if arguments.only_small {
+        return Ok(());
+    }
     writes(&mut place).await?;
     let (mut floor, mut first, mut again) =
         (Figures::default(), Figures::default(), Figures::default());
@@ -113,7 +125,7 @@ async fn writes(place: &mut Place) -> Result<()> {
     #[expect(clippy::cast_precision_loss, reason = "a few hundred")]
     let each = counted.writes() as f64 / DAYS as f64;
     println!("DynamoDB writes a slice, the watermark included: {each:.2}");
-    place.compare().await
+    place.compare(Work::DAILY).await
 }
 
 async fn round_of_floor(place: &Place) -> Result<Duration> {
@@ -121,7 +133,7 @@ async fn round_of_floor(place: &Place) -> Result<Duration> {
     place.rest().await?;
     let mut connection = place.connect().await?;
     let watch = Stopwatch::start();
-    place.floor(&mut connection).await?;
+    place.floor(&mut connection, Work::DAILY).await?;
     Ok(watch.elapsed())
 }
 

@@ -18,6 +18,37 @@ use crate::figures;
 /// Slices: the days of `seed.sql`.
 pub const DAYS: u64 = 90;
 
+/// Small slices: the hours of `small` in `seed.sql`.
+pub const HOURS: u64 = 8_760;
+
+/// What both contestants compute.
+#[derive(Clone, Copy)]
+pub struct Work {
+    /// The rollup, and the floor's table.
+    table: &'static str,
+    source: &'static str,
+    start: &'static str,
+    width: TimeDelta,
+    slices: u64,
+}
+
+impl Work {
+    pub const DAILY: Self = Self {
+        table: "daily",
+        source: "events",
+        start: "2026-01-01T00:00:00Z",
+        width: TimeDelta::days(1),
+        slices: DAYS,
+    };
+    pub const HOURLY: Self = Self {
+        table: "hourly",
+        source: "small",
+        start: "2025-01-01T00:00:00Z",
+        width: TimeDelta::hours(1),
+        slices: HOURS,
+    };
+}
+
 /// Rows of each group of the wide slice.
 const WIDE_ROWS: u64 = 2;
 
@@ -50,7 +81,6 @@ impl Place {
     pub async fn new(rows: u64, wide_groups: u64, binary: PathBuf) -> Result<Self> {
         let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench");
         fs::create_dir_all(&directory)?;
-        fs::write(directory.join("tallymark.toml"), include_str!("tallymark.toml"))?;
         let binaries = Binaries::find(&directory.join("cache"))?;
         let options = Options {
             directory: directory.join(format!("postgres-{}", binaries.major())),
@@ -61,9 +91,10 @@ impl Place {
         };
         let postgres = EmbeddedPostgres::start(binaries, options)?;
         let dynamo = EmbeddedDynamo::start(None).await?;
-        let database = format!("events_{rows}_{wide_groups}");
+        let database = format!("events_{rows}_{wide_groups}_{HOURS}");
         let (relay, across) = (None, false);
         let place = Self { binary, postgres, dynamo, relay, directory, database, across };
+        place.keep_in_target(false)?;
         place.configure().await?;
         place.seed(rows, wide_groups).await?;
         Ok(place)
@@ -107,6 +138,13 @@ impl Place {
         Ok(())
     }
 
+    /// Whether the checkpoints are in the target from here on, or in DynamoDB.
+    pub fn keep_in_target(&self, has_store: bool) -> Result<()> {
+        let store = if has_store { "\n[checkpoint]\nstore = \"postgres\"\n" } else { "" };
+        let text = format!("{}{store}", include_str!("tallymark.toml"));
+        Ok(fs::write(self.directory.join("tallymark.toml"), text)?)
+    }
+
     /// A connection to the source.
     pub async fn connect(&self) -> Result<PgConnection> {
         Ok(PgConnection::connect(&self.postgres.url(&self.database)).await?)
@@ -135,13 +173,17 @@ impl Place {
         Ok(())
     }
 
-    /// The floor's table, new and empty, with the same index as Tallymark's.
+    /// The floor's tables, new and empty, with the same index as Tallymark's.
     pub async fn empty_floor(&self) -> Result<()> {
-        let sql = "DROP SCHEMA IF EXISTS floor CASCADE; CREATE SCHEMA floor; \
-             CREATE TABLE floor.daily (bucket timestamptz NOT NULL, entity_id integer, kind text, \
-                 events bigint, revenue numeric, users bigint); \
-             CREATE UNIQUE INDEX ON floor.daily (bucket, entity_id, kind)";
-        execute(&mut self.connect().await?, sql).await
+        let mut sql = "DROP SCHEMA IF EXISTS floor CASCADE; CREATE SCHEMA floor".to_owned();
+        for Work { table, .. } in [Work::DAILY, Work::HOURLY] {
+            sql.push_str(&format!(
+                "; CREATE TABLE floor.{table} (bucket timestamptz NOT NULL, entity_id integer, \
+                     kind text, events bigint, revenue numeric, users bigint); \
+                 CREATE UNIQUE INDEX ON floor.{table} (bucket, entity_id, kind)"
+            ));
+        }
+        execute(&mut self.connect().await?, &sql).await
     }
 
     /// Gives all rounds the same start: nothing to vacuum, nothing to write back.
@@ -156,13 +198,15 @@ impl Place {
     }
 
     /// The naive job, slice by slice, oldest first.
-    pub async fn floor(&self, connection: &mut PgConnection) -> Result<()> {
-        let first: DateTime<Utc> = "2026-01-01T00:00:00Z".parse()?;
+    pub async fn floor(&self, connection: &mut PgConnection, work: Work) -> Result<()> {
+        let first: DateTime<Utc> = work.start.parse()?;
         let quoted = |at: DateTime<Utc>| format!("'{}'::timestamptz", at.to_rfc3339());
         let mut start = first;
-        for _ in 0..DAYS {
-            let end = start + TimeDelta::days(1);
+        for _ in 0..work.slices {
+            let end = start + work.width;
             let sql = include_str!("floor.sql")
+                .replace("{table}", work.table)
+                .replace("{source}", work.source)
                 .replace("{start}", &quoted(start))
                 .replace("{end}", &quoted(end));
             // One by one, as psql sends them.
@@ -180,6 +224,13 @@ impl Place {
         let fixed = ["backfill", rollup, "--order", "oldest-first", "--concurrency", "1", "--yes"];
         let arguments = [&fixed, to, more].concat();
         run(&mut self.command(&arguments))
+    }
+
+    /// As [`Place::backfill`], of the small slices.
+    pub fn backfill_hours(&self, concurrency: &str) -> Result<(Duration, u64)> {
+        let range = ["--to", "2026-01-01", "--order", "oldest-first", "--yes"];
+        let arguments = [&["backfill", "hourly", "--concurrency", concurrency][..], &range];
+        run(&mut self.command(&arguments.concat()))
     }
 
     /// As [`Place::backfill`], for everything once more. Returns the printed document.
@@ -231,17 +282,20 @@ impl Place {
     }
 
     /// Both contestants must have the same result.
-    pub async fn compare(&self) -> Result<()> {
-        let sql = "WITH floor AS (SELECT bucket, entity_id, kind, events, revenue, users FROM floor.daily), \
-                 tallymark AS (SELECT bucket, entity_id, kind, events, revenue, users FROM stats.daily), \
+    pub async fn compare(&self, work: Work) -> Result<()> {
+        let table = work.table;
+        let sql = format!(
+            "WITH floor AS (SELECT bucket, entity_id, kind, events, revenue, users FROM floor.{table}), \
+                 tallymark AS (SELECT bucket, entity_id, kind, events, revenue, users FROM stats.{table}), \
                  only_floor AS (TABLE floor EXCEPT TABLE tallymark), \
                  only_tallymark AS (TABLE tallymark EXCEPT TABLE floor) \
-             SELECT count(*) FROM (TABLE only_floor UNION ALL TABLE only_tallymark) x";
+             SELECT count(*) FROM (TABLE only_floor UNION ALL TABLE only_tallymark) x"
+        );
         let mut connection = self.connect().await?;
-        let differences: i64 = sqlx::query_scalar(sql).fetch_one(&mut connection).await?;
-        let groups: i64 = sqlx::query_scalar("SELECT count(*) FROM stats.daily")
-            .fetch_one(&mut connection)
-            .await?;
+        let differences: i64 =
+            sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&mut connection).await?;
+        let sql = format!("SELECT count(*) FROM stats.{table}");
+        let groups: i64 = sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&mut connection).await?;
         if differences != 0 || groups == 0 {
             return Err(format!("{differences} of {groups} groups differ from the floor's").into());
         }

@@ -28,3 +28,10 @@ SELECT '2026-01-01Z'::timestamptz + interval '1 day' * (n / {wide_rows}::float8)
        n % {wide_groups} AS entity_id, 'view'::text AS kind, n % 1000 AS user_id, 1.5::numeric AS amount
 FROM generate_series(0, {wide_rows} - 1) n;
 CREATE INDEX ON wide (created_at);
+
+-- A year with ten events an hour, for many small slices.
+CREATE TABLE small AS
+SELECT '2025-01-01Z'::timestamptz + interval '6 minutes' * n AS created_at, (n % 3)::int AS entity_id,
+       'view'::text AS kind, (n % 7)::bigint AS user_id, 1.5::numeric AS amount
+FROM generate_series(0, 87599) n;
+CREATE INDEX ON small (created_at);

@@ -1,0 +1,46 @@
+//! Many small slices: a year of hours with ten events each. Here the cost of a slice is that of its
+//! statements and commits.
+
+use std::time::Duration;
+
+use tallymark::model::clock::Stopwatch;
+
+use crate::Result;
+use crate::figures::Figures;
+use crate::place::{HOURS, Place, Work};
+
+/// The contestants: whether the checkpoints are in the target, and the concurrent slices.
+const CONTESTANTS: [(bool, &str); 4] = [(true, "1"), (true, "4"), (false, "1"), (false, "4")];
+
+pub async fn run(place: &mut Place, rounds: u64) -> Result<()> {
+    println!("{HOURS} slices of ten rows");
+    let mut floor = Figures::default();
+    let mut times: [Figures; 4] = std::array::from_fn(|_| Figures::default());
+    for _ in 0..rounds {
+        floor.add(round_of_floor(place).await?);
+        for ((has_store, concurrency), figures) in CONTESTANTS.into_iter().zip(&mut times) {
+            place.keep_in_target(has_store)?;
+            place.empty().await?;
+            place.rest().await?;
+            figures.add(place.backfill_hours(concurrency)?.0);
+            place.compare(Work::HOURLY).await?;
+        }
+    }
+    place.keep_in_target(false)?;
+    println!("floor: {floor}");
+    for ((has_store, concurrency), figures) in CONTESTANTS.into_iter().zip(&times) {
+        let store = if has_store { "postgres" } else { "dynamodb" };
+        let ratio = figures.median() / floor.median();
+        println!("store {store}, {concurrency} at a time: {figures}, ratio {ratio:.2}");
+    }
+    Ok(())
+}
+
+async fn round_of_floor(place: &Place) -> Result<Duration> {
+    place.empty_floor().await?;
+    place.rest().await?;
+    let mut connection = place.connect().await?;
+    let watch = Stopwatch::start();
+    place.floor(&mut connection, Work::HOURLY).await?;
+    Ok(watch.elapsed())
+}
