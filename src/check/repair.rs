@@ -1,5 +1,5 @@
-//! Repair makes DynamoDB follow the target. The marker is the truth about commits. Checkpoints that
-//! were lost, or that promise rows the target lacks, are corrected.
+//! Repair makes the checkpoints follow the target. The marker is the truth about commits.
+//! Checkpoints that were lost, or that promise rows the target lacks, are corrected.
 
 use std::collections::BTreeSet;
 
@@ -65,7 +65,7 @@ impl FoundMarker {
 /// Compares the checkpoints of `rollup` with its markers. With `dry_run` it changes nothing.
 ///
 /// # Errors
-/// The target or DynamoDB cannot be read.
+/// The target or the checkpoints cannot be read.
 pub async fn run(
     worker: &Worker,
     rollup: &Rollup,

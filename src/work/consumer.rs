@@ -104,6 +104,16 @@ async fn reopen_everything(worker: &Worker, rollup: &Rollup, label: &str) -> Res
     Ok(())
 }
 
+/// Gives a copy of the store another ID, as the one in it is the original's. Marks before it is
+/// registered reach the original alone, so every slice that was read runs again.
+pub(crate) async fn replace(worker: &Worker, rollup: &Rollup) -> Result<(), WorkError> {
+    let Some(kept) = worker.checkpoints.consumer(&rollup.name).await? else { return Ok(()) };
+    let own = KeptConsumer { id: new_id(), standing: Registration::Forgotten };
+    worker.checkpoints.set_consumer(&rollup.name, Some(kept.id), &own).await?;
+    lock(&worker.consumers).remove(&rollup.name);
+    Ok(())
+}
+
 /// Removes the consumer of a dropped rollup. The store may have been lost since it registered,
 /// so every consumer with the names of `installation` and `rollup` is removed too. If the
 /// source is out of reach it keeps them, which is reported, as their marks go on waiting.

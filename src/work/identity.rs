@@ -287,9 +287,8 @@ fn are_not_other_servers(
         rollup.name
     ));
     Err(WorkError::Stranger(fault.remedy(format!(
-        "if this is a second installation, give it a [checkpoint] table of its own, instead of {}; if \
-         the server was upgraded, replaced or restored, run `tallymark moved`",
-        worker.checkpoints.table(),
+        "{}; if the server was upgraded, replaced or restored, run `tallymark moved`",
+        belongs::way_of_its_own(worker),
     ))))
 }
 

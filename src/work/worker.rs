@@ -171,7 +171,8 @@ impl WorkError {
                 | StoreError::WrongTable { .. }
                 | StoreError::NoRegion
                 | StoreError::Environment(_)
-                | StoreError::Denied { .. },
+                | StoreError::Denied { .. }
+                | StoreError::Lacks { .. },
             )) => Severity::Usage,
             Self::Checkpoint(_) | Self::Queue(_) | Self::NotNow(_) | Self::Starved(_) => {
                 Severity::Failed

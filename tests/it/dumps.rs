@@ -19,14 +19,14 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use crate::support::cli::{Ended, Place, day, execute, lines, today};
 use crate::support::{Database, postgres, share};
 
-const LATES: [(&str, &str); 4] = [
+pub const LATES: [(&str, &str); 4] = [
     ("grace", "\"grace\""),
     ("clock", "\"clock\""),
     ("changed", "{ column = \"updated_at\" }\ngrace = \"1 second\""),
     ("captured", "\"capture\""),
 ];
 
-fn rollups() -> String {
+pub fn rollups() -> String {
     let rollup = |(name, late): &(&str, &str)| {
         format!(
             "[[rollup]]\nname = \"{name}\"\nfrom = \"public.events\"\ntime = \"at\"\nlate = {late}\n\
@@ -63,7 +63,7 @@ struct World {
 }
 
 /// A database at an earlier moment: a dump, or a copy if `pg_dump` is missing.
-enum Kept {
+pub enum Kept {
     Dump(PathBuf),
     Copy(String),
 }
@@ -89,11 +89,11 @@ fn database_of(url: &str) -> &str {
     url.rsplit('/').next().unwrap()
 }
 
-async fn admin(sql: &str) {
+pub async fn admin(sql: &str) {
     execute(&postgres().url("postgres"), sql).await;
 }
 
-async fn keep(url: &str, file: &Path) -> Kept {
+pub async fn keep(url: &str, file: &Path) -> Kept {
     if let (Some(dump), Some(_)) = (program("pg_dump"), program("pg_restore")) {
         succeed(Command::new(dump).args(["-Fc", "-f"]).arg(file).args(["-d", url]));
         return Kept::Dump(file.to_owned());
@@ -108,7 +108,7 @@ async fn keep(url: &str, file: &Path) -> Kept {
 }
 
 /// Restores the database of `url` to its kept state.
-async fn put_back(url: &str, kept: &Kept) {
+pub async fn put_back(url: &str, kept: &Kept) {
     let name = database_of(url);
     admin(&format!("DROP DATABASE {name} WITH (FORCE)")).await;
     match kept {
@@ -294,7 +294,7 @@ fn says(place: &Place, command: &[&str], (code, word): (i32, &str)) {
 }
 
 /// The rollups that `status` calls unproven.
-fn unproven(document: &Value) -> Vec<&str> {
+pub fn unproven(document: &Value) -> Vec<&str> {
     let rollups = document["rollups"].as_array().unwrap().iter();
     let rollups = rollups.filter(|rollup| !rollup["unproven"].is_null());
     rollups.map(|rollup| rollup["rollup"].as_str().unwrap()).collect()

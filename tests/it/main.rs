@@ -66,6 +66,7 @@ mod soak;
 mod sources;
 mod spine;
 mod store;
+mod store_losses;
 mod support;
 mod tables;
 mod tls;

@@ -57,6 +57,16 @@ pub enum StoreError {
         /// The SDK's error.
         source: Source,
     },
+    /// The role lacks rights on a table in the target.
+    #[error("table `{table}`: {role} lacks {rights}")]
+    Lacks {
+        table: String,
+        role: String,
+        /// The rights that are missing.
+        rights: String,
+        /// The statement that gives them.
+        grant: String,
+    },
     /// The table is missing.
     #[error("table `{table}` does not exist")]
     NoTable { table: String },
@@ -115,6 +125,9 @@ impl Hinted for StoreError {
             Self::NoTable { .. } => "run `tallymark init`",
             Self::WrongTable { remedy, .. } => {
                 return Some(format!("{remedy} and run `tallymark init`").into());
+            }
+            Self::Lacks { grant, .. } => {
+                return Some(format!("run {grant}, as the table's owner").into());
             }
             Self::NotActive { .. } => "wait and run the command again",
             Self::NoRegion => "set AWS_REGION, for example AWS_REGION=eu-central-1",

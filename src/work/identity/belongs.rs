@@ -68,10 +68,26 @@ pub(super) fn anothers(worker: &Worker, rollup: &str, bond: &Bond) -> WorkError 
         worker.checkpoints.place(),
         super::short(&bond.installation),
     ));
-    WorkError::Stranger(fault.remedy(
-        "if this is a second installation, give it a [checkpoint] table of its own; if it is the same \
-         one at a new address, run `tallymark moved`",
-    ))
+    WorkError::Stranger(fault.remedy(format!(
+        "{}; if it is the same one at a new address, run `tallymark moved`",
+        way_of_its_own(worker)
+    )))
+}
+
+/// What gives a second installation checkpoints of its own.
+pub(super) fn way_of_its_own(worker: &Worker) -> String {
+    match worker.checkpoints.is_in_target() {
+        true => {
+            "if this target is a copy of that installation's, run `tallymark moved --copy`; if \
+                 this is a second installation, give it a [target] of its own, as the target holds \
+                 the checkpoints"
+                .to_owned()
+        }
+        false => format!(
+            "if this is a second installation, give it a [checkpoint] table of its own, instead of {}",
+            worker.checkpoints.table()
+        ),
+    }
 }
 
 /// Explains `error`, from a target that may have no tables yet.
@@ -89,9 +105,13 @@ pub(super) fn nothing_moved(worker: &Worker, rollup: &Rollup, error: WorkError) 
             "rollup `{}`: the target has no tables of Tallymark, so nothing has moved there",
             rollup.name
         ));
+        let other = match worker.checkpoints.is_in_target() {
+            true => format!("drop {}", worker.checkpoints.table()),
+            false => "choose another [checkpoint] table".to_owned(),
+        };
         return WorkError::Usage(fault.remedy(format!(
             "restore its schemas `tallymark` and `{}` from a dump first; or, to count everything \
-             again, choose another [checkpoint] table and run `tallymark init`",
+             again, {other} and run `tallymark init`",
             worker.target.schema
         )));
     }

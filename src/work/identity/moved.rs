@@ -8,6 +8,7 @@ use crate::checkpoint::Bond;
 use crate::clients::db::history::Course;
 use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
+use crate::work::consumer;
 use crate::work::worker::{WorkError, Worker};
 
 /// How `tallymark moved` changes the addresses of an installation.
@@ -41,8 +42,10 @@ pub(crate) async fn moved(worker: &Worker, rollup: &Rollup, how: Move) -> Result
     let found = look_up(worker, rollup, &place).await;
     let found = found.map_err(|error| belongs::nothing_moved(worker, rollup, error))?;
     let stored = seen.bond().map(|bond| bond.installation.clone());
+    // A store in the target was copied with it, and the original keeps its own.
+    let is_shared = !worker.checkpoints.is_in_target();
     let id = match how {
-        Move::Copy if stored.is_some() && stored != found.mine => {
+        Move::Copy if is_shared && stored.is_some() && stored != found.mine => {
             let fault = Fault::new(format!(
                 "rollup `{}`: the checkpoint table {} belongs to the original",
                 rollup.name,
@@ -86,6 +89,10 @@ pub(crate) async fn moved(worker: &Worker, rollup: &Rollup, how: Move) -> Result
         // The owner vouches for the databases.
         unproven: None,
     };
+    if how == Move::Copy && stored.is_some_and(|stored| stored != id) {
+        // Before the copy may work, which would acknowledge marks for the original.
+        consumer::replace(worker, rollup).await?;
+    }
     worker.checkpoints.bind(&rollup.name, before, &bond).await?;
     worker.forget(rollup);
     let needs_repair = bond.repair.is_some();

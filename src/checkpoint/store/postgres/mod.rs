@@ -5,6 +5,7 @@
 //! others wait for. A transaction pooler works, because no session state and no lock outlives a
 //! transaction. The server's clock decides about leases, and it is the same for all workers.
 
+mod look;
 mod reading;
 mod render;
 mod value;
@@ -41,18 +42,15 @@ const DIALOGUE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The text in `pg_stat_activity`.
 const LABEL: &str = "checkpoints";
 
-/// The remedy for a table of another form.
-const REMEDY: &str = "rename or drop it";
-
 const SCHEMA: &str = "CREATE SCHEMA tallymark";
-
-/// The columns in `table.sql`.
-const COLUMNS: &str = "rollup text, sort text, item jsonb, unfinished boolean";
 
 /// A table of checkpoints in the target.
 #[derive(Clone, Debug)]
 pub struct Postgres {
     db: Db,
+    /// The name in the schema.
+    name: String,
+    /// The name in statements.
     table: String,
     clock: Clock,
     reading: Shared,
@@ -63,8 +61,8 @@ impl Postgres {
     /// yet.
     #[must_use]
     pub fn new(db: Db, table: &str) -> Self {
-        let table = format!("tallymark.{}", shown(table));
-        Self { db, table, clock: Clock::Server, reading: Shared::default() }
+        let (name, table) = (table.to_owned(), format!("tallymark.{}", shown(table)));
+        Self { db, name, table, clock: Clock::Server, reading: Shared::default() }
     }
 
     /// Uses the workers' times, for tests that set the time themselves.
@@ -245,33 +243,6 @@ impl Postgres {
             self.execute(&mut tx, operation, sql).await?;
         }
         tx.commit().await.map_err(|error| self.error(operation, error))
-    }
-
-    async fn look(&self) -> Result<TableSummary, StoreError> {
-        const OPERATION: &str = "describe table";
-        let sql = format!(
-            "SELECT greatest(c.reltuples, 0)::bigint AS items, pg_total_relation_size(c.oid) AS bytes, \
-             (SELECT string_agg(a.attname || ' ' || format_type(a.atttypid, a.atttypmod), ', ' \
-              ORDER BY a.attnum) FROM pg_attribute AS a \
-              WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS columns \
-             FROM pg_class AS c WHERE c.oid = to_regclass({})",
-            literal(&self.table)
-        );
-        let mut tx = self.begin(Access::ReadOnly, OPERATION).await?;
-        let rows = tx.rows(OPERATION, sql).await.map_err(|error| self.error(OPERATION, error))?;
-        tx.rollback().await.map_err(|error| self.error(OPERATION, error))?;
-        let table = self.table.clone();
-        let Some(row) = rows.first() else { return Err(StoreError::NoTable { table }) };
-        let unreadable = |error| self.unreadable(OPERATION, error);
-        let columns: Option<String> = row.try_get("columns").map_err(unreadable)?;
-        if columns.as_deref() != Some(COLUMNS) {
-            let found = columns.unwrap_or_default();
-            let problem = format!("has the columns {found} instead of {COLUMNS}");
-            return Err(StoreError::WrongTable { table, problem, remedy: REMEDY });
-        }
-        let count = |name: &str| row.try_get::<i64, _>(name).map_err(unreadable);
-        let (items, bytes) = (count("items")?.unsigned_abs(), count("bytes")?.unsigned_abs());
-        Ok(TableSummary { status: "ACTIVE".to_owned(), items, bytes, on_demand: false })
     }
 
     fn definition(&self) -> [String; 2] {
