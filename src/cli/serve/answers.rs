@@ -10,6 +10,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::access::Token;
+use super::spoken;
 use super::ticker::{AskedBy, Known, Ticker};
 use crate::cli::{parse_duration, ui};
 use crate::model::visible;
@@ -177,7 +178,7 @@ async fn tick(site: &Site, query: &str) -> Answer {
 fn about(site: &Site) -> String {
     let every = site.every.map_or_else(
         || "Ticks when it is asked to".to_owned(),
-        |every| format!("Ticks when something is due, at most every {}", ui::duration(every)),
+        |every| format!("Ticks when something is due, at most every {}", spoken(every)),
     );
     format!(
         "Tallymark {}: accurate, rerunnable statistics of a PostgreSQL.\n{every}.\n\n\

@@ -96,7 +96,7 @@ impl Serve {
 fn started(site: &Site, address: &str) -> String {
     let ticks = match site.every {
         Some(every) => {
-            format!("ticks when something is due, at most every {}, first now", ui::duration(every))
+            format!("ticks when something is due, at most every {}, first now", spoken(every))
         }
         None => "ticks when it is asked to".to_owned(),
     };
@@ -107,10 +107,38 @@ fn started(site: &Site, address: &str) -> String {
     format!("listening on http://{address}; {ticks}; /tick {token}")
 }
 
+/// The interval, without an empty smaller unit.
+fn spoken(every: Duration) -> String {
+    let text = ui::duration(every);
+    let whole = [" 0 s", " 0 min", " 0 h"].iter().find_map(|zero| text.strip_suffix(zero));
+    whole.unwrap_or(&text).replace(".0 s", " s")
+}
+
 fn interval(text: &str) -> Result<Duration, String> {
     let every = parse_duration(text)?;
     if every < EVERY_MIN {
         return Err("write 1s or more".to_owned());
     }
     Ok(every)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interval_is_at_least_a_second_and_told_briefly() {
+        for (text, told) in [
+            ("1s", "1 s"),
+            ("90s", "1 min 30 s"),
+            ("5m", "5 min"),
+            ("10 minutes", "10 min"),
+            ("1h", "1 h"),
+            ("90m", "1 h 30 min"),
+            ("2 days", "2 d"),
+        ] {
+            assert_eq!(interval(text).map(spoken), Ok(told.to_owned()), "{text}");
+        }
+        assert!(interval("999ms").is_err());
+    }
 }

@@ -183,3 +183,14 @@ fn the_configuration_of_the_page_is_a_good_one() {
     let config = Config::parse(Path::new("docs/WITHOUT_AWS.md"), text, &env);
     assert_eq!(config.unwrap().rollups.len(), 1);
 }
+
+#[test]
+fn the_alarms_of_the_page_name_metrics_that_exist() {
+    let (page, metrics) = (read("docs/WITHOUT_AWS.md"), read("docs/METRICS.md"));
+    let words = page.split(|it: char| !it.is_ascii_alphanumeric() && it != '_');
+    let named: Vec<_> = words.filter(|word| word.starts_with("tallymark_")).collect();
+    assert!(named.len() >= 4, "{named:?}");
+    for name in named {
+        assert!(metrics.contains(&format!("`{name}`")), "{name}");
+    }
+}
