@@ -205,11 +205,19 @@ impl Ended {
             }
         };
         for problem in &report.problems {
-            tracing::error!(rollup = problem.rollup, error = problem.error, "rollup has a problem");
+            let (error, hint) = (&problem.error, problem.hint.as_deref());
+            tracing::error!(rollup = problem.rollup, error, hint, "rollup has a problem");
         }
         for slice in report.slices.iter().filter(|slice| slice.outcome == Outcome::Failed) {
-            let (reason, start) = (slice.reason.as_deref(), rfc3339(slice.start));
-            tracing::error!(rollup = slice.rollup, slice.start = start, reason, "slice failed");
+            let (reason, hint) = (slice.reason.as_deref(), slice.hint.as_deref());
+            let start = rfc3339(slice.start);
+            tracing::error!(
+                rollup = slice.rollup,
+                slice.start = start,
+                reason,
+                hint,
+                "slice failed"
+            );
         }
         tracing::info!(
             asked_by = self.asked_by.word(),

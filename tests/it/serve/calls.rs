@@ -225,7 +225,8 @@ async fn a_tick_that_fails_is_answered_and_told_by_the_health_and_the_log() {
     assert!(!health.contains("checkpoint"), "{health}");
     server.signal("TERM");
     let ended = server.end().await;
-    assert!(ended.err.contains("rollup has a problem"), "{ended:?}");
+    let problem = ended.err.lines().find(|line| line.contains("rollup has a problem"));
+    assert!(problem.is_some_and(|line| line.contains("hint=\"")), "{ended:?}");
     assert!(ended.err.contains("tick failed"), "{ended:?}");
     drop(database);
 }
