@@ -135,10 +135,10 @@ impl Tallymark {
         }
         if self.is_composed && slice == 1 {
             // The finer slice's completion comes after its reopening.
-            let fine = world.cells[0];
+            let finer = world.cells[0];
             let is_told = self.without == Some(Guard::CoarseFirst)
                 && world.workers.iter().any(|it| it.phase == Phase::Coarse);
-            return cell.target.version != fine.target.version && is_succeeded(&fine) && !is_told;
+            return cell.target.version != finer.target.version && is_succeeded(&finer) && !is_told;
         }
         let told = world.marks
             | match world.mover {

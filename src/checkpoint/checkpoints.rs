@@ -12,7 +12,7 @@ use super::store::{
 };
 use super::tombstone;
 use crate::clients::db::Db;
-use crate::config::{Checkpoint as Settings, StoreKind};
+use crate::config::{CheckpointConfig, StoreKind};
 
 /// The number of slices that show a rollup's pace. One read of the store returns them.
 const RECENT: u16 = 32;
@@ -37,7 +37,10 @@ impl Checkpoints {
     ///
     /// # Errors
     /// [`super::store::StoreError::NoRegion`] if DynamoDB has neither a region nor an endpoint.
-    pub(crate) async fn connect(settings: &Settings, target: Db) -> Result<Self, CheckpointError> {
+    pub(crate) async fn connect(
+        settings: &CheckpointConfig,
+        target: Db,
+    ) -> Result<Self, CheckpointError> {
         let place = match settings.store {
             StoreKind::DynamoDb => Place::DynamoDb(&settings.table),
             StoreKind::Postgres => Place::Target(target, &settings.table),

@@ -100,12 +100,12 @@ pub struct LostLease {
     /// The attempt that lost it.
     pub(crate) attempt: u64,
     /// The slice's present state. `None`: its checkpoint is gone.
-    pub(crate) found: Option<Found>,
+    pub(crate) found: Option<FoundState>,
 }
 
 /// The slice's state when a lost lease was noticed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Found {
+pub(crate) struct FoundState {
     pub(crate) state: State,
     /// The newest attempt.
     pub(crate) attempt: u64,
@@ -143,7 +143,7 @@ impl fmt::Display for LostLease {
         let Some(found) = &self.found else {
             return f.write_str("the checkpoint is gone");
         };
-        let Found { state, attempt, held_by, until } = found;
+        let FoundState { state, attempt, held_by, until } = found;
         let holder = held_by.as_deref().map_or_else(|| "nobody".to_owned(), short);
         match (state, until) {
             (State::Running, Some(until)) => {

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 
 use super::checkpoints::Checkpoints;
 use super::claim::Lease;
-use super::error::{CheckpointError, Found, LostLease};
+use super::error::{CheckpointError, FoundState, LostLease};
 use super::item::{Checkpoint, Completion, epoch_ms, instant, key, number, text, whole_ms};
 use super::state::{self, Event, State};
 use super::store::{Cond, UNFINISHED, Update, Written};
@@ -193,7 +193,7 @@ fn already(found: &Checkpoint, lease: &Lease, wanted: State) -> Result<State, Ch
 }
 
 fn lost(lease: &Lease, found: Option<&Checkpoint>) -> CheckpointError {
-    let found = found.map(|found| Found {
+    let found = found.map(|found| FoundState {
         state: found.state,
         attempt: found.attempt,
         held_by: found.owner.clone(),

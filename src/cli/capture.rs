@@ -27,7 +27,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(400);
 
 /// Install, remove or show the triggers that mark late changes (late = "capture").
 #[derive(Debug, Args)]
-pub(crate) struct CaptureCommand {
+pub(crate) struct CaptureArgs {
     #[command(subcommand)]
     action: Action,
 }
@@ -35,9 +35,9 @@ pub(crate) struct CaptureCommand {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Create the triggers on every source table whose rollups have late = "capture"
-    Install(Change),
+    Install(ChangeArgs),
     /// Remove the triggers and their marks
-    Remove(Change),
+    Remove(ChangeArgs),
     /// Show the state of each captured table, and the consumers that its marks wait for
     Status,
     /// Remove a consumer, so that marks stop waiting for it. If it comes back, all of its slices
@@ -49,7 +49,7 @@ enum Action {
 }
 
 #[derive(Debug, Args)]
-struct Change {
+struct ChangeArgs {
     /// Print the statements for the table's owner, but run none
     #[arg(long)]
     dry_run: bool,
@@ -66,7 +66,7 @@ struct Captures {
     own: Vec<i64>,
 }
 
-impl CaptureCommand {
+impl CaptureArgs {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
         let worker = global.worker(1).await?;
         let captures = Captures::of(&worker).await?;
@@ -196,7 +196,7 @@ impl Captures {
         &self,
         worker: &Worker,
         global: &Global,
-        change: &Change,
+        change: &ChangeArgs,
         install: bool,
     ) -> Result<(), Failure> {
         let owner = change.owner(worker)?;
@@ -232,7 +232,7 @@ impl Captures {
         &self,
         owner: &Db,
         capture: &Capture,
-        change: &Change,
+        change: &ChangeArgs,
         install: bool,
     ) -> Result<Vec<String>, Failure> {
         let mut tries = 0;
@@ -265,7 +265,7 @@ impl Captures {
         &self,
         owner: &Db,
         capture: &Capture,
-        change: &Change,
+        change: &ChangeArgs,
         install: bool,
     ) -> Result<Result<Vec<String>, Fault>, DbError> {
         let mut tx = owner.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, "capture").await?;
@@ -342,7 +342,7 @@ fn in_words(consumer: &Consumer) -> String {
     format!("  {rollup} of {installation} (consumer {id}): {waiting} not taken{age}")
 }
 
-impl Change {
+impl ChangeArgs {
     /// A connection with a role that may create triggers.
     fn owner(&self, worker: &Worker) -> Result<Db, Failure> {
         let url = match &self.owner_env {

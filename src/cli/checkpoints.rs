@@ -19,7 +19,7 @@ const LINE_EVERY: Duration = Duration::from_secs(5);
 
 /// Copy the checkpoints into the other store.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub enum CheckpointsCommand {
     /// Copy all checkpoints into the other store, which then takes the place of this one
     Copy(Copy),
 }
@@ -49,7 +49,7 @@ enum Word {
     Postgres,
 }
 
-impl Command {
+impl CheckpointsCommand {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
         match self {
             Self::Copy(copy) => copy.run(global).await,

@@ -14,7 +14,7 @@ use crate::work::worker::{WorkError, Worker};
 
 /// Stop all workers before their next chunk, until `resume`.
 #[derive(Debug, Args)]
-pub(crate) struct Pause {
+pub(crate) struct PauseArgs {
     #[command(flatten)]
     scope: ScopeArgs,
     /// The reason, shown wherever work waits
@@ -27,14 +27,14 @@ pub(crate) struct Pause {
 
 /// End a pause.
 #[derive(Debug, Args)]
-pub(crate) struct Resume {
+pub(crate) struct ResumeArgs {
     #[command(flatten)]
     scope: ScopeArgs,
 }
 
 /// Lengthen or shorten the rests of workers between chunks, overriding the configured `nice_ratio`.
 #[derive(Debug, Args)]
-pub(crate) struct Speed {
+pub(crate) struct SpeedArgs {
     /// Rest of a worker, as a multiple of its chunk's time: 0 to 100, or "default"
     #[arg(value_name = "NICE_RATIO", value_parser = nice_ratio)]
     nice_ratio: Ratio,
@@ -44,7 +44,7 @@ pub(crate) struct Speed {
 
 /// End the backfills of a rollup that are under way. Finished slices stay done.
 #[derive(Debug, Args)]
-pub(crate) struct Cancel {
+pub(crate) struct CancelArgs {
     /// The rollup
     rollup: String,
 }
@@ -80,7 +80,7 @@ impl ScopeArgs {
     }
 }
 
-impl Pause {
+impl PauseArgs {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
         let worker = global.worker(1).await?;
         pause(global, &worker, self.scope.scope(&worker)?, self.reason, self.length).await
@@ -115,7 +115,7 @@ pub(super) async fn pause(
     .await
 }
 
-impl Resume {
+impl ResumeArgs {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
         let worker = global.worker(1).await?;
         resume(global, &worker, self.scope.scope(&worker)?).await
@@ -136,7 +136,7 @@ pub(super) async fn resume(
     print_controls(global, worker, format!("{scope} {text}")).await
 }
 
-impl Speed {
+impl SpeedArgs {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
         let worker = global.worker(1).await?;
         let scope = self.scope.scope(&worker)?;
@@ -152,7 +152,7 @@ impl Speed {
     }
 }
 
-impl Cancel {
+impl CancelArgs {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
         let worker = global.worker(1).await?;
         cancel(global, &worker, worker.rollup(&self.rollup)?).await

@@ -19,7 +19,7 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
 /// Create the checkpoint table, the schemas and the rollup tables.
 #[derive(Debug, Args)]
-pub(crate) struct Init {
+pub(crate) struct InitArgs {
     /// Print the statements, but run none
     #[arg(long)]
     dry_run: bool,
@@ -43,7 +43,7 @@ struct Recut {
     deleted: u64,
 }
 
-impl Init {
+impl InitArgs {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
         let worker = global.worker(1).await?;
         let table = worker.checkpoints.table().to_owned();

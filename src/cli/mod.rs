@@ -84,50 +84,50 @@ struct Global {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Show the main job on embedded servers; nothing to install
-    Demo(demo::Demo),
+    Demo(demo::DemoArgs),
     /// Write a configuration for a live database
-    New(new::New),
+    New(new::NewArgs),
     /// Create the checkpoint table, the schemas and the rollup tables
-    Init(init::Init),
+    Init(init::InitArgs),
     /// Look for problems before they are felt, each with its fix
-    Check(check::Check),
+    Check(check::CheckArgs),
     /// Install, remove or show the triggers that mark late changes
-    Capture(capture::CaptureCommand),
+    Capture(capture::CaptureArgs),
     /// Show the due slices, or the plan of a backfill
-    Plan(plan::Plan),
+    Plan(plan::PlanArgs),
     /// Work on the slices that are due now: one tick, in this process
-    Run(run::Run),
+    Run(run::RunArgs),
     /// Tick by itself, or when a scheduler asks over HTTP
-    Serve(serve::Serve),
+    Serve(serve::ServeArgs),
     /// Compute a range of slices, several concurrently
-    Backfill(backfill::Backfill),
+    Backfill(backfill::BackfillArgs),
     /// Recompute slices in any state
-    Replay(replay::Replay),
+    Replay(replay::ReplayArgs),
     /// Stop all workers before their next chunk
-    Pause(control::Pause),
+    Pause(control::PauseArgs),
     /// End a pause
-    Resume(control::Resume),
+    Resume(control::ResumeArgs),
     /// Lengthen or shorten the rests of workers between chunks
-    Speed(control::Speed),
+    Speed(control::SpeedArgs),
     /// End a rollup's backfills that are under way
-    Cancel(control::Cancel),
+    Cancel(control::CancelArgs),
     /// Show the state of the slices, and the reasons of failures
-    Status(status::Status),
+    Status(status::StatusArgs),
     /// Recompute and compare, without writing
-    Verify(verify::Verify),
+    Verify(verify::VerifyArgs),
     /// Rebuild lost checkpoints from the target's markers
-    Repair(repair::Repair),
+    Repair(repair::RepairArgs),
     /// Record a new address of source or target
-    Moved(moved::Moved),
+    Moved(moved::MovedArgs),
     /// Copy the checkpoints into the other store
     Checkpoints {
         #[command(subcommand)]
-        command: checkpoints::Command,
+        command: checkpoints::CheckpointsCommand,
     },
     /// Rename or drop a rollup
     Rollup {
         #[command(subcommand)]
-        command: rollup::Command,
+        command: rollup::RollupCommand,
     },
     /// Print the JSON Schema of the configuration file, for editors
     Schema,
@@ -302,7 +302,7 @@ impl Global {
 
     /// Announces the work of a command. With `--json` stdout is reserved for the document.
     fn announce(&self, text: impl AsRef<str>) {
-        if self.json { ui::note(text) } else { ui::say(text) }
+        if self.json { ui::note(text) } else { ui::print(text) }
     }
 
     /// Prints the result: `document` with `--json`, else `text`.
@@ -310,7 +310,7 @@ impl Global {
         if self.json {
             ui::json(document);
         } else {
-            ui::say(text());
+            ui::print(text());
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::work::identity::{self, Move};
 /// host, a restore elsewhere or a rename of the host, every command refuses to work. Run this to
 /// confirm that the databases at the configured addresses belong to the installation.
 #[derive(Debug, Args)]
-pub(crate) struct Moved {
+pub(crate) struct MovedArgs {
     /// Only this rollup
     rollup: Option<String>,
     /// The old addresses stay in use: a pooler, or a second name of the same server
@@ -26,7 +26,7 @@ pub(crate) struct Moved {
     yes: bool,
 }
 
-impl Moved {
+impl MovedArgs {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
         let worker = global.worker(1).await?;
         let chosen = rollups(&worker, self.rollup.as_deref())?;

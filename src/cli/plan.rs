@@ -15,7 +15,7 @@ use crate::work::{backfill, empty, estimate, standings};
 
 /// Show the due slices, or the plan of a backfill.
 #[derive(Debug, Args)]
-pub(crate) struct Plan {
+pub(crate) struct PlanArgs {
     /// Only this rollup
     rollup: Option<String>,
     #[command(flatten)]
@@ -29,7 +29,7 @@ pub(crate) struct Plan {
     concurrency: u32,
 }
 
-impl Plan {
+impl PlanArgs {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
         let worker = global.worker(1).await?;
         let mut documents = Vec::new();

@@ -10,7 +10,7 @@ use crate::work::worker::Severity;
 
 /// Rebuild lost checkpoints from the target's markers.
 #[derive(Debug, Args)]
-pub(crate) struct Repair {
+pub(crate) struct RepairArgs {
     /// Only this rollup
     rollup: Option<String>,
     /// Print the repairs, but change nothing
@@ -18,7 +18,7 @@ pub(crate) struct Repair {
     dry_run: bool,
 }
 
-impl Repair {
+impl RepairArgs {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
         let worker = global.worker(1).await?;
         let mut reports = Vec::new();

@@ -1,7 +1,7 @@
 use clap::Args;
 use serde_json::json;
 
-use super::backfill::{Pace, document, finish};
+use super::backfill::{PaceArgs, document, finish};
 use super::ui::{self, ProgressLine, counted};
 use super::{Failure, Global, Range, Via, slice_starting, via};
 use crate::model::clock::Stopwatch;
@@ -16,7 +16,7 @@ use crate::work::{identity, replay, standings};
 
 /// Recompute slices in any state.
 #[derive(Debug, Args)]
-pub(crate) struct Replay {
+pub(crate) struct ReplayArgs {
     /// The rollup
     rollup: String,
     /// This slice
@@ -34,12 +34,12 @@ pub(crate) struct Replay {
     #[arg(long)]
     allow_shrink: bool,
     #[command(flatten)]
-    pace: Pace,
+    pace: PaceArgs,
     #[command(flatten)]
     via: Via,
 }
 
-impl Replay {
+impl ReplayArgs {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
         let worker = global.worker(self.pace.concurrency).await?;
         let rollup = worker.rollup(&self.rollup)?;

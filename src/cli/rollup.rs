@@ -13,7 +13,7 @@ use crate::work::worker::Worker;
 
 /// Rename or drop a rollup.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
+pub(crate) enum RollupCommand {
     /// Rename tables, markers and checkpoints to the configuration's present name
     Rename {
         /// The previous name
@@ -34,7 +34,7 @@ pub(crate) enum Command {
     },
 }
 
-impl Command {
+impl RollupCommand {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
         match self {
             Self::Rename { old, new, yes } => rename(global, &old, &new, yes).await,
@@ -82,7 +82,7 @@ async fn rename(global: &Global, old: &str, new: &str, yes: bool) -> Result<(), 
 
 async fn drop(global: &Global, name: &str, yes: bool) -> Result<(), Failure> {
     let worker = global.worker(1).await?;
-    let of_this = |coarse: &&Rollup| coarse.fine.as_ref().is_some_and(|fine| fine.name == name);
+    let of_this = |coarse: &&Rollup| coarse.finer.as_ref().is_some_and(|finer| finer.name == name);
     if let Some(coarse) = worker.config.rollups.iter().find(of_this) {
         let (file, coarse) = (global.file.display(), &coarse.name);
         let fault = Fault::new(format!("rollup `{coarse}` is computed from `{name}`"));

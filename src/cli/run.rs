@@ -15,7 +15,7 @@ use crate::work::worker::Severity;
 
 /// Work on the slices that are due now: one tick, in this process.
 #[derive(Debug, Args)]
-pub(crate) struct Run {
+pub(crate) struct RunArgs {
     /// Only this rollup
     rollup: Option<String>,
     /// Work on this slice only, if it has not succeeded
@@ -31,7 +31,7 @@ pub(crate) struct Run {
     via: Via,
 }
 
-impl Run {
+impl RunArgs {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
         let worker = global.worker(1).await?;
         let rollup = self.rollup.as_deref().map(|name| worker.rollup(name)).transpose()?;

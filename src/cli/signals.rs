@@ -20,10 +20,10 @@ const POLL: Duration = Duration::from_millis(20);
 
 /// The signals that this process received.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Signals(Arc<Shared>);
+pub(super) struct Signals(Arc<SignalState>);
 
 #[derive(Debug, Default)]
-struct Shared {
+struct SignalState {
     /// The exit code of the first signal, or 0.
     code: AtomicU8,
     /// Whether the command ends on its own.

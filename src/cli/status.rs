@@ -20,7 +20,7 @@ const LISTED_MAX: usize = 10;
 
 /// Show the state of the slices, and the reasons of failures.
 #[derive(Debug, Args)]
-pub(crate) struct Status {
+pub(crate) struct StatusArgs {
     /// Only this rollup
     rollup: Option<String>,
     /// Number of calendar lines to show, newest last
@@ -38,7 +38,7 @@ struct Scrubbed {
 }
 
 /// The state of one rollup.
-struct Standings {
+struct RollupStatus {
     watermark: DateTime<Utc>,
     lag: TimeDelta,
     /// Number of slices with another definition, and the total.
@@ -52,7 +52,7 @@ struct Standings {
     backfill: Option<Backfill>,
 }
 
-impl Status {
+impl StatusArgs {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
         let worker = global.worker(1).await?;
         let mut documents = Vec::new();
@@ -73,7 +73,7 @@ impl Status {
         Ok(())
     }
 
-    async fn standings(&self, worker: &Worker, rollup: &Rollup) -> Result<Standings, WorkError> {
+    async fn standings(&self, worker: &Worker, rollup: &Rollup) -> Result<RollupStatus, WorkError> {
         let now = worker.clock.now();
         let standings::Standings { seen, plan: known } = standings::of(worker, rollup, now).await?;
         let backfill = match seen.backfill() {
@@ -85,7 +85,7 @@ impl Status {
             None => None,
         };
         // The calendar shows the newest lines, which may begin before the watermark.
-        let line = Line::of(rollup);
+        let line = LineSpan::of(rollup);
         let lines = u32::try_from(self.lines).unwrap_or(u32::MAX).clamp(1, 1000);
         let from = (now - line.span() * i32::try_from(lines).unwrap_or(1000)).max(rollup.start);
         let from = rollup.calendar.containing(from).start();
@@ -97,10 +97,19 @@ impl Status {
         let scrub = scrubbed(worker, rollup, now).await?;
         let watermark = known.watermark;
         let unproven = identity::unproven(worker, rollup);
-        Ok(Standings { watermark, lag, redefined, slices, unfinished, scrub, unproven, backfill })
+        Ok(RollupStatus {
+            watermark,
+            lag,
+            redefined,
+            slices,
+            unfinished,
+            scrub,
+            unproven,
+            backfill,
+        })
     }
 
-    fn text(&self, rollup: &Rollup, standings: &Standings) -> String {
+    fn text(&self, rollup: &Rollup, standings: &RollupStatus) -> String {
         let calendar = &rollup.calendar;
         let lag = ui::duration(standings.lag.to_std().unwrap_or_default());
         let mut lines = vec![
@@ -153,7 +162,7 @@ impl Status {
 
     /// The calendar of slices: a line per month (or day, or year), a letter per slice.
     fn grid(&self, rollup: &Rollup, slices: &[Planned]) -> Vec<String> {
-        let line = Line::of(rollup);
+        let line = LineSpan::of(rollup);
         let mut rows: BTreeMap<String, BTreeMap<usize, Standing>> = BTreeMap::new();
         for planned in slices {
             let local = planned.slice.start().with_timezone(&rollup.calendar.zone());
@@ -182,14 +191,14 @@ impl Status {
 
 /// The time that a line of the calendar covers.
 #[derive(Clone, Copy)]
-enum Line {
+enum LineSpan {
     HalfDay,
     Day,
     Month,
     Year,
 }
 
-impl Line {
+impl LineSpan {
     fn of(rollup: &Rollup) -> Self {
         let width = rollup.calendar.width().approximate();
         match width.as_secs() {
@@ -303,7 +312,7 @@ fn unfinished(rollup: &Rollup, checkpoint: &Checkpoint) -> String {
     ui::wrapped(&line, 2)
 }
 
-fn document(rollup: &Rollup, standings: &Standings) -> serde_json::Value {
+fn document(rollup: &Rollup, standings: &RollupStatus) -> serde_json::Value {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for planned in &standings.slices {
         *counts.entry(planned.standing.word()).or_default() += 1;

@@ -23,11 +23,11 @@ pub(crate) use progress::ProgressLine;
 const LINE: usize = 80;
 
 /// Prints a line of a command's result.
-pub(crate) fn say(text: impl AsRef<str>) {
+pub(crate) fn print(text: impl AsRef<str>) {
     verbatim(if console::user_attended() { folded(text.as_ref()) } else { text.as_ref().into() });
 }
 
-/// As [`say`], for lines that must not be wrapped: SQL, a script.
+/// As [`print`], for lines that must not be wrapped: SQL, a script.
 pub(crate) fn verbatim(text: impl AsRef<str>) {
     let shown = paint::shown(text.as_ref(), console::colors_enabled());
     // A closed pipe (`tallymark status | head`) must not cause a panic.

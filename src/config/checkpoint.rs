@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use super::raw::Node;
-use super::{Checkpoint, StoreKind};
+use super::{CheckpointConfig, StoreKind};
 use crate::model::hint::Fault;
 use crate::model::text::{nearest, shown};
 
@@ -17,15 +17,15 @@ const FAILURES_MAX_DEFAULT: u32 = 5;
 pub(super) const FAILURES_MAX: RangeInclusive<u32> = 1..=100;
 
 /// The settings of a file without this section.
-pub(super) fn default() -> Checkpoint {
-    Checkpoint {
+pub(super) fn default() -> CheckpointConfig {
+    CheckpointConfig {
         store: StoreKind::DynamoDb,
         table: DYNAMODB_TABLE_DEFAULT.to_owned(),
         failures_max: FAILURES_MAX_DEFAULT,
     }
 }
 
-impl Checkpoint {
+impl CheckpointConfig {
     /// The settings of the same file in another store. `table` is the table's name in DynamoDB.
     ///
     /// # Errors
@@ -49,7 +49,7 @@ impl Checkpoint {
     }
 }
 
-pub(super) fn read(node: &Node<'_>) -> Option<Checkpoint> {
+pub(super) fn read(node: &Node<'_>) -> Option<CheckpointConfig> {
     let mut section = node.section("a table: [checkpoint]")?;
     section.only(&["store", "table", "failures_max"]);
     let store = match section.get("store") {
@@ -72,7 +72,7 @@ pub(super) fn read(node: &Node<'_>) -> Option<Checkpoint> {
         Some(node) => node.integer(FAILURES_MAX),
         None => Some(FAILURES_MAX_DEFAULT),
     };
-    Some(Checkpoint { store: store?, table: table?, failures_max: failures_max? })
+    Some(CheckpointConfig { store: store?, table: table?, failures_max: failures_max? })
 }
 
 fn store(node: &Node<'_>) -> Option<StoreKind> {

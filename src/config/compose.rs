@@ -61,8 +61,8 @@ pub(super) fn read_all(node: &Node<'_>, schema: &str) -> Option<Vec<Rollup>> {
         }
     }
     for ((draft, origin), read) in drafts.iter().zip(&origins).zip(&read) {
-        if let (Some(draft), Some(Origin::Rollup(node, fine)), None) = (draft, origin, read) {
-            is_circular(node, draft, fine);
+        if let (Some(draft), Some(Origin::Rollup(node, finer)), None) = (draft, origin, read) {
+            is_circular(node, draft, finer);
         }
     }
     // Read all before failing, so that all mistakes are reported.
@@ -98,7 +98,7 @@ fn read_one(
         );
     };
     // Errors of the finer rollup are already reported, and this one is not to blame.
-    read[place].as_ref().map(|fine| coarse(draft, fine.as_ref()?, schema))
+    read[place].as_ref().map(|finer| coarse(draft, finer.as_ref()?, schema))
 }
 
 fn origin<'d>(draft: &Draft<'d>) -> Origin<'d> {
@@ -113,8 +113,8 @@ fn origin<'d>(draft: &Draft<'d>) -> Origin<'d> {
 }
 
 /// Reports why a rollup could not be read: its chain has no first one.
-fn is_circular(node: &Node<'_>, draft: &Draft<'_>, fine: &str) {
-    node.wrong::<()>(if draft.name.as_deref() == Some(fine) {
+fn is_circular(node: &Node<'_>, draft: &Draft<'_>, finer: &str) {
+    node.wrong::<()>(if draft.name.as_deref() == Some(finer) {
         Fault::new("is this rollup itself")
             .remedy(r#"name a finer one, or read a table: from = "public.events""#)
     } else {
@@ -123,23 +123,23 @@ fn is_circular(node: &Node<'_>, draft: &Draft<'_>, fine: &str) {
     });
 }
 
-/// Reads a rollup that is computed from `fine`.
-fn coarse(Draft { section, name }: &Draft<'_>, fine: &Rollup, schema: &str) -> Option<Rollup> {
+/// Reads a rollup that is computed from `finer`.
+fn coarse(Draft { section, name }: &Draft<'_>, finer: &Rollup, schema: &str) -> Option<Rollup> {
     for (key, why, remedy) in FINER_DECIDES {
         if let Some(node) = section.get(key) {
             node.wrong::<()>(Fault::new(why).remedy(remedy));
         }
     }
-    let cut = rollup::cut(section, fine.calendar.zone()).and_then(|cut| fits(section, cut, fine));
-    let start = cut.as_ref().and_then(|(calendar, _)| start(section, calendar, fine));
+    let cut = rollup::cut(section, finer.calendar.zone()).and_then(|cut| fits(section, cut, finer));
+    let start = cut.as_ref().and_then(|(calendar, _)| start(section, calendar, finer));
     let seal_before = rollup::seal_before(section, cut.as_ref());
     let shrink_guard = rollup::shrink_guard(section);
-    let columns = measures::read_merged(section, fine);
+    let columns = measures::read_merged(section, finer);
     let ((calendar, bucket), (group_by, measures)) = (cut?, columns?);
     Some(Rollup {
         name: name.clone()?,
-        from: TableName { schema: Some(schema.to_owned()), name: fine.name.clone() },
-        fine: Some(Arc::new(fine.clone())),
+        from: TableName { schema: Some(schema.to_owned()), name: finer.name.clone() },
+        finer: Some(Arc::new(finer.clone())),
         time: TimeColumn { column: "bucket".to_owned(), zone: None, unit: None },
         start: start?,
         calendar,
@@ -161,10 +161,10 @@ fn coarse(Draft { section, name }: &Draft<'_>, fine: &Rollup, schema: &str) -> O
 fn fits(
     section: &Section<'_>,
     (calendar, bucket): (Calendar, Width),
-    fine: &Rollup,
+    finer: &Rollup,
 ) -> Option<(Calendar, Width)> {
-    let name = &fine.name;
-    let (zone, width) = (fine.calendar.zone(), fine.calendar.width());
+    let name = &finer.name;
+    let (zone, width) = (finer.calendar.zone(), finer.calendar.width());
     let wrong = |key: &str, fault: Fault| {
         section.get(key).and_then(|node| node.wrong::<(Calendar, Width)>(fault))
     };
@@ -188,12 +188,12 @@ fn fits(
             .remedy("use a wider one"),
         );
     }
-    if !fine.bucket.divides(bucket) {
+    if !finer.bucket.divides(bucket) {
         return wrong(
             "bucket",
             Fault::new(format!(
                 r#""{bucket}" does not consist of whole buckets of `{name}`, of "{}""#,
-                fine.bucket
+                finer.bucket
             ))
             .remedy("use a wider one"),
         );
@@ -202,16 +202,20 @@ fn fits(
 }
 
 /// The start of history: as configured, or the first slice that the finer rollup fills.
-fn start(section: &Section<'_>, calendar: &Calendar, fine: &Rollup) -> Option<DateTime<Utc>> {
+fn start(section: &Section<'_>, calendar: &Calendar, finer: &Rollup) -> Option<DateTime<Utc>> {
     let Some(node) = section.get("start") else {
-        let first = calendar.containing(fine.start);
-        return Some(if first.start() == fine.start { fine.start } else { first.end() });
+        let first = calendar.containing(finer.start);
+        return Some(if first.start() == finer.start { finer.start } else { first.end() });
     };
     let start = rollup::start(&node, calendar)?;
-    if start < fine.start {
+    if start < finer.start {
         return node.wrong(
-            Fault::new(format!("is before the start of `{}`, {}", fine.name, rfc3339(fine.start)))
-                .remedy("use a later one, or remove the key"),
+            Fault::new(format!(
+                "is before the start of `{}`, {}",
+                finer.name,
+                rfc3339(finer.start)
+            ))
+            .remedy("use a later one, or remove the key"),
         );
     }
     Some(start)

@@ -38,9 +38,9 @@ const SYSTEM: &str = "a column that PostgreSQL keeps for itself";
 
 /// The used column names of a rollup table, each with its user.
 #[derive(Debug)]
-pub(super) struct Columns(HashMap<String, &'static str>);
+pub(super) struct ColumnNames(HashMap<String, &'static str>);
 
-impl Columns {
+impl ColumnNames {
     fn new() -> Self {
         Self(RESERVED.map(|(name, by)| (name.to_owned(), by)).into())
     }
@@ -73,7 +73,7 @@ impl Columns {
 
 /// Reads the dimensions and the measures.
 pub(super) fn read(section: &Section<'_>) -> Option<(Vec<String>, Vec<Measure>)> {
-    let mut columns = Columns::new();
+    let mut columns = ColumnNames::new();
     let dimensions = match section.get("group_by") {
         Some(node) => dimensions(&node, &mut columns),
         None => Some(Vec::new()),
@@ -84,38 +84,38 @@ pub(super) fn read(section: &Section<'_>) -> Option<(Vec<String>, Vec<Measure>)>
     counted(section, dimensions?, measures?)
 }
 
-/// Reads the dimensions and the measures of a rollup that is computed from `fine`.
+/// Reads the dimensions and the measures of a rollup that is computed from `finer`.
 pub(super) fn read_merged(
     section: &Section<'_>,
-    fine: &Rollup,
+    finer: &Rollup,
 ) -> Option<(Vec<String>, Vec<Measure>)> {
-    let mut columns = Columns::new();
+    let mut columns = ColumnNames::new();
     let dimensions = match section.get("group_by") {
-        Some(node) => dimensions(&node, &mut columns).and_then(|it| subset(&node, it, fine)),
+        Some(node) => dimensions(&node, &mut columns).and_then(|it| subset(&node, it, finer)),
         None => Some(Vec::new()),
     };
     let measures = section
         .need("measures", r#"name measures of the finer rollup: measures = ["events"]"#)
         .and_then(|node| {
             if node.is_array() {
-                return named(&node, &mut columns, fine);
+                return named(&node, &mut columns, finer);
             }
-            measures(&node, &mut columns, &|node, measure| merging(node, measure, fine))
+            measures(&node, &mut columns, &|node, measure| merging(node, measure, finer))
         });
     counted(section, dimensions?, measures?)
 }
 
 /// Checks the dimensions against those of the finer rollup.
-fn subset(node: &Node<'_>, dimensions: Vec<String>, fine: &Rollup) -> Option<Vec<String>> {
+fn subset(node: &Node<'_>, dimensions: Vec<String>, finer: &Rollup) -> Option<Vec<String>> {
     let nodes = node.array("an array of columns")?;
     let unknown: Vec<_> =
-        nodes.iter().zip(&dimensions).filter(|(_, name)| !fine.group_by.contains(name)).collect();
+        nodes.iter().zip(&dimensions).filter(|(_, name)| !finer.group_by.contains(name)).collect();
     for (node, name) in &unknown {
         node.wrong::<()>(format!(
             "{} is no dimension of `{}`; {}, or add it there",
             shown(name),
-            fine.name,
-            match fine.group_by.as_slice() {
+            finer.name,
+            match finer.group_by.as_slice() {
                 [] => "leave it out".to_owned(),
                 some => format!("use {}", listed(some.iter().map(String::as_str))),
             }
@@ -125,7 +125,7 @@ fn subset(node: &Node<'_>, dimensions: Vec<String>, fine: &Rollup) -> Option<Vec
 }
 
 /// Reads measures given only by name, each of which is merged in its default way.
-fn named(node: &Node<'_>, columns: &mut Columns, fine: &Rollup) -> Option<Vec<Measure>> {
+fn named(node: &Node<'_>, columns: &mut ColumnNames, finer: &Rollup) -> Option<Vec<Measure>> {
     let nodes = node.array("an array of measures")?;
     if nodes.is_empty() {
         return node.wrong(
@@ -135,30 +135,30 @@ fn named(node: &Node<'_>, columns: &mut Columns, fine: &Rollup) -> Option<Vec<Me
     }
     let mut read = |node: Node<'_>| {
         let name = node.string(r#"the name of a measure such as "events""#)?;
-        let measure = own_way(&node, name, name, fine)?;
+        let measure = own_way(&node, name, name, finer)?;
         take(columns, &node, &measure)?;
         Some(measure)
     };
     nodes.into_iter().map(&mut read).collect::<Vec<_>>().into_iter().collect()
 }
 
-/// The measure `name` that merges the finer rollup's measure `finer`, or a note why that is
+/// The measure `name` that merges the finer rollup's measure `own`, or a note why that is
 /// impossible.
-fn own_way(node: &Node<'_>, name: &str, finer: &str, fine: &Rollup) -> Option<Measure> {
-    let names = || fine.measures.iter().map(|measure| measure.name.as_str());
-    let Some(measure) = fine.measures.iter().find(|measure| measure.name == finer) else {
-        return node.wrong(match nearest(finer, names()) {
-            Some(near) => Fault::new(format!("{} is no measure of `{}`", shown(finer), fine.name))
+fn own_way(node: &Node<'_>, name: &str, own: &str, finer: &Rollup) -> Option<Measure> {
+    let names = || finer.measures.iter().map(|measure| measure.name.as_str());
+    let Some(measure) = finer.measures.iter().find(|measure| measure.name == own) else {
+        return node.wrong(match nearest(own, names()) {
+            Some(near) => Fault::new(format!("{} is no measure of `{}`", shown(own), finer.name))
                 .remedy(format!("did you mean `{near}`?")),
-            None => Fault::new(format!("{} is no measure of `{}`", shown(finer), fine.name))
+            None => Fault::new(format!("{} is no measure of `{}`", shown(own), finer.name))
                 .remedy(format!("use {}", listed(names()))),
         });
     };
-    match measure.kind.merged_by(measure, &fine.name) {
+    match measure.kind.merged_by(measure, &finer.name) {
         Ok(kind) => Some(Measure {
             name: name.to_owned(),
             kind,
-            column: Some(finer.to_owned()),
+            column: Some(own.to_owned()),
             parameters: measure.parameters.clone(),
             filter: None,
         }),
@@ -167,34 +167,37 @@ fn own_way(node: &Node<'_>, name: &str, finer: &str, fine: &Rollup) -> Option<Me
 }
 
 /// Accepts `measure` if it merges its column of the finer rollup correctly.
-fn merging(node: &Node<'_>, measure: Measure, fine: &Rollup) -> Option<Measure> {
+fn merging(node: &Node<'_>, measure: Measure, finer: &Rollup) -> Option<Measure> {
     if let Some(condition) = node.as_section().and_then(|section| section.get("where")) {
         return condition.wrong(
-            Fault::new(format!("rows of `{}` stand for many rows of its source", fine.name))
+            Fault::new(format!("rows of `{}` stand for many rows of its source", finer.name))
                 .remedy("give it a measure with this condition"),
         );
     }
     let Some(column) = &measure.column else {
         return node.wrong(
-            Fault::new(format!("would count the rows of `{}`, not those of its source", fine.name))
-                .remedy("sum up one of its counts: { sum = \"events\" }"),
+            Fault::new(format!(
+                "would count the rows of `{}`, not those of its source",
+                finer.name
+            ))
+            .remedy("sum up one of its counts: { sum = \"events\" }"),
         );
     };
     if measure.kind.merges_dimensions() {
-        if fine.group_by.contains(column) {
+        if finer.group_by.contains(column) {
             return Some(measure);
         }
-        if fine.measures.iter().all(|known| known.name != *column) {
+        if finer.measures.iter().all(|known| known.name != *column) {
             return node.wrong(format!(
                 "of `{0}` only the different values of its dimensions can be counted; group it by \
                  {1}, or compute {{ {2} = {1} }} from the source in a rollup with this bucket",
-                fine.name,
+                finer.name,
                 shown(column),
                 measure.kind.word(),
             ));
         }
     }
-    let own = own_way(node, &measure.name, column, fine)?;
+    let own = own_way(node, &measure.name, column, finer)?;
     if own != measure {
         return node.wrong(
             Fault::new(format!("`{}` does not merge {}", measure.kind.word(), shown(column)))
@@ -226,7 +229,7 @@ fn example(kind: &dyn Kind) -> String {
 }
 
 /// Takes all columns of a measure.
-fn take(columns: &mut Columns, node: &Node<'_>, measure: &Measure) -> Option<()> {
+fn take(columns: &mut ColumnNames, node: &Node<'_>, measure: &Measure) -> Option<()> {
     let names = measure.names();
     let taken: Vec<_> =
         names.iter().map(|name| columns.take(node, name, "another measure")).collect();
@@ -256,7 +259,7 @@ fn counted(
     Some((dimensions, measures))
 }
 
-fn dimensions(node: &Node<'_>, columns: &mut Columns) -> Option<Vec<String>> {
+fn dimensions(node: &Node<'_>, columns: &mut ColumnNames) -> Option<Vec<String>> {
     let read = |node: Node<'_>| {
         let name = node.identifier(r#"the name of a column such as "entity_id""#)?;
         columns.take(&node, name, DIMENSION)?;
@@ -270,7 +273,7 @@ fn dimensions(node: &Node<'_>, columns: &mut Columns) -> Option<Vec<String>> {
 /// Reads a table of measures. `check` may refuse one.
 fn measures(
     node: &Node<'_>,
-    columns: &mut Columns,
+    columns: &mut ColumnNames,
     check: &dyn Fn(&Node<'_>, Measure) -> Option<Measure>,
 ) -> Option<Vec<Measure>> {
     let section = node.section(r#"a table such as { events = "count" }"#)?;

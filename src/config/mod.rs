@@ -59,11 +59,11 @@ pub struct Config {
     /// The file's path.
     pub path: PathBuf,
     /// The database that is counted.
-    pub source: Source,
+    pub source: SourceConfig,
     /// The place of the rollup tables.
-    pub target: Target,
+    pub target: TargetConfig,
     /// The place of the checkpoints, and the limit of failures.
-    pub checkpoint: Checkpoint,
+    pub checkpoint: CheckpointConfig,
     /// How old slices are verified. `None`: they are not.
     pub scrub: Option<ScrubSettings>,
     /// The rollups, in the order of the file; at least one.
@@ -72,7 +72,7 @@ pub struct Config {
 
 /// The database that is counted: `[source]`.
 #[derive(Clone, Debug)]
-pub struct Source {
+pub struct SourceConfig {
     pub url: Address,
     /// The approximate time limit of one reading statement.
     pub chunk_time: Duration,
@@ -82,7 +82,7 @@ pub struct Source {
 
 /// The database that holds the rollup tables: `[target]`.
 #[derive(Clone, Debug)]
-pub struct Target {
+pub struct TargetConfig {
     /// Its address. `None`: the source's database.
     pub url: Option<Address>,
     /// The schema of the rollup tables.
@@ -93,7 +93,7 @@ pub struct Target {
 
 /// The place of the checkpoints: `[checkpoint]`.
 #[derive(Clone, Debug)]
-pub struct Checkpoint {
+pub struct CheckpointConfig {
     pub store: StoreKind,
     /// The table's name in that store.
     pub table: String,
@@ -208,7 +208,9 @@ fn read(path: &Path, mut root: Section<'_>, env: Env<'_>) -> Option<Config> {
         .and_then(|node| source(&node, env));
     let target = match root.get("target") {
         Some(node) => target(&node, env),
-        None => Some(Target { url: None, schema: SCHEMA_DEFAULT.to_owned(), readers: Vec::new() }),
+        None => {
+            Some(TargetConfig { url: None, schema: SCHEMA_DEFAULT.to_owned(), readers: Vec::new() })
+        }
     };
     let checkpoint = match root.get("checkpoint") {
         Some(node) => checkpoint::read(&node),
@@ -233,7 +235,7 @@ fn read(path: &Path, mut root: Section<'_>, env: Env<'_>) -> Option<Config> {
     })
 }
 
-fn source(node: &Node<'_>, env: Env<'_>) -> Option<Source> {
+fn source(node: &Node<'_>, env: Env<'_>) -> Option<SourceConfig> {
     /// Half a second is long enough to be worth a statement, and short enough to be harmless.
     const CHUNK_TIME_DEFAULT: Duration = Duration::from_millis(500);
     /// Below this the round trips cost more than the work. Above, a budget of minutes cannot be
@@ -251,13 +253,13 @@ fn source(node: &Node<'_>, env: Env<'_>) -> Option<Source> {
         None => Some(CHUNK_TIME_DEFAULT),
     };
     let governor = throttle::read(&section);
-    Some(Source { url: url?, chunk_time: chunk_time?, governor: governor? })
+    Some(SourceConfig { url: url?, chunk_time: chunk_time?, governor: governor? })
 }
 
 /// The schema of the rollup tables.
 pub(crate) const SCHEMA_DEFAULT: &str = "stats";
 
-fn target(node: &Node<'_>, env: Env<'_>) -> Option<Target> {
+fn target(node: &Node<'_>, env: Env<'_>) -> Option<TargetConfig> {
     let mut section = node.section("a table: [target]")?;
     section.only(&["url", "schema", "readers"]);
     let url = match section.get("url") {
@@ -272,7 +274,7 @@ fn target(node: &Node<'_>, env: Env<'_>) -> Option<Target> {
         Some(node) => readers(&node),
         None => Some(Vec::new()),
     };
-    Some(Target { url: url?, schema: schema?, readers: readers? })
+    Some(TargetConfig { url: url?, schema: schema?, readers: readers? })
 }
 
 fn readers(node: &Node<'_>) -> Option<Vec<String>> {

@@ -84,7 +84,7 @@ pub(super) fn read(Draft { section, name }: &Draft<'_>) -> Option<Rollup> {
     Some(Rollup {
         name: name.clone()?,
         from: from?,
-        fine: None,
+        finer: None,
         time: time?,
         start: start?,
         calendar,

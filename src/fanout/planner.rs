@@ -34,7 +34,7 @@ pub(crate) async fn plan_on(
     let now = worker.clock.now();
     let seen = empty::probe(worker, rollup).await?;
     let finer = compose::finer_done(worker, rollup, now).await?;
-    let view = View { finer: finer.as_ref(), ..standings::view(worker, rollup, &seen, now) };
+    let view = View { finer_done: finer.as_ref(), ..standings::view(worker, rollup, &seen, now) };
     // Each window moves the cursor, so the loop ends.
     while let Some((from, to)) = window(&rollup.calendar, backfill) {
         if deadline.remaining(&*worker.clock) < BEGIN_MIN {

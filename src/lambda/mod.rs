@@ -25,7 +25,7 @@ use crate::model::rollup::Rollup;
 use crate::model::slice::Slice;
 use crate::telemetry::metrics::Metrics;
 use crate::tick;
-use crate::work::backfill::{self, BackfillPlan, Batch, BatchLimits, BatchReport, Silent};
+use crate::work::backfill::{self, BackfillPlan, BatchLimits, BatchOptions, BatchReport, Silent};
 use crate::work::backlog::BEGIN_MIN;
 use crate::work::report::{Outcome, SliceReport};
 use crate::work::slice_run::{self, RunOptions};
@@ -349,7 +349,7 @@ async fn work_through(
 ) -> Result<BatchReport, WorkError> {
     let budget = deadline.remaining(&*worker.clock);
     let limits = BatchLimits::default();
-    let batch = Batch { concurrency: 1, budget, deadline: Some(deadline), options, limits };
+    let batch = BatchOptions { concurrency: 1, budget, deadline: Some(deadline), options, limits };
     let done = backfill::run(worker, rollup, plan, batch, &Silent).await;
     let report = done.as_ref().unwrap_or_else(|interrupted| &interrupted.report);
     emit(&Metrics::of_tally(report.runs));

@@ -22,7 +22,7 @@ pub struct Rollup {
     /// The source table or view. For a coarse rollup it is the finer one's table in the target.
     pub from: TableName,
     /// The finer rollup that a coarse one is computed from, instead of the source.
-    pub fine: Option<Arc<Self>>,
+    pub finer: Option<Arc<Self>>,
     /// The column that places a row in time.
     pub time: TimeColumn,
     /// The start of history, aligned to the calendar. Slices start here or later.
@@ -152,10 +152,11 @@ impl Rollup {
             "zone": self.calendar.zone().name(),
             "where": self.filter,
         });
-        if let Some(fine) = &self.fine {
+        if let Some(finer) = &self.finer {
             // Hash the finer rollup's definition, not its name: a rename changes no rows.
+            // The key `fine` is part of fingerprints that checkpoints keep.
             rows["from"] = serde_json::Value::Null;
-            rows["fine"] = fine.definition().into();
+            rows["fine"] = finer.definition().into();
         }
         let all = serde_json::json!({
             "rows": rows,
@@ -175,8 +176,8 @@ impl Rollup {
     #[must_use]
     pub(crate) fn calendar_words(&self) -> String {
         let own = format!("{}, {}", self.calendar.width(), self.calendar.zone());
-        match &self.fine {
-            Some(fine) => format!("{own}, of {}", fine.calendar_words()),
+        match &self.finer {
+            Some(finer) => format!("{own}, of {}", finer.calendar_words()),
             None => own,
         }
     }
@@ -211,15 +212,15 @@ impl Rollup {
         }
     }
 
-    /// Whether it is computed directly from `fine`.
+    /// Whether it is computed directly from `finer`.
     #[must_use]
-    pub fn is_computed_from(&self, fine: &Self) -> bool {
-        self.fine.as_ref().is_some_and(|own| own.name == fine.name)
+    pub fn is_computed_from(&self, finer: &Self) -> bool {
+        self.finer.as_ref().is_some_and(|own| own.name == finer.name)
     }
 
     /// The number of rollups between it and the source.
     #[must_use]
     pub(crate) fn depth(&self) -> usize {
-        self.fine.as_ref().map_or(0, |fine| 1 + fine.depth())
+        self.finer.as_ref().map_or(0, |finer| 1 + finer.depth())
     }
 }

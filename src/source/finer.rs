@@ -20,7 +20,7 @@ pub(crate) struct Finer;
 
 impl Source for Finer {
     fn feeds(&self, rollup: &Rollup) -> bool {
-        rollup.fine.is_some()
+        rollup.finer.is_some()
     }
 
     fn side(&self) -> Side {
@@ -38,7 +38,7 @@ impl Source for Finer {
             let mut columns = found(&mut tx, rollup).await?;
             tx.rollback().await?;
             if lacks(rollup, &columns)
-                && let Some(finer) = &rollup.fine
+                && let Some(finer) = &rollup.finer
             {
                 // Before `init`, use the columns that it will create.
                 columns = foreseen(&of(finer).shape(servers, finer).await?);
@@ -73,7 +73,7 @@ impl Source for Finer {
 
     /// A finer rollup's table has the index of its groups, which begins with the bucket.
     fn assurance(&self, rollup: &Rollup) -> Option<String> {
-        let finer = rollup.fine.as_ref()?;
+        let finer = rollup.finer.as_ref()?;
         Some(format!("computed from `{}`, and again whenever that changes", finer.name))
     }
 }
@@ -89,12 +89,12 @@ async fn found(tx: &mut Tx, rollup: &Rollup) -> Result<Vec<Column>, DbError> {
 }
 
 /// The columns that the finer rollup's table will have, derived from its shape.
-fn foreseen(fine: &Shape) -> Vec<Column> {
-    let dimensions = fine
+fn foreseen(finer: &Shape) -> Vec<Column> {
+    let dimensions = finer
         .dimensions
         .iter()
         .map(|it| Column::of_rollup(&it.name, &it.sql_type, it.collation.clone(), it.is_array));
-    let fields = fine
+    let fields = finer
         .fields
         .iter()
         .map(|it| Column::of_rollup(&it.name, &it.sql_type, it.collation.clone(), false));

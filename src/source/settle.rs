@@ -62,11 +62,11 @@ type Horizon = u64;
 /// One slice's look at the open transactions of the source, shared with the other slices of this
 /// process.
 #[derive(Debug, Default)]
-pub(crate) struct Horizons(Mutex<Option<Look>>);
+pub(crate) struct Horizons(Mutex<Option<SeenHorizon>>);
 
 /// A horizon and its state.
 #[derive(Clone, Copy, Debug)]
-struct Look {
+struct SeenHorizon {
     /// Time by the source's clock before the horizon was taken.
     at: DateTime<Utc>,
     /// `None`: it is passed, so every transaction that had an ID at that instant has ended.
@@ -76,7 +76,7 @@ struct Look {
 
 impl Horizons {
     /// A look that serves a slice readable at `readable_at`: its horizon was taken after that.
-    fn serving(&self, readable_at: DateTime<Utc>, now: DateTime<Utc>) -> Option<Look> {
+    fn serving(&self, readable_at: DateTime<Utc>, now: DateTime<Utc>) -> Option<SeenHorizon> {
         let look = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // If the clock was set back, the order of events is unknown.
         look.filter(|it| readable_at <= it.at && it.at <= now && it.since.elapsed() < SHARED_FOR)
@@ -87,7 +87,7 @@ impl Horizons {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    fn keep(&self, look: Look) {
+    fn keep(&self, look: SeenHorizon) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_older = kept.is_some_and(|kept| kept.at > look.at && kept.open.is_none());
         if !is_older {
@@ -182,11 +182,11 @@ async fn pass_shared(
     tx: &mut Tx,
     Wait { horizon: own, longest, shared }: Wait<'_>,
     now: DateTime<Utc>,
-    look: Option<Look>,
+    look: Option<SeenHorizon>,
 ) -> Result<Option<Blocker>, DbError> {
     let (horizon, longest, at) = match look {
-        Some(Look { open: None, .. }) => return Ok(None),
-        Some(Look { open: Some(open), at, .. }) => {
+        Some(SeenHorizon { open: None, .. }) => return Ok(None),
+        Some(SeenHorizon { open: Some(open), at, .. }) => {
             (Some(own.map_or(open, |own| own.min(open))), Duration::ZERO, at)
         }
         None => (own, longest, now),
@@ -195,7 +195,7 @@ async fn pass_shared(
     // It is unknown when a horizon of an earlier attempt was taken.
     if own.is_none() {
         let open = passed.as_ref().map(|blocker| blocker.horizon);
-        shared.keep(Look { at, open, since: Stopwatch::start() });
+        shared.keep(SeenHorizon { at, open, since: Stopwatch::start() });
     }
     Ok(passed)
 }
@@ -341,7 +341,7 @@ mod tests {
     fn a_horizon_taken_before_a_slice_was_readable_does_not_serve_it() {
         let at = |second| DateTime::from_timestamp(second, 0).unwrap();
         let horizons = Horizons::default();
-        horizons.keep(Look { at: at(100), open: None, since: Stopwatch::start() });
+        horizons.keep(SeenHorizon { at: at(100), open: None, since: Stopwatch::start() });
         let serves = |readable, now| horizons.serving(at(readable), at(now)).is_some();
         assert!(serves(99, 200) && serves(100, 100));
         // A transaction that wrote between the horizon and the slice's end and grace may still be
@@ -349,7 +349,7 @@ mod tests {
         assert!(!serves(101, 200));
         assert!(!serves(99, 99), "the clock was set back");
         // A pending look must not replace a newer one that has passed.
-        horizons.keep(Look { at: at(50), open: Some(7), since: Stopwatch::start() });
+        horizons.keep(SeenHorizon { at: at(50), open: Some(7), since: Stopwatch::start() });
         assert!(serves(99, 200));
         horizons.forget();
         assert!(!serves(99, 200));

@@ -13,7 +13,7 @@ pub(crate) struct Table;
 
 impl Source for Table {
     fn feeds(&self, rollup: &Rollup) -> bool {
-        rollup.fine.is_none()
+        rollup.finer.is_none()
     }
 
     fn side(&self) -> Side {

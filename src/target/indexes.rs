@@ -6,7 +6,7 @@ use sqlx::postgres::PgRow;
 
 use super::Target;
 use super::ddl::DdlError;
-use super::ready::found;
+use super::ready::columns_of;
 use super::statement::columns;
 use crate::clients::db::{DbError, Tx};
 use crate::model::hint::Fault;
@@ -49,7 +49,7 @@ enum Class {
 }
 
 /// A dimension of a rollup, as the target stores it.
-struct Key {
+struct StoredDimension {
     /// The quoted name, as PostgreSQL writes it.
     name: String,
     class: Class,
@@ -57,7 +57,7 @@ struct Key {
     needs_cast: bool,
 }
 
-impl Key {
+impl StoredDimension {
     /// The expression in the unique index, exactly as PostgreSQL writes it. `None`: only a hash
     /// fits.
     fn expression(&self) -> Option<String> {
@@ -78,7 +78,7 @@ impl Key {
 }
 
 /// The dimensions of `shape`, in their order.
-async fn dimensions(tx: &mut Tx, shape: &Shape) -> Result<Vec<Key>, DbError> {
+async fn dimensions(tx: &mut Tx, shape: &Shape) -> Result<Vec<StoredDimension>, DbError> {
     const DOING: &str = "looking up the dimensions' types";
     let list = |of: &mut dyn Iterator<Item = &String>| {
         format!("ARRAY[{}]", of.map(|it| literal(it)).collect::<Vec<_>>().join(", "))
@@ -94,7 +94,11 @@ async fn dimensions(tx: &mut Tx, shape: &Shape) -> Result<Vec<Key>, DbError> {
             "bytes" => Class::Bytes,
             _ => Class::Other,
         };
-        Ok(Key { name: row.try_get("name")?, class, needs_cast: row.try_get("needs_cast")? })
+        Ok(StoredDimension {
+            name: row.try_get("name")?,
+            class,
+            needs_cast: row.try_get("needs_cast")?,
+        })
     };
     let rows = tx.rows(DOING, sql).await?;
     rows.iter()
@@ -105,7 +109,7 @@ async fn dimensions(tx: &mut Tx, shape: &Shape) -> Result<Vec<Key>, DbError> {
 
 /// The keys of the unique index, exactly as PostgreSQL writes them. All dimensions that are too
 /// wide, or for which an index has no columns left, share one hash.
-fn unique_keys(dimensions: &[Key]) -> Vec<String> {
+fn unique_keys(dimensions: &[StoredDimension]) -> Vec<String> {
     let fits = dimensions.iter().filter(|key| key.expression().is_some()).count();
     let is_hashed = fits < dimensions.len() || fits >= INDEX_COLUMNS_MAX;
     // One column is for the bucket, and one for the hash.
@@ -297,9 +301,9 @@ pub(super) async fn rollup_indexes(
 
 /// The statement that creates the index by which readers find a group's rows: the dimensions of a
 /// bounded width, the beginnings of texts, and the bucket. `None`: no dimension fits.
-fn readers_index(table: &str, dimensions: &[Key]) -> Option<String> {
+fn readers_index(table: &str, dimensions: &[StoredDimension]) -> Option<String> {
     let each = ENTRY_BYTES_MAX / dimensions.len().clamp(1, INDEX_COLUMNS_MAX);
-    let key = |key: &Key| match key.class {
+    let key = |key: &StoredDimension| match key.class {
         Class::Plain => Some(key.name.clone()),
         // A character has at most four bytes.
         Class::Text => Some(format!("left({}::text, {})", key.name, CHARACTERS_MAX.min(each / 4))),
@@ -324,7 +328,7 @@ pub async fn refuse_doubled(
     shape: &Shape,
 ) -> Result<(), DdlError> {
     let table = target.table(rollup);
-    if found(tx, &table).await?.is_empty()
+    if columns_of(tx, &table).await?.is_empty()
         || rollup_indexes(tx, target, rollup, shape).await?.statements.is_empty()
     {
         return Ok(());

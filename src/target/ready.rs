@@ -19,7 +19,7 @@ pub(super) enum Persistence {
 
 /// A column of a table.
 #[derive(Clone, Debug)]
-pub(super) struct Found {
+pub(super) struct TableColumn {
     pub(super) name: String,
     pub(super) sql_type: String,
     pub(super) collation: Option<String>,
@@ -29,11 +29,11 @@ pub(super) struct Found {
 }
 
 /// The columns of `table`. An empty list means that the table does not exist.
-pub(super) async fn found(tx: &mut Tx, table: &str) -> Result<Vec<Found>, DbError> {
+pub(super) async fn columns_of(tx: &mut Tx, table: &str) -> Result<Vec<TableColumn>, DbError> {
     let sql = format!(include_str!("table_columns.sql"), relation = literal(table));
     let doing = format!("looking up {table}");
     let column = |row: &PgRow| {
-        Ok(Found {
+        Ok(TableColumn {
             name: row.try_get("name")?,
             sql_type: row.try_get("sql_type")?,
             collation: row.try_get("collation")?,
@@ -125,7 +125,7 @@ fn judge(
 /// values are meant to be compared.
 pub(super) fn column_problem(
     table: &str,
-    column: &Found,
+    column: &TableColumn,
     collation: Option<&String>,
     generated: bool,
 ) -> Option<Fault> {

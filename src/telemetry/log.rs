@@ -44,7 +44,7 @@ pub fn lambda() {
         .with_current_span(true)
         .with_span_list(false)
         .with_env_filter(filter)
-        .with_writer(Place::Json)
+        .with_writer(LogOutput::Json)
         .init();
     warn(problem);
 }
@@ -67,14 +67,14 @@ pub(crate) fn cli(verbosity: u8, ansi: bool) {
         .with_ansi(false)
         .with_target(verbosity > 1)
         .with_env_filter(filter)
-        .with_writer(Place::Text { ansi })
+        .with_writer(LogOutput::Text { ansi })
         .init();
     warn(problem);
 }
 
 /// The destination. Each line is written with a single call.
 #[derive(Clone, Copy, Debug)]
-enum Place {
+enum LogOutput {
     /// To stdout, a JSON object a line.
     Json,
     /// To stderr. `ansi` allows colours.
@@ -84,11 +84,11 @@ enum Place {
 /// One line before it is written.
 #[derive(Debug)]
 struct Line {
-    place: Place,
+    place: LogOutput,
     level: Level,
 }
 
-impl<'a> MakeWriter<'a> for Place {
+impl<'a> MakeWriter<'a> for LogOutput {
     type Writer = Line;
 
     fn make_writer(&'a self) -> Line {
@@ -104,7 +104,7 @@ impl Line {
     /// The line with hidden characters escaped.
     fn shown(&self, formatted: &str) -> String {
         let line = formatted.trim_end_matches('\n');
-        let Place::Text { ansi } = self.place else { return visible::json(line).into_owned() };
+        let LogOutput::Text { ansi } = self.place else { return visible::json(line).into_owned() };
         let line = visible::line(line);
         let level = self.level.as_str();
         let color = match self.level {
@@ -126,8 +126,8 @@ impl Write for Line {
     fn write(&mut self, formatted: &[u8]) -> io::Result<usize> {
         let line = self.shown(&String::from_utf8_lossy(formatted)) + "\n";
         match self.place {
-            Place::Json => io::stdout().write_all(line.as_bytes())?,
-            Place::Text { .. } => io::stderr().write_all(line.as_bytes())?,
+            LogOutput::Json => io::stdout().write_all(line.as_bytes())?,
+            LogOutput::Text { .. } => io::stderr().write_all(line.as_bytes())?,
         }
         Ok(formatted.len())
     }
@@ -183,15 +183,15 @@ mod tests {
         let formatted = "2026-01-01T00:00:00Z  WARN it said \u{1b}[2J\u{9b}\nERROR forged\n";
         let line = |place| Line { place, level: Level::WARN }.shown(formatted);
         assert_eq!(
-            line(Place::Text { ansi: true }),
+            line(LogOutput::Text { ansi: true }),
             "2026-01-01T00:00:00Z  \u{1b}[33mWARN\u{1b}[0m it said \\u{1b}[2J\\u{9b}\\nERROR forged"
         );
         assert_eq!(
-            line(Place::Text { ansi: false }),
+            line(LogOutput::Text { ansi: false }),
             "2026-01-01T00:00:00Z  WARN it said \\u{1b}[2J\\u{9b}\\nERROR forged"
         );
         let formatted = "{\"error\":\"\u{7f}\u{202e}\"}\n";
-        let line = Line { place: Place::Json, level: Level::INFO }.shown(formatted);
+        let line = Line { place: LogOutput::Json, level: Level::INFO }.shown(formatted);
         assert_eq!(line, "{\"error\":\"\\u007f\\u202e\"}");
     }
 

@@ -55,12 +55,12 @@ const REST_TOLD_MIN: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Governor {
     settings: Settings,
-    state: Mutex<State>,
+    state: Mutex<GovernorState>,
     waits: tokio::sync::watch::Sender<Option<String>>,
 }
 
 #[derive(Debug)]
-struct State {
+struct GovernorState {
     /// The latest sample for rates, and the one before it.
     samples: [Option<Sample>; 2],
     /// The factor by which chunks are narrower and rests longer. It doubles when the source is busy
@@ -77,7 +77,7 @@ impl Governor {
     #[must_use]
     pub(crate) fn new(settings: Settings) -> Self {
         let (samples, rests, slot_waited) = ([None, None], vec![], Duration::ZERO);
-        let state = State { samples, pressure: 1.0, rests, slot_waited };
+        let state = GovernorState { samples, pressure: 1.0, rests, slot_waited };
         let (waits, _) = tokio::sync::watch::channel(None);
         Self { settings, state: Mutex::new(state), waits }
     }
@@ -321,7 +321,7 @@ impl Governor {
         state.pressure = (state.pressure * 2.0).min(PRESSURE_MAX);
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+    fn state(&self) -> std::sync::MutexGuard<'_, GovernorState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

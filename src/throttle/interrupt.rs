@@ -23,10 +23,10 @@ pub(crate) const GRACE: Duration = Duration::from_secs(1);
 
 /// Raised once, seen by all clones.
 #[derive(Clone, Debug, Default)]
-pub struct Interrupt(Arc<Shared>);
+pub struct Interrupt(Arc<InterruptState>);
 
 #[derive(Debug)]
-struct Shared {
+struct InterruptState {
     raised: watch::Sender<bool>,
     /// Slices in work.
     busy: AtomicUsize,
@@ -36,7 +36,7 @@ struct Shared {
     servers: Mutex<Vec<Db>>,
 }
 
-impl Default for Shared {
+impl Default for InterruptState {
     fn default() -> Self {
         let (raised, _) = watch::channel(false);
         Self {
@@ -50,7 +50,7 @@ impl Default for Shared {
 
 /// Work that must be given back before the end.
 #[derive(Debug)]
-pub(crate) struct Busy(Arc<Shared>);
+pub(crate) struct Busy(Arc<InterruptState>);
 
 impl Drop for Busy {
     fn drop(&mut self) {

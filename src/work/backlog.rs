@@ -89,10 +89,10 @@ async fn add_coarse_due(
     now: DateTime<Utc>,
     report: &mut TickReport,
 ) {
-    let fine = backlogs[place].rollup;
+    let finer = backlogs[place].rollup;
     for coarse in 0..backlogs.len() {
         let rollup = backlogs[coarse].rollup;
-        if !rollup.is_computed_from(fine) {
+        if !rollup.is_computed_from(finer) {
             continue;
         }
         let around = rollup.calendar.containing(slice.start());

@@ -38,9 +38,9 @@ pub(crate) async fn finer_done(
     rollup: &Rollup,
     now: DateTime<Utc>,
 ) -> Result<Option<FinerDone>, WorkError> {
-    let Some(fine) = &rollup.fine else { return Ok(None) };
-    let standings = Box::pin(standings::of(worker, fine, now)).await?;
-    Ok(Some(FinerDone::new(fine, &standings.plan)))
+    let Some(finer) = &rollup.finer else { return Ok(None) };
+    let standings = Box::pin(standings::of(worker, finer, now)).await?;
+    Ok(Some(FinerDone::new(finer, &standings.plan)))
 }
 
 /// As [`View::plan`], and also reads the finer rollup's progress if anything would be due.
@@ -56,7 +56,7 @@ pub(crate) async fn plan(
         return Ok(plan);
     }
     match finer_done(worker, view.rollup, view.now).await? {
-        Some(finer) => Ok(View { finer: Some(&finer), ..view }.plan(checkpoints, from, to)),
+        Some(finer) => Ok(View { finer_done: Some(&finer), ..view }.plan(checkpoints, from, to)),
         None => Ok(plan),
     }
 }
@@ -72,8 +72,8 @@ pub(crate) async fn waits_for(
         return Ok(None);
     };
     Ok(finer.waits_for(slice).map(|finer| {
-        let fine = rollup.fine.as_ref().map_or("", |fine| &fine.name);
-        format!("waits for {}, which is {}", finer.slice.id(fine), finer.standing.word())
+        let name = rollup.finer.as_ref().map_or("", |finer| &finer.name);
+        format!("waits for {}, which is {}", finer.slice.id(name), finer.standing.word())
     }))
 }
 

@@ -188,13 +188,13 @@ pub struct FinerDone {
 impl FinerDone {
     /// Derives it from the finer rollup's own plan.
     #[must_use]
-    pub(crate) fn new(fine: &Rollup, plan: &Plan) -> Self {
+    pub(crate) fn new(finer: &Rollup, plan: &Plan) -> Self {
         let until = plan.slices.last().map_or(plan.watermark, |last| last.slice.end());
         // Rows of another definition must not be merged.
         let undone = plan.slices.iter().filter(|planned| {
             !planned.standing.is_done() || planned.standing == Standing::Redefined
         });
-        Self { calendar: fine.calendar, until, undone: undone.cloned().collect() }
+        Self { calendar: finer.calendar, until, undone: undone.cloned().collect() }
     }
 
     /// The first unfinished finer slice in `slice`.
@@ -222,7 +222,7 @@ pub struct View<'r> {
     pub source_start: Option<SourceStart>,
     /// The progress of the finer rollup. `None`: the rollup has no finer one, or its progress is
     /// still to be read.
-    pub finer: Option<&'r FinerDone>,
+    pub finer_done: Option<&'r FinerDone>,
     /// The present definition, in the form of a checkpoint of the present calendar.
     pub definition: String,
     /// Where history began before `start` was moved back. Slices that succeeded before it missed
@@ -273,7 +273,7 @@ impl View<'_> {
     /// Whether a finer slice in `slice` is not done.
     #[must_use]
     pub(crate) fn is_blocked(&self, slice: Slice) -> bool {
-        self.finer.is_some_and(|finer| finer.waits_for(slice).is_some())
+        self.finer_done.is_some_and(|finer| finer.waits_for(slice).is_some())
     }
 
     /// The standing of one slice, by its own checkpoint.

@@ -21,7 +21,7 @@ mod keeping;
 mod moved;
 mod proof;
 
-use found::{Found, has_registry, history_of, look_up, servers, source_history};
+use found::{OwnerRecord, has_registry, history_of, look_up, servers, source_history};
 use keeping::keep_at;
 pub(crate) use moved::{Move, moved};
 pub use proof::proven;
@@ -46,14 +46,14 @@ use crate::work::worker::{WorkError, Worker};
 
 /// Why a process identifies the rollup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Purpose {
+struct IdentityUse {
     /// Whether findings are recorded.
     records: bool,
     /// Whether checkpoints that contradict the tables are refused.
     relies: bool,
 }
 
-impl Purpose {
+impl IdentityUse {
     const WORK: Self = Self { records: true, relies: true };
     /// After this the checkpoints match the tables again.
     const REPAIR: Self = Self { records: true, relies: false };
@@ -62,10 +62,10 @@ impl Purpose {
 }
 
 /// The findings of a process after it connected to both databases.
-struct Look<'a> {
+struct Observed<'a> {
     id: &'a str,
     place: &'a str,
-    found: &'a Found,
+    found: &'a OwnerRecord,
     /// `None`: not read, or a replica.
     source: Option<History>,
 }
@@ -124,12 +124,12 @@ pub(crate) async fn recognised(worker: &Worker, rollup: &Rollup) -> Result<(), W
 /// Binds source, target, `rollup` and its checkpoints together, or reports that they do not
 /// belong together. The tables must exist.
 pub(crate) async fn identify(worker: &Worker, rollup: &Rollup) -> Result<(), WorkError> {
-    identify_for(worker, rollup, Purpose::WORK).await
+    identify_for(worker, rollup, IdentityUse::WORK).await
 }
 
 /// As `identify`, before a repair, which accepts restored tables.
 pub(crate) async fn identify_for_repair(worker: &Worker, rollup: &Rollup) -> Result<(), WorkError> {
-    identify_for(worker, rollup, Purpose::REPAIR).await
+    identify_for(worker, rollup, IdentityUse::REPAIR).await
 }
 
 /// As `identify_for_repair`, without writing.
@@ -137,7 +137,7 @@ pub(crate) async fn identify_for_dry_run(
     worker: &Worker,
     rollup: &Rollup,
 ) -> Result<(), WorkError> {
-    identify_for(worker, rollup, Purpose::DRY_RUN).await
+    identify_for(worker, rollup, IdentityUse::DRY_RUN).await
 }
 
 /// As `identify`, without writing.
@@ -145,7 +145,7 @@ pub(crate) async fn identify_for_dry_run(
 /// # Errors
 /// The same as for work on the rollup.
 pub(crate) async fn identify_for_check(worker: &Worker, rollup: &Rollup) -> Result<(), WorkError> {
-    identify_for(worker, rollup, Purpose::CHECK).await
+    identify_for(worker, rollup, IdentityUse::CHECK).await
 }
 
 /// Before `init` creates any table, refuses checkpoints that belong to another installation.
@@ -193,7 +193,11 @@ pub async fn identify_at_init(
     Ok(seen.bond().and_then(|bond| bond.repair.clone()))
 }
 
-async fn identify_for(worker: &Worker, rollup: &Rollup, purpose: Purpose) -> Result<(), WorkError> {
+async fn identify_for(
+    worker: &Worker,
+    rollup: &Rollup,
+    purpose: IdentityUse,
+) -> Result<(), WorkError> {
     let place = place(worker).await?;
     let seen = worker.checkpoints.watermark(&rollup.name).await?;
     let bond = seen.bond();
@@ -224,8 +228,8 @@ async fn identify_for(worker: &Worker, rollup: &Rollup, purpose: Purpose) -> Res
     if found.keeper.is_none() && purpose.records {
         keep_at(worker, rollup, &id, std::slice::from_ref(&place)).await?;
     }
-    let look = Look { id: &id, place: &place, found: &found, source };
-    bind(worker, rollup, bond, look, purpose).await?;
+    let observed = Observed { id: &id, place: &place, found: &found, source };
+    bind(worker, rollup, bond, observed, purpose).await?;
     worker.target.set_keeper(&rollup.name, &id);
     Ok(())
 }
@@ -235,28 +239,28 @@ async fn bind(
     worker: &Worker,
     rollup: &Rollup,
     before: Option<&Bond>,
-    look: Look<'_>,
-    purpose: Purpose,
+    observed: Observed<'_>,
+    purpose: IdentityUse,
 ) -> Result<(), WorkError> {
     let mut bond = match before {
         Some(before) => before.clone(),
         None => Bond {
-            installation: look.id.to_owned(),
-            tables: look.found.tables.clone(),
+            installation: observed.id.to_owned(),
+            tables: observed.found.tables.clone(),
             servers: servers(worker).await?,
             repair: (are_checkpoints_lost(worker, rollup).await?)
                 .then(|| CHECKPOINTS_LOST.to_owned()),
             ..Bond::default()
         },
     };
-    if !bond.places.iter().any(|known| known == look.place) {
-        bond.places.push(look.place.to_owned());
+    if !bond.places.iter().any(|known| known == observed.place) {
+        bond.places.push(observed.place.to_owned());
     }
     if bond.repair.is_none() {
-        let reason = restored(worker, rollup, &bond, &look).await?;
+        let reason = restored(worker, rollup, &bond, &observed).await?;
         bond.repair = reason.map(str::to_owned);
     }
-    note_histories(&mut bond, look);
+    note_histories(&mut bond, observed);
     if purpose.records && before != Some(&bond) {
         worker.checkpoints.bind(&rollup.name, before, &bond).await?;
     }

@@ -35,7 +35,7 @@ mod record;
 mod stop;
 mod with_rows;
 
-use chunks::{Chunks, Read};
+use chunks::{Chunks, SliceRead};
 use claim::{Begun, Claimed};
 use stop::Stop;
 use with_rows::Written;
@@ -84,7 +84,7 @@ struct Turn<'w> {
 
 /// A slice whose rows were replaced.
 struct Done {
-    read: Read,
+    read: SliceRead,
     /// How it is known that all its rows were visible.
     settled_by: &'static str,
 }
@@ -127,7 +127,7 @@ pub async fn run_slice(
     let limit = deadline.remaining(&*worker.clock) + OVERTIME;
     // Boxed, as a batch or a tick around it would be too deep for a thread's stack.
     let turn = Turn { worker, rollup, slice, deadline, options };
-    let begun = Box::pin(claim::begin(turn));
+    let begun = Box::pin(claim::claim_if_allowed(turn));
     let claimed = match tokio::time::timeout(limit, begun).await {
         Ok(Ok(Begun::Claimed(claimed))) => claimed,
         Ok(Ok(Begun::Ended(report))) => return Ok(report.logged()),

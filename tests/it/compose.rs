@@ -174,15 +174,15 @@ async fn one_tick_does_all(world: &World) {
     assert!(done.iter().all(|slice| slice.outcome == Outcome::Succeeded), "{:?}", told(&done));
     for name in ["daily", "monthly"] {
         let rollup = named(world, name);
-        let fine = rollup.fine.as_ref().unwrap();
+        let finer = rollup.finer.as_ref().unwrap();
         let place: BTreeMap<_, _> =
             done.iter().enumerate().map(|(n, it)| ((it.rollup.as_str(), it.start), n)).collect();
         let mut coarse = 0;
         for (at, report) in done.iter().enumerate().filter(|(_, it)| it.rollup == name) {
             let settled_by = &report.completion.as_ref().unwrap().settled_by;
             assert_eq!(settled_by, "rollup");
-            for finer in fine.calendar.slices(report.start, report.end) {
-                assert!(place[&(fine.name.as_str(), finer.start())] < at, "{name} {finer}");
+            for slice in finer.calendar.slices(report.start, report.end) {
+                assert!(place[&(finer.name.as_str(), slice.start())] < at, "{name} {slice}");
             }
             coarse += 1;
         }

@@ -355,7 +355,7 @@ fn only_what_was_over_when_the_source_was_asked_is_empty() {
             failures_max: 5,
             source_start: Some(begin),
             definition: rollup.definition(),
-            finer: None,
+            finer_done: None,
             moved_from: None,
         };
         view.judge(None, rollup.calendar.containing(instant("2026-01-10")))

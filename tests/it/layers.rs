@@ -142,8 +142,8 @@ fn only_the_source_asks_which_kind_it_is() {
         ["src/model/", "src/config/", "src/source/", "src/work/compose.rs", "src/cli/rollup.rs"];
     sources.retain(|(path, _)| !names_it.iter().any(|named| path.starts_with(named)));
     assert!(sources.len() > 100, "{} files", sources.len());
-    let mut asking = lines(&sources, &[".fine", "finer::", "source::table"]);
+    let mut asking = lines(&sources, &[".finer", "finer::", "source::table"]);
     // The finer rollup's progress, by which a coarse slice is due.
-    asking.retain(|line| !line.contains(".finer."));
+    asking.retain(|line| !line.contains(".finer_done"));
     assert_eq!(asking, [""; 0]);
 }

@@ -9,7 +9,7 @@ use tallymark::checkpoint::{BackfillState, State};
 use tallymark::clients::db::{Access, DbErrorKind};
 use tallymark::model::clock::{Clock as _, Deadline, VirtualClock};
 use tallymark::model::hint::Hinted;
-use tallymark::work::backfill::{self, Batch, BatchLimits, Silent};
+use tallymark::work::backfill::{self, BatchLimits, BatchOptions, Silent};
 use tallymark::work::report::Outcome;
 use tallymark::work::slice_run::{self, RunOptions};
 
@@ -86,7 +86,7 @@ async fn a_locked_table_is_waited_for_no_longer_than_a_quarter_of_an_hour() {
     let (options, limits) = (RunOptions::default(), BatchLimits::default());
     // The less time a slice has, the sooner it gives up a lock: 60 tries of less than a second.
     let budget = Duration::from_secs(1);
-    let batch = Batch { concurrency: 1, budget, deadline: None, options, limits };
+    let batch = BatchOptions { concurrency: 1, budget, deadline: None, options, limits };
     let before = clock.slept();
     let ended = backfill::run(&world.worker, rollup, &plan, batch, &Silent).await.unwrap_err();
     let text = ended.error.in_one_line();

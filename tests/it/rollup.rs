@@ -311,10 +311,10 @@ async fn a_dropped_rollup_leaves_nothing_behind() {
 }
 
 /// Fifteen days, and a rollup by week that is computed from them.
-fn with_weeks(fine: &str) -> String {
-    let days = daily(15).replace("name = \"daily\"", &format!("name = \"{fine}\""));
+fn with_weeks(finer: &str) -> String {
+    let days = daily(15).replace("name = \"daily\"", &format!("name = \"{finer}\""));
     format!(
-        "{days}[[rollup]]\nname = \"weekly\"\nfrom = {{ rollup = \"{fine}\" }}\nslice = \"1 week\"\n\
+        "{days}[[rollup]]\nname = \"weekly\"\nfrom = {{ rollup = \"{finer}\" }}\nslice = \"1 week\"\n\
          group_by = [\"kind\"]\nmeasures = [\"events\", \"revenue\"]\n"
     )
 }

@@ -9,7 +9,7 @@ use tallymark::model::clock::{Clock, Deadline, SystemClock};
 use tallymark::source::SliceJob;
 use tallymark::target::{Chunk, StageProgress, StatementOptions, TargetError};
 use tallymark::tick;
-use tallymark::work::backfill::{self, Batch, Silent};
+use tallymark::work::backfill::{self, BatchOptions, Silent};
 use tallymark::work::ready;
 use tallymark::work::report::{Outcome, SliceReport};
 use tallymark::work::slice_run::{self, RunOptions};
@@ -153,7 +153,8 @@ async fn a_purged_source_does_not_erase_history() {
     assert_eq!(world.run("2026-01-01").await.outcome, Outcome::Exhausted);
 
     let slices = [world.slice("2026-01-01")];
-    let batch = Batch { options: RunOptions { allow_shrink: true, backfill: None }, ..batch() };
+    let batch =
+        BatchOptions { options: RunOptions { allow_shrink: true, backfill: None }, ..batch() };
     let rollup = world.rollup();
     let report =
         backfill::replay(&world.worker, rollup, &slices, "meant", batch, &Silent).await.unwrap();

@@ -12,7 +12,7 @@ use tallymark::fanout;
 use tallymark::model::clock::{Clock, Deadline, Stopwatch, VirtualClock};
 use tallymark::model::hint::Hinted;
 use tallymark::tick;
-use tallymark::work::backfill::{self, Batch, BatchLimits, Silent};
+use tallymark::work::backfill::{self, BatchLimits, BatchOptions, Silent};
 use tallymark::work::slice_run::RunOptions;
 use tallymark::work::worker::{Severity, WorkError};
 
@@ -144,7 +144,7 @@ async fn who_holds_the_only_slot_is_named_and_waited_for_no_longer_than_a_quarte
     let plan =
         backfill::plan(&world.worker, rollup, from, to, Order::NewestFirst, false).await.unwrap();
     let (options, limits) = (RunOptions::default(), BatchLimits::default());
-    let batch = Batch { concurrency: 1, budget: BUDGET, deadline: None, options, limits };
+    let batch = BatchOptions { concurrency: 1, budget: BUDGET, deadline: None, options, limits };
     let before = clock.slept();
     let ended = backfill::run(&world.worker, rollup, &plan, batch, &Silent).await.unwrap_err();
     is_told(&ended.error);

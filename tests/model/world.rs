@@ -115,7 +115,7 @@ pub fn is_due(item: Option<Item>) -> Option<bool> {
         now: at(0),
         failures_max: FAILURES_MAX_DEFAULT,
         source_start: None,
-        finer: None,
+        finer_done: None,
         definition: definition.clone(),
         moved_from: None,
     };

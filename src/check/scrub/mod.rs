@@ -31,7 +31,7 @@ use crate::work::backlog::BEGIN_MIN;
 use crate::work::due::Standing;
 use crate::work::ready;
 use crate::work::report::{
-    Drifted, LISTED_MAX, Pending, RollupProblem, SliceVerification, TickReport,
+    DriftReport, LISTED_MAX, Pending, RollupProblem, SliceVerification, TickReport,
 };
 use crate::work::slice_run::RESERVE;
 use crate::work::worker::{WorkError, Worker};
@@ -332,7 +332,7 @@ async fn scrub_slice(
             report.scrub.differing += 1;
             if report.scrub.drifted.len() < LISTED_MAX {
                 let reopened = settings.repair;
-                report.scrub.drifted.push(Drifted { found, reopened });
+                report.scrub.drifted.push(DriftReport { found, reopened });
             }
             worker.checkpoints.record_scrub(name, start, noted, now).await?;
             if settings.repair {

@@ -5,7 +5,7 @@ use std::error::Error;
 
 use crate::model::hint::{Fault, Hinted};
 
-type Source = Box<dyn Error + Send + Sync>;
+type Cause = Box<dyn Error + Send + Sync>;
 
 /// Why a call on the store failed.
 #[derive(Debug, thiserror::Error)]
@@ -21,7 +21,7 @@ pub enum StoreError {
         /// The innermost cause.
         problem: String,
         /// The driver's error.
-        source: Source,
+        source: Cause,
     },
     /// The store throttled the call and all its repetitions.
     #[error("{store} throttled {operation} on table `{table}`: {problem}")]
@@ -33,7 +33,7 @@ pub enum StoreError {
         /// The store's message.
         problem: String,
         /// The driver's error.
-        source: Source,
+        source: Cause,
     },
     /// Credentials are missing or wrong, or lack the permission.
     #[error("{store} denied {operation} on table `{table}`: {problem}")]
@@ -45,7 +45,7 @@ pub enum StoreError {
         /// The store's message.
         problem: String,
         /// The driver's error.
-        source: Source,
+        source: Cause,
     },
     /// Nothing in the environment says how to log in.
     #[error("{operation} on table `{table}`: no usable AWS credentials ({problem})")]
@@ -55,7 +55,7 @@ pub enum StoreError {
         /// The SDK's message.
         problem: String,
         /// The SDK's error.
-        source: Source,
+        source: Cause,
     },
     /// The role lacks rights on a table in the target.
     #[error("table `{table}`: {role} lacks {rights}")]
@@ -103,7 +103,7 @@ pub enum StoreError {
         /// The store's message.
         problem: String,
         /// The driver's error.
-        source: Source,
+        source: Cause,
     },
     /// Any other error of the store or its driver.
     #[error("{operation} on table `{table}` failed: {problem}")]
@@ -115,7 +115,7 @@ pub enum StoreError {
         /// Whether the same call may succeed later.
         retryable: bool,
         /// The driver's error.
-        source: Source,
+        source: Cause,
     },
 }
 

@@ -36,7 +36,7 @@ pub(crate) use value::{Item, Key, PK, SK, UNFINISHED, Value};
 use crate::clients::db::{Db, Tx};
 
 /// The result of a call on a store.
-pub(crate) type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
+pub(crate) type StoreAnswer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
 /// A place that keeps items. Each write is atomic, and durable once the store has answered. Each
 /// read except [`Extent::Part`] and [`Sorts::Unfinished`] shows every write that was answered
@@ -60,10 +60,10 @@ pub trait Store: fmt::Debug + Send + Sync {
     }
 
     /// One item.
-    fn get(&self, key: Key) -> Answer<'_, Option<Item>>;
+    fn get(&self, key: Key) -> StoreAnswer<'_, Option<Item>>;
 
     /// Items of one rollup, selected by the second part of their keys.
-    fn query(&self, query: Query) -> Answer<'_, Vec<Item>>;
+    fn query(&self, query: Query) -> StoreAnswer<'_, Vec<Item>>;
 
     /// One conditional write.
     fn update<'a>(
@@ -71,7 +71,7 @@ pub trait Store: fmt::Debug + Send + Sync {
         update: Update,
         operation: &'static str,
         within: Option<&'a mut Tx>,
-    ) -> Answer<'a, Written>;
+    ) -> StoreAnswer<'a, Written>;
 
     /// Applies all of these writes or none. It applies none if a condition fails or another writer
     /// changes one of the items at the same time. Returns whether they were applied. The writes are
@@ -81,23 +81,23 @@ pub trait Store: fmt::Debug + Send + Sync {
         updates: Vec<Update>,
         operation: &'static str,
         within: Option<&'a mut Tx>,
-    ) -> Answer<'a, bool>;
+    ) -> StoreAnswer<'a, bool>;
 
     /// Whether the item exists. If it is missing, every writer that would create it waits until the
     /// transaction has ended. Only for a store in the target.
-    fn find_or_hold<'a>(&'a self, key: Key, within: &'a mut Tx) -> Answer<'a, bool>;
+    fn find_or_hold<'a>(&'a self, key: Key, within: &'a mut Tx) -> StoreAnswer<'a, bool>;
 
     /// Replaces the item under the key if `condition` holds. Returns whether it did.
-    fn put(&self, item: Item, condition: Cond) -> Answer<'_, bool>;
+    fn put(&self, item: Item, condition: Cond) -> StoreAnswer<'_, bool>;
 
     /// Deletes an item, if it exists.
-    fn delete(&self, key: Key) -> Answer<'_, ()>;
+    fn delete(&self, key: Key) -> StoreAnswer<'_, ()>;
 
     /// Creates the table and waits until it is usable. Verifies an existing table.
-    fn create(&self) -> Answer<'_, Created>;
+    fn create(&self) -> StoreAnswer<'_, Created>;
 
     /// The table, after a check that it is Tallymark's.
-    fn describe(&self) -> Answer<'_, TableSummary>;
+    fn describe(&self) -> StoreAnswer<'_, TableSummary>;
 
     /// The command by which an administrator creates the same table. A store in the target returns
     /// SQL.

@@ -11,7 +11,9 @@ use crate::model::clock::{Deadline, Stopwatch};
 use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
 use crate::model::slice::Order;
-use crate::work::backfill::{self, BackfillPlan, Batch, BatchLimits, BatchReport, Interrupted};
+use crate::work::backfill::{
+    self, BackfillPlan, BatchLimits, BatchOptions, BatchReport, Interrupted,
+};
 use crate::work::estimate::{self, Estimate};
 use crate::work::identity;
 use crate::work::slice_run::RunOptions;
@@ -20,9 +22,9 @@ use crate::work::worker::{Severity, WorkError, Worker};
 /// Compute a range of slices, several concurrently, or let the deployed function do it.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
-pub(crate) struct Backfill {
+pub(crate) struct BackfillArgs {
     #[command(subcommand)]
-    command: Option<remote::Command>,
+    command: Option<remote::BackfillCommand>,
     /// The rollup
     #[arg(required = true)]
     rollup: Option<String>,
@@ -44,14 +46,14 @@ pub(crate) struct Backfill {
     #[arg(long, value_name = "DOLLARS", value_parser = positive)]
     max_dollars: Option<f64>,
     #[command(flatten)]
-    pace: Pace,
+    pace: PaceArgs,
     #[command(flatten)]
     via: Via,
 }
 
 /// The speed of a batch, for backfill and replay.
 #[derive(Debug, Args)]
-pub(super) struct Pace {
+pub(super) struct PaceArgs {
     /// Number of concurrent slices
     #[arg(long, value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u32).range(1..=64))]
@@ -65,11 +67,11 @@ pub(super) struct Pace {
     pub(crate) yes: bool,
 }
 
-impl Pace {
-    pub(super) fn batch(&self, options: RunOptions) -> Batch {
+impl PaceArgs {
+    pub(super) fn batch(&self, options: RunOptions) -> BatchOptions {
         let concurrency = self.concurrency as usize;
         let limits = BatchLimits::default();
-        Batch { concurrency, budget: self.budget, deadline: None, options, limits }
+        BatchOptions { concurrency, budget: self.budget, deadline: None, options, limits }
     }
 }
 
@@ -88,7 +90,7 @@ impl From<Direction> for Order {
     }
 }
 
-impl Backfill {
+impl BackfillArgs {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
         if let Some(command) = self.command {
             return command.run(global).await;
@@ -127,7 +129,7 @@ impl Backfill {
         let deadline = self.max_hours.map(|hours| {
             Deadline::after(&*worker.clock, Duration::from_secs_f64((hours * 3600.0).min(1e9)))
         });
-        let batch = Batch { limits, deadline, ..self.pace.batch(options) };
+        let batch = BatchOptions { limits, deadline, ..self.pace.batch(options) };
         let work = backfill::run(&worker, rollup, &plan, batch, &progress);
         let report = progress.during(worker.governor.waits(), work).await;
         progress.finish();

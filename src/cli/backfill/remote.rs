@@ -21,7 +21,7 @@ const POLLS_MAX: usize = 2_000_000;
 
 /// A backfill that the deployed function fans out.
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub(super) enum BackfillCommand {
     /// Start one: the function's next tick sends its slices to the queue
     Start {
         /// The rollup
@@ -68,7 +68,7 @@ pub(super) enum Command {
     },
 }
 
-impl Command {
+impl BackfillCommand {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
         let worker = global.worker(1).await?;
         match self {

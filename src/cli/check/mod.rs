@@ -14,7 +14,7 @@ use super::{Failure, Global, rollups};
 use crate::checkpoint::store::StoreError;
 use crate::checkpoint::{CheckpointError, Checkpoints};
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT, Side};
-use crate::config::Checkpoint;
+use crate::config::CheckpointConfig;
 use crate::model::clock::SystemClock;
 use crate::model::hint::{Fault, Hinted};
 use crate::target::readers;
@@ -25,7 +25,7 @@ use server::{alone, load, naps, server};
 
 /// Look for problems before they are felt, each with its fix.
 #[derive(Debug, Args)]
-pub(crate) struct Check {
+pub(crate) struct CheckArgs {
     /// Only this rollup
     rollup: Option<String>,
 }
@@ -81,7 +81,7 @@ impl Findings {
     }
 }
 
-impl Check {
+impl CheckArgs {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
         let mut findings = Findings::default();
         let (worker, has_region) = worker(global, &mut findings).await?;
@@ -137,7 +137,7 @@ async fn worker(global: &Global, findings: &mut Findings) -> Result<(Worker, boo
         Ok(checkpoints) => (checkpoints, true),
         Err(error) => {
             findings.trouble("checkpoints", &error.into());
-            let Checkpoint { table, failures_max, .. } = &config.checkpoint;
+            let CheckpointConfig { table, failures_max, .. } = &config.checkpoint;
             (Checkpoints::nowhere(table, *failures_max), false)
         }
     };

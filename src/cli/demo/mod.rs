@@ -30,7 +30,7 @@ const KILL_AFTER: Duration = Duration::from_millis(1500);
 
 /// Show the main job on embedded servers, without configuration or installation.
 #[derive(Debug, Args)]
-pub(crate) struct Demo {
+pub(crate) struct DemoArgs {
     /// Keep the servers running at the end, and print their URLs, until Ctrl-C
     #[arg(long)]
     keep: bool,
@@ -43,7 +43,7 @@ struct Stage {
     config: PathBuf,
 }
 
-impl Demo {
+impl DemoArgs {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
         if global.json {
             return Err(Failure::usage(
@@ -57,7 +57,7 @@ impl Demo {
             stage.keep(global).await;
         }
         ui::note(format!("\ndone in {}; its state is in {HOME}/", ui::duration(watch.elapsed())));
-        ui::say("every slice verified");
+        ui::print("every slice verified");
         Ok(())
     }
 }
@@ -182,7 +182,7 @@ impl Stage {
 
         act("What the rollup table says.");
         let chart = chart::draw(&mut source).await.map_err(|error| refused("charting", &error))?;
-        ui::say(chart);
+        ui::print(chart);
 
         act("The proof: every number equals a GROUP BY over the source.");
         self.call(&["verify"]).await?;

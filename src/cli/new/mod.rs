@@ -37,7 +37,7 @@ const LABEL: &str = "new";
 
 /// Write a configuration for a live database, from its catalogue and statistics.
 #[derive(Debug, Args)]
-pub(crate) struct New {
+pub(crate) struct NewArgs {
     /// The file to write [default: that of --config]
     #[arg(value_name = "FILE")]
     place: Option<PathBuf>,
@@ -71,7 +71,7 @@ struct Proposal {
     index: Vec<String>,
 }
 
-impl New {
+impl NewArgs {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
         let file = self.place.as_ref().unwrap_or(&global.file).clone();
         if file.exists() && !self.force {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::catalogue::{Range, Seen, Server, Table};
 use super::choose::{Candidate, Draft};
-use super::{LABEL, New};
+use super::{LABEL, NewArgs};
 use crate::cli::ui;
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT, Db};
 use crate::model::clock::{Clock as _, SystemClock};
@@ -85,7 +85,7 @@ pub(super) fn notes(
 }
 
 /// The commands that lead to a verified rollup, in their order.
-pub(super) fn commands(draft: &Draft, index: &[String], new: &New, file: &Path) -> Vec<String> {
+pub(super) fn commands(draft: &Draft, index: &[String], new: &NewArgs, file: &Path) -> Vec<String> {
     let file = file.to_string_lossy();
     let tallymark = match &*file {
         "tallymark.toml" => "tallymark".to_owned(),

@@ -37,7 +37,7 @@ const ANSWER_TIME: Duration = Duration::from_millis(200);
 
 /// Tick by itself, or when a scheduler asks over HTTP.
 #[derive(Debug, Args)]
-pub struct Serve {
+pub struct ServeArgs {
     /// Where to listen; for the port that a host gives: '0.0.0.0:$PORT'
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8080")]
     listen: String,
@@ -55,7 +55,7 @@ pub struct Serve {
     read_token_env: Option<String>,
 }
 
-impl Serve {
+impl ServeArgs {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
         let token = |name: &Option<String>| name.as_deref().map(Token::of).transpose();
         let (tick_token, read_token) = (token(&self.tick_token_env)?, token(&self.read_token_env)?);

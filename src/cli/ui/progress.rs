@@ -18,10 +18,10 @@ const LINE_EVERY: Duration = Duration::from_secs(5);
 /// The progress of a batch: a bar on a terminal, or occasional lines in a log.
 pub(crate) struct ProgressLine {
     bar: ProgressBar,
-    state: Mutex<State>,
+    state: Mutex<ProgressState>,
 }
 
-struct State {
+struct ProgressState {
     done: u64,
     /// Source rows. `None`: they are not counted.
     rows: Option<u64>,
@@ -59,7 +59,7 @@ impl ProgressLine {
             ProgressBar::hidden()
         };
         let printed = Stopwatch::start();
-        let state = State { done: 0, rows: None, total, printed, waits: None };
+        let state = ProgressState { done: 0, rows: None, total, printed, waits: None };
         Self { bar, state: Mutex::new(state) }
     }
 
@@ -133,7 +133,7 @@ impl ProgressLine {
         self.bar.set_message(visible::line(&format!("{rows}{waits}")).into_owned());
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+    fn state(&self) -> std::sync::MutexGuard<'_, ProgressState> {
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 

@@ -12,7 +12,7 @@ use crate::check::verify::{self, Compared};
 use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
 use crate::model::slice::Slice;
-use crate::work::backfill::{self, Batch, BatchLimits, Interrupted};
+use crate::work::backfill::{self, BatchLimits, BatchOptions, Interrupted};
 use crate::work::due::Standing;
 use crate::work::report::SliceReport;
 use crate::work::report::{Pending, SliceVerification};
@@ -28,7 +28,7 @@ pub(super) use outcome::{difference, not_compared};
 
 /// Recompute and compare, without writing.
 #[derive(Debug, Args)]
-pub(crate) struct Verify {
+pub(crate) struct VerifyArgs {
     /// Only this rollup
     rollup: Option<String>,
     /// Only this slice
@@ -112,7 +112,7 @@ impl Verified {
 }
 
 /// The slices of a random choice, and the number that they were chosen from.
-struct Sample {
+struct SliceSample {
     seed: u32,
     of: usize,
 }
@@ -129,7 +129,7 @@ struct Repaired {
 /// Slices in the order in which they are compared.
 type Chosen<'r> = Vec<(&'r Rollup, Slice)>;
 
-impl Verify {
+impl VerifyArgs {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
         let worker = global.worker(1).await?;
         let mut verified = Verified::default();
@@ -154,7 +154,7 @@ impl Verify {
                 ui::count(chosen.len()),
                 ui::counted(of, "slice")
             ));
-            Sample { seed, of }
+            SliceSample { seed, of }
         });
         self.compare(&worker, &chosen, &mut verified).await?;
         if !self.repair || verified.drifted.is_empty() {
@@ -317,7 +317,7 @@ impl Verify {
                 slices.iter().map(|found| rollup.calendar.containing(found.start)).collect();
             let (budget, options) = (self.timeout, RunOptions::default());
             let limits = BatchLimits::default();
-            let batch = Batch { concurrency: 1, budget, deadline: None, options, limits };
+            let batch = BatchOptions { concurrency: 1, budget, deadline: None, options, limits };
             let progress = ui::ProgressLine::new(&rollup.name, slices.len());
             let report =
                 backfill::replay(worker, rollup, &slices, "verify", batch, &progress).await;

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Repaired, Sample, Verified};
+use super::{Repaired, SliceSample, Verified};
 use crate::cli::run::named;
 use crate::cli::{Failure, ui};
 use crate::model::hint::Fault;
@@ -18,7 +18,7 @@ fn differences(verified: &Verified) -> u64 {
 
 pub(super) fn document(
     verified: &Verified,
-    sample: Option<&Sample>,
+    sample: Option<&SliceSample>,
     repaired: Option<&Repaired>,
 ) -> serde_json::Value {
     json!({
@@ -30,7 +30,7 @@ pub(super) fn document(
         "drifted": verified.drifted,
         "outside": verified.outside,
         "broken": verified.broken,
-        "sample": sample.map(|Sample { seed, of }| json!({ "seed": seed, "of": of })),
+        "sample": sample.map(|SliceSample { seed, of }| json!({ "seed": seed, "of": of })),
         "repair": repaired.map(|repaired| json!({
             "succeeded": repaired.succeeded,
             "failed": repaired.failed,

@@ -25,11 +25,11 @@ const UNSEEN: &str = "-";
 pub struct History {
     database: String,
     /// `None`: the role may not read it.
-    cluster: Option<Cluster>,
+    cluster: Option<ControlData>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Cluster {
+struct ControlData {
     system: String,
     timeline: String,
     checkpoint: u64,
@@ -56,7 +56,7 @@ impl History {
         let [database, system, timeline, checkpoint] = parts[..] else { return None };
         let cluster = match system {
             UNSEEN => None,
-            _ => Some(Cluster {
+            _ => Some(ControlData {
                 system: system.to_owned(),
                 timeline: timeline.to_owned(),
                 checkpoint: checkpoint.parse().ok()?,
@@ -96,7 +96,7 @@ impl fmt::Display for History {
         let database = &self.database;
         match &self.cluster {
             None => write!(f, "{database}/{UNSEEN}/{UNSEEN}/{UNSEEN}"),
-            Some(Cluster { system, timeline, checkpoint }) => {
+            Some(ControlData { system, timeline, checkpoint }) => {
                 write!(f, "{database}/{system}/{timeline}/{checkpoint}")
             }
         }
@@ -121,14 +121,14 @@ pub(crate) async fn read(tx: &mut Tx) -> Result<Option<History>, DbError> {
     Ok(Some(History { database, cluster }))
 }
 
-async fn ask_cluster(tx: &mut Tx) -> Result<Cluster, DbError> {
+async fn ask_cluster(tx: &mut Tx) -> Result<ControlData, DbError> {
     let sql = "SELECT system_identifier::text AS system, timeline_id::text AS timeline, \
                (checkpoint_lsn - '0/0')::bigint AS checkpoint \
                FROM pg_control_system(), pg_control_checkpoint()";
     let row = tx.row(DOING, sql.to_owned()).await?;
     let read = || {
         let checkpoint: i64 = row.try_get("checkpoint")?;
-        Ok(Cluster {
+        Ok(ControlData {
             system: row.try_get("system")?,
             timeline: row.try_get("timeline")?,
             checkpoint: checkpoint.unsigned_abs(),

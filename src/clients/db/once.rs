@@ -6,10 +6,10 @@ use super::{DbError, DbErrorKind};
 
 /// The error found, kept while a guard exists.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Memory(Arc<Mutex<State>>);
+pub(super) struct Memory(Arc<Mutex<OnceState>>);
 
 #[derive(Debug, Default)]
-struct State {
+struct OnceState {
     /// Number of live guards.
     guards: usize,
     found: Option<DbError>,
@@ -44,7 +44,7 @@ impl Memory {
         }
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+    fn state(&self) -> std::sync::MutexGuard<'_, OnceState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

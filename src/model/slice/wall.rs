@@ -11,7 +11,7 @@ use chrono_tz::Tz;
 const REACH_SECONDS: i64 = 16 * 3_600;
 
 /// A change of a zone's offset from UTC.
-struct Change {
+struct OffsetChange {
     /// The first instant with the new offset.
     at: i64,
     offset_before: i64,
@@ -44,7 +44,7 @@ fn offset(zone: Tz, t: i64) -> i64 {
 }
 
 /// The change of offset in `(after, until]`.
-fn change(zone: Tz, after: i64, until: i64) -> Option<Change> {
+fn change(zone: Tz, after: i64, until: i64) -> Option<OffsetChange> {
     let (offset_before, offset_after) = (offset(zone, after), offset(zone, until));
     if offset_before == offset_after {
         return None;
@@ -58,7 +58,7 @@ fn change(zone: Tz, after: i64, until: i64) -> Option<Change> {
             at = middle;
         }
     }
-    Some(Change { at, offset_before, offset_after })
+    Some(OffsetChange { at, offset_before, offset_after })
 }
 
 /// When clocks show `local`.
@@ -113,7 +113,7 @@ pub(super) fn piece_end(zone: Tz, width: i64, t: i64) -> i64 {
     }
 }
 
-impl Change {
+impl OffsetChange {
     /// Whether clocks jump to or over a multiple of `width`. The multiple that clocks would have
     /// shown just at a jump back is left out, as they skip it.
     fn begins_piece(&self, width: i64) -> bool {

@@ -29,14 +29,14 @@ const DOING: &str = "looking at the source's shape";
 pub struct Fingerprint {
     major: String,
     database: String,
-    columns: BTreeMap<String, Column>,
+    columns: BTreeMap<String, HashedColumn>,
     texts: String,
     tables: String,
 }
 
 /// One column, as hashes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Column {
+struct HashedColumn {
     sql_type: String,
     /// Its generation expression.
     expression: String,
@@ -65,7 +65,10 @@ impl Fingerprint {
             let parts: Vec<&str> = column.split(':').collect();
             let [name, sql_type, expression, number] = parts[..] else { return None };
             let [sql_type, expression] = [sql_type, expression].map(str::to_owned);
-            Some((name.to_owned(), Column { sql_type, expression, number: number.to_owned() }))
+            Some((
+                name.to_owned(),
+                HashedColumn { sql_type, expression, number: number.to_owned() },
+            ))
         });
         let columns = columns.collect::<Option<_>>()?;
         let [major, database] = [major, database].map(str::to_owned);
@@ -79,7 +82,7 @@ impl Fingerprint {
     pub(crate) fn has_changed_since(&self, known: &Self) -> bool {
         let same_major = self.major == known.major;
         let same_place = !self.database.is_empty() && self.database == known.database;
-        let has_changed = |(name, now): (&String, &Column)| {
+        let has_changed = |(name, now): (&String, &HashedColumn)| {
             known.columns.get(name).is_some_and(|before| {
                 now.sql_type != before.sql_type
                     || (same_major && now.expression != before.expression)
@@ -110,7 +113,7 @@ impl Fingerprint {
 }
 
 /// Parses one column, then the next.
-fn columns(text: &str) -> BTreeMap<String, Column> {
+fn columns(text: &str) -> BTreeMap<String, HashedColumn> {
     Fingerprint::parse(&format!("||{text}||")).map(|it| it.columns).unwrap_or_default()
 }
 

@@ -16,7 +16,7 @@ const DOING: &str = "looking at what the source stands on";
 
 /// The source, or a relation that it is built on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Relation {
+struct OriginRelation {
     name: String,
     kind: String,
     persistence: String,
@@ -56,12 +56,12 @@ pub(super) async fn check_origin(tx: &mut Tx, rollup: &Rollup) -> Result<(), Sha
     }
 }
 
-async fn relations(tx: &mut Tx, rollup: &Rollup) -> Result<Vec<Relation>, DbError> {
+async fn relations(tx: &mut Tx, rollup: &Rollup) -> Result<Vec<OriginRelation>, DbError> {
     let sql = format!(include_str!("origin.sql"), relation = literal(&table(&rollup.from)));
     let rows = tx.rows(DOING, sql).await?;
     rows.iter()
         .map(|row| {
-            Ok(Relation {
+            Ok(OriginRelation {
                 name: row.try_get("name")?,
                 kind: row.try_get("kind")?,
                 persistence: row.try_get("persistence")?,
@@ -79,16 +79,16 @@ async fn relations(tx: &mut Tx, rollup: &Rollup) -> Result<Vec<Relation>, DbErro
 }
 
 /// Why `late` is not proven for rows from `relations`, the first of which is the source itself.
-fn problem(late: &Late, relations: &[Relation]) -> Option<String> {
+fn problem(late: &Late, relations: &[OriginRelation]) -> Option<String> {
     if *late == Late::Capture {
         // Relations that cannot have triggers are reported with the capture. This finds those where
         // triggers are ineffective.
-        return relations.iter().find_map(Relation::defeats_a_trigger);
+        return relations.iter().find_map(OriginRelation::defeats_a_trigger);
     }
-    if let Some(problem) = relations.iter().find_map(Relation::defeats_waiting) {
+    if let Some(problem) = relations.iter().find_map(OriginRelation::defeats_waiting) {
         return Some(problem);
     }
-    let tables: Vec<&Relation> =
+    let tables: Vec<&OriginRelation> =
         relations.iter().filter(|it| matches!(&*it.kind, "r" | "p") && !it.is_child).collect();
     (tables.len() > 1).then(|| {
         format!(
@@ -99,7 +99,7 @@ fn problem(late: &Late, relations: &[Relation]) -> Option<String> {
     })
 }
 
-impl Relation {
+impl OriginRelation {
     /// Why its rows change outside of local transactions, or by another clock.
     fn defeats_waiting(&self) -> Option<String> {
         let Self { name, .. } = self;

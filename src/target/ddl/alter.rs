@@ -5,14 +5,14 @@ use super::{DdlError, Wanted, collate};
 use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
 use crate::model::sql::ident;
-use crate::target::ready::{self, Found};
+use crate::target::ready::{self, TableColumn};
 
 /// Adds new measures. Refuses every other difference.
 pub(super) fn alter_rollup(
     rollup: &Rollup,
     table: &str,
     wanted: &[Wanted],
-    found: &[Found],
+    found: &[TableColumn],
 ) -> Result<Vec<String>, DdlError> {
     let incompatible = |problem: Fault| DdlError::Incompatible {
         rollup: rollup.name.clone(),
@@ -52,7 +52,7 @@ pub(super) fn alter_rollup(
 
 /// Why columns beyond the definition are in the way. A statement that drops them is offered only
 /// where they are certainly measures, because they follow all columns of the definition.
-fn surplus(table: &str, wanted: &[Wanted], found: &[Found]) -> Option<Fault> {
+fn surplus(table: &str, wanted: &[Wanted], found: &[TableColumn]) -> Option<Fault> {
     let is_wanted = |name: &String| wanted.iter().any(|column| &column.name == name);
     let first = found.iter().position(|column| !is_wanted(&column.name))?;
     let name = ident(&found[first].name);
@@ -88,7 +88,7 @@ fn surplus(table: &str, wanted: &[Wanted], found: &[Found]) -> Option<Fault> {
 
 /// The remedy for a column whose type has changed. Where each old value keeps its meaning in the
 /// new type, the table can be altered, and keeps rows whose source is purged.
-fn retyped(table: &str, column: &Wanted, known: &Found, wanted: &[Wanted]) -> Fault {
+fn retyped(table: &str, column: &Wanted, known: &TableColumn, wanted: &[Wanted]) -> Fault {
     let (name, old, new) = (ident(&column.name), &known.sql_type, &column.sql_type);
     if column.generated || !is_wider(old, new) {
         let fault =

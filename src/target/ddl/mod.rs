@@ -85,7 +85,7 @@ pub async fn plan(
         return Err(incompatible(rollup, &table, problem));
     }
     let mut statements = schemas(tx, target, rollup).await?;
-    let found = ready::found(tx, &table).await?;
+    let found = ready::columns_of(tx, &table).await?;
     if found.is_empty() {
         refuse_second_table(tx, rollup, &table).await?;
         statements.extend(create_rollup(target, rollup, &wanted));

@@ -26,7 +26,7 @@ use passes::work_through;
 
 /// How to work on a batch of slices.
 #[derive(Clone, Copy, Debug)]
-pub struct Batch {
+pub struct BatchOptions {
     /// Concurrent slices.
     pub concurrency: usize,
     /// Longest time for one slice before it yields. Its lease lasts a little longer.
@@ -227,7 +227,7 @@ pub async fn plan(
     let checkpoints = worker.checkpoints.range(&rollup.name, from, to).await?;
     let known: HashMap<_, _> = checkpoints.iter().map(|it| (it.slice_start, it)).collect();
     let finer = compose::finer_done(worker, rollup, now).await?;
-    let view = View { finer: finer.as_ref(), ..standings::view(worker, rollup, &seen, now) };
+    let view = View { finer_done: finer.as_ref(), ..standings::view(worker, rollup, &seen, now) };
     let plan = view.plan(&checkpoints, from, to);
     let mut backfill = BackfillPlan { from, to, ..BackfillPlan::default() };
     for planned in plan.slices {
@@ -291,7 +291,7 @@ pub async fn run(
     worker: &Worker,
     rollup: &Rollup,
     plan: &BackfillPlan,
-    batch: Batch,
+    batch: BatchOptions,
     listener: &dyn Listener,
 ) -> Result<BatchReport, Interrupted> {
     let report =
@@ -317,7 +317,7 @@ pub async fn replay(
     rollup: &Rollup,
     slices: &[Slice],
     reason: &str,
-    batch: Batch,
+    batch: BatchOptions,
     listener: &dyn Listener,
 ) -> Result<BatchReport, Interrupted> {
     // A sealed slice would wait for ever, so it is only reported.

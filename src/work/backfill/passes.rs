@@ -8,7 +8,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use futures_util::StreamExt as _;
 
-use super::{Batch, BatchReport, Interrupted, Listener};
+use super::{BatchOptions, BatchReport, Interrupted, Listener};
 use crate::model::clock::Deadline;
 use crate::model::hint::Hinted as _;
 use crate::model::not_now::{NotNow, Permit};
@@ -47,7 +47,7 @@ pub(super) async fn work_through(
     slices: &[Slice],
     reopen: &BTreeSet<Slice>,
     reason: &str,
-    batch: Batch,
+    batch: BatchOptions,
     listener: &dyn Listener,
 ) -> Result<BatchReport, Interrupted> {
     let mut report = BatchReport::default();
@@ -108,7 +108,7 @@ async fn wait_for_store(
     worker: &Worker,
     troubles: u32,
     error: &WorkError,
-    batch: Batch,
+    batch: BatchOptions,
     listener: &dyn Listener,
 ) -> bool {
     let wait = TROUBLE_WAIT * (1 << (troubles - 1));
@@ -143,7 +143,7 @@ async fn wait_out(
     worker: &Worker,
     rollup: &Rollup,
     mut hold: NotNow,
-    batch: Batch,
+    batch: BatchOptions,
     listener: &dyn Listener,
 ) -> Result<bool, WorkError> {
     let mut told = None;
@@ -177,7 +177,7 @@ async fn pass(
     slices: &[Slice],
     reopen: &mut BTreeSet<Slice>,
     reason: &str,
-    batch: Batch,
+    batch: BatchOptions,
     listener: &dyn Listener,
     report: &mut BatchReport,
 ) -> Pass {
@@ -257,7 +257,7 @@ async fn run_in_batch(
     slice: Slice,
     reopen: bool,
     reason: &str,
-    batch: Batch,
+    batch: BatchOptions,
 ) -> Result<Option<SliceReport>, WorkError> {
     let is_late = |deadline: Deadline| deadline.remaining(&*worker.clock) < BEGIN_MIN;
     if batch.deadline.is_some_and(is_late) || worker.interrupt.is_raised() {

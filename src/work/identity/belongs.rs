@@ -49,7 +49,7 @@ pub(crate) async fn refuse_gone(worker: &Worker, rollup: &Rollup) -> Result<(), 
     let seen = worker.checkpoints.watermark(&rollup.name).await?;
     let table = worker.target.table(rollup);
     let sql = format!("SELECT to_regclass({}) IS NULL", literal(&table));
-    if seen.bond().is_none() || !super::found::ask(worker, sql).await? {
+    if seen.bond().is_none() || !super::found::holds_in_target(worker, sql).await? {
         return Ok(());
     }
     let fault = Fault::new(format!(

@@ -11,7 +11,7 @@ use crate::work::worker::{WorkError, Worker};
 
 /// The target's data about a rollup's owner.
 #[derive(Debug, Default)]
-pub(super) struct Found {
+pub(super) struct OwnerRecord {
     pub(super) keeper: Option<String>,
     pub(super) mine: Option<String>,
     pub(super) tables: String,
@@ -23,7 +23,7 @@ pub(super) struct Found {
     pub(super) history: Option<History>,
 }
 
-impl Found {
+impl OwnerRecord {
     /// Whether the rollup's table in the registry is gone.
     pub(super) fn is_gone(&self) -> bool {
         self.tables.starts_with("-/")
@@ -42,7 +42,7 @@ pub(super) async fn look_up(
     worker: &Worker,
     rollup: &Rollup,
     place: &str,
-) -> Result<Found, WorkError> {
+) -> Result<OwnerRecord, WorkError> {
     const DOING: &str = "looking up the installation";
     let db = &worker.target.db;
     let mut tx = db.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
@@ -53,9 +53,9 @@ pub(super) async fn look_up(
     );
     let rows = tx.rows(DOING, sql).await?;
     let found = rows.first().map_or_else(
-        || Ok(Found::default()),
+        || Ok(OwnerRecord::default()),
         |row| {
-            Ok(Found {
+            Ok(OwnerRecord {
                 keeper: row.try_get("keeper")?,
                 mine: row.try_get("mine")?,
                 tables: row.try_get("tables")?,
@@ -80,7 +80,7 @@ fn newest(row: &sqlx::postgres::PgRow) -> Result<Option<Newest>, sqlx::Error> {
 }
 
 /// The target's answer to a yes-or-no query.
-pub(super) async fn ask(worker: &Worker, sql: String) -> Result<bool, DbError> {
+pub(super) async fn holds_in_target(worker: &Worker, sql: String) -> Result<bool, DbError> {
     const DOING: &str = "looking up the installation";
     let db = &worker.target.db;
     let mut tx = db.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, "identity").await?;
@@ -93,7 +93,7 @@ pub(super) async fn ask(worker: &Worker, sql: String) -> Result<bool, DbError> {
 pub(super) async fn has_registry(worker: &Worker) -> Result<bool, WorkError> {
     let sql = "SELECT to_regclass('tallymark.rollup') IS NOT NULL \
                AND to_regclass('tallymark.installation') IS NOT NULL";
-    Ok(ask(worker, sql.to_owned()).await?)
+    Ok(holds_in_target(worker, sql.to_owned()).await?)
 }
 
 /// Identifies the running server and the database that `db` reaches, by any route. Two copies of

@@ -1,7 +1,7 @@
 //! Why the checkpoints or the rows of a rollup cannot be trusted, and what ends that.
 
-use super::found::{ask, look_up};
-use super::{Look, place};
+use super::found::{holds_in_target, look_up};
+use super::{Observed, place};
 use crate::checkpoint::Bond;
 use crate::clients::db::history::{Course, History};
 use crate::model::hint::Fault;
@@ -64,15 +64,15 @@ pub(super) async fn restored(
     worker: &Worker,
     rollup: &Rollup,
     bond: &Bond,
-    look: &Look<'_>,
+    observed: &Observed<'_>,
 ) -> Result<Option<&'static str>, WorkError> {
-    if bond.tables != look.found.tables {
+    if bond.tables != observed.found.tables {
         return Ok(Some(TABLES_CHANGED));
     }
-    if course(bond.target_history.as_ref(), look.found.history.as_ref()) == Course::Back {
+    if course(bond.target_history.as_ref(), observed.found.history.as_ref()) == Course::Back {
         return Ok(Some(TARGET_BACK));
     }
-    let Some(newest) = &look.found.newest else { return Ok(None) };
+    let Some(newest) = &observed.found.newest else { return Ok(None) };
     let known = worker.checkpoints.get(&rollup.name, newest.start).await?;
     let is_known = known.is_some_and(|known| {
         let is_owner = newest.owner.is_none() || known.owner == newest.owner;
@@ -93,17 +93,17 @@ pub(super) async fn are_checkpoints_lost(
         "SELECT EXISTS (SELECT FROM tallymark.slice WHERE rollup = {})",
         literal(&rollup.name)
     );
-    Ok(ask(worker, sql).await?)
+    Ok(holds_in_target(worker, sql).await?)
 }
 
 /// Records the position of both databases, and whether counted rows may be gone.
-pub(super) fn note_histories(bond: &mut Bond, look: Look<'_>) {
-    let target = look.found.history.clone();
+pub(super) fn note_histories(bond: &mut Bond, observed: Observed<'_>) {
+    let target = observed.found.history.clone();
     let forked = |known: &Option<History>, now: &Option<History>| {
         matches!(course(known.as_ref(), now.as_ref()), Course::Forked | Course::Back)
     };
     // In one database, markers and rows go back together, and its own markers show it.
-    let is_source_back = forked(&bond.source_history, &look.source);
+    let is_source_back = forked(&bond.source_history, &observed.source);
     let is_target_forked = forked(&bond.target_history, &target) && bond.repair.is_none();
     if is_source_back {
         bond.unproven = Some(SOURCE_BACK.to_owned());
@@ -111,7 +111,7 @@ pub(super) fn note_histories(bond: &mut Bond, look: Look<'_>) {
         bond.unproven = Some(TARGET_FORKED.to_owned());
     }
     for (known, now) in
-        [(&mut bond.source_history, look.source), (&mut bond.target_history, target)]
+        [(&mut bond.source_history, observed.source), (&mut bond.target_history, target)]
     {
         if let Some(now) = now.filter(|now| known.as_ref().is_none_or(|it| now.tells_more(it))) {
             *known = Some(now);

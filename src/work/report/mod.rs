@@ -4,7 +4,7 @@ mod scrub;
 mod tick;
 mod verification;
 
-pub(crate) use scrub::{Drifted, LISTED_MAX, ScrubReport};
+pub(crate) use scrub::{DriftReport, LISTED_MAX, ScrubReport};
 pub(crate) use tick::{Gauges, HeldBack};
 pub use tick::{RollupProblem, TickReport};
 pub(crate) use verification::{Pending, SliceVerification};

@@ -16,14 +16,14 @@ pub struct ScrubReport {
     /// How many of them differ.
     pub differing: usize,
     /// The first of these.
-    pub drifted: Vec<Drifted>,
+    pub drifted: Vec<DriftReport>,
     /// Slices that were due and failed to be compared.
     pub passed_over: Vec<Pending>,
 }
 
 /// A slice that differs from the source for an unknown reason.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Drifted {
+pub struct DriftReport {
     /// The differences.
     #[serde(flatten)]
     pub found: SliceVerification,

@@ -29,7 +29,7 @@ const CHUNK_TIMEOUT_MIN: Duration = Duration::from_secs(2);
 const CHUNK_TRIES: u32 = 6;
 
 /// What was read of a finished slice, and what it replaced.
-pub(super) struct Read {
+pub(super) struct SliceRead {
     pub(crate) replaced: Replaced,
     pub(crate) chunks: u32,
     /// Milliseconds of work on the source.

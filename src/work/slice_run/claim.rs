@@ -34,7 +34,7 @@ pub(super) enum Begun<'w> {
 }
 
 /// Claims the slice, if nothing speaks against work on it.
-pub(super) async fn begin(turn: Turn<'_>) -> Result<Begun<'_>, WorkError> {
+pub(super) async fn claim_if_allowed(turn: Turn<'_>) -> Result<Begun<'_>, WorkError> {
     let Turn { worker, rollup, slice, deadline, options } = turn;
     let refused = |outcome, reason: String| {
         Ok(Begun::Ended(SliceReport::refused(rollup, slice, outcome, reason)))

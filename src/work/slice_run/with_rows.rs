@@ -6,7 +6,7 @@ use std::fmt;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
-use super::chunks::Read;
+use super::chunks::SliceRead;
 use super::{Done, Work, record};
 use crate::checkpoint::{CheckpointError, Completion, State};
 use crate::clients::db::Tx;
@@ -48,7 +48,7 @@ impl<'w> Completing<'w> {
     /// The slice after its replacement.
     pub(super) fn done(&self, replaced: Replaced) -> Done {
         let (chunks, source_ms) = self.chunks.unwrap_or((1, replaced.statement_ms));
-        Done { read: Read { replaced, chunks, source_ms }, settled_by: self.settled_by }
+        Done { read: SliceRead { replaced, chunks, source_ms }, settled_by: self.settled_by }
     }
 
     /// Completes the slice, and then reopens the coarse ones, which is the order of locks.

@@ -82,9 +82,9 @@ fn rollups(kind: Kind) -> String {
     let every: String = every.collect();
     let merged = KINDS.iter().filter(|kind| kinds::merges(**kind));
     let merged: String = merged.map(|kind| format!(", \"every_{}\"", kind.word())).collect();
-    let coarse = |name, fine, slice| {
+    let coarse = |name, finer, slice| {
         format!(
-            "[[rollup]]\nname = \"{name}\"\nfrom = {{ rollup = \"{fine}\" }}\nslice = \"{slice}\"\n\
+            "[[rollup]]\nname = \"{name}\"\nfrom = {{ rollup = \"{finer}\" }}\nslice = \"{slice}\"\n\
              shrink_guard = 0.0\ngroup_by = [\"kind\"]\nmeasures = [\"events\", \"total\"{merged}]\n"
         )
     };

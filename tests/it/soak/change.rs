@@ -37,7 +37,7 @@ const OLD_POLLS_MAX: usize = 1_000;
 /// As `tallymark capture install` does.
 pub async fn install_capture(worker: &Worker) {
     let mut shapes = Vec::new();
-    for rollup in worker.config.rollups.iter().filter(|rollup| rollup.fine.is_none()) {
+    for rollup in worker.config.rollups.iter().filter(|rollup| rollup.finer.is_none()) {
         shapes.push((rollup, ready::check(worker, rollup).await.unwrap()));
     }
     let counting: Vec<_> = shapes.iter().map(|(rollup, shape)| (*rollup, &**shape)).collect();

@@ -10,7 +10,9 @@ use tallymark::checkpoint::{Pause, Scope};
 use tallymark::model::clock::Deadline;
 use tallymark::model::rollup::Rollup;
 use tallymark::tick::{self};
-use tallymark::work::backfill::{self, Batch, BatchLimits, BatchReport, Interrupted, Silent};
+use tallymark::work::backfill::{
+    self, BatchLimits, BatchOptions, BatchReport, Interrupted, Silent,
+};
 use tallymark::work::report::TickReport;
 use tallymark::work::slice_run::RunOptions;
 use tallymark::work::worker::{WorkError, Worker};
@@ -170,10 +172,10 @@ impl Life {
         self.count(format!("requests {name}"), met as u64);
     }
 
-    fn batch(worker: &Worker) -> Batch {
+    fn batch(worker: &Worker) -> BatchOptions {
         let (options, limits) = (RunOptions::default(), BatchLimits::default());
         let deadline = Some(Deadline::after(&*worker.clock, BUDGET));
-        Batch { concurrency: 3, budget: BUDGET, deadline, options, limits }
+        BatchOptions { concurrency: 3, budget: BUDGET, deadline, options, limits }
     }
 
     /// Ten days or less, at most a month old and unsealed.

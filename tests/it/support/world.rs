@@ -20,7 +20,7 @@ use tallymark::model::rollup::Rollup;
 use tallymark::model::slice::{Order, Slice};
 use tallymark::source::changes::capture::Capture;
 use tallymark::target::ddl;
-use tallymark::work::backfill::{self, Batch, BatchLimits, BatchReport, Silent};
+use tallymark::work::backfill::{self, BatchLimits, BatchOptions, BatchReport, Silent};
 use tallymark::work::identity;
 use tallymark::work::ready;
 use tallymark::work::report::SliceReport;
@@ -397,9 +397,9 @@ pub async fn init(worker: &Worker) -> Result<(), WorkError> {
 }
 
 /// Four concurrent slices, within [`BUDGET`] each.
-pub fn batch() -> Batch {
+pub fn batch() -> BatchOptions {
     let (options, limits) = (RunOptions::default(), BatchLimits::default());
-    Batch { concurrency: 4, budget: BUDGET, deadline: None, options, limits }
+    BatchOptions { concurrency: 4, budget: BUDGET, deadline: None, options, limits }
 }
 
 /// The rows of `sql`, each as PostgreSQL writes a record, in order.

@@ -19,7 +19,7 @@ use aws_sdk_dynamodb::types::{
 use futures_util::{FutureExt as _, future};
 
 use super::{
-    Answer, Cond, Created, Extent, Item, Key, PK, Query, SK, Sorts, Store, StoreError,
+    Cond, Created, Extent, Item, Key, PK, Query, SK, Sorts, Store, StoreAnswer, StoreError,
     TableSummary, UNFINISHED, Update, Written,
 };
 use crate::clients::db::Tx;
@@ -247,11 +247,11 @@ impl Store for DynamoDb {
         &self.table
     }
 
-    fn get(&self, key: Key) -> Answer<'_, Option<Item>> {
+    fn get(&self, key: Key) -> StoreAnswer<'_, Option<Item>> {
         self.get_item(key).boxed()
     }
 
-    fn query(&self, query: Query) -> Answer<'_, Vec<Item>> {
+    fn query(&self, query: Query) -> StoreAnswer<'_, Vec<Item>> {
         self.read(query).boxed()
     }
 
@@ -260,7 +260,7 @@ impl Store for DynamoDb {
         update: Update,
         operation: &'static str,
         within: Option<&'a mut Tx>,
-    ) -> Answer<'a, Written> {
+    ) -> StoreAnswer<'a, Written> {
         async move {
             self.refuse(within, operation)?;
             self.update_item(update, operation).await
@@ -268,7 +268,7 @@ impl Store for DynamoDb {
         .boxed()
     }
 
-    fn find_or_hold<'a>(&'a self, _: Key, within: &'a mut Tx) -> Answer<'a, bool> {
+    fn find_or_hold<'a>(&'a self, _: Key, within: &'a mut Tx) -> StoreAnswer<'a, bool> {
         future::ready(self.refuse(Some(within), "look for a checkpoint").map(|()| false)).boxed()
     }
 
@@ -277,7 +277,7 @@ impl Store for DynamoDb {
         updates: Vec<Update>,
         operation: &'static str,
         within: Option<&'a mut Tx>,
-    ) -> Answer<'a, bool> {
+    ) -> StoreAnswer<'a, bool> {
         async move {
             self.refuse(within, operation)?;
             self.update_items(updates, operation).await
@@ -285,19 +285,19 @@ impl Store for DynamoDb {
         .boxed()
     }
 
-    fn put(&self, item: Item, condition: Cond) -> Answer<'_, bool> {
+    fn put(&self, item: Item, condition: Cond) -> StoreAnswer<'_, bool> {
         async move { self.put_item(item, &condition).await }.boxed()
     }
 
-    fn delete(&self, key: Key) -> Answer<'_, ()> {
+    fn delete(&self, key: Key) -> StoreAnswer<'_, ()> {
         self.delete_item(key).boxed()
     }
 
-    fn create(&self) -> Answer<'_, Created> {
+    fn create(&self) -> StoreAnswer<'_, Created> {
         self.create_table().boxed()
     }
 
-    fn describe(&self) -> Answer<'_, TableSummary> {
+    fn describe(&self) -> StoreAnswer<'_, TableSummary> {
         self.describe_table().boxed()
     }
 

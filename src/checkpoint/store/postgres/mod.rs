@@ -19,14 +19,14 @@ use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
 use super::{
-    Answer, Cond, Created, Item, Key, Query, Sorts, Store, StoreError, TableSummary, Update,
+    Cond, Created, Item, Key, Query, Sorts, Store, StoreAnswer, StoreError, TableSummary, Update,
     Written,
 };
 use crate::clients::db::{Access, Db, DbError, DbErrorKind, Tx, Whole};
 use crate::model::hint::Hinted;
 use crate::model::sql::{literal, shown};
 use reading::Shared;
-use render::{Clock, Render};
+use render::{Render, StoreClock};
 use value::{from_row, key_of};
 
 /// The store's name in messages.
@@ -52,7 +52,7 @@ pub struct Postgres {
     name: String,
     /// The name in statements.
     table: String,
-    clock: Clock,
+    clock: StoreClock,
     reading: Shared,
 }
 
@@ -62,13 +62,13 @@ impl Postgres {
     #[must_use]
     pub fn new(db: Db, table: &str) -> Self {
         let (name, table) = (table.to_owned(), format!("tallymark.{}", shown(table)));
-        Self { db, name, table, clock: Clock::Server, reading: Shared::default() }
+        Self { db, name, table, clock: StoreClock::Server, reading: Shared::default() }
     }
 
     /// Uses the workers' times, for tests that set the time themselves.
     #[must_use]
     pub fn believing_workers(self) -> Self {
-        Self { clock: Clock::Workers, ..self }
+        Self { clock: StoreClock::Workers, ..self }
     }
 
     /// Begins a separate transaction for one call.
@@ -146,7 +146,7 @@ impl Postgres {
         let is_there = row.try_get::<Option<String>, _>("item").map_err(unreadable)?.is_some();
         let found = is_there.then(|| from_row(row)).transpose().map_err(unreadable)?;
         let now: DateTime<Utc> = row.try_get("now").map_err(unreadable)?;
-        Ok(Written::Refused { found, at: (self.clock == Clock::Server).then_some(now) })
+        Ok(Written::Refused { found, at: (self.clock == StoreClock::Server).then_some(now) })
     }
 
     async fn write_one(
@@ -217,14 +217,14 @@ impl Postgres {
 
     async fn make(&self) -> Result<Created, StoreError> {
         const OPERATION: &str = "create table";
-        match self.look().await {
+        match self.describe_table().await {
             Err(StoreError::NoTable { .. }) => {}
             found => return found.map(|_| Created::AlreadyThere),
         }
         match self.define(OPERATION).await {
             Ok(()) => Ok(Created::Created),
             // Another session may have created it meanwhile.
-            Err(error) => match self.look().await {
+            Err(error) => match self.describe_table().await {
                 Ok(_) => Ok(Created::AlreadyThere),
                 Err(_) => Err(error),
             },
@@ -284,7 +284,7 @@ impl Store for Postgres {
         true
     }
 
-    fn get(&self, key: Key) -> Answer<'_, Option<Item>> {
+    fn get(&self, key: Key) -> StoreAnswer<'_, Option<Item>> {
         async move {
             let (rollup, sort) = key_of(&key);
             let sql = format!(
@@ -296,7 +296,7 @@ impl Store for Postgres {
         .boxed()
     }
 
-    fn query(&self, query: Query) -> Answer<'_, Vec<Item>> {
+    fn query(&self, query: Query) -> StoreAnswer<'_, Vec<Item>> {
         async move {
             let chosen = match &query.sorts {
                 Sorts::All => "true".to_owned(),
@@ -328,7 +328,7 @@ impl Store for Postgres {
         update: Update,
         operation: &'static str,
         within: Option<&'a mut Tx>,
-    ) -> Answer<'a, Written> {
+    ) -> StoreAnswer<'a, Written> {
         self.write_one(update, operation, within).boxed()
     }
 
@@ -337,11 +337,11 @@ impl Store for Postgres {
         updates: Vec<Update>,
         operation: &'static str,
         within: Option<&'a mut Tx>,
-    ) -> Answer<'a, bool> {
+    ) -> StoreAnswer<'a, bool> {
         self.write_all(updates, operation, within).boxed()
     }
 
-    fn find_or_hold<'a>(&'a self, key: Key, within: &'a mut Tx) -> Answer<'a, bool> {
+    fn find_or_hold<'a>(&'a self, key: Key, within: &'a mut Tx) -> StoreAnswer<'a, bool> {
         const OPERATION: &str = "look for a checkpoint";
         async move {
             let (rollup, sort) = key_of(&key);
@@ -362,7 +362,7 @@ impl Store for Postgres {
         .boxed()
     }
 
-    fn put(&self, item: Item, condition: Cond) -> Answer<'_, bool> {
+    fn put(&self, item: Item, condition: Cond) -> StoreAnswer<'_, bool> {
         async move {
             let sql = Render::put(&self.table, self.clock, &item, &condition);
             Ok(!self.run(Access::ReadWrite, "copy", sql).await?.is_empty())
@@ -370,7 +370,7 @@ impl Store for Postgres {
         .boxed()
     }
 
-    fn delete(&self, key: Key) -> Answer<'_, ()> {
+    fn delete(&self, key: Key) -> StoreAnswer<'_, ()> {
         async move {
             let (rollup, sort) = key_of(&key);
             let sql =
@@ -380,12 +380,12 @@ impl Store for Postgres {
         .boxed()
     }
 
-    fn create(&self) -> Answer<'_, Created> {
+    fn create(&self) -> StoreAnswer<'_, Created> {
         self.make().boxed()
     }
 
-    fn describe(&self) -> Answer<'_, TableSummary> {
-        self.look().boxed()
+    fn describe(&self) -> StoreAnswer<'_, TableSummary> {
+        self.describe_table().boxed()
     }
 
     fn create_command(&self) -> String {

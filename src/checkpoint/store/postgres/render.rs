@@ -11,7 +11,7 @@ const PAIRS_MAX: usize = 40;
 
 /// The clock that gives the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Clock {
+pub(super) enum StoreClock {
     /// The server's clock.
     Server,
     /// The workers' clocks.
@@ -21,12 +21,12 @@ pub(super) enum Clock {
 /// Writes SQL by one clock.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Render {
-    clock: Clock,
+    clock: StoreClock,
 }
 
 impl Render {
     /// A conditional write that returns the row after it, or no row.
-    pub(super) fn update(table: &str, clock: Clock, update: &Update) -> String {
+    pub(super) fn update(table: &str, clock: StoreClock, update: &Update) -> String {
         let render = Self { clock };
         let changed = render.changed("it.item", &update.changes);
         let condition = render.condition(&update.condition);
@@ -46,7 +46,7 @@ impl Render {
     }
 
     /// A conditional write of a whole item, which returns a row if it was made.
-    pub(super) fn put(table: &str, clock: Clock, item: &Item, condition: &Cond) -> String {
+    pub(super) fn put(table: &str, clock: StoreClock, item: &Item, condition: &Cond) -> String {
         let part = |name: &str| match item.get(name) {
             Some(Value::Text(text)) => text.as_str(),
             _ => "",
@@ -119,8 +119,8 @@ impl Render {
     /// The epoch milliseconds of an instant `after` now.
     fn now_ms(self, told: DateTime<Utc>, after: TimeDelta) -> String {
         match self.clock {
-            Clock::Workers => (told + after).timestamp_millis().to_string(),
-            Clock::Server => format!(
+            StoreClock::Workers => (told + after).timestamp_millis().to_string(),
+            StoreClock::Server => format!(
                 "floor(extract(epoch FROM clock_timestamp()) * 1000 + {})::bigint",
                 after.num_milliseconds()
             ),

@@ -7,7 +7,7 @@ use futures_util::FutureExt as _;
 
 use super::super::super::item::key;
 use super::super::super::store::{
-    Answer, Cond, Created, Item, Key, Query, Store, StoreError, TableSummary, Update, Written,
+    Cond, Created, Item, Key, Query, Store, StoreAnswer, StoreError, TableSummary, Update, Written,
 };
 use super::super::{FAILURES_MAX, ROLLUP, at, start};
 use super::{LATER, close, copy, each_way, fill, is_open, is_there, snapshot, wish};
@@ -50,7 +50,7 @@ impl Store for Mortal {
         self.inner.is_in_target()
     }
 
-    fn get(&self, key: Key) -> Answer<'_, Option<Item>> {
+    fn get(&self, key: Key) -> StoreAnswer<'_, Option<Item>> {
         async move {
             self.is_dead()?;
             self.inner.get(key).await
@@ -58,7 +58,7 @@ impl Store for Mortal {
         .boxed()
     }
 
-    fn query(&self, query: Query) -> Answer<'_, Vec<Item>> {
+    fn query(&self, query: Query) -> StoreAnswer<'_, Vec<Item>> {
         async move {
             self.is_dead()?;
             self.inner.query(query).await
@@ -66,7 +66,7 @@ impl Store for Mortal {
         .boxed()
     }
 
-    fn find_or_hold<'a>(&'a self, key: Key, within: &'a mut Tx) -> Answer<'a, bool> {
+    fn find_or_hold<'a>(&'a self, key: Key, within: &'a mut Tx) -> StoreAnswer<'a, bool> {
         self.inner.find_or_hold(key, within)
     }
 
@@ -75,7 +75,7 @@ impl Store for Mortal {
         update: Update,
         operation: &'static str,
         within: Option<&'a mut Tx>,
-    ) -> Answer<'a, Written> {
+    ) -> StoreAnswer<'a, Written> {
         async move {
             self.write()?;
             self.inner.update(update, operation, within).await
@@ -88,7 +88,7 @@ impl Store for Mortal {
         updates: Vec<Update>,
         operation: &'static str,
         within: Option<&'a mut Tx>,
-    ) -> Answer<'a, bool> {
+    ) -> StoreAnswer<'a, bool> {
         async move {
             self.write()?;
             self.inner.update_all(updates, operation, within).await
@@ -96,7 +96,7 @@ impl Store for Mortal {
         .boxed()
     }
 
-    fn put(&self, item: Item, condition: Cond) -> Answer<'_, bool> {
+    fn put(&self, item: Item, condition: Cond) -> StoreAnswer<'_, bool> {
         async move {
             self.write()?;
             self.inner.put(item, condition).await
@@ -104,7 +104,7 @@ impl Store for Mortal {
         .boxed()
     }
 
-    fn delete(&self, key: Key) -> Answer<'_, ()> {
+    fn delete(&self, key: Key) -> StoreAnswer<'_, ()> {
         async move {
             self.write()?;
             self.inner.delete(key).await
@@ -112,11 +112,11 @@ impl Store for Mortal {
         .boxed()
     }
 
-    fn create(&self) -> Answer<'_, Created> {
+    fn create(&self) -> StoreAnswer<'_, Created> {
         self.inner.create()
     }
 
-    fn describe(&self) -> Answer<'_, TableSummary> {
+    fn describe(&self) -> StoreAnswer<'_, TableSummary> {
         self.inner.describe()
     }
 

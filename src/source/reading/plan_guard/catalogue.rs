@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use sqlx::Row as _;
 
-use super::plan::Node;
+use super::plan::PlanNode;
 use crate::clients::db::{DbError, Tx};
 use crate::model::sql::literal;
 
 /// A table or index as the catalogue shows it.
 #[derive(Clone, Debug)]
-pub(super) struct Relation {
+pub(super) struct CatalogueRelation {
     /// With its schema, each quoted where PostgreSQL needs it.
     pub(super) name: String,
     /// The partitioned table to which it belongs, quoted alike.
@@ -23,11 +23,11 @@ pub(super) struct Relation {
     pub(super) keys: Vec<String>,
 }
 
-pub(super) type Catalogue = BTreeMap<(String, String), Relation>;
+pub(super) type Catalogue = BTreeMap<(String, String), CatalogueRelation>;
 
 pub(super) async fn catalogue(
     tx: &mut Tx,
-    nodes: &[Node],
+    nodes: &[PlanNode],
     correlation: &str,
 ) -> Result<Catalogue, DbError> {
     const DOING: &str = "asking for the tables of a plan";
@@ -47,7 +47,7 @@ pub(super) async fn catalogue(
     let relation = |row: &sqlx::postgres::PgRow| {
         Ok::<_, sqlx::Error>((
             (row.try_get("schema")?, row.try_get("name")?),
-            Relation {
+            CatalogueRelation {
                 name: row.try_get("shown")?,
                 root: row.try_get("root")?,
                 rows: row.try_get("rows")?,

@@ -28,7 +28,7 @@ use crate::source::reading::read::{self, Form};
 use crate::source::reading::shape::Shape;
 
 use catalogue::{Catalogue, catalogue};
-use plan::{Node, explain, input_rows, walk};
+use plan::{PlanNode, explain, input_rows, walk};
 
 pub use unindexed::{By, Unindexed, unindexed};
 
@@ -185,7 +185,7 @@ pub(crate) async fn estimate(
 /// The scans of a plan, with their tables.
 struct Read<'a> {
     scans: &'a [Scan],
-    nodes: &'a [Node],
+    nodes: &'a [PlanNode],
     catalogue: &'a Catalogue,
 }
 

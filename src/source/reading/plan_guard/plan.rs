@@ -4,7 +4,7 @@ use serde_json::Value;
 use sqlx::Row as _;
 
 use super::Scan;
-use super::catalogue::{Catalogue, Relation};
+use super::catalogue::{Catalogue, CatalogueRelation};
 use crate::clients::db::{DbError, Tx};
 use crate::model::sql::{ident, shown};
 use crate::source::reading::axis::Axis;
@@ -14,7 +14,7 @@ const ROW_BYTES: f64 = 100.0;
 
 /// A scan as the plan shows it.
 #[derive(Clone, Debug)]
-pub(super) struct Node {
+pub(super) struct PlanNode {
     pub(super) method: String,
     pub(super) schema: String,
     pub(super) table: String,
@@ -47,14 +47,14 @@ pub(super) fn input_rows(mut plan: &Value) -> f64 {
 }
 
 /// Collects the scans below `plan`. `heap` is the table of the bitmap that is being built.
-pub(super) fn walk(plan: &Value, heap: Option<&Value>, nodes: &mut Vec<Node>) {
+pub(super) fn walk(plan: &Value, heap: Option<&Value>, nodes: &mut Vec<PlanNode>) {
     let text = |value: &Value, key: &str| value[key].as_str().unwrap_or_default().to_owned();
     let method = text(plan, "Node Type");
     // The scans of its indexes represent it.
     let is_bitmap_heap = method == "Bitmap Heap Scan";
     let of = if method == "Bitmap Index Scan" { heap.unwrap_or(plan) } else { plan };
     if !is_bitmap_heap && of["Relation Name"].is_string() {
-        nodes.push(Node {
+        nodes.push(PlanNode {
             schema: text(of, "Schema"),
             table: text(of, "Relation Name"),
             alias: text(of, "Alias"),
@@ -71,7 +71,7 @@ pub(super) fn walk(plan: &Value, heap: Option<&Value>, nodes: &mut Vec<Node>) {
     }
 }
 
-impl Node {
+impl PlanNode {
     /// The table's name in a statement.
     pub(super) fn name(&self, catalogue: &Catalogue) -> String {
         let known = catalogue.get(&(self.schema.clone(), self.table.clone()));
@@ -131,7 +131,7 @@ impl Node {
     /// Whether `index` reads only entries between the bounds: the time is its first key, or all
     /// keys before it are fixed. Only a B-tree reads its entries in key order. The other kinds were
     /// chosen for what they read.
-    fn is_bounded_by(&self, index: &Relation, bounds: &[String; 2]) -> bool {
+    fn is_bounded_by(&self, index: &CatalogueRelation, bounds: &[String; 2]) -> bool {
         if index.method != "btree" || index.keys.len() == 1 {
             return true;
         }
@@ -190,8 +190,8 @@ impl Node {
 mod tests {
     use super::*;
 
-    fn node(alias: &str, condition: &str) -> Node {
-        Node {
+    fn node(alias: &str, condition: &str) -> PlanNode {
+        PlanNode {
             method: "Index Scan".into(),
             schema: "public".into(),
             table: "events".into(),
@@ -203,9 +203,9 @@ mod tests {
         }
     }
 
-    fn btree(keys: &[&str]) -> Relation {
+    fn btree(keys: &[&str]) -> CatalogueRelation {
         let keys = keys.iter().map(|&key| key.into()).collect();
-        Relation {
+        CatalogueRelation {
             name: "i".into(),
             root: None,
             rows: None,

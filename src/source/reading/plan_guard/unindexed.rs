@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, TimeZone as _, Utc};
 
-use super::{BYTES_MAX, Catalogue, Node, catalogue, explain, walk};
+use super::{BYTES_MAX, Catalogue, PlanNode, catalogue, explain, walk};
 use crate::clients::db::{DbError, Tx};
 use crate::model::rollup::Rollup;
 use crate::source;
@@ -104,7 +104,7 @@ fn year(year: i32) -> DateTime<Utc> {
 
 /// The tables of a plan that have no index by `axis`, with the remedy.
 fn missing(
-    nodes: &[Node],
+    nodes: &[PlanNode],
     catalogue: &Catalogue,
     by: By,
     axis: &Axis,
@@ -131,7 +131,7 @@ fn missing(
     (!statements.is_empty()).then_some(Unindexed { statements, wholes, is_large })
 }
 
-impl Node {
+impl PlanNode {
     /// Whether a B-tree finds its rows, or its relation cannot have one.
     fn is_of_btree(&self, catalogue: &Catalogue) -> bool {
         let index = self.index.as_ref().map(|name| (self.schema.clone(), name.clone()));
