@@ -5,7 +5,7 @@
 //! others wait for. A transaction pooler works, because no session state and no lock outlives a
 //! transaction. The server's clock decides about leases, and it is the same for all workers.
 
-mod look;
+mod describe;
 mod reading;
 mod render;
 mod value;

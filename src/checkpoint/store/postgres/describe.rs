@@ -40,7 +40,7 @@ impl Look {
 }
 
 impl Postgres {
-    pub(super) async fn look(&self) -> Result<TableSummary, StoreError> {
+    pub(super) async fn describe_table(&self) -> Result<TableSummary, StoreError> {
         const OPERATION: &str = "describe table";
         let sql = include_str!("look.sql").replace("{name}", &literal(&self.name));
         let mut tx = self.begin(Access::ReadOnly, OPERATION).await?;
