@@ -114,7 +114,12 @@ async fn lambda_answers_whatever_the_runtime_hands_over_and_goes_on() {
                 let is_ours = ["EventNotUnderstood", "NoDeadline", "WrongUsage", "BudgetSpent"]
                     .contains(&kind.as_str().unwrap());
                 let is_no_json = kind.as_str().unwrap().contains("DeserializeError");
-                assert!(is_ours || is_no_json, "{kind} {message} for {deadline} {more} {shown}");
+                // On a slow machine a near deadline comes while a server is awaited.
+                let is_late = message.as_str().unwrap().contains("the time was up");
+                assert!(
+                    is_ours || is_no_json || is_late,
+                    "{kind} {message} for {deadline} {more} {shown}"
+                );
             }
         }
     }
