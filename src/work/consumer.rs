@@ -169,14 +169,29 @@ pub(crate) async fn consumers_of(
 ) -> Result<Vec<i64>, WorkError> {
     let mut found = Vec::new();
     for rollup in rollups {
-        let known = lock(&worker.consumers).get(&rollup.name).copied();
-        let is_known = |id: &i64| all.iter().any(|it| it.id == *id && it.rollup == rollup.name);
-        match known.filter(is_known) {
+        match known_id(worker, rollup, all) {
             Some(id) => found.push(id),
             None => found.extend(enlist(worker, rollup).await?),
         }
     }
     Ok(found)
+}
+
+/// As [`consumers_of`], if the source and this process know all of them already.
+pub(crate) fn known_of<'r>(
+    worker: &Worker,
+    mut rollups: impl Iterator<Item = &'r Rollup>,
+    all: &[consumers::Consumer],
+) -> Option<Vec<i64>> {
+    rollups.try_fold(Vec::new(), |mut found, rollup| {
+        found.push(known_id(worker, rollup, all)?);
+        Some(found)
+    })
+}
+
+fn known_id(worker: &Worker, rollup: &Rollup, all: &[consumers::Consumer]) -> Option<i64> {
+    let known = lock(&worker.consumers).get(&rollup.name).copied();
+    known.filter(|id| all.iter().any(|it| it.id == *id && it.rollup == rollup.name))
 }
 
 /// A random ID, unique for all practical purposes.

@@ -10,12 +10,12 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use crate::checkpoint::State;
-use crate::clients::db::{Access, CATALOGUE_TIMEOUT, DbErrorKind};
+use crate::clients::db::{Access, CATALOGUE_TIMEOUT, DbErrorKind, Tx};
 use crate::model::clock::Deadline;
 use crate::model::hint::Fault;
 use crate::model::rollup::{Late, Rollup};
 use crate::model::slice::Slice;
-use crate::source::changes::capture::{self, Capture};
+use crate::source::changes::capture::{self, Capture, CaptureState};
 use crate::source::changes::marks::{self, Mark, MarkedHours};
 use crate::source::changes::{column, consumers};
 use crate::source::reading::first_row;
@@ -82,14 +82,29 @@ async fn notice_marks(
     let label = format!("late changes of {}", rollups[0].from);
     let pairs: Vec<_> = ready.iter().map(|(rollup, shape)| (*rollup, &**shape)).collect();
     let capture = Capture::new(&rollups[0].from, &pairs);
-    let known = known_consumers(worker, &capture, &label).await?;
-    let names = ready.iter().map(|(rollup, _)| *rollup);
-    let consumers = consumer::consumers_of(worker, names, &known).await?;
-    let mut standing = None;
+    let read_only = || worker.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &label);
+    let mut tx = worker.source.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, &label).await?;
+    let mut standing = capture.standing(&mut tx).await?;
+    let known = known_consumers(&mut tx, &capture, &standing).await?;
+    let names = || ready.iter().map(|(rollup, _)| *rollup);
+    let consumers = match consumer::known_of(worker, names(), &known) {
+        Some(consumers) => consumers,
+        None => {
+            tx.commit().await?;
+            let consumers = consumer::consumers_of(worker, names(), &known).await?;
+            tx = read_only().await?;
+            standing = capture.standing(&mut tx).await?;
+            consumers
+        }
+    };
+    // The first marks are read in the transaction that has looked for the consumers.
+    let mut begun = Some(tx);
     for _ in 0..BATCHES_MAX {
-        let mut tx = worker.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &label).await?;
-        let found = standing.insert(capture.standing(&mut tx).await?);
-        let (marks, has_more) = match &found.key {
+        let mut tx = match begun.take() {
+            Some(tx) => tx,
+            None => read_only().await?,
+        };
+        let (marks, has_more) = match &standing.key {
             Some(key) if consumers.len() == ready.len() => {
                 marks::read(&mut tx, key, &consumers).await?
             }
@@ -99,8 +114,8 @@ async fn notice_marks(
         // these changes was over before that change, and is therefore over now. By an earlier
         // time it might still be open, and its mark would be lost.
         let (now, _) = settle::now(&mut tx).await?;
-        tx.rollback().await?;
-        let taking = Taking { key: found.key.as_deref(), consumers: &consumers, label: &label };
+        tx.commit().await?;
+        let taking = Taking { key: standing.key.as_deref(), consumers: &consumers, label: &label };
         if !marks.is_empty() && !move_marks(worker, &ready, &marks, now, deadline, &taking).await? {
             break;
         }
@@ -110,8 +125,7 @@ async fn notice_marks(
     }
     // Existing marks count even if the capture has broken since.
     let mut others = known.iter().filter(|it| !consumers.contains(&it.id));
-    let problem = standing.and_then(|standing| standing.problem);
-    match problem.or_else(|| others.find_map(consumers::Consumer::alarm)) {
+    match standing.problem.or_else(|| others.find_map(consumers::Consumer::alarm)) {
         Some(problem) => Err(WorkError::Usage(problem)),
         None => Ok(()),
     }
@@ -120,18 +134,15 @@ async fn notice_marks(
 /// The consumers that the source knows, or none if it keeps no marks. Partitions that were
 /// attached or detached are marked first.
 async fn known_consumers(
-    worker: &Worker,
+    tx: &mut Tx,
     capture: &Capture,
-    label: &str,
+    standing: &CaptureState,
 ) -> Result<Vec<consumers::Consumer>, WorkError> {
-    let mut tx = worker.source.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, label).await?;
-    let standing = capture.standing(&mut tx).await?;
     let known = match &standing.key {
-        Some(key) => consumers::all(&mut tx, key).await?,
+        Some(key) => consumers::all(tx, key).await?,
         None => Vec::new(),
     };
-    capture.mark_partitions(&mut tx, &standing).await?;
-    tx.commit().await?;
+    capture.mark_partitions(tx, standing).await?;
     Ok(known)
 }
 

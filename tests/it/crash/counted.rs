@@ -2,11 +2,17 @@
 
 use std::sync::Arc;
 
+use tallymark::model::clock::{Clock as _, Deadline};
+use tallymark::tick;
+use tallymark::work::worker::Worker;
 use tempfile::TempDir;
 
 use super::wire::Wires;
 use crate::support::Database;
 use crate::support::cli::{Place, daily, ended};
+use crate::support::world::{
+    BUDGET, DAILY, EVENTS, Setup, Urls, World, clock, config, install_capture, random_events,
+};
 
 /// Six days of events, and all of them due.
 const DAYS: u32 = 6;
@@ -82,4 +88,31 @@ async fn a_slice_makes_these_calls_with_checkpoints_in_the_target() {
     // The last reads the operator's commands for the next slice.
     let expected = [&["claim"][..], &settling, &replacing, &["read checkpoints"]].concat();
     assert_eq!(slice, expected);
+}
+
+/// In a process that lives on, as the first tick of one reads the catalogues.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tick_looks_for_marks_in_one_transaction() {
+    let rollups = DAILY.replace("bucket =", "late = \"capture\"\nbucket =");
+    let clock = Arc::new(clock("2026-01-04T12:00:00Z"));
+    let setup = Setup { rollups: &rollups, clock: clock.clone(), ..Setup::default() };
+    let world = World::new(&format!("{EVENTS}; {}", random_events(3, 50)), setup).await;
+    install_capture(&world.worker).await;
+    let directory = TempDir::new().unwrap();
+    let wires = Wires::new(vec![], directory.path().join("clock"));
+    let urls = Urls { source: wires.postgres("source", &world.urls.source), target: None };
+    let (checkpoints, config) = (world.worker.checkpoints.clone(), config(&urls, "", &rollups));
+    let worker = Worker::with_checkpoints(config, checkpoints, clock.clone(), 4).unwrap();
+    let mut before = 0;
+    // The first two work, and write the watermark.
+    for nth in 1..=3 {
+        before = wires.calls().len();
+        let deadline = Deadline::after(&*clock, BUDGET);
+        let report = tick::run(&worker, clock.now(), deadline, None).await.unwrap();
+        assert!(report.problems.is_empty(), "{:?}", report.problems);
+        assert_eq!(report.slices.is_empty(), nth > 1);
+    }
+    let calls = wires.calls().split_off(before);
+    let begun: Vec<_> = calls.iter().filter(|call| call.contains(": begin to ")).collect();
+    assert_eq!(begun.len(), 1, "{calls:?}");
 }
