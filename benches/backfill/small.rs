@@ -16,24 +16,30 @@ pub async fn run(place: &mut Place, rounds: u64) -> Result<()> {
     println!("{HOURS} slices of ten rows");
     let mut floor = Figures::default();
     let mut times: [Figures; 4] = std::array::from_fn(|_| Figures::default());
-    for _ in 0..rounds {
+    for round in 1..=rounds {
         floor.add(round_of_floor(place).await?);
+        println!("round {round}: floor {:.2} s", floor.last());
         for ((has_store, concurrency), figures) in CONTESTANTS.into_iter().zip(&mut times) {
             place.keep_in_target(has_store)?;
             place.empty().await?;
             place.rest().await?;
             figures.add(place.backfill_hours(concurrency)?.0);
             place.compare(Work::HOURLY).await?;
+            println!("{}: {:.2} s", name(has_store, concurrency), figures.last());
         }
     }
     place.keep_in_target(false)?;
     println!("floor: {floor}");
     for ((has_store, concurrency), figures) in CONTESTANTS.into_iter().zip(&times) {
-        let store = if has_store { "postgres" } else { "dynamodb" };
         let ratio = figures.median() / floor.median();
-        println!("store {store}, {concurrency} at a time: {figures}, ratio {ratio:.2}");
+        println!("{}: {figures}, ratio {ratio:.2}", name(has_store, concurrency));
     }
     Ok(())
+}
+
+fn name(has_store: bool, concurrency: &str) -> String {
+    let store = if has_store { "postgres" } else { "dynamodb" };
+    format!("store {store}, {concurrency} at a time")
 }
 
 async fn round_of_floor(place: &Place) -> Result<Duration> {
