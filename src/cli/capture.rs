@@ -6,7 +6,9 @@ use sqlx::Row as _;
 
 use super::{Failure, Global, ui};
 use crate::clients::address::{Address, DatabaseUrl};
-use crate::clients::db::{Access, CATALOGUE_TIMEOUT, Db, DbError, DbErrorKind, Side};
+use crate::clients::db::{
+    Access, CATALOGUE_TIMEOUT, CatalogueError, Db, DbError, DbErrorKind, Side,
+};
 use crate::model::hint::Fault;
 use crate::model::rollup::{Late, TableName};
 use crate::source::changes::capture::{Capture, CaptureState};
@@ -239,9 +241,10 @@ impl Captures {
         loop {
             tries += 1;
             match self.try_one(owner, capture, change, install).await {
-                Ok(Ok(statements)) => return Ok(statements),
-                Ok(Err(problem)) => return Err(Failure::usage(problem)),
-                Err(error) if error.kind() == DbErrorKind::Contended && tries < LOCK_TRIES_MAX => {
+                Ok(statements) => return Ok(statements),
+                Err(CatalogueError::Db(error))
+                    if error.kind() == DbErrorKind::Contended && tries < LOCK_TRIES_MAX =>
+                {
                     if tries == 1 {
                         ui::note(format!(
                             "{}: waiting for a moment without writers",
@@ -250,7 +253,7 @@ impl Captures {
                     }
                     tokio::time::sleep(LOCK_PAUSE).await;
                 }
-                Err(error) if error.kind() == DbErrorKind::Denied => {
+                Err(CatalogueError::Db(error)) if error.kind() == DbErrorKind::Denied => {
                     return Err(Failure::usage(Fault::of(&error).remedy(
                         "the table's owner must do this: give its address by --owner-env NAME, or let \
                          it run the statements that --dry-run prints",
@@ -267,30 +270,24 @@ impl Captures {
         capture: &Capture,
         change: &ChangeArgs,
         install: bool,
-    ) -> Result<Result<Vec<String>, Fault>, DbError> {
+    ) -> Result<Vec<String>, CatalogueError> {
         let mut tx = owner.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, "capture").await?;
         let limit = format!("SET LOCAL lock_timeout = '{}ms'", LOCK_TIMEOUT.as_millis());
         tx.execute("limiting the wait for locks", limit).await?;
         let statements = if install {
-            match capture.install(&mut tx, &self.reader).await? {
-                Ok(statements) => statements,
-                Err(problem) => return Ok(Err(problem)),
-            }
+            capture.install(&mut tx, &self.reader).await?
         } else {
-            match capture.remove(&mut tx, &self.own).await? {
-                Ok(statements) => statements,
-                Err(problem) => return Ok(Err(problem)),
-            }
+            capture.remove(&mut tx, &self.own).await?
         };
         if change.dry_run {
             tx.rollback().await?;
-            return Ok(Ok(statements));
+            return Ok(statements);
         }
         for statement in &statements {
             tx.execute("changing the capture", statement.clone()).await?;
         }
         tx.commit().await?;
-        Ok(Ok(statements))
+        Ok(statements)
     }
 }
 

@@ -8,7 +8,6 @@ use super::{Failure, Global, ui};
 use crate::checkpoint::store::StoreError;
 use crate::checkpoint::{CheckpointError, Created};
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT};
-use crate::model::hint::Fault;
 use crate::target::{ddl, readers};
 use crate::work::due::Planned;
 use crate::work::worker::{WorkError, Worker};
@@ -187,7 +186,6 @@ impl InitArgs {
         let mut tx = db.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, "init").await?;
         let rollups = &worker.config.rollups;
         let grants = readers::grants(&mut tx, target, readers, rollups).await?;
-        let grants = grants.map_err(|unknown| WorkError::Usage(Fault::of(&unknown)))?;
         if !self.dry_run {
             for grant in &grants {
                 tx.execute("granting the readers their rights", grant.clone()).await?;

@@ -8,7 +8,7 @@ use super::Target;
 use super::ddl::DdlError;
 use super::ready::columns_of;
 use super::statement::columns;
-use crate::clients::db::{DbError, Tx};
+use crate::clients::db::{CatalogueError, DbError, Tx};
 use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
 use crate::model::sql::{ident, literal};
@@ -194,25 +194,28 @@ async fn unique_indexes(
         .map_err(|source| tx.error(doing, source))
 }
 
-/// The statement that creates the key of a shared table that lacks it, or the reason why that is
-/// impossible. Of the rows with one key, the one with the greatest `newest` stays.
+/// The statement that creates the key of a shared table that lacks it.
+///
+/// # Errors
+/// Rows of the table have the same key, or the server refuses. The remedy keeps the row with the
+/// greatest `newest`.
 pub(super) async fn shared_key(
     tx: &mut Tx,
     table: &str,
     key: &[&str],
     newest: &str,
-) -> Result<Result<Option<String>, Fault>, DbError> {
+) -> Result<Option<String>, CatalogueError> {
     let names: Vec<String> = key.iter().map(|name| (*name).to_owned()).collect();
     let indexes = unique_indexes(tx, table, &names).await?;
     if indexes.iter().any(|index| index.is_whole && index.keys == index.names) {
-        return Ok(Ok(None));
+        return Ok(None);
     }
     let keys = names.iter().map(|name| ident(name)).collect::<Vec<_>>().join(", ");
     const THEN: &str = "run `tallymark init` and `tallymark repair`";
     if let Some(problem) = doubled(tx, table, &keys, Some(newest), THEN).await? {
-        return Ok(Err(problem));
+        return Err(problem.into());
     }
-    Ok(Ok(Some(format!("CREATE UNIQUE INDEX ON {table} ({keys})"))))
+    Ok(Some(format!("CREATE UNIQUE INDEX ON {table} ({keys})")))
 }
 
 /// The `keys` that occur in a table more than once, and the statement that deletes all rows but one

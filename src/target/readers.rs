@@ -1,60 +1,54 @@
 //! The roles that may read the rollup tables: `[target] readers`.
 
-use std::borrow::Cow;
-
 use sqlx::Row as _;
 
 use super::Target;
-use crate::clients::db::{DbError, Tx};
-use crate::model::hint::Hinted;
+use crate::clients::db::{CatalogueError, DbError, Tx};
+use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
 use crate::model::sql::{ident, literal};
 
 const DOING: &str = "looking at the readers' privileges";
 
-/// A reader role that the server lacks.
-#[derive(Debug, thiserror::Error)]
-#[error("target.readers: there is no role `{0}` on the target")]
-pub(crate) struct UnknownReader(String);
-
-impl Hinted for UnknownReader {
-    fn hint(&self) -> Option<Cow<'_, str>> {
-        // PostgreSQL reserves these names, so no role can have them.
-        Some(match self.0.as_str() {
-            "public" | "none" => "name roles in [target] readers; to let every role read, GRANT \
-                                  SELECT to PUBLIC by hand"
-                .into(),
-            name if name.starts_with("pg_") => {
-                "name roles in [target] readers: names with pg_ are PostgreSQL's own".into()
-            }
-            name => {
-                let role = ident(name);
-                format!("create it (CREATE ROLE {role}), or take it out of [target] readers").into()
-            }
-        })
-    }
+/// Why a configured reader cannot read: the server has no such role.
+fn unknown(reader: &str) -> Fault {
+    let fault = Fault::new(format!("target.readers: there is no role `{reader}` on the target"));
+    // PostgreSQL reserves these names, so no role can have them.
+    fault.remedy(match reader {
+        "public" | "none" => {
+            "name roles in [target] readers; to let every role read, GRANT SELECT to \
+                              PUBLIC by hand"
+                .to_owned()
+        }
+        name if name.starts_with("pg_") => {
+            "name roles in [target] readers: names with pg_ are PostgreSQL's own".to_owned()
+        }
+        name => {
+            format!("create it (CREATE ROLE {}), or take it out of [target] readers", ident(name))
+        }
+    })
 }
 
 /// The grants that `readers` still lack on the tables of `rollups`, in order. An empty list means
 /// that each may read all of them.
 ///
 /// # Errors
-/// The server refuses, or cannot be reached. The inner error means a missing role.
+/// A role is missing, or the server refuses or cannot be reached.
 pub(crate) async fn grants(
     tx: &mut Tx,
     target: &Target,
     readers: &[String],
     rollups: &[Rollup],
-) -> Result<Result<Vec<String>, UnknownReader>, DbError> {
+) -> Result<Vec<String>, CatalogueError> {
     let mut statements = Vec::new();
     for reader in readers {
         let sql = format!("SELECT FROM pg_catalog.pg_roles WHERE rolname = {}", literal(reader));
         if tx.rows(DOING, sql).await?.is_empty() {
-            return Ok(Err(UnknownReader(reader.clone())));
+            return Err(unknown(reader).into());
         }
         statements.extend(of_one(tx, target, reader, rollups).await?);
     }
-    Ok(Ok(statements))
+    Ok(statements)
 }
 
 async fn of_one(

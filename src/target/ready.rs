@@ -4,7 +4,7 @@
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
-use crate::clients::db::{DbError, Tx};
+use crate::clients::db::{CatalogueError, DbError, Tx};
 use crate::model::hint::Fault;
 use crate::model::sql::{ident, literal};
 
@@ -49,25 +49,33 @@ pub(super) async fn columns_of(tx: &mut Tx, table: &str) -> Result<Vec<TableColu
         .map_err(|source| tx.error(doing, source))
 }
 
-/// Why `table` might hold other rows than those written to it, with the remedy. Otherwise the
-/// statements that give it the required persistence.
+/// The statements that give `table` the required persistence.
+///
+/// # Errors
+/// `table` might hold other rows than those written to it, or the server refuses.
 pub(super) async fn keeps_rows(
     tx: &mut Tx,
     table: &str,
     wanted: Persistence,
-) -> Result<Result<Vec<String>, Fault>, DbError> {
+) -> Result<Vec<String>, CatalogueError> {
     let sql = format!(include_str!("relation.sql"), relation = literal(table));
     let doing = format!("looking up {table}");
     let rows = tx.rows(&doing, sql).await?;
-    let Some(row) = rows.first() else { return Ok(Ok(Vec::new())) };
-    judge(row, table, wanted).map_err(|source| tx.error(doing, source))
+    let Some(row) = rows.first() else { return Ok(Vec::new()) };
+    let read = || Ok((unfit(row, table)?, row.try_get::<String, _>("persistence")?));
+    let (fault, persistence) = read().map_err(|source| tx.error(doing, source))?;
+    if let Some(fault) = fault {
+        return Err(fault.into());
+    }
+    Ok(match (wanted, persistence.as_str()) {
+        (Persistence::Logged, "u") => vec![format!("ALTER TABLE {table} SET LOGGED")],
+        (Persistence::Unlogged, "p") => vec![format!("ALTER TABLE {table} SET UNLOGGED")],
+        _ => Vec::new(),
+    })
 }
 
-fn judge(
-    row: &PgRow,
-    table: &str,
-    wanted: Persistence,
-) -> Result<Result<Vec<String>, Fault>, sqlx::Error> {
+/// Why `table` might hold other rows than those written to it.
+fn unfit(row: &PgRow, table: &str) -> Result<Option<Fault>, sqlx::Error> {
     let kind: String = row.try_get("kind")?;
     let what = match kind.as_str() {
         "r" => None,
@@ -80,17 +88,17 @@ fn judge(
     if let Some(what) = what {
         let fault =
             Fault::new(format!("is {what}, where Tallymark needs an ordinary table of its own"));
-        return Ok(Err(fault.remedy("give it another name, and run `tallymark init`")));
+        return Ok(Some(fault.remedy("give it another name, and run `tallymark init`")));
     }
     if row.try_get("has_children")? {
         let fault = Fault::new("has child tables, whose rows would count as its own");
-        return Ok(Err(
-            fault.remedy(format!("detach each of them: ALTER TABLE … NO INHERIT {table}"))
+        return Ok(Some(
+            fault.remedy(format!("detach each of them: ALTER TABLE … NO INHERIT {table}")),
         ));
     }
     if row.try_get("is_filtered")? {
         let fault = Fault::new("has row-level security that hides rows from this role");
-        return Ok(Err(fault.remedy(format!(
+        return Ok(Some(fault.remedy(format!(
             "use its owner or a role with BYPASSRLS, or ALTER TABLE {table} DISABLE ROW LEVEL SECURITY"
         ))));
     }
@@ -98,27 +106,22 @@ fn judge(
         let fault = Fault::new(format!(
             "has the trigger {name}, which could change or drop rows before they are stored"
         ));
-        return Ok(Err(fault.remedy(format!(
+        return Ok(Some(fault.remedy(format!(
             "drop it (DROP TRIGGER {name} ON {table}), or make it an AFTER trigger"
         ))));
     }
     if let Some(name) = row.try_get::<Option<String>, _>("rule")? {
         let fault =
             Fault::new(format!("has the rule {name}, which rewrites what is written to it"));
-        return Ok(Err(fault.remedy(format!("drop it: DROP RULE {name} ON {table}"))));
+        return Ok(Some(fault.remedy(format!("drop it: DROP RULE {name} ON {table}"))));
     }
     if let Some(name) = row.try_get::<Option<String>, _>("restriction")? {
         let fault = Fault::new(format!("has the constraint {name}, which could refuse right rows"));
-        return Ok(Err(
-            fault.remedy(format!("drop it: ALTER TABLE {table} DROP CONSTRAINT {name}"))
+        return Ok(Some(
+            fault.remedy(format!("drop it: ALTER TABLE {table} DROP CONSTRAINT {name}")),
         ));
     }
-    let persistence: String = row.try_get("persistence")?;
-    Ok(Ok(match (wanted, persistence.as_str()) {
-        (Persistence::Logged, "u") => vec![format!("ALTER TABLE {table} SET LOGGED")],
-        (Persistence::Unlogged, "p") => vec![format!("ALTER TABLE {table} SET UNLOGGED")],
-        _ => Vec::new(),
-    }))
+    Ok(None)
 }
 
 /// Why `column` of a rollup table would change its values. `collation` is the one by which the

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::checkpoint::store::StoreError;
 use crate::checkpoint::{Backfill, CheckpointError, Checkpoints, CopyError};
-use crate::clients::db::{Db, DbError, DbErrorKind, Side};
+use crate::clients::db::{CatalogueError, Db, DbError, DbErrorKind, Side};
 use crate::clients::queue::{QueueError, Queues};
 use crate::config::Config;
 use crate::model::clock::Clock;
@@ -197,6 +197,15 @@ impl From<CopyError> for WorkError {
         match error {
             CopyError::Checkpoint(error) => Self::Checkpoint(error),
             other => Self::Usage(Fault::of(&other)),
+        }
+    }
+}
+
+impl From<CatalogueError> for WorkError {
+    fn from(error: CatalogueError) -> Self {
+        match error {
+            CatalogueError::Unfit(fault) => Self::Usage(fault),
+            CatalogueError::Db(error) => Self::Db(error),
         }
     }
 }

@@ -238,8 +238,8 @@ async fn ask(name: &str, sql: &str, late: &str) -> Result<(), String> {
         tallymark::source::changes::capture::Capture::new(&rollup.from, &[(rollup, &*shape)]);
     let access = tallymark::clients::db::Access::ReadOnly;
     let mut tx = worker.source.begin(access, crate::support::world::BUDGET, "test").await.unwrap();
-    let installed = capture.install(&mut tx, "tallymark").await.unwrap();
-    installed.map(drop).map_err(|fault| fault.in_one_line())
+    let installed = capture.install(&mut tx, "tallymark").await;
+    installed.map(drop).map_err(|error| error.in_one_line())
 }
 
 #[tokio::test]

@@ -201,7 +201,7 @@ async fn a_late_change_that_waits_is_no_drift() {
         .begin(tallymark::clients::db::Access::ReadWrite, BUDGET, "installing")
         .await
         .unwrap();
-    for statement in capture.install(&mut tx, "tallymark").await.unwrap().unwrap() {
+    for statement in capture.install(&mut tx, "tallymark").await.unwrap() {
         tx.execute("installing", statement).await.unwrap();
     }
     tx.commit().await.unwrap();

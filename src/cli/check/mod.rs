@@ -13,7 +13,7 @@ use super::ui::{self, Paint};
 use super::{Failure, Global, rollups};
 use crate::checkpoint::store::StoreError;
 use crate::checkpoint::{CheckpointError, Checkpoints};
-use crate::clients::db::{Access, CATALOGUE_TIMEOUT, Side};
+use crate::clients::db::{Access, CATALOGUE_TIMEOUT, CatalogueError, Side};
 use crate::config::CheckpointConfig;
 use crate::model::clock::SystemClock;
 use crate::model::hint::{Fault, Hinted};
@@ -169,7 +169,7 @@ async fn readers(worker: &Worker, findings: &mut Findings) -> Result<(), WorkErr
     }
     let (db, rollups) = (&worker.target.db, &worker.config.rollups);
     let mut tx = db.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, "check").await?;
-    match readers::grants(&mut tx, &worker.target, configured, rollups).await? {
+    match readers::grants(&mut tx, &worker.target, configured, rollups).await {
         Ok(missing) if missing.is_empty() => {
             let finding = format!("{} can read the rollup tables", configured.join(", "));
             findings.add(Grade::Good, "target", finding);
@@ -179,7 +179,8 @@ async fn readers(worker: &Worker, findings: &mut Findings) -> Result<(), WorkErr
             let finding = Fault::new(format!("readers lack {missing}"));
             findings.add(Grade::ToDo, "target", finding.remedy("run `tallymark init`"));
         }
-        Err(unknown) => findings.add(Grade::Bad, "target", Fault::of(&unknown)),
+        Err(CatalogueError::Unfit(unknown)) => findings.add(Grade::Bad, "target", unknown),
+        Err(CatalogueError::Db(error)) => return Err(error.into()),
     }
     Ok(tx.rollback().await?)
 }

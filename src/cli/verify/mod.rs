@@ -4,6 +4,7 @@ mod sample;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use clap::Args;
 
 use super::outside::{self, RowsOutside};
@@ -129,13 +130,21 @@ struct Repaired {
 /// Slices in the order in which they are compared.
 type Chosen<'r> = Vec<(&'r Rollup, Slice)>;
 
+/// The slices that the arguments ask for.
+enum WantedSlices {
+    One(Slice),
+    /// All that begin from the first instant until before the second.
+    Between(DateTime<Utc>, DateTime<Utc>),
+}
+
 impl VerifyArgs {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
         let worker = global.worker(1).await?;
         let mut verified = Verified::default();
         let mut chosen = Chosen::new();
         for rollup in rollups(&worker, self.rollup.as_deref())? {
-            match self.slices(&worker, rollup, &mut verified).await? {
+            let wanted = self.wanted(rollup, worker.clock.now())?;
+            match slices(&worker, rollup, wanted, &mut verified).await {
                 Ok(slices) => chosen.extend(slices.into_iter().map(|slice| (rollup, slice))),
                 Err(error) => verified.breaks_off(rollup, error)?,
             }
@@ -172,44 +181,13 @@ impl VerifyArgs {
         left(&repaired)
     }
 
-    /// The slices to compare: the given one, or all of the range that have succeeded.
-    async fn slices(
-        &self,
-        worker: &Worker,
-        rollup: &Rollup,
-        verified: &mut Verified,
-    ) -> Result<Result<Vec<Slice>, WorkError>, Failure> {
+    /// What the arguments ask for.
+    fn wanted(&self, rollup: &Rollup, now: DateTime<Utc>) -> Result<WantedSlices, Failure> {
         if let Some(start) = &self.slice {
-            return Ok(Ok(vec![slice_starting(rollup, start, worker.clock.now())?]));
+            return Ok(WantedSlices::One(slice_starting(rollup, start, now)?));
         }
-        let now = worker.clock.now();
         let (from, to) = self.range.bounds(rollup, now)?;
-        // First, because the tables may be missing.
-        if let Err(error) = ready::check(worker, rollup).await {
-            return Ok(Err(error));
-        }
-        // Rows that were added before all others must be reported as missing.
-        if let Err(error) = empty::probe(worker, rollup).await {
-            return Ok(Err(error));
-        }
-        let plan = match standings::in_range(worker, rollup, from, to, now).await {
-            Ok(plan) => plan,
-            Err(error) => return Ok(Err(error)),
-        };
-        let mut slices = Vec::new();
-        for planned in plan.slices {
-            match planned.standing {
-                // Later, each slice's turn shows whether it can be compared.
-                Standing::Succeeded | Standing::Lookback | Standing::Stale => {
-                    slices.push(planned.slice);
-                }
-                // The slice is empty, or its differences are known, as another definition gives
-                // other numbers.
-                Standing::Empty | Standing::Redefined => {}
-                _ => verified.unfinished += 1,
-            }
-        }
-        Ok(Ok(slices))
+        Ok(WantedSlices::Between(from, to))
     }
 
     /// Compares slices one after another, and shows the progress and its waits.
@@ -330,4 +308,36 @@ impl VerifyArgs {
         self.compare(worker, &chosen, &mut repaired.again).await?;
         Ok(repaired)
     }
+}
+
+/// The slices to compare: the given one, or all of the range that have succeeded.
+async fn slices(
+    worker: &Worker,
+    rollup: &Rollup,
+    wanted: WantedSlices,
+    verified: &mut Verified,
+) -> Result<Vec<Slice>, WorkError> {
+    let (from, to) = match wanted {
+        WantedSlices::One(slice) => return Ok(vec![slice]),
+        WantedSlices::Between(from, to) => (from, to),
+    };
+    // First, because the tables may be missing.
+    ready::check(worker, rollup).await?;
+    // Rows that were added before all others must be reported as missing.
+    empty::probe(worker, rollup).await?;
+    let plan = standings::in_range(worker, rollup, from, to, worker.clock.now()).await?;
+    let mut slices = Vec::new();
+    for planned in plan.slices {
+        match planned.standing {
+            // Later, each slice's turn shows whether it can be compared.
+            Standing::Succeeded | Standing::Lookback | Standing::Stale => {
+                slices.push(planned.slice);
+            }
+            // The slice is empty, or its differences are known, as another definition gives other
+            // numbers.
+            Standing::Empty | Standing::Redefined => {}
+            _ => verified.unfinished += 1,
+        }
+    }
+    Ok(slices)
 }

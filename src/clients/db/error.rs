@@ -7,7 +7,7 @@ use sqlx::postgres::PgDatabaseError;
 
 use super::Side;
 use super::locks::Waited;
-use crate::model::hint::Hinted;
+use crate::model::hint::{Fault, Hinted};
 use crate::model::text::cut;
 
 /// The kind of a database error, as far as callers treat kinds differently.
@@ -60,6 +60,32 @@ impl Hinted for DbError {
     /// The server's hint, or the remedy of a connection that failed.
     fn hint(&self) -> Option<Cow<'_, str>> {
         self.hint.as_deref().map(Cow::from)
+    }
+}
+
+/// Why statements that depend on the catalogue were not made.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogueError {
+    /// The catalogue shows something in the way.
+    #[error("{0}")]
+    Unfit(Fault),
+    /// The server refuses or cannot be reached.
+    #[error(transparent)]
+    Db(#[from] DbError),
+}
+
+impl Hinted for CatalogueError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Unfit(fault) => fault.hint(),
+            Self::Db(error) => error.hint(),
+        }
+    }
+}
+
+impl From<Fault> for CatalogueError {
+    fn from(fault: Fault) -> Self {
+        Self::Unfit(fault)
     }
 }
 

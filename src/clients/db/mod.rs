@@ -22,7 +22,7 @@ mod pool;
 mod transaction;
 mod whole;
 
-pub use error::{DbError, DbErrorKind};
+pub use error::{CatalogueError, DbError, DbErrorKind};
 use once::Once;
 pub use transaction::Tx;
 pub use whole::Whole;

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use sqlx::Row as _;
 
-use crate::clients::db::{DbError, Tx};
+use crate::clients::db::{CatalogueError, DbError, Tx};
 use crate::model::hint::Fault;
 use crate::model::rollup::{Rollup, TableName};
 use crate::model::sql::{ident, literal, shown, table};
@@ -208,30 +208,22 @@ impl Capture {
     /// `reader` is the role that reads the source and takes the marks.
     ///
     /// # Errors
-    /// The server refuses or cannot be reached. The text names the relation that cannot be
-    /// captured.
-    pub async fn install(
-        &self,
-        tx: &mut Tx,
-        reader: &str,
-    ) -> Result<Result<Vec<String>, Fault>, DbError> {
+    /// A relation, which the text names, cannot be captured, or the server refuses.
+    pub async fn install(&self, tx: &mut Tx, reader: &str) -> Result<Vec<String>, CatalogueError> {
         let relations = relations(tx, &self.table).await?;
         if self.problem(&relations).is_none() {
             // The role of another installation may still lack the rights that it needs.
             let is_granted = is_granted(tx, reader).await?;
-            return Ok(Ok(if is_granted { Vec::new() } else { grants(reader) }));
+            return Ok(if is_granted { Vec::new() } else { grants(reader) });
         }
         if relations.is_empty() || relations.iter().any(|relation| !relation.can_be_captured()) {
-            return Ok(Err(self.problem(&relations).unwrap_or_default()));
+            return Err(self.problem(&relations).unwrap_or_default().into());
         }
         let name = match relations.first().and_then(|root| root.function.clone()) {
             Some(name) => name,
             None => function_name(&relations[0].name),
         };
-        let mut sql = match shared(tx, reader, relations[0].has_marks).await? {
-            Ok(sql) => sql,
-            Err(problem) => return Ok(Err(problem)),
-        };
+        let mut sql = shared(tx, reader, relations[0].has_marks).await?;
         sql.push(triggers::mark_function(&name, &self.axes));
         sql.push(triggers::function(&name, &self.axes));
         let purpose = serde_json::to_string(&self.purpose()).unwrap_or_default();
@@ -258,19 +250,19 @@ impl Capture {
             sql.push(self.partitions(&name, &[]));
         }
         sql.extend(grants(reader));
-        Ok(Ok(sql))
+        Ok(sql)
     }
 
     /// The statements that remove the capture, with its unread marks. An empty list means that
     /// there is none. `own` are the consumers that no longer need it.
     ///
     /// # Errors
-    /// The server refuses or cannot be reached. The text names its other consumers.
+    /// It has other consumers, which the text names, or the server refuses.
     pub(crate) async fn remove(
         &self,
         tx: &mut Tx,
         own: &[i64],
-    ) -> Result<Result<Vec<String>, Fault>, DbError> {
+    ) -> Result<Vec<String>, CatalogueError> {
         let relations = relations(tx, &self.table).await?;
         let mut sql = Vec::new();
         if let Some(key) = self.judge(&relations).key {
@@ -282,10 +274,11 @@ impl Capture {
                     other.installation,
                     table(&self.table)
                 ));
-                return Ok(Err(fault.remedy(format!(
+                let remedy = format!(
                     "remove them there, or run `tallymark capture forget {}` first",
                     other.id
-                ))));
+                );
+                return Err(fault.remedy(remedy).into());
             }
         }
         for relation in &relations {
@@ -310,7 +303,7 @@ impl Capture {
                 }
             }
         }
-        Ok(Ok(sql))
+        Ok(sql)
     }
 }
 
@@ -384,11 +377,7 @@ fn function_name(relation: &str) -> String {
 /// The schema and the table of marks. The functions run as the role that installs them, and the
 /// owner of the schema could replace the objects that they call. So the schema must belong to the
 /// installing role or to the reading role.
-async fn shared(
-    tx: &mut Tx,
-    reader: &str,
-    has_marks: bool,
-) -> Result<Result<Vec<String>, Fault>, DbError> {
+async fn shared(tx: &mut Tx, reader: &str, has_marks: bool) -> Result<Vec<String>, CatalogueError> {
     const DOING: &str = "looking at the schema tallymark";
     // Operators of the session's path would become part of the triggers' conditions.
     let mut sql = vec!["SET LOCAL search_path = pg_catalog, pg_temp".to_owned()];
@@ -404,10 +393,11 @@ async fn shared(
                     "{role} can replace what stands in the schema tallymark, and would act as the \
                      owner of the capture's functions"
                 ));
-                return Ok(Err(fault.remedy(format!(
+                let remedy = format!(
                     "run ALTER SCHEMA tallymark OWNER TO the role that installs, and REVOKE CREATE \
                      ON SCHEMA tallymark FROM {revoked}"
-                ))));
+                );
+                return Err(fault.remedy(remedy).into());
             }
         }
     }
@@ -425,5 +415,5 @@ async fn shared(
          FROM PUBLIC"
             .to_owned(),
     );
-    Ok(Ok(sql))
+    Ok(sql)
 }

@@ -10,7 +10,7 @@ use sqlx::Row as _;
 
 use super::ready::{self, Persistence};
 use super::{Target, indexes};
-use crate::clients::db::{DbError, Tx};
+use crate::clients::db::{CatalogueError, DbError, Tx};
 use crate::model::hint::{Fault, Hinted};
 use crate::model::measure::partial::{ROWS, TAG, value_column};
 use crate::model::rollup::Rollup;
@@ -176,8 +176,16 @@ async fn keeps_rows(
     table: &str,
     wanted: Persistence,
 ) -> Result<Vec<String>, DdlError> {
-    let kept = ready::keeps_rows(tx, table, wanted).await?;
-    kept.map_err(|problem| incompatible(rollup, table, problem))
+    let kept = ready::keeps_rows(tx, table, wanted).await;
+    kept.map_err(|error| unfit(rollup, table, error))
+}
+
+/// The error of `rollup` for what the catalogue shows of its `table`.
+fn unfit(rollup: &Rollup, table: &str, error: CatalogueError) -> DdlError {
+    match error {
+        CatalogueError::Unfit(problem) => incompatible(rollup, table, problem),
+        CatalogueError::Db(error) => error.into(),
+    }
 }
 
 fn incompatible(rollup: &Rollup, table: &str, problem: Fault) -> DdlError {

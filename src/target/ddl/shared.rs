@@ -2,7 +2,7 @@
 
 use sqlx::Row as _;
 
-use super::{DdlError, existing, incompatible, keeps_rows};
+use super::{DdlError, existing, keeps_rows, unfit};
 use crate::clients::db::{DbError, Tx};
 use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
@@ -57,8 +57,8 @@ pub(super) async fn schemas(
                 }
                 statements.extend(added);
                 statements.extend(keeps_rows(tx, rollup, table, persistence).await?);
-                let key = indexes::shared_key(tx, table, key, newest).await?;
-                statements.extend(key.map_err(|problem| incompatible(rollup, table, problem))?);
+                let key = indexes::shared_key(tx, table, key, newest).await;
+                statements.extend(key.map_err(|error| unfit(rollup, table, error))?);
             }
         }
     }

@@ -374,7 +374,7 @@ pub async fn install(tx: &mut Tx, capture: &Capture) {
     let own_clock = "SELECT to_regnamespace('virtual') IS NOT NULL";
     let row = tx.row(LOOKING, own_clock.into()).await.unwrap();
     let has_own_clock: bool = row.get(0);
-    for sql in capture.install(tx, "tallymark").await.unwrap().unwrap() {
+    for sql in capture.install(tx, "tallymark").await.unwrap() {
         if !(has_own_clock && sql.starts_with("SET LOCAL search_path")) {
             tx.execute("installing", sql).await.unwrap();
         }
