@@ -38,7 +38,7 @@ impl Wired {
         place.seed(DAYS).await;
         place.run(&["init"]).good();
         let directory = TempDir::new().unwrap();
-        let wires = Wires::new(vec![], directory.path().join("clock"));
+        let wires = Wires::counting(directory.path().join("clock"));
         let source = wires.postgres("source", &place.source_url);
         let target = match is_one {
             true => source.clone(),
@@ -99,7 +99,7 @@ async fn a_tick_looks_for_marks_in_one_transaction() {
     let world = World::new(&format!("{EVENTS}; {}", random_events(3, 50)), setup).await;
     install_capture(&world.worker).await;
     let directory = TempDir::new().unwrap();
-    let wires = Wires::new(vec![], directory.path().join("clock"));
+    let wires = Wires::counting(directory.path().join("clock"));
     let urls = Urls { source: wires.postgres("source", &world.urls.source), target: None };
     let (checkpoints, config) = (world.worker.checkpoints.clone(), config(&urls, "", &rollups));
     let worker = Worker::with_checkpoints(config, checkpoints, clock.clone(), 4).unwrap();
