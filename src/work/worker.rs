@@ -171,6 +171,7 @@ impl WorkError {
                 | StoreError::WrongTable { .. }
                 | StoreError::NoRegion
                 | StoreError::Environment(_)
+                | StoreError::NoCredentials { .. }
                 | StoreError::Denied { .. }
                 | StoreError::Lacks { .. },
             )) => Severity::Usage,

@@ -49,6 +49,19 @@ async fn without_a_region_one_line_says_so() {
     assert_eq!(grades.iter().filter(|it| *it == "bad checkpoints").count(), 1, "{check:?}");
 }
 
+#[tokio::test]
+async fn without_credentials_the_variables_that_hold_them_are_named() {
+    let (place, _database) = Place::with_events(1).await;
+    let home = tempfile::TempDir::new().unwrap();
+    let mut command = place.command(&["status"]);
+    for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"] {
+        command.env_remove(name);
+    }
+    command.env("AWS_EC2_METADATA_DISABLED", "true").env("HOME", home.path());
+    let words = ["no usable AWS credentials", "hint: AWS_ACCESS_KEY_ID"];
+    ended(&mut command).refused(2, &words);
+}
+
 /// Compose files and CI often leave an empty variable, which made the SDK panic.
 #[tokio::test]
 async fn an_endpoint_that_is_no_url_is_refused_by_its_name() {

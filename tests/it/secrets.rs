@@ -116,5 +116,6 @@ async fn a_secret_that_is_not_there_is_told_by_its_name() {
     let (kind, message) = answer.error();
     assert_eq!(kind, "Unreachable", "{message}");
     assert!(message.contains("secret app/db") && message.contains("no such secret"), "{message}");
+    assert!(message.contains("; hint: check its name in the configuration"), "{message}");
     function.stop();
 }

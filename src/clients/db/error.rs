@@ -7,6 +7,7 @@ use sqlx::postgres::PgDatabaseError;
 
 use super::Side;
 use super::locks::Waited;
+use crate::clients::secret::SecretError;
 use crate::model::hint::{Fault, Hinted};
 use crate::model::text::cut;
 
@@ -95,7 +96,8 @@ impl DbError {
         // The server's DETAIL is left out, as it may quote rows.
         let server = refusal(&source).and_then(|error| Some(one_line(error.hint()?)));
         let kind = kind(&source);
-        let hint = server.or_else(|| remedy(&source, kind).map(str::to_owned));
+        let hint = server.or_else(|| of_place(&source));
+        let hint = hint.or_else(|| remedy(&source, kind).map(str::to_owned));
         let lock = match refusal(&source).is_some_and(|error| error.code() == "55P03") {
             true => Lock::Some,
             false => Lock::None,
@@ -245,6 +247,12 @@ fn is_unverified(error: &std::io::Error) -> bool {
 /// The remedy of a connection that was lost.
 const AGAIN: &str = "run the command again once the server answers";
 
+/// The remedy of an address that is stored elsewhere and cannot be used.
+fn of_place(error: &sqlx::Error) -> Option<String> {
+    let sqlx::Error::Configuration(error) = error else { return None };
+    error.downcast_ref::<SecretError>()?.hint().map(Cow::into_owned)
+}
+
 /// The remedy of an error of this `kind`.
 fn remedy(error: &sqlx::Error, kind: DbErrorKind) -> Option<&'static str> {
     match error {
@@ -260,6 +268,9 @@ fn remedy(error: &sqlx::Error, kind: DbErrorKind) -> Option<&'static str> {
         ),
         sqlx::Error::PoolTimedOut => {
             Some("if the server sleeps when idle, add ?connect_timeout=SECONDS to its address")
+        }
+        sqlx::Error::Configuration(_) => {
+            Some("check its name in the configuration, and that this process may read it")
         }
         _ => match kind {
             DbErrorKind::Login => Some("correct user, password and database of the address"),
