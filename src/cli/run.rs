@@ -84,6 +84,9 @@ impl RunArgs {
 pub(super) const FAILED: &str = "put the cause right; the next tick tries a failed slice again, and \
     `tallymark verify --repair` recomputes one that differs";
 
+/// The remedy of a command that ended with a failed slice which names none.
+pub(super) const AGAIN: &str = "put the cause right, and run the command again";
+
 /// The problems, and their remedies: a line each.
 fn problems(report: &TickReport) -> Fault {
     let lines = |line: fn(&crate::work::report::RollupProblem) -> Option<&str>| {
@@ -92,10 +95,8 @@ fn problems(report: &TickReport) -> Fault {
         lines.join("\n")
     };
     let fault = Fault::new(lines(|problem| Some(&problem.error)));
-    match lines(|problem| problem.hint.as_deref()) {
-        none if none.is_empty() => fault,
-        hints => fault.remedy(hints),
-    }
+    fault
+        .remedy_if_known(Some(lines(|problem| problem.hint.as_deref())).filter(|it| !it.is_empty()))
 }
 
 /// A summary of failures and differences.
@@ -119,8 +120,8 @@ fn text(report: &TickReport) -> String {
         parts.push(slices(&report.slices));
     }
     for held in &report.held {
-        let line = format!("{} is held back: {}", held.rollup, held.not_now);
-        parts.push(ui::wrapped(&line, 2));
+        let fault = Fault::of(&held.not_now).at(format!("{} is held back", held.rollup));
+        parts.push(ui::hinted(&fault, 2));
     }
     if report.left > 0 {
         let more = if report.slices.is_empty() { "slice" } else { "more slice" };

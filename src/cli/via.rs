@@ -116,9 +116,9 @@ pub(super) fn text(answer: &Value) -> String {
         lines.extend(troubled.filter_map(trouble));
     }
     lines.extend(answer["held"].as_array().into_iter().flatten().map(|held| {
-        let (rollup, reason) = (&held["rollup"], &held["reason"]);
-        let line = format!("{} is held back: {}", word(rollup), word(reason));
-        ui::wrapped(&line, 2)
+        let (rollup, reason) = (word(&held["rollup"]), word(&held["reason"]));
+        let fault = Fault::new(format!("{rollup} is held back: {reason}"));
+        ui::hinted(&fault.remedy_if_known(held["hint"].as_str()), 2)
     }));
     let counts: Vec<String> = [
         ("succeeded", "succeeded"),

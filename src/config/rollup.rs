@@ -205,11 +205,7 @@ fn table(node: &Node<'_>) -> Option<TableName> {
     let text = node.string(r#"a table such as "public.events""#)?;
     match parse_table(text) {
         Ok(table) => Some(table),
-        Err(fault) => {
-            let (facts, hint) = fault.into_parts();
-            let fault = Fault::new(format!("{} {facts}", shown(text)));
-            node.wrong(hint.into_iter().fold(fault, Fault::remedy))
-        }
+        Err(fault) => node.wrong(fault.rephrased(|facts| format!("{} {facts}", shown(text)))),
     }
 }
 

@@ -185,7 +185,7 @@ impl FanOut<'_> {
                 if !report.held.iter().any(|held| held.rollup == rollup.name) {
                     let why = Why::OfBackfill { id: id.to_owned(), why: Box::new(hold.why) };
                     let not_now = NotNow { why, retry_at: hold.retry_at, goes_on_at: None };
-                    report.held.push(HeldBack::new(&rollup.name, not_now, 0));
+                    report.held.push(HeldBack { rollup: rollup.name.clone(), not_now, left: 0 });
                 }
                 return Ok(());
             }

@@ -48,16 +48,28 @@ impl Fault {
         Self { facts: error.to_string(), hint: error.hint().map(Cow::into_owned) }
     }
 
+    /// The same failure with this instruction, if there is one.
+    #[must_use]
+    pub fn remedy_if_known(self, hint: Option<impl Into<String>>) -> Self {
+        hint.into_iter().fold(self, Self::remedy)
+    }
+
+    /// The same failure with its facts in other words.
+    #[must_use]
+    pub fn rephrased(self, words: impl FnOnce(&str) -> String) -> Self {
+        Self { facts: words(&self.facts), ..self }
+    }
+
     /// The same failure within a named place: `in the secret, …`.
     #[must_use]
     pub fn within(self, place: impl fmt::Display) -> Self {
-        Self { facts: format!("in {place}, {}", self.facts), ..self }
+        self.rephrased(|facts| format!("in {place}, {facts}"))
     }
 
     /// The same failure at a named place.
     #[must_use]
     pub fn at(self, place: impl fmt::Display) -> Self {
-        Self { facts: format!("{place}: {}", self.facts), ..self }
+        self.rephrased(|facts| format!("{place}: {facts}"))
     }
 
     /// The facts.

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use chrono::{DateTime, Utc};
+use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
 
 use crate::model::clock::{rfc3339, rfc3339_seconds};
@@ -316,18 +317,32 @@ impl Hinted for NotNow {
     }
 }
 
-/// JSON has the text.
+/// JSON has the text as `reason`, and the hint beside it.
 impl Serialize for NotNow {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        with_hint(serializer, "reason", &self.to_string(), self)
     }
 }
 
-/// JSON has the explanation.
+/// JSON has the explanation as `why`, and the hint beside it.
 impl Serialize for Why {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&self.explained())
+        with_hint(serializer, "why", &self.explained(), self)
     }
+}
+
+fn with_hint<S: Serializer>(
+    serializer: S,
+    key: &str,
+    text: &str,
+    of: &impl Hinted,
+) -> Result<S::Ok, S::Error> {
+    let mut map = serializer.serialize_map(None)?;
+    map.serialize_entry(key, text)?;
+    if let Some(hint) = of.hint() {
+        map.serialize_entry("hint", &hint)?;
+    }
+    map.end()
 }
 
 #[cfg(test)]
@@ -373,11 +388,13 @@ mod tests {
         let spent = NotNow { goes_on_at: Some(since), ..spent };
         assert_eq!(
             serde_json::json!(spent),
-            "budget spent after 1 chunk, 9 rows; goes on at 2026-02-10T00:00:00Z"
+            serde_json::json!({
+                "reason": "budget spent after 1 chunk, 9 rows; goes on at 2026-02-10T00:00:00Z"
+            })
         );
         assert_eq!(
             serde_json::json!(taken(1, &[])),
-            "the source is busy: the source's only slot is taken"
+            serde_json::json!({ "why": "the source is busy: the source's only slot is taken" })
         );
     }
 
@@ -396,5 +413,21 @@ mod tests {
             assert_eq!((why.is_short(), why.is_load(), why.holds_rollup()), (is_short, true, true));
             assert!(!why.is_final(), "{why:?}");
         }
+    }
+
+    #[test]
+    fn documents_have_the_hint_beside_the_reason() {
+        let why = Why::HistoryCancelled { rollup: "daily".to_owned() };
+        let json = serde_json::to_value(NotNow::because(why.clone())).unwrap();
+        assert_eq!(json["reason"], "its last backfill was cancelled");
+        let hint = "run `tallymark backfill start daily`, which goes on with history";
+        assert_eq!(json["hint"], hint);
+        let json = serde_json::to_value(why).unwrap();
+        assert_eq!(
+            (&json["why"], &json["hint"]),
+            (&"its last backfill was cancelled".into(), &hint.into())
+        );
+        let plain = serde_json::to_value(Why::Interrupted).unwrap();
+        assert_eq!(plain, serde_json::json!({ "why": "interrupted" }));
     }
 }

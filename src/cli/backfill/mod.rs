@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
+use super::run::AGAIN;
 use super::ui::{self, ProgressLine, counted, number};
 use super::{Failure, Global, Range, Via, parse_duration, via};
 use crate::model::clock::{Deadline, Stopwatch};
@@ -263,17 +264,11 @@ pub(super) fn finish(
     }
     debug_assert_eq!(severity, Severity::Failed);
     let first = report.failed.iter().chain(&report.refused).next();
-    let fault = Fault::new(message);
-    Err(Failure::printed(
-        severity,
-        match first.and_then(|first| first.hint.as_deref()) {
-            Some(hint) => fault.remedy(hint),
-            None if first.is_none() => {
-                fault.remedy("run the same command again, which goes on where this one stopped")
-            }
-            None => fault.remedy("put the cause right, and run the command again"),
-        },
-    ))
+    let remedy = match first {
+        Some(first) => first.hint.as_deref().unwrap_or(AGAIN),
+        None => "run the same command again, which goes on where this one stopped",
+    };
+    Err(Failure::printed(severity, Fault::new(message).remedy(remedy)))
 }
 
 /// The JSON document of a batch.

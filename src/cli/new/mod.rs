@@ -127,9 +127,7 @@ impl NewArgs {
     async fn look(&self, db: &Db) -> Result<(Server, Vec<Table>), Failure> {
         let only = self.table.as_deref().map(parse_table).transpose().map_err(|fault| {
             let name = self.table.as_deref().unwrap_or_default();
-            let (facts, hint) = fault.into_parts();
-            let fault = Fault::new(format!("--table: {name:?} {facts}"));
-            Failure::usage(hint.into_iter().fold(fault, Fault::remedy))
+            Failure::usage(fault.rephrased(|facts| format!("--table: {name:?} {facts}")))
         })?;
         let look = async {
             let mut tx = db.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, LABEL).await?;

@@ -3,9 +3,9 @@
 use serde_json::json;
 
 use super::{Repaired, SliceSample, Verified};
-use crate::cli::run::named;
+use crate::cli::run::{AGAIN, named};
 use crate::cli::{Failure, ui};
-use crate::model::hint::Fault;
+use crate::model::hint::{Fault, Hinted as _};
 use crate::work::report::{Pending, SliceVerification};
 use crate::work::worker::Severity;
 
@@ -93,14 +93,8 @@ pub(super) fn left(Repaired { failed, again, .. }: &Repaired) -> Result<(), Fail
         let reason = first.reason.as_deref().unwrap_or_default();
         message.push_str(&format!("; the first, {}: {reason}", named(&first.rollup, first.start)));
     }
-    let fault = Fault::new(message);
-    Err(Failure::printed(
-        Severity::Failed,
-        match failed.first().and_then(|first| first.hint.as_deref()) {
-            Some(hint) => fault.remedy(hint),
-            None => fault.remedy("put the cause right, and run the command again"),
-        },
-    ))
+    let remedy = failed.first().and_then(|first| first.hint.as_deref()).unwrap_or(AGAIN);
+    Err(Failure::printed(Severity::Failed, Fault::new(message).remedy(remedy)))
 }
 
 pub(super) fn repaired_text(repaired: &Repaired) -> String {
@@ -127,8 +121,8 @@ pub(in crate::cli) fn difference(slice: &SliceVerification) -> Vec<String> {
 /// Slices that were not compared, each with its reason.
 pub(in crate::cli) fn not_compared(pending: &[Pending]) -> Vec<String> {
     let line = |it: &Pending| {
-        let why = it.why.explained();
-        ui::wrapped(&format!("{} not compared: {why}", named(&it.rollup, it.start)), 2)
+        let facts = format!("{} not compared: {}", named(&it.rollup, it.start), it.why.explained());
+        ui::hinted(&Fault::new(facts).remedy_if_known(it.why.hint()), 2)
     };
     let mut lines: Vec<String> = pending.iter().take(LISTED_MAX).map(line).collect();
     if pending.len() > LISTED_MAX {
@@ -145,11 +139,9 @@ pub(super) fn text(verified: &Verified) -> String {
         lines.push(ui::wrapped(&format!("{}: {}", outside.rollup(), outside.text()), 2));
     }
     let broken = verified.broken.iter();
-    lines.extend(
-        broken.map(|it| {
-            ui::wrapped(&format!("{} not compared to the end: {}", it.rollup, it.fault), 2)
-        }),
-    );
+    lines.extend(broken.map(|it| {
+        ui::hinted(&it.fault.clone().at(format!("{} not compared to the end", it.rollup)), 2)
+    }));
     if verified.unfinished > 0 {
         lines.push(format!(
             "{} not computed yet, not compared",

@@ -1,13 +1,10 @@
 //! The report of one tick.
 
-use std::borrow::Cow;
-
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
 use super::{Outcome, ScrubReport, SliceReport};
 use crate::model::hint::Fault;
-use crate::model::hint::Hinted as _;
 use crate::model::not_now::NotNow;
 use crate::model::rollup::Rollup;
 use crate::work::backlog::Backlog;
@@ -64,20 +61,10 @@ pub struct Gauges {
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct HeldBack {
     pub rollup: String,
-    #[serde(rename = "reason")]
+    #[serde(flatten)]
     pub not_now: NotNow,
-    /// What lets it go on.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub hint: Option<String>,
     /// The number of due slices.
     pub left: usize,
-}
-
-impl HeldBack {
-    pub(crate) fn new(rollup: &str, not_now: NotNow, left: usize) -> Self {
-        let hint = not_now.hint().map(Cow::into_owned);
-        Self { rollup: rollup.to_owned(), not_now, hint, left }
-    }
 }
 
 /// Why a rollup failed.
@@ -143,7 +130,7 @@ impl TickReport {
         self.left += left;
         let reason = not_now.to_string();
         tracing::info!(rollup = backlog.rollup.name, reason, left, "held back");
-        self.held.push(HeldBack::new(&backlog.rollup.name, not_now, left));
+        self.held.push(HeldBack { rollup: backlog.rollup.name.clone(), not_now, left });
     }
 
     pub(crate) fn problem(&mut self, rollup: &Rollup, error: &WorkError) {

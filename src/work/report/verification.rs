@@ -24,6 +24,7 @@ pub struct SliceVerification {
 pub struct Pending {
     pub rollup: String,
     pub start: DateTime<Utc>,
+    #[serde(flatten)]
     pub why: Why,
 }
 
