@@ -10,6 +10,8 @@ use super::item::{Checkpoint, instant, key, label, number, text, whole_ms};
 use super::state::{self, Event, Illegal, State};
 use super::store::{Cond, Item, StoreError, UNFINISHED, Update, Written};
 
+use crate::model::text::random_token;
+
 /// How long a lease outlives the deadline of its invocation. Lambda kills at the deadline. The
 /// margin is for clocks that disagree.
 pub(crate) const LEASE_MARGIN: TimeDelta = TimeDelta::seconds(5);
@@ -131,7 +133,7 @@ impl Checkpoints {
             return Err(ClaimRefused::NoTimeLeft.into());
         }
         // A new token for each call, as a retried Lambda invocation keeps its request's ID.
-        let owner = format!("{:032x}@{}", fastrand::u128(..), process());
+        let owner = format!("{}@{}", random_token(), process());
         self.claim_as(&owner, request).await
     }
 

@@ -33,6 +33,7 @@ use super::tombstone::{
 use super::watermark::watermark_key;
 use crate::model::clock::{Clock, rfc3339};
 use crate::model::hint::Hinted;
+use crate::model::text::random_token;
 
 /// The reason of the repair that a second copy needs.
 const COPIED_AGAIN: &str =
@@ -146,7 +147,7 @@ impl<'c> StoreCopy<'c> {
         clock: &'c dyn Clock,
         listener: Listener<'c>,
     ) -> Self {
-        Self { from, to, clock, listener, filler: random_id() }
+        Self { from, to, clock, listener, filler: random_token() }
     }
 
     /// How far the copy of `rollup` is.
@@ -172,7 +173,7 @@ impl<'c> StoreCopy<'c> {
             if !self.is_empty(rollup).await? {
                 return Err(self.foreign(rollup));
             }
-            let Some((_, id)) = &before.moved else { return to_do(&random_id(), false) };
+            let Some((_, id)) = &before.moved else { return to_do(&random_token(), false) };
             return self.is_moved_here(rollup, &before).and_then(|()| to_do(id, true));
         };
         self.is_moved_here(rollup, &before)?;
@@ -185,7 +186,7 @@ impl<'c> StoreCopy<'c> {
             (None, Some((_, id)), _) if of(&old) == installation => to_do(id, false),
             // The items came from there.
             (None, None, Some((_, id))) if before.copy_id.as_ref() == Some(id) => {
-                to_do(&random_id(), false)
+                to_do(&random_token(), false)
             }
             _ => Err(self.foreign(rollup)),
         }
@@ -358,8 +359,4 @@ fn if_there<T>(answer: Result<Option<T>, CheckpointError>) -> Result<Option<T>, 
         Err(CheckpointError::Store(StoreError::NoTable { .. })) => Ok(None),
         answer => answer,
     }
-}
-
-fn random_id() -> String {
-    format!("{:032x}", fastrand::u128(..))
 }

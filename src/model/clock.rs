@@ -132,6 +132,12 @@ impl Deadline {
     }
 }
 
+/// The whole milliseconds of `time`.
+#[must_use]
+pub(crate) fn whole_ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// Measures elapsed time by the monotonic clock.
 #[derive(Clone, Copy, Debug)]
 pub struct Stopwatch(std::time::Instant);

@@ -79,6 +79,11 @@ pub(crate) fn shown(text: &str) -> String {
     }
 }
 
+/// A random token of 128 bits, in hexadecimal digits: unique for all practical purposes.
+pub(crate) fn random_token() -> String {
+    format!("{:032x}", fastrand::u128(..))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

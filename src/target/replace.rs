@@ -10,7 +10,7 @@ use super::statement::{columns, differs, merged, same_group};
 use super::{Target, TargetError, generation};
 use crate::checkpoint::{CheckpointError, Lease};
 use crate::clients::db::Tx;
-use crate::model::clock::{Stopwatch, rfc3339_seconds};
+use crate::model::clock::{Stopwatch, rfc3339_seconds, whole_ms};
 use crate::model::rollup::Rollup;
 use crate::model::rollup::generation::generation_of;
 use crate::model::slice::Slice;
@@ -83,7 +83,7 @@ impl StatementOptions<'_> {
     pub(super) fn work_ms(&self, elapsed_ms: u64) -> u64 {
         let elapsed = std::time::Duration::from_millis(elapsed_ms);
         let slept = self.nap.map_or_else(Default::default, |nap| nap.slept(elapsed));
-        u64::try_from((elapsed - slept).as_millis()).unwrap_or(u64::MAX)
+        whole_ms(elapsed - slept)
     }
 
     /// Takes a slot for `tx`, which is about to read the source.
@@ -254,7 +254,7 @@ impl Target {
 
 /// Milliseconds since `watch` began.
 pub(super) fn millis(watch: Stopwatch) -> u64 {
-    u64::try_from(watch.elapsed().as_millis()).unwrap_or(u64::MAX)
+    whole_ms(watch.elapsed())
 }
 
 /// Takes the slice's marker for the lease's attempt, if this installation owns the rollup.

@@ -40,6 +40,7 @@ use crate::checkpoint::Bond;
 use crate::clients::db::history::{Course, History};
 use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
+use crate::model::text::random_token;
 use crate::target::ddl::DdlError;
 use crate::work::ready;
 use crate::work::worker::{WorkError, Worker};
@@ -224,7 +225,7 @@ async fn identify_for(
         are_not_other_servers(worker, rollup, bond, source.as_ref(), found.history.as_ref())?;
     }
     let known = mine.or_else(|| bond.map(|bond| &bond.installation));
-    let id = known.map_or_else(random_id, Clone::clone);
+    let id = known.map_or_else(random_token, Clone::clone);
     if found.keeper.is_none() && purpose.records {
         keep_at(worker, rollup, &id, std::slice::from_ref(&place)).await?;
     }
@@ -330,10 +331,6 @@ fn kept_elsewhere(worker: &Worker, rollup: &Rollup, keeper: &str) -> WorkError {
          it is the same one at a new address, run `tallymark moved` (`--also` if the old address stays \
          in use, `--copy` if this target is a copy)",
     ))
-}
-
-fn random_id() -> String {
-    format!("{:032x}", fastrand::u128(..))
 }
 
 /// The first digits of an ID, which identify installations in messages.

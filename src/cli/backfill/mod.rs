@@ -8,7 +8,7 @@ use serde_json::json;
 use super::run::AGAIN;
 use super::ui::{self, ProgressLine, counted, number};
 use super::{Failure, Global, Range, Via, parse_duration, via};
-use crate::model::clock::{Deadline, Stopwatch};
+use crate::model::clock::{Deadline, Stopwatch, whole_ms};
 use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
 use crate::model::slice::Order;
@@ -292,7 +292,7 @@ pub(super) fn document(
         "unchanged": report.unchanged,
         "source_ms": report.source_ms,
         "stopped": report.stopped,
-        "elapsed_ms": u64::try_from(watch.elapsed().as_millis()).unwrap_or(u64::MAX),
+        "elapsed_ms": whole_ms(watch.elapsed()),
         "error": trouble.map(ToString::to_string),
         "estimate": null,
     })

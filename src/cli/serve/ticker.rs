@@ -9,7 +9,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::health::Health;
 use crate::cli::{Failure, ui};
-use crate::model::clock::{Deadline, Stopwatch, rfc3339};
+use crate::model::clock::{Deadline, Stopwatch, rfc3339, whole_ms};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::prometheus::Totals;
 use crate::tick;
@@ -105,12 +105,13 @@ impl Ticker {
         let clock = &*self.worker.clock;
         let deadline = Deadline::after(clock, budget.min(self.budget));
         let this = Running { began_at: clock.now(), asked_by, deadline };
-        let is_free = self.running.send_if_modified(|running| {
-            let is_free = running.is_none();
+        let mut other = None;
+        self.running.send_if_modified(|running| {
+            other = *running;
             running.get_or_insert(this);
-            is_free
+            other.is_none()
         });
-        if !is_free && let Some(running) = self.running() {
+        if let Some(running) = other {
             return Err(running);
         }
         let (send, ended) = oneshot::channel();
@@ -186,7 +187,7 @@ impl Ended {
         json!({
             "began_at": ui::instant(self.began_at),
             "asked_by": self.asked_by.word(),
-            "elapsed_ms": u64::try_from(self.took.as_millis()).unwrap_or(u64::MAX),
+            "elapsed_ms": whole_ms(self.took),
             "good": self.is_good(),
         })
     }

@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 use sqlx::Row as _;
 
 use crate::clients::db::{CatalogueError, DbError, Tx};
+use crate::model::clock::whole_ms;
 use crate::model::hint::Fault;
 use crate::model::rollup::{Rollup, TableName};
 use crate::model::sql::{ident, literal, shown, table};
@@ -90,7 +91,7 @@ impl Capture {
     fn purpose(&self) -> Purpose {
         Purpose {
             version: VERSION,
-            grace_ms: u64::try_from(self.grace.as_millis()).unwrap_or(u64::MAX),
+            grace_ms: whole_ms(self.grace),
             axes: self.axes.iter().map(|axis| (axis_key(axis), axis.reading())).collect(),
         }
     }

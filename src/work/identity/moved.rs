@@ -3,11 +3,12 @@
 use super::found::{look_up, servers, source_history};
 use super::keeping::keep_at;
 use super::proof::{CHECKPOINTS_LOST, TABLES_CHANGED, TARGET_BACK, are_checkpoints_lost, course};
-use super::{belongs, place, random_id};
+use super::{belongs, place};
 use crate::checkpoint::Bond;
 use crate::clients::db::history::Course;
 use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
+use crate::model::text::random_token;
 use crate::work::consumer;
 use crate::work::worker::{WorkError, Worker};
 
@@ -59,7 +60,7 @@ pub(crate) async fn moved(worker: &Worker, rollup: &Rollup, how: Move) -> Result
         Move::Copy => None,
         Move::Replace | Move::Also => found.keeper.clone().or_else(|| stored.clone()),
     };
-    let id = id.unwrap_or_else(random_id);
+    let id = id.unwrap_or_else(random_token);
     let mut places = match how {
         Move::Also if found.keeper.as_ref() == Some(&id) => found.places.clone(),
         _ => Vec::new(),

@@ -8,6 +8,7 @@ use super::with_rows::Written;
 use super::{Done, NO_ANSWER, OVERTIME, Stop, Work};
 use crate::checkpoint::{CheckpointError, Completion, State, Yield};
 use crate::clients::db::DbError;
+use crate::model::clock::whole_ms;
 use crate::model::hint::{Fault, Hinted};
 use crate::model::not_now::{NotNow, Why};
 use crate::source::SliceJob;
@@ -202,10 +203,6 @@ fn unreachable(error: DbError, trouble: Option<CheckpointError>) -> WorkError {
         not_given_back(&trouble);
     }
     error.into()
-}
-
-fn whole_ms(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 pub(super) fn completion(done: &Done, elapsed: Duration) -> Completion {
