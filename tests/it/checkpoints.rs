@@ -91,8 +91,7 @@ async fn a_copy_moves_the_work_to_the_other_store_and_back() {
     for command in commands {
         let ended = place.run(command);
         assert_eq!(ended.code, Some(2), "{command:?}: {ended:?}");
-        let told = format!("{} {}", ended.out, ended.err);
-        let told = told.split_whitespace().collect::<Vec<_>>().join(" ");
+        let told = ended.words();
         for words in ["the target's table tallymark.checkpoint since", "store = \"postgres\""] {
             assert!(told.contains(words), "{command:?}: {told}");
         }

@@ -55,8 +55,7 @@ trait Refused {
 impl Refused for crate::support::cli::Ended {
     fn is_refused_with(&self, words: &[&str], command: &[&str]) {
         assert_eq!(self.code, Some(2), "{command:?}: {self:?}");
-        let said = format!("{} {}", self.out, self.err);
-        let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+        let said = self.words();
         for word in words {
             assert!(said.contains(word), "{command:?}: `{word}` is not in {said}");
         }

@@ -2,7 +2,7 @@
 //! continues later.
 
 use std::io::Read as _;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use tallymark::checkpoint::State;
@@ -10,7 +10,7 @@ use tallymark::model::clock::Stopwatch;
 
 use crate::kill::{SEED, SLOW, START, hourly};
 use crate::support::Database;
-use crate::support::cli::{Ended, Place, lines};
+use crate::support::cli::{Ended, Place, end_of, lines, signal};
 
 /// Longer than any machine stands still.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -39,21 +39,8 @@ pub(crate) async fn wait_for(place: &Place, sql: &str, any: bool) {
     }
 }
 
-fn signal(child: &Child, name: &str) {
-    let pid = child.id().to_string();
-    assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
-}
-
-/// Waits for the end of a process that was told to end.
 async fn end(mut child: Child) -> Ended {
-    let watch = Stopwatch::start();
-    let status = loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            break status;
-        }
-        assert!(watch.elapsed() < LIMIT, "it goes on");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    };
+    let status = end_of(&mut child).await;
     let (mut out, mut err) = (String::new(), String::new());
     child.stdout.take().unwrap().read_to_string(&mut out).unwrap();
     child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
@@ -80,7 +67,7 @@ async fn a_signal_in_the_middle_of_a_statement_gives_the_slice_back() {
         wait_for(&place, RUNNING, true).await;
         let [from, until] = [START, "2027-01-01T00:00:00Z"].map(|text| text.parse().unwrap());
         let before = place.checkpoints().range("hourly", from, until).await.unwrap();
-        signal(&child, name);
+        signal(child.id(), name);
         let ended = end(child).await;
         assert_eq!(ended.code, Some(code), "{ended:?}");
         let told =
@@ -111,7 +98,7 @@ async fn a_signal_ends_a_process_whose_store_is_out_of_reach() {
     let child = start(&place, &["run", "hourly", "--slice", START]);
     wait_for(&place, RUNNING, true).await;
     place.stop_dynamo();
-    signal(&child, "INT");
+    signal(child.id(), "INT");
     let ended = end(child).await;
     assert_eq!(ended.code, Some(130), "{ended:?}");
     assert!(ended.err.contains("once its lease is over"), "{ended:?}");
@@ -128,7 +115,7 @@ async fn a_comparison_that_is_interrupted_says_so() {
     place.sql("UPDATE nap SET seconds = 2").await;
     let child = start(&place, &["verify"]);
     wait_for(&place, RUNNING.split(" AND query").next().unwrap(), true).await;
-    signal(&child, "INT");
+    signal(child.id(), "INT");
     let ended = end(child).await;
     assert_eq!(ended.code, Some(130), "{ended:?}");
     assert!(ended.err.contains("interrupted; the same command goes on from here"), "{ended:?}");

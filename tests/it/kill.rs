@@ -8,7 +8,7 @@ use tallymark::checkpoint::Checkpoint;
 use tallymark::embedded::postgres::{Binaries, EmbeddedPostgres, Options};
 use tallymark::model::clock::Stopwatch;
 
-use crate::support::cli::{Ended, Place, ended, execute, lines, with_password};
+use crate::support::cli::{Ended, Place, ended, execute, lines, signal, with_password};
 use crate::support::{Database, cache, options, server_directory};
 
 /// The hour used where one is enough.
@@ -138,11 +138,6 @@ async fn killed_between_two_databases_nothing_is_lost_or_done_twice() {
     killed_25_times(&place).await;
 }
 
-fn signal(child: &Child, name: &str) {
-    let id = child.id().to_string();
-    assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
-}
-
 /// A place whose only slice takes about 7 s to read, in many chunks.
 pub(crate) async fn slow_place(target: &str, source: &str, interval: &str) -> Place {
     let place =
@@ -184,7 +179,7 @@ async fn a_zombie_writes_nothing(place: &Place) {
         .spawn()
         .unwrap();
     until(place, "SELECT 1 FROM tallymark.progress WHERE chunks >= 2").await;
-    signal(&zombie, "-STOP");
+    signal(zombie.id(), "STOP");
     let held = place.run(&run).good().json();
     assert_eq!(held["slices"][0]["outcome"], "leased", "{held}");
     // The lease: the rest of the budget, and 5 s.
@@ -201,7 +196,7 @@ async fn a_zombie_writes_nothing(place: &Place) {
     assert_eq!(ended["slices"][0]["attempt"], 2);
     let before = versions(place).await;
     assert!(zombie.try_wait().unwrap().is_none());
-    signal(&zombie, "-CONT");
+    signal(zombie.id(), "CONT");
     let output = zombie.wait_with_output().unwrap();
     assert_eq!(versions(place).await, before);
     // If the server had ended its connection, it reports that, and that its lease is lost.

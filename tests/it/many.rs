@@ -9,7 +9,7 @@ use tallymark::model::clock::Stopwatch;
 
 use crate::kill::{SEED, START, hourly, is_done};
 use crate::store::contradictions;
-use crate::support::cli::{Place, lines};
+use crate::support::cli::{Place, lines, signal};
 use crate::support::pooler::PgBouncer;
 use crate::support::{Database, postgres};
 
@@ -53,11 +53,6 @@ fn backfill(place: &Place, url: &str) -> Command {
     command.env("SOURCE_DATABASE_URL", url).env("TARGET_DATABASE_URL", url);
     command.stdout(Stdio::null()).stderr(Stdio::null());
     command
-}
-
-fn signal(child: &Child, name: &str) {
-    let id = child.id().to_string();
-    assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
 }
 
 /// The processes that have a slice now.
@@ -119,7 +114,7 @@ async fn of_twenty_processes_each_slice_is_done_once_and_dead_ones_give_way() {
     killed.iter_mut().for_each(|worker| worker.kill().unwrap());
     killed.iter_mut().for_each(|worker| assert!(!worker.wait().unwrap().success()));
     let frozen = taken(&mut workers, &holders(&place).await, FROZEN);
-    frozen.iter().for_each(|worker| signal(worker, "-STOP"));
+    frozen.iter().for_each(|worker| signal(worker.id(), "STOP"));
     for mut worker in workers {
         while worker.try_wait().unwrap().is_none() {
             assert!(watch.elapsed() < PATIENCE, "a worker does not end");
@@ -137,7 +132,7 @@ async fn of_twenty_processes_each_slice_is_done_once_and_dead_ones_give_way() {
     let before = versions(&place).await;
     for mut worker in frozen {
         assert!(worker.try_wait().unwrap().is_none());
-        signal(&worker, "-CONT");
+        signal(worker.id(), "CONT");
         worker.wait().unwrap();
     }
     assert_eq!(versions(&place).await, before, "a worker that woke has written");

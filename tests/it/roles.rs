@@ -71,8 +71,7 @@ async fn a_grant_that_is_missing_is_told_with_its_sql_and_no_slice_fails_for_it(
     for command in ["check", "run"] {
         let ended = place.run(&[command]);
         assert_eq!(ended.code, Some(2), "{ended:?}");
-        let said = format!("{} {}", ended.out, ended.err);
-        let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+        let said = ended.words();
         assert!(said.contains("which lacks DELETE, INSERT, UPDATE there"), "{said}");
         let grant = format!("GRANT DELETE, INSERT, UPDATE ON \"stats\".\"daily\" TO {role}");
         assert!(said.contains(&grant), "{said}");

@@ -1,80 +1,30 @@
 //! Checkpoints in the target that are lost, restored from an older dump, or copied with it.
 //! `repair` makes the numbers exact, or names the rollups that only `verify --repair` can prove.
 
-use crate::dumps::{LATES, admin, keep, put_back, rollups, unproven};
+use std::ops::Deref;
+
+use crate::dumps::{FourRollups, admin, keep, put_back, unproven};
 use crate::support::Database;
-use crate::support::cli::{Ended, Place, daily, day, execute, lines, today};
+use crate::support::cli::{Ended, Place, daily, day, execute};
 
 const STORE: &str = "[checkpoint]\nstore = \"postgres\"\n";
 
-/// Three days in a database beside the target, computed by four rollups, one for each `late`.
-struct World {
-    place: Place,
-    source: Database,
-    target: Database,
+/// Three days in a database beside the target, which holds the checkpoints too.
+struct World(FourRollups);
+
+impl Deref for World {
+    type Target = FourRollups;
+
+    fn deref(&self) -> &FourRollups {
+        &self.0
+    }
 }
 
 impl World {
     async fn new() -> Self {
-        let (source, target) = (Database::create().await, Database::create().await);
-        let rollups = format!("{STORE}{}", rollups());
-        let mut place = Place::new(&source.url(), &target.url(), &rollups).await;
-        place.stop_dynamo();
-        place.seed(3).await;
-        let changed = "ALTER TABLE events ADD updated_at timestamptz NOT NULL DEFAULT now(); \
-                       ALTER TABLE events ALTER updated_at SET DEFAULT clock_timestamp(); \
-                       CREATE INDEX ON events (updated_at)";
-        place.sql(changed).await;
-        place.run(&["init"]).good();
-        place.run(&["capture", "install"]).good();
-        place.run(&["run"]).good();
-        let it = Self { place, source, target };
-        assert_eq!(it.wrong().await, [""; 0]);
-        it
-    }
-
-    /// Late changes that every rollup counts.
-    async fn change(&self) {
-        let late = format!(
-            "INSERT INTO events (at, kind, amount) VALUES ('{} 10:00Z', 'late', 7); \
-             UPDATE events SET amount = amount + 1, updated_at = clock_timestamp() \
-             WHERE at >= '{}' AND at < '{}'",
-            day(2),
-            day(3),
-            day(2)
-        );
-        self.place.sql(&late).await;
-        for name in ["grace", "clock"] {
-            let from = day(3).to_string();
-            self.place.run(&["replay", name, "--from", &from, "--yes"]).good();
-        }
-        // Change times become visible once no transaction is older.
-        for _ in 0..100 {
-            self.place.run(&["run"]);
-            if self.wrong().await.is_empty() {
-                return;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-        }
-        panic!("{:?}", self.wrong().await);
-    }
-
-    /// The rollups whose rows differ from the source.
-    async fn wrong(&self) -> Vec<&'static str> {
-        let truth = format!(
-            "SELECT date_trunc('day', at, 'UTC') AS bucket, kind, count(*) AS events, \
-             sum(amount) AS revenue FROM events WHERE at < '{}' GROUP BY 1, 2",
-            today()
-        );
-        let truth = lines(&self.source.url(), &truth).await;
-        let mut wrong = Vec::new();
-        for (name, _) in LATES {
-            let rows = format!("SELECT bucket, kind, events, revenue FROM stats.{name}");
-            if lines(&self.target.url(), &rows).await != truth {
-                wrong.push(name);
-            }
-        }
-        wrong
+        let four = FourRollups::new(STORE, Place::stop_dynamo).await;
+        assert_eq!(four.wrong().await, [""; 0]);
+        Self(four)
     }
 
     /// Work is refused with these words until `repair` has run. After that each rollup is exact, but
@@ -100,8 +50,7 @@ impl World {
 
 fn told(ended: &Ended, code: i32) -> String {
     assert_eq!(ended.code, Some(code), "{ended:?}");
-    let told = format!("{} {}", ended.out, ended.err);
-    told.split_whitespace().collect::<Vec<_>>().join(" ")
+    ended.words()
 }
 
 #[tokio::test]

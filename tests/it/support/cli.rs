@@ -3,8 +3,9 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
@@ -13,6 +14,7 @@ use tallymark::checkpoint::store::postgres::Postgres;
 use tallymark::clients::address::{Address, DatabaseUrl};
 use tallymark::clients::db::{Db, Side};
 use tallymark::embedded::dynamodb::EmbeddedDynamo;
+use tallymark::model::clock::Stopwatch;
 use tallymark::model::visible::is_plain;
 use tempfile::TempDir;
 
@@ -62,6 +64,12 @@ impl Ended {
         lines.collect::<Vec<_>>().join("\n")
     }
 
+    /// All that it printed, without the folding of lines.
+    pub fn words(&self) -> String {
+        let said = format!("{} {}", self.out, self.err);
+        said.split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+
     /// Asserts success.
     pub fn good(self) -> Self {
         assert_eq!(self.code, Some(0), "{self:?}");
@@ -71,6 +79,27 @@ impl Ended {
     /// The JSON document on stdout.
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+/// The longest wait for a process that was told to end.
+const END_MAX: Duration = Duration::from_secs(60);
+
+/// Sends the process a signal by its name.
+pub fn signal(process: u32, name: &str) {
+    let process = process.to_string();
+    assert!(Command::new("kill").args(["-s", name, &process]).status().unwrap().success());
+}
+
+/// Waits for the end of a process that was told to end.
+pub async fn end_of(child: &mut Child) -> ExitStatus {
+    let watch = Stopwatch::start();
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        assert!(watch.elapsed() < END_MAX, "it goes on");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 

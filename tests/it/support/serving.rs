@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tallymark::model::clock::Stopwatch;
 
-use super::cli::{Ended, PASSWORD, Place};
+use super::cli::{Ended, PASSWORD, Place, end_of, signal};
 
 /// Longer than any machine stands still.
 pub const LIMIT: Duration = Duration::from_secs(60);
@@ -142,21 +142,13 @@ impl Server {
     }
 
     pub fn signal(&self, name: &str) {
-        let pid = self.pid().to_string();
-        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+        signal(self.pid(), name);
     }
 
     /// Waits for its end.
     pub async fn end(mut self) -> Ended {
         let mut child = self.child.take().unwrap();
-        let watch = Stopwatch::start();
-        let status = loop {
-            if let Some(status) = child.try_wait().unwrap() {
-                break status;
-            }
-            assert!(watch.elapsed() < LIMIT, "it goes on");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        };
+        let status = end_of(&mut child).await;
         let err = self.err.take().unwrap().join().unwrap();
         assert!(!err.contains(PASSWORD) && !err.contains(TOKEN.1), "{err}");
         assert!(!err.contains("panicked"), "{err}");
