@@ -17,7 +17,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::AbortHandle;
+use tokio::task::JoinHandle;
 
 use super::answers::{self, Site};
 use crate::work::slice_run::OVERTIME;
@@ -50,18 +50,18 @@ struct Open {
 }
 
 struct Connection {
-    task: AbortHandle,
+    task: JoinHandle<()>,
     /// Whether its request is being answered.
     is_answering: Arc<AtomicBool>,
 }
 
 /// The place of a connection, until it ends in any way.
-struct Place {
+struct ConnectionGuard {
     open: Arc<Open>,
     id: u64,
 }
 
-impl Drop for Place {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         self.open.lock().remove(&self.id);
     }
@@ -74,17 +74,22 @@ impl Open {
 
     /// Makes room for one more. Of the connections that are not being answered, the oldest ends.
     /// `false`: all are being answered.
-    fn make_room(&self) -> bool {
-        let mut connections = self.lock();
-        if connections.len() < CONNECTIONS_MAX {
+    async fn make_room(&self) -> bool {
+        if self.lock().len() < CONNECTIONS_MAX {
             return true;
         }
-        let idle = connections.iter().find(|(_, it)| !it.is_answering.load(Ordering::SeqCst));
-        let Some(id) = idle.map(|(id, _)| *id) else { return false };
-        if let Some(connection) = connections.remove(&id) {
-            connection.task.abort();
-        }
+        let Some(oldest) = self.take_oldest_idle() else { return false };
+        oldest.task.abort();
+        // Its socket stays open until the task has ended.
+        let _ = oldest.task.await;
         true
+    }
+
+    fn take_oldest_idle(&self) -> Option<Connection> {
+        let mut connections = self.lock();
+        let is_idle = |it: &Connection| !it.is_answering.load(Ordering::SeqCst);
+        let id = connections.iter().find(|(_, it)| is_idle(it)).map(|(id, _)| *id)?;
+        connections.remove(&id)
     }
 }
 
@@ -100,20 +105,20 @@ pub(super) async fn serve(listener: TcpListener, site: Arc<Site>) {
                 continue;
             }
         };
-        if !open.make_room() {
+        if !open.make_room().await {
             tracing::debug!(%client, "too many connections");
             continue;
         }
         let is_answering = Arc::<AtomicBool>::default();
         let answering = Arc::clone(&is_answering);
-        let (site, place) = (Arc::clone(&site), Place { open: Arc::clone(&open), id });
+        let (site, place) = (Arc::clone(&site), ConnectionGuard { open: Arc::clone(&open), id });
         // Locked until it is entered, so that it cannot leave before.
         let mut connections = open.lock();
         let task = tokio::spawn(async move {
             let _place = place;
             answer(stream, client, &site, &answering).await;
         });
-        connections.insert(id, Connection { task: task.abort_handle(), is_answering });
+        connections.insert(id, Connection { task, is_answering });
     }
 }
 
