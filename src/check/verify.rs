@@ -18,7 +18,7 @@ use crate::target::{Comparison, TargetError, Verification};
 use crate::throttle::{Patience, SLOT_WAIT_MAX, Throttle};
 use crate::work::due::{Standing, View};
 use crate::work::ready;
-use crate::work::report::{Pending, SliceVerification};
+use crate::work::report::{NotCompared, SliceVerification};
 use crate::work::standings;
 use crate::work::worker::{WorkError, Worker};
 use crate::work::{compose, consumer};
@@ -39,7 +39,7 @@ pub enum Compared {
     /// attempt that computed it, and the differences.
     Drift(u64, SliceVerification),
     /// The slice will run again, or changed meanwhile.
-    Pending(Pending),
+    NotYet(NotCompared),
 }
 
 /// A change time may be this far ahead of the server's clock and is still searched.
@@ -189,7 +189,7 @@ pub(crate) async fn compare_asked(
     slice: Slice,
     asked: Asked,
 ) -> Result<Compared, WorkError> {
-    let pending = |why| Ok(Compared::Pending(Pending::new(rollup, slice, why)));
+    let pending = |why| Ok(Compared::NotYet(NotCompared::new(rollup, slice, why)));
     let open = |why| pending(Why::NotClaimedRight(why));
     let before = match promise(worker, rollup, slice).await? {
         Promise::Kept(before) => before,

@@ -9,7 +9,7 @@ use super::ui::{counted, number};
 use super::{Failure, Global, ui};
 use crate::checkpoint::{Checkpoints, CopyStanding, StoreCopy};
 use crate::config::StoreKind;
-use crate::manage::copy_checkpoints::{self, CONNECTIONS, Copied, Planned};
+use crate::manage::copy_checkpoints::{self, CONNECTIONS, Copied, RollupCopy};
 use crate::model::clock::Stopwatch;
 use crate::model::hint::Fault;
 use crate::work::worker::Worker;
@@ -124,7 +124,7 @@ impl Copy {
 }
 
 /// Announces what happens.
-fn announcement(worker: &Worker, to: &Checkpoints, planned: &[Planned<'_>]) -> String {
+fn announcement(worker: &Worker, to: &Checkpoints, planned: &[RollupCopy<'_>]) -> String {
     let names: Vec<_> = planned.iter().map(|it| it.rollup).collect();
     let text = format!(
         "{}: the checkpoints are copied from {} to {}; from then on commands and workers that still \

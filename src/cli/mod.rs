@@ -317,7 +317,7 @@ impl Global {
 
 /// A range of slices in a command's options.
 #[derive(Debug, Args)]
-struct Range {
+struct RangeArgs {
     /// First slice: a date in the rollup's zone, or an instant
     #[arg(long, value_name = "TIME")]
     from: Option<String>,
@@ -326,7 +326,7 @@ struct Range {
     to: Option<String>,
 }
 
-impl Range {
+impl RangeArgs {
     /// Whether it covers everything.
     const fn is_whole(&self) -> bool {
         self.from.is_none() && self.to.is_none()

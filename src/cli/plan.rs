@@ -5,7 +5,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::backfill::{describe, foreseen, foreseen_document};
-use super::{Failure, Global, Range, rollups, run::name, ui};
+use super::{Failure, Global, RangeArgs, rollups, run::name, ui};
 use crate::model::rollup::Rollup;
 use crate::model::slice::Order;
 use crate::source::reading::first_row::SourceStart;
@@ -19,7 +19,7 @@ pub(crate) struct PlanArgs {
     /// Only this rollup
     rollup: Option<String>,
     #[command(flatten)]
-    range: Range,
+    range: RangeArgs,
     /// Plan to recompute slices that already succeeded too
     #[arg(long, requires = "from")]
     force: bool,

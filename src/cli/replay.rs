@@ -3,7 +3,7 @@ use serde_json::json;
 
 use super::backfill::{PaceArgs, document, finish};
 use super::ui::{self, ProgressLine, counted};
-use super::{Failure, Global, Range, Via, slice_starting, via};
+use super::{Failure, Global, RangeArgs, Via, slice_starting, via};
 use crate::model::clock::Stopwatch;
 use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
@@ -26,7 +26,7 @@ pub(crate) struct ReplayArgs {
     #[arg(long, conflicts_with_all = ["from", "to"])]
     failed: bool,
     #[command(flatten)]
-    range: Range,
+    range: RangeArgs,
     /// The reason, which the checkpoint keeps
     #[arg(long, default_value = "replayed by hand")]
     reason: String,

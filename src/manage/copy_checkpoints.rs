@@ -31,7 +31,7 @@ pub struct Copied {
 
 /// A rollup with the standing of its copy.
 #[derive(Clone, Debug)]
-pub struct Planned<'w> {
+pub struct RollupCopy<'w> {
     pub rollup: &'w str,
     pub(crate) standing: CopyStanding,
 }
@@ -44,7 +44,7 @@ pub struct Planned<'w> {
 pub async fn plan<'w>(
     worker: &'w Worker,
     copy: &StoreCopy<'_>,
-) -> Result<Vec<Planned<'w>>, WorkError> {
+) -> Result<Vec<RollupCopy<'w>>, WorkError> {
     let mut rollups: Vec<_> = worker.config.rollups.iter().collect();
     // A finer rollup reopens slices of a coarse one, which follows it.
     rollups.sort_by_key(|rollup| rollup.depth());
@@ -60,7 +60,7 @@ pub async fn plan<'w>(
             }
             copy.refuse_leased(rollup).await?;
         }
-        planned.push(Planned { rollup, standing });
+        planned.push(RollupCopy { rollup, standing });
     }
     Ok(planned)
 }
@@ -99,7 +99,10 @@ pub async fn prepare(to: &Checkpoints) -> Result<(), WorkError> {
 /// # Errors
 /// A worker holds a slice, another process copies, or a store refuses. The same call can be
 /// repeated.
-pub async fn run(copy: &StoreCopy<'_>, planned: &[Planned<'_>]) -> Result<Vec<Copied>, WorkError> {
+pub async fn run(
+    copy: &StoreCopy<'_>,
+    planned: &[RollupCopy<'_>],
+) -> Result<Vec<Copied>, WorkError> {
     let to_do: Vec<_> = planned.iter().filter_map(unfinished).collect();
     let (mut stopped, mut counts) = (Vec::new(), Vec::new());
     let filled = async {
@@ -144,7 +147,7 @@ async fn take_back(copy: &StoreCopy<'_>, stopped: &[(&str, &CopyToDo)]) {
     }
 }
 
-fn unfinished<'p>(planned: &'p Planned<'p>) -> Option<(&'p str, &'p CopyToDo)> {
+fn unfinished<'p>(planned: &'p RollupCopy<'p>) -> Option<(&'p str, &'p CopyToDo)> {
     match &planned.standing {
         CopyStanding::ToDo(to_do) => Some((planned.rollup, to_do)),
         CopyStanding::Done => None,

@@ -93,7 +93,7 @@ pub enum Why {
     /// The time budget is spent. The text names the step.
     OutOfTime(String),
     /// The claim was refused, with its answer.
-    NotClaimed(Unclaimed, String),
+    NotClaimed(ClaimWait, String),
     /// The slice becomes readable at this time of the source's clock.
     NotReadable(DateTime<Utc>),
     /// An open transaction, which the text names, may still write rows of the slice.
@@ -119,7 +119,7 @@ pub enum Why {
 
 /// Why a claim was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unclaimed {
+pub enum ClaimWait {
     /// Another worker has the slice.
     Leased,
     /// It failed, and waits for its next attempt.

@@ -11,14 +11,14 @@ use super::metrics::Metrics;
 
 /// How a metric changes over time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum MetricType {
     /// The sum of all ticks.
     Counter,
     /// The value of the newest tick.
     Gauge,
 }
 
-impl Kind {
+impl MetricType {
     const fn word(self) -> &'static str {
         match self {
             Self::Counter => "counter",
@@ -28,104 +28,104 @@ impl Kind {
 }
 
 /// A metric of ticks: its name in [`Metrics`], its name for Prometheus, and its meaning.
-struct Family(&'static str, &'static str, Kind, &'static str);
+struct Family(&'static str, &'static str, MetricType, &'static str);
 
 const FAMILIES: [Family; 16] = [
     Family(
         "SlicesSucceeded",
         "tallymark_slices_succeeded_total",
-        Kind::Counter,
+        MetricType::Counter,
         "Runs of slices whose rows are right and whose checkpoint says so.",
     ),
     Family(
         "SlicesFailed",
         "tallymark_slices_failed_total",
-        Kind::Counter,
+        MetricType::Counter,
         "Runs of slices that failed.",
     ),
     Family(
         "SlicesYielded",
         "tallymark_slices_yielded_total",
-        Kind::Counter,
+        MetricType::Counter,
         "Runs of slices that gave up their turn and go on later.",
     ),
     Family(
         "SlicesFenced",
         "tallymark_slices_fenced_total",
-        Kind::Counter,
+        MetricType::Counter,
         "Runs of slices that a newer attempt had taken.",
     ),
     Family(
         "SlicesRefused",
         "tallymark_slices_refused_total",
-        Kind::Counter,
+        MetricType::Counter,
         "Claims of slices that were refused.",
     ),
     Family(
         "RowsRead",
         "tallymark_rows_read_total",
-        Kind::Counter,
+        MetricType::Counter,
         "Source rows that were counted.",
     ),
     Family(
         "SourceTime",
         "tallymark_source_seconds_total",
-        Kind::Counter,
+        MetricType::Counter,
         "Seconds in statements on the source, their naps included.",
     ),
     Family(
         "WatermarkLag",
         "tallymark_watermark_lag_seconds",
-        Kind::Gauge,
+        MetricType::Gauge,
         "Seconds from the watermark to the end of the newest readable slice, of the rollup that is \
          furthest behind.",
     ),
     Family(
         "SlicesDue",
         "tallymark_slices_due",
-        Kind::Gauge,
+        MetricType::Gauge,
         "Slices that the last tick found due.",
     ),
     Family(
         "SlicesExhausted",
         "tallymark_slices_exhausted",
-        Kind::Gauge,
+        MetricType::Gauge,
         "Slices that failed too often, so that only a replay reopens them.",
     ),
     Family(
         "RollupsHeld",
         "tallymark_rollups_held",
-        Kind::Gauge,
+        MetricType::Gauge,
         "Rollups with due work that a pause, the hours or the source's load held back.",
     ),
     Family(
         "RollupsFailed",
         "tallymark_rollups_failed",
-        Kind::Gauge,
+        MetricType::Gauge,
         "Rollups that failed as a whole.",
     ),
     Family(
         "CaptureMissing",
         "tallymark_rollups_alarming",
-        Kind::Gauge,
+        MetricType::Gauge,
         "Rollups whose late changes are missed, or that are unproven since a restore.",
     ),
     Family(
         "SlicesDiffering",
         "tallymark_slices_differing",
-        Kind::Gauge,
+        MetricType::Gauge,
         "Slices that the scrub of the last tick found to differ from the source.",
     ),
     Family(
         "BackfillsActive",
         "tallymark_backfills_active",
-        Kind::Gauge,
+        MetricType::Gauge,
         "Backfills under way in a deployed function.",
     ),
     Family(
         "SlicesSent",
         "tallymark_slices_sent_total",
-        Kind::Counter,
+        MetricType::Counter,
         "Slices that were sent to queues.",
     ),
 ];
@@ -139,7 +139,7 @@ impl Totals {
     pub fn add(&mut self, tick: &Metrics) {
         for &(name, unit, value) in tick.values() {
             let value = if unit == "Milliseconds" { value / 1000.0 } else { value };
-            let is_sum = FAMILIES.iter().any(|it| it.0 == name && it.2 == Kind::Counter);
+            let is_sum = FAMILIES.iter().any(|it| it.0 == name && it.2 == MetricType::Counter);
             let held = self.0.entry(name).or_default();
             *held = if is_sum { *held + value } else { value };
         }
@@ -152,8 +152,8 @@ impl Totals {
         for Family(from, name, kind, help) in &FAMILIES {
             match (self.0.get(from), kind) {
                 (Some(value), _) => family(&mut text, name, *kind, help, &[("", *value)]),
-                (None, Kind::Counter) => family(&mut text, name, *kind, help, &[("", 0.0)]),
-                (None, Kind::Gauge) => {}
+                (None, MetricType::Counter) => family(&mut text, name, *kind, help, &[("", 0.0)]),
+                (None, MetricType::Gauge) => {}
             }
         }
         text
@@ -161,7 +161,7 @@ impl Totals {
 }
 
 /// Adds a metric with its values, each with its labels: `{outcome="failed"}`.
-pub fn family(text: &mut String, name: &str, kind: Kind, help: &str, values: &[(&str, f64)]) {
+pub fn family(text: &mut String, name: &str, kind: MetricType, help: &str, values: &[(&str, f64)]) {
     let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {}", kind.word());
     for (labels, value) in values {
         let _ = writeln!(text, "{name}{labels} {value}");
@@ -180,7 +180,7 @@ mod tests {
         let values: Vec<_> = tick.values().iter().map(|value| value.0).collect();
         assert_eq!(named, values);
         for Family(_, name, kind, help) in &FAMILIES {
-            assert_eq!(name.ends_with("_total"), *kind == Kind::Counter, "{name}");
+            assert_eq!(name.ends_with("_total"), *kind == MetricType::Counter, "{name}");
             assert!(help.ends_with('.') && !help.contains('\n'), "{name}: {help}");
         }
     }

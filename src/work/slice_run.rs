@@ -38,7 +38,7 @@ mod with_rows;
 use chunks::{Chunks, SliceRead};
 use claim::{Begun, Claimed};
 use stop::Stop;
-use with_rows::Written;
+use with_rows::CompletedSlice;
 
 /// Time reserved for recording how the attempt ended.
 pub(crate) const RESERVE: Duration = Duration::from_millis(500);
@@ -106,7 +106,7 @@ struct Work<'a> {
     /// Runs since before the claim.
     watch: Stopwatch,
     /// The completion in the newest transaction that replaced the rows.
-    written: Mutex<Option<Written>>,
+    written: Mutex<Option<CompletedSlice>>,
 }
 
 /// Works on one slice until it is done or the deadline is near, and logs one summary line, also for
@@ -309,11 +309,11 @@ impl Work<'_> {
         replaced.rewritten() > 0 || self.lease.attempt() > 1
     }
 
-    fn set_written(&self, written: Written) {
+    fn set_written(&self, written: CompletedSlice) {
         *lock(&self.written) = Some(written);
     }
 
-    fn written(&self) -> Option<Written> {
+    fn written(&self) -> Option<CompletedSlice> {
         lock(&self.written).clone()
     }
 }

@@ -171,7 +171,7 @@ async fn a_slice_that_is_not_done_is_no_drift() {
     world.target_sql("DELETE FROM stats.daily").await;
     world.reopen("2026-01-01").await;
     let why = |compared: Compared| match compared {
-        Compared::Pending(pending) => pending.why.explained(),
+        Compared::NotYet(pending) => pending.why.explained(),
         other => panic!("{other:?}"),
     };
     let compare = async |world: &World, start: &str| {
@@ -209,7 +209,7 @@ async fn a_late_change_that_waits_is_no_drift() {
     let (rollup, slice) = (world.rollup(), world.slice("2026-01-02"));
     world.sql("DELETE FROM events WHERE created_at >= '2026-01-02Z' AND created_at < '2026-01-02T06:00Z'").await;
     let compared = verify::compare(&world.worker, rollup, slice, BUDGET, 3).await.unwrap();
-    let Compared::Pending(pending) = compared else { panic!("{compared:?}") };
+    let Compared::NotYet(pending) = compared else { panic!("{compared:?}") };
     assert_eq!(pending.why.to_string(), "a late change is not counted yet");
     // Marks of other slices explain nothing.
     world
@@ -346,7 +346,7 @@ async fn what_one_statement_cannot_compare_is_compared_in_several() {
             continue;
         }
         world.sql(&slow(3000)).await;
-        let Compared::Pending(pending) =
+        let Compared::NotYet(pending) =
             verify::compare(&world.worker, rollup, slice, limit, 3).await.unwrap()
         else {
             panic!("four hours cannot be compared in {limit:?}")

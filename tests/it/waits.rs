@@ -175,7 +175,7 @@ async fn a_pause_ends_a_comparisons_wait_for_a_slot() {
     let slice = world.slice("2026-01-01");
     let compared = verify::compare(&world.worker, world.rollup(), slice, TIMEOUT, 3);
     let (compared, ()) = tokio::join!(compared, pause);
-    let Ok(Compared::Pending(pending)) = compared else { panic!("{compared:?}") };
+    let Ok(Compared::NotYet(pending)) = compared else { panic!("{compared:?}") };
     let why = pending.why.to_string();
     assert!(why.starts_with("paused since 2026-01-20T") && why.ends_with(": a sale"), "{why}");
     holder.close().await.unwrap();

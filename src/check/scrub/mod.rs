@@ -31,7 +31,7 @@ use crate::work::backlog::BEGIN_MIN;
 use crate::work::due::Standing;
 use crate::work::ready;
 use crate::work::report::{
-    DriftReport, LISTED_MAX, Pending, RollupProblem, SliceVerification, TickReport,
+    DriftReport, LISTED_MAX, NotCompared, RollupProblem, SliceVerification, TickReport,
 };
 use crate::work::slice_run::RESERVE;
 use crate::work::worker::{WorkError, Worker};
@@ -64,7 +64,7 @@ struct Track<'r> {
 }
 
 /// The slice to verify next.
-struct Candidate {
+struct NextSlice {
     /// Index of its rollup's track.
     track: usize,
     slice: Slice,
@@ -127,7 +127,7 @@ async fn scrub_all(
             }
             break;
         };
-        let Candidate { track, slice, needs, next: taken } = candidate;
+        let NextSlice { track, slice, needs, next: taken } = candidate;
         let Track { rollup, scrub, is_idle } = &mut tracks[track];
         // A slice too large for a whole budget is skipped. The rest that the previous slice
         // earned comes first. If the time is too short for it, end the tick before the rest
@@ -220,7 +220,7 @@ async fn candidate(
     worker: &Worker,
     tracks: &mut [Track<'_>],
     report: &mut TickReport,
-) -> Option<Candidate> {
+) -> Option<NextSlice> {
     let now = worker.clock.now();
     for _ in 0..tracks.len() {
         let waiting = tracks.iter().enumerate().filter(|(_, track)| !track.is_idle);
@@ -229,7 +229,7 @@ async fn candidate(
         let track = &mut tracks[place];
         match next_slice(worker, track, now).await {
             Ok(Some((slice, needs, next))) => {
-                return Some(Candidate { track: place, slice, needs, next });
+                return Some(NextSlice { track: place, slice, needs, next });
             }
             Ok(None) => {}
             Err(error) => {
@@ -310,7 +310,7 @@ async fn scrub_slice(
     let limit = left.saturating_sub(RESERVE / 2);
     let compared = tokio::time::timeout(limit, verify::compare_asked(worker, rollup, slice, asked));
     let too_slow =
-        || Compared::Pending(Pending::new(rollup, slice, Why::TooLarge(timeout.as_secs())));
+        || Compared::NotYet(NotCompared::new(rollup, slice, Why::TooLarge(timeout.as_secs())));
     let compared = match compared.await {
         Ok(Err(WorkError::Db(error))) if error.kind() == DbErrorKind::Cancelled => too_slow(),
         Ok(compared) => compared?,
@@ -318,7 +318,7 @@ async fn scrub_slice(
     };
     let (name, start, now) = (&rollup.name, slice.start(), worker.clock.now());
     match compared {
-        Compared::Pending(pending) => report.scrub.pass_over(pending),
+        Compared::NotYet(pending) => report.scrub.pass_over(pending),
         Compared::Same => {
             report.scrub.verified += 1;
             worker.checkpoints.record_scrub(name, start, None, now).await?;

@@ -38,14 +38,14 @@ const PROGRESS: [&str; 9] = [
 ];
 
 /// Some items in the order of their keys.
-struct Page {
+struct ItemPage {
     items: BTreeMap<String, Item>,
     /// The key of the last one that was read. `None`: there are no more.
     last: Option<String>,
 }
 
 #[derive(Debug, Default)]
-struct Pass {
+struct CopyPass {
     counts: Counts,
     /// Items that differed.
     changed: u64,
@@ -67,8 +67,8 @@ impl StoreCopy<'_> {
         Err(CopyError::Unsteady(rollup.to_owned()))
     }
 
-    async fn pass(&self, rollup: &str, id: &str) -> Result<Pass, CopyError> {
-        let mut pass = Pass::default();
+    async fn pass(&self, rollup: &str, id: &str) -> Result<CopyPass, CopyError> {
+        let mut pass = CopyPass::default();
         // Every key begins with a digit or a letter.
         let mut from = " ".to_owned();
         loop {
@@ -101,12 +101,12 @@ impl StoreCopy<'_> {
         &self,
         rollup: &str,
         id: &str,
-        old: &Page,
-        new: &Page,
+        old: &ItemPage,
+        new: &ItemPage,
         end: &str,
     ) -> Result<u64, CopyError> {
         let up_to_end =
-            |page: &Page| page.items.range(..=end.to_owned()).map(|it| it.0.clone()).collect();
+            |page: &ItemPage| page.items.range(..=end.to_owned()).map(|it| it.0.clone()).collect();
         let (mut sorts, others): (BTreeSet<String>, BTreeSet<String>) =
             (up_to_end(old), up_to_end(new));
         sorts.extend(others);
@@ -147,7 +147,7 @@ fn unchanged(item: &Item) -> Cond {
 }
 
 /// The next items of `rollup` from this key on.
-async fn page(store: &Checkpoints, rollup: &str, from: &str) -> Result<Page, CopyError> {
+async fn page(store: &Checkpoints, rollup: &str, from: &str) -> Result<ItemPage, CopyError> {
     let sorts = Sorts::Between(from.to_owned(), LAST.to_owned());
     let found = store.store.query(Query::new(rollup, sorts).first(PAGE)).await?;
     let mut items = BTreeMap::new();
@@ -157,5 +157,5 @@ async fn page(store: &Checkpoints, rollup: &str, from: &str) -> Result<Page, Cop
     }
     let last = items.last_key_value().map(|it| it.0.clone());
     items.remove(WATERMARK);
-    Ok(Page { items, last })
+    Ok(ItemPage { items, last })
 }

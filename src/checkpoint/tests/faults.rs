@@ -16,7 +16,7 @@ use crate::model::slice::Order;
 
 /// The fault of the next request. After the end of the script there are none.
 #[derive(Clone, Copy, Debug)]
-enum Fault {
+enum ProxyFault {
     /// It is answered with this status and error type, and never forwarded.
     Answer(u16, &'static str),
     /// It is forwarded, and the connection is closed instead of the reply.
@@ -25,14 +25,14 @@ enum Fault {
     Forward,
 }
 
-const THROTTLED: Fault = Fault::Answer(400, "ProvisionedThroughputExceededException");
-const BROKEN: Fault = Fault::Answer(500, "InternalServerError");
-const DENIED: Fault = Fault::Answer(400, "AccessDeniedException");
+const THROTTLED: ProxyFault = ProxyFault::Answer(400, "ProvisionedThroughputExceededException");
+const BROKEN: ProxyFault = ProxyFault::Answer(500, "InternalServerError");
+const DENIED: ProxyFault = ProxyFault::Answer(400, "AccessDeniedException");
 
 /// A proxy in front of the fixture's server.
 struct Proxy {
     checkpoints: Checkpoints,
-    script: Arc<Mutex<VecDeque<Fault>>>,
+    script: Arc<Mutex<VecDeque<ProxyFault>>>,
 }
 
 impl Proxy {
@@ -53,7 +53,7 @@ impl Proxy {
         Self { checkpoints, script }
     }
 
-    fn plan<const N: usize>(&self, faults: [Fault; N]) {
+    fn plan<const N: usize>(&self, faults: [ProxyFault; N]) {
         self.script.lock().unwrap().extend(faults);
     }
 
@@ -65,7 +65,7 @@ impl Proxy {
 fn relay(
     client: TcpStream,
     upstream: &str,
-    script: &Mutex<VecDeque<Fault>>,
+    script: &Mutex<VecDeque<ProxyFault>>,
 ) -> std::io::Result<()> {
     let mut requests = BufReader::new(client.try_clone()?);
     let mut client = client;
@@ -74,13 +74,13 @@ fn relay(
     loop {
         let request = message(&mut requests)?;
         let fault = script.lock().unwrap().pop_front();
-        if let Some(Fault::Answer(status, code)) = fault {
+        if let Some(ProxyFault::Answer(status, code)) = fault {
             let body = format!(
                 r#"{{"__type":"com.amazonaws.dynamodb.v20120810#{code}","message":"so planned"}}"#
             );
             write!(
                 client,
-                "HTTP/1.1 {status} Fault\r\ncontent-type: application/x-amz-json-1.0\r\n\
+                "HTTP/1.1 {status} ProxyFault\r\ncontent-type: application/x-amz-json-1.0\r\n\
                  content-length: {}\r\n\r\n{body}",
                 body.len()
             )?;
@@ -88,7 +88,7 @@ fn relay(
         }
         server.write_all(&request)?;
         let reply = message(&mut replies)?;
-        if matches!(fault, Some(Fault::LoseReply)) {
+        if matches!(fault, Some(ProxyFault::LoseReply)) {
             return Ok(());
         }
         client.write_all(&reply)?;
@@ -162,7 +162,7 @@ async fn a_denial_is_reported_at_once_and_not_retryable() {
 async fn a_claim_whose_reply_was_lost_still_gives_the_lease() {
     let fixture = Fixture::in_dynamodb().await;
     let proxy = Proxy::new(&fixture);
-    proxy.plan([Fault::LoseReply]);
+    proxy.plan([ProxyFault::LoseReply]);
     let lease = claim(&proxy.checkpoints, 0).await.unwrap();
     assert!(proxy.is_over());
     assert_eq!((lease.attempt(), lease.claimed_from()), (1, None));
@@ -174,7 +174,7 @@ async fn a_takeover_whose_reply_was_lost_still_tells_what_it_took_over() {
     let fixture = Fixture::in_dynamodb().await;
     let proxy = Proxy::new(&fixture);
     fixture.claim(0).await.unwrap();
-    proxy.plan([Fault::LoseReply, Fault::LoseReply]);
+    proxy.plan([ProxyFault::LoseReply, ProxyFault::LoseReply]);
     let lease = claim(&proxy.checkpoints, 100).await.unwrap();
     assert_eq!((lease.attempt(), lease.is_takeover()), (2, true));
 }
@@ -186,17 +186,17 @@ async fn an_ending_whose_reply_was_lost_is_a_success() {
     let checkpoints = &proxy.checkpoints;
 
     let lease = fixture.claim(0).await.unwrap();
-    proxy.plan([Fault::LoseReply]);
+    proxy.plan([ProxyFault::LoseReply]);
     let state = checkpoints.yield_(&lease, &turn("not settled", None), at(1)).await.unwrap();
     assert_eq!(state, State::Yielded);
 
     let lease = fixture.claim(2).await.unwrap();
-    proxy.plan([Fault::LoseReply]);
+    proxy.plan([ProxyFault::LoseReply]);
     let failure = checkpoints.fail(&lease, "refused", true, at(3)).await.unwrap();
     assert_eq!((failure.state, failure.failures), (State::Failed, 1));
 
     let lease = fixture.claim(1_000).await.unwrap();
-    proxy.plan([Fault::LoseReply]);
+    proxy.plan([ProxyFault::LoseReply]);
     let state = checkpoints.complete(&lease, &outcome(), at(1_001)).await.unwrap();
     assert_eq!(state, State::Succeeded);
     assert!(proxy.is_over());
@@ -217,7 +217,7 @@ async fn a_backfill_whose_reply_was_lost_is_written() {
     let mut other = backfill.clone();
     for number in 1..=3 {
         (backfill.sent, backfill.sent_at) = (number, Some(at(1) + nanosecond));
-        proxy.plan([Fault::LoseReply]);
+        proxy.plan([ProxyFault::LoseReply]);
         assert!(checkpoints.write_backfill(&mut backfill).await.unwrap());
     }
     assert!(proxy.is_over());
@@ -233,7 +233,7 @@ async fn a_backfill_whose_reply_was_lost_is_written() {
 #[tokio::test]
 async fn a_reopening_that_breaks_off_leaves_no_slice_behind_the_watermark() {
     for lost in 0..4 {
-        for fault in [DENIED, Fault::LoseReply] {
+        for fault in [DENIED, ProxyFault::LoseReply] {
             let fixture = Fixture::in_dynamodb().await;
             let proxy = Proxy::new(&fixture);
             fixture.succeed(0).await;
@@ -242,11 +242,11 @@ async fn a_reopening_that_breaks_off_leaves_no_slice_behind_the_watermark() {
             let behind = start() + chrono::TimeDelta::days(1);
             assert!(checkpoints.advance_watermark(ROLLUP, &unknown, behind, None).await.unwrap());
             for _ in 0..lost {
-                proxy.plan([Fault::Forward]);
+                proxy.plan([ProxyFault::Forward]);
             }
             proxy.plan([fault]);
             let reopened = proxy.checkpoints.reopen(ROLLUP, start(), "replay", at(9)).await;
-            assert_eq!(reopened.is_ok(), matches!(fault, Fault::LoseReply), "{reopened:?}");
+            assert_eq!(reopened.is_ok(), matches!(fault, ProxyFault::LoseReply), "{reopened:?}");
             assert!(proxy.is_over());
             let found = checkpoints.get(ROLLUP, start()).await.unwrap().unwrap();
             let until = checkpoints.watermark(ROLLUP).await.unwrap().until();
@@ -270,7 +270,7 @@ async fn many_reopenings_that_break_off_have_not_lowered_the_watermark_before_al
         let checkpoints = &fixture.checkpoints;
         let unknown = checkpoints.watermark(ROLLUP).await.unwrap();
         assert!(checkpoints.advance_watermark(ROLLUP, &unknown, behind, None).await.unwrap());
-        (0..forwarded).for_each(|_| proxy.plan([Fault::Forward]));
+        (0..forwarded).for_each(|_| proxy.plan([ProxyFault::Forward]));
         proxy.plan([DENIED]);
         let reopened = proxy.checkpoints.reopen_all(ROLLUP, &starts, "late data", at(9)).await;
         // Two requests to mark, one to lower.

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::run::AGAIN;
 use super::ui::{self, ProgressLine, counted, number};
-use super::{Failure, Global, Range, Via, parse_duration, via};
+use super::{Failure, Global, RangeArgs, Via, parse_duration, via};
 use crate::model::clock::{Deadline, Stopwatch, whole_ms};
 use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
@@ -30,7 +30,7 @@ pub(crate) struct BackfillArgs {
     #[arg(required = true)]
     rollup: Option<String>,
     #[command(flatten)]
-    range: Range,
+    range: RangeArgs,
     /// The end of history to start with
     #[arg(long, value_enum, default_value_t = Direction::NewestFirst)]
     order: Direction,

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::Direction;
 use crate::checkpoint::{Backfill, BackfillState, Scope};
-use crate::cli::{Failure, Global, Range, control, rollups, ui};
+use crate::cli::{Failure, Global, RangeArgs, control, rollups, ui};
 use crate::fanout::{self, BackfillProgress};
 use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
@@ -27,7 +27,7 @@ pub(super) enum BackfillCommand {
         /// The rollup
         rollup: String,
         #[command(flatten)]
-        range: Range,
+        range: RangeArgs,
         /// The end of history to start with
         #[arg(long, value_enum, default_value_t = Direction::NewestFirst)]
         order: Direction,

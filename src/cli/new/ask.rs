@@ -1,6 +1,6 @@
 //! The questions to an operator at a terminal, each with a default.
 
-use super::choose::Candidate;
+use super::choose::CountableTable;
 use crate::cli::{Failure, ui};
 use crate::config::StoreKind;
 use crate::model::slice::Width;
@@ -13,9 +13,11 @@ const SHOWN_MAX: usize = 9;
 const ATTEMPTS: usize = 3;
 
 /// The table to count.
-pub(super) fn table<'c, 't>(candidates: &'c [Candidate<'t>]) -> Result<&'c Candidate<'t>, Failure> {
+pub(super) fn table<'c, 't>(
+    candidates: &'c [CountableTable<'t>],
+) -> Result<&'c CountableTable<'t>, Failure> {
     let shown = &candidates[..candidates.len().min(SHOWN_MAX)];
-    let row = |(place, candidate): (usize, &Candidate<'_>)| {
+    let row = |(place, candidate): (usize, &CountableTable<'_>)| {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an estimate")]
         let rows = candidate.rows() as u64;
         vec![
@@ -35,7 +37,7 @@ pub(super) fn table<'c, 't>(candidates: &'c [Candidate<'t>]) -> Result<&'c Candi
     }
     until_right("Which table is counted?", "1", |answer| {
         let by_number = answer.parse::<usize>().ok().and_then(|it| shown.get(it.checked_sub(1)?));
-        let is_named = |candidate: &&Candidate<'_>| {
+        let is_named = |candidate: &&CountableTable<'_>| {
             let name = &candidate.table.name;
             name.to_string() == answer || name.name == answer
         };

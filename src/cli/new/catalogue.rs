@@ -12,7 +12,7 @@ const DOING: &str = "looking for tables";
 
 /// A table that may be counted.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Table {
+pub(super) struct CatalogueTable {
     pub(super) name: TableName,
     /// With its partitions.
     pub(super) bytes: i64,
@@ -26,12 +26,12 @@ pub(super) struct Table {
     pub(super) is_rollup: bool,
     /// Whether it has no rows of its own, and so no statistics.
     pub(super) is_view: bool,
-    pub(super) columns: Vec<Column>,
+    pub(super) columns: Vec<CatalogueColumn>,
 }
 
 /// A column of such a table.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Column {
+pub(super) struct CatalogueColumn {
     pub(super) name: String,
     pub(super) content: Content,
     pub(super) is_readable: bool,
@@ -76,7 +76,7 @@ pub(super) enum Index {
 
 /// The server, as the target of rollup tables.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Server {
+pub(super) struct CatalogueServer {
     pub(super) now: DateTime<Utc>,
     /// Whether it refuses writes.
     pub(super) is_read_only: bool,
@@ -89,7 +89,7 @@ pub(super) struct Server {
 /// The first and the last value of a time column, as seconds since 1970, or as the integers that they
 /// are.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Range {
+pub(super) struct TimeExtent {
     pub(super) first: Option<f64>,
     pub(super) last: Option<f64>,
     pub(super) seen: Seen,
@@ -107,11 +107,11 @@ pub(super) enum Seen {
 }
 
 /// The server's facts; `schema` is that of the rollup tables.
-pub(super) async fn server(tx: &mut Tx, schema: &str) -> Result<Server, DbError> {
+pub(super) async fn server(tx: &mut Tx, schema: &str) -> Result<CatalogueServer, DbError> {
     let sql = format!(include_str!("server.sql"), schema = literal(schema));
     let row = tx.row(DOING, sql).await?;
     let read = || {
-        Ok::<_, sqlx::Error>(Server {
+        Ok::<_, sqlx::Error>(CatalogueServer {
             now: instant(row.try_get("now")?).unwrap_or_default(),
             is_read_only: row.try_get("is_read_only")?,
             may_create: row.try_get("may_create")?,
@@ -122,7 +122,10 @@ pub(super) async fn server(tx: &mut Tx, schema: &str) -> Result<Server, DbError>
 }
 
 /// The application's tables, largest first. With `only`, that table or view alone, whatever it is.
-pub(super) async fn tables(tx: &mut Tx, only: Option<&TableName>) -> Result<Vec<Table>, DbError> {
+pub(super) async fn tables(
+    tx: &mut Tx,
+    only: Option<&TableName>,
+) -> Result<Vec<CatalogueTable>, DbError> {
     let condition = only.map_or_else(
         || include_str!("candidates.sql").to_owned(),
         |only| format!("c.oid = to_regclass({})", literal(&table(only))),
@@ -139,18 +142,18 @@ pub(super) async fn tables(tx: &mut Tx, only: Option<&TableName>) -> Result<Vec<
     let rows = tx.rows(DOING, format!(include_str!("columns.sql"), tables = wanted)).await?;
     let columns: Result<Vec<_>, _> = rows.iter().map(column).collect();
     let columns = columns.map_err(|error| tx.error(DOING, error))?;
-    let with_columns = |(oid, _, table): (i64, i64, Table)| {
+    let with_columns = |(oid, _, table): (i64, i64, CatalogueTable)| {
         let own = columns.iter().filter(|(of, _)| *of == oid).map(|(_, it)| it.clone());
-        Table { columns: own.collect(), ..table }
+        CatalogueTable { columns: own.collect(), ..table }
     };
     Ok(found.into_iter().map(with_columns).collect())
 }
 
 /// A table without its columns, with its own number and that of its largest partition.
-fn one_table(row: &PgRow) -> Result<(i64, i64, Table), sqlx::Error> {
+fn one_table(row: &PgRow) -> Result<(i64, i64, CatalogueTable), sqlx::Error> {
     let oid = row.try_get("oid")?;
     let largest = row.try_get::<Option<i64>, _>("largest")?.unwrap_or(oid);
-    let table = Table {
+    let table = CatalogueTable {
         name: TableName { schema: Some(row.try_get("schema")?), name: row.try_get("name")? },
         bytes: row.try_get("bytes")?,
         rows: row.try_get("rows")?,
@@ -163,7 +166,7 @@ fn one_table(row: &PgRow) -> Result<(i64, i64, Table), sqlx::Error> {
     Ok((oid, largest, table))
 }
 
-fn column(row: &PgRow) -> Result<(i64, Column), sqlx::Error> {
+fn column(row: &PgRow) -> Result<(i64, CatalogueColumn), sqlx::Error> {
     let is_known = row.try_get("is_known")? && row.try_get("is_deterministic")?;
     let content = match row.try_get::<String, _>("type")?.as_str() {
         _ if row.try_get("is_enum")? => Content::Enum,
@@ -183,7 +186,7 @@ fn column(row: &PgRow) -> Result<(i64, Column), sqlx::Error> {
         "btree" => Index::BTree,
         _ => Index::Brin,
     });
-    let column = Column {
+    let column = CatalogueColumn {
         name: row.try_get("name")?,
         content,
         is_readable: row.try_get("is_readable")?,
@@ -200,8 +203,8 @@ fn column(row: &PgRow) -> Result<(i64, Column), sqlx::Error> {
 pub(super) async fn range(
     tx: &mut Tx,
     from: &TableName,
-    column: &Column,
-) -> Result<Range, DbError> {
+    column: &CatalogueColumn,
+) -> Result<TimeExtent, DbError> {
     const DOING: &str = "looking for the first and the last row";
     let (name, relation) = (ident(&column.name), table(from));
     let is_number = matches!(column.content, Content::Integer | Content::Bigint);
@@ -230,8 +233,8 @@ pub(super) async fn range(
 async fn range_by_statistics(
     tx: &mut Tx,
     from: &TableName,
-    column: &Column,
-) -> Result<Range, DbError> {
+    column: &CatalogueColumn,
+) -> Result<TimeExtent, DbError> {
     const DOING: &str = "looking at the statistics of a column";
     // A date and a local time are read in UTC, as every transaction's zone is.
     let value = match column.content {
@@ -246,15 +249,15 @@ async fn range_by_statistics(
     );
     let row = tx.row(DOING, sql).await?;
     let range = ends(&row, Seen::Sample).map_err(|error| tx.error(DOING, error))?;
-    Ok(if range.first.is_some() { range } else { Range::default() })
+    Ok(if range.first.is_some() { range } else { TimeExtent::default() })
 }
 
-fn ends(row: &PgRow, seen: Seen) -> Result<Range, sqlx::Error> {
+fn ends(row: &PgRow, seen: Seen) -> Result<TimeExtent, sqlx::Error> {
     let read = |name: &str| {
         let value = row.try_get::<Option<f64>, _>(name)?;
         Ok::<_, sqlx::Error>(value.filter(|value| value.is_finite()))
     };
-    Ok(Range { first: read("first")?, last: read("last")?, seen })
+    Ok(TimeExtent { first: read("first")?, last: read("last")?, seen })
 }
 
 /// The instant of these seconds since 1970, if a calendar has it.

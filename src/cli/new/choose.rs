@@ -5,7 +5,9 @@ use std::collections::HashSet;
 use chrono::{DateTime, Datelike as _, TimeDelta, Utc};
 use chrono_tz::Tz;
 
-use super::catalogue::{Column, Content, Range, Seen, Server, Table, instant};
+use super::catalogue::{
+    CatalogueColumn, CatalogueServer, CatalogueTable, Content, Seen, TimeExtent, instant,
+};
 use super::words::{self, NAME_MAX, Number};
 use crate::config::{RESERVED, StoreKind};
 use crate::model::clock::rfc3339_seconds;
@@ -48,50 +50,50 @@ const ROW_BYTES: f64 = 100.0;
 
 /// A table that can be counted, and its best time column.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Candidate<'t> {
-    pub(super) table: &'t Table,
-    pub(super) time: &'t Column,
+pub(super) struct CountableTable<'t> {
+    pub(super) table: &'t CatalogueTable,
+    pub(super) time: &'t CatalogueColumn,
     score: f64,
 }
 
 /// The definition to write.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Draft {
+pub(super) struct Proposed {
     pub(super) name: String,
     pub(super) from: TableName,
     pub(super) time: String,
     pub(super) content: Content,
     /// What an integer counts.
     pub(super) unit: Option<EpochUnit>,
-    /// A date, or an instant.
+    /// The start of history as the file writes it: a date, or an instant.
     pub(super) start: String,
     pub(super) begins_by: Begin,
     pub(super) slice: Width,
     pub(super) lookback: Vec<u32>,
     pub(super) group_by: Vec<String>,
-    /// Each with its kind, and its column where it has one.
+    /// Name, kind, and the column that is measured: a count has none.
     pub(super) measures: Vec<(String, &'static str, Option<String>)>,
     pub(super) store: StoreKind,
 }
 
-/// Where the start of history was found.
+/// How `new` found the start of history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Begin {
-    /// In the first row.
+    /// It is the time of the table's first row.
     FirstRow,
-    /// In the statistics, and moved back.
+    /// The planner's statistics show an early row, and `new` begins some time before it.
     Sample,
-    /// Nowhere: the table is empty.
+    /// The table is empty, so it begins today.
     Empty,
-    /// Nowhere: looking would read much, and there are no statistics.
+    /// The table has no statistics, and a search for its first row would read much.
     Unknown,
 }
 
-impl<'t> Candidate<'t> {
+impl<'t> CountableTable<'t> {
     /// The best time column of `table`, or `None`: it has none that this role may read.
-    pub(super) fn of(table: &'t Table) -> Option<Self> {
+    pub(super) fn of(table: &'t CatalogueTable) -> Option<Self> {
         let columns = table.columns.iter().filter(|column| is_time(column));
-        let weigh = |column: &'t Column| {
+        let weigh = |column: &'t CatalogueColumn| {
             let index = if column.index.is_some() { INDEX_WEIGHT } else { 0.0 };
             (index + f64::from(words::time_weight(&column.name)), column)
         };
@@ -113,7 +115,7 @@ impl<'t> Candidate<'t> {
     }
 
     /// Rows per day. `None`: where history begins is unknown.
-    fn rows_per_day(&self, range: Range, now: DateTime<Utc>) -> Option<f64> {
+    fn rows_per_day(&self, range: TimeExtent, now: DateTime<Utc>) -> Option<f64> {
         let unit = unit(self.time, range);
         let (first, last) = (seconds(range.first?, unit), seconds(range.last?, unit));
         #[expect(clippy::cast_precision_loss, reason = "an estimate")]
@@ -122,23 +124,24 @@ impl<'t> Candidate<'t> {
     }
 
     /// The best width of a slice.
-    pub(super) fn width(&self, range: Range, now: DateTime<Utc>) -> Width {
+    pub(super) fn width(&self, range: TimeExtent, now: DateTime<Utc>) -> Width {
         let is_many = self.rows_per_day(range, now).is_some_and(|rows| rows > ROWS_PER_DAY_MAX);
         if is_many && self.time.content != Content::Date { Width::HOUR } else { Width::DAY }
     }
 }
 
 /// The tables that can be counted, best first.
-pub(super) fn candidates(tables: &[Table]) -> Vec<Candidate<'_>> {
-    let is_right = |table: &&Table| table.is_readable && !table.is_filtered && !table.is_rollup;
-    let mut found: Vec<_> = tables.iter().filter(is_right).filter_map(Candidate::of).collect();
+pub(super) fn candidates(tables: &[CatalogueTable]) -> Vec<CountableTable<'_>> {
+    let is_right =
+        |table: &&CatalogueTable| table.is_readable && !table.is_filtered && !table.is_rollup;
+    let mut found: Vec<_> = tables.iter().filter(is_right).filter_map(CountableTable::of).collect();
     // A stable sort: tables come by size and name.
     found.sort_by(|one, other| other.score.total_cmp(&one.score));
     found
 }
 
 /// Whether a column can place rows in time.
-fn is_time(column: &Column) -> bool {
+fn is_time(column: &CatalogueColumn) -> bool {
     let is_right = match column.content {
         Content::Instant | Content::LocalTime | Content::Date => true,
         Content::Integer | Content::Bigint => {
@@ -151,7 +154,7 @@ fn is_time(column: &Column) -> bool {
 
 /// What an integer column counts, by its newest value, else by its name. `None`: it is a time
 /// already.
-pub(super) fn unit(column: &Column, range: Range) -> Option<EpochUnit> {
+pub(super) fn unit(column: &CatalogueColumn, range: TimeExtent) -> Option<EpochUnit> {
     /// As seconds this is the year 5138, as milliseconds 1973.
     const SECONDS_MAX: f64 = 1e11;
     if !matches!(column.content, Content::Integer | Content::Bigint) {
@@ -167,7 +170,7 @@ pub(super) fn unit(column: &Column, range: Range) -> Option<EpochUnit> {
 }
 
 /// Whether the newest value of an integer column is a time at all, in seconds or milliseconds.
-pub(super) fn is_plausible(column: &Column, range: Range) -> bool {
+pub(super) fn is_plausible(column: &CatalogueColumn, range: TimeExtent) -> bool {
     /// From 1973 in seconds until 5138 in milliseconds.
     const TIMES: std::ops::RangeInclusive<f64> = 1e8..=1e14;
     let is_counted = matches!(column.content, Content::Integer | Content::Bigint);
@@ -180,17 +183,17 @@ fn seconds(value: f64, unit: Option<EpochUnit>) -> f64 {
 
 /// The definition of a rollup over `candidate`, in slices of `slice`.
 pub(super) fn draft(
-    candidate: &Candidate<'_>,
-    range: Range,
-    server: &Server,
+    candidate: &CountableTable<'_>,
+    range: TimeExtent,
+    server: &CatalogueServer,
     (slice, store): (Width, StoreKind),
-) -> Draft {
-    let Candidate { table, time, .. } = *candidate;
+) -> Proposed {
+    let CountableTable { table, time, .. } = *candidate;
     let unit = unit(time, range);
     let (start, begins_by) = start(candidate, range, (slice, server.now));
     let rows_per_day = candidate.rows_per_day(range, server.now);
     let group_by = dimensions(candidate, rows_per_day);
-    Draft {
+    Proposed {
         name: name(table, slice, &server.taken),
         from: table.name.clone(),
         time: time.name.clone(),
@@ -208,8 +211,8 @@ pub(super) fn draft(
 
 /// Where history begins: the start of a slice.
 fn start(
-    candidate: &Candidate<'_>,
-    range: Range,
+    candidate: &CountableTable<'_>,
+    range: TimeExtent,
     (slice, now): (Width, DateTime<Utc>),
 ) -> (DateTime<Utc>, Begin) {
     let unit = unit(candidate.time, range);
@@ -242,7 +245,7 @@ fn lookback(slice: Width) -> Vec<u32> {
 }
 
 /// A name for the rollup that no other relation of the schema has.
-fn name(table: &Table, slice: Width, taken: &[String]) -> String {
+fn name(table: &CatalogueTable, slice: Width, taken: &[String]) -> String {
     /// Room for the longest ending and a number.
     const STEM_MAX: usize = NAME_MAX - 12;
     let ending = match slice {
@@ -270,38 +273,39 @@ fn is_free(name: &str) -> bool {
 }
 
 /// The columns to group by: an entity key first, then columns with few values.
-fn dimensions(candidate: &Candidate<'_>, rows_per_day: Option<f64>) -> Vec<String> {
-    let Candidate { table, time, .. } = candidate;
-    let is_right = |column: &&Column| {
+fn dimensions(candidate: &CountableTable<'_>, rows_per_day: Option<f64>) -> Vec<String> {
+    let CountableTable { table, time, .. } = candidate;
+    let is_right = |column: &&CatalogueColumn| {
         column.is_readable
             && !column.is_unique
             && column.name != time.name
             && is_free(&column.name)
             && !words::is_private(&column.name)
     };
-    let columns: Vec<&Column> = table.columns.iter().filter(is_right).collect();
+    let columns: Vec<&CatalogueColumn> = table.columns.iter().filter(is_right).collect();
     // As many values as rows make a copy of the table.
     let is_few = |values: f64| table.rows.is_none_or(|rows| rows >= values * ROWS_PER_ENTITY_MIN);
     let groups = columns.iter().filter(|column| column.distinct.is_none_or(is_few));
-    let mut groups: Vec<(u8, &Column)> =
+    let mut groups: Vec<(u8, &CatalogueColumn)> =
         groups.filter_map(|column| Some((group_weight(column)?, *column))).collect();
     groups.sort_by_key(|(weight, _)| std::cmp::Reverse(*weight));
     groups.truncate(GROUPS_MAX);
     let keys = || columns.iter().filter(|column| is_key(column)).copied();
-    let compresses = |column: &&Column| {
+    let compresses = |column: &&CatalogueColumn| {
         let rows = rows_per_day.zip(column.distinct);
         rows.is_some_and(|(rows, values)| values > 1.0 && rows >= values * ROWS_PER_ENTITY_MIN)
     };
     let entity = keys().find(compresses);
     // Without statistics a key is better than no dimension at all.
-    let is_unknown = |column: &&Column| column.distinct.is_none() || rows_per_day.is_none();
+    let is_unknown =
+        |column: &&CatalogueColumn| column.distinct.is_none() || rows_per_day.is_none();
     let entity = entity.or_else(|| keys().find(is_unknown).filter(|_| groups.is_empty()));
     let chosen = entity.into_iter().chain(groups.into_iter().map(|(_, column)| column));
     let mut seen = HashSet::new();
     chosen.map(|column| column.name.clone()).filter(|name| seen.insert(name.clone())).collect()
 }
 
-fn is_key(column: &Column) -> bool {
+fn is_key(column: &CatalogueColumn) -> bool {
     let can_be = matches!(
         column.content,
         Content::Integer | Content::Bigint | Content::Text | Content::Uuid
@@ -310,7 +314,7 @@ fn is_key(column: &Column) -> bool {
 }
 
 /// How well a column with few values groups rows. `None`: not at all.
-fn group_weight(column: &Column) -> Option<u8> {
+fn group_weight(column: &CatalogueColumn) -> Option<u8> {
     let is_word = words::is_group(&column.name);
     let is_right = match column.content {
         Content::Enum | Content::Text | Content::Boolean => !is_key(column),
@@ -329,16 +333,16 @@ fn group_weight(column: &Column) -> Option<u8> {
 
 /// The count, and sums and means of numbers.
 fn measures(
-    candidate: &Candidate<'_>,
+    candidate: &CountableTable<'_>,
     group_by: &[String],
 ) -> Vec<(String, &'static str, Option<String>)> {
     /// Room for a number and the endings of an average.
     const STEM_MAX: usize = NAME_MAX - 12;
-    let Candidate { table, time, .. } = candidate;
-    let is_right = |column: &&Column| {
+    let CountableTable { table, time, .. } = candidate;
+    let is_right = |column: &&CatalogueColumn| {
         column.is_readable && !column.is_unique && !column.is_reference && column.name != time.name
     };
-    let mut numbers: Vec<(u8, &Column, &'static str)> = Vec::new();
+    let mut numbers: Vec<(u8, &CatalogueColumn, &'static str)> = Vec::new();
     for column in table.columns.iter().filter(is_right) {
         let is_decimal = column.content == Content::Decimal;
         if !is_decimal && !matches!(column.content, Content::Integer | Content::Bigint) {
@@ -363,7 +367,7 @@ fn measures(
         name
     };
     let count = (named(&words::counted(&table.name.name)), "count", None);
-    let number = |(_, column, kind): (u8, &Column, &'static str)| {
+    let number = |(_, column, kind): (u8, &CatalogueColumn, &'static str)| {
         (named(&column.name), kind, Some(column.name.clone()))
     };
     std::iter::once(count).chain(numbers.into_iter().map(number)).collect()

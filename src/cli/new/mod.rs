@@ -28,8 +28,8 @@ use crate::model::sql;
 use crate::model::text::nearest;
 use crate::work::worker::{Severity, WorkError};
 
-use catalogue::{Range, Server, Table};
-use choose::{Candidate, Draft};
+use catalogue::{CatalogueServer, CatalogueTable, TimeExtent};
+use choose::{CountableTable, Proposed};
 use write::SCHEMA_FILE;
 
 /// The name of the work in `pg_stat_activity`.
@@ -64,7 +64,7 @@ pub(crate) struct NewArgs {
 
 /// What was found about the chosen table, and what follows from it.
 struct Proposal {
-    draft: Draft,
+    draft: Proposed,
     text: String,
     notes: Vec<String>,
     /// The statements that create a missing index.
@@ -124,7 +124,7 @@ impl NewArgs {
     }
 
     /// The server's facts, and the tables that may be counted: the named one, or all.
-    async fn look(&self, db: &Db) -> Result<(Server, Vec<Table>), Failure> {
+    async fn look(&self, db: &Db) -> Result<(CatalogueServer, Vec<CatalogueTable>), Failure> {
         let only = self.table.as_deref().map(parse_table).transpose().map_err(|fault| {
             let name = self.table.as_deref().unwrap_or_default();
             Failure::usage(fault.rephrased(|facts| format!("--table: {name:?} {facts}")))
@@ -143,8 +143,8 @@ impl NewArgs {
     async fn candidates<'t>(
         &self,
         db: &Db,
-        tables: &'t [Table],
-    ) -> Result<Vec<Candidate<'t>>, Failure> {
+        tables: &'t [CatalogueTable],
+    ) -> Result<Vec<CountableTable<'t>>, Failure> {
         let Some(named) = &self.table else {
             let candidates = choose::candidates(tables);
             return if candidates.is_empty() { Err(nothing(tables)) } else { Ok(candidates) };
@@ -157,8 +157,8 @@ impl NewArgs {
     async fn chosen<'c, 't>(
         &self,
         db: &Db,
-        candidates: &'c [Candidate<'t>],
-    ) -> Result<(&'c Candidate<'t>, Range), Failure> {
+        candidates: &'c [CountableTable<'t>],
+    ) -> Result<(&'c CountableTable<'t>, TimeExtent), Failure> {
         let is_asked = !self.yes && self.table.is_none();
         let asked = is_asked.then(|| ask::table(candidates)).transpose()?;
         let looked_at = asked.map_or(candidates, std::slice::from_ref);
@@ -168,7 +168,7 @@ impl NewArgs {
                 return Ok((candidate, range));
             }
         }
-        let Candidate { table, time, .. } = looked_at[0];
+        let CountableTable { table, time, .. } = looked_at[0];
         let message = format!(
             "{}: `{}` counts neither seconds nor milliseconds since 1970",
             table.name, time.name
@@ -177,7 +177,7 @@ impl NewArgs {
     }
 
     /// Reads the file as every command will, and compares it with the source as `check` does.
-    async fn proved(&self, db: &Db, file: &Path, draft: Draft) -> Result<Proposal, Failure> {
+    async fn proved(&self, db: &Db, file: &Path, draft: Proposed) -> Result<Proposal, Failure> {
         let text = write::file(&draft, &self.source_env, SCHEMA_DEFAULT);
         let config = Config::parse(file, &text, &|name: &str| std::env::var(name).ok())?;
         let proof = next::prove(db, &config.rollups[0]).await?;
@@ -246,8 +246,8 @@ impl NewArgs {
 }
 
 /// The first and the last value of the time column. Nothing is known where the look took too long.
-async fn range(db: &Db, candidate: &Candidate<'_>) -> Result<Range, Failure> {
-    let Candidate { table, time, .. } = candidate;
+async fn range(db: &Db, candidate: &CountableTable<'_>) -> Result<TimeExtent, Failure> {
+    let CountableTable { table, time, .. } = candidate;
     let look = async {
         let mut tx = db.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, LABEL).await?;
         let range = catalogue::range(&mut tx, &table.name, time).await?;
@@ -256,7 +256,7 @@ async fn range(db: &Db, candidate: &Candidate<'_>) -> Result<Range, Failure> {
     };
     match look.await {
         Ok(range) => Ok(range),
-        Err(error) if error.kind() == DbErrorKind::Cancelled => Ok(Range::default()),
+        Err(error) if error.kind() == DbErrorKind::Cancelled => Ok(TimeExtent::default()),
         Err(error) => Err(WorkError::from(error).into()),
     }
 }
@@ -267,7 +267,7 @@ fn refuse(message: String, remedy: &str) -> Failure {
 }
 
 /// Why none of the tables can be counted.
-fn nothing(tables: &[Table]) -> Failure {
+fn nothing(tables: &[CatalogueTable]) -> Failure {
     let readable = tables.iter().filter(|table| table.is_readable).count();
     if tables.is_empty() {
         let message = "this role sees no table of an application in this database".to_owned();
@@ -279,7 +279,7 @@ fn nothing(tables: &[Table]) -> Failure {
         return refuse(message, &grant);
     }
     let filtered = tables.iter().find(|table| table.is_readable && table.is_filtered);
-    if let Some(table) = filtered.filter(|table| Candidate::of(table).is_some()) {
+    if let Some(table) = filtered.filter(|table| CountableTable::of(table).is_some()) {
         return hidden(table);
     }
     let message = format!(
@@ -290,7 +290,7 @@ fn nothing(tables: &[Table]) -> Failure {
 }
 
 /// The named table, if it can be counted.
-fn usable(table: &Table) -> Result<Candidate<'_>, Failure> {
+fn usable(table: &CatalogueTable) -> Result<CountableTable<'_>, Failure> {
     let name = &table.name;
     if !table.is_readable {
         let grant = format!("as its owner: GRANT SELECT ON {} TO …", sql::table(name));
@@ -299,7 +299,7 @@ fn usable(table: &Table) -> Result<Candidate<'_>, Failure> {
     if table.is_filtered {
         return Err(hidden(table));
     }
-    Candidate::of(table).ok_or_else(|| {
+    CountableTable::of(table).ok_or_else(|| {
         let message = format!("{name} has no time column that this role may read");
         refuse(
             message,
@@ -309,7 +309,7 @@ fn usable(table: &Table) -> Result<Candidate<'_>, Failure> {
 }
 
 /// Why a table cannot be counted of which this role sees some rows only.
-fn hidden(table: &Table) -> Failure {
+fn hidden(table: &CatalogueTable) -> Failure {
     let message = format!("row-level security on {} hides rows from this role", table.name);
     refuse(message, "use a role with BYPASSRLS, or the table's owner")
 }

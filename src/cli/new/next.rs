@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::catalogue::{Range, Seen, Server, Table};
-use super::choose::{Candidate, Draft};
+use super::catalogue::{CatalogueServer, CatalogueTable, Seen, TimeExtent};
+use super::choose::{CountableTable, Proposed};
 use super::{LABEL, NewArgs};
 use crate::cli::ui;
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT, Db};
@@ -48,13 +48,13 @@ pub(super) async fn prove(db: &Db, rollup: &Rollup) -> Result<Proof, WorkError> 
 
 /// What an operator should know of the table and of the server.
 pub(super) fn notes(
-    candidate: &Candidate<'_>,
-    range: Range,
-    server: &Server,
-    tables: &[Table],
+    candidate: &CountableTable<'_>,
+    range: TimeExtent,
+    server: &CatalogueServer,
+    tables: &[CatalogueTable],
 ) -> Vec<String> {
     let mut notes = Vec::new();
-    let Candidate { table, .. } = candidate;
+    let CountableTable { table, .. } = candidate;
     if range.seen == Seen::Rows && range.last.is_none() {
         notes.push(format!("{} has no rows yet, so columns are chosen by name", table.name));
     } else if !table.is_view && table.columns.iter().all(|column| column.distinct.is_none()) {
@@ -85,7 +85,12 @@ pub(super) fn notes(
 }
 
 /// The commands that lead to a verified rollup, in their order.
-pub(super) fn commands(draft: &Draft, index: &[String], new: &NewArgs, file: &Path) -> Vec<String> {
+pub(super) fn commands(
+    draft: &Proposed,
+    index: &[String],
+    new: &NewArgs,
+    file: &Path,
+) -> Vec<String> {
     let file = file.to_string_lossy();
     let tallymark = match &*file {
         "tallymark.toml" => "tallymark".to_owned(),

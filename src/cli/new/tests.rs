@@ -5,8 +5,10 @@ use std::path::Path;
 use chrono::{DateTime, Utc};
 use proptest::prelude::*;
 
-use super::catalogue::{Column, Content, Index, Range, Seen, Server, Table};
-use super::choose::{Candidate, Draft, candidates, draft, is_plausible};
+use super::catalogue::{
+    CatalogueColumn, CatalogueServer, CatalogueTable, Content, Index, Seen, TimeExtent,
+};
+use super::choose::{CountableTable, Proposed, candidates, draft, is_plausible};
 use super::write;
 use crate::config::{Config, StoreKind};
 use crate::model::slice::Width;
@@ -33,12 +35,12 @@ fn now() -> DateTime<Utc> {
     DateTime::from_timestamp(NOW, 0).unwrap()
 }
 
-fn server() -> Server {
-    Server { now: now(), is_read_only: false, may_create: true, taken: Vec::new() }
+fn server() -> CatalogueServer {
+    CatalogueServer { now: now(), is_read_only: false, may_create: true, taken: Vec::new() }
 }
 
-fn column(name: &str, content: Content) -> Column {
-    Column {
+fn column(name: &str, content: Content) -> CatalogueColumn {
+    CatalogueColumn {
         name: name.to_owned(),
         content,
         is_readable: true,
@@ -49,16 +51,16 @@ fn column(name: &str, content: Content) -> Column {
     }
 }
 
-fn indexed(name: &str, content: Content) -> Column {
-    Column { index: Some(Index::BTree), ..column(name, content) }
+fn indexed(name: &str, content: Content) -> CatalogueColumn {
+    CatalogueColumn { index: Some(Index::BTree), ..column(name, content) }
 }
 
-fn of_values(name: &str, content: Content, distinct: f64) -> Column {
-    Column { distinct: Some(distinct), ..column(name, content) }
+fn of_values(name: &str, content: Content, distinct: f64) -> CatalogueColumn {
+    CatalogueColumn { distinct: Some(distinct), ..column(name, content) }
 }
 
-fn table(name: &str, bytes: i64, columns: Vec<Column>) -> Table {
-    Table {
+fn table(name: &str, bytes: i64, columns: Vec<CatalogueColumn>) -> CatalogueTable {
+    CatalogueTable {
         name: TableName { schema: Some("public".to_owned()), name: name.to_owned() },
         bytes,
         rows: None,
@@ -71,11 +73,11 @@ fn table(name: &str, bytes: i64, columns: Vec<Column>) -> Table {
 }
 
 /// The definition of the best table, whose rows are of the last `days` days.
-fn best(tables: &[Table], days: f64) -> Draft {
+fn best(tables: &[CatalogueTable], days: f64) -> Proposed {
     #[expect(clippy::cast_precision_loss, reason = "an instant of our time")]
     let now = NOW as f64;
     let range =
-        Range { first: Some(now - days * 86_400.0), last: Some(now - 60.0), seen: Seen::Rows };
+        TimeExtent { first: Some(now - days * 86_400.0), last: Some(now - 60.0), seen: Seen::Rows };
     let candidate = candidates(tables)[0];
     draft(&candidate, range, &server(), (candidate.width(range, server().now), StoreKind::Postgres))
 }
@@ -103,7 +105,7 @@ fn the_indexed_time_of_creation_wins_over_other_times() {
         indexed("due_date", Content::Date),
     ];
     let orders = table("orders", 1 << 20, columns);
-    assert_eq!(Candidate::of(&orders).unwrap().time.name, "createdAt");
+    assert_eq!(CountableTable::of(&orders).unwrap().time.name, "createdAt");
 }
 
 #[test]
@@ -183,8 +185,8 @@ fn a_busy_table_is_cut_into_hours() {
 fn an_integer_is_a_time_only_by_its_name_and_values() {
     let is_time = |name: &str, content, last| {
         let events = table("events", 8192, vec![column(name, content)]);
-        let range = Range { first: Some(last - 1.0), last: Some(last), seen: Seen::Rows };
-        let candidate = Candidate::of(&events)?;
+        let range = TimeExtent { first: Some(last - 1.0), last: Some(last), seen: Seen::Rows };
+        let candidate = CountableTable::of(&events)?;
         is_plausible(candidate.time, range).then(|| {
             let answers = (Width::DAY, StoreKind::Postgres);
             draft(&candidate, range, &server(), answers).unit.map(|unit| unit.word())
@@ -202,13 +204,13 @@ fn a_name_that_is_taken_is_not_used() {
     let orders = table("orders", 8192, vec![indexed("at", Content::Instant)]);
     let mut server = server();
     server.taken = vec!["orders_daily".to_owned(), "orders_daily_2".to_owned()];
-    let candidate = Candidate::of(&orders).unwrap();
+    let candidate = CountableTable::of(&orders).unwrap();
     let answers = (Width::DAY, StoreKind::Postgres);
-    assert_eq!(draft(&candidate, Range::default(), &server, answers).name, "orders_daily_3");
+    assert_eq!(draft(&candidate, TimeExtent::default(), &server, answers).name, "orders_daily_3");
 }
 
 /// The definition as the parser reads it from the written file.
-fn is_read_as_meant(draft: &Draft) -> Result<(), TestCaseError> {
+fn is_read_as_meant(draft: &Proposed) -> Result<(), TestCaseError> {
     let text = write::file(draft, "DATABASE_URL", "stats");
     let env = |_: &str| Some("postgres://app@db.example.com/shop".to_owned());
     let config = Config::parse(Path::new("tallymark.toml"), &text, &env);
@@ -271,8 +273,8 @@ prop_compose! {
         (is_readable, is_unique, is_reference) in (prop::bool::weighted(0.9), any::<bool>(), any::<bool>()),
         index in prop::option::of(prop::sample::select(vec![Index::BTree, Index::Brin])),
         distinct in prop::option::of(0.0..1e7),
-    ) -> Column {
-        Column { name, content, is_readable, is_unique, is_reference, index, distinct }
+    ) -> CatalogueColumn {
+        CatalogueColumn { name, content, is_readable, is_unique, is_reference, index, distinct }
     }
 }
 
@@ -284,12 +286,12 @@ prop_compose! {
         (is_readable, is_filtered, is_rollup) in
             (prop::bool::weighted(0.9), prop::bool::weighted(0.1), prop::bool::weighted(0.1)),
         columns in prop::collection::vec(any_column(), 0..12),
-    ) -> Table {
+    ) -> CatalogueTable {
         // PostgreSQL has each name once.
         let mut seen = std::collections::HashSet::new();
         let columns = columns.into_iter().filter(|it| seen.insert(it.name.clone())).collect();
         let name = TableName { schema: Some(schema), name };
-        Table { name, bytes, rows, is_readable, is_filtered, is_rollup, is_view: false, columns }
+        CatalogueTable { name, bytes, rows, is_readable, is_filtered, is_rollup, is_view: false, columns }
     }
 }
 
@@ -303,10 +305,10 @@ proptest! {
         store in prop::sample::select(StoreKind::ALL.to_vec()),
         taken in prop::collection::vec(any_name(), 0..3),
     ) {
-        let server = Server { taken, ..server() };
-        let range = Range { first, last, seen };
+        let server = CatalogueServer { taken, ..server() };
+        let range = TimeExtent { first, last, seen };
         for candidate in candidates(&tables) {
-            let Candidate { table, time, .. } = candidate;
+            let CountableTable { table, time, .. } = candidate;
             prop_assert!(table.is_readable && !table.is_filtered && !table.is_rollup);
             let slice = width.parse().unwrap();
             let draft = draft(&candidate, range, &server, (slice, store));

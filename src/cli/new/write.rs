@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::catalogue::Content;
-use super::choose::{Begin, Draft};
+use super::choose::{Begin, Proposed};
 use crate::config::StoreKind;
 use crate::model::rollup::EpochUnit;
 use crate::model::slice::Width;
@@ -18,7 +18,7 @@ const COMMENT_COLUMN: usize = 38;
 
 /// The whole file. `env` is the environment variable with the source's address, and `schema` that of
 /// the rollup tables.
-pub(super) fn file(draft: &Draft, env: &str, schema: &str) -> String {
+pub(super) fn file(draft: &Proposed, env: &str, schema: &str) -> String {
     let mut text = format!(
         "#:schema ./{SCHEMA_FILE}\n# Made by `tallymark new`. docs/CONFIG.md explains every key.\n\n"
     );
@@ -46,8 +46,8 @@ pub(super) fn file(draft: &Draft, env: &str, schema: &str) -> String {
     text
 }
 
-fn rollup(text: &mut String, draft: &Draft, schema: &str) {
-    let Draft { name, from, slice, .. } = draft;
+fn rollup(text: &mut String, draft: &Proposed, schema: &str) {
+    let Proposed { name, from, slice, .. } = draft;
     let about = format!("the rollup table is {schema}.{name}");
     text.push_str(&line(&format!("name = {}", quoted(name)), &about));
     let _ = writeln!(text, "from = {}", quoted(&written(from)));
@@ -81,7 +81,7 @@ fn rollup(text: &mut String, draft: &Draft, schema: &str) {
     text.push_str(&line(&format!("group_by = [{}]", columns.join(", ")), groups));
 }
 
-fn time(text: &mut String, draft: &Draft) {
+fn time(text: &mut String, draft: &Proposed) {
     let column = quoted(&draft.time);
     let (value, comment) = match (draft.content, draft.unit) {
         (_, Some(unit @ (EpochUnit::Seconds | EpochUnit::Milliseconds))) => {

@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 
 use super::access::Token;
 use super::spoken;
-use super::ticker::{AskedBy, Known, Ticker};
+use super::ticker::{AskedBy, Ticker, TicksSeen};
 use crate::cli::{parse_duration, ui};
 use crate::model::visible;
-use crate::telemetry::prometheus::{Kind, family};
+use crate::telemetry::prometheus::{MetricType, family};
 
 /// Bytes of a request's body. It is read and ignored, as some schedulers send one.
 const BODY_MAX: usize = 64 * 1024;
@@ -40,7 +40,7 @@ pub(super) struct Site {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Page {
+enum Endpoint {
     About,
     Alive,
     Health,
@@ -48,7 +48,7 @@ enum Page {
     Tick,
 }
 
-impl Page {
+impl Endpoint {
     fn at(path: &str) -> Option<Self> {
         Some(match path {
             "/" => Self::About,
@@ -72,7 +72,7 @@ impl Page {
 /// Answers one request.
 pub(super) async fn answer(site: &Site, request: Request<Incoming>) -> Answer {
     let (head, body) = request.into_parts();
-    let Some(page) = Page::at(head.uri.path()) else {
+    let Some(page) = Endpoint::at(head.uri.path()) else {
         return error(StatusCode::NOT_FOUND, "nothing is here; `/` lists the paths");
     };
     let (methods, allowed) = page.methods();
@@ -81,9 +81,9 @@ pub(super) async fn answer(site: &Site, request: Request<Incoming>) -> Answer {
         return with(error(StatusCode::METHOD_NOT_ALLOWED, &text), ALLOW, allowed);
     }
     let token = match page {
-        Page::Tick => site.tick_token.as_ref(),
-        Page::Metrics => site.read_token.as_ref(),
-        Page::About | Page::Alive | Page::Health => None,
+        Endpoint::Tick => site.tick_token.as_ref(),
+        Endpoint::Metrics => site.read_token.as_ref(),
+        Endpoint::About | Endpoint::Alive | Endpoint::Health => None,
     };
     if token.is_some_and(|token| !token.is_in(&head.headers)) {
         let refusal = error(StatusCode::UNAUTHORIZED, "send `Authorization: Bearer TOKEN`");
@@ -93,11 +93,11 @@ pub(super) async fn answer(site: &Site, request: Request<Incoming>) -> Answer {
         return refusal;
     }
     match page {
-        Page::About => of(StatusCode::OK, TEXT, about(site)),
-        Page::Alive => of(StatusCode::OK, TEXT, "alive\n".into()),
-        Page::Health => health(site),
-        Page::Metrics => of(StatusCode::OK, PROMETHEUS, metrics(site)),
-        Page::Tick => tick(site, head.uri.query().unwrap_or_default()).await,
+        Endpoint::About => of(StatusCode::OK, TEXT, about(site)),
+        Endpoint::Alive => of(StatusCode::OK, TEXT, "alive\n".into()),
+        Endpoint::Health => health(site),
+        Endpoint::Metrics => of(StatusCode::OK, PROMETHEUS, metrics(site)),
+        Endpoint::Tick => tick(site, head.uri.query().unwrap_or_default()).await,
     }
 }
 
@@ -116,12 +116,12 @@ async fn discard(body: Incoming) -> Result<(), Answer> {
 
 /// What a request asks of a tick.
 #[derive(Debug, PartialEq, Eq)]
-struct Wanted {
+struct TickQuery {
     waits: bool,
     budget: Duration,
 }
 
-impl Wanted {
+impl TickQuery {
     fn of(query: &str) -> Result<Self, String> {
         let mut wanted = Self { waits: true, budget: Duration::MAX };
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -141,7 +141,7 @@ impl Wanted {
 
 /// Starts a tick, and waits for its end if asked to. The tick goes on if the client goes away.
 async fn tick(site: &Site, query: &str) -> Answer {
-    let Wanted { waits, budget } = match Wanted::of(query) {
+    let TickQuery { waits, budget } = match TickQuery::of(query) {
         Ok(wanted) => wanted,
         Err(problem) => return error(StatusCode::BAD_REQUEST, &problem),
     };
@@ -192,7 +192,7 @@ fn about(site: &Site) -> String {
 
 /// The state of the last ticks. It is open, so it has no text of a server.
 fn health(site: &Site) -> Answer {
-    let Known { last, health, next_at, .. } = site.ticker.known();
+    let TicksSeen { last, health, next_at, .. } = site.ticker.known();
     let is_well = health.reasons.is_empty();
     let document = json!({
         "status": if is_well { "ok" } else { "failing" },
@@ -207,13 +207,19 @@ fn health(site: &Site) -> Answer {
 }
 
 fn metrics(site: &Site) -> String {
-    let Known { last, health, totals, ticks: [good, failed], .. } = site.ticker.known();
+    let TicksSeen { last, health, totals, ticks: [good, failed], .. } = site.ticker.known();
     let mut text = totals.text();
     let outcomes =
         [("{outcome=\"good\"}", f64::from(good)), ("{outcome=\"failed\"}", f64::from(failed))];
-    family(&mut text, "tallymark_ticks_total", Kind::Counter, "Ticks that have ended.", &outcomes);
+    family(
+        &mut text,
+        "tallymark_ticks_total",
+        MetricType::Counter,
+        "Ticks that have ended.",
+        &outcomes,
+    );
     let mut gauge = |name: &str, help: &str, value: f64| {
-        family(&mut text, name, Kind::Gauge, help, &[("", value)]);
+        family(&mut text, name, MetricType::Gauge, help, &[("", value)]);
     };
     let (running, failing) = (site.ticker.running().is_some(), !health.reasons.is_empty());
     gauge("tallymark_tick_running", "1 while a tick runs.", f64::from(u8::from(running)));
@@ -226,7 +232,7 @@ fn metrics(site: &Site) -> String {
     }
     let version = format!("{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"));
     let help = "The version of Tallymark.";
-    family(&mut text, "tallymark_build_info", Kind::Gauge, help, &[(&version, 1.0)]);
+    family(&mut text, "tallymark_build_info", MetricType::Gauge, help, &[(&version, 1.0)]);
     text
 }
 
@@ -260,13 +266,13 @@ mod tests {
 
     #[test]
     fn a_request_says_how_long_and_whether_to_wait() {
-        let wanted = |query| Wanted::of(query).unwrap();
-        assert_eq!(wanted(""), Wanted { waits: true, budget: Duration::MAX });
+        let wanted = |query| TickQuery::of(query).unwrap();
+        assert_eq!(wanted(""), TickQuery { waits: true, budget: Duration::MAX });
         assert_eq!(wanted("wait=true"), wanted(""));
         let budget = Duration::from_secs(50);
-        assert_eq!(wanted("wait=false&budget=50s"), Wanted { waits: false, budget });
+        assert_eq!(wanted("wait=false&budget=50s"), TickQuery { waits: false, budget });
         for wrong in ["wait", "wait=no", "budget", "budget=soon", "slice=now", "wait=false&x"] {
-            assert!(Wanted::of(wrong).is_err(), "{wrong}");
+            assert!(TickQuery::of(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -34,13 +34,13 @@ impl AskedBy {
 
 /// The tick that runs now.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Running {
+pub(super) struct RunningTick {
     began_at: DateTime<Utc>,
     asked_by: AskedBy,
     deadline: Deadline,
 }
 
-impl Running {
+impl RunningTick {
     pub(super) fn document(&self) -> Value {
         json!({
             "began_at": ui::instant(self.began_at),
@@ -69,7 +69,7 @@ impl Ended {
 
 /// What is known of the ticks of this process.
 #[derive(Clone, Default)]
-pub(super) struct Known {
+pub(super) struct TicksSeen {
     pub(super) last: Option<Arc<Ended>>,
     pub(super) health: Health,
     pub(super) totals: Totals,
@@ -84,8 +84,8 @@ pub(super) struct Ticker {
     pub(super) worker: Worker,
     /// The longest time of a tick.
     pub(super) budget: Duration,
-    running: watch::Sender<Option<Running>>,
-    known: Mutex<Known>,
+    running: watch::Sender<Option<RunningTick>>,
+    known: Mutex<TicksSeen>,
 }
 
 impl Ticker {
@@ -101,10 +101,10 @@ impl Ticker {
         self: &Arc<Self>,
         asked_by: AskedBy,
         budget: Duration,
-    ) -> Result<oneshot::Receiver<Arc<Ended>>, Running> {
+    ) -> Result<oneshot::Receiver<Arc<Ended>>, RunningTick> {
         let clock = &*self.worker.clock;
         let deadline = Deadline::after(clock, budget.min(self.budget));
-        let this = Running { began_at: clock.now(), asked_by, deadline };
+        let this = RunningTick { began_at: clock.now(), asked_by, deadline };
         let mut other = None;
         self.running.send_if_modified(|running| {
             other = *running;
@@ -126,7 +126,10 @@ impl Ticker {
         Ok(ended)
     }
 
-    async fn tick(self: &Arc<Self>, Running { began_at, asked_by, deadline }: Running) -> Ended {
+    async fn tick(
+        self: &Arc<Self>,
+        RunningTick { began_at, asked_by, deadline }: RunningTick,
+    ) -> Ended {
         let (watch, ticker) = (Stopwatch::start(), Arc::clone(self));
         // A task of its own catches a panic.
         let tick = tokio::spawn(async move {
@@ -153,12 +156,12 @@ impl Ticker {
     }
 
     /// The tick that runs now.
-    pub(super) fn running(&self) -> Option<Running> {
+    pub(super) fn running(&self) -> Option<RunningTick> {
         *self.running.borrow()
     }
 
     /// Follows the beginnings and ends of ticks.
-    pub(super) fn watch(&self) -> watch::Receiver<Option<Running>> {
+    pub(super) fn watch(&self) -> watch::Receiver<Option<RunningTick>> {
         self.running.subscribe()
     }
 
@@ -168,7 +171,7 @@ impl Ticker {
         let _ = self.watch().wait_for(Option::is_none).await;
     }
 
-    pub(super) fn known(&self) -> Known {
+    pub(super) fn known(&self) -> TicksSeen {
         self.lock().clone()
     }
 
@@ -177,7 +180,7 @@ impl Ticker {
         self.lock().next_at = Some(next_at);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Known> {
+    fn lock(&self) -> MutexGuard<'_, TicksSeen> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use clap::Args;
 
 use super::outside::{self, RowsOutside};
-use super::{Failure, Global, Range, parse_duration, rollups, slice_starting, ui};
+use super::{Failure, Global, RangeArgs, parse_duration, rollups, slice_starting, ui};
 use crate::check::verify::{self, Compared};
 use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
@@ -16,7 +16,7 @@ use crate::model::slice::Slice;
 use crate::work::backfill::{self, BatchLimits, BatchOptions, Interrupted};
 use crate::work::due::Standing;
 use crate::work::report::SliceReport;
-use crate::work::report::{Pending, SliceVerification};
+use crate::work::report::{NotCompared, SliceVerification};
 use crate::work::slice_run::RunOptions;
 use crate::work::standings;
 use crate::work::worker::{Severity, WorkError, Worker};
@@ -36,7 +36,7 @@ pub(crate) struct VerifyArgs {
     #[arg(long, value_name = "START", requires = "rollup", conflicts_with_all = ["from", "to"])]
     slice: Option<String>,
     #[command(flatten)]
-    range: Range,
+    range: RangeArgs,
     /// Only this number of slices, chosen at random
     #[arg(long, value_name = "N", conflicts_with = "slice",
           value_parser = clap::value_parser!(u32).range(1..))]
@@ -67,7 +67,7 @@ struct Verified {
     /// Slices that an interruption left.
     left: usize,
     /// Slices that will run again, or changed while they were compared.
-    pending: Vec<Pending>,
+    pending: Vec<NotCompared>,
     drifted: Vec<SliceVerification>,
     /// Rows outside of every slice.
     outside: Vec<RowsOutside>,
@@ -240,7 +240,7 @@ impl VerifyArgs {
                     }
                 };
             match compared {
-                Compared::Pending(pending) => {
+                Compared::NotYet(pending) => {
                     verified.pending.push(pending);
                     continue;
                 }

@@ -6,7 +6,7 @@ use super::{Repaired, SliceSample, Verified};
 use crate::cli::run::{AGAIN, named};
 use crate::cli::{Failure, ui};
 use crate::model::hint::{Fault, Hinted as _};
-use crate::work::report::{Pending, SliceVerification};
+use crate::work::report::{NotCompared, SliceVerification};
 use crate::work::worker::Severity;
 
 /// Maximum number of uncompared slices listed. The JSON lists all.
@@ -119,8 +119,8 @@ pub(in crate::cli) fn difference(slice: &SliceVerification) -> Vec<String> {
 }
 
 /// Slices that were not compared, each with its reason.
-pub(in crate::cli) fn not_compared(pending: &[Pending]) -> Vec<String> {
-    let line = |it: &Pending| {
+pub(in crate::cli) fn not_compared(pending: &[NotCompared]) -> Vec<String> {
+    let line = |it: &NotCompared| {
         let facts = format!("{} not compared: {}", named(&it.rollup, it.start), it.why.explained());
         ui::hinted(&Fault::new(facts).remedy_if_known(it.why.hint()), 2)
     };

@@ -37,12 +37,12 @@ pub(super) struct Pool {
 
 /// A transaction that is open on a backend.
 #[derive(Debug)]
-struct Running {
+struct OpenTransaction {
     pool: Arc<Pool>,
     pid: i32,
 }
 
-impl Drop for Running {
+impl Drop for OpenTransaction {
     fn drop(&mut self) {
         let mut running = self.pool.running();
         if let Some(place) = running.iter().position(|pid| *pid == self.pid) {
@@ -59,7 +59,7 @@ pub(super) struct InUse {
     is_reused: bool,
     pool: Arc<Pool>,
     permit: OwnedSemaphorePermit,
-    running: Option<Running>,
+    running: Option<OpenTransaction>,
 }
 
 impl Pool {
@@ -222,7 +222,7 @@ impl InUse {
         if let Some(row) = rows.last() {
             let (pid, pool) = (row.try_get("pid")?, Arc::clone(&self.pool));
             pool.running().push(pid);
-            self.running = Some(Running { pool, pid });
+            self.running = Some(OpenTransaction { pool, pid });
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! The difference between an existing rollup table and its definition: new measures are added,
 //! every other difference is refused with its remedy.
 
-use super::{DdlError, Wanted, collate};
+use super::{ColumnSpec, DdlError, collate};
 use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
 use crate::model::sql::ident;
@@ -11,7 +11,7 @@ use crate::target::ready::{self, TableColumn};
 pub(super) fn alter_rollup(
     rollup: &Rollup,
     table: &str,
-    wanted: &[Wanted],
+    wanted: &[ColumnSpec],
     found: &[TableColumn],
 ) -> Result<Vec<String>, DdlError> {
     let incompatible = |problem: Fault| DdlError::Incompatible {
@@ -52,7 +52,7 @@ pub(super) fn alter_rollup(
 
 /// Why columns beyond the definition are in the way. A statement that drops them is offered only
 /// where they are certainly measures, because they follow all columns of the definition.
-fn surplus(table: &str, wanted: &[Wanted], found: &[TableColumn]) -> Option<Fault> {
+fn surplus(table: &str, wanted: &[ColumnSpec], found: &[TableColumn]) -> Option<Fault> {
     let is_wanted = |name: &String| wanted.iter().any(|column| &column.name == name);
     let first = found.iter().position(|column| !is_wanted(&column.name))?;
     let name = ident(&found[first].name);
@@ -88,7 +88,7 @@ fn surplus(table: &str, wanted: &[Wanted], found: &[TableColumn]) -> Option<Faul
 
 /// The remedy for a column whose type has changed. Where each old value keeps its meaning in the
 /// new type, the table can be altered, and keeps rows whose source is purged.
-fn retyped(table: &str, column: &Wanted, known: &TableColumn, wanted: &[Wanted]) -> Fault {
+fn retyped(table: &str, column: &ColumnSpec, known: &TableColumn, wanted: &[ColumnSpec]) -> Fault {
     let (name, old, new) = (ident(&column.name), &known.sql_type, &column.sql_type);
     if column.generated || !is_wider(old, new) {
         let fault =

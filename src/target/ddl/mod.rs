@@ -54,7 +54,7 @@ impl Hinted for DdlError {
 
 /// A column that a table should have.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Wanted {
+struct ColumnSpec {
     name: String,
     sql_type: String,
     /// Everything that follows the type in DDL.
@@ -136,7 +136,7 @@ pub async fn plan(
 }
 
 /// Why PostgreSQL would refuse a table of these columns, its stage, or a row of it.
-fn too_wide(wanted: &[Wanted], stage_columns: usize) -> Option<Fault> {
+fn too_wide(wanted: &[ColumnSpec], stage_columns: usize) -> Option<Fault> {
     // MaxHeapAttributeNumber and MaxHeapTupleSize for pages of 8 kB.
     const COLUMNS_MAX: usize = 1_600;
     const BYTES_MAX: usize = 8_160;
@@ -148,7 +148,7 @@ fn too_wide(wanted: &[Wanted], stage_columns: usize) -> Option<Fault> {
         return Some(fault.remedy("make two rollups of it"));
     }
     // Values of any other type take at least one byte, or are moved out of the row.
-    let width = |column: &Wanted| match column.sql_type.as_str() {
+    let width = |column: &ColumnSpec| match column.sql_type.as_str() {
         "bigint"
         | "double precision"
         | "timestamp with time zone"
@@ -196,8 +196,8 @@ fn collate(collation: Option<&String>) -> String {
     collation.map_or_else(String::new, |collation| format!(" COLLATE {collation}"))
 }
 
-fn rollup_columns(shape: &Shape) -> Vec<Wanted> {
-    let mut wanted = vec![Wanted {
+fn rollup_columns(shape: &Shape) -> Vec<ColumnSpec> {
+    let mut wanted = vec![ColumnSpec {
         name: "bucket".into(),
         sql_type: "timestamp with time zone".into(),
         rest: " NOT NULL".into(),
@@ -205,7 +205,7 @@ fn rollup_columns(shape: &Shape) -> Vec<Wanted> {
         generated: false,
         may_be_added: false,
     }];
-    wanted.extend(shape.dimensions.iter().map(|dimension| Wanted {
+    wanted.extend(shape.dimensions.iter().map(|dimension| ColumnSpec {
         name: dimension.name.clone(),
         sql_type: dimension.sql_type.clone(),
         rest: collate(dimension.collation.as_ref()),
@@ -213,7 +213,7 @@ fn rollup_columns(shape: &Shape) -> Vec<Wanted> {
         generated: false,
         may_be_added: false,
     }));
-    wanted.extend(shape.fields.iter().map(|field| Wanted {
+    wanted.extend(shape.fields.iter().map(|field| ColumnSpec {
         name: field.name.clone(),
         sql_type: field.sql_type.clone(),
         rest: collate(field.collation.as_ref()),
@@ -221,7 +221,7 @@ fn rollup_columns(shape: &Shape) -> Vec<Wanted> {
         generated: false,
         may_be_added: true,
     }));
-    wanted.extend(shape.generated.iter().map(|generated| Wanted {
+    wanted.extend(shape.generated.iter().map(|generated| ColumnSpec {
         name: generated.name.clone(),
         sql_type: generated.sql_type.clone(),
         rest: format!(" GENERATED ALWAYS AS ({}) STORED", generated.expression),
@@ -232,8 +232,8 @@ fn rollup_columns(shape: &Shape) -> Vec<Wanted> {
     wanted
 }
 
-fn stage_wanted(shape: &Shape) -> Vec<Wanted> {
-    let plain = |name: &str, sql_type: &str, rest: &str| Wanted {
+fn stage_wanted(shape: &Shape) -> Vec<ColumnSpec> {
+    let plain = |name: &str, sql_type: &str, rest: &str| ColumnSpec {
         name: name.to_owned(),
         sql_type: sql_type.to_owned(),
         rest: rest.to_owned(),
@@ -264,7 +264,7 @@ fn stage_wanted(shape: &Shape) -> Vec<Wanted> {
     wanted
 }
 
-fn create(kind: &str, table: &str, wanted: &[Wanted]) -> String {
+fn create(kind: &str, table: &str, wanted: &[ColumnSpec]) -> String {
     let lines: Vec<String> = wanted
         .iter()
         .map(|column| format!("    {} {}{}", ident(&column.name), column.sql_type, column.rest))
@@ -272,7 +272,7 @@ fn create(kind: &str, table: &str, wanted: &[Wanted]) -> String {
     format!("CREATE {kind} {table} (\n{}\n)", lines.join(",\n"))
 }
 
-fn create_rollup(target: &Target, rollup: &Rollup, wanted: &[Wanted]) -> Vec<String> {
+fn create_rollup(target: &Target, rollup: &Rollup, wanted: &[ColumnSpec]) -> Vec<String> {
     let table = target.table(rollup);
     let comment = format!(
         "Tallymark rollup of {}, one row per group and bucket of {}",

@@ -7,7 +7,7 @@ mod verification;
 pub(crate) use scrub::{DriftReport, LISTED_MAX, ScrubReport};
 pub(crate) use tick::{Gauges, HeldBack};
 pub use tick::{RollupProblem, TickReport};
-pub(crate) use verification::{Pending, SliceVerification};
+pub(crate) use verification::{NotCompared, SliceVerification};
 
 use std::borrow::Cow;
 
@@ -17,7 +17,7 @@ use serde::Serialize;
 use crate::checkpoint::{Completion, LostLease};
 use crate::model::clock::rfc3339;
 use crate::model::hint::Hinted as _;
-use crate::model::not_now::{NotNow, Unclaimed, Why};
+use crate::model::not_now::{ClaimWait, NotNow, Why};
 use crate::model::rollup::Rollup;
 use crate::model::slice::Slice;
 
@@ -65,8 +65,8 @@ impl Outcome {
     /// The outcome of a slice that has to wait for this reason.
     const fn of(why: &Why) -> Self {
         match why {
-            Why::NotClaimed(Unclaimed::Leased, _) => Self::Leased,
-            Why::NotClaimed(Unclaimed::Backoff, _) => Self::Waiting,
+            Why::NotClaimed(ClaimWait::Leased, _) => Self::Leased,
+            Why::NotClaimed(ClaimWait::Backoff, _) => Self::Waiting,
             // An operator has to repair it.
             Why::OtherZone(_) => Self::Failed,
             _ => Self::Yielded,

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Pending, SliceVerification};
+use super::{NotCompared, SliceVerification};
 use crate::model::clock::rfc3339;
 
 /// Slices listed in a tick's report. All are counted, and the log has a line for each.
@@ -18,7 +18,7 @@ pub struct ScrubReport {
     /// The first of these.
     pub drifted: Vec<DriftReport>,
     /// Slices that were due and failed to be compared.
-    pub passed_over: Vec<Pending>,
+    pub passed_over: Vec<NotCompared>,
 }
 
 /// A slice that differs from the source for an unknown reason.
@@ -38,7 +38,7 @@ impl ScrubReport {
         self.verified == 0 && self.passed_over.is_empty()
     }
 
-    pub(crate) fn pass_over(&mut self, pending: Pending) {
+    pub(crate) fn pass_over(&mut self, pending: NotCompared) {
         tracing::info!(
             rollup = pending.rollup,
             slice.start = %rfc3339(pending.start),

@@ -21,14 +21,14 @@ pub struct SliceVerification {
 
 /// A slice whose rows do not claim to be right at present, so that differences are no drift.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Pending {
+pub struct NotCompared {
     pub rollup: String,
     pub start: DateTime<Utc>,
     #[serde(flatten)]
     pub why: Why,
 }
 
-impl Pending {
+impl NotCompared {
     pub(crate) fn new(rollup: &Rollup, slice: Slice, why: Why) -> Self {
         Self { rollup: rollup.name.clone(), start: slice.start(), why }
     }

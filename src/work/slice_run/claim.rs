@@ -7,7 +7,7 @@ use tracing::{Instrument as _, info_span};
 
 use super::Turn;
 use crate::checkpoint::{Claim, ClaimError, ClaimRefused, Lease};
-use crate::model::not_now::{NotNow, Permit, Unclaimed, Why};
+use crate::model::not_now::{ClaimWait, NotNow, Permit, Why};
 use crate::source::reading::shape::Shape;
 use crate::throttle::Throttle;
 use crate::work::report::{Outcome, SliceReport};
@@ -69,8 +69,8 @@ pub(super) async fn claim_if_allowed(turn: Turn<'_>) -> Result<Begun<'_>, WorkEr
             let unclaimed =
                 |how, until| not_now(NotNow::until(Why::NotClaimed(how, reason.clone()), until));
             match claim {
-                ClaimRefused::Leased { until, .. } => unclaimed(Unclaimed::Leased, until),
-                ClaimRefused::Backoff { retry_at, .. } => unclaimed(Unclaimed::Backoff, retry_at),
+                ClaimRefused::Leased { until, .. } => unclaimed(ClaimWait::Leased, until),
+                ClaimRefused::Backoff { retry_at, .. } => unclaimed(ClaimWait::Backoff, retry_at),
                 ClaimRefused::Succeeded => refused(Outcome::AlreadySucceeded, reason),
                 ClaimRefused::Exhausted { .. } => refused(Outcome::Exhausted, reason),
                 ClaimRefused::NoTimeLeft => not_now(NotNow::because(Why::OutOfTime(reason))),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use super::with_rows::Written;
+use super::with_rows::CompletedSlice;
 use super::{Done, NO_ANSWER, OVERTIME, Stop, Work};
 use crate::checkpoint::{CheckpointError, Completion, State, Yield};
 use crate::clients::db::DbError;
@@ -87,7 +87,7 @@ impl Work<'_> {
         let completion = completion(done, elapsed);
         let ended = self.complete(&done.read.replaced, &completion, now).await;
         let state = *ended.as_ref().unwrap_or(&State::Succeeded);
-        Recorded::new(succeeded(Written { state, completion }), ended.err())
+        Recorded::new(succeeded(CompletedSlice { state, completion }), ended.err())
     }
 
     /// Reopens the coarse slices that contain this one, and then completes it.
@@ -126,7 +126,7 @@ impl Work<'_> {
     fn stale_meanwhile(&self, given_back: &Result<State, CheckpointError>) -> Option<Recorded> {
         let written = self.written().filter(|_| matches!(given_back, Ok(State::Stale)))?;
         let state = State::Stale;
-        Some(Recorded::new(succeeded(Written { state, ..written }), None))
+        Some(Recorded::new(succeeded(CompletedSlice { state, ..written }), None))
     }
 
     /// Counts a failure.
@@ -184,7 +184,7 @@ impl Work<'_> {
 }
 
 /// The end of a slice whose completion left it in this state.
-fn succeeded(Written { state, completion }: Written) -> Ending {
+fn succeeded(CompletedSlice { state, completion }: CompletedSlice) -> Ending {
     let (outcome, reason) = match state {
         State::Stale => (Outcome::Stale, Some("changed while it was read; runs again".into())),
         _ => (Outcome::Succeeded, None),

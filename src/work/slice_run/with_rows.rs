@@ -16,7 +16,7 @@ use crate::work::compose;
 
 /// A completion that was written with the rows. It counts once their transaction has committed.
 #[derive(Clone, Debug)]
-pub(super) struct Written {
+pub(super) struct CompletedSlice {
     pub(crate) state: State,
     pub(crate) completion: Completion,
 }
@@ -61,7 +61,7 @@ impl<'w> Completing<'w> {
         if self.work.has_changed(replaced) {
             compose::reopen_coarse_within(worker, rollup, slice, tx).await?;
         }
-        self.work.set_written(Written { state, completion });
+        self.work.set_written(CompletedSlice { state, completion });
         Ok(())
     }
 }
