@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes the function's zip, target/lambda/tallymark.zip, from a clone: `bootstrap` for this machine's processor and
-# tallymark.toml; and beside it tallymark.cdx.json, the list of what is in it (CycloneDX). Needs cargo and python3.
+# tallymark.toml. Needs cargo and python3; with cargo-auditable, the binary carries the list of its crates.
 # The same inputs give the same bytes.
 #
 #   infra/package.sh                              with ./tallymark.toml
@@ -37,17 +37,17 @@ command -v python3 >/dev/null || fail "python3 makes the zip, and there is none"
 
 if [ -z "$binary" ]; then
     command -v cargo >/dev/null || fail "there is no cargo; install Rust with rustup"
-    cargo build --manifest-path "$root/Cargo.toml" --profile lambda --bin bootstrap \
+    auditable=()
+    if cargo auditable --version >/dev/null 2>&1; then auditable=(auditable); fi
+    cargo ${auditable[@]+"${auditable[@]}"} build --manifest-path "$root/Cargo.toml" --profile lambda --bin bootstrap \
         --no-default-features --features lambda --locked
     binary="${CARGO_TARGET_DIR:-$root/target}/lambda/bootstrap"
 fi
 
 mkdir -p "$root/target/lambda"
-python3 - "$root/infra/sbom.py" "$root/target/lambda/tallymark.zip" "$binary" "$config" "${extras[@]}" <<'PYTHON'
+python3 - "$root/target/lambda/tallymark.zip" "$binary" "$config" "${extras[@]}" <<'PYTHON'
 import os
 import re
-import shutil
-import subprocess
 import sys
 import zipfile
 
@@ -74,7 +74,7 @@ def processor(path):
     return PROCESSORS[number]
 
 
-def main(sbom, output, binary, config, *extras):
+def main(output, binary, config, *extras):
     built_for = processor(binary)
     contents = {"bootstrap": binary}
     if config:
@@ -97,11 +97,6 @@ def main(sbom, output, binary, config, *extras):
     os.replace(unfinished, output)
     size = os.path.getsize(output) / 1e6
     print(f"target/lambda/tallymark.zip: {size:.2f} MB, {', '.join(sorted(contents))}")
-    if shutil.which("cargo"):
-        listed = [f"{name}={path}" for name, path in contents.items()]
-        subprocess.run([sys.executable, sbom, f"{output[:-4]}.cdx.json", built_for, *listed], check=True)
-    else:
-        print("there is no cargo: no list of what is in it was made")
     print(f"deploy it with Architecture={built_for}")
 
 
@@ -109,6 +104,4 @@ try:
     main(*sys.argv[1:])
 except OSError as error:
     sys.exit(f"error: {error.filename}: {error.strerror}")
-except subprocess.CalledProcessError as error:
-    sys.exit(f"error: the list of what is in it could not be made: {error}")
 PYTHON

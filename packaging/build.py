@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Makes every package of a release from built binaries: archives, installer, wheels, npm packages, container image, the
-list of what is in each, and SHA256SUMS over all of them. The same inputs give the same bytes.
+"""Makes every package of a release from built binaries: archives, installer, wheels, npm packages, container image, and
+SHA256SUMS over all of them. The same inputs give the same bytes.
 
     packaging/build.py target/release/tallymark
     packaging/build.py --repository https://… --lambda bootstrap-x86_64 --lambda bootstrap-arm64 TALLYMARK…
 
-Needs python3 (3.9 or later) and cargo. Where a static and a dynamic Linux binary are given for one processor,
+With --sbom, the list of crates that cargo-auditable has left in each binary is written as CycloneDX too.
+
+Needs python3 (3.9 or later). Where a static and a dynamic Linux binary are given for one processor,
 both become archives; the wheel, the npm package and the image carry the static one, as that runs on every Linux.
 """
 
@@ -13,8 +15,6 @@ import argparse
 import os
 import shutil
 import subprocess
-import sys
-import tempfile
 from pathlib import Path
 
 import archive
@@ -34,21 +34,21 @@ def arguments():
                         help="replaced whole; target/packages if not given")
     parser.add_argument("--repository", metavar="URL",
                         help="where the release will be; the installer downloads from it")
+    parser.add_argument("--sbom", action="store_true",
+                        help="with the crates in each binary, as CycloneDX; needs auditable2cdx")
     parser.add_argument("--certificates", type=Path, default=Path("/etc/ssl/certs/ca-certificates.crt"), metavar="FILE",
                         help="the certificates that the image trusts; those of this machine if not given")
     return parser.parse_args()
 
 
-def bill(target, features, name, content):
-    """The SBOM of one binary."""
-    with tempfile.TemporaryDirectory() as directory:
-        binary, output = Path(directory) / name, Path(directory) / "sbom.json"
-        binary.write_bytes(content)
-        script = p.ROOT / "infra" / "sbom.py"
-        command = [sys.executable, script, "--features", features, output, target, f"{name}={binary}"]
-        if subprocess.run(command, stdout=subprocess.DEVNULL).returncode != 0:
-            fail(f"the list of what is in {name} for {target} could not be made")
-        return output.read_bytes()
+def bill(binary):
+    """The SBOM of one binary: the list that cargo-auditable has left in it."""
+    if not shutil.which("auditable2cdx"):
+        fail("there is no auditable2cdx; install it with cargo, or leave out --sbom")
+    run = subprocess.run(["auditable2cdx", binary.path], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    if run.returncode != 0:
+        fail(f"{binary.path} holds no list of its crates; build it with cargo auditable, or leave out --sbom")
+    return run.stdout
 
 
 def best(binaries):
@@ -59,16 +59,15 @@ def best(binaries):
     return list(found.values())
 
 
-def packages(project, binaries, certificates):
-    """(name, content) of every file but the zips for Lambda."""
-    bills = {it.target: bill(it.target, "default", "tallymark", it.content) for it in binaries}
+def packages(project, binaries, certificates, bills):
+    """(name, content) of every file but the zips for Lambda; `bills` has the SBOM of each target, or is empty."""
     archives = {it.target: archive.archive(project, it) for it in binaries}
     yield from archives.values()
     yield from ((f"tallymark-{project.version}-{target}.cdx.json", text) for target, text in bills.items())
     yield archive.installer(project, {target: content for target, (_, content) in archives.items()})
     chosen = best(binaries)
     for binary in chosen:
-        yield wheel.wheel(project, binary, bills[binary.target])
+        yield wheel.wheel(project, binary, bills.get(binary.target))
         yield npm.of_platform(project, binary)
     yield npm.umbrella(project)
     linux = [binary for binary in chosen if binary.system == "linux"]
@@ -77,8 +76,8 @@ def packages(project, binaries, certificates):
         yield from ((f"image/{name}", content) for name, content in layout.items())
 
 
-def functions(project, binaries, out):
-    """The zips for Lambda, as infra/package.sh makes them, and their bills of materials."""
+def functions(project, binaries, out, with_bill):
+    """The zips for Lambda, as infra/package.sh makes them."""
     names = {"x86_64": "x86_64", "aarch64": "arm64"}
     made = p.ROOT / "target" / "lambda"
     for binary in binaries:
@@ -87,9 +86,8 @@ def functions(project, binaries, out):
             fail(f"no zip could be made of {binary.path}")
         stem = f"tallymark-lambda-{project.version}-{names[binary.processor]}"
         shutil.move(made / "tallymark.zip", out / f"{stem}.zip")
-        # The list that package.sh has made is that of a build for glibc.
-        (made / "tallymark.cdx.json").unlink()
-        (out / f"{stem}.cdx.json").write_bytes(bill(binary.target, "lambda", "bootstrap", binary.content))
+        if with_bill:
+            (out / f"{stem}.cdx.json").write_bytes(bill(binary))
 
 
 def write(out, files):
@@ -115,8 +113,9 @@ def main():
     unfinished = out.with_name(f"{out.name}.part")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    write(unfinished, packages(project, binaries, certificates))
-    functions(project, zipped, unfinished)
+    bills = {it.target: bill(it) for it in binaries} if given.sbom else {}
+    write(unfinished, packages(project, binaries, certificates, bills))
+    functions(project, zipped, unfinished, given.sbom)
     files = sorted(it for it in unfinished.rglob("*") if it.is_file())
     sums = "".join(f"{p.sha256(it.read_bytes())}  {it.relative_to(unfinished).as_posix()}\n" for it in files)
     (unfinished / "SHA256SUMS").write_text(sums, encoding="utf-8")

@@ -6,7 +6,8 @@
 #   packaging/test.sh --smoke TALLYMARK     without the demo, and without making all of it twice: seconds
 #   packaging/test.sh --lambda BOOTSTRAP    and a zip for Lambda
 #
-# Needs cargo and python3 with venv. Parts that need npm, curl or root are skipped with a message where these are missing.
+# Needs cargo and python3 with venv. Parts that need npm, curl or root are skipped with a message where these are missing,
+# and the list of crates where there is no auditable2cdx or cargo-auditable has not built the binary.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null
@@ -95,8 +96,10 @@ test_wheel() {
     check_version "wheel" "$work/venv/bin/tallymark"
     local files
     files="$("$work/venv/bin/pip" --disable-pip-version-check show --files tallymark)"
-    grep -q 'sboms/tallymark.cdx.json' <<<"$files" || fail "the wheel's record does not name its SBOM"
-    ok "wheel: it brings its SBOM"
+    for file in licenses/LICENSE-MIT bin/tallymark ${sbom:+sboms/tallymark.cdx.json}; do
+        grep -q "$file" <<<"$files" || fail "the wheel's record does not name $file"
+    done
+    ok "wheel: its record names its files"
 }
 
 test_npm() {
@@ -160,16 +163,22 @@ test_function() {
     ok "Lambda zip: bootstrap and no configuration"
 }
 
-# The list of crates that cargo-auditable has left in the binary, where there is one.
-test_embedded_list() {
-    local crates
-    crates="$(python3 packaging/auditable.py "$binary")"
-    if [ -z "$crates" ]; then
-        skip "list in the binary: it was built without cargo-auditable"
-    else
-        grep -qx "tallymark $version" <<<"$crates" || fail "the list in the binary does not name tallymark $version"
-        ok "list in the binary: $(wc -l <<<"$crates") crates"
-    fi
+# Whether the binary carries the list of its crates, and this machine has its reader.
+has_list() {
+    command -v auditable2cdx >/dev/null && auditable2cdx "$binary" >/dev/null 2>&1
+}
+
+# The list of crates as CycloneDX, which the wheel and the archive's neighbour have from the binary itself.
+test_list() {
+    python3 - "$packages/tallymark-$version-$target.cdx.json" "$version" <<'PYTHON' || fail "the list of crates is incomplete"
+import json, sys
+bill = json.load(open(sys.argv[1]))
+about = bill["metadata"]["component"]
+names = {it["name"] for it in bill["components"]}
+sys.exit(not (bill["bomFormat"] == "CycloneDX" and (about["name"], about["version"]) == ("tallymark", sys.argv[2])
+              and {"sqlx", "tokio", "rustls"} <= names))
+PYTHON
+    ok "list of crates: CycloneDX, from the binary"
 }
 
 test_demo() {
@@ -189,6 +198,8 @@ if [ -n "$bootstrap" ] && ! runs_on_lambda; then
     bootstrap=""
 fi
 [ -z "$bootstrap" ] || make+=(--lambda "$bootstrap")
+sbom=""
+if has_list; then sbom=1 make+=(--sbom); fi
 "${make[@]}" --out "$work/packages" "$binary" >"$work/made.txt"
 packages="$work/packages"
 target="$(basename "$packages"/tallymark-"$version"-*.tar.gz .tar.gz)" && target="${target#tallymark-"$version"-}"
@@ -210,6 +221,6 @@ case "$target" in
     *) skip "image: $target is not Linux" ;;
 esac
 [ -z "$bootstrap" ] || test_function
-test_embedded_list
+if [ -n "$sbom" ]; then test_list; else skip "list of crates: the binary has none, or there is no auditable2cdx"; fi
 [ -n "$smoke" ] || test_demo
 printf '%d passed, 0 failed, %d skipped\n' "$passed" "$skipped"

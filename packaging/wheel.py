@@ -38,7 +38,7 @@ def metadata(project):
 
 
 def wheel(project, binary, bill):
-    """(name, content) of the wheel; `bill` is the SBOM, which PEP 770 gives a place."""
+    """(name, content) of the wheel; `bill` is the SBOM, which PEP 770 gives a place, or None."""
     tags = [f"py3-none-{platform}" for platform in platforms(binary)]
     stem = f"tallymark-{project.version}"
     about = [
@@ -49,7 +49,7 @@ def wheel(project, binary, bill):
     files = {
         f"{stem}.data/scripts/tallymark": binary.content,
         **{f"{info}/licenses/{name}": text for name, text in p.licences().items()},
-        f"{info}/sboms/tallymark.cdx.json": bill,
+        **({f"{info}/sboms/tallymark.cdx.json": bill} if bill else {}),
         f"{info}/METADATA": metadata(project),
         f"{info}/WHEEL": "\n".join(about).encode() + b"\n",
     }
