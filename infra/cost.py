@@ -19,6 +19,10 @@ BEGIN, END = "<!-- computed by infra/cost.py -->", "<!-- end -->"
 
 # CloudWatch a month, of the pages that src/work/price.rs names: a metric, an alarm.
 METRIC, ALARM = 0.30, 0.10
+# https://aws.amazon.com/kms/pricing/: a customer managed key a month, and 10,000 requests.
+KEY, KEY_REQUESTS = 1.00, 0.03
+# The most that the stack may cost a month with its defaults, its alarms included.
+STACK_MAX = 3.00
 
 # A month.
 HOURS, DAYS = 730, 730 / 24
@@ -80,7 +84,14 @@ def fixed():
     metrics = counted(r"^\| `([A-Z]\w+)` \|", (ROOT / "docs" / "METRICS.md").read_text())
     watched = counted(r"Namespace: Tallymark\n *MetricName: (\w+)", template)
     alarms = template.count("Type: AWS::CloudWatch::Alarm")
-    return metrics, watched, alarms, metrics * METRIC, alarms * ALARM, IDLE_POLLS * P["SQS_REQUEST"]
+    return metrics, watched, alarms, watched * METRIC, alarms * ALARM, IDLE_POLLS * P["SQS_REQUEST"]
+
+
+def is_lean():
+    """Whether the template leaves out by default what costs more: metrics that no alarm watches, and a key."""
+    template = (ROOT / "template.yaml").read_text()
+    defaults = dict(re.findall(r'^  (\w+):\n    Type: String\n    Default: "(.*)"', template, re.M))
+    return defaults["CreateDashboard"] == "false" and defaults["DataKey"] == "" and defaults["VpcSubnets"] == ""
 
 
 def table(head, rows):
@@ -97,11 +108,12 @@ def page():
     stack = sum(parts)
     unseen = (metrics - watched) * METRIC
     whole = [
-        (f"{metrics} custom metrics at {money(METRIC)}", money(parts[0])),
+        (f"{watched} custom metrics that alarms watch, at {money(METRIC)}", money(parts[0])),
         (f"{alarms} alarms at {money(ALARM)}", money(parts[1])),
         (f"{IDLE_POLLS:,} polls of two queues", money(parts[2])),
         ("**the stack**", f"**{money(stack)}**"),
-        (f"without a dashboard, and the {metrics - watched} metrics that no alarm watches", money(stack - unseen)),
+        (f"with `CreateDashboard=true`, which adds {metrics - watched} metrics", money(stack + unseen)),
+        (f"with `DataKey`, before its requests at {money(KEY_REQUESTS)} for 10,000", money(stack + KEY)),
     ]
     months = []
     for rollups in (1, 10, 100):
@@ -140,6 +152,8 @@ def main():
     if "--write" in sys.argv:
         PAGE.write_text(before + BEGIN + computed + END + after)
     elif "--check" in sys.argv:
+        if sum(fixed()[3:]) > STACK_MAX or not is_lean():
+            sys.exit(f"template.yaml: with its defaults the stack costs more than {money(STACK_MAX)} a month")
         if held != computed or DATE not in before:
             sys.exit("docs/COST.md is not what infra/cost.py computes; run python3 infra/cost.py --write")
     else:

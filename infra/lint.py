@@ -38,6 +38,7 @@ PSEUDO = {
 }
 ARN = "arn:aws:{}:us-east-1:123456789012:{}"
 KEY = ARN.format("kms", "key/0a1b2c3d-0000-0000-0000-000000000000")
+DATA_KEY = ARN.format("kms", "key/0a1b2c3d-0000-0000-0000-000000000001")
 # Every option in use.
 OPTIONS = {
     "ConfigParameter": "/tallymark/config",
@@ -46,6 +47,11 @@ OPTIONS = {
     "TargetParameter": "/tallymark/target",
     "TargetSecret": ARN.format("secretsmanager", "secret:target-a1b2c3"),
     "SecretsKey": KEY,
+    "DataKey": DATA_KEY,
+    "PermissionsBoundary": "arn:aws:iam::123456789012:policy/boundary",
+    "SourceDbUser": ARN.format("rds-db", "dbuser:db-ABCDEFGHIJKL01234/tallymark"),
+    "TargetDbUser": ARN.format("rds-db", "dbuser:cluster-ABCDEFGHIJKL01234/tallymark"),
+    "CreateDashboard": "true",
     "AlarmEmail": "someone@example.com",
     "VpcSubnets": "subnet-0a1b2c3d",
     "VpcSecurityGroups": "sg-0a1b2c3d",
@@ -68,10 +74,21 @@ TERRAFORM_VALUES = {
     "var.target_parameter": OPTIONS["TargetParameter"],
     "var.target_secret": OPTIONS["TargetSecret"],
     "var.secrets_key": KEY,
+    "var.data_key": DATA_KEY,
+    "var.source_db_user": OPTIONS["SourceDbUser"],
+    "var.target_db_user": OPTIONS["TargetDbUser"],
     **{
         f"aws_sqs_queue.{name}.arn": ARN.format("sqs", "tallymark-" + name.replace("_", "-"))
         for name in ("fresh", "backfill", "fresh_dead_letters", "backfill_dead_letters", "invocation_dead_letters")
     },
+    "local.secrets_keys": [KEY, DATA_KEY],
+}
+# What a `for_each` of a policy document goes over: the ARNs that `each.value.arn` is.
+TERRAFORM_MAPS = {
+    "local.queues_with_tls": [
+        ARN.format("sqs", f"tallymark-{name}")
+        for name in ("fresh", "fresh-dead-letters", "backfill", "backfill-dead-letters")
+    ],
 }
 
 problems = []
@@ -134,7 +151,9 @@ class Template:
         if function == "Fn::GetAtt":
             return self.attribute(*arguments)
         if function == "Fn::Sub":
-            return re.sub(r"\$\{([^}]+)\}", lambda name: str(self.named(name[1])), arguments)
+            text, own = arguments if isinstance(arguments, list) else (arguments, {})
+            own = {name: self.value(value) for name, value in own.items()}
+            return re.sub(r"\$\{([^}]+)\}", lambda name: str(own.get(name[1]) or self.named(name[1])), text)
         if function == "Fn::If":
             return self.value(arguments[1 if self.holds(arguments[0]) else 2])
         if function == "Fn::FindInMap":
@@ -187,7 +206,8 @@ def judge(where, document):
     if None in names or len(set(names)) < len(names):
         problems.append(f"{where}: each statement needs a Sid of its own: {names}")
     for statement in document["Statement"]:
-        for action in as_list(statement["Action"]):
+        # A refusal is of everything.
+        for action in as_list(statement["Action"]) if statement["Effect"] == "Allow" else ():
             if "*" in action:
                 problems.append(f"{where}: {statement.get('Sid')} allows {action}")
         for resource in as_list(statement["Resource"]):
@@ -199,7 +219,8 @@ def judge(where, document):
 def shape(document):
     """The part of a policy that must be the same in the template and in Terraform."""
     return {
-        statement["Sid"]: (
+        # Each queue has a refusal of the same name.
+        statement["Sid"] if statement["Effect"] == "Allow" else f"{statement['Sid']} {statement['Resource']}": (
             tuple(sorted(as_list(statement["Action"]))),
             tuple(sorted(as_list(statement["Resource"]))),
             json.dumps(statement.get("Condition", {}), sort_keys=True),
@@ -233,20 +254,43 @@ def terraform_policies(documents):
         for dynamic in body.get("dynamic", []):
             for block in dynamic.values():
                 statements += block["content"]
-        yield name, {"Version": "2012-10-17", "Statement": [terraform_statement(body) for body in statements]}
+        for TERRAFORM_VALUES["each.value.arn"] in TERRAFORM_MAPS.get(expression(body.get("for_each", "")), [None]):
+            yield name, {"Version": "2012-10-17", "Statement": [terraform_statement(body) for body in statements]}
 
 
 def terraform_statement(body):
-    statement = {"Sid": plain(body["sid"]), "Effect": "Allow", "Action": [plain(action) for action in body["actions"]]}
-    if "resources" in body:
-        statement["Resource"] = [plain(resource) for resource in body["resources"]]
+    statement = {"Sid": plain(body["sid"]), "Effect": plain(body.get("effect", "Allow"))}
+    statement["Action"] = single([plain(action) for action in body["actions"]])
+    if isinstance(body.get("resources"), str):
+        statement["Resource"] = TERRAFORM_VALUES[expression(body["resources"])]
+    elif "resources" in body:
+        statement["Resource"] = single([plain(resource) for resource in body["resources"]])
     for principals in body.get("principals", []):
-        statement["Principal"] = {plain(principals["type"]): plain(principals["identifiers"][0])}
+        kind, whom = plain(principals["type"]), plain(principals["identifiers"][0])
+        statement["Principal"] = whom if kind == "*" else {kind: whom}
     for condition in body.get("condition", []):
-        values = [plain(value) for value in condition["values"]]
-        values = values[0] if len(values) == 1 else values
+        values = single([plain(value) for value in condition["values"]])
         statement["Condition"] = {plain(condition["test"]): {plain(condition["variable"]): values}}
     return statement
+
+
+def expression(text):
+    """What stands in `${…}`."""
+    return re.sub(r"^\$\{|\}$", "", text)
+
+
+def single(values):
+    """A list of one as its element, as in the template."""
+    return values[0] if len(values) == 1 else values
+
+
+def judge_key_policy():
+    """infra/key-policy.json, with values for its placeholders. `*` is the key itself there."""
+    text = (ROOT / "infra" / "key-policy.json").read_text()
+    text = text.replace("ACCOUNT", PSEUDO["AWS::AccountId"]).replace("REGION", "us-east-1").replace("STACK", "tallymark")
+    for finding in analyze_policy_string(text).findings:
+        if finding.issue != "RESOURCE_STAR":
+            problems.append(f"infra/key-policy.json: {finding.issue}: {finding.detail}")
 
 
 def compare(what, template, terraform):
@@ -300,6 +344,7 @@ def main():
             judge(f"infra/terraform: {name}", document)
             theirs |= shape(document)
     compare("statement", statements, theirs)
+    judge_key_policy()
 
     alarms = alarms_of(full)
     compare("alarm", alarms, terraform_alarms(locals_of_alarms()))

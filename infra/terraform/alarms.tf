@@ -96,8 +96,9 @@ resource "aws_cloudwatch_metric_alarm" "this" {
 resource "aws_sns_topic" "alarms" {
   count = var.alarm_email == "" ? 0 : 1
 
-  name = "${var.name}-alarms"
-  tags = var.tags
+  name              = "${var.name}-alarms"
+  kms_master_key_id = local.data_key
+  tags              = var.tags
 }
 
 resource "aws_sns_topic_subscription" "alarms" {

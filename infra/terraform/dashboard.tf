@@ -6,7 +6,7 @@ resource "aws_cloudwatch_dashboard" "this" {
   dashboard_body = templatefile("${path.module}/dashboard.json.tftpl", {
     name   = var.name
     region = local.region
-    table  = var.table_name
+    table  = local.table
     lag    = var.watermark_lag_seconds_max
   })
 }

@@ -11,13 +11,23 @@ locals {
   region  = data.aws_region.this.id
   account = data.aws_caller_identity.this.account_id
 
-  table_arn = "arn:${local.partition}:dynamodb:${local.region}:${local.account}:table/${var.table_name}"
+  # The name of this installation, so that two of them never share a table by accident.
+  table     = var.table_name == "" ? var.name : var.table_name
+  table_arn = "arn:${local.partition}:dynamodb:${local.region}:${local.account}:table/${local.table}"
   ssm_arn   = "arn:${local.partition}:ssm:${local.region}:${local.account}:parameter"
 
   # AWS asks for six times the function's timeout.
   visibility_seconds = 6 * var.timeout_seconds
 
   dead_letters_seconds = 1209600
+
+  # What `--via` names.
+  live = "${var.name}:live"
+
+  # Null is an absent argument.
+  data_key = var.data_key == "" ? null : var.data_key
+  # The keys of what the addresses are read from.
+  secrets_keys = compact([var.secrets_key, var.data_key])
 
   is_in_vpc = length(var.vpc_subnets) > 0
 
@@ -32,7 +42,7 @@ locals {
 resource "aws_dynamodb_table" "checkpoints" {
   count = var.create_table ? 1 : 0
 
-  name                        = var.table_name
+  name                        = local.table
   billing_mode                = "PAY_PER_REQUEST"
   deletion_protection_enabled = true
   hash_key                    = "pk"
@@ -65,6 +75,15 @@ resource "aws_dynamodb_table" "checkpoints" {
     enabled = true
   }
 
+  # Without a block, DynamoDB encrypts with a key that AWS owns.
+  dynamic "server_side_encryption" {
+    for_each = var.data_key == "" ? [] : [1]
+    content {
+      enabled     = true
+      kms_key_arn = var.data_key
+    }
+  }
+
   # For old history only; a lease never depends on it.
   ttl {
     attribute_name = "expires_at"
@@ -79,11 +98,15 @@ resource "aws_dynamodb_table" "checkpoints" {
 resource "aws_cloudwatch_log_group" "function" {
   name              = "/aws/lambda/${var.name}"
   retention_in_days = var.log_retention_days
+  kms_key_id        = local.data_key
   tags              = var.tags
 }
 
 # No reserved concurrency: where it is below the pollers' demand, good messages end as dead letters. The mappings'
 # maximum_concurrency does it without.
+#
+# Every change publishes a version, and moves the alias `live` to it. The schedule and both queues invoke the alias, so
+# that moving it back to an older version is the way back (docs/DEPLOY.md).
 resource "aws_lambda_function" "this" {
   function_name    = var.name
   description      = "Accurate, rerunnable rollups of a PostgreSQL"
@@ -95,6 +118,8 @@ resource "aws_lambda_function" "this" {
   memory_size      = var.memory_size
   timeout          = var.timeout_seconds
   role             = aws_iam_role.function.arn
+  kms_key_arn      = local.data_key
+  publish          = true
   tags             = var.tags
 
   # X-Ray's permissions cannot be narrowed to a resource. A caller's trace is passed on all the same.
@@ -109,6 +134,7 @@ resource "aws_lambda_function" "this" {
 
   environment {
     variables = merge(local.configuration, {
+      TALLYMARK_TABLE              = local.table
       TALLYMARK_QUEUE_URL          = aws_sqs_queue.fresh.url
       TALLYMARK_BACKFILL_QUEUE_URL = aws_sqs_queue.backfill.url
       TALLYMARK_LOG                = var.log_filter
@@ -128,9 +154,17 @@ resource "aws_lambda_function" "this" {
   depends_on = [aws_iam_role_policy.function, aws_iam_role_policy_attachment.vpc]
 }
 
+resource "aws_lambda_alias" "live" {
+  name             = "live"
+  description      = "What the schedule and the queues invoke"
+  function_name    = aws_lambda_function.this.function_name
+  function_version = aws_lambda_function.this.version
+}
+
 # Of ticks and of other asynchronous invocations. A newer tick finds everything that an older one would.
 resource "aws_lambda_function_event_invoke_config" "this" {
   function_name                = aws_lambda_function.this.function_name
+  qualifier                    = aws_lambda_alias.live.name
   maximum_event_age_in_seconds = 3600
   maximum_retry_attempts       = 1
 
@@ -152,7 +186,7 @@ resource "aws_cloudwatch_event_rule" "tick" {
 
 resource "aws_cloudwatch_event_target" "tick" {
   rule = aws_cloudwatch_event_rule.tick.name
-  arn  = aws_lambda_function.this.arn
+  arn  = aws_lambda_alias.live.arn
 
   retry_policy {
     maximum_event_age_in_seconds = 3600
@@ -168,13 +202,14 @@ resource "aws_lambda_permission" "tick" {
   statement_id  = "Tick"
   action        = "lambda:InvokeFunction"
   function_name = aws_lambda_function.this.function_name
+  qualifier     = aws_lambda_alias.live.name
   principal     = "events.amazonaws.com"
   source_arn    = aws_cloudwatch_event_rule.tick.arn
 }
 
 resource "aws_lambda_event_source_mapping" "fresh" {
   event_source_arn        = aws_sqs_queue.fresh.arn
-  function_name           = aws_lambda_function.this.arn
+  function_name           = aws_lambda_alias.live.arn
   batch_size              = 1
   function_response_types = ["ReportBatchItemFailures"]
 
@@ -185,7 +220,7 @@ resource "aws_lambda_event_source_mapping" "fresh" {
 
 resource "aws_lambda_event_source_mapping" "backfill" {
   event_source_arn        = aws_sqs_queue.backfill.arn
-  function_name           = aws_lambda_function.this.arn
+  function_name           = aws_lambda_alias.live.arn
   batch_size              = 1
   function_response_types = ["ReportBatchItemFailures"]
 

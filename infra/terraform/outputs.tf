@@ -1,11 +1,16 @@
 output "function_name" {
-  description = "What `tallymark … --via` names."
-  value       = aws_lambda_function.this.function_name
+  description = "What `tallymark … --via` names, the alias `live`."
+  value       = local.live
+}
+
+output "function_version" {
+  description = "The version that this deployment published; for the way back (docs/DEPLOY.md)."
+  value       = aws_lambda_function.this.version
 }
 
 output "table_name" {
-  description = "What [checkpoint] table names."
-  value       = var.table_name
+  description = "What TALLYMARK_TABLE names for the command line."
+  value       = local.table
 }
 
 output "queue_urls" {
@@ -22,8 +27,8 @@ output "queue_urls" {
 output "next" {
   description = "What to run next, in this order."
   value = [
-    "AWS_REGION=${local.region} tallymark init && AWS_REGION=${local.region} tallymark check",
-    "AWS_REGION=${local.region} tallymark backfill ROLLUP --via ${aws_lambda_function.this.function_name}",
-    "AWS_REGION=${local.region} tallymark status",
+    "export AWS_REGION=${local.region} TALLYMARK_TABLE=${local.table}; tallymark init && tallymark check",
+    "AWS_REGION=${local.region} TALLYMARK_TABLE=${local.table} tallymark backfill ROLLUP --via ${local.live}",
+    "AWS_REGION=${local.region} TALLYMARK_TABLE=${local.table} tallymark status",
   ]
 }

@@ -2,9 +2,10 @@
 # (docs/METRICS.md).
 
 resource "aws_iam_role" "function" {
-  name               = "${var.name}-${local.region}"
-  assume_role_policy = data.aws_iam_policy_document.assume.json
-  tags               = var.tags
+  name                 = "${var.name}-${local.region}"
+  assume_role_policy   = data.aws_iam_policy_document.assume.json
+  permissions_boundary = var.permissions_boundary == "" ? null : var.permissions_boundary
+  tags                 = var.tags
 }
 
 data "aws_iam_policy_document" "assume" {
@@ -138,11 +139,61 @@ data "aws_iam_policy_document" "function" {
   }
 
   dynamic "statement" {
-    for_each = var.secrets_key == "" ? [] : [1]
+    for_each = var.source_db_user == "" ? [] : [1]
+    content {
+      sid       = "ConnectToSource"
+      actions   = ["rds-db:connect"]
+      resources = [var.source_db_user]
+    }
+  }
+
+  dynamic "statement" {
+    for_each = var.target_db_user == "" ? [] : [1]
+    content {
+      sid       = "ConnectToTarget"
+      actions   = ["rds-db:connect"]
+      resources = [var.target_db_user]
+    }
+  }
+
+  # Messages of the queues: a sender needs a new data key, a receiver decrypts it.
+  dynamic "statement" {
+    for_each = var.data_key == "" ? [] : [1]
+    content {
+      sid       = "EncryptMessages"
+      actions   = ["kms:GenerateDataKey", "kms:Decrypt"]
+      resources = [var.data_key]
+
+      condition {
+        test     = "StringEquals"
+        variable = "kms:ViaService"
+        values   = ["sqs.${local.region}.${data.aws_partition.this.dns_suffix}"]
+      }
+    }
+  }
+
+  # DynamoDB uses the key with the rights of its caller.
+  dynamic "statement" {
+    for_each = var.data_key == "" ? [] : [1]
+    content {
+      sid       = "EncryptCheckpoints"
+      actions   = ["kms:DescribeKey", "kms:Decrypt"]
+      resources = [var.data_key]
+
+      condition {
+        test     = "StringEquals"
+        variable = "kms:ViaService"
+        values   = ["dynamodb.${local.region}.${data.aws_partition.this.dns_suffix}"]
+      }
+    }
+  }
+
+  dynamic "statement" {
+    for_each = length(local.secrets_keys) == 0 ? [] : [1]
     content {
       sid       = "DecryptSecrets"
       actions   = ["kms:Decrypt"]
-      resources = [var.secrets_key]
+      resources = local.secrets_keys
 
       condition {
         test     = "StringEquals"

@@ -138,7 +138,10 @@ variable "target_secret" {
 }
 
 variable "secrets_key" {
-  description = "ARN of the customer managed key of those parameters and secrets. Empty for keys that AWS manages."
+  description = <<-EOT
+    ARN of the customer managed key of those parameters and secrets, if it differs from data_key. Empty for data_key, or
+    for keys that AWS manages.
+  EOT
   type        = string
   default     = ""
 
@@ -148,14 +151,67 @@ variable "secrets_key" {
   }
 }
 
-variable "table_name" {
-  description = "The checkpoints' table, as [checkpoint] table names it."
+variable "data_key" {
+  description = <<-EOT
+    ARN of a customer managed key ($1 a month) for all data at rest: the table, the queues, the log, the alarms' topic
+    and the function's environment. Its policy must hold infra/key-policy.json. Empty for keys that AWS owns.
+  EOT
   type        = string
-  default     = "tallymark"
+  default     = ""
 
   validation {
-    condition     = can(regex("^[a-zA-Z0-9_.-]{3,255}$", var.table_name))
-    error_message = "table_name must be 3 to 255 of a-z A-Z 0-9 _ - ."
+    condition     = can(regex("^(arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/[A-Za-z0-9-]+)?$", var.data_key))
+    error_message = "data_key must be empty or the ARN of a KMS key."
+  }
+}
+
+variable "permissions_boundary" {
+  description = "ARN of the policy that bounds the function's role, where an account demands one. Empty for none."
+  type        = string
+  default     = ""
+
+  validation {
+    condition     = can(regex("^(arn:aws[a-z-]*:iam::([0-9]{12}|aws):policy/[A-Za-z0-9+=,.@_/-]+)?$", var.permissions_boundary))
+    error_message = "permissions_boundary must be empty or the ARN of a managed policy."
+  }
+}
+
+variable "source_db_user" {
+  description = <<-EOT
+    ARN of the database user for IAM authentication to the source, such as
+    arn:aws:rds-db:eu-central-1:123456789012:dbuser:db-ABCDEFGHIJKL01234/tallymark. Empty for a password.
+  EOT
+  type        = string
+  default     = ""
+
+  validation {
+    condition     = can(regex("^(arn:aws[a-z-]*:rds-db:[a-z0-9-]+:[0-9]{12}:dbuser:[A-Za-z0-9-]+/[A-Za-z0-9_.@+-]+)?$", var.source_db_user))
+    error_message = "source_db_user must be empty or arn:aws:rds-db:REGION:ACCOUNT:dbuser:RESOURCE_ID/USER."
+  }
+}
+
+variable "target_db_user" {
+  description = "The same for the target. Empty for a password, or if there is no [target]."
+  type        = string
+  default     = ""
+
+  validation {
+    condition     = can(regex("^(arn:aws[a-z-]*:rds-db:[a-z0-9-]+:[0-9]{12}:dbuser:[A-Za-z0-9-]+/[A-Za-z0-9_.@+-]+)?$", var.target_db_user))
+    error_message = "target_db_user must be empty or arn:aws:rds-db:REGION:ACCOUNT:dbuser:RESOURCE_ID/USER."
+  }
+}
+
+variable "table_name" {
+  description = <<-EOT
+    The checkpoints' table. Empty for `name`, so that two installations never share a table by accident. The function
+    uses it whatever [checkpoint] table says.
+  EOT
+  type        = string
+  default     = ""
+
+  validation {
+    condition     = can(regex("^([a-zA-Z0-9_.-]{3,255})?$", var.table_name))
+    error_message = "table_name must be empty or 3 to 255 of a-z A-Z 0-9 _ - ."
   }
 }
 
@@ -261,11 +317,11 @@ variable "held_hours_max" {
 
 variable "create_dashboard" {
   description = <<-EOT
-    Whether to make a dashboard, and the metrics that no alarm but only a dashboard shows (docs/COST.md). An account's
-    first three dashboards are free, each further one costs $3 a month.
+    Whether to make a dashboard, and the metrics that no alarm but only a dashboard shows, at $3.30 a month
+    (docs/COST.md). An account's first three dashboards are free, each further one costs $3 a month.
   EOT
   type        = bool
-  default     = true
+  default     = false
 }
 
 variable "vpc_subnets" {
