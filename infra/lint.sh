@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Checks template.yaml and infra/terraform with AWS's linters, a linter of policies, and a comparison of both. Checks the
-# workflows with all shell scripts, and examples/hosts. Needs python3; brings its tools into target/lint. Contacts neither AWS nor GitHub.
+# workflows with all shell scripts, and examples/hosts. Needs python3; brings its tools into target/lint, and with `prepare`
+# does no more. Contacts neither AWS nor GitHub.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=us-east-1 AWS_EC2_METADATA_DISABLED=true
@@ -32,6 +33,7 @@ start() {
 }
 
 prepare
+if [ "${1:-}" = prepare ]; then exit; fi
 start "sam validate --lint" "$venv/bin/sam" validate --lint --template template.yaml
 start "cfn-lint" "$venv/bin/cfn-lint" template.yaml
 start "policies, and Terraform against the template" "$venv/bin/python" infra/lint.py

@@ -7,6 +7,7 @@
 #   infra/package.sh --config prod.toml           with another file, which is called tallymark.toml in the zip
 #   infra/package.sh --config prod.toml ca.pem    and with files that it names, such as `?sslrootcert=ca.pem`
 #   infra/package.sh --no-config                  for a configuration in an SSM parameter
+#   infra/package.sh --output FILE.zip            into another file than target/lambda/tallymark.zip
 #   infra/package.sh --binary FILE                with a `bootstrap` that was built otherwise, see docs/DEPLOY.md
 set -euo pipefail
 
@@ -16,12 +17,16 @@ fail() {
 }
 
 root="$(cd "$(dirname "$0")/.." && pwd)"
-config=tallymark.toml binary="" extras=()
+config=tallymark.toml binary="" output="$root/target/lambda/tallymark.zip" extras=()
 while [ $# -gt 0 ]; do
     case "$1" in
-        --config | --binary)
+        --config | --binary | --output)
             [ $# -ge 2 ] || fail "$1 needs a file"
-            if [ "$1" = --config ]; then config="$2"; else binary="$2"; fi
+            case "$1" in
+                --config) config="$2" ;;
+                --binary) binary="$2" ;;
+                --output) output="$2" ;;
+            esac
             shift
             ;;
         --no-config) config="" ;;
@@ -31,6 +36,7 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
+[ "${output%.zip}" != "$output" ] || fail "$output: the output is a zip, and its name ends in .zip"
 [ -z "$config" ] || [ -f "$config" ] ||
     fail "$config: no such file; name one with --config, or --no-config for an SSM parameter"
 command -v python3 >/dev/null || fail "python3 makes the zip, and there is none"
@@ -44,8 +50,8 @@ if [ -z "$binary" ]; then
     binary="${CARGO_TARGET_DIR:-$root/target}/lambda/bootstrap"
 fi
 
-mkdir -p "$root/target/lambda"
-python3 - "$root/target/lambda/tallymark.zip" "$binary" "$config" "${extras[@]}" <<'PYTHON'
+mkdir -p "$(dirname "$output")"
+python3 - "$output" "$binary" "$config" "${extras[@]}" <<'PYTHON'
 import os
 import re
 import sys
@@ -96,7 +102,8 @@ def main(output, binary, config, *extras):
                 archive.writestr(entry, file.read())
     os.replace(unfinished, output)
     size = os.path.getsize(output) / 1e6
-    print(f"target/lambda/tallymark.zip: {size:.2f} MB, {', '.join(sorted(contents))}")
+    shown = os.path.relpath(output) if output.startswith(os.getcwd()) else output
+    print(f"{shown}: {size:.2f} MB, {', '.join(sorted(contents))}")
     print(f"deploy it with Architecture={built_for}")
 
 
