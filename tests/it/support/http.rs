@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 
 pub struct Request {
+    pub method: String,
     pub path: String,
     /// Its headers, with lower-case names.
     pub headers: HashMap<String, String>,
@@ -16,7 +17,8 @@ impl Request {
     pub fn read(reader: &mut BufReader<&TcpStream>) -> Option<Self> {
         let mut line = String::new();
         reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
-        let path = line.split(' ').nth(1)?.to_owned();
+        let mut words = line.split(' ').map(str::to_owned);
+        let (method, path) = (words.next()?, words.next()?);
         let mut headers = HashMap::new();
         loop {
             let mut line = String::new();
@@ -31,7 +33,7 @@ impl Request {
         } else {
             assert!(!headers.contains_key("transfer-encoding"), "a body of unknown length");
         }
-        Some(Self { path, headers, body })
+        Some(Self { method, path, headers, body })
     }
 }
 

@@ -3,7 +3,6 @@
 pub mod cli;
 #[cfg(feature = "lambda")]
 pub mod fixture;
-#[cfg(feature = "lambda")]
 pub mod http;
 #[cfg(feature = "lambda")]
 pub mod invoke;
