@@ -290,7 +290,7 @@ async fn items(place: &Place) -> Items {
 /// Rows of the table.
 const ROWS: usize = 10;
 
-/// Rows that a run plays. `restores.rs` plays all of them each time, without dumps.
+/// Rows that a run plays. `restores.rs` plays half of the same table, without dumps.
 const ROWS_PLAYED: usize = 4;
 
 struct Row {

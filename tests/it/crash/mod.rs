@@ -48,10 +48,10 @@ const TRIES: u32 = 4;
 
 /// Unless `TALLYMARK_TESTS=all`, every point gets one kill, before or after, and for each scene at
 /// most this number of other faults is drawn.
-const DRAWN: usize = 12;
+const DRAWN: usize = 6;
 
 /// Number of pairs of faults drawn for each scene.
-const PAIRS: usize = 4;
+const PAIRS: usize = 2;
 
 /// One slice's faults: those of its first invocation, and those of a second one, if there is one.
 #[derive(Clone, Debug)]
@@ -116,7 +116,7 @@ fn cases(points: &[Point], is_whole: bool, random: &mut fastrand::Rng) -> Vec<Ca
         });
     }
     let mut cases: Vec<Case> = kills.into_iter().chain(others).map(Case::of).collect();
-    let pairs = if is_whole { 30 * PAIRS } else { PAIRS };
+    let pairs = if is_whole { 60 * PAIRS } else { PAIRS };
     for pair in (0..pairs).filter(|_| !all.is_empty()) {
         let mut drawn = || loop {
             let one = random.choice(&all).unwrap().clone();
