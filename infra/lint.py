@@ -3,6 +3,7 @@
 - Every policy of template.yaml and of infra/terraform goes through parliament, with all options switched on and
   with none. Statements have a name, and neither an action nor a resource is a wildcard.
 - The Terraform module has the template's statements (name, actions, resources), alarms and dashboard.
+- Each queue refuses calls without TLS; each parameter that reaches the function publishes a version of it.
 - docs/METRICS.md and docs/RUNBOOK.md know every metric and alarm.
 - docs/COST.md holds what infra/cost.py computes.
 
@@ -198,6 +199,39 @@ class Template:
                 yield name, self.value(policy["PolicyDocument"])
 
 
+def parameters_in(node, conditions):
+    """The parameters that a part of the template names, also through conditions."""
+    if isinstance(node, list):
+        return set().union(*(parameters_in(part, conditions) for part in node))
+    if not isinstance(node, dict):
+        return set()
+    found = parameters_in(list(node.values()), conditions)
+    if "Ref" in node:
+        found.add(node["Ref"])
+    for name in [node["Condition"]] if set(node) == {"Condition"} else node.get("Fn::If", [])[:1]:
+        found |= parameters_in(conditions[name], conditions)
+    return found
+
+
+def judge_function(function, template):
+    """A new value of a parameter publishes a version only if the version's description holds the parameter."""
+    described = parameters_in(function.pop("VersionDescription"), template.conditions)
+    # These are no settings of a version.
+    kept = {name: value for name, value in function.items() if name not in ("Events", "EventInvokeConfig", "Role")}
+    missing = (parameters_in(kept, template.conditions) & template.parameters.keys()) - described
+    problems.extend(f"template.yaml: {name} reaches the function, and is not in VersionDescription" for name in missing)
+
+
+def judge_queues(template):
+    """Each queue refuses calls without TLS."""
+    refusing = set()
+    for _, document in template.policies():
+        refusing |= {s["Resource"] for s in document["Statement"] if s["Sid"] == "RefuseWithoutTls" and s["Effect"] == "Deny"}
+    for name, resource in template.resources.items():
+        if resource["Type"] == "AWS::SQS::Queue" and template.attribute(name, "Arn") not in refusing:
+            problems.append(f"template.yaml: {name} takes calls without TLS")
+
+
 def judge(where, document):
     """parliament's findings about a policy, and forbidden content."""
     for finding in analyze_policy_string(json.dumps(document)).findings:
@@ -344,6 +378,9 @@ def main():
             judge(f"infra/terraform: {name}", document)
             theirs |= shape(document)
     compare("statement", statements, theirs)
+    source = yaml_parse((ROOT / "template.yaml").read_text())
+    judge_function(source["Resources"]["Function"]["Properties"], full)
+    judge_queues(full)
     judge_key_policy()
 
     alarms = alarms_of(full)
