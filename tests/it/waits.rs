@@ -3,16 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use sqlx::{Connection as _, PgConnection};
 use tallymark::check::verify::{self, Compared};
-use tallymark::checkpoint::{BackfillState, Pause, Scope};
+use tallymark::checkpoint::{BackfillState, Claim, Pause, Scope, Yield};
 use tallymark::clients::db::Access;
 use tallymark::config::Settings;
 use tallymark::fanout;
 use tallymark::model::clock::{Clock, Deadline, Stopwatch, VirtualClock};
 use tallymark::model::hint::Hinted;
 use tallymark::tick;
-use tallymark::work::backfill::{self, BatchLimits, BatchOptions, Silent};
+use tallymark::work::backfill::{self, BatchLimits, BatchOptions, Listener, Silent};
+use tallymark::work::report::SliceReport;
 use tallymark::work::slice_run::RunOptions;
 use tallymark::work::worker::{Severity, WorkError};
 
@@ -157,6 +159,46 @@ async fn who_holds_the_only_slot_is_named_and_waited_for_no_longer_than_a_quarte
     let done = backfill::run(&world.worker, rollup, &plan, batch, &Silent).await.unwrap();
     assert_eq!((done.succeeded, done.left), (1, 0));
     assert_eq!(compared(&world, "2026-01-04").await, 3);
+}
+
+/// Its lease lasts half an hour, and it gives the slice back long before.
+#[tokio::test]
+async fn a_backfill_goes_on_as_soon_as_another_worker_has_ended_its_slice() {
+    let clock = Arc::new(VirtualClock::new(instant("2026-01-20")));
+    let world = world(2, Arc::<VirtualClock>::clone(&clock), DAILY).await;
+    let (rollup, now, lease) = (world.rollup(), clock.now(), TimeDelta::minutes(30));
+    let (slice_start, definition) = (world.slice("2026-01-01").start(), rollup.definition());
+    let claim =
+        Claim { rollup: "daily", slice_start, definition: &definition, now, deadline: now + lease };
+    let held = world.worker.checkpoints.claim(&claim).await.unwrap();
+    let told = Told::default();
+    let (to, options) = (instant("2026-01-03"), RunOptions::default());
+    let plan = backfill::plan(&world.worker, rollup, rollup.start, to, Order::OldestFirst, false)
+        .await
+        .unwrap();
+    let limits = BatchLimits::default();
+    let batch = BatchOptions { concurrency: 1, budget: BUDGET, deadline: None, options, limits };
+    let other = async {
+        told.0.notified().await;
+        world.worker.checkpoints.yield_(&held, &Yield::default(), clock.now()).await.unwrap();
+    };
+    let (done, ()) = tokio::join!(backfill::run(&world.worker, rollup, &plan, batch, &told), other);
+    let done = done.unwrap();
+    assert_eq!((done.succeeded, done.left), (2, 0), "{done:?}");
+    let taken = world.checkpoint("2026-01-01").await.unwrap();
+    assert_eq!(taken.attempt, 2, "{taken:?}");
+    assert!(clock.now() < now + lease, "it waited for the whole lease");
+}
+
+/// Tells another task that a batch waits.
+#[derive(Default)]
+struct Told(tokio::sync::Notify);
+
+impl Listener for Told {
+    fn ended(&self, _: &SliceReport) {}
+    fn waiting(&self, _: chrono::DateTime<chrono::Utc>, _: &str) {
+        self.0.notify_one();
+    }
 }
 
 #[tokio::test]

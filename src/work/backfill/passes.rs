@@ -9,6 +9,7 @@ use chrono::{DateTime, Utc};
 use futures_util::StreamExt as _;
 
 use super::{BatchOptions, BatchReport, Interrupted, Listener};
+use crate::checkpoint::State;
 use crate::model::clock::Deadline;
 use crate::model::hint::Hinted as _;
 use crate::model::not_now::{NotNow, Permit};
@@ -41,6 +42,12 @@ const HOLD_POLL: Duration = Duration::from_secs(60);
 /// Paused work is checked at most this many times, which allows for more than a week of pauses.
 const HOLDS_MAX: usize = 200_000;
 
+/// A slice of another worker is looked at again after this time, as its lease outlasts its work.
+const LEASE_POLL: Duration = Duration::from_secs(5);
+
+/// Slices of other workers that are looked at each time.
+const LEASES_MAX: usize = 4;
+
 pub(super) async fn work_through(
     worker: &Worker,
     rollup: &Rollup,
@@ -61,7 +68,8 @@ pub(super) async fn work_through(
     for _ in 0..PASSES_MAX {
         let ended = report.ended();
         let pass = pass(worker, rollup, &todo, &mut reopen, reason, batch, listener, &mut report);
-        let Pass { again, hopeless, out_of_time, at_once, earliest, trouble, hold } = pass.await;
+        let Pass { again, hopeless, out_of_time, at_once, earliest, trouble, hold, leased } =
+            pass.await;
         report.left = slices.len() - report.ended();
         if report.ended() > ended {
             (troubles, slotless) = (0, None);
@@ -91,16 +99,31 @@ pub(super) async fn work_through(
             }
         }
         let Some((until, why)) = earliest.filter(|_| !at_once) else { continue };
-        let now = worker.clock.now();
-        let wait = (until - now).to_std().unwrap_or_default();
         if batch.deadline.is_some_and(|deadline| deadline.instant() <= until) {
             break;
         }
         listener.waiting(until, &why);
-        // Wait a little longer, so that the lease is over by the claim's clock.
-        worker.sleep(wait + Duration::from_millis(50)).await;
+        wait_for_others(worker, rollup, until, &leased).await;
     }
     Ok(report)
+}
+
+/// Waits until `until`, or until another worker has ended its work on one of its slices, `leased`.
+async fn wait_for_others(worker: &Worker, rollup: &Rollup, until: DateTime<Utc>, leased: &[Slice]) {
+    let left = || (until - worker.clock.now()).to_std().unwrap_or_default();
+    while !leased.is_empty() && left() > LEASE_POLL && !worker.interrupt.is_raised() {
+        worker.sleep(LEASE_POLL).await;
+        for slice in leased.iter().take(LEASES_MAX) {
+            match worker.checkpoints.get(&rollup.name, slice.start()).await {
+                Ok(Some(found)) if found.state == State::Running => {}
+                Ok(_) => return,
+                // The next pass meets it too, and decides what follows.
+                Err(error) => tracing::info!(error = %error, "the lease could not be looked at"),
+            }
+        }
+    }
+    // Wait a little longer, so that the lease is over by the claim's clock.
+    worker.sleep(left() + Duration::from_millis(50)).await;
 }
 
 /// Waits before the pass that follows a DynamoDB failure. `false`: too little time is left.
@@ -225,10 +248,7 @@ async fn pass(
             if ended.outcome == Outcome::Failed { failures_in_a_row + 1 } else { 0 };
         match ended.outcome {
             // Another worker has it, or had it until it died.
-            Outcome::Yielded | Outcome::Stale | Outcome::Leased => match ended.retry_at {
-                Some(until) => pass.wait(until, ended.reason.unwrap_or_default()),
-                None => pass.at_once = true,
-            },
+            Outcome::Yielded | Outcome::Stale | Outcome::Leased => pass.put_off(slice, ended),
             _ => {
                 ended_here.insert(slice);
                 report.add(ended);
@@ -287,6 +307,8 @@ struct Pass {
     trouble: Option<WorkError>,
     /// The pause that held the rest back.
     hold: Option<NotNow>,
+    /// Slices that other workers have.
+    leased: Vec<Slice>,
 }
 
 impl Pass {
@@ -295,6 +317,17 @@ impl Pass {
         match &self.trouble {
             None => self.trouble = Some(error),
             Some(_) => tracing::warn!(error = %error, "an error of a slice in flight"),
+        }
+    }
+
+    /// Leaves a slice to the next pass.
+    fn put_off(&mut self, slice: Slice, ended: SliceReport) {
+        if ended.outcome == Outcome::Leased {
+            self.leased.push(slice);
+        }
+        match ended.retry_at {
+            Some(until) => self.wait(until, ended.reason.unwrap_or_default()),
+            None => self.at_once = true,
         }
     }
 
