@@ -57,7 +57,9 @@ pub struct Estimate {
     /// Whether the times come from slices of this rollup. Otherwise they are a guess.
     pub is_learned: bool,
     /// On AWS, each slice in an invocation of its own.
-    pub dollars: Dollars,
+    pub(crate) dollars: Dollars,
+    /// Whether AWS has a part in the work. Without one, nothing of it is charged.
+    pub(crate) is_on_aws: bool,
 }
 
 /// Measured cost of the newest slices of `rollup`. `None`: measurements are missing.
@@ -127,6 +129,8 @@ pub async fn estimate(
     };
     let elapsed_ms = source_ms / reading + slices * overhead_ms / at_once;
     let work_ms = source_ms * (1.0 + settings.nice_ratio) + slices * overhead_ms;
+    let is_on_aws = !worker.checkpoints.is_in_target();
+    let dollars = Dollars::of(slices, work_ms);
     Ok(Estimate {
         slices: plan.slices.len(),
         rows: whole(rows),
@@ -135,7 +139,8 @@ pub async fn estimate(
         elapsed_ms: whole(elapsed_ms),
         finish_at: finish(settings, worker.clock.now(), elapsed_ms),
         is_learned: learned.is_some(),
-        dollars: Dollars::of(slices, work_ms),
+        dollars: if is_on_aws { dollars } else { dollars.without_dynamodb() },
+        is_on_aws,
     })
 }
 

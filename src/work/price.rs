@@ -45,7 +45,7 @@ pub const LOG_BYTES_PER_SLICE: f64 = 2_000.0;
 pub struct Dollars {
     /// Invocations and their time.
     pub(crate) lambda: f64,
-    /// Checkpoints.
+    /// Checkpoints, where they are kept there.
     pub(crate) dynamodb: f64,
     /// Messages.
     pub(crate) sqs: f64,
@@ -53,7 +53,8 @@ pub struct Dollars {
 }
 
 impl Dollars {
-    /// The cost of `slices` that took `elapsed_ms` in total, each in an invocation of its own.
+    /// The cost of `slices` that took `elapsed_ms` in total, each in an invocation of its own, with
+    /// their checkpoints in DynamoDB.
     #[must_use]
     pub(crate) fn of(slices: f64, elapsed_ms: f64) -> Self {
         Self {
@@ -63,6 +64,12 @@ impl Dollars {
             sqs: slices * SQS_REQUESTS_PER_SLICE * SQS_REQUEST,
             logs: slices * LOG_BYTES_PER_SLICE / 1e9 * LOGS_GB,
         }
+    }
+
+    /// The same work with its checkpoints in PostgreSQL.
+    #[must_use]
+    pub(crate) const fn without_dynamodb(self) -> Self {
+        Self { dynamodb: 0.0, ..self }
     }
 
     #[must_use]
@@ -85,5 +92,6 @@ mod tests {
         assert!(close(year.sqs, 0.007_358), "{year:?}");
         assert!(close(year.logs, 0.008_76), "{year:?}");
         assert!(close(year.total(), 0.043_8), "{year:?}");
+        assert!(close(year.without_dynamodb().total(), 0.020_8), "{year:?}");
     }
 }

@@ -1,12 +1,13 @@
 //! The estimate of a backfill, compared with its real cost.
 
+use serde_json::Value;
 use sqlx::Row as _;
 use tallymark::source::reading::read::{self, Form};
 use tallymark::work::backfill::{self, Silent};
 use tallymark::work::estimate;
 use tallymark::work::ready;
 
-use crate::support::cli::Place;
+use crate::support::cli::{Place, daily};
 use crate::support::world::{Setup, World, batch, instant};
 use tallymark::model::slice::Order;
 
@@ -111,6 +112,27 @@ async fn a_backfill_is_priced_first_and_stops_where_it_was_told_to() {
     );
     place.run(&["backfill", "daily", "--max-hours", "0", "--yes"]).refused(2, &["above 0"]);
     place.run(&["verify"]).good();
+}
+
+/// With the checkpoints in PostgreSQL nothing of AWS is used, and nothing of it is priced.
+#[tokio::test]
+async fn without_aws_no_dollars_are_shown_and_a_limit_in_dollars_is_refused() {
+    let (place, _database) = Place::with_events(6).await;
+    place.configure(&format!("[checkpoint]\nstore = \"postgres\"\n{}", daily(6)));
+    place.run(&["init"]).good();
+    let from = crate::support::cli::day(6).to_string();
+    let plan = place.json(&["plan", "daily", "--from", &from]);
+    let estimate = &plan["rollups"][0]["estimate"];
+    assert_eq!((&estimate["dollars"], estimate["rows"].as_u64()), (&Value::Null, Some(1440)));
+    let shown = place.run(&["plan", "daily", "--from", &from]).good().out;
+    assert!(
+        shown.contains("done by ") && !shown.contains('$') && !shown.contains("AWS"),
+        "{shown}"
+    );
+    let limited = place.run(&["backfill", "daily", "--max-dollars", "1", "--yes"]);
+    limited.refused(2, &["--max-dollars: AWS charges nothing"]);
+    let done = place.json(&["backfill", "daily", "--yes"]);
+    assert_eq!((&done["succeeded"], &done["estimate"]["dollars"]), (&6.into(), &Value::Null));
 }
 
 /// A slice cannot be faster than DynamoDB's answers to its three calls, however fast its own

@@ -17,6 +17,7 @@ use crate::work::backfill::{
 };
 use crate::work::estimate::{self, Estimate};
 use crate::work::identity;
+use crate::work::price::PRICES_OF;
 use crate::work::slice_run::RunOptions;
 use crate::work::worker::{Severity, WorkError, Worker};
 
@@ -97,6 +98,7 @@ impl BackfillArgs {
             return command.run(global).await;
         }
         let worker = global.worker(self.pace.concurrency).await?;
+        self.refuse_idle_limit(&worker)?;
         let rollup = worker.rollup(self.rollup.as_deref().unwrap_or_default())?;
         let (from, to) = self.range.bounds(rollup, worker.clock.now())?;
         identity::refuse_other_places(&worker, rollup).await?;
@@ -109,7 +111,9 @@ impl BackfillArgs {
             }
             return Ok(());
         }
-        let estimate = estimate::estimate(&worker, rollup, &plan, self.pace.concurrency).await?;
+        let mut estimate =
+            estimate::estimate(&worker, rollup, &plan, self.pace.concurrency).await?;
+        estimate.is_on_aws |= self.via.via.is_some();
         global.announce(format!("{}{}", describe(rollup, &plan), foreseen(&worker, &estimate)));
         ui::confirm("Compute them?", self.pace.yes)?;
         if let Some(function) = &self.via.via {
@@ -138,6 +142,20 @@ impl BackfillArgs {
     }
 }
 
+impl BackfillArgs {
+    /// Refuses a limit in dollars where AWS has no part in the work, as it would never be reached.
+    fn refuse_idle_limit(&self, worker: &Worker) -> Result<(), Failure> {
+        let is_idle = self.max_dollars.is_some() && self.via.via.is_none();
+        if !is_idle || !worker.checkpoints.is_in_target() {
+            return Ok(());
+        }
+        let fault = Fault::new(
+            "--max-dollars: AWS charges nothing for a backfill in this process with store = \"postgres\"",
+        );
+        Err(Failure::usage(fault.remedy("limit it by --max-rows or --max-hours")))
+    }
+}
+
 /// Reads a number above 0.
 fn positive(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
@@ -149,7 +167,6 @@ fn positive(text: &str) -> Result<f64, String> {
 /// The estimate of a backfill, shown after its plan.
 pub(super) fn foreseen(worker: &Worker, estimate: &Estimate) -> String {
     let Estimate { rows, blocks, source_ms, elapsed_ms, .. } = *estimate;
-    let dollars = &estimate.dollars;
     let ms = |ms| ui::duration(Duration::from_millis(ms));
     let how = match estimate.is_learned {
         true => "as its newest slices",
@@ -157,8 +174,7 @@ pub(super) fn foreseen(worker: &Worker, estimate: &Estimate) -> String {
     };
     format!(
         "\n  about {} source rows in {} blocks, by the planner's statistics\n  about {} in statements \
-         on the source, {} in all ({how})\n  done by {} at nice_ratio {}, {}\n  on AWS about ${:.2}: \
-         Lambda {:.2}, DynamoDB {:.2}, SQS {:.2}, logs {:.2} (list prices of {})",
+         on the source, {} in all ({how})\n  done by {} at nice_ratio {}, {}{}",
         number(rows),
         number(blocks),
         ms(source_ms),
@@ -166,12 +182,27 @@ pub(super) fn foreseen(worker: &Worker, estimate: &Estimate) -> String {
         ui::instant(estimate.finish_at),
         worker.governor.settings().nice_ratio,
         ui::counted(worker.governor.settings().slots as usize, "slot"),
+        priced(estimate),
+    )
+}
+
+/// The price on AWS by service. Empty if AWS has no part in the work.
+fn priced(estimate: &Estimate) -> String {
+    if !estimate.is_on_aws {
+        return String::new();
+    }
+    let dollars = &estimate.dollars;
+    let dynamodb = match dollars.dynamodb > 0.0 {
+        true => format!(", DynamoDB {:.2}", dollars.dynamodb),
+        false => String::new(),
+    };
+    format!(
+        "\n  on AWS about ${:.2}: Lambda {:.2}{dynamodb}, SQS {:.2}, logs {:.2} (list prices of {})",
         dollars.total(),
         dollars.lambda,
-        dollars.dynamodb,
         dollars.sqs,
         dollars.logs,
-        crate::work::price::PRICES_OF,
+        PRICES_OF,
     )
 }
 
@@ -184,7 +215,7 @@ pub(super) fn foreseen_document(estimate: &Estimate) -> serde_json::Value {
         "elapsed_ms": estimate.elapsed_ms,
         "finish_at": estimate.finish_at,
         "learned": estimate.is_learned,
-        "dollars": estimate.dollars,
+        "dollars": estimate.is_on_aws.then_some(estimate.dollars),
     })
 }
 
