@@ -262,6 +262,36 @@ async fn a_large_table_without_an_index_begins_by_its_statistics() {
     start.run(&["check"]).good();
 }
 
+#[tokio::test]
+async fn a_better_table_that_fails_its_check_is_passed_over_with_a_warning() {
+    let start = Start::with(&format!(
+        "CREATE TABLE events (created_at timestamptz, kind text, line text); \
+         INSERT INTO events SELECT now() - n * interval '5 minutes', 'k' || n % 3, repeat('x', 150) \
+         FROM generate_series(1, 120000) n; \
+         CREATE TABLE turns (created_at bigint, kind text); CREATE INDEX ON turns (created_at); \
+         INSERT INTO turns SELECT n, 'a' FROM generate_series(1, 90000) n; \
+         CREATE TABLE subscriptions (expires_at timestamptz, plan text); \
+         CREATE INDEX ON subscriptions (expires_at); \
+         INSERT INTO subscriptions {}; ANALYZE",
+        rows("at, 'p' || n % 3", AT)
+    ))
+    .await;
+    let document = start.proposed();
+    assert_eq!(document["table"], "public.subscriptions");
+    let passed = document["passed_over"].as_array().unwrap();
+    let of = |name: &str| passed.iter().find(|it| it["table"] == name).unwrap();
+    let (events, turns) = (of("public.events"), of("public.turns"));
+    assert!(events["error"].as_str().unwrap().starts_with("plan guard: "), "{document}");
+    assert!(events["hint"].as_str().unwrap().contains("CREATE INDEX CONCURRENTLY"), "{document}");
+    assert!(turns["error"].as_str().unwrap().contains("neither seconds nor"), "{document}");
+    assert_eq!((passed.len(), &document["notes"]), (2, &json!([])));
+    let text = start.run(&["new", "--yes", "--force"]).good().out;
+    for name in ["events", "turns"] {
+        assert!(text.contains(&format!("warning: public.{name} was passed over: ")), "{text}");
+    }
+    start.leads_to_a_verified_rollup(&document).await;
+}
+
 /// Some applications have a table for each customer. Asking for each column's statistics by itself ran
 /// into the time limit.
 #[tokio::test]

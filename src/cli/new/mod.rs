@@ -7,6 +7,7 @@ mod ask;
 mod catalogue;
 mod choose;
 mod next;
+mod propose;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -20,16 +21,17 @@ use serde_json::json;
 
 use super::{Failure, Global, ui};
 use crate::clients::address::{Address, DatabaseUrl};
-use crate::clients::db::{Access, CATALOGUE_TIMEOUT, Db, DbError, DbErrorKind, Side};
-use crate::config::{Config, SCHEMA_DEFAULT, StoreKind, json_schema, parse_table};
+use crate::clients::db::{Access, CATALOGUE_TIMEOUT, Db, Side};
+use crate::config::{SCHEMA_DEFAULT, StoreKind, json_schema, parse_table};
 use crate::model::hint::Fault;
 use crate::model::slice::Width;
 use crate::model::sql;
 use crate::model::text::nearest;
 use crate::work::worker::{Severity, WorkError};
 
-use catalogue::{CatalogueServer, CatalogueTable, TimeExtent};
-use choose::{CountableTable, Proposed};
+use catalogue::{CatalogueServer, CatalogueTable};
+use choose::CountableTable;
+use propose::{PassedOver, Proposal};
 use write::SCHEMA_FILE;
 
 /// The name of the work in `pg_stat_activity`.
@@ -62,15 +64,6 @@ pub(crate) struct NewArgs {
     force: bool,
 }
 
-/// What was found about the chosen table, and what follows from it.
-struct Proposal {
-    draft: Proposed,
-    text: String,
-    notes: Vec<String>,
-    /// The statements that create a missing index.
-    index: Vec<String>,
-}
-
 impl NewArgs {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
         let file = self.place.as_ref().unwrap_or(&global.file).clone();
@@ -85,20 +78,7 @@ impl NewArgs {
         let db = self.source()?;
         let (server, tables) = self.look(&db).await?;
         let candidates = self.candidates(&db, &tables).await?;
-        let (candidate, range) = self.chosen(&db, &candidates).await?;
-        let slice = match self.slice {
-            Some(slice) => slice,
-            None if self.yes => candidate.width(range, server.now),
-            None => ask::slice(candidate.width(range, server.now))?,
-        };
-        let store = match self.store.as_deref().and_then(StoreKind::of) {
-            Some(store) => store,
-            None if self.yes => StoreKind::Postgres,
-            None => ask::store()?,
-        };
-        let draft = choose::draft(candidate, range, &server, (slice, store));
-        let mut proposal = self.proved(&db, &file, draft).await?;
-        proposal.notes.extend(next::notes(candidate, range, &server, &tables));
+        let proposal = self.propose(&db, &file, (&server, &tables), &candidates).await?;
         db.close().await;
         let schema = self.write(&file, &proposal.text)?;
         self.report(global, (&file, &schema), &proposal);
@@ -153,37 +133,6 @@ impl NewArgs {
         Ok(vec![usable(table)?])
     }
 
-    /// The table to count, with the first and the last value of its time column.
-    async fn chosen<'c, 't>(
-        &self,
-        db: &Db,
-        candidates: &'c [CountableTable<'t>],
-    ) -> Result<(&'c CountableTable<'t>, TimeExtent), Failure> {
-        let is_asked = !self.yes && self.table.is_none();
-        let asked = is_asked.then(|| ask::table(candidates)).transpose()?;
-        let looked_at = asked.map_or(candidates, std::slice::from_ref);
-        for candidate in looked_at {
-            let range = range(db, candidate).await?;
-            if choose::is_plausible(candidate.time, range) {
-                return Ok((candidate, range));
-            }
-        }
-        let CountableTable { table, time, .. } = looked_at[0];
-        let message = format!(
-            "{}: `{}` counts neither seconds nor milliseconds since 1970",
-            table.name, time.name
-        );
-        Err(refuse(message, "name another table, or a view with a time column, by --table"))
-    }
-
-    /// Reads the file as every command will, and compares it with the source as `check` does.
-    async fn proved(&self, db: &Db, file: &Path, draft: Proposed) -> Result<Proposal, Failure> {
-        let text = write::file(&draft, &self.source_env, SCHEMA_DEFAULT);
-        let config = Config::parse(file, &text, &|name: &str| std::env::var(name).ok())?;
-        let proof = next::prove(db, &config.rollups[0]).await?;
-        Ok(Proposal { draft, text, notes: proof.notes, index: proof.index })
-    }
-
     /// Writes the file, and the schema beside it unless there is one.
     fn write(&self, file: &Path, text: &str) -> Result<PathBuf, Failure> {
         let schema = file.with_file_name(SCHEMA_FILE);
@@ -209,7 +158,7 @@ impl NewArgs {
     }
 
     fn report(&self, global: &Global, (file, schema): (&Path, &Path), proposal: &Proposal) {
-        let Proposal { draft, notes, index, .. } = proposal;
+        let Proposal { draft, notes, index, passed_over, .. } = proposal;
         let next = next::commands(draft, index, self, file);
         let document = json!({
             "file": file.to_string_lossy(),
@@ -222,6 +171,7 @@ impl NewArgs {
             "group_by": draft.group_by,
             "measures": draft.measures.iter().map(|(name, ..)| name).collect::<Vec<_>>(),
             "store": draft.store.word(),
+            "passed_over": passed_over,
             "notes": notes,
             "next": next,
         });
@@ -234,6 +184,7 @@ impl NewArgs {
                 draft.time,
                 draft.slice
             )];
+            lines.extend(passed_over.iter().map(PassedOver::text));
             lines.extend(notes.iter().map(|note| ui::wrapped(&format!("note: {note}"), 6)));
             lines.push("next:".to_owned());
             lines.join("\n")
@@ -242,22 +193,6 @@ impl NewArgs {
             // A folded line would be two commands.
             ui::verbatim(next.iter().map(|it| format!("  {it}")).collect::<Vec<_>>().join("\n"));
         }
-    }
-}
-
-/// The first and the last value of the time column. Nothing is known where the look took too long.
-async fn range(db: &Db, candidate: &CountableTable<'_>) -> Result<TimeExtent, Failure> {
-    let CountableTable { table, time, .. } = candidate;
-    let look = async {
-        let mut tx = db.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, LABEL).await?;
-        let range = catalogue::range(&mut tx, &table.name, time).await?;
-        tx.rollback().await?;
-        Ok::<_, DbError>(range)
-    };
-    match look.await {
-        Ok(range) => Ok(range),
-        Err(error) if error.kind() == DbErrorKind::Cancelled => Ok(TimeExtent::default()),
-        Err(error) => Err(WorkError::from(error).into()),
     }
 }
 

@@ -8,6 +8,7 @@ use super::{LABEL, NewArgs};
 use crate::cli::ui;
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT, Db};
 use crate::model::clock::{Clock as _, SystemClock};
+use crate::model::hint::{Fault, Hinted};
 use crate::model::rollup::Rollup;
 use crate::source::reading::plan_guard::{self, By, unindexed};
 use crate::source::{self, Servers};
@@ -19,6 +20,8 @@ pub(super) struct Proof {
     pub(super) notes: Vec<String>,
     /// The statements that create a missing index.
     pub(super) index: Vec<String>,
+    /// Why the plan guard would refuse the slices.
+    pub(super) refusal: Option<Fault>,
 }
 
 /// Compares `rollup` with the source as `check` does: its columns, privileges and index.
@@ -32,8 +35,12 @@ pub(super) async fn prove(db: &Db, rollup: &Rollup) -> Result<Proof, WorkError> 
     let planned = plan_guard::inspect(&mut tx, rollup, &shape, bounds.0, bounds.1).await?;
     let missing = unindexed(&mut tx, (rollup, &shape), By::Time, bounds).await?;
     tx.rollback().await?;
-    let Some(missing) = missing else { return Ok(Proof::default()) };
-    let felt = match planned.refusal {
+    let refusal = planned.refusal;
+    let Some(missing) = missing else {
+        let notes = refusal.iter().map(Hinted::in_one_line).collect();
+        return Ok(Proof { notes, refusal, ..Proof::default() });
+    };
+    let felt = match refusal {
         Some(_) => "without one every slice would read the whole table, so slices are refused",
         None => "which is felt once the table has grown",
     };
@@ -43,7 +50,7 @@ pub(super) async fn prove(db: &Db, rollup: &Rollup) -> Result<Proof, WorkError> 
         missing.remedy()
     );
     let index = missing.statements.into_iter().chain(missing.wholes);
-    Ok(Proof { notes: vec![note], index: index.collect() })
+    Ok(Proof { notes: vec![note], index: index.collect(), refusal })
 }
 
 /// What an operator should know of the table and of the server.
