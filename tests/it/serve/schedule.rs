@@ -15,7 +15,7 @@ fn instant(value: &Value) -> Option<DateTime<Utc>> {
 }
 
 /// All work is done, and the schedule sleeps beyond its interval of a second.
-fn sleeps(health: &Value) -> bool {
+pub(super) fn sleeps(health: &Value) -> bool {
     let [began, next] = [&health["last_tick"]["began_at"], &health["next_tick"]].map(instant);
     began.zip(next).is_some_and(|(began, next)| next - began > TimeDelta::seconds(5))
 }
