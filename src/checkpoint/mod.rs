@@ -12,6 +12,7 @@
 //! | `backfills` | a fanned-out backfill |
 //! | `control` | the operator's commands: pauses, speed, cancelled backfills |
 //! | `moving` | all items of a rollup at once, for renaming or dropping it |
+//! | `workload` | the workload units that mirrors took from an app |
 //! | `copy`, `tombstone` | a copy into another store, and what the old one answers after it |
 //!
 //! In the normal case a slice costs two writes: [`Checkpoints::claim`] and
@@ -37,6 +38,7 @@ pub mod state;
 pub mod store;
 mod tombstone;
 mod watermark;
+mod workload;
 
 // Two attributes, as clippy recognises a test module only by exactly the first.
 #[cfg(test)]
@@ -65,3 +67,4 @@ pub(crate) use scrub::{Budget, DRIFT_MAX, PAGE, ScrubProgress};
 pub use state::State;
 pub(crate) use store::Created;
 pub use watermark::Watermark;
+pub(crate) use workload::Spending;

@@ -2,6 +2,7 @@
 
 pub mod address;
 pub(crate) mod aws;
+pub mod bubble;
 pub mod db;
 pub mod queue;
 pub mod secret;

@@ -54,7 +54,7 @@ pub async fn parameter(name: &str) -> Result<String, SecretError> {
     value.ok_or_else(|| SecretError::new("ssm: the parameter has no value"))
 }
 
-async fn secret(name: &str) -> Result<String, SecretError> {
+pub(super) async fn secret(name: &str) -> Result<String, SecretError> {
     let client = aws_sdk_secretsmanager::Client::new(&crate::clients::aws::config().await);
     let answer = client.get_secret_value().secret_id(name).send().await;
     let answer = answer.map_err(|error| sdk_error("secretsmanager", &error))?;

@@ -8,27 +8,39 @@ use crate::model::text::shown;
 /// Parses an address: `{ env = "NAME" }`, `{ parameter = "/app/db" }`, `{ secret = "arn…" }`, or
 /// the address itself.
 pub(super) fn read(node: &Node<'_>, env: &dyn Fn(&str) -> Option<String>) -> Option<Address> {
-    const KEYS: [&str; 3] = ["env", "parameter", "secret"];
     if let Some(text) = node.as_str() {
         return DatabaseUrl::new(text)
             .map_or_else(|fault| node.wrong(fault), |url| Some(Address::Url(url)));
     }
-    let mut section = node.section(r#"{ env = "NAME" } or a string "postgres://…""#)?;
-    section.only(&KEYS);
-    let places = KEYS.iter().filter_map(|key| Some((*key, section.get(key)?)));
-    let (key, entry) = match places.collect::<Vec<_>>().as_slice() {
-        [(key, entry)] => (*key, entry.clone()),
-        [] => ("env", section.need("env", r#"write { env = "NAME" }"#)?),
-        [_, (_, second), ..] => return second.wrong("give one of env, parameter and secret"),
-    };
+    let (key, entry) = place(node, r#"{ env = "NAME" } or a string "postgres://…""#)?;
     match key {
-        "parameter" => name(&entry, "/app/db", 1011).map(Address::Parameter),
-        "secret" => {
-            let shape = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:app/db-AbCdEf";
-            name(&entry, shape, 2048).map(Address::Secret)
-        }
+        "parameter" => parameter(&entry).map(Address::Parameter),
+        "secret" => secret(&entry).map(Address::Secret),
         _ => from_environment(&entry, env).map(Address::Url),
     }
+}
+
+/// The one place of `{ env = … }`, `{ parameter = … }` and `{ secret = … }` that is given.
+pub(super) fn place<'d>(node: &Node<'d>, expected: &str) -> Option<(&'static str, Node<'d>)> {
+    const KEYS: [&str; 3] = ["env", "parameter", "secret"];
+    let mut section = node.section(expected)?;
+    section.only(&KEYS);
+    let places = KEYS.iter().filter_map(|key| Some((*key, section.get(key)?)));
+    match places.collect::<Vec<_>>().as_slice() {
+        [(key, entry)] => Some((*key, entry.clone())),
+        [] => Some(("env", section.need("env", r#"write { env = "NAME" }"#)?)),
+        [_, (_, second), ..] => second.wrong("give one of env, parameter and secret"),
+    }
+}
+
+/// The name of a parameter.
+pub(super) fn parameter(entry: &Node<'_>) -> Option<String> {
+    name(entry, "/app/db", 1011)
+}
+
+/// The name of a secret.
+pub(super) fn secret(entry: &Node<'_>) -> Option<String> {
+    name(entry, "arn:aws:secretsmanager:eu-central-1:123456789012:secret:app/db-AbCdEf", 2048)
 }
 
 /// The name of a parameter or secret: any text that AWS may accept, of at most `length_max` bytes.
@@ -46,7 +58,23 @@ fn name(entry: &Node<'_>, shape: &str, length_max: usize) -> Option<String> {
 }
 
 fn from_environment(entry: &Node<'_>, env: &dyn Fn(&str) -> Option<String>) -> Option<DatabaseUrl> {
-    let name = entry.string(r#"the name of an environment variable such as "DATABASE_URL""#)?;
+    let form = "postgres://user:password@host:5432/database";
+    let (name, value) = variable(entry, env, ("DATABASE_URL", form))?;
+    DatabaseUrl::new(value).map_or_else(
+        |fault| entry.wrong(fault.within(format!("the environment variable {name}"))),
+        Some,
+    )
+}
+
+/// The environment variable that `entry` names, and its value. `example` is such a name, and the
+/// form of the value.
+pub(super) fn variable<'d>(
+    entry: &Node<'d>,
+    env: &dyn Fn(&str) -> Option<String>,
+    (example, form): (&str, &str),
+) -> Option<(&'d str, String)> {
+    let name =
+        entry.string(&format!("the name of an environment variable such as \"{example}\""))?;
     let is_name = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
         && name.starts_with(|c: char| !c.is_ascii_digit());
     if !is_name {
@@ -56,13 +84,10 @@ fn from_environment(entry: &Node<'_>, env: &dyn Fn(&str) -> Option<String>) -> O
         );
     }
     match env(name).filter(|value| !value.is_empty()) {
-        Some(value) => DatabaseUrl::new(value).map_or_else(
-            |fault| entry.wrong(fault.within(format!("the environment variable {name}"))),
-            Some,
-        ),
+        Some(value) => Some((name, value)),
         None => entry.wrong(
             Fault::new(format!("the environment variable {name} is not set or empty"))
-                .remedy(format!("export {name}=postgres://user:password@host:5432/database")),
+                .remedy(format!("export {name}={form}")),
         ),
     }
 }

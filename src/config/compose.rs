@@ -12,9 +12,9 @@ use crate::model::rollup::{Late, Rollup, TableName, TimeColumn};
 use crate::model::slice::{Calendar, Width};
 use crate::model::text::{listed, nearest, shown};
 
-use super::measures;
 use super::raw::{Node, Section};
 use super::rollup::{self, Draft};
+use super::{SourceConfig, measures, mirror};
 
 /// The keys that only the finer rollup decides, with the reasons.
 pub(super) const FINER_DECIDES: [(&str, &str, &str); 6] = [
@@ -30,23 +30,39 @@ pub(super) const FINER_DECIDES: [(&str, &str, &str); 6] = [
     ("where", "which source rows count is decided by the finer rollup", "put the condition there"),
 ];
 
+/// What the file offers to rollups.
+#[derive(Clone, Copy)]
+pub(super) struct Origins<'a> {
+    /// The schema of the tables.
+    pub(super) schema: &'a str,
+    /// The mirrors. `None`: the file has none. `Some(None)`: they have errors.
+    pub(super) mirrors: Option<Option<&'a [Rollup]>>,
+    /// `None`: it has errors.
+    pub(super) source: Option<&'a SourceConfig>,
+}
+
 /// The source of a rollup's rows.
 enum Origin<'d> {
     Table,
     /// The finer rollup's name, and its place in the file.
     Rollup(Node<'d>, &'d str),
+    /// The mirror's name, and its place in the file.
+    Mirror(Node<'d>, &'d str),
     Unreadable,
 }
 
-/// Reads all rollups, whose tables are in `schema`.
-pub(super) fn read_all(node: &Node<'_>, schema: &str) -> Option<Vec<Rollup>> {
+/// Reads all rollups. `names` are those that are taken.
+pub(super) fn read_all(
+    node: &Node<'_>,
+    known: Origins<'_>,
+    mut names: HashSet<String>,
+) -> Option<Vec<Rollup>> {
     let nodes = node.array("an array of tables: [[rollup]] with double brackets")?;
     if nodes.is_empty() {
         return node.wrong(
             Fault::new("is empty").remedy("add at least one [[rollup]], as the README shows"),
         );
     }
-    let mut names = HashSet::new();
     let drafts: Vec<_> = nodes.iter().map(|node| rollup::draft(node, &mut names)).collect();
     let origins: Vec<_> = drafts.iter().map(|draft| draft.as_ref().map(origin)).collect();
     // `None`: not read yet. `Some(None)`: it has an error.
@@ -56,7 +72,7 @@ pub(super) fn read_all(node: &Node<'_>, schema: &str) -> Option<Vec<Rollup>> {
     for _ in 0..drafts.len() {
         for (place, draft) in drafts.iter().enumerate().filter(|(_, draft)| draft.is_some()) {
             if let (Some(draft), Some(origin), None) = (draft, &origins[place], &read[place]) {
-                read[place] = read_one(draft, origin, &drafts, &read, schema);
+                read[place] = read_one(draft, origin, &drafts, &read, known);
             }
         }
     }
@@ -75,10 +91,13 @@ fn read_one(
     origin: &Origin<'_>,
     drafts: &[Option<Draft<'_>>],
     read: &[Option<Option<Rollup>>],
-    schema: &str,
+    known: Origins<'_>,
 ) -> Option<Option<Rollup>> {
     let (node, name) = match origin {
-        Origin::Table => return Some(rollup::read(draft)),
+        Origin::Table => {
+            return Some(mirror::is_database(draft, known).and_then(|()| rollup::read(draft)));
+        }
+        Origin::Mirror(node, name) => return Some(mirror::rollup_of(draft, (node, name), known)),
         Origin::Unreadable => return Some(None),
         Origin::Rollup(node, name) => (node, *name),
     };
@@ -98,14 +117,24 @@ fn read_one(
         );
     };
     // Errors of the finer rollup are already reported, and this one is not to blame.
-    read[place].as_ref().map(|finer| coarse(draft, finer.as_ref()?, schema))
+    read[place].as_ref().map(|finer| coarse(draft, finer.as_ref()?, known.schema))
 }
 
 fn origin<'d>(draft: &Draft<'d>) -> Origin<'d> {
     let Some(mut section) = draft.section.get("from").and_then(|node| node.as_section()) else {
         return Origin::Table;
     };
-    section.only(&["rollup"]);
+    section.only(&["rollup", "mirror"]);
+    if let Some(node) = section.get("mirror") {
+        if section.get("rollup").is_some() {
+            node.wrong::<()>(
+                Fault::new("the rollup is computed from one thing").remedy("remove one"),
+            );
+            return Origin::Unreadable;
+        }
+        let name = node.string(r#"the name of a mirror such as "orders""#);
+        return name.map_or(Origin::Unreadable, |name| Origin::Mirror(node, name));
+    }
     let form = r#"the name of another rollup such as "entity_hourly""#;
     let node = section.need("rollup", r#"write from = { rollup = "entity_hourly" }"#);
     let name = node.and_then(|node| node.string(form).map(|name| (node, name)));
@@ -140,6 +169,7 @@ fn coarse(Draft { section, name }: &Draft<'_>, finer: &Rollup, schema: &str) -> 
         name: name.clone()?,
         from: TableName { schema: Some(schema.to_owned()), name: finer.name.clone() },
         finer: Some(Arc::new(finer.clone())),
+        mirror: None,
         time: TimeColumn { column: "bucket".to_owned(), zone: None, unit: None },
         start: start?,
         calendar,
@@ -158,7 +188,7 @@ fn coarse(Draft { section, name }: &Draft<'_>, finer: &Rollup, schema: &str) -> 
 
 /// Compares the calendar with the finer rollup's: slices and buckets must consist of whole finer
 /// ones.
-fn fits(
+pub(super) fn fits(
     section: &Section<'_>,
     (calendar, bucket): (Calendar, Width),
     finer: &Rollup,
@@ -188,7 +218,7 @@ fn fits(
             .remedy("use a wider one"),
         );
     }
-    if !finer.bucket.divides(bucket) {
+    if finer.mirror.is_none() && !finer.bucket.divides(bucket) {
         return wrong(
             "bucket",
             Fault::new(format!(
@@ -202,7 +232,11 @@ fn fits(
 }
 
 /// The start of history: as configured, or the first slice that the finer rollup fills.
-fn start(section: &Section<'_>, calendar: &Calendar, finer: &Rollup) -> Option<DateTime<Utc>> {
+pub(super) fn start(
+    section: &Section<'_>,
+    calendar: &Calendar,
+    finer: &Rollup,
+) -> Option<DateTime<Utc>> {
     let Some(node) = section.get("start") else {
         let first = calendar.containing(finer.start);
         return Some(if first.start() == finer.start { finer.start } else { first.end() });

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `raw` | TOML values with their lines; collects problems and continues |
 //! | `rollup` | `[[rollup]]` → [`Rollup`] |
+//! | `app`, `mirror` | `[source] bubble` and `[[mirror]]`: an app without a database |
 //! | `compose` | `from = { rollup = … }`: a rollup that is computed from a finer one |
 //! | `measures` | `[rollup.measures]` → [`Measure`](crate::model::measure::Measure) |
 //! | `checkpoint` | `[checkpoint]` |
@@ -14,23 +15,27 @@
 //! | `error` | problems, with line, key and remedy |
 //! | `schema` | the JSON Schema of the file, for editors |
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use toml::de::DeTable;
 
 use crate::clients::address::Address;
+use crate::clients::bubble::Token;
 use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
 use crate::model::text::shown;
 
 mod address;
+mod app;
 mod checkpoint;
 mod compose;
 mod duration;
 mod error;
 mod hours;
 mod measures;
+mod mirror;
 pub(crate) mod predicate;
 mod raw;
 mod rollup;
@@ -51,6 +56,7 @@ pub use schema::json_schema;
 pub use throttle::Settings;
 pub(crate) use throttle::{LoadLimits, NICE_RATIO, Signal};
 
+use compose::Origins;
 use raw::{Document, Node, Section, line_at};
 
 /// A complete definition file.
@@ -66,18 +72,32 @@ pub struct Config {
     pub checkpoint: CheckpointConfig,
     /// How old slices are verified. `None`: they are not.
     pub scrub: Option<ScrubSettings>,
-    /// The rollups, in the order of the file; at least one.
+    /// The mirrors, then the rollups, in the order of the file; at least one.
     pub rollups: Vec<Rollup>,
 }
 
 /// The database that is counted: `[source]`.
 #[derive(Clone, Debug)]
 pub struct SourceConfig {
+    /// Its address. Where an app is counted, it is the target's, as the mirrors are there.
     pub url: Address,
     /// The approximate time limit of one reading statement.
     pub chunk_time: Duration,
     /// The limits of the load on it.
     pub governor: Settings,
+    /// The Bubble app that is counted instead of a database.
+    pub app: Option<AppConfig>,
+}
+
+/// The Bubble app that is counted: `[source] bubble`.
+#[derive(Clone, Debug)]
+pub struct AppConfig {
+    /// Scheme and host.
+    pub(crate) address: String,
+    pub(crate) branch: String,
+    pub(crate) token: Token,
+    /// Workload units that all mirrors may take in a month.
+    pub(crate) units_per_month: u32,
 }
 
 /// The database that holds the rollup tables: `[target]`.
@@ -202,16 +222,16 @@ fn in_words(message: &str) -> Fault {
 }
 
 fn read(path: &Path, mut root: Section<'_>, env: Env<'_>) -> Option<Config> {
-    root.only(&["source", "target", "checkpoint", "scrub", "rollup"]);
-    let source = root
-        .need("source", r#"add [source] with url = { env = "SOURCE_DATABASE_URL" }"#)
-        .and_then(|node| source(&node, env));
+    root.only(&["source", "target", "checkpoint", "scrub", "mirror", "rollup"]);
     let target = match root.get("target") {
         Some(node) => target(&node, env),
         None => {
             Some(TargetConfig { url: None, schema: SCHEMA_DEFAULT.to_owned(), readers: Vec::new() })
         }
     };
+    let source = root
+        .need("source", r#"add [source] with url = { env = "SOURCE_DATABASE_URL" }"#)
+        .and_then(|node| source(&node, env, target.as_ref()));
     let checkpoint = match root.get("checkpoint") {
         Some(node) => checkpoint::read(&node),
         None => Some(checkpoint::default()),
@@ -220,11 +240,7 @@ fn read(path: &Path, mut root: Section<'_>, env: Env<'_>) -> Option<Config> {
         Some(node) => scrub(&node).map(Some),
         None => Some(None),
     };
-    let rollups =
-        root.need("rollup", "add at least one [[rollup]], as the README shows").and_then(|node| {
-            let schema = target.as_ref().map_or(SCHEMA_DEFAULT, |target| &target.schema);
-            compose::read_all(&node, schema)
-        });
+    let rollups = tables(&root, source.as_ref(), target.as_ref());
     Some(Config {
         path: path.to_owned(),
         source: source?,
@@ -235,7 +251,32 @@ fn read(path: &Path, mut root: Section<'_>, env: Env<'_>) -> Option<Config> {
     })
 }
 
-fn source(node: &Node<'_>, env: Env<'_>) -> Option<SourceConfig> {
+/// The mirrors, then the rollups.
+fn tables(
+    root: &Section<'_>,
+    source: Option<&SourceConfig>,
+    target: Option<&TargetConfig>,
+) -> Option<Vec<Rollup>> {
+    let schema = target.map_or(SCHEMA_DEFAULT, |target| &target.schema);
+    let mut names = HashSet::new();
+    let mirrors = root.get("mirror").map(|node| mirror::read_all(&node, source, &mut names));
+    let rollups = match root.get("rollup") {
+        Some(node) => {
+            let mirrors = mirrors.as_ref().map(Option::as_deref);
+            let origins = Origins { schema, mirrors, source };
+            compose::read_all(&node, origins, names)
+        }
+        None if mirrors.is_some() => Some(Vec::new()),
+        None => root
+            .need("rollup", "add at least one [[rollup]], as the README shows")
+            .map(|_| Vec::new()),
+    };
+    let mut tables = mirrors.unwrap_or_else(|| Some(Vec::new()))?;
+    tables.extend(rollups?);
+    Some(tables)
+}
+
+fn source(node: &Node<'_>, env: Env<'_>, target: Option<&TargetConfig>) -> Option<SourceConfig> {
     /// Half a second is long enough to be worth a statement, and short enough to be harmless.
     const CHUNK_TIME_DEFAULT: Duration = Duration::from_millis(500);
     /// Below this the round trips cost more than the work. Above, a budget of minutes cannot be
@@ -243,8 +284,12 @@ fn source(node: &Node<'_>, env: Env<'_>) -> Option<SourceConfig> {
     const CHUNK_TIME_RANGE: std::ops::RangeInclusive<Duration> =
         Duration::from_millis(10)..=Duration::from_secs(60);
     let mut section = node.section("a table: [source]")?;
-    let known: Vec<&str> = ["url", "chunk_time"].into_iter().chain(throttle::KEYS).collect();
-    section.only(&known);
+    let known = ["url", "chunk_time"].into_iter().chain(app::KEYS).chain(throttle::KEYS);
+    section.only(&known.collect::<Vec<_>>());
+    if section.get(app::KEYS[0]).is_some() {
+        return app::read(&section, env, target);
+    }
+    app::refuse(&section);
     let url = section
         .need("url", r#"write url = { env = "SOURCE_DATABASE_URL" }"#)
         .and_then(|node| address::read(&node, env));
@@ -253,7 +298,7 @@ fn source(node: &Node<'_>, env: Env<'_>) -> Option<SourceConfig> {
         None => Some(CHUNK_TIME_DEFAULT),
     };
     let governor = throttle::read(&section);
-    Some(SourceConfig { url: url?, chunk_time: chunk_time?, governor: governor? })
+    Some(SourceConfig { url: url?, chunk_time: chunk_time?, governor: governor?, app: None })
 }
 
 /// The schema of the rollup tables.

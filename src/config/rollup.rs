@@ -85,6 +85,7 @@ pub(super) fn read(Draft { section, name }: &Draft<'_>) -> Option<Rollup> {
         name: name.clone()?,
         from: from?,
         finer: None,
+        mirror: None,
         time: time?,
         start: start?,
         calendar,
@@ -103,7 +104,7 @@ pub(super) fn read(Draft { section, name }: &Draft<'_>) -> Option<Rollup> {
 
 const GRACE_DEFAULT: Duration = Duration::from_secs(2 * 60);
 /// A year. Later rows are a case for `replay`.
-const GRACE_RANGE: RangeInclusive<Duration> =
+pub(super) const GRACE_RANGE: RangeInclusive<Duration> =
     Duration::ZERO..=Duration::from_secs(366 * 24 * 60 * 60);
 /// A year of days. Every tick reads the checkpoints this far behind the newest slice.
 pub(super) const LOOKBACK_MAX: u32 = 366;
@@ -127,7 +128,7 @@ pub(super) fn shrink_guard(section: &Section<'_>) -> Option<f64> {
     section.get("shrink_guard").map_or(Some(SHRINK_GUARD_DEFAULT), |node| node.number(0.0..=1.0))
 }
 
-fn name(section: &Section<'_>, names: &mut HashSet<String>) -> Option<String> {
+pub(super) fn name(section: &Section<'_>, names: &mut HashSet<String>) -> Option<String> {
     /// PostgreSQL's 63, less room for prefixes and suffixes.
     const BYTES_MAX: usize = 48;
     let node = section.need("name", r#"write name = "entity_daily""#)?;
@@ -150,7 +151,7 @@ fn name(section: &Section<'_>, names: &mut HashSet<String>) -> Option<String> {
     Some(name.to_owned())
 }
 
-fn is_name(name: &&str) -> bool {
+pub(super) fn is_name(name: &&str) -> bool {
     let allowed = |character: char| matches!(character, 'a'..='z' | '0'..='9' | '_');
     name.starts_with(|first: char| first.is_ascii_lowercase()) && name.chars().all(allowed)
 }

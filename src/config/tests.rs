@@ -15,6 +15,7 @@ use crate::model::rollup::{EpochUnit, TableName, TimeColumn};
 
 mod cases;
 mod compose;
+mod mirror;
 mod schema;
 
 /// Every error below is for this file with one piece replaced, so that its lines can be counted

@@ -99,6 +99,7 @@ mod tests {
             completion: None,
             not_now: None,
             elapsed_ms: None,
+            workload_units: None,
         }
     }
 

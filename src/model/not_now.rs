@@ -115,6 +115,12 @@ pub enum Why {
     NotClaimedRight(&'static str),
     /// The comparison timed out after this many seconds.
     TooLarge(u64),
+    /// The Bubble app cannot answer at present.
+    App(Fault),
+    /// `workload_units_per_month` is spent.
+    WorkloadSpent(Fault),
+    /// Things of the slice came or went while it was read.
+    Changing(Fault),
 }
 
 /// Why a claim was refused.
@@ -145,7 +151,9 @@ impl Why {
             | Self::CriticalLoad(_)
             | Self::Unreadable(_)
             | Self::SlotsTaken { .. }
-            | Self::TableLocked(_) => true,
+            | Self::TableLocked(_)
+            | Self::App(_)
+            | Self::WorkloadSpent(_) => true,
             Self::PreparedTransaction
             | Self::OutOfTime(_)
             | Self::NotClaimed(..)
@@ -156,7 +164,8 @@ impl Why {
             | Self::OtherZone(_)
             | Self::Server(_)
             | Self::NotClaimedRight(_)
-            | Self::TooLarge(_) => false,
+            | Self::TooLarge(_)
+            | Self::Changing(_) => false,
         }
     }
 
@@ -275,7 +284,10 @@ impl fmt::Display for Why {
             }
             Self::TooLarge(seconds) => write!(f, "not compared within {seconds} s"),
             Self::NotClaimedRight(why) => f.write_str(why),
-            Self::Unreadable(fault)
+            Self::App(fault)
+            | Self::WorkloadSpent(fault)
+            | Self::Changing(fault)
+            | Self::Unreadable(fault)
             | Self::TableLocked(fault)
             | Self::OtherCalendar(fault)
             | Self::OtherZone(fault)
@@ -301,7 +313,10 @@ impl Hinted for Why {
                     .into(),
             ),
             Self::OfBackfill { why, .. } => why.hint(),
-            Self::Unreadable(fault)
+            Self::App(fault)
+            | Self::WorkloadSpent(fault)
+            | Self::Changing(fault)
+            | Self::Unreadable(fault)
             | Self::TableLocked(fault)
             | Self::OtherCalendar(fault)
             | Self::OtherZone(fault)

@@ -2,6 +2,7 @@
 //! table of the result.
 
 pub(crate) mod generation;
+pub(crate) mod mirror;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use sha2::{Digest, Sha256};
 use crate::model::measure::Measure;
 use crate::model::slice::{Calendar, Slice, Width};
 pub(crate) use crate::model::sql::TableName;
+use mirror::{CREATED_AT, Mirror};
 
 /// A rollup: the definition of one table of statistics.
 #[derive(Clone, Debug)]
@@ -23,6 +25,8 @@ pub struct Rollup {
     pub from: TableName,
     /// The finer rollup that a coarse one is computed from, instead of the source.
     pub finer: Option<Arc<Self>>,
+    /// The things of a Bubble app that its table keeps, instead of groups.
+    pub mirror: Option<Arc<Mirror>>,
     /// The column that places a row in time.
     pub time: TimeColumn,
     /// The start of history, aligned to the calendar. Slices start here or later.
@@ -158,12 +162,18 @@ impl Rollup {
             rows["from"] = serde_json::Value::Null;
             rows["fine"] = finer.definition().into();
         }
-        let all = serde_json::json!({
+        if let Some(mirror) = &self.mirror {
+            rows["things"] = mirror.things();
+        }
+        let mut all = serde_json::json!({
             "rows": rows,
             "bucket": self.bucket.to_string(),
             "group_by": self.group_by,
             "measures": self.measures.iter().map(Measure::definition).collect::<Vec<_>>(),
         });
+        if let Some(mirror) = &self.mirror {
+            all["fields"] = mirror.fields.as_slice().into();
+        }
         [rows, all]
             .iter()
             .flat_map(|text| Sha256::digest(text.to_string().as_bytes())[..4].to_vec())
@@ -180,6 +190,12 @@ impl Rollup {
             Some(finer) => format!("{own}, of {}", finer.calendar_words()),
             None => own,
         }
+    }
+
+    /// The column of its table that places a row in a slice.
+    #[must_use]
+    pub(crate) fn time_key(&self) -> &'static str {
+        if self.mirror.is_some() { CREATED_AT } else { "bucket" }
     }
 
     /// Whether slices that start then are sealed.

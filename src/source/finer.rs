@@ -140,5 +140,6 @@ fn shape(rollup: &Rollup, columns: &[Column]) -> Result<Shape, ShapeError> {
         inputs.push(Input::new(measure, columns, sql_type, true, is_dimension));
     }
     let (Columns { fields, generated }, values) = lay_out(inputs, Level::Finer).map_err(unfit)?;
-    Ok(Shape { axis, changes: None, dimensions, fields, values, generated, fingerprint: None })
+    let (time_key, changes, fingerprint) = (rollup.time_key(), None, None);
+    Ok(Shape { time_key, axis, changes, dimensions, fields, values, generated, fingerprint })
 }

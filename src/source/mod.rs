@@ -1,7 +1,8 @@
 //! What rollups are computed from: rows that are only read.
 //!
-//! A [`Source`] answers for one kind of origin: a table of the application ([`table`]), or the
-//! table of a finer rollup ([`finer`]). [`of`] picks the kind of a rollup. Everything else asks
+//! A [`Source`] answers for one kind of origin: a table of the application ([`table`]), the table of
+//! a finer rollup ([`finer`]), a Bubble app, whose things a mirror keeps ([`things`]), or the table
+//! of such a mirror ([`mirrored`]). [`of`] picks the kind of a rollup. Everything else asks
 //! the source, and is the same for each kind.
 //!
 //! [`reading::shape`] reads a rollup's columns from the catalogue once. [`reading::read`] writes the
@@ -11,14 +12,17 @@
 
 pub mod changes;
 mod finer;
+mod mirrored;
 pub mod reading;
 pub(crate) mod settle;
 mod table;
+pub(crate) mod things;
 
 use std::fmt;
 
 use futures_util::future::BoxFuture;
 
+use crate::clients::bubble::App;
 use crate::clients::db::{Db, DbError, Side, Tx};
 use crate::model::rollup::Rollup;
 use crate::model::slice::Slice;
@@ -28,7 +32,7 @@ use crate::source::reading::shape::{Shape, ShapeError};
 use crate::source::settle::{Settled, Wait};
 
 /// The kinds of sources. A rollup has the first one that feeds it.
-const KINDS: &[&dyn Source] = &[&finer::Finer, &table::Table];
+const KINDS: &[&dyn Source] = &[&things::Things, &mirrored::Mirrored, &finer::Finer, &table::Table];
 
 /// The source of `rollup`.
 #[must_use]
@@ -98,13 +102,17 @@ pub(crate) trait Source: fmt::Debug + Sync {
     }
 }
 
-/// The two databases that sources may be in.
+/// The servers that hold the rows of sources.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Servers<'a> {
     pub(crate) source: &'a Db,
     pub(crate) target: &'a Db,
     /// Whether both are one database, reached by the same URL.
     pub(crate) is_one: bool,
+    /// The schema of the rollup tables.
+    pub(crate) schema: &'a str,
+    /// The Bubble app that is counted instead of the source.
+    pub(crate) app: Option<&'a App>,
 }
 
 impl<'a> Servers<'a> {
@@ -120,7 +128,7 @@ impl<'a> Servers<'a> {
     /// Whether that is the application's.
     #[must_use]
     pub(crate) fn is_applications(self, rollup: &Rollup) -> bool {
-        self.is_one || of(rollup).side() == Side::Source
+        self.app.is_none() && (self.is_one || of(rollup).side() == Side::Source)
     }
 }
 

@@ -4,10 +4,10 @@
 WITH __gone AS (
     DELETE FROM {rollup} __r USING (
         SELECT unnest((array_agg(ctid))[2:]) AS __tid FROM {rollup}
-        WHERE bucket >= {start} AND bucket < {end}
+        WHERE {time} >= {start} AND {time} < {end}
         GROUP BY {keys} HAVING count(*) > 1
     ) __d
-    WHERE __r.ctid = __d.__tid AND __r.bucket >= {start} AND __r.bucket < {end}
+    WHERE __r.ctid = __d.__tid AND __r.{time} >= {start} AND __r.{time} < {end}
     RETURNING 1
 )
 SELECT count(*) AS deleted FROM __gone

@@ -91,10 +91,11 @@ pub(super) async fn raise(
         let sql = format!(
             "WITH gone AS (DELETE FROM tallymark.slice WHERE rollup = {} AND slice_start >= {} \
              RETURNING slice_start, slice_end) DELETE FROM {} r USING gone \
-             WHERE r.bucket >= gone.slice_start AND r.bucket < gone.slice_end",
+             WHERE r.{time} >= gone.slice_start AND r.{time} < gone.slice_end",
             literal(&rollup.name),
             timestamptz(edge),
             target.table(rollup),
+            time = rollup.time_key(),
         );
         tx.execute("deleting what the calendar before left", sql).await?;
     }
@@ -138,9 +139,10 @@ impl Target {
         let doing = "looking for rows outside of every slice";
         let mut tx = self.db.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
         let sql = format!(
-            "{older} SELECT count(*) AS rows, min(bucket) AS first, max(bucket) AS last \
+            "{older} SELECT count(*) AS rows, min({time}) AS first, max({time}) AS last \
              FROM {table} r WHERE {outside}",
             older = older_slices(rollup, generation),
+            time = rollup.time_key(),
             table = self.table(rollup),
             outside = outside_condition(rollup),
         );
@@ -200,13 +202,14 @@ fn older_slices(rollup: &Rollup, generation: u64) -> String {
 
 /// The condition that a row `r` lies outside of every slice. It needs [`older_slices`] before it.
 fn outside_condition(rollup: &Rollup) -> String {
+    let time = rollup.time_key();
     let before = match rollup.seal_before {
         Some(seal) if seal > rollup.start => "false".to_owned(),
-        _ => format!("r.bucket < {}", timestamptz(rollup.start)),
+        _ => format!("r.{time} < {}", timestamptz(rollup.start)),
     };
     format!(
         "{before} OR EXISTS (SELECT FROM older m \
-         WHERE m.slice_start <= r.bucket AND r.bucket < m.slice_end)"
+         WHERE m.slice_start <= r.{time} AND r.{time} < m.slice_end)"
     )
 }
 

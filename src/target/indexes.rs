@@ -331,7 +331,8 @@ pub async fn refuse_doubled(
     shape: &Shape,
 ) -> Result<(), DdlError> {
     let table = target.table(rollup);
-    if columns_of(tx, &table).await?.is_empty()
+    if rollup.mirror.is_some()
+        || columns_of(tx, &table).await?.is_empty()
         || rollup_indexes(tx, target, rollup, shape).await?.statements.is_empty()
     {
         return Ok(());

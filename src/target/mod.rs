@@ -12,6 +12,7 @@ mod ready;
 mod replace;
 mod stage;
 mod statement;
+mod things;
 mod verify;
 
 use std::borrow::Cow;
@@ -32,6 +33,7 @@ pub(crate) use generation::Outside;
 pub use replace::StatementOptions;
 pub(crate) use replace::{LastWrite, Replaced};
 pub use stage::{Chunk, StageProgress};
+pub(crate) use things::StagedPage;
 pub(crate) use verify::{Comparison, Difference, Verification};
 
 /// The target database, and the schema of its rollup tables.

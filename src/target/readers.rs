@@ -57,7 +57,9 @@ async fn of_one(
     reader: &str,
     rollups: &[Rollup],
 ) -> Result<Vec<String>, DbError> {
-    let tables: Vec<String> = rollups.iter().map(|rollup| literal(&rollup.name)).collect();
+    // A mirror has what the app knows of persons, and is no table of statistics.
+    let rollups = rollups.iter().filter(|rollup| rollup.mirror.is_none());
+    let tables: Vec<String> = rollups.map(|rollup| literal(&rollup.name)).collect();
     // In one pass, because a name may look like another placeholder.
     let sql = format!(
         include_str!("readers.sql"),

@@ -167,7 +167,7 @@ impl Target {
     /// Replaces the slice's rows by `input`. If a group is in the table more than once, deletes the
     /// surplus and replaces again, as the first join paired the group with each of its rows and
     /// counted too many.
-    async fn replace(
+    pub(super) async fn replace(
         &self,
         tx: &mut Tx,
         job: SliceJob<'_>,
@@ -212,6 +212,7 @@ impl Target {
             differs = differs(shape),
             input = input,
             rollup = self.table(rollup),
+            time = shape.time_key,
             start = timestamptz(slice.start()),
             end = timestamptz(slice.end()),
             same_group = same_group(shape),
@@ -242,6 +243,7 @@ impl Target {
         let sql = format!(
             include_str!("doubled.sql"),
             rollup = self.table(rollup),
+            time = shape.time_key,
             start = timestamptz(slice.start()),
             end = timestamptz(slice.end()),
             keys = columns(shape)[..=shape.dimensions.len()].join(", "),
@@ -332,6 +334,7 @@ pub(super) async fn finish(
         include_str!("marker.sql"),
         rollup = literal(&rollup.name),
         table = target.table(rollup),
+        time = rollup.time_key(),
         start = timestamptz(slice.start()),
         end = timestamptz(slice.end()),
         seal =

@@ -9,30 +9,30 @@
 -- reserved: the columns of a rollup start differently.
 WITH __diff AS MATERIALIZED (
     SELECT __o.__tid, __n.*,
-           __o.__tid IS NOT NULL AND __n.bucket IS NOT NULL AND ({differs}) AS __differs
+           __o.__tid IS NOT NULL AND __n.{time} IS NOT NULL AND ({differs}) AS __differs
     FROM (
         SELECT row_number() OVER () AS __new, __i.* FROM (
             {input}
         ) __i
     ) __n
     FULL JOIN (
-        SELECT ctid AS __tid, * FROM {rollup} WHERE bucket >= {start} AND bucket < {end}
+        SELECT ctid AS __tid, * FROM {rollup} WHERE {time} >= {start} AND {time} < {end}
     ) __o ON {same_group}
 ), __gone AS (
     DELETE FROM {rollup} __r USING __diff __d
-    WHERE __r.ctid = __d.__tid AND __d.bucket IS NULL AND __r.bucket >= {start} AND __r.bucket < {end}
+    WHERE __r.ctid = __d.__tid AND __d.{time} IS NULL AND __r.{time} >= {start} AND __r.{time} < {end}
     RETURNING 1
 ), __added AS (
     INSERT INTO {rollup} ({columns}) SELECT {columns} FROM __diff WHERE __tid IS NULL
     RETURNING 1
 ), __changed AS (
     UPDATE {rollup} __r SET {assignments} FROM __diff __d
-    WHERE __r.ctid = __d.__tid AND __d.__differs AND __r.bucket >= {start} AND __r.bucket < {end}
+    WHERE __r.ctid = __d.__tid AND __d.__differs AND __r.{time} >= {start} AND __r.{time} < {end}
     RETURNING 1
 )
 SELECT coalesce(sum(__rows), 0)::bigint AS rows_read,
        coalesce(max(__new), 0) AS groups,
-       count(bucket) AS joined,
+       count({time}) AS joined,
        (SELECT count(*) FROM __added) AS inserted,
        (SELECT count(*) FROM __changed) AS updated,
        (SELECT count(*) FROM __gone) AS deleted

@@ -73,7 +73,7 @@ impl StageProgress {
     }
 
     /// Writes the progress. `before` was its value when the newest chunk began.
-    async fn write(
+    pub(super) async fn write(
         self,
         tx: &mut Tx,
         lease: &Lease,

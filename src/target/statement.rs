@@ -6,9 +6,9 @@ use crate::model::sql::{ident, timestamptz};
 use crate::source::reading::read::{self, Form};
 use crate::source::reading::shape::Shape;
 
-/// The columns that are written to the rollup table: bucket, dimensions, fields.
+/// The columns that are written to the table: the bucket or another time, dimensions, fields.
 pub(crate) fn columns(shape: &Shape) -> Vec<String> {
-    std::iter::once("bucket".to_owned())
+    std::iter::once(shape.time_key.to_owned())
         .chain(shape.dimensions.iter().map(|dimension| ident(&dimension.name)))
         .chain(shape.fields.iter().map(|field| ident(&field.name)))
         .collect()
@@ -26,7 +26,8 @@ pub(crate) fn stage_columns(shape: &Shape) -> Vec<String> {
 
 /// The condition that `__n` and `__o` are the same group.
 pub(crate) fn same_group(shape: &Shape) -> String {
-    let mut terms = vec!["__o.bucket = __n.bucket".to_owned()];
+    let time = shape.time_key;
+    let mut terms = vec![format!("__o.{time} = __n.{time}")];
     for dimension in &shape.dimensions {
         let name = ident(&dimension.name);
         terms.push(format!("ARRAY[__o.{name}] = ARRAY[__n.{name}]"));

@@ -203,6 +203,7 @@ mod tests {
             completion: None,
             not_now: None,
             elapsed_ms: None,
+            workload_units: None,
         };
         let documented = include_str!("../../docs/METRICS.md");
         for outcome in Outcome::ALL {

@@ -27,7 +27,7 @@ use crate::work::consumer;
 use crate::work::due::{Standing, View};
 use crate::work::report::RollupProblem;
 use crate::work::worker::{WorkError, Worker};
-use crate::work::{ready, standings};
+use crate::work::{ready, standings, things};
 
 /// Batches of marks taken in one go. The next tick takes the rest.
 const BATCHES_MAX: usize = 20;
@@ -51,6 +51,9 @@ pub async fn notice(worker: &Worker, deadline: Deadline) -> Vec<RollupProblem> {
     let mut problems = Vec::new();
     let mut captured = BTreeMap::<String, Vec<&Rollup>>::new();
     for rollup in &worker.config.rollups {
+        if let Err(error) = things::notice_changes(worker, rollup, deadline).await {
+            problems.push(RollupProblem::of_late_changes(&rollup.name, &error));
+        }
         match rollup.late {
             Late::Capture => captured.entry(rollup.from.to_string()).or_default().push(rollup),
             Late::Column(_) => {
@@ -185,6 +188,7 @@ async fn acknowledge(
 /// `false`: that instant cannot be determined yet. For a role that cannot see the transactions
 /// of others it may stay unknown, as its slices are settled by `grace` alone.
 pub(crate) async fn watch_changes(worker: &Worker, rollup: &Rollup) -> Result<bool, WorkError> {
+    things::watch_changes(worker, rollup).await?;
     if !matches!(rollup.late, Late::Column(_))
         || worker.checkpoints.changes_until(&rollup.name).await?.is_some()
     {

@@ -1,5 +1,6 @@
 //! The computation of slices, from the choice of the due ones to the checkpoint of each.
 
+pub(crate) mod access;
 pub mod backfill;
 pub(crate) mod backlog;
 pub(crate) mod compose;
@@ -10,11 +11,13 @@ pub mod estimate;
 mod generation;
 pub mod identity;
 pub mod late;
+pub(crate) mod meter;
 pub mod price;
 pub mod ready;
 pub mod replay;
 pub mod report;
 pub mod slice_run;
 pub mod standings;
+pub(crate) mod things;
 pub(crate) mod want;
 pub mod worker;

@@ -2,6 +2,8 @@
 //!
 //! claim → settle → read chunks → stage partials → replace with the fence → complete → summary
 //!
+//! A mirror's slice is read in pages of an app instead of chunks (`pages`).
+//!
 //! `claim` has the first step, `chunks` reading and replacing, `record` the last. Where the
 //! checkpoints are in the target, `with_rows` completes the slice while it is replaced.
 
@@ -13,6 +15,7 @@ use tokio::time::error::Elapsed;
 use tracing::{Instrument as _, info_span};
 
 use crate::checkpoint::{CheckpointError, Lease};
+use crate::clients::bubble::Units;
 use crate::clients::db::Access;
 use crate::model::clock::{Deadline, Stopwatch, rfc3339};
 use crate::model::not_now::{NotNow, Why};
@@ -31,8 +34,10 @@ use crate::work::worker::{WorkError, Worker, lock};
 
 mod chunks;
 mod claim;
+mod pages;
 mod record;
 mod stop;
+mod values;
 mod with_rows;
 
 use chunks::{Chunks, SliceRead};
@@ -107,6 +112,8 @@ struct Work<'a> {
     watch: Stopwatch,
     /// The completion in the newest transaction that replaced the rows.
     written: Mutex<Option<CompletedSlice>>,
+    /// The workload units that the app billed.
+    units: Mutex<Units>,
 }
 
 /// Works on one slice until it is done or the deadline is near, and logs one summary line, also for
@@ -168,12 +175,16 @@ async fn work_on(
         throttle: *throttle,
         watch,
         written: Mutex::default(),
+        units: Mutex::default(),
     };
     let start = rfc3339(slice.start());
     let span = info_span!("slice", rollup = rollup.name, start, attempt = lease.attempt());
     let work = async {
         let result = work.process().await;
-        work.record_in_time(result).instrument(info_span!("complete")).await
+        let report = work.record_in_time(result).instrument(info_span!("complete")).await?;
+        let units = *lock(&work.units);
+        let workload_units = rollup.mirror.is_some().then_some(units);
+        Ok(SliceReport { workload_units, ..report })
     };
     work.instrument(span).await
 }
@@ -190,6 +201,9 @@ impl Work<'_> {
     async fn process(&self) -> Result<Done, Stop> {
         let mut pace = self.worker.pace(self.job.rollup);
         let work = async {
+            if let Some(mirror) = &self.job.rollup.mirror {
+                return pages::read(self, mirror).instrument(info_span!("read")).await;
+            }
             let settled_by = self.settle(&mut pace).instrument(info_span!("settle")).await?;
             Chunks::new(self, settled_by).read(&mut pace).instrument(info_span!("read")).await
         };

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::checkpoint::store::StoreError;
 use crate::checkpoint::{Backfill, CheckpointError, Checkpoints, CopyError};
+use crate::clients::bubble::App;
 use crate::clients::db::{CatalogueError, Db, DbError, DbErrorKind, Side};
 use crate::clients::queue::{QueueError, Queues};
 use crate::config::Config;
@@ -33,6 +34,8 @@ const SETTLE_WAIT_MAX: Duration = Duration::from_secs(2);
 pub struct Worker {
     pub config: Config,
     pub source: Db,
+    /// The Bubble app that is counted instead of the source.
+    pub(crate) app: Option<App>,
     pub target: Target,
     pub checkpoints: Checkpoints,
     /// Decides when the source can take another chunk.
@@ -259,6 +262,8 @@ impl Worker {
             is_source,
             keepers: Keepers::default(),
         };
+        let app = config.source.app.as_ref();
+        let app = app.map(|it| App::new(&it.address, &it.branch, it.token.clone()));
         let settle_wait_max = SETTLE_WAIT_MAX;
         let governor = Governor::new(config.source.governor.clone());
         let interrupt = Interrupt::default();
@@ -267,6 +272,7 @@ impl Worker {
         Ok(Self {
             config,
             source,
+            app,
             target,
             checkpoints,
             governor,
@@ -292,8 +298,14 @@ impl Worker {
 
     /// The databases that rollups are computed from.
     #[must_use]
-    pub(crate) const fn servers(&self) -> Servers<'_> {
-        Servers { source: &self.source, target: &self.target.db, is_one: self.target.is_source }
+    pub(crate) fn servers(&self) -> Servers<'_> {
+        Servers {
+            source: &self.source,
+            target: &self.target.db,
+            is_one: self.target.is_source,
+            schema: &self.target.schema,
+            app: self.app.as_ref(),
+        }
     }
 
     /// The database that `rollup` is computed from.
@@ -303,9 +315,11 @@ impl Worker {
     }
 
     /// The governor of the database that `rollup` is computed from, if that is the application's.
+    /// For a mirror it knows the hours.
     #[must_use]
     pub(crate) fn governor_of(&self, rollup: &Rollup) -> Option<&Governor> {
-        self.servers().is_applications(rollup).then_some(&self.governor)
+        let is_applications = rollup.mirror.is_some() || self.servers().is_applications(rollup);
+        is_applications.then_some(&self.governor)
     }
 
     /// Drops the cached data about `rollup`'s source and tables, so that it is read again.

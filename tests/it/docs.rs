@@ -74,6 +74,18 @@ fn the_rollups_of_rollups_in_the_reference_are_good_ones() {
 }
 
 #[test]
+fn the_mirrors_in_the_example_and_on_the_page_about_bubble_are_good_ones() {
+    let example = parse("examples/bubble", &read("examples/bubble/tallymark.toml"));
+    let names: Vec<&str> = example.rollups.iter().map(|it| it.name.as_str()).collect();
+    let expected = ["orders", "visits", "orders_hourly", "revenue_monthly", "visits_daily"];
+    assert_eq!(names, expected);
+    let page = read("docs/BUBBLE.md");
+    let shown = parse("docs/BUBBLE.md", blocks(&page, "toml")[0]);
+    let [mirror, daily] = &shown.rollups[..] else { panic!("two tables") };
+    assert!(daily.is_computed_from(mirror));
+}
+
+#[test]
 fn every_kind_of_measure_stands_in_the_reference() {
     let reference = read("docs/CONFIG.md");
     let measures = reference.split("\n## Measures\n").nth(1).unwrap();

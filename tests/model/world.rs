@@ -165,6 +165,7 @@ pub fn report(outcome: Outcome, wait: Option<i8>) -> SliceReport {
         completion: None,
         not_now: None,
         elapsed_ms: None,
+        workload_units: None,
     }
 }
 

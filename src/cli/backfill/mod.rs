@@ -168,6 +168,16 @@ fn positive(text: &str) -> Result<f64, String> {
 pub(super) fn foreseen(worker: &Worker, estimate: &Estimate) -> String {
     let Estimate { rows, blocks, source_ms, elapsed_ms, .. } = *estimate;
     let ms = |ms| ui::duration(Duration::from_millis(ms));
+    if let Some(units) = estimate.workload_units {
+        return format!(
+            "\n  {} things by the app's count, for about {units}\n  about {} in requests, {} in all, \
+             done by {}",
+            number(rows),
+            ms(source_ms),
+            ms(elapsed_ms),
+            ui::instant(estimate.finish_at),
+        );
+    }
     let how = match estimate.is_learned {
         true => "as its newest slices",
         false => "a guess: no slice has been computed yet",
@@ -208,7 +218,7 @@ fn priced(estimate: &Estimate) -> String {
 
 /// The estimate of a backfill, as `plan` and `backfill` print it with `--json`.
 pub(super) fn foreseen_document(estimate: &Estimate) -> serde_json::Value {
-    json!({
+    let mut document = json!({
         "rows": estimate.rows,
         "blocks": estimate.blocks,
         "source_ms": estimate.source_ms,
@@ -216,7 +226,11 @@ pub(super) fn foreseen_document(estimate: &Estimate) -> serde_json::Value {
         "finish_at": estimate.finish_at,
         "learned": estimate.is_learned,
         "dollars": estimate.is_on_aws.then_some(estimate.dollars),
-    })
+    });
+    if let Some(units) = estimate.workload_units {
+        document["workload_units"] = json!(units);
+    }
+    document
 }
 
 /// The plan of a backfill.

@@ -1,3 +1,4 @@
+mod app;
 mod index;
 mod rollup;
 mod server;
@@ -86,8 +87,11 @@ impl CheckArgs {
         let mut findings = Findings::default();
         let (worker, has_region) = worker(global, &mut findings).await?;
         let chosen = rollups(&worker, self.rollup.as_deref())?;
-        let mut reached = source(&worker, &mut findings).await?;
-        if !worker.target.is_source {
+        let mut reached = match worker.app {
+            Some(_) => app::inspect(&worker, &mut findings).await,
+            None => source(&worker, &mut findings).await?,
+        };
+        if !worker.target.is_source || worker.app.is_some() {
             let looked = server(&alone(&worker, Side::Target)?, true, &mut findings).await;
             reached &= looked.is_ok();
             if let Err(error) = looked {

@@ -7,6 +7,7 @@ use super::choose::{CountableTable, Proposed};
 use super::{LABEL, NewArgs};
 use crate::cli::ui;
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT, Db};
+use crate::config::SCHEMA_DEFAULT;
 use crate::model::clock::{Clock as _, SystemClock};
 use crate::model::hint::{Fault, Hinted};
 use crate::model::rollup::Rollup;
@@ -26,7 +27,8 @@ pub(super) struct Proof {
 
 /// Compares `rollup` with the source as `check` does: its columns, privileges and index.
 pub(super) async fn prove(db: &Db, rollup: &Rollup) -> Result<Proof, WorkError> {
-    let servers = Servers { source: db, target: db, is_one: true };
+    let schema = SCHEMA_DEFAULT;
+    let servers = Servers { source: db, target: db, is_one: true, schema, app: None };
     let shape = source::of(rollup).shape(servers, rollup).await?;
     let newest = rollup.newest(SystemClock.now());
     let slice = newest.unwrap_or_else(|| rollup.calendar.containing(rollup.start));

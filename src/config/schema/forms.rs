@@ -106,6 +106,16 @@ pub(super) fn zone() -> Value {
 
 /// A database's address, or the place where it is kept.
 pub(super) fn address() -> Value {
+    json!({
+        "anyOf": [
+            place("address"),
+            { "type": "string", "pattern": "^[Pp][Oo][Ss][Tt][Gg][Rr][Ee][Ss]([Qq][Ll])?://\\S+$" },
+        ],
+    })
+}
+
+/// The place where the text called `what` is kept.
+pub(super) fn place(what: &str) -> Value {
     let name = |description: &str, pattern: &str| {
         json!({
             "description": description,
@@ -116,20 +126,18 @@ pub(super) fn address() -> Value {
     };
     let kept = "[A-Za-z0-9/_.:+=@!-]";
     let properties = json!({
-        "env": name("An environment variable that holds the address.", "^[A-Za-z_][A-Za-z0-9_]*$"),
+        "env": name(
+            &format!("An environment variable that holds the {what}."),
+            "^[A-Za-z_][A-Za-z0-9_]*$",
+        ),
         "parameter": name(
             "A parameter of AWS Systems Manager that holds it.",
             &format!("^{kept}{{1,1011}}$"),
         ),
         "secret": name("A secret of AWS Secrets Manager that holds it.", &format!("^{kept}{{1,2048}}$")),
     });
-    let mut place = table("Where the address is kept.", &[], properties);
+    let mut place = table(&format!("Where the {what} is kept."), &[], properties);
     place["minProperties"] = 1.into();
     place["maxProperties"] = 1.into();
-    json!({
-        "anyOf": [
-            place,
-            { "type": "string", "pattern": "^[Pp][Oo][Ss][Tt][Gg][Rr][Ee][Ss]([Qq][Ll])?://\\S+$" },
-        ],
-    })
+    place
 }

@@ -9,9 +9,10 @@
 use serde_json::{Map, Value, json};
 
 use super::throttle::{LOAD, SLOTS, WAKE_PER_HOUR};
-use super::{NICE_RATIO, Signal, StoreKind, checkpoint};
+use super::{NICE_RATIO, Signal, StoreKind, app, checkpoint};
 
 mod forms;
+mod mirror;
 mod rollup;
 
 use forms::{
@@ -27,14 +28,20 @@ pub fn json_schema() -> Value {
         "target": target(),
         "checkpoint": checkpoint(),
         "scrub": scrub(),
+        "mirror": {
+            "description": "Tables that keep the things of a Bubble app.",
+            "type": "array",
+            "items": mirror::mirror(),
+        },
         "rollup": {
-            "description": "The tables of statistics, at least one.",
+            "description": "The tables of statistics.",
             "type": "array",
             "minItems": 1,
             "items": rollup::rollup(),
         },
     });
-    let mut schema = table(description, &["source", "rollup"], properties);
+    let mut schema = table(description, &["source"], properties);
+    schema["anyOf"] = json!([{ "required": ["rollup"] }, { "required": ["mirror"] }]);
     schema["$schema"] = "http://json-schema.org/draft-07/schema#".into();
     schema["title"] = "tallymark.toml".into();
     schema["definitions"] = json!({
@@ -83,7 +90,17 @@ fn source() -> Value {
             "Ticks connect at most this often per hour, so that a source can sleep.",
         ),
     });
-    table("The database that is counted.", &["url"], properties)
+    let mut properties = properties;
+    properties["bubble"] = mirror::app();
+    properties["workload_units_per_month"] =
+        integer(app::UNITS, "Workload units that all mirrors may take from the app in a month.");
+    let mut source = table("The database or the app that is counted.", &[], properties);
+    let refused = app::REFUSED.iter().map(|(key, _)| ((*key).to_owned(), false.into()));
+    let refused: Map<String, Value> = refused.collect();
+    source["if"] = json!({ "required": ["bubble"] });
+    source["then"] = json!({ "required": [app::KEYS[1]], "properties": refused });
+    source["else"] = json!({ "required": ["url"], "properties": { app::KEYS[1]: false } });
+    source
 }
 
 fn target() -> Value {

@@ -12,12 +12,12 @@ use crate::model::rollup::{EpochUnit, Late};
 /// Bytes of a rollup's or measure's name, as the parser has them.
 const NAME_MAX: usize = 48;
 
-/// One rollup: of a table, or of a finer rollup.
+/// One rollup: of a table, of a finer rollup, or of a mirror.
 pub(super) fn rollup() -> Value {
     let mut rollup =
         table("A table of statistics.", &["name", "from", "slice", "measures"], properties());
     rollup["if"] = json!({
-        "properties": { "from": { "type": "object" } },
+        "properties": { "from": { "type": "object", "required": ["rollup"] } },
         "required": ["from"],
     });
     // The finer rollup decides the rest.
@@ -26,9 +26,16 @@ pub(super) fn rollup() -> Value {
     refused.insert("measures".to_owned(), merged());
     rollup["then"] = json!({ "properties": refused });
     let measures = json!({ "additionalProperties": refer("measure") });
+    let measures = with(measures, named_measures());
+    // A mirror decides the same, but its rows can be chosen and measured like any others.
+    let decided = FINER_DECIDES.iter().filter(|(key, ..)| *key != "where");
+    let mut refused: Map<String, Value> =
+        decided.map(|(key, ..)| ((*key).to_owned(), false.into())).collect();
+    refused.insert("measures".to_owned(), measures.clone());
     rollup["else"] = json!({
-        "required": ["time", "start"],
-        "properties": { "measures": with(measures, named_measures()) },
+        "if": { "properties": { "from": { "type": "object" } }, "required": ["from"] },
+        "then": { "properties": refused },
+        "else": { "required": ["time", "start"], "properties": { "measures": measures } },
     });
     rollup
 }
@@ -40,7 +47,10 @@ fn properties() -> Value {
             "type": "string",
             "pattern": "^[a-z][a-z0-9_]{0,47}$",
         },
-        "from": { "description": "What is counted.", "anyOf": [from_table(), from_rollup()] },
+        "from": {
+            "description": "What is counted.",
+            "anyOf": [from_table(), from_rollup(), from_mirror()],
+        },
         "time": described(refer("time"), "The column that places a row in time."),
         "start": instant("Where history begins: the start of a slice."),
         "slice": described(refer("width"), "How time is cut into units of work."),
@@ -81,6 +91,11 @@ fn from_table() -> Value {
 fn from_rollup() -> Value {
     let name = json!({ "description": "Its name.", "type": "string" });
     table("A finer rollup of this file.", &["rollup"], json!({ "rollup": name }))
+}
+
+fn from_mirror() -> Value {
+    let name = json!({ "description": "Its name.", "type": "string" });
+    table("A mirror of this file.", &["mirror"], json!({ "mirror": name }))
 }
 
 /// A column with a time.
@@ -126,7 +141,7 @@ fn condition(description: &str) -> Value {
 }
 
 /// Names that columns of a rollup table may have.
-fn unreserved() -> Value {
+pub(super) fn unreserved() -> Value {
     json!({ "not": { "anyOf": [{ "enum": RESERVED.map(|(name, _)| name) }, { "pattern": "^__" }] } })
 }
 
@@ -191,7 +206,7 @@ pub(super) fn measure() -> Value {
 }
 
 /// Both objects in one.
-fn with(form: Value, other: Value) -> Value {
+pub(super) fn with(form: Value, other: Value) -> Value {
     let (Value::Object(mut form), Value::Object(other)) = (form, other) else { return Value::Null };
     form.extend(other);
     form.into()

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use serde_json::Value as Json;
 use toml::{Table, Value};
 
-use super::super::{compose, json_schema, rollup, throttle};
+use super::super::{app, compose, json_schema, mirror, rollup, throttle};
 use super::GOOD;
 
 /// The copy for editors, in the repository.
@@ -66,6 +66,45 @@ lookback = [1, 7]
 measures = { orders = "count" }
 "#;
 
+/// A source that is an app.
+const MIRRORED: &str = r#"
+[source]
+bubble = { app = "https://app.example.com", branch = "version-test", token = { env = "BUBBLE_TOKEN" } }
+workload_units_per_month = 20000
+quiet_hours = "8:00-9:30"
+wake_per_hour = 6
+
+[target]
+url = { env = "TARGET_DATABASE_URL" }
+
+[[mirror]]
+name = "shop_orders"
+type = "order"
+fields = ["Status", "amount_number", "customer"]
+start = "2025-01-01"
+slice = "1 day"
+timezone = "Europe/Berlin"
+grace = "20 minutes"
+modified = true
+shrink_guard = 0.1
+seal_before = "2025-02-01"
+
+[[rollup]]
+name = "orders_daily"
+from = { mirror = "shop_orders" }
+slice = "1 day"
+bucket = "1 hour"
+where = "customer IS NOT NULL"
+group_by = ["Status"]
+measures = { orders = "count", revenue = { sum = "amount_number" } }
+
+[[rollup]]
+name = "orders_monthly"
+from = { rollup = "orders_daily" }
+slice = "1 month"
+measures = ["orders"]
+"#;
+
 /// Mistakes that only the parser finds, as they lie between several values, or in the text of one.
 const BEYOND: &[&str] = &[
     // Names that must be, or must not be, those of others.
@@ -92,6 +131,13 @@ const BEYOND: &[&str] = &[
     "is not a date or time",
     "is out of range",
     "are not hours of a day",
+    // An app and its mirrors need each other, and a database beside them.
+    "the source is a database",
+    "the source is a Bubble app, which has no tables",
+    "has no room for the tables of Tallymark",
+    "is no mirror of this file",
+    "has no column",
+    "the port is no number",
     // An editor shows a date as its text.
     "found a date or time",
 ];
@@ -107,7 +153,7 @@ fn corpus() -> Vec<Table> {
     let defaults = keys.iter().fold(example.clone(), |text, key| {
         text.replace(&format!("\n# {key} ="), &format!("\n{key} ="))
     });
-    let mut texts = vec![example, defaults, GOOD.to_owned(), RARE.to_owned()];
+    let mut texts = vec![example, defaults, GOOD.to_owned(), RARE.to_owned(), MIRRORED.to_owned()];
     for page in ["README.md", "docs/CONFIG.md"] {
         for block in read(page).split("```toml\n").skip(1) {
             let block = block.split("\n```").next().unwrap();
@@ -269,8 +315,11 @@ fn the_schema_has_every_key_that_the_parser_knows() {
         known.sort_unstable();
         known
     };
-    let source: Vec<_> = ["url", "chunk_time"].into_iter().chain(throttle::KEYS).collect();
+    let source = ["url", "chunk_time"].into_iter().chain(app::KEYS).chain(throttle::KEYS);
+    let source: Vec<_> = source.collect();
     assert_eq!(keys("/properties/source"), sorted(&source));
+    assert_eq!(keys("/properties/source/properties/bubble"), sorted(&app::APP));
+    assert_eq!(keys("/properties/mirror/items"), sorted(&mirror::KEYS));
     assert_eq!(keys("/properties/rollup/items"), sorted(&rollup::KEYS));
     let refused = compose::FINER_DECIDES.map(|(key, ..)| key);
     let mut refused = [&refused[..], &["measures"]].concat();

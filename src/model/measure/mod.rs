@@ -26,8 +26,8 @@ use std::fmt;
 use serde_json::{Map, Value, json};
 
 pub(crate) use column::Column;
-use field::Expressions;
-pub(crate) use field::{Columns, Field, Generated, ValueColumn};
+
+pub(crate) use field::{Columns, Expressions, Field, Generated, ValueColumn};
 pub(crate) use input::{Input, Level, lay_out};
 
 /// All kinds, in the order in which messages list them.

@@ -19,6 +19,12 @@ impl MarkedHours {
     /// All of time.
     pub(crate) const ALL: Self = Self(None);
 
+    /// The hour of an instant.
+    pub(crate) fn at(instant: DateTime<Utc>) -> Self {
+        let hour = instant.timestamp().div_euclid(3600);
+        Self(Some((hour, hour)))
+    }
+
     /// Reads the columns `first_hour` and `last_hour`.
     ///
     /// # Errors

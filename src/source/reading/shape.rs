@@ -22,6 +22,8 @@ use crate::source::reading::privileges::{
 /// A rollup's definition together with the PostgreSQL types of its columns.
 #[derive(Clone, Debug)]
 pub struct Shape {
+    /// The column of its table that places a row in a slice.
+    pub time_key: &'static str,
     /// How the time column is compared and cut.
     pub axis: Axis,
     /// How the column with a row's last change is compared, if `late` names one.
@@ -129,7 +131,8 @@ pub async fn inspect(
     let Columns { fields, generated } = measured;
     // Read last, as it changes the search path.
     let fingerprint = fingerprint::read(tx, rollup).await?;
-    Ok(Shape { axis, changes, dimensions, fields, values, generated, fingerprint })
+    let time_key = rollup.time_key();
+    Ok(Shape { time_key, axis, changes, dimensions, fields, values, generated, fingerprint })
 }
 
 /// The nearest column name.

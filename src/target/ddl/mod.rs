@@ -2,6 +2,7 @@
 //! leads from one to the other.
 
 mod alter;
+mod mirror;
 mod shared;
 
 use std::borrow::Cow;
@@ -79,6 +80,9 @@ pub async fn plan(
     rollup: &Rollup,
     shape: &Shape,
 ) -> Result<Vec<String>, DdlError> {
+    if rollup.mirror.is_some() {
+        return mirror::plan(tx, target, rollup, shape).await;
+    }
     let table = target.table(rollup);
     let wanted = rollup_columns(shape);
     if let Some(problem) = too_wide(&wanted, stage_wanted(shape).len()) {
@@ -274,10 +278,13 @@ fn create(kind: &str, table: &str, wanted: &[ColumnSpec]) -> String {
 
 fn create_rollup(target: &Target, rollup: &Rollup, wanted: &[ColumnSpec]) -> Vec<String> {
     let table = target.table(rollup);
-    let comment = format!(
-        "Tallymark rollup of {}, one row per group and bucket of {}",
-        rollup.from, rollup.bucket
-    );
+    let comment = match &rollup.mirror {
+        Some(mirror) => format!("Tallymark mirror of {}, one row per thing", mirror.thing),
+        None => format!(
+            "Tallymark rollup of {}, one row per group and bucket of {}",
+            rollup.from, rollup.bucket
+        ),
+    };
     vec![
         create("TABLE", &table, wanted),
         format!("COMMENT ON TABLE {table} IS {}", literal(&comment)),

@@ -105,6 +105,7 @@ fn fates(deliveries: u32, retry_at: Option<DateTime<Utc>>) {
             completion: None,
             not_now: None,
             elapsed_ms: None,
+            workload_units: None,
         };
         let disposition = disposition::of_slice(&report, deliveries, now());
         let is_done = matches!(outcome, Outcome::Succeeded | Outcome::Sealed | Outcome::Exhausted);

@@ -15,6 +15,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::checkpoint::{Completion, LostLease};
+use crate::clients::bubble::Units;
 use crate::model::clock::rfc3339;
 use crate::model::hint::Hinted as _;
 use crate::model::not_now::{ClaimWait, NotNow, Why};
@@ -199,6 +200,10 @@ pub struct SliceReport {
     /// Milliseconds from claim to checkpoint, if `completion` lacks them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub elapsed_ms: Option<u64>,
+    /// The workload units that the app billed for this run, by the manual's prices. Only mirrors
+    /// have them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workload_units: Option<Units>,
 }
 
 impl SliceReport {
@@ -229,6 +234,7 @@ impl SliceReport {
             completion,
             not_now,
             elapsed_ms,
+            workload_units: None,
         }
     }
 
@@ -286,6 +292,7 @@ impl SliceReport {
             source_ms = done.source_ms,
             elapsed_ms = self.elapsed_ms.unwrap_or(done.elapsed_ms),
             settled_by = done.settled_by,
+            workload_units = self.workload_units.map(Units::as_f64),
             "slice {}",
             self.outcome.word()
         );

@@ -30,5 +30,6 @@
 
 mod ask;
 mod fake;
+mod mirror;
 mod model;
 mod tests;

@@ -1,0 +1,104 @@
+//! The tables of a mirror: one row for each thing, and the stage of its pages.
+
+use super::alter::alter_rollup;
+use super::shared::schemas;
+use super::{
+    ColumnSpec, DdlError, claim_registry, create, create_rollup, existing, keeps_rows,
+    refuse_second_table, unfit,
+};
+use crate::clients::db::Tx;
+use crate::model::rollup::Rollup;
+use crate::model::rollup::mirror::{CREATED_AT, ID, MODIFIED_AT, Mirror};
+use crate::model::sql::literal;
+use crate::source::reading::shape::Shape;
+use crate::source::things;
+use crate::target::ready::Persistence;
+use crate::target::{Target, indexes, ready};
+
+/// The statements that `init` must still run for a mirror.
+///
+/// # Errors
+/// As [`super::plan`].
+pub(super) async fn plan(
+    tx: &mut Tx,
+    target: &Target,
+    rollup: &Rollup,
+    shape: &Shape,
+) -> Result<Vec<String>, DdlError> {
+    let table = target.table(rollup);
+    let wanted = columns(shape);
+    let mut statements = schemas(tx, target, rollup).await?;
+    let mut found = ready::columns_of(tx, &table).await?;
+    if found.is_empty() {
+        refuse_second_table(tx, rollup, &table).await?;
+        statements.extend(create_rollup(target, rollup, &wanted));
+        statements.push(format!("CREATE UNIQUE INDEX ON {table} ({ID})"));
+        statements.push(format!("CREATE INDEX ON {table} ({CREATED_AT})"));
+    } else {
+        claim_registry(tx, target, rollup, &table).await?;
+        statements.extend(keeps_rows(tx, rollup, &table, Persistence::Logged).await?);
+        for column in found.iter_mut().filter(|it| Mirror::OWN.contains(&it.name.as_str())) {
+            // These are never NULL.
+            column.is_not_null = false;
+        }
+        statements.extend(alter_rollup(rollup, &table, &wanted, &found)?);
+        let key = indexes::shared_key(tx, &table, &[ID], MODIFIED_AT).await;
+        statements.extend(key.map_err(|error| unfit(rollup, &table, error))?);
+    }
+    statements.extend(stage(tx, rollup, &wanted).await?);
+    Ok(statements)
+}
+
+/// The statements for the stage, which has the same columns and the slice.
+async fn stage(
+    tx: &mut Tx,
+    rollup: &Rollup,
+    columns: &[ColumnSpec],
+) -> Result<Vec<String>, DdlError> {
+    let stage = Target::stage(rollup);
+    let slice = plain("slice_start", "timestamp with time zone", " NOT NULL");
+    let wanted: Vec<ColumnSpec> = std::iter::once(slice).chain(columns.iter().cloned()).collect();
+    let found = existing(tx, &stage).await?;
+    let fits = found.as_ref().is_some_and(|found| {
+        let has = |it: &ColumnSpec| found.contains(&(it.name.clone(), it.sql_type.clone()));
+        found.len() == wanted.len() && wanted.iter().all(has)
+    });
+    let mut statements = Vec::new();
+    if fits {
+        statements.extend(keeps_rows(tx, rollup, &stage, Persistence::Unlogged).await?);
+        let key = indexes::shared_key(tx, &stage, &["slice_start", ID], MODIFIED_AT).await;
+        statements.extend(key.map_err(|error| unfit(rollup, &stage, error))?);
+        return Ok(statements);
+    }
+    if found.is_some() {
+        statements.push(format!("DROP TABLE {stage}"));
+        let rollup = literal(&rollup.name);
+        statements.push(format!("DELETE FROM tallymark.progress WHERE rollup = {rollup}"));
+    }
+    statements.push(create("UNLOGGED TABLE", &stage, &wanted));
+    // A thing that two pages return is staged once.
+    statements.push(format!("CREATE UNIQUE INDEX ON {stage} (slice_start, {ID})"));
+    Ok(statements)
+}
+
+/// The columns of the mirror's table. Fields may be added later, and then all slices run again.
+fn columns(shape: &Shape) -> Vec<ColumnSpec> {
+    let columns = things::columns(shape);
+    let columns = columns.into_iter().map(|(name, kind)| {
+        let is_own = Mirror::OWN.contains(&name);
+        let rest = if is_own { " NOT NULL" } else { "" };
+        ColumnSpec { may_be_added: !is_own, ..plain(name, kind, rest) }
+    });
+    columns.collect()
+}
+
+fn plain(name: &str, sql_type: &str, rest: &str) -> ColumnSpec {
+    ColumnSpec {
+        name: name.to_owned(),
+        sql_type: sql_type.to_owned(),
+        rest: rest.to_owned(),
+        collation: None,
+        generated: false,
+        may_be_added: false,
+    }
+}

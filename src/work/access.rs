@@ -1,0 +1,96 @@
+//! Proofs that the app answers what it is asked. With less rights than an administrator's, Bubble
+//! leaves out things without a sign, and drops constraints.
+
+use std::collections::BTreeSet;
+
+use chrono::{DateTime, Utc};
+
+use crate::clients::bubble::Search;
+use crate::model::hint::Fault;
+use crate::model::not_now::NotNow;
+use crate::model::rollup::Rollup;
+use crate::model::rollup::mirror::Mirror;
+use crate::model::slice::Slice;
+use crate::work::meter::Meter;
+
+/// A key that no app has.
+const UNKNOWN: &str = "tallymark_unknown_field";
+
+const TOKEN: &str = "use the token of Settings → API, which privacy rules do not concern";
+
+/// What a proof found: the fault, or that all is right. The outer error: it cannot be made now.
+type Proved = Result<Result<(), Fault>, NotNow>;
+
+/// Proves, once per process and type, that the token's rights suffice, with a slice of the mirror
+/// that is over at `now`. It costs about one workload unit.
+pub(crate) async fn prove(
+    rollup: &Rollup,
+    mirror: &Mirror,
+    slice: Slice,
+    now: DateTime<Utc>,
+    meter: &mut Meter<'_>,
+) -> Proved {
+    if meter.app().is_proven(&mirror.thing) {
+        return Ok(Ok(()));
+    }
+    let count = |from, until| Search::count(&mirror.thing, from, until);
+    let nothing = match meter.find(&count(slice.end(), slice.start())).await? {
+        Ok(page) => page.total,
+        Err(fault) => return Ok(Err(fault)),
+    };
+    if nothing > 0 {
+        let facts = format!(
+            "the app ignores constraints: it finds {nothing} things in a range that is empty by itself"
+        );
+        return Ok(Err(Fault::new(facts).remedy(TOKEN)));
+    }
+    let unknown = Search { empty: Some(UNKNOWN), ..count(slice.start(), slice.end()) };
+    if meter.find(&unknown).await?.is_ok() {
+        let facts = "the app ignores constraints: it takes one on a field that no type has";
+        return Ok(Err(Fault::new(facts).remedy(TOKEN)));
+    }
+    let all = count(rollup.start, now);
+    let with = match meter.find(&all).await? {
+        Ok(page) => page.total,
+        Err(fault) => return Ok(Err(fault)),
+    };
+    // Most apps show a stranger nothing at all.
+    let without = meter.find_as_stranger(&all).await?.map_or(0, |page| page.total);
+    if without > with {
+        let facts = format!(
+            "the app shows {with} things of type `{}` with the token, and {without} without one",
+            mirror.thing
+        );
+        return Ok(Err(Fault::new(facts).remedy(TOKEN)));
+    }
+    meter.app().set_proven(&mirror.thing);
+    Ok(Ok(()))
+}
+
+/// Proves that the fields of the mirror are fields of the app, where all things of a page lacked
+/// one of the `absent`: a renamed field looks as if it were empty.
+pub(crate) async fn prove_fields(
+    mirror: &Mirror,
+    slice: Slice,
+    absent: &BTreeSet<String>,
+    meter: &mut Meter<'_>,
+) -> Proved {
+    if absent.is_empty() {
+        return Ok(Ok(()));
+    }
+    if let Ok(meta) = meter.meta().await? {
+        let known = meta
+            .is_of_branch(meter.app().branch())
+            .and_then(|()| meta.fields_of(&mirror.thing, &mirror.fields));
+        return Ok(known.map(drop).map_err(|error| Fault::of(&error)));
+    }
+    // The app hides its description, and refuses a search by a field that it does not know.
+    for key in absent {
+        let count = Search::count(&mirror.thing, slice.start(), slice.end());
+        if let Err(fault) = meter.find(&Search { empty: Some(key), ..count }).await? {
+            return Ok(Err(fault
+                .rephrased(|facts| format!("no thing of a page has the field `{key}`: {facts}"))));
+        }
+    }
+    Ok(Ok(()))
+}

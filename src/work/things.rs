@@ -1,0 +1,141 @@
+//! Searches of an app's things outside of a slice's turn: counts for estimates and comparisons, and
+//! changes of things that were read already.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::clients::bubble::{Page, Search};
+use crate::model::clock::Deadline;
+use crate::model::hint::Fault;
+use crate::model::rollup::Rollup;
+use crate::model::rollup::mirror::Mirror;
+use crate::source::changes::marks::MarkedHours;
+use crate::work::backlog::BEGIN_MIN;
+use crate::work::meter::Meter;
+use crate::work::worker::{WorkError, Worker};
+use crate::work::{access, late, ready};
+
+/// Longest time for one request with all its tries.
+const ASKED_MAX: Duration = Duration::from_secs(60);
+
+/// Changes are looked for once they make up this much time, as each look is paid for.
+const LOOK_EVERY: TimeDelta = TimeDelta::hours(1);
+
+/// How many things of the mirror's type were created in `[start, end)`, by the app's own count.
+///
+/// # Errors
+/// The app refuses or cannot answer, or the month's budget is spent.
+pub(crate) async fn count(
+    worker: &Worker,
+    rollup: &Rollup,
+    (start, end): (DateTime<Utc>, DateTime<Utc>),
+) -> Result<u64, WorkError> {
+    let Some(mirror) = &rollup.mirror else {
+        let fault = Fault::new(format!("rollup `{}` is no mirror of an app", rollup.name));
+        return Err(WorkError::Usage(fault.remedy("name a mirror")));
+    };
+    Ok(find(worker, rollup, &Search::count(&mirror.thing, start, end)).await?.total)
+}
+
+/// The things of `search`, within the month's budget.
+async fn find(worker: &Worker, rollup: &Rollup, search: &Search<'_>) -> Result<Page, WorkError> {
+    let (units, deadline) = (Mutex::default(), Deadline::after(&*worker.clock, ASKED_MAX));
+    let mut meter = Meter::new(worker, rollup, None, deadline, &units).map_err(WorkError::Usage)?;
+    let found = meter.find(search).await;
+    meter.settle().await;
+    let refused = |fault: Fault| WorkError::Usage(fault.at(format!("rollup `{}`", rollup.name)));
+    found.map_err(WorkError::NotNow)?.map_err(refused)
+}
+
+/// Proves that the token's rights suffice for a mirror.
+///
+/// # Errors
+/// They do not, or the app cannot answer.
+pub(crate) async fn prove(worker: &Worker, rollup: &Rollup) -> Result<(), WorkError> {
+    let Some(mirror) = &rollup.mirror else { return Ok(()) };
+    let (units, deadline) = (Mutex::default(), Deadline::after(&*worker.clock, ASKED_MAX));
+    let mut meter = Meter::new(worker, rollup, None, deadline, &units).map_err(WorkError::Usage)?;
+    let slice = rollup.calendar.containing(rollup.start);
+    let proved = access::prove(rollup, mirror, slice, worker.clock.now(), &mut meter).await;
+    meter.settle().await;
+    proved.map_err(WorkError::NotNow)?.map_err(WorkError::Usage)
+}
+
+/// Records where the search for changes starts, before anything is read. A change is visible within
+/// the grace, by the app's clock.
+///
+/// # Errors
+/// As [`count`], or the store fails.
+pub(crate) async fn watch_changes(worker: &Worker, rollup: &Rollup) -> Result<(), WorkError> {
+    let Some(mirror) = followed(rollup) else { return Ok(()) };
+    if worker.checkpoints.changes_until(&rollup.name).await?.is_some() {
+        return Ok(());
+    }
+    let now = worker.clock.now();
+    let page = find(worker, rollup, &Search::count(&mirror.thing, rollup.start, now)).await?;
+    let until = page.answered_at.unwrap_or(now) - grace(rollup);
+    Ok(worker.checkpoints.set_changes_until(&rollup.name, until).await?)
+}
+
+/// Reopens the slices of things that were changed since the last look. Each change is found once,
+/// when it has been visible for the grace.
+///
+/// # Errors
+/// As [`count`], or the store fails.
+pub(crate) async fn notice_changes(
+    worker: &Worker,
+    rollup: &Rollup,
+    deadline: Deadline,
+) -> Result<(), WorkError> {
+    let Some(mirror) = followed(rollup) else { return Ok(()) };
+    ready::check(worker, rollup).await?;
+    let from = worker.checkpoints.changes_until(&rollup.name).await?;
+    let (Some(mut from), until) = (from, worker.clock.now() - grace(rollup)) else {
+        return Ok(());
+    };
+    if until - from < LOOK_EVERY {
+        return Ok(());
+    }
+    let (mut offset, mut tied, mut settled) = (0, None, until);
+    // Bounded by the deadline and the budget: each page moves the range or the offset.
+    while deadline.remaining(&*worker.clock) >= BEGIN_MIN {
+        let search = Search::changes(&mirror.thing, from, until, offset);
+        let page = find(worker, rollup, &search).await?;
+        if offset > 0 && tied != Some(page.total) {
+            // Something of this very instant has changed again, and has shifted the offset.
+            (offset, tied) = (0, None);
+            continue;
+        }
+        let now = page.answered_at.unwrap_or_else(|| worker.clock.now());
+        settled = settled.min(now - grace(rollup));
+        let hours: Vec<_> =
+            page.things.iter().map(|thing| MarkedHours::at(thing.created_at)).collect();
+        let reason = "changed in the app";
+        if !late::reopen_hours(worker, rollup, &hours, now, deadline, reason).await? {
+            return Ok(());
+        }
+        let last = page.things.last().map(|thing| thing.modified_at);
+        let Some(last) = last.filter(|_| page.remaining > 0) else {
+            worker.checkpoints.set_changes_until(&rollup.name, settled).await?;
+            return Ok(());
+        };
+        if last > from {
+            (from, offset, tied) = (last, 0, None);
+            worker.checkpoints.set_changes_until(&rollup.name, last.min(settled)).await?;
+        } else {
+            (offset, tied) = (offset + page.things.len() as u64, Some(page.total));
+        }
+    }
+    Ok(())
+}
+
+/// The mirror, if changes are looked for.
+fn followed(rollup: &Rollup) -> Option<&Mirror> {
+    rollup.mirror.as_deref().filter(|mirror| mirror.follows_changes)
+}
+
+fn grace(rollup: &Rollup) -> TimeDelta {
+    TimeDelta::from_std(rollup.grace).unwrap_or(TimeDelta::MAX)
+}

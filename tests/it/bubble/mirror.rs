@@ -1,0 +1,486 @@
+//! A mirror of a strict Bubble: what it keeps, what it refuses, and what it pays.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use sqlx::PgPool;
+use tallymark::check::verify::{self, Compared};
+use tallymark::checkpoint::Checkpoints;
+use tallymark::config::Config;
+use tallymark::model::clock::{Deadline, ManualClock, SystemClock};
+use tallymark::model::rollup::Rollup;
+use tallymark::model::slice::Order;
+use tallymark::work::backfill::{self, Silent};
+use tallymark::work::late;
+use tallymark::work::report::{Outcome, SliceReport};
+use tallymark::work::slice_run::{self, RunOptions};
+use tallymark::work::worker::Worker;
+
+use super::fake::datum::{Datum, text};
+use super::fake::{App, Caller, Fake, Fault, Findable, Kind, Moment, New, Rights, Thing};
+use crate::support::Database;
+use crate::support::cli::{self, PASSWORD, Place};
+use crate::support::world::{self, BUDGET, batch, checkpoints, instant, records};
+
+/// The administrator's token, which no output may show.
+const TOKEN: &str = "sw0rdf1sh-4dm1n";
+
+/// The day that most tests read.
+const DAY: &str = "2026-02-27";
+
+/// The present.
+const NOW: &str = "2026-03-01T12:00:00Z";
+
+const TABLES: &str = r#"
+[[mirror]]
+name = "orders"
+type = "order"
+fields = ["Status", "Amount", "Paid?", "Due"]
+start = "2026-02-26"
+slice = "1 day"
+grace = "5 minutes"
+
+[[rollup]]
+name = "orders_daily"
+from = { mirror = "orders" }
+slice = "1 day"
+group_by = ["Status"]
+measures = { orders = "count", revenue = { sum = "Amount" } }
+"#;
+
+/// A shop on Bubble, and a worker that mirrors it.
+struct Shop {
+    fake: Fake,
+    url: String,
+    target: PgPool,
+    clock: ManualClock,
+    checkpoints: Checkpoints,
+    worker: Worker,
+}
+
+impl Shop {
+    /// A shop with these orders, mirrored into tables that are ready.
+    async fn open(orders: &[New]) -> Self {
+        Self::open_with(orders, TABLES).await
+    }
+
+    /// As [`Shop::open`], with other mirrors and rollups.
+    async fn open_with(orders: &[New], tables: &str) -> Self {
+        let clock = ManualClock::new(instant(NOW));
+        let fake = Fake::start(Arc::new(clock.clone()), 7);
+        fake.app().allow(TOKEN, Caller::Administrator);
+        let fields = [
+            ("Status", Kind::Choice("state")),
+            ("Amount", Kind::Number),
+            ("Paid?", Kind::YesNo),
+            ("Due", Kind::Date),
+            ("Note", Kind::Text),
+        ];
+        for database in ["live", "test"] {
+            fake.app().database(database).define("Order", &fields);
+        }
+        for order in orders {
+            fake.app().live().create("order", order);
+        }
+        let database = Database::create().await;
+        let (url, target) = (database.url(), database.pool().await);
+        let checkpoints = checkpoints().await;
+        checkpoints.create_table().await.unwrap();
+        let worker = worker(&fake, &url, &checkpoints, &clock, (20_000, tables));
+        world::init(&worker).await.unwrap();
+        Self { fake, url, target, clock, checkpoints, worker }
+    }
+
+    /// The same tables and checkpoints, seen by another process with this budget.
+    fn with_budget(&self, units: u32) -> Worker {
+        worker(&self.fake, &self.url, &self.checkpoints, &self.clock, (units, TABLES))
+    }
+
+    async fn run(&self, day: &str) -> SliceReport {
+        run(&self.worker, &self.worker.config.rollups[0], day).await
+    }
+
+    /// Reads all that is due, the mirror first.
+    async fn backfill(&self) {
+        for rollup in &self.worker.config.rollups {
+            let to = instant("2026-03-01");
+            let plan =
+                backfill::plan(&self.worker, rollup, rollup.start, to, Order::OldestFirst, false);
+            let plan = plan.await.unwrap();
+            let report = backfill::run(&self.worker, rollup, &plan, batch(), &Silent).await;
+            let report = report.unwrap();
+            assert_eq!(report.succeeded, plan.slices.len(), "{report:?}");
+        }
+    }
+
+    async fn rows(&self, sql: &str) -> Vec<String> {
+        records(&self.target, sql).await
+    }
+
+    /// The IDs that the mirror keeps of a day are those of the app.
+    async fn assert_same(&self, day: &str) {
+        let start = instant(day);
+        let end = start + TimeDelta::days(1);
+        let sql = format!(
+            "SELECT _id FROM stats.orders WHERE created_at >= '{start}' AND created_at < '{end}'"
+        );
+        let kept = self.rows(&sql).await;
+        let mut there: Vec<String> = {
+            let mut app = self.fake.app();
+            let things = all(&mut app);
+            let within = |ms: i64| (start.timestamp_millis()..end.timestamp_millis()).contains(&ms);
+            things.iter().filter(|it| within(it.created)).map(|it| format!("({})", it.id)).collect()
+        };
+        there.sort();
+        assert_eq!(kept, there);
+    }
+}
+
+fn worker(
+    fake: &Fake,
+    url: &str,
+    checkpoints: &Checkpoints,
+    clock: &ManualClock,
+    (units, tables): (u32, &str),
+) -> Worker {
+    let text = format!(
+        "[source]\nbubble = {{ app = \"{}\", token = {{ env = \"BUBBLE_TOKEN\" }} }}\n\
+         workload_units_per_month = {units}\n[target]\nurl = {{ env = \"TARGET\" }}\n{tables}",
+        fake.url()
+    );
+    let env = |name: &str| match name {
+        "BUBBLE_TOKEN" => Some(TOKEN.to_owned()),
+        _ => Some(url.to_owned()),
+    };
+    let config = Config::parse(Path::new("tallymark.toml"), &text, &env).unwrap();
+    Worker::with_checkpoints(config, checkpoints.clone(), Arc::new(clock.clone()), 4).unwrap()
+}
+
+async fn run(worker: &Worker, rollup: &Rollup, day: &str) -> SliceReport {
+    let deadline = Deadline::after(&*worker.clock, BUDGET);
+    let slice = rollup.calendar.starting(instant(day)).unwrap();
+    let options = RunOptions::default();
+    slice_run::run_slice(worker, rollup, slice, deadline, options).await.unwrap()
+}
+
+/// All orders of the live app, by id.
+fn all(app: &mut App) -> Vec<Thing> {
+    let things = &app.live().of("order").things;
+    things.by_id().iter().map(|slot| things.at(*slot).clone()).collect()
+}
+
+/// An order of this second of the day.
+fn order(second: i64) -> New {
+    let at: DateTime<Utc> = instant(DAY) + TimeDelta::seconds(second);
+    New::at(at)
+}
+
+/// An order each second from this one on.
+fn orders(from: i64, count: i64) -> Vec<New> {
+    (from..from + count).map(order).collect()
+}
+
+fn assert_succeeded(report: &SliceReport) {
+    assert_eq!(report.outcome, Outcome::Succeeded, "{report:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mirror_keeps_the_things_and_a_rollup_of_it_counts_them() {
+    let amount = |second, amount: f64| order(second).with("Amount", Datum::Number(amount));
+    let shop = Shop::open(&[
+        amount(0, 0.1).with("Status", text("paid")).with("Paid?", Datum::Flag(true)),
+        amount(86_399, 0.2).with("Status", text("paid")),
+        amount(-1, 7.0),
+        order(86_400).with("Status", text("it's \"new\" \\")),
+    ])
+    .await;
+    shop.backfill().await;
+    for day in ["2026-02-26", DAY, "2026-02-28"] {
+        shop.assert_same(day).await;
+    }
+    let daily = "SELECT bucket::date, \"Status\", orders, revenue FROM stats.orders_daily";
+    let expected =
+        ["(2026-02-26,,1,7)", "(2026-02-27,paid,2,0.3)", r#"(2026-02-28,"it's ""new"" \\",1,)"#];
+    assert_eq!(shop.rows(daily).await, expected);
+    let flags = "SELECT \"Paid?\" FROM stats.orders ORDER BY created_at";
+    assert_eq!(shop.rows(flags).await, ["()", "()", "()", "(t)"]);
+    let log = shop.fake.log();
+    assert!(log.iter().all(|seen| seen.method == "GET" && seen.body == 0));
+    assert!(log.iter().all(|seen| !format!("{}{:?}", seen.path, seen.query).contains(TOKEN)));
+    assert!(!format!("{:?}", shop.worker).contains(TOKEN));
+    // A change in the app reaches both once the slice is read again.
+    shop.fake.app().live().create("order", &amount(10, 1.5).with("Status", text("paid")));
+    let now = instant(NOW);
+    shop.checkpoints.reopen("orders", instant(DAY), "test", now).await.unwrap();
+    shop.backfill().await;
+    assert_eq!(shop.rows(daily).await[1], "(2026-02-27,paid,3,1.8)");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_meet_at_ties_without_a_loss_and_the_units_are_those_of_the_bill() {
+    let mut created = orders(0, 150);
+    // More things than a page holds have one time.
+    created.extend(std::iter::repeat_n(order(40_000), 230));
+    created.extend(orders(50_000, 99));
+    let shop = Shop::open(&created).await;
+    let before = shop.fake.bill().units();
+    let report = shop.run(DAY).await;
+    assert_succeeded(&report);
+    shop.assert_same(DAY).await;
+    let billed = shop.fake.bill().units() - before;
+    let counted = serde_json::to_value(&report).unwrap()["workload_units"].as_f64().unwrap();
+    assert!((counted / billed - 1.0).abs() < 0.1, "counted {counted}, billed {billed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spent_budget_yields_and_what_was_staged_is_not_paid_again() {
+    let shop = Shop::open(&orders(0, 1_000)).await;
+    let small = shop.with_budget(8);
+    let report = run(&small, &small.config.rollups[0], DAY).await;
+    assert_eq!(report.outcome, Outcome::Yielded, "{report:?}");
+    let reason = report.reason.unwrap();
+    assert!(reason.contains("workload_units_per_month = 8"), "{reason}");
+    let spent = shop.fake.bill().units();
+    assert!(spent < 8.0 + 2.4, "{spent}");
+    shop.clock.advance(Duration::from_secs(2 * 60 * 60));
+    assert_succeeded(&shop.run(DAY).await);
+    shop.assert_same(DAY).await;
+    let things = shop.fake.bill().things;
+    assert!(things < 1_030, "{things} things were paid for");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn things_that_are_deleted_meanwhile_are_not_kept() {
+    let shop = Shop::open(&orders(0, 350)).await;
+    let victim = all(&mut shop.fake.app())[5].id.to_string();
+    let mut pages = 0;
+    shop.fake.script(move |seen, now, app| {
+        let is_page = seen.query.iter().any(|(name, value)| name == "limit" && value == "100");
+        pages += i32::from(is_page && now == Moment::After);
+        if pages == 3 {
+            pages += 1;
+            app.live().delete("order", &victim);
+        }
+        None
+    });
+    assert_succeeded(&shop.run(DAY).await);
+    shop.assert_same(DAY).await;
+    assert_eq!(shop.rows("SELECT count(*) FROM stats.orders").await, ["(349)"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thing_that_appears_after_the_grace_is_told_and_nothing_is_kept() {
+    let shop = Shop::open(&orders(0, 250)).await;
+    let mut pages = 0;
+    shop.fake.script(move |seen, now, app| {
+        let is_page = seen.query.iter().any(|(name, value)| name == "limit" && value == "100");
+        pages += i32::from(is_page && now == Moment::After);
+        if pages == 2 {
+            pages += 1;
+            app.live().create("order", &order(7));
+        }
+        None
+    });
+    let report = shop.run(DAY).await;
+    assert_eq!(report.outcome, Outcome::Yielded, "{report:?}");
+    let reason = report.reason.unwrap();
+    assert!(reason.contains("251 things") && reason.contains("after the grace"), "{reason}");
+    assert!(report.hint.unwrap().contains("raise `grace`"));
+    assert_eq!(shop.rows("SELECT count(*) FROM stats.orders").await, ["(0)"]);
+    shop.clock.advance(Duration::from_secs(60 * 60));
+    assert_succeeded(&shop.run(DAY).await);
+    shop.assert_same(DAY).await;
+}
+
+/// Each alone gives an error that names it, and no number.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_trap_is_an_error_that_names_it_and_keeps_nothing() {
+    type Spoil = fn(&Shop);
+    let traps: [(&str, Spoil, &str); 9] = [
+        ("no token", |shop| shop.fake.app().revoke(TOKEN), "Invalid API token"),
+        (
+            "a token without rights",
+            |shop| {
+                let hidden = vec!["Created Date"];
+                let rights = Rights { findable: Findable::All, hidden };
+                shop.fake.app().live().of("order").users = rights;
+                shop.fake.app().allow(TOKEN, Caller::User("1x1".into()));
+            },
+            "`Created Date`",
+        ),
+        (
+            "a renamed field",
+            |shop| shop.fake.app().live().of("order").rename_field("Amount", "Total"),
+            "no field `Amount`",
+        ),
+        (
+            "switched keys",
+            |shop| shop.fake.app().live().has_captions = false,
+            "by ID, and `Status` is a name by display",
+        ),
+        (
+            "a type that is not ticked",
+            |shop| shop.fake.app().live().of("order").is_ticked = false,
+            "Missing object",
+        ),
+        ("a short page", |shop| shop.fake.fail(5, Fault::Short(3)), "says that it returns"),
+        (
+            "a redirect",
+            |shop| shop.fake.fail(5, Fault::Redirect("http://127.0.0.2:1".into())),
+            "redirects to http://127.0.0.2:1",
+        ),
+        (
+            "another type of values",
+            |shop| {
+                let body = |body: &str| body.replace("\"Amount\":1", "\"Amount\":\"one\"");
+                shop.fake.fail(5, Fault::Body(body));
+            },
+            "which is no number",
+        ),
+        (
+            "a page that ignores its order",
+            |shop| {
+                let body = |body: &str| body.replace("T00:00:03.000Z", "T00:00:01.000Z");
+                shop.fake.fail(5, Fault::Body(body));
+            },
+            "ignores the order",
+        ),
+    ];
+    for (what, spoil, said) in traps {
+        let one = |second| order(second).with("Amount", Datum::Number(1.0));
+        let shop = Shop::open(&(0..20).map(one).collect::<Vec<_>>()).await;
+        spoil(&shop);
+        let report = shop.run(DAY).await;
+        assert_eq!(report.outcome, Outcome::Failed, "{what}: {report:?}");
+        let reason = report.reason.unwrap();
+        assert!(reason.contains(said), "{what}: {reason}");
+        assert!(report.hint.is_some() && !reason.contains(TOKEN), "{what}: {reason}");
+        assert_eq!(shop.rows("SELECT count(*) FROM stats.orders").await, ["(0)"], "{what}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_fail_for_a_while_are_asked_for_again() {
+    let shop = Shop::open(&orders(0, 250)).await;
+    for (nth, fault) in [
+        (1, Fault::TooMany(Some(1))),
+        (3, Fault::Status(503)),
+        (6, Fault::Html),
+        (8, Fault::Hangup),
+        (10, Fault::Cut),
+    ] {
+        shop.fake.fail(nth, fault);
+    }
+    assert_succeeded(&shop.run(DAY).await);
+    shop.assert_same(DAY).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slice_is_read_once_the_apps_own_clock_has_passed_its_grace() {
+    let shop = Shop::open(&orders(0, 5)).await;
+    // The worker's clock runs ahead of the app's by a day.
+    let ahead = ManualClock::new(instant("2026-03-02T12:00:00Z"));
+    let early = worker(&shop.fake, &shop.url, &shop.checkpoints, &ahead, (20_000, TABLES));
+    let report = run(&early, &early.config.rollups[0], "2026-03-01").await;
+    assert_eq!(report.outcome, Outcome::Yielded, "{report:?}");
+    assert!(report.reason.unwrap().contains("readable at 2026-03-02T00:05:00Z"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_thing_is_found_by_the_count_of_its_slice() {
+    let shop = Shop::open(&orders(0, 30)).await;
+    shop.backfill().await;
+    let mirror = &shop.worker.config.rollups[0];
+    let slice = mirror.calendar.starting(instant(DAY)).unwrap();
+    let compare = || verify::compare(&shop.worker, mirror, slice, BUDGET, 3);
+    assert_eq!(compare().await.unwrap(), Compared::Same);
+    let gone = all(&mut shop.fake.app())[3].id.to_string();
+    shop.fake.app().live().delete("order", &gone);
+    let Compared::Drift(_, found) = compare().await.unwrap() else { panic!("no drift") };
+    let found = serde_json::to_value(&found).unwrap();
+    assert_eq!(found["differences"], 1, "{found}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edit_of_any_age_reopens_its_slice_once_and_the_rollup_follows() {
+    let amount = |amount: f64| Datum::Number(amount);
+    let created = [order(0).with("Amount", amount(1.0)), order(86_400).with("Amount", amount(2.0))];
+    let tables = TABLES.replace("grace =", "modified = true\ngrace =");
+    let shop = Shop::open_with(&created, &tables).await;
+    shop.backfill().await;
+    let revenue = "SELECT sum(revenue) FROM stats.orders_daily";
+    assert_eq!(shop.rows(revenue).await, ["(3)"]);
+    let reopened = async || {
+        let deadline = Deadline::after(&*shop.worker.clock, BUDGET);
+        assert_eq!(late::notice(&shop.worker, deadline).await.len(), 0);
+        let unfinished = shop.checkpoints.unfinished("orders").await.unwrap();
+        unfinished.iter().map(|it| it.slice_start).collect::<Vec<_>>()
+    };
+    assert!(reopened().await.is_empty());
+    shop.clock.advance(Duration::from_secs(600));
+    let id = all(&mut shop.fake.app())[0].id.to_string();
+    let now = shop.worker.clock.now();
+    shop.fake.app().live().edit("order", &id, now, &[("Amount", Some(amount(5.0)))]);
+    assert!(reopened().await.is_empty(), "a look costs, so there is one an hour");
+    shop.clock.advance(Duration::from_secs(2 * 60 * 60));
+    assert_eq!(reopened().await, [instant(DAY)]);
+    shop.backfill().await;
+    assert_eq!(shop.rows(revenue).await, ["(7)"]);
+    shop.clock.advance(Duration::from_secs(2 * 60 * 60));
+    assert!(reopened().await.is_empty(), "each change is found once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_command_knows_a_mirror_and_none_shows_the_token() {
+    let fake = Fake::start(Arc::new(SystemClock), 7);
+    fake.app().allow(PASSWORD, Caller::Administrator);
+    fake.app().live().define("Order", &[("Status", Kind::Text), ("Amount", Kind::Number)]);
+    let yesterday = cli::day(1).and_time(chrono::NaiveTime::MIN).and_utc();
+    for second in 0..120 {
+        let at = yesterday + TimeDelta::seconds(second);
+        let new = New::at(at).with("Status", text("paid")).with("Amount", Datum::Number(0.5));
+        fake.app().live().create("order", &new);
+    }
+    let database = Database::create().await;
+    let place = Place::new(&database.url(), &database.url(), "").await;
+    let tables = TABLES
+        .replace("2026-02-26", &cli::day(2).to_string())
+        .replace(", \"Paid?\", \"Due\"", "")
+        .replace("5 minutes", "1 minute");
+    let config = format!(
+        "[source]\nbubble = {{ app = \"{}\", token = {{ env = \"BUBBLE_TOKEN\" }} }}\n\
+         workload_units_per_month = 1000\n[target]\nurl = {{ env = \"TARGET_DATABASE_URL\" }}\n\
+         [checkpoint]\nstore = \"postgres\"\n[scrub]\nslices_per_day = 20\n{tables}",
+        fake.url()
+    );
+    fs::write(place.config(), config).unwrap();
+    let run = |arguments: &[&str]| {
+        cli::ended(place.command(arguments).env("BUBBLE_TOKEN", PASSWORD)).good()
+    };
+    let dry = run(&["init", "--dry-run"]).words();
+    assert!(dry.contains("CREATE UNIQUE INDEX ON \"stats\".\"orders\" (_id)"), "{dry}");
+    run(&["init"]);
+    let checked = run(&["check"]).words();
+    assert!(checked.contains("the token sees all things of type `order`"), "{checked}");
+    let from = cli::day(2).to_string();
+    let plan = run(&["plan", "orders", "--from", &from, "--json"]).json();
+    let estimate = &plan["rollups"][0]["estimate"];
+    assert_eq!(estimate["rows"], 120, "{plan}");
+    assert!(estimate["workload_units"].as_f64().unwrap() > 2.0, "{plan}");
+    let planned = run(&["plan", "orders", "--from", &from]).words();
+    assert!(planned.contains("120 things by the app's count"), "{planned}");
+    let ran = run(&["run", "--json"]).json();
+    assert!(ran.to_string().contains("workload_units"), "{ran}");
+    let sql = "SELECT \"Status\", orders, revenue FROM stats.orders_daily";
+    assert_eq!(cli::lines(&database.url(), sql).await, ["(paid,120,60.0)"]);
+    run(&["status"]);
+    run(&["verify", "orders"]);
+    run(&["verify", "orders_daily"]);
+    run(&["run"]);
+    run(&["repair", "orders"]);
+    run(&["backfill", "orders", "--from", &from, "--force", "--yes"]);
+    assert!(fake.log().iter().all(|seen| seen.method == "GET"));
+}
