@@ -1,5 +1,6 @@
 //! `tallymark checkpoints copy`, between a DynamoDB API and a PostgreSQL.
 
+use std::io::Read as _;
 use std::ops::ControlFlow;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -17,7 +18,9 @@ use tallymark::model::hint::Hinted as _;
 
 use crate::cli::is_documented;
 use crate::support::Database;
-use crate::support::cli::{Place, daily, day, execute, lines, today};
+use crate::support::cli::{Place, daily, day, end_of, execute, lines, signal, today};
+use crate::support::proxy::Holder;
+use crate::support::serving::LIMIT;
 use crate::support::world::{EVENTS, Setup, World, clock};
 
 const IN_DYNAMODB: &str = "[checkpoint]\nstore = \"dynamodb\"\n";
@@ -222,6 +225,40 @@ async fn a_copy_that_is_killed_is_run_again_and_loses_nothing() {
         assert_eq!(standings(&place), before);
         is_idle(&place);
     }
+    assert_eq!(lines(&place.target_url, SLICES).await, attempts);
+    is_right(&place).await;
+}
+
+/// In the middle of the writing, by both signals. A frozen path to the target holds it there.
+#[tokio::test]
+async fn a_signal_ends_a_copy_and_the_same_command_goes_on() {
+    const DAYS: u32 = 40;
+    let (place, _database) = computed(DAYS).await;
+    let attempts = lines(&place.target_url, SLICES).await;
+    let before = standings(&place);
+    // The second copy goes on where the first one ended.
+    for (name, code, held) in [("INT", 130, 20), ("TERM", 143, 5)] {
+        let held: &'static str = format!("{}T00:00:00Z", day(held)).leak();
+        let (holder, target) = Holder::way(&place.target_url, held);
+        let mut command = place.command(&TO_POSTGRES);
+        command.env("SOURCE_DATABASE_URL", &target).env("TARGET_DATABASE_URL", &target);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        tokio::time::timeout(LIMIT, holder.holds()).await.expect("it copies");
+        signal(child.id(), name);
+        let status = end_of(&mut child).await;
+        let mut said = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        assert_eq!(status.code(), Some(code), "{said}");
+        assert_eq!(said.matches("the same command goes on from here").count(), 1, "{said}");
+        // The new store does not count yet.
+        configure(&place, IN_POSTGRES, DAYS);
+        place.run(&["run"]).refused(2, &["is unfinished", "hint: checkpoints copy"]);
+        configure(&place, IN_DYNAMODB, DAYS);
+    }
+    place.run(&TO_POSTGRES).good();
+    configure(&place, IN_POSTGRES, DAYS);
+    assert_eq!(standings(&place), before);
+    is_idle(&place);
     assert_eq!(lines(&place.target_url, SLICES).await, attempts);
     is_right(&place).await;
 }
