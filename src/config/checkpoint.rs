@@ -2,8 +2,8 @@
 
 use std::ops::RangeInclusive;
 
-use super::raw::Node;
-use super::{CheckpointConfig, StoreKind};
+use super::raw::{Node, Section};
+use super::{CheckpointConfig, Env, StoreKind, TableOrigin};
 use crate::model::hint::Fault;
 use crate::model::text::{nearest, shown};
 
@@ -11,6 +11,10 @@ pub(super) const DYNAMODB_TABLE_DEFAULT: &str = "tallymark";
 
 /// The table in the schema `tallymark` of the target.
 const POSTGRES_TABLE: &str = "checkpoint";
+
+/// The environment variable that names the table in DynamoDB. It wins over the file, so that two
+/// stacks with the same file have tables of their own.
+const TABLE_VARIABLE: &str = "TALLYMARK_TABLE";
 
 const FAILURES_MAX_DEFAULT: u32 = 5;
 
@@ -21,12 +25,56 @@ pub(super) fn default() -> CheckpointConfig {
     CheckpointConfig {
         store: StoreKind::DynamoDb,
         table: DYNAMODB_TABLE_DEFAULT.to_owned(),
+        origin: TableOrigin::Default,
+        environment: None,
         failures_max: FAILURES_MAX_DEFAULT,
     }
 }
 
+/// Lets the environment's name of the table win over the file's.
+pub(super) fn renamed(
+    config: CheckpointConfig,
+    root: &Section<'_>,
+    env: Env<'_>,
+) -> Option<CheckpointConfig> {
+    let Some(name) = env(TABLE_VARIABLE).filter(|name| !name.is_empty()) else {
+        return Some(config);
+    };
+    if !is_dynamodb_table(&name) {
+        return root.wrong(
+            not_a_table(&name).within(format!("the environment variable {TABLE_VARIABLE}")),
+        );
+    }
+    let environment = Some(name.clone());
+    if config.store != StoreKind::DynamoDb {
+        return Some(CheckpointConfig { environment, ..config });
+    }
+    let written = (config.origin == TableOrigin::File).then_some(config.table);
+    let origin = TableOrigin::Environment { over: written.filter(|written| *written != name) };
+    Some(CheckpointConfig { table: name, origin, environment, ..config })
+}
+
 impl CheckpointConfig {
-    /// The settings of the same file in another store. `table` is the table's name in DynamoDB.
+    /// Where the name of the table in DynamoDB comes from. `None`: checkpoints are elsewhere.
+    #[must_use]
+    pub(crate) fn name_origin(&self) -> Option<String> {
+        if self.store != StoreKind::DynamoDb {
+            return None;
+        }
+        Some(match &self.origin {
+            TableOrigin::Default => "the default name".to_owned(),
+            TableOrigin::File => "named by [checkpoint] table".to_owned(),
+            TableOrigin::Environment { over: None } => format!("named by {TABLE_VARIABLE}"),
+            TableOrigin::Environment { over: Some(written) } => {
+                format!(
+                    "named by {TABLE_VARIABLE}, which wins over [checkpoint] table = \"{written}\""
+                )
+            }
+        })
+    }
+
+    /// The settings of the same file in another store. `table` is the table's name in DynamoDB, by
+    /// default the environment's.
     ///
     /// # Errors
     /// The name is not allowed there.
@@ -40,12 +88,14 @@ impl CheckpointConfig {
                 )));
             }
             (StoreKind::Postgres, None) => POSTGRES_TABLE,
-            (StoreKind::DynamoDb, table) => table.unwrap_or(DYNAMODB_TABLE_DEFAULT),
+            (StoreKind::DynamoDb, table) => {
+                table.or(self.environment.as_deref()).unwrap_or(DYNAMODB_TABLE_DEFAULT)
+            }
         };
         if store == StoreKind::DynamoDb && !is_dynamodb_table(table) {
             return Err(not_a_table(table));
         }
-        Ok(Self { store, table: table.to_owned(), failures_max: self.failures_max })
+        Ok(Self { store, table: table.to_owned(), ..self.clone() })
     }
 }
 
@@ -56,7 +106,9 @@ pub(super) fn read(node: &Node<'_>) -> Option<CheckpointConfig> {
         Some(node) => store(&node),
         None => Some(StoreKind::DynamoDb),
     };
-    let table = match (section.get("table"), store) {
+    let named = section.get("table");
+    let origin = if named.is_some() { TableOrigin::File } else { TableOrigin::Default };
+    let table = match (named, store) {
         (Some(node), Some(StoreKind::Postgres)) => {
             node.wrong(Fault::new("names a table in DynamoDB").remedy(format!(
                 "remove it, as store = \"{}\" keeps checkpoints in the table \
@@ -72,7 +124,8 @@ pub(super) fn read(node: &Node<'_>) -> Option<CheckpointConfig> {
         Some(node) => node.integer(FAILURES_MAX),
         None => Some(FAILURES_MAX_DEFAULT),
     };
-    Some(CheckpointConfig { store: store?, table: table?, failures_max: failures_max? })
+    let (store, table, failures_max) = (store?, table?, failures_max?);
+    Some(CheckpointConfig { store, table, origin, environment: None, failures_max })
 }
 
 fn store(node: &Node<'_>) -> Option<StoreKind> {

@@ -117,8 +117,23 @@ pub struct CheckpointConfig {
     pub store: StoreKind,
     /// The table's name in that store.
     pub table: String,
+    pub(crate) origin: TableOrigin,
+    /// The environment's name of the table in DynamoDB.
+    pub(crate) environment: Option<String>,
     /// The number of consecutive failures that exhausts a slice.
     pub failures_max: u32,
+}
+
+/// Where the name of the checkpoints' table comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum TableOrigin {
+    Default,
+    /// The key `table`.
+    File,
+    /// The environment, and the file's name that it overrides.
+    Environment {
+        over: Option<String>,
+    },
 }
 
 /// Where checkpoints are kept.
@@ -236,6 +251,7 @@ fn read(path: &Path, mut root: Section<'_>, env: Env<'_>) -> Option<Config> {
         Some(node) => checkpoint::read(&node),
         None => Some(checkpoint::default()),
     };
+    let checkpoint = checkpoint.and_then(|config| checkpoint::renamed(config, &root, env));
     let scrub = match root.get("scrub") {
         Some(node) => scrub(&node).map(Some),
         None => Some(None),

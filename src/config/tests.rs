@@ -15,6 +15,7 @@ use crate::model::rollup::{EpochUnit, TableName, TimeColumn};
 
 mod cases;
 mod compose;
+mod environment;
 mod mirror;
 mod schema;
 

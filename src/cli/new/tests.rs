@@ -212,7 +212,8 @@ fn a_name_that_is_taken_is_not_used() {
 /// The definition as the parser reads it from the written file.
 fn is_read_as_meant(draft: &Proposed) -> Result<(), TestCaseError> {
     let text = write::file(draft, "DATABASE_URL", "stats");
-    let env = |_: &str| Some("postgres://app@db.example.com/shop".to_owned());
+    let address = || "postgres://app@db.example.com/shop".to_owned();
+    let env = |name: &str| (name != "TALLYMARK_TABLE").then(address);
     let config = Config::parse(Path::new("tallymark.toml"), &text, &env);
     let config = config.map_err(|error| TestCaseError::fail(format!("{error}\n{text}")))?;
     prop_assert_eq!(config.checkpoint.store, draft.store);

@@ -70,7 +70,10 @@ impl Fixture {
         let fixture = Self { database, dynamo, checkpoints, directory };
         fs::write(fixture.config_path(), CONFIG).unwrap();
         let url = fixture.url();
-        let config = Config::load(&fixture.config_path(), &|_| Some(url.clone())).unwrap();
+        let config = Config::load(&fixture.config_path(), &|name| {
+            (name != "TALLYMARK_TABLE").then(|| url.clone())
+        })
+        .unwrap();
         prepare(&config, &fixture.checkpoints).await;
         fixture
     }

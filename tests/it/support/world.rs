@@ -129,7 +129,8 @@ pub fn config(urls: &Urls, source: &str, rollups: &str) -> Config {
     );
     let env = |name: &str| match name {
         "SOURCE" => Some(pooled(&urls.source)),
-        _ => urls.target.as_deref().map(pooled),
+        "TARGET" => urls.target.as_deref().map(pooled),
+        _ => None,
     };
     Config::parse(Path::new("tallymark.toml"), &text, &env).unwrap()
 }
