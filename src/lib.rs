@@ -39,7 +39,7 @@
 
 pub mod check;
 pub mod checkpoint;
-#[cfg(all(feature = "cli", feature = "embedded"))]
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod clients;
 pub mod config;

@@ -44,7 +44,7 @@ data "aws_iam_policy_document" "function" {
 
   statement {
     sid       = "KeepCheckpoints"
-    actions   = ["dynamodb:GetItem", "dynamodb:Query", "dynamodb:UpdateItem"]
+    actions   = ["dynamodb:DescribeTable", "dynamodb:GetItem", "dynamodb:Query", "dynamodb:UpdateItem"]
     resources = [local.table_arn]
   }
 

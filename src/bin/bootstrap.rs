@@ -8,6 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use serde_json::Value;
+use tallymark::cli::remote;
 use tallymark::clients::queue::Queues;
 use tallymark::clients::secret;
 use tallymark::config::Config;
@@ -81,8 +82,8 @@ async fn invoke(
         .map_err(|_| diagnostic("OutOfTime", HandleError::OutOfTime.to_string()))?
         .map_err(|error| diagnostic("WrongConfiguration", format!("{error:#}")))?;
     let emit = |metrics: &Metrics| emit(metrics, *kept);
-    let invocation =
-        Invocation { deadline, trace: event.context.xray_trace_id.as_deref(), emit: &emit };
+    let trace = event.context.xray_trace_id.as_deref();
+    let invocation = Invocation { deadline, trace, emit: &emit, commands: &remote::answer };
     // Boxed, as the type of a slice's whole path is too deep for the runtime's layers around it.
     Box::pin(handle(worker, event.payload, invocation))
         .await

@@ -1,10 +1,12 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sqlx::Row as _;
 
-use super::{Failure, Global, ui};
+use super::remote::{self, Remote};
+use super::{Failure, Global, Via, ui};
 use crate::clients::address::{Address, DatabaseUrl};
 use crate::clients::db::{
     Access, CATALOGUE_TIMEOUT, CatalogueError, Db, DbError, DbErrorKind, Side,
@@ -41,13 +43,20 @@ enum Action {
     /// Remove the triggers and their marks
     Remove(ChangeArgs),
     /// Show the state of each captured table, and the consumers that its marks wait for
-    Status,
+    Status(CaptureStatusArgs),
     /// Remove a consumer, so that marks stop waiting for it. If it comes back, all of its slices
     /// run again
     Forget {
         /// The consumer's ID, or its rollup, as `capture status` shows them
         consumer: String,
     },
+}
+
+#[derive(Debug, Args, Serialize, Deserialize)]
+pub(crate) struct CaptureStatusArgs {
+    #[command(flatten)]
+    #[serde(skip)]
+    via: Via,
 }
 
 #[derive(Debug, Args)]
@@ -70,18 +79,45 @@ struct Captures {
 
 impl CaptureArgs {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
-        let worker = global.worker(1).await?;
-        let captures = Captures::of(&worker).await?;
         match self.action {
-            Action::Status => captures.status(&worker, global).await,
-            Action::Forget { consumer } => captures.forget(&worker, global, &consumer).await,
-            Action::Install(change) => captures.change(&worker, global, &change, true).await,
-            Action::Remove(change) => captures.change(&worker, global, &change, false).await,
+            Action::Status(status) => match status.via.function() {
+                Some(function) => {
+                    remote::ask(global, &function, Remote::CaptureStatus(status)).await
+                }
+                None => status.run_here(global).await,
+            },
+            Action::Forget { consumer } => {
+                let (worker, captures) = Captures::configured(global).await?;
+                captures.forget(&worker, global, &consumer).await
+            }
+            Action::Install(change) => {
+                let (worker, captures) = Captures::configured(global).await?;
+                captures.change(&worker, global, &change, true).await
+            }
+            Action::Remove(change) => {
+                let (worker, captures) = Captures::configured(global).await?;
+                captures.change(&worker, global, &change, false).await
+            }
         }
     }
 }
 
+impl CaptureStatusArgs {
+    /// Runs the command in this process.
+    pub(super) async fn run_here(self, global: &Global) -> Result<(), Failure> {
+        let (worker, captures) = Captures::configured(global).await?;
+        captures.status(&worker, global).await
+    }
+}
+
 impl Captures {
+    /// Those of the configuration, and a worker for them.
+    async fn configured(global: &Global) -> Result<(Worker, Self), Failure> {
+        let worker = global.worker(1).await?;
+        let captures = Self::of(&worker).await?;
+        Ok((worker, captures))
+    }
+
     async fn of(worker: &Worker) -> Result<Self, Failure> {
         let begin = worker.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, "capture");
         let mut ready = Vec::new();
@@ -212,8 +248,10 @@ impl Captures {
             register(worker).await;
         }
         let document = json!({ "dry_run": change.dry_run, "statements": statements });
-        if change.dry_run && !global.json && !statements.is_empty() {
-            ui::verbatim(format!("BEGIN;\n{}\nCOMMIT;", ui::script(&statements).join("\n")));
+        if change.dry_run && !statements.is_empty() {
+            global.print_script(&document, || {
+                format!("BEGIN;\n{}\nCOMMIT;", ui::script(&statements).join("\n"))
+            });
             return Ok(());
         }
         global.print(&document, || match statements.len() {

@@ -1,13 +1,16 @@
 use std::time::Duration;
 
 use clap::Args;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::outside::{self, RowsOutside};
-use super::{Failure, Global, ui};
+use super::remote::{self, Remote};
+use super::{Failure, Global, Via, excluded, ui};
 use crate::checkpoint::store::StoreError;
 use crate::checkpoint::{CheckpointError, Created};
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT};
+use crate::model::hint::Fault;
 use crate::target::{ddl, readers};
 use crate::work::due::Planned;
 use crate::work::worker::{WorkError, Worker};
@@ -17,14 +20,19 @@ use crate::work::{identity, ready, standings};
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
 /// Create the checkpoint table, the schemas and the rollup tables.
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Serialize, Deserialize)]
 pub(crate) struct InitArgs {
     /// Print the statements, but run none
     #[arg(long)]
+    #[serde(default)]
     dry_run: bool,
     /// Delete rows outside of every slice: before `start`, or of another calendar
     #[arg(long, conflicts_with = "dry_run")]
+    #[serde(default)]
     delete_outside: bool,
+    #[command(flatten)]
+    #[serde(skip)]
+    via: Via,
 }
 
 /// The work that a rollup's calendar requires.
@@ -44,6 +52,14 @@ struct Recut {
 
 impl InitArgs {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
+        match self.via.function() {
+            Some(function) => remote::ask(global, &function, Remote::Init(self)).await,
+            None => self.run_here(global).await,
+        }
+    }
+
+    /// Runs the command in this process.
+    pub(super) async fn run_here(self, global: &Global) -> Result<(), Failure> {
         let worker = global.worker(1).await?;
         let table = worker.checkpoints.table().to_owned();
         let created = if self.dry_run {
@@ -83,13 +99,8 @@ impl InitArgs {
             "checkpoint_table": { "name": table, "state": checkpoints },
             "statements": statements,
         });
-        if self.dry_run && !global.json {
-            let mut lines = ui::script(&statements);
-            if !worker.checkpoints.is_in_target() {
-                lines.push("-- DynamoDB, where the table is not there yet:".into());
-                lines.push(format!("-- {}", worker.checkpoints.create_table_command()));
-            }
-            ui::verbatim(lines.join("\n"));
+        if self.dry_run {
+            global.print_script(&document, || dry_text(&worker, &statements));
             return Ok(());
         }
         global.print(&document, || {
@@ -98,21 +109,20 @@ impl InitArgs {
                 done => format!("rollup tables: {} run", ui::counted(done, "statement")),
             };
             let mut text = format!("checkpoint table {table}: {checkpoints}\n{tables}");
-            for (rollup, reason) in &to_repair {
-                text.push('\n');
-                text.push_str(&ui::wrapped(
-                    &format!("{rollup}: {reason}; run `tallymark repair {rollup}` next"),
-                    2,
-                ));
-            }
+            text.extend(to_repair.iter().map(|(rollup, reason)| unrepaired(rollup, reason)));
             text.extend(no_readers(&worker).filter(|_| !statements.is_empty()));
             text.extend(redefined.iter().map(|(rollup, slices)| old(rollup, *slices)));
-            for recut in &recut {
-                text.extend(recut.lines().iter().map(|line| format!("\n{}", ui::wrapped(line, 2))));
-            }
+            let recut = recut.iter().flat_map(Recut::lines);
+            text.extend(recut.map(|line| format!("\n{}", ui::wrapped(&line, 2))));
             text
         });
         Ok(())
+    }
+
+    /// Why the arguments exclude each other.
+    pub(super) fn refusal(&self) -> Option<Fault> {
+        let is_both = self.dry_run && self.delete_outside;
+        is_both.then(|| excluded("dry_run", "delete_outside"))
     }
 
     /// Adopts the calendars and starts of the configuration, and returns the work that this
@@ -218,6 +228,22 @@ impl Recut {
         lines.extend(self.outside.iter().map(|outside| format!("{rollup}: {}", outside.text())));
         lines
     }
+}
+
+/// The statements that `init` would run.
+fn dry_text(worker: &Worker, statements: &[String]) -> String {
+    let mut lines = ui::script(statements);
+    if !worker.checkpoints.is_in_target() {
+        lines.push("-- DynamoDB, where the table is not there yet:".into());
+        lines.push(format!("-- {}", worker.checkpoints.create_table_command()));
+    }
+    lines.join("\n")
+}
+
+/// Says that the checkpoints of a rollup contradict its tables.
+fn unrepaired(rollup: &str, reason: &str) -> String {
+    let line = format!("{rollup}: {reason}; run `tallymark repair {rollup}` next");
+    format!("\n{}", ui::wrapped(&line, 2))
 }
 
 /// The SQL for a checkpoint table in the target that is missing.

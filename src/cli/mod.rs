@@ -5,6 +5,7 @@ mod capture;
 mod check;
 mod checkpoints;
 mod control;
+#[cfg(feature = "embedded")]
 mod demo;
 #[cfg(test)]
 mod hints;
@@ -13,6 +14,7 @@ mod moved;
 mod new;
 mod outside;
 mod plan;
+pub mod remote;
 mod repair;
 mod replay;
 mod rollup;
@@ -31,6 +33,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::config::{Config, ConfigError, json_schema};
@@ -73,6 +76,9 @@ struct Global {
     /// Log progress; given twice, log every step
     #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = EVERYWHERE)]
     verbose: u8,
+    /// The configuration, in place of the file.
+    #[arg(skip)]
+    given: Option<Box<Config>>,
     /// Raised by a signal.
     #[arg(skip)]
     interrupt: Interrupt,
@@ -84,6 +90,7 @@ struct Global {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Show the main job on embedded servers; nothing to install
+    #[cfg(feature = "embedded")]
     Demo(demo::DemoArgs),
     /// Write a configuration for a live database
     New(new::NewArgs),
@@ -253,6 +260,7 @@ fn interrupted(global: &Global, ended: Result<(), Failure>, code: u8) -> ExitCod
 
 async fn dispatch(global: &Global, command: Command) -> Result<(), Failure> {
     match command {
+        #[cfg(feature = "embedded")]
         Command::Demo(command) => command.run(global).await,
         Command::New(command) => command.run(global).await,
         Command::Init(command) => command.run(global).await,
@@ -289,6 +297,9 @@ async fn dispatch(global: &Global, command: Command) -> Result<(), Failure> {
 
 impl Global {
     fn config(&self) -> Result<Config, Failure> {
+        if let Some(config) = &self.given {
+            return Ok((**config).clone());
+        }
         Ok(Config::load(&self.file, &|name: &str| std::env::var(name).ok())?)
     }
 
@@ -302,7 +313,7 @@ impl Global {
 
     /// Announces the work of a command. With `--json` stdout is reserved for the document.
     fn announce(&self, text: impl AsRef<str>) {
-        if self.json { ui::note(text) } else { ui::print(text) }
+        if self.json { ui::note(text) } else { ui::announce(text) }
     }
 
     /// Prints the result: `document` with `--json`, else `text`.
@@ -310,13 +321,24 @@ impl Global {
         if self.json {
             ui::json(document);
         } else {
+            ui::keep_document(document);
             ui::print(text());
+        }
+    }
+
+    /// As [`Global::print`], for lines that must not be wrapped.
+    fn print_script(&self, document: &impl serde::Serialize, text: impl FnOnce() -> String) {
+        if self.json {
+            ui::json(document);
+        } else {
+            ui::keep_document(document);
+            ui::verbatim(text());
         }
     }
 }
 
 /// A range of slices in a command's options.
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Serialize, Deserialize)]
 struct RangeArgs {
     /// First slice: a date in the rollup's zone, or an instant
     #[arg(long, value_name = "TIME")]
@@ -351,11 +373,27 @@ impl RangeArgs {
 }
 
 /// Where the work is done.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 struct Via {
     /// Let this deployed function do it (its name or ARN)
     #[arg(long, value_name = "FUNCTION")]
     via: Option<String>,
+}
+
+impl Via {
+    fn function(&self) -> Option<String> {
+        self.via.clone()
+    }
+}
+
+/// A refusal of two arguments that exclude each other.
+fn excluded(one: &str, other: &str) -> Fault {
+    Fault::new(format!("{one} and {other} exclude each other")).remedy("leave one out")
+}
+
+/// A refusal of an argument without another.
+fn needed(one: &str, other: &str) -> Fault {
+    Fault::new(format!("{one} needs {other}")).remedy(format!("give {other}"))
 }
 
 /// The slice that starts at the given text, if it has begun by `now`.

@@ -2,10 +2,13 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use clap::Args;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::backfill::{describe, foreseen, foreseen_document};
-use super::{Failure, Global, RangeArgs, rollups, run::name, ui};
+use super::remote::{self, Remote};
+use super::{Failure, Global, RangeArgs, Via, needed, rollups, run::name, ui};
+use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
 use crate::model::slice::Order;
 use crate::source::reading::first_row::SourceStart;
@@ -13,24 +16,42 @@ use crate::work::due::Standing;
 use crate::work::worker::{Severity, Worker};
 use crate::work::{backfill, empty, estimate, standings};
 
+const fn one() -> u32 {
+    1
+}
+
 /// Show the due slices, or the plan of a backfill.
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Serialize, Deserialize)]
 pub(crate) struct PlanArgs {
     /// Only this rollup
     rollup: Option<String>,
     #[command(flatten)]
+    #[serde(flatten)]
     range: RangeArgs,
     /// Plan to recompute slices that already succeeded too
     #[arg(long, requires = "from")]
+    #[serde(default)]
     force: bool,
     /// Estimate a backfill with this number of concurrent slices
     #[arg(long, value_name = "N", default_value_t = 1, requires = "from",
           value_parser = clap::value_parser!(u32).range(1..=64))]
+    #[serde(default = "one")]
     concurrency: u32,
+    #[command(flatten)]
+    #[serde(skip)]
+    via: Via,
 }
 
 impl PlanArgs {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
+        match self.via.function() {
+            Some(function) => remote::ask(global, &function, Remote::Plan(self)).await,
+            None => self.run_here(global).await,
+        }
+    }
+
+    /// Runs the command in this process.
+    pub(super) async fn run_here(self, global: &Global) -> Result<(), Failure> {
         let worker = global.worker(1).await?;
         let mut documents = Vec::new();
         let mut texts = Vec::new();
@@ -45,6 +66,17 @@ impl PlanArgs {
         }
         global.print(&json!({ "rollups": documents }), || texts.join("\n\n"));
         Ok(())
+    }
+
+    /// Why the arguments exclude each other.
+    pub(super) fn refusal(&self) -> Option<Fault> {
+        let has_from = self.range.from.is_some();
+        if self.force && !has_from {
+            return Some(needed("force", "from"));
+        }
+        let is_wrong = !(1..=64).contains(&self.concurrency);
+        let fault = || Fault::new(format!("concurrency is {}", self.concurrency));
+        is_wrong.then(|| fault().remedy("give 1 to 64"))
     }
 
     async fn backfill(

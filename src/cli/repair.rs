@@ -1,25 +1,39 @@
 use std::collections::BTreeSet;
 
 use clap::Args;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Failure, Global, rollups, ui};
+use super::remote::{self, Remote};
+use super::{Failure, Global, Via, rollups, ui};
 use crate::check::repair;
 use crate::model::hint::Fault;
 use crate::work::worker::Severity;
 
 /// Rebuild lost checkpoints from the target's markers.
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Serialize, Deserialize)]
 pub(crate) struct RepairArgs {
     /// Only this rollup
     rollup: Option<String>,
     /// Print the repairs, but change nothing
     #[arg(long)]
+    #[serde(default)]
     dry_run: bool,
+    #[command(flatten)]
+    #[serde(skip)]
+    via: Via,
 }
 
 impl RepairArgs {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
+        match self.via.function() {
+            Some(function) => remote::ask(global, &function, Remote::Repair(self)).await,
+            None => self.run_here(global).await,
+        }
+    }
+
+    /// Runs the command in this process.
+    pub(super) async fn run_here(self, global: &Global) -> Result<(), Failure> {
         let worker = global.worker(1).await?;
         let mut reports = Vec::new();
         for rollup in rollups(&worker, self.rollup.as_deref())? {

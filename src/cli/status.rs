@@ -2,11 +2,13 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Datelike as _, TimeDelta, Timelike as _, Utc};
 use clap::Args;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::remote::{self, Remote};
 use super::run::{name, named};
 use super::ui::{self, Paint};
-use super::{Failure, Global, control, rollups};
+use super::{Failure, Global, Via, control, rollups};
 use crate::check::scrub::{self, scrubbed_range};
 use crate::checkpoint::{Backfill, Checkpoint, Drift, ScrubProgress, State};
 use crate::fanout;
@@ -18,14 +20,25 @@ use crate::work::{identity, replay, standings};
 /// Maximum number of unfinished slices listed with their reason. The JSON lists all.
 const LISTED_MAX: usize = 10;
 
+/// Calendar lines that are shown: two weeks of days.
+const LINES_DEFAULT: usize = 14;
+
+const fn lines_default() -> usize {
+    LINES_DEFAULT
+}
+
 /// Show the state of the slices, and the reasons of failures.
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Serialize, Deserialize)]
 pub(crate) struct StatusArgs {
     /// Only this rollup
     rollup: Option<String>,
     /// Number of calendar lines to show, newest last
-    #[arg(long, value_name = "N", default_value_t = 14)]
+    #[arg(long, value_name = "N", default_value_t = LINES_DEFAULT)]
+    #[serde(default = "lines_default")]
     lines: usize,
+    #[command(flatten)]
+    #[serde(skip)]
+    via: Via,
 }
 
 /// The state of a rollup's scrub.
@@ -54,6 +67,14 @@ struct RollupStatus {
 
 impl StatusArgs {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
+        match self.via.function() {
+            Some(function) => remote::ask(global, &function, Remote::Status(self)).await,
+            None => self.run_here(global).await,
+        }
+    }
+
+    /// Runs the command in this process.
+    pub(super) async fn run_here(self, global: &Global) -> Result<(), Failure> {
         let worker = global.worker(1).await?;
         let mut documents = Vec::new();
         let mut texts = Vec::new();

@@ -13,8 +13,13 @@ use crate::model::clock::rfc3339_seconds;
 use crate::model::hint::{Fault, Hinted as _};
 use crate::model::visible;
 
+mod kept;
 mod paint;
 mod progress;
+
+pub(crate) use kept::{
+    KeptOutput, KeptText, TextKind, is_keeping, keep_document, keep_next, keeping,
+};
 
 pub(crate) use paint::{Paint, paint};
 pub(crate) use progress::ProgressLine;
@@ -24,18 +29,34 @@ const LINE: usize = 80;
 
 /// Prints a line of a command's result.
 pub(crate) fn print(text: impl AsRef<str>) {
+    if kept::keep_text(TextKind::Result, text.as_ref()) {
+        return;
+    }
     verbatim(if console::user_attended() { folded(text.as_ref()) } else { text.as_ref().into() });
 }
 
 /// As [`print`], for lines that must not be wrapped: SQL, a script.
 pub(crate) fn verbatim(text: impl AsRef<str>) {
+    if kept::keep_text(TextKind::Script, text.as_ref()) {
+        return;
+    }
     let shown = paint::shown(text.as_ref(), console::colors_enabled());
     // A closed pipe (`tallymark status | head`) must not cause a panic.
     let _ = writeln!(std::io::stdout(), "{shown}");
 }
 
+/// Prints what a command announces before its result.
+pub(crate) fn announce(text: impl AsRef<str>) {
+    if !kept::keep_text(TextKind::Announcement, text.as_ref()) {
+        print(text);
+    }
+}
+
 /// Prints a line about the work, which is separate from its result.
 pub(crate) fn note(text: impl AsRef<str>) {
+    if kept::keep_text(TextKind::Note, text.as_ref()) {
+        return;
+    }
     let is_read = console::user_attended_stderr();
     let text = if is_read { folded(text.as_ref()) } else { text.as_ref().into() };
     let shown = paint::shown(&text, console::colors_enabled_stderr());

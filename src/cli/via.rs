@@ -66,11 +66,18 @@ pub(super) async fn invoke(function: &str, event: &Value) -> Result<Value, Failu
     let kind = payload["errorType"].as_str().unwrap_or("unknown error");
     let message = payload["errorMessage"].as_str().unwrap_or_default();
     let severity = match kind {
-        "EventNotUnderstood" | "WrongConfiguration" | "WrongUsage" => Severity::Usage,
+        "EventNotUnderstood" | "WrongConfiguration" | "WrongUsage" | "AnswerTooLarge" => {
+            Severity::Usage
+        }
         "Unreachable" | "OutOfTime" => Severity::Unreachable,
         _ => Severity::Failed,
     };
-    Err(Failure::of(severity, format!("function `{function}`: {message} ({kind})")))
+    let (facts, hint) = match message.split_once("; hint: ") {
+        Some((facts, hint)) => (facts, Some(hint)),
+        None => (message, None),
+    };
+    let fault = Fault::new(format!("function `{function}`: {facts} ({kind})"));
+    Err(Failure::of(severity, fault.remedy_if_known(hint)))
 }
 
 /// Prints the slices' summary lines from the last 4 KB of a log, the part that Lambda returns.

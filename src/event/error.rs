@@ -10,7 +10,8 @@ use crate::model::slice::{InstantError, Misaligned};
 use crate::work::replay::NotReplayable;
 
 /// The values of the key `trigger`.
-pub(super) const TRIGGERS: [&str; 4] = ["schedule", "slice", "backfill", "replay"];
+pub(super) const TRIGGERS: [&str; 6] =
+    ["schedule", "slice", "backfill", "replay", "scrub", "command"];
 
 /// The keys that identify the kind of event.
 pub(super) const KEYS_FIRST: [&str; 4] = ["trigger", "Records", "source", "detail-type"];
@@ -137,8 +138,8 @@ impl EventError {
 }
 
 /// The accepted forms.
-const FORMS: &str = "send {\"trigger\": \"schedule\" | \"slice\" | \"backfill\" | \"replay\", …}, \
-    an EventBridge scheduled event or an SQS batch (docs/EVENTS.md)";
+const FORMS: &str = "send {\"trigger\": \"schedule\" | \"slice\" | \"backfill\" | \"replay\" | \"scrub\" | \
+    \"command\", …}, an EventBridge scheduled event or an SQS batch (docs/EVENTS.md)";
 
 impl Hinted for EventError {
     fn hint(&self) -> Option<Cow<'_, str>> {

@@ -41,6 +41,10 @@ pub(crate) enum Trigger {
     Backfill(BackfillRequest),
     /// Process slices again.
     Replay(ReplayRequest),
+    /// Compare the old slices that are due, of this rollup or of all.
+    Scrub { rollup: Option<String> },
+    /// Run a command of the command line.
+    Command(CommandRequest),
 }
 
 /// One slice, as an event names it.
@@ -80,6 +84,15 @@ pub(crate) struct BackfillRequest {
     pub(crate) order: Order,
     /// Whether slices that have succeeded are processed too.
     pub(crate) force: bool,
+}
+
+/// A command of the command line, as data.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CommandRequest {
+    /// Its name.
+    pub command: String,
+    /// Its arguments by their names.
+    pub arguments: Map<String, Value>,
 }
 
 /// Slices to process again.
@@ -164,6 +177,8 @@ fn own(trigger: &Value, fields: &Map<String, Value>) -> Result<Trigger, EventErr
         Some("slice") => slice(&event("slice")).map(Trigger::Slice),
         Some("backfill") => backfill(&event("backfill")),
         Some("replay") => replay(&event("replay")),
+        Some("scrub") => scrub(&event("scrub")),
+        Some("command") => command(&event("command")).map(Trigger::Command),
         _ => Err(EventError::UnknownTrigger {
             found: error::shown(trigger),
             hint: trigger.as_str().and_then(|word| suggestion(word, TRIGGERS.into_iter())),
@@ -239,6 +254,21 @@ fn replay(fields: &Fields<'_>) -> Result<Trigger, EventError> {
     }))
 }
 
+fn scrub(fields: &Fields<'_>) -> Result<Trigger, EventError> {
+    fields.only(&["trigger", "rollup"])?;
+    Ok(Trigger::Scrub { rollup: fields.text_or_none("rollup", ROLLUP)? })
+}
+
+fn command(fields: &Fields<'_>) -> Result<CommandRequest, EventError> {
+    fields.only(&["trigger", "command", "arguments"])?;
+    let arguments = match fields.fields.get("arguments") {
+        None | Some(Value::Null) => Map::new(),
+        Some(Value::Object(arguments)) => arguments.clone(),
+        Some(_) => return Err(fields.wrong("arguments", ARGUMENTS)),
+    };
+    Ok(CommandRequest { command: fields.text("command", COMMAND)?, arguments })
+}
+
 fn batch(event: &Value, records: &Value) -> Result<Trigger, EventError> {
     let read = SqsEvent::deserialize(event);
     let event = read.map_err(|error| EventError::envelope("SQS batch", &error))?;
@@ -288,6 +318,9 @@ fn read_body(body: &str) -> Result<SliceRequest, EventError> {
 const START: &str = "the start of a slice such as \"2026-02-10T00:00:00Z\"";
 const TIME: &str = "a time with its offset such as \"2026-02-13T00:05:00Z\"";
 const INSTANT: &str = "a date or time such as \"2026-02-01\" or \"2026-02-01T00:00:00Z\"";
+const ROLLUP: &str = "the name of a rollup";
+const COMMAND: &str = "the name of a command such as \"check\"";
+const ARGUMENTS: &str = "an object such as {\"rollup\": \"daily\"}";
 const ID: &str = "the backfill's id, or null";
 const ORDER: &str = "\"newest_first\" or \"oldest_first\"";
 
@@ -325,7 +358,7 @@ impl Fields<'_> {
     }
 
     fn rollup(&self) -> Result<String, EventError> {
-        self.text("rollup", "the name of a rollup")
+        self.text("rollup", ROLLUP)
     }
 
     fn time(&self) -> Result<DateTime<Utc>, EventError> {

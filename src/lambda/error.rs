@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use crate::event::EventError;
 use crate::model::clock::rfc3339;
-use crate::model::hint::Hinted;
+use crate::model::hint::{Fault, Hinted};
 use crate::model::slice::Slice;
 use crate::work::report::{RollupProblem, SliceReport};
 use crate::work::worker::{Severity, WorkError};
@@ -32,6 +32,17 @@ pub enum HandleError {
         "the time was up while a server was waited for; what was not done is due for the next schedule"
     )]
     OutOfTime,
+    /// The arguments of a command are invalid.
+    #[error("{0}")]
+    Command(Fault),
+    /// A command was still under way.
+    #[error("the function's time was up before the command `{0}` had ended")]
+    CommandOutOfTime(String),
+    /// The answer of a command exceeds the limit of a response.
+    #[error(
+        "the answer of the command `{command}` has {bytes} bytes, and a function's may have {max}"
+    )]
+    AnswerTooLarge { command: String, bytes: usize, max: usize },
     /// The budget ran out before every slice was reopened.
     #[error(
         "the budget was spent when {reopened} of {all} slices of rollup `{rollup}` had been \
@@ -57,6 +68,15 @@ impl Hinted for HandleError {
             Self::Failed(report) => report.hint.as_deref().map(Cow::from),
             Self::Problems(problems) => hints(problems.iter().map(|it| it.hint.as_deref())),
             Self::NotReopened { .. } => Some("ask for fewer slices at a time".into()),
+            Self::Command(fault) => fault.hint(),
+            Self::CommandOutOfTime(_) => Some(
+                "raise the function's timeout, at most to 15 minutes, or run the command where the \
+                 databases can be reached"
+                    .into(),
+            ),
+            Self::AnswerTooLarge { .. } => {
+                Some("ask for less: one rollup, or a shorter range".into())
+            }
             Self::OutOfTime => None,
         }
     }
@@ -67,7 +87,8 @@ impl HandleError {
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
-            Self::Event(_) => "EventNotUnderstood",
+            Self::Event(_) | Self::Command(_) => "EventNotUnderstood",
+            Self::AnswerTooLarge { .. } => "AnswerTooLarge",
             Self::Work(error) => match error.severity() {
                 Severity::Usage => "WrongUsage",
                 Severity::Unreachable => "Unreachable",
@@ -76,7 +97,7 @@ impl HandleError {
             Self::Failed(_) => "SliceFailed",
             Self::Problems(_) => "RollupsFailed",
             Self::NotReopened { .. } => "BudgetSpent",
-            Self::OutOfTime => "OutOfTime",
+            Self::OutOfTime | Self::CommandOutOfTime(_) => "OutOfTime",
         }
     }
 

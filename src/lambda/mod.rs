@@ -6,11 +6,13 @@
 
 mod batch;
 mod error;
+mod scrub;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 
 use crate::checkpoint::BackfillState;
@@ -32,6 +34,7 @@ use crate::work::slice_run::{self, RunOptions};
 use crate::work::worker::{WorkError, Worker};
 use crate::work::{ready, replay};
 
+pub use crate::event::CommandRequest;
 pub use error::HandleError;
 
 use crate::model::clock::rfc3339;
@@ -48,7 +51,12 @@ const MARGIN: TimeDelta = TimeDelta::milliseconds(500);
 const ANSWER_BY: Duration = Duration::from_millis(350);
 
 /// Lambda accepts 6 MB, and escaping makes the response longer.
-const RESPONSE_MAX: usize = 4_000_000;
+pub(crate) const RESPONSE_MAX: usize = 4_000_000;
+
+/// Runs a command of the command line by the deadline, and returns the answer.
+pub type Commands = dyn for<'w> Fn(&'w Worker, CommandRequest, Deadline) -> BoxFuture<'w, Result<Value, HandleError>>
+    + Send
+    + Sync;
 
 /// One invocation.
 #[derive(Clone, Copy)]
@@ -59,6 +67,8 @@ pub struct Invocation<'a> {
     pub trace: Option<&'a str>,
     /// Receives its metrics.
     pub emit: &'a (dyn Fn(&Metrics) + Send + Sync),
+    /// Runs a command.
+    pub commands: &'a Commands,
 }
 
 /// The deadline of an invocation that Lambda kills at `ms` of the epoch. `None`: Lambda gave no
@@ -102,6 +112,10 @@ async fn answer(
         Trigger::Messages(messages) => Ok(batch::run_messages(worker, &messages, invocation).await),
         Trigger::Backfill(request) => backfill(worker, &request, invocation).await,
         Trigger::Replay(request) => replay(worker, &request, invocation).await,
+        Trigger::Scrub { rollup } => scrub::run(worker, rollup.as_deref(), invocation).await,
+        Trigger::Command(request) => {
+            (invocation.commands)(worker, request, invocation.deadline).await
+        }
     }
 }
 

@@ -53,6 +53,8 @@ mod paths;
 mod plan_guard;
 mod pooler;
 mod recut;
+#[cfg(feature = "lambda")]
+mod remote;
 mod repair;
 mod restores;
 mod roles;

@@ -251,7 +251,12 @@ async fn answer(
     event: serde_json::Value,
 ) -> Result<serde_json::Value, tallymark::lambda::HandleError> {
     let deadline = Deadline::after(&*worker.clock, Duration::from_secs(3));
-    let invocation = tallymark::lambda::Invocation { deadline, trace: None, emit: &|_| () };
+    let invocation = tallymark::lambda::Invocation {
+        deadline,
+        trace: None,
+        emit: &|_| (),
+        commands: &tallymark::cli::remote::answer,
+    };
     let answer = tallymark::lambda::handle(worker, event, invocation);
     tokio::time::timeout(Duration::from_secs(60), answer).await.expect("an answer")
 }
@@ -316,7 +321,12 @@ async fn a_value_of_megabytes_in_an_error_is_cut() {
     let world = World::new(&format!("{EVENTS}; {rows}"), setup).await;
     let event = serde_json::json!({ "trigger": "schedule", "time": "2026-01-02T01:00:00Z" });
     let deadline = Deadline::after(&*world.worker.clock, Duration::from_secs(60));
-    let invocation = tallymark::lambda::Invocation { deadline, trace: None, emit: &|_| () };
+    let invocation = tallymark::lambda::Invocation {
+        deadline,
+        trace: None,
+        emit: &|_| (),
+        commands: &tallymark::cli::remote::answer,
+    };
     let answer = tallymark::lambda::handle(&world.worker, event, invocation).await.unwrap();
     let slices = answer["slices"].as_array().unwrap();
     assert_eq!((slices.len(), &answer["outcomes"]["failed"]), (24, &24.into()), "{answer}");

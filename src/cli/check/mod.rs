@@ -8,10 +8,12 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use clap::Args;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::remote::{self, Remote};
 use super::ui::{self, Paint};
-use super::{Failure, Global, rollups};
+use super::{Failure, Global, Via, rollups};
 use crate::checkpoint::store::StoreError;
 use crate::checkpoint::{CheckpointError, Checkpoints};
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT, CatalogueError, Side};
@@ -25,10 +27,13 @@ use rollup::rollup;
 use server::{alone, load, naps, server};
 
 /// Look for problems before they are felt, each with its fix.
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Serialize, Deserialize)]
 pub(crate) struct CheckArgs {
     /// Only this rollup
     rollup: Option<String>,
+    #[command(flatten)]
+    #[serde(skip)]
+    via: Via,
 }
 
 /// The severity of a finding.
@@ -84,6 +89,14 @@ impl Findings {
 
 impl CheckArgs {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
+        match self.via.function() {
+            Some(function) => remote::ask(global, &function, Remote::Check(self)).await,
+            None => self.run_here(global).await,
+        }
+    }
+
+    /// Runs the command in this process.
+    pub(super) async fn run_here(self, global: &Global) -> Result<(), Failure> {
         let mut findings = Findings::default();
         let (worker, has_region) = worker(global, &mut findings).await?;
         let chosen = rollups(&worker, self.rollup.as_deref())?;
@@ -194,13 +207,17 @@ async fn checkpoints(worker: &Worker, findings: &mut Findings) -> bool {
     const SUBJECT: &str = "checkpoints";
     match worker.checkpoints.describe().await {
         Ok(summary) => {
-            let finding = format!("table {} is {}", worker.checkpoints.table(), summary.status);
+            let mut finding = format!("table {} is {}", worker.checkpoints.table(), summary.status);
+            finding
+                .extend(worker.config.checkpoint.name_origin().map(|origin| format!(", {origin}")));
             findings.add(Grade::Good, SUBJECT, finding);
             return true;
         }
         // A step that is still to do, and no failure.
         Err(CheckpointError::Store(StoreError::NoTable { table })) => {
-            let finding = Fault::new(format!("table {table} is not there yet"));
+            let origin = worker.config.checkpoint.name_origin();
+            let origin = origin.map_or_else(String::new, |origin| format!(", {origin}"));
+            let finding = Fault::new(format!("table {table} is not there yet{origin}"));
             findings.add(Grade::ToDo, SUBJECT, finding.remedy("run `tallymark init`"));
         }
         Err(error) => findings.trouble(SUBJECT, &error.into()),

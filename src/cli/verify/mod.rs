@@ -1,3 +1,4 @@
+mod cursor;
 mod outcome;
 mod sample;
 
@@ -6,11 +7,17 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use clap::Args;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::outside::{self, RowsOutside};
-use super::{Failure, Global, RangeArgs, parse_duration, rollups, slice_starting, ui};
+use super::remote::{self, Remote};
+use super::{
+    Failure, Global, RangeArgs, Via, excluded, needed, parse_duration, rollups, slice_starting, ui,
+};
 use crate::check::verify::{self, Compared};
 use crate::model::hint::Fault;
+use crate::model::not_now::Why;
 use crate::model::rollup::Rollup;
 use crate::model::slice::Slice;
 use crate::work::backfill::{self, BatchLimits, BatchOptions, Interrupted};
@@ -22,13 +29,27 @@ use crate::work::standings;
 use crate::work::worker::{Severity, WorkError, Worker};
 use crate::work::{empty, identity, ready};
 
+use cursor::Cursor;
 use outcome::{document, found, left, repaired_text, text};
+
 use sample::choose;
 
-pub(super) use outcome::{difference, not_compared};
+pub(super) use outcome::{difference, merged, not_compared};
+
+/// Differing groups that are listed for each slice.
+const EXAMPLES_DEFAULT: usize = 3;
+
+const fn examples_default() -> usize {
+    EXAMPLES_DEFAULT
+}
+
+/// As long as the default of `--timeout`.
+const fn timeout_default() -> Duration {
+    Duration::from_secs(5 * 60)
+}
 
 /// Recompute and compare, without writing.
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Serialize, Deserialize)]
 pub(crate) struct VerifyArgs {
     /// Only this rollup
     rollup: Option<String>,
@@ -36,6 +57,7 @@ pub(crate) struct VerifyArgs {
     #[arg(long, value_name = "START", requires = "rollup", conflicts_with_all = ["from", "to"])]
     slice: Option<String>,
     #[command(flatten)]
+    #[serde(flatten)]
     range: RangeArgs,
     /// Only this number of slices, chosen at random
     #[arg(long, value_name = "N", conflicts_with = "slice",
@@ -46,16 +68,26 @@ pub(crate) struct VerifyArgs {
     seed: Option<u32>,
     /// Longest time for one statement; a slice that takes longer is compared in several
     #[arg(long, value_name = "DURATION", default_value = "5 minutes", value_parser = parse_duration)]
+    #[serde(with = "remote::duration", default = "timeout_default")]
     timeout: Duration,
     /// Number of differing groups to list for each slice
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(long, value_name = "N", default_value_t = EXAMPLES_DEFAULT)]
+    #[serde(default = "examples_default")]
     limit: usize,
     /// Recompute the slices that differ, and compare them again
-    #[arg(long)]
+    #[arg(long, conflicts_with = "via")]
+    #[serde(skip)]
     repair: bool,
     /// Do not ask before the repair
     #[arg(long, short, requires = "repair")]
+    #[serde(skip)]
     yes: bool,
+    /// Where the run before ended, whose time was up.
+    #[arg(skip)]
+    after: Option<Cursor>,
+    #[command(flatten)]
+    #[serde(skip)]
+    via: Via,
 }
 
 /// The result of a comparison.
@@ -139,6 +171,14 @@ enum WantedSlices {
 
 impl VerifyArgs {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
+        match self.via.function() {
+            Some(function) => remote::ask(global, &function, Remote::Verify(self)).await,
+            None => self.run_here(global).await,
+        }
+    }
+
+    /// Runs the command in this process.
+    pub(super) async fn run_here(self, global: &Global) -> Result<(), Failure> {
         let worker = global.worker(1).await?;
         let mut verified = Verified::default();
         let mut chosen = Chosen::new();
@@ -158,14 +198,20 @@ impl VerifyArgs {
         let sample = self.sample.map(|count| {
             let (seed, of) = (self.seed.unwrap_or_else(|| fastrand::u32(..)), chosen.len());
             choose(&mut chosen, count, seed);
-            global.announce(format!(
-                "{} of {}, chosen by --seed {seed}",
-                ui::count(chosen.len()),
-                ui::counted(of, "slice")
-            ));
+            if self.after.is_none() {
+                global.announce(format!(
+                    "{} of {}, chosen by --seed {seed}",
+                    ui::count(chosen.len()),
+                    ui::counted(of, "slice")
+                ));
+            }
             SliceSample { seed, of }
         });
+        if let Some(after) = &self.after {
+            after.skip(&mut chosen);
+        }
         self.compare(&worker, &chosen, &mut verified).await?;
+        self.keep_next(&worker, &chosen, &verified);
         if !self.repair || verified.drifted.is_empty() {
             self.prove(&worker, &verified, None, global).await?;
             global.print(&document(&verified, sample.as_ref(), None), || text(&verified));
@@ -179,6 +225,33 @@ impl VerifyArgs {
             repaired_text(&repaired)
         });
         left(&repaired)
+    }
+
+    /// Why the arguments exclude each other.
+    pub(super) fn refusal(&self) -> Option<Fault> {
+        let Self { rollup, slice, range, sample, seed, .. } = self;
+        let others = [("from", range.from.is_some()), ("to", range.to.is_some())];
+        let mut others = others.into_iter().chain([("sample", sample.is_some())]);
+        match (slice, sample) {
+            (Some(_), _) if rollup.is_none() => Some(needed("slice", "rollup")),
+            (Some(_), _) => others.find(|it| it.1).map(|other| excluded("slice", other.0)),
+            (None, None) if seed.is_some() => Some(needed("seed", "sample")),
+            (None, Some(0)) => Some(Fault::new("sample is 0").remedy("give at least 1")),
+            (None, _) => None,
+        }
+    }
+
+    /// Chooses the seed of a sample, which is the same for all parts of the comparison.
+    pub(super) fn fix_sample(&mut self) {
+        if self.sample.is_some() {
+            self.seed.get_or_insert_with(|| fastrand::u32(..));
+        }
+    }
+
+    /// Lets the comparison continue at `next`, where one before it ended.
+    pub(super) fn continue_at(&mut self, next: Value) -> Result<(), serde_json::Error> {
+        self.after = Some(serde_json::from_value(next)?);
+        Ok(())
     }
 
     /// What the arguments ask for.
@@ -240,6 +313,13 @@ impl VerifyArgs {
                     }
                 };
             match compared {
+                // The next part compares it.
+                Compared::NotYet(pending)
+                    if ui::is_keeping() && pending.why == Why::Interrupted =>
+                {
+                    verified.left = chosen.len() - place;
+                    break;
+                }
                 Compared::NotYet(pending) => {
                     verified.pending.push(pending);
                     continue;
@@ -272,7 +352,7 @@ impl VerifyArgs {
         }
         for rollup in rollups(worker, self.rollup.as_deref())? {
             let is_wrong = match repaired {
-                None => verified.has_doubts(rollup),
+                None => verified.has_doubts(rollup) || self.doubts(rollup),
                 Some(Repaired { failed, again, .. }) => {
                     let has_failed = failed.iter().any(|report| report.rollup == rollup.name);
                     verified.has_gaps(rollup) || again.has_doubts(rollup) || has_failed

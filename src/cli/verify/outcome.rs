@@ -1,6 +1,6 @@
 //! The outcome of a comparison or repair: its text, its JSON and its exit code.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Repaired, SliceSample, Verified};
 use crate::cli::run::{AGAIN, named};
@@ -38,6 +38,25 @@ pub(super) fn document(
             "drifted": repaired.again.drifted,
         })),
     })
+}
+
+/// The documents of two parts of one comparison as one. What concerns whole rollups is in the later
+/// one.
+pub(in crate::cli) fn merged(before: Value, mut after: Value) -> Value {
+    for key in ["slices", "differences"] {
+        let sum = [&before, &after].map(|part| part[key].as_u64().unwrap_or(0)).iter().sum::<u64>();
+        after[key] = sum.into();
+    }
+    for key in ["pending", "drifted", "broken"] {
+        let mut all = before[key].as_array().cloned().unwrap_or_default();
+        for one in after[key].as_array().into_iter().flatten() {
+            if !all.contains(one) {
+                all.push(one.clone());
+            }
+        }
+        after[key] = all.into();
+    }
+    after
 }
 
 /// The exit code of a comparison.
@@ -150,7 +169,10 @@ pub(super) fn text(verified: &Verified) -> String {
     }
     if verified.left > 0 {
         let left = ui::counted(verified.left, "slice");
-        lines.push(format!("{left} not compared, as the command was interrupted"));
+        lines.push(match ui::is_keeping() {
+            false => format!("{left} not compared, as the command was interrupted"),
+            true => format!("{left} not compared yet, as the time was up"),
+        });
     }
     let is_whole = verified.outside.is_empty() && verified.broken.is_empty() && verified.left == 0;
     let all = ui::counted(verified.slices, "slice");

@@ -8,7 +8,8 @@ use super::{assert_line, rollups};
 use crate::checkpoint::{Watermark, begun};
 use crate::clients::queue;
 use crate::event::{
-    BackfillRequest, ReplayRequest, SliceRequest, Trigger, Which, instant_of, parse, slice_of,
+    BackfillRequest, CommandRequest, ReplayRequest, SliceRequest, Trigger, Which, instant_of,
+    parse, slice_of,
 };
 use crate::model::hint::Hinted;
 use crate::model::slice::Order;
@@ -66,6 +67,7 @@ fn understood(trigger: &Trigger) {
                 named(start);
             }
         }
+        Trigger::Scrub { .. } | Trigger::Command(_) => {}
     }
 }
 
@@ -143,6 +145,10 @@ fn written(trigger: &Trigger) -> Option<Value> {
                 "trigger": "replay", "rollup": rollup, "start": start, "failed": failed,
                 "reason": reason, "allow_shrink": allow_shrink,
             })
+        }
+        Trigger::Scrub { rollup } => json!({ "trigger": "scrub", "rollup": rollup }),
+        Trigger::Command(CommandRequest { command, arguments }) => {
+            json!({ "trigger": "command", "command": command, "arguments": arguments })
         }
     })
 }

@@ -40,7 +40,7 @@ fn good(
 }
 
 fn cases() -> Vec<Case> {
-    good_cases().into_iter().chain(malformed_cases()).collect()
+    good_cases().into_iter().chain(other_cases()).chain(malformed_cases()).collect()
 }
 
 fn good_cases() -> Vec<Case> {
@@ -115,6 +115,26 @@ fn good_cases() -> Vec<Case> {
     ]
 }
 
+/// Events that compute no slice here.
+fn other_cases() -> Vec<Case> {
+    vec![
+        Case {
+            name: "command",
+            expected: Expected::Response(json!({
+                "trigger": "command", "command": "check", "exit": 0, "next": null,
+            })),
+            days: None,
+            slices: 0,
+        },
+        Case {
+            name: "scrub",
+            expected: Expected::Error("WrongUsage", "the configuration has no [scrub]"),
+            days: None,
+            slices: 0,
+        },
+    ]
+}
+
 fn malformed_cases() -> Vec<Case> {
     vec![
         malformed(
@@ -131,6 +151,10 @@ fn malformed_cases() -> Vec<Case> {
         ),
         malformed("malformed-unknown-rollup", "did you mean `entity_daily`?"),
         malformed("malformed-unknown-key", "unknown key \"form\"; hint: did you mean `from`?"),
+        malformed(
+            "malformed-unknown-argument",
+            "unknown argument \"rolup\"; hint: its arguments are rollup",
+        ),
         malformed("malformed-not-an-object", "the event is a list, not an object"),
     ]
 }

@@ -28,16 +28,26 @@ impl DynamoDb {
     /// Creates the table, billed by request, and waits until it is usable. An existing table is
     /// verified.
     pub(super) async fn create_table(&self) -> Result<Created, StoreError> {
-        let request = self.table_request().map_err(|error| {
-            self.error("create table", SdkError::<CreateTableError>::construction_failure(error))
-        })?;
-        let created = match request.send().await {
-            Ok(_) => Created::Created,
-            Err(error) if is_in_use(&error) => Created::AlreadyThere,
-            Err(error) => return Err(self.error("create table", error)),
+        // Where a stack has made the table, this role need not be allowed to create one.
+        let created = match self.description().await {
+            Ok(_) => Created::AlreadyThere,
+            Err(StoreError::NoTable { .. }) => self.send_request().await?,
+            Err(error) => return Err(error),
         };
         self.wait_until_active().await?;
         Ok(created)
+    }
+
+    async fn send_request(&self) -> Result<Created, StoreError> {
+        let request = self.table_request().map_err(|error| {
+            self.error("create table", SdkError::<CreateTableError>::construction_failure(error))
+        })?;
+        match request.send().await {
+            Ok(_) => Ok(Created::Created),
+            // Another process has created it meanwhile.
+            Err(error) if is_in_use(&error) => Ok(Created::AlreadyThere),
+            Err(error) => Err(self.error("create table", error)),
+        }
     }
 
     /// The table as DynamoDB describes it, verified to be Tallymark's.
