@@ -3,6 +3,7 @@
 -- server is, and has no other access.
 -- Then set a password with psql's `\password tallymark`, and use
 -- postgres://tallymark:PASSWORD@HOST:5432/DATABASE?sslrootcert=global-bundle.pem with Amazon's certificates.
+-- Or GRANT rds_iam TO tallymark, and use auth = "rds-iam" with an address without a password (docs/CONFIG.md).
 CREATE ROLE tallymark LOGIN CONNECTION LIMIT 20;
 GRANT USAGE ON SCHEMA public TO tallymark;
 GRANT SELECT ON public.events TO tallymark;

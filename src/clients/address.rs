@@ -130,10 +130,26 @@ impl DatabaseUrl {
         self.connect_timeout
     }
 
-    /// Whether the address sets the encryption of the connection.
+    /// The encryption of the connection, if the address sets it.
     #[must_use]
-    pub(crate) fn has_ssl_mode(&self) -> bool {
-        self.settings.contains_key("sslmode")
+    pub(crate) fn ssl_mode(&self) -> Option<&str> {
+        self.settings.get("sslmode").map(String::as_str)
+    }
+
+    #[must_use]
+    pub(crate) fn user(&self) -> Option<&str> {
+        self.settings.get("user").map(String::as_str)
+    }
+
+    #[must_use]
+    pub(crate) fn has_password(&self) -> bool {
+        self.settings.contains_key("password")
+    }
+
+    /// The server's name, address or socket directory, and its port.
+    #[must_use]
+    pub(crate) fn host_and_port(&self) -> (&str, u16) {
+        (&self.server.host, self.server.port.unwrap_or(PORT))
     }
 
     /// Whether the server is this machine: a loopback address, `localhost` or a Unix socket.
@@ -356,6 +372,8 @@ pub enum Address {
     Parameter(String),
     /// In this secret of AWS Secrets Manager, by name or ARN.
     Secret(String),
+    /// There, and the login is by tokens of RDS instead of a password.
+    WithToken(Box<Address>),
 }
 
 impl Address {
@@ -364,6 +382,7 @@ impl Address {
     pub(crate) const fn known(&self) -> Option<&DatabaseUrl> {
         match self {
             Self::Url(url) => Some(url),
+            Self::WithToken(address) => address.known(),
             Self::Parameter(_) | Self::Secret(_) => None,
         }
     }
@@ -375,6 +394,7 @@ impl fmt::Display for Address {
             Self::Url(url) => url.fmt(f),
             Self::Parameter(name) => write!(f, "parameter {name}"),
             Self::Secret(name) => write!(f, "secret {name}"),
+            Self::WithToken(address) => address.fmt(f),
         }
     }
 }

@@ -6,3 +6,4 @@ pub mod bubble;
 pub mod db;
 pub mod queue;
 pub mod secret;
+pub(crate) mod token;

@@ -23,6 +23,12 @@ impl SecretError {
     }
 }
 
+impl From<Fault> for SecretError {
+    fn from(fault: Fault) -> Self {
+        Self(fault)
+    }
+}
+
 impl Hinted for SecretError {
     fn hint(&self) -> Option<Cow<'_, str>> {
         self.0.hint()
@@ -36,6 +42,7 @@ impl Hinted for SecretError {
 pub(crate) async fn read(address: &Address) -> Result<DatabaseUrl, SecretError> {
     let (text, place) = match address {
         Address::Url(url) => return Ok(url.clone()),
+        Address::WithToken(address) => return Box::pin(read(address)).await,
         Address::Parameter(name) => (parameter(name).await?, "the parameter"),
         Address::Secret(name) => (secret(name).await?, "the secret"),
     };

@@ -1,9 +1,44 @@
 //! Where the file says that a database's address is found.
 
-use super::raw::Node;
+use super::raw::{Node, Section};
 use crate::clients::address::{Address, DatabaseUrl};
+use crate::clients::token::TokenLogin;
 use crate::model::hint::Fault;
 use crate::model::text::shown;
+
+/// The ways to log in that `auth` names.
+pub(super) const AUTH: [&str; 2] = ["password", "rds-iam"];
+
+/// Parses the address of a section, and how the role of the address logs in.
+pub(super) fn read_with_auth(
+    section: &Section<'_>,
+    url: Option<Address>,
+) -> Option<Option<Address>> {
+    let Some(node) = section.get("auth") else { return Some(url) };
+    let word = node.string(r#""password" or "rds-iam""#)?;
+    if !AUTH.contains(&word) {
+        let remedy = r#"use "password" or "rds-iam""#;
+        return node.wrong(Fault::new(format!("{} is unknown", shown(word))).remedy(remedy));
+    }
+    let Some(address) = url else {
+        let fault = Fault::new("there is no url beside it");
+        return node.wrong(fault.remedy("write it beside the url that it is for"));
+    };
+    if word == "password" {
+        return Some(Some(address));
+    }
+    if let Some(url) = address.known() {
+        if url.has_password() {
+            let fault =
+                Fault::new(r#""rds-iam" logs in by tokens, and the address has a password"#);
+            return node.wrong(fault.remedy("remove the password from the address"));
+        }
+        if let Err(fault) = TokenLogin::of(url) {
+            return node.wrong(fault);
+        }
+    }
+    Some(Some(Address::WithToken(Box::new(address))))
+}
 
 /// Parses an address: `{ env = "NAME" }`, `{ parameter = "/app/db" }`, `{ secret = "arn…" }`, or
 /// the address itself.

@@ -19,8 +19,9 @@ pub(super) const APP: [&str; 3] = ["app", "branch", "token"];
 pub(super) const UNITS: RangeInclusive<u32> = 1..=1_000_000_000;
 
 /// The keys that only a database has, with the reasons.
-pub(super) const REFUSED: [(&str, &str); 8] = [
+pub(super) const REFUSED: [(&str, &str); 9] = [
     ("url", "the source is the app"),
+    ("auth", "an app is read by its own token"),
     ("chunk_time", "an app is read page by page"),
     ("slots", "an app has no sessions to hold them; each worker asks for one page at a time"),
     ("nice_ratio", "an app is no database that could be kept from its work"),

@@ -300,7 +300,7 @@ fn source(node: &Node<'_>, env: Env<'_>, target: Option<&TargetConfig>) -> Optio
     const CHUNK_TIME_RANGE: std::ops::RangeInclusive<Duration> =
         Duration::from_millis(10)..=Duration::from_secs(60);
     let mut section = node.section("a table: [source]")?;
-    let known = ["url", "chunk_time"].into_iter().chain(app::KEYS).chain(throttle::KEYS);
+    let known = ["url", "auth", "chunk_time"].into_iter().chain(app::KEYS).chain(throttle::KEYS);
     section.only(&known.collect::<Vec<_>>());
     if section.get(app::KEYS[0]).is_some() {
         return app::read(&section, env, target);
@@ -308,7 +308,8 @@ fn source(node: &Node<'_>, env: Env<'_>, target: Option<&TargetConfig>) -> Optio
     app::refuse(&section);
     let url = section
         .need("url", r#"write url = { env = "SOURCE_DATABASE_URL" }"#)
-        .and_then(|node| address::read(&node, env));
+        .and_then(|node| address::read(&node, env))
+        .and_then(|url| address::read_with_auth(&section, Some(url)).flatten());
     let chunk_time = match section.get("chunk_time") {
         Some(node) => duration::read(&node, CHUNK_TIME_RANGE),
         None => Some(CHUNK_TIME_DEFAULT),
@@ -322,11 +323,12 @@ pub(crate) const SCHEMA_DEFAULT: &str = "stats";
 
 fn target(node: &Node<'_>, env: Env<'_>) -> Option<TargetConfig> {
     let mut section = node.section("a table: [target]")?;
-    section.only(&["url", "schema", "readers"]);
+    section.only(&["url", "auth", "schema", "readers"]);
     let url = match section.get("url") {
         Some(node) => address::read(&node, env).map(Some),
         None => Some(None),
     };
+    let url = url.and_then(|url| address::read_with_auth(&section, url));
     let schema = match section.get("schema") {
         Some(node) => schema(&node),
         None => Some(SCHEMA_DEFAULT.to_owned()),

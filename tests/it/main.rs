@@ -74,6 +74,7 @@ mod store_losses;
 mod support;
 mod tables;
 mod tls;
+mod tokens;
 mod types;
 mod versions;
 mod waits;

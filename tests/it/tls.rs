@@ -87,7 +87,7 @@ async fn connect(url: &str) -> Result<bool, DbError> {
 
 /// Whether certificates can be made, with a message if not. `.ci/run` installs openssl where
 /// possible.
-fn has_openssl() -> bool {
+pub(crate) fn has_openssl() -> bool {
     let found = Command::new("openssl").arg("version").output().is_ok();
     if !found {
         println!("there is no openssl: not tested");
@@ -96,7 +96,7 @@ fn has_openssl() -> bool {
 }
 
 /// An authority, and a server's certificate signed by it.
-fn certify(directory: &Path) {
+pub(crate) fn certify(directory: &Path) {
     fs::write(directory.join("server.ext"), "subjectAltName = IP:0.0.0.0").unwrap();
     let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
     for arguments in [

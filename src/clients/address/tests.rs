@@ -90,7 +90,7 @@ fn a_loopback_server_is_recognised_wherever_the_host_is_named() {
 
 /// The driver's view of the address.
 fn driver(text: &str) -> sqlx::postgres::PgConnectOptions {
-    crate::clients::db::options(&url(text)).unwrap()
+    crate::clients::db::options(&url(text), false).unwrap()
 }
 
 #[test]

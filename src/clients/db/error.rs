@@ -112,6 +112,16 @@ impl DbError {
         Self { side, doing, text, hint: Some(AGAIN.to_owned()), kind, lock: Lock::None }
     }
 
+    /// The same error of a server that refused a token.
+    pub(super) fn of_token(self) -> Self {
+        const REMEDY: &str = "let the AWS identity of this process do rds-db:connect for this user, and \
+            GRANT rds_iam to it";
+        match self.kind {
+            DbErrorKind::Login => Self { hint: Some(REMEDY.to_owned()), ..self },
+            _ => self,
+        }
+    }
+
     /// The same error with the holder of the lock.
     pub(super) fn held_by(self, waited: &Waited) -> Self {
         let text = format!("{}; {}", self.text, one_line(&waited.words));

@@ -11,7 +11,8 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use tokio::sync::RwLock;
 
 use crate::clients::address::{Address, DatabaseUrl};
-use crate::clients::secret;
+use crate::clients::secret::{self, SecretError};
+use crate::clients::token::TokenLogin;
 
 mod begin;
 mod error;
@@ -95,24 +96,36 @@ struct Opened {
 }
 
 /// The options for connecting to `url`. A remote host is verified in full, unless the URL has an
-/// `sslmode`.
-pub(crate) fn options(url: &DatabaseUrl) -> Result<PgConnectOptions, sqlx::Error> {
+/// `sslmode`. So is any host that gets a token.
+pub(crate) fn options(url: &DatabaseUrl, has_token: bool) -> Result<PgConnectOptions, sqlx::Error> {
     let options: PgConnectOptions = url.for_driver().parse()?;
     // A pooler refuses unknown startup parameters. The transaction sets this one itself.
     let options = options.extra_float_digits(None);
     let options = options.application_name(url.application_name().unwrap_or("tallymark"));
-    if !url.has_ssl_mode() && !url.is_loopback() {
+    if url.ssl_mode().is_none() && (has_token || !url.is_loopback()) {
         return Ok(options.ssl_mode(PgSslMode::VerifyFull));
     }
     Ok(options)
 }
 
 impl Opened {
-    fn new(url: DatabaseUrl, side: Side, connections_max: u32) -> Result<Self, DbError> {
-        let options = options(&url)
-            .map_err(|source| DbError::new(side, "reading the connection URL", source))?;
+    fn new(
+        address: &Address,
+        url: DatabaseUrl,
+        side: Side,
+        connections_max: u32,
+    ) -> Result<Self, DbError> {
+        let wrong = |source| DbError::new(side, "reading the connection URL", source);
+        let login = match address {
+            Address::WithToken(_) => Some(TokenLogin::of(&url).map_err(|fault| {
+                wrong(sqlx::Error::Configuration(SecretError::from(fault).into()))
+            })?),
+            _ => None,
+        };
+        let options = options(&url, login.is_some()).map_err(wrong)?;
         let place = url.place();
-        let pool = Arc::new(Pool::new(options.statement_cache_capacity(0), connections_max));
+        let options = options.statement_cache_capacity(0);
+        let pool = Arc::new(Pool::new(options, login, connections_max));
         Ok(Self { url, place, pool })
     }
 
@@ -133,7 +146,8 @@ impl Db {
     /// The URL is invalid.
     pub fn new(address: &Address, side: Side, connections_max: u32) -> Result<Self, DbError> {
         let known = address.known().cloned();
-        let opened = known.map(|url| Opened::new(url, side, connections_max)).transpose()?;
+        let opened =
+            known.map(|url| Opened::new(address, url, side, connections_max)).transpose()?;
         let (address, opened) = (address.clone(), Arc::new(RwLock::new(opened)));
         let is_patient = true;
         Ok(Self { address, side, connections_max, is_patient, opened, memory: Memory::default() })
@@ -210,8 +224,14 @@ impl Db {
             sqlx::Error::PoolTimedOut => format!(" within {:.1} s", limit.as_secs_f64()),
             _ => String::new(),
         };
-        DbError::new(self.side, format!("connecting to {}{within}", opened.place), source)
-            .before_any_work()
+        let is_servers = matches!(source, sqlx::Error::Database(_));
+        let doing = format!("connecting to {}{within}", opened.place);
+        let error = DbError::new(self.side, doing, source).before_any_work();
+        // A token that could not be made has a remedy of its own.
+        match self.address {
+            Address::WithToken(_) if is_servers => error.of_token(),
+            _ => error,
+        }
     }
 
     async fn begin_on(
@@ -253,7 +273,7 @@ impl Db {
         if let Some(opened) = place.as_ref().filter(|opened| opened.url == url) {
             return Ok(opened.clone());
         }
-        let opened = Opened::new(url, self.side, self.connections_max)?;
+        let opened = Opened::new(&self.address, url, self.side, self.connections_max)?;
         *place = Some(opened.clone());
         Ok(opened)
     }
@@ -275,7 +295,7 @@ impl Db {
     /// The address is stored elsewhere and cannot be read.
     pub(crate) async fn location(&self) -> Result<String, DbError> {
         let opened = self.opened(None).await?;
-        let options = options(&opened.url)
+        let options = options(&opened.url, false)
             .map_err(|source| DbError::new(self.side, "reading the connection URL", source))?;
         let host = match opened.url.is_loopback() || options.get_socket().is_some() {
             true => "localhost".to_owned(),
@@ -300,7 +320,7 @@ mod tests {
     fn a_remote_host_is_verified_unless_its_address_has_an_sslmode() {
         let mode = |text: &str| {
             let url = DatabaseUrl::new(text).unwrap();
-            format!("{:?}", options(&url).unwrap().get_ssl_mode())
+            format!("{:?}", options(&url, false).unwrap().get_ssl_mode())
         };
         for text in [
             "postgres://app@db.example.com/x",

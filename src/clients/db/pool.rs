@@ -13,6 +13,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::clients::token::TokenLogin;
 use crate::model::clock::Stopwatch;
 
 /// Idle connections are closed after this time, so that a scale-to-zero database can go to sleep.
@@ -28,6 +29,8 @@ const RETRY_MAX: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Pool {
     options: PgConnectOptions,
+    /// Makes the password of each connection.
+    login: Option<TokenLogin>,
     permits: Arc<Semaphore>,
     idle: Mutex<Vec<(PgConnection, Stopwatch)>>,
     is_reaping: AtomicBool,
@@ -63,10 +66,15 @@ pub(super) struct InUse {
 }
 
 impl Pool {
-    pub(super) fn new(options: PgConnectOptions, connections_max: u32) -> Self {
+    pub(super) fn new(
+        options: PgConnectOptions,
+        login: Option<TokenLogin>,
+        connections_max: u32,
+    ) -> Self {
         let permits = Arc::new(Semaphore::new(connections_max as usize));
         Self {
             options,
+            login,
             permits,
             idle: Mutex::default(),
             is_reaping: AtomicBool::new(false),
@@ -118,8 +126,7 @@ impl Pool {
         let (mut wait, mut refusal) = (RETRY_FIRST, sqlx::Error::PoolTimedOut);
         loop {
             let left = limit.saturating_sub(watch.elapsed());
-            let connecting = PgConnection::connect_with(&self.options);
-            match tokio::time::timeout(left, connecting).await {
+            match tokio::time::timeout(left, self.connect_once()).await {
                 Ok(Ok(connection)) => return Ok(connection),
                 Ok(Err(error)) if !is_patient || !may_pass(&error) => return Err(error),
                 Ok(Err(error)) => refusal = error,
@@ -131,6 +138,15 @@ impl Pool {
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(RETRY_MAX);
         }
+    }
+
+    async fn connect_once(&self) -> Result<PgConnection, sqlx::Error> {
+        let Some(login) = &self.login else {
+            return PgConnection::connect_with(&self.options).await;
+        };
+        let token = login.token().await;
+        let token = token.map_err(|error| sqlx::Error::Configuration(error.into()))?;
+        PgConnection::connect_with(&self.options.clone().password(&token)).await
     }
 
     /// Closes the idle connections.
@@ -184,7 +200,7 @@ impl Pool {
             return Ok(());
         }
         let sql = include_str!("cancel.sql").replace("{pids}", &format!("{{{}}}", pids.join(",")));
-        let mut connection = PgConnection::connect_with(&self.options).await?;
+        let mut connection = self.connect_once().await?;
         sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await?;
         connection.close().await
     }

@@ -8,6 +8,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::address::AUTH;
 use super::throttle::{LOAD, SLOTS, WAKE_PER_HOUR};
 use super::{NICE_RATIO, Signal, StoreKind, app, checkpoint};
 
@@ -65,6 +66,7 @@ fn source() -> Value {
     };
     let properties = json!({
         "url": described(refer("address"), "The application's PostgreSQL. It is only read."),
+        "auth": auth(),
         "chunk_time": duration(
             "About how long one reading statement may last: 10 ms to 60 s.",
             "500ms",
@@ -103,12 +105,21 @@ fn source() -> Value {
     source
 }
 
+fn auth() -> Value {
+    json!({
+        "description": "How the role logs in: by the address's password, or by tokens of RDS.",
+        "enum": AUTH,
+        "default": AUTH[0],
+    })
+}
+
 fn target() -> Value {
     let properties = json!({
         "url": described(
             refer("address"),
             "The PostgreSQL of the rollup tables. By default it is the source.",
         ),
+        "auth": auth(),
         "schema": {
             "description": "The schema of the rollup tables.",
             "default": super::SCHEMA_DEFAULT,
@@ -121,7 +132,10 @@ fn target() -> Value {
             "items": identifier(),
         },
     });
-    table("The database of the rollup tables. By default it is the source.", &[], properties)
+    let description = "The database of the rollup tables. By default it is the source.";
+    let mut target = table(description, &[], properties);
+    target["dependencies"] = json!({ "auth": ["url"] });
+    target
 }
 
 fn checkpoint() -> Value {

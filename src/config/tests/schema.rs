@@ -18,6 +18,7 @@ const COPY: &str = "docs/tallymark.schema.json";
 const RARE: &str = r#"
 [source]
 url = "postgres://app@db.example.com/shop"
+auth = "rds-iam"
 slots = 4
 nice_ratio = 0
 naps = false
@@ -117,6 +118,8 @@ const BEYOND: &[&str] = &[
     "leads round in a circle",
     "is this rollup itself",
     // Values that must fit others.
+    "and the address has a password",
+    "a login by tokens needs",
     "does not merge",
     "cannot be merged",
     "does not divide the slice",
@@ -316,7 +319,7 @@ fn the_schema_has_every_key_that_the_parser_knows() {
         known.sort_unstable();
         known
     };
-    let source = ["url", "chunk_time"].into_iter().chain(app::KEYS).chain(throttle::KEYS);
+    let source = ["url", "auth", "chunk_time"].into_iter().chain(app::KEYS).chain(throttle::KEYS);
     let source: Vec<_> = source.collect();
     assert_eq!(keys("/properties/source"), sorted(&source));
     assert_eq!(keys("/properties/source/properties/bubble"), sorted(&app::APP));

@@ -70,7 +70,7 @@ fn stands(config: &Config) {
 /// A remote host is verified, unless the address sets otherwise.
 fn encrypted(address: &Address) {
     let Some(url) = address.known() else { return };
-    let Ok(options) = db::options(url) else { return };
+    let Ok(options) = db::options(url, false) else { return };
     let query = url.expose().split_once('?').map_or("", |(_, query)| query);
     if !url.is_loopback() && !query.contains("ssl") {
         assert!(matches!(options.get_ssl_mode(), PgSslMode::VerifyFull), "{url}");

@@ -143,6 +143,26 @@ pub(in crate::config::tests) const TARGET: &[Case] = &[
         "\"a23456789012345678901234567890123456789012345678901234567890123x\"",
         r#"tallymark.toml:7: target.schema: "a23456789012345678901234567890123456789012345678901234567890123x" is longer than the 63 bytes that PostgreSQL keeps of a name; shorten it"#,
     ),
+    (
+        "schema =",
+        "auth = \"iam\"\nschema =",
+        r#"tallymark.toml:7: target.auth: "iam" is unknown; use "password" or "rds-iam""#,
+    ),
+    (
+        "url = { env = \"TARGET_DATABASE_URL\" }",
+        "auth = \"rds-iam\"",
+        r#"tallymark.toml:6: target.auth: there is no url beside it; write it beside the url that it is for"#,
+    ),
+    (
+        "chunk_time = \"250ms\"",
+        "auth = \"rds-iam\"",
+        r#"tallymark.toml:3: source.auth: "rds-iam" logs in by tokens, and the address has a password; remove the password from the address"#,
+    ),
+    (
+        "url = { env = \"TARGET_DATABASE_URL\" }",
+        "url = \"postgres://app@db/x?sslmode=disable\"\nauth = \"rds-iam\"",
+        r#"tallymark.toml:7: target.auth: a login by tokens needs TLS, and the address has sslmode=disable; remove sslmode from the address"#,
+    ),
     ("schema", "shema", r#"tallymark.toml:7: target.shema: unknown key; did you mean `schema`?"#),
     (
         "failures_max = 3",
