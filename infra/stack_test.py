@@ -317,9 +317,12 @@ def tell_targets(stack):
 
 def drive(stack, postgres):
     """The life of a stack, from its tables to its removal."""
-    stack.rollup("init")
-    stack.rollup("check")
-    say("tables, and a check without a finding")
+    stack.rollup("init", "--via", LIVE)
+    findings = json.loads(stack.rollup("check", "--json", "--via", LIVE))["findings"]
+    demand({finding["grade"] for finding in findings} <= {"good", "note"}, f"check: {findings}")
+    tables = stack.clients["dynamodb"].list_tables()["TableNames"]
+    demand(tables == [STACK], f"the table has the stack's name, and is the only one: {tables}")
+    say(f"init and check through the function, {len(findings)} findings without a bad one")
 
     stack.rollup("backfill", "daily", "--from", str(FROM), "--to", str(TO), "--via", LIVE, "--yes")
     demand(postgres.days() == 60, f"{postgres.days()} days after a backfill of 60")
@@ -338,7 +341,8 @@ def drive(stack, postgres):
                             "AND created_at >= :t::timestamptz", t=midnight(day))
     stack.rollup("replay", "daily", "--slice", str(day), "--via", LIVE, "--yes")
     postgres.demand_equal(START, TODAY)
-    say("a replay of a day that had changed")
+    stack.rollup("verify", "daily", "--from", str(START), "--to", str(TODAY), "--via", LIVE)
+    say("a replay of a day that had changed, and verify through the function")
 
     stack.clients["sqs"].send_message(QueueUrl=stack.outputs["FreshQueueUrl"], MessageBody="no slice")
     wait("a dead letter", lambda: stack.messages("FreshDeadLettersUrl") == 1)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Deploys template.yaml to an emulator of AWS as docs/DEPLOY.md says, with a real zip, and drives the stack: tables, a
-# tick, a backfill, a replay, dead letters, a new version and the way back, removal.
+# Deploys template.yaml to an emulator of AWS as docs/DEPLOY.md says, with a real zip, and drives the stack: init and
+# check, a tick, a backfill, a replay, dead letters, a new version and the way back, removal.
 #
 #   infra/stack_test.sh BOOTSTRAP TALLYMARK         with binaries that are built already
 #   infra/stack_test.sh --all BOOTSTRAP TALLYMARK   also a new version, the way back, every option, and the schedule

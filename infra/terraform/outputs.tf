@@ -27,7 +27,7 @@ output "queue_urls" {
 output "next" {
   description = "What to run next, in this order."
   value = [
-    "export AWS_REGION=${local.region} TALLYMARK_TABLE=${local.table}; tallymark init && tallymark check",
+    "export AWS_REGION=${local.region}; tallymark init --via ${local.live} && tallymark check --via ${local.live}",
     "AWS_REGION=${local.region} TALLYMARK_TABLE=${local.table} tallymark backfill ROLLUP --via ${local.live}",
     "AWS_REGION=${local.region} TALLYMARK_TABLE=${local.table} tallymark status",
   ]
