@@ -1,8 +1,9 @@
 //! The things of a Bubble app, which a mirror keeps in the target. The app aggregates nothing, so
 //! its slices are read page by page (`work::slice_run::pages`).
 
-use crate::clients::bubble::{App, AppError, FieldType};
+use crate::clients::bubble::{App, AppError, FieldType, Search};
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT, Side, Tx};
+use crate::model::clock::LAST;
 use crate::model::hint::Fault;
 use crate::model::measure::{Column, Expressions, Field};
 use crate::model::rollup::mirror::{CREATED_AT, ID, MODIFIED_AT, Mirror};
@@ -49,7 +50,9 @@ impl Source for Things {
             tx.rollback().await?;
             let types = match known(mirror, &columns) {
                 Some(types) => types,
-                None => asked(app, mirror).await.map_err(|error| unfit(Fault::of(&error)))?,
+                None => {
+                    asked(app, rollup, mirror).await.map_err(|error| unfit(Fault::of(&error)))?
+                }
             };
             let axis = Axis::new(rollup, Ok(TimeType::Timestamptz)).map_err(unfit)?;
             Ok(shape(axis, mirror, &types))
@@ -95,8 +98,16 @@ fn known(mirror: &Mirror, columns: &[Column]) -> Option<Vec<FieldType>> {
 }
 
 /// The types of the fields as the app tells them.
-async fn asked(app: &App, mirror: &Mirror) -> Result<Vec<FieldType>, AppError> {
-    let (meta, _) = app.meta().await?;
+async fn asked(app: &App, rollup: &Rollup, mirror: &Mirror) -> Result<Vec<FieldType>, AppError> {
+    let meta = match app.meta().await {
+        Ok((meta, _)) => meta,
+        // It hides its description. `init` pays one page to see values.
+        Err(AppError::Refused(_)) => {
+            let search = Search::page(&mirror.thing, rollup.start, LAST, 0);
+            return app.find(&search).await?.types_of(&mirror.fields);
+        }
+        Err(error) => return Err(error),
+    };
     meta.is_of_branch(app.branch())?;
     meta.fields_of(&mirror.thing, &mirror.fields)
 }

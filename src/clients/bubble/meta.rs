@@ -40,6 +40,36 @@ struct Field {
     kind: String,
 }
 
+#[derive(Deserialize)]
+struct Swagger {
+    definitions: BTreeMap<String, Definition>,
+}
+
+#[derive(Deserialize)]
+struct Definition {
+    #[serde(default)]
+    properties: BTreeMap<String, Property>,
+}
+
+#[derive(Deserialize)]
+struct Property {
+    #[serde(rename = "type", default)]
+    kind: String,
+    format: Option<String>,
+}
+
+impl Property {
+    /// Bubble's word for the type.
+    fn kind(&self) -> &str {
+        match (self.kind.as_str(), self.format.as_deref()) {
+            ("string", Some("date-time")) => "date",
+            ("string", _) => "text",
+            ("number" | "integer", _) => "number",
+            (kind, _) => kind,
+        }
+    }
+}
+
 /// How a field's values are kept in PostgreSQL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FieldType {
@@ -87,6 +117,24 @@ impl Meta {
             let fault = Fault::new("the app's /api/1.1/meta is no description of an app");
             AppError::Refused(fault.remedy("check `app` and `branch` in [source]"))
         })
+    }
+
+    /// The same from a Swagger file, which has the keys as things have them.
+    pub(super) fn of_swagger(body: &[u8]) -> Result<Self, AppError> {
+        let file: Swagger = serde_json::from_slice(body).map_err(|_| {
+            let fault = Fault::new("the app's Swagger file is none");
+            AppError::Refused(fault.remedy("check `app` and `branch` in [source]"))
+        })?;
+        let field = |(key, it): (String, Property)| Field {
+            display: key.clone(),
+            id: key,
+            kind: it.kind().to_owned(),
+        };
+        let types = file.definitions.into_iter().map(|(name, it)| {
+            let fields = it.properties.into_iter().map(field).collect();
+            (name.clone(), ThingType { display: name, fields })
+        });
+        Ok(Self { types: types.collect(), app_data: AppData::default() })
     }
 
     /// Refuses the database of another branch: live and test data are two databases.
@@ -226,6 +274,19 @@ mod tests {
             assert!(error.to_string().contains(said), "{error}");
             assert!(error.hint().is_some_and(|it| it.contains(hint)), "{error}");
         }
+    }
+
+    #[test]
+    fn a_swagger_file_has_the_types_where_the_description_is_hidden() {
+        let file = br#"{"swagger":"2.0","definitions":{"order":{"type":"object","properties":{
+            "Status":{"type":"string"},"Amount":{"type":"number","format":"float"},
+            "Due":{"type":"string","format":"date-time"},"Tags":{"type":"array"}}}}}"#;
+        let meta = Meta::of_swagger(file).unwrap();
+        let fields = ["Status", "Amount", "Due"].map(str::to_owned);
+        let types = [FieldType::Text, FieldType::Number, FieldType::Date];
+        assert_eq!(meta.fields_of("order", &fields).unwrap(), types);
+        let error = meta.fields_of("order", &["Tags".to_owned()]).unwrap_err();
+        assert!(error.to_string().contains("array, which no column holds"), "{error}");
     }
 
     #[test]

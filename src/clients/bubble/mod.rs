@@ -3,6 +3,7 @@
 //! The app's token may write and delete everything. So this module sends `GET` alone, to the host
 //! of the configuration alone, and follows no redirect.
 
+mod guess;
 mod meta;
 mod page;
 mod search;
@@ -137,13 +138,27 @@ impl App {
         Ok(Page { answered_at, ..Page::decode(&body, search)? })
     }
 
-    /// What the app tells of itself, and the price of the answer.
+    /// What the app tells of itself, by its description or else its Swagger file, and the price of
+    /// the answers.
     ///
     /// # Errors
-    /// The app cannot answer, or hides it.
+    /// The app cannot answer, or hides both.
     pub(crate) async fn meta(&self) -> Result<(Meta, Units), AppError> {
-        let Answer { body, .. } = self.get("/api/1.1/meta", true).await?;
-        Ok((Meta::decode(&body)?, Units::of_call(body.len() as u64)))
+        let hidden = match self.get("/api/1.1/meta", true).await {
+            Ok(Answer { body, .. }) => {
+                return Ok((Meta::decode(&body)?, Units::of_call(body.len() as u64)));
+            }
+            Err(hidden @ AppError::Refused(_)) => hidden,
+            Err(error) => return Err(error),
+        };
+        match self.get("/api/1.1/meta/swagger.json", true).await {
+            Ok(Answer { body, .. }) => {
+                let units = Units::of_call(0) + Units::of_call(body.len() as u64);
+                Ok((Meta::of_swagger(&body)?, units))
+            }
+            Err(AppError::Refused(_)) => Err(hidden),
+            Err(error) => Err(error),
+        }
     }
 
     /// Sends `GET` for a path below the branch.

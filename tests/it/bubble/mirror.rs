@@ -20,7 +20,7 @@ use tallymark::work::slice_run::{self, RunOptions};
 use tallymark::work::worker::Worker;
 
 use super::fake::datum::{Datum, text};
-use super::fake::{App, Caller, Fake, Fault, Findable, Kind, Moment, New, Rights, Thing};
+use super::fake::{App, Caller, Door, Fake, Fault, Findable, Kind, Moment, New, Rights, Thing};
 use crate::support::Database;
 use crate::support::cli::{self, PASSWORD, Place};
 use crate::support::world::{self, BUDGET, batch, checkpoints, instant, records};
@@ -29,12 +29,12 @@ use crate::support::world::{self, BUDGET, batch, checkpoints, instant, records};
 const TOKEN: &str = "sw0rdf1sh-4dm1n";
 
 /// The day that most tests read.
-const DAY: &str = "2026-02-27";
+pub(super) const DAY: &str = "2026-02-27";
 
 /// The present.
-const NOW: &str = "2026-03-01T12:00:00Z";
+pub(super) const NOW: &str = "2026-03-01T12:00:00Z";
 
-const TABLES: &str = r#"
+pub(super) const TABLES: &str = r#"
 [[mirror]]
 name = "orders"
 type = "order"
@@ -52,13 +52,13 @@ measures = { orders = "count", revenue = { sum = "Amount" } }
 "#;
 
 /// A shop on Bubble, and a worker that mirrors it.
-struct Shop {
-    fake: Fake,
+pub(super) struct Shop {
+    pub(super) fake: Fake,
     url: String,
     target: PgPool,
-    clock: ManualClock,
-    checkpoints: Checkpoints,
-    worker: Worker,
+    pub(super) clock: ManualClock,
+    pub(super) checkpoints: Checkpoints,
+    pub(super) worker: Worker,
 }
 
 impl Shop {
@@ -68,7 +68,12 @@ impl Shop {
     }
 
     /// As [`Shop::open`], with other mirrors and rollups.
-    async fn open_with(orders: &[New], tables: &str) -> Self {
+    pub(super) async fn open_with(orders: &[New], tables: &str) -> Self {
+        Self::open_as(orders, tables, |_| {}).await
+    }
+
+    /// As [`Shop::open_with`], after a change of the app.
+    async fn open_as(orders: &[New], tables: &str, change: impl FnOnce(&mut App)) -> Self {
         let clock = ManualClock::new(instant(NOW));
         let fake = Fake::start(Arc::new(clock.clone()), 7);
         fake.app().allow(TOKEN, Caller::Administrator);
@@ -85,6 +90,7 @@ impl Shop {
         for order in orders {
             fake.app().live().create("order", order);
         }
+        change(&mut fake.app());
         let database = Database::create().await;
         let (url, target) = (database.url(), database.pool().await);
         let checkpoints = checkpoints().await;
@@ -96,7 +102,16 @@ impl Shop {
 
     /// The same tables and checkpoints, seen by another process with this budget.
     fn with_budget(&self, units: u32) -> Worker {
-        worker(&self.fake, &self.url, &self.checkpoints, &self.clock, (units, TABLES))
+        self.with(units, TABLES)
+    }
+
+    /// The same with these tables, too.
+    pub(super) fn with(&self, units: u32, tables: &str) -> Worker {
+        worker(&self.fake, &self.url, &self.checkpoints, &self.clock, (units, tables))
+    }
+
+    pub(super) fn mirror(&self) -> &Rollup {
+        &self.worker.config.rollups[0]
     }
 
     async fn run(&self, day: &str) -> SliceReport {
@@ -116,7 +131,7 @@ impl Shop {
         }
     }
 
-    async fn rows(&self, sql: &str) -> Vec<String> {
+    pub(super) async fn rows(&self, sql: &str) -> Vec<String> {
         records(&self.target, sql).await
     }
 
@@ -159,7 +174,7 @@ fn worker(
     Worker::with_checkpoints(config, checkpoints.clone(), Arc::new(clock.clone()), 4).unwrap()
 }
 
-async fn run(worker: &Worker, rollup: &Rollup, day: &str) -> SliceReport {
+pub(super) async fn run(worker: &Worker, rollup: &Rollup, day: &str) -> SliceReport {
     let deadline = Deadline::after(&*worker.clock, BUDGET);
     let slice = rollup.calendar.starting(instant(day)).unwrap();
     let options = RunOptions::default();
@@ -167,13 +182,13 @@ async fn run(worker: &Worker, rollup: &Rollup, day: &str) -> SliceReport {
 }
 
 /// All orders of the live app, by id.
-fn all(app: &mut App) -> Vec<Thing> {
+pub(super) fn all(app: &mut App) -> Vec<Thing> {
     let things = &app.live().of("order").things;
     things.by_id().iter().map(|slot| things.at(*slot).clone()).collect()
 }
 
 /// An order of this second of the day.
-fn order(second: i64) -> New {
+pub(super) fn order(second: i64) -> New {
     let at: DateTime<Utc> = instant(DAY) + TimeDelta::seconds(second);
     New::at(at)
 }
@@ -217,6 +232,27 @@ async fn a_mirror_keeps_the_things_and_a_rollup_of_it_counts_them() {
     shop.checkpoints.reopen("orders", instant(DAY), "test", now).await.unwrap();
     shop.backfill().await;
     assert_eq!(shop.rows(daily).await[1], "(2026-02-27,paid,3,1.8)");
+}
+
+/// By the Swagger file, or by a page of things.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_that_hides_its_description_is_mirrored_with_the_same_types() {
+    let full = order(0)
+        .with("Status", text("paid"))
+        .with("Amount", Datum::Number(1.5))
+        .with("Paid?", Datum::Flag(false))
+        .with("Due", Datum::Date(instant(DAY).timestamp_millis()));
+    for swagger in [Door::Open, Door::Shut] {
+        let orders = [order(1), full.clone()];
+        let hide = |app: &mut App| (app.live().meta, app.live().swagger) = (Door::Shut, swagger);
+        let shop = Shop::open_as(&orders, TABLES, hide).await;
+        shop.backfill().await;
+        let types = "SELECT format_type(atttypid, NULL) FROM pg_attribute \
+                     WHERE attrelid = 'stats.orders'::regclass AND attnum > 3";
+        let expected = ["(\"timestamp with time zone\")", "(boolean)", "(numeric)", "(text)"];
+        assert_eq!(shop.rows(types).await, expected, "{swagger:?}");
+        assert_eq!(shop.rows("SELECT sum(revenue) FROM stats.orders_daily").await, ["(1.5)"]);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
