@@ -30,6 +30,7 @@
 
 mod ask;
 mod fake;
+mod histories;
 mod mirror;
 mod model;
 mod tests;
