@@ -28,6 +28,7 @@
 //! - `fake::meta`: `/meta` and the Swagger file are open, for tokens or hidden.
 //! - `fake::bill`: The prices are the manual's. The count in `remaining` is billed as an aggregate.
 
+mod acceptance;
 mod ask;
 mod fake;
 mod histories;

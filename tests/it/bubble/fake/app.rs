@@ -128,6 +128,12 @@ impl Database {
         self.types.iter().find(|it| it.name == name)
     }
 
+    /// All things of a type, ascending by id.
+    pub fn things(&self, of: &str) -> impl Iterator<Item = &Thing> {
+        let things = &self.named(of).unwrap().things;
+        things.by_id().iter().map(|slot| things.at(*slot))
+    }
+
     /// The type of this name, to change it.
     pub fn of(&mut self, name: &str) -> &mut ThingType {
         let found = self.types.iter_mut().find(|it| it.name == name);

@@ -165,6 +165,13 @@ impl Fake {
     }
 }
 
+impl Drop for Fake {
+    fn drop(&mut self) {
+        let is_whole = thread::panicking() || !self.shared.app.is_poisoned();
+        assert!(is_whole, "a script has panicked, and no request was answered since");
+    }
+}
+
 impl Shared {
     /// Answers the requests of one connection. `None`: it has ended.
     fn serve(&self, stream: &TcpStream) -> Option<()> {
