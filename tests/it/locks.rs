@@ -13,6 +13,7 @@ use tallymark::work::backfill::{self, BatchLimits, BatchOptions, Silent};
 use tallymark::work::report::Outcome;
 use tallymark::work::slice_run::{self, RunOptions};
 
+use crate::cli::is_documented;
 use crate::support::cli::{Place, daily};
 use crate::support::world::{DAILY, EVENTS, Setup, World, instant, random_events};
 use tallymark::model::slice::Order;
@@ -220,6 +221,7 @@ async fn status_shows_a_backfill_as_done_when_its_slices_are() {
     let status = place.run(&["status"]).good();
     assert!(status.out.contains("backfill done"), "{status:?}");
     let status = place.json(&["backfill", "status", "daily"]);
+    is_documented(&status, "backfill", 1);
     assert_eq!(status["backfill"]["state"], "done");
     assert_eq!(place.json(&["backfill", "list"])["backfills"][0]["state"], "done");
     // Nothing was written.

@@ -18,6 +18,7 @@ mod contact;
 mod crash;
 mod defaults;
 mod docs;
+mod documents;
 mod due;
 mod dumps;
 mod embedded_postgres;
