@@ -220,7 +220,7 @@ pub(crate) async fn now_comparing(
 ) -> Result<(DateTime<Utc>, bool, Result<(), Mismatch>), DbError> {
     let offsets = comparison.map(|it| format!(", {} AS offsets", it.question()));
     let sql = format!("{NOW}{}", offsets.unwrap_or_default());
-    let row = tx.row("asking for the time", sql).await?;
+    let row = tx.ask_row("asking for the time", sql).await?;
     let read = || {
         let zones = match comparison {
             Some(comparison) => comparison.judge(row.try_get("offsets")?),
@@ -276,7 +276,7 @@ struct Ids {
 }
 
 async fn ids(tx: &mut Tx) -> Result<Ids, DbError> {
-    let row = tx.row("looking at the transactions", IDS.into()).await?;
+    let row = tx.ask_row("looking at the transactions", IDS.into()).await?;
     let read = |name| row.try_get::<i64, _>(name).map(i64::unsigned_abs);
     let all = || {
         Ok::<_, sqlx::Error>(Ids {

@@ -287,7 +287,7 @@ pub(super) async fn fence(
     );
     // Repeated once if the registry's generation was older.
     for _ in 0..2 {
-        if let Some(row) = tx.rows("taking the marker", sql.clone()).await?.first() {
+        if let Some(row) = tx.ask("taking the marker", sql.clone()).await?.first() {
             let rows_read = row.try_get("rows_read");
             let rows_read = rows_read.map_err(|source| tx.error("reading the marker", source))?;
             return Ok(PriorMarker { rows_read });
@@ -345,7 +345,7 @@ pub(super) async fn finish(
         attempt = lease.attempt(),
         owner = literal(lease.owner()),
     );
-    let rows = tx.rows("writing the marker", sql).await?;
+    let rows = tx.ask("writing the marker", sql).await?;
     let sealed = rows.first().map_or(Ok(None), |row| row.try_get::<Option<DateTime<Utc>>, _>(0));
     if let Some(sealed) = sealed.map_err(|source| tx.error("writing the marker", source))? {
         tx.rollback().await?;

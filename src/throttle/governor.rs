@@ -277,7 +277,7 @@ impl Governor {
             replica_lag_ms = asked(Signal::ReplicaLagMs),
         );
         let watch = Stopwatch::start();
-        let row = tx.row(DOING, sql).await?;
+        let row = tx.ask_row(DOING, sql).await?;
         let probe_ms = watch.elapsed().as_secs_f64() * 1e3;
         Sample::read(&row, probe_ms).map_err(|source| tx.error(DOING, source))
     }

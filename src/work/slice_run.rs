@@ -280,7 +280,9 @@ impl Work<'_> {
         };
         let mut rows = None;
         if rollup.plan_guard || pace.is_unknown() {
-            let reading = plan_guard::inspect(&mut tx, rollup, shape, start, end).await?;
+            let known = &self.worker.tables;
+            let reading =
+                plan_guard::inspect_knowing(&mut tx, rollup, shape, (start, end), known).await?;
             if let Some(fault) = reading.refusal.filter(|_| rollup.plan_guard) {
                 tx.rollback().await?;
                 // Retried, as the index may be created meanwhile.

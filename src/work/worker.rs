@@ -16,6 +16,7 @@ use crate::model::hint::{Fault, Hinted};
 use crate::model::not_now::{NotNow, Why};
 use crate::model::rollup::Rollup;
 use crate::source::reading::pace::Pace;
+use crate::source::reading::plan_guard::KnownTables;
 use crate::source::reading::shape::{Shape, ShapeError};
 use crate::source::{Servers, settle};
 use crate::target::ddl::DdlError;
@@ -49,6 +50,8 @@ pub struct Worker {
     pub settle_wait_max: Duration,
     /// The shared look at the open transactions of the source.
     pub(crate) horizons: settle::Horizons,
+    /// The tables that slices were planned to read.
+    pub(crate) tables: KnownTables,
     pub(crate) consumers: Mutex<HashMap<String, i64>>,
     /// The shape of each rollup, with the registry's entry at the time of reading.
     pub(crate) shapes: Mutex<HashMap<String, (Arc<Shape>, Registered)>>,
@@ -281,6 +284,7 @@ impl Worker {
             clock,
             settle_wait_max,
             horizons: settle::Horizons::default(),
+            tables: KnownTables::default(),
             consumers: Mutex::default(),
             shapes: Mutex::default(),
             paces: Mutex::default(),

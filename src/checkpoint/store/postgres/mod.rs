@@ -121,13 +121,13 @@ impl Postgres {
         update: &Update,
         operation: &'static str,
     ) -> Result<Written, StoreError> {
-        let written = tx.rows(operation, Render::update(&self.table, self.clock, update)).await;
+        let written = tx.ask(operation, Render::update(&self.table, self.clock, update)).await;
         let written = written.map_err(|error| self.error(operation, error))?;
         if let Some(row) = written.first() {
             let item = from_row(row).map_err(|error| self.unreadable(operation, error))?;
             return Ok(Written::Done(item));
         }
-        let row = tx.row(operation, self.refusing(&update.key)).await;
+        let row = tx.ask_row(operation, self.refusing(&update.key)).await;
         self.refused(operation, &row.map_err(|error| self.error(operation, error))?)
     }
 

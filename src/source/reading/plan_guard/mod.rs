@@ -27,9 +27,10 @@ use crate::source::reading::axis::Axis;
 use crate::source::reading::read::{self, Form};
 use crate::source::reading::shape::Shape;
 
-use catalogue::{Catalogue, catalogue};
+use catalogue::{Catalogue, catalogue, shared_catalogue};
 use plan::{PlanNode, explain, input_rows, walk};
 
+pub(crate) use catalogue::KnownTables;
 pub use unindexed::{By, Unindexed, unindexed};
 
 /// Unbounded scans may read this many times the rows of the slice. PostgreSQL itself rightly
@@ -78,12 +79,26 @@ pub async fn inspect(
     start: DateTime<Utc>,
     end: DateTime<Utc>,
 ) -> Result<PlannedRead, DbError> {
+    inspect_knowing(tx, rollup, shape, (start, end), &KnownTables::default()).await
+}
+
+/// As [`inspect`], where `known` has the tables that recent slices read.
+///
+/// # Errors
+/// As [`inspect`].
+pub(crate) async fn inspect_knowing(
+    tx: &mut Tx,
+    rollup: &Rollup,
+    shape: &Shape,
+    (start, end): (DateTime<Utc>, DateTime<Utc>),
+    known: &KnownTables,
+) -> Result<PlannedRead, DbError> {
     let select = read::select(rollup, shape, Form::Whole, (start, start, end), false);
     let plan = explain(tx, &select).await?;
     let mut nodes = Vec::new();
     walk(&plan, None, &mut nodes);
     let bounds = shape.axis.bounds_shown(start, end);
-    let catalogue = catalogue(tx, &nodes, "NULL").await?;
+    let catalogue = shared_catalogue(tx, &nodes, &rollup.name, known).await?;
     let mut rows = input_rows(&plan);
     let mut scans: Vec<Scan> =
         nodes.iter().map(|node| node.weigh(&nodes, &catalogue, &bounds)).collect();
