@@ -3,10 +3,13 @@
 -- this calendar will compute. Slices of one calendar never overlap, so every overlapping marker
 -- belongs to another one. A sealed slice is kept and returned, as computing the slice beside it
 -- must be refused.
+--
+-- `since` is the earliest start of a slice that reaches into this one. It keeps the cost of a slice
+-- apart from the number of slices before it.
 WITH other AS MATERIALIZED (
     SELECT slice_start, slice_end, replaced_at FROM tallymark.slice
-    WHERE rollup = {rollup} AND slice_end > {start}
-      AND (slice_start < {start} OR (slice_start > {start} AND slice_start < {end}))
+    WHERE rollup = {rollup} AND slice_end > {start} AND slice_start <> {start}
+      AND slice_start >= {since} AND slice_start < {end}
     UNION ALL
     -- A slice of another width may start at the same instant.
     SELECT slice_start, slice_end, replaced_at FROM tallymark.slice

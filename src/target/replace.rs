@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::future::BoxFuture;
 use sqlx::Row as _;
 
@@ -102,6 +102,9 @@ impl StatementOptions<'_> {
 /// How long a transaction that has the marker may be idle. A machine may stand still for a few
 /// seconds.
 const IDLE_MS: u64 = 10_000;
+
+/// A slice is at most a month of 31 days, and what a change of the zone adds.
+const LONGEST_SLICE: TimeDelta = TimeDelta::days(35);
 
 /// The marker's state before this attempt took it.
 pub(super) struct PriorMarker {
@@ -311,6 +314,17 @@ pub(super) async fn fence(
     }
 }
 
+/// The length of the longest slice that may have rows in the table beside those of `slice`.
+///
+/// In the first generation all slices are of one width. A change of the zone, or of its rules, adds
+/// at most a day. Later generations may have replaced slices of any width.
+fn longest(slice: Slice, generation: u64) -> TimeDelta {
+    match generation {
+        0 => (slice.end() - slice.start()) * 2 + TimeDelta::days(1),
+        _ => LONGEST_SLICE,
+    }
+}
+
 /// Checks the result against the marker, writes the marker, and commits.
 pub(super) async fn finish(
     target: &Target,
@@ -337,6 +351,7 @@ pub(super) async fn finish(
         time = rollup.time_key(),
         start = timestamptz(slice.start()),
         end = timestamptz(slice.end()),
+        since = timestamptz(slice.start() - longest(slice, generation_of(lease.definition()))),
         seal =
             rollup.seal_before.map_or_else(|| "'-infinity'::timestamptz".to_owned(), timestamptz),
         definition = literal(lease.definition()),

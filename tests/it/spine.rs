@@ -100,7 +100,53 @@ async fn counters(world: &World, scans_min: i64) -> (i64, i64, i64, i64) {
     panic!("the counters did not arrive");
 }
 
-/// As the test before, by PostgreSQL's own counters. A change shows that they would notice.
+/// The server's counters of the markers: rows read, and scans, once all workers have ended and it
+/// counts more scans than `scans`.
+async fn markers_read(world: &World, scans: i64) -> (i64, i64) {
+    const COUNTS: &str = "SELECT (seq_tup_read + coalesce(idx_tup_fetch, 0))::bigint, \
+        (seq_scan + coalesce(idx_scan, 0))::bigint, \
+        (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+         AND application_name LIKE 'tallymark%') FROM pg_stat_user_tables \
+        WHERE schemaname = 'tallymark' AND relname = 'slice'";
+    world.worker.close().await;
+    for _ in 0..1200 {
+        let (read, seen, workers): (i64, i64, i64) =
+            sqlx::query_as(COUNTS).fetch_one(&world.target).await.unwrap();
+        if workers == 0 && seen > scans {
+            return (read, seen);
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    panic!("the counters did not arrive");
+}
+
+/// A long history must not make each of its slices more expensive.
+#[tokio::test]
+async fn a_slice_reads_few_of_the_markers_before_it() {
+    let first = world(&random_events(10, 200)).await;
+    assert_eq!(first.run("2026-01-02").await.outcome, Outcome::Succeeded);
+    let history = "INSERT INTO tallymark.slice (rollup, slice_start, slice_end, attempt) \
+                   SELECT 'daily', '2025-01-01Z'::timestamptz - n * interval '1 hour', \
+                          '2025-01-01Z'::timestamptz - (n - 1) * interval '1 hour', 1 \
+                   FROM generate_series(1, 20000) AS n";
+    sqlx::query(history).execute(&first.target).await.unwrap();
+    // Each process reads some of them at its start.
+    let (mut read, mut scans) = markers_read(&first, 0).await;
+    let mut of_process = Vec::new();
+    for days in [&["2026-01-05"][..], &["2026-01-06", "2026-01-07", "2026-01-08"]] {
+        let process = first.redefined(DAILY);
+        for day in days {
+            assert_eq!(process.run(day).await.outcome, Outcome::Succeeded);
+        }
+        let before = read;
+        (read, scans) = markers_read(&process, scans).await;
+        of_process.push(read - before);
+    }
+    let of_two_slices = of_process[1] - of_process[0];
+    assert!(of_two_slices < 1000, "{of_two_slices} markers were read");
+}
+
+/// A rerun by PostgreSQL's own counters. A change shows that they would notice.
 #[tokio::test]
 async fn a_second_backfill_leaves_the_servers_counters_of_written_rows_as_they_are() {
     let first = world(&random_events(10, 200)).await;
