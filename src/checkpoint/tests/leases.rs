@@ -2,8 +2,12 @@
 
 use chrono::TimeDelta;
 
-use super::{ROLLUP, at, claim, on_each_store, outcome, start, turn, wish};
-use crate::checkpoint::{CheckpointError, Claim, ClaimError, ClaimRefused, LEASE_MARGIN, State};
+use super::super::item::{key, text};
+use super::super::store::{Cond, Update};
+use super::{Fixture, ROLLUP, at, claim, on_each_store, outcome, start, turn, wish};
+use crate::checkpoint::{
+    CheckpointError, Claim, ClaimError, ClaimRefused, LEASE_MARGIN, Lease, State,
+};
 use crate::model::hint::Hinted;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -307,6 +311,27 @@ async fn an_advance_loses_against_a_reopening_that_it_did_not_see() {
         let seen = checkpoints.watermark(ROLLUP).await.unwrap();
         fixture.succeed(4).await;
         assert!(checkpoints.advance_watermark(ROLLUP, &seen, to, None).await.unwrap());
+    })
+    .await;
+}
+
+/// Whether an attempt that gives its slice back learns that it has succeeded.
+async fn has_succeeded(fixture: &Fixture, lease: &Lease) -> bool {
+    match fixture.checkpoints.yield_(lease, &turn("late", None), at(1)).await.unwrap_err() {
+        CheckpointError::LostLease(lost) => lost.is_success_of(lease),
+        error => panic!("{error}"),
+    }
+}
+
+/// Restored checkpoints give one number to two attempts.
+#[tokio::test]
+async fn a_success_is_an_attempts_own_by_its_number_and_its_owner() {
+    on_each_store(async |fixture| {
+        let lease = fixture.succeed(0).await;
+        assert!(has_succeeded(&fixture, &lease).await);
+        let update = Update::new(key(ROLLUP, start()), Cond::Present).set("owner", text("another"));
+        fixture.checkpoints.send(update, "test").await.unwrap();
+        assert!(!has_succeeded(&fixture, &lease).await);
     })
     .await;
 }

@@ -15,8 +15,8 @@ use super::super::store::{Cond, Store as _, StoreError, Update};
 use super::super::watermark::lowered;
 use super::{FAILURES_MAX, Fixture, ROLLUP, at, outcome, start};
 use crate::checkpoint::{
-    CheckpointError, Checkpoints, Claim, ClaimError, ClaimRefused, Created, LEASE_MARGIN, Lease,
-    State,
+    Checkpoint, CheckpointError, Checkpoints, Claim, ClaimError, ClaimRefused, Created,
+    LEASE_MARGIN, Lease, State,
 };
 use crate::clients::address::{Address, DatabaseUrl};
 use crate::clients::db::{Access, Db, Side, Tx};
@@ -281,4 +281,56 @@ async fn a_table_is_made_once_and_one_of_other_columns_is_refused() {
     let wrong = store.create().await.unwrap_err();
     assert!(matches!(wrong, StoreError::WrongTable { .. }), "{wrong}");
     assert!(wrong.to_string().contains("more integer"), "{wrong}");
+}
+
+/// Runs one statement that returns one value.
+async fn value<T>(db: &Db, sql: String) -> T
+where
+    for<'r> T: sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
+{
+    let mut tx = begin(db).await;
+    let row = tx.row("asking", sql).await.unwrap();
+    tx.commit().await.unwrap();
+    row.get(0)
+}
+
+/// A worker that is frozen between two messages would keep its locks from the others.
+#[tokio::test]
+async fn a_write_reaches_the_server_in_one_message_with_its_commit() {
+    let (checkpoints, db) = checkpoints().await;
+    let table = checkpoints.table();
+    let mut tx = begin(&db).await;
+    for sql in [
+        format!("CREATE TABLE {table}_log (message text)"),
+        format!(
+            "CREATE FUNCTION {table}_note() RETURNS trigger LANGUAGE plpgsql AS \
+             $$ BEGIN INSERT INTO {table}_log VALUES (current_query()); RETURN NULL; END $$"
+        ),
+        format!("CREATE TRIGGER note AFTER INSERT ON {table} EXECUTE FUNCTION {table}_note()"),
+    ] {
+        tx.execute("preparing", sql).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    checkpoints.claim(&wish(SystemClock.now())).await.unwrap();
+    let message: String = value(&db, format!("SELECT message FROM {table}_log")).await;
+    assert!(message.starts_with("BEGIN ") && message.ends_with("; COMMIT"), "{message}");
+}
+
+/// The server may end the transaction that the reads of a tick share.
+#[tokio::test]
+async fn reads_that_share_a_transaction_see_every_write_and_survive_its_end() {
+    let (checkpoints, db) = checkpoints().await;
+    checkpoints.read_together();
+    assert_eq!(checkpoints.get(ROLLUP, start()).await.unwrap(), None);
+    checkpoints.claim(&wish(SystemClock.now())).await.unwrap();
+    let state = |found: Option<Checkpoint>| found.map(|it| it.state);
+    assert_eq!(state(checkpoints.get(ROLLUP, start()).await.unwrap()), Some(State::Running));
+    let table = checkpoints.table();
+    let end = format!(
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+         WHERE state = 'idle in transaction' AND query LIKE '%{table}%'"
+    );
+    assert_eq!(value::<i64>(&db, end).await, 1, "one transaction serves the reads");
+    assert_eq!(state(checkpoints.get(ROLLUP, start()).await.unwrap()), Some(State::Running));
+    checkpoints.read_apart().await;
 }
