@@ -12,7 +12,7 @@ use driver::World;
 use search::{Kind, Ways, search};
 
 /// Number of histories with capture that must all end right. With the other kinds below, one run
-/// plays about 550, and `.ci/run` 2,200 more.
+/// plays about 550, and `.ci/run` 1,400 more.
 const HISTORIES: u32 = 300;
 
 /// The same with `TALLYMARK_TESTS=all`, which plays about 4,300. `TALLYMARK_HISTORIES` sets another
