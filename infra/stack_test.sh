@@ -3,7 +3,7 @@
 # check, a tick, a backfill, a replay, dead letters, a new version and the way back, removal.
 #
 #   infra/stack_test.sh BOOTSTRAP TALLYMARK         with binaries that are built already
-#   infra/stack_test.sh --all BOOTSTRAP TALLYMARK   also a new version, the way back, every option, and the schedule
+#   infra/stack_test.sh --all BOOTSTRAP TALLYMARK   also a new version, the way back, a key and further options, and the schedule
 #
 # Needs python3; brings its tools into target/stack and target/lint. Contacts PyPI, and no AWS. Is left out
 # with a message where PyPI is out of reach, or the function needs a newer glibc than Lambda's.
