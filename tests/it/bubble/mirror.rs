@@ -168,7 +168,8 @@ fn worker(
     );
     let env = |name: &str| match name {
         "BUBBLE_TOKEN" => Some(TOKEN.to_owned()),
-        _ => Some(url.to_owned()),
+        "TARGET" => Some(url.to_owned()),
+        _ => None,
     };
     let config = Config::parse(Path::new("tallymark.toml"), &text, &env).unwrap();
     Worker::with_checkpoints(config, checkpoints.clone(), Arc::new(clock.clone()), 4).unwrap()
