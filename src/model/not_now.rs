@@ -172,7 +172,7 @@ impl Why {
     /// Whether the work ends here for good.
     #[must_use]
     pub(crate) const fn is_final(&self) -> bool {
-        matches!(self, Self::Interrupted | Self::Cancelled { .. })
+        matches!(self, Self::Interrupted | Self::Cancelled { .. } | Self::WorkloadSpent(_))
     }
 
     /// Whether other sessions have the slot or the table that the work needs. A command limits its

@@ -33,6 +33,14 @@ pub(crate) async fn prove(
     if meter.app().is_proven(&mirror.thing) {
         return Ok(Ok(()));
     }
+    if let Ok(meta) = meter.meta().await? {
+        let known = meta
+            .is_of_branch(meter.app().branch())
+            .and_then(|()| meta.fields_of(&mirror.thing, &mirror.fields));
+        if let Err(error) = known {
+            return Ok(Err(Fault::of(&error)));
+        }
+    }
     let count = |from, until| Search::count(&mirror.thing, from, until);
     let nothing = match meter.find(&count(slice.end(), slice.start())).await? {
         Ok(page) => page.total,
@@ -44,18 +52,28 @@ pub(crate) async fn prove(
         );
         return Ok(Err(Fault::new(facts).remedy(TOKEN)));
     }
-    let unknown = Search { empty: Some(UNKNOWN), ..count(slice.start(), slice.end()) };
+    let unknown = Search { contradicts: Some(UNKNOWN), ..count(slice.start(), slice.end()) };
     if meter.find(&unknown).await?.is_ok() {
         let facts = "the app ignores constraints: it takes one on a field that no type has";
         return Ok(Err(Fault::new(facts).remedy(TOKEN)));
     }
     let all = count(rollup.start, now);
+    // Most apps show a stranger nothing at all. The stranger is first, as things may be created
+    // between the two.
+    let without = meter.find_as_stranger(&all).await?.map_or(0, |page| page.total);
     let with = match meter.find(&all).await? {
         Ok(page) => page.total,
         Err(fault) => return Ok(Err(fault)),
     };
-    // Most apps show a stranger nothing at all.
-    let without = meter.find_as_stranger(&all).await?.map_or(0, |page| page.total);
+    if with == 0 {
+        let facts = format!(
+            "the token finds no thing of type `{}` since `start`: it may lack the rights to see any",
+            mirror.thing
+        );
+        let remedy =
+            "use the token of Settings → API; if the type is empty, wait for its first thing";
+        return Ok(Err(Fault::new(facts).remedy(remedy)));
+    }
     if without > with {
         let facts = format!(
             "the app shows {with} things of type `{}` with the token, and {without} without one",
@@ -82,15 +100,30 @@ pub(crate) async fn prove_fields(
         let known = meta
             .is_of_branch(meter.app().branch())
             .and_then(|()| meta.fields_of(&mirror.thing, &mirror.fields));
-        return Ok(known.map(drop).map_err(|error| Fault::of(&error)));
-    }
-    // The app hides its description, and refuses a search by a field that it does not know.
-    for key in absent {
-        let count = Search::count(&mirror.thing, slice.start(), slice.end());
-        if let Err(fault) = meter.find(&Search { empty: Some(key), ..count }).await? {
-            return Ok(Err(fault
-                .rephrased(|facts| format!("no thing of a page has the field `{key}`: {facts}"))));
+        if let Err(error) = known {
+            return Ok(Err(Fault::of(&error)));
         }
+    }
+    // The app refuses a search by a field that it does not know, and ignores a constraint on one
+    // that the token may not see.
+    for key in absent {
+        let proof = format!("{}\n{key}", mirror.thing);
+        if meter.app().is_proven(&proof) {
+            continue;
+        }
+        let count = Search::count(&mirror.thing, slice.start(), slice.end());
+        let found = meter.find(&Search { contradicts: Some(key), ..count }).await?;
+        let fault = match found {
+            Ok(page) if page.total == 0 => {
+                meter.app().set_proven(&proof);
+                continue;
+            }
+            Ok(_) => Fault::new("the token may not see it").remedy(TOKEN),
+            Err(fault) => fault,
+        };
+        return Ok(Err(
+            fault.rephrased(|facts| format!("no thing of a page has the field `{key}`: {facts}"))
+        ));
     }
     Ok(Ok(()))
 }

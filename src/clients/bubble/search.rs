@@ -28,8 +28,9 @@ pub(crate) struct Search<'s> {
     pub(crate) offset: u64,
     /// Things to return, at most [`PAGE_MAX`].
     pub(crate) limit: u64,
-    /// A field that must be empty.
-    pub(crate) empty: Option<&'s str>,
+    /// A field that must be empty and not empty at once, so that no thing is found, unless the app
+    /// ignores constraints on it.
+    pub(crate) contradicts: Option<&'s str>,
 }
 
 impl<'s> Search<'s> {
@@ -41,7 +42,7 @@ impl<'s> Search<'s> {
         until: DateTime<Utc>,
         offset: u64,
     ) -> Self {
-        Self { thing, by: CREATED, from, until, offset, limit: PAGE_MAX, empty: None }
+        Self { thing, by: CREATED, from, until, offset, limit: PAGE_MAX, contradicts: None }
     }
 
     /// The first things of a range of changes.
@@ -58,7 +59,7 @@ impl<'s> Search<'s> {
     /// A search for the number of things of a range. Bubble returns at least one thing.
     #[must_use]
     pub(crate) const fn count(thing: &'s str, from: DateTime<Utc>, until: DateTime<Utc>) -> Self {
-        Self { thing, by: CREATED, from, until, offset: 0, limit: 1, empty: None }
+        Self { thing, by: CREATED, from, until, offset: 0, limit: 1, contradicts: None }
     }
 
     /// Path and query, below the address of the app's branch.
@@ -88,7 +89,9 @@ impl<'s> Search<'s> {
             bound("greater than", self.from - TimeDelta::milliseconds(1)),
             bound("less than", self.until),
         ];
-        all.extend(self.empty.map(|key| json!({ "key": key, "constraint_type": "is_empty" })));
+        for kind in ["is_empty", "is_not_empty"] {
+            all.extend(self.contradicts.map(|key| json!({ "key": key, "constraint_type": kind })));
+        }
         all.into()
     }
 }

@@ -332,61 +332,84 @@ async fn a_thing_that_appears_after_the_grace_is_told_and_nothing_is_kept() {
     shop.assert_same(DAY).await;
 }
 
+/// A change that makes the app answer wrongly.
+type Spoil = fn(&Shop);
+
+/// Each trap, and what its error says.
+const TRAPS: [(&str, Spoil, &str); 12] = [
+    ("no token", |shop| shop.fake.app().revoke(TOKEN), "Invalid API token"),
+    (
+        "a token without rights",
+        |shop| {
+            let hidden = vec!["Created Date"];
+            let rights = Rights { findable: Findable::All, hidden };
+            shop.fake.app().live().of("order").users = rights;
+            shop.fake.app().allow(TOKEN, Caller::User("1x1".into()));
+        },
+        "`Created Date`",
+    ),
+    ("another branch", |shop| shop.fake.app().live().version = "test".into(), "branch `test`"),
+    (
+        "a token that sees nothing",
+        |shop| {
+            shop.fake.app().live().of("order").users.findable = Findable::Nothing;
+            shop.fake.app().live().of("order").public.findable = Findable::Nothing;
+            shop.fake.app().allow(TOKEN, Caller::User("1x1".into()));
+        },
+        "finds no thing of type `order`",
+    ),
+    (
+        "a hidden field",
+        |shop| {
+            let rights = Rights { findable: Findable::All, hidden: vec!["Amount"] };
+            shop.fake.app().live().of("order").users = rights;
+            shop.fake.app().allow(TOKEN, Caller::User("1x1".into()));
+        },
+        "the field `Amount`: the token may not see it",
+    ),
+    (
+        "a renamed field",
+        |shop| shop.fake.app().live().of("order").rename_field("Amount", "Total"),
+        "no field `Amount`",
+    ),
+    (
+        "switched keys",
+        |shop| shop.fake.app().live().has_captions = false,
+        "by ID, and `Status` is a name by display",
+    ),
+    (
+        "a type that is not ticked",
+        |shop| shop.fake.app().live().of("order").is_ticked = false,
+        "Missing object",
+    ),
+    ("a short page", |shop| shop.fake.fail(6, Fault::Short(3)), "says that it returns"),
+    (
+        "a redirect",
+        |shop| shop.fake.fail(6, Fault::Redirect("http://127.0.0.2:1".into())),
+        "redirects to http://127.0.0.2:1",
+    ),
+    (
+        "another type of values",
+        |shop| {
+            let body = |body: &str| body.replace("\"Amount\":1", "\"Amount\":\"one\"");
+            shop.fake.fail(6, Fault::Body(body));
+        },
+        "which is no number",
+    ),
+    (
+        "a page that ignores its order",
+        |shop| {
+            let body = |body: &str| body.replace("T00:00:03.000Z", "T00:00:01.000Z");
+            shop.fake.fail(6, Fault::Body(body));
+        },
+        "ignores the order",
+    ),
+];
+
 /// Each alone gives an error that names it, and no number.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_trap_is_an_error_that_names_it_and_keeps_nothing() {
-    type Spoil = fn(&Shop);
-    let traps: [(&str, Spoil, &str); 9] = [
-        ("no token", |shop| shop.fake.app().revoke(TOKEN), "Invalid API token"),
-        (
-            "a token without rights",
-            |shop| {
-                let hidden = vec!["Created Date"];
-                let rights = Rights { findable: Findable::All, hidden };
-                shop.fake.app().live().of("order").users = rights;
-                shop.fake.app().allow(TOKEN, Caller::User("1x1".into()));
-            },
-            "`Created Date`",
-        ),
-        (
-            "a renamed field",
-            |shop| shop.fake.app().live().of("order").rename_field("Amount", "Total"),
-            "no field `Amount`",
-        ),
-        (
-            "switched keys",
-            |shop| shop.fake.app().live().has_captions = false,
-            "by ID, and `Status` is a name by display",
-        ),
-        (
-            "a type that is not ticked",
-            |shop| shop.fake.app().live().of("order").is_ticked = false,
-            "Missing object",
-        ),
-        ("a short page", |shop| shop.fake.fail(5, Fault::Short(3)), "says that it returns"),
-        (
-            "a redirect",
-            |shop| shop.fake.fail(5, Fault::Redirect("http://127.0.0.2:1".into())),
-            "redirects to http://127.0.0.2:1",
-        ),
-        (
-            "another type of values",
-            |shop| {
-                let body = |body: &str| body.replace("\"Amount\":1", "\"Amount\":\"one\"");
-                shop.fake.fail(5, Fault::Body(body));
-            },
-            "which is no number",
-        ),
-        (
-            "a page that ignores its order",
-            |shop| {
-                let body = |body: &str| body.replace("T00:00:03.000Z", "T00:00:01.000Z");
-                shop.fake.fail(5, Fault::Body(body));
-            },
-            "ignores the order",
-        ),
-    ];
-    for (what, spoil, said) in traps {
+    for (what, spoil, said) in TRAPS {
         let one = |second| order(second).with("Amount", Datum::Number(1.0));
         let shop = Shop::open(&(0..20).map(one).collect::<Vec<_>>()).await;
         spoil(&shop);
