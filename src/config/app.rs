@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::raw::{Node, Section};
 use super::{AppConfig, Settings, SourceConfig, TargetConfig, address, throttle};
-use crate::clients::bubble::{LIVE, Token};
+use crate::clients::bubble::{AppToken, LIVE};
 use crate::model::hint::Fault;
 use crate::model::text::shown;
 
@@ -80,7 +80,10 @@ pub(super) fn read(
 }
 
 /// Address, branch and token.
-fn app(node: &Node<'_>, env: &dyn Fn(&str) -> Option<String>) -> Option<(String, String, Token)> {
+fn app(
+    node: &Node<'_>,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Option<(String, String, AppToken)> {
     let mut section =
         node.section(r#"{ app = "https://app.example.com", token = { env = "BUBBLE_TOKEN" } }"#)?;
     section.only(&APP);
@@ -154,7 +157,7 @@ fn branch(node: &Node<'_>) -> Option<String> {
     Some(text.to_owned())
 }
 
-fn token(node: &Node<'_>, env: &dyn Fn(&str) -> Option<String>) -> Option<Token> {
+fn token(node: &Node<'_>, env: &dyn Fn(&str) -> Option<String>) -> Option<AppToken> {
     if node.as_str().is_some() {
         return node.wrong(
             Fault::new(
@@ -165,9 +168,9 @@ fn token(node: &Node<'_>, env: &dyn Fn(&str) -> Option<String>) -> Option<Token>
     }
     let (key, entry) = address::place(node, r#"{ env = "BUBBLE_TOKEN" }"#)?;
     match key {
-        "parameter" => address::parameter(&entry).map(Token::Parameter),
-        "secret" => address::secret(&entry).map(Token::Secret),
+        "parameter" => address::parameter(&entry).map(AppToken::Parameter),
+        "secret" => address::secret(&entry).map(AppToken::Secret),
         _ => address::variable(&entry, env, ("BUBBLE_TOKEN", "the token of Settings → API"))
-            .map(|(_, value)| Token::Text(value)),
+            .map(|(_, value)| AppToken::Text(value)),
     }
 }

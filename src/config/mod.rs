@@ -22,7 +22,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use crate::clients::address::Address;
-use crate::clients::bubble::Token;
+use crate::clients::bubble::AppToken;
 use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
 use crate::model::text::shown;
@@ -95,7 +95,7 @@ pub struct AppConfig {
     /// Scheme and host.
     pub(crate) address: String,
     pub(crate) branch: String,
-    pub(crate) token: Token,
+    pub(crate) token: AppToken,
     /// Workload units that all mirrors may take in a month.
     pub(crate) units_per_month: u32,
 }

@@ -1,7 +1,7 @@
 //! The things of a Bubble app, which a mirror keeps in the target. The app aggregates nothing, so
 //! its slices are read page by page (`work::slice_run::pages`).
 
-use crate::clients::bubble::{App, AppError, FieldType, Search};
+use crate::clients::bubble::{App, AppError, FieldType, ThingSearch};
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT, Side, Tx};
 use crate::model::clock::LAST;
 use crate::model::hint::Fault;
@@ -103,7 +103,7 @@ async fn asked(app: &App, rollup: &Rollup, mirror: &Mirror) -> Result<Vec<FieldT
         Ok((meta, _)) => meta,
         // It hides its description. `init` pays one page to see values.
         Err(AppError::Refused(_)) => {
-            let search = Search::page(&mirror.thing, rollup.start, LAST, 0);
+            let search = ThingSearch::page(&mirror.thing, rollup.start, LAST, 0);
             return app.find(&search).await?.types_of(&mirror.fields);
         }
         Err(error) => return Err(error),

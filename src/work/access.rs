@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
 
-use crate::clients::bubble::Search;
+use crate::clients::bubble::ThingSearch;
 use crate::model::hint::Fault;
 use crate::model::not_now::NotNow;
 use crate::model::rollup::Rollup;
@@ -41,7 +41,7 @@ pub(crate) async fn prove(
             return Ok(Err(Fault::of(&error)));
         }
     }
-    let count = |from, until| Search::count(&mirror.thing, from, until);
+    let count = |from, until| ThingSearch::count(&mirror.thing, from, until);
     let nothing = match meter.find(&count(slice.end(), slice.start())).await? {
         Ok(page) => page.total,
         Err(fault) => return Ok(Err(fault)),
@@ -52,7 +52,7 @@ pub(crate) async fn prove(
         );
         return Ok(Err(Fault::new(facts).remedy(TOKEN)));
     }
-    let unknown = Search { contradicts: Some(UNKNOWN), ..count(slice.start(), slice.end()) };
+    let unknown = ThingSearch { contradicts: Some(UNKNOWN), ..count(slice.start(), slice.end()) };
     if meter.find(&unknown).await?.is_ok() {
         let facts = "the app ignores constraints: it takes one on a field that no type has";
         return Ok(Err(Fault::new(facts).remedy(TOKEN)));
@@ -111,8 +111,8 @@ pub(crate) async fn prove_fields(
         if meter.app().is_proven(&proof) {
             continue;
         }
-        let count = Search::count(&mirror.thing, slice.start(), slice.end());
-        let found = meter.find(&Search { contradicts: Some(key), ..count }).await?;
+        let count = ThingSearch::count(&mirror.thing, slice.start(), slice.end());
+        let found = meter.find(&ThingSearch { contradicts: Some(key), ..count }).await?;
         let fault = match found {
             Ok(page) if page.total == 0 => {
                 meter.app().set_proven(&proof);

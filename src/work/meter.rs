@@ -7,7 +7,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use crate::checkpoint::Spending;
-use crate::clients::bubble::{App, AppError, Meta, PAGE_MAX, Page, Search, Units};
+use crate::clients::bubble::{App, AppError, Meta, PAGE_MAX, Page, ThingSearch, Units};
 use crate::config::AppConfig;
 use crate::model::clock::{Deadline, Stopwatch, whole_ms};
 use crate::model::hint::Fault;
@@ -55,8 +55,8 @@ pub(crate) struct Meter<'w> {
 
 /// A request and what a try of it gave.
 enum Request<'s> {
-    Find(&'s Search<'s>),
-    FindAsStranger(&'s Search<'s>),
+    Find(&'s ThingSearch<'s>),
+    FindAsStranger(&'s ThingSearch<'s>),
     Meta,
 }
 
@@ -108,7 +108,7 @@ impl<'w> Meter<'w> {
     /// The things of `search`. The inner error: the app refuses, and will again.
     pub(crate) async fn find(
         &mut self,
-        search: &Search<'_>,
+        search: &ThingSearch<'_>,
     ) -> Result<Result<Page, Fault>, NotNow> {
         self.page_of(Request::Find(search)).await
     }
@@ -116,7 +116,7 @@ impl<'w> Meter<'w> {
     /// As [`Meter::find`], without the token.
     pub(crate) async fn find_as_stranger(
         &mut self,
-        search: &Search<'_>,
+        search: &ThingSearch<'_>,
     ) -> Result<Result<Page, Fault>, NotNow> {
         self.page_of(Request::FindAsStranger(search)).await
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::clients::bubble::{Page, Search};
+use crate::clients::bubble::{Page, ThingSearch};
 use crate::model::clock::Deadline;
 use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
@@ -36,11 +36,15 @@ pub(crate) async fn count(
         let fault = Fault::new(format!("rollup `{}` is no mirror of an app", rollup.name));
         return Err(WorkError::Usage(fault.remedy("name a mirror")));
     };
-    Ok(find(worker, rollup, &Search::count(&mirror.thing, start, end)).await?.total)
+    Ok(find(worker, rollup, &ThingSearch::count(&mirror.thing, start, end)).await?.total)
 }
 
 /// The things of `search`, within the month's budget.
-async fn find(worker: &Worker, rollup: &Rollup, search: &Search<'_>) -> Result<Page, WorkError> {
+async fn find(
+    worker: &Worker,
+    rollup: &Rollup,
+    search: &ThingSearch<'_>,
+) -> Result<Page, WorkError> {
     let (units, deadline) = (Mutex::default(), Deadline::after(&*worker.clock, ASKED_MAX));
     let mut meter = Meter::new(worker, rollup, None, deadline, &units).map_err(WorkError::Usage)?;
     let found = meter.find(search).await;
@@ -74,7 +78,7 @@ pub(crate) async fn watch_changes(worker: &Worker, rollup: &Rollup) -> Result<()
         return Ok(());
     }
     let now = worker.clock.now();
-    let page = find(worker, rollup, &Search::count(&mirror.thing, rollup.start, now)).await?;
+    let page = find(worker, rollup, &ThingSearch::count(&mirror.thing, rollup.start, now)).await?;
     let until = page.answered_at.unwrap_or(now) - grace(rollup);
     Ok(worker.checkpoints.set_changes_until(&rollup.name, until).await?)
 }
@@ -101,7 +105,7 @@ pub(crate) async fn notice_changes(
     let (mut offset, mut tied, mut settled) = (0, None, until);
     // Bounded by the deadline and the budget: each page moves the range or the offset.
     while deadline.remaining(&*worker.clock) >= BEGIN_MIN {
-        let search = Search::changes(&mirror.thing, from, until, offset);
+        let search = ThingSearch::changes(&mirror.thing, from, until, offset);
         let page = find(worker, rollup, &search).await?;
         if offset > 0 && tied != Some(page.total) {
             // Something of this very instant has changed again, and has shifted the offset.

@@ -28,11 +28,11 @@ struct ThingType {
     #[serde(default)]
     display: String,
     #[serde(default)]
-    fields: Vec<Field>,
+    fields: Vec<AppField>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
-struct Field {
+struct AppField {
     #[serde(default)]
     display: String,
     id: String,
@@ -125,7 +125,7 @@ impl Meta {
             let fault = Fault::new("the app's Swagger file is none");
             AppError::Refused(fault.remedy("check `app` and `branch` in [source]"))
         })?;
-        let field = |(key, it): (String, Property)| Field {
+        let field = |(key, it): (String, Property)| AppField {
             display: key.clone(),
             id: key,
             kind: it.kind().to_owned(),
@@ -184,7 +184,7 @@ impl Meta {
 
     fn field_of(&self, found: &ThingType, thing: &str, key: &str) -> Result<FieldType, AppError> {
         let by_display = self.app_data.use_captions_for_get;
-        let name = |field: &Field, by_display| match by_display {
+        let name = |field: &AppField, by_display| match by_display {
             true => field.display.clone(),
             false => field.id.clone(),
         };

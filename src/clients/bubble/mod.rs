@@ -33,8 +33,8 @@ use crate::model::text::cut;
 
 pub(crate) use meta::{FieldType, Meta};
 pub(crate) use page::{Page, Thing, instant};
-pub(crate) use search::{CREATED, PAGE_MAX, Search};
-pub use token::Token;
+pub(crate) use search::{CREATED, PAGE_MAX, ThingSearch};
+pub use token::AppToken;
 pub use units::Units;
 
 /// The branch with the app's real data.
@@ -53,7 +53,7 @@ pub struct App {
     /// The app's address without a slash at its end.
     address: String,
     branch: String,
-    token: Token,
+    token: AppToken,
     secret: OnceCell<String>,
     client: OnceCell<Https>,
     /// The types for which the token's rights were proved in this process.
@@ -91,7 +91,7 @@ struct Answer {
 impl App {
     /// The app at `address`, which has a scheme and a host alone.
     #[must_use]
-    pub(crate) fn new(address: &str, branch: &str, token: Token) -> Self {
+    pub(crate) fn new(address: &str, branch: &str, token: AppToken) -> Self {
         Self {
             address: address.trim_end_matches('/').to_owned(),
             branch: branch.to_owned(),
@@ -124,7 +124,7 @@ impl App {
     ///
     /// # Errors
     /// The app cannot answer, or answers something else.
-    pub(crate) async fn find(&self, search: &Search<'_>) -> Result<Page, AppError> {
+    pub(crate) async fn find(&self, search: &ThingSearch<'_>) -> Result<Page, AppError> {
         let Answer { body, answered_at } = self.get(&search.path(), true).await?;
         Ok(Page { answered_at, ..Page::decode(&body, search)? })
     }
@@ -133,7 +133,10 @@ impl App {
     ///
     /// # Errors
     /// As [`App::find`]. Most apps refuse it.
-    pub(crate) async fn find_as_stranger(&self, search: &Search<'_>) -> Result<Page, AppError> {
+    pub(crate) async fn find_as_stranger(
+        &self,
+        search: &ThingSearch<'_>,
+    ) -> Result<Page, AppError> {
         let Answer { body, answered_at } = self.get(&search.path(), false).await?;
         Ok(Page { answered_at, ..Page::decode(&body, search)? })
     }
@@ -325,7 +328,7 @@ mod tests {
 
     #[test]
     fn no_output_shows_the_token() {
-        let token = Token::Text("swordfish".into());
+        let token = AppToken::Text("swordfish".into());
         let app = App::new("https://shop.example.com/", LIVE, token.clone());
         let said = format!("{app:?} {token:?}");
         assert!(!said.contains("swordfish") && said.contains("shop.example.com"), "{said}");

@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::search::{CREATED, ID, MODIFIED, Search};
+use super::search::{CREATED, ID, MODIFIED, ThingSearch};
 use super::{AppError, Units};
 use crate::model::clock::rfc3339;
 use crate::model::hint::Fault;
@@ -60,7 +60,7 @@ impl Page {
     ///
     /// # Errors
     /// It is no answer of the Data API, or not the answer to this search.
-    pub(super) fn decode(body: &[u8], search: &Search<'_>) -> Result<Self, AppError> {
+    pub(super) fn decode(body: &[u8], search: &ThingSearch<'_>) -> Result<Self, AppError> {
         let found: Envelope = serde_json::from_slice(body).map_err(|_| no_json(body))?;
         let SearchResult { cursor, results, count, remaining } = found.response;
         let returned = results.len() as u64;
@@ -145,7 +145,7 @@ pub(crate) fn instant(key: &str, text: &str) -> Result<DateTime<Utc>, AppError> 
 
 /// Compares the things with the search: a constraint that the token's rights exclude is ignored
 /// without a word, and so may be an order.
-fn as_asked(things: &[Thing], search: &Search<'_>) -> Result<(), AppError> {
+fn as_asked(things: &[Thing], search: &ThingSearch<'_>) -> Result<(), AppError> {
     let by = search.by;
     let time = |it: &Thing| if by == CREATED { it.created_at } else { it.modified_at };
     let is_outside = |it: &&Thing| time(it) < search.from || time(it) >= search.until;
@@ -188,9 +188,9 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn search(limit: u64) -> Search<'static> {
+    fn search(limit: u64) -> ThingSearch<'static> {
         let (from, until) = (at("2026-01-01T00:00:00Z"), at("2026-01-02T00:00:00Z"));
-        Search { limit, ..Search::page("order", from, until, 0) }
+        ThingSearch { limit, ..ThingSearch::page("order", from, until, 0) }
     }
 
     fn row(id: &str, created: &str) -> String {

@@ -17,7 +17,7 @@ pub(crate) const ID: &str = "_id";
 
 /// Things of one type whose time `by` is in `[from, until)`, the earliest first, equal times by ID.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Search<'s> {
+pub(crate) struct ThingSearch<'s> {
     /// The type, as in the address of the Data API.
     pub(crate) thing: &'s str,
     /// [`CREATED`] or [`MODIFIED`].
@@ -33,7 +33,7 @@ pub(crate) struct Search<'s> {
     pub(crate) contradicts: Option<&'s str>,
 }
 
-impl<'s> Search<'s> {
+impl<'s> ThingSearch<'s> {
     /// The first things of a range.
     #[must_use]
     pub(crate) const fn page(
@@ -104,7 +104,7 @@ mod tests {
     fn a_range_begins_after_the_millisecond_before_it_and_ties_are_in_order_of_their_ids() {
         let at = |text: &str| text.parse::<DateTime<Utc>>().unwrap();
         let (from, until) = (at("2026-01-01T00:00:00Z"), at("2026-01-02T00:00:00Z"));
-        let search = Search::page("tbl.conta pagar", from, until, 7);
+        let search = ThingSearch::page("tbl.conta pagar", from, until, 7);
         let path = search.path();
         assert!(path.starts_with("/api/1.1/obj/tbl.conta%20pagar?constraints=%5B%7B"), "{path}");
         assert!(path.contains("&cursor=7&limit=100&sort_field=Created%20Date&"), "{path}");

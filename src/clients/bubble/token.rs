@@ -6,7 +6,7 @@ use crate::clients::secret::{self, SecretError};
 
 /// Where the token is kept.
 #[derive(Clone, PartialEq, Eq)]
-pub enum Token {
+pub enum AppToken {
     /// The token itself.
     Text(String),
     /// A parameter of AWS Systems Manager.
@@ -15,7 +15,7 @@ pub enum Token {
     Secret(String),
 }
 
-impl Token {
+impl AppToken {
     /// The token's text, read from wherever it is kept.
     pub(super) async fn read(&self) -> Result<String, SecretError> {
         let text = match self {
@@ -27,7 +27,7 @@ impl Token {
     }
 }
 
-impl fmt::Debug for Token {
+impl fmt::Debug for AppToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Text(_) => f.write_str("Text(…)"),

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::{Config, ConfigError};
-use crate::clients::bubble::Token;
+use crate::clients::bubble::AppToken;
 use crate::model::rollup::Rollup;
 
 /// Every error below is for this file with one piece replaced.
@@ -60,7 +60,7 @@ fn a_mirror_comes_before_its_rollups_and_the_target_holds_both() {
     let config = parse(GOOD).unwrap();
     let app = config.source.app.as_ref().unwrap();
     assert_eq!((&*app.address, &*app.branch), ("https://app.example.com", "live"));
-    assert_eq!(app.token, Token::Text("t0ken".to_owned()));
+    assert_eq!(app.token, AppToken::Text("t0ken".to_owned()));
     assert!(!format!("{config:?}").contains("t0ken"));
     assert_eq!(Some(&config.source.url), config.target.url.as_ref());
     let [mirror, daily] = &config.rollups[..] else { panic!("two tables") };

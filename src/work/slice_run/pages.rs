@@ -17,7 +17,7 @@ use super::chunks::SliceRead;
 use super::values::literals;
 use super::with_rows::Completing;
 use super::{Done, Stop, Work};
-use crate::clients::bubble::{PAGE_MAX, Page, Search};
+use crate::clients::bubble::{PAGE_MAX, Page, ThingSearch};
 use crate::model::hint::Fault;
 use crate::model::not_now::{NotNow, Why};
 use crate::model::rollup::mirror::Mirror;
@@ -97,7 +97,7 @@ impl Pages<'_> {
         // Bounded by the deadline and the budget: each page moves the cursor or the offset.
         loop {
             let from = self.progress.cursor;
-            let search = Search::page(&self.mirror.thing, from, slice.end(), offset);
+            let search = ThingSearch::page(&self.mirror.thing, from, slice.end(), offset);
             let page = self.meter.find(&search).await?.map_err(failed)?;
             pages += 1;
             self.is_readable(page.answered_at)?;
@@ -170,7 +170,7 @@ impl Pages<'_> {
     /// How many things the whole slice has now, by the app's count.
     async fn count(&mut self) -> Result<u64, Stop> {
         let slice = self.work.job.slice;
-        let search = Search::count(&self.mirror.thing, slice.start(), slice.end());
+        let search = ThingSearch::count(&self.mirror.thing, slice.start(), slice.end());
         Ok(self.meter.find(&search).await?.map_err(failed)?.total)
     }
 
