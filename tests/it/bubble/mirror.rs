@@ -17,7 +17,7 @@ use tallymark::work::backfill::{self, Silent};
 use tallymark::work::late;
 use tallymark::work::report::{Outcome, SliceReport};
 use tallymark::work::slice_run::{self, RunOptions};
-use tallymark::work::worker::Worker;
+use tallymark::work::worker::{WorkError, Worker};
 
 use super::fake::datum::{Datum, text};
 use super::fake::{App, Caller, Door, Fake, Fault, Findable, Kind, Moment, New, Rights, Thing};
@@ -176,10 +176,18 @@ fn worker(
 }
 
 pub(super) async fn run(worker: &Worker, rollup: &Rollup, day: &str) -> SliceReport {
+    try_run(worker, rollup, day).await.unwrap()
+}
+
+pub(super) async fn try_run(
+    worker: &Worker,
+    rollup: &Rollup,
+    day: &str,
+) -> Result<SliceReport, WorkError> {
     let deadline = Deadline::after(&*worker.clock, BUDGET);
     let slice = rollup.calendar.starting(instant(day)).unwrap();
     let options = RunOptions::default();
-    slice_run::run_slice(worker, rollup, slice, deadline, options).await.unwrap()
+    slice_run::run_slice(worker, rollup, slice, deadline, options).await
 }
 
 /// All orders of the live app, by id.
