@@ -7,10 +7,10 @@ use crate::model::measure::{Column, Columns, Input, Level, lay_out};
 use crate::model::rollup::Rollup;
 use crate::source::reading::axis::{Axis, TimeType};
 use crate::source::reading::shape::{Dimension, Shape, ShapeError, catalogue};
-use crate::source::settle::{Settled, Wait};
-use crate::source::{Answer, Servers, SliceJob, Source, of};
+use crate::source::{Answer, Servers, Source, of};
 
-/// How slices over a finer rollup are settled: by the finer slices, which are done first.
+/// How slices over a finer rollup are settled: a slice is claimed after its finer slices, which were
+/// settled.
 const SETTLED_BY: &str = "rollup";
 
 /// The table of a finer rollup, in the target. The worker that replaces a finer slice reopens the
@@ -45,22 +45,6 @@ impl Source for Finer {
             }
             shape(rollup, &columns)
         })
-    }
-
-    /// A coarse slice needs a checkpoint, so that it can be reopened when its first rows arrive.
-    /// Computing an empty slice from empty finer ones is cheap.
-    fn has_beginning(&self) -> bool {
-        false
-    }
-
-    /// A slice can be claimed only after its finer slices, which were settled.
-    fn settle<'a>(
-        &'a self,
-        _tx: &'a mut Tx,
-        _job: SliceJob<'a>,
-        _wait: Wait<'a>,
-    ) -> Answer<'a, Settled> {
-        Box::pin(async { Ok(Settled::By(SETTLED_BY)) })
     }
 
     fn settled_by_default(&self) -> &'static str {

@@ -5,10 +5,9 @@ use crate::clients::db::{Access, CATALOGUE_TIMEOUT, Side, Tx};
 use crate::model::rollup::Rollup;
 use crate::model::sql::{ident, table};
 use crate::source::reading::shape::{self, Shape, ShapeError, catalogue};
-use crate::source::settle::{Settled, Wait};
-use crate::source::{Answer, Servers, SliceJob, Source, of, things};
+use crate::source::{Answer, Servers, Source, of, things};
 
-/// How slices over a mirror are settled: by the mirror's slices, which are done first.
+/// How slices over a mirror are settled: a slice is claimed after the mirror's slices in it.
 const SETTLED_BY: &str = "mirror";
 
 /// The table of a mirror, in the target. The worker that replaces one of its slices reopens those
@@ -47,21 +46,6 @@ impl Source for Mirrored {
             // The mirror's definition has all that decides its rows.
             Ok(Shape { fingerprint: None, ..inspected? })
         })
-    }
-
-    /// A slice needs a checkpoint, so that it can be reopened when its first rows arrive.
-    fn has_beginning(&self) -> bool {
-        false
-    }
-
-    /// A slice can be claimed only after the mirror's slices in it.
-    fn settle<'a>(
-        &'a self,
-        _tx: &'a mut Tx,
-        _job: SliceJob<'a>,
-        _wait: Wait<'a>,
-    ) -> Answer<'a, Settled> {
-        Box::pin(async { Ok(Settled::By(SETTLED_BY)) })
     }
 
     fn settled_by_default(&self) -> &'static str {
