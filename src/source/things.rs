@@ -2,7 +2,7 @@
 //! its slices are read page by page (`work::slice_run::pages`).
 
 use crate::clients::bubble::{App, AppError, FieldType, ThingSearch};
-use crate::clients::db::{Access, CATALOGUE_TIMEOUT, Side, Tx};
+use crate::clients::db::{Access, CATALOGUE_TIMEOUT, Side};
 use crate::model::clock::LAST;
 use crate::model::hint::Fault;
 use crate::model::measure::{Column, Expressions, Field};
@@ -10,8 +10,7 @@ use crate::model::rollup::mirror::{CREATED_AT, ID, MODIFIED_AT, Mirror};
 use crate::model::rollup::{Rollup, TableName};
 use crate::source::reading::axis::{Axis, TimeType};
 use crate::source::reading::shape::{Dimension, Shape, ShapeError, catalogue};
-use crate::source::settle::{Settled, Wait};
-use crate::source::{Answer, Servers, SliceJob, Source};
+use crate::source::{Answer, Servers, Source};
 
 /// How slices of a mirror are settled: the app's own clock has passed the grace, and the app counts
 /// as many things as were read.
@@ -59,21 +58,6 @@ impl Source for Things {
         })
     }
 
-    /// Each page is paid for, and an empty slice costs one page.
-    fn has_beginning(&self) -> bool {
-        false
-    }
-
-    /// The app's clock is in its answers.
-    fn settle<'a>(
-        &'a self,
-        _tx: &'a mut Tx,
-        _job: SliceJob<'a>,
-        _wait: Wait<'a>,
-    ) -> Answer<'a, Settled> {
-        Box::pin(async { Ok(Settled::By(SETTLED_BY)) })
-    }
-
     fn settled_by_default(&self) -> &'static str {
         SETTLED_BY
     }
@@ -108,8 +92,7 @@ async fn asked(app: &App, rollup: &Rollup, mirror: &Mirror) -> Result<Vec<FieldT
         }
         Err(error) => return Err(error),
     };
-    meta.is_of_branch(app.branch())?;
-    meta.fields_of(&mirror.thing, &mirror.fields)
+    meta.fields_in(app.branch(), &mirror.thing, &mirror.fields)
 }
 
 /// The shape of a mirror's table: the ID is its key, and all else a value.

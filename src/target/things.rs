@@ -2,13 +2,14 @@
 //! end.
 
 use chrono::{DateTime, Utc};
+use sqlx::Row as _;
 
 use super::replace::{Replaced, StatementOptions, fence, finish};
 use super::stage::StageProgress;
 use super::statement::columns;
 use super::{Target, TargetError};
 use crate::checkpoint::Lease;
-use crate::clients::db::DbError;
+use crate::clients::db::{Access, CATALOGUE_TIMEOUT, DbError};
 use crate::model::measure::partial::ROWS;
 use crate::model::sql::timestamptz;
 use crate::source::SliceJob;
@@ -123,8 +124,6 @@ impl Target {
     /// # Errors
     /// The server refuses or cannot be reached.
     pub(crate) async fn things_in(&self, job: SliceJob<'_>) -> Result<u64, DbError> {
-        use crate::clients::db::{Access, CATALOGUE_TIMEOUT};
-        use sqlx::Row as _;
         const DOING: &str = "counting the things of a slice";
         let SliceJob { rollup, slice, .. } = job;
         let mut tx = self.db.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &job.label()).await?;

@@ -1,4 +1,4 @@
-//! Proofs that the app answers what it is asked. With less rights than an administrator's, Bubble
+//! Proofs that the app answers what it is asked. With fewer rights than an administrator's, Bubble
 //! leaves out things without a sign, and drops constraints.
 
 use std::collections::BTreeSet;
@@ -36,13 +36,8 @@ pub(crate) async fn prove(
     if meter.app().is_proven(&mirror.thing) {
         return Ok(Ok(()));
     }
-    if let Ok(meta) = meter.meta().await? {
-        let known = meta
-            .is_of_branch(meter.app().branch())
-            .and_then(|()| meta.fields_of(&mirror.thing, &mirror.fields));
-        if let Err(error) = known {
-            return Ok(Err(Fault::of(&error)));
-        }
+    if let Err(fault) = has_fields(mirror, meter).await? {
+        return Ok(Err(fault));
     }
     let count = |from, until| ThingSearch::count(&mirror.thing, from, until);
     let nothing = match meter.find(&count(slice.end(), slice.start())).await? {
@@ -65,6 +60,14 @@ pub(crate) async fn prove(
     }
     meter.app().set_proven(&mirror.thing);
     Ok(Ok(()))
+}
+
+/// Whether the app describes the configured branch with the mirror's type and fields. An app may hide
+/// its description.
+async fn has_fields(mirror: &Mirror, meter: &mut Meter<'_>) -> Proved {
+    let Ok(meta) = meter.meta().await? else { return Ok(Ok(())) };
+    let known = meta.fields_in(meter.app().branch(), &mirror.thing, &mirror.fields);
+    Ok(known.map(drop).map_err(|error| Fault::of(&error)))
 }
 
 /// Whether the token sees some of `all` things, and no fewer than a stranger. Most apps show a
@@ -111,13 +114,8 @@ pub(crate) async fn prove_fields(
     if absent.is_empty() {
         return Ok(Ok(()));
     }
-    if let Ok(meta) = meter.meta().await? {
-        let known = meta
-            .is_of_branch(meter.app().branch())
-            .and_then(|()| meta.fields_of(&mirror.thing, &mirror.fields));
-        if let Err(error) = known {
-            return Ok(Err(Fault::of(&error)));
-        }
+    if let Err(fault) = has_fields(mirror, meter).await? {
+        return Ok(Err(fault));
     }
     // The app refuses a search by a field that it does not know, and ignores a constraint on one
     // that the token may not see.

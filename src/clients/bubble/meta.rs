@@ -137,11 +137,25 @@ impl Meta {
         Ok(Self { types: types.collect(), app_data: AppData::default() })
     }
 
+    /// The types of these fields of a type, in a description of this branch.
+    ///
+    /// # Errors
+    /// It describes another branch, or lacks the type or a field.
+    pub(crate) fn fields_in(
+        &self,
+        branch: &str,
+        thing: &str,
+        fields: &[String],
+    ) -> Result<Vec<FieldType>, AppError> {
+        self.is_of_branch(branch)?;
+        self.fields_of(thing, fields)
+    }
+
     /// Refuses the database of another branch: live and test data are two databases.
     ///
     /// # Errors
     /// The app says that it is another one.
-    pub(crate) fn is_of_branch(&self, branch: &str) -> Result<(), AppError> {
+    fn is_of_branch(&self, branch: &str) -> Result<(), AppError> {
         let Some(version) = &self.app_data.app_version else { return Ok(()) };
         let is_same = match version.as_str() {
             "test" => branch == "version-test",
@@ -161,11 +175,7 @@ impl Meta {
     ///
     /// # Errors
     /// The app has no such type or field, names its keys in another way, or a field holds a list.
-    pub(crate) fn fields_of(
-        &self,
-        thing: &str,
-        fields: &[String],
-    ) -> Result<Vec<FieldType>, AppError> {
+    fn fields_of(&self, thing: &str, fields: &[String]) -> Result<Vec<FieldType>, AppError> {
         let refused = |fault| Err(AppError::Refused(fault));
         let Some(found) = self.thing(thing) else {
             let known = self.types.iter().map(|(id, it)| in_address(&it.display, id));

@@ -157,7 +157,7 @@ fn as_asked(things: &[Thing], search: &ThingSearch<'_>) -> Result<(), AppError> 
                 shown(&outside.id),
                 rfc3339(time(outside))
             ),
-            "use the token of Settings → API: with less rights, Bubble drops constraints",
+            "use the token of Settings → API: with fewer rights, Bubble drops constraints",
         );
     }
     if let Some(pair) = things.windows(2).find(|pair| time(&pair[1]) < time(&pair[0])) {

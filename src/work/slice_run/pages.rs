@@ -3,8 +3,8 @@
 //! A page begins at the time of creation of the last thing before it, so what is inserted or deleted
 //! elsewhere shifts nothing, and no offset grows. Things that two pages return are staged once.
 //!
-//! The slice is read after its grace, so its set of things can only shrink. Whatever is there at the
-//! end was there all the time, and is staged. At the end the app counts the whole slice. If it
+//! The slice is read after its grace, so its set of things can only shrink. A thing that is there at
+//! the end was there all the time, and is staged. At the end the app counts the whole slice. If it
 //! counts as many things as are staged, these are the same things. If it counts fewer, some were
 //! deleted meanwhile, and the slice is read again. If it counts more, the grace is too short.
 
