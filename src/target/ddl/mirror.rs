@@ -3,13 +3,11 @@
 use super::alter::alter_rollup;
 use super::shared::schemas;
 use super::{
-    ColumnSpec, DdlError, claim_registry, create, create_rollup, existing, keeps_rows,
-    refuse_second_table, unfit,
+    ColumnSpec, DdlError, claim_registry, create_rollup, keeps_rows, refuse_second_table, unfit,
 };
 use crate::clients::db::Tx;
 use crate::model::rollup::Rollup;
 use crate::model::rollup::mirror::{CREATED_AT, ID, MODIFIED_AT, Mirror};
-use crate::model::sql::literal;
 use crate::source::reading::shape::Shape;
 use crate::source::things;
 use crate::target::ready::Persistence;
@@ -55,29 +53,16 @@ async fn stage(
     rollup: &Rollup,
     columns: &[ColumnSpec],
 ) -> Result<Vec<String>, DdlError> {
-    let stage = Target::stage(rollup);
+    let table = Target::stage(rollup);
     let slice = plain("slice_start", "timestamp with time zone", " NOT NULL");
     let wanted: Vec<ColumnSpec> = std::iter::once(slice).chain(columns.iter().cloned()).collect();
-    let found = existing(tx, &stage).await?;
-    let fits = found.as_ref().is_some_and(|found| {
-        let has = |it: &ColumnSpec| found.contains(&(it.name.clone(), it.sql_type.clone()));
-        found.len() == wanted.len() && wanted.iter().all(has)
-    });
-    let mut statements = Vec::new();
-    if fits {
-        statements.extend(keeps_rows(tx, rollup, &stage, Persistence::Unlogged).await?);
-        let key = indexes::shared_key(tx, &stage, &["slice_start", ID], MODIFIED_AT).await;
-        statements.extend(key.map_err(|error| unfit(rollup, &stage, error))?);
-        return Ok(statements);
-    }
-    if found.is_some() {
-        statements.push(format!("DROP TABLE {stage}"));
-        let rollup = literal(&rollup.name);
-        statements.push(format!("DELETE FROM tallymark.progress WHERE rollup = {rollup}"));
-    }
-    statements.push(create("UNLOGGED TABLE", &stage, &wanted));
     // A thing that two pages return is staged once.
-    statements.push(format!("CREATE UNIQUE INDEX ON {stage} (slice_start, {ID})"));
+    let index = format!("CREATE UNIQUE INDEX ON {table} (slice_start, {ID})");
+    let (fits, mut statements) = super::stage(tx, rollup, &wanted, index).await?;
+    if fits {
+        let key = indexes::shared_key(tx, &table, &["slice_start", ID], MODIFIED_AT).await;
+        statements.extend(key.map_err(|error| unfit(rollup, &table, error))?);
+    }
     Ok(statements)
 }
 

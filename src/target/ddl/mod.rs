@@ -114,29 +114,39 @@ pub async fn plan(
         }
         statements.extend(indexes.statements);
     }
-    let stage = Target::stage(rollup);
-    let wanted = stage_wanted(shape);
-    let found = existing(tx, &stage).await?;
-    let persists = keeps_rows(tx, rollup, &stage, Persistence::Unlogged).await?;
-    let fits = found.as_ref().is_some_and(|found| {
-        found.len() == wanted.len()
-            && wanted
-                .iter()
-                .all(|column| found.contains(&(column.name.clone(), column.sql_type.clone())))
-    });
-    if !fits {
-        if found.is_some() {
-            statements.push(format!("DROP TABLE {stage}"));
-            // The definition may be the same, as a column of the source can change its type.
-            let rollup = literal(&rollup.name);
-            statements.push(format!("DELETE FROM tallymark.progress WHERE rollup = {rollup}"));
-        }
-        statements.push(create("UNLOGGED TABLE", &stage, &wanted));
-        statements.push(format!("CREATE INDEX ON {stage} (slice_start)"));
-    } else {
-        statements.extend(persists);
-    }
+    let index = format!("CREATE INDEX ON {} (slice_start)", Target::stage(rollup));
+    statements.extend(stage(tx, rollup, &stage_wanted(shape), index).await?.1);
     Ok(statements)
+}
+
+/// Whether the stage has the `wanted` columns, and the statements for it. A stage of other columns is
+/// made again, with this index.
+async fn stage(
+    tx: &mut Tx,
+    rollup: &Rollup,
+    wanted: &[ColumnSpec],
+    index: String,
+) -> Result<(bool, Vec<String>), DdlError> {
+    let stage = Target::stage(rollup);
+    let found = existing(tx, &stage).await?;
+    let fits = found.as_ref().is_some_and(|found| {
+        let has = |it: &ColumnSpec| found.contains(&(it.name.clone(), it.sql_type.clone()));
+        found.len() == wanted.len() && wanted.iter().all(has)
+    });
+    if fits {
+        let persists = keeps_rows(tx, rollup, &stage, Persistence::Unlogged).await?;
+        return Ok((true, persists.into_iter().collect()));
+    }
+    let mut statements = Vec::new();
+    if found.is_some() {
+        statements.push(format!("DROP TABLE {stage}"));
+        // The definition may be the same, as a column of the source can change its type.
+        let rollup = literal(&rollup.name);
+        statements.push(format!("DELETE FROM tallymark.progress WHERE rollup = {rollup}"));
+    }
+    statements.push(create("UNLOGGED TABLE", &stage, wanted));
+    statements.push(index);
+    Ok((false, statements))
 }
 
 /// Why PostgreSQL would refuse a table of these columns, its stage, or a row of it.
