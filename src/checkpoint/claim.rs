@@ -9,7 +9,6 @@ use super::error::{CheckpointError, ClaimError, ClaimRefused};
 use super::item::{Checkpoint, instant, key, label, number, text, whole_ms};
 use super::state::{self, Event, Illegal, State};
 use super::store::{Cond, Item, StoreError, UNFINISHED, Update, Written};
-
 use crate::model::text::random_token;
 
 /// How long a lease outlives the deadline of its invocation. Lambda kills at the deadline. The

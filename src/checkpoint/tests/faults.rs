@@ -80,7 +80,7 @@ fn relay(
             );
             write!(
                 client,
-                "HTTP/1.1 {status} ProxyFault\r\ncontent-type: application/x-amz-json-1.0\r\n\
+                "HTTP/1.1 {status} Fault\r\ncontent-type: application/x-amz-json-1.0\r\n\
                  content-length: {}\r\n\r\n{body}",
                 body.len()
             )?;

@@ -1,27 +1,14 @@
 //! Raw requests to the fake.
 
-use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
 use serde_json::{Value, json};
 
 use super::fake::Fake;
-
-/// An answer, or as much of it as came.
-#[derive(Debug)]
-pub struct Reply {
-    pub status: u16,
-    /// With lower-case names.
-    pub headers: HashMap<String, String>,
-    pub body: String,
-}
+pub use crate::support::serving::Reply;
 
 impl Reply {
-    pub fn json(&self) -> Value {
-        serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("no JSON: {self:?}"))
-    }
-
     /// The page of a search.
     pub fn page(&self) -> Page {
         assert_eq!(self.status, 200, "{self:?}");
@@ -69,13 +56,7 @@ pub fn ask(fake: &Fake, method: &str, path: &str, token: Option<&str>) -> Option
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();
     // A cut may fall within a character.
-    let answer = String::from_utf8_lossy(&answer);
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    let mut lines = head.lines();
-    let status = lines.next()?.split(' ').nth(1)?.parse().ok()?;
-    let headers = lines.filter_map(|line| line.split_once(": "));
-    let headers = headers.map(|(name, value)| (name.to_lowercase(), value.to_owned()));
-    Some(Reply { status, headers: headers.collect(), body: body.to_owned() })
+    Reply::parse(&String::from_utf8_lossy(&answer))
 }
 
 /// A path with these parameters, encoded.

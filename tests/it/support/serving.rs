@@ -42,12 +42,17 @@ impl Reply {
         // A server that refuses a long request may reset the connection after its answer.
         let _ = stream.read_to_end(&mut bytes);
         let text = String::from_utf8(bytes).unwrap();
+        assert!(!text.contains(PASSWORD), "{text}");
+        Self::parse(&text)
+    }
+
+    /// An answer in the text of a connection, which may end within its body.
+    pub fn parse(text: &str) -> Option<Self> {
         let (head, body) = text.split_once("\r\n\r\n")?;
         let mut lines = head.lines();
         let status = lines.next()?.split(' ').nth(1)?.parse().ok()?;
         let headers = lines.filter_map(|line| line.split_once(": "));
         let headers = headers.map(|(name, value)| (name.to_lowercase(), value.to_owned()));
-        assert!(!text.contains(PASSWORD), "{text}");
         Some(Self { status, headers: headers.collect(), body: body.to_owned() })
     }
 
