@@ -61,6 +61,7 @@ pub use finish::Yield;
 pub(crate) use item::Glance;
 pub use item::{Checkpoint, Completion};
 pub(crate) use moving::Items;
+pub(crate) use reopen::Changed;
 pub(crate) use restore::{CommittedMarker, Restored};
 pub use scrub::Drift;
 pub(crate) use scrub::{Budget, DRIFT_MAX, PAGE, ScrubProgress};

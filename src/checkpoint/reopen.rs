@@ -1,5 +1,6 @@
 //! Reopens a slice because of late data, a changed definition or a replay.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -10,9 +11,9 @@ use super::error::CheckpointError;
 use super::finish::shortened;
 use super::item::{Checkpoint, instant, key, label, number, text};
 use super::state::State;
-use super::store::{Cond, Key, UNFINISHED, Update, Written};
+use super::store::{Cond, Item, Key, UNFINISHED, Update, Written};
 use super::tombstone;
-use super::watermark::lowered;
+use super::watermark::{Watermark, lowered, sealed};
 use crate::clients::db::Tx;
 
 /// Reads of a slice before giving up. Each repetition means that a worker claimed or ended it in
@@ -25,6 +26,19 @@ const CONFLICT_WAIT: Duration = Duration::from_millis(100);
 /// Slices reopened concurrently. The number hides the network's delay and is low enough for the
 /// table.
 const REOPENED_AT_ONCE: usize = 8;
+
+/// Slices of a rollup that overlap changes of its source.
+#[derive(Clone, Debug)]
+pub(crate) struct Changed<'c> {
+    pub rollup: &'c str,
+    /// Those that were read, or counted as empty. They are reopened.
+    pub starts: BTreeSet<DateTime<Utc>>,
+    /// The first of the others, which are due already. The watermark falls back to it, too.
+    pub first_due: Option<DateTime<Utc>>,
+    /// Slices that start before this instant are sealed.
+    pub seal: Option<DateTime<Utc>>,
+    pub reason: &'c str,
+}
 
 impl Checkpoints {
     /// Makes a slice run again. A running slice continues, and its completion makes it stale. A
@@ -82,18 +96,49 @@ impl Checkpoints {
         let marked = |is_running| reopened(rollup, slice_start, reason, now, is_running);
         self.one_of([marked(false), marked(true)], tx).await?;
         let back = |is_past| lowered(rollup, slice_start, is_past);
-        self.one_of([back(true), back(false)], tx).await
+        self.one_of([back(true), back(false)], tx).await.map(drop)
+    }
+
+    /// Reopens the slices of `changed` in a transaction of the target, in the order of locks, and
+    /// lowers the watermark. Returns the watermark after it. `None`: it was left as it is.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if a call fails. The caller must then roll back.
+    pub(crate) async fn reopen_all_within(
+        &self,
+        changed: &Changed<'_>,
+        now: DateTime<Utc>,
+        tx: &mut Tx,
+    ) -> Result<Option<Watermark>, CheckpointError> {
+        let Changed { rollup, starts, first_due, seal, reason } = changed;
+        let marked = |start: &DateTime<Utc>| {
+            [false, true].map(|is_running| reopened(rollup, *start, reason, now, is_running))
+        };
+        let updates: Vec<_> = starts.iter().flat_map(marked).collect();
+        let written = self.store.update_each(&updates, "reopen", tx).await?;
+        if written.len() != starts.len() {
+            let slice = format!("{} slices of {rollup}", starts.len());
+            return Err(CheckpointError::Contended { operation: "reopen", slice });
+        }
+        let first = starts.first().copied();
+        if let Some((first, seal)) = first.zip(*seal).filter(|(first, seal)| first < seal) {
+            self.store.update_each(&sealed(rollup, first, seal), "note a sealed slice", tx).await?;
+        }
+        let Some(to) = first.into_iter().chain(*first_due).min() else { return Ok(None) };
+        let back = |is_past| lowered(rollup, to, is_past);
+        let item = self.one_of([back(true), back(false)], tx).await?;
+        Watermark::read(&item).map(Some)
     }
 
     /// Makes one of two writes, whose conditions exclude each other, in a transaction of the
     /// target.
-    async fn one_of(&self, updates: [Update; 2], tx: &mut Tx) -> Result<(), CheckpointError> {
+    async fn one_of(&self, updates: [Update; 2], tx: &mut Tx) -> Result<Item, CheckpointError> {
         const OPERATION: &str = "reopen";
         for _ in 0..LOOKS_MAX {
             for update in &updates {
                 let written = self.store.update(update.clone(), OPERATION, Some(&mut *tx));
                 match written.await? {
-                    Written::Done(_) => return Ok(()),
+                    Written::Done(item) => return Ok(item),
                     Written::Refused { found: Some(item), .. } => tombstone::refuse(&item)?,
                     Written::Refused { found: None, .. } => {}
                 }

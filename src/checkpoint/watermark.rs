@@ -313,13 +313,7 @@ impl Checkpoints {
         slice_start: DateTime<Utc>,
         seal: DateTime<Utc>,
     ) -> Result<(), CheckpointError> {
-        let (until, from) = (instant(seal), instant(slice_start));
-        for (name, is_further, to) in [
-            ("sealed_until", Cond::below("sealed_until", until.clone()), until),
-            ("sealed_from", Cond::above("sealed_from", from.clone()), from),
-        ] {
-            let condition = unless_elsewhere(Cond::lacks(name).or(is_further));
-            let update = Update::new(watermark_key(rollup), condition).set(name, to);
+        for update in sealed(rollup, slice_start, seal) {
             self.send(update, "note a sealed slice").await?;
         }
         Ok(())
@@ -358,6 +352,20 @@ pub(super) fn lowered(rollup: &str, to: DateTime<Utc>, is_past: bool) -> Update 
     let update = Update::new(watermark_key(rollup), unless_elsewhere(condition));
     let update = update.increment("version");
     if is_past { update.set(WATERMARK, instant(to)) } else { update }
+}
+
+/// Notes that a slice changed while everything before `seal` was sealed. Each of the two is refused
+/// where the note reaches as far already.
+pub(super) fn sealed(rollup: &str, slice_start: DateTime<Utc>, seal: DateTime<Utc>) -> [Update; 2] {
+    let (until, from) = (instant(seal), instant(slice_start));
+    [
+        ("sealed_until", Cond::below("sealed_until", until.clone()), until),
+        ("sealed_from", Cond::above("sealed_from", from.clone()), from),
+    ]
+    .map(|(name, is_further, to)| {
+        let condition = unless_elsewhere(Cond::lacks(name).or(is_further));
+        Update::new(watermark_key(rollup), condition).set(name, to)
+    })
 }
 
 pub(super) fn watermark_key(rollup: &str) -> Key {

@@ -16,7 +16,7 @@ use crate::support::proxy::Holder;
 use crate::support::world::{BUDGET, DAILY, EVENTS, Setup, Urls, World, clock, install_capture};
 
 /// [`DAILY`], captured.
-fn captured() -> String {
+pub(crate) fn captured() -> String {
     DAILY.replace("bucket =", "late = \"capture\"\nshrink_guard = 0.0\nbucket =")
 }
 

@@ -45,6 +45,7 @@ mod locks;
 #[cfg(feature = "lambda")]
 mod loud;
 mod many;
+mod marks;
 mod mutations;
 mod new;
 mod origins;

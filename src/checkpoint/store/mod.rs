@@ -1,4 +1,4 @@
-//! The stores that keep checkpoints, behind an interface of fourteen calls.
+//! The stores that keep checkpoints, behind an interface of fifteen calls.
 //!
 //! | module | part |
 //! |---|---|
@@ -82,6 +82,16 @@ pub trait Store: fmt::Debug + Send + Sync {
         operation: &'static str,
         within: Option<&'a mut Tx>,
     ) -> StoreAnswer<'a, bool>;
+
+    /// Makes those of these writes whose conditions hold, each after the one before it, and returns
+    /// the items after them. The writes are in the order of their locks. Only for a store in the
+    /// target.
+    fn update_each<'a>(
+        &'a self,
+        updates: &'a [Update],
+        operation: &'static str,
+        within: &'a mut Tx,
+    ) -> StoreAnswer<'a, Vec<Item>>;
 
     /// Whether the item exists. If it is missing, every writer that would create it waits until the
     /// transaction has ended. Only for a store in the target.

@@ -221,7 +221,7 @@ fn acknowledged(key: &str, marks: &str, mine: &str) -> String {
 
 /// The IDs of all consumers, locked. Of two that acknowledge concurrently, the second sees the
 /// first one's result. Otherwise each would leave the mark to the other.
-async fn lock(tx: &mut Tx, key: &str) -> Result<Vec<i64>, DbError> {
+pub(super) async fn lock(tx: &mut Tx, key: &str) -> Result<Vec<i64>, DbError> {
     const DOING: &str = "looking at the consumers";
     let sql = format!(
         "SELECT id FROM tallymark.consumer WHERE capture = {} ORDER BY id FOR UPDATE",

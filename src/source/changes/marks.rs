@@ -106,6 +106,38 @@ pub(crate) async fn read(
     Ok((marks, has_more))
 }
 
+/// Keeps all other workers from acknowledging marks of the capture `key` until the end of the
+/// transaction. Returns whether `marks` wait for the consumers `mine` as when they were read.
+///
+/// # Errors
+/// The server refuses or cannot be reached.
+pub(crate) async fn hold(
+    tx: &mut Tx,
+    key: &str,
+    mine: &[i64],
+    marks: &[Mark],
+) -> Result<bool, DbError> {
+    const DOING: &str = "holding the marks";
+    consumers::lock(tx, key).await?;
+    let (ids, mine) = (ids_of(marks), mine.iter().map(ToString::to_string));
+    let sql = format!(
+        include_str!("waiting.sql"),
+        marks = ids.join(","),
+        mine = mine.collect::<Vec<_>>().join(",")
+    );
+    let row = tx.ask_row(DOING, sql).await?;
+    let count = |name: &str| row.try_get::<i64, _>(name).map(i64::unsigned_abs);
+    let (known, taken) = count("known")
+        .and_then(|known| Ok((known, count("taken")?)))
+        .map_err(|source| tx.error(DOING, source))?;
+    let before: usize = marks.iter().map(|mark| mark.ids.len() * mark.acknowledged.len()).sum();
+    Ok((known, taken) == (ids.len() as u64, before as u64))
+}
+
+fn ids_of(marks: &[Mark]) -> Vec<String> {
+    marks.iter().flat_map(|mark| &mark.ids).map(ToString::to_string).collect()
+}
+
 /// Acknowledges marks for the consumers `mine`. Call it only after their slices were reopened.
 ///
 /// # Errors
@@ -116,9 +148,7 @@ pub(crate) async fn acknowledge(
     mine: &[i64],
     marks: &[Mark],
 ) -> Result<(), DbError> {
-    let ids: Vec<String> =
-        marks.iter().flat_map(|mark| &mark.ids).map(ToString::to_string).collect();
-    consumers::acknowledge(tx, key, mine, &ids.join(",")).await
+    consumers::acknowledge(tx, key, mine, &ids_of(marks).join(",")).await
 }
 
 /// The number of waiting marks of the capture `key`.

@@ -20,6 +20,7 @@ use tallymark::work::worker::Worker;
 use super::life::Life;
 use super::scene::{month, partition};
 use super::work::{BUDGET, tick};
+use crate::support::polls::killed;
 use crate::support::world;
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -120,7 +121,7 @@ impl Life {
             for _ in 0..OLD_TICKS {
                 self.scene.advance(HOUR).await;
                 let polls = self.random.usize(1..OLD_POLLS_MAX);
-                let ended = super::work::killed(tick(&last), polls).await;
+                let ended = killed(tick(&last), polls).await;
                 self.count("ticks by the definition before", 1);
                 if let Some(report) = ended {
                     self.take(report);

@@ -1,8 +1,7 @@
 //! Tallymark's work, and the faults that it meets.
 
 use std::future::Future;
-use std::pin::{Pin, pin};
-use std::task::Poll;
+use std::pin::pin;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -18,6 +17,7 @@ use tallymark::work::slice_run::RunOptions;
 use tallymark::work::worker::{WorkError, Worker};
 
 use super::life::Life;
+use crate::support::polls::polled;
 use crate::support::proxy::{Fault, Plan};
 use tallymark::model::slice::Order;
 
@@ -62,24 +62,6 @@ impl Way {
             Self::Beside => "ticks beside another",
         }
     }
-}
-
-/// Polls this many times. Returns the result if it ended.
-async fn polled<F: Future>(work: &mut Pin<&mut F>, polls: usize) -> Option<F::Output> {
-    let mut polled = 0;
-    std::future::poll_fn(|context| {
-        polled += 1;
-        if polled > polls {
-            return Poll::Ready(None);
-        }
-        work.as_mut().poll(context).map(Some)
-    })
-    .await
-}
-
-/// The result of `work` if it ends within this many polls. Otherwise it is dropped.
-pub async fn killed<F: Future>(work: F, polls: usize) -> Option<F::Output> {
-    polled(&mut pin!(work), polls).await
 }
 
 /// Runs to the end, which must exist.

@@ -10,6 +10,7 @@ pub mod invoke;
 pub mod kept;
 pub mod kinds;
 pub mod listening;
+pub mod polls;
 pub mod pooler;
 pub mod proxy;
 #[cfg(feature = "lambda")]

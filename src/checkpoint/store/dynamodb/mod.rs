@@ -268,6 +268,15 @@ impl Store for DynamoDb {
         .boxed()
     }
 
+    fn update_each<'a>(
+        &'a self,
+        _: &'a [Update],
+        operation: &'static str,
+        within: &'a mut Tx,
+    ) -> StoreAnswer<'a, Vec<Item>> {
+        future::ready(self.refuse(Some(within), operation).map(|()| Vec::new())).boxed()
+    }
+
     fn find_or_hold<'a>(&'a self, _: Key, within: &'a mut Tx) -> StoreAnswer<'a, bool> {
         future::ready(self.refuse(Some(within), "look for a checkpoint").map(|()| false)).boxed()
     }

@@ -39,6 +39,10 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
 /// ends it soon after that, and with it the locks of a frozen worker.
 const DIALOGUE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Writes of one transaction that are sent in one message. The number hides the network's delay, and
+/// bounds the message to some hundred kilobytes.
+const UPDATES_AT_ONCE: usize = 200;
+
 /// The text in `pg_stat_activity`.
 const LABEL: &str = "checkpoints";
 
@@ -339,6 +343,28 @@ impl Store for Postgres {
         within: Option<&'a mut Tx>,
     ) -> StoreAnswer<'a, bool> {
         self.write_all(updates, operation, within).boxed()
+    }
+
+    fn update_each<'a>(
+        &'a self,
+        updates: &'a [Update],
+        operation: &'static str,
+        within: &'a mut Tx,
+    ) -> StoreAnswer<'a, Vec<Item>> {
+        async move {
+            let mut items = Vec::new();
+            for some in updates.chunks(UPDATES_AT_ONCE) {
+                let render = |update| Render::update(&self.table, self.clock, update);
+                let sql: Vec<_> = some.iter().map(render).collect();
+                let written = within.ask(operation, sql.join("; ")).await;
+                for row in written.map_err(|error| self.error(operation, error))? {
+                    let item = from_row(&row).map_err(|error| self.unreadable(operation, error))?;
+                    items.push(item);
+                }
+            }
+            Ok(items)
+        }
+        .boxed()
     }
 
     fn find_or_hold<'a>(&'a self, key: Key, within: &'a mut Tx) -> StoreAnswer<'a, bool> {

@@ -66,6 +66,15 @@ impl Store for Mortal {
         .boxed()
     }
 
+    fn update_each<'a>(
+        &'a self,
+        updates: &'a [Update],
+        operation: &'static str,
+        within: &'a mut Tx,
+    ) -> StoreAnswer<'a, Vec<Item>> {
+        self.inner.update_each(updates, operation, within)
+    }
+
     fn find_or_hold<'a>(&'a self, key: Key, within: &'a mut Tx) -> StoreAnswer<'a, bool> {
         self.inner.find_or_hold(key, within)
     }
