@@ -4,7 +4,6 @@
 
 use std::time::Duration;
 
-use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, Datelike as _, TimeDelta, Utc};
 use tallymark::check::repair;
 use tallymark::check::verify;
@@ -263,9 +262,7 @@ impl Life {
                 .iter()
                 .map(|it| it.slice_start.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true));
             for sk in starts.chain(["watermark".to_owned()]) {
-                let text = |value: &str| AttributeValue::S(value.to_owned());
-                let delete = self.scene.client.delete_item().table_name(&self.scene.table);
-                delete.key("pk", text(name)).key("sk", text(&sk)).send().await.unwrap();
+                self.scene.delete_item(name, &sk).await;
             }
             self.count("checkpoints lost", known.len() as u64);
         }

@@ -4,10 +4,8 @@ use std::fmt;
 use std::fs;
 use std::time::Duration;
 
-use aws_sdk_dynamodb::types::Select;
-
 use super::life::Life;
-use super::scene::{CONNECTIONS, SKEWS_S, Scene};
+use super::scene::{SKEWS_S, Scene};
 
 /// Sessions of killed workers end soon. This is the number of checks ...
 const LOOKS_MAX: usize = 250;
@@ -29,13 +27,13 @@ const FDS_SLACK: u64 = 64;
 /// The measurements at the end of a month.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sample {
-    /// Resident memory of this process: all workers, the proxy and DynamoDB.
+    /// Resident memory of this process: all workers, and with DynamoDB it and its proxy.
     pub rss_kb: u64,
     /// The maximum number of file descriptors in this month.
     pub fds: u64,
     /// The maximum number of Tallymark's sessions in this month.
     pub sessions: i64,
-    /// Items in DynamoDB.
+    /// Items of the checkpoints.
     pub items: usize,
     /// Rows of the tables in the schema `tallymark`.
     pub rows: i64,
@@ -78,7 +76,7 @@ impl Watch {
         let fds = fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
         self.fds = self.fds.max(fds as u64);
         // The proxy's record would look like a leak.
-        drop(scene.proxy.asked());
+        drop(scene.dynamo.as_ref().map(|dynamo| dynamo.proxy.asked()));
     }
 }
 
@@ -99,7 +97,7 @@ impl Life {
             assert!(look < LOOKS_MAX, "locks are held while nothing is done");
             tokio::time::sleep(LOOK_EVERY).await;
         }
-        let (items, slices) = (self.items().await, self.slices());
+        let (items, slices) = (self.scene.items().await, self.slices());
         assert!(items <= slices + BESIDES, "{items} items for {slices} slices in month {number}");
         let rows =
             "(SELECT count(*) FROM tallymark.slice) + (SELECT count(*) FROM tallymark.rollup)";
@@ -107,7 +105,7 @@ impl Life {
         assert!(rows <= (slices + BESIDES) as i64, "{rows} rows for {slices} slices");
         self.watch.look(&self.scene).await;
         let (fds, sessions) = (self.watch.fds, self.watch.sessions);
-        let most = CONNECTIONS * (SKEWS_S.len() as i64 + 1);
+        let most = self.scene.connections_max() * (SKEWS_S.len() as i64 + 1);
         assert!(sessions <= most, "{sessions} sessions");
         (self.watch.fds, self.watch.sessions) = (0, 0);
         self.watch.samples.push(Sample { rss_kb: rss_kb(), fds, sessions, items, rows });
@@ -117,16 +115,6 @@ impl Life {
     fn slices(&self) -> usize {
         let rollups = self.workers[0].config.rollups.iter();
         rollups.map(|rollup| rollup.calendar.count(rollup.start, self.scene.now())).sum()
-    }
-
-    async fn items(&self) -> usize {
-        let scan = self.scene.client.scan().table_name(&self.scene.table).select(Select::Count);
-        let mut pages = scan.into_paginator().send();
-        let mut items = 0;
-        while let Some(page) = pages.next().await {
-            items += usize::try_from(page.unwrap().count()).unwrap();
-        }
-        items
     }
 }
 

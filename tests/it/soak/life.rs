@@ -12,7 +12,7 @@ use super::definition::Definition;
 use super::flat::{Sample, Watch};
 use super::scene::{SKEWS_S, Scene, month};
 use super::work::Way;
-use crate::support::world;
+use crate::support::world::{self, Keeper};
 
 /// Hours between two ticks, at most.
 const STEP_MAX_HOURS: u64 = 36;
@@ -51,12 +51,12 @@ pub struct Life {
 }
 
 impl Life {
-    pub async fn new(seed: u64) -> Self {
+    pub async fn new(seed: u64, keeper: Keeper) -> Self {
         let mut random = Rng::with_seed(seed);
         // Both have days of 23 and 25 hours, and one has a day that does not exist.
         let zone = ["Europe/Berlin", "Pacific/Apia"][random.usize(..2)];
-        println!("days of {zone}");
-        let scene = Scene::new().await;
+        println!("days of {zone}, checkpoints in {keeper:?}");
+        let scene = Scene::new(keeper).await;
         for number in 0..AHEAD {
             scene.add_partition(number).await;
         }
@@ -142,7 +142,9 @@ impl Life {
             self.count(what, 1);
         }
         self.since_ms = self.scene.now_ms();
-        let polls = self.random.usize(1..250);
+        // With the checkpoints in the target a tick waits more often.
+        let polls_max = if self.scene.dynamo.is_some() { 250 } else { 600 };
+        let polls = self.random.usize(1..polls_max);
         match self.random.u8(..100) {
             0..=9 => {}
             10..=59 => self.tick(Way::Whole).await,
@@ -150,7 +152,7 @@ impl Life {
             70..=73 => self.tick(Way::Ended(polls)).await,
             74..=75 => self.tick(Way::Frozen(polls)).await,
             76..=81 => self.tick(Way::Beside).await,
-            82..=85 => self.tick_in_trouble().await,
+            82..=85 => self.tick_in_trouble(polls).await,
             86..=88 => self.backfill(None).await,
             89..=90 => self.backfill(Some(8 * polls)).await,
             91..=92 => self.replay().await,

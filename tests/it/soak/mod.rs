@@ -4,6 +4,7 @@
 //! nothing left behind. Memory, descriptors, sessions and items are sampled every month and must
 //! stay flat (`flat`).
 //!
+//! The seed draws the store of the checkpoints, and `TALLYMARK_TESTS=all` lives on both.
 //! `TALLYMARK_SOAK` sets the length: simulated months (`36`), or a time (`2h`, `20m`). `SEED`
 //! repeats the same life. With `TALLYMARK_SOAK_LEAK=1` it leaks on purpose, and must fail.
 
@@ -28,11 +29,18 @@ use tokio::runtime::Builder;
 use flat::{Sample, flat};
 use life::{Length, Life};
 
+use crate::support::share;
+use crate::support::world::Keeper;
+
 /// In an unoptimised build, the futures of a whole life exceed a test thread's stack.
 const STACK: usize = 32 << 20;
 
-/// Set in the process that runs the life.
-const IS_LIFE: &str = "TALLYMARK_SOAK_IS_LIFE";
+/// Set in the process that runs the life, to the number of its keeper of checkpoints.
+const LIFE: &str = "TALLYMARK_SOAK_LIFE";
+
+/// The keepers of checkpoints, by the seed's remainder. That in the target asks the source's clock,
+/// which the test moves.
+const KEEPERS: [Keeper; 2] = [Keeper::DynamoDb, Keeper::TargetsClock];
 
 /// Nearly everything happens once in these months. At the end of the third the source begins to
 /// purge.
@@ -52,31 +60,40 @@ fn length() -> Length {
     }
 }
 
+fn seed() -> u64 {
+    let seed = env::var("SEED").ok().and_then(|seed| seed.parse().ok());
+    seed.unwrap_or_else(|| fastrand::u64(..1 << 32))
+}
+
 /// Runs in a process of its own, so that its memory is measured alone.
 #[test]
 fn years_of_one_installation_are_exact_and_leave_nothing_behind() {
-    if env::var_os(IS_LIFE).is_some() {
-        return live();
+    if let Ok(keeper) = env::var(LIFE) {
+        return live(KEEPERS[keeper.parse::<usize>().unwrap()]);
     }
-    let name = "soak::years_of_one_installation_are_exact_and_leave_nothing_behind";
-    let mut command = Command::new(env::current_exe().unwrap());
-    command.args([name, "--exact", "--nocapture"]).env(IS_LIFE, "1").stdout(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    for line in BufReader::new(child.stdout.take().unwrap()).lines() {
-        println!("{}", line.unwrap());
+    let seed = seed();
+    let drawn = usize::try_from(seed % 2).unwrap();
+    for keeper in (0..KEEPERS.len()).filter(|keeper| *keeper == drawn || share::is_whole()) {
+        let name = "soak::years_of_one_installation_are_exact_and_leave_nothing_behind";
+        let mut command = Command::new(env::current_exe().unwrap());
+        command.args([name, "--exact", "--nocapture"]).stdout(Stdio::piped());
+        command.env(LIFE, keeper.to_string()).env("SEED", seed.to_string());
+        let mut child = command.spawn().unwrap();
+        for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+            println!("{}", line.unwrap());
+        }
+        assert!(child.wait().unwrap().success());
     }
-    assert!(child.wait().unwrap().success());
 }
 
-fn live() {
-    let seed: Option<u64> = env::var("SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed = seed.unwrap_or_else(|| fastrand::u64(..1 << 32));
+fn live(keeper: Keeper) {
+    let seed = seed();
     let length = length();
     println!("SEED={seed} {length:?}");
     let watch = Stopwatch::start();
     // One thread that waits only for servers.
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-    let life = move || runtime.block_on(async { Life::new(seed).await.live(length).await });
+    let life = move || runtime.block_on(async { Life::new(seed, keeper).await.live(length).await });
     let thread = thread::Builder::new().stack_size(STACK).spawn(life).unwrap();
     let (samples, done) = thread.join().unwrap();
     println!("{} simulated months in {:.0?}", samples.len(), watch.elapsed());

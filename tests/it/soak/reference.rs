@@ -26,7 +26,7 @@ impl Life {
     /// Ends all transactions, pauses and faults, and ticks until all work is done.
     pub async fn settle_down(&mut self) {
         self.end_transactions().await;
-        self.scene.proxy.recover();
+        self.scene.recover();
         self.go_on().await;
         // By then, rows stamped ahead of time are in the past.
         self.scene.advance(Duration::from_millis(2 * AHEAD_MAX_MS.unsigned_abs())).await;

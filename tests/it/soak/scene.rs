@@ -1,11 +1,12 @@
-//! The surroundings of the workers: a source whose clock the test moves, a DynamoDB behind a proxy
-//! that fails on demand, and the time.
+//! The surroundings of the workers: a source whose clock the test moves, the store of their
+//! checkpoints, and the time.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::types::{AttributeValue, Select};
 use chrono::{DateTime, Months, TimeDelta, Utc};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, PgPool};
@@ -16,13 +17,10 @@ use tallymark::work::worker::Worker;
 use super::definition::START;
 use crate::support::Database;
 use crate::support::proxy::Unreliable;
-use crate::support::world::{self, Urls, instant};
+use crate::support::world::{self, Keeper, Urls, instant};
 
 /// Concurrent slices in one worker.
 const CONCURRENCY: u32 = 3;
-
-/// Maximum number of a worker's connections: one more than concurrent slices, on each side.
-pub const CONNECTIONS: i64 = 2 * (CONCURRENCY as i64 + 1);
 
 /// A worker's clock advances by this at each read, so that budgets end instantly.
 const LOOK_MS: i64 = 3;
@@ -48,23 +46,57 @@ impl Clock for Skewed {
 pub struct Scene {
     pub pool: PgPool,
     pub options: PgConnectOptions,
-    /// A direct connection to DynamoDB.
-    pub client: Client,
-    pub proxy: Unreliable,
-    pub table: String,
+    /// The DynamoDB with the checkpoints. `None`: they are in the target.
+    pub dynamo: Option<Dynamo>,
     urls: Urls,
     base: ManualClock,
     looks: Arc<AtomicI64>,
     now_ms: AtomicI64,
     /// Older rows are left alone.
     floor: Mutex<DateTime<Utc>>,
-    _dynamo: EmbeddedDynamo,
+}
+
+/// A DynamoDB behind a proxy that fails on demand.
+pub struct Dynamo {
+    /// A direct connection to it.
+    client: Client,
+    pub proxy: Unreliable,
+    _server: EmbeddedDynamo,
     _directory: tempfile::TempDir,
 }
 
+/// The table of the checkpoints in DynamoDB.
+const TABLE: &str = "soak";
+
+impl Dynamo {
+    async fn start() -> Self {
+        // A file, so that its content does not count as this process's memory.
+        let directory = tempfile::tempdir().unwrap();
+        let server = EmbeddedDynamo::start(Some(&directory.path().join("dynamodb"))).await.unwrap();
+        let proxy = Unreliable::counting(&server.endpoint());
+        Self { client: server.client(), proxy, _server: server, _directory: directory }
+    }
+
+    async fn delete(&self, rollup: &str, sort: &str) {
+        let text = |value: &str| AttributeValue::S(value.to_owned());
+        let delete = self.client.delete_item().table_name(TABLE);
+        delete.key("pk", text(rollup)).key("sk", text(sort)).send().await.unwrap();
+    }
+
+    async fn items(&self) -> usize {
+        let scan = self.client.scan().table_name(TABLE).select(Select::Count);
+        let mut pages = scan.into_paginator().send();
+        let mut items = 0;
+        while let Some(page) = pages.next().await {
+            items += usize::try_from(page.unwrap().count()).unwrap();
+        }
+        items
+    }
+}
+
 impl Scene {
-    /// An empty source and no table of checkpoints.
-    pub async fn new() -> Self {
+    /// An empty source and no table of checkpoints, which `keeper` will hold.
+    pub async fn new(keeper: Keeper) -> Self {
         let database = Database::create().await;
         let options: PgConnectOptions = database.url().parse().unwrap();
         let clock = include_str!("../histories/virtual.sql").replace("2026-01-01", START);
@@ -78,24 +110,20 @@ impl Scene {
         drop(connection);
         let named = options.clone().application_name("soak");
         let pool = PgPoolOptions::new().max_connections(2).connect_with(named).await.unwrap();
-        // A file, so that its content does not count as this process's memory.
-        let directory = tempfile::tempdir().unwrap();
-        let dynamo = EmbeddedDynamo::start(Some(&directory.path().join("dynamodb"))).await.unwrap();
-        let proxy = Unreliable::counting(&dynamo.endpoint());
+        let dynamo = match keeper {
+            Keeper::DynamoDb => Some(Dynamo::start().await),
+            Keeper::Target | Keeper::TargetsClock => None,
+        };
         let floor = Mutex::new(instant(START));
         Self {
             pool,
             options,
-            client: dynamo.client(),
-            proxy,
-            table: "soak".into(),
+            dynamo,
             urls: Urls { source: database.url(), target: None },
             base: ManualClock::new(instant(START)),
             looks: Arc::default(),
             now_ms: AtomicI64::new(0),
             floor,
-            _dynamo: dynamo,
-            _directory: directory,
         }
     }
 
@@ -104,13 +132,54 @@ impl Scene {
         // One process in four runs at default settings.
         let source = if fastrand::u8(..4) == 0 { world::DEFAULTS } else { "" };
         let config = world::config(&self.urls, source, text);
-        let client = self.client.config().to_builder().endpoint_url(&self.proxy.endpoint).build();
-        let checkpoints = world::checkpoints_in(Client::from_conf(client), &self.table);
+        let checkpoints = match &self.dynamo {
+            None => Keeper::TargetsClock.open(&config, CONCURRENCY),
+            Some(dynamo) => {
+                let client = dynamo.client.config().to_builder();
+                let client = client.endpoint_url(&dynamo.proxy.endpoint).build();
+                world::checkpoints_in(Client::from_conf(client), TABLE)
+            }
+        };
         let (base, looks) = (self.base.clone(), Arc::clone(&self.looks));
         let clock = Arc::new(Skewed { base, skew: TimeDelta::seconds(skew_s), looks });
         let mut worker = Worker::with_checkpoints(config, checkpoints, clock, CONCURRENCY).unwrap();
         worker.settle_wait_max = Duration::ZERO;
         worker
+    }
+
+    /// Maximum number of a worker's connections: one more than concurrent slices, to the source, the
+    /// target, and a store in it.
+    pub fn connections_max(&self) -> i64 {
+        (if self.dynamo.is_some() { 2 } else { 3 }) * (i64::from(CONCURRENCY) + 1)
+    }
+
+    /// Deletes an item of the checkpoints, as an accident does.
+    pub async fn delete_item(&self, rollup: &str, sort: &str) {
+        match &self.dynamo {
+            Some(dynamo) => dynamo.delete(rollup, sort).await,
+            None => {
+                let delete = "DELETE FROM tallymark.checkpoint WHERE rollup";
+                self.sql(&format!("{delete} = '{rollup}' AND sort = '{sort}'")).await;
+            }
+        }
+    }
+
+    /// The number of items of the checkpoints.
+    pub async fn items(&self) -> usize {
+        match &self.dynamo {
+            Some(dynamo) => dynamo.items().await,
+            None => {
+                let count = self.number("SELECT count(*) FROM tallymark.checkpoint").await;
+                usize::try_from(count).unwrap()
+            }
+        }
+    }
+
+    /// Ends the faults of the store.
+    pub fn recover(&self) {
+        if let Some(dynamo) = &self.dynamo {
+            dynamo.proxy.recover();
+        }
     }
 
     pub async fn sql(&self, sql: &str) {

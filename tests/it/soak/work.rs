@@ -141,17 +141,19 @@ impl Life {
         }
     }
 
-    /// A tick during DynamoDB failures, usually so rare that the SDK's retry succeeds.
-    pub async fn tick_in_trouble(&mut self) {
+    /// A tick during failures of the store. Those of DynamoDB are usually so rare that the SDK's
+    /// retry succeeds. In the target its sessions are ended with all others.
+    pub async fn tick_in_trouble(&mut self, polls: usize) {
+        let Some(dynamo) = &self.scene.dynamo else { return self.tick(Way::Ended(polls)).await };
         let (name, fault) = FAULTS[self.random.usize(..FAULTS.len())];
         let said = ["", "UpdateItem", "UpdateItem", "Query", "GetItem"][self.random.usize(..5)];
         let (skip, many) = (self.random.usize(..12), self.random.u8(..6) == 0);
-        let before = self.scene.proxy.met();
-        self.scene.proxy.meet(Plan { fault, said, skip, count: if many { 8 } else { 1 } });
+        let before = dynamo.proxy.met();
+        dynamo.proxy.meet(Plan { fault, said, skip, count: if many { 8 } else { 1 } });
         self.tick(Way::Whole).await;
-        self.scene.proxy.recover();
-        let met = self.scene.proxy.met() - before;
-        self.count(format!("requests {name}"), met as u64);
+        self.scene.recover();
+        let after = self.scene.dynamo.as_ref().map_or(before, |dynamo| dynamo.proxy.met());
+        self.count(format!("requests {name}"), (after - before) as u64);
     }
 
     fn batch(worker: &Worker) -> BatchOptions {

@@ -164,7 +164,7 @@ pub enum Keeper {
 
 impl Keeper {
     /// The checkpoints of a new world.
-    fn open(self, config: &Config, concurrency: u32) -> Checkpoints {
+    pub fn open(self, config: &Config, concurrency: u32) -> Checkpoints {
         let store = Postgres::new(store_db(config, concurrency).unwrap(), "checkpoint");
         let store = if self == Self::Target { store.believing_workers() } else { store };
         Checkpoints::new(Arc::new(store), config.checkpoint.failures_max)
