@@ -98,19 +98,28 @@ pub(crate) async fn recognise(
     rollup: &Rollup,
     bond: Option<&Bond>,
 ) -> Result<(), WorkError> {
-    if let Some(bond) = bond {
-        set_unproven(worker, rollup, bond.unproven.clone());
-        if let Some(reason) = &bond.repair {
-            worker.forget(rollup);
-            return Err(must_repair(rollup, reason));
-        }
-        if bond.places.contains(&place(worker).await?) {
-            return Ok(());
-        }
+    if let Some(bond) = bond
+        && is_recognised(worker, rollup, bond).await?
+    {
+        return Ok(());
     }
     // Another process may have moved it since this one started, or the item is gone.
     worker.forget(rollup);
     Box::pin(ready::check(worker, rollup)).await.map(drop)
+}
+
+/// Whether the checkpoints of `rollup`, which are bound by `bond`, list this process's addresses.
+pub(crate) async fn is_recognised(
+    worker: &Worker,
+    rollup: &Rollup,
+    bond: &Bond,
+) -> Result<bool, WorkError> {
+    set_unproven(worker, rollup, bond.unproven.clone());
+    if let Some(reason) = &bond.repair {
+        worker.forget(rollup);
+        return Err(must_repair(rollup, reason));
+    }
+    Ok(bond.places.contains(&place(worker).await?))
 }
 
 /// As `recognise`, for commands that have not read the `watermark` item.

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::wire::Wires;
 use crate::support::Database;
-use crate::support::cli::{Place, daily, ended};
+use crate::support::cli::{Place, daily, ended, execute};
 use crate::support::world::{
     BUDGET, DAILY, EVENTS, Setup, Urls, World, clock, config, install_capture, random_events,
 };
@@ -28,13 +28,17 @@ struct Wired {
 
 impl Wired {
     async fn new(is_one: bool) -> Self {
+        Self::with(is_one, &daily(DAYS)).await
+    }
+
+    async fn with(is_one: bool, rollups: &str) -> Self {
         let mut databases = vec![Database::create().await];
         if !is_one {
             databases.push(Database::create().await);
         }
         let [source, target] = [&databases[0], databases.last().unwrap()].map(Database::url);
         let place = Place::new(&source, &target, "").await;
-        place.configure(&format!("[checkpoint]\nstore = \"postgres\"\n{}", daily(DAYS)));
+        place.configure(&format!("[checkpoint]\nstore = \"postgres\"\n{rollups}"));
         place.seed(DAYS).await;
         place.run(&["init"]).good();
         let directory = TempDir::new().unwrap();
@@ -76,6 +80,38 @@ async fn a_tick_with_nothing_due_makes_one_connection_and_one_transaction() {
     let around = ["target: connect", "target: begin to read", "target: roll back"];
     assert_eq!([first, second, last].map(|call| &**call), around);
     assert!(reads.iter().all(|call| call == "target: read checkpoints"), "{calls:?}");
+}
+
+/// A process that has just started reads the catalogues in the transaction that looks for marks.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fresh_tick_with_nothing_due_looks_for_marks_in_one_transaction_of_the_source() {
+    let rollups = daily(DAYS).replace("group_by", "late = \"capture\"\ngroup_by");
+    for is_one in [false, true] {
+        let wired = Wired::with(is_one, &rollups).await;
+        wired.place.run(&["capture", "install"]).good();
+        // The second one writes the watermark.
+        wired.calls(&["run"]);
+        wired.calls(&["run"]);
+        let mut calls = wired.calls(&["run"]);
+        let stores = |call: &&String| call.ends_with(": read checkpoints");
+        assert_ne!(calls.iter().filter(stores).count(), 0, "{calls:?}");
+        calls.retain(|call| call.contains(": begin to ") || call.ends_with(": connect"));
+        calls.sort_unstable();
+        let store = if is_one { "source" } else { "target" };
+        let mut expected =
+            ["source: connect", "source: begin to write"].map(str::to_owned).to_vec();
+        expected.extend(["connect", "begin to read"].map(|call| format!("{store}: {call}")));
+        expected.sort_unstable();
+        assert_eq!(calls, expected);
+
+        // A mark is found all the same.
+        let late = "INSERT INTO events (at, kind, amount) SELECT min(at), 'late', 1 FROM events";
+        execute(&wired.place.source_url, late).await;
+        assert_eq!(
+            wired.place.run(&["run", "--json"]).good().json()["slices"][0]["rows_read"],
+            241
+        );
+    }
 }
 
 /// A further slice of a batch, in one database: two transactions that write, of which the claim is
