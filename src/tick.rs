@@ -37,6 +37,7 @@ pub async fn run(
 ) -> Result<TickReport, WorkError> {
     let _once = (worker.source.ask_once(), worker.target.db.ask_once());
     let mut report = TickReport::default();
+    let billed_before = worker.billed().unwrap_or_default();
     let limit = deadline.remaining(&*worker.clock) + OVERTIME;
     // Boxed, as it contains the whole path of a slice, and a thread's stack is small.
     let work = Box::pin(run_within(worker, now, deadline, only, &mut report));
@@ -54,6 +55,7 @@ pub async fn run(
             report.problems.push(RollupProblem::new(&rollup.unwrap_or_default(), &error));
         }
     }
+    report.workload_units = worker.billed().map(|billed| billed.less(billed_before));
     Ok(report)
 }
 

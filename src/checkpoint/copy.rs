@@ -305,7 +305,8 @@ impl<'c> StoreCopy<'c> {
     ) -> Result<(), CopyError> {
         let id = &to_do.id;
         let key = watermark_key(rollup);
-        shared::copy(self.from, self.to, rollup, is_first).await?;
+        let global = is_first.then(|| (id.as_str(), self.clock.now()));
+        shared::copy(self.from, self.to, rollup, global).await?;
         let old = self.from.item(key.clone()).await?.unwrap_or_default();
         let new = self.to.item(key.clone()).await?.unwrap_or_default();
         let mut item = canonical::item(&old);

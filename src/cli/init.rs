@@ -10,11 +10,11 @@ use super::{Failure, Global, Via, excluded, ui};
 use crate::checkpoint::store::StoreError;
 use crate::checkpoint::{CheckpointError, Created};
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT};
-use crate::model::hint::Fault;
+use crate::model::hint::{Fault, Hinted as _};
 use crate::target::{ddl, readers};
 use crate::work::due::Planned;
 use crate::work::worker::{WorkError, Worker};
-use crate::work::{identity, ready, standings};
+use crate::work::{identity, ready, standings, things};
 
 /// Building an index of a large table takes long.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60 * 60);
@@ -74,6 +74,8 @@ impl InitArgs {
         let mut statements = self.tables(&worker).await?;
         if self.dry_run {
             statements.extend(missing_table(&worker).await?);
+        } else {
+            ask_app(&worker).await?;
         }
         let to_repair = if self.dry_run { Vec::new() } else { to_repair(&worker).await? };
         let checkpoints = match created {
@@ -228,6 +230,21 @@ impl Recut {
         lines.extend(self.outside.iter().map(|outside| format!("{rollup}: {}", outside.text())));
         lines
     }
+}
+
+/// Proves that the app still is as the mirrors expect it. An app that cannot answer now is told, and
+/// its tables are made all the same.
+async fn ask_app(worker: &Worker) -> Result<(), WorkError> {
+    for rollup in &worker.config.rollups {
+        match things::prove_answers(worker, rollup).await {
+            Err(WorkError::NotNow(not_now)) => {
+                let why = not_now.in_one_line();
+                ui::note(format!("mirror `{}`: the app was not asked: {why}", rollup.name));
+            }
+            answered => answered?,
+        }
+    }
+    Ok(())
 }
 
 /// The statements that `init` would run.

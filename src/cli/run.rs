@@ -5,6 +5,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::{Failure, Global, Via, parse_duration, slice_starting, ui, verify, via};
+use crate::clients::bubble::Units;
 use crate::model::clock::Deadline;
 use crate::model::hint::Fault;
 use crate::tick;
@@ -63,7 +64,8 @@ impl RunArgs {
             let report =
                 slice_run::run_slice(&worker, rollup, slice, deadline, RunOptions::default())
                     .await?;
-            TickReport { slices: vec![report], ..TickReport::default() }
+            let workload_units = report.workload_units;
+            TickReport { slices: vec![report], workload_units, ..TickReport::default() }
         } else {
             let now = self.at.unwrap_or_else(|| worker.clock.now());
             tick::run(&worker, now, deadline, rollup).await?
@@ -111,11 +113,12 @@ fn wrong(report: &TickReport) -> String {
 }
 
 fn text(report: &TickReport) -> String {
+    let mut parts = Vec::new();
     if report.slices.is_empty() && report.left == 0 && report.scrub.is_nothing() {
         let is_known = report.problems.iter().all(|problem| problem.is_alarm);
-        return if is_known { "nothing is due" } else { "nothing was done" }.into();
+        let nothing = if is_known { "nothing is due" } else { "nothing was done" };
+        parts.push(nothing.to_owned());
     }
-    let mut parts = Vec::new();
     if !report.slices.is_empty() {
         parts.push(slices(&report.slices));
     }
@@ -128,7 +131,13 @@ fn text(report: &TickReport) -> String {
         parts.push(format!("{} due and left to the next tick", ui::counted(report.left, more)));
     }
     parts.extend(scrub(&report.scrub));
+    parts.extend(report.workload_units.filter(|units| *units > Units::default()).map(billed));
     parts.join("\n")
+}
+
+/// What an app has billed for a command.
+pub(super) fn billed(units: Units) -> String {
+    format!("{units} billed by the app, by the prices of Bubble's manual")
 }
 
 /// The result of the scrub, if it verified any slice.

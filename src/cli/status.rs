@@ -15,7 +15,7 @@ use crate::fanout;
 use crate::model::rollup::Rollup;
 use crate::work::due::{Planned, Standing};
 use crate::work::worker::{WorkError, Worker};
-use crate::work::{identity, replay, standings};
+use crate::work::{identity, replay, standings, workload};
 
 /// Maximum number of unfinished slices listed with their reason. The JSON lists all.
 const LISTED_MAX: usize = 10;
@@ -86,8 +86,14 @@ impl StatusArgs {
         let control = worker.checkpoints.control().await.map_err(WorkError::from)?;
         let mut document = control::document(&worker, &control);
         document["rollups"] = documents.into();
+        let month = workload::this_month(&worker).await.map_err(WorkError::from)?;
+        if let Some(month) = &month {
+            document["workload_units"] = json!(month);
+        }
         global.print(&document, || {
-            let lines = control::lines(&worker, &control).join("\n");
+            let lines = control::lines(&worker, &control);
+            let lines = month.iter().map(|it| format!("app: {it}")).chain(lines);
+            let lines = lines.collect::<Vec<_>>().join("\n");
             texts.extend(Some(lines).filter(|lines| !lines.is_empty()));
             texts.join("\n\n")
         });

@@ -160,7 +160,7 @@ async fn schedule(
     // The sort is stable, so the order of work stays within both kinds.
     report.slices.sort_by_key(SliceReport::is_success);
     let unlisted = truncate(&mut report.slices, LISTED_MAX);
-    Ok(json!({
+    let mut response = json!({
         "trigger": "schedule",
         "as_of": rfc3339(as_of),
         "outcomes": outcomes,
@@ -170,7 +170,11 @@ async fn schedule(
         "left": report.left,
         "held": report.held,
         "scrub": report.scrub,
-    }))
+    });
+    if let Some(units) = report.workload_units {
+        response["workload_units"] = json!(units);
+    }
+    Ok(response)
 }
 
 /// Works on one slice.

@@ -48,18 +48,23 @@ impl Metrics {
     /// The metrics of processed slices.
     #[must_use]
     pub(crate) fn of_slices<'r>(reports: impl IntoIterator<Item = &'r SliceReport>) -> Self {
-        let mut tally = Tally::default();
-        for report in reports {
-            tally.add(report);
-        }
-        Self::of_tally(tally)
+        Self::of_tally(Tally::of(reports))
     }
 
     /// The metrics of processed slices, from counts taken during the work. Every count has its
     /// metric here, and every outcome its count in [`Tally::add`], so that none is left out.
     #[must_use]
     pub(crate) fn of_tally(tally: Tally) -> Self {
-        let Tally { succeeded, failed, yielded, fenced, refused, rows_read, source_ms } = tally;
+        let Tally {
+            succeeded,
+            failed,
+            yielded,
+            fenced,
+            refused,
+            rows_read,
+            source_ms,
+            workload_units,
+        } = tally;
         let mut metrics = Self::default();
         for (name, count) in [
             ("SlicesSucceeded", succeeded),
@@ -72,13 +77,20 @@ impl Metrics {
             metrics.count(name, count);
         }
         metrics.add("SourceTime", "Milliseconds", source_ms);
+        // Only where an app is billed, as CloudWatch charges for each metric.
+        if let Some(units) = workload_units {
+            metrics.0.push(("WorkloadUnits", "Count", units.as_f64()));
+        }
         metrics
     }
 
     /// The metrics of a tick, and of the state of all rollups that it found.
     #[must_use]
     pub(crate) fn of_tick(report: &TickReport) -> Self {
-        let mut metrics = Self::of_slices(&report.slices);
+        let slices = Tally::of(&report.slices);
+        // A tick also pays for looks at changes and for counts.
+        let workload_units = report.workload_units.or(slices.workload_units);
+        let mut metrics = Self::of_tally(Tally { workload_units, ..slices });
         let gauges = &report.gauges;
         let lag = u64::try_from(gauges.lag.num_seconds()).unwrap_or(0);
         metrics.add("WatermarkLag", "Seconds", lag);
@@ -150,13 +162,19 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::clients::bubble::Units;
     use crate::work::report::Outcome;
+
+    /// A tick with every metric.
+    fn whole() -> TickReport {
+        TickReport { workload_units: Some(Units::whole(3)), ..TickReport::default() }
+    }
 
     /// The format requires that each defined metric is a number at the root, and so is each
     /// dimension.
     #[test]
     fn a_line_defines_every_metric_that_it_holds() {
-        let tick = Metrics::of_tick(&TickReport::default());
+        let tick = Metrics::of_tick(&whole());
         let line = tick.line("tallymark", Kept::All, DateTime::UNIX_EPOCH);
         let directive = &line["_aws"]["CloudWatchMetrics"][0];
         assert_eq!(line["_aws"]["Timestamp"], 0);
@@ -215,11 +233,21 @@ mod tests {
         }
     }
 
+    #[test]
+    fn only_a_tick_that_an_app_bills_has_its_workload_units() {
+        let units = |report: &TickReport| {
+            let metrics = Metrics::of_tick(report).0;
+            metrics.into_iter().find(|it| it.0 == "WorkloadUnits").map(|it| it.2)
+        };
+        assert_eq!(units(&whole()), Some(3.0));
+        assert_eq!(units(&TickReport::default()), None);
+    }
+
     /// docs/METRICS.md lists each with its unit.
     #[test]
     fn the_documentation_lists_every_metric() {
         let documented = include_str!("../../docs/METRICS.md");
-        for (name, unit, _) in Metrics::of_tick(&TickReport::default()).0 {
+        for (name, unit, _) in Metrics::of_tick(&whole()).0 {
             assert!(documented.contains(&format!("| `{name}` | {unit} |")), "{name}, {unit}");
         }
     }

@@ -30,7 +30,7 @@ impl MetricType {
 /// A metric of ticks: its name in [`Metrics`], its name for Prometheus, and its meaning.
 struct Family(&'static str, &'static str, MetricType, &'static str);
 
-const FAMILIES: [Family; 16] = [
+const FAMILIES: [Family; 17] = [
     Family(
         "SlicesSucceeded",
         "tallymark_slices_succeeded_total",
@@ -72,6 +72,12 @@ const FAMILIES: [Family; 16] = [
         "tallymark_source_seconds_total",
         MetricType::Counter,
         "Seconds in statements on the source, their naps included.",
+    ),
+    Family(
+        "WorkloadUnits",
+        "tallymark_workload_units_total",
+        MetricType::Counter,
+        "Workload units that a Bubble app has billed, by the prices of its manual.",
     ),
     Family(
         "WatermarkLag",
@@ -171,11 +177,14 @@ pub fn family(text: &mut String, name: &str, kind: MetricType, help: &str, value
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clients::bubble::Units;
     use crate::work::report::TickReport;
 
     #[test]
     fn every_metric_of_a_tick_has_one_name_for_prometheus() {
-        let tick = Metrics::of_tick(&TickReport::default());
+        let workload_units = Some(Units::default());
+        let report = TickReport { workload_units, ..TickReport::default() };
+        let tick = Metrics::of_tick(&report);
         let named: Vec<_> = FAMILIES.iter().map(|family| family.0).collect();
         let values: Vec<_> = tick.values().iter().map(|value| value.0).collect();
         assert_eq!(named, values);

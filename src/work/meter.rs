@@ -227,6 +227,7 @@ impl<'w> Meter<'w> {
     fn take(&mut self, units: Units) {
         self.reserved = self.reserved.less(units);
         self.page = self.page.max(units);
+        self.app.bill(units);
         let mut spent = lock(self.units);
         *spent = *spent + units;
     }

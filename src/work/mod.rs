@@ -21,3 +21,4 @@ pub mod standings;
 pub(crate) mod things;
 pub(crate) mod want;
 pub mod worker;
+pub(crate) mod workload;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::clients::bubble::{Page, ThingSearch};
+use crate::clients::bubble::{Page, ThingSearch, Units};
 use crate::model::clock::Deadline;
 use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
@@ -45,12 +45,21 @@ async fn find(
     rollup: &Rollup,
     search: &ThingSearch<'_>,
 ) -> Result<Page, WorkError> {
-    let (units, deadline) = (Mutex::default(), Deadline::after(&*worker.clock, ASKED_MAX));
-    let mut meter = Meter::new(worker, rollup, None, deadline, &units).map_err(WorkError::Usage)?;
+    let units = Mutex::default();
+    let mut meter = meter(worker, rollup, &units)?;
     let found = meter.find(search).await;
     meter.settle().await;
     let refused = |fault: Fault| WorkError::Usage(fault.at(format!("rollup `{}`", rollup.name)));
     found.map_err(WorkError::NotNow)?.map_err(refused)
+}
+
+fn meter<'w>(
+    worker: &'w Worker,
+    rollup: &'w Rollup,
+    units: &'w Mutex<Units>,
+) -> Result<Meter<'w>, WorkError> {
+    let deadline = Deadline::after(&*worker.clock, ASKED_MAX);
+    Meter::new(worker, rollup, None, deadline, units).map_err(WorkError::Usage)
 }
 
 /// Proves that the token's rights suffice for a mirror.
@@ -59,10 +68,25 @@ async fn find(
 /// They do not, or the app cannot answer.
 pub(crate) async fn prove(worker: &Worker, rollup: &Rollup) -> Result<(), WorkError> {
     let Some(mirror) = &rollup.mirror else { return Ok(()) };
-    let (units, deadline) = (Mutex::default(), Deadline::after(&*worker.clock, ASKED_MAX));
-    let mut meter = Meter::new(worker, rollup, None, deadline, &units).map_err(WorkError::Usage)?;
+    let units = Mutex::default();
+    let mut meter = meter(worker, rollup, &units)?;
     let slice = rollup.calendar.containing(rollup.start);
     let proved = access::prove(rollup, mirror, slice, worker.clock.now(), &mut meter).await;
+    meter.settle().await;
+    proved.map_err(WorkError::NotNow)?.map_err(WorkError::Usage)
+}
+
+/// Proves at `init` that the app takes the token, and has the branch, type and fields of a mirror. A
+/// type may still be without any thing then.
+///
+/// # Errors
+/// As [`prove`].
+pub(crate) async fn prove_answers(worker: &Worker, rollup: &Rollup) -> Result<(), WorkError> {
+    let Some(mirror) = &rollup.mirror else { return Ok(()) };
+    let units = Mutex::default();
+    let mut meter = meter(worker, rollup, &units)?;
+    let slice = rollup.calendar.containing(rollup.start);
+    let proved = access::prove_answers(mirror, slice, &mut meter).await;
     meter.settle().await;
     proved.map_err(WorkError::NotNow)?.map_err(WorkError::Usage)
 }
@@ -79,7 +103,7 @@ pub(crate) async fn watch_changes(worker: &Worker, rollup: &Rollup) -> Result<()
     }
     let now = worker.clock.now();
     let page = find(worker, rollup, &ThingSearch::count(&mirror.thing, rollup.start, now)).await?;
-    let until = page.answered_at.unwrap_or(now) - grace(rollup);
+    let until = page.answered_at - grace(rollup);
     Ok(worker.checkpoints.set_changes_until(&rollup.name, until).await?)
 }
 
@@ -112,7 +136,7 @@ pub(crate) async fn notice_changes(
             (offset, tied) = (0, None);
             continue;
         }
-        let now = page.answered_at.unwrap_or_else(|| worker.clock.now());
+        let now = page.answered_at;
         settled = settled.min(now - grace(rollup));
         let hours: Vec<_> =
             page.things.iter().map(|thing| MarkedHours::at(thing.created_at)).collect();

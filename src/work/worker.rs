@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::checkpoint::store::StoreError;
 use crate::checkpoint::{Backfill, CheckpointError, Checkpoints, CopyError};
-use crate::clients::bubble::App;
+use crate::clients::bubble::{App, Units};
 use crate::clients::db::{CatalogueError, Db, DbError, DbErrorKind, Side};
 use crate::clients::queue::{QueueError, Queues};
 use crate::config::Config;
@@ -324,6 +324,12 @@ impl Worker {
     pub(crate) fn governor_of(&self, rollup: &Rollup) -> Option<&Governor> {
         let is_applications = rollup.mirror.is_some() || self.servers().is_applications(rollup);
         is_applications.then_some(&self.governor)
+    }
+
+    /// What the app has billed in this process. `None`: the source is a database.
+    #[must_use]
+    pub(crate) fn billed(&self) -> Option<Units> {
+        self.app.as_ref().map(App::billed)
     }
 
     /// Drops the cached data about `rollup`'s source and tables, so that it is read again.

@@ -1,6 +1,9 @@
-//! The items of all rollups: operators' commands, and the budget of the scrubs. Other installations
-//! may share the new store's.
+//! The items of all rollups: operators' commands, the budget of the scrubs, and the workload units
+//! of the month. Other installations may share the new store's.
 
+use chrono::{DateTime, Utc};
+
+use crate::checkpoint::CheckpointError;
 use crate::checkpoint::checkpoints::Checkpoints;
 use crate::checkpoint::control::{GLOBAL, control_key, of_rollup};
 use crate::checkpoint::scrub::budget_key;
@@ -18,14 +21,15 @@ pub(super) async fn entomb(
     store.store.update(update, "leave a tombstone", None).await.map(drop)
 }
 
-/// Takes along the commands about `rollup`. `with_global`: also those about all work, and the
-/// scrubs' budget. Those that the new store already has stay, unless `rollup` returns there.
+/// Takes along the commands about `rollup`. `global`, the copy's ID and the time: also those about
+/// all work, the scrubs' budget, and the workload units of the month. Those that the new store
+/// already has stay, unless `rollup` returns there.
 pub(super) async fn copy(
     from: &Checkpoints,
     to: &Checkpoints,
     rollup: &str,
-    with_global: bool,
-) -> Result<(), StoreError> {
+    global: Option<(&str, DateTime<Utc>)>,
+) -> Result<(), CheckpointError> {
     let old = from.store.get(control_key()).await?.unwrap_or_default();
     let new = to.store.get(control_key()).await?.unwrap_or_default();
     let tombstone = moved_rollup(rollup);
@@ -35,7 +39,7 @@ pub(super) async fn copy(
     for name in of_rollup(rollup) {
         update = update.set_or_remove(&name, taken(&name, &old));
     }
-    for name in GLOBAL.into_iter().filter(|_| with_global) {
+    for name in GLOBAL.into_iter().filter(|_| global.is_some()) {
         update = match taken(name, &old) {
             value if returns => update.set_or_remove(name, value),
             Some(value) => update.fill(name, value),
@@ -43,10 +47,10 @@ pub(super) async fn copy(
         };
     }
     to.store.update(update, "copy the commands", None).await?;
-    let budget = if with_global { from.store.get(budget_key()).await? } else { None };
-    if let Some(budget) = budget {
+    let Some((id, now)) = global else { return Ok(()) };
+    if let Some(budget) = from.store.get(budget_key()).await? {
         let condition = if returns { Cond::always() } else { Cond::Absent };
         to.store.put(super::canonical::item(&budget), condition).await?;
     }
-    Ok(())
+    to.take_workload(from, id, returns, now).await
 }

@@ -13,8 +13,9 @@ use super::super::tombstone::{COPY_ID, MOVE_ID, MOVED_TO};
 use super::{Fixture, ROLLUP, at, outcome, start, turn};
 use crate::checkpoint::{
     Bond, Budget, CheckpointError, Checkpoints, Claim, CopyError, CopyStanding, Drift,
-    KeptConsumer, Pause, Registration, Scope, ScrubProgress, StoreCopy,
+    KeptConsumer, Pause, Registration, Scope, ScrubProgress, Spending, StoreCopy,
 };
+use crate::clients::bubble::Units;
 use crate::model::clock::ManualClock;
 use crate::model::hint::Hinted as _;
 
@@ -166,6 +167,43 @@ async fn a_copy_has_every_item_and_the_way_back_too() {
         assert!(is_open(from).await && !is_open(to).await);
         copy(from, to).await.unwrap();
         assert_eq!(snapshot(to).await, changed);
+    })
+    .await;
+}
+
+/// Without them the month's budget would begin anew in the new store.
+#[tokio::test]
+async fn a_copy_takes_the_workload_units_of_the_month_along_once() {
+    on_each_way(async |from, to| {
+        fill(from).await;
+        let month = at(LATER);
+        let spend = async |store: &Checkpoints, units: u32| {
+            let (more, all) = (Units::whole(units), Units::whole(1_000));
+            let spending = store.spend_workload(more, Units::default(), all, month).await;
+            assert_eq!(spending.unwrap(), Spending::Granted);
+        };
+        let spent = async |store: &Checkpoints| store.workload(month).await.unwrap();
+        spend(from, 40).await;
+        // Another installation spends in the new store, and a copy was killed before its end.
+        spend(to, 5).await;
+        let (clock, on) = (ManualClock::new(month), |_: &str, _: u64| ControlFlow::Continue(()));
+        let copying = StoreCopy::new(from, to, &clock, &on);
+        let CopyStanding::ToDo(to_do) = copying.standing(ROLLUP).await.unwrap() else { panic!() };
+        copying.stop(ROLLUP, &to_do).await.unwrap();
+        let tombstone = from.store.get(Key::new(ROLLUP, "watermark")).await.unwrap().unwrap();
+        let Value::Text(id) = &tombstone[MOVE_ID] else { panic!("{tombstone:?}") };
+        for _ in 0..2 {
+            to.take_workload(from, id, false, month).await.unwrap();
+        }
+        copy(from, to).await.unwrap();
+        assert_eq!(spent(to).await, Units::whole(45));
+        // The way back, with what was spent since.
+        spend(to, 3).await;
+        copy(to, from).await.unwrap();
+        assert_eq!(spent(from).await, Units::whole(48));
+        let all = Units::whole(48);
+        let more = from.spend_workload(Units::whole(1), Units::default(), all, month).await;
+        assert_eq!(more.unwrap(), Spending::Over { spent: all });
     })
     .await;
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
-use super::run::AGAIN;
+use super::run::{AGAIN, billed};
 use super::ui::{self, ProgressLine, counted, number};
 use super::{Failure, Global, RangeArgs, Via, parse_duration, via};
 use crate::model::clock::{Deadline, Stopwatch, whole_ms};
@@ -323,7 +323,7 @@ pub(super) fn document(
     trouble: Option<&WorkError>,
     watch: Stopwatch,
 ) -> serde_json::Value {
-    json!({
+    let mut document = json!({
         "rollup": rollup.name,
         "succeeded": report.succeeded,
         "failed": report.failed,
@@ -340,7 +340,11 @@ pub(super) fn document(
         "elapsed_ms": whole_ms(watch.elapsed()),
         "error": trouble.map(ToString::to_string),
         "estimate": null,
-    })
+    });
+    if let Some(units) = report.workload_units {
+        document["workload_units"] = json!(units);
+    }
+    document
 }
 
 /// Compares the result with the estimate, if all was done.
@@ -350,9 +354,13 @@ fn summary(report: &BatchReport, watch: Stopwatch, estimate: Option<&Estimate>) 
     let beside = |text: &dyn Fn(&Estimate) -> String| {
         estimate.map_or_else(String::new, |estimate| format!(" (about {})", text(estimate)))
     };
+    let billed = report.workload_units.map_or_else(String::new, |units| {
+        let about = |it: &Estimate| it.workload_units.unwrap_or_default().to_string();
+        format!("\n  {}{}", billed(units), beside(&about))
+    });
     format!(
         "{} succeeded in {}{}, {}{} of it in statements on the source\n  {} rows read{}\n  \
-         {} groups: {} inserted, {} updated, {} deleted, {} unchanged",
+         {} groups: {} inserted, {} updated, {} deleted, {} unchanged{billed}",
         counted(report.succeeded, "slice"),
         ui::duration(watch.elapsed()),
         beside(&|it| ms(it.elapsed_ms)),

@@ -1,25 +1,22 @@
 //! The app that is counted: whether its token sees all, and what the month has taken.
 
 use super::{Findings, Grade};
-use crate::clients::bubble::Units;
 use crate::model::hint::Fault;
-use crate::work::things;
 use crate::work::worker::Worker;
+use crate::work::{things, workload};
 
 const SUBJECT: &str = "app";
 
 /// Checks the app by the proofs that come before each first page. `false`: it cannot be asked.
 pub(super) async fn inspect(worker: &Worker, findings: &mut Findings) -> bool {
-    let Some(config) = &worker.config.source.app else { return true };
     // Checkpoints out of reach are a finding of their own.
-    if let Ok(spent) = worker.checkpoints.workload(worker.clock.now()).await {
-        let budget = config.units_per_month;
-        let finding = format!("{spent} of workload_units_per_month = {budget} spent this month");
-        if spent < Units::whole(budget) {
-            findings.add(Grade::Good, SUBJECT, finding);
-        } else {
+    if let Ok(Some(month)) = workload::this_month(worker).await {
+        let finding = Fault::new(month.to_string());
+        if month.is_spent() {
             let remedy = "wait for the next month, or raise the budget in [source]";
-            findings.add(Grade::Note, SUBJECT, Fault::new(finding).remedy(remedy));
+            findings.add(Grade::Note, SUBJECT, finding.remedy(remedy));
+        } else {
+            findings.add(Grade::Good, SUBJECT, finding);
         }
     }
     for rollup in &worker.config.rollups {

@@ -70,6 +70,9 @@ impl Property {
     }
 }
 
+/// What some apps list beside their own fields.
+const BUILT_IN: [&str; 3] = ["unique ID", "Created Date", "Modified Date"];
+
 /// How a field's values are kept in PostgreSQL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FieldType {
@@ -219,7 +222,9 @@ impl Meta {
             )),
             None => Fault::new(format!("type `{thing}` of the app has no field `{key}`")),
         };
-        let known: Vec<String> = found.fields.iter().map(|it| name(it, by_display)).collect();
+        // A mirror has the built-in ones in any case.
+        let known = found.fields.iter().filter(|it| !BUILT_IN.contains(&it.display.as_str()));
+        let known: Vec<String> = known.map(|it| name(it, by_display)).collect();
         let known = || known.iter().map(String::as_str);
         Err(AppError::Refused(fault.remedy(match (other, nearest(key, known())) {
             (Some(field), _) => format!("write `{}`", name(field, by_display)),

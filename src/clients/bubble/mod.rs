@@ -58,6 +58,8 @@ pub struct App {
     client: OnceCell<Https>,
     /// The types for which the token's rights were proved in this process.
     proven: Mutex<HashSet<String>>,
+    /// What it has billed in this process.
+    billed: Mutex<Units>,
 }
 
 /// Why an app gave no usable answer.
@@ -99,6 +101,7 @@ impl App {
             secret: OnceCell::new(),
             client: OnceCell::new(),
             proven: Mutex::default(),
+            billed: Mutex::default(),
         }
     }
 
@@ -120,13 +123,24 @@ impl App {
         proven.insert(thing.to_owned());
     }
 
+    /// Remembers the price of an answer.
+    pub(crate) fn bill(&self, units: Units) {
+        let mut billed = self.billed.lock().unwrap_or_else(PoisonError::into_inner);
+        *billed = *billed + units;
+    }
+
+    /// What it has billed in this process.
+    #[must_use]
+    pub(crate) fn billed(&self) -> Units {
+        *self.billed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The things of `search`.
     ///
     /// # Errors
     /// The app cannot answer, or answers something else.
     pub(crate) async fn find(&self, search: &ThingSearch<'_>) -> Result<Page, AppError> {
-        let Answer { body, answered_at } = self.get(&search.path(), true).await?;
-        Ok(Page { answered_at, ..Page::decode(&body, search)? })
+        self.page(search, true).await
     }
 
     /// As [`App::find`], without the token.
@@ -137,8 +151,19 @@ impl App {
         &self,
         search: &ThingSearch<'_>,
     ) -> Result<Page, AppError> {
-        let Answer { body, answered_at } = self.get(&search.path(), false).await?;
-        Ok(Page { answered_at, ..Page::decode(&body, search)? })
+        self.page(search, false).await
+    }
+
+    async fn page(&self, search: &ThingSearch<'_>, with_token: bool) -> Result<Page, AppError> {
+        let Answer { body, answered_at } = self.get(&search.path(), with_token).await?;
+        let answered_at = answered_at.ok_or_else(|| {
+            refused(
+                "the app's answer has no header `Date`, so it is unknown whether a slice is over by \
+                 the app's own clock",
+                "let the proxy in front of the app leave the header in its answers",
+            )
+        })?;
+        Page::decode(&body, answered_at, search)
     }
 
     /// What the app tells of itself, by its description or else its Swagger file, and the price of

@@ -36,8 +36,8 @@ pub(crate) struct Page {
     pub(crate) total: u64,
     /// Things of the range after this page.
     pub(crate) remaining: u64,
-    /// The time by the app's clock. `None`: the answer has none.
-    pub(crate) answered_at: Option<DateTime<Utc>>,
+    /// The time by the app's clock.
+    pub(crate) answered_at: DateTime<Utc>,
     /// What the answer cost.
     pub(crate) units: Units,
 }
@@ -56,11 +56,15 @@ struct SearchResult {
 }
 
 impl Page {
-    /// The page in `body`, the answer to `search`.
+    /// The page in `body`, the answer to `search` at `answered_at`.
     ///
     /// # Errors
     /// It is no answer of the Data API, or not the answer to this search.
-    pub(super) fn decode(body: &[u8], search: &ThingSearch<'_>) -> Result<Self, AppError> {
+    pub(super) fn decode(
+        body: &[u8],
+        answered_at: DateTime<Utc>,
+        search: &ThingSearch<'_>,
+    ) -> Result<Self, AppError> {
         let found: Envelope = serde_json::from_slice(body).map_err(|_| no_json(body))?;
         let SearchResult { cursor, results, count, remaining } = found.response;
         let returned = results.len() as u64;
@@ -90,7 +94,7 @@ impl Page {
             things,
             total: cursor + count + remaining,
             remaining,
-            answered_at: None,
+            answered_at,
             units: Units::of_search(returned, body.len() as u64),
         })
     }
@@ -209,7 +213,8 @@ mod tests {
     #[test]
     fn digits_stay_as_they_were_sent() {
         let body = answer(&[row("1x1", "2026-01-01T10:00:00.123Z")], 1, 0);
-        let page = Page::decode(body.as_bytes(), &search(100)).unwrap();
+        let now = at("2026-01-03T00:00:00Z");
+        let page = Page::decode(body.as_bytes(), now, &search(100)).unwrap();
         assert_eq!((page.total, page.remaining), (1, 0));
         let thing = &page.things[0];
         assert_eq!(thing.created_at, at("2026-01-01T10:00:00.123Z"));
@@ -237,7 +242,7 @@ mod tests {
             ("<html>login</html>".into(), 100, "no result of its Data API"),
             (r#"{"status":"ok"}"#.into(), 100, "no result of its Data API"),
         ] {
-            let error = Page::decode(body.as_bytes(), &search(limit)).unwrap_err();
+            let error = Page::decode(body.as_bytes(), at(day), &search(limit)).unwrap_err();
             assert!(error.to_string().contains(said), "{said}: {error}");
             assert!(error.hint().is_some(), "{error}");
         }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
+use crate::clients::bubble::Units;
 use crate::model::clock::Deadline;
 use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
@@ -104,6 +105,9 @@ pub struct BatchReport {
     pub source_ms: u64,
     /// Milliseconds from claims to checkpoints.
     pub work_ms: u64,
+    /// What an app has billed for all runs, by the manual's prices. `None`: the source is a database.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workload_units: Option<Units>,
     /// Why it stopped before all slices were done, if it stopped on purpose.
     pub stopped: Option<String>,
     /// How every run ended, those of slices that were run again included: what metrics count.

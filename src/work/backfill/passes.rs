@@ -237,6 +237,7 @@ async fn pass(
         };
         reopen.remove(&slice);
         report.runs.add(&ended);
+        report.workload_units = report.runs.workload_units;
         if let Some(hold) = ended.held_back() {
             // A pause of one slice applies to all.
             stop.store(true, Ordering::Relaxed);

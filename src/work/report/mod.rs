@@ -109,9 +109,21 @@ pub struct Tally {
     pub(crate) rows_read: u64,
     /// Milliseconds in statements on the source.
     pub(crate) source_ms: u64,
+    /// What an app has billed. `None`: no slice is of a mirror.
+    pub(crate) workload_units: Option<Units>,
 }
 
 impl Tally {
+    /// Counts all of these runs.
+    #[must_use]
+    pub(crate) fn of<'r>(reports: impl IntoIterator<Item = &'r SliceReport>) -> Self {
+        let mut tally = Self::default();
+        for report in reports {
+            tally.add(report);
+        }
+        tally
+    }
+
     /// Counts one run.
     pub(crate) fn add(&mut self, report: &SliceReport) {
         *match report.outcome {
@@ -128,6 +140,9 @@ impl Tally {
         if let Some(done) = &report.completion {
             self.rows_read += done.rows_read;
             self.source_ms += done.source_ms;
+        }
+        if let Some(units) = report.workload_units {
+            self.workload_units = Some(self.workload_units.unwrap_or_default() + units);
         }
     }
 }

@@ -4,6 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
 use super::{Outcome, ScrubReport, SliceReport};
+use crate::clients::bubble::Units;
 use crate::model::hint::Fault;
 use crate::model::not_now::NotNow;
 use crate::model::rollup::Rollup;
@@ -28,6 +29,10 @@ pub struct TickReport {
     pub problems: Vec<RollupProblem>,
     /// Old slices that were verified once all due work was done.
     pub scrub: ScrubReport,
+    /// What an app has billed for it, by the manual's prices: slices, looks for changes, and counts.
+    /// `None`: the source is a database.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workload_units: Option<Units>,
     /// The state of all rollups when it began.
     #[serde(skip)]
     pub gauges: Gauges,

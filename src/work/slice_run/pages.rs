@@ -132,17 +132,10 @@ impl Pages<'_> {
     }
 
     /// The things of the slice may be read once the app's own clock has passed the grace.
-    fn is_readable(&self, answered_at: Option<DateTime<Utc>>) -> Result<(), Stop> {
+    fn is_readable(&self, answered_at: DateTime<Utc>) -> Result<(), Stop> {
         let SliceJob { rollup, slice, .. } = self.work.job;
         let readable_at = rollup.readable_at(slice);
-        let now = answered_at.unwrap_or_else(|| {
-            tracing::warn!(
-                rollup = rollup.name,
-                "the app's answer has no date; its clock is unknown"
-            );
-            self.work.worker.clock.now()
-        });
-        if now < readable_at {
+        if answered_at < readable_at {
             return Err(NotNow::until(Why::NotReadable(readable_at), readable_at).into());
         }
         Ok(())

@@ -363,7 +363,7 @@ async fn a_thing_that_appears_after_the_grace_is_told_and_nothing_is_kept() {
 type Spoil = fn(&Shop);
 
 /// Each trap, and what its error says.
-const TRAPS: [(&str, Spoil, &str); 12] = [
+const TRAPS: [(&str, Spoil, &str); 13] = [
     ("no token", |shop| shop.fake.app().revoke(TOKEN), "Invalid API token"),
     (
         "a token without rights",
@@ -410,6 +410,7 @@ const TRAPS: [(&str, Spoil, &str); 12] = [
         "Missing object",
     ),
     ("a short page", |shop| shop.fake.fail(6, Fault::Short(3)), "says that it returns"),
+    ("no date", |shop| shop.fake.fail(6, Fault::NoDate), "no header `Date`"),
     (
         "a redirect",
         |shop| shop.fake.fail(6, Fault::Redirect("http://127.0.0.2:1".into())),

@@ -1,7 +1,9 @@
 //! A mirror by the real binary, against the strict Bubble.
 
 mod changes;
+mod commands;
 mod exact;
+mod follows;
 mod large;
 mod money;
 mod refusals;

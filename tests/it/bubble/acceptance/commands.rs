@@ -1,0 +1,80 @@
+//! What commands say of an app that is not as it was, besides ticks.
+
+use super::super::fake::{Fault, Moment};
+use super::*;
+
+/// A change of the app, what undoes it, and what is said.
+type Change = (fn(&mut App), fn(&mut App), &'static str);
+
+const CHANGES: [Change; 5] = [
+    (|app| app.revoke(TOKEN), |app| app.allow(TOKEN, Caller::Administrator), "Invalid API token"),
+    (
+        |app| app.live().version = "test".into(),
+        |app| app.live().version = "live".into(),
+        "its branch `test`",
+    ),
+    (
+        |app| app.live().of("order").rename_field("Amount", "Total"),
+        |app| app.live().of("order").rename_field("Total", "Amount"),
+        "no field `Amount`",
+    ),
+    (
+        |app| app.live().has_captions = false,
+        |app| app.live().has_captions = true,
+        "`Status` is a name by display",
+    ),
+    (
+        |app| app.live().of("order").is_ticked = false,
+        |app| app.live().of("order").is_ticked = true,
+        "Missing object of type order",
+    ),
+];
+
+/// Its tables are there, so that `init` needs nothing of the app.
+#[tokio::test(flavor = "multi_thread")]
+async fn init_names_what_has_changed_in_the_app_since_its_tables_were_made() {
+    let mirrored = Mirrored::new(1, PLENTY, |app| orders(app, 1, 10)).await;
+    for (change, undo, said) in CHANGES {
+        change(&mut mirrored.fake.app());
+        mirrored.run(&["init"]).refused(2, &[said]);
+        undo(&mut mirrored.fake.app());
+    }
+    mirrored.run(&["init"]).good();
+    // No rights are asked of a type that is still empty, and maintenance passes.
+    mirrored
+        .fake
+        .script(|_, moment, _| (moment == Moment::Before).then_some(Fault::TooMany(Some(3_600))));
+    let told = mirrored.run(&["init"]).good().words();
+    assert!(told.contains("the app was not asked") && told.contains("429"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_month_is_shown_with_its_budget_and_what_is_left() {
+    let mirrored = Mirrored::new(2, 60, |app| orders(app, 2, 120)).await;
+    let before = mirrored.fake.bill().units();
+    let ended = mirrored.run(&["backfill", "orders", "--yes", "--json"]).good();
+    let batch = ended.json();
+    let run = batch["workload_units"].as_f64().unwrap();
+    // The estimate before it counts once.
+    let billed = mirrored.fake.bill().units() - before;
+    assert!(run <= billed * 1.1 && run > billed * 0.7, "{batch} of {billed}");
+    let status = mirrored.run(&["status", "--json"]).json();
+    let month = &status["workload_units"];
+    let number = |key: &str| month[key].as_f64().unwrap();
+    let spent = mirrored.fake.bill().units();
+    assert!((0.9..1.1).contains(&(number("spent") / spent)), "{month} of {spent}");
+    assert_eq!(number("budget"), 60.0);
+    assert!((number("spent") + number("left") - 60.0).abs() < 0.02, "{month}");
+    let shown = mirrored.run(&["status"]).good().out;
+    let line = format!(
+        "WU of workload_units_per_month = 60 spent in {}",
+        month["month"].as_str().unwrap()
+    );
+    assert!(shown.contains(&line) && shown.contains(" WU left"), "{shown}");
+    // The next tick computes the rollup alone, which costs nothing.
+    let tick = mirrored.run(&["run"]).good().out;
+    assert!(!tick.contains("billed"), "{tick}");
+    let text =
+        mirrored.run(&["replay", "orders", "--slice", &day(1).to_string(), "--yes"]).good().out;
+    assert!(text.contains("WU billed by the app"), "{text}");
+}
