@@ -119,7 +119,8 @@ async fn verify_in(
             Err(error) => return Err(error),
         }
     }
-    Ok(SliceVerification { rollup: rollup.name.clone(), start, differences, examples })
+    let noun = "group";
+    Ok(SliceVerification { rollup: rollup.name.clone(), start, differences, examples, noun })
 }
 
 /// Compares a slice of a mirror with the app's own count. The time of creation can be neither set
@@ -128,12 +129,17 @@ async fn count_things(worker: &Worker, job: SliceJob<'_>) -> Result<SliceVerific
     let SliceJob { rollup, slice, .. } = job;
     let counted = things::count(worker, rollup, (slice.start(), slice.end())).await?;
     let kept = worker.target.things_in(job).await?;
+    if counted != kept {
+        // A token with fewer rights counts fewer things, and nothing is wrong with the mirror.
+        things::prove(worker, rollup).await?;
+    }
     let (differences, examples) = (counted.abs_diff(kept), Vec::new());
     Ok(SliceVerification {
         rollup: rollup.name.clone(),
         start: slice.start(),
         differences,
         examples,
+        noun: "thing",
     })
 }
 

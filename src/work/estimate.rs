@@ -167,6 +167,7 @@ async fn things_in(worker: &Worker, rollup: &Rollup, slices: &[Slice]) -> Result
     let (Some(first), Some(last)) = (slices.iter().min(), slices.iter().max()) else {
         return Ok(0.0);
     };
+    things::prove(worker, rollup).await?;
     let (start, end) = (first.start(), last.end());
     let all = things::count(worker, rollup, (start, end)).await?;
     let share = seconds(slices.iter().map(Slice::duration).sum()) / seconds(end - start);

@@ -23,7 +23,8 @@ const ASKED_MAX: Duration = Duration::from_secs(60);
 /// Changes are looked for once they make up this much time, as each look is paid for.
 const LOOK_EVERY: TimeDelta = TimeDelta::hours(1);
 
-/// How many things of the mirror's type were created in `[start, end)`, by the app's own count.
+/// How many things of the mirror's type were created in `[start, end)`, by the app's own count. With
+/// too few rights it is a smaller number ([`prove`]).
 ///
 /// # Errors
 /// The app refuses or cannot answer, or the month's budget is spent.

@@ -27,7 +27,7 @@ use crate::work::report::{NotCompared, SliceVerification};
 use crate::work::slice_run::RunOptions;
 use crate::work::standings;
 use crate::work::worker::{Severity, WorkError, Worker};
-use crate::work::{empty, identity, ready};
+use crate::work::{empty, identity, ready, things};
 
 use cursor::Cursor;
 use outcome::{document, found, left, repaired_text, text};
@@ -397,6 +397,8 @@ async fn slices(
     wanted: WantedSlices,
     verified: &mut Verified,
 ) -> Result<Vec<Slice>, WorkError> {
+    // The counts of another branch, or of a token with fewer rights, would show nothing.
+    things::prove(worker, rollup).await?;
     let (from, to) = match wanted {
         WantedSlices::One(slice) => return Ok(vec![slice]),
         WantedSlices::Between(from, to) => (from, to),

@@ -125,7 +125,7 @@ pub(in crate::cli) fn difference(slice: &SliceVerification) -> Vec<String> {
     let many = usize::try_from(slice.differences).unwrap_or(usize::MAX);
     let differ = if many == 1 { "differs" } else { "differ" };
     let name = named(&slice.rollup, slice.start);
-    let mut lines = vec![format!("{name}: {} {differ}", ui::counted(many, "group"))];
+    let mut lines = vec![format!("{name}: {} {differ}", ui::counted(many, slice.noun))];
     for example in &slice.examples {
         let show = |value: &Option<serde_json::Value>| {
             value.as_ref().map_or_else(|| "nothing".to_owned(), ToString::to_string)

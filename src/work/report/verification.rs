@@ -17,6 +17,9 @@ pub struct SliceVerification {
     pub differences: u64,
     /// The first of them.
     pub examples: Vec<Difference>,
+    /// What differs: `group`, or `thing` of a mirror.
+    #[serde(skip)]
+    pub(crate) noun: &'static str,
 }
 
 /// A slice whose rows do not claim to be right at present, so that differences are no drift.

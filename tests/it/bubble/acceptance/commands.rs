@@ -1,6 +1,7 @@
 //! What commands say of an app that is not as it was, besides ticks.
 
 use super::super::fake::{Fault, Moment};
+use super::follows::SCRUBBED_TODAY;
 use super::*;
 
 /// A change of the app, what undoes it, and what is said.
@@ -29,6 +30,39 @@ const CHANGES: [Change; 5] = [
         "Missing object of type order",
     ),
 ];
+
+/// The counts of a stranger or of another branch would be taken for deletes, or for a proof.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_estimate_and_no_comparison_rests_on_counts_of_too_few_rights() {
+    let mirrored = Mirrored::new(2, PLENTY, |app| orders(app, 2, 10)).await;
+    mirrored.settle();
+    mirrored.rewrite(|text| format!("{text}[scrub]\nslices_per_day = 1000\nrepair = true\n"));
+    mirrored.fake.app().allow(TOKEN, Caller::User("u1".to_owned()));
+    mirrored.fake.app().live().of("order").users.findable = Findable::Own;
+    let from = day(2).to_string();
+    for command in [
+        &["verify", "orders"][..],
+        &["verify", "orders", "--slice", &from],
+        &["plan", "orders", "--from", &from, "--force"],
+        &["backfill", "orders", "--from", &from, "--force", "--yes"],
+    ] {
+        mirrored.run(command).refused(2, &["it may lack the rights"]);
+    }
+    // A round of the mirror and the rollup takes a tick for each slice.
+    let mut told = 0;
+    for _ in 0..2 * mirrored.days {
+        mirrored.execute(SCRUBBED_TODAY).await;
+        let ended = mirrored.run(&["run", "--json"]);
+        let report = ended.json();
+        assert_eq!(report["scrub"]["differing"], 0, "{report}");
+        told += usize::from(ended.words().contains("it may lack the rights"));
+    }
+    assert!(told > 0, "no tick scrubbed the mirror");
+    mirrored.is_right().await;
+    mirrored.fake.app().allow(TOKEN, Caller::Administrator);
+    mirrored.fake.app().live().version = "test".into();
+    mirrored.run(&["verify", "orders"]).refused(2, &["its branch `test`"]);
+}
 
 /// Its tables are there, so that `init` needs nothing of the app.
 #[tokio::test(flavor = "multi_thread")]

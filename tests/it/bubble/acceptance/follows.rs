@@ -13,7 +13,7 @@ const LOOKED_EARLIER: &str = "UPDATE tallymark.checkpoint SET item = jsonb_set(i
     WHERE rollup = 'orders' AND sort = 'changes'";
 
 /// What the scrubs of the day have used up.
-const SCRUBBED_TODAY: &str =
+pub(super) const SCRUBBED_TODAY: &str =
     "DELETE FROM tallymark.checkpoint WHERE rollup = '*' AND sort = 'scrub'";
 
 /// The page that shows how an app records its deletes.
@@ -21,7 +21,7 @@ const PAGE: &str = include_str!("../../../../docs/BUBBLE.md");
 
 impl Mirrored {
     /// Changes the configuration.
-    fn rewrite(&self, change: impl FnOnce(String) -> String) {
+    pub(super) fn rewrite(&self, change: impl FnOnce(String) -> String) {
         let text = std::fs::read_to_string(self.place.config()).unwrap();
         std::fs::write(self.place.config(), change(text)).unwrap();
     }
@@ -35,7 +35,7 @@ impl Mirrored {
         of_day.map(|line| line.split('|').next().unwrap().to_owned()).collect()
     }
 
-    async fn execute(&self, sql: &str) {
+    pub(super) async fn execute(&self, sql: &str) {
         execute(&self.database.url(), sql).await;
     }
 }
