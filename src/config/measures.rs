@@ -6,13 +6,15 @@ use serde_json::{Map, Value};
 
 use crate::model::hint::Fault;
 use crate::model::measure::partial::VALUES_MAX;
-use crate::model::measure::{KINDS, Kind, Measure, Parameter, Subject};
+use crate::model::measure::{KINDS, Kind, Measure, Parameter, Role, Subject};
 use crate::model::rollup::Rollup;
 use crate::model::text::{listed, nearest, shown};
 
+use self::form::{example, form};
 use super::predicate;
 use super::raw::{Node, Section};
 
+mod form;
 #[cfg(test)]
 mod tests;
 
@@ -198,7 +200,7 @@ fn merging(node: &Node<'_>, measure: Measure, finer: &Rollup) -> Option<Measure>
         }
     }
     let own = own_way(node, &measure.name, column, finer)?;
-    if own != measure {
+    if own.kind != measure.kind || own.definition() != measure.definition() {
         return node.wrong(
             Fault::new(format!("`{}` does not merge {}", measure.kind.word(), shown(column)))
                 .remedy(format!(
@@ -210,22 +212,8 @@ fn merging(node: &Node<'_>, measure: Measure, finer: &Rollup) -> Option<Measure>
                 )),
         );
     }
-    Some(own)
-}
-
-/// The configuration's form of a measure of this kind.
-fn form(kind: &dyn Kind, column: &str, value: &dyn Fn(&str) -> Option<String>) -> String {
-    let word = kind.word();
-    let parameters = kind.parameters().iter().map(|parameter| {
-        let value = value(parameter.key).unwrap_or_else(|| parameter.example.to_owned());
-        format!(", {} = {value}", parameter.key)
-    });
-    format!("{{ {word} = {column}{} }}", parameters.collect::<String>())
-}
-
-/// The form of this kind over an example column.
-fn example(kind: &dyn Kind) -> String {
-    form(kind, "\"column\"", &|_| None)
+    // A limit of its own wins.
+    Some(if measure.parameters.is_empty() { own } else { measure })
 }
 
 /// Takes all columns of a measure.
@@ -326,24 +314,51 @@ fn measure(name: &str, node: &Node<'_>, kinds: &[&'static dyn Kind]) -> Option<M
     }
     let mut section = node.section(FORM)?;
     let entries = section.entries();
-    let given: Vec<_> =
-        entries.iter().filter_map(|(key, value)| Some((kind_of(key)?, value))).collect();
-    let parameters = given.iter().flat_map(|(kind, _)| kind.parameters());
-    let keys: Vec<_> =
-        words().chain(["where"]).chain(parameters.map(|parameter| parameter.key)).collect();
+    let given: Vec<_> = entries.iter().filter(|(key, _)| kind_of(key).is_some()).collect();
+    let chosen: Vec<_> = given.iter().map(|(word, _)| chosen(&section, word, kinds)).collect();
+    let parameters = chosen.iter().flatten().flat_map(|kind| kind.parameters());
+    let choices = kinds.iter().filter(|kind| given.iter().any(|(word, _)| kind.word() == *word));
+    let choices = choices.filter_map(|kind| kind.choice()).map(|(key, _)| key);
+    let keys: Vec<_> = words()
+        .chain(["where"])
+        .chain(choices)
+        .chain(parameters.map(|parameter| parameter.key))
+        .collect();
     section.only(&keys);
-    match given.as_slice() {
-        [(kind, value)] => computed(name, &section, *kind, value),
-        [] if section.has_typos() => None,
-        [] => section.wrong(
+    match (given.as_slice(), chosen.as_slice()) {
+        ([(_, value)], [kind]) => computed(name, &section, (*kind)?, value),
+        ([], _) if section.has_typos() => None,
+        ([], _) => section.wrong(
             Fault::new("says nothing to compute")
                 .remedy(format!("give one of {}", listed(words()))),
         ),
-        several => section.wrong(
-            Fault::new(format!("computes {}", listed(several.iter().map(|(kind, _)| kind.word()))))
+        (several, _) => section.wrong(
+            Fault::new(format!("computes {}", listed(several.iter().map(|(word, _)| *word))))
                 .remedy("give each a measure of its own"),
         ),
     }
+}
+
+/// The kind of this word that the section chooses, or a note that there is none.
+fn chosen(
+    section: &Section<'_>,
+    word: &str,
+    kinds: &[&'static dyn Kind],
+) -> Option<&'static dyn Kind> {
+    let mut same = kinds.iter().copied().filter(|kind| kind.word() == word);
+    let choices = same.clone().filter_map(|kind| kind.choice());
+    for (key, _) in choices.clone() {
+        let Some(node) = section.get(key) else { continue };
+        let values = choices.clone().filter(|(other, _)| *other == key).map(|(_, value)| value);
+        let values: Vec<_> = values.map(|value| format!("{value:?}")).collect();
+        let value = node.string(&values.join(" or "))?;
+        let found = same.find(|kind| kind.choice() == Some((key, value)));
+        return found.or_else(|| {
+            let fault = Fault::new(format!("{} is unknown", shown(value)));
+            node.wrong(fault.remedy(format!("use {}", values.join(" or "))))
+        });
+    }
+    same.find(|kind| kind.choice().is_none())
 }
 
 /// Reads a measure that is only a word. An unknown word gets the nearest kind as a hint.
@@ -382,7 +397,9 @@ fn computed(
     value: &Node<'_>,
 ) -> Option<Measure> {
     // Reads all of them before the first failure returns, so that every failure is reported.
-    let parameters: Vec<_> = kind.parameters().iter().map(|it| parameter(section, it)).collect();
+    let parameters = kind.parameters().iter();
+    let needed = parameters.filter(|it| it.role != Role::Limit || section.get(it.key).is_some());
+    let parameters: Vec<_> = needed.map(|it| parameter(section, it)).collect();
     let column = match kind.subject() {
         Subject::Rows(_) if value.as_bool() == Some(true) => None,
         Subject::Rows(otherwise) => return value.wrong(otherwise),
@@ -394,7 +411,7 @@ fn computed(
 
 /// Reads one parameter: its key and its value.
 fn parameter(section: &Section<'_>, parameter: &Parameter) -> Option<(String, Value)> {
-    let Parameter { key, example, check } = parameter;
+    let Parameter { key, example, check, .. } = parameter;
     let node = section.need(key, &format!("write {key} = {example}"))?;
     let value = node.value();
     match check(&value) {

@@ -32,6 +32,12 @@ pub(super) async fn rollup(
             ui::counted(shape.fields.len(), "measure column"),
         ),
     );
+    for measure in &rollup.measures {
+        if let Some(error) = measure.kind.approximation() {
+            let finding = format!("`{}` is approximate: {error}", measure.name);
+            findings.add(Grade::Note, subject, finding);
+        }
+    }
     let assurance = source::of(rollup).assurance(rollup);
     if assurance.is_none() {
         index::inspect(worker, rollup, &shape, findings).await?;

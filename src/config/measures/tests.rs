@@ -5,7 +5,7 @@ use toml::de::DeTable;
 
 use super::super::error::Problem;
 use super::super::raw::{Document, Section};
-use super::{Kind, Measure, Parameter, Subject, example, form, measure};
+use super::{Kind, Measure, Parameter, Role, Subject, example, form, measure};
 use crate::model::hint::Fault;
 use crate::model::measure::{Columns, Input};
 
@@ -28,7 +28,14 @@ impl Kind for Shares {
     }
 
     fn parameters(&self) -> &'static [Parameter] {
-        &[Parameter { key: "at", example: "[0.5, 0.9]", check }]
+        const AT: Parameter = Parameter {
+            key: "at",
+            example: "[0.5, 0.9]",
+            role: Role::Definition,
+            check,
+            schema: || true.into(),
+        };
+        &[AT]
     }
 
     fn over_rows(&self, _input: &Input<'_>) -> Result<Columns, Fault> {
@@ -60,11 +67,15 @@ impl Kind for Rows {
 
 /// The measure `m` of this text, or all errors in it.
 fn read(text: &str) -> Result<Measure, String> {
+    read_among(text, &[&Shares, &Rows])
+}
+
+fn read_among(text: &str, kinds: &[&'static dyn Kind]) -> Result<Measure, String> {
     let text = format!("m = {text}");
     let document = Document::new(&text);
     let table = DeTable::parse(&text).unwrap();
     let node = Section::root(&document, table.get_ref()).get("m").unwrap();
-    let read = measure("m", &node, &[&Shares, &Rows]);
+    let read = measure("m", &node, kinds);
     let problems = document.into_problems();
     let told = |it: &Problem| match &it.hint {
         Some(hint) => format!("{}: {}; {hint}", it.key, it.message),

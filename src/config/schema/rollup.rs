@@ -1,12 +1,14 @@
 //! `[[rollup]]`, and its measures.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value, json};
 
 use super::forms::{boolean, described, duration, identifier, instant, number, refer, table};
 use crate::config::compose::FINER_DECIDES;
 use crate::config::measures::RESERVED;
 use crate::config::rollup::{LOOKBACK_ENTRIES_MAX, LOOKBACK_MAX};
-use crate::model::measure::{KINDS, Kind, Subject};
+use crate::model::measure::{KINDS, Kind, Role, Subject};
 use crate::model::rollup::{EpochUnit, Late};
 
 /// Bytes of a rollup's or measure's name, as the parser has them.
@@ -185,24 +187,56 @@ pub(super) fn measure() -> Value {
             Subject::Column => described(identifier(), "The column."),
         };
         properties.insert(kind.word().to_owned(), subject);
-        for parameter in kind.parameters() {
-            properties.insert(parameter.key.to_owned(), true.into());
-            let users = users.entry(parameter.key).or_insert_with(|| json!({ "anyOf": [] }));
+        let parameters = kind.parameters().iter().map(|it| (it.key, (it.schema)()));
+        let choice = kind.choice().map(|(key, _)| (key, choices(key)));
+        for (key, form) in parameters.chain(choice) {
+            properties.insert(key.to_owned(), form);
+            let users = users.entry(key).or_insert_with(|| json!({ "anyOf": [] }));
             if let Some(users) = users["anyOf"].as_array_mut() {
-                users.push(json!({ "required": [kind.word()] }));
+                users.push(form_of(*kind));
             }
         }
     }
-    let forms = KINDS.iter().map(|kind| {
-        let parameters = kind.parameters().iter().map(|parameter| parameter.key);
-        let required: Vec<&str> = std::iter::once(kind.word()).chain(parameters).collect();
-        json!({ "required": required })
-    });
-    let forms: Vec<Value> = forms.collect();
+    let all: BTreeSet<&str> = KINDS.iter().map(|kind| kind.word()).collect();
+    for word in &all {
+        let same = KINDS.iter().filter(|kind| kind.word() == *word);
+        let forms: Vec<Value> = same.map(|kind| form_of(*kind)).collect();
+        if forms != [json!({ "required": [word] })] {
+            users.insert((*word).to_owned(), json!({ "anyOf": forms }));
+        }
+    }
+    let forms: Vec<Value> = all.iter().map(|word| json!({ "required": [word] })).collect();
     let mut given = table("A kind of measure and what it takes.", &[], properties.into());
     given["oneOf"] = forms.into();
     given["dependencies"] = users.into();
     json!({ "anyOf": [{ "enum": words }, given] })
+}
+
+/// What tells a measure of this kind from those of the others.
+fn form_of(kind: &dyn Kind) -> Value {
+    let parameters = kind.parameters().iter().filter(|it| it.role != Role::Limit);
+    let mut required: Vec<&str> =
+        std::iter::once(kind.word()).chain(parameters.map(|it| it.key)).collect();
+    let Some((key, value)) = kind.choice() else {
+        let same = KINDS.iter().filter(|other| other.word() == kind.word());
+        let others: Vec<Value> = same
+            .filter_map(|other| other.choice())
+            .map(|(key, _)| json!({ "required": [key] }))
+            .collect();
+        return match others.is_empty() {
+            true => json!({ "required": required }),
+            false => json!({ "required": required, "not": { "anyOf": others } }),
+        };
+    };
+    required.push(key);
+    json!({ "required": required, "properties": { key: { "const": value } } })
+}
+
+/// The values of `key` that choose a kind.
+fn choices(key: &str) -> Value {
+    let choices = KINDS.iter().filter_map(|kind| kind.choice());
+    let values = choices.filter(|(other, _)| *other == key).map(|(_, value)| value);
+    json!({ "enum": values.collect::<Vec<_>>() })
 }
 
 /// Both objects in one.

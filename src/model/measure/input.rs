@@ -50,7 +50,7 @@ impl<'a> Input<'a> {
     /// The name of the measure's column. It is empty if the measure counts rows.
     #[must_use]
     pub(crate) fn column(&self) -> &str {
-        self.measure.column.as_deref().unwrap_or_default()
+        self.measure.column_name()
     }
 
     /// The measure's condition as a filter behind an aggregate.
@@ -61,9 +61,17 @@ impl<'a> Input<'a> {
         filter.map_or_else(String::new, |filter| format!(" FILTER (WHERE (\n{filter}\n))"))
     }
 
+    /// The same for the rows that meet `condition` too.
+    #[must_use]
+    pub(crate) fn filter_and(&self, condition: &str) -> String {
+        let filter = self.measure.filter.as_ref();
+        let filter = filter.map_or_else(String::new, |filter| format!("(\n{filter}\n) AND "));
+        format!(" FILTER (WHERE {filter}{condition})")
+    }
+
     /// The type of the values of `column` in the target. `None`: the target lacks such a type.
     #[must_use]
-    fn type_in_target(&self, column: &Column) -> Option<String> {
+    pub(crate) fn type_in_target(&self, column: &Column) -> Option<String> {
         if self.same_database { Some(column.sql_type.clone()) } else { column.type_abroad() }
     }
 

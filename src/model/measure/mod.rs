@@ -67,8 +67,14 @@ impl Measure {
     pub(crate) fn definition(&self) -> Value {
         let mut parts =
             vec![json!(self.name), json!(self.kind.word()), json!(self.column), json!(self.filter)];
-        if !self.parameters.is_empty() {
-            parts.push(json!(self.parameters));
+        let limits = self.kind.parameters().iter().filter(|it| it.role == Role::Limit);
+        let limits: Vec<_> = limits.map(|it| it.key).collect();
+        let deciding = self.parameters.iter().filter(|(key, _)| !limits.contains(&key.as_str()));
+        let mut deciding: Map<_, _> =
+            deciding.map(|(key, value)| (key.clone(), value.clone())).collect();
+        deciding.extend(self.kind.choice().map(|(key, value)| (key.to_owned(), json!(value))));
+        if !deciding.is_empty() {
+            parts.push(deciding.into());
         }
         parts.into()
     }
@@ -83,6 +89,12 @@ impl Measure {
     #[must_use]
     pub(crate) fn reads(&self) -> Vec<String> {
         self.kind.reads(self)
+    }
+
+    /// The name of its column. It is empty if the measure counts rows.
+    #[must_use]
+    pub(crate) fn column_name(&self) -> &str {
+        self.column.as_deref().unwrap_or_default()
     }
 
     /// The column whose distinct values are staged.
@@ -109,8 +121,30 @@ pub struct Parameter {
     /// A valid value as the configuration writes it, for messages and tests. If it names a column,
     /// the tests' tables have `updated_at`.
     pub example: &'static str,
+    pub role: Role,
     /// Returns why a value is wrong, and what would be right.
     pub check: fn(&Value) -> Result<(), String>,
+    /// The JSON Schema of a value. It refuses only values that `check` refuses.
+    pub schema: fn() -> Value,
+}
+
+/// The effect of a parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It decides numbers and must be given.
+    Definition,
+    /// It may be left out. It limits a result, and another limit leaves the numbers as they are.
+    Limit,
+}
+
+/// A function or an aggregate in the schema `tallymark` of the target.
+#[derive(Clone, Copy, Debug)]
+pub struct Function {
+    pub(crate) name: &'static str,
+    /// The types of its arguments, as PostgreSQL lists them.
+    pub(crate) arguments: &'static str,
+    /// The statement that creates it. The body of a function stands between `$body$`.
+    pub sql: &'static str,
 }
 
 /// A kind of measure.
@@ -119,6 +153,8 @@ pub struct Parameter {
 ///
 /// - It may create several columns. The accumulators that merge are stored in the rollup's table
 ///   beside the result, because a coarse rollup reads them there.
+/// - Only [`Expressions::whole`] and [`Expressions::partial`] run in the source, which may be read-only
+///   and lacks the kind's functions.
 /// - The stage has the same columns as the table, of type [`Field::stage_type`]. A column that is
 ///   computed from its neighbours may be NULL in a partial.
 /// - A merge runs over the stage's rows of one group, and may read all columns of its own measure.
@@ -131,9 +167,20 @@ pub trait Kind: fmt::Debug + Sync {
     /// Its name in the configuration, in the hash of a definition and in messages.
     fn word(&self) -> &'static str;
 
+    /// The key and the value that choose this kind among those of the same word.
+    fn choice(&self) -> Option<(&'static str, &'static str)> {
+        None
+    }
+
     /// The value that its word takes.
     fn subject(&self) -> Subject {
         Subject::Column
+    }
+
+    /// A column that it can read, for tests: their tables have the number `amount` and the boolean
+    /// `is_paid`.
+    fn example_column(&self) -> &'static str {
+        "amount"
     }
 
     /// Its parameters beside the column.
@@ -155,6 +202,16 @@ pub trait Kind: fmt::Debug + Sync {
     /// them, and a chunk stages one row for each value of each group beside the group's own row.
     fn needs_values(&self) -> bool {
         false
+    }
+
+    /// The functions that its columns use, and those with which readers read and merge them.
+    fn functions(&self) -> &'static [Function] {
+        &[]
+    }
+
+    /// How far its numbers may be from exact ones. `None`: they are exact.
+    fn approximation(&self) -> Option<&'static str> {
+        None
     }
 
     /// The aggregate whose type becomes [`Input::sql_type`]. PostgreSQL refuses it if the kind
@@ -198,6 +255,6 @@ pub trait Kind: fmt::Debug + Sync {
 
 impl PartialEq for dyn Kind {
     fn eq(&self, other: &Self) -> bool {
-        self.word() == other.word()
+        self.word() == other.word() && self.choice() == other.choice()
     }
 }

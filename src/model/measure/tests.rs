@@ -12,7 +12,9 @@ fn measure(kind: &dyn Kind) -> Measure {
         Subject::Rows(_) => "true",
         Subject::Column => "\"n\"",
     };
+    let choice = kind.choice().map(|(key, value)| format!(", {key} = {value:?}"));
     let parameters = kind.parameters().iter().map(|it| format!(", {} = {}", it.key, it.example));
+    let parameters = choice.into_iter().chain(parameters);
     let text = format!(
         "source.url = \"postgres://app@db/shop\"\n[[rollup]]\nname = \"r\"\nfrom = \"events\"\n\
          time = \"at\"\nstart = \"2025-01-01\"\nslice = \"1 day\"\n\
@@ -45,9 +47,14 @@ fn merging(finer: &Measure) -> Option<Measure> {
 
 #[test]
 fn every_word_of_a_kind_is_a_key_of_its_own() {
-    let words = KINDS.iter().map(|kind| kind.word());
+    // Kinds of the same word differ in their choice.
+    let chosen: HashSet<_> = KINDS.iter().map(|kind| (kind.word(), kind.choice())).collect();
+    assert_eq!(chosen.len(), KINDS.len(), "{chosen:?}");
+    let words: HashSet<_> = KINDS.iter().map(|kind| kind.word()).collect();
+    let choices = KINDS.iter().filter_map(|kind| kind.choice()).map(|(key, _)| key);
     let keys = KINDS.iter().flat_map(|kind| kind.parameters()).map(|parameter| parameter.key);
-    let all: Vec<_> = words.clone().chain(keys.collect::<HashSet<_>>()).chain(["where"]).collect();
+    let keys: HashSet<_> = keys.chain(choices).collect();
+    let all: Vec<_> = words.iter().copied().chain(keys).chain(["where"]).collect();
     assert_eq!(all.iter().collect::<HashSet<_>>().len(), all.len(), "{all:?}");
     assert!(
         all.iter().all(|word| word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'))

@@ -5,6 +5,7 @@ use sqlx::Row as _;
 use super::{DdlError, existing, keeps_rows, unfit};
 use crate::clients::db::{DbError, Tx};
 use crate::model::hint::Fault;
+use crate::model::measure::Function;
 use crate::model::rollup::Rollup;
 use crate::model::sql::{ident, literal};
 use crate::target::ready::Persistence;
@@ -63,6 +64,7 @@ pub(super) async fn schemas(
         }
     }
     statements.extend(key_functions(tx).await?);
+    statements.extend(measure_functions(tx, rollup).await?);
     Ok(statements)
 }
 
@@ -153,4 +155,32 @@ async fn key_functions(tx: &mut Tx) -> Result<Vec<String>, DbError> {
         }
     }
     Ok(statements)
+}
+
+/// The statements that create the functions of the rollup's measures, where one is missing or
+/// different.
+async fn measure_functions(tx: &mut Tx, rollup: &Rollup) -> Result<Vec<String>, DbError> {
+    const DOING: &str = "looking for the functions of the measures";
+    let mut wanted: Vec<&Function> = Vec::new();
+    for function in rollup.measures.iter().flat_map(|measure| measure.kind.functions()) {
+        if wanted.iter().all(|known| known.sql != function.sql) {
+            wanted.push(function);
+        }
+    }
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
+    let values = wanted.iter().enumerate().map(|(place, function)| {
+        let body = function.sql.split("$body$").nth(1).unwrap_or("aggregate_dummy");
+        let [name, arguments, body] = [function.name, function.arguments, body].map(literal);
+        format!("({place}, {name}, {arguments}, {body})")
+    });
+    let values = values.collect::<Vec<_>>().join(", ");
+    let sql = format!(include_str!("../functions.sql"), wanted = values);
+    let rows = tx.rows(DOING, sql).await?;
+    let places = rows.iter().map(|row| row.try_get::<i32, _>("place"));
+    let places: Result<Vec<i32>, _> = places.collect();
+    let places = places.map_err(|source| tx.error(DOING, source))?;
+    let lacking = places.into_iter().filter_map(|place| wanted.get(usize::try_from(place).ok()?));
+    Ok(lacking.map(|function| function.sql.trim().to_owned()).collect())
 }

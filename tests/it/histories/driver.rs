@@ -76,12 +76,14 @@ fn rollups(kind: Kind) -> String {
         "column" => "{ column = \"updated_at\" }".to_owned(),
         word => format!("\"{word}\""),
     };
-    let every = KINDS
-        .iter()
-        .map(|kind| format!("every_{} = {}\n", kind.word(), kinds::written(*kind, "amount", "")));
+    let every = KINDS.iter().map(|kind| {
+        let measure = kinds::written(*kind, kind.example_column(), "");
+        format!("every_{} = {measure}\n", kinds::label(*kind))
+    });
     let every: String = every.collect();
     let merged = KINDS.iter().filter(|kind| kinds::merges(**kind));
-    let merged: String = merged.map(|kind| format!(", \"every_{}\"", kind.word())).collect();
+    let merged: String =
+        merged.map(|kind| format!(", \"every_{}\"", kinds::label(*kind))).collect();
     let coarse = |name, finer, slice| {
         format!(
             "[[rollup]]\nname = \"{name}\"\nfrom = {{ rollup = \"{finer}\" }}\nslice = \"{slice}\"\n\

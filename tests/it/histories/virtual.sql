@@ -24,6 +24,8 @@ CREATE TABLE public.events (
     at timestamptz,
     kind text,
     amount integer NOT NULL,
+    -- Unknown for each seventh amount.
+    is_paid boolean GENERATED ALWAYS AS (nullif(amount % 7, 0) > 2) STORED,
     updated_at timestamptz NOT NULL
 );
 CREATE INDEX ON public.events (at);

@@ -11,8 +11,18 @@ pub fn written(kind: &dyn Kind, column: &str, rest: &str) -> String {
         Subject::Rows(_) => "true".to_owned(),
         Subject::Column => format!("\"{column}\""),
     };
+    let choice = kind.choice().map(|(key, value)| format!(", {key} = {value:?}"));
     let parameters = kind.parameters().iter().map(|it| format!(", {} = {}", it.key, it.example));
-    format!("{{ {} = {subject}{}{rest} }}", kind.word(), parameters.collect::<String>())
+    let parameters: String = choice.into_iter().chain(parameters).collect();
+    format!("{{ {} = {subject}{parameters}{rest} }}", kind.word())
+}
+
+/// A name of this kind of its own.
+pub fn label(kind: &dyn Kind) -> String {
+    match kind.choice() {
+        None => kind.word().to_owned(),
+        Some((_, value)) => format!("{}_{value}", kind.word()),
+    }
 }
 
 /// The written columns of `measure`, and their SQL in one `GROUP BY` over the source.

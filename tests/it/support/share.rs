@@ -34,6 +34,13 @@ pub fn is_drawn(matrix: &str, cell: usize, of: usize, played: usize) -> bool {
     is_drawn
 }
 
+/// The cells of a matrix in the order in which this run tries them, until it has played its share.
+pub fn order(matrix: &str, of: usize) -> Vec<usize> {
+    let seed = seed();
+    println!("SEED={seed}: the order of the {of} cells of {matrix}");
+    drawn(seed, of)
+}
+
 #[test]
 fn a_run_plays_its_share_and_over_some_runs_everything() {
     let mut seen: Vec<usize> = (0..40).flat_map(|seed| drawn(seed, 9)[..3].to_vec()).collect();
