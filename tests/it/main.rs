@@ -46,6 +46,7 @@ mod locks;
 mod loud;
 mod many;
 mod marks;
+mod measured;
 mod mutations;
 mod new;
 mod origins;

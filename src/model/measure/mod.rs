@@ -14,6 +14,7 @@ mod count;
 mod distinct;
 mod extreme;
 mod field;
+mod flag;
 mod input;
 pub(crate) mod partial;
 mod sum;
@@ -38,6 +39,8 @@ pub static KINDS: &[&dyn Kind] = &[
     &extreme::GREATEST,
     &average::Average,
     &distinct::Distinct,
+    &flag::ANY,
+    &flag::EVERY,
 ];
 
 /// The kind with the name `word` in the configuration.

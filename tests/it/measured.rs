@@ -1,0 +1,95 @@
+//! Each kind of measure against SQL that computes its numbers in another way, by hours from the
+//! source, and by days and weeks from those.
+
+use tallymark::model::rollup::Rollup;
+
+use crate::support::world::{Setup, World, records};
+
+/// Rows of three days, with NULL in every column, ties, and floats without a decimal value.
+const SAMPLES: &str = "CREATE TABLE samples (at timestamptz, g text, n int, big bigint, d numeric, \
+    f float8, r real, t text, is_paid boolean, updated_at timestamptz); CREATE INDEX ON samples (at); \
+    INSERT INTO samples SELECT '2026-01-05Z'::timestamptz + i * interval '65 seconds', \
+    (ARRAY['a', 'b', NULL])[1 + i % 3], nullif(h % 1000, 7), nullif(h::bigint * 1000003, 0), \
+    nullif(round((h % 100000) / 7.0, 3), 5), \
+    CASE WHEN i % 97 = 0 THEN 'NaN' WHEN i % 89 = 0 THEN '-Infinity' WHEN h % 11 = 0 THEN NULL \
+    ELSE exp((h % 3000)::float8 / 200) * (h % 5 - 1) END, ((h % 9000) / 9.0)::real, \
+    nullif('text ' || h % 301, 'text 5'), nullif(h % 4, 0) > 2, \
+    nullif('2026-01-05Z'::timestamptz + h % 50 * interval '1 minute', '2026-01-05 00:03Z') \
+    FROM (SELECT i, abs(hashint4(i)) AS h FROM generate_series(0, 3900) i) numbers";
+
+/// The end of the week.
+const END: &str = "2026-01-12";
+
+/// The rollups by hours, of a day from those, and of a week from that.
+fn rollups(measures: &str) -> String {
+    let names = measures.lines().filter_map(|line| line.split_once(" = "));
+    let names: Vec<_> = names.map(|(name, _)| format!("{name:?}")).collect();
+    let coarse = |name: &str, finer: &str, slice: &str| {
+        format!(
+            "[[rollup]]\nname = \"{name}\"\nfrom = {{ rollup = \"{finer}\" }}\nslice = \"{slice}\"\n\
+             group_by = [\"g\"]\nmeasures = [{}]\n",
+            names.join(", ")
+        )
+    };
+    format!(
+        "[[rollup]]\nname = \"hourly\"\nfrom = \"public.samples\"\ntime = \"at\"\n\
+         start = \"2026-01-05\"\nslice = \"12 hours\"\nbucket = \"1 hour\"\ngroup_by = [\"g\"]\n\
+         [rollup.measures]\n{measures}\n{}{}",
+        coarse("daily", "hourly", "1 day"),
+        coarse("weekly", "daily", "1 week")
+    )
+}
+
+/// The unit of a rollup's buckets.
+fn unit(rollup: &Rollup) -> &'static str {
+    match rollup.name.as_str() {
+        "hourly" => "hour",
+        "daily" => "day",
+        _ => "week",
+    }
+}
+
+/// All levels of rollups with these measures, computed.
+async fn computed(measures: &str, across: bool) -> World {
+    let rollups = rollups(measures);
+    let setup = Setup { rollups: &rollups, across, ..Setup::default() };
+    let world = World::new(SAMPLES, setup).await;
+    for rollup in &world.worker.config.rollups {
+        let report = world.backfill_one(rollup, END, false).await;
+        assert_eq!((report.failed.len(), report.left), (0, 0), "{report:?}");
+        world.assert_one_verified(rollup, END).await;
+    }
+    world
+}
+
+/// At every level, `columns` of the rollup are `truth` over the source's rows of the group, which
+/// the truth may call `s`.
+async fn equal(world: &World, columns: &str, truth: &str) {
+    for rollup in &world.worker.config.rollups {
+        let found = format!("SELECT bucket, g, {columns} FROM stats.{}", rollup.name);
+        let wanted = format!(
+            "SELECT date_trunc('{}', at, 'UTC') AS bucket, g, {truth} FROM samples s \
+             GROUP BY 1, 2",
+            unit(rollup)
+        );
+        let found = records(&world.target, &found).await;
+        let wanted = records(&world.pool, &wanted).await;
+        assert!(wanted.len() > 2, "{wanted:?}");
+        let differ: Vec<_> =
+            found.iter().zip(&wanted).filter(|(one, other)| one != other).collect();
+        assert!(found == wanted, "{}: {differ:?}", rollup.name);
+    }
+}
+
+#[tokio::test]
+async fn any_and_every_are_those_of_all_rows_that_have_a_value() {
+    let measures = "one = { any = \"is_paid\" }\nall = { every = \"is_paid\" }\n\
+                    few = { any = \"is_paid\", where = \"n < 3\" }";
+    for across in [false, true] {
+        let world = computed(measures, across).await;
+        let truth = "count(*) FILTER (WHERE is_paid) > 0 AND count(is_paid) > 0, \
+                     count(*) FILTER (WHERE NOT is_paid) = 0, \
+                     max(is_paid::int) FILTER (WHERE n < 3) = 1";
+        equal(&world, "one, \"all\", few", truth).await;
+    }
+}
