@@ -93,3 +93,18 @@ async fn any_and_every_are_those_of_all_rows_that_have_a_value() {
         equal(&world, "one, \"all\", few", truth).await;
     }
 }
+
+#[tokio::test]
+async fn the_spread_is_that_of_postgresql() {
+    let measures = "n = { stddev = \"n\" }\nbig = { variance = \"big\" }\nd = { stddev = \"d\" }\n\
+                    r = { variance = \"r\" }\nfew = { stddev = \"d\", where = \"n < 2\" }";
+    for across in [false, true] {
+        let world = computed(measures, across).await;
+        let truth = "round(stddev(n), 6), round(variance(big), 3), round(stddev(d), 6), \
+                     round(variance(r::text::numeric), 6), round(stddev(d) FILTER (WHERE n < 2), 6)";
+        let columns = "round(n, 6), round(big, 3), round(d, 6), round(r, 6), round(few, 6)";
+        equal(&world, columns, truth).await;
+    }
+    let floats = computed("f = { stddev = \"f\" }", false).await;
+    equal(&floats, "f::text = 'NaN'", "stddev(f)::text = 'NaN'").await;
+}

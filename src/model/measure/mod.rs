@@ -17,6 +17,7 @@ mod field;
 mod flag;
 mod input;
 pub(crate) mod partial;
+mod spread;
 mod sum;
 #[cfg(test)]
 mod tests;
@@ -41,6 +42,8 @@ pub static KINDS: &[&dyn Kind] = &[
     &distinct::Distinct,
     &flag::ANY,
     &flag::EVERY,
+    &spread::STDDEV,
+    &spread::VARIANCE,
 ];
 
 /// The kind with the name `word` in the configuration.
