@@ -108,3 +108,28 @@ async fn the_spread_is_that_of_postgresql() {
     let floats = computed("f = { stddev = \"f\" }", false).await;
     equal(&floats, "f::text = 'NaN'", "stddev(f)::text = 'NaN'").await;
 }
+
+#[tokio::test]
+async fn a_histogram_counts_each_value_once() {
+    let measures = "n = { histogram = \"n\", bounds = [-5, 10, 500.5] }\n\
+                    f = { histogram = \"f\", bounds = [0, 1e3] }\n\
+                    d = { histogram = \"d\", bounds = [3000], where = \"n > 100\" }";
+    for across in [false, true] {
+        let world = computed(measures, across).await;
+        let places = |column: &str, bounds: &str, places: u32, rest: &str| {
+            let place = |place| {
+                format!(
+                    "count(*) FILTER (WHERE width_bucket({column}, ARRAY[{bounds}]) = {place}{rest})"
+                )
+            };
+            let places: Vec<_> = (0..=places).map(place).collect();
+            format!("ARRAY[{}]", places.join(", "))
+        };
+        let truth = [
+            places("n::numeric", "-5, 10, 500.5", 3, ""),
+            places("f", "0::float8, 1e3", 2, ""),
+            places("d", "3000::numeric", 1, " AND n > 100"),
+        ];
+        equal(&world, "n, f, d", &truth.join(", ")).await;
+    }
+}

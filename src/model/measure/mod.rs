@@ -15,6 +15,7 @@ mod distinct;
 mod extreme;
 mod field;
 mod flag;
+mod histogram;
 mod input;
 pub(crate) mod partial;
 mod spread;
@@ -44,6 +45,7 @@ pub static KINDS: &[&dyn Kind] = &[
     &flag::EVERY,
     &spread::STDDEV,
     &spread::VARIANCE,
+    &histogram::Histogram,
 ];
 
 /// The kind with the name `word` in the configuration.
