@@ -133,3 +133,44 @@ async fn a_histogram_counts_each_value_once() {
         equal(&world, "n, f, d", &truth.join(", ")).await;
     }
 }
+
+#[tokio::test]
+async fn first_and_last_are_told_apart_by_the_value_where_times_are_equal() {
+    let measures = "first_n = { first = \"n\", by = \"updated_at\" }\n\
+                    last_t = { last = \"t\", by = \"updated_at\" }\n\
+                    last_big = { last = \"t\", by = \"big\", where = \"n > 500\" }";
+    for across in [false, true] {
+        let world = computed(measures, across).await;
+        let within = |sql: &str, unit: &str| {
+            format!(
+                "({sql} AND date_trunc('{unit}', x.at, 'UTC') = date_trunc('{unit}', s.at, 'UTC'))"
+            )
+        };
+        for rollup in &world.worker.config.rollups {
+            let unit = unit(rollup);
+            let group = within("x.g IS NOT DISTINCT FROM s.g", unit);
+            let edge = |value: &str, by: &str, order: &str, rest: &str| {
+                format!(
+                    "(SELECT {value} FROM samples x WHERE {group} AND x.{by} IS NOT NULL{rest} \
+                     ORDER BY x.{by} {order}, x.{value} {order} NULLS LAST LIMIT 1)"
+                )
+            };
+            let wanted = format!(
+                "SELECT date_trunc('{unit}', at, 'UTC'), g, {}, {}, {}, {} FROM \
+                 (SELECT DISTINCT ON (date_trunc('{unit}', at, 'UTC'), g) * FROM samples) s",
+                edge("n", "updated_at", "", ""),
+                edge("updated_at", "updated_at", "", ""),
+                edge("t", "updated_at", "DESC", "").replace("x.t DESC", "x.t COLLATE \"C\" DESC"),
+                edge("t", "big", "DESC", " AND x.n > 500")
+                    .replace("x.t DESC", "x.t COLLATE \"C\" DESC"),
+            );
+            let found = format!(
+                "SELECT bucket, g, first_n, first_n_by, last_t, last_big FROM stats.{}",
+                rollup.name
+            );
+            let found = records(&world.target, &found).await;
+            let wanted = records(&world.pool, &wanted).await;
+            assert!(found == wanted, "{}: {found:?} {wanted:?}", rollup.name);
+        }
+    }
+}

@@ -12,6 +12,7 @@ mod average;
 mod column;
 mod count;
 mod distinct;
+mod edge;
 mod extreme;
 mod field;
 mod flag;
@@ -46,6 +47,8 @@ pub static KINDS: &[&dyn Kind] = &[
     &spread::STDDEV,
     &spread::VARIANCE,
     &histogram::Histogram,
+    &edge::FIRST,
+    &edge::LAST,
 ];
 
 /// The kind with the name `word` in the configuration.
