@@ -174,3 +174,42 @@ async fn first_and_last_are_told_apart_by_the_value_where_times_are_equal() {
         }
     }
 }
+
+#[tokio::test]
+async fn exact_sets_count_and_merge_as_the_rows_do() {
+    let measures = "users = { distinct = \"big\", merge = \"exact\" }\n\
+                    texts = { distinct = \"t\", merge = \"exact\" }\n\
+                    numbers = { distinct = \"d\", merge = \"exact\", where = \"n > 500\" }\n\
+                    floats = { distinct = \"f\", merge = \"exact\" }";
+    for across in [false, true] {
+        let world = computed(measures, across).await;
+        let truth = "count(DISTINCT big), count(DISTINCT t), count(DISTINCT d) FILTER (WHERE n > 500), \
+                     count(DISTINCT f), coalesce(array_agg(DISTINCT big ORDER BY big) \
+                     FILTER (WHERE big IS NOT NULL), '{}')";
+        equal(&world, "users, texts, numbers, floats, users_set", truth).await;
+        let bytes = "SELECT max(pg_column_size(users_set) - 9 * users) <= 32 FROM stats.hourly";
+        assert_eq!(world.target_value(bytes).await, "true");
+        let merged =
+            "SELECT tallymark.unique_count(tallymark.merge_sets(texts_set)) FROM stats.hourly";
+        let wanted = "SELECT count(DISTINCT t)::bigint FROM samples";
+        let wanted = records(&world.pool, wanted).await[0].clone();
+        assert_eq!(format!("({})", world.target_value(merged).await), wanted);
+    }
+}
+
+#[tokio::test]
+async fn a_set_beyond_its_limit_fails_with_the_remedy() {
+    let measures = "users = { distinct = \"n\", merge = \"exact\", members_max = 20 }";
+    let rollups = rollups(measures);
+    let setup = Setup { rollups: &rollups, ..Setup::default() };
+    let world = World::new(SAMPLES, setup).await;
+    let hour = world.run("2026-01-05").await;
+    assert_eq!(hour.outcome.word(), "succeeded", "{hour:?}");
+    let hours = world.backfill("2026-01-06", false).await;
+    assert!(hours.failed.is_empty(), "{hours:?}");
+    let daily = world.worker.rollup("daily").unwrap();
+    let days = world.backfill_one(daily, "2026-01-06", false).await;
+    let problem = format!("{days:?}");
+    assert!(problem.contains("measures.users: a set has"), "{problem}");
+    assert!(problem.contains("write merge = \\\"approximate\\\""), "{problem}");
+}

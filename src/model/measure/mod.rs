@@ -13,11 +13,13 @@ mod column;
 mod count;
 mod distinct;
 mod edge;
+mod exact;
 mod extreme;
 mod field;
 mod flag;
 mod histogram;
 mod input;
+mod member;
 pub(crate) mod partial;
 mod spread;
 mod sum;
@@ -49,6 +51,7 @@ pub static KINDS: &[&dyn Kind] = &[
     &histogram::Histogram,
     &edge::FIRST,
     &edge::LAST,
+    &exact::Exact,
 ];
 
 /// The kind with the name `word` in the configuration.

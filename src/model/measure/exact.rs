@@ -1,0 +1,139 @@
+//! The exact set of a column's distinct values, which merges, and its size.
+
+use serde_json::{Value, json};
+
+use super::member::{Member, collation};
+use super::{
+    Columns, Expressions, Field, Function, Generated, Input, Kind, Measure, Parameter, Role,
+};
+use crate::model::hint::Fault;
+use crate::model::sql::{ident, literal};
+
+/// `{ distinct = "column", merge = "exact" }`. NULL is not a value.
+#[derive(Debug)]
+pub(super) struct Exact;
+
+/// The most members of a set, unless the measure says another number: 8 MB of integers.
+const MEMBERS_MAX: u64 = 1_000_000;
+
+const FUNCTIONS: &[Function] = &[
+    Function {
+        name: "at_most",
+        arguments: "anyarray, bigint, text",
+        sql: include_str!("sql/at_most.sql"),
+    },
+    Function {
+        name: "unique_count",
+        arguments: "anyarray",
+        sql: include_str!("sql/unique_count_of_array.sql"),
+    },
+    Function {
+        name: "merged_sets",
+        arguments: "anyarray, anyarray",
+        sql: include_str!("sql/merged_arrays.sql"),
+    },
+    Function {
+        name: "merge_sets",
+        arguments: "anyarray",
+        sql: include_str!("sql/merge_arrays.sql"),
+    },
+];
+
+impl Kind for Exact {
+    fn word(&self) -> &'static str {
+        "distinct"
+    }
+
+    fn choice(&self) -> Option<(&'static str, &'static str)> {
+        Some(("merge", "exact"))
+    }
+
+    fn parameters(&self) -> &'static [Parameter] {
+        &[Parameter {
+            key: "members_max",
+            example: "1000000",
+            role: Role::Limit,
+            check,
+            schema: || json!({ "type": "integer", "minimum": 1 }),
+        }]
+    }
+
+    fn functions(&self) -> &'static [Function] {
+        FUNCTIONS
+    }
+
+    fn names(&self, measure: &Measure) -> Vec<String> {
+        vec![measure.name.clone(), set_of(&measure.name)]
+    }
+
+    fn typed(&self, measure: &Measure) -> String {
+        format!("count(DISTINCT {})", ident(measure.column_name()))
+    }
+
+    fn over_rows(&self, input: &Input<'_>) -> Result<Columns, Fault> {
+        let Member { sql: value, sql_type } = Member::of(input)?;
+        let filter = input.filter_and(&format!("{} IS NOT NULL", ident(input.column())));
+        let set = format!("array_agg(DISTINCT {value} ORDER BY {value}){filter}");
+        Ok(columns(input, &sql_type, &format!("coalesce({set}, '{{}}')")))
+    }
+
+    fn merged_by(&'static self, _own: &Measure, _finer: &str) -> Result<&'static dyn Kind, String> {
+        Ok(self)
+    }
+
+    fn reads_finer(&self, measure: &Measure) -> Vec<String> {
+        vec![set_of(measure.column_name())]
+    }
+
+    fn over_finer(&self, input: &Input<'_>) -> Result<Columns, Fault> {
+        let member_type = input.sql_type.strip_suffix("[]").unwrap_or(&input.sql_type);
+        let set = set_of(input.column());
+        Ok(columns(input, member_type, &union(&set, member_type, &input.filter())))
+    }
+}
+
+/// The columns of the set and of its size. `rows` is the set over the source's rows.
+fn columns(input: &Input<'_>, member_type: &str, rows: &str) -> Columns {
+    let name = &input.measure.name;
+    let set = set_of(name);
+    let limited = |merged: &str| {
+        let given = input.measure.parameters.get("members_max").and_then(Value::as_u64);
+        let members_max = given.unwrap_or(MEMBERS_MAX);
+        format!("tallymark.at_most({merged}, {members_max}, {})", literal(name))
+    };
+    let merge = |rows: &str| limited(&union(&set, member_type, rows));
+    let expressions = Expressions::merged(input, limited(rows), rows.to_owned(), merge);
+    // A slice that one statement reads has one row of a group in the stage.
+    let from_whole = limited(&format!("max({})", ident(&set)));
+    let expressions = Expressions { from_whole, ..expressions };
+    let field = Field::new(&set, &format!("{member_type}[]"), expressions);
+    let size = Generated {
+        name: name.clone(),
+        sql_type: "bigint".to_owned(),
+        expression: format!("cardinality({})::bigint", ident(&set)),
+    };
+    Columns { fields: vec![field], generated: vec![size] }
+}
+
+/// The union of the sets in `column`. A set in a row of its own may have another length than the
+/// others, which elements of one array may not.
+fn union(column: &str, member_type: &str, rows: &str) -> String {
+    let (column, order) = (ident(column), collation(member_type));
+    format!(
+        "(SELECT coalesce(array_agg(DISTINCT __m{order} ORDER BY __m{order}), '{{}}') \
+         FROM unnest(array_agg(ROW({column})){rows}) AS __sets (__set {member_type}[]), \
+         unnest(__set) AS __m)"
+    )
+}
+
+/// The column of the set.
+fn set_of(name: &str) -> String {
+    format!("{name}_set")
+}
+
+fn check(value: &Value) -> Result<(), String> {
+    match value.as_u64() {
+        Some(1..) => Ok(()),
+        _ => Err("expected a number of members such as 1000000".to_owned()),
+    }
+}
