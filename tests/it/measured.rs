@@ -2,7 +2,9 @@
 //! source, and by days and weeks from those.
 
 use tallymark::model::rollup::Rollup;
+use tallymark::work::ready;
 
+use crate::support::kinds;
 use crate::support::world::{Setup, World, records};
 
 /// Rows of three days, with NULL in every column, ties, and floats without a decimal value.
@@ -212,4 +214,76 @@ async fn a_set_beyond_its_limit_fails_with_the_remedy() {
     let problem = format!("{days:?}");
     assert!(problem.contains("measures.users: a set has"), "{problem}");
     assert!(problem.contains("write merge = \\\"approximate\\\""), "{problem}");
+}
+
+#[tokio::test]
+async fn sketches_of_distinct_values_merge_bit_by_bit_and_estimate_closely() {
+    let measures = "users = { distinct = \"big\", merge = \"approximate\" }\n\
+                    texts = { distinct = \"t\", merge = \"approximate\" }\n\
+                    floats = { distinct = \"f\", merge = \"approximate\", where = \"n > 500\" }";
+    let mut sketches = Vec::new();
+    for across in [false, true] {
+        let world = computed(measures, across).await;
+        for rollup in &world.worker.config.rollups {
+            let found =
+                format!("SELECT bucket, g, users, texts, floats FROM stats.{}", rollup.name);
+            let wanted = format!(
+                "SELECT date_trunc('{}', at, 'UTC'), g, count(DISTINCT big), count(DISTINCT t), \
+                 count(DISTINCT f) FILTER (WHERE n > 500) FROM samples \
+                 GROUP BY 1, 2",
+                unit(rollup)
+            );
+            let found = records(&world.target, &found).await;
+            let wanted = records(&world.pool, &wanted).await;
+            are_close(&found, &wanted);
+            let rows = format!("SELECT bucket, g, users_set, texts_set FROM stats.{}", rollup.name);
+            sketches.push((rollup.name.clone(), records(&world.target, &rows).await));
+        }
+        // The readers' merge gives the sketch of the coarse rollup.
+        let merged = "SELECT count(*) FROM stats.weekly m JOIN (SELECT g, \
+                      tallymark.merge_sets(users_set) AS s FROM stats.hourly GROUP BY g) h \
+                      ON h.g IS NOT DISTINCT FROM m.g AND h.s = m.users_set";
+        assert_eq!(world.target_value(merged).await, "3");
+    }
+    let (one, other) = sketches.split_at(3);
+    assert_eq!(one, other);
+}
+
+/// The numbers of a record after its bucket and its group.
+fn numbers(row: &str) -> Vec<f64> {
+    let row = row.trim_matches(['(', ')']);
+    row.split(',').skip(2).map(|number| number.parse().unwrap()).collect()
+}
+
+/// Whether each number of `found` is near that of `wanted`.
+fn are_close(found: &[String], wanted: &[String]) {
+    assert_eq!(found.len(), wanted.len());
+    for (found, wanted) in found.iter().zip(wanted) {
+        for (one, other) in numbers(found).into_iter().zip(numbers(wanted)) {
+            // Five standard errors, and one value of a small set.
+            assert!((one - other).abs() <= 1.0 + 0.05 * other, "{found} {wanted}");
+        }
+    }
+}
+
+/// Sets of many sizes, in both forms of the sketch.
+#[tokio::test]
+async fn the_error_of_an_estimate_is_below_one_percent() {
+    let rollups = rollups("users = { distinct = \"big\", merge = \"approximate\" }");
+    let world = World::new(SAMPLES, Setup { rollups: &rollups, ..Setup::default() }).await;
+    let shape = ready::shape(&world.worker, world.rollup()).await.unwrap();
+    let (_, sketch) = kinds::direct(&world.rollup().measures[0], &shape)[0];
+    let of_size = |size: u32, sets: u32| {
+        format!(
+            "SELECT {size} AS size, tallymark.unique_count({sketch}) AS found FROM \
+             (SELECT i % {sets} AS set, i::bigint * 7 AS big FROM generate_series(1, {sets} * {size}) i) x \
+             GROUP BY set"
+        )
+    };
+    let sizes = [of_size(300, 30), of_size(6_000, 20), of_size(20_000, 12), of_size(50_000, 6)];
+    let error = format!(
+        "SELECT sqrt(avg((found::float8 / size - 1) ^ 2)) < 0.01 FROM ({}) x",
+        sizes.join(" UNION ALL ")
+    );
+    assert_eq!(world.target_value(&error).await, "true");
 }

@@ -8,6 +8,7 @@
 //! and the SQL that fills each of them ([`Expressions`]). The SQL reads the rows of the source, the
 //! partials of the stage, or the rows of a finer rollup.
 
+mod approximate;
 mod average;
 mod column;
 mod count;
@@ -52,6 +53,7 @@ pub static KINDS: &[&dyn Kind] = &[
     &edge::FIRST,
     &edge::LAST,
     &exact::Exact,
+    &approximate::Approximate,
 ];
 
 /// The kind with the name `word` in the configuration.
