@@ -287,3 +287,52 @@ async fn the_error_of_an_estimate_is_below_one_percent() {
     );
     assert_eq!(world.target_value(&error).await, "true");
 }
+
+#[tokio::test]
+async fn percentiles_are_within_one_percent_of_a_value_of_that_rank() {
+    let measures = "f = { percentiles = \"f\", at = [0, 0.5, 0.95, 0.999] }\n\
+                    n = { percentiles = \"n\", at = [0.25, 1], where = \"n > 3\" }\n\
+                    d = { percentiles = \"d\", at = [0.0105] }";
+    for across in [false, true] {
+        let world = computed(measures, across).await;
+        for rollup in &world.worker.config.rollups {
+            let rank = |column: &str, share: &str, rest: &str| {
+                format!(
+                    "(percentile_disc({share}) WITHIN GROUP (ORDER BY {column}::float8){rest})::float8"
+                )
+            };
+            let few = " FILTER (WHERE n > 3)";
+            let wanted = format!(
+                "SELECT date_trunc('{}', at, 'UTC'), g, {}, {}, {}, {}, {}, {}, {} FROM samples \
+                 GROUP BY 1, 2",
+                unit(rollup),
+                rank("f", "0", ""),
+                rank("f", "0.5", ""),
+                rank("f", "0.95", ""),
+                rank("f", "0.999", ""),
+                rank("n", "0.25", few),
+                rank("n", "1", few),
+                rank("d", "0.0105", ""),
+            );
+            let found = format!(
+                "SELECT bucket, g, f_p0, f_p50, f_p95, f_p99_9, n_p25, n_p100, d_p1_05 FROM stats.{}",
+                rollup.name
+            );
+            let found = records(&world.target, &found).await;
+            let wanted = records(&world.pool, &wanted).await;
+            assert_eq!(found.len(), wanted.len());
+            for (found, wanted) in found.iter().zip(&wanted) {
+                for (one, other) in numbers(found).into_iter().zip(numbers(wanted)) {
+                    let is_near = (one - other).abs() <= other.abs() / 128.0;
+                    let is_same = one == other || one.is_nan() && other.is_nan();
+                    assert!(is_near || is_same, "{}: {found} {wanted}", rollup.name);
+                }
+            }
+        }
+        let merged = "SELECT count(*) FROM stats.weekly m JOIN (SELECT g, \
+                      tallymark.merge_sketches(f_sketch) AS s FROM stats.hourly GROUP BY g) h \
+                      ON h.g IS NOT DISTINCT FROM m.g AND h.s = m.f_sketch \
+                      AND tallymark.percentile(h.s, 0.5) = m.f_p50";
+        assert_eq!(world.target_value(merged).await, "3");
+    }
+}

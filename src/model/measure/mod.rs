@@ -22,6 +22,7 @@ mod histogram;
 mod input;
 mod member;
 pub(crate) mod partial;
+mod percentiles;
 mod spread;
 mod sum;
 #[cfg(test)]
@@ -54,6 +55,7 @@ pub static KINDS: &[&dyn Kind] = &[
     &edge::LAST,
     &exact::Exact,
     &approximate::Approximate,
+    &percentiles::Percentiles,
 ];
 
 /// The kind with the name `word` in the configuration.
