@@ -7,7 +7,7 @@ use super::super::error::Problem;
 use super::super::raw::{Document, Section};
 use super::{Kind, Measure, Parameter, Role, Subject, example, form, measure};
 use crate::model::hint::Fault;
-use crate::model::measure::{Columns, Input};
+use crate::model::measure::{Columns, Input, KINDS};
 
 /// A kind with a list of shares between 0 and 1 beside its column, and a kind without a column.
 #[derive(Debug)]
@@ -120,5 +120,37 @@ fn mistakes_in_parameters_are_told_with_key_and_remedy() {
         ),
     ] {
         assert_eq!(read(text).unwrap_err(), problem, "{text}");
+    }
+}
+
+#[test]
+fn a_choice_tells_kinds_of_one_word_apart_and_a_limit_decides_no_number() {
+    let definition = |text: &str| read_among(text, KINDS).unwrap().definition();
+    assert_eq!(definition("{ distinct = \"c\" }"), json!(["m", "distinct", "c", null]));
+    let exact = json!(["m", "distinct", "c", null, { "merge": "exact" }]);
+    assert_eq!(definition("{ distinct = \"c\", merge = \"exact\" }"), exact);
+    assert_eq!(definition("{ distinct = \"c\", merge = \"exact\", members_max = 5 }"), exact);
+    let limited = read_among("{ distinct = \"c\", merge = \"exact\", members_max = 5 }", KINDS);
+    assert_eq!(limited.unwrap().parameters["members_max"], json!(5));
+    for (text, problem) in [
+        (
+            "{ distinct = \"c\", merge = \"exat\" }",
+            "m.merge: \"exat\" is unknown; use \"exact\" or \"approximate\"",
+        ),
+        (
+            "{ distinct = \"c\", merge = \"exact\", members_max = 0 }",
+            "m.members_max: expected a number of members such as 1000000",
+        ),
+        ("{ distinct = \"c\", members_max = 5 }", "m.members_max: unknown key; use "),
+        ("{ sum = \"c\", merge = \"exact\" }", "m.merge: unknown key; use "),
+        ("{ percentiles = \"c\", at = [0.5, 0.5] }", "m.at: is not in ascending order"),
+        ("{ percentiles = \"c\", at = [0.12345] }", "m.at: has a share with more than four"),
+        ("{ percentiles = \"c\", at = [50] }", "m.at: expected numbers from 0 to 1"),
+        ("{ histogram = \"c\", bounds = [5, 1] }", "m.bounds: is not in ascending order"),
+        ("{ histogram = \"c\", bounds = [] }", "m.bounds: is empty"),
+        ("{ last = \"c\", by = 5 }", "m.by: expected the name of a column"),
+    ] {
+        let told = read_among(text, KINDS).unwrap_err();
+        assert!(told.starts_with(problem), "{text}: {told}");
     }
 }

@@ -69,6 +69,21 @@ fn a_coarse_rollup_takes_from_the_finer_one_what_it_does_not_say() {
 }
 
 #[test]
+fn a_set_merges_with_a_limit_of_its_own_or_that_of_the_finer_rollup() {
+    let kept = GOOD.replace(
+        "visits = { distinct = \"session_id\" }",
+        "visits = { distinct = \"session_id\", merge = \"exact\", members_max = 7 }",
+    );
+    let limit = |own: &str| {
+        let text = kept.replace("people = { distinct = \"user_id\" }", own);
+        let daily = parse(&text).unwrap().rollups.swap_remove(1);
+        daily.measures[3].parameters["members_max"].clone()
+    };
+    assert_eq!(limit("people = { distinct = \"visits\", merge = \"exact\" }"), 7);
+    assert_eq!(limit("people = { distinct = \"visits\", merge = \"exact\", members_max = 9 }"), 9);
+}
+
+#[test]
 fn what_changes_the_numbers_of_a_finer_rollup_makes_coarse_ones_other_definitions() {
     let definitions = |text: &str| {
         let config = parse(text).unwrap();
@@ -177,12 +192,12 @@ tallymark.toml:24: rollup.daily.measures.people: of `hourly` only the different 
     (
         "events = { sum = \"events\" }",
         "events = { sum = \"visits\" }",
-        r#"tallymark.toml:21: rollup.daily.measures.events: numbers of different values cannot be merged, as a value may occur in several buckets; compute { distinct = "session_id" } from the source in a rollup with this bucket, or group `hourly` by "session_id" and write { distinct = "session_id" } here"#,
+        r#"tallymark.toml:21: rollup.daily.measures.events: numbers of different values cannot be merged, as a value may occur in several buckets; write merge = "exact" or "approximate" in `hourly`, or group it by "session_id" and write { distinct = "session_id" } here"#,
     ),
     (
         "events = { sum = \"events\" }",
         "events = { distinct = \"visits\" }",
-        r#"tallymark.toml:21: rollup.daily.measures.events: numbers of different values cannot be merged, as a value may occur in several buckets; compute { distinct = "session_id" } from the source in a rollup with this bucket, or group `hourly` by "session_id" and write { distinct = "session_id" } here"#,
+        r#"tallymark.toml:21: rollup.daily.measures.events: numbers of different values cannot be merged, as a value may occur in several buckets; write merge = "exact" or "approximate" in `hourly`, or group it by "session_id" and write { distinct = "session_id" } here"#,
     ),
     (
         "events = { sum = \"events\" }",
@@ -192,7 +207,7 @@ tallymark.toml:24: rollup.daily.measures.people: of `hourly` only the different 
     (
         "[\"events\", \"low\", \"price\"]",
         "[\"people\", \"price\", \"price\", 5]",
-        r#"tallymark.toml:8: rollup.monthly.measures[0]: numbers of different values cannot be merged, as a value may occur in several buckets; compute { distinct = "user_id" } from the source in a rollup with this bucket, or group `daily` by "user_id" and write { distinct = "user_id" } here
+        r#"tallymark.toml:8: rollup.monthly.measures[0]: numbers of different values cannot be merged, as a value may occur in several buckets; write merge = "exact" or "approximate" in `daily`, or group it by "user_id" and write { distinct = "user_id" } here
 tallymark.toml:8: rollup.monthly.measures[2]: the column "price" is already taken by another measure; choose another name
 tallymark.toml:8: rollup.monthly.measures[2]: the column "price_sum" is already taken by another measure; choose another name
 tallymark.toml:8: rollup.monthly.measures[2]: the column "price_count" is already taken by another measure; choose another name

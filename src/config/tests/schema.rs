@@ -50,6 +50,22 @@ plan_guard = false
 measures = { orders = "count", least = { min = "amount" } }
 
 [[rollup]]
+name = "kinds"
+from = "public.orders"
+time = "created_at"
+start = "2025-01-01"
+slice = "1 day"
+
+[rollup.measures]
+is_any_paid = { any = "is_paid" }
+spread = { stddev = "amount" }
+sizes = { histogram = "amount", bounds = [-1, 10, 99.5] }
+status = { last = "status", by = "updated_at", where = "amount > 0" }
+users = { distinct = "user_id", merge = "exact", members_max = 5000 }
+visitors = { distinct = "ip", merge = "approximate" }
+latency = { percentiles = "ms", at = [0.5, 0.99, 0.999] }
+
+[[rollup]]
 name = "months"
 from = { rollup = "days" }
 slice = "1 month"
@@ -125,6 +141,8 @@ const BEYOND: &[&str] = &[
     "does not divide the slice",
     "does not consist of whole",
     "need not fill those of",
+    "is not in ascending order",
+    "has a share with more than four decimals",
     "cuts the slice",
     "is not the start of a slice",
     "is before the start of",

@@ -31,8 +31,8 @@ impl Kind for Distinct {
         let column = shown(own.column.as_deref().unwrap_or_default());
         Err(format!(
             "numbers of different values cannot be merged, as a value may occur in several \
-             buckets; compute {{ distinct = {column} }} from the source in a rollup with this \
-             bucket, or group `{finer}` by {column} and write {{ distinct = {column} }} here"
+             buckets; write merge = \"exact\" or \"approximate\" in `{finer}`, or group it by {column} \
+             and write {{ distinct = {column} }} here"
         ))
     }
 
