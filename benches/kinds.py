@@ -56,8 +56,8 @@ SELECT count(*) FROM (SELECT date_trunc('day', created_at, 'UTC') AS bucket, ent
         percentile_disc(0.95) WITHIN GROUP (ORDER BY ms) AS p95,
         (array_agg(status ORDER BY updated_at DESC))[1] AS status FROM events GROUP BY 1, 2, 3) t
 FULL JOIN stats.whole r USING (bucket, entity_id, kind)
-WHERE (t.n, t.greatest, round(t.spread, 9), t.users, t.users, t.users, t.status)
-    IS DISTINCT FROM (r.m_count, r.m_max, round(r.m_stddev, 9), r.m_distinct, r.m_exact,
+WHERE (t.n, t.greatest, round(t.spread, 6), t.users, t.users, t.users, t.status)
+    IS DISTINCT FROM (r.m_count, r.m_max, round(r.m_stddev, 6), r.m_distinct, r.m_exact,
         tallymark.unique_count(r.m_exact_set), r.m_last)
     OR abs(t.users - r.m_approximate) > 1 + 0.05 * t.users OR abs(t.p95 - r.m_percentiles_p95) > t.p95 / 128
 """
@@ -117,10 +117,12 @@ def killed(server, file):
     words = [TALLYMARK, "--config", file, "--json", "run", "whole", "--slice", DAY, "--budget"]
     for _ in range(KILLS):
         before = server.psql("SELECT coalesce(max(chunks), 0) FROM tallymark.progress")
-        worker = subprocess.Popen([*words, "3s"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(random.uniform(0.3, 2))
+        worker = subprocess.Popen([*words, "1s"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(random.uniform(0.2, 0.9))
         worker.kill()
         worker.wait()
+        # The lease of a killed worker lasts for the rest of its budget and 5 s.
+        time.sleep(6.5)
         print(f"killed after chunk {server.psql('SELECT coalesce(max(chunks), 0) FROM tallymark.progress')}, from {before}")
     while True:
         slice_ = run(file, "run", "whole", "--slice", DAY, "--budget", "60s")["slices"][0]

@@ -4,8 +4,10 @@
 use tallymark::model::rollup::Rollup;
 use tallymark::work::ready;
 
+use crate::support::Database;
+use crate::support::cli::Place;
 use crate::support::kinds;
-use crate::support::world::{Setup, World, records};
+use crate::support::world::{Setup, Urls, World, init, records};
 
 /// Rows of three days, with NULL in every column, ties, and floats without a decimal value.
 const SAMPLES: &str = "CREATE TABLE samples (at timestamptz, g text, n int, big bigint, d numeric, \
@@ -335,4 +337,57 @@ async fn percentiles_are_within_one_percent_of_a_value_of_that_rank() {
                       AND tallymark.percentile(h.s, 0.5) = m.f_p50";
         assert_eq!(world.target_value(merged).await, "3");
     }
+}
+
+/// The sets and sketches of the same values, as bytes, in the databases of a server.
+pub(crate) async fn bits(urls: Urls) -> Vec<String> {
+    let measures = "users = { distinct = \"big\", merge = \"exact\" }\n\
+                    texts = { distinct = \"t\", merge = \"approximate\" }\n\
+                    numbers = { distinct = \"d\", merge = \"approximate\" }\n\
+                    sizes = { percentiles = \"d\", at = [0.5, 0.99] }\n\
+                    spread = { stddev = \"r\" }\nlast = { last = \"t\", by = \"updated_at\" }";
+    let rollups = rollups(measures);
+    let world = World::at(urls, Setup { rollups: &rollups, ..Setup::default() }).await;
+    world.sql(SAMPLES).await;
+    init(&world.worker).await.unwrap();
+    let mut bits = Vec::new();
+    for rollup in &world.worker.config.rollups {
+        let report = world.backfill_one(rollup, END, false).await;
+        assert_eq!((report.failed.len(), report.left), (0, 0), "{report:?}");
+        world.assert_one_verified(rollup, END).await;
+        let rows = format!(
+            "SELECT bucket, g, users_set, texts_set, texts, numbers_set, numbers, sizes_sketch, \
+             sizes_p50, sizes_p99, spread_squares, round(spread, 6), last FROM stats.{}",
+            rollup.name
+        );
+        bits.extend(records(&world.target, &rows).await);
+    }
+    bits
+}
+
+#[tokio::test]
+async fn init_makes_the_functions_of_a_measure_and_mends_them_and_check_states_the_error() {
+    let database = Database::create().await;
+    let measures = "users = { distinct = \"big\", merge = \"approximate\" }";
+    let place = Place::new(&database.url(), &database.url(), &rollups(measures)).await;
+    place.sql(SAMPLES).await;
+    // The plan is explained before the functions exist.
+    let before = place.run(&["check"]).good();
+    let finding =
+        "`users` is approximate: a number of distinct values has a standard error of 0.81 %";
+    assert!(before.out.contains(finding), "{}", before.out);
+    let made = place.run(&["init", "--dry-run"]).good().out;
+    assert!(made.contains("CREATE OR REPLACE AGGREGATE tallymark.merge_sets(bytea)"), "{made}");
+    assert!(!made.contains("anyarray") && !made.contains("tallymark.percentile"), "{made}");
+    place.run(&["init"]).good();
+    place
+        .sql(
+            "CREATE OR REPLACE FUNCTION tallymark.unique_count(sketch bytea) RETURNS bigint \
+             LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT AS 'SELECT 1::bigint'",
+        )
+        .await;
+    let made = place.run(&["init", "--dry-run"]).good().out;
+    assert_eq!(made.matches("CREATE OR REPLACE").count(), 1, "{made}");
+    place.run(&["init"]).good();
+    assert!(!place.run(&["init", "--dry-run"]).good().out.contains("CREATE"));
 }

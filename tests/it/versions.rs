@@ -158,6 +158,15 @@ async fn infinite_values_are_summed_on_postgresql_18() {
     infinite(18).await;
 }
 
+/// Readers merge what servers of different versions computed.
+#[tokio::test]
+async fn sets_and_sketches_are_the_same_bits_on_postgresql_13_and_18() {
+    let (_oldest, oldest) = server(13, "bits").await;
+    let (_newest, newest) = server(18, "bits").await;
+    let across = super::measured::bits(oldest).await;
+    assert_eq!(across, super::measured::bits(Urls { target: None, ..newest }).await);
+}
+
 /// Each unique index is recognised in the form that this version writes.
 async fn indexes(major: u16) {
     let (_server, urls) = server(major, "indexes").await;

@@ -34,9 +34,14 @@ const FUNCTIONS: &[Function] = &[
         sql: include_str!("sql/unique_count_of_sketch.sql"),
     },
     Function {
-        name: "merged_sets",
-        arguments: "bytea, bytea",
+        name: "merged_sketches",
+        arguments: "bytea[]",
         sql: include_str!("sql/merged_sketches.sql"),
+    },
+    Function {
+        name: "gathered_sketches",
+        arguments: "bytea[], bytea",
+        sql: include_str!("sql/gathered_sketches.sql"),
     },
     Function {
         name: "merge_sets",

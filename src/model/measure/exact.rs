@@ -29,8 +29,13 @@ const FUNCTIONS: &[Function] = &[
     },
     Function {
         name: "merged_sets",
-        arguments: "anyarray, anyarray",
+        arguments: "anyarray",
         sql: include_str!("sql/merged_arrays.sql"),
+    },
+    Function {
+        name: "gathered_sets",
+        arguments: "anyarray, anyarray",
+        sql: include_str!("sql/gathered_arrays.sql"),
     },
     Function {
         name: "merge_sets",

@@ -1,4 +1,5 @@
 -- The union of several exact sets.
 CREATE OR REPLACE AGGREGATE tallymark.merge_sets(anyarray) (
-    SFUNC = tallymark.merged_sets, STYPE = anyarray, COMBINEFUNC = tallymark.merged_sets, PARALLEL = SAFE
+    SFUNC = tallymark.gathered_sets, STYPE = anyarray, INITCOND = '{}',
+    FINALFUNC = tallymark.merged_sets, PARALLEL = SAFE
 )

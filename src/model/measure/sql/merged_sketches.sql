@@ -1,12 +1,12 @@
-CREATE OR REPLACE FUNCTION tallymark.merged_sets(one bytea, other bytea) RETURNS bytea
+CREATE OR REPLACE FUNCTION tallymark.merged_sketches(sketches bytea[]) RETURNS bytea
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE STRICT AS $body$
--- The union of two sketches of distinct values: the greater rank of each register. Up to 5,461 registers in use
--- take 3 bytes each, of 14 bits for the register and 6 for its rank. Otherwise each register takes a byte.
+-- The union of sketches of distinct values: the greatest rank of each register. Up to 5,461 registers in use take 3 bytes
+-- each, of 14 bits for the register and 6 for its rank. Otherwise each register takes a byte.
 DECLARE
     entries integer[];
 BEGIN
     entries := ARRAY(
-        SELECT pg_catalog.max(e) FROM (VALUES (one), (other)) AS sketches (sketch), LATERAL (
+        SELECT pg_catalog.max(e) FROM pg_catalog.unnest(sketches) AS sketch, LATERAL (
             SELECT (pg_catalog.get_byte(sketch, 3 * i) << 16) | (pg_catalog.get_byte(sketch, 3 * i + 1) << 8)
                 | pg_catalog.get_byte(sketch, 3 * i + 2)
             FROM pg_catalog.generate_series(0, CASE WHEN pg_catalog.length(sketch) < 16384

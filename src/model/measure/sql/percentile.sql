@@ -4,7 +4,7 @@ LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE STRICT AS $body$
 -- of the sketch is the bucket's number times 2^44 plus its count. A bucket's number is the sign, the exponent
 -- and the first 6 bits of the fraction of a double.
 DECLARE
-    rank bigint;
+    rank bigint := 0;
     seen bigint := 0;
     entry bigint;
     bucket bigint;
@@ -14,10 +14,13 @@ BEGIN
         RAISE EXCEPTION 'the share % is not between 0 and 1', share
             USING ERRCODE = 'numeric_value_out_of_range', HINT = 'write 0.99 for the 99th percentile';
     END IF;
-    rank := (SELECT pg_catalog.ceil(share * pg_catalog.sum(e & 17592186044415)::float8) FROM pg_catalog.unnest(sketch) AS e);
-    IF rank IS NULL THEN
+    FOREACH entry IN ARRAY sketch LOOP
+        rank := rank + (entry & 17592186044415);
+    END LOOP;
+    IF rank = 0 THEN
         RETURN NULL;
     END IF;
+    rank := pg_catalog.ceil(share * rank);
     FOREACH entry IN ARRAY sketch LOOP
         seen := seen + (entry & 17592186044415);
         EXIT WHEN seen >= rank;
