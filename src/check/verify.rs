@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::checkpoint::{Checkpoint, State, Watermark};
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT, DbErrorKind};
@@ -92,9 +92,7 @@ async fn verify_in(
     if rollup.mirror.is_some() {
         return count_things(worker, SliceJob { rollup, shape: &shape, slice }).await;
     }
-    let (zone, start) = (rollup.calendar.zone(), slice.start());
-    let mut cut = boundaries(rollup.bucket, zone, start, slice.end());
-    cut.retain(|bucket| *bucket == start || shape.axis.cut(start, *bucket) == Some(*bucket));
+    let (cut, start) = (cuts(SliceJob { rollup, shape: &shape, slice }), slice.start());
     compare_zones(worker, rollup, &shape, slice).await?;
     let mut step = cut.len().div_ceil(usize::try_from(pieces.max(1)).unwrap_or(usize::MAX));
     let (mut place, mut differences, mut examples) = (0, 0, Vec::new());
@@ -114,13 +112,26 @@ async fn verify_in(
                 throttle.chunk_read(found.work, false);
             }
             Err(WorkError::Db(error)) if error.kind() == DbErrorKind::Cancelled && step > 1 => {
-                step = step.min(cut.len() - place).div_ceil(NARROWER);
+                step = narrower(step.min(cut.len() - place));
             }
             Err(error) => return Err(error),
         }
     }
     let noun = "group";
     Ok(SliceVerification { rollup: rollup.name.clone(), start, differences, examples, noun })
+}
+
+/// The starts of the slice's buckets from which a statement may read.
+pub(crate) fn cuts(SliceJob { rollup, shape, slice }: SliceJob<'_>) -> Vec<DateTime<Utc>> {
+    let start = slice.start();
+    let mut cut = boundaries(rollup.bucket, rollup.calendar.zone(), start, slice.end());
+    cut.retain(|bucket| *bucket == start || shape.axis.cut(start, *bucket) == Some(*bucket));
+    cut
+}
+
+/// The number of buckets of the next statement, after one with so many that was cancelled.
+pub(crate) fn narrower(buckets: usize) -> usize {
+    buckets.div_ceil(NARROWER)
 }
 
 /// Compares a slice of a mirror with the app's own count. The time of creation can be neither set
@@ -173,7 +184,7 @@ async fn compare_permitted<'w>(
 
 /// Refuses to compare a slice whose local times the server reads differently, as the comparison
 /// would confirm its own mistake.
-async fn compare_zones(
+pub(crate) async fn compare_zones(
     worker: &Worker,
     rollup: &Rollup,
     shape: &Shape,

@@ -14,6 +14,7 @@ mod moved;
 mod new;
 mod outside;
 mod plan;
+mod preview;
 pub mod remote;
 mod repair;
 mod replay;
@@ -102,6 +103,8 @@ enum Command {
     Capture(capture::CaptureArgs),
     /// Show the due slices, or the plan of a backfill
     Plan(plan::PlanArgs),
+    /// Show what a slice would hold, without writing, or compare it with another table
+    Preview(preview::PreviewArgs),
     /// Work on the slices that are due now: one tick, in this process
     Run(run::RunArgs),
     /// Tick by itself, or when a scheduler asks over HTTP
@@ -267,6 +270,7 @@ async fn dispatch(global: &Global, command: Command) -> Result<(), Failure> {
         Command::Check(command) => command.run(global).await,
         Command::Capture(command) => command.run(global).await,
         Command::Plan(command) => command.run(global).await,
+        Command::Preview(command) => command.run(global).await,
         Command::Run(command) => command.run(global).await,
         Command::Serve(command) => command.run(global).await,
         Command::Backfill(command) => command.run(global).await,

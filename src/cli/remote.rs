@@ -15,6 +15,7 @@ use super::capture::CaptureStatusArgs;
 use super::check::CheckArgs;
 use super::init::InitArgs;
 use super::plan::PlanArgs;
+use super::preview::PreviewArgs;
 use super::repair::RepairArgs;
 use super::status::StatusArgs;
 use super::ui::{self, KeptOutput, KeptText, TextKind};
@@ -39,13 +40,14 @@ pub(super) enum Remote {
     Verify(VerifyArgs),
     CaptureStatus(CaptureStatusArgs),
     Plan(PlanArgs),
+    Preview(PreviewArgs),
     Status(StatusArgs),
     Repair(RepairArgs),
 }
 
 /// The names of the commands.
-const COMMANDS: [&str; 7] =
-    ["init", "check", "verify", "capture_status", "plan", "status", "repair"];
+const COMMANDS: [&str; 8] =
+    ["init", "check", "verify", "capture_status", "plan", "preview", "status", "repair"];
 
 /// A function's answer.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -196,6 +198,7 @@ impl Remote {
             Self::Init(args) => args.refusal(),
             Self::Verify(args) => args.refusal(),
             Self::Plan(args) => args.refusal(),
+            Self::Preview(args) => args.refusal(),
             _ => None,
         }
     }
@@ -207,6 +210,7 @@ impl Remote {
             Self::Verify(args) => args.run_here(global).await,
             Self::CaptureStatus(args) => args.run_here(global).await,
             Self::Plan(args) => args.run_here(global).await,
+            Self::Preview(args) => args.run_here(global).await,
             Self::Status(args) => args.run_here(global).await,
             Self::Repair(args) => args.run_here(global).await,
         }
@@ -356,6 +360,7 @@ mod tests {
             ("verify", json!({ "seed": 1 }), "seed needs sample", "give sample"),
             ("verify", json!({ "timeout": "soon" }), "write a duration", "docs/EVENTS.md"),
             ("plan", json!({ "force": true }), "force needs from", "give from"),
+            ("preview", json!({ "sql": true, "against": "t" }), "sql and against", "leave one out"),
             (
                 "plan",
                 json!({ "from": "2026-01-01", "concurrency": 65 }),

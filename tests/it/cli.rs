@@ -10,12 +10,13 @@ use crate::support::cli::{PASSWORD, Place, daily, day, documented, ended, execut
 use crate::support::proxy::Cutter;
 use crate::support::{cache, options, postgres, server_directory};
 
-const COMMANDS: [&str; 17] = [
+const COMMANDS: [&str; 18] = [
     "demo",
     "new",
     "init",
     "check",
     "plan",
+    "preview",
     "run",
     "serve",
     "backfill",

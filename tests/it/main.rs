@@ -55,6 +55,7 @@ mod partitions;
 mod paths;
 mod plan_guard;
 mod pooler;
+mod preview;
 mod recut;
 #[cfg(feature = "lambda")]
 mod remote;

@@ -116,6 +116,8 @@ async fn a_command_in_the_function_prints_and_ends_as_it_does_here() {
         &["capture", "status"],
         &["plan"],
         &["plan", "daily", "--from", &day(4).to_string(), "--force"],
+        &["preview", "daily"],
+        &["preview", "daily", "--slice", &day(2).to_string(), "--sql"],
         &["status", "--lines", "1"],
         &["repair", "--dry-run"],
         &["verify"],

@@ -191,10 +191,7 @@ async fn near_tables(tx: &mut Tx, from: &TableName) -> Result<Vec<String>, DbErr
 
 /// The catalogue's description of a table's columns. An empty list means that the table does not
 /// exist.
-pub(in crate::source) async fn catalogue(
-    tx: &mut Tx,
-    from: &TableName,
-) -> Result<Vec<Column>, DbError> {
+pub(crate) async fn catalogue(tx: &mut Tx, from: &TableName) -> Result<Vec<Column>, DbError> {
     let name = table(from);
     let sql = format!(include_str!("columns.sql"), relation = literal(&name));
     let rows = tx.rows(&format!("looking up {name}"), sql).await?;

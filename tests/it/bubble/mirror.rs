@@ -564,6 +564,10 @@ async fn every_command_knows_a_mirror_and_none_shows_the_token() {
     assert!(ran.to_string().contains("workload_units"), "{ran}");
     let sql = "SELECT \"Status\", orders, revenue FROM stats.orders_daily";
     assert_eq!(cli::lines(&database.url(), sql).await, ["(paid,120,60.0)"]);
+    let preview = run(&["preview", "orders_daily"]).words();
+    assert!(preview.contains("120 rows in 1 group,"), "{preview}");
+    let refused = cli::ended(place.command(&["preview", "orders"]).env("BUBBLE_TOKEN", PASSWORD));
+    refused.refused(2, &["keeps things as they are", "hint: preview a rollup of it"]);
     run(&["status"]);
     run(&["verify", "orders"]);
     run(&["verify", "orders_daily"]);
