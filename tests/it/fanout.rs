@@ -35,6 +35,17 @@ pub(crate) struct Account {
 impl Account {
     /// A rollup of `hours` hours until now, with `rows` rows each.
     pub(crate) async fn new(hours: u32, rows: u32, late: &str, faults: Faults) -> Self {
+        Self::keeping(hours, rows, late, faults, "").await
+    }
+
+    /// As [`Account::new`], with a section about the store of checkpoints.
+    pub(crate) async fn keeping(
+        hours: u32,
+        rows: u32,
+        late: &str,
+        faults: Faults,
+        store: &str,
+    ) -> Self {
         let database = Database::create().await;
         let start = this_hour() - TimeDelta::hours(hours.into());
         let rollups = format!(
@@ -47,7 +58,7 @@ impl Account {
         // One database: no [target].
         let config = TempDir::new().unwrap();
         let text = format!(
-            "[source]\nurl = {{ env = \"SOURCE_DATABASE_URL\" }}\nnice_ratio = 0\nslots = 4\n{rollups}"
+            "[source]\nurl = {{ env = \"SOURCE_DATABASE_URL\" }}\nnice_ratio = 0\nslots = 4\n{store}{rollups}"
         );
         std::fs::write(place.config(), &text).unwrap();
         std::fs::write(config.path().join("tallymark.toml"), &text).unwrap();

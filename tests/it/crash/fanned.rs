@@ -13,7 +13,8 @@ use super::scene::Scene;
 use super::wire::{Wires, apart};
 use crate::fanout::{Account, Fleet, backfill, quiesce, scheduled, this_hour};
 use crate::kill::versions;
-use crate::support::cli::execute;
+use crate::store::contradictions;
+use crate::support::cli::{execute, lines};
 use crate::support::kept::Kept;
 use crate::support::sqs::Faults;
 
@@ -37,13 +38,16 @@ pub struct Fanned {
     account: Account,
     kept: Kept,
     event: Event,
+    has_store: bool,
     runtime: Handle,
 }
 
 impl Fanned {
-    pub async fn new(event: Event) -> Self {
-        let account = Account::new(HOURS, 2, "capture", Faults::default()).await;
-        Self { account, kept: Kept::start(), event, runtime: Handle::current() }
+    /// `has_store`: the checkpoints are in the target.
+    pub async fn new(event: Event, has_store: bool) -> Self {
+        let store = if has_store { "[checkpoint]\nstore = \"postgres\"\n" } else { "" };
+        let account = Account::keeping(HOURS, 2, "capture", Faults::default(), store).await;
+        Self { account, kept: Kept::start(), event, has_store, runtime: Handle::current() }
     }
 }
 
@@ -68,6 +72,7 @@ impl Fanned {
 impl Scene for Fanned {
     fn name(&self) -> &'static str {
         match self.event {
+            Event::Tick if self.has_store => "tick in the target",
             Event::Tick => "tick",
             Event::Backfill => "backfill",
             Event::Sweep => "sweep",
@@ -77,6 +82,17 @@ impl Scene for Fanned {
     fn lanes(&self) -> usize {
         // One after another, as the work of a tick depends on the previous one.
         1
+    }
+
+    fn has_store(&self) -> bool {
+        self.has_store
+    }
+
+    async fn agrees(&self) {
+        if self.has_store {
+            let found = lines(&self.account.place.target_url, &contradictions("hourly")).await;
+            assert_eq!(found, [""; 0], "rows, marker and checkpoint contradict each other");
+        }
     }
 
     fn prepare(&self, case: usize) {

@@ -281,8 +281,9 @@ async fn whatever_call_meets_a_fault_a_rerun_makes_all_good() {
             scope.spawn(move || act.play(|| Slices::new(name, ways)));
         }
         for event in [Event::Tick, Event::Backfill, Event::Sweep] {
-            scope.spawn(move || act.play(|| Fanned::new(event)));
+            scope.spawn(move || act.play(|| Fanned::new(event, false)));
         }
+        scope.spawn(move || act.play(|| Fanned::new(Event::Tick, true)));
     });
     let known = known.into_inner().unwrap();
     let with_faults: BTreeSet<_> = known.into_iter().map(|(_, (name, _))| name).collect();

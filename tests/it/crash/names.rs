@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 /// The beginning of each statement, and its name.
-const STATEMENTS: [(&str, &str); 58] = [
+const STATEMENTS: [(&str, &str); 59] = [
     ("connect", "connect"),
     ("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY", "begin to read"),
     ("BEGIN ISOLATION LEVEL READ COMMITTED;", "begin to write"),
@@ -51,6 +51,7 @@ const STATEMENTS: [(&str, &str); 58] = [
     ("SELECT cursor, rows_read", "progress"),
     ("-- A table with its partitions", "triggers"),
     ("-- The marks of a capture", "marks"),
+    ("-- How many of some marks", "held marks"),
     ("-- Compares a table's partitions", "partitions"),
     ("SELECT rollup = ", "known consumer"),
     ("-- The consumers of a capture", "consumers"),
