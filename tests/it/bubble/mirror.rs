@@ -1,206 +1,21 @@
 //! A mirror of a strict Bubble: what it keeps, what it refuses, and what it pays.
 
 use std::fs;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
-use sqlx::PgPool;
+use chrono::TimeDelta;
 use tallymark::check::verify::{self, Compared};
-use tallymark::checkpoint::Checkpoints;
-use tallymark::config::Config;
 use tallymark::model::clock::{Deadline, ManualClock, SystemClock};
-use tallymark::model::rollup::Rollup;
-use tallymark::model::slice::Order;
-use tallymark::work::backfill::{self, Silent};
 use tallymark::work::late;
 use tallymark::work::report::{Outcome, SliceReport};
-use tallymark::work::slice_run::{self, RunOptions};
-use tallymark::work::worker::{WorkError, Worker};
 
 use super::fake::datum::{Datum, text};
-use super::fake::{App, Caller, Door, Fake, Fault, Findable, Kind, Moment, New, Rights, Thing};
+use super::fake::{App, Caller, Door, Fake, Fault, Findable, Kind, Moment, New, Rights};
+use super::shop::{DAY, NOW, Shop, TABLES, TOKEN, all, order, run, worker};
 use crate::support::Database;
 use crate::support::cli::{self, PASSWORD, Place};
-use crate::support::world::{self, BUDGET, batch, checkpoints, instant, records};
-
-/// The administrator's token, which no output may show.
-const TOKEN: &str = "sw0rdf1sh-4dm1n";
-
-/// The day that most tests read.
-pub(super) const DAY: &str = "2026-02-27";
-
-/// The present.
-pub(super) const NOW: &str = "2026-03-01T12:00:00Z";
-
-pub(super) const TABLES: &str = r#"
-[[mirror]]
-name = "orders"
-type = "order"
-fields = ["Status", "Amount", "Paid?", "Due"]
-start = "2026-02-26"
-slice = "1 day"
-grace = "5 minutes"
-
-[[rollup]]
-name = "orders_daily"
-from = { mirror = "orders" }
-slice = "1 day"
-group_by = ["Status"]
-measures = { orders = "count", revenue = { sum = "Amount" } }
-"#;
-
-/// A shop on Bubble, and a worker that mirrors it.
-pub(super) struct Shop {
-    pub(super) fake: Fake,
-    url: String,
-    target: PgPool,
-    pub(super) clock: ManualClock,
-    pub(super) checkpoints: Checkpoints,
-    pub(super) worker: Worker,
-}
-
-impl Shop {
-    /// A shop with these orders, mirrored into tables that are ready.
-    async fn open(orders: &[New]) -> Self {
-        Self::open_with(orders, TABLES).await
-    }
-
-    /// As [`Shop::open`], with other mirrors and rollups.
-    pub(super) async fn open_with(orders: &[New], tables: &str) -> Self {
-        Self::open_as(orders, tables, |_| {}).await
-    }
-
-    /// As [`Shop::open_with`], after a change of the app.
-    async fn open_as(orders: &[New], tables: &str, change: impl FnOnce(&mut App)) -> Self {
-        let clock = ManualClock::new(instant(NOW));
-        let fake = Fake::start(Arc::new(clock.clone()), 7);
-        fake.app().allow(TOKEN, Caller::Administrator);
-        let fields = [
-            ("Status", Kind::Choice("state")),
-            ("Amount", Kind::Number),
-            ("Paid?", Kind::YesNo),
-            ("Due", Kind::Date),
-            ("Note", Kind::Text),
-        ];
-        for database in ["live", "test"] {
-            fake.app().database(database).define("Order", &fields);
-        }
-        for order in orders {
-            fake.app().live().create("order", order);
-        }
-        change(&mut fake.app());
-        let database = Database::create().await;
-        let (url, target) = (database.url(), database.pool().await);
-        let checkpoints = checkpoints().await;
-        checkpoints.create_table().await.unwrap();
-        let worker = worker(&fake, &url, &checkpoints, &clock, (20_000, tables));
-        world::init(&worker).await.unwrap();
-        Self { fake, url, target, clock, checkpoints, worker }
-    }
-
-    /// The same tables and checkpoints, seen by another process with this budget.
-    fn with_budget(&self, units: u32) -> Worker {
-        self.with(units, TABLES)
-    }
-
-    /// The same with these tables, too.
-    pub(super) fn with(&self, units: u32, tables: &str) -> Worker {
-        worker(&self.fake, &self.url, &self.checkpoints, &self.clock, (units, tables))
-    }
-
-    pub(super) fn mirror(&self) -> &Rollup {
-        &self.worker.config.rollups[0]
-    }
-
-    async fn run(&self, day: &str) -> SliceReport {
-        run(&self.worker, &self.worker.config.rollups[0], day).await
-    }
-
-    /// Reads all that is due, the mirror first.
-    async fn backfill(&self) {
-        for rollup in &self.worker.config.rollups {
-            let to = instant("2026-03-01");
-            let plan =
-                backfill::plan(&self.worker, rollup, rollup.start, to, Order::OldestFirst, false);
-            let plan = plan.await.unwrap();
-            let report = backfill::run(&self.worker, rollup, &plan, batch(), &Silent).await;
-            let report = report.unwrap();
-            assert_eq!(report.succeeded, plan.slices.len(), "{report:?}");
-        }
-    }
-
-    pub(super) async fn rows(&self, sql: &str) -> Vec<String> {
-        records(&self.target, sql).await
-    }
-
-    /// The IDs that the mirror keeps of a day are those of the app.
-    async fn assert_same(&self, day: &str) {
-        let start = instant(day);
-        let end = start + TimeDelta::days(1);
-        let sql = format!(
-            "SELECT _id FROM stats.orders WHERE created_at >= '{start}' AND created_at < '{end}'"
-        );
-        let kept = self.rows(&sql).await;
-        let mut there: Vec<String> = {
-            let mut app = self.fake.app();
-            let things = all(&mut app);
-            let within = |ms: i64| (start.timestamp_millis()..end.timestamp_millis()).contains(&ms);
-            things.iter().filter(|it| within(it.created)).map(|it| format!("({})", it.id)).collect()
-        };
-        there.sort();
-        assert_eq!(kept, there);
-    }
-}
-
-fn worker(
-    fake: &Fake,
-    url: &str,
-    checkpoints: &Checkpoints,
-    clock: &ManualClock,
-    (units, tables): (u32, &str),
-) -> Worker {
-    let text = format!(
-        "[source]\nbubble = {{ app = \"{}\", token = {{ env = \"BUBBLE_TOKEN\" }} }}\n\
-         workload_units_per_month = {units}\n[target]\nurl = {{ env = \"TARGET\" }}\n{tables}",
-        fake.url()
-    );
-    let env = |name: &str| match name {
-        "BUBBLE_TOKEN" => Some(TOKEN.to_owned()),
-        "TARGET" => Some(url.to_owned()),
-        _ => None,
-    };
-    let config = Config::parse(Path::new("tallymark.toml"), &text, &env).unwrap();
-    Worker::with_checkpoints(config, checkpoints.clone(), Arc::new(clock.clone()), 4).unwrap()
-}
-
-pub(super) async fn run(worker: &Worker, rollup: &Rollup, day: &str) -> SliceReport {
-    try_run(worker, rollup, day).await.unwrap()
-}
-
-pub(super) async fn try_run(
-    worker: &Worker,
-    rollup: &Rollup,
-    day: &str,
-) -> Result<SliceReport, WorkError> {
-    let deadline = Deadline::after(&*worker.clock, BUDGET);
-    let slice = rollup.calendar.starting(instant(day)).unwrap();
-    let options = RunOptions::default();
-    slice_run::run_slice(worker, rollup, slice, deadline, options).await
-}
-
-/// All orders of the live app, by id.
-pub(super) fn all(app: &mut App) -> Vec<Thing> {
-    let things = &app.live().of("order").things;
-    things.by_id().iter().map(|slot| things.at(*slot).clone()).collect()
-}
-
-/// An order of this second of the day.
-pub(super) fn order(second: i64) -> New {
-    let at: DateTime<Utc> = instant(DAY) + TimeDelta::seconds(second);
-    New::at(at)
-}
+use crate::support::world::{BUDGET, instant};
 
 /// An order each second from this one on.
 fn orders(from: i64, count: i64) -> Vec<New> {

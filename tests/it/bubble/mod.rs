@@ -34,4 +34,5 @@ mod fake;
 mod histories;
 mod mirror;
 mod model;
+mod shop;
 mod tests;

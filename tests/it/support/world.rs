@@ -163,6 +163,14 @@ pub enum Keeper {
 }
 
 impl Keeper {
+    /// New checkpoints of this configuration.
+    pub async fn checkpoints(self, config: &Config, concurrency: u32) -> Checkpoints {
+        match self {
+            Self::DynamoDb => checkpoints().await,
+            keeper => keeper.open(config, concurrency),
+        }
+    }
+
     /// The checkpoints of a new world.
     pub fn open(self, config: &Config, concurrency: u32) -> Checkpoints {
         let store = Postgres::new(store_db(config, concurrency).unwrap(), "checkpoint");
@@ -213,10 +221,7 @@ impl World {
     pub async fn at(urls: Urls, setup: Setup<'_>) -> Self {
         let config = config(&urls, setup.source, setup.rollups);
         let Setup { clock, concurrency, keeper, .. } = setup;
-        let checkpoints = match keeper {
-            Keeper::DynamoDb => checkpoints().await,
-            keeper => keeper.open(&config, concurrency),
-        };
+        let checkpoints = keeper.checkpoints(&config, concurrency).await;
         checkpoints.create_table().await.unwrap();
         let worker = Worker::with_checkpoints(config, checkpoints, clock, concurrency).unwrap();
         let pool = PgPool::connect_lazy(&urls.source).unwrap();

@@ -145,6 +145,13 @@ impl Fake {
         });
     }
 
+    /// Forgets all requests and scripts.
+    pub fn start_over(&self) {
+        let mut desk = self.desk();
+        desk.log.clear();
+        desk.scripts.clear();
+    }
+
     /// Each answer takes this long from now on.
     pub fn take(&self, latency: Duration) {
         self.desk().latency = latency;
