@@ -47,14 +47,14 @@ fn change(app: &mut App, rng: &mut Rng) {
 }
 
 /// The ids at each instant, and a flag that ends the changes.
-struct Restless {
+pub(super) struct Restless {
     instants: Arc<Mutex<Vec<Ids>>>,
-    is_over: Arc<AtomicBool>,
+    pub is_over: Arc<AtomicBool>,
 }
 
 impl Restless {
     /// Changes the app before one of `odds` requests.
-    fn new(mirrored: &Mirrored, seed: u64, odds: u8) -> Self {
+    pub fn new(mirrored: &Mirrored, seed: u64, odds: u8) -> Self {
         let instants = Arc::new(Mutex::new(vec![ids(&mut mirrored.fake.app())]));
         let is_over = Arc::<AtomicBool>::default();
         let (kept, over, mut rng) = (instants.clone(), is_over.clone(), Rng::with_seed(seed));
@@ -69,12 +69,12 @@ impl Restless {
         Self { instants, is_over }
     }
 
-    fn end(&self) {
+    pub fn end(&self) {
         self.is_over.store(true, Ordering::SeqCst);
     }
 
     /// Each day of the mirror has the ids of one instant, or none.
-    async fn is_of_one_instant(&self, mirrored: &Mirrored) {
+    pub async fn is_of_one_instant(&self, mirrored: &Mirrored) {
         let instants = self.instants.lock().unwrap().clone();
         for days in 1..=mirrored.days {
             let date = day(days.into()).to_string();

@@ -6,6 +6,7 @@ mod exact;
 mod follows;
 mod large;
 mod money;
+mod random;
 mod refusals;
 mod secrecy;
 

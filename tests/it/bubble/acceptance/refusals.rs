@@ -38,6 +38,35 @@ async fn a_token_that_sees_less_than_a_stranger_is_named() {
     mirrored.names(&["rights", "privacy", "administrator"]).await;
 }
 
+/// A stranger sees no order, and the token is a user's who has none.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_sees_nothing_is_named() {
+    let mirrored = place(|app| {
+        app.allow(TOKEN, Caller::User("u1".to_owned()));
+        app.live().of("order").users.findable = Findable::Own;
+    })
+    .await;
+    mirrored.names(&["rights", "privacy", "administrator"]).await;
+}
+
+/// The token sees all orders and their dates.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_does_not_see_a_field_is_named() {
+    let mirrored = place(|app| {
+        app.allow(TOKEN, Caller::User("u1".to_owned()));
+        let hidden = vec!["Amount"];
+        app.live().of("order").users = Rights { findable: Findable::All, hidden };
+    })
+    .await;
+    mirrored.names(&["Amount"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn version_test_in_place_of_live_is_named() {
+    let mirrored = place(|app| app.live().version = "test".to_owned()).await;
+    mirrored.names(&["branch `test`"]).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dropped_constraint_is_named() {
     let mirrored = place(|app| {
