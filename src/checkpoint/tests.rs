@@ -9,6 +9,7 @@ mod leases;
 mod model;
 mod postgres;
 mod repair;
+mod workload;
 
 use std::sync::Arc;
 

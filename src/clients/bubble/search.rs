@@ -108,6 +108,8 @@ mod tests {
         let path = search.path();
         assert!(path.starts_with("/api/1.1/obj/tbl.conta%20pagar?constraints=%5B%7B"), "{path}");
         assert!(path.contains("&cursor=7&limit=100&sort_field=Created%20Date&"), "{path}");
+        let by_id = "&additional_sort_fields=%5B%7B%22descending%22%3A%22false%22%2C%22sort_field%22%3A%22_id%22";
+        assert!(path.contains(by_id), "{path}");
         assert!(path.len() < 2_000, "{}", path.len());
         let bounds = search.constraints();
         assert_eq!(bounds[0]["value"], "2025-12-31T23:59:59.999Z");

@@ -70,3 +70,54 @@ fn text(thing: &Thing, key: &str, given: &str) -> Result<String, Fault> {
     }
     Ok(format!("{}::text", literal(given)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The literal of a value that the app sends so. `None`: it lacks the field.
+    fn literal_of(sent: Option<&str>, sql_type: &str) -> Result<String, Fault> {
+        let at = "2026-01-01T00:00:00Z".parse().unwrap();
+        let raw = |sent: &str| RawValue::from_string(sent.to_owned()).unwrap();
+        let values = sent.map(|sent| ("field".to_owned(), raw(sent)));
+        let thing = Thing {
+            id: "1x1".to_owned(),
+            created_at: at,
+            modified_at: at,
+            values: values.into_iter().collect(),
+        };
+        value(&thing, "field", sql_type)
+    }
+
+    #[test]
+    fn numbers_keep_more_digits_than_a_float_has() {
+        for digits in ["12345678901234567.89", "0.30", "-7", "1e-7"] {
+            let sql = literal_of(Some(digits), "numeric").unwrap();
+            assert_eq!(sql, format!("'{digits}'::numeric"));
+        }
+    }
+
+    #[test]
+    fn a_yes_or_no_that_was_never_set_is_no_no() {
+        let flag = |sent| literal_of(sent, "boolean").unwrap();
+        assert_eq!([flag(Some("true")), flag(Some("false"))], ["true", "false"]);
+        for unset in [None, Some("null")] {
+            assert_eq!(flag(unset), "NULL::boolean");
+        }
+    }
+
+    #[test]
+    fn a_value_of_another_type_is_refused_with_the_things_id() {
+        for (sent, sql_type) in [
+            ("\"1\"", "numeric"),
+            ("1", "boolean"),
+            ("1", "text"),
+            ("[]", "text"),
+            ("\"yesterday\"", "timestamp with time zone"),
+        ] {
+            let fault = literal_of(Some(sent), sql_type).unwrap_err();
+            assert!(fault.to_string().contains("field `field` of thing"), "{fault}");
+            assert!(fault.to_string().contains("1x1"), "{fault}");
+        }
+    }
+}

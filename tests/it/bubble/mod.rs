@@ -36,3 +36,4 @@ mod mirror;
 mod model;
 mod shop;
 mod tests;
+mod ties;
