@@ -61,10 +61,13 @@ fn every_mutation_can_still_be_made() {
 fn each_mutation_stands_with_its_test_on_the_page_on_reliability() {
     let page = fs::read_to_string(Path::new(ROOT).join("docs/RELIABILITY.md")).unwrap();
     let parts: Vec<_> = page.split('`').collect();
-    let is_number = |name: &str| name.len() > 3 && name[..2].bytes().all(|it| it.is_ascii_digit());
+    let is_name = |text: &str| {
+        let number = text.split_once('-').map_or("", |(number, _)| number);
+        number.len() > 1 && number.bytes().all(|it| it.is_ascii_digit())
+    };
     let told: BTreeSet<_> = parts
         .windows(3)
-        .filter(|three| three[1] == ": " && is_number(three[0]) && three[0].as_bytes()[2] == b'-')
+        .filter(|three| three[1] == ": " && is_name(three[0]))
         .map(|three| (three[0].to_owned(), three[2].to_owned()))
         .collect();
     let made: BTreeSet<_> = patches()
