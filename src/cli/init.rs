@@ -236,7 +236,11 @@ impl Recut {
 /// its tables are made all the same.
 async fn ask_app(worker: &Worker) -> Result<(), WorkError> {
     for rollup in &worker.config.rollups {
-        match things::prove_answers(worker, rollup).await {
+        let proved = match things::prove_answers(worker, rollup).await {
+            Ok(()) => things::prove_hidden_fields(worker, rollup).await,
+            refused => refused,
+        };
+        match proved {
             Err(WorkError::NotNow(not_now)) => {
                 let why = not_now.in_one_line();
                 ui::note(format!("mirror `{}`: the app was not asked: {why}", rollup.name));

@@ -126,26 +126,47 @@ pub(crate) async fn prove_fields(
     if let Err(fault) = has_fields(mirror, meter).await? {
         return Ok(Err(fault));
     }
-    // The app refuses a search by a field that it does not know, and ignores a constraint on one
-    // that the token may not see.
     for key in absent {
-        let proof = format!("{}\n{key}", mirror.thing);
-        if meter.app().is_proven(&proof) {
-            continue;
+        if let Err(fault) = prove_field(mirror, slice, key, meter).await? {
+            return Ok(Err(fault
+                .rephrased(|facts| format!("no thing of a page has the field `{key}`: {facts}"))));
         }
-        let count = ThingSearch::count(&mirror.thing, slice.start(), slice.end());
-        let found = meter.find(&ThingSearch { contradicts: Some(key), ..count }).await?;
-        let fault = match found {
-            Ok(page) if page.total == 0 => {
-                meter.app().set_proven(&proof);
-                continue;
-            }
-            Ok(_) => Fault::new("the token may not see it").remedy(TOKEN),
-            Err(fault) => fault,
-        };
-        return Ok(Err(
-            fault.rephrased(|facts| format!("no thing of a page has the field `{key}`: {facts}"))
-        ));
     }
     Ok(Ok(()))
+}
+
+/// Proves each field of the mirror, where the app hides its description.
+pub(crate) async fn prove_hidden_fields(
+    mirror: &Mirror,
+    slice: Slice,
+    meter: &mut Meter<'_>,
+) -> Proved {
+    if meter.meta().await?.is_ok() {
+        return Ok(Ok(()));
+    }
+    for key in &mirror.fields {
+        if let Err(fault) = prove_field(mirror, slice, key, meter).await? {
+            return Ok(Err(fault.at(format!("field `{key}`"))));
+        }
+    }
+    Ok(Ok(()))
+}
+
+/// The app refuses a search by a field that it does not know, and ignores a constraint on one that
+/// the token may not see.
+async fn prove_field(mirror: &Mirror, slice: Slice, key: &str, meter: &mut Meter<'_>) -> Proved {
+    let proof = format!("{}\n{key}", mirror.thing);
+    if meter.app().is_proven(&proof) {
+        return Ok(Ok(()));
+    }
+    let count = ThingSearch::count(&mirror.thing, slice.start(), slice.end());
+    let found = meter.find(&ThingSearch { contradicts: Some(key), ..count }).await?;
+    Ok(match found {
+        Ok(page) if page.total == 0 => {
+            meter.app().set_proven(&proof);
+            Ok(())
+        }
+        Ok(_) => Err(Fault::new("the token may not see it").remedy(TOKEN)),
+        Err(fault) => Err(fault),
+    })
 }

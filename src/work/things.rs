@@ -92,6 +92,21 @@ pub(crate) async fn prove_answers(worker: &Worker, rollup: &Rollup) -> Result<()
     proved.map_err(WorkError::NotNow)?.map_err(WorkError::Usage)
 }
 
+/// Proves at `check` and `init` that the app knows the fields of a mirror, where it hides its
+/// description. A renamed one looks as if it were empty, until a page is read.
+///
+/// # Errors
+/// As [`prove`].
+pub(crate) async fn prove_hidden_fields(worker: &Worker, rollup: &Rollup) -> Result<(), WorkError> {
+    let Some(mirror) = &rollup.mirror else { return Ok(()) };
+    let units = Mutex::default();
+    let mut meter = meter(worker, rollup, &units)?;
+    let slice = rollup.calendar.containing(rollup.start);
+    let proved = access::prove_hidden_fields(mirror, slice, &mut meter).await;
+    meter.settle().await;
+    proved.map_err(WorkError::NotNow)?.map_err(WorkError::Usage)
+}
+
 /// Records where the search for changes starts, before anything is read. A change is visible within
 /// the grace, by the app's clock.
 ///

@@ -21,7 +21,11 @@ pub(super) async fn inspect(worker: &Worker, findings: &mut Findings) -> bool {
     }
     for rollup in &worker.config.rollups {
         let Some(mirror) = &rollup.mirror else { continue };
-        match things::prove(worker, rollup).await {
+        let proved = match things::prove(worker, rollup).await {
+            Ok(()) => things::prove_hidden_fields(worker, rollup).await,
+            refused => refused,
+        };
+        match proved {
             Ok(()) => findings.add(
                 Grade::Good,
                 SUBJECT,

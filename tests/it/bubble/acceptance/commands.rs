@@ -1,6 +1,6 @@
 //! What commands say of an app that is not as it was, besides ticks.
 
-use super::super::fake::{Fault, Moment};
+use super::super::fake::{Door, Fault, Moment};
 use super::follows::SCRUBBED_TODAY;
 use super::*;
 
@@ -74,6 +74,15 @@ async fn init_names_what_has_changed_in_the_app_since_its_tables_were_made() {
         undo(&mut mirrored.fake.app());
     }
     mirrored.run(&["init"]).good();
+    // An app that hides its description is asked for each field.
+    mirrored.fake.app().live().meta = Door::Shut;
+    mirrored.fake.app().live().swagger = Door::Shut;
+    mirrored.run(&["init"]).good();
+    mirrored.run(&["check"]).good();
+    mirrored.fake.app().live().of("order").rename_field("Amount", "Total");
+    mirrored.run(&["init"]).refused(2, &["field `Amount`", "Field not found"]);
+    let checked = mirrored.run(&["check"]);
+    assert!(checked.code == Some(2) && checked.words().contains("field `Amount`"), "{checked:?}");
     // No rights are asked of a type that is still empty, and maintenance passes.
     mirrored
         .fake
