@@ -11,6 +11,7 @@ use crate::checkpoint::store::StoreError;
 use crate::checkpoint::{CheckpointError, Created};
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT};
 use crate::model::hint::{Fault, Hinted as _};
+use crate::source;
 use crate::target::{ddl, readers};
 use crate::work::due::Planned;
 use crate::work::worker::{WorkError, Worker};
@@ -168,6 +169,7 @@ impl InitArgs {
         rollups.sort_by_key(|rollup| rollup.depth());
         for rollup in rollups {
             let shape = ready::shape(worker, rollup).await?;
+            source::prove(worker.servers(), rollup).await?;
             let mut tx =
                 worker.target.db.begin(Access::ReadWrite, STATEMENT_TIMEOUT, &rollup.name).await?;
             let statements = ddl::plan(&mut tx, &worker.target, rollup, &shape).await?;

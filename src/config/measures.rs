@@ -7,10 +7,12 @@ use serde_json::{Map, Value};
 use crate::model::hint::Fault;
 use crate::model::measure::partial::VALUES_MAX;
 use crate::model::measure::{KINDS, Kind, Measure, Parameter, Role, Subject};
+use crate::model::operand::{GroupKey, Operand};
 use crate::model::rollup::Rollup;
 use crate::model::text::{listed, nearest, shown};
 
 use self::form::{example, form};
+use super::operand::{name_of, named_expression, operand};
 use super::predicate;
 use super::raw::{Node, Section};
 
@@ -74,7 +76,7 @@ impl ColumnNames {
 }
 
 /// Reads the dimensions and the measures.
-pub(super) fn read(section: &Section<'_>) -> Option<(Vec<String>, Vec<Measure>)> {
+pub(super) fn read(section: &Section<'_>) -> Option<(Vec<GroupKey>, Vec<Measure>)> {
     let mut columns = ColumnNames::new();
     let dimensions = match section.get("group_by") {
         Some(node) => dimensions(&node, &mut columns),
@@ -90,7 +92,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<(Vec<String>, Vec<Measure>)>
 pub(super) fn read_merged(
     section: &Section<'_>,
     finer: &Rollup,
-) -> Option<(Vec<String>, Vec<Measure>)> {
+) -> Option<(Vec<GroupKey>, Vec<Measure>)> {
     let mut columns = ColumnNames::new();
     let dimensions = match section.get("group_by") {
         Some(node) => dimensions(&node, &mut columns).and_then(|it| subset(&node, it, finer)),
@@ -108,22 +110,35 @@ pub(super) fn read_merged(
 }
 
 /// Checks the dimensions against those of the finer rollup.
-fn subset(node: &Node<'_>, dimensions: Vec<String>, finer: &Rollup) -> Option<Vec<String>> {
+fn subset(node: &Node<'_>, dimensions: Vec<GroupKey>, finer: &Rollup) -> Option<Vec<GroupKey>> {
     let nodes = node.array("an array of columns")?;
-    let unknown: Vec<_> =
-        nodes.iter().zip(&dimensions).filter(|(_, name)| !finer.group_by.contains(name)).collect();
-    for (node, name) in &unknown {
+    let is_known = |key: &GroupKey| key.operand.sql().is_none() && finer.has_dimension(&key.name);
+    let unknown: Vec<_> = nodes.iter().zip(&dimensions).filter(|(_, key)| !is_known(key)).collect();
+    for (node, key) in &unknown {
+        if key.operand.sql().is_some() {
+            node.wrong::<()>(of_rows(finer, &key.name));
+            continue;
+        }
         node.wrong::<()>(format!(
             "{} is no dimension of `{}`; {}, or add it there",
-            shown(name),
+            shown(&key.name),
             finer.name,
             match finer.group_by.as_slice() {
                 [] => "leave it out".to_owned(),
-                some => format!("use {}", listed(some.iter().map(String::as_str))),
+                some => format!("use {}", listed(some.iter().map(|key| key.name.as_str()))),
             }
         ));
     }
     unknown.is_empty().then_some(dimensions)
+}
+
+/// Why a coarse rollup has no expressions. `name` is one that it could read from `finer`.
+fn of_rows(finer: &Rollup, name: &str) -> Fault {
+    Fault::new(format!(
+        "an expression is computed for rows of a table, and `{}` is none",
+        finer.name
+    ))
+    .remedy(format!("write the expression in `{}`, and {} here", finer.name, shown(name)))
 }
 
 /// Reads measures given only by name, each of which is merged in its default way.
@@ -160,7 +175,7 @@ fn own_way(node: &Node<'_>, name: &str, own: &str, finer: &Rollup) -> Option<Mea
         Ok(kind) => Some(Measure {
             name: name.to_owned(),
             kind,
-            column: Some(own.to_owned()),
+            column: Some(Operand::column(own)),
             parameters: measure.parameters.clone(),
             filter: None,
         }),
@@ -185,11 +200,15 @@ fn merging(node: &Node<'_>, measure: Measure, finer: &Rollup) -> Option<Measure>
             .remedy("sum up one of its counts: { sum = \"events\" }"),
         );
     };
+    if column.sql().is_some() {
+        return node.wrong(of_rows(finer, &measure.name));
+    }
+    let column = column.name();
     if measure.kind.merges_dimensions() {
-        if finer.group_by.contains(column) {
+        if finer.has_dimension(column) {
             return Some(measure);
         }
-        if finer.measures.iter().all(|known| known.name != *column) {
+        if finer.measures.iter().all(|known| known.name != column) {
             return node.wrong(format!(
                 "of `{0}` only the different values of its dimensions can be counted; group it by \
                  {1}, or compute {{ {2} = {1} }} from the source in a rollup with this bucket",
@@ -227,14 +246,16 @@ fn take(columns: &mut ColumnNames, node: &Node<'_>, measure: &Measure) -> Option
 /// Checks the number of distinct columns against what one statement can tell apart.
 fn counted(
     section: &Section<'_>,
-    dimensions: Vec<String>,
+    dimensions: Vec<GroupKey>,
     measures: Vec<Measure>,
-) -> Option<(Vec<String>, Vec<Measure>)> {
+) -> Option<(Vec<GroupKey>, Vec<Measure>)> {
     let counting = |measure: &&Measure| {
-        measure.values_of().is_some_and(|column| !dimensions.iter().any(|it| it == column))
+        let is_dimension = |of: &Operand| dimensions.iter().any(|key| key.operand == *of);
+        measure.values_of().is_some_and(|column| !is_dimension(column))
     };
     let counting: Vec<_> = measures.iter().filter(counting).collect();
-    let counted: HashSet<_> = counting.iter().map(|measure| measure.values_of()).collect();
+    let counted: HashSet<_> =
+        counting.iter().filter_map(|it| it.values_of()).map(Operand::name).collect();
     if counted.len() > VALUES_MAX {
         let problem = format!(
             "`{}` counts the values of {} columns; {VALUES_MAX} is the most, put the rest \
@@ -247,11 +268,16 @@ fn counted(
     Some((dimensions, measures))
 }
 
-fn dimensions(node: &Node<'_>, columns: &mut ColumnNames) -> Option<Vec<String>> {
+fn dimensions(node: &Node<'_>, columns: &mut ColumnNames) -> Option<Vec<GroupKey>> {
     let read = |node: Node<'_>| {
-        let name = node.identifier(r#"the name of a column such as "entity_id""#)?;
-        columns.take(&node, name, DIMENSION)?;
-        Some(name.to_owned())
+        let key = match node.as_section() {
+            Some(section) => named_expression(&section)?,
+            None => {
+                GroupKey::column(node.identifier(r#"the name of a column such as "entity_id""#)?)
+            }
+        };
+        columns.take(&node, &key.name, DIMENSION)?;
+        Some(key)
     };
     let nodes = node.array(r#"an array of columns such as ["entity_id", "kind"]"#)?;
     // Read all before failing, so that all mistakes are reported.
@@ -271,7 +297,7 @@ fn measures(
             .wrong(Fault::new(r#"is empty"#).remedy(r#"add a line such as events = "count""#));
     }
     let read = |(name, node): (&str, Node<'_>)| {
-        let named = name_of(name, &node);
+        let named = name_of("measure", name, &node);
         let measure = measure(name, &node, KINDS).and_then(|it| check(&node, it));
         let filter = match node.as_section() {
             Some(section) => condition(&section),
@@ -283,21 +309,6 @@ fn measures(
         Some(Measure { filter: filter?, ..measure })
     };
     entries.into_iter().map(read).collect::<Vec<_>>().into_iter().collect()
-}
-
-/// Reports why `name` is invalid as a measure's name.
-fn name_of(name: &str, node: &Node<'_>) -> Option<()> {
-    /// PostgreSQL's 63, less room for `_count` and suffixes of later versions.
-    const BYTES_MAX: usize = 48;
-    if name.is_empty() {
-        node.wrong(Fault::new("the measure's name is empty").remedy("it becomes the column's name"))
-    } else if name.contains('\0') {
-        node.wrong(Fault::new("the measure's name contains a NUL character").remedy("remove it"))
-    } else if name.len() > BYTES_MAX {
-        node.wrong(format!("the measure's name has {} bytes; {BYTES_MAX} is the most", name.len()))
-    } else {
-        Some(())
-    }
 }
 
 /// Reads the kind and column of the measure `name`, which must be one of `kinds`. The condition is
@@ -403,7 +414,7 @@ fn computed(
     let column = match kind.subject() {
         Subject::Rows(_) if value.as_bool() == Some(true) => None,
         Subject::Rows(otherwise) => return value.wrong(otherwise),
-        Subject::Column => Some(value.identifier(r#"the name of a column such as "amount""#)?),
+        Subject::Column => Some(operand(value)?),
     };
     let parameters = parameters.into_iter().collect::<Option<Map<_, _>>>()?;
     Some(Measure { parameters, ..of(name, kind, column) })
@@ -420,8 +431,8 @@ fn parameter(section: &Section<'_>, parameter: &Parameter) -> Option<(String, Va
     }
 }
 
-fn of(name: &str, kind: &'static dyn Kind, column: Option<&str>) -> Measure {
-    let (name, column) = (name.to_owned(), column.map(str::to_owned));
+fn of(name: &str, kind: &'static dyn Kind, column: Option<Operand>) -> Measure {
+    let name = name.to_owned();
     Measure { name, kind, column, parameters: Map::new(), filter: None }
 }
 

@@ -228,8 +228,10 @@ pub(super) fn rollup_of(
     let filter = condition(section);
     let columns = measures::read(section);
     if let Some((group_by, measures)) = &columns {
-        let read = measures.iter().flat_map(|measure| measure.reads());
-        are_columns(section, found, group_by.iter().cloned().chain(read))?;
+        let keys = group_by.iter().map(|key| key.operand.clone());
+        let read = keys.chain(measures.iter().flat_map(|measure| measure.reads()));
+        let read = read.filter(|operand| operand.sql().is_none());
+        are_columns(section, found, read.map(|operand| operand.name().to_owned()))?;
     }
     let ((calendar, bucket), (group_by, measures)) = (cut?, columns?);
     Some(Rollup {

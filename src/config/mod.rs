@@ -36,6 +36,7 @@ mod error;
 mod hours;
 mod measures;
 mod mirror;
+mod operand;
 pub(crate) mod predicate;
 mod raw;
 mod rollup;

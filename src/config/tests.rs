@@ -11,6 +11,7 @@ use super::{Config, ConfigError, ScrubSettings, StoreKind};
 
 use crate::model::hint::Hinted;
 use crate::model::measure::{self, KINDS, Measure};
+use crate::model::operand::Operand;
 use crate::model::rollup::{EpochUnit, TableName, TimeColumn};
 
 mod cases;
@@ -116,7 +117,8 @@ fn a_good_file_is_read_completely() {
     assert_eq!(daily.grace, Duration::from_secs(600));
     assert_eq!(daily.lookback, [1, 2]);
     assert_eq!(daily.filter.as_deref(), Some("kind <> 'test'"));
-    assert_eq!(daily.group_by, ["entity_id", "kind"]);
+    let names: Vec<_> = daily.group_by.iter().map(|key| key.name.as_str()).collect();
+    assert_eq!(names, ["entity_id", "kind"]);
     assert!((daily.shrink_guard - 0.25).abs() < f64::EPSILON);
     assert_eq!(daily.seal_before, Some(utc("2025-02-01T00:00:00Z")));
 
@@ -131,7 +133,7 @@ fn measures_keep_the_order_of_the_file() {
     let measure = |name: &str, word: &str, column: Option<&str>, filter: Option<&str>| Measure {
         name: name.to_owned(),
         kind: measure::kind(word).unwrap(),
-        column: column.map(str::to_owned),
+        column: column.map(Operand::column),
         parameters: serde_json::Map::new(),
         filter: filter.map(str::to_owned),
     };

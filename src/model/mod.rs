@@ -4,6 +4,7 @@ pub mod clock;
 pub mod hint;
 pub mod measure;
 pub mod not_now;
+pub mod operand;
 pub mod rollup;
 pub mod slice;
 pub mod sql;

@@ -12,6 +12,7 @@ use chrono_tz::Tz;
 use sha2::{Digest, Sha256};
 
 use crate::model::measure::Measure;
+use crate::model::operand::{GroupKey, Operand};
 use crate::model::slice::{Calendar, Slice, Width};
 pub(crate) use crate::model::sql::TableName;
 use mirror::{CREATED_AT, Mirror};
@@ -43,8 +44,8 @@ pub struct Rollup {
     pub late: Late,
     /// SQL condition that a source row must meet.
     pub filter: Option<String>,
-    /// The dimensions: source columns to group by.
-    pub group_by: Vec<String>,
+    /// The dimensions.
+    pub group_by: Vec<GroupKey>,
     /// The measures of each group, in the order of the definition file.
     pub measures: Vec<Measure>,
     /// Least share of the previous row count that a recomputation must still find, 0 to 1.
@@ -168,7 +169,7 @@ impl Rollup {
         let mut all = serde_json::json!({
             "rows": rows,
             "bucket": self.bucket.to_string(),
-            "group_by": self.group_by,
+            "group_by": self.group_by.iter().map(GroupKey::definition).collect::<Vec<_>>(),
             "measures": self.measures.iter().map(Measure::definition).collect::<Vec<_>>(),
         });
         if let Some(mirror) = &self.mirror {
@@ -179,6 +180,45 @@ impl Rollup {
             .flat_map(|text| Sha256::digest(text.to_string().as_bytes())[..4].to_vec())
             .map(|byte| format!("{byte:02x}"))
             .collect()
+    }
+
+    /// The columns and expressions that its dimensions and measures read, each with the key of the
+    /// configuration that names it. Conditions may read other columns.
+    #[must_use]
+    pub(crate) fn reads(&self) -> Vec<(String, Operand)> {
+        let keys = self.group_by.iter().map(|key| match key.operand.sql() {
+            None => ("group_by".to_owned(), key.operand.clone()),
+            Some(_) => (format!("group_by.{}", key.name), key.operand.clone()),
+        });
+        let measured = self.measures.iter().flat_map(|measure| {
+            let key = format!("measures.{}", measure.name);
+            measure.reads().into_iter().map(move |operand| (key.clone(), operand))
+        });
+        keys.chain(measured).collect()
+    }
+
+    /// Those of [`Rollup::reads`] that are expressions, each once.
+    #[must_use]
+    pub(crate) fn expressions(&self) -> Vec<(String, Operand)> {
+        let mut found: Vec<(String, Operand)> = Vec::new();
+        for (key, operand) in self.reads() {
+            if operand.sql().is_some() && found.iter().all(|(_, known)| *known != operand) {
+                found.push((key, operand));
+            }
+        }
+        found
+    }
+
+    /// Whether it groups by this column or expression.
+    #[must_use]
+    pub(crate) fn is_grouped_by(&self, operand: &Operand) -> bool {
+        self.group_by.iter().any(|key| key.operand == *operand)
+    }
+
+    /// Whether it has a dimension of this name.
+    #[must_use]
+    pub(crate) fn has_dimension(&self, name: &str) -> bool {
+        self.group_by.iter().any(|key| key.name == name)
     }
 
     /// The calendar of its slices, in words: `1 day, America/New_York`. For a coarse rollup the

@@ -88,7 +88,7 @@ fn foreseen(finer: &Shape) -> Vec<Column> {
 /// Whether `columns` lacks a column that `rollup` reads.
 fn lacks(rollup: &Rollup, columns: &[Column]) -> bool {
     let read = rollup.measures.iter().flat_map(|measure| measure.kind.reads_finer(measure));
-    let mut read = rollup.group_by.iter().cloned().chain(read);
+    let mut read = rollup.group_by.iter().map(|key| key.name.clone()).chain(read);
     read.any(|name| !columns.iter().any(|column| column.name == name))
 }
 
@@ -105,10 +105,11 @@ fn shape(rollup: &Rollup, columns: &[Column]) -> Result<Shape, ShapeError> {
     };
     let axis = Axis::new(rollup, Ok(TimeType::Timestamptz)).map_err(unfit)?;
     let mut dimensions = Vec::with_capacity(rollup.group_by.len());
-    for name in &rollup.group_by {
-        let column = find(name)?;
+    for key in &rollup.group_by {
+        let column = find(&key.name)?;
         dimensions.push(Dimension {
-            name: name.clone(),
+            name: key.name.clone(),
+            reads: key.name.clone(),
             sql_type: column.sql_type.clone(),
             collation: column.collation.clone(),
             cast: None,
@@ -120,7 +121,7 @@ fn shape(rollup: &Rollup, columns: &[Column]) -> Result<Shape, ShapeError> {
         let names = measure.kind.reads_finer(measure);
         let columns = names.iter().map(|name| find(name)).collect::<Result<Vec<_>, _>>()?;
         let sql_type = columns.first().map(|column| column.sql_type.clone()).unwrap_or_default();
-        let is_dimension = measure.column.as_ref().is_some_and(|it| rollup.group_by.contains(it));
+        let is_dimension = measure.column.as_ref().is_some_and(|it| rollup.is_grouped_by(it));
         inputs.push(Input::new(measure, columns, sql_type, true, is_dimension));
     }
     let (Columns { fields, generated }, values) = lay_out(inputs, Level::Finer).map_err(unfit)?;

@@ -4,6 +4,7 @@
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT, Side, Tx};
 use crate::model::rollup::Rollup;
 use crate::model::sql::{ident, table};
+use crate::source::reading::expressions::{self, Proof};
 use crate::source::reading::shape::{self, Shape, ShapeError, catalogue};
 use crate::source::{Answer, Servers, Source, of, things};
 
@@ -30,21 +31,24 @@ impl Source for Mirrored {
         rollup: &'a Rollup,
     ) -> Answer<'a, Shape, ShapeError> {
         Box::pin(async move {
-            let db = servers.target;
-            let mut tx = db.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
-            if let Some(finer) = &rollup.finer
-                && catalogue(&mut tx, &rollup.from).await?.is_empty()
-            {
-                // Before `init`, PostgreSQL is shown the table that it will make.
-                tx.rollback().await?;
-                let columns = of(finer).shape(servers, finer).await?;
-                tx = db.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, &rollup.name).await?;
-                foresee(&mut tx, rollup, &columns).await?;
-            }
+            let mut tx = begin(servers, rollup, Access::ReadOnly).await?;
             let inspected = shape::inspect(&mut tx, rollup, true).await;
             tx.rollback().await?;
             // The mirror's definition has all that decides its rows.
             Ok(Shape { fingerprint: None, ..inspected? })
+        })
+    }
+
+    fn prove<'a>(
+        &'a self,
+        servers: Servers<'a>,
+        rollup: &'a Rollup,
+    ) -> Answer<'a, Proof, ShapeError> {
+        Box::pin(async move {
+            let mut tx = begin(servers, rollup, Access::ReadWrite).await?;
+            let proof = expressions::prove(&mut tx, rollup).await?;
+            tx.rollback().await?;
+            Ok(proof)
         })
     }
 
@@ -61,6 +65,22 @@ impl Source for Mirrored {
         let finer = rollup.finer.as_ref()?;
         Some(format!("computed from the mirror `{}`, and again whenever that changes", finer.name))
     }
+}
+
+/// A transaction in which the mirror's table is there, to be rolled back.
+async fn begin(servers: Servers<'_>, rollup: &Rollup, access: Access) -> Result<Tx, ShapeError> {
+    let db = servers.target;
+    let mut tx = db.begin(access, CATALOGUE_TIMEOUT, &rollup.name).await?;
+    if let Some(finer) = &rollup.finer
+        && catalogue(&mut tx, &rollup.from).await?.is_empty()
+    {
+        // Before `init`, PostgreSQL is shown the table that it will make.
+        tx.rollback().await?;
+        let columns = of(finer).shape(servers, finer).await?;
+        tx = db.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, &rollup.name).await?;
+        foresee(&mut tx, rollup, &columns).await?;
+    }
+    Ok(tx)
 }
 
 /// Makes the mirror's table for this transaction alone.

@@ -27,6 +27,7 @@ use crate::clients::db::{Db, DbError, Side, Tx};
 use crate::model::rollup::Rollup;
 use crate::model::slice::Slice;
 use crate::model::sql;
+use crate::source::reading::expressions::{self, Proof};
 use crate::source::reading::first_row::SourceStart;
 use crate::source::reading::shape::{Shape, ShapeError};
 use crate::source::settle::{Settled, Wait};
@@ -38,6 +39,17 @@ const KINDS: &[&dyn Source] = &[&things::Things, &mirrored::Mirrored, &finer::Fi
 #[must_use]
 pub(crate) fn of(rollup: &Rollup) -> &'static dyn Source {
     KINDS.iter().copied().find(|kind| kind.feeds(rollup)).unwrap_or(&table::Table)
+}
+
+/// Refuses expressions of `rollup` whose values may change without a write.
+///
+/// # Errors
+/// An expression is refused, or its server cannot be reached.
+pub(crate) async fn prove(servers: Servers<'_>, rollup: &Rollup) -> Result<Proof, ShapeError> {
+    match rollup.expressions().is_empty() {
+        true => Ok(Proof::Proven),
+        false => of(rollup).prove(servers, rollup).await,
+    }
 }
 
 /// A result that comes later.
@@ -54,9 +66,19 @@ pub(crate) trait Source: fmt::Debug + Sync {
     /// The database that holds its rows.
     fn side(&self) -> Side;
 
-    /// The relation to read, as it stands after `FROM`.
+    /// The relation to read, as it stands after `FROM`. It has the columns of the table, and the
+    /// rollup's expressions by their names.
     fn relation(&self, rollup: &Rollup) -> String {
-        sql::table(&rollup.from)
+        expressions::beside(sql::table(&rollup.from), &rollup.expressions())
+    }
+
+    /// As [`prove`], for a rollup with expressions.
+    fn prove<'a>(
+        &'a self,
+        _servers: Servers<'a>,
+        _rollup: &'a Rollup,
+    ) -> Answer<'a, Proof, ShapeError> {
+        Box::pin(async { Ok(Proof::Proven) })
     }
 
     /// The columns and types of `rollup`, from the catalogue.

@@ -2,6 +2,7 @@
 
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT, Side, Tx};
 use crate::model::rollup::Rollup;
+use crate::source::reading::expressions::{self, Proof};
 use crate::source::reading::first_row::{self, SourceStart};
 use crate::source::reading::shape::{self, Shape, ShapeError};
 use crate::source::settle::{self, Settled, Wait};
@@ -31,6 +32,20 @@ impl Source for Table {
             let shape = shape::inspect(&mut tx, rollup, servers.is_one).await?;
             tx.rollback().await?;
             Ok(shape)
+        })
+    }
+
+    fn prove<'a>(
+        &'a self,
+        servers: Servers<'a>,
+        rollup: &'a Rollup,
+    ) -> Answer<'a, Proof, ShapeError> {
+        Box::pin(async move {
+            let begin = servers.source.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, &rollup.name);
+            let mut tx = begin.await?;
+            let proof = expressions::prove(&mut tx, rollup).await?;
+            tx.rollback().await?;
+            Ok(proof)
         })
     }
 

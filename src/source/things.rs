@@ -99,6 +99,7 @@ async fn asked(app: &App, rollup: &Rollup, mirror: &Mirror) -> Result<Vec<FieldT
 fn shape(axis: Axis, mirror: &Mirror, types: &[FieldType]) -> Shape {
     let id = Dimension {
         name: ID.to_owned(),
+        reads: ID.to_owned(),
         sql_type: FieldType::Text.sql_type().to_owned(),
         collation: None,
         cast: None,

@@ -290,8 +290,9 @@ async fn whatever_the_source_names_and_holds_is_counted_and_nothing_else() {
             let deadline = Deadline::after(&*worker.clock, BUDGET);
             let tick = tick::run(worker, tallymark_end(), deadline, None).await.unwrap();
             assert_eq!(tick.problems.len(), 0, "{:?}", tick.problems);
-            let [kind, value] = [&rollup.group_by[0], rollup.measures[1].column.as_ref().unwrap()]
-                .map(|name| ident(name));
+            let [kind, value] =
+                [&*rollup.group_by[0].name, rollup.measures[1].column.as_ref().unwrap().name()]
+                    .map(ident);
             let expected = format!(
                 "SELECT '2026-01-01Z'::timestamptz, {kind}, count(*), sum({value}) FROM {table} GROUP BY 2"
             );

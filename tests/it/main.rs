@@ -23,6 +23,7 @@ mod due;
 mod dumps;
 mod embedded_postgres;
 mod estimate;
+mod expressions;
 #[cfg(feature = "lambda")]
 mod fanout;
 mod faults;

@@ -679,7 +679,10 @@ async fn columns_and_tables_may_have_the_names_of_our_aliases() {
                 verify::verify_slice(&world.worker, rollup, slice, BUDGET, 9).await.unwrap();
             assert_eq!(found.differences, 3, "{}", rollup.name);
             let shown = &found.examples[0];
-            assert!(shown.key.get(&rollup.group_by[0]).is_some_and(Value::is_string), "{shown:?}");
+            assert!(
+                shown.key.get(&rollup.group_by[0].name).is_some_and(Value::is_string),
+                "{shown:?}"
+            );
             assert!(shown.actual.as_ref().unwrap().get(measure).is_some(), "{shown:?}");
             let report = world.backfill_one(rollup, "2026-01-02", true).await;
             assert_eq!(report.updated, 3, "{}: {report:?}", rollup.name);

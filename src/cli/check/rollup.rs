@@ -6,6 +6,7 @@ use crate::clients::db::{Access, CATALOGUE_TIMEOUT};
 use crate::model::hint::Fault;
 use crate::model::rollup::{Late, Rollup};
 use crate::source::changes::{capture, consumers};
+use crate::source::reading::expressions::Proof;
 use crate::source::reading::shape::Shape;
 use crate::source::reading::zones::Offsets;
 use crate::source::{self, settle};
@@ -38,6 +39,7 @@ pub(super) async fn rollup(
             findings.add(Grade::Note, subject, finding);
         }
     }
+    proof(worker, rollup, findings).await?;
     let assurance = source::of(rollup).assurance(rollup);
     if assurance.is_none() {
         index::inspect(worker, rollup, &shape, findings).await?;
@@ -83,6 +85,29 @@ pub(super) async fn rollup(
             Ok(())
         }
     }
+}
+
+/// Whether the values of its expressions can be relied on.
+async fn proof(worker: &Worker, rollup: &Rollup, findings: &mut Findings) -> Result<(), WorkError> {
+    let expressions = rollup.expressions().len();
+    if expressions == 0 {
+        return Ok(());
+    }
+    let expressions = ui::counted(expressions, "expression");
+    let (grade, finding) = match source::prove(worker.servers(), rollup).await? {
+        Proof::Proven => {
+            (Grade::Good, Fault::new(format!("{expressions}: each changes only when its row does")))
+        }
+        Proof::OnReplica => (
+            Grade::Note,
+            Fault::new(format!(
+                "{expressions}: a replica cannot say whether each changes only when its row does"
+            ))
+            .remedy("run `tallymark check` once with the primary's address"),
+        ),
+    };
+    findings.add(grade, &rollup.name, finding);
+    Ok(())
 }
 
 /// The objects that `init` would still create. If the checkpoints belong to other tables, `init`

@@ -47,6 +47,8 @@ pub(super) fn begin_sql(access: Access, statement_timeout: Duration, label: &str
         ("extra_float_digits", "1".into()),
         ("bytea_output", "hex".into()),
         ("lc_monetary", "C".into()),
+        ("lc_numeric", "C".into()),
+        ("lc_time", "C".into()),
         ("quote_all_identifiers", "off".into()),
         // A role's settings must not change the meaning of a definition.
         ("standard_conforming_strings", "on".into()),

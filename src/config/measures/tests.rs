@@ -154,3 +154,27 @@ fn a_choice_tells_kinds_of_one_word_apart_and_a_limit_decides_no_number() {
         assert!(told.starts_with(problem), "{text}: {told}");
     }
 }
+
+#[test]
+fn a_column_may_be_an_expression_that_is_part_of_the_definition() {
+    let measure = read("{ shares = { sql = \"a * b -- both\" }, at = [1] }").unwrap();
+    let parts = json!(["m", "shares", { "sql": "a * b -- both" }, null, { "at": [1] }]);
+    assert_eq!(measure.definition(), parts);
+    for (text, problem) in [
+        (
+            "{ sql = \"a) + (b\" }",
+            "m.shares.sql: closes a `)` that it did not open; balance the parentheses",
+        ),
+        ("{ sql = \"a; b\" }", "m.shares.sql: contains `;`; write one expression, not statements"),
+        ("{ sql = \" \" }", "m.shares.sql: is empty; write an SQL expression"),
+        (
+            "{ sql = 1 }",
+            "m.shares.sql: expected an SQL expression such as \"props->>'plan'\", found an integer",
+        ),
+        ("{ sq = \"a\" }", "m.shares.sq: unknown key; did you mean `sql`?"),
+        ("{}", "m.shares.sql: missing; write { sql = \"price * quantity\" }"),
+    ] {
+        let text = format!("{{ shares = {text}, at = [1] }}");
+        assert_eq!(read(&text).unwrap_err(), problem, "{text}");
+    }
+}

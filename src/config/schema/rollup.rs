@@ -26,6 +26,7 @@ pub(super) fn rollup() -> Value {
     let mut refused: Map<String, Value> =
         FINER_DECIDES.iter().map(|(key, ..)| ((*key).to_owned(), false.into())).collect();
     refused.insert("measures".to_owned(), merged());
+    refused.insert("group_by".to_owned(), json!({ "items": { "type": "string" } }));
     rollup["then"] = json!({ "properties": refused });
     let measures = json!({ "additionalProperties": refer("measure") });
     let measures = with(measures, named_measures());
@@ -66,10 +67,10 @@ fn properties() -> Value {
         "late": late(),
         "where": condition("Which source rows count."),
         "group_by": {
-            "description": "The dimensions: columns of the source.",
+            "description": "The dimensions: columns of the source, and expressions with a name.",
             "type": "array",
             "uniqueItems": true,
-            "items": with(identifier(), unreserved()),
+            "items": { "anyOf": [with(identifier(), unreserved()), named_expression()] },
         },
         "measures": { "description": "The measures, in the order of the columns." },
         "shrink_guard": number(
@@ -138,8 +139,26 @@ fn lookback() -> Value {
     })
 }
 
+/// A condition or an expression. That the text is one piece of SQL is left to the parser.
 fn condition(description: &str) -> Value {
     json!({ "description": description, "type": "string", "pattern": "[^ \\t\\n\\r\\f]" })
+}
+
+/// A dimension that is an expression.
+fn named_expression() -> Value {
+    json!({
+        "type": "object",
+        "minProperties": 1,
+        "maxProperties": 1,
+        "propertyNames": name(),
+        "additionalProperties": condition("SQL over the columns of a row."),
+    })
+}
+
+/// A column, or an expression.
+fn operand() -> Value {
+    let sql = json!({ "sql": condition("SQL over the columns of a row.") });
+    json!({ "anyOf": [identifier(), table("An expression.", &["sql"], sql)] })
 }
 
 /// Names that columns of a rollup table may have.
@@ -159,12 +178,14 @@ fn named_measures() -> Value {
 }
 
 /// The measures of a rollup that is computed from a finer one. Rows are counted by summing counts,
-/// and conditions belong to the finer rollup.
+/// and conditions and expressions belong to the finer rollup.
 fn merged() -> Value {
-    let rows = KINDS.iter().filter(|kind| matches!(kind.subject(), Subject::Rows(_)));
-    let rows: Map<String, Value> =
-        rows.map(|kind| (kind.word().to_owned(), false.into())).chain([where_refused()]).collect();
-    let measure = json!({ "type": "object", "allOf": [refer("measure")], "properties": rows });
+    let subject = |kind: &&dyn Kind| match kind.subject() {
+        Subject::Rows(_) => (kind.word().to_owned(), false.into()),
+        Subject::Column => (kind.word().to_owned(), json!({ "type": "string" })),
+    };
+    let words: Map<String, Value> = KINDS.iter().map(subject).chain([where_refused()]).collect();
+    let measure = json!({ "type": "object", "allOf": [refer("measure")], "properties": words });
     let of_table = with(json!({ "additionalProperties": measure }), named_measures());
     let by_name = json!({ "type": "array", "minItems": 1, "uniqueItems": true, "items": name() });
     json!({ "anyOf": [of_table, by_name] })
@@ -184,7 +205,7 @@ pub(super) fn measure() -> Value {
     for kind in KINDS {
         let subject = match kind.subject() {
             Subject::Rows(_) => json!({ "const": true }),
-            Subject::Column => described(identifier(), "The column."),
+            Subject::Column => described(operand(), "The column, or { sql = … }."),
         };
         properties.insert(kind.word().to_owned(), subject);
         let parameters = kind.parameters().iter().map(|it| (it.key, (it.schema)()));

@@ -62,10 +62,10 @@ fn a_coarse_rollup_takes_from_the_finer_one_what_it_does_not_say() {
     assert!(monthly.is_computed_from(daily) && !monthly.is_computed_from(hourly));
     assert_eq!([monthly, daily, hourly].map(|rollup| rollup.depth()), [2, 1, 0]);
     let computed: Vec<_> =
-        monthly.measures.iter().map(|it| (it.kind.word(), it.column.as_deref().unwrap())).collect();
+        monthly.measures.iter().map(|it| (it.kind.word(), it.column_name())).collect();
     assert_eq!(computed, [("sum", "events"), ("min", "low"), ("avg", "price")]);
     let people = &daily.measures[3];
-    assert_eq!((people.kind.word(), people.column.as_deref()), ("distinct", Some("user_id")));
+    assert_eq!((people.kind.word(), people.column_name()), ("distinct", "user_id"));
 }
 
 #[test]
@@ -167,6 +167,11 @@ tallymark.toml:19: rollup.daily.where: which source rows count is decided by the
         "group_by = [\"kind\"]",
         "group_by = [\"kind\", \"shop\"]",
         r#"tallymark.toml:16: rollup.daily.group_by[1]: "shop" is no dimension of `hourly`; use `user_id`, `kind`, or add it there"#,
+    ),
+    (
+        "group_by = [\"kind\"]",
+        "group_by = [{ sort = \"lower(kind)\" }]",
+        r#"tallymark.toml:16: rollup.daily.group_by[0]: an expression is computed for rows of a table, and `hourly` is none; write the expression in `hourly`, and "sort" here"#,
     ),
     (
         "[\"user_id\", \"kind\"]",

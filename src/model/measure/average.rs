@@ -34,7 +34,7 @@ impl Kind for Average {
     }
 
     fn reads_finer(&self, measure: &Measure) -> Vec<String> {
-        let column = measure.column.as_deref().unwrap_or_default();
+        let column = measure.column_name();
         vec![sum_of(column), count_of(column)]
     }
 

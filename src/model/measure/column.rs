@@ -3,7 +3,10 @@
 /// A column of the source, or of a finer rollup's table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Column {
+    /// The name by which statements read it.
     pub(crate) name: String,
+    /// The expression that it stands for. `None`: it is a column of the table.
+    pub(crate) sql: Option<String>,
     /// `format_type` without modifiers, except where the bare name means a narrower type.
     pub(crate) sql_type: String,
     /// The type below all domains.
@@ -38,6 +41,7 @@ impl Column {
     ) -> Self {
         Self {
             name: name.to_owned(),
+            sql: None,
             sql_type: sql_type.to_owned(),
             base_type: sql_type.to_owned(),
             portable: true,
@@ -49,6 +53,24 @@ impl Column {
             order_abroad: None,
             own_order: false,
             reader: String::new(),
+        }
+    }
+
+    /// It, in messages.
+    #[must_use]
+    pub(crate) fn in_words(&self) -> String {
+        match &self.sql {
+            None => format!("column `{}`", self.name),
+            Some(sql) => format!("expression `{sql}`"),
+        }
+    }
+
+    /// How it gets another type or collation.
+    #[must_use]
+    pub(crate) const fn recast(&self) -> &'static str {
+        match self.sql {
+            None => "cast it in a view",
+            Some(_) => "cast it in the expression",
         }
     }
 

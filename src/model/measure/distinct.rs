@@ -3,6 +3,7 @@
 use super::partial::value_column;
 use super::{Columns, Expressions, Field, Input, Kind, Measure};
 use crate::model::hint::Fault;
+use crate::model::operand::Operand;
 use crate::model::sql::ident;
 use crate::model::text::shown;
 
@@ -28,11 +29,15 @@ impl Kind for Distinct {
     }
 
     fn merged_by(&'static self, own: &Measure, finer: &str) -> Result<&'static dyn Kind, String> {
-        let column = shown(own.column.as_deref().unwrap_or_default());
+        // An expression is grouped by under a name.
+        let (key, named) = match own.column.as_ref().and_then(Operand::sql) {
+            None => (shown(own.column_name()), shown(own.column_name())),
+            Some(sql) => (format!("{{ value = {} }}", shown(sql)), shown("value")),
+        };
         Err(format!(
             "numbers of different values cannot be merged, as a value may occur in several \
-             buckets; write merge = \"exact\" or \"approximate\" in `{finer}`, or group it by {column} \
-             and write {{ distinct = {column} }} here"
+             buckets; write merge = \"exact\" or \"approximate\" in `{finer}`, or group it by {key} \
+             and write {{ distinct = {named} }} here"
         ))
     }
 

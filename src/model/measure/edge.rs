@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Column, Columns, Expressions, Field, Input, Kind, Measure, Parameter, Role};
 use crate::model::hint::Fault;
+use crate::model::operand::Operand;
 use crate::model::sql::ident;
 
 /// `{ first = "column", by = "at" }`.
@@ -62,9 +63,9 @@ impl Kind for Edge {
         vec![measure.name.clone(), by_of(&measure.name)]
     }
 
-    fn reads(&self, measure: &Measure) -> Vec<String> {
+    fn reads(&self, measure: &Measure) -> Vec<Operand> {
         let by = measure.parameters.get("by").and_then(Value::as_str);
-        measure.column.iter().cloned().chain(by.map(str::to_owned)).collect()
+        measure.column.iter().cloned().chain(by.map(Operand::column)).collect()
     }
 
     /// PostgreSQL must be able to tell the values apart.
@@ -126,15 +127,16 @@ impl Edge {
 fn value_type(input: &Input<'_>, column: &Column) -> Result<String, Fault> {
     let name = &input.measure.name;
     if column.is_array {
-        let fault = Fault::new(format!("measures.{name}: column `{}` is an array", column.name));
+        let fault = Fault::new(format!("measures.{name}: {} is an array", column.in_words()));
         return Err(fault.remedy("cast it to text in a view"));
     }
     input.type_in_target(column).ok_or_else(|| {
         Fault::new(format!(
-            "measures.{name}: column `{}` is of type {}, which another database does not know",
-            column.name, column.sql_type
+            "measures.{name}: {} is of type {}, which another database does not know",
+            column.in_words(),
+            column.sql_type
         ))
-        .remedy("cast it in a view")
+        .remedy(column.recast())
     })
 }
 

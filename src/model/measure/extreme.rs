@@ -22,7 +22,7 @@ impl Kind for Extreme {
     }
 
     fn typed(&self, measure: &Measure) -> String {
-        format!("{}({})", self.aggregate, ident(measure.column.as_deref().unwrap_or_default()))
+        format!("{}({})", self.aggregate, ident(measure.column_name()))
     }
 
     fn over_rows(&self, input: &Input<'_>) -> Result<Columns, Fault> {

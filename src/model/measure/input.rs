@@ -93,17 +93,18 @@ impl<'a> Input<'a> {
                  in another one",
                 self.sql_type
             ));
-            return Err(fault.remedy("cast it in a view"));
+            return Err(fault.remedy(column.recast()));
         }
         if column.own_order {
             let fault = Fault::new(format!(
-                "measures.{name}: column `{}` has a collation that another database does not know",
-                column.name
+                "measures.{name}: {} has a collation that another database does not know",
+                column.in_words()
             ));
-            return Err(fault.remedy(
-                "keep the target in the source's database or give the column another one in a view, \
-                 such as COLLATE \"C\"",
-            ));
+            let place = if column.sql.is_none() { "in a view" } else { "in the expression" };
+            return Err(fault.remedy(format!(
+                "keep the target in the source's database or give it another one {place}, such as \
+                 COLLATE \"C\""
+            )));
         }
         Ok(column.order_abroad.clone())
     }
@@ -113,25 +114,28 @@ impl<'a> Input<'a> {
     /// # Errors
     /// The target cannot distinguish them as the source does.
     fn value_column(&self) -> Result<ValueColumn, Fault> {
-        let (name, column) = (&self.measure.name, self.column());
-        let comparable = self.columns.first().filter(|column| column.comparable);
-        let stage_type = comparable.and_then(|column| self.type_in_target(column));
-        let (Some(known), Some(stage_type)) = (comparable, stage_type) else {
-            let fault = Fault::new(format!(
-                "measures.{name}: column `{column}` is of a type whose values cannot be told apart here"
-            ));
-            return Err(fault.remedy("cast it in a view"));
+        let name = &self.measure.name;
+        let Some(column) = self.columns.first() else {
+            return Err(Fault::new(format!("measures.{name}: there are no values to tell apart")));
         };
-        if !self.same_database && !known.deterministic {
+        let words = column.in_words();
+        let stage_type = self.type_in_target(column).filter(|_| column.comparable);
+        let Some(stage_type) = stage_type else {
             let fault = Fault::new(format!(
-                "measures.{name}: column `{column}` has a nondeterministic collation, which another \
-                 database does not know"
+                "measures.{name}: {words} is of a type whose values cannot be told apart here"
             ));
-            return Err(fault
-                .remedy("keep the target in the source's database or cast the column in a view"));
+            return Err(fault.remedy(column.recast()));
+        };
+        if !self.same_database && !column.deterministic {
+            let fault = Fault::new(format!(
+                "measures.{name}: {words} has a nondeterministic collation, which another database \
+                 does not know"
+            ));
+            let remedy = format!("keep the target in the source's database or {}", column.recast());
+            return Err(fault.remedy(remedy));
         }
-        let collation = known.collation.clone().filter(|_| self.same_database);
-        Ok(ValueColumn { column: column.to_owned(), stage_type, collation })
+        let collation = column.collation.clone().filter(|_| self.same_database);
+        Ok(ValueColumn { column: column.name.clone(), stage_type, collation })
     }
 }
 

@@ -45,18 +45,19 @@ impl Member {
         };
         if !column.deterministic {
             let fault = Fault::new(format!(
-                "measures.{name}: column `{}` has a nondeterministic collation, so equal texts may \
+                "measures.{name}: {} has a nondeterministic collation, so equal texts may \
                  differ",
-                column.name
+                column.in_words()
             ));
-            return Err(fault.remedy("cast it in a view, such as to COLLATE \"C\""));
+            return Err(fault.remedy(format!("{}, such as to COLLATE \"C\"", column.recast())));
         }
         Self::of_type(column).ok_or_else(|| {
             Fault::new(format!(
-                "measures.{name}: column `{}` is of type {}, whose equal values have several forms",
-                column.name, column.sql_type
+                "measures.{name}: {} is of type {}, whose equal values have several forms",
+                column.in_words(),
+                column.sql_type
             ))
-            .remedy("cast it in a view, or leave `merge` out")
+            .remedy(format!("{}, or leave `merge` out", column.recast()))
         })
     }
 

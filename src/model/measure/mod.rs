@@ -29,6 +29,7 @@ mod sum;
 mod tests;
 
 use crate::model::hint::Fault;
+use crate::model::operand::Operand;
 use std::fmt;
 
 use serde_json::{Map, Value, json};
@@ -71,8 +72,8 @@ pub struct Measure {
     pub name: String,
     /// Its function.
     pub kind: &'static dyn Kind,
-    /// The source column. `None`: the measure counts rows.
-    pub column: Option<String>,
+    /// What it measures. `None`: the measure counts rows.
+    pub column: Option<Operand>,
     /// The values of [`Kind::parameters`], by their keys.
     pub parameters: Map<String, Value>,
     /// SQL condition that a row must meet to be counted here.
@@ -83,8 +84,9 @@ impl Measure {
     /// The parts that decide its numbers, for the hash of a definition.
     #[must_use]
     pub(crate) fn definition(&self) -> Value {
+        let column = self.column.as_ref().map(Operand::definition);
         let mut parts =
-            vec![json!(self.name), json!(self.kind.word()), json!(self.column), json!(self.filter)];
+            vec![json!(self.name), json!(self.kind.word()), json!(column), json!(self.filter)];
         let limits = self.kind.parameters().iter().filter(|it| it.role == Role::Limit);
         let limits: Vec<_> = limits.map(|it| it.key).collect();
         let deciding = self.parameters.iter().filter(|(key, _)| !limits.contains(&key.as_str()));
@@ -103,22 +105,22 @@ impl Measure {
         self.kind.names(self)
     }
 
-    /// The columns of the source that it reads.
+    /// The columns and expressions that it reads.
     #[must_use]
-    pub(crate) fn reads(&self) -> Vec<String> {
+    pub(crate) fn reads(&self) -> Vec<Operand> {
         self.kind.reads(self)
     }
 
-    /// The name of its column. It is empty if the measure counts rows.
+    /// The name by which statements read its column. It is empty if the measure counts rows.
     #[must_use]
     pub(crate) fn column_name(&self) -> &str {
-        self.column.as_deref().unwrap_or_default()
+        self.column.as_ref().map_or("", Operand::name)
     }
 
     /// The column whose distinct values are staged.
     #[must_use]
-    pub(crate) fn values_of(&self) -> Option<&str> {
-        self.column.as_deref().filter(|_| self.kind.needs_values())
+    pub(crate) fn values_of(&self) -> Option<&Operand> {
+        self.column.as_ref().filter(|_| self.kind.needs_values())
     }
 }
 
@@ -211,8 +213,8 @@ pub trait Kind: fmt::Debug + Sync {
         vec![measure.name.clone()]
     }
 
-    /// The columns of the source that `measure` reads. Its condition may read others.
-    fn reads(&self, measure: &Measure) -> Vec<String> {
+    /// The columns and expressions that `measure` reads. Its condition may read other columns.
+    fn reads(&self, measure: &Measure) -> Vec<Operand> {
         measure.column.iter().cloned().collect()
     }
 
@@ -259,7 +261,7 @@ pub trait Kind: fmt::Debug + Sync {
 
     /// The columns of the finer rollup's table that a coarse rollup's `measure` reads.
     fn reads_finer(&self, measure: &Measure) -> Vec<String> {
-        measure.column.iter().cloned().collect()
+        measure.column.iter().map(|column| column.name().to_owned()).collect()
     }
 
     /// The columns of a measure over a finer rollup.

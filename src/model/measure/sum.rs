@@ -28,7 +28,7 @@ impl Kind for Sum {
 
 /// The sum whose type decides how a column is added up.
 pub(super) fn aggregate(measure: &Measure) -> String {
-    format!("sum({})", ident(measure.column.as_deref().unwrap_or_default()))
+    format!("sum({})", ident(measure.column_name()))
 }
 
 /// A column of the sum of `column`, to which PostgreSQL gives the type `sql_type`. A sum of a finer

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::{Column, Columns, Input, KINDS, Kind, Level, Measure, Subject, lay_out};
 use crate::config::Config;
+use crate::model::operand::Operand;
 
 /// A measure `m` of this kind over the column `n`, as the configuration reads it.
 fn measure(kind: &dyn Kind) -> Measure {
@@ -26,6 +27,11 @@ fn measure(kind: &dyn Kind) -> Measure {
     config.unwrap().rollups.remove(0).measures.remove(0)
 }
 
+/// The names by which statements over the source read what `measure` reads.
+fn read_names(measure: &Measure) -> Vec<String> {
+    measure.reads().iter().map(|operand| operand.name().to_owned()).collect()
+}
+
 /// The columns of `measure` over columns of a type that can be added, ordered and compared.
 fn made(measure: &Measure, names: &[String], level: Level) -> Columns {
     let read: Vec<_> =
@@ -42,7 +48,7 @@ fn names(columns: &Columns) -> BTreeSet<String> {
 /// The measure that merges `finer` in a coarse rollup under the same name.
 fn merging(finer: &Measure) -> Option<Measure> {
     let kind = finer.kind.merged_by(finer, "finer").ok()?;
-    Some(Measure { kind, column: Some(finer.name.clone()), ..finer.clone() })
+    Some(Measure { kind, column: Some(Operand::column(&finer.name)), ..finer.clone() })
 }
 
 #[test]
@@ -70,7 +76,7 @@ fn every_word_of_a_kind_is_a_key_of_its_own() {
 fn every_kind_makes_the_columns_that_it_names() {
     for kind in KINDS {
         let measure = Measure { name: "m".repeat(48), ..measure(*kind) };
-        let columns = made(&measure, &measure.reads(), Level::Rows);
+        let columns = made(&measure, &read_names(&measure), Level::Rows);
         assert_eq!(names(&columns), measure.names().into_iter().collect(), "{kind:?}");
         assert!(measure.names().iter().all(|name| name.len() <= 63), "{kind:?}");
         if let Some(coarse) = merging(&measure) {
@@ -85,7 +91,7 @@ fn what_merges_finds_its_columns_in_the_finer_table_however_many_rollups_are_abo
     for kind in KINDS {
         let measure = measure(*kind);
         let Some(coarse) = merging(&measure) else { continue };
-        let finer = made(&measure, &measure.reads(), Level::Rows);
+        let finer = made(&measure, &read_names(&measure), Level::Rows);
         let is_there = |name: &String| finer.fields.iter().any(|field| field.name == *name);
         assert!(coarse.kind.reads_finer(&coarse).iter().all(is_there), "{kind:?}");
         assert_eq!(merging(&coarse).map(|it| it.kind), Some(coarse.kind), "{kind:?}");

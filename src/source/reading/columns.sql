@@ -1,10 +1,11 @@
--- The columns of one table or view. `sql_type` leaves out modifiers, as a widened varchar must not
+-- Columns with their types and collations. `sql_type` leaves out modifiers, as a widened varchar must not
 -- break the rollup. Exceptions are bit and character, whose bare names mean one bit or one
 -- character.
-WITH RECURSIVE base AS (
+WITH RECURSIVE listed AS (
+{columns}
+), base AS (
     -- A domain's base may itself be a domain. Only the last one has a modifier.
-    SELECT attnum, atttypid AS typid, atttypmod AS typmod FROM pg_attribute
-    WHERE attrelid = to_regclass({relation}) AND attnum > 0 AND NOT attisdropped
+    SELECT attnum, atttypid AS typid, atttypmod AS typmod FROM listed
     UNION ALL
     SELECT b.attnum, d.typbasetype, d.typtypmod FROM base b
     JOIN pg_type d ON d.oid = b.typid AND d.typtype = 'd'
@@ -53,11 +54,10 @@ SELECT a.attname::text AS name,
        a.attcollation <> 0 AND n.nspname <> 'pg_catalog' AS own_order,
        -- Who asks: a later refusal aborts the transaction, and its hint names the role.
        quote_ident(current_user) AS reader
-FROM pg_attribute a
+FROM listed a
 JOIN pg_type t ON t.oid = a.atttypid
 JOIN base b ON b.attnum = a.attnum
 JOIN pg_type bt ON bt.oid = b.typid AND bt.typtype <> 'd'
 LEFT JOIN pg_collation o ON o.oid = a.attcollation
 LEFT JOIN pg_namespace n ON n.oid = o.collnamespace
-WHERE a.attrelid = to_regclass({relation})
 ORDER BY a.attnum

@@ -18,7 +18,6 @@ use std::fmt;
 use sqlx::Row as _;
 
 use crate::clients::db::{DbError, Tx};
-use crate::model::measure::Measure;
 use crate::model::rollup::Rollup;
 use crate::model::sql::{literal, table};
 
@@ -140,22 +139,26 @@ pub(super) async fn read(tx: &mut Tx, rollup: &Rollup) -> Result<Option<Fingerpr
         // A copy of a cluster looks like the original here, so table numbers cannot be compared.
         database.clear();
     }
-    let measures = rollup.measures.iter();
-    let names = std::iter::once(rollup.time.column.clone())
-        .chain(rollup.group_by.iter().cloned())
-        .chain(measures.clone().flat_map(Measure::reads));
-    let names: Vec<String> = names.map(|name| literal(&name)).collect();
+    let reads = rollup.reads();
+    let named = reads.iter().filter(|(_, operand)| operand.sql().is_none());
+    let names = std::iter::once(rollup.time.column.as_str())
+        .chain(named.map(|(_, operand)| operand.name()));
+    let names: Vec<String> = names.map(literal).collect();
+    let expressions = rollup.expressions();
+    let expressions: Vec<&str> = expressions.iter().filter_map(|(_, it)| it.sql()).collect();
     let conditions: Vec<&str> = rollup
         .filter
         .as_deref()
         .into_iter()
-        .chain(measures.filter_map(|measure| measure.filter.as_deref()))
+        .chain(rollup.measures.iter().filter_map(|measure| measure.filter.as_deref()))
+        .chain(expressions.iter().copied())
         .collect();
     let sql = format!(
         include_str!("fingerprint.sql"),
         oid = oid,
         names = names.join(", "),
         conditions = literal(&conditions.join(" ")),
+        expressions = literal(&expressions.join(" ")),
     );
     let shape = tx.row(DOING, sql).await?;
     let part = |name| shape.try_get::<String, _>(name).map_err(read);

@@ -1,5 +1,6 @@
 -- The properties that decide the values of a rollup's columns, besides its definition: types,
--- generation expressions, the text of views and of the functions that they call, and the tables.
+-- generation expressions, the text of views and of the functions that they call or that expressions
+-- name, and the tables.
 -- Names are written with their schemas, as the search path is PostgreSQL's own.
 WITH RECURSIVE tree AS (
     SELECT {oid}::oid AS oid
@@ -40,7 +41,12 @@ SELECT coalesce((SELECT string_agg(concat_ws(':',
                  FROM used LEFT JOIN calls ON calls.owner = used.name
                  JOIN pg_class c ON c.oid = {oid}::oid), '') AS columns,
        md5(coalesce((SELECT string_agg(text, chr(10) ORDER BY name, text) FROM views), '') || chr(10)
-           || coalesce((SELECT text FROM calls WHERE owner = ''), '')) AS texts,
+           || coalesce((SELECT text FROM calls WHERE owner = ''), '')
+           || coalesce((SELECT chr(10) || string_agg(p.oid::regprocedure::text || p.prosrc, chr(10)
+                                                     ORDER BY p.oid::regprocedure::text)
+                        FROM pg_proc p
+                        WHERE {expressions} <> '' AND p.pronamespace <> 'pg_catalog'::regnamespace
+                          AND position(p.proname::text IN {expressions}) > 0), '')) AS texts,
        md5(coalesce((SELECT string_agg(c.oid::text, ',' ORDER BY c.oid) FROM tree
                      JOIN pg_class c ON c.oid = tree.oid
                      WHERE c.relkind IN ('r', 'p', 'f')

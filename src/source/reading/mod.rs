@@ -1,6 +1,7 @@
 //! Reading a stretch of time: which columns, by which axis, how much at once, and how gently.
 
 pub(crate) mod axis;
+pub(crate) mod expressions;
 pub(crate) mod fingerprint;
 pub mod first_row;
 pub(crate) mod nap;

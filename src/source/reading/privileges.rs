@@ -1,11 +1,13 @@
 //! Questions beyond the catalogue, which PostgreSQL answers by planning a statement: whether this
 //! role may read the columns, and whether they can be grouped.
 
-use crate::clients::db::{DbErrorKind, Tx};
+use crate::clients::db::{DbError, DbErrorKind, Tx};
 use crate::model::hint::Fault;
 use crate::model::measure::Measure;
+use crate::model::operand::Operand;
 use crate::model::rollup::{Late, Rollup};
 use crate::model::sql::{ident, literal, table};
+use crate::source;
 use crate::source::reading::axis::Axis;
 use crate::source::reading::shape::ShapeError;
 use crate::source::settle;
@@ -16,22 +18,28 @@ pub(super) async fn check_privilege(
     rollup: &Rollup,
     role: &str,
 ) -> Result<(), ShapeError> {
-    let name = table(&rollup.from);
-    let columns: Vec<String> = std::iter::once(rollup.time.column.clone())
-        .chain(rollup.group_by.iter().cloned())
-        .chain(rollup.measures.iter().flat_map(Measure::reads))
-        .chain(rollup.late.column().map(str::to_owned))
-        .map(|name| ident(&name))
+    let (name, relation) = (table(&rollup.from), source::of(rollup).relation(rollup));
+    let reads = rollup.reads();
+    let columns: Vec<String> = std::iter::once(rollup.time.column.as_str())
+        .chain(reads.iter().map(|(_, operand)| operand.name()))
+        .chain(rollup.late.column())
+        .map(ident)
         .collect();
     // Planning alone skips these checks. Opening the plan checks privileges and row-level security,
     // and reads no row. The statement returns only a count, because the driver would look up the
     // types of returned columns. It cannot do that for all types, and it would lose the unnamed
     // statement.
     let select = format!(
-        "SELECT count(*) FROM (SELECT {} FROM {name} LIMIT 0) AS nothing",
+        "SELECT count(*) FROM (SELECT {} FROM {relation} LIMIT 0) AS nothing",
         columns.join(", ")
     );
-    let Err(error) = tx.execute(&format!("reading {name}"), select).await else { return Ok(()) };
+    let read = tx.execute(&format!("reading {name}"), select).await;
+    read.map(drop).map_err(|error| refusal(error, rollup, role))
+}
+
+/// The error of a server that does not let `role` read the source.
+pub(super) fn refusal(error: DbError, rollup: &Rollup, role: &str) -> ShapeError {
+    let name = table(&rollup.from);
     let fault = match error.kind() {
         DbErrorKind::RowSecurity => Fault::new(format!(
             "row-level security on {name} hides rows from this role, so its counts would be wrong"
@@ -39,9 +47,9 @@ pub(super) async fn check_privilege(
         .remedy("use a role with BYPASSRLS or the table's owner"),
         DbErrorKind::Denied => Fault::new(format!("the role {role} may not read {name}"))
             .remedy(format!("as its owner: GRANT SELECT ON {name} TO {role}")),
-        _ => return Err(error.into()),
+        _ => return error.into(),
     };
-    Err(ShapeError::Unfit { rollup: rollup.name.clone(), problem: fault })
+    ShapeError::Unfit { rollup: rollup.name.clone(), problem: fault }
 }
 
 /// Checks that the server knows the zone of a column's local times. Its rules for the zone are
@@ -76,15 +84,15 @@ pub(super) async fn check_comparable(
     is_comparable: impl Fn(&str) -> bool,
 ) -> Result<(), ShapeError> {
     let values = rollup.measures.iter().filter_map(Measure::values_of);
-    let keys = rollup.group_by.iter().map(String::as_str).chain(values);
+    let keys = rollup.group_by.iter().map(|key| &key.operand).chain(values).map(Operand::name);
     let keys: Vec<String> = keys.filter(|name| is_comparable(name)).map(ident).collect();
     if keys.is_empty() {
         return Ok(());
     }
     let keys = keys.join(", ");
-    let name = table(&rollup.from);
+    let (name, relation) = (table(&rollup.from), source::of(rollup).relation(rollup));
     // With a false condition PostgreSQL answers from the types alone.
-    let sql = format!("SELECT FROM {name} WHERE false GROUP BY {keys} ORDER BY {keys}");
+    let sql = format!("SELECT FROM {relation} WHERE false GROUP BY {keys} ORDER BY {keys}");
     let Err(error) = tx.execute(&format!("grouping {name}"), sql).await else { return Ok(()) };
     match error.kind() {
         DbErrorKind::Missing | DbErrorKind::Refused => Err(ShapeError::Unfit {

@@ -48,9 +48,9 @@ pub(crate) fn select_napping(
 ) -> String {
     let mut columns = vec![format!("{} AS bucket", shape.axis.bucket(slice_start, start, end))];
     for dimension in &shape.dimensions {
-        let name = ident(&dimension.name);
+        let (read, name) = (ident(&dimension.reads), ident(&dimension.name));
         let cast = dimension.cast.as_ref().map_or_else(String::new, |to| format!("::{to}"));
-        columns.push(format!("{name}{cast} AS {name}"));
+        columns.push(format!("{read}{cast} AS {name}"));
     }
     for field in &shape.fields {
         let of = &field.expressions;
@@ -63,7 +63,7 @@ pub(crate) fn select_napping(
     }
     columns.push(format!("count(*) AS {ROWS}"));
     // Group by the source's own columns, so that their types and collations decide what is equal.
-    let keys = shape.dimensions.iter().map(|dimension| ident(&dimension.name));
+    let keys = shape.dimensions.iter().map(|dimension| ident(&dimension.reads));
     let mut groups = std::iter::once("1".to_owned()).chain(keys).collect::<Vec<_>>().join(", ");
     if staged {
         let values: Vec<String> = shape.values.iter().map(|value| ident(&value.column)).collect();

@@ -12,7 +12,9 @@ use crate::model::measure::{
 };
 use crate::model::rollup::{Late, Rollup, TableName};
 use crate::model::sql::{literal, table};
+use crate::source;
 use crate::source::reading::axis::{Axis, TimeType};
+use crate::source::reading::expressions;
 use crate::source::reading::fingerprint::{self, Fingerprint};
 use crate::source::reading::origin::check_origin;
 use crate::source::reading::privileges::{
@@ -41,11 +43,13 @@ pub struct Shape {
     pub fingerprint: Option<Fingerprint>,
 }
 
-/// A column to group by.
+/// A dimension with its type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dimension {
-    /// Its name, in source and rollup table.
+    /// Its name in the rollup table.
     pub(crate) name: String,
+    /// The name by which statements read it from the source.
+    pub(crate) reads: String,
     /// Its type in the rollup table.
     pub(crate) sql_type: String,
     /// Its collation, quoted, where it differs from the type's own.
@@ -82,7 +86,9 @@ pub async fn inspect(
     same_database: bool,
 ) -> Result<Shape, ShapeError> {
     let unfit = |problem: Fault| ShapeError::Unfit { rollup: rollup.name.clone(), problem };
-    let columns = columns(tx, rollup).await?;
+    let mut columns = columns(tx, rollup).await?;
+    let role = columns.first().map_or_else(String::new, |column| column.reader.clone());
+    columns.extend(expressions::columns(tx, rollup, &role).await?);
     let find = |key: &str, name: &str| {
         columns.iter().find(|column| column.name == name).ok_or_else(|| {
             let nearest = nearest(name, &columns);
@@ -103,28 +109,29 @@ pub async fn inspect(
         Late::Grace | Late::Clock | Late::Capture => None,
     };
     let mut dimensions = Vec::with_capacity(rollup.group_by.len());
-    for name in &rollup.group_by {
-        dimensions.push(dimension(find("group_by", name)?, same_database).map_err(&unfit)?);
+    for key in &rollup.group_by {
+        let column = find("group_by", key.operand.name())?;
+        dimensions.push(dimension(&key.name, column, same_database).map_err(&unfit)?);
     }
     let mut read = Vec::with_capacity(rollup.measures.len());
     for measure in &rollup.measures {
         let key = format!("measures.{}", measure.name);
-        let columns = measure.reads().into_iter().map(|name| find(&key, &name));
+        let columns = measure.reads();
+        let columns = columns.iter().map(|operand| find(&key, operand.name()));
         read.push(columns.collect::<Result<Vec<_>, _>>()?);
     }
     for axis in std::iter::once(&axis).chain(changes.as_ref()) {
         check_zone(tx, rollup, axis).await?;
     }
     check_origin(tx, rollup).await?;
-    let role = columns.first().map_or("", |column| &column.reader);
-    check_privilege(tx, rollup, role).await?;
-    check_late(tx, rollup, role).await?;
+    check_privilege(tx, rollup, &role).await?;
+    check_late(tx, rollup, &role).await?;
     let comparable = |name: &str| columns.iter().any(|it| it.name == name && it.comparable);
     check_comparable(tx, rollup, comparable).await?;
     let types = measure_types(tx, rollup).await?;
     let inputs = rollup.measures.iter().zip(read).zip(types);
     let inputs = inputs.map(|((measure, columns), sql_type)| {
-        let is_dimension = measure.column.as_ref().is_some_and(|it| rollup.group_by.contains(it));
+        let is_dimension = measure.column.as_ref().is_some_and(|it| rollup.is_grouped_by(it));
         Input::new(measure, columns, sql_type, same_database, is_dimension)
     });
     let (measured, values) = lay_out(inputs.collect(), Level::Rows).map_err(&unfit)?;
@@ -193,12 +200,22 @@ async fn near_tables(tx: &mut Tx, from: &TableName) -> Result<Vec<String>, DbErr
 /// exist.
 pub(crate) async fn catalogue(tx: &mut Tx, from: &TableName) -> Result<Vec<Column>, DbError> {
     let name = table(from);
-    let sql = format!(include_str!("columns.sql"), relation = literal(&name));
-    let rows = tx.rows(&format!("looking up {name}"), sql).await?;
+    let columns = format!(include_str!("table_columns.sql"), relation = literal(&name));
+    described(tx, columns, &format!("looking up {name}")).await
+}
+
+/// The catalogue's description of `columns`, a query of names, types and collations.
+pub(super) async fn described(
+    tx: &mut Tx,
+    columns: String,
+    doing: &str,
+) -> Result<Vec<Column>, DbError> {
+    let rows = tx.rows(doing, format!(include_str!("columns.sql"), columns = columns)).await?;
     rows.iter()
         .map(|row| {
             Ok(Column {
                 name: row.try_get("name")?,
+                sql: None,
                 sql_type: row.try_get("sql_type")?,
                 base_type: row.try_get("base_type")?,
                 portable: row.try_get("portable")?,
@@ -216,37 +233,34 @@ pub(crate) async fn catalogue(tx: &mut Tx, from: &TableName) -> Result<Vec<Colum
         .map_err(|source| tx.error("reading the catalogue", source))
 }
 
-fn dimension(column: &Column, same_database: bool) -> Result<Dimension, Fault> {
+fn dimension(name: &str, column: &Column, same_database: bool) -> Result<Dimension, Fault> {
+    let (words, sql_type) = (column.in_words(), &column.sql_type);
+    let abroad = || format!("keep the target in the source's database or {}", column.recast());
     if !column.comparable {
         let fault = Fault::new(format!(
-            "group_by: column `{}` is of type {}, which PostgreSQL cannot group by exactly",
-            column.name, column.sql_type
+            "group_by: {words} is of type {sql_type}, which PostgreSQL cannot group by exactly"
         ));
-        return Err(fault.remedy("cast it in a view"));
+        return Err(fault.remedy(column.recast()));
     }
     if !same_database && !column.deterministic {
         let fault = Fault::new(format!(
-            "group_by: column `{}` has a nondeterministic collation, which another database does not \
-             know",
-            column.name
+            "group_by: {words} has a nondeterministic collation, which another database does not know"
         ));
-        return Err(
-            fault.remedy("keep the target in the source's database or cast the column in a view")
-        );
+        return Err(fault.remedy(abroad()));
     }
     let sql_type = if same_database {
         column.sql_type.clone()
     } else {
         column.type_abroad().ok_or_else(|| {
             Fault::new(format!(
-                "group_by: column `{}` is of type {}, which another database does not know",
-                column.name, column.sql_type
+                "group_by: {words} is of type {sql_type}, which another database does not know"
             ))
-            .remedy("keep the target in the source's database or cast the column in a view")
+            .remedy(abroad())
         })?
     };
     Ok(Dimension {
-        name: column.name.clone(),
+        name: name.to_owned(),
+        reads: column.name.clone(),
         cast: (sql_type != column.sql_type).then(|| sql_type.clone()),
         collation: if same_database { column.collation.clone() } else { None },
         is_array: column.is_array,
@@ -260,8 +274,8 @@ async fn measure_types(tx: &mut Tx, rollup: &Rollup) -> Result<Vec<String>, Shap
     let select: Vec<String> = types.map(|typed| format!("pg_typeof({typed})::text")).collect();
     // With a false condition PostgreSQL answers from the types alone. The count makes the result
     // one row.
-    let (select, name) = (select.join(", "), table(&rollup.from));
-    let sql = format!("SELECT {select}, count(*) FROM {name} WHERE false");
+    let (select, relation) = (select.join(", "), source::of(rollup).relation(rollup));
+    let sql = format!("SELECT {select}, count(*) FROM {relation} WHERE false");
     let row = tx.row("typing the measures", sql).await.map_err(|error| match error.kind() {
         DbErrorKind::Missing | DbErrorKind::Refused => ShapeError::Unfit {
             rollup: rollup.name.clone(),

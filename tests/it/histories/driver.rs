@@ -90,11 +90,16 @@ fn rollups(kind: Kind) -> String {
              shrink_guard = 0.0\ngroup_by = [\"kind\"]\nmeasures = [\"events\", \"total\"{merged}]\n"
         )
     };
+    // An expression takes the place of its column, with the same values.
+    let (key, amount) = match kind.is_composed {
+        true => ("\"kind\"", "\"amount\""),
+        false => ("{ kind = \"lower(kind)\" }", "{ sql = \"amount + 0\" }"),
+    };
     let hourly = format!(
         "[[rollup]]\nname = \"hourly\"\nfrom = \"public.events\"\ntime = \"at\"\n\
          start = \"2026-01-01\"\nslice = \"1 hour\"\nbucket = \"30 minutes\"\nlate = {late}\n\
-         grace = \"2 minutes\"\nshrink_guard = 0.0\ngroup_by = [\"kind\"]\n[rollup.measures]\nevents = \"count\"\n\
-         total = {{ sum = \"amount\" }}\n{every}"
+         grace = \"2 minutes\"\nshrink_guard = 0.0\ngroup_by = [{key}]\n[rollup.measures]\nevents = \"count\"\n\
+         total = {{ sum = {amount} }}\n{every}"
     );
     if !kind.is_composed {
         return hourly;

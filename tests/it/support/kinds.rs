@@ -2,6 +2,7 @@
 
 use serde_json::Map;
 use tallymark::model::measure::{Kind, Measure, Subject};
+use tallymark::model::operand::Operand;
 use tallymark::source::reading::shape::Shape;
 
 /// A measure of this kind as the configuration writes it, with the example of every parameter.
@@ -34,7 +35,7 @@ pub fn direct<'s>(measure: &Measure, shape: &'s Shape) -> Vec<(&'s str, &'s str)
 
 /// Whether a coarse rollup can merge measures of this kind.
 pub fn merges(kind: &'static dyn Kind) -> bool {
-    let (name, column) = ("m".to_owned(), Some("c".to_owned()));
+    let (name, column) = ("m".to_owned(), Some(Operand::column("c")));
     let measure = Measure { name, kind, column, parameters: Map::new(), filter: None };
     kind.merged_by(&measure, "finer").is_ok()
 }

@@ -1,6 +1,7 @@
 //! Measures over every type that they support.
 
 use tallymark::model::measure::{KINDS, Kind, Measure};
+use tallymark::model::operand::Operand;
 use tallymark::source::reading::shape::Shape;
 use tallymark::work::ready;
 
@@ -130,7 +131,7 @@ async fn measures(world: &World, across: bool) -> String {
 fn in_sql(measure: &Measure, shape: &Shape) -> String {
     let filter = measure.filter.as_ref();
     let filter = filter.map_or_else(String::new, |filter| format!(" FILTER (WHERE {filter})"));
-    let column = measure.column.as_deref().unwrap_or("*");
+    let column = measure.column.as_ref().map_or("*", Operand::name);
     let is_float = FLOATS.iter().any(|float| column == format!("v_{float}"));
     let sum = match is_float {
         true => format!("(sum({column}::text::numeric){filter})::float8"),

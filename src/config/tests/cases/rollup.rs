@@ -254,6 +254,13 @@ tallymark.toml:25: rollup.entity_daily.group_by[2]: "" is empty; write the name 
     ),
     (
         "[\"entity_id\", \"kind\"]",
+        "[\"kind\", { kind = \"lower(kind)\" }, { a = \"b\", c = \"d\" }, { a = 5 }]",
+        r#"tallymark.toml:25: rollup.entity_daily.group_by[1]: the column "kind" is already taken by group_by; leave it out, or read from a view in which it has another name
+tallymark.toml:25: rollup.entity_daily.group_by[2]: does not name one expression; write { plan = "props->>'plan'" }
+tallymark.toml:25: rollup.entity_daily.group_by[3].a: expected an SQL expression such as "props->>'plan'", found an integer"#,
+    ),
+    (
+        "[\"entity_id\", \"kind\"]",
         "\"kind\"",
         r#"tallymark.toml:25: rollup.entity_daily.group_by: expected an array of columns such as ["entity_id", "kind"], found a string"#,
     ),
