@@ -11,7 +11,7 @@ use tallymark::work::late;
 use tallymark::work::report::{Outcome, SliceReport};
 
 use super::fake::datum::{Datum, text};
-use super::fake::{App, Caller, Door, Fake, Fault, Findable, Kind, Moment, New, Rights};
+use super::fake::{App, Author, Caller, Door, Fake, Fault, Findable, Kind, Moment, New, Rights};
 use super::shop::{DAY, NOW, Shop, TABLES, TOKEN, all, order, run, worker};
 use crate::support::Database;
 use crate::support::cli::{self, PASSWORD, Place};
@@ -178,7 +178,7 @@ async fn a_thing_that_appears_after_the_grace_is_told_and_nothing_is_kept() {
 type Spoil = fn(&Shop);
 
 /// Each trap, and what its error says.
-const TRAPS: [(&str, Spoil, &str); 13] = [
+const TRAPS: [(&str, Spoil, &str); 14] = [
     ("no token", |shop| shop.fake.app().revoke(TOKEN), "Invalid API token"),
     (
         "a token without rights",
@@ -199,6 +199,16 @@ const TRAPS: [(&str, Spoil, &str); 13] = [
             shop.fake.app().allow(TOKEN, Caller::User("1x1".into()));
         },
         "finds no thing of type `order`",
+    ),
+    (
+        "a token that sees less than a stranger",
+        |shop| {
+            shop.fake.app().live().of("order").users.findable = Findable::Own;
+            shop.fake.app().allow(TOKEN, Caller::User("admin_user_shop_test".into()));
+            let by_another = order(30).by(&Author::new("1x2", 0));
+            shop.fake.app().live().create("order", &by_another);
+        },
+        "20 things of type `order` with the token, and 21 without one",
     ),
     (
         "a hidden field",
