@@ -114,12 +114,14 @@ impl Edge {
     /// The values in order, as an aggregate whose parenthesis is left open for a filter.
     fn sorted(&self, value: &str, by: &str, value_type: &str) -> String {
         let order = self.order;
-        // Text in the order of its bytes: databases differ in their collations.
+        // Text in the order of its bytes: databases differ in their collations. It also tells equal
+        // values of several forms apart, such as 0 and -0.
+        let text = format!("({value})::text COLLATE \"C\"{order} NULLS LAST");
         let tie = match ORDERED.contains(&value_type) {
-            true => value.to_owned(),
-            false => format!("({value})::text COLLATE \"C\""),
+            true => format!("{value}{order} NULLS LAST, {text}"),
+            false => text,
         };
-        format!("(array_agg({value} ORDER BY {by}{order} NULLS LAST, {tie}{order} NULLS LAST)")
+        format!("(array_agg({value} ORDER BY {by}{order} NULLS LAST, {tie})")
     }
 }
 
