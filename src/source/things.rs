@@ -127,6 +127,7 @@ fn value(name: &str, kind: FieldType) -> Field {
         name: name.to_owned(),
         sql_type: kind.sql_type().to_owned(),
         stage_type: kind.sql_type().to_owned(),
+        limited: None,
         collation: None,
         expressions: Expressions {
             direct: none(),

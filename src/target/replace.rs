@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::future::BoxFuture;
 use sqlx::Row as _;
 
-use super::statement::{columns, differs, merged, same_group};
+use super::statement::{columns, differs, limited, merged, same_group};
 use super::{Target, TargetError, generation};
 use crate::checkpoint::{CheckpointError, Lease};
 use crate::clients::db::Tx;
@@ -204,6 +204,7 @@ impl Target {
         input: &str,
     ) -> Result<(Replaced, u64), TargetError> {
         let SliceJob { rollup, shape, slice } = job;
+        let input = limited(shape, input);
         let assignments: Vec<String> = shape
             .fields
             .iter()

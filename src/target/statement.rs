@@ -1,5 +1,7 @@
 //! SQL fragments shared by replace, verify and stage.
 
+use std::borrow::Cow;
+
 use crate::model::measure::partial::{ROWS, TAG, value_column};
 use crate::model::slice::Slice;
 use crate::model::sql::{ident, timestamptz};
@@ -50,6 +52,20 @@ pub(crate) fn differs(shape: &Shape) -> String {
             .join(", ")
     };
     format!("ROW({}) IS DISTINCT FROM ROW({})", side("__o"), side("__n"))
+}
+
+/// The groups of `input` as they may be written: an error where a measure is beyond its limit.
+pub(crate) fn limited<'i>(shape: &Shape, input: &'i str) -> Cow<'i, str> {
+    if shape.fields.iter().all(|field| field.limited.is_none()) {
+        return input.into();
+    }
+    let keys = columns(shape)[..=shape.dimensions.len()].to_vec();
+    let fields = shape.fields.iter().map(|field| match &field.limited {
+        Some(limited) => format!("{limited} AS {}", ident(&field.name)),
+        None => ident(&field.name),
+    });
+    let all: Vec<_> = keys.into_iter().chain(fields).chain([ROWS.to_owned()]).collect();
+    format!("SELECT {} FROM (\n{input}\n) __limited", all.join(", ")).into()
 }
 
 /// The slice's final groups, merged from the table `stage`.

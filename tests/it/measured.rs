@@ -1,6 +1,7 @@
 //! Each kind of measure against SQL that computes its numbers in another way, by hours from the
 //! source, and by days and weeks from those.
 
+use serde_json::Value;
 use tallymark::model::rollup::Rollup;
 use tallymark::work::ready;
 
@@ -390,4 +391,33 @@ async fn init_makes_the_functions_of_a_measure_and_mends_them_and_check_states_t
     assert_eq!(made.matches("CREATE OR REPLACE").count(), 1, "{made}");
     place.run(&["init"]).good();
     assert!(!place.run(&["init", "--dry-run"]).good().out.contains("CREATE"));
+}
+
+/// Before `init`, and where the source is a database without the functions.
+#[tokio::test]
+async fn a_preview_shows_sets_and_sketches_without_their_functions() {
+    let (source, target) = (Database::create().await, Database::create().await);
+    let measures = "users = { distinct = \"big\", merge = \"approximate\" }\n\
+                    texts = { distinct = \"t\", merge = \"exact\", members_max = 5000 }\n\
+                    f = { percentiles = \"f\", at = [0, 0.5, 0.99] }";
+    let place = Place::new(&source.url(), &target.url(), &rollups(measures)).await;
+    place.sql(SAMPLES).await;
+    let words = ["preview", "hourly", "--slice", "2026-01-05", "--limit", "100"];
+    let before = place.json(&words);
+    assert_eq!(before["listed"].as_array().unwrap().len(), 36, "{before}");
+    place.run(&["init"]).good();
+    place.run(&["run", "hourly", "--slice", "2026-01-05"]).good();
+    let rows = "SELECT row_to_json(r)::text FROM (SELECT g, users, texts, f_p0, f_p50, f_p99 \
+                FROM stats.hourly ORDER BY bucket, g) r";
+    let rows: Vec<String> = sqlx::query_scalar(rows).fetch_all(&target.pool().await).await.unwrap();
+    let parsed: Result<Vec<Value>, _> = rows.iter().map(|row| serde_json::from_str(row)).collect();
+    let mut listed: Vec<_> = before["listed"].as_array().unwrap().iter().collect();
+    listed.sort_by_key(|group| {
+        (group["bucket"].to_string(), group["g"].is_null(), group["g"].to_string())
+    });
+    for (shown, row) in listed.iter().zip(parsed.unwrap()) {
+        for (name, value) in row.as_object().unwrap() {
+            assert_eq!(&shown[name], value, "{name}: {shown} {row}");
+        }
+    }
 }

@@ -230,7 +230,7 @@ impl Reading<'_> {
         let generated = shape
             .generated
             .iter()
-            .map(|column| format!("({}) AS {}, ", column.expression, ident(&column.name)));
+            .map(|column| format!("({}) AS {}, ", column.anywhere(), ident(&column.name)));
         let dimensions = shape.dimensions.iter();
         let order = dimensions.map(|it| format!(", (__g.{})::text", ident(&it.name)));
         format!(

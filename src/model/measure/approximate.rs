@@ -110,6 +110,7 @@ fn columns(input: &Input<'_>, rows: &str) -> Columns {
         name: name.clone(),
         sql_type: "bigint".to_owned(),
         expression: format!("tallymark.unique_count({})", ident(&set)),
+        plain: Some(estimated(&set)),
     };
     Columns { fields: vec![field], generated: vec![estimate] }
 }
@@ -157,6 +158,26 @@ fn union(column: &str, rows: &str) -> String {
         entry(2),
         REGISTERS - 1
     ))
+}
+
+/// The estimate of `unique_count.sql` in one expression. σ is a sum of powers, those below the least
+/// double left out.
+fn estimated(column: &str) -> String {
+    let column = ident(column);
+    format!(
+        "(SELECT CASE WHEN __unused = 1 THEN 0 ELSE round(0.72134752044448170368 * {REGISTERS} * \
+         {REGISTERS} / (__sum + {REGISTERS} * (__unused + (SELECT coalesce(sum(exp(ln(__unused) * \
+         2 ^ __power) * 2 ^ (__power - 1)), 0) FROM generate_series(1, 30) AS __power \
+         WHERE __unused > 0 AND ln(__unused) * 2 ^ __power > -700)))) END::bigint \
+         FROM (SELECT coalesce(sum(0.5::double precision ^ __rank), 0) AS __sum, \
+         1 - count(*)::double precision / {REGISTERS} AS __unused FROM (\
+         SELECT get_byte({column}, 3 * __place + 2) & 63 FROM generate_series(0, \
+         CASE WHEN length({column}) < {REGISTERS} THEN length({column}) / 3 - 1 END) AS __place \
+         UNION ALL SELECT get_byte({column}, __place) FROM generate_series(0, \
+         CASE WHEN length({column}) = {REGISTERS} THEN {} END) AS __place \
+         WHERE get_byte({column}, __place) > 0) AS __ranks (__rank)) AS __registers)",
+        REGISTERS - 1
+    )
 }
 
 /// The column of the sketch.

@@ -66,5 +66,5 @@ fn mean(name: &str, sum_type: &str) -> Generated {
         "bigint" => ("numeric", format!("{sum}::numeric / nullif({count}, 0)")),
         other => (other, format!("{sum} / nullif({count}, 0)")),
     };
-    Generated { name: name.to_owned(), sql_type: sql_type.to_owned(), expression }
+    Generated { name: name.to_owned(), sql_type: sql_type.to_owned(), expression, plain: None }
 }

@@ -101,21 +101,21 @@ impl Kind for Exact {
 fn columns(input: &Input<'_>, member_type: &str, rows: &str) -> Columns {
     let name = &input.measure.name;
     let set = set_of(name);
-    let limited = |merged: &str| {
-        let given = input.measure.parameters.get("members_max").and_then(Value::as_u64);
-        let members_max = given.unwrap_or(MEMBERS_MAX);
-        format!("tallymark.at_most({merged}, {members_max}, {})", literal(name))
-    };
-    let merge = |rows: &str| limited(&union(&set, member_type, rows));
-    let expressions = Expressions::merged(input, limited(rows), rows.to_owned(), merge);
+    let merge = |rows: &str| union(&set, member_type, rows);
+    let expressions = Expressions::merged(input, rows.to_owned(), rows.to_owned(), merge);
     // A slice that one statement reads has one row of a group in the stage.
-    let from_whole = limited(&format!("max({})", ident(&set)));
+    let from_whole = format!("max({})", ident(&set));
     let expressions = Expressions { from_whole, ..expressions };
+    let given = input.measure.parameters.get("members_max").and_then(Value::as_u64);
+    let members_max = given.unwrap_or(MEMBERS_MAX);
+    let limited = format!("tallymark.at_most({}, {members_max}, {})", ident(&set), literal(name));
     let field = Field::new(&set, &format!("{member_type}[]"), expressions);
+    let field = Field { limited: Some(limited), ..field };
     let size = Generated {
         name: name.clone(),
         sql_type: "bigint".to_owned(),
         expression: format!("cardinality({})::bigint", ident(&set)),
+        plain: None,
     };
     Columns { fields: vec![field], generated: vec![size] }
 }

@@ -22,6 +22,9 @@ pub struct Field {
     /// The collation by which its values are compared, quoted, where it differs from the type's
     /// own.
     pub collation: Option<String>,
+    /// The column's value as it may be written: itself, or an error beyond a limit. It may use the
+    /// kind's functions.
+    pub(crate) limited: Option<String>,
     pub expressions: Expressions,
 }
 
@@ -47,6 +50,16 @@ pub struct Generated {
     pub(crate) name: String,
     pub(crate) sql_type: String,
     pub(crate) expression: String,
+    /// The same for databases without the kind's functions, where `expression` uses them.
+    pub(crate) plain: Option<String>,
+}
+
+impl Generated {
+    /// Its expression in a statement over rows with its measure's columns, in any database.
+    #[must_use]
+    pub(crate) fn anywhere(&self) -> &str {
+        self.plain.as_deref().unwrap_or(&self.expression)
+    }
 }
 
 /// A source column whose distinct values a measure needs.
@@ -69,6 +82,7 @@ impl Field {
             sql_type: sql_type.to_owned(),
             stage_type: sql_type.to_owned(),
             collation: None,
+            limited: None,
             expressions,
         }
     }

@@ -164,7 +164,7 @@ pub struct Function {
     /// The types of its arguments, as PostgreSQL lists them.
     pub(crate) arguments: &'static str,
     /// The statement that creates it. The body of a function stands between `$body$`.
-    pub sql: &'static str,
+    pub(crate) sql: &'static str,
 }
 
 /// A kind of measure.
@@ -173,8 +173,8 @@ pub struct Function {
 ///
 /// - It may create several columns. The accumulators that merge are stored in the rollup's table
 ///   beside the result, because a coarse rollup reads them there.
-/// - Only [`Expressions::whole`] and [`Expressions::partial`] run in the source, which may be read-only
-///   and lacks the kind's functions.
+/// - The source may be read-only and elsewhere, so only [`Generated::expression`] and
+///   [`Field::limited`], which are for the target's tables, use the kind's functions.
 /// - The stage has the same columns as the table, of type [`Field::stage_type`]. A column that is
 ///   computed from its neighbours may be NULL in a partial.
 /// - A merge runs over the stage's rows of one group, and may read all columns of its own measure.

@@ -129,6 +129,7 @@ fn columns(input: &Input<'_>, rows: &str) -> Columns {
         name: share.column(name),
         sql_type: "double precision".to_owned(),
         expression: format!("tallymark.percentile({}, {})", ident(&sketch), share.sql()),
+        plain: Some(value_at(&sketch, &share.sql())),
     };
     let generated = shares(input.measure).into_iter().map(percentile).collect();
     Columns { fields: vec![field], generated }
@@ -165,6 +166,22 @@ fn total(column: &str, rows: &str) -> String {
          unnest(__sketch) AS __entry GROUP BY 1",
         (1_u64 << COUNT_BITS) - 1
     ))
+}
+
+/// The value of `percentile.sql` in one expression.
+fn value_at(sketch: &str, share: &str) -> String {
+    let (sketch, counted) = (ident(sketch), (1_u64 << COUNT_BITS) - 1);
+    format!(
+        "(SELECT CASE WHEN __bucket = 0 THEN 0 WHEN __bucket = {NAN} THEN 'NaN' \
+         WHEN abs(__bucket) = {NAN} - 1 THEN sign(__bucket) * 'Infinity'::double precision \
+         ELSE sign(__bucket) * (1 + ((abs(__bucket) & 63) + 0.5::double precision) / 64) * \
+         2::double precision ^ ((abs(__bucket) >> 6) - 1023) END FROM (\
+         SELECT __entry >> {COUNT_BITS} AS __bucket, \
+         sum(__entry & {counted}) OVER (ORDER BY __entry) AS __seen, \
+         sum(__entry & {counted}) OVER () AS __total FROM unnest({sketch}) AS __entry) AS __counts \
+         WHERE __seen >= greatest(1, ceil({share} * __total::double precision)) \
+         ORDER BY __bucket LIMIT 1)"
+    )
 }
 
 /// A share of the values, in parts of 10,000.

@@ -82,6 +82,7 @@ impl Spread {
             name: name.to_owned(),
             sql_type: "numeric".to_owned(),
             expression: format!("CASE WHEN {count} > 1 THEN {value} END"),
+            plain: None,
         }
     }
 }

@@ -175,13 +175,6 @@ async fn every_measure(across: bool) {
         "SELECT '2026-01-01Z'::timestamptz, v_bool, {} FROM things GROUP BY v_bool",
         sql.join(", ")
     );
-    if across {
-        // Computed without them. The expectation is the statement of a single database.
-        world.sql("CREATE SCHEMA tallymark").await;
-        for function in KINDS.iter().flat_map(|kind| kind.functions()) {
-            world.sql(function.sql).await;
-        }
-    }
     let wanted = records(&world.pool, &wanted).await;
     for rollup in &world.worker.config.rollups {
         let again = world.backfill_one(rollup, "2026-01-02", true).await;

@@ -93,7 +93,7 @@ pub(crate) async fn inspect_knowing(
     (start, end): (DateTime<Utc>, DateTime<Utc>),
     known: &KnownTables,
 ) -> Result<PlannedRead, DbError> {
-    let select = read::select(rollup, shape, Form::Whole, (start, start, end), true);
+    let select = read::select(rollup, shape, Form::Whole, (start, start, end), false);
     let plan = explain(tx, &select).await?;
     let mut nodes = Vec::new();
     walk(&plan, None, &mut nodes);
@@ -158,7 +158,7 @@ pub(crate) async fn volume(
     start: DateTime<Utc>,
     end: DateTime<Utc>,
 ) -> Result<Volume, DbError> {
-    let select = read::select(rollup, shape, Form::Whole, (start, start, end), true);
+    let select = read::select(rollup, shape, Form::Whole, (start, start, end), false);
     let plan = explain(tx, &select).await?;
     let mut nodes = Vec::new();
     walk(&plan, None, &mut nodes);
