@@ -147,6 +147,21 @@ async fn check_tells_of_each_server_once_and_of_all() {
 }
 
 #[tokio::test]
+async fn with_checkpoints_in_the_target_a_server_out_of_reach_is_told_once_with_its_remedy() {
+    let (mut place, _database) = Place::with_events(1).await;
+    place.configure_plain(&format!("[checkpoint]\nstore = \"postgres\"\n{}", daily(1)));
+    place.run(&["init"]).good();
+    place.source_url = format!("postgres://app@127.0.0.1:{}/x", closed_port());
+    place.target_url.clone_from(&place.source_url);
+    let check = place.run(&["check", "--json"]);
+    assert_eq!(check.code, Some(3), "{check:?}");
+    assert_eq!(grades(&check), ["bad source", "note checkpoints", "note rollups"], "{check:?}");
+    let run = place.run(&["run"]);
+    let remedy = "hint: start the server, or correct host and port of the address";
+    run.refused(3, &["postgres could not be reached", "Connection refused", remedy]);
+}
+
+#[tokio::test]
 async fn a_typing_error_is_answered_with_what_was_meant() {
     let (place, _database) = Place::with_events(1).await;
     place.run(&["init"]).good();

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::error::Error;
 
+use crate::clients::db::DbError;
 use crate::model::hint::{Fault, Hinted};
 
 type Cause = Box<dyn Error + Send + Sync>;
@@ -121,6 +122,9 @@ pub enum StoreError {
 
 impl Hinted for StoreError {
     fn hint(&self) -> Option<Cow<'_, str>> {
+        if let Some(hint) = self.of_database() {
+            return Some(hint);
+        }
         let hint = match self {
             Self::NoTable { .. } => "run `tallymark init`",
             Self::WrongTable { remedy, .. } => {
@@ -149,6 +153,17 @@ impl Hinted for StoreError {
 }
 
 impl StoreError {
+    /// The remedy of the database that holds the table.
+    fn of_database(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Unreachable { source, .. }
+            | Self::Denied { source, .. }
+            | Self::Invalid { source, .. }
+            | Self::Other { source, .. } => source.downcast_ref::<DbError>()?.hint(),
+            _ => None,
+        }
+    }
+
     /// Whether the same call may succeed later.
     #[must_use]
     pub(crate) const fn is_retryable(&self) -> bool {

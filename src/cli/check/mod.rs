@@ -104,14 +104,21 @@ impl CheckArgs {
             Some(_) => app::inspect(&worker, &mut findings).await,
             None => source(&worker, &mut findings).await?,
         };
+        let mut has_target = reached;
         if !worker.target.is_source || worker.app.is_some() {
             let looked = server(&alone(&worker, Side::Target)?, true, &mut findings).await;
-            reached &= looked.is_ok();
+            has_target = looked.is_ok();
+            reached &= has_target;
             if let Err(error) = looked {
                 findings.trouble("target", &error.into());
             }
         }
-        let has_store = has_region && checkpoints(&worker, &mut findings).await;
+        let is_told = worker.checkpoints.is_in_target() && !has_target;
+        if is_told {
+            let finding = "not looked at, as the database that holds them cannot be asked";
+            findings.add(Grade::Note, "checkpoints", finding);
+        }
+        let has_store = !is_told && has_region && checkpoints(&worker, &mut findings).await;
         for chosen in chosen.into_iter().filter(|_| reached) {
             match rollup(&worker, chosen, &mut findings).await {
                 Ok(()) => {}

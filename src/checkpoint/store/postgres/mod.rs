@@ -23,7 +23,6 @@ use super::{
     Written,
 };
 use crate::clients::db::{Access, Db, DbError, DbErrorKind, Tx, Whole};
-use crate::model::hint::Hinted;
 use crate::model::sql::{literal, shown};
 use reading::Shared;
 use render::{Render, StoreClock};
@@ -257,7 +256,8 @@ impl Postgres {
     /// The meaning of the server's error.
     fn error(&self, operation: &'static str, error: DbError) -> StoreError {
         let (store, table) = (STORE, self.table.clone());
-        let (problem, kind, source) = (error.in_one_line(), error.kind(), error.into());
+        // The database's own remedy comes from `source`.
+        let (problem, kind, source) = (error.to_string(), error.kind(), error.into());
         match kind {
             DbErrorKind::Unreachable | DbErrorKind::Login => {
                 StoreError::Unreachable { store, operation, place: String::new(), problem, source }
