@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde_json::json;
-use tallymark::checkpoint::State;
+use tallymark::checkpoint::{Pause, Scope, State};
 
 use crate::faults::through;
 use crate::support::cli::{Ended, Place, daily, day, ended, execute, lines, today};
@@ -351,6 +351,27 @@ async fn a_transaction_that_has_the_marker_may_be_idle_for_ten_seconds() {
     assert!(report.is_success(), "{report:?}");
     assert_eq!(world.target_value("SELECT DISTINCT idle FROM public.limits").await, "10s");
 }
+
+/// A server ends idle sessions with a message, which the next write would take for its answer.
+#[tokio::test]
+async fn a_write_on_a_session_that_was_ended_while_it_was_idle_is_made_on_a_new_one() {
+    let keeper = Keeper::TargetsClock;
+    let world = World::new(EVENTS, Setup { keeper, ..Setup::default() }).await;
+    let checkpoints = &world.worker.checkpoints;
+    for nth in 1..=3 {
+        let at = instant("2026-01-01");
+        let pause = Pause { at, reason: format!("the {nth}th"), until: None };
+        checkpoints.set_pause(Scope::Source, Some(&pause)).await.unwrap();
+        let reason = "SELECT count(*) FROM tallymark.checkpoint WHERE item::text LIKE";
+        let reason = format!("{reason} '%the {nth}th%'");
+        assert_eq!(world.target_value(&reason).await, "1");
+        world.target_sql(ENDED).await;
+    }
+}
+
+/// Ends Tallymark's sessions, and waits until they are gone.
+const ENDED: &str = "DO $$ BEGIN PERFORM pg_terminate_backend(pid, 60000) FROM pg_stat_activity \
+    WHERE datname = current_database() AND application_name LIKE 'tallymark%'; END $$";
 
 /// The same tests as with DynamoDB, in a process of its own.
 #[test]

@@ -59,14 +59,26 @@ impl Db {
         let sql = format!("{}; {}; COMMIT", begin_sql(access, statement_timeout, label), whole.sql);
         let mut held = opened.pool.acquire(connect, self.is_patient).await.map_err(refused)?;
         let (mut watch, mut answer) = (Stopwatch::start(), send(&mut held, &sql, limit).await);
-        let is_broken = matches!(&answer, Ok(Err(sqlx::Error::Io(_) | sqlx::Error::Protocol(_))));
-        if is_broken && held.is_reused() {
+        if matches!(&answer, Ok(Err(error)) if is_broken(error)) && held.is_reused() {
             // The server may have closed it long ago.
             held = opened.pool.reconnect(held, connect).await.map_err(refused)?;
             (watch, answer) = (Stopwatch::start(), send(&mut held, &sql, limit).await);
         }
         let terms = Terms { side: self.side, access, statement_timeout, limit };
         Tx { held, terms }.ended((doing, &whole.sql), watch, answer).await
+    }
+}
+
+/// Whether the connection has ended: silently, or with the server's farewell, which waits on an idle
+/// connection for the next read.
+fn is_broken(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::Protocol(_) => true,
+        // An administrator or a shutdown ended the session, or `idle_session_timeout`.
+        sqlx::Error::Database(error) => {
+            matches!(error.code().as_deref(), Some("57P01" | "57P05"))
+        }
+        _ => false,
     }
 }
 
