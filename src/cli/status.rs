@@ -257,7 +257,10 @@ impl LineSpan {
             }
             Self::Day => (local.date().to_string(), nth(second)),
             Self::Month => (local.format("%Y-%m").to_string(), local.day0() as usize),
-            Self::Year if width > 8 * 86_400 => (local.year().to_string(), local.month0() as usize),
+            Self::Year if width > 8 * 86_400 => {
+                let months = usize::try_from(width / (30 * 86_400)).unwrap_or(1).max(1);
+                (local.year().to_string(), local.month0() as usize / months)
+            }
             Self::Year => {
                 let week = local.iso_week();
                 (week.year().to_string(), week.week0() as usize)

@@ -9,9 +9,10 @@ use chrono::{DateTime, Utc};
 use crate::model::clock::rfc3339;
 use crate::model::hint::Fault;
 use crate::model::rollup::{Late, Rollup, TableName, TimeColumn};
-use crate::model::slice::{Calendar, Width};
+use crate::model::slice::Calendar;
 use crate::model::text::{listed, nearest, shown};
 
+use super::cut::{Cut, Usual};
 use super::raw::{Node, Section};
 use super::rollup::{self, Draft};
 use super::{SourceConfig, measures, mirror};
@@ -159,12 +160,12 @@ fn coarse(Draft { section, name }: &Draft<'_>, finer: &Rollup, schema: &str) -> 
             node.wrong::<()>(Fault::new(why).remedy(remedy));
         }
     }
-    let cut = rollup::cut(section, finer.calendar.zone()).and_then(|cut| fits(section, cut, finer));
-    let start = cut.as_ref().and_then(|(calendar, _)| start(section, calendar, finer));
+    let cut = Cut::read(section, Usual::of(finer)).and_then(|cut| fits(section, cut, finer));
+    let start = cut.as_ref().and_then(|cut| start(section, &cut.calendar, finer));
     let seal_before = rollup::seal_before(section, cut.as_ref());
     let shrink_guard = rollup::shrink_guard(section);
     let columns = measures::read_merged(section, finer);
-    let ((calendar, bucket), (group_by, measures)) = (cut?, columns?);
+    let (Cut { calendar, bucket }, (group_by, measures)) = (cut?, columns?);
     Some(Rollup {
         name: name.clone()?,
         from: TableName { schema: Some(schema.to_owned()), name: finer.name.clone() },
@@ -188,16 +189,12 @@ fn coarse(Draft { section, name }: &Draft<'_>, finer: &Rollup, schema: &str) -> 
 
 /// Compares the calendar with the finer rollup's: slices and buckets must consist of whole finer
 /// ones.
-pub(super) fn fits(
-    section: &Section<'_>,
-    (calendar, bucket): (Calendar, Width),
-    finer: &Rollup,
-) -> Option<(Calendar, Width)> {
+pub(super) fn fits(section: &Section<'_>, cut: Cut, finer: &Rollup) -> Option<Cut> {
+    let Cut { calendar, bucket } = cut;
     let name = &finer.name;
     let (zone, width) = (finer.calendar.zone(), finer.calendar.width());
-    let wrong = |key: &str, fault: Fault| {
-        section.get(key).and_then(|node| node.wrong::<(Calendar, Width)>(fault))
-    };
+    let wrong =
+        |key: &str, fault: Fault| section.get(key).and_then(|node| node.wrong::<Cut>(fault));
     if calendar.zone() != zone {
         return wrong(
             "timezone",
@@ -228,7 +225,7 @@ pub(super) fn fits(
             .remedy("use a wider one"),
         );
     }
-    Some((calendar, bucket))
+    Some(cut)
 }
 
 /// The start of history: as configured, or the first slice that the finer rollup fills.

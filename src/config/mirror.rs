@@ -5,9 +5,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono_tz::Tz;
-
 use super::compose::{self, FINER_DECIDES, Origins};
+use super::cut::{Cut, Usual};
 use super::measures::{RESERVED, condition};
 use super::raw::{Node, Section};
 use super::rollup::{self, Draft, GRACE_RANGE};
@@ -18,13 +17,14 @@ use crate::model::rollup::{Late, Rollup, TableName, TimeColumn};
 use crate::model::text::{listed, nearest, shown};
 
 /// The keys of a mirror.
-pub(super) const KEYS: [&str; 10] = [
+pub(super) const KEYS: [&str; 11] = [
     "name",
     "type",
     "fields",
     "start",
     "slice",
     "timezone",
+    "week_start",
     "grace",
     "modified",
     "shrink_guard",
@@ -88,11 +88,11 @@ fn read(
     let fields = section
         .need("fields", r#"write the keys that rollups need: fields = ["status", "amount"]"#)
         .and_then(|node| fields(&node));
-    let cut = rollup::cut(&section, Tz::UTC);
+    let cut = Cut::read(&section, Usual::DEFAULT);
     let start = section
         .need("start", r#"write the day when history begins: start = "2025-01-01""#)
         .zip(cut.as_ref())
-        .and_then(|(node, (calendar, _))| rollup::start(&node, calendar));
+        .and_then(|(node, cut)| rollup::start(&node, &cut.calendar));
     let grace = match section.get("grace") {
         Some(node) => duration::read(&node, GRACE_RANGE),
         None => Some(GRACE_DEFAULT),
@@ -101,7 +101,7 @@ fn read(
     let shrink_guard = rollup::shrink_guard(&section);
     let seal_before = rollup::seal_before(&section, cut.as_ref());
     let app = source?.app.as_ref()?;
-    let (calendar, bucket) = cut?;
+    let Cut { calendar, bucket } = cut?;
     let thing = thing?;
     Some(Rollup {
         name: name?,
@@ -220,9 +220,9 @@ pub(super) fn rollup_of(
             node.wrong::<()>(Fault::new(why).remedy(*remedy));
         }
     }
-    let cut = rollup::cut(section, found.calendar.zone());
+    let cut = Cut::read(section, Usual::of(found));
     let cut = cut.and_then(|cut| compose::fits(section, cut, found));
-    let start = cut.as_ref().and_then(|(calendar, _)| compose::start(section, calendar, found));
+    let start = cut.as_ref().and_then(|cut| compose::start(section, &cut.calendar, found));
     let seal_before = rollup::seal_before(section, cut.as_ref());
     let shrink_guard = rollup::shrink_guard(section);
     let filter = condition(section);
@@ -233,7 +233,7 @@ pub(super) fn rollup_of(
         let read = read.filter(|operand| operand.sql().is_none());
         are_columns(section, found, read.map(|operand| operand.name().to_owned()))?;
     }
-    let ((calendar, bucket), (group_by, measures)) = (cut?, columns?);
+    let (Cut { calendar, bucket }, (group_by, measures)) = (cut?, columns?);
     Some(Rollup {
         name: name.clone()?,
         from: TableName { schema: Some(known.schema.to_owned()), name: found.name.clone() },

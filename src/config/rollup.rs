@@ -9,14 +9,15 @@ use chrono_tz::{TZ_VARIANTS, Tz};
 
 use crate::model::hint::Fault;
 use crate::model::rollup::{EpochUnit, Late, Rollup, TableName, TimeColumn};
-use crate::model::slice::{Calendar, Width, boundaries};
+use crate::model::slice::Calendar;
 use crate::model::text::{nearest, shown};
 
+use super::cut::{Cut, Usual};
 use super::measures::condition;
 use super::raw::{Node, Section, identifier_fault};
 use super::{duration, measures};
 
-pub(super) const KEYS: [&str; 16] = [
+pub(super) const KEYS: [&str; 17] = [
     "name",
     "from",
     "time",
@@ -24,6 +25,7 @@ pub(super) const KEYS: [&str; 16] = [
     "slice",
     "bucket",
     "timezone",
+    "week_start",
     "grace",
     "lookback",
     "late",
@@ -57,11 +59,11 @@ pub(super) fn read(Draft { section, name }: &Draft<'_>) -> Option<Rollup> {
     let late = section.get("late").map_or(Some(Late::default()), |node| late(&node));
     let from = section.need("from", r#"write from = "public.events""#).and_then(|n| table(&n));
     let time = section.need("time", r#"write time = "created_at""#).and_then(|n| time(&n));
-    let cut = cut(section, Tz::UTC);
+    let cut = Cut::read(section, Usual::DEFAULT);
     let start = section
         .need("start", r#"write the day when history begins: start = "2025-01-01""#)
         .zip(cut.as_ref())
-        .and_then(|(node, (calendar, _))| start(&node, calendar));
+        .and_then(|(node, cut)| start(&node, &cut.calendar));
     let seal_before = seal_before(section, cut.as_ref());
     let grace = match section.get("grace") {
         Some(node) => duration::read(&node, GRACE_RANGE),
@@ -80,7 +82,7 @@ pub(super) fn read(Draft { section, name }: &Draft<'_>) -> Option<Rollup> {
                 .remedy(format!("write schema.{name}, such as public.{name}")),
         );
     }
-    let ((calendar, bucket), (group_by, measures)) = (cut?, columns?);
+    let (Cut { calendar, bucket }, (group_by, measures)) = (cut?, columns?);
     Some(Rollup {
         name: name.clone()?,
         from: from?,
@@ -115,10 +117,10 @@ const SHRINK_GUARD_DEFAULT: f64 = 0.5;
 /// Reads `seal_before`: slices that start earlier are never computed.
 pub(super) fn seal_before(
     section: &Section<'_>,
-    cut: Option<&(Calendar, Width)>,
+    cut: Option<&Cut>,
 ) -> Option<Option<DateTime<Utc>>> {
     match (section.get("seal_before"), cut) {
-        (Some(node), Some((calendar, _))) => instant(&node, calendar).map(Some),
+        (Some(node), Some(cut)) => instant(&node, &cut.calendar).map(Some),
         (Some(_), None) => None,
         (None, _) => Some(None),
     }
@@ -319,53 +321,6 @@ pub(super) fn zone(node: &Node<'_>) -> Option<Tz> {
         None => Fault::new(format!("{} is not a time zone", shown(text)))
             .remedy("use an IANA name such as `Europe/Berlin`"),
     })
-}
-
-/// Reads how time is cut: the calendar of slices, by default in the zone `default`, and the bucket.
-pub(super) fn cut(section: &Section<'_>, default: Tz) -> Option<(Calendar, Width)> {
-    let zone = section.get("timezone").map_or(Some(default), |node| zone(&node));
-    let slice = section.need("slice", r#"write slice = "1 day""#).and_then(|n| width(&n));
-    let bucket = match section.get("bucket") {
-        Some(node) => width(&node).map(|width| (Some(node), width)),
-        None => slice.map(|width| (None, width)),
-    };
-    let (zone, slice, (node, bucket)) = (zone?, slice?, bucket?);
-    let calendar = Calendar::new(slice, zone);
-    let Some(node) = node else { return Some((calendar, bucket)) };
-    if !bucket.divides(slice) {
-        return node.wrong(
-            Fault::new(format!(r#""{bucket}" does not divide the slice of "{slice}""#))
-                .remedy(r#"use one that does, or remove the key"#),
-        );
-    }
-    if has_too_many_buckets(&calendar, bucket) {
-        return node.wrong(
-            Fault::new(format!(
-                r#""{bucket}" cuts the slice of "{slice}" into more than {BUCKETS_MAX} buckets"#
-            ))
-            .remedy(r#"use a wider bucket or a narrower slice"#),
-        );
-    }
-    Some((calendar, bucket))
-}
-
-/// A slice's statement contains the boundaries of all its buckets. A month of quarter hours is the
-/// most that it should carry.
-const BUCKETS_MAX: usize = 3_000;
-
-fn has_too_many_buckets(calendar: &Calendar, bucket: Width) -> bool {
-    /// 2025-10-15T12:00:00Z. The month has 31 days, one of which has 25 hours in much of the world.
-    const LONG_MONTH: i64 = 1_760_529_600;
-    let slice = calendar.containing(DateTime::from_timestamp(LONG_MONTH, 0).unwrap_or_default());
-    boundaries(bucket, calendar.zone(), slice.start(), slice.end()).len() > BUCKETS_MAX
-}
-
-fn width(node: &Node<'_>) -> Option<Width> {
-    let text = node.string(r#"a width such as "1 day" or "15 minutes""#)?;
-    match text.parse::<Width>() {
-        Ok(width) => Some(width),
-        Err(fault) => node.refused(text, &fault, r#"write a width such as "1 day""#),
-    }
 }
 
 fn instant(node: &Node<'_>, calendar: &Calendar) -> Option<DateTime<Utc>> {

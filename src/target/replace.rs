@@ -103,8 +103,8 @@ impl StatementOptions<'_> {
 /// seconds.
 const IDLE_MS: u64 = 10_000;
 
-/// A slice is at most a month of 31 days, and what a change of the zone adds.
-const LONGEST_SLICE: TimeDelta = TimeDelta::days(35);
+/// A slice is at most a year of 366 days, and what a change of the zone adds.
+const LONGEST_SLICE: TimeDelta = TimeDelta::days(370);
 
 /// The marker's state before this attempt took it.
 pub(super) struct PriorMarker {

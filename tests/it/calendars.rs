@@ -12,6 +12,8 @@ struct Case {
     /// First slice and end of the last, as dates of the zone.
     from: &'static str,
     to: &'static str,
+    /// The day on which weeks begin.
+    week_start: &'static str,
 }
 
 const fn case(
@@ -20,7 +22,7 @@ const fn case(
     [slice, bucket]: [&'static str; 2],
     [from, to]: [&'static str; 2],
 ) -> Case {
-    Case { name, zone, slice, bucket, from, to }
+    Case { name, zone, slice, bucket, from, to, week_start: "monday" }
 }
 
 const NEW_YORK: &str = "America/New_York";
@@ -48,20 +50,53 @@ const CASES: &[Case] = &[
     case("apia", APIA, ["1 day", "1 hour"], ["2011-12-28", "2012-01-02"]),
     case("apia_month", APIA, ["1 month", "1 day"], ["2011-12-01", "2012-01-01"]),
     case("apia_week", APIA, ["1 week", "1 day"], ["2011-12-26", "2012-01-02"]),
+    case("new_york_quarters", NEW_YORK, ["1 quarter", "1 quarter"], ["2025-01-01", "2025-07-01"]),
+    case("quarter_of_days", NEW_YORK, ["1 quarter", "1 day"], ["2025-10-01", "2026-01-01"]),
+    case("prague_halves", PRAGUE, ["6 months", "1 quarter"], ["2025-01-01", "2026-01-01"]),
+    case("prague_year", PRAGUE, ["1 year", "1 month"], ["2025-01-01", "2026-01-01"]),
+    case("apia_year", APIA, ["1 year", "1 year"], ["2011-01-01", "2012-01-01"]),
+    Case { week_start: "sunday", ..SUNDAYS },
+    Case {
+        name: "saturdays",
+        week_start: "saturday",
+        from: "2025-10-25",
+        to: "2025-11-08",
+        ..SUNDAYS
+    },
 ];
+
+/// Weeks that begin before the change of clocks, and end after it.
+const SUNDAYS: Case = case("sundays", PRAGUE, ["1 week", "1 week"], ["2025-10-19", "2025-11-02"]);
 
 impl Case {
     fn rollup(&self, suffix: &str, from: &str, time: &str) -> String {
+        let week_start = match self.week_start {
+            "monday" => String::new(),
+            other => format!("week_start = \"{other}\"\n"),
+        };
         format!(
             "[[rollup]]\nname = \"{}{suffix}\"\nfrom = \"{from}\"\ntime = {time}\nstart = \"{}\"\n\
-             slice = \"{}\"\nbucket = \"{}\"\ntimezone = \"{}\"\n\
+             slice = \"{}\"\nbucket = \"{}\"\ntimezone = \"{}\"\n{week_start}\
              [rollup.measures]\nn = \"count\"\nids = {{ sum = \"id\" }}\n",
             self.name, self.from, self.slice, self.bucket, self.zone
         )
     }
 
     /// The bucket of `instant` by PostgreSQL's calendar. All offsets here are whole quarter hours.
+    /// PostgreSQL's weeks begin on a Monday.
     fn truncated(&self, instant: &str) -> String {
+        let later = match self.week_start {
+            "saturday" => 2,
+            "sunday" => 1,
+            _ => 0,
+        };
+        if later > 0 {
+            let zone = self.zone;
+            return format!(
+                "(date_trunc('week', {instant} AT TIME ZONE '{zone}' + interval '{later} days') \
+                 - interval '{later} days') AT TIME ZONE '{zone}'"
+            );
+        }
         match self.bucket.split_once(' ').unwrap() {
             ("15", _) => format!("date_bin('15 minutes', {instant}, '2000-01-01Z')"),
             (_, unit) => format!("date_trunc('{unit}', {instant}, '{}')", self.zone),

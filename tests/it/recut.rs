@@ -141,17 +141,19 @@ async fn a_slice_takes_away_the_rows_of_another_calendars_slices_that_it_overlap
     assert_eq!(new_york.target_value(beside).await, "0");
 }
 
-/// A month is the widest slice, and this is its last hour.
+/// A year is the widest slice, and this is its last hour.
 #[tokio::test]
-async fn an_hour_takes_away_the_rows_of_a_month_that_began_weeks_before() {
-    let months = world(Cut { slice: "1 month", start: "2025-12-01", ..UTC_DAYS }).await;
-    assert_eq!(months.run("2025-12-01").await.outcome, Outcome::Succeeded);
-    let of_month = "SELECT count(*) FROM stats.daily WHERE bucket = '2025-12-01Z'";
-    assert_ne!(months.target_value(of_month).await, "0");
-    let hours = Cut { slice: "1 hour", start: "2025-12-01", ..UTC_DAYS };
-    let hours = months.redefined(&hours.rollup(""));
-    assert_eq!(hours.run("2025-12-31T23:00:00Z").await.outcome, Outcome::Succeeded);
-    assert_eq!(hours.target_value(of_month).await, "0");
+async fn an_hour_takes_away_the_rows_of_a_month_or_year_that_began_long_before() {
+    for (width, start) in [("1 month", "2025-12-01"), ("1 year", "2025-01-01")] {
+        let wide = world(Cut { slice: width, start, ..UTC_DAYS }).await;
+        assert_eq!(wide.run(start).await.outcome, Outcome::Succeeded);
+        let of_slice = format!("SELECT count(*) FROM stats.daily WHERE bucket = '{start}Z'");
+        assert_ne!(wide.target_value(&of_slice).await, "0", "{width}");
+        let hours = Cut { slice: "1 hour", start, ..UTC_DAYS };
+        let hours = wide.redefined(&hours.rollup(""));
+        assert_eq!(hours.run("2025-12-31T23:00:00Z").await.outcome, Outcome::Succeeded);
+        assert_eq!(hours.target_value(&of_slice).await, "0", "{width}");
+    }
 }
 
 #[tokio::test]

@@ -5,7 +5,8 @@ use std::ops::RangeInclusive;
 use chrono_tz::{TZ_VARIANTS, Tz};
 use serde_json::{Value, json};
 
-use crate::model::slice::Width;
+use crate::config::cut::WEEKDAYS;
+use crate::model::slice::{Width, day_name};
 
 /// Bytes that PostgreSQL keeps of a name. A schema counts characters, of which there are no more.
 const NAME_MAX: usize = 63;
@@ -95,9 +96,19 @@ pub(super) fn width() -> Value {
         let counts = (1..=1440).filter(is_width).map(|count| count.to_string());
         format!("({})\\s*{unit}s?", counts.collect::<Vec<_>>().join("|"))
     };
-    let forms = ["minute", "hour", "day", "week", "month"].map(counts).join("|");
-    let examples = ["15 minutes", "1 hour", "1 day", "1 week", "1 month"];
+    let units = ["minute", "hour", "day", "week", "month", "quarter", "year"];
+    let forms = units.map(counts).join("|");
+    let examples = ["15 minutes", "1 hour", "1 day", "1 week", "1 month", "1 quarter", "1 year"];
     json!({ "type": "string", "pattern": format!("^\\s*0*({forms})\\s*$"), "examples": examples })
+}
+
+/// The day on which a week begins.
+pub(super) fn week_start() -> Value {
+    json!({
+        "description": "The day on which a slice or bucket of a week begins.",
+        "enum": WEEKDAYS.map(day_name),
+        "default": day_name(WEEKDAYS[0]),
+    })
 }
 
 pub(super) fn zone() -> Value {

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::forms::{
-    boolean, described, duration, identifier, instant, number, place, refer, table,
+    boolean, described, duration, identifier, instant, number, place, refer, table, week_start,
 };
 use super::rollup::{unreserved, with};
 use crate::config::app::BRANCH_MAX;
@@ -57,6 +57,7 @@ pub(super) fn mirror() -> Value {
         "start": instant("Where history begins: the start of a slice."),
         "slice": described(refer("width"), "How time is cut into units of work."),
         "timezone": described(refer("zone"), "The zone that slices follow."),
+        "week_start": week_start(),
         "grace": duration(
             "How long after a slice's end its things may still become visible.",
             "15 minutes",

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use super::forms::{boolean, described, duration, identifier, instant, number, refer, table};
+use super::forms::{
+    boolean, described, duration, identifier, instant, number, refer, table, week_start,
+};
 use crate::config::compose::FINER_DECIDES;
 use crate::config::measures::RESERVED;
 use crate::config::rollup::{LOOKBACK_ENTRIES_MAX, LOOKBACK_MAX};
@@ -59,6 +61,7 @@ fn properties() -> Value {
         "slice": described(refer("width"), "How time is cut into units of work."),
         "bucket": described(refer("width"), "The result's time resolution. By default the slice."),
         "timezone": described(refer("zone"), "The zone that slices and buckets follow."),
+        "week_start": week_start(),
         "grace": duration(
             "How long after a slice's end its rows may still become visible.",
             "2 minutes",

@@ -43,8 +43,9 @@ failures_max = 3
 name = "orders"
 from = "public.orders"
 time = "created_at"
-start = "2025-01-06T00:00:00Z"
+start = "2025-01-05T00:00:00Z"
 slice = "1 week"
+week_start = "sunday"
 late = { column = "updated_at", zone = "Europe/Berlin" }
 plan_guard = false
 measures = { orders = "count", least = { min = "amount" } }
@@ -139,6 +140,7 @@ const BEYOND: &[&str] = &[
     "does not merge",
     "cannot be merged",
     "does not divide the slice",
+    "neither slice nor bucket is a week",
     "does not consist of whole",
     "need not fill those of",
     "is not in ascending order",

@@ -106,12 +106,12 @@ impl Calendar {
                 let width = i64::from(minutes) * 60;
                 (wall::piece_start(self.zone, width, t), wall::piece_end(self.zone, width, t))
             }
-            unit @ (Unit::Day | Unit::Week | Unit::Month) => self.period(unit, t),
+            unit @ (Unit::Day | Unit::Week(_) | Unit::Months(_)) => self.period(unit, t),
         };
         Slice { start: wall::utc(start), end: wall::utc(end) }
     }
 
-    /// Start and end of the day, week or month in which `t` lies.
+    /// Start and end of the day, week, month or longer period in which `t` lies.
     fn period(&self, unit: Unit, t: i64) -> (i64, i64) {
         let start_of = |day: i64| wall::reached(self.zone, day * SECONDS_PER_DAY);
         let mut day = first_day(unit, wall::local(self.zone, t).div_euclid(SECONDS_PER_DAY));
@@ -268,9 +268,17 @@ pub(crate) fn boundaries(
 fn first_day(unit: Unit, day: i64) -> i64 {
     match unit {
         Unit::Minutes(_) | Unit::Day => day,
-        // 1970-01-01 was a Thursday.
-        Unit::Week => day - (day + 3).rem_euclid(7),
-        Unit::Month => day - i64::from(wall::utc(day * SECONDS_PER_DAY).day0()),
+        // 1970-01-01 was a Thursday, three days after a Monday.
+        Unit::Week(first) => {
+            day - (day + 3 - i64::from(first.num_days_from_monday())).rem_euclid(7)
+        }
+        Unit::Months(months) => {
+            let date = wall::utc(day * SECONDS_PER_DAY).date_naive();
+            let first = date.month0() - date.month0() % months;
+            date.with_day(1)
+                .and_then(|date| date.with_month0(first))
+                .map_or(day, |date| midnight(date) / SECONDS_PER_DAY)
+        }
     }
 }
 
@@ -278,11 +286,12 @@ fn first_day(unit: Unit, day: i64) -> i64 {
 fn first_day_after(unit: Unit, first: i64) -> i64 {
     match unit {
         Unit::Minutes(_) | Unit::Day => first + 1,
-        Unit::Week => first + 7,
-        Unit::Month => {
+        Unit::Week(_) => first + 7,
+        Unit::Months(months) => {
             let first_date = wall::utc(first * SECONDS_PER_DAY).date_naive();
-            let next = first_date.checked_add_months(Months::new(1));
-            next.map_or(first + 31, |next| midnight(next) / SECONDS_PER_DAY)
+            let next = first_date.checked_add_months(Months::new(months));
+            let longest = i64::from(months) * 31;
+            next.map_or(first + longest, |next| midnight(next) / SECONDS_PER_DAY)
         }
     }
 }

@@ -2,14 +2,14 @@
 //!
 //! One rule serves slices and buckets, and every width follows the zone's local time:
 //!
-//! - **Day, week, month** start at the first instant of a local date. Where a zone skips midnight,
-//!   that is the first instant after the gap. A date that the zone skips entirely (Pacific/Apia,
-//!   2011-12-30) has no slice. Where clocks go back over midnight, the date starts when local time
-//!   reaches midnight for the last time, so that each date is one interval. In America/St_Johns,
-//!   which until 2011 went from 00:01 back to 23:01, that first minute belongs to the day before,
-//!   although PostgreSQL's `date(t at time zone z)` assigns it to the new date. Clocks that go back
-//!   exactly to midnight (America/Havana) stay on the new date, which starts at the earlier of its
-//!   two midnights.
+//! - **Day, week, month, quarter, year** start at the first instant of a local date. Where a zone
+//!   skips midnight, that is the first instant after the gap. A date that the zone skips entirely
+//!   (Pacific/Apia, 2011-12-30) has no slice. Where clocks go back over midnight, the date starts
+//!   when local time reaches midnight for the last time, so that each date is one interval. In
+//!   America/St_Johns, which until 2011 went from 00:01 back to 23:01, that first minute belongs to
+//!   the day before, although PostgreSQL's `date(t at time zone z)` assigns it to the new date.
+//!   Clocks that go back exactly to midnight (America/Havana) stay on the new date, which starts at
+//!   the earlier of its two midnights.
 //! - **Minutes, hours** start wherever the local time of day is a multiple of the width, each time
 //!   that it is, and at the first instant after a gap that skips such a time. Wider slices
 //!   therefore always consist of whole narrower ones, and a width of one hour cuts a day of 25
@@ -30,7 +30,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 pub(crate) use calendar::{Calendar, InstantError, Misaligned, boundaries};
 pub use order::Order;
-pub(crate) use width::Width;
+pub(crate) use width::{Width, day_name};
 
 /// A half-open interval `[start, end)`. Only a [`Calendar`] makes one.
 ///

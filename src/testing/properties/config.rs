@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use chrono::Weekday;
 use sqlx::postgres::PgSslMode;
 
 use crate::checkpoint;
@@ -81,7 +82,10 @@ fn defined(rollup: &Rollup) {
     let hash = rollup.definition();
     assert!(hash.len() == 16 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()), "{hash}");
     for width in [rollup.calendar.width(), rollup.bucket] {
-        assert_eq!(width.to_string().parse(), Ok(width));
+        let text = width.to_string();
+        let read = text.split(" from ").next().unwrap_or_default().parse::<Width>();
+        let first = width.week_start().unwrap_or(Weekday::Mon);
+        assert_eq!(read.map(|read| read.with_weeks_from(first)), Ok(width));
     }
     assert!(rollup.bucket.divides(rollup.calendar.width()) || rollup.bucket == Width::DAY);
     assert_eq!(rollup.calendar.starting(rollup.start).map(|first| first.start()), Ok(rollup.start));

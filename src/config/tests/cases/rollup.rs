@@ -30,6 +30,21 @@ pub(in crate::config::tests) const ROLLUP: &[Case] = &[
         r#"tallymark.toml:19: rollup.entity_daily.bucket: "3 minutes" cuts the slice of "1 week" into more than 3000 buckets; use a wider bucket or a narrower slice"#,
     ),
     (
+        "slice = \"1 day\"\nbucket = \"1 hour\"",
+        "slice = \"1 day\"\nweek_start = \"sunday\"",
+        r#"tallymark.toml:19: rollup.entity_daily.week_start: neither slice nor bucket is a week; remove the key"#,
+    ),
+    (
+        "slice = \"1 day\"\nbucket = \"1 hour\"",
+        "slice = \"1 week\"\nweek_start = \"Sunday\"",
+        r#"tallymark.toml:19: rollup.entity_daily.week_start: "Sunday" is not a day of the week; did you mean `sunday`?"#,
+    ),
+    (
+        "slice = \"1 hour\"",
+        "slice = \"5 months\"",
+        r#"tallymark.toml:41: rollup.hits.slice: `5 months` does not divide a year exactly; write `4 months` or `6 months`"#,
+    ),
+    (
         "slice = \"1 hour\"",
         "slice = \"25 hours\"",
         r#"tallymark.toml:41: rollup.hits.slice: `25 hours` is longer than a day; write `1 day`, `1 week` or `1 month`"#,
@@ -158,7 +173,7 @@ tallymark.toml:25: rollup.entity_daily.group_by[1]: the column "__rows" begins w
     (
         "slice = \"1 hour\"",
         "slice = \"1 fortnight\"",
-        r#"tallymark.toml:41: rollup.hits.slice: `1 fortnight` is not a width; write `N minutes`, `N hours`, `1 day`, `1 week` or `1 month`, where the minutes or hours divide a day exactly"#,
+        r#"tallymark.toml:41: rollup.hits.slice: `1 fortnight` is not a width; write `N minutes`, `N hours`, `1 day`, `1 week`, `1 month`, `1 quarter` or `1 year`, where the minutes or hours divide a day exactly"#,
     ),
     (
         "slice = \"1 hour\"\n",
