@@ -165,7 +165,7 @@ fn coarse(Draft { section, name }: &Draft<'_>, finer: &Rollup, schema: &str) -> 
     let seal_before = rollup::seal_before(section, cut.as_ref());
     let shrink_guard = rollup::shrink_guard(section);
     let columns = measures::read_merged(section, finer);
-    let (Cut { calendar, bucket }, (group_by, measures)) = (cut?, columns?);
+    let (Cut { calendar, bucket, bucket_as }, (group_by, measures)) = (cut?, columns?);
     Some(Rollup {
         name: name.clone()?,
         from: TableName { schema: Some(schema.to_owned()), name: finer.name.clone() },
@@ -175,6 +175,7 @@ fn coarse(Draft { section, name }: &Draft<'_>, finer: &Rollup, schema: &str) -> 
         start: start?,
         calendar,
         bucket,
+        bucket_as,
         grace: Duration::ZERO,
         lookback: Vec::new(),
         late: Late::Grace,
@@ -190,7 +191,7 @@ fn coarse(Draft { section, name }: &Draft<'_>, finer: &Rollup, schema: &str) -> 
 /// Compares the calendar with the finer rollup's: slices and buckets must consist of whole finer
 /// ones.
 pub(super) fn fits(section: &Section<'_>, cut: Cut, finer: &Rollup) -> Option<Cut> {
-    let Cut { calendar, bucket } = cut;
+    let Cut { calendar, bucket, .. } = cut;
     let name = &finer.name;
     let (zone, width) = (finer.calendar.zone(), finer.calendar.width());
     let wrong =

@@ -4,7 +4,7 @@ use chrono::{DateTime, Weekday};
 use chrono_tz::Tz;
 
 use crate::model::hint::Fault;
-use crate::model::rollup::Rollup;
+use crate::model::rollup::{BucketType, Rollup};
 use crate::model::slice::{Calendar, Width, boundaries, day_name};
 use crate::model::text::{nearest, shown};
 
@@ -16,6 +16,7 @@ use super::rollup::zone;
 pub(super) struct Cut {
     pub(super) calendar: Calendar,
     pub(super) bucket: Width,
+    pub(super) bucket_as: BucketType,
 }
 
 /// What holds where a rollup leaves the keys out.
@@ -37,7 +38,7 @@ impl Usual {
 }
 
 impl Cut {
-    /// Reads `timezone`, `slice`, `bucket` and `week_start`.
+    /// Reads `timezone`, `slice`, `bucket`, `bucket_as` and `week_start`.
     pub(super) fn read(section: &Section<'_>, usual: Usual) -> Option<Self> {
         let zone = section.get("timezone").map_or(Some(usual.zone), |node| zone(&node));
         let slice = section.need("slice", r#"write slice = "1 day""#).and_then(|n| width(&n));
@@ -49,6 +50,8 @@ impl Cut {
             Some(node) => week_start(&node),
             None => Some(usual.week_start),
         };
+        let bucket_as =
+            section.get("bucket_as").map_or(Some(BucketType::default()), |node| bucket_as(&node));
         let (zone, slice, bucket, weeks) = (zone?, slice?, bucket?, weeks?);
         let (slice, bucket) =
             (slice.with_weeks_from(weeks), bucket.unwrap_or(slice).with_weeks_from(weeks));
@@ -58,7 +61,15 @@ impl Cut {
             return node
                 .wrong(Fault::new("neither slice nor bucket is a week").remedy("remove the key"));
         }
-        let cut = Self { calendar: Calendar::new(slice, zone), bucket };
+        let cut = Self { calendar: Calendar::new(slice, zone), bucket, bucket_as: bucket_as? };
+        if let (true, BucketType::Date, Some(node)) =
+            (bucket.is_sub_day(), cut.bucket_as, section.get("bucket_as"))
+        {
+            return node.wrong(
+                Fault::new(format!(r#"several buckets of "{bucket}" have the same date"#))
+                    .remedy("set bucket to 1 day or wider, or remove the key"),
+            );
+        }
         match section.get("bucket") {
             Some(node) => cut.checked(&node),
             None => Some(cut),
@@ -104,6 +115,21 @@ fn width(node: &Node<'_>) -> Option<Width> {
         Err(fault) => node.refused(text, &fault, r#"write a width such as "1 day""#),
     }
 }
+
+/// Reads the type of the column `bucket`.
+fn bucket_as(node: &Node<'_>) -> Option<BucketType> {
+    const FORM: &str = r#""timestamptz" or "date""#;
+    let text = node.string(FORM)?;
+    let found = BUCKET_TYPES.into_iter().find(|it| it.word() == text);
+    found.or_else(|| {
+        node.wrong(
+            Fault::new(format!("{} is not a type of a bucket", shown(text)))
+                .remedy(format!("use {FORM}")),
+        )
+    })
+}
+
+pub(super) const BUCKET_TYPES: [BucketType; 2] = [BucketType::Instant, BucketType::Date];
 
 /// The days on which a week can begin.
 pub(super) const WEEKDAYS: [Weekday; 7] = [

@@ -101,7 +101,7 @@ fn read(
     let shrink_guard = rollup::shrink_guard(&section);
     let seal_before = rollup::seal_before(&section, cut.as_ref());
     let app = source?.app.as_ref()?;
-    let Cut { calendar, bucket } = cut?;
+    let Cut { calendar, bucket, bucket_as } = cut?;
     let thing = thing?;
     Some(Rollup {
         name: name?,
@@ -118,6 +118,7 @@ fn read(
         start: start?,
         calendar,
         bucket,
+        bucket_as,
         grace: grace?,
         lookback: Vec::new(),
         late: Late::Grace,
@@ -233,7 +234,7 @@ pub(super) fn rollup_of(
         let read = read.filter(|operand| operand.sql().is_none());
         are_columns(section, found, read.map(|operand| operand.name().to_owned()))?;
     }
-    let (Cut { calendar, bucket }, (group_by, measures)) = (cut?, columns?);
+    let (Cut { calendar, bucket, bucket_as }, (group_by, measures)) = (cut?, columns?);
     Some(Rollup {
         name: name.clone()?,
         from: TableName { schema: Some(known.schema.to_owned()), name: found.name.clone() },
@@ -243,6 +244,7 @@ pub(super) fn rollup_of(
         start: start?,
         calendar,
         bucket,
+        bucket_as,
         grace: Duration::ZERO,
         lookback: Vec::new(),
         late: Late::Grace,

@@ -17,13 +17,14 @@ use super::measures::condition;
 use super::raw::{Node, Section, identifier_fault};
 use super::{duration, measures};
 
-pub(super) const KEYS: [&str; 17] = [
+pub(super) const KEYS: [&str; 18] = [
     "name",
     "from",
     "time",
     "start",
     "slice",
     "bucket",
+    "bucket_as",
     "timezone",
     "week_start",
     "grace",
@@ -82,7 +83,7 @@ pub(super) fn read(Draft { section, name }: &Draft<'_>) -> Option<Rollup> {
                 .remedy(format!("write schema.{name}, such as public.{name}")),
         );
     }
-    let (Cut { calendar, bucket }, (group_by, measures)) = (cut?, columns?);
+    let (Cut { calendar, bucket, bucket_as }, (group_by, measures)) = (cut?, columns?);
     Some(Rollup {
         name: name.clone()?,
         from: from?,
@@ -92,6 +93,7 @@ pub(super) fn read(Draft { section, name }: &Draft<'_>) -> Option<Rollup> {
         start: start?,
         calendar,
         bucket,
+        bucket_as,
         grace: grace?,
         lookback: lookback?,
         late: late?,

@@ -12,7 +12,7 @@ use super::{Config, ConfigError, ScrubSettings, StoreKind};
 use crate::model::hint::Hinted;
 use crate::model::measure::{self, KINDS, Measure};
 use crate::model::operand::Operand;
-use crate::model::rollup::{EpochUnit, TableName, TimeColumn};
+use crate::model::rollup::{BucketType, EpochUnit, TableName, TimeColumn};
 
 mod cases;
 mod compose;
@@ -175,7 +175,7 @@ fn what_may_be_left_out_has_the_documented_default() {
     let rollup = &config.rollups[0];
     assert_eq!(rollup.bucket, rollup.calendar.width());
     assert_eq!(rollup.calendar.zone(), Tz::UTC);
-    assert_eq!(Width::WEEK.week_start(), Some(chrono::Weekday::Mon));
+    assert_eq!(rollup.bucket_as, BucketType::Instant);
     assert_eq!(rollup.grace, Duration::from_secs(120));
     assert!(rollup.lookback.is_empty());
     assert_eq!(rollup.filter, None);

@@ -15,6 +15,7 @@ use crate::model::measure::Measure;
 use crate::model::operand::{GroupKey, Operand};
 use crate::model::slice::{Calendar, Slice, Width};
 pub(crate) use crate::model::sql::TableName;
+use crate::model::sql::{date, literal, timestamptz};
 use mirror::{CREATED_AT, Mirror};
 
 /// A rollup: the definition of one table of statistics.
@@ -36,6 +37,8 @@ pub struct Rollup {
     pub calendar: Calendar,
     /// The output's time resolution, which divides the slice.
     pub bucket: Width,
+    /// The type of the column that holds it.
+    pub bucket_as: BucketType,
     /// How long after a slice's end, by the database's clock, its rows may still arrive.
     pub grace: Duration,
     /// Offsets, ascending. A slice is recomputed when the slice N places after it becomes readable.
@@ -54,6 +57,36 @@ pub struct Rollup {
     pub seal_before: Option<DateTime<Utc>>,
     /// Whether a slice is refused if its statement would read far more rows than it has.
     pub plan_guard: bool,
+}
+
+/// The type of a rollup table's column `bucket`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BucketType {
+    /// The first instant of the bucket.
+    #[default]
+    Instant,
+    /// The first local date of the bucket, in the rollup's zone.
+    Date,
+}
+
+impl BucketType {
+    /// Its name in the configuration.
+    #[must_use]
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Instant => "timestamptz",
+            Self::Date => "date",
+        }
+    }
+
+    /// The column's type, as PostgreSQL's catalogue names it.
+    #[must_use]
+    pub(crate) const fn sql_type(self) -> &'static str {
+        match self {
+            Self::Instant => "timestamp with time zone",
+            Self::Date => "date",
+        }
+    }
 }
 
 /// The column that places a source row in time, and how to read it.
@@ -172,6 +205,9 @@ impl Rollup {
             "group_by": self.group_by.iter().map(GroupKey::definition).collect::<Vec<_>>(),
             "measures": self.measures.iter().map(Measure::definition).collect::<Vec<_>>(),
         });
+        if self.bucket_as == BucketType::Date {
+            all["bucket_as"] = self.bucket_as.word().into();
+        }
         if let Some(mirror) = &self.mirror {
             all["fields"] = mirror.fields.as_slice().into();
         }
@@ -236,6 +272,30 @@ impl Rollup {
     #[must_use]
     pub(crate) fn time_key(&self) -> &'static str {
         if self.mirror.is_some() { CREATED_AT } else { "bucket" }
+    }
+
+    /// `instant` as a literal of the type of that column. It is the start of a local date where the
+    /// column is a date.
+    #[must_use]
+    pub(crate) fn time_at(&self, instant: DateTime<Utc>) -> String {
+        match self.bucket_as {
+            BucketType::Instant => timestamptz(instant),
+            BucketType::Date => date(self.calendar.zone(), instant),
+        }
+    }
+
+    /// As [`Rollup::time_at`], for an SQL expression of the start or end of a slice. Half a day is
+    /// added before the time of day is left out, so that the date is right even where the server
+    /// has other rules of the zone.
+    #[must_use]
+    pub(crate) fn time_of(&self, instant: &str) -> String {
+        match self.bucket_as {
+            BucketType::Instant => instant.to_owned(),
+            BucketType::Date => format!(
+                "({instant} AT TIME ZONE {} + interval '12 hours')::date",
+                literal(self.calendar.zone().name())
+            ),
+        }
     }
 
     /// Whether slices that start then are sealed.

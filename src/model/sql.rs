@@ -4,6 +4,7 @@ use crate::model::clock::rfc3339;
 use std::fmt;
 
 use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
 
 /// A table or view: an optional schema and a name, both exactly as PostgreSQL stores them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +74,12 @@ pub(crate) fn dollar_quoted(text: &str) -> String {
 #[must_use]
 pub(crate) fn timestamptz(instant: DateTime<Utc>) -> String {
     format!("'{}'::timestamptz", rfc3339(instant))
+}
+
+/// The local date in `zone` at `instant` as a `date` literal.
+#[must_use]
+pub(crate) fn date(zone: Tz, instant: DateTime<Utc>) -> String {
+    format!("'{}'::date", instant.with_timezone(&zone).date_naive())
 }
 
 #[cfg(test)]

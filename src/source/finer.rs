@@ -4,7 +4,7 @@
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT, DbError, Side, Tx};
 use crate::model::hint::Fault;
 use crate::model::measure::{Column, Columns, Input, Level, lay_out};
-use crate::model::rollup::Rollup;
+use crate::model::rollup::{BucketType, Rollup};
 use crate::source::reading::axis::{Axis, TimeType};
 use crate::source::reading::shape::{Dimension, Shape, ShapeError, catalogue};
 use crate::source::{Answer, Servers, Source, of};
@@ -103,7 +103,12 @@ fn shape(rollup: &Rollup, columns: &[Column]) -> Result<Shape, ShapeError> {
             )
         })
     };
-    let axis = Axis::new(rollup, Ok(TimeType::Timestamptz)).map_err(unfit)?;
+    let bucket_as = rollup.finer.as_ref().map(|finer| finer.bucket_as).unwrap_or_default();
+    let time = match bucket_as {
+        BucketType::Instant => TimeType::Timestamptz,
+        BucketType::Date => TimeType::Date,
+    };
+    let axis = Axis::new(rollup, Ok(time)).map_err(unfit)?;
     let mut dimensions = Vec::with_capacity(rollup.group_by.len());
     for key in &rollup.group_by {
         let column = find(&key.name)?;

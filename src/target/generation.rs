@@ -7,8 +7,8 @@ use super::{Closed, Registered, Target, TargetError};
 use crate::checkpoint::Lease;
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT, DbError, Tx};
 use crate::model::hint::Fault;
-use crate::model::rollup::Rollup;
 use crate::model::rollup::generation::generation_of;
+use crate::model::rollup::{BucketType, Rollup};
 use crate::model::sql::{literal, timestamptz};
 
 const READING: &str = "reading the generation";
@@ -91,11 +91,13 @@ pub(super) async fn raise(
         let sql = format!(
             "WITH gone AS (DELETE FROM tallymark.slice WHERE rollup = {} AND slice_start >= {} \
              RETURNING slice_start, slice_end) DELETE FROM {} r USING gone \
-             WHERE r.{time} >= gone.slice_start AND r.{time} < gone.slice_end",
+             WHERE r.{time} >= {first} AND r.{time} < {last}",
             literal(&rollup.name),
             timestamptz(edge),
             target.table(rollup),
             time = rollup.time_key(),
+            first = rollup.time_of("gone.slice_start"),
+            last = rollup.time_of("gone.slice_end"),
         );
         tx.execute("deleting what the calendar before left", sql).await?;
     }
@@ -139,10 +141,11 @@ impl Target {
         let doing = "looking for rows outside of every slice";
         let mut tx = self.db.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
         let sql = format!(
-            "{older} SELECT count(*) AS rows, min({time}) AS first, max({time}) AS last \
+            "{older} SELECT count(*) AS rows, {first} AS first, {last} AS last \
              FROM {table} r WHERE {outside}",
             older = older_slices(rollup, generation),
-            time = rollup.time_key(),
+            first = instant_of(rollup, "min"),
+            last = instant_of(rollup, "max"),
             table = self.table(rollup),
             outside = outside_condition(rollup),
         );
@@ -205,12 +208,25 @@ fn outside_condition(rollup: &Rollup) -> String {
     let time = rollup.time_key();
     let before = match rollup.seal_before {
         Some(seal) if seal > rollup.start => "false".to_owned(),
-        _ => format!("r.{time} < {}", timestamptz(rollup.start)),
+        _ => format!("r.{time} < {}", rollup.time_at(rollup.start)),
     };
     format!(
         "{before} OR EXISTS (SELECT FROM older m \
-         WHERE m.slice_start <= r.{time} AND r.{time} < m.slice_end)"
+         WHERE {} <= r.{time} AND r.{time} < {})",
+        rollup.time_of("m.slice_start"),
+        rollup.time_of("m.slice_end"),
     )
+}
+
+/// The least or greatest time of a row, as an instant.
+fn instant_of(rollup: &Rollup, function: &str) -> String {
+    let found = format!("{function}({})", rollup.time_key());
+    match rollup.bucket_as {
+        BucketType::Instant => found,
+        BucketType::Date => {
+            format!("{found}::timestamp AT TIME ZONE {}", literal(rollup.calendar.zone().name()))
+        }
+    }
 }
 
 /// The condition that the marker `m` belongs to an older generation and is open.

@@ -27,8 +27,8 @@ WITH other AS MATERIALIZED (
         SELECT slice_start, slice_end FROM gone UNION ALL
         SELECT slice_start, slice_end FROM other WHERE slice_start = {start}
     ) o
-    WHERE r.{time} >= o.slice_start AND r.{time} < o.slice_end
-      AND NOT (r.{time} >= {start} AND r.{time} < {end})
+    WHERE r.{time} >= {other_first} AND r.{time} < {other_last}
+      AND NOT (r.{time} >= {first} AND r.{time} < {last})
 )
 UPDATE tallymark.slice SET slice_end = {end}, definition = {definition}, rows_read = {rows_read},
     groups = {groups}, replaced_at = clock_timestamp(), replaced_by = {attempt},

@@ -217,8 +217,8 @@ impl Target {
             input = input,
             rollup = self.table(rollup),
             time = shape.time_key,
-            start = timestamptz(slice.start()),
-            end = timestamptz(slice.end()),
+            start = rollup.time_at(slice.start()),
+            end = rollup.time_at(slice.end()),
             same_group = same_group(shape),
             columns = columns(shape).join(", "),
             assignments = assignments.join(", "),
@@ -248,8 +248,8 @@ impl Target {
             include_str!("doubled.sql"),
             rollup = self.table(rollup),
             time = shape.time_key,
-            start = timestamptz(slice.start()),
-            end = timestamptz(slice.end()),
+            start = rollup.time_at(slice.start()),
+            end = rollup.time_at(slice.end()),
             keys = columns(shape)[..=shape.dimensions.len()].join(", "),
         );
         let row = tx.row(DOING, sql).await?;
@@ -352,6 +352,10 @@ pub(super) async fn finish(
         time = rollup.time_key(),
         start = timestamptz(slice.start()),
         end = timestamptz(slice.end()),
+        first = rollup.time_at(slice.start()),
+        last = rollup.time_at(slice.end()),
+        other_first = rollup.time_of("o.slice_start"),
+        other_last = rollup.time_of("o.slice_end"),
         since = timestamptz(slice.start() - longest(slice, generation_of(lease.definition()))),
         seal =
             rollup.seal_before.map_or_else(|| "'-infinity'::timestamptz".to_owned(), timestamptz),

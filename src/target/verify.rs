@@ -11,7 +11,7 @@ use super::statement::{differs, merged, same_group};
 use super::{Target, TargetError};
 use crate::clients::db::{Access, Db, DbError, Tx};
 use crate::model::clock::Stopwatch;
-use crate::model::sql::{ident, timestamptz};
+use crate::model::sql::ident;
 use crate::model::text::cut_json;
 use crate::source::SliceJob;
 use crate::source::reading::read::{self, Form};
@@ -119,8 +119,8 @@ impl Target {
             include_str!("compare.sql"),
             input = input,
             rollup = self.table(rollup),
-            start = timestamptz(start),
-            end = timestamptz(end),
+            start = rollup.time_at(start),
+            end = rollup.time_at(end),
             same_group = same_group(shape),
             differs = differs(shape),
         );
@@ -161,8 +161,8 @@ impl Target {
             actual = object("__o", &fields, keys.len()),
             input = input,
             rollup = self.table(rollup),
-            start = timestamptz(start),
-            end = timestamptz(end),
+            start = rollup.time_at(start),
+            end = rollup.time_at(end),
             same_group = same_group(shape),
             differs = differs(shape),
             limit = limit.max(1),

@@ -16,6 +16,7 @@ mod consumers;
 mod contact;
 #[cfg(all(feature = "faults", feature = "lambda"))]
 mod crash;
+mod dates;
 mod defaults;
 mod docs;
 mod documents;

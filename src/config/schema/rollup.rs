@@ -8,10 +8,11 @@ use super::forms::{
     boolean, described, duration, identifier, instant, number, refer, table, week_start,
 };
 use crate::config::compose::FINER_DECIDES;
+use crate::config::cut::BUCKET_TYPES;
 use crate::config::measures::RESERVED;
 use crate::config::rollup::{LOOKBACK_ENTRIES_MAX, LOOKBACK_MAX};
 use crate::model::measure::{KINDS, Kind, Role, Subject};
-use crate::model::rollup::{EpochUnit, Late};
+use crate::model::rollup::{BucketType, EpochUnit, Late};
 
 /// Bytes of a rollup's or measure's name, as the parser has them.
 const NAME_MAX: usize = 48;
@@ -60,6 +61,11 @@ fn properties() -> Value {
         "start": instant("Where history begins: the start of a slice."),
         "slice": described(refer("width"), "How time is cut into units of work."),
         "bucket": described(refer("width"), "The result's time resolution. By default the slice."),
+        "bucket_as": {
+            "description": "The type of the column bucket. A date needs a bucket of a day or more.",
+            "enum": BUCKET_TYPES.map(BucketType::word),
+            "default": BucketType::default().word(),
+        },
         "timezone": described(refer("zone"), "The zone that slices and buckets follow."),
         "week_start": week_start(),
         "grace": duration(

@@ -1,5 +1,6 @@
 //! Rollups of rollups in the definition file.
 
+use chrono::Weekday;
 use chrono_tz::Tz;
 
 use super::{parse, utc};
@@ -81,6 +82,23 @@ fn a_set_merges_with_a_limit_of_its_own_or_that_of_the_finer_rollup() {
     };
     assert_eq!(limit("people = { distinct = \"visits\", merge = \"exact\" }"), 7);
     assert_eq!(limit("people = { distinct = \"visits\", merge = \"exact\", members_max = 9 }"), 9);
+}
+
+#[test]
+fn weeks_begin_where_those_of_the_finer_rollup_do() {
+    let weeks = |finer: &str, coarse: &str| {
+        let text = format!(
+            "source.url = 'postgres://app@db/shop'\n[[rollup]]\nname = 'finer'\nfrom = 'events'\n\
+             time = 'at'\nmeasures.n = 'count'\n{finer}\n[[rollup]]\nname = 'weeks'\n\
+             from = {{ rollup = 'finer' }}\nmeasures = ['n']\n{coarse}\n"
+        );
+        parse(&text).unwrap().rollups[1].calendar.width().week_start()
+    };
+    let days = "start = '2025-01-01'\nslice = '1 day'";
+    let sundays = "start = '2025-01-05'\nslice = '1 week'\nweek_start = 'sunday'";
+    assert_eq!(weeks(days, "slice = '1 week'"), Some(Weekday::Mon));
+    assert_eq!(weeks(days, "slice = '1 week'\nweek_start = 'saturday'"), Some(Weekday::Sat));
+    assert_eq!(weeks(sundays, "slice = '1 week'"), Some(Weekday::Sun));
 }
 
 #[test]

@@ -70,6 +70,7 @@ latency = { percentiles = "ms", at = [0.5, 0.99, 0.999] }
 name = "months"
 from = { rollup = "days" }
 slice = "1 month"
+bucket_as = "date"
 seal_before = "2025-02-01"
 measures = ["orders"]
 
@@ -141,6 +142,7 @@ const BEYOND: &[&str] = &[
     "cannot be merged",
     "does not divide the slice",
     "neither slice nor bucket is a week",
+    "have the same date",
     "does not consist of whole",
     "need not fill those of",
     "is not in ascending order",

@@ -5,15 +5,15 @@ use chrono::{DateTime, TimeDelta, TimeZone as _, Utc};
 use chrono_tz::Tz;
 
 use crate::model::hint::Fault;
-use crate::model::rollup::{EpochUnit, Rollup, TimeColumn};
+use crate::model::rollup::{BucketType, EpochUnit, Rollup, TimeColumn};
 use crate::model::slice::{Width, boundaries};
-use crate::model::sql::{ident, literal, timestamptz};
+use crate::model::sql::{date, ident, literal, timestamptz};
 
 mod time;
 
 use time::TimeReading;
 pub(crate) use time::TimeType;
-use time::{day, epoch, local, timestamp};
+use time::{epoch, local, timestamp};
 
 /// Clocks change by at most a day (Pacific/Apia 2011). So an offset that is the same this far
 /// before and after an instant is constant near it.
@@ -25,6 +25,7 @@ pub struct Axis {
     column: String,
     reading: TimeReading,
     bucket: Width,
+    bucket_as: BucketType,
     zone: Tz,
 }
 
@@ -44,7 +45,8 @@ impl Axis {
                 fault.remedy("set slice and bucket to 1 day or wider, in the date's own zone")
             );
         }
-        Ok(Self { column: column.clone(), reading, bucket: rollup.bucket, zone })
+        let Rollup { bucket, bucket_as, .. } = *rollup;
+        Ok(Self { column: column.clone(), reading, bucket, bucket_as, zone })
     }
 
     /// The axis of the column that holds the time of a row's last change.
@@ -65,7 +67,14 @@ impl Axis {
             ));
             return Err(fault.remedy("use a timestamptz"));
         }
-        Ok(Self { column: column.column.clone(), reading, bucket: rollup.bucket, zone })
+        let Rollup { bucket, bucket_as, .. } = *rollup;
+        Ok(Self { column: column.column.clone(), reading, bucket, bucket_as, zone })
+    }
+
+    /// The type of the buckets.
+    #[must_use]
+    pub(crate) fn bucket_as(&self) -> BucketType {
+        self.bucket_as
     }
 
     #[must_use]
@@ -238,7 +247,7 @@ impl Axis {
         let (low, high) = match self.reading {
             TimeReading::Instant => (timestamptz(start), timestamptz(end)),
             TimeReading::Local(zone) => return self.between_local(zone, start, end),
-            TimeReading::Day(zone) => (day(zone, start), day(zone, end)),
+            TimeReading::Day(zone) => (date(zone, start), date(zone, end)),
             TimeReading::Epoch(unit) => (epoch(unit, start), epoch(unit, end)),
         };
         format!("{column} >= {low} AND {column} < {high}")
@@ -282,8 +291,8 @@ impl Axis {
         format!("{bounds} AND {instant} >= {start} AND {instant} < {end}")
     }
 
-    /// The expression of the bucket of a row in the chunk `[start, end)`: the bucket's start, as a
-    /// `timestamptz`. It is a constant if there is only one bucket. Otherwise it is found by binary
+    /// The expression of the bucket of a row in the chunk `[start, end)`: the bucket's start, in the
+    /// type of the table's column. It is a constant if there is only one bucket. Otherwise it is found by binary
     /// search among the calendar's own boundaries from `slice_start` on, so that PostgreSQL and the
     /// calendar always agree.
     #[must_use]
@@ -297,8 +306,12 @@ impl Axis {
         // The first bucket contains `start` and may begin before it.
         let first = starts.partition_point(|bucket| *bucket <= start).saturating_sub(1);
         let starts = &starts[first..];
+        let value = |start| match self.bucket_as {
+            BucketType::Instant => timestamptz(start),
+            BucketType::Date => date(self.zone, start),
+        };
         if let [only] = starts {
-            return timestamptz(*only);
+            return value(*only);
         }
         let column = ident(&self.column);
         let list = |item: &dyn Fn(DateTime<Utc>) -> String| {
@@ -314,7 +327,7 @@ impl Axis {
                 literal(zone.name())
             ),
             TimeReading::Day(zone) => {
-                let days = list(&|start| day(zone, start));
+                let days = list(&|start| date(zone, start));
                 format!("width_bucket({column}, ARRAY[{days}]::date[])")
             }
             TimeReading::Epoch(unit) => {
@@ -322,7 +335,10 @@ impl Axis {
                 format!("width_bucket({column}::bigint, ARRAY[{counts}]::bigint[])")
             }
         };
-        format!("(ARRAY[{instants}]::timestamptz[])[{place}]")
+        match self.bucket_as {
+            BucketType::Instant => format!("(ARRAY[{instants}]::timestamptz[])[{place}]"),
+            BucketType::Date => format!("(ARRAY[{}])[{place}]", list(&value)),
+        }
     }
 
     /// An expression over all rows: a number of seconds since 1970 that is at most the earliest

@@ -10,11 +10,11 @@ use std::borrow::Cow;
 use sqlx::Row as _;
 
 use super::ready::{self, Persistence};
-use super::{Target, indexes};
+use super::{Target, generation, indexes};
 use crate::clients::db::{CatalogueError, DbError, Tx};
 use crate::model::hint::{Fault, Hinted};
 use crate::model::measure::partial::{ROWS, TAG, value_column};
-use crate::model::rollup::Rollup;
+use crate::model::rollup::{BucketType, Rollup};
 use crate::model::sql::{ident, literal};
 use crate::source::reading::shape::Shape;
 
@@ -96,6 +96,7 @@ pub async fn plan(
         statements.extend(indexes::new_indexes(tx, &table, shape).await?);
     } else {
         claim_registry(tx, target, rollup, &table).await?;
+        keeps_dates(tx, rollup, &table).await?;
         statements.extend(keeps_rows(tx, rollup, &table, Persistence::Logged).await?);
         statements.extend(alter_rollup(rollup, &table, &wanted, &found)?);
         let indexes = indexes::rollup_indexes(tx, target, rollup, shape).await?;
@@ -213,7 +214,7 @@ fn collate(collation: Option<&String>) -> String {
 fn rollup_columns(shape: &Shape) -> Vec<ColumnSpec> {
     let mut wanted = vec![ColumnSpec {
         name: "bucket".into(),
-        sql_type: "timestamp with time zone".into(),
+        sql_type: shape.axis.bucket_as().sql_type().into(),
         rest: " NOT NULL".into(),
         collation: None,
         generated: false,
@@ -349,6 +350,27 @@ async fn claim_registry(
             let problem = Fault::new("exists but was not made by Tallymark").remedy(format!(
                 "rename it, or choose another rollup name or [target] schema than `{}`",
                 target.schema
+            ));
+            Err(incompatible(rollup, table, problem))
+        }
+    }
+}
+
+/// Refuses a change of the zone where the buckets are dates: a date of the zone before looks like one
+/// of this zone, so that slices of both could not be told apart.
+async fn keeps_dates(tx: &mut Tx, rollup: &Rollup, table: &str) -> Result<(), DdlError> {
+    if rollup.bucket_as == BucketType::Instant {
+        return Ok(());
+    }
+    let Some(calendar) = generation::registered(tx, rollup).await?.calendar else { return Ok(()) };
+    let (zone, before) = (rollup.calendar.zone().name(), calendar.split(", ").nth(1));
+    match before.filter(|before| *before != zone) {
+        None => Ok(()),
+        Some(before) => {
+            let problem =
+                Fault::new(format!("keeps dates of {before}, and the rollup now follows {zone}"));
+            let problem = problem.remedy(format!(
+                "set timezone = \"{before}\" again, or give the changed rollup a new name"
             ));
             Err(incompatible(rollup, table, problem))
         }

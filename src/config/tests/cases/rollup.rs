@@ -40,6 +40,16 @@ pub(in crate::config::tests) const ROLLUP: &[Case] = &[
         r#"tallymark.toml:19: rollup.entity_daily.week_start: "Sunday" is not a day of the week; did you mean `sunday`?"#,
     ),
     (
+        "bucket = \"1 hour\"",
+        "bucket = \"1 hour\"\nbucket_as = \"date\"",
+        r#"tallymark.toml:20: rollup.entity_daily.bucket_as: several buckets of "1 hour" have the same date; set bucket to 1 day or wider, or remove the key"#,
+    ),
+    (
+        "bucket = \"1 hour\"",
+        "bucket_as = \"day\"",
+        r#"tallymark.toml:19: rollup.entity_daily.bucket_as: "day" is not a type of a bucket; use "timestamptz" or "date""#,
+    ),
+    (
         "slice = \"1 hour\"",
         "slice = \"5 months\"",
         r#"tallymark.toml:41: rollup.hits.slice: `5 months` does not divide a year exactly; write `4 months` or `6 months`"#,

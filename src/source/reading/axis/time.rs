@@ -108,10 +108,6 @@ pub(super) fn timestamp(local: NaiveDateTime) -> String {
     format!("'{}'::timestamp", local.format("%Y-%m-%dT%H:%M:%S%.f"))
 }
 
-pub(super) fn day(zone: Tz, instant: DateTime<Utc>) -> String {
-    format!("'{}'::date", instant.with_timezone(&zone).date_naive())
-}
-
 pub(super) fn epoch(unit: EpochUnit, instant: DateTime<Utc>) -> String {
     match unit {
         EpochUnit::Seconds => instant.timestamp().to_string(),
