@@ -184,6 +184,30 @@ fn what_may_be_left_out_has_the_documented_default() {
     assert_eq!(rollup.seal_before, None);
 }
 
+/// Checkpoints keep the hash: another one would make every slice run again.
+#[test]
+fn a_definition_without_expressions_keeps_its_hash_and_one_with_them_has_another() {
+    let definition = |key: &str, amount: &str| {
+        let text = format!(
+            "source.url = \"postgres://app@db/shop\"\n[[rollup]]\nname = \"r\"\nfrom = \"events\"\n\
+             time = \"created_at\"\nstart = \"2025-01-01\"\nslice = \"1 day\"\ngroup_by = [{key}]\n\
+             [rollup.measures]\nevents = \"count\"\ngross = {{ sum = {amount} }}\n"
+        );
+        parse(&text).unwrap().rollups[0].definition()
+    };
+    let plain = definition("\"kind\"", "\"amount\"");
+    assert_eq!(plain, "77305ff17b719799");
+    let others = [
+        definition("{ kind = \"kind\" }", "\"amount\""),
+        definition("{ kind = \"lower(kind)\" }", "\"amount\""),
+        definition("\"kind\"", "{ sql = \"amount\" }"),
+        definition("\"kind\"", "{ sql = \"amount * 2\" }"),
+    ];
+    let all: std::collections::HashSet<_> = others.iter().chain([&plain]).collect();
+    assert_eq!(all.len(), 5);
+    assert!(others.iter().all(|other| other[..8] == plain[..8]), "the rows are the same");
+}
+
 #[test]
 fn an_unknown_rollup_is_answered_with_those_there_are() {
     let config = parse(GOOD).unwrap();
