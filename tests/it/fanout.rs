@@ -18,6 +18,7 @@ use crate::support::invoke;
 use crate::support::kept::Kept;
 use crate::support::proxy::Unreliable;
 use crate::support::runtime_api::{Answer, Function};
+use crate::support::share;
 use crate::support::sqs::{Faults, Sqs};
 
 /// Lambda's limit of an invocation here.
@@ -253,9 +254,11 @@ pub(crate) async fn quiesce(account: &Account, limit: Duration) {
     }
 }
 
-/// Hours of the long test: a month, or the number in the environment (a year has 8,760).
+/// Hours of the long test: ten days, a month with `TALLYMARK_TESTS=all`, or the number in the
+/// environment (a year has 8,760).
 fn hours() -> u32 {
-    std::env::var("TALLYMARK_TEST_HOURS").map_or(720, |hours| hours.parse().unwrap())
+    let usual = if share::is_whole() { 720 } else { 240 };
+    std::env::var("TALLYMARK_TEST_HOURS").map_or(usual, |hours| hours.parse().unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread")]

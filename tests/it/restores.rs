@@ -214,7 +214,7 @@ async fn restores_with(way: usize) {
     let late = LATES[way];
     for (nth, parts) in RESTORES.into_iter().enumerate() {
         let (cell, of) = (nth * LATES.len() + way, RESTORES.len() * LATES.len());
-        if !share::is_drawn("restores", cell, of, of / 2) {
+        if !share::is_drawn("restores", cell, of, of / 4) {
             continue;
         }
         let it = Restorable::new(late).await;

@@ -46,8 +46,8 @@ const CASES: usize = 300;
 /// fault.
 const TRIES: u32 = 4;
 
-/// Unless `TALLYMARK_TESTS=all`, every point gets one kill, before or after, and for each scene at
-/// most this number of other faults is drawn.
+/// Unless `TALLYMARK_TESTS=all`, half of the points get one kill, before or after, and for each scene
+/// at most this number of other faults is drawn.
 const DRAWN: usize = 6;
 
 /// Number of pairs of faults drawn for each scene.
@@ -98,7 +98,7 @@ fn faults(point: &Point) -> Vec<Planned> {
     kinds.into_iter().map(planned).collect()
 }
 
-/// The faults of one scene: all, or a kill at every point and a random choice of the others.
+/// The faults of one scene: all, or a kill at half of the points and a random choice of the others.
 fn cases(points: &[Point], is_whole: bool, random: &mut fastrand::Rng) -> Vec<Case> {
     let all: Vec<Planned> = points.iter().flat_map(faults).collect();
     let (mut kills, mut others): (Vec<_>, Vec<_>) =
@@ -106,6 +106,8 @@ fn cases(points: &[Point], is_whole: bool, random: &mut fastrand::Rng) -> Vec<Ca
     if !is_whole {
         // Those before and after one point are neighbours.
         kills = kills.chunks(2).filter_map(|pair| random.choice(pair).cloned()).collect();
+        random.shuffle(&mut kills);
+        kills.truncate(points.len().div_ceil(2));
         random.shuffle(&mut others);
         others.truncate(DRAWN);
         // In one round, as each round takes as long as the lease and a rerun.
