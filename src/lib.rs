@@ -30,16 +30,12 @@
 //! binaries, the tests, the benches and the fuzzers.
 
 // A program with fewer features leaves code unused. A check with all of them finds unused code.
-#![cfg_attr(
-    not(all(feature = "cli", feature = "embedded", feature = "faults")),
-    allow(dead_code, unused_imports)
-)]
+#![cfg_attr(not(all(feature = "embedded", feature = "faults")), allow(dead_code, unused_imports))]
 // The readers of these pages work on the code, and have the private items too.
 #![allow(rustdoc::private_intra_doc_links)]
 
 pub mod check;
 pub mod checkpoint;
-#[cfg(feature = "cli")]
 pub mod cli;
 pub mod clients;
 pub mod config;
