@@ -227,10 +227,11 @@ impl Place {
     }
 
     /// As [`Place::backfill`], of the small slices.
-    pub fn backfill_hours(&self, concurrency: &str) -> Result<(Duration, u64)> {
-        let range = ["--to", "2026-01-01", "--order", "oldest-first", "--yes"];
-        let arguments = [&["backfill", "hourly", "--concurrency", concurrency][..], &range];
-        run(&mut self.command(&arguments.concat()))
+    pub fn backfill_hours(&self, concurrency: Option<&str>) -> Result<(Duration, u64)> {
+        let range = "backfill hourly --to 2026-01-01 --order oldest-first --yes";
+        let mut arguments: Vec<&str> = range.split(' ').collect();
+        arguments.extend(concurrency.into_iter().flat_map(|it| ["--concurrency", it]));
+        run(&mut self.command(&arguments))
     }
 
     /// As [`Place::backfill`], for everything once more. Returns the printed document.

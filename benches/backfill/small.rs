@@ -9,8 +9,10 @@ use crate::Result;
 use crate::figures::Figures;
 use crate::place::{HOURS, Place, Work};
 
-/// The contestants: whether the checkpoints are in the target, and the concurrent slices.
-const CONTESTANTS: [(bool, &str); 4] = [(true, "1"), (true, "4"), (false, "1"), (false, "4")];
+/// The contestants: whether the checkpoints are in the target, and the concurrent slices, as the
+/// command takes them by default or one at a time.
+const CONTESTANTS: [(bool, Option<&str>); 4] =
+    [(true, None), (true, Some("1")), (false, None), (false, Some("1"))];
 
 pub async fn run(place: &mut Place, rounds: u64) -> Result<()> {
     println!("{HOURS} slices of ten rows");
@@ -37,9 +39,12 @@ pub async fn run(place: &mut Place, rounds: u64) -> Result<()> {
     Ok(())
 }
 
-fn name(has_store: bool, concurrency: &str) -> String {
+fn name(has_store: bool, concurrency: Option<&str>) -> String {
     let store = if has_store { "postgres" } else { "dynamodb" };
-    format!("store {store}, {concurrency} at a time")
+    format!(
+        "store {store}, {}",
+        concurrency.map_or_else(|| "as many as usual".to_owned(), |it| format!("{it} at a time"))
+    )
 }
 
 async fn round_of_floor(place: &Place) -> Result<Duration> {

@@ -309,7 +309,10 @@ impl Global {
 
     /// A worker for the configuration file, with room for `concurrency` concurrent slices.
     async fn worker(&self, concurrency: u32) -> Result<Worker, Failure> {
-        let config = self.config()?;
+        self.worker_of(self.config()?, concurrency).await
+    }
+
+    async fn worker_of(&self, config: Config, concurrency: u32) -> Result<Worker, Failure> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let worker = Worker::new(config, clock, concurrency).await?;
         Ok(worker.interrupted_by(self.interrupt.clone()))

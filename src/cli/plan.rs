@@ -16,10 +16,6 @@ use crate::work::due::Standing;
 use crate::work::worker::{Severity, Worker};
 use crate::work::{backfill, empty, estimate, standings};
 
-const fn one() -> u32 {
-    1
-}
-
 /// Show the due slices, or the plan of a backfill.
 #[derive(Debug, Args, Serialize, Deserialize)]
 pub(crate) struct PlanArgs {
@@ -32,11 +28,12 @@ pub(crate) struct PlanArgs {
     #[arg(long, requires = "from")]
     #[serde(default)]
     force: bool,
-    /// Estimate a backfill with this number of concurrent slices
-    #[arg(long, value_name = "N", default_value_t = 1, requires = "from",
+    /// Estimate a backfill with this number of concurrent slices. By default as many as `slots`, and
+    /// 4 at full speed
+    #[arg(long, value_name = "N", requires = "from",
           value_parser = clap::value_parser!(u32).range(1..=64))]
-    #[serde(default = "one")]
-    concurrency: u32,
+    #[serde(default)]
+    concurrency: Option<u32>,
     #[command(flatten)]
     #[serde(skip)]
     via: Via,
@@ -74,9 +71,8 @@ impl PlanArgs {
         if self.force && !has_from {
             return Some(needed("force", "from"));
         }
-        let is_wrong = !(1..=64).contains(&self.concurrency);
-        let fault = || Fault::new(format!("concurrency is {}", self.concurrency));
-        is_wrong.then(|| fault().remedy("give 1 to 64"))
+        let wrong = self.concurrency.filter(|given| !(1..=64).contains(given))?;
+        Some(Fault::new(format!("concurrency is {wrong}")).remedy("give 1 to 64"))
     }
 
     async fn backfill(
@@ -86,7 +82,9 @@ impl PlanArgs {
     ) -> Result<(serde_json::Value, String), Failure> {
         let (from, to) = self.range.bounds(rollup, worker.clock.now())?;
         let plan = backfill::plan(worker, rollup, from, to, Order::OldestFirst, self.force).await?;
-        let estimate = estimate::estimate(worker, rollup, &plan, self.concurrency).await?;
+        let usual = worker.governor.settings().concurrency();
+        let concurrency = self.concurrency.unwrap_or(usual);
+        let estimate = estimate::estimate(worker, rollup, &plan, concurrency).await?;
         let document = json!({
             "rollup": rollup.name,
             "from": plan.from,

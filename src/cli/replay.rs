@@ -41,7 +41,7 @@ pub(crate) struct ReplayArgs {
 
 impl ReplayArgs {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
-        let worker = global.worker(self.pace.concurrency).await?;
+        let worker = self.pace.worker(global).await?;
         let rollup = worker.rollup(&self.rollup)?;
         identity::refuse_other_places(&worker, rollup).await?;
         let slices = self.slices(&worker, rollup).await?;
@@ -65,7 +65,8 @@ impl ReplayArgs {
         }
         let watch = Stopwatch::start();
         let progress = ProgressLine::new(&rollup.name, slices.len());
-        let batch = self.pace.batch(RunOptions { allow_shrink: self.allow_shrink, backfill: None });
+        let options = RunOptions { allow_shrink: self.allow_shrink, backfill: None };
+        let batch = self.pace.batch(worker.governor.settings(), options);
         let work = backfill::replay(&worker, rollup, &slices, &self.reason, batch, &progress);
         let report = progress.during(worker.governor.waits(), work).await;
         progress.finish();

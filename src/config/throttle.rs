@@ -38,6 +38,9 @@ pub(super) const WAKE_PER_HOUR: RangeInclusive<u32> = 1..=60;
 /// The limit of a signal.
 pub(super) const LOAD: RangeInclusive<f64> = 0.0..=1e12;
 
+/// Concurrent slices of one command at full speed. docs/BENCHMARKS.md has the effect on small slices.
+const AT_FULL_SPEED: u32 = 4;
+
 /// The settings in `[source]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
@@ -60,6 +63,17 @@ pub struct Settings {
     pub quiet_hours: Option<DailyHours>,
     /// How often per hour ticks may wake a sleeping source.
     pub wake_per_hour: Option<u32>,
+}
+
+impl Settings {
+    /// The number of slices that one command works on concurrently, unless it is told. Each slot has
+    /// one. At full speed there are more, so that some slices are claimed and completed while
+    /// others are read.
+    #[must_use]
+    pub const fn concurrency(&self) -> u32 {
+        let at_least = if self.nice_ratio == 0.0 { AT_FULL_SPEED } else { 1 };
+        if self.slots > at_least { self.slots } else { at_least }
+    }
 }
 
 impl Default for Settings {

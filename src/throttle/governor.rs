@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use sqlx::Row as _;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::clients::db::{Access, Db, DbError, Tx};
 use crate::config::{Settings, Signal};
@@ -56,6 +57,8 @@ const REST_TOLD_MIN: Duration = Duration::from_secs(1);
 pub struct Governor {
     settings: Settings,
     state: Mutex<GovernorState>,
+    /// As many as slots: chunks of this process take turns without asking the source.
+    turns: Semaphore,
     waits: tokio::sync::watch::Sender<Option<String>>,
 }
 
@@ -79,7 +82,8 @@ impl Governor {
         let (samples, rests, slot_waited) = ([None, None], vec![], Duration::ZERO);
         let state = GovernorState { samples, pressure: 1.0, rests, slot_waited };
         let (waits, _) = tokio::sync::watch::channel(None);
-        Self { settings, state: Mutex::new(state), waits }
+        let turns = Semaphore::new(settings.slots as usize);
+        Self { settings, state: Mutex::new(state), turns, waits }
     }
 
     #[must_use]
@@ -200,6 +204,13 @@ impl Governor {
             }
             Err(error) => Some(Why::Unreadable(Fault::of(&error).at("throttle_query failed"))),
         }
+    }
+
+    /// Waits until fewer chunks of this process than slots are being read, at most for `limit`.
+    /// `None`: the time has passed, and [`Governor::enter`] finds the slots taken. The chunk keeps
+    /// its turn until it drops the permit.
+    pub(crate) async fn turn(&self, limit: Duration) -> Option<SemaphorePermit<'_>> {
+        tokio::time::timeout(limit, self.turns.acquire()).await.ok()?.ok()
     }
 
     /// Takes a slot for `tx`, which will read a chunk, if the source's load allows it. Otherwise

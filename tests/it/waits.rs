@@ -104,6 +104,19 @@ async fn a_scrub_ends_as_soon_as_its_slices_are_compared() {
     assert!(rested <= took.mul_f64(Settings::default().nice_ratio), "{rested:?} in {took:?}");
 }
 
+#[tokio::test]
+async fn concurrent_slices_of_one_process_take_turns_for_a_slot_without_asking_for_it_twice() {
+    let source = "nice_ratio = 0\nslots = 1";
+    let rows = hourly_rows(30, "2026-01-01");
+    let world = World::new(&rows, Setup { source, ..Setup::default() }).await;
+    let settings = world.worker.governor.settings();
+    assert_eq!(settings.concurrency(), 4);
+    let waits = world.worker.governor.waits();
+    let done = world.backfill("2026-01-31", false).await;
+    assert_eq!((done.succeeded, done.left), (30, 0), "{done:?}");
+    assert!(!waits.has_changed().unwrap(), "waited: {:?}", *waits.borrow());
+}
+
 /// Takes the only slot, as any role can, until the connection is closed.
 pub(crate) async fn hold_slot(database: &str) -> PgConnection {
     let mut holder = PgConnection::connect(database).await.unwrap();

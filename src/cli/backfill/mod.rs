@@ -8,6 +8,7 @@ use serde_json::json;
 use super::run::{AGAIN, billed};
 use super::ui::{self, ProgressLine, counted, number};
 use super::{Failure, Global, RangeArgs, Via, parse_duration, via};
+use crate::config::Settings;
 use crate::model::clock::{Deadline, Stopwatch, whole_ms};
 use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
@@ -56,10 +57,9 @@ pub(crate) struct BackfillArgs {
 /// The speed of a batch, for backfill and replay.
 #[derive(Debug, Args)]
 pub(super) struct PaceArgs {
-    /// Number of concurrent slices
-    #[arg(long, value_name = "N", default_value_t = 1,
-          value_parser = clap::value_parser!(u32).range(1..=64))]
-    pub(crate) concurrency: u32,
+    /// Number of concurrent slices. By default as many as `slots`, and 4 at full speed
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    concurrency: Option<u32>,
     /// Longest time for one slice before it yields and resumes. A killed worker's lease lasts as
     /// long
     #[arg(long, value_name = "DURATION", default_value = "1 minute", value_parser = parse_duration)]
@@ -70,8 +70,19 @@ pub(super) struct PaceArgs {
 }
 
 impl PaceArgs {
-    pub(super) fn batch(&self, options: RunOptions) -> BatchOptions {
-        let concurrency = self.concurrency as usize;
+    /// A worker with room for its slices.
+    pub(super) async fn worker(&self, global: &Global) -> Result<Worker, Failure> {
+        let config = global.config()?;
+        let concurrency = self.concurrency(&config.source.governor);
+        global.worker_of(config, concurrency).await
+    }
+
+    fn concurrency(&self, settings: &Settings) -> u32 {
+        self.concurrency.unwrap_or_else(|| settings.concurrency())
+    }
+
+    pub(super) fn batch(&self, settings: &Settings, options: RunOptions) -> BatchOptions {
+        let concurrency = self.concurrency(settings) as usize;
         let limits = BatchLimits::default();
         BatchOptions { concurrency, budget: self.budget, deadline: None, options, limits }
     }
@@ -97,7 +108,7 @@ impl BackfillArgs {
         if let Some(command) = self.command {
             return command.run(global).await;
         }
-        let worker = global.worker(self.pace.concurrency).await?;
+        let worker = self.pace.worker(global).await?;
         self.refuse_idle_limit(&worker)?;
         let rollup = worker.rollup(self.rollup.as_deref().unwrap_or_default())?;
         let (from, to) = self.range.bounds(rollup, worker.clock.now())?;
@@ -111,8 +122,9 @@ impl BackfillArgs {
             }
             return Ok(());
         }
+        let settings = worker.governor.settings();
         let mut estimate =
-            estimate::estimate(&worker, rollup, &plan, self.pace.concurrency).await?;
+            estimate::estimate(&worker, rollup, &plan, self.pace.concurrency(settings)).await?;
         estimate.is_on_aws |= self.via.via.is_some();
         global.announce(format!("{}{}", describe(rollup, &plan), foreseen(&worker, &estimate)));
         ui::confirm("Compute them?", self.pace.yes)?;
@@ -134,7 +146,7 @@ impl BackfillArgs {
         let deadline = self.max_hours.map(|hours| {
             Deadline::after(&*worker.clock, Duration::from_secs_f64((hours * 3600.0).min(1e9)))
         });
-        let batch = BatchOptions { limits, deadline, ..self.pace.batch(options) };
+        let batch = BatchOptions { limits, deadline, ..self.pace.batch(settings, options) };
         let work = backfill::run(&worker, rollup, &plan, batch, &progress);
         let report = progress.during(worker.governor.waits(), work).await;
         progress.finish();

@@ -168,6 +168,11 @@ impl<'w> Chunks<'w> {
         let target = &worker.target;
         let source = (!target.holds_source_of(rollup)).then_some(&worker.source);
         let chunk = Chunk { source, lease, job };
+        let left = self.work.time_left().saturating_sub(RESERVE);
+        let _turn = match self.throttle.governor() {
+            Some(governor) => governor.turn(left).await,
+            None => None,
+        };
         let options = self.work.statement_options(self.timeout(start, end));
         let options = StatementOptions { nap, ..options };
         if start == slice.start() && end == slice.end() {
