@@ -38,6 +38,10 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
 /// ends it soon after that, and with it the locks of a frozen worker.
 const DIALOGUE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The wait of a single write for a row. The server has ended a frozen worker's dialogue before, so
+/// that the write need not fail for it.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// Writes of one transaction that are sent in one message. The number hides the network's delay, and
 /// bounds the message to some hundred kilobytes.
 const UPDATES_AT_ONCE: usize = 200;
@@ -113,6 +117,8 @@ impl Postgres {
         sql: String,
     ) -> Result<Vec<PgRow>, StoreError> {
         let (statement_timeout, label) = (STATEMENT_TIMEOUT, LABEL);
+        let lock_timeout = LOCK_TIMEOUT.as_millis();
+        let sql = format!("SET LOCAL lock_timeout = '{lock_timeout}ms'; {sql}");
         let whole = Whole { access, statement_timeout, label, doing, sql };
         self.db.run_whole(&whole).await.map_err(|error| self.error(doing, error))
     }
