@@ -1,6 +1,6 @@
--- Columns with their types and collations. `sql_type` leaves out modifiers, as a widened varchar must not
--- break the rollup. Exceptions are bit and character, whose bare names mean one bit or one
--- character.
+-- The columns of one table or view, or an expression beside them. `sql_type` leaves out modifiers,
+-- as a widened varchar must not break the rollup. Exceptions are bit and character, whose bare names
+-- mean one bit or one character.
 WITH RECURSIVE listed AS (
 {columns}
 ), base AS (
