@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::checkpoint::{Checkpoint, State, Watermark};
-use crate::clients::db::{Access, CATALOGUE_TIMEOUT, DbErrorKind};
+use crate::clients::db::{Access, CATALOGUE_TIMEOUT, DbErrorKind, Side};
 use crate::model::hint::Fault;
 use crate::model::not_now::{NotNow, Permit, Why};
 use crate::model::rollup::{Late, Rollup};
@@ -13,7 +13,7 @@ use crate::model::slice::{Slice, boundaries};
 use crate::source::changes::{capture, column, marks};
 use crate::source::reading::shape::Shape;
 use crate::source::reading::zones::Offsets;
-use crate::source::{SliceJob, settle};
+use crate::source::{self, SliceJob, settle};
 use crate::target::{Comparison, TargetError, Verification};
 use crate::throttle::{Patience, SLOT_WAIT_MAX, Throttle};
 use crate::work::due::{Standing, View};
@@ -190,8 +190,8 @@ pub(crate) async fn compare_zones(
     shape: &Shape,
     slice: Slice,
 ) -> Result<(), WorkError> {
-    // The dates of a finer rollup are compared as they stand, without a zone of the server.
-    let is_read = rollup.finer.is_none();
+    // The dates of a rollup's table are compared as they stand, without a zone of the server.
+    let is_read = source::of(rollup).side() == Side::Source;
     let comparison = Offsets::around(&shape.axis, slice.start(), slice.end());
     let Some(comparison) = comparison.filter(|_| is_read) else {
         return Ok(());

@@ -147,7 +147,8 @@ async fn what_dynamodb_takes_is_foreseen() {
     place.endpoint().clone_from(&slow.endpoint);
     let from = crate::support::cli::day(6).to_string();
     for is_learned in [false, true] {
-        let plan = place.json(&["plan", "daily", "--from", &from, "--force"]);
+        let plan = ["plan", "daily", "--from", &from, "--force", "--concurrency", "1"];
+        let plan = place.json(&plan);
         let estimate = &plan["rollups"][0]["estimate"];
         assert_eq!(estimate["learned"], is_learned, "{plan}");
         let elapsed_ms = estimate["elapsed_ms"].as_u64().unwrap();

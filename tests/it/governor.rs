@@ -458,7 +458,7 @@ async fn a_tick_with_nothing_due_asks_two_questions_and_connects_to_no_database(
     assert_eq!(counting.asked(), ["GetItem", "Query"]);
     // A slice: claim and complete, and the control item.
     (place.source_url, place.target_url) = urls;
-    place.run(&["backfill", "daily", "--force", "--yes"]).good();
+    place.run(&["backfill", "daily", "--force", "--concurrency", "1", "--yes"]).good();
     let asked = counting.asked();
     let count = |name: &str| asked.iter().filter(|asked| *asked == name).count();
     // 5 slices, each reopened by --force, which also lowers the watermark, and the watermark at the

@@ -104,9 +104,13 @@ impl From<Direction> for Order {
 }
 
 impl BackfillArgs {
-    pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
+    pub(super) async fn run(mut self, global: &Global) -> Result<(), Failure> {
         if let Some(command) = self.command {
             return command.run(global).await;
+        }
+        if self.max_rows.is_some() || self.max_dollars.is_some() {
+            // Slices that are under way when a limit is reached would go beyond it.
+            self.pace.concurrency.get_or_insert(1);
         }
         let worker = self.pace.worker(global).await?;
         self.refuse_idle_limit(&worker)?;
