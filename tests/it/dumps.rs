@@ -300,7 +300,7 @@ struct Row {
     before: (i32, &'static str),
     /// The rollups that `repair` calls unproven.
     unproven: &'static [&'static str],
-    /// The rollups that are wrong, if any, until `verify --repair`.
+    /// The rollups that may be wrong until `verify --repair`. If there are any, one is.
     wrong: &'static [&'static str],
 }
 
@@ -353,7 +353,10 @@ async fn plays(row: Row) {
     let word = if row.unproven.is_empty() { "marker" } else { "if " };
     says(place, &["repair"], (code, word));
     world.settle().await;
-    assert_eq!(world.wrong().await, row.wrong, "{:?}", row.parts);
+    // A rollup may be right earlier, as when a later change of the same slice is noticed.
+    let wrong = world.wrong().await;
+    assert_eq!(wrong.is_empty(), row.wrong.is_empty(), "{:?}", row.parts);
+    assert!(wrong.iter().all(|rollup| row.wrong.contains(rollup)), "{:?}: {wrong:?}", row.parts);
     says(place, &["run"], (code, if code == 0 { "" } else { "is unproven" }));
     assert_eq!(unproven(&place.json(&["status"])), row.unproven);
     says(place, &["verify", "--repair", "--yes"], (0, "slices"));

@@ -7,6 +7,7 @@ use sqlx::{AssertSqlSafe, FromRow, PgConnection, Row as _};
 use tallymark::embedded::dynamodb::EmbeddedDynamo;
 use tokio::process::Command;
 
+use crate::support::share::{self, Long};
 use crate::support::{Database, cache};
 
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/flights");
@@ -65,6 +66,9 @@ where
 
 #[tokio::test]
 async fn the_flights_of_2013_give_the_published_numbers() {
+    if !share::plays(Long::Flights) {
+        return;
+    }
     let database = Database::create().await;
     let dynamo = EmbeddedDynamo::start(None).await.unwrap();
     let connection = &mut database.connect().await;

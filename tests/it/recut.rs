@@ -18,6 +18,7 @@ use serde_json::json;
 
 use crate::cli::is_documented;
 use crate::support::cli::{Place, daily, day};
+use crate::support::share::{self, Long};
 use crate::support::world::{
     BUDGET, EVENTS, Setup, World, batch, clock, init, install_capture, instant,
 };
@@ -109,6 +110,9 @@ async fn world(cut: Cut) -> World {
 
 #[tokio::test]
 async fn a_calendar_that_changes_and_changes_back_leaves_no_row_of_another() {
+    if !share::plays(Long::Calendars) {
+        return;
+    }
     let mut world = world(UTC_DAYS).await;
     work_off(&world).await;
     assert_cut(&world, UTC_DAYS).await;

@@ -29,7 +29,7 @@ use tokio::runtime::Builder;
 use flat::{Sample, flat};
 use life::{Length, Life};
 
-use crate::support::share;
+use crate::support::share::{self, Long};
 use crate::support::world::Keeper;
 
 /// In an unoptimised build, the futures of a whole life exceed a test thread's stack.
@@ -70,6 +70,10 @@ fn seed() -> u64 {
 fn years_of_one_installation_are_exact_and_leave_nothing_behind() {
     if let Ok(keeper) = env::var(LIFE) {
         return live(KEEPERS[keeper.parse::<usize>().unwrap()]);
+    }
+    let is_asked = ["SEED", "TALLYMARK_SOAK", "TALLYMARK_SOAK_LEAK"].map(env::var_os);
+    if is_asked.iter().all(Option::is_none) && !share::plays(Long::Soak) {
+        return;
     }
     let seed = seed();
     let drawn = usize::try_from(seed % 2).unwrap();

@@ -41,6 +41,28 @@ pub fn order(matrix: &str, of: usize) -> Vec<usize> {
     drawn(seed, of)
 }
 
+/// Scenarios that compute months or years. A run plays some of them.
+#[derive(Clone, Copy)]
+pub enum Long {
+    Soak,
+    Flights,
+    Partitions,
+    Calendars,
+    Redefined,
+    Clocks,
+}
+
+/// Number of long scenarios.
+const LONG: usize = 6;
+
+/// Number of them that a run plays.
+const LONG_PLAYED: usize = 3;
+
+/// Whether this run plays the scenario.
+pub fn plays(scenario: Long) -> bool {
+    is_drawn("the long scenarios", scenario as usize, LONG, LONG_PLAYED)
+}
+
 #[test]
 fn a_run_plays_its_share_and_over_some_runs_everything() {
     let mut seen: Vec<usize> = (0..40).flat_map(|seed| drawn(seed, 9)[..3].to_vec()).collect();
