@@ -139,7 +139,7 @@ fn a_choice_tells_kinds_of_one_word_apart_and_a_limit_decides_no_number() {
         ),
         (
             "{ distinct = \"c\", merge = \"exact\", members_max = 0 }",
-            "m.members_max: expected a number of members such as 1000000",
+            "m.members_max: expected a number of members from 1 to 100000000",
         ),
         ("{ distinct = \"c\", members_max = 5 }", "m.members_max: unknown key; use "),
         ("{ sum = \"c\", merge = \"exact\" }", "m.merge: unknown key; use "),

@@ -16,6 +16,9 @@ pub(super) struct Exact;
 /// The most members of a set, unless the measure says another number: 8 MB of integers.
 const MEMBERS_MAX: u64 = 1_000_000;
 
+/// The highest such number: an array of so many integers is near PostgreSQL's limit of 1 GB a value.
+const MEMBERS_LIMIT: u64 = 100_000_000;
+
 const FUNCTIONS: &[Function] = &[
     Function {
         name: "at_most",
@@ -59,7 +62,7 @@ impl Kind for Exact {
             example: "1000000",
             role: Role::Limit,
             check,
-            schema: || json!({ "type": "integer", "minimum": 1 }),
+            schema: || json!({ "type": "integer", "minimum": 1, "maximum": MEMBERS_LIMIT }),
         }]
     }
 
@@ -138,7 +141,7 @@ fn set_of(name: &str) -> String {
 
 fn check(value: &Value) -> Result<(), String> {
     match value.as_u64() {
-        Some(1..) => Ok(()),
-        _ => Err("expected a number of members such as 1000000".to_owned()),
+        Some(1..=MEMBERS_LIMIT) => Ok(()),
+        _ => Err(format!("expected a number of members from 1 to {MEMBERS_LIMIT}")),
     }
 }
