@@ -105,7 +105,7 @@ async fn the_server_has_the_settings_asked_for() {
         current_setting('shared_buffers'), current_setting('fsync'), \
         current_setting('autovacuum'), current_setting('TimeZone'), \
         current_setting('server_encoding'), current_setting('listen_addresses'))";
-    assert_eq!(ask(server, settings).await, "200 128MB off on UTC UTF8 127.0.0.1");
+    assert_eq!(ask(server, settings).await, "400 128MB off on UTC UTF8 127.0.0.1");
 }
 
 #[tokio::test]

@@ -36,7 +36,7 @@ const BUDGET: Duration = Duration::from_secs(6);
 const LEASE_MARGIN: Duration = Duration::from_secs(5);
 
 /// Processes that sleep concurrently in each scene, each with up to three connections. The server
-/// has 200 for all.
+/// has 400 for all.
 const SLEEPERS: usize = 6;
 
 /// Number of cases on one set of slices, some of which are spare.

@@ -44,7 +44,7 @@ pub fn server_directory(name: &str) -> PathBuf {
 pub fn options(directory: PathBuf) -> Options {
     Options {
         directory,
-        max_connections: 200,
+        max_connections: 400,
         shared_buffers_mb: 128,
         durable: false,
         throwaway: true,

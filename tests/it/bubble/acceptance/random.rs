@@ -82,7 +82,9 @@ async fn play(seed: u64) {
         restless.is_of_one_instant(&mirrored).await;
     }
     restless.end();
-    // It waits for the leases of workers that are gone.
+    // It waits for the leases of workers that are gone, and ends their slices. The pages that they
+    // staged may have older values, so every slice is read once more.
+    mirrored.run(&["backfill", "orders", "--yes"]).good();
     mirrored.run(&["backfill", "orders", "--force", "--yes"]).good();
     mirrored.run(&["backfill", "orders_daily", "--yes"]).good();
     mirrored.settle();
