@@ -9,7 +9,7 @@
 //! ascending order: 14 bits of the register and 6 of the rank. Otherwise each register takes a byte,
 //! 16,384 in all.
 
-use super::member::Member;
+use super::member::{Member, set_of};
 use super::{Columns, Expressions, Field, Function, Generated, Input, Kind, Measure};
 use crate::model::hint::Fault;
 use crate::model::sql::ident;
@@ -178,9 +178,4 @@ fn estimated(column: &str) -> String {
          WHERE get_byte({column}, __place) > 0) AS __ranks (__rank)) AS __registers)",
         REGISTERS - 1
     )
-}
-
-/// The column of the sketch.
-fn set_of(name: &str) -> String {
-    format!("{name}_set")
 }

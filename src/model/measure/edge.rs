@@ -93,9 +93,7 @@ impl Kind for Edge {
         let expressions = Expressions::merged(input, rows.clone(), rows, merge);
         let collation = column.collation.clone().filter(|_| input.same_database);
         let value = Field { collation, ..Field::new(name, &value_type, expressions) };
-        let rows = format!("{}({by}){}", self.by, input.filter());
-        let merge = |rows: &str| format!("{}({}){rows}", self.by, ident(&own));
-        let expressions = Expressions::merged(input, rows.clone(), rows, merge);
+        let expressions = Expressions::of_aggregate(input, self.by, &by, &own);
         let by = Field::new(&own, &by_type, expressions);
         Ok(Columns { fields: vec![value, by], generated: vec![] })
     }

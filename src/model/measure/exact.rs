@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::member::{Member, collation};
+use super::member::{Member, collation, set_of};
 use super::{
     Columns, Expressions, Field, Function, Generated, Input, Kind, Measure, Parameter, Role,
 };
@@ -132,11 +132,6 @@ fn union(column: &str, member_type: &str, rows: &str) -> String {
          FROM unnest(array_agg(ROW({column})){rows}) AS __sets (__set {member_type}[]), \
          unnest(__set) AS __m)"
     )
-}
-
-/// The column of the set.
-fn set_of(name: &str) -> String {
-    format!("{name}_set")
 }
 
 fn check(value: &Value) -> Result<(), String> {

@@ -1,6 +1,7 @@
 //! The columns that a measure creates, and the SQL that fills them.
 
 use super::Input;
+use crate::model::sql::ident;
 
 /// The columns of one measure, or of all measures of a rollup.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -105,6 +106,19 @@ impl Expressions {
             from_whole: merge(""),
             from_partials: merge(&input.tags.filter_of_group()),
         }
+    }
+
+    /// For an aggregate over `value` that merges its own results, which are in the column `name`.
+    #[must_use]
+    pub(crate) fn of_aggregate(
+        input: &Input<'_>,
+        aggregate: &str,
+        value: &str,
+        name: &str,
+    ) -> Self {
+        let rows = format!("{aggregate}({value}){}", input.filter());
+        let merge = |rows: &str| format!("{aggregate}({}){rows}", ident(name));
+        Self::merged(input, rows.clone(), rows, merge)
     }
 }
 

@@ -31,10 +31,8 @@ impl Kind for Flag {
     }
 
     fn over_rows(&self, input: &Input<'_>) -> Result<Columns, Fault> {
-        let (aggregate, name) = (self.aggregate, &input.measure.name);
-        let value = format!("{aggregate}({}){}", ident(input.column()), input.filter());
-        let merge = |rows: &str| format!("{aggregate}({}){rows}", ident(name));
-        let expressions = Expressions::merged(input, value.clone(), value, merge);
+        let (name, value) = (&input.measure.name, ident(input.column()));
+        let expressions = Expressions::of_aggregate(input, self.aggregate, &value, name);
         Ok(Field::new(name, "boolean", expressions).into())
     }
 

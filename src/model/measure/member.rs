@@ -105,3 +105,8 @@ fn is_text(column: &Column) -> bool {
 pub(super) fn collation(sql_type: &str) -> &'static str {
     if sql_type == "text" { " COLLATE \"C\"" } else { "" }
 }
+
+/// The column of the set or sketch of the measure `name`.
+pub(super) fn set_of(name: &str) -> String {
+    format!("{name}_set")
+}
