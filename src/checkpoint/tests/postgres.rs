@@ -165,6 +165,21 @@ async fn a_refused_reopening_leaves_what_its_transaction_did_before() {
     assert_eq!(checkpoints.item(one).await.unwrap().unwrap()["state"], text("stale"));
 }
 
+/// The server ends the transaction of a frozen worker after a time that is longer than a lock is
+/// waited for elsewhere.
+#[tokio::test]
+async fn a_single_write_waits_until_the_server_ends_a_frozen_transaction() {
+    let (checkpoints, db) = checkpoints().await;
+    let it = || Update::new(key(ROLLUP, at(0)), Cond::All(vec![])).set("state", text("stale"));
+    checkpoints.store.update(it(), "test", None).await.unwrap();
+    let mut frozen = begin(&db).await;
+    let limit = "SET LOCAL idle_in_transaction_session_timeout = '7s'";
+    frozen.execute("limiting", limit.into()).await.unwrap();
+    checkpoints.store.update(it(), "test", Some(&mut frozen)).await.unwrap();
+    checkpoints.store.update(it(), "test", None).await.unwrap();
+    frozen.commit().await.unwrap_err();
+}
+
 /// A coarse slice that is claimed before the rows of a finer one commit would read the old rows, and
 /// nothing would reopen it.
 #[tokio::test]

@@ -117,8 +117,12 @@ impl Postgres {
         sql: String,
     ) -> Result<Vec<PgRow>, StoreError> {
         let (statement_timeout, label) = (STATEMENT_TIMEOUT, LABEL);
-        let lock_timeout = LOCK_TIMEOUT.as_millis();
-        let sql = format!("SET LOCAL lock_timeout = '{lock_timeout}ms'; {sql}");
+        let sql = match access {
+            Access::ReadOnly => sql,
+            Access::ReadWrite => {
+                format!("SET LOCAL lock_timeout = '{}ms'; {sql}", LOCK_TIMEOUT.as_millis())
+            }
+        };
         let whole = Whole { access, statement_timeout, label, doing, sql };
         self.db.run_whole(&whole).await.map_err(|error| self.error(doing, error))
     }
