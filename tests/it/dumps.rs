@@ -286,13 +286,13 @@ async fn items(place: &Place) -> Items {
     scan.send().await.unwrap().items().to_vec()
 }
 
-/// A row of the table: the restored parts, and the output of the commands afterwards.
 /// Rows of the table.
 const ROWS: usize = 10;
 
 /// Rows that a run plays. `restores.rs` plays some of the same table, without dumps.
 const ROWS_PLAYED: usize = 2;
 
+/// A row of the table: the restored parts, and the output of the commands afterwards.
 struct Row {
     cell: usize,
     parts: &'static [Part],
