@@ -35,6 +35,8 @@ mod calendar;
 mod check;
 #[path = "model/marks.rs"]
 mod marks;
+#[path = "model/reader.rs"]
+mod reader;
 #[path = "model/steps.rs"]
 mod steps;
 #[path = "model/worker.rs"]
@@ -47,6 +49,7 @@ use tallymark::checkpoint::State;
 use calendar::Calendar;
 use check::{Findings, Model, Step, check};
 use marks::Marks;
+use reader::Reader;
 use steps::{Action, Steps};
 use world::{Backfill, Cell, Guard, Left, Mover, Person, Phase, Tallymark, World, fact, is_due};
 
@@ -443,5 +446,51 @@ fn without_generations_rows_of_another_calendar_stay() {
         [(Fence, foreign), (Overlap, foreign), (Success, missed), (TickLooks, missed)]
     {
         breaks_without(&guard, &Calendar { without: Some(guard) }, what);
+    }
+}
+
+#[test]
+fn no_reader_misreads_a_number_in_any_order_of_events() {
+    use reader::fact;
+    let one = Reader { ticks: 1, changes: 1, kills: 1, slow: 1, ..Reader::default() };
+    let facts = fact::LEFT_STALE | fact::CLEARED;
+    let fenced = facts | fact::FENCED | fact::LOWERED;
+    holds("reader", &one, fenced);
+    holds("reader, two ticks", &Reader { ticks: 2, slow: 0, ..one }, facts);
+    holds("reader, two changes", &Reader { changes: 2, kills: 0, ..one }, fenced);
+    holds("reader, replays", &Reader { replays: 1, kills: 0, ..one }, fenced);
+    holds("reader, one database", &Reader { ticks: 2, is_one: true, ..one }, fenced);
+    holds("reader, chunks", &Reader { has_chunks: true, ..one }, facts | fact::CONTINUED);
+    let composed = Reader { is_composed: true, kills: 0, ..one };
+    holds("reader, composed", &composed, facts);
+    holds("reader, composed, killed", &Reader { kills: 1, slow: 0, ..composed }, facts);
+    let composed = Reader { is_one: true, kills: 1, ..composed };
+    holds("reader, composed, one database", &composed, facts);
+}
+
+#[test]
+fn without_any_part_of_the_order_a_reader_misreads_a_number() {
+    use reader::Guard::{
+        CheckedEarly, CheckedLast, ClearedByTheRows, CoarseRaised, DueToo, GenerationFirst, Mended,
+        Parts, RaisedFirst, StageGeneration,
+    };
+    let one = Reader { ticks: 1, changes: 1, kills: 1, slow: 1, ..Reader::default() };
+    let (chunks, composed) =
+        (Reader { has_chunks: true, ..one }, Reader { is_composed: true, ..one });
+    let (misread, coarse) = ("a reader misreads a number", "a reader misreads a coarse number");
+    for (guard, model, what) in [
+        (RaisedFirst, one, misread),
+        (CheckedLast, one, misread),
+        (CheckedEarly, Reader { changes: 2, ..one }, misread),
+        (GenerationFirst, one, misread),
+        (ClearedByTheRows, one, misread),
+        (StageGeneration, chunks, misread),
+        (DueToo, Reader { replays: 1, ..one }, misread),
+        (CoarseRaised, composed, coarse),
+        (Parts, composed, coarse),
+        // A slice that is right stays stale.
+        (Mended, Reader { ticks: 2, slow: 0, ..one }, "success is out of reach"),
+    ] {
+        breaks_without(&guard, &Reader { without: Some(guard), ..model }, what);
     }
 }
