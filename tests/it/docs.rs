@@ -96,7 +96,7 @@ fn every_kind_of_measure_stands_in_the_reference() {
     }
 }
 
-/// Every link to a file of this repository, from the README and from `docs`.
+/// Every link to a file of this repository, from the README, `docs` and the example applications.
 #[test]
 fn no_link_is_broken() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -105,6 +105,10 @@ fn no_link_is_broken() {
         let entries = fs::read_dir(root.join(directory)).unwrap();
         pages.extend(entries.map(|entry| entry.unwrap().path()));
     }
+    let apps = root.join("examples/apps");
+    pages.push(apps.join("README.md"));
+    let folders = fs::read_dir(apps).unwrap().map(|entry| entry.unwrap().path());
+    pages.extend(folders.map(|app| app.join("README.md")).filter(|page| page.exists()));
     let mut broken = Vec::new();
     for page in pages.iter().filter(|page| page.extension().is_some_and(|suffix| suffix == "md")) {
         let text = fs::read_to_string(page).unwrap();

@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, reason = "a seed must be seen where a test fails")]
 
 mod anywhere;
+mod apps;
 mod bubble;
 mod calendars;
 mod capture;

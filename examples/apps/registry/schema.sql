@@ -1,0 +1,19 @@
+CREATE TABLE crates (
+    id int PRIMARY KEY,
+    name text NOT NULL
+);
+
+CREATE TABLE versions (
+    id int PRIMARY KEY,
+    crate_id int NOT NULL REFERENCES crates,
+    num text NOT NULL
+);
+
+-- One row for each version and day of UTC, which grows by batches while log files arrive.
+CREATE TABLE version_downloads (
+    version_id int NOT NULL REFERENCES versions,
+    date date NOT NULL,
+    downloads int NOT NULL,
+    PRIMARY KEY (version_id, date)
+);
+CREATE INDEX ON version_downloads (date);

@@ -1,0 +1,325 @@
+//! The example applications: what each counts by hand, Tallymark counts alike, at every level, after
+//! any change of its rows.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+use sqlx::{AssertSqlSafe, PgPool};
+use tallymark::config::Config;
+use tallymark::model::clock::{Clock, Deadline, ManualClock};
+use tallymark::model::rollup::{Late, Rollup};
+use tallymark::tick;
+use tallymark::work::worker::Worker;
+
+use crate::support::Database;
+use crate::support::cli::{ended, with_password};
+use crate::support::pooler::pooled;
+use crate::support::share;
+use crate::support::world::{BUDGET, Keeper, Urls, World, clock, instant};
+
+/// Number of applications.
+const APPS: usize = 7;
+
+/// Number of applications that a run plays.
+const PLAYED: usize = 2;
+
+/// Ticks until all work is done.
+const QUIET_MAX: usize = 20;
+
+/// A percentile is within this share of a value of its rank.
+const RANK_ERROR: f64 = 1.0 / 128.0;
+
+/// Five standard errors of an estimated number of distinct values.
+const ESTIMATE_ERROR: f64 = 0.05;
+
+/// Columns that hold what a shown column is generated from.
+const INNER: [&str; 5] = ["_set", "_sketch", "_sum", "_squares", "_count"];
+
+fn folder(app: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/apps").join(app)
+}
+
+fn read(app: &str, file: &str) -> String {
+    let path = folder(app).join(file);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The names of all applications, in order. Each has a folder.
+fn apps() -> Vec<String> {
+    let entries = fs::read_dir(folder("")).unwrap().map(|entry| entry.unwrap());
+    let folders = entries.filter(|entry| entry.path().is_dir());
+    let mut apps: Vec<_> =
+        folders.map(|entry| entry.file_name().to_str().unwrap().to_owned()).collect();
+    apps.sort();
+    apps
+}
+
+/// Its configuration, with its database at `url`. Tests take no rests.
+fn config(app: &str, url: &str) -> Config {
+    let text = read(app, "tallymark.toml").replacen("[source]", "[source]\nnice_ratio = 0", 1);
+    let env = |name: &str| (name == "DATABASE_URL").then(|| url.to_owned());
+    Config::parse(Path::new(app), &text, &env).unwrap_or_else(|error| panic!("{app}: {error}"))
+}
+
+/// One part of an application's history: its instant, and its statements.
+struct Step {
+    at: String,
+    sql: String,
+}
+
+/// The parts of `changes.sql`. Each begins with `-- at INSTANT: what happens`.
+fn steps(app: &str) -> Vec<Step> {
+    let text = read(app, "changes.sql");
+    let parts = text.split("-- at ").skip(1);
+    let step = |part: &str| {
+        let (at, rest) = part.split_once("Z: ").unwrap();
+        Step { at: format!("{at}Z"), sql: format!("-- {rest}") }
+    };
+    parts.map(step).collect()
+}
+
+/// A running example: its name, its world, and the clock that its worker sees.
+struct Example<'a> {
+    app: &'a str,
+    world: World,
+    clock: ManualClock,
+}
+
+impl<'a> Example<'a> {
+    /// The application's rows are there, and `init` has run, as its README says.
+    async fn new(app: &'a str, at: &str) -> Self {
+        let database = Database::create().await;
+        let urls = Urls { source: database.url(), target: None };
+        let pool = PgPool::connect_lazy(&urls.source).unwrap();
+        for file in ["schema.sql", "data.sql"] {
+            sqlx::raw_sql(AssertSqlSafe(read(app, file))).execute(&pool).await.unwrap();
+        }
+        let config = config(app, &pooled(&urls.source));
+        command(app, &urls.source, &["init"]);
+        if config.rollups.iter().any(|rollup| rollup.late == Late::Capture) {
+            command(app, &urls.source, &["capture", "install"]);
+        }
+        command(app, &urls.source, &["check"]);
+        let clock = clock(at);
+        let own: Arc<dyn Clock> = Arc::new(clock.clone());
+        let worker =
+            Worker::with_checkpoints(config.clone(), Keeper::Target.open(&config, 4), own, 4);
+        let world = World { urls, target: pool.clone(), pool, worker: worker.unwrap() };
+        Self { app, world, clock }
+    }
+
+    /// Every rollup is computed up to now, by backfills as an operator would start them.
+    async fn backfill(&self) {
+        for rollup in &self.world.worker.config.rollups {
+            let until = self.until(rollup);
+            let report = Box::pin(self.world.backfill_one(rollup, &until, false)).await;
+            let is_whole = report.failed.is_empty() && report.left == 0;
+            assert!(is_whole && report.succeeded > 0, "{}: {report:?}", rollup.name);
+        }
+    }
+
+    /// The end of the newest slice that is over.
+    fn until(&self, rollup: &Rollup) -> String {
+        rollup.newest(self.clock.now()).unwrap().end().to_rfc3339()
+    }
+
+    async fn play(&self, step: &Step) {
+        let forward = instant(&step.at) - self.clock.now();
+        self.clock.advance(forward.to_std().unwrap());
+        self.world.sql(&step.sql).await;
+        let replays = step.sql.lines().filter_map(|line| line.strip_prefix("-- replay "));
+        for (name, start) in replays.filter_map(|words| words.split_once(' ')) {
+            let checkpoints = &self.world.worker.checkpoints;
+            let now = self.clock.now();
+            checkpoints.reopen(name, instant(start), "replay", now).await.unwrap();
+        }
+        self.work_off().await;
+    }
+
+    async fn work_off(&self) {
+        let worker = &self.world.worker;
+        for _ in 0..QUIET_MAX {
+            let deadline = Deadline::after(&self.clock, BUDGET);
+            let work = tick::run(worker, self.clock.now(), deadline, None);
+            let report = Box::pin(work).await.unwrap();
+            assert!(report.problems.is_empty(), "{}: {:?}", self.app, report.problems);
+            if report.slices.is_empty() && report.left == 0 {
+                return;
+            }
+        }
+        panic!("{}: work is left after {QUIET_MAX} ticks", self.app);
+    }
+
+    /// Every rollup, and every query of a reader, gives the numbers of the application's own query.
+    async fn is_exact(&self, when: &str) {
+        let rough = rough(&self.world.worker.config);
+        for rollup in &self.world.worker.config.rollups {
+            let until = self.until(rollup);
+            let found = format!("SELECT * FROM stats.{} WHERE bucket < '{until}'", rollup.name);
+            let found = self.rows(&found).await;
+            let truth = self.rows(&self.query("truth", &rollup.name, &until)).await;
+            for column in found[0].keys() {
+                let stem = INNER.iter().find_map(|suffix| column.strip_suffix(suffix));
+                let is_inner = stem.is_some_and(|it| rollup.measures.iter().any(|m| m.name == it));
+                let is_compared = truth[0].contains_key(column) || is_inner;
+                assert!(is_compared, "{}: nothing is said about {column}", rollup.name);
+            }
+            compare(&format!("{when}, {}.{}", self.app, rollup.name), found, truth, &rough);
+        }
+        let until = self.until(self.world.rollup());
+        for name in reads(self.app) {
+            let found = self.rows(&self.query("reads", &name, &until)).await;
+            let truth = self.rows(&self.query("truth", &name, &until)).await;
+            compare(&format!("{when}, {}.{name}", self.app), found, truth, &rough);
+        }
+    }
+
+    fn query(&self, folder: &str, name: &str, until: &str) -> String {
+        read(self.app, &format!("{folder}/{name}.sql")).replace(":'until'", &format!("'{until}'"))
+    }
+
+    /// The rows of a query, each value as text.
+    async fn rows(&self, sql: &str) -> Vec<Map<String, Value>> {
+        let sql = format!(
+            "SELECT (SELECT jsonb_object_agg(key, value) FROM jsonb_each_text(to_jsonb(x)))::text \
+             FROM ({}) x",
+            sql.trim_end()
+        );
+        let mut tx = self.world.pool.begin().await.unwrap();
+        sqlx::query("SET LOCAL TimeZone = 'UTC'").execute(&mut *tx).await.unwrap();
+        let rows: Vec<String> =
+            match sqlx::query_scalar(AssertSqlSafe(sql.clone())).fetch_all(&mut *tx).await {
+                Ok(rows) => rows,
+                Err(error) => panic!("{error}: {sql}"),
+            };
+        assert!(!rows.is_empty(), "{sql}");
+        rows.iter().map(|row| serde_json::from_str(row).unwrap()).collect()
+    }
+}
+
+/// Runs a command of the example, which must succeed.
+fn command(app: &str, url: &str, arguments: &[&str]) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tallymark"));
+    command.args(arguments).current_dir(folder(app)).env_clear();
+    command.env("DATABASE_URL", pooled(&with_password(url))).stdin(Stdio::null());
+    ended(&mut command).good();
+}
+
+/// The queries of an application's readers over rollup tables.
+fn reads(app: &str) -> Vec<String> {
+    let Ok(files) = fs::read_dir(folder(app).join("reads")) else { return Vec::new() };
+    let stem = |path: PathBuf| path.file_stem().unwrap().to_str().unwrap().to_owned();
+    files.map(|file| stem(file.unwrap().path())).collect()
+}
+
+/// The columns that are estimates, with the greatest share that each may be off.
+fn rough(config: &Config) -> BTreeMap<String, f64> {
+    let mut rough = BTreeMap::new();
+    for measure in config.rollups.iter().flat_map(|rollup| &rollup.measures) {
+        let error = match (measure.kind.word(), measure.kind.choice()) {
+            ("percentiles", _) => RANK_ERROR,
+            (_, Some((_, "approximate"))) => ESTIMATE_ERROR,
+            _ => continue,
+        };
+        rough.extend(measure.names().into_iter().map(|name| (name, error)));
+    }
+    rough
+}
+
+/// A value, with numbers in one form.
+fn canonical(value: &Value) -> String {
+    let Value::String(text) = value else { return "NULL".to_owned() };
+    text.parse().map_or_else(|_| text.clone(), |number: f64| number.to_string())
+}
+
+/// The exact values of a row, and its estimates.
+type Row = (Vec<String>, Vec<String>);
+
+/// Whether an estimate is within this share of the true number.
+fn near(estimate: &str, truth: &str, error: f64) -> bool {
+    let (Ok(one), Ok(other)) = (estimate.parse::<f64>(), truth.parse::<f64>()) else {
+        return estimate == truth;
+    };
+    (one - other).abs() <= error * other.abs()
+}
+
+/// The rows agree in the truth's columns: estimates within their error, all others entirely.
+fn compare(
+    what: &str,
+    found: Vec<Map<String, Value>>,
+    truth: Vec<Map<String, Value>>,
+    rough: &BTreeMap<String, f64>,
+) {
+    let columns: Vec<String> = truth[0].keys().cloned().collect();
+    let of = |row: &Map<String, Value>, is_rough: bool| -> Vec<String> {
+        let own = columns.iter().filter(|it| rough.contains_key(*it) == is_rough);
+        let value = |name: &String| row.get(name).unwrap_or_else(|| panic!("{what}: no {name}"));
+        own.map(|name| canonical(value(name))).collect()
+    };
+    let sides = [found, truth].map(|rows| {
+        let mut rows: Vec<Row> = rows.iter().map(|row| (of(row, false), of(row, true))).collect();
+        rows.sort();
+        rows
+    });
+    let names = columns.iter().filter(|it| rough.contains_key(*it));
+    let errors: Vec<f64> = names.map(|name| rough[name]).collect();
+    let is_near = |(one, other): &(&Row, &Row)| {
+        let estimates = one.1.iter().zip(&other.1).zip(&errors);
+        one.0 == other.0
+            && estimates.into_iter().all(|((one, other), error)| near(one, other, *error))
+    };
+    let [found, truth] = sides;
+    let differing: Vec<_> =
+        found.iter().zip(&truth).filter(|pair| !is_near(pair)).take(3).collect();
+    assert!(
+        differing.is_empty() && found.len() == truth.len(),
+        "{what}: {} rows of {}, {columns:?}: {differing:?}",
+        found.len(),
+        truth.len()
+    );
+}
+
+#[tokio::test]
+async fn every_number_of_an_application_is_that_of_its_own_query() {
+    for (cell, app) in apps().iter().enumerate() {
+        if !share::is_drawn("the example applications", cell, APPS, PLAYED) {
+            continue;
+        }
+        println!("{app}");
+        let steps = steps(app);
+        let example = Example::new(app, &steps[0].at).await;
+        example.backfill().await;
+        for step in &steps {
+            example.is_exact(&format!("before {}", step.at)).await;
+            example.play(step).await;
+        }
+        example.is_exact("at the end").await;
+        for rollup in &example.world.worker.config.rollups {
+            let until = example.until(rollup);
+            Box::pin(example.world.assert_one_verified(rollup, &until)).await;
+        }
+    }
+}
+
+/// Each rollup has its truth, and the README shows lines of the file.
+#[test]
+fn every_application_says_what_it_counts_and_by_which_query() {
+    let apps = apps();
+    assert_eq!(apps.len(), APPS);
+    for app in &apps {
+        for rollup in config(app, "postgres://app@127.0.0.1/app").rollups {
+            assert!(read(app, &format!("truth/{}.sql", rollup.name)).contains(":'until'"));
+        }
+        let (page, file) = (read(app, "README.md"), read(app, "tallymark.toml"));
+        let shown = page.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
+        let lines: Vec<&str> = shown.flat_map(str::lines).collect();
+        assert!(!lines.is_empty(), "{app}");
+        for line in lines {
+            assert!(file.lines().any(|own| own == line), "{app}: {line}");
+        }
+    }
+}
