@@ -18,7 +18,7 @@ use super::rollup::{self, Draft};
 use super::{SourceConfig, measures, mirror};
 
 /// The keys that only the finer rollup decides, with the reasons.
-pub(super) const FINER_DECIDES: [(&str, &str, &str); 6] = [
+pub(super) const FINER_DECIDES: [(&str, &str, &str); 7] = [
     ("time", "a row of a rollup stands in its bucket's time", "remove the key"),
     ("late", "the finer rollup notices late changes, and passes them on", "remove the key"),
     (
@@ -29,6 +29,7 @@ pub(super) const FINER_DECIDES: [(&str, &str, &str); 6] = [
     ("lookback", "a slice runs again whenever a finer one in it changed", "remove the key"),
     ("plan_guard", "the finer rollup's table has the index that this needs", "remove the key"),
     ("where", "which source rows count is decided by the finer rollup", "put the condition there"),
+    ("lookup", "columns of other tables stand beside rows of a table", "remove the key"),
 ];
 
 /// What the file offers to rollups.
@@ -185,6 +186,7 @@ fn coarse(Draft { section, name }: &Draft<'_>, finer: &Rollup, schema: &str) -> 
         shrink_guard: shrink_guard?,
         seal_before: seal_before?,
         plan_guard: false,
+        lookups: Vec::new(),
     })
 }
 

@@ -128,6 +128,7 @@ fn read(
         shrink_guard: shrink_guard?,
         seal_before: seal_before?,
         plan_guard: false,
+        lookups: Vec::new(),
     })
 }
 
@@ -254,6 +255,7 @@ pub(super) fn rollup_of(
         shrink_guard: shrink_guard?,
         seal_before: seal_before?,
         plan_guard: false,
+        lookups: Vec::new(),
     })
 }
 

@@ -9,6 +9,7 @@
 //! | `cut` | its keys that cut time: `slice`, `bucket`, `bucket_as`, `timezone`, `week_start` |
 //! | `app`, `mirror` | `[source] bubble` and `[[mirror]]`: an app without a database |
 //! | `compose` | `from = { rollup = … }`: a rollup that is computed from a finer one |
+//! | `lookup` | `lookup`: tables whose columns stand beside a row |
 //! | `measures` | `[rollup.measures]` → [`Measure`](crate::model::measure::Measure) |
 //! | `checkpoint` | `[checkpoint]` |
 //! | `throttle`, `hours` | the load limits and hours of `[source]` |
@@ -36,6 +37,7 @@ mod cut;
 mod duration;
 mod error;
 mod hours;
+mod lookup;
 mod measures;
 mod mirror;
 mod operand;

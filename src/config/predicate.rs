@@ -69,22 +69,13 @@ pub(crate) fn check(text: &str) -> Result<(), PredicateError> {
             continue;
         }
         empty = empty && first.is_ascii_whitespace();
-        rest = match first {
+        match first {
             ';' => return Err(PredicateError::Semicolon),
-            '(' => {
-                depth += 1;
-                &rest[1..]
-            }
-            ')' => {
-                depth = depth.checked_sub(1).ok_or(PredicateError::Unopened)?;
-                &rest[1..]
-            }
-            '\'' => skip_plain_string(&rest[1..])?,
-            '"' => skip_quoted_name(&rest[1..])?,
-            '$' => skip_dollar_string(rest)?,
-            _ if begins_word(first) => skip_word(rest)?,
-            _ => &rest[first.len_utf8()..],
-        };
+            '(' => depth += 1,
+            ')' => depth = depth.checked_sub(1).ok_or(PredicateError::Unopened)?,
+            _ => {}
+        }
+        rest = skip_token(rest)?;
     }
     match (depth, empty) {
         (0, false) => Ok(()),
@@ -93,8 +84,24 @@ pub(crate) fn check(text: &str) -> Result<(), PredicateError> {
     }
 }
 
+/// The text after the token at the start of `text`: a comment, a string, a name, a word, or one
+/// other character.
+pub(super) fn skip_token(text: &str) -> Result<&str, PredicateError> {
+    if let Some(after) = skip_comment(text)? {
+        return Ok(after);
+    }
+    match text.chars().next() {
+        Some('\'') => skip_plain_string(&text[1..]),
+        Some('"') => skip_quoted_name(&text[1..]),
+        Some('$') => skip_dollar_string(text),
+        Some(first) if begins_word(first) => skip_word(text),
+        Some(first) => Ok(&text[first.len_utf8()..]),
+        None => Ok(text),
+    }
+}
+
 /// As in PostgreSQL, every byte beyond ASCII counts as a letter.
-fn begins_word(character: char) -> bool {
+pub(super) fn begins_word(character: char) -> bool {
     character.is_ascii_alphabetic() || character == '_' || !character.is_ascii()
 }
 

@@ -15,9 +15,9 @@ use crate::model::text::{nearest, shown};
 use super::cut::{Cut, Usual};
 use super::measures::condition;
 use super::raw::{Node, Section, identifier_fault};
-use super::{duration, measures};
+use super::{duration, lookup, measures};
 
-pub(super) const KEYS: [&str; 18] = [
+pub(super) const KEYS: [&str; 19] = [
     "name",
     "from",
     "time",
@@ -31,6 +31,7 @@ pub(super) const KEYS: [&str; 18] = [
     "lookback",
     "late",
     "where",
+    "lookup",
     "group_by",
     "measures",
     "shrink_guard",
@@ -75,6 +76,7 @@ pub(super) fn read(Draft { section, name }: &Draft<'_>) -> Option<Rollup> {
     let plan_guard = section.get("plan_guard").map_or(Some(true), |node| node.boolean());
     let filter = condition(section);
     let columns = measures::read(section);
+    let lookups = lookup::read(section, from.as_ref());
     if late == Some(Late::Capture)
         && let (Some(TableName { schema: None, name }), Some(node)) = (&from, section.get("from"))
     {
@@ -84,11 +86,12 @@ pub(super) fn read(Draft { section, name }: &Draft<'_>) -> Option<Rollup> {
         );
     }
     let (Cut { calendar, bucket, bucket_as }, (group_by, measures)) = (cut?, columns?);
-    Some(Rollup {
+    let read = Rollup {
         name: name.clone()?,
         from: from?,
         finer: None,
         mirror: None,
+        lookups: lookups?,
         time: time?,
         start: start?,
         calendar,
@@ -103,7 +106,8 @@ pub(super) fn read(Draft { section, name }: &Draft<'_>) -> Option<Rollup> {
         shrink_guard: shrink_guard?,
         seal_before: seal_before?,
         plan_guard: plan_guard?,
-    })
+    };
+    lookup::resolve(section, read)
 }
 
 const GRACE_DEFAULT: Duration = Duration::from_secs(2 * 60);
@@ -206,7 +210,7 @@ fn late(node: &Node<'_>) -> Option<Late> {
     }
 }
 
-fn table(node: &Node<'_>) -> Option<TableName> {
+pub(super) fn table(node: &Node<'_>) -> Option<TableName> {
     let text = node.string(r#"a table such as "public.events""#)?;
     match parse_table(text) {
         Ok(table) => Some(table),

@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod hint;
+pub mod lookup;
 pub mod measure;
 pub mod not_now;
 pub mod operand;

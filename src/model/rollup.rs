@@ -11,11 +11,12 @@ use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 use sha2::{Digest, Sha256};
 
+use crate::model::lookup::Lookup;
 use crate::model::measure::Measure;
 use crate::model::operand::{GroupKey, Operand};
 use crate::model::slice::{Calendar, Slice, Width};
 pub(crate) use crate::model::sql::TableName;
-use crate::model::sql::{date, literal, timestamptz};
+use crate::model::sql::{date, ident, literal, timestamptz};
 use mirror::{CREATED_AT, Mirror};
 
 /// A rollup: the definition of one table of statistics.
@@ -29,6 +30,8 @@ pub struct Rollup {
     pub finer: Option<Arc<Self>>,
     /// The things of a Bubble app that its table keeps, instead of groups.
     pub mirror: Option<Arc<Mirror>>,
+    /// The tables whose columns stand beside each row of the source.
+    pub lookups: Vec<Lookup>,
     /// The column that places a row in time.
     pub time: TimeColumn,
     /// The start of history, aligned to the calendar. Slices start here or later.
@@ -190,6 +193,10 @@ impl Rollup {
             "zone": self.calendar.zone().name(),
             "where": self.filter,
         });
+        let deciding: Vec<_> = self.lookups.iter().filter(|it| self.is_chosen_by(it)).collect();
+        if !deciding.is_empty() {
+            rows["lookup"] = deciding.iter().map(|it| it.definition()).collect();
+        }
         if let Some(finer) = &self.finer {
             // Hash the finer rollup's definition, not its name: a rename changes no rows.
             // The key `fine` is part of fingerprints that checkpoints keep.
@@ -208,6 +215,9 @@ impl Rollup {
         if self.bucket_as == BucketType::Date {
             all["bucket_as"] = self.bucket_as.word().into();
         }
+        if !self.lookups.is_empty() {
+            all["lookup"] = self.lookups.iter().map(Lookup::definition).collect();
+        }
         if let Some(mirror) = &self.mirror {
             all["fields"] = mirror.fields.as_slice().into();
         }
@@ -216,6 +226,13 @@ impl Rollup {
             .flat_map(|text| Sha256::digest(text.to_string().as_bytes())[..4].to_vec())
             .map(|byte| format!("{byte:02x}"))
             .collect()
+    }
+
+    /// Whether its condition reads columns of `lookup`.
+    fn is_chosen_by(&self, lookup: &Lookup) -> bool {
+        let names = lookup.columns.iter().map(|column| ident(&lookup.named(column)));
+        let filter = self.filter.as_deref().unwrap_or_default();
+        names.into_iter().any(|name| filter.contains(&name))
     }
 
     /// The columns and expressions that its dimensions and measures read, each with the key of the

@@ -26,7 +26,6 @@ use crate::clients::bubble::App;
 use crate::clients::db::{Db, DbError, Side, Tx};
 use crate::model::rollup::Rollup;
 use crate::model::slice::Slice;
-use crate::model::sql;
 use crate::source::reading::expressions::{self, Proof};
 use crate::source::reading::first_row::SourceStart;
 use crate::source::reading::shape::{Shape, ShapeError};
@@ -66,10 +65,10 @@ pub(crate) trait Source: fmt::Debug + Sync {
     /// The database that holds its rows.
     fn side(&self) -> Side;
 
-    /// The relation to read, as it stands after `FROM`. It has the columns of the table, and the
-    /// rollup's expressions by their names.
+    /// The relation to read, as it stands after `FROM`. It has the columns of the table, those of
+    /// lookups, and the rollup's expressions by their names.
     fn relation(&self, rollup: &Rollup) -> String {
-        expressions::beside(sql::table(&rollup.from), &rollup.expressions())
+        expressions::beside(expressions::columns_of(rollup), &rollup.expressions())
     }
 
     /// As [`prove`], for a rollup with expressions.

@@ -45,6 +45,7 @@ mod kill;
 mod lambda;
 mod layers;
 mod locks;
+mod lookups;
 #[cfg(feature = "lambda")]
 mod loud;
 mod many;

@@ -9,6 +9,7 @@ use super::forms::{
 };
 use crate::config::compose::FINER_DECIDES;
 use crate::config::cut::BUCKET_TYPES;
+use crate::config::lookup::NAME_MAX as LOOKUP_MAX;
 use crate::config::measures::RESERVED;
 use crate::config::rollup::{LOOKBACK_ENTRIES_MAX, LOOKBACK_MAX};
 use crate::model::measure::{KINDS, Kind, Role, Subject};
@@ -75,6 +76,7 @@ fn properties() -> Value {
         "lookback": lookback(),
         "late": late(),
         "where": condition("Which source rows count."),
+        "lookup": lookups(),
         "group_by": {
             "description": "The dimensions: columns of the source, and expressions with a name.",
             "type": "array",
@@ -97,6 +99,26 @@ fn from_table() -> Value {
         "description": "A table or view: schema.name, or name.",
         "type": "string",
         "pattern": format!("^{part}(\\.{part})?$"),
+    })
+}
+
+/// Tables whose columns stand beside a row. That a name is used is left to the parser.
+fn lookups() -> Value {
+    json!({
+        "description": "Tables whose columns expressions and conditions read as name.column.",
+        "type": "array",
+        "items": {
+            "description": "A table under a name, and the equation of its unique key.",
+            "type": "object",
+            "required": ["on"],
+            "minProperties": 2,
+            "maxProperties": 2,
+            "propertyNames": { "pattern": format!("^[a-z][a-z0-9_]{{0,{}}}$", LOOKUP_MAX - 1) },
+            "properties": {
+                "on": { "description": "account.id = account_id", "type": "string" },
+            },
+            "additionalProperties": from_table(),
+        },
     })
 }
 

@@ -51,6 +51,16 @@ plan_guard = false
 measures = { orders = "count", least = { min = "amount" } }
 
 [[rollup]]
+name = "countries"
+from = "public.orders"
+time = "created_at"
+start = "2025-01-01"
+slice = "1 day"
+lookup = [{ account = "public.accounts", on = "account.id = account_id" }]
+group_by = [{ country = "account.country" }]
+measures = { orders = "count" }
+
+[[rollup]]
 name = "kinds"
 from = "public.orders"
 time = "created_at"
@@ -152,6 +162,12 @@ const BEYOND: &[&str] = &[
     "is before the start of",
     "does not come after",
     "a captured table needs its schema",
+    "the table of a lookup needs its schema",
+    "does not equate columns of the lookup",
+    "is the name of an earlier lookup",
+    "is the name of the table that is counted",
+    "reads the lookup",
+    "does not notice changes of a lookup",
     // A day that the calendar lacks, a time outside of its range, hours from a time to itself.
     "is not a date or time",
     "is out of range",

@@ -8,6 +8,7 @@ use sqlx::Row as _;
 
 use crate::clients::db::{DbError, DbErrorKind, Tx};
 use crate::model::hint::Fault;
+use crate::model::lookup::{self, Lookup};
 use crate::model::measure::Column;
 use crate::model::operand::Operand;
 use crate::model::rollup::Rollup;
@@ -41,6 +42,18 @@ pub(crate) fn beside(relation: String, expressions: &[(String, Operand)]) -> Str
     )
 }
 
+/// The relation whose columns the expressions of `rollup` read: the table with its lookups.
+#[must_use]
+pub(crate) fn columns_of(rollup: &Rollup) -> String {
+    lookup::joined(table(&rollup.from), &rollup.lookups)
+}
+
+/// The same columns without the conditions of joins, whose functions are no part of an expression.
+fn side_by_side(rollup: &Rollup) -> String {
+    let lookups = rollup.lookups.iter().map(Lookup::relation);
+    std::iter::once(table(&rollup.from)).chain(lookups).collect::<Vec<_>>().join(", ")
+}
+
 /// The expressions of `rollup` as columns of its relation, with their types and collations. `role`
 /// is the role that asks.
 ///
@@ -58,7 +71,7 @@ pub(super) async fn columns(
             include_str!("expression_type.sql"),
             name = literal(operand.name()),
             column = ident(operand.name()),
-            relation = beside(table(&rollup.from), std::slice::from_ref(&expression)),
+            relation = beside(columns_of(rollup), std::slice::from_ref(&expression)),
         );
         let found = shape::described(tx, typed, DOING).await;
         let found = found.map_err(|error| refusal(error, rollup, key, role))?;
@@ -102,7 +115,7 @@ pub(crate) async fn prove(tx: &mut Tx, rollup: &Rollup) -> Result<Proof, ShapeEr
     asked.may_ask().map_err(unfit)?;
     for (key, operand) in &rollup.expressions() {
         let sql = operand.sql().unwrap_or_default();
-        let from = table(&rollup.from);
+        let from = side_by_side(rollup);
         let view = format!(
             "CREATE TEMP VIEW tallymark_expression AS SELECT (\n{sql}\n) AS value FROM {from}"
         );

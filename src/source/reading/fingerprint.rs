@@ -18,6 +18,7 @@ use std::fmt;
 use sqlx::Row as _;
 
 use crate::clients::db::{DbError, Tx};
+use crate::model::lookup::Lookup;
 use crate::model::rollup::Rollup;
 use crate::model::sql::{literal, table};
 
@@ -162,13 +163,39 @@ pub(super) async fn read(tx: &mut Tx, rollup: &Rollup) -> Result<Option<Fingerpr
     );
     let shape = tx.row(DOING, sql).await?;
     let part = |name| shape.try_get::<String, _>(name).map_err(read);
-    Ok(Some(Fingerprint {
+    let mut found = Fingerprint {
         major: row.try_get("major").map_err(read)?,
         columns: columns(&part("columns")?),
         tables: part("places")?,
         texts: part("texts")?,
         database,
-    }))
+    };
+    for lookup in &rollup.lookups {
+        found.add(tx, lookup).await?;
+    }
+    Ok(Some(found))
+}
+
+impl Fingerprint {
+    /// Adds the columns and the table of a lookup.
+    async fn add(&mut self, tx: &mut Tx, lookup: &Lookup) -> Result<(), DbError> {
+        let names: Vec<String> = lookup.deciding().into_iter().map(literal).collect();
+        let sql = format!(
+            include_str!("fingerprint.sql"),
+            // The lookup has a schema, so the search path does not matter.
+            oid = format!("to_regclass({})", literal(&table(&lookup.table))),
+            names = names.join(", "),
+            conditions = literal(""),
+            expressions = literal(""),
+        );
+        let shape = tx.row(DOING, sql).await?;
+        let part = |name| shape.try_get::<String, _>(name).map_err(|it| tx.error(DOING, it));
+        let own = columns(&part("columns")?);
+        self.columns.extend(own.into_iter().map(|(name, it)| (lookup.named(&name), it)));
+        self.tables.push_str(&part("places")?);
+        self.texts.push_str(&part("texts")?);
+        Ok(())
+    }
 }
 
 #[cfg(test)]

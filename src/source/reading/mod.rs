@@ -4,6 +4,7 @@ pub(crate) mod axis;
 pub(crate) mod expressions;
 pub(crate) mod fingerprint;
 pub mod first_row;
+mod lookups;
 pub(crate) mod nap;
 mod origin;
 pub(crate) mod pace;

@@ -39,7 +39,11 @@ pub(super) async fn check_privilege(
 
 /// The error of a server that does not let `role` read the source.
 pub(super) fn refusal(error: DbError, rollup: &Rollup, role: &str) -> ShapeError {
-    let name = table(&rollup.from);
+    refusal_of(error, rollup, &table(&rollup.from), role)
+}
+
+/// As [`refusal`], where the table `name` was read.
+pub(super) fn refusal_of(error: DbError, rollup: &Rollup, name: &str, role: &str) -> ShapeError {
     let fault = match error.kind() {
         DbErrorKind::RowSecurity => Fault::new(format!(
             "row-level security on {name} hides rows from this role, so its counts would be wrong"

@@ -16,6 +16,7 @@ use crate::source;
 use crate::source::reading::axis::{Axis, TimeType};
 use crate::source::reading::expressions;
 use crate::source::reading::fingerprint::{self, Fingerprint};
+use crate::source::reading::lookups;
 use crate::source::reading::origin::check_origin;
 use crate::source::reading::privileges::{
     check_comparable, check_late, check_privilege, check_zone,
@@ -88,6 +89,7 @@ pub async fn inspect(
     let unfit = |problem: Fault| ShapeError::Unfit { rollup: rollup.name.clone(), problem };
     let mut columns = columns(tx, rollup).await?;
     let role = columns.first().map_or_else(String::new, |column| column.reader.clone());
+    lookups::check(tx, rollup, &columns, &role).await?;
     columns.extend(expressions::columns(tx, rollup, &role).await?);
     let find = |key: &str, name: &str| {
         columns.iter().find(|column| column.name == name).ok_or_else(|| {
@@ -143,7 +145,7 @@ pub async fn inspect(
 }
 
 /// The nearest column name.
-fn nearest<'a>(name: &str, columns: &'a [Column]) -> Option<&'a str> {
+pub(super) fn nearest<'a>(name: &str, columns: &'a [Column]) -> Option<&'a str> {
     columns
         .iter()
         .map(|column| (strsim::jaro_winkler(name, &column.name), &column.name))
@@ -156,10 +158,7 @@ fn nearest<'a>(name: &str, columns: &'a [Column]) -> Option<&'a str> {
 async fn columns(tx: &mut Tx, rollup: &Rollup) -> Result<Vec<Column>, ShapeError> {
     let columns = catalogue(tx, &rollup.from).await?;
     if columns.is_empty() {
-        let near = match near_tables(tx, &rollup.from).await?.as_slice() {
-            [] => "write `schema.table` exactly as PostgreSQL stores the names".to_owned(),
-            near => format!("did you mean {}?", near.join(" or ")),
-        };
+        let near = meant(&near_tables(tx, &rollup.from).await?);
         return Err(ShapeError::Unfit {
             rollup: rollup.name.clone(),
             problem: Fault::new(format!(
@@ -172,9 +171,17 @@ async fn columns(tx: &mut Tx, rollup: &Rollup) -> Result<Vec<Column>, ShapeError
     Ok(columns)
 }
 
+/// The remedy of a wrong name of a table, to which these are similar.
+pub(super) fn meant(near: &[String]) -> String {
+    match near {
+        [] => "write `schema.table` exactly as PostgreSQL stores the names".to_owned(),
+        near => format!("did you mean {}?", near.join(" or ")),
+    }
+}
+
 /// The names of tables and views that are similar to `from`, nearest first, as the configuration
 /// would write them.
-async fn near_tables(tx: &mut Tx, from: &TableName) -> Result<Vec<String>, DbError> {
+pub(super) async fn near_tables(tx: &mut Tx, from: &TableName) -> Result<Vec<String>, DbError> {
     /// Maximum number of names.
     const NEAR_MAX: usize = 2;
     const DOING: &str = "looking for tables of a like name";

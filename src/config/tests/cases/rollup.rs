@@ -286,6 +286,30 @@ tallymark.toml:25: rollup.entity_daily.group_by[3].a: expected an SQL expression
     ),
     (
         "[\"entity_id\", \"kind\"]",
+        "[]\nlookup = [{ account = \"accounts\", on = \"account.id = account_id\" }, { a = \"public.a\" }, { on = \"\" }, { A = \"public.a\", on = \"\" }]",
+        r#"tallymark.toml:26: rollup.entity_daily.lookup[0].account: the table of a lookup needs its schema; write schema.accounts, such as public.accounts
+tallymark.toml:26: rollup.entity_daily.lookup[1].on: missing; write on = "account.id = account_id"
+tallymark.toml:26: rollup.entity_daily.lookup[2]: does not name one table; write { account = "public.accounts", on = "account.id = account_id" }
+tallymark.toml:26: rollup.entity_daily.lookup[3].A: "A" cannot name a lookup; use at most 20 of a-z, 0-9 and _, and begin with a letter"#,
+    ),
+    (
+        "[\"entity_id\", \"kind\"]",
+        "[{ a = \"a.x\" }]\nlookup = [{ a = \"public.a\", on = \"a.id = a_id\" }, { a = \"public.b\", on = \"a.id = a_id\" }, { c = \"public.c\", on = \"c.id < c_id\" }]",
+        r#"tallymark.toml:26: rollup.entity_daily.lookup[1].a: "a" is the name of an earlier lookup; choose another
+tallymark.toml:26: rollup.entity_daily.lookup[2].on: "c.id < c_id" does not equate columns of the lookup with columns of the table; write "c.id = c_id"; several equations are joined by AND"#,
+    ),
+    (
+        "[\"entity_id\", \"kind\"]",
+        "[]\nlookup = [{ a = \"public.a\", on = \"a.id = a_id\" }]",
+        r#"tallymark.toml:26: rollup.entity_daily.lookup: no expression and no condition reads the lookup `a`; write a.column where it is to be read: { country = "a.country" }"#,
+    ),
+    (
+        "[\"entity_id\", \"kind\"]",
+        "[{ a = \"a.x23456789012345678901234567890123456789012345678901234567890123\" }]\nlookup = [{ a = \"public.a\", on = \"a.id = a_id\" }]",
+        r#"tallymark.toml:26: rollup.entity_daily.lookup: "a.x23456789012345678901234567890123456789012345678901234567890123" is longer than the 63 bytes that PostgreSQL keeps of a name; shorten the name of the lookup"#,
+    ),
+    (
+        "[\"entity_id\", \"kind\"]",
         "\"kind\"",
         r#"tallymark.toml:25: rollup.entity_daily.group_by: expected an array of columns such as ["entity_id", "kind"], found a string"#,
     ),

@@ -212,7 +212,9 @@ fn refusal(
     bounds: &[String; 2],
 ) -> Fault {
     let unbounded = read.scans.iter().zip(read.nodes).filter(|(scan, _)| !scan.is_bounded);
-    let Some((worst, node)) = unbounded.max_by_key(|(scan, _)| scan.bytes) else {
+    // A lookup must not hide the source, whose index matters more.
+    let weight = |(scan, node): &(&Scan, &PlanNode)| (!node.is_of_lookup(), scan.bytes);
+    let Some((worst, node)) = unbounded.max_by_key(weight) else {
         return Fault::default();
     };
     let name = node.name(read.catalogue);
@@ -225,6 +227,9 @@ fn refusal(
             "as its owner: CREATE INDEX CONCURRENTLY ON {name} ({column}); ANALYZE {name}; if there is \
              such an index, ANALYZE may be all that is missing"
         ),
+        None if node.is_of_lookup() => {
+            format!("as its owner: ANALYZE {name}, so that PostgreSQL uses its unique key")
+        }
         None => format!("create an index on the columns of {name} by which it is joined"),
     };
     Fault::new(format!(

@@ -6,6 +6,7 @@ use sqlx::Row as _;
 use super::Scan;
 use super::catalogue::{Catalogue, CatalogueRelation};
 use crate::clients::db::{DbError, Tx};
+use crate::model::lookup;
 use crate::model::sql::{ident, shown};
 use crate::source::reading::axis::Axis;
 
@@ -94,6 +95,8 @@ impl PlanNode {
         let is_bounded = match index {
             None => self.index.is_some() || !self.method.ends_with("Seq Scan"),
             Some(index) if self.is_by_time(bounds) => self.is_bounded_by(index, bounds),
+            // A merge ends where the slice's keys end, which the planner has weighed.
+            Some(_) if self.is_of_lookup() => true,
             Some(_) => self.is_lookup(all),
         };
         let bytes = whole.map_or(0, |relation| relation.bytes);
@@ -148,10 +151,17 @@ impl PlanNode {
         false
     }
 
-    /// Whether the rows are looked up one by one, by values of another table.
+    /// Whether it reads the table of a lookup.
+    pub(super) fn is_of_lookup(&self) -> bool {
+        self.alias.starts_with(lookup::PREFIX)
+    }
+
+    /// Whether the rows are looked up one by one, by values of another table. Rows of the source
+    /// that are found by values of a lookup may be of any time.
     fn is_lookup(&self, all: &[Self]) -> bool {
         all.iter().any(|other| {
             other.alias != self.alias
+                && !other.is_of_lookup()
                 && [format!(" = {}.", other.alias), format!(" = {}.", ident(&other.alias))]
                     .iter()
                     .any(|column| self.condition.contains(column))
@@ -218,6 +228,15 @@ mod tests {
     }
 
     const BOUNDS: [&str; 2] = ["2026-01-01 00:00:00", "2026-01-02 00:00:00"];
+
+    /// A condition on a lookup may turn the join around.
+    #[test]
+    fn rows_of_the_source_that_a_lookup_finds_are_not_bounded() {
+        let lookup = node("__lookup_account", "(__lookup_account.id = orders.account_id)");
+        let orders = node("orders", "(orders.account_id = __lookup_account.id)");
+        let all = [lookup.clone(), orders.clone()];
+        assert_eq!((lookup.is_lookup(&all), orders.is_lookup(&all)), (true, false));
+    }
 
     /// Keys before the time must be fixed, or the whole index is read.
     #[test]
