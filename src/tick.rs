@@ -189,7 +189,7 @@ async fn backlogs<'r>(
     gauges: &mut Gauges,
 ) -> Result<[Backlog<'r>; 2], WorkError> {
     let mut seen = empty::watermark_for_tick(worker, rollup, now).await?;
-    let seal = rollup.seal_before;
+    let seal = seen.seal_of(rollup);
     if let Some(sealed) = seen.sealed()
         && seal.is_none_or(|seal| seal < sealed[1])
     {

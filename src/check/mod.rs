@@ -1,7 +1,9 @@
-//! Proofs and repairs: verification on demand, previews, the scrub, and checkpoints that follow
-//! markers.
+//! Proofs and repairs: verification on demand, previews, the scrub, checkpoints that follow markers,
+//! and which rows of the source are still needed.
 
+mod late_change;
 pub(crate) mod preview;
+pub mod purgeable;
 pub mod repair;
 pub mod scrub;
 pub mod verify;

@@ -9,6 +9,7 @@ use sqlx::Row as _;
 
 use crate::checkpoint::{self, Checkpoint, Completion, Restored, State};
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT, DbError};
+use crate::model::clock::LAST;
 use crate::model::rollup::{Late, Rollup};
 use crate::model::sql::{literal, timestamptz};
 use crate::source;
@@ -28,6 +29,8 @@ pub struct RepairReport {
     pub restored: Vec<DateTime<Utc>>,
     /// Checkpoints of success that were reopened because the rows they promise are missing.
     pub reopened: Vec<DateTime<Utc>>,
+    /// The seal that the checkpoints or the target had lost. `None`: both have the same.
+    pub sealed_before: Option<DateTime<Utc>>,
     /// Why only `tallymark verify --repair` can prove the rollup right. `None`: every success is
     /// proven.
     pub unproven: Option<String>,
@@ -81,6 +84,9 @@ pub async fn run(
         ready::adopt(worker, rollup, &registered, None).await?;
     }
     let definition = ready::definition(worker, rollup).await?;
+    let (lost, seal) = carry_seal(worker, rollup, dry_run).await?;
+    report.sealed_before = lost;
+    let of = Repaired { rollup, definition: &definition, seal };
     let mut from = DateTime::<Utc>::MIN_UTC.max(rollup.start);
     // Bounded, as every page starts after the one before.
     loop {
@@ -97,7 +103,7 @@ pub async fn run(
             slice.is_ok_and(|slice| slice.end() == marker.end)
         });
         let range = (from, to);
-        repair_range(worker, (rollup, &definition), &markers, range, dry_run, &mut report).await?;
+        repair_range(worker, of, &markers, range, dry_run, &mut report).await?;
         if last_page {
             return reported(worker, rollup, report, dry_run).await;
         }
@@ -134,21 +140,51 @@ async fn forget_staged(worker: &Worker, rollup: &Rollup) -> Result<(), DbError> 
     tx.commit().await
 }
 
+/// Gives checkpoints and target the later of their two seals, so that a lost one opens no history
+/// whose rows may be purged. Returns it if one of them had lost it, and the seal that counts, with
+/// the file's.
+async fn carry_seal(
+    worker: &Worker,
+    rollup: &Rollup,
+    dry_run: bool,
+) -> Result<(Option<DateTime<Utc>>, Option<DateTime<Utc>>), WorkError> {
+    let registered = worker.target.registered(rollup).await?.sealed_before;
+    let known = worker.checkpoints.watermark(&rollup.name).await?.seal();
+    let later = registered.max(known);
+    if !dry_run && known < later {
+        worker.checkpoints.set_seal(&rollup.name, later, LAST).await?;
+    }
+    if !dry_run && registered < later {
+        worker.target.seal(rollup, later).await?;
+    }
+    let lost = later.filter(|_| registered != known);
+    Ok((lost, rollup.seal_before.max(later)))
+}
+
+/// The rollup that is repaired.
+#[derive(Clone, Copy)]
+struct Repaired<'r> {
+    rollup: &'r Rollup,
+    definition: &'r str,
+    /// Slices that start before this instant are sealed.
+    seal: Option<DateTime<Utc>>,
+}
+
 async fn repair_range(
     worker: &Worker,
-    (rollup, definition): (&Rollup, &str),
+    of: Repaired<'_>,
     markers: &[FoundMarker],
     (from, to): (DateTime<Utc>, DateTime<Utc>),
     dry_run: bool,
     report: &mut RepairReport,
 ) -> Result<(), WorkError> {
-    let now = worker.clock.now();
+    let (rollup, now) = (of.rollup, worker.clock.now());
     let checkpoints = worker.checkpoints.range(&rollup.name, from, to.max(from)).await?;
     report.markers += markers.len();
     let mut older = BTreeSet::new();
     for marker in markers {
         let known = checkpoints.iter().find(|known| known.slice_start == marker.start);
-        let found = found(rollup, definition, marker);
+        let found = found(of, marker);
         if known.is_some_and(|it| it.attempt > marker.attempt || it.is_attempt_of(&found)) {
             continue;
         }
@@ -189,11 +225,12 @@ async fn repair_range(
 }
 
 /// The marker in the form that the checkpoints use.
-fn found(rollup: &Rollup, definition: &str, marker: &FoundMarker) -> checkpoint::CommittedMarker {
+fn found(of: Repaired<'_>, marker: &FoundMarker) -> checkpoint::CommittedMarker {
+    let Repaired { rollup, definition, seal } = of;
     // The reason for that attempt (late data, a replay) is still to be dealt with.
     let overtaken = marker.replaced_by.is_some_and(|attempt| attempt != marker.attempt);
     // A sealed slice is never recomputed, even after changes.
-    let is_sealed = rollup.is_sealed_at(marker.start);
+    let is_sealed = seal.is_some_and(|seal| marker.start < seal);
     let source = source::of(rollup);
     let reruns = source.reruns_after_loss().filter(|_| !is_sealed);
     let stale = match (marker.replaced_at, &marker.definition) {

@@ -2,27 +2,27 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 
+use crate::check::late_change;
 use crate::checkpoint::{Checkpoint, State, Watermark};
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT, DbErrorKind, Side};
 use crate::model::hint::Fault;
 use crate::model::not_now::{NotNow, Permit, Why};
-use crate::model::rollup::{Late, Rollup};
+use crate::model::rollup::Rollup;
 use crate::model::slice::{Slice, boundaries};
-use crate::source::changes::{capture, column, marks};
 use crate::source::reading::shape::Shape;
 use crate::source::reading::zones::Offsets;
 use crate::source::{self, SliceJob, settle};
 use crate::target::{Comparison, TargetError, Verification};
 use crate::throttle::{Patience, SLOT_WAIT_MAX, Throttle};
+use crate::work::compose;
 use crate::work::due::{Standing, View};
 use crate::work::ready;
 use crate::work::report::{NotCompared, SliceVerification};
 use crate::work::standings;
 use crate::work::things;
 use crate::work::worker::{WorkError, Worker};
-use crate::work::{compose, consumer};
 
 /// Whether a slice's checkpoint promises that its rows are right.
 enum Promise {
@@ -42,9 +42,6 @@ pub enum Compared {
     /// The slice will run again, or changed meanwhile.
     NotYet(NotCompared),
 }
-
-/// A change time may be this far ahead of the server's clock and is still searched.
-const STAMP_AHEAD: TimeDelta = TimeDelta::hours(1);
 
 /// A cancelled comparison is tried again with this many times fewer buckets. Each try costs the
 /// whole time limit.
@@ -138,6 +135,10 @@ pub(crate) fn narrower(buckets: usize) -> usize {
 /// nor changed, so after the grace an equal count is an equal set.
 async fn count_things(worker: &Worker, job: SliceJob<'_>) -> Result<SliceVerification, WorkError> {
     let SliceJob { rollup, slice, .. } = job;
+    let gate = ready::gate(worker, rollup, None).for_slice(slice);
+    if let Permit::NotNow(not_now) = gate.may_start().await? {
+        return Err(WorkError::NotNow(not_now));
+    }
     let counted = things::count(worker, rollup, (slice.start(), slice.end())).await?;
     let kept = worker.target.things_in(job).await?;
     if counted != kept {
@@ -161,7 +162,7 @@ async fn compare_permitted<'w>(
     what: &Verification<'w>,
     patience: Duration,
 ) -> Result<(Comparison, Throttle<'w>), WorkError> {
-    let mut gate = ready::gate(worker, what.job.rollup, None);
+    let mut gate = ready::gate(worker, what.job.rollup, None).for_slice(what.job.slice);
     let waits = Patience::AtMost { load: what.timeout, slot: patience };
     // Bounded by the patience.
     loop {
@@ -232,7 +233,14 @@ pub(crate) async fn compare_asked(
     let open = |why| pending(Why::NotClaimedRight(why));
     let before = match promise(worker, rollup, slice).await? {
         Promise::Kept(before) => before,
-        Promise::Open(why) => return open(why),
+        Promise::Open(why) => {
+            // A purge behind the seal reopens its slices, and they stay so.
+            let seal = ready::watermark(worker, rollup).await?.seal();
+            return match seal.filter(|seal| slice.start() < *seal) {
+                Some(seal) => pending(Why::Sealed(seal)),
+                None => open(why),
+            };
+        }
     };
     // A slice that was read in chunks is compared in as many pieces.
     let chunks = before.outcome.as_ref().map_or(1, |outcome| outcome.chunks);
@@ -249,7 +257,8 @@ pub(crate) async fn compare_asked(
     }
     // Marks first and the checkpoint afterwards, as a worker raises `dirty` before it deletes a
     // mark.
-    if has_late_change(worker, rollup, slice).await? {
+    let range = (slice.start(), slice.end());
+    if late_change::first(worker, rollup, range).await?.is_some() {
         return open("a late change is not counted yet");
     }
     // Before the second read of the checkpoint. A finer slice that is done has already reopened
@@ -310,58 +319,4 @@ pub(crate) fn standing_of(
     let view = standings::view(worker, rollup, &Watermark::default(), worker.clock.now());
     let view = View { definition: definition.to_owned(), ..view };
     view.judge(Some(checkpoint), slice)
-}
-
-/// Whether the source has changes in the slice that no tick has noticed yet.
-async fn has_late_change(
-    worker: &Worker,
-    rollup: &Rollup,
-    slice: Slice,
-) -> Result<bool, WorkError> {
-    let shape = ready::check(worker, rollup).await?;
-    match (&rollup.late, &shape.changes) {
-        (Late::Capture, _) => has_mark(worker, rollup, &shape, slice).await,
-        (Late::Column(_), Some(axis)) => {
-            let from = worker.checkpoints.changes_until(&rollup.name).await?;
-            let Some(from) = from else { return Ok(false) };
-            let mut tx =
-                worker.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
-            let (now, _) = settle::now(&mut tx).await?;
-            let until = now + STAMP_AHEAD;
-            let hours = column::hours(&mut tx, rollup, &shape, axis, (from, until)).await;
-            let bounds = (slice.start(), slice.end());
-            match hours {
-                Ok(hours) => {
-                    tx.rollback().await?;
-                    Ok(hours.iter().any(|hours| hours.within(bounds.0, bounds.1).is_some()))
-                }
-                // Too many changes wait to decide whether the difference is drift.
-                Err(error) if error.kind() == DbErrorKind::Cancelled => Ok(true),
-                Err(error) => Err(error.into()),
-            }
-        }
-        (Late::Grace | Late::Clock | Late::Column(_), _) => Ok(false),
-    }
-}
-
-async fn has_mark(
-    worker: &Worker,
-    rollup: &Rollup,
-    shape: &Shape,
-    slice: Slice,
-) -> Result<bool, WorkError> {
-    // Marks that this consumer has taken have raised `dirty`. The other consumers may still
-    // wait for them.
-    let consumer = consumer::id_of(worker, rollup).await?.unwrap_or_default();
-    let mut tx = worker.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
-    let standing = capture::standing(&mut tx, rollup, shape).await?;
-    let found = match &standing.key {
-        Some(key) => {
-            let (key, axis) = ((&**key, consumer), capture::axis_key(&shape.axis));
-            marks::touches(&mut tx, key, &axis, (slice.start(), slice.end())).await?
-        }
-        None => false,
-    };
-    tx.rollback().await?;
-    Ok(found)
 }

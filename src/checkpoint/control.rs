@@ -18,6 +18,10 @@ const PAUSE: &str = "pause";
 const NICE: &str = "nice_ratio";
 const CANCEL: &str = "cancel";
 const WOKEN: &str = "woken_at";
+const SEAL: &str = "seal";
+
+/// The attribute of a seal: slices that start before it are sealed.
+const BEFORE: &str = "before";
 
 /// The attributes that concern all work.
 pub(super) const GLOBAL: [&str; 3] = [PAUSE, NICE, WOKEN];
@@ -26,7 +30,18 @@ pub(super) const GLOBAL: [&str; 3] = [PAUSE, NICE, WOKEN];
 pub(super) fn of_rollup(rollup: &str) -> Vec<String> {
     let scopes = [Scope::Rollup(rollup), Scope::Backfill(rollup)];
     let kinds = [PAUSE, NICE, CANCEL];
-    scopes.iter().flat_map(|scope| kinds.map(|kind| scope.attribute(kind))).collect()
+    let commands = scopes.iter().flat_map(|scope| kinds.map(|kind| scope.attribute(kind)));
+    commands.chain([seal_of(rollup)]).collect()
+}
+
+/// The attribute of a rollup's seal.
+pub(super) fn seal_of(rollup: &str) -> String {
+    Scope::Rollup(rollup).attribute(SEAL)
+}
+
+/// Encodes a seal for [`Control::read`].
+pub(super) fn encoded_seal(before: DateTime<Utc>) -> Value {
+    Value::Map(Item::from([(BEFORE.to_owned(), instant(before))]))
 }
 
 /// The scope of an operator's command.
@@ -106,6 +121,7 @@ pub struct Control {
     nice_ratios: BTreeMap<String, f64>,
     cancelled: BTreeMap<String, DateTime<Utc>>,
     woken_at: Option<DateTime<Utc>>,
+    seals: BTreeMap<String, DateTime<Utc>>,
     moved: BTreeMap<String, Elsewhere>,
 }
 
@@ -158,6 +174,12 @@ impl Control {
         }
     }
 
+    /// The seal of `rollup` in the store. `None`: there is none.
+    #[must_use]
+    pub(crate) fn seal(&self, rollup: &str) -> Option<DateTime<Utc>> {
+        self.seals.get(&seal_of(rollup)).copied()
+    }
+
     /// When a tick last woke the source.
     #[must_use]
     pub(crate) const fn woken_at(&self) -> Option<DateTime<Utc>> {
@@ -177,6 +199,12 @@ impl Control {
                         until: read.instant("until")?,
                     };
                     control.pauses.insert(name.clone(), pause);
+                }
+                Value::Map(fields) if name.starts_with(SEAL) => {
+                    // An invalid seal must not open history, so it is an error.
+                    let read = Reader { item: fields };
+                    let before = read.instant(BEFORE)?.ok_or_else(|| read.missing(BEFORE))?;
+                    control.seals.insert(name.clone(), before);
                 }
                 Value::Number(number) if name.starts_with(NICE) => {
                     // An invalid number must not speed up the work, so it is ignored and logged.

@@ -11,6 +11,7 @@
 //! | `bond` | the installation that a rollup's checkpoints belong to |
 //! | `backfills` | a fanned-out backfill |
 //! | `control` | the operator's commands: pauses, speed, cancelled backfills |
+//! | `seal` | the instant before which slices stay as they are |
 //! | `moving` | all items of a rollup at once, for renaming or dropping it |
 //! | `workload` | the workload units that mirrors took from an app |
 //! | `copy`, `tombstone` | a copy into another store, and what the old one answers after it |
@@ -34,6 +35,7 @@ pub(crate) mod properties;
 mod reopen;
 mod restore;
 mod scrub;
+mod seal;
 pub mod state;
 pub mod store;
 mod tombstone;

@@ -14,6 +14,7 @@ use super::checkpoints::Checkpoints;
 use super::error::CheckpointError;
 use super::item::{Reader, WATERMARK, instant, label, number, text};
 use super::reopen::LOOKS_MAX;
+use super::seal::SEAL;
 use super::store::{Cond, Item, Key, Update, Written};
 use super::tombstone::{self, unless_elsewhere};
 use crate::model::rollup::Rollup;
@@ -36,6 +37,7 @@ pub struct Watermark {
     start: Option<DateTime<Utc>>,
     bond: Option<Bond>,
     sealed: Option<[DateTime<Utc>; 2]>,
+    seal: Option<DateTime<Utc>>,
 }
 
 impl Watermark {
@@ -110,6 +112,18 @@ impl Watermark {
         self.sealed
     }
 
+    /// The seal in the store. `None`: there is none.
+    #[must_use]
+    pub const fn seal(&self) -> Option<DateTime<Utc>> {
+        self.seal
+    }
+
+    /// The seal of `rollup`: the later of the file's and the store's.
+    #[must_use]
+    pub(crate) fn seal_of(&self, rollup: &Rollup) -> Option<DateTime<Utc>> {
+        rollup.seal_before.max(self.seal)
+    }
+
     /// The generation of `rollup`'s calendar: the present one, or the next if the stored calendar
     /// differs.
     #[must_use]
@@ -159,6 +173,7 @@ impl Watermark {
         let bond = Bond::read(item)?;
         let sealed = read.instant("sealed_from")?.zip(read.instant("sealed_until")?);
         let sealed = sealed.map(|(from, until)| [from, until]);
+        let seal = read.instant(SEAL)?;
         Ok(Self {
             until,
             version,
@@ -172,6 +187,7 @@ impl Watermark {
             start,
             bond,
             sealed,
+            seal,
         })
     }
 }

@@ -15,6 +15,7 @@ mod new;
 mod outside;
 mod plan;
 mod preview;
+mod purgeable;
 pub mod remote;
 mod repair;
 mod replay;
@@ -125,6 +126,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Recompute and compare, without writing
     Verify(verify::VerifyArgs),
+    /// Show which rows of the source are no longer needed, and seal history there
+    Purgeable(purgeable::PurgeableArgs),
     /// Rebuild lost checkpoints from the target's markers
     Repair(repair::RepairArgs),
     /// Record a new address of source or target
@@ -281,6 +284,7 @@ async fn dispatch(global: &Global, command: Command) -> Result<(), Failure> {
         Command::Cancel(command) => command.run(global).await,
         Command::Status(command) => command.run(global).await,
         Command::Verify(command) => command.run(global).await,
+        Command::Purgeable(command) => command.run(global).await,
         Command::Repair(command) => command.run(global).await,
         Command::Moved(command) => command.run(global).await,
         Command::Checkpoints { command } => command.run(global).await,

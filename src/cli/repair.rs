@@ -49,11 +49,14 @@ impl RepairArgs {
                 .map(|report| {
                     format!(
                         "{}: {} compared\n  {} {would}restored\n  {} without its rows \
-                         {would}reopened{}",
+                         {would}reopened{}{}",
                         report.rollup,
                         ui::counted(report.markers, "marker"),
                         ui::counted(report.restored.len(), "checkpoint"),
                         ui::counted(report.reopened.len(), "checkpoint"),
+                        report.sealed_before.map_or_else(String::new, |seal| {
+                            format!("\n  the seal before {} {would}restored", ui::instant(seal))
+                        }),
                         report.unproven.as_ref().map_or_else(String::new, |reason| {
                             let name = &report.rollup;
                             let next =

@@ -59,6 +59,8 @@ struct RollupStatus {
     slices: Vec<Planned>,
     unfinished: Vec<Checkpoint>,
     scrub: Option<Scrubbed>,
+    /// Slices that start before this instant are sealed.
+    seal: Option<DateTime<Utc>>,
     /// Why only a comparison with the source can show whether the rows are right.
     unproven: Option<String>,
     /// The backfill that a function fans out.
@@ -124,6 +126,7 @@ impl StatusArgs {
         let scrub = scrubbed(worker, rollup, now).await?;
         let watermark = known.watermark;
         let unproven = identity::unproven(worker, rollup);
+        let seal = seen.seal_of(rollup);
         Ok(RollupStatus {
             watermark,
             lag,
@@ -131,6 +134,7 @@ impl StatusArgs {
             slices,
             unfinished,
             scrub,
+            seal,
             unproven,
             backfill,
         })
@@ -152,6 +156,9 @@ impl StatusArgs {
                 ui::instant(standings.watermark)
             ),
         ];
+        lines.extend(standings.seal.map(|seal| {
+            format!("sealed before {}: slices there stay as they are", ui::instant(seal))
+        }));
         lines.extend(standings.unproven.as_ref().map(|reason| {
             let (name, reason) =
                 (&rollup.name, ui::paint(Paint::Alarm, format!("unproven: {reason}")));
@@ -369,6 +376,7 @@ fn document(rollup: &Rollup, standings: &RollupStatus) -> serde_json::Value {
             "lease_until": checkpoint.lease_until,
         })).collect::<Vec<_>>(),
         "scrub": standings.scrub.as_ref().map(|scrub| scrub.document(rollup)),
+        "sealed_before": standings.seal,
         "unproven": standings.unproven,
     })
 }
@@ -383,9 +391,9 @@ async fn scrubbed(
     if scrub.round == 0 {
         return Ok(None);
     }
-    let first_row = worker.checkpoints.watermark(&rollup.name).await?.source_start();
-    let first_row = first_row.and_then(|start| start.first_row);
-    let slices = scrubbed_range(rollup, now).map_or(0, |(begin, end)| {
+    let seen = worker.checkpoints.watermark(&rollup.name).await?;
+    let first_row = seen.source_start().and_then(|start| start.first_row);
+    let slices = scrubbed_range(rollup, seen.seal_of(rollup), now).map_or(0, |(begin, end)| {
         let begin = first_row.map_or(begin, |first| begin.max(first));
         let begin = rollup.calendar.containing(begin).start();
         rollup.calendar.slices(begin, end).count()

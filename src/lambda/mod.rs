@@ -284,7 +284,8 @@ async fn replay(
     match &request.which {
         Which::Start(start) => {
             let slice = begun(worker, rollup, start)?;
-            if !rollup.is_sealed_at(slice.start()) {
+            let seal = ready::watermark(worker, rollup).await.map_err(WorkError::from)?;
+            if seal.seal_of(rollup).is_none_or(|seal| slice.start() >= seal) {
                 reopen(worker, rollup, slice, &request.reason).await?;
             }
             let report = match too_late(worker, rollup, slice, deadline) {

@@ -26,6 +26,7 @@ pub async fn drop_rollup(worker: &Worker, rollup: &str) -> Result<(), WorkError>
     tx.commit().await?;
     let items = worker.checkpoints.items(rollup).await?;
     worker.checkpoints.delete_items(&items).await?;
+    worker.checkpoints.forget_seal(rollup).await?;
     Ok(())
 }
 

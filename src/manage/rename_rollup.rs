@@ -48,7 +48,12 @@ pub(crate) async fn rename_rollup(worker: &Worker, old: &str, new: &str) -> Resu
     // From here on, a worker that took a slice between the copy and the commit is fenced off.
     let items = worker.checkpoints.items(old).await?;
     worker.checkpoints.copy_items(&items, new).await?;
+    if let Some(seal) = worker.checkpoints.watermark(old).await?.seal() {
+        // Copied items stay without the watermark's, which has the seal.
+        worker.checkpoints.set_seal(new, Some(seal), seal).await?;
+    }
     worker.checkpoints.delete_items(&items).await?;
+    worker.checkpoints.forget_seal(old).await?;
     consumer::rename_consumer(worker, new).await
 }
 

@@ -111,6 +111,8 @@ pub enum Why {
     OtherZone(Fault),
     /// A server gave no clear answer, or lost the stage. Another attempt may succeed.
     Server(Fault),
+    /// The slice starts before its rollup's seal in the store, which is this instant.
+    Sealed(DateTime<Utc>),
     /// Tallymark does not promise at present that the slice's rows are right.
     NotClaimedRight(&'static str),
     /// The comparison timed out after this many seconds.
@@ -163,6 +165,7 @@ impl Why {
             | Self::OtherCalendar(_)
             | Self::OtherZone(_)
             | Self::Server(_)
+            | Self::Sealed(_)
             | Self::NotClaimedRight(_)
             | Self::TooLarge(_)
             | Self::Changing(_) => false,
@@ -201,10 +204,8 @@ impl Why {
     /// The reason, for a command that stops or skips a slice.
     #[must_use]
     pub fn explained(&self) -> String {
-        if self.is_load() || matches!(self, Self::PreparedTransaction) {
-            return format!("the source is busy: {self}");
-        }
-        self.to_string()
+        let is_busy = self.is_load() || matches!(self, Self::PreparedTransaction);
+        if is_busy { format!("the source is busy: {self}") } else { self.to_string() }
     }
 }
 
@@ -282,6 +283,7 @@ impl fmt::Display for Why {
             Self::OpenTransaction { who, by_its_start: true } => {
                 write!(f, "not settled: {who} began before the slice's end and has not ended")
             }
+            Self::Sealed(at) => write!(f, "sealed in the store, before {}", rfc3339_seconds(*at)),
             Self::TooLarge(seconds) => write!(f, "not compared within {seconds} s"),
             Self::NotClaimedRight(why) => f.write_str(why),
             Self::App(fault)

@@ -1,7 +1,8 @@
 -- Takes the marker of a slice for an attempt. The statement returns no row in three cases. A newer
 -- attempt has the marker. An attempt of the same number by another owner has it, as checkpoints
--- that were restored or lost repeat numbers. Or the rollup's rows are of another generation or
--- belong to another installation. The lock on the registry keeps that from changing.
+-- that were restored or lost repeat numbers. Or the registry refuses: the rollup's rows are of another
+-- generation or belong to another installation, or the slice starts before the seal that an operator
+-- set. The lock on the registry keeps that from changing.
 --
 -- From here on the transaction waits for no other server, so the server may soon end it if it is
 -- idle. Otherwise a worker that is frozen would keep the marker, and what else it locks, from others.
@@ -14,7 +15,8 @@
 WITH kept AS MATERIALIZED (
     SELECT rollup, set_config('idle_in_transaction_session_timeout', '{idle_ms}ms', true)
     FROM tallymark.rollup
-    WHERE rollup = {rollup} AND generation = {generation} AND {is_kept} FOR SHARE
+    WHERE rollup = {rollup} AND generation = {generation} AND {is_kept}
+      AND coalesce(sealed_before <= {start}, true) FOR SHARE
 )
 INSERT INTO tallymark.slice AS marker (rollup, slice_start, slice_end, attempt, owner)
 SELECT {rollup}, {start}, {end}, {attempt}, {owner} FROM kept

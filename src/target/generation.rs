@@ -16,7 +16,7 @@ const READING: &str = "reading the generation";
 /// The registry's entry for the rows of `rollup`.
 pub(super) async fn registered(tx: &mut Tx, rollup: &Rollup) -> Result<Registered, DbError> {
     let sql = format!(
-        "SELECT generation, calendar FROM tallymark.rollup WHERE rollup = {}",
+        "SELECT generation, calendar, sealed_before FROM tallymark.rollup WHERE rollup = {}",
         literal(&rollup.name)
     );
     let rows = tx.rows(READING, sql).await?;
@@ -25,6 +25,7 @@ pub(super) async fn registered(tx: &mut Tx, rollup: &Rollup) -> Result<Registere
         Ok::<_, sqlx::Error>(Registered {
             generation: row.try_get::<i64, _>("generation")?.unsigned_abs(),
             calendar: row.try_get("calendar")?,
+            sealed_before: row.try_get("sealed_before")?,
             closed: None,
         })
     };
@@ -58,6 +59,7 @@ pub(super) async fn registered_for_work(
         Ok::<_, sqlx::Error>(Registered {
             generation: row.try_get::<i64, _>("generation")?.unsigned_abs(),
             calendar: row.try_get("calendar")?,
+            sealed_before: row.try_get("sealed_before")?,
             closed: closed()?,
         })
     };
@@ -76,7 +78,7 @@ pub(super) async fn raise(
     target: &Target,
     lease: &Lease,
     rollup: &Rollup,
-) -> Result<(), TargetError> {
+) -> Result<Registered, TargetError> {
     let mine = generation_of(lease.definition());
     let sql = format!(
         "UPDATE tallymark.rollup SET generation = {mine}, calendar = {} \
@@ -88,11 +90,12 @@ pub(super) async fn raise(
     let claimed_at = lease.checkpoint().started_at;
     if let Some(newest) = claimed_at.and_then(|now| rollup.newest(now)).filter(|_| is_raised) {
         let edge = newest.end().max(rollup.seal_before.unwrap_or(newest.end()));
+        let name = literal(&rollup.name);
         let sql = format!(
-            "WITH gone AS (DELETE FROM tallymark.slice WHERE rollup = {} AND slice_start >= {} \
+            "WITH gone AS (DELETE FROM tallymark.slice WHERE rollup = {name} AND slice_start >= \
+             greatest({}, (SELECT sealed_before FROM tallymark.rollup WHERE rollup = {name})) \
              RETURNING slice_start, slice_end) DELETE FROM {} r USING gone \
              WHERE r.{time} >= {first} AND r.{time} < {last}",
-            literal(&rollup.name),
             timestamptz(edge),
             target.table(rollup),
             time = rollup.time_key(),
@@ -101,9 +104,11 @@ pub(super) async fn raise(
         );
         tx.execute("deleting what the calendar before left", sql).await?;
     }
-    match registered(tx, rollup).await?.generation {
-        newest if newest > mine => Err(TargetError::Superseded { mine, newest }),
-        _ => Ok(()),
+    match registered(tx, rollup).await? {
+        found if found.generation > mine => {
+            Err(TargetError::Superseded { mine, newest: found.generation })
+        }
+        found => Ok(found),
     }
 }
 
@@ -206,15 +211,26 @@ fn older_slices(rollup: &Rollup, generation: u64) -> String {
 /// The condition that a row `r` lies outside of every slice. It needs [`older_slices`] before it.
 fn outside_condition(rollup: &Rollup) -> String {
     let time = rollup.time_key();
-    let before = match rollup.seal_before {
-        Some(seal) if seal > rollup.start => "false".to_owned(),
-        _ => format!("r.{time} < {}", rollup.time_at(rollup.start)),
-    };
+    let start = timestamptz(rollup.start);
+    let before = format!(
+        "r.{time} < {} AND coalesce({} <= {start}, true)",
+        rollup.time_at(rollup.start),
+        seal(rollup),
+    );
     format!(
         "{before} OR EXISTS (SELECT FROM older m \
          WHERE {} <= r.{time} AND r.{time} < {})",
         rollup.time_of("m.slice_start"),
         rollup.time_of("m.slice_end"),
+    )
+}
+
+/// The seal of a rollup, in SQL: the later of the file's and the registry's. NULL: there is none.
+pub(super) fn seal(rollup: &Rollup) -> String {
+    format!(
+        "greatest({}, (SELECT sealed_before FROM tallymark.rollup WHERE rollup = {}))",
+        rollup.seal_before.map_or_else(|| "NULL::timestamptz".to_owned(), timestamptz),
+        literal(&rollup.name),
     )
 }
 
@@ -231,11 +247,9 @@ fn instant_of(rollup: &Rollup, function: &str) -> String {
 
 /// The condition that the marker `m` belongs to an older generation and is open.
 fn is_older(rollup: &Rollup, generation: u64) -> String {
-    let seal = rollup
-        .seal_before
-        .map_or_else(String::new, |seal| format!(" AND m.slice_start >= {}", timestamptz(seal)));
+    let seal = seal(rollup);
     format!(
         "(m.replaced_at IS NOT NULL AND \
-         coalesce(nullif(split_part(split_part(m.definition, '~', 1), '.', 2), ''), '0')::bigint < {generation}{seal})"
+         coalesce(nullif(split_part(split_part(m.definition, '~', 1), '.', 2), ''), '0')::bigint < {generation} AND coalesce(m.slice_start >= {seal}, true))"
     )
 }

@@ -10,6 +10,7 @@ mod indexes;
 pub(crate) mod readers;
 mod ready;
 mod replace;
+mod seal;
 mod stage;
 mod statement;
 mod things;
@@ -19,6 +20,8 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use chrono::{DateTime, Utc};
 
 use crate::checkpoint::CheckpointError;
 use crate::clients::db::{Access, Db, DbError, Side, Tx};
@@ -58,6 +61,8 @@ pub(crate) struct Registered {
     pub(crate) generation: u64,
     /// Its calendar, in words. `None`: an older version made the entry.
     pub(crate) calendar: Option<String>,
+    /// The seal that an operator set. `None`: there is none.
+    pub(crate) sealed_before: Option<DateTime<Utc>>,
     /// A table to which the role lacks a privilege, if that was checked.
     pub(crate) closed: Option<Closed>,
 }

@@ -1,6 +1,6 @@
 -- The rollup's entry in the registry, and the first table for which the role lacks a privilege to
 -- write, with the missing privileges. NULL: there is none.
-SELECT r.generation, r.calendar, closed.name AS closed, closed.lacks, quote_ident(current_user) AS role
+SELECT r.generation, r.calendar, r.sealed_before, closed.name AS closed, closed.lacks, quote_ident(current_user) AS role
 FROM tallymark.rollup r
 LEFT JOIN LATERAL (
     SELECT t.name, string_agg(privilege, ', ' ORDER BY privilege) AS lacks

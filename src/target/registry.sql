@@ -4,5 +4,6 @@ CREATE TABLE tallymark.rollup (
     calendar text,
     generation bigint NOT NULL DEFAULT 0,
     installation text,
+    sealed_before timestamptz,
     created_at timestamptz NOT NULL DEFAULT clock_timestamp()
 )

@@ -11,6 +11,7 @@ use super::{Target, TargetError, generation};
 use crate::checkpoint::{CheckpointError, Lease};
 use crate::clients::db::Tx;
 use crate::model::clock::{Stopwatch, rfc3339_seconds, whole_ms};
+use crate::model::not_now::Why;
 use crate::model::rollup::Rollup;
 use crate::model::rollup::generation::generation_of;
 use crate::model::slice::Slice;
@@ -296,7 +297,10 @@ pub(super) async fn fence(
             let rows_read = rows_read.map_err(|source| tx.error("reading the marker", source))?;
             return Ok(PriorMarker { rows_read });
         }
-        generation::raise(tx, target, lease, rollup).await?;
+        let registered = generation::raise(tx, target, lease, rollup).await?;
+        if let Some(seal) = registered.sealed_before.filter(|seal| slice.start() < *seal) {
+            return Err(TargetError::NotNow(Why::Sealed(seal)));
+        }
     }
     let sql = format!(
         "SELECT attempt, {} AS is_kept FROM tallymark.slice WHERE rollup = {} AND slice_start = {}",
@@ -357,8 +361,7 @@ pub(super) async fn finish(
         other_first = rollup.time_of("o.slice_start"),
         other_last = rollup.time_of("o.slice_end"),
         since = timestamptz(slice.start() - longest(slice, generation_of(lease.definition()))),
-        seal =
-            rollup.seal_before.map_or_else(|| "'-infinity'::timestamptz".to_owned(), timestamptz),
+        seal = generation::seal(rollup),
         definition = literal(lease.definition()),
         rows_read = replaced.rows_read,
         groups = replaced.groups,

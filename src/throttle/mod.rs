@@ -8,6 +8,7 @@
 //! | is the rest after the last chunk over? | before each reading statement | the worker rests |
 //! | was the process asked to end? | before each slice and reading statement | the turn ends |
 //! | `quiet_hours`; `window` for backfills | likewise | the turn ends |
+//! | is the slice before the store's seal? | likewise | the turn ends |
 //! | the operator's `cancel` and `pause` | likewise | the turn ends |
 //! | `throttle_query` | before each reading statement | the worker waits (an error ends the turn) |
 //! | `critical_load` | in the reading transaction | the turn ends |

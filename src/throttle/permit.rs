@@ -13,6 +13,7 @@ use crate::checkpoint::{CheckpointError, Checkpoints};
 use crate::clients::db::Db;
 use crate::model::clock::{Clock, Deadline};
 use crate::model::not_now::{NotNow, Permit, Why};
+use crate::model::slice::Slice;
 use crate::model::text::cut;
 use crate::source::reading::nap::Nap;
 use crate::throttle::interrupt::Interrupt;
@@ -122,6 +123,8 @@ pub struct Gate<'w> {
     pub(crate) governor: Option<&'w Governor>,
     /// The rollup that is worked on.
     pub(crate) rollup: &'w str,
+    /// The start of the slice that is read. `None`: the work is on the whole rollup.
+    pub(crate) slice_start: Option<DateTime<Utc>>,
     /// The start of the backfill to which the work belongs.
     pub(crate) backfill: Option<DateTime<Utc>>,
     /// How often in a row the source was too busy, and the total wait.
@@ -136,8 +139,14 @@ pub(crate) struct Waits {
 }
 
 impl<'w> Gate<'w> {
+    /// Also checks that the slice that starts then is open.
+    #[must_use]
+    pub(crate) const fn for_slice(self, slice: Slice) -> Self {
+        Self { slice_start: Some(slice.start()), ..self }
+    }
+
     /// Whether work on the rollup may start. Checks for an interruption, the hours and the
-    /// operator's commands. It sends no query to the source, so that a reason to wait does not wake
+    /// operator's commands, the seal of the slice among them. It sends no query to the source, so that a reason to wait does not wake
     /// it.
     ///
     /// # Errors
@@ -154,6 +163,10 @@ impl<'w> Gate<'w> {
         }
         let control = self.checkpoints.control().await?;
         control.refuse_moved(self.rollup)?;
+        let seal = control.seal(self.rollup);
+        if let Some(seal) = seal.filter(|seal| self.slice_start.is_some_and(|it| it < *seal)) {
+            return Ok(Permit::NotNow(NotNow::because(Why::Sealed(seal))));
+        }
         // The answer may have taken long, so quiet hours may have started in the meantime.
         let now = self.clock.now();
         if let Some(closed) = closed(now) {

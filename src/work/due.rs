@@ -44,7 +44,7 @@ pub enum Standing {
     Exhausted,
     /// Done.
     Succeeded,
-    /// Starts before `seal_before`, so it stays as it is.
+    /// Starts before the seal of the file or the store, so it stays as it is.
     Sealed,
     /// Ended before the source's first row, so it has no rows.
     Empty,
@@ -228,6 +228,8 @@ pub struct View<'r> {
     /// Where history began before `start` was moved back. Slices that succeeded before it missed
     /// the late changes since.
     pub moved_from: Option<DateTime<Utc>>,
+    /// Slices that start before this instant stay as they are.
+    pub seal: Option<DateTime<Utc>>,
 }
 
 impl View<'_> {
@@ -280,7 +282,7 @@ impl View<'_> {
     #[must_use]
     pub fn judge(&self, checkpoint: Option<&Checkpoint>, slice: Slice) -> Standing {
         let &Self { rollup, now, failures_max, .. } = self;
-        if rollup.is_sealed_at(slice.start()) {
+        if self.seal.is_some_and(|seal| slice.start() < seal) {
             return Standing::Sealed;
         }
         if rollup.readable_at(slice) > now {

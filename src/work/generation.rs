@@ -111,7 +111,7 @@ pub(crate) async fn adopt(
         let is_recut = seen.calendar().is_some() && generation != seen.generation();
         let moved_from = seen.moved_from(rollup);
         if let (false, Some(before)) = (is_recut, moved_from) {
-            reopen_before(checkpoints, rollup, before, now).await?;
+            reopen_before(checkpoints, rollup, before, seen.seal_of(rollup), now).await?;
             checkpoints.lower_watermark(&rollup.name, rollup.start).await?;
         }
         // Read the item again, as lowering the watermark has raised its version.
@@ -149,13 +149,15 @@ async fn reopen_before(
     checkpoints: &Checkpoints,
     rollup: &Rollup,
     before: DateTime<Utc>,
+    seal: Option<DateTime<Utc>>,
     now: DateTime<Utc>,
 ) -> Result<(), CheckpointError> {
     let found = checkpoints.range(&rollup.name, rollup.start, before).await?;
     let mut starts = Vec::new();
     for known in &found {
         let is_slice = rollup.calendar.starting(known.slice_start).is_ok();
-        if is_slice && known.state == State::Succeeded && !rollup.is_sealed_at(known.slice_start) {
+        let is_sealed = seal.is_some_and(|seal| known.slice_start < seal);
+        if is_slice && known.state == State::Succeeded && !is_sealed {
             starts.push(known.slice_start);
         }
     }

@@ -13,6 +13,7 @@ use crate::model::clock::{Deadline, Stopwatch, whole_ms};
 use crate::model::hint::Fault;
 use crate::model::not_now::{NotNow, Permit, Why};
 use crate::model::rollup::Rollup;
+use crate::model::slice::Slice;
 use crate::throttle::{Gate, Patience};
 use crate::work::ready;
 use crate::work::slice_run::RESERVE;
@@ -94,6 +95,11 @@ impl<'w> Meter<'w> {
             took: PAGE_TIME,
             units,
         })
+    }
+
+    /// Also checks before each request that the slice that starts then is open.
+    pub(crate) fn for_slice(self, slice: Slice) -> Self {
+        Self { gate: self.gate.for_slice(slice), ..self }
     }
 
     pub(crate) const fn app(&self) -> &'w App {

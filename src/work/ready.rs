@@ -34,6 +34,7 @@ pub fn gate<'w>(
         source: worker.source_of(rollup),
         governor: worker.governor_of(rollup),
         rollup: &rollup.name,
+        slice_start: None,
         backfill,
         waits: Waits::default(),
     }

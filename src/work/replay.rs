@@ -11,8 +11,8 @@ use crate::model::clock::rfc3339;
 use crate::model::hint::Hinted;
 use crate::model::rollup::Rollup;
 use crate::model::slice::Slice;
-use crate::work::identity;
 use crate::work::worker::{WorkError, Worker};
+use crate::work::{identity, ready};
 
 /// Why a slice cannot be replayed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -75,8 +75,13 @@ impl Rollup {
 /// The checkpoints cannot be read.
 pub async fn unfinished(worker: &Worker, rollup: &Rollup) -> Result<Vec<Checkpoint>, WorkError> {
     let mut found = worker.checkpoints.unfinished(&rollup.name).await?;
+    let seal = match found.is_empty() {
+        true => None,
+        false => ready::watermark(worker, rollup).await?.seal_of(rollup),
+    };
     found.retain(|known| {
-        rollup.slice_of(known).is_some_and(|slice| !rollup.is_sealed_at(slice.start()))
+        let is_open = |slice: Slice| seal.is_none_or(|seal| slice.start() >= seal);
+        rollup.slice_of(known).is_some_and(is_open)
     });
     Ok(found)
 }

@@ -10,13 +10,14 @@ use crate::support::cli::{PASSWORD, Place, daily, day, documented, ended, execut
 use crate::support::proxy::Cutter;
 use crate::support::{cache, options, postgres, server_directory};
 
-const COMMANDS: [&str; 18] = [
+const COMMANDS: [&str; 19] = [
     "demo",
     "new",
     "init",
     "check",
     "plan",
     "preview",
+    "purgeable",
     "run",
     "serve",
     "backfill",

@@ -357,6 +357,7 @@ fn only_what_was_over_when_the_source_was_asked_is_empty() {
             definition: rollup.definition(),
             finer_done: None,
             moved_from: None,
+            seal: None,
         };
         view.judge(None, rollup.calendar.containing(instant("2026-01-10")))
     };

@@ -60,6 +60,7 @@ mod paths;
 mod plan_guard;
 mod pooler;
 mod preview;
+mod purgeable;
 mod recut;
 #[cfg(feature = "lambda")]
 mod remote;

@@ -118,6 +118,7 @@ pub fn is_due(item: Option<Item>) -> Option<bool> {
         finer_done: None,
         definition: definition.clone(),
         moved_from: None,
+        seal: None,
     };
     match view.judge(checkpoint.as_ref(), *slice) {
         due::Standing::Running | due::Standing::Waiting => None,

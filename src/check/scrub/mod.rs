@@ -59,8 +59,16 @@ const ROUND_MIN: TimeDelta = TimeDelta::days(1);
 struct Track<'r> {
     rollup: &'r Rollup,
     scrub: ScrubProgress,
+    /// Slices that start before this instant are sealed.
+    seal: Option<DateTime<Utc>>,
     /// Nothing to verify, or an error occurred.
     is_idle: bool,
+}
+
+impl Track<'_> {
+    fn range(&self, now: DateTime<Utc>) -> Option<(DateTime<Utc>, DateTime<Utc>)> {
+        scrubbed_range(self.rollup, self.seal, now)
+    }
 }
 
 /// The slice to verify next.
@@ -128,7 +136,7 @@ async fn scrub_all(
             break;
         };
         let NextSlice { track, slice, needs, next: taken } = candidate;
-        let Track { rollup, scrub, is_idle } = &mut tracks[track];
+        let Track { rollup, scrub, is_idle, .. } = &mut tracks[track];
         // A slice too large for a whole budget is skipped. The rest that the previous slice
         // earned comes first. If the time is too short for it, end the tick before the rest
         // starts.
@@ -179,7 +187,8 @@ async fn tracks_of<'r>(
             worker.checkpoints.forget_drift(&rollup.name, &over).await?;
             scrub.drift.retain(|start, _| !over.contains(start));
         }
-        tracks.push(Track { rollup, scrub, is_idle: false });
+        let seal = ready::watermark(worker, rollup).await?.seal_of(rollup);
+        tracks.push(Track { rollup, scrub, seal, is_idle: false });
     }
     Ok(tracks)
 }
@@ -225,7 +234,7 @@ async fn candidate(
     for _ in 0..tracks.len() {
         let waiting = tracks.iter().enumerate().filter(|(_, track)| !track.is_idle);
         let (place, _) =
-            waiting.min_by_key(|(_, track)| last_verified(track.rollup, &track.scrub, now))?;
+            waiting.min_by_key(|(_, track)| last_verified(track.range(now), &track.scrub))?;
         let track = &mut tracks[place];
         match next_slice(worker, track, now).await {
             Ok(Some((slice, needs, next))) => {
@@ -248,7 +257,7 @@ async fn next_slice(
     now: DateTime<Utc>,
 ) -> Result<Option<(Slice, Duration, ScrubProgress)>, WorkError> {
     let Track { rollup, scrub, .. } = track;
-    let Some((begin, end)) = scrubbed_range(rollup, now) else { return Ok(None) };
+    let Some((begin, end)) = track.range(now) else { return Ok(None) };
     let cursor = scrub.cursor.unwrap_or(begin).max(begin);
     let definition = ready::definition(worker, rollup).await?;
     for (mut from, is_new_round) in [(cursor, false), (begin, true)] {

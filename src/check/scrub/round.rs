@@ -5,31 +5,31 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::checkpoint::ScrubProgress;
 use crate::model::rollup::Rollup;
 
-/// A scrub covers the slices that start in `[begin, end)`. It leaves out those that `lookback` will
+/// A scrub covers the slices that start in `[begin, end)`, from the `seal` on. It leaves out those that `lookback` will
 /// recompute, and always the newest, which has only just been computed.
 #[must_use]
 pub(crate) fn scrubbed_range(
     rollup: &Rollup,
+    seal: Option<DateTime<Utc>>,
     now: DateTime<Utc>,
 ) -> Option<(DateTime<Utc>, DateTime<Utc>)> {
     let mut slice = rollup.newest(now)?;
     for _ in 0..rollup.lookback.last().copied().unwrap_or(0) {
         slice = rollup.calendar.previous(slice);
     }
-    let begin = rollup.seal_before.unwrap_or(rollup.start).max(rollup.start);
+    let begin = seal.unwrap_or(rollup.start).max(rollup.start);
     (begin < slice.start()).then(|| (begin, slice.start()))
 }
 
 /// Roughly when the slice at the cursor was last verified, assuming that the previous round was
-/// even, and how far this round is.
+/// even, and how far this round is. `range` is what the scrub covers.
 pub(super) fn last_verified(
-    rollup: &Rollup,
+    range: Option<(DateTime<Utc>, DateTime<Utc>)>,
     scrub: &ScrubProgress,
-    now: DateTime<Utc>,
 ) -> (DateTime<Utc>, i64) {
     const WHOLE: i64 = 1000;
     let ScrubProgress { cursor, round_started_at, last_round_started_at, .. } = *scrub;
-    let Some((begin, end)) = scrubbed_range(rollup, now) else {
+    let Some((begin, end)) = range else {
         return (DateTime::<Utc>::MAX_UTC, WHOLE);
     };
     let length = (end - begin).num_seconds().max(1);

@@ -79,6 +79,7 @@ async fn fill(store: &Checkpoints) {
     store.set_pause(Scope::Source, Some(&pause)).await.unwrap();
     store.set_pause(Scope::Backfill(ROLLUP), Some(&pause)).await.unwrap();
     store.set_nice_ratio(Scope::Rollup(ROLLUP), Some(0.5)).await.unwrap();
+    store.set_seal(ROLLUP, Some(at(5)), at(5)).await.unwrap();
     let mut backfill = Key::new(ROLLUP, "backfill#20261125T171219123Z").to_item();
     backfill.extend([("state".to_owned(), text("running")), ("version".to_owned(), number(3))]);
     assert!(store.store.put(backfill, Cond::Absent).await.unwrap());

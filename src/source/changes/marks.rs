@@ -162,26 +162,29 @@ pub(crate) async fn count(tx: &mut Tx, key: &str) -> Result<u64, DbError> {
     count.map_err(|source| tx.error("counting the marks", source))
 }
 
-/// Whether a mark of the capture `key` and this axis still waits for the consumer and overlaps
-/// `[from, to)`.
+/// The first instant in `[from, to)` that a mark of the capture `key` and this axis covers, which
+/// still waits for the consumer.
 ///
 /// # Errors
 /// The server refuses or cannot be reached.
-pub(crate) async fn touches(
+pub(crate) async fn first_in(
     tx: &mut Tx,
     (key, consumer): (&str, i64),
     axis: &str,
     (from, to): (DateTime<Utc>, DateTime<Utc>),
-) -> Result<bool, DbError> {
+) -> Result<Option<DateTime<Utc>>, DbError> {
+    const DOING: &str = "looking for marks";
     let first = from.timestamp().div_euclid(3600);
     let last = (to.timestamp() - 1).div_euclid(3600);
     let sql = format!(
-        "SELECT EXISTS (SELECT FROM tallymark.mark m WHERE capture = {} AND axis = {} AND \
+        "SELECT min(greatest(coalesce(first_hour, {first}), {first})) FROM tallymark.mark m \
+         WHERE capture = {} AND axis = {} AND \
          (first_hour IS NULL OR first_hour <= {last} AND last_hour >= {first}) AND NOT EXISTS (SELECT \
-         FROM tallymark.taken t WHERE t.mark = m.id AND t.consumer = {consumer}))",
+         FROM tallymark.taken t WHERE t.mark = m.id AND t.consumer = {consumer})",
         literal(key),
         literal(axis),
     );
-    let row = tx.row("looking for marks", sql).await?;
-    row.try_get(0).map_err(|source| tx.error("looking for marks", source))
+    let row = tx.row(DOING, sql).await?;
+    let hour = row.try_get::<Option<i64>, _>(0).map_err(|source| tx.error(DOING, source))?;
+    Ok(hour.map(|hour| begin_of(hour).max(from)))
 }

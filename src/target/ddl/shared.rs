@@ -78,6 +78,7 @@ fn added_since(table: &str, found: &[(String, String)]) -> Vec<String> {
             ("calendar", "text"),
             ("generation", "bigint NOT NULL DEFAULT 0"),
             ("installation", "text"),
+            ("sealed_before", "timestamptz"),
         ],
         _ => &[],
     };

@@ -17,6 +17,7 @@ use crate::work::compose;
 use crate::work::due::{Standing, View};
 use crate::work::empty;
 use crate::work::price::Dollars;
+use crate::work::ready;
 use crate::work::report::{Outcome, SliceReport, Tally};
 use crate::work::slice_run::RunOptions;
 use crate::work::standings;
@@ -325,7 +326,9 @@ pub async fn replay(
     listener: &dyn Listener,
 ) -> Result<BatchReport, Interrupted> {
     // A sealed slice would wait for ever, so it is only reported.
-    let is_open = |slice: &Slice| !rollup.is_sealed_at(slice.start());
+    let seen = ready::watermark(worker, rollup).await.map_err(WorkError::from)?;
+    let seal = seen.seal_of(rollup);
+    let is_open = |slice: &Slice| seal.is_none_or(|seal| slice.start() >= seal);
     let reopen = slices.iter().copied().filter(is_open).collect();
     work_through(worker, rollup, slices, &reopen, reason, batch, listener).await
 }

@@ -42,9 +42,6 @@ pub(crate) async fn reopen_hours(
 
 /// Where some hours overlap slices of a rollup that are over.
 pub(super) struct Reach {
-    /// The rollup without a seal. A sealed slice that was read, or counted as empty, is recorded as
-    /// changed but stays undue. It runs again when the seal is removed.
-    unsealed: Rollup,
     pub(super) seen: Watermark,
     pub(super) stretches: Vec<Stretch>,
 }
@@ -64,8 +61,10 @@ impl Reach {
         now: DateTime<Utc>,
         reason: &'a str,
     ) -> Lateness<'a> {
-        let view = standings::view(worker, &self.unsealed, &self.seen, now);
-        Lateness { rollup, view, reason }
+        // A sealed slice that was read, or counted as empty, is recorded as changed but stays undue.
+        // It runs again when the seal is removed.
+        let view = View { seal: None, ..standings::view(worker, rollup, &self.seen, now) };
+        Lateness { rollup, view, seal: self.seen.seal_of(rollup), reason }
     }
 }
 
@@ -73,6 +72,8 @@ impl Reach {
 pub(super) struct Lateness<'a> {
     rollup: &'a Rollup,
     view: View<'a>,
+    /// Slices that start before this instant are sealed.
+    seal: Option<DateTime<Utc>>,
     reason: &'a str,
 }
 
@@ -117,8 +118,7 @@ pub(super) async fn reach(
     let gap = (newest.end() - newest.start()) * GAP_MAX;
     let groups = ranges.chunk_by(|one, other| other.0 - one.1 <= gap);
     stretches.extend(groups.map(|group| Stretch { ranges: group.to_vec(), empty_too: true }));
-    let unsealed = Rollup { seal_before: None, ..rollup.clone() };
-    Ok(Some(Reach { unsealed, seen, stretches }))
+    Ok(Some(Reach { seen, stretches }))
 }
 
 /// The source's first row. `None`: the source is empty.
@@ -174,9 +174,9 @@ async fn reopen_stretch(
     lateness: &Lateness<'_>,
     stretch: &Stretch,
 ) -> Result<(), WorkError> {
-    let Lateness { rollup, view, reason } = lateness;
+    let Lateness { rollup, view, .. } = lateness;
     let Found { to_reopen, first_due, missing } = find(worker, lateness, stretch).await?;
-    reopen_read(worker, rollup, &to_reopen, reason).await?;
+    reopen_read(worker, lateness, &to_reopen).await?;
     if let Some(first) = first_due {
         // Also for slices without a checkpoint, as a concurrent probe of the source's first row
         // may have missed these rows.
@@ -186,7 +186,7 @@ async fn reopen_stretch(
             let view = View { source_start, ..view.clone() };
             let is_passed = |slice: &Slice| view.judge(None, *slice) == Standing::Empty;
             let passed = missing.into_iter().filter(is_passed).map(|slice| slice.start());
-            reopen_read(worker, rollup, &passed.collect::<Vec<_>>(), reason).await?;
+            reopen_read(worker, lateness, &passed.collect::<Vec<_>>()).await?;
         }
     }
     Ok(())
@@ -195,11 +195,10 @@ async fn reopen_stretch(
 /// Reopens the slices that were read, or marked as empty.
 async fn reopen_read(
     worker: &Worker,
-    rollup: &Rollup,
+    Lateness { rollup, seal, reason, .. }: &Lateness<'_>,
     starts: &[DateTime<Utc>],
-    reason: &str,
 ) -> Result<(), WorkError> {
-    if let Some(seal) = rollup.seal_before {
+    if let Some(seal) = *seal {
         let sealed = |start: &&DateTime<Utc>| **start < seal;
         if let Some(first) = starts.iter().find(sealed) {
             // Must come before the reopening, as the watermark passes sealed slices.

@@ -81,7 +81,7 @@ async fn look_at<'m>(
         starts.extend(found.to_reopen);
         first_due = first_due.into_iter().chain(found.first_due).min();
     }
-    let (seal, reason) = (rollup.seal_before, REASON);
+    let (seal, reason) = (reach.seen.seal_of(rollup), REASON);
     let changed = Changed { rollup: &rollup.name, starts, first_due, seal, reason };
     Ok(Some(LateHours { changed, judged_by }))
 }

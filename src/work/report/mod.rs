@@ -42,7 +42,7 @@ pub enum Outcome {
     Waiting,
     /// It failed too often, so that only a replay reopens it.
     Exhausted,
-    /// It starts before `seal_before`.
+    /// It starts before the seal of the file or the store.
     Sealed,
     /// A newer attempt has the slice. This one wrote nothing.
     Fenced,
@@ -70,6 +70,7 @@ impl Outcome {
             Why::NotClaimed(ClaimWait::Backoff, _) => Self::Waiting,
             // An operator has to repair it.
             Why::OtherZone(_) => Self::Failed,
+            Why::Sealed(_) => Self::Sealed,
             _ => Self::Yielded,
         }
     }

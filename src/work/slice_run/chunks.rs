@@ -54,7 +54,8 @@ impl<'w> Chunks<'w> {
     pub(super) fn new(work: &'w Work<'w>, settled_by: &'static str) -> Self {
         let progress = StageProgress::at_start(work.job.slice);
         let (resumed_at, throttle) = (progress.cursor, work.throttle);
-        let gate = ready::gate(work.worker, work.job.rollup, work.options.backfill);
+        let gate = ready::gate(work.worker, work.job.rollup, work.options.backfill)
+            .for_slice(work.job.slice);
         Self { work, progress, resumed_at, gate, throttle, settled_by }
     }
 

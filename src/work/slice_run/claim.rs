@@ -48,7 +48,8 @@ pub(super) async fn claim_if_allowed(turn: Turn<'_>) -> Result<Begun<'_>, WorkEr
         let retry_at = worker.clock.now() + BLOCKED_RETRY;
         return not_now(NotNow::until(Why::FinerSlice(finer), retry_at));
     }
-    let throttle = match ready::gate(worker, rollup, options.backfill).may_start().await? {
+    let gate = ready::gate(worker, rollup, options.backfill).for_slice(slice);
+    let throttle = match gate.may_start().await? {
         Permit::Given(throttle) => throttle,
         Permit::NotNow(held) => return not_now(held),
     };

@@ -50,7 +50,7 @@ pub(super) struct Pages<'w> {
 pub(super) async fn read(work: &Work<'_>, mirror: &Mirror) -> Result<Done, Stop> {
     let (rollup, backfill) = (work.job.rollup, work.options.backfill);
     let meter = Meter::new(work.worker, rollup, backfill, work.deadline, &work.units);
-    let meter = meter.map_err(failed)?;
+    let meter = meter.map_err(failed)?.for_slice(work.job.slice);
     let progress = StageProgress::at_start(work.job.slice);
     let mut pages = Pages { work, mirror, meter, progress, absent: BTreeSet::new() };
     let done = pages.read_and_replace().await;
