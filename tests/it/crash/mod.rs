@@ -39,8 +39,8 @@ const LEASE_MARGIN: Duration = Duration::from_secs(5);
 /// has 400 for all.
 const SLEEPERS: usize = 6;
 
-/// Number of cases on one set of slices, some of which are spare.
-const CASES: usize = 300;
+/// Number of cases of a round, each on a slice of its own. The other slices are spare.
+const CASES: usize = 66;
 
 /// Number of tries of a case, each with more time, as on a busy machine a budget may end before the
 /// fault.
