@@ -82,8 +82,11 @@ where
     let watch = Stopwatch::start();
     let (next, is_found) = (AtomicU32::new(0), AtomicBool::new(false));
     let lane = async |keeper: Keeper| {
-        let world = async |source| World::new(kind, keeper, source).await;
-        let mut worlds = [world("").await, world(DEFAULTS).await];
+        let mut drawn = fastrand::Rng::with_seed(seed ^ keeper as u64);
+        let mut worlds = [
+            World::new(kind, keeper, "", &mut drawn).await,
+            World::new(kind, keeper, DEFAULTS, &mut drawn).await,
+        ];
         let mut known = known.iter().cycle().take(KNOWN_MAX);
         let own = |seed: &u64| KEEPERS[(seed % OF_KEEPERS) as usize] == keeper;
         let mut random = (seed..).filter(own);
