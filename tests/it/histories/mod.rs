@@ -12,8 +12,8 @@ use driver::World;
 use search::{Kind, Ways, search};
 
 /// Number of histories with capture that must all end right. With the other kinds below, one run
-/// plays about 270, and `.ci/run` 1,750 more.
-const HISTORIES: u32 = 150;
+/// plays about 110, and `.ci/run` 1,950 more.
+const HISTORIES: u32 = 60;
 
 /// The same with `TALLYMARK_TESTS=all`, which plays about 4,300. `TALLYMARK_HISTORIES` sets another
 /// number.
