@@ -218,7 +218,7 @@ fn merging(node: &Node<'_>, measure: Measure, finer: &Rollup) -> Option<Measure>
             ));
         }
     }
-    let own = own_way(node, &measure.name, column, finer)?;
+    let own = own_way(node, &measure.name, column, finer)?.showing(&measure);
     if own.kind != measure.kind || own.definition() != measure.definition() {
         return node.wrong(
             Fault::new(format!("`{}` does not merge {}", measure.kind.word(), shown(column)))

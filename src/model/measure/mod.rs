@@ -99,6 +99,16 @@ impl Measure {
         parts.into()
     }
 
+    /// The same measure with those parameters of `other` that decide only what is shown.
+    #[must_use]
+    pub(crate) fn showing(mut self, other: &Self) -> Self {
+        let shown = self.kind.parameters().iter().filter(|it| it.role == Role::Shown);
+        for (key, value) in shown.filter_map(|it| other.parameters.get_key_value(it.key)) {
+            self.parameters.insert(key.clone(), value.clone());
+        }
+        self
+    }
+
     /// The names of all its columns in the rollup's table.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
@@ -153,6 +163,9 @@ pub struct Parameter {
 pub enum Role {
     /// It decides numbers and must be given.
     Definition,
+    /// It must be given, and decides what is shown of a result that merges whatever it shows. A
+    /// coarse rollup may give another.
+    Shown,
     /// It may be left out. It limits a result, and another limit leaves the numbers as they are.
     Limit,
 }

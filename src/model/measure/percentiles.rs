@@ -58,7 +58,7 @@ impl Kind for Percentiles {
         &[Parameter {
             key: "at",
             example: "[0.5, 0.95, 0.99]",
-            role: Role::Definition,
+            role: Role::Shown,
             check,
             schema: || {
                 let share = json!({ "type": "number", "minimum": 0, "maximum": 1 });

@@ -4,6 +4,7 @@ SELECT date_trunc('day', started_at, 'UTC') AS bucket, workflow_id,
     sum(seconds) AS seconds,
     percentile_disc(0.5) WITHIN GROUP (ORDER BY seconds) AS duration_p50,
     percentile_disc(0.95) WITHIN GROUP (ORDER BY seconds) AS duration_p95,
+    percentile_disc(0.99) WITHIN GROUP (ORDER BY seconds) AS duration_p99,
     (array_agg(status ORDER BY stopped_at DESC, status DESC)
         FILTER (WHERE stopped_at IS NOT NULL))[1] AS last_status,
     max(stopped_at) AS last_status_by
