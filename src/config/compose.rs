@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use crate::model::clock::rfc3339;
 use crate::model::hint::Fault;
 use crate::model::rollup::{Late, Rollup, TableName, TimeColumn};
-use crate::model::slice::Calendar;
+use crate::model::slice::{Calendar, Trailing};
 use crate::model::text::{listed, nearest, shown};
 
 use super::cut::{Cut, Usual};
@@ -161,7 +161,9 @@ fn coarse(Draft { section, name }: &Draft<'_>, finer: &Rollup, schema: &str) -> 
             node.wrong::<()>(Fault::new(why).remedy(remedy));
         }
     }
+    overlaps(section, finer)?;
     let cut = Cut::read(section, Usual::of(finer)).and_then(|cut| fits(section, cut, finer));
+    let trailing = trailing(section, cut, finer);
     let start = cut.as_ref().and_then(|cut| start(section, &cut.calendar, finer));
     let seal_before = rollup::seal_before(section, cut.as_ref());
     let shrink_guard = rollup::shrink_guard(section);
@@ -171,6 +173,7 @@ fn coarse(Draft { section, name }: &Draft<'_>, finer: &Rollup, schema: &str) -> 
         name: name.clone()?,
         from: TableName { schema: Some(schema.to_owned()), name: finer.name.clone() },
         finer: Some(Arc::new(finer.clone())),
+        trailing: trailing?,
         mirror: None,
         time: TimeColumn { column: "bucket".to_owned(), zone: None, unit: None },
         start: start?,
@@ -189,6 +192,57 @@ fn coarse(Draft { section, name }: &Draft<'_>, finer: &Rollup, schema: &str) -> 
         lookups: Vec::new(),
     })
 }
+
+/// Refuses a finer rollup whose slices share rows.
+fn overlaps(section: &Section<'_>, finer: &Rollup) -> Option<()> {
+    let Some(below) = finer.finer.as_ref().filter(|_| finer.trailing.is_some()) else {
+        return Some(());
+    };
+    let fault = Fault::new(format!(
+        "the windows of `{}` overlap, so each row would count several times",
+        finer.name
+    ));
+    let fault = fault.remedy(format!("compute this rollup from `{}`", below.name));
+    section.get("from").and_then(|node| node.wrong(fault))
+}
+
+/// Reads how far a slice's window reaches back.
+fn trailing(section: &Section<'_>, cut: Option<Cut>, finer: &Rollup) -> Option<Option<Trailing>> {
+    let Some(node) = section.get("trailing") else { return Some(None) };
+    let text = node.string(r#"a span of time such as "28 days""#)?;
+    let span = match text.parse::<Trailing>() {
+        Ok(span) => span,
+        Err(fault) => return node.refused(text, &fault, r#"write a span such as "28 days""#),
+    };
+    let (cut, name, width) = (cut?, &finer.name, finer.calendar.width());
+    if !span.is_whole_in(width) {
+        return node.wrong(
+            Fault::new(format!(
+                r#""{span}" does not consist of whole slices of `{name}`, of "{width}""#
+            ))
+            .remedy("name a multiple of them, in days or months where they are dates"),
+        );
+    }
+    let slice = cut.calendar.width();
+    if cut.bucket != slice {
+        return section.get("bucket").and_then(|node| {
+            node.wrong(Fault::new("a window has one bucket, its slice's").remedy("remove the key"))
+        });
+    }
+    let windows = span.approximate().as_secs() / slice.approximate().as_secs().max(1);
+    if windows > WINDOWS_MAX {
+        return node.wrong(
+            Fault::new(format!(
+                r#"each slice of `{name}` would be part of {windows} windows; {WINDOWS_MAX} is the most"#
+            ))
+            .remedy("use a wider slice, or a shorter span"),
+        );
+    }
+    Some(Some(span))
+}
+
+/// A changed finer slice makes this many windows run again. A month of hours is 744.
+const WINDOWS_MAX: u64 = 1_000;
 
 /// Compares the calendar with the finer rollup's: slices and buckets must consist of whole finer
 /// ones.

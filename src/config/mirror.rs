@@ -107,6 +107,7 @@ fn read(
         name: name?,
         from: TableName { schema: None, name: thing.clone() },
         finer: None,
+        trailing: None,
         mirror: Some(Arc::new(Mirror {
             app: app.address.clone(),
             branch: app.branch.clone(),
@@ -222,6 +223,7 @@ pub(super) fn rollup_of(
             node.wrong::<()>(Fault::new(why).remedy(*remedy));
         }
     }
+    rollup::no_window(section)?;
     let cut = Cut::read(section, Usual::of(found));
     let cut = cut.and_then(|cut| compose::fits(section, cut, found));
     let start = cut.as_ref().and_then(|cut| compose::start(section, &cut.calendar, found));
@@ -240,6 +242,7 @@ pub(super) fn rollup_of(
         name: name.clone()?,
         from: TableName { schema: Some(known.schema.to_owned()), name: found.name.clone() },
         finer: Some(Arc::new(found.clone())),
+        trailing: None,
         mirror: None,
         time: created_at(),
         start: start?,

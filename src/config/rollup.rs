@@ -17,12 +17,13 @@ use super::measures::condition;
 use super::raw::{Node, Section, identifier_fault};
 use super::{duration, lookup, measures};
 
-pub(super) const KEYS: [&str; 19] = [
+pub(super) const KEYS: [&str; 20] = [
     "name",
     "from",
     "time",
     "start",
     "slice",
+    "trailing",
     "bucket",
     "bucket_as",
     "timezone",
@@ -62,6 +63,7 @@ pub(super) fn read(Draft { section, name }: &Draft<'_>) -> Option<Rollup> {
     let from = section.need("from", r#"write from = "public.events""#).and_then(|n| table(&n));
     let time = section.need("time", r#"write time = "created_at""#).and_then(|n| time(&n));
     let cut = Cut::read(section, Usual::DEFAULT);
+    no_window(section)?;
     let start = section
         .need("start", r#"write the day when history begins: start = "2025-01-01""#)
         .zip(cut.as_ref())
@@ -90,6 +92,7 @@ pub(super) fn read(Draft { section, name }: &Draft<'_>) -> Option<Rollup> {
         name: name.clone()?,
         from: from?,
         finer: None,
+        trailing: None,
         mirror: None,
         lookups: lookups?,
         time: time?,
@@ -130,6 +133,15 @@ pub(super) fn seal_before(
         (Some(_), None) => None,
         (None, _) => Some(None),
     }
+}
+
+/// Refuses `trailing` where no finer rollup holds the rows of a window.
+pub(super) fn no_window(section: &Section<'_>) -> Option<()> {
+    let Some(node) = section.get("trailing") else { return Some(()) };
+    node.wrong(
+        Fault::new("windows overlap, so each row would be read once for each of them")
+            .remedy(r#"compute a finer rollup, and this one from it: from = { rollup = "daily" }"#),
+    )
 }
 
 pub(super) fn shrink_guard(section: &Section<'_>) -> Option<f64> {

@@ -175,7 +175,7 @@ fn what_may_be_left_out_has_the_documented_default() {
     let rollup = &config.rollups[0];
     assert_eq!(rollup.bucket, rollup.calendar.width());
     assert_eq!(rollup.calendar.zone(), Tz::UTC);
-    assert_eq!(rollup.bucket_as, BucketType::Instant);
+    assert_eq!((rollup.bucket_as, rollup.trailing), (BucketType::Instant, None));
     assert_eq!(rollup.grace, Duration::from_secs(120));
     assert!(rollup.lookback.is_empty());
     assert_eq!(rollup.filter, None);

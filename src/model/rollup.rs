@@ -3,6 +3,7 @@
 
 pub(crate) mod generation;
 pub(crate) mod mirror;
+mod window;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use sha2::{Digest, Sha256};
 use crate::model::lookup::Lookup;
 use crate::model::measure::Measure;
 use crate::model::operand::{GroupKey, Operand};
-use crate::model::slice::{Calendar, Slice, Width};
+use crate::model::slice::{Calendar, Slice, Trailing, Width};
 pub(crate) use crate::model::sql::TableName;
 use crate::model::sql::{date, ident, literal, timestamptz};
 use mirror::{CREATED_AT, Mirror};
@@ -28,6 +29,8 @@ pub struct Rollup {
     pub from: TableName,
     /// The finer rollup that a coarse one is computed from, instead of the source.
     pub finer: Option<Arc<Self>>,
+    /// How far a slice's window reaches back from its end. `None`: a slice is its own window.
+    pub trailing: Option<Trailing>,
     /// The things of a Bubble app that its table keeps, instead of groups.
     pub mirror: Option<Arc<Mirror>>,
     /// The tables whose columns stand beside each row of the source.
@@ -202,6 +205,9 @@ impl Rollup {
             // The key `fine` is part of fingerprints that checkpoints keep.
             rows["from"] = serde_json::Value::Null;
             rows["fine"] = finer.definition().into();
+        }
+        if let Some(trailing) = self.trailing {
+            rows["trailing"] = trailing.to_string().into();
         }
         if let Some(mirror) = &self.mirror {
             rows["things"] = mirror.things();

@@ -39,10 +39,14 @@ pub(super) fn rollup() -> Value {
     let mut refused: Map<String, Value> =
         decided.map(|(key, ..)| ((*key).to_owned(), false.into())).collect();
     refused.insert("measures".to_owned(), measures.clone());
+    refused.insert("trailing".to_owned(), false.into());
     rollup["else"] = json!({
         "if": { "properties": { "from": { "type": "object" } }, "required": ["from"] },
         "then": { "properties": refused },
-        "else": { "required": ["time", "start"], "properties": { "measures": measures } },
+        "else": {
+            "required": ["time", "start"],
+            "properties": { "measures": measures, "trailing": false },
+        },
     });
     rollup
 }
@@ -61,6 +65,11 @@ fn properties() -> Value {
         "time": described(refer("time"), "The column that places a row in time."),
         "start": instant("Where history begins: the start of a slice."),
         "slice": described(refer("width"), "How time is cut into units of work."),
+        "trailing": {
+            "description": "How far a slice's window reaches back from its end. Of a finer rollup.",
+            "type": "string",
+            "pattern": "^\\s*[0-9]+\\s*(minute|hour|day|week|month|quarter|year)s?\\s*$",
+        },
         "bucket": described(refer("width"), "The result's time resolution. By default the slice."),
         "bucket_as": {
             "description": "The type of the column bucket. A date needs a bucket of a day or more.",

@@ -246,7 +246,55 @@ tallymark.toml:8: rollup.monthly.measures[3]: expected the name of a measure suc
         "",
         r#"tallymark.toml:4: rollup.monthly.measures: missing; name measures of the finer rollup: measures = ["events"]"#,
     ),
+    (
+        "slice = \"1 month\"",
+        "slice = \"1 month\"\ntrailing = \"25 hours\"",
+        r#"tallymark.toml:8: rollup.monthly.trailing: "25 hours" does not consist of whole slices of `daily`, of "1 day"; name a multiple of them, in days or months where they are dates"#,
+    ),
+    (
+        "slice = \"1 month\"",
+        "slice = \"1 month\"\ntrailing = \"28 dayz\"",
+        r#"tallymark.toml:8: rollup.monthly.trailing: `28 dayz` is not a span of time; write a number of hours, days, weeks or months such as `28 days`"#,
+    ),
+    (
+        "slice = \"1 month\"",
+        "slice = \"1 month\"\ntrailing = \"0 days\"",
+        r#"tallymark.toml:8: rollup.monthly.trailing: `0 days` is out of range; write at least one unit and at most ten years"#,
+    ),
+    (
+        "bucket = \"2 hours\"",
+        "bucket = \"2 hours\"\ntrailing = \"2 days\"",
+        r#"tallymark.toml:15: rollup.daily.bucket: a window has one bucket, its slice's; remove the key"#,
+    ),
+    (
+        "bucket = \"2 hours\"",
+        "trailing = \"2 days\"",
+        r#"tallymark.toml:6: rollup.monthly.from: the windows of `daily` overlap, so each row would count several times; compute this rollup from `hourly`"#,
+    ),
+    (
+        "slice = \"1 day\"\nbucket = \"2 hours\"",
+        "slice = \"1 hour\"\ntrailing = \"60 days\"",
+        r#"tallymark.toml:15: rollup.daily.trailing: each slice of `hourly` would be part of 1440 windows; 1000 is the most; use a wider slice, or a shorter span"#,
+    ),
+    (
+        "slice = \"1 hour\"",
+        "slice = \"1 hour\"\ntrailing = \"1 day\"",
+        r#"tallymark.toml:32: rollup.hourly.trailing: windows overlap, so each row would be read once for each of them; compute a finer rollup, and this one from it: from = { rollup = "daily" }"#,
+    ),
 ];
+
+#[test]
+fn a_window_of_another_span_is_another_definition() {
+    let definition = |trailing: &str| {
+        let text = GOOD.replace("slice = \"1 month\"", &format!("slice = \"1 month\"\n{trailing}"));
+        parse(&text).unwrap().rollups[0].definition()
+    };
+    let [none, days, weeks, months] =
+        ["", "trailing = \"28 days\"", "trailing = \"4 weeks\"", "trailing = \"1 month\""]
+            .map(definition);
+    assert_eq!(days, weeks);
+    assert!(none != days && days != months && none != months);
+}
 
 #[test]
 fn mistakes_in_coarse_rollups_are_told_with_line_key_and_remedy() {

@@ -4,13 +4,13 @@ use crate::model::hint::Hinted;
 use std::borrow::Cow;
 use std::iter;
 
-use chrono::{DateTime, Datelike, Months, NaiveDate, NaiveDateTime, Timelike, Utc};
+use chrono::{DateTime, Datelike, Months, NaiveDate, NaiveDateTime, TimeDelta, Timelike, Utc};
 use chrono_tz::Tz;
 use thiserror::Error;
 
 use super::wall::{self, LocalInstants};
 use super::width::Unit;
-use super::{Slice, Width, rfc3339};
+use super::{Slice, Trailing, Width, rfc3339};
 
 const SECONDS_PER_DAY: i64 = 86_400;
 
@@ -154,6 +154,22 @@ impl Calendar {
     #[must_use]
     pub(crate) fn previous(&self, slice: Slice) -> Slice {
         self.containing(wall::utc(slice.start.timestamp() - 1))
+    }
+
+    /// The instant that lies `span` before `t`. A local time that clocks skip means the first
+    /// instant after the gap, so the result may be as late as `t`.
+    #[must_use]
+    pub(crate) fn back(&self, t: DateTime<Utc>, span: Trailing) -> DateTime<Utc> {
+        let shown = wall::local(self.zone, t.timestamp());
+        let wanted = match span {
+            Trailing::Minutes(minutes) => return t - TimeDelta::minutes(minutes.into()),
+            Trailing::Days(days) => shown - i64::from(days) * SECONDS_PER_DAY,
+            Trailing::Months(months) => {
+                let earlier = wall::utc(shown).checked_sub_months(Months::new(months));
+                earlier.map_or(shown, |earlier| earlier.timestamp())
+            }
+        };
+        wall::utc(wall::reached(self.zone, wanted))
     }
 
     /// All slices that start in `[from, to)`, in order, computed lazily.

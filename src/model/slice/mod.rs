@@ -17,6 +17,7 @@
 
 mod calendar;
 mod order;
+mod trailing;
 mod wall;
 mod width;
 
@@ -30,6 +31,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 pub(crate) use calendar::{Calendar, InstantError, Misaligned, boundaries};
 pub use order::Order;
+pub(crate) use trailing::Trailing;
 pub(crate) use width::{Width, day_name};
 
 /// A half-open interval `[start, end)`. Only a [`Calendar`] makes one.
