@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::future::try_join_all;
 
 use super::checkpoints::Checkpoints;
@@ -130,6 +130,56 @@ impl Checkpoints {
         Watermark::read(&item).map(Some)
     }
 
+    /// Makes the slices that start from the first to the second instant of `range` run again, those
+    /// of them that have a checkpoint, in a transaction of the target. A stale slice stays as it is:
+    /// it runs again in any case, and the transaction that made it stale has lowered the watermark.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if a call fails. The caller must then roll back.
+    pub(crate) async fn reopen_range_within(
+        &self,
+        rollup: &str,
+        range: (DateTime<Utc>, DateTime<Utc>),
+        reason: &str,
+        now: DateTime<Utc>,
+        tx: &mut Tx,
+    ) -> Result<(), CheckpointError> {
+        let running = reopened(rollup, range.0, reason, now, true);
+        let free = reopened(rollup, range.0, reason, now, false);
+        let is_to_run = Cond::is_not("state", text(State::Stale.word()));
+        let free = Update { condition: free.condition.and(is_to_run), ..free };
+        let last = key(rollup, range.1).sort;
+        let written = self.store.update_range([running, free], last, "reopen windows", tx);
+        if written.await? == 0 {
+            return Ok(());
+        }
+        let back = |is_past| lowered(rollup, range.0, is_past);
+        self.one_of([back(true), back(false)], tx).await.map(drop)
+    }
+
+    /// As [`Checkpoints::reopen_range_within`], in writes of their own. The caller must repeat the
+    /// whole call after a crash.
+    ///
+    /// # Errors
+    /// As [`Checkpoints::reopen_all`].
+    pub(crate) async fn reopen_range(
+        &self,
+        rollup: &str,
+        (first, last): (DateTime<Utc>, DateTime<Utc>),
+        reason: &str,
+        now: DateTime<Utc>,
+    ) -> Result<(), CheckpointError> {
+        let claimed = self.range(rollup, first, last + TimeDelta::seconds(1)).await?;
+        let Some(first) = claimed.first().map(|claimed| claimed.slice_start) else {
+            return Ok(());
+        };
+        let claimed = claimed.iter().filter(|claimed| claimed.state != State::Stale);
+        let starts: Vec<_> = claimed.map(|claimed| claimed.slice_start).collect();
+        self.mark_all_dirty(rollup, &starts, reason, now).await?;
+        // Also for a stale slice: the worker that made it stale may have died before it did this.
+        self.lower_watermark(rollup, first).await.map(drop)
+    }
+
     /// Makes one of two writes, whose conditions exclude each other, in a transaction of the
     /// target.
     async fn one_of(&self, updates: [Update; 2], tx: &mut Tx) -> Result<Item, CheckpointError> {
@@ -163,6 +213,17 @@ impl Checkpoints {
         now: DateTime<Utc>,
     ) -> Result<(), CheckpointError> {
         let Some(first) = starts.iter().min() else { return Ok(()) };
+        self.mark_all_dirty(rollup, starts, reason, now).await?;
+        self.lower_watermark(rollup, *first).await.map(drop)
+    }
+
+    async fn mark_all_dirty(
+        &self,
+        rollup: &str,
+        starts: &[DateTime<Utc>],
+        reason: &str,
+        now: DateTime<Utc>,
+    ) -> Result<(), CheckpointError> {
         for some in starts.chunks(REOPENED_AT_ONCE) {
             let mut work = Vec::with_capacity(some.len());
             for start in some {
@@ -170,7 +231,7 @@ impl Checkpoints {
             }
             try_join_all(work).await?;
         }
-        self.lower_watermark(rollup, *first).await.map(drop)
+        Ok(())
     }
 
     async fn mark_dirty(

@@ -9,6 +9,7 @@ mod leases;
 mod model;
 mod postgres;
 mod repair;
+mod windows;
 mod workload;
 
 use std::sync::Arc;

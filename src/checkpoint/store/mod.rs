@@ -97,6 +97,18 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// transaction has ended. Only for a store in the target.
     fn find_or_hold<'a>(&'a self, key: Key, within: &'a mut Tx) -> StoreAnswer<'a, bool>;
 
+    /// Writes each item of a rollup from the key of the updates to the sort key `last`, both
+    /// included, that exists: by the first of the two updates whose condition it meets. Locks the
+    /// items in the order of their keys. Returns the number of writes. Only for a store in the
+    /// target.
+    fn update_range<'a>(
+        &'a self,
+        updates: [Update; 2],
+        last: String,
+        operation: &'static str,
+        within: &'a mut Tx,
+    ) -> StoreAnswer<'a, u64>;
+
     /// Replaces the item under the key if `condition` holds. Returns whether it did.
     fn put(&self, item: Item, condition: Cond) -> StoreAnswer<'_, bool>;
 

@@ -43,14 +43,14 @@ fn server() -> &'static EmbeddedPostgres {
     })
 }
 
-async fn db() -> Db {
+pub(super) async fn db() -> Db {
     // The first caller starts the server, which blocks.
     let url = tokio::task::spawn_blocking(|| server().url("postgres")).await.unwrap();
     let url = DatabaseUrl::new(format!("{url}?connect_timeout=60")).unwrap();
     Db::new(&Address::Url(url), Side::Target, 30).unwrap()
 }
 
-async fn begin(db: &Db) -> Tx {
+pub(super) async fn begin(db: &Db) -> Tx {
     db.begin(Access::ReadWrite, Duration::from_secs(60), "test").await.unwrap()
 }
 
@@ -66,7 +66,7 @@ pub(super) async fn store() -> Postgres {
 }
 
 /// Checkpoints that use the server's clock, and their database.
-async fn checkpoints() -> (Checkpoints, Db) {
+pub(super) async fn checkpoints() -> (Checkpoints, Db) {
     let checkpoints = Checkpoints::new(Arc::new(store().await), FAILURES_MAX);
     checkpoints.create_table().await.unwrap();
     (checkpoints, db().await)

@@ -281,6 +281,16 @@ impl Store for DynamoDb {
         future::ready(self.refuse(Some(within), "look for a checkpoint").map(|()| false)).boxed()
     }
 
+    fn update_range<'a>(
+        &'a self,
+        _: [Update; 2],
+        _: String,
+        operation: &'static str,
+        within: &'a mut Tx,
+    ) -> StoreAnswer<'a, u64> {
+        future::ready(self.refuse(Some(within), operation).map(|()| 0)).boxed()
+    }
+
     fn update_all<'a>(
         &'a self,
         updates: Vec<Update>,

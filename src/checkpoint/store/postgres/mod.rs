@@ -9,6 +9,7 @@ mod describe;
 mod reading;
 mod render;
 mod value;
+mod within;
 
 use std::time::Duration;
 
@@ -41,10 +42,6 @@ const DIALOGUE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The wait of a single write for a row. The server has ended a frozen worker's dialogue before, so
 /// that the write need not fail for it.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Writes of one transaction that are sent in one message. The number hides the network's delay, and
-/// bounds the message to some hundred kilobytes.
-const UPDATES_AT_ONCE: usize = 200;
 
 /// The text in `pg_stat_activity`.
 const LABEL: &str = "checkpoints";
@@ -361,41 +358,21 @@ impl Store for Postgres {
         operation: &'static str,
         within: &'a mut Tx,
     ) -> StoreAnswer<'a, Vec<Item>> {
-        async move {
-            let mut items = Vec::new();
-            for some in updates.chunks(UPDATES_AT_ONCE) {
-                let render = |update| Render::update(&self.table, self.clock, update);
-                let sql: Vec<_> = some.iter().map(render).collect();
-                let written = within.ask(operation, sql.join("; ")).await;
-                for row in written.map_err(|error| self.error(operation, error))? {
-                    let item = from_row(&row).map_err(|error| self.unreadable(operation, error))?;
-                    items.push(item);
-                }
-            }
-            Ok(items)
-        }
-        .boxed()
+        self.update_each_within(updates, operation, within).boxed()
     }
 
     fn find_or_hold<'a>(&'a self, key: Key, within: &'a mut Tx) -> StoreAnswer<'a, bool> {
-        const OPERATION: &str = "look for a checkpoint";
-        async move {
-            let (rollup, sort) = key_of(&key);
-            // A row that the transaction inserts and deletes holds its key until the end.
-            let insert = format!(
-                "INSERT INTO {} (rollup, sort, item) VALUES ({rollup}, {sort}, '{{}}') \
-                 ON CONFLICT (rollup, sort) DO NOTHING",
-                self.table
-            );
-            if self.execute(within, OPERATION, insert).await? == 0 {
-                return Ok(true);
-            }
-            let delete =
-                format!("DELETE FROM {} WHERE rollup = {rollup} AND sort = {sort}", self.table);
-            self.execute(within, OPERATION, delete).await?;
-            Ok(false)
-        }
-        .boxed()
+        self.find_or_hold_within(key, within).boxed()
+    }
+
+    fn update_range<'a>(
+        &'a self,
+        updates: [Update; 2],
+        last: String,
+        operation: &'static str,
+        within: &'a mut Tx,
+    ) -> StoreAnswer<'a, u64> {
+        self.write_range(updates, last, operation, within).boxed()
     }
 
     fn put(&self, item: Item, condition: Cond) -> StoreAnswer<'_, bool> {

@@ -45,6 +45,33 @@ impl Render {
         )
     }
 
+    /// A conditional write of all rows from the key of `updates` to `last`, each by the first
+    /// update whose condition it meets. The subquery locks the rows in the order of their keys,
+    /// whatever the plan. A row that changed while it waited is judged as it is then.
+    pub(super) fn update_range(
+        table: &str,
+        clock: StoreClock,
+        updates: &[Update; 2],
+        last: &str,
+    ) -> String {
+        let render = Self { clock };
+        let (rollup, first) = key_of(&updates[0].key);
+        let conditions = updates.each_ref().map(|update| render.condition(&update.condition));
+        let changed = updates.each_ref().map(|update| render.changed("it.item", &update.changes));
+        format!(
+            "WITH held AS MATERIALIZED (SELECT it.rollup, it.sort FROM {table} AS it \
+             WHERE it.rollup = {rollup} AND it.sort BETWEEN {first} AND {last} \
+             AND ({first_holds} OR {other_holds}) ORDER BY it.sort FOR UPDATE) \
+             UPDATE {table} AS it SET item = CASE WHEN {first_holds} THEN {by_first} \
+             ELSE {by_other} END FROM held WHERE it.rollup = held.rollup AND it.sort = held.sort",
+            last = literal(last),
+            first_holds = conditions[0],
+            other_holds = conditions[1],
+            by_first = changed[0],
+            by_other = changed[1],
+        )
+    }
+
     /// A conditional write of a whole item, which returns a row if it was made.
     pub(super) fn put(table: &str, clock: StoreClock, item: &Item, condition: &Cond) -> String {
         let part = |name: &str| match item.get(name) {

@@ -79,6 +79,16 @@ impl Store for Mortal {
         self.inner.find_or_hold(key, within)
     }
 
+    fn update_range<'a>(
+        &'a self,
+        updates: [Update; 2],
+        last: String,
+        operation: &'static str,
+        within: &'a mut Tx,
+    ) -> StoreAnswer<'a, u64> {
+        self.inner.update_range(updates, last, operation, within)
+    }
+
     fn update<'a>(
         &'a self,
         update: Update,
