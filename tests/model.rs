@@ -33,6 +33,8 @@ mod around;
 mod calendar;
 #[path = "model/check.rs"]
 mod check;
+#[path = "model/coarse.rs"]
+mod coarse;
 #[path = "model/marks.rs"]
 mod marks;
 #[path = "model/reader.rs"]
@@ -390,11 +392,6 @@ fn without_knowing_its_own_claim_a_worker_waits_for_its_own_lease() {
     let without = Some(Guard::KnownOwner);
     let with_time = Tallymark { has_time: true, without, ..without_time() };
     holds("without KnownOwner, with time", &with_time, fact::REFUSED_BY_ITSELF);
-}
-
-#[test]
-fn without_reopening_after_a_killed_attempt_a_change_is_missed() {
-    breaks(Guard::LaterAttempts, composed(), "a change is missed");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use super::world::{Guard, Item, NOBODY, Phase, Target, World, at, fact, next, re
 
 /// How an invocation ended: an outcome, or a failure beyond the slice.
 #[derive(Clone, Copy)]
-enum End {
+pub enum End {
     Told(Outcome, Option<i8>),
     Trouble,
 }
@@ -25,6 +25,8 @@ impl Steps<'_> {
         match worker.phase {
             Phase::Idle => return self.begin(w),
             Phase::Claiming(age) => self.claim(w, *self.from, age),
+            Phase::Seen => self.claim_window(w),
+            Phase::Claimed => self.look_for_finer(w),
             Phase::Held => self.resume(w),
             Phase::Ready => self.read(w),
             Phase::Copied(version) => self.stage(w, version),
@@ -52,14 +54,14 @@ impl Steps<'_> {
         self.kill(w);
     }
 
-    fn moved(&mut self, w: usize, what: &'static str, phase: Phase) {
+    pub fn moved(&mut self, w: usize, what: &'static str, phase: Phase) {
         let mut to = *self.from;
         to.workers[w].phase = phase;
         self.push(Some(w), what, 0, to);
     }
 
     /// Ends an invocation. Its message is deleted or comes back, as the product decides.
-    fn ended(&mut self, w: usize, what: &'static str, facts: u32, mut to: World, end: End) {
+    pub fn ended(&mut self, w: usize, what: &'static str, facts: u32, mut to: World, end: End) {
         let worker = std::mem::take(&mut to.workers[w]);
         let slice = usize::from(worker.slice);
         // The token no longer belongs to any worker.
@@ -101,12 +103,16 @@ impl Steps<'_> {
             }
             to.workers[w].slice = u8::try_from(slice).unwrap();
             to.workers[w].has_message = self.model.has_queue;
-            self.claim(w, to, -1);
+            if self.is_beside(&to, w) {
+                self.see_finer(w, to);
+            } else {
+                self.claim(w, to, -1);
+            }
         }
     }
 
     /// Claims for worker `w` of `to`. An `age` of -1 means for the first time.
-    fn claim(&mut self, w: usize, mut to: World, age: i8) {
+    pub fn claim(&mut self, w: usize, mut to: World, age: i8) {
         let slice = usize::from(to.workers[w].slice);
         let found = to.cells[slice].item;
         let skew = if w % 2 == 1 { self.model.skew } else { 0 };
@@ -167,6 +173,9 @@ impl Steps<'_> {
         worker.dirty_seen = item.dirty_seen;
         let is_resumed = self.model.has_chunks && item.attempt > 1;
         worker.phase = if is_resumed { Phase::Held } else { Phase::Ready };
+        if self.is_beside(&to, w) && self.has(Guard::LookAgain) {
+            to.workers[w].phase = Phase::Claimed;
+        }
         let is_fault = is_taken && found.is_some_and(|it| it.owner.is_some());
         self.steps.push(Step { action: Action(Some(w), what), is_fault, facts, to });
     }
@@ -228,23 +237,16 @@ impl Steps<'_> {
     /// coarse slice.
     fn replace_all(&mut self, w: usize, version: u8) {
         let Some(mut to) = self.fenced(w, *self.from) else { return };
-        let is_coarse_claimed = to.cells[1].item.is_some();
-        if self.is_fine(&to, w) && !is_coarse_claimed && !self.has(Guard::FirstClaim) {
-            return self.moved(
-                w,
-                "finds no coarse slice in its transaction",
-                Phase::Found(version),
-            );
-        }
-        if self.is_fine(&to, w) && is_coarse_claimed && self.has(Guard::CoarseToo) {
-            to.cells[1].item = next(to.cells[1].item, Event::Reopen, 0, None).ok();
+        if self.is_fine(&to, w) {
+            if self.is_left_to_others(&to) {
+                let what = "finds no coarse slice to reopen in its transaction";
+                return self.moved(w, what, Phase::Found(version));
+            }
+            if to.cells[1].item.is_some() && self.has(Guard::CoarseToo) {
+                to.cells[1].item = next(to.cells[1].item, Event::Reopen, 0, None).ok();
+            }
         }
         self.commit_all(w, version, to);
-    }
-
-    /// Whether worker `w` computes the finer slice, and changes its rows.
-    const fn is_fine(&self, world: &World, w: usize) -> bool {
-        self.model.is_composed && world.workers[w].slice == 0
     }
 
     /// The end of that transaction, for which `to` holds what it did before.
@@ -309,32 +311,14 @@ impl Steps<'_> {
         self.push(Some(w), "writes the marker", 0, to);
     }
 
-    fn look_for_coarse(&mut self, w: usize) {
-        if self.from.cells[1].item.is_some() {
-            return self.moved(w, "finds the coarse slice's checkpoint", Phase::Coarse);
-        }
-        self.moved(w, "finds no coarse slice", Phase::Completing);
-    }
-
-    fn reopen_coarse(&mut self, w: usize) {
-        let mut to = *self.from;
-        to.cells[1].item = next(to.cells[1].item, Event::Reopen, 0, None).ok();
-        if !self.has(Guard::CoarseFirst) {
-            return self.ended(
-                w,
-                "reopens the coarse slice",
-                0,
-                to,
-                End::Told(Outcome::Succeeded, None),
-            );
-        }
-        to.workers[w].phase = Phase::Completing;
-        self.push(Some(w), "reopens the coarse slice", 0, to);
-    }
-
     /// The checkpoint after worker `w` ends its attempt. The end is refused unless it is the newest
     /// attempt.
-    fn ending(&self, w: usize, world: &World, event: fn(u64) -> Event) -> Result<Item, Illegal> {
+    pub fn ending(
+        &self,
+        w: usize,
+        world: &World,
+        event: fn(u64) -> Event,
+    ) -> Result<Item, Illegal> {
         let worker = world.workers[w];
         let attempt = u64::from(worker.attempt);
         let found = world.cells[usize::from(worker.slice)].item;

@@ -205,6 +205,10 @@ pub enum Phase {
     /// Its claim was sent this many ticks ago and applied, and the reply was lost. The SDK sends it
     /// again.
     Claiming(i8),
+    /// Has seen that the finer slice of a window is done, and will claim the window.
+    Seen,
+    /// Has the lease of a window, and will look for unfinished finer slices.
+    Claimed,
     /// Has the lease, and will look for an earlier attempt's stage.
     Held,
     /// Reads from the start of the slice.
@@ -226,8 +230,8 @@ pub enum Phase {
     Completing,
     /// Gives the slice back.
     GivingBack,
-    /// Has found no coarse slice in its transaction, whose commit is still to come, which happens
-    /// only without the guard [`Guard::FirstClaim`]. The version of the rows.
+    /// Has found no coarse slice to reopen in its transaction, whose commit is still to come: no
+    /// window, or without the guard [`Guard::FirstClaim`] no coarse slice. The version of the rows.
     Found(u8),
 }
 
@@ -316,6 +320,8 @@ pub enum Guard {
     CoarseToo,
     /// ... and the first claim of a coarse slice waits for it.
     FirstClaim,
+    /// A worker that has claimed a window looks for unfinished finer slices, instead.
+    LookAgain,
 }
 
 /// The remaining number of each kind of event.
@@ -366,6 +372,8 @@ pub struct Tallymark {
     pub workers: usize,
     /// The second slice is computed from the first.
     pub is_composed: bool,
+    /// The second slice is a trailing window, one of many over the first.
+    pub is_window: bool,
     /// Ticks ignore everything before the watermark.
     pub has_watermark: bool,
     /// The checkpoints are in the target, so that a slice's rows, marker and checkpoint are one
@@ -401,6 +409,8 @@ pub mod fact {
     pub const FENCED_BY_EQUAL: u32 = 1 << 13;
     /// A worker that learns from the store that its COMMIT without an answer took place.
     pub const COMMIT_KNOWN: u32 = 1 << 14;
+    /// A worker that gives a window back, as a finer slice is unfinished.
+    pub const LOOKED_AGAIN: u32 = 1 << 15;
     /// Forbidden: an older attempt's data replaces a newer one's.
     pub const OLDER_OVER_NEWER: u32 = 1 << 9;
     /// Forbidden: a slice is taken from a living worker whose lease holds by every clock.
