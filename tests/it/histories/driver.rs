@@ -16,11 +16,11 @@ use tallymark::model::measure::{KINDS, Kind as MeasureKind};
 use tallymark::model::rollup::{Late, Rollup};
 use tallymark::tick::{self};
 use tallymark::work::empty;
-use tallymark::work::ready;
 use tallymark::work::report::TickReport;
 use tallymark::work::slice_run::{self, RunOptions};
 use tallymark::work::standings;
 
+use super::expected;
 use super::search::Kind;
 use crate::support::world::{self, Keeper, Setup, clock};
 use crate::support::{kinds, share};
@@ -80,7 +80,7 @@ fn kinds_drawn(random: &mut Rng) -> Vec<&'static dyn MeasureKind> {
     drawn
 }
 
-/// The rollups of one hour and, if requested, of two and of four hours. `BUCKETS` cuts their rows.
+/// The rollups of one hour and, if requested, of two and of four hours, and of trailing windows.
 /// `events` and `total` are compared with SQL of this test. `every_…` is a measure of each kind drawn.
 fn rollups(kind: Kind, drawn: &[&'static dyn MeasureKind]) -> String {
     let late = match kind.late {
@@ -97,7 +97,7 @@ fn rollups(kind: Kind, drawn: &[&'static dyn MeasureKind]) -> String {
         merged.map(|kind| format!(", \"every_{}\"", kinds::label(*kind))).collect();
     let coarse = |name, finer, slice| {
         format!(
-            "[[rollup]]\nname = \"{name}\"\nfrom = {{ rollup = \"{finer}\" }}\nslice = \"{slice}\"\n\
+            "[[rollup]]\nname = \"{name}\"\nfrom = {{ rollup = \"{finer}\" }}\n{slice}\n\
              shrink_guard = 0.0\ngroup_by = [\"kind\"]\nmeasures = [\"events\", \"total\"{merged}]\n"
         )
     };
@@ -115,27 +115,10 @@ fn rollups(kind: Kind, drawn: &[&'static dyn MeasureKind]) -> String {
     if !kind.is_composed {
         return hourly;
     }
-    let (two, four) =
-        (coarse("two_hourly", "hourly", "2 hours"), coarse("four_hourly", "two_hourly", "4 hours"));
-    format!("{hourly}{two}{four}")
-}
-
-/// The columns of the measures of every kind in each rollup, and their SQL over the source.
-async fn every(world: &world::World) -> Vec<(String, String)> {
-    let hourly = world.rollup();
-    let shape = ready::shape(&world.worker, hourly).await.unwrap();
-    let every = hourly.measures.iter().filter(|measure| measure.name.starts_with("every_"));
-    let direct: Vec<_> = every.flat_map(|measure| kinds::direct(measure, &shape)).collect();
-    assert!(!direct.is_empty());
-    let mut columns = Vec::new();
-    for rollup in &world.worker.config.rollups {
-        let own = ready::shape(&world.worker, rollup).await.unwrap();
-        let has = |name: &str| own.fields.iter().any(|field| field.name == name);
-        let kept: Vec<_> = direct.iter().filter(|(name, _)| has(name)).collect();
-        let names: String = kept.iter().map(|(name, _)| format!(", \"{name}\"")).collect();
-        columns.push((names, kept.iter().map(|(_, sql)| format!(", {sql}")).collect()));
-    }
-    columns
+    let two = coarse("two_hourly", "hourly", "slice = \"2 hours\"");
+    let four = coarse("four_hourly", "two_hourly", "slice = \"4 hours\"");
+    let windows = coarse("windows", "hourly", "slice = \"1 hour\"\ntrailing = \"3 hours\"");
+    format!("{hourly}{two}{four}{windows}")
 }
 
 /// An instant by the virtual clock.
@@ -143,10 +126,6 @@ fn literal(ms: i64) -> String {
     let at = world::instant("2026-01-01") + TimeDelta::milliseconds(ms);
     format!("'{}'::timestamptz", at.to_rfc3339())
 }
-
-/// Each rollup with the width of its buckets.
-const BUCKETS: [(&str, &str); 3] =
-    [("hourly", "30 minutes"), ("two_hourly", "2 hours"), ("four_hourly", "4 hours")];
 
 impl World {
     pub async fn new(kind: Kind, keeper: Keeper, source: &str, random: &mut Rng) -> Self {
@@ -175,7 +154,7 @@ impl World {
         let sessions = [session("app_a").await, session("app_b").await];
         let control = connect("control").await;
         let client = world::dynamo_client().await;
-        let every = every(&inner).await;
+        let every = expected::every(&inner).await;
         let now_ms = BEGIN_MS;
         let world = Self { inner, kind, keeper, clock, now_ms, control, sessions, every, client };
         if matches!(world.inner.rollup().late, Late::Capture) {
@@ -439,18 +418,8 @@ impl World {
     async fn differing(&mut self) -> Vec<String> {
         let mut differing = Vec::new();
         for (rollup, (names, sql)) in self.inner.worker.config.rollups.iter().zip(&self.every) {
-            let name = &rollup.name;
-            let bucket = BUCKETS.iter().find(|(other, _)| other == name).unwrap().1;
             let until = self.due_until(rollup);
-            let sql = format!(
-                "WITH wanted AS (SELECT date_bin('{bucket}', at, '2026-01-01Z'), kind, count(*), \
-                 sum(amount){sql} FROM public.events WHERE at >= '2026-01-01Z' AND \
-                 at < $1::timestamptz GROUP BY 1, 2), found AS (SELECT bucket, kind, events, total{names} \
-                 FROM stats.{name} WHERE bucket < $1::timestamptz) \
-                 SELECT '{name} misses ' || x::text FROM (TABLE wanted EXCEPT TABLE found) x \
-                 UNION ALL \
-                 SELECT '{name} has ' || x::text FROM (TABLE found EXCEPT TABLE wanted) x"
-            );
+            let sql = expected::differences(&rollup.name, names, sql);
             let query = sqlx::query_scalar(AssertSqlSafe(sql)).bind(until);
             differing.extend(query.fetch_all(&mut self.control).await.unwrap());
         }

@@ -5,6 +5,7 @@
 //! show a difference.
 
 mod driver;
+mod expected;
 mod search;
 
 use crate::support::share;
@@ -95,7 +96,8 @@ fn with_grace_alone_late_rows_are_missed() {
     assert!(found.is_some(), "no counterexample");
 }
 
-/// Hours, from them two hours, and from these four. A change that reaches the first reaches all.
+/// Hours, from them two hours and trailing windows of three, and from the two hours four. A change
+/// that reaches the first reaches all.
 /// Reopening the coarse slice too late is too rare to be found here, and `compose` kills at every
 /// await.
 #[test]
