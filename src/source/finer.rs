@@ -58,7 +58,11 @@ impl Source for Finer {
     /// A finer rollup's table has the index of its groups, which begins with the bucket.
     fn assurance(&self, rollup: &Rollup) -> Option<String> {
         let finer = rollup.finer.as_ref()?;
-        Some(format!("computed from `{}`, and again whenever that changes", finer.name))
+        let of = match rollup.trailing {
+            Some(trailing) => format!("the last {trailing} of `{}`", finer.name),
+            None => format!("`{}`", finer.name),
+        };
+        Some(format!("computed from {of}, and again whenever that changes"))
     }
 }
 

@@ -20,6 +20,7 @@ pub(crate) mod things;
 
 use std::fmt;
 
+use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
 
 use crate::clients::bubble::App;
@@ -169,6 +170,26 @@ pub struct SliceJob<'a> {
 }
 
 impl SliceJob<'_> {
+    /// The times of the rows that the slice is computed from.
+    #[must_use]
+    pub(crate) fn window(&self) -> (DateTime<Utc>, DateTime<Utc>) {
+        self.rollup.window(self.slice)
+    }
+
+    /// The slice's start, and the times of the rows behind some of its buckets. A window has one
+    /// bucket, with rows of earlier times.
+    #[must_use]
+    pub(crate) fn rows_behind(
+        &self,
+        buckets: (DateTime<Utc>, DateTime<Utc>),
+    ) -> (DateTime<Utc>, DateTime<Utc>, DateTime<Utc>) {
+        let (first, last) = match self.rollup.trailing {
+            Some(_) => self.window(),
+            None => buckets,
+        };
+        (self.slice.start(), first, last)
+    }
+
     /// Its name in messages and in the application's `pg_stat_activity`.
     #[must_use]
     pub(crate) fn label(&self) -> String {

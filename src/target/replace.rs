@@ -126,7 +126,7 @@ impl Target {
         options: StatementOptions<'_>,
     ) -> Result<Replaced, TargetError> {
         let SliceJob { rollup, shape, slice } = job;
-        let bounds = (slice.start(), slice.start(), slice.end());
+        let bounds = job.rows_behind((slice.start(), slice.end()));
         let input = read::select_napping(rollup, shape, Form::Whole, bounds, false, options.nap);
         let mut tx = options.enter(self.write(options.timeout, &job.label()).await?).await?;
         let marker = fence(self, &mut tx, lease, rollup, slice).await?;

@@ -40,7 +40,13 @@ impl StageProgress {
     /// The state before anything is staged.
     #[must_use]
     pub const fn at_start(slice: Slice) -> Self {
-        Self { cursor: slice.start(), rows_read: 0, chunks: 0, source_ms: 0 }
+        Self::at(slice.start())
+    }
+
+    /// The state before anything is staged, of rows that begin at this instant.
+    #[must_use]
+    pub const fn at(begin: DateTime<Utc>) -> Self {
+        Self { cursor: begin, rows_read: 0, chunks: 0, source_ms: 0 }
     }
 
     /// The progress of an earlier attempt, if this attempt may continue it. The definition must be
@@ -145,7 +151,7 @@ impl Target {
             StageProgress::forget(&mut tx, rollup, slice).await?;
         }
         tx.commit().await?;
-        Ok(progress.unwrap_or(StageProgress::at_start(slice)))
+        Ok(progress.unwrap_or(StageProgress::at(rollup.window(slice).0)))
     }
 
     /// Stages the chunk from `progress.cursor` to `end`, together with the new progress.
@@ -221,7 +227,7 @@ impl Target {
         let reader = source.begin(Access::ReadOnly, options.timeout, &label).await?;
         let reader = options.enter(reader).await?;
         let mut tx = self.write(options.timeout, &label).await?;
-        let bounds = (slice.start(), slice.start(), slice.end());
+        let bounds = job.rows_behind((slice.start(), slice.end()));
         let select = read::select_napping(rollup, shape, Form::Whole, bounds, true, options.nap);
         // Started here, to leave out the wait for the connections and the slot.
         let watch = Stopwatch::start();

@@ -59,7 +59,7 @@ impl Target {
         let Verification { job, timeout, buckets, governor, .. } = *what;
         let SliceJob { rollup, shape, slice } = job;
         let options = StatementOptions { shrink: None, timeout, governor, nap: None, last: None };
-        let bounds = (slice.start(), buckets.0, buckets.1);
+        let bounds = job.rows_behind(buckets);
         let label = job.label();
         if self.holds_source_of(rollup) {
             let input = read::select(rollup, shape, Form::Whole, bounds, false);

@@ -6,8 +6,10 @@ use crate::model::clock::Deadline;
 use crate::model::not_now::Permit;
 use crate::model::rollup::Rollup;
 use crate::model::slice::Slice;
+use crate::work::due::Standing;
 use crate::work::report::{SliceReport, TickReport};
 use crate::work::slice_run::{self, RESERVE, RunOptions};
+use crate::work::standings::Standings;
 use crate::work::worker::{WorkError, Worker};
 use crate::work::{ready, standings};
 
@@ -63,7 +65,8 @@ pub(crate) async fn work_off(
                     let is_success = ended.is_success();
                     report.slices.push(ended);
                     if is_success {
-                        add_coarse_due(worker, &mut backlogs, place, slice, now, report).await;
+                        let done = (place, slice);
+                        add_coarse_due(worker, &mut backlogs, done, is_backfill, now, report).await;
                     }
                 }
                 Err(error) => {
@@ -84,8 +87,8 @@ pub(crate) async fn work_off(
 async fn add_coarse_due(
     worker: &Worker,
     backlogs: &mut [Backlog<'_>],
-    place: usize,
-    slice: Slice,
+    (place, slice): (usize, Slice),
+    is_backfill: bool,
     now: DateTime<Utc>,
     report: &mut TickReport,
 ) {
@@ -93,6 +96,13 @@ async fn add_coarse_due(
     for coarse in 0..backlogs.len() {
         let rollup = backlogs[coarse].rollup;
         if !rollup.is_computed_from(finer) {
+            continue;
+        }
+        if rollup.trailing.is_some() {
+            // Each window holds many finer slices, so query once, after the last one that is due.
+            if backlogs[place].due.is_empty() {
+                find_windows_due(worker, &mut backlogs[coarse], is_backfill, now, report).await;
+            }
             continue;
         }
         let around = rollup.calendar.containing(slice.start());
@@ -110,6 +120,24 @@ async fn add_coarse_due(
             }
             Err(error) => report.problem(rollup, &error),
         }
+    }
+}
+
+/// Finds the windows that may be computed now. Those of another definition belong to the backfill.
+async fn find_windows_due(
+    worker: &Worker,
+    backlog: &mut Backlog<'_>,
+    is_backfill: bool,
+    now: DateTime<Utc>,
+    report: &mut TickReport,
+) {
+    match standings::of(worker, backlog.rollup, now).await {
+        Ok(Standings { plan, .. }) => {
+            let due = plan.due().filter(|due| is_backfill || due.standing != Standing::Redefined);
+            backlog.due = due.map(|due| (due.slice, due.standing.reopening())).collect();
+            backlog.due.reverse();
+        }
+        Err(error) => report.problem(backlog.rollup, &error),
     }
 }
 

@@ -20,7 +20,18 @@
 //! slice that never ran, in a coarse one that never ran, that costs one read and no write.
 //!
 //! Where the checkpoints are in the target, the three steps are one transaction
-//! (`reopen_coarse_within`).
+//! (`reopen_coarse_within`). It also keeps others from creating the checkpoint that it did not find.
+//!
+//! A finer slice is part of every trailing window that holds it: of 672 where hours look back over
+//! 28 days. Step 2 reopens all of them that have a checkpoint, except those that are stale, as they
+//! run again in any case. A window that is claimed after step 2 is read after step 1.
+//!
+//! In the target, step 2 comes before the commit, and meanwhile a worker may claim a window that the
+//! transaction did not find, or found stale. So a worker that has claimed a window looks for
+//! unfinished finer slices once more before it reads. The finer slice was claimed before its
+//! transaction looked for windows. If the window's claim came before that look, the transaction
+//! reopens the window. Otherwise the worker finds the finer slice running, and yields, or the rows
+//! are committed before it reads.
 
 use chrono::{DateTime, Utc};
 
@@ -71,57 +82,84 @@ pub(crate) async fn waits_for(
     let Some(finer) = finer_done(worker, rollup, worker.clock.now()).await? else {
         return Ok(None);
     };
-    Ok(finer.waits_for(slice).map(|finer| {
+    Ok(finer.waits_for(rollup.window(slice)).map(|finer| {
         let name = rollup.finer.as_ref().map_or("", |finer| &finer.name);
         format!("waits for {}, which is {}", finer.slice.id(name), finer.standing.word())
     }))
 }
 
-/// The coarse slices that contain `slice` and are computed from it, in the order of their locks.
-fn coarse<'w>(
-    worker: &'w Worker,
+/// As [`waits_for`], after the claim of a trailing window whose checkpoints are in the target: no
+/// transaction of a finer slice keeps others from claiming it.
+pub(crate) async fn waits_after_claim(
+    worker: &Worker,
     rollup: &Rollup,
     slice: Slice,
-) -> Vec<(&'w Rollup, DateTime<Utc>)> {
-    let rollups = worker.config.rollups.iter();
-    let mut found: Vec<_> = rollups
-        .filter(|coarse| coarse.is_computed_from(rollup))
-        .map(|coarse| (coarse, coarse.calendar.containing(slice.start()).start()))
-        .filter(|(coarse, start)| *start >= coarse.start && !coarse.is_sealed_at(*start))
-        .collect();
+) -> Result<Option<String>, WorkError> {
+    if rollup.trailing.is_none() || !worker.checkpoints.is_in_target() {
+        return Ok(None);
+    }
+    waits_for(worker, rollup, slice).await
+}
+
+/// The slices of a coarse rollup that are computed from a finer one: from the first to the last.
+struct Affected<'w> {
+    rollup: &'w Rollup,
+    first: DateTime<Utc>,
+    last: DateTime<Utc>,
+}
+
+/// The coarse slices that are computed from `slice`, in the order of their locks.
+fn coarse<'w>(worker: &'w Worker, rollup: &Rollup, slice: Slice) -> Vec<Affected<'w>> {
+    let rollups = worker.config.rollups.iter().filter(|it| it.is_computed_from(rollup));
+    let affected = rollups.filter_map(|coarse| {
+        let (first, last) = coarse.windows_with(slice)?;
+        let (mut first, last) = (first.start(), last.start());
+        if let Some(seal) = coarse.seal_before {
+            first = first.max(seal);
+        }
+        (first <= last).then_some(Affected { rollup: coarse, first, last })
+    });
+    let mut found: Vec<_> = affected.collect();
     // All are of one level.
-    found.sort_by(|(one, _), (other, _)| one.name.cmp(&other.name));
+    found.sort_by(|one, other| one.rollup.name.cmp(&other.rollup.name));
     found
 }
 
-/// Reopens every claimed coarse slice that contains `slice`, in the transaction that replaces its
-/// rows and completes it. The first claim of a coarse slice waits for that transaction, and so the
-/// slice is read with the new rows.
+/// Reopens every claimed coarse slice that is computed from `slice`, in the transaction that
+/// replaces its rows and completes it. The first claim of a coarse slice that contains it waits for
+/// that transaction, and so the slice is read with the new rows.
 pub(crate) async fn reopen_coarse_within(
     worker: &Worker,
     rollup: &Rollup,
     slice: Slice,
     tx: &mut Tx,
 ) -> Result<(), CheckpointError> {
-    for (coarse, start) in coarse(worker, rollup, slice) {
-        let reason = format!("{} changed", slice.id(&rollup.name));
-        let now = worker.clock.now();
-        worker.checkpoints.reopen_within(&coarse.name, start, &reason, now, tx).await?;
+    let reason = format!("{} changed", slice.id(&rollup.name));
+    for Affected { rollup: coarse, first, last } in coarse(worker, rollup, slice) {
+        let (name, now) = (&coarse.name, worker.clock.now());
+        if coarse.trailing.is_some() {
+            let range = (first, last);
+            worker.checkpoints.reopen_range_within(name, range, &reason, now, tx).await?;
+        } else {
+            worker.checkpoints.reopen_within(name, first, &reason, now, tx).await?;
+        }
     }
     Ok(())
 }
 
-/// Reopens every claimed coarse slice that contains `slice`.
+/// Reopens every claimed coarse slice that is computed from `slice`.
 pub(crate) async fn reopen_coarse(
     worker: &Worker,
     rollup: &Rollup,
     slice: Slice,
 ) -> Result<(), CheckpointError> {
-    for (coarse, start) in coarse(worker, rollup, slice) {
-        if worker.checkpoints.get(&coarse.name, start).await?.is_some() {
-            let reason = format!("{} changed", slice.id(&rollup.name));
-            let now = worker.clock.now();
-            worker.checkpoints.reopen(&coarse.name, start, &reason, now).await?;
+    let reason = format!("{} changed", slice.id(&rollup.name));
+    for Affected { rollup: coarse, first, last } in coarse(worker, rollup, slice) {
+        let (name, now) = (&coarse.name, worker.clock.now());
+        if coarse.trailing.is_some() {
+            worker.checkpoints.reopen_range(name, (first, last), &reason, now).await?;
+        } else if worker.checkpoints.get(name, first).await?.is_some() {
+            worker.checkpoints.reopen(name, first, &reason, now).await?;
         }
     }
     Ok(())

@@ -197,14 +197,17 @@ impl FinerDone {
         Self { calendar: finer.calendar, until, undone: undone.cloned().collect() }
     }
 
-    /// The first unfinished finer slice in `slice`.
+    /// The first unfinished finer slice in the window `[start, end)` of a coarse one.
     #[must_use]
-    pub(crate) fn waits_for(&self, slice: Slice) -> Option<Planned> {
-        let first = self.undone.partition_point(|finer| finer.slice.start() < slice.start());
-        let undone = self.undone.get(first).filter(|finer| finer.slice.start() < slice.end());
+    pub(crate) fn waits_for(
+        &self,
+        (start, end): (DateTime<Utc>, DateTime<Utc>),
+    ) -> Option<Planned> {
+        let first = self.undone.partition_point(|finer| finer.slice.start() < start);
+        let undone = self.undone.get(first).filter(|finer| finer.slice.start() < end);
         undone.cloned().or_else(|| {
-            (self.until < slice.end()).then(|| {
-                let slice = self.calendar.containing(self.until.max(slice.start()));
+            (self.until < end).then(|| {
+                let slice = self.calendar.containing(self.until.max(start));
                 Planned { slice, standing: Standing::NotEnded }
             })
         })
@@ -272,10 +275,10 @@ impl View<'_> {
         Plan { slices, watermark, other_definition }
     }
 
-    /// Whether a finer slice in `slice` is not done.
+    /// Whether a finer slice in the window of `slice` is not done.
     #[must_use]
     pub(crate) fn is_blocked(&self, slice: Slice) -> bool {
-        self.finer_done.is_some_and(|finer| finer.waits_for(slice).is_some())
+        self.finer_done.is_some_and(|finer| finer.waits_for(self.rollup.window(slice)).is_some())
     }
 
     /// The standing of one slice, by its own checkpoint.

@@ -194,20 +194,25 @@ async fn volume(
     let shape = ready::shape(worker, rollup).await?;
     let source = worker.source_of(rollup);
     let mut tx = source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
-    let (start, end) = (first.start(), last.end());
+    let (start, end) = (rollup.window(*first).0, last.end());
     let all = plan_guard::estimate(&mut tx, rollup, &shape, start, end).await?;
-    // Some slices in between may already be done.
-    let share = seconds(slices.iter().map(Slice::duration).sum()) / seconds(end - start);
+    // Some slices in between may already be done. Windows overlap, and read a row several times.
+    let span = |slice: &Slice| {
+        let (start, end) = rollup.window(*slice);
+        end - start
+    };
+    let share = seconds(slices.iter().map(span).sum()) / seconds(end - start);
+    let share = if rollup.trailing.is_some() { share } else { share.min(1.0) };
     let step = slices.len().div_ceil(SAMPLES_MAX).max(1);
     let (mut rows, mut blocks) = (0.0, 0.0);
     for slice in slices.iter().step_by(step) {
-        let bounds = (slice.start(), slice.end());
+        let bounds = rollup.window(*slice);
         let volume = plan_guard::volume(&mut tx, rollup, &shape, bounds.0, bounds.1).await?;
         rows += volume.rows.max(1.0);
         blocks += volume.blocks;
     }
     tx.rollback().await?;
-    let rows_all = all * share.min(1.0);
+    let rows_all = all * share;
     Ok((rows_all, rows_all * blocks / rows))
 }
 

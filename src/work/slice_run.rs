@@ -18,6 +18,7 @@ use crate::checkpoint::{CheckpointError, Lease};
 use crate::clients::bubble::Units;
 use crate::clients::db::Access;
 use crate::model::clock::{Deadline, Stopwatch, rfc3339};
+use crate::model::hint::Fault;
 use crate::model::not_now::{NotNow, Why};
 use crate::model::rollup::Rollup;
 use crate::model::slice::Slice;
@@ -28,9 +29,9 @@ use crate::source::{self, SliceJob};
 use crate::target::{Replaced, StatementOptions};
 use crate::throttle::Throttle;
 use crate::throttle::interrupt::GRACE;
-use crate::work::estimate;
 use crate::work::report::SliceReport;
 use crate::work::worker::{WorkError, Worker, lock};
+use crate::work::{compose, estimate};
 
 mod chunks;
 mod claim;
@@ -255,8 +256,9 @@ impl Work<'_> {
     /// known. Yields until it is. Also asks for the plan, and refuses a slice that the plan guard
     /// refuses.
     async fn settle(&self, pace: &mut Pace) -> Result<&'static str, Stop> {
-        let job @ SliceJob { rollup, shape, slice } = self.job;
-        let (start, end) = (slice.start(), slice.end());
+        let job @ SliceJob { rollup, shape, .. } = self.job;
+        let (start, end) = job.window();
+        self.look_again().await?;
         let source = self.worker.source_of(rollup);
         let mut tx =
             source.begin(Access::ReadOnly, self.statement_timeout()?, &job.label()).await?;
@@ -298,6 +300,19 @@ impl Work<'_> {
             pace.guess(rows, start, end, self.chunk_time, ms_per_row);
         }
         Ok(by)
+    }
+
+    /// Looks after the claim once more whether other slices must be done first.
+    async fn look_again(&self) -> Result<(), Stop> {
+        let Self { worker, job: SliceJob { rollup, slice, .. }, .. } = *self;
+        let unknown = |error: WorkError| Stop::because(Why::Server(Fault::of(&error)));
+        match compose::waits_after_claim(worker, rollup, slice).await.map_err(unknown)? {
+            None => Ok(()),
+            Some(finer) => {
+                let retry_at = worker.clock.now() + claim::BLOCKED_RETRY;
+                Err(NotNow::until(Why::FinerSlice(finer), retry_at).into())
+            }
+        }
     }
 
     fn time_left(&self) -> Duration {

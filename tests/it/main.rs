@@ -87,4 +87,5 @@ mod tokens;
 mod types;
 mod versions;
 mod waits;
+mod windows;
 mod zones;

@@ -80,7 +80,8 @@ pub(crate) async fn statement(
 ) -> Result<String, WorkError> {
     refuse_mirror(rollup)?;
     let shape = ready::shape(worker, rollup).await?;
-    Ok(select(rollup, &shape, (slice.start(), slice.start(), slice.end())))
+    let job = SliceJob { rollup, shape: &shape, slice };
+    Ok(select(job, (slice.start(), slice.end())))
 }
 
 /// Computes `slice` under all limits of a run. A slice that takes longer than the time of a
@@ -147,10 +148,10 @@ impl Reading<'_> {
         preview: &mut Preview,
     ) -> Result<(), WorkError> {
         const DOING: &str = "reading the slice";
-        let Self { worker, job: SliceJob { rollup, shape, slice }, options, foreign } = self;
+        let Self { worker, job: SliceJob { rollup, shape, .. }, options, foreign } = self;
         let (mut tx, throttle) = self.enter(gate).await?;
         if rollup.plan_guard && preview.rows_read == 0 {
-            let (start, end) = (slice.start(), slice.end());
+            let (start, end) = self.job.window();
             let planned = plan_guard::inspect(&mut tx, rollup, shape, start, end).await?;
             if let Some(refusal) = planned.refusal {
                 tx.rollback().await?;
@@ -221,7 +222,7 @@ impl Reading<'_> {
     }
 
     fn sql(&self, buckets: (DateTime<Utc>, DateTime<Utc>), room: usize) -> String {
-        let SliceJob { rollup, shape, slice } = self.job;
+        let SliceJob { shape, .. } = self.job;
         let named = |name: &str| format!("__p.{}", ident(name));
         let names = columns(shape);
         let cells: Vec<_> =
@@ -241,7 +242,7 @@ impl Reading<'_> {
             compared = self.foreign.map_or_else(String::new, Foreign::own),
             generated = generated.collect::<String>(),
             order = format!("__g.bucket, __g.__rows DESC{}", order.collect::<String>()),
-            input = select(rollup, shape, (slice.start(), buckets.0, buckets.1)),
+            input = select(self.job, buckets),
             max = if self.foreign.is_some() { COMPARED_MAX + 1 } else { room.max(1) },
         )
     }
@@ -281,12 +282,8 @@ async fn permit<'w>(
     gate.permit(Some(known), waits).await
 }
 
-fn select(
-    rollup: &Rollup,
-    shape: &Shape,
-    bounds: (DateTime<Utc>, DateTime<Utc>, DateTime<Utc>),
-) -> String {
-    read::select(rollup, shape, Form::Whole, bounds, false)
+fn select(job: SliceJob<'_>, buckets: (DateTime<Utc>, DateTime<Utc>)) -> String {
+    read::select(job.rollup, job.shape, Form::Whole, job.rows_behind(buckets), false)
 }
 
 /// The columns of the rollup's table, and whether each holds numbers.

@@ -46,7 +46,12 @@ pub(crate) fn select_napping(
     staged: bool,
     nap: Option<Nap>,
 ) -> String {
-    let mut columns = vec![format!("{} AS bucket", shape.axis.bucket(slice_start, start, end))];
+    // All rows of a window are of one bucket.
+    let bucket = match rollup.trailing {
+        Some(_) => rollup.time_at(slice_start),
+        None => shape.axis.bucket(slice_start, start, end),
+    };
+    let mut columns = vec![format!("{bucket} AS bucket")];
     for dimension in &shape.dimensions {
         let (read, name) = (ident(&dimension.reads), ident(&dimension.name));
         let cast = dimension.cast.as_ref().map_or_else(String::new, |to| format!("::{to}"));

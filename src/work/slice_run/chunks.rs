@@ -52,7 +52,7 @@ pub(super) struct Chunks<'w> {
 
 impl<'w> Chunks<'w> {
     pub(super) fn new(work: &'w Work<'w>, settled_by: &'static str) -> Self {
-        let progress = StageProgress::at_start(work.job.slice);
+        let progress = StageProgress::at(work.job.window().0);
         let (resumed_at, throttle) = (progress.cursor, work.throttle);
         let gate = ready::gate(work.worker, work.job.rollup, work.options.backfill)
             .for_slice(work.job.slice);
@@ -70,7 +70,7 @@ impl<'w> Chunks<'w> {
         }
         // Bounded by the deadline: a chunk moves the cursor, or is cut narrower down to CHUNK_MIN,
         // or is waited for.
-        while self.progress.cursor < slice.end() {
+        while self.progress.cursor < self.work.job.window().1 {
             if let Some(done) = self.next(pace).await? {
                 return Ok(done);
             }
@@ -166,6 +166,7 @@ impl<'w> Chunks<'w> {
     ) -> Result<Option<Done>, TargetError> {
         let Work { worker, lease, job, .. } = *self.work;
         let SliceJob { rollup, slice, .. } = job;
+        let is_whole = (start, end) == job.window();
         let target = &worker.target;
         let source = (!target.holds_source_of(rollup)).then_some(&worker.source);
         let chunk = Chunk { source, lease, job };
@@ -176,7 +177,7 @@ impl<'w> Chunks<'w> {
         };
         let options = self.work.statement_options(self.timeout(start, end));
         let options = StatementOptions { nap, ..options };
-        if start == slice.start() && end == slice.end() {
+        if is_whole {
             let completing = Completing::new(self.work, self.settled_by, None);
             let options = StatementOptions { last: completing.last_write(), ..options };
             let replaced = match source {
@@ -208,7 +209,7 @@ impl<'w> Chunks<'w> {
         match worker.target.replace_from_stage(lease, job, options).await {
             Ok(replaced) => Ok(completing.done(replaced)),
             Err(TargetError::Db(error))
-                if error.kind() == DbErrorKind::Cancelled && self.resumed_at < job.slice.end() =>
+                if error.kind() == DbErrorKind::Cancelled && self.resumed_at < job.window().1 =>
             {
                 Err(self.budget_spent())
             }
@@ -255,7 +256,7 @@ impl<'w> Chunks<'w> {
     fn end(&self, pace: &Pace, start: DateTime<Utc>) -> DateTime<Utc> {
         let configured = self.work.chunk_time;
         let chunk_time = self.throttle.chunk_time(configured).max(CHUNK_TIME_MIN);
-        let slice_end = self.work.job.slice.end();
+        let slice_end = self.work.job.window().1;
         let (whole, partial) = (self.excess(start, slice_end), self.excess(start, start));
         let end = pace.chunk_end(start, slice_end, chunk_time, whole);
         if end == slice_end {
@@ -271,7 +272,7 @@ impl<'w> Chunks<'w> {
 
     /// Partials cost more than a slice that is read whole.
     fn excess(&self, start: DateTime<Utc>, end: DateTime<Utc>) -> Excess {
-        if start == self.work.job.slice.start() && end == self.work.job.slice.end() {
+        if (start, end) == self.work.job.window() {
             Excess::NONE
         } else {
             Excess::of_partials(self.work.job.shape.values.len())

@@ -16,7 +16,7 @@ use crate::work::{compose, consumer, ready};
 
 /// When to check a slice again whose finer slices are unfinished. Their completion makes it due
 /// sooner. This is for a batch that has nothing else to do.
-const BLOCKED_RETRY: TimeDelta = TimeDelta::seconds(30);
+pub(super) const BLOCKED_RETRY: TimeDelta = TimeDelta::seconds(30);
 
 /// A slice with a lease.
 pub(super) struct Claimed<'w> {
