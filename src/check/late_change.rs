@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT, DbErrorKind};
 use crate::model::rollup::{Late, Rollup};
-use crate::source::changes::{capture, column, marks};
+use crate::source::changes::{capture, column, lookup, lookup_marks, marks};
 use crate::source::reading::axis::Axis;
 use crate::source::reading::shape::Shape;
 use crate::source::settle;
@@ -84,8 +84,12 @@ async fn marked(
     let standing = capture::standing(&mut tx, rollup, shape).await?;
     let found = match &standing.key {
         Some(key) => {
-            let (key, axis) = ((&**key, consumer), capture::axis_key(&shape.axis));
-            marks::first_in(&mut tx, key, &axis, range).await?
+            let (key, axes) = ((&**key, consumer), lookup::axes_of(rollup, shape));
+            match lookup_marks::waiting(&mut tx, &standing.lookups).await?.count {
+                0 => marks::first_in(&mut tx, key, &axes, range).await?,
+                // Which slices a waiting key of a lookup reaches is still unknown.
+                _ => Some(range.0),
+            }
         }
         None => None,
     };

@@ -15,7 +15,7 @@ use crate::model::hint::Fault;
 use crate::model::rollup::{Late, TableName};
 use crate::source::changes::capture::{Capture, CaptureState};
 use crate::source::changes::consumers::{self, Consumer};
-use crate::source::changes::marks;
+use crate::source::changes::{lookup_marks, marks};
 use crate::work::worker::{Severity, WorkError, Worker};
 use crate::work::{consumer, ready};
 
@@ -163,7 +163,7 @@ impl Captures {
     async fn status(&self, worker: &Worker, global: &Global) -> Result<(), Failure> {
         let (mut tables, mut lines, mut broken) = (Vec::new(), Vec::new(), 0);
         for capture in &self.captures {
-            let (standing, marks, consumers) =
+            let CaptureFacts { standing, marks, keys, consumers } =
                 standing_of(worker, capture).await.map_err(WorkError::from)?;
             broken += usize::from(!standing.is_whole());
             let table = capture.table.to_string();
@@ -174,13 +174,17 @@ impl Captures {
                     ui::counted(usize::try_from(marks.unwrap_or(0)).unwrap_or(0), "mark")
                 ),
             });
+            if let Some(keys) = keys.filter(|keys| *keys > 0) {
+                let keys = ui::counted(usize::try_from(keys).unwrap_or(usize::MAX), "changed key");
+                lines.push(format!("  {keys} of lookups waiting for the next tick"));
+            }
             lines.extend(consumers.iter().map(in_words));
             let (problem, hint) = standing.problem.map(Fault::into_parts).unzip();
             let hint = hint.flatten();
             let consumers: Vec<_> = consumers.iter().map(document).collect();
             tables.push(json!({
                 "table": table, "problem": problem, "hint": hint, "marks": marks,
-                "consumers": consumers
+                "keys": keys, "consumers": consumers
             }));
         }
         global.print(&json!({ "tables": tables }), || lines.join("\n"));
@@ -196,9 +200,9 @@ impl Captures {
     async fn forget(&self, worker: &Worker, global: &Global, name: &str) -> Result<(), Failure> {
         let mut found = Vec::new();
         for capture in &self.captures {
-            let (_, _, consumers) = standing_of(worker, capture).await.map_err(WorkError::from)?;
+            let of = standing_of(worker, capture).await.map_err(WorkError::from)?;
             let is_it = |it: &Consumer| it.id.to_string() == name || it.rollup == name;
-            found.extend(consumers.into_iter().filter(is_it));
+            found.extend(of.consumers.into_iter().filter(is_it));
         }
         let consumer = match &found[..] {
             [only] => only,
@@ -342,23 +346,33 @@ async fn register(worker: &Worker) {
     }
 }
 
-/// The state of a capture, and the number of waiting marks.
-async fn standing_of(
-    worker: &Worker,
-    capture: &Capture,
-) -> Result<(CaptureState, Option<u64>, Vec<Consumer>), DbError> {
+/// A capture as the source shows it.
+struct CaptureFacts {
+    standing: CaptureState,
+    /// The number of waiting marks.
+    marks: Option<u64>,
+    /// The number of changed keys of lookups that have yet to become marks.
+    keys: Option<u64>,
+    consumers: Vec<Consumer>,
+}
+
+async fn standing_of(worker: &Worker, capture: &Capture) -> Result<CaptureFacts, DbError> {
     let mut tx = worker.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, "capture").await?;
     let standing = capture.standing(&mut tx).await?;
     let marks = match &standing.key {
         Some(key) if standing.is_whole() => Some(marks::count(&mut tx, key).await?),
         _ => None,
     };
+    let keys = match &standing.lookups[..] {
+        [] => None,
+        lookups => Some(lookup_marks::waiting(&mut tx, lookups).await?.count),
+    };
     let consumers = match &standing.key {
         Some(key) => consumers::all(&mut tx, key).await?,
         None => Vec::new(),
     };
     tx.rollback().await?;
-    Ok((standing, marks, consumers))
+    Ok(CaptureFacts { standing, marks, keys, consumers })
 }
 
 fn document(consumer: &Consumer) -> serde_json::Value {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::model::hint::Fault;
 use crate::model::lookup::{Lookup, LookupKey};
 use crate::model::operand::Operand;
-use crate::model::rollup::{Late, Rollup, TableName};
+use crate::model::rollup::{Rollup, TableName};
 use crate::model::sql::ident;
 use crate::model::text::shown;
 
@@ -189,11 +189,6 @@ pub(super) fn resolve(section: &Section<'_>, mut rollup: Rollup) -> Option<Rollu
             )));
         }
         fits(&node, name, lookup.columns.iter().map(String::as_str))?;
-    }
-    if rollup.late == Late::Capture {
-        let facts = "late = \"capture\" does not notice changes of a lookup";
-        return node
-            .wrong(Fault::new(facts).remedy("use another `late`, or a column of the table"));
     }
     Some(Rollup { lookups, ..rollup })
 }

@@ -14,9 +14,9 @@ use crate::clients::db::{Access, CATALOGUE_TIMEOUT, DbErrorKind, Tx};
 use crate::model::clock::Deadline;
 use crate::model::hint::Fault;
 use crate::model::rollup::{Late, Rollup};
-use crate::source::changes::capture::{self, Capture, CaptureState};
+use crate::source::changes::capture::{Capture, CaptureState};
 use crate::source::changes::marks::{self, Mark, MarkedHours};
-use crate::source::changes::{column, consumers};
+use crate::source::changes::{column, consumers, lookup};
 use crate::source::reading::shape::Shape;
 use crate::source::reading::zones::Offsets;
 use crate::source::settle;
@@ -27,6 +27,7 @@ use crate::work::worker::{WorkError, Worker};
 use crate::work::{ready, things};
 
 mod glance;
+mod lookups;
 mod reach;
 mod together;
 
@@ -109,25 +110,52 @@ async fn notice_marks(
     };
     // The first marks are read in the transaction that has looked for the consumers.
     let mut begun = Some(tx);
+    let mut stuck = None;
+    if let Some(waiting) = lookups::waiting(&mut begun, &standing).await? {
+        let of = (&capture, &standing);
+        stuck = lookups::replace(worker, rollups[0], of, waiting, deadline).await.err();
+    }
+    match standing.key.as_deref().filter(|_| consumers.len() == ready.len()) {
+        Some(key) => {
+            let taking = Taking { key, consumers: &consumers, label: &label };
+            take_marks(worker, &ready, taking, begun, deadline).await?;
+        }
+        None => {
+            if let Some(tx) = begun {
+                tx.commit().await?;
+            }
+        }
+    }
+    // Existing marks count even if the capture has broken since.
+    let mut others = known.iter().filter(|it| !consumers.contains(&it.id));
+    match standing.problem.or_else(|| others.find_map(consumers::Consumer::alarm)) {
+        Some(problem) => Err(WorkError::Usage(problem)),
+        None => stuck.map_or(Ok(()), Err),
+    }
+}
+
+/// Moves batches of marks into the checkpoints. The first is read in the transaction `begun`.
+async fn take_marks(
+    worker: &Worker,
+    rollups: &[Ready<'_>],
+    taking: Taking<'_>,
+    mut begun: Option<Tx>,
+    deadline: Deadline,
+) -> Result<(), WorkError> {
+    let Taking { key, consumers, label } = taking;
     for _ in 0..BATCHES_MAX {
         let mut tx = match begun.take() {
             Some(tx) => tx,
-            None => read_only().await?,
+            None => worker.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, label).await?,
         };
-        let (marks, has_more) = match &standing.key {
-            Some(key) if consumers.len() == ready.len() => {
-                marks::read(&mut tx, key, &consumers).await?
-            }
-            _ => (Vec::new(), false),
-        };
+        let (marks, has_more) = marks::read(&mut tx, key, consumers).await?;
         // Take the time after reading the marks. A slice that another worker read before one of
         // these changes was over before that change, and is therefore over now. By an earlier
         // time it might still be open, and its mark would be lost.
         let (now, _) = settle::now(&mut tx).await?;
         tx.commit().await?;
-        if let Some(key) = standing.key.as_deref().filter(|_| !marks.is_empty()) {
-            let taking = Taking { key, consumers: &consumers, label: &label };
-            let moving = Moving { rollups: &ready, marks: &marks, now, deadline, taking };
+        if !marks.is_empty() {
+            let moving = Moving { rollups, marks: &marks, now, deadline, taking };
             if !move_marks(worker, &moving).await? {
                 break;
             }
@@ -136,12 +164,7 @@ async fn notice_marks(
             break;
         }
     }
-    // Existing marks count even if the capture has broken since.
-    let mut others = known.iter().filter(|it| !consumers.contains(&it.id));
-    match standing.problem.or_else(|| others.find_map(consumers::Consumer::alarm)) {
-        Some(problem) => Err(WorkError::Usage(problem)),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 /// The consumers that the source knows, or none if it keeps no marks. Partitions that were
@@ -169,6 +192,7 @@ struct Moving<'a> {
 }
 
 /// The capture and the consumers for which marks are taken.
+#[derive(Clone, Copy)]
 struct Taking<'a> {
     key: &'a str,
     /// The consumers, in the order of their rollups.
@@ -180,8 +204,9 @@ impl Moving<'_> {
     /// Each rollup, with the hours that its consumer still has to acknowledge.
     fn hours(&self) -> impl Iterator<Item = (&Rollup, Vec<MarkedHours>)> {
         self.rollups.iter().zip(self.taking.consumers).map(|((rollup, shape), consumer)| {
-            let axis = capture::axis_key(&shape.axis);
-            let is_new = |mark: &&Mark| mark.axis == axis && !mark.acknowledged.contains(consumer);
+            let axes = lookup::axes_of(rollup, shape);
+            let is_new =
+                |mark: &&Mark| axes.contains(&mark.axis) && !mark.acknowledged.contains(consumer);
             (*rollup, self.marks.iter().filter(is_new).map(|mark| mark.hours).collect())
         })
     }

@@ -12,6 +12,8 @@ use crate::capture::tick;
 use crate::support::Database;
 use crate::support::world::{BUDGET, Setup, Urls, World, clock, config, records};
 
+mod captured;
+
 /// Orders of accounts, and prices by tenant and code. Both tables have columns of the names that
 /// the orders have. Some orders have no account, or one that does not exist.
 const SHOP: &str = "CREATE TABLE accounts (id int PRIMARY KEY, country text, discount numeric, note text, \

@@ -1,5 +1,6 @@
 mod app;
 mod index;
+mod lookups;
 mod rollup;
 mod server;
 mod state;

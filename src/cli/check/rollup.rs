@@ -1,6 +1,6 @@
 //! One rollup: its definition, its tables, its calendar and its late changes.
 
-use super::{Findings, Grade, index};
+use super::{Findings, Grade, index, lookups};
 use crate::cli::ui;
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT};
 use crate::model::hint::Fault;
@@ -240,6 +240,9 @@ async fn late(
             .remedy("as a superuser, GRANT pg_read_all_stats to the role"),
         ),
     };
+    if rollup.late == Late::Capture {
+        lookups::indexes(&mut tx, rollup, shape, findings).await?;
+    }
     tx.rollback().await?;
     findings.add(grade, subject, finding);
     Ok(())

@@ -171,7 +171,6 @@ const BEYOND: &[&str] = &[
     "is the name of an earlier lookup",
     "is the name of the table that is counted",
     "reads the lookup",
-    "does not notice changes of a lookup",
     // A day that the calendar lacks, a time outside of its range, hours from a time to itself.
     "is not a date or time",
     "is out of range",

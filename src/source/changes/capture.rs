@@ -19,6 +19,7 @@ use crate::model::hint::Fault;
 use crate::model::rollup::{Rollup, TableName};
 use crate::model::sql::{ident, literal, shown, table};
 use crate::source::changes::consumers;
+use crate::source::changes::lookup::{self, LookupCapture, MarkedLookup};
 use crate::source::changes::triggers::{self, TRIGGERS};
 use crate::source::reading::axis::Axis;
 use crate::source::reading::shape::Shape;
@@ -48,6 +49,7 @@ pub struct Capture {
     pub(crate) table: TableName,
     axes: Vec<Axis>,
     grace: Duration,
+    pub(crate) lookups: Vec<LookupCapture>,
 }
 
 /// The state of a table's capture.
@@ -59,6 +61,8 @@ pub struct CaptureState {
     pub(crate) problem: Option<Fault>,
     /// Whether `capture install` can repair it.
     pub(crate) can_be_installed: bool,
+    /// The lookups of its rollups whose marked keys can be read.
+    pub(crate) lookups: Vec<MarkedLookup>,
     /// Whether it has partitions.
     pub(crate) is_partitioned: bool,
     /// The axes of all rollups that count it, as [`axis_key`] names them.
@@ -85,7 +89,8 @@ impl Capture {
         }
         axes.sort_by_key(axis_key);
         let grace = rollups.iter().map(|(rollup, _)| rollup.grace).min().unwrap_or_default();
-        Self { table: table.clone(), axes, grace }
+        let lookups = lookup::captures(table, rollups);
+        Self { table: table.clone(), axes, grace, lookups }
     }
 
     fn purpose(&self) -> Purpose {
@@ -102,7 +107,12 @@ impl Capture {
     /// The server refuses or cannot be reached.
     pub async fn standing(&self, tx: &mut Tx) -> Result<CaptureState, DbError> {
         let relations = relations(tx, &self.table).await?;
-        Ok(self.judge(&relations))
+        let mut state = self.judge(&relations);
+        let lookups = lookup::standing(tx, &self.lookups).await?;
+        state.problem = state.problem.or(lookups.problem);
+        state.can_be_installed &= lookups.can_be_installed;
+        state.lookups = lookups.marked;
+        Ok(state)
     }
 
     fn judge(&self, relations: &[Relation]) -> CaptureState {
@@ -117,6 +127,7 @@ impl Capture {
             problem: self.problem(relations),
             key,
             can_be_installed,
+            lookups: Vec::new(),
             is_partitioned,
             axes,
         }
@@ -211,6 +222,21 @@ impl Capture {
     /// # Errors
     /// A relation, which the text names, cannot be captured, or the server refuses.
     pub async fn install(&self, tx: &mut Tx, reader: &str) -> Result<Vec<String>, CatalogueError> {
+        let mut sql = self.install_table(tx, reader).await?;
+        if !self.lookups.is_empty()
+            && let Some(root) = relations(tx, &self.table).await?.first()
+        {
+            let key = root.function.clone().unwrap_or_else(|| function_name(&root.name));
+            sql.extend(lookup::install(tx, &self.lookups, &key, reader).await?);
+        }
+        Ok(sql)
+    }
+
+    async fn install_table(
+        &self,
+        tx: &mut Tx,
+        reader: &str,
+    ) -> Result<Vec<String>, CatalogueError> {
         let relations = relations(tx, &self.table).await?;
         if self.problem(&relations).is_none() {
             // The role of another installation may still lack the rights that it needs.
@@ -266,8 +292,9 @@ impl Capture {
     ) -> Result<Vec<String>, CatalogueError> {
         let relations = relations(tx, &self.table).await?;
         let mut sql = Vec::new();
-        if let Some(key) = self.judge(&relations).key {
-            let others = consumers::all(tx, &key).await?;
+        let key = self.judge(&relations).key;
+        if let Some(key) = &key {
+            let others = consumers::all(tx, key).await?;
             if let Some(other) = others.iter().find(|other| !own.contains(&other.id)) {
                 let fault = Fault::new(format!(
                     "rollup {} of {} counts {} by the same triggers",
@@ -282,6 +309,7 @@ impl Capture {
                 return Err(fault.remedy(remedy).into());
             }
         }
+        sql.extend(lookup::remove(tx, &self.lookups, key.as_deref()).await?);
         for relation in &relations {
             for name in relation.own().map(|(name, _)| name) {
                 if relation.triggers.contains_key(name) {

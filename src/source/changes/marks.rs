@@ -162,15 +162,15 @@ pub(crate) async fn count(tx: &mut Tx, key: &str) -> Result<u64, DbError> {
     count.map_err(|source| tx.error("counting the marks", source))
 }
 
-/// The first instant in `[from, to)` that a mark of the capture `key` and this axis covers, which
-/// still waits for the consumer.
+/// The first instant in `[from, to)` that a mark of the capture `key` and one of these axes covers,
+/// which still waits for the consumer.
 ///
 /// # Errors
 /// The server refuses or cannot be reached.
 pub(crate) async fn first_in(
     tx: &mut Tx,
     (key, consumer): (&str, i64),
-    axis: &str,
+    axes: &[String],
     (from, to): (DateTime<Utc>, DateTime<Utc>),
 ) -> Result<Option<DateTime<Utc>>, DbError> {
     const DOING: &str = "looking for marks";
@@ -178,11 +178,11 @@ pub(crate) async fn first_in(
     let last = (to.timestamp() - 1).div_euclid(3600);
     let sql = format!(
         "SELECT min(greatest(coalesce(first_hour, {first}), {first})) FROM tallymark.mark m \
-         WHERE capture = {} AND axis = {} AND \
+         WHERE capture = {} AND axis IN ({}) AND \
          (first_hour IS NULL OR first_hour <= {last} AND last_hour >= {first}) AND NOT EXISTS (SELECT \
          FROM tallymark.taken t WHERE t.mark = m.id AND t.consumer = {consumer})",
         literal(key),
-        literal(axis),
+        axes.iter().map(|axis| literal(axis)).collect::<Vec<_>>().join(", "),
     );
     let row = tx.row(DOING, sql).await?;
     let hour = row.try_get::<Option<i64>, _>(0).map_err(|source| tx.error(DOING, source))?;

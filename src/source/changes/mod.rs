@@ -3,5 +3,7 @@
 pub mod capture;
 pub mod column;
 pub(crate) mod consumers;
+pub(crate) mod lookup;
+pub(crate) mod lookup_marks;
 pub(crate) mod marks;
 mod triggers;

@@ -28,7 +28,7 @@ const DAYS_BYTES_MAX: usize = 1920;
 
 /// Placeholder for the start of a function's body, until its quotes are known. It cannot occur in a
 /// name.
-const BODY: &str = "\0";
+pub(super) const BODY: &str = "\0";
 
 /// Seconds since 1970 of 1900 and of 2100. Between them hours are exact: fractions of seconds
 /// divided by 3600 in floating point never round up to the next hour. Times outside count as one
@@ -91,7 +91,7 @@ pub(super) fn function(name: &str, axes: &[Axis]) -> String {
 }
 
 /// A statement that creates a function, whose body starts at [`BODY`].
-fn quoted(statement: &str) -> String {
+pub(super) fn quoted(statement: &str) -> String {
     match statement.split_once(BODY) {
         Some((head, body)) => format!("{head}{}", dollar_quoted(body)),
         None => statement.to_owned(),

@@ -7,7 +7,7 @@ use crate::clients::db::history::{self, Course, History};
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT, Tx};
 use crate::model::rollup::Rollup;
 use crate::source::changes::capture::Capture;
-use crate::source::changes::{consumers, marks};
+use crate::source::changes::{consumers, lookup_marks, marks};
 use crate::source::reading::shape;
 use crate::work::worker::{WorkError, Worker, lock};
 use crate::work::{identity, ready};
@@ -99,5 +99,6 @@ async fn finds_nothing(worker: &Worker, all: &[Bound<'_>], tx: &mut Tx) -> Resul
     capture.mark_partitions(tx, &standing).await?;
     let ids: Vec<i64> = all.iter().map(|bound| bound.consumer).collect();
     let (marks, _) = marks::read(tx, key, &ids).await?;
-    Ok(marks.is_empty())
+    let keys = lookup_marks::waiting(tx, &standing.lookups).await?;
+    Ok(marks.is_empty() && keys.count == 0)
 }

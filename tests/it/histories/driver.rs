@@ -21,6 +21,7 @@ use tallymark::work::slice_run::{self, RunOptions};
 use tallymark::work::standings;
 
 use super::expected;
+use super::labels;
 use super::search::Kind;
 use crate::support::world::{self, Keeper, Setup, clock};
 use crate::support::{kinds, share};
@@ -103,13 +104,18 @@ fn rollups(kind: Kind, drawn: &[&'static dyn MeasureKind]) -> String {
     };
     // An expression takes the place of its column, with the same values.
     let (key, amount) = match kind.is_composed {
+        _ if kind.looks_up => ("{ kind = \"label.name\" }", "\"amount\""),
         true => ("\"kind\"", "\"amount\""),
         false => ("{ kind = \"lower(kind)\" }", "{ sql = \"amount + 0\" }"),
+    };
+    let lookup = match kind.looks_up {
+        true => "lookup = [{ label = \"public.labels\", on = \"label.kind = kind\" }]\n",
+        false => "",
     };
     let hourly = format!(
         "[[rollup]]\nname = \"hourly\"\nfrom = \"public.events\"\ntime = \"at\"\n\
          start = \"2026-01-01\"\nslice = \"1 hour\"\nbucket = \"30 minutes\"\nlate = {late}\n\
-         grace = \"2 minutes\"\nshrink_guard = 0.0\ngroup_by = [{key}]\n[rollup.measures]\nevents = \"count\"\n\
+         grace = \"2 minutes\"\nshrink_guard = 0.0\n{lookup}group_by = [{key}]\n[rollup.measures]\nevents = \"count\"\n\
          total = {{ sum = {amount} }}\n{every}"
     );
     if !kind.is_composed {
@@ -209,6 +215,9 @@ impl World {
         if matches!(self.inner.rollup().late, Late::Capture) {
             sql.push_str("DELETE FROM tallymark.mark;");
         }
+        if self.kind.looks_up {
+            sql.push_str(labels::RESET);
+        }
         for Rollup { name, .. } in &self.inner.worker.config.rollups {
             sql.push_str(&format!("DELETE FROM stats.{name}; DELETE FROM tallymark.stage_{name};"));
         }
@@ -289,6 +298,9 @@ impl World {
 
     /// The next statement of the application's session.
     fn statement(&self, random: &mut Rng, which: usize) -> String {
+        if self.kind.looks_up && random.u32(0..4) == 0 {
+            return labels::change(random);
+        }
         let ways = self.kind.ways;
         let session = &self.sessions[which];
         let begun = if session.is_open { session.begun_ms } else { self.now_ms };
@@ -419,7 +431,7 @@ impl World {
         let mut differing = Vec::new();
         for (rollup, (names, sql)) in self.inner.worker.config.rollups.iter().zip(&self.every) {
             let until = self.due_until(rollup);
-            let sql = expected::differences(&rollup.name, names, sql);
+            let sql = expected::differences(&rollup.name, names, sql, self.kind.looks_up);
             let query = sqlx::query_scalar(AssertSqlSafe(sql)).bind(until);
             differing.extend(query.fetch_all(&mut self.control).await.unwrap());
         }

@@ -23,6 +23,10 @@ pub async fn every(world: &World) -> Vec<(String, String)> {
     columns
 }
 
+/// The names of the kinds, beside the events.
+const LABELS: &str = " LEFT JOIN (SELECT kind AS labelled, name AS label FROM public.labels) labels \
+    ON labelled = kind";
+
 /// The buckets of a rollup, and the rows behind each, as a relation with `bucket` and the columns of
 /// `events`.
 fn rows_behind(rollup: &str) -> String {
@@ -45,11 +49,16 @@ fn rows_behind(rollup: &str) -> String {
 }
 
 /// The rows by which `rollup` differs from one `GROUP BY` over the source, up to the instant `$1`.
-/// `names` are the columns of the measures of every kind, and `sql` is their SQL.
-pub fn differences(rollup: &str, names: &str, sql: &str) -> String {
+/// `names` are the columns of the measures of every kind, and `sql` is their SQL. `looks_up`: the kind
+/// is named by the table of labels.
+pub fn differences(rollup: &str, names: &str, sql: &str, looks_up: bool) -> String {
+    let (kind, labels) = match looks_up {
+        true => ("label", LABELS),
+        false => ("kind", ""),
+    };
     format!(
-        "WITH wanted AS (SELECT bucket, kind, count(*), sum(amount){sql} \
-         FROM (SELECT * FROM {rows}) events WHERE at >= '2026-01-01Z' GROUP BY 1, 2), \
+        "WITH wanted AS (SELECT bucket, {kind}, count(*), sum(amount){sql} \
+         FROM (SELECT * FROM {rows}) events{labels} WHERE at >= '2026-01-01Z' GROUP BY 1, 2), \
          found AS (SELECT bucket, kind, events, total{names} \
          FROM stats.{rollup} WHERE bucket < $1::timestamptz) \
          SELECT '{rollup} misses ' || x::text FROM (TABLE wanted EXCEPT TABLE found) x \

@@ -49,17 +49,23 @@ pub struct Kind {
     pub ways: Ways,
     /// Whether two coarser rollups are computed from the hourly one.
     pub is_composed: bool,
+    /// Whether the rows' kind is named by another table, which changes too.
+    pub looks_up: bool,
     /// Seeds of histories that end wrong without some guard. They come first.
     pub known: &'static [u64],
 }
 
 impl Kind {
     pub const fn new(late: &'static str, ways: Ways) -> Self {
-        Self { late, ways, is_composed: false, known: &[] }
+        Self { late, ways, is_composed: false, looks_up: false, known: &[] }
     }
 
     pub const fn knowing(self, known: &'static [u64]) -> Self {
         Self { known, ..self }
+    }
+
+    pub const fn looking_up(self) -> Self {
+        Self { looks_up: true, ..self }
     }
 
     pub const fn composed(self) -> Self {

@@ -30,3 +30,5 @@ CREATE TABLE public.events (
 );
 CREATE INDEX ON public.events (at);
 CREATE INDEX ON public.events (updated_at);
+-- The names of kinds.
+CREATE TABLE public.labels (kind text UNIQUE, name text, note text);

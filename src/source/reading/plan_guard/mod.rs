@@ -15,6 +15,7 @@
 mod catalogue;
 mod plan;
 mod unindexed;
+mod unkeyed;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -32,6 +33,7 @@ use plan::{PlanNode, explain, input_rows, walk};
 
 pub(crate) use catalogue::KnownTables;
 pub use unindexed::{By, Unindexed, unindexed};
+pub(crate) use unkeyed::unkeyed;
 
 /// Unbounded scans may read this many times the rows of the slice. PostgreSQL itself rightly
 /// prefers a full scan from about a tenth of the table on.
