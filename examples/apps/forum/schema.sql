@@ -19,6 +19,7 @@ CREATE TABLE posts (
     deleted_at timestamptz
 );
 CREATE INDEX ON posts (created_at);
+CREATE INDEX ON posts (topic_id);
 
 -- Whoever looks at a topic, or posts in it, was active then.
 CREATE TABLE visits (

@@ -9,7 +9,8 @@ CREATE TABLE versions (
     num text NOT NULL
 );
 
--- One row for each version and day of UTC, which grows by batches while log files arrive.
+-- One row for each version and day of UTC, which grows by batches while log files arrive. Rows of more
+-- than 90 days ago are exported, and deleted here.
 CREATE TABLE version_downloads (
     version_id int NOT NULL REFERENCES versions,
     date date NOT NULL,
@@ -17,3 +18,6 @@ CREATE TABLE version_downloads (
     PRIMARY KEY (version_id, date)
 );
 CREATE INDEX ON version_downloads (date);
+
+-- The exported rows. A registry has them as files elsewhere; here they serve the truth.
+CREATE TABLE exported_downloads (LIKE version_downloads);

@@ -1,4 +1,0 @@
-SELECT date_trunc('month', visited_at AT TIME ZONE 'America/Chicago')::date AS bucket, count(*) AS visits, count(DISTINCT user_id) AS users
-FROM visits
-WHERE visited_at >= '2025-02-01 00:00 America/Chicago' AND visited_at < :'until'
-GROUP BY 1
