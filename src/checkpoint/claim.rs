@@ -171,6 +171,61 @@ impl Checkpoints {
         }
     }
 
+    /// Takes the leases on several slices of one rollup, with the writes of [`Checkpoints::claim`],
+    /// which the store may send together. Returns those that it took, in ascending order. For every
+    /// other slice [`Checkpoints::claim`] tells why it cannot be claimed.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if the call failed.
+    pub(crate) async fn claim_several(
+        &self,
+        requests: &[Claim<'_>],
+    ) -> Result<Vec<Lease>, CheckpointError> {
+        let has_time = |request: &&Claim<'_>| request.deadline > request.now;
+        let requests: Vec<_> = requests.iter().filter(has_time).collect();
+        // The claims of one call may share a token, as a lease is known by its slice and its owner.
+        let owner = format!("{}@{}", random_token(), process());
+        let update = |request: &&Claim<'_>| {
+            self.claim_update(&owner, request, whole_ms(request.deadline + LEASE_MARGIN))
+        };
+        let items =
+            match self.store.update_apart(requests.iter().map(update).collect(), "claim").await {
+                // One item is malformed.
+                Err(StoreError::Invalid { .. }) => return Ok(Vec::new()),
+                items => items?,
+            };
+        let mut leases = items.iter().map(Lease::new).collect::<Result<Vec<_>, _>>()?;
+        if leases.len() < requests.len() {
+            leases.extend(self.claimed_unheard(&owner, &requests, &leases).await);
+        }
+        leases.sort_by_key(Lease::slice_start);
+        Ok(leases)
+    }
+
+    /// The leases of these claims beside `known`: their writes were made, and the answer was lost.
+    async fn claimed_unheard(
+        &self,
+        owner: &str,
+        requests: &[&Claim<'_>],
+        known: &[Lease],
+    ) -> Vec<Lease> {
+        let starts = || requests.iter().map(|request| request.slice_start);
+        let (Some(first), Some(last)) = (starts().min(), starts().max()) else { return Vec::new() };
+        let Some(rollup) = requests.first().map(|request| request.rollup) else {
+            return Vec::new();
+        };
+        let found = self.range(rollup, first, last + TimeDelta::seconds(1)).await;
+        let is_known =
+            |found: &Checkpoint| known.iter().any(|lease| lease.slice_start() == found.slice_start);
+        let is_mine = |found: &Checkpoint| {
+            found.owner.as_deref() == Some(owner) && found.state == State::Running
+        };
+        // Without an answer their leases run out.
+        let found = found.unwrap_or_default().into_iter();
+        let mine = found.filter(|found| is_mine(found) && !is_known(found));
+        mine.filter_map(|found| Lease::new(&found.to_item()).ok()).collect()
+    }
+
     fn claim_update(&self, owner: &str, request: &Claim<'_>, lease_until: DateTime<Utc>) -> Update {
         let now = request.now;
         let condition = claimable(whole_ms(now), self.failures_max);

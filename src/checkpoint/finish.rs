@@ -85,6 +85,38 @@ impl Checkpoints {
         already(&found, lease, State::Succeeded)
     }
 
+    /// Like [`Checkpoints::complete_within`], for several slices, whose writes are sent together.
+    /// They are in the order of locks.
+    ///
+    /// # Errors
+    /// [`CheckpointError::LostLease`] if a newer attempt has one of the slices. The caller must then
+    /// roll back.
+    pub(crate) async fn complete_each_within(
+        &self,
+        ends: &[(&Lease, Completion)],
+        now: DateTime<Utc>,
+        tx: &mut Tx,
+    ) -> Result<Vec<State>, CheckpointError> {
+        let mut made = Vec::new();
+        if ends.len() > 1 {
+            let clean = |(lease, outcome): &(&Lease, Completion)| {
+                completion(lease, outcome, now, State::Succeeded)
+            };
+            let clean: Vec<_> = ends.iter().map(clean).collect();
+            for item in self.store.update_each(&clean, "complete", tx).await? {
+                made.push(Checkpoint::from_item(&item)?.slice_start);
+            }
+        }
+        let mut states = Vec::new();
+        for (lease, outcome) in ends {
+            states.push(match made.contains(&lease.slice_start()) {
+                true => State::Succeeded,
+                false => self.complete_within(lease, outcome, now, Some(&mut *tx)).await?,
+            });
+        }
+        Ok(states)
+    }
+
     /// Records that the lease's attempt failed. `retryable` says whether another try can help.
     /// Otherwise the failures count as exhausted.
     ///

@@ -14,6 +14,7 @@ mod seal;
 mod stage;
 mod statement;
 mod things;
+mod together;
 mod verify;
 
 use std::borrow::Cow;
@@ -37,6 +38,7 @@ pub use replace::StatementOptions;
 pub(crate) use replace::{LastWrite, Replaced};
 pub use stage::{Chunk, StageProgress};
 pub(crate) use things::StagedPage;
+pub(crate) use together::Leased;
 pub(crate) use verify::{Comparison, Difference, Verification};
 
 /// The target database, and the schema of its rollup tables.

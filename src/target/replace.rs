@@ -5,6 +5,7 @@ use std::fmt;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::future::BoxFuture;
 use sqlx::Row as _;
+use sqlx::postgres::PgRow;
 
 use super::statement::{columns, differs, limited, merged, same_group};
 use super::{Target, TargetError, generation};
@@ -68,13 +69,14 @@ pub struct StatementOptions<'g> {
     pub last: Option<&'g dyn LastWrite>,
 }
 
-/// The last writes of the transaction that replaces a slice's rows. They commit with the rows and
-/// the marker.
+/// The last writes of the transaction that replaces the rows of slices. They commit with the rows
+/// and the markers.
 pub trait LastWrite: fmt::Debug + Sync {
-    /// Makes the writes. After an error the whole replacement is rolled back.
+    /// Makes the writes, given what each slice's replacement did. After an error the whole
+    /// transaction is rolled back.
     fn write<'a>(
         &'a self,
-        replaced: &'a Replaced,
+        replaced: &'a [Replaced],
         tx: &'a mut Tx,
     ) -> BoxFuture<'a, Result<(), CheckpointError>>;
 }
@@ -111,6 +113,27 @@ const LONGEST_SLICE: TimeDelta = TimeDelta::days(370);
 pub(super) struct PriorMarker {
     /// Source rows behind the slice's data. `None`: it has no data of this definition.
     rows_read: Option<i64>,
+}
+
+impl PriorMarker {
+    pub(super) fn read(row: &PgRow) -> Result<Self, sqlx::Error> {
+        Ok(Self { rows_read: row.try_get("rows_read")? })
+    }
+
+    /// Refuses a result that has lost most of the rows that were counted before.
+    pub(super) fn guard(
+        &self,
+        shrink: Option<f64>,
+        replaced: &Replaced,
+    ) -> Result<(), TargetError> {
+        let Some((guard, before)) = shrink.zip(self.rows_read) else { return Ok(()) };
+        let (found, before) = (replaced.rows_read, before.unsigned_abs());
+        #[expect(clippy::cast_precision_loss, reason = "a share of a count of rows")]
+        if (found as f64) < before as f64 * guard {
+            return Err(TargetError::Shrunk { found, before, guard });
+        }
+        Ok(())
+    }
 }
 
 impl Target {
@@ -196,14 +219,8 @@ impl Target {
         })
     }
 
-    /// Runs the replacement. Returns its counts, and the number of pairs of a group and a row,
-    /// found or added.
-    async fn replace_once(
-        &self,
-        tx: &mut Tx,
-        job: SliceJob<'_>,
-        input: &str,
-    ) -> Result<(Replaced, u64), TargetError> {
+    /// The statement that replaces the rows of `job` by `input`, and ends in `counts`.
+    pub(super) fn replace_sql(&self, job: SliceJob<'_>, input: &str, counts: &str) -> String {
         let SliceJob { rollup, shape, slice } = job;
         let input = limited(shape, input);
         let assignments: Vec<String> = shape
@@ -212,7 +229,7 @@ impl Target {
             .map(|field| ident(&field.name))
             .map(|name| format!("{name} = __d.{name}"))
             .collect();
-        let sql = format!(
+        format!(
             include_str!("replace.sql"),
             differs = differs(shape),
             input = input,
@@ -223,7 +240,19 @@ impl Target {
             same_group = same_group(shape),
             columns = columns(shape).join(", "),
             assignments = assignments.join(", "),
-        );
+            counts = counts.replace("{time}", shape.time_key),
+        )
+    }
+
+    /// Runs the replacement. Returns its counts, and the number of pairs of a group and a row,
+    /// found or added.
+    async fn replace_once(
+        &self,
+        tx: &mut Tx,
+        job: SliceJob<'_>,
+        input: &str,
+    ) -> Result<(Replaced, u64), TargetError> {
+        let sql = self.replace_sql(job, input, include_str!("counts.sql"));
         let watch = Stopwatch::start();
         let row = tx.row("replacing the slice", sql).await?;
         let count = |column: &str| row.try_get::<i64, _>(column).map(i64::unsigned_abs);
@@ -264,21 +293,19 @@ pub(super) fn millis(watch: Stopwatch) -> u64 {
     whole_ms(watch.elapsed())
 }
 
-/// Takes the slice's marker for the lease's attempt, if this installation owns the rollup.
-pub(super) async fn fence(
-    target: &Target,
-    tx: &mut Tx,
-    lease: &Lease,
-    rollup: &Rollup,
-    slice: Slice,
-) -> Result<PriorMarker, TargetError> {
-    let keeper = target.keeper(&rollup.name).map(|id| {
+/// The condition that this installation owns the rollup. `None`: the process has yet to read it.
+fn is_kept(target: &Target, rollup: &Rollup) -> Option<String> {
+    target.keeper(&rollup.name).map(|id| {
         let (name, id) = (literal(&rollup.name), literal(&id));
         format!(
             "EXISTS (SELECT FROM tallymark.rollup WHERE rollup = {name} AND installation = {id})"
         )
-    });
-    let sql = format!(
+    })
+}
+
+/// The statement that takes a slice's marker. It returns no row where it is refused.
+pub(super) fn fence_sql(target: &Target, lease: &Lease, rollup: &Rollup, slice: Slice) -> String {
+    format!(
         include_str!("fence.sql"),
         rollup = literal(&rollup.name),
         start = timestamptz(slice.start()),
@@ -287,15 +314,26 @@ pub(super) async fn fence(
         owner = literal(lease.owner()),
         definition = literal(lease.definition()),
         generation = generation_of(lease.definition()),
-        is_kept = keeper.as_deref().unwrap_or("true"),
+        is_kept = is_kept(target, rollup).as_deref().unwrap_or("true"),
         idle_ms = IDLE_MS,
-    );
+    )
+}
+
+/// Takes the slice's marker for the lease's attempt, if this installation owns the rollup.
+pub(super) async fn fence(
+    target: &Target,
+    tx: &mut Tx,
+    lease: &Lease,
+    rollup: &Rollup,
+    slice: Slice,
+) -> Result<PriorMarker, TargetError> {
+    let keeper = is_kept(target, rollup);
+    let sql = fence_sql(target, lease, rollup, slice);
     // Repeated once if the registry's generation was older.
     for _ in 0..2 {
         if let Some(row) = tx.ask("taking the marker", sql.clone()).await?.first() {
-            let rows_read = row.try_get("rows_read");
-            let rows_read = rows_read.map_err(|source| tx.error("reading the marker", source))?;
-            return Ok(PriorMarker { rows_read });
+            let marker = PriorMarker::read(row);
+            return marker.map_err(|source| tx.error("reading the marker", source).into());
         }
         let registered = generation::raise(tx, target, lease, rollup).await?;
         if let Some(seal) = registered.sealed_before.filter(|seal| slice.start() < *seal) {
@@ -330,26 +368,16 @@ fn longest(slice: Slice, generation: u64) -> TimeDelta {
     }
 }
 
-/// Checks the result against the marker, writes the marker, and commits.
-pub(super) async fn finish(
+/// The statement that writes a slice's marker. It returns the sealed slice of another calendar that
+/// the slice overlaps.
+pub(super) fn marker_sql(
     target: &Target,
-    mut tx: Tx,
     lease: &Lease,
-    job: SliceJob<'_>,
-    options: StatementOptions<'_>,
-    marker: &PriorMarker,
-    replaced: Replaced,
-) -> Result<Replaced, TargetError> {
-    if let (Some(shrink), Some(before)) = (options.shrink, marker.rows_read) {
-        let before = before.unsigned_abs();
-        #[expect(clippy::cast_precision_loss, reason = "a share of a count of rows")]
-        if (replaced.rows_read as f64) < before as f64 * shrink {
-            tx.rollback().await?;
-            return Err(TargetError::Shrunk { found: replaced.rows_read, before, guard: shrink });
-        }
-    }
-    let SliceJob { rollup, slice, .. } = job;
-    let sql = format!(
+    rollup: &Rollup,
+    slice: Slice,
+    replaced: &Replaced,
+) -> String {
+    format!(
         include_str!("marker.sql"),
         rollup = literal(&rollup.name),
         table = target.table(rollup),
@@ -367,7 +395,25 @@ pub(super) async fn finish(
         groups = replaced.groups,
         attempt = lease.attempt(),
         owner = literal(lease.owner()),
-    );
+    )
+}
+
+/// Checks the result against the marker, writes the marker, and commits.
+pub(super) async fn finish(
+    target: &Target,
+    mut tx: Tx,
+    lease: &Lease,
+    job: SliceJob<'_>,
+    options: StatementOptions<'_>,
+    marker: &PriorMarker,
+    replaced: Replaced,
+) -> Result<Replaced, TargetError> {
+    if let Err(shrunk) = marker.guard(options.shrink, &replaced) {
+        tx.rollback().await?;
+        return Err(shrunk);
+    }
+    let SliceJob { rollup, slice, .. } = job;
+    let sql = marker_sql(target, lease, rollup, slice, &replaced);
     let rows = tx.ask("writing the marker", sql).await?;
     let sealed = rows.first().map_or(Ok(None), |row| row.try_get::<Option<DateTime<Utc>>, _>(0));
     if let Some(sealed) = sealed.map_err(|source| tx.error("writing the marker", source))? {
@@ -376,7 +422,7 @@ pub(super) async fn finish(
         return Err(TargetError::Sealed { slice });
     }
     if let Some(last) = options.last
-        && let Err(error) = last.write(&replaced, &mut tx).await
+        && let Err(error) = last.write(std::slice::from_ref(&replaced), &mut tx).await
     {
         // A broken connection rolls back by itself.
         let _ = tx.rollback().await;

@@ -21,19 +21,13 @@ WITH __diff AS MATERIALIZED (
 ), __gone AS (
     DELETE FROM {rollup} __r USING __diff __d
     WHERE __r.ctid = __d.__tid AND __d.{time} IS NULL AND __r.{time} >= {start} AND __r.{time} < {end}
-    RETURNING 1
+    RETURNING __r.{time} AS __at
 ), __added AS (
     INSERT INTO {rollup} ({columns}) SELECT {columns} FROM __diff WHERE __tid IS NULL
-    RETURNING 1
+    RETURNING {time} AS __at
 ), __changed AS (
     UPDATE {rollup} __r SET {assignments} FROM __diff __d
     WHERE __r.ctid = __d.__tid AND __d.__differs AND __r.{time} >= {start} AND __r.{time} < {end}
-    RETURNING 1
+    RETURNING __r.{time} AS __at
 )
-SELECT coalesce(sum(__rows), 0)::bigint AS rows_read,
-       coalesce(max(__new), 0) AS groups,
-       count({time}) AS joined,
-       (SELECT count(*) FROM __added) AS inserted,
-       (SELECT count(*) FROM __changed) AS updated,
-       (SELECT count(*) FROM __gone) AS deleted
-FROM __diff
+{counts}

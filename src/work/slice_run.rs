@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::time::error::Elapsed;
-use tracing::{Instrument as _, info_span};
+use tracing::{Instrument as _, Span, info_span};
 
 use crate::checkpoint::{CheckpointError, Lease};
 use crate::clients::bubble::Units;
@@ -38,12 +38,14 @@ mod claim;
 mod pages;
 mod record;
 mod stop;
+mod together;
 mod values;
 mod with_rows;
 
 use chunks::{Chunks, SliceRead};
 use claim::{Begun, Claimed};
 use stop::Stop;
+pub(crate) use together::run_together;
 use with_rows::CompletedSlice;
 
 /// Time reserved for recording how the attempt ended.
@@ -111,6 +113,8 @@ struct Work<'a> {
     throttle: Throttle<'a>,
     /// Runs since before the claim.
     watch: Stopwatch,
+    /// The number of slices that share this time, as they are worked on together.
+    sharers: u32,
     /// The completion in the newest transaction that replaced the rows.
     written: Mutex<Option<CompletedSlice>>,
     /// The workload units that the app billed.
@@ -155,39 +159,15 @@ async fn work_on(
     claimed: &Claimed<'_>,
     watch: Stopwatch,
 ) -> Result<SliceReport, WorkError> {
-    let Turn { worker, rollup, slice, deadline, options } = turn;
-    let Claimed { shape, lease, consumer, throttle } = claimed;
-    let stretch = throttle.stretch();
-    let left = deadline.remaining(&*worker.clock).saturating_sub(RESERVE);
-    let chunk_time = worker
-        .config
-        .source
-        .chunk_time
-        .min(left.div_f64(f64::from(CHUNKS_MIN) * stretch))
-        .max(CHUNK_TIME_MIN);
-    let work = Work {
-        worker,
-        job: SliceJob { rollup, shape, slice },
-        lease,
-        consumer: *consumer,
-        deadline,
-        options,
-        chunk_time,
-        throttle: *throttle,
-        watch,
-        written: Mutex::default(),
-        units: Mutex::default(),
-    };
-    let start = rfc3339(slice.start());
-    let span = info_span!("slice", rollup = rollup.name, start, attempt = lease.attempt());
-    let work = async {
+    let work = Work::new(turn, claimed, watch, 1);
+    let all = async {
         let result = work.process().await;
         let report = work.record_in_time(result).instrument(info_span!("complete")).await?;
         let units = *lock(&work.units);
-        let workload_units = rollup.mirror.is_some().then_some(units);
+        let workload_units = turn.rollup.mirror.is_some().then_some(units);
         Ok(SliceReport { workload_units, ..report })
     };
-    work.instrument(span).await
+    all.instrument(work.span()).await
 }
 
 /// Marks serve only registered consumers. For other rollups the slice is settled by `grace`.
@@ -198,7 +178,47 @@ fn registered(settled: Settled, consumer: Option<i64>) -> Settled {
     }
 }
 
-impl Work<'_> {
+impl<'w> Work<'w> {
+    /// The work on the slice of `turn`, which is claimed. Its time since `watch` began is shared by
+    /// this many slices.
+    fn new(turn: Turn<'w>, claimed: &'w Claimed<'w>, watch: Stopwatch, sharers: u32) -> Self {
+        let Turn { worker, rollup, slice, deadline, options } = turn;
+        let Claimed { shape, lease, consumer, throttle } = claimed;
+        let left = deadline.remaining(&*worker.clock).saturating_sub(RESERVE);
+        let chunk_time = worker
+            .config
+            .source
+            .chunk_time
+            .min(left.div_f64(f64::from(CHUNKS_MIN) * throttle.stretch()))
+            .max(CHUNK_TIME_MIN);
+        Self {
+            worker,
+            job: SliceJob { rollup, shape, slice },
+            lease,
+            consumer: *consumer,
+            deadline,
+            options,
+            chunk_time,
+            throttle: *throttle,
+            watch,
+            sharers,
+            written: Mutex::default(),
+            units: Mutex::default(),
+        }
+    }
+
+    /// The span of its log lines.
+    fn span(&self) -> Span {
+        let SliceJob { rollup, slice, .. } = self.job;
+        let (start, attempt) = (rfc3339(slice.start()), self.lease.attempt());
+        info_span!("slice", rollup = rollup.name, start, attempt)
+    }
+
+    /// The time since before the claim.
+    fn elapsed(&self) -> Duration {
+        self.watch.elapsed() / self.sharers
+    }
+
     async fn process(&self) -> Result<Done, Stop> {
         let mut pace = self.worker.pace(self.job.rollup);
         let work = async {
@@ -208,10 +228,8 @@ impl Work<'_> {
             let settled_by = self.settle(&mut pace).instrument(info_span!("settle")).await?;
             Chunks::new(self, settled_by).read(&mut pace).instrument(info_span!("read")).await
         };
-        // The servers end their own statements. This limit is for a connection that is cut off.
-        let limit = self.time_left().saturating_sub(RESERVE / 2);
-        let work = tokio::time::timeout(limit, work);
-        let done = self.unless_interrupted(work).await;
+        // Boxed, as the way to it is deep already.
+        let done = self.in_time(Box::pin(work)).await;
         self.worker.set_pace(self.job.rollup, pace);
         if done.as_ref().is_err_and(Stop::tells_of_change) {
             self.worker.forget(self.job.rollup);
@@ -219,12 +237,19 @@ impl Work<'_> {
         done
     }
 
+    /// Waits for `work` until shortly before the deadline, or until an interruption. The servers end
+    /// their own statements. This limit is for a connection that is cut off.
+    async fn in_time<T>(&self, work: impl Future<Output = Result<T, Stop>>) -> Result<T, Stop> {
+        let limit = self.time_left().saturating_sub(RESERVE / 2);
+        self.unless_interrupted(tokio::time::timeout(limit, work)).await
+    }
+
     /// Waits for `work`. After an interruption its statement is cancelled. Work that has ended by
     /// then counts, and the rest is given up.
-    async fn unless_interrupted(
+    async fn unless_interrupted<T>(
         &self,
-        work: impl Future<Output = Result<Result<Done, Stop>, Elapsed>>,
-    ) -> Result<Done, Stop> {
+        work: impl Future<Output = Result<Result<T, Stop>, Elapsed>>,
+    ) -> Result<T, Stop> {
         let mut work = std::pin::pin!(work);
         let too_late = |_| Err(Stop::out_of_time(NO_ANSWER));
         let interrupt = &self.worker.interrupt;

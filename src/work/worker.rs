@@ -29,6 +29,26 @@ use crate::work::generation::Generations;
 /// ones are left to a later run, which does not count as a failure.
 const SETTLE_WAIT_MAX: Duration = Duration::from_secs(2);
 
+/// When a batch works on neighbouring slices together.
+#[derive(Clone, Copy, Debug)]
+pub struct Joining {
+    /// The slices that run alone before. They tell how long a slice takes, and a problem of all
+    /// slices is met by one at a time.
+    pub after: usize,
+    /// Most slices at a time. More would save little, and a worker that is killed leaves the leases
+    /// on all of them to run out.
+    pub slices_max: usize,
+    /// Most work in reading them, as expected. Wider slices gain nothing, as their rows are most of
+    /// their cost.
+    pub work_max: Duration,
+}
+
+impl Default for Joining {
+    fn default() -> Self {
+        Self { after: 16, slices_max: 32, work_max: Duration::from_millis(100) }
+    }
+}
+
 /// The clients and the configuration of one process. It is cheap to share and connects when first
 /// used.
 #[derive(Debug)]
@@ -48,6 +68,7 @@ pub struct Worker {
     pub clock: Arc<dyn Clock>,
     /// Longest wait of an attempt for transactions that were writing at its slice's end.
     pub settle_wait_max: Duration,
+    pub joining: Joining,
     /// The shared look at the open transactions of the source.
     pub(crate) horizons: settle::Horizons,
     /// The tables that slices were planned to read.
@@ -283,6 +304,7 @@ impl Worker {
             interrupt,
             clock,
             settle_wait_max,
+            joining: Joining::default(),
             horizons: settle::Horizons::default(),
             tables: KnownTables::default(),
             consumers: Mutex::default(),

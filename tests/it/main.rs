@@ -83,6 +83,7 @@ mod store_losses;
 mod support;
 mod tables;
 mod tls;
+mod together;
 mod tokens;
 mod types;
 mod versions;

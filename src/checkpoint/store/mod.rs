@@ -1,4 +1,4 @@
-//! The stores that keep checkpoints, behind an interface of fifteen calls.
+//! The stores that keep checkpoints, behind an interface of eighteen calls.
 //!
 //! | module | part |
 //! |---|---|
@@ -92,6 +92,32 @@ pub trait Store: fmt::Debug + Send + Sync {
         operation: &'static str,
         within: &'a mut Tx,
     ) -> StoreAnswer<'a, Vec<Item>>;
+
+    /// Makes those of these writes whose conditions hold, each by itself, and returns the items
+    /// after them. The writes are of different items, in the order of their locks. An item may also
+    /// be missing from the answer because its write got none.
+    fn update_apart(
+        &self,
+        updates: Vec<Update>,
+        operation: &'static str,
+    ) -> StoreAnswer<'_, Vec<Item>> {
+        async move {
+            let writes = updates.into_iter().map(|update| self.update(update, operation, None));
+            let (mut items, mut trouble) = (Vec::new(), None);
+            for written in future::join_all(writes).await {
+                match written {
+                    Ok(Written::Done(item)) => items.push(item),
+                    Ok(Written::Refused { .. }) => {}
+                    Err(error) => trouble = Some(error),
+                }
+            }
+            match trouble {
+                Some(error) if items.is_empty() => Err(error),
+                _ => Ok(items),
+            }
+        }
+        .boxed()
+    }
 
     /// Whether the item exists. If it is missing, every writer that would create it waits until the
     /// transaction has ended. Only for a store in the target.

@@ -56,6 +56,16 @@ impl Slice {
         self.end
     }
 
+    /// The time of neighbouring slices, which are in ascending order, as one interval. `None`: they
+    /// do not adjoin. It is read like a slice, and has no checkpoint.
+    #[must_use]
+    pub(crate) fn joined(slices: &[Self]) -> Option<Self> {
+        let (first, last) = (slices.first()?, slices.last()?);
+        let mut pairs = slices.iter().zip(slices.iter().skip(1));
+        let adjoin = pairs.all(|(one, next)| one.end == next.start);
+        adjoin.then_some(Self { start: first.start, end: last.end })
+    }
+
     #[must_use]
     pub fn duration(&self) -> TimeDelta {
         self.end - self.start

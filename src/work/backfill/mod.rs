@@ -1,5 +1,6 @@
 //! Many slices in one process: backfill a range, or replay chosen slices.
 
+mod neighbours;
 mod passes;
 
 use std::collections::{BTreeSet, HashMap};

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 
+use super::neighbours::Neighbours;
 use super::{BatchOptions, BatchReport, Interrupted, Listener};
 use crate::checkpoint::State;
 use crate::model::clock::Deadline;
@@ -207,18 +208,17 @@ async fn pass(
     let stop = AtomicBool::new(false);
     let (mut ended_here, reopening) = (BTreeSet::new(), reopen.clone());
     let reopening = &reopening;
-    let in_flight = AtomicUsize::new(0);
-    let mut runs = futures_util::stream::iter(slices.iter().copied())
+    let (in_flight, ended_by_now) = (AtomicUsize::new(0), AtomicUsize::new(report.ended()));
+    let next = Neighbours::new(worker, rollup, slices, reopening, &ended_by_now, batch);
+    let mut runs = futures_util::stream::iter(next)
         .take_while(|_| ready(!stop.load(Ordering::Relaxed)))
-        .inspect(|_| {
-            in_flight.fetch_add(1, Ordering::Relaxed);
+        .inspect(|some| {
+            in_flight.fetch_add(some.len(), Ordering::Relaxed);
         })
-        .map(|slice| async move {
-            let run =
-                run_in_batch(worker, rollup, slice, reopening.contains(&slice), reason, batch);
-            (slice, run.await)
-        })
-        .buffer_unordered(batch.concurrency.max(1));
+        // Boxed, as it would be too deep for a thread's stack.
+        .map(|some| run_in_batch(worker, rollup, some, reopening, reason, batch).boxed())
+        .buffer_unordered(batch.concurrency.max(1))
+        .flat_map(futures_util::stream::iter);
     let mut pass = Pass::default();
     let mut failures_in_a_row = 0;
     while let Some((slice, result)) = runs.next().await {
@@ -236,6 +236,7 @@ async fn pass(
             }
         };
         reopen.remove(&slice);
+        ended_by_now.fetch_add(1, Ordering::Relaxed);
         report.runs.add(&ended);
         report.workload_units = report.runs.workload_units;
         if let Some(hold) = ended.held_back() {
@@ -271,8 +272,57 @@ async fn pass(
     pass
 }
 
-/// `None`: too little time is left to start it, or the batch is ending.
+/// The end of one slice in a batch. `None`: too little time is left to start it, or the batch is
+/// ending.
+type SliceEnd = (Slice, Result<Option<SliceReport>, WorkError>);
+
+/// Works on neighbouring slices, together if there are several. A slice that is missing from the
+/// answer is left to the next pass.
 async fn run_in_batch(
+    worker: &Worker,
+    rollup: &Rollup,
+    slices: Vec<Slice>,
+    reopening: &BTreeSet<Slice>,
+    reason: &str,
+    batch: BatchOptions,
+) -> Vec<SliceEnd> {
+    let (mut ends, mut left) = (Vec::new(), slices);
+    if left.len() > 1
+        && let Some(deadline) = deadline_in(worker, batch)
+    {
+        let run = slice_run::run_together(worker, rollup, &left, deadline, batch.options);
+        let run = Box::pin(run).await;
+        ends.extend(run.ended.into_iter().map(|(slice, end)| (slice, end.map(Some))));
+        left = run.left;
+    }
+    for slice in left {
+        let is_over = |(_, end): &SliceEnd| match end {
+            Ok(ended) => ended.as_ref().is_none_or(|ended| ended.held_back().is_some()),
+            Err(_) => true,
+        };
+        if ends.iter().any(is_over) {
+            break;
+        }
+        let reopen = reopening.contains(&slice);
+        let run = Box::pin(run_one(worker, rollup, slice, reopen, reason, batch));
+        ends.push((slice, run.await));
+    }
+    ends
+}
+
+/// The deadline of the next slice. `None`: too little time is left to start it, or the batch is
+/// ending.
+fn deadline_in(worker: &Worker, batch: BatchOptions) -> Option<Deadline> {
+    let is_late = |deadline: Deadline| deadline.remaining(&*worker.clock) < BEGIN_MIN;
+    if batch.deadline.is_some_and(is_late) || worker.interrupt.is_raised() {
+        return None;
+    }
+    let own = Deadline::after(&*worker.clock, batch.budget);
+    Some(batch.deadline.map_or(own, |all| own.min(all)))
+}
+
+/// `None`: too little time is left to start it, or the batch is ending.
+async fn run_one(
     worker: &Worker,
     rollup: &Rollup,
     slice: Slice,
@@ -280,8 +330,7 @@ async fn run_in_batch(
     reason: &str,
     batch: BatchOptions,
 ) -> Result<Option<SliceReport>, WorkError> {
-    let is_late = |deadline: Deadline| deadline.remaining(&*worker.clock) < BEGIN_MIN;
-    if batch.deadline.is_some_and(is_late) || worker.interrupt.is_raised() {
+    if deadline_in(worker, batch).is_none() {
         return Ok(None);
     }
     let now = worker.clock.now();

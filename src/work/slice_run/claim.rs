@@ -80,3 +80,44 @@ pub(super) async fn claim_if_allowed(turn: Turn<'_>) -> Result<Begun<'_>, WorkEr
         Err(ClaimError::Checkpoint(error)) => Err(error.into()),
     }
 }
+
+/// Claims neighbouring slices, in ascending order, that nothing but other workers and their own state
+/// can keep from being worked on. Returns those that it claimed.
+pub(super) async fn claim_several<'w>(
+    turns: &[Turn<'w>],
+) -> Result<Permit<Vec<(Turn<'w>, Claimed<'w>)>>, WorkError> {
+    let Some(Turn { worker, rollup, slice, options, .. }) = turns.first().copied() else {
+        return Ok(Permit::Given(Vec::new()));
+    };
+    // A seal that the first one is behind holds for all of them.
+    let throttle =
+        match ready::gate(worker, rollup, options.backfill).for_slice(slice).may_start().await? {
+            Permit::Given(throttle) => throttle,
+            // Each slice tells its own reason.
+            Permit::NotNow(held) if !held.why.holds_rollup() => {
+                return Ok(Permit::Given(Vec::new()));
+            }
+            Permit::NotNow(held) => return Ok(Permit::NotNow(held)),
+        };
+    let shape = ready::prepare(worker, rollup).await?;
+    let consumer = consumer::id_of(worker, rollup).await?;
+    let definition = ready::definition(worker, rollup).await?;
+    let now = worker.clock.now();
+    let request = |turn: &Turn<'_>| Claim {
+        rollup: &rollup.name,
+        slice_start: turn.slice.start(),
+        definition: &definition,
+        now,
+        deadline: turn.deadline.instant(),
+    };
+    let requests: Vec<_> = turns.iter().map(request).collect();
+    let leases =
+        worker.checkpoints.claim_several(&requests).instrument(info_span!("claim")).await?;
+    let mut turns = turns.iter();
+    // Both are in ascending order.
+    let claimed = leases.into_iter().filter_map(|lease| {
+        let turn = turns.find(|turn| turn.slice.start() == lease.slice_start())?;
+        Some((*turn, Claimed { shape: Arc::clone(&shape), lease, consumer, throttle }))
+    });
+    Ok(Permit::Given(claimed.collect()))
+}

@@ -55,7 +55,7 @@ impl Work<'_> {
 
     /// Writes the outcome to the checkpoint.
     async fn record(&self, result: Result<Done, Stop>) -> Result<SliceReport, WorkError> {
-        let (now, elapsed) = (self.worker.clock.now(), self.watch.elapsed());
+        let (now, elapsed) = (self.worker.clock.now(), self.elapsed());
         let Recorded { ending, trouble } = match result {
             Ok(done) => self.succeed(&done, elapsed, now).await,
             Err(Stop::NotNow { not_now, horizon }) => self.give_back(not_now, horizon, now).await,

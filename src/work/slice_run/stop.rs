@@ -1,5 +1,7 @@
 //! Why the work on a slice stops before it is done.
 
+use std::fmt;
+
 use crate::checkpoint::CheckpointError;
 use crate::clients::db::{DbError, DbErrorKind};
 use crate::model::hint::Fault;
@@ -39,6 +41,18 @@ impl Stop {
                 matches!(not_now.why, Why::OtherCalendar(_) | Why::OtherZone(_))
             }
             Self::Fenced(_) | Self::Unreachable(_) | Self::Unrecorded(_) => false,
+        }
+    }
+}
+
+impl fmt::Display for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotNow { not_now, .. } => not_now.fmt(f),
+            Self::Fail { fault, .. } => fault.fmt(f),
+            Self::Fenced(reason) => f.write_str(reason),
+            Self::Unreachable(error) => error.fmt(f),
+            Self::Unrecorded(error) => error.fmt(f),
         }
     }
 }

@@ -3,19 +3,42 @@
 use std::sync::Arc;
 
 use tallymark::model::clock::{Clock as _, Deadline};
+use tallymark::model::slice::Order;
 use tallymark::tick;
-use tallymark::work::worker::Worker;
+use tallymark::work::backfill::{self, BatchOptions, Silent};
+use tallymark::work::worker::{Joining, Worker};
 use tempfile::TempDir;
 
 use super::wire::Wires;
 use crate::support::Database;
 use crate::support::cli::{Place, daily, ended, execute};
 use crate::support::world::{
-    BUDGET, DAILY, EVENTS, Setup, Urls, World, clock, config, install_capture, random_events,
+    BUDGET, DAILY, EVENTS, Keeper, Setup, Urls, World, batch, clock, config, install_capture,
+    instant, random_events,
 };
 
 /// Six days of events, and all of them due.
 const DAYS: u32 = 6;
+
+/// The calls of a further slice of a batch, in one database. The last reads the operator's commands
+/// for the next slice.
+const CALLS_OF_A_SLICE: [&str; 15] = [
+    "claim",
+    "begin to read",
+    "clock",
+    "plan, parse",
+    "plan",
+    "commit",
+    "begin to write",
+    "slot",
+    "fence",
+    "replace, parse",
+    "replace",
+    "marker",
+    "complete",
+    "commit",
+    "read checkpoints",
+];
 
 /// A place with wires to its servers.
 struct Wired {
@@ -125,13 +148,37 @@ async fn a_slice_makes_these_calls_with_checkpoints_in_the_target() {
     assert_eq!(claims.len(), DAYS as usize);
     let slice = &calls[claims[2]..claims[3]];
     let slice: Vec<_> = slice.iter().map(|call| call.strip_prefix("source: ").unwrap()).collect();
-    let settling = ["begin to read", "clock", "plan, parse", "plan", "commit"];
-    let entering = ["begin to write", "slot", "fence"];
-    let replacing = ["replace, parse", "replace", "marker", "complete", "commit"];
-    // The last reads the operator's commands for the next slice.
-    let expected =
-        [&["claim"][..], &settling, &entering, &replacing, &["read checkpoints"]].concat();
-    assert_eq!(slice, expected);
+    assert_eq!(slice, CALLS_OF_A_SLICE);
+}
+
+/// Neighbouring small slices of a batch, in one database: 32 of them make the calls of one.
+#[tokio::test(flavor = "multi_thread")]
+async fn slices_that_are_worked_on_together_make_the_calls_of_one() {
+    let (clock, keeper) = (Arc::new(clock("2026-04-01T00:00:00Z")), Keeper::Target);
+    let setup = Setup { clock: clock.clone(), keeper, ..Setup::default() };
+    let world = World::new(&format!("{EVENTS}; {}", random_events(65, 10)), setup).await;
+    let directory = TempDir::new().unwrap();
+    let wires = Wires::counting(directory.path().join("clock"));
+    let urls = Urls { source: wires.postgres("source", &world.urls.source), target: None };
+    let config = config(&urls, "chunk_time = \"60s\"", DAILY);
+    let checkpoints = keeper.open(&config, 1);
+    let mut worker = Worker::with_checkpoints(config, checkpoints, clock, 1).unwrap();
+    worker.joining = Joining { after: 1, slices_max: 32, work_max: BUDGET };
+    let world = World { worker, ..world };
+    let batch = BatchOptions { concurrency: 1, ..batch() };
+    let (rollup, to) = (world.rollup(), instant("2026-03-07"));
+    let plan =
+        backfill::plan(&world.worker, rollup, rollup.start, to, Order::NewestFirst, false).await;
+    let before = wires.calls().len();
+    let report =
+        backfill::run(&world.worker, rollup, &plan.unwrap(), batch, &Silent).await.unwrap();
+    assert_eq!((report.succeeded, report.left), (65, 0));
+    let calls = wires.calls().split_off(before);
+    let claims: Vec<_> = (0..calls.len()).filter(|at| calls[*at].ends_with(": claim")).collect();
+    assert_eq!(claims.len(), 3, "one slice, and twice 32: {calls:?}");
+    let slices = &calls[claims[1]..claims[2]];
+    let slices: Vec<_> = slices.iter().map(|call| call.strip_prefix("source: ").unwrap()).collect();
+    assert_eq!(slices, CALLS_OF_A_SLICE);
 }
 
 /// In a process that lives on, as the first tick of one reads the catalogues.

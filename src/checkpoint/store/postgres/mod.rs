@@ -5,6 +5,7 @@
 //! others wait for. A transaction pooler works, because no session state and no lock outlives a
 //! transaction. The server's clock decides about leases, and it is the same for all workers.
 
+mod apart;
 mod describe;
 mod reading;
 mod render;
@@ -359,6 +360,14 @@ impl Store for Postgres {
         within: &'a mut Tx,
     ) -> StoreAnswer<'a, Vec<Item>> {
         self.update_each_within(updates, operation, within).boxed()
+    }
+
+    fn update_apart(
+        &self,
+        updates: Vec<Update>,
+        operation: &'static str,
+    ) -> StoreAnswer<'_, Vec<Item>> {
+        self.write_apart(updates, operation).boxed()
     }
 
     fn find_or_hold<'a>(&'a self, key: Key, within: &'a mut Tx) -> StoreAnswer<'a, bool> {
