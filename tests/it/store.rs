@@ -45,9 +45,10 @@ pub(crate) fn contradictions(rollup: &str) -> String {
          FULL JOIN tallymark.slice AS s ON s.rollup = c.rollup AND s.slice_start = c.at \
          CROSS JOIN LATERAL (SELECT coalesce(sum(r.events), 0) AS counted FROM stats.{rollup} AS r \
              WHERE r.bucket >= s.slice_start AND r.bucket < s.slice_end) AS r \
-         WHERE (c.item->>'state' = 'succeeded' AND c.item->>'owner' IS DISTINCT FROM s.replaced_owner) \
+         WHERE coalesce(s.rollup, c.rollup) = '{rollup}' AND ( \
+            (c.item->>'state' = 'succeeded' AND c.item->>'owner' IS DISTINCT FROM s.replaced_owner) \
             OR (c.item->>'state' = 'running' AND c.item->>'owner' = s.replaced_owner) \
-            OR (s.replaced_at IS NOT NULL AND s.rows_read <> r.counted)"
+            OR (s.replaced_at IS NOT NULL AND s.rows_read <> r.counted))"
     )
 }
 

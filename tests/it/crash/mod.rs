@@ -12,6 +12,7 @@ mod names;
 mod postgres;
 mod scene;
 mod slices;
+mod windows;
 mod wire;
 
 use std::collections::BTreeSet;
@@ -27,6 +28,7 @@ use crate::support::share;
 use fanned::{Event, Fanned};
 use scene::{Invoked, Scene, Sleeper};
 use slices::{SLICES, Slices, Ways};
+use windows::Windows;
 use wire::{Fault, Moment, Planned, Point, points};
 
 /// Lambda's limit of an invocation.
@@ -298,6 +300,24 @@ async fn whatever_call_meets_a_fault_a_rerun_makes_all_good() {
         documented(),
         "docs/RELIABILITY.md lists other calls"
     );
+}
+
+/// `kill -9` of a worker that has replaced the rows of an hour and is about to reopen the windows
+/// that hold it, or has reopened some of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_killed_between_the_rows_and_their_windows_leaves_none_behind() {
+    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = seed.unwrap_or_else(|| fastrand::u64(..));
+    println!("SEED={seed}");
+    for has_store in [false, true] {
+        let scene = Windows::new(has_store).await;
+        let mut kills = scene.kills(&scene.record(windows::RECORDED));
+        let kinds = kills.len();
+        fastrand::Rng::with_seed(seed).shuffle(&mut kills);
+        kills.truncate(if share::is_whole() { windows::KILLS_MAX } else { DRAWN });
+        println!("{}: {} of {kinds} kills", scene.name(), kills.len());
+        matrix(&scene, &kills).await;
+    }
 }
 
 /// The calls that the documentation lists.

@@ -1,6 +1,7 @@
 //! The stage of the matrix: servers, an event, and the real `bootstrap` behind wires.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -49,6 +50,11 @@ pub trait Scene: Sync {
 
     /// The environment by which a function finds its servers, through these wires.
     fn environment(&self, wires: &Arc<Wires>) -> Vec<(&'static str, String)>;
+
+    /// The wires of a process.
+    fn wires(&self, faults: &[Planned], clock: PathBuf) -> Arc<Wires> {
+        Wires::new(faults.to_vec(), clock)
+    }
 
     /// Does the same once more, without faults, until all work is done.
     async fn rerun(&self);
@@ -102,7 +108,7 @@ pub trait Scene: Sync {
     /// Starts a process behind wires.
     fn function(&self, faults: &[Planned], directory: &TempDir) -> (Arc<Wires>, Function) {
         let clock = directory.path().join("clock");
-        let wires = Wires::new(faults.to_vec(), clock.clone());
+        let wires = self.wires(faults, clock.clone());
         let mut environment = self.environment(&wires);
         environment.extend([
             ("TALLYMARK_FAULTS_CLOCK", clock.display().to_string()),
