@@ -18,6 +18,8 @@ use tallymark::work::report::SliceReport;
 use tallymark::work::slice_run::{self, RunOptions};
 use tallymark::work::standings;
 
+use crate::support::Database;
+use crate::support::cli::{Place, daily, day, execute, lines};
 use crate::support::world::{BUDGET, EVENTS, Keeper, Setup, World, clock, instant, records};
 
 const ZONE: &str = "America/New_York";
@@ -323,4 +325,40 @@ async fn a_window_waits_for_every_finer_slice_in_it() {
         run.await.unwrap().reason.unwrap(),
         "waits for uniques@2025-11-01T22:00:00Z, which is stale"
     );
+}
+
+/// Windows of two days over three days of 240 events.
+#[tokio::test]
+async fn every_command_reads_a_window_as_a_whole() {
+    let database = Database::create().await;
+    let windows = "[[rollup]]\nname = \"two_days\"\nfrom = { rollup = \"daily\" }\nslice = \"1 day\"\n\
+                   trailing = \"2 days\"\nmeasures = [\"events\"]\n";
+    let rollups = format!("{}{windows}", daily(3));
+    let place = Place::new(&database.url(), &database.url(), &rollups).await;
+    place.seed(3).await;
+    place.run(&["init"]).good();
+    let checked = place.run(&["check"]).good().out;
+    assert!(checked.contains("computed from the last 2 days of `daily`"), "{checked}");
+    assert_eq!(place.json(&["run"])["slices"].as_array().unwrap().len(), 6);
+    let preview = place.json(&["preview", "two_days"]);
+    assert_eq!((&preview["rows_read"], &preview["groups"]), (&6.into(), &1.into()));
+    assert_eq!(preview["listed"][0]["events"], 480);
+    let events = "SELECT events FROM stats.two_days ORDER BY bucket";
+    assert_eq!(lines(&place.target_url, events).await, ["(240)", "(480)", "(480)"]);
+    // A window alone, and then the days, of which each is part of two windows.
+    execute(&place.target_url, "UPDATE stats.two_days SET events = 1").await;
+    let start = day(1).to_string();
+    place.run(&["replay", "two_days", "--slice", &start, "--yes"]).good();
+    let verified = place.run(&["verify", "two_days", "--json"]).json();
+    assert_eq!((&verified["slices"], &verified["differences"]), (&3.into(), &2.into()));
+    place.sql("INSERT INTO events (at) SELECT at + interval '1 second' FROM events").await;
+    assert_eq!(place.json(&["backfill", "daily", "--force", "--yes"])["succeeded"], 3);
+    let plan = place.json(&["plan", "two_days"]);
+    assert_eq!(plan["rollups"][0]["standings"]["stale"], 3, "{plan}");
+    assert_eq!(place.json(&["run"])["slices"].as_array().unwrap().len(), 3);
+    assert_eq!(lines(&place.target_url, events).await, ["(480)", "(960)", "(960)"]);
+    assert_eq!(place.json(&["verify"])["differences"], 0);
+    execute(&place.target_url, "DELETE FROM tallymark.slice WHERE rollup = 'two_days'").await;
+    let repaired = place.json(&["repair"]);
+    assert_eq!(repaired["rollups"][1]["reopened"].as_array().unwrap().len(), 3, "{repaired}");
 }
