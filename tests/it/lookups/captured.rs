@@ -239,6 +239,9 @@ async fn a_renamed_key_marks_all_keys_and_a_lost_table_of_marks_nothing() {
     world.sql("UPDATE accounts SET country = 'FR' WHERE ident = 5").await;
     assert_eq!(world.target_value(KEYS).await, "all");
     world.sql("ALTER TABLE accounts RENAME ident TO id").await;
+    // A migration that changes a compared column removes the capture first.
+    let altered = world.pool.execute("ALTER TABLE accounts ALTER country TYPE varchar").await;
+    assert!(altered.unwrap_err().to_string().contains("used in a trigger definition"));
     assert_eq!(slices(&world).await, 3);
     is_exact(&world, "daily").await;
     world.sql("DROP TABLE tallymark.lookup_mark").await;
