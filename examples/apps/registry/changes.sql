@@ -3,7 +3,9 @@ UPDATE version_downloads SET downloads = downloads + 100 + version_id WHERE date
 INSERT INTO version_downloads VALUES (30, '2025-01-05', 12);
 UPDATE version_downloads SET downloads = downloads / 2 WHERE date = '2025-02-14' AND downloads > 1;
 
--- at 2025-04-19T06:00:00Z: a version is removed with its downloads, and another gets those of a day
+-- at 2025-04-19T06:00:00Z: a version is yanked, one belongs to another crate, and one is removed with its downloads
+UPDATE versions SET yanked = true WHERE id = 25;
+UPDATE versions SET crate_id = 7 WHERE id = 30;
 UPDATE version_downloads SET version_id = 28 WHERE version_id = 3 AND date = '2025-01-20';
 DELETE FROM version_downloads WHERE version_id = 9;
 

@@ -6,7 +6,8 @@ CREATE TABLE crates (
 CREATE TABLE versions (
     id int PRIMARY KEY,
     crate_id int NOT NULL REFERENCES crates,
-    num text NOT NULL
+    num text NOT NULL,
+    yanked boolean NOT NULL DEFAULT false
 );
 
 -- One row for each version and day of UTC, which grows by batches while log files arrive. Rows of more
