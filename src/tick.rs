@@ -10,6 +10,7 @@ use crate::model::not_now::{NotNow, Permit};
 use crate::model::rollup::{Late, Rollup};
 use crate::throttle::may_wake;
 use crate::work::backlog::{self, BEGIN_MIN, Backlog};
+use crate::work::coverage::{self, TickFindings};
 use crate::work::due::{Planned, Standing};
 use crate::work::report::{Gauges, RollupProblem, TickReport};
 use crate::work::slice_run::OVERTIME;
@@ -36,12 +37,13 @@ pub async fn run(
     only: Option<&Rollup>,
 ) -> Result<TickReport, WorkError> {
     let _once = (worker.source.ask_once(), worker.target.db.ask_once());
+    let may_write = chosen(worker, only).any(coverage::looks_for_changes);
     let mut report = TickReport::default();
     let billed_before = worker.billed().unwrap_or_default();
     let limit = deadline.remaining(&*worker.clock) + OVERTIME;
     // Boxed, as it contains the whole path of a slice, and a thread's stack is small.
     let work = Box::pin(run_within(worker, now, deadline, only, &mut report));
-    worker.checkpoints.read_together();
+    worker.checkpoints.read_together(may_write);
     let done = tokio::time::timeout(limit, work).await;
     worker.checkpoints.read_apart().await;
     match done {
@@ -91,7 +93,9 @@ async fn run_within(
         return left_asleep(worker, only, now, &asleep, report).await;
     }
     report.doing = "looking for late changes";
-    report.problems = Box::pin(late::notice(worker, deadline)).await;
+    let searched = Box::pin(late::search(worker, deadline)).await;
+    report.problems = searched.problems;
+    let mut findings = TickFindings::new(clock_now, searched.until);
     report.doing = "reading the checkpoints";
     let (mut fresh, mut redefined) = (Vec::new(), Vec::new());
     let mut rollups: Vec<_> = chosen(worker, only).collect();
@@ -99,7 +103,7 @@ async fn run_within(
     rollups.sort_by_key(|rollup| rollup.depth());
     for rollup in rollups {
         report.at = Some(rollup.name.clone());
-        match backlogs(worker, rollup, now, &mut report.gauges).await {
+        match backlogs(worker, rollup, now, &mut report.gauges, &mut findings).await {
             Ok([due, old]) => {
                 fresh.push(due);
                 redefined.push(old);
@@ -109,6 +113,8 @@ async fn run_within(
             Err(error) => report.problem(rollup, &error),
         }
     }
+    report.doing = "telling readers";
+    coverage::tell(worker, &findings).await?;
     if fresh.iter().chain(&redefined).any(|backlog| !backlog.due.is_empty()) {
         worker.checkpoints.read_apart().await;
     }
@@ -187,6 +193,7 @@ async fn backlogs<'r>(
     rollup: &'r Rollup,
     now: DateTime<Utc>,
     gauges: &mut Gauges,
+    findings: &mut TickFindings<'r>,
 ) -> Result<[Backlog<'r>; 2], WorkError> {
     let mut seen = empty::watermark_for_tick(worker, rollup, now).await?;
     let seal = seen.seal_of(rollup);
@@ -200,6 +207,7 @@ async fn backlogs<'r>(
     let backfill = seen.backfill().map(str::to_owned);
     let standings = standings::after(worker, rollup, seen, now).await?;
     gauges.add(rollup, &standings.plan, now);
+    findings.add(rollup, &standings.seen, &standings.plan, now);
     if standings.seen.definition().is_some() && !standings.plan.is_of_one_definition() {
         // A definition that is invalid must not be written anywhere.
         ready::prepare(worker, rollup).await?;

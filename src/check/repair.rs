@@ -197,6 +197,10 @@ async fn repair_range(
         let is_kept = if dry_run {
             known.is_some_and(|known| known.must_keep(&found, now))
         } else {
+            if let Some(reason) = &found.stale {
+                let slice = rollup.calendar.containing(marker.start);
+                worker.target.raise(&rollup.name, &[slice], reason).await?;
+            }
             let restored = worker.checkpoints.restore(&found, now).await?;
             matches!(restored, Restored::Kept(_))
         };
@@ -217,6 +221,8 @@ async fn repair_range(
                     None => "the target has no rows of it",
                     Some(_) => "the target has rows of an older attempt",
                 };
+                let slice = rollup.calendar.containing(start);
+                worker.target.raise(&rollup.name, &[slice], reason).await?;
                 worker.checkpoints.reopen(&rollup.name, start, reason, now).await?;
             }
         }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
+use sqlx::postgres::PgRow;
 
 use super::error::CheckpointError;
 use super::item::{Checkpoint, Glance, key, sort_key};
@@ -77,8 +78,20 @@ impl Checkpoints {
     }
 
     /// Lets further reads share one transaction of the target, until [`Checkpoints::read_apart`].
-    pub(crate) fn read_together(&self) {
-        self.store.read_together();
+    pub(crate) fn read_together(&self, may_write: bool) {
+        self.store.read_together(may_write);
+    }
+
+    /// Runs statements at the end of that transaction, and commits it. `None`: there is none that
+    /// may write.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if a call fails.
+    pub(crate) async fn write_together(
+        &self,
+        sql: &str,
+    ) -> Result<Option<Vec<PgRow>>, CheckpointError> {
+        Ok(self.store.write_together(sql).await?)
     }
 
     /// Ends the transaction that reads share.

@@ -353,6 +353,10 @@ async fn reopen(
 ) -> Result<(), WorkError> {
     ready::refuse_unfit(worker, rollup).await?;
     let now = worker.clock.now();
+    // Readers are told first. Where they cannot be, the slice runs again all the same.
+    if let Err(error) = worker.target.raise(&rollup.name, &[slice], reason).await {
+        tracing::warn!(error = %error, "readers were not told");
+    }
     worker.checkpoints.reopen(&rollup.name, slice.start(), reason, now).await?;
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use sqlx::Row as _;
 
-use super::holdings::{has_registry, idle_items, registered, stage};
+use super::holdings::{has_registry, idle_items, registered, shared_tables, stage};
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT};
 use crate::model::sql::literal;
 use crate::work::consumer;
@@ -19,7 +19,8 @@ pub async fn drop_rollup(worker: &Worker, rollup: &str) -> Result<(), WorkError>
     let mut tx = worker.target.db.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, rollup).await?;
     if has_registry(&mut tx).await? {
         let table = registered(&mut tx, rollup).await?.0;
-        for statement in dropping(table.as_deref(), rollup) {
+        let shared = shared_tables(&mut tx).await?;
+        for statement in dropping(table.as_deref(), rollup, &shared) {
             tx.execute("dropping the tables", statement).await?;
         }
     }
@@ -47,11 +48,11 @@ async fn keeper(worker: &Worker, rollup: &str) -> Result<String, WorkError> {
 }
 
 /// The statements that drop a rollup, whose table may already be gone.
-fn dropping(table: Option<&str>, rollup: &str) -> Vec<String> {
+fn dropping(table: Option<&str>, rollup: &str, shared: &[String]) -> Vec<String> {
     let mut statements: Vec<String> =
         table.map(|table| format!("DROP TABLE IF EXISTS {table}")).into_iter().collect();
     statements.push(format!("DROP TABLE IF EXISTS tallymark.{}", stage(rollup)));
-    for table in ["slice", "progress", "rollup"] {
+    for table in shared {
         let name = literal(rollup);
         statements.push(format!("DELETE FROM tallymark.{table} WHERE rollup = {name}"));
     }

@@ -57,6 +57,19 @@ pub(super) async fn idle_items(worker: &Worker, rollup: &str) -> Result<Items, W
     }
 }
 
+/// Those of Tallymark's tables with a row for each rollup or slice that exist here.
+pub(super) async fn shared_tables(tx: &mut Tx) -> Result<Vec<String>, DbError> {
+    const DOING: &str = "looking for Tallymark's tables";
+    const TABLES: &str = "slice,progress,outstanding,checked,rollup";
+    let sql = format!(
+        "SELECT t FROM unnest(string_to_array('{TABLES}', ',')) t \
+         WHERE to_regclass('tallymark.' || t) IS NOT NULL"
+    );
+    let rows = tx.rows(DOING, sql).await?;
+    let names = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>();
+    names.map_err(|source| tx.error(DOING, source))
+}
+
 pub(super) async fn has_registry(tx: &mut Tx) -> Result<bool, DbError> {
     const DOING: &str = "looking for the registry";
     let sql = "SELECT to_regclass('tallymark.rollup') IS NOT NULL".to_owned();

@@ -6,7 +6,7 @@
 
 use sqlx::Row as _;
 
-use super::holdings::{idle_items, registered, stage};
+use super::holdings::{idle_items, registered, shared_tables, stage};
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT, Tx};
 use crate::model::hint::Fault;
 use crate::model::sql::{ident, literal};
@@ -86,7 +86,7 @@ async fn renaming(
         format!("ALTER TABLE {table} RENAME TO {}", ident(new)),
         format!("ALTER TABLE IF EXISTS tallymark.{} RENAME TO {}", stage(old), stage(new)),
     ];
-    for table in ["slice", "progress", "rollup"] {
+    for table in shared_tables(tx).await? {
         statements
             .push(format!("UPDATE tallymark.{table} SET rollup = {to} WHERE rollup = {from}"));
     }

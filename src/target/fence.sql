@@ -7,6 +7,8 @@
 -- From here on the transaction waits for no other server, so the server may soon end it if it is
 -- idle. Otherwise a worker that is frozen would keep the marker, and what else it locks, from others.
 --
+-- The generation is that of readers' knowledge. It is read before the source is.
+--
 -- The marker's description of the data (rows_read, definition) stays until the data is replaced. A
 -- count by another definition predicts this one's only if both select the same rows, which the
 -- first half of the hash tells. But where there were rows, at least one is expected: a tick
@@ -29,4 +31,5 @@ RETURNING CASE WHEN left(marker.definition, 8) = left({definition}, 8) THEN mark
                    SELECT FROM tallymark.slice o
                    WHERE o.rollup = {rollup} AND o.slice_start > {start} AND o.slice_start < {end}
                      AND o.slice_end <= {end} AND o.rows_read > 0
-               ) THEN 1 END AS rows_read
+               ) THEN 1 END AS rows_read,
+          {known} AS generation

@@ -29,7 +29,14 @@ WITH other AS MATERIALIZED (
     ) o
     WHERE r.{time} >= {other_first} AND r.{time} < {other_last}
       AND NOT (r.{time} >= {first} AND r.{time} < {last})
-)
+), forgotten AS (
+    DELETE FROM tallymark.outstanding WHERE rollup = {rollup} AND slice_end > {start}
+      AND slice_start <> {start} AND slice_start >= {since} AND slice_start < {end}
+), cleared AS (
+    -- It may be lower than before: a newer attempt may have read the source earlier.
+    UPDATE tallymark.outstanding SET cleared = {generation}
+    WHERE rollup = {rollup} AND slice_start = {start} AND cleared <> {generation}
+){coarse}
 UPDATE tallymark.slice SET slice_end = {end}, definition = {definition}, rows_read = {rows_read},
     groups = {groups}, replaced_at = clock_timestamp(), replaced_by = {attempt},
     replaced_owner = {owner}

@@ -4,6 +4,7 @@
 //! that take several chunks it also holds their progress (`progress`) and their partials
 //! (`stage_<rollup>`). These two are UNLOGGED, so that a crash of the server empties them together.
 
+pub mod coverage;
 pub mod ddl;
 mod generation;
 mod indexes;
@@ -29,6 +30,7 @@ use crate::clients::db::{Access, Db, DbError, Side, Tx};
 use crate::model::hint::{Fault, Hinted};
 use crate::model::not_now::Why;
 use crate::model::rollup::Rollup;
+use crate::model::slice::Slice;
 use crate::model::sql::ident;
 use crate::source;
 use crate::source::reading::shape::Shape;
@@ -248,6 +250,21 @@ impl Target {
     pub(crate) fn set_keeper(&self, rollup: &str, id: &str) {
         let mut keepers = self.keepers.lock().unwrap_or_else(PoisonError::into_inner);
         keepers.insert(rollup.to_owned(), id.to_owned());
+    }
+
+    /// As [`Target::write`], and keeps the generation of a slice in a setting, in the same round
+    /// trip.
+    async fn write_knowing(
+        &self,
+        timeout: Duration,
+        label: &str,
+        rollup: &Rollup,
+        slice: Slice,
+    ) -> Result<Tx, DbError> {
+        let generation = coverage::generation_of_slice(rollup, slice);
+        let first =
+            format!("SELECT set_config('{}', {generation}::text, true)", coverage::GENERATION);
+        self.db.begin_with(Access::ReadWrite, timeout, label, &first).await
     }
 
     /// Begins a transaction that writes.

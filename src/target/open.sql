@@ -8,7 +8,9 @@ LEFT JOIN LATERAL (
                  (2, {stage}, 'SELECT INSERT UPDATE DELETE'),
                  (3, 'tallymark.slice', 'SELECT INSERT UPDATE DELETE'),
                  (4, 'tallymark.progress', 'SELECT INSERT UPDATE DELETE'),
-                 (5, 'tallymark.rollup', 'SELECT UPDATE')) t (place, name, needs)
+                 (5, 'tallymark.rollup', 'SELECT UPDATE'),
+                 (6, 'tallymark.outstanding', 'SELECT INSERT UPDATE DELETE'),
+                 (7, 'tallymark.checked', 'SELECT INSERT UPDATE DELETE')) t (place, name, needs)
     CROSS JOIN LATERAL unnest(string_to_array(t.needs, ' ')) privilege
     WHERE NOT has_table_privilege(to_regclass(t.name), privilege)
     GROUP BY t.place, t.name

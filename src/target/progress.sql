@@ -5,10 +5,11 @@ WITH found AS (
     WHERE rollup = {rollup} AND slice_start = {start} AND cursor = {before}
 )
 INSERT INTO tallymark.progress
-    (rollup, slice_start, attempt, definition, dirty, cursor, rows_read, chunks, source_ms)
-SELECT {rollup}, {start}, {attempt}, {definition}, {dirty}, {cursor}, {rows_read}, {chunks}, {source_ms}
+    (rollup, slice_start, attempt, definition, dirty, generation, cursor, rows_read, chunks, source_ms)
+SELECT {rollup}, {start}, {attempt}, {definition}, {dirty}, {generation}, {cursor}, {rows_read}, {chunks},
+    {source_ms}
 WHERE {is_first} OR EXISTS (SELECT FROM found)
 ON CONFLICT (rollup, slice_start) DO UPDATE SET
     attempt = excluded.attempt, definition = excluded.definition, dirty = excluded.dirty,
-    cursor = excluded.cursor, rows_read = excluded.rows_read, chunks = excluded.chunks,
+    generation = excluded.generation, cursor = excluded.cursor, rows_read = excluded.rows_read, chunks = excluded.chunks,
     source_ms = excluded.source_ms

@@ -4,6 +4,7 @@ CREATE UNLOGGED TABLE tallymark.progress (
     attempt bigint NOT NULL,
     definition text NOT NULL,
     dirty bigint NOT NULL,
+    generation bigint NOT NULL DEFAULT 0,
     cursor timestamptz NOT NULL,
     rows_read bigint NOT NULL,
     chunks integer NOT NULL,

@@ -68,19 +68,23 @@ async fn of_one(
         tables = format!("ARRAY[{}]", tables.join(", ")),
     );
     let rows = tx.rows(DOING, sql).await?;
-    let (schema, role) = (ident(&target.schema), ident(reader));
-    let mut statements = Vec::new();
+    let role = ident(reader);
+    let mut statements: Vec<String> = Vec::new();
     for row in rows {
         let read = || {
             Ok::<_, sqlx::Error>((
+                row.try_get::<String, _>("schema_name")?,
                 row.try_get::<String, _>("table_name")?,
                 row.try_get::<bool, _>("lacks_schema")?,
                 row.try_get::<bool, _>("lacks_table")?,
             ))
         };
-        let (table, lacks_schema, lacks_table) = read().map_err(|error| tx.error(DOING, error))?;
-        if lacks_schema && statements.is_empty() {
-            statements.push(format!("GRANT USAGE ON SCHEMA {schema} TO {role}"));
+        let (schema, table, lacks_schema, lacks_table) =
+            read().map_err(|error| tx.error(DOING, error))?;
+        let schema = ident(&schema);
+        let usage = format!("GRANT USAGE ON SCHEMA {schema} TO {role}");
+        if lacks_schema && !statements.contains(&usage) {
+            statements.push(usage);
         }
         if lacks_table {
             statements.push(format!("GRANT SELECT ON {schema}.{} TO {role}", ident(&table)));

@@ -20,6 +20,7 @@ use crate::model::sql::{ident, literal, timestamptz};
 use crate::source::SliceJob;
 use crate::source::reading::nap::Nap;
 use crate::source::reading::read::{self, Form};
+use crate::target::coverage::{CoarseSlice, coarse_sql, generation_of_slice};
 use crate::target::stage::StageProgress;
 use crate::throttle::Governor;
 
@@ -67,6 +68,8 @@ pub struct StatementOptions<'g> {
     pub nap: Option<Nap>,
     /// What else the transaction of a replacement writes.
     pub last: Option<&'g dyn LastWrite>,
+    /// The coarse slices that are computed from the slice.
+    pub coarse: &'g [CoarseSlice],
 }
 
 /// The last writes of the transaction that replaces the rows of slices. They commit with the rows
@@ -113,11 +116,14 @@ const LONGEST_SLICE: TimeDelta = TimeDelta::days(370);
 pub(super) struct PriorMarker {
     /// Source rows behind the slice's data. `None`: it has no data of this definition.
     rows_read: Option<i64>,
+    /// An expression for the generation of the slice that was known before the source was read.
+    pub(super) generation: String,
 }
 
 impl PriorMarker {
     pub(super) fn read(row: &PgRow) -> Result<Self, sqlx::Error> {
-        Ok(Self { rows_read: row.try_get("rows_read")? })
+        let generation = row.try_get::<i64, _>("generation")?.to_string();
+        Ok(Self { rows_read: row.try_get("rows_read")?, generation })
     }
 
     /// Refuses a result that has lost most of the rows that were counted before.
@@ -171,12 +177,13 @@ impl Target {
     ) -> Result<Replaced, TargetError> {
         let SliceJob { rollup, slice, .. } = job;
         let mut tx = self.write(options.timeout, &job.label()).await?;
-        let marker = fence(self, &mut tx, lease, rollup, slice).await?;
+        let mut marker = fence(self, &mut tx, lease, rollup, slice).await?;
         let replaced = self.replace_staged(&mut tx, job, Form::Partial).await?;
-        if !StageProgress::forget(&mut tx, rollup, slice).await? {
+        let Some(generation) = StageProgress::forget(&mut tx, rollup, slice).await? else {
             // An empty stage would have erased the slice.
             return Err(TargetError::Forgotten);
-        }
+        };
+        marker.generation = generation.to_string();
         finish(self, tx, lease, job, options, &marker, replaced).await
     }
 
@@ -315,6 +322,7 @@ pub(super) fn fence_sql(target: &Target, lease: &Lease, rollup: &Rollup, slice: 
         definition = literal(lease.definition()),
         generation = generation_of(lease.definition()),
         is_kept = is_kept(target, rollup).as_deref().unwrap_or("true"),
+        known = generation_of_slice(rollup, slice),
         idle_ms = IDLE_MS,
     )
 }
@@ -376,7 +384,13 @@ pub(super) fn marker_sql(
     rollup: &Rollup,
     slice: Slice,
     replaced: &Replaced,
+    marker: &PriorMarker,
+    coarse: &[CoarseSlice],
 ) -> String {
+    // An attempt after the first cannot know whether the one before it has changed the rows.
+    let has_changed = replaced.rewritten() > 0 || lease.attempt() > 1;
+    let raised = coarse.iter().filter(|it| has_changed && it.holds(slice));
+    let raised: Vec<_> = raised.collect();
     format!(
         include_str!("marker.sql"),
         rollup = literal(&rollup.name),
@@ -395,6 +409,8 @@ pub(super) fn marker_sql(
         groups = replaced.groups,
         attempt = lease.attempt(),
         owner = literal(lease.owner()),
+        generation = marker.generation,
+        coarse = coarse_sql(&raised, &format!("{} changed", slice.id(&rollup.name))),
     )
 }
 
@@ -413,7 +429,7 @@ pub(super) async fn finish(
         return Err(shrunk);
     }
     let SliceJob { rollup, slice, .. } = job;
-    let sql = marker_sql(target, lease, rollup, slice, &replaced);
+    let sql = marker_sql(target, lease, rollup, slice, &replaced, marker, options.coarse);
     let rows = tx.ask("writing the marker", sql).await?;
     let sealed = rows.first().map_or(Ok(None), |row| row.try_get::<Option<DateTime<Utc>>, _>(0));
     if let Some(sealed) = sealed.map_err(|source| tx.error("writing the marker", source))? {

@@ -6,7 +6,8 @@ use futures_util::TryStreamExt as _;
 use sqlx::Row as _;
 use sqlx::postgres::PgConnection;
 
-use super::replace::{Replaced, StatementOptions, fence, finish, millis};
+use super::coverage::GENERATION;
+use super::replace::{PriorMarker, Replaced, StatementOptions, fence, finish, millis};
 use super::statement::stage_columns;
 use super::{Target, TargetError};
 use crate::checkpoint::Lease;
@@ -34,6 +35,8 @@ pub struct StageProgress {
     pub(crate) chunks: u32,
     /// Milliseconds of work on the source for them.
     pub(crate) source_ms: u64,
+    /// The generation of the slice before its first chunk was read.
+    pub(super) generation: i64,
 }
 
 impl StageProgress {
@@ -46,7 +49,13 @@ impl StageProgress {
     /// The state before anything is staged, of rows that begin at this instant.
     #[must_use]
     pub const fn at(begin: DateTime<Utc>) -> Self {
-        Self { cursor: begin, rows_read: 0, chunks: 0, source_ms: 0 }
+        Self { cursor: begin, rows_read: 0, chunks: 0, source_ms: 0, generation: 0 }
+    }
+
+    /// As [`StageProgress::at`], after the generation was read.
+    pub(super) fn knowing(begin: DateTime<Utc>, marker: &PriorMarker) -> Self {
+        let generation = marker.generation.parse().unwrap_or_default();
+        Self { generation, ..Self::at(begin) }
     }
 
     /// The progress of an earlier attempt, if this attempt may continue it. The definition must be
@@ -56,14 +65,17 @@ impl StageProgress {
         lease: &Lease,
         rollup: &Rollup,
         slice: Slice,
+        marker: &PriorMarker,
     ) -> Result<Option<Self>, DbError> {
         let sql = format!(
-            "SELECT cursor, rows_read, chunks, source_ms FROM tallymark.progress \
-             WHERE rollup = {} AND slice_start = {} AND definition = {} AND dirty = {}",
+            "SELECT cursor, rows_read, chunks, source_ms, generation FROM tallymark.progress \
+             WHERE rollup = {} AND slice_start = {} AND definition = {} AND dirty = {} \
+             AND generation = {}",
             literal(&rollup.name),
             timestamptz(slice.start()),
             literal(lease.definition()),
             lease.dirty_seen(),
+            marker.generation,
         );
         let rows = tx.rows("reading the progress", sql).await?;
         let Some(row) = rows.first() else { return Ok(None) };
@@ -73,6 +85,7 @@ impl StageProgress {
                 rows_read: row.try_get::<i64, _>("rows_read")?.unsigned_abs(),
                 chunks: row.try_get::<i32, _>("chunks")?.unsigned_abs(),
                 source_ms: row.try_get::<i64, _>("source_ms")?.unsigned_abs(),
+                generation: row.try_get("generation")?,
             })
         };
         progress().map(Some).map_err(|source| tx.error("reading the progress", source))
@@ -94,6 +107,7 @@ impl StageProgress {
             attempt = lease.attempt(),
             definition = literal(lease.definition()),
             dirty = lease.dirty_seen(),
+            generation = self.generation,
             cursor = timestamptz(self.cursor),
             rows_read = self.rows_read,
             chunks = self.chunks,
@@ -107,12 +121,13 @@ impl StageProgress {
         }
     }
 
-    /// Deletes progress and partials. Returns whether there was any progress.
+    /// Deletes progress and partials. Returns the generation of the progress, if there was any.
     pub(super) async fn forget(
         tx: &mut Tx,
         rollup: &Rollup,
         slice: Slice,
-    ) -> Result<bool, DbError> {
+    ) -> Result<Option<i64>, DbError> {
+        const DOING: &str = "forgetting the progress";
         let start = timestamptz(slice.start());
         let stage = Target::stage(rollup);
         tx.execute(
@@ -121,14 +136,13 @@ impl StageProgress {
         )
         .await?;
         let rollup = literal(&rollup.name);
-        tx.execute(
-            "forgetting the progress",
-            format!(
-                "DELETE FROM tallymark.progress WHERE rollup = {rollup} AND slice_start = {start}"
-            ),
-        )
-        .await
-        .map(|forgotten| forgotten > 0)
+        let sql = format!(
+            "DELETE FROM tallymark.progress WHERE rollup = {rollup} AND slice_start = {start} \
+             RETURNING generation"
+        );
+        let rows = tx.rows(DOING, sql).await?;
+        let generation = rows.first().map(|row| row.try_get(0)).transpose();
+        generation.map_err(|source| tx.error(DOING, source))
     }
 }
 
@@ -145,13 +159,14 @@ impl Target {
         options: StatementOptions<'_>,
     ) -> Result<StageProgress, TargetError> {
         let mut tx = self.write(options.timeout, &slice.id(&rollup.name)).await?;
-        fence(self, &mut tx, lease, rollup, slice).await?;
-        let progress = StageProgress::read(&mut tx, lease, rollup, slice).await?;
+        let marker = fence(self, &mut tx, lease, rollup, slice).await?;
+        let progress = StageProgress::read(&mut tx, lease, rollup, slice, &marker).await?;
         if progress.is_none() {
             StageProgress::forget(&mut tx, rollup, slice).await?;
         }
         tx.commit().await?;
-        Ok(progress.unwrap_or(StageProgress::at(rollup.window(slice).0)))
+        let begin = rollup.window(slice).0;
+        Ok(progress.unwrap_or_else(|| StageProgress::knowing(begin, &marker)))
     }
 
     /// Stages the chunk from `progress.cursor` to `end`, together with the new progress.
@@ -205,6 +220,7 @@ impl Target {
             rows_read: progress.rows_read + rows,
             chunks: progress.chunks + 1,
             source_ms: progress.source_ms + options.work_ms(source_ms),
+            generation: progress.generation,
         };
         progress.write(&mut tx, lease, rollup, slice, before).await?;
         tx.commit().await?;
@@ -226,14 +242,15 @@ impl Target {
         let label = job.label();
         let reader = source.begin(Access::ReadOnly, options.timeout, &label).await?;
         let reader = options.enter(reader).await?;
-        let mut tx = self.write(options.timeout, &label).await?;
+        let mut tx = self.write_knowing(options.timeout, &label, rollup, slice).await?;
         let bounds = job.rows_behind((slice.start(), slice.end()));
         let select = read::select_napping(rollup, shape, Form::Whole, bounds, true, options.nap);
         // Started here, to leave out the wait for the connections and the slot.
         let watch = Stopwatch::start();
         copy(reader, &mut tx, &Self::stage(rollup), job, &select).await?;
         let statement_ms = millis(watch);
-        let marker = fence(self, &mut tx, lease, rollup, slice).await?;
+        let mut marker = fence(self, &mut tx, lease, rollup, slice).await?;
+        marker.generation = format!("current_setting('{GENERATION}')::bigint");
         let replaced = self.replace_staged(&mut tx, job, Form::Whole).await?;
         StageProgress::forget(&mut tx, rollup, slice).await?;
         let statement_ms = options.work_ms(statement_ms);

@@ -52,6 +52,7 @@ impl Target {
             rows_read: before.rows_read + staged,
             chunks: before.chunks + 1,
             source_ms: before.source_ms + page.source_ms,
+            ..before
         };
         progress.write(&mut tx, lease, rollup, slice, before).await?;
         tx.commit().await?;
@@ -83,10 +84,10 @@ impl Target {
     ) -> Result<StageProgress, TargetError> {
         let SliceJob { rollup, slice, .. } = job;
         let mut tx = self.write(options.timeout, &job.label()).await?;
-        fence(self, &mut tx, lease, rollup, slice).await?;
+        let marker = fence(self, &mut tx, lease, rollup, slice).await?;
         StageProgress::forget(&mut tx, rollup, slice).await?;
         tx.commit().await?;
-        Ok(StageProgress::at_start(slice))
+        Ok(StageProgress::knowing(slice.start(), &marker))
     }
 
     /// Makes the slice's rows equal to the staged pages, and empties the stage. `things` is how
@@ -104,7 +105,7 @@ impl Target {
     ) -> Result<Replaced, TargetError> {
         let SliceJob { rollup, shape, slice } = job;
         let mut tx = self.write(options.timeout, &job.label()).await?;
-        let marker = fence(self, &mut tx, lease, rollup, slice).await?;
+        let mut marker = fence(self, &mut tx, lease, rollup, slice).await?;
         let input = format!(
             "SELECT {}, 1 AS {ROWS} FROM {} WHERE slice_start = {}",
             columns(shape).join(", "),
@@ -112,10 +113,11 @@ impl Target {
             timestamptz(slice.start()),
         );
         let replaced = self.replace(&mut tx, job, &input).await?;
-        let was_staged = StageProgress::forget(&mut tx, rollup, slice).await?;
-        if !was_staged || replaced.rows_read != things {
+        let generation = StageProgress::forget(&mut tx, rollup, slice).await?;
+        let Some(generation) = generation.filter(|_| replaced.rows_read == things) else {
             return Err(TargetError::Forgotten);
-        }
+        };
+        marker.generation = generation.to_string();
         finish(self, tx, lease, job, options, &marker, replaced).await
     }
 

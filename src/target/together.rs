@@ -77,10 +77,10 @@ impl Target {
         let Some(replaced) = counted.filter(|all| !before.iter().zip(all).any(has_shrunk)) else {
             return Ok(None);
         };
-        let markers = slices
-            .iter()
-            .zip(&replaced)
-            .map(|((lease, slice), replaced)| marker_sql(self, lease, rollup, *slice, replaced));
+        let all = slices.iter().zip(&replaced).zip(&before);
+        let markers = all.map(|(((lease, slice), replaced), marker)| {
+            marker_sql(self, lease, rollup, *slice, replaced, marker, options.coarse)
+        });
         let rows = tx.ask("writing the markers", joined(markers)).await?;
         let sealed = rows.iter().map(|row| row.try_get::<Option<DateTime<Utc>>, _>("sealed"));
         let sealed = sealed.collect::<Result<Vec<_>, _>>();

@@ -58,7 +58,14 @@ impl Target {
     ) -> Result<Comparison, TargetError> {
         let Verification { job, timeout, buckets, governor, .. } = *what;
         let SliceJob { rollup, shape, slice } = job;
-        let options = StatementOptions { shrink: None, timeout, governor, nap: None, last: None };
+        let options = StatementOptions {
+            shrink: None,
+            timeout,
+            governor,
+            nap: None,
+            last: None,
+            coarse: &[],
+        };
         let bounds = job.rows_behind(buckets);
         let label = job.label();
         if self.holds_source_of(rollup) {

@@ -39,6 +39,7 @@ use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::clients::db::Tx;
 use crate::model::rollup::Rollup;
 use crate::model::slice::Slice;
+use crate::target::coverage::CoarseSlice;
 use crate::work::due::{FinerDone, Plan, View};
 use crate::work::standings;
 use crate::work::worker::{WorkError, Worker};
@@ -123,6 +124,34 @@ fn coarse<'w>(worker: &'w Worker, rollup: &Rollup, slice: Slice) -> Vec<Affected
     // All are of one level.
     found.sort_by(|one, other| one.rollup.name.cmp(&other.rollup.name));
     found
+}
+
+/// The coarse slices that overlap `slice`, which may be several slices joined, for the transaction
+/// that replaces its rows. A trailing window is left out, as readers are told nothing of it.
+pub(crate) fn coarse_slices(worker: &Worker, rollup: &Rollup, slice: Slice) -> Vec<CoarseSlice> {
+    let rollups = worker.config.rollups.iter();
+    let mut coarse: Vec<_> =
+        rollups.filter(|it| it.is_computed_from(rollup) && it.trailing.is_none()).collect();
+    // The order of locks.
+    coarse.sort_by(|one, other| one.name.cmp(&other.name));
+    let slices = coarse.into_iter().flat_map(|coarse| {
+        let first = coarse.calendar.containing(slice.start()).start();
+        let slices = coarse.calendar.slices(first, slice.end());
+        let slices =
+            slices.filter(|it| it.start() >= coarse.start && !coarse.is_sealed_at(it.start()));
+        slices.map(|slice| CoarseSlice { rollup: coarse.name.clone(), slice })
+    });
+    slices.collect()
+}
+
+/// The rollup that reads the source of `rollup`.
+pub(crate) fn root(rollup: &Rollup) -> &Rollup {
+    rollup.finer.as_deref().map_or(rollup, root)
+}
+
+/// The name of the rollup that `rollup` is computed from.
+pub(crate) fn finer_name(rollup: &Rollup) -> Option<String> {
+    rollup.finer.as_ref().map(|finer| finer.name.clone())
 }
 
 /// Reopens every claimed coarse slice that is computed from `slice`, in the transaction that

@@ -20,7 +20,11 @@ use crate::checkpoint::{CheckpointError, Checkpoints, State, Watermark};
 use crate::model::rollup::Rollup;
 use crate::model::rollup::generation::of_generation;
 use crate::source::reading::fingerprint::Fingerprint;
-use crate::target::Registered;
+use crate::target::{Registered, Target};
+use crate::work::worker::WorkError;
+
+/// Why slices run again that a later `start` had left out.
+const MOVED_BACK: &str = "start was moved back";
 
 /// Reads of the rollup's item before giving up. Each repetition means that another worker wrote it.
 const LOOKS_MAX: usize = 5;
@@ -91,14 +95,14 @@ impl Generations {
 /// the earlier start run again, as their late changes since then were ignored.
 ///
 /// # Errors
-/// [`CheckpointError`] if a call fails.
+/// The store or the target fails.
 pub(crate) async fn adopt(
-    checkpoints: &Checkpoints,
+    (checkpoints, target): (&Checkpoints, &Target),
     rollup: &Rollup,
     registered: &Registered,
     shape: Option<&Fingerprint>,
     now: DateTime<Utc>,
-) -> Result<Watermark, CheckpointError> {
+) -> Result<Watermark, WorkError> {
     for _ in 0..LOOKS_MAX {
         let seen = checkpoints.watermark(&rollup.name).await?;
         let generation = registered.generation_after(rollup, seen.generation_for(rollup));
@@ -111,7 +115,7 @@ pub(crate) async fn adopt(
         let is_recut = seen.calendar().is_some() && generation != seen.generation();
         let moved_from = seen.moved_from(rollup);
         if let (false, Some(before)) = (is_recut, moved_from) {
-            reopen_before(checkpoints, rollup, before, seen.seal_of(rollup), now).await?;
+            reopen_before((checkpoints, target), rollup, before, seen.seal_of(rollup), now).await?;
             checkpoints.lower_watermark(&rollup.name, rollup.start).await?;
         }
         // Read the item again, as lowering the watermark has raised its version.
@@ -141,17 +145,17 @@ pub(crate) async fn adopt(
         }
     }
     let (operation, slice) = ("adopt the calendar", rollup.name.clone());
-    Err(CheckpointError::Contended { operation, slice })
+    Err(CheckpointError::Contended { operation, slice }.into())
 }
 
 /// Reopens the successes in the time that `start` includes again.
 async fn reopen_before(
-    checkpoints: &Checkpoints,
+    (checkpoints, target): (&Checkpoints, &Target),
     rollup: &Rollup,
     before: DateTime<Utc>,
     seal: Option<DateTime<Utc>>,
     now: DateTime<Utc>,
-) -> Result<(), CheckpointError> {
+) -> Result<(), WorkError> {
     let found = checkpoints.range(&rollup.name, rollup.start, before).await?;
     let mut starts = Vec::new();
     for known in &found {
@@ -161,5 +165,7 @@ async fn reopen_before(
             starts.push(known.slice_start);
         }
     }
-    checkpoints.reopen_all(&rollup.name, &starts, "start was moved back", now).await
+    let slices: Vec<_> = starts.iter().map(|start| rollup.calendar.containing(*start)).collect();
+    target.raise(&rollup.name, &slices, MOVED_BACK).await?;
+    Ok(checkpoints.reopen_all(&rollup.name, &starts, MOVED_BACK, now).await?)
 }

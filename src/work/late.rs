@@ -49,42 +49,65 @@ const REASON: &str = "late change";
 /// A rollup with its source's catalogue data.
 type Ready<'a> = (&'a Rollup, Arc<Shape>);
 
+/// The result of a search for late changes.
+#[derive(Debug, Default)]
+pub(crate) struct Searched {
+    /// The problems that prevented it, each of which raises an alarm.
+    pub(crate) problems: Vec<RollupProblem>,
+    /// For each rollup the instant before which all changes were found.
+    pub(crate) until: BTreeMap<String, DateTime<Utc>>,
+}
+
+impl Searched {
+    fn add(&mut self, rollups: &[&Rollup], until: Result<Option<DateTime<Utc>>, WorkError>) {
+        match until {
+            Ok(Some(until)) => {
+                self.until.extend(rollups.iter().map(|rollup| (rollup.name.clone(), until)));
+            }
+            Ok(None) => {}
+            Err(error) => {
+                self.problems.push(RollupProblem::of_late_changes(&rollups[0].name, &error));
+            }
+        }
+    }
+}
+
 /// Finds late changes of all rollups that ask for it, and reopens their slices. Returns the
-/// problems that prevented it, each of which raises an alarm.
+/// problems that prevented it.
 pub async fn notice(worker: &Worker, deadline: Deadline) -> Vec<RollupProblem> {
-    let mut problems = Vec::new();
+    search(worker, deadline).await.problems
+}
+
+/// As [`notice`], and says how far it came.
+pub(crate) async fn search(worker: &Worker, deadline: Deadline) -> Searched {
+    let mut searched = Searched::default();
     let mut captured = BTreeMap::<String, Vec<&Rollup>>::new();
     for rollup in &worker.config.rollups {
-        if let Err(error) = things::notice_changes(worker, rollup, deadline).await {
-            problems.push(RollupProblem::of_late_changes(&rollup.name, &error));
-        }
+        searched.add(&[rollup], things::notice_changes(worker, rollup, deadline).await);
         match rollup.late {
             Late::Capture => captured.entry(rollup.from.to_string()).or_default().push(rollup),
             Late::Column(_) => {
-                if let Err(error) = notice_changes(worker, rollup, deadline).await {
-                    problems.push(RollupProblem::of_late_changes(&rollup.name, &error));
-                }
+                searched.add(&[rollup], notice_changes(worker, rollup, deadline).await);
             }
             Late::Grace | Late::Clock => {}
         }
     }
     for rollups in captured.values() {
-        if let Err(error) = notice_marks(worker, rollups, deadline).await {
-            problems.push(RollupProblem::of_late_changes(&rollups[0].name, &error));
-        }
+        searched.add(rollups, notice_marks(worker, rollups, deadline).await);
     }
-    problems
+    searched
 }
 
-/// Moves the marks of one table into the checkpoints of the rollups that count it.
+/// Moves the marks of one table into the checkpoints of the rollups that count it. Returns the
+/// instant before which all were moved, if they were.
 async fn notice_marks(
     worker: &Worker,
     rollups: &[&Rollup],
     deadline: Deadline,
-) -> Result<(), WorkError> {
+) -> Result<Option<DateTime<Utc>>, WorkError> {
     // Whatever it fails at, the whole look reports.
-    if glance::is_quiet(worker, rollups).await.unwrap_or(false) {
-        return Ok(());
+    if let Ok(Some(until)) = glance::quiet_until(worker, rollups).await {
+        return Ok(Some(until));
     }
     let mut ready = Vec::new();
     for rollup in rollups {
@@ -96,6 +119,8 @@ async fn notice_marks(
     let read_only = || worker.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &label);
     let mut tx = worker.source.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, &label).await?;
     let mut standing = capture.standing(&mut tx).await?;
+    // Taken before the marks are read, so that every change before it has its mark there.
+    let seen_at = standing.seen_at;
     let known = known_consumers(&mut tx, &capture, &standing).await?;
     let names = || ready.iter().map(|(rollup, _)| *rollup);
     let consumers = match consumer::known_of(worker, names(), &known) {
@@ -110,38 +135,42 @@ async fn notice_marks(
     };
     // The first marks are read in the transaction that has looked for the consumers.
     let mut begun = Some(tx);
-    let mut stuck = None;
+    let (mut stuck, mut has_keys) = (None, false);
     if let Some(waiting) = lookups::waiting(&mut begun, &standing).await? {
+        // Some of them may stay, so that this tick does not say until when changes are found.
+        has_keys = true;
         let of = (&capture, &standing);
         stuck = lookups::replace(worker, rollups[0], of, waiting, deadline).await.err();
     }
-    match standing.key.as_deref().filter(|_| consumers.len() == ready.len()) {
+    let are_moved = match standing.key.as_deref().filter(|_| consumers.len() == ready.len()) {
         Some(key) => {
             let taking = Taking { key, consumers: &consumers, label: &label };
-            take_marks(worker, &ready, taking, begun, deadline).await?;
+            take_marks(worker, &ready, taking, begun, deadline).await?
         }
         None => {
             if let Some(tx) = begun {
                 tx.commit().await?;
             }
+            false
         }
-    }
+    };
     // Existing marks count even if the capture has broken since.
     let mut others = known.iter().filter(|it| !consumers.contains(&it.id));
     match standing.problem.or_else(|| others.find_map(consumers::Consumer::alarm)) {
         Some(problem) => Err(WorkError::Usage(problem)),
-        None => stuck.map_or(Ok(()), Err),
+        None => stuck.map_or(Ok(seen_at.filter(|_| are_moved && !has_keys)), Err),
     }
 }
 
-/// Moves batches of marks into the checkpoints. The first is read in the transaction `begun`.
+/// Moves batches of marks into the checkpoints. The first is read in the transaction `begun`. Returns
+/// whether none is left.
 async fn take_marks(
     worker: &Worker,
     rollups: &[Ready<'_>],
     taking: Taking<'_>,
     mut begun: Option<Tx>,
     deadline: Deadline,
-) -> Result<(), WorkError> {
+) -> Result<bool, WorkError> {
     let Taking { key, consumers, label } = taking;
     for _ in 0..BATCHES_MAX {
         let mut tx = match begun.take() {
@@ -161,10 +190,10 @@ async fn take_marks(
             }
         }
         if !has_more {
-            break;
+            return Ok(true);
         }
     }
-    Ok(())
+    Ok(false)
 }
 
 /// The consumers that the source knows, or none if it keeps no marks. Partitions that were
@@ -265,14 +294,15 @@ pub(crate) async fn watch_changes(worker: &Worker, rollup: &Rollup) -> Result<bo
     Ok(true)
 }
 
-/// Searches the change times since the last search.
+/// Searches the change times since the last search. Returns the instant before which all changes
+/// were found.
 async fn notice_changes(
     worker: &Worker,
     rollup: &Rollup,
     deadline: Deadline,
-) -> Result<(), WorkError> {
+) -> Result<Option<DateTime<Utc>>, WorkError> {
     let shape = ready::check(worker, rollup).await?;
-    let Some(axis) = &shape.changes else { return Ok(()) };
+    let Some(axis) = &shape.changes else { return Ok(None) };
     let from = worker.checkpoints.changes_until(&rollup.name).await?;
     let label = format!("late changes of {}", rollup.from);
     let mut tx = worker.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &label).await?;
@@ -284,14 +314,15 @@ async fn notice_changes(
     let until = column::seen_until(&mut tx, rollup, WAIT).await?;
     tx.rollback().await?;
     // An open transaction makes the instant uncertain. The next search will cover more.
-    let Some(mut until) = until else { return Ok(()) };
+    let Some(mut until) = until else { return Ok(from) };
     let Some(from) = from else {
         // As on the first search: slices that are read from now on see every change before it.
-        return Ok(worker.checkpoints.set_changes_until(&rollup.name, until).await?);
+        worker.checkpoints.set_changes_until(&rollup.name, until).await?;
+        return Ok(Some(until));
     };
     for _ in 0..HALVINGS_MAX {
         if from >= until || deadline.remaining(&*worker.clock) < BEGIN_MIN {
-            return Ok(());
+            return Ok(Some(from));
         }
         let mut tx = worker.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &label).await?;
         match column::hours(&mut tx, rollup, &shape, axis, (from, until)).await {
@@ -299,10 +330,11 @@ async fn notice_changes(
                 // Taken after the changes were read, as for marks.
                 let (now, _) = settle::now(&mut tx).await?;
                 tx.rollback().await?;
-                if reopen_hours(worker, rollup, &hours, now, deadline, REASON).await? {
-                    worker.checkpoints.set_changes_until(&rollup.name, until).await?;
+                if !reopen_hours(worker, rollup, &hours, now, deadline, REASON).await? {
+                    return Ok(Some(from));
                 }
-                return Ok(());
+                worker.checkpoints.set_changes_until(&rollup.name, until).await?;
+                return Ok(Some(until));
             }
             Err(error) if error.kind() == DbErrorKind::Cancelled => {
                 until = from + (until - from) / 2

@@ -5,6 +5,7 @@ pub mod backfill;
 pub(crate) mod backlog;
 pub(crate) mod compose;
 pub(crate) mod consumer;
+pub(crate) mod coverage;
 pub mod due;
 pub mod empty;
 pub mod estimate;

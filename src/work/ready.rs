@@ -126,13 +126,20 @@ pub(crate) async fn adopt(
     rollup: &Rollup,
     registered: &Registered,
     shape: Option<&Fingerprint>,
-) -> Result<(), CheckpointError> {
+) -> Result<(), WorkError> {
     let is_known = worker.generations.is_adopted(rollup)
         && worker.generations.remembers(rollup, shape)
         && worker.generations.of(rollup).is_some_and(|it| it >= registered.generation);
     if !is_known {
         let now = worker.clock.now();
-        let seen = generation::adopt(&worker.checkpoints, rollup, registered, shape, now).await?;
+        let seen = generation::adopt(
+            (&worker.checkpoints, &worker.target),
+            rollup,
+            registered,
+            shape,
+            now,
+        )
+        .await?;
         worker.generations.note(rollup, &seen);
     }
     Ok(())

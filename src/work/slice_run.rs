@@ -26,6 +26,7 @@ use crate::source::reading::pace::Pace;
 use crate::source::reading::plan_guard;
 use crate::source::settle::{Settled, Wait};
 use crate::source::{self, SliceJob};
+use crate::target::coverage::CoarseSlice;
 use crate::target::{Replaced, StatementOptions};
 use crate::throttle::Throttle;
 use crate::throttle::interrupt::GRACE;
@@ -115,6 +116,8 @@ struct Work<'a> {
     watch: Stopwatch,
     /// The number of slices that share this time, as they are worked on together.
     sharers: u32,
+    /// The coarse slices that are computed from the slice.
+    coarse: Vec<CoarseSlice>,
     /// The completion in the newest transaction that replaced the rows.
     written: Mutex<Option<CompletedSlice>>,
     /// The workload units that the app billed.
@@ -202,6 +205,7 @@ impl<'w> Work<'w> {
             throttle: *throttle,
             watch,
             sharers,
+            coarse: compose::coarse_slices(worker, rollup, slice),
             written: Mutex::default(),
             units: Mutex::default(),
         }
@@ -356,7 +360,7 @@ impl<'w> Work<'w> {
     fn statement_options(&self, timeout: Duration) -> StatementOptions<'_> {
         let shrink = (!self.options.allow_shrink).then_some(self.job.rollup.shrink_guard);
         let governor = self.throttle.governor();
-        StatementOptions { shrink, timeout, governor, nap: None, last: None }
+        StatementOptions { shrink, timeout, governor, nap: None, last: None, coarse: &self.coarse }
     }
 
     /// Whether the coarse slices that contain this one must run again. An attempt after the first

@@ -124,7 +124,8 @@ pub(crate) async fn watch_changes(worker: &Worker, rollup: &Rollup) -> Result<()
 }
 
 /// Reopens the slices of things that were changed since the last look. Each change is found once,
-/// when it has been visible for the grace.
+/// when it has been visible for the grace. Returns the instant before which earlier looks have found
+/// all changes.
 ///
 /// # Errors
 /// As [`count`], or the store fails.
@@ -132,15 +133,16 @@ pub(crate) async fn notice_changes(
     worker: &Worker,
     rollup: &Rollup,
     deadline: Deadline,
-) -> Result<(), WorkError> {
-    let Some(mirror) = followed(rollup) else { return Ok(()) };
+) -> Result<Option<DateTime<Utc>>, WorkError> {
+    let Some(mirror) = followed(rollup) else { return Ok(None) };
     ready::check(worker, rollup).await?;
     let from = worker.checkpoints.changes_until(&rollup.name).await?;
     let (Some(mut from), until) = (from, worker.clock.now() - grace(rollup)) else {
-        return Ok(());
+        return Ok(None);
     };
+    let known = Some(from);
     if until - from < LOOK_EVERY {
-        return Ok(());
+        return Ok(known);
     }
     let (mut offset, mut tied, mut settled) = (0, None, until);
     // Bounded by the deadline and the budget: each page moves the range or the offset.
@@ -158,12 +160,12 @@ pub(crate) async fn notice_changes(
             page.things.iter().map(|thing| MarkedHours::at(thing.created_at)).collect();
         let reason = "changed in the app";
         if !late::reopen_hours(worker, rollup, &hours, now, deadline, reason).await? {
-            return Ok(());
+            return Ok(known);
         }
         let last = page.things.last().map(|thing| thing.modified_at);
         let Some(last) = last.filter(|_| page.remaining > 0) else {
             worker.checkpoints.set_changes_until(&rollup.name, settled).await?;
-            return Ok(());
+            return Ok(known);
         };
         if last > from {
             (from, offset, tied) = (last, 0, None);
@@ -172,7 +174,7 @@ pub(crate) async fn notice_changes(
             (offset, tied) = (offset + page.things.len() as u64, Some(page.total));
         }
     }
-    Ok(())
+    Ok(known)
 }
 
 /// The mirror, if changes are looked for.

@@ -420,6 +420,7 @@ async fn a_month_that_is_read_in_chunks_is_the_same() {
             governor: None,
             nap: None,
             last: None,
+            coarse: &[],
         };
         let middle = slice.start() + slice.duration() / 2;
         let start = StageProgress::at_start(slice);

@@ -60,8 +60,14 @@ async fn claim(world: &World) -> Lease {
 
 /// The only limit is the time, so that the shrink guard does not refuse before the guard under
 /// test.
-const UNGUARDED: StatementOptions<'_> =
-    StatementOptions { shrink: None, timeout: BUDGET, governor: None, nap: None, last: None };
+const UNGUARDED: StatementOptions<'_> = StatementOptions {
+    shrink: None,
+    timeout: BUDGET,
+    governor: None,
+    nap: None,
+    last: None,
+    coarse: &[],
+};
 
 /// Stages the range from `from` to `end`.
 async fn stage(

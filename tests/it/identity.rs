@@ -440,7 +440,8 @@ async fn a_worker_need_not_write_the_installation() {
             "CREATE ROLE {role} LOGIN PASSWORD 'x'; GRANT pg_read_all_stats TO {role}; \
              GRANT USAGE ON SCHEMA stats, tallymark TO {role}; GRANT SELECT ON events TO {role}; \
              GRANT SELECT, INSERT, UPDATE, DELETE ON stats.daily, tallymark.slice, \
-             tallymark.progress, tallymark.stage_daily, tallymark.rollup TO {role}; \
+             tallymark.progress, tallymark.stage_daily, tallymark.rollup, tallymark.outstanding, \
+             tallymark.checked TO {role}; \
              GRANT SELECT ON tallymark.installation TO {role}"
         ))
         .await;

@@ -15,6 +15,7 @@ mod cli;
 mod compose;
 mod consumers;
 mod contact;
+mod coverage;
 #[cfg(all(feature = "faults", feature = "lambda"))]
 mod crash;
 mod dates;

@@ -318,8 +318,14 @@ async fn sealed_slices_are_restored_as_done() {
 }
 
 /// The unrestricted options of these tests.
-const FREE: StatementOptions<'_> =
-    StatementOptions { shrink: None, timeout: BUDGET, governor: None, nap: None, last: None };
+const FREE: StatementOptions<'_> = StatementOptions {
+    shrink: None,
+    timeout: BUDGET,
+    governor: None,
+    nap: None,
+    last: None,
+    coarse: &[],
+};
 
 #[tokio::test]
 async fn what_was_staged_before_checkpoints_were_lost_is_not_resumed() {

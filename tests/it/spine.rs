@@ -445,8 +445,14 @@ async fn a_stale_attempt_is_fenced() {
     let before = physical(&world).await;
 
     let shape = ready::check(&world.worker, rollup).await.unwrap();
-    let options =
-        StatementOptions { shrink: None, timeout: BUDGET, governor: None, nap: None, last: None };
+    let options = StatementOptions {
+        shrink: None,
+        timeout: BUDGET,
+        governor: None,
+        nap: None,
+        last: None,
+        coarse: &[],
+    };
     let target = &world.worker.target;
     let job = SliceJob { rollup, shape: &shape, slice };
     let late = target.replace_from_source(&lease, job, options).await;

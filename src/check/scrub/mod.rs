@@ -345,6 +345,8 @@ async fn scrub_slice(
             }
             worker.checkpoints.record_scrub(name, start, noted, now).await?;
             if settings.repair {
+                let slice = rollup.calendar.containing(start);
+                worker.target.raise(name, &[slice], "scrub").await?;
                 worker.checkpoints.reopen(name, start, "scrub", now).await?;
             }
         }

@@ -28,6 +28,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use futures_util::FutureExt as _;
 use futures_util::future::{self, BoxFuture};
+use sqlx::postgres::PgRow;
 
 pub(crate) use error::StoreError;
 pub(crate) use update::{Change, Cond, Is, Update};
@@ -153,7 +154,16 @@ pub trait Store: fmt::Debug + Send + Sync {
 
     /// Lets further reads share one transaction, where that saves anything, until
     /// [`Store::read_apart`]. Each still shows every write that was answered before it.
-    fn read_together(&self) {}
+    fn read_together(&self, _may_write: bool) {}
+
+    /// Runs `sql` at the end of the transaction that reads share, and commits it. Returns the rows.
+    /// `None`: there is no such transaction, or it only reads.
+    fn write_together<'a>(
+        &'a self,
+        _sql: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Vec<PgRow>>, StoreError>> {
+        future::ready(Ok(None)).boxed()
+    }
 
     /// Ends what [`Store::read_together`] began.
     fn read_apart(&self) -> BoxFuture<'_, ()> {

@@ -335,7 +335,7 @@ async fn a_write_reaches_the_server_in_one_message_with_its_commit() {
 #[tokio::test]
 async fn reads_that_share_a_transaction_see_every_write_and_survive_its_end() {
     let (checkpoints, db) = checkpoints().await;
-    checkpoints.read_together();
+    checkpoints.read_together(false);
     assert_eq!(checkpoints.get(ROLLUP, start()).await.unwrap(), None);
     checkpoints.claim(&wish(SystemClock.now())).await.unwrap();
     let state = |found: Option<Checkpoint>| found.map(|it| it.state);

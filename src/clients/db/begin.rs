@@ -21,6 +21,16 @@ const LOCK_SHARE: f64 = 0.75;
 
 /// The statements that open a transaction, for one round trip.
 pub(super) fn begin_sql(access: Access, statement_timeout: Duration, label: &str) -> String {
+    begin_sql_with(access, statement_timeout, label, "")
+}
+
+/// As [`begin_sql`], with a `first` statement in the same round trip. An empty text is none.
+pub(super) fn begin_sql_with(
+    access: Access,
+    statement_timeout: Duration,
+    label: &str,
+    first: &str,
+) -> String {
     let statement_timeout = statement_timeout.min(STATEMENT_TIMEOUT_MAX);
     let statement_ms = statement_timeout.as_millis().max(1);
     // While one database works, the transaction on the other is idle.
@@ -63,6 +73,9 @@ pub(super) fn begin_sql(access: Access, statement_timeout: Duration, label: &str
     }
     // Under row-level security a role without BYPASSRLS would count 0 rows without an error.
     sql.push_str("; SET LOCAL row_security = off");
+    if !first.is_empty() {
+        let _ = write!(sql, "; {first}");
+    }
     // Settings that older servers lack, or that depend on present values, in the same round trip.
     // From 14 on a server notices the end of a killed client. From 17 on a role or database may
     // limit whole transactions, and Tallymark's are limited by their statements instead. A commit

@@ -28,7 +28,7 @@ use once::Once;
 pub use transaction::Tx;
 pub use whole::Whole;
 
-use begin::begin_sql;
+use begin::{begin_sql, begin_sql_with};
 use once::Memory;
 use pool::Pool;
 use transaction::Terms;
@@ -176,8 +176,22 @@ impl Db {
         statement_timeout: Duration,
         label: &str,
     ) -> Result<Tx, DbError> {
+        self.begin_with(access, statement_timeout, label, "").await
+    }
+
+    /// As [`Db::begin`], with a `first` statement in the same round trip, whose rows are dropped.
+    ///
+    /// # Errors
+    /// As [`Db::begin`], and if the statement fails.
+    pub(crate) async fn begin_with(
+        &self,
+        access: Access,
+        statement_timeout: Duration,
+        label: &str,
+        first: &str,
+    ) -> Result<Tx, DbError> {
         self.memory.recall()?;
-        let begin = begin_sql(access, statement_timeout, label);
+        let begin = begin_sql_with(access, statement_timeout, label, first);
         let begun = self.begin_anew(access, &begin, statement_timeout).await;
         if let Err(error) = &begun {
             self.memory.keep(error);

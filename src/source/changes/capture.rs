@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use sqlx::Row as _;
@@ -67,6 +68,8 @@ pub struct CaptureState {
     pub(crate) is_partitioned: bool,
     /// The axes of all rollups that count it, as [`axis_key`] names them.
     axes: Vec<String>,
+    /// The source's time before its marks are read. `None`: the table is missing.
+    pub(crate) seen_at: Option<DateTime<Utc>>,
 }
 
 impl CaptureState {
@@ -130,6 +133,7 @@ impl Capture {
             lookups: Vec::new(),
             is_partitioned,
             axes,
+            seen_at: relations.first().map(|root| root.seen_at),
         }
     }
 

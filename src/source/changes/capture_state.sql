@@ -5,7 +5,7 @@ WITH RECURSIVE tree AS (
     UNION
     SELECT i.inhrelid FROM pg_inherits i JOIN tree ON i.inhparent = tree.oid
 )
-SELECT c.oid::bigint AS oid,
+SELECT c.oid::bigint AS oid, clock_timestamp() AS now,
        quote_ident(n.nspname) || '.' || quote_ident(c.relname) AS name,
        c.relkind::text AS kind,
        c.relispartition AS is_partition,

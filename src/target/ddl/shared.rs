@@ -9,7 +9,7 @@ use crate::model::measure::Function;
 use crate::model::rollup::Rollup;
 use crate::model::sql::{ident, literal};
 use crate::target::ready::Persistence;
-use crate::target::{Target, indexes};
+use crate::target::{Target, coverage, indexes};
 
 /// The schemas and the tables that all rollups share.
 pub(super) async fn schemas(
@@ -48,6 +48,20 @@ pub(super) async fn schemas(
             "created_at",
             logged,
         ),
+        (
+            "tallymark.outstanding",
+            include_str!("../coverage/outstanding.sql"),
+            by_slice,
+            "generation",
+            logged,
+        ),
+        (
+            "tallymark.checked",
+            include_str!("../coverage/checked.sql"),
+            &["rollup"],
+            "checked_at",
+            logged,
+        ),
     ] {
         match existing(tx, table).await? {
             None => statements.push(sql.trim().to_owned()),
@@ -63,6 +77,7 @@ pub(super) async fn schemas(
             }
         }
     }
+    statements.extend(coverage::objects(tx).await?);
     statements.extend(key_functions(tx).await?);
     statements.extend(measure_functions(tx, rollup).await?);
     Ok(statements)
@@ -74,6 +89,7 @@ fn added_since(table: &str, found: &[(String, String)]) -> Vec<String> {
         "tallymark.slice" => {
             &[("replaced_by", "bigint"), ("owner", "text"), ("replaced_owner", "text")]
         }
+        "tallymark.progress" => &[("generation", "bigint NOT NULL DEFAULT 0")],
         "tallymark.rollup" => &[
             ("calendar", "text"),
             ("generation", "bigint NOT NULL DEFAULT 0"),
@@ -103,6 +119,7 @@ fn fits_shared(
         }
         let wanted = match rest.split([' ', ',']).next() {
             Some("timestamptz") => "timestamp with time zone",
+            Some("timestamptz[]") => "timestamp with time zone[]",
             other => other.unwrap_or_default(),
         };
         let fits = |(known, sql_type): &(String, String)| known == name && sql_type == wanted;

@@ -1,6 +1,8 @@
 //! The first look of a process, with the checkpoints in the target: one transaction of the source
 //! shows whether there is anything to do. The store's reads share the tick's transaction there.
 
+use chrono::{DateTime, Utc};
+
 use super::Ready;
 use crate::checkpoint::{Bond, Registration};
 use crate::clients::db::history::{self, Course, History};
@@ -21,29 +23,32 @@ struct Bound<'r> {
     bond: Bond,
 }
 
-/// Whether the marks of the table of `rollups` leave nothing to do, and nothing to report. `false`:
-/// a whole look must follow, which checks the target too.
-pub(super) async fn is_quiet(worker: &Worker, rollups: &[&Rollup]) -> Result<bool, WorkError> {
+/// The instant before which no mark of the table of `rollups` leaves anything to do or to report.
+/// `None`: a whole look must follow, which checks the target too.
+pub(super) async fn quiet_until(
+    worker: &Worker,
+    rollups: &[&Rollup],
+) -> Result<Option<DateTime<Utc>>, WorkError> {
     let is_known = |rollup: &&Rollup| lock(&worker.shapes).contains_key(&rollup.name);
     if !worker.checkpoints.is_in_target() || rollups.iter().all(is_known) {
         // A process that knows all shapes makes one transaction anyway.
-        return Ok(false);
+        return Ok(None);
     }
     let mut all = Vec::new();
     for rollup in rollups {
-        let Some(bound) = bound(worker, rollup).await? else { return Ok(false) };
+        let Some(bound) = bound(worker, rollup).await? else { return Ok(None) };
         all.push(bound);
     }
     let label = format!("late changes of {}", rollups[0].from);
     let mut tx = worker.source.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, &label).await?;
-    let is_quiet = finds_nothing(worker, &all, &mut tx).await?;
+    let quiet_until = finds_nothing(worker, &all, &mut tx).await?;
     // The partitions that it has seen.
-    if is_quiet {
+    if quiet_until.is_some() {
         tx.commit().await?
     } else {
         tx.rollback().await?
     }
-    Ok(is_quiet)
+    Ok(quiet_until)
 }
 
 /// A rollup whose checkpoints belong to these databases, and which is registered for marks.
@@ -58,7 +63,11 @@ async fn bound<'r>(worker: &Worker, rollup: &'r Rollup) -> Result<Option<Bound<'
     Ok(Some(Bound { rollup, consumer: kept.id, key, bond }))
 }
 
-async fn finds_nothing(worker: &Worker, all: &[Bound<'_>], tx: &mut Tx) -> Result<bool, WorkError> {
+async fn finds_nothing(
+    worker: &Worker,
+    all: &[Bound<'_>],
+    tx: &mut Tx,
+) -> Result<Option<DateTime<Utc>>, WorkError> {
     // A position that only moved on is not recorded, as nothing was counted since.
     let now = history::read(tx).await?;
     let moved_on = |bound: &Bound<'_>| {
@@ -70,7 +79,7 @@ async fn finds_nothing(worker: &Worker, all: &[Bound<'_>], tx: &mut Tx) -> Resul
         known.as_ref().and_then(course).is_none_or(|course| course == Course::Onward)
     };
     if !all.iter().all(moved_on) {
-        return Ok(false);
+        return Ok(None);
     }
     let mut ready: Vec<Ready<'_>> = Vec::new();
     for Bound { rollup, .. } in all {
@@ -84,7 +93,7 @@ async fn finds_nothing(worker: &Worker, all: &[Bound<'_>], tx: &mut Tx) -> Resul
     let capture = Capture::new(&all[0].rollup.from, &pairs);
     let standing = capture.standing(tx).await?;
     let Some(key) = standing.key.as_deref().filter(|_| standing.is_whole()) else {
-        return Ok(false);
+        return Ok(None);
     };
     let known = consumers::all(tx, key).await?;
     let is_registered = |bound: &Bound<'_>| {
@@ -94,11 +103,11 @@ async fn finds_nothing(worker: &Worker, all: &[Bound<'_>], tx: &mut Tx) -> Resul
         known.iter().any(is_it)
     };
     if !all.iter().all(is_registered) || known.iter().any(|it| it.alarm().is_some()) {
-        return Ok(false);
+        return Ok(None);
     }
     capture.mark_partitions(tx, &standing).await?;
     let ids: Vec<i64> = all.iter().map(|bound| bound.consumer).collect();
     let (marks, _) = marks::read(tx, key, &ids).await?;
     let keys = lookup_marks::waiting(tx, &standing.lookups).await?;
-    Ok(marks.is_empty() && keys.count == 0)
+    Ok(standing.seen_at.filter(|_| marks.is_empty() && keys.count == 0))
 }

@@ -137,8 +137,20 @@ pub(super) struct Found {
     pub(super) to_reopen: Vec<DateTime<Utc>>,
     /// The first of the others, which are due already.
     pub(super) first_due: Option<DateTime<Utc>>,
+    /// Those of the others that were reopened before, and have yet to run.
+    pub(super) stale: Vec<DateTime<Utc>>,
     /// Those of the others that have no checkpoint.
     pub(super) missing: Vec<Slice>,
+}
+
+impl Found {
+    /// The slices that readers must see as stale before the store knows of the change. An attempt
+    /// whose lease has ended may still replace a slice that is due already.
+    pub(super) fn raised(&self, rollup: &Rollup) -> Vec<Slice> {
+        let mut starts = [&*self.to_reopen, &*self.stale].concat();
+        starts.sort_unstable();
+        starts.into_iter().map(|start| rollup.calendar.containing(start)).collect()
+    }
 }
 
 pub(super) async fn find(
@@ -150,7 +162,8 @@ pub(super) async fn find(
     let bounds = (ranges[0].0, ranges[ranges.len() - 1].1);
     let known = worker.checkpoints.range(&rollup.name, bounds.0, bounds.1).await?;
     let known: BTreeMap<_, _> = known.iter().map(|it| (it.slice_start, it)).collect();
-    let mut found = Found { to_reopen: Vec::new(), first_due: None, missing: Vec::new() };
+    let mut found =
+        Found { to_reopen: Vec::new(), stale: Vec::new(), first_due: None, missing: Vec::new() };
     for slice in ranges.iter().flat_map(|(start, end)| rollup.calendar.slices(*start, *end)) {
         let is_due = match known.get(&slice.start()) {
             // Already waiting to run again. The worker that reopened it may have died before
@@ -160,7 +173,10 @@ pub(super) async fn find(
         };
         if is_due {
             found.first_due.get_or_insert(slice.start());
-            found.missing.extend((!known.contains_key(&slice.start())).then_some(slice));
+            match known.contains_key(&slice.start()) {
+                true => found.stale.push(slice.start()),
+                false => found.missing.push(slice),
+            }
         } else {
             found.to_reopen.push(slice.start());
         }
@@ -174,8 +190,11 @@ async fn reopen_stretch(
     lateness: &Lateness<'_>,
     stretch: &Stretch,
 ) -> Result<(), WorkError> {
-    let Lateness { rollup, view, .. } = lateness;
-    let Found { to_reopen, first_due, missing } = find(worker, lateness, stretch).await?;
+    let Lateness { rollup, view, reason, .. } = lateness;
+    let found = find(worker, lateness, stretch).await?;
+    let raised = found.raised(rollup);
+    worker.target.raise(&rollup.name, &raised, reason).await?;
+    let Found { to_reopen, first_due, missing, .. } = found;
     reopen_read(worker, lateness, &to_reopen).await?;
     if let Some(first) = first_due {
         // Also for slices without a checkpoint, as a concurrent probe of the source's first row
@@ -185,8 +204,10 @@ async fn reopen_stretch(
             // The same holds for a first row that was stored after the watermark was read.
             let view = View { source_start, ..view.clone() };
             let is_passed = |slice: &Slice| view.judge(None, *slice) == Standing::Empty;
-            let passed = missing.into_iter().filter(is_passed).map(|slice| slice.start());
-            reopen_read(worker, lateness, &passed.collect::<Vec<_>>()).await?;
+            let passed: Vec<_> = missing.into_iter().filter(is_passed).collect();
+            worker.target.raise(&rollup.name, &passed, reason).await?;
+            let starts: Vec<_> = passed.iter().map(|slice| slice.start()).collect();
+            reopen_read(worker, lateness, &starts).await?;
         }
     }
     Ok(())

@@ -8,14 +8,18 @@ use super::reach::{Reach, find, reach};
 use super::{Moving, REASON, Taking};
 use crate::checkpoint::{Changed, Watermark};
 use crate::model::rollup::Rollup;
+use crate::model::slice::Slice;
 use crate::source::changes::marks;
 use crate::source::reading::first_row::SourceStart;
+use crate::target::coverage;
 use crate::work::backlog::BEGIN_MIN;
 use crate::work::worker::{WorkError, Worker};
 
 /// The changes of one rollup.
 struct LateHours<'m> {
     changed: Changed<'m>,
+    /// The slices that readers see as stale from then on.
+    raised: BTreeSet<Slice>,
     /// Where the source's rows began when slices without a checkpoint were judged. `None`: no slice
     /// depends on it.
     judged_by: Option<Option<SourceStart>>,
@@ -29,10 +33,12 @@ pub(super) async fn move_marks(worker: &Worker, moving: &Moving<'_>) -> Result<b
     let Taking { key, consumers, .. } = moving.taking;
     let mut tx = moving.begin(worker).await?;
     let mut may_move = marks::hold(&mut tx, key, consumers, moving.marks).await?;
-    for LateHours { changed, judged_by } in found {
+    for LateHours { changed, raised, judged_by } in found {
         if !may_move {
             break;
         }
+        let raised: Vec<_> = raised.into_iter().collect();
+        coverage::raise_within(&mut tx, changed.rollup, &raised, REASON).await?;
         let now = worker.clock.now();
         let after = worker.checkpoints.reopen_all_within(&changed, now, &mut tx).await?;
         // A first row that was stored meanwhile may lie after slices that have rows by now.
@@ -69,7 +75,8 @@ async fn look_at<'m>(
     reach: &Reach,
 ) -> Result<Option<LateHours<'m>>, WorkError> {
     let lateness = reach.lateness(worker, rollup, moving.now, REASON);
-    let (mut starts, mut first_due, mut judged_by) = (BTreeSet::new(), None, None);
+    let (mut starts, mut raised) = (BTreeSet::new(), BTreeSet::new());
+    let (mut first_due, mut judged_by) = (None, None);
     for stretch in &reach.stretches {
         if moving.deadline.remaining(&*worker.clock) < BEGIN_MIN {
             return Ok(None);
@@ -78,10 +85,11 @@ async fn look_at<'m>(
         if stretch.empty_too && !found.missing.is_empty() {
             judged_by = Some(reach.seen.source_start());
         }
+        raised.extend(found.raised(rollup));
         starts.extend(found.to_reopen);
         first_due = first_due.into_iter().chain(found.first_due).min();
     }
     let (seal, reason) = (reach.seen.seal_of(rollup), REASON);
     let changed = Changed { rollup: &rollup.name, starts, first_due, seal, reason };
-    Ok(Some(LateHours { changed, judged_by }))
+    Ok(Some(LateHours { changed, raised, judged_by }))
 }

@@ -123,7 +123,8 @@ async fn a_fresh_tick_with_nothing_due_looks_for_marks_in_one_transaction_of_the
         let store = if is_one { "source" } else { "target" };
         let mut expected =
             ["source: connect", "source: begin to write"].map(str::to_owned).to_vec();
-        expected.extend(["connect", "begin to read"].map(|call| format!("{store}: {call}")));
+        // Its last statement tells readers.
+        expected.extend(["connect", "begin to write"].map(|call| format!("{store}: {call}")));
         expected.sort_unstable();
         assert_eq!(calls, expected);
 
@@ -181,7 +182,8 @@ async fn slices_that_are_worked_on_together_make_the_calls_of_one() {
     assert_eq!(slices, CALLS_OF_A_SLICE);
 }
 
-/// In a process that lives on, as the first tick of one reads the catalogues.
+/// In a process that lives on, as the first tick of one reads the catalogues. The checkpoints are in
+/// DynamoDB, so that one more message tells readers.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tick_looks_for_marks_in_one_transaction() {
     let rollups = DAILY.replace("bucket =", "late = \"capture\"\nbucket =");
@@ -206,4 +208,7 @@ async fn a_tick_looks_for_marks_in_one_transaction() {
     let calls = wires.calls().split_off(before);
     let begun: Vec<_> = calls.iter().filter(|call| call.contains(": begin to ")).collect();
     assert_eq!(begun.len(), 1, "{calls:?}");
+    // One message with its transaction.
+    let told = calls.iter().filter(|call| call.ends_with(": tell readers"));
+    assert_eq!(told.count(), 1, "{calls:?}");
 }

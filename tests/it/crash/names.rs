@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 /// The beginning of each statement, and its name.
-const STATEMENTS: [(&str, &str); 59] = [
+const STATEMENTS: [(&str, &str); 60] = [
     ("connect", "connect"),
     ("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY", "begin to read"),
     ("BEGIN ISOLATION LEVEL READ COMMITTED;", "begin to write"),
@@ -26,6 +26,7 @@ const STATEMENTS: [(&str, &str); 59] = [
     ("SELECT current_setting('search_path')", "search path"),
     ("SET LOCAL search_path", "search path"),
     ("SELECT set_config('search_path'", "search path"),
+    ("-- The comments of Tallymark's own objects", "comments"),
     ("-- Whether a function of the unique indexes", "functions of the unique index"),
     ("-- The columns of a table", "columns of the target"),
     ("-- The unique indexes of a table", "unique indexes"),
@@ -78,7 +79,7 @@ pub fn of_sql(side: &str, sql: &str, kinds: &[u8]) -> String {
         return format!("{side}: is it there");
     }
     let known = STATEMENTS.iter().find(|(begin, _)| sql.starts_with(begin)).map(|it| it.1);
-    let known = of_store(sql).or(known);
+    let known = of_store(sql).or_else(|| of_readers(sql)).or(known);
     let name = known.map_or_else(|| format!("?? {}", sql.replace('\n', " ")), str::to_owned);
     let step = match kinds.last() {
         Some(b'd') => ", rows",
@@ -87,6 +88,13 @@ pub fn of_sql(side: &str, sql: &str, kinds: &[u8]) -> String {
         _ => "",
     };
     format!("{side}: {name}{step}")
+}
+
+/// The name of a statement that tells readers of the target. It may be one message with its
+/// transaction.
+fn of_readers(sql: &str) -> Option<&'static str> {
+    let names = [("-- Raises the generation", "raise"), ("-- Tells readers", "tell readers")];
+    names.into_iter().find(|(comment, _)| sql.contains(comment)).map(|(_, name)| name)
 }
 
 /// The name of a statement of the store in the target.

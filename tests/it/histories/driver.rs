@@ -1,9 +1,7 @@
 //! The steps of a history, and its expected result.
 
 use std::collections::HashMap;
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::{AttributeValue, DeleteRequest, WriteRequest};
@@ -14,9 +12,8 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _, PgConnection};
 use tallymark::model::clock::{Clock as _, Deadline, ManualClock};
 use tallymark::model::measure::{KINDS, Kind as MeasureKind};
 use tallymark::model::rollup::{Late, Rollup};
-use tallymark::tick::{self};
+use tallymark::tick;
 use tallymark::work::empty;
-use tallymark::work::report::TickReport;
 use tallymark::work::slice_run::{self, RunOptions};
 use tallymark::work::standings;
 
@@ -25,6 +22,10 @@ use super::labels;
 use super::search::Kind;
 use crate::support::world::{self, Keeper, Setup, clock};
 use crate::support::{kinds, share};
+use reader::Seen;
+
+#[path = "reader.rs"]
+mod reader;
 
 /// Maximum number of the application's steps in one history.
 const STEPS_MAX: usize = 24;
@@ -61,6 +62,8 @@ pub struct World {
     /// For each rollup, the columns of the measures of every kind, and their SQL over the source.
     every: Vec<(String, String)>,
     client: aws_sdk_dynamodb::Client,
+    /// What a reader has seen in the present history.
+    seen: Seen,
 }
 
 struct Session {
@@ -162,7 +165,9 @@ impl World {
         let client = world::dynamo_client().await;
         let every = expected::every(&inner).await;
         let now_ms = BEGIN_MS;
-        let world = Self { inner, kind, keeper, clock, now_ms, control, sessions, every, client };
+        let seen = Seen::new(0);
+        let world =
+            Self { inner, kind, keeper, clock, now_ms, control, sessions, every, client, seen };
         if matches!(world.inner.rollup().late, Late::Capture) {
             world::install_capture(&world.inner.worker).await;
         }
@@ -179,13 +184,23 @@ impl World {
     pub async fn history(&mut self, seed: u64) -> Option<Vec<String>> {
         self.reset().await;
         let mut random = Rng::with_seed(seed);
+        // What `grace` and a spoiled trigger miss, no reader is told.
+        let has_reader = self.kind.is_promised;
+        self.seen = Seen::new(seed);
         let mut steps = Vec::new();
         for _ in 0..random.usize(STEPS_MAX / 3..=STEPS_MAX) {
             steps.push(self.step(&mut random).await);
+            if has_reader {
+                self.read().await;
+            }
         }
         let quiet = self.settle_down(&mut random).await;
         steps.extend(quiet.as_ref().err().cloned());
-        let differing = self.differing().await;
+        if has_reader {
+            self.read().await;
+        }
+        let mut differing = self.differing().await;
+        differing.extend(self.misread());
         if quiet.is_ok() && differing.is_empty() {
             return None;
         }
@@ -207,7 +222,8 @@ impl World {
         let worker = &self.inner.worker;
         worker.config.rollups.iter().for_each(|rollup| worker.forget(rollup));
         let mut sql = "DELETE FROM public.events; DELETE FROM tallymark.slice; \
-                       DELETE FROM tallymark.progress;"
+                       DELETE FROM tallymark.progress; DELETE FROM tallymark.outstanding; \
+                       DELETE FROM tallymark.checked;"
             .to_owned();
         if self.keeper != Keeper::DynamoDb {
             sql.push_str("DELETE FROM tallymark.checkpoint;");
@@ -357,31 +373,6 @@ impl World {
             Ok(_) => "",
             // A lock of the other session, or a missing savepoint, as in real life.
             Err(_) => "  -- refused",
-        }
-    }
-
-    /// A tick, killed after this many polls.
-    async fn tick(&mut self, polls: Option<usize>) -> String {
-        let deadline = Deadline::after(&self.clock, Duration::from_secs(20));
-        let now = self.clock.now();
-        let mut work = pin!(tick::run(&self.inner.worker, now, deadline, None));
-        let mut polled = 0;
-        let ended: Option<TickReport> = std::future::poll_fn(|context| {
-            polled += 1;
-            if polls.is_some_and(|polls| polled > polls) {
-                return Poll::Ready(None);
-            }
-            work.as_mut().poll(context).map(|ended| ended.ok())
-        })
-        .await;
-        match ended {
-            None => format!("-- tick, killed after {polled} polls"),
-            Some(report) => {
-                let slices = report.slices.iter().map(|slice| {
-                    format!("{} {}", slice.start.format("%H:%M"), slice.outcome.word())
-                });
-                format!("-- tick: {}", slices.collect::<Vec<_>>().join(", "))
-            }
         }
     }
 

@@ -84,7 +84,7 @@ fn with_a_trigger_that_takes_late_rows_for_fresh_a_change_is_missed() {
                 .await;
         }
     };
-    let kind = Kind::new("capture", Ways::ANY).knowing(&[4_046_057_669]);
+    let kind = Kind::new("capture", Ways::ANY).knowing(&[4_046_057_669]).missing();
     let found = search(kind, SEARCHED_MAX, spoil);
     assert!(found.is_some(), "no counterexample");
 }
@@ -92,7 +92,7 @@ fn with_a_trigger_that_takes_late_rows_for_fresh_a_change_is_missed() {
 /// The documented limit of `grace`, which promises nothing about late rows.
 #[test]
 fn with_grace_alone_late_rows_are_missed() {
-    let kind = Kind::new("grace", Ways::ANY).knowing(&[1_255_461_645]);
+    let kind = Kind::new("grace", Ways::ANY).knowing(&[1_255_461_645]).missing();
     let found = search(kind, SEARCHED_MAX, as_is);
     assert!(found.is_some(), "no counterexample");
 }

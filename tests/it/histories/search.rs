@@ -51,21 +51,29 @@ pub struct Kind {
     pub is_composed: bool,
     /// Whether the rows' kind is named by another table, which changes too.
     pub looks_up: bool,
+    /// Whether a reader may rely on what it is told.
+    pub is_promised: bool,
     /// Seeds of histories that end wrong without some guard. They come first.
     pub known: &'static [u64],
 }
 
 impl Kind {
     pub const fn new(late: &'static str, ways: Ways) -> Self {
-        Self { late, ways, is_composed: false, looks_up: false, known: &[] }
+        let (is_composed, looks_up, is_promised) = (false, false, true);
+        Self { late, ways, is_composed, looks_up, is_promised, known: &[] }
     }
 
     pub const fn knowing(self, known: &'static [u64]) -> Self {
         Self { known, ..self }
     }
 
+    /// The reader of the histories compares the rows' own kind.
     pub const fn looking_up(self) -> Self {
-        Self { looks_up: true, ..self }
+        Self { looks_up: true, is_promised: false, ..self }
+    }
+
+    pub const fn missing(self) -> Self {
+        Self { is_promised: false, ..self }
     }
 
     pub const fn composed(self) -> Self {

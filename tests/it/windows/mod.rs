@@ -291,6 +291,7 @@ async fn a_window_that_is_read_in_chunks_is_the_same() {
             governor: None,
             nap: None,
             last: None,
+            coarse: &[],
         };
         let (first, last) = rollup.window(slice);
         let (target, start) = (&world.worker.target, StageProgress::at(first));

@@ -82,31 +82,6 @@ impl Postgres {
         begun.map_err(|error| self.error(operation, error))
     }
 
-    async fn rows(&self, operation: &'static str, sql: String) -> Result<Vec<Item>, StoreError> {
-        let together = match self.reading.take() {
-            Some(tx) => self.read_in(tx, operation, &sql).await,
-            None => None,
-        };
-        let rows = match together {
-            Some(rows) => rows,
-            None => self.run(Access::ReadOnly, operation, sql).await?,
-        };
-        let found = rows.iter().map(from_row).collect::<Result<_, _>>();
-        found.map_err(|error| self.unreadable(operation, error))
-    }
-
-    /// Reads in the shared transaction, which may have to begin. `None`: it cannot serve, as when the
-    /// server has ended it meanwhile.
-    async fn read_in(&self, tx: Option<Tx>, doing: &'static str, sql: &str) -> Option<Vec<PgRow>> {
-        let mut tx = match tx {
-            Some(tx) => tx,
-            None => self.db.begin(Access::ReadOnly, STATEMENT_TIMEOUT, LABEL).await.ok()?,
-        };
-        let rows = tx.rows(doing, sql.to_owned()).await.ok()?;
-        self.reading.keep(tx);
-        Some(rows)
-    }
-
     /// Runs statements in a transaction of their own.
     async fn run(
         &self,
@@ -415,8 +390,15 @@ impl Store for Postgres {
         format!("{schema};\n{}", self.definition().join(";\n"))
     }
 
-    fn read_together(&self) {
-        self.reading.begin();
+    fn read_together(&self, may_write: bool) {
+        self.reading.begin(may_write);
+    }
+
+    fn write_together<'a>(
+        &'a self,
+        sql: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Vec<PgRow>>, StoreError>> {
+        self.write_shared(sql).boxed()
     }
 
     fn read_apart(&self) -> BoxFuture<'_, ()> {

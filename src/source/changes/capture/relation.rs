@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use chrono::{DateTime, Utc};
 use sqlx::Row as _;
 
 use crate::clients::db::{DbError, Tx};
@@ -24,6 +25,8 @@ pub(super) struct Relation {
     pub(super) has_consumers: bool,
     /// Whether the triggers' function finds the function that marks.
     pub(super) has_mark_function: bool,
+    /// The source's time of the look.
+    pub(super) seen_at: DateTime<Utc>,
 }
 
 impl Relation {
@@ -72,6 +75,7 @@ pub(super) async fn relations(tx: &mut Tx, name: &TableName) -> Result<Vec<Relat
                 has_marks: row.try_get("has_marks")?,
                 has_consumers: row.try_get("has_consumers")?,
                 has_mark_function: row.try_get("has_mark_function")?,
+                seen_at: row.try_get("now")?,
             })
         })
         .collect::<Result<_, sqlx::Error>>()

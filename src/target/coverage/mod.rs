@@ -1,0 +1,203 @@
+//! What readers of the target are told about slices: which are stale, and what a tick has found.
+//!
+//! `tallymark.outstanding` has a generation for each slice that had to run again. A tick raises it
+//! before it reopens the slice in the store, and acknowledges the change after that. An attempt
+//! reads the generation before it first reads the source, and its replacement writes down that one.
+//! So a slice is right where both are equal. `tallymark.checked` has the first instant of the last
+//! tick, whose findings are all raised. `tests/model/reader.rs` checks this order.
+
+mod objects;
+
+use chrono::{DateTime, Utc};
+use sqlx::Row as _;
+use sqlx::postgres::PgRow;
+
+use super::Target;
+use crate::clients::db::{Access, CATALOGUE_TIMEOUT, DbError, Tx, Whole};
+use crate::model::rollup::Rollup;
+use crate::model::slice::Slice;
+use crate::model::sql::{literal, timestamptz};
+
+pub(super) use objects::objects;
+
+/// Slices raised by one statement.
+const RAISED_AT_ONCE: usize = 5_000;
+
+/// Slices that [`tell_sql`] returns.
+const OUTSTANDING_MAX: usize = 20;
+
+/// The setting that keeps a generation until the end of its transaction.
+pub(super) const GENERATION: &str = "tallymark.generation";
+
+/// A slice of a coarse rollup that contains a finer slice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CoarseSlice {
+    pub rollup: String,
+    pub slice: Slice,
+}
+
+impl CoarseSlice {
+    /// Whether it is computed from this finer slice, too.
+    pub(super) fn holds(&self, finer: Slice) -> bool {
+        self.slice.start() < finer.end() && finer.start() < self.slice.end()
+    }
+}
+
+/// What a tick tells about a rollup.
+#[derive(Clone, Debug)]
+pub(crate) struct ToldRollup {
+    pub(crate) rollup: String,
+    /// All changes before this instant are found.
+    pub(crate) checked_at: DateTime<Utc>,
+    /// The present definition, in the form of markers.
+    pub(crate) definition: String,
+    /// The rollup that it is computed from.
+    pub(crate) parts_of: Option<String>,
+    pub(crate) settled_by: &'static str,
+    pub(crate) history_from: DateTime<Utc>,
+    /// Slices that end by then have no rows in the source.
+    pub(crate) empty_before: Option<DateTime<Utc>>,
+    pub(crate) seal_before: Option<DateTime<Utc>>,
+    pub(crate) slice_seconds: i64,
+    pub(crate) grace_seconds: i64,
+    /// The ends of the newest slice that is over and of those after it.
+    pub(crate) ends: Vec<DateTime<Utc>>,
+    /// The starts of slices whose attempts fail.
+    pub(crate) failing: Vec<DateTime<Utc>>,
+}
+
+/// An expression for the generation of a slice.
+pub(super) fn generation_of_slice(rollup: &Rollup, slice: Slice) -> String {
+    format!(
+        "coalesce((SELECT c.generation FROM tallymark.outstanding c WHERE c.rollup = {} AND \
+         c.slice_start = {}), 0)",
+        literal(&rollup.name),
+        timestamptz(slice.start()),
+    )
+}
+
+/// Raises the generation of `slices` of `rollup` in `tx`, in the order of locks.
+///
+/// # Errors
+/// The server refuses or cannot be reached.
+pub(crate) async fn raise_within(
+    tx: &mut Tx,
+    rollup: &str,
+    slices: &[Slice],
+    reason: &str,
+) -> Result<(), DbError> {
+    for some in slices.chunks(RAISED_AT_ONCE) {
+        tx.ask(RAISING, raising(rollup, some, reason)).await?;
+    }
+    Ok(())
+}
+
+const RAISING: &str = "telling readers of stale slices";
+
+fn raising(rollup: &str, slices: &[Slice], reason: &str) -> String {
+    format!(
+        include_str!("raise.sql"),
+        rollup = literal(rollup),
+        reason = literal(reason),
+        starts = instants(slices.iter().map(|slice| slice.start())),
+        ends = instants(slices.iter().map(|slice| slice.end())),
+    )
+}
+
+/// The part of a replacement that raises the coarse slices, or nothing.
+pub(super) fn coarse_sql(coarse: &[&CoarseSlice], reason: &str) -> String {
+    if coarse.is_empty() {
+        return String::new();
+    }
+    let values = coarse.iter().map(|CoarseSlice { rollup, slice }| {
+        let (start, end) = (timestamptz(slice.start()), timestamptz(slice.end()));
+        format!("({}, {start}, {end})", literal(rollup))
+    });
+    format!(
+        ", coarse AS (\n\
+         INSERT INTO tallymark.outstanding AS o \
+         (rollup, slice_start, slice_end, generation, since, reason)\n\
+         SELECT v.rollup, v.first, v.last, 1, clock_timestamp(), {reason} \
+         FROM (VALUES {values}) AS v (rollup, first, last)\n\
+         ON CONFLICT (rollup, slice_start) DO UPDATE SET generation = o.generation + 1, \
+         reason = excluded.reason, \
+         since = CASE WHEN o.cleared < o.generation THEN o.since ELSE excluded.since END\n)",
+        reason = literal(reason),
+        values = values.collect::<Vec<_>>().join(", "),
+    )
+}
+
+/// Tells readers, and asks for the slices that they see as stale.
+pub(crate) fn tell_sql(told: &[ToldRollup]) -> String {
+    let optional = |instant: Option<DateTime<Utc>>| {
+        instant.map_or_else(|| "NULL::timestamptz".to_owned(), timestamptz)
+    };
+    let values = told.iter().map(|it| {
+        let finer = it.parts_of.as_deref().map_or_else(|| "NULL::text".to_owned(), literal);
+        format!(
+            "({}, {}, {}, {finer}, {}, {}, {}, {}, {}, {}, {}, {})",
+            literal(&it.rollup),
+            timestamptz(it.checked_at),
+            literal(&it.definition),
+            literal(it.settled_by),
+            timestamptz(it.history_from),
+            optional(it.empty_before),
+            optional(it.seal_before),
+            it.slice_seconds,
+            it.grace_seconds,
+            instants(it.ends.iter().copied()),
+            instants(it.failing.iter().copied()),
+        )
+    });
+    format!(
+        include_str!("tell.sql"),
+        values = values.collect::<Vec<_>>().join(",\n"),
+        rollups = told.iter().map(|it| literal(&it.rollup)).collect::<Vec<_>>().join(", "),
+        limit = OUTSTANDING_MAX,
+    )
+}
+
+/// The slices that an answer to [`tell_sql`] has.
+///
+/// # Errors
+/// A column is missing or of another type.
+pub(crate) fn outstanding(rows: &[PgRow]) -> Result<Vec<(String, DateTime<Utc>)>, sqlx::Error> {
+    rows.iter().map(|row| Ok((row.try_get("rollup")?, row.try_get("slice_start")?))).collect()
+}
+
+fn instants(instants: impl Iterator<Item = DateTime<Utc>>) -> String {
+    let texts: Vec<String> = instants.map(timestamptz).collect();
+    format!("ARRAY[{}]::timestamptz[]", texts.join(", "))
+}
+
+impl Target {
+    /// Raises the generation of `slices` of `rollup`: readers see them as stale from now on.
+    ///
+    /// # Errors
+    /// The server refuses or cannot be reached.
+    pub(crate) async fn raise(
+        &self,
+        rollup: &str,
+        slices: &[Slice],
+        reason: &str,
+    ) -> Result<(), DbError> {
+        for some in slices.chunks(RAISED_AT_ONCE) {
+            self.whole(RAISING, rollup, raising(rollup, some, reason)).await?;
+        }
+        Ok(())
+    }
+
+    /// Runs the statements of [`tell_sql`].
+    ///
+    /// # Errors
+    /// As [`Target::raise`].
+    pub(crate) async fn tell(&self, sql: String) -> Result<Vec<PgRow>, DbError> {
+        self.whole("telling readers what was found", "coverage", sql).await
+    }
+
+    async fn whole(&self, doing: &str, label: &str, sql: String) -> Result<Vec<PgRow>, DbError> {
+        let statement_timeout = CATALOGUE_TIMEOUT;
+        let whole = Whole { access: Access::ReadWrite, statement_timeout, label, doing, sql };
+        self.db.run_whole(&whole).await
+    }
+}

@@ -1,0 +1,85 @@
+//! The views and functions for readers, and the comments of Tallymark's own objects.
+
+use sha2::{Digest as _, Sha256};
+use sqlx::Row as _;
+
+use crate::clients::db::{DbError, Tx};
+use crate::model::sql::literal;
+
+const DOING: &str = "looking at the comments of Tallymark's objects";
+
+/// An object: its kind and name, the statement that makes it, and its meaning. Tables have their
+/// statements elsewhere.
+struct Object {
+    kind: &'static str,
+    name: &'static str,
+    sql: &'static str,
+    comment: &'static str,
+}
+
+/// In the order in which they are made.
+const OBJECTS: [Object; 9] = [
+    table("tallymark.slice", "One marker per slice: the attempt that has it, and its rows' origin"),
+    table("tallymark.progress", "How far the chunks of an unfinished slice are"),
+    table("tallymark.rollup", "The registry of rollups, with their tables and installations"),
+    table("tallymark.installation", "One row per installation of Tallymark"),
+    table("tallymark.outstanding", "Slices that had to run again, by generations"),
+    table("tallymark.checked", "What the last tick has found about each rollup"),
+    Object {
+        kind: "FUNCTION",
+        name: "tallymark.slices_of(text, timestamptz, timestamptz)",
+        sql: include_str!("slices_of.sql"),
+        comment: "The slices of a rollup that overlap a range and have numbers or are stale",
+    },
+    Object {
+        kind: "VIEW",
+        name: "tallymark.slice_state",
+        sql: include_str!("slice_state.sql"),
+        comment: "For readers: the slices that are stale, failing or sealed, and why",
+    },
+    Object {
+        kind: "VIEW",
+        name: "tallymark.coverage",
+        sql: include_str!("coverage.sql"),
+        comment: "For readers: one row per rollup. Every slice before complete_through holds all \
+                  changes that were committed before checked_at",
+    },
+];
+
+const fn table(name: &'static str, comment: &'static str) -> Object {
+    Object { kind: "TABLE", name, sql: "", comment }
+}
+
+impl Object {
+    /// The comment, with a mark of the statement.
+    fn described(&self) -> String {
+        if self.sql.is_empty() {
+            return self.comment.to_owned();
+        }
+        let hash = Sha256::digest(self.sql.as_bytes());
+        let mark: String = hash[..4].iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("{} [{mark}]", self.comment)
+    }
+}
+
+/// The statements that make the views and functions, where one is missing or different.
+pub(in crate::target) async fn objects(tx: &mut Tx) -> Result<Vec<String>, DbError> {
+    let names: Vec<String> = OBJECTS.iter().map(|object| literal(object.name)).collect();
+    let sql = format!(include_str!("comments.sql"), names = format!("ARRAY[{}]", names.join(", ")));
+    let rows = tx.rows(DOING, sql).await?;
+    let found = rows.iter().map(|row| row.try_get::<Option<String>, _>("comment"));
+    let found = found.collect::<Result<Vec<_>, _>>().map_err(|source| tx.error(DOING, source))?;
+    let mut statements = Vec::new();
+    for (object, found) in OBJECTS.iter().zip(found) {
+        let described = object.described();
+        if found.as_ref() == Some(&described) {
+            continue;
+        }
+        if !object.sql.is_empty() {
+            statements.push(object.sql.trim().to_owned());
+        }
+        let Object { kind, name, .. } = object;
+        statements.push(format!("COMMENT ON {kind} {name} IS {}", literal(&described)));
+    }
+    Ok(statements)
+}

@@ -1,0 +1,10 @@
+CREATE TABLE tallymark.outstanding (
+    rollup text NOT NULL,
+    slice_start timestamptz NOT NULL,
+    slice_end timestamptz NOT NULL,
+    generation bigint NOT NULL,
+    cleared bigint NOT NULL DEFAULT 0,
+    since timestamptz NOT NULL,
+    reason text NOT NULL,
+    PRIMARY KEY (rollup, slice_start)
+)

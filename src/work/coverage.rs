@@ -1,0 +1,163 @@
+//! Tells readers of the target what a tick has found: until when it has looked for changes, by which
+//! definition slices count, which slices fail, and when the next ones are over.
+//!
+//! It is told after every change that was found is raised, and with the instant at which the tick
+//! began to look, so that a change between the two is never claimed to be known.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::checkpoint::{CheckpointError, State, Watermark};
+use crate::model::rollup::{Late, Rollup};
+use crate::target::coverage::{ToldRollup, outstanding, tell_sql};
+use crate::work::compose::{finer_name, root};
+use crate::work::due::{Plan, Standing};
+use crate::work::worker::Worker;
+
+/// Ends of slices that are told in advance. A reader learns by them that a slice is missing, even if
+/// no worker runs any more.
+const ENDS: usize = 100;
+
+/// Failing slices that are told.
+const FAILING_MAX: usize = 1_000;
+
+/// What a tick has learned for readers.
+#[derive(Debug)]
+pub(crate) struct TickFindings<'r> {
+    /// The instant at which the tick began.
+    began: DateTime<Utc>,
+    /// The instant before which all changes of a rollup's source are found, where they are looked
+    /// for.
+    found_until: BTreeMap<String, DateTime<Utc>>,
+    rollups: Vec<(&'r Rollup, Plan, ToldRollup)>,
+}
+
+/// Whether changes of its source are looked for.
+pub(crate) fn looks_for_changes(rollup: &Rollup) -> bool {
+    let root = root(rollup);
+    let follows = root.mirror.as_ref().is_some_and(|mirror| mirror.follows_changes);
+    follows || matches!(root.late, Late::Capture | Late::Column(_))
+}
+
+impl<'r> TickFindings<'r> {
+    pub(crate) fn new(began: DateTime<Utc>, found_until: BTreeMap<String, DateTime<Utc>>) -> Self {
+        Self { began, found_until, rollups: Vec::new() }
+    }
+
+    /// Adds a rollup by its plan. One whose source could not be looked at is left as it was told
+    /// before.
+    pub(crate) fn add(
+        &mut self,
+        rollup: &'r Rollup,
+        seen: &Watermark,
+        plan: &Plan,
+        now: DateTime<Utc>,
+    ) {
+        if rollup.trailing.is_some() {
+            // A window is computed from slices outside of it, too, and readers are told nothing.
+            return;
+        }
+        let checked_at = match looks_for_changes(rollup) {
+            true => self.found_until.get(&root(rollup).name).copied(),
+            false => Some(self.began),
+        };
+        let Some(checked_at) = checked_at else { return };
+        let is_failing = |standing| matches!(standing, Standing::Retry | Standing::Exhausted);
+        let failing = plan.slices.iter().filter(|it| is_failing(it.standing));
+        let first = rollup.newest(now).unwrap_or_else(|| rollup.calendar.containing(rollup.start));
+        let ends = std::iter::successors(Some(first), |slice| Some(rollup.calendar.next(*slice)));
+        let settled_by = match root(rollup) {
+            root if root.mirror.is_some() => "mirror",
+            root => root.late.word(),
+        };
+        let told = ToldRollup {
+            rollup: rollup.name.clone(),
+            checked_at,
+            definition: seen.definition_of(rollup),
+            parts_of: finer_name(rollup),
+            settled_by,
+            // Late changes before an earlier start were ignored, until those slices are reopened.
+            history_from: seen.moved_from(rollup).unwrap_or(rollup.start),
+            empty_before: empty_before(rollup, seen),
+            seal_before: seen.seal_of(rollup),
+            slice_seconds: (first.end() - first.start()).num_seconds(),
+            grace_seconds: TimeDelta::from_std(root(rollup).grace)
+                .unwrap_or_default()
+                .num_seconds(),
+            ends: ends.take(ENDS).map(|slice| slice.end()).collect(),
+            failing: failing.take(FAILING_MAX).map(|it| it.slice.start()).collect(),
+        };
+        self.rollups.push((rollup, plan.clone(), told));
+    }
+
+    /// Whether the target must be told, as changes were looked for, or as slices are due anyway.
+    fn are_news(&self) -> bool {
+        let is_due = |plan: &Plan| plan.due().next().is_some();
+        self.rollups.iter().any(|(rollup, plan, _)| looks_for_changes(rollup) || is_due(plan))
+    }
+}
+
+/// The end of the slices that are known to have no rows in the source.
+fn empty_before(rollup: &Rollup, seen: &Watermark) -> Option<DateTime<Utc>> {
+    let start = seen.source_start()?;
+    let probed = rollup.newest(start.probed_at)?.end();
+    let first = start.first_row.map(|first| rollup.calendar.containing(first).start());
+    Some(first.map_or(probed, |first| first.min(probed)))
+}
+
+/// Tells readers. A target that cannot be told keeps its `checked_at`, whose age shows that.
+///
+/// # Errors
+/// The checkpoints are unavailable.
+pub(crate) async fn tell(
+    worker: &Worker,
+    findings: &TickFindings<'_>,
+) -> Result<(), CheckpointError> {
+    if !findings.are_news() {
+        return Ok(());
+    }
+    let told: Vec<_> = findings.rollups.iter().map(|(_, _, told)| told.clone()).collect();
+    let sql = tell_sql(&told);
+    let rows = match worker.checkpoints.write_together(&sql).await? {
+        Some(rows) => Ok(rows),
+        None => worker.target.tell(sql).await,
+    };
+    let rows = match rows {
+        Ok(rows) => rows,
+        Err(error) => {
+            tracing::warn!(error = %error, "readers were not told");
+            return Ok(());
+        }
+    };
+    for (name, start) in outstanding(&rows).unwrap_or_default() {
+        mend(worker, findings, &name, start).await?;
+    }
+    Ok(())
+}
+
+/// Reopens a slice that readers see as stale while the store takes it for done. A tick may have been
+/// killed between the two writes.
+async fn mend(
+    worker: &Worker,
+    findings: &TickFindings<'_>,
+    name: &str,
+    start: DateTime<Utc>,
+) -> Result<(), CheckpointError> {
+    let found = findings.rollups.iter().find(|(rollup, _, _)| rollup.name == name);
+    let Some((rollup, plan, told)) = found else { return Ok(()) };
+    if told.seal_before.is_some_and(|seal| start < seal) || rollup.calendar.starting(start).is_err()
+    {
+        return Ok(());
+    }
+    let planned = plan.slices.iter().find(|planned| planned.slice.start() == start);
+    if planned.is_some_and(|it| it.standing.is_due() || !it.standing.is_done()) {
+        return Ok(());
+    }
+    let found = worker.checkpoints.get(name, start).await?;
+    if found.is_none_or(|found| found.state == State::Succeeded) {
+        let reason = "readers see it as stale";
+        worker.checkpoints.reopen(name, start, reason, worker.clock.now()).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,201 @@
+//! What readers of the target are told: `tallymark.coverage` and `tallymark.slice_state`.
+
+use std::pin::pin;
+use std::sync::Arc;
+
+use tallymark::model::clock::Deadline;
+use tallymark::work::late;
+
+use crate::capture::{captured, tick};
+use crate::support::polls::polled;
+use crate::support::world::{
+    BUDGET, DAILY, EVENTS, Keeper, Setup, World, clock, install_capture, records,
+};
+
+const LATE: &str = "INSERT INTO events (created_at, kind) VALUES ('2026-01-01T05:10Z', 'late')";
+
+/// How far the rollup is, and what is not complete.
+const TOLD: &str = "SELECT concat_ws(' ', rollup, to_char(complete_through, 'MM-DD'), stale, failing, \
+    settled_by) FROM tallymark.coverage";
+
+/// Whether the first of January is complete, and how many rows it has.
+const FIRST: &str = "SELECT coalesce((SELECT state FROM tallymark.slices_of('daily', '-infinity', 'infinity') \
+    WHERE slice_start = '2026-01-01Z'), 'missing') || ' ' || \
+    coalesce((SELECT sum(events) FROM stats.daily WHERE bucket < '2026-01-02Z'), 0)";
+
+const KEEPERS: [(Keeper, bool); 3] =
+    [(Keeper::DynamoDb, false), (Keeper::DynamoDb, true), (Keeper::Target, false)];
+
+/// A captured rollup by the day, on the second day, with one row on the first.
+async fn world(keeper: Keeper, across: bool) -> World {
+    let clock = Arc::new(clock("2026-01-02T12:00:00Z"));
+    let rollups = captured();
+    let setup = Setup { rollups: &rollups, clock, keeper, across, ..Setup::default() };
+    let world = World::new(&format!("{EVENTS}; {LATE}"), setup).await;
+    install_capture(&world.worker).await;
+    world.sql("DELETE FROM tallymark.mark").await;
+    world
+}
+
+async fn notice(world: &World) {
+    let deadline = Deadline::after(&*world.worker.clock, BUDGET);
+    let problems = late::notice(&world.worker, deadline).await;
+    assert!(problems.is_empty(), "{problems:?}");
+}
+
+#[tokio::test]
+async fn a_late_row_makes_its_slice_stale_until_it_is_counted() {
+    for (keeper, across) in KEEPERS {
+        let world = world(keeper, across).await;
+        let told = async || world.target_value(TOLD).await;
+        assert_eq!(told().await, "daily 0 0", "nothing is told before the first tick");
+        tick(&world).await;
+        tick(&world).await;
+        let complete = "daily 01-02 0 0 capture";
+        assert_eq!(told().await, complete, "{keeper:?}");
+        let first = async || world.target_value(FIRST).await;
+        assert_eq!(first().await, "complete 1");
+
+        world.sql(LATE).await;
+        let checked = "SELECT checked_at < clock_timestamp() FROM tallymark.coverage";
+        assert_eq!(world.target_value(checked).await, "true");
+        notice(&world).await;
+        assert_eq!(first().await, "stale 1");
+        let why = "SELECT state || ' ' || reason || ' ' || attempt FROM tallymark.slice_state";
+        assert_eq!(world.target_value(why).await, "stale late change 1");
+        assert_eq!(told().await, "daily 01-01 1 0 capture", "{keeper:?}");
+        tick(&world).await;
+        assert_eq!(first().await, "complete 2");
+        assert_eq!(told().await, complete);
+    }
+}
+
+/// A late row commits and is noticed while a worker has read a part of its slice.
+#[tokio::test]
+async fn a_late_row_is_never_hidden_by_a_worker_that_had_not_read_it() {
+    for (keeper, across) in KEEPERS {
+        let world = world(keeper, across).await;
+        tick(&world).await;
+        let mut rows = 1;
+        let mut polls = fastrand::usize(1..6);
+        loop {
+            world.reopen("2026-01-01").await;
+            let ended = {
+                let mut run = pin!(world.run("2026-01-01"));
+                let ended = polled(&mut run, polls).await.is_some();
+                rows += 1;
+                world.sql(LATE).await;
+                notice(&world).await;
+                if !ended {
+                    run.await;
+                }
+                ended
+            };
+            let found = world.target_value(FIRST).await;
+            let (complete, stale) = (format!("complete {rows}"), "stale ");
+            assert!(
+                found == complete || found.starts_with(stale),
+                "{keeper:?}, across {across}, {polls} polls: {found}, and there are {rows} rows"
+            );
+            tick(&world).await;
+            assert_eq!(world.target_value(FIRST).await, complete, "{polls} polls");
+            if ended {
+                break;
+            }
+            polls += fastrand::usize(1..12);
+        }
+    }
+}
+
+/// A tick that is killed between its two writes leaves a slice that readers see as stale.
+#[tokio::test]
+async fn a_slice_that_was_raised_and_not_reopened_runs_again() {
+    for (keeper, across) in KEEPERS {
+        let world = world(keeper, across).await;
+        tick(&world).await;
+        world
+            .target_sql(
+                "INSERT INTO tallymark.outstanding (rollup, slice_start, slice_end, generation, since, \
+                 reason) VALUES ('daily', '2026-01-01Z', '2026-01-02Z', 1, now(), 'late change')",
+            )
+            .await;
+        assert_eq!(world.target_value(FIRST).await, "stale 1");
+        // The first finds it, and the second runs it.
+        tick(&world).await;
+        tick(&world).await;
+        assert_eq!(world.target_value(FIRST).await, "complete 1", "{keeper:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_computed_by_another_definition_is_stale() {
+    let clock = Arc::new(clock("2026-01-02T12:00:00Z"));
+    let world = World::new(&format!("{EVENTS}; {LATE}"), Setup { clock, ..Setup::default() }).await;
+    tick(&world).await;
+    assert_eq!(world.target_value(FIRST).await, "complete 1");
+    world.target_sql("UPDATE tallymark.checked SET definition = 'another'").await;
+    assert_eq!(world.target_value(FIRST).await, "stale 1");
+    let why = "SELECT reason FROM tallymark.slice_state";
+    assert_eq!(world.target_value(why).await, "computed by another definition");
+    // A tick of another definition tells its own before its first slice, and then computes them.
+    let other = world.redefined(&DAILY.replace("group_by", "where = \"kind <> 'x'\"\ngroup_by"));
+    tick(&other).await;
+    assert_eq!(world.target_value(FIRST).await, "complete 1");
+}
+
+/// The worker lives in January, and the server's clock is months ahead, as if no worker ran any more.
+#[tokio::test]
+async fn a_reader_sees_what_is_missing_though_no_worker_runs() {
+    let world = world(Keeper::DynamoDb, false).await;
+    tick(&world).await;
+    let told = "SELECT concat_ws(' ', complete_through::date, expected_through::date, missing) \
+                FROM tallymark.coverage";
+    assert_eq!(world.target_value(told).await, "2026-01-02 2026-04-11 99");
+}
+
+#[tokio::test]
+async fn every_object_of_tallymarks_has_a_comment() {
+    let world = world(Keeper::Target, false).await;
+    let without = "SELECT relname FROM pg_class WHERE relnamespace = 'tallymark'::regnamespace AND \
+                   relkind IN ('r', 'v') AND relname IN ('slice', 'progress', 'rollup', \
+                   'installation', 'outstanding', 'checked', 'coverage', 'slice_state') AND \
+                   obj_description(oid, 'pg_class') IS NULL";
+    assert_eq!(records(&world.target, without).await, [""; 0]);
+}
+
+/// A week that is computed from its days.
+const WEEKLY: &str = "[[rollup]]\nname = \"weekly\"\nfrom = { rollup = \"daily\" }\nslice = \"1 week\"\n\
+    group_by = [\"kind\"]\nmeasures = [\"events\"]\n";
+
+#[tokio::test]
+async fn a_coarse_slice_is_complete_only_as_the_sum_of_complete_ones() {
+    const TUESDAY: &str =
+        "INSERT INTO events (created_at, kind) VALUES ('2026-01-06T05:10Z', 'late')";
+    let state = "SELECT string_agg(concat_ws(' ', rollup, state), ', ' ORDER BY rollup) \
+                 FROM tallymark.slice_state";
+    for (keeper, across) in KEEPERS {
+        let clock = Arc::new(clock("2026-01-12T12:00:00Z"));
+        let rollups = format!("{}{WEEKLY}", captured());
+        let setup = Setup { rollups: &rollups, clock, keeper, across, ..Setup::default() };
+        let world = World::new(&format!("{EVENTS}; {TUESDAY}"), setup).await;
+        install_capture(&world.worker).await;
+        tick(&world).await;
+        world.sql("DELETE FROM tallymark.mark").await;
+        assert_eq!(world.target_value(state).await, "", "{keeper:?}");
+        let through =
+            "SELECT string_agg(complete_through::date::text, ' ') FROM tallymark.coverage";
+        assert_eq!(world.target_value(through).await, "2026-01-12 2026-01-12");
+
+        world.sql(TUESDAY).await;
+        notice(&world).await;
+        assert_eq!(world.target_value(state).await, "daily stale, weekly stale");
+        // The day is computed, and the week is not.
+        world.run("2026-01-06").await;
+        assert_eq!(world.target_value(state).await, "weekly stale");
+        let why = "SELECT reason FROM tallymark.slice_state";
+        assert_eq!(world.target_value(why).await, "daily@2026-01-06T00:00:00Z changed");
+        tick(&world).await;
+        assert_eq!(world.target_value(state).await, "");
+        assert_eq!(world.target_value("SELECT sum(events) FROM stats.weekly").await, "2");
+    }
+}

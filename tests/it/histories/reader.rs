@@ -1,0 +1,154 @@
+//! A reader of the target beside a history. In one snapshot it reads which slices are complete, with
+//! their rows. Each of them must equal the `GROUP BY` over the source of some instant between
+//! `checked_at` and the read.
+
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use fastrand::Rng;
+use sqlx::{AssertSqlSafe, PgConnection, Row as _};
+use tallymark::model::clock::{Clock as _, Deadline};
+use tallymark::tick;
+use tallymark::work::report::TickReport;
+
+use super::World;
+
+/// Histories have fewer hours than this.
+const HOURS: usize = 48;
+
+/// The rows of each hour, as text.
+type Hours = Vec<String>;
+
+/// The numbers of each hour by the source: the rows of `events` that count there.
+const SOURCE: &str = "SELECT coalesce((SELECT string_agg(concat_ws(' ', kind, n, total), ', ' ORDER BY kind) \
+    FROM (SELECT kind, count(*) AS n, sum(amount) AS total FROM public.events \
+    WHERE at >= h AND at < h + interval '1 hour' GROUP BY kind) g), '') \
+    FROM generate_series(0, 47) i, LATERAL (SELECT '2026-01-01Z'::timestamptz + i * interval '1 hour') x (h) \
+    ORDER BY i";
+
+/// The hours that are complete, with their numbers. An hour without a slice is complete where all
+/// hours before an instant are.
+const TARGET: &str = "SELECT i, (extract(epoch FROM c.checked_at - '2026-01-01Z') * 1000)::bigint AS checked, \
+    coalesce((SELECT string_agg(concat_ws(' ', kind, n, total), ', ' ORDER BY kind) \
+    FROM (SELECT kind, sum(events)::bigint AS n, sum(total) AS total FROM stats.hourly \
+    WHERE bucket >= h AND bucket < h + interval '1 hour' GROUP BY kind) g), '') AS numbers \
+    FROM tallymark.coverage c, generate_series(0, 47) i, \
+    LATERAL (SELECT '2026-01-01Z'::timestamptz + i * interval '1 hour') x (h) \
+    LEFT JOIN tallymark.slices_of('hourly', '-infinity', 'infinity') s ON s.slice_start = h \
+    WHERE c.rollup = 'hourly' AND (s.state = 'complete' \
+    OR s.state IS NULL AND h + interval '1 hour' <= c.complete_through) ORDER BY i";
+
+/// The complete slices of a coarse rollup whose rows differ from those that they are summed from.
+fn coarse(name: &str, finer: &str) -> String {
+    let of = |table: &str| {
+        format!(
+            "(SELECT string_agg(concat_ws(' ', kind, n, total), ', ' ORDER BY kind) FROM (SELECT kind, \
+             sum(events)::bigint AS n, sum(total) AS total FROM stats.{table} \
+             WHERE bucket >= s.slice_start AND bucket < s.slice_end GROUP BY kind) g)"
+        )
+    };
+    format!(
+        "SELECT '{name} ' || s.slice_start || ': ' || coalesce({own}, '') || ' of ' || \
+         coalesce({parts}, '') FROM tallymark.slices_of('{name}', '-infinity', 'infinity') s \
+         WHERE s.state = 'complete' AND {own} IS DISTINCT FROM {parts}",
+        own = of(name),
+        parts = of(finer),
+    )
+}
+
+/// The source at each instant at which it was seen to differ, and what the reader misread.
+pub struct Seen {
+    random: Rng,
+    versions: Vec<(i64, Hours)>,
+    misread: Vec<String>,
+}
+
+impl Seen {
+    pub fn new(seed: u64) -> Self {
+        let versions = vec![(i64::MIN, vec![String::new(); HOURS])];
+        Self { random: Rng::with_seed(seed), versions, misread: Vec::new() }
+    }
+}
+
+impl World {
+    pub(super) fn misread(&self) -> Vec<String> {
+        self.seen.misread.clone()
+    }
+
+    /// Notes the source's numbers, and compares what a reader is told.
+    pub(super) async fn read(&mut self) {
+        let Self { control, seen, kind, now_ms, .. } = self;
+        seen.read(control, *now_ms, kind.is_composed).await;
+    }
+
+    /// A tick, killed after this many polls. A reader reads at one await of it.
+    pub(super) async fn tick(&mut self, polls: Option<usize>) -> String {
+        let deadline = Deadline::after(&self.clock, Duration::from_secs(20));
+        let now = self.clock.now();
+        // The history's own random numbers stay as they are without a reader.
+        let pause = match self.kind.is_promised {
+            true => self.seen.random.usize(1..super::polls_max(self.keeper)),
+            false => usize::MAX,
+        };
+        let Self { inner, control, seen, kind, now_ms, .. } = self;
+        let mut work = pin!(tick::run(&inner.worker, now, deadline, None));
+        let mut polled = 0;
+        loop {
+            let is_paused = polled < pause;
+            let ended: Option<Option<TickReport>> = std::future::poll_fn(|context| {
+                polled += 1;
+                if polls.is_some_and(|polls| polled > polls) {
+                    return Poll::Ready(Some(None));
+                }
+                if is_paused && polled > pause {
+                    return Poll::Ready(None);
+                }
+                work.as_mut().poll(context).map(|ended| Some(ended.ok()))
+            })
+            .await;
+            match ended {
+                None => seen.read(control, *now_ms, kind.is_composed).await,
+                Some(None) => return format!("-- tick, killed after {polled} polls"),
+                Some(Some(report)) => {
+                    let slices = report.slices.iter().map(|slice| {
+                        format!("{} {}", slice.start.format("%H:%M"), slice.outcome.word())
+                    });
+                    return format!("-- tick: {}", slices.collect::<Vec<_>>().join(", "));
+                }
+            }
+        }
+    }
+}
+
+impl Seen {
+    async fn read(&mut self, control: &mut PgConnection, now: i64, is_composed: bool) {
+        let query = sqlx::query_scalar(SOURCE).fetch_all(&mut *control);
+        let source: Hours = query.await.unwrap();
+        if self.versions.last().is_none_or(|(_, last)| *last != source) {
+            self.versions.push((now, source));
+        }
+        let rows = sqlx::query(TARGET).fetch_all(&mut *control).await.unwrap();
+        for row in rows {
+            let (hour, checked): (i32, i64) = (row.get("i"), row.get("checked"));
+            let numbers: String = row.get("numbers");
+            let hour = usize::try_from(hour).unwrap();
+            let before = self.versions.iter().rposition(|(at, _)| *at < checked).unwrap_or(0);
+            let some = &self.versions[before..];
+            if !some.iter().any(|(_, hours)| hours[hour] == numbers) {
+                let wanted: Vec<_> = some.iter().map(|(at, hours)| (at, &hours[hour])).collect();
+                self.misread.push(format!(
+                    "-- misread at {now} ms: hour {hour}, checked at {checked} ms, has {numbers:?}, and \
+                     the source had {wanted:?}"
+                ));
+            }
+        }
+        if is_composed {
+            for (name, finer) in [("two_hourly", "hourly"), ("four_hourly", "two_hourly")] {
+                let query = sqlx::query_scalar(AssertSqlSafe(coarse(name, finer)));
+                let found: Vec<String> = query.fetch_all(&mut *control).await.unwrap();
+                self.misread.extend(found);
+            }
+        }
+    }
+}
