@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -13,7 +14,7 @@ use crate::clients::db::{
 };
 use crate::model::hint::Fault;
 use crate::model::rollup::{Late, TableName};
-use crate::source::changes::capture::{Capture, CaptureState};
+use crate::source::changes::capture::{Capture, CaptureState, UsedColumns};
 use crate::source::changes::consumers::{self, Consumer};
 use crate::source::changes::{lookup_marks, marks};
 use crate::work::worker::{Severity, WorkError, Worker};
@@ -73,8 +74,6 @@ struct ChangeArgs {
 struct Captures {
     captures: Vec<Capture>,
     reader: String,
-    /// The IDs of this installation's consumers.
-    own: Vec<i64>,
 }
 
 impl CaptureArgs {
@@ -150,14 +149,15 @@ impl Captures {
         let asked = asked.map_err(WorkError::from)?;
         let reader = asked.try_get(0).map_err(|error| tx.error("asking for the role", error));
         let reader = reader.map_err(WorkError::from)?;
-        let mut own = Vec::new();
+        let mut own = BTreeMap::new();
         for rollup in &worker.config.rollups {
             // Before `init` there are none.
             if let Ok(Some(known)) = worker.checkpoints.consumer(&rollup.name).await {
-                own.push(known.id);
+                own.insert(rollup.name.clone(), known.id);
             }
         }
-        Ok(Self { captures, reader, own })
+        let captures = captures.into_iter().map(|it| it.with_consumers(own.clone())).collect();
+        Ok(Self { captures, reader })
     }
 
     async fn status(&self, worker: &Worker, global: &Global) -> Result<(), Failure> {
@@ -167,10 +167,14 @@ impl Captures {
                 standing_of(worker, capture).await.map_err(WorkError::from)?;
             broken += usize::from(!standing.is_whole());
             let table = capture.table.to_string();
+            let columns = standing.compared.as_ref().and_then(UsedColumns::names);
+            let compared =
+                standing.compared.as_ref().map(UsedColumns::in_words).unwrap_or_default();
             lines.push(match (&standing.problem, marks) {
                 (Some(problem), _) => ui::hinted(&problem.clone().at(&table), 2),
                 (None, marks) => format!(
-                    "{table}: every late change is marked; {} waiting for the next tick",
+                    "{table}: every late change of {compared} is marked; {} waiting for the next \
+                     tick",
                     ui::counted(usize::try_from(marks.unwrap_or(0)).unwrap_or(0), "mark")
                 ),
             });
@@ -184,7 +188,7 @@ impl Captures {
             let consumers: Vec<_> = consumers.iter().map(document).collect();
             tables.push(json!({
                 "table": table, "problem": problem, "hint": hint, "marks": marks,
-                "keys": keys, "consumers": consumers
+                "keys": keys, "columns": columns, "consumers": consumers
             }));
         }
         global.print(&json!({ "tables": tables }), || lines.join("\n"));
@@ -319,7 +323,7 @@ impl Captures {
         let statements = if install {
             capture.install(&mut tx, &self.reader).await?
         } else {
-            capture.remove(&mut tx, &self.own).await?
+            capture.remove(&mut tx).await?
         };
         if change.dry_run {
             tx.rollback().await?;
@@ -378,17 +382,21 @@ async fn standing_of(worker: &Worker, capture: &Capture) -> Result<CaptureFacts,
 fn document(consumer: &Consumer) -> serde_json::Value {
     json!({
         "id": consumer.id, "installation": consumer.installation, "rollup": consumer.rollup,
+        "columns": consumer.columns.names(),
         "waiting": consumer.waiting, "oldest": consumer.oldest, "age_s": consumer.age
     })
 }
 
 fn in_words(consumer: &Consumer) -> String {
-    let Consumer { id, installation, rollup, waiting, age, .. } = consumer;
+    let Consumer { id, installation, rollup, columns, waiting, age, .. } = consumer;
     let waiting = ui::counted(usize::try_from(*waiting).unwrap_or(usize::MAX), "mark");
     let age = age.map_or_else(String::new, |age| {
         format!(", the oldest {} old", ui::duration(Duration::from_secs(age.max(0).unsigned_abs())))
     });
-    format!("  {rollup} of {installation} (consumer {id}): {waiting} not taken{age}")
+    format!(
+        "  {rollup} of {installation} (consumer {id}), which uses {}: {waiting} not taken{age}",
+        columns.in_words()
+    )
 }
 
 impl ChangeArgs {

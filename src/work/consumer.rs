@@ -49,10 +49,12 @@ pub(crate) async fn enlist(worker: &Worker, rollup: &Rollup) -> Result<Option<i6
     let mut tx = worker.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &label).await?;
     let standing = capture::standing(&mut tx, rollup, &shape).await?;
     tx.rollback().await?;
-    let Some(key) = standing.key else { return Ok(None) };
+    let Some(key) = standing.key.clone() else { return Ok(None) };
     let mut kept = kept_consumer(worker, rollup).await?;
     let mut tx = worker.source.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, &label).await?;
-    let mut is_there = consumers::is_enlisted(&mut tx, &key, kept.id, &rollup.name).await?;
+    let used = standing.used_by(&rollup.name);
+    let uses = (&*rollup.name, &used);
+    let mut is_there = consumers::is_enlisted(&mut tx, &key, kept.id, uses).await?;
     tx.commit().await?;
     if !is_there && kept.standing != Registration::New {
         // Another ID, which must not count as known before the slices are reopened.
@@ -66,7 +68,8 @@ pub(crate) async fn enlist(worker: &Worker, rollup: &Rollup) -> Result<Option<i6
         let installation = identity::installation(worker, rollup).await?;
         let names = (&*installation, &*rollup.name);
         let is_new = kept.standing == Registration::New;
-        if let Err(error) = consumers::enlist(&mut tx, &key, kept.id, names, is_new).await {
+        let new = (&used, is_new);
+        if let Err(error) = consumers::enlist(&mut tx, &key, kept.id, names, new).await {
             return Err(unregistered(rollup, error));
         }
         tx.commit().await?;

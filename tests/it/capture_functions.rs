@@ -134,9 +134,11 @@ async fn no_trap_is_called(major: u16) {
     for (schema, traps) in
         [("public", of("public")), ("app", of("app")), ("pg_temp", temporary.into())]
     {
-        for change in
-            [insert, "UPDATE public.events SET epoch = epoch", "DELETE FROM public.events"]
-        {
+        for change in [
+            insert,
+            "UPDATE public.events SET epoch = epoch - epoch % 10 + 7",
+            "DELETE FROM public.events",
+        ] {
             let mut tx = world.pool.begin().await.unwrap();
             let late = format!(
                 "SET LOCAL ROLE app; {traps}; SET LOCAL search_path = {schema}, pg_catalog, public; {change}; \
@@ -313,7 +315,7 @@ async fn an_older_or_broken_installation_is_an_alarm_and_is_put_right() {
     world
         .sql(&format!(
             "DO $$ BEGIN EXECUTE format('COMMENT ON FUNCTION %s() IS %L', {function}, \
-             replace(obj_description({function}::regproc), '\"version\":3', '\"version\":1')); END $$"
+             replace(obj_description({function}::regproc), '\"version\":4', '\"version\":1')); END $$"
         ))
         .await;
     let problems = tick(&world).await.problems;

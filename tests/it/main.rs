@@ -8,6 +8,7 @@ mod apps;
 mod bubble;
 mod calendars;
 mod capture;
+mod capture_columns;
 mod capture_functions;
 mod checkpoints;
 mod cli;

@@ -11,23 +11,23 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
-use sqlx::Row as _;
 
-use crate::clients::db::{CatalogueError, DbError, Tx};
+use crate::clients::db::{DbError, Tx};
 use crate::model::clock::whole_ms;
 use crate::model::hint::Fault;
 use crate::model::rollup::{Rollup, TableName};
-use crate::model::sql::{ident, literal, shown, table};
-use crate::source::changes::consumers;
+use crate::model::sql::{literal, table};
 use crate::source::changes::lookup::{self, LookupCapture, MarkedLookup};
-use crate::source::changes::triggers::{self, TRIGGERS};
 use crate::source::reading::axis::Axis;
 use crate::source::reading::shape::Shape;
 
+mod install;
 mod relation;
+mod used;
 
 use relation::{Relation, relations};
+use used::RowUse;
+pub(crate) use used::UsedColumns;
 
 /// The purpose of a table's triggers, stored as the comment of their function.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,10 +38,16 @@ struct Purpose {
     grace_ms: u64,
     /// The time columns, and the reading of each.
     axes: BTreeMap<String, String>,
+    /// The columns whose change marks a row. Before version 4 every update of a late row did.
+    #[serde(default)]
+    columns: UsedColumns,
 }
 
 /// The version of the functions and triggers in [`crate::source::changes::triggers`].
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
+
+/// The oldest version that serves too.
+const VERSION_MIN: u32 = 3;
 
 /// A source table whose late changes are to be captured, for all rollups that count it.
 #[derive(Clone, Debug)]
@@ -51,6 +57,10 @@ pub struct Capture {
     axes: Vec<Axis>,
     grace: Duration,
     pub(crate) lookups: Vec<LookupCapture>,
+    /// What each rollup reads of a row.
+    uses: Vec<RowUse>,
+    /// The consumers of this configuration's rollups.
+    own: BTreeMap<String, i64>,
 }
 
 /// The state of a table's capture.
@@ -70,9 +80,19 @@ pub struct CaptureState {
     axes: Vec<String>,
     /// The source's time before its marks are read. `None`: the table is missing.
     pub(crate) seen_at: Option<DateTime<Utc>>,
+    /// The columns whose change is marked. `None`: there are no triggers.
+    pub(crate) compared: Option<UsedColumns>,
+    /// The columns that each rollup uses.
+    used: BTreeMap<String, UsedColumns>,
 }
 
 impl CaptureState {
+    /// The columns that `rollup` uses.
+    #[must_use]
+    pub(crate) fn used_by(&self, rollup: &str) -> UsedColumns {
+        self.used.get(rollup).cloned().unwrap_or(UsedColumns::ALL)
+    }
+
     /// Whether every late change is marked.
     #[must_use]
     pub const fn is_whole(&self) -> bool {
@@ -93,15 +113,35 @@ impl Capture {
         axes.sort_by_key(axis_key);
         let grace = rollups.iter().map(|(rollup, _)| rollup.grace).min().unwrap_or_default();
         let lookups = lookup::captures(table, rollups);
-        Self { table: table.clone(), axes, grace, lookups }
+        let uses = rollups.iter().map(|(rollup, _)| RowUse::by(rollup)).collect();
+        Self { table: table.clone(), axes, grace, lookups, uses, own: BTreeMap::new() }
     }
 
-    fn purpose(&self) -> Purpose {
+    /// The same with the consumers of this configuration's rollups, whose columns `install` sets.
+    #[must_use]
+    pub(crate) fn with_consumers(self, own: BTreeMap<String, i64>) -> Self {
+        Self { own, ..self }
+    }
+
+    fn purpose(&self, columns: UsedColumns) -> Purpose {
         Purpose {
             version: VERSION,
             grace_ms: whole_ms(self.grace),
             axes: self.axes.iter().map(|axis| (axis_key(axis), axis.reading())).collect(),
+            columns,
         }
+    }
+
+    /// The columns that its rollups use.
+    fn used(&self, relations: &[Relation]) -> UsedColumns {
+        let each = self.uses.iter().map(|it| it.columns(relations));
+        each.reduce(|one, other| one.and(&other)).unwrap_or(UsedColumns::ALL)
+    }
+
+    async fn relations(&self, tx: &mut Tx) -> Result<Vec<Relation>, DbError> {
+        let texts: Vec<&str> =
+            self.uses.iter().flat_map(|it| &it.texts).map(String::as_str).collect();
+        relations(tx, &self.table, &texts.join("\n")).await
     }
 
     /// The state of the table's capture.
@@ -109,7 +149,7 @@ impl Capture {
     /// # Errors
     /// The server refuses or cannot be reached.
     pub async fn standing(&self, tx: &mut Tx) -> Result<CaptureState, DbError> {
-        let relations = relations(tx, &self.table).await?;
+        let relations = self.relations(tx).await?;
         let mut state = self.judge(&relations);
         let lookups = lookup::standing(tx, &self.lookups).await?;
         state.problem = state.problem.or(lookups.problem);
@@ -121,8 +161,8 @@ impl Capture {
     fn judge(&self, relations: &[Relation]) -> CaptureState {
         let root = relations.first().filter(|root| root.has_marks && root.has_consumers);
         let key = root.and_then(|root| root.function.clone());
-        let described = root.and_then(|root| root.description.as_deref());
-        let made_for = described.and_then(|text| serde_json::from_str::<Purpose>(text).ok());
+        let made_for = root.and_then(Relation::made_for);
+        let compared = made_for.as_ref().map(|it| it.compared(relations));
         let axes = made_for.map(|it| it.axes.into_keys().collect()).unwrap_or_default();
         let is_partitioned = relations.first().is_some_and(|root| root.kind == "p");
         let can_be_installed = relations.iter().all(Relation::can_be_captured);
@@ -134,6 +174,8 @@ impl Capture {
             is_partitioned,
             axes,
             seen_at: relations.first().map(|root| root.seen_at),
+            compared,
+            used: self.uses.iter().map(|it| (it.rollup.clone(), it.columns(relations))).collect(),
         }
     }
 
@@ -187,18 +229,26 @@ impl Capture {
     /// The part of the capture that `capture install` has to make.
     fn missing(&self, root: &Relation, relations: &[Relation]) -> Option<String> {
         let name = &root.name;
-        let Some(description) = &root.description else {
+        if root.description.is_none() {
             return Some(format!("{name} has no capture triggers"));
-        };
+        }
         if !root.has_marks {
             return Some("the table tallymark.mark is gone".to_owned());
         }
         if !root.has_consumers {
             return Some(format!("the capture triggers of {name} were made by an older version"));
         }
-        let made_for = serde_json::from_str::<Purpose>(description).ok();
-        if !made_for.is_some_and(|made_for| made_for.serves(&self.purpose())) {
+        let used = self.used(relations);
+        let wanted = self.purpose(used.clone());
+        let Some(made_for) = root.made_for().filter(|made_for| made_for.serves(&wanted)) else {
             return Some(format!("the capture triggers of {name} were made for other settings"));
+        };
+        let compared = made_for.compared(relations);
+        if !compared.cover(&used) {
+            return Some(format!(
+                "the capture triggers of {name} leave out {}, which a rollup uses",
+                used.beyond(&compared)
+            ));
         }
         if !root.has_mark_function {
             return Some(format!(
@@ -218,125 +268,6 @@ impl Capture {
             })
         })?;
         Some(format!("late changes are not captured: {found}"))
-    }
-
-    /// The statements that complete the capture, in order. An empty list means that it is complete.
-    /// `reader` is the role that reads the source and takes the marks.
-    ///
-    /// # Errors
-    /// A relation, which the text names, cannot be captured, or the server refuses.
-    pub async fn install(&self, tx: &mut Tx, reader: &str) -> Result<Vec<String>, CatalogueError> {
-        let mut sql = self.install_table(tx, reader).await?;
-        if !self.lookups.is_empty()
-            && let Some(root) = relations(tx, &self.table).await?.first()
-        {
-            let key = root.function.clone().unwrap_or_else(|| function_name(&root.name));
-            sql.extend(lookup::install(tx, &self.lookups, &key, reader).await?);
-        }
-        Ok(sql)
-    }
-
-    async fn install_table(
-        &self,
-        tx: &mut Tx,
-        reader: &str,
-    ) -> Result<Vec<String>, CatalogueError> {
-        let relations = relations(tx, &self.table).await?;
-        if self.problem(&relations).is_none() {
-            // The role of another installation may still lack the rights that it needs.
-            let is_granted = is_granted(tx, reader).await?;
-            return Ok(if is_granted { Vec::new() } else { grants(reader) });
-        }
-        if relations.is_empty() || relations.iter().any(|relation| !relation.can_be_captured()) {
-            return Err(self.problem(&relations).unwrap_or_default().into());
-        }
-        let name = match relations.first().and_then(|root| root.function.clone()) {
-            Some(name) => name,
-            None => function_name(&relations[0].name),
-        };
-        let mut sql = shared(tx, reader, relations[0].has_marks).await?;
-        sql.push(triggers::mark_function(&name, &self.axes));
-        sql.push(triggers::function(&name, &self.axes));
-        let purpose = serde_json::to_string(&self.purpose()).unwrap_or_default();
-        let [function, mark] = triggers::signatures(&name);
-        sql.push(format!("COMMENT ON FUNCTION {function} IS {}", literal(&purpose)));
-        sql.push(format!("REVOKE ALL ON FUNCTION {function}, {mark} FROM PUBLIC"));
-        for relation in &relations {
-            for trigger in relation.own() {
-                sql.push(format!("DROP TRIGGER IF EXISTS {} ON {}", trigger.0, relation.name));
-                let made =
-                    triggers::trigger(trigger, &relation.name, &function, &self.axes, self.grace);
-                sql.push(made);
-            }
-        }
-        for relation in &relations {
-            for (name, _) in TRIGGERS {
-                sql.push(format!("ALTER TABLE {} ENABLE ALWAYS TRIGGER {name}", relation.name));
-            }
-        }
-        let root = &relations[0];
-        if root.kind == "p" && (root.function.is_none() || !root.has_consumers) {
-            // From here on every change of the partitions is noticed. Their present rows will be
-            // read with the slices.
-            sql.push(self.partitions(&name, &[]));
-        }
-        sql.extend(grants(reader));
-        Ok(sql)
-    }
-
-    /// The statements that remove the capture, with its unread marks. An empty list means that
-    /// there is none. `own` are the consumers that no longer need it.
-    ///
-    /// # Errors
-    /// It has other consumers, which the text names, or the server refuses.
-    pub(crate) async fn remove(
-        &self,
-        tx: &mut Tx,
-        own: &[i64],
-    ) -> Result<Vec<String>, CatalogueError> {
-        let relations = relations(tx, &self.table).await?;
-        let mut sql = Vec::new();
-        let key = self.judge(&relations).key;
-        if let Some(key) = &key {
-            let others = consumers::all(tx, key).await?;
-            if let Some(other) = others.iter().find(|other| !own.contains(&other.id)) {
-                let fault = Fault::new(format!(
-                    "rollup {} of {} counts {} by the same triggers",
-                    other.rollup,
-                    other.installation,
-                    table(&self.table)
-                ));
-                let remedy = format!(
-                    "remove them there, or run `tallymark capture forget {}` first",
-                    other.id
-                );
-                return Err(fault.remedy(remedy).into());
-            }
-        }
-        sql.extend(lookup::remove(tx, &self.lookups, key.as_deref()).await?);
-        for relation in &relations {
-            for name in relation.own().map(|(name, _)| name) {
-                if relation.triggers.contains_key(name) {
-                    sql.push(format!("DROP TRIGGER {name} ON {}", relation.name));
-                }
-            }
-        }
-        if let Some(root) = relations.first()
-            && let Some(name) = &root.function
-        {
-            let [function, mark] = triggers::signatures(name);
-            sql.push(format!("DROP FUNCTION {function}"));
-            sql.push(format!("DROP FUNCTION IF EXISTS {mark}"));
-            if root.has_marks {
-                let name = literal(name);
-                sql.push(format!("DELETE FROM tallymark.mark WHERE capture = {name}"));
-                if root.has_consumers {
-                    sql.push(format!("DELETE FROM tallymark.consumer WHERE capture = {name}"));
-                    sql.push(format!("DELETE FROM tallymark.partition WHERE capture = {name}"));
-                }
-            }
-        }
-        Ok(sql)
     }
 }
 
@@ -366,87 +297,18 @@ fn is_same(one: &Axis, other: &Axis) -> bool {
 }
 
 impl Purpose {
+    /// The columns that the triggers compare. Their names are present ones, as the catalogue has
+    /// them: a column may have been renamed, and another have got its name.
+    fn compared(&self, relations: &[Relation]) -> UsedColumns {
+        let own = relations.iter().filter(|relation| !relation.is_partition);
+        own.fold(self.columns.clone(), |columns, relation| columns.in_both(&relation.compared))
+    }
+
     /// Whether triggers made for this purpose also serve `wanted`: they read all of its columns,
-    /// and mark every row that is late for it.
+    /// and mark every row that is late for it, if it changes one of the columns that are compared.
     fn serves(&self, wanted: &Self) -> bool {
-        self.version == wanted.version
+        (VERSION_MIN..=wanted.version).contains(&self.version)
             && self.grace_ms <= wanted.grace_ms
             && wanted.axes.iter().all(|(axis, reading)| self.axes.get(axis) == Some(reading))
     }
-}
-
-/// The rights that the role needs for reading the source and taking marks.
-fn grants(reader: &str) -> Vec<String> {
-    let reader = ident(reader);
-    vec![
-        format!("GRANT USAGE ON SCHEMA tallymark TO {reader}"),
-        format!(
-            "GRANT SELECT, INSERT, UPDATE, DELETE ON tallymark.mark, tallymark.consumer, \
-             tallymark.taken, tallymark.partition TO {reader}"
-        ),
-    ]
-}
-
-/// Whether the role has these rights.
-async fn is_granted(tx: &mut Tx, reader: &str) -> Result<bool, DbError> {
-    const DOING: &str = "looking at privileges";
-    let role = literal(reader);
-    let sql = format!(
-        "SELECT has_schema_privilege({role}, 'tallymark', 'USAGE') AND NOT EXISTS (SELECT FROM \
-         unnest(ARRAY['mark', 'consumer', 'taken', 'partition']) t, \
-         unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) p \
-         WHERE NOT has_table_privilege({role}, 'tallymark.' || t, p))"
-    );
-    tx.row(DOING, sql).await?.try_get(0).map_err(|source| tx.error(DOING, source))
-}
-
-/// The function name of a new capture. It is a hash, as the table's name may change later.
-fn function_name(relation: &str) -> String {
-    let hash = Sha256::digest(relation.as_bytes());
-    let hex: String = hash[..6].iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("capture_{hex}")
-}
-
-/// The schema and the table of marks. The functions run as the role that installs them, and the
-/// owner of the schema could replace the objects that they call. So the schema must belong to the
-/// installing role or to the reading role.
-async fn shared(tx: &mut Tx, reader: &str, has_marks: bool) -> Result<Vec<String>, CatalogueError> {
-    const DOING: &str = "looking at the schema tallymark";
-    // Operators of the session's path would become part of the triggers' conditions.
-    let mut sql = vec!["SET LOCAL search_path = pg_catalog, pg_temp".to_owned()];
-    let schema = format!(include_str!("capture_schema.sql"), reader = literal(reader));
-    match tx.rows(DOING, schema).await?.first() {
-        None => sql.push("CREATE SCHEMA tallymark".to_owned()),
-        Some(row) => {
-            let found: Option<String> =
-                row.try_get("stranger").map_err(|error| tx.error(DOING, error))?;
-            if let Some(role) = found {
-                let revoked = if role == "PUBLIC" { role.clone() } else { shown(&role) };
-                let fault = Fault::new(format!(
-                    "{role} can replace what stands in the schema tallymark, and would act as the \
-                     owner of the capture's functions"
-                ));
-                let remedy = format!(
-                    "run ALTER SCHEMA tallymark OWNER TO the role that installs, and REVOKE CREATE \
-                     ON SCHEMA tallymark FROM {revoked}"
-                );
-                return Err(fault.remedy(remedy).into());
-            }
-        }
-    }
-    if has_marks {
-        // The table of an older version lacks it.
-        sql.push("ALTER TABLE tallymark.mark ADD COLUMN IF NOT EXISTS xact xid8".to_owned());
-    } else {
-        sql.push(include_str!("mark.sql").trim().to_owned());
-    }
-    sql.push(include_str!("consumer.sql").trim().to_owned());
-    sql.push(include_str!("taken.sql").trim().to_owned());
-    sql.push(include_str!("partition.sql").trim().to_owned());
-    sql.push(
-        "REVOKE ALL ON tallymark.mark, tallymark.consumer, tallymark.taken, tallymark.partition \
-         FROM PUBLIC"
-            .to_owned(),
-    );
-    Ok(sql)
 }

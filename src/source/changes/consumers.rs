@@ -13,6 +13,7 @@ use crate::clients::db::{DbError, Tx};
 use crate::model::clock::rfc3339_seconds;
 use crate::model::hint::Fault;
 use crate::model::sql::literal;
+use crate::source::changes::capture::UsedColumns;
 
 /// A consumer that leaves a mark for longer than this raises an alarm. A daily schedule stays below
 /// it.
@@ -25,6 +26,8 @@ pub(crate) struct Consumer {
     pub(crate) id: i64,
     pub(crate) installation: String,
     pub(crate) rollup: String,
+    /// The columns that it uses.
+    pub(crate) columns: UsedColumns,
     /// Marks that it still has to turn into reopenings.
     pub(crate) waiting: u64,
     /// When the oldest of these marks was made.
@@ -66,6 +69,7 @@ pub(crate) async fn all(tx: &mut Tx, key: &str) -> Result<Vec<Consumer>, DbError
             id: row.try_get("id")?,
             installation: row.try_get("installation")?,
             rollup: row.try_get("rollup")?,
+            columns: UsedColumns::of(row.try_get("columns")?),
             waiting: row.try_get::<i64, _>("waiting")?.unsigned_abs(),
             oldest: row.try_get("oldest")?,
             age: row.try_get("age")?,
@@ -75,7 +79,8 @@ pub(crate) async fn all(tx: &mut Tx, key: &str) -> Result<Vec<Consumer>, DbError
     found.map_err(|source| tx.error(DOING, source))
 }
 
-/// Whether the capture `key` has the consumer `id`. Also sets its name to `rollup`.
+/// Whether the capture `key` has the consumer `id`. Also sets its name to `rollup`, and adds the
+/// columns that it uses. Another process may still use the ones before.
 ///
 /// # Errors
 /// The server refuses or cannot be reached.
@@ -83,20 +88,30 @@ pub(crate) async fn is_enlisted(
     tx: &mut Tx,
     key: &str,
     id: i64,
-    rollup: &str,
+    (rollup, columns): (&str, &UsedColumns),
 ) -> Result<bool, DbError> {
     const DOING: &str = "looking for a consumer";
     let sql = format!(
-        "SELECT rollup = {} AS is_named FROM tallymark.consumer WHERE id = {id} AND capture = {}",
+        "SELECT rollup = {} AS is_named, columns FROM tallymark.consumer WHERE id = {id} AND capture = {}",
         literal(rollup),
         literal(key)
     );
     let rows = tx.rows(DOING, sql).await?;
     let Some(row) = rows.first() else { return Ok(false) };
+    let known = row.try_get("columns").map(UsedColumns::of);
+    let known = known.map_err(|source| tx.error(DOING, source))?;
+    if !known.cover(columns) {
+        tx.execute("recording the columns of a consumer", uses(id, &known.and(columns))).await?;
+    }
     if !row.try_get("is_named").map_err(|source| tx.error(DOING, source))? {
         self::rename(tx, id, rollup).await?;
     }
     Ok(true)
+}
+
+/// The statement that records the columns that the consumer `id` uses.
+pub(super) fn uses(id: i64, columns: &UsedColumns) -> String {
+    format!("UPDATE tallymark.consumer SET columns = {} WHERE id = {id}", columns.array())
 }
 
 /// Registers the consumer `id` of the capture `key`: from now on every mark is kept for it. With
@@ -110,7 +125,7 @@ pub(crate) async fn enlist(
     key: &str,
     id: i64,
     (installation, rollup): (&str, &str),
-    is_new: bool,
+    (columns, is_new): (&UsedColumns, bool),
 ) -> Result<(), DbError> {
     if is_new {
         let sql = format!(
@@ -122,11 +137,12 @@ pub(crate) async fn enlist(
         tx.execute("replacing a consumer", sql).await?;
     }
     let sql = format!(
-        "INSERT INTO tallymark.consumer (id, capture, installation, rollup) VALUES ({id}, {}, {}, {}) ON \
-         CONFLICT (id) DO UPDATE SET capture = excluded.capture",
+        "INSERT INTO tallymark.consumer (id, capture, installation, rollup, columns) VALUES ({id}, {}, {}, \
+         {}, {}) ON CONFLICT (id) DO UPDATE SET capture = excluded.capture, columns = excluded.columns",
         literal(key),
         literal(installation),
-        literal(rollup)
+        literal(rollup),
+        columns.array()
     );
     tx.execute("registering a consumer", sql).await.map(drop)
 }

@@ -1,5 +1,5 @@
 -- The consumers of a capture, each with the marks that it still has to acknowledge.
-SELECT c.id, c.installation, c.rollup, count(m.id) AS waiting, min(m.marked_at) AS oldest,
+SELECT c.id, c.installation, c.rollup, c.columns, count(m.id) AS waiting, min(m.marked_at) AS oldest,
        extract(epoch FROM clock_timestamp() - min(m.marked_at))::bigint AS age
 FROM tallymark.consumer c
 LEFT JOIN tallymark.mark m ON m.capture = c.capture

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::model::sql::{dollar_quoted, ident, literal};
-use crate::source::changes::capture::axis_key;
+use crate::source::changes::capture::{UsedColumns, axis_key};
 use crate::source::reading::axis::Axis;
 
 /// The triggers of a captured table, each with its event. Their names sort after most others, so
@@ -146,13 +146,14 @@ pub(super) fn mark_function(name: &str, axes: &[Axis]) -> String {
     ))
 }
 
-/// The statement that creates one trigger on `relation`.
+/// The statement that creates one trigger on `relation`. An update is marked only if it changes one
+/// of the columns `used`.
 pub(super) fn trigger(
     (name, fires): (&str, Fires),
     relation: &str,
     function: &str,
-    axes: &[Axis],
-    grace: Duration,
+    (axes, grace): (&[Axis], Duration),
+    used: &UsedColumns,
 ) -> String {
     let Fires::Row { event, rows } = fires else {
         return format!(
@@ -161,10 +162,16 @@ pub(super) fn trigger(
         );
     };
     let cutoff = format!("clock_timestamp() - interval '{} ms'", grace.as_millis());
-    let when: Vec<String> = axes.iter().map(|axis| axis.is_before(rows, &cutoff)).collect();
+    let late: Vec<String> = axes.iter().map(|axis| axis.is_before(rows, &cutoff)).collect();
+    let late = late.join(" OR ");
+    let changed = if rows.len() == 2 { used.changed() } else { None };
+    let when = match changed {
+        // The cheap condition comes first, as nearly all rows are fresh.
+        Some(changed) => format!("({late}) AND {changed}"),
+        None => late,
+    };
     format!(
-        "CREATE TRIGGER {name} AFTER {event} ON {relation} FOR EACH ROW WHEN ({}) EXECUTE FUNCTION \
-         {function}",
-        when.join(" OR ")
+        "CREATE TRIGGER {name} AFTER {event} ON {relation} FOR EACH ROW WHEN ({when}) EXECUTE FUNCTION \
+         {function}"
     )
 }

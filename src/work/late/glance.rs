@@ -98,7 +98,10 @@ async fn finds_nothing(
     let known = consumers::all(tx, key).await?;
     let is_registered = |bound: &Bound<'_>| {
         let is_it = |it: &consumers::Consumer| {
-            it.id == bound.consumer && it.rollup == bound.rollup.name && bound.key == key
+            it.id == bound.consumer
+                && it.rollup == bound.rollup.name
+                && bound.key == key
+                && it.columns.cover(&standing.used_by(&bound.rollup.name))
         };
         known.iter().any(is_it)
     };

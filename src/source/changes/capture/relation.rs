@@ -8,6 +8,7 @@ use sqlx::Row as _;
 use crate::clients::db::{DbError, Tx};
 use crate::model::rollup::TableName;
 use crate::model::sql::{literal, table};
+use crate::source::changes::capture::{Purpose, UsedColumns};
 use crate::source::changes::triggers::{Fires, TRIGGERS};
 
 /// A table, partition or child table.
@@ -27,9 +28,22 @@ pub(super) struct Relation {
     pub(super) has_mark_function: bool,
     /// The source's time of the look.
     pub(super) seen_at: DateTime<Utc>,
+    /// The columns of the table itself.
+    pub(super) columns: Vec<String>,
+    /// The columns that the condition of its own trigger for updates reads.
+    pub(super) compared: UsedColumns,
+    /// Its generated columns, each with the columns that it is computed from.
+    pub(super) generated: BTreeMap<String, Vec<String>>,
+    /// Functions named in conditions that may read more than their arguments.
+    pub(super) unsteady: Vec<String>,
 }
 
 impl Relation {
+    /// What its triggers were made for. `None`: there are none, or of an unknown kind.
+    pub(super) fn made_for(&self) -> Option<Purpose> {
+        self.description.as_deref().and_then(|text| serde_json::from_str(text).ok())
+    }
+
     pub(super) fn can_be_captured(&self) -> bool {
         matches!(self.kind.as_str(), "r" | "p")
     }
@@ -56,14 +70,24 @@ impl Relation {
 }
 
 /// The table itself, followed by its partitions or children. An empty list means that the table
-/// does not exist.
-pub(super) async fn relations(tx: &mut Tx, name: &TableName) -> Result<Vec<Relation>, DbError> {
+/// does not exist. `texts` are the conditions and expressions of its rollups.
+pub(super) async fn relations(
+    tx: &mut Tx,
+    name: &TableName,
+    texts: &str,
+) -> Result<Vec<Relation>, DbError> {
     let doing = format!("looking at the triggers of {}", table(name));
-    let sql = format!(include_str!("../capture_state.sql"), relation = literal(&table(name)));
+    let sql = format!(
+        include_str!("../capture_state.sql"),
+        relation = literal(&table(name)),
+        texts = literal(&texts.to_lowercase())
+    );
     let rows = tx.rows(&doing, sql).await?;
     rows.iter()
         .map(|row| {
             let triggers: String = row.try_get("triggers")?;
+            let generated: Option<String> = row.try_get("generated")?;
+            let generated = generated.and_then(|it| serde_json::from_str(&it).ok());
             let pairs = triggers.split(',').filter_map(|pair| pair.split_once('='));
             Ok(Relation {
                 name: row.try_get("name")?,
@@ -76,6 +100,10 @@ pub(super) async fn relations(tx: &mut Tx, name: &TableName) -> Result<Vec<Relat
                 has_consumers: row.try_get("has_consumers")?,
                 has_mark_function: row.try_get("has_mark_function")?,
                 seen_at: row.try_get("now")?,
+                columns: row.try_get::<Option<_>, _>("columns")?.unwrap_or_default(),
+                compared: UsedColumns::of(Some(row.try_get("compared")?)),
+                generated: generated.unwrap_or_default(),
+                unsteady: row.try_get::<Option<_>, _>("unsteady")?.unwrap_or_default(),
             })
         })
         .collect::<Result<_, sqlx::Error>>()
