@@ -148,6 +148,11 @@ impl RowUse {
                 None => drop(names.insert(operand.name().to_owned())),
             }
         }
+        // Columns of a lookup are those of another table, which the source's own columns find.
+        for lookup in &rollup.lookups {
+            names.retain(|name| lookup.columns.iter().all(|column| lookup.named(column) != *name));
+            names.extend(lookup.on.iter().map(|on| on.column.clone()));
+        }
         Self { rollup: rollup.name.clone(), table: rollup.from.name.clone(), names, texts }
     }
 
