@@ -70,6 +70,33 @@ async fn a_lease_that_is_over_is_taken_over_by_the_next_attempt() {
     .await;
 }
 
+/// One slice is held, the lease on another is over, one has succeeded, and two are free.
+#[tokio::test]
+async fn several_claims_at_once_take_what_single_claims_would() {
+    on_each_store(async |fixture| {
+        let checkpoints = &fixture.checkpoints;
+        let wish_for =
+            |day, now| Claim { slice_start: start() + TimeDelta::days(day), ..wish(now) };
+        checkpoints.claim(&Claim { deadline: at(1000), ..wish_for(1, 0) }).await.unwrap();
+        checkpoints.claim(&wish_for(2, 0)).await.unwrap();
+        let done = checkpoints.claim(&wish_for(3, 0)).await.unwrap();
+        checkpoints.complete(&done, &outcome(), at(1)).await.unwrap();
+
+        let wishes = [0, 1, 2, 3, 4].map(|day| wish_for(day, 100));
+        let leases = checkpoints.claim_several(&wishes).await.unwrap();
+        let days = |lease: &Lease| (lease.slice_start() - start()).num_days();
+        let found: Vec<_> = leases.iter().map(|lease| (days(lease), lease.attempt())).collect();
+        assert_eq!(found, [(0, 1), (2, 2), (4, 1)]);
+        for lease in &leases {
+            assert_eq!(lease.until(), at(160) + LEASE_MARGIN);
+            let state = checkpoints.complete(lease, &outcome(), at(101)).await.unwrap();
+            assert_eq!(state, State::Succeeded);
+        }
+        assert!(checkpoints.claim_several(&wishes).await.unwrap().is_empty());
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_stale_attempt_can_end_nothing() {
     on_each_store(async |fixture| {

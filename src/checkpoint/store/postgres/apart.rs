@@ -19,8 +19,10 @@ impl Postgres {
         let mut items = Vec::new();
         for some in updates.chunks(WRITES_AT_ONCE) {
             let render = |update| Render::update(&self.table, self.clock, update);
-            let sql: Vec<_> = some.iter().map(render).collect();
-            for row in self.run(Access::ReadWrite, operation, sql.join("; ")).await? {
+            let alike = Render::alike(&self.table, self.clock, some);
+            let sql =
+                alike.unwrap_or_else(|| some.iter().map(render).collect::<Vec<_>>().join("; "));
+            for row in self.run(Access::ReadWrite, operation, sql).await? {
                 let item = from_row(&row).map_err(|error| self.unreadable(operation, error))?;
                 items.push(item);
             }

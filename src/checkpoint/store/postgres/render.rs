@@ -9,6 +9,9 @@ use crate::model::sql::literal;
 /// `jsonb_build_object` accepts a hundred arguments.
 const PAIRS_MAX: usize = 40;
 
+/// The rows after a write.
+const ANSWER: &str = "RETURNING it.rollup, it.sort, it.item::text AS item";
+
 /// The clock that gives the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum StoreClock {
@@ -31,17 +34,16 @@ impl Render {
         let changed = render.changed("it.item", &update.changes);
         let condition = render.condition(&update.condition);
         let (rollup, sort) = key_of(&update.key);
-        let answer = "RETURNING it.rollup, it.sort, it.item::text AS item";
         if update.condition.allows_missing() {
             let made = render.changed("'{}'::jsonb", &update.changes);
             return format!(
                 "INSERT INTO {table} AS it (rollup, sort, item) VALUES ({rollup}, {sort}, {made}) \
-                 ON CONFLICT (rollup, sort) DO UPDATE SET item = {changed} WHERE {condition} {answer}"
+                 ON CONFLICT (rollup, sort) DO UPDATE SET item = {changed} WHERE {condition} {ANSWER}"
             );
         }
         format!(
             "UPDATE {table} AS it SET item = {changed} \
-             WHERE it.rollup = {rollup} AND it.sort = {sort} AND {condition} {answer}"
+             WHERE it.rollup = {rollup} AND it.sort = {sort} AND {condition} {ANSWER}"
         )
     }
 
@@ -70,6 +72,33 @@ impl Render {
             by_first = changed[0],
             by_other = changed[1],
         )
+    }
+
+    /// The conditional writes of several items, in their order, by one statement. `None`: they differ
+    /// in more than the key, or a missing item is not allowed.
+    pub(super) fn alike(table: &str, clock: StoreClock, updates: &[Update]) -> Option<String> {
+        let [first, others @ ..] = updates else { return None };
+        let is_alike =
+            |other: &Update| other.condition == first.condition && other.changes == first.changes;
+        if others.is_empty() || !others.iter().all(is_alike) || !first.condition.allows_missing() {
+            return None;
+        }
+        let render = Self { clock };
+        let (made, changed) = (
+            render.changed("'{}'::jsonb", &first.changes),
+            render.changed("it.item", &first.changes),
+        );
+        let condition = render.condition(&first.condition);
+        let keys = updates.iter().enumerate().map(|(place, update)| {
+            let (rollup, sort) = key_of(&update.key);
+            format!("({place}, {rollup}, {sort})")
+        });
+        let keys = keys.collect::<Vec<_>>().join(", ");
+        Some(format!(
+            "INSERT INTO {table} AS it (rollup, sort, item) SELECT key.rollup, key.sort, {made} \
+             FROM (VALUES {keys}) AS key (place, rollup, sort) ORDER BY key.place \
+             ON CONFLICT (rollup, sort) DO UPDATE SET item = {changed} WHERE {condition} {ANSWER}"
+        ))
     }
 
     /// A conditional write of a whole item, which returns a row if it was made.
