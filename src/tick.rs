@@ -3,7 +3,7 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::check::scrub;
+use crate::check::{retention, scrub};
 use crate::fanout::FanOut;
 use crate::model::clock::Deadline;
 use crate::model::not_now::{NotNow, Permit};
@@ -135,6 +135,13 @@ async fn run_within(
     if let Some(settings) = worker.config.scrub.filter(|_| has_time) {
         worker.checkpoints.read_apart().await;
         scrub::run(worker, settings, only, deadline, report).await;
+    }
+    report.doing = "deleting slices that are not kept";
+    for rollup in chosen(worker, only).filter(|rollup| rollup.keep.is_some()) {
+        if !report.is_over && !report.is_blocked(rollup) {
+            report.at = Some(rollup.name.clone());
+            retention::run(worker, rollup, deadline, report).await;
+        }
     }
     for rollup in chosen(worker, only) {
         if let Some(reason) =

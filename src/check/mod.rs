@@ -5,5 +5,6 @@ mod late_change;
 pub(crate) mod preview;
 pub mod purgeable;
 pub mod repair;
+pub(crate) mod retention;
 pub mod scrub;
 pub mod verify;

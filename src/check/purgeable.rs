@@ -149,27 +149,43 @@ pub async fn seal(
     table: &CountedTable<'_>,
     before: DateTime<Utc>,
 ) -> Result<(), WorkError> {
-    let found = of_table(worker, table).await?;
-    if let Some(first) = found.rollups.iter().find(|it| it.before < before) {
-        return Err(WorkError::Usage(still_needed(first, before)));
+    let seals: Vec<_> = table.rollups.iter().map(|rollup| (*rollup, before)).collect();
+    match try_seal(worker, &seals).await? {
+        Some(needed) => Err(WorkError::Usage(still_needed(&needed, before))),
+        None => Ok(()),
     }
+}
+
+/// As [`seal`], each rollup before an instant of its own. Returns one that still needs rows before
+/// its instant.
+pub(super) async fn try_seal(
+    worker: &Worker,
+    seals: &[(&Rollup, DateTime<Utc>)],
+) -> Result<Option<NeededRows>, WorkError> {
     let mut earlier = Vec::new();
-    for (rollup, known) in table.rollups.iter().zip(&found.rollups) {
-        let seal = known.sealed_before.max(Some(before));
+    for (rollup, before) in seals {
+        let known = ready::watermark(worker, rollup).await?.seal();
+        let found = needed(worker, rollup, known).await?;
+        if found.before < *before {
+            return Ok(Some(found));
+        }
+        earlier.push((*rollup, *before, known));
+    }
+    for (rollup, before, known) in &earlier {
+        let seal = (*known).max(Some(*before));
         worker.checkpoints.set_seal(&rollup.name, seal, LAST).await?;
         worker.target.seal(rollup, seal).await?;
-        earlier.push((*rollup, known.sealed_before));
     }
-    for (rollup, known) in &earlier {
+    for (rollup, before, known) in &earlier {
         let again = needed(worker, rollup, *known).await?;
-        if again.before < before {
-            for (rollup, known) in &earlier {
+        if again.before < *before {
+            for (rollup, _, known) in &earlier {
                 open_until(worker, rollup, *known).await?;
             }
-            return Err(WorkError::Usage(still_needed(&again, before)));
+            return Ok(Some(again));
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 /// Removes the seals of the table's rollups from the store. What changed meanwhile becomes due.
@@ -184,13 +200,14 @@ pub async fn unseal(worker: &Worker, table: &CountedTable<'_>) -> Result<(), Wor
     Ok(())
 }
 
-/// Moves the seal of `rollup` back. The registry comes first: as long as the store has the seal, no
+/// Moves the seal of `rollup` back, as far as `keep` lets it. The registry comes first: as long as the store has the seal, no
 /// slice is claimed that the fence would refuse.
 async fn open_until(
     worker: &Worker,
     rollup: &Rollup,
     seal: Option<DateTime<Utc>>,
 ) -> Result<(), WorkError> {
+    let seal = ready::watermark(worker, rollup).await?.kept_seal().max(seal);
     worker.target.seal(rollup, seal).await?;
     let back_to = seal.unwrap_or(rollup.start).max(rollup.start);
     Ok(worker.checkpoints.set_seal(&rollup.name, seal, back_to).await?)

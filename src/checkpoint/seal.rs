@@ -11,12 +11,70 @@ use super::error::CheckpointError;
 use super::item::instant;
 use super::reopen::LOOKS_MAX;
 use super::store::{Cond, Update};
-use super::watermark::lowered;
+use super::tombstone::unless_elsewhere;
+use super::watermark::{lowered, watermark_key};
 
 /// The attribute of the item `watermark`.
 pub(super) const SEAL: &str = "seal";
 
+/// The seal that `keep` needs.
+pub(super) const KEPT_SEAL: &str = "kept_seal";
+
+/// Where the rows begin that `keep` leaves.
+pub(super) const KEPT_FROM: &str = "kept_from";
+
+/// How far `keep` has deleted.
+pub(super) const KEPT_UNTIL: &str = "kept_until";
+
 impl Checkpoints {
+    /// Notes that `keep` deletes rows on which slices of `rollup` that start before this instant
+    /// rest. A later note stays.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if the call fails.
+    pub(crate) async fn note_kept_seal(
+        &self,
+        rollup: &str,
+        before: DateTime<Utc>,
+    ) -> Result<(), CheckpointError> {
+        self.note_later(rollup, KEPT_SEAL, before).await
+    }
+
+    /// Notes that `keep` deletes rows of `rollup` before this instant, from now on.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if the call fails.
+    pub(crate) async fn note_kept_from(
+        &self,
+        rollup: &str,
+        before: DateTime<Utc>,
+    ) -> Result<(), CheckpointError> {
+        self.note_later(rollup, KEPT_FROM, before).await
+    }
+
+    /// Notes that `keep` has deleted all rows of `rollup` before this instant.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if the call fails.
+    pub(crate) async fn note_kept_until(
+        &self,
+        rollup: &str,
+        before: DateTime<Utc>,
+    ) -> Result<(), CheckpointError> {
+        self.note_later(rollup, KEPT_UNTIL, before).await
+    }
+
+    async fn note_later(
+        &self,
+        rollup: &str,
+        name: &str,
+        at: DateTime<Utc>,
+    ) -> Result<(), CheckpointError> {
+        let is_later = Cond::lacks(name).or(Cond::below(name, instant(at)));
+        let update = Update::new(watermark_key(rollup), unless_elsewhere(is_later));
+        self.send(update.set(name, instant(at)), "note what is kept").await.map(drop)
+    }
+
     /// Sets the seal of `rollup`, or removes it with `None`. The watermark falls back to `back_to`,
     /// as it passes sealed slices in any state.
     ///

@@ -14,7 +14,7 @@ use super::checkpoints::Checkpoints;
 use super::error::CheckpointError;
 use super::item::{Reader, WATERMARK, instant, label, number, text};
 use super::reopen::LOOKS_MAX;
-use super::seal::SEAL;
+use super::seal::{KEPT_FROM, KEPT_SEAL, KEPT_UNTIL, SEAL};
 use super::store::{Cond, Item, Key, Update, Written};
 use super::tombstone::{self, unless_elsewhere};
 use crate::model::rollup::Rollup;
@@ -38,6 +38,9 @@ pub struct Watermark {
     bond: Option<Bond>,
     sealed: Option<[DateTime<Utc>; 2]>,
     seal: Option<DateTime<Utc>>,
+    kept_seal: Option<DateTime<Utc>>,
+    kept_from: Option<DateTime<Utc>>,
+    kept_until: Option<DateTime<Utc>>,
 }
 
 impl Watermark {
@@ -118,6 +121,25 @@ impl Watermark {
         self.seal
     }
 
+    /// The seal that `keep` needs: rows on which slices before it rest are deleted, of the rollup or of
+    /// its finer one. No operator can remove it.
+    #[must_use]
+    pub(crate) const fn kept_seal(&self) -> Option<DateTime<Utc>> {
+        self.kept_seal
+    }
+
+    /// `keep` deletes, or has deleted, the rollup's rows before this instant.
+    #[must_use]
+    pub(crate) const fn kept_from(&self) -> Option<DateTime<Utc>> {
+        self.kept_from
+    }
+
+    /// `keep` has deleted all rows before this instant.
+    #[must_use]
+    pub(crate) const fn kept_until(&self) -> Option<DateTime<Utc>> {
+        self.kept_until
+    }
+
     /// The seal of `rollup`: the later of the file's and the store's.
     #[must_use]
     pub(crate) fn seal_of(&self, rollup: &Rollup) -> Option<DateTime<Utc>> {
@@ -174,6 +196,8 @@ impl Watermark {
         let sealed = read.instant("sealed_from")?.zip(read.instant("sealed_until")?);
         let sealed = sealed.map(|(from, until)| [from, until]);
         let seal = read.instant(SEAL)?;
+        let (kept_seal, kept_from) = (read.instant(KEPT_SEAL)?, read.instant(KEPT_FROM)?);
+        let kept_until = read.instant(KEPT_UNTIL)?;
         Ok(Self {
             until,
             version,
@@ -188,6 +212,9 @@ impl Watermark {
             bond,
             sealed,
             seal,
+            kept_seal,
+            kept_from,
+            kept_until,
         })
     }
 }

@@ -8,6 +8,7 @@ use super::{Failure, Global, Via, parse_duration, slice_starting, ui, verify, vi
 use crate::clients::bubble::Units;
 use crate::model::clock::Deadline;
 use crate::model::hint::Fault;
+use crate::target::DeletedSlices;
 use crate::tick;
 use crate::work::report::{Outcome, SliceReport};
 use crate::work::report::{ScrubReport, TickReport};
@@ -114,7 +115,10 @@ fn wrong(report: &TickReport) -> String {
 
 fn text(report: &TickReport) -> String {
     let mut parts = Vec::new();
-    if report.slices.is_empty() && report.left == 0 && report.scrub.is_nothing() {
+    let deleted = report.kept_away;
+    let has_deleted = deleted != DeletedSlices::default();
+    let has_worked = !report.slices.is_empty() || report.left > 0 || has_deleted;
+    if !has_worked && report.scrub.is_nothing() {
         let is_known = report.problems.iter().all(|problem| problem.is_alarm);
         let nothing = if is_known { "nothing is due" } else { "nothing was done" };
         parts.push(nothing.to_owned());
@@ -131,6 +135,10 @@ fn text(report: &TickReport) -> String {
         parts.push(format!("{} due and left to the next tick", ui::counted(report.left, more)));
     }
     parts.extend(scrub(&report.scrub));
+    if has_deleted {
+        let (slices, rows) = (ui::number(deleted.slices), ui::number(deleted.rows));
+        parts.push(format!("keep: {rows} rows of {slices} old slices deleted"));
+    }
     parts.extend(report.workload_units.filter(|units| *units > Units::default()).map(billed));
     parts.join("\n")
 }

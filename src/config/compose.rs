@@ -166,6 +166,7 @@ fn coarse(Draft { section, name }: &Draft<'_>, finer: &Rollup, schema: &str) -> 
     let trailing = trailing(section, cut, finer);
     let start = cut.as_ref().and_then(|cut| start(section, &cut.calendar, finer));
     let seal_before = rollup::seal_before(section, cut.as_ref());
+    let keep = rollup::keep(section);
     let shrink_guard = rollup::shrink_guard(section);
     let columns = measures::read_merged(section, finer);
     let (Cut { calendar, bucket, bucket_as }, (group_by, measures)) = (cut?, columns?);
@@ -188,6 +189,7 @@ fn coarse(Draft { section, name }: &Draft<'_>, finer: &Rollup, schema: &str) -> 
         measures,
         shrink_guard: shrink_guard?,
         seal_before: seal_before?,
+        keep: keep?,
         plan_guard: false,
         lookups: Vec::new(),
     })

@@ -128,6 +128,7 @@ fn read(
         measures: Vec::new(),
         shrink_guard: shrink_guard?,
         seal_before: seal_before?,
+        keep: None,
         plan_guard: false,
         lookups: Vec::new(),
     })
@@ -227,6 +228,7 @@ pub(super) fn rollup_of(
     let cut = Cut::read(section, Usual::of(found));
     let cut = cut.and_then(|cut| compose::fits(section, cut, found));
     let start = cut.as_ref().and_then(|cut| compose::start(section, &cut.calendar, found));
+    let keep = rollup::keep(section);
     let seal_before = rollup::seal_before(section, cut.as_ref());
     let shrink_guard = rollup::shrink_guard(section);
     let filter = condition(section);
@@ -257,6 +259,7 @@ pub(super) fn rollup_of(
         measures,
         shrink_guard: shrink_guard?,
         seal_before: seal_before?,
+        keep: keep?,
         plan_guard: false,
         lookups: Vec::new(),
     })

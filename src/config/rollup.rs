@@ -17,7 +17,7 @@ use super::measures::condition;
 use super::raw::{Node, Section, identifier_fault};
 use super::{duration, lookup, measures};
 
-pub(super) const KEYS: [&str; 20] = [
+pub(super) const KEYS: [&str; 21] = [
     "name",
     "from",
     "time",
@@ -37,6 +37,7 @@ pub(super) const KEYS: [&str; 20] = [
     "measures",
     "shrink_guard",
     "seal_before",
+    "keep",
     "plan_guard",
 ];
 
@@ -69,6 +70,7 @@ pub(super) fn read(Draft { section, name }: &Draft<'_>) -> Option<Rollup> {
         .zip(cut.as_ref())
         .and_then(|(node, cut)| start(&node, &cut.calendar));
     let seal_before = seal_before(section, cut.as_ref());
+    let keep = keep(section);
     let grace = match section.get("grace") {
         Some(node) => duration::read(&node, GRACE_RANGE),
         None => Some(GRACE_DEFAULT),
@@ -108,6 +110,7 @@ pub(super) fn read(Draft { section, name }: &Draft<'_>) -> Option<Rollup> {
         measures,
         shrink_guard: shrink_guard?,
         seal_before: seal_before?,
+        keep: keep?,
         plan_guard: plan_guard?,
     };
     lookup::resolve(section, read)
@@ -121,7 +124,15 @@ pub(super) const GRACE_RANGE: RangeInclusive<Duration> =
 pub(super) const LOOKBACK_MAX: u32 = 366;
 /// For more reruns of one slice, `verify` and `replay` are better.
 pub(super) const LOOKBACK_ENTRIES_MAX: usize = 16;
+/// From a day to a hundred years.
+pub(super) const KEEP_RANGE: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(24 * 3600)..=Duration::from_secs(36_500 * 24 * 3600);
 const SHRINK_GUARD_DEFAULT: f64 = 0.5;
+
+/// Reads `keep`: rows that are older are deleted.
+pub(super) fn keep(section: &Section<'_>) -> Option<Option<Duration>> {
+    section.get("keep").map_or(Some(None), |node| duration::read(&node, KEEP_RANGE).map(Some))
+}
 
 /// Reads `seal_before`: slices that start earlier are never computed.
 pub(super) fn seal_before(

@@ -181,7 +181,7 @@ fn what_may_be_left_out_has_the_documented_default() {
     assert_eq!(rollup.filter, None);
     assert!(rollup.group_by.is_empty());
     assert!((rollup.shrink_guard - 0.5).abs() < f64::EPSILON);
-    assert_eq!(rollup.seal_before, None);
+    assert_eq!((rollup.seal_before, rollup.keep), (None, None));
 }
 
 /// Checkpoints keep the hash: another one would make every slice run again.

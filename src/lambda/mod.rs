@@ -170,6 +170,7 @@ async fn schedule(
         "left": report.left,
         "held": report.held,
         "scrub": report.scrub,
+        "kept_away": report.kept_away,
     });
     if let Some(units) = report.workload_units {
         response["workload_units"] = json!(units);

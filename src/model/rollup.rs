@@ -61,6 +61,8 @@ pub struct Rollup {
     pub shrink_guard: f64,
     /// Slices that start before this instant are never recomputed.
     pub seal_before: Option<DateTime<Utc>>,
+    /// How long its rows are kept at least. `None`: for ever.
+    pub keep: Option<Duration>,
     /// Whether a slice is refused if its statement would read far more rows than it has.
     pub plan_guard: bool,
 }
@@ -181,7 +183,7 @@ impl Rollup {
     /// a purged source even after a measure was added.
     ///
     /// Settings that only decide when or how carefully a slice is computed (`start`, `grace`,
-    /// `lookback`, `late`, `shrink_guard`, `seal_before`, `plan_guard`) are left out, so that
+    /// `lookback`, `late`, `shrink_guard`, `seal_before`, `keep`, `plan_guard`) are left out, so that
     /// changing them makes nothing stale.
     #[must_use]
     pub fn definition(&self) -> String {

@@ -8,6 +8,7 @@ pub mod coverage;
 pub mod ddl;
 mod generation;
 mod indexes;
+mod keep_away;
 pub(crate) mod readers;
 mod ready;
 mod replace;
@@ -36,6 +37,7 @@ use crate::source;
 use crate::source::reading::shape::Shape;
 
 pub(crate) use generation::Outside;
+pub use keep_away::DeletedSlices;
 pub use replace::StatementOptions;
 pub(crate) use replace::{LastWrite, Replaced};
 pub use stage::{Chunk, StageProgress};

@@ -10,5 +10,6 @@ CREATE TABLE tallymark.slice (
     replaced_at timestamptz,
     replaced_by bigint,
     replaced_owner text,
+    kept_away timestamptz,
     PRIMARY KEY (rollup, slice_start)
 )

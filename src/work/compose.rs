@@ -40,7 +40,7 @@ use crate::clients::db::Tx;
 use crate::model::rollup::Rollup;
 use crate::model::slice::Slice;
 use crate::target::coverage::CoarseSlice;
-use crate::work::due::{FinerDone, Plan, View};
+use crate::work::due::{FinerDone, Plan, Standing, View};
 use crate::work::standings;
 use crate::work::worker::{WorkError, Worker};
 
@@ -52,7 +52,7 @@ pub(crate) async fn finer_done(
 ) -> Result<Option<FinerDone>, WorkError> {
     let Some(finer) = &rollup.finer else { return Ok(None) };
     let standings = Box::pin(standings::of(worker, finer, now)).await?;
-    Ok(Some(FinerDone::new(finer, &standings.plan)))
+    Ok(Some(FinerDone::new(finer, &standings.plan, standings.seen.kept_from())))
 }
 
 /// As [`View::plan`], and also reads the finer rollup's progress if anything would be due.
@@ -85,7 +85,11 @@ pub(crate) async fn waits_for(
     };
     Ok(finer.waits_for(rollup.window(slice)).map(|finer| {
         let name = rollup.finer.as_ref().map_or("", |finer| &finer.name);
-        format!("waits for {}, which is {}", finer.slice.id(name), finer.standing.word())
+        let id = finer.slice.id(name);
+        match finer.standing {
+            Standing::Sealed => format!("needs {id}, whose rows `keep` has deleted"),
+            standing => format!("waits for {id}, which is {}", standing.word()),
+        }
     }))
 }
 

@@ -68,6 +68,7 @@ mod recut;
 mod remote;
 mod repair;
 mod restores;
+mod retention;
 mod roles;
 mod rollup;
 mod scripts;

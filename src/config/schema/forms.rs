@@ -69,6 +69,15 @@ pub(super) fn duration(description: &str, default: &str) -> Value {
     })
 }
 
+/// A duration that may be left out.
+pub(super) fn optional_duration(description: &str) -> Value {
+    let mut form = duration(description, "");
+    if let Some(form) = form.as_object_mut() {
+        form.remove("default");
+    }
+    form
+}
+
 /// Hours of the day. That they are not empty is left to the parser.
 pub(super) fn hours(description: &str) -> Value {
     const TIME: &str = "\\s*(([01]?[0-9]|2[0-3]):[0-5]?[0-9]|24:0?0)\\s*";

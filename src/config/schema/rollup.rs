@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value, json};
 
 use super::forms::{
-    boolean, described, duration, identifier, instant, number, refer, table, week_start,
+    boolean, described, duration, identifier, instant, number, optional_duration, refer, table,
+    week_start,
 };
 use crate::config::compose::FINER_DECIDES;
 use crate::config::cut::BUCKET_TYPES;
@@ -98,6 +99,7 @@ fn properties() -> Value {
             "A rerun must find at least this share of the rows that it found before.",
         ),
         "seal_before": instant("Slices that start earlier stay as they are."),
+        "keep": optional_duration("How long rows are kept at least; older slices are deleted."),
         "plan_guard": boolean("Whether a slice fails if its plan would read far more.", true),
     })
 }

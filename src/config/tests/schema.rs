@@ -82,6 +82,7 @@ from = { rollup = "days" }
 slice = "1 month"
 trailing = "28 days"
 bucket_as = "date"
+keep = "4000 days"
 seal_before = "2025-02-01"
 measures = ["orders"]
 

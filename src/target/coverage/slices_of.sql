@@ -27,7 +27,8 @@ BEGIN
         FROM tallymark.slices_of(known.finer, parts_from, parts_until) p
         WHERE known.finer IS NOT NULL AND p.state IN ('stale', 'failing')
     ), replaced AS (
-        SELECT m.slice_start, m.slice_end, m.definition, m.attempt, m.rows_read, m.replaced_at
+        SELECT m.slice_start, m.slice_end, m.definition, m.attempt, m.rows_read, m.replaced_at,
+            m.kept_away
         FROM tallymark.slice m
         WHERE m.rollup = of_rollup AND m.slice_start > range_start - widest AND m.slice_start < range_end
             AND m.slice_end > range_start AND m.replaced_at IS NOT NULL
@@ -38,7 +39,8 @@ BEGIN
     ), judged AS (
         SELECT coalesce(m.slice_start, o.slice_start) AS first,
             coalesce(m.slice_end, o.slice_end) AS last,
-            CASE WHEN m.slice_start < known.seal_before THEN 'sealed'
+            CASE WHEN m.kept_away IS NOT NULL THEN 'kept_away'
+                WHEN m.slice_start < known.seal_before THEN 'sealed'
                 WHEN m.slice_start < known.history_from THEN 'outside'
                 WHEN coalesce(m.slice_start, o.slice_start) = ANY (known.failing)
                     AND coalesce(m.replaced_at <= known.checked_at, true) THEN 'failing'
@@ -57,7 +59,8 @@ BEGIN
         CASE j.standing WHEN 'redefined' THEN CASE WHEN known.rollup IS NULL
                 THEN 'no tick has told how far it is' ELSE 'computed by another definition' END
             WHEN 'parts' THEN 'slices of ' || known.finer || ' are outstanding'
-            WHEN 'sealed' THEN 'starts before seal_before'
+            WHEN 'kept_away' THEN 'its rows are deleted, by keep'
+            WHEN 'sealed' THEN 'starts before the seal'
             WHEN 'outside' THEN 'starts before the start of the rollup'
             WHEN 'failing' THEN 'its attempts fail'
             ELSE j.why END,

@@ -86,9 +86,12 @@ pub(super) async fn schemas(
 /// Columns that a table of an older version lacks. For the existing rows they may be NULL.
 fn added_since(table: &str, found: &[(String, String)]) -> Vec<String> {
     let columns: &[(&str, &str)] = match table {
-        "tallymark.slice" => {
-            &[("replaced_by", "bigint"), ("owner", "text"), ("replaced_owner", "text")]
-        }
+        "tallymark.slice" => &[
+            ("replaced_by", "bigint"),
+            ("owner", "text"),
+            ("replaced_owner", "text"),
+            ("kept_away", "timestamptz"),
+        ],
         "tallymark.progress" => &[("generation", "bigint NOT NULL DEFAULT 0")],
         "tallymark.rollup" => &[
             ("calendar", "text"),

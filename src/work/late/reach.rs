@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 
 use crate::checkpoint::{State, Watermark};
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT};
-use crate::model::clock::Deadline;
+use crate::model::clock::{Deadline, rfc3339};
 use crate::model::rollup::Rollup;
 use crate::model::slice::Slice;
 use crate::source::changes::marks::MarkedHours;
@@ -222,12 +222,23 @@ async fn reopen_read(
     if let Some(seal) = *seal {
         let sealed = |start: &&DateTime<Utc>| **start < seal;
         if let Some(first) = starts.iter().find(sealed) {
+            report_sealed(rollup, *first, seal);
             // Must come before the reopening, as the watermark passes sealed slices.
             worker.checkpoints.note_sealed(&rollup.name, *first, seal).await?;
         }
     }
     let now = worker.clock.now();
     Ok(worker.checkpoints.reopen_all(&rollup.name, starts, reason, now).await?)
+}
+
+/// Logs late changes behind the seal, as they stay uncounted while it lasts.
+pub(super) fn report_sealed(rollup: &Rollup, first: DateTime<Utc>, seal: DateTime<Utc>) {
+    tracing::warn!(
+        rollup = rollup.name,
+        first = %rfc3339(first),
+        seal = %rfc3339(seal),
+        "late changes of sealed slices are noted, and stay uncounted"
+    );
 }
 
 /// A half-open range of time.

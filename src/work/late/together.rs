@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use super::reach::{Reach, find, reach};
+use super::reach::{Reach, find, reach, report_sealed};
 use super::{Moving, REASON, Taking};
 use crate::checkpoint::{Changed, Watermark};
 use crate::model::rollup::Rollup;
@@ -88,6 +88,11 @@ async fn look_at<'m>(
         raised.extend(found.raised(rollup));
         starts.extend(found.to_reopen);
         first_due = first_due.into_iter().chain(found.first_due).min();
+    }
+    let sealed =
+        starts.first().zip(reach.seen.seal_of(rollup)).filter(|(first, seal)| *first < seal);
+    if let Some((first, seal)) = sealed {
+        report_sealed(rollup, *first, seal);
     }
     let (seal, reason) = (reach.seen.seal_of(rollup), REASON);
     let changed = Changed { rollup: &rollup.name, starts, first_due, seal, reason };

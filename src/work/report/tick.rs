@@ -8,6 +8,7 @@ use crate::clients::bubble::Units;
 use crate::model::hint::Fault;
 use crate::model::not_now::NotNow;
 use crate::model::rollup::Rollup;
+use crate::target::DeletedSlices;
 use crate::work::backlog::Backlog;
 use crate::work::due::{Plan, Planned, Standing};
 use crate::work::identity::is_unproven;
@@ -29,6 +30,8 @@ pub struct TickReport {
     pub problems: Vec<RollupProblem>,
     /// Old slices that were verified once all due work was done.
     pub scrub: ScrubReport,
+    /// Old slices that were deleted by `keep`.
+    pub kept_away: DeletedSlices,
     /// What an app has billed for it, by the manual's prices: slices, looks for changes, and counts.
     /// `None`: the source is a database.
     #[serde(skip_serializing_if = "Option::is_none")]

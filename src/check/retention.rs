@@ -1,0 +1,110 @@
+//! `keep`: old slices of a rollup's table are deleted, once every rollup computed from it is complete
+//! there.
+//!
+//! The slices to delete are sealed first, and so are the coarse slices that contain any, by the same
+//! proof as for a purge of the source (`purgeable`): nothing of them is due, and no replacement is
+//! under way. Then they are deleted in pieces. Their markers stay, and say when. A worker that is
+//! killed leaves the rest to the next tick.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::purgeable;
+use crate::model::clock::{Deadline, Stopwatch};
+use crate::model::not_now::Permit;
+use crate::model::rollup::Rollup;
+use crate::target::DeletedSlices;
+use crate::throttle::Patience;
+use crate::work::backlog::BEGIN_MIN;
+use crate::work::ready;
+use crate::work::report::TickReport;
+use crate::work::worker::{WorkError, Worker};
+
+/// Deletes the old slices of `rollup`, while there is time, and adds them to the tick's report.
+pub(crate) async fn run(
+    worker: &Worker,
+    rollup: &Rollup,
+    deadline: Deadline,
+    report: &mut TickReport,
+) {
+    let mut deleted = DeletedSlices::default();
+    if let Err(error) = delete_old(worker, rollup, deadline, &mut deleted).await {
+        report.problem(rollup, &error);
+    }
+    if deleted.slices > 0 {
+        let DeletedSlices { slices, rows } = deleted;
+        tracing::info!(rollup = rollup.name, slices, rows, "deleted slices that are not kept");
+    }
+    report.kept_away.slices += deleted.slices;
+    report.kept_away.rows += deleted.rows;
+}
+
+async fn delete_old(
+    worker: &Worker,
+    rollup: &Rollup,
+    deadline: Deadline,
+    deleted: &mut DeletedSlices,
+) -> Result<(), WorkError> {
+    let consumers = worker.config.rollups.iter().filter(|it| it.is_computed_from(rollup));
+    let consumers: Vec<&Rollup> = consumers.collect();
+    let Some(Cut { before, seal }) = cut(rollup, &consumers, worker.clock.now()) else {
+        return Ok(());
+    };
+    let seen = ready::watermark(worker, rollup).await?;
+    if seen.kept_until().is_some_and(|until| until >= before) {
+        return Ok(());
+    }
+    worker.checkpoints.read_apart().await;
+    if seen.kept_from().is_none_or(|from| from < before) {
+        let coarse = consumers.iter().map(|consumer| (*consumer, seal));
+        let seals: Vec<_> = [(rollup, before)].into_iter().chain(coarse).collect();
+        if purgeable::try_seal(worker, &seals).await?.is_some() {
+            return Ok(());
+        }
+        for (rollup, seal) in seals {
+            worker.checkpoints.note_kept_seal(&rollup.name, seal).await?;
+        }
+        worker.checkpoints.note_kept_from(&rollup.name, before).await?;
+    }
+    ready::check(worker, rollup).await?;
+    // Bounded by the deadline: each statement deletes a slice or is the last.
+    while deadline.remaining(&*worker.clock) >= BEGIN_MIN {
+        let gate = ready::gate(worker, rollup, Some(worker.clock.now()));
+        let patience = Patience::Until { deadline, needed: BEGIN_MIN };
+        let Permit::Given(throttle) = gate.permit(None, patience).await? else { return Ok(()) };
+        let watch = Stopwatch::start();
+        let piece = worker.target.keep_away(rollup, before).await?;
+        throttle.chunk_read(watch.elapsed(), false);
+        if piece.slices == 0 {
+            worker.checkpoints.note_kept_until(&rollup.name, before).await?;
+            return Ok(());
+        }
+        deleted.slices += piece.slices;
+        deleted.rows += piece.rows;
+    }
+    Ok(())
+}
+
+/// What `keep` takes away.
+struct Cut {
+    /// Rows of the rollup before this instant are deleted.
+    before: DateTime<Utc>,
+    /// Slices of its consumers that start before this instant stay as they are.
+    seal: DateTime<Utc>,
+}
+
+/// Where `rollup` is cut at `now`: where a slice of its widest consumer begins, at least `keep` ago.
+/// The rows that later slices of its consumers look back to stay. `None`: there is nothing to delete.
+fn cut(rollup: &Rollup, consumers: &[&Rollup], now: DateTime<Utc>) -> Option<Cut> {
+    let keep = TimeDelta::from_std(rollup.keep?).ok()?;
+    let goal = now.checked_sub_signed(keep)?;
+    let all = consumers.iter().copied().chain([rollup]);
+    let widest = all.max_by_key(|it| it.calendar.width().approximate())?;
+    let seal = widest.calendar.containing(goal).start();
+    let needed = consumers.iter().map(|consumer| {
+        let across = consumer.calendar.containing(seal);
+        let first = if across.start() < seal { consumer.calendar.next(across) } else { across };
+        consumer.window(first).0
+    });
+    let before = needed.chain([seal]).min()?;
+    (before > rollup.start).then_some(Cut { before, seal })
+}

@@ -1,0 +1,221 @@
+//! `keep`: old slices of a rollup's table are deleted, what was computed from them stays, and nothing
+//! computes them again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tallymark::check::repair;
+use tallymark::check::verify::{self, Compared};
+use tallymark::model::clock::{Deadline, ManualClock};
+use tallymark::model::not_now::Why;
+use tallymark::model::slice::Order;
+use tallymark::tick;
+use tallymark::work::backfill;
+use tallymark::work::report::TickReport;
+
+use crate::support::polls::killed;
+use crate::support::world::{BUDGET, EVENTS, Keeper, Setup, Urls, World, clock, instant, records};
+
+/// Hours that are kept for five days, days of them, and weeks of these.
+const TIERS: &str = r#"
+[[rollup]]
+name = "hourly"
+from = "public.events"
+time = "created_at"
+start = "2026-01-01"
+slice = "1 hour"
+keep = "5 days"
+group_by = ["kind"]
+measures = { events = "count" }
+
+[[rollup]]
+name = "daily"
+from = { rollup = "hourly" }
+slice = "1 day"
+group_by = ["kind"]
+measures = ["events"]
+
+[[rollup]]
+name = "weekly"
+from = { rollup = "daily" }
+slice = "1 week"
+group_by = []
+measures = ["events"]
+"#;
+
+/// Rows of two kinds in each hour of eight days.
+const ROWS: &str = "INSERT INTO events (created_at, kind) SELECT at, (ARRAY['view', 'click'])[1 + n % 2] \
+    FROM generate_series('2026-01-01Z'::timestamptz, '2026-01-08T23:59Z', '20 minutes') \
+    WITH ORDINALITY AS series (at, n)";
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+async fn tiers(keeper: Keeper, clock: &ManualClock, across: bool) -> World {
+    let sql = format!("{EVENTS}; {ROWS}");
+    let clock = Arc::new(clock.clone());
+    World::new(&sql, Setup { rollups: TIERS, clock, keeper, across, ..Setup::default() }).await
+}
+
+async fn ticked(world: &World) -> TickReport {
+    let clock = &*world.worker.clock;
+    let deadline = Deadline::after(clock, BUDGET);
+    let report = tick::run(&world.worker, clock.now(), deadline, None).await.unwrap();
+    assert!(report.problems.is_empty() && report.left == 0, "{report:?}");
+    report
+}
+
+/// The first hour that has rows, as text.
+async fn first_hour(world: &World) -> String {
+    world.target_value("SELECT min(bucket) AT TIME ZONE 'UTC' FROM stats.hourly").await
+}
+
+async fn days(world: &World) -> Vec<String> {
+    records(&world.target, "SELECT * FROM stats.daily").await
+}
+
+#[tokio::test]
+async fn old_hours_go_once_their_days_are_complete_and_the_days_stay() {
+    for (keeper, across) in [(Keeper::DynamoDb, true), (Keeper::Target, false)] {
+        let clock = clock("2026-01-05T12:00:00Z");
+        let world = tiers(keeper, &clock, across).await;
+        let report = ticked(&world).await;
+        assert_eq!((report.kept_away.slices, report.slices.is_empty()), (0, false));
+        clock.advance(DAY * 3);
+        // The days are computed first, and only then their hours go: those of the first two days.
+        let report = ticked(&world).await;
+        assert_eq!(report.kept_away.slices, 48, "{report:?}");
+        assert_eq!(first_hour(&world).await, "2026-01-03 00:00:00");
+        let away = "SELECT count(*) FROM tallymark.slice WHERE kept_away IS NOT NULL";
+        assert_eq!(world.target_value(away).await, "48", "their markers say so");
+        let before = days(&world).await;
+        let report = ticked(&world).await;
+        assert!(report.slices.is_empty() && report.kept_away.slices == 0, "{report:?}");
+
+        let worker = &world.worker;
+        for rollup in &worker.config.rollups[..2] {
+            let slice = rollup.calendar.containing(instant("2026-01-02"));
+            let found = verify::compare(worker, rollup, slice, BUDGET, 3).await.unwrap();
+            let Compared::NotYet(passed) = found else { panic!("{found:?}") };
+            assert_eq!(passed.why, Why::Sealed(instant("2026-01-03")));
+            let range = (rollup.start, instant("2026-01-03"));
+            let plan = backfill::plan(worker, rollup, range.0, range.1, Order::OldestFirst, true);
+            assert_eq!(plan.await.unwrap().slices, [], "not even by force");
+            let report = repair::run(worker, rollup, false).await.unwrap();
+            assert!(report.restored.is_empty() && report.reopened.is_empty(), "{report:?}");
+        }
+        assert!(ticked(&world).await.slices.is_empty());
+        assert_eq!(days(&world).await, before);
+    }
+}
+
+#[tokio::test]
+async fn hours_stay_while_their_day_is_computed_again() {
+    let clock = clock("2026-01-05T12:00:00Z");
+    let world = tiers(Keeper::DynamoDb, &clock, false).await;
+    ticked(&world).await;
+    clock.advance(DAY * 3);
+    let checkpoints = &world.worker.checkpoints;
+    let (day, now) = (instant("2026-01-01"), world.worker.clock.now());
+    // Another worker has the day.
+    let claim = tallymark::checkpoint::Claim {
+        rollup: "daily",
+        slice_start: day,
+        definition: "other",
+        now,
+        deadline: now + BUDGET,
+    };
+    checkpoints.reopen("daily", day, "test", now).await.unwrap();
+    checkpoints.claim(&claim).await.unwrap();
+    let report = ticked(&world).await;
+    assert_eq!(report.kept_away.slices, 0, "{report:?}");
+    assert_eq!(first_hour(&world).await, "2026-01-01 00:00:00");
+    clock.advance(crate::support::world::PAST_LEASE);
+    assert_eq!(ticked(&world).await.kept_away.slices, 48);
+}
+
+/// Windows of three days, each day: the first that stays open, of the third of January, needs the first.
+#[tokio::test]
+async fn hours_stay_as_long_as_a_trailing_window_needs_them() {
+    let clock = clock("2026-01-08T12:00:00Z");
+    let more = "\n[[rollup]]\nname = \"last_three\"\nfrom = { rollup = \"hourly\" }\nslice = \"1 day\"\n\
+                trailing = \"3 days\"\ngroup_by = []\nmeasures = [\"events\"]\n";
+    let rollups = format!("{TIERS}{more}");
+    let sql = format!("{EVENTS}; {ROWS}");
+    let setup = Setup { rollups: &rollups, clock: Arc::new(clock.clone()), ..Setup::default() };
+    let world = World::new(&sql, setup).await;
+    assert_eq!(ticked(&world).await.kept_away.slices, 0, "the window of 3 January needs the first");
+    clock.advance(DAY);
+    assert_eq!(ticked(&world).await.kept_away.slices, 24);
+    assert_eq!(first_hour(&world).await, "2026-01-02 00:00:00");
+    let window = &world.worker.config.rollups[3];
+    let slice = window.calendar.containing(instant("2026-01-04"));
+    let found = verify::verify_slice(&world.worker, window, slice, BUDGET, 3).await.unwrap();
+    assert_eq!(found.differences, 0);
+}
+
+/// A coarse rollup that comes later is not computed from what is left.
+#[tokio::test]
+async fn a_new_consumer_waits_instead_of_counting_deleted_hours_as_none() {
+    let clock = clock("2026-01-08T12:00:00Z");
+    let world = tiers(Keeper::Target, &clock, false).await;
+    assert_eq!(ticked(&world).await.kept_away.slices, 48);
+    let more = "\n[[rollup]]\nname = \"again\"\nfrom = { rollup = \"hourly\" }\nslice = \"1 day\"\n\
+                group_by = []\nmeasures = [\"events\"]\n";
+    let other = world.redefined(&format!("{TIERS}{more}"));
+    other.init().await.unwrap();
+    ticked(&other).await;
+    let first = "SELECT min(bucket) AT TIME ZONE 'UTC' FROM stats.again";
+    assert_eq!(other.target_value(first).await, "2026-01-03 00:00:00");
+}
+
+/// The worker ends at any call: the next one finishes, and the days are as they were.
+#[tokio::test]
+async fn wherever_a_worker_is_killed_the_next_one_deletes_the_rest() {
+    let clock = clock("2026-01-05T12:00:00Z");
+    let world = tiers(Keeper::Target, &clock, false).await;
+    ticked(&world).await;
+    clock.advance(DAY * 3);
+    let hours =
+        "SELECT kind, sum(events) FROM stats.hourly WHERE bucket >= '2026-01-03Z' GROUP BY 1";
+    // Everything but the deletion is done.
+    let kept = world.redefined(&TIERS.replace("keep = \"5 days\"\n", ""));
+    ticked(&kept).await;
+    let (before, left) = (days(&world).await, records(&world.target, hours).await);
+    let mut kills = 0;
+    for polls in (0..).step_by(3) {
+        let tick = async { ticked(&world).await };
+        if killed(tick, polls).await.is_some() {
+            break;
+        }
+        kills += 1;
+        assert_eq!(days(&world).await, before);
+        assert_eq!(records(&world.target, hours).await, left);
+    }
+    assert!(kills > 5, "{kills}");
+    ticked(&world).await;
+    assert_eq!(first_hour(&world).await, "2026-01-03 00:00:00");
+    assert_eq!((days(&world).await, records(&world.target, hours).await), (before, left));
+    let away = "SELECT count(*) FROM tallymark.slice WHERE kept_away IS NOT NULL";
+    assert_eq!(world.target_value(away).await, "48");
+}
+
+/// A store that was lost learns of the seal by `repair`, and of the deleted slices by the next tick.
+#[tokio::test]
+async fn a_lost_store_computes_no_deleted_slice() {
+    let clock = clock("2026-01-08T12:00:00Z");
+    let world = tiers(Keeper::DynamoDb, &clock, false).await;
+    ticked(&world).await;
+    let before = days(&world).await;
+    let urls = Urls { source: world.urls.source.clone(), target: world.urls.target.clone() };
+    let setup = Setup { rollups: TIERS, clock: Arc::new(clock.clone()), ..Setup::default() };
+    let lost = World::at(urls, setup).await;
+    lost.init().await.unwrap();
+    for rollup in &lost.worker.config.rollups {
+        repair::run(&lost.worker, rollup, false).await.unwrap();
+    }
+    ticked(&lost).await;
+    assert_eq!(
+        (days(&lost).await, first_hour(&lost).await),
+        (before, "2026-01-03 00:00:00".into())
+    );
+}
