@@ -270,6 +270,7 @@ mod tests {
             "both",
             "one",
             "two",
+            "foreign",
             "é",
             &long,
         ];
