@@ -8,5 +8,5 @@ SELECT date_bin('5 minutes', started_at, '2025-01-01Z') AS bucket, workflow_id, 
         FILTER (WHERE stopped_at IS NOT NULL))[1] AS last_status,
     max(stopped_at) AS last_status_by
 FROM (SELECT *, extract(epoch FROM stopped_at - started_at) AS seconds FROM execution) run
-WHERE mode <> 'manual' AND deleted_at IS NULL AND started_at < :'until'
+WHERE mode <> 'manual' AND deleted_at IS NULL AND started_at >= :'since' AND started_at < :'until'
 GROUP BY 1, 2, 3
