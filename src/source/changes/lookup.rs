@@ -337,12 +337,15 @@ impl LookupState {
             }
             let row = |row: &str| {
                 let values = columns.iter().map(|column| format!("{row}.{}", ident(column)));
-                format!("ROW({})::record", values.collect::<Vec<_>>().join(", "))
+                format!("ROW({})", values.collect::<Vec<_>>().join(", "))
             };
             let fires = match event {
                 "TRUNCATE" => "FOR EACH STATEMENT".to_owned(),
                 // The images are compared, as an operator of a type may call different texts equal.
-                "UPDATE" => format!("FOR EACH ROW WHEN ({} *<> {})", row("OLD"), row("NEW")),
+                "UPDATE" => {
+                    let (old, new) = (row("OLD"), row("NEW"));
+                    format!("FOR EACH ROW WHEN (pg_catalog.record_image_ne({old}, {new}))")
+                }
                 _ => "FOR EACH ROW".to_owned(),
             };
             sql.push(format!(

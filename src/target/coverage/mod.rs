@@ -17,6 +17,7 @@ use crate::clients::db::{Access, CATALOGUE_TIMEOUT, DbError, Tx, Whole};
 use crate::model::rollup::Rollup;
 use crate::model::slice::Slice;
 use crate::model::sql::{literal, timestamptz};
+use crate::model::visible;
 
 pub(super) use objects::objects;
 
@@ -98,7 +99,7 @@ fn raising(rollup: &str, slices: &[Slice], reason: &str) -> String {
     format!(
         include_str!("raise.sql"),
         rollup = literal(rollup),
-        reason = literal(reason),
+        reason = literal(&visible::line(reason)),
         starts = instants(slices.iter().map(|slice| slice.start())),
         ends = instants(slices.iter().map(|slice| slice.end())),
     )

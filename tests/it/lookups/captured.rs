@@ -297,7 +297,7 @@ async fn install_status_and_remove_know_the_triggers_of_lookups() {
         made.filter(|it| it.starts_with("CREATE TRIGGER tallymark_lookup_")).collect();
     assert_eq!(made.len(), 4, "{made:?}");
     let update = made.iter().find(|it| it.contains("AFTER UPDATE")).unwrap();
-    let when = "WHEN (ROW(OLD.\"country\", OLD.\"id\")::record *<> ROW(NEW.\"country\", NEW.\"id\")::record)";
+    let when = "WHEN (pg_catalog.record_image_ne(ROW(OLD.\"country\", OLD.\"id\"), ROW(NEW.\"country\", NEW.\"id\")))";
     assert!(update.contains(when), "{update}");
     assert_eq!(place.json(&["capture", "install"])["statements"].as_array().unwrap().len(), 0);
     place.sql("UPDATE accounts SET country = 'FR' WHERE id < 4").await;

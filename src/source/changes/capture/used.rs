@@ -116,9 +116,11 @@ impl UsedColumns {
         let row = |row: &str| {
             let values: Vec<String> =
                 columns.iter().map(|name| format!("{row}.{}", ident(name))).collect();
-            format!("ROW({})::pg_catalog.record", values.join(", "))
+            format!("ROW({})", values.join(", "))
         };
-        Some(format!("{} OPERATOR(pg_catalog.*<>) {}", row("OLD"), row("NEW")))
+        // The operator `*<>` by its function: a dump prints the operator without the casts that it
+        // needs to be read back.
+        Some(format!("pg_catalog.record_image_ne({}, {})", row("OLD"), row("NEW")))
     }
 }
 
