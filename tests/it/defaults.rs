@@ -43,6 +43,7 @@ fn commands() -> Vec<(Vec<String>, &'static str)> {
         ("cancel daily".into(), "daily"),
         ("moved --yes".into(), ""),
         ("repair".into(), ""),
+        ("purgeable".into(), "no longer needed"),
         ("capture remove".into(), ""),
         ("rollup rename daily days --yes".into(), ""),
         ("status".into(), "days"),
