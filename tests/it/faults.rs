@@ -243,8 +243,9 @@ async fn a_backfill_that_dynamodb_throttles_goes_on_where_it_stopped() {
     // More than four workers' retries, and more than the batch's passes.
     let proxy = unreliable(&mut place, THROTTLED, "UpdateItem", [40, usize::MAX]);
     place.run(&backfill).refused(1, &["dynamodb throttled"]);
-    // Four passes of four workers, each with one call and its two retries.
-    assert!((12..=48).contains(&proxy.met()), "{}", proxy.met());
+    // Four passes of four workers, each with one call and its two retries. In the first pass a worker
+    // may write of 32 neighbours.
+    assert!((12..=3 * 4 * (32 + 3)).contains(&proxy.met()), "{}", proxy.met());
     proxy.recover();
     place.run(&backfill).good();
     is_done(&place, SOON.1).await;

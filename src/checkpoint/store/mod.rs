@@ -103,9 +103,13 @@ pub trait Store: fmt::Debug + Send + Sync {
         operation: &'static str,
     ) -> StoreAnswer<'_, Vec<Item>> {
         async move {
-            let writes = updates.into_iter().map(|update| self.update(update, operation, None));
+            let mut writes = updates.into_iter().map(|update| self.update(update, operation, None));
             let (mut items, mut trouble) = (Vec::new(), None);
-            for written in future::join_all(writes).await {
+            // The first by itself: a store that cannot be reached or throttles gets no burst.
+            let Some(first) = writes.next() else { return Ok(items) };
+            let first = first.await;
+            let others = if first.is_ok() { future::join_all(writes).await } else { Vec::new() };
+            for written in std::iter::once(first).chain(others) {
                 match written {
                     Ok(Written::Done(item)) => items.push(item),
                     Ok(Written::Refused { .. }) => {}
