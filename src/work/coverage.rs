@@ -146,8 +146,11 @@ async fn mend(
 ) -> Result<(), CheckpointError> {
     let found = findings.rollups.iter().find(|(rollup, _, _)| rollup.name == name);
     let Some((rollup, plan, told)) = found else { return Ok(()) };
-    if told.seal_before.is_some_and(|seal| start < seal) || rollup.calendar.starting(start).is_err()
-    {
+    let newest = rollup.newest(findings.began);
+    // A coarse slice that is not over is raised by its finer ones, and has no checkpoint to reopen.
+    let is_over = newest.is_some_and(|newest| start <= newest.start());
+    let is_sealed = told.seal_before.is_some_and(|seal| start < seal);
+    if !is_over || is_sealed || rollup.calendar.starting(start).is_err() {
         return Ok(());
     }
     let planned = plan.slices.iter().find(|planned| planned.slice.start() == start);
