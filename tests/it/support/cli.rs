@@ -298,10 +298,19 @@ pub fn daily(days: u32) -> String {
     )
 }
 
-/// The day of the first slice that is still open, grace included.
+/// The day of the first slice that is still open. In the first minutes of a day it waits until yesterday's slice is
+/// due in every place here, so that no test sees it become due.
 pub fn today() -> chrono::NaiveDate {
     use tallymark::model::clock::{Clock as _, SystemClock};
-    (SystemClock.now() - chrono::TimeDelta::minutes(3)).date_naive()
+    /// The longest grace of a test's configuration with the system's clock, and what the clocks of two servers differ.
+    const GRACE_MAX: chrono::TimeDelta = chrono::TimeDelta::seconds(125);
+    let now = SystemClock.now();
+    if let Ok(left) =
+        (GRACE_MAX - (now - now.date_naive().and_time(chrono::NaiveTime::MIN).and_utc())).to_std()
+    {
+        std::thread::sleep(left);
+    }
+    now.date_naive()
 }
 
 /// The day `days` before today.

@@ -77,7 +77,7 @@ impl Mirrored {
              [target]\nurl = {{ env = \"TARGET_DATABASE_URL\" }}\n\
              [checkpoint]\nstore = \"postgres\"\n\
              [[mirror]]\nname = \"orders\"\ntype = \"order\"\nfields = [\"Status\", \"Amount\"]\n\
-             start = \"{start}\"\nslice = \"1 day\"\n\
+             start = \"{start}\"\nslice = \"1 day\"\ngrace = \"2 minutes\"\n\
              [[rollup]]\nname = \"orders_daily\"\nfrom = {{ mirror = \"orders\" }}\nslice = \"1 day\"\n\
              group_by = [\"Status\"]\n\
              measures = {{ orders = \"count\", revenue = {{ sum = \"Amount\" }} }}\n"
