@@ -194,6 +194,8 @@ impl Drop for EmbeddedPostgres {
 /// The settings of a server on `port`.
 fn settings(port: u16, options: &Options) -> Vec<(&'static str, String)> {
     let durable = if options.durable { "on" } else { "off" };
+    // Each database gets a worker once in this time, and a server for tests has hundreds that nobody uses any more.
+    let naptime = if options.throwaway { "1h" } else { "1min" };
     vec![
         ("port", port.to_string()),
         ("listen_addresses", "127.0.0.1".to_owned()),
@@ -206,6 +208,7 @@ fn settings(port: u16, options: &Options) -> Vec<(&'static str, String)> {
         ("fsync", durable.to_owned()),
         ("synchronous_commit", durable.to_owned()),
         ("full_page_writes", durable.to_owned()),
+        ("autovacuum_naptime", naptime.to_owned()),
         ("logging_collector", "off".to_owned()),
         ("log_destination", "stderr".to_owned()),
     ]
