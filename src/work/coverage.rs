@@ -81,6 +81,9 @@ impl<'r> TickFindings<'r> {
             history_from: seen.moved_from(rollup).unwrap_or(rollup.start),
             empty_before: empty_before(rollup, seen),
             seal_before: seen.seal_of(rollup),
+            done_until: plan
+                .other_definition
+                .map_or(plan.watermark, |other| plan.watermark.min(other.start())),
             slice_seconds: (first.end() - first.start()).num_seconds(),
             grace_seconds: TimeDelta::from_std(root(rollup).grace)
                 .unwrap_or_default()

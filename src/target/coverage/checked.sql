@@ -7,6 +7,7 @@ CREATE TABLE tallymark.checked (
     history_from timestamptz NOT NULL,
     empty_before timestamptz,
     seal_before timestamptz,
+    done_until timestamptz,
     slice_seconds bigint NOT NULL,
     grace_seconds bigint NOT NULL,
     ends timestamptz[] NOT NULL,

@@ -1,11 +1,11 @@
 CREATE OR REPLACE VIEW tallymark.coverage AS
 SELECT r.rollup,
     CASE WHEN c.rollup IS NOT NULL
-        THEN least(f.first_stale, f.first_gap, coalesce(f.last_end, h.history)) END
+        THEN least(f.first_stale, f.first_gap, coalesce(f.last_end, h.plain)) END
         AS complete_through,
     x.expected_through,
     coalesce(f.gaps, 0) + greatest(0, coalesce(round((extract(epoch FROM x.expected_through)
-        - extract(epoch FROM greatest(f.last_end, h.history)))::numeric / c.slice_seconds), 0))::bigint
+        - extract(epoch FROM greatest(f.last_end, h.plain)))::numeric / c.slice_seconds), 0))::bigint
         AS missing,
     coalesce(f.stale, 0) AS stale, coalesce(f.failing, 0) AS failing, c.settled_by,
     (WITH RECURSIVE chain AS (
@@ -15,7 +15,12 @@ SELECT r.rollup,
     ) SELECT min(chain.checked_at) FROM chain) AS checked_at
 FROM tallymark.rollup r
 LEFT JOIN tallymark.checked c ON c.rollup = r.rollup
-CROSS JOIN LATERAL (SELECT greatest(c.history_from, c.empty_before) AS history) h
+-- Where no slice is outstanding, only those after it are looked at.
+CROSS JOIN LATERAL (
+    SELECT p.history, greatest(p.history, p.plain) AS plain
+    FROM (SELECT greatest(c.history_from, c.empty_before) AS history,
+        tallymark.plain_until(r.rollup) AS plain OFFSET 0) p
+) h
 CROSS JOIN LATERAL (
     SELECT max(e) AS expected_through FROM unnest(c.ends) e
     WHERE e + make_interval(secs => c.grace_seconds) <= clock_timestamp()
@@ -29,8 +34,9 @@ CROSS JOIN LATERAL (
         sum(round((extract(epoch FROM s.slice_start) - extract(epoch FROM s.before))::numeric
             / c.slice_seconds)) FILTER (WHERE s.before < s.slice_start)::bigint AS gaps
     FROM (
-        SELECT k.*, lag(k.slice_end, 1, h.history) OVER (ORDER BY k.slice_start) AS before
-        FROM tallymark.slices_of(r.rollup, '-infinity', 'infinity') k
+        SELECT k.*, lag(k.slice_end, 1, greatest(h.history, least(h.plain, k.slice_start)))
+            OVER (ORDER BY k.slice_start) AS before
+        FROM tallymark.slices_of(r.rollup, coalesce(h.plain, '-infinity'), 'infinity') k
         WHERE h.history IS NULL OR k.slice_end > h.history
     ) s
 ) f

@@ -59,6 +59,8 @@ pub(crate) struct ToldRollup {
     /// Slices that end by then have no rows in the source.
     pub(crate) empty_before: Option<DateTime<Utc>>,
     pub(crate) seal_before: Option<DateTime<Utc>>,
+    /// Every slice before it was done by the present definition, as the tick began.
+    pub(crate) done_until: DateTime<Utc>,
     pub(crate) slice_seconds: i64,
     pub(crate) grace_seconds: i64,
     /// The ends of the newest slice that is over and of those after it.
@@ -136,7 +138,7 @@ pub(crate) fn tell_sql(told: &[ToldRollup]) -> String {
     let values = told.iter().map(|it| {
         let finer = it.parts_of.as_deref().map_or_else(|| "NULL::text".to_owned(), literal);
         format!(
-            "({}, {}, {}, {finer}, {}, {}, {}, {}, {}, {}, {}, {})",
+            "({}, {}, {}, {finer}, {}, {}, {}, {}, {}, {}, {}, {}, {})",
             literal(&it.rollup),
             timestamptz(it.checked_at),
             literal(&it.definition),
@@ -144,6 +146,7 @@ pub(crate) fn tell_sql(told: &[ToldRollup]) -> String {
             timestamptz(it.history_from),
             optional(it.empty_before),
             optional(it.seal_before),
+            timestamptz(it.done_until),
             it.slice_seconds,
             it.grace_seconds,
             instants(it.ends.iter().copied()),

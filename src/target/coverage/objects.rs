@@ -18,7 +18,7 @@ struct Object {
 }
 
 /// In the order in which they are made.
-const OBJECTS: [Object; 9] = [
+const OBJECTS: [Object; 10] = [
     table("tallymark.slice", "One marker per slice: the attempt that has it, and its rows' origin"),
     table("tallymark.progress", "How far the chunks of an unfinished slice are"),
     table("tallymark.rollup", "The registry of rollups, with their tables and installations"),
@@ -30,6 +30,13 @@ const OBJECTS: [Object; 9] = [
         name: "tallymark.slices_of(text, timestamptz, timestamptz)",
         sql: include_str!("slices_of.sql"),
         comment: "The slices of a rollup that overlap a range and have numbers or are stale",
+    },
+    Object {
+        kind: "FUNCTION",
+        name: "tallymark.plain_until(text)",
+        sql: include_str!("plain_until.sql"),
+        comment: "The instant before which every slice of a rollup, and of those that it is computed \
+                  from, is complete, sealed, deleted or empty",
     },
     Object {
         kind: "VIEW",

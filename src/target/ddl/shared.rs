@@ -100,6 +100,7 @@ fn added_since(table: &str, found: &[(String, String)]) -> Vec<String> {
             ("sealed_before", "timestamptz"),
         ],
         _ => &[],
+        "tallymark.checked" => &[("done_until", "timestamptz")],
     };
     let absent = columns.iter().filter(|(name, _)| !has(found, name));
     absent
