@@ -74,22 +74,38 @@ pub async fn verify_slice(
     timeout: Duration,
     limit: usize,
 ) -> Result<SliceVerification, WorkError> {
-    verify_in(worker, rollup, slice, 1, Asked { timeout, limit, patience: timeout }).await
+    let known = match rollup.open {
+        true => worker.checkpoints.get(&rollup.name, slice.start()).await?,
+        false => None,
+    };
+    let open_until = known.and_then(|known| known.outcome).and_then(|it| it.open_until);
+    let whole = Piece { slice, open_until, pieces: 1 };
+    verify_in(worker, rollup, whole, Asked { timeout, limit, patience: timeout }).await
 }
 
-/// As [`verify_slice`], in about this number of `pieces` from the start.
+/// What is compared.
+#[derive(Clone, Copy)]
+struct Piece {
+    slice: Slice,
+    /// The end of the finer slices that an open slice was computed from.
+    open_until: Option<DateTime<Utc>>,
+    /// About this number of statements from the start.
+    pieces: u64,
+}
+
+/// As [`verify_slice`].
 async fn verify_in(
     worker: &Worker,
     rollup: &Rollup,
-    slice: Slice,
-    pieces: u64,
+    Piece { slice, open_until, pieces }: Piece,
     Asked { timeout, limit, patience }: Asked,
 ) -> Result<SliceVerification, WorkError> {
     let shape = ready::check(worker, rollup).await?;
+    let job = SliceJob { rollup, shape: &shape, slice, open_until };
     if rollup.mirror.is_some() {
-        return count_things(worker, SliceJob { rollup, shape: &shape, slice }).await;
+        return count_things(worker, job).await;
     }
-    let (cut, start) = (cuts(SliceJob { rollup, shape: &shape, slice }), slice.start());
+    let (cut, start) = (cuts(job), slice.start());
     compare_zones(worker, rollup, &shape, slice).await?;
     let mut step = cut.len().div_ceil(usize::try_from(pieces.max(1)).unwrap_or(usize::MAX));
     let (mut place, mut differences, mut examples) = (0, 0, Vec::new());
@@ -99,7 +115,6 @@ async fn verify_in(
         let buckets = (cut[place], cut.get(next).copied().unwrap_or(slice.end()));
         let limit = limit.saturating_sub(examples.len());
         let governor = worker.governor_of(rollup);
-        let job = SliceJob { rollup, shape: &shape, slice };
         let what = Verification { job, buckets, timeout, limit, governor };
         match compare_permitted(worker, &what, patience).await {
             Ok((found, throttle)) => {
@@ -119,7 +134,7 @@ async fn verify_in(
 }
 
 /// The starts of the slice's buckets from which a statement may read.
-pub(crate) fn cuts(SliceJob { rollup, shape, slice }: SliceJob<'_>) -> Vec<DateTime<Utc>> {
+pub(crate) fn cuts(SliceJob { rollup, shape, slice, .. }: SliceJob<'_>) -> Vec<DateTime<Utc>> {
     let start = slice.start();
     let mut cut = boundaries(rollup.bucket, rollup.calendar.zone(), start, slice.end());
     cut.retain(|bucket| *bucket == start || shape.axis.cut(start, *bucket) == Some(*bucket));
@@ -243,8 +258,10 @@ pub(crate) async fn compare_asked(
         }
     };
     // A slice that was read in chunks is compared in as many pieces.
-    let chunks = before.outcome.as_ref().map_or(1, |outcome| outcome.chunks);
-    let found = match verify_in(worker, rollup, slice, chunks, asked).await {
+    let pieces = before.outcome.as_ref().map_or(1, |outcome| outcome.chunks);
+    let open_until = before.outcome.as_ref().and_then(|outcome| outcome.open_until);
+    let piece = Piece { slice, open_until, pieces };
+    let found = match verify_in(worker, rollup, piece, asked).await {
         Err(WorkError::Db(error)) if error.kind() == DbErrorKind::Cancelled => {
             return pending(Why::TooLarge(asked.timeout.as_secs()));
         }
@@ -263,7 +280,7 @@ pub(crate) async fn compare_asked(
     }
     // Before the second read of the checkpoint. A finer slice that is done has already reopened
     // this one if it changed.
-    if compose::waits_for(worker, rollup, slice).await?.is_some() {
+    if compose::waits_for(worker, rollup, slice, open_until).await?.is_some() {
         return open("a finer slice is not done");
     }
     match promise(worker, rollup, slice).await? {

@@ -5,7 +5,9 @@ use chrono::{DateTime, Utc};
 use super::checkpoints::Checkpoints;
 use super::claim::Lease;
 use super::error::{CheckpointError, FoundState, LostLease};
-use super::item::{Checkpoint, Completion, epoch_ms, instant, key, number, text, whole_ms};
+use super::item::{
+    Checkpoint, Completion, OPEN_UNTIL, epoch_ms, instant, key, number, text, whole_ms,
+};
 use super::state::{self, Event, State};
 use super::store::{Cond, UNFINISHED, Update, Written};
 use crate::clients::db::Tx;
@@ -196,7 +198,10 @@ fn completion(lease: &Lease, outcome: &Completion, now: DateTime<Utc>, state: St
     let ending = ending(lease, now, state, mine(lease).and(dirty));
     let told = outcome.attributes().into_iter();
     let update = told.fold(ending, |update, (name, value)| update.set(name, value));
-    let update = update.set("failures", number(0)).remove(&["error", "horizon", "retry_at"]);
+    let update = update
+        .set("failures", number(0))
+        .set_or_remove(OPEN_UNTIL, outcome.open_until.map(instant))
+        .remove(&["error", "horizon", "retry_at"]);
     match state {
         State::Succeeded => update.remove(&[UNFINISHED, "reason"]),
         _ => update.set(UNFINISHED, text(lease.rollup())),

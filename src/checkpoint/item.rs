@@ -16,6 +16,9 @@ pub(super) const ALL: &str = "*";
 /// start with a digit.
 pub(super) const WATERMARK: &str = "watermark";
 
+/// The attribute of an open slice. A slice that is whole lacks it.
+pub(super) const OPEN_UNTIL: &str = "open_until";
+
 /// The largest valid count. Sums of thousands of such counts do not overflow.
 const COUNT_MAX: u64 = 1_000_000_000_000_000;
 
@@ -83,6 +86,9 @@ pub struct Completion {
     pub elapsed_ms: u64,
     /// How the slice was known to be settled: `capture`, `clock`, `column` or `grace`.
     pub settled_by: String,
+    /// The instant until which finer slices were counted, where the slice is open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub open_until: Option<DateTime<Utc>>,
 }
 
 /// The attributes of one slice that show a backfill's progress.
@@ -193,12 +199,13 @@ impl Checkpoint {
         for (name, value) in self.outcome.iter().flat_map(Completion::attributes) {
             put(name, Some(value));
         }
+        put(OPEN_UNTIL, self.outcome.as_ref().and_then(|it| it.open_until).map(instant));
         item
     }
 }
 
 impl Completion {
-    /// The attributes that store it.
+    /// The attributes that store it, besides [`OPEN_UNTIL`].
     pub(super) fn attributes(&self) -> [(&'static str, Value); 10] {
         [
             ("rows_read", number(self.rows_read)),
@@ -229,6 +236,7 @@ impl Completion {
             source_ms: read.required("source_ms")?,
             elapsed_ms: read.required("elapsed_ms")?,
             settled_by: read.text("settled_by")?.ok_or_else(|| read.missing("settled_by"))?,
+            open_until: read.instant(OPEN_UNTIL)?,
         }))
     }
 }

@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use super::checkpoints::Checkpoints;
 use super::error::CheckpointError;
 use super::finish::shortened;
-use super::item::{Checkpoint, Completion, key, label, number, text};
+use super::item::{Checkpoint, Completion, OPEN_UNTIL, key, label, number, text};
 use super::reopen::LOOKS_MAX;
 use super::state::State;
 use super::store::{Cond, PK, SK, UNFINISHED, Update, Written};
@@ -140,7 +140,7 @@ fn replacing(found: Option<&Checkpoint>, restored: &Checkpoint) -> Update {
     };
     let update = Update::new(key(&restored.rollup, restored.slice_start), unchanged);
     let item = restored.to_item();
-    let gone = ["lease_until", "retry_at", "error", "reason", "horizon", UNFINISHED];
+    let gone = ["lease_until", "retry_at", "error", "reason", "horizon", OPEN_UNTIL, UNFINISHED];
     let gone: Vec<_> = gone.into_iter().filter(|name| !item.contains_key(*name)).collect();
     item.into_iter()
         .filter(|(name, _)| name != PK && name != SK)

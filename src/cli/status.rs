@@ -290,6 +290,8 @@ const fn letter(standing: Standing) -> char {
         Standing::Lookback => 'B',
         Standing::Redefined => 'D',
         Standing::OtherCalendar => 'C',
+        Standing::Grown => 'G',
+        Standing::Open => 'O',
         Standing::Sealed => '-',
         Standing::Empty => '_',
         Standing::Blocked => '~',
@@ -299,12 +301,13 @@ const fn letter(standing: Standing) -> char {
 
 const fn color(standing: Standing) -> Paint {
     match standing {
-        Standing::Succeeded => Paint::Green,
+        Standing::Succeeded | Standing::Open => Paint::Green,
         Standing::Missing | Standing::Sealed | Standing::Empty | Standing::NotEnded => Paint::Dim,
         Standing::Running
         | Standing::Yielded
         | Standing::Lookback
         | Standing::Redefined
+        | Standing::Grown
         | Standing::OtherCalendar => Paint::Cyan,
         Standing::Waiting | Standing::LeaseOver | Standing::Stale | Standing::Blocked => {
             Paint::Yellow

@@ -164,6 +164,7 @@ fn coarse(Draft { section, name }: &Draft<'_>, finer: &Rollup, schema: &str) -> 
     overlaps(section, finer)?;
     let cut = Cut::read(section, Usual::of(finer)).and_then(|cut| fits(section, cut, finer));
     let trailing = trailing(section, cut, finer);
+    let open = open(section);
     let start = cut.as_ref().and_then(|cut| start(section, &cut.calendar, finer));
     let seal_before = rollup::seal_before(section, cut.as_ref());
     let keep = rollup::keep(section);
@@ -175,6 +176,7 @@ fn coarse(Draft { section, name }: &Draft<'_>, finer: &Rollup, schema: &str) -> 
         from: TableName { schema: Some(schema.to_owned()), name: finer.name.clone() },
         finer: Some(Arc::new(finer.clone())),
         trailing: trailing?,
+        open: open?,
         mirror: None,
         time: TimeColumn { column: "bucket".to_owned(), zone: None, unit: None },
         start: start?,
@@ -241,6 +243,19 @@ fn trailing(section: &Section<'_>, cut: Option<Cut>, finer: &Rollup) -> Option<O
         );
     }
     Some(Some(span))
+}
+
+/// Reads whether the slice that goes on is computed, too.
+fn open(section: &Section<'_>) -> Option<bool> {
+    let Some(node) = section.get("open") else { return Some(false) };
+    let open = node.boolean()?;
+    if open && section.get("trailing").is_some() {
+        return node.wrong(
+            Fault::new("a window ends with its slice, and needs all of its finer slices")
+                .remedy("remove one of `open` and `trailing`"),
+        );
+    }
+    Some(open)
 }
 
 /// A changed finer slice makes this many windows run again. A month of hours is 744.

@@ -108,6 +108,7 @@ fn read(
         from: TableName { schema: None, name: thing.clone() },
         finer: None,
         trailing: None,
+        open: false,
         mirror: Some(Arc::new(Mirror {
             app: app.address.clone(),
             branch: app.branch.clone(),
@@ -232,6 +233,7 @@ pub(super) fn rollup_of(
     let seal_before = rollup::seal_before(section, cut.as_ref());
     let shrink_guard = rollup::shrink_guard(section);
     let filter = condition(section);
+    rollup::not_open(section)?;
     let columns = measures::read(section);
     if let Some((group_by, measures)) = &columns {
         let keys = group_by.iter().map(|key| key.operand.clone());
@@ -245,6 +247,7 @@ pub(super) fn rollup_of(
         from: TableName { schema: Some(known.schema.to_owned()), name: found.name.clone() },
         finer: Some(Arc::new(found.clone())),
         trailing: None,
+        open: false,
         mirror: None,
         time: created_at(),
         start: start?,

@@ -17,13 +17,14 @@ use super::measures::condition;
 use super::raw::{Node, Section, identifier_fault};
 use super::{duration, lookup, measures};
 
-pub(super) const KEYS: [&str; 21] = [
+pub(super) const KEYS: [&str; 22] = [
     "name",
     "from",
     "time",
     "start",
     "slice",
     "trailing",
+    "open",
     "bucket",
     "bucket_as",
     "timezone",
@@ -65,6 +66,7 @@ pub(super) fn read(Draft { section, name }: &Draft<'_>) -> Option<Rollup> {
     let time = section.need("time", r#"write time = "created_at""#).and_then(|n| time(&n));
     let cut = Cut::read(section, Usual::DEFAULT);
     no_window(section)?;
+    not_open(section)?;
     let start = section
         .need("start", r#"write the day when history begins: start = "2025-01-01""#)
         .zip(cut.as_ref())
@@ -95,6 +97,7 @@ pub(super) fn read(Draft { section, name }: &Draft<'_>) -> Option<Rollup> {
         from: from?,
         finer: None,
         trailing: None,
+        open: false,
         mirror: None,
         lookups: lookups?,
         time: time?,
@@ -152,6 +155,16 @@ pub(super) fn no_window(section: &Section<'_>) -> Option<()> {
     node.wrong(
         Fault::new("windows overlap, so each row would be read once for each of them")
             .remedy(r#"compute a finer rollup, and this one from it: from = { rollup = "daily" }"#),
+    )
+}
+
+/// Refuses `open` where no finer rollup says which rows are final.
+pub(super) fn not_open(section: &Section<'_>) -> Option<()> {
+    let Some(node) = section.get("open") else { return Some(()) };
+    node.wrong(
+        Fault::new("an open slice is the sum of finer slices that are done").remedy(
+            r#"compute a finer rollup, and this one from it: from = { rollup = "hourly" }"#,
+        ),
     )
 }
 

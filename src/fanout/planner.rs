@@ -98,7 +98,7 @@ async fn slices_to_send(
         let checkpoint = known.get(&slice.start()).copied();
         match want(planned.standing, checkpoint, &view.definition, force_since) {
             // A slice to be recomputed waits for its finer slices as well.
-            Want::Again if view.is_blocked(slice) => backfill.pending_in_round += 1,
+            Want::Again if view.is_blocked(checkpoint, slice) => backfill.pending_in_round += 1,
             Want::Again | Want::Compute => wanted.push(slice),
             Want::Pending => backfill.pending_in_round += 1,
             Want::Exhausted => backfill.exhausted_in_round += 1,

@@ -31,6 +31,8 @@ pub struct Rollup {
     pub finer: Option<Arc<Self>>,
     /// How far a slice's window reaches back from its end. `None`: a slice is its own window.
     pub trailing: Option<Trailing>,
+    /// Whether the slice that goes on now is computed from the finer slices that are done.
+    pub open: bool,
     /// The things of a Bubble app that its table keeps, instead of groups.
     pub mirror: Option<Arc<Mirror>>,
     /// The tables whose columns stand beside each row of the source.
@@ -183,8 +185,8 @@ impl Rollup {
     /// a purged source even after a measure was added.
     ///
     /// Settings that only decide when or how carefully a slice is computed (`start`, `grace`,
-    /// `lookback`, `late`, `shrink_guard`, `seal_before`, `keep`, `plan_guard`) are left out, so that
-    /// changing them makes nothing stale.
+    /// `lookback`, `late`, `open`, `shrink_guard`, `seal_before`, `keep`, `plan_guard`) are left out,
+    /// so that changing them makes nothing stale.
     #[must_use]
     pub fn definition(&self) -> String {
         let mut rows = serde_json::json!({
@@ -333,6 +335,12 @@ impl Rollup {
     #[must_use]
     pub(crate) fn readable_at(&self, slice: Slice) -> DateTime<Utc> {
         slice.end() + TimeDelta::from_std(self.grace).unwrap_or(TimeDelta::MAX)
+    }
+
+    /// Whether `slice` goes on at `now`, and is computed all the same.
+    #[must_use]
+    pub(crate) fn is_open_at(&self, slice: Slice, now: DateTime<Utc>) -> bool {
+        self.open && slice.start() < now && now < self.readable_at(slice)
     }
 
     /// The newest slice that may be read at `now`. `None`: there is none yet.

@@ -167,13 +167,16 @@ pub struct SliceJob<'a> {
     /// The columns and types of the rollup.
     pub shape: &'a Shape,
     pub slice: Slice,
+    /// The end of the finer slices that it is computed from, where it is open.
+    pub open_until: Option<DateTime<Utc>>,
 }
 
 impl SliceJob<'_> {
     /// The times of the rows that the slice is computed from.
     #[must_use]
     pub(crate) fn window(&self) -> (DateTime<Utc>, DateTime<Utc>) {
-        self.rollup.window(self.slice)
+        let (start, end) = self.rollup.window(self.slice);
+        (start, self.open_until.unwrap_or(end))
     }
 
     /// The slice's start, and the times of the rows behind some of its buckets. A window has one
@@ -185,7 +188,7 @@ impl SliceJob<'_> {
     ) -> (DateTime<Utc>, DateTime<Utc>, DateTime<Utc>) {
         let (first, last) = match self.rollup.trailing {
             Some(_) => self.window(),
-            None => buckets,
+            None => (buckets.0, self.open_until.map_or(buckets.1, |until| until.min(buckets.1))),
         };
         (self.slice.start(), first, last)
     }

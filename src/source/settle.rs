@@ -129,7 +129,7 @@ pub(crate) struct Wait<'a> {
 /// The server refuses or cannot be reached.
 pub(crate) async fn settle(
     tx: &mut Tx,
-    SliceJob { rollup, shape, slice }: SliceJob<'_>,
+    SliceJob { rollup, shape, slice, .. }: SliceJob<'_>,
     wait: Wait<'_>,
 ) -> Result<Settled, DbError> {
     let readable_at = rollup.readable_at(slice);

@@ -39,6 +39,6 @@ WITH other AS MATERIALIZED (
 ){coarse}
 UPDATE tallymark.slice SET slice_end = {end}, definition = {definition}, rows_read = {rows_read},
     groups = {groups}, replaced_at = clock_timestamp(), replaced_by = {attempt},
-    replaced_owner = {owner}
+    replaced_owner = {owner}, open_until = {open_until}
 WHERE rollup = {rollup} AND slice_start = {start}
 RETURNING (SELECT first FROM sealed) AS sealed

@@ -9,6 +9,7 @@ pub mod ddl;
 mod generation;
 mod indexes;
 mod keep_away;
+mod marker;
 pub(crate) mod readers;
 mod ready;
 mod replace;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
@@ -20,7 +20,8 @@ use crate::model::sql::{ident, literal, timestamptz};
 use crate::source::SliceJob;
 use crate::source::reading::nap::Nap;
 use crate::source::reading::read::{self, Form};
-use crate::target::coverage::{CoarseSlice, coarse_sql, generation_of_slice};
+use crate::target::coverage::{CoarseSlice, generation_of_slice};
+use crate::target::marker::marker_sql;
 use crate::target::stage::StageProgress;
 use crate::throttle::Governor;
 
@@ -109,9 +110,6 @@ impl StatementOptions<'_> {
 /// seconds.
 const IDLE_MS: u64 = 10_000;
 
-/// A slice is at most a year of 366 days, and what a change of the zone adds.
-const LONGEST_SLICE: TimeDelta = TimeDelta::days(370);
-
 /// The marker's state before this attempt took it.
 pub(super) struct PriorMarker {
     /// Source rows behind the slice's data. `None`: it has no data of this definition.
@@ -154,7 +152,7 @@ impl Target {
         job: SliceJob<'_>,
         options: StatementOptions<'_>,
     ) -> Result<Replaced, TargetError> {
-        let SliceJob { rollup, shape, slice } = job;
+        let SliceJob { rollup, shape, slice, .. } = job;
         let bounds = job.rows_behind((slice.start(), slice.end()));
         let input = read::select_napping(rollup, shape, Form::Whole, bounds, false, options.nap);
         let mut tx = options.enter(self.write(options.timeout, &job.label()).await?).await?;
@@ -228,7 +226,7 @@ impl Target {
 
     /// The statement that replaces the rows of `job` by `input`, and ends in `counts`.
     pub(super) fn replace_sql(&self, job: SliceJob<'_>, input: &str, counts: &str) -> String {
-        let SliceJob { rollup, shape, slice } = job;
+        let SliceJob { rollup, shape, slice, .. } = job;
         let input = limited(shape, input);
         let assignments: Vec<String> = shape
             .fields
@@ -280,7 +278,7 @@ impl Target {
     /// Deletes all rows but one of each group of the slice, and returns their number.
     async fn delete_doubled(&self, tx: &mut Tx, job: SliceJob<'_>) -> Result<u64, TargetError> {
         const DOING: &str = "deleting doubled groups";
-        let SliceJob { rollup, shape, slice } = job;
+        let SliceJob { rollup, shape, slice, .. } = job;
         let sql = format!(
             include_str!("doubled.sql"),
             rollup = self.table(rollup),
@@ -365,55 +363,6 @@ pub(super) async fn fence(
     }
 }
 
-/// The length of the longest slice that may have rows in the table beside those of `slice`.
-///
-/// In the first generation all slices are of one width. A change of the zone, or of its rules, adds
-/// at most a day. Later generations may have replaced slices of any width.
-fn longest(slice: Slice, generation: u64) -> TimeDelta {
-    match generation {
-        0 => (slice.end() - slice.start()) * 2 + TimeDelta::days(1),
-        _ => LONGEST_SLICE,
-    }
-}
-
-/// The statement that writes a slice's marker. It returns the sealed slice of another calendar that
-/// the slice overlaps.
-pub(super) fn marker_sql(
-    target: &Target,
-    lease: &Lease,
-    rollup: &Rollup,
-    slice: Slice,
-    replaced: &Replaced,
-    marker: &PriorMarker,
-    coarse: &[CoarseSlice],
-) -> String {
-    // An attempt after the first cannot know whether the one before it has changed the rows.
-    let has_changed = replaced.rewritten() > 0 || lease.attempt() > 1;
-    let raised = coarse.iter().filter(|it| has_changed && it.holds(slice));
-    let raised: Vec<_> = raised.collect();
-    format!(
-        include_str!("marker.sql"),
-        rollup = literal(&rollup.name),
-        table = target.table(rollup),
-        time = rollup.time_key(),
-        start = timestamptz(slice.start()),
-        end = timestamptz(slice.end()),
-        first = rollup.time_at(slice.start()),
-        last = rollup.time_at(slice.end()),
-        other_first = rollup.time_of("o.slice_start"),
-        other_last = rollup.time_of("o.slice_end"),
-        since = timestamptz(slice.start() - longest(slice, generation_of(lease.definition()))),
-        seal = generation::seal(rollup),
-        definition = literal(lease.definition()),
-        rows_read = replaced.rows_read,
-        groups = replaced.groups,
-        attempt = lease.attempt(),
-        owner = literal(lease.owner()),
-        generation = marker.generation,
-        coarse = coarse_sql(&raised, &format!("{} changed", slice.id(&rollup.name))),
-    )
-}
-
 /// Checks the result against the marker, writes the marker, and commits.
 pub(super) async fn finish(
     target: &Target,
@@ -428,8 +377,7 @@ pub(super) async fn finish(
         tx.rollback().await?;
         return Err(shrunk);
     }
-    let SliceJob { rollup, slice, .. } = job;
-    let sql = marker_sql(target, lease, rollup, slice, &replaced, marker, options.coarse);
+    let sql = marker_sql(target, lease, job, &replaced, marker, options.coarse);
     let rows = tx.ask("writing the marker", sql).await?;
     let sealed = rows.first().map_or(Ok(None), |row| row.try_get::<Option<DateTime<Utc>>, _>(0));
     if let Some(sealed) = sealed.map_err(|source| tx.error("writing the marker", source))? {

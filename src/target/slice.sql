@@ -11,5 +11,6 @@ CREATE TABLE tallymark.slice (
     replaced_by bigint,
     replaced_owner text,
     kept_away timestamptz,
+    open_until timestamptz,
     PRIMARY KEY (rollup, slice_start)
 )

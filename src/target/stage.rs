@@ -59,23 +59,24 @@ impl StageProgress {
     }
 
     /// The progress of an earlier attempt, if this attempt may continue it. The definition must be
-    /// the same, and no change may have been reported since.
+    /// the same, no change may have been reported since, and what is staged must be part of it.
     async fn read(
         tx: &mut Tx,
         lease: &Lease,
-        rollup: &Rollup,
-        slice: Slice,
+        job: SliceJob<'_>,
         marker: &PriorMarker,
     ) -> Result<Option<Self>, DbError> {
+        let SliceJob { rollup, slice, .. } = job;
         let sql = format!(
             "SELECT cursor, rows_read, chunks, source_ms, generation FROM tallymark.progress \
              WHERE rollup = {} AND slice_start = {} AND definition = {} AND dirty = {} \
-             AND generation = {}",
+             AND generation = {} AND cursor <= {}",
             literal(&rollup.name),
             timestamptz(slice.start()),
             literal(lease.definition()),
             lease.dirty_seen(),
             marker.generation,
+            timestamptz(job.window().1),
         );
         let rows = tx.rows("reading the progress", sql).await?;
         let Some(row) = rows.first() else { return Ok(None) };
@@ -154,18 +155,18 @@ impl Target {
     pub async fn resume(
         &self,
         lease: &Lease,
-        rollup: &Rollup,
-        slice: Slice,
+        job: SliceJob<'_>,
         options: StatementOptions<'_>,
     ) -> Result<StageProgress, TargetError> {
+        let SliceJob { rollup, slice, .. } = job;
         let mut tx = self.write(options.timeout, &slice.id(&rollup.name)).await?;
         let marker = fence(self, &mut tx, lease, rollup, slice).await?;
-        let progress = StageProgress::read(&mut tx, lease, rollup, slice, &marker).await?;
+        let progress = StageProgress::read(&mut tx, lease, job, &marker).await?;
         if progress.is_none() {
             StageProgress::forget(&mut tx, rollup, slice).await?;
         }
         tx.commit().await?;
-        let begin = rollup.window(slice).0;
+        let begin = job.window().0;
         Ok(progress.unwrap_or_else(|| StageProgress::knowing(begin, &marker)))
     }
 
@@ -181,7 +182,7 @@ impl Target {
         options: StatementOptions<'_>,
     ) -> Result<StageProgress, TargetError> {
         let Chunk { source, lease, job } = *chunk;
-        let SliceJob { rollup, shape, slice } = job;
+        let SliceJob { rollup, shape, slice, .. } = job;
         let label = job.label();
         let reader = match source {
             Some(source) => {
@@ -238,7 +239,7 @@ impl Target {
         options: StatementOptions<'_>,
     ) -> Result<Replaced, TargetError> {
         let Chunk { lease, job, .. } = *chunk;
-        let SliceJob { rollup, shape, slice } = job;
+        let SliceJob { rollup, shape, slice, .. } = job;
         let label = job.label();
         let reader = source.begin(Access::ReadOnly, options.timeout, &label).await?;
         let reader = options.enter(reader).await?;
@@ -272,7 +273,7 @@ pub struct Chunk<'a> {
 /// Stages inside one database. Returns the number of source rows counted.
 async fn insert(
     tx: &mut Tx,
-    SliceJob { rollup, shape, slice }: SliceJob<'_>,
+    SliceJob { rollup, shape, slice, .. }: SliceJob<'_>,
     select: &str,
 ) -> Result<u64, DbError> {
     let sql = format!(

@@ -59,7 +59,11 @@ impl Target {
         Ok(progress)
     }
 
-    fn insert(&self, SliceJob { rollup, shape, slice }: SliceJob<'_>, page: &StagedPage) -> String {
+    fn insert(
+        &self,
+        SliceJob { rollup, shape, slice, .. }: SliceJob<'_>,
+        page: &StagedPage,
+    ) -> String {
         let start = timestamptz(slice.start());
         let rows: Vec<String> =
             page.rows.iter().map(|row| format!("({start}, {})", row.join(", "))).collect();
@@ -103,7 +107,7 @@ impl Target {
         things: u64,
         options: StatementOptions<'_>,
     ) -> Result<Replaced, TargetError> {
-        let SliceJob { rollup, shape, slice } = job;
+        let SliceJob { rollup, shape, slice, .. } = job;
         let mut tx = self.write(options.timeout, &job.label()).await?;
         let mut marker = fence(self, &mut tx, lease, rollup, slice).await?;
         let input = format!(

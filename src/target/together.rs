@@ -4,7 +4,8 @@ use chrono::{DateTime, Utc};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
-use super::replace::{PriorMarker, Replaced, StatementOptions, fence_sql, marker_sql, millis};
+use super::marker::marker_sql;
+use super::replace::{PriorMarker, Replaced, StatementOptions, fence_sql, millis};
 use super::{Target, TargetError};
 use crate::checkpoint::Lease;
 use crate::clients::db::Tx;
@@ -53,7 +54,7 @@ impl Target {
         job: SliceJob<'_>,
         options: StatementOptions<'_>,
     ) -> Result<Option<Vec<Replaced>>, TargetError> {
-        let SliceJob { rollup, shape, slice } = job;
+        let SliceJob { rollup, shape, slice, .. } = job;
         let fences = slices.iter().map(|(lease, slice)| fence_sql(self, lease, rollup, *slice));
         let rows = tx.ask("taking the markers", joined(fences)).await?;
         let before = rows.iter().map(PriorMarker::read).collect::<Result<Vec<_>, _>>();
@@ -79,7 +80,8 @@ impl Target {
         };
         let all = slices.iter().zip(&replaced).zip(&before);
         let markers = all.map(|(((lease, slice), replaced), marker)| {
-            marker_sql(self, lease, rollup, *slice, replaced, marker, options.coarse)
+            let job = SliceJob { slice: *slice, ..job };
+            marker_sql(self, lease, job, replaced, marker, options.coarse)
         });
         let rows = tx.ask("writing the markers", joined(markers)).await?;
         let sealed = rows.iter().map(|row| row.try_get::<Option<DateTime<Utc>>, _>("sealed"));

@@ -57,7 +57,7 @@ impl Target {
         what: &Verification<'_>,
     ) -> Result<Comparison, TargetError> {
         let Verification { job, timeout, buckets, governor, .. } = *what;
-        let SliceJob { rollup, shape, slice } = job;
+        let SliceJob { rollup, shape, slice, .. } = job;
         let options = StatementOptions {
             shrink: None,
             timeout,

@@ -110,7 +110,8 @@ async fn add_coarse_due(
         let is_known = backlogs[coarse].due.iter().any(|(due, _)| *due == around);
         // Query only after the last due finer slice of this coarse slice. Asking after each
         // would cost a query per slice.
-        if around.end() > now || around.start() < rollup.start || waits || is_known {
+        let goes_on = around.end() > now && !rollup.open;
+        if goes_on || around.start() < rollup.start || waits || is_known {
             continue;
         }
         match standings::in_range(worker, rollup, around.start(), around.end(), now).await {

@@ -33,6 +33,12 @@
 //! reopens the window. Otherwise the worker finds the finer slice running, and yields, or the rows
 //! are committed before it reads.
 
+//!
+//! An open slice goes on while it is computed: from the finer slices up to the first that is not
+//! done. Its checkpoint and its marker say until when. It is due again when more of them are done,
+//! and it counts as done only when it is whole. While it is open, nothing is computed from it, so
+//! the coarse slices that contain it are left alone.
+
 use chrono::{DateTime, Utc};
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
@@ -41,8 +47,8 @@ use crate::model::rollup::Rollup;
 use crate::model::slice::Slice;
 use crate::target::coverage::CoarseSlice;
 use crate::work::due::{FinerDone, Plan, Standing, View};
-use crate::work::standings;
 use crate::work::worker::{WorkError, Worker};
+use crate::work::{ready, standings};
 
 /// The progress of the finer rollup. `None`: this rollup has no finer one.
 pub(crate) async fn finer_done(
@@ -73,24 +79,68 @@ pub(crate) async fn plan(
     }
 }
 
-/// Names the finer slice that `slice` waits for. This check only keeps the numbers of half a
-/// day from being shown as those of a day. The final result is right in any case.
+/// What can be computed of a slice now.
+pub(crate) enum Computable {
+    Whole,
+    /// An open slice, until this instant.
+    Until(DateTime<Utc>),
+    /// Nothing yet, for this reason.
+    Waits(String),
+}
+
+/// What can be computed of `slice`, by the finer slices in it that are done. This check only keeps
+/// the numbers of half a day from being shown as those of a day. The final result is right in any
+/// case.
+pub(crate) async fn computable(
+    worker: &Worker,
+    rollup: &Rollup,
+    slice: Slice,
+) -> Result<Computable, WorkError> {
+    let now = worker.clock.now();
+    let Some(finer) = finer_done(worker, rollup, now).await? else { return Ok(Computable::Whole) };
+    let Some(reason) = waiting(rollup, &finer, rollup.window(slice)) else {
+        return Ok(Computable::Whole);
+    };
+    if rollup.open {
+        let seen = ready::watermark(worker, rollup).await?;
+        let checkpoint = worker.checkpoints.get(&rollup.name, slice.start()).await?;
+        let view = standings::view(worker, rollup, &seen, now);
+        let view = View { finer_done: Some(&finer), ..view };
+        if let Some(until) = view.computable(checkpoint.as_ref(), slice) {
+            return Ok(Computable::Until(until));
+        }
+    }
+    Ok(Computable::Waits(reason))
+}
+
+/// Names the finer slice that the rows of `slice` until `open_until`, or all of them, wait for.
 pub(crate) async fn waits_for(
     worker: &Worker,
     rollup: &Rollup,
     slice: Slice,
+    open_until: Option<DateTime<Utc>>,
 ) -> Result<Option<String>, WorkError> {
     let Some(finer) = finer_done(worker, rollup, worker.clock.now()).await? else {
         return Ok(None);
     };
-    Ok(finer.waits_for(rollup.window(slice)).map(|finer| {
+    let (start, end) = rollup.window(slice);
+    Ok(waiting(rollup, &finer, (start, open_until.unwrap_or(end))))
+}
+
+/// Names the first finer slice of a window that is not done.
+fn waiting(
+    rollup: &Rollup,
+    finer: &FinerDone,
+    window: (DateTime<Utc>, DateTime<Utc>),
+) -> Option<String> {
+    finer.waits_for(window).map(|finer| {
         let name = rollup.finer.as_ref().map_or("", |finer| &finer.name);
         let id = finer.slice.id(name);
         match finer.standing {
             Standing::Sealed => format!("needs {id}, whose rows `keep` has deleted"),
             standing => format!("waits for {id}, which is {}", standing.word()),
         }
-    }))
+    })
 }
 
 /// As [`waits_for`], after the claim of a trailing window whose checkpoints are in the target: no
@@ -103,7 +153,7 @@ pub(crate) async fn waits_after_claim(
     if rollup.trailing.is_none() || !worker.checkpoints.is_in_target() {
         return Ok(None);
     }
-    waits_for(worker, rollup, slice).await
+    waits_for(worker, rollup, slice, None).await
 }
 
 /// The slices of a coarse rollup that are computed from a finer one: from the first to the last.

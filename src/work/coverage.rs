@@ -150,14 +150,16 @@ async fn mend(
     let found = findings.rollups.iter().find(|(rollup, _, _)| rollup.name == name);
     let Some((rollup, plan, told)) = found else { return Ok(()) };
     let newest = rollup.newest(findings.began);
-    // A coarse slice that is not over is raised by its finer ones, and has no checkpoint to reopen.
+    let planned = plan.slices.iter().find(|planned| planned.slice.start() == start);
+    let is_open = planned.is_some_and(|planned| planned.standing == Standing::Open);
+    // A coarse slice that goes on is raised by its finer ones. Unless it is open, it has no
+    // checkpoint to reopen.
     let is_over = newest.is_some_and(|newest| start <= newest.start());
     let is_sealed = told.seal_before.is_some_and(|seal| start < seal);
-    if !is_over || is_sealed || rollup.calendar.starting(start).is_err() {
+    if !(is_over || is_open) || is_sealed || rollup.calendar.starting(start).is_err() {
         return Ok(());
     }
-    let planned = plan.slices.iter().find(|planned| planned.slice.start() == start);
-    if planned.is_some_and(|it| it.standing.is_due() || !it.standing.is_done()) {
+    if !is_open && planned.is_some_and(|it| it.standing.is_due() || !it.standing.is_done()) {
         return Ok(());
     }
     let found = worker.checkpoints.get(name, start).await?;

@@ -4,6 +4,8 @@
 //! Work comes only from checkpoints with absolute bounds. So the next tick finds every unfinished
 //! slice, for any reason.
 
+mod finer_done;
+
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
@@ -11,8 +13,10 @@ use chrono::{DateTime, Utc};
 use crate::checkpoint::{Checkpoint, State, Watermark};
 use crate::model::rollup::Rollup;
 use crate::model::rollup::generation::generation_of;
-use crate::model::slice::{Calendar, Slice};
+use crate::model::slice::Slice;
 use crate::source::reading::first_row::SourceStart;
+
+pub use finer_done::FinerDone;
 
 /// The state of a slice, and so whether it should run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -42,6 +46,10 @@ pub enum Standing {
     Waiting,
     /// Failed too often, so that only a replay reopens it.
     Exhausted,
+    /// Open, and more of its finer slices are done.
+    Grown,
+    /// Open: computed from the finer slices that were done, until more are.
+    Open,
     /// Done.
     Succeeded,
     /// Starts before the seal of the file or the store, so it stays as it is.
@@ -68,6 +76,7 @@ impl Standing {
                 | Self::Lookback
                 | Self::Redefined
                 | Self::OtherCalendar
+                | Self::Grown
         )
     }
 
@@ -78,6 +87,7 @@ impl Standing {
             Self::Lookback => Some("lookback"),
             Self::Redefined => Some("the definition has changed"),
             Self::OtherCalendar => Some("the calendar or `start` has changed"),
+            Self::Grown => Some("more finer slices are done"),
             _ => None,
         }
     }
@@ -106,6 +116,8 @@ impl Standing {
             Self::Running => "running",
             Self::Waiting => "waiting",
             Self::Exhausted => "exhausted",
+            Self::Grown => "grown",
+            Self::Open => "open",
             Self::Succeeded => "succeeded",
             Self::Sealed => "sealed",
             Self::Empty => "empty",
@@ -176,53 +188,6 @@ pub(crate) fn read_from(rollup: &Rollup, seen: &Watermark, now: DateTime<Utc>) -
     watermark.min(slice.start().max(rollup.start))
 }
 
-/// The progress of a finer rollup, for the coarse slices that consist of its slices.
-#[derive(Clone, Debug)]
-pub struct FinerDone {
-    calendar: Calendar,
-    /// All finer slices that ended before this are done, except those in `undone`, oldest first.
-    until: DateTime<Utc>,
-    undone: Vec<Planned>,
-    /// Rows before this instant are deleted, by `keep`.
-    kept_from: Option<DateTime<Utc>>,
-}
-
-impl FinerDone {
-    /// Derives it from the finer rollup's own plan, and the instant before which `keep` deletes.
-    #[must_use]
-    pub(crate) fn new(finer: &Rollup, plan: &Plan, kept_from: Option<DateTime<Utc>>) -> Self {
-        let until = plan.slices.last().map_or(plan.watermark, |last| last.slice.end());
-        // Rows of another definition must not be merged.
-        let undone = plan.slices.iter().filter(|planned| {
-            !planned.standing.is_done() || planned.standing == Standing::Redefined
-        });
-        let undone = undone.cloned().collect();
-        Self { calendar: finer.calendar, until, undone, kept_from }
-    }
-
-    /// The first finer slice in the window `[start, end)` of a coarse one that is unfinished, or
-    /// whose rows are deleted.
-    #[must_use]
-    pub(crate) fn waits_for(
-        &self,
-        (start, end): (DateTime<Utc>, DateTime<Utc>),
-    ) -> Option<Planned> {
-        if self.kept_from.is_some_and(|kept_from| start < kept_from) {
-            // A coarse slice that was never computed must not be computed from what is left.
-            let slice = self.calendar.containing(start);
-            return Some(Planned { slice, standing: Standing::Sealed });
-        }
-        let first = self.undone.partition_point(|finer| finer.slice.start() < start);
-        let undone = self.undone.get(first).filter(|finer| finer.slice.start() < end);
-        undone.cloned().or_else(|| {
-            (self.until < end).then(|| {
-                let slice = self.calendar.containing(self.until.max(start));
-                Planned { slice, standing: Standing::NotEnded }
-            })
-        })
-    }
-}
-
 /// The inputs besides its checkpoint that decide a slice's standing.
 #[derive(Clone, Debug)]
 pub struct View<'r> {
@@ -245,7 +210,7 @@ pub struct View<'r> {
 }
 
 impl View<'_> {
-    /// Judges every slice that starts in `[from, to)` and has ended. `checkpoints` are those of the
+    /// Judges every slice that starts in `[from, to)` and has ended, or is open. `checkpoints` are those of the
     /// range, in any order.
     #[must_use]
     pub(crate) fn plan(
@@ -262,19 +227,16 @@ impl View<'_> {
         let mut unbroken = true;
         let mut other_definition = None;
         let mut slice = calendar.containing(from);
-        while slice.start() < to && self.rollup.readable_at(slice) <= self.now {
+        while slice.start() < to && (self.is_over(slice) || self.is_open(slice)) {
             let checkpoint = known.get(&slice.start()).copied();
-            let standing = match self.judge(checkpoint, slice) {
-                due if due.is_due() && self.is_blocked(slice) => Standing::Blocked,
-                standing => standing,
-            };
+            let standing = self.after_finer(self.judge(checkpoint, slice), checkpoint, slice);
             let is_other = |checkpoint: &Checkpoint| {
                 checkpoint.definition.as_deref() != Some(&*self.definition)
             };
             if standing != Standing::Sealed && checkpoint.is_some_and(is_other) {
                 other_definition.get_or_insert(slice);
             }
-            unbroken &= standing.is_done();
+            unbroken &= standing.is_done() && self.is_over(slice);
             if unbroken {
                 watermark = slice.end();
             }
@@ -284,10 +246,68 @@ impl View<'_> {
         Plan { slices, watermark, other_definition }
     }
 
-    /// Whether a finer slice in the window of `slice` is not done.
+    /// Whether `slice` waits for a finer slice.
     #[must_use]
-    pub(crate) fn is_blocked(&self, slice: Slice) -> bool {
-        self.finer_done.is_some_and(|finer| finer.waits_for(self.rollup.window(slice)).is_some())
+    pub(crate) fn is_blocked(&self, checkpoint: Option<&Checkpoint>, slice: Slice) -> bool {
+        self.finer_done.is_some() && self.computable(checkpoint, slice).is_none()
+    }
+
+    fn is_over(&self, slice: Slice) -> bool {
+        self.rollup.readable_at(slice) <= self.now
+    }
+
+    fn is_open(&self, slice: Slice) -> bool {
+        self.rollup.is_open_at(slice, self.now)
+    }
+
+    /// The instant until which `slice` can be computed: its end, or that of the finer slices that
+    /// are done. `None`: it waits for more of them. Only a slice that goes on begins as an open one,
+    /// it never gets shorter, and one that was whole stays so.
+    #[must_use]
+    pub(crate) fn computable(
+        &self,
+        checkpoint: Option<&Checkpoint>,
+        slice: Slice,
+    ) -> Option<DateTime<Utc>> {
+        let Some(finer) = self.finer_done else { return Some(slice.end()) };
+        let until = finer.done_until(self.rollup.window(slice));
+        if until >= slice.end() {
+            return Some(slice.end());
+        }
+        let is_of_calendar = |known: &&Checkpoint| {
+            let definition = known.definition.as_deref();
+            definition.map_or(0, generation_of) == generation_of(&self.definition)
+        };
+        let before = checkpoint.filter(is_of_calendar).and_then(|known| known.outcome.as_ref());
+        let may_be = match before {
+            Some(outcome) => outcome.open_until.is_some_and(|before| before <= until),
+            None => self.is_open(slice),
+        };
+        (self.rollup.open && may_be && slice.start() < until).then_some(until)
+    }
+
+    /// The standing of a slice, given how far its finer slices are.
+    fn after_finer(
+        &self,
+        standing: Standing,
+        checkpoint: Option<&Checkpoint>,
+        slice: Slice,
+    ) -> Standing {
+        if !standing.is_due() || self.finer_done.is_none() {
+            return standing;
+        }
+        let computable = self.computable(checkpoint, slice);
+        let outcome = checkpoint.and_then(|known| known.outcome.as_ref());
+        let is_current = checkpoint.is_some_and(|known| {
+            known.definition.as_deref() == Some(&*self.definition)
+                && outcome.and_then(|outcome| outcome.open_until) == computable
+        });
+        match standing {
+            Standing::Grown if computable.is_none() || is_current => Standing::Open,
+            Standing::Missing if computable.is_none() && !self.is_over(slice) => Standing::NotEnded,
+            _ if computable.is_none() => Standing::Blocked,
+            standing => standing,
+        }
     }
 
     /// The standing of one slice, by its own checkpoint.
@@ -297,7 +317,7 @@ impl View<'_> {
         if self.seal.is_some_and(|seal| slice.start() < seal) {
             return Standing::Sealed;
         }
-        if rollup.readable_at(slice) > now {
+        if !self.is_over(slice) && !self.is_open(slice) {
             return Standing::NotEnded;
         }
         let Some(checkpoint) = checkpoint else {
@@ -321,6 +341,11 @@ impl View<'_> {
             State::Failed => Standing::Retry,
             State::Yielded => Standing::Yielded,
             State::Stale => Standing::Stale,
+            State::Succeeded
+                if checkpoint.outcome.as_ref().is_some_and(|it| it.open_until.is_some()) =>
+            {
+                Standing::Grown
+            }
             State::Succeeded if wants_lookback(rollup, checkpoint, slice, now) => {
                 Standing::Lookback
             }

@@ -186,7 +186,7 @@ impl<'w> Work<'w> {
     /// this many slices.
     fn new(turn: Turn<'w>, claimed: &'w Claimed<'w>, watch: Stopwatch, sharers: u32) -> Self {
         let Turn { worker, rollup, slice, deadline, options } = turn;
-        let Claimed { shape, lease, consumer, throttle } = claimed;
+        let Claimed { shape, lease, consumer, throttle, open_until } = claimed;
         let left = deadline.remaining(&*worker.clock).saturating_sub(RESERVE);
         let chunk_time = worker
             .config
@@ -196,7 +196,7 @@ impl<'w> Work<'w> {
             .max(CHUNK_TIME_MIN);
         Self {
             worker,
-            job: SliceJob { rollup, shape, slice },
+            job: SliceJob { rollup, shape, slice, open_until: *open_until },
             lease,
             consumer: *consumer,
             deadline,
@@ -205,7 +205,10 @@ impl<'w> Work<'w> {
             throttle: *throttle,
             watch,
             sharers,
-            coarse: compose::coarse_slices(worker, rollup, slice),
+            coarse: match open_until {
+                None => compose::coarse_slices(worker, rollup, slice),
+                Some(_) => Vec::new(),
+            },
             written: Mutex::default(),
             units: Mutex::default(),
         }
@@ -364,9 +367,11 @@ impl<'w> Work<'w> {
     }
 
     /// Whether the coarse slices that contain this one must run again. An attempt after the first
-    /// cannot know whether the one before it has changed the rows.
+    /// cannot know whether the one before it has changed the rows. None has the rows of an open
+    /// slice.
     fn has_changed(&self, replaced: &Replaced) -> bool {
-        replaced.rewritten() > 0 || self.lease.attempt() > 1
+        let is_whole = self.job.open_until.is_none();
+        is_whole && (replaced.rewritten() > 0 || self.lease.attempt() > 1)
     }
 
     fn set_written(&self, written: CompletedSlice) {

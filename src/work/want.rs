@@ -31,7 +31,7 @@ pub(crate) fn want(
     force_since: Option<DateTime<Utc>>,
 ) -> Want {
     match standing {
-        Standing::OtherCalendar => Want::Again,
+        Standing::OtherCalendar | Standing::Grown => Want::Again,
         Standing::Succeeded | Standing::Lookback | Standing::Redefined => {
             let is_other =
                 checkpoint.is_some_and(|it| it.definition.as_deref() != Some(definition));
@@ -46,6 +46,6 @@ pub(crate) fn want(
         | Standing::Stale => Want::Compute,
         Standing::Running | Standing::Waiting | Standing::Blocked => Want::Pending,
         Standing::Exhausted => Want::Exhausted,
-        Standing::Sealed | Standing::Empty | Standing::NotEnded => Want::Never,
+        Standing::Sealed | Standing::Empty | Standing::Open | Standing::NotEnded => Want::Never,
     }
 }

@@ -412,7 +412,7 @@ async fn a_month_that_is_read_in_chunks_is_the_same() {
         let lease = &world.worker.checkpoints.claim(&claim).await.unwrap();
         let shape = &ready::check(&world.worker, rollup).await.unwrap();
         let (target, source) = (&world.worker.target, None);
-        let job = SliceJob { rollup, shape, slice };
+        let job = SliceJob { rollup, shape, slice, open_until: None };
         let chunk = Chunk { source, lease, job };
         let options = StatementOptions {
             shrink: None,

@@ -10,7 +10,7 @@ use tallymark::work::report::RollupProblem;
 use crate::capture::{captured, tick};
 use crate::support::polls::polled;
 use crate::support::world::{
-    BUDGET, DAILY, EVENTS, Keeper, Setup, World, clock, install_capture, records,
+    BUDGET, DAILY, EVENTS, Keeper, Setup, World, clock, install_capture, instant, records,
 };
 
 const LATE: &str = "INSERT INTO events (created_at, kind) VALUES ('2026-01-01T05:10Z', 'late')";
@@ -176,10 +176,30 @@ async fn every_object_of_tallymarks_has_a_comment() {
 const WEEKLY: &str = "[[rollup]]\nname = \"weekly\"\nfrom = { rollup = \"daily\" }\nslice = \"1 week\"\n\
     group_by = [\"kind\"]\nmeasures = [\"events\"]\n";
 
+/// Its days have raised it for readers, and a checkpoint would make it due before its time.
+#[tokio::test]
+async fn a_coarse_slice_that_goes_on_gets_no_checkpoint() {
+    for keeper in [Keeper::DynamoDb, Keeper::Target] {
+        let clock = Arc::new(clock("2026-01-07T12:00:00Z"));
+        let rollups = format!("{}{WEEKLY}", captured());
+        let setup = Setup { rollups: &rollups, clock, keeper, ..Setup::default() };
+        let world = World::new(&format!("{EVENTS}; {TUESDAY}"), setup).await;
+        install_capture(&world.worker).await;
+        tick(&world).await;
+        let raised = "SELECT count(*) FROM tallymark.outstanding WHERE rollup = 'weekly' AND \
+                      slice_start = '2026-01-05Z' AND cleared < generation";
+        assert_eq!(world.target_value(raised).await, "1");
+        // They look for what was raised and not reopened.
+        tick(&world).await;
+        let found = world.worker.checkpoints.get("weekly", instant("2026-01-05")).await.unwrap();
+        assert_eq!(found, None, "{keeper:?}");
+    }
+}
+
+const TUESDAY: &str = "INSERT INTO events (created_at, kind) VALUES ('2026-01-06T05:10Z', 'late')";
+
 #[tokio::test]
 async fn a_coarse_slice_is_complete_only_as_the_sum_of_complete_ones() {
-    const TUESDAY: &str =
-        "INSERT INTO events (created_at, kind) VALUES ('2026-01-06T05:10Z', 'late')";
     let state = "SELECT string_agg(concat_ws(' ', rollup, state), ', ' ORDER BY rollup) \
                  FROM tallymark.slice_state";
     for (keeper, across) in KEEPERS {

@@ -78,7 +78,7 @@ async fn stage(
 ) -> Result<StageProgress, TargetError> {
     let shape = ready::check(&world.worker, world.rollup()).await.unwrap();
     let (rollup, slice) = (world.rollup(), world.slice(DAY));
-    let job = SliceJob { rollup, shape: &shape, slice };
+    let job = SliceJob { rollup, shape: &shape, slice, open_until: None };
     let chunk = Chunk { source: None, lease, job };
     world.worker.target.stage_chunk(&chunk, from, end, UNGUARDED).await
 }
@@ -87,7 +87,7 @@ async fn stage(
 async fn merge(world: &World, lease: &Lease) -> Result<u64, TargetError> {
     let shape = ready::check(&world.worker, world.rollup()).await.unwrap();
     let (rollup, slice, target) = (world.rollup(), world.slice(DAY), &world.worker.target);
-    let job = SliceJob { rollup, shape: &shape, slice };
+    let job = SliceJob { rollup, shape: &shape, slice, open_until: None };
     let replaced = target.replace_from_stage(lease, job, UNGUARDED).await?;
     Ok(replaced.rows_read)
 }

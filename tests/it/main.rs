@@ -55,6 +55,7 @@ mod marks;
 mod measured;
 mod mutations;
 mod new;
+mod open;
 mod origins;
 mod outage;
 mod partitions;

@@ -275,8 +275,10 @@ async fn an_attempt_that_took_the_marker_and_never_replaced_is_not_taken_for_a_s
     world.sql("DELETE FROM events WHERE kind = 'buy'").await;
     world.reopen("2026-01-03").await;
     let lease = claim(&world, "2026-01-03", 60).await;
-    let slice = world.slice("2026-01-03");
-    world.worker.target.resume(&lease, world.rollup(), slice, FREE).await.unwrap();
+    let (rollup, slice) = (world.rollup(), world.slice("2026-01-03"));
+    let shape = ready::check(&world.worker, rollup).await.unwrap();
+    let job = SliceJob { rollup, shape: &shape, slice, open_until: None };
+    world.worker.target.resume(&lease, job, FREE).await.unwrap();
     let world = without_checkpoints(&world).await;
     repair(&world).await;
     assert_eq!(standing(&world).await["2026-01-03"].0, State::Stale);
@@ -336,8 +338,8 @@ async fn what_was_staged_before_checkpoints_were_lost_is_not_resumed() {
     let (rollup, slice) = (world.rollup(), world.slice(day));
     let shape = ready::check(&world.worker, rollup).await.unwrap();
     let target = &world.worker.target;
-    let progress = target.resume(&lease, rollup, slice, FREE).await.unwrap();
-    let job = SliceJob { rollup, shape: &shape, slice };
+    let job = SliceJob { rollup, shape: &shape, slice, open_until: None };
+    let progress = target.resume(&lease, job, FREE).await.unwrap();
     let chunk = Chunk { source: None, lease: &lease, job };
     let noon = instant("2026-01-02T12:00:00Z");
     target.stage_chunk(&chunk, progress, noon, FREE).await.unwrap();
@@ -368,7 +370,7 @@ async fn an_attempt_of_the_same_number_by_another_owner_is_fenced() {
     assert_eq!((one.attempt(), other.attempt()), (2, 2));
     let (rollup, slice, target) = (world.rollup(), world.slice(day), &world.worker.target);
     let shape = ready::check(&world.worker, rollup).await.unwrap();
-    let job = SliceJob { rollup, shape: &shape, slice };
+    let job = SliceJob { rollup, shape: &shape, slice, open_until: None };
     target.replace_from_source(&one, job, FREE).await.unwrap();
     let late = target.replace_from_source(&other, job, FREE).await;
     assert!(matches!(late, Err(TargetError::Fenced { mine: 2, newest: 2 })), "{late:?}");

@@ -454,7 +454,7 @@ async fn a_stale_attempt_is_fenced() {
         coarse: &[],
     };
     let target = &world.worker.target;
-    let job = SliceJob { rollup, shape: &shape, slice };
+    let job = SliceJob { rollup, shape: &shape, slice, open_until: None };
     let late = target.replace_from_source(&lease, job, options).await;
     assert!(matches!(late, Err(TargetError::Fenced { mine: 1, newest: 2 })), "{late:?}");
     let chunk = Chunk { source: None, lease: &lease, job };

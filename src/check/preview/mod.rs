@@ -80,7 +80,7 @@ pub(crate) async fn statement(
 ) -> Result<String, WorkError> {
     refuse_mirror(rollup)?;
     let shape = ready::shape(worker, rollup).await?;
-    let job = SliceJob { rollup, shape: &shape, slice };
+    let job = SliceJob { rollup, shape: &shape, slice, open_until: None };
     Ok(select(job, (slice.start(), slice.end())))
 }
 
@@ -103,7 +103,7 @@ pub(crate) async fn preview(
         Some(table) => Some(Foreign::find(worker, rollup, &shape, table).await?),
         None => None,
     };
-    let job = SliceJob { rollup, shape: &shape, slice };
+    let job = SliceJob { rollup, shape: &shape, slice, open_until: None };
     let reading = Reading { worker, job, options, foreign: foreign.as_ref() };
     let mut preview = Preview {
         columns: columns(&shape),

@@ -24,6 +24,7 @@ fn full() -> Checkpoint {
         outcome: Some(Completion {
             rows_read: 9,
             settled_by: "clock".into(),
+            open_until: Some(at(9)),
             ..Default::default()
         }),
         reopened_at: Some(at(6)),

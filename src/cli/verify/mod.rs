@@ -412,9 +412,11 @@ async fn slices(
     for planned in plan.slices {
         match planned.standing {
             // Later, each slice's turn shows whether it can be compared.
-            Standing::Succeeded | Standing::Lookback | Standing::Stale => {
-                slices.push(planned.slice);
-            }
+            Standing::Succeeded
+            | Standing::Lookback
+            | Standing::Stale
+            | Standing::Grown
+            | Standing::Open => slices.push(planned.slice),
             // The slice is empty, or its differences are known, as another definition gives other
             // numbers.
             Standing::Empty | Standing::Redefined => {}

@@ -32,7 +32,10 @@ pub(super) fn rollup() -> Value {
         FINER_DECIDES.iter().map(|(key, ..)| ((*key).to_owned(), false.into())).collect();
     refused.insert("measures".to_owned(), merged());
     refused.insert("group_by".to_owned(), json!({ "items": { "type": "string" } }));
-    rollup["then"] = json!({ "properties": refused });
+    rollup["then"] = json!({
+        "properties": refused,
+        "not": { "properties": { "open": { "const": true } }, "required": ["open", "trailing"] },
+    });
     let measures = json!({ "additionalProperties": refer("measure") });
     let measures = with(measures, named_measures());
     // A mirror decides the same, but its rows can be chosen and measured like any others.
@@ -41,12 +44,13 @@ pub(super) fn rollup() -> Value {
         decided.map(|(key, ..)| ((*key).to_owned(), false.into())).collect();
     refused.insert("measures".to_owned(), measures.clone());
     refused.insert("trailing".to_owned(), false.into());
+    refused.insert("open".to_owned(), false.into());
     rollup["else"] = json!({
         "if": { "properties": { "from": { "type": "object" } }, "required": ["from"] },
         "then": { "properties": refused },
         "else": {
             "required": ["time", "start"],
-            "properties": { "measures": measures, "trailing": false },
+            "properties": { "measures": measures, "trailing": false, "open": false },
         },
     });
     rollup
@@ -71,6 +75,10 @@ fn properties() -> Value {
             "type": "string",
             "pattern": "^\\s*[0-9]+\\s*(minute|hour|day|week|month|quarter|year)s?\\s*$",
         },
+        "open": boolean(
+            "Whether the slice that goes on now is computed, from the finer slices that are done.",
+            false,
+        ),
         "bucket": described(refer("width"), "The result's time resolution. By default the slice."),
         "bucket_as": {
             "description": "The type of the column bucket. A date needs a bucket of a day or more.",

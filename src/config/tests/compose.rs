@@ -277,6 +277,21 @@ tallymark.toml:8: rollup.monthly.measures[3]: expected the name of a measure suc
         r#"tallymark.toml:15: rollup.daily.trailing: each slice of `hourly` would be part of 1440 windows; 1000 is the most; use a wider slice, or a shorter span"#,
     ),
     (
+        "slice = \"1 month\"",
+        "slice = \"1 month\"\ntrailing = \"28 days\"\nopen = true",
+        r#"tallymark.toml:9: rollup.monthly.open: a window ends with its slice, and needs all of its finer slices; remove one of `open` and `trailing`"#,
+    ),
+    (
+        "slice = \"1 month\"",
+        "slice = \"1 month\"\nopen = 1",
+        r#"tallymark.toml:8: rollup.monthly.open: expected true or false, found an integer"#,
+    ),
+    (
+        "slice = \"1 hour\"",
+        "slice = \"1 hour\"\nopen = false",
+        r#"tallymark.toml:32: rollup.hourly.open: an open slice is the sum of finer slices that are done; compute a finer rollup, and this one from it: from = { rollup = "hourly" }"#,
+    ),
+    (
         "slice = \"1 hour\"",
         "slice = \"1 hour\"\ntrailing = \"1 day\"",
         r#"tallymark.toml:32: rollup.hourly.trailing: windows overlap, so each row would be read once for each of them; compute a finer rollup, and this one from it: from = { rollup = "daily" }"#,

@@ -87,6 +87,13 @@ seal_before = "2025-02-01"
 measures = ["orders"]
 
 [[rollup]]
+name = "weeks"
+from = { rollup = "days" }
+slice = "1 week"
+open = true
+measures = ["orders"]
+
+[[rollup]]
 name = "days"
 from = "public.orders"
 time = { column = "created_at" }

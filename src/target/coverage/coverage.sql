@@ -1,7 +1,7 @@
 CREATE OR REPLACE VIEW tallymark.coverage AS
 SELECT r.rollup,
     CASE WHEN c.rollup IS NOT NULL
-        THEN least(f.first_stale, f.first_gap, coalesce(f.last_end, h.plain)) END
+        THEN least(f.first_stale, f.first_gap, f.first_open, coalesce(f.last_end, h.plain)) END
         AS complete_through,
     x.expected_through,
     coalesce(f.gaps, 0) + greatest(0, coalesce(round((extract(epoch FROM x.expected_through)
@@ -12,7 +12,10 @@ SELECT r.rollup,
         SELECT c.checked_at, c.finer
         UNION ALL
         SELECT n.checked_at, n.finer FROM chain JOIN tallymark.checked n ON n.rollup = chain.finer
-    ) SELECT min(chain.checked_at) FROM chain) AS checked_at
+    ) SELECT min(chain.checked_at) FROM chain) AS checked_at,
+    CASE WHEN f.first_open <= least(f.first_stale, f.first_gap, f.first_open) THEN (
+        SELECT m.open_until FROM tallymark.slice m
+        WHERE m.rollup = r.rollup AND m.slice_start = f.first_open) END AS open_through
 FROM tallymark.rollup r
 LEFT JOIN tallymark.checked c ON c.rollup = r.rollup
 -- Where no slice is outstanding, only those after it are looked at.
@@ -28,6 +31,7 @@ CROSS JOIN LATERAL (
 CROSS JOIN LATERAL (
     SELECT min(s.slice_start) FILTER (WHERE s.state IN ('stale', 'failing')) AS first_stale,
         min(s.before) FILTER (WHERE s.before < s.slice_start) AS first_gap,
+        min(s.slice_start) FILTER (WHERE s.state = 'open') AS first_open,
         max(s.slice_end) AS last_end,
         count(*) FILTER (WHERE s.state = 'stale') AS stale,
         count(*) FILTER (WHERE s.state = 'failing') AS failing,

@@ -28,7 +28,7 @@ BEGIN
         WHERE known.finer IS NOT NULL AND p.state IN ('stale', 'failing')
     ), replaced AS (
         SELECT m.slice_start, m.slice_end, m.definition, m.attempt, m.rows_read, m.replaced_at,
-            m.kept_away
+            m.kept_away, m.open_until
         FROM tallymark.slice m
         WHERE m.rollup = of_rollup AND m.slice_start > range_start - widest AND m.slice_start < range_end
             AND m.slice_end > range_start AND m.replaced_at IS NOT NULL
@@ -36,6 +36,9 @@ BEGIN
         SELECT o.slice_start, o.slice_end, o.since, o.reason FROM tallymark.outstanding o
         WHERE o.rollup = of_rollup AND o.slice_start > range_start - widest AND o.slice_start < range_end
             AND o.slice_end > range_start AND o.cleared < o.generation
+            -- A slice that goes on, without numbers, is to come.
+            AND (o.slice_end <= clock_timestamp() OR EXISTS (SELECT FROM replaced m
+                WHERE m.slice_start = o.slice_start))
     ), judged AS (
         SELECT coalesce(m.slice_start, o.slice_start) AS first,
             coalesce(m.slice_end, o.slice_end) AS last,
@@ -48,7 +51,9 @@ BEGIN
                 WHEN known.rollup IS NULL OR m.definition IS DISTINCT FROM known.definition
                     THEN 'redefined'
                 WHEN EXISTS (SELECT FROM parts p
-                    WHERE p.slice_start < m.slice_end AND p.slice_end > m.slice_start) THEN 'parts'
+                    WHERE p.slice_start < coalesce(m.open_until, m.slice_end)
+                        AND p.slice_end > m.slice_start) THEN 'parts'
+                WHEN m.open_until IS NOT NULL THEN 'open'
                 ELSE 'complete' END AS standing,
             o.since AS raised_at, o.reason AS why, m.attempt, m.rows_read, m.replaced_at
         FROM replaced m FULL JOIN raised o ON m.slice_start = o.slice_start
@@ -63,6 +68,7 @@ BEGIN
             WHEN 'sealed' THEN 'starts before the seal'
             WHEN 'outside' THEN 'starts before the start of the rollup'
             WHEN 'failing' THEN 'its attempts fail'
+            WHEN 'open' THEN 'more slices of ' || known.finer || ' are to come'
             ELSE j.why END,
         j.attempt, j.rows_read, j.replaced_at
     FROM judged j;

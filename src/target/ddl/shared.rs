@@ -91,6 +91,7 @@ fn added_since(table: &str, found: &[(String, String)]) -> Vec<String> {
             ("owner", "text"),
             ("replaced_owner", "text"),
             ("kept_away", "timestamptz"),
+            ("open_until", "timestamptz"),
         ],
         "tallymark.progress" => &[("generation", "bigint NOT NULL DEFAULT 0")],
         "tallymark.rollup" => &[
@@ -99,8 +100,8 @@ fn added_since(table: &str, found: &[(String, String)]) -> Vec<String> {
             ("installation", "text"),
             ("sealed_before", "timestamptz"),
         ],
-        _ => &[],
         "tallymark.checked" => &[("done_until", "timestamptz")],
+        _ => &[],
     };
     let absent = columns.iter().filter(|(name, _)| !has(found, name));
     absent

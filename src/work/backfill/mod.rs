@@ -242,7 +242,7 @@ pub async fn plan(
         // Whenever they were computed, as this process is the backfill's only worker.
         let force_since = force.then_some(DateTime::<Utc>::MAX_UTC);
         match want(planned.standing, checkpoint, &view.definition, force_since) {
-            Want::Again if view.is_blocked(slice) => backfill.blocked += 1,
+            Want::Again if view.is_blocked(checkpoint, slice) => backfill.blocked += 1,
             Want::Again => {
                 backfill.reopen.insert(slice);
                 backfill.slices.push(slice);

@@ -11,7 +11,6 @@ use super::{CHUNK_TIME_MIN, Done, RESERVE, Stop, Work};
 use crate::clients::db::DbErrorKind;
 use crate::model::hint::Fault;
 use crate::model::not_now::{NotNow, Permit, Why};
-use crate::source::SliceJob;
 use crate::source::reading::nap::Nap;
 use crate::source::reading::pace::{CHUNK_MIN, Excess, Pace};
 use crate::target::{Chunk, Replaced, StageProgress, StatementOptions, TargetError};
@@ -61,11 +60,11 @@ impl<'w> Chunks<'w> {
 
     /// Reads the slice whole if one statement can, else chunk by chunk, and replaces it.
     pub(super) async fn read(mut self, pace: &mut Pace) -> Result<Done, Stop> {
-        let Work { worker, lease, job: SliceJob { rollup, slice, .. }, .. } = *self.work;
+        let Work { worker, lease, job, .. } = *self.work;
         // An earlier attempt may have staged chunks.
         if lease.attempt() > 1 {
             let options = self.work.statement_options(self.work.statement_timeout()?);
-            self.progress = worker.target.resume(lease, rollup, slice, options).await?;
+            self.progress = worker.target.resume(lease, job, options).await?;
             self.resumed_at = self.progress.cursor;
         }
         // Bounded by the deadline: a chunk moves the cursor, or is cut narrower down to CHUNK_MIN,
@@ -165,10 +164,9 @@ impl<'w> Chunks<'w> {
         nap: Option<Nap>,
     ) -> Result<Option<Done>, TargetError> {
         let Work { worker, lease, job, .. } = *self.work;
-        let SliceJob { rollup, slice, .. } = job;
         let is_whole = (start, end) == job.window();
         let target = &worker.target;
-        let source = (!target.holds_source_of(rollup)).then_some(&worker.source);
+        let source = (!target.holds_source_of(job.rollup)).then_some(&worker.source);
         let chunk = Chunk { source, lease, job };
         let left = self.work.time_left().saturating_sub(RESERVE);
         let _turn = match self.throttle.governor() {
@@ -188,7 +186,7 @@ impl<'w> Chunks<'w> {
         }
         if self.progress.chunks == 0 {
             // Partials of an earlier attempt must be gone before new ones are summed up.
-            self.progress = target.resume(lease, rollup, slice, options).await?;
+            self.progress = target.resume(lease, job, options).await?;
             if self.progress.cursor > start {
                 // The first attempt after checkpoints were lost.
                 self.resumed_at = self.progress.cursor;

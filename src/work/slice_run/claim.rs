@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use tracing::{Instrument as _, info_span};
 
 use super::Turn;
@@ -10,6 +10,7 @@ use crate::checkpoint::{Claim, ClaimError, ClaimRefused, Lease};
 use crate::model::not_now::{ClaimWait, NotNow, Permit, Why};
 use crate::source::reading::shape::Shape;
 use crate::throttle::Throttle;
+use crate::work::compose::Computable;
 use crate::work::report::{Outcome, SliceReport};
 use crate::work::worker::WorkError;
 use crate::work::{compose, consumer, ready};
@@ -25,6 +26,8 @@ pub(super) struct Claimed<'w> {
     /// The consumer of marks that the rollup is registered as.
     pub(crate) consumer: Option<i64>,
     pub(crate) throttle: Throttle<'w>,
+    /// The end of the finer slices that an open slice is computed from.
+    pub(crate) open_until: Option<DateTime<Utc>>,
 }
 
 /// How the steps up to the claim ended.
@@ -44,10 +47,14 @@ pub(super) async fn claim_if_allowed(turn: Turn<'_>) -> Result<Begun<'_>, WorkEr
         let reason = "starts before seal_before; history there is never recomputed".into();
         return refused(Outcome::Sealed, reason);
     }
-    if let Some(finer) = compose::waits_for(worker, rollup, slice).await? {
-        let retry_at = worker.clock.now() + BLOCKED_RETRY;
-        return not_now(NotNow::until(Why::FinerSlice(finer), retry_at));
-    }
+    let open_until = match compose::computable(worker, rollup, slice).await? {
+        Computable::Whole => None,
+        Computable::Until(until) => Some(until),
+        Computable::Waits(finer) => {
+            let retry_at = worker.clock.now() + BLOCKED_RETRY;
+            return not_now(NotNow::until(Why::FinerSlice(finer), retry_at));
+        }
+    };
     let gate = ready::gate(worker, rollup, options.backfill).for_slice(slice);
     let throttle = match gate.may_start().await? {
         Permit::Given(throttle) => throttle,
@@ -64,7 +71,7 @@ pub(super) async fn claim_if_allowed(turn: Turn<'_>) -> Result<Begun<'_>, WorkEr
         deadline: deadline.instant(),
     };
     match worker.checkpoints.claim(&request).instrument(info_span!("claim")).await {
-        Ok(lease) => Ok(Begun::Claimed(Claimed { shape, lease, consumer, throttle })),
+        Ok(lease) => Ok(Begun::Claimed(Claimed { shape, lease, consumer, throttle, open_until })),
         Err(ClaimError::Refused(claim)) => {
             let reason = claim.to_string();
             let unclaimed =
@@ -117,7 +124,8 @@ pub(super) async fn claim_several<'w>(
     // Both are in ascending order.
     let claimed = leases.into_iter().filter_map(|lease| {
         let turn = turns.find(|turn| turn.slice.start() == lease.slice_start())?;
-        Some((*turn, Claimed { shape: Arc::clone(&shape), lease, consumer, throttle }))
+        let shape = Arc::clone(&shape);
+        Some((*turn, Claimed { shape, lease, consumer, throttle, open_until: None }))
     });
     Ok(Permit::Given(claimed.collect()))
 }

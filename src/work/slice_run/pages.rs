@@ -60,12 +60,13 @@ pub(super) async fn read(work: &Work<'_>, mirror: &Mirror) -> Result<Done, Stop>
 
 impl Pages<'_> {
     async fn read_and_replace(&mut self) -> Result<Done, Stop> {
-        let Work { worker, lease, job: SliceJob { rollup, slice, .. }, .. } = *self.work;
+        let Work { worker, lease, job, .. } = *self.work;
+        let SliceJob { rollup, slice, .. } = job;
         let now = worker.clock.now();
         let proved = access::prove(rollup, self.mirror, slice, now, &mut self.meter).await?;
         proved.map_err(failed)?;
         // An earlier attempt may have staged pages, and they are paid.
-        self.progress = worker.target.resume(lease, rollup, slice, self.options()?).await?;
+        self.progress = worker.target.resume(lease, job, self.options()?).await?;
         if self.progress.chunks > 0 {
             self.absent.extend(self.mirror.fields.iter().cloned());
         }

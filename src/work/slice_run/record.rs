@@ -84,7 +84,7 @@ impl Work<'_> {
         if let Some(written) = self.written() {
             return Recorded::new(succeeded(written), None);
         }
-        let completion = completion(done, elapsed);
+        let completion = completion(done, elapsed, self.job.open_until);
         let ended = self.complete(&done.read.replaced, &completion, now).await;
         let state = *ended.as_ref().unwrap_or(&State::Succeeded);
         Recorded::new(succeeded(CompletedSlice { state, completion }), ended.err())
@@ -205,7 +205,11 @@ fn unreachable(error: DbError, trouble: Option<CheckpointError>) -> WorkError {
     error.into()
 }
 
-pub(super) fn completion(done: &Done, elapsed: Duration) -> Completion {
+pub(super) fn completion(
+    done: &Done,
+    elapsed: Duration,
+    open_until: Option<DateTime<Utc>>,
+) -> Completion {
     let Replaced { rows_read, groups, inserted, updated, deleted, .. } = done.read.replaced;
     Completion {
         rows_read,
@@ -218,5 +222,6 @@ pub(super) fn completion(done: &Done, elapsed: Duration) -> Completion {
         source_ms: done.read.source_ms,
         elapsed_ms: whole_ms(elapsed),
         settled_by: done.settled_by.into(),
+        open_until,
     }
 }

@@ -66,7 +66,7 @@ impl<'w> Completing<'w> {
         };
         let each = || self.works.iter().zip(replaced);
         let completion = |(work, replaced): (&Work<'_>, &Replaced)| {
-            record::completion(&self.done(*replaced), work.elapsed())
+            record::completion(&self.done(*replaced), work.elapsed(), work.job.open_until)
         };
         let ends: Vec<_> = each().map(|pair| (pair.0.lease, completion(pair))).collect();
         let now = worker.clock.now();

@@ -84,9 +84,10 @@ fn kinds_drawn(random: &mut Rng) -> Vec<&'static dyn MeasureKind> {
     drawn
 }
 
-/// The rollups of one hour and, if requested, of two and of four hours, and of trailing windows.
+/// The rollups of one hour and, if requested, of two and of four hours, some of them open, and of
+/// trailing windows.
 /// `events` and `total` are compared with SQL of this test. `every_…` is a measure of each kind drawn.
-fn rollups(kind: Kind, drawn: &[&'static dyn MeasureKind]) -> String {
+fn rollups(kind: Kind, drawn: &[&'static dyn MeasureKind], open: [bool; 2]) -> String {
     let late = match kind.late {
         "column" => "{ column = \"updated_at\" }".to_owned(),
         word => format!("\"{word}\""),
@@ -99,7 +100,7 @@ fn rollups(kind: Kind, drawn: &[&'static dyn MeasureKind]) -> String {
     let merged = drawn.iter().filter(|kind| kinds::merges(**kind));
     let merged: String =
         merged.map(|kind| format!(", \"every_{}\"", kinds::label(*kind))).collect();
-    let coarse = |name, finer, slice| {
+    let coarse = |name, finer, slice: &str| {
         format!(
             "[[rollup]]\nname = \"{name}\"\nfrom = {{ rollup = \"{finer}\" }}\n{slice}\n\
              shrink_guard = 0.0\ngroup_by = [\"kind\"]\nmeasures = [\"events\", \"total\"{merged}]\n"
@@ -124,8 +125,9 @@ fn rollups(kind: Kind, drawn: &[&'static dyn MeasureKind]) -> String {
     if !kind.is_composed {
         return hourly;
     }
-    let two = coarse("two_hourly", "hourly", "slice = \"2 hours\"");
-    let four = coarse("four_hourly", "two_hourly", "slice = \"4 hours\"");
+    let [two, four] = open;
+    let two = coarse("two_hourly", "hourly", &format!("slice = \"2 hours\"\nopen = {two}"));
+    let four = coarse("four_hourly", "two_hourly", &format!("slice = \"4 hours\"\nopen = {four}"));
     let windows = coarse("windows", "hourly", "slice = \"1 hour\"\ntrailing = \"3 hours\"");
     format!("{hourly}{two}{four}{windows}")
 }
@@ -146,8 +148,9 @@ impl World {
         );
         let drawn = kinds_drawn(random);
         let labels: Vec<_> = drawn.iter().map(|kind| kinds::label(*kind)).collect();
-        println!("{keeper:?}: measures {}", labels.join(", "));
-        let rollups = rollups(kind, &drawn);
+        let open = [random.bool(), random.bool()];
+        println!("{keeper:?}: measures {}; open {open:?}", labels.join(", "));
+        let rollups = rollups(kind, &drawn, open);
         let clocked = Arc::new(clock.clone());
         let setup = Setup { source, rollups: &rollups, clock: clocked, keeper, ..Setup::default() };
         let mut inner = world::World::bare(&sql, setup).await;
@@ -407,6 +410,15 @@ impl World {
         rollup.calendar.containing(self.clock.now() - GRACE).start()
     }
 
+    /// As [`World::due_until`]. The numbers of an open slice reach as far as its finer slices.
+    fn computed_until(&self, rollup: &Rollup) -> DateTime<Utc> {
+        let until = self.due_until(rollup);
+        match &rollup.finer {
+            Some(finer) if rollup.open => self.due_until(finer).max(until),
+            _ => until,
+        }
+    }
+
     async fn is_complete(&self) -> bool {
         let worker = &self.inner.worker;
         for rollup in &worker.config.rollups {
@@ -421,7 +433,7 @@ impl World {
     async fn differing(&mut self) -> Vec<String> {
         let mut differing = Vec::new();
         for (rollup, (names, sql)) in self.inner.worker.config.rollups.iter().zip(&self.every) {
-            let until = self.due_until(rollup);
+            let until = self.computed_until(rollup);
             let sql = expected::differences(&rollup.name, names, sql, self.kind.looks_up);
             let query = sqlx::query_scalar(AssertSqlSafe(sql)).bind(until);
             differing.extend(query.fetch_all(&mut self.control).await.unwrap());

@@ -39,19 +39,22 @@ const TARGET: &str = "SELECT i, (extract(epoch FROM c.checked_at - '2026-01-01Z'
     WHERE c.rollup = 'hourly' AND (s.state = 'complete' \
     OR s.state IS NULL AND h + interval '1 hour' <= c.complete_through) ORDER BY i";
 
-/// The complete slices of a coarse rollup whose rows differ from those that they are summed from.
+/// The complete and open slices of a coarse rollup whose rows differ from those that they are summed
+/// from.
 fn coarse(name: &str, finer: &str) -> String {
     let of = |table: &str| {
         format!(
             "(SELECT string_agg(concat_ws(' ', kind, n, total), ', ' ORDER BY kind) FROM (SELECT kind, \
              sum(events)::bigint AS n, sum(total) AS total FROM stats.{table} \
-             WHERE bucket >= s.slice_start AND bucket < s.slice_end GROUP BY kind) g)"
+             WHERE bucket >= s.slice_start AND bucket < coalesce(m.open_until, s.slice_end) \
+             GROUP BY kind) g)"
         )
     };
     format!(
         "SELECT '{name} ' || s.slice_start || ': ' || coalesce({own}, '') || ' of ' || \
          coalesce({parts}, '') FROM tallymark.slices_of('{name}', '-infinity', 'infinity') s \
-         WHERE s.state = 'complete' AND {own} IS DISTINCT FROM {parts}",
+         JOIN tallymark.slice m ON m.rollup = '{name}' AND m.slice_start = s.slice_start \
+         WHERE s.state IN ('complete', 'open') AND {own} IS DISTINCT FROM {parts}",
         own = of(name),
         parts = of(finer),
     )

@@ -283,7 +283,7 @@ async fn a_window_that_is_read_in_chunks_is_the_same() {
         let claim = Claim { rollup: name, slice_start, definition, now, deadline };
         let lease = &world.worker.checkpoints.claim(&claim).await.unwrap();
         let shape = &ready::check(&world.worker, rollup).await.unwrap();
-        let job = SliceJob { rollup, shape, slice };
+        let job = SliceJob { rollup, shape, slice, open_until: None };
         let chunk = Chunk { source: None, lease, job };
         let options = StatementOptions {
             shrink: None,
