@@ -3,11 +3,12 @@
 use serde_json::{Value, json};
 use toml::de::DeTable;
 
-use super::super::error::Problem;
-use super::super::raw::{Document, Section};
-use super::{Kind, Measure, Parameter, Role, Subject, example, form, measure};
+use super::form::{example, form};
+use super::one::measure;
+use crate::config::error::Problem;
+use crate::config::raw::{Document, Section};
 use crate::model::hint::Fault;
-use crate::model::measure::{Columns, Input, KINDS};
+use crate::model::measure::{Columns, Input, KINDS, Kind, Measure, Parameter, Role, Subject};
 
 /// A kind with a list of shares between 0 and 1 beside its column, and a kind without a column.
 #[derive(Debug)]
