@@ -176,7 +176,7 @@ pub(super) fn resolve(section: &Section<'_>, mut rollup: Rollup) -> Option<Rollu
         key.operand = operand(&mut lookups, &key.operand);
     }
     for measure in &mut rollup.measures {
-        measure.column = measure.column.as_ref().map(|of| operand(&mut lookups, of));
+        measure.rename(&mut |of| operand(&mut lookups, of));
         measure.filter = measure.filter.as_ref().map(|text| named(&mut lookups, text));
     }
     rollup.filter = rollup.filter.as_ref().map(|text| named(&mut lookups, text));
@@ -229,7 +229,10 @@ fn column_after(text: &str) -> Option<(String, &str)> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::config::Config;
 
     fn lookup(name: &str) -> Lookup {
         let table = TableName { schema: None, name: "t".to_owned() };
@@ -259,6 +262,35 @@ mod tests {
             let found: Vec<_> = lookups[0].columns.iter().map(String::as_str).collect();
             assert_eq!(found, columns, "{text}");
         }
+    }
+
+    /// A dimension, a measure and what orders rows each read a column of their own.
+    #[test]
+    fn every_text_of_a_rollup_reads_columns_of_lookups() {
+        let text = r#"
+            source.url = "postgres://app@db/shop"
+            [[rollup]]
+            name = "r"
+            from = "orders"
+            time = "at"
+            start = "2025-01-01"
+            slice = "1 day"
+            lookup = [{ account = "public.accounts", on = "account.id = account_id" }]
+            group_by = [{ country = "account.a" }]
+            where = "account.b"
+            [rollup.measures]
+            n = { count = true, where = "account.c" }
+            newest = { last = { sql = "account.d" }, by = { sql = "lower(account.e)" } }
+            oldest = { first = "x", by = "y" }
+        "#;
+        let config = Config::parse(Path::new("tallymark.toml"), text, &|_| None).unwrap();
+        let rollup = &config.rollups[0];
+        let columns: Vec<_> = rollup.lookups[0].columns.iter().map(String::as_str).collect();
+        assert_eq!(columns, ["a", "b", "c", "d", "e"]);
+        let read: Vec<_> = rollup.measures[1].reads().iter().map(Operand::definition).collect();
+        let named = [r#""account.d""#, r#"lower("account.e")"#];
+        assert_eq!(read, named.map(|sql| serde_json::json!({ "sql": sql })));
+        assert_eq!(rollup.measures[2].parameters["by"], "y");
     }
 
     #[test]

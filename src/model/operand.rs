@@ -37,7 +37,7 @@ impl Operand {
 
     /// The text of an expression. `None`: it is a column.
     #[must_use]
-    pub(crate) fn sql(&self) -> Option<&str> {
+    pub fn sql(&self) -> Option<&str> {
         self.sql.as_deref()
     }
 
@@ -47,6 +47,15 @@ impl Operand {
         match &self.sql {
             None => json!(self.name),
             Some(sql) => json!({ "sql": sql }),
+        }
+    }
+
+    /// The operand of [`Operand::definition`]. `None`: the value is no definition.
+    #[must_use]
+    pub(crate) fn of_definition(value: &Value) -> Option<Self> {
+        match value.as_str() {
+            Some(name) => Some(Self::column(name)),
+            None => value.get("sql")?.as_str().map(Self::expression),
         }
     }
 }

@@ -260,10 +260,14 @@ impl Rollup {
         keys.chain(measured).collect()
     }
 
-    /// Those of [`Rollup::reads`] that are expressions, each once.
+    /// Those of [`Rollup::reads`] that are expressions, each once. Over a finer rollup there are
+    /// none: its table has their results.
     #[must_use]
     pub(crate) fn expressions(&self) -> Vec<(String, Operand)> {
         let mut found: Vec<(String, Operand)> = Vec::new();
+        if self.finer.as_ref().is_some_and(|finer| finer.mirror.is_none()) {
+            return found;
+        }
         for (key, operand) in self.reads() {
             if operand.sql().is_some() && found.iter().all(|(_, known)| *known != operand) {
                 found.push((key, operand));

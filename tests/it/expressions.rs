@@ -12,9 +12,9 @@ use crate::support::world::{Setup, World, clock, install_capture, records};
 
 /// Orders with a document. `plan` is also a column, and `rate` is zero for some.
 const ORDERS: &str = "CREATE TABLE orders (id bigint GENERATED ALWAYS AS IDENTITY, created_at timestamptz, \
-    plan text, quantity int, rate int, tags text[], props jsonb); CREATE INDEX ON orders (created_at); \
-    INSERT INTO orders (created_at, plan, quantity, rate, tags, props) \
-    SELECT '2026-01-01Z'::timestamptz + n * interval '97 seconds', 'column', n % 5, n % 3, \
+    plan text, quantity int, rate int, touched int, tags text[], props jsonb); CREATE INDEX ON orders (created_at); \
+    INSERT INTO orders (created_at, plan, quantity, rate, touched, tags, props) \
+    SELECT '2026-01-01Z'::timestamptz + n * interval '97 seconds', 'column', n % 5, n % 3, nullif(n * 7919 % 1709, 8), \
     ARRAY['a', n::text], CASE WHEN n % 11 > 0 THEN jsonb_build_object('plan', n % 4, 'cents', n % 100) END \
     FROM generate_series(1, 1700) n; ANALYZE orders; \
     CREATE FUNCTION much() RETURNS SETOF boolean LANGUAGE plpgsql VOLATILE ROWS 1000000 \
@@ -42,6 +42,8 @@ dearest = { max = { sql = "props->>'cents'" } }
 tags = { distinct = { sql = "tags[2]" } }
 few = { distinct = { sql = "tags[2]" }, where = "quantity = 1" }
 plans = { distinct = { sql = "props->>'plan' -- of the document" } }
+newest = { last = "quantity", by = { sql = "touched * 2 -- times" } }
+oldest = { first = { sql = "tags[2]" }, by = { sql = "touched * 2 -- times" }, where = "quantity > 1" }
 "#;
     own.replace("{name}", name).replace("{from}", from).replace("{late}", late)
 }
@@ -52,7 +54,11 @@ name = "weekly"
 from = { rollup = "daily" }
 slice = "1 week"
 group_by = ["plan"]
-measures = { orders = { sum = "orders" }, gross = { sum = "gross" }, plans = { distinct = "plan" } }
+[rollup.measures]
+orders = { sum = "orders" }
+gross = { sum = "gross" }
+plans = { distinct = "plan" }
+newest = { last = "newest", by = { sql = "touched * 2 -- times" } }
 "#;
 
 /// `table` equals one `GROUP BY` over the orders.
@@ -61,9 +67,14 @@ async fn is_exact(world: &World, table: &str) {
         (created_at AT TIME ZONE 'UTC')::date, 1, count(*), sum((props->>'cents')::bigint * quantity), \
         sum(quantity / nullif(rate, 0)) FILTER (WHERE rate > 0), max(props->>'cents'), \
         count(DISTINCT tags[2]), count(DISTINCT tags[2]) FILTER (WHERE quantity = 1), \
-        count(DISTINCT props->>'plan') FROM orders GROUP BY 1, 2, 3, 4";
+        count(DISTINCT props->>'plan'), \
+        (array_agg(quantity ORDER BY touched DESC) FILTER (WHERE touched IS NOT NULL))[1], \
+        max(touched) * 2, \
+        (array_agg(tags[2] ORDER BY touched) FILTER (WHERE touched IS NOT NULL AND quantity > 1))[1] \
+        FROM orders GROUP BY 1, 2, 3, 4";
     let found = format!(
-        "SELECT bucket, plan, day, fixed, orders, gross, mean_sum, dearest, tags, few, plans FROM stats.{table}"
+        "SELECT bucket, plan, day, fixed, orders, gross, mean_sum, dearest, tags, few, plans, \
+         newest, newest_by, oldest FROM stats.{table}"
     );
     assert_eq!(records(&world.target, &found).await, records(&world.pool, wanted).await, "{table}");
 }
@@ -105,9 +116,16 @@ async fn a_captured_change_reaches_expressions_and_the_rollups_above() {
     let report = tick(&world).await;
     assert_eq!((report.problems.len(), report.slices.len()), (0, 3), "{report:?}");
     is_exact(&world, "daily").await;
-    let found = "SELECT plan, orders, gross, plans FROM stats.weekly";
+    // Only `by` reads this column.
+    world.sql("UPDATE orders SET touched = 5000 - id WHERE id % 50 = 0").await;
+    let report = tick(&world).await;
+    assert_eq!((report.problems.len(), report.slices.len()), (0, 3), "{report:?}");
+    is_exact(&world, "daily").await;
+    let found = "SELECT plan, orders, gross, plans, newest FROM stats.weekly";
     let wanted = "SELECT props->>'plan', count(*), sum((props->>'cents')::bigint * quantity), \
-        count(DISTINCT props->>'plan') FROM orders GROUP BY 1";
+        count(DISTINCT props->>'plan'), \
+        (array_agg(quantity ORDER BY touched DESC) FILTER (WHERE touched IS NOT NULL))[1] \
+        FROM orders GROUP BY 1";
     assert_eq!(records(&world.target, found).await, records(&world.pool, wanted).await);
 }
 
@@ -208,4 +226,7 @@ async fn an_expression_that_may_change_without_a_write_is_refused_by_name() {
     place
         .run(&["init"])
         .refused(2, &["group_by.it", "now() is not immutable", "hint: use an immutable"]);
+    let by = "measures.n = { last = \"quantity\", by = { sql = \"now()\" } }";
+    place.configure(&rollup(0, "plan").replace("measures.n = \"count\"", by));
+    place.run(&["init"]).refused(2, &["measures.n", "now() is not immutable"]);
 }

@@ -17,13 +17,14 @@ mod captured;
 /// Orders of accounts, and prices by tenant and code. Both tables have columns of the names that
 /// the orders have. Some orders have no account, or one that does not exist.
 const SHOP: &str = "CREATE TABLE accounts (id int PRIMARY KEY, country text, discount numeric, note text, \
-        created_at timestamptz DEFAULT now()); \
+        created_at timestamptz DEFAULT now(), touched int); \
     CREATE TABLE prices (tenant text, code int, cents bigint, UNIQUE (code, tenant)); \
     CREATE TABLE orders (id bigint PRIMARY KEY, created_at timestamptz, account_id bigint, tenant text, \
         code smallint, quantity int, note text); \
     CREATE INDEX ON orders (created_at); CREATE INDEX ON orders (account_id); \
     INSERT INTO accounts SELECT n, (ARRAY['DE', 'FR', NULL])[n % 3 + 1], n / 100.0, 'a' || n \
         FROM generate_series(1, 40) n; \
+    UPDATE accounts SET touched = id * 37 % 41; \
     INSERT INTO prices SELECT 't' || n % 3, n / 3, n * 5 FROM generate_series(0, 29) n; \
     INSERT INTO orders SELECT n, '2026-01-05Z'::timestamptz + n * interval '97 seconds', \
         nullif(n % 45, 7), 't' || n % 3, n % 11, n % 5, 'o' || n % 2 FROM generate_series(1, 1700) n; \
@@ -55,6 +56,7 @@ gross = { sum = { sql = "Price.cents * quantity * (1 - coalesce(account.discount
 cheap = { count = true, where = "price.cents < 50" }
 accounts = { distinct = { sql = "account.id" } }
 countries = { distinct = { sql = "account.country" } }
+newest = { last = "quantity", by = { sql = "account.touched" } }
 "#;
     own.replace("{name}", name).replace("{from}", from).replace("{late}", late)
 }
@@ -72,12 +74,15 @@ measures = { orders = { sum = "orders" }, gross = { sum = "gross" } }
 pub async fn is_exact(world: &World, table: &str) {
     const WANTED: &str = "SELECT date_trunc('day', o.created_at, 'UTC'), o.note, a.country, count(*), \
         sum(p.cents * quantity * (1 - coalesce(a.discount, 0))), count(*) FILTER (WHERE p.cents < 50), \
-        count(DISTINCT a.id), count(DISTINCT a.country) \
+        count(DISTINCT a.id), count(DISTINCT a.country), \
+        (array_agg(quantity ORDER BY a.touched DESC, quantity DESC) \
+            FILTER (WHERE a.touched IS NOT NULL))[1], max(a.touched) \
         FROM orders o LEFT JOIN accounts a ON a.id = o.account_id \
         LEFT JOIN prices p ON p.tenant = o.tenant AND p.code = o.code \
         WHERE a.note IS DISTINCT FROM 'a3' AND o.note = 'o1' GROUP BY 1, 2, 3";
     let found = format!(
-        "SELECT bucket, note, country, orders, gross, cheap, accounts, countries FROM stats.{table}"
+        "SELECT bucket, note, country, orders, gross, cheap, accounts, countries, newest, \
+         newest_by FROM stats.{table}"
     );
     let found = records(&world.target, &found).await;
     assert_eq!(found, records(&world.pool, WANTED).await, "{table}");

@@ -275,7 +275,7 @@ async fn the_error_of_an_estimate_is_below_one_percent() {
     let rollups = rollups("users = { distinct = \"big\", merge = \"approximate\" }");
     let world = World::new(SAMPLES, Setup { rollups: &rollups, ..Setup::default() }).await;
     let shape = ready::shape(&world.worker, world.rollup()).await.unwrap();
-    let (_, sketch) = kinds::direct(&world.rollup().measures[0], &shape)[0];
+    let (_, sketch) = &kinds::direct(&world.rollup().measures[0], &shape)[0];
     let of_size = |size: u32, sets: u32| {
         format!(
             "SELECT {size} AS size, tallymark.unique_count({sketch}) AS found FROM \

@@ -269,6 +269,9 @@ async fn what_cannot_be_grouped_exactly_is_refused_with_the_remedy() {
     for measure in ["{ sum = \"v_text\" }", "{ min = \"v_bool\" }", "{ avg = \"v_date\" }"] {
         is_refused(&world, &measured(measure), &["measures", "function"]).await;
     }
+    let by_text = "{ last = \"i\", by = { sql = \"v_text || 'x'\" } }";
+    let words = ["`by` names expression", "of type text", "a time or a number"];
+    is_refused(&world, &measured(by_text), &words).await;
 }
 
 #[tokio::test]

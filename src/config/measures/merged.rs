@@ -144,13 +144,7 @@ fn merging(node: &Node<'_>, measure: Measure, finer: &Rollup) -> Option<Measure>
     if own.kind != measure.kind || own.definition() != measure.definition() {
         return node.wrong(
             Fault::new(format!("`{}` does not merge {}", measure.kind.word(), shown(column)))
-                .remedy(format!(
-                    "write {}",
-                    form(own.kind, &shown(column), &|key| own
-                        .parameters
-                        .get(key)
-                        .map(ToString::to_string))
-                )),
+                .remedy(format!("write {}", form(own.kind, &shown(column), &own.parameters))),
         );
     }
     // A limit of its own wins.

@@ -6,7 +6,7 @@ use super::form::example;
 use crate::config::operand::operand;
 use crate::config::raw::{Node, Section};
 use crate::model::hint::Fault;
-use crate::model::measure::{Kind, Measure, Parameter, Role, Subject};
+use crate::model::measure::{Form, Kind, Measure, Parameter, Role, Subject};
 use crate::model::operand::Operand;
 use crate::model::text::{listed, nearest, shown};
 
@@ -123,13 +123,19 @@ fn computed(
 
 /// Reads one parameter: its key and its value.
 fn parameter(section: &Section<'_>, parameter: &Parameter) -> Option<(String, Value)> {
-    let Parameter { key, example, check, .. } = parameter;
+    let Parameter { key, example, form, .. } = parameter;
     let node = section.need(key, &format!("write {key} = {example}"))?;
-    let value = node.value();
-    match check(&value) {
-        Ok(()) => Some(((*key).to_owned(), value)),
-        Err(problem) => node.wrong(problem),
-    }
+    let value = match form {
+        Form::Operand => operand(&node)?.definition(),
+        Form::Value { check, .. } => {
+            let value = node.value();
+            match check(&value) {
+                Ok(()) => value,
+                Err(problem) => return node.wrong(problem),
+            }
+        }
+    };
+    Some(((*key).to_owned(), value))
 }
 
 fn of(name: &str, kind: &'static dyn Kind, column: Option<Operand>) -> Measure {

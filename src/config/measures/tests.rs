@@ -8,7 +8,7 @@ use super::one::measure;
 use crate::config::error::Problem;
 use crate::config::raw::{Document, Section};
 use crate::model::hint::Fault;
-use crate::model::measure::{Columns, Input, KINDS, Kind, Measure, Parameter, Role, Subject};
+use crate::model::measure::{Columns, Form, Input, KINDS, Kind, Measure, Parameter, Role, Subject};
 
 /// A kind with a list of shares between 0 and 1 beside its column, and a kind without a column.
 #[derive(Debug)]
@@ -33,8 +33,7 @@ impl Kind for Shares {
             key: "at",
             example: "[0.5, 0.9]",
             role: Role::Definition,
-            check,
-            schema: || true.into(),
+            form: Form::Value { check, schema: || true.into() },
         };
         &[AT]
     }
@@ -91,8 +90,7 @@ fn parameters_are_kept_as_they_are_written_and_are_part_of_the_definition() {
     let measure = read("{ shares = \"ms\", at = [0.5, 1] }").unwrap();
     assert_eq!(measure.parameters["at"], json!([0.5, 1]));
     assert_eq!(measure.definition(), json!(["m", "shares", "ms", null, { "at": [0.5, 1] }]));
-    let written =
-        form(measure.kind, "\"ms\"", &|key| measure.parameters.get(key).map(Value::to_string));
+    let written = form(measure.kind, "\"ms\"", &measure.parameters);
     assert_eq!(written, "{ shares = \"ms\", at = [0.5,1] }");
     assert_eq!(read(&written).unwrap(), measure);
     assert_eq!(read(&example(&Shares)).unwrap().parameters["at"], json!([0.5, 0.9]));
@@ -150,10 +148,25 @@ fn a_choice_tells_kinds_of_one_word_apart_and_a_limit_decides_no_number() {
         ("{ histogram = \"c\", bounds = [5, 1] }", "m.bounds: is not in ascending order"),
         ("{ histogram = \"c\", bounds = [] }", "m.bounds: is empty"),
         ("{ last = \"c\", by = 5 }", "m.by: expected the name of a column"),
+        ("{ last = \"c\", by = \"\" }", "m.by: \"\" is empty"),
+        ("{ last = \"c\", by = { sql = \"a; b\" } }", "m.by.sql: contains `;`"),
+        ("{ last = \"c\", by = { sq = \"a\" } }", "m.by.sq: unknown key; did you mean `sql`?"),
     ] {
         let told = read_among(text, KINDS).unwrap_err();
         assert!(told.starts_with(problem), "{text}: {told}");
     }
+}
+
+#[test]
+fn what_orders_rows_may_be_an_expression_too() {
+    let text = "{ last = \"status\", by = { sql = 'props->>\"at\" -- seen' } }";
+    let measure = read_among(text, KINDS).unwrap();
+    let sql = json!({ "sql": "props->>\"at\" -- seen" });
+    assert_eq!(measure.definition(), json!(["m", "last", "status", null, { "by": sql }]));
+    let read: Vec<_> = measure.reads().iter().map(|it| it.sql().map(str::to_owned)).collect();
+    assert_eq!(read, [None, Some("props->>\"at\" -- seen".to_owned())]);
+    let written = form(measure.kind, "\"status\"", &measure.parameters);
+    assert_eq!(read_among(&written, KINDS).unwrap(), measure, "{written}");
 }
 
 #[test]

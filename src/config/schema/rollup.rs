@@ -13,7 +13,7 @@ use crate::config::cut::BUCKET_TYPES;
 use crate::config::lookup::NAME_MAX as LOOKUP_MAX;
 use crate::config::measures::RESERVED;
 use crate::config::rollup::{LOOKBACK_ENTRIES_MAX, LOOKBACK_MAX};
-use crate::model::measure::{KINDS, Kind, Role, Subject};
+use crate::model::measure::{Form, KINDS, Kind, Role, Subject};
 use crate::model::rollup::{BucketType, EpochUnit, Late};
 
 /// Bytes of a rollup's or measure's name, as the parser has them.
@@ -258,7 +258,10 @@ pub(super) fn measure() -> Value {
             Subject::Column => described(operand(), "The column, or { sql = … }."),
         };
         properties.insert(kind.word().to_owned(), subject);
-        let parameters = kind.parameters().iter().map(|it| (it.key, (it.schema)()));
+        let parameters = kind.parameters().iter().map(|it| match it.form {
+            Form::Operand => (it.key, operand()),
+            Form::Value { schema, .. } => (it.key, schema()),
+        });
         let choice = kind.choice().map(|(key, _)| (key, choices(key)));
         for (key, form) in parameters.chain(choice) {
             properties.insert(key.to_owned(), form);

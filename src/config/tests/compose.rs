@@ -85,6 +85,24 @@ fn a_set_merges_with_a_limit_of_its_own_or_that_of_the_finer_rollup() {
 }
 
 #[test]
+fn a_first_or_last_value_merges_by_what_ordered_it() {
+    let kept = GOOD.replace(
+        "visits = { distinct = \"session_id\" }",
+        "status = { last = \"status\", by = { sql = \"seen + 1\" } }",
+    );
+    let daily = |own: &str| {
+        let text = kept.replace("people = { distinct = \"user_id\" }", own);
+        parse(&text).map(|mut config| config.rollups.swap_remove(1))
+    };
+    let same = daily("status = { last = \"status\", by = { sql = \"seen + 1\" } }").unwrap();
+    assert!(same.expressions().is_empty(), "the hours have its values");
+    let other = daily("status = { last = \"status\", by = \"seen\" }").unwrap_err();
+    assert!(other.to_string().contains("`last` does not merge \"status\""), "{other}");
+    let remedy = "write { last = \"status\", by = { sql = \"seen + 1\" } }";
+    assert_eq!(other.problems()[0].hint.as_deref(), Some(remedy));
+}
+
+#[test]
 fn weeks_begin_where_those_of_the_finer_rollup_do() {
     let weeks = |finer: &str, coarse: &str| {
         let text = format!(

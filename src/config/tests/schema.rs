@@ -58,7 +58,7 @@ start = "2025-01-01"
 slice = "1 day"
 lookup = [{ account = "public.accounts", on = "account.id = account_id" }]
 group_by = [{ country = "account.country" }]
-measures = { orders = "count" }
+measures = { orders = "count", newest = { first = "status", by = { sql = "account.touched" } } }
 
 [[rollup]]
 name = "kinds"

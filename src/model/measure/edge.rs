@@ -1,8 +1,6 @@
 //! The value of the first or the last row by another column.
 
-use serde_json::{Value, json};
-
-use super::{Column, Columns, Expressions, Field, Input, Kind, Measure, Parameter, Role};
+use super::{Column, Columns, Expressions, Field, Form, Input, Kind, Measure, Parameter, Role};
 use crate::model::hint::Fault;
 use crate::model::operand::Operand;
 use crate::model::sql::ident;
@@ -21,9 +19,6 @@ pub(super) struct Edge {
     by: &'static str,
     order: &'static str,
 }
-
-/// PostgreSQL cuts names after this many bytes.
-const NAME_BYTES_MAX: usize = 63;
 
 /// The types whose order is the same in every database and at every level of rollups.
 const ORDERED: [&str; 12] = [
@@ -51,11 +46,7 @@ impl Kind for Edge {
             key: "by",
             example: "\"updated_at\"",
             role: Role::Definition,
-            check,
-            schema: || {
-                let name = "^[^\\u0000]+$";
-                json!({ "type": "string", "maxLength": NAME_BYTES_MAX, "pattern": name })
-            },
+            form: Form::Operand,
         }]
     }
 
@@ -64,8 +55,8 @@ impl Kind for Edge {
     }
 
     fn reads(&self, measure: &Measure) -> Vec<Operand> {
-        let by = measure.parameters.get("by").and_then(Value::as_str);
-        measure.column.iter().cloned().chain(by.map(Operand::column)).collect()
+        let by = measure.parameters.get("by").and_then(Operand::of_definition);
+        measure.column.iter().cloned().chain(by).collect()
     }
 
     /// PostgreSQL must be able to tell the values apart.
@@ -145,12 +136,13 @@ fn by_type(input: &Input<'_>, by: &Column) -> Result<String, Fault> {
     match ORDERED.contains(&by.base_type.as_str()) {
         true => Ok(by.base_type.clone()),
         false => {
-            let (measure, name, sql_type) = (&input.measure.name, &by.name, &by.sql_type);
             let fault = Fault::new(format!(
-                "measures.{measure}: `by` names column `{name}` of type {sql_type}, whose order may \
-                 differ between databases"
+                "measures.{}: `by` names {} of type {}, whose order may differ between databases",
+                input.measure.name,
+                by.in_words(),
+                by.sql_type
             ));
-            Err(fault.remedy("name a column of times or of numbers"))
+            Err(fault.remedy("give it a time or a number"))
         }
     }
 }
@@ -158,11 +150,4 @@ fn by_type(input: &Input<'_>, by: &Column) -> Result<String, Fault> {
 /// The column beside the value.
 fn by_of(name: &str) -> String {
     format!("{name}_by")
-}
-
-fn check(value: &Value) -> Result<(), String> {
-    match value.as_str() {
-        Some(name) if (1..=NAME_BYTES_MAX).contains(&name.len()) && !name.contains('\0') => Ok(()),
-        _ => Err("expected the name of a column such as \"updated_at\"".to_owned()),
-    }
 }

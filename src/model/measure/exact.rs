@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::member::{Member, collation, set_of};
 use super::{
-    Columns, Expressions, Field, Function, Generated, Input, Kind, Measure, Parameter, Role,
+    Columns, Expressions, Field, Form, Function, Generated, Input, Kind, Measure, Parameter, Role,
 };
 use crate::model::hint::Fault;
 use crate::model::sql::{ident, literal};
@@ -61,8 +61,10 @@ impl Kind for Exact {
             key: "members_max",
             example: "1000000",
             role: Role::Limit,
-            check,
-            schema: || json!({ "type": "integer", "minimum": 1, "maximum": MEMBERS_LIMIT }),
+            form: Form::Value {
+                check,
+                schema: || json!({ "type": "integer", "minimum": 1, "maximum": MEMBERS_LIMIT }),
+            },
         }]
     }
 

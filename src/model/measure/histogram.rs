@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Columns, Expressions, Field, Input, Kind, Measure, Parameter, Role};
+use super::{Columns, Expressions, Field, Form, Input, Kind, Measure, Parameter, Role};
 use crate::model::hint::Fault;
 use crate::model::sql::ident;
 
@@ -23,10 +23,12 @@ impl Kind for Histogram {
             key: "bounds",
             example: "[10, 100, 1000]",
             role: Role::Definition,
-            check,
-            schema: || {
-                let number = json!({ "type": "number" });
-                json!({ "type": "array", "minItems": 1, "maxItems": BOUNDS_MAX, "items": number })
+            form: Form::Value {
+                check,
+                schema: || {
+                    let number = json!({ "type": "number" });
+                    json!({ "type": "array", "minItems": 1, "maxItems": BOUNDS_MAX, "items": number })
+                },
             },
         }]
     }

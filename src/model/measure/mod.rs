@@ -109,6 +109,19 @@ impl Measure {
         self
     }
 
+    /// Replaces all columns and expressions that it reads by what `named` makes of them.
+    pub(crate) fn rename(&mut self, named: &mut dyn FnMut(&Operand) -> Operand) {
+        self.column = self.column.as_ref().map(&mut *named);
+        let operands = self.kind.parameters().iter().filter(|it| matches!(it.form, Form::Operand));
+        for key in operands.map(|it| it.key) {
+            if let Some(value) = self.parameters.get_mut(key)
+                && let Some(operand) = Operand::of_definition(value)
+            {
+                *value = named(&operand).definition();
+            }
+        }
+    }
+
     /// The names of all its columns in the rollup's table.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
@@ -152,10 +165,21 @@ pub struct Parameter {
     /// the tests' tables have `updated_at`.
     pub example: &'static str,
     pub role: Role,
-    /// Returns why a value is wrong, and what would be right.
-    pub check: fn(&Value) -> Result<(), String>,
-    /// The JSON Schema of a value. It refuses only values that `check` refuses.
-    pub schema: fn() -> Value,
+    pub form: Form,
+}
+
+/// The values of a parameter.
+#[derive(Clone, Copy, Debug)]
+pub enum Form {
+    /// A column or an expression. [`Measure::parameters`] holds its [`Operand::definition`].
+    Operand,
+    /// Values of the kind's own.
+    Value {
+        /// Returns why a value is wrong, and what would be right.
+        check: fn(&Value) -> Result<(), String>,
+        /// The JSON Schema of a value. It refuses only values that `check` refuses.
+        schema: fn() -> Value,
+    },
 }
 
 /// The effect of a parameter.

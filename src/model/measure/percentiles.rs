@@ -10,7 +10,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    Columns, Expressions, Field, Function, Generated, Input, Kind, Measure, Parameter, Role,
+    Columns, Expressions, Field, Form, Function, Generated, Input, Kind, Measure, Parameter, Role,
 };
 use crate::model::hint::Fault;
 use crate::model::sql::ident;
@@ -59,10 +59,12 @@ impl Kind for Percentiles {
             key: "at",
             example: "[0.5, 0.95, 0.99]",
             role: Role::Shown,
-            check,
-            schema: || {
-                let share = json!({ "type": "number", "minimum": 0, "maximum": 1 });
-                json!({ "type": "array", "minItems": 1, "maxItems": AT_MAX, "items": share })
+            form: Form::Value {
+                check,
+                schema: || {
+                    let share = json!({ "type": "number", "minimum": 0, "maximum": 1 });
+                    json!({ "type": "array", "minItems": 1, "maxItems": AT_MAX, "items": share })
+                },
             },
         }]
     }

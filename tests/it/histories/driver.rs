@@ -92,8 +92,10 @@ fn rollups(kind: Kind, drawn: &[&'static dyn MeasureKind], open: [bool; 2]) -> S
         "column" => "{ column = \"updated_at\" }".to_owned(),
         word => format!("\"{word}\""),
     };
+    // In some histories the column by which rows are ordered is an expression too.
+    let by = Some("coalesce(updated_at)").filter(|_| !kind.looks_up);
     let every = drawn.iter().map(|kind| {
-        let measure = kinds::written(*kind, kind.example_column(), "");
+        let measure = kinds::written_by(*kind, kind.example_column(), by, "");
         format!("every_{} = {measure}\n", kinds::label(*kind))
     });
     let every: String = every.collect();

@@ -53,6 +53,7 @@ const CHANGES: &[(&str, &str, usize)] = &[
     ("UPDATE accounts SET country = 'IT' WHERE id = 5", "5", 2),
     ("UPDATE accounts SET discount = 0.500 WHERE id = 6", "6", 2),
     ("UPDATE accounts SET discount = 0.5 WHERE id = 6", "6", 2),
+    ("UPDATE accounts SET touched = 100 WHERE id = 6", "6", 2),
     ("UPDATE accounts SET country = country, created_at = now()", "", 0),
     ("UPDATE accounts SET id = 141 WHERE id = 8", "141,8", 2),
     ("UPDATE accounts SET id = 8 WHERE id = 141", "141,8", 2),

@@ -1,19 +1,28 @@
 //! Measures of every kind in the registry, for tests that cover all of them.
 
 use serde_json::Map;
-use tallymark::model::measure::{Kind, Measure, Subject};
+use tallymark::model::measure::{Form, Kind, Measure, Parameter, Subject};
 use tallymark::model::operand::Operand;
 use tallymark::source::reading::shape::Shape;
 
 /// A measure of this kind as the configuration writes it, with the example of every parameter.
 /// `rest` follows, such as a condition.
 pub fn written(kind: &dyn Kind, column: &str, rest: &str) -> String {
+    written_by(kind, column, None, rest)
+}
+
+/// As [`written`], with this expression in place of the columns that are parameters.
+pub fn written_by(kind: &dyn Kind, column: &str, sql: Option<&str>, rest: &str) -> String {
     let subject = match kind.subject() {
         Subject::Rows(_) => "true".to_owned(),
         Subject::Column => format!("\"{column}\""),
     };
     let choice = kind.choice().map(|(key, value)| format!(", {key} = {value:?}"));
-    let parameters = kind.parameters().iter().map(|it| format!(", {} = {}", it.key, it.example));
+    let value = |it: &Parameter| match sql.filter(|_| matches!(it.form, Form::Operand)) {
+        Some(sql) => format!("{{ sql = \"{sql}\" }}"),
+        None => it.example.to_owned(),
+    };
+    let parameters = kind.parameters().iter().map(|it| format!(", {} = {}", it.key, value(it)));
     let parameters: String = choice.into_iter().chain(parameters).collect();
     format!("{{ {} = {subject}{parameters}{rest} }}", kind.word())
 }
@@ -27,10 +36,17 @@ pub fn label(kind: &dyn Kind) -> String {
 }
 
 /// The written columns of `measure`, and their SQL in one `GROUP BY` over the source.
-pub fn direct<'s>(measure: &Measure, shape: &'s Shape) -> Vec<(&'s str, &'s str)> {
-    let names = measure.names();
+pub fn direct<'s>(measure: &Measure, shape: &'s Shape) -> Vec<(&'s str, String)> {
+    let (names, reads) = (measure.names(), measure.kind.reads(measure));
+    let expressions = reads.iter().filter_map(|operand| Some((operand.name(), operand.sql()?)));
+    // An expression has its name beside the rows that Tallymark reads, and its text elsewhere.
+    let named: Vec<_> =
+        expressions.map(|(name, sql)| (format!("\"{name}\""), format!("({sql})"))).collect();
+    let written = |direct: &String| {
+        named.iter().fold(direct.clone(), |text, (name, sql)| text.replace(name, sql))
+    };
     let own = shape.fields.iter().filter(|field| names.contains(&field.name));
-    own.map(|field| (field.name.as_str(), field.expressions.direct.as_str())).collect()
+    own.map(|field| (field.name.as_str(), written(&field.expressions.direct))).collect()
 }
 
 /// Whether a coarse rollup can merge measures of this kind.

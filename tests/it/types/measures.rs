@@ -38,6 +38,22 @@ const ORDERED: [&str; 23] = [
     "chars",
     "texts",
 ];
+/// Types by which rows are put in order, whose equal values look alike.
+const ORDERING: [&str; 13] = [
+    "smallint",
+    "int",
+    "bigint",
+    "scaled",
+    "part",
+    "ratio",
+    "date",
+    "time",
+    "timestamp",
+    "timestamptz",
+    "oid",
+    "domain",
+    "lsn",
+];
 /// With the two that cannot be transferred they are 31, beside the dimension.
 const COUNTED: [&str; 30] = [
     "numeric",
@@ -116,9 +132,11 @@ async fn drawn(world: &World, kind: &dyn Kind) -> Vec<&'static str> {
 async fn measures(world: &World, across: bool) -> String {
     let mut toml = String::new();
     for kind in KINDS {
-        for column in tried(world, *kind, across).await {
+        let ordering = share::order(&kinds::label(*kind), ORDERING.len()).into_iter().cycle();
+        for (column, by) in tried(world, *kind, across).await.into_iter().zip(ordering) {
+            let by = format!("coalesce(v_{})", ORDERING[by]);
             for (suffix, rest) in [("", ""), ("_some", ", where = \"i % 3 = 1\"")] {
-                let measure = kinds::written(*kind, &format!("v_{column}"), rest);
+                let measure = kinds::written_by(*kind, &format!("v_{column}"), Some(&by), rest);
                 toml += &format!("{}_{column}{suffix} = {measure}\n", kinds::label(*kind));
             }
         }
@@ -146,7 +164,8 @@ fn in_sql(measure: &Measure, shape: &Shape) -> String {
             format!("count(DISTINCT {column}){filter}")
         }
         _ => {
-            kinds::direct(measure, shape).iter().map(|(_, sql)| *sql).collect::<Vec<_>>().join(", ")
+            let direct = kinds::direct(measure, shape).into_iter();
+            direct.map(|(_, sql)| sql).collect::<Vec<_>>().join(", ")
         }
     }
 }
