@@ -1,6 +1,8 @@
 //! Estimates a backfill before it starts, from the planner's statistics and plans and from the
 //! rollup's newest slices. The source's rows stay unread.
 
+mod coarse;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
@@ -17,6 +19,8 @@ use crate::work::backfill::BackfillPlan;
 use crate::work::price::Dollars;
 use crate::work::worker::{WorkError, Worker};
 use crate::work::{ready, things};
+
+pub(crate) use coarse::CoarseEstimate;
 
 /// Slices whose plans are examined, spread evenly over those to compute.
 const SAMPLES_MAX: usize = 5;
@@ -63,7 +67,10 @@ pub struct Estimate {
     pub finish_at: DateTime<Utc>,
     /// Whether the times come from slices of this rollup. Otherwise they are a guess.
     pub is_learned: bool,
-    /// On AWS, each slice in an invocation of its own.
+    /// The slices of coarse rollups that ticks compute afterwards.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub coarse: Vec<CoarseEstimate>,
+    /// On AWS, each slice in an invocation of its own, with those of coarse rollups.
     pub(crate) dollars: Dollars,
     /// Whether AWS has a part in the work. Without one, nothing of it is charged.
     pub(crate) is_on_aws: bool,
@@ -147,7 +154,9 @@ pub async fn estimate(
     let elapsed_ms = source_ms / reading + slices * overhead_ms / at_once;
     let work_ms = source_ms * (1.0 + settings.nice_ratio) + slices * overhead_ms;
     let is_on_aws = !worker.checkpoints.is_in_target();
-    let dollars = Dollars::of(slices, work_ms);
+    let coarse = coarse::of(worker, rollup, &plan.slices).await?;
+    let dollars =
+        coarse.iter().fold(Dollars::of(slices, work_ms), |sum, it| sum.plus(it.dollars()));
     Ok(Estimate {
         slices: plan.slices.len(),
         rows: whole(rows),
@@ -156,6 +165,7 @@ pub async fn estimate(
         elapsed_ms: whole(elapsed_ms),
         finish_at: finish(settings, worker.clock.now(), elapsed_ms),
         is_learned: learned.is_some(),
+        coarse,
         dollars: if is_on_aws { dollars } else { dollars.without_dynamodb() },
         is_on_aws,
         workload_units: rollup.mirror.is_some().then(|| workload(rows, slices)),

@@ -72,6 +72,17 @@ impl Dollars {
         Self { dynamodb: 0.0, ..self }
     }
 
+    /// The cost of both.
+    #[must_use]
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self {
+            lambda: self.lambda + other.lambda,
+            dynamodb: self.dynamodb + other.dynamodb,
+            sqs: self.sqs + other.sqs,
+            logs: self.logs + other.logs,
+        }
+    }
+
     #[must_use]
     pub(crate) fn total(&self) -> f64 {
         self.lambda + self.dynamodb + self.sqs + self.logs

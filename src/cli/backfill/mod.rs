@@ -16,7 +16,7 @@ use crate::model::slice::Order;
 use crate::work::backfill::{
     self, BackfillPlan, BatchLimits, BatchOptions, BatchReport, Interrupted,
 };
-use crate::work::estimate::{self, Estimate};
+use crate::work::estimate::{self, CoarseEstimate, Estimate};
 use crate::work::identity;
 use crate::work::price::PRICES_OF;
 use crate::work::slice_run::RunOptions;
@@ -192,7 +192,7 @@ pub(super) fn foreseen(worker: &Worker, estimate: &Estimate) -> String {
             ms(source_ms),
             ms(elapsed_ms),
             ui::instant(estimate.finish_at),
-        );
+        ) + &followed(estimate);
     }
     let how = match estimate.is_learned {
         true => "as its newest slices",
@@ -200,7 +200,7 @@ pub(super) fn foreseen(worker: &Worker, estimate: &Estimate) -> String {
     };
     format!(
         "\n  about {} source rows in {} blocks, by the planner's statistics\n  about {} in statements \
-         on the source, {} in all ({how})\n  done by {} at nice_ratio {}, {}{}",
+         on the source, {} in all ({how})\n  done by {} at nice_ratio {}, {}{}{}",
         number(rows),
         number(blocks),
         ms(source_ms),
@@ -208,8 +208,23 @@ pub(super) fn foreseen(worker: &Worker, estimate: &Estimate) -> String {
         ui::instant(estimate.finish_at),
         worker.governor.settings().nice_ratio,
         ui::counted(worker.governor.settings().slots as usize, "slot"),
+        followed(estimate),
         priced(estimate),
     )
+}
+
+/// The slices of coarse rollups that follow, a line for each rollup.
+fn followed(estimate: &Estimate) -> String {
+    let line = |it: &CoarseEstimate| {
+        format!(
+            "\n  afterwards ticks compute {} of {}, in about {}{}",
+            counted(it.slices, "slice"),
+            it.rollup,
+            ui::duration(Duration::from_millis(it.elapsed_ms)),
+            if it.is_learned { "" } else { " (a guess)" },
+        )
+    };
+    estimate.coarse.iter().map(line).collect()
 }
 
 /// The price on AWS by service. Empty if AWS has no part in the work.
@@ -243,6 +258,9 @@ pub(super) fn foreseen_document(estimate: &Estimate) -> serde_json::Value {
         "learned": estimate.is_learned,
         "dollars": estimate.is_on_aws.then_some(estimate.dollars),
     });
+    if !estimate.coarse.is_empty() {
+        document["coarse"] = json!(estimate.coarse);
+    }
     if let Some(units) = estimate.workload_units {
         document["workload_units"] = json!(units);
     }

@@ -341,6 +341,25 @@ async fn every_command_reads_a_window_as_a_whole() {
     let checked = place.run(&["check"]).good().out;
     assert!(checked.contains("computed from the last 2 days of `daily`"), "{checked}");
     assert_eq!(place.json(&["run"])["slices"].as_array().unwrap().len(), 6);
+    // A day is part of two windows, whose price belongs to that of the day.
+    let (from, to) = (day(3).to_string(), day(2).to_string());
+    let one_day = ["plan", "daily", "--from", &from, "--to", &to, "--force"];
+    let estimate = place.json(&one_day)["rollups"][0]["estimate"].clone();
+    let coarse = &estimate["coarse"][0];
+    assert_eq!(
+        (&coarse["rollup"], &coarse["slices"], &coarse["learned"]),
+        (&"two_days".into(), &2.into(), &true.into()),
+        "{estimate}"
+    );
+    assert!(
+        place.run(&one_day).good().out.contains("afterwards ticks compute 2 slices of two_days")
+    );
+    let alone = place.json(&["plan", "two_days", "--from", &from, "--to", &to, "--force"]);
+    let alone = &alone["rollups"][0]["estimate"];
+    assert_eq!(alone.get("coarse"), None);
+    // Four writes a slice: a day and two windows, and one window.
+    let priced = |estimate: &serde_json::Value| estimate["dollars"]["dynamodb"].as_f64().unwrap();
+    assert!((priced(&estimate) - 3.0 * priced(alone)).abs() < 1e-9, "{estimate} {alone}");
     let preview = place.json(&["preview", "two_days"]);
     assert_eq!((&preview["rows_read"], &preview["groups"]), (&6.into(), &1.into()));
     assert_eq!(preview["listed"][0]["events"], 480);
