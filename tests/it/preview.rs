@@ -52,6 +52,18 @@ async fn a_slice_is_shown_before_init_and_nothing_is_written() {
     assert!(today.contains("0 rows in 0 groups") && today.contains("it is not over"), "{today}");
     assert_eq!(lines(&place.target_url, MADE).await, [""; 0]);
 
+    // The largest group is not the first by its dimension.
+    place.sql("INSERT INTO events SELECT at, kind, 0 FROM events WHERE kind = 'view'").await;
+    let kinds = |document: serde_json::Value| -> Vec<serde_json::Value> {
+        let listed = document["listed"].as_array().unwrap().iter();
+        listed.map(|group| group["kind"].clone()).collect()
+    };
+    let all = kinds(place.json(&["preview", "daily"]));
+    assert_eq!(json!(all), json!(["click", "view", null]));
+    assert_eq!(kinds(place.json(&["preview", "daily", "--limit", "1"])), ["view"]);
+    let sql = place.run(&["preview", "daily", "--sql"]).good().out;
+    assert!(sql.contains("ORDER BY \"bucket\", \"kind\""), "{sql}");
+
     place.run(&["preview", "nightly"]).refused(2, &["nightly"]);
     place.run(&["preview", "daily", "--slice", "2020-02-30"]).refused(2, &["--slice"]);
 }

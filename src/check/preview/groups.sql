@@ -1,5 +1,5 @@
--- The groups of some buckets as a run would compute them, the largest first in each bucket: as texts
--- and as JSON the first of them, and each in the form in which it is compared.
+-- The groups of some buckets as a run would compute them, in the order of buckets and dimensions: as texts
+-- and as JSON the largest of the first buckets, and each in the form in which it is compared.
 SELECT CASE WHEN __p.__place <= {limit} THEN ARRAY[{cells}]::text[] END AS cells,
        CASE WHEN __p.__place <= {limit} THEN
            (SELECT row_to_json(__j) FROM (SELECT {columns}) __j)::text END AS document,
@@ -11,5 +11,5 @@ FROM (
 {input}
     ) __g
 ) __p
-ORDER BY __p.__place
-LIMIT {max}
+WHERE __p.__place <= {max}
+ORDER BY {shown}

@@ -54,7 +54,7 @@ pub(crate) struct Preview {
     /// Source rows that were counted.
     pub(crate) rows_read: u64,
     pub(crate) groups: u64,
-    /// The first groups.
+    /// The largest groups of the first buckets, in the order of buckets and dimensions.
     pub(crate) listed: Vec<ListedGroup>,
     /// Milliseconds in statements on the source.
     pub(crate) source_ms: u64,
@@ -81,7 +81,10 @@ pub(crate) async fn statement(
     refuse_mirror(rollup)?;
     let shape = ready::shape(worker, rollup).await?;
     let job = SliceJob { rollup, shape: &shape, slice, open_until: None };
-    Ok(select(job, (slice.start(), slice.end())))
+    let keys = std::iter::once(shape.time_key).chain(shape.dimensions.iter().map(|it| &*it.name));
+    let order: Vec<String> = keys.map(ident).collect();
+    let select = select(job, (slice.start(), slice.end()));
+    Ok(format!("{select}\nORDER BY {}", order.join(", ")))
 }
 
 /// Computes `slice` under all limits of a run. A slice that takes longer than the time of a
@@ -227,20 +230,23 @@ impl Reading<'_> {
         let names = columns(shape);
         let cells: Vec<_> =
             names.iter().map(|(name, _)| format!("{}::text", named(name))).collect();
-        let shown: Vec<_> = names.iter().map(|(name, _)| named(name)).collect();
+        let values: Vec<_> = names.iter().map(|(name, _)| named(name)).collect();
         let generated = shape
             .generated
             .iter()
             .map(|column| format!("({}) AS {}, ", column.anywhere(), ident(&column.name)));
         let dimensions = shape.dimensions.iter();
-        let order = dimensions.map(|it| format!(", (__g.{})::text", ident(&it.name)));
+        let order = dimensions.clone().map(|it| format!(", (__g.{})::text", ident(&it.name)));
+        let keys = dimensions.map(|it| named(&it.name));
         format!(
             include_str!("groups.sql"),
             limit = room,
             cells = cells.join(", "),
-            columns = shown.join(", "),
+            columns = values.join(", "),
             compared = self.foreign.map_or_else(String::new, Foreign::own),
             generated = generated.collect::<String>(),
+            shown =
+                std::iter::once(named(shape.time_key)).chain(keys).collect::<Vec<_>>().join(", "),
             order = format!("__g.bucket, __g.__rows DESC{}", order.collect::<String>()),
             input = select(self.job, buckets),
             max = if self.foreign.is_some() { COMPARED_MAX + 1 } else { room.max(1) },
