@@ -1,5 +1,7 @@
 //! Rollups of rollups: hours to days to months, without further reads of the source.
 
+mod histories;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::sync::Arc;
