@@ -12,7 +12,7 @@ use crate::throttle::may_wake;
 use crate::work::backlog::{self, BEGIN_MIN, Backlog};
 use crate::work::coverage::{self, TickFindings};
 use crate::work::due::{Planned, Standing};
-use crate::work::report::{Gauges, RollupProblem, TickReport};
+use crate::work::report::{RollupProblem, TickReport};
 use crate::work::slice_run::OVERTIME;
 use crate::work::standings;
 use crate::work::worker::{WorkError, Worker};
@@ -57,6 +57,7 @@ pub async fn run(
             report.problems.push(RollupProblem::new(&rollup.unwrap_or_default(), &error));
         }
     }
+    report.expect_the_rest(worker.clock.now());
     report.workload_units = worker.billed().map(|billed| billed.less(billed_before));
     Ok(report)
 }
@@ -103,7 +104,7 @@ async fn run_within(
     rollups.sort_by_key(|rollup| rollup.depth());
     for rollup in rollups {
         report.at = Some(rollup.name.clone());
-        match backlogs(worker, rollup, now, &mut report.gauges, &mut findings).await {
+        match backlogs(worker, rollup, now, report, &mut findings).await {
             Ok([due, old]) => {
                 fresh.push(due);
                 redefined.push(old);
@@ -179,6 +180,7 @@ async fn left_asleep(
     for rollup in chosen(worker, only) {
         let plan = standings::of(worker, rollup, now).await?.plan;
         report.gauges.add(rollup, &plan, now);
+        report.expect(&rollup.name, plan.next_due(rollup, now));
         let left = plan.due().count();
         if left > 0 {
             let mut backlog = Backlog { rollup, due: Vec::new(), backfill: None };
@@ -199,7 +201,7 @@ async fn backlogs<'r>(
     worker: &Worker,
     rollup: &'r Rollup,
     now: DateTime<Utc>,
-    gauges: &mut Gauges,
+    report: &mut TickReport,
     findings: &mut TickFindings<'r>,
 ) -> Result<[Backlog<'r>; 2], WorkError> {
     let mut seen = empty::watermark_for_tick(worker, rollup, now).await?;
@@ -213,14 +215,15 @@ async fn backlogs<'r>(
     }
     let backfill = seen.backfill().map(str::to_owned);
     let standings = standings::after(worker, rollup, seen, now).await?;
-    gauges.add(rollup, &standings.plan, now);
+    report.gauges.add(rollup, &standings.plan, now);
+    report.expect(&rollup.name, standings.plan.next_due(rollup, now));
     findings.add(rollup, &standings.seen, &standings.plan, now);
     if standings.seen.definition().is_some() && !standings.plan.is_of_one_definition() {
         // A definition that is invalid must not be written anywhere.
         ready::prepare(worker, rollup).await?;
     }
     standings::move_watermark(worker, rollup, &standings, WATERMARK_STEP).await?;
-    gauges.backfills += usize::from(backfill.is_some());
+    report.gauges.backfills += usize::from(backfill.is_some());
     let (mut due, mut old) = (Vec::new(), Vec::new());
     for Planned { slice, standing } in standings.plan.due() {
         let backlog = if *standing == Standing::Redefined { &mut old } else { &mut due };

@@ -11,6 +11,7 @@ use crate::checkpoint::store::StoreError;
 use crate::checkpoint::{CheckpointError, Created};
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT};
 use crate::model::hint::{Fault, Hinted as _};
+use crate::model::rollup::{Late, Rollup};
 use crate::source;
 use crate::target::{ddl, readers};
 use crate::work::due::Planned;
@@ -88,6 +89,8 @@ impl InitArgs {
         let is_silent = self.dry_run || !to_repair.is_empty();
         let redefined = if is_silent { Vec::new() } else { redefined(&worker).await? };
         let recut = if is_silent { Vec::new() } else { self.recut(&worker).await? };
+        let made = made(&worker, &statements);
+        let next = if is_silent { Vec::new() } else { next(&worker, &made).await? };
         let document = json!({
             "dry_run": self.dry_run,
             "redefined": redefined
@@ -101,6 +104,8 @@ impl InitArgs {
                 .collect::<Vec<_>>(),
             "checkpoint_table": { "name": table, "state": checkpoints },
             "statements": statements,
+            "tables": made,
+            "next": next,
         });
         if self.dry_run {
             global.print_script(&document, || dry_text(&worker, &statements));
@@ -112,11 +117,17 @@ impl InitArgs {
                 done => format!("rollup tables: {} run", ui::counted(done, "statement")),
             };
             let mut text = format!("checkpoint table {table}: {checkpoints}\n{tables}");
+            if !made.is_empty() {
+                let line = format!("tables made: {}", made.join(", "));
+                text.push_str(&format!("\n{}", ui::wrapped(&line, 2)));
+            }
             text.extend(to_repair.iter().map(|(rollup, reason)| unrepaired(rollup, reason)));
             text.extend(no_readers(&worker).filter(|_| !statements.is_empty()));
             text.extend(redefined.iter().map(|(rollup, slices)| old(rollup, *slices)));
             let recut = recut.iter().flat_map(Recut::lines);
             text.extend(recut.map(|line| format!("\n{}", ui::wrapped(&line, 2))));
+            let next = next.iter().map(|it| format!("`{it}`")).collect::<Vec<_>>().join(", then ");
+            text.extend((!next.is_empty()).then(|| format!("\nnext: {next}")));
             text
         });
         Ok(())
@@ -251,6 +262,35 @@ async fn ask_app(worker: &Worker) -> Result<(), WorkError> {
         }
     }
     Ok(())
+}
+
+/// The rollup tables that these statements create.
+fn made(worker: &Worker, statements: &[String]) -> Vec<String> {
+    let creates = |rollup: &&Rollup| {
+        let begin = format!("CREATE TABLE {} ", worker.target.table(rollup));
+        statements.iter().any(|sql| sql.starts_with(&begin))
+    };
+    let name = |rollup: &Rollup| format!("{}.{}", worker.target.schema, rollup.name);
+    worker.config.rollups.iter().filter(creates).map(name).collect()
+}
+
+/// The commands that lead on. None: ticks compute the little that is left.
+async fn next(worker: &Worker, made: &[String]) -> Result<Vec<String>, WorkError> {
+    let rollups = &worker.config.rollups;
+    let mut is_first = !made.is_empty();
+    for rollup in rollups {
+        is_first |= ready::watermark(worker, rollup).await?.until().is_none();
+    }
+    if !is_first {
+        return Ok(Vec::new());
+    }
+    let is_captured = |rollup: &Rollup| rollup.late == Late::Capture && rollup.depth() == 0;
+    let capture = rollups.iter().any(is_captured).then(|| "tallymark capture install".to_owned());
+    let backfill = match &**rollups {
+        [only] => format!("tallymark backfill {}", only.name),
+        _ => "tallymark backfill --all".to_owned(),
+    };
+    Ok(capture.into_iter().chain(Some(backfill)).collect())
 }
 
 /// The statements that `init` would run.

@@ -10,8 +10,7 @@ use crate::model::clock::Deadline;
 use crate::model::hint::Fault;
 use crate::target::DeletedSlices;
 use crate::tick;
-use crate::work::report::{Outcome, SliceReport};
-use crate::work::report::{ScrubReport, TickReport};
+use crate::work::report::{NextDue, Outcome, ScrubReport, SliceReport, TickReport};
 use crate::work::slice_run::{self, RunOptions};
 use crate::work::worker::Severity;
 
@@ -71,7 +70,7 @@ impl RunArgs {
             let now = self.at.unwrap_or_else(|| worker.clock.now());
             tick::run(&worker, now, deadline, rollup).await?
         };
-        global.print(&report, || text(&report));
+        global.print(&report, || text(&report, worker.clock.now()));
         match report.severity() {
             None => Ok(()),
             Some(Severity::Failed) if report.problems.is_empty() => Err(Failure::printed(
@@ -113,7 +112,7 @@ fn wrong(report: &TickReport) -> String {
         .join(", ")
 }
 
-fn text(report: &TickReport) -> String {
+fn text(report: &TickReport, now: DateTime<Utc>) -> String {
     let mut parts = Vec::new();
     let deleted = report.kept_away;
     let has_deleted = deleted != DeletedSlices::default();
@@ -139,8 +138,18 @@ fn text(report: &TickReport) -> String {
         let (slices, rows) = (ui::number(deleted.slices), ui::number(deleted.rows));
         parts.push(format!("keep: {rows} rows of {slices} old slices deleted"));
     }
+    parts.extend(report.next_due.as_ref().and_then(|next| due_next(next, now)));
     parts.extend(report.workload_units.filter(|units| *units > Units::default()).map(billed));
     parts.join("\n")
+}
+
+/// When work comes next. `None`: the report says already that slices were left.
+fn due_next(NextDue { rollup, at }: &NextDue, now: DateTime<Utc>) -> Option<String> {
+    let when = match (*at - now).to_std() {
+        Ok(wait) if !wait.is_zero() => format!("{}, in {}", ui::instant(*at), ui::duration(wait)),
+        _ => "now".to_owned(),
+    };
+    rollup.as_ref().map(|rollup| format!("next due: {rollup}, {when}"))
 }
 
 /// What an app has billed for a command.

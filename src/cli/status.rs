@@ -1,6 +1,11 @@
-use std::collections::BTreeMap;
+mod grid;
+mod overview;
+mod watch;
 
-use chrono::{DateTime, Datelike as _, TimeDelta, Timelike as _, Utc};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -8,14 +13,17 @@ use serde_json::json;
 use super::remote::{self, Remote};
 use super::run::{name, named};
 use super::ui::{self, Paint};
-use super::{Failure, Global, Via, control, rollups};
+use super::{Failure, Global, Via, control, excluded, parse_duration, rollups};
 use crate::check::scrub::{self, scrubbed_range};
 use crate::checkpoint::{Backfill, Checkpoint, Drift, ScrubProgress, State};
 use crate::fanout;
 use crate::model::rollup::Rollup;
-use crate::work::due::{Planned, Standing};
+use crate::work::due::Planned;
 use crate::work::worker::{WorkError, Worker};
 use crate::work::{identity, replay, standings, workload};
+
+use grid::{LineSpan, grid, legend};
+use overview::Overview;
 
 /// Maximum number of unfinished slices listed with their reason. The JSON lists all.
 const LISTED_MAX: usize = 10;
@@ -36,6 +44,15 @@ pub(crate) struct StatusArgs {
     #[arg(long, value_name = "N", default_value_t = LINES_DEFAULT)]
     #[serde(default = "lines_default")]
     lines: usize,
+    /// Show it again and again, until Ctrl-C: in place at a terminal, else a line for each change
+    #[arg(long, conflicts_with = "via")]
+    #[serde(skip)]
+    watch: bool,
+    /// Time between two looks of --watch, at least a second
+    #[arg(long, value_name = "DURATION", default_value = "5s", requires = "watch",
+          value_parser = parse_duration)]
+    #[serde(skip)]
+    every: Duration,
     #[command(flatten)]
     #[serde(skip)]
     via: Via,
@@ -67,6 +84,29 @@ struct RollupStatus {
     backfill: Option<Backfill>,
 }
 
+/// The state of the chosen rollups, as it is shown.
+struct Shown {
+    document: serde_json::Value,
+    overviews: Vec<Overview>,
+    /// All of each rollup. Empty: a line each is enough.
+    details: Vec<String>,
+    /// What concerns all rollups.
+    below: Vec<String>,
+}
+
+impl Shown {
+    fn text(&self) -> String {
+        let mut texts = self.details.clone();
+        if texts.is_empty() {
+            let table = overview::table(&self.overviews, ui::columns());
+            let more = "`tallymark status ROLLUP` shows one with its calendar and its reasons";
+            texts.push(format!("{table}\n{}", ui::wrapped(more, 2)));
+        }
+        texts.extend(Some(self.below.join("\n")).filter(|lines| !lines.is_empty()));
+        texts.join("\n\n")
+    }
+}
+
 impl StatusArgs {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
         match self.via.function() {
@@ -77,34 +117,59 @@ impl StatusArgs {
 
     /// Runs the command in this process.
     pub(super) async fn run_here(self, global: &Global) -> Result<(), Failure> {
+        if self.watch && global.json {
+            return Err(Failure::usage(excluded("--watch", "--json")));
+        }
         let worker = global.worker(1).await?;
-        let mut documents = Vec::new();
-        let mut texts = Vec::new();
-        for rollup in rollups(&worker, self.rollup.as_deref())? {
-            let standings = self.standings(&worker, rollup).await?;
-            documents.push(document(rollup, &standings));
-            texts.push(self.text(rollup, &standings));
+        if self.watch {
+            return watch::watch(&self, global, &worker).await;
         }
-        let control = worker.checkpoints.control().await.map_err(WorkError::from)?;
-        let mut document = control::document(&worker, &control);
-        document["rollups"] = documents.into();
-        let month = workload::this_month(&worker).await.map_err(WorkError::from)?;
-        if let Some(month) = &month {
-            document["workload_units"] = json!(month);
-        }
-        global.print(&document, || {
-            let lines = control::lines(&worker, &control);
-            let lines = month.iter().map(|it| format!("app: {it}")).chain(lines);
-            let lines = lines.collect::<Vec<_>>().join("\n");
-            texts.extend(Some(lines).filter(|lines| !lines.is_empty()));
-            texts.join("\n\n")
-        });
+        let shown = self.shown(global, &worker).await?;
+        global.print(&shown.document, || shown.text());
         Ok(())
     }
 
-    async fn standings(&self, worker: &Worker, rollup: &Rollup) -> Result<RollupStatus, WorkError> {
-        let now = worker.clock.now();
-        let standings::Standings { seen, plan: known } = standings::of(worker, rollup, now).await?;
+    /// The state of the chosen rollups: of several a line each, of one all of it.
+    async fn shown(&self, global: &Global, worker: &Worker) -> Result<Shown, Failure> {
+        let chosen = rollups(worker, self.rollup.as_deref())?;
+        let control = worker.checkpoints.control().await.map_err(WorkError::from)?;
+        let is_overview = self.rollup.is_none() && chosen.len() > 1;
+        let needs_all = !is_overview || global.json || ui::is_keeping();
+        let (mut overviews, mut details) = (Vec::new(), Vec::new());
+        let mut documents = Vec::new();
+        for rollup in chosen {
+            let now = worker.clock.now();
+            let known = standings::of(worker, rollup, now).await?;
+            let overview = Overview::new(worker, rollup, &known.plan, &control, now);
+            if needs_all {
+                let standings = self.standings(worker, rollup, known, now).await?;
+                let mut document = document(rollup, &standings);
+                overview.add_to(&mut document);
+                documents.push(document);
+                details.push(self.text(rollup, &standings));
+            }
+            overviews.push(overview);
+        }
+        let mut document = control::document(worker, &control);
+        document["rollups"] = documents.into();
+        let month = workload::this_month(worker).await.map_err(WorkError::from)?;
+        if let Some(month) = &month {
+            document["workload_units"] = json!(month);
+        }
+        let mut below: Vec<String> = month.iter().map(|it| format!("app: {it}")).collect();
+        below.extend(control::lines(worker, &control));
+        let details = if is_overview { Vec::new() } else { details };
+        Ok(Shown { document, overviews, details, below })
+    }
+
+    async fn standings(
+        &self,
+        worker: &Worker,
+        rollup: &Rollup,
+        known: standings::Standings,
+        now: DateTime<Utc>,
+    ) -> Result<RollupStatus, WorkError> {
+        let standings::Standings { seen, plan: known } = known;
         let backfill = match seen.backfill() {
             Some(id) => worker.checkpoints.backfill(&rollup.name, id).await?,
             None => None,
@@ -179,7 +244,7 @@ impl StatusArgs {
             ui::wrapped(&line, 2)
         }));
         lines.extend(standings.scrub.iter().flat_map(|scrub| scrub.lines(rollup)));
-        lines.extend(self.grid(rollup, &standings.slices));
+        lines.extend(grid(rollup, &standings.slices, self.lines));
         lines.push(legend(&standings.slices));
         if !standings.unfinished.is_empty() {
             lines.push(String::new());
@@ -193,146 +258,6 @@ impl StatusArgs {
         }
         lines.join("\n")
     }
-
-    /// The calendar of slices: a line per month (or day, or year), a letter per slice.
-    fn grid(&self, rollup: &Rollup, slices: &[Planned]) -> Vec<String> {
-        let line = LineSpan::of(rollup);
-        let mut rows: BTreeMap<String, BTreeMap<usize, Standing>> = BTreeMap::new();
-        for planned in slices {
-            let local = planned.slice.start().with_timezone(&rollup.calendar.zone());
-            let (label, place) = line.place(rollup, local.naive_local());
-            let row = rows.entry(label).or_default();
-            // An hour that occurs twice takes the next place.
-            let place = if row.contains_key(&place) { place + 1 } else { place };
-            row.insert(place, planned.standing);
-        }
-        let shown = rows.len().saturating_sub(self.lines.max(1));
-        rows.into_iter()
-            .skip(shown)
-            .map(|(label, cells)| {
-                let width = cells.keys().max().map_or(0, |last| last + 1);
-                let cells: String = (0..width)
-                    .map(|place| match cells.get(&place) {
-                        Some(standing) => ui::paint(color(*standing), letter(*standing)),
-                        None => " ".into(),
-                    })
-                    .collect();
-                format!("{label}  {cells}")
-            })
-            .collect()
-    }
-}
-
-/// The time that a line of the calendar covers.
-#[derive(Clone, Copy)]
-enum LineSpan {
-    HalfDay,
-    Day,
-    Month,
-    Year,
-}
-
-impl LineSpan {
-    fn of(rollup: &Rollup) -> Self {
-        let width = rollup.calendar.width().approximate();
-        match width.as_secs() {
-            0..1200 => Self::HalfDay,
-            1200..86_400 => Self::Day,
-            86_400 => Self::Month,
-            _ => Self::Year,
-        }
-    }
-
-    fn span(self) -> TimeDelta {
-        match self {
-            Self::HalfDay => TimeDelta::hours(12),
-            Self::Day => TimeDelta::days(1),
-            Self::Month => TimeDelta::days(31),
-            Self::Year => TimeDelta::days(366),
-        }
-    }
-
-    /// The line's label and the slice's place in it.
-    fn place(self, rollup: &Rollup, local: chrono::NaiveDateTime) -> (String, usize) {
-        let width = rollup.calendar.width().approximate().as_secs().max(1);
-        let second = u64::from(local.time().num_seconds_from_midnight());
-        let nth = |second: u64| usize::try_from(second / width).unwrap_or(0);
-        match self {
-            Self::HalfDay => {
-                let half = if local.hour() < 12 { "am" } else { "pm" };
-                (format!("{} {half}", local.date()), nth(second % (12 * 3600)))
-            }
-            Self::Day => (local.date().to_string(), nth(second)),
-            Self::Month => (local.format("%Y-%m").to_string(), local.day0() as usize),
-            Self::Year if width > 8 * 86_400 => {
-                let months = usize::try_from(width / (30 * 86_400)).unwrap_or(1).max(1);
-                (local.year().to_string(), local.month0() as usize / months)
-            }
-            Self::Year => {
-                let week = local.iso_week();
-                (week.year().to_string(), week.week0() as usize)
-            }
-        }
-    }
-}
-
-const fn letter(standing: Standing) -> char {
-    match standing {
-        Standing::Succeeded => '#',
-        Standing::Missing => '.',
-        Standing::Running => 'R',
-        Standing::LeaseOver => 'L',
-        Standing::Retry => 'F',
-        Standing::Waiting => 'W',
-        Standing::Exhausted => 'X',
-        Standing::Yielded => 'Y',
-        Standing::Stale => 'S',
-        Standing::Lookback => 'B',
-        Standing::Redefined => 'D',
-        Standing::OtherCalendar => 'C',
-        Standing::Grown => 'G',
-        Standing::Open => 'O',
-        Standing::Sealed => '-',
-        Standing::Empty => '_',
-        Standing::Blocked => '~',
-        Standing::NotEnded => ' ',
-    }
-}
-
-const fn color(standing: Standing) -> Paint {
-    match standing {
-        Standing::Succeeded | Standing::Open => Paint::Green,
-        Standing::Missing | Standing::Sealed | Standing::Empty | Standing::NotEnded => Paint::Dim,
-        Standing::Running
-        | Standing::Yielded
-        | Standing::Lookback
-        | Standing::Redefined
-        | Standing::Grown
-        | Standing::OtherCalendar => Paint::Cyan,
-        Standing::Waiting | Standing::LeaseOver | Standing::Stale | Standing::Blocked => {
-            Paint::Yellow
-        }
-        Standing::Retry | Standing::Exhausted => Paint::Alarm,
-    }
-}
-
-/// The letters that occur, each with its meaning and count.
-fn legend(slices: &[Planned]) -> String {
-    let mut counts: BTreeMap<&str, (Standing, usize)> = BTreeMap::new();
-    for planned in slices {
-        let standing = planned.standing;
-        counts.entry(standing.word()).or_insert((standing, 0)).1 += 1;
-    }
-    let mut counts: Vec<(Standing, usize)> = counts.into_values().collect();
-    counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-    counts
-        .into_iter()
-        .map(|(standing, count)| {
-            let letter = ui::paint(color(standing), letter(standing));
-            format!("{letter} {} {}", ui::count(count), standing.word())
-        })
-        .collect::<Vec<_>>()
-        .join("   ")
 }
 
 /// `entity_daily@2026-02-10T00:00:00Z  failed, attempt 3, again at …: why`.

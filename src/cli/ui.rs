@@ -21,11 +21,18 @@ pub(crate) use kept::{
     KeptOutput, KeptText, TextKind, is_keeping, keep_document, keep_next, keeping,
 };
 
-pub(crate) use paint::{Paint, paint};
+pub(crate) use paint::{Paint, paint, width};
 pub(crate) use progress::ProgressLine;
 
 /// The terminal width that all output must fit.
 const LINE: usize = 80;
+
+/// The columns that a result may take. `None`: it goes to a file or a pipe, where lines stay whole.
+#[must_use]
+pub(crate) fn columns() -> Option<usize> {
+    let columns = || usize::from(console::Term::stdout().size().1).min(LINE);
+    (console::user_attended() && !is_keeping()).then(columns)
+}
 
 /// Prints a line of a command's result.
 pub(crate) fn print(text: impl AsRef<str>) {

@@ -143,6 +143,8 @@ pub struct Plan {
     pub watermark: DateTime<Utc>,
     /// The first slice, of any standing, whose checkpoint holds another definition.
     pub other_definition: Option<Slice>,
+    /// When the first waiting slice may be tried again, or the first lease runs out.
+    pub retry_at: Option<DateTime<Utc>>,
 }
 
 impl Plan {
@@ -161,6 +163,14 @@ impl Plan {
     /// The slices that succeeded by another definition.
     pub fn redefined(&self) -> impl Iterator<Item = &Planned> {
         self.slices.iter().filter(|planned| planned.standing == Standing::Redefined)
+    }
+
+    /// When the next slice of `rollup` becomes due, apart from those that are due at `now`. Late
+    /// changes and operators may bring work earlier.
+    #[must_use]
+    pub(crate) fn next_due(&self, rollup: &Rollup, now: DateTime<Utc>) -> DateTime<Utc> {
+        let readable = rollup.readable_at(rollup.next_readable(now));
+        self.retry_at.map_or(readable, |at| at.min(readable))
     }
 
     /// Whether every slice before the watermark holds the present definition.
@@ -225,7 +235,7 @@ impl View<'_> {
         let mut slices = Vec::new();
         let mut watermark = from;
         let mut unbroken = true;
-        let mut other_definition = None;
+        let (mut other_definition, mut retry_at) = (None, None::<DateTime<Utc>>);
         let mut slice = calendar.containing(from);
         while slice.start() < to && (self.is_over(slice) || self.is_open(slice)) {
             let checkpoint = known.get(&slice.start()).copied();
@@ -236,6 +246,12 @@ impl View<'_> {
             if standing != Standing::Sealed && checkpoint.is_some_and(is_other) {
                 other_definition.get_or_insert(slice);
             }
+            let again = checkpoint.and_then(|it| match standing {
+                Standing::Running => it.lease_until,
+                Standing::Waiting => it.retry_at,
+                _ => None,
+            });
+            retry_at = [retry_at, again].into_iter().flatten().min();
             unbroken &= standing.is_done() && self.is_over(slice);
             if unbroken {
                 watermark = slice.end();
@@ -243,7 +259,7 @@ impl View<'_> {
             slices.push(Planned { slice, standing });
             slice = calendar.next(slice);
         }
-        Plan { slices, watermark, other_definition }
+        Plan { slices, watermark, other_definition, retry_at }
     }
 
     /// Whether `slice` waits for a finer slice.

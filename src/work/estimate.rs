@@ -117,11 +117,33 @@ async fn learned_and_call(
     Ok((Some(learned), call_ms))
 }
 
-/// The estimate of `plan` with this many concurrent slices.
+/// The estimate of `plan` with this many concurrent slices, and of the slices of coarse rollups that
+/// follow.
 ///
 /// # Errors
 /// The source or the checkpoints cannot be read.
 pub async fn estimate(
+    worker: &Worker,
+    rollup: &Rollup,
+    plan: &BackfillPlan,
+    concurrency: u32,
+) -> Result<Estimate, WorkError> {
+    let mut estimate = alone(worker, rollup, plan, concurrency).await?;
+    estimate.coarse = coarse::of(worker, rollup, &plan.slices).await?;
+    for coarse in &estimate.coarse {
+        let dollars = coarse.dollars();
+        let is_charged = estimate.is_on_aws;
+        let dollars = if is_charged { dollars } else { dollars.without_dynamodb() };
+        estimate.dollars = estimate.dollars.plus(dollars);
+    }
+    Ok(estimate)
+}
+
+/// The estimate of `plan` alone, with this many concurrent slices.
+///
+/// # Errors
+/// The source or the checkpoints cannot be read.
+pub(crate) async fn alone(
     worker: &Worker,
     rollup: &Rollup,
     plan: &BackfillPlan,
@@ -154,9 +176,7 @@ pub async fn estimate(
     let elapsed_ms = source_ms / reading + slices * overhead_ms / at_once;
     let work_ms = source_ms * (1.0 + settings.nice_ratio) + slices * overhead_ms;
     let is_on_aws = !worker.checkpoints.is_in_target();
-    let coarse = coarse::of(worker, rollup, &plan.slices).await?;
-    let dollars =
-        coarse.iter().fold(Dollars::of(slices, work_ms), |sum, it| sum.plus(it.dollars()));
+    let dollars = Dollars::of(slices, work_ms);
     Ok(Estimate {
         slices: plan.slices.len(),
         rows: whole(rows),
@@ -165,11 +185,37 @@ pub async fn estimate(
         elapsed_ms: whole(elapsed_ms),
         finish_at: finish(settings, worker.clock.now(), elapsed_ms),
         is_learned: learned.is_some(),
-        coarse,
+        coarse: Vec::new(),
         dollars: if is_on_aws { dollars } else { dollars.without_dynamodb() },
         is_on_aws,
         workload_units: rollup.mirror.is_some().then(|| workload(rows, slices)),
     })
+}
+
+/// The estimate of several backfills, one after another. `None`: there is none.
+#[must_use]
+pub(crate) fn together(worker: &Worker, estimates: &[Estimate]) -> Option<Estimate> {
+    let settings = worker.governor.settings();
+    let both = |one: Estimate, other: &Estimate| {
+        let elapsed_ms = one.elapsed_ms + other.elapsed_ms;
+        let units = one.workload_units.into_iter().chain(other.workload_units);
+        Estimate {
+            slices: one.slices + other.slices,
+            rows: one.rows + other.rows,
+            blocks: one.blocks + other.blocks,
+            source_ms: one.source_ms + other.source_ms,
+            elapsed_ms,
+            finish_at: finish(settings, worker.clock.now(), float(elapsed_ms)),
+            is_learned: one.is_learned && other.is_learned,
+            dollars: one.dollars.plus(other.dollars),
+            // They are part of it.
+            coarse: Vec::new(),
+            is_on_aws: one.is_on_aws || other.is_on_aws,
+            workload_units: units.reduce(|one, other| one + other),
+        }
+    };
+    let (first, rest) = estimates.split_first()?;
+    Some(rest.iter().fold(first.clone(), both))
 }
 
 /// The things in `slices` of a mirror, by the app's own count.

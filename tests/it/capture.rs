@@ -414,7 +414,7 @@ async fn the_command_installs_shows_and_removes() {
     place.sql(&printed).await;
     assert_eq!(place.run(&["capture", "install"]).good().out, "capture: installed already\n");
     place.run(&["capture", "status"]).good();
-    assert_eq!(place.run(&["run"]).good().out, "nothing is due\n");
+    assert!(place.run(&["run"]).good().out.starts_with("nothing is due\n"));
     place.sql(&format!("INSERT INTO events VALUES ('{}T05:00Z', 'late', 1)", day(2))).await;
     let status = place.json(&["capture", "status"]);
     assert_eq!(status["tables"][0]["marks"], 1);
@@ -432,7 +432,7 @@ async fn the_command_installs_shows_and_removes() {
     place.checkpoints().reopen("daily", lookup, "test", now).await.unwrap();
     assert_eq!(ran_without_capture(&place, "tallymark_update"), [day(1)]);
     place.run(&["capture", "install"]).good();
-    assert_eq!(place.run(&["run"]).good().out, "nothing is due\n");
+    assert!(place.run(&["run"]).good().out.starts_with("nothing is due\n"));
     place.run(&["capture", "remove"]).good();
     assert_eq!(place.run(&["capture", "remove"]).good().out, "capture: there is none\n");
     let left = "SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'tallymark%'";

@@ -55,7 +55,7 @@ fn configure(place: &Place, store: &str, days: u32) {
 }
 
 fn is_idle(place: &Place) {
-    assert_eq!(place.run(&["run"]).good().out, "nothing is due\n");
+    assert!(place.run(&["run"]).good().out.starts_with("nothing is due\n"));
 }
 
 #[tokio::test]

@@ -128,7 +128,7 @@ async fn every_command_does_what_the_manual_says() {
     is_documented(&verify, "verify", 0);
     assert_eq!((&verify["slices"], &verify["differences"]), (&json!(6), &json!(0)));
     is_documented(&place.json(&["repair", "--dry-run"]), "repair", 0);
-    assert_eq!(place.run(&["run"]).good().out, "nothing is due\n");
+    assert!(place.run(&["run"]).good().out.starts_with("nothing is due\n"));
 }
 
 #[tokio::test]
@@ -140,7 +140,8 @@ async fn what_a_dry_run_prints_can_be_run_by_hand() {
     assert_eq!(lines(&place.source_url, nothing).await, ["(t)"]);
     execute(&place.target_url, &printed).await;
     let init = place.run(&["init"]).good().out;
-    assert_eq!(init, "checkpoint table tallymark: created\nrollup tables: all there\n");
+    let there = "checkpoint table tallymark: created\nrollup tables: all there\n";
+    assert_eq!(init, format!("{there}next: `tallymark backfill daily`\n"));
     place.run(&["run"]).good();
     is_right(&place).await;
 }
@@ -202,7 +203,7 @@ async fn repair_rebuilds_a_lost_checkpoint_table() {
     is_documented(&repaired, "repair", 0);
     assert_eq!(repaired["rollups"], promised["rollups"]);
     assert_eq!(repaired["rollups"][0]["restored"].as_array().unwrap().len(), 4);
-    assert_eq!(place.run(&["run"]).good().out, "nothing is due\n");
+    assert!(place.run(&["run"]).good().out.starts_with("nothing is due\n"));
     is_right(&place).await;
 }
 

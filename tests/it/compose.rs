@@ -517,7 +517,7 @@ async fn a_coarse_rollup_needs_no_source_once_its_finer_one_is_done() {
     place.seed(3).await;
     let printed = place.run(&["init", "--dry-run"]).good().out;
     execute(&place.target_url, &printed).await;
-    assert!(place.run(&["init"]).good().out.ends_with("rollup tables: all there\n"));
+    assert!(place.run(&["init"]).good().out.contains("rollup tables: all there\n"));
     place.run(&["check"]).good();
     assert_eq!(place.json(&["run"])["slices"].as_array().unwrap().len(), 6);
     assert_eq!(place.json(&["verify"])["differences"], 0);

@@ -454,7 +454,7 @@ async fn a_tick_with_nothing_due_asks_two_questions_and_connects_to_no_database(
     drop(way);
     let counting = Unreliable::counting(place.endpoint());
     *place.endpoint() = counting.endpoint.clone();
-    assert_eq!(place.run(&["run"]).good().out, "nothing is due\n");
+    assert!(place.run(&["run"]).good().out.starts_with("nothing is due\n"));
     assert_eq!(counting.asked(), ["GetItem", "Query"]);
     // A slice: claim and complete, and the control item.
     (place.source_url, place.target_url) = urls;

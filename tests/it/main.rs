@@ -58,6 +58,7 @@ mod new;
 mod open;
 mod origins;
 mod outage;
+mod overview;
 mod partitions;
 mod paths;
 mod plan_guard;

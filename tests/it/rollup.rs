@@ -265,7 +265,7 @@ async fn a_renamed_rollup_keeps_its_rows_its_progress_and_its_attempts() {
     let again = place.run(&["rollup", "rename", "daily", "visits", "--yes"]).good();
     assert!(again.out.contains("already"), "{again:?}");
     place.run(&["run"]).good();
-    assert_eq!(place.run(&["run"]).good().out, "nothing is due\n");
+    assert!(place.run(&["run"]).good().out.starts_with("nothing is due\n"));
     place.run(&["verify"]).good();
 }
 
@@ -306,7 +306,7 @@ async fn a_dropped_rollup_leaves_nothing_behind() {
     assert_eq!(count(&place, gone).await, "(,,0,0)");
     assert!(place.checkpoints().items("visits").await.unwrap().is_empty());
     place.run(&["rollup", "drop", "visits", "--yes"]).good();
-    assert_eq!(place.run(&["run"]).good().out, "nothing is due\n");
+    assert!(place.run(&["run"]).good().out.starts_with("nothing is due\n"));
 
     place.configure(&all);
     place.run(&["run"]).refused(2, &["not ready"]);
@@ -364,7 +364,7 @@ async fn a_finer_rollup_is_renamed_under_its_coarse_one_and_is_not_dropped() {
     place.checkpoints().copy_items(&old, "visits").await.unwrap();
     assert_eq!(place.checkpoints().scrub("visits").await.unwrap().verified, 3);
 
-    assert_eq!(place.run(&["run"]).good().out, "nothing is due\n");
+    assert!(place.run(&["run"]).good().out.starts_with("nothing is due\n"));
     assert_eq!(count(&place, "SELECT * FROM stats.weekly").await, weeks);
     place.sql("INSERT INTO events SELECT min(bucket), 'late', 1 FROM stats.weekly").await;
     let start = count(&place, "SELECT min(bucket)::date FROM stats.weekly").await;

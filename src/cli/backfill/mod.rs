@@ -1,3 +1,4 @@
+mod all;
 mod remote;
 
 use std::time::Duration;
@@ -29,8 +30,11 @@ pub(crate) struct BackfillArgs {
     #[command(subcommand)]
     command: Option<remote::BackfillCommand>,
     /// The rollup
-    #[arg(required = true)]
+    #[arg(required_unless_present = "all")]
     rollup: Option<String>,
+    /// All rollups, finer ones first
+    #[arg(long, conflicts_with_all = ["rollup", "via"])]
+    all: bool,
     #[command(flatten)]
     range: RangeArgs,
     /// The end of history to start with
@@ -112,6 +116,9 @@ impl BackfillArgs {
             // Slices that are under way when a limit is reached would go beyond it.
             self.pace.concurrency.get_or_insert(1);
         }
+        if self.all {
+            return all::run(self, global).await;
+        }
         let worker = self.pace.worker(global).await?;
         self.refuse_idle_limit(&worker)?;
         let rollup = worker.rollup(self.rollup.as_deref().unwrap_or_default())?;
@@ -147,9 +154,7 @@ impl BackfillArgs {
         let progress = ProgressLine::new(&rollup.name, plan.slices.len());
         let options = RunOptions { backfill: Some(worker.clock.now()), ..RunOptions::default() };
         let limits = BatchLimits { rows: self.max_rows, dollars: self.max_dollars };
-        let deadline = self.max_hours.map(|hours| {
-            Deadline::after(&*worker.clock, Duration::from_secs_f64((hours * 3600.0).min(1e9)))
-        });
+        let deadline = self.deadline(&worker);
         let batch = BatchOptions { limits, deadline, ..self.pace.batch(settings, options) };
         let work = backfill::run(&worker, rollup, &plan, batch, &progress);
         let report = progress.during(worker.governor.waits(), work).await;
@@ -159,6 +164,12 @@ impl BackfillArgs {
 }
 
 impl BackfillArgs {
+    /// When all work ends.
+    fn deadline(&self, worker: &Worker) -> Option<Deadline> {
+        let time = |hours: f64| Duration::from_secs_f64((hours * 3600.0).min(1e9));
+        self.max_hours.map(|hours| Deadline::after(&*worker.clock, time(hours)))
+    }
+
     /// Refuses a limit in dollars where AWS has no part in the work, as it would never be reached.
     fn refuse_idle_limit(&self, worker: &Worker) -> Result<(), Failure> {
         let is_idle = self.max_dollars.is_some() && self.via.via.is_none();
@@ -320,6 +331,12 @@ pub(super) fn finish(
         return Ok(());
     }
     let Some(severity) = report.severity() else { return Ok(()) };
+    debug_assert_eq!(severity, Severity::Failed);
+    Err(Failure::printed(severity, shortfall(&report)))
+}
+
+/// What a batch left undone, and the remedy.
+fn shortfall(report: &BatchReport) -> Fault {
     let parts: Vec<String> = [
         (report.failed.len(), "failed"),
         (report.refused.len(), "could not be claimed"),
@@ -333,7 +350,8 @@ pub(super) fn finish(
     if let Some(why) = &report.stopped {
         message.push_str(&format!(": {why}"));
     }
-    if let Some(first) = report.failed.iter().chain(&report.refused).next() {
+    let first = report.failed.iter().chain(&report.refused).next();
+    if let Some(first) = first {
         let reason = first.reason.as_deref().unwrap_or_default();
         message.push_str(&format!(
             "; the first, {}@{}: {reason}",
@@ -341,14 +359,15 @@ pub(super) fn finish(
             ui::instant(first.start)
         ));
     }
-    debug_assert_eq!(severity, Severity::Failed);
-    let first = report.failed.iter().chain(&report.refused).next();
     let remedy = match first {
         Some(first) => first.hint.as_deref().unwrap_or(AGAIN),
-        None => "run the same command again, which goes on where this one stopped",
+        None => CONTINUE,
     };
-    Err(Failure::printed(severity, Fault::new(message).remedy(remedy)))
+    Fault::new(message).remedy(remedy)
 }
+
+/// The remedy of a batch that left slices.
+const CONTINUE: &str = "run the same command again, which goes on where this one stopped";
 
 /// The JSON document of a batch.
 pub(super) fn document(

@@ -74,7 +74,7 @@ pub(super) fn kept(text: &str, each: fn(&str) -> Cow<'_, str>) -> String {
 }
 
 /// The number of columns that `text` takes.
-pub(super) fn width(text: &str) -> usize {
+pub(crate) fn width(text: &str) -> usize {
     measure_text_width(&shown(text, false))
 }
 

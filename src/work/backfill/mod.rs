@@ -15,7 +15,7 @@ use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
 use crate::model::slice::{Order, Slice};
 use crate::work::compose;
-use crate::work::due::{Standing, View};
+use crate::work::due::{FinerDone, Standing, View};
 use crate::work::empty;
 use crate::work::price::Dollars;
 use crate::work::ready;
@@ -136,6 +136,14 @@ impl BatchReport {
         }
     }
 
+    /// The price of the work, each slice in a Lambda invocation of its own.
+    #[must_use]
+    pub(crate) fn dollars(&self) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "estimates")]
+        let (done, work_ms) = (self.succeeded as f64, self.work_ms as f64);
+        Dollars::of(done, work_ms).total()
+    }
+
     /// Number of slices that are finished.
     fn ended(&self) -> usize {
         self.succeeded + self.failed.len() + self.refused.len()
@@ -227,13 +235,38 @@ pub async fn plan(
     order: Order,
     force: bool,
 ) -> Result<BackfillPlan, WorkError> {
-    let (from, to) = checked_range(rollup, (from, to))?;
+    let finer = compose::finer_done(worker, rollup, worker.clock.now()).await?;
+    plan_after(worker, rollup, (from, to), order, force, finer.as_ref()).await
+}
+
+/// As [`plan`], for the time when all slices of the finer rollup are done.
+///
+/// # Errors
+/// As [`plan`].
+pub(crate) async fn plan_once_finer_is_done(
+    worker: &Worker,
+    rollup: &Rollup,
+    range: (DateTime<Utc>, DateTime<Utc>),
+    order: Order,
+    force: bool,
+) -> Result<BackfillPlan, WorkError> {
+    plan_after(worker, rollup, range, order, force, None).await
+}
+
+async fn plan_after(
+    worker: &Worker,
+    rollup: &Rollup,
+    range: (DateTime<Utc>, DateTime<Utc>),
+    order: Order,
+    force: bool,
+    finer_done: Option<&FinerDone>,
+) -> Result<BackfillPlan, WorkError> {
+    let (from, to) = checked_range(rollup, range)?;
     let now = worker.clock.now();
     let seen = empty::probe(worker, rollup).await?;
     let checkpoints = worker.checkpoints.range(&rollup.name, from, to).await?;
     let known: HashMap<_, _> = checkpoints.iter().map(|it| (it.slice_start, it)).collect();
-    let finer = compose::finer_done(worker, rollup, now).await?;
-    let view = View { finer_done: finer.as_ref(), ..standings::view(worker, rollup, &seen, now) };
+    let view = View { finer_done, ..standings::view(worker, rollup, &seen, now) };
     let plan = view.plan(&checkpoints, from, to);
     let mut backfill = BackfillPlan { from, to, ..BackfillPlan::default() };
     for planned in plan.slices {

@@ -5,8 +5,8 @@ mod tick;
 mod verification;
 
 pub(crate) use scrub::{DriftReport, LISTED_MAX, ScrubReport};
-pub(crate) use tick::{Gauges, HeldBack};
-pub use tick::{RollupProblem, TickReport};
+pub(crate) use tick::HeldBack;
+pub use tick::{NextDue, RollupProblem, TickReport};
 pub(crate) use verification::{NotCompared, SliceVerification};
 
 use std::borrow::Cow;

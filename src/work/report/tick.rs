@@ -32,6 +32,8 @@ pub struct TickReport {
     pub scrub: ScrubReport,
     /// Old slices that were deleted by `keep`.
     pub kept_away: DeletedSlices,
+    /// When work comes next. `None`: no rollup could be read, or one slice was named.
+    pub next_due: Option<NextDue>,
     /// What an app has billed for it, by the manual's prices: slices, looks for changes, and counts.
     /// `None`: the source is a database.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -63,6 +65,14 @@ pub struct Gauges {
     pub(crate) exhausted: usize,
     /// Backfills under way.
     pub(crate) backfills: usize,
+}
+
+/// When work comes next. Late changes and operators may bring it earlier.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NextDue {
+    /// The rollup. `None`: this tick left due slices to the next one.
+    pub rollup: Option<String>,
+    pub at: DateTime<Utc>,
 }
 
 /// A rollup whose due slices have to wait.
@@ -131,6 +141,33 @@ impl Gauges {
 }
 
 impl TickReport {
+    /// Learns when `rollup` has work next.
+    pub(crate) fn expect(&mut self, rollup: &str, at: DateTime<Utc>) {
+        if self.next_due.as_ref().is_none_or(|known| at < known.at) {
+            self.next_due = Some(NextDue { rollup: Some(rollup.to_owned()), at });
+        }
+    }
+
+    /// Learns from the slices that this tick ended without success, and from those that it left.
+    pub(crate) fn expect_the_rest(&mut self, now: DateTime<Utc>) {
+        let again: Vec<_> = self
+            .slices
+            .iter()
+            .filter(|slice| !slice.is_success())
+            .filter(|slice| !matches!(slice.outcome, Outcome::Exhausted | Outcome::Sealed))
+            .map(|slice| (slice.rollup.clone(), slice.retry_at.unwrap_or(now)))
+            .collect();
+        for (rollup, at) in again {
+            self.expect(&rollup, at);
+        }
+        if self.left > 0 {
+            let held = self.held.iter().map(|held| held.left).sum::<usize>();
+            let free_at = self.held.iter().map(|it| it.not_now.retry_at.unwrap_or(now)).min();
+            let at = free_at.filter(|_| held == self.left).unwrap_or(now).max(now);
+            self.next_due = Some(NextDue { rollup: None, at });
+        }
+    }
+
     /// Leaves the rest of `backlog`, and `more`.
     pub(crate) fn hold(&mut self, backlog: &mut Backlog<'_>, more: usize, not_now: NotNow) {
         let left = backlog.due.len() + more;
