@@ -220,6 +220,29 @@ pub(crate) fn counted(value: usize, noun: &str) -> String {
     format!("{} {noun}{}", count(value), if value == 1 { "" } else { "s" })
 }
 
+/// An estimated number of things: `1,200 groups`, `1 group`.
+#[must_use]
+pub(crate) fn about(value: f64, noun: &str) -> String {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an estimate")]
+    counted(value.max(0.0).round() as usize, noun)
+}
+
+/// The source rows behind a group: `7.2 rows a group`.
+#[must_use]
+pub(crate) fn ratio(rows_per_group: f64) -> String {
+    match rows_per_group < 10.0 {
+        true => format!("{rows_per_group:.1} rows a group"),
+        false => format!("{} a group", about(rows_per_group, "row")),
+    }
+}
+
+/// An estimated size: `21.5 MB`.
+#[must_use]
+pub(crate) fn bytes(value: f64) -> String {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an estimate")]
+    indicatif::DecimalBytes(value.max(0.0).round() as u64).to_string()
+}
+
 /// A length of time in its two largest units.
 #[must_use]
 pub(crate) fn duration(value: Duration) -> String {

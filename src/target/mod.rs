@@ -14,6 +14,7 @@ pub(crate) mod readers;
 mod ready;
 mod replace;
 mod seal;
+mod size;
 mod stage;
 mod statement;
 mod things;

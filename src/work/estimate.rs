@@ -17,6 +17,7 @@ use crate::source::reading::pace::FIRST_CHUNK_ROWS;
 use crate::source::reading::plan_guard;
 use crate::work::backfill::BackfillPlan;
 use crate::work::price::Dollars;
+use crate::work::size::{self, Size};
 use crate::work::worker::{WorkError, Worker};
 use crate::work::{ready, things};
 
@@ -74,9 +75,26 @@ pub struct Estimate {
     pub(crate) dollars: Dollars,
     /// Whether AWS has a part in the work. Without one, nothing of it is charged.
     pub(crate) is_on_aws: bool,
+    /// The groups that it computes, and how its table compresses. `None`: nothing tells.
+    #[serde(skip)]
+    pub(crate) size: Option<Size>,
     /// What the app will bill. `None`: the source is a database.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) workload_units: Option<Units>,
+}
+
+impl Estimate {
+    /// The groups that it computes.
+    #[must_use]
+    pub(crate) fn groups(&self) -> Option<u64> {
+        self.size.map(|size| whole(float(self.rows) / size.rows_per_group))
+    }
+
+    /// The bytes that these groups take in the table, with its indexes.
+    #[must_use]
+    pub(crate) fn table_bytes(&self) -> Option<u64> {
+        self.size.map(|size| whole(float(self.rows) / size.rows_per_group * size.bytes_per_group))
+    }
 }
 
 /// Measured cost of the newest slices of `rollup`. `None`: measurements are missing.
@@ -155,6 +173,10 @@ pub(crate) async fn alone(
     };
     let (learned, call_ms) = learned_and_call(worker, rollup).await?;
     let chunk_ms = worker.config.source.chunk_time.as_secs_f64() * 1e3;
+    let size = match plan.slices.get(plan.slices.len() / 2) {
+        Some(middle) => size::of(worker, rollup, *middle).await?,
+        None => None,
+    };
     let overhead_ms = OVERHEAD_MS + CALLS * call_ms;
     let ms_per_row = match rollup.mirror {
         Some(_) => PAGE_MS / float(PAGE_MAX),
@@ -188,6 +210,7 @@ pub(crate) async fn alone(
         coarse: Vec::new(),
         dollars: if is_on_aws { dollars } else { dollars.without_dynamodb() },
         is_on_aws,
+        size,
         workload_units: rollup.mirror.is_some().then(|| workload(rows, slices)),
     })
 }
@@ -211,6 +234,8 @@ pub(crate) fn together(worker: &Worker, estimates: &[Estimate]) -> Option<Estima
             // They are part of it.
             coarse: Vec::new(),
             is_on_aws: one.is_on_aws || other.is_on_aws,
+            // Sizes are of one table each.
+            size: None,
             workload_units: units.reduce(|one, other| one + other),
         }
     };

@@ -17,6 +17,7 @@ pub mod price;
 pub mod ready;
 pub mod replay;
 pub mod report;
+pub(crate) mod size;
 pub mod slice_run;
 pub mod standings;
 pub(crate) mod things;

@@ -156,3 +156,64 @@ async fn what_dynamodb_takes_is_foreseen() {
         place.run(&["backfill", "daily", "--yes"]).good();
     }
 }
+
+/// Statistics say how many groups to expect, and then the slices that were computed.
+#[tokio::test]
+async fn groups_and_the_table_s_size_are_foreseen_and_a_rollup_that_hardly_compresses_is_told() {
+    let grouped = |name: &str, by: &str| {
+        rollup(name, "")
+            .replace(&format!("public.{name}"), "public.ordered")
+            .replace("entity_id", by)
+    };
+    let rollups = grouped("by_kind", "kind") + &grouped("by_row", "number");
+    let database = crate::support::Database::create().await;
+    let place = Place::new(&database.url(), &database.url(), &rollups).await;
+    let with_number = GROWING.replace("n % 40 AS", "n AS number, n % 40 AS");
+    let sql = with_number.replace("CREATE TABLE T", "CREATE TABLE ordered");
+    place.sql(&format!("{sql} BY n; CREATE INDEX ON ordered (at); ANALYZE ordered")).await;
+    let foreseen = |name: &str| -> (u64, u64) {
+        let plan = place.json(&["plan", name, "--from", "2026-02-20", "--to", "2026-03-01"]);
+        let estimate = &plan["rollups"][0]["estimate"];
+        let number = |key: &str| estimate[key].as_u64().unwrap_or_else(|| panic!("{key}: {plan}"));
+        (number("groups"), number("table_bytes"))
+    };
+    let has_warning = |name: &str| {
+        let check = place.json(&["check", name]);
+        let findings = check["findings"].as_array().unwrap().clone();
+        let about = findings.iter().find(|it| it["finding"].to_string().contains("a group"));
+        let about = about.unwrap_or_else(|| panic!("{check}")).clone();
+        let is_note = about["grade"] == "note";
+        assert_eq!(is_note, about["finding"].to_string().contains("hardly compresses"), "{about}");
+        (is_note, about["finding"].to_string())
+    };
+    place.run(&["init"]).good();
+    let is_near = |found: u64, wanted: u64| (wanted / 2..=wanted * 2).contains(&found);
+    // Nine days with three kinds. Each row has a number of its own.
+    let days = 9 * 3;
+    assert!(is_near(foreseen("by_kind").0, days), "{:?}", foreseen("by_kind"));
+    let rows = place.json(&["plan", "by_row", "--from", "2026-02-20", "--to", "2026-03-01"]);
+    let rows = rows["rollups"][0]["estimate"]["rows"].as_u64().unwrap();
+    let (groups, bytes) = foreseen("by_row");
+    assert!(is_near(groups, rows) && (80..200).contains(&(bytes / groups)), "{groups} {bytes}");
+    let shown = place.run(&["plan", "by_row", "--from", "2026-02-20"]).good().out;
+    assert!(shown.contains("it hardly compresses"), "{shown}");
+    let range = ["--from", "2026-02-20", "--to", "2026-03-01", "--yes"];
+    for name in ["by_kind", "by_row"] {
+        place.run(&[&["backfill", name][..], &range].concat()).good();
+    }
+    place.sql("ANALYZE stats.by_row").await;
+    let kind = has_warning("by_kind");
+    assert!(!kind.0 && kind.1.contains("3 groups") && kind.1.contains("newest slices"), "{kind:?}");
+    let row = has_warning("by_row");
+    assert!(row.0 && row.1.contains("1.0 rows a group"), "{row:?}");
+    let stored = "SELECT pg_total_relation_size('stats.by_row') / count(*) FROM stats.by_row";
+    let stored = crate::support::cli::lines(&place.target_url, stored).await;
+    let (groups, bytes) = {
+        let plan = place.json(&["plan", "by_row", "--from", "2026-02-20", "--force"]);
+        let estimate = plan["rollups"][0]["estimate"].clone();
+        (estimate["groups"].as_u64().unwrap(), estimate["table_bytes"].as_u64().unwrap())
+    };
+    let each = bytes / groups;
+    let found: u64 = stored[0].trim_matches(['(', ')']).parse().unwrap();
+    assert!(each.abs_diff(found) * 10 <= found, "{each} for {found}");
+}

@@ -20,6 +20,7 @@ use crate::work::backfill::{
 use crate::work::estimate::{self, CoarseEstimate, Estimate};
 use crate::work::identity;
 use crate::work::price::PRICES_OF;
+use crate::work::size;
 use crate::work::slice_run::RunOptions;
 use crate::work::worker::{Severity, WorkError, Worker};
 
@@ -221,7 +222,24 @@ pub(super) fn foreseen(worker: &Worker, estimate: &Estimate) -> String {
         ui::counted(worker.governor.settings().slots as usize, "slot"),
         followed(estimate),
         priced(estimate),
-    )
+    ) + &grouped(estimate)
+}
+
+/// The groups, and the size of their table. Empty if nothing tells.
+fn grouped(estimate: &Estimate) -> String {
+    let sizes = estimate.size.zip(estimate.groups()).zip(estimate.table_bytes());
+    let Some(((size, groups), bytes)) = sizes else { return String::new() };
+    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+    let bytes = ui::bytes(bytes as f64);
+    let mut text = format!(
+        "\n  about {} groups in a table of about {bytes}, {}",
+        number(groups),
+        ui::ratio(size.rows_per_group)
+    );
+    if size.hardly_compresses() {
+        text.push_str(&format!("\n  it hardly compresses: {}", size::REMEDY));
+    }
+    text
 }
 
 /// The slices of coarse rollups that follow, a line for each rollup.
@@ -267,6 +285,8 @@ pub(super) fn foreseen_document(estimate: &Estimate) -> serde_json::Value {
         "elapsed_ms": estimate.elapsed_ms,
         "finish_at": estimate.finish_at,
         "learned": estimate.is_learned,
+        "groups": estimate.groups(),
+        "table_bytes": estimate.table_bytes(),
         "dollars": estimate.is_on_aws.then_some(estimate.dollars),
     });
     if !estimate.coarse.is_empty() {

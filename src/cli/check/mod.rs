@@ -3,6 +3,7 @@ mod index;
 mod lookups;
 mod rollup;
 mod server;
+mod size;
 mod state;
 
 use std::borrow::Cow;

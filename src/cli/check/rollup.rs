@@ -1,6 +1,6 @@
 //! One rollup: its definition, its tables, its calendar and its late changes.
 
-use super::{Findings, Grade, index, lookups};
+use super::{Findings, Grade, index, lookups, size};
 use crate::cli::ui;
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT};
 use crate::model::hint::Fault;
@@ -77,6 +77,11 @@ pub(super) async fn rollup(
         }
         Err(DdlError::Db(error)) => return Err(error.into()),
         Err(error) => findings.trouble(subject, &error.into()),
+    }
+    match size::inspect(worker, rollup, findings).await {
+        // Wrong checkpoints are a finding of their own.
+        Ok(()) | Err(WorkError::Checkpoint(_)) => {}
+        Err(error) => return Err(error),
     }
     match assurance {
         None => late(worker, rollup, &shape, findings).await,

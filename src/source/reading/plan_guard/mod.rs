@@ -13,6 +13,7 @@
 //! of its table, and tables of a few megabytes are accepted.
 
 mod catalogue;
+mod grouping;
 mod plan;
 mod unindexed;
 mod unkeyed;
@@ -32,6 +33,7 @@ use catalogue::{Catalogue, catalogue, shared_catalogue};
 use plan::{PlanNode, explain, input_rows, walk};
 
 pub(crate) use catalogue::KnownTables;
+pub(crate) use grouping::{Grouping, grouping};
 pub use unindexed::{By, Unindexed, unindexed};
 pub(crate) use unkeyed::unkeyed;
 
