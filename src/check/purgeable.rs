@@ -97,8 +97,12 @@ async fn needed(
     let checkpoints = worker.checkpoints.range(&rollup.name, from, now.max(from)).await?;
     let view = View { seal, ..standings::view(worker, rollup, &seen, now) };
     let plan = view.plan(&checkpoints, from, now);
-    let is_done =
-        |standing| matches!(standing, Standing::Succeeded | Standing::Sealed | Standing::Empty);
+    let is_done = |standing| {
+        matches!(
+            standing,
+            Standing::Succeeded | Standing::Sealed | Standing::Adopted | Standing::Empty
+        )
+    };
     let open = plan.slices.iter().find(|planned| !is_done(planned.standing));
     let end = plan.slices.last().map_or(from, |last| last.slice.end());
     let scrub = worker.checkpoints.scrub(&rollup.name).await?;

@@ -50,6 +50,8 @@ struct FoundMarker {
     /// The attempt that wrote the rows. `None`: an older version wrote them.
     replaced_by: Option<u64>,
     replaced_owner: Option<String>,
+    /// Whether its rows were taken over from another job's table.
+    is_adopted: bool,
 }
 
 impl FoundMarker {
@@ -96,6 +98,13 @@ pub async fn run(
             Some(last) if !last_page => rollup.calendar.containing(last.start).end(),
             _ => worker.clock.now(),
         };
+        let adopted = markers.iter().filter(|marker| marker.is_adopted);
+        if let (Some(last), false) = (adopted.map(|marker| marker.end).max(), dry_run) {
+            // Such a slice has no checkpoint, as nothing can compute it.
+            worker.checkpoints.note_adopted(&rollup.name, last).await?;
+            worker.checkpoints.note_kept_seal(&rollup.name, last).await?;
+        }
+        markers.retain(|marker| !marker.is_adopted);
         // Markers of another calendar belong to no slice, even where one starts at the same
         // instant.
         markers.retain(|marker| {
@@ -272,7 +281,8 @@ async fn markers(
     let sql = format!(
         "SELECT slice_start, slice_end, attempt, owner, definition, \
          coalesce(rows_read, 0) AS rows_read, coalesce(groups, 0) AS groups, \
-         replaced_at, replaced_by, replaced_owner FROM tallymark.slice \
+         replaced_at, replaced_by, replaced_owner, adopted_from IS NOT NULL AS is_adopted \
+         FROM tallymark.slice \
          WHERE rollup = {} AND slice_start >= {} ORDER BY slice_start LIMIT {PAGE}",
         literal(&rollup.name),
         timestamptz(from),
@@ -292,6 +302,7 @@ async fn markers(
                 replaced_at: row.try_get("replaced_at")?,
                 replaced_by: row.try_get::<Option<i64>, _>("replaced_by")?.map(i64::unsigned_abs),
                 replaced_owner: row.try_get("replaced_owner")?,
+                is_adopted: row.try_get("is_adopted")?,
             })
         })
         .collect::<Result<_, sqlx::Error>>()

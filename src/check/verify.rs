@@ -250,7 +250,12 @@ pub(crate) async fn compare_asked(
         Promise::Kept(before) => before,
         Promise::Open(why) => {
             // A purge behind the seal reopens its slices, and they stay so.
-            let seal = ready::watermark(worker, rollup).await?.seal();
+            let seen = ready::watermark(worker, rollup).await?;
+            let is_adopted = seen.adopted().is_some_and(|end| slice.start() < end);
+            if is_adopted && why == Standing::Missing.word() {
+                return open("adopted: its rows were taken over from another table");
+            }
+            let seal = seen.seal();
             return match seal.filter(|seal| slice.start() < *seal) {
                 Some(seal) => pending(Why::Sealed(seal)),
                 None => open(why),

@@ -26,7 +26,23 @@ pub(super) const KEPT_FROM: &str = "kept_from";
 /// How far `keep` has deleted.
 pub(super) const KEPT_UNTIL: &str = "kept_until";
 
+/// Where the slices end whose rows were taken over from another job's table.
+pub(super) const ADOPTED: &str = "adopted_before";
+
 impl Checkpoints {
+    /// Notes that slices of `rollup` that start before this instant are taken over from another job's
+    /// table, where they have no checkpoint. A later note stays.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if the call fails.
+    pub(crate) async fn note_adopted(
+        &self,
+        rollup: &str,
+        before: DateTime<Utc>,
+    ) -> Result<(), CheckpointError> {
+        self.note_later(rollup, ADOPTED, before).await
+    }
+
     /// Notes that `keep` deletes rows on which slices of `rollup` that start before this instant
     /// rest. A later note stays.
     ///

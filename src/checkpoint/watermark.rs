@@ -14,7 +14,7 @@ use super::checkpoints::Checkpoints;
 use super::error::CheckpointError;
 use super::item::{Reader, WATERMARK, instant, label, number, text};
 use super::reopen::LOOKS_MAX;
-use super::seal::{KEPT_FROM, KEPT_SEAL, KEPT_UNTIL, SEAL};
+use super::seal::{ADOPTED, KEPT_FROM, KEPT_SEAL, KEPT_UNTIL, SEAL};
 use super::store::{Cond, Item, Key, Update, Written};
 use super::tombstone::{self, unless_elsewhere};
 use crate::model::rollup::Rollup;
@@ -41,6 +41,7 @@ pub struct Watermark {
     kept_seal: Option<DateTime<Utc>>,
     kept_from: Option<DateTime<Utc>>,
     kept_until: Option<DateTime<Utc>>,
+    adopted: Option<DateTime<Utc>>,
 }
 
 impl Watermark {
@@ -140,6 +141,13 @@ impl Watermark {
         self.kept_until
     }
 
+    /// Slices that start before this instant and have no checkpoint were taken over from another job's
+    /// table.
+    #[must_use]
+    pub(crate) const fn adopted(&self) -> Option<DateTime<Utc>> {
+        self.adopted
+    }
+
     /// The seal of `rollup`: the later of the file's and the store's.
     #[must_use]
     pub(crate) fn seal_of(&self, rollup: &Rollup) -> Option<DateTime<Utc>> {
@@ -197,7 +205,7 @@ impl Watermark {
         let sealed = sealed.map(|(from, until)| [from, until]);
         let seal = read.instant(SEAL)?;
         let (kept_seal, kept_from) = (read.instant(KEPT_SEAL)?, read.instant(KEPT_FROM)?);
-        let kept_until = read.instant(KEPT_UNTIL)?;
+        let (kept_until, adopted) = (read.instant(KEPT_UNTIL)?, read.instant(ADOPTED)?);
         Ok(Self {
             until,
             version,
@@ -215,6 +223,7 @@ impl Watermark {
             kept_seal,
             kept_from,
             kept_until,
+            adopted,
         })
     }
 }

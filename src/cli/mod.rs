@@ -1,5 +1,6 @@
 //! The command line. Each command decodes its arguments, calls the library, and prints the result.
 
+mod adopt;
 mod backfill;
 mod capture;
 mod check;
@@ -106,6 +107,8 @@ enum Command {
     Plan(plan::PlanArgs),
     /// Show what a slice would hold, without writing, or compare it with another table
     Preview(preview::PreviewArgs),
+    /// Take over a table that another job keeps: propose a rollup, compare, keep its history
+    Adopt(adopt::AdoptArgs),
     /// Work on the slices that are due now: one tick, in this process
     Run(run::RunArgs),
     /// Tick by itself, or when a scheduler asks over HTTP
@@ -274,6 +277,7 @@ async fn dispatch(global: &Global, command: Command) -> Result<(), Failure> {
         Command::Capture(command) => command.run(global).await,
         Command::Plan(command) => command.run(global).await,
         Command::Preview(command) => command.run(global).await,
+        Command::Adopt(command) => command.run(global).await,
         Command::Run(command) => command.run(global).await,
         Command::Serve(command) => command.run(global).await,
         Command::Backfill(command) => command.run(global).await,

@@ -94,6 +94,7 @@ impl PlanArgs {
             "succeeded": plan.done,
             "empty": plan.empty,
             "sealed": plan.sealed,
+            "adopted": plan.adopted,
             "exhausted": plan.exhausted,
             "blocked": plan.blocked,
             "estimate": foreseen_document(&estimate),

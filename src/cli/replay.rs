@@ -137,7 +137,8 @@ impl ReplayArgs {
         let bounds = self.range.bounds(rollup, now)?;
         let (from, to) = backfill::checked_range(rollup, bounds)?;
         let plan = standings::in_range(worker, rollup, from, to, now).await?;
-        let open = plan.slices.iter().filter(|planned| planned.standing != Standing::Sealed);
+        let is_fixed = |standing| matches!(standing, Standing::Sealed | Standing::Adopted);
+        let open = plan.slices.iter().filter(|planned| !is_fixed(planned.standing));
         Ok(open.map(|planned| planned.slice).collect())
     }
 }

@@ -4,6 +4,7 @@
 //! that take several chunks it also holds their progress (`progress`) and their partials
 //! (`stage_<rollup>`). These two are UNLOGGED, so that a crash of the server empties them together.
 
+mod adopt;
 pub mod coverage;
 pub mod ddl;
 mod generation;
@@ -38,6 +39,7 @@ use crate::model::sql::ident;
 use crate::source;
 use crate::source::reading::shape::Shape;
 
+pub(crate) use adopt::{AdoptedRows, ForeignTable};
 pub(crate) use generation::Outside;
 pub use keep_away::DeletedSlices;
 pub use replace::StatementOptions;

@@ -12,5 +12,6 @@ CREATE TABLE tallymark.slice (
     replaced_owner text,
     kept_away timestamptz,
     open_until timestamptz,
+    adopted_from text,
     PRIMARY KEY (rollup, slice_start)
 )

@@ -54,6 +54,8 @@ pub enum Standing {
     Succeeded,
     /// Starts before the seal of the file or the store, so it stays as it is.
     Sealed,
+    /// Its rows were taken over from another job's table, and stay as they are.
+    Adopted,
     /// Ended before the source's first row, so it has no rows.
     Empty,
     /// Waits for an unfinished slice of the finer rollup.
@@ -97,7 +99,12 @@ impl Standing {
     pub(crate) const fn is_done(self) -> bool {
         matches!(
             self,
-            Self::Succeeded | Self::Lookback | Self::Redefined | Self::Sealed | Self::Empty
+            Self::Succeeded
+                | Self::Lookback
+                | Self::Redefined
+                | Self::Sealed
+                | Self::Adopted
+                | Self::Empty
         )
     }
 
@@ -120,6 +127,7 @@ impl Standing {
             Self::Open => "open",
             Self::Succeeded => "succeeded",
             Self::Sealed => "sealed",
+            Self::Adopted => "adopted",
             Self::Empty => "empty",
             Self::Blocked => "blocked",
             Self::NotEnded => "not ended",
@@ -217,6 +225,9 @@ pub struct View<'r> {
     pub moved_from: Option<DateTime<Utc>>,
     /// Slices that start before this instant stay as they are.
     pub seal: Option<DateTime<Utc>>,
+    /// Sealed slices that start before this instant and have no checkpoint were taken over from
+    /// another job's table.
+    pub adopted: Option<DateTime<Utc>>,
 }
 
 impl View<'_> {
@@ -331,7 +342,11 @@ impl View<'_> {
     pub fn judge(&self, checkpoint: Option<&Checkpoint>, slice: Slice) -> Standing {
         let &Self { rollup, now, failures_max, .. } = self;
         if self.seal.is_some_and(|seal| slice.start() < seal) {
-            return Standing::Sealed;
+            let is_adopted = self.adopted.is_some_and(|end| slice.start() < end);
+            return match checkpoint {
+                None if is_adopted => Standing::Adopted,
+                _ => Standing::Sealed,
+            };
         }
         if !self.is_over(slice) && !self.is_open(slice) {
             return Standing::NotEnded;

@@ -55,8 +55,18 @@ pub(crate) fn view<'r>(
     let failures_max = worker.config.checkpoint.failures_max;
     let (source_start, definition) = (seen.source_start(), seen.definition_of(rollup));
     let moved_from = seen.moved_from(rollup);
-    let seal = seen.seal_of(rollup);
-    View { rollup, now, failures_max, source_start, definition, moved_from, seal, finer_done: None }
+    let (seal, adopted) = (seen.seal_of(rollup), seen.adopted());
+    View {
+        rollup,
+        now,
+        failures_max,
+        source_start,
+        definition,
+        moved_from,
+        seal,
+        adopted,
+        finer_done: None,
+    }
 }
 
 /// The standings of the slices of `rollup` that start in `[from, to)`.

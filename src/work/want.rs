@@ -18,7 +18,7 @@ pub(crate) enum Want {
     Pending,
     /// Leave it: it failed too often, and only a replay reopens it.
     Exhausted,
-    /// Leave it for good: sealed, empty, or still going on.
+    /// Leave it for good: sealed, adopted, empty, or still going on.
     Never,
 }
 
@@ -46,6 +46,10 @@ pub(crate) fn want(
         | Standing::Stale => Want::Compute,
         Standing::Running | Standing::Waiting | Standing::Blocked => Want::Pending,
         Standing::Exhausted => Want::Exhausted,
-        Standing::Sealed | Standing::Empty | Standing::Open | Standing::NotEnded => Want::Never,
+        Standing::Sealed
+        | Standing::Adopted
+        | Standing::Empty
+        | Standing::Open
+        | Standing::NotEnded => Want::Never,
     }
 }

@@ -10,7 +10,7 @@ use crate::support::cli::{PASSWORD, Place, daily, day, documented, ended, execut
 use crate::support::proxy::Cutter;
 use crate::support::{cache, options, postgres, server_directory};
 
-const COMMANDS: [&str; 19] = [
+const COMMANDS: [&str; 20] = [
     "demo",
     "new",
     "init",
@@ -18,6 +18,7 @@ const COMMANDS: [&str; 19] = [
     "plan",
     "preview",
     "purgeable",
+    "adopt",
     "run",
     "serve",
     "backfill",

@@ -53,10 +53,10 @@ fn commands() -> Vec<(Vec<String>, &'static str)> {
     rows.into_iter().map(|(text, said)| (words(text), said)).collect()
 }
 
-/// Commands without a configuration, one that runs until it is told to end, and one that leaves a
+/// Commands without a configuration, one that needs another job's table, one that runs until it is told to end, and one that leaves a
 /// configuration behind that has to change. Their own tests play them.
-const ELSEWHERE: [&str; 7] =
-    ["demo", "new", "schema", "completions", "help", "serve", "checkpoints"];
+const ELSEWHERE: [&str; 8] =
+    ["demo", "new", "adopt", "schema", "completions", "help", "serve", "checkpoints"];
 
 #[tokio::test]
 async fn no_command_is_left_out() {

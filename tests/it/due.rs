@@ -350,6 +350,7 @@ fn only_what_was_over_when_the_source_was_asked_is_empty() {
         let begin =
             SourceStart { first_row: first_row.map(instant), probed_at: instant(probed_at) };
         let view = View {
+            adopted: None,
             rollup,
             now: instant("2026-02-01"),
             failures_max: 5,

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
 #![allow(clippy::print_stdout, reason = "a seed must be seen where a test fails")]
 
+mod adopt;
 mod anywhere;
 mod apps;
 mod bubble;

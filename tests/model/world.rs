@@ -111,6 +111,7 @@ pub fn is_due(item: Option<Item>) -> Option<bool> {
     let Planned { config, definition, slice } = &*PLANNED;
     let checkpoint = item.map(|item| checkpoint(&item, slice.start(), definition));
     let view = View {
+        adopted: None,
         rollup: &config.rollups[0],
         now: at(0),
         failures_max: FAILURES_MAX_DEFAULT,

@@ -314,6 +314,7 @@ pub(super) fn describe(rollup: &Rollup, plan: &BackfillPlan) -> String {
         (plan.done, "succeeded already, left alone"),
         (plan.empty, "before the source's first row, cost nothing"),
         (plan.sealed, "before seal_before, never recomputed"),
+        (plan.adopted, "taken over from another table, never recomputed"),
         (plan.exhausted, "failed too often; `tallymark replay --failed` reopens them"),
         (plan.blocked, "wait for finer slices; backfill the finer rollup first"),
     ] {

@@ -12,42 +12,42 @@ const DOING: &str = "looking for tables";
 
 /// A table that may be counted.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct CatalogueTable {
-    pub(super) name: TableName,
+pub(in crate::cli) struct CatalogueTable {
+    pub(in crate::cli) name: TableName,
     /// With its partitions.
-    pub(super) bytes: i64,
+    pub(in crate::cli) bytes: i64,
     /// By the statistics. `None`: it was never analysed, or is empty.
-    pub(super) rows: Option<f64>,
+    pub(in crate::cli) rows: Option<f64>,
     /// Whether this role may read at least one column.
-    pub(super) is_readable: bool,
+    pub(in crate::cli) is_readable: bool,
     /// Whether row-level security hides rows from this role.
-    pub(super) is_filtered: bool,
+    pub(in crate::cli) is_filtered: bool,
     /// Whether it is the table of a rollup.
-    pub(super) is_rollup: bool,
+    pub(in crate::cli) is_rollup: bool,
     /// Whether it has no rows of its own, and so no statistics.
-    pub(super) is_view: bool,
-    pub(super) columns: Vec<CatalogueColumn>,
+    pub(in crate::cli) is_view: bool,
+    pub(in crate::cli) columns: Vec<CatalogueColumn>,
 }
 
 /// A column of such a table.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct CatalogueColumn {
-    pub(super) name: String,
-    pub(super) content: Content,
-    pub(super) is_readable: bool,
+pub(in crate::cli) struct CatalogueColumn {
+    pub(in crate::cli) name: String,
+    pub(in crate::cli) content: Content,
+    pub(in crate::cli) is_readable: bool,
     /// Whether each value stands in one row only.
-    pub(super) is_unique: bool,
+    pub(in crate::cli) is_unique: bool,
     /// Whether it refers to another table.
-    pub(super) is_reference: bool,
+    pub(in crate::cli) is_reference: bool,
     /// The index that begins with it.
-    pub(super) index: Option<Index>,
+    pub(in crate::cli) index: Option<Index>,
     /// The number of different values, by the statistics.
-    pub(super) distinct: Option<f64>,
+    pub(in crate::cli) distinct: Option<f64>,
 }
 
 /// The kinds of types that a configuration treats differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Content {
+pub(in crate::cli) enum Content {
     Instant,
     /// A time without a zone.
     LocalTime,
@@ -67,7 +67,7 @@ pub(super) enum Content {
 
 /// How an index finds rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Index {
+pub(in crate::cli) enum Index {
     /// By a B-tree, which also knows the first and the last value.
     BTree,
     /// By ranges of blocks.
@@ -76,28 +76,28 @@ pub(super) enum Index {
 
 /// The server, as the target of rollup tables.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct CatalogueServer {
-    pub(super) now: DateTime<Utc>,
+pub(in crate::cli) struct CatalogueServer {
+    pub(in crate::cli) now: DateTime<Utc>,
     /// Whether it refuses writes.
-    pub(super) is_read_only: bool,
+    pub(in crate::cli) is_read_only: bool,
     /// Whether this role may create schemas.
-    pub(super) may_create: bool,
+    pub(in crate::cli) may_create: bool,
     /// The names of relations that no rollup can have.
-    pub(super) taken: Vec<String>,
+    pub(in crate::cli) taken: Vec<String>,
 }
 
 /// The first and the last value of a time column, as seconds since 1970, or as the integers that they
 /// are.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct TimeExtent {
-    pub(super) first: Option<f64>,
-    pub(super) last: Option<f64>,
-    pub(super) seen: Seen,
+pub(in crate::cli) struct TimeExtent {
+    pub(in crate::cli) first: Option<f64>,
+    pub(in crate::cli) last: Option<f64>,
+    pub(in crate::cli) seen: Seen,
 }
 
 /// Where they were seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Seen {
+pub(in crate::cli) enum Seen {
     /// In the rows. Without a value there is no row.
     Rows,
     /// In a sample: there may be values before the first.
@@ -107,7 +107,7 @@ pub(super) enum Seen {
 }
 
 /// The server's facts; `schema` is that of the rollup tables.
-pub(super) async fn server(tx: &mut Tx, schema: &str) -> Result<CatalogueServer, DbError> {
+pub(in crate::cli) async fn server(tx: &mut Tx, schema: &str) -> Result<CatalogueServer, DbError> {
     let sql = format!(include_str!("server.sql"), schema = literal(schema));
     let row = tx.row(DOING, sql).await?;
     let read = || {
@@ -122,7 +122,7 @@ pub(super) async fn server(tx: &mut Tx, schema: &str) -> Result<CatalogueServer,
 }
 
 /// The application's tables, largest first. With `only`, that table or view alone, whatever it is.
-pub(super) async fn tables(
+pub(in crate::cli) async fn tables(
     tx: &mut Tx,
     only: Option<&TableName>,
 ) -> Result<Vec<CatalogueTable>, DbError> {
@@ -200,7 +200,7 @@ fn column(row: &PgRow) -> Result<(i64, CatalogueColumn), sqlx::Error> {
 
 /// The first and the last value of a time column: three looks into its index, or, where they would read
 /// much, the statistics. Values before the year 2000 count as mistakes where there are later ones.
-pub(super) async fn range(
+pub(in crate::cli) async fn range(
     tx: &mut Tx,
     from: &TableName,
     column: &CatalogueColumn,
@@ -261,7 +261,7 @@ fn ends(row: &PgRow, seen: Seen) -> Result<TimeExtent, sqlx::Error> {
 }
 
 /// The instant of these seconds since 1970, if a calendar has it.
-pub(super) fn instant(seconds: f64) -> Option<DateTime<Utc>> {
+pub(in crate::cli) fn instant(seconds: f64) -> Option<DateTime<Utc>> {
     #[expect(clippy::cast_possible_truncation, reason = "saturates, and is out of range then")]
     let seconds = seconds.floor() as i64;
     DateTime::from_timestamp(seconds, 0)

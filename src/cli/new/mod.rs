@@ -4,14 +4,14 @@
 //! transactions. [`choose`] decides from these facts alone.
 
 mod ask;
-mod catalogue;
+pub(super) mod catalogue;
 mod choose;
 mod next;
 mod propose;
 #[cfg(test)]
 mod tests;
 mod words;
-mod write;
+pub(super) mod write;
 
 use std::path::{Path, PathBuf};
 

@@ -109,13 +109,13 @@ fn line(value: &str, comment: &str) -> String {
 }
 
 /// A key of TOML.
-fn key(name: &str) -> String {
+pub(in crate::cli) fn key(name: &str) -> String {
     let is_bare = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '_' | '-');
     if !name.is_empty() && name.chars().all(is_bare) { name.to_owned() } else { quoted(name) }
 }
 
 /// A basic string of TOML, in one line.
-fn quoted(text: &str) -> String {
+pub(in crate::cli) fn quoted(text: &str) -> String {
     let mut quoted = String::from("\"");
     for letter in text.chars() {
         match letter {

@@ -106,6 +106,7 @@ const fn letter(standing: Standing) -> char {
         Standing::Grown => 'G',
         Standing::Open => 'O',
         Standing::Sealed => '-',
+        Standing::Adopted => 'A',
         Standing::Empty => '_',
         Standing::Blocked => '~',
         Standing::NotEnded => ' ',
@@ -115,7 +116,11 @@ const fn letter(standing: Standing) -> char {
 const fn color(standing: Standing) -> Paint {
     match standing {
         Standing::Succeeded | Standing::Open => Paint::Green,
-        Standing::Missing | Standing::Sealed | Standing::Empty | Standing::NotEnded => Paint::Dim,
+        Standing::Missing
+        | Standing::Sealed
+        | Standing::Adopted
+        | Standing::Empty
+        | Standing::NotEnded => Paint::Dim,
         Standing::Running
         | Standing::Yielded
         | Standing::Lookback

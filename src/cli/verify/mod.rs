@@ -96,6 +96,8 @@ struct Verified {
     slices: usize,
     /// Unfinished slices, whose rows are still to come.
     unfinished: usize,
+    /// Slices whose rows were taken over from another job's table. They are compared with nothing.
+    adopted: usize,
     /// Slices that an interruption left.
     left: usize,
     /// Slices that will run again, or changed while they were compared.
@@ -420,6 +422,7 @@ async fn slices(
             // The slice is empty, or its differences are known, as another definition gives other
             // numbers.
             Standing::Empty | Standing::Redefined => {}
+            Standing::Adopted => verified.adopted += 1,
             _ => verified.unfinished += 1,
         }
     }

@@ -24,6 +24,7 @@ pub(super) fn document(
     json!({
         "slices": verified.slices,
         "unfinished": verified.unfinished,
+        "adopted": verified.adopted,
         "left": verified.left,
         "pending": verified.pending,
         "differences": differences(verified),
@@ -165,6 +166,12 @@ pub(super) fn text(verified: &Verified) -> String {
         lines.push(format!(
             "{} not computed yet, not compared",
             ui::counted(verified.unfinished, "slice")
+        ));
+    }
+    if verified.adopted > 0 {
+        lines.push(format!(
+            "{} adopted from another table, not compared",
+            ui::counted(verified.adopted, "slice")
         ));
     }
     if verified.left > 0 {

@@ -28,7 +28,7 @@ BEGIN
         WHERE known.finer IS NOT NULL AND p.state IN ('stale', 'failing')
     ), replaced AS (
         SELECT m.slice_start, m.slice_end, m.definition, m.attempt, m.rows_read, m.replaced_at,
-            m.kept_away, m.open_until
+            m.kept_away, m.open_until, m.adopted_from
         FROM tallymark.slice m
         WHERE m.rollup = of_rollup AND m.slice_start > range_start - widest AND m.slice_start < range_end
             AND m.slice_end > range_start AND m.replaced_at IS NOT NULL
@@ -43,6 +43,7 @@ BEGIN
         SELECT coalesce(m.slice_start, o.slice_start) AS first,
             coalesce(m.slice_end, o.slice_end) AS last,
             CASE WHEN m.kept_away IS NOT NULL THEN 'kept_away'
+                WHEN m.adopted_from IS NOT NULL THEN 'adopted'
                 WHEN m.slice_start < known.seal_before THEN 'sealed'
                 WHEN m.slice_start < known.history_from THEN 'outside'
                 WHEN coalesce(m.slice_start, o.slice_start) = ANY (known.failing)
@@ -55,7 +56,8 @@ BEGIN
                         AND p.slice_end > m.slice_start) THEN 'parts'
                 WHEN m.open_until IS NOT NULL THEN 'open'
                 ELSE 'complete' END AS standing,
-            o.since AS raised_at, o.reason AS why, m.attempt, m.rows_read, m.replaced_at
+            o.since AS raised_at, o.reason AS why, m.attempt, m.rows_read, m.replaced_at,
+            m.adopted_from
         FROM replaced m FULL JOIN raised o ON m.slice_start = o.slice_start
     )
     SELECT j.first, j.last,
@@ -65,6 +67,7 @@ BEGIN
                 THEN 'no tick has told how far it is' ELSE 'computed by another definition' END
             WHEN 'parts' THEN 'slices of ' || known.finer || ' are outstanding'
             WHEN 'kept_away' THEN 'its rows are deleted, by keep'
+            WHEN 'adopted' THEN 'its rows were taken over from ' || j.adopted_from
             WHEN 'sealed' THEN 'starts before the seal'
             WHEN 'outside' THEN 'starts before the start of the rollup'
             WHEN 'failing' THEN 'its attempts fail'

@@ -92,6 +92,7 @@ fn added_since(table: &str, found: &[(String, String)]) -> Vec<String> {
             ("replaced_owner", "text"),
             ("kept_away", "timestamptz"),
             ("open_until", "timestamptz"),
+            ("adopted_from", "text"),
         ],
         "tallymark.progress" => &[("generation", "bigint NOT NULL DEFAULT 0")],
         "tallymark.rollup" => &[

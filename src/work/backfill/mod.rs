@@ -209,6 +209,8 @@ pub struct BackfillPlan {
     pub done: usize,
     /// Slices that are sealed.
     pub sealed: usize,
+    /// Slices whose rows were taken over from another job's table.
+    pub adopted: usize,
     /// Slices that failed too often; only a replay reopens them.
     pub exhausted: usize,
     /// Slices before the source's first row.
@@ -288,6 +290,7 @@ async fn plan_after(
             Want::Pending => backfill.slices.push(slice),
             Want::Never => match planned.standing {
                 Standing::Sealed => backfill.sealed += 1,
+                Standing::Adopted => backfill.adopted += 1,
                 Standing::Empty => backfill.empty += 1,
                 _ => {}
             },

@@ -1,0 +1,179 @@
+//! A table that another job keeps is taken over: verified where the source still has its rows, sealed
+//! where not, and nothing is lost.
+
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+use sqlx::{Connection as _, PgConnection};
+
+use crate::cli::is_documented;
+use crate::interrupt::wait_for;
+use crate::support::Database;
+use crate::support::cli::{Place, daily, day, end_of, execute, lines};
+
+/// Two years, of which the source holds the last 90 days, the first of them in part.
+const DAYS: u64 = 730;
+const HELD: u64 = 90;
+
+const SEALED: u64 = DAYS - HELD + 1;
+const COMMON: u64 = HELD - 1;
+
+const ADOPT: [&str; 4] = ["adopt", "public.daily_stats_to_adopt", "--rollup", "daily_stats"];
+
+const POSTGRES: &str = "[checkpoint]\nstore = \"postgres\"\n";
+
+/// Events of two years, the other job's table of them, and a purge.
+async fn place(store: &str) -> (Place, Database) {
+    let database = Database::create().await;
+    let place = Place::new(&database.url(), &database.url(), &daily(3)).await;
+    place.configure(&format!("{store}{}", daily(3)));
+    let (today, held) = (day(0), day(HELD));
+    place
+        .sql(&format!(
+            "CREATE TABLE events AS \
+             SELECT at, (ARRAY['view', 'click', NULL])[1 + n % 3] AS kind, \
+                    (n % 7)::numeric(10, 2) AS amount \
+             FROM generate_series('{today}'::timestamptz - interval '{DAYS} days', \
+                    '{today}'::timestamptz - interval '1 second', '4 hours') \
+                    WITH ORDINALITY AS series (at, n); \
+             CREATE INDEX ON events (at); \
+             CREATE TABLE daily_stats AS SELECT (at AT TIME ZONE 'UTC')::date AS day, kind, \
+                    count(*)::int AS events, sum(amount) AS revenue FROM events GROUP BY 1, 2; \
+             CREATE INDEX ON daily_stats (day); \
+             DELETE FROM events WHERE at < '{held}'::timestamptz + interval '12 hours'; \
+             ANALYZE events"
+        ))
+        .await;
+    (place, database)
+}
+
+/// Writes the configuration that `adopt` proposes, and makes the view and the tables.
+async fn proposed(place: &Place, store: &str) -> Value {
+    let proposal = place.json(&["adopt", "public.daily_stats"]);
+    is_documented(&proposal, "adopt", 0);
+    let toml = proposal["toml"].as_str().unwrap();
+    place.configure(&format!("{store}{toml}"));
+    execute(&place.target_url, proposal["view"].as_str().unwrap()).await;
+    place.run(&["init"]).good();
+    proposal
+}
+
+const THEIRS: &str =
+    "SELECT day::timestamp AT TIME ZONE 'UTC', kind, events::bigint, revenue FROM daily_stats";
+const OURS: &str = "SELECT bucket, kind, events, revenue FROM stats.daily_stats";
+
+/// The table of the other job and the rollup's have the same rows.
+async fn is_whole(place: &Place, theirs: &[String]) {
+    assert_eq!(lines(&place.target_url, THEIRS).await, theirs, "the other table has changed");
+    assert_eq!(lines(&place.target_url, OURS).await, theirs);
+}
+
+/// Each command passes the adopted slices over by name, and keeps their rows.
+async fn is_kept(place: &Place, theirs: &[String]) {
+    let plan = place.json(&["plan", "--from", &day(DAYS).to_string(), "--force"]);
+    let plan = &plan["rollups"][0];
+    assert_eq!((&plan["adopted"], &plan["slices"]), (&json!(SEALED), &json!(COMMON)), "{plan}");
+    let verify = place.json(&["verify"]);
+    let counts = (&verify["adopted"], &verify["slices"], &verify["differences"]);
+    assert_eq!(counts, (&json!(SEALED), &json!(COMMON), &json!(0)), "{verify}");
+    let first = day(DAYS).to_string();
+    let one = place.json(&["verify", "daily_stats", "--slice", &first]);
+    let why = one["pending"][0].to_string();
+    assert!(why.contains("taken over from another table"), "{one}");
+    let status = place.run(&["status", "--lines", "40"]).good().out;
+    assert!(status.contains(&format!("A {SEALED} adopted")), "{status}");
+    place.run(&["purgeable", "public.events", "--unseal"]).good();
+    place.run(&["replay", "daily_stats", "--slice", &first, "--yes"]);
+    place.run(&["backfill", "daily_stats", "--force", "--yes", "--budget", "5m"]).good();
+    let run = place.json(&["run"]);
+    assert_eq!(run["slices"], json!([]), "{run}");
+    is_whole(place, theirs).await;
+}
+
+#[tokio::test]
+async fn history_without_its_source_is_kept_and_the_rest_is_verified() {
+    for store in ["", POSTGRES] {
+        let (place, _database) = place(store).await;
+        let theirs = lines(&place.target_url, THEIRS).await;
+        let proposal = proposed(&place, store).await;
+        assert_eq!(
+            (&proposal["from"], &proposal["unexplained"]),
+            (&json!("public.events"), &json!([]))
+        );
+        let adopted = place.json(&[&ADOPT[..], &["--yes", "--compare", "1000"]].concat());
+        is_documented(&adopted, "adopt", 1);
+        let compared = &adopted["compared"];
+        assert_eq!((&compared["slices"], &compared["unequal"]), (&json!(COMMON), &json!(0)));
+        assert_eq!(adopted["before"], format!("{}T00:00:00Z", day(COMMON)));
+        assert_eq!(adopted["taken_over"]["slices"], SEALED, "{adopted}");
+        let again = place.json(&[&ADOPT[..], &["--yes", "--compare", "3"]].concat());
+        assert_eq!(again["taken_over"], json!({ "slices": 0, "rows": 0 }));
+        place.run(&["backfill", "daily_stats", "--yes"]).good();
+        is_whole(&place, &theirs).await;
+        is_kept(&place, &theirs).await;
+        let told = "SELECT state, count(*), min(reason) FROM tallymark.slice_state GROUP BY 1";
+        let state = format!(
+            "(adopted,{SEALED},\"its rows were taken over from public.daily_stats_to_adopt\")"
+        );
+        assert_eq!(lines(&place.target_url, told).await, [state]);
+        if store == POSTGRES {
+            execute(&place.target_url, "TRUNCATE tallymark.checkpoint").await;
+            place.run(&["repair"]).good();
+            is_kept(&place, &theirs).await;
+        }
+    }
+}
+
+/// A killed adoption leaves whole slices, and the same command goes on.
+#[tokio::test]
+async fn an_adoption_that_is_killed_goes_on_and_takes_no_row_twice() {
+    let (place, _database) = place("").await;
+    let theirs = lines(&place.target_url, THEIRS).await;
+    proposed(&place, "").await;
+    let middle = day(DAYS - 300);
+    // Another transaction has the marker of a slice in the middle, so that the adoption waits there.
+    let blocker = format!(
+        "BEGIN; INSERT INTO tallymark.slice (rollup, slice_start, slice_end, attempt) \
+         VALUES ('daily_stats', '{middle}T00:00Z', '{middle}T00:00Z'::timestamptz + interval '1 day', 1)"
+    );
+    let mut other = PgConnection::connect(&place.target_url).await.unwrap();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(blocker)).execute(&mut other).await.unwrap();
+    let arguments = [&ADOPT[..], &["--yes", "--compare", "1"]].concat();
+    let mut command = place.command(&arguments);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
+                   AND datname = current_database() AND query LIKE '%adopted_from%'";
+    wait_for(&place, waiting, true).await;
+    child.kill().unwrap();
+    end_of(&mut child).await;
+    sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
+    // The server ends the killed process' statement at the latest when it meets the closed connection.
+    wait_for(&place, waiting, false).await;
+    let taken =
+        "SELECT count(*) BETWEEN 1 AND 640 FROM tallymark.slice WHERE adopted_from IS NOT NULL";
+    assert_eq!(lines(&place.target_url, taken).await, ["(t)"]);
+    // A tick in between computes nothing that is sealed.
+    place.run(&["run", "--budget", "2m"]).good();
+    place.run(&arguments).good();
+    place.run(&["backfill", "daily_stats", "--yes"]).good();
+    is_whole(&place, &theirs).await;
+}
+
+#[tokio::test]
+async fn a_table_that_differs_or_does_not_fit_is_refused() {
+    let (place, _database) = place("").await;
+    proposed(&place, "").await;
+    let newest = day(1);
+    let change =
+        |by: &str| format!("UPDATE daily_stats SET events = events {by} WHERE day = '{newest}'");
+    execute(&place.target_url, &change("+ 1")).await;
+    let refused = place.run(&[&ADOPT[..], &["--yes"]].concat());
+    refused.refused(1, &["3 groups", "hint: look with `tallymark preview daily_stats --slice"]);
+    let taken = "SELECT count(*) FROM stats.daily_stats";
+    assert_eq!(lines(&place.target_url, taken).await, ["(0)"]);
+    place.run(&["adopt", "public.nothing", "--rollup", "daily_stats"]).refused(2, &["no table"]);
+    place.run(&["adopt", "public.events", "--rollup", "daily_stats"]).refused(2, &["`bucket`"]);
+    place.run(&[&ADOPT[..], &["--before", "2020-01-01T05:00Z"]].concat()).refused(2, &["no slice"]);
+    place.run(&[&ADOPT[..], &["--yes", "--accept-differences"]].concat()).good();
+    assert_eq!(lines(&place.target_url, taken).await, [format!("({})", SEALED * 3)]);
+}
