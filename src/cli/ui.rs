@@ -30,7 +30,7 @@ const LINE: usize = 80;
 /// The columns that a result may take. `None`: it goes to a file or a pipe, where lines stay whole.
 #[must_use]
 pub(crate) fn columns() -> Option<usize> {
-    let columns = || usize::from(console::Term::stdout().size().1).min(LINE);
+    let columns = || usize::from(console::Term::stdout().size().1);
     (console::user_attended() && !is_keeping()).then(columns)
 }
 
@@ -223,6 +223,9 @@ pub(crate) fn counted(value: usize, noun: &str) -> String {
 /// An estimated number of things: `1,200 groups`, `1 group`.
 #[must_use]
 pub(crate) fn about(value: f64, noun: &str) -> String {
+    if (0.0..9.95).contains(&value) && (value - value.round()).abs() > 0.05 {
+        return format!("{value:.1} {noun}s");
+    }
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an estimate")]
     counted(value.max(0.0).round() as usize, noun)
 }

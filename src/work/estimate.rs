@@ -173,10 +173,7 @@ pub(crate) async fn alone(
     };
     let (learned, call_ms) = learned_and_call(worker, rollup).await?;
     let chunk_ms = worker.config.source.chunk_time.as_secs_f64() * 1e3;
-    let size = match plan.slices.get(plan.slices.len() / 2) {
-        Some(middle) => size::of(worker, rollup, *middle).await?,
-        None => None,
-    };
+    let size = size::of(worker, rollup, &plan.slices).await?;
     let overhead_ms = OVERHEAD_MS + CALLS * call_ms;
     let ms_per_row = match rollup.mirror {
         Some(_) => PAGE_MS / float(PAGE_MAX),

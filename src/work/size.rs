@@ -21,6 +21,9 @@ pub(crate) const REMEDY: &str = "leave the dimension with the most values out of
 /// A slice with fewer rows is small whatever its groups.
 const ROWS_MIN: f64 = 1_000.0;
 
+/// Slices whose statistics are asked, spread evenly.
+const SAMPLES_MAX: usize = 5;
+
 /// Bytes of a row beside its values: header, item pointer and padding.
 const ROW_BYTES: f64 = 32.0;
 
@@ -57,7 +60,7 @@ impl Size {
     }
 }
 
-/// The size of `rollup`, judged by its newest slices, else by the statistics of `slice`. `None`:
+/// The size of `rollup`, judged by its newest slices, else by the statistics of some of `slices`. `None`:
 /// neither says anything, or it is a mirror.
 ///
 /// # Errors
@@ -65,66 +68,71 @@ impl Size {
 pub(crate) async fn of(
     worker: &Worker,
     rollup: &Rollup,
-    slice: Slice,
+    slices: &[Slice],
 ) -> Result<Option<Size>, WorkError> {
     if rollup.mirror.is_some() {
         return Ok(None);
     }
     let recent = worker.checkpoints.recent(&rollup.name).await?;
     let done = recent.iter().filter_map(|checkpoint| checkpoint.outcome.as_ref());
-    let (mut slices, mut rows, mut groups) = (0.0, 0.0, 0.0);
+    let (mut count, mut rows, mut groups) = (0.0, 0.0, 0.0);
     for done in done {
-        slices += 1.0;
+        count += 1.0;
         rows += float(done.rows_read);
         groups += float(done.groups);
     }
     let is_measured = groups > 0.0;
-    if !is_measured && rollup.finer.is_some() {
+    if !is_measured && rollup.depth() > 0 {
         // The statistics of a table that is being filled say nothing of what it will hold.
         return Ok(None);
     }
     let stored = worker.target.bytes_per_row(rollup).await?;
     let guess = match (is_measured, stored) {
         (true, Some(_)) => None,
-        _ => Some(by_statistics(worker, rollup, slice).await?),
+        _ => Some(by_statistics(worker, rollup, slices).await?),
     };
     let bytes_per_group = match (stored, guess) {
         (Some(stored), _) => stored,
-        (None, Some((guess, _))) => bytes(&guess),
+        (None, Some(guess)) => bytes(&guess),
         (None, None) => return Ok(None),
     };
     if is_measured {
-        let (rows_per_slice, rows_per_group) = (rows / slices, rows / groups);
+        let (rows_per_slice, rows_per_group) = (rows / count, rows / groups);
         return Ok(Some(Size { rows_per_slice, rows_per_group, bytes_per_group, is_measured }));
     }
-    let Some((Grouping { rows, groups, .. }, buckets)) = guess else { return Ok(None) };
-    if groups < 1.0 {
+    let Some(Grouping { rows, groups, .. }) = guess.filter(|guess| guess.groups > 0.0) else {
         return Ok(None);
-    }
-    let (rows_per_slice, rows_per_group) = (rows * buckets, rows / groups);
+    };
+    let (rows_per_slice, rows_per_group) = (rows, rows / groups);
     Ok(Some(Size { rows_per_slice, rows_per_group, bytes_per_group, is_measured }))
 }
 
-/// The groups in the middle bucket of `slice`, and the number of its buckets.
+/// The groups of a slice: the mean of some of `slices`, each as its middle bucket.
 async fn by_statistics(
     worker: &Worker,
     rollup: &Rollup,
-    slice: Slice,
-) -> Result<(Grouping, f64), WorkError> {
-    let starts = boundaries(rollup.bucket, rollup.calendar.zone(), slice.start(), slice.end());
-    let middle = starts.len() / 2;
-    let start = starts.get(middle).copied().unwrap_or(slice.start());
-    let end = starts.get(middle + 1).copied().unwrap_or(slice.end());
-    let bounds = match rollup.trailing {
-        Some(_) => rollup.window(slice),
-        None => (start, end),
-    };
+    slices: &[Slice],
+) -> Result<Grouping, WorkError> {
     let shape = ready::shape(worker, rollup).await?;
     let source = worker.source_of(rollup);
     let mut tx = source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
-    let grouping = plan_guard::grouping(&mut tx, rollup, &shape, bounds).await?;
+    let (mut sum, mut count) = (Grouping::default(), 0.0);
+    for slice in slices.iter().step_by(slices.len().div_ceil(SAMPLES_MAX).max(1)) {
+        let zone = rollup.calendar.zone();
+        let starts = boundaries(rollup.bucket, zone, slice.start(), slice.end());
+        let middle = starts.len() / 2;
+        let start = starts.get(middle).copied().unwrap_or(slice.start());
+        let end = starts.get(middle + 1).copied().unwrap_or(slice.end());
+        let of = plan_guard::grouping(&mut tx, rollup, &shape, (start, end)).await?;
+        let buckets = float(starts.len().max(1) as u64);
+        sum.rows += of.rows * buckets;
+        sum.groups += of.groups * buckets;
+        (sum.width, sum.key_width) = (of.width, of.key_width);
+        count += 1.0;
+    }
     tx.rollback().await?;
-    Ok((grouping, float(starts.len().max(1) as u64)))
+    let each = |sum: f64| sum / f64::max(count, 1.0);
+    Ok(Grouping { rows: each(sum.rows), groups: each(sum.groups), ..sum })
 }
 
 /// The bytes of a group, by the widths of its values.
