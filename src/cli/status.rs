@@ -125,7 +125,11 @@ impl StatusArgs {
             return watch::watch(&self, global, &worker).await;
         }
         let shown = self.shown(global, &worker).await?;
-        global.print(&shown.document, || shown.text());
+        match shown.details.is_empty() {
+            // Its lines fit the terminal, which may be wide.
+            true => global.print_script(&shown.document, || shown.text()),
+            false => global.print(&shown.document, || shown.text()),
+        }
         Ok(())
     }
 

@@ -25,8 +25,8 @@ pub(super) struct Overview {
     pub(super) failing: usize,
     /// The other slices that are over and have yet to succeed.
     pub(super) left: usize,
-    /// When the rollup has work: now, or later.
-    pub(super) next_due: DateTime<Utc>,
+    /// When the rollup has work: now, or later. `None`: once finer slices are done.
+    pub(super) next_due: Option<DateTime<Utc>>,
     now: DateTime<Utc>,
 }
 
@@ -98,7 +98,9 @@ impl Overview {
             RollupState::Ok
         };
         let is_due = plan.due().next().is_some();
-        let next_due = if is_due { now } else { plan.next_due(rollup, now).max(now) };
+        let is_blocked = count(|standing| standing == Standing::Blocked) > 0;
+        let later = || (!is_blocked).then(|| plan.next_due(rollup, now).max(now));
+        let next_due = if is_due { Some(now) } else { later() };
         let complete_through = plan.watermark;
         let (name, lag) = (rollup.name.clone(), now - complete_through);
         Self { name, state, complete_through, lag, failing, left, next_due, now }
@@ -125,10 +127,10 @@ impl Overview {
     }
 
     fn cells(&self) -> [String; 7] {
-        let due = self.next_due - self.now;
-        let due = match due > TimeDelta::zero() {
-            true => format!("in {}", roughly(due)),
-            false => "now".to_owned(),
+        let due = match self.next_due.map(|at| at - self.now) {
+            Some(wait) if wait > TimeDelta::zero() => format!("in {}", roughly(wait)),
+            Some(_) => "now".to_owned(),
+            None => "blocked".to_owned(),
         };
         [
             visible::line(&self.name).into_owned(),
@@ -225,7 +227,7 @@ mod tests {
             lag: TimeDelta::seconds(lag),
             failing: 12,
             left: 8_760,
-            next_due: now + TimeDelta::minutes(59),
+            next_due: Some(now + TimeDelta::minutes(59)),
             now,
         }
     }

@@ -58,7 +58,10 @@ fn show(shown: &Shown, worker: &Worker, known: &mut HashMap<String, String>) {
         let height = usize::from(terminal.size().0).saturating_sub(2).max(1);
         // A terminal that cannot be cleared shows the states one below the other.
         let _ = terminal.clear_screen();
-        ui::print(first_lines(&text, height));
+        match shown.details.is_empty() {
+            true => ui::verbatim(first_lines(&text, height)),
+            false => ui::print(first_lines(&text, height)),
+        }
         return;
     }
     for overview in &shown.overviews {
