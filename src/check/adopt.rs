@@ -94,6 +94,7 @@ pub(crate) async fn plan(
         slice if slice.start() == first => slice.start(),
         slice => slice.end(),
     });
+    let whole = whole.or(before);
     let newest = rollup.newest(now).map_or(rollup.start, |newest| newest.end());
     let before = match before {
         Some(before) if slice_of(before).start() != before => {

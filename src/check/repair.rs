@@ -281,7 +281,7 @@ async fn markers(
     let sql = format!(
         "SELECT slice_start, slice_end, attempt, owner, definition, \
          coalesce(rows_read, 0) AS rows_read, coalesce(groups, 0) AS groups, \
-         replaced_at, replaced_by, replaced_owner, adopted_from IS NOT NULL AS is_adopted \
+         replaced_at, replaced_by, replaced_owner, attempt = 0 AS is_adopted \
          FROM tallymark.slice \
          WHERE rollup = {} AND slice_start >= {} ORDER BY slice_start LIMIT {PAGE}",
         literal(&rollup.name),

@@ -13,9 +13,11 @@ SELECT r.installation AS keeper,
 FROM tallymark.rollup r
 LEFT JOIN tallymark.installation i ON {place} = ANY (i.places)
 LEFT JOIN tallymark.installation kept ON kept.id = r.installation
--- Its checkpoint is at least as new, unless the checkpoints were restored or lost.
+-- Its checkpoint is at least as new, unless the checkpoints were restored or lost. Slices that were
+-- taken over from another job's table have attempt 0, and no checkpoint.
 LEFT JOIN LATERAL (
-    SELECT slice_start, attempt, owner FROM tallymark.slice WHERE rollup = r.rollup
+    SELECT slice_start, attempt, owner FROM tallymark.slice
+    WHERE rollup = r.rollup AND attempt > 0
     ORDER BY replaced_at DESC NULLS LAST, slice_start DESC LIMIT 1
 ) newest ON true
 WHERE r.rollup = {rollup}

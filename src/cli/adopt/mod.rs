@@ -164,7 +164,7 @@ fn announced(
     }
     let begins = match plan.source_begins {
         Some(first) => format!("the source begins at {}", ui::instant(first)),
-        None => "the source has no rows".to_owned(),
+        None => "the source shows no first row".to_owned(),
     };
     let slices = counted(plan.sealed.len(), "slice");
     let line =
