@@ -42,7 +42,7 @@ const OBJECTS: [Object; 10] = [
         kind: "VIEW",
         name: "tallymark.slice_state",
         sql: include_str!("slice_state.sql"),
-        comment: "For readers: the slices that are open, stale, failing or sealed, and why",
+        comment: "For readers: the slices that are open, stale, failing, sealed or adopted, and why",
     },
     Object {
         kind: "VIEW",
