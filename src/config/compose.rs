@@ -39,6 +39,8 @@ pub(super) struct Origins<'a> {
     pub(super) schema: &'a str,
     /// The mirrors. `None`: the file has none. `Some(None)`: they have errors.
     pub(super) mirrors: Option<Option<&'a [Rollup]>>,
+    /// Whether the target has an address of its own.
+    pub(super) has_own_target: bool,
     /// `None`: it has errors.
     pub(super) source: Option<&'a SourceConfig>,
 }
@@ -97,7 +99,10 @@ fn read_one(
 ) -> Option<Option<Rollup>> {
     let (node, name) = match origin {
         Origin::Table => {
-            return Some(mirror::is_database(draft, known).and_then(|()| rollup::read(draft)));
+            return Some(
+                mirror::is_database(draft, known)
+                    .and_then(|()| rollup::read(draft, known.has_own_target)),
+            );
         }
         Origin::Mirror(node, name) => return Some(mirror::rollup_of(draft, (node, name), known)),
         Origin::Unreadable => return Some(None),
@@ -165,6 +170,7 @@ fn coarse(Draft { section, name }: &Draft<'_>, finer: &Rollup, schema: &str) -> 
     let cut = Cut::read(section, Usual::of(finer)).and_then(|cut| fits(section, cut, finer));
     let trailing = trailing(section, cut, finer);
     let open = open(section);
+    rollup::not_live(section)?;
     let start = cut.as_ref().and_then(|cut| start(section, &cut.calendar, finer));
     let seal_before = rollup::seal_before(section, cut.as_ref());
     let keep = rollup::keep(section);
@@ -177,6 +183,7 @@ fn coarse(Draft { section, name }: &Draft<'_>, finer: &Rollup, schema: &str) -> 
         finer: Some(Arc::new(finer.clone())),
         trailing: trailing?,
         open: open?,
+        live: false,
         mirror: None,
         time: TimeColumn { column: "bucket".to_owned(), zone: None, unit: None },
         start: start?,

@@ -109,6 +109,7 @@ fn read(
         finer: None,
         trailing: None,
         open: false,
+        live: false,
         mirror: Some(Arc::new(Mirror {
             app: app.address.clone(),
             branch: app.branch.clone(),
@@ -234,6 +235,7 @@ pub(super) fn rollup_of(
     let shrink_guard = rollup::shrink_guard(section);
     let filter = condition(section);
     rollup::not_open(section)?;
+    rollup::not_live(section)?;
     let columns = measures::read(section);
     if let Some((group_by, measures)) = &columns {
         let keys = group_by.iter().map(|key| key.operand.clone());
@@ -248,6 +250,7 @@ pub(super) fn rollup_of(
         finer: Some(Arc::new(found.clone())),
         trailing: None,
         open: false,
+        live: false,
         mirror: None,
         time: created_at(),
         start: start?,

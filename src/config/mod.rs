@@ -284,7 +284,10 @@ fn tables(
     let rollups = match root.get("rollup") {
         Some(node) => {
             let mirrors = mirrors.as_ref().map(Option::as_deref);
-            let origins = Origins { schema, mirrors, source };
+            let url = target.and_then(|target| target.url.as_ref());
+            let has_own_target =
+                url.is_some_and(|url| source.is_none_or(|source| source.url != *url));
+            let origins = Origins { schema, mirrors, has_own_target, source };
             compose::read_all(&node, origins, names)
         }
         None if mirrors.is_some() => Some(Vec::new()),

@@ -17,7 +17,7 @@ use super::measures::condition;
 use super::raw::{Node, Section, identifier_fault};
 use super::{duration, lookup, measures};
 
-pub(super) const KEYS: [&str; 22] = [
+pub(super) const KEYS: [&str; 23] = [
     "name",
     "from",
     "time",
@@ -25,6 +25,7 @@ pub(super) const KEYS: [&str; 22] = [
     "slice",
     "trailing",
     "open",
+    "live",
     "bucket",
     "bucket_as",
     "timezone",
@@ -60,13 +61,14 @@ pub(super) fn draft<'d>(node: &Node<'d>, names: &mut HashSet<String>) -> Option<
 }
 
 /// Reads a rollup of a table.
-pub(super) fn read(Draft { section, name }: &Draft<'_>) -> Option<Rollup> {
+pub(super) fn read(Draft { section, name }: &Draft<'_>, has_own_target: bool) -> Option<Rollup> {
     let late = section.get("late").map_or(Some(Late::default()), |node| late(&node));
     let from = section.need("from", r#"write from = "public.events""#).and_then(|n| table(&n));
     let time = section.need("time", r#"write time = "created_at""#).and_then(|n| time(&n));
     let cut = Cut::read(section, Usual::DEFAULT);
     no_window(section)?;
     not_open(section)?;
+    let live = live(section, has_own_target);
     let start = section
         .need("start", r#"write the day when history begins: start = "2025-01-01""#)
         .zip(cut.as_ref())
@@ -98,6 +100,7 @@ pub(super) fn read(Draft { section, name }: &Draft<'_>) -> Option<Rollup> {
         finer: None,
         trailing: None,
         open: false,
+        live: live?,
         mirror: None,
         lookups: lookups?,
         time: time?,
@@ -156,6 +159,29 @@ pub(super) fn no_window(section: &Section<'_>) -> Option<()> {
         Fault::new("windows overlap, so each row would be read once for each of them")
             .remedy(r#"compute a finer rollup, and this one from it: from = { rollup = "daily" }"#),
     )
+}
+
+/// Reads whether readers have a live view, which reads the source itself.
+fn live(section: &Section<'_>, has_own_target: bool) -> Option<bool> {
+    let Some(node) = section.get("live") else { return Some(false) };
+    let live = node.boolean()?;
+    if live && has_own_target {
+        return node.wrong(
+            Fault::new(
+                "a live view reads the source's rows, and [target] has a database of its own",
+            )
+            .remedy("remove `url` of [target] where both are one database, or remove `live`"),
+        );
+    }
+    Some(live)
+}
+
+/// Refuses `live` where the rows are those of another rollup.
+pub(super) fn not_live(section: &Section<'_>) -> Option<()> {
+    let Some(node) = section.get("live") else { return Some(()) };
+    node.wrong(Fault::new("a live view reads rows of a table of the source").remedy(
+        "set `live` on the finer rollup, and `open = true` here for the slice that goes on",
+    ))
 }
 
 /// Refuses `open` where no finer rollup says which rows are final.

@@ -176,7 +176,7 @@ fn what_may_be_left_out_has_the_documented_default() {
     assert_eq!(rollup.bucket, rollup.calendar.width());
     assert_eq!(rollup.calendar.zone(), Tz::UTC);
     assert_eq!((rollup.bucket_as, rollup.trailing), (BucketType::Instant, None));
-    assert!(!rollup.open);
+    assert!(!rollup.open && !rollup.live);
     assert_eq!(rollup.grace, Duration::from_secs(120));
     assert!(rollup.lookback.is_empty());
     assert_eq!(rollup.filter, None);

@@ -10,7 +10,9 @@ use super::holdings::{idle_items, registered, shared_tables, stage};
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT, Tx};
 use crate::model::hint::Fault;
 use crate::model::sql::{ident, literal};
+use crate::target::live;
 use crate::work::consumer;
+use crate::work::ready;
 use crate::work::worker::{WorkError, Worker};
 
 /// Renames the rollup `old` to `new`. Its finished slices stay done.
@@ -24,7 +26,9 @@ pub(crate) async fn rename_rollup(worker: &Worker, old: &str, new: &str) -> Resu
     let (from, to) = (registered(&mut tx, old).await?.0, registered(&mut tx, new).await?.0);
     match (from, to) {
         (Some(table), None) => {
-            for statement in renaming(&mut tx, &table, old, new).await? {
+            let mut statements = live::dropping(&mut tx, &worker.target, old).await?;
+            statements.extend(renaming(&mut tx, &table, old, new).await?);
+            for statement in statements {
                 tx.execute("renaming the tables", statement).await?;
             }
             tx.commit().await?;
@@ -45,6 +49,7 @@ pub(crate) async fn rename_rollup(worker: &Worker, old: &str, new: &str) -> Resu
             ));
         }
     }
+    make_live(worker, new).await?;
     // From here on, a worker that took a slice between the copy and the commit is fenced off.
     let items = worker.checkpoints.items(old).await?;
     worker.checkpoints.copy_items(&items, new).await?;
@@ -55,6 +60,20 @@ pub(crate) async fn rename_rollup(worker: &Worker, old: &str, new: &str) -> Resu
     worker.checkpoints.delete_items(&items).await?;
     worker.checkpoints.forget_seal(old).await?;
     consumer::rename_consumer(worker, new).await
+}
+
+/// Makes the live view of the rollup under its new name.
+async fn make_live(worker: &Worker, name: &str) -> Result<(), WorkError> {
+    let rollup = worker.rollup(name)?;
+    if !rollup.live {
+        return Ok(());
+    }
+    let shape = ready::shape(worker, rollup).await?;
+    let mut tx = worker.target.db.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, name).await?;
+    for statement in live::plan(&mut tx, &worker.target, rollup, &shape).await? {
+        tx.execute("making the live view", statement).await?;
+    }
+    Ok(tx.commit().await?)
 }
 
 /// The statements that rename `table` and all objects that belong to it.

@@ -33,6 +33,8 @@ pub struct Rollup {
     pub trailing: Option<Trailing>,
     /// Whether the slice that goes on now is computed from the finer slices that are done.
     pub open: bool,
+    /// Whether readers have a view of it that aggregates what is not computed yet.
+    pub live: bool,
     /// The things of a Bubble app that its table keeps, instead of groups.
     pub mirror: Option<Arc<Mirror>>,
     /// The tables whose columns stand beside each row of the source.
@@ -185,8 +187,8 @@ impl Rollup {
     /// a purged source even after a measure was added.
     ///
     /// Settings that only decide when or how carefully a slice is computed (`start`, `grace`,
-    /// `lookback`, `late`, `open`, `shrink_guard`, `seal_before`, `keep`, `plan_guard`) are left out,
-    /// so that changing them makes nothing stale.
+    /// `lookback`, `late`, `open`, `live`, `shrink_guard`, `seal_before`, `keep`, `plan_guard`) are left
+    /// out, so that changing them makes nothing stale.
     #[must_use]
     pub fn definition(&self) -> String {
         let mut rows = serde_json::json!({

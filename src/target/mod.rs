@@ -10,6 +10,7 @@ pub mod ddl;
 mod generation;
 mod indexes;
 mod keep_away;
+pub mod live;
 mod marker;
 pub(crate) mod readers;
 mod ready;

@@ -2,7 +2,7 @@
 
 use sqlx::Row as _;
 
-use super::Target;
+use super::{Target, live};
 use crate::clients::db::{CatalogueError, DbError, Tx};
 use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
@@ -58,8 +58,10 @@ async fn of_one(
     rollups: &[Rollup],
 ) -> Result<Vec<String>, DbError> {
     // A mirror has what the app knows of persons, and is no table of statistics.
-    let rollups = rollups.iter().filter(|rollup| rollup.mirror.is_none());
-    let tables: Vec<String> = rollups.map(|rollup| literal(&rollup.name)).collect();
+    let rollups = || rollups.iter().filter(|rollup| rollup.mirror.is_none());
+    let live = rollups().filter(|rollup| rollup.live).map(|rollup| live::view_of(&rollup.name));
+    let tables = rollups().map(|rollup| rollup.name.clone()).chain(live);
+    let tables: Vec<String> = tables.map(|name| literal(&name)).collect();
     // In one pass, because a name may look like another placeholder.
     let sql = format!(
         include_str!("readers.sql"),

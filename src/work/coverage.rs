@@ -10,7 +10,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::checkpoint::{CheckpointError, State, Watermark};
 use crate::model::rollup::{Late, Rollup};
+use crate::model::slice::{Slice, boundaries};
 use crate::target::coverage::{ToldRollup, outstanding, tell_sql};
+use crate::target::live;
 use crate::work::compose::{finer_name, root};
 use crate::work::due::{Plan, Standing};
 use crate::work::worker::Worker;
@@ -84,6 +86,8 @@ impl<'r> TickFindings<'r> {
             done_until: plan
                 .other_definition
                 .map_or(plan.watermark, |other| plan.watermark.min(other.start())),
+            tail: tail(rollup, first),
+            verified_through: None,
             slice_seconds: (first.end() - first.start()).num_seconds(),
             grace_seconds: TimeDelta::from_std(root(rollup).grace)
                 .unwrap_or_default()
@@ -99,6 +103,19 @@ impl<'r> TickFindings<'r> {
         let is_due = |plan: &Plan| plan.due().next().is_some();
         self.rollups.iter().any(|(rollup, plan, _)| looks_for_changes(rollup) || is_due(plan))
     }
+}
+
+/// The boundaries of the buckets that a live view may aggregate, from the start of `newest` on.
+fn tail(rollup: &Rollup, newest: Slice) -> Vec<DateTime<Utc>> {
+    if !rollup.live {
+        return Vec::new();
+    }
+    let slices = std::iter::successors(Some(newest), |it| Some(rollup.calendar.next(*it)));
+    let Some(last) = slices.take(live::SLICES).last() else { return Vec::new() };
+    let (bucket, zone) = (rollup.bucket, rollup.calendar.zone());
+    let mut tail = boundaries(bucket, zone, newest.start(), last.end());
+    tail.push(last.end());
+    tail
 }
 
 /// The end of the slices that are known to have no rows in the source.
@@ -120,7 +137,12 @@ pub(crate) async fn tell(
     if !findings.are_news() {
         return Ok(());
     }
-    let told: Vec<_> = findings.rollups.iter().map(|(_, _, told)| told.clone()).collect();
+    let mut told: Vec<_> = findings.rollups.iter().map(|(_, _, told)| told.clone()).collect();
+    if worker.config.scrub.is_some() {
+        for it in &mut told {
+            it.verified_through = verified_through(worker, &it.rollup).await?;
+        }
+    }
     let sql = tell_sql(&told);
     let rows = match worker.checkpoints.write_together(&sql).await? {
         Some(rows) => Ok(rows),
@@ -137,6 +159,16 @@ pub(crate) async fn tell(
         mend(worker, findings, &name, start).await?;
     }
     Ok(())
+}
+
+/// The end of the slices that the present round of the scrub has found right.
+async fn verified_through(
+    worker: &Worker,
+    rollup: &str,
+) -> Result<Option<DateTime<Utc>>, CheckpointError> {
+    let scrub = worker.checkpoints.scrub(rollup).await?;
+    let first = scrub.drift.keys().next().copied();
+    Ok(scrub.cursor.map(|cursor| first.map_or(cursor, |first| first.min(cursor))))
 }
 
 /// Reopens a slice that readers see as stale while the store takes it for done. A tick may have been

@@ -162,6 +162,27 @@ async fn a_reader_sees_what_is_missing_though_no_worker_runs() {
     assert_eq!(world.target_value(told).await, "2026-01-02 2026-04-11 99");
 }
 
+/// A tick tells what the scrubs of the ticks before have compared.
+#[tokio::test]
+async fn a_reader_sees_what_the_scrub_has_compared() {
+    for keeper in [Keeper::DynamoDb, Keeper::Target] {
+        let clock = Arc::new(clock("2026-01-05T12:00:00Z"));
+        let rollups = captured();
+        let source = "\n[scrub]\nslices_per_day = 20";
+        let setup = Setup { source, rollups: &rollups, clock, keeper, ..Setup::default() };
+        let world = World::new(&format!("{EVENTS}; {LATE}"), setup).await;
+        install_capture(&world.worker).await;
+        tick(&world).await;
+        let told = "SELECT verified_through FROM tallymark.coverage";
+        assert_eq!(world.target_value(told).await, "");
+        tick(&world).await;
+        let cursor = world.worker.checkpoints.scrub("daily").await.unwrap().cursor.unwrap();
+        tick(&world).await;
+        let same = format!("SELECT verified_through = '{cursor}' FROM tallymark.coverage");
+        assert_eq!(world.target_value(&same).await, "true", "{keeper:?}");
+    }
+}
+
 #[tokio::test]
 async fn every_object_of_tallymarks_has_a_comment() {
     let world = world(Keeper::Target, false).await;

@@ -47,6 +47,7 @@ mod kill;
 #[cfg(feature = "lambda")]
 mod lambda;
 mod layers;
+mod live;
 mod locks;
 mod lookups;
 #[cfg(feature = "lambda")]

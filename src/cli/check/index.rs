@@ -6,6 +6,7 @@ use crate::model::rollup::Rollup;
 use crate::model::slice::Slice;
 use crate::source::reading::plan_guard::{self, By, PlannedRead, unindexed};
 use crate::source::reading::shape::Shape;
+use crate::target::live;
 use crate::work::worker::{WorkError, Worker};
 
 /// How a slice would be read, as the plan guard sees it.
@@ -50,6 +51,33 @@ pub(super) async fn inspect(
     };
     findings.add(grade, &rollup.name, finding);
     missing(worker, rollup, (shape, slice), grade == Grade::Good, findings).await
+}
+
+/// What a query of the live view reads of the source, at most.
+pub(super) async fn live(
+    worker: &Worker,
+    rollup: &Rollup,
+    shape: &Shape,
+    findings: &mut Findings,
+) -> Result<(), WorkError> {
+    let now = worker.clock.now();
+    let newest = rollup.newest(now);
+    let first = newest.unwrap_or_else(|| rollup.calendar.containing(rollup.start));
+    let last = rollup.calendar.containing(now.max(first.start()));
+    let mut tx = worker.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
+    let rows = plan_guard::estimate(&mut tx, rollup, shape, first.start(), last.end()).await?;
+    tx.rollback().await?;
+    let rows = plan_guard::about(rows);
+    let noun = if rows == "1" { "row" } else { "rows" };
+    let finding = format!(
+        "each query of {}.{} also reads the slices that are not computed yet: about {rows} {noun} of the \
+         source where that is slice {}",
+        worker.target.schema,
+        live::view_of(&rollup.name),
+        rollup.calendar.label(&first),
+    );
+    findings.add(Grade::Note, &rollup.name, finding);
+    Ok(())
 }
 
 /// Tables without an index on the change column, and tables without one on the time. The second is

@@ -11,6 +11,7 @@ use crate::source::reading::shape::Shape;
 use crate::source::reading::zones::Offsets;
 use crate::source::{self, settle};
 use crate::target::ddl::{self, DdlError};
+use crate::target::live;
 use crate::work::identity::{self, is_unproven};
 use crate::work::ready;
 use crate::work::worker::{WorkError, Worker};
@@ -23,22 +24,7 @@ pub(super) async fn rollup(
 ) -> Result<(), WorkError> {
     let subject = &rollup.name;
     let shape = ready::shape(worker, rollup).await?;
-    findings.add(
-        Grade::Good,
-        subject,
-        format!(
-            "{} can be read: {}, {}",
-            rollup.from,
-            ui::counted(shape.dimensions.len(), "dimension"),
-            ui::counted(shape.fields.len(), "measure column"),
-        ),
-    );
-    for measure in &rollup.measures {
-        if let Some(error) = measure.kind.approximation() {
-            let finding = format!("`{}` is approximate: {error}", measure.name);
-            findings.add(Grade::Note, subject, finding);
-        }
-    }
+    definition(rollup, &shape, findings);
     proof(worker, rollup, findings).await?;
     let assurance = source::of(rollup).assurance(rollup);
     if assurance.is_none() {
@@ -49,6 +35,7 @@ pub(super) async fn rollup(
     match ddl::plan(&mut tx, &worker.target, rollup, &shape).await {
         Ok(missing) if missing.is_empty() => {
             tx.rollback().await?;
+            live_view(worker, rollup, &shape, findings).await?;
             match identity::identify_for_check(worker, rollup).await {
                 Ok(()) => {}
                 Err(error @ WorkError::Stranger(_)) => {
@@ -87,6 +74,51 @@ pub(super) async fn rollup(
         None => late(worker, rollup, &shape, findings).await,
         Some(finding) => {
             findings.add(Grade::Good, subject, finding);
+            Ok(())
+        }
+    }
+}
+
+/// What the definition reads, and what of it is approximate.
+fn definition(rollup: &Rollup, shape: &Shape, findings: &mut Findings) {
+    findings.add(
+        Grade::Good,
+        &rollup.name,
+        format!(
+            "{} can be read: {}, {}",
+            rollup.from,
+            ui::counted(shape.dimensions.len(), "dimension"),
+            ui::counted(shape.fields.len(), "measure column"),
+        ),
+    );
+    for measure in &rollup.measures {
+        if let Some(error) = measure.kind.approximation() {
+            let finding = format!("`{}` is approximate: {error}", measure.name);
+            findings.add(Grade::Note, &rollup.name, finding);
+        }
+    }
+}
+
+/// What its live view costs a reader, and whether it is the present one.
+async fn live_view(
+    worker: &Worker,
+    rollup: &Rollup,
+    shape: &Shape,
+    findings: &mut Findings,
+) -> Result<(), WorkError> {
+    if rollup.live {
+        index::live(worker, rollup, shape, findings).await?;
+    }
+    let begun = worker.target.db.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await;
+    let mut tx = begun?;
+    let planned = live::plan(&mut tx, &worker.target, rollup, shape).await;
+    tx.rollback().await?;
+    match planned {
+        Ok(missing) if missing.is_empty() => Ok(()),
+        Ok(missing) => to_do(worker, rollup, missing.len(), findings).await,
+        Err(DdlError::Db(error)) => Err(error.into()),
+        Err(error) => {
+            findings.trouble(&rollup.name, &error.into());
             Ok(())
         }
     }

@@ -30,6 +30,7 @@ pub(super) fn rollup() -> Value {
     // The finer rollup decides the rest.
     let mut refused: Map<String, Value> =
         FINER_DECIDES.iter().map(|(key, ..)| ((*key).to_owned(), false.into())).collect();
+    refused.insert("live".to_owned(), false.into());
     refused.insert("measures".to_owned(), merged());
     refused.insert("group_by".to_owned(), json!({ "items": { "type": "string" } }));
     rollup["then"] = json!({
@@ -45,6 +46,7 @@ pub(super) fn rollup() -> Value {
     refused.insert("measures".to_owned(), measures.clone());
     refused.insert("trailing".to_owned(), false.into());
     refused.insert("open".to_owned(), false.into());
+    refused.insert("live".to_owned(), false.into());
     rollup["else"] = json!({
         "if": { "properties": { "from": { "type": "object" } }, "required": ["from"] },
         "then": { "properties": refused },
@@ -77,6 +79,10 @@ fn properties() -> Value {
         },
         "open": boolean(
             "Whether the slice that goes on now is computed, from the finer slices that are done.",
+            false,
+        ),
+        "live": boolean(
+            "Whether readers have a view of it that aggregates what is not computed yet.",
             false,
         ),
         "bucket": described(refer("width"), "The result's time resolution. By default the slice."),

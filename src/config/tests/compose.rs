@@ -305,6 +305,11 @@ tallymark.toml:8: rollup.monthly.measures[3]: expected the name of a measure suc
         r#"tallymark.toml:8: rollup.monthly.open: expected true or false, found an integer"#,
     ),
     (
+        "slice = \"1 month\"",
+        "slice = \"1 month\"\nlive = true",
+        r#"tallymark.toml:8: rollup.monthly.live: a live view reads rows of a table of the source; set `live` on the finer rollup, and `open = true` here for the slice that goes on"#,
+    ),
+    (
         "slice = \"1 hour\"",
         "slice = \"1 hour\"\nopen = false",
         r#"tallymark.toml:32: rollup.hourly.open: an open slice is the sum of finer slices that are done; compute a finer rollup, and this one from it: from = { rollup = "hourly" }"#,

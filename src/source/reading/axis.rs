@@ -253,6 +253,64 @@ impl Axis {
         format!("{column} >= {low} AND {column} < {high}")
     }
 
+    /// As [`Axis::between`], for SQL expressions of instants.
+    #[must_use]
+    pub(crate) fn between_expressions(&self, (start, end): (&str, &str)) -> String {
+        let column = ident(&self.column);
+        let in_zone =
+            |instant: &str, zone: Tz| format!("({instant} AT TIME ZONE {})", literal(zone.name()));
+        match self.reading {
+            TimeReading::Instant => format!("{column} >= {start} AND {column} < {end}"),
+            TimeReading::Local(zone) => {
+                let slack = format!("interval '{} seconds'", NEAR_TRANSITION.num_seconds());
+                let (low, high) = (in_zone(start, zone), in_zone(end, zone));
+                let instant = in_zone(&column, zone);
+                format!(
+                    "{column} >= {low} - {slack} AND {column} < {high} + {slack} AND {instant} >= {start} \
+                     AND {instant} < {end}"
+                )
+            }
+            TimeReading::Day(zone) => {
+                let day =
+                    |instant| format!("({} + interval '12 hours')::date", in_zone(instant, zone));
+                format!("{column} >= {} AND {column} < {}", day(start), day(end))
+            }
+            TimeReading::Epoch(unit) => {
+                let scale = unit.per_second();
+                let count = |at| format!("(extract(epoch FROM {at}) * {scale})::bigint");
+                format!("{column} >= {} AND {column} < {}", count(start), count(end))
+            }
+        }
+    }
+
+    /// As [`Axis::bucket`], for an SQL expression of an array of the buckets' starts.
+    #[must_use]
+    pub(crate) fn bucket_of(&self, starts: &str) -> String {
+        let start = format!("{starts}[width_bucket({}, {starts})]", self.instant());
+        match self.bucket_as {
+            BucketType::Instant => format!("({start})"),
+            BucketType::Date => {
+                let zone = literal(self.zone.name());
+                format!("(({start} AT TIME ZONE {zone}) + interval '12 hours')::date")
+            }
+        }
+    }
+
+    /// The instant of a row's time, or that at which its day begins.
+    fn instant(&self) -> String {
+        let column = ident(&self.column);
+        match self.reading {
+            TimeReading::Instant => column,
+            TimeReading::Local(zone) => format!("{column} AT TIME ZONE {}", literal(zone.name())),
+            TimeReading::Day(zone) => {
+                format!("{column}::timestamp AT TIME ZONE {}", literal(zone.name()))
+            }
+            TimeReading::Epoch(unit) => {
+                format!("to_timestamp({column}::numeric / {})", unit.per_second())
+            }
+        }
+    }
+
     /// The text of the bounds of [`Axis::between`] in a plan, as far as it is the same for every
     /// type of the column. It is in UTC and ISO style.
     #[must_use]

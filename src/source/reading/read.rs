@@ -51,25 +51,9 @@ pub(crate) fn select_napping(
         Some(_) => rollup.time_at(slice_start),
         None => shape.axis.bucket(slice_start, start, end),
     };
-    let mut columns = vec![format!("{bucket} AS bucket")];
-    for dimension in &shape.dimensions {
-        let (read, name) = (ident(&dimension.reads), ident(&dimension.name));
-        let cast = dimension.cast.as_ref().map_or_else(String::new, |to| format!("::{to}"));
-        columns.push(format!("{read}{cast} AS {name}"));
-    }
-    for field in &shape.fields {
-        let of = &field.expressions;
-        let expression = match (form, staged) {
-            (Form::Whole, false) => &of.direct,
-            (Form::Whole, true) => &of.whole,
-            (Form::Partial, _) => &of.partial,
-        };
-        columns.push(format!("{expression} AS {}", ident(&field.name)));
-    }
+    let mut columns = columns(shape, &bucket, form, staged);
     columns.push(format!("count(*) AS {ROWS}"));
-    // Group by the source's own columns, so that their types and collations decide what is equal.
-    let keys = shape.dimensions.iter().map(|dimension| ident(&dimension.reads));
-    let mut groups = std::iter::once("1".to_owned()).chain(keys).collect::<Vec<_>>().join(", ");
+    let mut groups = keys(shape);
     if staged {
         let values: Vec<String> = shape.values.iter().map(|value| ident(&value.column)).collect();
         match form {
@@ -97,6 +81,52 @@ pub(crate) fn select_napping(
     )
 }
 
+/// As [`select`], of the final rows only, for SQL expressions: an array of the buckets' starts, and
+/// the bounds, which are two of them.
+#[must_use]
+pub(crate) fn select_tail(
+    rollup: &Rollup,
+    shape: &Shape,
+    starts: &str,
+    bounds: (&str, &str),
+) -> String {
+    let bucket = shape.axis.bucket_of(starts);
+    format!(
+        "SELECT {}\nFROM {}\nWHERE {}\nGROUP BY {}",
+        columns(shape, &bucket, Form::Whole, false).join(", "),
+        source::of(rollup).relation(rollup),
+        filtered(rollup, shape.axis.between_expressions(bounds)),
+        keys(shape),
+    )
+}
+
+/// The columns of the rollup table.
+fn columns(shape: &Shape, bucket: &str, form: Form, staged: bool) -> Vec<String> {
+    let mut columns = vec![format!("{bucket} AS bucket")];
+    for dimension in &shape.dimensions {
+        let (read, name) = (ident(&dimension.reads), ident(&dimension.name));
+        let cast = dimension.cast.as_ref().map_or_else(String::new, |to| format!("::{to}"));
+        columns.push(format!("{read}{cast} AS {name}"));
+    }
+    for field in &shape.fields {
+        let of = &field.expressions;
+        let expression = match (form, staged) {
+            (Form::Whole, false) => &of.direct,
+            (Form::Whole, true) => &of.whole,
+            (Form::Partial, _) => &of.partial,
+        };
+        columns.push(format!("{expression} AS {}", ident(&field.name)));
+    }
+    columns
+}
+
+/// What a statement groups by: the source's own columns, so that their types and collations decide
+/// what is equal.
+fn keys(shape: &Shape) -> String {
+    let keys = shape.dimensions.iter().map(|dimension| ident(&dimension.reads));
+    std::iter::once("1".to_owned()).chain(keys).collect::<Vec<_>>().join(", ")
+}
+
 /// The condition that selects the rollup's rows in `[start, end)`.
 #[must_use]
 pub(crate) fn condition(
@@ -105,7 +135,11 @@ pub(crate) fn condition(
     start: DateTime<Utc>,
     end: DateTime<Utc>,
 ) -> String {
-    let time = shape.axis.between(start, end);
+    filtered(rollup, shape.axis.between(start, end))
+}
+
+/// A condition on the time of rows, with the rollup's own.
+fn filtered(rollup: &Rollup, time: String) -> String {
     match &rollup.filter {
         // The line break ends a comment at the end of the text.
         Some(filter) => format!("{time} AND (\n{filter}\n)"),

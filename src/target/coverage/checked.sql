@@ -8,6 +8,8 @@ CREATE TABLE tallymark.checked (
     empty_before timestamptz,
     seal_before timestamptz,
     done_until timestamptz,
+    tail timestamptz[],
+    verified_through timestamptz,
     slice_seconds bigint NOT NULL,
     grace_seconds bigint NOT NULL,
     ends timestamptz[] NOT NULL,

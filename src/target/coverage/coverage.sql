@@ -15,7 +15,8 @@ SELECT r.rollup,
     ) SELECT min(chain.checked_at) FROM chain) AS checked_at,
     CASE WHEN f.first_open <= least(f.first_stale, f.first_gap, f.first_open) THEN (
         SELECT m.open_until FROM tallymark.slice m
-        WHERE m.rollup = r.rollup AND m.slice_start = f.first_open) END AS open_through
+        WHERE m.rollup = r.rollup AND m.slice_start = f.first_open) END AS open_through,
+    c.verified_through
 FROM tallymark.rollup r
 LEFT JOIN tallymark.checked c ON c.rollup = r.rollup
 -- Where no slice is outstanding, only those after it are looked at.

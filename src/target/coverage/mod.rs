@@ -61,6 +61,11 @@ pub(crate) struct ToldRollup {
     pub(crate) seal_before: Option<DateTime<Utc>>,
     /// Every slice before it was done by the present definition, as the tick began.
     pub(crate) done_until: DateTime<Utc>,
+    /// The starts of the buckets that a live view may aggregate, and the end of the last. Empty: it
+    /// has none.
+    pub(crate) tail: Vec<DateTime<Utc>>,
+    /// Slices that start before it were compared in the present round of the scrub.
+    pub(crate) verified_through: Option<DateTime<Utc>>,
     pub(crate) slice_seconds: i64,
     pub(crate) grace_seconds: i64,
     /// The ends of the newest slice that is over and of those after it.
@@ -138,7 +143,7 @@ pub(crate) fn tell_sql(told: &[ToldRollup]) -> String {
     let values = told.iter().map(|it| {
         let finer = it.parts_of.as_deref().map_or_else(|| "NULL::text".to_owned(), literal);
         format!(
-            "({}, {}, {}, {finer}, {}, {}, {}, {}, {}, {}, {}, {}, {})",
+            "({}, {}, {}, {finer}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {})",
             literal(&it.rollup),
             timestamptz(it.checked_at),
             literal(&it.definition),
@@ -147,6 +152,8 @@ pub(crate) fn tell_sql(told: &[ToldRollup]) -> String {
             optional(it.empty_before),
             optional(it.seal_before),
             timestamptz(it.done_until),
+            instants(it.tail.iter().copied()),
+            optional(it.verified_through),
             it.slice_seconds,
             it.grace_seconds,
             instants(it.ends.iter().copied()),

@@ -19,7 +19,12 @@ pub(super) fn alter_rollup(
         table: table.to_owned(),
         problem,
     };
-    if let Some(problem) = surplus(table, wanted, found) {
+    // The columns of a live view are those of the table.
+    let alter = match (rollup.live, table.strip_suffix('"')) {
+        (true, Some(name)) => format!("DROP VIEW IF EXISTS {name}_live\"; ALTER TABLE {table}"),
+        _ => format!("ALTER TABLE {table}"),
+    };
+    if let Some(problem) = surplus(&alter, wanted, found) {
         return Err(incompatible(problem));
     }
     let mut statements = Vec::new();
@@ -37,7 +42,7 @@ pub(super) fn alter_rollup(
             continue;
         };
         if known.sql_type != column.sql_type {
-            return Err(incompatible(retyped(table, column, known, wanted)));
+            return Err(incompatible(retyped(&alter, column, known, wanted)));
         }
         let (collation, generated) = (column.collation.as_ref(), column.generated);
         if let Some(problem) = ready::column_problem(table, known, collation, generated) {
@@ -52,7 +57,7 @@ pub(super) fn alter_rollup(
 
 /// Why columns beyond the definition are in the way. A statement that drops them is offered only
 /// where they are certainly measures, because they follow all columns of the definition.
-fn surplus(table: &str, wanted: &[ColumnSpec], found: &[TableColumn]) -> Option<Fault> {
+fn surplus(alter: &str, wanted: &[ColumnSpec], found: &[TableColumn]) -> Option<Fault> {
     let is_wanted = |name: &String| wanted.iter().any(|column| &column.name == name);
     let first = found.iter().position(|column| !is_wanted(&column.name))?;
     let name = ident(&found[first].name);
@@ -81,14 +86,14 @@ fn surplus(table: &str, wanted: &[ColumnSpec], found: &[TableColumn]) -> Option<
         .collect();
     Some(Fault::new(format!("has a column {name} that the definition lacks")).remedy(format!(
         "put it back, or give the changed rollup a new name, or, if a measure is no longer wanted: \
-         ALTER TABLE {table} {}; then run `tallymark init`",
+         {alter} {}; then run `tallymark init`",
         surplus.join(", "),
     )))
 }
 
 /// The remedy for a column whose type has changed. Where each old value keeps its meaning in the
 /// new type, the table can be altered, and keeps rows whose source is purged.
-fn retyped(table: &str, column: &ColumnSpec, known: &TableColumn, wanted: &[ColumnSpec]) -> Fault {
+fn retyped(alter: &str, column: &ColumnSpec, known: &TableColumn, wanted: &[ColumnSpec]) -> Fault {
     let (name, old, new) = (ident(&column.name), &known.sql_type, &column.sql_type);
     if column.generated || !is_wider(old, new) {
         let fault =
@@ -103,7 +108,7 @@ fn retyped(table: &str, column: &ColumnSpec, known: &TableColumn, wanted: &[Colu
         "has column {name} of type {old}, the definition now gives {new}, which holds every value of it"
     ));
     fault.remedy(format!(
-        "keep the rows: ALTER TABLE {table} {means}ALTER COLUMN {name} TYPE {new}{}; then run \
+        "keep the rows: {alter} {means}ALTER COLUMN {name} TYPE {new}{}; then run \
          `tallymark init`",
         collate(column.collation.as_ref())
     ))

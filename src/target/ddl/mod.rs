@@ -303,7 +303,8 @@ fn create_rollup(target: &Target, rollup: &Rollup, wanted: &[ColumnSpec]) -> Vec
         // needed for the fence.
         format!(
             "UPDATE tallymark.slice SET definition = NULL, rows_read = NULL, groups = NULL, \
-             replaced_at = NULL, replaced_by = NULL, replaced_owner = NULL WHERE rollup = {}",
+             replaced_at = NULL, replaced_by = NULL, replaced_owner = NULL, open_until = NULL \
+             WHERE rollup = {}",
             literal(&rollup.name)
         ),
         format!(

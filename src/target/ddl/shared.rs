@@ -101,7 +101,11 @@ fn added_since(table: &str, found: &[(String, String)]) -> Vec<String> {
             ("installation", "text"),
             ("sealed_before", "timestamptz"),
         ],
-        "tallymark.checked" => &[("done_until", "timestamptz")],
+        "tallymark.checked" => &[
+            ("done_until", "timestamptz"),
+            ("tail", "timestamptz[]"),
+            ("verified_through", "timestamptz"),
+        ],
         _ => &[],
     };
     let absent = columns.iter().filter(|(name, _)| !has(found, name));

@@ -19,7 +19,7 @@ use tallymark::model::clock::{Clock, Deadline, ManualClock, SystemClock};
 use tallymark::model::rollup::Rollup;
 use tallymark::model::slice::{Order, Slice};
 use tallymark::source::changes::capture::Capture;
-use tallymark::target::ddl;
+use tallymark::target::{ddl, live};
 use tallymark::work::backfill::{self, BatchLimits, BatchOptions, BatchReport, Silent};
 use tallymark::work::identity;
 use tallymark::work::ready;
@@ -393,7 +393,9 @@ pub async fn init(worker: &Worker) -> Result<(), WorkError> {
         let shape = ready::shape(worker, rollup).await?;
         let target = &worker.target;
         let mut tx = target.db.begin(Access::ReadWrite, BUDGET, &rollup.name).await?;
-        for statement in ddl::plan(&mut tx, target, rollup, &shape).await? {
+        let mut statements = ddl::plan(&mut tx, target, rollup, &shape).await?;
+        statements.extend(live::plan(&mut tx, target, rollup, &shape).await?);
+        for statement in statements {
             tx.execute("creating the tables", statement).await?;
         }
         tx.commit().await?;

@@ -324,6 +324,11 @@ tallymark.toml:26: rollup.entity_daily.lookup[2].on: "c.id < c_id" does not equa
         r#"tallymark.toml:26: rollup.entity_daily.shrink_guard: expected a number from 0 to 1, found nan"#,
     ),
     (
+        "lookback = 2",
+        "live = true",
+        r#"tallymark.toml:22: rollup.entity_daily.live: a live view reads the source's rows, and [target] has a database of its own; remove `url` of [target] where both are one database, or remove `live`"#,
+    ),
+    (
         "\"2025-02-01\"",
         "\"soon\"",
         r#"tallymark.toml:27: rollup.entity_daily.seal_before: `soon` is not a date or time; write `2025-01-01` or `2025-01-01T06:00` (in UTC), or `2025-01-01T06:00:00Z`, or with an offset `2025-01-01T06:00:00+01:00`"#,
