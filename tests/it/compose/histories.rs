@@ -21,7 +21,7 @@ use crate::support::world::{
 use crate::support::{kinds, share};
 
 /// Histories of one run, and with `TALLYMARK_TESTS=all`. `TALLYMARK_HISTORIES` sets another number.
-const HISTORIES: u32 = 4;
+const HISTORIES: u32 = 3;
 const HISTORIES_ALL: u32 = 100;
 
 /// Steps of one history.
