@@ -44,7 +44,7 @@ BEGIN
             coalesce(m.slice_end, o.slice_end) AS last,
             CASE WHEN m.kept_away IS NOT NULL THEN 'kept_away'
                 WHEN m.adopted_from IS NOT NULL THEN 'adopted'
-                WHEN m.slice_start < known.seal_before THEN 'sealed'
+                WHEN coalesce(m.slice_start, o.slice_start) < known.seal_before THEN 'sealed'
                 WHEN m.slice_start < known.history_from THEN 'outside'
                 WHEN coalesce(m.slice_start, o.slice_start) = ANY (known.failing)
                     AND coalesce(m.replaced_at <= known.checked_at, true) THEN 'failing'
