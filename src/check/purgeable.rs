@@ -7,18 +7,23 @@
 //! A seal takes effect in two steps. First the store has it, so that no further slice is claimed.
 //! Then the registry of the target has it, which waits for the replacements under way and refuses
 //! later ones. A slice that was reopened just before is found by a second look, and then the seal is
-//! taken back. So a purge after the command's end can neither erase history nor look like drift.
+//! taken back. Until that look the store calls the seal unproven, so a process that follows a killed
+//! one looks again. So a purge after the command's end can neither erase history nor look like drift.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::{late_change, scrub};
+use crate::checkpoint::{CheckpointError, Seal};
 use crate::model::clock::{LAST, rfc3339_seconds};
 use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
 use crate::work::due::{Standing, View};
 use crate::work::worker::{WorkError, Worker};
 use crate::work::{identity, ready, standings};
+
+/// How often a seal is looked at again because another process has moved it.
+const LOOKS_MAX: usize = 5;
 
 /// A table of the source, or a type of things, and the rollups that are computed from it directly.
 #[derive(Clone, Debug)]
@@ -33,7 +38,7 @@ pub struct Purgeable {
     pub table: String,
     /// Rows before this instant are no longer needed.
     pub before: DateTime<Utc>,
-    /// The seal in the store that all rollups of the table have. `None`: one of them has none.
+    /// The proven seal in the store that all rollups of the table have. `None`: one of them has none.
     pub sealed_before: Option<DateTime<Utc>>,
     pub rollups: Vec<NeededRows>,
 }
@@ -71,7 +76,7 @@ pub fn tables(worker: &Worker) -> Vec<CountedTable<'_>> {
 pub async fn of_table(worker: &Worker, table: &CountedTable<'_>) -> Result<Purgeable, WorkError> {
     let mut rollups = Vec::new();
     for rollup in &table.rollups {
-        let seal = ready::watermark(worker, rollup).await?.seal();
+        let seal = ready::watermark(worker, rollup).await?.store_seal().proven();
         rollups.push(NeededRows { sealed_before: seal, ..needed(worker, rollup, seal).await? });
     }
     let before = rollups.iter().map(|it| it.before).min().unwrap_or_default();
@@ -143,53 +148,105 @@ fn first_for_lookback(rollup: &Rollup, now: DateTime<Utc>) -> Option<DateTime<Ut
     Some(slice.start())
 }
 
+/// A seal that a rollup is to have.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SealWish<'w> {
+    pub(super) rollup: &'w Rollup,
+    /// Slices that start before this instant are sealed. `None`: the rollup gets no seal, and is only
+    /// looked at.
+    pub(super) before: Option<DateTime<Utc>>,
+    /// No slice before this instant may need its rows. It is `before` or later.
+    pub(super) done_until: DateTime<Utc>,
+    /// `keep` deletes rows on which the sealed slices rest.
+    pub(super) is_kept: bool,
+}
+
 /// Seals all slices of the table's rollups that start before `before`. A later seal stays.
 ///
 /// # Errors
 /// Rows before that instant are still needed, or became so meanwhile; then the seals are as they
-/// were. Or a server refuses; then the same call completes the seal.
+/// were. Or a server refuses, or another process moves the seal at this time; then the same call
+/// completes the seal.
 pub async fn seal(
     worker: &Worker,
     table: &CountedTable<'_>,
     before: DateTime<Utc>,
 ) -> Result<(), WorkError> {
-    let seals: Vec<_> = table.rollups.iter().map(|rollup| (*rollup, before)).collect();
-    match try_seal(worker, &seals).await? {
+    let wish =
+        |rollup| SealWish { rollup, before: Some(before), done_until: before, is_kept: false };
+    let wishes: Vec<_> = table.rollups.iter().map(|rollup| wish(*rollup)).collect();
+    match try_seal(worker, &wishes).await? {
         Some(needed) => Err(WorkError::Usage(still_needed(&needed, before))),
         None => Ok(()),
     }
 }
 
-/// As [`seal`], each rollup before an instant of its own. Returns one that still needs rows before
-/// its instant.
+/// As [`seal`], each rollup before an instant of its own. Returns one that still needs rows.
 pub(super) async fn try_seal(
     worker: &Worker,
-    seals: &[(&Rollup, DateTime<Utc>)],
+    wishes: &[SealWish<'_>],
 ) -> Result<Option<NeededRows>, WorkError> {
-    let mut earlier = Vec::new();
-    for (rollup, before) in seals {
-        let known = ready::watermark(worker, rollup).await?.seal();
-        let found = needed(worker, rollup, known).await?;
-        if found.before < *before {
-            return Ok(Some(found));
+    let mut looked = Vec::new();
+    for wish in wishes {
+        let seal = ready::watermark(worker, wish.rollup).await?.store_seal();
+        looked.push((*wish, seal));
+    }
+    let sealing = looked.iter().filter_map(|(wish, seal)| {
+        let moving = seal.moving_to(wish.before?);
+        Some((*wish, *seal, moving))
+    });
+    let sealing: Vec<_> = sealing.collect();
+    if let Some(found) = first_needed(worker, &looked).await? {
+        // A process that was killed may have left them.
+        let unproven = sealing.iter().filter(|(_, seal, _)| seal.before() != seal.proven());
+        for (wish, seal, _) in unproven {
+            take_back(worker, wish.rollup, (*seal, seal.proven())).await?;
         }
-        earlier.push((*rollup, *before, known));
+        return Ok(Some(found));
     }
-    for (rollup, before, known) in &earlier {
-        let seal = (*known).max(Some(*before));
-        worker.checkpoints.set_seal(&rollup.name, seal, LAST).await?;
-        worker.target.seal(rollup, seal).await?;
+    for (wish, seal, moving) in &sealing {
+        move_seal(worker, wish.rollup, (*seal, *moving), false).await?;
+        worker.target.seal(wish.rollup, moving.before()).await?;
     }
-    for (rollup, before, known) in &earlier {
-        let again = needed(worker, rollup, *known).await?;
-        if again.before < *before {
-            for (rollup, _, known) in &earlier {
-                open_until(worker, rollup, *known).await?;
-            }
-            return Ok(Some(again));
+    let found = first_needed(worker, &looked).await?;
+    for (wish, seal, moving) in &sealing {
+        if found.is_some() {
+            take_back(worker, wish.rollup, (*moving, seal.proven())).await?;
+        } else {
+            let whole = Seal::whole(moving.before());
+            move_seal(worker, wish.rollup, (*moving, whole), wish.is_kept).await?;
+        }
+    }
+    Ok(found)
+}
+
+/// The first that needs rows which its wish gives up.
+async fn first_needed(
+    worker: &Worker,
+    looked: &[(SealWish<'_>, Seal)],
+) -> Result<Option<NeededRows>, WorkError> {
+    for (wish, seal) in looked {
+        let found = needed(worker, wish.rollup, seal.proven()).await?;
+        if found.before < wish.done_until {
+            return Ok(Some(found));
         }
     }
     Ok(None)
+}
+
+async fn move_seal(
+    worker: &Worker,
+    rollup: &Rollup,
+    seals: (Seal, Seal),
+    is_kept: bool,
+) -> Result<(), WorkError> {
+    let (from, to) = seals;
+    // Slices behind an unproven seal may be stale.
+    let back_to = to.before().filter(|_| to.before() < from.before()).unwrap_or(LAST);
+    match worker.checkpoints.move_seal(&rollup.name, seals, back_to, is_kept).await? {
+        true => Ok(()),
+        false => Err(contended(rollup)),
+    }
 }
 
 /// Removes the seals of the table's rollups from the store. What changed meanwhile becomes due.
@@ -199,22 +256,43 @@ pub(super) async fn try_seal(
 pub async fn unseal(worker: &Worker, table: &CountedTable<'_>) -> Result<(), WorkError> {
     for rollup in &table.rollups {
         identity::recognised(worker, rollup).await?;
-        open_until(worker, rollup, None).await?;
+        open(worker, rollup).await?;
     }
     Ok(())
 }
 
-/// Moves the seal of `rollup` back, as far as `keep` lets it. The registry comes first: as long as the store has the seal, no
-/// slice is claimed that the fence would refuse.
-async fn open_until(
+/// Removes the seal of `rollup`, also if another process moves it at this time.
+async fn open(worker: &Worker, rollup: &Rollup) -> Result<(), WorkError> {
+    for _ in 0..LOOKS_MAX {
+        let seal = ready::watermark(worker, rollup).await?.store_seal();
+        if take_back(worker, rollup, (seal, None)).await? {
+            return Ok(());
+        }
+    }
+    Err(contended(rollup))
+}
+
+/// Moves the seal of `rollup` back, if it is still the first, and as far as `keep` lets it. The registry
+/// comes first: as long as the store has the seal, no slice is claimed that the fence would refuse.
+async fn take_back(
     worker: &Worker,
     rollup: &Rollup,
-    seal: Option<DateTime<Utc>>,
-) -> Result<(), WorkError> {
-    let seal = ready::watermark(worker, rollup).await?.kept_seal().max(seal);
-    worker.target.seal(rollup, seal).await?;
-    let back_to = seal.unwrap_or(rollup.start).max(rollup.start);
-    Ok(worker.checkpoints.set_seal(&rollup.name, seal, back_to).await?)
+    (from, to): (Seal, Option<DateTime<Utc>>),
+) -> Result<bool, WorkError> {
+    let to = ready::watermark(worker, rollup).await?.kept_seal().max(to);
+    worker.target.seal(rollup, to).await?;
+    let back_to = to.unwrap_or(rollup.start).max(rollup.start);
+    let seals = (from, Seal::whole(to));
+    let is_moved = worker.checkpoints.move_seal(&rollup.name, seals, back_to, false).await?;
+    if !is_moved {
+        let seal = ready::watermark(worker, rollup).await?.seal();
+        worker.target.seal(rollup, seal).await?;
+    }
+    Ok(is_moved)
+}
+
+fn contended(rollup: &Rollup) -> WorkError {
+    CheckpointError::Contended { operation: "seal", slice: rollup.name.clone() }.into()
 }
 
 fn still_needed(found: &NeededRows, before: DateTime<Utc>) -> Fault {

@@ -8,7 +8,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::purgeable;
+use super::purgeable::{self, SealWish};
 use crate::model::clock::{Deadline, Stopwatch};
 use crate::model::not_now::Permit;
 use crate::model::rollup::Rollup;
@@ -55,13 +55,15 @@ async fn delete_old(
     }
     worker.checkpoints.read_apart().await;
     if seen.kept_from().is_none_or(|from| from < before) {
-        let coarse = consumers.iter().map(|consumer| (*consumer, seal));
-        let seals: Vec<_> = [(rollup, before)].into_iter().chain(coarse).collect();
-        if purgeable::try_seal(worker, &seals).await?.is_some() {
+        let wish = |rollup, before| SealWish { rollup, before, done_until: seal, is_kept: true };
+        // The consumers' slices that are sealed rest on the rollup's slices up to `seal`, and these on
+        // those of the finer rollups.
+        let bases = rollup.bases();
+        let coarse = consumers.iter().map(|consumer| wish(*consumer, Some(seal)));
+        let own = [wish(rollup, Some(before))].into_iter().chain(coarse);
+        let wishes: Vec<_> = bases.map(|it| wish(it, None)).chain(own).collect();
+        if purgeable::try_seal(worker, &wishes).await?.is_some() {
             return Ok(());
-        }
-        for (rollup, seal) in seals {
-            worker.checkpoints.note_kept_seal(&rollup.name, seal).await?;
         }
         worker.checkpoints.note_kept_from(&rollup.name, before).await?;
     }

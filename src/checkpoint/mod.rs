@@ -67,6 +67,7 @@ pub(crate) use reopen::Changed;
 pub(crate) use restore::{CommittedMarker, Restored};
 pub use scrub::Drift;
 pub(crate) use scrub::{Budget, DRIFT_MAX, PAGE, ScrubProgress};
+pub use seal::Seal;
 pub use state::State;
 pub(crate) use store::Created;
 pub use watermark::Watermark;

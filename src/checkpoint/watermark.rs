@@ -14,7 +14,7 @@ use super::checkpoints::Checkpoints;
 use super::error::CheckpointError;
 use super::item::{Reader, WATERMARK, instant, label, number, text};
 use super::reopen::LOOKS_MAX;
-use super::seal::{ADOPTED, KEPT_FROM, KEPT_SEAL, KEPT_UNTIL, SEAL};
+use super::seal::{ADOPTED, KEPT_FROM, KEPT_SEAL, KEPT_UNTIL, Seal};
 use super::store::{Cond, Item, Key, Update, Written};
 use super::tombstone::{self, unless_elsewhere};
 use crate::model::rollup::Rollup;
@@ -37,7 +37,7 @@ pub struct Watermark {
     start: Option<DateTime<Utc>>,
     bond: Option<Bond>,
     sealed: Option<[DateTime<Utc>; 2]>,
-    seal: Option<DateTime<Utc>>,
+    seal: Seal,
     kept_seal: Option<DateTime<Utc>>,
     kept_from: Option<DateTime<Utc>>,
     kept_until: Option<DateTime<Utc>>,
@@ -119,6 +119,12 @@ impl Watermark {
     /// The seal in the store. `None`: there is none.
     #[must_use]
     pub const fn seal(&self) -> Option<DateTime<Utc>> {
+        self.seal.before()
+    }
+
+    /// The seal in the store, and whether it is proven.
+    #[must_use]
+    pub const fn store_seal(&self) -> Seal {
         self.seal
     }
 
@@ -151,7 +157,7 @@ impl Watermark {
     /// The seal of `rollup`: the later of the file's and the store's.
     #[must_use]
     pub(crate) fn seal_of(&self, rollup: &Rollup) -> Option<DateTime<Utc>> {
-        rollup.seal_before.max(self.seal)
+        rollup.seal_before.max(self.seal())
     }
 
     /// The generation of `rollup`'s calendar: the present one, or the next if the stored calendar
@@ -203,7 +209,7 @@ impl Watermark {
         let bond = Bond::read(item)?;
         let sealed = read.instant("sealed_from")?.zip(read.instant("sealed_until")?);
         let sealed = sealed.map(|(from, until)| [from, until]);
-        let seal = read.instant(SEAL)?;
+        let seal = Seal::read(&read)?;
         let (kept_seal, kept_from) = (read.instant(KEPT_SEAL)?, read.instant(KEPT_FROM)?);
         let (kept_until, adopted) = (read.instant(KEPT_UNTIL)?, read.instant(ADOPTED)?);
         Ok(Self {

@@ -373,6 +373,11 @@ impl Rollup {
         self.finer.as_ref().is_some_and(|own| own.name == finer.name)
     }
 
+    /// The rollups that it is computed from, the nearest first.
+    pub(crate) fn bases(&self) -> impl Iterator<Item = &Self> {
+        std::iter::successors(self.finer.as_deref(), |finer| finer.finer.as_deref())
+    }
+
     /// The number of rollups between it and the source.
     #[must_use]
     pub(crate) fn depth(&self) -> usize {

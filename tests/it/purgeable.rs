@@ -16,6 +16,7 @@ use tallymark::work::backfill::{self, Silent};
 use tallymark::work::report::{Outcome, TickReport};
 
 use crate::support::cli::{Place, day, documented};
+use crate::support::polls::killed;
 use crate::support::world::{
     BUDGET, DAILY, EVENTS, Keeper, Setup, World, batch, clock, install_capture, instant,
     random_events,
@@ -49,8 +50,12 @@ fn captured(rollups: &str) -> String {
 
 /// Days from the first of January on, computed up to noon of the fifth.
 async fn computed(keeper: Keeper, rollups: &str) -> World {
+    computed_of(keeper, rollups, &random_events(4, 40)).await
+}
+
+async fn computed_of(keeper: Keeper, rollups: &str, rows: &str) -> World {
     let clock = Arc::new(clock(NOW));
-    let sql = format!("{EVENTS}; {}", random_events(4, 40));
+    let sql = format!("{EVENTS}; {rows}");
     let world = World::new(&sql, Setup { rollups, clock, keeper, ..Setup::default() }).await;
     if rollups.contains("capture") {
         install_capture(&world.worker).await;
@@ -166,6 +171,56 @@ async fn a_change_behind_the_seal_counts_when_the_seal_is_removed() {
         world.verify_all("2026-01-05").await;
         assert_eq!(asked(&world).await.sealed_before, None);
     }
+}
+
+/// Of the second of January, in the source and in the rollup.
+const SECOND: [&str; 2] = [
+    "SELECT count(*) FROM events WHERE created_at >= '2026-01-02Z' AND created_at < '2026-01-03Z'",
+    "SELECT sum(events) FROM stats.daily WHERE bucket >= '2026-01-02Z' AND bucket < '2026-01-03Z'",
+];
+
+/// The process that sets the seal may die between its two looks, and a change of that moment is only
+/// noted behind the seal.
+#[tokio::test]
+async fn a_seal_whose_process_was_killed_is_proven_before_it_counts() {
+    let world = computed(Keeper::Target, &captured(DAILY)).await;
+    let before = instant("2026-01-04");
+    let table = &purgeable::tables(&world.worker)[0];
+    let mut kills = 0;
+    for polls in (2..).step_by(3) {
+        killed(purgeable::seal(&world.worker, table, before), polls).await.transpose().unwrap();
+        if asked(&world).await.sealed_before == Some(before) {
+            break;
+        }
+        kills += 1;
+        world
+            .sql("INSERT INTO events (created_at, kind) VALUES ('2026-01-02T05:00Z', 'late')")
+            .await;
+        ticks(&world).await;
+        if purgeable::seal(&world.worker, table, before).await.is_err() {
+            ticks(&world).await;
+            seal(&world, "2026-01-04").await;
+        }
+        let [source, rollup] = SECOND.map(|sql| world.target_value(sql));
+        assert_eq!(source.await, rollup.await, "killed after {polls} polls");
+        unseal(&world).await;
+        ticks(&world).await;
+    }
+    assert!(kills > 3, "{kills}");
+}
+
+/// A slice without rows has no marker.
+#[tokio::test]
+async fn readers_are_told_that_an_empty_sealed_slice_is_sealed() {
+    let rows = "INSERT INTO events (created_at, kind) VALUES ('2026-01-04T05:00Z', 'view')";
+    let world = computed_of(Keeper::DynamoDb, &captured(DAILY), rows).await;
+    seal(&world, "2026-01-03").await;
+    world.sql("INSERT INTO events (created_at, kind) VALUES ('2026-01-02T05:00Z', 'late')").await;
+    assert_eq!(ticks(&world).await, []);
+    let state = "SELECT state FROM tallymark.slices_of('daily', '2026-01-02Z', '2026-01-03Z')";
+    assert_eq!(world.target_value(state).await, "sealed");
+    let through = "SELECT complete_through AT TIME ZONE 'UTC' FROM tallymark.coverage";
+    assert_eq!(world.target_value(through).await, "2026-01-05 00:00:00");
 }
 
 /// A worker that read neither item before its claim, as it stood still, is refused by the fence.

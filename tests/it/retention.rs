@@ -4,8 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallymark::check::repair;
 use tallymark::check::verify::{self, Compared};
+use tallymark::check::{purgeable, repair};
+use tallymark::checkpoint::Claim;
 use tallymark::model::clock::{Deadline, ManualClock};
 use tallymark::model::not_now::Why;
 use tallymark::model::slice::Order;
@@ -14,7 +15,9 @@ use tallymark::work::backfill;
 use tallymark::work::report::TickReport;
 
 use crate::support::polls::killed;
-use crate::support::world::{BUDGET, EVENTS, Keeper, Setup, Urls, World, clock, instant, records};
+use crate::support::world::{
+    BUDGET, EVENTS, Keeper, PAST_LEASE, Setup, Urls, World, clock, instant, records,
+};
 
 /// Hours that are kept for five days, days of them, and weeks of these.
 const TIERS: &str = r#"
@@ -103,9 +106,23 @@ async fn old_hours_go_once_their_days_are_complete_and_the_days_stay() {
             let report = repair::run(worker, rollup, false).await.unwrap();
             assert!(report.restored.is_empty() && report.reopened.is_empty(), "{report:?}");
         }
+        purgeable::unseal(worker, &purgeable::tables(worker)[0]).await.unwrap();
         assert!(ticked(&world).await.slices.is_empty());
         assert_eq!(days(&world).await, before);
+        let slice = world.slice("2026-01-02");
+        let found = verify::compare(worker, world.rollup(), slice, BUDGET, 3).await.unwrap();
+        let is_sealed = matches!(&found, Compared::NotYet(it) if matches!(it.why, Why::Sealed(_)));
+        assert!(is_sealed, "no operator opens what is deleted: {found:?}");
     }
+}
+
+/// Another worker takes a slice that was reopened.
+async fn taken(world: &World, rollup: &str, start: &str) {
+    let (slice_start, now) = (instant(start), world.worker.clock.now());
+    let claim = Claim { rollup, slice_start, definition: "other", now, deadline: now + BUDGET };
+    let checkpoints = &world.worker.checkpoints;
+    checkpoints.reopen(rollup, slice_start, "test", now).await.unwrap();
+    checkpoints.claim(&claim).await.unwrap();
 }
 
 #[tokio::test]
@@ -114,22 +131,11 @@ async fn hours_stay_while_their_day_is_computed_again() {
     let world = tiers(Keeper::DynamoDb, &clock, false).await;
     ticked(&world).await;
     clock.advance(DAY * 3);
-    let checkpoints = &world.worker.checkpoints;
-    let (day, now) = (instant("2026-01-01"), world.worker.clock.now());
-    // Another worker has the day.
-    let claim = tallymark::checkpoint::Claim {
-        rollup: "daily",
-        slice_start: day,
-        definition: "other",
-        now,
-        deadline: now + BUDGET,
-    };
-    checkpoints.reopen("daily", day, "test", now).await.unwrap();
-    checkpoints.claim(&claim).await.unwrap();
+    taken(&world, "daily", "2026-01-01").await;
     let report = ticked(&world).await;
     assert_eq!(report.kept_away.slices, 0, "{report:?}");
     assert_eq!(first_hour(&world).await, "2026-01-01 00:00:00");
-    clock.advance(crate::support::world::PAST_LEASE);
+    clock.advance(PAST_LEASE);
     assert_eq!(ticked(&world).await.kept_away.slices, 48);
 }
 
@@ -145,12 +151,42 @@ async fn hours_stay_as_long_as_a_trailing_window_needs_them() {
     let world = World::new(&sql, setup).await;
     assert_eq!(ticked(&world).await.kept_away.slices, 0, "the window of 3 January needs the first");
     clock.advance(DAY);
+    // The windows before the fourth are to stay as they are. They hold an hour that stays, and that
+    // another worker computes again.
+    world.sql("INSERT INTO events (created_at, kind) VALUES ('2026-01-03T05:01Z', 'late')").await;
+    taken(&world, "hourly", "2026-01-03T05:00:00Z").await;
+    assert_eq!(ticked(&world).await.kept_away.slices, 0);
+    clock.advance(PAST_LEASE);
     assert_eq!(ticked(&world).await.kept_away.slices, 24);
     assert_eq!(first_hour(&world).await, "2026-01-02 00:00:00");
+    let third = "SELECT events FROM stats.last_three WHERE bucket = '2026-01-03Z'";
+    assert_eq!(world.target_value(third).await, "217", "three a hour, and the late one");
     let window = &world.worker.config.rollups[3];
     let slice = window.calendar.containing(instant("2026-01-04"));
     let found = verify::verify_slice(&world.worker, window, slice, BUDGET, 3).await.unwrap();
     assert_eq!(found.differences, 0);
+}
+
+/// Days are deleted, and an hour of one of them is still to be computed again.
+#[tokio::test]
+async fn days_stay_while_one_of_their_hours_is_computed_again() {
+    let clock = clock("2026-01-09T12:00:00Z");
+    let rollups = TIERS.replace("keep = \"5 days\"\n", "");
+    // A Monday, so that the first week is whole.
+    let rollups = rollups.replace("start = \"2026-01-01\"", "start = \"2025-12-29\"");
+    let rollups = rollups.replace("slice = \"1 day\"", "slice = \"1 day\"\nkeep = \"5 days\"");
+    let sql = format!("{EVENTS}; {ROWS}");
+    let setup = Setup { rollups: &rollups, clock: Arc::new(clock.clone()), ..Setup::default() };
+    let world = World::new(&sql, setup).await;
+    assert_eq!(ticked(&world).await.kept_away.slices, 0, "the week of the fifth is not complete");
+    clock.advance(DAY * 3);
+    world.sql("INSERT INTO events (created_at, kind) VALUES ('2026-01-03T05:01Z', 'late')").await;
+    taken(&world, "hourly", "2026-01-03T05:00:00Z").await;
+    assert_eq!(ticked(&world).await.kept_away.slices, 0);
+    clock.advance(PAST_LEASE);
+    assert_eq!(ticked(&world).await.kept_away.slices, 7, "three of them without rows");
+    let week = "SELECT events FROM stats.weekly ORDER BY bucket LIMIT 1";
+    assert_eq!(world.target_value(week).await, "289", "four days, and the late one");
 }
 
 /// A coarse rollup that comes later is not computed from what is left.
