@@ -10,7 +10,6 @@ use fastrand::Rng;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _, PgConnection};
 use tallymark::model::clock::{Clock as _, Deadline, ManualClock};
-use tallymark::model::measure::{KINDS, Kind as MeasureKind};
 use tallymark::model::rollup::{Late, Rollup};
 use tallymark::tick;
 use tallymark::work::empty;
@@ -19,11 +18,15 @@ use tallymark::work::standings;
 
 use super::expected;
 use super::labels;
+use super::rollups::{kinds_drawn, rollups};
 use super::search::Kind;
+use crate::support::kinds;
 use crate::support::world::{self, Keeper, Setup, clock};
-use crate::support::{kinds, share};
+use purge::Purges;
 use reader::Seen;
 
+#[path = "purge.rs"]
+mod purge;
 #[path = "reader.rs"]
 mod reader;
 
@@ -64,6 +67,7 @@ pub struct World {
     client: aws_sdk_dynamodb::Client,
     /// What a reader has seen in the present history.
     seen: Seen,
+    purges: Purges,
 }
 
 struct Session {
@@ -71,67 +75,6 @@ struct Session {
     name: &'static str,
     is_open: bool,
     begun_ms: i64,
-}
-
-/// Number of kinds of measures that one world draws. With more, PostgreSQL plans for longer than it works.
-const KINDS_DRAWN: usize = 6;
-
-/// The kinds of measures of a world: all, or those that its seed draws.
-fn kinds_drawn(random: &mut Rng) -> Vec<&'static dyn MeasureKind> {
-    let mut drawn = KINDS.to_vec();
-    random.shuffle(&mut drawn);
-    drawn.truncate(if share::is_whole() { KINDS.len() } else { KINDS_DRAWN });
-    drawn
-}
-
-/// The rollups of one hour and, if requested, of two and of four hours, some of them open, and of
-/// trailing windows.
-/// `events` and `total` are compared with SQL of this test. `every_…` is a measure of each kind drawn.
-fn rollups(kind: Kind, drawn: &[&'static dyn MeasureKind], open: [bool; 2]) -> String {
-    let late = match kind.late {
-        "column" => "{ column = \"updated_at\" }".to_owned(),
-        word => format!("\"{word}\""),
-    };
-    // In some histories the column by which rows are ordered is an expression too.
-    let by = Some("coalesce(updated_at)").filter(|_| !kind.looks_up);
-    let every = drawn.iter().map(|kind| {
-        let measure = kinds::written_by(*kind, kind.example_column(), by, "");
-        format!("every_{} = {measure}\n", kinds::label(*kind))
-    });
-    let every: String = every.collect();
-    let merged = drawn.iter().filter(|kind| kinds::merges(**kind));
-    let merged: String =
-        merged.map(|kind| format!(", \"every_{}\"", kinds::label(*kind))).collect();
-    let coarse = |name, finer, slice: &str| {
-        format!(
-            "[[rollup]]\nname = \"{name}\"\nfrom = {{ rollup = \"{finer}\" }}\n{slice}\n\
-             shrink_guard = 0.0\ngroup_by = [\"kind\"]\nmeasures = [\"events\", \"total\"{merged}]\n"
-        )
-    };
-    // An expression takes the place of its column, with the same values.
-    let (key, amount) = match kind.is_composed {
-        _ if kind.looks_up => ("{ kind = \"label.name\" }", "\"amount\""),
-        true => ("\"kind\"", "\"amount\""),
-        false => ("{ kind = \"lower(kind)\" }", "{ sql = \"amount + 0\" }"),
-    };
-    let lookup = match kind.looks_up {
-        true => "lookup = [{ label = \"public.labels\", on = \"label.kind = kind\" }]\n",
-        false => "",
-    };
-    let hourly = format!(
-        "[[rollup]]\nname = \"hourly\"\nfrom = \"public.events\"\ntime = \"at\"\n\
-         start = \"2026-01-01\"\nslice = \"1 hour\"\nbucket = \"30 minutes\"\nlate = {late}\n\
-         grace = \"2 minutes\"\nshrink_guard = 0.0\n{lookup}group_by = [{key}]\n[rollup.measures]\nevents = \"count\"\n\
-         total = {{ sum = {amount} }}\n{every}"
-    );
-    if !kind.is_composed {
-        return hourly;
-    }
-    let [two, four] = open;
-    let two = coarse("two_hourly", "hourly", &format!("slice = \"2 hours\"\nopen = {two}"));
-    let four = coarse("four_hourly", "two_hourly", &format!("slice = \"4 hours\"\nopen = {four}"));
-    let windows = coarse("windows", "hourly", "slice = \"1 hour\"\ntrailing = \"3 hours\"");
-    format!("{hourly}{two}{four}{windows}")
 }
 
 /// An instant by the virtual clock.
@@ -166,13 +109,27 @@ impl World {
             Session { connection, name, is_open: false, begun_ms: 0 }
         };
         let sessions = [session("app_a").await, session("app_b").await];
-        let control = connect("control").await;
+        let mut control = connect("control").await;
+        if kind.purges {
+            purge::make(&mut control, &inner.worker.config.rollups).await;
+        }
         let client = world::dynamo_client().await;
         let every = expected::every(&inner).await;
         let now_ms = BEGIN_MS;
-        let seen = Seen::new(0);
-        let world =
-            Self { inner, kind, keeper, clock, now_ms, control, sessions, every, client, seen };
+        let (seen, purges) = (Seen::new(0), Purges::default());
+        let world = Self {
+            inner,
+            kind,
+            keeper,
+            clock,
+            now_ms,
+            control,
+            sessions,
+            every,
+            client,
+            seen,
+            purges,
+        };
         if matches!(world.inner.rollup().late, Late::Capture) {
             world::install_capture(&world.inner.worker).await;
         }
@@ -192,9 +149,15 @@ impl World {
         // What `grace` and a spoiled trigger miss, no reader is told.
         let has_reader = self.kind.is_promised;
         self.seen = Seen::new(seed);
+        if self.kind.purges {
+            self.draw_keep(&mut random);
+        }
         let mut steps = Vec::new();
         for _ in 0..random.usize(STEPS_MAX / 3..=STEPS_MAX) {
             steps.push(self.step(&mut random).await);
+            if self.kind.purges {
+                self.note_seals().await;
+            }
             if has_reader {
                 self.read().await;
             }
@@ -205,6 +168,9 @@ impl World {
             self.read().await;
         }
         let mut differing = self.differing().await;
+        if self.kind.purges && quiet.is_ok() {
+            differing.extend(self.misjudged(&mut random).await);
+        }
         differing.extend(self.misread());
         if quiet.is_ok() && differing.is_empty() {
             return None;
@@ -238,6 +204,9 @@ impl World {
         }
         if self.kind.looks_up {
             sql.push_str(labels::RESET);
+        }
+        if self.kind.purges {
+            sql.push_str(purge::RESET);
         }
         for Rollup { name, .. } in &self.inner.worker.config.rollups {
             sql.push_str(&format!("DELETE FROM stats.{name}; DELETE FROM tallymark.stage_{name};"));
@@ -276,6 +245,9 @@ impl World {
     }
 
     async fn step(&mut self, random: &mut Rng) -> String {
+        if self.kind.purges && random.u32(0..5) == 0 {
+            return self.purge(random).await;
+        }
         match random.u32(0..20) {
             0..=10 => {
                 let which = random.usize(0..2);
@@ -350,7 +322,7 @@ impl World {
                 format!("UPDATE public.events SET at = {at}, updated_at = {stamp} WHERE {some}")
             }
             10 if ways.moves => format!("DELETE FROM public.events WHERE {some}"),
-            11 if ways.moves && random.u32(0..4) == 0 => "TRUNCATE public.events".into(),
+            11 if ways.truncates && random.u32(0..4) == 0 => "TRUNCATE public.events".into(),
             12 if ways.moves => format!(
                 "SET session_replication_role = replica; {insert}; RESET session_replication_role"
             ),
@@ -393,12 +365,15 @@ impl World {
         self.advance(2 * u64::try_from(AHEAD_MAX_MS / 60_000).unwrap()).await;
         for _ in 0..QUIET_MAX {
             self.advance(1).await;
+            self.complete_seal().await;
             let deadline = Deadline::after(&self.clock, Duration::from_secs(60));
             let now = self.clock.now();
             let work = tick::run(&self.inner.worker, now, deadline, None);
             let report = work.await.unwrap();
             // A problem may come from a busy machine on which a connection timed out.
-            let is_idle = report.slices.is_empty() && report.problems.is_empty();
+            let is_idle = report.slices.is_empty()
+                && report.problems.is_empty()
+                && report.kept_away.slices == 0;
             if is_idle && self.is_complete().await {
                 return Ok(());
             }
@@ -434,9 +409,18 @@ impl World {
 
     async fn differing(&mut self) -> Vec<String> {
         let mut differing = Vec::new();
+        if self.kind.purges {
+            self.note_seals().await;
+        }
         for (rollup, (names, sql)) in self.inner.worker.config.rollups.iter().zip(&self.every) {
             let until = self.computed_until(rollup);
-            let sql = expected::differences(&rollup.name, names, sql, self.kind.looks_up);
+            let rows = match (self.kind.purges, self.cut(&rollup.name)) {
+                (false, _) => {
+                    expected::rows_behind(&rollup.name, "public.events", "$1::timestamptz")
+                }
+                (true, cut) => purge::rows_behind(&rollup.name, cut),
+            };
+            let sql = expected::differences(&rollup.name, &rows, names, sql, self.kind.looks_up);
             let query = sqlx::query_scalar(AssertSqlSafe(sql)).bind(until);
             differing.extend(query.fetch_all(&mut self.control).await.unwrap());
         }

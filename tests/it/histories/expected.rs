@@ -27,31 +27,35 @@ pub async fn every(world: &World) -> Vec<(String, String)> {
 const LABELS: &str = " LEFT JOIN (SELECT kind AS labelled, name AS label FROM public.labels) labels \
     ON labelled = kind";
 
-/// The buckets of a rollup, and the rows behind each, as a relation with `bucket` and the columns of
-/// `events`.
-fn rows_behind(rollup: &str) -> String {
-    let width = match rollup {
-        "hourly" => "30 minutes",
-        "two_hourly" => "2 hours",
-        "four_hourly" => "4 hours",
-        // Of three hours, one for each hour.
-        _ => {
-            return "generate_series('2026-01-01Z'::timestamptz, $1::timestamptz, '1 hour') bucket \
-                    JOIN public.events ON at >= bucket - interval '2 hours' \
-                    AND at < bucket + interval '1 hour' AND bucket < $1::timestamptz"
-                .to_owned();
-        }
-    };
-    format!(
-        "(SELECT *, date_bin('{width}', at, '2026-01-01Z') AS bucket FROM public.events) events \
-         WHERE at < $1::timestamptz"
-    )
+/// The width of a rollup's buckets. `None`: windows of three hours, one for each hour.
+fn width(rollup: &str) -> Option<&'static str> {
+    match rollup {
+        "hourly" => Some("30 minutes"),
+        "two_hourly" => Some("2 hours"),
+        "four_hourly" => Some("4 hours"),
+        _ => None,
+    }
 }
 
-/// The rows by which `rollup` differs from one `GROUP BY` over the source, up to the instant `$1`.
+/// The buckets of a rollup, and the rows of `events` behind each, as a relation with `bucket` and the
+/// columns of `events`. `until` ends the last bucket.
+pub fn rows_behind(rollup: &str, events: &str, until: &str) -> String {
+    match width(rollup) {
+        Some(width) => format!(
+            "(SELECT *, date_bin('{width}', at, '2026-01-01Z') AS bucket FROM {events} e) events \
+             WHERE at < {until}"
+        ),
+        None => format!(
+            "generate_series('2026-01-01Z', {until}, '1 hour') bucket JOIN {events} events \
+             ON at >= bucket - interval '2 hours' AND at < bucket + interval '1 hour' AND bucket < {until}"
+        ),
+    }
+}
+
+/// The rows by which `rollup` differs from one `GROUP BY` over `rows`, up to the instant `$1`.
 /// `names` are the columns of the measures of every kind, and `sql` is their SQL. `looks_up`: the kind
 /// is named by the table of labels.
-pub fn differences(rollup: &str, names: &str, sql: &str, looks_up: bool) -> String {
+pub fn differences(rollup: &str, rows: &str, names: &str, sql: &str, looks_up: bool) -> String {
     let (kind, labels) = match looks_up {
         true => ("label", LABELS),
         false => ("kind", ""),
@@ -63,7 +67,6 @@ pub fn differences(rollup: &str, names: &str, sql: &str, looks_up: bool) -> Stri
          FROM stats.{rollup} WHERE bucket < $1::timestamptz) \
          SELECT '{rollup} misses ' || x::text FROM (TABLE wanted EXCEPT TABLE found) x \
          UNION ALL \
-         SELECT '{rollup} has ' || x::text FROM (TABLE found EXCEPT TABLE wanted) x",
-        rows = rows_behind(rollup)
+         SELECT '{rollup} has ' || x::text FROM (TABLE found EXCEPT TABLE wanted) x"
     )
 }

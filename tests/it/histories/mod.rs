@@ -7,6 +7,7 @@
 mod driver;
 mod expected;
 mod labels;
+mod rollups;
 mod search;
 
 use crate::support::share;
@@ -115,4 +116,20 @@ fn with_a_lookup_any_history_ends_exact() {
     let kind = Kind::new("capture", Ways::ANY).looking_up();
     let found = search(kind, histories() / 3, as_is);
     assert_eq!(found, None);
+}
+
+/// An operator seals history and purges the source, seals are killed and taken back, and the hours or
+/// the two hours are kept for some time only.
+#[test]
+fn with_purges_any_history_ends_exact() {
+    let kind = Kind::new("capture", Ways::READABLE).composed().purging();
+    assert_eq!(search(kind, histories() / 5, as_is), None);
+}
+
+/// Rows that the database stamps are purged behind the instant that `purgeable` names, with and
+/// without a seal.
+#[test]
+fn with_purges_stamped_rows_are_all_counted() {
+    let kind = Kind::new("clock", Ways::STAMPED).purging();
+    assert_eq!(search(kind, histories() / 8, as_is), None);
 }

@@ -13,6 +13,7 @@ use tallymark::tick;
 use tallymark::work::report::TickReport;
 
 use super::World;
+use crate::histories::search::Kind;
 
 /// Histories have fewer hours than this.
 const HOURS: usize = 48;
@@ -21,11 +22,15 @@ const HOURS: usize = 48;
 type Hours = Vec<String>;
 
 /// The numbers of each hour by the source: the rows of `events` that count there.
-const SOURCE: &str = "SELECT coalesce((SELECT string_agg(concat_ws(' ', kind, n, total), ', ' ORDER BY kind) \
-    FROM (SELECT kind, count(*) AS n, sum(amount) AS total FROM public.events \
+fn source(events: &str) -> String {
+    format!(
+        "SELECT coalesce((SELECT string_agg(concat_ws(' ', kind, n, total), ', ' ORDER BY kind) \
+    FROM (SELECT kind, count(*) AS n, sum(amount) AS total FROM {events} \
     WHERE at >= h AND at < h + interval '1 hour' GROUP BY kind) g), '') \
     FROM generate_series(0, 47) i, LATERAL (SELECT '2026-01-01Z'::timestamptz + i * interval '1 hour') x (h) \
-    ORDER BY i";
+    ORDER BY i"
+    )
+}
 
 /// The hours that are complete, with their numbers. An hour without a slice is complete where all
 /// hours before an instant are.
@@ -54,7 +59,9 @@ fn coarse(name: &str, finer: &str) -> String {
         "SELECT '{name} ' || s.slice_start || ': ' || coalesce({own}, '') || ' of ' || \
          coalesce({parts}, '') FROM tallymark.slices_of('{name}', '-infinity', 'infinity') s \
          JOIN tallymark.slice m ON m.rollup = '{name}' AND m.slice_start = s.slice_start \
-         WHERE s.state IN ('complete', 'open') AND {own} IS DISTINCT FROM {parts}",
+         WHERE s.state IN ('complete', 'open') AND {own} IS DISTINCT FROM {parts} \
+         AND NOT EXISTS (SELECT FROM tallymark.slice k WHERE k.rollup = '{finer}' \
+         AND k.kept_away IS NOT NULL AND k.slice_start < s.slice_end AND k.slice_end > s.slice_start)",
         own = of(name),
         parts = of(finer),
     )
@@ -82,7 +89,7 @@ impl World {
     /// Notes the source's numbers, and compares what a reader is told.
     pub(super) async fn read(&mut self) {
         let Self { control, seen, kind, now_ms, .. } = self;
-        seen.read(control, *now_ms, kind.is_composed).await;
+        seen.read(control, *now_ms, *kind).await;
     }
 
     /// A tick, killed after this many polls. A reader reads at one await of it.
@@ -111,7 +118,7 @@ impl World {
             })
             .await;
             match ended {
-                None => seen.read(control, *now_ms, kind.is_composed).await,
+                None => seen.read(control, *now_ms, *kind).await,
                 Some(None) => return format!("-- tick, killed after {polled} polls"),
                 Some(Some(report)) => {
                     let slices = report.slices.iter().map(|slice| {
@@ -125,10 +132,11 @@ impl World {
 }
 
 impl Seen {
-    async fn read(&mut self, control: &mut PgConnection, now: i64, is_composed: bool) {
+    async fn read(&mut self, control: &mut PgConnection, now: i64, kind: Kind) {
         // A session's open TRUNCATE keeps the table, and this thread drives that session.
         control.execute("SET lock_timeout = '10ms'").await.unwrap();
-        let source = sqlx::query_scalar(SOURCE).fetch_all(&mut *control).await;
+        let source =
+            sqlx::query_scalar(AssertSqlSafe(source(kind.events()))).fetch_all(&mut *control).await;
         control.execute("RESET lock_timeout").await.unwrap();
         // Then nothing is observed, and no other session has changed the table since the last look.
         let Ok(source): Result<Hours, _> = source else { return };
@@ -150,7 +158,7 @@ impl Seen {
                 ));
             }
         }
-        if is_composed {
+        if kind.is_composed {
             for (name, finer) in [("two_hourly", "hourly"), ("four_hourly", "two_hourly")] {
                 let query = sqlx::query_scalar(AssertSqlSafe(coarse(name, finer)));
                 let found: Vec<String> = query.fetch_all(&mut *control).await.unwrap();

@@ -20,14 +20,19 @@ pub struct Ways {
     pub any_time: bool,
     /// Rows are changed.
     pub updates: bool,
-    /// ... and moved to another time, deleted, truncated.
+    /// ... and moved to another time, deleted.
     pub moves: bool,
+    /// ... truncated.
+    pub truncates: bool,
 }
 
 impl Ways {
-    pub const ANY: Self = Self { any_time: true, updates: true, moves: true };
-    pub const STAMPED: Self = Self { any_time: false, updates: false, moves: false };
-    pub const CHANGED: Self = Self { any_time: true, updates: true, moves: false };
+    pub const ANY: Self = Self { any_time: true, updates: true, moves: true, truncates: true };
+    /// A session that has truncated lets no other read what is committed.
+    pub const READABLE: Self = Self { truncates: false, ..Self::ANY };
+    pub const STAMPED: Self =
+        Self { any_time: false, updates: false, moves: false, truncates: false };
+    pub const CHANGED: Self = Self { any_time: true, updates: true, ..Self::STAMPED };
 }
 
 /// How often known histories are tried before random ones, as those with kills differ slightly each
@@ -51,6 +56,8 @@ pub struct Kind {
     pub is_composed: bool,
     /// Whether the rows' kind is named by another table, which changes too.
     pub looks_up: bool,
+    /// Whether an operator seals history and purges the source, and rollups have `keep`.
+    pub purges: bool,
     /// Whether a reader may rely on what it is told.
     pub is_promised: bool,
     /// Seeds of histories that end wrong without some guard. They come first.
@@ -59,8 +66,13 @@ pub struct Kind {
 
 impl Kind {
     pub const fn new(late: &'static str, ways: Ways) -> Self {
-        let (is_composed, looks_up, is_promised) = (false, false, true);
-        Self { late, ways, is_composed, looks_up, is_promised, known: &[] }
+        let (is_composed, looks_up, purges, is_promised) = (false, false, false, true);
+        Self { late, ways, is_composed, looks_up, purges, is_promised, known: &[] }
+    }
+
+    /// The rows that count in the hours.
+    pub const fn events(self) -> &'static str {
+        if self.purges { "truth.behind_hourly" } else { "public.events" }
     }
 
     pub const fn knowing(self, known: &'static [u64]) -> Self {
@@ -74,6 +86,10 @@ impl Kind {
 
     pub const fn missing(self) -> Self {
         Self { is_promised: false, ..self }
+    }
+
+    pub const fn purging(self) -> Self {
+        Self { purges: true, ..self }
     }
 
     pub const fn composed(self) -> Self {
