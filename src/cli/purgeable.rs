@@ -1,30 +1,55 @@
 use chrono::{DateTime, Utc};
 use clap::Args;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Failure, Global, needed, ui};
+use super::remote::{self, Remote};
+use super::{Failure, Global, Via, excluded, needed, ui};
 use crate::check::purgeable::{self, CountedTable, Purgeable};
 use crate::model::hint::Fault;
 use crate::work::worker::Worker;
 
 /// Show before which instant the source's rows are no longer needed, and seal history there.
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Serialize, Deserialize)]
 pub(crate) struct PurgeableArgs {
     /// Only this table of the source, or this type of a Bubble app
     table: Option<String>,
     /// Seal the slices before that instant, so that a purge neither changes them nor looks like drift
     #[arg(long)]
+    #[serde(default)]
     seal: bool,
     /// Seal only before this instant: a date in the rollup's zone, or an instant
     #[arg(long, value_name = "TIME", requires = "seal")]
     before: Option<String>,
     /// Remove the seal; slices that changed meanwhile become due
     #[arg(long, conflicts_with = "seal", requires = "table")]
+    #[serde(default)]
     unseal: bool,
+    #[command(flatten)]
+    #[serde(skip)]
+    via: Via,
 }
 
 impl PurgeableArgs {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
+        match self.via.function() {
+            Some(function) => remote::ask(global, &function, Remote::Purgeable(self)).await,
+            None => self.run_here(global).await,
+        }
+    }
+
+    /// Why the arguments exclude each other, as the parser of the command line says too.
+    pub(super) fn refusal(&self) -> Option<Fault> {
+        match (self.seal, self.unseal) {
+            (true, true) => Some(excluded("seal", "unseal")),
+            (false, _) if self.before.is_some() => Some(needed("before", "seal")),
+            (_, true) if self.table.is_none() => Some(needed("unseal", "table")),
+            _ => None,
+        }
+    }
+
+    /// Runs the command in this process.
+    pub(super) async fn run_here(self, global: &Global) -> Result<(), Failure> {
         let worker = global.worker(1).await?;
         let tables = self.tables(&worker)?;
         if self.before.is_some() && tables.len() > 1 {

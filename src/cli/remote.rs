@@ -16,6 +16,7 @@ use super::check::CheckArgs;
 use super::init::InitArgs;
 use super::plan::PlanArgs;
 use super::preview::PreviewArgs;
+use super::purgeable::PurgeableArgs;
 use super::repair::RepairArgs;
 use super::status::StatusArgs;
 use super::ui::{self, KeptOutput, KeptText, TextKind};
@@ -43,11 +44,21 @@ pub(super) enum Remote {
     Preview(PreviewArgs),
     Status(StatusArgs),
     Repair(RepairArgs),
+    Purgeable(PurgeableArgs),
 }
 
 /// The names of the commands.
-const COMMANDS: [&str; 8] =
-    ["init", "check", "verify", "capture_status", "plan", "preview", "status", "repair"];
+const COMMANDS: [&str; 9] = [
+    "init",
+    "check",
+    "verify",
+    "capture_status",
+    "plan",
+    "preview",
+    "status",
+    "repair",
+    "purgeable",
+];
 
 /// A function's answer.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -199,6 +210,7 @@ impl Remote {
             Self::Verify(args) => args.refusal(),
             Self::Plan(args) => args.refusal(),
             Self::Preview(args) => args.refusal(),
+            Self::Purgeable(args) => args.refusal(),
             _ => None,
         }
     }
@@ -213,6 +225,7 @@ impl Remote {
             Self::Preview(args) => args.run_here(global).await,
             Self::Status(args) => args.run_here(global).await,
             Self::Repair(args) => args.run_here(global).await,
+            Self::Purgeable(args) => args.run_here(global).await,
         }
     }
 
@@ -361,6 +374,14 @@ mod tests {
             ("verify", json!({ "timeout": "soon" }), "write a duration", "docs/EVENTS.md"),
             ("plan", json!({ "force": true }), "force needs from", "give from"),
             ("preview", json!({ "sql": true, "against": "t" }), "sql and against", "leave one out"),
+            ("purgeable", json!({ "before": "2026-01-01" }), "before needs seal", "give seal"),
+            ("purgeable", json!({ "unseal": true }), "unseal needs table", "give table"),
+            (
+                "purgeable",
+                json!({ "table": "t", "seal": true, "unseal": true }),
+                "seal and unseal",
+                "leave one out",
+            ),
             (
                 "plan",
                 json!({ "from": "2026-01-01", "concurrency": 65 }),

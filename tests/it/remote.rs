@@ -109,7 +109,8 @@ async fn a_command_in_the_function_prints_and_ends_as_it_does_here() {
     assert_eq!(init["checkpoint_table"], json!({ "name": TABLE.1, "state": "created" }));
     same(&["init"], 0);
     same(&["capture", "status"], 1);
-    scene.here(&["capture", "install"]).good();
+    let installed = scene.here(&["capture", "install"]).good().out;
+    assert!(!installed.contains("hint"), "nothing was computed before: {installed}");
     scene.here(&["backfill", "daily", "--yes"]).good();
     for arguments in [
         &["check"] as &[&str],
@@ -120,6 +121,7 @@ async fn a_command_in_the_function_prints_and_ends_as_it_does_here() {
         &["preview", "daily", "--slice", &day(2).to_string(), "--sql"],
         &["status", "--lines", "1"],
         &["repair", "--dry-run"],
+        &["purgeable"],
         &["verify"],
         &["verify", "--sample", "2", "--seed", "7"],
         &["verify", "daily", "--slice", &day(2).to_string()],
@@ -139,6 +141,9 @@ async fn a_command_in_the_function_prints_and_ends_as_it_does_here() {
     .await;
     same(&["verify"], 1);
     same(&["verify", "nightly"], 2);
+    same(&["purgeable", "nothing"], 2);
+    let late = ["purgeable", "events", "--seal", "--before", "2999-01-01"];
+    same(&late, 2);
     same(&["verify", "daily", "--slice", "2020-02-30"], 2);
     scene.place.sql("DROP TABLE events").await;
     same(&["check"], 2);
