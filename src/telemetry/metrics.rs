@@ -107,6 +107,10 @@ impl Metrics {
             metrics.count(name, count as u64);
         }
         metrics.count("SlicesSent", report.sent);
+        // Only where `keep` deletes, as CloudWatch charges for each metric.
+        if report.kept_away.slices > 0 {
+            metrics.count("SlicesKeptAway", report.kept_away.slices);
+        }
         metrics
     }
 
@@ -163,11 +167,14 @@ mod tests {
 
     use super::*;
     use crate::clients::bubble::Units;
+    use crate::target::DeletedSlices;
     use crate::work::report::Outcome;
 
     /// A tick with every metric.
     fn whole() -> TickReport {
-        TickReport { workload_units: Some(Units::whole(3)), ..TickReport::default() }
+        let kept_away = DeletedSlices { slices: 2, rows: 40 };
+        let workload_units = Some(Units::whole(3));
+        TickReport { workload_units, kept_away, ..TickReport::default() }
     }
 
     /// The format requires that each defined metric is a number at the root, and so is each
@@ -241,6 +248,16 @@ mod tests {
         };
         assert_eq!(units(&whole()), Some(3.0));
         assert_eq!(units(&TickReport::default()), None);
+    }
+
+    #[test]
+    fn only_a_tick_that_deletes_old_slices_counts_them() {
+        let deleted = |report: &TickReport| {
+            let metrics = Metrics::of_tick(report).0;
+            metrics.into_iter().find(|it| it.0 == "SlicesKeptAway").map(|it| it.2)
+        };
+        assert_eq!(deleted(&whole()), Some(2.0));
+        assert_eq!(deleted(&TickReport::default()), None);
     }
 
     /// docs/METRICS.md lists each with its unit.

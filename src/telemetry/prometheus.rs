@@ -30,7 +30,7 @@ impl MetricType {
 /// A metric of ticks: its name in [`Metrics`], its name for Prometheus, and its meaning.
 struct Family(&'static str, &'static str, MetricType, &'static str);
 
-const FAMILIES: [Family; 17] = [
+const FAMILIES: [Family; 18] = [
     Family(
         "SlicesSucceeded",
         "tallymark_slices_succeeded_total",
@@ -134,6 +134,12 @@ const FAMILIES: [Family; 17] = [
         MetricType::Counter,
         "Slices that were sent to queues.",
     ),
+    Family(
+        "SlicesKeptAway",
+        "tallymark_slices_kept_away_total",
+        MetricType::Counter,
+        "Old slices whose rows were deleted by `keep`.",
+    ),
 ];
 
 /// The sums and the newest values of a process's ticks.
@@ -178,12 +184,14 @@ pub fn family(text: &mut String, name: &str, kind: MetricType, help: &str, value
 mod tests {
     use super::*;
     use crate::clients::bubble::Units;
+    use crate::target::DeletedSlices;
     use crate::work::report::TickReport;
 
     #[test]
     fn every_metric_of_a_tick_has_one_name_for_prometheus() {
         let workload_units = Some(Units::default());
-        let report = TickReport { workload_units, ..TickReport::default() };
+        let kept_away = DeletedSlices { slices: 1, rows: 1 };
+        let report = TickReport { workload_units, kept_away, ..TickReport::default() };
         let tick = Metrics::of_tick(&report);
         let named: Vec<_> = FAMILIES.iter().map(|family| family.0).collect();
         let values: Vec<_> = tick.values().iter().map(|value| value.0).collect();
