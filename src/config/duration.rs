@@ -31,6 +31,7 @@ pub(super) fn read(node: &Node<'_>, range: RangeInclusive<Duration>) -> Option<D
 fn spoken(duration: Duration) -> String {
     match duration.as_secs() {
         0 if duration.is_zero() => "0s".to_owned(),
+        DAY => "1 day".to_owned(),
         seconds if seconds >= DAY && seconds % DAY == 0 => format!("{} days", seconds / DAY),
         _ => format!("{duration:?}"),
     }

@@ -6,7 +6,9 @@ use crate::model::hint::Fault;
 use crate::model::measure::partial::VALUES_MAX;
 use crate::model::measure::{KINDS, Measure};
 use crate::model::operand::{GroupKey, Operand};
+use crate::model::rollup::Rollup;
 
+use self::merged::merging;
 use self::names::{ColumnNames, DIMENSION};
 use self::one::measure;
 use super::operand::{name_of, named_expression};
@@ -32,7 +34,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<(Vec<GroupKey>, Vec<Measure>
     };
     let measures = section
         .need("measures", r#"add [rollup.measures] with a line such as events = "count""#)
-        .and_then(|node| measures(&node, &mut columns, &|_, measure| Some(measure)));
+        .and_then(|node| measures(&node, &mut columns, None));
     counted(section, dimensions?, measures?)
 }
 
@@ -85,11 +87,11 @@ fn dimensions(node: &Node<'_>, columns: &mut ColumnNames) -> Option<Vec<GroupKey
     nodes.into_iter().map(read).collect::<Vec<_>>().into_iter().collect()
 }
 
-/// Reads a table of measures. `check` may refuse one.
+/// Reads a table of measures. Those of a coarse rollup merge measures of `finer`.
 fn measures(
     node: &Node<'_>,
     columns: &mut ColumnNames,
-    check: &dyn Fn(&Node<'_>, Measure) -> Option<Measure>,
+    finer: Option<&Rollup>,
 ) -> Option<Vec<Measure>> {
     let section = node.section(r#"a table such as { events = "count" }"#)?;
     let entries = section.entries();
@@ -99,7 +101,10 @@ fn measures(
     }
     let read = |(name, node): (&str, Node<'_>)| {
         let named = name_of("measure", name, &node);
-        let measure = measure(name, &node, KINDS).and_then(|it| check(&node, it));
+        let measure = measure(name, &node, KINDS, finer).and_then(|it| match finer {
+            Some(finer) => merging(&node, it, finer),
+            None => Some(it),
+        });
         let filter = match node.as_section() {
             Some(section) => condition(&section),
             None => Some(None),

@@ -26,7 +26,7 @@ pub(in crate::config) fn read_merged(
             if node.is_array() {
                 return named(&node, &mut columns, finer);
             }
-            measures(&node, &mut columns, &|node, measure| merging(node, measure, finer))
+            measures(&node, &mut columns, Some(finer))
         });
     counted(section, dimensions?, measures?)
 }
@@ -106,7 +106,7 @@ fn own_way(node: &Node<'_>, name: &str, own: &str, finer: &Rollup) -> Option<Mea
 }
 
 /// Accepts `measure` if it merges its column of the finer rollup correctly.
-fn merging(node: &Node<'_>, measure: Measure, finer: &Rollup) -> Option<Measure> {
+pub(super) fn merging(node: &Node<'_>, measure: Measure, finer: &Rollup) -> Option<Measure> {
     if let Some(condition) = node.as_section().and_then(|section| section.get("where")) {
         return condition.wrong(
             Fault::new(format!("rows of `{}` stand for many rows of its source", finer.name))

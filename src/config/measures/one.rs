@@ -8,13 +8,19 @@ use crate::config::raw::{Node, Section};
 use crate::model::hint::Fault;
 use crate::model::measure::{Form, Kind, Measure, Parameter, Role, Subject};
 use crate::model::operand::Operand;
+use crate::model::rollup::Rollup;
 use crate::model::text::{listed, nearest, shown};
 
 const FORM: &str = r#""count", or a table such as { sum = "amount" }"#;
 
 /// Reads the kind and column of the measure `name`, which must be one of `kinds`. The condition is
 /// read elsewhere.
-pub(super) fn measure(name: &str, node: &Node<'_>, kinds: &[&'static dyn Kind]) -> Option<Measure> {
+pub(super) fn measure(
+    name: &str,
+    node: &Node<'_>,
+    kinds: &[&'static dyn Kind],
+    finer: Option<&Rollup>,
+) -> Option<Measure> {
     let words = || kinds.iter().map(|kind| kind.word());
     let kind_of = |word: &str| kinds.iter().copied().find(|kind| kind.word() == word);
     if let Some(word) = node.as_str() {
@@ -38,7 +44,7 @@ pub(super) fn measure(name: &str, node: &Node<'_>, kinds: &[&'static dyn Kind]) 
         .collect();
     section.only(&keys);
     match (given.as_slice(), chosen.as_slice()) {
-        ([(_, value)], [kind]) => computed(name, &section, (*kind)?, value),
+        ([(_, value)], [kind]) => computed(name, &section, ((*kind)?, value), finer),
         ([], _) if section.has_typos() => None,
         ([], _) => section.wrong(
             Fault::new("says nothing to compute")
@@ -105,13 +111,16 @@ fn bare(
 fn computed(
     name: &str,
     section: &Section<'_>,
-    kind: &'static dyn Kind,
-    value: &Node<'_>,
+    (kind, value): (&'static dyn Kind, &Node<'_>),
+    finer: Option<&Rollup>,
 ) -> Option<Measure> {
+    let merged = finer.and_then(|finer| {
+        finer.measures.iter().find(|measure| Some(&*measure.name) == value.as_str())
+    });
     // Reads all of them before the first failure returns, so that every failure is reported.
     let parameters = kind.parameters().iter();
     let needed = parameters.filter(|it| it.role != Role::Limit || section.get(it.key).is_some());
-    let parameters: Vec<_> = needed.map(|it| parameter(section, it)).collect();
+    let parameters: Vec<_> = needed.map(|it| parameter(section, it, merged)).collect();
     let column = match kind.subject() {
         Subject::Rows(_) if value.as_bool() == Some(true) => None,
         Subject::Rows(otherwise) => return value.wrong(otherwise),
@@ -121,9 +130,15 @@ fn computed(
     Some(Measure { parameters, ..of(name, kind, column) })
 }
 
-/// Reads one parameter: its key and its value.
-fn parameter(section: &Section<'_>, parameter: &Parameter) -> Option<(String, Value)> {
+/// Reads one parameter: its key and its value. A measure that merges another one has the other's.
+fn parameter(
+    section: &Section<'_>,
+    parameter: &Parameter,
+    merged: Option<&Measure>,
+) -> Option<(String, Value)> {
     let Parameter { key, example, form, .. } = parameter;
+    let own = merged.and_then(|measure| measure.parameters.get(*key)).map(Value::to_string);
+    let example = own.as_deref().unwrap_or(example);
     let node = section.need(key, &format!("write {key} = {example}"))?;
     let value = match form {
         Form::Operand => operand(&node)?.definition(),

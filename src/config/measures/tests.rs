@@ -75,7 +75,7 @@ fn read_among(text: &str, kinds: &[&'static dyn Kind]) -> Result<Measure, String
     let document = Document::new(&text);
     let table = DeTable::parse(&text).unwrap();
     let node = Section::root(&document, table.get_ref()).get("m").unwrap();
-    let read = measure("m", &node, kinds);
+    let read = measure("m", &node, kinds, None);
     let problems = document.into_problems();
     let told = |it: &Problem| match &it.hint {
         Some(hint) => format!("{}: {}; {hint}", it.key, it.message),

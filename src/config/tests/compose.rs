@@ -334,6 +334,20 @@ fn a_window_of_another_span_is_another_definition() {
     assert!(none != days && days != months && none != months);
 }
 
+/// The example would name a column that the finer rollup lacks.
+#[test]
+fn a_missing_parameter_of_a_merged_measure_is_told_with_that_of_the_finer_one() {
+    let good = GOOD.replace(
+        "low = { min = \"amount\" }",
+        "low = { min = \"amount\" }\nstate = { last = \"state\", by = \"changed_at\" }",
+    );
+    let coarse = "people = { distinct = \"user_id\" }";
+    let daily = |by: &str| good.replace(coarse, &format!("state = {{ last = \"state\"{by} }}"));
+    assert!(parse(&daily(", by = \"changed_at\"")).is_ok());
+    let told = super::whole(&parse(&daily("")).unwrap_err());
+    assert!(told.contains("measures.state.by: missing; write by = \"changed_at\""), "{told}");
+}
+
 #[test]
 fn mistakes_in_coarse_rollups_are_told_with_line_key_and_remedy() {
     super::holds_of(GOOD, CASES);
