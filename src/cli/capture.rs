@@ -8,6 +8,8 @@ use sqlx::Row as _;
 
 use super::remote::{self, Remote};
 use super::{Failure, Global, Via, ui};
+use crate::checkpoint::CheckpointError;
+use crate::checkpoint::store::StoreError;
 use crate::clients::address::{Address, DatabaseUrl};
 use crate::clients::db::{
     Access, CATALOGUE_TIMEOUT, CatalogueError, Db, DbError, DbErrorKind, Side,
@@ -252,8 +254,11 @@ impl Captures {
             statements.extend(run);
         }
         owner.close().await;
+        let mut is_late = false;
         if install && !change.dry_run {
             register(worker).await;
+            // A store that cannot be asked may have some.
+            is_late = has_slices(worker).await.unwrap_or(true);
         }
         let document = json!({ "dry_run": change.dry_run, "statements": statements });
         if change.dry_run && !statements.is_empty() {
@@ -265,11 +270,15 @@ impl Captures {
         global.print(&document, || match statements.len() {
             0 if install => "capture: installed already".into(),
             0 => "capture: there is none".into(),
-            run if install => format!(
-                "capture: installed, {} run\nhint: late changes from before are not marked; \
-                 `tallymark verify` finds them",
-                ui::counted(run, "statement")
-            ),
+            run if install => {
+                let hint = match is_late {
+                    true => {
+                        "\nhint: late changes from before are not marked; `tallymark verify` finds them"
+                    }
+                    false => "",
+                };
+                format!("capture: installed, {} run{hint}", ui::counted(run, "statement"))
+            }
             run => format!("capture: removed, {} run", ui::counted(run, "statement")),
         });
         Ok(())
@@ -348,6 +357,20 @@ async fn register(worker: &Worker) {
             ));
         }
     }
+}
+
+/// Whether a slice of a captured rollup was computed, so that changes of it may be missed.
+async fn has_slices(worker: &Worker) -> Result<bool, WorkError> {
+    for rollup in worker.config.rollups.iter().filter(|rollup| rollup.late == Late::Capture) {
+        match worker.checkpoints.recent(&rollup.name).await {
+            Ok(recent) if recent.is_empty() => {}
+            Ok(_) => return Ok(true),
+            // Before `init`.
+            Err(CheckpointError::Store(StoreError::NoTable { .. })) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(false)
 }
 
 /// A capture as the source shows it.

@@ -7,6 +7,7 @@ mod size;
 mod state;
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use clap::Args;
@@ -62,18 +63,29 @@ struct Finding {
 
 /// Collects findings.
 #[derive(Default)]
-struct Findings(Vec<Finding>);
+struct Findings {
+    all: Vec<Finding>,
+    /// The statements of `init` that are told already. Rollups share some.
+    planned: BTreeSet<String>,
+}
 
 impl Findings {
     fn add(&mut self, grade: Grade, subject: &str, finding: impl Into<Fault>) {
         let severity = (grade == Grade::Bad).then_some(Severity::Usage);
         let (finding, hint) = finding.into().into_parts();
-        self.0.push(Finding { grade, subject: subject.into(), finding, hint, severity });
+        self.all.push(Finding { grade, subject: subject.into(), finding, hint, severity });
+    }
+
+    /// The number of these statements that no finding has counted yet.
+    fn plan(&mut self, statements: Vec<String>) -> usize {
+        let before = self.planned.len();
+        self.planned.extend(statements);
+        self.planned.len() - before
     }
 
     /// Whether a step of `init` is still to do for `subject`.
     fn has_to_do(&self, subject: &str) -> bool {
-        self.0.iter().any(|it| it.grade == Grade::ToDo && it.subject == subject)
+        self.all.iter().any(|it| it.grade == Grade::ToDo && it.subject == subject)
     }
 
     fn trouble(&mut self, subject: &str, error: &WorkError) {
@@ -85,7 +97,7 @@ impl Findings {
             (said.unwrap_or(&error_text).to_owned(), error.hint().map(Cow::into_owned));
         let subject = subject.into();
         let severity = Some(error.severity());
-        self.0.push(Finding { grade: Grade::Bad, subject, finding, hint, severity });
+        self.all.push(Finding { grade: Grade::Bad, subject, finding, hint, severity });
     }
 }
 
@@ -136,7 +148,7 @@ impl CheckArgs {
             let finding = "not looked at, as a server of theirs cannot be asked";
             findings.add(Grade::Note, "rollups", finding);
         }
-        let findings = findings.0;
+        let findings = findings.all;
         global.print(&json!({ "findings": findings }), || text(&findings));
         let bad = findings.iter().filter(|finding| finding.grade == Grade::Bad);
         let worst = bad.clone().filter_map(|finding| finding.severity).max_by_key(|it| *it as u8);

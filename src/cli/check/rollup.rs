@@ -60,7 +60,8 @@ pub(super) async fn rollup(
         }
         Ok(missing) => {
             tx.rollback().await?;
-            to_do(worker, rollup, missing.len(), findings).await?;
+            let statements = findings.plan(missing);
+            to_do(worker, rollup, statements, findings).await?;
         }
         Err(DdlError::Db(error)) => return Err(error.into()),
         Err(error) => findings.trouble(subject, &error.into()),
@@ -161,6 +162,8 @@ async fn to_do(
     };
     match fits {
         Err(error @ WorkError::Stranger(_)) => findings.trouble(&rollup.name, &error),
+        // Those that it shares with another rollup are told there.
+        Ok(()) | Err(WorkError::Checkpoint(_)) if statements == 0 => {}
         // Wrong checkpoints are a finding of their own.
         Ok(()) | Err(WorkError::Checkpoint(_)) => {
             let are = if statements == 1 { "is" } else { "are" };
