@@ -10,12 +10,13 @@ mod counted;
 mod fanned;
 mod names;
 mod postgres;
+mod retention;
 mod scene;
 mod slices;
 mod windows;
 mod wire;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::thread;
@@ -26,6 +27,7 @@ use tokio::runtime::Handle;
 
 use crate::support::share;
 use fanned::{Event, Fanned};
+use retention::{Act as Retained, Retention};
 use scene::{Invoked, Scene, Sleeper};
 use slices::{SLICES, Slices, Ways};
 use windows::Windows;
@@ -51,6 +53,9 @@ const TRIES: u32 = 4;
 /// Unless `TALLYMARK_TESTS=all`, a third of the points gets one kill, before or after, and for each scene
 /// at most this number of other faults is drawn.
 const DRAWN: usize = 4;
+
+/// Number of kills drawn for each act that deletes or seals.
+const RETAINED: usize = 4;
 
 /// Number of pairs of faults drawn for each scene.
 const PAIRS: usize = 2;
@@ -318,6 +323,44 @@ async fn a_worker_killed_between_the_rows_and_their_windows_leaves_none_behind()
         println!("{}: {} of {kinds} kills", scene.name(), kills.len());
         matrix(&scene, &kills).await;
     }
+}
+
+/// `kill -9` of a tick that deletes old slices in several pieces, of a command that seals history, and
+/// of one that removes the seal. The same once more ends right.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_killed_while_it_deletes_or_seals_leaves_what_a_rerun_completes() {
+    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
+    let mut random = fastrand::Rng::with_seed(seed.unwrap_or_else(|| fastrand::u64(..)));
+    println!("SEED={}", random.get_seed());
+    for act in [Retained::Keep, Retained::Seal, Retained::Unseal] {
+        let drawn = random.bool();
+        for has_store in [false, true].into_iter().filter(|it| share::is_whole() || *it == drawn) {
+            let scene = Retention::new(act, has_store).await;
+            let mut kills = scene.kills(&scene.record([SLICES - 2, SLICES - 1]));
+            let kinds = kills.len();
+            random.shuffle(&mut kills);
+            kills.truncate(if share::is_whole() { CASES - SLEEPERS } else { RETAINED });
+            println!("{}, {has_store}: {} of {kinds} kills", scene.name(), kills.len());
+            matrix(&scene, &kills).await;
+        }
+    }
+}
+
+/// A kill before and after each call from this place on.
+fn kills_from(calls: &[String], first: usize) -> Vec<Case> {
+    let mut counts = HashMap::<&String, usize>::new();
+    let mut kills = Vec::new();
+    for (place, call) in calls.iter().enumerate() {
+        let nth = counts.entry(call).or_default();
+        let point = (call.clone(), *nth);
+        *nth += 1;
+        if place >= first && !call.starts_with("runtime") {
+            kills.extend([Moment::Before, Moment::After].map(|moment| {
+                Case::of(Planned { point: point.clone(), moment, fault: Fault::Kill })
+            }));
+        }
+    }
+    kills
 }
 
 /// The calls that the documentation lists.

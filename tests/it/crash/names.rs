@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 /// The beginning of each statement, and its name.
-const STATEMENTS: [(&str, &str); 60] = [
+const STATEMENTS: [(&str, &str); 62] = [
     ("connect", "connect"),
     ("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY", "begin to read"),
     ("BEGIN ISOLATION LEVEL READ COMMITTED;", "begin to write"),
@@ -44,6 +44,8 @@ const STATEMENTS: [(&str, &str); 60] = [
     ("-- Takes the marker", "fence"),
     ("-- Makes the rows of one slice equal", "replace"),
     ("-- Writes the marker", "marker"),
+    ("UPDATE tallymark.rollup SET sealed_before", "seal"),
+    ("-- Deletes the rows of the oldest slices", "delete what is not kept"),
     ("COPY (SELECT", "copy out"),
     ("COPY tallymark.", "copy in"),
     ("DELETE FROM tallymark.\"stage_", "empty the stage"),

@@ -1,6 +1,5 @@
 //! Hours whose rows change, and the trailing windows over them.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::scene::Scene;
-use super::wire::{Fault, Moment, Planned, Wires, apart};
+use super::wire::{Planned, Wires, apart};
 use super::{CASES, Case, names};
 use crate::kill::{hourly, versions};
 use crate::store::contradictions;
@@ -85,19 +84,7 @@ impl Windows {
     pub fn kills(&self, calls: &[String]) -> Vec<Case> {
         let replaced = calls.iter().rposition(|call| call.contains(": replace"));
         let replaced = replaced.unwrap_or_else(|| panic!("no replacement in {calls:#?}"));
-        let mut counts = HashMap::<&String, usize>::new();
-        let mut kills = Vec::new();
-        for (place, call) in calls.iter().enumerate() {
-            let nth = counts.entry(call).or_default();
-            let point = (call.clone(), *nth);
-            *nth += 1;
-            if place > replaced && !call.starts_with("runtime") {
-                kills.extend([Moment::Before, Moment::After].map(|moment| {
-                    Case::of(Planned { point: point.clone(), moment, fault: Fault::Kill })
-                }));
-            }
-        }
-        kills
+        super::kills_from(calls, replaced + 1)
     }
 }
 
