@@ -222,11 +222,6 @@ tallymark.toml:25: rollup.entity_daily.group_by[1]: the column "__rows" begins w
     ),
     (
         "lookback = 2",
-        "lookback = 2\nkeep = \"ever\"",
-        r#"tallymark.toml:23: rollup.entity_daily.keep: "ever" is not a duration; write one such as "500ms", "30s", "2 minutes" or "1 hour""#,
-    ),
-    (
-        "lookback = 2",
         "lookback = 367",
         r#"tallymark.toml:22: rollup.entity_daily.lookback: expected an integer from 0 to 366, found 367"#,
     ),
