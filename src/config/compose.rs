@@ -32,6 +32,9 @@ pub(super) const FINER_DECIDES: [(&str, &str, &str); 7] = [
     ("lookup", "columns of other tables stand beside rows of a table", "remove the key"),
 ];
 
+/// The ends of names that `init` gives to objects beside a rollup's table, and what they are.
+const SUFFIXES: [(&str, &str); 2] = [("_series", "series"), ("_live", "live view")];
+
 /// What the file offers to rollups.
 #[derive(Clone, Copy)]
 pub(super) struct Origins<'a> {
@@ -68,6 +71,9 @@ pub(super) fn read_all(
         );
     }
     let drafts: Vec<_> = nodes.iter().map(|node| rollup::draft(node, &mut names)).collect();
+    for draft in drafts.iter().flatten() {
+        is_taken(draft, &names);
+    }
     let origins: Vec<_> = drafts.iter().map(|draft| draft.as_ref().map(origin)).collect();
     // `None`: not read yet. `Some(None)`: it has an error.
     let mut read: Vec<Option<Option<Rollup>>> = drafts.iter().map(|_| None).collect();
@@ -146,6 +152,20 @@ fn origin<'d>(draft: &Draft<'d>) -> Origin<'d> {
     let node = section.need("rollup", r#"write from = { rollup = "entity_hourly" }"#);
     let name = node.and_then(|node| node.string(form).map(|name| (node, name)));
     name.map_or(Origin::Unreadable, |(node, name)| Origin::Rollup(node, name))
+}
+
+/// Reports a name that `init` gives to an object beside the table of another rollup.
+fn is_taken(draft: &Draft<'_>, names: &HashSet<String>) {
+    let Some((name, node)) = draft.name.as_ref().zip(draft.section.get("name")) else { return };
+    for (suffix, meaning) in SUFFIXES {
+        let other = name.strip_suffix(suffix).filter(|other| names.contains(*other));
+        if let Some(other) = other {
+            node.wrong::<()>(
+                Fault::new(format!("{name:?} is the name of the {meaning} of `{other}`"))
+                    .remedy("choose another"),
+            );
+        }
+    }
 }
 
 /// Reports why a rollup could not be read: its chain has no first one.

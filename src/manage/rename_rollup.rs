@@ -10,7 +10,7 @@ use super::holdings::{idle_items, registered, shared_tables, stage};
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT, Tx};
 use crate::model::hint::Fault;
 use crate::model::sql::{ident, literal};
-use crate::target::live;
+use crate::target::{live, series};
 use crate::work::consumer;
 use crate::work::ready;
 use crate::work::worker::{WorkError, Worker};
@@ -27,6 +27,7 @@ pub(crate) async fn rename_rollup(worker: &Worker, old: &str, new: &str) -> Resu
     match (from, to) {
         (Some(table), None) => {
             let mut statements = live::dropping(&mut tx, &worker.target, old).await?;
+            statements.extend(series::dropping(&mut tx, old).await?);
             statements.extend(renaming(&mut tx, &table, old, new).await?);
             for statement in statements {
                 tx.execute("renaming the tables", statement).await?;
@@ -50,6 +51,7 @@ pub(crate) async fn rename_rollup(worker: &Worker, old: &str, new: &str) -> Resu
         }
     }
     make_live(worker, new).await?;
+    make_series(worker, new).await?;
     // From here on, a worker that took a slice between the copy and the commit is fenced off.
     let items = worker.checkpoints.items(old).await?;
     worker.checkpoints.copy_items(&items, new).await?;
@@ -74,6 +76,18 @@ async fn make_live(worker: &Worker, name: &str) -> Result<(), WorkError> {
         tx.execute("making the live view", statement).await?;
     }
     Ok(tx.commit().await?)
+}
+
+/// Makes the series of the rollup under its new name.
+async fn make_series(worker: &Worker, name: &str) -> Result<(), WorkError> {
+    let rollup = worker.rollup(name)?;
+    let shape = ready::shape(worker, rollup).await?;
+    let mut tx = worker.target.db.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, name).await?;
+    for statement in series::plan(&mut tx, &worker.target, rollup, &shape).await? {
+        tx.execute("making the series", statement).await?;
+    }
+    tx.commit().await?;
+    Ok(())
 }
 
 /// The statements that rename `table` and all objects that belong to it.

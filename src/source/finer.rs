@@ -3,7 +3,7 @@
 
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT, DbError, Side, Tx};
 use crate::model::hint::Fault;
-use crate::model::measure::{Column, Columns, Input, Level, lay_out};
+use crate::model::measure::{Column, Columns, Input, Level, Measure, lay_out};
 use crate::model::rollup::{BucketType, Rollup};
 use crate::source::reading::axis::{Axis, TimeType};
 use crate::source::reading::shape::{Dimension, Shape, ShapeError, catalogue};
@@ -99,14 +99,7 @@ fn lacks(rollup: &Rollup, columns: &[Column]) -> bool {
 /// The shape of `rollup` over a finer table with these columns.
 fn shape(rollup: &Rollup, columns: &[Column]) -> Result<Shape, ShapeError> {
     let unfit = |problem: Fault| ShapeError::Unfit { rollup: rollup.name.clone(), problem };
-    let find = |name: &str| {
-        columns.iter().find(|column| column.name == name).ok_or_else(|| {
-            unfit(
-                Fault::new(format!("from: {} has no column `{name}`", rollup.from))
-                    .remedy("run `tallymark init`"),
-            )
-        })
-    };
+    let from = rollup.from.to_string();
     let bucket_as = rollup.finer.as_ref().map(|finer| finer.bucket_as).unwrap_or_default();
     let time = match bucket_as {
         BucketType::Instant => TimeType::Timestamptz,
@@ -115,7 +108,7 @@ fn shape(rollup: &Rollup, columns: &[Column]) -> Result<Shape, ShapeError> {
     let axis = Axis::new(rollup, Ok(time)).map_err(unfit)?;
     let mut dimensions = Vec::with_capacity(rollup.group_by.len());
     for key in &rollup.group_by {
-        let column = find(&key.name)?;
+        let column = find(&from, columns, &key.name).map_err(unfit)?;
         dimensions.push(Dimension {
             name: key.name.clone(),
             reads: key.name.clone(),
@@ -125,15 +118,46 @@ fn shape(rollup: &Rollup, columns: &[Column]) -> Result<Shape, ShapeError> {
             is_array: column.is_array,
         });
     }
-    let mut inputs = Vec::with_capacity(rollup.measures.len());
-    for measure in &rollup.measures {
-        let names = measure.kind.reads_finer(measure);
-        let columns = names.iter().map(|name| find(name)).collect::<Result<Vec<_>, _>>()?;
-        let sql_type = columns.first().map(|column| column.sql_type.clone()).unwrap_or_default();
-        let is_dimension = measure.column.as_ref().is_some_and(|it| rollup.is_grouped_by(it));
-        inputs.push(Input::new(measure, columns, sql_type, true, is_dimension));
-    }
+    let is_dimension =
+        |measure: &Measure| measure.column.as_ref().is_some_and(|it| rollup.is_grouped_by(it));
+    let inputs = inputs(&from, &rollup.measures, columns, is_dimension).map_err(unfit)?;
     let (Columns { fields, generated }, values) = lay_out(inputs, Level::Finer).map_err(unfit)?;
     let (time_key, changes, fingerprint) = (rollup.time_key(), None, None);
     Ok(Shape { time_key, axis, changes, dimensions, fields, values, generated, fingerprint })
+}
+
+/// The columns by which the rows of `rollup`, with this shape, merge into wider ones. A measure whose
+/// numbers cannot be merged has none.
+///
+/// # Errors
+/// The columns do not fit each other.
+pub(crate) fn merging(rollup: &Rollup, shape: &Shape) -> Result<Columns, Fault> {
+    let merged = |measure: &Measure| measure.merged(&measure.name, &rollup.name).ok();
+    let measures: Vec<_> = rollup.measures.iter().filter_map(merged).collect();
+    Ok(lay_out(inputs(&rollup.name, &measures, &foreseen(shape), |_| false)?, Level::Finer)?.0)
+}
+
+/// The inputs of `measures` over the table `from` with these columns.
+fn inputs<'a>(
+    from: &str,
+    measures: &'a [Measure],
+    columns: &'a [Column],
+    is_dimension: impl Fn(&Measure) -> bool,
+) -> Result<Vec<Input<'a>>, Fault> {
+    let input = |measure: &'a Measure| {
+        let names = measure.kind.reads_finer(measure);
+        let columns =
+            names.iter().map(|name| find(from, columns, name)).collect::<Result<Vec<_>, _>>()?;
+        let sql_type = columns.first().map(|column| column.sql_type.clone()).unwrap_or_default();
+        Ok(Input::new(measure, columns, sql_type, true, is_dimension(measure)))
+    };
+    measures.iter().map(input).collect()
+}
+
+/// The column `name` of the table `from`.
+fn find<'a>(from: &str, columns: &'a [Column], name: &str) -> Result<&'a Column, Fault> {
+    columns.iter().find(|column| column.name == name).ok_or_else(|| {
+        let fault = Fault::new(format!("from: {from} has no column `{name}`"));
+        fault.remedy("run `tallymark init`")
+    })
 }

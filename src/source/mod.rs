@@ -32,6 +32,8 @@ use crate::source::reading::first_row::SourceStart;
 use crate::source::reading::shape::{Shape, ShapeError};
 use crate::source::settle::{Settled, Wait};
 
+pub(crate) use finer::merging;
+
 /// The kinds of sources. A rollup has the first one that feeds it.
 const KINDS: &[&dyn Source] = &[&things::Things, &mirrored::Mirrored, &finer::Finer, &table::Table];
 

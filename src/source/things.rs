@@ -128,6 +128,7 @@ fn value(name: &str, kind: FieldType) -> Field {
         sql_type: kind.sql_type().to_owned(),
         stage_type: kind.sql_type().to_owned(),
         limited: None,
+        empty: None,
         collation: None,
         expressions: Expressions {
             direct: none(),

@@ -305,11 +305,10 @@ pub(super) async fn rollup_indexes(
 /// The statement that creates the index by which readers find a group's rows: the dimensions of a
 /// bounded width, the beginnings of texts, and the bucket. `None`: no dimension fits.
 fn readers_index(table: &str, dimensions: &[StoredDimension]) -> Option<String> {
-    let each = ENTRY_BYTES_MAX / dimensions.len().clamp(1, INDEX_COLUMNS_MAX);
+    let characters = characters(dimensions.len());
     let key = |key: &StoredDimension| match key.class {
         Class::Plain => Some(key.name.clone()),
-        // A character has at most four bytes.
-        Class::Text => Some(format!("left({}::text, {})", key.name, CHARACTERS_MAX.min(each / 4))),
+        Class::Text => Some(format!("left({}::text, {characters})", key.name)),
         Class::Numeric | Class::Bytes | Class::Other => None,
     };
     let mut keys: Vec<String> =
@@ -317,6 +316,13 @@ fn readers_index(table: &str, dimensions: &[StoredDimension]) -> Option<String> 
     let has_one = !keys.is_empty();
     keys.push("bucket".to_owned());
     has_one.then(|| format!("CREATE INDEX ON {table} ({})", keys.join(", ")))
+}
+
+/// The characters of a text that stand in the readers' index beside this number of dimensions.
+pub(super) fn characters(dimensions: usize) -> usize {
+    let each = ENTRY_BYTES_MAX / dimensions.clamp(1, INDEX_COLUMNS_MAX);
+    // A character has at most four bytes.
+    CHARACTERS_MAX.min(each / 4)
 }
 
 /// Refuses a table that lacks its unique index and contains a key more than once, and names the

@@ -34,7 +34,7 @@ fn unknown(reader: &str) -> Fault {
 ///
 /// # Errors
 /// A role is missing, or the server refuses or cannot be reached.
-pub(crate) async fn grants(
+pub async fn grants(
     tx: &mut Tx,
     target: &Target,
     readers: &[String],
@@ -91,6 +91,18 @@ async fn of_one(
         if lacks_table {
             statements.push(format!("GRANT SELECT ON {schema}.{} TO {role}", ident(&table)));
         }
+    }
+    // Every role may execute functions, unless the database's default privileges say otherwise.
+    let sql = format!(
+        include_str!("reader_functions.sql"),
+        role = literal(reader),
+        schema = literal(&target.schema),
+        tables = format!("ARRAY[{}]", tables.join(", ")),
+    );
+    let rows = tx.rows(DOING, sql).await?;
+    for row in rows {
+        let function: String = row.try_get(0).map_err(|error| tx.error(DOING, error))?;
+        statements.push(format!("GRANT EXECUTE ON FUNCTION {function} TO {role}"));
     }
     Ok(statements)
 }

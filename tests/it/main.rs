@@ -79,6 +79,7 @@ mod scripts;
 mod scrub;
 #[cfg(feature = "lambda")]
 mod secrets;
+mod series;
 mod serve;
 mod settings;
 mod shapes;

@@ -22,6 +22,13 @@ pub(crate) async fn server(major: u16, name: &str) -> (EmbeddedPostgres, Urls) {
     (server, urls)
 }
 
+/// The kinds whose numbers in a series differ from those of the rollup, of all that it has.
+const SERIES: &str = "WITH found AS (SELECT kind, sum(events) AS n FROM stats.daily_series('2026-01-01Z', \
+    '2026-01-07Z', '1 day', 'Europe/Berlin', '{kind}', '{\"entity_id\": [0, 1]}') GROUP BY 1), \
+    wanted AS (SELECT kind, sum(events) FROM stats.daily WHERE entity_id IN (0, 1) GROUP BY 1) \
+    SELECT (SELECT count(*) FROM (SELECT * FROM found EXCEPT SELECT * FROM wanted) x) || ' of ' || \
+    (SELECT count(*) FROM found)";
+
 /// Backfill, an unchanged rerun and a change of the past, within one database and across two.
 async fn spine(major: u16) {
     let (_server, urls) = server(major, "spine").await;
@@ -32,6 +39,7 @@ async fn spine(major: u16) {
             .sql(&format!("DROP TABLE IF EXISTS events; {EVENTS}; {}", random_events(6, 5_000)))
             .await;
         world.init().await.unwrap();
+        crate::series::make(&world).await;
         assert_eq!(world.backfill("2026-01-07", false).await.succeeded, 6);
         world.verify_all("2026-01-07").await;
         let again = world.backfill("2026-01-07", true).await;
@@ -39,6 +47,7 @@ async fn spine(major: u16) {
         world.sql("DELETE FROM events WHERE kind = 'buy' OR kind IS NULL AND user_id < 3").await;
         world.backfill("2026-01-07", true).await;
         world.verify_all("2026-01-07").await;
+        assert_eq!(world.target_value(SERIES).await, "0 of 3");
         world.target_sql("DROP SCHEMA stats, tallymark CASCADE").await;
     }
 }

@@ -11,7 +11,7 @@ use crate::source::reading::shape::Shape;
 use crate::source::reading::zones::Offsets;
 use crate::source::{self, settle};
 use crate::target::ddl::{self, DdlError};
-use crate::target::live;
+use crate::target::{live, series};
 use crate::work::identity::{self, is_unproven};
 use crate::work::ready;
 use crate::work::worker::{WorkError, Worker};
@@ -34,8 +34,12 @@ pub(super) async fn rollup(
     let mut tx = worker.target.db.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, subject).await?;
     match ddl::plan(&mut tx, &worker.target, rollup, &shape).await {
         Ok(missing) if missing.is_empty() => {
+            let old_series = series::plan(&mut tx, &worker.target, rollup, &shape).await?;
             tx.rollback().await?;
             live_view(worker, rollup, &shape, findings).await?;
+            if !old_series.is_empty() {
+                to_do(worker, rollup, old_series.len(), findings).await?;
+            }
             match identity::identify_for_check(worker, rollup).await {
                 Ok(()) => {}
                 Err(error @ WorkError::Stranger(_)) => {
@@ -44,18 +48,7 @@ pub(super) async fn rollup(
                 }
                 Err(error) => return Err(error),
             }
-            let registered = worker.target.check(rollup, &shape, CATALOGUE_TIMEOUT).await?;
-            match registered.is_open(rollup) {
-                Ok(()) => {
-                    let finding = format!("{} is ready", worker.target.table(rollup));
-                    findings.add(Grade::Good, subject, finding);
-                }
-                Err(closed) => findings.trouble(subject, &closed.into()),
-            }
-            if let Some(reason) = identity::unproven(worker, rollup) {
-                let text = is_unproven(rollup, &reason);
-                findings.trouble(subject, &WorkError::Usage(text));
-            }
+            writable(worker, rollup, &shape, findings).await?;
             outside(worker, rollup, findings).await?;
         }
         Ok(missing) => {
@@ -123,6 +116,29 @@ async fn live_view(
             Ok(())
         }
     }
+}
+
+/// Whether slices can be written to its table.
+async fn writable(
+    worker: &Worker,
+    rollup: &Rollup,
+    shape: &Shape,
+    findings: &mut Findings,
+) -> Result<(), WorkError> {
+    let subject = &rollup.name;
+    let registered = worker.target.check(rollup, shape, CATALOGUE_TIMEOUT).await?;
+    match registered.is_open(rollup) {
+        Ok(()) => {
+            let finding = format!("{} is ready", worker.target.table(rollup));
+            findings.add(Grade::Good, subject, finding);
+        }
+        Err(closed) => findings.trouble(subject, &closed.into()),
+    }
+    if let Some(reason) = identity::unproven(worker, rollup) {
+        let text = is_unproven(rollup, &reason);
+        findings.trouble(subject, &WorkError::Usage(text));
+    }
+    Ok(())
 }
 
 /// Whether the values of its expressions can be relied on.

@@ -6,7 +6,7 @@ use super::{counted, dimensions, measures, take};
 use crate::config::raw::{Node, Section};
 use crate::model::hint::Fault;
 use crate::model::measure::Measure;
-use crate::model::operand::{GroupKey, Operand};
+use crate::model::operand::GroupKey;
 use crate::model::rollup::Rollup;
 use crate::model::text::{listed, nearest, shown};
 
@@ -93,14 +93,8 @@ fn own_way(node: &Node<'_>, name: &str, own: &str, finer: &Rollup) -> Option<Mea
                 .remedy(format!("use {}", listed(names()))),
         });
     };
-    match measure.kind.merged_by(measure, &finer.name) {
-        Ok(kind) => Some(Measure {
-            name: name.to_owned(),
-            kind,
-            column: Some(Operand::column(own)),
-            parameters: measure.parameters.clone(),
-            filter: None,
-        }),
+    match measure.merged(name, &finer.name) {
+        Ok(merged) => Some(merged),
         Err(problem) => node.wrong(problem),
     }
 }

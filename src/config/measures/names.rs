@@ -11,7 +11,7 @@ pub(super) const DIMENSION: &str = "group_by";
 
 /// The names that no dimension and no measure may have, with their users. PostgreSQL gives each table
 /// the first ones.
-pub(crate) const RESERVED: [(&str, &str); 8] = [
+pub(crate) const RESERVED: [(&str, &str); 9] = [
     ("tableoid", SYSTEM),
     ("xmin", SYSTEM),
     ("cmin", SYSTEM),
@@ -20,6 +20,7 @@ pub(crate) const RESERVED: [(&str, &str); 8] = [
     ("ctid", SYSTEM),
     ("bucket", "the column of the bucket's start"),
     ("slice_start", "the stage's key"),
+    ("complete", "the series' word for what is final"),
 ];
 
 const SYSTEM: &str = "a column that PostgreSQL keeps for itself";

@@ -152,6 +152,7 @@ const BEYOND: &[&str] = &[
     "only the different values of its dimensions can be counted",
     "is already taken by",
     "is the name of an earlier rollup",
+    "is the name of the series of",
     "leads round in a circle",
     "is this rollup itself",
     // Values that must fit others.

@@ -105,7 +105,7 @@ fn columns(input: &Input<'_>, rows: &str) -> Columns {
     let expressions = Expressions::merged(input, rows.to_owned(), rows.to_owned(), merge);
     // A slice that one statement reads has one row of a group in the stage.
     let from_whole = format!("string_agg({}, ''::bytea)", ident(&set));
-    let field = Field::new(&set, "bytea", Expressions { from_whole, ..expressions });
+    let field = Field::new(&set, "bytea", Expressions { from_whole, ..expressions }).or("");
     let estimate = Generated {
         name: name.clone(),
         sql_type: "bigint".to_owned(),

@@ -114,7 +114,7 @@ fn columns(input: &Input<'_>, member_type: &str, rows: &str) -> Columns {
     let given = input.measure.parameters.get("members_max").and_then(Value::as_u64);
     let members_max = given.unwrap_or(MEMBERS_MAX);
     let limited = format!("tallymark.at_most({}, {members_max}, {})", ident(&set), literal(name));
-    let field = Field::new(&set, &format!("{member_type}[]"), expressions);
+    let field = Field::new(&set, &format!("{member_type}[]"), expressions).or("{}");
     let field = Field { limited: Some(limited), ..field };
     let size = Generated {
         name: name.clone(),

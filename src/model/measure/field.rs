@@ -1,7 +1,7 @@
 //! The columns that a measure creates, and the SQL that fills them.
 
 use super::Input;
-use crate::model::sql::ident;
+use crate::model::sql::{ident, literal};
 
 /// The columns of one measure, or of all measures of a rollup.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub struct Field {
     /// The column's value as it may be written: itself, or an error beyond a limit. It may use the
     /// kind's functions.
     pub(crate) limited: Option<String>,
+    /// Its value over no rows, in its own type, where that is another than NULL.
+    pub(crate) empty: Option<String>,
     pub expressions: Expressions,
 }
 
@@ -84,8 +86,16 @@ impl Field {
             stage_type: sql_type.to_owned(),
             collation: None,
             limited: None,
+            empty: None,
             expressions,
         }
+    }
+
+    /// The same with this value over no rows, a text that its type reads.
+    #[must_use]
+    pub(crate) fn or(self, empty: &str) -> Self {
+        let empty = Some(format!("{}::{}", literal(empty), self.sql_type));
+        Self { empty, ..self }
     }
 }
 

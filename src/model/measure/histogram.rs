@@ -69,7 +69,8 @@ fn field(input: &Input<'_>, counts: &str) -> Field {
     let name = &input.measure.name;
     let merge = |rows: &str| merged(input.measure, name, rows);
     let expressions = Expressions::merged(input, counts.to_owned(), counts.to_owned(), merge);
-    Field::new(name, "bigint[]", expressions)
+    let nothing = vec!["0"; bounds(input.measure).len() + 1].join(",");
+    Field::new(name, "bigint[]", expressions).or(&format!("{{{nothing}}}"))
 }
 
 /// The counts of several rows, added up place by place.

@@ -99,6 +99,20 @@ impl Measure {
         parts.into()
     }
 
+    /// The measure `name` that merges this one of the rollup `finer`.
+    ///
+    /// # Errors
+    /// As for [`Kind::merged_by`].
+    pub(crate) fn merged(&self, name: &str, finer: &str) -> Result<Self, String> {
+        Ok(Self {
+            name: name.to_owned(),
+            kind: self.kind.merged_by(self, finer)?,
+            column: Some(Operand::column(&*self.name)),
+            parameters: self.parameters.clone(),
+            filter: None,
+        })
+    }
+
     /// The same measure with those parameters of `other` that decide only what is shown.
     #[must_use]
     pub(crate) fn showing(mut self, other: &Self) -> Self {

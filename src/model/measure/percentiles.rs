@@ -126,7 +126,7 @@ fn columns(input: &Input<'_>, rows: &str) -> Columns {
     let expressions = Expressions::merged(input, rows.to_owned(), rows.to_owned(), merge);
     // A slice that one statement reads has one row of a group in the stage.
     let from_whole = format!("max({})", ident(&sketch));
-    let field = Field::new(&sketch, "bigint[]", Expressions { from_whole, ..expressions });
+    let field = Field::new(&sketch, "bigint[]", Expressions { from_whole, ..expressions }).or("{}");
     let percentile = |share: Share| Generated {
         name: share.column(name),
         sql_type: "double precision".to_owned(),

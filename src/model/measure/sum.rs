@@ -39,12 +39,13 @@ pub(super) fn field(input: &Input<'_>, name: &str, column: &str, sql_type: &str)
         // A sum of bigints, which merges counts of a finer rollup, is a bigint too.
         let sum = format!("(sum({column}){filter})::{sql_type}");
         let merge = |rows: &str| format!("(sum({merged}){rows})::{sql_type}");
-        return Field::new(name, sql_type, Expressions::merged(input, sum.clone(), sum, merge));
+        let expressions = Expressions::merged(input, sum.clone(), sum, merge);
+        return Field::new(name, sql_type, expressions).or("0");
     }
     let sum = format!("sum({}){filter}", exact(&column));
     let merge = |rows: &str| rounded(&format!("sum({merged}){rows}"));
     let expressions = Expressions::merged(input, rounded(&sum), sum, merge);
-    let field = Field::new(name, type_of(sql_type), expressions);
+    let field = Field::new(name, type_of(sql_type), expressions).or("0");
     // A floating-point sum depends on the order of rows. A decimal sum is exact.
     Field { stage_type: "numeric".to_owned(), ..field }
 }

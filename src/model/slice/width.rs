@@ -138,6 +138,15 @@ impl Width {
         Duration::from_secs(u64::from(minutes) * 60)
     }
 
+    /// It as PostgreSQL reads an interval.
+    #[must_use]
+    pub(crate) fn interval(self) -> String {
+        match self.0 {
+            Unit::Months(months) if months < MONTHS_PER_YEAR => format!("{months} months"),
+            _ => self.to_string(),
+        }
+    }
+
     pub(super) const fn unit(self) -> Unit {
         self.0
     }

@@ -18,26 +18,64 @@ struct Object {
 }
 
 /// In the order in which they are made.
-const OBJECTS: [Object; 10] = [
+const OBJECTS: [Object; 18] = [
     table("tallymark.slice", "One marker per slice: the attempt that has it, and its rows' origin"),
     table("tallymark.progress", "How far the chunks of an unfinished slice are"),
     table("tallymark.rollup", "The registry of rollups, with their tables and installations"),
     table("tallymark.installation", "One row per installation of Tallymark"),
     table("tallymark.outstanding", "Slices that had to run again, by generations"),
     table("tallymark.checked", "What the last tick has found about each rollup"),
-    Object {
-        kind: "FUNCTION",
-        name: "tallymark.slices_of(text, timestamptz, timestamptz)",
-        sql: include_str!("slices_of.sql"),
-        comment: "The slices of a rollup that overlap a range and have numbers or are stale",
-    },
-    Object {
-        kind: "FUNCTION",
-        name: "tallymark.plain_until(text)",
-        sql: include_str!("plain_until.sql"),
-        comment: "The instant before which every slice of a rollup, and of those that it is computed \
-                  from, is complete, sealed, deleted or empty",
-    },
+    function(
+        "tallymark.slices_of(text, timestamptz, timestamptz)",
+        include_str!("slices_of.sql"),
+        "The slices of a rollup that overlap a range and have numbers or are stale",
+    ),
+    function(
+        "tallymark.incomplete(text, text, timestamptz, timestamptz)",
+        include_str!("../series/incomplete.sql"),
+        "The parts of a range in which a rollup is not complete",
+    ),
+    function(
+        "tallymark.standing_of(text, text, timestamptz[])",
+        include_str!("../series/standing.sql"),
+        "How far the steps of a series are computed",
+    ),
+    function(
+        "tallymark.reached(timestamp, text)",
+        include_str!("../series/reached.sql"),
+        "The instant from which on the clocks of a zone show a time or later",
+    ),
+    function(
+        "tallymark.days_begin(date[], text)",
+        include_str!("../series/days.sql"),
+        "The instants at which days begin in a zone",
+    ),
+    function(
+        "tallymark.clock_steps(bigint, text, timestamptz, timestamptz)",
+        include_str!("../series/clock_steps.sql"),
+        "The instants at which steps of less than a day begin in a zone",
+    ),
+    function(
+        "tallymark.inside_bucket(timestamptz[], interval, text, integer)",
+        include_str!("../series/inside_bucket.sql"),
+        "The first of some instants at which no bucket of a rollup begins",
+    ),
+    function(
+        "tallymark.steps_of(text, text, integer, timestamptz, timestamptz, interval, text)",
+        include_str!("../series/steps.sql"),
+        "The starts of the steps of a series",
+    ),
+    function(
+        "tallymark.refuse_unknown(text[], text[], jsonb)",
+        include_str!("../series/refuse_unknown.sql"),
+        "An error where a series is asked for by what is no dimension",
+    ),
+    function(
+        "tallymark.plain_until(text)",
+        include_str!("plain_until.sql"),
+        "The instant before which every slice of a rollup, and of those that it is computed from, is \
+         complete, sealed, deleted or empty",
+    ),
     Object {
         kind: "VIEW",
         name: "tallymark.slice_state",
@@ -55,6 +93,10 @@ const OBJECTS: [Object; 10] = [
 
 const fn table(name: &'static str, comment: &'static str) -> Object {
     Object { kind: "TABLE", name, sql: "", comment }
+}
+
+const fn function(name: &'static str, sql: &'static str, comment: &'static str) -> Object {
+    Object { kind: "FUNCTION", name, sql, comment }
 }
 
 impl Object {

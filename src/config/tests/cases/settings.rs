@@ -209,6 +209,11 @@ pub(in crate::config::tests) const TARGET: &[Case] = &[
         "store = \"postgres\"",
         r#"tallymark.toml:10: checkpoint.table: names a table in DynamoDB; remove it, as store = "postgres" keeps checkpoints in the table tallymark.checkpoint of the target"#,
     ),
+    (
+        "name = \"hits\"",
+        "name = \"entity_daily_series\"",
+        r#"tallymark.toml:37: rollup.entity_daily_series.name: "entity_daily_series" is the name of the series of `entity_daily`; choose another"#,
+    ),
 ];
 
 /// `[scrub]`.
