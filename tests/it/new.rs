@@ -90,7 +90,14 @@ impl Start {
         let count = document["measures"][0].as_str().unwrap();
         let counted = format!("SELECT coalesce(sum(\"{count}\"), 0)::bigint FROM stats.\"{name}\"");
         let slices = "SELECT coalesce(sum(rows_read), 0)::bigint FROM tallymark.slice";
-        assert_eq!(lines(&self.url, &counted).await, lines(&self.url, slices).await);
+        let counted = lines(&self.url, &counted).await;
+        assert_eq!(counted, lines(&self.url, slices).await);
+        // Readers get the same, wherever the types of the columns are.
+        let series = format!(
+            "SELECT coalesce(sum(\"{count}\"), 0)::bigint FROM stats.\"{name}_series\"\
+             (now() - interval '90 days', now() + interval '1 day', '1 day')"
+        );
+        assert_eq!(lines(&self.url, &series).await, counted);
         let written = self.text();
         self.run(&["new", "--yes", "--force"]).good();
         assert_eq!(self.text(), written);

@@ -42,6 +42,8 @@ pub(super) struct Series<'s> {
     pub(super) table: String,
     /// The name of the function and of the type of its rows, quoted.
     pub(super) name: String,
+    /// Where the types of its columns are, besides PostgreSQL's own schema.
+    pub(super) schemas: String,
     /// The measures that merge.
     pub(super) merged: Columns,
 }
@@ -81,6 +83,7 @@ impl Series<'_> {
         format!(
             include_str!("function.sql"),
             name = self.name,
+            schemas = self.schemas,
             table = self.table,
             rollup = literal(&rollup.name),
             definition = literal(&rollup.definition()),

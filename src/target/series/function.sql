@@ -1,7 +1,7 @@
 CREATE OR REPLACE FUNCTION {name}(since timestamptz, until timestamptz, step interval,
     zone text DEFAULT {zone}, by text[] DEFAULT NULL, "only" jsonb DEFAULT NULL)
 RETURNS SETOF {name} LANGUAGE plpgsql STABLE
-SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan SET jit = off
+SET search_path = pg_catalog{schemas}, pg_temp SET plan_cache_mode = force_custom_plan SET jit = off
 AS $series$
 #variable_conflict use_column
 DECLARE

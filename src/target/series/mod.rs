@@ -56,7 +56,8 @@ pub async fn plan(
         problem,
     })?;
     let (table, name) = (target.table(rollup), name);
-    let series = Series { rollup, shape, table, name, merged };
+    let schemas = schemas(tx, shape).await?;
+    let series = Series { rollup, shape, table, name, schemas, merged };
     let (name, signature) = (&series.name, format!("{}({ARGUMENTS})", series.name));
     let [row_type, function] = [series.row_type(), series.function()];
     let beginning = comment(&rollup.name);
@@ -90,6 +91,15 @@ pub async fn plan(
         statements.push(format!("COMMENT ON FUNCTION {signature} IS {}", literal(&comment)));
     }
     Ok(statements)
+}
+
+/// The schemas in which the function finds the types of its columns, each behind a comma.
+async fn schemas(tx: &mut Tx, shape: &Shape) -> Result<String, DbError> {
+    let dimensions = shape.dimensions.iter().map(|it| &it.sql_type);
+    let types: Vec<_> = dimensions.chain(shape.fields.iter().map(|it| &it.sql_type)).collect();
+    let types: Vec<_> = types.into_iter().map(|it| literal(it)).collect();
+    let row = tx.row(DOING, format!(include_str!("schemas.sql"), types = types.join(", "))).await?;
+    row.try_get("schemas").map_err(|source| tx.error(DOING, source))
 }
 
 /// The statements that drop the series of the rollup `name`, which may be absent from the
