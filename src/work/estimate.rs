@@ -6,7 +6,7 @@ mod coarse;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
-use crate::checkpoint::Completion;
+use crate::checkpoint::{Checkpoint, Completion};
 use crate::clients::bubble::{PAGE_MAX, Units};
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT};
 use crate::config::Settings;
@@ -105,23 +105,28 @@ pub(crate) async fn learned(
     worker: &Worker,
     rollup: &Rollup,
 ) -> Result<Option<Learned>, WorkError> {
-    Ok(learned_and_call(worker, rollup).await?.0)
+    let (recent, call_ms) = recent_and_call(worker, rollup).await?;
+    Ok(learned_of(worker, &recent, call_ms))
 }
 
-/// As [`learned`], and the milliseconds that a DynamoDB call takes now.
-async fn learned_and_call(
+/// The newest slices of `rollup`, and the milliseconds that a DynamoDB call takes now.
+async fn recent_and_call(
     worker: &Worker,
     rollup: &Rollup,
-) -> Result<(Option<Learned>, f64), WorkError> {
+) -> Result<(Vec<Checkpoint>, f64), WorkError> {
     let watch = Stopwatch::start();
     let recent = worker.checkpoints.recent(&rollup.name).await?;
-    let call_ms = watch.elapsed().as_secs_f64() * 1e3;
+    Ok((recent, watch.elapsed().as_secs_f64() * 1e3))
+}
+
+/// The measured cost of `recent` slices, where a DynamoDB call takes `call_ms`.
+fn learned_of(worker: &Worker, recent: &[Checkpoint], call_ms: f64) -> Option<Learned> {
     let done: Vec<_> = recent.iter().filter_map(|checkpoint| checkpoint.outcome.as_ref()).collect();
     let nice = 1.0 + worker.governor.settings().nice_ratio;
     let sum = |of: &dyn Fn(&Completion) -> f64| -> f64 { done.iter().map(|done| of(done)).sum() };
     let rows = sum(&|done| float(done.rows_read));
     if rows < 1.0 {
-        return Ok((None, call_ms));
+        return None;
     }
     let source_ms = sum(&|done| float(done.source_ms));
     // Take the median, as a slice that waited for a transaction or a slot says little about the
@@ -131,8 +136,7 @@ async fn learned_and_call(
     around.sort_by(f64::total_cmp);
     // A slice's time was measured before its success was written.
     let overhead_ms = around[around.len() / 2].max(1.0) + call_ms;
-    let learned = Learned { ms_per_row: (source_ms / rows).max(1e-6), overhead_ms };
-    Ok((Some(learned), call_ms))
+    Some(Learned { ms_per_row: (source_ms / rows).max(1e-6), overhead_ms })
 }
 
 /// The estimate of `plan` with this many concurrent slices, and of the slices of coarse rollups that
@@ -171,9 +175,10 @@ pub(crate) async fn alone(
         Some(_) => (things_in(worker, rollup, &plan.slices).await?, 0.0),
         None => volume(worker, rollup, &plan.slices).await?,
     };
-    let (learned, call_ms) = learned_and_call(worker, rollup).await?;
+    let (recent, call_ms) = recent_and_call(worker, rollup).await?;
+    let learned = learned_of(worker, &recent, call_ms);
     let chunk_ms = worker.config.source.chunk_time.as_secs_f64() * 1e3;
-    let size = size::of(worker, rollup, &plan.slices).await?;
+    let size = size::of(worker, rollup, &plan.slices, &recent).await?;
     let overhead_ms = OVERHEAD_MS + CALLS * call_ms;
     let ms_per_row = match rollup.mirror {
         Some(_) => PAGE_MS / float(PAGE_MAX),

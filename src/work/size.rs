@@ -3,6 +3,7 @@
 
 use serde::Serialize;
 
+use crate::checkpoint::Checkpoint;
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT};
 use crate::model::rollup::Rollup;
 use crate::model::slice::Slice;
@@ -60,20 +61,20 @@ impl Size {
     }
 }
 
-/// The size of `rollup`, judged by its newest slices, else by the statistics of some of `slices`. `None`:
-/// neither says anything, or it is a mirror.
+/// The size of `rollup`, judged by its newest slices `recent`, else by the statistics of some of `slices`.
+/// `None`: neither says anything, or it is a mirror.
 ///
 /// # Errors
-/// The source, the target or the checkpoints cannot be read.
+/// The source or the target cannot be read.
 pub(crate) async fn of(
     worker: &Worker,
     rollup: &Rollup,
     slices: &[Slice],
+    recent: &[Checkpoint],
 ) -> Result<Option<Size>, WorkError> {
     if rollup.mirror.is_some() {
         return Ok(None);
     }
-    let recent = worker.checkpoints.recent(&rollup.name).await?;
     let done = recent.iter().filter_map(|checkpoint| checkpoint.outcome.as_ref());
     let (mut count, mut rows, mut groups) = (0.0, 0.0, 0.0);
     for done in done {

@@ -18,7 +18,8 @@ pub(super) async fn inspect(
 ) -> Result<(), WorkError> {
     let newest = rollup.newest(worker.clock.now());
     let slice = newest.unwrap_or_else(|| rollup.calendar.containing(rollup.start));
-    let Some(size) = size::of(worker, rollup, &[slice]).await? else { return Ok(()) };
+    let recent = worker.checkpoints.recent(&rollup.name).await?;
+    let Some(size) = size::of(worker, rollup, &[slice], &recent).await? else { return Ok(()) };
     let width = rollup.calendar.width().approximate().as_secs_f64().max(1.0);
     let (span, said) = match rollup.keep {
         Some(keep) => (keep.as_secs_f64(), "for the time of `keep`"),
