@@ -221,7 +221,7 @@ async fn status_shows_a_backfill_as_done_when_its_slices_are() {
     let status = place.run(&["status"]).good();
     assert!(status.out.contains("backfill done"), "{status:?}");
     let status = place.json(&["backfill", "status", "daily"]);
-    is_documented(&status, "backfill", 1);
+    is_documented(&status, "backfill", 2);
     assert_eq!(status["backfill"]["state"], "done");
     assert_eq!(place.json(&["backfill", "list"])["backfills"][0]["state"], "done");
     // Nothing was written.
