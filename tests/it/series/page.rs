@@ -26,15 +26,8 @@ const TRUTHS: [&str; 6] = [
      WHERE created_at < '2026-02-02Z' GROUP BY 1 UNION ALL SELECT '2026-02-02Z', NULL) g",
 ];
 
-#[tokio::test]
-async fn the_queries_of_the_page_about_reading_give_what_they_say() {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/READING.md");
-    let page = fs::read_to_string(page).unwrap();
-    let blocks = |language: &str| -> Vec<String> {
-        let fenced = format!("```{language}\n");
-        page.split(&*fenced).skip(1).map(|it| it.split("```").next().unwrap().to_owned()).collect()
-    };
-    let rollups = &blocks("toml")[0];
+/// A world with the rollup of the page, all of it computed until February 2.
+async fn january(rollups: &str) -> World {
     let clock = Arc::new(clock("2026-02-02T01:00:00Z"));
     // Every group has rows in every week.
     let each = "INSERT INTO events (created_at, kind, entity_id, user_id, amount) \
@@ -48,6 +41,65 @@ async fn the_queries_of_the_page_about_reading_give_what_they_say() {
     make(&world).await;
     world.backfill("2026-02-02T00:00:00Z", false).await;
     world.target_sql(&told(world.rollup(), "")).await;
+    world
+}
+
+/// The page's blocks of a language.
+fn blocks(language: &str) -> Vec<String> {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/READING.md");
+    let page = fs::read_to_string(page).unwrap();
+    let fenced = format!("```{language}\n");
+    page.split(&*fenced).skip(1).map(|it| it.split("```").next().unwrap().to_owned()).collect()
+}
+
+/// What the tools put in place of their variables.
+const VALUES: [(&str, &str); 10] = [
+    ("$__timeFrom()", "'2026-01-05Z'"),
+    ("$__timeTo()", "'2026-02-02Z'"),
+    ("{{since}}", "'2026-01-05'"),
+    ("{{until}}", "'2026-02-02'"),
+    ("${since}", "'2026-01-05Z'"),
+    ("${until}", "'2026-02-02Z'"),
+    ("${zone}", "'UTC'"),
+    ("$1", "'2026-01-05Z'"),
+    ("$2", "'2026-02-02Z'"),
+    ("$3", "'UTC'"),
+];
+
+#[tokio::test]
+async fn the_queries_for_tools_of_the_page_about_reading_give_all_events() {
+    let world = january(&blocks("toml")[0]).await;
+    let in_code = blocks("ts").into_iter().map(|block| {
+        let query = block.split('`').find(|text| text.contains("SELECT "));
+        query.unwrap().to_owned()
+    });
+    let queries: Vec<_> = blocks("pgsql").into_iter().chain(in_code).collect();
+    assert_eq!(queries.len(), 5);
+    let truth = "SELECT count(*)::numeric, true FROM events \
+                 WHERE created_at >= '2026-01-05Z' AND created_at < '2026-02-02Z'";
+    for query in queries {
+        let query = VALUES.iter().fold(query, |query, (name, value)| query.replace(name, value));
+        let (sql, truth) = match query.contains("_series") {
+            true => (
+                format!(
+                    "SELECT sum(coalesce(r->>'value', r->>'events')::numeric), bool_and(r->>'complete' \
+                     IS DISTINCT FROM 'false') FROM (SELECT to_jsonb(q) AS r FROM ({query}) q) s"
+                ),
+                truth,
+            ),
+            false => (query.clone(), "SELECT '2026-02-02Z'::timestamptz, 'final up to here'::text"),
+        };
+        assert_eq!(
+            records(&world.target, &sql).await,
+            records(&world.target, truth).await,
+            "{query}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_queries_of_the_page_about_reading_give_what_they_say() {
+    let world = january(&blocks("toml")[0]).await;
     let queries = blocks("sql");
     assert_eq!(queries.len(), TRUTHS.len());
     for (place, (query, truth)) in queries.iter().zip(TRUTHS).enumerate() {
