@@ -27,7 +27,7 @@ use crate::support::world::{BUDGET, Keeper, Urls, World, clock, instant};
 const APPS: usize = 7;
 
 /// Number of applications that a run plays.
-const PLAYED: usize = 2;
+const PLAYED: usize = 1;
 
 /// Ticks until all work is done.
 const QUIET_MAX: usize = 20;

@@ -290,7 +290,7 @@ async fn items(place: &Place) -> Items {
 const ROWS: usize = 10;
 
 /// Rows that a run plays. `restores.rs` plays some of the same table, without dumps.
-const ROWS_PLAYED: usize = 2;
+const ROWS_PLAYED: usize = 1;
 
 /// A row of the table: the restored parts, and the output of the commands afterwards.
 struct Row {

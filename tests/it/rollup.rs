@@ -219,6 +219,12 @@ async fn count(place: &Place, sql: &str) -> String {
     lines(&place.target_url, sql).await.join(" ")
 }
 
+/// The series and the types of their rows, and the complete days of one of them.
+const SERIES: &str = "SELECT (SELECT string_agg(proname, ' ') FROM pg_proc \
+    WHERE pronamespace = 'stats'::regnamespace), (SELECT string_agg(typname, ' ') FROM pg_type \
+    WHERE typnamespace = 'stats'::regnamespace AND typname LIKE '%series' AND typtype = 'c'), (SELECT count(*) FROM \
+    stats.visits_series(now() - interval '30 days', now(), '1 day', by => '{}') WHERE events > 0)";
+
 #[tokio::test]
 async fn a_renamed_rollup_keeps_its_rows_its_progress_and_its_attempts() {
     let (place, _database) = Place::with_events(4).await;
@@ -250,6 +256,7 @@ async fn a_renamed_rollup_keeps_its_rows_its_progress_and_its_attempts() {
     assert_eq!(keys(&document["holdings"]), keys(&example["holdings"]));
     assert_eq!(count(&place, "SELECT * FROM stats.visits").await, rows);
     assert_eq!(count(&place, "SELECT to_regclass('stats.daily') IS NULL").await, "(t)");
+    assert_eq!(count(&place, SERIES).await, "(visits_series,visits_series,4)");
     assert!(place.checkpoints().items("daily").await.unwrap().is_empty());
     let replayed = instant(&format!("{}T00:00:00Z", day(2)));
     let kept = place.checkpoints().get("visits", replayed).await.unwrap().unwrap();
@@ -302,8 +309,9 @@ async fn a_dropped_rollup_leaves_nothing_behind() {
     assert_eq!((&document["action"], &document["to"]), (&json!("drop"), &json!(null)));
     let gone = "SELECT to_regclass('stats.visits'), to_regclass('tallymark.stage_visits'), \
                 (SELECT count(*) FROM tallymark.slice WHERE rollup = 'visits'), \
-                (SELECT count(*) FROM tallymark.rollup WHERE rollup = 'visits')";
-    assert_eq!(count(&place, gone).await, "(,,0,0)");
+                (SELECT count(*) FROM tallymark.rollup WHERE rollup = 'visits'), \
+                to_regproc('stats.visits_series'), to_regtype('stats.visits_series')";
+    assert_eq!(count(&place, gone).await, "(,,0,0,,)");
     assert!(place.checkpoints().items("visits").await.unwrap().is_empty());
     place.run(&["rollup", "drop", "visits", "--yes"]).good();
     assert!(place.run(&["run"]).good().out.starts_with("nothing is due\n"));

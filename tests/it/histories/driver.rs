@@ -100,6 +100,7 @@ impl World {
         let setup = Setup { source, rollups: &rollups, clock: clocked, keeper, ..Setup::default() };
         let mut inner = world::World::bare(&sql, setup).await;
         inner.init().await.unwrap();
+        crate::series::make(&inner).await;
         inner.worker.settle_wait_max = Duration::ZERO;
         let options: PgConnectOptions = inner.urls.source.parse().unwrap();
         let connect = async |name| options.clone().application_name(name).connect().await.unwrap();

@@ -44,6 +44,14 @@ const TARGET: &str = "SELECT i, (extract(epoch FROM c.checked_at - '2026-01-01Z'
     WHERE c.rollup = 'hourly' AND (s.state = 'complete' \
     OR s.state IS NULL AND h + interval '1 hour' <= c.complete_through) ORDER BY i";
 
+/// The hours that are complete by the series, with their numbers.
+const SERIES: &str = "SELECT (extract(epoch FROM s.bucket - '2026-01-01Z') / 3600)::int AS i, \
+    (extract(epoch FROM c.checked_at - '2026-01-01Z') * 1000)::bigint AS checked, \
+    coalesce(string_agg(concat_ws(' ', s.kind, s.events, s.total), ', ' ORDER BY s.kind) \
+    FILTER (WHERE s.events > 0), '') AS numbers \
+    FROM tallymark.coverage c, stats.hourly_series('2026-01-01Z', '2026-01-03Z', '1 hour') s \
+    WHERE c.rollup = 'hourly' GROUP BY 1, 2 HAVING bool_and(s.complete) ORDER BY 1";
+
 /// The complete and open slices of a coarse rollup whose rows differ from those that they are summed
 /// from.
 fn coarse(name: &str, finer: &str) -> String {
@@ -143,7 +151,10 @@ impl Seen {
         if self.versions.last().is_none_or(|(_, last)| *last != source) {
             self.versions.push((now, source));
         }
-        let rows = sqlx::query(TARGET).fetch_all(&mut *control).await.unwrap();
+        let mut rows = sqlx::query(TARGET).fetch_all(&mut *control).await.unwrap();
+        if self.versions.len().is_multiple_of(3) {
+            rows.extend(sqlx::query(SERIES).fetch_all(&mut *control).await.unwrap());
+        }
         for row in rows {
             let (hour, checked): (i32, i64) = (row.get("i"), row.get("checked"));
             let numbers: String = row.get("numbers");

@@ -56,7 +56,7 @@ pub enum Long {
 const LONG: usize = 6;
 
 /// Number of them that a run plays.
-const LONG_PLAYED: usize = 3;
+const LONG_PLAYED: usize = 2;
 
 /// Whether this run plays the scenario.
 pub fn plays(scenario: Long) -> bool {
