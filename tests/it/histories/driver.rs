@@ -12,6 +12,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _, PgConnection};
 use tallymark::model::clock::{Clock as _, Deadline, ManualClock};
 use tallymark::model::rollup::{Late, Rollup};
 use tallymark::tick;
+use tallymark::work::due::Standing;
 use tallymark::work::empty;
 use tallymark::work::slice_run::{self, RunOptions};
 use tallymark::work::standings;
@@ -401,7 +402,18 @@ impl World {
         let worker = &self.inner.worker;
         for rollup in &worker.config.rollups {
             let standings = standings::of(worker, rollup, self.clock.now()).await.unwrap();
-            if standings.plan.watermark < self.due_until(rollup) {
+            // No watermark tells of an open slice whose attempt failed and waits for its next one.
+            let until = self.computed_until(rollup);
+            let mut slices = standings.plan.slices.iter().filter(|it| it.slice.start() < until);
+            let is_computed = !slices.any(|it| {
+                use Standing::{
+                    Grown, LeaseOver, Missing, Retry, Running, Stale, Waiting, Yielded,
+                };
+                let unfinished =
+                    [Grown, LeaseOver, Missing, Retry, Running, Stale, Waiting, Yielded];
+                unfinished.contains(&it.standing)
+            });
+            if standings.plan.watermark < self.due_until(rollup) || !is_computed {
                 return false;
             }
         }
