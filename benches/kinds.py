@@ -8,7 +8,6 @@ in chunks, with all kinds at once, by workers that are killed between and within
 with the source. Usage: kinds.py TALLYMARK [ROUNDS]
 """
 
-import json
 import pathlib
 import random
 import shutil
@@ -18,7 +17,7 @@ import sys
 import tempfile
 import time
 
-from postgres import Server
+from postgres import Server, tallymark
 
 TALLYMARK = pathlib.Path(sys.argv[1]).resolve()
 ROUNDS = int(sys.argv[2]) if len(sys.argv) > 2 else 7
@@ -85,10 +84,7 @@ def main():
 
 
 def run(file, *words, may_fail=False):
-    done = subprocess.run([TALLYMARK, "--config", file, "--json", *words], capture_output=True, text=True)
-    if done.returncode != 0 and not may_fail:
-        sys.exit(f"tallymark {' '.join(words)} ended with {done.returncode}: {done.stdout}{done.stderr}")
-    return json.loads(done.stdout) if done.stdout.strip() else {}
+    return tallymark(TALLYMARK, file, *words, may_fail=may_fail)
 
 
 def cost(file):

@@ -8,17 +8,15 @@ empty tables. A figure is the median of the rounds of the work that the slice's 
 240 days took. Usage: lookups.py TALLYMARK [ROUNDS]
 """
 
-import json
 import pathlib
 import random
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 
-from postgres import Server
+from postgres import Server, tallymark
 
 TALLYMARK = pathlib.Path(sys.argv[1]).resolve()
 ROUNDS = int(sys.argv[2]) if len(sys.argv) > 2 else 7
@@ -60,10 +58,7 @@ def config(rollups):
 
 
 def run(file, *words):
-    done = subprocess.run([TALLYMARK, "--config", file, "--json", *words], capture_output=True, text=True)
-    if done.returncode != 0:
-        sys.exit(f"tallymark {' '.join(words)} ended with {done.returncode}: {done.stdout}{done.stderr}")
-    return json.loads(done.stdout) if done.stdout.strip() else {}
+    return tallymark(TALLYMARK, file, *words)
 
 
 def day(file):

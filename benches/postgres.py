@@ -1,6 +1,7 @@
 """A separate PostgreSQL for a benchmark: the newest installed one that has pgbench."""
 
 import glob
+import json
 import os
 import pathlib
 import shutil
@@ -67,3 +68,11 @@ class Server:
         # Notices of DROP … IF EXISTS about missing objects are irrelevant.
         quiet = {**os.environ, "PGOPTIONS": "-c client_min_messages=warning"}
         return subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True, env=quiet).stdout.strip()
+
+
+def tallymark(program, file, *words, may_fail=False):
+    """What `program`, a tallymark with the configuration `file`, prints as JSON."""
+    done = subprocess.run([program, "--config", file, "--json", *words], capture_output=True, text=True)
+    if done.returncode != 0 and not may_fail:
+        sys.exit(f"tallymark {' '.join(words)} ended with {done.returncode}: {done.stdout}{done.stderr}")
+    return json.loads(done.stdout) if done.stdout.strip() else {}

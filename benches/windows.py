@@ -8,16 +8,14 @@ computes the windows. Beside it stands one statement that counts the same 672 wi
 Usage: windows.py TALLYMARK [ROUNDS]
 """
 
-import json
 import pathlib
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 
-from postgres import Server
+from postgres import Server, tallymark
 
 TALLYMARK = pathlib.Path(sys.argv[1]).resolve()
 ROUNDS = int(sys.argv[2]) if len(sys.argv) > 2 else 3
@@ -45,10 +43,7 @@ SELECT count(*), sum(users) FROM stats.active_28_days
 
 
 def run(file, *words):
-    done = subprocess.run([TALLYMARK, "--config", file, "--json", *words], capture_output=True, text=True)
-    if done.returncode != 0:
-        sys.exit(f"tallymark {' '.join(words)} ended with {done.returncode}: {done.stdout}{done.stderr}")
-    return json.loads(done.stdout) if done.stdout.strip() else {}
+    return tallymark(TALLYMARK, file, *words)
 
 
 def timed(work):
