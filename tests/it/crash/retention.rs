@@ -7,9 +7,9 @@ use std::time::Duration;
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::{Value, json};
 
-use super::scene::Scene;
+use super::Case;
+use super::scene::{Scene, environment_of};
 use super::wire::{Planned, Wires, apart};
-use super::{Case, names};
 use crate::fanout::scheduled;
 use crate::kill::versions;
 use crate::support::Database;
@@ -174,15 +174,8 @@ impl Scene for Retention {
     }
 
     fn environment(&self, wires: &Arc<Wires>) -> Vec<(&'static str, String)> {
-        let mut environment = vec![
-            ("TALLYMARK_CONFIG", self.place.config().display().to_string()),
-            ("SOURCE_DATABASE_URL", wires.postgres("source", &self.place.source_url)),
-        ];
-        if !self.has_store {
-            let dynamo = wires.http(&self.endpoint, names::of_dynamo);
-            environment.push(("AWS_ENDPOINT_URL_DYNAMODB", format!("http://{dynamo}")));
-        }
-        environment
+        let dynamo = (!self.has_store).then_some(&self.endpoint);
+        environment_of(&self.place, dynamo, wires)
     }
 
     async fn rerun(&self) {

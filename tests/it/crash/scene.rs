@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use super::names;
 use super::wire::{Planned, Wires};
+use crate::support::cli::Place;
 use crate::support::runtime_api::{Answer, Function};
 
 /// Enough for all of the work on a busy machine.
@@ -122,6 +123,24 @@ pub trait Scene: Sync {
         wires.belong_to(function.pid());
         (wires, function)
     }
+}
+
+/// The environment by which a function finds the configuration and the source of `place`, and DynamoDB at
+/// the address `dynamo`, through these wires.
+pub fn environment_of(
+    place: &Place,
+    dynamo: Option<&String>,
+    wires: &Arc<Wires>,
+) -> Vec<(&'static str, String)> {
+    let mut environment = vec![
+        ("TALLYMARK_CONFIG", place.config().display().to_string()),
+        ("SOURCE_DATABASE_URL", wires.postgres("source", &place.source_url)),
+    ];
+    if let Some(dynamo) = dynamo {
+        let dynamo = wires.http(dynamo, names::of_dynamo);
+        environment.push(("AWS_ENDPOINT_URL_DYNAMODB", format!("http://{dynamo}")));
+    }
+    environment
 }
 
 /// The result of an invocation.

@@ -8,8 +8,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
 
-use super::names;
-use super::scene::Scene;
+use super::scene::{Scene, environment_of};
 use super::wire::{Wires, apart};
 use crate::kill::{SEED, START, hourly, is_done, versions};
 use crate::store::contradictions;
@@ -147,14 +146,8 @@ impl Scene for Slices {
     }
 
     fn environment(&self, wires: &Arc<Wires>) -> Vec<(&'static str, String)> {
-        let mut environment = vec![
-            ("TALLYMARK_CONFIG", self.place.config().display().to_string()),
-            ("SOURCE_DATABASE_URL", wires.postgres("source", &self.place.source_url)),
-        ];
-        if !self.ways.has_store {
-            let dynamo = wires.http(&self.endpoint, names::of_dynamo);
-            environment.push(("AWS_ENDPOINT_URL_DYNAMODB", format!("http://{dynamo}")));
-        }
+        let dynamo = (!self.ways.has_store).then_some(&self.endpoint);
+        let mut environment = environment_of(&self.place, dynamo, wires);
         if self.ways.has_target {
             let url = wires.postgres("target", &self.place.target_url);
             environment.push(("TARGET_DATABASE_URL", url));

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::scene::Scene;
+use super::scene::{Scene, environment_of};
 use super::wire::{Planned, Wires, apart};
-use super::{CASES, Case, names};
+use super::{CASES, Case};
 use crate::kill::{hourly, versions};
 use crate::store::contradictions;
 use crate::support::Database;
@@ -128,15 +128,8 @@ impl Scene for Windows {
     }
 
     fn environment(&self, wires: &Arc<Wires>) -> Vec<(&'static str, String)> {
-        let mut environment = vec![
-            ("TALLYMARK_CONFIG", self.place.config().display().to_string()),
-            ("SOURCE_DATABASE_URL", wires.postgres("source", &self.place.source_url)),
-        ];
-        if !self.has_store {
-            let dynamo = wires.http(&self.endpoint, names::of_dynamo);
-            environment.push(("AWS_ENDPOINT_URL_DYNAMODB", format!("http://{dynamo}")));
-        }
-        environment
+        let dynamo = (!self.has_store).then_some(&self.endpoint);
+        environment_of(&self.place, dynamo, wires)
     }
 
     async fn rerun(&self) {
