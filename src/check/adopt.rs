@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use crate::check::preview::{self, Parity, PreviewOptions};
+use crate::check::preview::{self, Parity, PreviewOptions, TIMES};
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT};
 use crate::model::clock::{LAST, Stopwatch, rfc3339_seconds};
 use crate::model::hint::Fault;
@@ -24,9 +24,6 @@ use crate::target::{AdoptedRows, ForeignTable};
 use crate::throttle::Patience;
 use crate::work::worker::{WorkError, Worker};
 use crate::work::{empty, ready};
-
-/// The types of a bucket.
-const TIMES: [&str; 3] = ["timestamp with time zone", "timestamp without time zone", "date"];
 
 /// A statement that takes longer is followed by one with fewer slices.
 const PIECE_TIME: Duration = Duration::from_millis(500);

@@ -150,7 +150,9 @@ impl StatusArgs {
                 let mut document = document(rollup, &standings);
                 overview.add_to(&mut document);
                 documents.push(document);
-                details.push(self.text(rollup, &standings));
+                if !is_overview {
+                    details.push(self.text(rollup, &standings));
+                }
             }
             overviews.push(overview);
         }
@@ -162,7 +164,6 @@ impl StatusArgs {
         }
         let mut below: Vec<String> = month.iter().map(|it| format!("app: {it}")).collect();
         below.extend(control::lines(worker, &control));
-        let details = if is_overview { Vec::new() } else { details };
         Ok(Shown { document, overviews, details, below })
     }
 

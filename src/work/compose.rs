@@ -32,7 +32,6 @@
 //! transaction looked for windows. If the window's claim came before that look, the transaction
 //! reopens the window. Otherwise the worker finds the finer slice running, and yields, or the rows
 //! are committed before it reads.
-
 //!
 //! An open slice goes on while it is computed: from the finer slices up to the first that is not
 //! done. Its checkpoint and its marker say until when. It is due again when more of them are done,

@@ -324,7 +324,7 @@ fn finish(settings: &Settings, now: DateTime<Utc>, elapsed_ms: f64) -> DateTime<
 }
 
 #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-const fn float(count: u64) -> f64 {
+pub(super) const fn float(count: u64) -> f64 {
     count as f64
 }
 

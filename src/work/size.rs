@@ -9,6 +9,7 @@ use crate::model::rollup::Rollup;
 use crate::model::slice::Slice;
 use crate::model::slice::boundaries;
 use crate::source::reading::plan_guard::{self, Grouping};
+use crate::work::estimate::float;
 use crate::work::ready;
 use crate::work::worker::{WorkError, Worker};
 
@@ -139,9 +140,4 @@ async fn by_statistics(
 /// The bytes of a group, by the widths of its values.
 fn bytes(Grouping { width, key_width, .. }: &Grouping) -> f64 {
     ROW_BYTES + width + UNIQUE_BYTES + READERS_BYTES + key_width
-}
-
-#[expect(clippy::cast_precision_loss, reason = "an estimate")]
-const fn float(count: u64) -> f64 {
-    count as f64
 }

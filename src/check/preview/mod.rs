@@ -31,6 +31,7 @@ use crate::work::worker::{WorkError, Worker};
 pub(crate) use parity::Parity;
 
 use parity::Foreign;
+pub(super) use parity::TIMES;
 
 /// Groups of one statement that are compared, in memory: about 250 bytes each.
 const COMPARED_MAX: usize = 200_000;

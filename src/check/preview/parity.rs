@@ -25,7 +25,9 @@ pub(super) const NUMBERS: [&str; 6] =
 
 const FLOATS: [&str; 2] = ["real", "double precision"];
 
-const TIMES: [&str; 3] = ["timestamp with time zone", "timestamp without time zone", "date"];
+/// The types of a bucket.
+pub(in crate::check) const TIMES: [&str; 3] =
+    ["timestamp with time zone", "timestamp without time zone", "date"];
 
 /// Sums of floats depend on the order of the rows, in about the last digits.
 const FLOAT_RATIO: f64 = 1e-9;
