@@ -96,7 +96,7 @@ impl Standing {
 
     /// Whether the watermark may pass it, as its rows are complete.
     #[must_use]
-    pub(crate) const fn is_done(self) -> bool {
+    pub const fn is_done(self) -> bool {
         matches!(
             self,
             Self::Succeeded

@@ -405,14 +405,8 @@ impl World {
             // No watermark tells of an open slice whose attempt failed and waits for its next one.
             let until = self.computed_until(rollup);
             let mut slices = standings.plan.slices.iter().filter(|it| it.slice.start() < until);
-            let is_computed = !slices.any(|it| {
-                use Standing::{
-                    Grown, LeaseOver, Missing, Retry, Running, Stale, Waiting, Yielded,
-                };
-                let unfinished =
-                    [Grown, LeaseOver, Missing, Retry, Running, Stale, Waiting, Yielded];
-                unfinished.contains(&it.standing)
-            });
+            let is_computed =
+                slices.all(|it| it.standing.is_done() || it.standing == Standing::Open);
             if standings.plan.watermark < self.due_until(rollup) || !is_computed {
                 return false;
             }
