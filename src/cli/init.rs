@@ -13,7 +13,7 @@ use crate::clients::db::{Access, CATALOGUE_TIMEOUT};
 use crate::model::hint::{Fault, Hinted as _};
 use crate::model::rollup::{Late, Rollup};
 use crate::source;
-use crate::target::{ddl, live, readers, series};
+use crate::target::{beside, ddl, readers};
 use crate::work::due::Planned;
 use crate::work::worker::{WorkError, Worker};
 use crate::work::{identity, ready, standings, things};
@@ -184,8 +184,7 @@ impl InitArgs {
             let mut tx =
                 worker.target.db.begin(Access::ReadWrite, STATEMENT_TIMEOUT, &rollup.name).await?;
             let mut statements = ddl::plan(&mut tx, &worker.target, rollup, &shape).await?;
-            statements.extend(live::plan(&mut tx, &worker.target, rollup, &shape).await?);
-            statements.extend(series::plan(&mut tx, &worker.target, rollup, &shape).await?);
+            statements.extend(beside::plan(&mut tx, &worker.target, rollup, &shape).await?);
             ddl::refuse_doubled(&mut tx, &worker.target, rollup, &shape).await?;
             for statement in statements {
                 // In a dry run, the next rollup finds the shared tables missing again.

@@ -5,7 +5,7 @@ use sqlx::Row as _;
 use super::holdings::{has_registry, idle_items, registered, shared_tables, stage};
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT};
 use crate::model::sql::literal;
-use crate::target::{live, series};
+use crate::target::beside;
 use crate::work::consumer;
 use crate::work::worker::{WorkError, Worker};
 
@@ -21,8 +21,7 @@ pub async fn drop_rollup(worker: &Worker, rollup: &str) -> Result<(), WorkError>
     if has_registry(&mut tx).await? {
         let table = registered(&mut tx, rollup).await?.0;
         let shared = shared_tables(&mut tx).await?;
-        let mut statements = live::dropping(&mut tx, &worker.target, rollup).await?;
-        statements.extend(series::dropping(&mut tx, rollup).await?);
+        let mut statements = beside::dropping(&mut tx, &worker.target, rollup).await?;
         statements.extend(dropping(table.as_deref(), rollup, &shared));
         for statement in statements {
             tx.execute("dropping the tables", statement).await?;

@@ -10,7 +10,7 @@ use super::holdings::{idle_items, registered, shared_tables, stage};
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT, Tx};
 use crate::model::hint::Fault;
 use crate::model::sql::{ident, literal};
-use crate::target::{live, series};
+use crate::target::beside;
 use crate::work::consumer;
 use crate::work::ready;
 use crate::work::worker::{WorkError, Worker};
@@ -26,8 +26,7 @@ pub(crate) async fn rename_rollup(worker: &Worker, old: &str, new: &str) -> Resu
     let (from, to) = (registered(&mut tx, old).await?.0, registered(&mut tx, new).await?.0);
     match (from, to) {
         (Some(table), None) => {
-            let mut statements = live::dropping(&mut tx, &worker.target, old).await?;
-            statements.extend(series::dropping(&mut tx, old).await?);
+            let mut statements = beside::dropping(&mut tx, &worker.target, old).await?;
             statements.extend(renaming(&mut tx, &table, old, new).await?);
             for statement in statements {
                 tx.execute("renaming the tables", statement).await?;
@@ -50,8 +49,7 @@ pub(crate) async fn rename_rollup(worker: &Worker, old: &str, new: &str) -> Resu
             ));
         }
     }
-    make_live(worker, new).await?;
-    make_series(worker, new).await?;
+    make_beside(worker, new).await?;
     // From here on, a worker that took a slice between the copy and the commit is fenced off.
     let items = worker.checkpoints.items(old).await?;
     worker.checkpoints.copy_items(&items, new).await?;
@@ -64,30 +62,15 @@ pub(crate) async fn rename_rollup(worker: &Worker, old: &str, new: &str) -> Resu
     consumer::rename_consumer(worker, new).await
 }
 
-/// Makes the live view of the rollup under its new name.
-async fn make_live(worker: &Worker, name: &str) -> Result<(), WorkError> {
+/// Makes what readers have beside the table, under the rollup's new name.
+async fn make_beside(worker: &Worker, name: &str) -> Result<(), WorkError> {
     let rollup = worker.rollup(name)?;
-    if !rollup.live {
-        return Ok(());
-    }
     let shape = ready::shape(worker, rollup).await?;
     let mut tx = worker.target.db.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, name).await?;
-    for statement in live::plan(&mut tx, &worker.target, rollup, &shape).await? {
-        tx.execute("making the live view", statement).await?;
+    for statement in beside::plan(&mut tx, &worker.target, rollup, &shape).await? {
+        tx.execute("making the live view and the series", statement).await?;
     }
     Ok(tx.commit().await?)
-}
-
-/// Makes the series of the rollup under its new name.
-async fn make_series(worker: &Worker, name: &str) -> Result<(), WorkError> {
-    let rollup = worker.rollup(name)?;
-    let shape = ready::shape(worker, rollup).await?;
-    let mut tx = worker.target.db.begin(Access::ReadWrite, CATALOGUE_TIMEOUT, name).await?;
-    for statement in series::plan(&mut tx, &worker.target, rollup, &shape).await? {
-        tx.execute("making the series", statement).await?;
-    }
-    tx.commit().await?;
-    Ok(())
 }
 
 /// The statements that rename `table` and all objects that belong to it.

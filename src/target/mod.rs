@@ -5,6 +5,7 @@
 //! (`stage_<rollup>`). These two are UNLOGGED, so that a crash of the server empties them together.
 
 mod adopt;
+pub mod beside;
 pub mod coverage;
 pub mod ddl;
 mod generation;

@@ -15,6 +15,7 @@ use tallymark::target::{readers, series};
 use tallymark::work::ready;
 
 use self::expected::{Asked, State};
+use crate::support::cli::Place;
 use crate::support::world::{BUDGET, EVENTS, Setup, World, clock, random_events, records};
 use crate::support::{kinds, share};
 
@@ -295,4 +296,23 @@ async fn a_reader_may_call_the_series() {
     }
     let refused = sqlx::query("SELECT FROM tallymark.slice").execute(&mut *tx).await;
     assert!(refused.is_err());
+}
+
+#[tokio::test]
+async fn an_object_of_others_with_the_name_of_a_series_is_a_finding_among_the_others() {
+    let (place, _database) = Place::with_events(2).await;
+    place.run(&["init"]).good();
+    place
+        .sql(
+            "DROP FUNCTION stats.daily_series; DROP TYPE stats.daily_series; \
+             CREATE TYPE stats.daily_series AS (theirs integer)",
+        )
+        .await;
+    let check = place.run(&["check"]);
+    assert_ne!(check.code, Some(0), "{check:?}");
+    for words in
+        ["daily_series\" exists but was not made by Tallymark", "stats\".\"daily\" is ready"]
+    {
+        assert!(check.words().contains(words), "{words}: {check:?}");
+    }
 }

@@ -10,8 +10,8 @@ use crate::source::reading::expressions::Proof;
 use crate::source::reading::shape::Shape;
 use crate::source::reading::zones::Offsets;
 use crate::source::{self, settle};
+use crate::target::beside;
 use crate::target::ddl::{self, DdlError};
-use crate::target::{live, series};
 use crate::work::identity::{self, is_unproven};
 use crate::work::ready;
 use crate::work::worker::{WorkError, Worker};
@@ -34,12 +34,12 @@ pub(super) async fn rollup(
     let mut tx = worker.target.db.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, subject).await?;
     match ddl::plan(&mut tx, &worker.target, rollup, &shape).await {
         Ok(missing) if missing.is_empty() => {
-            let old_series = series::plan(&mut tx, &worker.target, rollup, &shape).await?;
+            let old = beside::plan(&mut tx, &worker.target, rollup, &shape).await;
             tx.rollback().await?;
-            live_view(worker, rollup, &shape, findings).await?;
-            if !old_series.is_empty() {
-                to_do(worker, rollup, old_series.len(), findings).await?;
+            if rollup.live {
+                index::live(worker, rollup, &shape, findings).await?;
             }
+            readable(worker, rollup, old, findings).await?;
             match identity::identify_for_check(worker, rollup).await {
                 Ok(()) => {}
                 Err(error @ WorkError::Stranger(_)) => {
@@ -93,29 +93,20 @@ fn definition(rollup: &Rollup, shape: &Shape, findings: &mut Findings) {
     }
 }
 
-/// What its live view costs a reader, and whether it is the present one.
-async fn live_view(
+/// Whether what readers have beside its table is there. `planned` would make it.
+async fn readable(
     worker: &Worker,
     rollup: &Rollup,
-    shape: &Shape,
+    planned: Result<Vec<String>, DdlError>,
     findings: &mut Findings,
 ) -> Result<(), WorkError> {
-    if rollup.live {
-        index::live(worker, rollup, shape, findings).await?;
-    }
-    let begun = worker.target.db.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await;
-    let mut tx = begun?;
-    let planned = live::plan(&mut tx, &worker.target, rollup, shape).await;
-    tx.rollback().await?;
     match planned {
-        Ok(missing) if missing.is_empty() => Ok(()),
-        Ok(missing) => to_do(worker, rollup, missing.len(), findings).await,
-        Err(DdlError::Db(error)) => Err(error.into()),
-        Err(error) => {
-            findings.trouble(&rollup.name, &error.into());
-            Ok(())
-        }
+        Ok(missing) if missing.is_empty() => {}
+        Ok(missing) => to_do(worker, rollup, missing.len(), findings).await?,
+        Err(DdlError::Db(error)) => return Err(error.into()),
+        Err(error) => findings.trouble(&rollup.name, &error.into()),
     }
+    Ok(())
 }
 
 /// Whether slices can be written to its table.

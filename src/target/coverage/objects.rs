@@ -1,10 +1,10 @@
 //! The views and functions for readers, and the comments of Tallymark's own objects.
 
-use sha2::{Digest as _, Sha256};
 use sqlx::Row as _;
 
 use crate::clients::db::{DbError, Tx};
 use crate::model::sql::literal;
+use crate::target::beside::marked;
 
 const DOING: &str = "looking at the comments of Tallymark's objects";
 
@@ -105,9 +105,7 @@ impl Object {
         if self.sql.is_empty() {
             return self.comment.to_owned();
         }
-        let hash = Sha256::digest(self.sql.as_bytes());
-        let mark: String = hash[..4].iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("{} [{mark}]", self.comment)
+        marked(self.comment, self.sql)
     }
 }
 

@@ -5,13 +5,12 @@
 //! bounded by the buckets that the last tick has told (`tallymark.checked`), those of at most
 //! [`SLICES`] slices.
 
-use sha2::{Digest as _, Sha256};
 use sqlx::Row as _;
 
 use super::Target;
+use super::beside::{marked, taken};
 use super::ddl::DdlError;
 use crate::clients::db::{DbError, Tx};
-use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
 use crate::model::sql::{ident, literal};
 use crate::source::reading::read;
@@ -77,16 +76,12 @@ pub async fn plan(
         return Ok(if found.is_ours(&names) { names.dropping().into() } else { Vec::new() });
     }
     if found.has_view.is_some() && !found.is_ours(&names) {
-        let problem = Fault::new("exists but was not made by Tallymark")
-            .remedy(format!("rename it, or choose another name than `{}`", rollup.name));
-        let (rollup, table) = (rollup.name.clone(), names.view);
-        return Err(DdlError::Incompatible { rollup, table, problem });
+        return Err(taken(rollup, &names.view));
     }
     let function = function(&names, rollup, shape, &found.path);
     let view = view(&names, target, rollup, shape);
-    let hash = Sha256::digest(format!("{function}{view}").as_bytes());
-    let mark: String = hash[..4].iter().map(|byte| format!("{byte:02x}")).collect();
-    let described = |meaning: &str| format!("{}{meaning} [{mark}]", names.comment);
+    let both = format!("{function}{view}");
+    let described = |meaning: &str| marked(&format!("{}{meaning}", names.comment), &both);
     let of_view = described("its rows, and those of slices that are not computed yet");
     let of_function = described("what its newest slices would have");
     if found.view.as_ref() == Some(&of_view) && found.function.as_ref() == Some(&of_function) {

@@ -6,14 +6,13 @@
 
 mod function;
 
-use sha2::{Digest as _, Sha256};
 use sqlx::Row as _;
 
 use self::function::Series;
 use super::Target;
+use super::beside::{marked, taken};
 use super::ddl::DdlError;
 use crate::clients::db::{DbError, Tx};
-use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
 use crate::model::sql::{ident, literal};
 use crate::source;
@@ -61,18 +60,15 @@ pub async fn plan(
     let (name, signature) = (&series.name, format!("{}({ARGUMENTS})", series.name));
     let [row_type, function] = [series.row_type(), series.function()];
     let beginning = comment(&rollup.name);
-    let type_comment = marked(&beginning, "a row of it", &row_type);
+    let type_comment = marked(&format!("{beginning}a row of it"), &row_type);
     let meaning = "every group and step of a range, zero where nothing was counted, NULL where \
                    nothing is computed";
-    let comment = marked(&beginning, meaning, &format!("{row_type}{function}"));
+    let comment = marked(&format!("{beginning}{meaning}"), &format!("{row_type}{function}"));
     let found = Found::read(tx, name, &signature).await?;
     for (has, known) in [(found.has_function, &found.function), (found.has_type, &found.row_type)] {
         let is_ours = known.as_ref().is_some_and(|known| known.starts_with(&beginning));
         if has && !is_ours {
-            let problem = Fault::new("exists but was not made by Tallymark")
-                .remedy(format!("rename it, or choose another name than `{}`", rollup.name));
-            let (rollup, table) = (rollup.name.clone(), name.clone());
-            return Err(DdlError::Incompatible { rollup, table, problem });
+            return Err(taken(rollup, name));
         }
     }
     let mut statements = Vec::new();
@@ -116,13 +112,6 @@ pub(crate) async fn dropping(tx: &mut Tx, name: &str) -> Result<Vec<String>, DbE
     let rows = tx.rows(DOING, sql).await?;
     let statements = rows.iter().map(|row| row.try_get("statement")).collect::<Result<_, _>>();
     statements.map_err(|source| tx.error(DOING, source))
-}
-
-/// A comment with a mark of the statement.
-fn marked(beginning: &str, meaning: &str, statement: &str) -> String {
-    let hash = Sha256::digest(statement.as_bytes());
-    let mark: String = hash[..4].iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{beginning}{meaning} [{mark}]")
 }
 
 /// What has the names of a series, and the comments of it.
