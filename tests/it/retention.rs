@@ -209,6 +209,9 @@ async fn a_new_consumer_waits_instead_of_counting_deleted_hours_as_none() {
     ticked(&other).await;
     let first = "SELECT min(bucket) AT TIME ZONE 'UTC' FROM stats.again";
     assert_eq!(other.target_value(first).await, "2026-01-03 00:00:00");
+    // Days of deleted hours would have no rows, and count as computed.
+    let early = "SELECT count(*) FROM tallymark.slice WHERE rollup = 'again' AND slice_start < '2026-01-03Z'";
+    assert_eq!(other.target_value(early).await, "0");
 }
 
 /// The worker ends at any call: the next one finishes, and the days are as they were.
