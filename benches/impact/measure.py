@@ -11,7 +11,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 TICK = os.sysconf("SC_CLK_TCK")
 # How often each script runs, of ten times.
 MIX = {"read": 7, "event": 1, "insert": 1, "update": 1}
-WRITES = {2, 3}
+WRITES = {"insert", "update"}
 CLIENTS = 8
 # Connecting and preparing are not measured.
 WARM_SECONDS = 1
@@ -65,8 +65,8 @@ def percentile(ordered, share):
 class App:
     """The application: pgbench at a steady rate."""
 
-    def __init__(self, place, share, seconds=6):
-        self.place, self.rate = place, None
+    def __init__(self, place, share, seconds=6, mix=MIX):
+        self.place, self.rate, self.mix = place, None, mix
         closed = max(self._times(seconds) for _ in range(2))
         self.capacity = closed
         self.rate = max(10, int(closed * share) // 10 * 10)
@@ -82,8 +82,9 @@ class App:
         now = resource.getrusage(resource.RUSAGE_CHILDREN)
         result = {"transactions": len(lines),
                   "app_cpu": now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime}
-        for prefix, kept in [("", {0, 1, 2, 3}), ("reads_", {0, 1}), ("writes_", WRITES)]:
-            times = sorted(us / 1e3 for us, script in lines if script in kept)
+        names = list(self.mix)
+        for prefix, kept in [("", {*names}), ("reads_", {*names} - WRITES), ("writes_", WRITES)]:
+            times = sorted(us / 1e3 for us, script in lines if names[script] in kept)
             for name, share in [("p50", 0.5), ("p95", 0.95), ("p99", 0.99)]:
                 result[prefix + name] = percentile(times, share)
         return result
@@ -92,7 +93,7 @@ class App:
         """Microseconds and script of each transaction."""
         place = self.place
         prefix = place.home / "app"
-        scripts = [word for name, weight in MIX.items() for word in ("-f", f"{HERE / name}.sql@{weight}")]
+        scripts = [word for name, weight in self.mix.items() for word in ("-f", f"{HERE / name}.sql@{weight}")]
         words = place.server.client("pgbench", "-n", "-c", CLIENTS, "-j", 1, "-T", seconds, "-M", "prepared", "-l",
                                     "--log-prefix", prefix, "-D", f"rows={place.rows}", *more, *scripts,
                                     place.server.database)
