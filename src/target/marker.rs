@@ -9,7 +9,7 @@ use crate::model::rollup::generation::generation_of;
 use crate::model::slice::Slice;
 use crate::model::sql::{literal, timestamptz};
 use crate::source::SliceJob;
-use crate::target::coverage::{CoarseSlice, coarse_sql};
+use crate::target::coverage::{CoarseSlice, coarse_sql, generation_of_slice};
 
 /// A slice is at most a year of 366 days, and what a change of the zone adds.
 const LONGEST_SLICE: TimeDelta = TimeDelta::days(370);
@@ -40,6 +40,16 @@ pub(super) fn marker_sql(
     let has_changed = replaced.rewritten() > 0 || lease.attempt() > 1;
     let raised = coarse.iter().filter(|it| has_changed && it.holds(slice));
     let raised: Vec<_> = raised.collect();
+    let generation = &*marker.generation;
+    let window_start = rollup.trailing_parts(slice).map(|(_, first)| timestamptz(first));
+    let cleared = match window_start {
+        None => generation.to_owned(),
+        // The generation of a window is a sum. Where it is another one now, the window is stale.
+        Some(_) => format!(
+            "CASE WHEN {} = {generation} THEN generation ELSE generation - 1 END",
+            generation_of_slice(rollup, slice)
+        ),
+    };
     format!(
         include_str!("marker.sql"),
         rollup = literal(&rollup.name),
@@ -58,8 +68,11 @@ pub(super) fn marker_sql(
         groups = replaced.groups,
         attempt = lease.attempt(),
         owner = literal(lease.owner()),
-        generation = marker.generation,
+        cleared = cleared,
+        changed = u8::from(has_changed),
+        window_generation = window_start.as_ref().map_or("NULL", |_| generation),
+        window_start = window_start.as_deref().unwrap_or("NULL"),
         open_until = open_until.map_or_else(|| "NULL".to_owned(), timestamptz),
-        coarse = coarse_sql(&raised, &format!("{} changed", slice.id(&rollup.name))),
+        coarse = coarse_sql(&raised, slice, &format!("{} changed", slice.id(&rollup.name))),
     )
 }

@@ -33,12 +33,15 @@ WITH other AS MATERIALIZED (
     DELETE FROM tallymark.outstanding WHERE rollup = {rollup} AND slice_end > {start}
       AND slice_start <> {start} AND slice_start >= {since} AND slice_start < {end}
 ), cleared AS (
-    -- It may be lower than before: a newer attempt may have read the source earlier.
-    UPDATE tallymark.outstanding SET cleared = {generation}
-    WHERE rollup = {rollup} AND slice_start = {start} AND cleared <> {generation}
+    -- It may be lower than before: a newer attempt may have read the source earlier. Then nothing is
+    -- known of the changes that it lacks.
+    UPDATE tallymark.outstanding SET cleared = {cleared},
+        changed_from = CASE WHEN cleared > {cleared} THEN '-infinity' ELSE changed_from END
+    WHERE rollup = {rollup} AND slice_start = {start} AND cleared <> {cleared}
 ){coarse}
 UPDATE tallymark.slice SET slice_end = {end}, definition = {definition}, rows_read = {rows_read},
     groups = {groups}, replaced_at = clock_timestamp(), replaced_by = {attempt},
-    replaced_owner = {owner}, open_until = {open_until}
+    replaced_owner = {owner}, open_until = {open_until}, changes = changes + {changed},
+    window_start = {window_start}, window_generation = {window_generation}
 WHERE rollup = {rollup} AND slice_start = {start}
 RETURNING (SELECT first FROM sealed) AS sealed

@@ -13,5 +13,8 @@ CREATE TABLE tallymark.slice (
     kept_away timestamptz,
     open_until timestamptz,
     adopted_from text,
+    changes integer NOT NULL DEFAULT 0,
+    window_start timestamptz,
+    window_generation bigint,
     PRIMARY KEY (rollup, slice_start)
 )

@@ -180,7 +180,8 @@ fn coarse<'w>(worker: &'w Worker, rollup: &Rollup, slice: Slice) -> Vec<Affected
 }
 
 /// The coarse slices that overlap `slice`, which may be several slices joined, for the transaction
-/// that replaces its rows. A trailing window is left out, as readers are told nothing of it.
+/// that replaces its rows. A trailing window is left out: readers are told by the number of changes of
+/// its finer slices.
 pub(crate) fn coarse_slices(worker: &Worker, rollup: &Rollup, slice: Slice) -> Vec<CoarseSlice> {
     let rollups = worker.config.rollups.iter();
     let mut coarse: Vec<_> =

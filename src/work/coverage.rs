@@ -56,10 +56,6 @@ impl<'r> TickFindings<'r> {
         plan: &Plan,
         now: DateTime<Utc>,
     ) {
-        if rollup.trailing.is_some() {
-            // A window is computed from slices outside of it, too, and readers are told nothing.
-            return;
-        }
         let checked_at = match looks_for_changes(rollup) {
             true => self.found_until.get(&root(rollup).name).copied(),
             false => Some(self.began),
@@ -78,6 +74,7 @@ impl<'r> TickFindings<'r> {
             checked_at,
             definition: seen.definition_of(rollup),
             parts_of: finer_name(rollup),
+            is_window: rollup.trailing.is_some(),
             settled_by,
             // Late changes before an earlier start were ignored, until those slices are reopened.
             history_from: seen.moved_from(rollup).unwrap_or(rollup.start),

@@ -270,6 +270,32 @@ async fn a_late_row_reaches_an_open_day_and_readers_are_told_meanwhile() {
     }
 }
 
+/// A further hour takes nothing from what a reader knows of an open day.
+#[tokio::test]
+async fn an_open_day_stays_open_while_a_further_hour_is_done_and_the_day_is_not() {
+    const LATE: &str = "INSERT INTO events (created_at, kind) VALUES ('2026-01-02T05:10Z', 'late')";
+    for (keeper, across) in KEEPERS {
+        let (clock, world) = world(keeper, across, "2026-01-02T10:30:00Z").await;
+        tick(&world).await;
+        minutes(&clock, 60);
+        assert!(world.run("2026-01-02T10:00:00Z").await.is_success());
+        assert_eq!(told(&world, "2026-01-02").await, "open 10:00 24", "{keeper:?}");
+        let through = "SELECT to_char(open_through, 'HH24:MI') FROM tallymark.coverage \
+            WHERE rollup = 'daily'";
+        assert_eq!(world.target_value(through).await, "10:00");
+        // An hour that the day holds is another matter, also before that one.
+        world.sql(LATE).await;
+        world.reopen("2026-01-02T05:00:00Z").await;
+        assert!(world.run("2026-01-02T05:00:00Z").await.is_success());
+        assert_eq!(told(&world, "2026-01-02").await, "stale 10:00 24", "{keeper:?}");
+        tick(&world).await;
+        assert_eq!(told(&world, "2026-01-02").await, "open 11:00 28", "{keeper:?}");
+        minutes(&clock, 60);
+        assert!(world.run("2026-01-02T11:00:00Z").await.is_success());
+        assert_eq!(told(&world, "2026-01-02").await, "open 11:00 28", "{keeper:?}");
+    }
+}
+
 /// Whatever await a worker is killed at, the next ticks end right.
 #[tokio::test]
 async fn a_worker_that_is_killed_in_the_middle_leaves_an_open_day_that_goes_on() {

@@ -23,6 +23,14 @@ impl Rollup {
         (back.min(last), end)
     }
 
+    /// The name of the finer rollup of a trailing window, and the start of its first finer slice that
+    /// can have rows. `None`: the slice is no window.
+    #[must_use]
+    pub(crate) fn trailing_parts(&self, slice: Slice) -> Option<(&str, DateTime<Utc>)> {
+        let finer = self.finer.as_ref().filter(|_| self.trailing.is_some())?;
+        Some((&finer.name, self.window(slice).0.max(finer.start)))
+    }
+
     /// The first and the last slice whose windows hold `finer`, a slice of the rollup that this one
     /// is computed from. A few between them may lack it where clocks go back. `None`: no window
     /// holds it, before `start` or between windows that are narrower than their slices.

@@ -13,5 +13,7 @@ CREATE TABLE tallymark.checked (
     slice_seconds bigint NOT NULL,
     grace_seconds bigint NOT NULL,
     ends timestamptz[] NOT NULL,
-    failing timestamptz[] NOT NULL
+    failing timestamptz[] NOT NULL,
+    window_until timestamptz,
+    window_changes bigint
 )

@@ -54,6 +54,8 @@ pub(crate) struct ToldRollup {
     pub(crate) definition: String,
     /// The rollup that it is computed from.
     pub(crate) parts_of: Option<String>,
+    /// Whether its slices are trailing windows.
+    pub(crate) is_window: bool,
     pub(crate) settled_by: &'static str,
     pub(crate) history_from: DateTime<Utc>,
     /// Slices that end by then have no rows in the source.
@@ -74,13 +76,22 @@ pub(crate) struct ToldRollup {
     pub(crate) failing: Vec<DateTime<Utc>>,
 }
 
-/// An expression for the generation of a slice.
+/// An expression for the generation of a slice. That of a trailing window also counts the changes of
+/// its finer slices, so that a worker that changes one of them writes nothing for its windows.
 pub(super) fn generation_of_slice(rollup: &Rollup, slice: Slice) -> String {
-    format!(
+    let raised = format!(
         "coalesce((SELECT c.generation FROM tallymark.outstanding c WHERE c.rollup = {} AND \
          c.slice_start = {}), 0)",
         literal(&rollup.name),
         timestamptz(slice.start()),
+    );
+    let Some((finer, first)) = rollup.trailing_parts(slice) else { return raised };
+    format!(
+        "({raised} + coalesce((SELECT sum(f.changes) FROM tallymark.slice f WHERE f.rollup = {} AND \
+         f.slice_start >= {} AND f.slice_start < {}), 0))",
+        literal(finer),
+        timestamptz(first),
+        timestamptz(slice.end()),
     )
 }
 
@@ -112,8 +123,8 @@ fn raising(rollup: &str, slices: &[Slice], reason: &str) -> String {
     )
 }
 
-/// The part of a replacement that raises the coarse slices, or nothing.
-pub(super) fn coarse_sql(coarse: &[&CoarseSlice], reason: &str) -> String {
+/// The part of a replacement of `finer` that raises the coarse slices, or nothing.
+pub(super) fn coarse_sql(coarse: &[&CoarseSlice], finer: Slice, reason: &str) -> String {
     if coarse.is_empty() {
         return String::new();
     }
@@ -124,13 +135,15 @@ pub(super) fn coarse_sql(coarse: &[&CoarseSlice], reason: &str) -> String {
     format!(
         ", coarse AS (\n\
          INSERT INTO tallymark.outstanding AS o \
-         (rollup, slice_start, slice_end, generation, since, reason)\n\
-         SELECT v.rollup, v.first, v.last, 1, clock_timestamp(), {reason} \
+         (rollup, slice_start, slice_end, generation, since, reason, changed_from)\n\
+         SELECT v.rollup, v.first, v.last, 1, clock_timestamp(), {reason}, {from} \
          FROM (VALUES {values}) AS v (rollup, first, last)\n\
          ON CONFLICT (rollup, slice_start) DO UPDATE SET generation = o.generation + 1, \
-         reason = excluded.reason, \
+         reason = excluded.reason, changed_from = CASE WHEN o.cleared < o.generation \
+         THEN least(o.changed_from, excluded.changed_from) ELSE excluded.changed_from END, \
          since = CASE WHEN o.cleared < o.generation THEN o.since ELSE excluded.since END\n)",
         reason = literal(reason),
+        from = timestamptz(finer.start()),
         values = values.collect::<Vec<_>>().join(", "),
     )
 }
@@ -160,9 +173,15 @@ pub(crate) fn tell_sql(told: &[ToldRollup]) -> String {
             instants(it.failing.iter().copied()),
         )
     });
+    let windows = told.iter().filter(|it| it.is_window).map(|it| literal(&it.rollup));
+    let windows: Vec<_> = windows.collect();
     format!(
         include_str!("tell.sql"),
         values = values.collect::<Vec<_>>().join(",\n"),
+        windows = match windows.is_empty() {
+            true => String::new(),
+            false => format!(include_str!("windows.sql"), rollups = windows.join(", ")),
+        },
         rollups = told.iter().map(|it| literal(&it.rollup)).collect::<Vec<_>>().join(", "),
         limit = OUTSTANDING_MAX,
     )

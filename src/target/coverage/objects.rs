@@ -18,13 +18,18 @@ struct Object {
 }
 
 /// In the order in which they are made.
-const OBJECTS: [Object; 18] = [
+const OBJECTS: [Object; 19] = [
     table("tallymark.slice", "One marker per slice: the attempt that has it, and its rows' origin"),
     table("tallymark.progress", "How far the chunks of an unfinished slice are"),
     table("tallymark.rollup", "The registry of rollups, with their tables and installations"),
     table("tallymark.installation", "One row per installation of Tallymark"),
     table("tallymark.outstanding", "Slices that had to run again, by generations"),
     table("tallymark.checked", "What the last tick has found about each rollup"),
+    function(
+        "tallymark.outdated_windows(text, timestamptz, timestamptz)",
+        include_str!("outdated_windows.sql"),
+        "The trailing windows of a rollup that lack a change of their finer slices",
+    ),
     function(
         "tallymark.slices_of(text, timestamptz, timestamptz)",
         include_str!("slices_of.sql"),

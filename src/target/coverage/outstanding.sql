@@ -6,5 +6,6 @@ CREATE TABLE tallymark.outstanding (
     cleared bigint NOT NULL DEFAULT 0,
     since timestamptz NOT NULL,
     reason text NOT NULL,
+    changed_from timestamptz NOT NULL DEFAULT '-infinity',
     PRIMARY KEY (rollup, slice_start)
 )

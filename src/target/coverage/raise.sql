@@ -5,4 +5,5 @@ SELECT {rollup}, s.first, s.last, 1, clock_timestamp(), {reason}
 FROM unnest({starts}::timestamptz[], {ends}::timestamptz[]) AS s (first, last) ORDER BY s.first
 ON CONFLICT (rollup, slice_start) DO UPDATE SET
     generation = o.generation + 1, slice_end = excluded.slice_end, reason = excluded.reason,
+    changed_from = '-infinity',
     since = CASE WHEN o.cleared < o.generation THEN o.since ELSE excluded.since END

@@ -11,5 +11,5 @@ ON CONFLICT (rollup) DO UPDATE SET checked_at = excluded.checked_at,
     slice_seconds = excluded.slice_seconds,
     grace_seconds = excluded.grace_seconds, ends = excluded.ends, failing = excluded.failing
 WHERE c.checked_at <= excluded.checked_at;
-SELECT rollup, slice_start FROM tallymark.outstanding
+{windows}SELECT rollup, slice_start FROM tallymark.outstanding
 WHERE rollup IN ({rollups}) AND cleared < generation ORDER BY since LIMIT {limit}

@@ -93,8 +93,12 @@ fn added_since(table: &str, found: &[(String, String)]) -> Vec<String> {
             ("kept_away", "timestamptz"),
             ("open_until", "timestamptz"),
             ("adopted_from", "text"),
+            ("changes", "integer NOT NULL DEFAULT 0"),
+            ("window_start", "timestamptz"),
+            ("window_generation", "bigint"),
         ],
         "tallymark.progress" => &[("generation", "bigint NOT NULL DEFAULT 0")],
+        "tallymark.outstanding" => &[("changed_from", "timestamptz NOT NULL DEFAULT '-infinity'")],
         "tallymark.rollup" => &[
             ("calendar", "text"),
             ("generation", "bigint NOT NULL DEFAULT 0"),
@@ -105,6 +109,8 @@ fn added_since(table: &str, found: &[(String, String)]) -> Vec<String> {
             ("done_until", "timestamptz"),
             ("tail", "timestamptz[]"),
             ("verified_through", "timestamptz"),
+            ("window_until", "timestamptz"),
+            ("window_changes", "bigint"),
         ],
         _ => &[],
     };

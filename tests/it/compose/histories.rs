@@ -18,7 +18,7 @@ use crate::support::polls::killed;
 use crate::support::world::{
     BUDGET, EVENTS, Keeper, PAST_LEASE, Setup, World, clock, install_capture, records,
 };
-use crate::support::{kinds, share};
+use crate::support::{kinds, share, told};
 
 /// Histories of one run, and with `TALLYMARK_TESTS=all`.
 const HISTORIES: u32 = 3;
@@ -150,6 +150,8 @@ struct History {
     clock: ManualClock,
     definition: Definition,
     steps: Vec<String>,
+    /// What a reader was told and is wrong.
+    misread: Vec<String>,
 }
 
 impl History {
@@ -173,7 +175,7 @@ impl History {
         install_capture(&world.worker).await;
         let windows = &definition.windows;
         let steps = vec![format!("-- {keeper:?}, {across}, {}: {windows:?}", definition.zone)];
-        Self { world, clock, definition, steps }
+        Self { world, clock, definition, steps, misread: Vec::new() }
     }
 
     async fn step(&mut self, random: &mut Rng) {
@@ -199,6 +201,18 @@ impl History {
             _ => self.tick(random.bool().then(|| random.usize(1..POLLS_MAX))).await,
         };
         self.steps.push(said);
+        self.read().await;
+    }
+
+    /// A reader is told that no slice is complete whose rows differ from those that it is made of.
+    async fn read(&mut self) {
+        let windows = self.definition.windows.iter().enumerate();
+        let windows = windows.map(|(place, (finer, ..))| (format!("window_{place}"), *finer));
+        let all: Vec<_> = std::iter::once(("days".to_owned(), "quarters")).chain(windows).collect();
+        for (name, finer) in all {
+            let found = records(&self.world.target, &told::misread(&name, finer)).await;
+            self.misread.extend(found);
+        }
     }
 
     /// The next statement of the application.
@@ -342,10 +356,12 @@ async fn with_windows_over_each_level_any_history_ends_exact() {
             history.step(&mut random).await;
         }
         let quiet = history.settle_down().await;
-        let wrong = match quiet {
+        history.read().await;
+        let mut wrong = match quiet {
             Ok(()) => history.differing().await,
             Err(error) => vec![error],
         };
+        wrong.append(&mut history.misread);
         let steps = history.steps.join("\n  ");
         assert!(wrong.is_empty(), "SEED={seed}:\n  {steps}\n  {}", wrong.join("\n  "));
     }

@@ -14,6 +14,7 @@ use tallymark::work::report::TickReport;
 
 use super::World;
 use crate::histories::search::Kind;
+use crate::support::told;
 
 /// Histories have fewer hours than this.
 const HOURS: usize = 48;
@@ -51,29 +52,6 @@ const SERIES: &str = "SELECT (extract(epoch FROM s.bucket - '2026-01-01Z') / 360
     FILTER (WHERE s.events > 0), '') AS numbers \
     FROM tallymark.coverage c, stats.hourly_series('2026-01-01Z', '2026-01-03Z', '1 hour') s \
     WHERE c.rollup = 'hourly' GROUP BY 1, 2 HAVING bool_and(s.complete) ORDER BY 1";
-
-/// The complete and open slices of a coarse rollup whose rows differ from those that they are summed
-/// from.
-fn coarse(name: &str, finer: &str) -> String {
-    let of = |table: &str| {
-        format!(
-            "(SELECT string_agg(concat_ws(' ', kind, n, total), ', ' ORDER BY kind) FROM (SELECT kind, \
-             sum(events)::bigint AS n, sum(total) AS total FROM stats.{table} \
-             WHERE bucket >= s.slice_start AND bucket < coalesce(m.open_until, s.slice_end) \
-             GROUP BY kind) g)"
-        )
-    };
-    format!(
-        "SELECT '{name} ' || s.slice_start || ': ' || coalesce({own}, '') || ' of ' || \
-         coalesce({parts}, '') FROM tallymark.slices_of('{name}', '-infinity', 'infinity') s \
-         JOIN tallymark.slice m ON m.rollup = '{name}' AND m.slice_start = s.slice_start \
-         WHERE s.state IN ('complete', 'open') AND {own} IS DISTINCT FROM {parts} \
-         AND NOT EXISTS (SELECT FROM tallymark.slice k WHERE k.rollup = '{finer}' \
-         AND k.kept_away IS NOT NULL AND k.slice_start < s.slice_end AND k.slice_end > s.slice_start)",
-        own = of(name),
-        parts = of(finer),
-    )
-}
 
 /// The source at each instant at which it was seen to differ, and what the reader misread.
 pub struct Seen {
@@ -170,8 +148,10 @@ impl Seen {
             }
         }
         if kind.is_composed {
-            for (name, finer) in [("two_hourly", "hourly"), ("four_hourly", "two_hourly")] {
-                let query = sqlx::query_scalar(AssertSqlSafe(coarse(name, finer)));
+            let coarse =
+                [("two_hourly", "hourly"), ("four_hourly", "two_hourly"), ("windows", "hourly")];
+            for (name, finer) in coarse {
+                let query = sqlx::query_scalar(AssertSqlSafe(told::misread(name, finer)));
                 let found: Vec<String> = query.fetch_all(&mut *control).await.unwrap();
                 self.misread.extend(found);
             }

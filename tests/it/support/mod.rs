@@ -19,6 +19,7 @@ pub mod serving;
 pub mod share;
 #[cfg(feature = "lambda")]
 pub mod sqs;
+pub mod told;
 pub mod world;
 
 use std::fs::{self, File};

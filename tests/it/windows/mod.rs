@@ -4,6 +4,7 @@ mod races;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tallymark::check::verify::{self, Compared};
 use tallymark::checkpoint::Claim;
@@ -182,6 +183,19 @@ async fn trailing_actives_by_day_hour_and_month_equal_one_group_by() {
     }
 }
 
+/// How far a reader is told that each rollup is, and how many of its slices are stale.
+async fn told(world: &World) -> [Vec<String>; 2] {
+    const ROLLUPS: &str = "SELECT concat_ws(' ', rollup, complete_through, stale, failing) AS x \
+        FROM tallymark.coverage";
+    const STALE: &str = "SELECT concat_ws(' ', rollup, count(*)) AS x FROM tallymark.slice_state \
+        WHERE state = 'stale' GROUP BY rollup";
+    let lines = async |sql: &str| {
+        let found = records(&world.target, sql).await;
+        found.iter().map(|it| it.trim_matches(&['(', ')', '"'][..]).to_owned()).collect()
+    };
+    [lines(ROLLUPS).await, lines(STALE).await]
+}
+
 /// A row that is late or deleted corrects every window that holds it, and no other one runs.
 #[tokio::test]
 async fn a_late_row_and_a_delete_correct_every_window_that_holds_them() {
@@ -199,10 +213,17 @@ async fn a_late_row_and_a_delete_correct_every_window_that_holds_them() {
             )
             .await;
         world.reopen("2025-10-25T04:00:00Z").await;
+        let [complete, by_slices] = told(&world).await;
+        assert!(complete.iter().all(|rollup| rollup.ends_with(" 0 0")), "{complete:?}");
+        assert_eq!(by_slices, [""; 0], "{keeper:?}");
+        assert!(world.run("2025-10-25T04:00:00Z").await.is_success());
+        let (stale, whole) = (["by_day 3", "by_month 1", "by_quarter 8"], complete);
+        assert_eq!(told(&world).await[1], stale, "before a tick");
         let done = work_off(&world).await;
         let counts = ["uniques", "by_day", "by_quarter", "by_month"].map(|name| count(&done, name));
-        assert_eq!(counts, [1, 3, 8, 1], "{keeper:?}");
+        assert_eq!(counts, [0, 3, 8, 1], "{keeper:?}");
         all_exact(&world).await;
+        assert_eq!(told(&world).await, [whole, Vec::new()]);
         let again = world.replay("2025-10-25T04:00:00Z").await;
         assert!(again.is_success());
         work_off(&world).await;
@@ -268,6 +289,15 @@ async fn verify_compares_a_window_with_all_of_its_time() {
     }
 }
 
+const OPTIONS: StatementOptions<'static> = StatementOptions {
+    shrink: None,
+    timeout: Duration::ZERO,
+    governor: None,
+    nap: None,
+    last: None,
+    coarse: &[],
+};
+
 /// Like a window that is larger than its budget. The cut is before the slice that it ends with.
 #[tokio::test]
 async fn a_window_that_is_read_in_chunks_is_the_same() {
@@ -285,14 +315,7 @@ async fn a_window_that_is_read_in_chunks_is_the_same() {
         let shape = &ready::check(&world.worker, rollup).await.unwrap();
         let job = SliceJob { rollup, shape, slice, open_until: None };
         let chunk = Chunk { source: None, lease, job };
-        let options = StatementOptions {
-            shrink: None,
-            timeout: BUDGET,
-            governor: None,
-            nap: None,
-            last: None,
-            coarse: &[],
-        };
+        let options = StatementOptions { timeout: BUDGET, ..OPTIONS };
         let (first, last) = rollup.window(slice);
         let (target, start) = (&world.worker.target, StageProgress::at(first));
         let middle = named(&world, "uniques").calendar.containing(first + (last - first) / 2);
@@ -302,6 +325,40 @@ async fn a_window_that_is_read_in_chunks_is_the_same() {
         assert!(replaced.groups > 0, "{name}: {replaced:?}");
         assert_eq!((replaced.inserted, replaced.updated, replaced.deleted), (0, 0, 0), "{name}");
     }
+}
+
+/// A finer slice changes while a window is read in chunks, after the chunk that holds it.
+#[tokio::test]
+async fn a_window_that_missed_a_change_while_it_was_read_is_stale() {
+    let world = autumn(Keeper::Target, false).await;
+    work_off(&world).await;
+    assert_eq!(told(&world).await[1], [""; 0]);
+    let rollup = named(&world, "by_day");
+    let (now, deadline) = (world.worker.clock.now(), world.worker.clock.now() + BUDGET);
+    let slice = rollup.newest(now).unwrap();
+    world.worker.checkpoints.reopen("by_day", slice.start(), "test", now).await.unwrap();
+    let definition = rollup.definition();
+    let (slice_start, definition) = (slice.start(), &*definition);
+    let claim = Claim { rollup: "by_day", slice_start, definition, now, deadline };
+    let lease = &world.worker.checkpoints.claim(&claim).await.unwrap();
+    let shape = &ready::check(&world.worker, rollup).await.unwrap();
+    let job = SliceJob { rollup, shape, slice, open_until: None };
+    let chunk = Chunk { source: None, lease, job };
+    let options = StatementOptions { timeout: BUDGET, ..OPTIONS };
+    let (first, last) = rollup.window(slice);
+    let target = &world.worker.target;
+    let begin = target.resume(lease, job, options).await.unwrap();
+    let oldest = named(&world, "uniques").calendar.containing(first);
+    let one = target.stage_chunk(&chunk, begin, oldest.end(), options).await.unwrap();
+    let late = format!("INSERT INTO events (created_at, kind) VALUES ('{first}', 'late')");
+    world.sql(&late).await;
+    let start = oldest.start().to_rfc3339();
+    world.reopen(&start).await;
+    assert!(world.run(&start).await.is_success());
+    target.stage_chunk(&chunk, one, last, options).await.unwrap();
+    target.replace_from_stage(lease, job, options).await.unwrap();
+    let stale = told(&world).await[1].clone();
+    assert!(stale.contains(&"by_day 3".to_owned()), "all that hold it: {stale:?}");
 }
 
 /// A window waits for its oldest finer slice too.
