@@ -1,13 +1,14 @@
 //! The example applications: what each counts by hand, Tallymark counts alike, at every level, after
 //! any change of its rows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Map, Value};
 use sqlx::{AssertSqlSafe, PgPool};
 use tallymark::check::verify;
@@ -15,13 +16,14 @@ use tallymark::config::Config;
 use tallymark::model::clock::{Clock, Deadline, ManualClock};
 use tallymark::model::rollup::{Late, Rollup};
 use tallymark::tick;
+use tallymark::work::report::{SliceReport, TickReport};
 use tallymark::work::worker::Worker;
 
 use crate::support::Database;
 use crate::support::cli::{ended, with_password};
 use crate::support::pooler::pooled;
 use crate::support::share;
-use crate::support::world::{BUDGET, Keeper, Urls, World, clock, instant};
+use crate::support::world::{BUDGET, Keeper, Urls, World, clock, install_capture, instant};
 
 /// Number of applications.
 const APPS: usize = 7;
@@ -31,6 +33,9 @@ const PLAYED: usize = 1;
 
 /// Ticks until all work is done.
 const QUIET_MAX: usize = 20;
+
+/// Ticks of the day that goes on, seven minutes apart.
+const TICKS: usize = 26;
 
 /// A percentile is within this share of a value of its rank.
 const RANK_ERROR: f64 = 1.0 / 128.0;
@@ -60,9 +65,14 @@ fn apps() -> Vec<String> {
     apps
 }
 
-/// Its configuration, with its database at `url`. Tests take no rests.
+/// Its configuration, with its database at `url`.
 fn config(app: &str, url: &str) -> Config {
-    let text = read(app, "tallymark.toml").replacen("[source]", "[source]\nnice_ratio = 0", 1);
+    config_of(app, &read(app, "tallymark.toml"), url)
+}
+
+/// The configuration of `text`. Tests take no rests.
+fn config_of(app: &str, text: &str, url: &str) -> Config {
+    let text = text.replacen("[source]", "[source]\nnice_ratio = 0", 1);
     let env = |name: &str| (name == "DATABASE_URL").then(|| url.to_owned());
     Config::parse(Path::new(app), &text, &env).unwrap_or_else(|error| panic!("{app}: {error}"))
 }
@@ -102,24 +112,22 @@ struct Example<'a> {
 impl<'a> Example<'a> {
     /// The application's rows are there, and `init` has run, as its README says.
     async fn new(app: &'a str, at: &str) -> Self {
-        let database = Database::create().await;
-        let urls = Urls { source: database.url(), target: None };
-        let pool = PgPool::connect_lazy(&urls.source).unwrap();
-        for file in ["schema.sql", "data.sql"] {
-            sqlx::raw_sql(AssertSqlSafe(read(app, file))).execute(&pool).await.unwrap();
-        }
+        let (urls, pool) = with_rows(app).await;
         let config = config(app, &pooled(&urls.source));
         command(app, &urls.source, &["init"]);
         if config.rollups.iter().any(|rollup| rollup.late == Late::Capture) {
             command(app, &urls.source, &["capture", "install"]);
         }
         command(app, &urls.source, &["check"]);
+        Self::of(app, (urls, pool), &config, at)
+    }
+
+    fn of(app: &'a str, (urls, pool): (Urls, PgPool), config: &Config, at: &str) -> Self {
         let clock = clock(at);
         let own: Arc<dyn Clock> = Arc::new(clock.clone());
-        let worker =
-            Worker::with_checkpoints(config.clone(), Keeper::Target.open(&config, 4), own, 4);
-        let world = World { urls, target: pool.clone(), pool, worker: worker.unwrap() };
-        Self { app, world, clock }
+        let store = Keeper::Target.open(config, 4);
+        let worker = Worker::with_checkpoints(config.clone(), store, own, 4).unwrap();
+        Self { app, world: World { urls, target: pool.clone(), pool, worker }, clock }
     }
 
     /// Every rollup is computed up to now, by backfills as an operator would start them.
@@ -153,16 +161,22 @@ impl<'a> Example<'a> {
         self.work_off().await;
     }
 
-    async fn work_off(&self) {
-        let worker = &self.world.worker;
+    async fn tick(&self) -> TickReport {
+        let deadline = Deadline::after(&self.clock, BUDGET);
+        let work = tick::run(&self.world.worker, self.clock.now(), deadline, None);
+        let report = Box::pin(work).await.unwrap();
+        assert!(report.problems.is_empty(), "{}: {:?}", self.app, report.problems);
+        report
+    }
+
+    async fn work_off(&self) -> Vec<SliceReport> {
+        let mut done = Vec::new();
         for _ in 0..QUIET_MAX {
-            let deadline = Deadline::after(&self.clock, BUDGET);
-            let work = tick::run(worker, self.clock.now(), deadline, None);
-            let report = Box::pin(work).await.unwrap();
-            assert!(report.problems.is_empty(), "{}: {:?}", self.app, report.problems);
+            let report = self.tick().await;
             if report.slices.is_empty() && report.left == 0 {
-                return;
+                return done;
             }
+            done.extend(report.slices);
         }
         panic!("{}: work is left after {QUIET_MAX} ticks", self.app);
     }
@@ -231,6 +245,17 @@ impl<'a> Example<'a> {
         assert!(!rows.is_empty(), "{sql}");
         rows.iter().map(|row| serde_json::from_str(row).unwrap()).collect()
     }
+}
+
+/// A new database with the application's rows.
+async fn with_rows(app: &str) -> (Urls, PgPool) {
+    let database = Database::create().await;
+    let urls = Urls { source: database.url(), target: None };
+    let pool = PgPool::connect_lazy(&urls.source).unwrap();
+    for file in ["schema.sql", "data.sql"] {
+        sqlx::raw_sql(AssertSqlSafe(read(app, file))).execute(&pool).await.unwrap();
+    }
+    (urls, pool)
 }
 
 /// Runs a command of the example, which must succeed.
@@ -339,6 +364,47 @@ async fn every_number_of_an_application_is_that_of_its_own_query() {
         example.is_exact("at the end", &steps).await;
         example.is_verified(&steps).await;
     }
+}
+
+/// The day that goes on has every hour that is over, but for the grace, after each tick. Each visit is
+/// read from the source once.
+#[tokio::test]
+async fn today_so_far_lags_by_one_hour_and_its_grace_and_reads_each_visit_once() {
+    const APP: &str = "forum";
+    let (urls, pool) = with_rows(APP).await;
+    // The hours and the days, of two days.
+    let file = read(APP, "tallymark.toml").replace("2019-02-01", "2019-03-01");
+    let rollups: Vec<&str> = file.split("[[rollup]]").take(3).collect();
+    let config = config_of(APP, &rollups.join("[[rollup]]"), &pooled(&urls.source));
+    let example = Example::of(APP, (urls, pool), &config, "2019-03-02T12:57:00Z");
+    let hourly = example.world.rollup();
+    example.world.worker.checkpoints.create_table().await.unwrap();
+    example.world.init().await.unwrap();
+    install_capture(&example.world.worker).await;
+    let mut read = example.work_off().await;
+    for _ in 0..TICKS {
+        let over = example.clock.now() - TimeDelta::from_std(hourly.grace).unwrap();
+        let until = hourly.calendar.containing(over).start().to_rfc3339();
+        let [found, truth] =
+            ["reads", "truth"].map(|folder| example.query(folder, "today_so_far", &until));
+        let [mut found, mut truth] = [example.rows(&found).await, example.rows(&truth).await];
+        for rows in [&mut found, &mut truth] {
+            rows.sort_by_key(|row| row["bucket"].to_string());
+        }
+        assert_eq!(found, truth, "{}", example.clock.now());
+        example.clock.advance(Duration::from_secs(7 * 60));
+        read.extend(example.tick().await.slices);
+    }
+    let hours = || read.iter().filter(|slice| slice.rollup == hourly.name);
+    let counted: u64 = hours().filter_map(|slice| Some(slice.completion.as_ref()?.rows_read)).sum();
+    let (start, until) = (hourly.start.to_rfc3339(), example.until(hourly));
+    let visits = format!(
+        "SELECT count(*) AS visits FROM visits WHERE visited_at >= '{start}' AND visited_at < '{until}'"
+    );
+    assert_eq!(example.rows(&visits).await[0]["visits"], counted.to_string());
+    let distinct: BTreeSet<_> = hours().map(|slice| slice.start).collect();
+    assert_eq!(distinct.len(), hours().count(), "each hour is read once");
+    assert!(read.iter().any(|slice| slice.rollup != hourly.name), "the day was computed");
 }
 
 /// Each rollup has its truth, and the README shows lines of the file.
