@@ -172,6 +172,36 @@ impl Checkpoints {
         Err(CheckpointError::Contended { operation: "seal", slice: rollup.to_owned() })
     }
 
+    /// Gives the rollup `to` the seal of `from`: with its reasons, and as far as it is proven. They come
+    /// first, so that no operator can remove the seal between the two. The watermark falls back to the
+    /// seal.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if a call fails. The same call completes it.
+    pub(crate) async fn copy_seal(&self, from: &str, to: &str) -> Result<(), CheckpointError> {
+        let seen = self.watermark(from).await?;
+        let reasons = [
+            (KEPT_SEAL, seen.kept_seal()),
+            (KEPT_FROM, seen.kept_from()),
+            (KEPT_UNTIL, seen.kept_until()),
+            (ADOPTED, seen.adopted()),
+        ];
+        for (name, at) in reasons {
+            if let Some(at) = at {
+                self.note_later(to, name, at).await?;
+            }
+        }
+        let seal = seen.store_seal();
+        let Some(before) = seal.before else { return Ok(()) };
+        for _ in 0..LOOKS_MAX {
+            let there = self.watermark(to).await?.store_seal();
+            if self.move_seal(to, (there, seal), before, false).await? {
+                return Ok(());
+            }
+        }
+        Err(CheckpointError::Contended { operation: "seal", slice: to.to_owned() })
+    }
+
     /// Moves the seal of `rollup` from one to another, if it is still the first. The watermark falls
     /// back to `back_to`. `is_kept`: `keep` needs the seal, and from then on no operator opens it.
     ///

@@ -53,10 +53,8 @@ pub(crate) async fn rename_rollup(worker: &Worker, old: &str, new: &str) -> Resu
     // From here on, a worker that took a slice between the copy and the commit is fenced off.
     let items = worker.checkpoints.items(old).await?;
     worker.checkpoints.copy_items(&items, new).await?;
-    if let Some(seal) = worker.checkpoints.watermark(old).await?.seal() {
-        // Copied items stay without the watermark's, which has the seal.
-        worker.checkpoints.set_seal(new, Some(seal), seal).await?;
-    }
+    // Copied items stay without the watermark's, which has the seal.
+    worker.checkpoints.copy_seal(old, new).await?;
     worker.checkpoints.delete_items(&items).await?;
     worker.checkpoints.forget_seal(old).await?;
     consumer::rename_consumer(worker, new).await
@@ -105,6 +103,11 @@ async fn renaming(
     for table in shared_tables(tx).await? {
         statements
             .push(format!("UPDATE tallymark.{table} SET rollup = {to} WHERE rollup = {from}"));
+        if table == "checked" {
+            // Readers judge coarse slices by the finer ones, by that name.
+            statements
+                .push(format!("UPDATE tallymark.{table} SET finer = {to} WHERE finer = {from}"));
+        }
     }
     statements.push(format!(
         "UPDATE tallymark.rollup SET target_table = {} WHERE rollup = {to}",

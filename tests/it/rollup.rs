@@ -366,6 +366,8 @@ async fn a_finer_rollup_is_renamed_under_its_coarse_one_and_is_not_dropped() {
     place.configure(&with_weeks("visits"));
     place.run(&["rollup", "rename", "daily", "visits", "--yes"]).good();
     assert_eq!(place.checkpoints().scrub("visits").await.unwrap(), stood);
+    let finer = "SELECT rollup, finer FROM tallymark.checked ORDER BY 1";
+    assert_eq!(count(&place, finer).await, "(visits,) (weekly,visits)", "as readers know them");
     assert!(place.checkpoints().items("daily").await.unwrap().is_empty());
     // Killed before the old items were deleted, while the new ones have changed since.
     scrub(&place, "visits", 10).await;

@@ -266,3 +266,30 @@ fn each_store_does_what_conditions_and_changes_mean() {
         });
     }));
 }
+
+/// A seal that its process has not proven is as unproven under another name, and what `keep` and an
+/// adoption rest on holds there too.
+#[tokio::test]
+async fn a_rollup_of_another_name_has_the_seal_with_its_reasons() {
+    on_each_store(async |Fixture { checkpoints: store, .. }| {
+        store.note_kept_seal(ROLLUP, at(1)).await.unwrap();
+        store.note_adopted(ROLLUP, at(2)).await.unwrap();
+        store.note_kept_from(ROLLUP, at(3)).await.unwrap();
+        store.note_kept_until(ROLLUP, at(4)).await.unwrap();
+        store.set_seal(ROLLUP, Some(at(5)), at(5)).await.unwrap();
+        let proven = store.watermark(ROLLUP).await.unwrap().store_seal();
+        let moving = proven.moving_to(at(9));
+        assert!(store.move_seal(ROLLUP, (proven, moving), at(9), false).await.unwrap());
+        // A process that was killed is followed by another one.
+        for _ in 0..2 {
+            store.copy_seal(ROLLUP, "another").await.unwrap();
+            let seen = store.watermark("another").await.unwrap();
+            let reasons = [seen.kept_seal(), seen.adopted(), seen.kept_from(), seen.kept_until()];
+            assert_eq!(reasons, [1, 2, 3, 4].map(|second| Some(at(second))));
+            let seal = seen.store_seal();
+            assert_eq!((seal, seal.proven(), seal.before()), (moving, Some(at(5)), Some(at(9))));
+            assert_eq!(store.control().await.unwrap().seal("another"), Some(at(9)));
+        }
+    })
+    .await;
+}
