@@ -11,6 +11,7 @@ use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::adopt::AdoptArgs;
 use super::capture::CaptureStatusArgs;
 use super::check::CheckArgs;
 use super::init::InitArgs;
@@ -45,10 +46,11 @@ pub(super) enum Remote {
     Status(StatusArgs),
     Repair(RepairArgs),
     Purgeable(PurgeableArgs),
+    Adopt(AdoptArgs),
 }
 
 /// The names of the commands.
-const COMMANDS: [&str; 9] = [
+const COMMANDS: [&str; 10] = [
     "init",
     "check",
     "verify",
@@ -58,6 +60,7 @@ const COMMANDS: [&str; 9] = [
     "status",
     "repair",
     "purgeable",
+    "adopt",
 ];
 
 /// A function's answer.
@@ -211,6 +214,7 @@ impl Remote {
             Self::Plan(args) => args.refusal(),
             Self::Preview(args) => args.refusal(),
             Self::Purgeable(args) => args.refusal(),
+            Self::Adopt(args) => args.refusal(),
             _ => None,
         }
     }
@@ -226,6 +230,7 @@ impl Remote {
             Self::Status(args) => args.run_here(global).await,
             Self::Repair(args) => args.run_here(global).await,
             Self::Purgeable(args) => args.run_here(global).await,
+            Self::Adopt(args) => args.run_here(global).await,
         }
     }
 
@@ -376,6 +381,8 @@ mod tests {
             ("preview", json!({ "sql": true, "against": "t" }), "sql and against", "leave one out"),
             ("purgeable", json!({ "before": "2026-01-01" }), "before needs seal", "give seal"),
             ("purgeable", json!({ "unseal": true }), "unseal needs table", "give table"),
+            ("adopt", json!({ "before": "2026-01-01" }), "before needs rollup", "give rollup"),
+            ("adopt", json!({ "rollup": "r", "from": "t" }), "rollup and from", "leave one out"),
             (
                 "purgeable",
                 json!({ "table": "t", "seal": true, "unseal": true }),

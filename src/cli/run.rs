@@ -55,7 +55,7 @@ impl RunArgs {
                 }
             };
             let answer = via::invoke(function, &event).await?;
-            global.print(&answer, || via::text(&answer));
+            global.print(&answer, || answered(&answer, worker.clock.now()));
             return via::ended(&[answer]);
         }
         let deadline = Deadline::after(&*worker.clock, self.budget);
@@ -143,6 +143,13 @@ fn text(report: &TickReport, now: DateTime<Utc>) -> String {
     parts.join("\n")
 }
 
+/// What a function's tick has done, and when work comes next.
+fn answered(answer: &serde_json::Value, now: DateTime<Utc>) -> String {
+    let next = serde_json::from_value(answer["next_due"].clone()).ok();
+    let next = next.and_then(|next| due_next(&next, now));
+    [via::text(answer)].into_iter().chain(next).collect::<Vec<_>>().join("\n")
+}
+
 /// When work comes next. `None`: the report says already that slices were left.
 fn due_next(NextDue { rollup, at }: &NextDue, now: DateTime<Utc>) -> Option<String> {
     let when = match (*at - now).to_std() {
@@ -220,4 +227,19 @@ pub(super) fn named(rollup: &str, start: DateTime<Utc>) -> String {
 /// The JSON of a slice that is only named.
 pub(super) fn name(rollup: &str, start: DateTime<Utc>) -> serde_json::Value {
     json!(named(rollup, start))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_functions_tick_the_next_work_is_named() {
+        let now = DateTime::from_timestamp(1_770_854_280, 0).unwrap();
+        let answer = |next: serde_json::Value| json!({ "slices": [], "left": 0, "next_due": next });
+        let next = json!({ "rollup": "daily", "at": "2026-02-12T00:02:00Z" });
+        let said = "nothing is due\nnext due: daily, 2026-02-12T00:02:00Z, in 4 min 0 s";
+        assert_eq!(answered(&answer(next), now), said);
+        assert_eq!(answered(&answer(serde_json::Value::Null), now), "nothing is due");
+    }
 }

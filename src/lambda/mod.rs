@@ -171,6 +171,7 @@ async fn schedule(
         "held": report.held,
         "scrub": report.scrub,
         "kept_away": report.kept_away,
+        "next_due": report.next_due,
     });
     if let Some(units) = report.workload_units {
         response["workload_units"] = json!(units);

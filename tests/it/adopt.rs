@@ -11,6 +11,7 @@ use crate::cli::is_documented;
 use crate::interrupt::wait_for;
 use crate::support::Database;
 use crate::support::cli::{Place, daily, day, end_of, execute, lines};
+use crate::support::share;
 
 /// Two years, of which the source holds the last 90 days, the first of them in part.
 const DAYS: u64 = 730;
@@ -129,9 +130,17 @@ async fn history_without_its_source_is_kept_and_the_rest_is_verified() {
 /// A killed adoption leaves whole slices, and the same command goes on.
 #[tokio::test]
 async fn an_adoption_that_is_killed_goes_on_and_takes_no_row_twice() {
-    let (place, _database) = place("").await;
+    for (cell, store) in ["", POSTGRES].into_iter().enumerate() {
+        if share::is_drawn("the stores of an adoption that is killed", cell, 2, 1) {
+            killed(store).await;
+        }
+    }
+}
+
+async fn killed(store: &str) {
+    let (place, _database) = place(store).await;
     let theirs = lines(&place.target_url, THEIRS).await;
-    proposed(&place, "").await;
+    proposed(&place, store).await;
     let middle = day(DAYS - 300);
     // Another transaction has the marker of a slice in the middle, so that the adoption waits there.
     let blocker = format!(
@@ -171,8 +180,14 @@ async fn an_adoption_that_is_killed_goes_on_and_takes_no_row_twice() {
 
 #[tokio::test]
 async fn a_table_that_differs_or_does_not_fit_is_refused() {
+    const TOTAL: &str = "[[rollup]]\nname = \"total\"\nfrom = { rollup = \"daily_stats\" }\n\
+        slice = \"1 month\"\nmeasures = [\"events\"]\n";
     let (place, _database) = place("").await;
-    proposed(&place, "").await;
+    let toml = proposed(&place, "").await["toml"].as_str().unwrap().to_owned();
+    place.configure(&format!("{toml}\n{TOTAL}"));
+    let coarse = place.run(&["adopt", "public.daily_stats_to_adopt", "--rollup", "total"]);
+    coarse.refused(2, &["`total` is no rollup of a table", "hint: adopt the table by the rollup"]);
+    place.configure(&toml);
     let newest = day(1);
     let change =
         |by: &str| format!("UPDATE daily_stats SET events = events {by} WHERE day = '{newest}'");

@@ -631,6 +631,7 @@ async fn the_command_line_lets_the_function_work_and_shows_what_it_did() {
     assert_eq!(run(&again).good().json()[0]["slice"]["attempt"], 3);
     let tick = run(&["run", "--via", "tallymark", "--json"]).good();
     assert_eq!(tick.json()["sent"], 39, "24 fresh ones and a backfill of the rest");
+    assert!(tick.json()["next_due"]["at"].is_string(), "{}", tick.out);
     let wrong = run(&["run", "hourly", "--via", "tallymark"]);
     assert_eq!(wrong.code, Some(2), "{}", wrong.err);
     // The messages are worked on while the command watches.

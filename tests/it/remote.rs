@@ -125,6 +125,7 @@ async fn a_command_in_the_function_prints_and_ends_as_it_does_here() {
         &["verify"],
         &["verify", "--sample", "2", "--seed", "7"],
         &["verify", "daily", "--slice", &day(2).to_string()],
+        &["adopt", "stats.daily", "--rollup", "daily"],
     ] {
         same(arguments, 0);
     }
@@ -142,6 +143,7 @@ async fn a_command_in_the_function_prints_and_ends_as_it_does_here() {
     same(&["verify"], 1);
     same(&["verify", "nightly"], 2);
     same(&["purgeable", "nothing"], 2);
+    same(&["adopt", "stats.nothing", "--rollup", "daily"], 2);
     let late = ["purgeable", "events", "--seal", "--before", "2999-01-01"];
     same(&late, 2);
     same(&["verify", "daily", "--slice", "2020-02-30"], 2);

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use clap::Args;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::remote::{self, Remote};
 use super::ui::{self, ProgressLine, count, counted, number};
-use super::{Failure, Global, parse_duration};
+use super::{Failure, Global, Via, excluded, needed, parse_duration};
 use crate::check::adopt::{self, AdoptionPlan};
 use crate::check::preview::Parity;
 use crate::config::parse_table;
@@ -22,11 +24,21 @@ const COMPARED_DEFAULT: usize = 30;
 /// Differences that are listed.
 const LISTED_MAX: usize = 10;
 
+const fn compared_default() -> usize {
+    COMPARED_DEFAULT
+}
+
+/// As long as the default of `--timeout`.
+const fn timeout_default() -> Duration {
+    Duration::from_secs(60)
+}
+
 /// Take over a table that another job keeps. Without --rollup, only propose a rollup for it.
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Serialize, Deserialize)]
 pub(crate) struct AdoptArgs {
     /// The table or view of the target that another job keeps. It stays as it is
-    table: String,
+    #[arg(required = true)]
+    table: Option<String>,
     /// The configured rollup that takes over its history
     #[arg(long, value_name = "ROLLUP")]
     rollup: Option<String>,
@@ -38,16 +50,23 @@ pub(crate) struct AdoptArgs {
     before: Option<String>,
     /// Number of slices to compare with the source, evenly spread
     #[arg(long, value_name = "N", default_value_t = COMPARED_DEFAULT, requires = "rollup")]
+    #[serde(default = "compared_default")]
     compare: usize,
     /// Take over its history although the compared slices differ
     #[arg(long, requires = "rollup")]
+    #[serde(default)]
     accept_differences: bool,
     /// Longest time for one statement of the comparison
     #[arg(long, value_name = "DURATION", default_value = "1 minute", value_parser = parse_duration)]
+    #[serde(with = "remote::duration", default = "timeout_default")]
     timeout: Duration,
     /// Do not ask for confirmation
     #[arg(long, short)]
+    #[serde(default)]
     yes: bool,
+    #[command(flatten)]
+    #[serde(skip)]
+    via: Via,
 }
 
 /// The comparison of some slices.
@@ -62,8 +81,29 @@ struct Compared {
 
 impl AdoptArgs {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
+        match self.via.function() {
+            Some(function) => remote::ask(global, &function, Remote::Adopt(self)).await,
+            None => self.run_here(global).await,
+        }
+    }
+
+    /// Why the arguments exclude each other, as the parser of the command line says too.
+    pub(super) fn refusal(&self) -> Option<Fault> {
+        let Self { rollup, from, before, accept_differences, .. } = self;
+        match rollup {
+            Some(_) => from.is_some().then(|| excluded("rollup", "from")),
+            None if before.is_some() => Some(needed("before", "rollup")),
+            None => accept_differences.then(|| needed("accept_differences", "rollup")),
+        }
+    }
+
+    /// Runs the command in this process.
+    pub(super) async fn run_here(self, global: &Global) -> Result<(), Failure> {
         let worker = global.worker(1).await?;
-        let table = named_table(&self.table)?;
+        let Some(table) = &self.table else {
+            return Err(Failure::usage(needed("adopt", "table")));
+        };
+        let table = named_table(table)?;
         let Some(rollup) = &self.rollup else {
             let from = self.from.as_deref().map(named_table).transpose()?;
             return propose::propose(global, &worker, &table, from.as_ref()).await;

@@ -1,7 +1,7 @@
 //! The report of one tick.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Outcome, ScrubReport, SliceReport};
 use crate::clients::bubble::Units;
@@ -68,7 +68,7 @@ pub struct Gauges {
 }
 
 /// When work comes next. Late changes and operators may bring it earlier.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NextDue {
     /// The rollup. `None`: this tick left due slices to the next one.
     pub rollup: Option<String>,
