@@ -73,6 +73,14 @@ pub struct StatementOptions<'g> {
     pub coarse: &'g [CoarseSlice],
 }
 
+/// The statement whose rows replace those of a slice.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Input<'s> {
+    pub(super) sql: &'s str,
+    /// Whether the replacement rests in naps while it writes.
+    pub(super) naps: bool,
+}
+
 /// The last writes of the transaction that replaces the rows of slices. They commit with the rows
 /// and the markers.
 pub trait LastWrite: fmt::Debug + Sync {
@@ -157,7 +165,8 @@ impl Target {
         let input = read::select_napping(rollup, shape, Form::Whole, bounds, false, options.nap);
         let mut tx = options.enter(self.write(options.timeout, &job.label()).await?).await?;
         let marker = fence(self, &mut tx, lease, rollup, slice).await?;
-        let replaced = self.replace(&mut tx, job, &input).await?;
+        let input = Input { sql: &input, naps: options.nap.is_some() };
+        let replaced = self.replace(&mut tx, job, input).await?;
         let statement_ms = options.work_ms(replaced.statement_ms);
         let replaced = Replaced { statement_ms, ..replaced };
         finish(self, tx, lease, job, options, &marker, replaced).await
@@ -193,7 +202,7 @@ impl Target {
         form: Form,
     ) -> Result<Replaced, TargetError> {
         let input = merged(&Self::stage(job.rollup), job.shape, job.slice, form);
-        self.replace(tx, job, &input).await
+        self.replace(tx, job, Input { sql: &input, naps: false }).await
     }
 
     /// Replaces the slice's rows by `input`. If a group is in the table more than once, deletes the
@@ -203,7 +212,7 @@ impl Target {
         &self,
         tx: &mut Tx,
         job: SliceJob<'_>,
-        input: &str,
+        input: Input<'_>,
     ) -> Result<Replaced, TargetError> {
         let (first, joined) = self.replace_once(tx, job, input).await?;
         if joined == first.groups {
@@ -225,9 +234,10 @@ impl Target {
     }
 
     /// The statement that replaces the rows of `job` by `input`, and ends in `counts`.
-    pub(super) fn replace_sql(&self, job: SliceJob<'_>, input: &str, counts: &str) -> String {
+    pub(super) fn replace_sql(&self, job: SliceJob<'_>, input: Input<'_>, counts: &str) -> String {
         let SliceJob { rollup, shape, slice, .. } = job;
-        let input = limited(shape, input);
+        let nap = if input.naps { format!(" AND {}", Nap::while_writing()) } else { String::new() };
+        let input = limited(shape, input.sql);
         let assignments: Vec<String> = shape
             .fields
             .iter()
@@ -238,6 +248,7 @@ impl Target {
             include_str!("replace.sql"),
             differs = differs(shape),
             input = input,
+            nap = nap,
             rollup = self.table(rollup),
             time = shape.time_key,
             start = rollup.time_at(slice.start()),
@@ -255,7 +266,7 @@ impl Target {
         &self,
         tx: &mut Tx,
         job: SliceJob<'_>,
-        input: &str,
+        input: Input<'_>,
     ) -> Result<(Replaced, u64), TargetError> {
         let sql = self.replace_sql(job, input, include_str!("counts.sql"));
         let watch = Stopwatch::start();

@@ -23,7 +23,7 @@ WITH __diff AS MATERIALIZED (
     WHERE __r.ctid = __d.__tid AND __d.{time} IS NULL AND __r.{time} >= {start} AND __r.{time} < {end}
     RETURNING __r.{time} AS __at
 ), __added AS (
-    INSERT INTO {rollup} ({columns}) SELECT {columns} FROM __diff WHERE __tid IS NULL
+    INSERT INTO {rollup} ({columns}) SELECT {columns} FROM __diff WHERE __tid IS NULL{nap}
     RETURNING {time} AS __at
 ), __changed AS (
     UPDATE {rollup} __r SET {assignments} FROM __diff __d

@@ -4,7 +4,7 @@
 use chrono::{DateTime, Utc};
 use sqlx::Row as _;
 
-use super::replace::{Replaced, StatementOptions, fence, finish};
+use super::replace::{Input, Replaced, StatementOptions, fence, finish};
 use super::stage::StageProgress;
 use super::statement::columns;
 use super::{Target, TargetError};
@@ -116,7 +116,8 @@ impl Target {
             Self::stage(rollup),
             timestamptz(slice.start()),
         );
-        let replaced = self.replace(&mut tx, job, &input).await?;
+        let input = Input { sql: &input, naps: false };
+        let replaced = self.replace(&mut tx, job, input).await?;
         let generation = StageProgress::forget(&mut tx, rollup, slice).await?;
         let Some(generation) = generation.filter(|_| replaced.rows_read == things) else {
             return Err(TargetError::Forgotten);

@@ -5,7 +5,7 @@ use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
 use super::marker::marker_sql;
-use super::replace::{PriorMarker, Replaced, StatementOptions, fence_sql, millis};
+use super::replace::{Input, PriorMarker, Replaced, StatementOptions, fence_sql, millis};
 use super::{Target, TargetError};
 use crate::checkpoint::Lease;
 use crate::clients::db::Tx;
@@ -68,7 +68,8 @@ impl Target {
         let starts = starts.collect::<Vec<_>>().join(", ");
         let counts = include_str!("counts_each.sql").replace("{starts}", &starts);
         let watch = Stopwatch::start();
-        let rows = tx.rows("replacing the slices", self.replace_sql(job, &input, &counts)).await?;
+        let input = Input { sql: &input, naps: options.nap.is_some() };
+        let rows = tx.rows("replacing the slices", self.replace_sql(job, input, &counts)).await?;
         let statement_ms = options.work_ms(millis(watch));
         let counted = counted(&rows, slices.len(), statement_ms);
         let counted = counted.map_err(|source| tx.error("reading the counts", source))?;

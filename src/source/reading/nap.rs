@@ -14,6 +14,9 @@ const ROWS_PER_MS: f64 = 600.0;
 /// With fewer rows than this between naps, the naps cost more than the work.
 const ROWS_MIN: f64 = 50.0;
 
+/// Groups that are written between two naps, in about half a millisecond.
+const GROUPS: f64 = 50.0;
+
 /// `pg_sleep` sleeps whole milliseconds.
 const NAP_MS_MIN: f64 = 1.0;
 
@@ -32,8 +35,9 @@ impl Nap {
     /// Naps that together take `ratio` times as long as the work. `None`: no naps.
     #[must_use]
     pub(crate) fn by_ratio(ratio: f64) -> Option<Self> {
-        let rows = (NAP_MS_MIN * ROWS_PER_MS / ratio).max(ROWS_MIN);
-        let ms = (ratio * rows / ROWS_PER_MS).max(NAP_MS_MIN);
+        // A nap is whole milliseconds, so that the rows between two of them follow from its length.
+        let ms = (ratio * ROWS_MIN / ROWS_PER_MS).ceil().max(NAP_MS_MIN);
+        let rows = ms * ROWS_PER_MS / ratio;
         (ratio > 0.0).then_some(Self { ratio, rows, ms })
     }
 
@@ -41,9 +45,35 @@ impl Nap {
     /// a row does not know its number.
     #[must_use]
     pub(crate) fn condition(&self) -> String {
-        let (share, seconds) = (1.0 / self.rows, (self.ms.round() - HAIR_MS) / 1e3);
+        let (share, seconds) = (1.0 / self.rows, (self.ms - HAIR_MS) / 1e3);
         format!(
             "(pg_catalog.random() >= {share:.6} OR pg_catalog.pg_sleep({seconds:.4}) IS NOT NULL)"
+        )
+    }
+
+    /// The naps of a statement that sorts its rows and then adds them up, which is about half of its
+    /// work: a condition on rows for one half, and one on groups for the other, which sleeps in
+    /// proportion to their rows.
+    #[must_use]
+    pub(crate) fn conditions(&self) -> (String, String) {
+        let half = Self { rows: self.rows * 2.0, ..*self };
+        let (share, seconds) = (1.0 / half.rows, (self.ms - HAIR_MS) / 1e3);
+        let due = format!("count(*)::float8 * {share:.6}");
+        let groups = format!(
+            "(pg_catalog.random() >= {due} OR \
+             pg_catalog.pg_sleep({seconds:.4} * greatest(1, {due})) IS NOT NULL)"
+        );
+        (half.condition(), groups)
+    }
+
+    /// A condition on groups that are written. They are few, so that its naps are for the
+    /// application's sake and no rest.
+    #[must_use]
+    pub(crate) fn while_writing() -> String {
+        let seconds = (NAP_MS_MIN - HAIR_MS) / 1e3;
+        format!(
+            "(pg_catalog.random() >= {:.6} OR pg_catalog.pg_sleep({seconds:.4}) IS NOT NULL)",
+            1.0 / GROUPS
         )
     }
 
@@ -62,11 +92,12 @@ mod tests {
 
     #[test]
     fn naps_are_as_long_as_the_ratio_says() {
-        for ratio in [0.1, 0.5, 4.0, 10.0, 100.0] {
+        for ratio in [0.1, 0.5, 4.0, 10.0, 15.0, 16.0, 30.0, 100.0] {
             let nap = Nap::by_ratio(ratio).expect("a ratio above 0");
+            assert!(nap.rows >= ROWS_MIN && nap.ms.fract() == 0.0, "{nap:?}");
             // A second's work.
-            let seconds = 1e3 * ROWS_PER_MS / nap.rows * nap.ms.round() / 1e3;
-            assert!((0.9..1.1).contains(&(seconds / ratio)), "{ratio}: {seconds} s");
+            let seconds = 1e3 * ROWS_PER_MS / nap.rows * nap.ms / 1e3;
+            assert!((0.999..1.001).contains(&(seconds / ratio)), "{ratio}: {seconds} s");
             let all = Duration::from_secs_f64(1.0 + ratio);
             assert!((nap.slept(all).as_secs_f64() - ratio).abs() < 1e-6);
         }
@@ -80,5 +111,13 @@ mod tests {
             nap.condition(),
             "(pg_catalog.random() >= 0.010000 OR pg_catalog.pg_sleep(0.0008) IS NOT NULL)"
         );
+        let (rows, groups) = nap.conditions();
+        assert_eq!(rows, nap.condition().replace("0.010000", "0.005000"));
+        assert_eq!(
+            groups,
+            "(pg_catalog.random() >= count(*)::float8 * 0.005000 OR \
+             pg_catalog.pg_sleep(0.0008 * greatest(1, count(*)::float8 * 0.005000)) IS NOT NULL)"
+        );
+        assert!(Nap::while_writing().contains(">= 0.020000 OR"));
     }
 }

@@ -72,13 +72,28 @@ pub(crate) fn select_napping(
             columns.push(format!("{value} AS {}", value_column(place)));
         }
     }
-    let nap = nap.map_or_else(String::new, |nap| format!(" AND {}", nap.condition()));
+    let (rows_nap, groups_nap) = naps(shape, nap);
     format!(
-        "SELECT {}\nFROM {}\nWHERE {}{nap}\nGROUP BY {groups}",
+        "SELECT {}\nFROM {}\nWHERE {}{rows_nap}\nGROUP BY {groups}{groups_nap}",
         columns.join(", "),
         source::of(rollup).relation(rollup),
         condition(rollup, shape, start, end),
     )
+}
+
+/// The naps after `WHERE` and after `GROUP BY`. Distinct values are counted from sorted rows, which
+/// are added up after all of them are read.
+fn naps(shape: &Shape, nap: Option<Nap>) -> (String, String) {
+    match nap {
+        None => (String::new(), String::new()),
+        Some(nap) if shape.values.is_empty() => {
+            (format!(" AND {}", nap.condition()), String::new())
+        }
+        Some(nap) => {
+            let (rows, groups) = nap.conditions();
+            (format!(" AND {rows}"), format!("\nHAVING {groups}"))
+        }
+    }
 }
 
 /// As [`select`], of the final rows only, for SQL expressions: an array of the buckets' starts, and
