@@ -12,7 +12,7 @@ use crate::throttle::may_wake;
 use crate::work::backlog::{self, BEGIN_MIN, Backlog};
 use crate::work::coverage::{self, TickFindings};
 use crate::work::due::{Planned, Standing};
-use crate::work::report::{RollupProblem, TickReport};
+use crate::work::report::{FoundPace, RollupProblem, TickReport};
 use crate::work::slice_run::OVERTIME;
 use crate::work::standings;
 use crate::work::worker::{WorkError, Worker};
@@ -59,6 +59,7 @@ pub async fn run(
     }
     report.expect_the_rest(worker.clock.now());
     report.workload_units = worker.billed().map(|billed| billed.less(billed_before));
+    report.pace = worker.governor.found_pace().map(FoundPace::from);
     Ok(report)
 }
 

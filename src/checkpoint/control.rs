@@ -7,9 +7,10 @@ use chrono::{DateTime, Utc};
 use super::checkpoints::Checkpoints;
 use super::error::CheckpointError;
 use super::item::{ALL, Reader, instant, text};
+use super::pace::KeptPace;
 use super::store::{Cond, Item, Key, Update, Value, Written};
 use super::tombstone::Elsewhere;
-use crate::config::NICE_RATIO;
+use crate::config::{AUTO, NICE_RATIO, NiceRatio};
 
 /// The second part of its key.
 const CONTROL: &str = "control";
@@ -20,11 +21,14 @@ const CANCEL: &str = "cancel";
 const WOKEN: &str = "woken_at";
 const SEAL: &str = "seal";
 
+/// The pace that workers have found.
+pub(super) const PACE: &str = "pace";
+
 /// The attribute of a seal: slices that start before it are sealed.
 const BEFORE: &str = "before";
 
 /// The attributes that concern all work.
-pub(super) const GLOBAL: [&str; 3] = [PAUSE, NICE, WOKEN];
+pub(super) const GLOBAL: [&str; 4] = [PAUSE, NICE, WOKEN, PACE];
 
 /// The attributes that concern `rollup` alone.
 pub(super) fn of_rollup(rollup: &str) -> Vec<String> {
@@ -118,11 +122,12 @@ impl Pause {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Control {
     pauses: BTreeMap<String, Pause>,
-    nice_ratios: BTreeMap<String, f64>,
+    nice_ratios: BTreeMap<String, NiceRatio>,
     cancelled: BTreeMap<String, DateTime<Utc>>,
     woken_at: Option<DateTime<Utc>>,
     seals: BTreeMap<String, DateTime<Utc>>,
     moved: BTreeMap<String, Elsewhere>,
+    pace: Option<KeptPace>,
 }
 
 impl Control {
@@ -147,13 +152,13 @@ impl Control {
 
     /// The `nice_ratio` of exactly this scope.
     #[must_use]
-    pub(crate) fn nice_ratio_of(&self, scope: Scope<'_>) -> Option<f64> {
+    pub(crate) fn nice_ratio_of(&self, scope: Scope<'_>) -> Option<NiceRatio> {
         self.nice_ratios.get(&scope.attribute(NICE)).copied()
     }
 
     /// The `nice_ratio` that was set for `rollup`, from the narrowest scope.
     #[must_use]
-    pub(crate) fn nice_ratio(&self, rollup: &str, is_backfill: bool) -> Option<f64> {
+    pub(crate) fn nice_ratio(&self, rollup: &str, is_backfill: bool) -> Option<NiceRatio> {
         scopes(rollup, is_backfill).find_map(|scope| self.nice_ratio_of(scope))
     }
 
@@ -180,6 +185,12 @@ impl Control {
         self.seals.get(&seal_of(rollup)).copied()
     }
 
+    /// The pace that a worker has found. `None`: none has told it.
+    #[must_use]
+    pub(crate) const fn pace(&self) -> Option<&KeptPace> {
+        self.pace.as_ref()
+    }
+
     /// When a tick last woke the source.
     #[must_use]
     pub(crate) const fn woken_at(&self) -> Option<DateTime<Utc>> {
@@ -200,6 +211,7 @@ impl Control {
                     };
                     control.pauses.insert(name.clone(), pause);
                 }
+                Value::Map(fields) if name == PACE => control.pace = KeptPace::read(fields),
                 Value::Map(fields) if name.starts_with(SEAL) => {
                     // An invalid seal must not open history, so it is an error.
                     let read = Reader { item: fields };
@@ -209,11 +221,14 @@ impl Control {
                 Value::Number(number) if name.starts_with(NICE) => {
                     // An invalid number must not speed up the work, so it is ignored and logged.
                     match number.parse() {
-                        Ok(nice_ratio) if NICE_RATIO.contains(&nice_ratio) => {
-                            control.nice_ratios.insert(name.clone(), nice_ratio);
+                        Ok(ratio) if NICE_RATIO.contains(&ratio) => {
+                            control.nice_ratios.insert(name.clone(), NiceRatio::Fixed(ratio));
                         }
                         _ => tracing::warn!(name, number, "not a nice_ratio"),
                     }
+                }
+                Value::Text(word) if name.starts_with(NICE) && word == AUTO => {
+                    control.nice_ratios.insert(name.clone(), NiceRatio::Auto);
                 }
                 Value::Text(at) if name.starts_with(CANCEL) => {
                     if let Ok(at) = at.parse() {
@@ -262,9 +277,12 @@ impl Checkpoints {
     pub(crate) async fn set_nice_ratio(
         &self,
         scope: Scope<'_>,
-        nice_ratio: Option<f64>,
+        nice_ratio: Option<NiceRatio>,
     ) -> Result<(), CheckpointError> {
-        let value = nice_ratio.map(|nice_ratio| Value::Number(nice_ratio.to_string()));
+        let value = nice_ratio.map(|nice_ratio| match nice_ratio {
+            NiceRatio::Auto => text(AUTO),
+            NiceRatio::Fixed(ratio) => Value::Number(ratio.to_string()),
+        });
         self.set_control(&scope.attribute(NICE), value).await
     }
 
@@ -295,7 +313,7 @@ impl Checkpoints {
         Ok(matches!(self.send(update, "wake the source").await?, Written::Done(_)))
     }
 
-    async fn set_control(
+    pub(super) async fn set_control(
         &self,
         attribute: &str,
         value: Option<Value>,

@@ -11,6 +11,7 @@
 //! | `bond` | the installation that a rollup's checkpoints belong to |
 //! | `backfills` | a fanned-out backfill |
 //! | `control` | the operator's commands: pauses, speed, cancelled backfills |
+//! | `pace` | the pace that workers have found |
 //! | `seal` | the instant before which slices stay as they are |
 //! | `moving` | all items of a rollup at once, for renaming or dropping it |
 //! | `workload` | the workload units that mirrors took from an app |
@@ -30,6 +31,7 @@ mod error;
 mod finish;
 mod item;
 mod moving;
+mod pace;
 #[cfg(feature = "faults")]
 pub(crate) mod properties;
 mod reopen;
@@ -63,6 +65,7 @@ pub use finish::Yield;
 pub(crate) use item::Glance;
 pub use item::{Checkpoint, Completion};
 pub(crate) use moving::Items;
+pub use pace::KeptPace;
 pub(crate) use reopen::Changed;
 pub(crate) use restore::{CommittedMarker, Restored};
 pub use scrub::Drift;

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::{Failure, Global, parse_duration, ui};
 use crate::checkpoint::{Control, Pause as Word, Scope};
+use crate::config::{AUTO, NiceRatio};
 use crate::fanout;
 use crate::model::clock::LAST;
 use crate::model::rollup::Rollup;
@@ -35,7 +36,7 @@ pub(crate) struct ResumeArgs {
 /// Lengthen or shorten the rests of workers between chunks, overriding the configured `nice_ratio`.
 #[derive(Debug, Args)]
 pub(crate) struct SpeedArgs {
-    /// Rest of a worker, as a multiple of its chunk's time: 0 to 100, or "default"
+    /// Rest of a worker, as a multiple of its chunk's time: 0 to 100, "auto", or "default"
     #[arg(value_name = "NICE_RATIO", value_parser = nice_ratio)]
     nice_ratio: Ratio,
     #[command(flatten)]
@@ -60,16 +61,14 @@ struct ScopeArgs {
 
 /// A `nice_ratio`, or the configured one.
 #[derive(Clone, Copy, Debug)]
-struct Ratio(Option<f64>);
+struct Ratio(Option<NiceRatio>);
 
 fn nice_ratio(text: &str) -> Result<Ratio, String> {
     if text == "default" {
         return Ok(Ratio(None));
     }
-    match text.parse::<f64>() {
-        Ok(ratio) if (0.0..=100.0).contains(&ratio) => Ok(Ratio(Some(ratio))),
-        _ => Err("write a number from 0 to 100, or `default`".to_owned()),
-    }
+    let ratio = text.parse().map(|ratio| Ratio(Some(ratio)));
+    ratio.map_err(|_: &str| "write a number from 0 to 100, `auto` or `default`".to_owned())
 }
 
 impl ScopeArgs {
@@ -194,11 +193,19 @@ pub(super) fn document(worker: &Worker, control: &Control) -> serde_json::Value 
                 "paused_since": pause.map(|pause| pause.at),
                 "paused_until": pause.and_then(|pause| pause.until),
                 "reason": pause.map(|pause| &pause.reason),
-                "nice_ratio": ratio,
+                "nice_ratio": ratio.map(written),
             })
         })
     });
     json!({ "control": words.collect::<Vec<_>>() })
+}
+
+/// A `nice_ratio` in JSON.
+fn written(ratio: NiceRatio) -> serde_json::Value {
+    match ratio {
+        NiceRatio::Auto => AUTO.into(),
+        NiceRatio::Fixed(ratio) => ratio.into(),
+    }
 }
 
 /// All pauses, speeds and cancellations in force, one per line.

@@ -84,7 +84,7 @@ impl PreviewArgs {
         let options = PreviewOptions { timeout, limit, against: against.as_ref() };
         let progress = ui::ProgressLine::quiet("preview", 1);
         let work = Box::pin(preview::preview(&worker, rollup, slice, options));
-        let done = progress.during(worker.governor.waits(), work).await;
+        let done = progress.during(&worker.governor, work).await;
         progress.finish();
         let done = done?;
         let is_over = worker.clock.now() >= rollup.readable_at(slice);

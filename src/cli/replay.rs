@@ -68,7 +68,7 @@ impl ReplayArgs {
         let options = RunOptions { allow_shrink: self.allow_shrink, backfill: None };
         let batch = self.pace.batch(worker.governor.settings(), options);
         let work = backfill::replay(&worker, rollup, &slices, &self.reason, batch, &progress);
-        let report = progress.during(worker.governor.waits(), work).await;
+        let report = progress.during(&worker.governor, work).await;
         progress.finish();
         finish(global, rollup, report, watch, None)
     }

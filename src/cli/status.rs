@@ -15,7 +15,7 @@ use super::run::{name, named};
 use super::ui::{self, Paint};
 use super::{Failure, Global, Via, control, excluded, parse_duration, rollups};
 use crate::check::scrub::{self, scrubbed_range};
-use crate::checkpoint::{Backfill, Checkpoint, Drift, ScrubProgress, State};
+use crate::checkpoint::{Backfill, Checkpoint, Drift, KeptPace, ScrubProgress, State};
 use crate::fanout;
 use crate::model::rollup::Rollup;
 use crate::work::due::Planned;
@@ -157,6 +157,7 @@ impl StatusArgs {
             overviews.push(overview);
         }
         let mut document = control::document(worker, &control);
+        document["pace"] = json!(control.pace());
         document["rollups"] = documents.into();
         let month = workload::this_month(worker).await.map_err(WorkError::from)?;
         if let Some(month) = &month {
@@ -164,6 +165,7 @@ impl StatusArgs {
         }
         let mut below: Vec<String> = month.iter().map(|it| format!("app: {it}")).collect();
         below.extend(control::lines(worker, &control));
+        below.extend(control.pace().map(pace_line));
         Ok(Shown { document, overviews, details, below })
     }
 
@@ -280,6 +282,11 @@ fn unfinished(rollup: &Rollup, checkpoint: &Checkpoint) -> String {
         line.push_str(&format!(": {why}"));
     }
     ui::wrapped(&line, 2)
+}
+
+/// The pace that a worker has found.
+fn pace_line(KeptPace { at, nice_ratio, held_by, .. }: &KeptPace) -> String {
+    format!("pace of reading at {}: nice_ratio {nice_ratio} ({held_by})", ui::instant(*at))
 }
 
 fn document(rollup: &Rollup, standings: &RollupStatus) -> serde_json::Value {

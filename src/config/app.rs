@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::raw::{Node, Section};
-use super::{AppConfig, Settings, SourceConfig, TargetConfig, address, throttle};
+use super::{AppConfig, NiceRatio, Settings, SourceConfig, TargetConfig, address, throttle};
 use crate::clients::bubble::{AppToken, LIVE};
 use crate::model::hint::Fault;
 use crate::model::text::shown;
@@ -19,12 +19,13 @@ pub(super) const APP: [&str; 3] = ["app", "branch", "token"];
 pub(super) const UNITS: RangeInclusive<u32> = 1..=1_000_000_000;
 
 /// The keys that only a database has, with the reasons.
-pub(super) const REFUSED: [(&str, &str); 9] = [
+pub(super) const REFUSED: [(&str, &str); 10] = [
     ("url", "the source is the app"),
     ("auth", "an app is read by its own token"),
     ("chunk_time", "an app is read page by page"),
     ("slots", "an app has no sessions to hold them; each worker asks for one page at a time"),
     ("nice_ratio", "an app is no database that could be kept from its work"),
+    ("nice_min", "an app is no database that could be kept from its work"),
     ("naps", "an app runs no statements"),
     ("max_load", "an app does not tell its load"),
     ("critical_load", "an app does not tell its load"),
@@ -74,7 +75,7 @@ pub(super) fn read(
     Some(SourceConfig {
         url: url?,
         chunk_time: Duration::from_secs(1),
-        governor: Settings { nice_ratio: 0.0, naps: false, ..hours? },
+        governor: Settings { nice_ratio: NiceRatio::Fixed(0.0), naps: false, ..hours? },
         app: Some(AppConfig { address, branch, token, units_per_month: units? }),
     })
 }

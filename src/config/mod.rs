@@ -58,8 +58,8 @@ pub(crate) use hours::DailyHours;
 pub(crate) use measures::RESERVED;
 pub(crate) use rollup::parse_table;
 pub use schema::json_schema;
-pub use throttle::Settings;
-pub(crate) use throttle::{LoadLimits, NICE_RATIO, Signal};
+pub(crate) use throttle::{AUTO, LoadLimits, NICE_RATIO, Signal};
+pub use throttle::{NiceRatio, Settings};
 
 use compose::Origins;
 use raw::{Document, Node, Section, line_at};

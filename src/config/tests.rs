@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use proptest::prelude::*;
 
-use super::{Config, ConfigError, ScrubSettings, StoreKind};
+use super::{Config, ConfigError, NiceRatio, ScrubSettings, StoreKind};
 
 use crate::model::hint::Hinted;
 use crate::model::measure::{self, KINDS, Measure};
@@ -167,6 +167,7 @@ fn what_may_be_left_out_has_the_documented_default() {
     )
     .unwrap();
     assert_eq!(config.source.chunk_time, Duration::from_millis(500));
+    assert_eq!(config.source.governor.nice_ratio, NiceRatio::Fixed(30.0));
     assert_eq!(config.target.url, None);
     assert_eq!(config.target.schema, "stats");
     assert_eq!(config.checkpoint.store, StoreKind::DynamoDb);

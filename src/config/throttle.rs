@@ -1,6 +1,7 @@
 //! The load limits in `[source]`.
 
 use std::ops::RangeInclusive;
+use std::str::FromStr;
 
 use chrono_tz::Tz;
 
@@ -12,9 +13,10 @@ use crate::model::hint::Fault;
 use crate::model::text::shown;
 
 /// The keys of the throttle.
-pub(super) const KEYS: [&str; 10] = [
+pub(super) const KEYS: [&str; 11] = [
     "slots",
     "nice_ratio",
+    "nice_min",
     "naps",
     "max_load",
     "critical_load",
@@ -32,6 +34,12 @@ pub(super) const SLOTS: RangeInclusive<u32> = 1..=64;
 /// speed.
 pub(crate) const NICE_RATIO: RangeInclusive<f64> = 0.0..=100.0;
 
+/// The word for a `nice_ratio` that workers find by themselves.
+pub(crate) const AUTO: &str = "auto";
+
+/// The fastest pace of `auto`. Its slowest is 30.
+pub(super) const NICE_MIN: RangeInclusive<f64> = 0.0..=30.0;
+
 /// More than one wake-up per minute is useless, as ticks are that far apart.
 pub(super) const WAKE_PER_HOUR: RangeInclusive<u32> = 1..=60;
 
@@ -41,13 +49,62 @@ pub(super) const LOAD: RangeInclusive<f64> = 0.0..=1e12;
 /// Concurrent slices of one command at full speed. docs/BENCHMARKS.md has the effect on small slices.
 const AT_FULL_SPEED: u32 = 4;
 
+/// How long a worker rests, as a multiple of its chunk's time.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum NiceRatio {
+    /// As workers find right while they look at the source.
+    Auto,
+    /// This many times.
+    Fixed(f64),
+}
+
+impl NiceRatio {
+    /// The longest rests, as a multiple of the work. Of `auto` these are the rests at its start.
+    #[must_use]
+    pub const fn slowest(self) -> f64 {
+        match self {
+            Self::Auto => *NICE_MIN.end(),
+            Self::Fixed(ratio) => ratio,
+        }
+    }
+
+    /// Whether workers never rest.
+    #[must_use]
+    pub(crate) fn is_full_speed(self) -> bool {
+        self == Self::Fixed(0.0)
+    }
+}
+
+impl std::fmt::Display for NiceRatio {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Auto => f.write_str(AUTO),
+            Self::Fixed(ratio) => ratio.fmt(f),
+        }
+    }
+}
+
+impl FromStr for NiceRatio {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.parse() {
+            _ if text == AUTO => Ok(Self::Auto),
+            Ok(ratio) if NICE_RATIO.contains(&ratio) => Ok(Self::Fixed(ratio)),
+            _ => Err("write \"auto\" or a number from 0 to 100"),
+        }
+    }
+}
+
 /// The settings in `[source]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// Maximum number of concurrent chunks, over all workers.
     pub slots: u32,
-    /// A worker rests this many times as long as its chunk took.
-    pub nice_ratio: f64,
+    /// How long a worker rests after its chunk, or within it.
+    pub nice_ratio: NiceRatio,
+    /// The fastest pace of [`NiceRatio::Auto`], for what no worker can see.
+    pub nice_min: f64,
     /// Whether it also rests within the statement, a millisecond at a time.
     pub naps: bool,
     /// Limits above which no chunk starts.
@@ -70,9 +127,9 @@ impl Settings {
     /// one. At full speed there are more, so that some slices are claimed and completed while
     /// others are read.
     #[must_use]
-    pub const fn concurrency(&self) -> u32 {
-        let at_least = if self.nice_ratio == 0.0 { AT_FULL_SPEED } else { 1 };
-        if self.slots > at_least { self.slots } else { at_least }
+    pub fn concurrency(&self) -> u32 {
+        let at_least = if self.nice_ratio.is_full_speed() { AT_FULL_SPEED } else { 1 };
+        self.slots.max(at_least)
     }
 }
 
@@ -81,7 +138,8 @@ impl Default for Settings {
         Self {
             // Measured in docs/IMPACT.md.
             slots: 1,
-            nice_ratio: 30.0,
+            nice_ratio: NiceRatio::Fixed(30.0),
+            nice_min: 0.0,
             naps: true,
             max_load: LoadLimits::default(),
             critical_load: LoadLimits::default(),
@@ -153,7 +211,9 @@ pub(super) fn read(section: &Section<'_>) -> Option<Settings> {
     let hours_zone = section.get("timezone").map_or(Some(Tz::UTC), |node| zone(&node));
     let slots = section.get("slots").map_or(Some(default.slots), |node| node.integer(SLOTS));
     let nice_ratio =
-        section.get("nice_ratio").map_or(Some(default.nice_ratio), |node| node.number(NICE_RATIO));
+        section.get("nice_ratio").map_or(Some(default.nice_ratio), |node| nice_ratio(&node));
+    let nice_min =
+        section.get("nice_min").map_or(Some(default.nice_min), |node| node.number(NICE_MIN));
     let naps = section.get("naps").map_or(Some(default.naps), |node| node.boolean());
     let limits =
         |key: &str| section.get(key).map_or(Some(LoadLimits::default()), |node| limits(&node));
@@ -165,6 +225,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<Settings> {
     Some(Settings {
         slots: slots?,
         nice_ratio: nice_ratio?,
+        nice_min: nice_min?,
         naps: naps?,
         max_load: max_load?,
         critical_load: critical_load?,
@@ -182,6 +243,17 @@ fn optional<T>(
     read: impl Fn(&Node<'_>) -> Option<T>,
 ) -> Option<Option<T>> {
     section.get(key).map_or(Some(None), |node| read(&node).map(Some))
+}
+
+fn nice_ratio(node: &Node<'_>) -> Option<NiceRatio> {
+    match node.as_str() {
+        Some(AUTO) => Some(NiceRatio::Auto),
+        Some(text) => node.wrong(
+            Fault::new(format!("{} is no nice_ratio", shown(text)))
+                .remedy("write \"auto\" or a number from 0 to 100"),
+        ),
+        None => node.number(NICE_RATIO).map(NiceRatio::Fixed),
+    }
 }
 
 fn limits(node: &Node<'_>) -> Option<LoadLimits> {

@@ -107,6 +107,10 @@ impl Metrics {
             metrics.count(name, count as u64);
         }
         metrics.count("SlicesSent", report.sent);
+        // Only where it is found, as CloudWatch charges for each metric.
+        if let Some(pace) = &report.pace {
+            metrics.0.push(("NiceRatio", "None", pace.nice_ratio));
+        }
         // Only where `keep` deletes, as CloudWatch charges for each metric.
         if report.kept_away.slices > 0 {
             metrics.count("SlicesKeptAway", report.kept_away.slices);
@@ -168,13 +172,15 @@ mod tests {
     use super::*;
     use crate::clients::bubble::Units;
     use crate::target::DeletedSlices;
-    use crate::work::report::Outcome;
+    use crate::throttle::pace::{Hold, Sense};
+    use crate::work::report::{FoundPace, Outcome};
 
     /// A tick with every metric.
     fn whole() -> TickReport {
         let kept_away = DeletedSlices { slices: 2, rows: 40 };
         let workload_units = Some(Units::whole(3));
-        TickReport { workload_units, kept_away, ..TickReport::default() }
+        let pace = Some(FoundPace::from((14.0, Hold::Others(Sense::Transactions))));
+        TickReport { workload_units, kept_away, pace, ..TickReport::default() }
     }
 
     /// The format requires that each defined metric is a number at the root, and so is each

@@ -30,7 +30,7 @@ impl MetricType {
 /// A metric of ticks: its name in [`Metrics`], its name for Prometheus, and its meaning.
 struct Family(&'static str, &'static str, MetricType, &'static str);
 
-const FAMILIES: [Family; 18] = [
+const FAMILIES: [Family; 19] = [
     Family(
         "SlicesSucceeded",
         "tallymark_slices_succeeded_total",
@@ -135,6 +135,13 @@ const FAMILIES: [Family; 18] = [
         "Slices that were sent to queues.",
     ),
     Family(
+        "NiceRatio",
+        "tallymark_nice_ratio",
+        MetricType::Gauge,
+        "Rests as a multiple of the work, as the last tick found them right. Absent where the \
+         configuration fixes it.",
+    ),
+    Family(
         "SlicesKeptAway",
         "tallymark_slices_kept_away_total",
         MetricType::Counter,
@@ -185,13 +192,15 @@ mod tests {
     use super::*;
     use crate::clients::bubble::Units;
     use crate::target::DeletedSlices;
-    use crate::work::report::TickReport;
+    use crate::throttle::pace::Hold;
+    use crate::work::report::{FoundPace, TickReport};
 
     #[test]
     fn every_metric_of_a_tick_has_one_name_for_prometheus() {
         let workload_units = Some(Units::default());
         let kept_away = DeletedSlices { slices: 1, rows: 1 };
-        let report = TickReport { workload_units, kept_away, ..TickReport::default() };
+        let pace = Some(FoundPace::from((30.0, Hold::Start)));
+        let report = TickReport { workload_units, kept_away, pace, ..TickReport::default() };
         let tick = Metrics::of_tick(&report);
         let named: Vec<_> = FAMILIES.iter().map(|family| family.0).collect();
         let values: Vec<_> = tick.values().iter().map(|value| value.0).collect();

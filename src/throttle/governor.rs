@@ -19,6 +19,8 @@ use crate::model::not_now::{NotNow, Why};
 use crate::model::sql::literal;
 use crate::model::text::cut;
 
+use super::pace::Hold;
+use super::pace::pacer::Pacer;
 use super::signals::{Sample, Unreadable};
 use crate::source::reading::nap::Nap;
 
@@ -60,6 +62,8 @@ pub struct Governor {
     /// As many as slots: chunks of this process take turns without asking the source.
     turns: Semaphore,
     waits: tokio::sync::watch::Sender<Option<String>>,
+    /// Finds the pace, where none is fixed.
+    pub(crate) pacer: Pacer,
 }
 
 #[derive(Debug)]
@@ -83,7 +87,8 @@ impl Governor {
         let state = GovernorState { samples, pressure: 1.0, rests, slot_waited };
         let (waits, _) = tokio::sync::watch::channel(None);
         let turns = Semaphore::new(settings.slots as usize);
-        Self { settings, state: Mutex::new(state), turns, waits }
+        let pacer = Pacer::new(settings.nice_min);
+        Self { settings, state: Mutex::new(state), turns, waits, pacer }
     }
 
     #[must_use]
@@ -95,6 +100,26 @@ impl Governor {
     #[must_use]
     pub fn waits(&self) -> tokio::sync::watch::Receiver<Option<String>> {
         self.waits.subscribe()
+    }
+
+    /// Reports the pace in words, whenever another one is found.
+    #[must_use]
+    pub(crate) fn pace(&self) -> tokio::sync::watch::Receiver<Option<String>> {
+        self.pacer.told()
+    }
+
+    /// Looks at the load of `source` once.
+    ///
+    /// # Errors
+    /// The server failed. Then the pace is the slow one.
+    pub async fn look(&self, source: &Db) -> Result<(), DbError> {
+        self.pacer.look(source).await
+    }
+
+    /// The pace that was found last, and what holds it. `None`: nothing was looked at.
+    #[must_use]
+    pub fn found_pace(&self) -> Option<(f64, Hold)> {
+        self.pacer.last()
     }
 
     /// The hold if the hours forbid work at `now`. `is_backfill` says whether the work belongs to a
@@ -153,6 +178,7 @@ impl Governor {
     /// Records the work of a chunk. The next chunk rests for it, unless its statement napped. The
     /// pressure falls by a step.
     pub(super) fn chunk_read(&self, work: Duration, has_napped: bool, nice_ratio: f64) {
+        self.pacer.has_read(work, nice_ratio);
         let mut state = self.state();
         let rest = work.mul_f64(nice_ratio * state.pressure);
         if !rest.is_zero() && !has_napped {
@@ -356,9 +382,10 @@ async fn throttle_answer(source: &Db, query: &str) -> Result<Option<String>, DbE
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::DailyHours;
+    use crate::config::{DailyHours, NiceRatio};
 
     fn nice(nice_ratio: f64) -> Governor {
+        let nice_ratio = NiceRatio::Fixed(nice_ratio);
         Governor::new(Settings { nice_ratio, ..Settings::default() })
     }
 

@@ -24,10 +24,13 @@
 //! | `permit` | the decision, and the waiting |
 //! | `governor` | one source: its slots, its load, the rests after its chunks |
 //! | `signals` | how each signal of the load is read |
-//! | `nap` | rests within a statement |
+//! | `pace` | the pace of `nice_ratio = "auto"`, a pure function of looks at the source |
+//! | `listen` | the looks, before a statement whose naps would take long |
 
 mod governor;
 pub(crate) mod interrupt;
+mod listen;
+pub(crate) mod pace;
 mod permit;
 mod signals;
 

@@ -9,8 +9,12 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::Governor;
+use super::pace::BESIDE_OTHERS;
+use super::pace::pacer::Pacer;
+use super::pace::quiet::Quiet;
 use crate::checkpoint::{CheckpointError, Checkpoints};
 use crate::clients::db::Db;
+use crate::config::NiceRatio;
 use crate::model::clock::{Clock, Deadline};
 use crate::model::not_now::{NotNow, Permit, Why};
 use crate::model::slice::Slice;
@@ -24,20 +28,53 @@ const PAUSE_POLL: TimeDelta = TimeDelta::seconds(5);
 /// After a yield the slice may be tried again this much later.
 pub(crate) const RETRY: TimeDelta = TimeDelta::seconds(15);
 
+/// The work of a chunk while the pace is found, which is its whole time at full speed. A slice that
+/// takes half as long again is still read in one, and so within a second.
+const AUTO_CHUNK_MAX: Duration = Duration::from_millis(660);
+
 /// The throttle of reading: the governor, if the application's database is read, and the effective
 /// `nice_ratio`, which is the configured one or an operator's.
 #[derive(Clone, Copy, Debug)]
 pub struct Throttle<'g> {
     governor: Option<&'g Governor>,
-    nice_ratio: f64,
+    nice_ratio: NiceRatio,
+    /// The rests of the next statement, as a multiple of its work.
+    ratio: f64,
 }
 
 impl<'g> Throttle<'g> {
     /// With `governor`, and an operator's `nice_ratio` instead of the configured one.
     #[must_use]
-    pub(crate) fn new(governor: Option<&'g Governor>, nice_ratio: Option<f64>) -> Self {
-        let configured = governor.map_or(0.0, |governor| governor.settings().nice_ratio);
-        Self { governor, nice_ratio: nice_ratio.unwrap_or(configured) }
+    pub(crate) fn new(governor: Option<&'g Governor>, nice_ratio: Option<NiceRatio>) -> Self {
+        const NONE: NiceRatio = NiceRatio::Fixed(0.0);
+        let configured = governor.map_or(NONE, |governor| governor.settings().nice_ratio);
+        let nice_ratio = nice_ratio.unwrap_or(configured);
+        Self { governor, nice_ratio, ratio: 0.0 }.at_present_pace()
+    }
+
+    /// The throttle at the pace that its governor has found.
+    #[must_use]
+    pub(super) fn at_present_pace(self) -> Self {
+        let ratio = match (self.nice_ratio, self.governor) {
+            (NiceRatio::Auto, Some(governor)) => governor.pacer.ratio(),
+            (nice_ratio, _) => nice_ratio.slowest(),
+        };
+        Self { ratio, ..self }
+    }
+
+    /// The throttle at a pace that is not the one for a source without other work, unless it is
+    /// fixed.
+    #[must_use]
+    pub(crate) fn not_fast(self) -> Self {
+        let is_found = self.pacer().is_some();
+        Self { ratio: if is_found { self.ratio.max(BESIDE_OTHERS) } else { self.ratio }, ..self }
+    }
+
+    /// The finder of the pace, unless the pace is fixed.
+    #[must_use]
+    pub(super) fn pacer(&self) -> Option<&'g Pacer> {
+        let is_auto = self.nice_ratio == NiceRatio::Auto;
+        self.governor.filter(|_| is_auto).map(|governor| &governor.pacer)
     }
 
     /// The governor of the database that is read, if that is the application's.
@@ -49,25 +86,30 @@ impl<'g> Throttle<'g> {
     /// The naps of the next chunk's statement.
     #[must_use]
     pub(crate) fn nap(&self) -> Option<Nap> {
-        self.governor.and_then(|governor| governor.nap(self.nice_ratio))
+        self.governor.and_then(|governor| governor.nap(self.ratio))
     }
 
     /// The factor by which naps lengthen a statement.
     #[must_use]
     pub(crate) fn stretch(&self) -> f64 {
-        self.governor.map_or(1.0, |governor| governor.stretch(self.nice_ratio))
+        self.governor.map_or(1.0, |governor| governor.stretch(self.ratio))
     }
 
-    /// The approximate time of a chunk, where `configured` is right for an idle source.
+    /// The approximate time of a chunk, where `configured` is right for an idle source. A pace that
+    /// is found may change between two statements, so that none lasts long.
     #[must_use]
     pub(crate) fn chunk_time(&self, configured: Duration) -> Duration {
+        let configured = match self.pacer() {
+            Some(_) => configured.min(AUTO_CHUNK_MAX),
+            None => configured,
+        };
         self.governor.map_or(configured, |governor| governor.chunk_time(configured))
     }
 
     /// Records the work of a chunk. The next chunk rests for it, unless its statement napped.
     pub(crate) fn chunk_read(&self, work: Duration, has_napped: bool) {
         if let Some(governor) = self.governor {
-            governor.chunk_read(work, has_napped, self.nice_ratio);
+            governor.chunk_read(work, has_napped, self.ratio);
         }
     }
 }
@@ -92,7 +134,7 @@ pub(crate) enum Patience {
 }
 
 impl Patience {
-    fn has_time_for(self, pause: Duration, clock: &dyn Clock) -> bool {
+    pub(super) fn has_time_for(self, pause: Duration, clock: &dyn Clock) -> bool {
         match self {
             Self::Until { deadline, needed } => deadline.remaining(clock) >= pause + needed,
             Self::AtMost { .. } => true,
@@ -181,6 +223,9 @@ impl<'w> Gate<'w> {
             let why = Why::Paused { since: pause.at, reason: cut(&pause.reason).into_owned() };
             let until = pause.until.map_or(now + PAUSE_POLL, |until| until.min(now + PAUSE_POLL));
             return Ok(Permit::NotNow(NotNow::until(why, until)));
+        }
+        if let Some((governor, pace)) = self.governor.zip(control.pace()) {
+            governor.pacer.believe(Quiet { nap_ms: pace.nap_ms, probe_ms: pace.probe_ms });
         }
         let nice_ratio = control.nice_ratio(self.rollup, is_backfill);
         Ok(Permit::Given(Throttle::new(self.governor, nice_ratio)))

@@ -122,7 +122,7 @@ async fn recent_and_call(
 /// The measured cost of `recent` slices, where a DynamoDB call takes `call_ms`.
 fn learned_of(worker: &Worker, recent: &[Checkpoint], call_ms: f64) -> Option<Learned> {
     let done: Vec<_> = recent.iter().filter_map(|checkpoint| checkpoint.outcome.as_ref()).collect();
-    let nice = 1.0 + worker.governor.settings().nice_ratio;
+    let nice = 1.0 + worker.governor.settings().nice_ratio.slowest();
     let sum = |of: &dyn Fn(&Completion) -> f64| -> f64 { done.iter().map(|done| of(done)).sum() };
     let rows = sum(&|done| float(done.rows_read));
     if rows < 1.0 {
@@ -192,13 +192,13 @@ pub(crate) async fn alone(
     let settings = worker.governor.settings();
     let at_once = f64::from(concurrency);
     // A worker keeps its slot while it naps, and gives it up while it rests.
-    let slots = f64::from(settings.slots);
+    let (slots, nice_ratio) = (f64::from(settings.slots), settings.nice_ratio.slowest());
     let reading = match settings.naps {
-        true => at_once.min(slots) / (1.0 + settings.nice_ratio),
-        false => (at_once / (1.0 + settings.nice_ratio)).min(slots),
+        true => at_once.min(slots) / (1.0 + nice_ratio),
+        false => (at_once / (1.0 + nice_ratio)).min(slots),
     };
     let elapsed_ms = source_ms / reading + slices * overhead_ms / at_once;
-    let work_ms = source_ms * (1.0 + settings.nice_ratio) + slices * overhead_ms;
+    let work_ms = source_ms * (1.0 + nice_ratio) + slices * overhead_ms;
     let is_on_aws = !worker.checkpoints.is_in_target();
     let dollars = Dollars::of(slices, work_ms);
     Ok(Estimate {

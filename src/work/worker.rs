@@ -260,9 +260,14 @@ impl Worker {
         clock: Arc<dyn Clock>,
         concurrency: u32,
     ) -> Result<Self, WorkError> {
-        let checkpoints =
-            Checkpoints::connect(&config.checkpoint, store_db(&config, concurrency)?).await?;
-        Self::with_checkpoints(config, checkpoints, clock, concurrency)
+        let store = store_db(&config, concurrency)?;
+        let begun = store.begun();
+        let checkpoints = Checkpoints::connect(&config.checkpoint, store).await?;
+        let worker = Self::with_checkpoints(config, checkpoints, clock, concurrency)?;
+        if worker.target.is_source {
+            worker.governor.pacer.own(begun);
+        }
+        Ok(worker)
     }
 
     /// As [`Worker::new`], with existing `checkpoints`.
@@ -290,6 +295,10 @@ impl Worker {
         let app = app.map(|it| App::new(&it.address, &it.branch, it.token.clone()));
         let settle_wait_max = SETTLE_WAIT_MAX;
         let governor = Governor::new(config.source.governor.clone());
+        governor.pacer.own(source.begun());
+        if is_source {
+            governor.pacer.own(target.db.begun());
+        }
         let interrupt = Interrupt::default();
         interrupt.cancels(&source);
         interrupt.cancels(&target.db);

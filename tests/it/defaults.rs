@@ -39,6 +39,7 @@ fn commands() -> Vec<(Vec<String>, &'static str)> {
         ("pause --reason test".into(), "paused"),
         ("resume".into(), "may go on"),
         ("speed 10".into(), "nice_ratio 10"),
+        ("speed auto".into(), "nice_ratio auto"),
         ("speed default".into(), "nice_ratio 30"),
         ("cancel daily".into(), "daily"),
         ("moved --yes".into(), ""),

@@ -61,6 +61,7 @@ mod open;
 mod origins;
 mod outage;
 mod overview;
+mod pace;
 mod partitions;
 mod paths;
 mod plan_guard;

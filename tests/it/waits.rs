@@ -42,7 +42,10 @@ async fn world(days: u32, clock: Arc<dyn Clock>, rollups: &str) -> World {
     let world = World::new(&hourly_rows(days, start), setup).await;
     let defaults = Settings::default();
     assert_eq!(*world.worker.governor.settings(), defaults);
-    assert_eq!((defaults.slots, defaults.naps, defaults.nice_ratio > 1.0), (1, true, true));
+    assert_eq!(
+        (defaults.slots, defaults.naps, defaults.nice_ratio.slowest() > 1.0),
+        (1, true, true)
+    );
     world
 }
 
@@ -69,7 +72,7 @@ async fn a_year_is_verified_in_the_time_of_its_reading_and_the_rests_of_it() {
     let (took, rested) = (watch.elapsed(), clock.slept() - before);
     // Each statement but the last is followed by one rest. All statements together took less than
     // the whole.
-    let ratio = Settings::default().nice_ratio;
+    let ratio = Settings::default().nice_ratio.slowest();
     assert!(rested > Duration::ZERO && rested <= took.mul_f64(ratio), "{rested:?} in {took:?}");
 }
 
@@ -101,7 +104,10 @@ async fn a_scrub_ends_as_soon_as_its_slices_are_compared() {
     let report = tick().await;
     let (took, rested) = (watch.elapsed(), clock.slept() - before);
     assert!(report.scrub.verified >= 5 && report.scrub.passed_over.is_empty(), "{report:?}");
-    assert!(rested <= took.mul_f64(Settings::default().nice_ratio), "{rested:?} in {took:?}");
+    assert!(
+        rested <= took.mul_f64(Settings::default().nice_ratio.slowest()),
+        "{rested:?} in {took:?}"
+    );
 }
 
 #[tokio::test]

@@ -13,9 +13,10 @@ use super::super::tombstone::{COPY_ID, MOVE_ID, MOVED_TO};
 use super::{Fixture, ROLLUP, at, outcome, start, turn};
 use crate::checkpoint::{
     Bond, Budget, CheckpointError, Checkpoints, Claim, CopyError, CopyStanding, Drift,
-    KeptConsumer, Pause, Registration, Scope, ScrubProgress, Spending, StoreCopy,
+    KeptConsumer, KeptPace, Pause, Registration, Scope, ScrubProgress, Spending, StoreCopy,
 };
 use crate::clients::bubble::Units;
+use crate::config::NiceRatio;
 use crate::model::clock::ManualClock;
 use crate::model::hint::Hinted as _;
 
@@ -78,7 +79,12 @@ async fn fill(store: &Checkpoints) {
     let pause = Pause { at: at(4), reason: "holidays".into(), until: Some(at(5)) };
     store.set_pause(Scope::Source, Some(&pause)).await.unwrap();
     store.set_pause(Scope::Backfill(ROLLUP), Some(&pause)).await.unwrap();
-    store.set_nice_ratio(Scope::Rollup(ROLLUP), Some(0.5)).await.unwrap();
+    store.set_nice_ratio(Scope::Rollup(ROLLUP), Some(NiceRatio::Fixed(0.5))).await.unwrap();
+    let (nap_ms, probe_ms) = (Some(1.1), Some(4.7));
+    let held_by = "nothing".to_owned();
+    let pace = KeptPace { at: at(4), nice_ratio: 0.0, held_by, nap_ms, probe_ms };
+    store.keep_pace(&pace).await.unwrap();
+    assert_eq!(store.control().await.unwrap().pace(), Some(&pace));
     store.set_seal(ROLLUP, Some(at(5)), at(5)).await.unwrap();
     let mut backfill = Key::new(ROLLUP, "backfill#20261125T171219123Z").to_item();
     backfill.extend([("state".to_owned(), text("running")), ("version".to_owned(), number(3))]);

@@ -133,7 +133,7 @@ impl AdoptArgs {
         let progress = ProgressLine::quiet(&rollup.name, plan.sealed.len());
         let ended = |done| progress.compared(done);
         let work = adopt::take_over(&worker, rollup, &plan, &ended);
-        let taken = progress.during(worker.governor.waits(), work).await;
+        let taken = progress.during(&worker.governor, work).await;
         progress.finish();
         let taken = taken?;
         global.print(&document(rollup, &table, &plan, &compared, Some(&taken)), || {
@@ -158,7 +158,7 @@ impl AdoptArgs {
         let progress = ProgressLine::quiet("compare", chosen.len());
         for slice in chosen {
             let work = adopt::compare(worker, rollup, plan, slice, self.timeout);
-            let parity = progress.during(worker.governor.waits(), work).await;
+            let parity = progress.during(&worker.governor, work).await;
             let Some(parity) = parity? else { continue };
             compared.slices += 1;
             compared.equal += parity.equal;

@@ -156,7 +156,7 @@ async fn one<'r>(
     let settings = worker.governor.settings();
     let batch = BatchOptions { limits, deadline, ..args.pace.batch(settings, options) };
     let work = backfill::run(worker, rollup, &plan, batch, &progress);
-    let result = progress.during(worker.governor.waits(), work).await;
+    let result = progress.during(&worker.governor, work).await;
     progress.finish();
     let (report, error) = match result {
         Ok(report) => (report, None),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::cli::ui::{self, counted, number};
+use crate::config::NiceRatio;
 use crate::work::estimate::{CoarseEstimate, Estimate};
 use crate::work::price::PRICES_OF;
 use crate::work::size;
@@ -36,7 +37,10 @@ pub(in crate::cli) fn foreseen(worker: &Worker, estimate: &Estimate) -> String {
         ms(source_ms),
         ms(elapsed_ms),
         ui::instant(estimate.finish_at),
-        worker.governor.settings().nice_ratio,
+        match worker.governor.settings().nice_ratio {
+            NiceRatio::Auto => "auto at its slowest".to_owned(),
+            fixed @ NiceRatio::Fixed(_) => fixed.to_string(),
+        },
         ui::counted(worker.governor.settings().slots as usize, "slot"),
         followed(estimate),
         priced(estimate),

@@ -159,7 +159,7 @@ impl BackfillArgs {
         let deadline = self.deadline(&worker);
         let batch = BatchOptions { limits, deadline, ..self.pace.batch(settings, options) };
         let work = backfill::run(&worker, rollup, &plan, batch, &progress);
-        let report = progress.during(worker.governor.waits(), work).await;
+        let report = progress.during(&worker.governor, work).await;
         progress.finish();
         finish(global, rollup, report, watch, Some(&estimate))
     }

@@ -27,7 +27,7 @@ use crate::target::readers;
 use crate::work::worker::{Severity, WorkError, Worker, store_db};
 
 use rollup::rollup;
-use server::{alone, load, naps, server};
+use server::{alone, load, naps, pace, server};
 
 /// Look for problems before they are felt, each with its fix.
 #[derive(Debug, Args, Serialize, Deserialize)]
@@ -193,6 +193,7 @@ async fn source(worker: &Worker, findings: &mut Findings) -> Result<bool, Failur
     if let Err(error) = load(worker, findings).await {
         findings.trouble("source", &error.into());
     }
+    pace(worker, findings).await;
     if let Err(error) = naps(worker, findings).await {
         findings.trouble("source", &error.into());
     }

@@ -5,7 +5,8 @@ use sqlx::Row as _;
 use super::{Findings, Grade, state};
 use crate::cli::ui;
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT, Db, DbError, Side};
-use crate::model::hint::Fault;
+use crate::config::NiceRatio;
+use crate::model::hint::{Fault, Hinted as _};
 use crate::model::not_now::Why;
 use crate::work::worker::{WorkError, Worker};
 
@@ -107,8 +108,15 @@ pub(super) async fn load(worker: &Worker, findings: &mut Findings) -> Result<(),
     let settings = governor.settings();
     let (slots, nice) = (settings.slots, settings.nice_ratio);
     let mut finding = format!(
-        "governor: at most {} at once, rests {nice} × as long as each took",
-        ui::counted(slots as usize, "chunk")
+        "governor: at most {} at once, {}",
+        ui::counted(slots as usize, "chunk"),
+        match nice {
+            NiceRatio::Auto => format!(
+                "rests up to {} × as long as each took, fewer while the server is calm",
+                nice.slowest()
+            ),
+            NiceRatio::Fixed(nice) => format!("rests {nice} × as long as each took"),
+        }
     );
     finding.push_str(&match signals.is_empty() {
         true => "; no max_load is set".to_owned(),
@@ -128,10 +136,24 @@ pub(super) async fn load(worker: &Worker, findings: &mut Findings) -> Result<(),
     Ok(())
 }
 
+/// Checks whether the load is seen where the governor finds the pace by itself.
+pub(super) async fn pace(worker: &Worker, findings: &mut Findings) {
+    if worker.governor.settings().nice_ratio != NiceRatio::Auto {
+        return;
+    }
+    if let Err(error) = worker.governor.look(&worker.source).await {
+        let fault = Fault::new(format!("the load is not seen: {}", error.in_one_line())).remedy(
+            "let the role read pg_stat_database and pg_locks; until then reading keeps its \
+             slowest pace",
+        );
+        findings.add(Grade::Note, "source", fault);
+    }
+}
+
 /// Checks whether statements can nap.
 pub(super) async fn naps(worker: &Worker, findings: &mut Findings) -> Result<(), DbError> {
     let settings = worker.governor.settings();
-    if !settings.naps || settings.nice_ratio == 0.0 {
+    if !settings.naps || settings.nice_ratio.slowest() == 0.0 {
         return Ok(());
     }
     let mut tx = worker.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, "check").await?;
@@ -171,7 +193,6 @@ fn encryption(tls: bool, address: Option<&str>) -> (Grade, Fault) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::hint::Hinted as _;
 
     #[test]
     fn check_tells_of_a_connection_that_is_not_encrypted() {

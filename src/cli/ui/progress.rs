@@ -9,6 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::{counted, fold, instant, note, number};
 use crate::model::clock::Stopwatch;
 use crate::model::visible;
+use crate::throttle::Governor;
 use crate::work::backfill::Listener;
 use crate::work::report::SliceReport;
 
@@ -28,6 +29,8 @@ struct ProgressState {
     total: u64,
     printed: Stopwatch,
     waits: Option<String>,
+    /// The pace that the governor has found.
+    pace: Option<String>,
 }
 
 impl ProgressLine {
@@ -59,7 +62,7 @@ impl ProgressLine {
             ProgressBar::hidden()
         };
         let printed = Stopwatch::start();
-        let state = ProgressState { done: 0, rows: None, total, printed, waits: None };
+        let state = ProgressState { done: 0, rows: None, total, printed, waits: None, pace: None };
         Self { bar, state: Mutex::new(state) }
     }
 
@@ -68,18 +71,19 @@ impl ProgressLine {
         self.bar.finish_and_clear();
     }
 
-    /// Does `work`, and shows its waits.
-    pub(crate) async fn during<T>(
-        &self,
-        mut waits: tokio::sync::watch::Receiver<Option<String>>,
-        work: impl Future<Output = T>,
-    ) -> T {
+    /// Does `work`, and shows its waits and its pace.
+    pub(crate) async fn during<T>(&self, governor: &Governor, work: impl Future<Output = T>) -> T {
+        let (mut waits, mut pace) = (governor.waits(), governor.pace());
         let mut work = std::pin::pin!(work);
         // In a log, waits are repeated rarely. The first one is shown immediately.
         let mut told: Option<Stopwatch> = None;
         loop {
             tokio::select! {
                 done = &mut work => return done,
+                Ok(()) = pace.changed() => {
+                    self.state().pace = pace.borrow_and_update().clone();
+                    self.show();
+                }
                 Ok(()) = waits.changed() => {
                     let reason = waits.borrow_and_update().clone();
                     if !self.bar.is_hidden() {
@@ -121,7 +125,9 @@ impl ProgressLine {
             state.printed = Stopwatch::start();
             let rows =
                 state.rows.map_or_else(String::new, |rows| format!(", {} rows", number(rows)));
-            note(format!("{} of {} slices{rows}", number(state.done), number(state.total)));
+            let pace = state.pace.as_ref().map_or_else(String::new, |pace| format!(", {pace}"));
+            let (done, total) = (number(state.done), number(state.total));
+            note(format!("{done} of {total} slices{rows}{pace}"));
         }
     }
 
@@ -130,7 +136,8 @@ impl ProgressLine {
         let waits = state.waits.as_ref();
         let waits = waits.map_or_else(String::new, |reason| format!(" waiting: {reason},"));
         let rows = state.rows.map_or_else(String::new, |rows| format!("{} rows,", number(rows)));
-        self.bar.set_message(visible::line(&format!("{rows}{waits}")).into_owned());
+        let pace = state.pace.as_ref().map_or_else(String::new, |pace| format!(" {pace},"));
+        self.bar.set_message(visible::line(&format!("{rows}{pace}{waits}")).into_owned());
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, ProgressState> {

@@ -274,7 +274,7 @@ impl VerifyArgs {
     ) -> Result<(), Failure> {
         let progress = ui::ProgressLine::quiet("verify", chosen.len());
         let work = self.compare_all(worker, chosen, verified, &progress);
-        let done = progress.during(worker.governor.waits(), work).await;
+        let done = progress.during(&worker.governor, work).await;
         progress.finish();
         done
     }

@@ -15,6 +15,7 @@ use crate::clients::secret::{self, SecretError};
 use crate::clients::token::TokenLogin;
 
 mod begin;
+mod begun;
 mod error;
 pub(crate) mod history;
 mod locks;
@@ -23,6 +24,7 @@ mod pool;
 mod transaction;
 mod whole;
 
+pub(crate) use begun::Begun;
 pub use error::{CatalogueError, DbError, DbErrorKind};
 use once::Once;
 pub use transaction::Tx;
@@ -84,6 +86,7 @@ pub struct Db {
     is_patient: bool,
     opened: Arc<RwLock<Option<Opened>>>,
     memory: Memory,
+    begun: Begun,
 }
 
 /// The connections to one address.
@@ -149,14 +152,20 @@ impl Db {
         let opened =
             known.map(|url| Opened::new(address, url, side, connections_max)).transpose()?;
         let (address, opened) = (address.clone(), Arc::new(RwLock::new(opened)));
-        let is_patient = true;
-        Ok(Self { address, side, connections_max, is_patient, opened, memory: Memory::default() })
+        let (is_patient, memory, begun) = (true, Memory::default(), Begun::default());
+        Ok(Self { address, side, connections_max, is_patient, opened, memory, begun })
     }
 
     /// Reports a server's first answer, instead of retrying while it may be starting.
     #[must_use]
     pub(crate) fn at_once(self) -> Self {
         Self { is_patient: false, ..self }
+    }
+
+    /// The count of its transactions.
+    #[must_use]
+    pub(crate) fn begun(&self) -> Begun {
+        self.begun.clone()
     }
 
     #[must_use]
@@ -263,6 +272,7 @@ impl Db {
             begun = held.begin(begin, limit).await;
         }
         begun.map_err(refused)?;
+        self.begun.count();
         let limit = statement_timeout.saturating_add(ANSWER_SLACK);
         let terms = Terms { side: self.side, access, statement_timeout, limit };
         Ok(Tx { held, terms })

@@ -64,6 +64,7 @@ impl Db {
             held = opened.pool.reconnect(held, connect).await.map_err(refused)?;
             (watch, answer) = (Stopwatch::start(), send(&mut held, &sql, limit).await);
         }
+        self.begun.count();
         let terms = Terms { side: self.side, access, statement_timeout, limit };
         Tx { held, terms }.ended((doing, &whole.sql), watch, answer).await
     }

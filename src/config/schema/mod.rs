@@ -9,8 +9,8 @@
 use serde_json::{Map, Value, json};
 
 use super::address::AUTH;
-use super::throttle::{LOAD, SLOTS, WAKE_PER_HOUR};
-use super::{NICE_RATIO, Signal, StoreKind, app, checkpoint};
+use super::throttle::{LOAD, NICE_MIN, SLOTS, WAKE_PER_HOUR};
+use super::{AUTO, NICE_RATIO, Signal, StoreKind, app, checkpoint};
 
 mod forms;
 mod mirror;
@@ -72,10 +72,15 @@ fn source() -> Value {
             "500ms",
         ),
         "slots": integer(SLOTS, "Chunks that are read concurrently, over all workers."),
-        "nice_ratio": number(
-            NICE_RATIO,
-            "A worker rests this many times as long as it works. 0 is full speed.",
-        ),
+        "nice_ratio": {
+            "description": "A worker rests this many times as long as it works. 0 is full speed; \
+                            auto is as fast as others do not feel.",
+            "anyOf": [
+                { "type": "number", "minimum": NICE_RATIO.start(), "maximum": NICE_RATIO.end() },
+                { "const": AUTO },
+            ],
+        },
+        "nice_min": number(NICE_MIN, "The fastest pace of nice_ratio = \"auto\"."),
         "naps": boolean("Whether a worker rests within the statement.", true),
         "max_load": load("no chunk starts"),
         "critical_load": load("the slice is given up, and tried again later"),

@@ -20,7 +20,8 @@ const RARE: &str = r#"
 url = "postgres://app@db.example.com/shop"
 auth = "rds-iam"
 slots = 4
-nice_ratio = 0
+nice_ratio = "auto"
+nice_min = 2.5
 naps = false
 max_load = { active = 40, waiting = 3, transactions = 2000, blocks = 500, probe_ms = 50.5 }
 critical_load = { replica_lag_ms = 10000 }

@@ -6,7 +6,7 @@ mod verification;
 
 pub(crate) use scrub::{DriftReport, LISTED_MAX, ScrubReport};
 pub(crate) use tick::HeldBack;
-pub use tick::{NextDue, RollupProblem, TickReport};
+pub use tick::{FoundPace, NextDue, RollupProblem, TickReport};
 pub(crate) use verification::{NotCompared, SliceVerification};
 
 use std::borrow::Cow;

@@ -9,6 +9,7 @@ use crate::model::hint::Fault;
 use crate::model::not_now::NotNow;
 use crate::model::rollup::Rollup;
 use crate::target::DeletedSlices;
+use crate::throttle::pace::Hold;
 use crate::work::backlog::Backlog;
 use crate::work::due::{Plan, Planned, Standing};
 use crate::work::identity::is_unproven;
@@ -38,6 +39,8 @@ pub struct TickReport {
     /// `None`: the source is a database.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workload_units: Option<Units>,
+    /// The pace of reading at its end. `None`: it is fixed, or this process has not looked for it.
+    pub pace: Option<FoundPace>,
     /// The state of all rollups when it began.
     #[serde(skip)]
     pub gauges: Gauges,
@@ -50,6 +53,15 @@ pub struct TickReport {
     /// The rollup of that step.
     #[serde(skip)]
     pub(crate) at: Option<String>,
+}
+
+/// The pace that a process has found.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct FoundPace {
+    /// Rests, as a multiple of the work.
+    pub nice_ratio: f64,
+    /// The signal that keeps it from being faster.
+    pub held_by: Hold,
 }
 
 /// The state of all rollups when a tick began.
@@ -124,6 +136,12 @@ impl RollupProblem {
         let (error, hint) = is_unproven(rollup, reason).into_parts();
         let severity = Some(Severity::Failed);
         Self { rollup: rollup.name.clone(), error, hint, severity, is_alarm: true }
+    }
+}
+
+impl From<(f64, Hold)> for FoundPace {
+    fn from((nice_ratio, held_by): (f64, Hold)) -> Self {
+        Self { nice_ratio, held_by }
     }
 }
 

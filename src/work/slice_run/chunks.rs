@@ -96,9 +96,8 @@ impl<'w> Chunks<'w> {
             return Ok(None);
         }
         let before = self.progress.source_ms;
-        let nap = self.throttle.nap();
         let span = info_span!("chunk", from = %start, to = %end);
-        let read = self.read_one(start, end, nap).instrument(span).await;
+        let (nap, read) = self.read_in_turn(start, end, pace, patience).instrument(span).await;
         // The statement's work alone, as the round trips around it do not shrink with the chunk.
         let took = match &read {
             Ok(Some(done)) => done.read.source_ms,
@@ -156,6 +155,26 @@ impl<'w> Chunks<'w> {
         Err(NotNow { goes_on_at, ..not_now }.into())
     }
 
+    /// Reads a chunk in this process's turn, at the pace of that moment. Returns its naps, too.
+    async fn read_in_turn(
+        &mut self,
+        start: DateTime<Utc>,
+        end: DateTime<Utc>,
+        pace: &Pace,
+        patience: Patience,
+    ) -> (Option<Nap>, Result<Option<Done>, TargetError>) {
+        let _turn = match self.throttle.governor() {
+            Some(governor) => governor.turn(self.work.time_left().saturating_sub(RESERVE)).await,
+            None => None,
+        };
+        let work = pace.expected(start, end, self.excess(start, end));
+        let throttle = self.gate.listen(self.throttle, work, patience).await;
+        // A statement whose length is a guess may last long.
+        self.throttle = if pace.is_guess() { throttle.not_fast() } else { throttle };
+        let nap = self.throttle.nap();
+        (nap, self.read_one(start, end, nap).await)
+    }
+
     /// Replaces the slice by one statement, or stages one chunk of it.
     async fn read_one(
         &mut self,
@@ -168,11 +187,6 @@ impl<'w> Chunks<'w> {
         let target = &worker.target;
         let source = (!target.holds_source_of(job.rollup)).then_some(&worker.source);
         let chunk = Chunk { source, lease, job };
-        let left = self.work.time_left().saturating_sub(RESERVE);
-        let _turn = match self.throttle.governor() {
-            Some(governor) => governor.turn(left).await,
-            None => None,
-        };
         let options = self.work.statement_options(self.timeout(start, end));
         let options = StatementOptions { nap, ..options };
         if is_whole {

@@ -22,7 +22,7 @@ use crate::model::slice::Slice;
 use crate::source::SliceJob;
 use crate::source::reading::pace::Excess;
 use crate::target::{Leased, StatementOptions};
-use crate::throttle::Patience;
+use crate::throttle::{Patience, Throttle};
 use crate::work::ready;
 use crate::work::report::SliceReport;
 use crate::work::worker::{WorkError, Worker};
@@ -139,11 +139,12 @@ async fn together(
     let mut pace = whole.worker.pace(turn.rollup);
     let work = async {
         let settled_by = whole.settle(&mut pace).instrument(info_span!("settle")).await?;
-        let reading = read(&whole, works, settled_by).instrument(info_span!("read"));
-        let Some(done) = reading.await? else { return Ok(None) };
+        let work = pace.expected(joined.start(), joined.end(), Excess::NONE);
+        let reading = read(&whole, works, settled_by, work).instrument(info_span!("read"));
+        let Some((done, throttle)) = reading.await? else { return Ok(None) };
         let ms = done.iter().map(|done| done.read.source_ms).sum();
         pace.learn(joined.start(), joined.end(), Duration::from_millis(ms), Excess::NONE);
-        whole.throttle.chunk_read(Duration::from_millis(ms), whole.throttle.nap().is_some());
+        throttle.chunk_read(Duration::from_millis(ms), throttle.nap().is_some());
         Ok(Some(done))
     };
     let done = whole.in_time(Box::pin(work)).instrument(whole.span()).await;
@@ -154,11 +155,14 @@ async fn together(
     done
 }
 
-async fn read(
-    whole: &Work<'_>,
+/// Reads and replaces slices that are expected to take the time `work`. Returns the throttle that
+/// they were read with, too.
+async fn read<'w>(
+    whole: &Work<'w>,
     works: &[Work<'_>],
     settled_by: &'static str,
-) -> Result<Option<Vec<Done>>, Stop> {
+    work: Duration,
+) -> Result<Option<(Vec<Done>, Throttle<'w>)>, Stop> {
     let Work { worker, job: SliceJob { rollup, .. }, deadline, options, throttle, .. } = *whole;
     let gate = ready::gate(worker, rollup, options.backfill).for_slice(whole.job.slice);
     let patience = Patience::Until { deadline, needed: RESERVE };
@@ -172,6 +176,7 @@ async fn read(
         Some(governor) => governor.turn(left).await,
         None => None,
     };
+    let throttle = gate.listen(throttle, work, patience).await;
     let longest = (whole.chunk_time * OVERRUN).mul_f64(throttle.stretch()).max(TIMEOUT_MIN);
     let timeout = whole.statement_timeout()?.min(longest);
     let completing = Completing::of_several(works, settled_by);
@@ -181,5 +186,5 @@ async fn read(
     let leased: Vec<Leased<'_>> = works.iter().map(|work| (work.lease, work.job.slice)).collect();
     let replaced = worker.target.replace_together(&leased, whole.job, options).await?;
     let done = |all: Vec<_>| all.into_iter().map(|replaced| completing.done(replaced)).collect();
-    Ok(replaced.map(done))
+    Ok(replaced.map(|all| (done(all), throttle)))
 }

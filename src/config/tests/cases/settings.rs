@@ -25,6 +25,12 @@ tallymark.toml:5: source.window: "22-6" are not hours of a day; write hours such
 tallymark.toml:6: source.throttle_query: contains `;`; write one condition, not statements"#,
     ),
     (
+        "chunk_time = \"250ms\"",
+        "nice_ratio = \"fast\"\nnice_min = 31",
+        r#"tallymark.toml:3: source.nice_ratio: "fast" is no nice_ratio; write "auto" or a number from 0 to 100
+tallymark.toml:4: source.nice_min: expected a number from 0 to 30, found 31"#,
+    ),
+    (
         "\"250ms\"",
         "250",
         r#"tallymark.toml:3: source.chunk_time: expected a duration such as "500ms", "30s", "2 minutes" or "1 hour", found an integer"#,

@@ -1,0 +1,223 @@
+//! Looks at the server, and the signals that follow from several of them.
+
+use std::collections::VecDeque;
+
+use sqlx::Row as _;
+use sqlx::postgres::PgRow;
+
+use super::Seen;
+
+/// Rates are taken over at least this many seconds, as a session reports its counts to the server
+/// once a second.
+const RATE_SECONDS_MIN: f64 = 1.0;
+
+/// Looks that are older than this, in seconds, are dropped.
+const RATE_SECONDS_MAX: f64 = 3.0;
+
+/// Seconds of looking without a read of this process before the others' blocks count as seen. The
+/// blocks of its own reads are in the same counter, and sessions report theirs once a second.
+const UNREAD_SECONDS_MIN: f64 = 0.9;
+
+/// What was seen of blocks holds for this many seconds.
+const BLOCKS_SECONDS_MAX: f64 = 30.0;
+
+/// One answer of look.sql, and this process's own work so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Look {
+    /// The server's clock, in seconds.
+    pub(super) at: f64,
+    pub(super) nap_ms: Option<f64>,
+    pub(super) probe_ms: Option<f64>,
+    pub(super) transactions: Option<f64>,
+    pub(super) blocks: Option<f64>,
+    pub(super) sessions: Option<f64>,
+    /// A replica does not show the work of its primary.
+    pub(super) is_replica: bool,
+    /// Transactions that this process has begun.
+    pub(super) begun: f64,
+    /// Chunks that this process has read.
+    pub(super) reads: u64,
+}
+
+impl Look {
+    pub(super) const SQL: &'static str = include_str!("look.sql");
+
+    /// Reads the answer. `begun` and `reads` are this process's own work.
+    pub(super) fn read(row: &PgRow, begun: f64, reads: u64) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            at: row.try_get("at")?,
+            nap_ms: row.try_get("nap_ms")?,
+            probe_ms: row.try_get("probe_ms")?,
+            transactions: row.try_get("transactions")?,
+            blocks: row.try_get("blocks")?,
+            sessions: row.try_get("sessions")?,
+            is_replica: row.try_get("is_replica")?,
+            begun,
+            reads,
+        })
+    }
+}
+
+/// The recent looks.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Looks {
+    recent: VecDeque<Look>,
+    blocks: OthersBlocks,
+}
+
+impl Looks {
+    /// Adds a look, and returns what is seen now.
+    pub(super) fn add(&mut self, look: Look) -> Seen {
+        if look.is_replica {
+            return Seen::default();
+        }
+        let is_odd = |last: &Look| look.at <= last.at || look.at - last.at > RATE_SECONDS_MAX;
+        if self.recent.back().is_some_and(is_odd) {
+            // The server's clock was set, or the mean since then says little about the present.
+            self.recent.clear();
+        }
+        self.blocks.add(&look);
+        let transactions = self.transactions(&look);
+        self.recent.push_back(look);
+        while self.recent.front().is_some_and(|old| look.at - old.at > RATE_SECONDS_MAX) {
+            self.recent.pop_front();
+        }
+        Seen {
+            nap_ms: look.nap_ms,
+            probe_ms: look.probe_ms,
+            transactions,
+            sessions: look.sessions,
+            blocks: self.blocks.rate(look.at),
+        }
+    }
+
+    /// Whether the next looks have to see blocks, before what was seen of them is outdated.
+    pub(super) fn is_unsure_of_blocks(&self) -> bool {
+        let at = self.recent.back().map_or(0.0, |look| look.at);
+        self.blocks.rate(at + BLOCKS_SECONDS_MAX / 4.0).is_none()
+    }
+
+    /// Transactions a second since the oldest look, without this process's own. A server counts
+    /// transactions up to a second late, so that it may count those of a second more.
+    fn transactions(&self, look: &Look) -> Option<f64> {
+        let oldest = self.recent.front().filter(|old| look.at - old.at >= RATE_SECONDS_MIN)?;
+        let seconds = look.at - oldest.at;
+        let all = look.transactions? - oldest.transactions?;
+        let own = (look.begun - oldest.begun) * (1.0 + 1.0 / seconds);
+        // After a reset of the statistics the counter starts again at zero.
+        (all >= 0.0).then(|| (all - own).max(0.0) / seconds)
+    }
+}
+
+/// Blocks that were missed in the cache while this process read nothing.
+#[derive(Clone, Debug, Default)]
+struct OthersBlocks {
+    last: Option<Look>,
+    /// Whether the server may still add blocks of a read of this process.
+    is_late: bool,
+    /// Seconds and blocks between looks without a read.
+    seconds: f64,
+    blocks: f64,
+    /// The last rate, and when it was seen.
+    seen: Option<(f64, f64)>,
+}
+
+impl OthersBlocks {
+    fn add(&mut self, look: &Look) {
+        let Some(last) = self.last.replace(*look) else { return };
+        let has_read = last.reads != look.reads;
+        let seconds = look.at - last.at;
+        if has_read || self.is_late || !(0.0..=1.0).contains(&seconds) {
+            self.is_late = has_read;
+            (self.seconds, self.blocks) = (0.0, 0.0);
+            return;
+        }
+        let Some(blocks) = look.blocks.zip(last.blocks).map(|(now, old)| now - old) else { return };
+        if blocks < 0.0 {
+            return;
+        }
+        self.seconds += seconds;
+        self.blocks += blocks;
+        if self.seconds >= UNREAD_SECONDS_MIN {
+            self.seen = Some((look.at, self.blocks / self.seconds));
+            (self.seconds, self.blocks) = (0.0, 0.0);
+        }
+    }
+
+    /// The rate, unless it is outdated at `at`.
+    fn rate(&self, at: f64) -> Option<f64> {
+        let (seen_at, rate) = self.seen?;
+        (0.0..=BLOCKS_SECONDS_MAX).contains(&(at - seen_at)).then_some(rate)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Looks a tenth of a second apart, from a rate of transactions and blocks.
+    fn look(tenths: u32, (transactions, blocks): (f64, f64), begun: f64, reads: u64) -> Look {
+        let at = 1000.0 + f64::from(tenths) / 10.0;
+        let counted = |rate: f64| Some(rate * f64::from(tenths) / 10.0);
+        let (transactions, blocks) = (counted(transactions), counted(blocks));
+        Look { at, transactions, blocks, begun, reads, ..Look::default() }
+    }
+
+    #[test]
+    fn a_rate_takes_a_second_and_leaves_out_own_transactions() {
+        let mut looks = Looks::default();
+        for tenths in 0..10 {
+            let seen = looks.add(look(tenths, (500.0, 0.0), 0.0, 0));
+            assert_eq!(seen.transactions, None, "{tenths}");
+        }
+        let rate = looks.add(look(10, (500.0, 0.0), 0.0, 0)).transactions.unwrap();
+        assert!((rate - 500.0).abs() < 1.0, "{rate}");
+        let mut looks = Looks::default();
+        let own = |tenths: u32| f64::from(tenths) * 40.0;
+        let seen = (0..30).map(|tenths| looks.add(look(tenths, (400.0, 0.0), own(tenths), 0)));
+        assert_eq!(seen.last().unwrap().transactions, Some(0.0));
+    }
+
+    #[test]
+    fn what_is_old_set_back_or_reset_is_unseen() {
+        let mut looks = Looks::default();
+        let mut add = |tenths, rate| looks.add(look(tenths, (rate, 0.0), 0.0, 0)).transactions;
+        assert!((0..20).map(|tenths| add(tenths, 500.0)).last().unwrap().is_some());
+        assert_eq!(add(90, 500.0), None);
+        assert_eq!(add(3, 500.0), None);
+        assert!((4..20).map(|tenths| add(tenths, 500.0)).last().unwrap().is_some());
+        assert_eq!(add(21, 1.0), None);
+    }
+
+    #[test]
+    fn a_replica_shows_nothing() {
+        let mut looks = Looks::default();
+        let of_replica = |tenths| Look {
+            is_replica: true,
+            nap_ms: Some(1.0),
+            sessions: Some(0.0),
+            ..look(tenths, (0.0, 0.0), 0.0, 0)
+        };
+        let seen = (0..30).map(|tenths| looks.add(of_replica(tenths))).last();
+        assert_eq!(seen, Some(Seen::default()));
+    }
+
+    #[test]
+    fn blocks_count_as_others_only_while_nothing_is_read() {
+        // A chunk is read between every two looks.
+        let mut looks = Looks::default();
+        let seen = (0..30).map(|tenths| looks.add(look(tenths, (0.0, 9e3), 0.0, tenths.into())));
+        assert_eq!(seen.last().unwrap().blocks, None);
+        assert!(looks.is_unsure_of_blocks());
+        // Then there are looks alone.
+        let mut seen = Seen::default();
+        for tenths in 30..42 {
+            assert_eq!(seen.blocks, None, "{tenths}");
+            seen = looks.add(look(tenths, (0.0, 9e3), 0.0, 30));
+        }
+        let blocks = looks.add(look(42, (0.0, 9e3), 0.0, 30)).blocks;
+        assert!((blocks.unwrap() - 9e3).abs() < 1.0, "{blocks:?}");
+        assert!(!looks.is_unsure_of_blocks());
+        assert_eq!(looks.add(look(400, (0.0, 9e3), 0.0, 31)).blocks, None);
+    }
+}

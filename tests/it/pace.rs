@@ -1,0 +1,92 @@
+//! `nice_ratio = "auto"` on a real server: the worst that blind or lying signals do is the slow pace.
+//! Other tests use the server at the same time, so that these ask for no fast one. The law itself is
+//! replayed against traces in `src/throttle/pace`.
+
+use std::time::Duration;
+
+use sqlx::{Connection as _, PgConnection};
+
+use crate::support::pooler::PgBouncer;
+use crate::support::world::{EVENTS, Setup, Urls, World, random_events};
+use crate::support::{Database, postgres};
+
+/// Looks, a tenth of a second apart, that lead to the fastest pace on a quiet server.
+const LOOKS: u32 = 20;
+
+/// A worker that finds its pace.
+async fn worker_at(source: String) -> World {
+    let setup = Setup { source: "nice_ratio = \"auto\"", ..Setup::default() };
+    World::at(Urls { source, target: None }, setup).await
+}
+
+/// The pace after each look, and what holds it.
+async fn paces(world: &World) -> Vec<(f64, String)> {
+    let mut found = Vec::new();
+    for _ in 0..LOOKS {
+        let _ = world.worker.governor.look(&world.worker.source).await;
+        let (ratio, hold) = world.worker.governor.found_pace().unwrap();
+        found.push((ratio, hold.to_string()));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    found
+}
+
+fn are_all(found: &[(f64, String)], ratio: f64, hold: &str) {
+    assert!(found.iter().all(|(it, by)| *it == ratio && by == hold), "{found:?}");
+}
+
+#[tokio::test]
+async fn a_role_that_sees_no_statistics_and_a_replica_have_the_slow_pace() {
+    let database = Database::create().await;
+    let name = database.url().rsplit('/').next().unwrap().to_owned();
+    let role = format!("blind_{:08x}", fastrand::u32(..));
+    let owner = worker_at(database.url()).await;
+    let blind = format!("REVOKE SELECT ON pg_stat_database FROM PUBLIC; CREATE ROLE {role} LOGIN");
+    owner.sql(&blind).await;
+    let of_role = worker_at(database.url_of(&role)).await;
+    are_all(&paces(&of_role).await, 30.0, "transactions unseen");
+    of_role.worker.close().await;
+    // A server that says it is a replica.
+    let stand_in = format!(
+        "CREATE SCHEMA replica; CREATE FUNCTION replica.pg_is_in_recovery() RETURNS boolean \
+         LANGUAGE sql AS 'SELECT true'; \
+         ALTER DATABASE {name} SET search_path = replica, pg_catalog, public; DROP ROLE {role}"
+    );
+    owner.sql(&stand_in).await;
+    owner.worker.close().await;
+    are_all(&paces(&worker_at(database.url()).await).await, 30.0, "transactions unseen");
+}
+
+/// Its transaction shows no load on processors or disks, so that naps and the probe are as on a
+/// quiet server.
+#[tokio::test]
+async fn a_session_in_a_transaction_is_seen_through_a_pooler_too() {
+    let Some(pooler) = PgBouncer::start(postgres().port(), 1) else {
+        eprintln!("skipped: PgBouncer is not installed (apt-get install pgbouncer)");
+        return;
+    };
+    let database = Database::create().await;
+    let direct = format!("127.0.0.1:{}/", postgres().port());
+    let through = database.url().replace(&direct, &format!("127.0.0.1:{}/", pooler.port));
+    let mut other = PgConnection::connect(&database.url()).await.unwrap();
+    sqlx::query("BEGIN").execute(&mut other).await.unwrap();
+    sqlx::query("SELECT 1").execute(&mut other).await.unwrap();
+    let found = paces(&worker_at(through).await).await;
+    assert!(found.iter().all(|(ratio, _)| *ratio >= 14.0), "{found:?}");
+    other.close().await.unwrap();
+}
+
+/// Also in naps between groups, and while groups are written.
+#[tokio::test]
+async fn a_backfill_that_finds_its_pace_counts_every_row() {
+    let database = Database::create().await;
+    let world = worker_at(database.url()).await;
+    world.sql(&format!("{EVENTS}; {}; ANALYZE events", random_events(2, 15_000))).await;
+    world.init().await.unwrap();
+    let done = world.backfill("2026-01-03", false).await;
+    assert_eq!((done.succeeded, done.left), (2, 0), "{done:?}");
+    world.assert_verified("2026-01-03").await;
+    // The naps of a day would have taken a second, so that it looked first.
+    let (ratio, hold) = world.worker.governor.found_pace().unwrap();
+    assert!((0.0..=30.0).contains(&ratio), "{ratio} {hold}");
+}
