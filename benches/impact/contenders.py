@@ -122,6 +122,7 @@ class Contender:
             pass
         self.process.wait()
         self.log.close()
+        self.said = (self.place.home / "contender.log").read_text()
         others = "FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
         for _ in range(100):
             if self.place.server.psql(f"SELECT count(pg_terminate_backend(pid)) {others}") == "0":
@@ -156,6 +157,7 @@ class Tallymark(Contender):
     def __init__(self, name, place, source="", concurrency=2):
         super().__init__(name, place)
         self.source, self.concurrency, self.rounds = source, concurrency, 0
+        self.environment["TALLYMARK_LOG"] = "warn,tallymark::throttle::pace=debug"
 
     def prepare(self):
         self.rounds += 1
@@ -213,8 +215,10 @@ def all_of(place, tools, extra):
         found.append(Dbt("dbt microbatch, 2 threads", place, tools["dbt"]))
     if "sqlmesh" in tools:
         found.append(Sqlmesh("SQLMesh, 2 tasks", place, tools["sqlmesh"]))
-    found.append(Tallymark("Tallymark, nice_ratio 0", place, "nice_ratio = 0\nslots = 2"))
-    found.append(Tallymark("Tallymark, default", place))
+    found.append(Tallymark("Tallymark, nice_ratio 0, 2 slots", place, "nice_ratio = 0\nslots = 2"))
+    found.append(Tallymark("Tallymark, nice_ratio 0", place, "nice_ratio = 0"))
+    found.append(Tallymark("Tallymark, nice_ratio 30", place, "nice_ratio = 30"))
+    found.append(Tallymark("Tallymark, auto", place, 'nice_ratio = "auto"'))
     for text in extra:
         settings, _, concurrency = text.partition("@")
         name = f"Tallymark, {settings}" + (f", {concurrency} at once" if concurrency else "")

@@ -8,8 +8,10 @@ TITLES = {"memory": "the table in the server's cache", "small": "the server's ca
 
 
 def names(seen):
-    """The contenders, from the largest to the smallest impact."""
+    """The contenders, from the largest to the smallest impact, or from the fastest."""
     found = {line["contender"] for line in seen} - {"idle"}
+    if "p99" not in seen[0]:
+        return sorted(found, key=lambda name: -beyond_idle(seen, name, "rows"))
     return sorted(found, key=lambda name: -statistics.median(ratios(seen, name, "p99")))
 
 
@@ -35,6 +37,11 @@ def beyond_idle(seen, name, key):
 
 def table(seen):
     """The ratios, and the work done meanwhile."""
+    return "\n".join([*(latencies(seen) if "p99" in seen[0] else []), *work(seen)])
+
+
+def latencies(seen):
+    """The application's latencies, as ratios to its idle rounds."""
     idle = of(seen, "idle").values()
     ms = {key: spread([line[key] for line in idle]) for key in ("p50", "p95", "p99", "reads_p99", "writes_p99")}
     lines = [
@@ -44,19 +51,29 @@ def table(seen):
     for name in names(seen):
         each = [spread(ratios(seen, name, key)) for key in ("p50", "p95", "p99", "reads_p99", "writes_p99")]
         lines.append(f"| {name} | {' | '.join(each)} |")
-    lines += ["", "| beside it | rows/s | so all of it in | blocks per 1,000 rows | server's CPU, cores | its s per 1 M rows"
-              " | the tool's own CPU, cores |", "|---|---|---|---|---|---|---|"]
+    fallen = [(name, [line["fallen"] for line in of(seen, name).values() if line.get("fallen") is not None])
+              for name in names(seen)]
+    lines += [f"\n{name}: the pace fell {spread(seconds)} s after the application's first transaction"
+              for name, seconds in fallen if seconds and seen[0]["scene"] == "middle"]
+    return [*lines, ""]
+
+
+def work(seen):
+    """Rows, blocks, WAL and CPU of each contender, beyond those of the application."""
+    fastest = max((beyond_idle(seen, name, "rows") for name in names(seen)), default=1)
+    lines = ["| beside it | rows/s | of the fastest | all of it in | blocks per 1,000 rows | WAL, bytes a row | server's CPU,"
+             " cores | its s per 1 M rows | the tool's own CPU, cores |", "|---|---|---|---|---|---|---|---|---|"]
     total = seen[0].get("total", 0)
     for name in names(seen):
-        rows, blocks, cpu = (beyond_idle(seen, name, key) for key in ("rows", "blocks", "cpu"))
+        rows, blocks, cpu, wal = (beyond_idle(seen, name, key) for key in ("rows", "blocks", "cpu", "wal"))
         tool = statistics.median(line["tool_cpu"] / line["seconds"] for line in of(seen, name).values())
         rows = max(rows, 1)
-        lines.append(f"| {name} | {rows:,.0f} | {total / rows:.0f} s | {blocks / rows * 1e3:.1f} | {cpu:.2f} |"
-                     f" {cpu / rows * 1e6:.2f} | {tool:.2f} |")
+        lines.append(f"| {name} | {rows:,.0f} | {rows / fastest:.2f} | {total / rows:.0f} s | {blocks / rows * 1e3:.1f} |"
+                     f" {wal / rows:.2f} | {cpu:.2f} | {cpu / rows * 1e6:.2f} | {tool:.2f} |")
     others = [line["others"] / line["seconds"] for line in seen]
-    lines += ["", f"{len(idle)} repetitions; {idle_rate(seen)}; other work on the machine took"
-              f" {spread(others)} cores; load before rounds {spread([line['load'] for line in seen], 1)}"]
-    return "\n".join(lines)
+    idle = of(seen, "idle").values()
+    return [*lines, "", f"{len(idle)} repetitions; {idle_rate(seen)}; other work on the machine took"
+            f" {spread(others)} cores; load before rounds {spread([line['load'] for line in seen], 1)}"]
 
 
 def idle_rate(seen):

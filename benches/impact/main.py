@@ -20,6 +20,7 @@ import time
 
 import contenders
 import figures
+import scenes
 from measure import App, Counters, busy, stat, tree
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -95,8 +96,8 @@ def begun(place, contender, counters):
     print(f"{contender.name} has not read {START_ROWS} rows in {START_SECONDS_MAX} s", file=sys.stderr)
 
 
-def one_round(place, app, contender, seconds):
-    """The impact on the application and the work done, in one round."""
+def one_round(place, app, contender, scene, seconds):
+    """The impact on the application and the work done, in one round of a scene."""
     server = place.server
     server.psql("VACUUM items")
     if contender:
@@ -109,7 +110,7 @@ def one_round(place, app, contender, seconds):
     before, load = Counters(server), os.getloadavg()[0]
     tool, dynamo = tree(contender.process.pid) if contender else 0, stat(place.dynamo_pid)[1]
     try:
-        latencies = app.run(seconds)
+        latencies = scene.play(place, app, seconds)
         after_cpu = Counters(server)
         tool = (tree(contender.process.pid) if contender else 0) - tool
         dynamo = stat(place.dynamo_pid)[1] - dynamo
@@ -119,9 +120,12 @@ def one_round(place, app, contender, seconds):
     after = Counters(server)
     cpu = after_cpu.cpu - before.cpu
     ours = cpu + tool + dynamo + latencies["app_cpu"]
+    if contender and "began" in latencies:
+        latencies["fallen"] = scenes.fallen(contender.said, latencies["began"])
     return {
         "contender": contender.name if contender else "idle", **latencies, "rows": after.rows - before.rows,
-        "blocks": after.blocks - before.blocks, "missed": after.missed - before.missed, "cpu": cpu, "tool_cpu": tool,
+        "blocks": after.blocks - before.blocks, "missed": after.missed - before.missed, "wal": after.wal - before.wal, "cpu": cpu,
+        "tool_cpu": tool,
         "dynamo_cpu": dynamo, "others": after_cpu.busy - before.busy - ours, "seconds": after_cpu.at - before.at,
         "load": load,
     }
@@ -151,18 +155,21 @@ def rounds(place, arguments, setup, out):
     found = [None, *contenders.all_of(place, tools, arguments.tallymark)]
     if arguments.only:
         found = [one for one in found if one is None or any(word in one.name for word in arguments.only.split("|"))]
+    chosen = [arguments.scene] if arguments.scene != "all" else scenes.SCENES
+    pairs = [(name, one) for name in chosen for one in found if one is None or scenes.plays(scenes.SCENES[name], one.name)]
     seen = []
     for repetition in range(arguments.repetitions):
-        for contender in random.sample(found, len(found)):
+        for scene, contender in random.sample(pairs, len(pairs)):
             with quiet(arguments.lock, arguments.patience):
-                line = one_round(place, app, contender, arguments.seconds)
-            line |= {"setup": setup, "repetition": repetition, "rate": app.rate, "capacity": app.capacity, "total": place.rows}
+                line = one_round(place, app, contender, scenes.SCENES[scene], arguments.seconds)
+            line |= {"scene": scene, "setup": setup, "repetition": repetition, "rate": app.rate, "capacity": app.capacity,
+                     "total": place.rows}
             seen.append(line)
             out.write(json.dumps(line) + "\n")
             out.flush()
-            print(f"{repetition} {line['contender']:40} p50 {line['p50']:6.2f} p95 {line['p95']:6.2f} p99"
-                  f" {line['p99']:7.2f} ms  {line['rows'] / line['seconds'] / 1e3:6.0f} k rows/s  others"
-                  f" {line['others'] / line['seconds']:.2f} cores", file=sys.stderr)
+            ms = f"p99 {line['p99']:7.2f} ms" if "p99" in line else ""
+            print(f"{repetition} {scene:8} {line['contender']:40} {ms:15} {line['rows'] / line['seconds'] / 1e3:6.0f} k rows/s"
+                  f"  others {line['others'] / line['seconds']:.2f} cores", file=sys.stderr)
     return seen
 
 
@@ -193,6 +200,7 @@ def main():
     parser.add_argument("--rows", type=int, default=12_000_000)
     parser.add_argument("--share", type=float, default=0.27, help="of the machine that the application takes alone")
     parser.add_argument("--setup", choices=[*SETUPS, "both"], default="both")
+    parser.add_argument("--scene", choices=[*scenes.SCENES, "all"], default="all", help="what the application does")
     parser.add_argument("--only", help="contenders whose names contain one of these words: a|b")
     parser.add_argument("--tallymark", action="append", default=[], metavar="SETTINGS[@CONCURRENCY]",
                         help="one more contender: Tallymark with these lines of [source], divided by ;")
@@ -213,11 +221,16 @@ def main():
                 print(f"{setup}: {read_once(place)}", flush=True)
                 seen += rounds(place, arguments, setup, out)
     for setup in chosen:
-        print(f"\n{setup} ({SETUPS[setup]} of shared_buffers)\n")
-        print(figures.table([line for line in seen if line["setup"] == setup]), flush=True)
-    chart = arguments.chart or ROOT / "target/impact/impact.svg"
-    chart.write_text(figures.chart(seen))
-    print(f"\n{chart}")
+        print(f"\n{setup} ({SETUPS[setup]} of shared_buffers)")
+        for name, scene in scenes.SCENES.items():
+            lines = [line for line in seen if (line["setup"], line["scene"]) == (setup, name)]
+            if lines:
+                print(f"\n**{scene.title}**\n\n{figures.table(lines)}", flush=True)
+    steady = [line for line in seen if line["scene"] == "steady"]
+    if steady:
+        chart = arguments.chart or ROOT / "target/impact/impact.svg"
+        chart.write_text(figures.chart(steady))
+        print(f"\n{chart}")
 
 
 if __name__ == "__main__":

@@ -54,6 +54,7 @@ class Counters:
                " + idx_blks_hit, heap_blks_read + idx_blks_read FROM pg_stat_user_tables JOIN pg_statio_user_tables"
                " USING (relid) WHERE relid = 'events'::regclass")
         self.rows, self.blocks, self.missed = map(int, server.psql(sql).split("|"))
+        self.wal = int(server.psql("SELECT pg_current_wal_insert_lsn() - '0/0'"))
         self.at, self.busy, self.cpu = time.monotonic(), busy(), tree(server.pid)
 
 
@@ -75,12 +76,12 @@ class App:
         """Transactions a second, as fast as the machine can."""
         return len(self._log(seconds, [])) / (seconds - WARM_SECONDS)
 
-    def run(self, seconds):
-        """Milliseconds from when a transaction was due until it had ended."""
+    def run(self, seconds, arrival=None):
+        """Milliseconds from when a transaction was due until it had ended; with `arrival` of so many first seconds."""
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
-        lines = self._log(seconds, ["-R", self.rate])
+        lines = self._log(seconds, ["-R", self.rate], arrival)
         now = resource.getrusage(resource.RUSAGE_CHILDREN)
-        result = {"transactions": len(lines),
+        result = {"transactions": len(lines), "began": self.began,
                   "app_cpu": now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime}
         names = list(self.mix)
         for prefix, kept in [("", {*names}), ("reads_", {*names} - WRITES), ("writes_", WRITES)]:
@@ -89,7 +90,7 @@ class App:
                 result[prefix + name] = percentile(times, share)
         return result
 
-    def _log(self, seconds, more):
+    def _log(self, seconds, more, arrival=None):
         """Microseconds and script of each transaction."""
         place = self.place
         prefix = place.home / "app"
@@ -107,5 +108,6 @@ class App:
                 fields = line.split()
                 lines.append((float(fields[4]) + float(fields[5]) / 1e6, int(fields[2]), int(fields[3])))
             log.unlink()
-        begin = min(at - us / 1e6 for at, us, _ in lines) + WARM_SECONDS
-        return [(us, script) for at, us, script in lines if at - us / 1e6 >= begin]
+        self.began = min(at - us / 1e6 for at, us, _ in lines)
+        first, last = (0, arrival) if arrival else (WARM_SECONDS, math.inf)
+        return [(us, script) for at, us, script in lines if first <= at - us / 1e6 - self.began <= last]
