@@ -5,6 +5,7 @@ mod backfill;
 mod capture;
 mod check;
 mod checkpoints;
+mod console;
 mod control;
 #[cfg(feature = "embedded")]
 mod demo;
@@ -227,7 +228,7 @@ pub async fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { Severity::Usage as u8 } else { 0 });
         }
     };
-    crate::telemetry::log::cli(global.verbose, console::colors_enabled_stderr());
+    crate::telemetry::log::cli(global.verbose, ::console::colors_enabled_stderr());
     global.signals.listen(&global.interrupt);
     let ended = dispatch(&global, command).await;
     if let Some(code) = global.signals.code() {

@@ -1,8 +1,9 @@
-mod grid;
-mod overview;
+pub(super) mod grid;
+pub(super) mod overview;
 mod watch;
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -13,10 +14,11 @@ use serde_json::json;
 use super::remote::{self, Remote};
 use super::run::{name, named};
 use super::ui::{self, Paint};
-use super::{Failure, Global, Via, control, excluded, parse_duration, rollups};
+use super::{Failure, Global, Via, console, control, excluded, parse_duration, rollups};
 use crate::check::scrub::{self, scrubbed_range};
 use crate::checkpoint::{Backfill, Checkpoint, Drift, KeptPace, ScrubProgress, State};
 use crate::fanout;
+use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
 use crate::work::due::Planned;
 use crate::work::worker::{WorkError, Worker};
@@ -53,35 +55,39 @@ pub(crate) struct StatusArgs {
           value_parser = parse_duration)]
     #[serde(skip)]
     every: Duration,
+    /// Write it as a page into this file, with the calendar of every slice
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["watch", "via", "lines"])]
+    #[serde(skip)]
+    html: Option<PathBuf>,
     #[command(flatten)]
     #[serde(skip)]
     via: Via,
 }
 
 /// The state of a rollup's scrub.
-struct Scrubbed {
-    scrub: ScrubProgress,
+pub(super) struct Scrubbed {
+    pub(super) scrub: ScrubProgress,
     /// Slices that it covers.
-    slices: usize,
+    pub(super) slices: usize,
     /// The slices whose drift is still present, as far as is known.
-    drift: Vec<(DateTime<Utc>, Drift)>,
+    pub(super) drift: Vec<(DateTime<Utc>, Drift)>,
 }
 
 /// The state of one rollup.
-struct RollupStatus {
-    watermark: DateTime<Utc>,
-    lag: TimeDelta,
+pub(super) struct RollupStatus {
+    pub(super) watermark: DateTime<Utc>,
+    pub(super) lag: TimeDelta,
     /// Number of slices with another definition, and the total.
-    redefined: (usize, usize),
-    slices: Vec<Planned>,
-    unfinished: Vec<Checkpoint>,
-    scrub: Option<Scrubbed>,
+    pub(super) redefined: (usize, usize),
+    pub(super) slices: Vec<Planned>,
+    pub(super) unfinished: Vec<Checkpoint>,
+    pub(super) scrub: Option<Scrubbed>,
     /// Slices that start before this instant are sealed.
-    seal: Option<DateTime<Utc>>,
+    pub(super) seal: Option<DateTime<Utc>>,
     /// Why only a comparison with the source can show whether the rows are right.
-    unproven: Option<String>,
+    pub(super) unproven: Option<String>,
     /// The backfill that a function fans out.
-    backfill: Option<Backfill>,
+    pub(super) backfill: Option<Backfill>,
 }
 
 /// The state of the chosen rollups, as it is shown.
@@ -109,10 +115,28 @@ impl Shown {
 
 impl StatusArgs {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
-        match self.via.function() {
-            Some(function) => remote::ask(global, &function, Remote::Status(self)).await,
-            None => self.run_here(global).await,
+        match (self.via.function(), &self.html) {
+            (Some(function), _) => remote::ask(global, &function, Remote::Status(self)).await,
+            (None, Some(file)) => self.write_page(global, file).await,
+            (None, None) => self.run_here(global).await,
         }
+    }
+
+    /// Writes the page.
+    async fn write_page(&self, global: &Global, file: &Path) -> Result<(), Failure> {
+        let worker = global.worker(1).await?;
+        let only = self.rollup.as_deref().map(|name| worker.rollup(name)).transpose()?;
+        let page = console::file(&worker, only, worker.clock.now()).await?;
+        let bytes = page.len();
+        std::fs::write(file, page).map_err(|error| {
+            let fault = Fault::new(format!("--html {}: {error}", file.display()));
+            Failure::usage(fault.remedy("name a file in a folder that can be written"))
+        })?;
+        let document = json!({ "file": file, "bytes": bytes });
+        #[expect(clippy::cast_precision_loss, reason = "a size for people")]
+        let size = ui::bytes(bytes as f64);
+        global.print(&document, || format!("wrote {}, {size}", file.display()));
+        Ok(())
     }
 
     /// Runs the command in this process.
@@ -146,7 +170,10 @@ impl StatusArgs {
             let known = standings::of(worker, rollup, now).await?;
             let overview = Overview::new(worker, rollup, &known.plan, &control, now);
             if needs_all {
-                let standings = self.standings(worker, rollup, known, now).await?;
+                // The calendar shows the newest lines, which may begin before the watermark.
+                let lines = u32::try_from(self.lines).unwrap_or(u32::MAX).clamp(1, 1000);
+                let span = LineSpan::of(rollup).span() * i32::try_from(lines).unwrap_or(1000);
+                let standings = look(worker, rollup, known, now - span, now).await?;
                 let mut document = document(rollup, &standings);
                 overview.add_to(&mut document);
                 documents.push(document);
@@ -167,49 +194,6 @@ impl StatusArgs {
         below.extend(control::lines(worker, &control));
         below.extend(control.pace().map(pace_line));
         Ok(Shown { document, overviews, details, below })
-    }
-
-    async fn standings(
-        &self,
-        worker: &Worker,
-        rollup: &Rollup,
-        known: standings::Standings,
-        now: DateTime<Utc>,
-    ) -> Result<RollupStatus, WorkError> {
-        let standings::Standings { seen, plan: known } = known;
-        let backfill = match seen.backfill() {
-            Some(id) => worker.checkpoints.backfill(&rollup.name, id).await?,
-            None => None,
-        };
-        let backfill = match backfill {
-            Some(backfill) => Some(fanout::as_it_stands(worker, rollup, backfill).await?),
-            None => None,
-        };
-        // The calendar shows the newest lines, which may begin before the watermark.
-        let line = LineSpan::of(rollup);
-        let lines = u32::try_from(self.lines).unwrap_or(u32::MAX).clamp(1, 1000);
-        let from = (now - line.span() * i32::try_from(lines).unwrap_or(1000)).max(rollup.start);
-        let from = rollup.calendar.containing(from).start();
-        let slices = standings::in_range(worker, rollup, from, now, now).await?.slices;
-        let unfinished = replay::unfinished(worker, rollup).await?;
-        let lag = now - known.watermark;
-        // A rollup with redefined slices is read from the start.
-        let redefined = (known.redefined().count(), known.slices.len());
-        let scrub = scrubbed(worker, rollup, now).await?;
-        let watermark = known.watermark;
-        let unproven = identity::unproven(worker, rollup);
-        let seal = seen.seal_of(rollup);
-        Ok(RollupStatus {
-            watermark,
-            lag,
-            redefined,
-            slices,
-            unfinished,
-            scrub,
-            seal,
-            unproven,
-            backfill,
-        })
     }
 
     fn text(&self, rollup: &Rollup, standings: &RollupStatus) -> String {
@@ -265,6 +249,46 @@ impl StatusArgs {
         }
         lines.join("\n")
     }
+}
+
+/// The state of `rollup` at `now`, with its slices since `from`.
+pub(super) async fn look(
+    worker: &Worker,
+    rollup: &Rollup,
+    known: standings::Standings,
+    from: DateTime<Utc>,
+    now: DateTime<Utc>,
+) -> Result<RollupStatus, WorkError> {
+    let standings::Standings { seen, plan: known } = known;
+    let backfill = match seen.backfill() {
+        Some(id) => worker.checkpoints.backfill(&rollup.name, id).await?,
+        None => None,
+    };
+    let backfill = match backfill {
+        Some(backfill) => Some(fanout::as_it_stands(worker, rollup, backfill).await?),
+        None => None,
+    };
+    let from = rollup.calendar.containing(from.max(rollup.start)).start();
+    let slices = standings::in_range(worker, rollup, from, now, now).await?.slices;
+    let unfinished = replay::unfinished(worker, rollup).await?;
+    let lag = now - known.watermark;
+    // A rollup with redefined slices is read from the start.
+    let redefined = (known.redefined().count(), known.slices.len());
+    let scrub = scrubbed(worker, rollup, now).await?;
+    let watermark = known.watermark;
+    let unproven = identity::unproven(worker, rollup);
+    let seal = seen.seal_of(rollup);
+    Ok(RollupStatus {
+        watermark,
+        lag,
+        redefined,
+        slices,
+        unfinished,
+        scrub,
+        seal,
+        unproven,
+        backfill,
+    })
 }
 
 /// `entity_daily@2026-02-10T00:00:00Z  failed, attempt 3, again at …: why`.

@@ -4,6 +4,7 @@ use std::env;
 use std::fmt::{self, Debug, Formatter};
 use std::net::SocketAddr;
 
+use aws_smithy_types::base64;
 use hyper::header::{AUTHORIZATION, HeaderMap};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
@@ -44,7 +45,7 @@ impl Token {
                 "holds white space, or a character that no header can carry".to_owned()
             }
             length if length < TOKEN_MIN => format!("has only {length} characters"),
-            _ => return Ok(Self { digest: digest(&token), variable: variable.to_owned() }),
+            _ => return Ok(Self::of_text(&token, variable)),
         };
         let fault = Fault::new(format!("the token in {variable} {problem}"));
         Err(Failure::usage(fault.remedy(format!(
@@ -53,27 +54,58 @@ impl Token {
         ))))
     }
 
+    pub(super) fn of_text(token: &str, variable: &str) -> Self {
+        Self { digest: digest(token), variable: variable.to_owned() }
+    }
+
     /// Whether the request brings it, as `Authorization: Bearer TOKEN`.
     pub(super) fn is_in(&self, headers: &HeaderMap) -> bool {
-        let mut values = headers.get_all(AUTHORIZATION).iter();
-        let (Some(value), None) = (values.next(), values.next()) else { return false };
-        let Some((scheme, token)) = value.to_str().ok().and_then(|it| it.split_once(' ')) else {
-            return false;
-        };
-        scheme.eq_ignore_ascii_case("bearer") && digest(token.trim()).ct_eq(&self.digest).into()
+        credentials(headers, "bearer").is_some_and(|token| self.is(token))
     }
+
+    /// As [`Token::is_in`], or as the password that browsers ask a person for.
+    pub(super) fn is_shown(&self, headers: &HeaderMap) -> bool {
+        let basic = credentials(headers, "basic").and_then(|it| base64::decode(it).ok());
+        let basic = basic.and_then(|bytes| String::from_utf8(bytes).ok());
+        let password = basic.as_deref().and_then(|it| it.split_once(':')).map(|(_, it)| it);
+        self.is_in(headers) || password.is_some_and(|password| self.is(password))
+    }
+
+    fn is(&self, token: &str) -> bool {
+        digest(token).ct_eq(&self.digest).into()
+    }
+
+    /// What forms of pages carry that only its holders see. It does not tell the token.
+    pub(super) fn for_forms(&self) -> String {
+        let digest = Sha256::new().chain_update(b"form of ").chain_update(self.digest).finalize();
+        base64::encode(digest)
+    }
+}
+
+/// The credentials of the request's only `Authorization`, if it is of this scheme.
+fn credentials<'h>(headers: &'h HeaderMap, wanted: &str) -> Option<&'h str> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return None };
+    let (scheme, credentials) = value.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case(wanted).then(|| credentials.trim())
+}
+
+/// Whether two texts are equal. It takes equally long for all texts of a length.
+pub(super) fn is_same(one: &str, other: &str) -> bool {
+    digest(one).ct_eq(&digest(other)).into()
 }
 
 fn digest(token: &str) -> [u8; 32] {
     Sha256::digest(token.as_bytes()).into()
 }
 
-/// Listens at `listen`. Outside of this machine it needs a token for ticks.
+/// Listens at `listen`, and tells whether only this machine reaches it. Outside of this machine it
+/// needs a token for ticks.
 pub(super) async fn listen(
     listen: &str,
     port: Option<&str>,
     has_token: bool,
-) -> Result<TcpListener, Failure> {
+) -> Result<(TcpListener, bool), Failure> {
     let listen = match port {
         Some(port) => listen.replace(PORT, port),
         None if listen.contains(PORT) => {
@@ -96,10 +128,11 @@ pub(super) async fn listen(
         let remedy = "name the environment variable of a token with --tick-token-env";
         return Err(Failure::usage(fault.remedy(remedy)));
     }
-    TcpListener::bind(&*addresses).await.map_err(|error| {
+    let bound = TcpListener::bind(&*addresses).await.map_err(|error| {
         let fault = Fault::new(format!("cannot listen at {listen}: {error}"));
         Failure::of(Severity::Failed, fault.remedy("choose another port with --listen"))
-    })
+    });
+    Ok((bound?, is_local))
 }
 
 #[cfg(test)]
@@ -107,7 +140,7 @@ mod tests {
     use super::*;
 
     fn token(text: &str) -> Token {
-        Token { digest: digest(text), variable: "CRON_SECRET".into() }
+        Token::of_text(text, "CRON_SECRET")
     }
 
     fn headers(values: &[&str]) -> HeaderMap {
@@ -149,8 +182,9 @@ mod tests {
         ] {
             let bound = listen(address, None, false).await;
             assert_eq!(bound.is_ok(), is_local, "{address}: {bound:?}");
+            assert!(bound.is_ok_and(|(_, it)| it) == is_local, "{address}");
         }
-        assert!(listen("0.0.0.0:0", None, true).await.is_ok());
+        assert!(listen("0.0.0.0:0", None, true).await.is_ok_and(|(_, is_local)| !is_local));
         assert!(listen("127.0.0.1:$PORT", Some("0"), false).await.is_ok());
         for wrong in ["127.0.0.1:$PORT", "8080", "nonsense", "127.0.0.1:99999"] {
             let failure = listen(wrong, None, false).await.unwrap_err();

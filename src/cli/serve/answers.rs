@@ -5,18 +5,22 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Body as _, Bytes, Incoming};
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, WWW_AUTHENTICATE,
+};
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::access::Token;
-use super::spoken;
+use super::pages::{self, Gate};
 use super::ticker::{AskedBy, Ticker, TicksSeen};
+use crate::cli::console::{self, Actions};
 use crate::cli::{parse_duration, ui};
 use crate::model::visible;
 use crate::telemetry::prometheus::{MetricType, family};
+use crate::work::worker::Worker;
 
-/// Bytes of a request's body. It is read and ignored, as some schedulers send one.
+/// Bytes of a request's body: that of a form, or one that a scheduler sends and nobody needs.
 const BODY_MAX: usize = 64 * 1024;
 
 /// A body has arrived within this time.
@@ -36,26 +40,32 @@ pub(super) struct Site {
     /// The interval of the schedule, if there is one.
     pub(super) every: Option<Duration>,
     pub(super) tick_token: Option<Token>,
-    pub(super) read_token: Option<Token>,
+    pub(super) gate: Gate,
+    /// The clients of pages. Those of ticks share transactions among their reads.
+    pub(super) console: Worker,
+    /// What operators did in this process.
+    pub(super) actions: Arc<Actions>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Endpoint {
-    About,
+    Act,
     Alive,
     Health,
     Metrics,
+    Page,
     Tick,
 }
 
 impl Endpoint {
     fn at(path: &str) -> Option<Self> {
         Some(match path {
-            "/" => Self::About,
+            "/act" => Self::Act,
             "/livez" => Self::Alive,
             "/healthz" => Self::Health,
             "/metrics" => Self::Metrics,
             "/tick" => Self::Tick,
+            _ if console::is_page(path) => Self::Page,
             _ => return None,
         })
     }
@@ -64,6 +74,7 @@ impl Endpoint {
     const fn methods(self) -> (&'static [Method], &'static str) {
         match self {
             Self::Tick => (&[Method::GET, Method::POST], "GET, POST"),
+            Self::Act => (&[Method::POST], "POST"),
             _ => (&[Method::GET, Method::HEAD], "GET, HEAD"),
         }
     }
@@ -73,42 +84,58 @@ impl Endpoint {
 pub(super) async fn answer(site: &Site, request: Request<Incoming>) -> Answer {
     let (head, body) = request.into_parts();
     let Some(page) = Endpoint::at(head.uri.path()) else {
-        return error(StatusCode::NOT_FOUND, "nothing is here; `/` lists the paths");
+        return error(
+            StatusCode::NOT_FOUND,
+            "nothing is here; /tick, /healthz, /livez, /metrics and the console at / are",
+        );
     };
     let (methods, allowed) = page.methods();
     if !methods.contains(&head.method) {
         let text = format!("write {}", allowed.replace(", ", " or "));
         return with(error(StatusCode::METHOD_NOT_ALLOWED, &text), ALLOW, allowed);
     }
-    let token = match page {
-        Endpoint::Tick => site.tick_token.as_ref(),
-        Endpoint::Metrics => site.read_token.as_ref(),
-        Endpoint::About | Endpoint::Alive | Endpoint::Health => None,
-    };
-    if token.is_some_and(|token| !token.is_in(&head.headers)) {
-        let refusal = error(StatusCode::UNAUTHORIZED, "send `Authorization: Bearer TOKEN`");
-        return with(refusal, WWW_AUTHENTICATE, "Bearer realm=\"tallymark\"");
-    }
-    if let Err(refusal) = discard(body).await {
+    if let Some(refusal) = refusal(site, page, &head.headers) {
         return refusal;
     }
+    let body = match read(body).await {
+        Ok(body) => body,
+        Err(refusal) => return refusal,
+    };
     match page {
-        Endpoint::About => of(StatusCode::OK, TEXT, about(site)),
+        Endpoint::Act => pages::act(site, &head, &body).await,
         Endpoint::Alive => of(StatusCode::OK, TEXT, "alive\n".into()),
         Endpoint::Health => health(site),
         Endpoint::Metrics => of(StatusCode::OK, PROMETHEUS, metrics(site)),
+        Endpoint::Page => pages::show(site, &head).await,
         Endpoint::Tick => tick(site, head.uri.query().unwrap_or_default()).await,
     }
 }
 
+/// Why the caller may not have what is for machines. The console refuses by itself.
+fn refusal(site: &Site, page: Endpoint, headers: &HeaderMap) -> Option<Answer> {
+    let is_allowed = match page {
+        Endpoint::Tick => site.tick_token.as_ref().is_none_or(|token| token.is_in(headers)),
+        Endpoint::Metrics => match site.gate.refuse_outside() {
+            Ok(()) => site.gate.may_read(headers),
+            Err(refusal) => return Some(refusal.answer()),
+        },
+        Endpoint::Act | Endpoint::Alive | Endpoint::Health | Endpoint::Page => true,
+    };
+    let refuse = || {
+        let refusal = error(StatusCode::UNAUTHORIZED, "send `Authorization: Bearer TOKEN`");
+        with(refusal, WWW_AUTHENTICATE, "Bearer realm=\"tallymark\"")
+    };
+    (!is_allowed).then(refuse)
+}
+
 /// Reads the body, within limits.
-async fn discard(body: Incoming) -> Result<(), Answer> {
-    let too_large = || error(StatusCode::PAYLOAD_TOO_LARGE, "no body is needed, and this is large");
+async fn read(body: Incoming) -> Result<Bytes, Answer> {
+    let too_large = || error(StatusCode::PAYLOAD_TOO_LARGE, "this body is too large");
     if body.size_hint().lower() > BODY_MAX as u64 {
         return Err(too_large());
     }
     match tokio::time::timeout(BODY_TIME, Limited::new(body, BODY_MAX).collect()).await {
-        Ok(Ok(_)) => Ok(()),
+        Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(_)) => Err(too_large()),
         Err(_) => Err(error(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time")),
     }
@@ -175,21 +202,6 @@ async fn tick(site: &Site, query: &str) -> Answer {
     }
 }
 
-fn about(site: &Site) -> String {
-    let every = site.every.map_or_else(
-        || "Ticks when it is asked to".to_owned(),
-        |every| format!("Ticks when something is due, at most every {}", spoken(every)),
-    );
-    format!(
-        "Tallymark {}: accurate, rerunnable statistics of a PostgreSQL.\n{every}.\n\n\
-         /tick     GET or POST: work on the due slices (?wait=false, ?budget=50s)\n\
-         /healthz  how the last ticks went\n\
-         /livez    whether this process answers\n\
-         /metrics  for Prometheus\n",
-        env!("CARGO_PKG_VERSION"),
-    )
-}
-
 /// The state of the last ticks. It is open, so it has no text of a server.
 fn health(site: &Site) -> Answer {
     let TicksSeen { last, health, next_at, .. } = site.ticker.known();
@@ -236,7 +248,7 @@ fn metrics(site: &Site) -> String {
     text
 }
 
-fn error(status: StatusCode, text: &str) -> Answer {
+pub(super) fn error(status: StatusCode, text: &str) -> Answer {
     of_json(status, &json!({ "error": text }))
 }
 
@@ -245,7 +257,7 @@ fn of_json(status: StatusCode, document: &Value) -> Answer {
     of(status, JSON, visible::json(&text).into_owned())
 }
 
-fn of(status: StatusCode, kind: &'static str, body: String) -> Answer {
+pub(super) fn of(status: StatusCode, kind: &'static str, body: String) -> Answer {
     let mut answer = Response::new(Full::new(Bytes::from(body)));
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
@@ -255,7 +267,7 @@ fn of(status: StatusCode, kind: &'static str, body: String) -> Answer {
     answer
 }
 
-fn with(mut answer: Answer, name: hyper::header::HeaderName, value: &'static str) -> Answer {
+pub(super) fn with(mut answer: Answer, name: HeaderName, value: &'static str) -> Answer {
     answer.headers_mut().insert(name, HeaderValue::from_static(value));
     answer
 }

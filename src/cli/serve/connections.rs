@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -131,8 +133,9 @@ fn refused(error: &io::Error) {
 
 /// Answers the request of one connection, and ends it.
 async fn answer(stream: TcpStream, client: SocketAddr, site: &Site, is_answering: &AtomicBool) {
-    let service = service_fn(|request| {
+    let service = service_fn(|mut request: Request<Incoming>| {
         is_answering.store(true, Ordering::SeqCst);
+        request.extensions_mut().insert(client);
         // Boxed, as only what can be moved is polled by reference.
         Box::pin(async { Ok::<_, Infallible>(answers::answer(site, request).await) })
     });

@@ -6,6 +6,7 @@
 //! | `access` | where it listens, and the tokens of callers |
 //! | `connections` | the limits of connections |
 //! | `answers` | requests and their answers |
+//! | `pages` | the console: who may see it, and who may act |
 //! | `ticker` | one tick at a time |
 //! | `schedule` | when to begin the next one |
 //! | `health` | how the ticks go |
@@ -14,6 +15,7 @@ mod access;
 mod answers;
 mod connections;
 mod health;
+mod pages;
 mod schedule;
 mod ticker;
 
@@ -24,9 +26,11 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 
+use super::console::Actions;
 use super::{Failure, Global, parse_duration, ui};
 use access::Token;
 use answers::Site;
+use pages::Gate;
 use ticker::Ticker;
 
 /// A shorter interval would only ask the checkpoints more often.
@@ -50,27 +54,38 @@ pub struct ServeArgs {
     /// The environment variable with the token that /tick asks for
     #[arg(long, value_name = "NAME")]
     tick_token_env: Option<String>,
-    /// The environment variable with the token that /metrics asks for
+    /// The environment variable with the token that the console and /metrics ask for
     #[arg(long, value_name = "NAME")]
     read_token_env: Option<String>,
+    /// The environment variable with the token of operators, who act in the console
+    #[arg(long, value_name = "NAME")]
+    operator_token_env: Option<String>,
 }
 
 impl ServeArgs {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
         let token = |name: &Option<String>| name.as_deref().map(Token::of).transpose();
         let (tick_token, read_token) = (token(&self.tick_token_env)?, token(&self.read_token_env)?);
+        let operator_token = token(&self.operator_token_env)?;
         let worker = global.worker(1).await?;
         let port = env::var("PORT").ok();
-        let listener = access::listen(&self.listen, port.as_deref(), tick_token.is_some()).await?;
+        let (listener, is_local) =
+            access::listen(&self.listen, port.as_deref(), tick_token.is_some()).await?;
         let address = listener.local_addr().map_err(|error| Failure::usage(error.to_string()))?;
+        let console = global.worker_of(worker.config.clone(), 1).await?;
+        let actions = Arc::new(Actions::new(global, &worker.config));
         let ticker = Arc::new(Ticker::new(worker, self.budget));
-        let site = Site { ticker: Arc::clone(&ticker), every: self.every, tick_token, read_token };
+        let gate = Gate { read_token, operator_token, is_local };
+        let (ticks, acts) = (Arc::clone(&ticker), Arc::clone(&actions));
+        let site =
+            Site { ticker: ticks, every: self.every, tick_token, gate, console, actions: acts };
         let document = json!({
             "listening": address.to_string(),
             "every_seconds": self.every.map(|every| every.as_secs_f64()),
             "next_tick": self.every.map(|_| ui::instant(ticker.worker.clock.now())),
             "tick_token": site.tick_token.as_ref().map(|token| &token.variable),
-            "read_token": site.read_token.as_ref().map(|token| &token.variable),
+            "read_token": site.gate.read_token.as_ref().map(|token| &token.variable),
+            "operator_token": site.gate.operator_token.as_ref().map(|token| &token.variable),
         });
         global.print(&document, || started(&site, &address.to_string()));
         let serving = tokio::spawn(connections::serve(listener, Arc::new(site)));
@@ -85,6 +100,7 @@ impl ServeArgs {
             () = global.interrupt.raised() => {}
         }
         ticker.idle().await;
+        actions.idle().await;
         // The runtime ends the connections. Those that wait for a tick are answered before.
         tokio::time::sleep(ANSWER_TIME).await;
         serving.abort();

@@ -1,5 +1,6 @@
 //! Ticks, one at a time, and what is known of them.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -47,6 +48,13 @@ impl RunningTick {
             "asked_by": self.asked_by.word(),
             "ends_by": ui::instant(self.deadline.instant()),
         })
+    }
+}
+
+impl fmt::Display for RunningTick {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (began, ends) = (ui::instant(self.began_at), ui::instant(self.deadline.instant()));
+        write!(f, "begun {began} by {}, until {ends} at the latest", self.asked_by.word())
     }
 }
 

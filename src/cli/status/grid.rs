@@ -8,18 +8,27 @@ use crate::cli::ui::{self, Paint};
 use crate::model::rollup::Rollup;
 use crate::work::due::{Planned, Standing};
 
-/// The calendar of slices: a line per month (or day, or year), a letter per slice.
-pub(super) fn grid(rollup: &Rollup, slices: &[Planned], lines: usize) -> Vec<String> {
+/// The lines of a calendar by their labels. Each has its slices by their places.
+pub(in crate::cli) type CalendarLines<'s> = BTreeMap<String, BTreeMap<usize, &'s Planned>>;
+
+/// Arranges slices in lines.
+pub(in crate::cli) fn arranged<'s>(rollup: &Rollup, slices: &'s [Planned]) -> CalendarLines<'s> {
     let line = LineSpan::of(rollup);
-    let mut rows: BTreeMap<String, BTreeMap<usize, Standing>> = BTreeMap::new();
+    let mut rows = CalendarLines::new();
     for planned in slices {
         let local = planned.slice.start().with_timezone(&rollup.calendar.zone());
         let (label, place) = line.place(rollup, local.naive_local());
         let row = rows.entry(label).or_default();
         // An hour that occurs twice takes the next place.
         let place = if row.contains_key(&place) { place + 1 } else { place };
-        row.insert(place, planned.standing);
+        row.insert(place, planned);
     }
+    rows
+}
+
+/// The calendar of slices: a line per month (or day, or year), a letter per slice.
+pub(super) fn grid(rollup: &Rollup, slices: &[Planned], lines: usize) -> Vec<String> {
+    let rows = arranged(rollup, slices);
     let shown = rows.len().saturating_sub(lines.max(1));
     rows.into_iter()
         .skip(shown)
@@ -27,7 +36,9 @@ pub(super) fn grid(rollup: &Rollup, slices: &[Planned], lines: usize) -> Vec<Str
             let width = cells.keys().max().map_or(0, |last| last + 1);
             let cells: String = (0..width)
                 .map(|place| match cells.get(&place) {
-                    Some(standing) => ui::paint(color(*standing), letter(*standing)),
+                    Some(Planned { standing, .. }) => {
+                        ui::paint(color(*standing), letter(*standing))
+                    }
                     None => " ".into(),
                 })
                 .collect();
@@ -89,7 +100,7 @@ impl LineSpan {
     }
 }
 
-const fn letter(standing: Standing) -> char {
+pub(in crate::cli) const fn letter(standing: Standing) -> char {
     match standing {
         Standing::Succeeded => '#',
         Standing::Missing => '.',
@@ -113,7 +124,7 @@ const fn letter(standing: Standing) -> char {
     }
 }
 
-const fn color(standing: Standing) -> Paint {
+pub(in crate::cli) const fn color(standing: Standing) -> Paint {
     match standing {
         Standing::Succeeded | Standing::Open => Paint::Green,
         Standing::Missing
@@ -134,8 +145,10 @@ const fn color(standing: Standing) -> Paint {
     }
 }
 
-/// The letters that occur, each with its meaning and count.
-pub(super) fn legend(slices: &[Planned]) -> String {
+/// The standings that occur with their counts, the most frequent first.
+pub(in crate::cli) fn counts<'s>(
+    slices: impl Iterator<Item = &'s Planned>,
+) -> Vec<(Standing, usize)> {
     let mut counts: BTreeMap<&str, (Standing, usize)> = BTreeMap::new();
     for planned in slices {
         let standing = planned.standing;
@@ -144,6 +157,11 @@ pub(super) fn legend(slices: &[Planned]) -> String {
     let mut counts: Vec<(Standing, usize)> = counts.into_values().collect();
     counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     counts
+}
+
+/// The letters that occur, each with its meaning and count.
+pub(super) fn legend(slices: &[Planned]) -> String {
+    counts(slices.iter())
         .into_iter()
         .map(|(standing, count)| {
             let letter = ui::paint(color(standing), letter(standing));

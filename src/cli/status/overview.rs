@@ -15,25 +15,25 @@ const NAME_MIN: usize = 12;
 
 /// The state of one rollup in a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Overview {
-    pub(super) name: String,
-    pub(super) state: RollupState,
+pub(in crate::cli) struct Overview {
+    pub(in crate::cli) name: String,
+    pub(in crate::cli) state: RollupState,
     /// Every slice before this instant has succeeded.
-    pub(super) complete_through: DateTime<Utc>,
-    pub(super) lag: TimeDelta,
+    pub(in crate::cli) complete_through: DateTime<Utc>,
+    pub(in crate::cli) lag: TimeDelta,
     /// Slices that failed and have yet to succeed.
-    pub(super) failing: usize,
+    pub(in crate::cli) failing: usize,
     /// The other slices that are over and have yet to succeed.
-    pub(super) left: usize,
+    pub(in crate::cli) left: usize,
     /// When the rollup has work: now, or later. `None`: once finer slices are done.
-    pub(super) next_due: Option<DateTime<Utc>>,
+    pub(in crate::cli) next_due: Option<DateTime<Utc>>,
     now: DateTime<Utc>,
 }
 
 /// What an operator should know of a rollup first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum RollupState {
+pub(in crate::cli) enum RollupState {
     /// A restore may have lost rows or late changes that were counted.
     Unproven,
     Failing,
@@ -46,7 +46,7 @@ pub(super) enum RollupState {
 }
 
 impl RollupState {
-    const fn word(self) -> &'static str {
+    pub(in crate::cli) const fn word(self) -> &'static str {
         match self {
             Self::Unproven => "unproven",
             Self::Failing => "failing",
@@ -57,7 +57,7 @@ impl RollupState {
         }
     }
 
-    const fn paint(self) -> Paint {
+    pub(in crate::cli) const fn paint(self) -> Paint {
         match self {
             Self::Unproven | Self::Failing => Paint::Alarm,
             Self::Paused | Self::Behind => Paint::Yellow,
@@ -69,7 +69,7 @@ impl RollupState {
 
 impl Overview {
     /// The state of `rollup` by its plan from the watermark on.
-    pub(super) fn new(
+    pub(in crate::cli) fn new(
         worker: &Worker,
         rollup: &Rollup,
         plan: &Plan,
@@ -126,7 +126,8 @@ impl Overview {
         )
     }
 
-    fn cells(&self) -> [String; 7] {
+    /// The texts of [`TITLES`].
+    pub(in crate::cli) fn cells(&self) -> [String; 7] {
         let due = match self.next_due.map(|at| at - self.now) {
             Some(wait) if wait > TimeDelta::zero() => format!("in {}", roughly(wait)),
             Some(_) => "now".to_owned(),
@@ -149,11 +150,11 @@ const fn is_failing(standing: Standing) -> bool {
     matches!(standing, Standing::Retry | Standing::Waiting | Standing::Exhausted)
 }
 
-const TITLES: [&str; 7] =
+pub(in crate::cli) const TITLES: [&str; 7] =
     ["rollup", "state", "complete through", "lag", "failing", "left", "next due"];
 
 /// The columns of numbers.
-const IS_RIGHT: [bool; 7] = [false, false, false, false, true, true, false];
+pub(in crate::cli) const IS_RIGHT: [bool; 7] = [false, false, false, false, true, true, false];
 
 /// The column that a narrow terminal goes without, as the lag says the same.
 const COMPLETE: usize = 2;
@@ -204,7 +205,7 @@ fn minute(at: DateTime<Utc>) -> String {
 }
 
 /// A length of time in its largest unit.
-fn roughly(time: TimeDelta) -> String {
+pub(in crate::cli) fn roughly(time: TimeDelta) -> String {
     let seconds = time.num_seconds().max(0);
     match seconds {
         0..60 => format!("{seconds} s"),

@@ -1,6 +1,7 @@
 //! `tallymark serve`: ticks on a schedule and over HTTP, on real servers.
 
 mod calls;
+mod console;
 mod frozen;
 mod hosts;
 mod http;
