@@ -52,6 +52,8 @@ struct FoundMarker {
     replaced_owner: Option<String>,
     /// Whether its rows were taken over from another job's table.
     is_adopted: bool,
+    /// Whether readers see it as stale.
+    is_raised: bool,
 }
 
 impl FoundMarker {
@@ -217,6 +219,9 @@ async fn repair_range(
             report.restored.push(marker.start);
         }
     }
+    if !dry_run {
+        raise_unfinished(worker, rollup, markers, &checkpoints).await?;
+    }
     let is_slice = |it: &&Checkpoint| rollup.calendar.starting(it.slice_start).is_ok();
     let is_newer = |it: &&Checkpoint| !older.contains(&it.slice_start);
     for checkpoint in checkpoints.iter().filter(is_slice).filter(is_newer) {
@@ -237,6 +242,24 @@ async fn repair_range(
         }
     }
     Ok(())
+}
+
+/// Tells readers of slices that have rows and must run again. A restored target has forgotten what was
+/// found since its backup.
+async fn raise_unfinished(
+    worker: &Worker,
+    rollup: &Rollup,
+    markers: &[FoundMarker],
+    checkpoints: &[Checkpoint],
+) -> Result<(), WorkError> {
+    let is_forgotten = |it: &&Checkpoint| {
+        let marker = markers.iter().find(|marker| marker.start == it.slice_start);
+        it.state != State::Succeeded
+            && marker.is_some_and(|marker| marker.replaced_at.is_some() && !marker.is_raised)
+    };
+    let unfinished = checkpoints.iter().filter(is_forgotten);
+    let slices: Vec<_> = unfinished.map(|it| rollup.calendar.containing(it.slice_start)).collect();
+    Ok(worker.target.raise(&rollup.name, &slices, "its last attempt is not done").await?)
 }
 
 /// The marker in the form that the checkpoints use.
@@ -281,8 +304,10 @@ async fn markers(
     let sql = format!(
         "SELECT slice_start, slice_end, attempt, owner, definition, \
          coalesce(rows_read, 0) AS rows_read, coalesce(groups, 0) AS groups, \
-         replaced_at, replaced_by, replaced_owner, attempt = 0 AS is_adopted \
-         FROM tallymark.slice \
+         replaced_at, replaced_by, replaced_owner, attempt = 0 AS is_adopted, \
+         EXISTS (SELECT FROM tallymark.outstanding o WHERE o.rollup = m.rollup \
+         AND o.slice_start = m.slice_start AND o.cleared < o.generation) AS is_raised \
+         FROM tallymark.slice m \
          WHERE rollup = {} AND slice_start >= {} ORDER BY slice_start LIMIT {PAGE}",
         literal(&rollup.name),
         timestamptz(from),
@@ -303,6 +328,7 @@ async fn markers(
                 replaced_by: row.try_get::<Option<i64>, _>("replaced_by")?.map(i64::unsigned_abs),
                 replaced_owner: row.try_get("replaced_owner")?,
                 is_adopted: row.try_get("is_adopted")?,
+                is_raised: row.try_get("is_raised")?,
             })
         })
         .collect::<Result<_, sqlx::Error>>()

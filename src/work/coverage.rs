@@ -15,6 +15,7 @@ use crate::target::coverage::{ToldRollup, outstanding, tell_sql};
 use crate::target::live;
 use crate::work::compose::{finer_name, root};
 use crate::work::due::{Plan, Standing};
+use crate::work::identity;
 use crate::work::worker::Worker;
 
 /// Ends of slices that are told in advance. A reader learns by them that a slice is missing, even if
@@ -71,7 +72,7 @@ impl<'r> TickFindings<'r> {
         };
         let told = ToldRollup {
             rollup: rollup.name.clone(),
-            checked_at,
+            checked_at: Some(checked_at),
             definition: seen.definition_of(rollup),
             parts_of: finer_name(rollup),
             is_window: rollup.trailing.is_some(),
@@ -134,7 +135,12 @@ pub(crate) async fn tell(
     if !findings.are_news() {
         return Ok(());
     }
-    let mut told: Vec<_> = findings.rollups.iter().map(|(_, _, told)| told.clone()).collect();
+    let told = findings.rollups.iter().map(|(rollup, _, told)| {
+        // A restore may have taken changes away that were found before.
+        let is_proven = identity::unproven(worker, rollup).is_none();
+        ToldRollup { checked_at: told.checked_at.filter(|_| is_proven), ..told.clone() }
+    });
+    let mut told: Vec<_> = told.collect();
     if worker.config.scrub.is_some() {
         for it in &mut told {
             it.verified_through = verified_through(worker, &it.rollup).await?;

@@ -3,7 +3,9 @@
 use std::pin::pin;
 use std::sync::Arc;
 
+use tallymark::check::repair;
 use tallymark::model::clock::Deadline;
+use tallymark::work::identity;
 use tallymark::work::late;
 use tallymark::work::report::RollupProblem;
 
@@ -11,7 +13,8 @@ use crate::capture::{captured, tick};
 use crate::support::polls::polled;
 use crate::support::share;
 use crate::support::world::{
-    BUDGET, DAILY, EVENTS, Keeper, Setup, World, clock, install_capture, instant, records,
+    BUDGET, DAILY, EVENTS, Keeper, Setup, World, checkpoints, clock, install_capture, instant,
+    records,
 };
 
 const LATE: &str = "INSERT INTO events (created_at, kind) VALUES ('2026-01-01T05:10Z', 'late')";
@@ -123,6 +126,43 @@ async fn a_late_row_is_never_hidden_by_a_worker_that_had_not_read_it() {
             polls += if share::is_whole() { 1 } else { fastrand::usize(1..12) };
         }
     }
+}
+
+/// Marks that were acknowledged since the backup are known to nothing.
+#[tokio::test]
+async fn while_a_rollup_is_unproven_nothing_is_told_as_checked() {
+    let mut world = world(Keeper::DynamoDb, false).await;
+    tick(&world).await;
+    tick(&world).await;
+    let checked = "SELECT checked_at FROM tallymark.coverage";
+    let before = world.target_value(checked).await;
+    world.worker.checkpoints = checkpoints().await;
+    world.worker.checkpoints.create_table().await.unwrap();
+    let report = repair::run(&world.worker, world.rollup(), false).await.unwrap();
+    assert!(report.unproven.is_some(), "{report:?}");
+    tick(&world).await;
+    assert_eq!(world.target_value(checked).await, before);
+    assert!(identity::proven(&world.worker, world.rollup()).await.unwrap());
+    tick(&world).await;
+    assert_ne!(world.target_value(checked).await, before);
+}
+
+/// A late change was found after the backup of the target, and has yet to be counted.
+#[tokio::test]
+async fn what_must_run_again_is_stale_after_a_restore_of_the_target() {
+    let world = world(Keeper::DynamoDb, false).await;
+    tick(&world).await;
+    tick(&world).await;
+    world.sql(LATE).await;
+    notice(&world).await;
+    world.target_sql("DELETE FROM tallymark.outstanding").await;
+    assert_eq!(world.target_value(FIRST).await, "complete 1");
+    repair::run(&world.worker, world.rollup(), true).await.unwrap();
+    assert_eq!(world.target_value(FIRST).await, "complete 1", "a dry run changes nothing");
+    repair::run(&world.worker, world.rollup(), false).await.unwrap();
+    assert_eq!(world.target_value(FIRST).await, "stale 1");
+    tick(&world).await;
+    assert_eq!(world.target_value(FIRST).await, "complete 2");
 }
 
 /// A tick that is killed between its two writes leaves a slice that readers see as stale.

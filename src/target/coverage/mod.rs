@@ -48,8 +48,8 @@ impl CoarseSlice {
 #[derive(Clone, Debug)]
 pub(crate) struct ToldRollup {
     pub(crate) rollup: String,
-    /// All changes before this instant are found.
-    pub(crate) checked_at: DateTime<Utc>,
+    /// All changes before this instant are found. `None`: no later one than was told before.
+    pub(crate) checked_at: Option<DateTime<Utc>>,
     /// The present definition, in the form of markers.
     pub(crate) definition: String,
     /// The rollup that it is computed from.
@@ -154,11 +154,13 @@ pub(crate) fn tell_sql(told: &[ToldRollup]) -> String {
         instant.map_or_else(|| "NULL::timestamptz".to_owned(), timestamptz)
     };
     let values = told.iter().map(|it| {
+        let name = literal(&it.rollup);
+        let told =
+            || format!("(SELECT k.checked_at FROM tallymark.checked k WHERE k.rollup = {name})");
         let finer = it.parts_of.as_deref().map_or_else(|| "NULL::text".to_owned(), literal);
         format!(
-            "({}, {}, {}, {finer}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {})",
-            literal(&it.rollup),
-            timestamptz(it.checked_at),
+            "({name}, {}, {}, {finer}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {})",
+            it.checked_at.map_or_else(told, timestamptz),
             literal(&it.definition),
             literal(it.settled_by),
             timestamptz(it.history_from),
