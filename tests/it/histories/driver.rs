@@ -23,9 +23,12 @@ use super::rollups::{kinds_drawn, rollups};
 use super::search::Kind;
 use crate::support::kinds;
 use crate::support::world::{self, Keeper, Setup, clock};
+use changes::Changes;
 use purge::Purges;
 use reader::Seen;
 
+#[path = "changes.rs"]
+mod changes;
 #[path = "purge.rs"]
 mod purge;
 #[path = "reader.rs"]
@@ -69,6 +72,7 @@ pub struct World {
     /// What a reader has seen in the present history.
     seen: Seen,
     purges: Purges,
+    changes: Option<Changes>,
 }
 
 struct Session {
@@ -112,13 +116,17 @@ impl World {
         };
         let sessions = [session("app_a").await, session("app_b").await];
         let mut control = connect("control").await;
+        if kind.changes {
+            control.execute(include_str!("restore.sql")).await.unwrap();
+        }
         if kind.purges {
             purge::make(&mut control, &inner.worker.config.rollups).await;
         }
         let client = world::dynamo_client().await;
         let every = expected::every(&inner).await;
         let now_ms = BEGIN_MS;
-        let (seen, purges) = (Seen::new(0), Purges::default());
+        let changes = kind.changes.then(|| Changes::new(&inner, source, &rollups));
+        let (seen, purges) = (Seen::default(), Purges::default());
         let world = Self {
             inner,
             kind,
@@ -131,6 +139,7 @@ impl World {
             client,
             seen,
             purges,
+            changes,
         };
         if matches!(world.inner.rollup().late, Late::Capture) {
             world::install_capture(&world.inner.worker).await;
@@ -150,12 +159,14 @@ impl World {
         let mut random = Rng::with_seed(seed);
         // What `grace` and a spoiled trigger miss, no reader is told.
         let has_reader = self.kind.is_promised;
-        self.seen = Seen::new(seed);
+        self.draw_changes(seed).await;
+        self.seen = self.watched(seed);
         if self.kind.purges {
             self.draw_keep(&mut random);
         }
         let mut steps = Vec::new();
         for _ in 0..random.usize(STEPS_MAX / 3..=STEPS_MAX) {
+            steps.extend(self.change().await);
             steps.push(self.step(&mut random).await);
             if self.kind.purges {
                 self.note_seals().await;
@@ -186,14 +197,16 @@ impl World {
     async fn reset(&mut self) {
         self.clock = clock(BEGIN);
         self.inner.worker.clock = Arc::new(self.clock.clone());
+        if let Some(changes) = &mut self.changes {
+            changes.other_mut().worker.clock = Arc::new(self.clock.clone());
+        }
         self.now_ms = BEGIN_MS;
         self.show_clock().await;
         if self.keeper == Keeper::DynamoDb {
             self.empty_dynamodb().await;
         }
         // The worker's caches must not claim that it has already done something.
-        let worker = &self.inner.worker;
-        worker.config.rollups.iter().for_each(|rollup| worker.forget(rollup));
+        self.forget();
         let mut sql = "DELETE FROM public.events; DELETE FROM tallymark.slice; \
                        DELETE FROM tallymark.progress; DELETE FROM tallymark.outstanding; \
                        DELETE FROM tallymark.checked;"
@@ -423,7 +436,8 @@ impl World {
             let until = self.computed_until(rollup);
             let rows = match (self.kind.purges, self.cut(&rollup.name)) {
                 (false, _) => {
-                    expected::rows_behind(&rollup.name, "public.events", "$1::timestamptz")
+                    let counted = changes::counted(self.inner.rollup(), "public.events");
+                    expected::rows_behind(&rollup.name, &counted, "$1::timestamptz")
                 }
                 (true, cut) => purge::rows_behind(&rollup.name, cut),
             };

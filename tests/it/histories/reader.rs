@@ -13,6 +13,7 @@ use tallymark::tick;
 use tallymark::work::report::TickReport;
 
 use super::World;
+use super::changes::{Changes, counted};
 use crate::histories::search::Kind;
 use crate::support::told;
 
@@ -26,7 +27,7 @@ type Hours = Vec<String>;
 fn source(events: &str) -> String {
     format!(
         "SELECT coalesce((SELECT string_agg(concat_ws(' ', kind, n, total), ', ' ORDER BY kind) \
-    FROM (SELECT kind, count(*) AS n, sum(amount) AS total FROM {events} \
+    FROM (SELECT kind, count(*) AS n, sum(amount) AS total FROM {events} e \
     WHERE at >= h AND at < h + interval '1 hour' GROUP BY kind) g), '') \
     FROM generate_series(0, 47) i, LATERAL (SELECT '2026-01-01Z'::timestamptz + i * interval '1 hour') x (h) \
     ORDER BY i"
@@ -35,39 +36,47 @@ fn source(events: &str) -> String {
 
 /// The hours that are complete, with their numbers. An hour without a slice is complete where all
 /// hours before an instant are.
-const TARGET: &str = "SELECT i, (extract(epoch FROM c.checked_at - '2026-01-01Z') * 1000)::bigint AS checked, \
+const TARGET: &str = "SELECT i, left(k.definition, 16) AS definition, (extract(epoch FROM c.checked_at - '2026-01-01Z') * 1000)::bigint AS checked, \
     coalesce((SELECT string_agg(concat_ws(' ', kind, n, total), ', ' ORDER BY kind) \
     FROM (SELECT kind, sum(events)::bigint AS n, sum(total) AS total FROM stats.hourly \
     WHERE bucket >= h AND bucket < h + interval '1 hour' GROUP BY kind) g), '') AS numbers \
-    FROM tallymark.coverage c, generate_series(0, 47) i, \
+    FROM tallymark.coverage c JOIN tallymark.checked k USING (rollup), generate_series(0, 47) i, \
     LATERAL (SELECT '2026-01-01Z'::timestamptz + i * interval '1 hour') x (h) \
     LEFT JOIN tallymark.slices_of('hourly', '-infinity', 'infinity') s ON s.slice_start = h \
     WHERE c.rollup = 'hourly' AND (s.state = 'complete' \
     OR s.state IS NULL AND h + interval '1 hour' <= c.complete_through) ORDER BY i";
 
 /// The hours that are complete by the series, with their numbers.
-const SERIES: &str = "SELECT (extract(epoch FROM s.bucket - '2026-01-01Z') / 3600)::int AS i, \
+const SERIES: &str = "SELECT left(k.definition, 16) AS definition, (extract(epoch FROM s.bucket - '2026-01-01Z') / 3600)::int AS i, \
     (extract(epoch FROM c.checked_at - '2026-01-01Z') * 1000)::bigint AS checked, \
     coalesce(string_agg(concat_ws(' ', s.kind, s.events, s.total), ', ' ORDER BY s.kind) \
     FILTER (WHERE s.events > 0), '') AS numbers \
-    FROM tallymark.coverage c, stats.hourly_series('2026-01-01Z', '2026-01-03Z', '1 hour') s \
-    WHERE c.rollup = 'hourly' GROUP BY 1, 2 HAVING bool_and(s.complete) ORDER BY 1";
+    FROM tallymark.coverage c JOIN tallymark.checked k USING (rollup), \
+    stats.hourly_series('2026-01-01Z', '2026-01-03Z', '1 hour') s \
+    WHERE c.rollup = 'hourly' GROUP BY 1, 2, 3 HAVING bool_and(s.complete) ORDER BY 2";
 
 /// The source at each instant at which it was seen to differ, and what the reader misread.
+#[derive(Default)]
 pub struct Seen {
     random: Rng,
-    versions: Vec<(i64, Hours)>,
+    /// Each definition, and the rows that count by it.
+    definitions: Vec<(String, String)>,
+    /// The hours by each definition.
+    versions: Vec<(i64, Vec<Hours>)>,
     misread: Vec<String>,
 }
 
-impl Seen {
-    pub fn new(seed: u64) -> Self {
-        let versions = vec![(i64::MIN, vec![String::new(); HOURS])];
-        Self { random: Rng::with_seed(seed), versions, misread: Vec::new() }
-    }
-}
-
 impl World {
+    /// A reader that has seen nothing yet.
+    pub(super) fn watched(&self, seed: u64) -> Seen {
+        let other = self.changes.iter().map(|changes| changes.other().rollup());
+        let definitions = std::iter::once(self.inner.rollup()).chain(other);
+        let definitions = definitions.map(|it| (it.definition(), counted(it, self.kind.events())));
+        let definitions: Vec<_> = definitions.collect();
+        let versions = vec![(i64::MIN, vec![vec![String::new(); HOURS]; definitions.len()])];
+        Seen { random: Rng::with_seed(seed), definitions, versions, misread: Vec::new() }
+    }
+
     pub(super) fn misread(&self) -> Vec<String> {
         self.seen.misread.clone()
     }
@@ -87,8 +96,11 @@ impl World {
             true => self.seen.random.usize(1..super::polls_max(self.keeper)),
             false => usize::MAX,
         };
-        let Self { inner, control, seen, kind, now_ms, .. } = self;
-        let mut work = pin!(tick::run(&inner.worker, now, deadline, None));
+        let Self { inner, control, seen, kind, now_ms, changes, .. } = self;
+        let is_other = changes.as_mut().is_some_and(Changes::ticks_by_other);
+        let other = changes.as_ref().filter(|_| is_other).map(|it| &it.other().worker);
+        let worker = other.unwrap_or(&inner.worker);
+        let mut work = pin!(tick::run(worker, now, deadline, None));
         let mut polled = 0;
         loop {
             let is_paused = polled < pause;
@@ -121,26 +133,39 @@ impl Seen {
     async fn read(&mut self, control: &mut PgConnection, now: i64, kind: Kind) {
         // A session's open TRUNCATE keeps the table, and this thread drives that session.
         control.execute("SET lock_timeout = '10ms'").await.unwrap();
-        let source =
-            sqlx::query_scalar(AssertSqlSafe(source(kind.events()))).fetch_all(&mut *control).await;
+        let mut hours: Vec<Hours> = Vec::new();
+        for (_, events) in &self.definitions {
+            let query = sqlx::query_scalar(AssertSqlSafe(source(events)));
+            hours.extend(query.fetch_all(&mut *control).await);
+        }
         control.execute("RESET lock_timeout").await.unwrap();
         // Then nothing is observed, and no other session has changed the table since the last look.
-        let Ok(source): Result<Hours, _> = source else { return };
-        if self.versions.last().is_none_or(|(_, last)| *last != source) {
-            self.versions.push((now, source));
+        if hours.len() < self.definitions.len() {
+            return;
+        }
+        if self.versions.last().is_none_or(|(_, last)| *last != hours) {
+            self.versions.push((now, hours));
         }
         let mut rows = sqlx::query(TARGET).fetch_all(&mut *control).await.unwrap();
         if self.versions.len().is_multiple_of(3) {
-            rows.extend(sqlx::query(SERIES).fetch_all(&mut *control).await.unwrap());
+            match sqlx::query(SERIES).fetch_all(&mut *control).await {
+                Ok(found) => rows.extend(found),
+                // No tick has told of the definition for which `init` made it.
+                Err(error) => assert!(error.to_string().contains("has changed since"), "{error}"),
+            }
         }
         for row in rows {
             let (hour, checked): (i32, i64) = (row.get("i"), row.get("checked"));
             let numbers: String = row.get("numbers");
             let hour = usize::try_from(hour).unwrap();
+            let definition: String = row.get("definition");
+            let place = self.definitions.iter().position(|(known, _)| *known == definition);
+            let place = place.unwrap();
             let before = self.versions.iter().rposition(|(at, _)| *at < checked).unwrap_or(0);
             let some = &self.versions[before..];
-            if !some.iter().any(|(_, hours)| hours[hour] == numbers) {
-                let wanted: Vec<_> = some.iter().map(|(at, hours)| (at, &hours[hour])).collect();
+            if !some.iter().any(|(_, hours)| hours[place][hour] == numbers) {
+                let wanted = some.iter().map(|(at, hours)| (at, &hours[place][hour]));
+                let wanted: Vec<_> = wanted.collect();
                 self.misread.push(format!(
                     "-- misread at {now} ms: hour {hour}, checked at {checked} ms, has {numbers:?}, and \
                      the source had {wanted:?}"

@@ -66,3 +66,17 @@ pub fn rollups(kind: Kind, drawn: &[&'static dyn MeasureKind], open: [bool; 2]) 
     let windows = coarse("windows", "hourly", "slice = \"1 hour\"\ntrailing = \"3 hours\"");
     format!("{hourly}{two}{four}{windows}")
 }
+
+/// The measure that [`changed`] adds.
+pub const ADDED: &str = "every_added";
+
+/// The same rollups by another definition: fewer rows count, and there is one more measure.
+pub fn changed(rollups: &str) -> String {
+    let total = "total = { sum =";
+    let changed = rollups
+        .replacen("group_by", "where = \"amount >= 40\"\ngroup_by", 1)
+        .replacen(total, &format!("{ADDED} = {{ max = \"amount\" }}\n{total}"), 1)
+        .replace("measures = [", &format!("measures = [\"{ADDED}\", "));
+    assert_ne!(changed, rollups);
+    changed
+}

@@ -58,6 +58,8 @@ pub struct Kind {
     pub looks_up: bool,
     /// Whether an operator seals history and purges the source, and rollups have `keep`.
     pub purges: bool,
+    /// Whether the definition changes and databases are restored in some histories.
+    pub changes: bool,
     /// Whether a reader may rely on what it is told.
     pub is_promised: bool,
     /// Seeds of histories that end wrong without some guard. They come first.
@@ -66,8 +68,8 @@ pub struct Kind {
 
 impl Kind {
     pub const fn new(late: &'static str, ways: Ways) -> Self {
-        let (is_composed, looks_up, purges, is_promised) = (false, false, false, true);
-        Self { late, ways, is_composed, looks_up, purges, is_promised, known: &[] }
+        let (is_composed, looks_up, purges, changes) = (false, false, false, false);
+        Self { late, ways, is_composed, looks_up, purges, changes, is_promised: true, known: &[] }
     }
 
     /// The rows that count in the hours.
@@ -90,6 +92,11 @@ impl Kind {
 
     pub const fn purging(self) -> Self {
         Self { purges: true, ..self }
+    }
+
+    /// Seeds that are known have no changes.
+    pub const fn changing(self) -> Self {
+        Self { changes: true, ..self }
     }
 
     pub const fn composed(self) -> Self {
