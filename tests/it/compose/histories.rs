@@ -279,7 +279,11 @@ impl History {
             let mut is_done = report.slices.is_empty() && report.problems.is_empty();
             for rollup in &worker.config.rollups {
                 let plan = standings::of(worker, rollup, now).await.unwrap().plan;
-                is_done &= rollup.newest(now).is_none_or(|newest| plan.watermark >= newest.start());
+                let Some(newest) = rollup.newest(now) else { continue };
+                // The newest slice may wait for its next attempt, of which no watermark tells.
+                let mut ended = plan.slices.iter().filter(|it| it.slice.start() <= newest.start());
+                is_done &=
+                    plan.watermark >= newest.start() && ended.all(|it| it.standing.is_done());
             }
             if is_done {
                 return Ok(());
