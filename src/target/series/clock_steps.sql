@@ -4,7 +4,7 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $body$
 -- The instants in a range at which steps of less than a day begin: wherever the local time of day is
 -- a multiple of the step, each time that it is, and after clocks jump to or over such a time.
--- `is_even`: no clocks change, so that all steps are equally long.
+-- `is_even`: all steps are equally long.
 DECLARE
     piece timestamptz := first;
     piece_end timestamptz;
@@ -13,14 +13,17 @@ DECLARE
     shown bigint;
     due bigint;
     day timestamptz;
+    known integer;
 BEGIN
     starts := '{}';
     is_even := true;
     -- A change of the clocks lies in a day whose ends have different offsets.
     FOR day IN
-        SELECT d FROM generate_series(first, last, interval '24 hours') AS d
-        WHERE (d AT TIME ZONE of_zone) - (d AT TIME ZONE 'UTC')
-            <> ((d + interval '24 hours') AT TIME ZONE of_zone) - ((d + interval '24 hours') AT TIME ZONE 'UTC')
+        SELECT o.d FROM (
+            SELECT d, shift, lead(shift) OVER (ORDER BY d) AS next
+            FROM generate_series(first, last + interval '24 hours', interval '24 hours') AS d,
+                LATERAL (SELECT date_part('epoch', d AT TIME ZONE of_zone) - date_part('epoch', d) AS shift) clock
+        ) o WHERE o.shift <> o.next
         UNION ALL SELECT NULL
     LOOP
         before := day;
@@ -36,17 +39,19 @@ BEGIN
             END IF;
         END LOOP;
         shown := floor(date_part('epoch', piece AT TIME ZONE of_zone));
+        known := cardinality(starts);
         -- The first multiple from here on, to the end of the piece.
         starts := starts || ARRAY(SELECT generate_series(
             piece + make_interval(secs => (seconds - shown % seconds) % seconds),
             piece_end - interval '1 second', make_interval(secs => seconds)));
+        is_even := is_even AND coalesce(starts[known + 1] - starts[known] = make_interval(secs => seconds), true);
         EXIT WHEN day IS NULL;
-        is_even := false;
         piece := piece_end;
         shown := floor(date_part('epoch', piece AT TIME ZONE of_zone));
         due := floor(date_part('epoch', before AT TIME ZONE of_zone)) + 1;
         IF shown % seconds <> 0 AND shown - shown % seconds >= due THEN
             starts := starts || piece;
+            is_even := false;
         END IF;
     END LOOP;
 END

@@ -68,23 +68,13 @@ impl Series<'_> {
 
     /// The statement for the function.
     pub(super) fn function(&self) -> String {
-        let Self { rollup, shape, merged, .. } = self;
-        let (dimensions, fields) = (&shape.dimensions, &merged.fields);
+        let rollup = self.rollup;
         let zone = literal(rollup.calendar.zone().name());
-        let of_dimensions = |sql: &dyn Fn(usize, &Dimension) -> String| {
-            dimensions.iter().enumerate().map(|(place, it)| sql(place, it)).collect::<String>()
-        };
-        let of_fields = |sql: &dyn Fn(&Field) -> String| fields.iter().map(sql).collect::<String>();
-        let names: Vec<_> = dimensions.iter().map(|it| literal(&it.name)).collect();
-        let names = format!("ARRAY[{}]::text[]", names.join(", "));
-        let generated = merged.generated.iter().map(|it| format!(", {}", it.expression));
-        let keys: Vec<_> = dimensions.iter().map(|it| format!("g.{}", ident(&it.name))).collect();
         // In one pass, because a name may look like another placeholder.
         format!(
             include_str!("function.sql"),
             name = self.name,
             schemas = self.schemas,
-            table = self.table,
             rollup = literal(&rollup.name),
             definition = literal(&rollup.definition()),
             zone = zone,
@@ -95,40 +85,111 @@ impl Series<'_> {
                 BucketType::Date => "date",
             },
             places = self.places(&zone),
-            place = self.place(),
-            dimensions = names,
-            variables = of_dimensions(&variables),
-            choices = of_dimensions(&|place, it| self.choice(place, it)),
-            conditions = of_dimensions(&|place, it| self.condition(place, it)),
-            grouped = of_dimensions(&|place, it| {
-                let name = ident(&it.name);
-                format!(", CASE WHEN __by_{place} THEN t.{name} END AS {name}")
-            }),
-            outer_dimensions = of_dimensions(&|_, it| format!(", f.{}", ident(&it.name))),
-            inner_dimensions = of_dimensions(&|_, it| format!(", {}", ident(&it.name))),
+            dimensions = self.names(),
+            variables = self.of_dimensions(variables),
+            choices = self.of_dimensions(|place, it| self.choice(place, it)),
+            is_plain = self.is_plain(&zone),
+            plain = self.rows(&self.plain()),
+            merged = self.rows(&self.merged()),
+            rows_max = ROWS_MAX,
+        )
+    }
+
+    /// The statement that returns the rows, from those of each group and step.
+    fn rows(&self, groups: &str) -> String {
+        let keys = self.shape.dimensions.iter().map(|it| format!("g.{}", ident(&it.name)));
+        let keys: Vec<_> = keys.collect();
+        let generated = self.merged.generated.iter().map(|it| format!(", {}", it.expression));
+        format!(
+            include_str!("rows.sql"),
+            groups = groups,
+            outer_dimensions = self.of_dimensions(|_, it| format!(", f.{}", ident(&it.name))),
+            columns = format!(
+                "{}{}",
+                self.of_fields(|it| format!(", f.{}", ident(&it.name))),
+                generated.collect::<String>()
+            ),
+            filled = format!(
+                "{}{}",
+                self.of_dimensions(|_, it| format!(", e.{}", ident(&it.name))),
+                self.of_fields(filled)
+            ),
             partition = match keys.is_empty() {
                 true => String::new(),
                 false => format!("PARTITION BY {} ", keys.join(", ")),
             },
+            rows_max = ROWS_MAX,
+        )
+    }
+
+    /// The rows of the table, where a step is a bucket.
+    fn plain(&self) -> String {
+        format!(
+            include_str!("plain.sql"),
+            place = self.place(),
+            columns = format!(
+                "{}{}",
+                self.of_dimensions(|_, it| format!(", t.{}", ident(&it.name))),
+                self.of_fields(|it| format!(", t.{}", ident(&it.name)))
+            ),
+            table = self.table,
+            conditions = self.of_dimensions(|place, it| self.condition(place, it)),
+        )
+    }
+
+    /// The rows of the table, merged by group and step.
+    fn merged(&self) -> String {
+        format!(
+            include_str!("merged.sql"),
+            inner_dimensions = self.of_dimensions(|_, it| format!(", {}", ident(&it.name))),
+            merged =
+                self.of_fields(|it| format!(", {} AS {}", it.expressions.direct, ident(&it.name))),
+            place = self.place(),
+            grouped = self.of_dimensions(|place, it| {
+                let name = ident(&it.name);
+                format!(", CASE WHEN __by_{place} THEN t.{name} END AS {name}")
+            }),
             read = self.read(),
+            table = self.table,
+            conditions = self.of_dimensions(|place, it| self.condition(place, it)),
             nothing = self.nothing(),
-            is_total = match dimensions.is_empty() {
+            is_total = match self.shape.dimensions.is_empty() {
                 true => "true",
                 false => "cardinality($5) = 0",
             },
-            merged = of_fields(&|it| format!(", {} AS {}", it.expressions.direct, ident(&it.name))),
-            filled = format!(
-                "{}{}",
-                of_dimensions(&|_, it| format!(", e.{}", ident(&it.name))),
-                of_fields(&filled)
-            ),
-            columns = format!(
-                "{}{}",
-                of_fields(&|it| format!(", f.{}", ident(&it.name))),
-                generated.collect::<String>()
-            ),
-            rows_max = ROWS_MAX,
         )
+    }
+
+    /// The condition that each group has at most one row in a step: a step is a bucket of the present
+    /// definition. Slices that another one computed are told as incomplete and with numbers.
+    fn is_plain(&self, zone: &str) -> String {
+        let own = |field: &Field| {
+            let columns = &self.shape.fields;
+            columns.iter().any(|it| it.name == field.name && it.sql_type == field.sql_type)
+        };
+        if self.shape.dimensions.is_empty() || !self.merged.fields.iter().all(own) {
+            return "false".to_owned();
+        }
+        format!(
+            "$3 = {}::interval AND coalesce($4, {zone}) = {zone} AND ($5 IS NULL OR $5 @> {}) \
+             AND 1 <> ALL (__standing)",
+            literal(&self.rollup.bucket.interval()),
+            self.names(),
+        )
+    }
+
+    /// The names of the dimensions, as an array.
+    fn names(&self) -> String {
+        let names = self.shape.dimensions.iter().map(|it| literal(&it.name));
+        format!("ARRAY[{}]::text[]", names.collect::<Vec<_>>().join(", "))
+    }
+
+    fn of_dimensions(&self, sql: impl Fn(usize, &Dimension) -> String) -> String {
+        self.shape.dimensions.iter().enumerate().map(|(place, it)| sql(place, it)).collect()
+    }
+
+    fn of_fields(&self, sql: impl Fn(&Field) -> String) -> String {
+        self.merged.fields.iter().map(sql).collect()
     }
 
     /// The columns of the rollup's table that the merges read.

@@ -25,35 +25,11 @@ DECLARE
     __first := date_part('epoch', __starts[1]);
     SELECT s.before, s.standing INTO __before, __standing
     FROM tallymark.standing_of({rollup}, {definition}, __starts) s;
-{choices}    -- The rows of each group and step are merged. Each row stands for the steps since the one before
-    -- it, and the last one of a group for those after it too.
-    RETURN QUERY
-    SELECT __places[f.__at]{outer_dimensions}{columns}, f.__standing = 2
-    FROM (
-        SELECT e.__at, e.__standing{filled}
-        FROM (
-            SELECT s.*, coalesce(__standing[s.__at - __before], 2) AS __standing
-            FROM (
-                SELECT generate_series(c.__last + 1, CASE WHEN c.__next IS NULL THEN __steps ELSE c.__place END) AS __at, c.*
-                FROM (
-                    SELECT g.*, lag(g.__place, 1, 0) OVER each AS __last, lead(g.__place) OVER each AS __next
-                    FROM (
-                        SELECT __place{inner_dimensions}{merged}
-                        FROM (
-                            SELECT {place} AS __place{grouped}{read}
-                            FROM {table} t
-                            WHERE t.bucket >= __places[1] AND t.bucket < __places[__steps + 1]{conditions}
-                            UNION ALL
-                            SELECT 1{nothing} WHERE {is_total}
-                        ) r
-                        GROUP BY __place{inner_dimensions}
-                    ) g
-                    WINDOW each AS ({partition}ORDER BY g.__place)
-                ) c
-            ) s
-        ) e
-    ) f
-    LIMIT {rows_max} + 1;
+{choices}    IF {is_plain} THEN
+        -- A step is a bucket, so that a group has one row in it.
+{plain}    ELSE
+        -- The rows of each group and step are merged.
+{merged}    END IF;
     GET DIAGNOSTICS __rows = ROW_COUNT;
     IF __rows > {rows_max} THEN
         RAISE EXCEPTION 'the series has more than {rows_max} rows'

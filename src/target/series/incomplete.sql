@@ -13,6 +13,8 @@ DECLARE
     markers_from timestamptz;
     markers_until timestamptz;
     length interval;
+    slices bigint;
+    plain bigint;
     doubtful_from timestamptz;
     doubtful_until timestamptz;
     found_from timestamptz;
@@ -27,13 +29,21 @@ BEGIN
     END IF;
     widest := coalesce(make_interval(secs => known.slice_seconds * 2), interval '370 days')
         + interval '1 day';
-    SELECT min(m.slice_start), max(m.slice_end), sum(m.slice_end - m.slice_start),
-        min(m.slice_start) FILTER (WHERE doubted.it), max(m.slice_end) FILTER (WHERE doubted.it)
-        INTO markers_from, markers_until, length, doubtful_from, doubtful_until
-        FROM tallymark.slice m, LATERAL (SELECT (m.kept_away IS NULL AND m.open_until IS NULL
-            AND m.slice_start >= known.history_from AND m.definition = known.definition) IS NOT TRUE AS it) doubted
+    SELECT min(m.slice_start), max(m.slice_end), sum(m.slice_end - m.slice_start), count(*),
+        count(*) FILTER (WHERE m.kept_away IS NULL AND m.open_until IS NULL
+            AND m.slice_start >= known.history_from AND m.definition = known.definition)
+        INTO markers_from, markers_until, length, slices, plain
+        FROM tallymark.slice m
         WHERE m.rollup = of_rollup AND m.slice_start > range_start - widest AND m.slice_start < range_end
             AND m.slice_end > range_start AND m.replaced_at IS NOT NULL;
+    IF plain < slices THEN
+        SELECT min(m.slice_start), max(m.slice_end) INTO doubtful_from, doubtful_until
+        FROM tallymark.slice m
+        WHERE m.rollup = of_rollup AND m.slice_start > range_start - widest AND m.slice_start < range_end
+            AND m.slice_end > range_start AND m.replaced_at IS NOT NULL
+            AND (m.kept_away IS NULL AND m.open_until IS NULL
+                AND m.slice_start >= known.history_from AND m.definition = known.definition) IS NOT TRUE;
+    END IF;
     -- What is outstanding of the rollup, and of those that it is computed from.
     part := known;
     part.rollup := of_rollup;
