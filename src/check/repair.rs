@@ -14,7 +14,7 @@ use crate::model::rollup::{Late, Rollup};
 use crate::model::sql::{literal, timestamptz};
 use crate::source;
 use crate::work::worker::{WorkError, Worker};
-use crate::work::{compose, identity, ready};
+use crate::work::{compose, empty, identity, ready};
 
 /// Markers are read in pages of this size, so that ten years of hours fit into memory.
 const PAGE: usize = 1000;
@@ -137,6 +137,10 @@ async fn reported(
         true => reason.or_else(|| seen.bond().and_then(identity::still_unproven)),
         false => identity::repaired(worker, rollup, reason).await?,
     };
+    if !dry_run && seen.source_start().is_some() {
+        // A restored source may have rows before those with which it was known to begin.
+        empty::probe(worker, rollup).await?;
+    }
     Ok(report)
 }
 

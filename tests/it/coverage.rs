@@ -165,6 +165,24 @@ async fn what_must_run_again_is_stale_after_a_restore_of_the_target() {
     assert_eq!(world.target_value(FIRST).await, "complete 2");
 }
 
+/// No mark tells of them, as no trigger fires in a restore.
+#[tokio::test]
+async fn rows_that_a_restore_brings_back_before_all_others_are_counted() {
+    let clock = Arc::new(clock("2026-01-03T12:00:00Z"));
+    let rollups = captured();
+    let setup = Setup { rollups: &rollups, clock, ..Setup::default() };
+    let second = LATE.replace("01-01T", "01-02T");
+    let world = World::new(&format!("{EVENTS}; {second}"), setup).await;
+    install_capture(&world.worker).await;
+    tick(&world).await;
+    tick(&world).await;
+    assert_eq!(world.target_value(FIRST).await, "missing 0", "it counts as empty");
+    world.sql(&format!("{LATE}; DELETE FROM tallymark.mark")).await;
+    repair::run(&world.worker, world.rollup(), false).await.unwrap();
+    tick(&world).await;
+    assert_eq!(world.target_value(FIRST).await, "complete 1");
+}
+
 /// A tick that is killed between its two writes leaves a slice that readers see as stale.
 #[tokio::test]
 async fn a_slice_that_was_raised_and_not_reopened_runs_again() {
