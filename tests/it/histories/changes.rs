@@ -59,6 +59,10 @@ impl Changes {
         Self { random, is_played, other, every, is_second, added: 0, has_backup }
     }
 
+    pub const fn is_played(&self) -> bool {
+        self.is_played
+    }
+
     pub const fn other(&self) -> &world::World {
         &self.other
     }

@@ -26,6 +26,7 @@ use crate::support::world::{self, Keeper, Setup, clock};
 use changes::Changes;
 use purge::Purges;
 use reader::Seen;
+use session::Session;
 
 #[path = "changes.rs"]
 mod changes;
@@ -33,6 +34,8 @@ mod changes;
 mod purge;
 #[path = "reader.rs"]
 mod reader;
+#[path = "session.rs"]
+mod session;
 
 /// Maximum number of the application's steps in one history.
 const STEPS_MAX: usize = 24;
@@ -75,13 +78,6 @@ pub struct World {
     changes: Option<Changes>,
 }
 
-struct Session {
-    connection: PgConnection,
-    name: &'static str,
-    is_open: bool,
-    begun_ms: i64,
-}
-
 /// An instant by the virtual clock.
 fn literal(ms: i64) -> String {
     let at = world::instant("2026-01-01") + TimeDelta::milliseconds(ms);
@@ -109,11 +105,7 @@ impl World {
         inner.worker.settle_wait_max = Duration::ZERO;
         let options: PgConnectOptions = inner.urls.source.parse().unwrap();
         let connect = async |name| options.clone().application_name(name).connect().await.unwrap();
-        let session = async |name| {
-            let mut connection = connect(name).await;
-            connection.execute("SET lock_timeout = '10ms'").await.unwrap();
-            Session { connection, name, is_open: false, begun_ms: 0 }
-        };
+        let session = async |name| Session::new(connect(name).await, name).await;
         let sessions = [session("app_a").await, session("app_b").await];
         let mut control = connect("control").await;
         if kind.changes {
@@ -249,8 +241,7 @@ impl World {
     }
 
     async fn show_clock(&mut self) {
-        let sql = format!("SELECT setval('virtual.now', {})", self.now_ms);
-        self.control.execute(AssertSqlSafe(sql)).await.unwrap();
+        session::show(&mut self.control, self.now_ms).await;
     }
 
     async fn advance(&mut self, minutes: u64) {
@@ -346,26 +337,8 @@ impl World {
     }
 
     async fn application(&mut self, which: usize, sql: &str) -> &'static str {
-        let now_ms = self.now_ms;
-        let session = &mut self.sessions[which];
-        // A single statement is its own transaction, which begins now.
-        if !session.is_open {
-            let letter = session.name.strip_prefix("app_").unwrap();
-            let begun = format!("SELECT setval('virtual.begin_{letter}', {now_ms})");
-            self.control.execute(AssertSqlSafe(begun)).await.unwrap();
-            session.begun_ms = now_ms;
-        }
-        let ended = session.connection.execute(sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))).await;
-        match (sql, &ended) {
-            ("BEGIN", Ok(_)) => session.is_open = true,
-            ("COMMIT" | "ROLLBACK", _) => session.is_open = false,
-            _ => {}
-        }
-        match ended {
-            Ok(_) => "",
-            // A lock of the other session, or a missing savepoint, as in real life.
-            Err(_) => "  -- refused",
-        }
+        let Self { sessions, control, now_ms, .. } = self;
+        sessions[which].run(control, *now_ms, sql).await
     }
 
     /// Ends all transactions, lets all time pass, and ticks until all work is done. The error

@@ -14,6 +14,7 @@ use tallymark::work::report::TickReport;
 
 use super::World;
 use super::changes::{Changes, counted};
+use super::session;
 use crate::histories::search::Kind;
 use crate::support::told;
 
@@ -87,7 +88,19 @@ impl World {
         seen.read(control, *now_ms, *kind).await;
     }
 
-    /// A tick, killed after this many polls. A reader reads at one await of it.
+    /// A statement for an await of a tick, in half of the ticks of histories with changes.
+    fn statement_beside(&mut self) -> Option<(usize, String)> {
+        let is_played = self.changes.as_ref().is_some_and(Changes::is_played);
+        let random = &mut self.seen.random;
+        if !is_played || random.bool() {
+            return None;
+        }
+        let (which, seed) = (random.usize(0..2), random.u64(..));
+        Some((which, self.statement(&mut Rng::with_seed(seed), which)))
+    }
+
+    /// A tick, killed after this many polls. A reader reads at one await of it, after a statement of
+    /// the application.
     pub(super) async fn tick(&mut self, polls: Option<usize>) -> String {
         let deadline = Deadline::after(&self.clock, Duration::from_secs(20));
         let now = self.clock.now();
@@ -96,7 +109,8 @@ impl World {
             true => self.seen.random.usize(1..super::polls_max(self.keeper)),
             false => usize::MAX,
         };
-        let Self { inner, control, seen, kind, now_ms, changes, .. } = self;
+        let beside = self.statement_beside();
+        let Self { inner, control, seen, kind, now_ms, changes, clock, sessions, .. } = self;
         let is_other = changes.as_mut().is_some_and(Changes::ticks_by_other);
         let other = changes.as_ref().filter(|_| is_other).map(|it| &it.other().worker);
         let worker = other.unwrap_or(&inner.worker);
@@ -116,13 +130,29 @@ impl World {
             })
             .await;
             match ended {
-                None => seen.read(control, *now_ms, *kind).await,
-                Some(None) => return format!("-- tick, killed after {polled} polls"),
+                None => {
+                    if let Some((which, sql)) = &beside {
+                        // Later than what was looked for before, and earlier than what comes after.
+                        for is_before in [true, false] {
+                            clock.advance(Duration::from_millis(1));
+                            *now_ms += 1;
+                            session::show(control, *now_ms).await;
+                            if is_before {
+                                sessions[*which].run(control, *now_ms, sql).await;
+                                seen.read(control, *now_ms, *kind).await;
+                            }
+                        }
+                    } else {
+                        seen.read(control, *now_ms, *kind).await;
+                    }
+                }
+                Some(None) => return format!("-- tick, killed after {polled} polls; {beside:?}"),
                 Some(Some(report)) => {
                     let slices = report.slices.iter().map(|slice| {
                         format!("{} {}", slice.start.format("%H:%M"), slice.outcome.word())
                     });
-                    return format!("-- tick: {}", slices.collect::<Vec<_>>().join(", "));
+                    let slices: Vec<_> = slices.collect();
+                    return format!("-- tick: {}; {beside:?}", slices.join(", "));
                 }
             }
         }
