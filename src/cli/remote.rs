@@ -280,6 +280,17 @@ pub(super) async fn ask(
     failure.map_or(Ok(()), Err)
 }
 
+/// Lets the function run a command, for its document alone.
+pub(super) async fn document(function: &str, command: &Remote) -> Result<Value, Failure> {
+    let answer = via::invoke(function, &command.event()).await?;
+    let answer: CommandAnswer =
+        serde_json::from_value(answer).map_err(|_| not_understood(function))?;
+    match answer.failure() {
+        Some(failure) => Err(failure),
+        None => answer.document.ok_or_else(|| not_understood(function)),
+    }
+}
+
 /// The failure that decides the exit code: the later one, unless it is less severe.
 fn worse(before: Option<Failure>, after: Option<Failure>) -> Option<Failure> {
     match (before, after) {

@@ -56,9 +56,13 @@ pub(crate) struct StatusArgs {
     #[serde(skip)]
     every: Duration,
     /// Write it as a page into this file, with the calendar of every slice
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["watch", "via", "lines"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["watch", "lines"])]
     #[serde(skip)]
     html: Option<PathBuf>,
+    /// Whether the document is to be that page.
+    #[arg(skip)]
+    #[serde(default, rename = "html")]
+    is_page: bool,
     #[command(flatten)]
     #[serde(skip)]
     via: Via,
@@ -115,18 +119,31 @@ impl Shown {
 
 impl StatusArgs {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
-        match (self.via.function(), &self.html) {
-            (Some(function), _) => remote::ask(global, &function, Remote::Status(self)).await,
-            (None, Some(file)) => self.write_page(global, file).await,
-            (None, None) => self.run_here(global).await,
+        let function = self.via.function();
+        if let Some(file) = self.html.clone() {
+            return self.write_page(global, function.as_deref(), &file).await;
+        }
+        match function {
+            Some(function) => remote::ask(global, &function, Remote::Status(self)).await,
+            None => self.run_here(global).await,
         }
     }
 
-    /// Writes the page.
-    async fn write_page(&self, global: &Global, file: &Path) -> Result<(), Failure> {
-        let worker = global.worker(1).await?;
-        let only = self.rollup.as_deref().map(|name| worker.rollup(name)).transpose()?;
-        let page = console::file(&worker, only, worker.clock.now()).await?;
+    /// Writes the page, which the function may make.
+    async fn write_page(
+        mut self,
+        global: &Global,
+        function: Option<&str>,
+        file: &Path,
+    ) -> Result<(), Failure> {
+        let page = match function {
+            None => self.page(&global.worker(1).await?).await?,
+            Some(function) => {
+                self.is_page = true;
+                let document = remote::document(function, &Remote::Status(self)).await?;
+                document["html"].as_str().unwrap_or_default().to_owned()
+            }
+        };
         let bytes = page.len();
         std::fs::write(file, page).map_err(|error| {
             let fault = Fault::new(format!("--html {}: {error}", file.display()));
@@ -139,6 +156,12 @@ impl StatusArgs {
         Ok(())
     }
 
+    /// The page, as one file.
+    async fn page(&self, worker: &Worker) -> Result<String, Failure> {
+        let only = self.rollup.as_deref().map(|name| worker.rollup(name)).transpose()?;
+        Ok(console::file(worker, only, worker.clock.now()).await?)
+    }
+
     /// Runs the command in this process.
     pub(super) async fn run_here(self, global: &Global) -> Result<(), Failure> {
         if self.watch && global.json {
@@ -147,6 +170,12 @@ impl StatusArgs {
         let worker = global.worker(1).await?;
         if self.watch {
             return watch::watch(&self, global, &worker).await;
+        }
+        if self.is_page {
+            let page = self.page(&worker).await?;
+            let text = || ui::counted(page.len(), "byte");
+            global.print(&json!({ "html": page }), text);
+            return Ok(());
         }
         let shown = self.shown(global, &worker).await?;
         match shown.details.is_empty() {
@@ -309,7 +338,7 @@ fn unfinished(rollup: &Rollup, checkpoint: &Checkpoint) -> String {
 }
 
 /// The pace that a worker has found.
-fn pace_line(KeptPace { at, nice_ratio, held_by, .. }: &KeptPace) -> String {
+pub(super) fn pace_line(KeptPace { at, nice_ratio, held_by, .. }: &KeptPace) -> String {
     format!("pace of reading at {}: nice_ratio {nice_ratio} ({held_by})", ui::instant(*at))
 }
 

@@ -129,6 +129,10 @@ async fn a_command_in_the_function_prints_and_ends_as_it_does_here() {
     ] {
         same(arguments, 0);
     }
+    let file = scene.place.config().with_file_name("page.html");
+    there(&["status", "--html", file.to_str().unwrap()]).good();
+    let page = std::fs::read_to_string(file).unwrap();
+    assert!(page.starts_with("<!DOCTYPE html>") && page.contains("All rollups"), "{page}");
     let check = there(&["check"]).good().out;
     assert!(
         check.contains("table tallymark-staging is ACTIVE, named by TALLYMARK_TABLE"),

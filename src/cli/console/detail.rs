@@ -10,6 +10,7 @@ use super::words::{percent, slice_failed};
 use super::{act, coverage, story};
 use crate::checkpoint::Scope;
 use crate::cli::status::overview::roughly;
+use crate::cli::status::pace_line;
 use crate::cli::ui::{self, Paint};
 use crate::model::clock::LAST;
 use crate::work::compose::finer_name;
@@ -84,6 +85,7 @@ fn waits(worker: &Worker, facts: &RollupFacts<'_>, setting: Setting<'_>) -> Mark
         @for (scope, ratio) in ratios {
             li { (foreign(&scope.to_string())) ": nice_ratio " (ratio) ", by `tallymark speed`" }
         }
+        @if let Some(pace) = control.pace() { li { (foreign(&pace_line(pace))) } }
         @if let Some(closed) = &closed {
             li { (foreign(&closed.why.explained())) @if let Some(at_) = closed.retry_at { ", until " (at(at_)) } }
         }

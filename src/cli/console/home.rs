@@ -8,6 +8,7 @@ use super::words::{percent, slice_failed};
 use super::{act, process};
 use crate::cli::control;
 use crate::cli::status::overview::{IS_RIGHT, Overview, RollupState, TITLES};
+use crate::cli::status::pace_line;
 use crate::cli::ui::{self, Paint};
 use crate::model::hint::Hinted as _;
 use crate::model::slice::Order;
@@ -118,7 +119,8 @@ fn cells(overview: &Overview) -> Markup {
 
 /// The operator's commands in force, and the workload of mirrors.
 fn waits(worker: &Worker, facts: &Facts<'_>) -> Markup {
-    let lines = control::lines(worker, &facts.control);
+    let mut lines = control::lines(worker, &facts.control);
+    lines.extend(facts.control.pace().map(pace_line));
     html! {
         @if !lines.is_empty() || facts.workload.is_some() {
             h2 { "In force" }

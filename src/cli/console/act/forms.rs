@@ -1,5 +1,7 @@
 //! The forms of actions. Each works without a script, and has a label for every field.
 
+use std::collections::BTreeMap;
+
 use maud::{Markup, html};
 
 use crate::cli::console::html::{Setting, foreign};
@@ -108,7 +110,7 @@ fn of_work(rollup: Option<&str>, setting: Setting<'_>) -> Markup {
         (button("Pause"))
     };
     let speed = html! {
-        (text("ratio", "Rest as a multiple of work (0 to 100, or default)", true))
+        (text("ratio", "Rest as a multiple of work (0 to 100, auto, or default)", true))
         (backfills)
         (button("Set the speed"))
     };
@@ -121,7 +123,7 @@ fn of_work(rollup: Option<&str>, setting: Setting<'_>) -> Markup {
 
 /// The plan of a backfill with its price, and the button that starts it.
 pub(in crate::cli::console) fn proposal(
-    fields: &std::collections::BTreeMap<String, String>,
+    fields: &BTreeMap<String, String>,
     plan: &[String],
     setting: Setting<'_>,
 ) -> Markup {
