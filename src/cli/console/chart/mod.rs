@@ -74,8 +74,11 @@ fn shown(rollup: &Rollup, numbers: &Numbers) -> Markup {
     let about = format!("{} over time, in {}", numbers.measure, rollup.calendar.zone());
     let picture = match plot::svg(numbers, zone) {
         Ok(svg) => html! {
-            figure.chart role="img" aria-label={ "Chart: " (foreign(&about)) ". Its numbers are in the table below." } {
-                (PreEscaped(svg))
+            div.wide role="region" aria-label="Chart" tabindex="0" {
+                figure.chart role="img"
+                    aria-label={ "Chart: " (foreign(&about)) ". Its numbers are in the table below." } {
+                    (PreEscaped(svg))
+                }
             }
         },
         Err(problem) => html! { p { "The chart could not be drawn: " (foreign(&problem)) } },
