@@ -4,18 +4,21 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use tallymark::check::repair;
+use tallymark::clients::db::Access;
 use tallymark::model::clock::Deadline;
+use tallymark::model::measure::KINDS;
+use tallymark::target::readers;
 use tallymark::work::identity;
 use tallymark::work::late;
 use tallymark::work::report::RollupProblem;
 
 use crate::capture::{captured, tick};
 use crate::support::polls::polled;
-use crate::support::share;
 use crate::support::world::{
     BUDGET, DAILY, EVENTS, Keeper, Setup, World, checkpoints, clock, install_capture, instant,
     records,
 };
+use crate::support::{kinds, share};
 
 const LATE: &str = "INSERT INTO events (created_at, kind) VALUES ('2026-01-01T05:10Z', 'late')";
 
@@ -250,14 +253,73 @@ async fn a_reader_sees_what_the_scrub_has_compared() {
     }
 }
 
+/// Every table, view, function and type in the schemas `tallymark` and `stats`, with what may be called
+/// or read by a role, and whether it has a comment. The row types of tables and the arrays of types are
+/// not listed apart.
+const OBJECTS: &str = "SELECT * FROM ( \
+    SELECT n.nspname AS schema, c.relname::text AS name, obj_description(c.oid, 'pg_class') AS comment, \
+        has_table_privilege('{role}', c.oid, 'SELECT') AS is_read, c.relkind IN ('r', 'v') AS is_table \
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'v', 'm', 'p', 'f') \
+    UNION ALL SELECT n.nspname, p.oid::regprocedure::text, obj_description(p.oid, 'pg_proc'), \
+        has_function_privilege('{role}', p.oid, 'EXECUTE'), false \
+    FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace \
+    UNION ALL SELECT n.nspname, t.typname, obj_description(t.oid, 'pg_type'), true, false \
+    FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace JOIN pg_class c ON c.oid = t.typrelid \
+    WHERE c.relkind = 'c' \
+    ) o WHERE schema IN ('tallymark', 'stats')";
+
+/// A rollup with a measure of each kind, a series and a live view, in both schemas' objects, also those
+/// of a captured source with a lookup and of checkpoints in the target.
 #[tokio::test]
-async fn every_object_of_tallymarks_has_a_comment() {
-    let world = world(Keeper::Target, false).await;
-    let without = "SELECT relname FROM pg_class WHERE relnamespace = 'tallymark'::regnamespace AND \
-                   relkind IN ('r', 'v') AND relname IN ('slice', 'progress', 'rollup', \
-                   'installation', 'outstanding', 'checked', 'coverage', 'slice_state') AND \
-                   obj_description(oid, 'pg_class') IS NULL";
-    assert_eq!(records(&world.target, without).await, [""; 0]);
+async fn every_object_has_a_comment_and_a_reader_reads_those_for_readers_alone() {
+    let measures = KINDS.iter().map(|kind| {
+        let column = kind.example_column();
+        format!("every_{} = {}\n", kinds::label(*kind), kinds::written(*kind, column, ""))
+    });
+    let rollups = format!(
+        "[[rollup]]\nname = \"daily\"\nfrom = \"public.events\"\ntime = \"created_at\"\n\
+         start = \"2026-01-01\"\nslice = \"1 day\"\nlive = true\nlate = \"capture\"\n\
+         lookup = [{{ label = \"public.labels\", on = \"label.kind = kind\" }}]\n\
+         group_by = [\"kind\", {{ name = \"label.name\" }}]\n[rollup.measures]\n{}",
+        measures.collect::<String>()
+    );
+    let sql = format!(
+        "{EVENTS}; ALTER TABLE events ADD is_paid boolean, ADD updated_at timestamptz; \
+         CREATE TABLE labels (kind text PRIMARY KEY, name text); CREATE INDEX ON events (kind)"
+    );
+    let setup = Setup {
+        rollups: &rollups,
+        clock: Arc::new(clock("2026-01-02T12:00:00Z")),
+        keeper: Keeper::Target,
+        ..Setup::default()
+    };
+    let world = World::new(&sql, setup).await;
+    install_capture(&world.worker).await;
+    let role = format!("reader_{:016x}", fastrand::u64(..));
+    world.target_sql(&format!("CREATE ROLE {role}")).await;
+    let db = &world.worker.target.db;
+    let mut tx = db.begin(Access::ReadWrite, BUDGET, "grants").await.unwrap();
+    let (role_of, rollups) = (std::slice::from_ref(&role), &world.worker.config.rollups);
+    let grants = readers::grants(&mut tx, &world.worker.target, role_of, rollups).await.unwrap();
+    for grant in grants {
+        tx.execute("granting", grant).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    let objects = OBJECTS.replace("{role}", &role);
+    let without = format!("SELECT schema, name FROM ({objects}) o WHERE comment IS NULL");
+    assert_eq!(records(&world.target, &without).await, [""; 0]);
+    let read = format!("SELECT schema, name FROM ({objects}) o WHERE is_table AND is_read");
+    let expected =
+        ["(stats,daily)", "(stats,daily_live)", "(tallymark,coverage)", "(tallymark,slice_state)"];
+    assert_eq!(records(&world.target, &read).await, expected);
+    let counted = format!("SELECT count(*) > 40 FROM ({objects}) o");
+    assert_eq!(world.target_value(&counted).await, "true", "objects of every kind are there");
+    // What reads or merges measures, and the series.
+    let called = format!(
+        "SELECT bool_and(is_read) FROM ({objects}) o WHERE comment LIKE 'For readers: %' OR name LIKE '%\\_series(%'"
+    );
+    assert_eq!(world.target_value(&called).await, "true");
+    world.target_sql(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
 }
 
 /// A week that is computed from its days.

@@ -227,7 +227,9 @@ const SERIES: &str = "SELECT (SELECT string_agg(proname, ' ') FROM pg_proc \
 
 #[tokio::test]
 async fn a_renamed_rollup_keeps_its_rows_its_progress_and_its_attempts() {
+    let live = |rollups: String| rollups.replace("slice = ", "live = true\nslice = ");
     let (place, _database) = Place::with_events(4).await;
+    place.configure(&live(daily(4)));
     place.run(&["init"]).good();
     place.run(&["run"]).good();
     place.run(&["replay", "daily", "--slice", &day(2).to_string(), "--yes"]).good();
@@ -235,7 +237,7 @@ async fn a_renamed_rollup_keeps_its_rows_its_progress_and_its_attempts() {
     place
         .run(&["rollup", "rename", "daily", "visits", "--yes"])
         .refused(2, &["hint: name = \"visits\""]);
-    place.configure(&visits(4));
+    place.configure(&live(visits(4)));
     place.run(&["run"]).refused(2, &["visits", "not ready"]);
     place.run(&["rollup", "rename", "daily", "visits"]).refused(2, &["hint: --yes"]);
 
@@ -257,6 +259,11 @@ async fn a_renamed_rollup_keeps_its_rows_its_progress_and_its_attempts() {
     assert_eq!(count(&place, "SELECT * FROM stats.visits").await, rows);
     assert_eq!(count(&place, "SELECT to_regclass('stats.daily') IS NULL").await, "(t)");
     assert_eq!(count(&place, SERIES).await, "(visits_series,visits_series,4)");
+    let views =
+        "SELECT relname FROM pg_class WHERE relnamespace = 'stats'::regnamespace AND relkind = 'v'";
+    assert_eq!(count(&place, views).await, "(visits_live)");
+    let days = "SELECT count(DISTINCT bucket) FROM stats.visits_live WHERE bucket < date_trunc('day', now(), 'UTC')";
+    assert_eq!(count(&place, days).await, "(4)");
     assert!(place.checkpoints().items("daily").await.unwrap().is_empty());
     let replayed = instant(&format!("{}T00:00:00Z", day(2)));
     let kept = place.checkpoints().get("visits", replayed).await.unwrap().unwrap();

@@ -32,21 +32,25 @@ const FUNCTIONS: &[Function] = &[
         name: "unique_count",
         arguments: "bytea",
         sql: include_str!("sql/unique_count_of_sketch.sql"),
+        comment: "For readers: the estimated number of distinct values in a sketch",
     },
     Function {
         name: "merged_sketches",
         arguments: "bytea[]",
         sql: include_str!("sql/merged_sketches.sql"),
+        comment: "Sketches of distinct values as one",
     },
     Function {
         name: "gathered_sketches",
         arguments: "bytea[], bytea",
         sql: include_str!("sql/gathered_sketches.sql"),
+        comment: "Sketches of distinct values, gathered to be merged",
     },
     Function {
         name: "merge_sets",
         arguments: "bytea",
         sql: include_str!("sql/merge_sketches.sql"),
+        comment: "For readers: sketches of distinct values as one",
     },
 ];
 

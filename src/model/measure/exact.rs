@@ -24,26 +24,31 @@ const FUNCTIONS: &[Function] = &[
         name: "at_most",
         arguments: "anyarray, bigint, text",
         sql: include_str!("sql/at_most.sql"),
+        comment: "A set, or an error where it has more members than allowed",
     },
     Function {
         name: "unique_count",
         arguments: "anyarray",
         sql: include_str!("sql/unique_count_of_array.sql"),
+        comment: "For readers: the number of distinct values in a set",
     },
     Function {
         name: "merged_sets",
         arguments: "anyarray",
         sql: include_str!("sql/merged_arrays.sql"),
+        comment: "The distinct members of a set",
     },
     Function {
         name: "gathered_sets",
         arguments: "anyarray, anyarray",
         sql: include_str!("sql/gathered_arrays.sql"),
+        comment: "Two sets, one behind the other",
     },
     Function {
         name: "merge_sets",
         arguments: "anyarray",
         sql: include_str!("sql/merge_arrays.sql"),
+        comment: "For readers: sets as one",
     },
 ];
 

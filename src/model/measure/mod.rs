@@ -216,6 +216,8 @@ pub struct Function {
     pub(crate) arguments: &'static str,
     /// The statement that creates it. The body of a function stands between `$body$`.
     pub(crate) sql: &'static str,
+    /// What it is for, as its comment in the database.
+    pub(crate) comment: &'static str,
 }
 
 /// A kind of measure.

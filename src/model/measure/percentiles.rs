@@ -36,16 +36,19 @@ const FUNCTIONS: &[Function] = &[
         name: "percentile",
         arguments: "bigint[], double precision",
         sql: include_str!("sql/percentile.sql"),
+        comment: "For readers: a percentile of the values in a sketch",
     },
     Function {
         name: "merged_counts",
         arguments: "bigint[], bigint[]",
         sql: include_str!("sql/merged_counts.sql"),
+        comment: "Two sketches of percentiles as one",
     },
     Function {
         name: "merge_sketches",
         arguments: "bigint[]",
         sql: include_str!("sql/merge_counts.sql"),
+        comment: "For readers: sketches of percentiles as one",
     },
 ];
 

@@ -152,6 +152,10 @@ pub(super) async fn install(
             format!("REVOKE ALL ON {MARKS} FROM PUBLIC"),
         ];
         sql.splice(0..0, shared);
+        if !has_marks {
+            let comment = literal("Keys of lookups whose rows a transaction changed");
+            sql.push(format!("COMMENT ON TABLE {MARKS} IS {comment}"));
+        }
     }
     if !has_marks || !is_granted(tx, reader).await? {
         let rights = RIGHTS.join(", ");

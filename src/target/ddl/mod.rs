@@ -146,6 +146,8 @@ async fn stage(
         statements.push(format!("DELETE FROM tallymark.progress WHERE rollup = {rollup}"));
     }
     statements.push(create("UNLOGGED TABLE", &stage, wanted));
+    let comment = format!("Partials of unfinished slices of rollup {}", rollup.name);
+    statements.push(format!("COMMENT ON TABLE {stage} IS {}", literal(&comment)));
     statements.push(index);
     Ok((false, statements))
 }

@@ -155,11 +155,26 @@ fn has(columns: &[(String, String)], name: &str) -> bool {
     columns.iter().any(|(known, _)| known == name)
 }
 
-/// The functions of the unique indexes: name, argument types, statement.
-const KEY_FUNCTIONS: [(&str, &str, &str); 3] = [
-    ("key_hash", "record", include_str!("../key_hash.sql")),
-    ("key_of", "text", include_str!("../key_of_text.sql")),
-    ("key_of", "bytea", include_str!("../key_of_bytes.sql")),
+/// The functions of the unique indexes: name, argument types, statement, comment.
+const KEY_FUNCTIONS: [(&str, &str, &str, &str); 3] = [
+    (
+        "key_hash",
+        "record",
+        include_str!("../key_hash.sql"),
+        "The place of some dimensions in a unique index: 128 bits of their hash",
+    ),
+    (
+        "key_of",
+        "text",
+        include_str!("../key_of_text.sql"),
+        "The place of a text in a unique index: itself, or its hash where it is long",
+    ),
+    (
+        "key_of",
+        "bytea",
+        include_str!("../key_of_bytes.sql"),
+        "The place of a bytea in a unique index: itself, or its hash where it is long",
+    ),
 ];
 
 /// The statements that create the functions of the unique indexes, where one is missing or
@@ -167,7 +182,7 @@ const KEY_FUNCTIONS: [(&str, &str, &str); 3] = [
 async fn key_functions(tx: &mut Tx) -> Result<Vec<String>, DbError> {
     const DOING: &str = "looking for the functions of the unique indexes";
     let mut statements = Vec::new();
-    for (name, arguments, sql) in KEY_FUNCTIONS {
+    for (name, arguments, sql, comment) in KEY_FUNCTIONS {
         let sql = sql.trim();
         let tag = if name == "key_hash" { "$hash$" } else { "$key$" };
         let body = sql.split(tag).nth(1).unwrap_or_default();
@@ -185,10 +200,16 @@ async fn key_functions(tx: &mut Tx) -> Result<Vec<String>, DbError> {
             found.map_err(|source| tx.error(DOING, source))?.unwrap_or_default();
         if !fits {
             statements.push(sql.to_owned());
+            statements.push(described(name, arguments, comment));
             statements.extend(indexes.iter().map(|index| format!("REINDEX INDEX {index}")));
         }
     }
     Ok(statements)
+}
+
+/// The statement that gives a function or an aggregate its comment.
+fn described(name: &str, arguments: &str, comment: &str) -> String {
+    format!("COMMENT ON ROUTINE tallymark.{name}({arguments}) IS {}", literal(comment))
 }
 
 /// The statements that create the functions of the rollup's measures, where one is missing or
@@ -216,5 +237,8 @@ async fn measure_functions(tx: &mut Tx, rollup: &Rollup) -> Result<Vec<String>, 
     let places: Result<Vec<i32>, _> = places.collect();
     let places = places.map_err(|source| tx.error(DOING, source))?;
     let lacking = places.into_iter().filter_map(|place| wanted.get(usize::try_from(place).ok()?));
-    Ok(lacking.map(|function| function.sql.trim().to_owned()).collect())
+    let statements = lacking.flat_map(|Function { name, arguments, sql, comment }| {
+        [sql.trim().to_owned(), described(name, arguments, comment)]
+    });
+    Ok(statements.collect())
 }

@@ -49,6 +49,8 @@ const LABEL: &str = "checkpoints";
 
 const SCHEMA: &str = "CREATE SCHEMA tallymark";
 
+const COMMENT: &str = "COMMENT ON TABLE {table} IS 'One row per item of the checkpoints'";
+
 /// A table of checkpoints in the target.
 #[derive(Clone, Debug)]
 pub struct Postgres {
@@ -231,8 +233,8 @@ impl Postgres {
         tx.commit().await.map_err(|error| self.error(operation, error))
     }
 
-    fn definition(&self) -> [String; 2] {
-        [include_str!("table.sql"), include_str!("index.sql")]
+    fn definition(&self) -> [String; 3] {
+        [include_str!("table.sql"), include_str!("index.sql"), COMMENT]
             .map(|sql| sql.trim_end().replace("{table}", &self.table))
     }
 

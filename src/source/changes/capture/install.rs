@@ -57,6 +57,8 @@ impl Capture {
         let comment = serde_json::to_string(&purpose).unwrap_or_default();
         let [function, mark] = triggers::signatures(&name);
         sql.push(format!("COMMENT ON FUNCTION {function} IS {}", literal(&comment)));
+        let meaning = literal("Tallymark capture: marks an hour");
+        sql.push(format!("COMMENT ON FUNCTION {mark} IS {meaning}"));
         sql.push(format!("REVOKE ALL ON FUNCTION {function}, {mark} FROM PUBLIC"));
         for relation in &relations {
             for trigger in relation.own() {
@@ -196,6 +198,14 @@ async fn is_granted(tx: &mut Tx, reader: &str) -> Result<bool, DbError> {
     tx.row(DOING, sql).await?.try_get(0).map_err(|source| tx.error(DOING, source))
 }
 
+/// The tables of a capture, and what they are for.
+const COMMENTS: [(&str, &str); 4] = [
+    ("mark", "Hours whose rows a transaction changed late"),
+    ("consumer", "The rollups that count captured tables"),
+    ("taken", "Which consumers have turned which marks into reopenings"),
+    ("partition", "The partitions of captured tables as a tick last saw them"),
+];
+
 /// The function name of a new capture. It is a hash, as the table's name may change later.
 fn function_name(relation: &str) -> String {
     let hash = Sha256::digest(relation.as_bytes());
@@ -239,6 +249,11 @@ async fn shared(tx: &mut Tx, reader: &str, has_marks: bool) -> Result<Vec<String
     sql.push(include_str!("../consumer.sql").trim().to_owned());
     sql.push(include_str!("../taken.sql").trim().to_owned());
     sql.push(include_str!("../partition.sql").trim().to_owned());
+    if !has_marks {
+        sql.extend(COMMENTS.map(|(table, comment)| {
+            format!("COMMENT ON TABLE tallymark.{table} IS {}", literal(comment))
+        }));
+    }
     sql.push(
         "REVOKE ALL ON tallymark.mark, tallymark.consumer, tallymark.taken, tallymark.partition \
          FROM PUBLIC"
