@@ -637,8 +637,10 @@ async fn the_command_line_lets_the_function_work_and_shows_what_it_did() {
     // The messages are worked on while the command watches.
     account.place.run(&["cancel", "hourly"]).good();
     let fleet = Fleet::start(&account, 1, 0.0, Duration::from_secs(2));
-    let done = run(&["backfill", "hourly", "--yes", "--via", "tallymark", "--json"]).good();
-    assert_eq!(done.json()["progress"]["done"], HOURS, "{}", done.out);
+    let done = run(&["backfill", "--all", "--yes", "--via", "tallymark", "--json"]).good();
+    let done = done.json()["rollups"].clone();
+    assert_eq!(done[0]["progress"]["done"], HOURS, "{done}");
+    assert_eq!(done.as_array().unwrap().len(), 1);
     fleet.end();
     assert_eq!(account.differences().await, "(0)");
     execute(&account.place.source_url, "DELETE FROM events").await;

@@ -3,7 +3,9 @@
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
-use super::{BackfillArgs, CONTINUE, document, foreseen, foreseen_document, shortfall, summary};
+use super::{
+    BackfillArgs, CONTINUE, document, foreseen, foreseen_document, remote, shortfall, summary,
+};
 use crate::cli::ui::{self, ProgressLine, counted, number};
 use crate::cli::{Failure, Global};
 use crate::model::clock::{Deadline, Stopwatch};
@@ -40,7 +42,7 @@ pub(super) async fn run(args: BackfillArgs, global: &Global) -> Result<(), Failu
     let parts = parts(&args, &worker).await?;
     let estimates: Vec<_> = parts.iter().map(|part| part.estimate.clone()).collect();
     let total = estimate::together(&worker, &estimates);
-    let Some(total) = total else {
+    let Some(mut total) = total else {
         let rollups = counted(worker.config.rollups.len(), "rollup");
         global.announce(format!("backfill of {rollups}: nothing to compute"));
         if global.json {
@@ -48,8 +50,12 @@ pub(super) async fn run(args: BackfillArgs, global: &Global) -> Result<(), Failu
         }
         return Ok(());
     };
+    total.is_on_aws |= args.via.via.is_some();
     global.announce(plan_text(&worker, &parts, &total));
     ui::confirm("Compute them?", args.pace.yes)?;
+    if let Some(function) = &args.via.via {
+        return through(&args, global, &worker, function, &parts, &total).await;
+    }
     let deadline = args.deadline(&worker);
     let mut done = Vec::new();
     for part in &parts {
@@ -69,6 +75,35 @@ pub(super) async fn run(args: BackfillArgs, global: &Global) -> Result<(), Failu
         ui::json(&json!({ "rollups": documents, "estimate": estimate, "error": error }));
     }
     end(global, &parts, &done)
+}
+
+/// Lets the function do one backfill after the other, until one of them fails.
+async fn through(
+    args: &BackfillArgs,
+    global: &Global,
+    worker: &Worker,
+    function: &str,
+    parts: &[Part<'_>],
+    total: &Estimate,
+) -> Result<(), Failure> {
+    let (mut documents, mut result) = (Vec::new(), Ok(()));
+    for Part { rollup, range, .. } in parts {
+        let event = remote::event(rollup, *range, args.order.into(), args.force);
+        let ended = remote::send(worker, function, rollup, &event).await?;
+        if !global.json {
+            ui::print(format!("{}: {}", rollup.name, ended.text));
+        }
+        documents.push(ended.document);
+        result = ended.result;
+        if result.is_err() {
+            break;
+        }
+    }
+    if global.json {
+        let estimate = foreseen_document(total);
+        ui::json(&json!({ "rollups": documents, "estimate": estimate, "error": null }));
+    }
+    result
 }
 
 /// The rollups with slices to compute, finer ones first.

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::run::{AGAIN, billed};
 use super::ui::{self, ProgressLine, counted, number};
-use super::{Failure, Global, RangeArgs, Via, parse_duration, via};
+use super::{Failure, Global, RangeArgs, Via, parse_duration};
 use crate::config::Settings;
 use crate::model::clock::{Deadline, Stopwatch, whole_ms};
 use crate::model::hint::Fault;
@@ -35,7 +35,7 @@ pub(crate) struct BackfillArgs {
     #[arg(required_unless_present = "all")]
     rollup: Option<String>,
     /// All rollups, finer ones first
-    #[arg(long, conflicts_with_all = ["rollup", "via"])]
+    #[arg(long, conflicts_with = "rollup")]
     all: bool,
     #[command(flatten)]
     range: RangeArgs,
@@ -143,14 +143,7 @@ impl BackfillArgs {
         ui::confirm("Compute them?", self.pace.yes)?;
         if let Some(function) = &self.via.via {
             let event = remote::event(rollup, (from, to), self.order.into(), self.force);
-            let answer = via::invoke(function, &event).await?;
-            let Some(id) = answer["backfill"]["id"].as_str() else {
-                // A function without a queue has done the work itself.
-                global.print(&answer, || via::text(&answer));
-                return via::ended(&[answer]);
-            };
-            ui::note(format!("backfill {id} goes on in {function}, watched or not"));
-            return remote::follow(global, &worker, rollup, id).await;
+            return remote::send(&worker, function, rollup, &event).await?.print(global);
         }
         let watch = Stopwatch::start();
         let progress = ProgressLine::new(&rollup.name, plan.slices.len());

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::Direction;
 use crate::checkpoint::{Backfill, BackfillState, Scope};
-use crate::cli::{Failure, Global, RangeArgs, control, rollups, ui};
+use crate::cli::{Failure, Global, RangeArgs, control, rollups, ui, via};
 use crate::fanout::{self, BackfillProgress};
 use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
@@ -102,7 +102,7 @@ impl BackfillCommand {
                     ));
                 };
                 if watch {
-                    return follow(global, &worker, rollup, &backfill.id).await;
+                    return follow(&worker, rollup, &backfill.id).await?.print(global);
                 }
                 let progress = fanout::progress_of(&worker, rollup, &backfill).await?;
                 let backfill = fanout::as_it_stands(&worker, rollup, backfill).await?;
@@ -203,15 +203,48 @@ fn text(backfill: &Backfill, progress: &BackfillProgress) -> String {
     lines.join("\n")
 }
 
-/// Shows the progress of the backfill until it has ended.
-pub(super) async fn follow(
-    global: &Global,
+/// The end of a backfill that a function does.
+pub(super) struct Ended {
+    pub(super) document: Value,
+    pub(super) text: String,
+    /// The exit code of the command.
+    pub(super) result: Result<(), Failure>,
+}
+
+impl Ended {
+    /// Prints it, and ends the command with it.
+    pub(super) fn print(self, global: &Global) -> Result<(), Failure> {
+        global.print(&self.document, || self.text);
+        self.result
+    }
+}
+
+/// Lets the function do the backfill of `event`, and shows its progress until it has ended.
+pub(super) async fn send(
     worker: &Worker,
+    function: &str,
     rollup: &Rollup,
-    id: &str,
-) -> Result<(), Failure> {
+    event: &Value,
+) -> Result<Ended, Failure> {
+    let answer = via::invoke(function, event).await?;
+    let Some(id) = answer["backfill"]["id"].as_str() else {
+        // A function without a queue has done the work itself.
+        let text = via::text(&answer);
+        return Ok(Ended {
+            text,
+            result: via::ended(std::slice::from_ref(&answer)),
+            document: answer,
+        });
+    };
+    ui::note(format!("backfill {id} goes on in {function}, watched or not"));
+    follow(worker, rollup, id).await
+}
+
+/// Shows the progress of the backfill until it has ended.
+async fn follow(worker: &Worker, rollup: &Rollup, id: &str) -> Result<Ended, Failure> {
     let mut bar: Option<ui::ProgressLine> = None;
-    for _ in 0..POLLS_MAX {
+    let mut polls = 0;
+    loop {
         let found = worker.checkpoints.backfill(&rollup.name, id).await.map_err(WorkError::from)?;
         let Some(backfill) = found else {
             return Err(Failure::usage(
@@ -223,16 +256,16 @@ pub(super) async fn follow(
         let bar = bar.get_or_insert_with(|| ui::ProgressLine::new(&rollup.name, progress.slices));
         bar.set(progress.done as u64, progress.rows_read);
         // A tick notices a minute later that no slice is left.
-        if !backfill.state.is_active() || progress.is_through() {
+        if !backfill.state.is_active() || progress.is_through() || polls >= POLLS_MAX {
             bar.finish();
             let backfill = fanout::as_it_stands(worker, rollup, backfill).await?;
             let document = json!({ "backfill": backfill, "progress": progress });
-            global.print(&document, || text(&backfill, &progress));
-            return ended(&backfill, &progress);
+            let (text, result) = (text(&backfill, &progress), ended(&backfill, &progress));
+            return Ok(Ended { document, text, result });
         }
+        polls += 1;
         tokio::time::sleep(POLL).await;
     }
-    Ok(())
 }
 
 fn ended(backfill: &Backfill, progress: &BackfillProgress) -> Result<(), Failure> {
