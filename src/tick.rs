@@ -3,7 +3,7 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::check::{retention, scrub};
+use crate::check::{purgeable, retention, scrub};
 use crate::fanout::FanOut;
 use crate::model::clock::Deadline;
 use crate::model::not_now::{NotNow, Permit};
@@ -213,6 +213,11 @@ async fn backlogs<'r>(
         // Late changes came while they were sealed, so they are stale behind the watermark.
         worker.checkpoints.unseal(&rollup.name, sealed, seal).await?;
         seen = ready::watermark(worker, rollup).await?;
+    }
+    if seen.store_seal().is_unproven() {
+        // That process may be at work at this moment, so this is no problem of the tick.
+        let hint = purgeable::complete_seal(rollup);
+        tracing::warn!(rollup = rollup.name, hint, "the seal is not proven");
     }
     let backfill = seen.backfill().map(str::to_owned);
     let standings = standings::after(worker, rollup, seen, now).await?;

@@ -20,7 +20,7 @@ use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
 use crate::work::due::{Standing, View};
 use crate::work::worker::{WorkError, Worker};
-use crate::work::{identity, ready, standings};
+use crate::work::{compose, identity, ready, standings};
 
 /// How often a seal is looked at again because another process has moved it.
 const LOOKS_MAX: usize = 5;
@@ -198,7 +198,7 @@ pub(super) async fn try_seal(
     let sealing: Vec<_> = sealing.collect();
     if let Some(found) = first_needed(worker, &looked).await? {
         // A process that was killed may have left them.
-        let unproven = sealing.iter().filter(|(_, seal, _)| seal.before() != seal.proven());
+        let unproven = sealing.iter().filter(|(_, seal, _)| seal.is_unproven());
         for (wish, seal, _) in unproven {
             take_back(worker, wish.rollup, (*seal, seal.proven())).await?;
         }
@@ -218,6 +218,16 @@ pub(super) async fn try_seal(
         }
     }
     Ok(found)
+}
+
+/// The remedy for a seal that is not proven, as its process was killed.
+#[must_use]
+pub(crate) fn complete_seal(rollup: &Rollup) -> String {
+    let table = &compose::root(rollup).from;
+    format!(
+        "unless its process is still at work, slices behind it may wait: `tallymark purgeable {table} --seal` \
+         completes it, and `tallymark purgeable {table} --unseal` removes it"
+    )
 }
 
 /// The first that needs rows which its wish gives up.

@@ -76,6 +76,12 @@ impl Seal {
         }
     }
 
+    /// Whether the process that sets it has yet to prove it, or was killed before it did.
+    #[must_use]
+    pub fn is_unproven(self) -> bool {
+        self.before != self.proven()
+    }
+
     pub(super) fn read(read: &Reader<'_>) -> Result<Self, CheckpointError> {
         Ok(Self { before: read.instant(SEAL)?, proven: read.instant(SEAL_PROVEN)? })
     }

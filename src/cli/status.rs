@@ -15,6 +15,7 @@ use super::remote::{self, Remote};
 use super::run::{name, named};
 use super::ui::{self, Paint};
 use super::{Failure, Global, Via, console, control, excluded, parse_duration, rollups};
+use crate::check::purgeable;
 use crate::check::scrub::{self, scrubbed_range};
 use crate::checkpoint::{Backfill, Checkpoint, Drift, KeptPace, ScrubProgress, State};
 use crate::fanout;
@@ -88,6 +89,8 @@ pub(super) struct RollupStatus {
     pub(super) scrub: Option<Scrubbed>,
     /// Slices that start before this instant are sealed.
     pub(super) seal: Option<DateTime<Utc>>,
+    /// The process that set the seal was killed, or is about to prove it.
+    pub(super) is_seal_unproven: bool,
     /// Why only a comparison with the source can show whether the rows are right.
     pub(super) unproven: Option<String>,
     /// The backfill that a function fans out.
@@ -244,6 +247,10 @@ impl StatusArgs {
         lines.extend(standings.seal.map(|seal| {
             format!("sealed before {}: slices there stay as they are", ui::instant(seal))
         }));
+        lines.extend(standings.is_seal_unproven.then(|| {
+            let seal = ui::paint(Paint::Alarm, "the seal is not proven".to_owned());
+            ui::wrapped(&format!("{seal}; {}", purgeable::complete_seal(rollup)), 2)
+        }));
         lines.extend(standings.unproven.as_ref().map(|reason| {
             let (name, reason) =
                 (&rollup.name, ui::paint(Paint::Alarm, format!("unproven: {reason}")));
@@ -306,7 +313,7 @@ pub(super) async fn look(
     let scrub = scrubbed(worker, rollup, now).await?;
     let watermark = known.watermark;
     let unproven = identity::unproven(worker, rollup);
-    let seal = seen.seal_of(rollup);
+    let (seal, is_seal_unproven) = (seen.seal_of(rollup), seen.store_seal().is_unproven());
     Ok(RollupStatus {
         watermark,
         lag,
@@ -315,6 +322,7 @@ pub(super) async fn look(
         unfinished,
         scrub,
         seal,
+        is_seal_unproven,
         unproven,
         backfill,
     })
@@ -370,6 +378,7 @@ fn document(rollup: &Rollup, standings: &RollupStatus) -> serde_json::Value {
         })).collect::<Vec<_>>(),
         "scrub": standings.scrub.as_ref().map(|scrub| scrub.document(rollup)),
         "sealed_before": standings.seal,
+        "seal_unproven": standings.is_seal_unproven,
         "unproven": standings.unproven,
     })
 }

@@ -33,7 +33,17 @@ pub(crate) struct TickFindings<'r> {
     /// The instant before which all changes of a rollup's source are found, where they are looked
     /// for.
     found_until: BTreeMap<String, DateTime<Utc>>,
-    rollups: Vec<(&'r Rollup, Plan, ToldRollup)>,
+    rollups: Vec<Found<'r>>,
+}
+
+/// What a tick has found of one rollup.
+#[derive(Debug)]
+struct Found<'r> {
+    rollup: &'r Rollup,
+    plan: Plan,
+    /// Slices that start before it are not computed, whether the seal is proven or not.
+    seal: Option<DateTime<Utc>>,
+    told: ToldRollup,
 }
 
 /// Whether changes of its source are looked for.
@@ -80,7 +90,8 @@ impl<'r> TickFindings<'r> {
             // Late changes before an earlier start were ignored, until those slices are reopened.
             history_from: seen.moved_from(rollup).unwrap_or(rollup.start),
             empty_before: empty_before(rollup, seen),
-            seal_before: seen.seal_of(rollup),
+            // Behind a seal that is yet to be proven, a slice may wait for its turn.
+            seal_before: rollup.seal_before.max(seen.store_seal().proven()),
             done_until: plan
                 .other_definition
                 .map_or(plan.watermark, |other| plan.watermark.min(other.start())),
@@ -93,13 +104,13 @@ impl<'r> TickFindings<'r> {
             ends: ends.take(ENDS).map(|slice| slice.end()).collect(),
             failing: failing.take(FAILING_MAX).map(|it| it.slice.start()).collect(),
         };
-        self.rollups.push((rollup, plan.clone(), told));
+        self.rollups.push(Found { rollup, plan: plan.clone(), seal: seen.seal_of(rollup), told });
     }
 
     /// Whether the target must be told, as changes were looked for, or as slices are due anyway.
     fn are_news(&self) -> bool {
         let is_due = |plan: &Plan| plan.due().next().is_some();
-        self.rollups.iter().any(|(rollup, plan, _)| looks_for_changes(rollup) || is_due(plan))
+        self.rollups.iter().any(|it| looks_for_changes(it.rollup) || is_due(&it.plan))
     }
 }
 
@@ -135,7 +146,7 @@ pub(crate) async fn tell(
     if !findings.are_news() {
         return Ok(());
     }
-    let told = findings.rollups.iter().map(|(rollup, _, told)| {
+    let told = findings.rollups.iter().map(|Found { rollup, told, .. }| {
         // A restore may have taken changes away that were found before.
         let is_proven = identity::unproven(worker, rollup).is_none();
         ToldRollup { checked_at: told.checked_at.filter(|_| is_proven), ..told.clone() }
@@ -182,15 +193,15 @@ async fn mend(
     name: &str,
     start: DateTime<Utc>,
 ) -> Result<(), CheckpointError> {
-    let found = findings.rollups.iter().find(|(rollup, _, _)| rollup.name == name);
-    let Some((rollup, plan, told)) = found else { return Ok(()) };
+    let found = findings.rollups.iter().find(|it| it.rollup.name == name);
+    let Some(Found { rollup, plan, seal, .. }) = found else { return Ok(()) };
     let newest = rollup.newest(findings.began);
     let planned = plan.slices.iter().find(|planned| planned.slice.start() == start);
     let is_open = planned.is_some_and(|planned| planned.standing == Standing::Open);
     // A coarse slice that goes on is raised by its finer ones. Unless it is open, it has no
     // checkpoint to reopen.
     let is_over = newest.is_some_and(|newest| start <= newest.start());
-    let is_sealed = told.seal_before.is_some_and(|seal| start < seal);
+    let is_sealed = seal.is_some_and(|seal| start < seal);
     if !(is_over || is_open) || is_sealed || rollup.calendar.starting(start).is_err() {
         return Ok(());
     }

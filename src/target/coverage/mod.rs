@@ -60,6 +60,7 @@ pub(crate) struct ToldRollup {
     pub(crate) history_from: DateTime<Utc>,
     /// Slices that end by then have no rows in the source.
     pub(crate) empty_before: Option<DateTime<Utc>>,
+    /// Slices that start before it are sealed, and nothing that runs again was sealed with them.
     pub(crate) seal_before: Option<DateTime<Utc>>,
     /// Every slice before it was done by the present definition, as the tick began.
     pub(crate) done_until: DateTime<Utc>,
