@@ -23,12 +23,12 @@ impl Rollup {
         (back.min(last), end)
     }
 
-    /// The name of the finer rollup of a trailing window, and the start of its first finer slice that
-    /// can have rows. `None`: the slice is no window.
+    /// The name of the finer rollup of a trailing window, and the start of its first finer slice, which
+    /// may lie before that one's history. `None`: the slice is no window.
     #[must_use]
     pub(crate) fn trailing_parts(&self, slice: Slice) -> Option<(&str, DateTime<Utc>)> {
         let finer = self.finer.as_ref().filter(|_| self.trailing.is_some())?;
-        Some((&finer.name, self.window(slice).0.max(finer.start)))
+        Some((&finer.name, self.window(slice).0))
     }
 
     /// The first and the last slice whose windows hold `finer`, a slice of the rollup that this one
