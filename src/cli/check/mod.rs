@@ -266,3 +266,19 @@ fn text(findings: &[Finding]) -> String {
         .collect::<Vec<_>>()
         .join("\n")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statements_that_rollups_share_are_counted_once() {
+        let mut findings = Findings::default();
+        let mut counted = |statements: &[&str]| {
+            findings.plan(statements.iter().map(|it| (*it).to_owned()).collect())
+        };
+        assert_eq!(counted(&["CREATE SCHEMA tallymark", "CREATE TABLE stats.daily"]), 2);
+        assert_eq!(counted(&["CREATE SCHEMA tallymark", "CREATE TABLE stats.weekly"]), 1);
+        assert_eq!(counted(&["CREATE SCHEMA tallymark"]), 0);
+    }
+}
