@@ -23,7 +23,7 @@ use crate::source::reading::shape::{Shape, catalogue};
 use crate::target::{AdoptedRows, ForeignTable};
 use crate::throttle::Patience;
 use crate::work::worker::{WorkError, Worker};
-use crate::work::{empty, ready};
+use crate::work::{compose, empty, ready};
 
 /// A statement that takes longer is followed by one with fewer slices.
 const PIECE_TIME: Duration = Duration::from_millis(500);
@@ -232,5 +232,8 @@ pub(crate) async fn take_over(
         step = if work > PIECE_TIME { (step / 2).max(1) } else { (step * 2).min(PIECE_MAX) };
         ended(place);
     }
+    // Without these rows they were computed as if there were none. A process that is killed before
+    // this leaves it to the same call.
+    compose::reopen_coarse_of(worker, rollup, &plan.sealed, "rows were taken over").await?;
     Ok(all)
 }

@@ -198,6 +198,34 @@ pub(crate) fn coarse_slices(worker: &Worker, rollup: &Rollup, slice: Slice) -> V
     slices.collect()
 }
 
+/// Reopens every claimed coarse slice that is computed from `slices`, which adjoin and got rows by
+/// another way than a worker's. Readers see them as stale first.
+///
+/// # Errors
+/// A server refuses or cannot be reached. The same call completes it.
+pub(crate) async fn reopen_coarse_of(
+    worker: &Worker,
+    rollup: &Rollup,
+    slices: &[Slice],
+    reason: &str,
+) -> Result<(), WorkError> {
+    let (Some(first), Some(last)) = (slices.first(), slices.last()) else { return Ok(()) };
+    let now = worker.clock.now();
+    let rollups = worker.config.rollups.iter().filter(|it| it.is_computed_from(rollup));
+    for coarse in rollups {
+        let end = coarse.windows_with(*last).map_or(last.end(), |(_, last)| last.end());
+        let begin = coarse.calendar.containing(first.start()).start().max(coarse.start);
+        let is_open = |it: &Slice| it.start() >= begin && !coarse.is_sealed_at(it.start());
+        let over = coarse.calendar.slices(begin, end.min(now)).filter(|it| it.end() <= now);
+        let raised: Vec<_> = over.filter(is_open).collect();
+        let (Some(first), Some(last)) = (raised.first(), raised.last()) else { continue };
+        worker.target.raise(&coarse.name, &raised, reason).await?;
+        let range = (first.start(), last.start());
+        worker.checkpoints.reopen_range(&coarse.name, range, reason, now).await?;
+    }
+    Ok(())
+}
+
 /// The rollup that reads the source of `rollup`.
 pub(crate) fn root(rollup: &Rollup) -> &Rollup {
     rollup.finer.as_deref().map_or(rollup, root)

@@ -187,19 +187,34 @@ async fn a_table_that_differs_or_does_not_fit_is_refused() {
     place.configure(&format!("{toml}\n{TOTAL}"));
     let coarse = place.run(&["adopt", "public.daily_stats_to_adopt", "--rollup", "total"]);
     coarse.refused(2, &["`total` is no rollup of a table", "hint: adopt the table by the rollup"]);
-    place.configure(&toml);
+    place.run(&["init"]).good();
+    place.run(&["backfill", "--all", "--yes"]).good();
     let newest = day(1);
     let change =
         |by: &str| format!("UPDATE daily_stats SET events = events {by} WHERE day = '{newest}'");
     execute(&place.target_url, &change("+ 1")).await;
     let refused = place.run(&[&ADOPT[..], &["--yes"]].concat());
     refused.refused(1, &["3 groups", "hint: look with `tallymark preview daily_stats --slice"]);
-    let taken = "SELECT count(*) FROM stats.daily_stats";
+    let taken = "SELECT count(*) FROM tallymark.slice WHERE adopted_from IS NOT NULL";
     assert_eq!(lines(&place.target_url, taken).await, ["(0)"]);
     place.run(&["adopt", "public.nothing", "--rollup", "daily_stats"]).refused(2, &["no table"]);
     place.run(&["adopt", "public.events", "--rollup", "daily_stats"]).refused(2, &["`bucket`"]);
     let noon = format!("{}T12:00:00Z", day(400));
     place.run(&[&ADOPT[..], &["--before", &noon]].concat()).refused(2, &["no slice starts"]);
     place.run(&[&ADOPT[..], &["--yes", "--accept-differences"]].concat()).good();
-    assert_eq!(lines(&place.target_url, taken).await, [format!("({})", SEALED * 3)]);
+    // The day that the source holds in part was computed before.
+    assert_eq!(lines(&place.target_url, taken).await, [format!("({})", SEALED - 1)]);
+    // What was computed before from days without rows is computed again.
+    let months = format!(
+        "SELECT state FROM tallymark.slices_of('total', '-infinity', 'infinity') \
+         WHERE slice_start < '{}Z' AND state <> 'stale'",
+        day(HELD)
+    );
+    assert_eq!(lines(&place.target_url, &months).await, [""; 0]);
+    place.run(&["run"]).good();
+    let differing = "SELECT m.bucket FROM stats.total m WHERE m.events IS DISTINCT FROM (SELECT sum(d.events) \
+        FROM stats.daily_stats d WHERE d.bucket >= m.bucket AND d.bucket < m.bucket + interval '1 month')";
+    assert_eq!(lines(&place.target_url, differing).await, [""; 0]);
+    let months = "SELECT count(*) > 20 FROM stats.total";
+    assert_eq!(lines(&place.target_url, months).await, ["(t)"]);
 }
