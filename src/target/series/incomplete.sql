@@ -63,6 +63,7 @@ BEGIN
         doubtful_until := greatest(doubtful_until, found_until);
         level := level + 1;
         finer := part.finer;
+        EXIT WHEN finer IS NULL;
         SELECT c.* INTO part FROM tallymark.checked c WHERE c.rollup = finer;
     END LOOP;
     IF finer IS NOT NULL THEN
@@ -78,11 +79,14 @@ BEGIN
                 AND NOT (s.state = 'sealed' AND s.stale_since IS NULL AND EXISTS (
                     SELECT FROM tallymark.slice m WHERE m.rollup = of_rollup
                         AND m.slice_start = s.slice_start AND m.definition = known.definition));
+        -- An open slice has no numbers yet of the time that is to come.
+        RETURN QUERY SELECT m.open_until, m.slice_end, false FROM tallymark.slice m
+            WHERE m.rollup = of_rollup AND m.slice_start >= doubtful_from AND m.slice_start < doubtful_until
+                AND m.open_until < range_end AND m.slice_end > range_start AND m.kept_away IS NULL;
     END IF;
-    -- An open slice has no numbers yet of the time that is to come.
-    RETURN QUERY SELECT m.open_until, m.slice_end, false FROM tallymark.slice m
-        WHERE m.rollup = of_rollup AND m.slice_start >= doubtful_from AND m.slice_start < doubtful_until
-            AND m.open_until < range_end AND m.slice_end > range_start AND m.kept_away IS NULL;
+    IF markers_from <= range_start AND markers_until >= range_end AND length = markers_until - markers_from THEN
+        RETURN;
+    END IF;
     -- What no slice covers is missing, unless the source has no rows there.
     RETURN QUERY SELECT p.first, p.last, false
         FROM (
