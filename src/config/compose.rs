@@ -1,6 +1,6 @@
 //! Reads all rollups. Those computed from finer ones (`from = { rollup = … }`) come last.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -75,15 +75,27 @@ pub(super) fn read_all(
         is_taken(draft, &names);
     }
     let origins: Vec<_> = drafts.iter().map(|draft| draft.as_ref().map(origin)).collect();
+    let mut places = HashMap::new();
+    for (place, draft) in drafts.iter().enumerate() {
+        if let Some(name) = draft.as_ref().and_then(|draft| draft.name.as_deref()) {
+            places.entry(name).or_insert(place);
+        }
+    }
     // `None`: not read yet. `Some(None)`: it has an error.
     let mut read: Vec<Option<Option<Rollup>>> = drafts.iter().map(|_| None).collect();
-    // Each pass reads the rollups whose finer rollup an earlier pass has read, so a pass for each
-    // is enough.
-    for _ in 0..drafts.len() {
-        for (place, draft) in drafts.iter().enumerate().filter(|(_, draft)| draft.is_some()) {
-            if let (Some(draft), Some(origin), None) = (draft, &origins[place], &read[place]) {
-                read[place] = read_one(draft, origin, &drafts, &read, known);
+    let mut left: Vec<usize> = (0..drafts.len()).filter(|place| drafts[*place].is_some()).collect();
+    // Each pass reads the rollups whose finer rollup an earlier pass has read, so it reads at least
+    // one, or those that are left lead round in a circle.
+    loop {
+        let before = left.len();
+        left.retain(|&place| {
+            if let (Some(draft), Some(origin)) = (&drafts[place], &origins[place]) {
+                read[place] = read_one(draft, origin, &places, &read, known);
             }
+            read[place].is_none()
+        });
+        if left.is_empty() || left.len() == before {
+            break;
         }
     }
     for ((draft, origin), read) in drafts.iter().zip(&origins).zip(&read) {
@@ -99,7 +111,7 @@ pub(super) fn read_all(
 fn read_one(
     draft: &Draft<'_>,
     origin: &Origin<'_>,
-    drafts: &[Option<Draft<'_>>],
+    places: &HashMap<&str, usize>,
     read: &[Option<Option<Rollup>>],
     known: Origins<'_>,
 ) -> Option<Option<Rollup>> {
@@ -114,11 +126,10 @@ fn read_one(
         Origin::Unreadable => return Some(None),
         Origin::Rollup(node, name) => (node, *name),
     };
-    let names = || drafts.iter().flatten().filter_map(|draft| draft.name.as_deref());
-    let is_fine = |draft: &Option<Draft<'_>>| {
-        draft.as_ref().is_some_and(|draft| draft.name.as_deref() == Some(name))
-    };
-    let Some(place) = drafts.iter().position(is_fine) else {
+    let Some(&place) = places.get(name) else {
+        let mut names: Vec<_> = places.iter().collect();
+        names.sort_by_key(|(_, place)| **place);
+        let names = || names.iter().map(|(name, _)| **name);
         let hint = match nearest(name, names()) {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("the rollups are {}", listed(names())),
