@@ -1,7 +1,7 @@
 //! A tick works on the due slices of all rollups, newest first, one after another until the budget
 //! is spent. The next tick finds the rest again.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::check::{purgeable, retention, scrub};
 use crate::fanout::FanOut;
@@ -11,16 +11,21 @@ use crate::model::rollup::{Late, Rollup};
 use crate::throttle::may_wake;
 use crate::work::backlog::{self, BEGIN_MIN, Backlog};
 use crate::work::coverage::{self, TickFindings};
-use crate::work::due::{Planned, Standing};
+use crate::work::due::{Plan, Planned, Standing};
 use crate::work::report::{FoundPace, RollupProblem, TickReport};
 use crate::work::slice_run::OVERTIME;
-use crate::work::standings;
+use crate::work::standings::{self, Standings};
+use crate::work::survey::{BLOCK, Survey, Surveyed};
 use crate::work::worker::{WorkError, Worker};
 use crate::work::{empty, identity, late, ready};
 
 /// The watermark is written after it has moved by this many slices, so that a slice normally costs
 /// its two writes and a sixteenth.
 const WATERMARK_STEP: usize = 16;
+
+/// The watermark is written at once where the next slice is due this much later, as each tick until
+/// then saves the read of the slices after it.
+const QUIET_MIN: TimeDelta = TimeDelta::minutes(30);
 
 /// Works on the slices that are due as of `now`, until `deadline`. With queues, it sends them there
 /// if there is more than one. With nothing due, it connects to no database. A server that is found
@@ -103,16 +108,19 @@ async fn run_within(
     let mut rollups: Vec<_> = chosen(worker, only).collect();
     // Finer rollups first, as their state decides which coarse slices are due.
     rollups.sort_by_key(|rollup| rollup.depth());
-    for rollup in rollups {
-        report.at = Some(rollup.name.clone());
-        match backlogs(worker, rollup, now, report, &mut findings).await {
-            Ok([due, old]) => {
-                fresh.push(due);
-                redefined.push(old);
+    for block in rollups.chunks(BLOCK) {
+        let mut survey = Survey::of(worker, block, now).await?;
+        for rollup in block {
+            report.at = Some(rollup.name.clone());
+            match backlogs(worker, rollup, now, &mut survey, report, &mut findings).await {
+                Ok([due, old]) => {
+                    fresh.push(due);
+                    redefined.push(old);
+                }
+                // No slice could be claimed either.
+                Err(error) if error.is_for_all() => return Err(error),
+                Err(error) => report.problem(rollup, &error),
             }
-            // No slice could be claimed either.
-            Err(error) if error.is_for_all() => return Err(error),
-            Err(error) => report.problem(rollup, &error),
         }
     }
     report.doing = "telling readers";
@@ -161,11 +169,13 @@ async fn needs_source(
     only: Option<&Rollup>,
     now: DateTime<Utc>,
 ) -> Result<bool, WorkError> {
-    let mut is_due = false;
-    for rollup in chosen(worker, only) {
-        // Marks and change times are on the source, so only a query there finds them.
-        is_due |= matches!(rollup.late, Late::Capture | Late::Column(_))
-            || standings::of(worker, rollup, now).await?.plan.due().next().is_some();
+    let rollups: Vec<_> = chosen(worker, only).collect();
+    // Marks and change times are on the source, so only a query there finds them.
+    let looks = |rollup: &&Rollup| matches!(rollup.late, Late::Capture | Late::Column(_));
+    let mut is_due = rollups.iter().any(looks);
+    if !is_due {
+        let note = |_, of: Standings| is_due |= of.plan.due().next().is_some();
+        standings::of_each(worker, &rollups, now, note).await?;
     }
     Ok(is_due)
 }
@@ -178,8 +188,8 @@ async fn left_asleep(
     asleep: &NotNow,
     report: &mut TickReport,
 ) -> Result<(), WorkError> {
-    for rollup in chosen(worker, only) {
-        let plan = standings::of(worker, rollup, now).await?.plan;
+    let rollups: Vec<_> = chosen(worker, only).collect();
+    let note = |rollup, Standings { plan, .. }: Standings| {
         report.gauges.add(rollup, &plan, now);
         report.expect(&rollup.name, plan.next_due(rollup, now));
         let left = plan.due().count();
@@ -187,8 +197,8 @@ async fn left_asleep(
             let mut backlog = Backlog { rollup, due: Vec::new(), backfill: None };
             report.hold(&mut backlog, left, asleep.clone());
         }
-    }
-    Ok(())
+    };
+    standings::of_each(worker, &rollups, now, note).await
 }
 
 /// The rollups that a tick is for.
@@ -197,30 +207,41 @@ fn chosen<'r>(worker: &'r Worker, only: Option<&'r Rollup>) -> impl Iterator<Ite
     worker.config.rollups.iter().filter(is_chosen)
 }
 
+/// After how many slices the watermark is written. A read of a store in the target costs less than the
+/// write.
+fn watermark_step(worker: &Worker, rollup: &Rollup, plan: &Plan, now: DateTime<Utc>) -> usize {
+    let is_quiet = plan.due().next().is_none() && plan.next_due(rollup, now) - now >= QUIET_MIN;
+    if is_quiet && !worker.checkpoints.is_in_target() { 1 } else { WATERMARK_STEP }
+}
+
 /// The due slices of one rollup, and those that succeeded by another definition.
 async fn backlogs<'r>(
     worker: &Worker,
     rollup: &'r Rollup,
     now: DateTime<Utc>,
+    survey: &mut Survey,
     report: &mut TickReport,
     findings: &mut TickFindings<'r>,
 ) -> Result<[Backlog<'r>; 2], WorkError> {
-    let mut seen = empty::watermark_for_tick(worker, rollup, now).await?;
-    let seal = seen.seal_of(rollup);
-    if let Some(sealed) = seen.sealed()
+    let mut known = survey.take(worker, rollup).await?;
+    if empty::wants_probe(rollup, &known.seen, now) {
+        known = Surveyed::unread(empty::probe(worker, rollup).await?);
+    }
+    let seal = known.seen.seal_of(rollup);
+    if let Some(sealed) = known.seen.sealed()
         && seal.is_none_or(|seal| seal < sealed[1])
     {
         // Late changes came while they were sealed, so they are stale behind the watermark.
         worker.checkpoints.unseal(&rollup.name, sealed, seal).await?;
-        seen = ready::watermark(worker, rollup).await?;
+        known = Surveyed::unread(ready::watermark(worker, rollup).await?);
     }
-    if seen.store_seal().is_unproven() {
+    if known.seen.store_seal().is_unproven() {
         // That process may be at work at this moment, so this is no problem of the tick.
         let hint = purgeable::complete_seal(rollup);
         tracing::warn!(rollup = rollup.name, hint, "the seal is not proven");
     }
-    let backfill = seen.backfill().map(str::to_owned);
-    let standings = standings::after(worker, rollup, seen, now).await?;
+    let backfill = known.seen.backfill().map(str::to_owned);
+    let standings = standings::after(worker, rollup, known, now).await?;
     report.gauges.add(rollup, &standings.plan, now);
     report.expect(&rollup.name, standings.plan.next_due(rollup, now));
     findings.add(rollup, &standings.seen, &standings.plan, now);
@@ -228,7 +249,8 @@ async fn backlogs<'r>(
         // A definition that is invalid must not be written anywhere.
         ready::prepare(worker, rollup).await?;
     }
-    standings::move_watermark(worker, rollup, &standings, WATERMARK_STEP).await?;
+    let step = watermark_step(worker, rollup, &standings.plan, now);
+    standings::move_watermark(worker, rollup, &standings, step).await?;
     report.gauges.backfills += usize::from(backfill.is_some());
     let (mut due, mut old) = (Vec::new(), Vec::new());
     for Planned { slice, standing } in standings.plan.due() {

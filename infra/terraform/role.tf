@@ -43,8 +43,14 @@ data "aws_iam_policy_document" "function" {
   }
 
   statement {
-    sid       = "KeepCheckpoints"
-    actions   = ["dynamodb:DescribeTable", "dynamodb:GetItem", "dynamodb:Query", "dynamodb:UpdateItem"]
+    sid = "KeepCheckpoints"
+    actions = [
+      "dynamodb:BatchGetItem",
+      "dynamodb:DescribeTable",
+      "dynamodb:GetItem",
+      "dynamodb:Query",
+      "dynamodb:UpdateItem",
+    ]
     resources = [local.table_arn]
   }
 

@@ -7,6 +7,7 @@
 //! | [`item`] | the item, typed |
 //! | [`store`] | where items are kept: the interface, with DynamoDB and PostgreSQL behind it |
 //! | `checkpoints` | the store for the other modules, and the reads of slices |
+//! | `together` | the reads of many rollups at once |
 //! | `claim`, `finish`, `reopen`, `watermark`, `changes`, `scrub`, `restore` | the conditional writes |
 //! | `bond` | the installation that a rollup's checkpoints belong to |
 //! | `backfills` | a fanned-out backfill |
@@ -40,6 +41,7 @@ mod scrub;
 mod seal;
 pub mod state;
 pub mod store;
+mod together;
 mod tombstone;
 mod watermark;
 mod workload;

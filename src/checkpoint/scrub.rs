@@ -293,7 +293,7 @@ pub(super) fn budget_key() -> Key {
     scrub_key(ALL)
 }
 
-fn scrub_key(rollup: &str) -> Key {
+pub(super) fn scrub_key(rollup: &str) -> Key {
     Key::new(rollup, SCRUB)
 }
 

@@ -22,6 +22,7 @@ use crate::fanout;
 use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
 use crate::work::due::Planned;
+use crate::work::survey::{BLOCK, Survey};
 use crate::work::worker::{WorkError, Worker};
 use crate::work::{identity, replay, standings, workload};
 
@@ -197,23 +198,27 @@ impl StatusArgs {
         let needs_all = !is_overview || global.json || ui::is_keeping();
         let (mut overviews, mut details) = (Vec::new(), Vec::new());
         let mut documents = Vec::new();
-        for rollup in chosen {
+        for block in chosen.chunks(BLOCK) {
             let now = worker.clock.now();
-            let known = standings::of(worker, rollup, now).await?;
-            let overview = Overview::new(worker, rollup, &known.plan, &control, now);
-            if needs_all {
-                // The calendar shows the newest lines, which may begin before the watermark.
-                let lines = u32::try_from(self.lines).unwrap_or(u32::MAX).clamp(1, 1000);
-                let span = LineSpan::of(rollup).span() * i32::try_from(lines).unwrap_or(1000);
-                let standings = look(worker, rollup, known, now - span, now).await?;
-                let mut document = document(rollup, &standings);
-                overview.add_to(&mut document);
-                documents.push(document);
-                if !is_overview {
-                    details.push(self.text(rollup, &standings));
+            let mut survey = Survey::of(worker, block, now).await.map_err(WorkError::from)?;
+            for rollup in block {
+                let surveyed = survey.take(worker, rollup).await.map_err(WorkError::from)?;
+                let known = standings::after(worker, rollup, surveyed, now).await?;
+                let overview = Overview::new(worker, rollup, &known.plan, &control, now);
+                if needs_all {
+                    // The calendar shows the newest lines, which may begin before the watermark.
+                    let lines = u32::try_from(self.lines).unwrap_or(u32::MAX).clamp(1, 1000);
+                    let span = LineSpan::of(rollup).span() * i32::try_from(lines).unwrap_or(1000);
+                    let standings = look(worker, rollup, known, now - span, now).await?;
+                    let mut document = document(rollup, &standings);
+                    overview.add_to(&mut document);
+                    documents.push(document);
+                    if !is_overview {
+                        details.push(self.text(rollup, &standings));
+                    }
                 }
+                overviews.push(overview);
             }
-            overviews.push(overview);
         }
         let mut document = control::document(worker, &control);
         document["pace"] = json!(control.pace());

@@ -12,7 +12,7 @@ use super::Governor;
 use super::pace::BESIDE_OTHERS;
 use super::pace::pacer::Pacer;
 use super::pace::quiet::Quiet;
-use crate::checkpoint::{CheckpointError, Checkpoints};
+use crate::checkpoint::{CheckpointError, Checkpoints, Control};
 use crate::clients::db::Db;
 use crate::config::NiceRatio;
 use crate::model::clock::{Clock, Deadline};
@@ -194,26 +194,40 @@ impl<'w> Gate<'w> {
     /// # Errors
     /// The operator's commands cannot be read. Then no work starts.
     pub async fn may_start(&self) -> Result<Permit<Throttle<'w>>, CheckpointError> {
+        match self.is_closed() {
+            Some(closed) => Ok(Permit::NotNow(closed)),
+            None => self.may_start_by(&self.checkpoints.control().await?),
+        }
+    }
+
+    /// An interruption, or hours in which the source is left alone.
+    fn is_closed(&self) -> Option<NotNow> {
         let now = self.clock.now();
-        let is_backfill = self.backfill.is_some();
         if self.interrupt.is_raised() {
-            return Ok(Permit::NotNow(NotNow::until(Why::Interrupted, now)));
+            return Some(NotNow::until(Why::Interrupted, now));
         }
-        let closed = |now| self.governor.and_then(|it| it.closed(now, is_backfill));
-        if let Some(closed) = closed(now) {
-            return Ok(Permit::NotNow(closed));
-        }
-        let control = self.checkpoints.control().await?;
+        self.governor.and_then(|it| it.closed(now, self.backfill.is_some()))
+    }
+
+    /// As [`Gate::may_start`], by the operator's commands that were read just now.
+    ///
+    /// # Errors
+    /// The rollup's checkpoints were copied into another store.
+    pub(crate) fn may_start_by(
+        &self,
+        control: &Control,
+    ) -> Result<Permit<Throttle<'w>>, CheckpointError> {
+        let is_backfill = self.backfill.is_some();
         control.refuse_moved(self.rollup)?;
         let seal = control.seal(self.rollup);
         if let Some(seal) = seal.filter(|seal| self.slice_start.is_some_and(|it| it < *seal)) {
             return Ok(Permit::NotNow(NotNow::because(Why::Sealed(seal))));
         }
         // The answer may have taken long, so quiet hours may have started in the meantime.
-        let now = self.clock.now();
-        if let Some(closed) = closed(now) {
+        if let Some(closed) = self.is_closed() {
             return Ok(Permit::NotNow(closed));
         }
+        let now = self.clock.now();
         if let Some((at, begun)) = control.cancelled(self.rollup).zip(self.backfill)
             && begun <= at
         {

@@ -4,11 +4,11 @@
 //! It is told after every change that was found is raised, and with the instant at which the tick
 //! began to look, so that a change between the two is never claimed to be known.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::checkpoint::{CheckpointError, State, Watermark};
+use crate::checkpoint::{CheckpointError, ScrubProgress, State, Watermark};
 use crate::model::rollup::{Late, Rollup};
 use crate::model::slice::{Slice, boundaries};
 use crate::target::coverage::{ToldRollup, outstanding, tell_sql};
@@ -16,6 +16,7 @@ use crate::target::live;
 use crate::work::compose::{finer_name, root};
 use crate::work::due::{Plan, Standing};
 use crate::work::identity;
+use crate::work::survey::BLOCK;
 use crate::work::worker::Worker;
 
 /// Ends of slices that are told in advance. A reader learns by them that a slice is missing, even if
@@ -33,17 +34,20 @@ pub(crate) struct TickFindings<'r> {
     /// The instant before which all changes of a rollup's source are found, where they are looked
     /// for.
     found_until: BTreeMap<String, DateTime<Utc>>,
-    rollups: Vec<Found<'r>>,
+    rollups: Vec<Finding<'r>>,
 }
 
-/// What a tick has found of one rollup.
+/// What a tick has learned of one rollup.
 #[derive(Debug)]
-struct Found<'r> {
+struct Finding<'r> {
     rollup: &'r Rollup,
     plan: Plan,
     /// Slices that start before it are not computed, whether the seal is proven or not.
     seal: Option<DateTime<Utc>>,
+    /// Without the slices to come.
     told: ToldRollup,
+    /// The first slice whose end readers are told.
+    first: Slice,
 }
 
 /// Whether changes of its source are looked for.
@@ -75,7 +79,6 @@ impl<'r> TickFindings<'r> {
         let is_failing = |standing| matches!(standing, Standing::Retry | Standing::Exhausted);
         let failing = plan.slices.iter().filter(|it| is_failing(it.standing));
         let first = rollup.newest(now).unwrap_or_else(|| rollup.calendar.containing(rollup.start));
-        let ends = std::iter::successors(Some(first), |slice| Some(rollup.calendar.next(*slice)));
         let settled_by = match root(rollup) {
             root if root.mirror.is_some() => "mirror",
             root => root.late.word(),
@@ -95,22 +98,37 @@ impl<'r> TickFindings<'r> {
             done_until: plan
                 .other_definition
                 .map_or(plan.watermark, |other| plan.watermark.min(other.start())),
-            tail: tail(rollup, first),
+            tail: Vec::new(),
             verified_through: None,
             slice_seconds: (first.end() - first.start()).num_seconds(),
             grace_seconds: TimeDelta::from_std(root(rollup).grace)
                 .unwrap_or_default()
                 .num_seconds(),
-            ends: ends.take(ENDS).map(|slice| slice.end()).collect(),
+            ends: Vec::new(),
             failing: failing.take(FAILING_MAX).map(|it| it.slice.start()).collect(),
         };
-        self.rollups.push(Found { rollup, plan: plan.clone(), seal: seen.seal_of(rollup), told });
+        let seal = seen.seal_of(rollup);
+        self.rollups.push(Finding { rollup, plan: plan.clone(), seal, told, first });
     }
 
     /// Whether the target must be told, as changes were looked for, or as slices are due anyway.
     fn are_news(&self) -> bool {
         let is_due = |plan: &Plan| plan.due().next().is_some();
         self.rollups.iter().any(|it| looks_for_changes(it.rollup) || is_due(&it.plan))
+    }
+}
+
+impl Finding<'_> {
+    /// All that readers are told. Only a tick with news computes the coming slices.
+    fn told(&self, worker: &Worker, verified_through: Option<DateTime<Utc>>) -> ToldRollup {
+        let Self { rollup, first, .. } = *self;
+        // A restore may have taken changes away that were found before.
+        let is_proven = identity::unproven(worker, rollup).is_none();
+        let checked_at = self.told.checked_at.filter(|_| is_proven);
+        let ends = std::iter::successors(Some(first), |slice| Some(rollup.calendar.next(*slice)));
+        let ends = ends.take(ENDS).map(|slice| slice.end()).collect();
+        let tail = tail(rollup, first);
+        ToldRollup { checked_at, tail, ends, verified_through, ..self.told.clone() }
     }
 }
 
@@ -146,43 +164,45 @@ pub(crate) async fn tell(
     if !findings.are_news() {
         return Ok(());
     }
-    let told = findings.rollups.iter().map(|Found { rollup, told, .. }| {
-        // A restore may have taken changes away that were found before.
-        let is_proven = identity::unproven(worker, rollup).is_none();
-        ToldRollup { checked_at: told.checked_at.filter(|_| is_proven), ..told.clone() }
-    });
-    let mut told: Vec<_> = told.collect();
-    if worker.config.scrub.is_some() {
-        for it in &mut told {
-            it.verified_through = verified_through(worker, &it.rollup).await?;
+    let mut stale = Vec::new();
+    for block in findings.rollups.chunks(BLOCK) {
+        let verified = verified_through(worker, block).await?;
+        let through = |it: &Finding<'_>| it.told(worker, verified.get(&it.rollup.name).copied());
+        let sql = tell_sql(&block.iter().map(through).collect::<Vec<_>>());
+        let rows = match worker.checkpoints.write_together(&sql).await? {
+            Some(rows) => Ok(rows),
+            None => worker.target.tell(sql).await,
+        };
+        match rows {
+            Ok(rows) => stale.extend(outstanding(&rows).unwrap_or_default()),
+            Err(error) => {
+                tracing::warn!(error = %error, "readers were not told");
+                break;
+            }
         }
     }
-    let sql = tell_sql(&told);
-    let rows = match worker.checkpoints.write_together(&sql).await? {
-        Some(rows) => Ok(rows),
-        None => worker.target.tell(sql).await,
-    };
-    let rows = match rows {
-        Ok(rows) => rows,
-        Err(error) => {
-            tracing::warn!(error = %error, "readers were not told");
-            return Ok(());
-        }
-    };
-    for (name, start) in outstanding(&rows).unwrap_or_default() {
+    for (name, start) in stale {
         mend(worker, findings, &name, start).await?;
     }
     Ok(())
 }
 
-/// The end of the slices that the present round of the scrub has found right.
+/// The end of the slices that the present round of the scrub has found right, of each rollup that is
+/// scrubbed.
 async fn verified_through(
     worker: &Worker,
-    rollup: &str,
-) -> Result<Option<DateTime<Utc>>, CheckpointError> {
-    let scrub = worker.checkpoints.scrub(rollup).await?;
-    let first = scrub.drift.keys().next().copied();
-    Ok(scrub.cursor.map(|cursor| first.map_or(cursor, |first| first.min(cursor))))
+    block: &[Finding<'_>],
+) -> Result<HashMap<String, DateTime<Utc>>, CheckpointError> {
+    if worker.config.scrub.is_none() {
+        return Ok(HashMap::new());
+    }
+    let names: Vec<&str> = block.iter().map(|it| &*it.rollup.name).collect();
+    let scrubs = worker.checkpoints.scrubs(&names).await?;
+    let through = |(rollup, scrub): (String, ScrubProgress)| {
+        let first = scrub.drift.keys().next().copied();
+        Some((rollup, scrub.cursor.map(|cursor| first.map_or(cursor, |it| it.min(cursor)))?))
+    };
+    Ok(scrubs.into_iter().filter_map(through).collect())
 }
 
 /// Reopens a slice that readers see as stale while the store takes it for done. A tick may have been
@@ -194,7 +214,7 @@ async fn mend(
     start: DateTime<Utc>,
 ) -> Result<(), CheckpointError> {
     let found = findings.rollups.iter().find(|it| it.rollup.name == name);
-    let Some(Found { rollup, plan, seal, .. }) = found else { return Ok(()) };
+    let Some(Finding { rollup, plan, seal, .. }) = found else { return Ok(()) };
     let newest = rollup.newest(findings.began);
     let planned = plan.slices.iter().find(|planned| planned.slice.start() == start);
     let is_open = planned.is_some_and(|planned| planned.standing == Standing::Open);

@@ -199,8 +199,10 @@ pub(crate) fn read_from(rollup: &Rollup, seen: &Watermark, now: DateTime<Utc>) -
         _ => None,
     };
     let watermark = watermark.unwrap_or(rollup.start).max(rollup.start);
-    let Some(mut slice) = rollup.newest(now) else { return watermark };
-    for _ in 0..rollup.lookback.last().copied().unwrap_or(0) {
+    let (Some(mut slice), Some(&last)) = (rollup.newest(now), rollup.lookback.last()) else {
+        return watermark;
+    };
+    for _ in 0..last {
         slice = rollup.calendar.previous(slice);
     }
     watermark.min(slice.start().max(rollup.start))
@@ -271,6 +273,14 @@ impl View<'_> {
             slice = calendar.next(slice);
         }
         Plan { slices, watermark, other_definition, retry_at }
+    }
+
+    /// Whether any slice that starts in `[from, to)` has ended, or is open. Without one the
+    /// checkpoints decide nothing.
+    #[must_use]
+    pub(crate) fn has_slices(&self, from: DateTime<Utc>, to: DateTime<Utc>) -> bool {
+        let first = self.rollup.calendar.containing(from);
+        first.start() < to && (self.is_over(first) || self.is_open(first))
     }
 
     /// Whether `slice` waits for a finer slice.

@@ -45,20 +45,14 @@ pub async fn probe(worker: &Worker, rollup: &Rollup) -> Result<Watermark, WorkEr
     Ok(ready::watermark(worker, rollup).await?)
 }
 
-/// The rollup's watermark, after a probe where a tick needs one. It needs one before anything
-/// has succeeded and, while the source has no rows, whenever a further slice has ended.
-pub(crate) async fn watermark_for_tick(
-    worker: &Worker,
-    rollup: &Rollup,
-    now: DateTime<Utc>,
-) -> Result<Watermark, WorkError> {
-    let seen = ready::watermark(worker, rollup).await?;
-    let Some(newest) = rollup.newest(now) else { return Ok(seen) };
-    let wanted = match seen.source_start() {
+/// Whether a tick must probe where the rows of `rollup` begin. It must before anything has succeeded
+/// and, while the source has no rows, whenever a further slice has ended.
+pub(crate) fn wants_probe(rollup: &Rollup, seen: &Watermark, now: DateTime<Utc>) -> bool {
+    let Some(newest) = rollup.newest(now) else { return false };
+    match seen.source_start() {
         None => seen.until().is_none() && source::of(rollup).has_beginning(),
         Some(start) => start.first_row.is_none() && rollup.readable_at(newest) > start.probed_at,
-    };
-    if wanted { probe(worker, rollup).await } else { Ok(seen) }
+    }
 }
 
 /// Whether `found` is already recorded: the first row is the same, and it was already known when

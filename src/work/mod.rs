@@ -20,6 +20,7 @@ pub mod report;
 pub(crate) mod size;
 pub mod slice_run;
 pub mod standings;
+pub(crate) mod survey;
 pub(crate) mod things;
 pub(crate) mod want;
 pub mod worker;

@@ -5,6 +5,7 @@ use chrono::{DateTime, Utc};
 use crate::checkpoint::Watermark;
 use crate::model::rollup::Rollup;
 use crate::work::due::{Plan, View, read_from};
+use crate::work::survey::{BLOCK, Survey, Surveyed};
 use crate::work::worker::{WorkError, Worker};
 use crate::work::{compose, identity, ready};
 
@@ -27,22 +28,49 @@ pub async fn of(
     now: DateTime<Utc>,
 ) -> Result<Standings, WorkError> {
     let seen = ready::watermark(worker, rollup).await?;
-    after(worker, rollup, seen, now).await
+    after(worker, rollup, Surveyed::unread(seen), now).await
 }
 
-/// As [`of`], with a watermark that was read just now.
+/// As [`of`], with what was read just now.
 pub(crate) async fn after(
     worker: &Worker,
     rollup: &Rollup,
-    seen: Watermark,
+    Surveyed { seen, after }: Surveyed,
     now: DateTime<Utc>,
 ) -> Result<Standings, WorkError> {
     Box::pin(identity::recognise(worker, rollup, seen.bond())).await?;
     let from = read_from(rollup, &seen, now);
-    let checkpoints = worker.checkpoints.range(&rollup.name, from, now).await?;
-    let plan =
-        compose::plan(worker, view(worker, rollup, &seen, now), &checkpoints, from, now).await?;
+    let view = view(worker, rollup, &seen, now);
+    let checkpoints = match after.and_then(|after| after.since(from)) {
+        Some(checkpoints) => checkpoints,
+        None if view.has_slices(from, now) => {
+            worker.checkpoints.range(&rollup.name, from, now).await?
+        }
+        None => Vec::new(),
+    };
+    let plan = compose::plan(worker, view, &checkpoints, from, now).await?;
     Ok(Standings { seen, plan })
+}
+
+/// Calls `each` with the standings of every one of `rollups`, in their order. The rollups are read
+/// together.
+///
+/// # Errors
+/// The checkpoints are unavailable, or one of the rollups cannot be read, or `each` fails.
+pub(crate) async fn of_each<'r>(
+    worker: &Worker,
+    rollups: &[&'r Rollup],
+    now: DateTime<Utc>,
+    mut each: impl FnMut(&'r Rollup, Standings),
+) -> Result<(), WorkError> {
+    for block in rollups.chunks(BLOCK) {
+        let mut survey = Survey::of(worker, block, now).await?;
+        for rollup in block {
+            let surveyed = survey.take(worker, rollup).await?;
+            each(rollup, after(worker, rollup, surveyed, now).await?);
+        }
+    }
+    Ok(())
 }
 
 /// The inputs besides the checkpoints that decide the slices' standings.

@@ -439,10 +439,14 @@ async fn a_pause_is_obeyed_before_the_next_chunk_and_cancel_ends_a_backfill() {
 
 /// A sleeping source stays asleep. DynamoDB is read for the watermark and the items after it.
 #[tokio::test]
-async fn a_tick_with_nothing_due_asks_two_questions_and_connects_to_no_database() {
+async fn a_tick_with_nothing_due_asks_one_question_and_connects_to_no_database() {
     let (mut place, _database) = Place::with_events(5).await;
+    let one = daily(5);
+    let coarse = "from = { rollup = \"daily\" }\nslice = \"1 month\"\nmeasures = [\"events\"]";
+    let another = one.replace("name = \"daily\"", "name = \"daily_by_kind\"");
+    place.configure(&format!("{one}{another}[[rollup]]\nname = \"monthly\"\n{coarse}\n"));
     place.run(&["init"]).good();
-    // The second only moves the watermark.
+    // The second only moves the watermarks.
     place.run(&["run"]).good();
     place.run(&["run"]).good();
     // Another address that the installation knows, at which no database can be reached now. A
@@ -454,8 +458,15 @@ async fn a_tick_with_nothing_due_asks_two_questions_and_connects_to_no_database(
     drop(way);
     let counting = Unreliable::counting(place.endpoint());
     *place.endpoint() = counting.endpoint.clone();
+    // One read of all watermarks: no slice is after them.
     assert!(place.run(&["run"]).good().out.starts_with("nothing is due\n"));
-    assert_eq!(counting.asked(), ["GetItem", "Query"]);
+    assert_eq!(counting.asked(), ["BatchGetItem"]);
+    let (overview, asked) = (place.run(&["status"]).good().out, counting.asked());
+    assert!(["daily ", "daily_by_kind ", "monthly "].iter().all(|it| overview.contains(it)));
+    assert_eq!(asked, ["GetItem", "BatchGetItem"], "the operator's commands, and all watermarks");
+    place.configure(&one);
+    assert!(place.run(&["run"]).good().out.starts_with("nothing is due\n"));
+    assert_eq!(counting.asked(), ["BatchGetItem"]);
     // A slice: claim and complete, and the control item.
     (place.source_url, place.target_url) = urls;
     place.run(&["backfill", "daily", "--force", "--concurrency", "1", "--yes"]).good();

@@ -34,6 +34,7 @@ use crate::work::report::{
     DriftReport, LISTED_MAX, NotCompared, RollupProblem, SliceVerification, TickReport,
 };
 use crate::work::slice_run::RESERVE;
+use crate::work::survey::BLOCK;
 use crate::work::worker::{WorkError, Worker};
 
 /// Scrubs can wait, so this bounds how long their statements keep a snapshot open.
@@ -175,20 +176,34 @@ async fn tracks_of<'r>(
     rollups: &[&'r Rollup],
 ) -> Result<Vec<Track<'r>>, WorkError> {
     let mut tracks = Vec::new();
-    for rollup in rollups {
-        // Like a backfill, a scrub respects the configured hours and an operator's pause.
-        if !ready::gate(worker, rollup, Some(worker.clock.now())).may_start().await?.is_given() {
-            continue;
+    let control = worker.checkpoints.control().await?;
+    // Like a backfill, a scrub respects the configured hours and an operator's pause.
+    let may_start = |rollup: &&&Rollup| {
+        let gate = ready::gate(worker, rollup, Some(worker.clock.now()));
+        gate.may_start_by(&control).is_ok_and(|permit| permit.is_given())
+    };
+    let allowed: Vec<&Rollup> = rollups.iter().filter(may_start).copied().collect();
+    for block in allowed.chunks(BLOCK) {
+        let names: Vec<&str> = block.iter().map(|rollup| &*rollup.name).collect();
+        let mut scrubs = worker.checkpoints.scrubs(&names).await?;
+        let mut watermarks = worker.checkpoints.watermarks(&names).await?;
+        for &rollup in block {
+            let mut scrub = match scrubs.remove(&rollup.name) {
+                Some(scrub) => scrub,
+                None => worker.checkpoints.scrub(&rollup.name).await?,
+            };
+            if scrub.drift.len() >= DRIFT_MAX {
+                // Make room for new drift.
+                let over = split_drift(worker, rollup, &scrub).await?.1;
+                worker.checkpoints.forget_drift(&rollup.name, &over).await?;
+                scrub.drift.retain(|start, _| !over.contains(start));
+            }
+            let seen = match watermarks.remove(&rollup.name) {
+                Some(seen) => seen,
+                None => ready::watermark(worker, rollup).await?,
+            };
+            tracks.push(Track { rollup, scrub, seal: seen.seal_of(rollup), is_idle: false });
         }
-        let mut scrub = worker.checkpoints.scrub(&rollup.name).await?;
-        if scrub.drift.len() >= DRIFT_MAX {
-            // Make room for new drift.
-            let over = split_drift(worker, rollup, &scrub).await?.1;
-            worker.checkpoints.forget_drift(&rollup.name, &over).await?;
-            scrub.drift.retain(|start, _| !over.contains(start));
-        }
-        let seal = ready::watermark(worker, rollup).await?.seal_of(rollup);
-        tracks.push(Track { rollup, scrub, seal, is_idle: false });
     }
     Ok(tracks)
 }

@@ -139,6 +139,42 @@ async fn a_range_includes_its_start_and_excludes_its_end_and_the_watermark() {
 }
 
 #[tokio::test]
+async fn many_rollups_are_read_together_as_each_is_read_alone() {
+    on_each_store(async |fixture| {
+        let checkpoints = &fixture.checkpoints;
+        let names: Vec<String> = (0..230).map(|n| format!("rollup_{n}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let known = [names[0], names[99], names[100], names[229]];
+        for name in known {
+            for hour in 0..3 {
+                let slice = start() + TimeDelta::hours(hour);
+                checkpoints.reopen(name, slice, "replay", at(0)).await.unwrap();
+            }
+        }
+        for (rollup, sort) in [(names[7], "watermark"), (names[8], "2026-02-10T01:00:00Z")] {
+            let mut spoilt = Key::new(rollup, sort).to_item();
+            spoilt.extend(["version", "attempt"].map(|name| (name.to_owned(), text("many"))));
+            assert!(checkpoints.store.put(spoilt, Cond::always()).await.unwrap());
+        }
+        let (from, to) = (start() + TimeDelta::hours(1), at(0));
+        let mut watermarks = checkpoints.watermarks(&names).await.unwrap();
+        let wanted: Vec<_> = names.iter().map(|name| (*name, from, to)).collect();
+        let mut ranges = checkpoints.ranges(&wanted).await.unwrap();
+        for name in &names {
+            // What cannot be understood is left out, and its own read tells why.
+            assert_eq!(watermarks.remove(*name), checkpoints.watermark(name).await.ok(), "{name}");
+            let found = ranges.remove(*name);
+            assert_eq!(found, checkpoints.range(name, from, to).await.ok(), "{name}");
+            let slices = if known.contains(name) { 2 } else { 0 };
+            assert_eq!(found.map(|found| found.len()), (*name != names[8]).then_some(slices));
+        }
+        assert!(checkpoints.watermarks(&[]).await.unwrap().is_empty());
+        assert!(checkpoints.ranges(&[(names[0], to, from)]).await.unwrap()[names[0]].is_empty());
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn an_item_edited_by_hand_is_named_by_every_call_that_meets_it() {
     on_each_store(async |fixture| {
         let edits = [("attempt", text("many")), ("state", text("done")), ("dirty", text("1"))];

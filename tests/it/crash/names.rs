@@ -127,6 +127,11 @@ pub fn of_dynamo(text: &str) -> String {
     let values = &body["ExpressionAttributeValues"];
     let name = match operation.unwrap_or_default().trim() {
         "GetItem" => format!("get {item}"),
+        "BatchGetItem" => {
+            let tables = body["RequestItems"].as_object();
+            let table = tables.and_then(|tables| tables.values().next()).unwrap_or(&Value::Null);
+            format!("get {}s", table["Keys"][0]["sk"]["S"].as_str().unwrap_or_default())
+        }
         "UpdateItem" if !values[":set_lease_until"].is_null() => "claim".to_owned(),
         "UpdateItem" => match values[":set_state"]["S"].as_str() {
             Some(state) => format!("write {item}, {state}"),

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::error::{BuildError, ProvideErrorMetadata, SdkError};
 
 use super::DynamoDb;
 use crate::checkpoint::store::StoreError;
@@ -13,6 +13,12 @@ use crate::model::text::cut;
 const STORE: &str = "dynamodb";
 
 impl DynamoDb {
+    /// A request that the SDK refuses to build.
+    pub(super) fn unsendable(&self, operation: &'static str, error: BuildError) -> StoreError {
+        let (table, problem) = (self.table.clone(), error.to_string());
+        StoreError::Other { operation, table, problem, retryable: false, source: error.into() }
+    }
+
     /// Classifies the SDK's error.
     pub(super) fn error<E>(&self, operation: &'static str, error: SdkError<E>) -> StoreError
     where

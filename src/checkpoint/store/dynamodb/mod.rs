@@ -3,6 +3,7 @@
 mod error;
 mod expression;
 mod table;
+mod together;
 mod value;
 
 use aws_sdk_dynamodb::Client;
@@ -20,7 +21,7 @@ use futures_util::{FutureExt as _, future};
 
 use super::{
     Cond, Created, Extent, Item, Key, PK, Query, SK, Sorts, Store, StoreAnswer, StoreError,
-    TableSummary, UNFINISHED, Update, Written,
+    TableSummary, UNFINISHED, Update, Value, Written,
 };
 use crate::clients::db::Tx;
 use expression::Expression;
@@ -249,6 +250,10 @@ impl Store for DynamoDb {
 
     fn get(&self, key: Key) -> StoreAnswer<'_, Option<Item>> {
         self.get_item(key).boxed()
+    }
+
+    fn get_each(&self, keys: Vec<Key>) -> StoreAnswer<'_, Vec<Item>> {
+        self.get_items(keys).boxed()
     }
 
     fn query(&self, query: Query) -> StoreAnswer<'_, Vec<Item>> {

@@ -285,6 +285,14 @@ impl Store for Postgres {
         .boxed()
     }
 
+    fn get_each(&self, keys: Vec<Key>) -> StoreAnswer<'_, Vec<Item>> {
+        self.get_items(keys).boxed()
+    }
+
+    fn query_each(&self, queries: Vec<Query>) -> StoreAnswer<'_, Vec<Vec<Item>>> {
+        self.read_ranges(queries).boxed()
+    }
+
     fn query(&self, query: Query) -> StoreAnswer<'_, Vec<Item>> {
         async move {
             let chosen = match &query.sorts {

@@ -1,13 +1,15 @@
 //! Reads that share one transaction, such as those of a tick that finds nothing due.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sqlx::postgres::PgRow;
 
-use super::value::from_row;
+use super::value::{from_row, key_of};
 use super::{LABEL, Postgres, STATEMENT_TIMEOUT};
-use crate::checkpoint::store::{Item, StoreError};
+use crate::checkpoint::store::{Item, Key, PK, Query, Sorts, Store as _, StoreError, Value};
 use crate::clients::db::{Access, Tx};
+use crate::model::sql::literal;
 
 /// The transaction that reads share.
 #[derive(Clone, Debug, Default)]
@@ -75,6 +77,60 @@ impl Postgres {
         };
         let found = rows.iter().map(from_row).collect::<Result<_, _>>();
         found.map_err(|error| self.unreadable(operation, error))
+    }
+
+    /// The items with these keys that exist, by one statement.
+    pub(super) async fn get_items(&self, keys: Vec<Key>) -> Result<Vec<Item>, StoreError> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let keys = keys.iter().map(key_of).map(|(rollup, sort)| format!("({rollup}, {sort})"));
+        let sql = format!(
+            "SELECT it.rollup, it.sort, it.item::text AS item \
+             FROM (VALUES {}) AS wanted (rollup, sort) JOIN {} AS it USING (rollup, sort)",
+            keys.collect::<Vec<_>>().join(", "),
+            self.table
+        );
+        self.rows("get several", sql).await
+    }
+
+    /// The items of each query. Those of ranges come by one statement.
+    pub(super) async fn read_ranges(
+        &self,
+        queries: Vec<Query>,
+    ) -> Result<Vec<Vec<Item>>, StoreError> {
+        let mut found: Vec<Vec<Item>> = queries.iter().map(|_| Vec::new()).collect();
+        let (mut ranges, mut places) = (Vec::new(), HashMap::new());
+        for (place, query) in queries.iter().enumerate() {
+            let is_plain = !query.descending && query.limit.is_none();
+            match &query.sorts {
+                Sorts::Between(from, to) if is_plain && !places.contains_key(&query.rollup) => {
+                    let (rollup, from, to) = (literal(&query.rollup), literal(from), literal(to));
+                    ranges.push(format!("({rollup}, {from}, {to})"));
+                    places.insert(query.rollup.clone(), place);
+                }
+                _ => found[place] = self.query(query.clone()).await?,
+            }
+        }
+        if ranges.is_empty() {
+            return Ok(found);
+        }
+        // OFFSET 0 keeps the planner from reading the whole table: each range is read by the key.
+        let sql = format!(
+            "SELECT it.* FROM (VALUES {}) AS wanted (rollup, first, last), LATERAL ( \
+             SELECT it.rollup, it.sort, it.item::text AS item FROM {} AS it WHERE it.rollup = \
+             wanted.rollup AND it.sort BETWEEN wanted.first AND wanted.last ORDER BY it.sort \
+             OFFSET 0) AS it",
+            ranges.join(", "),
+            self.table
+        );
+        for item in self.rows("query", sql).await? {
+            let Some(Value::Text(rollup)) = item.get(PK) else { continue };
+            if let Some(place) = places.get(rollup) {
+                found[*place].push(item);
+            }
+        }
+        Ok(found)
     }
 
     /// Reads in the shared transaction, which may have to begin. `None`: it cannot serve, as when the
