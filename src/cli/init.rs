@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::time::Duration;
 
 use clap::Args;
@@ -12,11 +13,15 @@ use crate::checkpoint::{CheckpointError, Created};
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT};
 use crate::model::hint::{Fault, Hinted as _};
 use crate::model::rollup::{Late, Rollup};
+use crate::model::sql::ident;
 use crate::source;
-use crate::target::{beside, ddl, readers};
+use crate::target::ddl::{self, SharedObjects};
+use crate::target::{beside, readers};
 use crate::work::due::Planned;
+use crate::work::standings::{self, Standings};
+use crate::work::survey::BLOCK;
 use crate::work::worker::{WorkError, Worker};
-use crate::work::{identity, ready, standings, things};
+use crate::work::{identity, ready, things};
 
 /// Building an index of a large table takes long.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60 * 60);
@@ -174,7 +179,8 @@ impl InitArgs {
 
     /// Runs the missing statements, rollup by rollup, each in one transaction.
     async fn tables(&self, worker: &Worker) -> Result<Vec<String>, WorkError> {
-        let mut done: Vec<String> = Vec::new();
+        let (mut done, mut known) = (Vec::new(), HashSet::new());
+        let mut shared = SharedObjects::Unknown;
         let mut rollups: Vec<_> = worker.config.rollups.iter().collect();
         // Finer rollups first, as coarse ones are computed from their tables.
         rollups.sort_by_key(|rollup| rollup.depth());
@@ -183,12 +189,13 @@ impl InitArgs {
             source::prove(worker.servers(), rollup).await?;
             let mut tx =
                 worker.target.db.begin(Access::ReadWrite, STATEMENT_TIMEOUT, &rollup.name).await?;
-            let mut statements = ddl::plan(&mut tx, &worker.target, rollup, &shape).await?;
+            let target = &worker.target;
+            let mut statements = ddl::plan_further(&mut tx, target, rollup, &shape, shared).await?;
             statements.extend(beside::plan(&mut tx, &worker.target, rollup, &shape).await?);
             ddl::refuse_doubled(&mut tx, &worker.target, rollup, &shape).await?;
             for statement in statements {
                 // In a dry run, the next rollup finds the shared tables missing again.
-                if done.contains(&statement) {
+                if !known.insert(statement.clone()) {
                     continue;
                 }
                 if !self.dry_run {
@@ -197,6 +204,7 @@ impl InitArgs {
                 done.push(statement);
             }
             tx.commit().await?;
+            shared = SharedObjects::Planned;
         }
         done.extend(self.readers(worker).await?);
         Ok(done)
@@ -267,10 +275,10 @@ async fn ask_app(worker: &Worker) -> Result<(), WorkError> {
 
 /// The rollup tables that these statements create.
 fn made(worker: &Worker, statements: &[String]) -> Vec<String> {
-    let creates = |rollup: &&Rollup| {
-        let begin = format!("CREATE TABLE {} ", worker.target.table(rollup));
-        statements.iter().any(|sql| sql.starts_with(&begin))
-    };
+    let begin = format!("CREATE TABLE {}.", ident(&worker.target.schema));
+    let table = |sql: &'_ String| Some(sql.strip_prefix(&begin)?.split_once(' ')?.0.to_owned());
+    let tables: HashSet<String> = statements.iter().filter_map(table).collect();
+    let creates = |rollup: &&Rollup| tables.contains(&ident(&rollup.name));
     let name = |rollup: &Rollup| format!("{}.{}", worker.target.schema, rollup.name);
     worker.config.rollups.iter().filter(creates).map(name).collect()
 }
@@ -279,8 +287,10 @@ fn made(worker: &Worker, statements: &[String]) -> Vec<String> {
 async fn next(worker: &Worker, made: &[String]) -> Result<Vec<String>, WorkError> {
     let rollups = &worker.config.rollups;
     let mut is_first = !made.is_empty();
-    for rollup in rollups {
-        is_first |= ready::watermark(worker, rollup).await?.until().is_none();
+    let names: Vec<&str> = rollups.iter().map(|rollup| &*rollup.name).collect();
+    for block in names.chunks(BLOCK).take_while(|_| made.is_empty()) {
+        let seen = worker.checkpoints.watermarks(block).await?;
+        is_first |= seen.values().any(|seen| seen.until().is_none());
     }
     if !is_first {
         return Ok(Vec::new());
@@ -356,12 +366,11 @@ fn old(rollup: &str, slices: usize) -> String {
 /// The rollups with slices of another definition, and the numbers of these.
 async fn redefined(worker: &Worker) -> Result<Vec<(String, usize)>, WorkError> {
     let mut found = Vec::new();
-    for rollup in &worker.config.rollups {
-        let plan = standings::of(worker, rollup, worker.clock.now()).await?.plan;
-        let old = plan.redefined().count();
-        if old > 0 {
-            found.push((rollup.name.clone(), old));
-        }
-    }
+    let rollups: Vec<&Rollup> = worker.config.rollups.iter().collect();
+    let note = |rollup: &Rollup, standings: Standings| {
+        let old = standings.plan.redefined().count();
+        found.extend((old > 0).then(|| (rollup.name.clone(), old)));
+    };
+    standings::of_each(worker, &rollups, worker.clock.now(), note).await?;
     Ok(found)
 }

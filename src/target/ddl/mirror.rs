@@ -1,7 +1,7 @@
 //! The tables of a mirror: one row for each thing, and the stage of its pages.
 
 use super::alter::alter_rollup;
-use super::shared::schemas;
+use super::shared::{SharedObjects, schemas};
 use super::{
     ColumnSpec, DdlError, claim_registry, create_rollup, keeps_rows, refuse_second_table, unfit,
 };
@@ -22,10 +22,11 @@ pub(super) async fn plan(
     target: &Target,
     rollup: &Rollup,
     shape: &Shape,
+    shared: SharedObjects,
 ) -> Result<Vec<String>, DdlError> {
     let table = target.table(rollup);
     let wanted = columns(shape);
-    let mut statements = schemas(tx, target, rollup).await?;
+    let mut statements = schemas(tx, target, rollup, shared).await?;
     let mut found = ready::columns_of(tx, &table).await?;
     if found.is_empty() {
         refuse_second_table(tx, rollup, &table).await?;

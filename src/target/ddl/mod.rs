@@ -19,6 +19,7 @@ use crate::model::sql::{ident, literal};
 use crate::source::reading::shape::Shape;
 
 use alter::alter_rollup;
+pub(crate) use shared::SharedObjects;
 use shared::schemas;
 
 pub use super::indexes::refuse_doubled;
@@ -80,15 +81,29 @@ pub async fn plan(
     rollup: &Rollup,
     shape: &Shape,
 ) -> Result<Vec<String>, DdlError> {
+    plan_further(tx, target, rollup, shape, SharedObjects::Unknown).await
+}
+
+/// As [`plan`], after other rollups whose statements have made what is shared.
+///
+/// # Errors
+/// As [`plan`].
+pub(crate) async fn plan_further(
+    tx: &mut Tx,
+    target: &Target,
+    rollup: &Rollup,
+    shape: &Shape,
+    shared: SharedObjects,
+) -> Result<Vec<String>, DdlError> {
     if rollup.mirror.is_some() {
-        return mirror::plan(tx, target, rollup, shape).await;
+        return mirror::plan(tx, target, rollup, shape, shared).await;
     }
     let table = target.table(rollup);
     let wanted = rollup_columns(shape);
     if let Some(problem) = too_wide(&wanted, stage_wanted(shape).len()) {
         return Err(incompatible(rollup, &table, problem));
     }
-    let mut statements = schemas(tx, target, rollup).await?;
+    let mut statements = schemas(tx, target, rollup, shared).await?;
     let found = ready::columns_of(tx, &table).await?;
     if found.is_empty() {
         refuse_second_table(tx, rollup, &table).await?;

@@ -11,12 +11,25 @@ use crate::model::sql::{ident, literal};
 use crate::target::ready::Persistence;
 use crate::target::{Target, coverage, indexes};
 
-/// The schemas and the tables that all rollups share.
+/// What `init` knows of the objects that all rollups share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SharedObjects {
+    /// Still to be looked at.
+    Unknown,
+    /// The statements for an earlier rollup have made what was missing.
+    Planned,
+}
+
+/// The schemas and the tables that all rollups share, and the functions that this one needs.
 pub(super) async fn schemas(
     tx: &mut Tx,
     target: &Target,
     rollup: &Rollup,
+    shared: SharedObjects,
 ) -> Result<Vec<String>, DdlError> {
+    if shared == SharedObjects::Planned {
+        return Ok(measure_functions(tx, rollup).await?);
+    }
     let mut statements = Vec::new();
     for (schema, comment) in [
         ("tallymark", "Tallymark's own: one marker per slice, partials of unfinished slices"),
