@@ -1,4 +1,4 @@
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use clap::Args;
@@ -9,7 +9,7 @@ use super::outside::{self, RowsOutside};
 use super::remote::{self, Remote};
 use super::{Failure, Global, Via, excluded, ui};
 use crate::checkpoint::store::StoreError;
-use crate::checkpoint::{CheckpointError, Created};
+use crate::checkpoint::{CheckpointError, Created, Watermark};
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT};
 use crate::model::hint::{Fault, Hinted as _};
 use crate::model::rollup::{Late, Rollup};
@@ -73,9 +73,7 @@ impl InitArgs {
             None
         } else {
             let created = worker.checkpoints.create_table().await.map_err(WorkError::from)?;
-            for rollup in &worker.config.rollups {
-                identity::refuse_stranger(&worker, rollup).await?;
-            }
+            identity::refuse_strangers(&worker, &watermarks(&worker).await?).await?;
             Some(created)
         };
         let mut statements = self.tables(&worker).await?;
@@ -148,11 +146,16 @@ impl InitArgs {
     /// requires.
     async fn recut(&self, worker: &Worker) -> Result<Vec<Recut>, WorkError> {
         let mut told = Vec::new();
+        let mut before = watermarks(worker).await?;
         for rollup in &worker.config.rollups {
-            let before = ready::watermark(worker, rollup).await?;
+            let before = before.remove(&rollup.name).unwrap_or_default();
             ready::prepare(worker, rollup).await?;
-            let seen = ready::watermark(worker, rollup).await?;
-            let is_recut = before.generation() != seen.generation();
+            // It has just been read, and written where it was another.
+            let generation = match worker.generations.of(rollup) {
+                Some(generation) => generation,
+                None => ready::watermark(worker, rollup).await?.generation(),
+            };
+            let is_recut = before.generation() != generation;
             let moved_back = before.start().is_some_and(|start| rollup.start < start);
             let mut recut = Recut {
                 rollup: rollup.name.clone(),
@@ -166,10 +169,9 @@ impl InitArgs {
                 recut.slices = plan.slices.iter().filter(is_left).count();
             }
             if self.delete_outside {
-                let generation = seen.generation();
                 recut.deleted = worker.target.delete_outside(rollup, generation).await?;
             }
-            recut.outside = outside::find(worker, rollup).await?;
+            recut.outside = outside::find_beside(worker, rollup, generation).await?;
             if recut.slices + usize::from(recut.outside.is_some()) > 0 || recut.deleted > 0 {
                 told.push(recut);
             }
@@ -283,14 +285,30 @@ fn made(worker: &Worker, statements: &[String]) -> Vec<String> {
     worker.config.rollups.iter().filter(creates).map(name).collect()
 }
 
+/// The watermarks of all rollups.
+async fn watermarks(worker: &Worker) -> Result<HashMap<String, Watermark>, WorkError> {
+    let names: Vec<&str> = worker.config.rollups.iter().map(|rollup| &*rollup.name).collect();
+    let mut found = HashMap::new();
+    for block in names.chunks(BLOCK) {
+        let mut seen = worker.checkpoints.watermarks(block).await?;
+        for name in block {
+            let seen = match seen.remove(*name) {
+                Some(seen) => seen,
+                // It cannot be understood, and its own read says why.
+                None => worker.checkpoints.watermark(name).await?,
+            };
+            found.insert((*name).to_owned(), seen);
+        }
+    }
+    Ok(found)
+}
+
 /// The commands that lead on. None: ticks compute the little that is left.
 async fn next(worker: &Worker, made: &[String]) -> Result<Vec<String>, WorkError> {
     let rollups = &worker.config.rollups;
     let mut is_first = !made.is_empty();
-    let names: Vec<&str> = rollups.iter().map(|rollup| &*rollup.name).collect();
-    for block in names.chunks(BLOCK).take_while(|_| made.is_empty()) {
-        let seen = worker.checkpoints.watermarks(block).await?;
-        is_first |= seen.values().any(|seen| seen.until().is_none());
+    if !is_first {
+        is_first = watermarks(worker).await?.values().any(|seen| seen.until().is_none());
     }
     if !is_first {
         return Ok(Vec::new());

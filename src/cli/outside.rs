@@ -23,7 +23,15 @@ pub(super) async fn find(
     rollup: &Rollup,
 ) -> Result<Option<RowsOutside>, WorkError> {
     let seen = ready::watermark(worker, rollup).await?;
-    let generation = seen.generation_for(rollup);
+    find_beside(worker, rollup, seen.generation_for(rollup)).await
+}
+
+/// As [`find`], with the generation of the rollup's calendar.
+pub(super) async fn find_beside(
+    worker: &Worker,
+    rollup: &Rollup,
+    generation: u64,
+) -> Result<Option<RowsOutside>, WorkError> {
     let found = worker.target.outside(rollup, generation).await?;
     let rollup = rollup.name.clone();
     Ok((found.rows > 0).then_some(RowsOutside { rollup, found }))

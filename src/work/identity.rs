@@ -34,9 +34,11 @@ pub(crate) use proof::{has_target_gone_back, is_unproven, repaired, still_unprov
 use belongs::without_tables;
 pub(crate) use belongs::{refuse_anothers, refuse_anothers_of, refuse_gone};
 
+use std::collections::HashMap;
+
 use sha2::{Digest as _, Sha256};
 
-use crate::checkpoint::Bond;
+use crate::checkpoint::{Bond, Watermark};
 use crate::clients::db::history::{Course, History};
 use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
@@ -164,12 +166,53 @@ pub(crate) async fn identify_for_check(worker: &Worker, rollup: &Rollup) -> Resu
 /// They do, or a server refuses.
 pub(crate) async fn refuse_stranger(worker: &Worker, rollup: &Rollup) -> Result<(), WorkError> {
     let seen = worker.checkpoints.watermark(&rollup.name).await?;
+    refuse_stranger_to(worker, rollup, &seen, &mut Histories::default()).await
+}
+
+/// As [`refuse_stranger`], for all rollups, whose watermarks are `seen`. Each server is asked once.
+///
+/// # Errors
+/// As [`refuse_stranger`].
+pub(crate) async fn refuse_strangers(
+    worker: &Worker,
+    seen: &HashMap<String, Watermark>,
+) -> Result<(), WorkError> {
+    let mut histories = Histories::default();
+    for rollup in &worker.config.rollups {
+        if let Some(seen) = seen.get(&rollup.name) {
+            refuse_stranger_to(worker, rollup, seen, &mut histories).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The positions of source and target, each read when it is first needed.
+#[derive(Debug, Default)]
+struct Histories {
+    source: Option<Option<History>>,
+    target: Option<Option<History>>,
+}
+
+async fn refuse_stranger_to(
+    worker: &Worker,
+    rollup: &Rollup,
+    seen: &Watermark,
+    known: &mut Histories,
+) -> Result<(), WorkError> {
     let Some(bond) = seen.bond() else { return Ok(()) };
     let place = place(worker).await?;
     if bond.places.contains(&place) {
-        let source = source_history(worker, rollup).await?;
-        let target = history_of(&worker.target.db).await?;
-        return are_not_other_servers(worker, rollup, bond, source.as_ref(), target.as_ref());
+        if known.source.is_none() && !worker.target.holds_source_of(rollup) {
+            known.source = Some(source_history(worker, rollup).await?);
+        }
+        if known.target.is_none() {
+            known.target = Some(history_of(&worker.target.db).await?);
+        }
+        // The target's history covers a source that is in it.
+        let source = known.source.as_ref().filter(|_| !worker.target.holds_source_of(rollup));
+        let (source, target) = (source.and_then(Option::as_ref), known.target.as_ref());
+        let target = target.and_then(Option::as_ref);
+        return are_not_other_servers(worker, rollup, bond, source, target);
     }
     let keeper = match has_registry(worker).await? {
         true => look_up(worker, rollup, &place).await?.keeper,
