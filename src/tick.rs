@@ -147,12 +147,7 @@ async fn run_within(
         scrub::run(worker, settings, only, deadline, report).await;
     }
     report.doing = "deleting slices that are not kept";
-    for rollup in chosen(worker, only).filter(|rollup| rollup.keep.is_some()) {
-        if !report.is_over && !report.is_blocked(rollup) {
-            report.at = Some(rollup.name.clone());
-            retention::run(worker, rollup, deadline, report).await;
-        }
-    }
+    retention::run(worker, chosen(worker, only), deadline, report).await;
     for rollup in chosen(worker, only) {
         if let Some(reason) =
             identity::unproven(worker, rollup).filter(|_| !report.is_blocked(rollup))

@@ -9,6 +9,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::purgeable::{self, SealWish};
+use crate::checkpoint::Watermark;
 use crate::model::clock::{Deadline, Stopwatch};
 use crate::model::not_now::Permit;
 use crate::model::rollup::Rollup;
@@ -17,17 +18,40 @@ use crate::throttle::Patience;
 use crate::work::backlog::BEGIN_MIN;
 use crate::work::ready;
 use crate::work::report::TickReport;
+use crate::work::survey::BLOCK;
 use crate::work::worker::{WorkError, Worker};
 
-/// Deletes the old slices of `rollup`, while there is time, and adds them to the tick's report.
+/// Deletes the old slices of those of `rollups` that have `keep`, while there is time, and adds them to
+/// the tick's report.
 pub(crate) async fn run(
     worker: &Worker,
+    rollups: impl Iterator<Item = &Rollup>,
+    deadline: Deadline,
+    report: &mut TickReport,
+) {
+    let rollups: Vec<&Rollup> = rollups.filter(|rollup| rollup.keep.is_some()).collect();
+    for block in rollups.chunks(BLOCK) {
+        let names: Vec<&str> = block.iter().map(|rollup| &*rollup.name).collect();
+        // What cannot be read is read again for its rollup, which reports it.
+        let mut seen = worker.checkpoints.watermarks(&names).await.unwrap_or_default();
+        for rollup in block {
+            if !report.is_over && !report.is_blocked(rollup) {
+                report.at = Some(rollup.name.clone());
+                run_one(worker, rollup, seen.remove(&rollup.name), deadline, report).await;
+            }
+        }
+    }
+}
+
+async fn run_one(
+    worker: &Worker,
     rollup: &Rollup,
+    seen: Option<Watermark>,
     deadline: Deadline,
     report: &mut TickReport,
 ) {
     let mut deleted = DeletedSlices::default();
-    if let Err(error) = delete_old(worker, rollup, deadline, &mut deleted).await {
+    if let Err(error) = delete_old(worker, rollup, seen, deadline, &mut deleted).await {
         report.problem(rollup, &error);
     }
     if deleted.slices > 0 {
@@ -41,6 +65,7 @@ pub(crate) async fn run(
 async fn delete_old(
     worker: &Worker,
     rollup: &Rollup,
+    seen: Option<Watermark>,
     deadline: Deadline,
     deleted: &mut DeletedSlices,
 ) -> Result<(), WorkError> {
@@ -49,7 +74,10 @@ async fn delete_old(
     let Some(Cut { before, seal }) = cut(rollup, &consumers, worker.clock.now()) else {
         return Ok(());
     };
-    let seen = ready::watermark(worker, rollup).await?;
+    let seen = match seen {
+        Some(seen) => seen,
+        None => ready::watermark(worker, rollup).await?,
+    };
     if seen.kept_until().is_some_and(|until| until >= before) {
         return Ok(());
     }

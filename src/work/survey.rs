@@ -99,3 +99,18 @@ impl Survey {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checkpoints_serve_from_where_they_begin_on() {
+        let at = |day: &str| format!("2026-02-{day}T00:00:00Z").parse().expect("an instant");
+        let after = || After { from: at("10"), checkpoints: Vec::new() };
+        assert_eq!(after().since(at("10")), Some(Vec::new()));
+        assert_eq!(after().since(at("11")), Some(Vec::new()));
+        // Slices before them may have been reopened.
+        assert_eq!(after().since(at("09")), None);
+    }
+}
