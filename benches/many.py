@@ -3,12 +3,15 @@
 
 Starts a PostgreSQL of its own (the newest installed one that has pgbench) in a temporary directory, and the DynamoDB of the
 demo. Each call to DynamoDB passes a relay that holds it back for 10 ms, as a region does. Half of the rollups are by the hour,
-half by the day, and each table is counted by as many of them. A tick computes what is due first, without the relay.
-Usage: many.py TALLYMARK [ROLLUPS [TABLES]]
+half by the day, and each table is counted by as many of them. `init` makes the tables of the first INITIATED rollups, and a
+tick computes what is due of them, without the relay. All others get copies of their checkpoints: a tick with nothing due and
+`status` read checkpoints alone.
+Usage: many.py TALLYMARK [ROLLUPS [TABLES [INITIATED]]]
 """
 
 import asyncio
 import datetime
+import json
 import os
 import pathlib
 import re
@@ -18,6 +21,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from collections import Counter
 
 from dynamo import dynamodb
@@ -26,6 +30,7 @@ from postgres import Server
 TALLYMARK = pathlib.Path(sys.argv[1]).resolve()
 ROLLUPS = int(sys.argv[2]) if len(sys.argv) > 2 else 10_000
 TABLES = int(sys.argv[3]) if len(sys.argv) > 3 else 200
+INITIATED = min(ROLLUPS, int(sys.argv[4]) if len(sys.argv) > 4 else 2 * TABLES)
 PORT = "54988"
 DELAY = 0.010
 TARGET = re.compile(rb"x-amz-target: *dynamodb_\d+\.(\w+)", re.IGNORECASE)
@@ -65,13 +70,32 @@ class Relay:
         writer.close()
 
 
-def configuration(server):
+def copy_checkpoints(endpoint):
+    """Gives each rollup without tables the checkpoints of one that has them, and the same width."""
+
+    def call(operation, body):
+        headers = {"X-Amz-Target": f"DynamoDB_20120810.{operation}", "Content-Type": "application/x-amz-json-1.0",
+                   "X-Amz-Date": "20260101T000000Z",
+                   "Authorization": "AWS4-HMAC-SHA256 Credential=a/20260101/us-east-1/dynamodb/aws4_request, "
+                                    "SignedHeaders=host, Signature=0"}
+        request = urllib.request.Request(endpoint, json.dumps(body).encode(), headers)
+        return json.loads(urllib.request.urlopen(request).read())
+
+    for number in range(INITIATED, ROLLUPS):
+        like = f"r{number % (2 * TABLES)}"
+        found = call("Query", {"TableName": "tallymark", "KeyConditionExpression": "pk = :it",
+                               "ExpressionAttributeValues": {":it": {"S": like}}})
+        puts = [{"PutRequest": {"Item": {**item, "pk": {"S": f"r{number}"}}}} for item in found["Items"]]
+        call("BatchWriteItem", {"RequestItems": {"tallymark": puts}})
+
+
+def configuration(server, rollups):
     """The file: rollups by the hour and by the day whose histories begin a slice or two ago."""
     now = datetime.datetime.now(datetime.timezone.utc)
     hour = (now - datetime.timedelta(hours=2)).strftime("%Y-%m-%dT%H:00:00Z")
     day = (now - datetime.timedelta(days=2)).strftime("%Y-%m-%d")
     parts = [f'[source]\nurl = "{server.url}"\nnice_ratio = 0\nnaps = false\n']
-    for number in range(ROLLUPS):
+    for number in range(rollups):
         table, width = number % TABLES, "hour" if number // TABLES % 2 else "day"
         start = hour if width == "hour" else day
         parts.append(f"""[[rollup]]
@@ -115,16 +139,19 @@ def measure(server, home, environment):
         server.psql(f"""CREATE TABLE events_{table} (created_at timestamptz NOT NULL, kind text NOT NULL, amount bigint NOT NULL);
             INSERT INTO events_{table} SELECT now() - n * interval '20 minutes', 'view', n FROM generate_series(0, 299) AS n;
             CREATE INDEX ON events_{table} (created_at)""")
-    file = home / "tallymark.toml"
-    file.write_text(configuration(server))
+    file, initiated = home / "tallymark.toml", home / "initiated.toml"
+    file.write_text(configuration(server, ROLLUPS))
+    initiated.write_text(configuration(server, INITIATED))
     measured("the configuration alone", file, environment, "status", "no_such_rollup", code=2)
-    measured("init", file, environment, "init")
-    measured("init, with nothing to do", file, environment, "init")
+    measured(f"init of {INITIATED}", initiated, environment, "init")
+    measured(f"init of {INITIATED}, with nothing to do", initiated, environment, "init")
     for _ in range(20):
-        said = measured("a tick with work", file, environment, "run", "--budget", "10m")
+        said = measured(f"a tick of {INITIATED}", initiated, environment, "run", "--budget", "10m")
         if said.startswith("nothing is due"):
             break
-    relay = Relay(int(environment["AWS_ENDPOINT_URL_DYNAMODB"].rsplit(":", 1)[1]))
+    endpoint = environment["AWS_ENDPOINT_URL_DYNAMODB"]
+    copy_checkpoints(endpoint)
+    relay = Relay(int(endpoint.rsplit(":", 1)[1]))
     slow = {**environment, "AWS_ENDPOINT_URL_DYNAMODB": f"http://127.0.0.1:{relay.own}"}
     for _ in range(3):
         measured("a tick with nothing due", file, slow, "run", relay=relay)
