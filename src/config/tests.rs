@@ -167,7 +167,8 @@ fn what_may_be_left_out_has_the_documented_default() {
     )
     .unwrap();
     assert_eq!(config.source.chunk_time, Duration::from_millis(500));
-    assert_eq!(config.source.governor.nice_ratio, NiceRatio::Fixed(30.0));
+    assert_eq!(config.source.governor.nice_ratio, NiceRatio::Auto);
+    assert!(config.source.governor.nice_min.abs() < f64::EPSILON);
     assert_eq!(config.target.url, None);
     assert_eq!(config.target.schema, "stats");
     assert_eq!(config.checkpoint.store, StoreKind::DynamoDb);

@@ -138,7 +138,7 @@ impl Default for Settings {
         Self {
             // Measured in docs/IMPACT.md.
             slots: 1,
-            nice_ratio: NiceRatio::Fixed(30.0),
+            nice_ratio: NiceRatio::Auto,
             nice_min: 0.0,
             naps: true,
             max_load: LoadLimits::default(),

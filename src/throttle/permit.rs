@@ -62,12 +62,10 @@ impl<'g> Throttle<'g> {
         Self { ratio, ..self }
     }
 
-    /// The throttle at a pace that is not the one for a source without other work, unless it is
-    /// fixed.
+    /// Whether the pace is one that was found for a source without other work.
     #[must_use]
-    pub(crate) fn not_fast(self) -> Self {
-        let is_found = self.pacer().is_some();
-        Self { ratio: if is_found { self.ratio.max(BESIDE_OTHERS) } else { self.ratio }, ..self }
+    pub(crate) fn is_fast(&self) -> bool {
+        self.pacer().is_some() && self.ratio < BESIDE_OTHERS
     }
 
     /// The finder of the pace, unless the pace is fixed.

@@ -44,7 +44,7 @@ async fn a_role_that_sees_no_statistics_and_a_replica_have_the_slow_pace() {
     let blind = format!("REVOKE SELECT ON pg_stat_database FROM PUBLIC; CREATE ROLE {role} LOGIN");
     owner.sql(&blind).await;
     let of_role = worker_at(database.url_of(&role)).await;
-    are_all(&paces(&of_role).await, 30.0, "transactions unseen");
+    are_all(&paces(&of_role).await, 30.0, "sessions unseen");
     of_role.worker.close().await;
     // A server that says it is a replica.
     let stand_in = format!(
@@ -54,7 +54,7 @@ async fn a_role_that_sees_no_statistics_and_a_replica_have_the_slow_pace() {
     );
     owner.sql(&stand_in).await;
     owner.worker.close().await;
-    are_all(&paces(&worker_at(database.url()).await).await, 30.0, "transactions unseen");
+    are_all(&paces(&worker_at(database.url()).await).await, 30.0, "sessions unseen");
 }
 
 /// Its transaction shows no load on processors or disks, so that naps and the probe are as on a

@@ -19,7 +19,7 @@ const RATE_SECONDS_MAX: f64 = 3.0;
 const UNREAD_SECONDS_MIN: f64 = 0.9;
 
 /// What was seen of blocks holds for this many seconds.
-const BLOCKS_SECONDS_MAX: f64 = 30.0;
+const BLOCKS_SECONDS_MAX: f64 = 60.0;
 
 /// One answer of look.sql, and this process's own work so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -218,6 +218,6 @@ mod tests {
         let blocks = looks.add(look(42, (0.0, 9e3), 0.0, 30)).blocks;
         assert!((blocks.unwrap() - 9e3).abs() < 1.0, "{blocks:?}");
         assert!(!looks.is_unsure_of_blocks());
-        assert_eq!(looks.add(look(400, (0.0, 9e3), 0.0, 31)).blocks, None);
+        assert_eq!(looks.add(look(700, (0.0, 9e3), 0.0, 31)).blocks, None);
     }
 }

@@ -114,6 +114,7 @@ impl Course {
     pub(crate) fn next(self, seen: &Seen, quiet: &Quiet, nice_min: f64) -> Self {
         let course = self.judge(seen, quiet);
         let ratio = match course {
+            Self { hold: Hold::Unseen(_), .. } => SLOW,
             Self { alone: ALONE_LOOKS.., .. } => 0.0,
             Self { calm: CALM_LOOKS.., ratio, .. } => ratio.min(BESIDE_OTHERS),
             Self { ratio, .. } => ratio,
@@ -128,29 +129,35 @@ impl Course {
 
     /// The evidence after a look, and a slower pace where it asks for one.
     fn judge(self, seen: &Seen, quiet: &Quiet) -> Self {
-        if let Some(sense) = unseen(seen, quiet) {
-            return Self { hold: Hold::Unseen(sense), ..Self::default() };
-        }
         let strain = strain(seen, quiet);
         let strained = ((self.strained << 1) | u8::from(strain.is_some())) & LAST_LOOKS;
-        if let Some(sense) = strain {
-            let ratio = match strained.count_ones() {
-                STRAINED_LOOKS.. => SLOW,
-                _ => self.ratio,
-            };
-            return Self { ratio, hold: Hold::Strain(sense), calm: 0, alone: 0, strained };
-        }
         let calm = self.calm.saturating_add(1);
-        match others(seen) {
+        let course = match (strain, others(seen)) {
+            (Some(sense), _) => {
+                let is_strained = strained.count_ones() >= STRAINED_LOOKS;
+                let ratio = if is_strained { SLOW } else { self.ratio };
+                Self { ratio, hold: Hold::Strain(sense), calm: 0, alone: 0, strained }
+            }
             // The arrival of others is a change, to be looked at from the start.
-            Some(sense) if self.is_fast() => {
+            (None, Some(sense)) if self.is_fast() => {
                 Self { hold: Hold::Others(sense), strained, ..Self::default() }
             }
-            Some(sense) => Self { hold: Hold::Others(sense), calm, alone: 0, strained, ..self },
-            None => {
+            (None, Some(sense)) => {
+                Self { hold: Hold::Others(sense), calm, alone: 0, strained, ..self }
+            }
+            (None, None) => {
                 let alone = self.alone.saturating_add(1);
                 Self { hold: Hold::Start, calm, alone, strained, ..self }
             }
+        };
+        match unseen(seen, quiet) {
+            None => course,
+            Some(_) if strain.is_some() => Self { ratio: SLOW, ..course },
+            // Rates take a second. What was seen meanwhile counts.
+            Some(sense @ (Sense::Transactions | Sense::Blocks)) => {
+                Self { ratio: SLOW, hold: Hold::Unseen(sense), ..course }
+            }
+            Some(sense) => Self { hold: Hold::Unseen(sense), ..Self::default() },
         }
     }
 
@@ -174,35 +181,35 @@ impl Course {
     }
 }
 
-/// The first signal that is unseen, or has no baseline to be compared with.
+/// The first signal that is unseen, rates last, or has no baseline to be compared with.
 fn unseen(seen: &Seen, quiet: &Quiet) -> Option<Sense> {
     let is_seen = |value: Option<f64>| value.is_some_and(f64::is_finite);
     let all = [
-        (Sense::Transactions, is_seen(seen.transactions)),
         (Sense::Sessions, is_seen(seen.sessions)),
-        (Sense::Blocks, is_seen(seen.blocks)),
         (Sense::Naps, is_seen(seen.nap_ms) && quiet.nap_limit().is_some()),
         (Sense::Probe, is_seen(seen.probe_ms) && quiet.probe_limit().is_some()),
+        (Sense::Transactions, is_seen(seen.transactions)),
+        (Sense::Blocks, is_seen(seen.blocks)),
     ];
     all.into_iter().find(|(_, is_seen)| !is_seen).map(|(sense, _)| sense)
 }
 
-/// The first signal that shows strain.
+/// The first signal that is seen and shows strain.
 fn strain(seen: &Seen, quiet: &Quiet) -> Option<Sense> {
     let compared = [
         (Sense::Blocks, seen.blocks, Some(BLOCKS_CALM)),
         (Sense::Naps, seen.nap_ms, quiet.nap_limit()),
         (Sense::Probe, seen.probe_ms, quiet.probe_limit()),
     ];
-    let is_calm = |(value, limit): (f64, f64)| value <= limit;
+    let is_strained = |(value, limit): (f64, f64)| value > limit || value.is_nan();
     let strained =
-        compared.into_iter().find(|(_, value, limit)| !value.zip(*limit).is_some_and(is_calm));
+        compared.into_iter().find(|(_, value, limit)| value.zip(*limit).is_some_and(is_strained));
     strained.map(|(sense, ..)| sense)
 }
 
-/// The first signal that shows other work.
+/// The first signal that is seen and shows other work.
 fn others(seen: &Seen) -> Option<Sense> {
-    let is_busy = |value: Option<f64>, limit: f64| value.is_none_or(|value| value >= limit);
+    let is_busy = |value: Option<f64>, limit: f64| value.is_some_and(|value| value >= limit);
     if is_busy(seen.transactions, TRANSACTIONS_ALONE) {
         return Some(Sense::Transactions);
     }

@@ -10,7 +10,7 @@ use crate::clients::db::{Access, Begun, Db, DbError, Whole};
 use crate::model::clock::Stopwatch;
 
 /// A look is recent for this long.
-const FRESH: Duration = Duration::from_millis(250);
+const FRESH: Duration = Duration::from_millis(400);
 
 /// After this time without a look nothing is known of the load.
 const STALE: Duration = Duration::from_secs(2);

@@ -45,6 +45,8 @@ pub(super) struct Chunks<'w> {
     gate: Gate<'w>,
     /// The last known throttle of reading.
     throttle: Throttle<'w>,
+    /// Whether the length of the chunk is a guess.
+    is_guess: bool,
     /// How it is known that all rows of the slice are visible.
     settled_by: &'static str,
 }
@@ -55,7 +57,7 @@ impl<'w> Chunks<'w> {
         let (resumed_at, throttle) = (progress.cursor, work.throttle);
         let gate = ready::gate(work.worker, work.job.rollup, work.options.backfill)
             .for_slice(work.job.slice);
-        Self { work, progress, resumed_at, gate, throttle, settled_by }
+        Self { work, progress, resumed_at, gate, throttle, is_guess: true, settled_by }
     }
 
     /// Reads the slice whole if one statement can, else chunk by chunk, and replaces it.
@@ -168,9 +170,8 @@ impl<'w> Chunks<'w> {
             None => None,
         };
         let work = pace.expected(start, end, self.excess(start, end));
-        let throttle = self.gate.listen(self.throttle, work, patience).await;
-        // A statement whose length is a guess may last long.
-        self.throttle = if pace.is_guess() { throttle.not_fast() } else { throttle };
+        self.throttle = self.gate.listen(self.throttle, work, patience).await;
+        self.is_guess = pace.is_guess();
         let nap = self.throttle.nap();
         (nap, self.read_one(start, end, nap).await)
     }
@@ -302,7 +303,10 @@ impl<'w> Chunks<'w> {
         // far off.
         let chunk_time = self.work.chunk_time.mul_f64(self.throttle.stretch());
         let share = (all / CHUNK_TRIES).max(chunk_time);
-        all.min((chunk_time * CHUNK_OVERRUN).max(CHUNK_TIMEOUT_MIN)).min(share)
+        // Load that begins meanwhile is seen by the next chunk.
+        let is_short = self.is_guess && self.throttle.is_fast();
+        let overrun = if is_short { Duration::ZERO } else { chunk_time * CHUNK_OVERRUN };
+        all.min(overrun.max(CHUNK_TIMEOUT_MIN)).min(share)
     }
 
     fn budget_spent(&self) -> Stop {
