@@ -12,6 +12,7 @@ mod demo;
 #[cfg(test)]
 mod hints;
 mod init;
+mod manual;
 mod moved;
 mod new;
 mod outside;
@@ -36,7 +37,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap::{Args, FromArgMatches as _, Parser, Subcommand};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -153,6 +154,8 @@ enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// Write the manual pages into a directory
+    Man(manual::ManArgs),
 }
 
 /// Why a command failed, as a line of text and an exit code.
@@ -208,12 +211,16 @@ impl From<ConfigError> for Failure {
 impl Arguments {
     /// Parses the arguments of this process. An error quotes them in a safe form.
     fn given() -> Result<Self, clap::Error> {
-        Self::try_parse().map_err(|error| {
+        Self::of(std::env::args_os()).map_err(|error| {
             let shown = |argument: std::ffi::OsString| {
-                visible::line(&argument.to_string_lossy()).into_owned()
+                visible::line(&argument.to_string_lossy()).into_owned().into()
             };
-            Self::try_parse_from(std::env::args_os().map(shown)).err().unwrap_or(error)
+            Self::of(std::env::args_os().map(shown)).err().unwrap_or(error)
         })
+    }
+
+    fn of(words: impl Iterator<Item = std::ffi::OsString>) -> Result<Self, clap::Error> {
+        Self::from_arg_matches(&manual::command().try_get_matches_from(words)?)
     }
 }
 
@@ -294,13 +301,14 @@ async fn dispatch(global: &Global, command: Command) -> Result<(), Failure> {
         Command::Moved(command) => command.run(global).await,
         Command::Checkpoints { command } => command.run(global).await,
         Command::Rollup { command } => command.run(global).await,
+        Command::Man(command) => command.run(global),
         Command::Schema => {
             ui::json(&json_schema());
             Ok(())
         }
         Command::Completions { shell } => {
             let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Arguments::command(), "tallymark", &mut script);
+            clap_complete::generate(shell, &mut manual::command(), "tallymark", &mut script);
             // Printed here, because the generator panics on a closed pipe.
             ui::verbatim(String::from_utf8_lossy(&script).trim_end());
             Ok(())

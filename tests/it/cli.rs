@@ -1,5 +1,6 @@
 //! The command line as an operator or a script uses it: the real binary against real servers.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use crate::support::cli::{PASSWORD, Place, daily, day, documented, ended, execut
 use crate::support::proxy::Cutter;
 use crate::support::{cache, options, postgres, server_directory};
 
-const COMMANDS: [&str; 20] = [
+const COMMANDS: [&str; 21] = [
     "demo",
     "new",
     "init",
@@ -31,6 +32,7 @@ const COMMANDS: [&str; 20] = [
     "rollup",
     "schema",
     "completions",
+    "man",
 ];
 
 /// Objects whose keys are data.
@@ -410,6 +412,24 @@ fn completions_know_every_command() {
             assert!(script.contains(command), "{shell}: {command}");
         }
     }
+}
+
+#[test]
+fn each_command_has_a_manual_page() {
+    let home = tempfile::tempdir().unwrap();
+    let pages = home.path().join("man1");
+    let write = |place: &Path| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tallymark"));
+        ended(command.args([Path::new("man"), place]))
+    };
+    write(&pages).good();
+    for command in COMMANDS {
+        let page = std::fs::read_to_string(pages.join(format!("tallymark-{command}.1"))).unwrap();
+        assert!(page.contains(".TH ") && page.contains("Examples:"), "{command}: {page}");
+    }
+    let file = home.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    write(&file).refused(2, &["file: ", "hint: a directory that you may write"]);
 }
 
 #[tokio::test]

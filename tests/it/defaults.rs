@@ -55,8 +55,8 @@ fn commands() -> Vec<(Vec<String>, &'static str)> {
 
 /// Commands without a configuration, one that needs another job's table, one that runs until it is told to end, and one that leaves a
 /// configuration behind that has to change. Their own tests play them.
-const ELSEWHERE: [&str; 8] =
-    ["demo", "new", "adopt", "schema", "completions", "help", "serve", "checkpoints"];
+const ELSEWHERE: [&str; 9] =
+    ["demo", "new", "adopt", "schema", "completions", "man", "help", "serve", "checkpoints"];
 
 #[tokio::test]
 async fn no_command_is_left_out() {
