@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Checks template.yaml and infra/terraform with AWS's linters, a linter of policies, and a comparison of both. Checks the
-# workflows with all shell scripts, and examples/hosts. Needs python3; brings its tools into target/lint, and with `prepare`
-# does no more. Contacts neither AWS nor GitHub.
+# workflows with all shell scripts, and examples/hosts. Builds the documentation as a site. Needs python3; brings its tools
+# into target/lint, and with `prepare` does no more. Contacts neither AWS nor GitHub.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=us-east-1 AWS_EC2_METADATA_DISABLED=true
@@ -42,6 +42,7 @@ start "zizmor" "$venv/bin/zizmor" --offline --quiet --color=never .github/workfl
 workflow=examples/hosts/github-actions.yml
 start "actionlint, the example" "$venv/bin/actionlint" -no-color -shellcheck "$venv/bin/shellcheck" -pyflakes= "$workflow"
 start "zizmor, the example" "$venv/bin/zizmor" --offline --quiet --color=never "$workflow"
+start "the documentation's site" env NO_MKDOCS_2_WARNING=1 "$venv/bin/mkdocs" build --quiet
 start "compose" "$venv/bin/python" infra/hosts_check.py
 start "shellcheck" "$venv/bin/shellcheck" .ci/run infra/*.sh packaging/*.sh
 if command -v terraform >/dev/null; then

@@ -208,4 +208,45 @@ mod tests {
             }
         }
     }
+
+    /// The words of each call of `tallymark` in the shell blocks of a page.
+    fn calls(page: &str) -> Vec<Vec<String>> {
+        let blocks = page.split("```sh\n").skip(1).filter_map(|rest| rest.split("\n```").next());
+        let text = blocks.collect::<Vec<_>>().join("\n").replace("\\\n", " ");
+        let mut found = Vec::new();
+        for line in text.lines() {
+            let line = line.split(" #").next().unwrap_or_default();
+            // A quoted text and the output of another program are one word each.
+            let mut line = line.replace("$(", "`").replace(')', "`");
+            for quote in ['"', '\'', '`'] {
+                let parts = line.split(quote).enumerate();
+                let words = parts.map(|(n, part)| if n % 2 == 1 { "2026-01-01" } else { part });
+                line = words.collect();
+            }
+            for call in line.split(['|', ';', '>', '&']) {
+                let words: Vec<_> = call.split_whitespace().map(str::to_owned).collect();
+                if words.first().is_some_and(|first| first == "tallymark") {
+                    found.push(words);
+                }
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn every_command_in_the_documentation_is_one() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let pages =
+            std::fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
+        let pages = pages.filter(|path| path.extension().is_some_and(|it| it == "md"));
+        let mut seen = 0;
+        for page in pages.chain([root.join("README.md")]) {
+            for words in calls(&std::fs::read_to_string(&page).unwrap()) {
+                let parsed = command().try_get_matches_from(&words);
+                assert!(parsed.is_ok(), "{}: {words:?}: {parsed:?}", page.display());
+                seen += 1;
+            }
+        }
+        assert!(seen > 50, "{seen}");
+    }
 }
