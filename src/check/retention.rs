@@ -37,7 +37,9 @@ pub(crate) async fn run(
         for rollup in block {
             if !report.is_over && !report.is_blocked(rollup) {
                 report.at = Some(rollup.name.clone());
-                run_one(worker, rollup, seen.remove(&rollup.name), deadline, report).await;
+                // Boxed, as a future within futures within it is too deep for the compiler.
+                let seen = seen.remove(&rollup.name);
+                Box::pin(run_one(worker, rollup, seen, deadline, report)).await;
             }
         }
     }
