@@ -56,7 +56,12 @@ pub(super) fn section(coverage: &Result<Option<Coverage>, Fault>) -> Markup {
             Ok(Some(Coverage(cells))) => {
                 (pairs(&COLUMNS.iter().zip(cells).map(|((title, _), it)| (*title, cell(it))).collect::<Vec<_>>()))
             }
-            Ok(None) => { p { "The target does not know this rollup yet: no tick has run since " code { "tallymark init" } "." } }
+            Ok(None) => {
+                p {
+                    "The target does not know this rollup yet: no tick has run since "
+                    code { "tallymark init" } "."
+                }
+            }
             Err(fault) => { p { "It could not be read." } (told(fault)) }
         }
     }

@@ -49,7 +49,9 @@ fn state(facts: &RollupFacts<'_>) -> Markup {
     html! {
         (pairs(&[
             ("state", Some(badge(overview.state.paint(), overview.state.word()))),
-            ("complete through", Some(html! { (at(status.watermark)) ", " (roughly(status.lag)) " ago: all before it succeeded" })),
+            ("complete through", Some(html! {
+                (at(status.watermark)) ", " (roughly(status.lag)) " ago: all before it succeeded"
+            })),
             ("failing", Some(html! { (ui::counted(overview.failing, "slice")) })),
             ("left", Some(html! { (ui::counted(overview.left, "slice")) })),
             ("next due", Some(html! { @match overview.next_due { Some(next) => (at(next)), None => "blocked" } })),
@@ -150,7 +152,10 @@ fn drift(facts: &RollupFacts<'_>, setting: Setting<'_>) -> Markup {
 fn cut(facts: &RollupFacts<'_>) -> Markup {
     html! {
         @if facts.is_cut {
-            p { "The newest slices. History begins " (at(facts.rollup.start)) "; `tallymark status --lines N` shows more." }
+            p {
+                "The newest slices. History begins " (at(facts.rollup.start))
+                "; `tallymark status --lines N` shows more."
+            }
         }
     }
 }
@@ -197,10 +202,13 @@ fn backfills(facts: &RollupFacts<'_>) -> Markup {
     html! {
         @if !facts.backfills.is_empty() {
             h2 { "Backfills" }
-            (table("Backfills that a function fans out", &["began", "state", "range", "order", "progress", "reason"], &rows))
+            (table("Backfills that a function fans out", &BACKFILLS, &rows))
         }
     }
 }
+
+/// The columns of backfills.
+const BACKFILLS: [&str; 6] = ["began", "state", "range", "order", "progress", "reason"];
 
 fn definition(facts: &RollupFacts<'_>) -> Markup {
     let rollup = facts.rollup;

@@ -149,10 +149,13 @@ fn backfills(facts: &Facts<'_>, setting: Setting<'_>) -> Markup {
     html! {
         @if !facts.backfills.is_empty() {
             h2 { "Backfills under way" }
-            (table("Backfills that a function fans out", &["rollup", "began", "state", ">done", ">slices an hour", "done by"], &rows))
+            (table("Backfills that a function fans out", &BACKFILLS, &rows))
         }
     }
 }
+
+/// The columns of backfills.
+const BACKFILLS: [&str; 6] = ["rollup", "began", "state", ">done", ">slices an hour", "done by"];
 
 /// The words of an order.
 pub(super) const fn order(order: Order) -> &'static str {

@@ -92,7 +92,12 @@ pub(super) fn action(action: &Action) -> Markup {
         p { (outcome(action)) " " code { (foreign(&action.command)) } }
         p { "Began " (at(action.began_at)) ", asked for from " (foreign(&action.by)) "." }
         @match &ended {
-            None => { p { "It goes on when this page is left. " a href={ "/action/" (action.number) } { "Look again" } } }
+            None => {
+                p {
+                    "It goes on when this page is left. "
+                    a href={ "/action/" (action.number) } { "Look again" }
+                }
+            }
             Some(ended) => {
                 p { "It took " (ui::duration(ended.took)) "." }
                 @if let Some(fault) = &ended.failure { (told(fault)) }

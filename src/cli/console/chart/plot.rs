@@ -65,7 +65,7 @@ fn draw(
     let root = SVGBackend::with_string(svg, SIZE).into_drawing_area();
     let mut chart = ChartBuilder::on(&root)
         .margin(8)
-        .margin_right(24)
+        .margin_right(48)
         .x_label_area_size(32)
         .y_label_area_size(80)
         .build_cartesian_2d(first - step / 2.0..last + step / 2.0, low..high)?;
