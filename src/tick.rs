@@ -12,7 +12,7 @@ use crate::throttle::may_wake;
 use crate::work::backlog::{self, BEGIN_MIN, Backlog};
 use crate::work::coverage::{self, TickFindings};
 use crate::work::due::{Plan, Planned, Standing};
-use crate::work::report::{FoundPace, RollupProblem, TickReport};
+use crate::work::report::{FoundPace, RollupProblem, SeenRollup, TickReport};
 use crate::work::slice_run::OVERTIME;
 use crate::work::standings::{self, Standings};
 use crate::work::survey::{BLOCK, Survey, Surveyed};
@@ -63,6 +63,7 @@ pub async fn run(
         }
     }
     report.expect_the_rest(worker.clock.now());
+    report.learn_ends();
     report.workload_units = worker.billed().map(|billed| billed.less(billed_before));
     report.pace = worker.governor.found_pace().map(FoundPace::from);
     Ok(report)
@@ -183,9 +184,10 @@ async fn left_asleep(
     asleep: &NotNow,
     report: &mut TickReport,
 ) -> Result<(), WorkError> {
+    report.is_asleep = true;
     let rollups: Vec<_> = chosen(worker, only).collect();
-    let note = |rollup, Standings { plan, .. }: Standings| {
-        report.gauges.add(rollup, &plan, now);
+    let note = |rollup, Standings { plan, seen, .. }: Standings| {
+        see(worker, report, rollup, (&plan, seen.backfill()), now);
         report.expect(&rollup.name, plan.next_due(rollup, now));
         let left = plan.due().count();
         if left > 0 {
@@ -194,6 +196,20 @@ async fn left_asleep(
         }
     };
     standings::of_each(worker, &rollups, now, note).await
+}
+
+/// Counts what the tick finds of `rollup`, and keeps it where somebody hears of trouble.
+fn see(
+    worker: &Worker,
+    report: &mut TickReport,
+    rollup: &Rollup,
+    (plan, backfill): (&Plan, Option<&str>),
+    now: DateTime<Utc>,
+) {
+    report.gauges.add(rollup, plan, now);
+    if worker.config.notify.is_some() {
+        report.seen.push(SeenRollup::of(rollup, plan, backfill, now));
+    }
 }
 
 /// The rollups that a tick is for.
@@ -237,7 +253,7 @@ async fn backlogs<'r>(
     }
     let backfill = known.seen.backfill().map(str::to_owned);
     let standings = standings::after(worker, rollup, known, now).await?;
-    report.gauges.add(rollup, &standings.plan, now);
+    see(worker, report, rollup, (&standings.plan, backfill.as_deref()), now);
     report.expect(&rollup.name, standings.plan.next_due(rollup, now));
     findings.add(rollup, &standings.seen, &standings.plan, now);
     if standings.seen.definition().is_some() && !standings.plan.is_of_one_definition() {

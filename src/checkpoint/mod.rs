@@ -14,6 +14,7 @@
 //! | `control` | the operator's commands: pauses, speed, cancelled backfills |
 //! | `pace` | the pace that workers have found |
 //! | `seal` | the instant before which slices stay as they are |
+//! | `notices` | what operators were told |
 //! | `moving` | all items of a rollup at once, for renaming or dropping it |
 //! | `workload` | the workload units that mirrors took from an app |
 //! | `copy`, `tombstone` | a copy into another store, and what the old one answers after it |
@@ -32,6 +33,7 @@ mod error;
 mod finish;
 mod item;
 mod moving;
+mod notices;
 mod pace;
 #[cfg(feature = "faults")]
 pub(crate) mod properties;
@@ -67,6 +69,7 @@ pub use finish::Yield;
 pub(crate) use item::Glance;
 pub use item::{Checkpoint, Completion};
 pub(crate) use moving::Items;
+pub(crate) use notices::KeptNotices;
 pub use pace::KeptPace;
 pub(crate) use reopen::Changed;
 pub(crate) use restore::{CommittedMarker, Restored};

@@ -7,6 +7,7 @@ mod dynamodb;
 mod faults;
 mod leases;
 mod model;
+mod notices;
 mod postgres;
 mod repair;
 mod windows;

@@ -9,7 +9,7 @@ use crate::clients::bubble::Units;
 use crate::model::clock::Deadline;
 use crate::model::hint::Fault;
 use crate::target::DeletedSlices;
-use crate::tick;
+use crate::telemetry::notices;
 use crate::work::report::{NextDue, Outcome, ScrubReport, SliceReport, TickReport};
 use crate::work::slice_run::{self, RunOptions};
 use crate::work::worker::Severity;
@@ -68,7 +68,7 @@ impl RunArgs {
             TickReport { slices: vec![report], workload_units, ..TickReport::default() }
         } else {
             let now = self.at.unwrap_or_else(|| worker.clock.now());
-            tick::run(&worker, now, deadline, rollup).await?
+            notices::tick(&worker, now, deadline, rollup).await?
         };
         global.print(&report, || text(&report, worker.clock.now()));
         match report.severity() {

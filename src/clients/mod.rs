@@ -4,6 +4,8 @@ pub mod address;
 pub(crate) mod aws;
 pub mod bubble;
 pub mod db;
+mod https;
 pub mod queue;
 pub mod secret;
 pub(crate) mod token;
+pub mod webhook;

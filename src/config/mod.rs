@@ -12,6 +12,7 @@
 //! | `lookup` | `lookup`: tables whose columns stand beside a row |
 //! | `measures` | `[rollup.measures]` → [`Measure`](crate::model::measure::Measure) |
 //! | `checkpoint` | `[checkpoint]` |
+//! | `notify` | `[notify]`: who hears of trouble |
 //! | `throttle`, `hours` | the load limits and hours of `[source]` |
 //! | `url`, `duration`, `predicate` | texts with a form of their own |
 //! | `error` | problems, with line, key and remedy |
@@ -25,6 +26,7 @@ use toml::de::DeTable;
 
 use crate::clients::address::Address;
 use crate::clients::bubble::AppToken;
+use crate::clients::webhook::HookAddress;
 use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
 use crate::model::text::shown;
@@ -40,6 +42,7 @@ mod hours;
 mod lookup;
 mod measures;
 mod mirror;
+mod notify;
 mod operand;
 pub(crate) mod predicate;
 mod raw;
@@ -77,6 +80,8 @@ pub struct Config {
     pub checkpoint: CheckpointConfig,
     /// How old slices are verified. `None`: they are not.
     pub scrub: Option<ScrubSettings>,
+    /// Who hears of trouble. `None`: nobody.
+    pub notify: Option<NotifyConfig>,
     /// The mirrors, then the rollups, in the order of the file; at least one.
     pub rollups: Vec<Rollup>,
 }
@@ -156,6 +161,26 @@ pub struct ScrubSettings {
     pub(crate) slices_per_day: u32,
     /// Whether a slice that differs is reopened.
     pub(crate) repair: bool,
+}
+
+/// Who hears of trouble: `[notify]`.
+#[derive(Clone, Debug)]
+pub struct NotifyConfig {
+    /// The webhook that notices are posted to.
+    pub(crate) url: Option<HookAddress>,
+    pub(crate) format: NoticeFormat,
+    /// The address of a dead-man's service, which hears of every good tick.
+    pub(crate) ping: Option<HookAddress>,
+}
+
+/// The form of notices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NoticeFormat {
+    /// A text, as Slack, Mattermost and others take it.
+    #[default]
+    Slack,
+    /// The parts of each notice.
+    Json,
 }
 
 /// Looks up an environment variable.
@@ -242,7 +267,7 @@ fn in_words(message: &str) -> Fault {
 }
 
 fn read(path: &Path, mut root: Section<'_>, env: Env<'_>) -> Option<Config> {
-    root.only(&["source", "target", "checkpoint", "scrub", "mirror", "rollup"]);
+    root.only(&["source", "target", "checkpoint", "scrub", "notify", "mirror", "rollup"]);
     let target = match root.get("target") {
         Some(node) => target(&node, env),
         None => {
@@ -261,6 +286,10 @@ fn read(path: &Path, mut root: Section<'_>, env: Env<'_>) -> Option<Config> {
         Some(node) => scrub(&node).map(Some),
         None => Some(None),
     };
+    let notify = match root.get("notify") {
+        Some(node) => notify::read(&node, env).map(Some),
+        None => Some(None),
+    };
     let rollups = tables(&root, source.as_ref(), target.as_ref());
     Some(Config {
         path: path.to_owned(),
@@ -268,6 +297,7 @@ fn read(path: &Path, mut root: Section<'_>, env: Env<'_>) -> Option<Config> {
         target: target?,
         checkpoint: checkpoint?,
         scrub: scrub?,
+        notify: notify?,
         rollups: rollups?,
     })
 }

@@ -301,8 +301,9 @@ fn mistakes_in_target_and_checkpoint_are_told_with_line_key_and_remedy() {
 }
 
 #[test]
-fn mistakes_in_scrub_are_told_with_line_key_and_remedy() {
+fn mistakes_in_scrub_and_notify_are_told_with_line_key_and_remedy() {
     holds(cases::SCRUB);
+    holds(cases::NOTIFY);
 }
 
 #[test]

@@ -26,7 +26,7 @@ use crate::model::not_now::{NotNow, Why};
 use crate::model::rollup::Rollup;
 use crate::model::slice::Slice;
 use crate::telemetry::metrics::Metrics;
-use crate::tick;
+use crate::telemetry::notices;
 use crate::work::backfill::{self, BackfillPlan, BatchLimits, BatchOptions, BatchReport, Silent};
 use crate::work::backlog::BEGIN_MIN;
 use crate::work::report::{Outcome, SliceReport};
@@ -148,7 +148,7 @@ async fn schedule(
     Invocation { deadline, emit, .. }: Invocation<'_>,
 ) -> Result<Value, HandleError> {
     let as_of = time.min(worker.clock.now());
-    let mut report = tick::run(worker, as_of, deadline, None).await?;
+    let mut report = notices::tick(worker, as_of, deadline, None).await?;
     emit(&Metrics::of_tick(&report));
     if !report.problems.is_empty() {
         return Err(HandleError::Problems(report.problems));

@@ -10,7 +10,8 @@ use crate::checkpoint::{Backfill, CheckpointError, Checkpoints, CopyError};
 use crate::clients::bubble::{App, Units};
 use crate::clients::db::{CatalogueError, Db, DbError, DbErrorKind, Side};
 use crate::clients::queue::{QueueError, Queues};
-use crate::config::Config;
+use crate::clients::webhook::{HookAddress, Webhook};
+use crate::config::{Config, NoticeFormat, NotifyConfig};
 use crate::model::clock::Clock;
 use crate::model::hint::{Fault, Hinted};
 use crate::model::not_now::{NotNow, Why};
@@ -63,6 +64,8 @@ pub struct Worker {
     pub governor: Governor,
     /// The queues for other invocations. `None`: one invocation works on all slices.
     pub queues: Option<Queues>,
+    /// Who hears of trouble.
+    pub(crate) receivers: Option<Receivers>,
     /// The request to stop.
     pub interrupt: Interrupt,
     pub clock: Arc<dyn Clock>,
@@ -81,6 +84,23 @@ pub struct Worker {
     pub(crate) generations: Generations,
     /// Why each rollup's rows are unproven, according to the checkpoints.
     pub(crate) unproven: Mutex<BTreeMap<String, String>>,
+}
+
+/// Who hears of trouble.
+#[derive(Debug)]
+pub(crate) struct Receivers {
+    /// Takes notices.
+    pub(crate) webhook: Option<Webhook>,
+    pub(crate) format: NoticeFormat,
+    /// Hears of every good tick.
+    pub(crate) ping: Option<Webhook>,
+}
+
+impl Receivers {
+    fn new(config: &NotifyConfig) -> Self {
+        let hook = |address: &Option<HookAddress>| address.clone().map(Webhook::new);
+        Self { webhook: hook(&config.url), format: config.format, ping: hook(&config.ping) }
+    }
 }
 
 /// A failure beyond a single slice: a rollup that cannot be computed, or a server out of reach.
@@ -302,6 +322,7 @@ impl Worker {
         let interrupt = Interrupt::default();
         interrupt.cancels(&source);
         interrupt.cancels(&target.db);
+        let receivers = config.notify.as_ref().map(Receivers::new);
         Ok(Self {
             config,
             source,
@@ -310,6 +331,7 @@ impl Worker {
             checkpoints,
             governor,
             queues: None,
+            receivers,
             interrupt,
             clock,
             settle_wait_max,

@@ -57,6 +57,7 @@ mod marks;
 mod measured;
 mod mutations;
 mod new;
+mod notices;
 mod open;
 mod origins;
 mod outage;

@@ -1,11 +1,12 @@
-//! The items of all rollups: operators' commands, the budget of the scrubs, and the workload units
-//! of the month. Other installations may share the new store's.
+//! The items of all rollups: operators' commands, the budget of the scrubs, what operators were
+//! told, and the workload units of the month. Other installations may share the new store's.
 
 use chrono::{DateTime, Utc};
 
 use crate::checkpoint::CheckpointError;
 use crate::checkpoint::checkpoints::Checkpoints;
 use crate::checkpoint::control::{GLOBAL, control_key, of_rollup};
+use crate::checkpoint::notices::notices_key;
 use crate::checkpoint::scrub::budget_key;
 use crate::checkpoint::store::{Cond, Item, StoreError, Update, Value};
 use crate::checkpoint::tombstone::{Elsewhere, moved_rollup};
@@ -22,8 +23,8 @@ pub(super) async fn entomb(
 }
 
 /// Takes along the commands about `rollup`. `global`, the copy's ID and the time: also those about
-/// all work, the scrubs' budget, and the workload units of the month. Those that the new store
-/// already has stay, unless `rollup` returns there.
+/// all work, the scrubs' budget, the notices, and the workload units of the month. Those that the
+/// new store already has stay, unless `rollup` returns there.
 pub(super) async fn copy(
     from: &Checkpoints,
     to: &Checkpoints,
@@ -51,6 +52,10 @@ pub(super) async fn copy(
     if let Some(budget) = from.store.get(budget_key()).await? {
         let condition = if returns { Cond::always() } else { Cond::Absent };
         to.store.put(super::canonical::item(&budget), condition).await?;
+    }
+    if let Some(notices) = from.store.get(notices_key()).await? {
+        let condition = if returns { Cond::always() } else { Cond::Absent };
+        to.store.put(super::canonical::item(&notices), condition).await?;
     }
     to.take_workload(from, id, returns, now).await
 }

@@ -12,6 +12,7 @@ use super::health::Health;
 use crate::cli::{Failure, ui};
 use crate::model::clock::{Deadline, Stopwatch, rfc3339, whole_ms};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::notices;
 use crate::telemetry::prometheus::Totals;
 use crate::tick;
 use crate::work::report::{Outcome, TickReport};
@@ -141,7 +142,7 @@ impl Ticker {
         let (watch, ticker) = (Stopwatch::start(), Arc::clone(self));
         // A task of its own catches a panic.
         let tick = tokio::spawn(async move {
-            tick::run(&ticker.worker, began_at, deadline, None).await.map_err(Failure::from)
+            notices::tick(&ticker.worker, began_at, deadline, None).await.map_err(Failure::from)
         });
         let result = tick.await.unwrap_or_else(|_| {
             Err(Failure::of(Severity::Failed, "the tick panicked; the log has its words"))

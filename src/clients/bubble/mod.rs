@@ -21,13 +21,10 @@ use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::Bytes;
 use hyper::header::{AUTHORIZATION, DATE, LOCATION, RETRY_AFTER, USER_AGENT};
 use hyper::{HeaderMap, Request, Response, StatusCode};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use tokio::sync::OnceCell;
 
 use crate::clients::aws::root_cause;
+use crate::clients::https::{self, HttpsClient};
 use crate::model::hint::{Fault, Hinted};
 use crate::model::text::cut;
 
@@ -46,8 +43,6 @@ const ANSWER_MAX: Duration = Duration::from_secs(30);
 /// Bytes of an answer: a hundred things of 160 kB each.
 const BODY_MAX: usize = 16 * 1024 * 1024;
 
-type Https = Client<HttpsConnector<HttpConnector>, Empty<Bytes>>;
-
 /// One branch of a Bubble app. It connects when first used.
 pub struct App {
     /// The app's address without a slash at its end.
@@ -55,7 +50,7 @@ pub struct App {
     branch: String,
     token: AppToken,
     secret: OnceCell<String>,
-    client: OnceCell<Https>,
+    client: OnceCell<HttpsClient<Empty<Bytes>>>,
     /// The types for which the token's rights were proved in this process.
     proven: Mutex<HashSet<String>>,
     /// What it has billed in this process.
@@ -208,7 +203,8 @@ impl App {
         let request = request
             .body(Empty::new())
             .map_err(|_| refused("the app's address is no URL", "check `app` in [source]"))?;
-        let client = self.client.get_or_try_init(|| async { client() }).await?;
+        let client = self.client.get_or_try_init(|| async { https::client() });
+        let client = client.await.map_err(AppError::Refused)?;
         let answered = tokio::time::timeout(ANSWER_MAX, async {
             let answer = client.request(request).await.map_err(|error| unreachable(&error))?;
             read(answer).await
@@ -230,18 +226,6 @@ impl fmt::Debug for App {
         let Self { address, branch, .. } = self;
         f.debug_struct("App").field("address", address).field("branch", branch).finish()
     }
-}
-
-fn client() -> Result<Https, AppError> {
-    let provider = rustls::crypto::aws_lc_rs::default_provider();
-    let builder = HttpsConnectorBuilder::new().with_provider_and_native_roots(provider);
-    let builder = builder.map_err(|error| {
-        let facts = format!("the machine's root certificates cannot be read: {error}");
-        AppError::Refused(Fault::new(facts).remedy("install ca-certificates"))
-    })?;
-    // The configuration takes plain HTTP to this machine alone.
-    let connector = builder.https_or_http().enable_http1().build();
-    Ok(Client::builder(TokioExecutor::new()).build(connector))
 }
 
 fn refused(facts: &str, remedy: &str) -> AppError {

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::address::AUTH;
 use super::throttle::{LOAD, NICE_MIN, SLOTS, WAKE_PER_HOUR};
-use super::{AUTO, NICE_RATIO, Signal, StoreKind, app, checkpoint};
+use super::{AUTO, NICE_RATIO, NoticeFormat, Signal, StoreKind, app, checkpoint};
 
 mod forms;
 mod mirror;
@@ -29,6 +29,7 @@ pub fn json_schema() -> Value {
         "target": target(),
         "checkpoint": checkpoint(),
         "scrub": scrub(),
+        "notify": notify(),
         "mirror": {
             "description": "Tables that keep the things of a Bubble app.",
             "type": "array",
@@ -179,4 +180,23 @@ fn scrub() -> Value {
         "repair": boolean("Whether a slice that differs is computed again.", false),
     });
     table("The verification of old slices, a few a day.", &["slices_per_day"], properties)
+}
+
+fn notify() -> Value {
+    let properties = json!({
+        "url": described(forms::place("webhook's address"), "Where notices are posted to."),
+        "format": {
+            "description": "The form of notices: a text as Slack takes it, or their parts.",
+            "enum": NoticeFormat::ALL.map(NoticeFormat::word),
+            "default": NoticeFormat::default().word(),
+        },
+        "ping": described(
+            forms::place("dead-man's address"),
+            "The address of a dead-man's service, which is asked for after every good tick.",
+        ),
+    });
+    let mut notify = table("Who hears of trouble.", &[], properties);
+    notify["anyOf"] = json!([{ "required": ["url"] }, { "required": ["ping"] }]);
+    notify["dependencies"] = json!({ "format": ["url"] });
+    notify
 }

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use serde_json::Value as Json;
 use toml::{Table, Value};
 
-use super::super::{app, compose, json_schema, mirror, rollup, throttle};
+use super::super::{app, compose, json_schema, mirror, notify, rollup, throttle};
 use super::GOOD;
 
 /// The copy for editors, in the repository.
@@ -39,6 +39,11 @@ readers = ["app_reader"]
 [checkpoint]
 store = "postgres"
 failures_max = 3
+
+[notify]
+url = { parameter = "/app/hook" }
+format = "json"
+ping = { secret = "app/ping" }
 
 [[rollup]]
 name = "orders"
@@ -193,6 +198,8 @@ const BEYOND: &[&str] = &[
     "is no mirror of this file",
     "has no column",
     "the port is no number",
+    // The text of an environment variable.
+    "the address begins with neither https:// nor http://",
     // An editor shows a date as its text.
     "found a date or time",
 ];
@@ -375,6 +382,7 @@ fn the_schema_has_every_key_that_the_parser_knows() {
     let source: Vec<_> = source.collect();
     assert_eq!(keys("/properties/source"), sorted(&source));
     assert_eq!(keys("/properties/source/properties/bubble"), sorted(&app::APP));
+    assert_eq!(keys("/properties/notify"), sorted(&notify::KEYS));
     assert_eq!(keys("/properties/mirror/items"), sorted(&mirror::KEYS));
     assert_eq!(keys("/properties/rollup/items"), sorted(&rollup::KEYS));
     let refused = compose::FINER_DECIDES.map(|(key, ..)| key);

@@ -1,10 +1,12 @@
 //! Reports of finished work: one summary per slice, in logs, JSON and responses.
 
 mod scrub;
+mod seen;
 mod tick;
 mod verification;
 
 pub(crate) use scrub::{DriftReport, LISTED_MAX, ScrubReport};
+pub(crate) use seen::SeenRollup;
 pub(crate) use tick::HeldBack;
 pub use tick::{FoundPace, NextDue, RollupProblem, TickReport};
 pub(crate) use verification::{NotCompared, SliceVerification};

@@ -3,7 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{Outcome, ScrubReport, SliceReport};
+use super::{Outcome, ScrubReport, SeenRollup, SliceReport};
 use crate::clients::bubble::Units;
 use crate::model::hint::Fault;
 use crate::model::not_now::NotNow;
@@ -44,6 +44,13 @@ pub struct TickReport {
     /// The state of all rollups when it began.
     #[serde(skip)]
     pub gauges: Gauges,
+    /// The rollups that could be looked at, once each, in their state at its end. Only where
+    /// somebody hears of trouble.
+    #[serde(skip)]
+    pub(crate) seen: Vec<SeenRollup>,
+    /// Whether the source was left asleep, so that only the checkpoints were looked at.
+    #[serde(skip)]
+    pub(crate) is_asleep: bool,
     /// Whether the checkpoints are unavailable from now on.
     #[serde(skip)]
     pub(crate) is_over: bool,
@@ -137,6 +144,12 @@ impl RollupProblem {
         let severity = Some(Severity::Failed);
         Self { rollup: rollup.name.clone(), error, hint, severity, is_alarm: true }
     }
+
+    /// How the problem ends a command. `None`: it does not.
+    #[must_use]
+    pub(crate) const fn severity(&self) -> Option<Severity> {
+        self.severity
+    }
 }
 
 impl From<(f64, Hold)> for FoundPace {
@@ -222,6 +235,15 @@ impl TickReport {
     #[must_use]
     pub fn alarms(&self) -> usize {
         self.problems.iter().filter(|problem| problem.is_alarm).count()
+    }
+
+    /// Brings what was seen before the work up to its end.
+    pub(crate) fn learn_ends(&mut self) {
+        for seen in &mut self.seen {
+            for report in &self.slices {
+                seen.learn(report);
+            }
+        }
     }
 
     /// The worst severity in the report. `None`: everything went well.

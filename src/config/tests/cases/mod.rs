@@ -4,7 +4,7 @@ mod rollup;
 mod settings;
 
 pub(super) use rollup::{MEASURES, ROLLUP};
-pub(super) use settings::{SCRUB, SOURCE, SYNTAX, TARGET};
+pub(super) use settings::{NOTIFY, SCRUB, SOURCE, SYNTAX, TARGET};
 
 /// A piece of the good file, what it is replaced with, and the error.
 pub(super) type Case = (&'static str, &'static str, &'static str);

@@ -251,6 +251,37 @@ pub(in crate::config::tests) const SCRUB: &[Case] = &[
     ),
 ];
 
+/// `[notify]`.
+pub(in crate::config::tests) const NOTIFY: &[Case] = &[
+    (
+        "[scrub]",
+        "[notify]\n[scrub]",
+        r#"tallymark.toml:44: notify.url: missing; write url = { env = "SLACK_WEBHOOK_URL" }"#,
+    ),
+    (
+        "[scrub]",
+        "[notify]\nurll = 1\n[scrub]",
+        r#"tallymark.toml:45: notify.urll: unknown key; did you mean `url`?"#,
+    ),
+    (
+        "[scrub]",
+        "[notify]\nurl = \"https://hooks.slack.com/hunter2\"\nping = \"https://hc-ping.com/hunter2\"\n[scrub]",
+        r#"tallymark.toml:45: notify.url: who knows the address may write to it, and it stands in a file; keep it elsewhere: url = { env = "SLACK_WEBHOOK_URL" }
+tallymark.toml:46: notify.ping: who knows the address may write to it, and it stands in a file; keep it elsewhere: ping = { env = "PING_URL" }"#,
+    ),
+    (
+        "[scrub]",
+        "[notify]\nurl = { env = \"OTHER\" }\nformat = \"teams\"\n[scrub]",
+        r#"tallymark.toml:45: notify.url.env: in the environment variable OTHER, the address holds a login, which is not sent; copy the whole address, which begins with https://
+tallymark.toml:46: notify.format: "teams" is unknown; use "slack", which Mattermost and others take too, or "json""#,
+    ),
+    (
+        "[scrub]",
+        "[notify]\nping = { parameter = \"/app/ping\" }\nformat = \"json\"\n[scrub]",
+        r#"tallymark.toml:46: notify.format: there is no url beside it; write it beside the url it is for"#,
+    ),
+];
+
 /// TOML itself.
 pub(in crate::config::tests) const SYNTAX: &[Case] = &[
     (

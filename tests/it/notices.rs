@@ -1,0 +1,160 @@
+//! `[notify]`: a real receiver hears of trouble, by the real program.
+
+use std::io::BufReader;
+use std::net::TcpStream;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::support::cli::{Ended, PASSWORD, Place, daily, ended};
+use crate::support::http::{Request, respond};
+use crate::support::listening::Listening;
+
+/// What a receiver does with a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Manner {
+    Takes,
+    IsDown,
+    NeverAnswers,
+    Redirects,
+}
+
+/// A receiver of notices and of signs of life.
+struct Receiver {
+    server: Listening,
+    manner: Arc<Mutex<Manner>>,
+    /// The requests that it took: path and body.
+    taken: Arc<Mutex<Vec<(String, String)>>>,
+}
+
+impl Receiver {
+    fn start() -> Self {
+        let manner = Arc::new(Mutex::new(Manner::Takes));
+        let taken = Arc::<Mutex<Vec<_>>>::default();
+        let (now, list) = (Arc::clone(&manner), Arc::clone(&taken));
+        let server = Listening::start(move |client: TcpStream| {
+            let mut reader = BufReader::new(&client);
+            while let Some(request) = Request::read(&mut reader) {
+                let manner = *now.lock().unwrap();
+                let (status, headers) = match manner {
+                    Manner::Takes => ("200 OK", ""),
+                    Manner::IsDown => ("503 Service Unavailable", ""),
+                    Manner::Redirects => ("302 Found", "Location: /elsewhere\r\n"),
+                    Manner::NeverAnswers => {
+                        // The client gives up first.
+                        while Request::read(&mut reader).is_some() {}
+                        return;
+                    }
+                };
+                if manner == Manner::Takes || request.path.contains("elsewhere") {
+                    let body = String::from_utf8(request.body).unwrap();
+                    list.lock().unwrap().push((request.path, body));
+                }
+                if respond(&client, status, headers, b"").is_none() {
+                    return;
+                }
+            }
+        });
+        Self { server, manner, taken }
+    }
+
+    /// Runs a command that knows both addresses, whose secret parts no output may show.
+    fn run(&self, place: &Place, arguments: &[&str]) -> Ended {
+        let address = |path: &str| format!("{}/{PASSWORD}/{path}", self.server.endpoint());
+        let mut command = place.command(arguments);
+        ended(command.env("HOOK", address("hook")).env("PING", address("ping")))
+    }
+
+    /// The notices and the number of signs of life since the last call.
+    fn heard(&self) -> (Vec<Value>, usize) {
+        let taken = std::mem::take(&mut *self.taken.lock().unwrap());
+        let (pings, posts): (Vec<_>, Vec<_>) =
+            taken.into_iter().partition(|(path, _)| path.ends_with("/ping"));
+        let mut notices = Vec::new();
+        for (path, body) in posts {
+            assert!(path.ends_with("/hook"), "{path}");
+            assert!(!body.contains(PASSWORD), "{body}");
+            let document: Value = serde_json::from_str(&body).unwrap();
+            notices.extend(document["notices"].as_array().unwrap().iter().cloned());
+        }
+        (notices, pings.len())
+    }
+}
+
+/// From "slices are exhausted" to "they are right again", with a receiver that is up, down, silent,
+/// or elsewhere. Work goes on as if nobody heard.
+#[tokio::test]
+async fn trouble_is_told_once_and_its_end_too_whatever_the_receiver_does() {
+    for store in ["", "store = \"postgres\"\n"] {
+        let (place, _database) = Place::with_events(2).await;
+        let rollups =
+            daily(2).replace("{ sum = \"amount\" }", "{ sum = { sql = \"1 / amount\" } }");
+        place.configure(&format!(
+            "[checkpoint]\nfailures_max = 1\n{store}\n\
+             [notify]\nurl = {{ env = \"HOOK\" }}\nformat = \"json\"\nping = {{ env = \"PING\" }}\n\
+             {rollups}"
+        ));
+        let receiver = Receiver::start();
+        receiver.run(&place, &["init"]).good();
+        assert_eq!(receiver.heard(), (vec![], 0));
+
+        let failed = receiver.run(&place, &["run"]);
+        assert_eq!(failed.code, Some(1), "{failed:?}");
+        let (notices, pings) = receiver.heard();
+        let [begin] = &notices[..] else { panic!("{notices:?} after {failed:?}") };
+        assert_eq!((&begin["kind"], &begin["phase"]), (&"exhausted".into(), &"begin".into()));
+        let text = begin["text"].as_str().unwrap();
+        assert!(text.starts_with("2 slices of daily failed too often"), "{text}");
+        // A server's own words may hold a row.
+        assert!(!text.contains("division"), "{text}");
+        assert_eq!(pings, 1, "the tick itself is alive");
+
+        receiver.run(&place, &["run"]).good();
+        assert_eq!(receiver.heard(), (vec![], 1));
+
+        place.sql("UPDATE events SET amount = 1 WHERE amount = 0").await;
+        receiver.run(&place, &["replay", "daily", "--failed", "--yes"]).good();
+        for manner in [Manner::IsDown, Manner::NeverAnswers, Manner::Redirects] {
+            *receiver.manner.lock().unwrap() = manner;
+            receiver.run(&place, &["run"]).good();
+            assert_eq!(receiver.heard(), (vec![], 0), "{manner:?}");
+        }
+        *receiver.manner.lock().unwrap() = Manner::Takes;
+        receiver.run(&place, &["run"]).good();
+        let (notices, _) = receiver.heard();
+        let [end] = &notices[..] else { panic!("{notices:?}") };
+        assert_eq!((&end["kind"], &end["phase"]), (&"exhausted".into(), &"end".into()));
+        assert_eq!(end["since"], begin["since"]);
+        receiver.run(&place, &["run"]).good();
+        assert_eq!(receiver.heard(), (vec![], 1));
+    }
+}
+
+/// `serve` tells too, and a receiver that never answers keeps it from nothing.
+#[tokio::test]
+async fn a_server_tells_of_its_ticks() {
+    let (place, _database) = Place::with_events(1).await;
+    place.configure(&format!(
+        "[notify]\nping = {{ env = \"PING\" }}\n[checkpoint]\nstore = \"postgres\"\n{}",
+        daily(1)
+    ));
+    let receiver = Receiver::start();
+    receiver.run(&place, &["init"]).good();
+    let address = format!("{}/ping", receiver.server.endpoint());
+    let arguments = ["serve", "--listen", "127.0.0.1:0", "--every", "1s"];
+    let mut command = place.command(&arguments);
+    let mut server = command.env("PING", address).spawn().unwrap();
+    let mut pings = 0;
+    for _ in 0..6_000 {
+        pings += receiver.heard().1;
+        if pings > 0 {
+            break;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    server.kill().unwrap();
+    server.wait().unwrap();
+    assert!(pings > 0);
+}
