@@ -6,9 +6,11 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use chrono::{DateTime, NaiveTime, Utc};
 use serde_json::Value;
+use tallymark::model::clock::{Clock as _, SystemClock};
 
-use crate::support::cli::{Ended, PASSWORD, Place, daily, ended};
+use crate::support::cli::{Ended, PASSWORD, Place, daily, day, ended};
 use crate::support::http::{Request, respond};
 use crate::support::listening::Listening;
 
@@ -130,6 +132,47 @@ async fn trouble_is_told_once_and_its_end_too_whatever_the_receiver_does() {
         receiver.run(&place, &["run"]).good();
         assert_eq!(receiver.heard(), (vec![], 1));
     }
+}
+
+/// Most rows of a day never arrived. It is told beside the weekdays before it, and so is its end.
+#[tokio::test]
+async fn a_day_with_a_part_of_its_rows_is_told() {
+    let (place, _database) = Place::with_events(36).await;
+    place.configure(&format!(
+        "[checkpoint]\nstore = \"postgres\"\n[notify]\nurl = {{ env = \"HOOK\" }}\nformat = \"json\"\n{}",
+        daily(36)
+    ));
+    let receiver = Receiver::start();
+    let newest = format!("at >= '{}'", yesterday().to_rfc3339());
+    place.sql(&format!("CREATE TABLE gone AS SELECT * FROM events WHERE {newest}")).await;
+    place.sql(&format!("DELETE FROM events WHERE {newest} AND random() < 0.9")).await;
+    receiver.run(&place, &["init"]).good();
+    receiver.run(&place, &["backfill", "daily", "--yes"]).good();
+    receiver.run(&place, &["run"]).good();
+    let (notices, _) = receiver.heard();
+    let [begin] = &notices[..] else { panic!("{notices:?}") };
+    assert_eq!((&begin["kind"], &begin["phase"]), (&"numbers".into(), &"begin".into()));
+    let text = begin["text"].as_str().unwrap();
+    assert!(text.contains(" and about 240 are usual"), "{text}");
+    receiver.run(&place, &["run"]).good();
+    assert_eq!(receiver.heard(), (vec![], 0));
+
+    // A replay by hand, and a tick that only sees it, wait for the next day. A tick that does the
+    // work itself sees that it is right.
+    let arrived =
+        format!("DELETE FROM events WHERE {newest}; INSERT INTO events SELECT * FROM gone");
+    place.sql(&arrived).await;
+    let (store, now) = (place.checkpoints(), SystemClock.now());
+    store.reopen("daily", yesterday(), "the rows arrived", now).await.unwrap();
+    receiver.run(&place, &["run"]).good();
+    let (notices, _) = receiver.heard();
+    let [end] = &notices[..] else { panic!("{notices:?}") };
+    assert_eq!((&end["kind"], &end["phase"]), (&"numbers".into(), &"end".into()));
+}
+
+/// The start of the newest slice of `daily`.
+fn yesterday() -> DateTime<Utc> {
+    day(1).and_time(NaiveTime::MIN).and_utc()
 }
 
 /// `serve` tells too, and a receiver that never answers keeps it from nothing.

@@ -39,10 +39,12 @@ pub(crate) enum Kind {
     Backfill,
     /// Old slices differ from the source.
     Drift,
+    /// A slice has far more or fewer source rows than is usual.
+    Numbers,
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::Stopped,
         Self::Capture,
         Self::Exhausted,
@@ -51,6 +53,7 @@ impl Kind {
         Self::Stuck,
         Self::Backfill,
         Self::Drift,
+        Self::Numbers,
     ];
 
     /// Its word in keys and documents.
@@ -65,6 +68,7 @@ impl Kind {
             Self::Stuck => "stuck",
             Self::Backfill => "backfill",
             Self::Drift => "drift",
+            Self::Numbers => "numbers",
         }
     }
 
@@ -72,7 +76,9 @@ impl Kind {
     /// end is told.
     const fn patience(self) -> Option<TimeDelta> {
         match self {
-            Self::Capture | Self::Exhausted | Self::Drift => Some(TimeDelta::zero()),
+            Self::Capture | Self::Exhausted | Self::Drift | Self::Numbers => {
+                Some(TimeDelta::zero())
+            }
             // A failover of the server is over by then.
             Self::Stopped => Some(TimeDelta::minutes(10)),
             Self::Failing => Some(TimeDelta::hours(1)),
@@ -119,6 +125,16 @@ pub(super) struct Sighting {
     pub(super) undone: BTreeSet<DateTime<Utc>>,
     /// How the fanned-out backfill ended that was under way before.
     pub(super) ended_backfill: Option<String>,
+    /// The newest slice, if its numbers were judged.
+    pub(super) judged: Option<Judged>,
+}
+
+/// The newest slice of a rollup whose numbers were judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Judged {
+    pub(super) start: DateTime<Utc>,
+    /// Slices up to it, without a gap, whose numbers are odd.
+    pub(super) odd: u32,
 }
 
 /// Trouble that was seen and lasts.
@@ -181,6 +197,8 @@ pub(super) struct Told {
     /// Notices that were dropped since the last one was sent.
     pub(super) dropped: u64,
     sender: Option<Sender>,
+    /// By rollup.
+    judged: BTreeMap<String, Judged>,
 }
 
 impl Told {
@@ -189,13 +207,20 @@ impl Told {
         self.open.get(&key(kind, rollup)).map(|incident| incident.mark.as_str())
     }
 
+    /// The newest slice of a rollup whose numbers were judged.
+    pub(super) fn judged(&self, rollup: &str) -> Option<Judged> {
+        self.judged.get(rollup).copied()
+    }
+
     /// Forgets the incidents of rollups that the configuration no longer has.
     pub(super) fn keep(&mut self, is_known: impl Fn(&str) -> bool) {
         self.open.retain(|_, incident| is_known(&incident.rollup));
+        self.judged.retain(|rollup, _| is_known(rollup));
     }
 
     /// Brings the incidents of a rollup up to what a tick saw at `now`.
     pub(super) fn judge(&mut self, seen: &Sighting, now: DateTime<Utc>) {
+        self.judged.extend(seen.judged.map(|judged| (seen.rollup.clone(), judged)));
         for kind in Kind::ALL.into_iter().filter(|kind| seen.looked_for.contains(kind)) {
             let trouble = seen.troubles.iter().find(|trouble| trouble.kind == kind);
             let known = self.open.remove(&key(kind, &seen.rollup));

@@ -3,6 +3,7 @@
 //! | module | part |
 //! |---|---|
 //! | `incident` | which trouble is told when, and what is still to be sent. Pure |
+//! | `numbers` | whether a slice's rows are as usual. Pure |
 //! | `observe` | what a tick saw, as trouble |
 //! | `words` | the texts |
 //! | `form` | the forms in which notices are sent |
@@ -15,6 +16,7 @@
 
 mod form;
 mod incident;
+mod numbers;
 mod observe;
 mod words;
 

@@ -2,13 +2,25 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Days, TimeDelta, TimeZone as _, Utc};
 
-use super::incident::{Kind, Sighting, Told, Trouble};
-use crate::checkpoint::{BackfillState, CheckpointError};
+use super::incident::{Judged, Kind, Sighting, Told, Trouble};
+use super::numbers::{self, Past};
+use crate::checkpoint::{BackfillState, CheckpointError, State};
 use crate::model::clock::rfc3339;
-use crate::work::report::{RollupProblem, SeenRollup, TickReport};
+use crate::model::rollup::Rollup;
+use crate::model::slice::Slice;
+use crate::work::compose::finer_name;
+use crate::work::report::{Outcome, RollupProblem, SeenRollup, TickReport};
 use crate::work::worker::{Severity, Worker};
+
+/// Slices whose numbers are judged: eight weeks of narrower ones are many checkpoints, and wider
+/// ones have no weekday.
+const NARROWEST: TimeDelta = TimeDelta::hours(1);
+const WIDEST: TimeDelta = TimeDelta::hours(25);
+
+/// The shortest day of a zone, whose clock goes forward.
+const DAY: TimeDelta = TimeDelta::hours(23);
 
 /// The rollups that a tick has looked at, with their trouble. A rollup that it could not look at has
 /// only the trouble that kept it from that.
@@ -25,6 +37,7 @@ pub(super) async fn sightings(
         let mut sighting = of_slices(seen);
         of_backfill(worker, seen, told, &mut sighting).await?;
         of_drift(worker, report, told, &mut sighting).await?;
+        of_numbers(worker, (seen, report), told, &mut sighting).await?;
         sightings.insert(&seen.rollup, sighting);
     }
     // Without time, a tick may not know which rollup it was at.
@@ -75,7 +88,7 @@ fn of_slices(seen: &SeenRollup) -> Sighting {
         looked_for,
         troubles,
         undone: seen.undone.clone(),
-        ended_backfill: None,
+        ..Sighting::default()
     }
 }
 
@@ -131,6 +144,89 @@ async fn of_drift(
         sighting.troubles.push(Trouble { slices, ..Trouble::new(Kind::Drift) });
     }
     Ok(())
+}
+
+/// The source rows of the newest slice, once it is computed, beside those of eight weeks. The
+/// rollups that are computed from this one show the same.
+async fn of_numbers(
+    worker: &Worker,
+    (seen, report): (&SeenRollup, &TickReport),
+    told: &Told,
+    sighting: &mut Sighting,
+) -> Result<(), CheckpointError> {
+    let Ok(rollup) = worker.config.rollup(&seen.rollup) else { return Ok(()) };
+    let is_derived = rollup.trailing.is_some() || finer_name(rollup).is_some();
+    let newest = rollup.newest(worker.clock.now()).filter(|_| !is_derived);
+    let Some(newest) = newest.filter(|it| !seen.undone.contains(&it.start())) else {
+        return Ok(());
+    };
+    let width = newest.end() - newest.start();
+    if !(NARROWEST..=WIDEST).contains(&width) {
+        return Ok(());
+    }
+    let before = told.judged(&seen.rollup);
+    let is_new = before.is_none_or(|before| before.start < newest.start());
+    let is_rerun = report.slices.iter().any(|it| {
+        it.rollup == seen.rollup && it.start == newest.start() && it.outcome == Outcome::Succeeded
+    });
+    if !is_new && !is_rerun {
+        return Ok(());
+    }
+    let Some((rows, past)) = rows_of(worker, rollup, newest).await? else { return Ok(()) };
+    let judged = numbers::judge(rows, &past);
+    let odd = judged.and_then(|it| it.0);
+    let previous = rollup.calendar.previous(newest).start();
+    let in_a_row = match before {
+        Some(before) if before.start == newest.start() => before.odd.max(1),
+        Some(before) if before.start == previous => before.odd + 1,
+        _ => 1,
+    };
+    let in_a_row = if odd.is_some() { in_a_row } else { 0 };
+    sighting.judged = Some(Judged { start: newest.start(), odd: in_a_row });
+    // An odd hour is chance at times, two in a row are not.
+    let awaited = if width < DAY { 2 } else { 1 };
+    if odd.is_none() || in_a_row >= awaited {
+        sighting.looked_for.insert(Kind::Numbers);
+    }
+    if let Some((Some(_), usual)) = judged.filter(|_| in_a_row >= awaited) {
+        let cause = format!("{rows}, and about {usual} are usual on this weekday at this time");
+        sighting.troubles.push(Trouble {
+            slices: [newest.start()].into(),
+            cause: Some(cause),
+            ..Trouble::new(Kind::Numbers)
+        });
+    }
+    Ok(())
+}
+
+/// The source rows of a slice, and of those at the same local time before it, as far as they were
+/// computed by the same definition. `None`: the slice was not computed.
+async fn rows_of(
+    worker: &Worker,
+    rollup: &Rollup,
+    slice: Slice,
+) -> Result<Option<(u64, Vec<Past>)>, CheckpointError> {
+    let from = slice.start() - TimeDelta::days(i64::from(numbers::DAYS) + 1);
+    let found = worker.checkpoints.range(&rollup.name, from, slice.end()).await?;
+    let Some(own) = found.iter().find(|it| it.slice_start == slice.start()) else {
+        return Ok(None);
+    };
+    let Some(done) = own.outcome.as_ref().filter(|_| own.state == State::Succeeded) else {
+        return Ok(None);
+    };
+    let known: BTreeMap<_, _> = found
+        .iter()
+        .filter(|it| it.definition == own.definition)
+        .filter_map(|it| Some((it.slice_start, it.outcome.as_ref()?.rows_read)))
+        .collect();
+    let zone = rollup.calendar.zone();
+    let local = slice.start().with_timezone(&zone).naive_local();
+    let past = (1..=numbers::DAYS).filter_map(|days_ago| {
+        let then = local.checked_sub_days(Days::new(days_ago.into()))?;
+        let then = zone.from_local_datetime(&then).earliest()?.to_utc();
+        Some(Past { days_ago, rows: *known.get(&then)? })
+    });
+    Ok(Some((done.rows_read, past.collect())))
 }
 
 /// A problem of a whole rollup. The texts of alarms are Tallymark's own. Others may quote a server.

@@ -45,6 +45,9 @@ pub(super) fn begun(
             format!("the backfill of {rollup} has completed no slice for {lasted}{cause}")
         }
         Kind::Backfill => format!("the backfill of {rollup} is under way"),
+        Kind::Numbers => {
+            format!("the slice {first} of {rollup} has an odd number of source rows{cause}")
+        }
         Kind::Drift => {
             format!("{slices} of {rollup} {} from the source: {first}", verb("differs", "differ"))
         }
@@ -62,6 +65,7 @@ pub(super) fn ended(incident: &Incident, now: DateTime<Utc>) -> String {
         Kind::Behind => format!("{rollup} is no longer behind at that slice"),
         Kind::Stuck => format!("the backfill of {rollup} goes on, or is over"),
         Kind::Backfill => format!("the backfill of {rollup} is over"),
+        Kind::Numbers => format!("the newest slice of {rollup} has a usual number of source rows"),
         Kind::Drift => format!("no slice of {rollup} is known to differ from the source"),
     };
     format!("{over}, {} after {}", lasted(now - *since), rfc3339(*since))
@@ -80,7 +84,7 @@ pub(super) fn command(kind: Kind, phase: Phase, rollup: &str) -> Option<String> 
                 "tallymark status {rollup}; when the cause is gone: tallymark replay {rollup} --failed"
             )
         }
-        Kind::Failing | Kind::Behind => format!("tallymark status {rollup}"),
+        Kind::Failing | Kind::Behind | Kind::Numbers => format!("tallymark status {rollup}"),
         Kind::Stuck | Kind::Backfill => format!("tallymark backfill status {rollup}"),
         Kind::Drift => format!("tallymark verify {rollup} --repair"),
     })

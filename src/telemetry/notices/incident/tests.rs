@@ -25,6 +25,7 @@ fn seen(undone: &[i64], troubles: &[(Kind, &[i64])]) -> Sighting {
         troubles: troubles.iter().map(trouble).collect(),
         undone: days(undone),
         ended_backfill: None,
+        judged: None,
     }
 }
 
@@ -72,6 +73,7 @@ fn trouble_that_passes_within_its_patience_is_not_told() {
         (Kind::Capture, 0),
         (Kind::Exhausted, 0),
         (Kind::Drift, 0),
+        (Kind::Numbers, 0),
     ] {
         let lasting = |until: i64| {
             let ticks = (0..until).step_by(5).map(|it| (it, seen(&[1], &[(kind, &[1])])));
