@@ -15,8 +15,8 @@ use driver::World;
 use search::{Kind, Ways, search};
 
 /// Number of histories with capture that must all end right. With the other kinds below, one run
-/// plays about 70, and `.ci/run` 2,000 more.
-const HISTORIES: u32 = 30;
+/// plays about 50, and `.ci/run` 2,000 more.
+const HISTORIES: u32 = 20;
 
 /// The same with `TALLYMARK_TESTS=all`, which plays about 4,300. `TALLYMARK_HISTORIES` sets another
 /// number.
