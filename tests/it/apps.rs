@@ -130,7 +130,8 @@ impl<'a> Example<'a> {
         Self { app, world: World { urls, target: pool.clone(), pool, worker }, clock }
     }
 
-    /// Every rollup is computed up to now, by backfills as an operator would start them.
+    /// Every rollup is computed up to now, by backfills as an operator would start them. A tick
+    /// computes the day that goes on.
     async fn backfill(&self) {
         for rollup in &self.world.worker.config.rollups {
             let until = self.until(rollup);
@@ -138,6 +139,7 @@ impl<'a> Example<'a> {
             let is_whole = report.failed.is_empty() && report.left == 0;
             assert!(is_whole && report.succeeded > 0, "{}: {report:?}", rollup.name);
         }
+        self.work_off().await;
     }
 
     /// The end of the newest slice that is over.
