@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT, DbErrorKind, Tx};
 use crate::model::clock::Deadline;
@@ -38,6 +38,9 @@ const BATCHES_MAX: usize = 20;
 
 /// How long to wait for open writers before reading change times.
 const WAIT: Duration = Duration::from_millis(500);
+
+/// A search ends within this time after it has asked the source for its clock.
+const SEARCHES_LAST: TimeDelta = TimeDelta::minutes(1);
 
 /// How often the range of change times is halved when reading it takes too long: from a year to
 /// less than a second.
@@ -309,7 +312,7 @@ async fn notice_changes(
     // Both sides read change times in local time, from the last look on.
     let near = worker.clock.now();
     let comparison = Offsets::around(axis, from.map_or(near, |from| from.min(near)), near);
-    let (_, _, zones) = settle::now_comparing(&mut tx, comparison.as_ref()).await?;
+    let (seen_at, _, zones) = settle::now_comparing(&mut tx, comparison.as_ref()).await?;
     zones.map_err(|mismatch| WorkError::Usage(Fault::of(&mismatch).at("late")))?;
     let until = column::seen_until(&mut tx, rollup, WAIT).await?;
     tx.rollback().await?;
@@ -320,12 +323,14 @@ async fn notice_changes(
         worker.checkpoints.set_changes_until(&rollup.name, until).await?;
         return Ok(Some(until));
     };
+    // A row that has changed again since `until` does not show that it had changed before.
+    let mut to = seen_at + SEARCHES_LAST;
     for _ in 0..HALVINGS_MAX {
         if from >= until || deadline.remaining(&*worker.clock) < BEGIN_MIN {
             return Ok(Some(from));
         }
         let mut tx = worker.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &label).await?;
-        match column::hours(&mut tx, rollup, &shape, axis, (from, until)).await {
+        match column::hours(&mut tx, rollup, &shape, axis, (from, to)).await {
             Ok(hours) => {
                 // Taken after the changes were read, as for marks.
                 let (now, _) = settle::now(&mut tx).await?;
@@ -334,10 +339,11 @@ async fn notice_changes(
                     return Ok(Some(from));
                 }
                 worker.checkpoints.set_changes_until(&rollup.name, until).await?;
-                return Ok(Some(until));
+                return Ok(Some(if to > until { until } else { from }));
             }
             Err(error) if error.kind() == DbErrorKind::Cancelled => {
-                until = from + (until - from) / 2
+                until = from + (until - from) / 2;
+                to = until;
             }
             Err(error) => return Err(error.into()),
         }
