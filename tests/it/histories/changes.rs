@@ -19,8 +19,9 @@ use crate::histories::expected;
 use crate::histories::rollups;
 use crate::support::world::{self, Keeper};
 
-/// One history in this number has no change.
-const PLAIN_SHARE: u32 = 2;
+/// The definition changes and databases are restored in one of so many histories, each of which takes several times
+/// as long as another one.
+const PLAYED_SHARE: u32 = 8;
 
 /// One step in this number comes after a change of each kind.
 const STEPS: u32 = 12;
@@ -91,7 +92,7 @@ impl World {
         let is_known = self.kind.known.contains(&seed);
         let Some(changes) = &mut self.changes else { return };
         changes.random = Rng::with_seed(!seed);
-        changes.is_played = changes.random.u32(0..PLAIN_SHARE) > 0 && !is_known;
+        changes.is_played = changes.random.u32(0..PLAYED_SHARE) == 0 && !is_known;
         changes.has_backup = false;
         if changes.is_second {
             self.define_first().await;

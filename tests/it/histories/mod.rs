@@ -100,7 +100,7 @@ fn with_grace_alone_late_rows_are_missed() {
 
 /// Hours, from them two hours and trailing windows of three, and from the two hours four. A change
 /// that reaches the first reaches all.
-/// In half of the histories the definition changes and databases are restored.
+/// In one of eight histories the definition changes and databases are restored.
 /// Reopening the coarse slice too late is too rare to be found here, and `compose` kills at every
 /// await.
 #[test]
