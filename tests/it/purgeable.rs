@@ -190,31 +190,39 @@ async fn a_seal_whose_process_was_killed_is_proven_before_it_counts() {
     let is_proven = "SELECT count(*) > 0 FROM tallymark.checkpoint WHERE rollup = 'daily' \
         AND sort = 'watermark' AND item ? 'seal' AND NOT item ? 'seal_proven'";
     let (mut kills, mut left) = (0, 0);
-    for polls in (2..).step_by(3) {
-        killed(purgeable::seal(&world.worker, table, before), polls).await.transpose().unwrap();
-        if world.target_value(is_proven).await == "true" {
-            assert_eq!(asked(&world).await.sealed_before, Some(before));
+    // A busy machine has fewer awaits between the two looks.
+    for first in 2..12 {
+        for polls in (first..).step_by(3) {
+            killed(purgeable::seal(&world.worker, table, before), polls).await.transpose().unwrap();
+            if world.target_value(is_proven).await == "true" {
+                assert_eq!(asked(&world).await.sealed_before, Some(before));
+                break;
+            }
+            kills += 1;
+            world
+                .sql("INSERT INTO events (created_at, kind) VALUES ('2026-01-02T05:00Z', 'late')")
+                .await;
+            ticks(&world).await;
+            let unproven = "SELECT count(*) > 0 FROM tallymark.checkpoint WHERE rollup = 'daily' \
+                AND sort = 'watermark' AND item ? 'seal_proven'";
+            if world.target_value(unproven).await == "true" {
+                left += 1;
+                let told = "SELECT state || ' ' || c.stale || ' ' || (c.complete_through = '2026-01-02Z') \
+                    FROM tallymark.slices_of('daily', '2026-01-02Z', '2026-01-03Z'), tallymark.coverage c";
+                assert_eq!(world.target_value(told).await, "stale 1 true", "its row waits");
+            }
+            if purgeable::seal(&world.worker, table, before).await.is_err() {
+                ticks(&world).await;
+                seal(&world, "2026-01-04").await;
+            }
+            let [source, rollup] = SECOND.map(|sql| world.target_value(sql));
+            assert_eq!(source.await, rollup.await, "killed after {polls} polls");
+            unseal(&world).await;
+            ticks(&world).await;
+        }
+        if left > 0 {
             break;
         }
-        kills += 1;
-        world
-            .sql("INSERT INTO events (created_at, kind) VALUES ('2026-01-02T05:00Z', 'late')")
-            .await;
-        ticks(&world).await;
-        let unproven = "SELECT count(*) > 0 FROM tallymark.checkpoint WHERE rollup = 'daily' \
-            AND sort = 'watermark' AND item ? 'seal_proven'";
-        if world.target_value(unproven).await == "true" {
-            left += 1;
-            let told = "SELECT state || ' ' || c.stale || ' ' || (c.complete_through = '2026-01-02Z') \
-                FROM tallymark.slices_of('daily', '2026-01-02Z', '2026-01-03Z'), tallymark.coverage c";
-            assert_eq!(world.target_value(told).await, "stale 1 true", "its row waits");
-        }
-        if purgeable::seal(&world.worker, table, before).await.is_err() {
-            ticks(&world).await;
-            seal(&world, "2026-01-04").await;
-        }
-        let [source, rollup] = SECOND.map(|sql| world.target_value(sql));
-        assert_eq!(source.await, rollup.await, "killed after {polls} polls");
         unseal(&world).await;
         ticks(&world).await;
     }
