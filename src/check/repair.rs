@@ -257,9 +257,12 @@ async fn raise_unfinished(
     checkpoints: &[Checkpoint],
 ) -> Result<(), WorkError> {
     let is_forgotten = |it: &&Checkpoint| {
-        let marker = markers.iter().find(|marker| marker.start == it.slice_start);
+        let is_of_it = |marker: &&FoundMarker| marker.start == it.slice_start;
         it.state != State::Succeeded
-            && marker.is_some_and(|marker| marker.replaced_at.is_some() && !marker.is_raised)
+            && markers
+                .iter()
+                .find(is_of_it)
+                .is_some_and(|marker| marker.replaced_at.is_some() && !marker.is_raised)
     };
     let unfinished = checkpoints.iter().filter(is_forgotten);
     let slices: Vec<_> = unfinished.map(|it| rollup.calendar.containing(it.slice_start)).collect();

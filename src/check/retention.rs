@@ -31,6 +31,9 @@ pub(crate) async fn run(
 ) {
     let rollups: Vec<&Rollup> = rollups.filter(|rollup| rollup.keep.is_some()).collect();
     for block in rollups.chunks(BLOCK) {
+        if report.is_over {
+            return;
+        }
         let names: Vec<&str> = block.iter().map(|rollup| &*rollup.name).collect();
         // What cannot be read is read again for its rollup, which reports it.
         let mut seen = worker.checkpoints.watermarks(&names).await.unwrap_or_default();

@@ -202,8 +202,7 @@ impl StatusArgs {
             let now = worker.clock.now();
             let mut survey = Survey::of(worker, block, now).await.map_err(WorkError::from)?;
             for rollup in block {
-                let surveyed = survey.take(worker, rollup).await.map_err(WorkError::from)?;
-                let known = standings::after(worker, rollup, surveyed, now).await?;
+                let known = standings::surveyed(worker, rollup, &mut survey, now).await?;
                 let overview = Overview::new(worker, rollup, &known.plan, &control, now);
                 if needs_all {
                     // The calendar shows the newest lines, which may begin before the watermark.

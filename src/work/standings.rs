@@ -66,11 +66,21 @@ pub(crate) async fn of_each<'r>(
     for block in rollups.chunks(BLOCK) {
         let mut survey = Survey::of(worker, block, now).await?;
         for rollup in block {
-            let surveyed = survey.take(worker, rollup).await?;
-            each(rollup, after(worker, rollup, surveyed, now).await?);
+            each(rollup, surveyed(worker, rollup, &mut survey, now).await?);
         }
     }
     Ok(())
+}
+
+/// As [`of`], by what `survey` has read.
+pub(crate) async fn surveyed(
+    worker: &Worker,
+    rollup: &Rollup,
+    survey: &mut Survey,
+    now: DateTime<Utc>,
+) -> Result<Standings, WorkError> {
+    let known = survey.take(worker, rollup).await?;
+    after(worker, rollup, known, now).await
 }
 
 /// The inputs besides the checkpoints that decide the slices' standings.

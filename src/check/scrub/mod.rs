@@ -177,12 +177,14 @@ async fn tracks_of<'r>(
 ) -> Result<Vec<Track<'r>>, WorkError> {
     let mut tracks = Vec::new();
     let control = worker.checkpoints.control().await?;
-    // Like a backfill, a scrub respects the configured hours and an operator's pause.
-    let may_start = |rollup: &&&Rollup| {
+    let mut allowed = Vec::new();
+    for &rollup in rollups {
+        // Like a backfill, a scrub respects the configured hours and an operator's pause.
         let gate = ready::gate(worker, rollup, Some(worker.clock.now()));
-        gate.may_start_by(&control).is_ok_and(|permit| permit.is_given())
-    };
-    let allowed: Vec<&Rollup> = rollups.iter().filter(may_start).copied().collect();
+        if gate.may_start_by(&control)?.is_given() {
+            allowed.push(rollup);
+        }
+    }
     for block in allowed.chunks(BLOCK) {
         let names: Vec<&str> = block.iter().map(|rollup| &*rollup.name).collect();
         let mut scrubs = worker.checkpoints.scrubs(&names).await?;

@@ -10,8 +10,10 @@ use crate::fanout::{self, BackfillProgress};
 use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
 use crate::work::due::{Planned, Standing};
+use crate::work::standings::{self, Standings};
+use crate::work::survey::{BLOCK, Survey};
 use crate::work::worker::{WorkError, Worker};
-use crate::work::{replay, standings, workload};
+use crate::work::{replay, workload};
 
 /// Slices of a calendar: more than 27 years of days, or a year of hours.
 pub(super) const SLICES_MAX: u32 = 12_000;
@@ -47,16 +49,27 @@ impl<'w> Facts<'w> {
         let control = worker.checkpoints.control().await?;
         let mut facts =
             Self { rollups: Vec::new(), control, backfills: Vec::new(), workload: None };
-        for rollup in &worker.config.rollups {
-            facts.add(worker, rollup).await?;
+        let rollups: Vec<_> = worker.config.rollups.iter().collect();
+        for block in rollups.chunks(BLOCK) {
+            let now = worker.clock.now();
+            let mut survey = Survey::of(worker, block, now).await?;
+            for rollup in block {
+                let known = standings::surveyed(worker, rollup, &mut survey, now).await;
+                facts.add(worker, rollup, known, now).await?;
+            }
         }
         facts.workload = workload::this_month(worker).await?.map(|month| month.to_string());
         Ok(facts)
     }
 
-    async fn add(&mut self, worker: &'w Worker, rollup: &'w Rollup) -> Result<(), WorkError> {
-        let now = worker.clock.now();
-        let known = match standings::of(worker, rollup, now).await {
+    async fn add(
+        &mut self,
+        worker: &'w Worker,
+        rollup: &'w Rollup,
+        known: Result<Standings, WorkError>,
+        now: DateTime<Utc>,
+    ) -> Result<(), WorkError> {
+        let known = match known {
             Ok(known) => known,
             Err(error) if error.is_for_all() => return Err(error),
             Err(error) => {

@@ -52,7 +52,8 @@ fn verdict(facts: &Facts<'_>) -> Markup {
             format!("{} of {all} not up to date, none fails.", ui::counted(late, "rollup")),
         ),
         (bad, _) => {
-            (Paint::Alarm, format!("{} of {all} needs attention.", ui::counted(bad, "rollup")))
+            let need = if bad == 1 { "needs" } else { "need" };
+            (Paint::Alarm, format!("{} of {all} {need} attention.", ui::counted(bad, "rollup")))
         }
     };
     html! { p class={ "verdict " (class(paint)) } { (text) } }

@@ -104,7 +104,7 @@ async fn show_rollup(
 ) -> Result<String, WorkError> {
     let facts = RollupFacts::read(worker, rollup).await?;
     let body = detail::rollup(worker, &facts, setting);
-    Ok(page(&rollup.name, &[("Overview", "/".to_owned())], setting, &body))
+    Ok(page(&rollup.name, &[overview()], setting, &body))
 }
 
 async fn show_slice(
@@ -151,7 +151,7 @@ fn show_action(number: &str, setting: Setting<'_>) -> Page {
         return missing("This process has no such action. An older one is in its log.", setting);
     };
     let title = format!("Action {number}");
-    Page::Shown(page(&title, &[("Overview", "/".to_owned())], setting, &process::action(action)))
+    Page::Shown(page(&title, &[overview()], setting, &process::action(action)))
 }
 
 /// Does what a form asks for.
@@ -197,30 +197,30 @@ async fn plan(
         return refused(fault, setting);
     }
     let body = act::proposal(fields, &ended.output, setting);
-    Page::Shown(page("Plan of a backfill", &[("Overview", "/".to_owned())], setting, &body))
+    Page::Shown(page("Plan of a backfill", &[overview()], setting, &body))
 }
 
 fn refused(fault: &Fault, setting: Setting<'_>) -> Page {
-    Page::Refused(page("Refused", &[("Overview", "/".to_owned())], setting, &told(fault)))
+    Page::Refused(page("Refused", &[overview()], setting, &told(fault)))
+}
+
+/// The page above all others.
+fn overview() -> (&'static str, String) {
+    ("Overview", "/".to_owned())
 }
 
 /// The pages above those of a slice.
 fn path<'r>(rollup: &'r Rollup, setting: Setting<'_>) -> [(&'r str, String); 2] {
-    [("Overview", "/".to_owned()), (&rollup.name, setting.rollup(&rollup.name))]
+    [overview(), (&rollup.name, setting.rollup(&rollup.name))]
 }
 
 fn missing(text: &str, setting: Setting<'_>) -> Page {
     let body = html! { p { (text) } p { a href="/" { "All rollups" } } };
-    Page::Missing(page("Not found", &[("Overview", "/".to_owned())], setting, &body))
+    Page::Missing(page("Not found", &[overview()], setting, &body))
 }
 
 fn unavailable(error: &WorkError, setting: Setting<'_>) -> Page {
-    Page::Unavailable(page(
-        "Not available",
-        &[("Overview", "/".to_owned())],
-        setting,
-        &told(&Fault::of(error)),
-    ))
+    Page::Unavailable(page("Not available", &[overview()], setting, &told(&Fault::of(error))))
 }
 
 /// All pages as one file: the overview, and each rollup below it. With `only`, that one alone.
