@@ -256,16 +256,13 @@ async fn raise_unfinished(
     markers: &[FoundMarker],
     checkpoints: &[Checkpoint],
 ) -> Result<(), WorkError> {
-    let is_forgotten = |it: &&Checkpoint| {
-        let is_of_it = |marker: &&FoundMarker| marker.start == it.slice_start;
-        it.state != State::Succeeded
-            && markers
-                .iter()
-                .find(is_of_it)
-                .is_some_and(|marker| marker.replaced_at.is_some() && !marker.is_raised)
+    let is_forgotten = |marker: &FoundMarker| marker.replaced_at.is_some() && !marker.is_raised;
+    let has_rows = |it: &&Checkpoint| {
+        markers.iter().any(|marker| marker.start == it.slice_start && is_forgotten(marker))
     };
-    let unfinished = checkpoints.iter().filter(is_forgotten);
-    let slices: Vec<_> = unfinished.map(|it| rollup.calendar.containing(it.slice_start)).collect();
+    let unfinished = checkpoints.iter().filter(|it| it.state != State::Succeeded);
+    let slices = unfinished.filter(has_rows).map(|it| rollup.calendar.containing(it.slice_start));
+    let slices: Vec<_> = slices.collect();
     Ok(worker.target.raise(&rollup.name, &slices, "its last attempt is not done").await?)
 }
 
