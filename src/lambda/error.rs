@@ -6,6 +6,7 @@ use crate::event::EventError;
 use crate::model::clock::rfc3339;
 use crate::model::hint::{Fault, Hinted};
 use crate::model::slice::Slice;
+use crate::model::text::counted;
 use crate::work::report::{RollupProblem, SliceReport};
 use crate::work::worker::{Severity, WorkError};
 
@@ -105,10 +106,6 @@ impl HandleError {
     pub(super) fn is_unreachable(&self) -> bool {
         matches!(self, Self::Work(error) if error.severity() == Severity::Unreachable)
     }
-}
-
-fn counted(count: usize, noun: &str) -> String {
-    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
 /// All hints, each once.

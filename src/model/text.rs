@@ -65,6 +65,11 @@ pub(crate) fn listed<'c>(words: impl Iterator<Item = &'c str>) -> String {
     words.map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
 }
 
+/// A count and its noun: `1 slice`, `2 slices`.
+pub(crate) fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
 /// `text` for an error: quoted, on one line, shortened, and hidden if it may contain a password.
 pub(crate) fn shown(text: &str) -> String {
     /// Enough to recognise a value.

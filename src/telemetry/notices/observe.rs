@@ -10,6 +10,7 @@ use crate::checkpoint::{BackfillState, CheckpointError, State};
 use crate::model::clock::rfc3339;
 use crate::model::rollup::Rollup;
 use crate::model::slice::Slice;
+use crate::model::text::counted;
 use crate::work::compose::finer_name;
 use crate::work::report::{Outcome, RollupProblem, SeenRollup, TickReport};
 use crate::work::worker::{Severity, Worker};
@@ -79,7 +80,7 @@ fn of_slices(seen: &SeenRollup) -> Sighting {
     troubles.extend(oldest.map(|start| Trouble {
         slices: [*start].into(),
         mark: rfc3339(*start),
-        cause: Some(format!("{} of its slices are to be computed", seen.undone.len())),
+        cause: Some(format!("{} to be computed", counted(seen.undone.len(), "slice"))),
         ..Trouble::new(Kind::Behind)
     }));
     let looked_for = [Kind::Exhausted, Kind::Failing, Kind::Behind].into();
@@ -104,7 +105,7 @@ async fn of_backfill(
         let (mark, left) = (id.clone(), seen.undone.len());
         sighting.troubles.push(Trouble { mark, ..Trouble::new(Kind::Backfill) });
         let mark = format!("{id} {left}");
-        let cause = Some(format!("{left} slices are to be computed"));
+        let cause = Some(format!("{} to be computed", counted(left, "slice")));
         sighting.troubles.push(Trouble { mark, cause, ..Trouble::new(Kind::Stuck) });
     }
     let before = told.mark(Kind::Backfill, &seen.rollup);

@@ -7,7 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::incident::{Incident, Kind, Phase};
 use crate::model::clock::rfc3339;
-use crate::model::text::cut_to;
+use crate::model::text::{counted, cut_to};
 
 /// Slices that a text names.
 const NAMED: usize = 3;
@@ -24,7 +24,7 @@ pub(super) fn begun(
 ) -> String {
     let Incident { kind, rollup, since, .. } = incident;
     let lasted = lasted(now - *since);
-    let (slices, first) = (counted(count), named(incident, count));
+    let (slices, first) = (counted(count, "slice"), named(incident, count));
     let cause = cause.map_or_else(String::new, |cause| format!(": {}", cut_to(cause, CAUSE_MAX)));
     let verb = |one: &'static str, many: &'static str| if count == 1 { one } else { many };
     match kind {
@@ -99,13 +99,6 @@ fn named(incident: &Incident, count: usize) -> String {
         first.push_str(&format!(" and {more} more"));
     }
     first
-}
-
-fn counted(count: usize) -> String {
-    match count {
-        1 => "1 slice".to_owned(),
-        count => format!("{count} slices"),
-    }
 }
 
 /// A length of time in its two largest units.
