@@ -260,8 +260,10 @@ async fn backlogs<'r>(
         // A definition that is invalid must not be written anywhere.
         ready::prepare(worker, rollup).await?;
     }
-    let step = watermark_step(worker, rollup, &standings.plan, now);
-    standings::move_watermark(worker, rollup, &standings, step).await?;
+    if !findings.hold(rollup, &standings) {
+        let step = watermark_step(worker, rollup, &standings.plan, now);
+        standings::move_watermark(worker, rollup, &standings, step).await?;
+    }
     report.gauges.backfills += usize::from(backfill.is_some());
     let (mut due, mut old) = (Vec::new(), Vec::new());
     for Planned { slice, standing } in standings.plan.due() {

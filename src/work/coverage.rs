@@ -16,6 +16,7 @@ use crate::target::live;
 use crate::work::compose::{finer_name, root};
 use crate::work::due::{Plan, Standing};
 use crate::work::identity;
+use crate::work::standings::{self, Standings};
 use crate::work::survey::BLOCK;
 use crate::work::worker::Worker;
 
@@ -35,6 +36,9 @@ pub(crate) struct TickFindings<'r> {
     /// for.
     found_until: BTreeMap<String, DateTime<Utc>>,
     rollups: Vec<Finding<'r>>,
+    /// Watermarks with another definition than before. They are written once readers know it, as
+    /// then no later tick has news for them until a slice is due.
+    held: Vec<(&'r Rollup, Standings)>,
 }
 
 /// What a tick has learned of one rollup.
@@ -59,7 +63,16 @@ pub(crate) fn looks_for_changes(rollup: &Rollup) -> bool {
 
 impl<'r> TickFindings<'r> {
     pub(crate) fn new(began: DateTime<Utc>, found_until: BTreeMap<String, DateTime<Utc>>) -> Self {
-        Self { began, found_until, rollups: Vec::new() }
+        Self { began, found_until, rollups: Vec::new(), held: Vec::new() }
+    }
+
+    /// Keeps `standings` until readers are told, where nothing else would tell them soon.
+    pub(crate) fn hold(&mut self, rollup: &'r Rollup, standings: &Standings) -> bool {
+        let is_held = standings.has_news(rollup) && !looks_for_changes(rollup);
+        if is_held {
+            self.held.push((rollup, standings.clone()));
+        }
+        is_held
     }
 
     /// Adds a rollup by its plan. One whose source could not be looked at is left as it was told
@@ -111,10 +124,12 @@ impl<'r> TickFindings<'r> {
         self.rollups.push(Finding { rollup, plan: plan.clone(), seal, told, first });
     }
 
-    /// Whether the target must be told, as changes were looked for, or as slices are due anyway.
+    /// Whether the target must be told: changes were looked for, slices are due anyway, or slices
+    /// have a definition that readers do not know.
     fn are_news(&self) -> bool {
         let is_due = |plan: &Plan| plan.due().next().is_some();
-        self.rollups.iter().any(|it| looks_for_changes(it.rollup) || is_due(&it.plan))
+        !self.held.is_empty()
+            || self.rollups.iter().any(|it| looks_for_changes(it.rollup) || is_due(&it.plan))
     }
 }
 
@@ -153,7 +168,8 @@ fn empty_before(rollup: &Rollup, seen: &Watermark) -> Option<DateTime<Utc>> {
     Some(first.map_or(probed, |first| first.min(probed)))
 }
 
-/// Tells readers. A target that cannot be told keeps its `checked_at`, whose age shows that.
+/// Tells readers, and then writes the watermarks that were held. A target that cannot be told keeps
+/// its `checked_at`, whose age shows that.
 ///
 /// # Errors
 /// The checkpoints are unavailable.
@@ -164,7 +180,7 @@ pub(crate) async fn tell(
     if !findings.are_news() {
         return Ok(());
     }
-    let mut stale = Vec::new();
+    let (mut stale, mut is_told) = (Vec::new(), true);
     for block in findings.rollups.chunks(BLOCK) {
         let verified = verified_through(worker, block).await?;
         let through = |it: &Finding<'_>| it.told(worker, verified.get(&it.rollup.name).copied());
@@ -177,12 +193,17 @@ pub(crate) async fn tell(
             Ok(rows) => stale.extend(outstanding(&rows).unwrap_or_default()),
             Err(error) => {
                 tracing::warn!(error = %error, "readers were not told");
+                is_told = false;
                 break;
             }
         }
     }
     for (name, start) in stale {
         mend(worker, findings, &name, start).await?;
+    }
+    let held = findings.held.iter().filter(|_| is_told);
+    for (rollup, standings) in held {
+        standings::move_watermark(worker, rollup, standings, 1).await?;
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::checkpoint::Watermark;
+use crate::checkpoint::{CheckpointError, Watermark};
 use crate::model::rollup::Rollup;
 use crate::work::due::{Plan, View, read_from};
 use crate::work::survey::{BLOCK, Survey, Surveyed};
@@ -10,12 +10,25 @@ use crate::work::worker::{WorkError, Worker};
 use crate::work::{compose, identity, ready};
 
 /// The standings of a rollup's slices, and the watermark that was read before them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Standings {
     /// The stored watermark.
     pub seen: Watermark,
     /// The slices from the watermark on.
     pub plan: Plan,
+}
+
+impl Standings {
+    /// The definition of all slices before the watermark. `None`: there are several.
+    fn definition(&self, rollup: &Rollup) -> Option<String> {
+        self.plan.is_of_one_definition().then(|| self.seen.definition_of(rollup))
+    }
+
+    /// Whether the stored watermark says another one.
+    pub(crate) fn has_news(&self, rollup: &Rollup) -> bool {
+        let has_slices = self.plan.watermark > rollup.start;
+        has_slices && self.seen.definition() != self.definition(rollup).as_deref()
+    }
 }
 
 /// The standings of the slices of `rollup`, by its checkpoints alone.
@@ -134,7 +147,7 @@ pub(crate) async fn move_watermark(
     rollup: &Rollup,
     standings: &Standings,
     step: usize,
-) -> Result<(), WorkError> {
+) -> Result<(), CheckpointError> {
     let Standings { seen, plan } = standings;
     if !seen.is_adopted_by(rollup) {
         // It is the watermark of another calendar.
@@ -147,12 +160,9 @@ pub(crate) async fn move_watermark(
         .map(|planned| planned.slice)
         .filter(|slice| slice.start() >= stored && slice.end() <= plan.watermark)
         .count();
-    let definition = plan.is_of_one_definition().then(|| seen.definition_of(rollup));
-    let definition = definition.as_deref();
-    let is_news = plan.watermark > rollup.start && seen.definition() != definition;
-    if passed >= step || is_news {
-        let (name, to) = (&rollup.name, plan.watermark);
-        worker.checkpoints.advance_watermark(name, seen, to, definition).await?;
+    if passed >= step || standings.has_news(rollup) {
+        let (name, to, definition) = (&rollup.name, plan.watermark, standings.definition(rollup));
+        worker.checkpoints.advance_watermark(name, seen, to, definition.as_deref()).await?;
     }
     Ok(())
 }

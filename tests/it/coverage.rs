@@ -222,6 +222,25 @@ async fn what_was_computed_by_another_definition_is_stale() {
     assert_eq!(world.target_value(FIRST).await, "complete 1");
 }
 
+/// Nothing is due afterwards, so no later tick would tell of them for a day.
+#[tokio::test]
+async fn what_no_tick_has_computed_is_complete_once_readers_can_know_it() {
+    for keeper in [Keeper::DynamoDb, Keeper::Target] {
+        let clock = Arc::new(clock("2026-01-02T12:00:00Z"));
+        let setup = Setup { clock, keeper, ..Setup::default() };
+        let world = World::new(&format!("{EVENTS}; {LATE}"), setup).await;
+        world.backfill("2026-01-02", false).await;
+        assert_eq!(world.target_value(FIRST).await, "complete 1", "{keeper:?}");
+
+        let other =
+            world.redefined(&DAILY.replace("group_by", "where = \"kind <> 'x'\"\ngroup_by"));
+        other.run("2026-01-01").await;
+        assert_eq!(world.target_value(FIRST).await, "stale 1", "{keeper:?}");
+        tick(&other).await;
+        assert_eq!(world.target_value(FIRST).await, "complete 1", "{keeper:?}");
+    }
+}
+
 /// The worker lives in January, and the server's clock is months ahead, as if no worker ran any more.
 #[tokio::test]
 async fn a_reader_sees_what_is_missing_though_no_worker_runs() {

@@ -3,7 +3,7 @@
 mod neighbours;
 mod passes;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -15,6 +15,7 @@ use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
 use crate::model::slice::{Order, Slice};
 use crate::work::compose;
+use crate::work::coverage::{self, TickFindings};
 use crate::work::due::{FinerDone, Standing, View};
 use crate::work::empty;
 use crate::work::price::Dollars;
@@ -345,9 +346,16 @@ pub async fn run(
     }
 }
 
+/// Readers learn of a new definition first, as no tick has news of it later.
 async fn move_watermark_now(worker: &Worker, rollup: &Rollup) -> Result<(), WorkError> {
-    let standings = standings::of(worker, rollup, worker.clock.now()).await?;
-    standings::move_watermark(worker, rollup, &standings, 1).await
+    let now = worker.clock.now();
+    let standings = standings::of(worker, rollup, now).await?;
+    let mut findings = TickFindings::new(now, BTreeMap::new());
+    findings.add(rollup, &standings.seen, &standings.plan, now);
+    if findings.hold(rollup, &standings) {
+        return Ok(coverage::tell(worker, &findings).await?);
+    }
+    Ok(standings::move_watermark(worker, rollup, &standings, 1).await?)
 }
 
 /// Reopens `slices` in any state, and works on them.

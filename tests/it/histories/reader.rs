@@ -27,25 +27,27 @@ type Hours = Vec<String>;
 /// The numbers of each hour by the source: the rows of `events` that count there.
 fn source(events: &str) -> String {
     format!(
-        "SELECT coalesce((SELECT string_agg(concat_ws(' ', kind, n, total), ', ' ORDER BY kind) \
-    FROM (SELECT kind, count(*) AS n, sum(amount) AS total FROM {events} e \
-    WHERE at >= h AND at < h + interval '1 hour' GROUP BY kind) g), '') \
-    FROM generate_series(0, 47) i, LATERAL (SELECT '2026-01-01Z'::timestamptz + i * interval '1 hour') x (h) \
-    ORDER BY i"
+        "WITH g AS (SELECT date_trunc('hour', at, 'UTC') AS h, kind, count(*) AS n, sum(amount) AS total \
+    FROM {events} e GROUP BY 1, 2) \
+    SELECT coalesce(string_agg(concat_ws(' ', kind, n, total), ', ' ORDER BY kind) FILTER (WHERE n > 0), '') \
+    FROM generate_series(0, 47) i LEFT JOIN g ON h = '2026-01-01Z'::timestamptz + i * interval '1 hour' \
+    GROUP BY i ORDER BY i"
     )
 }
 
 /// The hours that are complete, with their numbers. An hour without a slice is complete where all
 /// hours before an instant are.
-const TARGET: &str = "SELECT i, left(k.definition, 16) AS definition, (extract(epoch FROM c.checked_at - '2026-01-01Z') * 1000)::bigint AS checked, \
-    coalesce((SELECT string_agg(concat_ws(' ', kind, n, total), ', ' ORDER BY kind) \
-    FROM (SELECT kind, sum(events)::bigint AS n, sum(total) AS total FROM stats.hourly \
-    WHERE bucket >= h AND bucket < h + interval '1 hour' GROUP BY kind) g), '') AS numbers \
+const TARGET: &str = "WITH g AS (SELECT date_trunc('hour', bucket, 'UTC') AS h, kind, sum(events)::bigint AS n, \
+    sum(total) AS total FROM stats.hourly GROUP BY 1, 2), \
+    own AS (SELECT h, string_agg(concat_ws(' ', kind, n, total), ', ' ORDER BY kind) AS numbers FROM g GROUP BY h) \
+    SELECT i, left(k.definition, 16) AS definition, (extract(epoch FROM c.checked_at - '2026-01-01Z') * 1000)::bigint AS checked, \
+    coalesce(own.numbers, '') AS numbers \
     FROM tallymark.coverage c JOIN tallymark.checked k USING (rollup), generate_series(0, 47) i, \
     LATERAL (SELECT '2026-01-01Z'::timestamptz + i * interval '1 hour') x (h) \
-    LEFT JOIN tallymark.slices_of('hourly', '-infinity', 'infinity') s ON s.slice_start = h \
+    LEFT JOIN tallymark.slices_of('hourly', '-infinity', 'infinity') s ON s.slice_start = x.h \
+    LEFT JOIN own ON own.h = x.h \
     WHERE c.rollup = 'hourly' AND (s.state = 'complete' \
-    OR s.state IS NULL AND h + interval '1 hour' <= c.complete_through) ORDER BY i";
+    OR s.state IS NULL AND x.h + interval '1 hour' <= c.complete_through) ORDER BY i";
 
 /// The hours that are complete by the series, with their numbers.
 const SERIES: &str = "SELECT left(k.definition, 16) AS definition, (extract(epoch FROM s.bucket - '2026-01-01Z') / 3600)::int AS i, \
