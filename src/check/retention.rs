@@ -101,15 +101,25 @@ async fn delete_old(
         worker.checkpoints.note_kept_from(&rollup.name, before).await?;
     }
     ready::check(worker, rollup).await?;
-    // Bounded by the deadline: each statement deletes a slice or is the last.
+    let mut drops = rollup.partition_by.is_some();
+    // Bounded by the deadline: each statement deletes a slice or is the last of its kind.
     while deadline.remaining(&*worker.clock) >= BEGIN_MIN {
         let gate = ready::gate(worker, rollup, Some(worker.clock.now()));
         let patience = Patience::Until { deadline, needed: BEGIN_MIN };
         let Permit::Given(throttle) = gate.permit(None, patience).await? else { return Ok(()) };
         let watch = Stopwatch::start();
-        let piece = worker.target.keep_away(rollup, before).await?;
+        // Whole partitions first. Where they are in use, their rows are deleted like all others.
+        let dropped = match drops {
+            true => worker.target.drop_partitions(rollup, before).await?,
+            false => None,
+        };
+        drops = dropped.is_some();
+        let piece = match dropped {
+            Some(piece) => piece,
+            None => worker.target.keep_away(rollup, before).await?,
+        };
         throttle.chunk_read(watch.elapsed(), false);
-        if piece.slices == 0 {
+        if piece.slices == 0 && !drops {
             worker.checkpoints.note_kept_until(&rollup.name, before).await?;
             return Ok(());
         }
@@ -127,19 +137,23 @@ struct Cut {
     seal: DateTime<Utc>,
 }
 
-/// Where `rollup` is cut at `now`: where a slice of its widest consumer begins, at least `keep` ago.
-/// The rows that later slices of its consumers look back to stay. `None`: there is nothing to delete.
+/// Where `rollup` is cut at `now`: where a slice of its widest consumer, or a partition, begins, at
+/// least `keep` ago. The rows that later slices of its consumers look back to stay. `None`: there is
+/// nothing to delete.
 fn cut(rollup: &Rollup, consumers: &[&Rollup], now: DateTime<Utc>) -> Option<Cut> {
     let keep = TimeDelta::from_std(rollup.keep?).ok()?;
     let goal = now.checked_sub_signed(keep)?;
-    let all = consumers.iter().copied().chain([rollup]);
-    let widest = all.max_by_key(|it| it.calendar.width().approximate())?;
-    let seal = widest.calendar.containing(goal).start();
+    // Where slices fill partitions, these go as a whole.
+    let partitions = rollup.partitions().filter(|it| rollup.calendar.width().divides(it.width()));
+    let all = consumers.iter().copied().chain([rollup]).map(|it| it.calendar);
+    let widest = all.chain(partitions).max_by_key(|it| it.width().approximate())?;
+    let seal = widest.containing(goal).start();
     let needed = consumers.iter().map(|consumer| {
         let across = consumer.calendar.containing(seal);
         let first = if across.start() < seal { consumer.calendar.next(across) } else { across };
         consumer.window(first).0
     });
     let before = needed.chain([seal]).min()?;
+    let before = partitions.map_or(before, |it| it.containing(before).start());
     (before > rollup.start).then_some(Cut { before, seal })
 }

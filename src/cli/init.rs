@@ -16,7 +16,7 @@ use crate::model::rollup::{Late, Rollup};
 use crate::model::sql::ident;
 use crate::source;
 use crate::target::ddl::{self, SharedObjects};
-use crate::target::{beside, readers};
+use crate::target::{beside, partitions, readers};
 use crate::work::due::Planned;
 use crate::work::standings::{self, Standings};
 use crate::work::survey::BLOCK;
@@ -193,6 +193,8 @@ impl InitArgs {
                 worker.target.db.begin(Access::ReadWrite, STATEMENT_TIMEOUT, &rollup.name).await?;
             let target = &worker.target;
             let mut statements = ddl::plan_further(&mut tx, target, rollup, &shape, shared).await?;
+            let ahead = partitions::plan(&mut tx, target, rollup, worker.clock.now()).await?;
+            statements.extend(ahead);
             statements.extend(beside::plan(&mut tx, &worker.target, rollup, &shape).await?);
             ddl::refuse_doubled(&mut tx, &worker.target, rollup, &shape).await?;
             for statement in statements {

@@ -207,7 +207,8 @@ fn coarse(Draft { section, name }: &Draft<'_>, finer: &Rollup, schema: &str) -> 
     let keep = rollup::keep(section);
     let shrink_guard = rollup::shrink_guard(section);
     let columns = measures::read_merged(section, finer);
-    let (Cut { calendar, bucket, bucket_as }, (group_by, measures)) = (cut?, columns?);
+    let (Cut { calendar, bucket, bucket_as, partition_by }, (group_by, measures)) =
+        (cut?, columns?);
     Some(Rollup {
         name: name.clone()?,
         from: TableName { schema: Some(schema.to_owned()), name: finer.name.clone() },
@@ -230,6 +231,7 @@ fn coarse(Draft { section, name }: &Draft<'_>, finer: &Rollup, schema: &str) -> 
         shrink_guard: shrink_guard?,
         seal_before: seal_before?,
         keep: keep?,
+        partition_by,
         plan_guard: false,
         lookups: Vec::new(),
     })

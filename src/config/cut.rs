@@ -17,6 +17,7 @@ pub(super) struct Cut {
     pub(super) calendar: Calendar,
     pub(super) bucket: Width,
     pub(super) bucket_as: BucketType,
+    pub(super) partition_by: Option<Width>,
 }
 
 /// What holds where a rollup leaves the keys out.
@@ -38,7 +39,7 @@ impl Usual {
 }
 
 impl Cut {
-    /// Reads `timezone`, `slice`, `bucket`, `bucket_as` and `week_start`.
+    /// Reads `timezone`, `slice`, `bucket`, `bucket_as`, `week_start` and `partition_by`.
     pub(super) fn read(section: &Section<'_>, usual: Usual) -> Option<Self> {
         let zone = section.get("timezone").map_or(Some(usual.zone), |node| zone(&node));
         let slice = section.need("slice", r#"write slice = "1 day""#).and_then(|n| width(&n));
@@ -52,6 +53,8 @@ impl Cut {
         };
         let bucket_as =
             section.get("bucket_as").map_or(Some(BucketType::default()), |node| bucket_as(&node));
+        let partition_by =
+            section.get("partition_by").map_or(Some(None), |node| partition_by(&node).map(Some));
         let (zone, slice, bucket, weeks) = (zone?, slice?, bucket?, weeks?);
         let (slice, bucket) =
             (slice.with_weeks_from(weeks), bucket.unwrap_or(slice).with_weeks_from(weeks));
@@ -61,7 +64,8 @@ impl Cut {
             return node
                 .wrong(Fault::new("neither slice nor bucket is a week").remedy("remove the key"));
         }
-        let cut = Self { calendar: Calendar::new(slice, zone), bucket, bucket_as: bucket_as? };
+        let (calendar, bucket_as) = (Calendar::new(slice, zone), bucket_as?);
+        let cut = Self { calendar, bucket, bucket_as, partition_by: partition_by? };
         if let (true, BucketType::Date, Some(node)) =
             (bucket.is_sub_day(), cut.bucket_as, section.get("bucket_as"))
         {
@@ -130,6 +134,22 @@ fn bucket_as(node: &Node<'_>) -> Option<BucketType> {
 }
 
 pub(super) const BUCKET_TYPES: [BucketType; 2] = [BucketType::Instant, BucketType::Date];
+
+/// The words for the partitions of a table, and their widths.
+pub(super) const PARTITIONS: [(&str, Width); 2] = [("month", Width::MONTH), ("year", Width::YEAR)];
+
+/// Reads how the table is cut into partitions.
+fn partition_by(node: &Node<'_>) -> Option<Width> {
+    const FORM: &str = r#""month" or "year""#;
+    let text = node.string(FORM)?;
+    let found = PARTITIONS.into_iter().find(|(word, _)| *word == text);
+    found.map(|(_, width)| width).or_else(|| {
+        node.wrong(
+            Fault::new(format!("{} is not a partition of a table", shown(text)))
+                .remedy(format!("use {FORM}")),
+        )
+    })
+}
 
 /// The days on which a week can begin.
 pub(super) const WEEKDAYS: [Weekday; 7] = [

@@ -101,7 +101,7 @@ fn read(
     let shrink_guard = rollup::shrink_guard(&section);
     let seal_before = rollup::seal_before(&section, cut.as_ref());
     let app = source?.app.as_ref()?;
-    let Cut { calendar, bucket, bucket_as } = cut?;
+    let Cut { calendar, bucket, bucket_as, .. } = cut?;
     let thing = thing?;
     Some(Rollup {
         name: name?,
@@ -131,6 +131,7 @@ fn read(
         shrink_guard: shrink_guard?,
         seal_before: seal_before?,
         keep: None,
+        partition_by: None,
         plan_guard: false,
         lookups: Vec::new(),
     })
@@ -243,7 +244,8 @@ pub(super) fn rollup_of(
         let read = read.filter(|operand| operand.sql().is_none());
         are_columns(section, found, read.map(|operand| operand.name().to_owned()))?;
     }
-    let (Cut { calendar, bucket, bucket_as }, (group_by, measures)) = (cut?, columns?);
+    let (Cut { calendar, bucket, bucket_as, partition_by }, (group_by, measures)) =
+        (cut?, columns?);
     Some(Rollup {
         name: name.clone()?,
         from: TableName { schema: Some(known.schema.to_owned()), name: found.name.clone() },
@@ -266,6 +268,7 @@ pub(super) fn rollup_of(
         shrink_guard: shrink_guard?,
         seal_before: seal_before?,
         keep: keep?,
+        partition_by,
         plan_guard: false,
         lookups: Vec::new(),
     })

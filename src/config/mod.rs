@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `raw` | TOML values with their lines; collects problems and continues |
 //! | `rollup` | `[[rollup]]` → [`Rollup`] |
-//! | `cut` | its keys that cut time: `slice`, `bucket`, `bucket_as`, `timezone`, `week_start` |
+//! | `cut` | its keys that cut time: `slice`, `bucket`, `bucket_as`, `timezone`, `week_start`, `partition_by` |
 //! | `app`, `mirror` | `[source] bubble` and `[[mirror]]`: an app without a database |
 //! | `compose` | `from = { rollup = … }`: a rollup that is computed from a finer one |
 //! | `lookup` | `lookup`: tables whose columns stand beside a row |

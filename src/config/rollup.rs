@@ -17,7 +17,7 @@ use super::measures::condition;
 use super::raw::{Node, Section, identifier_fault};
 use super::{duration, lookup, measures};
 
-pub(super) const KEYS: [&str; 23] = [
+pub(super) const KEYS: [&str; 24] = [
     "name",
     "from",
     "time",
@@ -40,6 +40,7 @@ pub(super) const KEYS: [&str; 23] = [
     "shrink_guard",
     "seal_before",
     "keep",
+    "partition_by",
     "plan_guard",
 ];
 
@@ -93,7 +94,8 @@ pub(super) fn read(Draft { section, name }: &Draft<'_>, has_own_target: bool) ->
                 .remedy(format!("write schema.{name}, such as public.{name}")),
         );
     }
-    let (Cut { calendar, bucket, bucket_as }, (group_by, measures)) = (cut?, columns?);
+    let (Cut { calendar, bucket, bucket_as, partition_by }, (group_by, measures)) =
+        (cut?, columns?);
     let read = Rollup {
         name: name.clone()?,
         from: from?,
@@ -117,6 +119,7 @@ pub(super) fn read(Draft { section, name }: &Draft<'_>, has_own_target: bool) ->
         shrink_guard: shrink_guard?,
         seal_before: seal_before?,
         keep: keep?,
+        partition_by,
         plan_guard: plan_guard?,
     };
     lookup::resolve(section, read)

@@ -184,7 +184,7 @@ fn what_may_be_left_out_has_the_documented_default() {
     assert_eq!(rollup.filter, None);
     assert!(rollup.group_by.is_empty());
     assert!((rollup.shrink_guard - 0.5).abs() < f64::EPSILON);
-    assert_eq!((rollup.seal_before, rollup.keep), (None, None));
+    assert_eq!((rollup.seal_before, rollup.keep, rollup.partition_by), (None, None, None));
 }
 
 /// Checkpoints keep the hash: another one would make every slice run again.
@@ -308,7 +308,7 @@ fn mistakes_in_scrub_and_notify_are_told_with_line_key_and_remedy() {
 
 #[test]
 fn mistakes_in_a_rollup_are_told_with_line_key_and_remedy() {
-    holds(cases::ROLLUP);
+    holds(&[cases::ROLLUP, cases::CUT].concat());
 }
 
 #[test]

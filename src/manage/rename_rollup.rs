@@ -10,7 +10,7 @@ use super::holdings::{idle_items, registered, shared_tables, stage};
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT, Tx};
 use crate::model::hint::Fault;
 use crate::model::sql::{ident, literal};
-use crate::target::beside;
+use crate::target::{beside, partitions};
 use crate::work::consumer;
 use crate::work::ready;
 use crate::work::worker::{WorkError, Worker};
@@ -100,6 +100,7 @@ async fn renaming(
         format!("ALTER TABLE {table} RENAME TO {}", ident(new)),
         format!("ALTER TABLE IF EXISTS tallymark.{} RENAME TO {}", stage(old), stage(new)),
     ];
+    statements.extend(partitions::renaming(tx, table, old, new).await?);
     for table in shared_tables(tx).await? {
         statements
             .push(format!("UPDATE tallymark.{table} SET rollup = {to} WHERE rollup = {from}"));

@@ -67,6 +67,8 @@ pub struct Rollup {
     pub seal_before: Option<DateTime<Utc>>,
     /// How long its rows are kept at least. `None`: for ever.
     pub keep: Option<Duration>,
+    /// The width of the partitions of its table. `None`: the table is in one piece.
+    pub partition_by: Option<Width>,
     /// Whether a slice is refused if its statement would read far more rows than it has.
     pub plan_guard: bool,
 }
@@ -187,8 +189,8 @@ impl Rollup {
     /// a purged source even after a measure was added.
     ///
     /// Settings that only decide when or how carefully a slice is computed (`start`, `grace`,
-    /// `lookback`, `late`, `open`, `live`, `shrink_guard`, `seal_before`, `keep`, `plan_guard`) are left
-    /// out, so that changing them makes nothing stale.
+    /// `lookback`, `late`, `open`, `live`, `shrink_guard`, `seal_before`, `keep`, `partition_by`,
+    /// `plan_guard`) are left out, so that changing them makes nothing stale.
     #[must_use]
     pub fn definition(&self) -> String {
         let mut rows = serde_json::json!({
@@ -329,6 +331,12 @@ impl Rollup {
                 literal(self.calendar.zone().name())
             ),
         }
+    }
+
+    /// The calendar that cuts its table into partitions. `None`: the table is in one piece.
+    #[must_use]
+    pub(crate) fn partitions(&self) -> Option<Calendar> {
+        self.partition_by.map(|width| Calendar::new(width, self.calendar.zone()))
     }
 
     /// Whether slices that start then are sealed.

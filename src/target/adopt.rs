@@ -134,6 +134,10 @@ impl Target {
             columns = [ident("bucket")].into_iter().chain(names).collect::<Vec<_>>().join(", "),
             values = [bucket].into_iter().chain(values).collect::<Vec<_>>().join(", "),
         );
+        if let (Some(first), Some(last)) = (slices.first(), slices.last()) {
+            let span = (first.start().min(last.start()), first.end().max(last.end()));
+            self.make_room(rollup, span, STATEMENT_TIMEOUT).await?;
+        }
         let mut tx = self.db.begin(Access::ReadWrite, STATEMENT_TIMEOUT, &rollup.name).await?;
         let row = tx.row(DOING, sql).await?;
         let read = || {

@@ -50,6 +50,14 @@ pub(super) fn marker_sql(
             generation_of_slice(rollup, slice)
         ),
     };
+    let longest = longest(slice, generation_of(lease.definition()));
+    let (since, until) = (slice.start() - longest, slice.end() + longest);
+    // By these constants the planner finds the few partitions that can hold such rows.
+    let in_reach = rollup.partition_by.map_or_else(String::new, |_| {
+        let (time, since, until) =
+            (rollup.time_key(), rollup.time_at(since), rollup.time_at(until));
+        format!("AND r.{time} >= {since} AND r.{time} < {until}")
+    });
     format!(
         include_str!("marker.sql"),
         rollup = literal(&rollup.name),
@@ -61,7 +69,8 @@ pub(super) fn marker_sql(
         last = rollup.time_at(slice.end()),
         other_first = rollup.time_of("o.slice_start"),
         other_last = rollup.time_of("o.slice_end"),
-        since = timestamptz(slice.start() - longest(slice, generation_of(lease.definition()))),
+        since = timestamptz(since),
+        in_reach = in_reach,
         seal = generation::seal(rollup),
         definition = literal(lease.definition()),
         rows_read = replaced.rows_read,

@@ -5,7 +5,7 @@
 -- must be refused.
 --
 -- `since` is the earliest start of a slice that reaches into this one. It keeps the cost of a slice
--- apart from the number of slices before it.
+-- apart from the number of slices before it. `in_reach` does the same for partitions.
 WITH other AS MATERIALIZED (
     SELECT slice_start, slice_end, replaced_at FROM tallymark.slice
     WHERE rollup = {rollup} AND slice_end > {start} AND slice_start <> {start}
@@ -29,6 +29,7 @@ WITH other AS MATERIALIZED (
     ) o
     WHERE r.{time} >= {other_first} AND r.{time} < {other_last}
       AND NOT (r.{time} >= {first} AND r.{time} < {last})
+      {in_reach}
 ), forgotten AS (
     DELETE FROM tallymark.outstanding WHERE rollup = {rollup} AND slice_end > {start}
       AND slice_start <> {start} AND slice_start >= {since} AND slice_start < {end}

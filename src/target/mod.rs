@@ -13,6 +13,7 @@ mod indexes;
 mod keep_away;
 pub mod live;
 mod marker;
+pub mod partitions;
 pub mod readers;
 mod ready;
 mod replace;
@@ -63,6 +64,8 @@ pub struct Target {
     pub is_source: bool,
     /// The installation that owns each rollup, as far as this process has read it.
     pub keepers: Keepers,
+    /// The partitions of the tables, as far as this process has seen them.
+    pub partitions: partitions::KnownPartitions,
 }
 
 /// The installation that owns each rollup, by the rollup's name.
@@ -245,6 +248,7 @@ impl Target {
             return Err(ddl::DdlError::NotReady { rollup: rollup.name.clone() });
         }
         let registered = generation::registered_for_work(&mut tx, self, rollup).await?;
+        self.read_partitions(&mut tx, rollup).await?;
         tx.rollback().await?;
         Ok(registered)
     }

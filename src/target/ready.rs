@@ -15,6 +15,8 @@ pub(super) enum Persistence {
     Logged,
     /// It is emptied, together with all other unlogged tables.
     Unlogged,
+    /// All commits survive, and the rows lie in partitions.
+    Partitioned,
 }
 
 /// A column of a table.
@@ -62,12 +64,19 @@ pub(super) async fn keeps_rows(
     let doing = format!("looking up {table}");
     let rows = tx.rows(&doing, sql).await?;
     let Some(row) = rows.first() else { return Ok(Vec::new()) };
-    let read = || Ok((unfit(row, table)?, row.try_get::<String, _>("persistence")?));
-    let (fault, persistence) = read().map_err(|source| tx.error(doing, source))?;
+    let read = || {
+        let fault = unfit(row, table, wanted)?;
+        let persistence: String = row.try_get("persistence")?;
+        Ok((fault, persistence, row.try_get::<Vec<String>, _>("unlogged_partitions")?))
+    };
+    let (fault, persistence, partitions) = read().map_err(|source| tx.error(doing, source))?;
     if let Some(fault) = fault {
         return Err(fault.into());
     }
     Ok(match (wanted, persistence.as_str()) {
+        (Persistence::Partitioned, _) => {
+            partitions.iter().map(|name| format!("ALTER TABLE {name} SET LOGGED")).collect()
+        }
         (Persistence::Logged, "u") => vec![format!("ALTER TABLE {table} SET LOGGED")],
         (Persistence::Unlogged, "p") => vec![format!("ALTER TABLE {table} SET UNLOGGED")],
         _ => Vec::new(),
@@ -75,22 +84,20 @@ pub(super) async fn keeps_rows(
 }
 
 /// Why `table` might hold other rows than those written to it.
-fn unfit(row: &PgRow, table: &str) -> Result<Option<Fault>, sqlx::Error> {
+fn unfit(row: &PgRow, table: &str, wanted: Persistence) -> Result<Option<Fault>, sqlx::Error> {
     let kind: String = row.try_get("kind")?;
-    let what = match kind.as_str() {
-        "r" => None,
-        "v" => Some("a view"),
-        "m" => Some("a materialized view"),
-        "f" => Some("a foreign table"),
-        "p" => Some("a partitioned table"),
-        _ => Some("not a table"),
-    };
-    if let Some(what) = what {
-        let fault =
-            Fault::new(format!("is {what}, where Tallymark needs an ordinary table of its own"));
-        return Ok(Some(fault.remedy("give it another name, and run `tallymark init`")));
+    if let Some(fault) = of_another_kind(&kind, wanted) {
+        return Ok(Some(fault));
     }
-    if row.try_get("has_children")? {
+    if let Some(name) = row.try_get::<Option<String>, _>("default_partition")? {
+        let fault = Fault::new(format!(
+            "has the default partition {name}, which each new partition would have to search"
+        ));
+        return Ok(Some(fault.remedy(format!(
+            "detach it (ALTER TABLE {table} DETACH PARTITION {name}), and replay the slices of its rows"
+        ))));
+    }
+    if kind == "r" && row.try_get("has_children")? {
         let fault = Fault::new("has child tables, whose rows would count as its own");
         return Ok(Some(
             fault.remedy(format!("detach each of them: ALTER TABLE … NO INHERIT {table}")),
@@ -122,6 +129,37 @@ fn unfit(row: &PgRow, table: &str) -> Result<Option<Fault>, sqlx::Error> {
         ));
     }
     Ok(None)
+}
+
+/// Why a relation of this kind is not the `wanted` table.
+fn of_another_kind(kind: &str, wanted: Persistence) -> Option<Fault> {
+    let what = match (kind, wanted) {
+        ("p", Persistence::Partitioned) => return None,
+        ("r", Persistence::Partitioned) => {
+            let fault = Fault::new("is in one piece, and `partition_by` asks for partitions");
+            return Some(fault.remedy(
+                "remove `partition_by`, or give the rollup a new name: `tallymark adopt` takes the rows \
+                 over",
+            ));
+        }
+        ("r", _) => return None,
+        ("p", Persistence::Logged) => {
+            let fault =
+                "is a partitioned table, where Tallymark needs an ordinary table of its own";
+            return Some(Fault::new(fault).remedy(
+                "set `partition_by` where it was removed, or give the table another name and run \
+                 `tallymark init`",
+            ));
+        }
+        ("p", Persistence::Unlogged) => "a partitioned table",
+        ("v", _) => "a view",
+        ("m", _) => "a materialized view",
+        ("f", _) => "a foreign table",
+        _ => "not a table",
+    };
+    let fault =
+        Fault::new(format!("is {what}, where Tallymark needs an ordinary table of its own"));
+    Some(fault.remedy("give it another name, and run `tallymark init`"))
 }
 
 /// Why `column` of a rollup table would change its values. `collation` is the one by which the

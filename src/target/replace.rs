@@ -161,6 +161,7 @@ impl Target {
         options: StatementOptions<'_>,
     ) -> Result<Replaced, TargetError> {
         let SliceJob { rollup, shape, slice, .. } = job;
+        self.make_room(rollup, (slice.start(), slice.end()), options.timeout).await?;
         let bounds = job.rows_behind((slice.start(), slice.end()));
         let input = read::select_napping(rollup, shape, Form::Whole, bounds, false, options.nap);
         let mut tx = options.enter(self.write(options.timeout, &job.label()).await?).await?;
@@ -182,6 +183,8 @@ impl Target {
         job: SliceJob<'_>,
         options: StatementOptions<'_>,
     ) -> Result<Replaced, TargetError> {
+        let span = (job.slice.start(), job.slice.end());
+        self.make_room(job.rollup, span, options.timeout).await?;
         let SliceJob { rollup, slice, .. } = job;
         let mut tx = self.write(options.timeout, &job.label()).await?;
         let mut marker = fence(self, &mut tx, lease, rollup, slice).await?;
@@ -244,8 +247,15 @@ impl Target {
             .map(|field| ident(&field.name))
             .map(|name| format!("{name} = __d.{name}"))
             .collect();
+        let (of_partition, partition, same_partition) = match rollup.partition_by {
+            None => ("", "", ""),
+            Some(_) => (", __o.__part", ", tableoid AS __part", " AND __r.tableoid = __d.__part"),
+        };
         format!(
             include_str!("replace.sql"),
+            of_partition = of_partition,
+            partition = partition,
+            same_partition = same_partition,
             differs = differs(shape),
             input = input,
             nap = nap,

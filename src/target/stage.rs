@@ -241,6 +241,7 @@ impl Target {
         let Chunk { lease, job, .. } = *chunk;
         let SliceJob { rollup, shape, slice, .. } = job;
         let label = job.label();
+        self.make_room(rollup, (slice.start(), slice.end()), options.timeout).await?;
         let reader = source.begin(Access::ReadOnly, options.timeout, &label).await?;
         let reader = options.enter(reader).await?;
         let mut tx = self.write_knowing(options.timeout, &label, rollup, slice).await?;

@@ -30,6 +30,8 @@ impl Target {
         job: SliceJob<'_>,
         options: StatementOptions<'_>,
     ) -> Result<Option<Vec<Replaced>>, TargetError> {
+        let SliceJob { rollup, slice, .. } = job;
+        self.make_room(rollup, (slice.start(), slice.end()), options.timeout).await?;
         let mut tx = options.enter(self.write(options.timeout, &job.label()).await?).await?;
         let Some(replaced) = self.replace_each(&mut tx, slices, job, options).await? else {
             tx.rollback().await?;

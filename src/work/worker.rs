@@ -21,6 +21,7 @@ use crate::source::reading::plan_guard::KnownTables;
 use crate::source::reading::shape::{Shape, ShapeError};
 use crate::source::{Servers, settle};
 use crate::target::ddl::DdlError;
+use crate::target::partitions::KnownPartitions;
 use crate::target::{Keepers, Registered, Target, TargetError};
 use crate::throttle::interrupt::Interrupt;
 use crate::throttle::{Governor, SLOT_WAIT_MAX};
@@ -310,6 +311,7 @@ impl Worker {
             schema: config.target.schema.clone(),
             is_source,
             keepers: Keepers::default(),
+            partitions: KnownPartitions::default(),
         };
         let app = config.source.app.as_ref();
         let app = app.map(|it| App::new(&it.address, &it.branch, it.token.clone()));

@@ -27,7 +27,7 @@ fn hourly(rest: &str) -> String {
     let start = (SystemClock.now() - TimeDelta::days(2)).date_naive();
     format!(
         "[[rollup]]\nname = \"hourly\"\nfrom = \"public.events\"\ntime = \"at\"\nstart = \"{start}\"\n\
-         slice = \"1 hour\"\ngrace = \"0 seconds\"\nlive = true\ngroup_by = [\"kind\"]\n{rest}\n\
+         slice = \"1 hour\"\ngrace = \"0 seconds\"\nlive = true\npartition_by = \"month\"\ngroup_by = [\"kind\"]\n{rest}\n\
          measures = {{ events = \"count\", mean = {{ avg = \"amount\" }}, top = {{ max = \"amount\" }} }}\n"
     )
 }

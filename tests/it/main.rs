@@ -63,6 +63,7 @@ mod origins;
 mod outage;
 mod overview;
 mod pace;
+mod partitioned;
 mod partitions;
 mod paths;
 mod plan_guard;

@@ -3,7 +3,7 @@
 
 use tallymark::embedded::postgres::{Binaries, EmbeddedPostgres};
 
-use super::support::world::{EVENTS, Setup, Urls, World, random_events};
+use super::support::world::{DAILY, EVENTS, Setup, Urls, World, random_events};
 use super::support::{cache, options, server_directory};
 
 /// Starts a server of this version with two databases.
@@ -29,12 +29,14 @@ const SERIES: &str = "WITH found AS (SELECT kind, sum(events) AS n FROM stats.da
     SELECT (SELECT count(*) FROM (SELECT * FROM found EXCEPT SELECT * FROM wanted) x) || ' of ' || \
     (SELECT count(*) FROM found)";
 
-/// Backfill, an unchanged rerun and a change of the past, within one database and across two.
+/// Backfill, an unchanged rerun and a change of the past, within one database and across two. The table
+/// of the second is in partitions.
 async fn spine(major: u16) {
     let (_server, urls) = server(major, "spine").await;
     let one = Urls { target: None, ..urls.clone() };
-    for urls in [one, urls] {
-        let world = World::at(urls, Setup::default()).await;
+    let parted = DAILY.replace("slice =", "partition_by = \"month\"\nslice =");
+    for (urls, rollups) in [(one, DAILY), (urls, &parted)] {
+        let world = World::at(urls, Setup { rollups, ..Setup::default() }).await;
         world
             .sql(&format!("DROP TABLE IF EXISTS events; {EVENTS}; {}", random_events(6, 5_000)))
             .await;

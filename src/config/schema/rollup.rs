@@ -9,7 +9,7 @@ use super::forms::{
     week_start,
 };
 use crate::config::compose::FINER_DECIDES;
-use crate::config::cut::BUCKET_TYPES;
+use crate::config::cut::{BUCKET_TYPES, PARTITIONS};
 use crate::config::lookup::NAME_MAX as LOOKUP_MAX;
 use crate::config::measures::RESERVED;
 use crate::config::rollup::{LOOKBACK_ENTRIES_MAX, LOOKBACK_MAX};
@@ -114,6 +114,10 @@ fn properties() -> Value {
         ),
         "seal_before": instant("Slices that start earlier stay as they are."),
         "keep": optional_duration("How long rows are kept at least; older slices are deleted."),
+        "partition_by": {
+            "description": "How the table is cut into partitions. By default it is in one piece.",
+            "enum": PARTITIONS.map(|(word, _)| word),
+        },
         "plan_guard": boolean("Whether a slice fails if its plan would read far more.", true),
     })
 }

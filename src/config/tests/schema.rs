@@ -89,6 +89,7 @@ slice = "1 month"
 trailing = "28 days"
 bucket_as = "date"
 keep = "4000 days"
+partition_by = "month"
 seal_before = "2025-02-01"
 measures = ["orders"]
 

@@ -86,7 +86,7 @@ impl Width {
     /// One local month from the 1st.
     pub(crate) const MONTH: Self = Self(Unit::Months(1));
     /// One local year from the 1st of January.
-    const YEAR: Self = Self(Unit::Months(MONTHS_PER_YEAR));
+    pub(crate) const YEAR: Self = Self(Unit::Months(MONTHS_PER_YEAR));
 
     /// The same width, whose weeks begin on `first`.
     #[must_use]

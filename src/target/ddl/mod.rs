@@ -112,7 +112,11 @@ pub(crate) async fn plan_further(
     } else {
         claim_registry(tx, target, rollup, &table).await?;
         keeps_dates(tx, rollup, &table).await?;
-        statements.extend(keeps_rows(tx, rollup, &table, Persistence::Logged).await?);
+        let persistence = match rollup.partition_by {
+            None => Persistence::Logged,
+            Some(_) => Persistence::Partitioned,
+        };
+        statements.extend(keeps_rows(tx, rollup, &table, persistence).await?);
         statements.extend(alter_rollup(rollup, &table, &wanted, &found)?);
         let indexes = indexes::rollup_indexes(tx, target, rollup, shape).await?;
         if let Some(name) = indexes.stranger {
@@ -313,8 +317,9 @@ fn create_rollup(target: &Target, rollup: &Rollup, wanted: &[ColumnSpec]) -> Vec
             rollup.from, rollup.bucket
         ),
     };
+    let partitions = rollup.partition_by.map_or("", |_| " PARTITION BY RANGE (bucket)");
     vec![
-        create("TABLE", &table, wanted),
+        format!("{}{partitions}", create("TABLE", &table, wanted)),
         format!("COMMENT ON TABLE {table} IS {}", literal(&comment)),
         // The markers of a dropped table describe rows that are gone. Their attempts are still
         // needed for the fence.

@@ -19,7 +19,7 @@ use tallymark::work::standings;
 
 use super::expected;
 use super::labels;
-use super::rollups::{kinds_drawn, rollups};
+use super::rollups::{kinds_drawn, partitioned, rollups};
 use super::search::Kind;
 use crate::support::kinds;
 use crate::support::world::{self, Keeper, Setup, clock};
@@ -59,6 +59,9 @@ const BEGIN_MS: i64 = 130 * 60 * 1000;
 
 /// Rows are stamped up to this far ahead of the clock, in the next slice.
 const AHEAD_MAX_MS: i64 = 60 * 60_000;
+
+/// The tables of one world in this number are in partitions.
+const PARTITIONED_SHARE: u32 = 8;
 
 /// The grace of the rollup by the hour.
 const GRACE: TimeDelta = TimeDelta::minutes(2);
@@ -100,8 +103,10 @@ impl World {
         let drawn = kinds_drawn(random);
         let labels: Vec<_> = drawn.iter().map(|kind| kinds::label(*kind)).collect();
         let open = [random.bool(), random.bool()];
-        println!("{keeper:?}: measures {}; open {open:?}", labels.join(", "));
+        let is_cut = random.u32(0..PARTITIONED_SHARE) == 0;
+        println!("{keeper:?}: measures {}; open {open:?}; cut {is_cut}", labels.join(", "));
         let rollups = rollups(kind, &drawn, open);
+        let rollups = if is_cut { partitioned(&rollups) } else { rollups };
         let clocked = Arc::new(clock.clone());
         let setup = Setup { source, rollups: &rollups, clock: clocked, keeper, ..Setup::default() };
         let mut inner = world::World::bare(&sql, setup).await;

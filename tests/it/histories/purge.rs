@@ -35,6 +35,9 @@ const COLUMNS: &str = "id, at, kind, amount, is_paid, updated_at";
 /// No history lasts longer.
 const END: &str = "'2026-01-03Z'::timestamptz";
 
+/// The part of a history that lies in the first partition.
+const PARTITION: TimeDelta = TimeDelta::hours(4);
+
 /// What a history has done beside its statements.
 #[derive(Debug, Default)]
 pub struct Purges {
@@ -215,6 +218,13 @@ impl World {
         let (_, keep) = self.purges.kept.as_ref().filter(|(name, _)| name == rollup)?;
         let goal = self.clock.now() - TimeDelta::from_std(*keep).unwrap();
         let begin = world::instant("2026-01-01");
+        if self.inner.rollup().partition_by.is_some() {
+            // Nothing goes before the whole partition does, and then with it. What the windows look
+            // back to stays in hours.
+            let end = begin + PARTITION;
+            let is_needed = rollup == "hourly" && self.kind.is_composed;
+            return (goal >= end && !is_needed).then_some(end);
+        }
         let floor = |hours: i64| {
             let width = TimeDelta::hours(hours).num_seconds();
             begin + TimeDelta::seconds((goal - begin).num_seconds().div_euclid(width) * width)

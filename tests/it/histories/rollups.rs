@@ -67,6 +67,13 @@ pub fn rollups(kind: Kind, drawn: &[&'static dyn MeasureKind], open: [bool; 2]) 
     format!("{hourly}{two}{four}{windows}")
 }
 
+/// The same rollups in partitions. The first one ends when a history is two hours old.
+pub fn partitioned(rollups: &str) -> String {
+    let start = "start = \"2026-01-01T00:00:00Z\"\ntimezone = \"America/Manaus\"";
+    let moved = rollups.replace("start = \"2026-01-01\"", start);
+    moved.replace("shrink_guard", "partition_by = \"month\"\nshrink_guard")
+}
+
 /// The measure that [`changed`] adds.
 pub const ADDED: &str = "every_added";
 

@@ -9,6 +9,7 @@ use tallymark::clients::db::{Access, CATALOGUE_TIMEOUT, Db, Side};
 use tallymark::config::Config;
 use tallymark::embedded::dynamodb::EmbeddedDynamo;
 use tallymark::source::reading::shape;
+use tallymark::target::partitions::KnownPartitions;
 use tallymark::target::{Keepers, Target, ddl};
 use tempfile::TempDir;
 
@@ -123,7 +124,8 @@ pub async fn prepare(config: &Config, checkpoints: &Checkpoints) {
     let db = Db::new(url, Side::Target, 2).unwrap();
     let schema = config.target.schema.clone();
     let is_source = config.target.url.is_none();
-    let target = Target { db, schema, is_source, keepers: Keepers::default() };
+    let (keepers, partitions) = (Keepers::default(), KnownPartitions::default());
+    let target = Target { db, schema, is_source, keepers, partitions };
     for rollup in &config.rollups {
         let mut tx = source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, "init").await.unwrap();
         let shape = shape::inspect(&mut tx, rollup, target.is_source).await.unwrap();

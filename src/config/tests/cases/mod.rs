@@ -1,8 +1,10 @@
 //! Mistakes, and their complete error texts.
 
+mod cut;
 mod rollup;
 mod settings;
 
+pub(super) use cut::CUT;
 pub(super) use rollup::{MEASURES, ROLLUP};
 pub(super) use settings::{NOTIFY, SCRUB, SOURCE, SYNTAX, TARGET};
 
