@@ -6,23 +6,19 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::Bytes;
-use hyper::header::{CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
-use hyper::{Method, Request, StatusCode, Uri};
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{CONTENT_TYPE, USER_AGENT};
+use hyper::{Method, Request, Response, Uri};
 use tokio::sync::OnceCell;
 
 use super::aws::root_cause;
-use super::https::{self, HttpsClient};
+use super::https::{self, HttpsClient, Refusal};
 use super::secret;
 use crate::model::hint::{Fault, Hinted};
-use crate::model::text::{cut_to, shown};
 
 /// A receiver that takes longer is asked again later.
 const ANSWER_MAX: Duration = Duration::from_secs(3);
-
-/// Bytes of a refusal that are read, for its reason.
-const REASON_MAX: usize = 1_000;
 
 /// Bytes of an address.
 const ADDRESS_MAX: usize = 2_048;
@@ -106,12 +102,17 @@ pub(crate) struct HookError {
 }
 
 impl HookError {
-    fn refused(fault: Fault) -> Self {
+    pub(super) fn refused(fault: Fault) -> Self {
         Self { fault, may_pass: false, retry_after: None }
     }
 
-    fn busy(fault: Fault) -> Self {
+    pub(super) fn busy(fault: Fault) -> Self {
         Self { fault, may_pass: true, retry_after: None }
+    }
+
+    pub(super) fn by(host: &str, refusal: &Refusal, remedy: &str) -> Self {
+        let fault = Fault::new(refusal.facts(host)).remedy(remedy);
+        Self { fault, may_pass: refusal.may_pass(), retry_after: refusal.retry_after }
     }
 }
 
@@ -180,48 +181,28 @@ impl Webhook {
     }
 }
 
-/// Reads an answer's status, and the reason of a refusal.
-async fn taken(
-    host: &str,
-    answer: hyper::Response<hyper::body::Incoming>,
-) -> Result<(), HookError> {
-    let status = answer.status();
-    if status.is_success() {
+/// Reads whether the receiver took what was sent.
+async fn taken(host: &str, answer: Response<Incoming>) -> Result<(), HookError> {
+    if answer.status().is_success() {
         return Ok(());
     }
-    let retry_after = answer.headers().get(RETRY_AFTER).and_then(|it| it.to_str().ok());
-    let retry_after = retry_after.and_then(|it| it.trim().parse().ok()).map(Duration::from_secs);
-    // A longer answer is a page, and no reason.
-    let reason = match Limited::new(answer.into_body(), REASON_MAX).collect().await {
-        Ok(body) => String::from_utf8_lossy(&body.to_bytes()).trim().to_owned(),
-        Err(_) => String::new(),
-    };
-    Err(refusal(host, status, &reason, retry_after))
+    Err(refusal(host, &Refusal::read(answer).await))
 }
 
-fn refusal(
-    host: &str,
-    status: StatusCode,
-    reason: &str,
-    retry_after: Option<Duration>,
-) -> HookError {
-    let reason = match reason {
-        "" => String::new(),
-        reason => format!(": {}", shown(&cut_to(reason, 100))),
-    };
-    let facts = format!("{host} answers with status {}{reason}", status.as_u16());
-    let may_pass = matches!(status.as_u16(), 408 | 429) || status.is_server_error();
-    let remedy = match status.as_u16() {
-        _ if may_pass => "the next tick sends it again",
+fn refusal(host: &str, refusal: &Refusal) -> HookError {
+    let remedy = match refusal.status.as_u16() {
+        _ if refusal.may_pass() => "the next tick sends it again",
         300..=399 => "write the address that it redirects to: redirects are not followed",
         400 => "compare `format` in [notify] with what the receiver takes",
         _ => "make a new webhook there, and put its address in the place that [notify] names",
     };
-    HookError { fault: Fault::new(facts).remedy(remedy), may_pass, retry_after }
+    HookError::by(host, refusal, remedy)
 }
 
 #[cfg(test)]
 mod tests {
+    use hyper::StatusCode;
+
     use super::*;
 
     #[test]
@@ -261,7 +242,8 @@ mod tests {
             [(302, false), (400, false), (404, false), (408, true), (429, true), (500, true)]
         {
             let status = StatusCode::from_u16(status).unwrap();
-            let error = refusal("example.com", status, "no_text", Some(Duration::from_secs(7)));
+            let (reason, retry_after) = ("no_text".to_owned(), Some(Duration::from_secs(7)));
+            let error = refusal("example.com", &Refusal { status, reason, retry_after });
             assert_eq!(
                 (error.may_pass, error.retry_after),
                 (may_pass, Some(Duration::from_secs(7)))
