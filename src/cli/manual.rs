@@ -104,6 +104,7 @@ const EXAMPLES: [(&str, &[(&str, &str)]); 39] = [
             ("", "One line a rollup"),
             ("daily --lines 60", "Its calendar, and each failure's reason"),
             ("--watch", "Until Ctrl-C"),
+            ("--format prometheus", "For a collector that reads files"),
         ],
     ),
     (

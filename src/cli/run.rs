@@ -6,13 +6,18 @@ use serde_json::json;
 
 use super::{Failure, Global, Via, parse_duration, slice_starting, ui, verify, via};
 use crate::clients::bubble::Units;
-use crate::model::clock::Deadline;
+use crate::model::clock::{Deadline, Stopwatch};
 use crate::model::hint::Fault;
+use crate::model::rollup::Rollup;
+use crate::model::slice::Slice;
 use crate::target::DeletedSlices;
+use crate::telemetry::metrics::Metrics;
 use crate::telemetry::notices;
+use crate::telemetry::otlp::Exporter;
+use crate::telemetry::totals::Totals;
 use crate::work::report::{NextDue, Outcome, ScrubReport, SliceReport, TickReport};
 use crate::work::slice_run::{self, RunOptions};
-use crate::work::worker::Severity;
+use crate::work::worker::{Severity, Worker};
 
 /// Work on the slices that are due now: one tick, in this process.
 #[derive(Debug, Args)]
@@ -58,18 +63,7 @@ impl RunArgs {
             global.print(&answer, || answered(&answer, worker.clock.now()));
             return via::ended(&[answer]);
         }
-        let deadline = Deadline::after(&*worker.clock, self.budget);
-        let report = if let (Some(rollup), Some(start)) = (rollup, &self.slice) {
-            let slice = slice_starting(rollup, start, worker.clock.now())?;
-            let report =
-                slice_run::run_slice(&worker, rollup, slice, deadline, RunOptions::default())
-                    .await?;
-            let workload_units = report.workload_units;
-            TickReport { slices: vec![report], workload_units, ..TickReport::default() }
-        } else {
-            let now = self.at.unwrap_or_else(|| worker.clock.now());
-            notices::tick(&worker, now, deadline, rollup).await?
-        };
+        let report = self.tick(&worker, rollup).await?;
         global.print(&report, || text(&report, worker.clock.now()));
         match report.severity() {
             None => Ok(()),
@@ -80,6 +74,57 @@ impl RunArgs {
             Some(severity) => Err(Failure::printed(severity, problems(&report))),
         }
     }
+
+    /// Works on what was asked for, and sends its metrics where the environment names a receiver.
+    async fn tick(&self, worker: &Worker, rollup: Option<&Rollup>) -> Result<TickReport, Failure> {
+        let clock = &*worker.clock;
+        let (began_at, watch) = (clock.now(), Stopwatch::start());
+        let slice = match (rollup, &self.slice) {
+            (Some(rollup), Some(start)) => Some((rollup, slice_starting(rollup, start, began_at)?)),
+            _ => None,
+        };
+        let deadline = Deadline::after(clock, self.budget);
+        let exporter = Exporter::of_one_tick(began_at);
+        let work_until =
+            exporter.as_ref().map_or(deadline, |exporter| exporter.reserve(clock, deadline));
+        let ended = match slice {
+            Some((rollup, slice)) => one_slice(worker, rollup, slice, work_until).await,
+            None => {
+                let now = self.at.unwrap_or(began_at);
+                notices::tick(worker, now, work_until, rollup).await.map_err(Failure::from)
+            }
+        };
+        if let Some(exporter) = exporter {
+            let metrics = ended.as_ref().ok().map(|report| match rollup {
+                None => Metrics::of_tick(report),
+                // The state of one rollup is not that of all.
+                Some(_) => Metrics::of_slices(&report.slices),
+            });
+            let is_good = ended.as_ref().is_ok_and(|report| report.problems.is_empty());
+            let mut totals = Totals::default();
+            totals.add(metrics.as_ref(), is_good, began_at, watch.elapsed());
+            let samples = totals.samples();
+            tokio::select! {
+                // A worker that is to stop leaves the metrics out.
+                () = worker.interrupt.raised() => {}
+                () = exporter.send(clock, &samples, deadline.remaining(clock)) => {}
+            }
+        }
+        ended
+    }
+}
+
+/// Works on this slice, as a tick of its own.
+async fn one_slice(
+    worker: &Worker,
+    rollup: &Rollup,
+    slice: Slice,
+    deadline: Deadline,
+) -> Result<TickReport, Failure> {
+    let report =
+        slice_run::run_slice(worker, rollup, slice, deadline, RunOptions::default()).await?;
+    let workload_units = report.workload_units;
+    Ok(TickReport { slices: vec![report], workload_units, ..TickReport::default() })
 }
 
 /// The remedy of a report with slices that failed or differ.

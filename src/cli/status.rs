@@ -1,5 +1,7 @@
 pub(super) mod grid;
 pub(super) mod overview;
+mod samples;
+mod scrubbed;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -7,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -16,8 +18,7 @@ use super::run::{name, named};
 use super::ui::{self, Paint};
 use super::{Failure, Global, Via, console, control, excluded, parse_duration, rollups};
 use crate::check::purgeable;
-use crate::check::scrub::{self, scrubbed_range};
-use crate::checkpoint::{Backfill, Checkpoint, Drift, KeptPace, ScrubProgress, State};
+use crate::checkpoint::{Backfill, Checkpoint, KeptPace, State};
 use crate::fanout;
 use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
@@ -28,6 +29,7 @@ use crate::work::{identity, replay, standings, workload};
 
 use grid::{LineSpan, grid, legend};
 use overview::Overview;
+use scrubbed::{Scrubbed, scrubbed};
 
 /// Maximum number of unfinished slices listed with their reason. The JSON lists all.
 const LISTED_MAX: usize = 10;
@@ -61,6 +63,10 @@ pub(crate) struct StatusArgs {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["watch", "lines"])]
     #[serde(skip)]
     html: Option<PathBuf>,
+    /// Print it in this form instead, each rollup as samples of metrics
+    #[arg(long, value_name = "FORMAT", conflicts_with_all = ["watch", "lines", "html", "via"])]
+    #[serde(skip)]
+    format: Option<Format>,
     /// Whether the document is to be that page.
     #[arg(skip)]
     #[serde(default, rename = "html")]
@@ -70,13 +76,10 @@ pub(crate) struct StatusArgs {
     via: Via,
 }
 
-/// The state of a rollup's scrub.
-pub(super) struct Scrubbed {
-    pub(super) scrub: ScrubProgress,
-    /// Slices that it covers.
-    pub(super) slices: usize,
-    /// The slices whose drift is still present, as far as is known.
-    pub(super) drift: Vec<(DateTime<Utc>, Drift)>,
+/// A form of the state for other programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Prometheus,
 }
 
 /// The state of one rollup.
@@ -123,6 +126,9 @@ impl Shown {
 
 impl StatusArgs {
     pub(super) async fn run(self, global: &Global) -> Result<(), Failure> {
+        if self.format == Some(Format::Prometheus) {
+            return samples::print(&self, global).await;
+        }
         let function = self.via.function();
         if let Some(file) = self.html.clone() {
             return self.write_page(global, function.as_deref(), &file).await;
@@ -385,64 +391,4 @@ fn document(rollup: &Rollup, standings: &RollupStatus) -> serde_json::Value {
         "seal_unproven": standings.is_seal_unproven,
         "unproven": standings.unproven,
     })
-}
-
-/// The state of the scrub. `None`: it has not run yet.
-async fn scrubbed(
-    worker: &Worker,
-    rollup: &Rollup,
-    now: DateTime<Utc>,
-) -> Result<Option<Scrubbed>, WorkError> {
-    let scrub = worker.checkpoints.scrub(&rollup.name).await?;
-    if scrub.round == 0 {
-        return Ok(None);
-    }
-    let seen = worker.checkpoints.watermark(&rollup.name).await?;
-    let first_row = seen.source_start().and_then(|start| start.first_row);
-    let slices = scrubbed_range(rollup, seen.seal_of(rollup), now).map_or(0, |(begin, end)| {
-        let begin = first_row.map_or(begin, |first| begin.max(first));
-        let begin = rollup.calendar.containing(begin).start();
-        rollup.calendar.slices(begin, end).count()
-    });
-    let drift = scrub::open_drift(worker, rollup, &scrub).await?;
-    Ok(Some(Scrubbed { scrub, slices, drift }))
-}
-
-impl Scrubbed {
-    fn lines(&self, rollup: &Rollup) -> Vec<String> {
-        let Self { scrub, slices, drift } = self;
-        let last = scrub.verified_at.map_or_else(|| "never".into(), ui::instant);
-        let all = ui::counted(*slices, "slice");
-        let done = ui::number(scrub.verified_in_round());
-        let mut lines =
-            vec![format!("scrub: {done} of {all} in round {}, last {last}", scrub.round)];
-        lines.extend(drift.iter().map(|(start, drift)| {
-            let groups = usize::try_from(drift.groups).unwrap_or(usize::MAX);
-            let line = format!(
-                "drift in {}: {} found at {}",
-                named(&rollup.name, *start),
-                ui::counted(groups, "group"),
-                ui::instant(drift.found_at)
-            );
-            ui::wrapped(&ui::paint(Paint::Red, line), 2)
-        }));
-        lines
-    }
-
-    fn document(&self, rollup: &Rollup) -> serde_json::Value {
-        let Self { scrub, slices, drift } = self;
-        json!({
-            "round": scrub.round,
-            "round_started_at": scrub.round_started_at,
-            "verified": scrub.verified_in_round(),
-            "slices": slices,
-            "verified_in_all": scrub.verified,
-            "verified_at": scrub.verified_at,
-            "drift": drift.iter().map(|(start, drift)| json!({
-                "slice": name(&rollup.name, *start),
-                "groups": drift.groups,
-                "found_at": drift.found_at,
-            })).collect::<Vec<_>>(),
-        })
-    }
 }

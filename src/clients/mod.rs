@@ -3,6 +3,8 @@
 pub mod address;
 pub(crate) mod aws;
 pub mod bubble;
+#[cfg(feature = "otlp")]
+pub(crate) mod collector;
 pub mod db;
 mod https;
 pub mod queue;

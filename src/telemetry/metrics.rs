@@ -1,7 +1,7 @@
 //! Data for graphs and alarms in CloudWatch's embedded metric format, as one log line per
 //! invocation.
 //!
-//! Names, units and meanings: docs/METRICS.md. The only dimension is the function's name, as
+//! Names, units and meanings: [`registry`]. The only dimension is the function's name, as
 //! CloudWatch charges for every further combination as a metric. The format:
 //! <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>
 
@@ -10,12 +10,8 @@ use std::str::FromStr;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Map, Value, json};
 
-use crate::work::report::TickReport;
-use crate::work::report::{SliceReport, Tally};
-
-/// The metrics that alarms watch, in template.yaml and infra/terraform.
-const WATCHED: [&str; 5] =
-    ["WatermarkLag", "SlicesExhausted", "SlicesDiffering", "CaptureMissing", "RollupsHeld"];
+use super::registry::{self, Metric};
+use crate::work::report::{SliceReport, Tally, TickReport};
 
 /// The values that CloudWatch turns into metrics, and charges for. The line contains all values in
 /// any case.
@@ -40,9 +36,9 @@ impl FromStr for Kept {
     }
 }
 
-/// The metrics of one invocation, with their units.
+/// The metrics of one invocation, in the units of CloudWatch.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Metrics(Vec<(&'static str, &'static str, f64)>);
+pub struct Metrics(Vec<(&'static Metric, f64)>);
 
 impl Metrics {
     /// The metrics of processed slices.
@@ -66,20 +62,20 @@ impl Metrics {
             workload_units,
         } = tally;
         let mut metrics = Self::default();
-        for (name, count) in [
-            ("SlicesSucceeded", succeeded),
-            ("SlicesFailed", failed),
-            ("SlicesYielded", yielded),
-            ("SlicesFenced", fenced),
-            ("SlicesRefused", refused),
-            ("RowsRead", rows_read),
+        for (metric, value) in [
+            (&registry::SLICES_SUCCEEDED, succeeded),
+            (&registry::SLICES_FAILED, failed),
+            (&registry::SLICES_YIELDED, yielded),
+            (&registry::SLICES_FENCED, fenced),
+            (&registry::SLICES_REFUSED, refused),
+            (&registry::ROWS_READ, rows_read),
+            (&registry::SOURCE_TIME, source_ms),
         ] {
-            metrics.count(name, count);
+            metrics.add(metric, value);
         }
-        metrics.add("SourceTime", "Milliseconds", source_ms);
         // Only where an app is billed, as CloudWatch charges for each metric.
         if let Some(units) = workload_units {
-            metrics.0.push(("WorkloadUnits", "Count", units.as_f64()));
+            metrics.0.push((&registry::WORKLOAD_UNITS, units.as_f64()));
         }
         metrics
     }
@@ -93,51 +89,53 @@ impl Metrics {
         let mut metrics = Self::of_tally(Tally { workload_units, ..slices });
         let gauges = &report.gauges;
         let lag = u64::try_from(gauges.lag.num_seconds()).unwrap_or(0);
-        metrics.add("WatermarkLag", "Seconds", lag);
+        metrics.add(&registry::WATERMARK_LAG, lag);
         let alarms = report.alarms();
-        for (name, count) in [
-            ("SlicesDue", gauges.due),
-            ("SlicesExhausted", gauges.exhausted),
-            ("RollupsHeld", report.held.len()),
-            ("RollupsFailed", report.problems.len() - alarms),
-            ("CaptureMissing", alarms),
-            ("SlicesDiffering", report.scrub.differing),
-            ("BackfillsActive", gauges.backfills),
+        for (metric, count) in [
+            (&registry::SLICES_DUE, gauges.due),
+            (&registry::SLICES_EXHAUSTED, gauges.exhausted),
+            (&registry::ROLLUPS_HELD, report.held.len()),
+            (&registry::ROLLUPS_FAILED, report.problems.len() - alarms),
+            (&registry::CAPTURE_MISSING, alarms),
+            (&registry::SLICES_DIFFERING, report.scrub.differing),
+            (&registry::BACKFILLS_ACTIVE, gauges.backfills),
         ] {
-            metrics.count(name, count as u64);
+            metrics.add(metric, count as u64);
         }
-        metrics.count("SlicesSent", report.sent);
+        metrics.add(&registry::SLICES_SENT, report.sent);
         // Only where it is found, as CloudWatch charges for each metric.
         if let Some(pace) = &report.pace {
-            metrics.0.push(("NiceRatio", "None", pace.nice_ratio));
+            metrics.0.push((&registry::NICE_RATIO, pace.nice_ratio));
         }
         // Only where `keep` deletes, as CloudWatch charges for each metric.
         if report.kept_away.slices > 0 {
-            metrics.count("SlicesKeptAway", report.kept_away.slices);
+            metrics.add(&registry::SLICES_KEPT_AWAY, report.kept_away.slices);
         }
         metrics
     }
 
-    /// The names, units and values.
-    pub(super) fn values(&self) -> &[(&'static str, &'static str, f64)] {
+    /// The metrics with their values.
+    pub(super) fn values(&self) -> &[(&'static Metric, f64)] {
         &self.0
     }
 
-    fn count(&mut self, name: &'static str, count: u64) {
-        self.add(name, "Count", count);
+    fn add(&mut self, metric: &'static Metric, value: u64) {
+        self.0.push((metric, as_float(value)));
     }
 
-    fn add(&mut self, name: &'static str, unit: &'static str, value: u64) {
-        self.0.push((name, unit, as_float(value)));
+    /// The names in the line, each with its metric and its value.
+    fn named(&self) -> impl Iterator<Item = (&'static str, &'static Metric, f64)> {
+        self.0.iter().filter_map(|(metric, value)| Some((metric.cloudwatch?, *metric, *value)))
     }
 
     /// The log line for the function with this name.
     #[must_use]
     pub fn line(&self, function: &str, kept: Kept, now: DateTime<Utc>) -> Value {
-        let is_kept = |name: &str| kept == Kept::All || WATCHED.contains(&name);
-        let kept = self.0.iter().filter(|(name, ..)| is_kept(name));
-        let definitions: Vec<_> =
-            kept.map(|(name, unit, _)| json!({ "Name": name, "Unit": unit })).collect();
+        let definitions: Vec<_> = self
+            .named()
+            .filter(|(_, metric, _)| kept == Kept::All || metric.is_watched)
+            .map(|(name, metric, _)| json!({ "Name": name, "Unit": metric.unit.cloudwatch() }))
+            .collect();
         let mut line = Map::from_iter([
             ("timestamp".to_owned(), json!(now.to_rfc3339_opts(SecondsFormat::Millis, true))),
             ("level".to_owned(), json!("INFO")),
@@ -155,7 +153,7 @@ impl Metrics {
             });
             line.insert("_aws".to_owned(), directive);
         }
-        line.extend(self.0.iter().map(|(name, _, value)| ((*name).to_owned(), json!(value))));
+        line.extend(self.named().map(|(name, _, value)| (name.to_owned(), json!(value))));
         Value::Object(line)
     }
 }
@@ -238,8 +236,8 @@ mod tests {
         };
         let documented = include_str!("../../docs/METRICS.md");
         for outcome in Outcome::ALL {
-            let metrics = Metrics::of_slices([&report(outcome)]).0;
-            let moved: Vec<_> = metrics.iter().filter(|(.., value)| *value > 0.0).collect();
+            let metrics = Metrics::of_slices([&report(outcome)]);
+            let moved: Vec<_> = metrics.named().filter(|(.., value)| *value > 0.0).collect();
             assert!(matches!(moved[..], [(.., 1.0)]), "{outcome:?}: {moved:?}");
             let row = documented.lines().find(|line| line.contains(moved[0].0));
             assert!(row.unwrap().contains(&format!("`{}`", outcome.word())), "{outcome:?}");
@@ -247,31 +245,25 @@ mod tests {
     }
 
     #[test]
-    fn only_a_tick_that_an_app_bills_has_its_workload_units() {
-        let units = |report: &TickReport| {
+    fn a_tick_has_what_costs_more_only_where_it_found_it() {
+        let value = |report: &TickReport, metric: &Metric| {
             let metrics = Metrics::of_tick(report).0;
-            metrics.into_iter().find(|it| it.0 == "WorkloadUnits").map(|it| it.2)
+            metrics.into_iter().find(|it| it.0 == metric).map(|it| it.1)
         };
-        assert_eq!(units(&whole()), Some(3.0));
-        assert_eq!(units(&TickReport::default()), None);
-    }
-
-    #[test]
-    fn only_a_tick_that_deletes_old_slices_counts_them() {
-        let deleted = |report: &TickReport| {
-            let metrics = Metrics::of_tick(report).0;
-            metrics.into_iter().find(|it| it.0 == "SlicesKeptAway").map(|it| it.2)
-        };
-        assert_eq!(deleted(&whole()), Some(2.0));
-        assert_eq!(deleted(&TickReport::default()), None);
-    }
-
-    /// docs/METRICS.md lists each with its unit.
-    #[test]
-    fn the_documentation_lists_every_metric() {
-        let documented = include_str!("../../docs/METRICS.md");
-        for (name, unit, _) in Metrics::of_tick(&whole()).0 {
-            assert!(documented.contains(&format!("| `{name}` | {unit} |")), "{name}, {unit}");
+        for (metric, found) in [
+            (&registry::WORKLOAD_UNITS, 3.0),
+            (&registry::NICE_RATIO, 14.0),
+            (&registry::SLICES_KEPT_AWAY, 2.0),
+        ] {
+            assert_eq!(value(&whole(), metric), Some(found), "{metric:?}");
+            assert_eq!(value(&TickReport::default(), metric), None, "{metric:?}");
         }
+    }
+
+    #[test]
+    fn a_tick_reports_every_metric_that_has_a_name_in_the_log_line() {
+        let named: Vec<_> = Metrics::of_tick(&whole()).named().map(|it| it.0).collect();
+        let all: Vec<_> = registry::ALL.iter().filter_map(|metric| metric.cloudwatch).collect();
+        assert_eq!(named, all);
     }
 }

@@ -3,4 +3,11 @@
 pub mod log;
 pub mod metrics;
 pub(crate) mod notices;
-pub mod prometheus;
+#[cfg(feature = "otlp")]
+pub(crate) mod otlp;
+#[cfg(not(feature = "otlp"))]
+#[path = "no_otlp.rs"]
+pub(crate) mod otlp;
+pub(crate) mod prometheus;
+pub(crate) mod registry;
+pub(crate) mod totals;

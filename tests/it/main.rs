@@ -60,6 +60,8 @@ mod new;
 mod notices;
 mod open;
 mod origins;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod outage;
 mod overview;
 mod pace;

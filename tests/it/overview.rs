@@ -91,12 +91,48 @@ async fn one_line_a_rollup_says_what_fails_and_what_is_due_next() {
     assert_eq!(states, [json!("ok"), json!("failing"), json!("ok")]);
     assert_eq!(document["rollups"][1]["failing"], 3);
 
+    metrics(&place);
+
     // The next slice of a rollup that is complete is due at its end and its grace.
     let next = place.json(&["run", "daily"])["next_due"].clone();
     assert_eq!(next["rollup"], "daily");
     let at: DateTime<Utc> = next["at"].as_str().unwrap().parse().unwrap();
     assert!(at > SystemClock.now() - chrono::TimeDelta::minutes(5), "{next}");
     assert_eq!(at.to_rfc3339(), format!("{}T00:02:00+00:00", at.date_naive()), "{next}");
+}
+
+/// The same state for a collector that reads files.
+fn metrics(place: &Place) {
+    place.run(&["status", "--format", "prometheus", "--json"]).refused(2, &["--format and --json"]);
+    let samples = |arguments: &[&str]| {
+        let text =
+            place.run(&[&["status", "--format", "prometheus"], arguments].concat()).good().out;
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        let pair = |line: &str| {
+            let (series, value) = line.rsplit_once(' ').unwrap();
+            (series.to_owned(), value.parse::<f64>().unwrap())
+        };
+        lines.map(pair).collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let all = samples(&[]);
+    #[expect(clippy::cast_precision_loss, reason = "an instant in seconds")]
+    let today = day(0).and_time(chrono::NaiveTime::MIN).and_utc().timestamp() as f64;
+    for (series, value) in [
+        ("tallymark_slices_exhausted", 0.0),
+        ("tallymark_backfills_active", 0.0),
+        ("tallymark_watermark_lag_seconds", 3.0 * 86_400.0),
+        ("tallymark_rollup_complete_through_timestamp_seconds{rollup=\"daily\"}", today),
+        ("tallymark_rollup_slices_failing{rollup=\"broken\"}", 3.0),
+        ("tallymark_rollup_slices_left{rollup=\"total\"}", 0.0),
+        ("tallymark_rollup_state{rollup=\"broken\",state=\"failing\"}", 1.0),
+        ("tallymark_rollup_state{rollup=\"daily\",state=\"ok\"}", 1.0),
+    ] {
+        assert_eq!(all.get(series), Some(&value), "{series}: {all:?}");
+    }
+    // One rollup says nothing of all.
+    let one = samples(&["daily"]);
+    assert!(!one.contains_key("tallymark_watermark_lag_seconds"), "{one:?}");
+    assert!(one.keys().all(|series| !series.contains("broken")), "{one:?}");
 }
 
 #[tokio::test]

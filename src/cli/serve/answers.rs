@@ -17,7 +17,8 @@ use super::ticker::{AskedBy, Ticker, TicksSeen};
 use crate::cli::console::{self, Actions};
 use crate::cli::{parse_duration, ui};
 use crate::model::visible;
-use crate::telemetry::prometheus::{MetricType, family};
+use crate::telemetry::prometheus;
+use crate::telemetry::registry::{Sample, TICK_RUNNING};
 use crate::work::worker::Worker;
 
 /// Bytes of a request's body: that of a form, or one that a scheduler sends and nobody needs.
@@ -219,33 +220,11 @@ fn health(site: &Site) -> Answer {
 }
 
 fn metrics(site: &Site) -> String {
-    let TicksSeen { last, health, totals, ticks: [good, failed], .. } = site.ticker.known();
-    let mut text = totals.text();
-    let outcomes =
-        [("{outcome=\"good\"}", f64::from(good)), ("{outcome=\"failed\"}", f64::from(failed))];
-    family(
-        &mut text,
-        "tallymark_ticks_total",
-        MetricType::Counter,
-        "Ticks that have ended.",
-        &outcomes,
-    );
-    let mut gauge = |name: &str, help: &str, value: f64| {
-        family(&mut text, name, MetricType::Gauge, help, &[("", value)]);
-    };
-    let (running, failing) = (site.ticker.running().is_some(), !health.reasons.is_empty());
-    gauge("tallymark_tick_running", "1 while a tick runs.", f64::from(u8::from(running)));
-    gauge("tallymark_failing", "1 while /healthz says so.", f64::from(u8::from(failing)));
-    if let Some(last) = last {
-        let ended_at = last.began_at.timestamp_millis() as f64 / 1000.0 + last.took().as_secs_f64();
-        gauge("tallymark_last_tick_timestamp_seconds", "The end of the last tick.", ended_at);
-        let took = last.took().as_secs_f64();
-        gauge("tallymark_last_tick_duration_seconds", "The length of the last tick.", took);
-    }
-    let version = format!("{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"));
-    let help = "The version of Tallymark.";
-    family(&mut text, "tallymark_build_info", MetricType::Gauge, help, &[(&version, 1.0)]);
-    text
+    let mut samples = site.ticker.known().samples();
+    let is_running = f64::from(u8::from(site.ticker.running().is_some()));
+    samples.push(Sample::new(&TICK_RUNNING, is_running));
+    samples.push(Sample::of_this_build());
+    prometheus::text(&samples)
 }
 
 pub(super) fn error(status: StatusCode, text: &str) -> Answer {

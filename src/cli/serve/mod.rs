@@ -9,11 +9,13 @@
 //! | `pages` | the console: who may see it, and who may act |
 //! | `ticker` | one tick at a time |
 //! | `schedule` | when to begin the next one |
+//! | `export` | the metrics, to the receiver that the environment names |
 //! | `health` | how the ticks go |
 
 mod access;
 mod answers;
 mod connections;
+mod export;
 mod health;
 mod pages;
 mod schedule;
@@ -28,6 +30,7 @@ use serde_json::json;
 
 use super::console::Actions;
 use super::{Failure, Global, parse_duration, ui};
+use crate::telemetry::otlp::Exporter;
 use access::Token;
 use answers::Site;
 use pages::Gate;
@@ -95,11 +98,14 @@ impl ServeArgs {
                 None => std::future::pending().await,
             }
         };
+        let exporter = Exporter::of_process(ticker.worker.clock.now());
         tokio::select! {
             () = schedule => {}
+            () = export::keep(&ticker, exporter.as_ref()) => {}
             () = global.interrupt.raised() => {}
         }
         ticker.idle().await;
+        export::last(&ticker, exporter.as_ref()).await;
         actions.idle().await;
         // The runtime ends the connections. Those that wait for a tick are answered before.
         tokio::time::sleep(ANSWER_TIME).await;

@@ -13,7 +13,8 @@ use crate::cli::{Failure, ui};
 use crate::model::clock::{Deadline, Stopwatch, rfc3339, whole_ms};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::notices;
-use crate::telemetry::prometheus::Totals;
+use crate::telemetry::registry::{FAILING, Sample};
+use crate::telemetry::totals::Totals;
 use crate::tick;
 use crate::work::report::{Outcome, TickReport};
 use crate::work::worker::{Severity, Worker};
@@ -82,10 +83,18 @@ pub(super) struct TicksSeen {
     pub(super) last: Option<Arc<Ended>>,
     pub(super) health: Health,
     pub(super) totals: Totals,
-    /// How many ticks went well, and how many failed.
-    pub(super) ticks: [u32; 2],
     /// When the schedule begins the next tick.
     pub(super) next_at: Option<DateTime<Utc>>,
+}
+
+impl TicksSeen {
+    /// The metrics of the ticks that have ended.
+    pub(super) fn samples(&self) -> Vec<Sample> {
+        let mut samples = self.totals.samples();
+        let is_failing = !self.health.reasons.is_empty();
+        samples.push(Sample::new(&FAILING, f64::from(u8::from(is_failing))));
+        samples
+    }
 }
 
 /// Starts ticks. At most one runs.
@@ -156,10 +165,8 @@ impl Ticker {
         ended.log();
         let now = self.worker.clock.now();
         let mut known = self.lock();
-        known.ticks[usize::from(!ended.is_good())] += 1;
-        if let Ok(report) = &ended.result {
-            known.totals.add(&Metrics::of_tick(report));
-        }
+        let metrics = ended.result.as_ref().ok().map(Metrics::of_tick);
+        known.totals.add(metrics.as_ref(), ended.is_good(), ended.began_at, ended.took);
         known.health.learn(&ended.result, now);
         known.last = Some(Arc::clone(ended));
     }

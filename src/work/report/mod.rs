@@ -7,8 +7,8 @@ mod verification;
 
 pub(crate) use scrub::{DriftReport, LISTED_MAX, ScrubReport};
 pub(crate) use seen::SeenRollup;
-pub(crate) use tick::HeldBack;
 pub use tick::{FoundPace, NextDue, RollupProblem, TickReport};
+pub(crate) use tick::{Gauges, HeldBack};
 pub(crate) use verification::{NotCompared, SliceVerification};
 
 use std::borrow::Cow;
