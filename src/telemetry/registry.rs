@@ -332,4 +332,25 @@ mod tests {
             assert!(!is_row || is_known.into_iter().any(|row| line.starts_with(&row)), "{line}");
         }
     }
+
+    /// The words of the dashboard's queries that look like metrics are metrics.
+    #[test]
+    fn the_dashboard_for_grafana_asks_for_metrics_that_exist() {
+        let text = include_str!("../../examples/grafana/tallymark.json");
+        let dashboard: serde_json::Value = serde_json::from_str(text).unwrap();
+        let mut queries = Vec::new();
+        let mut left = vec![&dashboard];
+        while let Some(value) = left.pop() {
+            queries.extend(value.get("expr").and_then(serde_json::Value::as_str));
+            left.extend(value.as_array().into_iter().flatten());
+            left.extend(value.as_object().into_iter().flat_map(|object| object.values()));
+        }
+        let is_word = |it: char| it.is_ascii_alphanumeric() || it == '_';
+        let words = queries.iter().flat_map(|query| query.split(|it| !is_word(it)));
+        let named: BTreeSet<_> = words.filter(|word| word.starts_with("tallymark_")).collect();
+        assert!(named.len() >= 8, "{named:?}");
+        for name in named {
+            assert!(ALL.iter().any(|metric| metric.name == name), "{name}");
+        }
+    }
 }

@@ -107,6 +107,7 @@ fn no_link_is_broken() {
     }
     let apps = root.join("examples/apps");
     pages.push(apps.join("README.md"));
+    pages.push(root.join("examples/grafana/README.md"));
     let folders = fs::read_dir(apps).unwrap().map(|entry| entry.unwrap().path());
     pages.extend(folders.map(|app| app.join("README.md")).filter(|page| page.exists()));
     let mut broken = Vec::new();

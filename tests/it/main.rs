@@ -34,6 +34,7 @@ mod fanout;
 mod faults;
 mod flights;
 mod governor;
+mod grafana;
 mod guards;
 #[cfg(feature = "faults")]
 mod histories;
