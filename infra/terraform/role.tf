@@ -145,6 +145,42 @@ data "aws_iam_policy_document" "function" {
   }
 
   dynamic "statement" {
+    for_each = var.notify_parameter == "" ? [] : [1]
+    content {
+      sid       = "ReadNotifyParameter"
+      actions   = ["ssm:GetParameter"]
+      resources = ["${local.ssm_arn}${var.notify_parameter}"]
+    }
+  }
+
+  dynamic "statement" {
+    for_each = var.ping_parameter == "" ? [] : [1]
+    content {
+      sid       = "ReadPingParameter"
+      actions   = ["ssm:GetParameter"]
+      resources = ["${local.ssm_arn}${var.ping_parameter}"]
+    }
+  }
+
+  dynamic "statement" {
+    for_each = var.notify_secret == "" ? [] : [1]
+    content {
+      sid       = "ReadNotifySecret"
+      actions   = ["secretsmanager:GetSecretValue"]
+      resources = [var.notify_secret]
+    }
+  }
+
+  dynamic "statement" {
+    for_each = var.ping_secret == "" ? [] : [1]
+    content {
+      sid       = "ReadPingSecret"
+      actions   = ["secretsmanager:GetSecretValue"]
+      resources = [var.ping_secret]
+    }
+  }
+
+  dynamic "statement" {
     for_each = var.source_db_user == "" ? [] : [1]
     content {
       sid       = "ConnectToSource"

@@ -137,6 +137,54 @@ variable "target_secret" {
   }
 }
 
+variable "notify_parameter" {
+  description = "The SSM parameter that [notify] url names, such as /tallymark/notify. Empty if it names none."
+  type        = string
+  default     = ""
+
+  validation {
+    condition     = can(regex("^((/[A-Za-z0-9_.-]+)+)?$", var.notify_parameter))
+    error_message = "notify_parameter must be empty or begin with a slash, such as /tallymark/notify."
+  }
+}
+
+variable "notify_secret" {
+  description = "Whole ARN of the Secrets Manager secret that [notify] url names. Empty if it names none."
+  type        = string
+  default     = ""
+
+  validation {
+    condition = can(regex(
+      "^(arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:[A-Za-z0-9/_+=.@-]+)?$", var.notify_secret
+    ))
+    error_message = "notify_secret must be empty or the whole ARN of a secret, its six random characters included."
+  }
+}
+
+variable "ping_parameter" {
+  description = "The SSM parameter that [notify] ping names, such as /tallymark/ping. Empty if it names none."
+  type        = string
+  default     = ""
+
+  validation {
+    condition     = can(regex("^((/[A-Za-z0-9_.-]+)+)?$", var.ping_parameter))
+    error_message = "ping_parameter must be empty or begin with a slash, such as /tallymark/ping."
+  }
+}
+
+variable "ping_secret" {
+  description = "Whole ARN of the Secrets Manager secret that [notify] ping names. Empty if it names none."
+  type        = string
+  default     = ""
+
+  validation {
+    condition = can(regex(
+      "^(arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:[A-Za-z0-9/_+=.@-]+)?$", var.ping_secret
+    ))
+    error_message = "ping_secret must be empty or the whole ARN of a secret, its six random characters included."
+  }
+}
+
 variable "secrets_key" {
   description = <<-EOT
     ARN of the customer managed key of those parameters and secrets, if it differs from data_key. Empty for data_key, or
