@@ -15,7 +15,7 @@ use crate::model::text::{listed, nearest, shown};
 use super::cut::{Cut, Usual};
 use super::raw::{Node, Section};
 use super::rollup::{self, Draft};
-use super::{SourceConfig, measures, mirror};
+use super::{SourceConfig, expect, measures, mirror};
 
 /// The keys that only the finer rollup decides, with the reasons.
 pub(super) const FINER_DECIDES: [(&str, &str, &str); 7] = [
@@ -207,6 +207,7 @@ fn coarse(Draft { section, name }: &Draft<'_>, finer: &Rollup, schema: &str) -> 
     let keep = rollup::keep(section);
     let shrink_guard = rollup::shrink_guard(section);
     let columns = measures::read_merged(section, finer);
+    let expect = expect::read(section, columns.as_ref());
     let (Cut { calendar, bucket, bucket_as, partition_by }, (group_by, measures)) =
         (cut?, columns?);
     Some(Rollup {
@@ -233,6 +234,7 @@ fn coarse(Draft { section, name }: &Draft<'_>, finer: &Rollup, schema: &str) -> 
         keep: keep?,
         partition_by,
         plan_guard: false,
+        expect: expect?,
         lookups: Vec::new(),
     })
 }

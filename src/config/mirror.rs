@@ -10,8 +10,9 @@ use super::cut::{Cut, Usual};
 use super::measures::{RESERVED, condition};
 use super::raw::{Node, Section};
 use super::rollup::{self, Draft, GRACE_RANGE};
-use super::{SourceConfig, duration, measures};
+use super::{SourceConfig, duration, expect, measures};
 use crate::model::hint::Fault;
+use crate::model::rollup::expect::Expect;
 use crate::model::rollup::mirror::{CREATED_AT, Mirror};
 use crate::model::rollup::{Late, Rollup, TableName, TimeColumn};
 use crate::model::text::{listed, nearest, shown};
@@ -133,6 +134,7 @@ fn read(
         keep: None,
         partition_by: None,
         plan_guard: false,
+        expect: Expect::default(),
         lookups: Vec::new(),
     })
 }
@@ -238,6 +240,7 @@ pub(super) fn rollup_of(
     rollup::not_open(section)?;
     rollup::not_live(section)?;
     let columns = measures::read(section);
+    let expect = expect::read(section, columns.as_ref());
     if let Some((group_by, measures)) = &columns {
         let keys = group_by.iter().map(|key| key.operand.clone());
         let read = keys.chain(measures.iter().flat_map(|measure| measure.reads()));
@@ -270,6 +273,7 @@ pub(super) fn rollup_of(
         keep: keep?,
         partition_by,
         plan_guard: false,
+        expect: expect?,
         lookups: Vec::new(),
     })
 }

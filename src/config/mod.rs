@@ -11,6 +11,7 @@
 //! | `compose` | `from = { rollup = … }`: a rollup that is computed from a finer one |
 //! | `lookup` | `lookup`: tables whose columns stand beside a row |
 //! | `measures` | `[rollup.measures]` → [`Measure`](crate::model::measure::Measure) |
+//! | `expect` | `expect`: limits of the newest slice's numbers, for notices |
 //! | `checkpoint` | `[checkpoint]` |
 //! | `notify` | `[notify]`: who hears of trouble |
 //! | `throttle`, `hours` | the load limits and hours of `[source]` |
@@ -38,6 +39,7 @@ mod compose;
 mod cut;
 mod duration;
 mod error;
+mod expect;
 mod hours;
 mod lookup;
 mod measures;

@@ -15,9 +15,9 @@ use crate::model::text::{nearest, shown};
 use super::cut::{Cut, Usual};
 use super::measures::condition;
 use super::raw::{Node, Section, identifier_fault};
-use super::{duration, lookup, measures};
+use super::{duration, expect, lookup, measures};
 
-pub(super) const KEYS: [&str; 24] = [
+pub(super) const KEYS: [&str; 25] = [
     "name",
     "from",
     "time",
@@ -42,6 +42,7 @@ pub(super) const KEYS: [&str; 24] = [
     "keep",
     "partition_by",
     "plan_guard",
+    "expect",
 ];
 
 /// A rollup of which only the name was read.
@@ -85,6 +86,7 @@ pub(super) fn read(Draft { section, name }: &Draft<'_>, has_own_target: bool) ->
     let plan_guard = section.get("plan_guard").map_or(Some(true), |node| node.boolean());
     let filter = condition(section);
     let columns = measures::read(section);
+    let expect = expect::read(section, columns.as_ref());
     let lookups = lookup::read(section, from.as_ref());
     if late == Some(Late::Capture)
         && let (Some(TableName { schema: None, name }), Some(node)) = (&from, section.get("from"))
@@ -121,6 +123,7 @@ pub(super) fn read(Draft { section, name }: &Draft<'_>, has_own_target: bool) ->
         keep: keep?,
         partition_by,
         plan_guard: plan_guard?,
+        expect: expect?,
     };
     lookup::resolve(section, read)
 }

@@ -180,8 +180,8 @@ fn what_may_be_left_out_has_the_documented_default() {
     assert_eq!((rollup.bucket_as, rollup.trailing), (BucketType::Instant, None));
     assert!(!rollup.open && !rollup.live);
     assert_eq!(rollup.grace, Duration::from_secs(120));
-    assert!(rollup.lookback.is_empty());
-    assert_eq!(rollup.filter, None);
+    assert_eq!((&rollup.filter, rollup.lookback.len()), (&None, 0));
+    assert!(rollup.expect.weekdays && rollup.expect.limits.is_empty());
     assert!(rollup.group_by.is_empty());
     assert!((rollup.shrink_guard - 0.5).abs() < f64::EPSILON);
     assert_eq!((rollup.seal_before, rollup.keep, rollup.partition_by), (None, None, None));

@@ -1,6 +1,7 @@
 //! The definition of a rollup: which source rows are counted, their groups and measures, and the
 //! table of the result.
 
+pub(crate) mod expect;
 pub(crate) mod generation;
 pub(crate) mod mirror;
 mod window;
@@ -18,6 +19,7 @@ use crate::model::operand::{GroupKey, Operand};
 use crate::model::slice::{Calendar, Slice, Trailing, Width};
 pub(crate) use crate::model::sql::TableName;
 use crate::model::sql::{date, ident, literal, timestamptz};
+use expect::Expect;
 use mirror::{CREATED_AT, Mirror};
 
 /// A rollup: the definition of one table of statistics.
@@ -71,6 +73,8 @@ pub struct Rollup {
     pub partition_by: Option<Width>,
     /// Whether a slice is refused if its statement would read far more rows than it has.
     pub plan_guard: bool,
+    /// What the numbers of its newest slice are compared with, for notices.
+    pub expect: Expect,
 }
 
 /// The type of a rollup table's column `bucket`.
@@ -187,6 +191,8 @@ impl Rollup {
     /// a hash of the settings that decide which source rows are counted in which slice. Two
     /// definitions that share them must find equally many rows, so that the shrink guard can detect
     /// a purged source even after a measure was added.
+    ///
+    /// `expect` decides only what is told, and is left out too.
     ///
     /// Settings that only decide when or how carefully a slice is computed (`start`, `grace`,
     /// `lookback`, `late`, `open`, `live`, `shrink_guard`, `seal_before`, `keep`, `partition_by`,

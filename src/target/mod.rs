@@ -24,6 +24,7 @@ mod stage;
 mod statement;
 mod things;
 mod together;
+mod totals;
 mod verify;
 
 use std::borrow::Cow;

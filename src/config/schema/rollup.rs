@@ -119,6 +119,32 @@ fn properties() -> Value {
             "enum": PARTITIONS.map(|(word, _)| word),
         },
         "plan_guard": boolean("Whether a slice fails if its plan would read far more.", true),
+        "expect": expect(),
+    })
+}
+
+/// Limits by the names of measures. That they are measures is left to the parser.
+fn expect() -> Value {
+    use crate::config::expect::{TOTAL, WEEKDAYS};
+    let limits = json!({
+        "min": number(TOTAL, "The least sum over all groups of a slice."),
+        "max": number(TOTAL, "The greatest."),
+        "drop": {
+            "description": "How far it may be below the median of earlier slices, such as 50%.",
+            "type": "string",
+            "pattern": "^\\s*0*[1-9][0-9]?\\s*%\\s*$",
+        },
+    });
+    let mut limits = table("The limits of a count or a sum.", &[], limits);
+    limits["minProperties"] = 1.into();
+    let weekdays = boolean("Whether source rows are compared with the same weekday's.", true);
+    let either = json!({ "anyOf": [weekdays, limits] });
+    json!({
+        "description": "What the newest slice's numbers are compared with, for notices.",
+        "type": "object",
+        "minProperties": 1,
+        "properties": { WEEKDAYS: either },
+        "additionalProperties": limits,
     })
 }
 

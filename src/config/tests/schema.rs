@@ -109,6 +109,7 @@ slice = "1 day"
 late = "capture"
 lookback = [1, 7]
 measures = { orders = "count" }
+expect = { weekdays = false, orders = { min = 1, max = 1e6, drop = "50%" } }
 "#;
 
 /// A source that is an app.
@@ -155,6 +156,8 @@ const BEYOND: &[&str] = &[
     // Names that must be, or must not be, those of others.
     "is no rollup of this file",
     "is no measure of",
+    "do not add up over the groups",
+    "is above `max`",
     "is no dimension of",
     "only the different values of its dimensions can be counted",
     "is already taken by",

@@ -136,6 +136,13 @@ impl Measure {
         }
     }
 
+    /// Whether its values of all groups add up to that of all rows.
+    #[must_use]
+    pub(crate) fn adds_up(&self) -> bool {
+        let merged = self.kind.merged_by(self, "");
+        merged.is_ok_and(|kind| kind.word() == sum::Sum.word())
+    }
+
     /// The names of all its columns in the rollup's table.
     #[must_use]
     pub fn names(&self) -> Vec<String> {

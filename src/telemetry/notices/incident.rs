@@ -135,6 +135,9 @@ pub(super) struct Judged {
     pub(super) start: DateTime<Utc>,
     /// Slices up to it, without a gap, whose numbers are odd.
     pub(super) odd: u32,
+    /// The first of the judged slices up to it whose numbers are right. `None`: its own are not.
+    #[serde(default)]
+    pub(super) right_since: Option<DateTime<Utc>>,
 }
 
 /// Trouble that was seen and lasts.

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `incident` | which trouble is told when, and what is still to be sent. Pure |
 //! | `numbers` | whether a slice's rows are as usual. Pure |
+//! | `expected` | whether a measure keeps its limits. Pure |
+//! | `newest` | the numbers of the newest slice, judged by both |
 //! | `observe` | what a tick saw, as trouble |
 //! | `words` | the texts |
 //! | `form` | the forms in which notices are sent |
@@ -14,10 +16,14 @@
 //! is killed between sending and removing leaves the notice to the next tick, which tells it again:
 //! twice is better than never, and both copies have the same ID.
 
+mod expected;
 mod form;
 mod incident;
+mod newest;
 mod numbers;
 mod observe;
+#[cfg(test)]
+mod planted;
 mod words;
 
 use std::time::Duration;
@@ -72,7 +78,7 @@ pub(crate) async fn tick(
         Deadline::at(deadline.instant() - TimeDelta::from_std(reserve).unwrap_or_default());
     let report = tick::run(worker, now, earlier, only).await?;
     let limit = RESERVE_MAX.min(deadline.remaining(&*worker.clock));
-    let is_good = only.is_none() && report.problems.iter().all(|problem| problem.is_alarm);
+    let is_good = is_sign_of_life(&report, only.is_none());
     let telling = async {
         let sent_by = Deadline::after(&*worker.clock, limit - limit / RECORDING_PART);
         tokio::join!(tell(worker, receivers, &report, sent_by), ping(worker, receivers, is_good))
@@ -87,6 +93,11 @@ pub(crate) async fn tick(
         }
     }
     Ok(report)
+}
+
+/// Whether a tick could work on all rollups. Others may be dead if it was for one alone.
+fn is_sign_of_life(report: &TickReport, is_whole: bool) -> bool {
+    is_whole && report.problems.iter().all(|problem| problem.is_alarm)
 }
 
 /// Tells the dead-man's service of a good tick.

@@ -57,6 +57,10 @@ pub(super) fn judge(rows: u64, past: &[Past]) -> Option<(Option<Odd>, u64)> {
     let by_chance = 1.0 / count.max(1.0).sqrt();
     let deviation = (OF_DEVIATION * median(deviations)).max(DEVIATION_MIN).max(by_chance);
     let score = (logarithm(rows) - usual) / deviation;
+    // Of few rows there may be none at times, which is far away by logarithms.
+    if (as_float(rows) - count).abs() <= LIMIT * count.max(1.0).sqrt() {
+        return Some((None, rounded(count)));
+    }
     let mut all: Vec<f64> = past.iter().map(|it| as_float(it.rows)).collect();
     all.sort_by(f64::total_cmp);
     // The lowest and the highest may be odd days themselves.
@@ -76,7 +80,8 @@ fn logarithm(rows: u64) -> f64 {
     as_float(rows).ln_1p()
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+/// The value in the middle of at least one.
+pub(super) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let half = values.len() / 2;
     match values.len() % 2 {

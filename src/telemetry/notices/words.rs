@@ -46,7 +46,7 @@ pub(super) fn begun(
         }
         Kind::Backfill => format!("the backfill of {rollup} is under way"),
         Kind::Numbers => {
-            format!("the slice {first} of {rollup} has an odd number of source rows{cause}")
+            format!("the numbers of the slice {first} of {rollup} look wrong{cause}")
         }
         Kind::Drift => {
             format!("{slices} of {rollup} {} from the source: {first}", verb("differs", "differ"))
@@ -65,7 +65,7 @@ pub(super) fn ended(incident: &Incident, now: DateTime<Utc>) -> String {
         Kind::Behind => format!("{rollup} is no longer behind at that slice"),
         Kind::Stuck => format!("the backfill of {rollup} goes on, or is over"),
         Kind::Backfill => format!("the backfill of {rollup} is over"),
-        Kind::Numbers => format!("the newest slice of {rollup} has a usual number of source rows"),
+        Kind::Numbers => format!("the numbers of the newest slice of {rollup} look right"),
         Kind::Drift => format!("no slice of {rollup} is known to differ from the source"),
     };
     format!("{over}, {} after {}", lasted(now - *since), rfc3339(*since))
