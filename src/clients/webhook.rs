@@ -20,6 +20,9 @@ use crate::model::hint::{Fault, Hinted};
 /// A receiver that takes longer is asked again later.
 const ANSWER_MAX: Duration = Duration::from_secs(3);
 
+/// The time for the words of a receiver that took a trial.
+const WORDS_MAX: Duration = Duration::from_secs(1);
+
 /// Bytes of an address.
 const ADDRESS_MAX: usize = 2_048;
 
@@ -141,7 +144,31 @@ impl Webhook {
     /// # Errors
     /// The receiver did not answer in time with a status from 200 to 299.
     pub(crate) async fn post(&self, document: String) -> Result<(), HookError> {
-        self.send(Method::POST, document.into()).await
+        self.send(Method::POST, document.into()).await.map(drop)
+    }
+
+    /// As [`Webhook::post`], and says what the receiver answered.
+    ///
+    /// # Errors
+    /// As [`Webhook::post`].
+    pub(crate) async fn try_post(&self, document: String) -> Result<String, HookError> {
+        let answer = self.send(Method::POST, document.into()).await?;
+        let (host, status) = (self.host().await?, answer.status());
+        // Its words are worth a moment.
+        let read = tokio::time::timeout(WORDS_MAX, Refusal::read(answer)).await;
+        Ok(read.map_or_else(
+            |_| format!("{host} answers with status {}", status.as_u16()),
+            |answer| answer.facts(&host),
+        ))
+    }
+
+    /// The host of its address, for messages.
+    ///
+    /// # Errors
+    /// The address cannot be read.
+    pub(crate) async fn host(&self) -> Result<String, HookError> {
+        let url = self.url.get_or_try_init(|| self.address.read()).await;
+        Ok(url.map_err(HookError::refused)?.host().to_owned())
     }
 
     /// Asks for the address, as a sign of life.
@@ -149,10 +176,11 @@ impl Webhook {
     /// # Errors
     /// As [`Webhook::post`].
     pub(crate) async fn ping(&self) -> Result<(), HookError> {
-        self.send(Method::GET, Bytes::new()).await
+        self.send(Method::GET, Bytes::new()).await.map(drop)
     }
 
-    async fn send(&self, method: Method, body: Bytes) -> Result<(), HookError> {
+    /// Sends a request. The receiver took it, and the rest of its answer is still to be read.
+    async fn send(&self, method: Method, body: Bytes) -> Result<Response<Incoming>, HookError> {
         let url = self.url.get_or_try_init(|| self.address.read()).await;
         let url = url.map_err(HookError::refused)?;
         let mut request = Request::builder()
@@ -182,9 +210,9 @@ impl Webhook {
 }
 
 /// Reads whether the receiver took what was sent.
-async fn taken(host: &str, answer: Response<Incoming>) -> Result<(), HookError> {
+async fn taken(host: &str, answer: Response<Incoming>) -> Result<Response<Incoming>, HookError> {
     if answer.status().is_success() {
-        return Ok(());
+        return Ok(answer);
     }
     Err(refusal(host, &Refusal::read(answer).await))
 }

@@ -173,6 +173,8 @@ pub struct NotifyConfig {
     pub(crate) format: NoticeFormat,
     /// The address of a dead-man's service, which hears of every good tick.
     pub(crate) ping: Option<HookAddress>,
+    /// Scheme and host of the console that notices lead to.
+    pub(crate) console: Option<String>,
 }
 
 /// The form of notices.

@@ -6,10 +6,13 @@ use crate::clients::webhook::{HookAddress, HookUrl};
 use crate::model::hint::Fault;
 use crate::model::text::shown;
 
-pub(super) const KEYS: [&str; 3] = ["url", "format", "ping"];
+pub(super) const KEYS: [&str; 4] = ["url", "format", "ping", "console"];
+
+/// Bytes of the console's address.
+pub(super) const CONSOLE_MAX: usize = 255;
 
 impl NoticeFormat {
-    pub(super) const ALL: [Self; 2] = [Self::Slack, Self::Json];
+    pub(crate) const ALL: [Self; 2] = [Self::Slack, Self::Json];
 
     /// Its word in the file.
     #[must_use]
@@ -34,14 +37,35 @@ pub(super) fn read(node: &Node<'_>, env: Env<'_>) -> Option<NotifyConfig> {
     if !section.has_typos() && url == Some(None) && ping == Some(None) {
         section.need("url", r#"write url = { env = "SLACK_WEBHOOK_URL" }"#)?;
     }
-    let format = match section.get("format") {
+    let beside_url = |key| match section.get(key) {
         Some(node) if url == Some(None) => node.wrong(
             Fault::new("there is no url beside it").remedy("write it beside the url it is for"),
         ),
-        Some(node) => format(&node),
-        None => Some(NoticeFormat::default()),
+        node => Some(node),
     };
-    Some(NotifyConfig { url: url?, format: format?, ping: ping? })
+    let format = beside_url("format")
+        .and_then(|node| node.map_or_else(|| Some(NoticeFormat::default()), |node| format(&node)));
+    let console = beside_url("console")
+        .and_then(|node| node.map_or(Some(None), |node| console(&node).map(Some)));
+    Some(NotifyConfig { url: url?, format: format?, ping: ping?, console: console? })
+}
+
+/// The address of a console, without a slash at its end. The pages of a console begin at its root.
+fn console(node: &Node<'_>) -> Option<String> {
+    const FORM: &str =
+        r#"scheme and host of `tallymark serve` such as "https://tally.example.com""#;
+    let text = node.string(FORM)?;
+    let address = text.strip_suffix('/').unwrap_or(text);
+    let host = address.strip_prefix("https://").or_else(|| address.strip_prefix("http://"));
+    let is_known = |byte: u8| byte.is_ascii_alphanumeric() || b".:[]-".contains(&byte);
+    match host {
+        Some(host)
+            if !host.is_empty() && host.bytes().all(is_known) && text.len() <= CONSOLE_MAX =>
+        {
+            Some(address.to_owned())
+        }
+        _ => node.wrong(Fault::new("is no address of a console").remedy(format!("write {FORM}"))),
+    }
 }
 
 fn format(node: &Node<'_>) -> Option<NoticeFormat> {

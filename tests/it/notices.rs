@@ -1,7 +1,11 @@
 //! `[notify]`: a real receiver hears of trouble, by the real program.
 
+mod planted;
+mod story;
+
 use std::io::BufReader;
 use std::net::TcpStream;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -29,13 +33,16 @@ struct Receiver {
     manner: Arc<Mutex<Manner>>,
     /// The requests that it took: path and body.
     taken: Arc<Mutex<Vec<(String, String)>>>,
+    /// The bodies of notices that it never answers.
+    held: Arc<Mutex<Vec<String>>>,
 }
 
 impl Receiver {
     fn start() -> Self {
         let manner = Arc::new(Mutex::new(Manner::Takes));
         let taken = Arc::<Mutex<Vec<_>>>::default();
-        let (now, list) = (Arc::clone(&manner), Arc::clone(&taken));
+        let held = Arc::<Mutex<Vec<_>>>::default();
+        let (now, list, kept) = (Arc::clone(&manner), Arc::clone(&taken), Arc::clone(&held));
         let server = Listening::start(move |client: TcpStream| {
             let mut reader = BufReader::new(&client);
             while let Some(request) = Request::read(&mut reader) {
@@ -45,6 +52,9 @@ impl Receiver {
                     Manner::IsDown => ("503 Service Unavailable", ""),
                     Manner::Redirects => ("302 Found", "Location: /elsewhere\r\n"),
                     Manner::NeverAnswers => {
+                        if request.path.ends_with("/hook") {
+                            kept.lock().unwrap().push(String::from_utf8(request.body).unwrap());
+                        }
                         // The client gives up first.
                         while Request::read(&mut reader).is_some() {}
                         return;
@@ -59,14 +69,26 @@ impl Receiver {
                 }
             }
         });
-        Self { server, manner, taken }
+        Self { server, manner, taken, held }
     }
 
-    /// Runs a command that knows both addresses, whose secret parts no output may show.
-    fn run(&self, place: &Place, arguments: &[&str]) -> Ended {
+    /// A command that knows both addresses, whose secret parts no output may show.
+    fn command(&self, place: &Place, arguments: &[&str]) -> Command {
         let address = |path: &str| format!("{}/{PASSWORD}/{path}", self.server.endpoint());
         let mut command = place.command(arguments);
-        ended(command.env("HOOK", address("hook")).env("PING", address("ping")))
+        command.env("HOOK", address("hook")).env("PING", address("ping"));
+        command
+    }
+
+    fn run(&self, place: &Place, arguments: &[&str]) -> Ended {
+        ended(&mut self.command(place, arguments))
+    }
+
+    /// The only notice since the last call.
+    fn told(&self) -> Value {
+        let (notices, _) = self.heard();
+        let [notice] = &notices[..] else { panic!("{notices:?}") };
+        notice.clone()
     }
 
     /// The notices and the number of signs of life since the last call.
@@ -138,10 +160,7 @@ async fn trouble_is_told_once_and_its_end_too_whatever_the_receiver_does() {
 #[tokio::test]
 async fn a_day_with_a_part_of_its_rows_is_told() {
     let (place, _database) = Place::with_events(36).await;
-    place.configure(&format!(
-        "[checkpoint]\nstore = \"postgres\"\n[notify]\nurl = {{ env = \"HOOK\" }}\nformat = \"json\"\n{}",
-        daily(36)
-    ));
+    place.configure(&format!("{HEAD}{}", daily(36)));
     let receiver = Receiver::start();
     let newest = format!("at >= '{}'", yesterday().to_rfc3339());
     place.sql(&format!("CREATE TABLE gone AS SELECT * FROM events WHERE {newest}")).await;
@@ -168,7 +187,23 @@ async fn a_day_with_a_part_of_its_rows_is_told() {
     let (notices, _) = receiver.heard();
     let [end] = &notices[..] else { panic!("{notices:?}") };
     assert_eq!((&end["kind"], &end["phase"]), (&"numbers".into(), &"end".into()));
+
+    // Limits of the user's own, of measures.
+    let limits = "expect = { events = { min = 1000 }, revenue = { drop = \"99%\" } }";
+    let limited = daily(36).replace("[rollup.measures]", &format!("{limits}\n[rollup.measures]"));
+    place.configure(&format!("{HEAD}{limited}"));
+    store.reopen("daily", yesterday(), "a limit", SystemClock.now()).await.unwrap();
+    receiver.run(&place, &["run"]).good();
+    let begin = receiver.told();
+    assert_eq!((&begin["kind"], &begin["phase"]), (&"numbers".into(), &"begin".into()));
+    let text = begin["text"].as_str().unwrap();
+    assert!(text.ends_with("look wrong: events is 240, and at least 1000 is expected"), "{text}");
+    receiver.run(&place, &["run"]).good();
+    assert_eq!(receiver.heard(), (vec![], 0));
 }
+
+const HEAD: &str = "[checkpoint]\nstore = \"postgres\"\n[notify]\nurl = { env = \"HOOK\" }\n\
+                    format = \"json\"\n";
 
 /// The start of the newest slice of `daily`.
 fn yesterday() -> DateTime<Utc> {

@@ -1,6 +1,7 @@
 mod app;
 mod index;
 mod lookups;
+mod notify;
 mod rollup;
 mod server;
 mod size;
@@ -34,6 +35,10 @@ use server::{alone, load, naps, pace, server};
 pub(crate) struct CheckArgs {
     /// Only this rollup
     rollup: Option<String>,
+    /// Send a trial notice to the receiver in [notify], and say what it answers
+    #[arg(long)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    notify: bool,
     #[command(flatten)]
     #[serde(skip)]
     via: Via,
@@ -147,6 +152,9 @@ impl CheckArgs {
         if !reached {
             let finding = "not looked at, as a server of theirs cannot be asked";
             findings.add(Grade::Note, "rollups", finding);
+        }
+        if self.notify {
+            notify::inspect(&worker, &mut findings).await;
         }
         let findings = findings.all;
         global.print(&json!({ "findings": findings }), || text(&findings));

@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 use super::process::Process;
 use crate::cli::ui::{self, Paint};
 use crate::model::visible;
+use crate::telemetry::notices::slice_page;
 
 const STYLE: &str = include_str!("style.css");
 
@@ -46,8 +47,7 @@ impl Setting<'_> {
 
     /// The address of a slice's page. `None`: the file tells of the slice where it is named.
     pub(super) fn slice(&self, rollup: &str, start: DateTime<Utc>) -> Option<String> {
-        let name = escaped(rollup);
-        self.is_served.then(|| format!("/rollup/{name}?slice={}", ui::instant(start)))
+        self.is_served.then(|| slice_page(rollup, start))
     }
 
     /// A slice's name, which leads to its page where there is one.

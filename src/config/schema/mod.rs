@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::address::AUTH;
 use super::throttle::{LOAD, NICE_MIN, SLOTS, WAKE_PER_HOUR};
-use super::{AUTO, NICE_RATIO, NoticeFormat, Signal, StoreKind, app, checkpoint};
+use super::{AUTO, NICE_RATIO, NoticeFormat, Signal, StoreKind, app, checkpoint, notify};
 
 mod forms;
 mod mirror;
@@ -194,9 +194,15 @@ fn notify() -> Value {
             forms::place("dead-man's address"),
             "The address of a dead-man's service, which is asked for after every good tick.",
         ),
+        "console": {
+            "description": "Scheme and host of the console that notices lead to.",
+            "type": "string",
+            "maxLength": notify::CONSOLE_MAX,
+            "pattern": "^https?://[A-Za-z0-9.:\\[\\]-]+/?$",
+        },
     });
     let mut notify = table("Who hears of trouble.", &[], properties);
     notify["anyOf"] = json!([{ "required": ["url"] }, { "required": ["ping"] }]);
-    notify["dependencies"] = json!({ "format": ["url"] });
+    notify["dependencies"] = json!({ "format": ["url"], "console": ["url"] });
     notify
 }

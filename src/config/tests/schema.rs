@@ -44,6 +44,7 @@ failures_max = 3
 url = { parameter = "/app/hook" }
 format = "json"
 ping = { secret = "app/ping" }
+console = "https://tally.example.com"
 
 [[rollup]]
 name = "orders"

@@ -8,7 +8,9 @@
 //! | `newest` | the numbers of the newest slice, judged by both |
 //! | `observe` | what a tick saw, as trouble |
 //! | `words` | the texts |
+//! | `link` | the pages of the console that tell more |
 //! | `form` | the forms in which notices are sent |
+//! | `trial` | a notice by hand |
 //!
 //! The state is one item of the checkpoints, which workers replace by conditional writes. A notice is
 //! written there before it is sent, with the worker that sends it, and removed after the receiver
@@ -19,11 +21,13 @@
 mod expected;
 mod form;
 mod incident;
+mod link;
 mod newest;
 mod numbers;
 mod observe;
 #[cfg(test)]
 mod planted;
+pub(crate) mod trial;
 mod words;
 
 use std::time::Duration;
@@ -39,7 +43,10 @@ use crate::model::text::random_token;
 use crate::tick;
 use crate::work::report::TickReport;
 use crate::work::worker::{Receivers, WorkError, Worker};
+use form::Linked;
 use incident::{Notice, Told};
+
+pub(crate) use link::slice_page;
 
 /// The time of a tick that is kept for notices. A receiver that needs more is told by the next tick.
 const RESERVE_MAX: Duration = Duration::from_secs(5);
@@ -218,7 +225,9 @@ async fn send(
     receivers: &Receivers,
     taken: &Taken,
 ) -> Result<(), HookError> {
-    let document = form::document(receivers.format, &taken.notices, taken.dropped);
+    let linked = |notice| Linked { notice, link: link::of(notice, &worker.config) };
+    let notices: Vec<_> = taken.notices.iter().map(linked).collect();
+    let document = form::document(receivers.format, &notices, taken.dropped);
     patiently(worker, hook, Some(&document)).await
 }
 

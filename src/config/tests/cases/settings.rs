@@ -277,6 +277,11 @@ tallymark.toml:46: notify.format: "teams" is unknown; use "slack", which Matterm
     ),
     (
         "[scrub]",
+        "[notify]\nurl = { parameter = \"/app/hook\" }\nconsole = \"tally.example.com/x\"\n[scrub]",
+        r#"tallymark.toml:46: notify.console: is no address of a console; write scheme and host of `tallymark serve` such as "https://tally.example.com""#,
+    ),
+    (
+        "[scrub]",
         "[notify]\nping = { parameter = \"/app/ping\" }\nformat = \"json\"\n[scrub]",
         r#"tallymark.toml:46: notify.format: there is no url beside it; write it beside the url it is for"#,
     ),
