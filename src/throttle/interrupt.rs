@@ -11,6 +11,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::sync::watch;
 
+use crate::checkpoint::Checkpoints;
 use crate::clients::db::Db;
 use crate::model::clock::Clock;
 
@@ -34,6 +35,8 @@ struct InterruptState {
     is_left: AtomicBool,
     /// The servers whose statements are cancelled.
     servers: Mutex<Vec<Db>>,
+    /// The stores of the workers.
+    stores: Mutex<Vec<Checkpoints>>,
 }
 
 impl Default for InterruptState {
@@ -44,6 +47,7 @@ impl Default for InterruptState {
             busy: AtomicUsize::new(0),
             is_left: AtomicBool::new(false),
             servers: Mutex::default(),
+            stores: Mutex::default(),
         }
     }
 }
@@ -62,6 +66,26 @@ impl Interrupt {
     /// When raised, also cancels the statements on `server`.
     pub(crate) fn cancels(&self, server: &Db) {
         self.0.servers.lock().unwrap_or_else(PoisonError::into_inner).push(server.clone());
+    }
+
+    /// [`Interrupt::close`] also closes the connections to `store`.
+    pub(crate) fn closes(&self, store: &Checkpoints) {
+        self.0.stores.lock().unwrap_or_else(PoisonError::into_inner).push(store.clone());
+    }
+
+    /// Closes the idle connections of the workers that share it, once their work has ended. A
+    /// process that lives on would keep them for a minute otherwise.
+    pub(crate) async fn close(&self) {
+        let servers =
+            std::mem::take(&mut *self.0.servers.lock().unwrap_or_else(PoisonError::into_inner));
+        let stores =
+            std::mem::take(&mut *self.0.stores.lock().unwrap_or_else(PoisonError::into_inner));
+        let closed = async {
+            join_all(servers.iter().map(Db::close)).await;
+            join_all(stores.iter().map(Checkpoints::close)).await;
+        };
+        // A connection that is dropped ends too.
+        let _ = tokio::time::timeout(CANCEL_TIMEOUT, closed).await;
     }
 
     /// Whether the stop was requested.

@@ -410,6 +410,7 @@ impl Worker {
     pub(crate) fn interrupted_by(self, interrupt: Interrupt) -> Self {
         interrupt.cancels(&self.source);
         interrupt.cancels(&self.target.db);
+        interrupt.closes(&self.checkpoints);
         Self { interrupt, ..self }
     }
 

@@ -1,5 +1,9 @@
 //! The console over HTTP: what it shows, who may act, and what an action does.
 
+use std::time::Duration;
+
+use tallymark::model::clock::Stopwatch;
+
 use super::{STORES, is_right, place};
 use crate::support::cli::{Place, day, ended, lines};
 use crate::support::serving::{Reply, Server, TOKEN};
@@ -261,4 +265,22 @@ async fn every_action(place: &Place, operator: &Operator<'_>, slice: &str) {
     assert!(failed.contains(">failed<") && failed.contains("none"), "{failed}");
     let attempts = lines(&place.target_url, super::ATTEMPTS).await;
     assert!(attempts.iter().any(|row| row.ends_with(",3)")), "{attempts:?}");
+    no_connection_is_left(place).await;
+}
+
+/// After its end an action has no connection any more. The server itself has a few.
+async fn no_connection_is_left(place: &Place) {
+    /// Idle connections are closed after a minute in any case.
+    const SOON: Duration = Duration::from_secs(40);
+    let others = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() \
+                  AND pid <> pg_backend_pid()";
+    let watch = Stopwatch::start();
+    loop {
+        let open = lines(&place.target_url, others).await.len();
+        if open <= 8 {
+            break;
+        }
+        assert!(watch.elapsed() < SOON, "{open} connections are open");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }

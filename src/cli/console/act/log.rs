@@ -139,6 +139,7 @@ impl Actions {
             done = work => done,
             never = stop => match never {},
         };
+        interrupt.close().await;
         let failure = ended
             .err()
             .map(|Failure { message, hint, .. }| Fault::new(message).remedy_if_known(hint));
