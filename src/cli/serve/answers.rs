@@ -12,7 +12,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::access::Token;
-use super::pages::{self, Gate};
+use super::pages::{self, Gate, Refusal};
 use super::ticker::{AskedBy, Ticker, TicksSeen};
 use crate::cli::console::{self, Actions};
 use crate::cli::{parse_duration, ui};
@@ -81,8 +81,12 @@ impl Endpoint {
     }
 }
 
-/// Answers one request.
+/// Answers one request. No page of another site can read or show the answer.
 pub(super) async fn answer(site: &Site, request: Request<Incoming>) -> Answer {
+    pages::kept_apart(reply(site, request).await)
+}
+
+async fn reply(site: &Site, request: Request<Incoming>) -> Answer {
     let (head, body) = request.into_parts();
     let Some(page) = Endpoint::at(head.uri.path()) else {
         return error(
@@ -115,9 +119,13 @@ pub(super) async fn answer(site: &Site, request: Request<Incoming>) -> Answer {
 /// Why the caller may not have what is for machines. The console refuses by itself.
 fn refusal(site: &Site, page: Endpoint, headers: &HeaderMap) -> Option<Answer> {
     let is_allowed = match page {
-        Endpoint::Tick => site.tick_token.as_ref().is_none_or(|token| token.is_in(headers)),
-        Endpoint::Metrics => match site.gate.refuse_outside() {
-            Ok(()) => site.gate.may_read(headers),
+        Endpoint::Tick => match &site.tick_token {
+            Some(token) => token.is_in(headers),
+            None => return pages::refuse_other_sites(headers).err().map(Refusal::answer),
+        },
+        Endpoint::Metrics => match site.gate.may_read(headers) {
+            Ok(()) => true,
+            Err(Refusal::NoToken) => false,
             Err(refusal) => return Some(refusal.answer()),
         },
         Endpoint::Act | Endpoint::Alive | Endpoint::Health | Endpoint::Page => true,

@@ -41,6 +41,9 @@ pub(super) enum Refusal {
     /// The server has no token, and the request names another host. The name of another site may
     /// lead here.
     OtherName,
+    /// Ticks need no token, and a browser on this machine may have sent the request for another
+    /// site.
+    OtherSite,
 }
 
 impl Refusal {
@@ -63,6 +66,11 @@ impl Refusal {
                 StatusCode::FORBIDDEN,
                 "without a token, the console answers to localhost only; start `tallymark serve` \
                  with --read-token-env",
+            ),
+            Self::OtherSite => error(
+                StatusCode::FORBIDDEN,
+                "without a token, /tick answers to localhost only, and to no page of another site; \
+                 start `tallymark serve` with --tick-token-env",
             ),
         }
     }
@@ -93,16 +101,14 @@ impl Gate {
     }
 
     /// Refuses to show anything to other machines without a token.
-    pub(super) fn refuse_outside(&self) -> Result<(), Refusal> {
+    fn refuse_outside(&self) -> Result<(), Refusal> {
         let has_token = self.read_token.is_some() || self.operator_token.is_some();
         if self.is_local || has_token { Ok(()) } else { Err(Refusal::Outside) }
     }
 
-    /// Whether the caller may read metrics.
-    pub(super) fn may_read(&self, headers: &HeaderMap) -> bool {
-        let tokens = [&self.read_token, &self.operator_token];
-        let mut tokens = tokens.into_iter().flatten().peekable();
-        tokens.peek().is_none() || tokens.any(|token| token.is_shown(headers))
+    /// Refuses metrics to those who may not see the pages.
+    pub(super) fn may_read(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        self.rights(headers).map(drop)
     }
 
     /// The proof that a form comes from a page of this server.
@@ -132,6 +138,15 @@ fn is_from_elsewhere(headers: &HeaderMap) -> bool {
         authority.is_none() || authority != text(HOST.as_str())
     });
     is_other_site || is_other_origin
+}
+
+/// Refuses a request that a browser on this machine may have sent for another site: it names that
+/// site as its host, as a name may lead here, or it comes from a page of that site. An address that
+/// somebody typed comes from no page.
+pub(super) fn refuse_other_sites(headers: &HeaderMap) -> Result<(), Refusal> {
+    let is_typed = headers.get("sec-fetch-site").is_some_and(|site| site == "none");
+    let is_ours = is_typed || !is_from_elsewhere(headers);
+    if is_ours && is_this_machine(headers) { Ok(()) } else { Err(Refusal::OtherSite) }
 }
 
 /// Answers with a page.
@@ -194,7 +209,6 @@ fn setting<'s>(site: &Site, token: Option<&'s str>, process: &'s Process) -> Set
     Setting { form_token: token, is_served: true, process: Some(process), now }
 }
 
-/// A page with the headers that keep it apart from other sites.
 fn answer(page: Page) -> Answer {
     let (status, text) = match page {
         Page::Shown(text) => (StatusCode::OK, text),
@@ -202,7 +216,11 @@ fn answer(page: Page) -> Answer {
         Page::Refused(text) => (StatusCode::UNPROCESSABLE_ENTITY, text),
         Page::Unavailable(text) => (StatusCode::SERVICE_UNAVAILABLE, text),
     };
-    let mut answer = of(status, HTML, text);
+    of(status, HTML, text)
+}
+
+/// The answer with the headers that keep it apart from other sites.
+pub(super) fn kept_apart(mut answer: Answer) -> Answer {
     let headers = answer.headers_mut();
     let policy = format!("{}; frame-ancestors 'none'", *console::POLICY);
     if let Ok(policy) = HeaderValue::from_str(&policy) {
@@ -286,7 +304,28 @@ mod tests {
         }
         assert_eq!(rights(&open, &[]), Err(403));
         assert_eq!(rights(&gate(None, None, false), &[("host", "localhost")]), Err(403));
-        assert!(gate(None, None, false).refuse_outside().is_err());
+        let named = |host: &str| gate(None, None, true).may_read(&headers(&[("host", host)]));
+        assert_eq!(named("localhost"), Ok(()));
+        assert_eq!(named("tallymark"), Err(Refusal::OtherName));
+        let outside = gate(None, None, false).may_read(&headers(&[("host", "localhost")]));
+        assert_eq!(outside, Err(Refusal::Outside));
+    }
+
+    #[test]
+    fn without_a_token_no_other_site_starts_a_tick() {
+        for (pairs, is_ours) in [
+            (&[("host", "127.0.0.1:8080")][..], true),
+            (&[("host", "localhost:8080"), ("origin", "http://localhost:8080")], true),
+            (&[("host", "localhost"), ("sec-fetch-site", "none")], true),
+            (&[("host", "localhost"), ("sec-fetch-site", "cross-site")], false),
+            (&[("host", "localhost"), ("origin", "https://other.example")], false),
+            (&[("host", "localhost:8080"), ("origin", "http://localhost:3000")], false),
+            (&[("host", "other.example:8080"), ("sec-fetch-site", "same-origin")], false),
+            (&[("host", "other.example:8080"), ("sec-fetch-site", "none")], false),
+            (&[], false),
+        ] {
+            assert_eq!(refuse_other_sites(&headers(pairs)).is_ok(), is_ours, "{pairs:?}");
+        }
     }
 
     #[test]
@@ -307,7 +346,8 @@ mod tests {
                 );
             }
             assert_eq!(rights(&both, &[("host", "localhost")]), Err(401));
-            assert!(!both.may_read(&headers(&[("host", "localhost")])));
+            let metrics = both.may_read(&headers(&[("host", "localhost")]));
+            assert_eq!(metrics, Err(Refusal::NoToken));
         }
     }
 

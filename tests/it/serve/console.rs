@@ -9,13 +9,13 @@ use crate::support::cli::{Place, day, ended, lines};
 use crate::support::serving::{Reply, Server, TOKEN};
 
 /// The variables and tokens of readers and operators.
-const READER: (&str, &str) = ("CONSOLE_READER", "t0ken-0f-the-readers");
-const OPERATOR: (&str, &str) = ("CONSOLE_OPERATOR", "t0ken-0f-the-operator");
+pub(super) const READER: (&str, &str) = ("CONSOLE_READER", "t0ken-0f-the-readers");
+pub(super) const OPERATOR: (&str, &str) = ("CONSOLE_OPERATOR", "t0ken-0f-the-operator");
 
 /// A reason that is a page of its own.
 const HOSTILE: &str = "</p><script>alert(1)</script>\u{202e}";
 
-fn server(place: &Place) -> Server {
+pub(super) fn server(place: &Place) -> Server {
     let mut command = place.command(&[
         "serve",
         "--listen",
@@ -33,11 +33,11 @@ fn server(place: &Place) -> Server {
     Server::of(command)
 }
 
-fn bearer(token: &str) -> String {
+pub(super) fn bearer(token: &str) -> String {
     format!("Authorization: Bearer {token}\r\n")
 }
 
-fn get(server: &Server, path: &str, headers: &str) -> Reply {
+pub(super) fn get(server: &Server, path: &str, headers: &str) -> Reply {
     let reply =
         server.send(&format!("GET {path} HTTP/1.1\r\nHost: console\r\n{headers}\r\n")).unwrap();
     assert!(!reply.body.contains("<script") && !reply.body.contains('\u{202e}'), "{reply:?}");
@@ -63,7 +63,7 @@ fn post(server: &Server, fields: &[(&str, &str)], headers: &str, origin: &str) -
 }
 
 /// The value that forms of the page hold.
-fn form_token(page: &str) -> Option<String> {
+pub(super) fn form_token(page: &str) -> Option<String> {
     let token = page.split("name=\"token\" value=\"").nth(1)?;
     Some(token.split('"').next()?.to_owned())
 }

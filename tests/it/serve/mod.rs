@@ -5,6 +5,7 @@ mod console;
 mod frozen;
 mod hosts;
 mod http;
+mod rights;
 mod schedule;
 
 use crate::support::Database;

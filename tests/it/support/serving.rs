@@ -114,7 +114,7 @@ impl Server {
     }
 
     pub fn get(&self, path: &str) -> Reply {
-        self.send(&format!("GET {path} HTTP/1.1\r\nHost: tallymark\r\n\r\n")).unwrap()
+        self.send(&format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")).unwrap()
     }
 
     /// As a cron of Vercel calls it.
