@@ -14,18 +14,36 @@ use crate::work::worker::Worker;
 
 const DOING: &str = "reading coverage";
 
+/// What a column of the view holds.
+#[derive(Clone, Copy)]
+enum Kind {
+    Instant,
+    Text,
+}
+
 /// The columns of the view that a page shows, with their headings.
-const COLUMNS: [(&str, &str); 9] = [
-    ("complete through", "complete_through"),
-    ("expected through", "expected_through"),
-    ("open through", "open_through"),
-    ("missing slices", "missing"),
-    ("stale slices", "stale"),
-    ("failing slices", "failing"),
-    ("settled by", "settled_by"),
-    ("verified through", "verified_through"),
-    ("checked at", "checked_at"),
+const COLUMNS: [(&str, &str, Kind); 9] = [
+    ("complete through", "complete_through", Kind::Instant),
+    ("expected through", "expected_through", Kind::Instant),
+    ("open through", "open_through", Kind::Instant),
+    ("missing slices", "missing", Kind::Text),
+    ("stale slices", "stale", Kind::Text),
+    ("failing slices", "failing", Kind::Text),
+    ("settled by", "settled_by", Kind::Text),
+    ("verified through", "verified_through", Kind::Instant),
+    ("checked at", "checked_at", Kind::Instant),
 ];
+
+/// The expression that reads a column as the text that a page shows.
+fn shown(column: &str, kind: Kind) -> String {
+    match kind {
+        // As the other instants of a page. An infinite one has no such form.
+        Kind::Instant => format!(
+            "coalesce(to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), {column}::text)"
+        ),
+        Kind::Text => format!("{column}::text"),
+    }
+}
 
 /// A row of `tallymark.coverage`: the values of [`COLUMNS`] as texts.
 pub(super) struct Coverage(Vec<Option<String>>);
@@ -33,7 +51,8 @@ pub(super) struct Coverage(Vec<Option<String>>);
 impl Coverage {
     /// The coverage of `rollup`. `None`: the target does not know the rollup.
     pub(super) async fn read(worker: &Worker, rollup: &Rollup) -> Result<Option<Self>, Fault> {
-        let columns: Vec<_> = COLUMNS.iter().map(|(_, it)| format!("{it}::text")).collect();
+        let columns: Vec<_> =
+            COLUMNS.iter().map(|(_, column, kind)| shown(column, *kind)).collect();
         let sql = format!(
             "SELECT {} FROM tallymark.coverage WHERE rollup = {}",
             columns.join(", "),
@@ -54,7 +73,7 @@ pub(super) fn section(coverage: &Result<Option<Coverage>, Fault>) -> Markup {
         p { "What readers are told by " code { "tallymark.coverage" } "." }
         @match coverage {
             Ok(Some(Coverage(cells))) => {
-                (pairs(&COLUMNS.iter().zip(cells).map(|((title, _), it)| (*title, cell(it))).collect::<Vec<_>>()))
+                (pairs(&COLUMNS.iter().zip(cells).map(|((title, ..), it)| (*title, cell(it))).collect::<Vec<_>>()))
             }
             Ok(None) => {
                 p {

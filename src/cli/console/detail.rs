@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use super::calendar::calendar;
 use super::facts::RollupFacts;
 use super::home::order;
-use super::html::{Setting, at, badge, foreign, maybe_at, pairs, table};
+use super::html::{Setting, at, badge, foreign, maybe_at, pairs, said, table};
 use super::words::{percent, slice_failed};
 use super::{act, coverage, story};
 use crate::checkpoint::Scope;
@@ -20,12 +20,22 @@ use crate::work::worker::Worker;
 const UNFINISHED_MAX: usize = 100;
 
 /// All of one rollup, below its name.
-pub(super) fn rollup(worker: &Worker, facts: &RollupFacts<'_>, setting: Setting<'_>) -> Markup {
+///
+/// `chart` is the picture of its numbers, in a file. A server has pages for charts.
+pub(super) fn rollup(
+    worker: &Worker,
+    facts: &RollupFacts<'_>,
+    chart: &Markup,
+    setting: Setting<'_>,
+) -> Markup {
     html! {
         (state(facts))
         @if setting.is_served {
-            p { a href={ (setting.rollup(&facts.rollup.name)) "?chart=" } { "Chart of its numbers" } }
+            nav aria-label="Numbers" {
+                a href={ (setting.rollup(&facts.rollup.name)) "?chart=" } { "Chart of its numbers" }
+            }
         }
+        (chart)
         (waits(worker, facts, setting))
         (unfinished(facts, setting))
         (drift(facts, setting))
@@ -58,8 +68,8 @@ fn state(facts: &RollupFacts<'_>) -> Markup {
             ("sealed before", status.seal.map(at)),
             ("hold an old definition", redefined),
             ("unproven", status.unproven.as_deref().map(|reason| html! {
-                (badge(Paint::Alarm, "unproven")) " " (foreign(reason)) "; `tallymark repair` and `tallymark verify "
-                (foreign(&rollup.name)) " --repair` prove it"
+                (badge(Paint::Alarm, "unproven")) " " (said(reason)) "; " code { "tallymark repair" } " and "
+                code { "tallymark verify " (rollup.name) " --repair" } " prove it"
             })),
         ]))
     }
@@ -85,13 +95,13 @@ fn waits(worker: &Worker, facts: &RollupFacts<'_>, setting: Setting<'_>) -> Mark
             }
         }
         @for (scope, ratio) in ratios {
-            li { (foreign(&scope.to_string())) ": nice_ratio " (ratio) ", by `tallymark speed`" }
+            li { (foreign(&scope.to_string())) ": nice_ratio " (ratio) ", by " code { "tallymark speed" } }
         }
-        @if let Some(pace) = control.pace() { li { (foreign(&pace_line(pace))) } }
+        @if let Some(pace) = control.pace() { li { (said(&pace_line(pace))) } }
         @if let Some(closed) = &closed {
-            li { (foreign(&closed.why.explained())) @if let Some(at_) = closed.retry_at { ", until " (at(at_)) } }
+            li { (said(&closed.why.explained())) @if let Some(at_) = closed.retry_at { ", until " (at(at_)) } }
         }
-        @for (_, why) in held { li { "The last tick held it back: " (foreign(why)) } }
+        @for (_, why) in held { li { "The last tick held it back: " (said(why)) } }
         @if let (Some(finer), blocked @ 1..) = (finer_name(rollup), facts.blocked()) {
             li {
                 (ui::counted(blocked, "slice")) " wait for unfinished slices of "
@@ -154,7 +164,7 @@ fn cut(facts: &RollupFacts<'_>) -> Markup {
         @if facts.is_cut {
             p {
                 "The newest slices. History begins " (at(facts.rollup.start))
-                "; `tallymark status --lines N` shows more."
+                "; " code { "tallymark status --lines N" } " shows more."
             }
         }
     }
@@ -168,7 +178,7 @@ fn recent(facts: &RollupFacts<'_>, setting: Setting<'_>) -> Markup {
     html! {
         @if !facts.recent.is_empty() {
             h2 { "Newest slices" }
-            (table("The newest slices that were tried", &story::TITLES, &rows))
+            (table(&format!("The newest slices of {}", facts.rollup.name), &story::TITLES, &rows))
         }
     }
 }
@@ -202,13 +212,23 @@ fn backfills(facts: &RollupFacts<'_>) -> Markup {
     html! {
         @if !facts.backfills.is_empty() {
             h2 { "Backfills" }
-            (table("Backfills that a function fans out", &BACKFILLS, &rows))
+            (table(&format!("Backfills of {}", facts.rollup.name), &BACKFILLS, &rows))
         }
     }
 }
 
 /// The columns of backfills.
 const BACKFILLS: [&str; 6] = ["began", "state", "range", "order", "progress", "reason"];
+
+/// Names, each in the direction of its own letters.
+fn names(names: &[&str]) -> Markup {
+    html! {
+        @for (place, name) in names.iter().enumerate() {
+            @if place > 0 { ", " }
+            bdi { (foreign(name)) }
+        }
+    }
+}
 
 fn definition(facts: &RollupFacts<'_>) -> Markup {
     let rollup = facts.rollup;
@@ -221,8 +241,8 @@ fn definition(facts: &RollupFacts<'_>) -> Markup {
             ("counts", Some(html! { code { (foreign(&rollup.from.to_string())) } })),
             ("slices", Some(html! { (calendar.width().to_string()) " in " (calendar.zone().name()) ", from " (at(rollup.start)) })),
             ("buckets", Some(html! { (rollup.bucket.to_string()) })),
-            ("dimensions", Some(html! { (foreign(&dimensions.join(", "))) }).filter(|_| !dimensions.is_empty())),
-            ("measures", Some(html! { (foreign(&measures.join(", "))) }).filter(|_| !measures.is_empty())),
+            ("dimensions", Some(names(&dimensions)).filter(|_| !dimensions.is_empty())),
+            ("measures", Some(names(&measures)).filter(|_| !measures.is_empty())),
             ("late rows", Some(html! { (rollup.late.word()) ", grace " (ui::duration(rollup.grace)) })),
             ("kept", rollup.keep.map(|keep| html! { (ui::duration(keep)) })),
         ]))

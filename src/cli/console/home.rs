@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::facts::{Facts, RollupLine};
-use super::html::{Setting, at, badge, class, foreign, maybe_at, table};
+use super::html::{Setting, at, badge, class, dashes, foreign, maybe_at, said, table};
 use super::words::{percent, slice_failed};
 use super::{act, process};
 use crate::cli::control;
@@ -71,8 +71,8 @@ fn troubles(facts: &Facts<'_>, setting: Setting<'_>) -> Markup {
                     @let name = &line.rollup.name;
                     @if let Err(fault) = &line.overview {
                         li {
-                            a href=(setting.rollup(name)) { (foreign(name)) } ": " (foreign(fault.facts()))
-                            @if let Some(hint) = fault.hint() { br; (foreign(&hint)) }
+                            a href=(setting.rollup(name)) { (foreign(name)) } ": " (said(fault.facts()))
+                            @if let Some(hint) = fault.hint() { br; (said(&hint)) }
                         }
                     }
                     @for known in &line.failing {
@@ -97,7 +97,7 @@ fn rollups(facts: &Facts<'_>, setting: Setting<'_>) -> Markup {
                 th scope="row" { a href=(setting.rollup(&line.rollup.name)) { (foreign(&line.rollup.name)) } }
                 @match &line.overview {
                     Ok(overview) => (cells(overview)),
-                    Err(_) => { td { (badge(Paint::Alarm, "unreadable")) } @for _ in 2..TITLES.len() { td { "–" } } }
+                    Err(_) => { td { (badge(Paint::Alarm, "unreadable")) } (dashes(&titles[2..])) }
                 }
             }
         }
@@ -126,8 +126,8 @@ fn waits(worker: &Worker, facts: &Facts<'_>) -> Markup {
         @if !lines.is_empty() || facts.workload.is_some() {
             h2 { "In force" }
             ul {
-                @for line in &lines { li { (foreign(line)) } }
-                @if let Some(month) = &facts.workload { li { "app: " (foreign(month)) } }
+                @for line in &lines { li { (said(line)) } }
+                @if let Some(month) = &facts.workload { li { "app: " (said(month)) } }
             }
         }
     }

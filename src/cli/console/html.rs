@@ -126,6 +126,21 @@ pub(super) fn foreign(text: &str) -> Cow<'_, str> {
     visible::text(text)
 }
 
+/// A sentence for a terminal, in which backticks enclose commands.
+pub(super) fn said(text: &str) -> Markup {
+    let text = foreign(text);
+    let parts: Vec<&str> = text.split('`').collect();
+    // A backtick without a partner is a letter.
+    let is_paired = parts.len() % 2 == 1;
+    html! {
+        @if is_paired {
+            @for (place, part) in parts.iter().enumerate() {
+                @if place % 2 == 1 { code { (part) } } @else { (part) }
+            }
+        } @else { (text) }
+    }
+}
+
 /// An instant.
 pub(super) fn at(at: DateTime<Utc>) -> Markup {
     html! { time { (ui::instant(at)) } }
@@ -162,6 +177,15 @@ pub(super) fn pairs(pairs: &[(&str, Option<Markup>)]) -> Markup {
                     dd { (value) }
                 }
             }
+        }
+    }
+}
+
+/// Dashes below these headings of [`table`].
+pub(super) fn dashes(titles: &[&str]) -> Markup {
+    html! {
+        @for title in titles {
+            @if title.starts_with('>') { td.n { "–" } } @else { td { "–" } }
         }
     }
 }
@@ -206,6 +230,19 @@ mod tests {
         assert!(shown.contains(&format!("'sha256-{digest}'")), "{shown}");
         for loaded in ["http://", "https://", "src=", "@import", "url("] {
             assert!(!shown.contains(loaded), "{loaded}");
+        }
+    }
+
+    #[test]
+    fn commands_in_a_sentence_are_code_and_all_of_it_is_text() {
+        for (text, shown) in [
+            ("run `tallymark init` first", "run <code>tallymark init</code> first"),
+            ("`a` and `b`", "<code>a</code> and <code>b</code>"),
+            ("a lone ` stays", "a lone ` stays"),
+            ("`<b>` <i>", "<code>&lt;b&gt;</code> &lt;i&gt;"),
+            ("", ""),
+        ] {
+            assert_eq!(said(text).into_string(), shown);
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
-use maud::html;
+use maud::{Markup, html};
 
 use super::act::{self, Actions, Asked};
 use super::facts::{Facts, RollupFacts, SliceFacts};
@@ -25,6 +25,9 @@ const ACTION: &str = "/action/";
 
 /// An action that ends within this time is answered with its end.
 const ACT_WAIT: Duration = Duration::from_secs(3);
+
+/// Bytes of a file's charts. A file with 10,000 slices has at most 1 MB with them.
+const CHARTS_MAX: usize = 400_000;
 
 /// A page as a server answers it.
 pub(in crate::cli) enum Page {
@@ -103,7 +106,7 @@ async fn show_rollup(
     setting: Setting<'_>,
 ) -> Result<String, WorkError> {
     let facts = RollupFacts::read(worker, rollup).await?;
-    let body = detail::rollup(worker, &facts, setting);
+    let body = detail::rollup(worker, &facts, &html! {}, setting);
     Ok(page(&rollup.name, &[overview()], setting, &body))
 }
 
@@ -223,6 +226,36 @@ fn unavailable(error: &WorkError, setting: Setting<'_>) -> Page {
     Page::Unavailable(page("Not available", &[overview()], setting, &told(&Fault::of(error))))
 }
 
+/// The main chart of a rollup, where the target answers and the file has room for it.
+async fn brief_chart(
+    worker: &Worker,
+    facts: &RollupFacts<'_>,
+    room: &mut usize,
+    setting: Setting<'_>,
+) -> Markup {
+    if *room == 0 || facts.coverage.is_err() {
+        return html! {};
+    }
+    let shown = Box::pin(chart::brief(worker, facts.rollup, setting)).await;
+    within(shown, room, &facts.rollup.name)
+}
+
+/// The chart of the rollup `name`, if the file has room for it. Otherwise it has none for later
+/// ones either.
+fn within(chart: Markup, room: &mut usize, name: &str) -> Markup {
+    if let Some(rest) = room.checked_sub(chart.0.len()) {
+        *room = rest;
+        return chart;
+    }
+    *room = 0;
+    html! {
+        p {
+            "This file has no room for further charts. "
+            code { "tallymark status " (name) " --html FILE" } " draws this one."
+        }
+    }
+}
+
 /// All pages as one file: the overview, and each rollup below it. With `only`, that one alone.
 ///
 /// # Errors
@@ -233,16 +266,22 @@ pub(in crate::cli) async fn file(
     now: DateTime<Utc>,
 ) -> Result<String, WorkError> {
     let setting = Setting { form_token: None, is_served: false, process: None, now };
+    let mut room = CHARTS_MAX;
     if let Some(rollup) = only {
         let facts = RollupFacts::read(worker, rollup).await?;
-        return Ok(page(&rollup.name, &[], setting, &detail::rollup(worker, &facts, setting)));
+        let chart = brief_chart(worker, &facts, &mut room, setting).await;
+        let body = detail::rollup(worker, &facts, &chart, setting);
+        return Ok(page(&rollup.name, &[], setting, &body));
     }
     let facts = Facts::read(worker).await?;
     let mut body = home::overview(worker, &facts, setting);
     for line in &facts.rollups {
         let rollup = line.rollup;
         let shown = match RollupFacts::read(worker, rollup).await {
-            Ok(facts) => detail::rollup(worker, &facts, setting),
+            Ok(facts) => {
+                let chart = brief_chart(worker, &facts, &mut room, setting).await;
+                detail::rollup(worker, &facts, &chart, setting)
+            }
             Err(error) if error.is_for_all() => return Err(error),
             Err(error) => told(&Fault::of(&error)),
         };
@@ -256,4 +295,23 @@ pub(in crate::cli) async fn file(
         body.0.push_str(&section.0);
     }
     Ok(page("Rollups", &[], setting, &body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn charts_leave_a_file_as_small_as_it_has_to_be() {
+        let mut room = 25;
+        let chart = || html! { "ten bytes." };
+        let shown: Vec<_> =
+            (0..3).map(|_| within(chart(), &mut room, "daily").into_string()).collect();
+        assert_eq!(shown[..2], ["ten bytes.", "ten bytes."]);
+        assert!(
+            shown[2].contains("no room") && shown[2].contains("status daily --html"),
+            "{shown:?}"
+        );
+        assert_eq!(room, 0);
+    }
 }

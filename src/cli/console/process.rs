@@ -5,7 +5,7 @@ use std::sync::Arc;
 use maud::{Markup, html};
 
 use super::act::Action;
-use super::html::{Setting, at, badge, foreign, table};
+use super::html::{Setting, at, badge, foreign, said, table};
 use super::words::told;
 use crate::cli::ui::{self, Paint};
 use crate::model::hint::{Fault, Hinted as _};
@@ -34,8 +34,8 @@ pub(super) fn problems(process: &Process, setting: Setting<'_>) -> Markup {
                 @for (rollup, fault) in &process.problems {
                     li {
                         @if !rollup.is_empty() { a href=(setting.rollup(rollup)) { (foreign(rollup)) } ": " }
-                        (foreign(fault.facts()))
-                        @if let Some(hint) = fault.hint() { br; (foreign(&hint)) }
+                        (said(fault.facts()))
+                        @if let Some(hint) = fault.hint() { br; (said(&hint)) }
                     }
                 }
             }
@@ -48,10 +48,10 @@ pub(super) fn ticks(process: &Process, setting: Setting<'_>) -> Markup {
     html! {
         h2 { "Ticks of this process" }
         ul {
-            @for line in &process.ticks { li { (foreign(line)) } }
-            @if let Some(waits) = &process.waits { li { "It waits now: " (foreign(waits)) } }
+            @for line in &process.ticks { li { (said(line)) } }
+            @if let Some(waits) = &process.waits { li { "It waits now: " (said(waits)) } }
             @for (rollup, why) in &process.held {
-                li { a href=(setting.rollup(rollup)) { (foreign(rollup)) } " is held back: " (foreign(why)) }
+                li { a href=(setting.rollup(rollup)) { (foreign(rollup)) } " is held back: " (said(why)) }
             }
         }
     }

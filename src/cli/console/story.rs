@@ -6,7 +6,7 @@ use maud::{Markup, html};
 
 use super::act;
 use super::facts::SliceFacts;
-use super::html::{Setting, at, badge, class, foreign, maybe_at, pairs, table};
+use super::html::{Setting, at, badge, class, dashes, foreign, maybe_at, pairs, table};
 use super::words::{label, meaning, why};
 use crate::checkpoint::{Checkpoint, Completion, State};
 use crate::cli::status::grid::color;
@@ -68,7 +68,7 @@ pub(super) fn list(
                             (setting.slice_link(&rollup.name, planned.slice.start(), &rollup.calendar.label(&planned.slice)))
                         }
                         td { (badge(color(planned.standing), planned.standing.word())) }
-                        @for _ in 2..TITLES.len() { td { "–" } }
+                        (dashes(&TITLES[2..]))
                     }
                 }
             }

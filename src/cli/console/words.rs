@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::html::{Setting, at, foreign};
+use super::html::{Setting, at, said};
 use crate::checkpoint::{Checkpoint, State};
 use crate::cli::ui;
 use crate::model::hint::{Fault, Hinted as _};
@@ -12,8 +12,8 @@ use crate::work::due::Standing;
 /// A failure with its remedy.
 pub(super) fn told(fault: &Fault) -> Markup {
     html! {
-        p { (foreign(fault.facts())) }
-        @if let Some(hint) = fault.hint() { p { (foreign(&hint)) } }
+        p { (said(fault.facts())) }
+        @if let Some(hint) = fault.hint() { p { (said(&hint)) } }
     }
 }
 
@@ -33,7 +33,7 @@ pub(super) fn slice_failed(rollup: &Rollup, known: &Checkpoint, setting: Setting
     html! {
         (setting.slice_link(&rollup.name, known.slice_start, &format!("{} {}", rollup.name, label(rollup, known))))
         ": " (state(known))
-        @if let Some(why) = why(known) { ": " (foreign(why)) }
+        @if let Some(why) = why(known) { ": " (said(why)) }
     }
 }
 

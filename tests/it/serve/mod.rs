@@ -1,5 +1,6 @@
 //! `tallymark serve`: ticks on a schedule and over HTTP, on real servers.
 
+mod browser;
 mod calls;
 mod console;
 mod frozen;

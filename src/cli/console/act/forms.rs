@@ -57,9 +57,11 @@ pub(in crate::cli::console) fn of_slice(
     let verify = html! { (start) (button("Compare with the source")) };
     html! {
         @if setting.form_token.is_some() {
-            h2 { "Act" }
-            (form("replay", Some(&rollup.name), setting, &replay))
-            (form("verify", Some(&rollup.name), setting, &verify))
+            section.act {
+                h2 { "Act" }
+                (form("replay", Some(&rollup.name), setting, &replay))
+                (form("verify", Some(&rollup.name), setting, &verify))
+            }
         }
     }
 }
@@ -80,11 +82,13 @@ pub(in crate::cli::console) fn of_rollup(rollup: &Rollup, setting: Setting<'_>) 
     };
     html! {
         @if setting.form_token.is_some() {
-            h2 { "Act" }
-            (form("replay", name, setting, &failed))
-            (form("plan", name, setting, &backfill))
-            (of_work(name, setting))
-            (form("cancel", name, setting, &button("Cancel its backfills")))
+            section.act {
+                h2 { "Act" }
+                (form("replay", name, setting, &failed))
+                (form("plan", name, setting, &backfill))
+                (of_work(name, setting))
+                (form("cancel", name, setting, &button("Cancel its backfills")))
+            }
         }
     }
 }
@@ -93,8 +97,10 @@ pub(in crate::cli::console) fn of_rollup(rollup: &Rollup, setting: Setting<'_>) 
 pub(in crate::cli::console) fn of_all(setting: Setting<'_>) -> Markup {
     html! {
         @if setting.form_token.is_some() {
-            h2 { "Act on all work" }
-            (of_work(None, setting))
+            section.act {
+                h2 { "Act on all work" }
+                (of_work(None, setting))
+            }
         }
     }
 }

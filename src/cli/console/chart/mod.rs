@@ -13,8 +13,24 @@ use self::plot::COLORS;
 use super::html::{Setting, escaped, foreign, table};
 use super::words::told;
 use crate::cli::ui;
+use crate::model::hint::Fault;
 use crate::model::rollup::{BucketType, Rollup};
 use crate::work::worker::Worker;
+
+/// The chart of a rollup's first measure over its newest steps, for a file. Nothing, where the
+/// rollup has no series.
+pub(super) async fn brief(worker: &Worker, rollup: &Rollup, setting: Setting<'_>) -> Markup {
+    let picture = match Wanted::read(rollup, &BTreeMap::new(), setting.now) {
+        Ok(wanted) => numbers::read(worker, rollup, &wanted).await,
+        Err(fault) => Err(fault),
+    };
+    let picture = match picture {
+        Ok(Some(numbers)) => shown(rollup, &numbers),
+        Ok(None) => return html! {},
+        Err(fault) => told(&fault),
+    };
+    html! { h2 { "Chart" } (picture) }
+}
 
 /// The chart that the parameters ask for, and the form that asks for another one.
 pub(super) async fn chart(
@@ -28,12 +44,19 @@ pub(super) async fn chart(
         Err(fault) => return told(&fault),
     };
     match numbers::read(worker, rollup, &wanted).await {
-        Ok(numbers) => html! {
+        Ok(Some(numbers)) => html! {
             (form(rollup, &numbers, &wanted))
             (shown(rollup, &numbers))
         },
+        Ok(None) => told(&without_series(rollup)),
         Err(fault) => told(&fault),
     }
+}
+
+fn without_series(rollup: &Rollup) -> Fault {
+    Fault::new(format!("{} has no series with numbers", rollup.name)).remedy(
+        "run `tallymark init`, which makes it; mirrors and rollups with `trailing` have none",
+    )
 }
 
 /// Chooses the measure, the dimension and the range.
@@ -71,10 +94,13 @@ fn shown(rollup: &Rollup, numbers: &Numbers) -> Markup {
         BucketType::Instant => rollup.calendar.zone(),
         BucketType::Date => chrono_tz::Tz::UTC,
     };
-    let about = format!("{} over time, in {}", numbers.measure, rollup.calendar.zone());
+    let (name, width) = (&rollup.name, rollup.calendar.width());
+    let zone_name = rollup.calendar.zone().name();
+    let about = format!("{} of {name} for each {width}, in {zone_name}", numbers.measure);
     let picture = match plot::svg(numbers, zone) {
+        Ok(_) if numbers.lines.is_empty() => html! {},
         Ok(svg) => html! {
-            div.wide role="region" aria-label="Chart" tabindex="0" {
+            div.wide.newest role="region" aria-label={ "Chart of " (name) } tabindex="0" {
                 figure.chart role="img"
                     aria-label={ "Chart: " (foreign(&about)) ". Its numbers are in the table below." } {
                     (PreEscaped(svg))
@@ -84,6 +110,11 @@ fn shown(rollup: &Rollup, numbers: &Numbers) -> Markup {
         Err(problem) => html! { p { "The chart could not be drawn: " (foreign(&problem)) } },
     };
     html! {
+        p {
+            bdi { strong { (foreign(&numbers.measure)) } }
+            @if let Some(by) = &numbers.by { " by " bdi { (foreign(by)) } }
+            ", a point for each " (width.to_string()) ", in " (zone_name)
+        }
         (picture)
         (legend(numbers))
         details {

@@ -23,6 +23,9 @@ const STEPS_MAX: i64 = 800;
 /// The parts of a dimension that are drawn: the greatest.
 pub(super) const PARTS_MAX: usize = 6;
 
+/// Letters of a part's name that are shown.
+const PART_MAX: usize = 60;
+
 /// What a chart is asked for.
 pub(super) struct Wanted {
     /// The measure. `None`: the first that can be drawn.
@@ -95,6 +98,8 @@ pub(super) struct Numbers {
     pub(super) measures: Vec<String>,
     /// The one that is drawn.
     pub(super) measure: String,
+    /// The dimension whose values are told apart.
+    pub(super) by: Option<String>,
     pub(super) step_seconds: i64,
     /// Of each part, the greatest first.
     pub(super) lines: Vec<Line>,
@@ -143,12 +148,12 @@ impl Step {
     }
 }
 
-/// Reads the numbers of a chart.
+/// Reads the numbers of a chart. `None`: the rollup has no series with numbers.
 pub(super) async fn read(
     worker: &Worker,
     rollup: &Rollup,
     wanted: &Wanted,
-) -> Result<Numbers, Fault> {
+) -> Result<Option<Numbers>, Fault> {
     let series =
         format!("{}.{}", ident(&worker.target.schema), ident(&format!("{}_series", rollup.name)));
     let columns = (DOING, columns_sql(&series));
@@ -157,14 +162,8 @@ pub(super) async fn read(
         .into_iter()
         .filter(|name: &String| !rollup.group_by.iter().any(|it| it.name == *name))
         .collect();
-    let measure = match &wanted.measure {
-        Some(name) if measures.contains(name) => name.clone(),
-        _ => measures.first().cloned().ok_or_else(|| {
-            Fault::new(format!("{} has no series with numbers", rollup.name)).remedy(
-                "run `tallymark init`, which makes it; mirrors and rollups with `trailing` have none",
-            )
-        })?,
-    };
+    let named = measures.iter().find(|it| wanted.measure.as_ref() == Some(*it));
+    let Some(measure) = named.or(measures.first()).cloned() else { return Ok(None) };
     let sql = numbers_sql(rollup, &series, &measure, wanted);
     let read = |row: &PgRow| {
         let place: i64 = row.try_get("place")?;
@@ -183,13 +182,23 @@ pub(super) async fn read(
     for (place, part, step) in rows {
         if place != last {
             last = place;
+            let part = part.map(|part| brief(&part));
             lines.push(Line { part, is_parted: wanted.by.is_some(), steps: Vec::new() });
         }
         if let Some(line) = lines.last_mut() {
             line.steps.push(step);
         }
     }
-    Ok(Numbers { measures, measure, step_seconds: seconds(rollup), lines })
+    let (by, step_seconds) = (wanted.by.clone(), seconds(rollup));
+    Ok(Some(Numbers { measures, measure, by, step_seconds, lines }))
+}
+
+/// A value of a dimension, as far as a legend has room for it.
+fn brief(part: &str) -> String {
+    match part.char_indices().nth(PART_MAX) {
+        Some((end, _)) => format!("{}…", &part[..end]),
+        None => part.to_owned(),
+    }
 }
 
 fn columns_sql(series: &str) -> String {
@@ -212,4 +221,17 @@ fn numbers_sql(rollup: &Rollup, series: &str, measure: &str, wanted: &Wanted) ->
         step = literal(&interval(seconds(rollup))),
         parts_max = PARTS_MAX,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_value_is_cut_between_letters() {
+        let full = "ש🦀".repeat(PART_MAX / 2);
+        assert_eq!(brief(&full), full);
+        assert_eq!(brief(&format!("{full}x")), format!("{full}…"));
+        assert_eq!(brief(""), "");
+    }
 }

@@ -62,9 +62,11 @@ fn draw(
     let low = fold(f64::min, 0.0, |it| it.value);
     let high = fold(f64::max, 0.0, |it| it.value);
     let high = if low < high { high + (high - low) * 0.05 } else { low + 1.0 };
+    let ground = numbers.lines.first().map_or(&[][..], |line| &line.steps);
     let root = SVGBackend::with_string(svg, SIZE).into_drawing_area();
     let mut chart = ChartBuilder::on(&root)
         .margin(8)
+        .margin_top(14)
         .margin_right(48)
         .x_label_area_size(32)
         .y_label_area_size(80)
@@ -75,12 +77,11 @@ fn draw(
         .bold_line_style(GRAY.mix(0.4))
         .axis_style(GRAY)
         .label_style(("sans-serif", 17))
-        .x_labels(7)
+        .x_labels(ground.len().clamp(1, 7))
         .x_label_formatter(&|at| label(*at, zone, numbers.step_seconds))
         .y_labels(6)
         .y_label_formatter(&|value| number(*value))
         .draw()?;
-    let ground = numbers.lines.first().map_or(&[][..], |line| &line.steps);
     for (color, is_in) in
         [(AMBER, Step::is_open as fn(&Step) -> bool), (GRAY, |it| it.value.is_none())]
     {
@@ -139,6 +140,7 @@ mod tests {
         Numbers {
             measures: vec![measure.clone()],
             measure,
+            by: None,
             step_seconds: 86_400,
             lines: vec![line],
         }
@@ -163,6 +165,14 @@ mod tests {
             "{svg}"
         );
         assert!(svg.contains("1970-01-0") && !svg.contains("style="), "{svg}");
+    }
+
+    #[test]
+    fn the_usual_chart_is_small() {
+        let steps = (0..60).map(|day| step(day, Some(f64::from(day * 7919 % 1000)), day % 9 > 0));
+        let svg = svg(&numbers(steps.collect()), Tz::UTC).unwrap();
+        assert_eq!(svg.matches("<circle").count(), 60);
+        assert!(svg.len() < 15_000, "{} bytes", svg.len());
     }
 
     #[test]
