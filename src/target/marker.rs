@@ -1,10 +1,11 @@
-//! The statement that writes a slice's marker.
+//! The statements that write the markers of slices.
 
 use chrono::TimeDelta;
 
 use super::replace::{PriorMarker, Replaced};
 use super::{Target, generation};
 use crate::checkpoint::Lease;
+use crate::model::rollup::Rollup;
 use crate::model::rollup::generation::generation_of;
 use crate::model::slice::Slice;
 use crate::model::sql::{literal, timestamptz};
@@ -25,22 +26,83 @@ fn longest(slice: Slice, generation: u64) -> TimeDelta {
     }
 }
 
+/// What the marker of a slice is to say.
+#[derive(Clone, Copy)]
+pub(super) struct Told<'m> {
+    pub(super) lease: &'m Lease,
+    pub(super) slice: Slice,
+    pub(super) replaced: &'m Replaced,
+    pub(super) before: &'m PriorMarker,
+}
+
+impl Told<'_> {
+    /// Whether rows have changed. An attempt after the first cannot know whether the one before it has
+    /// changed them.
+    fn has_changed(&self) -> bool {
+        self.replaced.rewritten() > 0 || self.lease.attempt() > 1
+    }
+
+    /// As [`longest`].
+    fn longest(&self) -> TimeDelta {
+        longest(self.slice, generation_of(self.lease.definition()))
+    }
+}
+
+/// The statement that writes the markers of neighbouring slices of `rollup`, whose time together is
+/// `whole`, where nothing else is to be written: otherwise it writes nothing. `None`: other slices are
+/// to be raised, too.
+pub(super) fn markers_sql(
+    rollup: &Rollup,
+    slices: &[Told<'_>],
+    whole: Slice,
+    coarse: &[CoarseSlice],
+) -> Option<String> {
+    let raises = |told: &Told<'_>| {
+        told.has_changed() && coarse.iter().any(|coarse| coarse.holds(told.slice))
+    };
+    let first = slices.first().filter(|_| rollup.trailing.is_none())?;
+    if slices.iter().any(raises) {
+        return None;
+    }
+    let marker = |told: &Told<'_>| {
+        let Told { lease, slice, replaced, before } = told;
+        format!(
+            "({}, {}, {}, {}, {}, {}, {}, {}, {})",
+            timestamptz(slice.start()),
+            timestamptz(slice.end()),
+            literal(lease.definition()),
+            replaced.rows_read,
+            replaced.groups,
+            lease.attempt(),
+            literal(lease.owner()),
+            u8::from(told.has_changed()),
+            before.generation,
+        )
+    };
+    Some(format!(
+        include_str!("markers.sql"),
+        markers = slices.iter().map(marker).collect::<Vec<_>>().join(",\n        "),
+        rollup = literal(&rollup.name),
+        start = timestamptz(whole.start()),
+        end = timestamptz(whole.end()),
+        since = timestamptz(first.slice.start() - first.longest()),
+    ))
+}
+
 /// The statement that writes a slice's marker. It returns the sealed slice of another calendar that
-/// the slice overlaps.
+/// the slice overlaps, and whether it overlaps any of another calendar.
 pub(super) fn marker_sql(
     target: &Target,
-    lease: &Lease,
     job: SliceJob<'_>,
-    replaced: &Replaced,
-    marker: &PriorMarker,
+    told: Told<'_>,
     coarse: &[CoarseSlice],
 ) -> String {
-    let SliceJob { rollup, slice, open_until, .. } = job;
-    // An attempt after the first cannot know whether the one before it has changed the rows.
-    let has_changed = replaced.rewritten() > 0 || lease.attempt() > 1;
+    let SliceJob { rollup, open_until, .. } = job;
+    let Told { lease, slice, replaced, before } = told;
+    let has_changed = told.has_changed();
     let raised = coarse.iter().filter(|it| has_changed && it.holds(slice));
     let raised: Vec<_> = raised.collect();
-    let generation = &*marker.generation;
+    let generation = &*before.generation;
     let window_start = rollup.trailing_parts(slice).map(|(_, first)| timestamptz(first));
     let cleared = match window_start {
         None => generation.to_owned(),
@@ -50,7 +112,7 @@ pub(super) fn marker_sql(
             generation_of_slice(rollup, slice)
         ),
     };
-    let longest = longest(slice, generation_of(lease.definition()));
+    let longest = told.longest();
     let (since, until) = (slice.start() - longest, slice.end() + longest);
     // By these constants the planner finds the few partitions that can hold such rows.
     let in_reach = rollup.partition_by.map_or_else(String::new, |_| {

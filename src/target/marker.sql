@@ -45,4 +45,4 @@ UPDATE tallymark.slice SET slice_end = {end}, definition = {definition}, rows_re
     replaced_owner = {owner}, open_until = {open_until}, changes = changes + {changed},
     window_start = {window_start}, window_generation = {window_generation}
 WHERE rollup = {rollup} AND slice_start = {start}
-RETURNING (SELECT first FROM sealed) AS sealed
+RETURNING (SELECT first FROM sealed) AS sealed, EXISTS (SELECT FROM other) AS has_other

@@ -21,7 +21,7 @@ use crate::source::SliceJob;
 use crate::source::reading::nap::Nap;
 use crate::source::reading::read::{self, Form};
 use crate::target::coverage::{CoarseSlice, generation_of_slice};
-use crate::target::marker::marker_sql;
+use crate::target::marker::{Told, marker_sql};
 use crate::target::stage::StageProgress;
 use crate::throttle::Governor;
 
@@ -398,7 +398,8 @@ pub(super) async fn finish(
         tx.rollback().await?;
         return Err(shrunk);
     }
-    let sql = marker_sql(target, lease, job, &replaced, marker, options.coarse);
+    let told = Told { lease, slice: job.slice, replaced: &replaced, before: marker };
+    let sql = marker_sql(target, job, told, options.coarse);
     let rows = tx.ask("writing the marker", sql).await?;
     let sealed = rows.first().map_or(Ok(None), |row| row.try_get::<Option<DateTime<Utc>>, _>(0));
     if let Some(sealed) = sealed.map_err(|source| tx.error("writing the marker", source))? {

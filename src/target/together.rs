@@ -1,10 +1,9 @@
 //! Neighbouring slices that one statement replaces, in one transaction with all their markers.
 
-use chrono::{DateTime, Utc};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
-use super::marker::marker_sql;
+use super::marker::{Told, marker_sql, markers_sql};
 use super::replace::{Input, PriorMarker, Replaced, StatementOptions, fence_sql, millis};
 use super::{Target, TargetError};
 use crate::checkpoint::Lease;
@@ -82,15 +81,25 @@ impl Target {
             return Ok(None);
         };
         let all = slices.iter().zip(&replaced).zip(&before);
-        let markers = all.map(|(((lease, slice), replaced), marker)| {
-            let job = SliceJob { slice: *slice, ..job };
-            marker_sql(self, lease, job, replaced, marker, options.coarse)
+        let told: Vec<_> = all
+            .map(|((&(lease, slice), replaced), before)| Told { lease, slice, replaced, before })
+            .collect();
+        if let Some(sql) = markers_sql(rollup, &told, slice, options.coarse) {
+            let written = tx.ask("writing the markers", sql).await?.len();
+            if written > 0 {
+                return Ok((written == slices.len()).then_some(replaced));
+            }
+        }
+        let markers = told.iter().map(|told| {
+            let job = SliceJob { slice: told.slice, ..job };
+            marker_sql(self, job, *told, options.coarse)
         });
         let rows = tx.ask("writing the markers", joined(markers)).await?;
-        let sealed = rows.iter().map(|row| row.try_get::<Option<DateTime<Utc>>, _>("sealed"));
-        let sealed = sealed.collect::<Result<Vec<_>, _>>();
-        let sealed = sealed.map_err(|source| tx.error("writing the markers", source))?;
-        let are_written = sealed.len() == slices.len() && sealed.iter().all(Option::is_none);
+        // What is removed of another calendar may be rows that neighbours have just got.
+        let is_alone = |row: &PgRow| Ok::<_, sqlx::Error>(!row.try_get::<bool, _>("has_other")?);
+        let alone = rows.iter().map(is_alone).collect::<Result<Vec<_>, _>>();
+        let alone = alone.map_err(|source| tx.error("writing the markers", source))?;
+        let are_written = alone.len() == slices.len() && alone.iter().all(|alone| *alone);
         Ok(are_written.then_some(replaced))
     }
 }

@@ -123,6 +123,27 @@ async fn neighbours_are_replaced_in_one_transaction_and_each_counts_its_own_rows
     }
 }
 
+/// A late change of one of them, and a slice of another calendar, whose rows the neighbours have already
+/// replaced when its marker goes: those go on alone.
+#[tokio::test]
+async fn what_lies_beside_the_markers_of_neighbours_is_cleared_with_them() {
+    let (world, _) = world(Keeper::Target, HOURLY).await;
+    let beside = format!(
+        "INSERT INTO tallymark.outstanding (rollup, slice_start, slice_end, generation, since, reason) \
+         VALUES ('hourly', '{TEN}', '2026-01-01T11:00Z', 3, now(), 'late'); \
+         INSERT INTO tallymark.slice (rollup, slice_start, slice_end, attempt, rows_read, replaced_at) \
+         VALUES ('hourly', '2026-01-02T20:30Z', '2026-01-02T21:30Z', 0, 1, now())"
+    );
+    world.target_sql(&beside).await;
+    assert_eq!(backfill(&world).await.succeeded, 48);
+    assert_right(&world).await;
+    let left = "SELECT (SELECT count(*) FROM tallymark.slice) || ' ' || \
+                (SELECT count(*) FROM tallymark.outstanding WHERE cleared = generation)";
+    assert_eq!(world.target_value(left).await, "48 1");
+    // One slice, then 32, and 15 of their own.
+    assert_eq!(world.target_value(TRANSACTIONS).await, "17");
+}
+
 /// In every order, at every width and in local time, with the clocks changing in between.
 #[tokio::test]
 async fn neighbours_of_any_calendar_are_cut_where_it_cuts() {
